@@ -1,0 +1,4 @@
+//! The chat server as a library.
+
+pub mod protocol;
+pub mod store;
