@@ -1,1 +1,41 @@
-//! x
+//! A reactor in muduo's manner, on mio: one event loop a thread, connections dealt out round-robin, frames in, frames
+//! out. It knows that a frame is a JSON object by its braces, and nothing of what a frame means.
+//!
+//! An [`Acceptor`] listens and hands sockets to a [`LoopGroup`]. A loop owns its connections: it alone reads them and
+//! calls the application's [`Handler`] for them. Any thread writes to a connection through its [`Link`].
+//!
+//! # One turn of a loop
+//! 1. **poll**: wait for sockets, letters or the next deadline;
+//! 2. **read**: from each readable socket up to its budget, showing whole frames to the handler. What the handler wants
+//!    later stays where it is, and the socket is not read on: that is the backpressure;
+//! 3. **inbox**: open the letters of other threads: new connections, messages, hang-ups. All are taken at once; what they
+//!    cause waits for the next turn;
+//! 4. **timers**: idle connections, frames that do not complete, closings that do not end;
+//! 5. **flush**: remove the dead, then write once to every connection that was sent something in this turn.
+//!
+//! # Life of a connection
+//! ```text
+//!   open ──── end of input, too long a frame, idle ────▶ draining ──▶ lingering ──▶ dead
+//!     └────── broken, slow consumer: hung up, its last frames are shown, then ───────▲
+//! ```
+//! Frames that a connection did not take are given back: see [`Fate`].
+
+mod acceptor;
+mod codec;
+mod connection;
+mod event_loop;
+mod json_prefix;
+mod link;
+mod loop_group;
+mod loop_handle;
+mod output;
+mod slots;
+mod timer;
+
+pub use acceptor::{Acceptor, ListenSettings, Stopper};
+pub use codec::{Decoder, Item};
+pub use event_loop::{CloseReason, Flow, Handler, Incoming, Settings};
+pub use json_prefix::NESTING_MAX;
+pub use link::{Link, Refused, Turn};
+pub use loop_group::LoopGroup;
+pub use output::Fate;

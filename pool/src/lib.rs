@@ -1,1 +1,13 @@
-//! x
+//! Blocking work, away from the event loops. It knows neither sockets nor chat.
+//!
+//! - [`Workers`]: fixed threads for jobs that have nothing to do with each other.
+//! - [`Lanes`]: ordered queues whose items are handled in batches.
+//!
+//! Both are bounded and say when they are full; what to do then is for the caller to decide. A job that panics is
+//! reported and ends alone.
+
+mod lanes;
+mod workers;
+
+pub use lanes::{Lanes, LanesFull};
+pub use workers::{Workers, WorkersFull};

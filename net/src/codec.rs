@@ -1,0 +1,391 @@
+//! Bytes to frames: the only file that knows the framing.
+//!
+//! A frame is one JSON object; frames stand back to back, and blanks and NUL bytes between them do not matter:
+//!
+//! ```text
+//!   {"msgType":1,…}{"msgType":4,…}\r\n  keep this socket alive{"msgType":4,"TOID":7,…
+//!   └─── frame ───┘└─── frame ───┘└skip┘└────── garbage ──────┘└─ the beginning of one
+//! ```
+//!
+//! The decoder finds where an object ends by counting braces outside of strings; it does not judge what is inside.
+//! What is no object is garbage: it ends before a `{`, with a newline or where the received data ends. A started
+//! object that can no longer become JSON is garbage too, up to the next newline or where the received data ends.
+//!
+//! The decoder keeps no bytes. It looks at the received ones that were not consumed, says what is at their front, and
+//! remembers how far it has looked, so that each byte of a frame is looked at once however it is cut into segments.
+
+use crate::json_prefix::JsonPrefix;
+
+/// What stands at the front of the received bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Item {
+    /// One whole JSON object, so many bytes from the front. `line` says that a newline follows it.
+    Frame {
+        /// Its length in bytes, braces included.
+        len: usize,
+        /// Whether it ends a line: the client reads and writes lines.
+        line: bool,
+    },
+    /// So many bytes that are no frame.
+    Garbage {
+        /// How many bytes to pass over; 0 when they have been passed over already.
+        len: usize,
+        /// Whether they end a line.
+        line: bool,
+    },
+    /// A frame longer than allowed; what follows cannot be understood.
+    Oversize,
+    /// The line ending of a frame that was taken before it arrived: so many bytes.
+    LineEnd {
+        /// How many bytes to pass over.
+        len: usize,
+    },
+    /// So many bytes that mean nothing; look again behind them.
+    Blank {
+        /// How many bytes to pass over.
+        len: usize,
+    },
+    /// Nothing that can be taken before more arrives.
+    Incomplete,
+}
+
+/// Finds the frames of one connection.
+#[derive(Debug)]
+pub struct Decoder {
+    state: State,
+    frame_bytes_max: usize,
+    /// Something was taken and its line has not ended yet.
+    line_open: bool,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Before a frame.
+    Between,
+    /// In a frame that has not ended among the bytes looked at.
+    Inside(Scan),
+    /// In garbage of which the bytes seen so far were passed over; the answer to it is still owed.
+    Garbage,
+    /// This item was shown and not taken yet.
+    Shown(Item),
+}
+
+/// How far a started object was looked at.
+#[derive(Debug)]
+struct Scan {
+    looked_at: usize,
+    depth: usize,
+    place: Place,
+    /// Made when the received data ends inside the object.
+    prefix: Option<Box<JsonPrefix>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Place {
+    Outside,
+    InString,
+    AfterBackslash,
+}
+
+impl Decoder {
+    /// A decoder at the beginning of a stream that takes frames of at most `frame_bytes_max` bytes.
+    pub fn new(frame_bytes_max: usize) -> Decoder {
+        Decoder { state: State::Between, frame_bytes_max, line_open: false }
+    }
+
+    /// What stands at the front of `bytes`, all that was received and not consumed. `ended` says that no more is there
+    /// to be read at this moment. The same item is shown until [`Decoder::taken`] is called.
+    pub fn look(&mut self, bytes: &[u8], ended: bool) -> Item {
+        let item = match &mut self.state {
+            State::Shown(item) => return *item,
+            State::Between => self.between(bytes, ended),
+            State::Garbage => self.garbage(bytes, 0, ended),
+            State::Inside(_) => self.inside(bytes, ended),
+        };
+        if !matches!(item, Item::Incomplete | Item::Blank { .. }) {
+            self.state = State::Shown(item);
+        }
+        item
+    }
+
+    /// The shown item was dealt with and its bytes will be gone from the front at the next look.
+    pub fn taken(&mut self) {
+        match self.state {
+            State::Shown(Item::Frame { line, .. } | Item::Garbage { line, .. }) => self.line_open = !line,
+            State::Shown(Item::LineEnd { .. }) => self.line_open = false,
+            State::Shown(Item::Oversize | Item::Blank { .. } | Item::Incomplete)
+            | State::Between
+            | State::Inside(_)
+            | State::Garbage => {}
+        }
+        self.state = State::Between;
+    }
+
+    /// Whether a frame has begun that is not whole yet.
+    pub fn is_inside(&self) -> bool {
+        matches!(self.state, State::Inside(_))
+    }
+
+    /// Gives up on a started frame: its bytes are dropped by the caller, and garbage is shown next.
+    pub fn give_up(&mut self) {
+        self.state = State::Shown(Item::Garbage { len: 0, line: false });
+    }
+
+    fn between(&mut self, bytes: &[u8], ended: bool) -> Item {
+        for (at, &byte) in bytes.iter().enumerate() {
+            match byte {
+                b'\n' if self.line_open => return Item::LineEnd { len: at + 1 },
+                b' ' | b'\t' | b'\r' | b'\n' | 0 => {}
+                b'{' if at > 0 => return Item::Blank { len: at },
+                b'{' => {
+                    let scan = Scan { looked_at: 0, depth: 0, place: Place::Outside, prefix: None };
+                    self.state = State::Inside(scan);
+                    return self.inside(bytes, ended);
+                }
+                _ => return self.garbage(bytes, at, ended),
+            }
+        }
+        blank(bytes.len())
+    }
+
+    fn garbage(&mut self, bytes: &[u8], from: usize, ended: bool) -> Item {
+        match bytes[from..].iter().position(|byte| matches!(byte, b'\n' | b'{')) {
+            Some(at) if bytes[from + at] == b'\n' => Item::Garbage { len: from + at + 1, line: true },
+            Some(at) => Item::Garbage { len: from + at, line: false },
+            None if ended => Item::Garbage { len: bytes.len(), line: false },
+            None => {
+                self.state = State::Garbage;
+                blank(bytes.len())
+            }
+        }
+    }
+
+    fn inside(&mut self, bytes: &[u8], ended: bool) -> Item {
+        let State::Inside(scan) = &mut self.state else { unreachable!("called in this state only") };
+        let end = scan.find_end(bytes);
+        match end {
+            Some(len) if len <= self.frame_bytes_max => Item::Frame { len, line: line_follows(&bytes[len..]) },
+            None if bytes.len() <= self.frame_bytes_max && !ended => Item::Incomplete,
+            None if bytes.len() <= self.frame_bytes_max => match scan.broken_at(bytes) {
+                Some(at) => match bytes[at..].iter().position(|&byte| byte == b'\n') {
+                    Some(newline) => Item::Garbage { len: at + newline + 1, line: true },
+                    None => Item::Garbage { len: bytes.len(), line: false },
+                },
+                None => Item::Incomplete,
+            },
+            Some(_) | None => Item::Oversize,
+        }
+    }
+}
+
+impl Scan {
+    /// Looks at the bytes not looked at before; the object's length when its closing brace is among them.
+    fn find_end(&mut self, bytes: &[u8]) -> Option<usize> {
+        let Scan { mut depth, mut place, .. } = *self;
+        for (at, &byte) in bytes.iter().enumerate().skip(self.looked_at) {
+            match (place, byte) {
+                (Place::InString, b'"') => place = Place::Outside,
+                (Place::InString, b'\\') => place = Place::AfterBackslash,
+                (Place::InString, _) => {}
+                (Place::AfterBackslash, _) => place = Place::InString,
+                (Place::Outside, b'"') => place = Place::InString,
+                (Place::Outside, b'{') => depth += 1,
+                (Place::Outside, b'}') if depth == 1 => return Some(at + 1),
+                (Place::Outside, b'}') => depth -= 1,
+                (Place::Outside, _) => {}
+            }
+        }
+        *self = Scan { looked_at: bytes.len(), depth, place, prefix: self.prefix.take() };
+        None
+    }
+
+    fn broken_at(&mut self, bytes: &[u8]) -> Option<usize> {
+        self.prefix.get_or_insert_with(|| Box::new(JsonPrefix::new())).read(bytes).err()
+    }
+}
+
+fn blank(len: usize) -> Item {
+    if len == 0 { Item::Incomplete } else { Item::Blank { len } }
+}
+
+/// Whether only blanks stand between a frame and the newline behind it.
+fn line_follows(rest: &[u8]) -> bool {
+    let after = rest.iter().find(|byte| !matches!(byte, b' ' | b'\t' | b'\r'));
+    after == Some(&b'\n')
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Feeds `pieces` as if each were one read, the received data ending behind those marked so; what was taken, as text.
+    fn decode<'a>(pieces: impl IntoIterator<Item = (&'a [u8], bool)>, frame_bytes_max: usize) -> Vec<String> {
+        let mut decoder = Decoder::new(frame_bytes_max);
+        let mut received = Vec::new();
+        let mut taken = Vec::new();
+        for (piece, ended) in pieces {
+            received.extend_from_slice(piece);
+            loop {
+                let item = decoder.look(&received, ended);
+                assert_eq!(
+                    item,
+                    if matches!(item, Item::Incomplete | Item::Blank { .. }) {
+                        item
+                    } else {
+                        decoder.look(&received, ended)
+                    }
+                );
+                let consumed = match item {
+                    Item::Frame { len, line } => {
+                        let text = String::from_utf8_lossy(&received[..len]);
+                        taken.push(format!("{text}{}", if line { "\\n" } else { "" }));
+                        len
+                    }
+                    Item::Garbage { len, line } => {
+                        taken.push(if line { "bad\\n".into() } else { "bad".into() });
+                        len
+                    }
+                    Item::LineEnd { len } => {
+                        taken.push("\\n".into());
+                        len
+                    }
+                    Item::Oversize => {
+                        taken.push("oversize".into());
+                        return taken;
+                    }
+                    Item::Blank { len } => {
+                        received.drain(..len);
+                        continue;
+                    }
+                    Item::Incomplete => break,
+                };
+                received.drain(..consumed);
+                decoder.taken();
+            }
+            assert!(received.len() <= frame_bytes_max, "what is kept is bounded");
+        }
+        taken
+    }
+
+    fn whole(text: &str) -> Vec<String> {
+        decode([(text.as_bytes(), true)], 1000)
+    }
+
+    #[test]
+    fn frames_stand_back_to_back() {
+        assert_eq!(whole(r#"{"a":"}{\\\""} {}"#), [r#"{"a":"}{\\\""}"#, "{}"]);
+        assert_eq!(whole("{}\n{}\r\n\0{ }"), ["{}\\n", "{}\\n", "{ }"]);
+        assert_eq!(whole(" \t\r\n\0"), [""; 0]);
+    }
+
+    #[test]
+    fn garbage_ends_before_a_brace_with_a_newline_or_with_the_data() {
+        assert_eq!(whole("keep this socket alive"), ["bad"]);
+        assert_eq!(whole("keep this socket alive{}"), ["bad", "{}"]);
+        assert_eq!(whole("one\ntwo\n{}\n"), ["bad\\n", "bad\\n", "{}\\n"]);
+        assert_eq!(whole("[{}]"), ["bad", "{}", "bad"]);
+        assert_eq!(decode([(b"one".as_slice(), true), (b"two", true)], 100), ["bad", "bad"]);
+        assert_eq!(decode([(b"one".as_slice(), false), (b"two", false), (b"", true)], 100), ["bad"]);
+    }
+
+    #[test]
+    fn a_broken_object_ends_with_its_brace_its_line_or_the_data() {
+        assert_eq!(whole(r#"{"a":1,}{}"#), [r#"{"a":1,}"#, "{}"]);
+        assert_eq!(whole("{\"a\":\"b\nc\"}{}"), ["{\"a\":\"b\nc\"}", "{}"]);
+        assert_eq!(whole("{\"a\":\"open\n{\"b\":2}\n"), ["bad\\n", "{\"b\":2}\\n"]);
+        assert_eq!(whole("{a:1,\n{}"), ["bad\\n", "{}"]);
+        assert_eq!(whole("{a:1,"), ["bad"]);
+        assert_eq!(decode([(b"{a:".as_slice(), true), (b"{}", true)], 100), ["bad", "{}"]);
+        assert_eq!(whole(&format!("{{\"a\":{}", "[".repeat(500))), ["bad"]);
+    }
+
+    #[test]
+    fn a_line_that_ends_late_is_reported() {
+        assert_eq!(decode([(b"{}".as_slice(), true), (b" \r", true), (b"\n\n{}", true)], 100), ["{}", "\\n", "{}"]);
+    }
+
+    #[test]
+    fn a_frame_has_a_greatest_length() {
+        assert_eq!(decode([(b"{12345678}".as_slice(), true)], 10), ["{12345678}"]);
+        assert_eq!(decode([(b"{123456789}".as_slice(), true)], 10), ["oversize"]);
+        assert_eq!(decode([(b"{\"12345678".as_slice(), true), (b"9", true)], 10), ["oversize"]);
+    }
+
+    #[test]
+    fn giving_up_shows_garbage_once() {
+        let mut decoder = Decoder::new(100);
+        assert_eq!(decoder.look(b"{\"a\":", true), Item::Incomplete);
+        assert!(decoder.is_inside());
+        decoder.give_up();
+        assert_eq!(decoder.look(b"", true), Item::Garbage { len: 0, line: false });
+        decoder.taken();
+        assert_eq!(decoder.look(b"", true), Item::Incomplete);
+        assert!(!decoder.is_inside());
+    }
+
+    fn object() -> impl Strategy<Value = String> {
+        let text = prop_oneof![
+            r#"[a-z{}\[\]:, 你\t]{0,12}"#.prop_map(|text| text.replace('\t', "\\\"\\\\")),
+            Just(String::new())
+        ];
+        let leaf = prop_oneof![
+            Just("null".to_owned()),
+            (-100i64..100).prop_map(|n| n.to_string()),
+            text.prop_map(|text| format!("\"{text}\""))
+        ];
+        let value = leaf.prop_recursive(3, 12, 3, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..3).prop_map(|items| format!("[{}]", items.join(" , "))),
+                prop::collection::vec(inner, 0..3).prop_map(|items| format!(
+                    "{{{}}}",
+                    items.iter().map(|v| format!("\"k\":{v}")).collect::<Vec<_>>().join(",\n")
+                )),
+            ]
+        });
+        value.prop_map(|value| format!("{{\"v\":{value}}}"))
+    }
+
+    fn cut<'a>(bytes: &'a [u8], cuts: &[prop::sample::Index]) -> Vec<&'a [u8]> {
+        let mut at: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).chain([0, bytes.len()]).collect();
+        at.sort_unstable();
+        at.windows(2).map(|pair| &bytes[pair[0]..pair[1]]).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn good_frames_are_the_same_however_they_are_cut(
+            frames in prop::collection::vec((object(), "[ \t\r\n\0]{0,3}"), 1..6),
+            cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..20),
+        ) {
+            let stream: String = frames.iter().map(|(frame, blanks)| format!("{frame}{blanks}")).collect();
+            let pieces = cut(stream.as_bytes(), &cuts);
+            let taken = decode(pieces.into_iter().map(|piece| (piece, true)), 1000);
+            let texts: Vec<_> = taken.iter().map(|text| text.trim_end_matches("\\n")).filter(|text| !text.is_empty()).collect();
+            let sent: Vec<_> = frames.iter().map(|(frame, _)| frame.as_str()).collect();
+            prop_assert_eq!(texts, sent);
+        }
+
+        #[test]
+        fn any_bytes_give_the_same_however_one_reading_is_cut(
+            bytes in prop::collection::vec(prop_oneof![any::<u8>(), prop::sample::select(b"{}[]\":,\\\n a1\0".to_vec())], 0..80),
+            cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..20),
+        ) {
+            let mut pieces: Vec<_> = cut(&bytes, &cuts).into_iter().map(|piece| (piece, false)).collect();
+            pieces.push((b"", true));
+            let joined = |taken: Vec<String>| taken.concat().replace("\\n", "");
+            prop_assert_eq!(joined(decode(pieces, 1000)), joined(decode([(bytes.as_slice(), true)], 1000)));
+        }
+
+        #[test]
+        fn whatever_came_before_a_good_line_is_answered_once_the_broken_one_has_ended(
+            bytes in prop::collection::vec(prop_oneof![any::<u8>(), prop::sample::select(b"{}[]\":,\\ a1\0".to_vec())], 0..80),
+        ) {
+            // A closing quote and a stray brace end or break whatever object the bytes may have begun.
+            let stream = [&bytes, b"\"}\x01\n{\"good\":1}\n".as_slice()].concat();
+            let taken = decode([(stream.as_slice(), true), (b"{\"after\":1}", true)], 1000);
+            prop_assert!(taken.iter().any(|text| text.contains("good") || text.contains("after")), "{:?}", taken);
+        }
+    }
+}

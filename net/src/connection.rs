@@ -1,0 +1,167 @@
+//! [`Connection`]: the reading side of one socket, which its loop owns, and how far its life has come.
+
+use std::io::{self, Read};
+use std::sync::Arc;
+use std::time::Instant;
+
+use mio::net::TcpStream;
+
+use crate::codec::Decoder;
+use crate::link::Link;
+
+/// One connection of a loop. `A` is what the application knows of it.
+pub(crate) struct Connection<A, M> {
+    pub(crate) link: Arc<Link<M>>,
+    pub(crate) phase: Phase<A>,
+    pub(crate) input: Input,
+    pub(crate) decoder: Decoder,
+    /// What was received and not consumed: the beginning of a frame, or what the application is not ready for.
+    received: Vec<u8>,
+    /// How many of them, at the front, were consumed all the same.
+    consumed: usize,
+    /// The application said "later" to what is at the front, or something is owed to it without new bytes.
+    pub(crate) held: bool,
+    /// When bytes last came.
+    pub(crate) heard: Instant,
+    /// When the frame that is not whole yet was begun.
+    pub(crate) frame_since: Option<Instant>,
+    pub(crate) frame_timer_set: bool,
+}
+
+/// The life of a connection; it only moves forward.
+#[derive(Debug)]
+pub(crate) enum Phase<A> {
+    /// Frames go to the application.
+    Open(A),
+    /// The application is done with it; what it sent is being written.
+    Draining,
+    /// All is written and the peer was told so; what it still sends is dropped until it closes too, because closing a
+    /// socket with unread bytes makes the kernel throw away what the peer has not received (RFC 2525, 2.17).
+    Lingering,
+    /// To be removed at the end of the turn.
+    Dead,
+}
+
+/// What the socket has to give.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Input {
+    /// Nothing that was not read; an event will tell.
+    Dry,
+    /// Perhaps more than was read. `to_end`: the peer is known to have closed, so it must be read up to its end.
+    Flowing { to_end: bool },
+    /// Nothing more will come.
+    Ended,
+}
+
+/// Where a connection's bytes stand after one read.
+pub(crate) enum Read1 {
+    /// So many bytes lie in the scratch buffer, none were kept from before.
+    Fresh(usize),
+    /// They were appended to what was received before.
+    Appended,
+}
+
+impl<A, M> Connection<A, M> {
+    pub(crate) fn new(link: Arc<Link<M>>, app: A, frame_bytes_max: usize, now: Instant) -> Connection<A, M> {
+        Connection {
+            link,
+            phase: Phase::Open(app),
+            input: Input::Dry,
+            decoder: Decoder::new(frame_bytes_max),
+            received: Vec::new(),
+            consumed: 0,
+            held: false,
+            heard: now,
+            frame_since: None,
+            frame_timer_set: false,
+        }
+    }
+
+    /// Reads once. The bytes of a connection that keeps none stay in `scratch`, so that most frames are never copied.
+    pub(crate) fn read(&mut self, scratch: &mut [u8], now: Instant) -> Read1 {
+        let to_end = self.input == Input::Flowing { to_end: true };
+        let count = match read_some(&self.link.stream, scratch) {
+            Ok(0) => {
+                self.input = Input::Ended;
+                0
+            }
+            Ok(count) => {
+                // A short read has emptied the socket (epoll(7), question 9) unless its end is still to be read.
+                self.input = if count < scratch.len() && !to_end { Input::Dry } else { Input::Flowing { to_end } };
+                self.heard = now;
+                count
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.input = Input::Dry;
+                0
+            }
+            Err(_) => {
+                self.input = Input::Ended;
+                0
+            }
+        };
+        if self.received.is_empty() {
+            return Read1::Fresh(count);
+        }
+        self.received.extend_from_slice(&scratch[..count]);
+        Read1::Appended
+    }
+
+    /// Keeps the rest of a fresh read.
+    pub(crate) fn keep(&mut self, rest: &[u8]) {
+        debug_assert!(self.received.is_empty() && self.consumed == 0);
+        self.received = rest.to_vec();
+    }
+
+    /// Takes what was kept, and how much at its front was consumed before.
+    pub(crate) fn take_received(&mut self) -> (Vec<u8>, usize) {
+        (std::mem::take(&mut self.received), std::mem::take(&mut self.consumed))
+    }
+
+    /// Puts back what was taken, of which so much is consumed now. An idle connection holds no buffer, and what was
+    /// consumed does not stay for long.
+    pub(crate) fn put_back(&mut self, mut received: Vec<u8>, mut consumed: usize) {
+        debug_assert!(consumed <= received.len());
+        if consumed == received.len() {
+            return;
+        }
+        if consumed > received.len() / 2 {
+            received.drain(..consumed);
+            received.shrink_to(2 * received.len());
+            consumed = 0;
+        }
+        (self.received, self.consumed) = (received, consumed);
+    }
+
+    /// Drops what was received: nobody will look at it.
+    pub(crate) fn forget_received(&mut self) {
+        (self.received, self.consumed) = (Vec::new(), 0);
+    }
+
+    /// Notes whether a frame waits for its rest; true if a deadline for it is to be set.
+    pub(crate) fn watch_frame(&mut self, now: Instant) -> bool {
+        if self.held || !self.decoder.is_inside() {
+            self.frame_since = None;
+            return false;
+        }
+        self.frame_since.get_or_insert(now);
+        !std::mem::replace(&mut self.frame_timer_set, true)
+    }
+
+    /// Gives up on the frame that was begun; garbage is at the front now.
+    pub(crate) fn give_up_frame(&mut self) {
+        self.decoder.give_up();
+        self.forget_received();
+        self.frame_since = None;
+        self.held = true;
+    }
+}
+
+fn read_some(mut stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match stream.read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}

@@ -1,0 +1,575 @@
+//! [`EventLoop`]: poll, read, inbox, timers, flush, over and over.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mio::net::TcpStream;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token, Waker};
+
+use crate::codec::Item;
+use crate::connection::{Connection, Input, Phase, Read1};
+use crate::link::{Link, Turn};
+use crate::loop_handle::{Letter, LoopHandle};
+use crate::slots::{ConnId, Slots};
+use crate::timer::{Deadline, Timers};
+
+/// What an application does with its connections. Every method is called by the loop's thread and must not block.
+pub trait Handler {
+    /// What the application knows of one connection.
+    type Conn;
+    /// What other threads post to a connection, see [`Link::post`].
+    type Message: Send + 'static;
+
+    /// A client has connected.
+    fn on_open(&mut self, turn: &mut Turn<Self::Message>, link: &Arc<Link<Self::Message>>) -> Self::Conn;
+
+    /// Something came from the client. What is answered with [`Flow::Later`] is shown again after the next
+    /// [`Handler::on_message`] or [`Handler::on_sent`] of this connection; until then it is not read further.
+    fn on_incoming(
+        &mut self,
+        turn: &mut Turn<Self::Message>,
+        link: &Arc<Link<Self::Message>>,
+        conn: &mut Self::Conn,
+        incoming: Incoming<'_>,
+    ) -> Flow;
+
+    /// A frame sent with [`Fate::Report`](crate::Fate::Report) has left for the socket without error.
+    fn on_sent(
+        &mut self,
+        turn: &mut Turn<Self::Message>,
+        link: &Arc<Link<Self::Message>>,
+        conn: &mut Self::Conn,
+        label: u32,
+    );
+
+    /// Another thread has posted this.
+    fn on_message(
+        &mut self,
+        turn: &mut Turn<Self::Message>,
+        link: &Arc<Link<Self::Message>>,
+        conn: &mut Self::Conn,
+        message: Self::Message,
+    );
+
+    /// The connection is dead or was hung up: nothing sent to it will arrive. What it sent before is still shown, then
+    /// [`Incoming::End`].
+    fn on_hang_up(&mut self, turn: &mut Turn<Self::Message>, link: &Arc<Link<Self::Message>>, conn: &mut Self::Conn);
+
+    /// The connection is closing; nothing more will be shown of it. What was sent to it is still being written, unless
+    /// the connection is dead.
+    fn on_close(
+        &mut self,
+        turn: &mut Turn<Self::Message>,
+        link: &Arc<Link<Self::Message>>,
+        conn: Self::Conn,
+        reason: CloseReason,
+    );
+
+    /// A frame that was sent with [`Fate::Return`](crate::Fate::Return) could not be written before the connection
+    /// ended, and was not asked for by [`Link::take_back`].
+    fn on_unsent(&mut self, turn: &mut Turn<Self::Message>, label: u32, frame: Box<[u8]>);
+
+    /// A message for a connection that is closing or gone.
+    fn on_stray(&mut self, turn: &mut Turn<Self::Message>, message: Self::Message);
+}
+
+/// What came from a client, in the order in which it came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Incoming<'a> {
+    /// One JSON object by its braces, at most `frame_bytes_max` long; whether it is good JSON was not looked at.
+    Frame(&'a [u8]),
+    /// A run of bytes that is no frame, or a frame that did not complete in time.
+    Garbage,
+    /// A frame that is too long. When this is taken, the connection is closed after what was sent has been written.
+    Oversize,
+    /// The client has closed its side, or the server stops. When this is taken, the connection is closed likewise.
+    End,
+}
+
+/// What to do after something was shown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Flow {
+    /// It was dealt with: show the next.
+    Taken,
+    /// Not now: show it again after the next message to this connection.
+    Later,
+}
+
+/// Why a connection closes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CloseReason {
+    /// Its input ended, by the client, a broken connection or the server stopping.
+    Ended,
+    /// It sent a frame that is too long.
+    Oversize,
+    /// Nothing came from it for the idle timeout.
+    Idle,
+    /// The time to finish was over when the server stopped.
+    Stopped,
+}
+
+/// Bounds and times of a loop.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Longest frame in bytes, braces included.
+    pub frame_bytes_max: usize,
+    /// How long a started frame may take to complete.
+    pub frame_timeout: Duration,
+    /// How long a client may send nothing.
+    pub idle_timeout: Duration,
+    /// The high-water mark: bytes waiting for one client beyond which it counts as a slow consumer.
+    pub output_bytes_max: usize,
+    /// How long a closing connection may take to write what it was sent.
+    pub drain_timeout: Duration,
+}
+
+pub(crate) struct EventLoop<H: Handler> {
+    handler: H,
+    settings: Settings,
+    poll: Poll,
+    events: Option<Events>,
+    handle: LoopHandle<H::Message>,
+    connections: Slots<Connection<H::Conn, H::Message>>,
+    timers: Timers,
+    turn: Turn<H::Message>,
+    /// Connections with something to do before the loop sleeps.
+    ready: Vec<ConnId>,
+    dead: Vec<ConnId>,
+    letters: Vec<Letter<H::Message>>,
+    scratch: Vec<u8>,
+    /// Set when the loop is to stop: everything ends by then.
+    stop_by: Option<Instant>,
+}
+
+/// How showing the received bytes to the application ended.
+enum Shown {
+    /// All that is complete was taken.
+    All,
+    /// The application wants the rest later.
+    Held,
+    /// It is over.
+    Over(CloseReason),
+}
+
+impl<H: Handler> EventLoop<H> {
+    pub(crate) fn new(handler: H, settings: Settings) -> io::Result<EventLoop<H>> {
+        let poll = Poll::new()?;
+        let handle = LoopHandle::new(Waker::new(poll.registry(), WAKE)?);
+        Ok(EventLoop {
+            handler,
+            settings,
+            poll,
+            events: Some(Events::with_capacity(EVENTS_PER_TURN)),
+            handle,
+            connections: Slots::new(),
+            timers: Timers::default(),
+            turn: Turn::new(),
+            ready: Vec::new(),
+            dead: Vec::new(),
+            letters: Vec::new(),
+            scratch: vec![0; READ_BYTES],
+            stop_by: None,
+        })
+    }
+
+    pub(crate) fn handle(&self) -> LoopHandle<H::Message> {
+        self.handle.clone()
+    }
+
+    /// Turns until told to drain and done with it.
+    ///
+    /// # Panics
+    /// When the kernel refuses to poll: half a server is worse than none.
+    pub(crate) fn run(mut self) {
+        while self.stop_by.is_none() || self.connections.len() > 0 {
+            let events = self.poll();
+            self.read(events);
+            self.open_letters();
+            self.look_at_timers();
+            self.bury();
+            self.turn.flush();
+        }
+    }
+
+    fn poll(&mut self) -> Events {
+        let mut events = self.events.take().expect("put back by the last turn");
+        let now = Instant::now();
+        let stop = self.stop_by.map(|at| at.saturating_duration_since(now));
+        let timeout = match self.ready.is_empty() {
+            true => self.timers.wait(now).into_iter().chain(stop).min(),
+            false => Some(Duration::ZERO),
+        };
+        match self.poll.poll(&mut events, timeout) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => events.clear(),
+            result => result.expect("epoll_wait fails only for a programming error"),
+        }
+        self.turn.begin();
+        events
+    }
+
+    fn read(&mut self, events: Events) {
+        for id in std::mem::take(&mut self.ready) {
+            self.serve(id);
+        }
+        for event in events.iter().filter(|event| event.token() != WAKE) {
+            let id = conn_id(event.token());
+            let Some(conn) = self.connections.get_mut(id) else { continue };
+            if event.is_readable() || event.is_read_closed() || event.is_error() {
+                let to_end = event.is_read_closed() || event.is_error();
+                if conn.input != Input::Ended {
+                    conn.input = Input::Flowing { to_end };
+                }
+            }
+            if event.is_error() || event.is_write_closed() {
+                self.hang_up(id);
+            } else if event.is_writable() {
+                conn.link.on_writable(&mut self.turn);
+            }
+            self.serve(id);
+        }
+        self.events = Some(events);
+    }
+
+    fn open_letters(&mut self) {
+        let mut letters = std::mem::take(&mut self.letters);
+        self.handle.take(&mut letters);
+        for letter in letters.drain(..) {
+            match letter {
+                Letter::Accepted(stream, peer) => self.open(stream, peer),
+                Letter::Message(id, message) => self.deliver(id, message),
+                Letter::Sent(id, label) => {
+                    let Some(conn) = self.connections.get_mut(id) else { continue };
+                    let Phase::Open(app) = &mut conn.phase else { continue };
+                    self.handler.on_sent(&mut self.turn, &conn.link, app, label);
+                    self.serve_if_held(id);
+                }
+                Letter::HangUp(id) => {
+                    if let Some(conn) = self.connections.get_mut(id) {
+                        conn.input = Input::Ended;
+                    }
+                    self.hang_up(id);
+                    self.serve(id);
+                }
+                Letter::Drain(by) => self.drain(by),
+            }
+        }
+        self.letters = letters;
+    }
+
+    fn look_at_timers(&mut self) {
+        let now = self.turn.now();
+        while let Some((id, deadline)) = self.timers.pop(now) {
+            let Some(conn) = self.connections.get_mut(id) else { continue };
+            match deadline {
+                Deadline::Idle => match conn.heard + self.settings.idle_timeout {
+                    due if due > now => self.timers.set(due, id, deadline),
+                    _ => self.close(id, CloseReason::Idle),
+                },
+                Deadline::Frame => {
+                    conn.frame_timer_set = false;
+                    match conn.frame_since.map(|since| since + self.settings.frame_timeout) {
+                        Some(due) if due > now => {
+                            conn.frame_timer_set = true;
+                            self.timers.set(due, id, deadline);
+                        }
+                        Some(_) => {
+                            conn.give_up_frame();
+                            self.serve(id);
+                        }
+                        None => {}
+                    }
+                }
+                Deadline::Close => self.kill(id),
+            }
+        }
+        if self.stop_by.is_some_and(|by| by <= now) {
+            for id in self.connections.ids() {
+                self.close(id, CloseReason::Stopped);
+                self.kill(id);
+            }
+        }
+    }
+
+    /// Removes the dead, and gives back what they did not take.
+    fn bury(&mut self) {
+        for id in std::mem::take(&mut self.dead) {
+            let Some(conn) = self.connections.remove(id) else { continue };
+            let fd = conn.link.stream.as_raw_fd();
+            if let Err(error) = self.poll.registry().deregister(&mut SourceFd(&fd)) {
+                log::debug!("cannot deregister a connection: {error}");
+            }
+            for (label, frame) in conn.link.close() {
+                self.handler.on_unsent(&mut self.turn, label, frame);
+            }
+        }
+    }
+
+    fn open(&mut self, stream: TcpStream, peer: SocketAddr) {
+        if self.stop_by.is_some() {
+            return;
+        }
+        let EventLoop { handler, settings, poll, handle, turn, connections, .. } = self;
+        let now = turn.now();
+        let opened = connections.insert_with(|id| {
+            // Writable events come only after the socket was full (epoll reports edges), so asking for them always
+            // costs nothing, while asking when they are needed would be a system call each time.
+            let interest = Interest::READABLE | Interest::WRITABLE;
+            poll.registry().register(&mut SourceFd(&stream.as_raw_fd()), token(id), interest)?;
+            let link = Arc::new(Link::new(id, stream, handle.clone(), settings.output_bytes_max));
+            let app = handler.on_open(turn, &link);
+            Ok::<_, io::Error>(Connection::new(link, app, settings.frame_bytes_max, now))
+        });
+        match opened {
+            Ok(id) => self.timers.set(now + self.settings.idle_timeout, id, Deadline::Idle),
+            Err(error) => log::error!("cannot watch the connection from {peer}: {error}"),
+        }
+    }
+
+    fn deliver(&mut self, id: ConnId, message: H::Message) {
+        let conn = self.connections.get_mut(id);
+        let Some(Connection { phase: Phase::Open(app), link, .. }) = conn else {
+            self.handler.on_stray(&mut self.turn, message);
+            return;
+        };
+        self.handler.on_message(&mut self.turn, link, app, message);
+        self.serve_if_held(id);
+    }
+
+    fn serve_if_held(&mut self, id: ConnId) {
+        if self.connections.get_mut(id).is_some_and(|conn| conn.held) {
+            self.serve(id);
+        }
+    }
+
+    /// Does what there is to do for a connection, within its budget.
+    fn serve(&mut self, id: ConnId) {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let Some(conn) = self.connections.get_mut(id) else {
+            self.scratch = scratch;
+            return;
+        };
+        match conn.phase {
+            Phase::Open(_) => self.read_and_show(id, &mut scratch),
+            Phase::Draining if conn.link.is_flushed() => self.finish(id),
+            Phase::Lingering => self.discard(id, &mut scratch),
+            Phase::Draining | Phase::Dead => {}
+        }
+        self.scratch = scratch;
+    }
+
+    fn read_and_show(&mut self, id: ConnId, scratch: &mut [u8]) {
+        let EventLoop { handler, turn, connections, settings, timers, ready, .. } = self;
+        let Some(conn) = connections.get_mut(id) else { return };
+        let now = turn.now();
+        let mut budget = READ_BUDGET_BYTES;
+        let mut shown = match conn.held {
+            true => show_received(handler, turn, conn),
+            false => Shown::All,
+        };
+        while let (Shown::All, Input::Flowing { .. }) = (&shown, conn.input) {
+            if budget == 0 {
+                ready.push(id);
+                break;
+            }
+            let (count, outcome) = match conn.read(scratch, now) {
+                Read1::Fresh(count) => {
+                    let (consumed, outcome) = show(handler, turn, conn, &scratch[..count]);
+                    if consumed < count {
+                        conn.keep(&scratch[consumed..count]);
+                    }
+                    (count, outcome)
+                }
+                Read1::Appended => (scratch.len(), show_received(handler, turn, conn)),
+            };
+            budget = budget.saturating_sub(count);
+            shown = outcome;
+        }
+        conn.held = matches!(shown, Shown::Held);
+        if conn.watch_frame(now) {
+            timers.set(now + settings.frame_timeout, id, Deadline::Frame);
+        }
+        if let Shown::Over(reason) = shown {
+            self.close(id, reason);
+        }
+    }
+
+    fn discard(&mut self, id: ConnId, scratch: &mut [u8]) {
+        let Some(conn) = self.connections.get_mut(id) else { return };
+        let mut budget = READ_BUDGET_BYTES;
+        while let Input::Flowing { .. } = conn.input {
+            let Read1::Fresh(count) = conn.read(scratch, self.turn.now()) else { unreachable!("nothing is kept") };
+            budget = budget.saturating_sub(count);
+            if budget == 0 {
+                self.ready.push(id);
+                return;
+            }
+        }
+        if conn.input == Input::Ended {
+            self.kill(id);
+        }
+    }
+
+    /// The connection can no longer be written to.
+    fn hang_up(&mut self, id: ConnId) {
+        let Some(conn) = self.connections.get_mut(id) else { return };
+        conn.link.seal();
+        match &mut conn.phase {
+            Phase::Open(app) => {
+                // There may be no further event: what is owed is shown by the next serving.
+                conn.held = true;
+                self.handler.on_hang_up(&mut self.turn, &conn.link, app);
+            }
+            Phase::Draining | Phase::Lingering => self.kill(id),
+            Phase::Dead => {}
+        }
+    }
+
+    /// Takes the connection from the application; what was sent to it is still written.
+    fn close(&mut self, id: ConnId, reason: CloseReason) {
+        let Some(conn) = self.connections.get_mut(id) else { return };
+        conn.forget_received();
+        match std::mem::replace(&mut conn.phase, Phase::Draining) {
+            Phase::Open(app) => self.handler.on_close(&mut self.turn, &conn.link, app, reason),
+            other => {
+                conn.phase = other;
+                return;
+            }
+        }
+        conn.link.flush(&mut self.turn);
+        if conn.link.is_sealed() {
+            self.kill(id);
+        } else if conn.link.is_flushed() {
+            self.finish(id);
+        } else {
+            self.timers.set(self.turn.now() + self.settings.drain_timeout, id, Deadline::Close);
+        }
+    }
+
+    /// Everything is written: tell the peer, and wait for its end unless it has come.
+    fn finish(&mut self, id: ConnId) {
+        let Some(conn) = self.connections.get_mut(id) else { return };
+        conn.link.finish();
+        if conn.input == Input::Ended && self.stop_by.is_none() {
+            self.kill(id);
+            return;
+        }
+        conn.phase = Phase::Lingering;
+        // Whatever is known of the input, there may be bytes that were never asked for.
+        conn.input = Input::Flowing { to_end: false };
+        self.ready.push(id);
+        self.timers.set(self.turn.now() + LINGER, id, Deadline::Close);
+    }
+
+    fn kill(&mut self, id: ConnId) {
+        let Some(conn) = self.connections.get_mut(id) else { return };
+        conn.phase = Phase::Dead;
+        self.dead.push(id);
+    }
+
+    /// Shows every connection what has arrived up to now, and then its end.
+    fn drain(&mut self, by: Instant) {
+        self.stop_by = Some(by);
+        for id in self.connections.ids() {
+            let Some(conn) = self.connections.get_mut(id) else { continue };
+            if !matches!(conn.phase, Phase::Open(_)) {
+                continue;
+            }
+            if conn.input == Input::Dry {
+                conn.input = Input::Flowing { to_end: false };
+            }
+            self.serve(id);
+            if let Some(conn) = self.connections.get_mut(id) {
+                conn.input = Input::Ended;
+                conn.held = true;
+            }
+            self.serve(id);
+        }
+    }
+}
+
+/// Shows the application what was received and kept, and keeps what is left.
+fn show_received<H: Handler>(
+    handler: &mut H,
+    turn: &mut Turn<H::Message>,
+    conn: &mut Connection<H::Conn, H::Message>,
+) -> Shown {
+    let (bytes, consumed_before) = conn.take_received();
+    let (consumed, shown) = show(handler, turn, conn, &bytes[consumed_before..]);
+    conn.put_back(bytes, consumed_before + consumed);
+    shown
+}
+
+/// Shows the application the frames in `bytes`; returns how many bytes are done with.
+fn show<H: Handler>(
+    handler: &mut H,
+    turn: &mut Turn<H::Message>,
+    conn: &mut Connection<H::Conn, H::Message>,
+    bytes: &[u8],
+) -> (usize, Shown) {
+    let Connection { phase: Phase::Open(app), link, input, decoder, frame_since, .. } = conn else {
+        unreachable!("shown only while open")
+    };
+    let ended = !matches!(input, Input::Flowing { .. });
+    let mut consumed = 0;
+    loop {
+        let rest = &bytes[consumed..];
+        let (incoming, len, line) = match decoder.look(rest, ended) {
+            Item::Frame { len, line } => (Incoming::Frame(&rest[..len]), len, line),
+            Item::Garbage { len, line } => (Incoming::Garbage, len, line),
+            Item::Oversize => (Incoming::Oversize, 0, false),
+            Item::LineEnd { len } => {
+                decoder.taken();
+                link.use_lines(turn);
+                consumed += len;
+                continue;
+            }
+            Item::Blank { len } => {
+                consumed += len;
+                continue;
+            }
+            Item::Incomplete if *input != Input::Ended => return (consumed, Shown::All),
+            Item::Incomplete if decoder.is_inside() => {
+                decoder.give_up();
+                consumed = bytes.len();
+                continue;
+            }
+            Item::Incomplete => (Incoming::End, 0, false),
+        };
+        if line {
+            link.use_lines(turn);
+        }
+        match (handler.on_incoming(turn, link, app, incoming), incoming) {
+            (Flow::Later, _) => return (consumed, Shown::Held),
+            (Flow::Taken, Incoming::Oversize) => return (bytes.len(), Shown::Over(CloseReason::Oversize)),
+            (Flow::Taken, Incoming::End) => return (bytes.len(), Shown::Over(CloseReason::Ended)),
+            (Flow::Taken, Incoming::Frame(_) | Incoming::Garbage) => {
+                decoder.taken();
+                *frame_since = None;
+                consumed += len;
+            }
+        }
+    }
+}
+
+fn token(id: ConnId) -> Token {
+    Token((id.generation as usize) << 32 | id.index as usize)
+}
+
+fn conn_id(token: Token) -> ConnId {
+    ConnId { index: token.0 as u32, generation: (token.0 >> 32) as u32 }
+}
+
+/// No connection has it: there are never 2³² − 1 of them.
+const WAKE: Token = Token(usize::MAX);
+/// Events that one turn takes from the kernel.
+const EVENTS_PER_TURN: usize = 1024;
+/// What one read asks for: the usual longest frame.
+const READ_BYTES: usize = 64 * 1024;
+/// What one connection may give in one turn before the others have theirs.
+const READ_BUDGET_BYTES: usize = 4 * READ_BYTES;
+/// How long a connection that has told its end waits for the peer's.
+const LINGER: Duration = Duration::from_secs(1);

@@ -1,0 +1,278 @@
+//! [`Link`]: how any thread reaches one connection.
+//!
+//! The loop that owns a connection reads it; its output is shared, under a leaf lock, so that a loop which read a
+//! frame for this connection writes it here itself at the end of its turn. No thread has to be woken for it, and
+//! whether the connection still takes frames is known at once. Only what the socket does not take is finished by the
+//! owning loop, which alone hears that the socket has room again.
+
+use std::fmt;
+use std::io::ErrorKind;
+use std::net::{Shutdown, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use mio::net::TcpStream;
+use parking_lot::Mutex;
+
+use crate::loop_handle::{Letter, LoopHandle};
+use crate::output::{BufferPool, Fate, Output, Written};
+use crate::slots::ConnId;
+
+/// The shared part of a connection. It outlives the connection: a closed link refuses everything.
+pub struct Link<M> {
+    pub(crate) id: ConnId,
+    pub(crate) stream: TcpStream,
+    owner: LoopHandle<M>,
+    output_bytes_max: usize,
+    side: Mutex<Side>,
+}
+
+/// The writing side of a connection.
+#[derive(Debug)]
+struct Side {
+    state: State,
+    /// Frames end with a newline and may share a write.
+    line: bool,
+    /// Something was sent without a newline.
+    bare_sent: bool,
+    /// Some thread will write at the end of its turn.
+    scheduled: bool,
+    /// The socket took no more; the owner will hear when it does.
+    blocked: bool,
+    /// Nothing pending: no memory.
+    output: Option<Box<Output>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    /// Takes frames and writes them.
+    Open,
+    /// Writes no more; takes frames for as long as its owner needs to give them back.
+    Sealed,
+    /// Gone.
+    Closed,
+}
+
+/// Why a link does not take a frame. Nothing of it was taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refused {
+    /// The connection is closed.
+    Closed,
+    /// More than the high-water mark is pending: a slow consumer, to be closed.
+    Full,
+}
+
+/// What one thread does for connections in one turn of its loop: the links it has to write, and memory for it.
+/// A thread without a loop makes one for itself and calls [`Turn::flush`].
+#[derive(Debug)]
+pub struct Turn<M> {
+    now: Instant,
+    dirty: Vec<Arc<Link<M>>>,
+    pool: BufferPool,
+    reports: Vec<u32>,
+}
+
+impl<M> Link<M> {
+    pub(crate) fn new(id: ConnId, stream: TcpStream, owner: LoopHandle<M>, output_bytes_max: usize) -> Link<M> {
+        let (state, output) = (State::Open, None);
+        let side = Side { state, line: false, bare_sent: false, scheduled: false, blocked: false, output };
+        Link { id, stream, owner, output_bytes_max, side: Mutex::new(side) }
+    }
+
+    /// The client's address, `None` once the connection is gone.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.stream.peer_addr().ok()
+    }
+
+    /// Takes a frame, to be written at the end of this turn or when the socket has room.
+    ///
+    /// # Errors
+    /// [`Refused::Closed`], or [`Refused::Full`] when the high-water mark is passed already; one frame may pass it,
+    /// so that a reply of any length can be sent.
+    pub fn send(self: &Arc<Link<M>>, turn: &mut Turn<M>, frame: &[u8], fate: Fate) -> Result<(), Refused> {
+        let mut guard = self.side.lock();
+        let side = &mut *guard;
+        match side.state {
+            State::Closed => return Err(Refused::Closed),
+            State::Open if side.pending() >= self.output_bytes_max => return Err(Refused::Full),
+            State::Open | State::Sealed => {}
+        }
+        side.bare_sent |= !side.line;
+        side.output.get_or_insert_with(|| turn.pool.get()).push(frame, side.line, fate);
+        if !side.scheduled && !side.blocked && side.state == State::Open {
+            side.scheduled = true;
+            turn.dirty.push(self.clone());
+        }
+        Ok(())
+    }
+
+    /// From now on every frame ends with a newline; if some were sent without, one newline ends them now.
+    pub(crate) fn use_lines(self: &Arc<Link<M>>, turn: &mut Turn<M>) {
+        let mut side = self.side.lock();
+        if side.line {
+            return;
+        }
+        side.line = true;
+        let owed = side.bare_sent;
+        drop(side);
+        if owed {
+            // A closed or overfull link needs no line end.
+            let _ = self.send(turn, b"", Fate::Drop);
+        }
+    }
+
+    /// Writes what is pending, now. Any thread.
+    pub fn flush(&self, turn: &mut Turn<M>) {
+        let mut guard = self.side.lock();
+        let side = &mut *guard;
+        side.scheduled = false;
+        let (State::Open, Some(output)) = (side.state, &mut side.output) else { return };
+        let written = output.write_to(&self.stream, side.line, &mut turn.reports);
+        match written {
+            Written::All => turn.pool.put(side.output.take().expect("it was there")),
+            Written::Blocked => side.blocked = true,
+            Written::Broken => side.state = State::Sealed,
+        }
+        drop(guard);
+        if written == Written::Broken {
+            self.owner.post(Letter::HangUp(self.id));
+        }
+        for label in turn.reports.drain(..) {
+            self.owner.post(Letter::Sent(self.id, label));
+        }
+    }
+
+    /// The socket has room again. Only the owner hears it.
+    pub(crate) fn on_writable(&self, turn: &mut Turn<M>) {
+        let was_blocked = std::mem::take(&mut self.side.lock().blocked);
+        if was_blocked {
+            self.flush(turn);
+        }
+    }
+
+    /// Removes the frames that were sent with [`Fate::Return`] and this label and were not written, in order. A frame
+    /// that was written in part stays if the link can still finish it. Any thread.
+    pub fn take_back(&self, label: u32) -> Vec<Box<[u8]>> {
+        let back = self.take_back_where(|other| other == label);
+        back.into_iter().map(|(_, frame)| frame).collect()
+    }
+
+    fn take_back_where(&self, wanted: impl Fn(u32) -> bool) -> Vec<(u32, Box<[u8]>)> {
+        let mut side = self.side.lock();
+        let even_started = side.state != State::Open;
+        let Some(output) = &mut side.output else { return Vec::new() };
+        let back = output.take_back(wanted, even_started);
+        if output.is_empty() {
+            side.output = None;
+        }
+        back
+    }
+
+    /// Writes no more from now on, and has the owner close the connection. Any thread.
+    pub fn hang_up(&self) {
+        self.seal();
+        self.owner.post(Letter::HangUp(self.id));
+    }
+
+    /// Writes no more from now on.
+    pub(crate) fn seal(&self) {
+        let mut side = self.side.lock();
+        if side.state == State::Open {
+            side.state = State::Sealed;
+        }
+    }
+
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.side.lock().state != State::Open
+    }
+
+    /// Nothing is pending.
+    pub(crate) fn is_flushed(&self) -> bool {
+        self.side.lock().output.is_none()
+    }
+
+    /// Says to the peer that nothing follows.
+    pub(crate) fn finish(&self) {
+        if let Err(error) = self.stream.shutdown(Shutdown::Write)
+            && error.kind() != ErrorKind::NotConnected
+        {
+            log::debug!("cannot end a connection in order: {error}");
+        }
+    }
+
+    /// The end: returns what was to be given back and was not asked for.
+    pub(crate) fn close(&self) -> Vec<(u32, Box<[u8]>)> {
+        self.seal();
+        let left = self.take_back_where(|_| true);
+        let mut side = self.side.lock();
+        side.state = State::Closed;
+        side.output = None;
+        left
+    }
+
+    /// Posts a message for this connection to its loop; it comes to [`Handler::on_message`](crate::Handler::on_message).
+    /// Any thread, never blocks.
+    pub fn post(&self, message: M) {
+        self.owner.post(Letter::Message(self.id, message));
+    }
+
+    /// Posts many messages to their connections, waking each loop once.
+    pub fn post_all(messages: Vec<(Arc<Link<M>>, M)>) {
+        let mut rest = messages;
+        while let Some(owner) = rest.first().map(|(link, _)| link.owner.clone()) {
+            let (here, elsewhere): (Vec<_>, Vec<_>) = rest.into_iter().partition(|(link, _)| link.owner.is(&owner));
+            owner.post_all(here.into_iter().map(|(link, message)| Letter::Message(link.id, message)));
+            rest = elsewhere;
+        }
+    }
+}
+
+impl Side {
+    fn pending(&self) -> usize {
+        self.output.as_ref().map_or(0, |output| output.pending())
+    }
+}
+
+impl<M> PartialEq for Link<M> {
+    fn eq(&self, other: &Link<M>) -> bool {
+        std::ptr::eq(self, other)
+    }
+}
+
+impl<M> fmt::Debug for Link<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl<M> Turn<M> {
+    /// A turn with nothing to do yet.
+    pub fn new() -> Turn<M> {
+        Turn { now: Instant::now(), dirty: Vec::new(), pool: BufferPool::default(), reports: Vec::new() }
+    }
+
+    /// When this turn began.
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
+    pub(crate) fn begin(&mut self) {
+        self.now = Instant::now();
+    }
+
+    /// Writes to every connection that was sent something, in the order in which they were first sent to: what a frame
+    /// caused elsewhere leaves before the reply to a later one.
+    pub fn flush(&mut self) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for link in dirty.drain(..) {
+            link.flush(self);
+        }
+        self.dirty = dirty;
+    }
+}
+
+impl<M> Default for Turn<M> {
+    fn default() -> Turn<M> {
+        Turn::new()
+    }
+}

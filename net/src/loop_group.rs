@@ -1,0 +1,59 @@
+//! [`LoopGroup`]: N loops, each on a thread of its own.
+
+use std::io;
+use std::net::SocketAddr;
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use mio::net::TcpStream;
+
+use crate::event_loop::{EventLoop, Handler, Settings};
+use crate::loop_handle::{Letter, LoopHandle};
+
+/// Running loops, and whose turn it is to get the next connection.
+#[derive(Debug)]
+pub struct LoopGroup<M> {
+    loops: Vec<(LoopHandle<M>, JoinHandle<()>)>,
+    next: usize,
+}
+
+impl<M: Send + 'static> LoopGroup<M> {
+    /// Starts `count` loops on threads named `loop-0` and so on; `handler` makes the handler of each.
+    ///
+    /// # Errors
+    /// When the kernel has no descriptor or thread left; loops that were started end with the process.
+    pub fn start<H>(count: usize, settings: Settings, mut handler: impl FnMut(usize) -> H) -> io::Result<LoopGroup<M>>
+    where
+        H: Handler<Message = M> + Send + 'static,
+        H::Conn: Send,
+    {
+        let mut loops = Vec::with_capacity(count);
+        for nth in 0..count {
+            let event_loop = EventLoop::new(handler(nth), settings)?;
+            let handle = event_loop.handle();
+            let thread = thread::Builder::new().name(format!("loop-{nth}")).spawn(|| event_loop.run())?;
+            loops.push((handle, thread));
+        }
+        Ok(LoopGroup { loops, next: 0 })
+    }
+
+    /// Hands a new connection to the next loop, round-robin.
+    pub fn assign(&mut self, stream: TcpStream, peer: SocketAddr) {
+        let (handle, _) = &self.loops[self.next];
+        handle.post(Letter::Accepted(stream, peer));
+        self.next = (self.next + 1) % self.loops.len();
+    }
+
+    /// Has every loop show what has arrived, finish it, write what is to be written, close its connections and stop;
+    /// what is not done `by` then is broken off. Returns when all have stopped.
+    pub fn drain(self, by: Instant) {
+        for (handle, _) in &self.loops {
+            handle.post(Letter::Drain(by));
+        }
+        for (_, thread) in self.loops {
+            if thread.join().is_err() {
+                log::error!("a loop has panicked");
+            }
+        }
+    }
+}

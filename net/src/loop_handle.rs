@@ -1,0 +1,94 @@
+//! [`LoopHandle`]: how any other thread reaches a loop.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use mio::Waker;
+use mio::net::TcpStream;
+use parking_lot::Mutex;
+
+use crate::slots::ConnId;
+
+/// What a loop finds in its inbox.
+#[derive(Debug)]
+pub(crate) enum Letter<M> {
+    /// A new connection for this loop.
+    Accepted(TcpStream, SocketAddr),
+    /// The application's message for a connection.
+    Message(ConnId, M),
+    /// A frame with [`Fate::Report`](crate::Fate::Report) is out.
+    Sent(ConnId, u32),
+    /// The connection is dead or was given up.
+    HangUp(ConnId),
+    /// Finish everything, at the latest by then, and stop.
+    Drain(Instant),
+}
+
+/// A loop's inbox. Posting never blocks and never fails.
+///
+/// The inbox has no capacity of its own, since refusing a letter would lose an outcome. What can be in it is bounded by
+/// what causes letters: connections (one accept, one hang-up each), the application's jobs in flight, which it bounds.
+pub(crate) struct LoopHandle<M> {
+    inbox: Arc<Inbox<M>>,
+}
+
+struct Inbox<M> {
+    letters: Mutex<Vec<Letter<M>>>,
+    /// The loop was woken and has not looked into the inbox since.
+    notified: AtomicBool,
+    waker: Waker,
+}
+
+impl<M> LoopHandle<M> {
+    pub(crate) fn new(waker: Waker) -> LoopHandle<M> {
+        let inbox = Inbox { letters: Mutex::new(Vec::new()), notified: AtomicBool::new(false), waker };
+        LoopHandle { inbox: Arc::new(inbox) }
+    }
+
+    pub(crate) fn post(&self, letter: Letter<M>) {
+        self.inbox.letters.lock().push(letter);
+        self.notify();
+    }
+
+    pub(crate) fn post_all(&self, letters: impl IntoIterator<Item = Letter<M>>) {
+        self.inbox.letters.lock().extend(letters);
+        self.notify();
+    }
+
+    pub(crate) fn is(&self, other: &LoopHandle<M>) -> bool {
+        Arc::ptr_eq(&self.inbox, &other.inbox)
+    }
+
+    /// Takes all letters, leaving the empty `spare` in their place. The flag is cleared first, so that a letter which
+    /// is pushed after the taking wakes the loop again.
+    pub(crate) fn take(&self, spare: &mut Vec<Letter<M>>) {
+        debug_assert!(spare.is_empty());
+        if self.inbox.notified.swap(false, Ordering::AcqRel) {
+            std::mem::swap(spare, &mut *self.inbox.letters.lock());
+        }
+    }
+
+    fn notify(&self) {
+        if !self.inbox.notified.swap(true, Ordering::AcqRel)
+            && let Err(error) = self.inbox.waker.wake()
+        {
+            // An eventfd write fails only if the loop is gone.
+            log::debug!("cannot wake a loop: {error}");
+        }
+    }
+}
+
+impl<M> Clone for LoopHandle<M> {
+    fn clone(&self) -> LoopHandle<M> {
+        LoopHandle { inbox: self.inbox.clone() }
+    }
+}
+
+impl<M> fmt::Debug for LoopHandle<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LoopHandle").finish_non_exhaustive()
+    }
+}

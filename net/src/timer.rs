@@ -1,0 +1,68 @@
+//! [`Timers`]: the deadlines of one loop.
+//!
+//! A deadline is not moved when its connection is active, which would cost every frame; instead the loop looks, when
+//! one has passed, whether it still holds, and sets another one if not. So a connection has at most one entry a kind.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::time::{Duration, Instant};
+
+use crate::slots::ConnId;
+
+/// What a deadline is for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Deadline {
+    /// Nothing was received for too long.
+    Idle,
+    /// A started frame does not complete.
+    Frame,
+    /// A closing connection does not come to its end.
+    Close,
+}
+
+/// Deadlines in the order in which they pass.
+#[derive(Debug, Default)]
+pub(crate) struct Timers {
+    heap: BinaryHeap<Reverse<(Instant, ConnId, Deadline)>>,
+}
+
+impl Timers {
+    pub(crate) fn set(&mut self, at: Instant, id: ConnId, deadline: Deadline) {
+        self.heap.push(Reverse((at, id, deadline)));
+    }
+
+    /// Takes one deadline that has passed.
+    pub(crate) fn pop(&mut self, now: Instant) -> Option<(ConnId, Deadline)> {
+        let Reverse((at, ..)) = self.heap.peek()?;
+        if *at > now {
+            return None;
+        }
+        self.heap.pop().map(|Reverse((_, id, deadline))| (id, deadline))
+    }
+
+    /// How long until the next deadline; `None` if there is none.
+    pub(crate) fn wait(&self, now: Instant) -> Option<Duration> {
+        self.heap.peek().map(|Reverse((at, ..))| at.saturating_duration_since(now))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deadlines_pass_in_order_and_not_early() {
+        let start = Instant::now();
+        let id = |index| ConnId { index, generation: 0 };
+        let mut timers = Timers::default();
+        assert_eq!(timers.wait(start), None);
+        timers.set(start + Duration::from_secs(2), id(2), Deadline::Idle);
+        timers.set(start + Duration::from_secs(1), id(1), Deadline::Frame);
+        assert_eq!(timers.wait(start), Some(Duration::from_secs(1)));
+        assert_eq!(timers.pop(start), None);
+        let later = start + Duration::from_secs(2);
+        assert_eq!(timers.pop(later), Some((id(1), Deadline::Frame)));
+        assert_eq!(timers.pop(later), Some((id(2), Deadline::Idle)));
+        assert_eq!(timers.pop(later), None);
+    }
+}

@@ -1,0 +1,208 @@
+//! [`Lanes`]: ordered queues whose items are handled in batches.
+//!
+//! ```text
+//!   submit(key, item) ─▶ lane = key mod lanes ─▶ │ item item item │ ─▶ one thread a lane: handle(everything waiting)
+//! ```
+//! Items of one key are handled in the order submitted, items of different lanes in parallel. A batch is whatever
+//! waits when the thread is free: one item when there is little to do, many when there is much.
+
+use std::collections::VecDeque;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use parking_lot::{Condvar, Mutex};
+
+/// Lanes of items of type `T`.
+#[derive(Debug)]
+pub struct Lanes<T> {
+    lanes: Vec<Arc<Lane<T>>>,
+    threads: Vec<JoinHandle<()>>,
+    bytes_max: usize,
+    batch_max: usize,
+}
+
+/// As many bytes as are allowed wait in this lane already; the item comes back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LanesFull<T>(pub T);
+
+#[derive(Debug)]
+struct Lane<T> {
+    queue: Mutex<Queue<T>>,
+    /// Something was queued, or the lane is to close.
+    news: Condvar,
+    /// The lane's thread has ended.
+    idle: Condvar,
+}
+
+#[derive(Debug)]
+struct Queue<T> {
+    items: VecDeque<(T, usize)>,
+    /// What the queued items and those being handled weigh.
+    bytes: usize,
+    closing: bool,
+    ended: bool,
+}
+
+impl<T: Send + 'static> Lanes<T> {
+    /// Starts `count` lanes on threads named `lane-0` and so on. In each, items of up to `bytes_max` bytes may wait or
+    /// be handled, and `handle` gets at most `batch_max` of them at once. A handler that panics loses its batch (whoever
+    /// waits learns it from the items being dropped) and the lane goes on.
+    ///
+    /// # Errors
+    /// When the system has no thread left.
+    pub fn start(
+        count: usize,
+        bytes_max: usize,
+        batch_max: usize,
+        handle: impl Fn(Vec<T>) + Send + Sync + 'static,
+    ) -> io::Result<Lanes<T>> {
+        let handle = Arc::new(handle);
+        let mut lanes = Lanes { lanes: Vec::new(), threads: Vec::new(), bytes_max, batch_max };
+        for nth in 0..count {
+            let queue = Queue { items: VecDeque::new(), bytes: 0, closing: false, ended: false };
+            let lane = Arc::new(Lane { queue: Mutex::new(queue), news: Condvar::new(), idle: Condvar::new() });
+            let (handle, shared) = (handle.clone(), lane.clone());
+            let run = move || shared.run(batch_max, &*handle);
+            lanes.lanes.push(lane);
+            lanes.threads.push(thread::Builder::new().name(format!("lane-{nth}")).spawn(run)?);
+        }
+        Ok(lanes)
+    }
+
+    /// Queues `item`, which weighs `bytes`, behind everything else of this key. Never blocks.
+    ///
+    /// # Errors
+    /// [`LanesFull`] with the item when its lane has too much waiting already.
+    pub fn submit(&self, key: u64, item: T, bytes: usize) -> Result<(), LanesFull<T>> {
+        let lane = &self.lanes[(key % self.lanes.len() as u64) as usize];
+        let mut queue = lane.queue.lock();
+        if queue.bytes >= self.bytes_max {
+            return Err(LanesFull(item));
+        }
+        queue.bytes += bytes;
+        queue.items.push_back((item, bytes));
+        let was_empty = queue.items.len() == 1;
+        drop(queue);
+        // The thread takes everything that waits, so it sleeps only on an empty queue.
+        if was_empty {
+            lane.news.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Handles everything that waits, then ends, but waits no longer than `by`. Returns how many items were left
+    /// undone; their threads end with the process.
+    pub fn close(mut self, by: Instant) -> usize {
+        for lane in &self.lanes {
+            lane.queue.lock().closing = true;
+            lane.news.notify_one();
+        }
+        let mut left = 0;
+        for (lane, thread) in self.lanes.iter().zip(self.threads.drain(..)) {
+            let mut queue = lane.queue.lock();
+            while !queue.ended {
+                if lane.idle.wait_until(&mut queue, by).timed_out() {
+                    break;
+                }
+            }
+            if queue.ended {
+                drop(queue);
+                if thread.join().is_err() {
+                    log::error!("a lane has panicked");
+                }
+            } else {
+                left += queue.items.len().max(1);
+            }
+        }
+        left
+    }
+
+    /// The most items that a handler gets at once.
+    pub fn batch_max(&self) -> usize {
+        self.batch_max
+    }
+}
+
+impl<T> Lane<T> {
+    fn run(&self, batch_max: usize, handle: &(impl Fn(Vec<T>) + ?Sized)) {
+        let mut done = 0;
+        loop {
+            let mut queue = self.queue.lock();
+            queue.bytes -= done;
+            while queue.items.is_empty() {
+                if queue.closing {
+                    queue.ended = true;
+                    self.idle.notify_all();
+                    return;
+                }
+                self.news.wait(&mut queue);
+            }
+            let end = queue.items.len().min(batch_max);
+            let batch: Vec<_> = queue.items.drain(..end).collect();
+            drop(queue);
+            done = batch.iter().map(|(_, bytes)| bytes).sum();
+            let items = batch.into_iter().map(|(item, _)| item).collect();
+            if catch_unwind(AssertUnwindSafe(|| handle(items))).is_err() {
+                log::error!("a lane's batch has panicked; the lane goes on");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::*;
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(10)
+    }
+
+    #[test]
+    fn items_of_a_key_keep_their_order_and_none_is_lost() {
+        let (sender, receiver) = mpsc::channel();
+        let handle = move |batch: Vec<(u64, u32)>| sender.send(batch).expect("received below");
+        let lanes = Lanes::start(3, 1 << 20, 7, handle).expect("threads");
+        for nth in 0..1000 {
+            for key in 0..5 {
+                lanes.submit(key, (key, nth), 1).expect("room");
+            }
+        }
+        assert_eq!(lanes.close(soon()), 0);
+        let batches: Vec<_> = receiver.iter().collect();
+        assert!(batches.iter().all(|batch| batch.len() <= 7));
+        for key in 0..5 {
+            let of_key = batches.iter().flatten().filter(|(other, _)| *other == key).map(|(_, nth)| *nth);
+            assert!(of_key.eq(0..1000));
+        }
+    }
+
+    #[test]
+    fn a_full_lane_refuses_until_its_batch_is_done_and_a_panic_ends_a_batch_only() {
+        let (entered, has_entered) = mpsc::channel();
+        let (release, held) = mpsc::channel::<()>();
+        let held = Mutex::new(held);
+        let handle = move |batch: Vec<u32>| {
+            entered.send(batch).expect("received below");
+            held.lock().recv().expect("released below");
+            panic!("on purpose");
+        };
+        let lanes = Lanes::start(1, 10, 100, handle).expect("a thread");
+        lanes.submit(1, 1, 10).expect("room");
+        assert_eq!(has_entered.recv(), Ok(vec![1]));
+        assert_eq!(lanes.submit(1, 2, 1), Err(LanesFull(2)), "what is being handled counts");
+        release.send(()).expect("the lane waits");
+        let deadline = soon();
+        while lanes.submit(1, 3, 1).is_err() {
+            assert!(Instant::now() < deadline, "room comes when the batch is done");
+            thread::yield_now();
+        }
+        assert_eq!(has_entered.recv(), Ok(vec![3]));
+        assert_eq!(lanes.close(Instant::now()), 1, "a lane that does not end in time is reported");
+    }
+}
