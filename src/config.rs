@@ -1,0 +1,578 @@
+//! The settings: read once at start, checked whole, immutable afterwards.
+//!
+//! A setting comes from an option, else the environment, else the file `server.cnf`, else its default. All four, the
+//! help text and the check of names are made from one table, [`keys::KEYS`]. Every value that stands anywhere is
+//! checked, even where another one wins: a setting that waits to be wrong is worse than one that is wrong now.
+
+mod error;
+mod keys;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::builder::Str;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Arg, ArgMatches};
+use log::LevelFilter;
+
+pub use error::{ConfigError, Place};
+use keys::{KEYS, Key};
+
+/// Every setting of one server process.
+///
+/// `Debug` is fit for a log: a secret must be a type of its own that prints as `***`.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where to listen; port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// The folder of the database.
+    pub data_dir: PathBuf,
+    /// Whether a connection must be logged in as the user it acts as.
+    pub auth: Auth,
+    /// Event loops, one thread each.
+    pub loops: usize,
+    /// Threads for store requests.
+    pub workers: usize,
+    /// Threads for password hashing.
+    pub hashers: usize,
+    /// Connections the kernel holds until they are accepted.
+    pub backlog: u32,
+    /// The longest frame that is read, in bytes.
+    pub frame_bytes_max: usize,
+    /// How long a started frame may take to complete.
+    pub frame_timeout: Duration,
+    /// How long a connection may be silent.
+    pub idle_timeout: Duration,
+    /// How long a peer may leave sent data unacknowledged (`TCP_USER_TIMEOUT`, tcp(7)).
+    pub user_timeout: Duration,
+    /// High-water mark of one connection's output, in bytes.
+    pub output_bytes_max: usize,
+    /// How long the server may take to finish its work when it is told to stop.
+    pub drain_timeout: Duration,
+    /// Requests that wait for a worker; beyond that, the 503 reply.
+    pub requests_max: usize,
+    /// Password checks that wait for a hasher; beyond that, the 503 reply.
+    pub logins_max: usize,
+    /// Bytes of messages on their way to the store; beyond that, the 503 reply.
+    pub lane_bytes_max: usize,
+    /// Most bytes of message text in one reply of type 14.
+    pub fetch_bytes_max: usize,
+    /// Most groups in one reply to a search.
+    pub search_results_max: usize,
+    /// What hashing one password costs.
+    pub password_cost: PasswordCost,
+    /// How long a verified password is remembered; zero: not at all.
+    pub password_memory: Duration,
+    /// The folder of the log files.
+    pub log_dir: PathBuf,
+    /// The least important level that is logged.
+    pub log_level: LevelFilter,
+}
+
+/// Who may act as whom.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Auth {
+    /// A connection acts only as a user it logged in as.
+    Strict,
+    /// Anyone acts as anyone, as on the reference server.
+    Compat,
+}
+
+/// The cost of one argon2id hash (RFC 9106).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PasswordCost {
+    /// Memory in KiB, at least 8 for each lane.
+    pub memory_kib: u32,
+    /// Passes over the memory.
+    pub passes: u32,
+    /// Lanes, the parallelism.
+    pub lanes: u32,
+}
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub enum Invocation {
+    /// Run a server with these settings.
+    Run(Box<Config>),
+    /// Print this text on stdout and leave: the help or the version.
+    Print(String),
+}
+
+impl Config {
+    /// Reads and checks all settings. `args` begins with the program's name; `server.cnf` and the file that
+    /// `--config` names are looked for from `working_dir`.
+    ///
+    /// # Errors
+    /// The first thing that is wrong; its text is one line for the operator.
+    pub fn load(
+        args: impl IntoIterator<Item = OsString>,
+        env: impl IntoIterator<Item = (OsString, OsString)>,
+        working_dir: &Path,
+    ) -> Result<Invocation, ConfigError> {
+        let matches = match command().try_get_matches_from(args) {
+            Ok(matches) => matches,
+            Err(answer) if !answer.use_stderr() => return Ok(Invocation::Print(answer.to_string())),
+            Err(error) => return Err(usage_error(&error)),
+        };
+        refuse_cluster_files(working_dir)?;
+        let mut config = Config::with_defaults(listen_address(&matches)?);
+        apply_file(&mut config, &matches, working_dir)?;
+        apply_environment(&mut config, env)?;
+        apply_options(&mut config, &matches)?;
+        Ok(Invocation::Run(Box::new(config)))
+    }
+
+    /// The settings of a server for which nothing but its address was chosen.
+    pub fn with_defaults(listen: SocketAddr) -> Config {
+        // Placeholders: the table holds a default for every field, and a test makes sure that it does.
+        let mut config = Config {
+            listen,
+            data_dir: PathBuf::new(),
+            auth: Auth::Strict,
+            loops: 0,
+            workers: 0,
+            hashers: 0,
+            backlog: 0,
+            frame_bytes_max: 0,
+            frame_timeout: Duration::ZERO,
+            idle_timeout: Duration::ZERO,
+            user_timeout: Duration::ZERO,
+            output_bytes_max: 0,
+            drain_timeout: Duration::ZERO,
+            requests_max: 0,
+            logins_max: 0,
+            lane_bytes_max: 0,
+            fetch_bytes_max: 0,
+            search_results_max: 0,
+            password_cost: PasswordCost { memory_kib: 0, passes: 0, lanes: 0 },
+            password_memory: Duration::ZERO,
+            log_dir: PathBuf::new(),
+            log_level: LevelFilter::Off,
+        };
+        for key in &KEYS {
+            assert!(key.set(&mut config, key.default), "the default of {} must be allowed", key.name);
+        }
+        config
+    }
+}
+
+impl fmt::Display for Auth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Auth::Strict => "strict",
+            Auth::Compat => "compat",
+        })
+    }
+}
+
+fn command() -> clap::Command {
+    let options = KEYS.iter().map(|key| {
+        Arg::new(key.name).long(Str::from(key.option())).value_name(key.value_name()).help(format!(
+            "{}, {} [default: {}]",
+            key.help,
+            key.bounds(),
+            key.default
+        ))
+    });
+    clap::Command::new("raybox")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("A chat server: JSON over TCP. Without any settings it keeps everything in one SQLite file.")
+        .override_usage(USAGE)
+        .after_help(AFTER_HELP)
+        .disable_help_subcommand(true)
+        // "-1" is then a value, and refused as one that is out of bounds.
+        .allow_negative_numbers(true)
+        .arg(Arg::new("IP").required(true).help("Address to listen on, IPv4 or IPv6; 0.0.0.0 or :: for all"))
+        .arg(Arg::new("PORT").required(true).help("Port to listen on, 0 to 65535; 0 lets the system choose"))
+        .arg(Arg::new(CONFIG).long(CONFIG).value_name("FILE").help("Read settings from FILE, not from server.cnf"))
+        .args(options)
+}
+
+/// Reduces clap's text of several lines to one that names the culprit.
+fn usage_error(error: &clap::Error) -> ConfigError {
+    let culprits = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(one)) => vec![one.as_str()],
+        Some(ContextValue::Strings(many)) => many.iter().map(String::as_str).collect(),
+        _ => Vec::new(),
+    };
+    match (error.kind(), culprits.as_slice()) {
+        (ErrorKind::UnknownArgument, [option]) if option.starts_with('-') => {
+            let name = option.split_once('=').map_or(*option, |(name, _)| name);
+            let known = KEYS.iter().map(Key::option).chain([CONFIG, "help", "version"].map(String::from));
+            let similar = nearest(name, known.map(|known| format!("--{known}")));
+            ConfigError::UnknownName { place: Place::Option, name: name.to_owned(), similar }
+        }
+        (ErrorKind::UnknownArgument, [extra]) => ConfigError::Usage(format!("argument {extra:?} is one too many")),
+        (ErrorKind::MissingRequiredArgument, missing) => {
+            ConfigError::Usage(format!("missing {}", missing.join(" and ").replace(['<', '>'], "")))
+        }
+        _ => {
+            let text = error.to_string();
+            let line = text.lines().next().unwrap_or_default();
+            ConfigError::Usage(line.strip_prefix("error: ").unwrap_or(line).to_owned())
+        }
+    }
+}
+
+/// Nobody shall believe that the server runs on MySQL or Redis when it does not.
+fn refuse_cluster_files(working_dir: &Path) -> Result<(), ConfigError> {
+    // Not `exists`, which would pass over a link whose target is missing.
+    match ["mysql.cnf", "redis.cnf"].into_iter().find(|name| working_dir.join(name).symlink_metadata().is_ok()) {
+        Some(name) => Err(ConfigError::ClusterFile(name)),
+        None => Ok(()),
+    }
+}
+
+fn listen_address(matches: &ArgMatches) -> Result<SocketAddr, ConfigError> {
+    let argument = |name: &str| matches.get_one::<String>(name).map(String::as_str).unwrap_or_default();
+    let refuse = |name: &str, allowed: &str| ConfigError::BadValue {
+        place: Place::Argument,
+        name: name.to_owned(),
+        value: argument(name).to_owned(),
+        allowed: allowed.to_owned(),
+    };
+    let ip: IpAddr = argument("IP")
+        .parse()
+        .map_err(|_| refuse("IP", "an IPv4 address such as 0.0.0.0 or an IPv6 address such as ::"))?;
+    let port: u16 = argument("PORT").parse().map_err(|_| refuse("PORT", "0 to 65535"))?;
+    Ok(SocketAddr::new(ip, port))
+}
+
+fn apply_file(config: &mut Config, matches: &ArgMatches, working_dir: &Path) -> Result<(), ConfigError> {
+    let chosen = matches.get_one::<String>(CONFIG);
+    let path = PathBuf::from(chosen.map_or(DEFAULT_FILE, String::as_str));
+    match fs::read_to_string(working_dir.join(&path)) {
+        Ok(text) => apply_lines(config, &path, &text),
+        Err(cause) if chosen.is_none() && cause.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(cause) => Err(ConfigError::UnreadableFile { path, cause }),
+    }
+}
+
+fn apply_lines(config: &mut Config, path: &Path, text: &str) -> Result<(), ConfigError> {
+    let mut first_lines = [None; KEYS.len()];
+    // Editors of another system may begin the file with a byte order mark.
+    for (line, text) in (1..).zip(text.trim_start_matches('\u{feff}').lines()) {
+        let place = || Place::Line(path.to_owned(), line);
+        let text = without_comment(text);
+        if text.is_empty() {
+            continue;
+        }
+        let Some((name, value)) = text.split_once('=') else {
+            return Err(ConfigError::BadLine { place: place(), text: text.to_owned() });
+        };
+        let name = name.trim_end();
+        let Some(index) = KEYS.iter().position(|key| key.name == name) else {
+            let similar = nearest(name, KEYS.iter().map(|key| key.name.to_owned()));
+            return Err(ConfigError::UnknownName { place: place(), name: name.to_owned(), similar });
+        };
+        if let Some(first_line) = first_lines[index].replace(line) {
+            return Err(ConfigError::RepeatedKey { place: place(), name: name.to_owned(), first_line });
+        }
+        apply(config, &KEYS[index], value.trim_start(), name, place)?;
+    }
+    Ok(())
+}
+
+/// Cuts a comment off: `#` at the beginning or after a blank, so that a path may hold one.
+fn without_comment(line: &str) -> &str {
+    let comment = line.char_indices().find(|&(at, c)| c == '#' && !line[..at].ends_with(|c: char| !c.is_whitespace()));
+    line[..comment.map_or(line.len(), |(at, _)| at)].trim()
+}
+
+fn apply_environment(
+    config: &mut Config,
+    env: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<(), ConfigError> {
+    for (name, value) in env {
+        let name = name.to_string_lossy();
+        if !name.starts_with(VARIABLE_PREFIX) {
+            continue;
+        }
+        let Some(key) = KEYS.iter().find(|key| key.variable() == name) else {
+            let similar = nearest(&name, KEYS.iter().map(Key::variable));
+            return Err(ConfigError::UnknownName { place: Place::Environment, name: name.into_owned(), similar });
+        };
+        // What is not UTF-8 gets replacement characters, and those no value may hold.
+        apply(config, key, &value.to_string_lossy(), &name, || Place::Environment)?;
+    }
+    Ok(())
+}
+
+fn apply_options(config: &mut Config, matches: &ArgMatches) -> Result<(), ConfigError> {
+    for key in &KEYS {
+        if let Some(value) = matches.get_one::<String>(key.name) {
+            apply(config, key, value, &format!("--{}", key.option()), || Place::Option)?;
+        }
+    }
+    Ok(())
+}
+
+fn apply(
+    config: &mut Config,
+    key: &Key,
+    value: &str,
+    name: &str,
+    place: impl FnOnce() -> Place,
+) -> Result<(), ConfigError> {
+    if key.set(config, value) {
+        return Ok(());
+    }
+    let (name, value) = (name.to_owned(), value.to_owned());
+    Err(ConfigError::BadValue { place: place(), name, value, allowed: key.allowed() })
+}
+
+/// The name most like `word`, if one is close enough that a slip of the finger explains the difference.
+fn nearest(word: &str, names: impl Iterator<Item = String>) -> Option<String> {
+    let (distance, name) = names.map(|name| (edit_distance(word, &name), name)).min()?;
+    (distance <= 1 + name.len() / 5).then_some(name)
+}
+
+/// How many characters must be put in, left out or replaced to turn `a` into `b` (Levenshtein), row by row.
+fn edit_distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
+    for (i, a) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, b) in b.chars().enumerate() {
+            let replaced = diagonal + usize::from(a != b);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[row.len() - 1]
+}
+
+const CONFIG: &str = "config";
+const DEFAULT_FILE: &str = "server.cnf";
+const VARIABLE_PREFIX: &str = "RAYBOX_";
+const USAGE: &str = "server IP PORT [OPTIONS]";
+const AFTER_HELP: &str = "\
+A setting comes from its option, else from the environment (RAYBOX_IDLE_TIMEOUT for --idle-timeout), else from the
+file server.cnf in the working directory (idle_timeout=20m, # begins a comment), else it has its default.
+TIME is 500ms, 10s, 20m or 24h, a bare number is seconds. SIZE is in bytes, or in KiB or MiB with k or m.
+
+Examples:
+  server 0.0.0.0 6000                                listen on all IPv4 addresses
+  server :: 6000 --data /var/lib/raybox              all addresses, the database in a folder of its own
+  server 127.0.0.1 0 --auth compat --log-level debug  any free port, for old load tests
+  RAYBOX_LOOPS=2 server 0.0.0.0 6000 --config my.cnf  two event loops, the rest from my.cnf";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::env;
+    use std::process;
+
+    /// A folder that is gone when the test is over.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Folder {
+            let path = env::temp_dir().join(format!("raybox-config-{}-{name}", process::id()));
+            fs::create_dir_all(&path).unwrap();
+            Folder(path)
+        }
+
+        fn with(name: &str, file: &str, text: &str) -> Folder {
+            let folder = Folder::new(name);
+            fs::write(folder.0.join(file), text).unwrap();
+            folder
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn load_in(dir: &Path, args: &str, env: &[(&str, &str)]) -> Result<Invocation, ConfigError> {
+        let args = ["server"].into_iter().chain(args.split_whitespace()).map(OsString::from);
+        let env = env.iter().map(|&(name, value)| (name.into(), value.into()));
+        Config::load(args, env, dir)
+    }
+
+    /// A folder that does not exist holds no settings file either.
+    fn load(args: &str, env: &[(&str, &str)]) -> Result<Invocation, ConfigError> {
+        load_in(Path::new("/nonexistent"), args, env)
+    }
+
+    fn config(loaded: Result<Invocation, ConfigError>) -> Config {
+        match loaded {
+            Ok(Invocation::Run(config)) => *config,
+            other => panic!("expected settings, got {other:?}"),
+        }
+    }
+
+    fn refusal(loaded: Result<Invocation, ConfigError>) -> String {
+        let text = loaded.expect_err("must be refused").to_string();
+        assert!(!text.contains('\n'), "one line: {text}");
+        text
+    }
+
+    #[test]
+    fn defaults() {
+        let config = config(load(":: 6000", &[]));
+        assert_eq!(config.listen, "[::]:6000".parse().unwrap());
+        assert_eq!(config.data_dir, Path::new("."));
+        assert_eq!(config.auth, Auth::Strict);
+        assert!(config.loops >= 1 && config.hashers >= 1);
+        assert_eq!((config.workers, config.backlog), (4, 4096));
+        assert_eq!(config.frame_bytes_max, 64 << 10);
+        assert_eq!(config.frame_timeout, Duration::from_secs(10));
+        assert_eq!(config.idle_timeout, Duration::from_secs(20 * 60));
+        assert_eq!(config.user_timeout, Duration::from_secs(30));
+        assert_eq!(config.output_bytes_max, 1 << 20);
+        assert_eq!(config.drain_timeout, Duration::from_secs(10));
+        assert_eq!((config.requests_max, config.logins_max), (4096, 256));
+        assert_eq!((config.lane_bytes_max, config.fetch_bytes_max), (64 << 20, 8 << 20));
+        assert_eq!(config.search_results_max, 1000);
+        assert_eq!(config.password_cost, PasswordCost { memory_kib: 19456, passes: 2, lanes: 1 });
+        assert_eq!(config.password_memory, Duration::from_secs(24 * 60 * 60));
+        assert_eq!(config.log_dir, Path::new("../logs"));
+        assert_eq!(config.log_level, LevelFilter::Info);
+    }
+
+    #[test]
+    fn the_more_specific_place_wins() {
+        let folder = Folder::with("precedence", "server.cnf", "\u{feff}# mine\n\n workers = 5 \r\nbacklog=7 # few\n");
+        let workers = |args, env: &[_]| config(load_in(&folder.0, args, env)).workers;
+        assert_eq!(workers("::1 1", &[]), 5);
+        assert_eq!(workers("::1 1", &[("RAYBOX_WORKERS", "6")]), 6);
+        assert_eq!(workers("::1 1 --workers 7", &[("RAYBOX_WORKERS", "6")]), 7);
+        assert_eq!(config(load_in(&folder.0, "::1 1", &[])).backlog, 7);
+    }
+
+    #[test]
+    fn a_named_file_replaces_the_usual_one_and_must_exist() {
+        let folder = Folder::with("named", "server.cnf", "workers=5\n");
+        fs::write(folder.0.join("my.cnf"), "backlog=9\nlog_dir=a#b").unwrap();
+        let config = config(load_in(&folder.0, "::1 1 --config my.cnf", &[]));
+        assert_eq!((config.workers, config.backlog), (4, 9));
+        assert_eq!(config.log_dir, Path::new("a#b"));
+        let text = refusal(load_in(&folder.0, "::1 1 --config missing.cnf", &[]));
+        assert!(text.starts_with("cannot read the settings file missing.cnf: "), "{text}");
+    }
+
+    #[test]
+    fn what_is_wrong_in_the_file_is_named_with_its_line() {
+        for (lines, expected) in [
+            ("\nlops=1", "server.cnf, line 2: key lops is unknown, did you mean loops?"),
+            ("colour=red", "server.cnf, line 1: key colour is unknown, --help lists them all"),
+            ("Loops=1", "server.cnf, line 1: key Loops is unknown, did you mean loops?"),
+            (
+                "# a\nloops",
+                "server.cnf, line 2: key expected, but found \"loops\"; write key=value, or # before a comment",
+            ),
+            ("loops=1\n\nloops=2", "server.cnf, line 3: key loops stands in line 1 already, remove one of them"),
+            ("loops=0", "server.cnf, line 1: key loops: \"0\" is not allowed, use auto or 1 to 256"),
+            ("log_dir=", "server.cnf, line 1: key log_dir: \"\" is not allowed, use a path"),
+        ] {
+            let folder = Folder::with("wrong", "server.cnf", lines);
+            assert_eq!(refusal(load_in(&folder.0, "::1 1", &[])), expected);
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_in_the_environment_is_named() {
+        for (name, value, expected) in [
+            ("RAYBOX_LOOP", "1", "environment variable RAYBOX_LOOP is unknown, did you mean RAYBOX_LOOPS?"),
+            ("RAYBOX_X", "1", "environment variable RAYBOX_X is unknown, --help lists them all"),
+            (
+                "RAYBOX_IDLE_TIMEOUT",
+                "0",
+                "environment variable RAYBOX_IDLE_TIMEOUT: \"0\" is not allowed, use 1ms to 8760h, \
+                 such as 500ms, 10s, 20m or 24h",
+            ),
+        ] {
+            assert_eq!(refusal(load("::1 1", &[("PATH", "/"), (name, value)])), expected);
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_on_the_command_line_is_named() {
+        let usage = "; usage: server IP PORT [OPTIONS], see --help";
+        for (args, expected) in [
+            ("", format!("missing IP and PORT{usage}")),
+            ("::1", format!("missing PORT{usage}")),
+            ("::1 1 2", format!("argument \"2\" is one too many{usage}")),
+            (
+                "localhost 1",
+                "argument IP: \"localhost\" is not allowed, use an IPv4 address such as 0.0.0.0 or an \
+ IPv6 address such as ::"
+                    .to_owned(),
+            ),
+            ("::1 65536", "argument PORT: \"65536\" is not allowed, use 0 to 65535".to_owned()),
+            ("::1 -1", "argument PORT: \"-1\" is not allowed, use 0 to 65535".to_owned()),
+            ("::1 1 --idle_timeout 5", "option --idle_timeout is unknown, did you mean --idle-timeout?".to_owned()),
+            ("::1 1 --lops=5", "option --lops is unknown, did you mean --loops?".to_owned()),
+            ("::1 1 -x", "option -x is unknown, --help lists them all".to_owned()),
+            ("::1 1 --loops -1", "option --loops: \"-1\" is not allowed, use auto or 1 to 256".to_owned()),
+            ("::1 1 --auth lax", "option --auth: \"lax\" is not allowed, use strict or compat".to_owned()),
+            ("::1 1 --loops", format!("a value is required for '--loops <N>' but none was supplied{usage}")),
+            ("::1 1 --loops 1 --loops 2", format!("the argument '--loops <N>' cannot be used multiple times{usage}")),
+        ] {
+            assert_eq!(refusal(load(args, &[])), expected, "{args}");
+        }
+    }
+
+    #[test]
+    fn a_bad_value_is_refused_even_where_another_one_wins() {
+        let text = refusal(load("::1 1 --workers 7", &[("RAYBOX_WORKERS", "many")]));
+        assert!(text.starts_with("environment variable RAYBOX_WORKERS: \"many\""), "{text}");
+    }
+
+    #[test]
+    fn a_file_for_mysql_or_redis_is_refused() {
+        for name in ["mysql.cnf", "redis.cnf"] {
+            let folder = Folder::with("cluster", name, "ip=127.0.0.1\n");
+            let text = refusal(load_in(&folder.0, "::1 1", &[]));
+            assert!(text.starts_with(&format!("{name} is in this folder")), "{text}");
+            assert!(matches!(load_in(&folder.0, "--help", &[]), Ok(Invocation::Print(_))));
+        }
+    }
+
+    #[test]
+    fn help_lists_every_key_with_its_default() {
+        let Ok(Invocation::Print(help)) = load("--help", &[]) else { panic!("expected a text") };
+        for key in &KEYS {
+            let line = help.lines().find(|line| line.contains(&format!("--{} <", key.option()))).unwrap_or_default();
+            assert!(line.ends_with(&format!("[default: {}]", key.default)), "{}: {line}", key.name);
+        }
+        let Ok(Invocation::Print(version)) = load("--version", &[]) else { panic!("expected a text") };
+        assert_eq!(version, format!("raybox {}\n", env!("CARGO_PKG_VERSION")));
+    }
+
+    #[test]
+    fn the_sample_file_names_every_key_with_its_default() {
+        let sample = include_str!("../conf/server.cnf");
+        // A commented setting is "#key=value", a sentence is "# Text".
+        let settings: Vec<&str> = sample.lines().filter_map(|line| line.strip_prefix('#')).collect();
+        let settings: Vec<&str> =
+            settings.into_iter().filter(|line| !line.starts_with(' ') && !line.is_empty()).collect();
+        let expected: Vec<String> = KEYS.iter().map(|key| format!("{}={}", key.name, key.default)).collect();
+        assert_eq!(settings, expected);
+        assert!(sample.lines().all(|line| line.is_empty() || line.starts_with('#')), "nothing is in force");
+
+        let in_force: String = settings.join("\n");
+        let folder = Folder::with("sample", "server.cnf", &in_force);
+        let address = "[::1]:1".parse().unwrap();
+        let loaded = config(load_in(&folder.0, "::1 1", &[]));
+        assert_eq!(format!("{loaded:?}"), format!("{:?}", Config::with_defaults(address)));
+    }
+
+    #[test]
+    fn the_distance_of_words() {
+        for (a, b, distance) in [("", "abc", 3), ("loops", "loops", 0), ("lops", "loops", 1), ("kitten", "sitting", 3)]
+        {
+            assert_eq!(edit_distance(a, b), distance);
+            assert_eq!(edit_distance(b, a), distance);
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! What the operator is told when the settings are wrong.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use super::USAGE;
+
+/// What is wrong with the settings. `Display` is one line that names the culprit, its place and what is allowed.
+#[derive(Debug)]
+pub enum ConfigError {
+    /// The command line as a whole: something is missing, given twice or too much.
+    Usage(String),
+    /// A name that no setting has.
+    UnknownName {
+        /// Where it stands.
+        place: Place,
+        /// The name as it stands there.
+        name: String,
+        /// A name that was perhaps meant.
+        similar: Option<String>,
+    },
+    /// A value that its setting does not take.
+    BadValue {
+        /// Where it stands.
+        place: Place,
+        /// The setting's name as it stands there.
+        name: String,
+        /// The refused value.
+        value: String,
+        /// What would be taken.
+        allowed: String,
+    },
+    /// A line of the file without `=`.
+    BadLine {
+        /// Where it stands.
+        place: Place,
+        /// The line.
+        text: String,
+    },
+    /// A key that stands twice in the file.
+    RepeatedKey {
+        /// Where it stands for the second time.
+        place: Place,
+        /// The key.
+        name: String,
+        /// The line where it stands first.
+        first_line: usize,
+    },
+    /// The file cannot be read.
+    UnreadableFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        cause: io::Error,
+    },
+    /// A file that asks for a database or a bus which this version does not have.
+    ClusterFile(&'static str),
+}
+
+/// Where a setting stands.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Place {
+    /// One of the two positional arguments.
+    Argument,
+    /// An option of the command line.
+    Option,
+    /// The environment.
+    Environment,
+    /// A line of the settings file, counted from 1.
+    Line(PathBuf, usize),
+}
+
+impl fmt::Display for Place {
+    /// Reads on with the setting's name: "option --loops", "server.cnf, line 3: key loops".
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Argument => f.write_str("argument"),
+            Place::Option => f.write_str("option"),
+            Place::Environment => f.write_str("environment variable"),
+            Place::Line(path, line) => write!(f, "{}, line {line}: key", path.display()),
+        }
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ConfigError::Usage(text) => write!(f, "{text}; usage: {USAGE}, see --help"),
+            ConfigError::UnknownName { place, name, similar: Some(similar) } => {
+                write!(f, "{place} {} is unknown, did you mean {similar}?", name.escape_debug())
+            }
+            ConfigError::UnknownName { place, name, similar: None } => {
+                write!(f, "{place} {} is unknown, --help lists them all", name.escape_debug())
+            }
+            ConfigError::BadValue { place, name, value, allowed } => {
+                write!(f, "{place} {name}: {value:?} is not allowed, use {allowed}")
+            }
+            ConfigError::BadLine { place, text } => {
+                write!(f, "{place} expected, but found {text:?}; write key=value, or # before a comment")
+            }
+            ConfigError::RepeatedKey { place, name, first_line } => {
+                write!(f, "{place} {name} stands in line {first_line} already, remove one of them")
+            }
+            ConfigError::UnreadableFile { path, cause } => {
+                write!(f, "cannot read the settings file {}: {cause}", path.display())
+            }
+            ConfigError::ClusterFile(name) => write!(
+                f,
+                "{name} is in this folder, but this version has only the embedded store and bus and would not use it; \
+                 move the file away or run the server in another folder"
+            ),
+        }
+    }
+}
+
+impl Error for ConfigError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            ConfigError::UnreadableFile { cause, .. } => Some(cause),
+            ConfigError::Usage(_)
+            | ConfigError::UnknownName { .. }
+            | ConfigError::BadValue { .. }
+            | ConfigError::BadLine { .. }
+            | ConfigError::RepeatedKey { .. }
+            | ConfigError::ClusterFile(_) => None,
+        }
+    }
+}

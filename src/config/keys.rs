@@ -1,0 +1,462 @@
+//! The table of settings, and how the text of a value becomes a field of [`Config`].
+
+use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
+
+use log::LevelFilter;
+
+use super::{Auth, Config, PasswordCost, VARIABLE_PREFIX};
+
+/// One setting.
+pub(super) struct Key {
+    /// As in the file; the option and the environment variable are made from it.
+    pub(super) name: &'static str,
+    /// A value like any other.
+    pub(super) default: &'static str,
+    /// What it is for, on one line; the bounds and the default are added to it.
+    pub(super) help: &'static str,
+    kind: Kind,
+}
+
+/// What values a key takes, each with the function that puts one into its field.
+enum Kind {
+    /// A folder, which need not exist.
+    Folder(fn(&mut Config, PathBuf)),
+    /// One of [`AUTHS`].
+    Auth(fn(&mut Config, Auth)),
+    /// One of [`LEVELS`].
+    Level(fn(&mut Config, LevelFilter)),
+    /// A number from the first to the second.
+    Count(u32, u32, fn(&mut Config, u32)),
+    /// A number from 1 to the first, or `auto`: what the second makes of the number of cores.
+    Threads(u32, fn(u32) -> u32, fn(&mut Config, u32)),
+    /// A number of bytes from the first to the second.
+    Size(usize, usize, fn(&mut Config, usize)),
+    /// A time from the first to the second.
+    Time(Duration, Duration, fn(&mut Config, Duration)),
+    /// The parameters of argon2.
+    Cost(fn(&mut Config, PasswordCost)),
+}
+
+/// Every setting, grouped as in the sample file.
+pub(super) static KEYS: [Key; 21] = [
+    Key {
+        name: "data",
+        default: ".",
+        help: "Folder of the database",
+        kind: Kind::Folder(|config, folder| config.data_dir = folder),
+    },
+    Key {
+        name: "auth",
+        default: "strict",
+        help: "Whether a connection acts only as the users it logged in as",
+        kind: Kind::Auth(|config, auth| config.auth = auth),
+    },
+    Key {
+        name: "loops",
+        default: "auto",
+        help: "Event loops; auto is one for each core",
+        kind: Kind::Threads(256, |cores| cores, |config, n| config.loops = n as usize),
+    },
+    Key {
+        name: "workers",
+        default: "4",
+        help: "Threads for requests to the store",
+        kind: Kind::Count(1, 1024, |config, n| config.workers = n as usize),
+    },
+    Key {
+        name: "hashers",
+        default: "auto",
+        help: "Threads for password hashing; auto is one for two cores",
+        kind: Kind::Threads(256, |cores| cores / 2, |config, n| config.hashers = n as usize),
+    },
+    Key {
+        name: "backlog",
+        default: "4096",
+        help: "Connections the kernel holds until they are accepted",
+        kind: Kind::Count(1, 65535, |config, n| config.backlog = n),
+    },
+    Key {
+        name: "max_frame",
+        default: "64k",
+        help: "Longest frame in bytes; a longer one gets the 413 reply",
+        kind: Kind::Size(KIB, 16 * MIB, |config, bytes| config.frame_bytes_max = bytes),
+    },
+    Key {
+        name: "output_max",
+        default: "1m",
+        help: "Bytes of output at which a connection that does not read is closed",
+        kind: Kind::Size(KIB, 1024 * MIB, |config, bytes| config.output_bytes_max = bytes),
+    },
+    Key {
+        name: "frame_timeout",
+        default: "10s",
+        help: "Time a started frame may take to complete",
+        kind: Kind::Time(MILLISECOND, DAY, |config, time| config.frame_timeout = time),
+    },
+    Key {
+        name: "idle_timeout",
+        default: "20m",
+        help: "Time after which a silent connection is closed",
+        kind: Kind::Time(MILLISECOND, YEAR, |config, time| config.idle_timeout = time),
+    },
+    Key {
+        name: "user_timeout",
+        default: "30s",
+        help: "Time a peer may leave data unacknowledged (TCP_USER_TIMEOUT)",
+        kind: Kind::Time(MILLISECOND, DAY, |config, time| config.user_timeout = time),
+    },
+    Key {
+        name: "drain_timeout",
+        default: "10s",
+        help: "Time to finish what is in flight when told to stop",
+        kind: Kind::Time(MILLISECOND, DAY, |config, time| config.drain_timeout = time),
+    },
+    Key {
+        name: "requests_max",
+        default: "4096",
+        help: "Requests that wait for a worker; more get the 503 reply",
+        kind: Kind::Count(1, 1_000_000, |config, n| config.requests_max = n as usize),
+    },
+    Key {
+        name: "logins_max",
+        default: "256",
+        help: "Password checks that wait for a hasher; more get the 503 reply",
+        kind: Kind::Count(1, 1_000_000, |config, n| config.logins_max = n as usize),
+    },
+    Key {
+        name: "lane_max",
+        default: "64m",
+        help: "Bytes of messages on their way to the store; more get the 503 reply",
+        kind: Kind::Size(KIB, 2048 * MIB, |config, bytes| config.lane_bytes_max = bytes),
+    },
+    Key {
+        name: "fetch_max",
+        default: "8m",
+        help: "Most bytes of text in one reply with offline messages",
+        kind: Kind::Size(KIB, 1024 * MIB, |config, bytes| config.fetch_bytes_max = bytes),
+    },
+    Key {
+        name: "search_max",
+        default: "1000",
+        help: "Most groups in one reply to a search",
+        kind: Kind::Count(1, 1_000_000, |config, n| config.search_results_max = n as usize),
+    },
+    Key {
+        name: "argon2",
+        default: "m=19456,t=2,p=1",
+        help: "Cost of one password hash: memory in KiB, passes, lanes",
+        kind: Kind::Cost(|config, cost| config.password_cost = cost),
+    },
+    Key {
+        name: "password_memory",
+        default: "24h",
+        help: "Time a verified password is remembered; 0 is off",
+        kind: Kind::Time(Duration::ZERO, YEAR, |config, time| config.password_memory = time),
+    },
+    Key {
+        name: "log_dir",
+        default: "../logs",
+        help: "Folder of the log files, one for each day",
+        kind: Kind::Folder(|config, folder| config.log_dir = folder),
+    },
+    Key {
+        name: "log_level",
+        default: "info",
+        help: "Least important level that is logged",
+        kind: Kind::Level(|config, level| config.log_level = level),
+    },
+];
+
+impl Key {
+    /// Puts the value into its field, or returns false if it is not one that [`Key::allowed`] describes.
+    pub(super) fn set(&self, config: &mut Config, text: &str) -> bool {
+        let done = match self.kind {
+            Kind::Folder(set) => folder(text).map(|folder| set(config, folder)),
+            Kind::Auth(set) => one_of(&AUTHS, text).map(|auth| set(config, auth)),
+            Kind::Level(set) => one_of(&LEVELS, text).map(|level| set(config, level)),
+            Kind::Count(min, max, set) => count(text, min, max).map(|n| set(config, n)),
+            Kind::Threads(max, auto, set) => threads(text, max, auto).map(|n| set(config, n)),
+            Kind::Size(min, max, set) => size(text, min, max).map(|bytes| set(config, bytes)),
+            Kind::Time(min, max, set) => time(text, min, max).map(|time| set(config, time)),
+            Kind::Cost(set) => cost(text).map(|cost| set(config, cost)),
+        };
+        done.is_some()
+    }
+
+    /// The bounds, short enough for the help.
+    pub(super) fn bounds(&self) -> String {
+        match self.kind {
+            Kind::Folder(_) => "a path".to_owned(),
+            Kind::Auth(_) => names(&AUTHS),
+            Kind::Level(_) => names(&LEVELS),
+            Kind::Count(min, max, _) => format!("{min} to {max}"),
+            Kind::Threads(max, ..) => format!("auto or 1 to {max}"),
+            Kind::Size(min, max, _) => format!("{} to {}", shown_size(min), shown_size(max)),
+            Kind::Time(min, max, _) => format!("{} to {}", shown_time(min), shown_time(max)),
+            Kind::Cost(_) => format!("m 8*p to {MEMORY_KIB_MAX}, t 1 to {PASSES_MAX}, p 1 to {LANES_MAX}"),
+        }
+    }
+
+    /// What is allowed, for whoever wrote something else: the bounds and how a value looks.
+    pub(super) fn allowed(&self) -> String {
+        let look = match self.kind {
+            Kind::Folder(_) | Kind::Auth(_) | Kind::Level(_) | Kind::Count(..) | Kind::Threads(..) => "",
+            Kind::Size(..) => ", in bytes or with k or m (KiB, MiB)",
+            Kind::Time(..) => ", such as 500ms, 10s, 20m or 24h",
+            Kind::Cost(_) => ", such as m=19456,t=2,p=1",
+        };
+        self.bounds() + look
+    }
+
+    /// What stands for the value in the help.
+    pub(super) fn value_name(&self) -> &'static str {
+        match self.kind {
+            Kind::Folder(_) => "DIR",
+            Kind::Auth(_) => "MODE",
+            Kind::Level(_) => "LEVEL",
+            Kind::Count(..) | Kind::Threads(..) => "N",
+            Kind::Size(..) => "SIZE",
+            Kind::Time(..) => "TIME",
+            Kind::Cost(_) => "COST",
+        }
+    }
+
+    /// The option's name without its dashes.
+    pub(super) fn option(&self) -> String {
+        self.name.replace('_', "-")
+    }
+
+    /// The name of the environment variable.
+    pub(super) fn variable(&self) -> String {
+        format!("{VARIABLE_PREFIX}{}", self.name.to_ascii_uppercase())
+    }
+}
+
+/// Any path but none at all; a replacement character tells that the original was not UTF-8, hence another folder.
+fn folder(text: &str) -> Option<PathBuf> {
+    (!text.is_empty() && !text.contains(char::REPLACEMENT_CHARACTER)).then(|| PathBuf::from(text))
+}
+
+fn one_of<T: Copy>(choices: &[(&str, T)], text: &str) -> Option<T> {
+    choices.iter().find(|(name, _)| *name == text).map(|&(_, value)| value)
+}
+
+fn names<T>(choices: &[(&str, T)]) -> String {
+    let names: Vec<&str> = choices.iter().map(|&(name, _)| name).collect();
+    let (last, others) = names.split_last().expect("there is something to choose");
+    format!("{} or {last}", others.join(", "))
+}
+
+fn cores() -> u32 {
+    thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(u32::MAX))
+}
+
+/// Digits only: unlike the standard parser it takes no plus sign.
+fn number(text: &str) -> Option<u64> {
+    if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
+}
+
+fn count(text: &str, min: u32, max: u32) -> Option<u32> {
+    number(text).and_then(|n| u32::try_from(n).ok()).filter(|n| (min..=max).contains(n))
+}
+
+fn threads(text: &str, max: u32, auto: fn(u32) -> u32) -> Option<u32> {
+    if text == "auto" { Some(auto(cores()).clamp(1, max)) } else { count(text, 1, max) }
+}
+
+/// A number and its unit: the letters at the end.
+fn with_unit(text: &str) -> Option<(u64, &str)> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    Some((number(digits)?, &text[digits.len()..]))
+}
+
+fn size(text: &str, min: usize, max: usize) -> Option<usize> {
+    let (n, unit) = with_unit(text)?;
+    let unit_bytes = match unit {
+        "" => 1,
+        "k" | "K" => KIB,
+        "m" | "M" => MIB,
+        _ => return None,
+    };
+    usize::try_from(n).ok()?.checked_mul(unit_bytes).filter(|bytes| (min..=max).contains(bytes))
+}
+
+fn time(text: &str, min: Duration, max: Duration) -> Option<Duration> {
+    let (n, unit) = with_unit(text)?;
+    let unit_millis = match unit {
+        "ms" => 1,
+        "s" | "" => 1000,
+        "m" => 60 * 1000,
+        "h" => 60 * 60 * 1000,
+        _ => return None,
+    };
+    n.checked_mul(unit_millis).map(Duration::from_millis).filter(|time| (min..=max).contains(time))
+}
+
+/// The parameters in any order, each exactly once, as in the middle of a PHC string.
+fn cost(text: &str) -> Option<PasswordCost> {
+    let (mut memory_kib, mut passes, mut lanes) = (None, None, None);
+    for part in text.split(',') {
+        let (name, value) = part.trim().split_once('=')?;
+        let (field, max) = match name {
+            "m" => (&mut memory_kib, MEMORY_KIB_MAX),
+            "t" => (&mut passes, PASSES_MAX),
+            "p" => (&mut lanes, LANES_MAX),
+            _ => return None,
+        };
+        if field.replace(count(value, 1, max)?).is_some() {
+            return None;
+        }
+    }
+    let cost = PasswordCost { memory_kib: memory_kib?, passes: passes?, lanes: lanes? };
+    // RFC 9106, section 3.1: every lane needs eight blocks of one KiB.
+    (cost.memory_kib >= 8 * cost.lanes).then_some(cost)
+}
+
+fn shown_size(bytes: usize) -> String {
+    match bytes {
+        _ if bytes.is_multiple_of(MIB) => format!("{}m", bytes / MIB),
+        _ if bytes.is_multiple_of(KIB) => format!("{}k", bytes / KIB),
+        _ => bytes.to_string(),
+    }
+}
+
+fn shown_time(time: Duration) -> String {
+    match time.as_millis() {
+        0 => "0".to_owned(),
+        ms if ms.is_multiple_of(60 * 60 * 1000) => format!("{}h", ms / (60 * 60 * 1000)),
+        ms if ms.is_multiple_of(60 * 1000) => format!("{}m", ms / (60 * 1000)),
+        ms if ms.is_multiple_of(1000) => format!("{}s", ms / 1000),
+        ms => format!("{ms}ms"),
+    }
+}
+
+const AUTHS: [(&str, Auth); 2] = [("strict", Auth::Strict), ("compat", Auth::Compat)];
+
+const LEVELS: [(&str, LevelFilter); 6] = [
+    ("error", LevelFilter::Error),
+    ("warn", LevelFilter::Warn),
+    ("info", LevelFilter::Info),
+    ("debug", LevelFilter::Debug),
+    ("trace", LevelFilter::Trace),
+    ("off", LevelFilter::Off),
+];
+
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+const MEMORY_KIB_MAX: u32 = 1 << 20;
+const PASSES_MAX: u32 = 16;
+const LANES_MAX: u32 = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_default_reaches_a_field_of_its_own() {
+        // Whichever key is set to something else, exactly one line of the settings changes, and no line is left over.
+        let address = "127.0.0.1:0".parse().unwrap();
+        let plain = format!("{:#?}", Config::with_defaults(address));
+        for key in &KEYS {
+            let other = match key.kind {
+                Kind::Folder(_) => "elsewhere",
+                Kind::Auth(_) => "compat",
+                Kind::Level(_) => "trace",
+                Kind::Count(..) | Kind::Threads(..) => "123",
+                Kind::Size(..) => "5k",
+                Kind::Time(..) => "7s",
+                Kind::Cost(_) => "m=19456,t=3,p=1",
+            };
+            let mut config = Config::with_defaults(address);
+            assert!(key.set(&mut config, other), "{}", key.name);
+            let changed = format!("{config:#?}");
+            let differing = plain.lines().zip(changed.lines()).filter(|(before, after)| before != after).count();
+            assert_eq!(differing, 1, "{} changes one field", key.name);
+        }
+        // The address is no key; the cost has a line for each of its three fields and two for its braces.
+        assert_eq!(plain.lines().count(), 2 + 1 + (KEYS.len() - 1) + 5);
+    }
+
+    #[test]
+    fn names_differ() {
+        for (i, key) in KEYS.iter().enumerate() {
+            assert!(KEYS[..i].iter().all(|other| other.name != key.name), "{}", key.name);
+        }
+    }
+
+    #[test]
+    fn counts() {
+        assert_eq!(count("1", 1, 9), Some(1));
+        assert_eq!(count("9", 1, 9), Some(9));
+        for bad in ["", "0", "10", "+1", "-1", "1.0", "0x1", " 1", "one", "99999999999999999999999"] {
+            assert_eq!(count(bad, 1, 9), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        let size = |text| size(text, KIB, 16 * MIB);
+        assert_eq!(size("1024"), Some(1024));
+        assert_eq!(size("64k"), Some(65536));
+        assert_eq!(size("64K"), Some(65536));
+        assert_eq!(size("16m"), Some(16 << 20));
+        for bad in ["", "k", "1023", "16777217", "17m", "1g", "1kb", "1 k", "-1k", "99999999999999999m"] {
+            assert_eq!(size(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn times() {
+        let time = |text| time(text, MILLISECOND, DAY);
+        assert_eq!(time("500ms"), Some(Duration::from_millis(500)));
+        assert_eq!(time("10"), Some(Duration::from_secs(10)));
+        assert_eq!(time("10s"), Some(Duration::from_secs(10)));
+        assert_eq!(time("20m"), Some(Duration::from_secs(1200)));
+        assert_eq!(time("24h"), Some(DAY));
+        for bad in ["", "ms", "0", "0s", "0ms", "25h", "1d", "1.5s", "1 s", "-1s", "10M", "99999999999999999h"] {
+            assert_eq!(time(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn costs() {
+        assert_eq!(cost("m=8,t=1,p=1"), Some(PasswordCost { memory_kib: 8, passes: 1, lanes: 1 }));
+        assert_eq!(cost("p=16, t=16, m=1048576"), Some(PasswordCost { memory_kib: 1 << 20, passes: 16, lanes: 16 }));
+        for bad in [
+            "",
+            "m=8",
+            "m=8,t=1",
+            "m=7,t=1,p=1",
+            "m=15,t=1,p=2",
+            "m=1048577,t=1,p=1",
+            "m=8,t=0,p=1",
+            "m=8,t=17,p=1",
+            "m=8,t=1,p=0",
+            "m=999,t=1,p=17",
+            "m=8,m=8,t=1,p=1",
+            "m=8,t=1,p=1,",
+            "m=8,t=1,p=1,x=1",
+            "m:8,t=1,p=1",
+        ] {
+            assert_eq!(cost(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn bounds_are_shown_as_they_would_be_written() {
+        assert_eq!(shown_size(16 * MIB), "16m");
+        assert_eq!(shown_size(KIB), "1k");
+        assert_eq!(shown_size(1025), "1025");
+        for (text, shown) in [("0", "0"), ("60m", "1h"), ("90m", "90m"), ("90s", "90s"), ("1500ms", "1500ms")] {
+            assert_eq!(shown_time(time(text, Duration::ZERO, YEAR).unwrap()), shown);
+        }
+        assert_eq!(names(&AUTHS), "strict or compat");
+    }
+}
