@@ -8,7 +8,8 @@
 //! ```
 //!
 //! The decoder finds where an object ends by counting braces outside of strings; it does not judge what is inside.
-//! What is no object is garbage: it ends before a `{`, with a newline or where the received data ends. A started
+//! What is no object is garbage: it ends before a `{` (but those in an array or a string are part of it), with a newline
+//! or where the received data ends. A started
 //! object that can no longer become JSON is garbage too, up to the next newline or where the received data ends.
 //!
 //! The decoder keeps no bytes. It looks at the received ones that were not consumed, says what is at their front, and
@@ -65,7 +66,7 @@ enum State {
     /// In a frame that has not ended among the bytes looked at.
     Inside(Scan),
     /// In garbage of which the bytes seen so far were passed over; the answer to it is still owed.
-    Garbage,
+    Garbage(Rubbish),
     /// This item was shown and not taken yet.
     Shown(Item),
 }
@@ -78,6 +79,16 @@ struct Scan {
     place: Place,
     /// Made when the received data ends inside the object.
     prefix: Option<Box<JsonPrefix>>,
+}
+
+/// How far garbage was looked at.
+#[derive(Clone, Copy, Debug)]
+struct Rubbish {
+    /// Its first byte was looked at: what it began with is known.
+    begun: bool,
+    /// Open arrays, if it began with one.
+    arrays: usize,
+    place: Place,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -99,7 +110,10 @@ impl Decoder {
         let item = match &mut self.state {
             State::Shown(item) => return *item,
             State::Between => self.between(bytes, ended),
-            State::Garbage => self.garbage(bytes, 0, ended),
+            State::Garbage(rubbish) => {
+                let rubbish = *rubbish;
+                self.garbage(rubbish, bytes, 0, ended)
+            }
             State::Inside(_) => self.inside(bytes, ended),
         };
         if !matches!(item, Item::Incomplete | Item::Blank { .. }) {
@@ -116,7 +130,7 @@ impl Decoder {
             State::Shown(Item::Oversize | Item::Blank { .. } | Item::Incomplete)
             | State::Between
             | State::Inside(_)
-            | State::Garbage => {}
+            | State::Garbage(_) => {}
         }
         self.state = State::Between;
     }
@@ -142,19 +156,18 @@ impl Decoder {
                     self.state = State::Inside(scan);
                     return self.inside(bytes, ended);
                 }
-                _ => return self.garbage(bytes, at, ended),
+                _ => return self.garbage(Rubbish { begun: false, arrays: 0, place: Place::Outside }, bytes, at, ended),
             }
         }
         blank(bytes.len())
     }
 
-    fn garbage(&mut self, bytes: &[u8], from: usize, ended: bool) -> Item {
-        match bytes[from..].iter().position(|byte| matches!(byte, b'\n' | b'{')) {
-            Some(at) if bytes[from + at] == b'\n' => Item::Garbage { len: from + at + 1, line: true },
-            Some(at) => Item::Garbage { len: from + at, line: false },
+    fn garbage(&mut self, mut rubbish: Rubbish, bytes: &[u8], from: usize, ended: bool) -> Item {
+        match rubbish.find_end(&bytes[from..]) {
+            Some((len, line)) => Item::Garbage { len: from + len, line },
             None if ended => Item::Garbage { len: bytes.len(), line: false },
             None => {
-                self.state = State::Garbage;
+                self.state = State::Garbage(rubbish);
                 blank(bytes.len())
             }
         }
@@ -206,6 +219,32 @@ impl Scan {
 
 fn blank(len: usize) -> Item {
     if len == 0 { Item::Incomplete } else { Item::Blank { len } }
+}
+
+impl Rubbish {
+    /// Looks at more of it: how long it is if its end is found, and whether it ends a line.
+    fn find_end(&mut self, bytes: &[u8]) -> Option<(usize, bool)> {
+        for (at, &byte) in bytes.iter().enumerate() {
+            let may_nest = !std::mem::replace(&mut self.begun, true) || self.arrays > 0;
+            match (self.place, byte) {
+                (_, b'\n') => return Some((at + 1, true)),
+                (Place::InString, b'"') => self.place = Place::Outside,
+                (Place::InString, b'\\') => self.place = Place::AfterBackslash,
+                (Place::AfterBackslash, _) => self.place = Place::InString,
+                (Place::Outside, b'"') if may_nest => self.place = Place::InString,
+                (Place::Outside, b'[') if may_nest => self.arrays += 1,
+                (Place::Outside, b']') if self.arrays > 0 => {
+                    self.arrays -= 1;
+                    if self.arrays == 0 {
+                        return Some((at + 1, line_follows(&bytes[at + 1..])));
+                    }
+                }
+                (Place::Outside, b'{') if self.arrays == 0 => return Some((at, false)),
+                (Place::InString | Place::Outside, _) => {}
+            }
+        }
+        None
+    }
 }
 
 /// Whether only blanks stand between a frame and the newline behind it.
@@ -285,7 +324,10 @@ mod tests {
         assert_eq!(whole("keep this socket alive"), ["bad"]);
         assert_eq!(whole("keep this socket alive{}"), ["bad", "{}"]);
         assert_eq!(whole("one\ntwo\n{}\n"), ["bad\\n", "bad\\n", "{}\\n"]);
-        assert_eq!(whole("[{}]"), ["bad", "{}", "bad"]);
+        assert_eq!(whole("[{},\"]\"]{}"), ["bad", "{}"]);
+        assert_eq!(whole("[{}\n{}"), ["bad\\n", "{}"]);
+        assert_eq!(whole("\"{}\"{}"), ["bad", "{}"]);
+        assert_eq!(whole("1[{}]"), ["bad", "{}", "bad"]);
         assert_eq!(decode([(b"one".as_slice(), true), (b"two", true)], 100), ["bad", "bad"]);
         assert_eq!(decode([(b"one".as_slice(), false), (b"two", false), (b"", true)], 100), ["bad"]);
     }

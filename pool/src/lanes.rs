@@ -21,7 +21,6 @@ pub struct Lanes<T> {
     lanes: Vec<Arc<Lane<T>>>,
     threads: Vec<JoinHandle<()>>,
     bytes_max: usize,
-    batch_max: usize,
 }
 
 /// As many bytes as are allowed wait in this lane already; the item comes back.
@@ -60,7 +59,7 @@ impl<T: Send + 'static> Lanes<T> {
         handle: impl Fn(Vec<T>) + Send + Sync + 'static,
     ) -> io::Result<Lanes<T>> {
         let handle = Arc::new(handle);
-        let mut lanes = Lanes { lanes: Vec::new(), threads: Vec::new(), bytes_max, batch_max };
+        let mut lanes = Lanes { lanes: Vec::new(), threads: Vec::new(), bytes_max };
         for nth in 0..count {
             let queue = Queue { items: VecDeque::new(), bytes: 0, closing: false, ended: false };
             let lane = Arc::new(Lane { queue: Mutex::new(queue), news: Condvar::new(), idle: Condvar::new() });
@@ -77,9 +76,18 @@ impl<T: Send + 'static> Lanes<T> {
     /// # Errors
     /// [`LanesFull`] with the item when its lane has too much waiting already.
     pub fn submit(&self, key: u64, item: T, bytes: usize) -> Result<(), LanesFull<T>> {
+        self.push(key, item, bytes, self.bytes_max)
+    }
+
+    /// Queues `item` even when its lane is full: for what was accepted before, and is bounded there.
+    pub fn submit_anyway(&self, key: u64, item: T, bytes: usize) {
+        assert!(self.push(key, item, bytes, usize::MAX).is_ok(), "no lane weighs that much");
+    }
+
+    fn push(&self, key: u64, item: T, bytes: usize, bytes_max: usize) -> Result<(), LanesFull<T>> {
         let lane = &self.lanes[(key % self.lanes.len() as u64) as usize];
         let mut queue = lane.queue.lock();
-        if queue.bytes >= self.bytes_max {
+        if queue.bytes >= bytes_max {
             return Err(LanesFull(item));
         }
         queue.bytes += bytes;
@@ -118,11 +126,6 @@ impl<T: Send + 'static> Lanes<T> {
             }
         }
         left
-    }
-
-    /// The most items that a handler gets at once.
-    pub fn batch_max(&self) -> usize {
-        self.batch_max
     }
 }
 
