@@ -1,0 +1,409 @@
+//! A client of the public protocol on one TCP connection.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::{ACK, PATIENCE, TestServer, members};
+
+/// One connection. It cuts the replies out of the byte stream itself, so that it finds them wherever segments end.
+pub struct TestClient {
+    stream: TcpStream,
+    received: Vec<u8>,
+    eof: bool,
+    lines: bool,
+    patience: Duration,
+    user: Option<i64>,
+}
+
+impl TestClient {
+    /// A new connection in bare mode: frames are sent as they are.
+    pub fn connect(server: &TestServer) -> TestClient {
+        TestClient::connect_to(server.address())
+    }
+
+    /// The same in line mode: every frame sent ends with a newline.
+    pub fn connect_lines(server: &TestServer) -> TestClient {
+        let mut client = TestClient::connect(server);
+        client.lines = true;
+        client
+    }
+
+    /// A new connection in bare mode to any address.
+    pub fn connect_to(address: SocketAddr) -> TestClient {
+        let stream = TcpStream::connect_timeout(&address, PATIENCE).expect("connect to the server");
+        stream.set_nodelay(true).expect("set TCP_NODELAY");
+        TestClient { stream, received: Vec::new(), eof: false, lines: false, patience: PATIENCE, user: None }
+    }
+
+    /// How long this client waits for what it expects.
+    pub fn set_patience(&mut self, patience: Duration) {
+        self.patience = patience;
+    }
+
+    // Sending
+
+    /// Sends one frame.
+    pub fn send(&mut self, frame: &Value) {
+        self.send_text(&frame.to_string());
+    }
+
+    /// Sends one frame given as text.
+    pub fn send_text(&mut self, frame: &str) {
+        let mut bytes = frame.as_bytes().to_vec();
+        if self.lines {
+            bytes.push(b'\n');
+        }
+        self.send_raw(&bytes);
+    }
+
+    /// Sends bytes as they are, in one write.
+    pub fn send_raw(&mut self, bytes: &[u8]) {
+        assert!(self.try_send_raw(bytes), "cannot send {} bytes to the server", bytes.len());
+    }
+
+    /// Sends one frame; false when the connection is gone.
+    pub fn try_send(&mut self, frame: &Value) -> bool {
+        self.try_send_raw(frame.to_string().as_bytes())
+    }
+
+    /// Sends bytes as they are; false when the connection ended before it took them all.
+    pub fn try_send_raw(&mut self, bytes: &[u8]) -> bool {
+        self.stream.set_write_timeout(Some(self.patience)).expect("set the write timeout");
+        self.stream.write_all(bytes).is_ok()
+    }
+
+    /// Ends the sending direction; replies still arrive.
+    pub fn half_close(&mut self) {
+        self.stream.shutdown(Shutdown::Write).expect("shut down the sending direction");
+    }
+
+    // Receiving
+
+    /// The next frame; panics when none comes in time.
+    pub fn recv(&mut self) -> Value {
+        let text = self.recv_text();
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("not JSON ({error}): {text}"))
+    }
+
+    /// The text of the next frame; panics when none comes in time.
+    pub fn recv_text(&mut self) -> String {
+        match self.next_text(self.patience) {
+            Some(text) => text,
+            None if self.eof => panic!("expected a frame, but the connection ended{}", self.leftover()),
+            None => panic!("expected a frame, but none came in {:?}{}", self.patience, self.leftover()),
+        }
+    }
+
+    /// The next frame, or `None` at the end of the connection or when none comes within `patience`.
+    pub fn recv_within(&mut self, patience: Duration) -> Option<Value> {
+        let text = self.next_text(patience)?;
+        Some(serde_json::from_str(&text).unwrap_or_else(|error| panic!("not JSON ({error}): {text}")))
+    }
+
+    /// The frame that is there already, if any: looks, and does not wait.
+    pub fn recv_now(&mut self) -> Option<Value> {
+        self.recv_within(Duration::from_millis(1))
+    }
+
+    /// The next frame must be this value.
+    pub fn expect(&mut self, frame: &Value) {
+        let got = self.recv();
+        assert_eq!(got, *frame);
+    }
+
+    /// The next frame must be exactly this text.
+    pub fn expect_text(&mut self, text: &str) {
+        let got = self.recv_text();
+        assert_eq!(got, text);
+    }
+
+    /// The next bytes must be exactly these, newlines included.
+    pub fn expect_bytes(&mut self, bytes: &[u8]) {
+        let deadline = Instant::now() + self.patience;
+        while self.received.len() < bytes.len() && self.fill(deadline) {}
+        let have = self.received.len().min(bytes.len());
+        let got: Vec<u8> = self.received.drain(..have).collect();
+        assert_eq!(String::from_utf8_lossy(&got), String::from_utf8_lossy(bytes));
+    }
+
+    /// Nothing may be left over from what [`TestClient::expect_bytes`] took.
+    pub fn expect_no_bytes(&mut self) {
+        assert!(self.received.is_empty(), "unexpected bytes{}", self.leftover());
+    }
+
+    /// The next frame must be a reply of the server's own with this number as errno and msgType and a text that says
+    /// what is wrong: 403, 413, 429, 503.
+    pub fn expect_refusal(&mut self, errno: u64) {
+        let reply = self.recv_text();
+        assert_refusal(&reply, errno);
+    }
+
+    /// The server must close the connection without a further frame.
+    pub fn expect_eof(&mut self) {
+        let deadline = Instant::now() + self.patience;
+        while self.fill(deadline) {}
+        assert!(self.received.iter().all(u8::is_ascii_whitespace), "expected the end{}", self.leftover());
+        assert!(self.eof, "expected the end of the connection, which is still open");
+    }
+
+    /// Reads until the server closes the connection; what is not a whole frame at the end is dropped.
+    pub fn read_to_end(&mut self) -> Vec<Value> {
+        let mut frames = Vec::new();
+        while let Some(frame) = self.recv_within(self.patience) {
+            frames.push(frame);
+        }
+        assert!(self.eof, "expected the end of the connection, which is still open after {} frames", frames.len());
+        frames
+    }
+
+    /// Waits until something has arrived, without taking it.
+    pub fn wait_readable(&mut self) {
+        self.stream.set_read_timeout(Some(self.patience)).expect("set the read timeout");
+        let arrived = self.stream.peek(&mut [0]).expect("wait for the server");
+        assert!(arrived > 0, "expected something, but the connection ended");
+    }
+
+    // Barriers
+
+    /// Sends a cheap request and checks that its reply is the next frame. So nothing else was waiting, and all that
+    /// this connection sent before is settled.
+    pub fn barrier(&mut self) {
+        let early = self.recv_until_barrier();
+        assert!(early.is_empty(), "unexpected: {early:?}");
+    }
+
+    /// Sends a cheap request and returns what arrives before its reply.
+    pub fn recv_until_barrier(&mut self) -> Vec<Value> {
+        // A client that is not logged in may not search; the number of a reply is answered with that reply.
+        let (request, is_reply): (Value, fn(&Value) -> bool) = match self.user {
+            Some(user) => (json!({"msgType": 15, "keyword": user.to_string()}), |frame| frame["msgType"] == 15),
+            None => (json!({"msgType": 200}), |frame| *frame == json!({"errno": 200, "msgType": 200})),
+        };
+        self.send(&request);
+        let mut early = Vec::new();
+        loop {
+            let frame = self.recv();
+            if is_reply(&frame) {
+                return early;
+            }
+            early.push(frame);
+        }
+    }
+
+    /// Sends the request that needs neither login nor database and checks that its reply is the next frame.
+    pub fn ack_barrier(&mut self) {
+        self.send(&json!({"msgType": 200}));
+        self.expect_text(ACK);
+    }
+
+    /// Proves that nothing was sent to this connection. Call it when the sender has had its own barrier. Two barriers:
+    /// the first makes the loop of this connection take a turn in which it also handles what other loops gave it.
+    pub fn expect_silence_until_barrier(&mut self) {
+        self.barrier();
+        self.barrier();
+    }
+
+    /// All pushes that were on their way to this connection. Call it when the sender has had its own barrier.
+    pub fn recv_pushes(&mut self) -> Vec<Value> {
+        let mut pushes = self.recv_until_barrier();
+        pushes.extend(self.recv_until_barrier());
+        pushes
+    }
+
+    // Requests
+
+    /// Registers a user and returns its id.
+    pub fn register(&mut self, name: &str, password: &str) -> i64 {
+        self.send(&json!({"msgType": 2, "name": name, "password": password}));
+        let reply = self.recv();
+        assert_eq!((&reply["errno"], &reply["msgType"]), (&json!(200), &json!(200)), "register {name}: {reply}");
+        reply["USERID"].as_i64().unwrap_or_else(|| panic!("no id: {reply}"))
+    }
+
+    /// Logs in, which must work.
+    pub fn login(&mut self, id: i64, password: &str) {
+        self.send(&json!({"msgType": 1, "USERID": id, "password": password}));
+        self.expect_text(ACK);
+        self.user = Some(id);
+    }
+
+    /// Logs out, which must work.
+    pub fn logout(&mut self, id: i64) {
+        self.send(&json!({"msgType": 3, "USERID": id}));
+        self.expect_text(ACK);
+        if self.user == Some(id) {
+            self.user = None;
+        }
+    }
+
+    /// Sends a request and returns the reply.
+    pub fn ask(&mut self, frame: &Value) -> Value {
+        self.send(frame);
+        self.recv()
+    }
+
+    /// Creates a group and returns its id.
+    pub fn create_group(&mut self, owner: i64, name: &str) -> i64 {
+        let reply = self.ask(&json!({"msgType": 12, "FROMID": owner, "name": name, "description": "d"}));
+        assert_eq!((&reply["errno"], &reply["msgType"]), (&json!(200), &json!(12)), "create {name}: {reply}");
+        reply["GROUPID"].as_i64().unwrap_or_else(|| panic!("no id: {reply}"))
+    }
+
+    /// Joins a group, which must work.
+    pub fn join_group(&mut self, user: i64, group: i64) {
+        let reply = self.ask(&json!({"msgType": 10, "FROMID": user, "GROUPID": group}));
+        assert_eq!((&reply["errno"], &reply["msgType"]), (&json!(200), &json!(10)), "join {group}: {reply}");
+    }
+
+    /// One fetch of `user`'s stored messages, as the texts that were stored.
+    pub fn fetch_texts(&mut self, user: i64) -> Vec<String> {
+        self.send(&json!({"msgType": 14, "FROMID": user}));
+        self.recv_fetched()
+    }
+
+    /// The reply of a fetch that was sent before.
+    pub fn recv_fetched(&mut self) -> Vec<String> {
+        let reply = self.recv();
+        assert_eq!((&reply["errno"], &reply["msgType"]), (&json!(200), &json!(14)), "not a fetch reply: {reply}");
+        let texts = reply["msgs"].as_array().unwrap_or_else(|| panic!("no msgs: {reply}"));
+        texts.iter().map(|text| text.as_str().expect("a stored message is text").to_owned()).collect()
+    }
+
+    /// One fetch of `user`'s stored messages.
+    pub fn fetch(&mut self, user: i64) -> Vec<Value> {
+        self.fetch_texts(user).iter().map(|text| serde_json::from_str(text).expect("stored text is JSON")).collect()
+    }
+
+    /// Fetches until nothing is left.
+    pub fn fetch_all(&mut self, user: i64) -> Vec<Value> {
+        let mut all = Vec::new();
+        loop {
+            let some = self.fetch(user);
+            if some.is_empty() {
+                return all;
+            }
+            all.extend(some);
+        }
+    }
+
+    /// Everything that reaches `user` here: the pushes that arrive, then one fetch, for when both may happen.
+    pub fn collect(&mut self, user: i64) -> Vec<Value> {
+        let mut frames = self.recv_until_barrier();
+        self.send(&json!({"msgType": 14, "FROMID": user}));
+        loop {
+            let frame = self.recv();
+            if frame["msgType"] != 14 {
+                frames.push(frame);
+                continue;
+            }
+            for text in frame["msgs"].as_array().unwrap_or_else(|| panic!("no msgs: {frame}")) {
+                let text = text.as_str().expect("a stored message is text");
+                frames.push(serde_json::from_str(text).expect("stored text is JSON"));
+            }
+            return frames;
+        }
+    }
+
+    // Bytes
+
+    fn next_text(&mut self, patience: Duration) -> Option<String> {
+        let deadline = Instant::now() + patience;
+        // A long frame arrives in pieces: go on where the last look ended.
+        let mut cutter = Cutter::default();
+        loop {
+            if let Some(frame) = cutter.cut(&mut self.received) {
+                return Some(String::from_utf8(frame).expect("a reply is UTF-8"));
+            }
+            if !self.fill(deadline) {
+                return None;
+            }
+        }
+    }
+
+    /// Reads once; false when nothing came until `deadline` or the connection ended.
+    fn fill(&mut self, deadline: Instant) -> bool {
+        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        if self.eof {
+            return false;
+        }
+        self.stream.set_read_timeout(Some(left)).expect("set the read timeout");
+        let mut bytes = [0; 64 * 1024];
+        loop {
+            match self.stream.read(&mut bytes) {
+                Ok(0) => {
+                    self.eof = true;
+                    return false;
+                }
+                Ok(count) => {
+                    self.received.extend_from_slice(&bytes[..count]);
+                    return true;
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => (),
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return false,
+                Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => {
+                    self.eof = true;
+                    return false;
+                }
+                Err(error) => panic!("read from the server: {error}"),
+            }
+        }
+    }
+
+    fn leftover(&self) -> String {
+        if self.received.is_empty() {
+            return String::new();
+        }
+        let shown = &self.received[..self.received.len().min(300)];
+        format!("; left over are {} bytes: {:?}", self.received.len(), String::from_utf8_lossy(shown))
+    }
+}
+
+/// Checks the shape of the server's own refusals.
+pub fn assert_refusal(reply: &str, errno: u64) {
+    let members = members(reply);
+    let names: Vec<&str> = members.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["errmsg", "errno", "msgType"], "a refusal with {errno}: {reply}");
+    assert!(members[0].1.as_str().is_some_and(|text| !text.is_empty()), "a refusal says what to do: {reply}");
+    assert_eq!((&members[1].1, &members[2].1), (&json!(errno), &json!(errno)), "{reply}");
+}
+
+/// Finds the end of the first JSON object in a growing buffer.
+#[derive(Default)]
+struct Cutter {
+    seen: usize,
+    depth: usize,
+    in_string: bool,
+    escaped: bool,
+}
+
+impl Cutter {
+    fn cut(&mut self, buffer: &mut Vec<u8>) -> Option<Vec<u8>> {
+        if self.seen == 0 {
+            let blanks = buffer.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
+            buffer.drain(..blanks);
+            if let Some(first) = buffer.first() {
+                assert_eq!(*first, b'{', "a reply must be an object: {:?}", String::from_utf8_lossy(buffer));
+            }
+        }
+        while let Some(byte) = buffer.get(self.seen) {
+            self.seen += 1;
+            match byte {
+                _ if self.escaped => self.escaped = false,
+                b'\\' if self.in_string => self.escaped = true,
+                b'"' => self.in_string = !self.in_string,
+                b'{' | b'[' if !self.in_string => self.depth += 1,
+                b'}' | b']' if !self.in_string => {
+                    self.depth -= 1;
+                    if self.depth == 0 {
+                        return Some(buffer.drain(..self.seen).collect());
+                    }
+                }
+                _ => (),
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,162 @@
+//! What the black-box suites share: a real server in a folder of its own, clients that speak the public protocol, and
+//! waiting on a condition instead of sleeping.
+//!
+//! Silence is never proved by waiting. A request that costs the server nothing is sent behind, and its reply must be
+//! the next thing to arrive: a *barrier*.
+#![allow(
+    dead_code,
+    unused_imports,
+    unreachable_pub,
+    reason = "every suite compiles this module and uses its own part of it"
+)]
+
+mod client;
+mod server;
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::{Value, json};
+
+pub use client::{TestClient, assert_refusal};
+pub use server::{Builder, StoreLock, TestServer};
+
+/// How long a test waits for what must happen. Only a failing test ever waits this long.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The same for tests that move tens of megabytes or hash on purpose slowly.
+pub const LONG_PATIENCE: Duration = Duration::from_secs(90);
+
+/// An id that no test ever registers.
+pub const NOBODY: i64 = 2_000_000_001;
+
+/// The fixed replies, byte for byte.
+pub const ACK: &str = r#"{"errno":200,"msgType":200}"#;
+pub const BAD_REQUEST: &str = r#"{"errmsg":"Failed to parse the json string!","errno":401,"msgType":401}"#;
+pub const NO_SUCH_METHOD: &str =
+    r#"{"errmsg":"No such method, failed to process your request!","errno":404,"msgType":404}"#;
+pub const SERVER_ERROR: &str = r#"{"errmsg":"server error, try again later!","errno":500,"msgType":500}"#;
+pub const WRONG_PASSWORD: &str = r#"{"errno":302,"msg":"wrong id or wrong password, try again.","msgType":200}"#;
+
+/// Waits until `condition` holds; panics with `what` when it does not in time.
+pub fn wait_until(what: &str, condition: impl FnMut() -> bool) {
+    wait_within(PATIENCE, what, condition);
+}
+
+/// [`wait_until`] with a deadline of its own.
+pub fn wait_within(patience: Duration, what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + patience;
+    while !condition() {
+        assert!(Instant::now() < deadline, "waited {patience:?} in vain: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Sets a flag when it goes out of scope, by a panic too, so that a thread that watches the flag always ends.
+pub struct SetOnDrop<'a>(pub &'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A client that registered as `name` and logged in, and its id.
+pub fn user(server: &TestServer, name: &str) -> (TestClient, i64) {
+    let mut client = TestClient::connect(server);
+    let id = client.register(name, &password(name));
+    client.login(id, &password(name));
+    (client, id)
+}
+
+/// A user who is registered and not logged in.
+pub fn offline_user(server: &TestServer, name: &str) -> i64 {
+    TestClient::connect(server).register(name, &password(name))
+}
+
+/// A new connection of a user made by [`user`] or [`offline_user`].
+pub fn login(server: &TestServer, name: &str, id: i64) -> TestClient {
+    let mut client = TestClient::connect(server);
+    client.login(id, &password(name));
+    client
+}
+
+/// The password of the user called `name`.
+pub fn password(name: &str) -> String {
+    format!("pw-{name}")
+}
+
+/// A chat frame as the real client composes it.
+pub fn chat(from: i64, to: i64, msg: &str) -> Value {
+    json!({"msgType": 4, "FROMID": from, "TOID": to, "msg": msg, "sendTime": 1_702_556_908_737_i64})
+}
+
+/// A numbered chat frame, for tests of order and completeness.
+pub fn numbered(from: i64, to: i64, n: usize) -> Value {
+    json!({"msgType": 4, "FROMID": from, "TOID": to, "n": n})
+}
+
+/// A numbered chat frame with a long text.
+pub fn numbered_with_text(from: i64, to: i64, n: usize, length: usize) -> Value {
+    json!({"msgType": 4, "FROMID": from, "TOID": to, "n": n, "msg": "x".repeat(length)})
+}
+
+/// The number of a [`numbered`] frame.
+pub fn number_of(frame: &Value) -> usize {
+    let n = frame["n"].as_u64().unwrap_or_else(|| panic!("not a numbered frame: {frame}"));
+    usize::try_from(n).expect("a small number")
+}
+
+/// Checks what reached a recipient who read `live` from a connection that broke and fetched `stored` afterwards:
+/// together 0..total in order, twice only around the break.
+pub fn assert_covers(live: &[usize], stored: &[usize], total: usize) {
+    let expected: Vec<usize> = (0..live.len()).collect();
+    assert_eq!(live, expected, "the connection must have got a gapless prefix");
+    let first = stored.first().copied().unwrap_or(total);
+    assert!(first <= live.len(), "lost between {} read live and {first}, the first one stored", live.len());
+    let expected: Vec<usize> = (first..total).collect();
+    assert_eq!(stored, expected, "what was stored must go on in order up to the last message");
+}
+
+/// The members of the object `text` in the order written, repeated ones repeated.
+pub fn members(text: &str) -> Vec<(String, Value)> {
+    serde_json::from_str::<Members>(text).unwrap_or_else(|error| panic!("{error}: {text}")).0
+}
+
+/// Checks that no member of the object `text` is there twice.
+pub fn assert_no_repeated_member(text: &str) {
+    let mut names: Vec<String> = members(text).into_iter().map(|(name, _)| name).collect();
+    let written = names.len();
+    names.sort();
+    names.dedup();
+    assert_eq!(written, names.len(), "a member is there twice: {text}");
+}
+
+struct Members(Vec<(String, Value)>);
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Members, D::Error> {
+        struct Collect;
+
+        impl<'de> Visitor<'de> for Collect {
+            type Value = Members;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Members(members))
+            }
+        }
+
+        deserializer.deserialize_map(Collect)
+    }
+}

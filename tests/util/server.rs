@@ -1,0 +1,305 @@
+//! The real server as a child process.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{self, Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Params};
+
+use super::wait_until;
+
+/// How long a server may take until it listens.
+const START_PATIENCE: Duration = Duration::from_secs(10);
+
+/// One server in a folder of its own, which holds its database and its logs. Dropping it kills the server and removes
+/// the folder.
+pub struct TestServer {
+    builder: Builder,
+    folder: PathBuf,
+    child: Child,
+    address: SocketAddr,
+    output: Arc<Mutex<String>>,
+}
+
+/// What a [`TestServer`] is started with.
+#[derive(Clone)]
+pub struct Builder {
+    host: &'static str,
+    options: Vec<(String, String)>,
+    descriptors_max: Option<u32>,
+}
+
+impl Builder {
+    /// A command-line option; underscores in `key` become dashes. The last one given of a key counts.
+    pub fn option(mut self, key: &str, value: &str) -> Builder {
+        let key = key.replace('_', "-");
+        self.options.retain(|(known, _)| *known != key);
+        self.options.push((key, value.to_owned()));
+        self
+    }
+
+    /// The address to listen on instead of 127.0.0.1.
+    pub fn host(mut self, host: &'static str) -> Builder {
+        self.host = host;
+        self
+    }
+
+    /// Limits the descriptors that the server may have open, for good.
+    pub fn descriptors_max(mut self, limit: u32) -> Builder {
+        self.descriptors_max = Some(limit);
+        self
+    }
+
+    /// Starts the server in a fresh folder and waits until it listens.
+    pub fn start(self) -> TestServer {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let folder = std::env::temp_dir().join(format!("raybox-test-{}-{number}", process::id()));
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(&folder).expect("create a folder for the server");
+        let (child, address, output) = self.launch(&folder);
+        TestServer { builder: self, folder, child, address, output }
+    }
+
+    fn launch(&self, folder: &Path) -> (Child, SocketAddr, Arc<Mutex<String>>) {
+        let mut child = self.command(folder).spawn().unwrap_or_else(|error| panic!("cannot start the server: {error}"));
+        let output = Arc::new(Mutex::new(String::new()));
+        let (first_line, started) = mpsc::channel();
+        let stdout = child.stdout.take().expect("stdout is a pipe");
+        let kept = Arc::clone(&output);
+        thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                kept.lock().expect("output").push_str(&format!("{line}\n"));
+                let _ = first_line.send(line);
+            }
+        });
+        let stderr = child.stderr.take().expect("stderr is a pipe");
+        let kept = Arc::clone(&output);
+        thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                kept.lock().expect("output").push_str(&format!("{line}\n"));
+            }
+        });
+        match started.recv_timeout(START_PATIENCE) {
+            Ok(line) => {
+                let address = listening_address(&line)
+                    .unwrap_or_else(|| panic!("the first line must tell the address, but is: {line}"));
+                (child, address, output)
+            }
+            Err(reason) => {
+                let _ = child.kill();
+                let status = child.wait().expect("wait for the server");
+                let reason = match reason {
+                    RecvTimeoutError::Timeout => "did not say where it listens in time",
+                    RecvTimeoutError::Disconnected => "ended before it listened",
+                };
+                // A child that just died may have bytes on their way to the reader of its stderr.
+                let mut said = String::new();
+                wait_until("the output of a dead server", || {
+                    said.clone_from(&output.lock().expect("output"));
+                    Arc::strong_count(&output) == 1
+                });
+                panic!("the server {reason} ({status}); it said:\n{said}");
+            }
+        }
+    }
+
+    fn command(&self, folder: &Path) -> Command {
+        let program = env!("CARGO_BIN_EXE_server");
+        let mut command = match self.descriptors_max {
+            None => Command::new(program),
+            Some(limit) => {
+                let mut shell = Command::new("sh");
+                shell.arg("-c").arg(format!(r#"ulimit -n {limit}; exec "$0" "$@""#)).arg(program);
+                shell
+            }
+        };
+        command.arg(self.host).arg("0");
+        for (key, value) in &self.options {
+            command.arg(format!("--{key}")).arg(value);
+        }
+        command.current_dir(folder).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+}
+
+impl TestServer {
+    /// A server as the tests like it: as shipped, but with passwords that cost next to nothing.
+    pub fn start() -> TestServer {
+        TestServer::builder().start()
+    }
+
+    /// The same with options to be added.
+    pub fn builder() -> Builder {
+        let builder = Builder { host: "127.0.0.1", options: Vec::new(), descriptors_max: None };
+        builder.option("argon2", "m=8,t=1,p=1").option("log_dir", "logs")
+    }
+
+    /// Where to connect to.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The process, for /proc and for kill.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The working directory of the server.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Ends the process without giving it a chance to do anything.
+    pub fn kill9(&mut self) {
+        self.child.kill().expect("kill the server");
+        self.child.wait().expect("wait for the server");
+    }
+
+    /// Asks the process to end (SIGTERM) and does not wait.
+    pub fn terminate(&self) {
+        let status = Command::new("kill").arg("-TERM").arg(self.pid().to_string()).status();
+        assert!(status.expect("run kill").success(), "cannot send SIGTERM to the server");
+    }
+
+    /// The exit status; panics when the process does not end within `patience`.
+    pub fn wait_exit(&mut self, patience: Duration) -> ExitStatus {
+        let deadline = Instant::now() + patience;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("wait for the server") {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the server is still there after {patience:?}");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Whether the process has ended.
+    pub fn has_exited(&mut self) -> bool {
+        self.child.try_wait().expect("wait for the server").is_some()
+    }
+
+    /// Starts again on the same folder, killing the process if it is still there. The port is a new one.
+    pub fn restart(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        (self.child, self.address, self.output) = self.builder.launch(&self.folder);
+    }
+
+    /// What the server wrote to stdout and stderr since it was started.
+    pub fn output(&self) -> String {
+        self.output.lock().expect("output").clone()
+    }
+
+    /// All its log files, one after the other.
+    pub fn logs(&self) -> String {
+        let mut text = String::new();
+        let Ok(entries) = fs::read_dir(self.folder.join("logs")) else { return text };
+        for entry in entries {
+            let mut bytes = Vec::new();
+            let path = entry.expect("list the logs").path();
+            fs::File::open(&path).and_then(|mut file| file.read_to_end(&mut bytes)).expect("read a log");
+            text.push_str(&String::from_utf8_lossy(&bytes));
+        }
+        text
+    }
+
+    /// The server's database, read only.
+    pub fn database(&self) -> Connection {
+        let connection = Connection::open_with_flags(self.database_path(), OpenFlags::SQLITE_OPEN_READ_ONLY);
+        let connection = connection.expect("open the database");
+        connection.busy_timeout(Duration::from_secs(5)).expect("set the busy timeout");
+        connection
+    }
+
+    /// How many messages wait for `user`.
+    pub fn stored_for(&self, user: i64) -> usize {
+        self.count("SELECT count(*) FROM OfflineMessage WHERE userid = ?1", [user])
+    }
+
+    /// How many messages wait for anybody.
+    pub fn stored(&self) -> usize {
+        self.count("SELECT count(*) FROM OfflineMessage", [])
+    }
+
+    /// The number that a query of the database returns.
+    pub fn count(&self, query: &str, parameters: impl Params) -> usize {
+        let count: i64 = self.database().query_row(query, parameters, |row| row.get(0)).expect("query the database");
+        usize::try_from(count).expect("a count")
+    }
+
+    /// `User.state` as neighbours see it.
+    pub fn state_of(&self, user: i64) -> String {
+        let state = self.database().query_row("SELECT state FROM User WHERE id = ?1", [user], |row| row.get(0));
+        state.optional().expect("read a user's state").unwrap_or_else(|| panic!("no user {user}"))
+    }
+
+    /// Waits until `User.state` is `state`: it is written off the hot path.
+    pub fn wait_state(&self, user: i64, state: &str) {
+        wait_until(&format!("user {user} becomes {state}"), || self.state_of(user) == state);
+    }
+
+    fn database_path(&self) -> PathBuf {
+        self.folder.join("raybox.db")
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            eprintln!("the server said:\n{}\nits logs:\n{}", self.output(), tail(&self.logs(), 4_000));
+        }
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// The write lock of the server's database, taken away from the server until this is dropped.
+pub struct StoreLock(Connection);
+
+impl StoreLock {
+    /// Waits for the lock and takes it.
+    pub fn take(server: &TestServer) -> StoreLock {
+        let connection = Connection::open(server.database_path()).expect("open the database");
+        connection.busy_timeout(Duration::from_secs(5)).expect("set the busy timeout");
+        connection.execute_batch("BEGIN IMMEDIATE").expect("take the write lock");
+        StoreLock(connection)
+    }
+}
+
+impl Drop for StoreLock {
+    fn drop(&mut self) {
+        let _ = self.0.execute_batch("ROLLBACK");
+    }
+}
+
+/// The address in `raybox 1.2.3 listening on 127.0.0.1:6000, …`, as a client reaches it.
+fn listening_address(line: &str) -> Option<SocketAddr> {
+    let (head, rest) = line.split_once(" listening on ")?;
+    if !head.starts_with("raybox ") {
+        return None;
+    }
+    let address = rest.split([',', ' ']).next()?;
+    let mut address: SocketAddr = address.parse().ok()?;
+    if address.ip().is_unspecified() {
+        address.set_ip(Ipv4Addr::LOCALHOST.into());
+    }
+    Some(address)
+}
+
+/// At most the last `length` bytes of `text`, beginning with a whole line.
+fn tail(text: &str, length: usize) -> &str {
+    let mut start = text.len().saturating_sub(length);
+    while !text.is_char_boundary(start) {
+        start += 1;
+    }
+    if start == 0 { text } else { text[start..].split_once('\n').map_or("", |(_, rest)| rest) }
+}
