@@ -1,0 +1,138 @@
+//! A database that does not take writes for a while: what does not need it goes on, what needs it waits or is refused.
+
+mod util;
+
+use serde_json::json;
+use util::{ACK, LONG_PATIENCE, StoreLock, TestClient, TestServer};
+use util::{assert_refusal, chat, login, number_of, numbered, offline_user, password, user};
+
+#[test]
+fn chat_on_the_node_goes_on() {
+    let server = TestServer::start();
+    let (mut alice, a) = user(&server, "alice");
+    let (mut bob, b) = user(&server, "bob");
+    let lock = StoreLock::take(&server);
+    for n in 0..200 {
+        alice.send(&numbered(a, b, n));
+        bob.expect(&numbered(a, b, n));
+        bob.send(&numbered(b, a, n));
+        alice.expect(&numbered(b, a, n));
+    }
+    alice.ack_barrier();
+    bob.ack_barrier();
+    drop(lock);
+}
+
+#[test]
+fn chat_in_a_known_group_goes_on() {
+    let server = TestServer::start();
+    let (mut alice, a) = user(&server, "alice");
+    let (mut bob, b) = user(&server, "bob");
+    let group = alice.create_group(a, "the group");
+    bob.join_group(b, group);
+    let message = |n: usize| json!({"msgType": 9, "FROMID": a, "GROUPID": group, "n": n});
+    // The first message makes the members known to the node.
+    alice.send(&message(0));
+    bob.expect(&message(0));
+    let lock = StoreLock::take(&server);
+    for n in 1..100 {
+        alice.send(&message(n));
+        bob.expect(&message(n));
+    }
+    alice.ack_barrier();
+    drop(lock);
+}
+
+#[test]
+fn users_verified_before_log_in_and_out() {
+    let server = TestServer::start();
+    let (mut alice, a) = user(&server, "alice");
+    let (mut bob, b) = user(&server, "bob");
+    bob.logout(b);
+    let lock = StoreLock::take(&server);
+    for n in 0..20 {
+        let mut bob = login(&server, "bob", b);
+        alice.send(&numbered(a, b, n));
+        bob.expect(&numbered(a, b, n));
+        bob.logout(b);
+    }
+    // A wrong password is no better for the stall.
+    let mut eve = TestClient::connect(&server);
+    eve.send(&json!({"msgType": 1, "USERID": b, "password": password("alice")}));
+    let reply = eve.recv();
+    assert!(reply["errno"] == 302 || reply["errno"] == 503, "{reply}");
+    let mut bob = login(&server, "bob", b);
+    drop(lock);
+    server.wait_state(b, "online");
+    bob.logout(b);
+    server.wait_state(b, "offline");
+}
+
+#[test]
+fn a_reply_waits_until_what_was_sent_before_is_stored_or_refused() {
+    let server = TestServer::start();
+    let (mut alice, a) = user(&server, "alice");
+    let (mut bob, b) = user(&server, "bob");
+    let (mut dave, d) = user(&server, "dave");
+    let c = offline_user(&server, "carol");
+    alice.set_patience(LONG_PATIENCE);
+    let lock = StoreLock::take(&server);
+    alice.send(&chat(a, c, "for later"));
+    alice.send(&json!({"msgType": 200}));
+    // Time passes in which the server could answer if it wanted to.
+    for n in 0..500 {
+        bob.send(&numbered(b, d, n));
+        dave.expect(&numbered(b, d, n));
+    }
+    let mut refused = false;
+    if let Some(early) = alice.recv_now() {
+        assert_refusal(&early.to_string(), 503);
+        refused = true;
+    }
+    drop(lock);
+    if !refused {
+        let reply = alice.recv_text();
+        if reply != ACK {
+            assert_refusal(&reply, 503);
+            refused = true;
+        }
+    }
+    if refused {
+        alice.expect_text(ACK);
+    }
+    let got = login(&server, "carol", c).fetch(c);
+    let expected = if refused { vec![] } else { vec![chat(a, c, "for later")] };
+    assert_eq!(got, expected, "a message is stored or refused, never both, never neither");
+}
+
+#[test]
+fn what_was_sent_meanwhile_is_stored_in_order_or_refused() {
+    const MESSAGES: usize = 200;
+    let server = TestServer::start();
+    let (mut alice, a) = user(&server, "alice");
+    let (mut bob, b) = user(&server, "bob");
+    let c = offline_user(&server, "carol");
+    alice.set_patience(LONG_PATIENCE);
+    let lock = StoreLock::take(&server);
+    for n in 0..MESSAGES {
+        alice.send(&numbered(a, c, n));
+    }
+    alice.send(&json!({"msgType": 200}));
+    for n in 0..50 {
+        bob.send(&numbered(b, b, n));
+        bob.expect(&numbered(b, b, n));
+    }
+    drop(lock);
+    let mut refused = 0;
+    loop {
+        let reply = alice.recv_text();
+        if reply == ACK {
+            break;
+        }
+        assert_refusal(&reply, 503);
+        refused += 1;
+    }
+    let got: Vec<usize> = login(&server, "carol", c).fetch_all(c).iter().map(number_of).collect();
+    assert_eq!(got.len() + refused, MESSAGES, "every message is stored or refused");
+    assert!(got.is_sorted_by(|before, after| before < after), "{got:?}");
+}
