@@ -1,0 +1,135 @@
+//! Thousands of clients who are logged in and silent: what each costs, and that all of it is given back.
+//!
+//! `RAYBOX_IDLE_CONNECTIONS` sets how many; above 14,000 they use two addresses of the loopback interface, since
+//! every connection to one address needs a port of its own.
+
+mod util;
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::{self, Command};
+
+use util::{LONG_PATIENCE, TestClient, TestServer};
+use util::{chat, offline_user, password, wait_until, wait_within};
+
+const CONNECTIONS: usize = 2_000;
+const CONNECTIONS_PER_ADDRESS: usize = 14_000;
+const USERS: usize = 100;
+
+/// A generous bound; what is measured is printed.
+const MEMORY_PER_CONNECTION_MAX: usize = 16 * 1024;
+
+#[test]
+fn idle_connections_are_cheap_and_leave_nothing_behind() {
+    let connections = match std::env::var("RAYBOX_IDLE_CONNECTIONS") {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("RAYBOX_IDLE_CONNECTIONS must be a number, not {text:?}")),
+        Err(_) => CONNECTIONS,
+    };
+    let needed = connections + 200;
+    raise_descriptor_limit(process::id(), needed);
+    let server = TestServer::builder().host("0.0.0.0").start();
+    raise_descriptor_limit(server.pid(), needed);
+    let sockets_at_rest = sockets(&server);
+    let users: Vec<i64> = (0..USERS).map(|n| offline_user(&server, &name(n))).collect();
+    // One round of everything first, so that what is made once is not counted.
+    for (n, id) in users.iter().enumerate() {
+        connect(&server, n, n, *id);
+    }
+    wait_until("the first ones are gone", || sockets(&server) == sockets_at_rest);
+    let descriptors_at_rest = descriptors(&server);
+    let before = Memory::of(&server);
+
+    let mut clients: Vec<TestClient> =
+        (0..connections).map(|n| connect(&server, n, n % USERS, users[n % USERS])).collect();
+    let after = Memory::of(&server);
+    let per_connection = |before: usize, after: usize| after.saturating_sub(before) / connections.max(1);
+    let resident = per_connection(before.resident, after.resident);
+    let heap = per_connection(before.heap, after.heap);
+    println!("{connections} idle connections: {resident} bytes resident and {heap} bytes of heap for each");
+    assert!(resident <= MEMORY_PER_CONNECTION_MAX, "{resident} bytes for each connection");
+
+    // They are all still there, and the newest of each user receives.
+    let (first, last) = (0, connections - 1);
+    let to = users[last % USERS];
+    clients[first].send(&chat(users[first], to, "awake?"));
+    clients[first].barrier();
+    assert_eq!(clients[last].recv_pushes().len(), 1);
+    for client in &mut clients {
+        client.ack_barrier();
+    }
+    drop(clients);
+    wait_all_offline(&server);
+    wait_within(LONG_PATIENCE, "all descriptors are closed", || {
+        sockets(&server) == sockets_at_rest && descriptors(&server) <= descriptors_at_rest
+    });
+}
+
+/// A logged-in connection, the `n`-th of all.
+fn connect(server: &TestServer, n: usize, user: usize, id: i64) -> TestClient {
+    let host = if n < CONNECTIONS_PER_ADDRESS { Ipv4Addr::LOCALHOST } else { Ipv4Addr::new(127, 0, 0, 2) };
+    let mut client = TestClient::connect_to(SocketAddr::from((host, server.address().port())));
+    client.set_patience(LONG_PATIENCE);
+    client.login(id, &password(&name(user)));
+    client
+}
+
+fn name(user: usize) -> String {
+    format!("user {user}")
+}
+
+fn wait_all_offline(server: &TestServer) {
+    wait_within(LONG_PATIENCE, "all are offline", || {
+        server.count("SELECT count(*) FROM User WHERE state = 'online'", []) == 0
+    });
+}
+
+/// What the kernel says of the server's memory, in bytes.
+struct Memory {
+    resident: usize,
+    heap: usize,
+}
+
+impl Memory {
+    fn of(server: &TestServer) -> Memory {
+        let status = fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("read /proc/PID/status");
+        let resident = kilobytes(&status, "VmRSS:");
+        let maps = fs::read_to_string(format!("/proc/{}/smaps", server.pid())).expect("read /proc/PID/smaps");
+        // Private pages that belong to no file: the heap, and stacks, which do not grow with connections.
+        let heap =
+            maps.lines().filter(|line| line.starts_with("Anonymous:")).map(|line| kilobytes(line, "Anonymous:")).sum();
+        Memory { resident, heap }
+    }
+}
+
+/// The value of the line that starts with `key`, in bytes.
+fn kilobytes(text: &str, key: &str) -> usize {
+    let line = text.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_else(|| panic!("no {key} in {text}"));
+    let value = line.trim().trim_end_matches("kB").trim();
+    value.parse::<usize>().unwrap_or_else(|error| panic!("{error}: {line}")) * 1024
+}
+
+fn descriptors(server: &TestServer) -> usize {
+    fs::read_dir(format!("/proc/{}/fd", server.pid())).expect("list /proc/PID/fd").count()
+}
+
+fn sockets(server: &TestServer) -> usize {
+    let entries = fs::read_dir(format!("/proc/{}/fd", server.pid())).expect("list /proc/PID/fd");
+    // One that was closed since it was listed is none.
+    let targets = entries.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+    targets.filter(|target| target.to_string_lossy().starts_with("socket:")).count()
+}
+
+/// Lets `process` open `needed` descriptors, if it may not already.
+fn raise_descriptor_limit(process: u32, needed: usize) {
+    let limits = fs::read_to_string(format!("/proc/{process}/limits")).expect("read /proc/PID/limits");
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).expect("a limit of open files");
+    let limits: Vec<usize> = line.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    let [soft, hard] = limits[..] else { return };
+    if soft >= needed {
+        return;
+    }
+    let wanted = format!("--nofile={needed}:{}", hard.max(needed));
+    let status = Command::new("prlimit").args(["--pid", &process.to_string(), &wanted]).status();
+    let status = status.unwrap_or_else(|error| panic!("this test needs prlimit of util-linux: {error}"));
+    assert!(status.success(), "{needed} open files are needed, {soft} allowed: raise `ulimit -n`");
+}
