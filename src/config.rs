@@ -1,7 +1,7 @@
 //! The settings: read once at start, checked whole, immutable afterwards.
 //!
 //! A setting comes from an option, else the environment, else the file `server.cnf`, else its default. All four, the
-//! help text and the check of names are made from one table, [`keys::KEYS`]. Every value that stands anywhere is
+//! help text and the check of names are made from one table, `keys::KEYS`. Every value that stands anywhere is
 //! checked, even where another one wins: a setting that waits to be wrong is worse than one that is wrong now.
 
 mod error;
@@ -173,7 +173,7 @@ impl fmt::Display for Auth {
 fn command() -> clap::Command {
     let options = KEYS.iter().map(|key| {
         Arg::new(key.name).long(Str::from(key.option())).value_name(key.value_name()).help(format!(
-            "{}, {} [default: {}]",
+            "{} [{}] [default: {}]",
             key.help,
             key.bounds(),
             key.default
@@ -357,8 +357,8 @@ file server.cnf in the working directory (idle_timeout=20m, # begins a comment),
 TIME is 500ms, 10s, 20m or 24h, a bare number is seconds. SIZE is in bytes, or in KiB or MiB with k or m.
 
 Examples:
-  server 0.0.0.0 6000                                listen on all IPv4 addresses
-  server :: 6000 --data /var/lib/raybox              all addresses, the database in a folder of its own
+  server 0.0.0.0 6000                                 listen on all IPv4 addresses
+  server :: 6000 --data /var/lib/raybox               all addresses, the database in a folder of its own
   server 127.0.0.1 0 --auth compat --log-level debug  any free port, for old load tests
   RAYBOX_LOOPS=2 server 0.0.0.0 6000 --config my.cnf  two event loops, the rest from my.cnf";
 
@@ -504,8 +504,8 @@ mod tests {
             ("::1 1 2", format!("argument \"2\" is one too many{usage}")),
             (
                 "localhost 1",
-                "argument IP: \"localhost\" is not allowed, use an IPv4 address such as 0.0.0.0 or an \
- IPv6 address such as ::"
+                "argument IP: \"localhost\" is not allowed, use an IPv4 address such as 0.0.0.0 or an IPv6 address \
+                 such as ::"
                     .to_owned(),
             ),
             ("::1 65536", "argument PORT: \"65536\" is not allowed, use 0 to 65535".to_owned()),

@@ -1,1 +1,201 @@
-fn main() {}
+//! The program: reads the settings, puts the parts together, and turns what becomes of them into an exit code.
+//!
+//! 0: stopped as asked, or printed what was asked for. 1: stopped, but not all could be stored in time. 2: not started, one line on stderr says why. 130 and 143: a
+//! second SIGINT or SIGTERM came before all work was finished.
+
+use std::env;
+use std::error::Error;
+use std::fmt;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::panic;
+use std::path::Path;
+use std::process::{self, ExitCode};
+use std::sync::Arc;
+use std::thread;
+
+use log::{Level, error, info, log_enabled, warn};
+use raybox::bus::Bus;
+use raybox::bus::local::LocalBus;
+use raybox::config::{Auth, Config, Invocation};
+use raybox::logging;
+use raybox::server::{Server, Stopped};
+use raybox::store::Store;
+use raybox::store::sqlite::SqliteStore;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+fn main() -> ExitCode {
+    match Config::load(env::args_os(), env::vars_os(), Path::new(".")) {
+        Ok(Invocation::Run(config)) => match serve(&config) {
+            Ok(Stopped::Clean) => ExitCode::SUCCESS,
+            Ok(Stopped::Left(_)) => ExitCode::FAILURE,
+            Err(error) => refuse(&*error),
+        },
+        Ok(Invocation::Print(text)) => {
+            print(&text);
+            ExitCode::SUCCESS
+        }
+        Err(error) => refuse(&error),
+    }
+}
+
+/// Runs a server until a signal stops it; an error is one at start.
+fn serve(config: &Config) -> Result<Stopped, Box<dyn Error>> {
+    let _log = logging::init(&config.log_dir, config.log_level)?;
+    log_panics();
+    let store = SqliteStore::open(&config.data_dir)?;
+    let (store_line, bus_line) = (store.describe(), LocalBus.describe());
+    let server = Server::bind(config, Arc::new(store), Arc::new(LocalBus))?;
+    let stopper = server.stopper();
+    stop_on_signals(move || stopper.stop())?;
+    announce(config, server.local_addr(), &store_line, &bus_line);
+    let stopped = server.run();
+    info!("stopped");
+    Ok(stopped)
+}
+
+/// Says in the log and on stdout that clients may come, and what they will find.
+fn announce(config: &Config, address: SocketAddr, store: &str, bus: &str) {
+    let (auth, log_dir) = (config.auth, config.log_dir.display());
+    info!("raybox {VERSION} listening on {address}");
+    info!("event loops {}, workers {}, hashers {}", config.loops, config.workers, config.hashers);
+    info!("store {store}");
+    info!("bus {bus}");
+    match auth {
+        Auth::Strict => info!("auth {auth}"),
+        Auth::Compat => warn!("auth {auth}: anyone may act as anyone"),
+    }
+    print(&format!("raybox {VERSION} listening on {address}, store {store}, bus {bus}, auth {auth}, log {log_dir}\n"));
+}
+
+/// The first signal begins the drain. A second one does not wait for its end.
+fn stop_on_signals(stop: impl Fn() + Send + 'static) -> io::Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    let listen = move || {
+        let mut stopping = false;
+        for signal in signals.forever() {
+            let (name, code) = if signal == SIGINT { ("SIGINT", 130) } else { ("SIGTERM", 143) };
+            if stopping {
+                // No exit handlers: what does not finish by itself would not finish in them either.
+                signal_hook::low_level::exit(code);
+            }
+            info!("{name}: finishing what is in flight, a second signal ends it at once");
+            stopping = true;
+            stop();
+        }
+    };
+    thread::Builder::new().name("signals".to_owned()).spawn(listen)?;
+    Ok(())
+}
+
+/// Logs every panic. One in an event loop ends the process, because half a server is worse than none.
+fn log_panics() {
+    panic::set_hook(Box::new(|panic| {
+        let thread = thread::current();
+        let name = thread.name().unwrap_or("-");
+        let place = panic.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
+        let line = format!("thread {name} panicked at {place}: {}", panic.payload_as_str().unwrap_or("no text"));
+        if log_enabled!(Level::Error) {
+            error!("{line}");
+        } else {
+            complain(&line);
+        }
+        if name.starts_with("loop") {
+            log::logger().flush();
+            process::abort();
+        }
+    }));
+}
+
+fn refuse(error: &dyn Error) -> ExitCode {
+    complain(error);
+    ExitCode::from(2)
+}
+
+/// Unlike `eprintln` it survives a closed stderr.
+fn complain(line: impl fmt::Display) {
+    let _ = writeln!(io::stderr(), "server: {line}");
+}
+
+/// Unlike `print` it survives a closed stdout: who does not read the banner may still want the server.
+fn print(text: &str) {
+    let mut stdout = io::stdout();
+    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+}
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::io::{BufRead, BufReader};
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::{Child, Command, Stdio};
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    /// Starts one of the ignored tests below in a process of its own.
+    fn child(test: &str) -> Child {
+        Command::new(env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "--nocapture", test])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    }
+
+    #[test]
+    #[ignore = "dies; run in a process of its own by the test below"]
+    fn child_with_a_panic_in_a_loop() {
+        log_panics();
+        let _ = thread::Builder::new().name("worker-0".to_owned()).spawn(|| panic!("only one job")).unwrap().join();
+        let _ = thread::Builder::new().name("loop-0".to_owned()).spawn(|| panic!("no {}", "way")).unwrap().join();
+        unreachable!("the process has ended");
+    }
+
+    #[test]
+    fn a_panic_in_a_loop_ends_the_process() {
+        let output = child("tests::child_with_a_panic_in_a_loop").wait_with_output().unwrap();
+        assert_eq!(output.status.signal(), Some(signal_hook::consts::SIGABRT));
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        let lines: Vec<&str> = stderr.lines().filter(|line| line.starts_with("server: ")).collect();
+        assert_eq!(lines.len(), 2, "{stderr}");
+        assert!(lines[0].starts_with("server: thread worker-0 panicked at src/main.rs:"), "{stderr}");
+        assert!(lines[0].ends_with(": only one job"), "{stderr}");
+        assert!(lines[1].starts_with("server: thread loop-0 panicked at src/main.rs:"), "{stderr}");
+        assert!(lines[1].ends_with(": no way"), "{stderr}");
+    }
+
+    #[test]
+    #[ignore = "waits for signals; run in a process of its own by the test below"]
+    fn child_that_never_finishes_its_work() {
+        stop_on_signals(|| println!("child: stopping")).unwrap();
+        println!("child: ready");
+        thread::park_timeout(PATIENCE);
+    }
+
+    #[test]
+    fn a_second_signal_ends_the_process_at_once() {
+        for (signal, code) in [("INT", 130), ("TERM", 143)] {
+            let mut child = child("tests::child_that_never_finishes_its_work");
+            let (lines, seen) = mpsc::channel();
+            let stdout = BufReader::new(child.stdout.take().unwrap());
+            thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| lines.send(line)));
+            let send = |signal| {
+                let kill = format!("kill -s {signal} {}", child.id());
+                assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+            };
+            let wait_for = |text| while !seen.recv_timeout(PATIENCE).unwrap().contains(text) {};
+
+            wait_for("child: ready");
+            send("TERM");
+            wait_for("child: stopping");
+            send(signal);
+            assert_eq!(child.wait().unwrap().code(), Some(code));
+        }
+    }
+}

@@ -11,6 +11,8 @@ use std::sync::Arc;
 
 use crate::protocol::{GroupId, UserId};
 
+pub mod sqlite;
+
 /// What every database behind this server can do. All methods may be called from any thread but a loop.
 pub trait Store: Send + Sync + 'static {
     /// One line for the log and the operator: which database this is and where.

@@ -1,0 +1,179 @@
+//! [`Delivery`]: one message on its way to one recipient who is not on this node, and the lanes it travels in.
+//!
+//! A lane takes what waits as one batch: offers it to the other nodes, has the store keep the rest in one transaction,
+//! and then tells the senders, one message to a loop for all of them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use net::Link;
+use rustc_hash::FxHashMap;
+
+use crate::bus::Bus;
+use crate::jobs::Services;
+use crate::protocol::UserId;
+use crate::session::{Outcome, Settled};
+use crate::store::{Kept, Message, StoreError};
+
+/// What other threads post to a session.
+#[derive(Debug)]
+pub enum Posted {
+    /// Its job is done.
+    Outcome(Outcome),
+    /// What became of frames it forwarded.
+    Settled(Settled),
+}
+
+/// A connection of this server.
+pub type ClientLink = Link<Posted>;
+
+/// One message for one recipient.
+#[derive(Debug)]
+pub struct Delivery {
+    /// Whom it is for.
+    pub to: UserId,
+    /// The frame's JSON text, shared by all recipients.
+    pub text: Arc<str>,
+    /// Who waits to hear what becomes of it.
+    pub origin: Origin,
+}
+
+/// Who waits to hear what becomes of a delivery.
+#[derive(Debug)]
+pub enum Origin {
+    /// The sender of a frame for one recipient.
+    Sender(Arc<ClientLink>),
+    /// The sender of a frame for many.
+    Group(Arc<Fan>),
+    /// Nobody: it was sent to a connection that did not take it. It was accepted, so it must be kept.
+    Returned,
+}
+
+/// A frame for many recipients, settled when all its deliveries are.
+#[derive(Debug)]
+pub struct Fan {
+    sender: Arc<ClientLink>,
+    bytes: usize,
+    /// Deliveries on their way, and one for whoever is still adding some.
+    left: AtomicUsize,
+    failed: AtomicBool,
+}
+
+/// What passes through a lane: both kinds in one order, so that a fetch finds what was sent before it.
+pub enum LaneItem {
+    /// A message to deliver or keep.
+    Delivery(Delivery),
+    /// Work on a user's kept messages.
+    Work(Box<dyn FnOnce() + Send>),
+}
+
+/// Counts what nobody is told.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Messages for ids that nobody has.
+    pub unknown_recipients: AtomicU64,
+}
+
+impl Fan {
+    /// A frame of so many bytes, with one delivery more to come than is known.
+    pub fn new(sender: Arc<ClientLink>, bytes: usize) -> Arc<Fan> {
+        Arc::new(Fan { sender, bytes, left: AtomicUsize::new(1), failed: AtomicBool::new(false) })
+    }
+
+    /// One more delivery is on its way.
+    pub fn add(&self) {
+        self.left.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One delivery is settled, or all are under way. What became of the frame, if this was the last.
+    pub fn one_less(&self, failed: bool) -> Option<Settled> {
+        if failed {
+            self.failed.store(true, Ordering::Relaxed);
+        }
+        if self.left.fetch_sub(1, Ordering::AcqRel) > 1 {
+            return None;
+        }
+        let failed = usize::from(self.failed.load(Ordering::Relaxed));
+        Some(Settled { frames: 1, bytes: self.bytes, failed })
+    }
+}
+
+/// Handles one lane's batch.
+pub fn handle(batch: Vec<LaneItem>, services: &Services, bus: &dyn Bus) {
+    let mut deliveries = Vec::new();
+    for item in batch {
+        match item {
+            LaneItem::Delivery(delivery) => deliveries.push(delivery),
+            LaneItem::Work(work) => {
+                keep(bus.publish(std::mem::take(&mut deliveries)), services);
+                work();
+            }
+        }
+    }
+    keep(bus.publish(deliveries), services);
+}
+
+/// Has the store keep messages, however long that takes for those that nobody would send again.
+fn keep(mut deliveries: Vec<Delivery>, services: &Services) {
+    while !deliveries.is_empty() {
+        let message = |delivery: &Delivery| Message { to: delivery.to, text: delivery.text.clone() };
+        let messages: Vec<_> = deliveries.iter().map(message).collect();
+        match services.appended(&messages) {
+            Ok(kept) => {
+                let unknown = kept.iter().filter(|kept| **kept == Kept::NoSuchUser).count();
+                services.counters.unknown_recipients.fetch_add(unknown as u64, Ordering::Relaxed);
+                let failed = kept.iter().map(|kept| *kept == Kept::TooLong);
+                settle(deliveries.into_iter().zip(failed));
+                return;
+            }
+            Err(StoreError::Unavailable(_)) => {
+                let (returned, sent): (Vec<_>, Vec<_>) =
+                    deliveries.into_iter().partition(|delivery| matches!(delivery.origin, Origin::Returned));
+                settle(sent.into_iter().map(|delivery| (delivery, true)));
+                deliveries = returned;
+                if !deliveries.is_empty() {
+                    thread::sleep(RETRY_AFTER);
+                }
+            }
+            // One message that the database refuses must not take the others with it.
+            Err(_) if deliveries.len() > 1 => {
+                for delivery in deliveries {
+                    keep(vec![delivery], services);
+                }
+                return;
+            }
+            Err(error) => {
+                log::error!("a message for user {} was refused: {error}", deliveries[0].to);
+                settle(deliveries.into_iter().map(|delivery| (delivery, true)));
+                return;
+            }
+        }
+    }
+}
+
+/// Tells the senders what became of their frames: one message a sender, one wake a loop.
+fn settle(deliveries: impl Iterator<Item = (Delivery, bool)>) {
+    let mut by_sender: FxHashMap<*const ClientLink, (Arc<ClientLink>, Settled)> = FxHashMap::default();
+    for (delivery, failed) in deliveries {
+        let (sender, settled) = match delivery.origin {
+            Origin::Sender(sender) => {
+                (sender, Settled { frames: 1, bytes: delivery.text.len(), failed: usize::from(failed) })
+            }
+            Origin::Group(fan) => match fan.one_less(failed) {
+                Some(settled) => (fan.sender.clone(), settled),
+                None => continue,
+            },
+            Origin::Returned => continue,
+        };
+        let (_, total) = by_sender.entry(Arc::as_ptr(&sender)).or_insert((sender, Settled::default()));
+        total.frames += settled.frames;
+        total.bytes += settled.bytes;
+        total.failed += settled.failed;
+    }
+    let posts = by_sender.into_values().map(|(sender, settled)| (sender, Posted::Settled(settled)));
+    ClientLink::post_all(posts.collect());
+}
+
+const RETRY_AFTER: Duration = Duration::from_millis(200);

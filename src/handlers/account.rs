@@ -1,0 +1,74 @@
+//! Accounts: 1 login, 2 register, 3 logout, 15 search.
+
+use std::borrow::Cow;
+
+use net::Flow;
+
+use crate::protocol::{self, Id, UserId};
+use crate::session::{Awaited, Effect, Effects, Job, Known, Session};
+
+impl Session {
+    pub(crate) fn login(
+        &mut self,
+        id: Id,
+        password: Cow<'_, str>,
+        known: &dyn Known,
+        effects: &mut Effects<'_>,
+    ) -> Flow {
+        if self.users() == USERS_MAX && !self.is(id) {
+            return self.reply(protocol::BUSY, effects);
+        }
+        let user = id.user();
+        if let Some(user) = user.filter(|user| known.recognises(*user, &password)) {
+            self.password_checked(user, true, effects);
+            return Flow::Taken;
+        }
+        let job = Job::CheckPassword { user, password: password.into_owned() };
+        self.submit(job, Awaited::Password(id.user_or_nobody()), effects)
+    }
+
+    /// The reply goes first: the client takes the very next bytes as the answer to its login.
+    pub(crate) fn password_checked(&mut self, user: UserId, right: bool, effects: &mut Effects<'_>) {
+        if !right {
+            effects.push(Effect::Reply(protocol::WRONG_LOGIN.into()));
+            return;
+        }
+        self.add_user(user);
+        effects.push(Effect::Reply(protocol::ACK.into()));
+        if !self.hung_up {
+            effects.push(Effect::Attach(user));
+        }
+    }
+
+    pub(crate) fn register(&mut self, name: Cow<'_, str>, password: Cow<'_, str>, effects: &mut Effects<'_>) -> Flow {
+        let fits = (1..=NAME_MAX).contains(&name.chars().count()) && password.chars().count() <= PASSWORD_MAX;
+        if !fits {
+            return self.reply(protocol::SERVER_ERROR, effects);
+        }
+        let job = Job::Register { name: name.into_owned(), password: password.into_owned() };
+        self.submit(job, Awaited::Reply, effects)
+    }
+
+    pub(crate) fn logout(&mut self, id: Id, effects: &mut Effects<'_>) -> Flow {
+        let Some(user) = id.user().filter(|_| self.is(id)) else {
+            return self.reply(protocol::BAD_REQUEST, effects);
+        };
+        self.remove_user(user);
+        effects.push(Effect::Detach(user));
+        self.reply(protocol::ACK, effects)
+    }
+
+    pub(crate) fn search(&mut self, keyword: Cow<'_, str>, effects: &mut Effects<'_>) -> Flow {
+        match self.may_ask() {
+            Ok(()) => self.submit(Job::Search { keyword: keyword.into_owned() }, Awaited::Reply, effects),
+            Err(reply) => self.reply(reply, effects),
+        }
+    }
+}
+
+/// Characters in a name of a user or group, as the table has it.
+pub(super) const NAME_MAX: usize = 50;
+/// Characters in a password: the client sends 56 hexadecimal digits.
+const PASSWORD_MAX: usize = 56;
+/// Users that one connection may be at a time.
+const USERS_MAX: usize = 1000;

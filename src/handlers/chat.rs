@@ -1,0 +1,106 @@
+//! Chat: 4 chat, 5 friend request, 9 group chat, 100 the old alias of 4. None is answered when all goes well.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use net::Flow;
+
+use crate::protocol::{self, BadRequest, GroupId, Id, Sender, UserId};
+use crate::session::{Awaited, Effect, Effects, Found, Job, Known, Session};
+
+impl Session {
+    pub(crate) fn chat<'f>(
+        &mut self,
+        from: Option<Sender>,
+        to: Id,
+        text: Cow<'f, str>,
+        effects: &mut Effects<'f>,
+    ) -> Flow {
+        let allowed = match from {
+            // The reference server does not look at it.
+            _ if self.is_compat() => Ok(()),
+            None => self.may_ask(),
+            Some(Sender::Claimed(id)) => self.may_act_as(id),
+            Some(Sender::Malformed) => Err(protocol::BAD_REQUEST),
+        };
+        match allowed {
+            Ok(()) => self.deliver(to, text, effects),
+            Err(reply) => self.reply(reply, effects),
+        }
+    }
+
+    pub(crate) fn old_chat<'f>(
+        &mut self,
+        from: Id,
+        to: Result<Id, BadRequest>,
+        text: Cow<'f, str>,
+        effects: &mut Effects<'f>,
+    ) -> Flow {
+        match to {
+            _ if !self.is_logged_in() => self.reply(protocol::NO_METHOD, effects),
+            _ if !self.is(from) => self.reply(protocol::NOT_YOU, effects),
+            Ok(to) => self.deliver(to, text, effects),
+            Err(BadRequest) => self.reply(protocol::BAD_REQUEST, effects),
+        }
+    }
+
+    fn deliver<'f>(&mut self, to: Id, text: Cow<'f, str>, effects: &mut Effects<'f>) -> Flow {
+        self.count_unsettled(text.len());
+        effects.push(Effect::Deliver { to: to.user_or_nobody(), text });
+        Flow::Taken
+    }
+
+    pub(crate) fn group_chat<'f>(
+        &mut self,
+        from: Id,
+        group: Id,
+        text: Cow<'f, str>,
+        known: &dyn Known,
+        effects: &mut Effects<'f>,
+    ) -> Flow {
+        if let Err(reply) = self.may_act_as(from) {
+            return self.reply(reply, effects);
+        }
+        let sender = from.user_or_nobody();
+        match self.members(group.group_or_none(), known, effects) {
+            Members::Unknown => Flow::Later,
+            Members::Refused(reply) => {
+                let flow = self.reply(reply, effects);
+                if flow == Flow::Later {
+                    self.found = Some(Found::Refusal(reply));
+                }
+                flow
+            }
+            // There is no such group.
+            Members::Known(members) if members.is_empty() => Flow::Taken,
+            Members::Known(members) if members.binary_search(&sender).is_err() && !self.is_compat() => {
+                self.reply(protocol::NOT_A_MEMBER, effects)
+            }
+            Members::Known(members) => {
+                self.count_unsettled(text.len());
+                effects.push(Effect::DeliverAll { to: members, except: sender, text });
+                Flow::Taken
+            }
+        }
+    }
+
+    /// Who is in a group: known, found out while the frame waited, or to be found out while it waits on.
+    fn members(&mut self, group: GroupId, known: &dyn Known, effects: &mut Effects<'_>) -> Members {
+        match self.found.take() {
+            Some(Found::Members(found, members)) if found == group => return Members::Known(members),
+            Some(Found::Refusal(reply)) => return Members::Refused(reply),
+            Some(Found::Members(..)) | None => {}
+        }
+        if let Some(members) = known.members(group) {
+            return Members::Known(members);
+        }
+        self.submit(Job::Members { group }, Awaited::Members(group), effects);
+        Members::Unknown
+    }
+}
+
+enum Members {
+    Known(Arc<[UserId]>),
+    Unknown,
+    Refused(&'static str),
+}

@@ -1,0 +1,54 @@
+//! Friends: 6 add, 7 delete, 8 the list.
+
+use net::Flow;
+
+use crate::protocol::{self, Id, UserId};
+use crate::session::{Awaited, Effect, Effects, Job, Phase, Session};
+use crate::store::FriendNames;
+
+impl Session {
+    pub(crate) fn add_friend(&mut self, a: Id, b: Id, effects: &mut Effects<'_>) -> Flow {
+        if let Err(reply) = self.may_act_as(a) {
+            return self.reply(reply, effects);
+        }
+        if a == b {
+            return self.reply(protocol::not_yourself(b), effects);
+        }
+        let Some(friend) = b.user() else { return self.reply(protocol::no_such_user(b), effects) };
+        let user = a.user_or_nobody();
+        self.submit(Job::AddFriends { a: user, b: friend }, Awaited::Friends { a: user, b: friend }, effects)
+    }
+
+    /// The push goes out before the reply, which says that it is delivered or kept.
+    pub(crate) fn friends_added(
+        &mut self,
+        a: UserId,
+        b: UserId,
+        names: Option<FriendNames>,
+        effects: &mut Effects<'_>,
+    ) {
+        let Some(names) = names else {
+            effects.push(Effect::Reply(protocol::no_such_user(Id(b.0.into())).into()));
+            return;
+        };
+        let push = protocol::new_friend(a, &names.a);
+        self.count_unsettled(push.len());
+        self.phase = Phase::Settling { reply: protocol::friend_added(b, &names.b) };
+        effects.push(Effect::Deliver { to: b, text: push.into() });
+    }
+
+    pub(crate) fn delete_friend(&mut self, user: Id, friend: Id, effects: &mut Effects<'_>) -> Flow {
+        if let Err(reply) = self.may_act_as(user) {
+            return self.reply(reply, effects);
+        }
+        let job = Job::RemoveFriend { user: user.user_or_nobody(), friend: friend.user_or_nobody() };
+        self.submit(job, Awaited::Reply, effects)
+    }
+
+    pub(crate) fn contacts(&mut self, user: Id, effects: &mut Effects<'_>) -> Flow {
+        match self.may_act_as(user) {
+            Ok(()) => self.submit(Job::Contacts { user: user.user_or_nobody() }, Awaited::Reply, effects),
+            Err(reply) => self.reply(reply, effects),
+        }
+    }
+}

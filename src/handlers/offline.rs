@@ -1,0 +1,47 @@
+//! Kept messages: 14 fetch. They are deleted when the reply that holds them has left, and not before.
+
+use net::Flow;
+
+use crate::protocol::{Id, UserId};
+use crate::session::{Awaited, Effect, Effects, Job, Phase, Session};
+use crate::store::MessageId;
+
+impl Session {
+    pub(crate) fn fetch(&mut self, id: Id, effects: &mut Effects<'_>) -> Flow {
+        if let Err(reply) = self.may_act_as(id) {
+            return self.reply(reply, effects);
+        }
+        let user = id.user_or_nobody();
+        self.submit(Job::Fetch { user }, Awaited::Messages(user), effects)
+    }
+
+    pub(crate) fn fetched(&mut self, user: UserId, reply: String, ids: Vec<MessageId>, effects: &mut Effects<'_>) {
+        if ids.is_empty() || self.hung_up {
+            effects.push(Effect::ReleaseMailbox(user));
+            effects.push(Effect::Reply(reply.into()));
+            return;
+        }
+        effects.push(Effect::ReplyAndReport(reply));
+        self.phase = Phase::Sending { user, ids };
+    }
+
+    pub(crate) fn not_fetched(&mut self, user: UserId, reply: &'static str, effects: &mut Effects<'_>) {
+        effects.push(Effect::ReleaseMailbox(user));
+        effects.push(Effect::Reply(reply.into()));
+    }
+
+    pub(crate) fn on_sent(&mut self, effects: &mut Effects<'_>) -> Flow {
+        match std::mem::replace(&mut self.phase, Phase::Ready) {
+            Phase::Sending { user, ids } => self.submit(Job::Delete { user, ids }, Awaited::Deletion(user), effects),
+            // The connection broke in the same moment, and the mailbox was released: they stay.
+            phase => {
+                self.phase = phase;
+                Flow::Taken
+            }
+        }
+    }
+
+    pub(crate) fn deleted(&mut self, user: UserId, effects: &mut Effects<'_>) {
+        effects.push(Effect::ReleaseMailbox(user));
+    }
+}

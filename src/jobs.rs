@@ -1,0 +1,176 @@
+//! What jobs do, on worker threads: ask the store, hash passwords, and make the reply.
+
+use std::borrow::Cow;
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+use crate::delivery::Counters;
+use crate::groups::GroupCache;
+use crate::password::{Passwords, Verdict};
+use crate::protocol::{self, GroupId, UserId};
+use crate::session::{Job, Outcome};
+use crate::store::{Kept, Message, Store, StoreError};
+
+/// What jobs work with.
+pub struct Services {
+    /// The durable facts.
+    pub store: Arc<dyn Store>,
+    /// Hashing, and the memory of verified passwords.
+    pub passwords: Passwords,
+    /// The members of groups.
+    pub groups: GroupCache,
+    /// What nobody is told.
+    pub counters: Counters,
+    /// Most text that one fetch returns, in bytes.
+    pub fetch_bytes_max: usize,
+    /// Most groups that one search returns.
+    pub search_results_max: usize,
+    /// Whether the store works, so that the log says so once.
+    pub outage: Outage,
+}
+
+impl Services {
+    /// Does one job. Blocks.
+    pub fn run(&self, job: Job) -> Outcome {
+        let register = matches!(job, Job::Register { .. });
+        let outcome = self.try_run(job);
+        self.outage.note(outcome.as_ref().err());
+        match outcome {
+            Ok(outcome) => outcome,
+            Err(StoreError::Unavailable(_)) if !register => Outcome::Refused(protocol::BUSY),
+            Err(_) => Outcome::Refused(protocol::SERVER_ERROR),
+        }
+    }
+
+    /// Has the store keep messages.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn appended(&self, messages: &[Message]) -> Result<Vec<Kept>, StoreError> {
+        let result = self.store.append(messages);
+        self.outage.note(result.as_ref().err());
+        result
+    }
+
+    fn try_run(&self, job: Job) -> Result<Outcome, StoreError> {
+        let store = &*self.store;
+        Ok(match job {
+            Job::CheckPassword { user, password } => Outcome::Password(self.check_password(user, &password)?),
+            Job::Register { name, password } => self.register(&name, &password)?,
+            Job::AddFriends { a, b } => Outcome::Friends(store.add_friends(a, b)?),
+            Job::RemoveFriend { user, friend } => {
+                store.remove_friend(user, friend)?;
+                Outcome::Reply(protocol::ACK.into())
+            }
+            Job::Contacts { user } => reply(protocol::contacts(&store.friends(user)?, &store.groups_of(user)?)),
+            Job::Members { group } => Outcome::Members(self.groups.load(group, store)?),
+            Job::JoinGroup { user, group, asked } => {
+                let joined = store.join_group(user, group)?;
+                self.groups.changed(group);
+                reply(joined.map_or_else(|| protocol::no_such_group(asked), |name| protocol::joined(group, &name)))
+            }
+            Job::GroupsOf { user } => reply(protocol::groups(&store.groups_of(user)?)),
+            Job::CreateGroup { owner, name, description } => {
+                let group = store.create_group(owner, &name, &description)?;
+                self.groups.changed(group);
+                reply(protocol::group_created(group, &name))
+            }
+            Job::GroupsNamed { name } => reply(protocol::groups(&store.groups_named(&name, self.search_results_max)?)),
+            Job::Search { keyword } => self.search(&keyword)?,
+            Job::Fetch { user } => {
+                let messages = store.fetch(user, self.fetch_bytes_max)?;
+                let ids = messages.iter().map(|message| message.id).collect();
+                Outcome::Messages { reply: protocol::messages(&messages), ids }
+            }
+            Job::Delete { user, ids } => {
+                store.delete(user, &ids)?;
+                Outcome::Deleted
+            }
+        })
+    }
+
+    /// An unknown user takes as long as a wrong password.
+    fn check_password(&self, user: Option<UserId>, password: &str) -> Result<bool, StoreError> {
+        let stored = match user {
+            Some(user) => self.store.credential(user)?,
+            None => None,
+        };
+        let verdict = self.passwords.verify(stored.as_deref(), password);
+        let (Some(user), Some(stored)) = (user, stored) else { return Ok(false) };
+        match verdict {
+            Verdict::Wrong => return Ok(false),
+            Verdict::Right => {}
+            Verdict::RightUpgrade => self.upgrade(user, &stored, password),
+        }
+        self.passwords.remember(user, password, Instant::now());
+        Ok(true)
+    }
+
+    /// Stores the password of the reference server's plain kind as a hash. If that fails, the next login tries again.
+    fn upgrade(&self, user: UserId, stored: &str, password: &str) {
+        let upgraded = match self.passwords.hash(password) {
+            Ok(hash) => self.store.replace_credential(user, stored, &hash).map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(error) = upgraded {
+            log::warn!("the password of user {user} is still stored as plain text: {error}");
+        }
+    }
+
+    fn register(&self, name: &str, password: &str) -> Result<Outcome, StoreError> {
+        let hash = self.passwords.hash(password).map_err(|error| StoreError::Failed(Box::new(error)))?;
+        match self.store.register(name, &hash) {
+            Err(StoreError::NameTaken) => Ok(Outcome::Refused(protocol::SERVER_ERROR)),
+            result => Ok(reply(protocol::registered(result?))),
+        }
+    }
+
+    fn search(&self, keyword: &str) -> Result<Outcome, StoreError> {
+        let all_digits = !keyword.is_empty() && keyword.bytes().all(|byte| byte.is_ascii_digit());
+        let id = if all_digits { keyword.parse().unwrap_or(0) } else { 0 };
+        let user = if id > 0 { self.store.user(UserId(id))? } else { None };
+        let by_id = if id > 0 { self.store.group(GroupId(id))? } else { None };
+        let mut named = self.store.groups_named(keyword, self.search_results_max)?;
+        if let Some(group) = by_id {
+            named.retain(|other| other.id != group.id);
+            named.insert(0, group);
+        }
+        Ok(reply(protocol::search_results(user.as_ref(), &named)))
+    }
+}
+
+fn reply(reply: String) -> Outcome {
+    Outcome::Reply(Cow::Owned(reply))
+}
+
+/// Writes one line when the store begins to fail and one when it works again, however many calls fail in between.
+#[derive(Debug, Default)]
+pub struct Outage {
+    failed: Mutex<Option<(Instant, u64)>>,
+}
+
+impl Outage {
+    /// Notes how a call went.
+    pub fn note(&self, error: Option<&StoreError>) {
+        let mut failed = self.failed.lock();
+        match (error, &mut *failed) {
+            (Some(StoreError::NameTaken), _) | (None, None) => {}
+            (Some(error), None) => {
+                *failed = Some((Instant::now(), 1));
+                drop(failed);
+                let cause = error.source().map(ToString::to_string).unwrap_or_default();
+                log::error!("the store fails: {cause}");
+            }
+            (Some(_), Some((_, calls))) => *calls += 1,
+            (None, Some((since, calls))) => {
+                let (seconds, calls) = (since.elapsed().as_secs_f32(), *calls);
+                *failed = None;
+                drop(failed);
+                log::warn!("the store works again, {calls} calls failed in {seconds:.1} s");
+            }
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! [`Mailboxes`]: one fetch of a user's kept messages at a time.
+//!
+//! A fetch returns messages, and deletes them once they have left. Two connections of one user that fetched in between
+//! would both get them; so a fetch claims the mailbox, and others wait in order until it is released.
+
+use std::collections::VecDeque;
+
+use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
+
+use crate::protocol::UserId;
+
+/// The claimed mailboxes and who waits for them. `W` is who fetches.
+#[derive(Debug)]
+pub struct Mailboxes<W> {
+    claimed: Mutex<FxHashMap<UserId, Claim<W>>>,
+}
+
+#[derive(Debug)]
+struct Claim<W> {
+    holder: W,
+    waiting: VecDeque<W>,
+}
+
+impl<W: Clone + PartialEq> Mailboxes<W> {
+    /// No mailbox is claimed.
+    pub fn new() -> Mailboxes<W> {
+        Mailboxes { claimed: Mutex::new(FxHashMap::default()) }
+    }
+
+    /// Claims the mailbox of `user` for `who`, or has it wait for its turn; true if it has it now. Who waits is bounded
+    /// by the connections that are this user, each with one request at a time.
+    pub fn claim(&self, user: UserId, who: &W) -> bool {
+        let mut claimed = self.claimed.lock();
+        match claimed.get_mut(&user) {
+            Some(claim) => {
+                claim.waiting.push_back(who.clone());
+                false
+            }
+            None => {
+                claimed.insert(user, Claim { holder: who.clone(), waiting: VecDeque::new() });
+                true
+            }
+        }
+    }
+
+    /// `who` no longer has the mailbox of `user`, or no longer waits for it. Returns who has it now, if it is somebody
+    /// who waited.
+    pub fn release(&self, user: UserId, who: &W) -> Option<W> {
+        let mut claimed = self.claimed.lock();
+        let claim = claimed.get_mut(&user)?;
+        if claim.holder != *who {
+            claim.waiting.retain(|waiting| waiting != who);
+            return None;
+        }
+        match claim.waiting.pop_front() {
+            Some(next) => {
+                claim.holder = next.clone();
+                Some(next)
+            }
+            None => {
+                claimed.remove(&user);
+                None
+            }
+        }
+    }
+}
+
+impl<W: Clone + PartialEq> Default for Mailboxes<W> {
+    fn default() -> Mailboxes<W> {
+        Mailboxes::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mailbox_goes_from_one_to_the_next() {
+        let mailboxes = Mailboxes::new();
+        let (user, other) = (UserId(1), UserId(2));
+        assert!(mailboxes.claim(user, &'a'));
+        assert!(!mailboxes.claim(user, &'b'));
+        assert!(!mailboxes.claim(user, &'c'));
+        assert!(mailboxes.claim(other, &'d'));
+        assert_eq!(mailboxes.release(user, &'b'), None, "one who waited leaves");
+        assert_eq!(mailboxes.release(user, &'a'), Some('c'));
+        assert_eq!(mailboxes.release(user, &'a'), None, "it was released before");
+        assert_eq!(mailboxes.release(user, &'c'), None);
+        assert!(mailboxes.claim(user, &'e'));
+    }
+}

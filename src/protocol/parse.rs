@@ -1,0 +1,277 @@
+//! One pass over a frame: strict JSON, of which only the members that requests have are kept.
+//!
+//! The parser of `serde_json` skips what nobody asks for without looking closely: lone surrogates, numbers beyond a
+//! double and any depth of nesting would pass. Here every value is visited, so that what is forwarded is good JSON.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::{BadRequest, Id, Sender};
+
+/// The members that requests have, as the frame holds them; of a repeated one, the last.
+#[derive(Default)]
+pub(super) struct Members<'f> {
+    pub(super) msg_type: Member<'f>,
+    pub(super) user_id: Member<'f>,
+    pub(super) from: Member<'f>,
+    pub(super) to: Member<'f>,
+    pub(super) group: Member<'f>,
+    pub(super) u1: Member<'f>,
+    pub(super) u2: Member<'f>,
+    pub(super) name: Member<'f>,
+    pub(super) password: Member<'f>,
+    pub(super) description: Member<'f>,
+    pub(super) keyword: Member<'f>,
+    /// One of them stands there more than once.
+    pub(super) repeated: bool,
+}
+
+/// One member's value.
+#[derive(Default)]
+pub(super) enum Member<'f> {
+    #[default]
+    Missing,
+    Integer(i64),
+    /// A number beyond 64 bits: an integer or not, its digits must tell.
+    Huge,
+    Text(Cow<'f, str>),
+    Other,
+}
+
+impl<'f> Members<'f> {
+    pub(super) fn parse(text: &'f str) -> Result<Members<'f>, BadRequest> {
+        let mut members = Members::default();
+        let mut json = serde_json::Deserializer::from_str(text);
+        // The visitors count the levels themselves, because the limit here is one more than the parser's.
+        json.disable_recursion_limit();
+        json.deserialize_map(&mut members).and_then(|()| json.end()).map_err(|_| BadRequest)?;
+        Ok(members)
+    }
+
+    /// What FROMID says, if it is there.
+    pub(super) fn sender(&self, frame: &str) -> Option<Sender> {
+        match &self.from {
+            Member::Missing => None,
+            from => Some(from.id(frame, "FROMID").map_or(Sender::Malformed, Sender::Claimed)),
+        }
+    }
+
+    fn of(&mut self, key: &str) -> Option<&mut Member<'f>> {
+        Some(match key {
+            "msgType" => &mut self.msg_type,
+            "USERID" => &mut self.user_id,
+            "FROMID" => &mut self.from,
+            "TOID" => &mut self.to,
+            "GROUPID" => &mut self.group,
+            "U1" => &mut self.u1,
+            "U2" => &mut self.u2,
+            "name" => &mut self.name,
+            "password" => &mut self.password,
+            "description" => &mut self.description,
+            "keyword" => &mut self.keyword,
+            _ => return None,
+        })
+    }
+}
+
+impl<'f> Member<'f> {
+    /// The integer that stands under `key` in `frame`.
+    pub(super) fn id(&self, frame: &str, key: &str) -> Result<Id, BadRequest> {
+        match self {
+            Member::Integer(id) => Ok(Id(*id)),
+            Member::Huge => {
+                let members: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_str(frame).map_err(|_| BadRequest)?;
+                let digits = members.get(key).ok_or(BadRequest)?.get();
+                let (nearest, digits) = match digits.strip_prefix('-') {
+                    Some(digits) => (i64::MIN, digits),
+                    None => (i64::MAX, digits),
+                };
+                if digits.bytes().all(|digit| digit.is_ascii_digit()) { Ok(Id(nearest)) } else { Err(BadRequest) }
+            }
+            Member::Missing | Member::Text(_) | Member::Other => Err(BadRequest),
+        }
+    }
+
+    pub(super) fn text(&mut self) -> Result<Cow<'f, str>, BadRequest> {
+        match std::mem::take(self) {
+            Member::Text(text) => Ok(text),
+            Member::Missing | Member::Integer(_) | Member::Huge | Member::Other => Err(BadRequest),
+        }
+    }
+}
+
+impl<'f> Visitor<'f> for &mut Members<'f> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'f>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(member) = map.next_key_seed(Key(self))? {
+            let Some(member) = member else {
+                map.next_value_seed(Skip { level: 2 })?;
+                continue;
+            };
+            let value = map.next_value_seed(Take)?;
+            if !matches!(std::mem::replace(member, value), Member::Missing) {
+                self.repeated = true;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where the value of a key goes; `None` for a key that no request has.
+struct Key<'m, 'f>(&'m mut Members<'f>);
+
+impl<'m, 'f> DeserializeSeed<'f> for Key<'m, 'f> {
+    type Value = Option<&'m mut Member<'f>>;
+
+    fn deserialize<D: Deserializer<'f>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl<'m, 'f> Visitor<'f> for Key<'m, 'f> {
+    type Value = Option<&'m mut Member<'f>>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_str<E: Error>(self, key: &str) -> Result<Self::Value, E> {
+        Ok(self.0.of(key))
+    }
+}
+
+/// Keeps a number or a text, and looks closely at everything else.
+struct Take;
+
+impl<'f> DeserializeSeed<'f> for Take {
+    type Value = Member<'f>;
+
+    fn deserialize<D: Deserializer<'f>>(self, deserializer: D) -> Result<Member<'f>, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'f> Visitor<'f> for Take {
+    type Value = Member<'f>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Member<'f>, E> {
+        Ok(Member::Integer(number))
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Member<'f>, E> {
+        Ok(Member::Integer(i64::try_from(number).unwrap_or(i64::MAX)))
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<Member<'f>, E> {
+        // Integers that fit 64 bits come as such.
+        let is_beyond = number >= u64::MAX as f64 || number <= i64::MIN as f64;
+        Ok(if is_beyond { Member::Huge } else { Member::Other })
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'f str) -> Result<Member<'f>, E> {
+        Ok(Member::Text(Cow::Borrowed(text)))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Member<'f>, E> {
+        Ok(Member::Text(Cow::Owned(text.to_owned())))
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Member<'f>, E> {
+        Ok(Member::Other)
+    }
+
+    fn visit_unit<E>(self) -> Result<Member<'f>, E> {
+        Ok(Member::Other)
+    }
+
+    fn visit_seq<A: SeqAccess<'f>>(self, seq: A) -> Result<Member<'f>, A::Error> {
+        Skip { level: 2 }.visit_seq(seq).map(|()| Member::Other)
+    }
+
+    fn visit_map<A: MapAccess<'f>>(self, map: A) -> Result<Member<'f>, A::Error> {
+        Skip { level: 2 }.visit_map(map).map(|()| Member::Other)
+    }
+}
+
+/// Looks closely at a value and forgets it. An array or object here would be the `level`th.
+#[derive(Clone, Copy)]
+struct Skip {
+    level: usize,
+}
+
+impl Skip {
+    fn inside<E: Error>(self) -> Result<Skip, E> {
+        if self.level > net::NESTING_MAX {
+            return Err(E::custom("nested too deeply"));
+        }
+        Ok(Skip { level: self.level + 1 })
+    }
+}
+
+impl<'f> DeserializeSeed<'f> for Skip {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'f>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'f> Visitor<'f> for Skip {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'f>>(self, mut seq: A) -> Result<(), A::Error> {
+        let inside = self.inside()?;
+        while seq.next_element_seed(inside)?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'f>>(self, mut map: A) -> Result<(), A::Error> {
+        let inside = self.inside()?;
+        // A key is a string, which is what the visitor accepts.
+        while map.next_key_seed(inside)?.is_some() {
+            map.next_value_seed(inside)?;
+        }
+        Ok(())
+    }
+}

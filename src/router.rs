@@ -1,0 +1,212 @@
+//! [`Router`]: where a recipient is, and how a message gets there.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use net::{Fate, Link, Turn};
+use pool::Lanes;
+
+use crate::delivery::{ClientLink, Delivery, Fan, LaneItem, Origin, Posted};
+use crate::presence::{Presence, Removed, Shard};
+use crate::protocol::UserId;
+use crate::session::Settled;
+use crate::states::StateWriter;
+use crate::store::UserState;
+
+/// Knows who is online, and sends messages on: to a connection of this node, or into the recipient's lane.
+pub struct Router {
+    presence: Presence<Posted>,
+    lanes: Lanes<LaneItem>,
+    states: StateWriter,
+}
+
+/// What became of a forwarded frame, as far as is known at once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Routed {
+    /// Settled.
+    Settled {
+        /// It could neither be delivered nor kept for some recipient.
+        failed: bool,
+    },
+    /// On its way; the sender's session hears of it.
+    OnItsWay,
+}
+
+impl Router {
+    /// A router for a node where nobody is online yet.
+    pub fn new(lanes: Lanes<LaneItem>, states: StateWriter) -> Router {
+        Router { presence: Presence::new(), lanes, states }
+    }
+
+    /// Forwards a frame to one user.
+    pub fn deliver(&self, turn: &mut Turn<Posted>, to: UserId, text: &str, sender: &Arc<ClientLink>) -> Routed {
+        let parked = self.route(turn, to, text.as_bytes(), || {
+            let origin = Origin::Sender(sender.clone());
+            Delivery { to, text: text.into(), origin }
+        });
+        match parked {
+            Parked::No => Routed::Settled { failed: false },
+            Parked::Yes => Routed::OnItsWay,
+            Parked::Refused(_) => Routed::Settled { failed: true },
+        }
+    }
+
+    /// Forwards a frame to all these users but one.
+    pub fn deliver_all(
+        &self,
+        turn: &mut Turn<Posted>,
+        to: &[UserId],
+        except: UserId,
+        text: &str,
+        sender: &Arc<ClientLink>,
+    ) -> Routed {
+        // Most groups are online: what only the lanes need is made when the first member is not.
+        let mut shared: Option<(Arc<Fan>, Arc<str>)> = None;
+        for &to in to.iter().filter(|to| **to != except) {
+            let parked = self.route(turn, to, text.as_bytes(), || {
+                let (fan, text) = shared.get_or_insert_with(|| (Fan::new(sender.clone(), text.len()), text.into()));
+                fan.add();
+                Delivery { to, text: text.clone(), origin: Origin::Group(fan.clone()) }
+            });
+            if let Parked::Refused(Delivery { origin: Origin::Group(fan), .. }) = parked {
+                fan.one_less(true);
+            }
+        }
+        match shared.map(|(fan, _)| fan.one_less(false)) {
+            None => Routed::Settled { failed: false },
+            Some(Some(Settled { failed, .. })) => Routed::Settled { failed: failed > 0 },
+            Some(None) => Routed::OnItsWay,
+        }
+    }
+
+    /// Makes `link` the connection that receives for `user`.
+    pub fn attach(&self, user: UserId, link: &Arc<ClientLink>) {
+        let mut shard = self.presence.write(user);
+        if shard.add(user, link) {
+            self.states.note(user, UserState::Online);
+        }
+    }
+
+    /// `link` no longer receives for `user`; what it was sent for the user and did not take goes where the user is now.
+    pub fn detach(&self, turn: &mut Turn<Posted>, user: UserId, link: &Arc<ClientLink>) {
+        link.flush(turn);
+        self.leave(turn, user, link);
+    }
+
+    /// A message that its connection did not take.
+    pub fn give_back(&self, turn: &mut Turn<Posted>, to: UserId, frame: Box<[u8]>) {
+        self.route_anyway(turn, to, vec![frame]);
+    }
+
+    /// Has work done on a user's kept messages, after all that is on its way to them.
+    ///
+    /// # Errors
+    /// The work, when the user's lane is full.
+    pub fn submit(&self, user: UserId, work: Box<dyn FnOnce() + Send>) -> Result<(), Box<dyn FnOnce() + Send>> {
+        self.lanes.submit(key(user), LaneItem::Work(work), WORK_BYTES).map_err(|full| match full.0 {
+            LaneItem::Work(work) => work,
+            LaneItem::Delivery(_) => unreachable!("it comes back as it was"),
+        })
+    }
+
+    /// The same for work that completes what was begun.
+    pub fn submit_anyway(&self, user: UserId, work: Box<dyn FnOnce() + Send>) {
+        self.lanes.submit_anyway(key(user), LaneItem::Work(work), WORK_BYTES);
+    }
+
+    /// Finishes what is on its way, but not after `by`; returns how many messages were left.
+    pub fn close(self, by: Instant) -> usize {
+        let left = self.lanes.close(by);
+        self.states.close(by);
+        left
+    }
+
+    /// Hands a message to the user's connection, or parks it in the user's lane if there is none.
+    fn route(&self, turn: &mut Turn<Posted>, to: UserId, frame: &[u8], park: impl FnOnce() -> Delivery) -> Parked {
+        loop {
+            let shard = self.presence.read(to);
+            let Some(link) = shard.newest(to) else {
+                // Still under the lock: whoever logs in after this finds the message in the lane before its fetch.
+                let delivery = park();
+                let bytes = delivery.text.len() + DELIVERY_BYTES;
+                return match self.lanes.submit(key(to), LaneItem::Delivery(delivery), bytes) {
+                    Ok(()) => Parked::Yes,
+                    Err(pool::LanesFull(LaneItem::Delivery(delivery))) => Parked::Refused(delivery),
+                    Err(pool::LanesFull(LaneItem::Work(_))) => unreachable!("it comes back as it was"),
+                };
+            };
+            if link.send(turn, frame, label(to)).is_ok() {
+                return Parked::No;
+            }
+            // A slow consumer. It loses its place first, so that what it did not take goes ahead of this message.
+            let link = link.clone();
+            drop(shard);
+            log::warn!("a connection of user {to} does not take its messages and is closed");
+            link.hang_up();
+            self.leave(turn, to, &link);
+        }
+    }
+
+    /// Takes a user from a connection, and the user's messages that it has not written.
+    fn leave(&self, turn: &mut Turn<Posted>, user: UserId, link: &Arc<ClientLink>) {
+        let mut shard = self.presence.write(user);
+        if shard.remove(user, link) == Removed::Last {
+            self.states.note(user, UserState::Offline);
+        }
+        let frames = link.take_back(label_of(user));
+        self.hand_on(turn, &mut shard, user, frames);
+    }
+
+    fn route_anyway(&self, turn: &mut Turn<Posted>, user: UserId, frames: Vec<Box<[u8]>>) {
+        let mut shard = self.presence.write(user);
+        self.hand_on(turn, &mut shard, user, frames);
+    }
+
+    /// Gives frames, in order, to the connection that the user has now, or to the lane.
+    fn hand_on(&self, turn: &mut Turn<Posted>, shard: &mut Shard<Posted>, user: UserId, mut frames: Vec<Box<[u8]>>) {
+        while let Some(next) = shard.newest(user).filter(|_| !frames.is_empty()).cloned() {
+            let taken = frames.iter().take_while(|frame| next.send(turn, frame, label(user)).is_ok()).count();
+            let rest = frames.split_off(taken);
+            if rest.is_empty() {
+                return;
+            }
+            // This one is full as well, so all it has goes on, ahead of the rest.
+            next.hang_up();
+            if shard.remove(user, &next) == Removed::Last {
+                self.states.note(user, UserState::Offline);
+            }
+            frames = next.take_back(label_of(user));
+            frames.extend(rest);
+        }
+        for frame in frames {
+            let Ok(text) = String::from_utf8(frame.into_vec()) else { unreachable!("it was text when it was sent") };
+            let bytes = text.len() + DELIVERY_BYTES;
+            let delivery = Delivery { to: user, text: text.into(), origin: Origin::Returned };
+            self.lanes.submit_anyway(key(user), LaneItem::Delivery(delivery), bytes);
+        }
+    }
+}
+
+/// Whether a message went into its lane.
+enum Parked {
+    No,
+    Yes,
+    Refused(Delivery),
+}
+
+fn key(user: UserId) -> u64 {
+    u64::from(label_of(user))
+}
+
+/// A user's messages are told apart in a connection's output by the user's id.
+fn label(user: UserId) -> Fate {
+    Fate::Return(label_of(user))
+}
+
+fn label_of(user: UserId) -> u32 {
+    user.0.cast_unsigned()
+}
+
+/// What a delivery weighs beside its text, and other work at all.
+const DELIVERY_BYTES: usize = size_of::<LaneItem>() + size_of::<Link<Posted>>();
+const WORK_BYTES: usize = 256;

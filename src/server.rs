@@ -1,0 +1,383 @@
+//! [`Server`]: the shell around the sessions. It feeds them what happens and carries out what they want.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use net::{
+    Acceptor, CloseReason, Fate, Flow, Handler, Incoming, ListenSettings, LoopGroup, Refused, Settings, Stopper, Turn,
+};
+use pool::{Lanes, Workers};
+
+use crate::bus::Bus;
+use crate::config::{Auth, Config};
+use crate::delivery::{self, ClientLink, Counters, Posted};
+use crate::groups::GroupCache;
+use crate::jobs::{Outage, Services};
+use crate::mailboxes::Mailboxes;
+use crate::password::{PasswordError, Passwords};
+use crate::protocol::{self, GroupId, UserId};
+use crate::router::{Routed, Router};
+use crate::session::{Effect, Effects, Input, Job, Known, Outcome, Session, Settled};
+use crate::states::StateWriter;
+use crate::store::Store;
+
+/// A server that listens.
+pub struct Server {
+    acceptor: Acceptor,
+    local_addr: SocketAddr,
+    loops: LoopGroup<Posted>,
+    shared: Arc<Shared>,
+    drain_timeout: Duration,
+}
+
+/// Why a server cannot start.
+#[derive(Debug)]
+pub enum StartError {
+    /// It cannot listen on this address.
+    Listen(SocketAddr, io::Error),
+    /// The system has no descriptors or threads left.
+    Resources(io::Error),
+    /// The cost of password hashing is not one that argon2 allows.
+    PasswordCost(PasswordError),
+}
+
+/// How a server has stopped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub enum Stopped {
+    /// Everything accepted was delivered or stored.
+    Clean,
+    /// So many messages could not be stored in time.
+    Left(usize),
+}
+
+/// What all loops share.
+struct Shared {
+    auth: Auth,
+    services: Arc<Services>,
+    router: Router,
+    mailboxes: Mailboxes<Arc<ClientLink>>,
+    workers: Workers,
+    hashers: Workers,
+}
+
+/// The handler of one loop.
+struct Shell {
+    shared: Arc<Shared>,
+}
+
+impl Server {
+    /// Starts everything and listens; connections are accepted by [`Server::run`].
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing goes on running then but threads that wait for work.
+    pub fn bind(config: &Config, store: Arc<dyn Store>, bus: Arc<dyn Bus>) -> Result<Server, StartError> {
+        let listen = ListenSettings { backlog: config.backlog, user_timeout: config.user_timeout };
+        let acceptor =
+            Acceptor::bind(config.listen, listen).map_err(|error| StartError::Listen(config.listen, error))?;
+        let local_addr = acceptor.local_addr().map_err(StartError::Resources)?;
+        let shared = Arc::new(Shared::start(config, store, bus)?);
+        let settings = Settings {
+            frame_bytes_max: config.frame_bytes_max,
+            frame_timeout: config.frame_timeout,
+            idle_timeout: config.idle_timeout,
+            output_bytes_max: config.output_bytes_max,
+            drain_timeout: config.drain_timeout,
+        };
+        let loops = LoopGroup::start(config.loops, settings, |_| Shell { shared: shared.clone() });
+        let loops = loops.map_err(StartError::Resources)?;
+        Ok(Server { acceptor, local_addr, loops, shared, drain_timeout: config.drain_timeout })
+    }
+
+    /// The address it listens on, with the port that the system chose if none was asked for.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// Ends [`Server::run`] from any thread.
+    pub fn stopper(&self) -> Stopper {
+        self.acceptor.stopper()
+    }
+
+    /// Accepts and serves until stopped. Then finishes what has been received, writes and stores everything, marks the
+    /// users offline, and returns, at the latest about the drain timeout later.
+    pub fn run(mut self) -> Stopped {
+        self.acceptor.run(|stream, peer| self.loops.assign(stream, peer));
+        let by = Instant::now() + self.drain_timeout;
+        log::info!("stopping: what was received is finished within {:?}", self.drain_timeout);
+        self.loops.drain(by);
+        let shared = Arc::into_inner(self.shared).expect("only loops shared it, and they have ended");
+        let unknown = shared.services.counters.unknown_recipients.load(std::sync::atomic::Ordering::Relaxed);
+        log::info!("messages for unknown recipients: {unknown}");
+        match shared.router.close(by.max(Instant::now() + STORE_GRACE)) {
+            0 => Stopped::Clean,
+            left => {
+                log::error!("about {left} messages could not be stored before the drain timeout was over");
+                Stopped::Left(left)
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn start(config: &Config, store: Arc<dyn Store>, bus: Arc<dyn Bus>) -> Result<Shared, StartError> {
+        let cost = config.password_cost;
+        let passwords = Passwords::new(cost.memory_kib, cost.passes, cost.lanes, config.password_memory);
+        let services = Arc::new(Services {
+            store: store.clone(),
+            passwords: passwords.map_err(StartError::PasswordCost)?,
+            groups: GroupCache::default(),
+            counters: Counters::default(),
+            fetch_bytes_max: config.fetch_bytes_max,
+            search_results_max: config.search_results_max,
+            outage: Outage::default(),
+        });
+        let start = || {
+            let lane_services = services.clone();
+            let handle = move |batch| delivery::handle(batch, &lane_services, &*bus);
+            let lanes = Lanes::start(LANES, config.lane_bytes_max, LANE_BATCH_MAX, handle)?;
+            Ok(Shared {
+                auth: config.auth,
+                router: Router::new(lanes, StateWriter::start(store)?),
+                mailboxes: Mailboxes::new(),
+                workers: Workers::start("worker", config.workers, config.requests_max)?,
+                hashers: Workers::start("hasher", config.hashers, config.logins_max)?,
+                services: services.clone(),
+            })
+        };
+        start().map_err(StartError::Resources)
+    }
+
+    /// Has a job done; its outcome is posted to the session.
+    fn submit(&self, job: Job, link: &Arc<ClientLink>) {
+        let answer = Answer::to(link);
+        let services = self.services.clone();
+        match job {
+            Job::Fetch { user } => {
+                answer.disarm();
+                if self.mailboxes.claim(user, link) {
+                    self.fetch(user, link);
+                }
+            }
+            Job::Delete { user, .. } => {
+                self.router.submit_anyway(user, Box::new(move || answer.send(services.run(job))));
+            }
+            Job::CheckPassword { .. } | Job::Register { .. } => {
+                submit_or_refuse(&self.hashers, services, job, answer);
+            }
+            _ => submit_or_refuse(&self.workers, services, job, answer),
+        }
+    }
+
+    /// Fetches messages for a connection that has claimed the mailbox.
+    fn fetch(&self, user: UserId, link: &Arc<ClientLink>) {
+        let (answer, services) = (Answer::to(link), self.services.clone());
+        let work = Box::new(move || answer.send(services.run(Job::Fetch { user })));
+        if self.router.submit(user, work).is_err() {
+            // The work was dropped, and its answer with it: the session hears that the server is busy.
+            log::debug!("the lane of user {user} is full");
+        }
+    }
+
+    fn release_mailbox(&self, user: UserId, link: &Arc<ClientLink>) {
+        if let Some(next) = self.mailboxes.release(user, link) {
+            self.fetch(user, &next);
+        }
+    }
+}
+
+fn submit_or_refuse(workers: &Workers, services: Arc<Services>, job: Job, answer: Answer) {
+    if workers.submit(move || answer.send(services.run(job))).is_err() {
+        // The job was dropped, and its answer with it: the session hears that the server is busy.
+        log::debug!("too many requests wait");
+    }
+}
+
+/// Posts the outcome of a job to a session. If the job is dropped or panics, the session hears that the server is busy.
+struct Answer {
+    link: Option<Arc<ClientLink>>,
+}
+
+impl Answer {
+    fn to(link: &Arc<ClientLink>) -> Answer {
+        Answer { link: Some(link.clone()) }
+    }
+
+    fn send(mut self, outcome: Outcome) {
+        if let Some(link) = self.link.take() {
+            link.post(Posted::Outcome(outcome));
+        }
+    }
+
+    fn disarm(mut self) {
+        self.link = None;
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        if let Some(link) = self.link.take() {
+            link.post(Posted::Outcome(Outcome::Refused(protocol::BUSY)));
+        }
+    }
+}
+
+impl Shell {
+    fn feed(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, session: &mut Session, input: Input<'_>) -> Flow {
+        let known = Facts { services: &self.shared.services, now: turn.now() };
+        let mut effects = Effects::new();
+        let flow = session.on(input, &known, &mut effects);
+        let mut settled = self.carry_out(turn, link, effects);
+        while settled.frames > 0 {
+            let mut effects = Effects::new();
+            session.on(Input::Settled(settled), &known, &mut effects);
+            settled = self.carry_out(turn, link, effects);
+        }
+        flow
+    }
+
+    /// Carries out effects; returns which frames were settled by that.
+    fn carry_out(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, effects: Effects<'_>) -> Settled {
+        let Shared { router, .. } = &*self.shared;
+        let mut settled = Settled::default();
+        let mut count = |routed, bytes| {
+            if let Routed::Settled { failed } = routed {
+                settled.frames += 1;
+                settled.bytes += bytes;
+                settled.failed += usize::from(failed);
+            }
+        };
+        for effect in effects {
+            match effect {
+                Effect::Reply(reply) => send(turn, link, &reply, Fate::Drop),
+                Effect::ReplyAndReport(reply) => send(turn, link, &reply, Fate::Report(0)),
+                Effect::Deliver { to, text } => count(router.deliver(turn, to, &text, link), text.len()),
+                Effect::DeliverAll { to, except, text } => {
+                    count(router.deliver_all(turn, &to, except, &text, link), text.len());
+                }
+                Effect::Submit(job) => self.shared.submit(job, link),
+                Effect::Attach(user) => router.attach(user, link),
+                Effect::Detach(user) => router.detach(turn, user, link),
+                Effect::ReleaseMailbox(user) => self.shared.release_mailbox(user, link),
+            }
+        }
+        settled
+    }
+}
+
+fn send(turn: &mut Turn<Posted>, link: &Arc<ClientLink>, reply: &str, fate: Fate) {
+    match link.send(turn, reply.as_bytes(), fate) {
+        Ok(()) | Err(Refused::Closed) => {}
+        Err(Refused::Full) => {
+            log::warn!("a client does not read its replies; its connection is closed");
+            link.hang_up();
+        }
+    }
+}
+
+impl Handler for Shell {
+    type Conn = Session;
+    type Message = Posted;
+
+    fn on_open(&mut self, _: &mut Turn<Posted>, link: &Arc<ClientLink>) -> Session {
+        log::debug!("connected: {:?}", link.peer());
+        Session::new(self.shared.auth)
+    }
+
+    fn on_incoming(
+        &mut self,
+        turn: &mut Turn<Posted>,
+        link: &Arc<ClientLink>,
+        session: &mut Session,
+        incoming: Incoming<'_>,
+    ) -> Flow {
+        let input = match incoming {
+            Incoming::Frame(frame) => Input::Frame(frame),
+            Incoming::Garbage => Input::Garbage,
+            Incoming::Oversize => Input::Oversize,
+            Incoming::End => Input::End,
+        };
+        self.feed(turn, link, session, input)
+    }
+
+    fn on_sent(&mut self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, session: &mut Session, _: u32) {
+        self.feed(turn, link, session, Input::Sent);
+    }
+
+    fn on_message(&mut self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, session: &mut Session, message: Posted) {
+        let input = match message {
+            Posted::Outcome(outcome) => Input::Outcome(outcome),
+            Posted::Settled(settled) => Input::Settled(settled),
+        };
+        self.feed(turn, link, session, input);
+    }
+
+    fn on_hang_up(&mut self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, session: &mut Session) {
+        self.feed(turn, link, session, Input::HangUp);
+    }
+
+    fn on_close(&mut self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, mut session: Session, reason: CloseReason) {
+        log::debug!("closing: {reason:?}");
+        self.feed(turn, link, &mut session, Input::Closed);
+    }
+
+    fn on_unsent(&mut self, turn: &mut Turn<Posted>, label: u32, frame: Box<[u8]>) {
+        self.shared.router.give_back(turn, UserId(label.cast_signed()), frame);
+    }
+
+    /// Whatever a closed session would have heard, it has given up its claims before.
+    fn on_stray(&mut self, _: &mut Turn<Posted>, _: Posted) {}
+}
+
+/// What the sessions of a loop may know at once.
+struct Facts<'a> {
+    services: &'a Services,
+    now: Instant,
+}
+
+impl Known for Facts<'_> {
+    fn members(&self, group: GroupId) -> Option<Arc<[UserId]>> {
+        self.services.groups.members(group)
+    }
+
+    fn recognises(&self, user: UserId, password: &str) -> bool {
+        self.services.passwords.recognises(user, password, self.now)
+    }
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::Listen(address, error) => {
+                write!(f, "cannot listen on {address}: {error}; ")?;
+                match error.kind() {
+                    io::ErrorKind::AddrInUse => f.write_str("stop the program that uses the port, or choose another"),
+                    io::ErrorKind::PermissionDenied => f.write_str("choose a port above 1023"),
+                    _ => f.write_str("choose an address of this machine, such as 0.0.0.0"),
+                }
+            }
+            StartError::Resources(error) => write!(f, "the system has no threads or descriptors left: {error}"),
+            StartError::PasswordCost(error) => write!(f, "argon2: {error}"),
+        }
+    }
+}
+
+impl Error for StartError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            StartError::Listen(_, error) | StartError::Resources(error) => Some(error),
+            StartError::PasswordCost(error) => Some(error),
+        }
+    }
+}
+
+/// SQLite has one writer, which more lanes would not make faster.
+const LANES: usize = 1;
+/// Messages that one transaction of a lane holds.
+const LANE_BATCH_MAX: usize = 4096;
+/// What the store may still take when the loops have needed all the time there was.
+const STORE_GRACE: Duration = Duration::from_secs(1);

@@ -1,0 +1,409 @@
+//! [`Session`]: what the server knows of one client, and what follows from everything that happens to it.
+//!
+//! A state machine without I/O: an [`Input`] goes in, [`Effect`]s come out, and whoever runs it (the server, a test)
+//! carries them out and reports back what became of them. What the decisions are is in [`handlers`](crate::handlers).
+//!
+//! ```text
+//!            a request needs the store                      its outcome
+//!   Ready ───────────────────────────▶ Waiting(for what) ───────────────▶ Ready, having replied
+//!     │                                     │ outcome, and others must be told first
+//!     │                                     ├──▶ Settling ── all settled ─▶ Ready, having replied
+//!     │                                     │ kept messages
+//!     │                                     └──▶ Sending ── it is out ────▶ Waiting(deletion) ─▶ Ready
+//!     └─ the end of the input ─▶ Ended
+//! ```
+//! Chat does not leave `Ready`: it is forwarded, and only counted until it is settled. Whatever is answered waits until
+//! the count is zero, and whatever comes while the session is not ready waits in the connection's input.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use net::Flow;
+use smallvec::SmallVec;
+
+use crate::config::Auth;
+use crate::protocol::{self, BadRequest, GroupId, Request, UserId};
+use crate::store::{FriendNames, MessageId};
+
+/// One client. See the [module](self).
+#[derive(Debug)]
+pub struct Session {
+    auth: Auth,
+    /// Who it has logged in as, the latest last.
+    users: SmallVec<[UserId; 1]>,
+    pub(crate) phase: Phase,
+    unsettled: Settled,
+    /// The connection is dead, only what it sent before is still looked at.
+    pub(crate) hung_up: bool,
+    /// What the frame that waits at the front of the input has been waiting for.
+    pub(crate) found: Option<Found>,
+}
+
+/// Where a session stands.
+#[derive(Debug)]
+pub(crate) enum Phase {
+    /// Takes whatever comes.
+    Ready,
+    /// For a job's outcome.
+    Waiting(Awaited),
+    /// The request is done, but its push is not settled yet.
+    Settling { reply: String },
+    /// Kept messages are being written; they are deleted when they are out.
+    Sending { user: UserId, ids: Vec<MessageId> },
+    /// Over.
+    Ended,
+}
+
+/// Which outcome a session waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Awaited {
+    /// Whether the password of this user is right.
+    Password(UserId),
+    /// The members of a group, for the frame that still stands in the input.
+    Members(GroupId),
+    /// That these are friends.
+    Friends { a: UserId, b: UserId },
+    /// Just the reply.
+    Reply,
+    /// The messages kept for this user.
+    Messages(UserId),
+    /// That the messages of this user are deleted.
+    Deletion(UserId),
+}
+
+/// What was found out for a frame while it waited.
+#[derive(Debug)]
+pub(crate) enum Found {
+    Members(GroupId, Arc<[UserId]>),
+    /// Nothing can be found out: this is the answer.
+    Refusal(&'static str),
+}
+
+/// What happens to a session.
+#[derive(Debug)]
+pub enum Input<'f> {
+    /// A frame was received.
+    Frame(&'f [u8]),
+    /// Something was received that is no frame.
+    Garbage,
+    /// The client sends too long a frame; the connection closes when this is taken.
+    Oversize,
+    /// The client will send nothing more; the connection closes when this is taken.
+    End,
+    /// A job is done.
+    Outcome(Outcome),
+    /// What became of forwarded frames.
+    Settled(Settled),
+    /// The reply with kept messages has left for the socket.
+    Sent,
+    /// The connection is dead. What was received before is still shown.
+    HangUp,
+    /// The connection is gone.
+    Closed,
+}
+
+/// Forwarded frames of which it is known, or not yet, what became of them.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Settled {
+    /// How many frames.
+    pub frames: usize,
+    /// Their length in all.
+    pub bytes: usize,
+    /// How many of them could neither be delivered nor kept for some recipient.
+    pub failed: usize,
+}
+
+/// What a session wants done, in this order.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Effect<'f> {
+    /// Send this to the client.
+    Reply(Cow<'static, str>),
+    /// Send this to the client and report [`Input::Sent`] when it has left.
+    ReplyAndReport(String),
+    /// Forward a frame to one user; [`Input::Settled`] tells what became of it.
+    Deliver { to: UserId, text: Cow<'f, str> },
+    /// Forward a frame to all of these but one; settled as one frame.
+    DeliverAll { to: Arc<[UserId]>, except: UserId, text: Cow<'f, str> },
+    /// Have a job done; its [`Outcome`] comes as an input.
+    Submit(Job),
+    /// From now on messages for this user go to this connection.
+    Attach(UserId),
+    /// They no longer do.
+    Detach(UserId),
+    /// The messages kept for this user may be fetched by another connection.
+    ReleaseMailbox(UserId),
+}
+
+/// Effects in the order in which they are to be carried out.
+pub type Effects<'f> = SmallVec<[Effect<'f>; 4]>;
+
+/// Blocking work that a session wants done.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Job {
+    /// Is this the password of `user`? `None` is nobody, which must take as long to find out.
+    CheckPassword { user: Option<UserId>, password: String },
+    /// Make an account.
+    Register { name: String, password: String },
+    /// Make two users friends.
+    AddFriends { a: UserId, b: UserId },
+    /// Take one from a user's list.
+    RemoveFriend { user: UserId, friend: UserId },
+    /// List friends and groups.
+    Contacts { user: UserId },
+    /// Who is in a group?
+    Members { group: GroupId },
+    /// Become a member.
+    JoinGroup { user: UserId, group: GroupId, asked: protocol::Id },
+    /// List a user's groups.
+    GroupsOf { user: UserId },
+    /// Make a group.
+    CreateGroup { owner: UserId, name: String, description: String },
+    /// Find groups.
+    GroupsNamed { name: String },
+    /// Find users and groups.
+    Search { keyword: String },
+    /// Get kept messages, as many as one reply holds. The user's mailbox is claimed until it is released.
+    Fetch { user: UserId },
+    /// Delete kept messages.
+    Delete { user: UserId, ids: Vec<MessageId> },
+}
+
+/// What became of a [`Job`].
+#[derive(Debug)]
+pub enum Outcome {
+    /// Of [`Job::CheckPassword`].
+    Password(bool),
+    /// Of [`Job::AddFriends`]; `None` if one of them does not exist.
+    Friends(Option<FriendNames>),
+    /// Of [`Job::Members`], ascending; none for an unknown group.
+    Members(Arc<[UserId]>),
+    /// Of [`Job::Fetch`].
+    Messages { reply: String, ids: Vec<MessageId> },
+    /// Of [`Job::Delete`].
+    Deleted,
+    /// Of every other job: the answer.
+    Reply(Cow<'static, str>),
+    /// Of any job: it could not be done, and this is the answer.
+    Refused(&'static str),
+}
+
+/// What is known without asking the store.
+pub trait Known {
+    /// The members of a group, ascending, if they are known.
+    fn members(&self, group: GroupId) -> Option<Arc<[UserId]>>;
+
+    /// Whether this was found to be the user's password not long ago.
+    fn recognises(&self, user: UserId, password: &str) -> bool;
+}
+
+impl Session {
+    /// A client that has just connected.
+    pub fn new(auth: Auth) -> Session {
+        let (users, phase, unsettled) = (SmallVec::new(), Phase::Ready, Settled::default());
+        Session { auth, users, phase, unsettled, hung_up: false, found: None }
+    }
+
+    /// Takes one input. [`Flow::Later`] means that nothing was done about it, and it is to come again after the next
+    /// outcome, settlement or [`Input::Sent`].
+    pub fn on<'f>(&mut self, input: Input<'f>, known: &dyn Known, effects: &mut Effects<'f>) -> Flow {
+        let flow = match input {
+            Input::Frame(_) | Input::Garbage | Input::Oversize | Input::End if !self.is_ready() => Flow::Later,
+            Input::Frame(frame) => match Request::parse(frame) {
+                Ok(request) => self.on_request(request, known, effects),
+                Err(BadRequest) => self.reply(protocol::BAD_REQUEST, effects),
+            },
+            Input::Garbage => self.reply(protocol::BAD_REQUEST, effects),
+            Input::Oversize => self.reply(protocol::TOO_LONG, effects),
+            Input::End => self.on_end(effects),
+            Input::Outcome(outcome) => self.on_outcome(outcome, effects),
+            Input::Settled(settled) => self.on_settled(settled, effects),
+            Input::Sent => self.on_sent(effects),
+            Input::HangUp => self.on_hang_up(effects),
+            Input::Closed => self.on_closed(effects),
+        };
+        self.check_invariants();
+        flow
+    }
+
+    /// Whether a frame may be looked at: nothing is pending that it must wait for, and not too much is on its way.
+    fn is_ready(&self) -> bool {
+        let Settled { frames, bytes, failed } = self.unsettled;
+        matches!(self.phase, Phase::Ready) && failed == 0 && frames < UNSETTLED_MAX && bytes < UNSETTLED_BYTES_MAX
+    }
+
+    fn on_request<'f>(&mut self, request: Request<'f>, known: &dyn Known, effects: &mut Effects<'f>) -> Flow {
+        match request {
+            Request::Chat { from, to, text } => self.chat(from, to, text, effects),
+            Request::OldChat { from, to, text } => self.old_chat(from, to, text, effects),
+            Request::GroupChat { from, group, text } => self.group_chat(from, group, text, known, effects),
+            // Everything else is answered, so everything before it must be settled.
+            _ if self.unsettled.frames > 0 => Flow::Later,
+            Request::Login { user, password } => self.login(user, password, known, effects),
+            Request::Register { name, password } => self.register(name, password, effects),
+            Request::Logout { user } => self.logout(user, effects),
+            Request::AddFriend { a, b } => self.add_friend(a, b, effects),
+            Request::DeleteFriend { user, friend } => self.delete_friend(user, friend, effects),
+            Request::Contacts { user } => self.contacts(user, effects),
+            Request::JoinGroup { user, group } => self.join_group(user, group, effects),
+            Request::GroupsOf { user } => self.groups_of(user, effects),
+            Request::CreateGroup { user, name, description } => self.create_group(user, name, description, effects),
+            Request::GroupsNamed { name } => self.groups_named(name, effects),
+            Request::FetchMessages { user } => self.fetch(user, effects),
+            Request::Search { keyword } => self.search(keyword, effects),
+            Request::Fixed(reply) => self.reply(reply, effects),
+        }
+    }
+
+    fn on_outcome(&mut self, outcome: Outcome, effects: &mut Effects<'_>) -> Flow {
+        let Phase::Waiting(awaited) = std::mem::replace(&mut self.phase, Phase::Ready) else {
+            unreachable!("an outcome comes to a session that waits for it")
+        };
+        match (awaited, outcome) {
+            (Awaited::Password(user), Outcome::Password(right)) => self.password_checked(user, right, effects),
+            (Awaited::Friends { a, b }, Outcome::Friends(names)) => self.friends_added(a, b, names, effects),
+            (Awaited::Members(group), Outcome::Members(members)) => self.found = Some(Found::Members(group, members)),
+            (Awaited::Members(_), Outcome::Refused(reply)) => self.found = Some(Found::Refusal(reply)),
+            (Awaited::Messages(user), Outcome::Messages { reply, ids }) => self.fetched(user, reply, ids, effects),
+            (Awaited::Messages(user), Outcome::Refused(reply)) => self.not_fetched(user, reply, effects),
+            // When they could not be deleted, the next fetch returns them again, and this client got its answer.
+            (Awaited::Deletion(user), Outcome::Deleted | Outcome::Refused(_)) => self.deleted(user, effects),
+            (Awaited::Reply, Outcome::Reply(reply)) => effects.push(Effect::Reply(reply)),
+            (Awaited::Password(_) | Awaited::Friends { .. } | Awaited::Reply, Outcome::Refused(reply)) => {
+                effects.push(Effect::Reply(reply.into()));
+            }
+            (awaited, outcome) => unreachable!("{awaited:?} has the outcome {outcome:?}"),
+        }
+        Flow::Taken
+    }
+
+    fn on_settled(&mut self, settled: Settled, effects: &mut Effects<'_>) -> Flow {
+        self.unsettled.frames -= settled.frames;
+        self.unsettled.bytes -= settled.bytes;
+        self.unsettled.failed += settled.failed;
+        if self.unsettled.frames > 0 {
+            return Flow::Taken;
+        }
+        let failed = std::mem::take(&mut self.unsettled.failed);
+        match std::mem::replace(&mut self.phase, Phase::Ready) {
+            // Its own push is all that was on its way.
+            Phase::Settling { reply } if failed == 0 => effects.push(Effect::Reply(reply.into())),
+            Phase::Settling { .. } => effects.push(Effect::Reply(protocol::NOT_KEPT.into())),
+            phase => {
+                self.phase = phase;
+                effects.extend((0..failed).map(|_| Effect::Reply(protocol::NOT_KEPT.into())));
+            }
+        }
+        Flow::Taken
+    }
+
+    fn on_end(&mut self, effects: &mut Effects<'_>) -> Flow {
+        if self.unsettled.frames > 0 {
+            return Flow::Later;
+        }
+        self.detach_all(effects);
+        self.phase = Phase::Ended;
+        Flow::Taken
+    }
+
+    /// Messages for its users go elsewhere at once; its rights stay, because what it sent before is still shown.
+    fn on_hang_up(&mut self, effects: &mut Effects<'_>) -> Flow {
+        self.hung_up = true;
+        effects.extend(self.users.iter().map(|user| Effect::Detach(*user)));
+        if let Phase::Sending { user, .. } = self.phase {
+            effects.push(Effect::ReleaseMailbox(user));
+            self.phase = Phase::Ready;
+        }
+        Flow::Taken
+    }
+
+    fn on_closed(&mut self, effects: &mut Effects<'_>) -> Flow {
+        self.detach_all(effects);
+        match std::mem::replace(&mut self.phase, Phase::Ended) {
+            Phase::Sending { user, .. } | Phase::Waiting(Awaited::Deletion(user) | Awaited::Messages(user)) => {
+                effects.push(Effect::ReleaseMailbox(user));
+            }
+            Phase::Ready | Phase::Waiting(_) | Phase::Settling { .. } | Phase::Ended => {}
+        }
+        Flow::Taken
+    }
+
+    fn detach_all(&mut self, effects: &mut Effects<'_>) {
+        effects.extend(self.users.drain(..).map(Effect::Detach));
+    }
+
+    /// Answers at once, or not yet if something before is not settled.
+    pub(crate) fn reply(&mut self, reply: impl Into<Cow<'static, str>>, effects: &mut Effects<'_>) -> Flow {
+        if self.unsettled.frames > 0 {
+            return Flow::Later;
+        }
+        effects.push(Effect::Reply(reply.into()));
+        Flow::Taken
+    }
+
+    /// Has a job done for the request that is being looked at.
+    pub(crate) fn submit(&mut self, job: Job, awaited: Awaited, effects: &mut Effects<'_>) -> Flow {
+        effects.push(Effect::Submit(job));
+        self.phase = Phase::Waiting(awaited);
+        Flow::Taken
+    }
+
+    /// Counts a frame that is on its way.
+    pub(crate) fn count_unsettled(&mut self, bytes: usize) {
+        self.unsettled.frames += 1;
+        self.unsettled.bytes += bytes;
+    }
+
+    pub(crate) fn is_compat(&self) -> bool {
+        self.auth == Auth::Compat
+    }
+
+    pub(crate) fn is_logged_in(&self) -> bool {
+        !self.users.is_empty()
+    }
+
+    /// Whether it is logged in as the user with this id, among others perhaps.
+    pub(crate) fn is(&self, id: protocol::Id) -> bool {
+        id.user().is_some_and(|user| self.users.contains(&user))
+    }
+
+    /// Whether it may ask things that need any login.
+    pub(crate) fn may_ask(&self) -> Result<(), &'static str> {
+        if self.is_compat() || self.is_logged_in() { Ok(()) } else { Err(protocol::LOGIN_FIRST) }
+    }
+
+    /// Whether it may act as the user with this id.
+    pub(crate) fn may_act_as(&self, id: protocol::Id) -> Result<(), &'static str> {
+        self.may_ask()?;
+        if self.is_compat() || self.is(id) { Ok(()) } else { Err(protocol::NOT_YOU) }
+    }
+
+    pub(crate) fn add_user(&mut self, user: UserId) {
+        self.users.retain(|other| *other != user);
+        self.users.push(user);
+    }
+
+    pub(crate) fn remove_user(&mut self, user: UserId) {
+        self.users.retain(|other| *other != user);
+    }
+
+    pub(crate) fn users(&self) -> usize {
+        self.users.len()
+    }
+
+    fn check_invariants(&self) {
+        if cfg!(debug_assertions) {
+            let Settled { frames, bytes, failed } = self.unsettled;
+            assert!(frames > 0 || (bytes, failed) == (0, 0), "nothing on its way, nothing to tell of it");
+            let settling = matches!(self.phase, Phase::Settling { .. });
+            assert!(!settling || frames > 0, "a reply waits for something");
+        }
+    }
+}
+
+/// Frames of one client that may be on their way before it is read no further.
+const UNSETTLED_MAX: usize = 4096;
+/// The same in bytes.
+const UNSETTLED_BYTES_MAX: usize = 1024 * 1024;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,442 @@
+//! The state machine by table: what goes in, what must come out.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::protocol::{ACK, BAD_REQUEST, BUSY, LOGIN_FIRST, NO_METHOD, NOT_A_MEMBER, NOT_KEPT, NOT_YOU, WRONG_LOGIN};
+
+/// Knows the members of group 1 (users 1 and 2) and the password "known" of user 1.
+struct Facts;
+
+impl Known for Facts {
+    fn members(&self, group: GroupId) -> Option<Arc<[UserId]>> {
+        (group == GroupId(1)).then(|| [UserId(1), UserId(2)].into())
+    }
+
+    fn recognises(&self, user: UserId, password: &str) -> bool {
+        (user, password) == (UserId(1), "known")
+    }
+}
+
+struct Tester {
+    session: Session,
+}
+
+impl Tester {
+    fn new(auth: Auth) -> Tester {
+        Tester { session: Session::new(auth) }
+    }
+
+    /// A session that is logged in as user 1.
+    fn logged_in() -> Tester {
+        let mut tester = Tester::new(Auth::Strict);
+        let login = r#"{"msgType":1,"USERID":1,"password":"known"}"#;
+        assert_eq!(tester.frame(login), [Effect::Reply(ACK.into()), Effect::Attach(UserId(1))]);
+        tester
+    }
+
+    /// What follows from an input that must be taken.
+    fn on(&mut self, input: Input<'static>) -> Vec<Effect<'static>> {
+        let mut effects = Effects::new();
+        assert_eq!(self.session.on(input, &Facts, &mut effects), Flow::Taken);
+        effects.into_vec()
+    }
+
+    fn frame(&mut self, frame: &'static str) -> Vec<Effect<'static>> {
+        self.on(Input::Frame(frame.as_bytes()))
+    }
+
+    fn outcome(&mut self, outcome: Outcome) -> Vec<Effect<'static>> {
+        self.on(Input::Outcome(outcome))
+    }
+
+    fn settled(&mut self, frames: usize, bytes: usize, failed: usize) -> Vec<Effect<'static>> {
+        self.on(Input::Settled(Settled { frames, bytes, failed }))
+    }
+
+    /// Nothing may follow from an input that must wait, but for the jobs it needs.
+    fn later(&mut self, input: Input<'static>) -> Vec<Effect<'static>> {
+        let mut effects = Effects::new();
+        assert_eq!(self.session.on(input, &Facts, &mut effects), Flow::Later);
+        effects.into_vec()
+    }
+}
+
+fn reply(text: &'static str) -> Vec<Effect<'static>> {
+    vec![Effect::Reply(text.into())]
+}
+
+const CHAT: &str = r#"{"msgType":4,"FROMID":1,"TOID":2}"#;
+const PING: &str = r#"{"msgType":200}"#;
+
+#[test]
+fn a_stranger_may_only_log_in_and_register() {
+    let cases = [
+        (r#"{"msgType":3,"USERID":1}"#, BAD_REQUEST),
+        (r#"{"msgType":4,"TOID":2}"#, LOGIN_FIRST),
+        (CHAT, LOGIN_FIRST),
+        (r#"{"msgType":4,"FROMID":"1","TOID":2}"#, BAD_REQUEST),
+        (r#"{"msgType":5,"TOID":2}"#, LOGIN_FIRST),
+        (r#"{"msgType":6,"U1":1,"U2":2}"#, LOGIN_FIRST),
+        (r#"{"msgType":7,"FROMID":1,"TOID":2}"#, LOGIN_FIRST),
+        (r#"{"msgType":8,"FROMID":1}"#, LOGIN_FIRST),
+        (r#"{"msgType":9,"FROMID":1,"GROUPID":1}"#, LOGIN_FIRST),
+        (r#"{"msgType":10,"FROMID":1,"GROUPID":1}"#, LOGIN_FIRST),
+        (r#"{"msgType":11,"FROMID":1}"#, LOGIN_FIRST),
+        (r#"{"msgType":12,"FROMID":1,"name":"g","description":""}"#, LOGIN_FIRST),
+        (r#"{"msgType":13,"name":"g"}"#, LOGIN_FIRST),
+        (r#"{"msgType":14,"FROMID":1}"#, LOGIN_FIRST),
+        (r#"{"msgType":15,"keyword":"g"}"#, LOGIN_FIRST),
+        (r#"{"msgType":100,"FROMID":1,"TOID":2}"#, NO_METHOD),
+    ];
+    let mut stranger = Tester::new(Auth::Strict);
+    for (frame, answer) in cases {
+        assert_eq!(stranger.frame(frame), reply(answer), "{frame}");
+    }
+}
+
+#[test]
+fn nobody_acts_as_another() {
+    let cases = [
+        (r#"{"msgType":3,"USERID":2}"#, BAD_REQUEST),
+        (r#"{"msgType":4,"FROMID":2,"TOID":1}"#, NOT_YOU),
+        (r#"{"msgType":4,"FROMID":4294967297,"TOID":1}"#, NOT_YOU),
+        (r#"{"msgType":5,"FROMID":2,"TOID":1}"#, NOT_YOU),
+        (r#"{"msgType":6,"U1":2,"U2":1}"#, NOT_YOU),
+        (r#"{"msgType":7,"FROMID":2,"TOID":1}"#, NOT_YOU),
+        (r#"{"msgType":8,"FROMID":2}"#, NOT_YOU),
+        (r#"{"msgType":9,"FROMID":2,"GROUPID":1}"#, NOT_YOU),
+        (r#"{"msgType":10,"FROMID":2,"GROUPID":1}"#, NOT_YOU),
+        (r#"{"msgType":11,"FROMID":2}"#, NOT_YOU),
+        (r#"{"msgType":12,"FROMID":2,"name":"g","description":""}"#, NOT_YOU),
+        (r#"{"msgType":14,"FROMID":2}"#, NOT_YOU),
+        (r#"{"msgType":100,"FROMID":2,"TOID":1}"#, NOT_YOU),
+        (r#"{"msgType":100,"FROMID":1,"TOID":"1"}"#, BAD_REQUEST),
+        (r#"{"msgType":100,"FROMID":1}"#, NO_METHOD),
+        (r#"{"msgType":100,"TOID":1}"#, NO_METHOD),
+    ];
+    let mut user = Tester::logged_in();
+    for (frame, answer) in cases {
+        assert_eq!(user.frame(frame), reply(answer), "{frame}");
+    }
+    assert_eq!(user.frame(r#"{"msgType":3,"USERID":1}"#), [Effect::Detach(UserId(1)), Effect::Reply(ACK.into())]);
+    assert_eq!(user.frame(CHAT), reply(LOGIN_FIRST));
+}
+
+#[test]
+fn the_compatible_mode_lets_anybody_ask_but_not_log_others_out() {
+    let mut stranger = Tester::new(Auth::Compat);
+    let forwarded = vec![Effect::Deliver { to: UserId(2), text: CHAT.into() }];
+    assert_eq!(stranger.frame(CHAT), forwarded);
+    assert_eq!(stranger.settled(1, CHAT.len(), 0), []);
+    assert_eq!(stranger.frame(r#"{"msgType":3,"USERID":1}"#), reply(BAD_REQUEST));
+    assert_eq!(stranger.frame(r#"{"msgType":100,"FROMID":1,"TOID":2}"#), reply(NO_METHOD));
+    let asked = vec![Effect::Submit(Job::GroupsOf { user: UserId(7) })];
+    assert_eq!(stranger.frame(r#"{"msgType":11,"FROMID":7}"#), asked);
+}
+
+#[test]
+fn what_does_not_fit_is_refused_without_asking_the_store() {
+    let long = |count| "x".repeat(count);
+    let register = |name: String, password: String| {
+        let frame = format!(r#"{{"msgType":2,"name":"{name}","password":"{password}"}}"#);
+        Tester::new(Auth::Strict).frame(frame.leak()).remove(0)
+    };
+    let refused = Effect::Reply(protocol::SERVER_ERROR.into());
+    assert_eq!(register(String::new(), long(1)), refused);
+    assert_eq!(register(long(51), long(1)), refused);
+    assert_eq!(register("界".repeat(51), long(1)), refused);
+    assert_eq!(register(long(1), long(57)), refused);
+    assert!(matches!(register("界".repeat(50), long(56)), Effect::Submit(Job::Register { .. })));
+    let create = |name: String, description: String| {
+        let frame = format!(r#"{{"msgType":12,"FROMID":1,"name":"{name}","description":"{description}"}}"#);
+        Tester::logged_in().frame(frame.leak()).remove(0)
+    };
+    assert_eq!(create(long(51), String::new()), refused);
+    assert_eq!(create(long(1), long(201)), refused);
+    assert!(matches!(create(long(50), long(200)), Effect::Submit(Job::CreateGroup { .. })));
+}
+
+#[test]
+fn a_login_is_answered_before_messages_can_come() {
+    let mut session = Tester::new(Auth::Strict);
+    let login = r#"{"msgType":1,"USERID":3,"password":"p"}"#;
+    let check = Job::CheckPassword { user: Some(UserId(3)), password: "p".into() };
+    assert_eq!(session.frame(login), [Effect::Submit(check.clone())]);
+    assert_eq!(session.later(Input::Frame(PING.as_bytes())), []);
+    assert_eq!(session.outcome(Outcome::Password(false)), reply(WRONG_LOGIN));
+    assert_eq!(session.frame(login), [Effect::Submit(check)]);
+    let granted = [Effect::Reply(ACK.into()), Effect::Attach(UserId(3))];
+    assert_eq!(session.outcome(Outcome::Password(true)), granted);
+    let nobody = Job::CheckPassword { user: None, password: "p".into() };
+    let out_of_range = r#"{"msgType":1,"USERID":4294967299,"password":"p"}"#;
+    assert_eq!(session.frame(out_of_range), [Effect::Submit(nobody)]);
+    assert_eq!(session.outcome(Outcome::Refused(BUSY)), reply(BUSY));
+}
+
+#[test]
+fn a_reply_waits_until_all_that_was_sent_before_is_settled() {
+    let mut session = Tester::logged_in();
+    session.frame(CHAT);
+    session.frame(CHAT);
+    for input in [Input::Frame(PING.as_bytes()), Input::Garbage, Input::Oversize, Input::End] {
+        assert_eq!(session.later(input), []);
+    }
+    assert_eq!(session.settled(1, CHAT.len(), 0), []);
+    assert_eq!(session.later(Input::Frame(PING.as_bytes())), []);
+    assert_eq!(session.frame(CHAT).len(), 1, "chat goes on");
+    assert_eq!(session.settled(2, 2 * CHAT.len(), 0), []);
+    assert_eq!(session.frame(PING), reply(ACK));
+}
+
+#[test]
+fn what_could_not_be_kept_is_answered_once_each_and_before_anything_else() {
+    let mut session = Tester::logged_in();
+    for _ in 0..3 {
+        session.frame(CHAT);
+    }
+    assert_eq!(session.settled(1, CHAT.len(), 1), []);
+    assert_eq!(session.later(Input::Frame(CHAT.as_bytes())), [], "it is read no further");
+    assert_eq!(session.settled(2, 2 * CHAT.len(), 1), [reply(NOT_KEPT), reply(NOT_KEPT)].concat());
+    assert_eq!(session.frame(PING), reply(ACK));
+}
+
+#[test]
+fn too_much_on_its_way_stops_the_reading() {
+    let mut session = Tester::logged_in();
+    for _ in 0..UNSETTLED_MAX {
+        session.frame(CHAT);
+    }
+    assert_eq!(session.later(Input::Frame(CHAT.as_bytes())), []);
+    session.settled(1, CHAT.len(), 0);
+    session.frame(CHAT);
+}
+
+#[test]
+fn a_group_frame_goes_to_the_others_when_its_sender_is_a_member() {
+    let mut session = Tester::logged_in();
+    let frame = r#"{"msgType":9,"FROMID":1,"GROUPID":1}"#;
+    let members: Arc<[UserId]> = [UserId(1), UserId(2)].into();
+    let delivered = Effect::DeliverAll { to: members, except: UserId(1), text: frame.into() };
+    assert_eq!(session.frame(frame), [delivered]);
+    session.settled(1, frame.len(), 0);
+
+    let ask = |group| vec![Effect::Submit(Job::Members { group: GroupId(group) })];
+    let unknown = r#"{"msgType":9,"FROMID":1,"GROUPID":2}"#;
+    assert_eq!(session.later(Input::Frame(unknown.as_bytes())), ask(2));
+    session.outcome(Outcome::Members([].into()));
+    assert_eq!(session.frame(unknown), [], "there is no such group");
+
+    let others = r#"{"msgType":9,"FROMID":1,"GROUPID":3}"#;
+    assert_eq!(session.later(Input::Frame(others.as_bytes())), ask(3));
+    session.outcome(Outcome::Members([UserId(2)].into()));
+    assert_eq!(session.frame(others), reply(NOT_A_MEMBER));
+
+    session.frame(CHAT);
+    assert_eq!(session.later(Input::Frame(others.as_bytes())), ask(3));
+    session.outcome(Outcome::Refused(BUSY));
+    assert_eq!(session.later(Input::Frame(others.as_bytes())), [], "the chat before is not settled");
+    session.settled(1, CHAT.len(), 0);
+    assert_eq!(session.frame(others), reply(BUSY));
+}
+
+#[test]
+fn new_friends_are_told_before_the_reply() {
+    let mut session = Tester::logged_in();
+    let frame = r#"{"msgType":6,"U1":1,"U2":2}"#;
+    let names = || Some(FriendNames { a: "ann".into(), b: "bob".into() });
+    session.frame(frame);
+    let push = protocol::new_friend(UserId(1), "ann");
+    let told = [Effect::Deliver { to: UserId(2), text: push.clone().into() }];
+    assert_eq!(session.outcome(Outcome::Friends(names())), told);
+    assert_eq!(session.later(Input::Frame(CHAT.as_bytes())), []);
+    let done = Effect::Reply(protocol::friend_added(UserId(2), "bob").into());
+    assert_eq!(session.settled(1, push.len(), 0), [done]);
+
+    session.frame(frame);
+    session.outcome(Outcome::Friends(names()));
+    assert_eq!(session.settled(1, push.len(), 1), reply(NOT_KEPT));
+
+    session.frame(frame);
+    assert!(matches!(&session.outcome(Outcome::Friends(None))[..], [Effect::Reply(text)] if text.contains("404")));
+}
+
+#[test]
+fn kept_messages_are_deleted_when_they_are_out_and_not_before() {
+    let fetch = r#"{"msgType":14,"FROMID":1}"#;
+    let (user, ids) = (UserId(1), vec![MessageId(7), MessageId(8)]);
+    let found = || Outcome::Messages { reply: "two".into(), ids: vec![MessageId(7), MessageId(8)] };
+    let mut session = Tester::logged_in();
+    assert_eq!(session.frame(fetch), [Effect::Submit(Job::Fetch { user })]);
+    assert_eq!(session.outcome(found()), [Effect::ReplyAndReport("two".into())]);
+    assert_eq!(session.later(Input::Frame(fetch.as_bytes())), []);
+    assert_eq!(session.on(Input::Sent), [Effect::Submit(Job::Delete { user, ids })]);
+    assert_eq!(session.later(Input::Frame(fetch.as_bytes())), []);
+    assert_eq!(session.outcome(Outcome::Deleted), [Effect::ReleaseMailbox(user)]);
+
+    session.frame(fetch);
+    let none = Outcome::Messages { reply: "none".into(), ids: Vec::new() };
+    assert_eq!(session.outcome(none), [Effect::ReleaseMailbox(user), Effect::Reply("none".into())]);
+
+    session.frame(fetch);
+    session.outcome(found());
+    assert_eq!(session.on(Input::HangUp), [Effect::Detach(user), Effect::ReleaseMailbox(user)]);
+    assert_eq!(session.on(Input::Sent), [], "too late to matter");
+    assert_eq!(session.on(Input::End), [Effect::Detach(user)]);
+
+    let mut session = Tester::logged_in();
+    session.frame(fetch);
+    session.on(Input::HangUp);
+    assert_eq!(session.outcome(found()).first(), Some(&Effect::ReleaseMailbox(user)), "nothing is deleted");
+}
+
+#[test]
+fn a_dead_connection_receives_nothing_but_what_it_sent_still_counts() {
+    let mut session = Tester::logged_in();
+    assert_eq!(session.on(Input::HangUp), [Effect::Detach(UserId(1))]);
+    assert_eq!(session.frame(CHAT).len(), 1);
+    assert_eq!(session.later(Input::End), []);
+    session.settled(1, CHAT.len(), 0);
+    let login = session.frame(r#"{"msgType":1,"USERID":1,"password":"known"}"#);
+    assert_eq!(login, reply(ACK), "nobody is attached to a dead connection");
+    session.on(Input::End);
+    assert_eq!(session.later(Input::Frame(CHAT.as_bytes())), [], "nothing after the end");
+}
+
+/// What a script does with a session, as a property test chooses.
+#[derive(Clone, Debug)]
+enum Act {
+    Show(&'static str),
+    SettleOne { failed: bool },
+    FinishJob { refused: bool },
+    Sent,
+    HangUp,
+}
+
+fn acts() -> impl Strategy<Value = Vec<Act>> {
+    let frames = [
+        CHAT,
+        PING,
+        r#"{"msgType":1,"USERID":1,"password":"known"}"#,
+        r#"{"msgType":1,"USERID":2,"password":"p"}"#,
+        r#"{"msgType":3,"USERID":1}"#,
+        r#"{"msgType":6,"U1":1,"U2":2}"#,
+        r#"{"msgType":9,"FROMID":1,"GROUPID":1}"#,
+        r#"{"msgType":9,"FROMID":1,"GROUPID":2}"#,
+        r#"{"msgType":11,"FROMID":1}"#,
+        r#"{"msgType":14,"FROMID":1}"#,
+        "nonsense",
+    ];
+    let act = prop_oneof![
+        6 => prop::sample::select(frames.to_vec()).prop_map(Act::Show),
+        3 => any::<bool>().prop_map(|failed| Act::SettleOne { failed }),
+        3 => any::<bool>().prop_map(|refused| Act::FinishJob { refused }),
+        1 => Just(Act::Sent),
+        1 => Just(Act::HangUp),
+    ];
+    prop::collection::vec(act, 0..60)
+}
+
+/// A world that carries effects out in its own time.
+#[derive(Default)]
+struct World {
+    on_their_way: Vec<usize>,
+    job: Option<Job>,
+    reporting: bool,
+    attached: Vec<UserId>,
+}
+
+impl World {
+    fn carry_out(&mut self, effects: Vec<Effect<'static>>) {
+        for effect in effects {
+            match effect {
+                Effect::Reply(_) => {
+                    assert!(self.on_their_way.is_empty(), "a reply left before what was sent is settled");
+                }
+                Effect::ReplyAndReport(_) => {
+                    assert!(self.on_their_way.is_empty(), "a reply left before what was sent is settled");
+                    self.reporting = true;
+                }
+                Effect::Deliver { text, .. } | Effect::DeliverAll { text, .. } => self.on_their_way.push(text.len()),
+                Effect::Submit(job) => assert!(self.job.replace(job).is_none(), "one job at a time"),
+                Effect::Attach(user) => self.attached.push(user),
+                Effect::Detach(user) => self.attached.retain(|other| *other != user),
+                Effect::ReleaseMailbox(_) => {}
+            }
+        }
+    }
+
+    fn outcome(job: Job) -> Outcome {
+        match job {
+            Job::CheckPassword { .. } => Outcome::Password(true),
+            Job::AddFriends { .. } => Outcome::Friends(Some(FriendNames { a: "a".into(), b: "b".into() })),
+            Job::Members { .. } => Outcome::Members([UserId(1), UserId(2)].into()),
+            Job::Fetch { .. } => Outcome::Messages { reply: "r".into(), ids: vec![MessageId(1)] },
+            Job::Delete { .. } => Outcome::Deleted,
+            _ => Outcome::Reply("r".into()),
+        }
+    }
+}
+
+proptest! {
+    /// In whatever order and with whatever result things are done, no reply leaves early, at most one job runs, the
+    /// session never gets stuck, and nobody stays attached.
+    #[test]
+    fn whatever_happens_the_promises_hold(acts in acts()) {
+        let mut session = Session::new(Auth::Strict);
+        let mut world = World::default();
+        let feed = |session: &mut Session, world: &mut World, input: Input<'static>| {
+            let mut effects = Effects::new();
+            let flow = session.on(input, &Facts, &mut effects);
+            world.carry_out(effects.into_vec());
+            flow
+        };
+        let settle = |world: &mut World, failed: bool| {
+            let bytes = world.on_their_way.pop()?;
+            Some(Input::Settled(Settled { frames: 1, bytes, failed: failed.into() }))
+        };
+        let mut hung_up = false;
+        for act in acts {
+            match act {
+                Act::Show(frame) => {
+                    feed(&mut session, &mut world, Input::Frame(frame.as_bytes()));
+                }
+                Act::SettleOne { failed } => {
+                    if let Some(input) = settle(&mut world, failed) {
+                        feed(&mut session, &mut world, input);
+                    }
+                }
+                Act::FinishJob { refused } => {
+                    if let Some(job) = world.job.take() {
+                        let outcome = if refused { Outcome::Refused(BUSY) } else { World::outcome(job) };
+                        feed(&mut session, &mut world, Input::Outcome(outcome));
+                    }
+                }
+                Act::Sent if std::mem::take(&mut world.reporting) => {
+                    feed(&mut session, &mut world, Input::Sent);
+                }
+                Act::HangUp if !hung_up => {
+                    hung_up = true;
+                    feed(&mut session, &mut world, Input::HangUp);
+                    prop_assert!(world.attached.is_empty());
+                }
+                Act::Sent | Act::HangUp => {}
+            }
+        }
+        // Everything comes to its end, and the session with it.
+        for _ in 0..200 {
+            if feed(&mut session, &mut world, Input::End) == Flow::Taken {
+                prop_assert!(world.attached.is_empty());
+                return Ok(());
+            }
+            if let Some(input) = settle(&mut world, false) {
+                feed(&mut session, &mut world, input);
+            } else if let Some(job) = world.job.take() {
+                feed(&mut session, &mut world, Input::Outcome(World::outcome(job)));
+            } else if std::mem::take(&mut world.reporting) && !hung_up {
+                feed(&mut session, &mut world, Input::Sent);
+            }
+        }
+        prop_assert!(false, "the session is stuck: {session:?}");
+    }
+}

@@ -1,0 +1,371 @@
+//! The command line seen from outside: what is printed where, and which exit code follows.
+
+use std::env;
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{self, Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::{Duration, Instant};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A folder of its own for one test, with `work` in it to run the server in; gone when the test is over.
+struct Sandbox(PathBuf);
+
+impl Sandbox {
+    fn new() -> Sandbox {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("raybox-cli-{}-{}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let sandbox = Sandbox(env::temp_dir().join(name));
+        fs::create_dir_all(sandbox.work()).unwrap();
+        sandbox
+    }
+
+    fn work(&self) -> PathBuf {
+        self.0.join("work")
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.work().join(name), text).unwrap();
+    }
+
+    /// All that was logged into `../logs`.
+    fn log(&self) -> String {
+        let files = fs::read_dir(self.0.join("logs")).map(|files| files.map(|file| file.unwrap().path()).collect());
+        let mut files: Vec<PathBuf> = files.unwrap_or_default();
+        files.sort();
+        files.iter().map(|file| fs::read_to_string(file).unwrap()).collect()
+    }
+
+    fn start(&self, args: &str, env: &[(&str, &str)]) -> Process {
+        let mut command = self.command(env!("CARGO_BIN_EXE_server"));
+        command.args(args.split_whitespace()).envs(env.iter().copied());
+        Process::start(command)
+    }
+
+    /// A command in the working folder, without settings from the environment of the test.
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.current_dir(self.work());
+        for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("RAYBOX_")) {
+            command.env_remove(name);
+        }
+        command
+    }
+
+    /// Starts a server that must run, and waits for its banner.
+    fn serve(&self, args: &str, env: &[(&str, &str)]) -> (Process, String) {
+        let mut process = self.start(args, env);
+        match process.stdout.recv_timeout(PATIENCE) {
+            Ok(banner) => (process, banner),
+            Err(_) => panic!("no banner, but {:?}", process.end()),
+        }
+    }
+
+    /// Starts a server that must not run. Returns the one line on stderr.
+    fn refused(&self, args: &str, env: &[(&str, &str)]) -> String {
+        let end = self.start(args, env).end();
+        assert_eq!(end.code, Some(2), "{args}: {end:?}");
+        assert_eq!(end.stdout.len(), 0, "{args}: {end:?}");
+        assert_eq!(end.stderr.len(), 1, "{args}: {end:?}");
+        end.stderr.into_iter().next().unwrap()
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A started server, killed if it is still there when the test is over.
+struct Process {
+    child: Child,
+    stdout: Receiver<String>,
+    stderr: Receiver<String>,
+}
+
+#[derive(Debug)]
+struct End {
+    code: Option<i32>,
+    stdout: Vec<String>,
+    stderr: Vec<String>,
+}
+
+impl Process {
+    fn start(mut command: Command) -> Process {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the program starts");
+        let stdout = lines(child.stdout.take().unwrap());
+        let stderr = lines(child.stderr.take().unwrap());
+        Process { child, stdout, stderr }
+    }
+
+    fn signal(&self, name: &str) {
+        let kill = format!("kill -s {name} {}", self.child.id());
+        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+    }
+
+    /// Waits for the end. The process holds both streams open until then.
+    fn end(&mut self) -> End {
+        let deadline = Instant::now() + PATIENCE;
+        let (stdout, stderr) = (self.rest(&self.stdout, deadline), self.rest(&self.stderr, deadline));
+        if Instant::now() >= deadline {
+            let _ = self.child.kill();
+            panic!("still running after {PATIENCE:?}: {stdout:?} {stderr:?}");
+        }
+        End { code: self.child.wait().unwrap().code(), stdout, stderr }
+    }
+
+    fn rest(&self, lines: &Receiver<String>, deadline: Instant) -> Vec<String> {
+        let next = || lines.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok();
+        std::iter::from_fn(next).collect()
+    }
+
+    /// Stops a running server, which must have had nothing to complain about.
+    fn stop(mut self) {
+        self.signal("TERM");
+        let end = self.end();
+        assert_eq!((end.code, end.stderr.as_slice()), (Some(0), [].as_slice()), "{end:?}");
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The lines of a stream as they come.
+fn lines(stream: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || BufReader::new(stream).lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+    receiver
+}
+
+/// The address in a banner.
+fn address(banner: &str) -> &str {
+    let address = banner.strip_prefix(concat!("raybox ", env!("CARGO_PKG_VERSION"), " listening on "));
+    address.and_then(|rest| rest.split_once(',')).unwrap_or_else(|| panic!("not a banner: {banner}")).0
+}
+
+fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "waited {PATIENCE:?} for {what}");
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn help_and_version_go_to_stdout() {
+    let sandbox = Sandbox::new();
+    for option in ["--help", "-h"] {
+        let end = sandbox.start(option, &[]).end();
+        assert_eq!((end.code, end.stderr.len()), (Some(0), 0), "{end:?}");
+        let help = end.stdout.join("\n");
+        for part in ["server IP PORT", "--idle-timeout <TIME>", "[default: 20m]", "--config <FILE>", "Examples:"] {
+            assert!(help.contains(part), "{part} is missing in {help}");
+        }
+    }
+    for option in ["--version", "-V"] {
+        let end = sandbox.start(option, &[]).end();
+        assert_eq!((end.code, end.stderr.len()), (Some(0), 0), "{end:?}");
+        assert_eq!(end.stdout, [concat!("raybox ", env!("CARGO_PKG_VERSION"))]);
+    }
+    assert!(!sandbox.0.join("logs").exists(), "nothing was started");
+}
+
+#[test]
+fn what_is_wrong_on_the_command_line_is_named() {
+    let sandbox = Sandbox::new();
+    for (args, culprits) in [
+        ("", ["missing IP and PORT", "usage: server IP PORT"]),
+        ("127.0.0.1", ["missing PORT", "usage: server IP PORT"]),
+        ("127.0.0.1 0 0", ["\"0\" is one too many", "usage: server IP PORT"]),
+        ("localhost 0", ["argument IP: \"localhost\"", "IPv4"]),
+        ("127.0.0.1 65536", ["argument PORT: \"65536\"", "0 to 65535"]),
+        ("127.0.0.1 0 --lops 2", ["option --lops", "did you mean --loops?"]),
+        ("127.0.0.1 0 --loops", ["--loops", "value is required"]),
+        ("127.0.0.1 0 --loops 257", ["option --loops: \"257\"", "auto or 1 to 256"]),
+        ("127.0.0.1 0 --frame-timeout 0", ["option --frame-timeout: \"0\"", "1ms to 24h"]),
+        ("127.0.0.1 0 --max-frame 17m", ["option --max-frame: \"17m\"", "1k to 16m"]),
+        ("127.0.0.1 0 --argon2 m=8,t=1,p=2", ["option --argon2: \"m=8,t=1,p=2\"", "m 8*p to 1048576"]),
+        ("127.0.0.1 0 --config none.cnf", ["none.cnf", "No such file"]),
+    ] {
+        let line = sandbox.refused(args, &[]);
+        assert!(line.starts_with("server: ") && culprits.iter().all(|culprit| line.contains(culprit)), "{line}");
+    }
+}
+
+#[test]
+fn what_is_wrong_in_the_environment_is_named() {
+    let sandbox = Sandbox::new();
+    let line = sandbox.refused("127.0.0.1 0", &[("RAYBOX_LOPS", "2")]);
+    assert_eq!(line, "server: environment variable RAYBOX_LOPS is unknown, did you mean RAYBOX_LOOPS?");
+    let line = sandbox.refused("127.0.0.1 0", &[("RAYBOX_LOG_LEVEL", "loud")]);
+    assert!(
+        line.contains("environment variable RAYBOX_LOG_LEVEL: \"loud\"") && line.contains("trace or off"),
+        "{line}"
+    );
+}
+
+#[test]
+fn what_is_wrong_in_the_file_is_named() {
+    let sandbox = Sandbox::new();
+    for (text, culprits) in [
+        ("# a comment\nlops=2\n", ["server.cnf, line 2: key lops", "did you mean loops?"]),
+        ("\n\nworkers = none", ["server.cnf, line 3: key workers: \"none\"", "1 to 1024"]),
+        ("workers 3", ["server.cnf, line 1", "key=value"]),
+        ("workers=3\nworkers=4", ["server.cnf, line 2: key workers", "line 1"]),
+    ] {
+        sandbox.write("server.cnf", text);
+        let line = sandbox.refused("127.0.0.1 0", &[]);
+        assert!(culprits.iter().all(|culprit| line.contains(culprit)), "{line}");
+    }
+    sandbox.write("mine.cnf", "auth=lax");
+    let line = sandbox.refused("127.0.0.1 0 --config mine.cnf", &[]);
+    assert!(line.contains("mine.cnf, line 1: key auth: \"lax\" is not allowed, use strict or compat"), "{line}");
+}
+
+#[test]
+fn a_file_for_mysql_or_redis_is_refused() {
+    for name in ["mysql.cnf", "redis.cnf"] {
+        let sandbox = Sandbox::new();
+        sandbox.write(name, "ip=127.0.0.1\n");
+        let line = sandbox.refused("127.0.0.1 0", &[]);
+        assert!(line.starts_with(&format!("server: {name} is in this folder")) && line.contains("move"), "{line}");
+    }
+}
+
+#[test]
+fn the_option_goes_before_the_environment_before_the_file_before_the_default() {
+    let sandbox = Sandbox::new();
+    let auth = |args: &str, env: &[_]| {
+        let (process, banner) = sandbox.serve(&format!("127.0.0.1 0 {args}"), env);
+        process.stop();
+        banner.split_once(", auth ").unwrap().1.split(',').next().unwrap().to_owned()
+    };
+    assert_eq!(auth("", &[]), "strict");
+    sandbox.write("server.cnf", "auth = compat");
+    assert_eq!(auth("", &[]), "compat");
+    assert_eq!(auth("", &[("RAYBOX_AUTH", "strict")]), "strict");
+    assert_eq!(auth("--auth compat", &[("RAYBOX_AUTH", "strict")]), "compat");
+    sandbox.write("server.cnf", "auth = strict");
+    assert_eq!(auth("", &[("RAYBOX_AUTH", "compat")]), "compat");
+}
+
+#[test]
+fn a_server_says_what_it_is_and_stops_when_told() {
+    for signal in ["TERM", "INT"] {
+        let sandbox = Sandbox::new();
+        let (mut process, banner) = sandbox.serve("127.0.0.1 0 --loops 3", &[]);
+        let address = address(&banner).to_owned();
+        assert!(address.starts_with("127.0.0.1:") && !address.ends_with(":0"), "{banner}");
+        assert!(
+            banner.contains(", store SQLite ") && banner.contains("raybox.db, bus in-process, auth strict"),
+            "{banner}"
+        );
+        assert!(banner.ends_with(", log ../logs"), "{banner}");
+        TcpStream::connect(&address).expect("it listens");
+
+        process.signal(signal);
+        let end = process.end();
+        assert_eq!((end.code, end.stdout.len(), end.stderr.len()), (Some(0), 0, 0), "{end:?}");
+        let log = sandbox.log();
+        for part in [format!("listening on {address}").as_str(), "event loops 3", "store SQLite", "bus in-process"] {
+            assert!(log.contains(part), "{part} is missing in {log}");
+        }
+        assert!(log.contains(&format!("SIG{signal}")), "{log}");
+        assert!(log.contains(" main server: stopped\n"), "{log}");
+    }
+}
+
+#[test]
+fn ipv6_addresses_stand_in_brackets() {
+    if TcpListener::bind("[::1]:0").is_err() {
+        return; // This machine has no IPv6.
+    }
+    let sandbox = Sandbox::new();
+    let (process, banner) = sandbox.serve("::1 0", &[]);
+    let address = address(&banner);
+    assert!(address.starts_with("[::1]:"), "{banner}");
+    TcpStream::connect(address).expect("it listens");
+    process.stop();
+}
+
+#[test]
+fn an_address_in_use_is_named() {
+    let (first, second) = (Sandbox::new(), Sandbox::new());
+    let (process, banner) = first.serve("127.0.0.1 0", &[]);
+    let address = address(&banner);
+    let line = second.refused(&address.replace(':', " "), &[]);
+    assert!(line.starts_with(&format!("server: cannot listen on {address}: ")), "{line}");
+    process.stop();
+}
+
+#[test]
+fn a_data_folder_that_cannot_be_used_is_named() {
+    let sandbox = Sandbox::new();
+    sandbox.write("file", "not a folder");
+    let line = sandbox.refused("127.0.0.1 0 --data file", &[]);
+    assert!(line.starts_with("server: ") && line.contains("file"), "{line}");
+}
+
+#[test]
+fn the_database_is_in_the_data_folder() {
+    let sandbox = Sandbox::new();
+    fs::create_dir(sandbox.work().join("data")).unwrap();
+    let (process, banner) = sandbox.serve("127.0.0.1 0 --data data", &[]);
+    assert!(banner.contains("data/raybox.db"), "{banner}");
+    assert!(sandbox.work().join("data/raybox.db").exists());
+    process.stop();
+}
+
+#[test]
+fn a_log_folder_is_made() {
+    let sandbox = Sandbox::new();
+    let (process, banner) = sandbox.serve("127.0.0.1 0 --log-dir a/b", &[]);
+    assert!(banner.ends_with(", log a/b"), "{banner}");
+    process.stop();
+    let files: Vec<_> = fs::read_dir(sandbox.work().join("a/b")).unwrap().map(|file| file.unwrap().path()).collect();
+    assert!(!files.is_empty() && files.iter().all(|file| is_log_name(file)), "{files:?}");
+}
+
+/// Whether it is `<year>-<month>-<day>-log.txt`.
+fn is_log_name(path: &Path) -> bool {
+    let name: String = path.file_name().unwrap().to_string_lossy().replace(|c: char| c.is_ascii_digit(), "0");
+    name == "0000-00-00-log.txt"
+}
+
+#[test]
+fn a_log_folder_that_cannot_be_made_does_not_stop_the_server() {
+    let sandbox = Sandbox::new();
+    sandbox.write("file", "not a folder");
+    let (mut process, _) = sandbox.serve("127.0.0.1 0 --log-dir file/logs", &[]);
+    process.signal("TERM");
+    let end = process.end();
+    assert_eq!(end.code, Some(0), "{end:?}");
+    assert!(end.stderr[0].starts_with("cannot write the log to file/logs/"), "{end:?}");
+    assert_eq!(end.stderr.iter().filter(|line| line.contains("cannot write")).count(), 1, "{end:?}");
+    assert!(end.stderr.iter().any(|line| line.ends_with(" main server: stopped")), "{end:?}");
+}
+
+#[test]
+fn a_closed_stdout_does_not_stop_the_server() {
+    let sandbox = Sandbox::new();
+    let pipe = sandbox.work().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let mut command = sandbox.command("sh");
+    command.args(["-c", "exec \"$0\" 127.0.0.1 0 > pipe", env!("CARGO_BIN_EXE_server")]);
+    let process = Process::start(command);
+    // The server starts when both ends are open (fifo(7)), and finds nobody there when it has a banner to write.
+    drop(fs::File::open(&pipe).unwrap());
+    wait_until("the log", || sandbox.log().contains("listening on"));
+    process.stop();
+}
