@@ -214,7 +214,7 @@ impl Session {
             },
             Input::Garbage => self.reply(protocol::BAD_REQUEST, effects),
             Input::Oversize => self.reply(protocol::TOO_LONG, effects),
-            Input::End => self.on_end(effects),
+            Input::End => self.on_end(),
             Input::Outcome(outcome) => self.on_outcome(outcome, effects),
             Input::Settled(settled) => self.on_settled(settled, effects),
             Input::Sent => self.on_sent(effects),
@@ -296,11 +296,11 @@ impl Session {
         Flow::Taken
     }
 
-    fn on_end(&mut self, effects: &mut Effects<'_>) -> Flow {
+    /// Its users stay where they are until what they were sent is written.
+    fn on_end(&mut self) -> Flow {
         if self.unsettled.frames > 0 {
             return Flow::Later;
         }
-        self.detach_all(effects);
         self.phase = Phase::Ended;
         Flow::Taken
     }
@@ -317,7 +317,7 @@ impl Session {
     }
 
     fn on_closed(&mut self, effects: &mut Effects<'_>) -> Flow {
-        self.detach_all(effects);
+        effects.extend(self.users.drain(..).map(Effect::Detach));
         match std::mem::replace(&mut self.phase, Phase::Ended) {
             Phase::Sending { user, .. } | Phase::Waiting(Awaited::Deletion(user) | Awaited::Messages(user)) => {
                 effects.push(Effect::ReleaseMailbox(user));
@@ -325,10 +325,6 @@ impl Session {
             Phase::Ready | Phase::Waiting(_) | Phase::Settling { .. } | Phase::Ended => {}
         }
         Flow::Taken
-    }
-
-    fn detach_all(&mut self, effects: &mut Effects<'_>) {
-        effects.extend(self.users.drain(..).map(Effect::Detach));
     }
 
     /// Answers at once, or not yet if something before is not settled.

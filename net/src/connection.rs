@@ -7,6 +7,7 @@ use std::time::Instant;
 use mio::net::TcpStream;
 
 use crate::codec::Decoder;
+use crate::event_loop::CloseReason;
 use crate::link::Link;
 
 /// One connection of a loop. `A` is what the application knows of it.
@@ -33,8 +34,9 @@ pub(crate) struct Connection<A, M> {
 pub(crate) enum Phase<A> {
     /// Frames go to the application.
     Open(A),
-    /// The application is done with it; what it sent is being written.
-    Draining,
+    /// No more goes to the application; what was sent to the client is being written. Until that is done the
+    /// application keeps its place, so that what it is sent meanwhile is written too.
+    Draining(Option<(A, CloseReason)>),
     /// All is written and the peer was told so; what it still sends is dropped until it closes too, because closing a
     /// socket with unread bytes makes the kernel throw away what the peer has not received (RFC 2525, 2.17).
     Lingering,

@@ -59,8 +59,8 @@ pub trait Handler {
     /// [`Incoming::End`].
     fn on_hang_up(&mut self, turn: &mut Turn<Self::Message>, link: &Arc<Link<Self::Message>>, conn: &mut Self::Conn);
 
-    /// The connection is closing; nothing more will be shown of it. What was sent to it is still being written, unless
-    /// the connection is dead.
+    /// The connection is closing, and nothing more will be shown of it. All that was sent to it is written, or it could
+    /// not be in time; what it did not take can still be asked for by [`Link::take_back`].
     fn on_close(
         &mut self,
         turn: &mut Turn<Self::Message>,
@@ -354,9 +354,9 @@ impl<H: Handler> EventLoop<H> {
         };
         match conn.phase {
             Phase::Open(_) => self.read_and_show(id, &mut scratch),
-            Phase::Draining if conn.link.is_flushed() => self.finish(id),
+            Phase::Draining(_) => self.drain_on(id),
             Phase::Lingering => self.discard(id, &mut scratch),
-            Phase::Draining | Phase::Dead => {}
+            Phase::Dead => {}
         }
         self.scratch = scratch;
     }
@@ -423,29 +423,47 @@ impl<H: Handler> EventLoop<H> {
                 conn.held = true;
                 self.handler.on_hang_up(&mut self.turn, &conn.link, app);
             }
-            Phase::Draining | Phase::Lingering => self.kill(id),
+            Phase::Draining(_) | Phase::Lingering => self.kill(id),
             Phase::Dead => {}
         }
     }
 
-    /// Takes the connection from the application; what was sent to it is still written.
+    /// Shows nothing more of the connection; what was sent to it is still written.
     fn close(&mut self, id: ConnId, reason: CloseReason) {
         let Some(conn) = self.connections.get_mut(id) else { return };
-        conn.forget_received();
-        match std::mem::replace(&mut conn.phase, Phase::Draining) {
-            Phase::Open(app) => self.handler.on_close(&mut self.turn, &conn.link, app, reason),
+        match std::mem::replace(&mut conn.phase, Phase::Dead) {
+            Phase::Open(app) => conn.phase = Phase::Draining(Some((app, reason))),
             other => {
                 conn.phase = other;
                 return;
             }
         }
+        conn.forget_received();
         conn.link.flush(&mut self.turn);
+        self.drain_on(id);
+        if self.connections.get_mut(id).is_some_and(|conn| matches!(conn.phase, Phase::Draining(_))) {
+            self.timers.set(self.turn.now() + self.settings.drain_timeout, id, Deadline::Close);
+        }
+    }
+
+    /// Goes on with a connection that is draining, if it has got there.
+    fn drain_on(&mut self, id: ConnId) {
+        let Some(conn) = self.connections.get_mut(id) else { return };
         if conn.link.is_sealed() {
             self.kill(id);
-        } else if conn.link.is_flushed() {
+            return;
+        }
+        if !conn.link.is_flushed() {
+            return;
+        }
+        if let Phase::Draining(app) = &mut conn.phase
+            && let Some((app, reason)) = app.take()
+        {
+            self.handler.on_close(&mut self.turn, &conn.link, app, reason);
+        }
+        // Another loop may have sent something in the last moment.
+        if conn.link.is_flushed() {
             self.finish(id);
-        } else {
-            self.timers.set(self.turn.now() + self.settings.drain_timeout, id, Deadline::Close);
         }
     }
 
@@ -464,9 +482,15 @@ impl<H: Handler> EventLoop<H> {
         self.timers.set(self.turn.now() + LINGER, id, Deadline::Close);
     }
 
+    /// The end, whatever is left to write.
     fn kill(&mut self, id: ConnId) {
         let Some(conn) = self.connections.get_mut(id) else { return };
-        conn.phase = Phase::Dead;
+        conn.link.seal();
+        match std::mem::replace(&mut conn.phase, Phase::Dead) {
+            Phase::Draining(Some((app, reason))) => self.handler.on_close(&mut self.turn, &conn.link, app, reason),
+            Phase::Open(_) => unreachable!("it is closed first"),
+            Phase::Draining(None) | Phase::Lingering | Phase::Dead => {}
+        }
         self.dead.push(id);
     }
 

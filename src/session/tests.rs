@@ -282,7 +282,8 @@ fn kept_messages_are_deleted_when_they_are_out_and_not_before() {
     session.outcome(found());
     assert_eq!(session.on(Input::HangUp), [Effect::Detach(user), Effect::ReleaseMailbox(user)]);
     assert_eq!(session.on(Input::Sent), [], "too late to matter");
-    assert_eq!(session.on(Input::End), [Effect::Detach(user)]);
+    assert_eq!(session.on(Input::End), []);
+    assert_eq!(session.on(Input::Closed), [Effect::Detach(user)]);
 
     let mut session = Tester::logged_in();
     session.frame(fetch);
@@ -426,6 +427,7 @@ proptest! {
         // Everything comes to its end, and the session with it.
         for _ in 0..200 {
             if feed(&mut session, &mut world, Input::End) == Flow::Taken {
+                feed(&mut session, &mut world, Input::Closed);
                 prop_assert!(world.attached.is_empty());
                 return Ok(());
             }
