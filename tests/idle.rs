@@ -1,6 +1,6 @@
 //! Thousands of clients who are logged in and silent: what each costs, and that all of it is given back.
 //!
-//! `RAYBOX_IDLE_CONNECTIONS` sets how many; above 14,000 they use two addresses of the loopback interface, since
+//! `IDLE_CONNECTIONS` sets how many, and `IDLE_USERS` how many users they are; above 14,000 they use two addresses of the loopback interface, since
 //! every connection to one address needs a port of its own.
 
 mod util;
@@ -22,16 +22,14 @@ const MEMORY_PER_CONNECTION_MAX: usize = 16 * 1024;
 
 #[test]
 fn idle_connections_are_cheap_and_leave_nothing_behind() {
-    let connections = match std::env::var("RAYBOX_IDLE_CONNECTIONS") {
-        Ok(text) => text.parse().unwrap_or_else(|_| panic!("RAYBOX_IDLE_CONNECTIONS must be a number, not {text:?}")),
-        Err(_) => CONNECTIONS,
-    };
+    let connections = number("IDLE_CONNECTIONS", CONNECTIONS);
+    let count_of_users = number("IDLE_USERS", USERS);
     let needed = connections + 200;
     raise_descriptor_limit(process::id(), needed);
     let server = TestServer::builder().host("0.0.0.0").start();
     raise_descriptor_limit(server.pid(), needed);
     let sockets_at_rest = sockets(&server);
-    let users: Vec<i64> = (0..USERS).map(|n| offline_user(&server, &name(n))).collect();
+    let users: Vec<i64> = (0..count_of_users).map(|n| offline_user(&server, &name(n))).collect();
     // One round of everything first, so that what is made once is not counted.
     for (n, id) in users.iter().enumerate() {
         connect(&server, n, n, *id);
@@ -41,7 +39,7 @@ fn idle_connections_are_cheap_and_leave_nothing_behind() {
     let before = Memory::of(&server);
 
     let mut clients: Vec<TestClient> =
-        (0..connections).map(|n| connect(&server, n, n % USERS, users[n % USERS])).collect();
+        (0..connections).map(|n| connect(&server, n, n % count_of_users, users[n % count_of_users])).collect();
     let after = Memory::of(&server);
     let per_connection = |before: usize, after: usize| after.saturating_sub(before) / connections.max(1);
     let resident = per_connection(before.resident, after.resident);
@@ -53,7 +51,7 @@ fn idle_connections_are_cheap_and_leave_nothing_behind() {
 
     // They are all still there, and the newest of each user receives.
     let (first, last) = (0, connections - 1);
-    let to = users[last % USERS];
+    let to = users[last % count_of_users];
     clients[first].send(&chat(users[first], to, "awake?"));
     clients[first].barrier();
     assert_eq!(clients[last].recv_pushes().len(), 1);
@@ -74,6 +72,13 @@ fn connect(server: &TestServer, n: usize, user: usize, id: i64) -> TestClient {
     client.set_patience(LONG_PATIENCE);
     client.login(id, &password(&name(user)));
     client
+}
+
+fn number(variable: &str, default: usize) -> usize {
+    match std::env::var(variable) {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{variable} must be a number, not {text:?}")),
+        Err(_) => default,
+    }
 }
 
 fn name(user: usize) -> String {

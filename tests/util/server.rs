@@ -125,6 +125,10 @@ impl Builder {
         for (key, value) in &self.options {
             command.arg(format!("--{key}")).arg(value);
         }
+        // The settings of whoever runs the tests are not meant.
+        for (variable, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("RAYBOX_")) {
+            command.env_remove(variable);
+        }
         command.current_dir(folder).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
