@@ -138,28 +138,33 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(30);
 
-    /// Starts one of the ignored tests below in a process of its own.
+    /// Starts a test again in a process of its own, where [`is_child`] is true.
     fn child(test: &str) -> Child {
         Command::new(env::current_exe().unwrap())
-            .args(["--ignored", "--exact", "--nocapture", test])
+            .args(["--exact", "--nocapture", test])
+            .env(CHILD, "1")
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap()
     }
 
-    #[test]
-    #[ignore = "dies; run in a process of its own by the test below"]
-    fn child_with_a_panic_in_a_loop() {
-        log_panics();
-        let _ = thread::Builder::new().name("worker-0".to_owned()).spawn(|| panic!("only one job")).unwrap().join();
-        let _ = thread::Builder::new().name("loop-0".to_owned()).spawn(|| panic!("no {}", "way")).unwrap().join();
-        unreachable!("the process has ended");
+    fn is_child() -> bool {
+        env::var_os(CHILD).is_some()
     }
+
+    const CHILD: &str = "TEST_IS_CHILD";
 
     #[test]
     fn a_panic_in_a_loop_ends_the_process() {
-        let output = child("tests::child_with_a_panic_in_a_loop").wait_with_output().unwrap();
+        if is_child() {
+            log_panics();
+            let start = |name: &str, work: fn()| thread::Builder::new().name(name.to_owned()).spawn(work).unwrap();
+            let _ = start("worker-0", || panic!("only one job")).join();
+            let _ = start("loop-0", || panic!("no {}", "way")).join();
+            unreachable!("the process has ended");
+        }
+        let output = child("tests::a_panic_in_a_loop_ends_the_process").wait_with_output().unwrap();
         assert_eq!(output.status.signal(), Some(signal_hook::consts::SIGABRT));
         let stderr = String::from_utf8(output.stderr).unwrap();
         let lines: Vec<&str> = stderr.lines().filter(|line| line.starts_with("server: ")).collect();
@@ -171,17 +176,15 @@ mod tests {
     }
 
     #[test]
-    #[ignore = "waits for signals; run in a process of its own by the test below"]
-    fn child_that_never_finishes_its_work() {
-        stop_on_signals(|| println!("child: stopping")).unwrap();
-        println!("child: ready");
-        thread::park_timeout(PATIENCE);
-    }
-
-    #[test]
     fn a_second_signal_ends_the_process_at_once() {
+        if is_child() {
+            stop_on_signals(|| println!("child: stopping")).unwrap();
+            println!("child: ready");
+            thread::park_timeout(PATIENCE);
+            return;
+        }
         for (signal, code) in [("INT", 130), ("TERM", 143)] {
-            let mut child = child("tests::child_that_never_finishes_its_work");
+            let mut child = child("tests::a_second_signal_ends_the_process_at_once");
             let (lines, seen) = mpsc::channel();
             let stdout = BufReader::new(child.stdout.take().unwrap());
             thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| lines.send(line)));

@@ -8,9 +8,9 @@
 //! ```
 //!
 //! The decoder finds where an object ends by counting braces outside of strings; it does not judge what is inside.
-//! What is no object is garbage: it ends before a `{` (but those in an array or a string are part of it), with a newline
-//! or where the received data ends. A started
-//! object that can no longer become JSON is garbage too, up to the next newline or where the received data ends.
+//! What is no object is garbage: it ends before a `{`, unless that is part of an array or a string, with a newline or
+//! where the received data ends. A started object that can no longer become JSON is garbage too, up to the next newline
+//! or where the received data ends.
 //!
 //! The decoder keeps no bytes. It looks at the received ones that were not consumed, says what is at their front, and
 //! remembers how far it has looked, so that each byte of a frame is looked at once however it is cut into segments.
