@@ -200,14 +200,14 @@ impl<M> Link<M> {
         }
     }
 
-    /// The end: returns what was to be given back and was not asked for.
+    /// The end: returns what was to be given back and was not asked for. Refusing and giving back are one step, or a
+    /// frame accepted between them would be lost.
     pub(crate) fn close(&self) -> Vec<(u32, Box<[u8]>)> {
-        self.seal();
-        let left = self.take_back_where(|_| true);
         let mut side = self.side.lock();
         side.state = State::Closed;
-        side.output = None;
-        left
+        let left = side.output.take();
+        drop(side);
+        left.map_or_else(Vec::new, |mut output| output.take_back(|_| true, true))
     }
 
     /// Posts a message for this connection to its loop; it comes to [`Handler::on_message`](crate::Handler::on_message).
