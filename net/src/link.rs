@@ -18,7 +18,8 @@ use crate::loop_handle::{Letter, LoopHandle};
 use crate::output::{BufferPool, Fate, Output, Written};
 use crate::slots::ConnId;
 
-/// The shared part of a connection. It outlives the connection: a closed link refuses everything.
+/// The shared part of a connection. It outlives the connection: a closed link refuses everything. It keeps the
+/// connection's descriptor, so it should not be kept for long after [`Handler::on_close`](crate::Handler::on_close).
 pub struct Link<M> {
     pub(crate) id: ConnId,
     pub(crate) stream: TcpStream,
@@ -207,6 +208,12 @@ impl<M> Link<M> {
         side.state = State::Closed;
         let left = side.output.take();
         drop(side);
+        // Whoever still has the link keeps the descriptor open: the peer would not hear of the end.
+        if let Err(error) = self.stream.shutdown(Shutdown::Both)
+            && error.kind() != ErrorKind::NotConnected
+        {
+            log::debug!("cannot end a connection: {error}");
+        }
         left.map_or_else(Vec::new, |mut output| output.take_back(|_| true, true))
     }
 
