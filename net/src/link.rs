@@ -129,17 +129,19 @@ impl<M> Link<M> {
         side.scheduled = false;
         let (State::Open, Some(output)) = (side.state, &mut side.output) else { return };
         let written = output.write_to(&self.stream, side.line, &mut turn.reports);
+        side.blocked = written == Written::Blocked;
         match written {
             Written::All => turn.pool.put(side.output.take().expect("it was there")),
-            Written::Blocked => side.blocked = true,
+            Written::Blocked => {}
             Written::Broken => side.state = State::Sealed,
         }
         drop(guard);
-        if written == Written::Broken {
-            self.owner.post(Letter::HangUp(self.id));
-        }
+        // In the order in which it happened: what was written before the connection broke is still reported.
         for label in turn.reports.drain(..) {
             self.owner.post(Letter::Sent(self.id, label));
+        }
+        if written == Written::Broken {
+            self.owner.post(Letter::HangUp(self.id));
         }
     }
 
