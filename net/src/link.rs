@@ -280,6 +280,14 @@ impl<M> Turn<M> {
     }
 }
 
+/// A link that is to be written in some turn is not taken up by another: a turn that ends early, in a panic say, would
+/// silence it for ever.
+impl<M> Drop for Turn<M> {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
 impl<M> Default for Turn<M> {
     fn default() -> Turn<M> {
         Turn::new()
