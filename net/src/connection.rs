@@ -21,6 +21,8 @@ pub(crate) struct Connection<A, M> {
     consumed: usize,
     /// The application said "later" to what is at the front, or something is owed to it without new bytes.
     pub(crate) held: bool,
+    /// The application was told that nothing sent will arrive.
+    pub(crate) hung_up: bool,
     /// When bytes last came.
     pub(crate) heard: Instant,
     /// When the frame that is not whole yet was begun.
@@ -71,6 +73,7 @@ impl<A, M> Connection<A, M> {
             received: Vec::new(),
             consumed: 0,
             held: false,
+            hung_up: false,
             heard: now,
             frame_since: None,
             frame_timer_set: false,
@@ -97,6 +100,7 @@ impl<A, M> Connection<A, M> {
             }
             Err(_) => {
                 self.input = Input::Ended;
+                self.link.seal();
                 0
             }
         };

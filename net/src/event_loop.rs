@@ -56,7 +56,7 @@ pub trait Handler {
     );
 
     /// The connection is dead or was hung up: nothing sent to it will arrive. What it sent before is still shown, then
-    /// [`Incoming::End`].
+    /// [`Incoming::End`]. Called at most once.
     fn on_hang_up(&mut self, turn: &mut Turn<Self::Message>, link: &Arc<Link<Self::Message>>, conn: &mut Self::Conn);
 
     /// The connection is closing; nothing more will be shown of it. What was sent to it is still being written, unless
@@ -252,7 +252,6 @@ impl<H: Handler> EventLoop<H> {
                         conn.input = Input::Ended;
                     }
                     self.hang_up(id);
-                    self.serve(id);
                 }
                 Letter::Drain(by) => self.drain(by),
             }
@@ -375,7 +374,11 @@ impl<H: Handler> EventLoop<H> {
                 ready.push(id);
                 break;
             }
-            let (count, outcome) = match conn.read(scratch, now) {
+            let read = conn.read(scratch, now);
+            if conn.input == Input::Ended && conn.link.is_sealed() {
+                tell_hang_up(handler, turn, conn);
+            }
+            let (count, outcome) = match read {
                 Read1::Fresh(count) => {
                     let (consumed, outcome) = show(handler, turn, conn, &scratch[..count]);
                     if consumed < count {
@@ -413,18 +416,18 @@ impl<H: Handler> EventLoop<H> {
         }
     }
 
-    /// The connection can no longer be written to.
+    /// The connection can no longer be written to: shows what is owed of it, for there may be no further event.
     fn hang_up(&mut self, id: ConnId) {
-        let Some(conn) = self.connections.get_mut(id) else { return };
-        conn.link.seal();
-        match &mut conn.phase {
-            Phase::Open(app) => {
-                // There may be no further event: what is owed is shown by the next serving.
+        let EventLoop { handler, turn, connections, .. } = self;
+        let Some(conn) = connections.get_mut(id) else { return };
+        match conn.phase {
+            Phase::Open(_) if !conn.hung_up => {
+                tell_hang_up(handler, turn, conn);
                 conn.held = true;
-                self.handler.on_hang_up(&mut self.turn, &conn.link, app);
+                self.serve(id);
             }
             Phase::Draining | Phase::Lingering => self.kill(id),
-            Phase::Dead => {}
+            Phase::Open(_) | Phase::Dead => {}
         }
     }
 
@@ -488,6 +491,20 @@ impl<H: Handler> EventLoop<H> {
             }
             self.serve(id);
         }
+    }
+}
+
+/// Tells the application, once, that nothing sent to the connection will arrive.
+fn tell_hang_up<H: Handler>(
+    handler: &mut H,
+    turn: &mut Turn<H::Message>,
+    conn: &mut Connection<H::Conn, H::Message>,
+) {
+    conn.link.seal();
+    if let Phase::Open(app) = &mut conn.phase
+        && !std::mem::replace(&mut conn.hung_up, true)
+    {
+        handler.on_hang_up(turn, &conn.link, app);
     }
 }
 
