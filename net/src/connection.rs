@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use mio::net::TcpStream;
+use socket2::SockRef;
 
 use crate::codec::Decoder;
 use crate::link::Link;
@@ -51,6 +52,8 @@ pub(crate) enum Input {
     Dry,
     /// Perhaps more than was read. `to_end`: the peer is known to have closed, so it must be read up to its end.
     Flowing { to_end: bool },
+    /// What had arrived at some moment, at most so many bytes; it ends there, whatever the peer still sends.
+    Rest { bytes_max: usize },
     /// Nothing more will come.
     Ended,
 }
@@ -82,20 +85,18 @@ impl<A, M> Connection<A, M> {
 
     /// Reads once. The bytes of a connection that keeps none stay in `scratch`, so that most frames are never copied.
     pub(crate) fn read(&mut self, scratch: &mut [u8], now: Instant) -> Read1 {
-        let to_end = self.input == Input::Flowing { to_end: true };
         let count = match read_some(&self.link.stream, scratch) {
             Ok(0) => {
                 self.input = Input::Ended;
                 0
             }
             Ok(count) => {
-                // A short read has emptied the socket (epoll(7), question 9) unless its end is still to be read.
-                self.input = if count < scratch.len() && !to_end { Input::Dry } else { Input::Flowing { to_end } };
+                self.input = self.input.after_read(count, count < scratch.len());
                 self.heard = now;
                 count
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.input = Input::Dry;
+                self.input = if let Input::Rest { .. } = self.input { Input::Ended } else { Input::Dry };
                 0
             }
             Err(_) => {
@@ -109,6 +110,15 @@ impl<A, M> Connection<A, M> {
         }
         self.received.extend_from_slice(&scratch[..count]);
         Read1::Appended
+    }
+
+    /// Asks for nothing more than what has arrived up to now, which fits into the kernel's buffer: a peer that never
+    /// stops sending is read no further.
+    pub(crate) fn end_input(&mut self) {
+        if let Input::Dry | Input::Flowing { .. } = self.input {
+            let bytes_max = SockRef::from(&self.link.stream).recv_buffer_size().unwrap_or(0);
+            self.input = Input::Rest { bytes_max };
+        }
     }
 
     /// Keeps the rest of a fresh read.
@@ -158,6 +168,24 @@ impl<A, M> Connection<A, M> {
         self.forget_received();
         self.frame_since = None;
         self.held = true;
+    }
+}
+
+impl Input {
+    /// Whether there may be something to read.
+    pub(crate) fn flows(self) -> bool {
+        matches!(self, Input::Flowing { .. } | Input::Rest { .. })
+    }
+
+    fn after_read(self, count: usize, short: bool) -> Input {
+        match self {
+            Input::Rest { bytes_max } if count < bytes_max => Input::Rest { bytes_max: bytes_max - count },
+            Input::Rest { .. } | Input::Ended => Input::Ended,
+            // A short read has emptied the socket (epoll(7), question 9) unless its end is still to be read.
+            Input::Dry | Input::Flowing { to_end: false } if short => Input::Dry,
+            Input::Dry => Input::Flowing { to_end: false },
+            Input::Flowing { to_end } => Input::Flowing { to_end },
+        }
     }
 }
 

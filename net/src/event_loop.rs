@@ -220,7 +220,7 @@ impl<H: Handler> EventLoop<H> {
             let Some(conn) = self.connections.get_mut(id) else { continue };
             if event.is_readable() || event.is_read_closed() || event.is_error() {
                 let to_end = event.is_read_closed() || event.is_error();
-                if conn.input != Input::Ended {
+                if let Input::Dry | Input::Flowing { .. } = conn.input {
                     conn.input = Input::Flowing { to_end };
                 }
             }
@@ -247,12 +247,7 @@ impl<H: Handler> EventLoop<H> {
                     self.handler.on_sent(&mut self.turn, &conn.link, app, label);
                     self.serve_if_held(id);
                 }
-                Letter::HangUp(id) => {
-                    if let Some(conn) = self.connections.get_mut(id) {
-                        conn.input = Input::Ended;
-                    }
-                    self.hang_up(id);
-                }
+                Letter::HangUp(id) => self.hang_up(id),
                 Letter::Drain(by) => self.drain(by),
             }
         }
@@ -369,7 +364,7 @@ impl<H: Handler> EventLoop<H> {
             true => show_received(handler, turn, conn),
             false => Shown::All,
         };
-        while let (Shown::All, Input::Flowing { .. }) = (&shown, conn.input) {
+        while matches!(shown, Shown::All) && conn.input.flows() {
             if budget == 0 {
                 ready.push(id);
                 break;
@@ -403,7 +398,7 @@ impl<H: Handler> EventLoop<H> {
     fn discard(&mut self, id: ConnId, scratch: &mut [u8]) {
         let Some(conn) = self.connections.get_mut(id) else { return };
         let mut budget = READ_BUDGET_BYTES;
-        while let Input::Flowing { .. } = conn.input {
+        while conn.input.flows() {
             let Read1::Fresh(count) = conn.read(scratch, self.turn.now()) else { unreachable!("nothing is kept") };
             budget = budget.saturating_sub(count);
             if budget == 0 {
@@ -416,14 +411,14 @@ impl<H: Handler> EventLoop<H> {
         }
     }
 
-    /// The connection can no longer be written to: shows what is owed of it, for there may be no further event.
+    /// The connection can no longer be written to: shows what it sent before, and its end.
     fn hang_up(&mut self, id: ConnId) {
         let EventLoop { handler, turn, connections, .. } = self;
         let Some(conn) = connections.get_mut(id) else { return };
         match conn.phase {
             Phase::Open(_) if !conn.hung_up => {
+                conn.end_input();
                 tell_hang_up(handler, turn, conn);
-                conn.held = true;
                 self.serve(id);
             }
             Phase::Draining | Phase::Lingering => self.kill(id),
@@ -478,18 +473,10 @@ impl<H: Handler> EventLoop<H> {
         self.stop_by = Some(by);
         for id in self.connections.ids() {
             let Some(conn) = self.connections.get_mut(id) else { continue };
-            if !matches!(conn.phase, Phase::Open(_)) {
-                continue;
+            if let Phase::Open(_) = conn.phase {
+                conn.end_input();
+                self.serve(id);
             }
-            if conn.input == Input::Dry {
-                conn.input = Input::Flowing { to_end: false };
-            }
-            self.serve(id);
-            if let Some(conn) = self.connections.get_mut(id) {
-                conn.input = Input::Ended;
-                conn.held = true;
-            }
-            self.serve(id);
         }
     }
 }
@@ -530,7 +517,7 @@ fn show<H: Handler>(
     let Connection { phase: Phase::Open(app), link, input, decoder, frame_since, .. } = conn else {
         unreachable!("shown only while open")
     };
-    let ended = !matches!(input, Input::Flowing { .. });
+    let ended = !input.flows();
     let mut consumed = 0;
     loop {
         let rest = &bytes[consumed..];
