@@ -20,7 +20,7 @@ pub(crate) struct Connection<A, M> {
     received: Vec<u8>,
     /// How many of them, at the front, were consumed all the same.
     consumed: usize,
-    /// The application said "later" to what is at the front, or something is owed to it without new bytes.
+    /// The application said "later" to what is at the front, or it is owed garbage without new bytes.
     pub(crate) held: bool,
     /// The application was told that nothing sent will arrive.
     pub(crate) hung_up: bool,

@@ -28,7 +28,8 @@ pub trait Handler {
     fn on_open(&mut self, turn: &mut Turn<Self::Message>, link: &Arc<Link<Self::Message>>) -> Self::Conn;
 
     /// Something came from the client. What is answered with [`Flow::Later`] is shown again after the next
-    /// [`Handler::on_message`] or [`Handler::on_sent`] of this connection; until then it is not read further.
+    /// [`Handler::on_message`], [`Handler::on_sent`] or [`Handler::on_hang_up`] of this connection; until then the
+    /// connection is not read, and does not count as idle.
     fn on_incoming(
         &mut self,
         turn: &mut Turn<Self::Message>,
@@ -95,7 +96,7 @@ pub enum Incoming<'a> {
 pub enum Flow {
     /// It was dealt with: show the next.
     Taken,
-    /// Not now: show it again after the next message to this connection.
+    /// Not now: show it again after the next call for this connection, see [`Handler::on_incoming`].
     Later,
 }
 
@@ -213,7 +214,7 @@ impl<H: Handler> EventLoop<H> {
 
     fn read(&mut self, events: Events) {
         for id in std::mem::take(&mut self.ready) {
-            self.serve(id);
+            self.serve_unless_held(id);
         }
         for event in events.iter().filter(|event| event.token() != WAKE) {
             let id = conn_id(event.token());
@@ -229,7 +230,7 @@ impl<H: Handler> EventLoop<H> {
             } else if event.is_writable() {
                 conn.link.on_writable(&mut self.turn);
             }
-            self.serve(id);
+            self.serve_unless_held(id);
         }
         self.events = Some(events);
     }
@@ -259,10 +260,14 @@ impl<H: Handler> EventLoop<H> {
         while let Some((id, deadline)) = self.timers.pop(now) {
             let Some(conn) = self.connections.get_mut(id) else { continue };
             match deadline {
-                Deadline::Idle => match conn.heard + self.settings.idle_timeout {
-                    due if due > now => self.timers.set(due, id, deadline),
-                    _ => self.close(id, CloseReason::Idle),
-                },
+                Deadline::Idle => {
+                    // A held client may well have sent something since: nobody has looked.
+                    let heard = if conn.held { now } else { conn.heard };
+                    match heard + self.settings.idle_timeout {
+                        due if due > now => self.timers.set(due, id, deadline),
+                        _ => self.close(id, CloseReason::Idle),
+                    }
+                }
                 Deadline::Frame => {
                     conn.frame_timer_set = false;
                     match conn.frame_since.map(|since| since + self.settings.frame_timeout) {
@@ -331,6 +336,13 @@ impl<H: Handler> EventLoop<H> {
         };
         self.handler.on_message(&mut self.turn, link, app, message);
         self.serve_if_held(id);
+    }
+
+    /// What the application holds is not shown again because the socket has something to tell.
+    fn serve_unless_held(&mut self, id: ConnId) {
+        if self.connections.get_mut(id).is_some_and(|conn| !conn.held) {
+            self.serve(id);
+        }
     }
 
     fn serve_if_held(&mut self, id: ConnId) {
@@ -430,6 +442,7 @@ impl<H: Handler> EventLoop<H> {
     fn close(&mut self, id: ConnId, reason: CloseReason) {
         let Some(conn) = self.connections.get_mut(id) else { return };
         conn.forget_received();
+        conn.held = false;
         match std::mem::replace(&mut conn.phase, Phase::Draining) {
             Phase::Open(app) => self.handler.on_close(&mut self.turn, &conn.link, app, reason),
             other => {
@@ -475,7 +488,7 @@ impl<H: Handler> EventLoop<H> {
             let Some(conn) = self.connections.get_mut(id) else { continue };
             if let Phase::Open(_) = conn.phase {
                 conn.end_input();
-                self.serve(id);
+                self.serve_unless_held(id);
             }
         }
     }
