@@ -22,6 +22,8 @@ pub(crate) struct Connection<A, M> {
     consumed: usize,
     /// The application said "later" to what is at the front, or it is owed garbage without new bytes.
     pub(crate) held: bool,
+    /// It is to be served in the next turn.
+    pub(crate) queued: bool,
     /// The application was told that nothing sent will arrive.
     pub(crate) hung_up: bool,
     /// When bytes last came.
@@ -76,6 +78,7 @@ impl<A, M> Connection<A, M> {
             received: Vec::new(),
             consumed: 0,
             held: false,
+            queued: false,
             hung_up: false,
             heard: now,
             frame_since: None,

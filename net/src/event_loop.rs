@@ -214,7 +214,10 @@ impl<H: Handler> EventLoop<H> {
 
     fn read(&mut self, events: Events) {
         for id in std::mem::take(&mut self.ready) {
-            self.serve_unless_held(id);
+            if let Some(conn) = self.connections.get_mut(id) {
+                conn.queued = false;
+                self.serve_unless_waiting(id);
+            }
         }
         for event in events.iter().filter(|event| event.token() != WAKE) {
             let id = conn_id(event.token());
@@ -230,7 +233,7 @@ impl<H: Handler> EventLoop<H> {
             } else if event.is_writable() {
                 conn.link.on_writable(&mut self.turn);
             }
-            self.serve_unless_held(id);
+            self.serve_unless_waiting(id);
         }
         self.events = Some(events);
     }
@@ -338,9 +341,10 @@ impl<H: Handler> EventLoop<H> {
         self.serve_if_held(id);
     }
 
-    /// What the application holds is not shown again because the socket has something to tell.
-    fn serve_unless_held(&mut self, id: ConnId) {
-        if self.connections.get_mut(id).is_some_and(|conn| !conn.held) {
+    /// What the application holds is not shown again because the socket has something to tell, and a connection that
+    /// has used up its budget is served in the next turn.
+    fn serve_unless_waiting(&mut self, id: ConnId) {
+        if self.connections.get_mut(id).is_some_and(|conn| !conn.held && !conn.queued) {
             self.serve(id);
         }
     }
@@ -378,7 +382,7 @@ impl<H: Handler> EventLoop<H> {
         };
         while matches!(shown, Shown::All) && conn.input.flows() {
             if budget == 0 {
-                ready.push(id);
+                queue(ready, conn);
                 break;
             }
             let read = conn.read(scratch, now);
@@ -414,7 +418,7 @@ impl<H: Handler> EventLoop<H> {
             let Read1::Fresh(count) = conn.read(scratch, self.turn.now()) else { unreachable!("nothing is kept") };
             budget = budget.saturating_sub(count);
             if budget == 0 {
-                self.ready.push(id);
+                queue(&mut self.ready, conn);
                 return;
             }
         }
@@ -471,7 +475,7 @@ impl<H: Handler> EventLoop<H> {
         conn.phase = Phase::Lingering;
         // Whatever is known of the input, there may be bytes that were never asked for.
         conn.input = Input::Flowing { to_end: false };
-        self.ready.push(id);
+        queue(&mut self.ready, conn);
         self.timers.set(self.turn.now() + LINGER, id, Deadline::Close);
     }
 
@@ -488,9 +492,16 @@ impl<H: Handler> EventLoop<H> {
             let Some(conn) = self.connections.get_mut(id) else { continue };
             if let Phase::Open(_) = conn.phase {
                 conn.end_input();
-                self.serve_unless_held(id);
+                self.serve_unless_waiting(id);
             }
         }
+    }
+}
+
+/// Has the connection served in the next turn, which follows without sleep.
+fn queue<A, M>(ready: &mut Vec<ConnId>, conn: &mut Connection<A, M>) {
+    if !std::mem::replace(&mut conn.queued, true) {
+        ready.push(conn.link.id);
     }
 }
 
