@@ -437,8 +437,9 @@ impl<H: Handler> EventLoop<H> {
                 tell_hang_up(handler, turn, conn);
                 self.serve(id);
             }
-            Phase::Draining | Phase::Lingering => self.kill(id),
-            Phase::Open(_) | Phase::Dead => {}
+            Phase::Draining => self.kill(id),
+            // What lingers is read up to its end and then ends by itself.
+            Phase::Open(_) | Phase::Lingering | Phase::Dead => {}
         }
     }
 

@@ -194,8 +194,10 @@ impl<M> Link<M> {
         self.side.lock().output.is_none()
     }
 
-    /// Says to the peer that nothing follows.
+    /// Says to the peer that nothing follows. What is sent from now on is given back in the end: trying to write it
+    /// would break the connection before the peer has read the rest.
     pub(crate) fn finish(&self) {
+        self.seal();
         if let Err(error) = self.stream.shutdown(Shutdown::Write)
             && error.kind() != ErrorKind::NotConnected
         {
