@@ -194,6 +194,9 @@ impl<H: Handler> EventLoop<H> {
             self.bury();
             self.turn.flush();
         }
+        // The last closings may have made the application post something; it goes to on_stray.
+        self.open_letters();
+        self.turn.flush();
     }
 
     fn poll(&mut self) -> Events {
