@@ -311,6 +311,8 @@ impl<H: Handler> EventLoop<H> {
                 self.handler.on_unsent(&mut self.turn, label, frame);
             }
         }
+        let EventLoop { timers, connections, .. } = self;
+        timers.sweep(connections.len(), |id| connections.get_mut(id).is_some());
     }
 
     fn open(&mut self, stream: TcpStream, peer: SocketAddr) {
@@ -510,11 +512,7 @@ fn queue<A, M>(ready: &mut Vec<ConnId>, conn: &mut Connection<A, M>) {
 }
 
 /// Tells the application, once, that nothing sent to the connection will arrive.
-fn tell_hang_up<H: Handler>(
-    handler: &mut H,
-    turn: &mut Turn<H::Message>,
-    conn: &mut Connection<H::Conn, H::Message>,
-) {
+fn tell_hang_up<H: Handler>(handler: &mut H, turn: &mut Turn<H::Message>, conn: &mut Connection<H::Conn, H::Message>) {
     conn.link.seal();
     if let Phase::Open(app) = &mut conn.phase
         && !std::mem::replace(&mut conn.hung_up, true)
