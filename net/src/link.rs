@@ -80,7 +80,7 @@ impl<M> Link<M> {
         Link { id, stream, owner, output_bytes_max, side: Mutex::new(side) }
     }
 
-    /// The client's address, `None` once the connection is gone.
+    /// The client's address, `None` when the kernel has forgotten it, which may be long before or after the close.
     pub fn peer(&self) -> Option<SocketAddr> {
         self.stream.peer_addr().ok()
     }
