@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use mio::net::TcpStream;
+use socket2::SockRef;
 
 use crate::codec::Decoder;
 use crate::event_loop::CloseReason;
@@ -20,8 +21,12 @@ pub(crate) struct Connection<A, M> {
     received: Vec<u8>,
     /// How many of them, at the front, were consumed all the same.
     consumed: usize,
-    /// The application said "later" to what is at the front, or something is owed to it without new bytes.
+    /// The application said "later" to what is at the front, or it is owed garbage without new bytes.
     pub(crate) held: bool,
+    /// It is to be served in the next turn.
+    pub(crate) queued: bool,
+    /// The application was told that nothing sent will arrive.
+    pub(crate) hung_up: bool,
     /// When bytes last came.
     pub(crate) heard: Instant,
     /// When the frame that is not whole yet was begun.
@@ -51,6 +56,8 @@ pub(crate) enum Input {
     Dry,
     /// Perhaps more than was read. `to_end`: the peer is known to have closed, so it must be read up to its end.
     Flowing { to_end: bool },
+    /// What had arrived at some moment, at most so many bytes; it ends there, whatever the peer still sends.
+    Rest { bytes_max: usize },
     /// Nothing more will come.
     Ended,
 }
@@ -73,6 +80,8 @@ impl<A, M> Connection<A, M> {
             received: Vec::new(),
             consumed: 0,
             held: false,
+            queued: false,
+            hung_up: false,
             heard: now,
             frame_since: None,
             frame_timer_set: false,
@@ -81,24 +90,23 @@ impl<A, M> Connection<A, M> {
 
     /// Reads once. The bytes of a connection that keeps none stay in `scratch`, so that most frames are never copied.
     pub(crate) fn read(&mut self, scratch: &mut [u8], now: Instant) -> Read1 {
-        let to_end = self.input == Input::Flowing { to_end: true };
         let count = match read_some(&self.link.stream, scratch) {
             Ok(0) => {
                 self.input = Input::Ended;
                 0
             }
             Ok(count) => {
-                // A short read has emptied the socket (epoll(7), question 9) unless its end is still to be read.
-                self.input = if count < scratch.len() && !to_end { Input::Dry } else { Input::Flowing { to_end } };
+                self.input = self.input.after_read(count, count < scratch.len());
                 self.heard = now;
                 count
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.input = Input::Dry;
+                self.input = if let Input::Rest { .. } = self.input { Input::Ended } else { Input::Dry };
                 0
             }
             Err(_) => {
                 self.input = Input::Ended;
+                self.link.seal();
                 0
             }
         };
@@ -107,6 +115,15 @@ impl<A, M> Connection<A, M> {
         }
         self.received.extend_from_slice(&scratch[..count]);
         Read1::Appended
+    }
+
+    /// Asks for nothing more than what has arrived up to now, which fits into the kernel's buffer: a peer that never
+    /// stops sending is read no further.
+    pub(crate) fn end_input(&mut self) {
+        if let Input::Dry | Input::Flowing { .. } = self.input {
+            let bytes_max = SockRef::from(&self.link.stream).recv_buffer_size().unwrap_or(0);
+            self.input = Input::Rest { bytes_max };
+        }
     }
 
     /// Keeps the rest of a fresh read.
@@ -156,6 +173,24 @@ impl<A, M> Connection<A, M> {
         self.forget_received();
         self.frame_since = None;
         self.held = true;
+    }
+}
+
+impl Input {
+    /// Whether there may be something to read.
+    pub(crate) fn flows(self) -> bool {
+        matches!(self, Input::Flowing { .. } | Input::Rest { .. })
+    }
+
+    fn after_read(self, count: usize, short: bool) -> Input {
+        match self {
+            Input::Rest { bytes_max } if count < bytes_max => Input::Rest { bytes_max: bytes_max - count },
+            Input::Rest { .. } | Input::Ended => Input::Ended,
+            // A short read has emptied the socket (epoll(7), question 9) unless its end is still to be read.
+            Input::Dry | Input::Flowing { to_end: false } if short => Input::Dry,
+            Input::Dry => Input::Flowing { to_end: false },
+            Input::Flowing { to_end } => Input::Flowing { to_end },
+        }
     }
 }
 

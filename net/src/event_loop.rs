@@ -28,7 +28,8 @@ pub trait Handler {
     fn on_open(&mut self, turn: &mut Turn<Self::Message>, link: &Arc<Link<Self::Message>>) -> Self::Conn;
 
     /// Something came from the client. What is answered with [`Flow::Later`] is shown again after the next
-    /// [`Handler::on_message`] or [`Handler::on_sent`] of this connection; until then it is not read further.
+    /// [`Handler::on_message`], [`Handler::on_sent`] or [`Handler::on_hang_up`] of this connection; until then the
+    /// connection is not read, and does not count as idle.
     fn on_incoming(
         &mut self,
         turn: &mut Turn<Self::Message>,
@@ -56,7 +57,7 @@ pub trait Handler {
     );
 
     /// The connection is dead or was hung up: nothing sent to it will arrive. What it sent before is still shown, then
-    /// [`Incoming::End`].
+    /// [`Incoming::End`]. Called at most once.
     fn on_hang_up(&mut self, turn: &mut Turn<Self::Message>, link: &Arc<Link<Self::Message>>, conn: &mut Self::Conn);
 
     /// The connection is closing, and nothing more will be shown of it. All that was sent to it is written, or it could
@@ -95,7 +96,7 @@ pub enum Incoming<'a> {
 pub enum Flow {
     /// It was dealt with: show the next.
     Taken,
-    /// Not now: show it again after the next message to this connection.
+    /// Not now: show it again after the next call for this connection, see [`Handler::on_incoming`].
     Later,
 }
 
@@ -193,6 +194,9 @@ impl<H: Handler> EventLoop<H> {
             self.bury();
             self.turn.flush();
         }
+        // The last closings may have made the application post something; it goes to on_stray.
+        self.open_letters();
+        self.turn.flush();
     }
 
     fn poll(&mut self) -> Events {
@@ -213,14 +217,17 @@ impl<H: Handler> EventLoop<H> {
 
     fn read(&mut self, events: Events) {
         for id in std::mem::take(&mut self.ready) {
-            self.serve(id);
+            if let Some(conn) = self.connections.get_mut(id) {
+                conn.queued = false;
+                self.serve_unless_waiting(id);
+            }
         }
         for event in events.iter().filter(|event| event.token() != WAKE) {
             let id = conn_id(event.token());
             let Some(conn) = self.connections.get_mut(id) else { continue };
             if event.is_readable() || event.is_read_closed() || event.is_error() {
                 let to_end = event.is_read_closed() || event.is_error();
-                if conn.input != Input::Ended {
+                if let Input::Dry | Input::Flowing { .. } = conn.input {
                     conn.input = Input::Flowing { to_end };
                 }
             }
@@ -229,7 +236,7 @@ impl<H: Handler> EventLoop<H> {
             } else if event.is_writable() {
                 conn.link.on_writable(&mut self.turn);
             }
-            self.serve(id);
+            self.serve_unless_waiting(id);
         }
         self.events = Some(events);
     }
@@ -247,13 +254,7 @@ impl<H: Handler> EventLoop<H> {
                     self.handler.on_sent(&mut self.turn, &conn.link, app, label);
                     self.serve_if_held(id);
                 }
-                Letter::HangUp(id) => {
-                    if let Some(conn) = self.connections.get_mut(id) {
-                        conn.input = Input::Ended;
-                    }
-                    self.hang_up(id);
-                    self.serve(id);
-                }
+                Letter::HangUp(id) => self.hang_up(id),
                 Letter::Drain(by) => self.drain(by),
             }
         }
@@ -265,10 +266,14 @@ impl<H: Handler> EventLoop<H> {
         while let Some((id, deadline)) = self.timers.pop(now) {
             let Some(conn) = self.connections.get_mut(id) else { continue };
             match deadline {
-                Deadline::Idle => match conn.heard + self.settings.idle_timeout {
-                    due if due > now => self.timers.set(due, id, deadline),
-                    _ => self.close(id, CloseReason::Idle),
-                },
+                Deadline::Idle => {
+                    // A held client may well have sent something since: nobody has looked.
+                    let heard = if conn.held { now } else { conn.heard };
+                    match heard + self.settings.idle_timeout {
+                        due if due > now => self.timers.set(due, id, deadline),
+                        _ => self.close(id, CloseReason::Idle),
+                    }
+                }
                 Deadline::Frame => {
                     conn.frame_timer_set = false;
                     match conn.frame_since.map(|since| since + self.settings.frame_timeout) {
@@ -306,6 +311,8 @@ impl<H: Handler> EventLoop<H> {
                 self.handler.on_unsent(&mut self.turn, label, frame);
             }
         }
+        let EventLoop { timers, connections, .. } = self;
+        timers.sweep(connections.len(), |id| connections.get_mut(id).is_some());
     }
 
     fn open(&mut self, stream: TcpStream, peer: SocketAddr) {
@@ -339,6 +346,14 @@ impl<H: Handler> EventLoop<H> {
         self.serve_if_held(id);
     }
 
+    /// What the application holds is not shown again because the socket has something to tell, and a connection that
+    /// has used up its budget is served in the next turn.
+    fn serve_unless_waiting(&mut self, id: ConnId) {
+        if self.connections.get_mut(id).is_some_and(|conn| !conn.held && !conn.queued) {
+            self.serve(id);
+        }
+    }
+
     fn serve_if_held(&mut self, id: ConnId) {
         if self.connections.get_mut(id).is_some_and(|conn| conn.held) {
             self.serve(id);
@@ -370,12 +385,16 @@ impl<H: Handler> EventLoop<H> {
             true => show_received(handler, turn, conn),
             false => Shown::All,
         };
-        while let (Shown::All, Input::Flowing { .. }) = (&shown, conn.input) {
+        while matches!(shown, Shown::All) && conn.input.flows() {
             if budget == 0 {
-                ready.push(id);
+                queue(ready, conn);
                 break;
             }
-            let (count, outcome) = match conn.read(scratch, now) {
+            let read = conn.read(scratch, now);
+            if conn.input == Input::Ended && conn.link.is_sealed() {
+                tell_hang_up(handler, turn, conn);
+            }
+            let (count, outcome) = match read {
                 Read1::Fresh(count) => {
                     let (consumed, outcome) = show(handler, turn, conn, &scratch[..count]);
                     if consumed < count {
@@ -400,11 +419,11 @@ impl<H: Handler> EventLoop<H> {
     fn discard(&mut self, id: ConnId, scratch: &mut [u8]) {
         let Some(conn) = self.connections.get_mut(id) else { return };
         let mut budget = READ_BUDGET_BYTES;
-        while let Input::Flowing { .. } = conn.input {
+        while conn.input.flows() {
             let Read1::Fresh(count) = conn.read(scratch, self.turn.now()) else { unreachable!("nothing is kept") };
             budget = budget.saturating_sub(count);
             if budget == 0 {
-                self.ready.push(id);
+                queue(&mut self.ready, conn);
                 return;
             }
         }
@@ -413,18 +432,19 @@ impl<H: Handler> EventLoop<H> {
         }
     }
 
-    /// The connection can no longer be written to.
+    /// The connection can no longer be written to: shows what it sent before, and its end.
     fn hang_up(&mut self, id: ConnId) {
-        let Some(conn) = self.connections.get_mut(id) else { return };
-        conn.link.seal();
-        match &mut conn.phase {
-            Phase::Open(app) => {
-                // There may be no further event: what is owed is shown by the next serving.
-                conn.held = true;
-                self.handler.on_hang_up(&mut self.turn, &conn.link, app);
+        let EventLoop { handler, turn, connections, .. } = self;
+        let Some(conn) = connections.get_mut(id) else { return };
+        match conn.phase {
+            Phase::Open(_) if !conn.hung_up => {
+                conn.end_input();
+                tell_hang_up(handler, turn, conn);
+                self.serve(id);
             }
-            Phase::Draining(_) | Phase::Lingering => self.kill(id),
-            Phase::Dead => {}
+            Phase::Draining(_) => self.kill(id),
+            // What lingers is read up to its end and then ends by itself.
+            Phase::Open(_) | Phase::Lingering | Phase::Dead => {}
         }
     }
 
@@ -439,6 +459,7 @@ impl<H: Handler> EventLoop<H> {
             }
         }
         conn.forget_received();
+        conn.held = false;
         conn.link.flush(&mut self.turn);
         self.drain_on(id);
         if self.connections.get_mut(id).is_some_and(|conn| matches!(conn.phase, Phase::Draining(_))) {
@@ -478,7 +499,7 @@ impl<H: Handler> EventLoop<H> {
         conn.phase = Phase::Lingering;
         // Whatever is known of the input, there may be bytes that were never asked for.
         conn.input = Input::Flowing { to_end: false };
-        self.ready.push(id);
+        queue(&mut self.ready, conn);
         self.timers.set(self.turn.now() + LINGER, id, Deadline::Close);
     }
 
@@ -499,19 +520,28 @@ impl<H: Handler> EventLoop<H> {
         self.stop_by = Some(by);
         for id in self.connections.ids() {
             let Some(conn) = self.connections.get_mut(id) else { continue };
-            if !matches!(conn.phase, Phase::Open(_)) {
-                continue;
+            if let Phase::Open(_) = conn.phase {
+                conn.end_input();
+                self.serve_unless_waiting(id);
             }
-            if conn.input == Input::Dry {
-                conn.input = Input::Flowing { to_end: false };
-            }
-            self.serve(id);
-            if let Some(conn) = self.connections.get_mut(id) {
-                conn.input = Input::Ended;
-                conn.held = true;
-            }
-            self.serve(id);
         }
+    }
+}
+
+/// Has the connection served in the next turn, which follows without sleep.
+fn queue<A, M>(ready: &mut Vec<ConnId>, conn: &mut Connection<A, M>) {
+    if !std::mem::replace(&mut conn.queued, true) {
+        ready.push(conn.link.id);
+    }
+}
+
+/// Tells the application, once, that nothing sent to the connection will arrive.
+fn tell_hang_up<H: Handler>(handler: &mut H, turn: &mut Turn<H::Message>, conn: &mut Connection<H::Conn, H::Message>) {
+    conn.link.seal();
+    if let Phase::Open(app) = &mut conn.phase
+        && !std::mem::replace(&mut conn.hung_up, true)
+    {
+        handler.on_hang_up(turn, &conn.link, app);
     }
 }
 
@@ -537,7 +567,7 @@ fn show<H: Handler>(
     let Connection { phase: Phase::Open(app), link, input, decoder, frame_since, .. } = conn else {
         unreachable!("shown only while open")
     };
-    let ended = !matches!(input, Input::Flowing { .. });
+    let ended = !input.flows();
     let mut consumed = 0;
     loop {
         let rest = &bytes[consumed..];

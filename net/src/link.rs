@@ -18,7 +18,8 @@ use crate::loop_handle::{Letter, LoopHandle};
 use crate::output::{BufferPool, Fate, Output, Written};
 use crate::slots::ConnId;
 
-/// The shared part of a connection. It outlives the connection: a closed link refuses everything.
+/// The shared part of a connection. It outlives the connection: a closed link refuses everything. It keeps the
+/// connection's descriptor, so it should not be kept for long after [`Handler::on_close`](crate::Handler::on_close).
 pub struct Link<M> {
     pub(crate) id: ConnId,
     pub(crate) stream: TcpStream,
@@ -79,7 +80,7 @@ impl<M> Link<M> {
         Link { id, stream, owner, output_bytes_max, side: Mutex::new(side) }
     }
 
-    /// The client's address, `None` once the connection is gone.
+    /// The client's address, `None` when the kernel has forgotten it, which may be long before or after the close.
     pub fn peer(&self) -> Option<SocketAddr> {
         self.stream.peer_addr().ok()
     }
@@ -128,17 +129,19 @@ impl<M> Link<M> {
         side.scheduled = false;
         let (State::Open, Some(output)) = (side.state, &mut side.output) else { return };
         let written = output.write_to(&self.stream, side.line, &mut turn.reports);
+        side.blocked = written == Written::Blocked;
         match written {
             Written::All => turn.pool.put(side.output.take().expect("it was there")),
-            Written::Blocked => side.blocked = true,
+            Written::Blocked => {}
             Written::Broken => side.state = State::Sealed,
         }
         drop(guard);
-        if written == Written::Broken {
-            self.owner.post(Letter::HangUp(self.id));
-        }
+        // In the order in which it happened: what was written before the connection broke is still reported.
         for label in turn.reports.drain(..) {
             self.owner.post(Letter::Sent(self.id, label));
+        }
+        if written == Written::Broken {
+            self.owner.post(Letter::HangUp(self.id));
         }
     }
 
@@ -191,8 +194,10 @@ impl<M> Link<M> {
         self.side.lock().output.is_none()
     }
 
-    /// Says to the peer that nothing follows.
+    /// Says to the peer that nothing follows. What is sent from now on is given back in the end: trying to write it
+    /// would break the connection before the peer has read the rest.
     pub(crate) fn finish(&self) {
+        self.seal();
         if let Err(error) = self.stream.shutdown(Shutdown::Write)
             && error.kind() != ErrorKind::NotConnected
         {
@@ -200,14 +205,20 @@ impl<M> Link<M> {
         }
     }
 
-    /// The end: returns what was to be given back and was not asked for.
+    /// The end: returns what was to be given back and was not asked for. Refusing and giving back are one step, or a
+    /// frame accepted between them would be lost.
     pub(crate) fn close(&self) -> Vec<(u32, Box<[u8]>)> {
-        self.seal();
-        let left = self.take_back_where(|_| true);
         let mut side = self.side.lock();
         side.state = State::Closed;
-        side.output = None;
-        left
+        let left = side.output.take();
+        drop(side);
+        // Whoever still has the link keeps the descriptor open: the peer would not hear of the end.
+        if let Err(error) = self.stream.shutdown(Shutdown::Both)
+            && error.kind() != ErrorKind::NotConnected
+        {
+            log::debug!("cannot end a connection: {error}");
+        }
+        left.map_or_else(Vec::new, |mut output| output.take_back(|_| true, true))
     }
 
     /// Posts a message for this connection to its loop; it comes to [`Handler::on_message`](crate::Handler::on_message).
@@ -268,6 +279,14 @@ impl<M> Turn<M> {
             link.flush(self);
         }
         self.dirty = dirty;
+    }
+}
+
+/// A link that is to be written in some turn is not taken up by another: a turn that ends early, in a panic say, would
+/// silence it for ever.
+impl<M> Drop for Turn<M> {
+    fn drop(&mut self) {
+        self.flush();
     }
 }
 

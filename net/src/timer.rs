@@ -40,11 +40,24 @@ impl Timers {
         self.heap.pop().map(|Reverse((_, id, deadline))| (id, deadline))
     }
 
+    /// Forgets the deadlines of connections that are gone, if those are the most: `alive` counts the living, which
+    /// `is_alive` knows. Connections that come and go would else fill the memory for as long as the idle timeout.
+    pub(crate) fn sweep(&mut self, alive: usize, mut is_alive: impl FnMut(ConnId) -> bool) {
+        if self.heap.len() > 2 * ENTRIES_MAX * alive + SWEEP_MIN {
+            self.heap.retain(|Reverse((_, id, _))| is_alive(*id));
+        }
+    }
+
     /// How long until the next deadline; `None` if there is none.
     pub(crate) fn wait(&self, now: Instant) -> Option<Duration> {
         self.heap.peek().map(|Reverse((at, ..))| at.saturating_duration_since(now))
     }
 }
+
+/// Most entries of one connection: idle, frame, close when draining, close when lingering.
+const ENTRIES_MAX: usize = 4;
+/// Fewer are not worth a sweep.
+const SWEEP_MIN: usize = 1000;
 
 #[cfg(test)]
 mod tests {
@@ -64,5 +77,17 @@ mod tests {
         assert_eq!(timers.pop(later), Some((id(1), Deadline::Frame)));
         assert_eq!(timers.pop(later), Some((id(2), Deadline::Idle)));
         assert_eq!(timers.pop(later), None);
+    }
+
+    #[test]
+    fn connections_that_come_and_go_leave_few_deadlines() {
+        let start = Instant::now();
+        let mut timers = Timers::default();
+        for index in 0..100_000 {
+            timers.set(start, ConnId { index, generation: 0 }, Deadline::Idle);
+            timers.sweep(2, |id| id.index < 2);
+        }
+        assert!(timers.heap.len() <= 2 * ENTRIES_MAX * 2 + SWEEP_MIN);
+        assert_eq!(timers.pop(start).map(|(id, _)| id.index), Some(0), "the living keep theirs");
     }
 }

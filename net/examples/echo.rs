@@ -1,0 +1,76 @@
+//! An echo server: every frame goes back to the client that sent it.
+//!
+//! ```text
+//! $ cargo run -p net --example echo -- 127.0.0.1 7000
+//! $ nc 127.0.0.1 7000
+//! {"hello":"world"}
+//! {"hello":"world"}
+//! ```
+//!
+//! The main thread waits for Enter, one thread accepts, and on every core a loop serves its share of the connections.
+
+use std::error::Error;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use net::{Acceptor, CloseReason, Fate, Flow, Handler, Incoming, Link, ListenSettings, LoopGroup, Settings, Turn};
+
+/// Each loop has one. An echo needs to remember nothing about a client, and no thread has a message for it.
+struct Echo;
+
+impl Handler for Echo {
+    type Conn = ();
+    type Message = ();
+
+    fn on_open(&mut self, _: &mut Turn<()>, _: &Arc<Link<()>>) {}
+
+    fn on_incoming(&mut self, turn: &mut Turn<()>, link: &Arc<Link<()>>, _: &mut (), incoming: Incoming<'_>) -> Flow {
+        let reply = match incoming {
+            Incoming::Frame(frame) => frame,
+            Incoming::Garbage => br#"{"error":"not a JSON object"}"#,
+            Incoming::Oversize => br#"{"error":"too long"}"#,
+            Incoming::End => return Flow::Taken,
+        };
+        if link.send(turn, reply, Fate::Drop).is_err() {
+            // The client sends but does not read what it is sent: waiting for it would cost memory without bound.
+            link.hang_up();
+        }
+        Flow::Taken
+    }
+
+    fn on_sent(&mut self, _: &mut Turn<()>, _: &Arc<Link<()>>, _: &mut (), _: u32) {}
+    fn on_message(&mut self, _: &mut Turn<()>, _: &Arc<Link<()>>, _: &mut (), _: ()) {}
+    fn on_hang_up(&mut self, _: &mut Turn<()>, _: &Arc<Link<()>>, _: &mut ()) {}
+    fn on_close(&mut self, _: &mut Turn<()>, _: &Arc<Link<()>>, _: (), _: CloseReason) {}
+    fn on_unsent(&mut self, _: &mut Turn<()>, _: u32, _: Box<[u8]>) {}
+    fn on_stray(&mut self, _: &mut Turn<()>, _: ()) {}
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [ip, port] = arguments.as_slice() else { return Err("usage: echo IP PORT".into()) };
+    let address = SocketAddr::new(ip.parse::<IpAddr>()?, port.parse()?);
+    let settings = Settings {
+        frame_bytes_max: 64 * 1024,
+        frame_timeout: Duration::from_secs(10),
+        idle_timeout: Duration::from_secs(600),
+        output_bytes_max: 1024 * 1024,
+        drain_timeout: Duration::from_secs(5),
+    };
+    let listen = ListenSettings { backlog: 1024, user_timeout: Duration::from_secs(30) };
+
+    let acceptor = Acceptor::bind(address, listen)?;
+    let stopper = acceptor.stopper();
+    let mut loops = LoopGroup::start(thread::available_parallelism()?.get(), settings, |_| Echo)?;
+    println!("echoing on {}, Enter ends it", acceptor.local_addr()?);
+    thread::scope(|scope| {
+        scope.spawn(|| acceptor.run(|stream, peer| loops.assign(stream, peer)));
+        let ended = std::io::stdin().read_line(&mut String::new());
+        stopper.stop();
+        ended
+    })?;
+    loops.drain(Instant::now() + Duration::from_secs(5));
+    Ok(())
+}
