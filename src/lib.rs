@@ -1,4 +1,5 @@
 //! The chat server as a library.
 
+pub mod collation;
 pub mod protocol;
 pub mod store;
