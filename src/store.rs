@@ -5,6 +5,8 @@
 //!
 //! The store keeps what it is given: rights, length limits and password hashing are decided before it is asked.
 
+pub mod sqlite;
+
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;

@@ -1,0 +1,316 @@
+//! The embedded store: one SQLite file, `raybox.db`, that belongs to one server at a time.
+//!
+//! Changes go to one writer thread, which commits whatever is queued in one transaction (`writer.rs`); queries use
+//! connections of their own and never wait for the disk's writes (`readers.rs`). `open.rs` decides whether a file is
+//! ours and in order.
+//!
+//! A write is in the write-ahead log and synced before its call returns, so a killed process or a power cut loses
+//! nothing that was acknowledged.
+
+mod open;
+mod readers;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, ffi, named_params};
+
+pub use self::open::OpenError;
+use self::readers::Readers;
+use self::writer::Writer;
+use super::{FriendNames, Group, Kept, KeptMessage, Message, MessageId, Store, StoreError, User, UserState};
+use crate::collation::fold;
+use crate::protocol::{GroupId, UserId};
+
+/// A [`Store`] in a SQLite file. Dropping it finishes what is queued and leaves a single file without a log beside it.
+pub struct SqliteStore {
+    file: PathBuf,
+    // Dropped in this order: the last connection to close is the writer's, which empties the log; only then may another
+    // server have the file.
+    readers: Readers,
+    writer: Writer,
+    _lock: File,
+}
+
+impl SqliteStore {
+    /// Opens `raybox.db` in the folder `data_dir`, creating and migrating what is missing, and marks every user offline.
+    ///
+    /// # Errors
+    /// Whatever the operator has to put right; see [`OpenError`]. A file that is refused is not changed.
+    pub fn open(data_dir: &Path) -> Result<SqliteStore, OpenError> {
+        SqliteStore::open_with(data_dir, BUSY_TIMEOUT)
+    }
+
+    /// As [`SqliteStore::open`]; another program that holds the file is waited for no longer than `busy_timeout`.
+    fn open_with(data_dir: &Path, busy_timeout: Duration) -> Result<SqliteStore, OpenError> {
+        let opened = open::open(data_dir, busy_timeout)?;
+        let writer = Writer::start(opened.connection)
+            .map_err(|cause| OpenError::Failed { file: opened.file.clone(), cause: Box::new(cause) })?;
+        let readers = Readers::new(opened.file.clone(), busy_timeout);
+        Ok(SqliteStore { file: opened.file, readers, writer, _lock: opened.lock })
+    }
+}
+
+/// How long a call waits for another program, a backup say, that holds the database.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl Store for SqliteStore {
+    fn describe(&self) -> String {
+        format!("SQLite {}", self.file.display())
+    }
+
+    fn credential(&self, user: UserId) -> Result<Option<String>, StoreError> {
+        self.readers.read(move |db| {
+            db.prepare_cached("SELECT password FROM User WHERE id = :id")?
+                .query_row(named_params! {":id": user.0}, |row| row.get("password"))
+                .optional()
+        })
+    }
+
+    fn register(&self, name: &str, credential: &str) -> Result<UserId, StoreError> {
+        let (name, name_key, credential) = (name.to_owned(), fold(name), credential.to_owned());
+        let id = self.writer.write(move |db| {
+            let inserted = db
+                .prepare_cached("INSERT INTO User (name, name_key, password) VALUES (:name, :name_key, :password)")?
+                .execute(named_params! {":name": name, ":name_key": name_key, ":password": credential});
+            match inserted {
+                Ok(_) => Ok(Some(UserId(new_id(db)?))),
+                Err(error) if is_duplicate(&error) => Ok(None),
+                Err(error) => Err(error),
+            }
+        })?;
+        id.ok_or(StoreError::NameTaken)
+    }
+
+    fn replace_credential(&self, user: UserId, old: &str, new: &str) -> Result<(), StoreError> {
+        let (old, new) = (old.to_owned(), new.to_owned());
+        self.writer.write(move |db| {
+            db.prepare_cached("UPDATE User SET password = :new WHERE id = :id AND password = :old")?
+                .execute(named_params! {":new": new, ":id": user.0, ":old": old})
+                .map(drop)
+        })
+    }
+
+    fn set_states(&self, changes: &[(UserId, UserState)]) -> Result<(), StoreError> {
+        let changes = changes.to_vec();
+        self.writer.write(move |db| {
+            let mut update = db.prepare_cached("UPDATE User SET state = :state WHERE id = :id AND state <> :state")?;
+            for (user, state) in &changes {
+                update.execute(named_params! {":state": state_text(*state), ":id": user.0})?;
+            }
+            Ok(())
+        })
+    }
+
+    fn add_friends(&self, a: UserId, b: UserId) -> Result<Option<FriendNames>, StoreError> {
+        self.writer.write(move |db| {
+            let (Some(user_a), Some(user_b)) = (user_by_id(db, a)?, user_by_id(db, b)?) else { return Ok(None) };
+            let mut insert = db.prepare_cached(
+                "INSERT INTO Friend (userid, friendid) VALUES (:user, :friend) ON CONFLICT DO NOTHING",
+            )?;
+            insert.execute(named_params! {":user": a.0, ":friend": b.0})?;
+            insert.execute(named_params! {":user": b.0, ":friend": a.0})?;
+            Ok(Some(FriendNames { a: user_a.name, b: user_b.name }))
+        })
+    }
+
+    fn remove_friend(&self, from: UserId, to: UserId) -> Result<(), StoreError> {
+        self.writer.write(move |db| {
+            db.prepare_cached("DELETE FROM Friend WHERE userid = :user AND friendid = :friend")?
+                .execute(named_params! {":user": from.0, ":friend": to.0})
+                .map(drop)
+        })
+    }
+
+    fn friends(&self, user: UserId) -> Result<Vec<User>, StoreError> {
+        self.readers.read(move |db| {
+            db.prepare_cached(
+                "SELECT User.id, User.name FROM Friend JOIN User ON User.id = Friend.friendid
+                 WHERE Friend.userid = :user ORDER BY Friend.friendid",
+            )?
+            .query_map(named_params! {":user": user.0}, user_row)?
+            .collect()
+        })
+    }
+
+    fn user(&self, user: UserId) -> Result<Option<User>, StoreError> {
+        self.readers.read(move |db| user_by_id(db, user))
+    }
+
+    fn create_group(&self, owner: UserId, name: &str, description: &str) -> Result<GroupId, StoreError> {
+        let (name, name_key, description) = (name.to_owned(), fold(name), description.to_owned());
+        self.writer.write(move |db| {
+            db.prepare_cached(
+                "INSERT INTO AllGroup (groupname, name_key, groupdesc) VALUES (:name, :name_key, :description)",
+            )?
+            .execute(named_params! {":name": name, ":name_key": name_key, ":description": description})?;
+            let group = GroupId(new_id(db)?);
+            add_member(db, group, owner, "creator")?;
+            Ok(group)
+        })
+    }
+
+    fn join_group(&self, user: UserId, group: GroupId) -> Result<Option<String>, StoreError> {
+        self.writer.write(move |db| {
+            let Some(found) = group_by_id(db, group)? else { return Ok(None) };
+            add_member(db, group, user, "normal")?;
+            Ok(Some(found.name))
+        })
+    }
+
+    fn groups_of(&self, user: UserId) -> Result<Vec<Group>, StoreError> {
+        self.readers.read(move |db| {
+            db.prepare_cached(
+                "SELECT AllGroup.id, groupname, groupdesc FROM GroupUser JOIN AllGroup ON AllGroup.id = GroupUser.groupid
+                 WHERE GroupUser.userid = :user ORDER BY GroupUser.groupid",
+            )?
+            .query_map(named_params! {":user": user.0}, group_row)?
+            .collect()
+        })
+    }
+
+    fn group(&self, group: GroupId) -> Result<Option<Group>, StoreError> {
+        self.readers.read(move |db| group_by_id(db, group))
+    }
+
+    fn groups_named(&self, text: &str, limit: usize) -> Result<Vec<Group>, StoreError> {
+        let (text, limit) = (fold(text), i64::try_from(limit).unwrap_or(i64::MAX));
+        self.readers.read(move |db| {
+            // Not LIKE, which has wildcards. Folded text holds no NUL, at which some of SQLite's text functions stop.
+            db.prepare_cached(
+                "SELECT id, groupname, groupdesc FROM AllGroup WHERE instr(name_key, :text) > 0 ORDER BY id LIMIT :limit",
+            )?
+            .query_map(named_params! {":text": text, ":limit": limit}, group_row)?
+            .collect()
+        })
+    }
+
+    fn members(&self, group: GroupId) -> Result<Vec<UserId>, StoreError> {
+        self.readers.read(move |db| {
+            db.prepare_cached("SELECT userid FROM GroupUser WHERE groupid = :group ORDER BY userid")?
+                .query_map(named_params! {":group": group.0}, |row| Ok(UserId(row.get("userid")?)))?
+                .collect()
+        })
+    }
+
+    fn append(&self, messages: &[Message]) -> Result<Vec<Kept>, StoreError> {
+        let messages = messages.to_vec();
+        self.writer.write(move |db| {
+            let mut exists = db.prepare_cached("SELECT 1 FROM User WHERE id = :id")?;
+            let mut insert =
+                db.prepare_cached("INSERT INTO OfflineMessage (userid, message) VALUES (:user, :message)")?;
+            let mut keep = |message: &Message| {
+                if !exists.exists(named_params! {":id": message.to.0})? {
+                    return Ok(Kept::NoSuchUser);
+                }
+                insert.execute(named_params! {":user": message.to.0, ":message": &*message.text})?;
+                Ok(Kept::Stored)
+            };
+            messages.iter().map(&mut keep).collect()
+        })
+    }
+
+    fn fetch(&self, user: UserId, bytes_max: usize) -> Result<Vec<KeptMessage>, StoreError> {
+        self.writer.settle()?;
+        self.readers.read(move |db| {
+            let mut select =
+                db.prepare_cached("SELECT id, message FROM OfflineMessage WHERE userid = :user ORDER BY id")?;
+            let mut rows = select.query(named_params! {":user": user.0})?;
+            let (mut kept, mut bytes) = (Vec::new(), 0);
+            while let Some(row) = rows.next()? {
+                let text: String = row.get("message")?;
+                bytes += text.len();
+                if bytes > bytes_max && !kept.is_empty() {
+                    break;
+                }
+                kept.push(KeptMessage { id: MessageId(row.get("id")?), text });
+            }
+            Ok(kept)
+        })
+    }
+
+    fn delete(&self, user: UserId, ids: &[MessageId]) -> Result<(), StoreError> {
+        let ids = ids.to_vec();
+        self.writer.write(move |db| {
+            let mut delete = db.prepare_cached("DELETE FROM OfflineMessage WHERE id = :id AND userid = :user")?;
+            for id in &ids {
+                delete.execute(named_params! {":id": id.0, ":user": user.0})?;
+            }
+            Ok(())
+        })
+    }
+}
+
+fn user_by_id(db: &Connection, user: UserId) -> rusqlite::Result<Option<User>> {
+    db.prepare_cached("SELECT id, name FROM User WHERE id = :id")?
+        .query_row(named_params! {":id": user.0}, user_row)
+        .optional()
+}
+
+fn group_by_id(db: &Connection, group: GroupId) -> rusqlite::Result<Option<Group>> {
+    db.prepare_cached("SELECT id, groupname, groupdesc FROM AllGroup WHERE id = :id")?
+        .query_row(named_params! {":id": group.0}, group_row)
+        .optional()
+}
+
+fn add_member(db: &Connection, group: GroupId, user: UserId, role: &str) -> rusqlite::Result<()> {
+    db.prepare_cached(
+        "INSERT INTO GroupUser (groupid, userid, grouprole) VALUES (:group, :user, :role) ON CONFLICT DO NOTHING",
+    )?
+    .execute(named_params! {":group": group.0, ":user": user.0, ":role": role})
+    .map(drop)
+}
+
+fn user_row(row: &Row<'_>) -> rusqlite::Result<User> {
+    Ok(User { id: UserId(row.get("id")?), name: row.get("name")? })
+}
+
+fn group_row(row: &Row<'_>) -> rusqlite::Result<Group> {
+    Ok(Group { id: GroupId(row.get("id")?), name: row.get("groupname")?, description: row.get("groupdesc")? })
+}
+
+/// The id of the row inserted last; the schema keeps it within 32 bits.
+fn new_id(db: &Connection) -> rusqlite::Result<i32> {
+    let id = db.last_insert_rowid();
+    i32::try_from(id).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(0, id))
+}
+
+fn state_text(state: UserState) -> &'static str {
+    match state {
+        UserState::Online => "online",
+        UserState::Offline => "offline",
+    }
+}
+
+fn is_duplicate(error: &rusqlite::Error) -> bool {
+    error.sqlite_error().is_some_and(|cause| cause.extended_code == ffi::SQLITE_CONSTRAINT_UNIQUE)
+}
+
+/// Whether the cause is around the database rather than in the statement: the same call may work later, and whatever
+/// else was in the transaction is lost with it.
+fn is_environmental(error: &rusqlite::Error) -> bool {
+    matches!(
+        error.sqlite_error_code(),
+        Some(
+            ErrorCode::DatabaseBusy
+                | ErrorCode::DatabaseLocked
+                | ErrorCode::DiskFull
+                | ErrorCode::SystemIoFailure
+                | ErrorCode::OutOfMemory
+                | ErrorCode::CannotOpen
+                | ErrorCode::ReadOnly
+        )
+    )
+}
+
+fn store_error(error: rusqlite::Error) -> StoreError {
+    if is_environmental(&error) {
+        StoreError::Unavailable(Box::new(error))
+    } else {
+        StoreError::Failed(Box::new(error))
+    }
+}
