@@ -5,13 +5,13 @@
 //!
 //! The store keeps what it is given: rights, length limits and password hashing are decided before it is asked.
 
+pub mod sqlite;
+
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
 use crate::protocol::{GroupId, UserId};
-
-pub mod sqlite;
 
 /// What every database behind this server can do. All methods may be called from any thread but a loop.
 pub trait Store: Send + Sync + 'static {

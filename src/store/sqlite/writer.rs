@@ -1,140 +1,188 @@
-//! [`Writer`]: the one thread that writes, and its group commit.
+//! The writer: one thread that owns the only connection that changes the database.
+//!
+//! Callers queue an operation and wait. The thread takes all that is queued, runs it in one transaction, commits once
+//! and only then answers: many callers share the price of one sync (group commit), and the busier the server, the more.
 //!
 //! ```text
-//!   callers ─▶ │ op op op op │ ─▶ BEGIN, op, op, op, op, COMMIT ─▶ every caller hears its result
+//! callers ──▶ queue ──▶ BEGIN │ op │ op │ op │ COMMIT ──▶ an answer to each
 //! ```
-//! A commit waits for the disk, however much it holds. So whatever waits is written as one transaction, and nobody hears
-//! of success before that is on the disk.
+//!
+//! When an operation fails, the transaction is undone and the batch runs again without it. That is slower than a savepoint
+//! around each, but no operation is expected to fail (a name that is taken is an outcome, not a failure), and a savepoint
+//! would copy every page that changes. When the trouble is the database itself (busy, full, a failing commit), all of the
+//! batch is undone, all its callers get [`StoreError::Unavailable`], and the next batch starts afresh.
 
 use std::io;
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use rusqlite::Connection;
+use rusqlite::{Connection, TransactionBehavior};
 
-use super::store_error;
+use super::is_environmental;
 use crate::store::StoreError;
 
-/// Hands operations to the writing thread.
-#[derive(Debug)]
+/// The way to the writer thread. Dropping it lets the thread finish the queue, and waits for that.
 pub(super) struct Writer {
-    operations: Option<Sender<Box<dyn Operation>>>,
+    /// `None` only while dropping.
+    queue: Option<Sender<Job>>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// One caller's part of a transaction.
-trait Operation: Send {
-    /// Does it, inside the transaction.
-    fn run(&mut self, db: &Connection);
-
-    /// Tells the caller: its result if the transaction was committed, else why not.
-    fn finish(self: Box<Self>, committed: Result<(), &str>);
-}
-
-struct Call<T, F> {
-    work: Option<F>,
-    result: Option<Result<T, StoreError>>,
-    answer: Sender<Result<T, StoreError>>,
-}
-
 impl Writer {
-    /// Starts the thread, named `store-writer`.
-    pub(super) fn start(db: Connection) -> io::Result<Writer> {
-        let (operations, queue) = bounded(QUEUE_MAX);
-        let thread = thread::Builder::new().name("store-writer".into()).spawn(move || run(db, &queue))?;
-        Ok(Writer { operations: Some(operations), thread: Some(thread) })
+    /// Starts the thread, which closes `connection` when it ends.
+    pub(super) fn start(connection: Connection) -> io::Result<Writer> {
+        let (queue, jobs) = bounded(BATCH_MAX);
+        let thread = thread::Builder::new().name("store-writer".to_owned()).spawn(move || serve(connection, &jobs))?;
+        Ok(Writer { queue: Some(queue), thread: Some(thread) })
     }
 
-    /// Has `work` done and committed, together with what others want written. All it writes, or nothing.
-    pub(super) fn write<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        let (answer, result) = bounded(1);
-        let work = move |db: &Connection| all_or_nothing(db, work).map_err(store_error);
-        let call = Call { work: Some(work), result: None, answer };
-        let gone = || StoreError::Unavailable("the writing thread has ended".into());
-        let operations = self.operations.as_ref().ok_or_else(gone)?;
-        operations.send(Box::new(call)).map_err(|_| gone())?;
-        result.recv().map_err(|_| gone())?
+    /// Runs `operation` on the writer thread and returns once its changes are durable. It may use several statements:
+    /// they remain all or none. It may run more than once, after what an earlier run did was undone.
+    pub(super) fn write<T, F>(&self, operation: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: Fn(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let (reply, answer) = bounded(1);
+        self.submit(Job::Write(Box::new(Call { operation, outcome: None, reply })))?;
+        answer.recv().map_err(|_| stopped())?
+    }
+
+    /// Returns when everything queued before this call has been committed or has failed.
+    pub(super) fn settle(&self) -> Result<(), StoreError> {
+        let (reply, answer) = bounded(1);
+        self.submit(Job::Settle(reply))?;
+        answer.recv().map_err(|_| stopped())
+    }
+
+    /// How many jobs wait for the batch after the current one.
+    #[cfg(test)]
+    pub(super) fn queued(&self) -> usize {
+        self.queue.as_ref().map_or(0, Sender::len)
+    }
+
+    fn submit(&self, job: Job) -> Result<(), StoreError> {
+        let queue = self.queue.as_ref().expect("the queue stays open until the writer is dropped");
+        queue.send(job).map_err(|_| stopped())
     }
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        self.operations = None;
-        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
-            log::error!("the writing thread has panicked");
+        drop(self.queue.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic over there was reported when it happened; nothing is left to do about it here.
+            let _ = thread.join();
         }
     }
 }
 
-impl<T: Send, F: FnOnce(&Connection) -> Result<T, StoreError> + Send> Operation for Call<T, F> {
-    fn run(&mut self, db: &Connection) {
-        self.result = self.work.take().map(|work| work(db));
+/// The most operations in one transaction, and in the queue; callers beyond wait for room. They wait for their answers
+/// anyway, so their number is what really bounds both.
+const BATCH_MAX: usize = 256;
+
+enum Job {
+    Write(Box<dyn Operation>),
+    /// Answered after the batch it was taken with, whatever became of that; by itself it costs no transaction.
+    Settle(Sender<()>),
+}
+
+/// One caller's change, from the queue to the answer.
+trait Operation: Send {
+    /// Runs the statements and keeps the outcome.
+    fn run(&mut self, db: &Connection) -> rusqlite::Result<()>;
+
+    /// Answers the caller with the outcome of the last run, whose changes are durable now.
+    fn succeed(self: Box<Self>);
+
+    /// Answers the caller that nothing was changed.
+    fn fail(self: Box<Self>, error: StoreError);
+}
+
+struct Call<T, F> {
+    operation: F,
+    outcome: Option<T>,
+    reply: Sender<Result<T, StoreError>>,
+}
+
+impl<T, F> Operation for Call<T, F>
+where
+    T: Send,
+    F: Fn(&Connection) -> rusqlite::Result<T> + Send,
+{
+    fn run(&mut self, db: &Connection) -> rusqlite::Result<()> {
+        self.outcome = Some((self.operation)(db)?);
+        Ok(())
     }
 
-    fn finish(self: Box<Self>, committed: Result<(), &str>) {
-        let Call { result, answer, .. } = *self;
-        let result = match (committed, result) {
-            (Ok(()), Some(result)) | (Err(_), Some(result @ Err(_))) => result,
-            (Err(cause), _) => Err(StoreError::Unavailable(cause.into())),
-            (Ok(()), None) => Err(StoreError::Unavailable("it was not run".into())),
-        };
-        // A caller that no longer waits has ended with the server.
-        let _ = answer.send(result);
+    fn succeed(self: Box<Self>) {
+        let outcome = self.outcome.expect("a batch is committed only after all of it ran");
+        // Only a caller that panicked does not wait for its answer.
+        let _ = self.reply.send(Ok(outcome));
+    }
+
+    fn fail(self: Box<Self>, error: StoreError) {
+        let _ = self.reply.send(Err(error));
     }
 }
 
-fn run(db: Connection, queue: &Receiver<Box<dyn Operation>>) {
-    while let Ok(first) = queue.recv() {
-        let mut batch: Vec<_> = std::iter::once(first).chain(queue.try_iter().take(BATCH_MAX - 1)).collect();
-        let committed = transact(&db, &mut batch).map_err(|error| error.to_string());
-        for operation in batch {
-            operation.finish(match &committed {
-                Ok(()) => Ok(()),
-                Err(cause) => Err(cause),
-            });
+/// The thread: batch after batch until no caller is left.
+fn serve(mut connection: Connection, jobs: &Receiver<Job>) {
+    while let Ok(first) = jobs.recv() {
+        let (mut operations, mut waiting) = (Vec::new(), Vec::new());
+        for job in std::iter::once(first).chain(jobs.try_iter()).take(BATCH_MAX) {
+            match job {
+                Job::Write(operation) => operations.push(operation),
+                Job::Settle(reply) => waiting.push(reply),
+            }
+        }
+        run_batch(&mut connection, operations);
+        for reply in waiting {
+            let _ = reply.send(());
         }
     }
-    if let Err(error) = db.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)") {
-        log::warn!("the write-ahead log stays beside the database: {error}");
-    }
+    // Leaves one complete file behind. If another program reads it just now, the log stays; the next start takes it up.
+    let _ = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
 }
 
-fn transact(db: &Connection, batch: &mut [Box<dyn Operation>]) -> rusqlite::Result<()> {
-    db.execute_batch("BEGIN IMMEDIATE")?;
-    for operation in batch {
-        operation.run(db);
-        if db.is_autocommit() {
-            // A full disk, for one, makes SQLite roll everything back by itself (sqlite.org/lang_transaction.html).
-            return Err(rusqlite::Error::SqliteFailure(
-                rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL),
-                Some("the transaction was rolled back, the disk may be full".into()),
-            ));
+/// Commits the batch, without those of its operations that fail, and answers everybody.
+fn run_batch(connection: &mut Connection, mut batch: Vec<Box<dyn Operation>>) {
+    while !batch.is_empty() {
+        match commit(connection, &mut batch) {
+            Ok(()) => return batch.into_iter().for_each(|call| call.succeed()),
+            Err(Trouble::Operation(index, error)) => batch.remove(index).fail(StoreError::Failed(Box::new(error))),
+            Err(Trouble::Database(error)) => {
+                let cause = Arc::new(error);
+                return batch
+                    .into_iter()
+                    .for_each(|call| call.fail(StoreError::Unavailable(Box::new(Arc::clone(&cause)))));
+            }
         }
     }
-    db.execute_batch("COMMIT").inspect_err(|_| {
-        if let Err(error) = db.execute_batch("ROLLBACK") {
-            log::debug!("nothing to roll back: {error}");
-        }
-    })
 }
 
-/// An operation that fails half-way leaves nothing behind, and the others of its transaction alone.
-fn all_or_nothing<T>(db: &Connection, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
-    db.prepare_cached("SAVEPOINT operation")?.execute([])?;
-    let result = work(db);
-    if result.is_err() && !db.is_autocommit() {
-        db.prepare_cached("ROLLBACK TO operation")?.execute([])?;
-    }
-    if !db.is_autocommit() {
-        db.prepare_cached("RELEASE operation")?.execute([])?;
-    }
-    result
+/// Why a batch was not committed.
+enum Trouble {
+    /// The operation at this place in the batch is at fault; the others may go on without it.
+    Operation(usize, rusqlite::Error),
+    /// No operation is.
+    Database(rusqlite::Error),
 }
 
-/// Operations that may wait; callers block beyond that.
-const QUEUE_MAX: usize = 4096;
-/// Operations of one transaction.
-const BATCH_MAX: usize = 1024;
+/// Runs the batch in one transaction. On an error nothing of it remains: the transaction rolls back when it is dropped.
+fn commit(connection: &mut Connection, batch: &mut [Box<dyn Operation>]) -> Result<(), Trouble> {
+    // Takes the write lock at once: a transaction that began as a reader could not wait for it.
+    let transaction =
+        connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(Trouble::Database)?;
+    for (index, operation) in batch.iter_mut().enumerate() {
+        operation.run(&transaction).map_err(|error| {
+            if is_environmental(&error) { Trouble::Database(error) } else { Trouble::Operation(index, error) }
+        })?;
+    }
+    transaction.commit().map_err(Trouble::Database)
+}
+
+fn stopped() -> StoreError {
+    StoreError::Failed("the store's writer thread has stopped".into())
+}

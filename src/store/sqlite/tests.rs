@@ -1,0 +1,421 @@
+//! What only this store has to do: refuse bad files, survive a kill, a full disk and a held database. The behaviour
+//! that all stores share is tested in `tests/store.rs`.
+
+use std::env;
+use std::error::Error;
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded, unbounded};
+
+use super::*;
+
+#[test]
+fn a_missing_folder_is_made_and_the_schema_with_it() {
+    let dir = Dir::new();
+    let nested = dir.0.join("a/b");
+    let store = SqliteStore::open(&nested).unwrap();
+    assert_eq!(store.describe(), format!("SQLite {}/a/b/raybox.db", dir.0.display()));
+    let db = outside(&nested);
+    let mode: String = db.query_row("PRAGMA journal_mode", [], |row| row.get(0)).unwrap();
+    let version: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
+    assert_eq!((mode.as_str(), version), ("wal", 1));
+}
+
+#[test]
+fn an_empty_file_is_filled() {
+    let dir = Dir::new();
+    fs::write(dir.database(), "").unwrap();
+    new_user(&SqliteStore::open(&dir.0).unwrap());
+}
+
+#[test]
+fn what_was_stored_is_there_after_a_restart_and_everybody_is_offline() {
+    let dir = Dir::new();
+    let store = SqliteStore::open(&dir.0).unwrap();
+    let (user, other) = (new_user(&store), new_user(&store));
+    append(&store, user, "kept").unwrap();
+    let (online, offline) = (UserState::Online, UserState::Offline);
+    store.set_states(&[(user, offline), (other, online), (user, online), (other, offline)]).unwrap();
+    let states = || -> Vec<String> {
+        let db = outside(&dir.0);
+        let mut select = db.prepare("SELECT state FROM User ORDER BY id").unwrap();
+        select.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
+    };
+    assert_eq!(states(), ["online", "offline"]);
+    drop(store);
+    let store = SqliteStore::open(&dir.0).unwrap();
+    assert_eq!(states(), ["offline", "offline"]);
+    assert_eq!(texts(&store, user), ["kept"]);
+}
+
+#[test]
+fn a_clean_end_leaves_no_log_behind() {
+    let dir = Dir::new();
+    let store = SqliteStore::open(&dir.0).unwrap();
+    let user = new_user(&store);
+    append(&store, user, "text").unwrap();
+    assert_eq!(texts(&store, user), ["text"]);
+    drop(store);
+    assert!(!dir.0.join("raybox.db-wal").exists());
+}
+
+#[test]
+fn a_newer_database_is_refused_and_not_changed() {
+    let dir = Dir::new();
+    drop(SqliteStore::open(&dir.0).unwrap());
+    outside(&dir.0).pragma_update(None, "user_version", 99).unwrap();
+    let before = fs::read(dir.database()).unwrap();
+    let error = refusal(&dir.0);
+    assert!(matches!(error, OpenError::Newer { version: 99, .. }), "{error}");
+    assert!(error.to_string().contains("raybox.db was written by a later version"), "{error}");
+    assert_eq!(fs::read(dir.database()).unwrap(), before);
+}
+
+#[test]
+fn a_database_of_another_program_is_refused_and_not_changed() {
+    for setup in
+        ["CREATE TABLE notes (text)", "PRAGMA application_id = 7", "PRAGMA user_version = 1; CREATE TABLE User (id)"]
+    {
+        let dir = Dir::new();
+        Connection::open(dir.database()).unwrap().execute_batch(setup).unwrap();
+        let before = fs::read(dir.database()).unwrap();
+        let error = refusal(&dir.0);
+        assert!(matches!(error, OpenError::NotOurs { .. }), "{setup}: {error}");
+        assert!(error.to_string().contains("raybox.db is a database of another program"), "{error}");
+        assert_eq!(fs::read(dir.database()).unwrap(), before);
+    }
+}
+
+#[test]
+fn a_file_that_is_no_database_is_refused_and_not_changed() {
+    for garbage in [b"hello".to_vec(), vec![0x5a; 100_000], b"SQLite format 3\0 and then nothing of it".to_vec()] {
+        let dir = Dir::new();
+        fs::write(dir.database(), &garbage).unwrap();
+        let error = refusal(&dir.0);
+        assert!(matches!(error, OpenError::Damaged { .. }), "{error}");
+        assert!(error.to_string().contains("raybox.db is damaged or no database"), "{error}");
+        assert_eq!(fs::read(dir.database()).unwrap(), garbage);
+    }
+}
+
+#[test]
+fn a_truncated_database_is_refused() {
+    let dir = Dir::new();
+    let store = SqliteStore::open(&dir.0).unwrap();
+    let user = new_user(&store);
+    append(&store, user, &"x".repeat(65536)).unwrap();
+    drop(store);
+    let whole = fs::read(dir.database()).unwrap();
+    for length in [whole.len() - 4096, whole.len() / 2, 4096, 1000, 60] {
+        fs::write(dir.database(), &whole[..length]).unwrap();
+        let error = refusal(&dir.0);
+        assert!(matches!(error, OpenError::Damaged { .. }), "{length} of {} bytes: {error}", whole.len());
+    }
+}
+
+#[test]
+fn a_folder_in_place_of_the_database_is_refused() {
+    let dir = Dir::new();
+    fs::create_dir(dir.database()).unwrap();
+    let error = refusal(&dir.0);
+    assert!(matches!(error, OpenError::Unwritable { .. }), "{error}");
+    assert!(error.to_string().contains("raybox.db"), "{error}");
+}
+
+#[test]
+fn a_file_in_place_of_the_folder_is_refused() {
+    let dir = Dir::new();
+    let file = dir.0.join("file");
+    fs::write(&file, "").unwrap();
+    for data_dir in [file.clone(), file.join("below")] {
+        let error = refusal(&data_dir);
+        assert!(matches!(error, OpenError::Unwritable { .. }), "{error}");
+        assert!(error.to_string().contains("file") && error.source().is_some(), "{error}");
+    }
+}
+
+/// Not by permissions, which do not bind a test run as root: nobody can create a file there.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_folder_that_takes_no_files_is_refused() {
+    let error = refusal(Path::new("/proc/self"));
+    assert!(matches!(error, OpenError::Unwritable { .. }), "{error}");
+    assert!(error.to_string().contains("/proc/self/raybox.db.lock"), "{error}");
+}
+
+#[test]
+fn a_second_opener_in_this_process_is_refused() {
+    let dir = Dir::new();
+    let store = SqliteStore::open(&dir.0).unwrap();
+    let error = refusal(&dir.0);
+    assert!(matches!(error, OpenError::InUse { pid: Some(pid), .. } if pid == std::process::id()), "{error}");
+    drop(store);
+    SqliteStore::open(&dir.0).unwrap();
+}
+
+#[test]
+fn a_second_opener_is_refused_until_the_first_is_killed() {
+    let dir = Dir::new();
+    let mut server = Server::start(&dir.0);
+    server.next_acknowledgement().expect("the server appends");
+    let pid = server.child.id();
+    let error = refusal(&dir.0);
+    assert!(matches!(error, OpenError::InUse { pid: Some(owner), .. } if owner == pid), "{error}");
+    assert!(error.to_string().contains(&format!("process {pid}")), "{error}");
+    server.kill();
+    SqliteStore::open(&dir.0).unwrap();
+}
+
+#[test]
+fn a_killed_server_has_every_acknowledged_message() {
+    let dir = Dir::new();
+    let mut server = Server::start(&dir.0);
+    let mut acknowledged = [None; SERVER_THREADS];
+    for _ in 0..300 {
+        let (thread, number) = server.next_acknowledgement().expect("the server appends until it is killed");
+        acknowledged[thread] = Some(number);
+    }
+    server.kill();
+    while let Some((thread, number)) = server.next_acknowledgement() {
+        acknowledged[thread] = Some(number);
+    }
+
+    let store = SqliteStore::open(&dir.0).unwrap();
+    let kept = texts(&store, UserId(1));
+    for (thread, acknowledged) in acknowledged.into_iter().enumerate() {
+        let prefix = format!("{thread} ");
+        let numbers: Vec<usize> = kept.iter().filter_map(|text| text.strip_prefix(&prefix)?.parse().ok()).collect();
+        assert!(numbers.iter().copied().eq(0..numbers.len()), "thread {thread} has gaps, repeats or disorder");
+        assert!(acknowledged < Some(numbers.len()), "{acknowledged:?} was acknowledged, {} are there", numbers.len());
+    }
+}
+
+/// Not a test of its own: the server that the tests above kill. It appends until then and prints what was acknowledged.
+#[test]
+fn server_to_kill() {
+    let Some(data_dir) = env::var_os(SERVER_DATA_DIR) else { return };
+    let store = SqliteStore::open(Path::new(&data_dir)).unwrap();
+    let user = new_user(&store);
+    assert_eq!(user, UserId(1));
+    thread::scope(|scope| {
+        for thread in 0..SERVER_THREADS {
+            let store = &store;
+            scope.spawn(move || {
+                for number in 0.. {
+                    append(store, user, &format!("{thread} {number}")).unwrap();
+                    // In one call, and with a full stop: a line cut by the kill must not be read as a smaller number.
+                    let line = format!("\nacknowledged {thread} {number} .\n");
+                    std::io::stdout().write_all(line.as_bytes()).unwrap();
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn a_held_database_makes_all_callers_wait_then_fail_then_work_again() {
+    let dir = Dir::new();
+    let store = SqliteStore::open_with(&dir.0, Duration::from_millis(50)).unwrap();
+    let user = new_user(&store);
+    append(&store, user, "before").unwrap();
+    let holder = outside(&dir.0);
+    holder.execute_batch("BEGIN IMMEDIATE").unwrap();
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let failed = append(&store, user, "lost");
+                assert!(matches!(failed, Err(StoreError::Unavailable(_))), "{failed:?}");
+                let failed = store.register("nobody", "x");
+                assert!(matches!(failed, Err(StoreError::Unavailable(_))), "{failed:?}");
+            });
+        }
+    });
+    assert_eq!(texts(&store, user), ["before"], "queries go on");
+    holder.execute_batch("ROLLBACK").unwrap();
+    append(&store, user, "after").unwrap();
+    assert_eq!(texts(&store, user), ["before", "after"]);
+}
+
+#[test]
+fn a_database_held_at_the_start_is_refused() {
+    let dir = Dir::new();
+    drop(SqliteStore::open(&dir.0).unwrap());
+    let holder = outside(&dir.0);
+    holder.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let error = SqliteStore::open_with(&dir.0, Duration::from_millis(50)).err().unwrap();
+    assert!(matches!(error, OpenError::InUse { pid: None, .. }), "{error}");
+    holder.execute_batch("ROLLBACK").unwrap();
+    SqliteStore::open(&dir.0).unwrap();
+}
+
+#[test]
+fn a_full_disk_fails_the_call_and_the_store_works_again() {
+    let dir = Dir::new();
+    let store = SqliteStore::open(&dir.0).unwrap();
+    let user = new_user(&store);
+    append(&store, user, "before").unwrap();
+    limit_pages(&store, 1);
+    let batch: Vec<Message> = (0..100).map(|_| message(user, &"x".repeat(10_000))).collect();
+    for _ in 0..2 {
+        let failed = store.append(&batch);
+        assert!(matches!(failed, Err(StoreError::Unavailable(_))), "{failed:?}");
+    }
+    let kept = store.fetch(user, usize::MAX).unwrap();
+    assert_eq!(kept.len(), 1, "all or nothing");
+    store.delete(user, &[kept[0].id]).unwrap();
+    limit_pages(&store, 1_000_000);
+    assert_eq!(store.append(&batch).unwrap(), [Kept::Stored; 100]);
+    assert_eq!(store.fetch(user, usize::MAX).unwrap().len(), 100);
+}
+
+/// The limit of a database's size is a disk that is full, as far as SQLite is concerned.
+fn limit_pages(store: &SqliteStore, pages: u32) {
+    // Fewer than there are means no more than there are.
+    let limit = move |db: &Connection| db.query_row(&format!("PRAGMA max_page_count = {}", pages), [], |_| Ok(()));
+    store.writer.write(limit).unwrap();
+}
+
+#[test]
+fn a_failing_operation_is_undone_alone() {
+    let dir = Dir::new();
+    let store = SqliteStore::open(&dir.0).unwrap();
+    let user = new_user(&store);
+    // Holds the writer until both operations are queued, so that they share a batch.
+    let (go, gate) = bounded::<()>(1);
+    thread::scope(|scope| {
+        let store = &store;
+        let (entered, is_in) = bounded(1);
+        scope.spawn(move || {
+            store.writer.write(move |_| {
+                let _ = entered.send(());
+                let _ = gate.recv();
+                Ok(())
+            })
+        });
+        is_in.recv().unwrap();
+        let failing = scope.spawn(move || {
+            store.writer.write(move |db| {
+                db.execute("INSERT INTO OfflineMessage (userid, message) VALUES (:user, 'half')", [user.0])?;
+                db.execute("INSERT INTO User (name) VALUES ('without a key')", [])
+            })
+        });
+        let beside = scope.spawn(move || append(store, user, "whole"));
+        let deadline = Instant::now() + DEADLINE;
+        while store.writer.queued() < 2 {
+            assert!(Instant::now() < deadline, "both are queued behind the first");
+            thread::yield_now();
+        }
+        go.send(()).unwrap();
+        let failed = failing.join().unwrap();
+        assert!(matches!(failed, Err(StoreError::Failed(_))), "{failed:?}");
+        assert_eq!(beside.join().unwrap().unwrap(), Kept::Stored);
+    });
+    assert_eq!(texts(&store, user), ["whole"]);
+}
+
+const SERVER_DATA_DIR: &str = "RAYBOX_TEST_SERVER_DATA_DIR";
+const SERVER_THREADS: usize = 4;
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// This test program in another process, running only `server_to_kill`. Killed at the latest when it is dropped.
+struct Server {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Server {
+    fn start(data_dir: &Path) -> Server {
+        let mut child = Command::new(env::current_exe().unwrap())
+            .args(["--exact", "store::sqlite::tests::server_to_kill", "--nocapture"])
+            .env(SERVER_DATA_DIR, data_dir)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let (sender, lines) = unbounded();
+        thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        Server { child, lines }
+    }
+
+    /// The next acknowledged thread and number; `None` once the process has ended and all it wrote was read.
+    fn next_acknowledgement(&mut self) -> Option<(usize, usize)> {
+        loop {
+            let line = match self.lines.recv_timeout(DEADLINE) {
+                Ok(line) => line,
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) => panic!("the server neither appends nor ends"),
+            };
+            if let ["acknowledged", thread, number, "."] = line.split(' ').collect::<Vec<_>>()[..] {
+                return Some((thread.parse().unwrap(), number.parse().unwrap()));
+            }
+        }
+    }
+
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn refusal(data_dir: &Path) -> OpenError {
+    SqliteStore::open(data_dir).err().expect("must be refused")
+}
+
+/// A connection as another program would have it.
+fn outside(data_dir: &Path) -> Connection {
+    Connection::open(data_dir.join("raybox.db")).unwrap()
+}
+
+fn new_user(store: &SqliteStore) -> UserId {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    store.register(&format!("user {}", COUNT.fetch_add(1, Ordering::Relaxed)), "x").unwrap()
+}
+
+fn message(to: UserId, text: &str) -> Message {
+    Message { to, text: Arc::from(text) }
+}
+
+fn append(store: &SqliteStore, to: UserId, text: &str) -> Result<Kept, StoreError> {
+    store.append(&[message(to, text)]).map(|kept| kept[0])
+}
+
+fn texts(store: &SqliteStore, user: UserId) -> Vec<String> {
+    store.fetch(user, usize::MAX).unwrap().into_iter().map(|kept| kept.text).collect()
+}
+
+/// A folder for one test, removed at its end.
+struct Dir(PathBuf);
+
+impl Dir {
+    fn new() -> Dir {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = env::temp_dir().join(format!("raybox-sqlite-{}-{count}", std::process::id()));
+        fs::create_dir(&path).unwrap();
+        Dir(path)
+    }
+
+    fn database(&self) -> PathBuf {
+        self.0.join("raybox.db")
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
