@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use crate::delivery::Counters;
 use crate::groups::GroupCache;
-use crate::password::{Passwords, Verdict};
+use crate::password::{self, Passwords, Verdict};
 use crate::protocol::{self, GroupId, UserId};
 use crate::session::{Job, Outcome};
 use crate::store::{Kept, Message, Store, StoreError};
@@ -101,7 +101,12 @@ impl Services {
         let verdict = self.passwords.verify(stored.as_deref(), password);
         let (Some(user), Some(stored)) = (user, stored) else { return Ok(false) };
         match verdict {
-            Verdict::Wrong => return Ok(false),
+            Verdict::Wrong => {
+                if password::is_malformed(&stored) {
+                    log::error!("the stored password of user {user} is damaged: nobody can log in as this user");
+                }
+                return Ok(false);
+            }
             Verdict::Right => {}
             Verdict::RightUpgrade => self.upgrade(user, &stored, password),
         }

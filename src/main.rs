@@ -89,7 +89,8 @@ fn stop_on_signals(stop: impl Fn() + Send + 'static) -> io::Result<()> {
     Ok(())
 }
 
-/// Logs every panic. One in an event loop ends the process, because half a server is worse than none.
+/// Logs every panic. One in an event loop or in the store's writer ends the process, because half a server is worse than
+/// none.
 fn log_panics() {
     panic::set_hook(Box::new(|panic| {
         let thread = thread::current();
@@ -101,7 +102,7 @@ fn log_panics() {
         } else {
             complain(&line);
         }
-        if name.starts_with("loop") {
+        if name.starts_with("loop") || name == "store-writer" {
             log::logger().flush();
             process::abort();
         }
