@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::thread;
 use std::time::Duration;
 
 use net::Link;
@@ -100,24 +99,37 @@ impl Fan {
     }
 }
 
-/// Handles one lane's batch.
-pub fn handle(batch: Vec<LaneItem>, services: &Services, bus: &dyn Bus) {
-    let mut deliveries = Vec::new();
-    for item in batch {
-        match item {
-            LaneItem::Delivery(delivery) => deliveries.push(delivery),
-            LaneItem::Work(work) => {
-                keep(bus.publish(std::mem::take(&mut deliveries)), services);
-                work();
-            }
-        }
-    }
-    keep(bus.publish(deliveries), services);
+/// What one lane keeps between its batches: messages that nobody would send again and that the store could not take.
+/// They are bounded by what connections may have had waiting when they ended.
+#[derive(Debug, Default)]
+pub struct Backlog {
+    returned: Vec<Delivery>,
 }
 
-/// Has the store keep messages, however long that takes for those that nobody would send again.
-fn keep(mut deliveries: Vec<Delivery>, services: &Services) {
-    while !deliveries.is_empty() {
+impl Backlog {
+    /// Handles one batch; when this is to be tried again if nothing else comes.
+    pub fn handle(&mut self, batch: Vec<LaneItem>, services: &Services, bus: &dyn Bus) -> Option<Duration> {
+        // The oldest go first, so that what waits for a user keeps its order.
+        let mut deliveries = std::mem::take(&mut self.returned);
+        for item in batch {
+            match item {
+                LaneItem::Delivery(delivery) => deliveries.push(delivery),
+                LaneItem::Work(work) => {
+                    self.keep(bus.publish(std::mem::take(&mut deliveries)), services);
+                    deliveries = std::mem::take(&mut self.returned);
+                    work();
+                }
+            }
+        }
+        self.keep(bus.publish(deliveries), services);
+        (!self.returned.is_empty()).then_some(RETRY_AFTER)
+    }
+
+    /// Has the store keep messages. When it cannot, the senders hear of it, and what has no sender waits.
+    fn keep(&mut self, deliveries: Vec<Delivery>, services: &Services) {
+        if deliveries.is_empty() {
+            return;
+        }
         let message = |delivery: &Delivery| Message { to: delivery.to, text: delivery.text.clone() };
         let messages: Vec<_> = deliveries.iter().map(message).collect();
         match services.appended(&messages) {
@@ -126,28 +138,22 @@ fn keep(mut deliveries: Vec<Delivery>, services: &Services) {
                 services.counters.unknown_recipients.fetch_add(unknown as u64, Ordering::Relaxed);
                 let failed = kept.iter().map(|kept| *kept == Kept::TooLong);
                 settle(deliveries.into_iter().zip(failed));
-                return;
             }
             Err(StoreError::Unavailable(_)) => {
-                let (returned, sent): (Vec<_>, Vec<_>) =
-                    deliveries.into_iter().partition(|delivery| matches!(delivery.origin, Origin::Returned));
+                let is_returned = |delivery: &Delivery| matches!(delivery.origin, Origin::Returned);
+                let (returned, sent): (Vec<_>, Vec<_>) = deliveries.into_iter().partition(is_returned);
+                self.returned.extend(returned);
                 settle(sent.into_iter().map(|delivery| (delivery, true)));
-                deliveries = returned;
-                if !deliveries.is_empty() {
-                    thread::sleep(RETRY_AFTER);
-                }
             }
             // One message that the database refuses must not take the others with it.
             Err(_) if deliveries.len() > 1 => {
                 for delivery in deliveries {
-                    keep(vec![delivery], services);
+                    self.keep(vec![delivery], services);
                 }
-                return;
             }
             Err(error) => {
                 log::error!("a message for user {} was refused: {error}", deliveries[0].to);
                 settle(deliveries.into_iter().map(|delivery| (delivery, true)));
-                return;
             }
         }
     }

@@ -28,16 +28,19 @@ pub struct Services {
     pub fetch_bytes_max: usize,
     /// Most groups that one search returns.
     pub search_results_max: usize,
-    /// Whether the store works, so that the log says so once.
-    pub outage: Outage,
+    /// Whether the store can be read.
+    pub reading: Outage,
+    /// Whether it can be written. A full disk is read as before.
+    pub writing: Outage,
 }
 
 impl Services {
     /// Does one job. Blocks.
     pub fn run(&self, job: Job) -> Outcome {
         let register = matches!(job, Job::Register { .. });
+        let outage = if job.writes() { &self.writing } else { &self.reading };
         let outcome = self.try_run(job);
-        self.outage.note(outcome.as_ref().err());
+        outage.note(outcome.as_ref().err());
         match outcome {
             Ok(outcome) => outcome,
             Err(StoreError::Unavailable(_)) if !register => Outcome::Refused(protocol::BUSY),
@@ -51,7 +54,7 @@ impl Services {
     /// The store's.
     pub fn appended(&self, messages: &[Message]) -> Result<Vec<Kept>, StoreError> {
         let result = self.store.append(messages);
-        self.outage.note(result.as_ref().err());
+        self.writing.note(result.as_ref().err());
         result
     }
 
@@ -147,17 +150,44 @@ impl Services {
     }
 }
 
+impl Job {
+    fn writes(&self) -> bool {
+        match self {
+            Job::Register { .. }
+            | Job::AddFriends { .. }
+            | Job::RemoveFriend { .. }
+            | Job::JoinGroup { .. }
+            | Job::CreateGroup { .. }
+            | Job::Delete { .. } => true,
+            Job::CheckPassword { .. }
+            | Job::Contacts { .. }
+            | Job::Members { .. }
+            | Job::GroupsOf { .. }
+            | Job::GroupsNamed { .. }
+            | Job::Search { .. }
+            | Job::Fetch { .. } => false,
+        }
+    }
+}
+
 fn reply(reply: String) -> Outcome {
     Outcome::Reply(Cow::Owned(reply))
 }
 
 /// Writes one line when the store begins to fail and one when it works again, however many calls fail in between.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Outage {
+    what: &'static str,
+    /// Since when it fails, and how many calls did.
     failed: Mutex<Option<(Instant, u64)>>,
 }
 
 impl Outage {
+    /// `what` is what works so far.
+    pub fn new(what: &'static str) -> Outage {
+        Outage { what, failed: Mutex::new(None) }
+    }
+
     /// Notes how a call went.
     pub fn note(&self, error: Option<&StoreError>) {
         let mut failed = self.failed.lock();
@@ -167,14 +197,14 @@ impl Outage {
                 *failed = Some((Instant::now(), 1));
                 drop(failed);
                 let cause = error.source().map(ToString::to_string).unwrap_or_default();
-                log::error!("the store fails: {cause}");
+                log::error!("{} fails: {cause}", self.what);
             }
             (Some(_), Some((_, calls))) => *calls += 1,
             (None, Some((since, calls))) => {
                 let (seconds, calls) = (since.elapsed().as_secs_f32(), *calls);
                 *failed = None;
                 drop(failed);
-                log::warn!("the store works again, {calls} calls failed in {seconds:.1} s");
+                log::warn!("{} works again, {calls} calls failed in {seconds:.1} s", self.what);
             }
         }
     }

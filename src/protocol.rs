@@ -178,7 +178,8 @@ fn forwarded(frame: &str, repeated: bool, msg_type: Option<i64>) -> Cow<'_, str>
         Cow::Borrowed(frame)
     };
     // Strings cannot hold raw newlines in JSON, so these stand between tokens, where a blank does as well.
-    if text.contains(['\n', '\r']) { Cow::Owned(text.replace(['\n', '\r'], " ")) } else { text }
+    let has_newline = memchr::memchr2(b'\n', b'\r', text.as_bytes()).is_some();
+    if has_newline { Cow::Owned(text.replace(['\n', '\r'], " ")) } else { text }
 }
 
 /// NORMAL_ACK: done.
@@ -418,6 +419,9 @@ mod tests {
             ("18446744073709551616", Some(i64::MAX)),
             ("-9223372036854775809", Some(i64::MIN)),
             ("99999999999999999999999999", Some(i64::MAX)),
+            ("-0", Some(0)),
+            ("-0.0", None),
+            ("0.0", None),
             ("7.0", None),
             ("1e2", None),
             ("1e300", None),

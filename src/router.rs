@@ -1,12 +1,14 @@
 //! [`Router`]: where a recipient is, and how a message gets there.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use net::{Fate, Link, Turn};
 use pool::Lanes;
 
 use crate::delivery::{ClientLink, Delivery, Fan, LaneItem, Origin, Posted};
+use crate::jobs::Services;
 use crate::presence::{Presence, Removed, Shard};
 use crate::protocol::UserId;
 use crate::session::Settled;
@@ -15,6 +17,7 @@ use crate::store::UserState;
 
 /// Knows who is online, and sends messages on: to a connection of this node, or into the recipient's lane.
 pub struct Router {
+    services: Arc<Services>,
     presence: Presence<Posted>,
     lanes: Lanes<LaneItem>,
     states: StateWriter,
@@ -34,12 +37,16 @@ pub enum Routed {
 
 impl Router {
     /// A router for a node where nobody is online yet.
-    pub fn new(lanes: Lanes<LaneItem>, states: StateWriter) -> Router {
-        Router { presence: Presence::new(), lanes, states }
+    pub fn new(services: Arc<Services>, lanes: Lanes<LaneItem>, states: StateWriter) -> Router {
+        Router { services, presence: Presence::new(), lanes, states }
     }
 
     /// Forwards a frame to one user.
     pub fn deliver(&self, turn: &mut Turn<Posted>, to: UserId, text: &str, sender: &Arc<ClientLink>) -> Routed {
+        if to.0 <= 0 {
+            self.services.counters.unknown_recipients.fetch_add(1, Ordering::Relaxed);
+            return Routed::Settled { failed: false };
+        }
         let parked = self.route(turn, to, text.as_bytes(), || {
             let origin = Origin::Sender(sender.clone());
             Delivery { to, text: text.into(), origin }
@@ -71,6 +78,7 @@ impl Router {
             if let Parked::Refused(Delivery { origin: Origin::Group(fan), .. }) = parked {
                 fan.one_less(true);
             }
+            turn.relieve();
         }
         match shared.map(|(fan, _)| fan.one_less(false)) {
             None => Routed::Settled { failed: false },
@@ -89,7 +97,6 @@ impl Router {
 
     /// `link` no longer receives for `user`; what it was sent for the user and did not take goes where the user is now.
     pub fn detach(&self, turn: &mut Turn<Posted>, user: UserId, link: &Arc<ClientLink>) {
-        link.flush(turn);
         self.leave(turn, user, link);
     }
 

@@ -7,14 +7,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use net::{
-    Acceptor, CloseReason, Fate, Flow, Handler, Incoming, ListenSettings, LoopGroup, Refused, Settings, Stopper, Turn,
-};
+use net::{Acceptor, CloseReason, Fate, Flow, Handler, Incoming, ListenSettings, LoopGroup, Settings, Stopper, Turn};
 use pool::{Lanes, Workers};
 
 use crate::bus::Bus;
 use crate::config::{Auth, Config};
-use crate::delivery::{self, ClientLink, Counters, Posted};
+use crate::delivery::{Backlog, ClientLink, Counters, Posted};
 use crate::groups::GroupCache;
 use crate::jobs::{Outage, Services};
 use crate::mailboxes::Mailboxes;
@@ -113,13 +111,16 @@ impl Server {
         let shared = Arc::into_inner(self.shared).expect("only loops shared it, and they have ended");
         let unknown = shared.services.counters.unknown_recipients.load(std::sync::atomic::Ordering::Relaxed);
         log::info!("messages for unknown recipients: {unknown}");
-        match shared.router.close(by.max(Instant::now() + STORE_GRACE)) {
-            0 => Stopped::Clean,
-            left => {
-                log::error!("about {left} messages could not be stored before the drain timeout was over");
-                Stopped::Left(left)
-            }
+        let by = by.max(Instant::now() + STORE_GRACE);
+        let left = shared.router.close(by);
+        // Whoever asked is gone.
+        shared.workers.close(by);
+        shared.hashers.close(by);
+        if left == 0 {
+            return Stopped::Clean;
         }
+        log::error!("about {left} messages could not be stored before the drain timeout was over");
+        Stopped::Left(left)
     }
 }
 
@@ -134,15 +135,16 @@ impl Shared {
             counters: Counters::default(),
             fetch_bytes_max: config.fetch_bytes_max,
             search_results_max: config.search_results_max,
-            outage: Outage::default(),
+            reading: Outage::new("reading from the store"),
+            writing: Outage::new("writing to the store"),
         });
         let start = || {
             let lane_services = services.clone();
-            let handle = move |batch| delivery::handle(batch, &lane_services, &*bus);
+            let handle = move |backlog: &mut Backlog, batch| backlog.handle(batch, &lane_services, &*bus);
             let lanes = Lanes::start(LANES, config.lane_bytes_max, LANE_BATCH_MAX, handle)?;
             Ok(Shared {
                 auth: config.auth,
-                router: Router::new(lanes, StateWriter::start(store)?),
+                router: Router::new(services.clone(), lanes, StateWriter::start(store)?),
                 mailboxes: Mailboxes::new(),
                 workers: Workers::start("worker", config.workers, config.requests_max)?,
                 hashers: Workers::start("hasher", config.hashers, config.logins_max)?,
@@ -269,14 +271,9 @@ impl Shell {
     }
 }
 
+/// A reply is refused only when the client is gone, and then nobody misses it.
 fn send(turn: &mut Turn<Posted>, link: &Arc<ClientLink>, reply: &str, fate: Fate) {
-    match link.send(turn, reply.as_bytes(), fate) {
-        Ok(()) | Err(Refused::Closed) => {}
-        Err(Refused::Full) => {
-            log::warn!("a client does not read its replies; its connection is closed");
-            link.hang_up();
-        }
-    }
+    let _ = link.send(turn, reply.as_bytes(), fate);
 }
 
 impl Handler for Shell {
@@ -300,6 +297,7 @@ impl Handler for Shell {
             Incoming::Garbage => Input::Garbage,
             Incoming::Oversize => Input::Oversize,
             Incoming::End => Input::End,
+            Incoming::Stop => Input::Stop,
         };
         self.feed(turn, link, session, input)
     }

@@ -10,7 +10,7 @@
 //!     │                                     ├──▶ Settling ── all settled ─▶ Ready, having replied
 //!     │                                     │ kept messages
 //!     │                                     └──▶ Sending ── it is out ────▶ Waiting(deletion) ─▶ Ready
-//!     └─ the end of the input ─▶ Ended
+//!     └─ the end of the input, or the server stops ─▶ Ended
 //! ```
 //! Chat does not leave `Ready`: it is forwarded, and only counted until it is settled. Whatever is answered waits until
 //! the count is zero, and whatever comes while the session is not ready waits in the connection's input.
@@ -90,6 +90,8 @@ pub enum Input<'f> {
     Oversize,
     /// The client will send nothing more; the connection closes when this is taken.
     End,
+    /// The server stops; the connection closes when this is taken and what was sent to it is written.
+    Stop,
     /// A job is done.
     Outcome(Outcome),
     /// What became of forwarded frames.
@@ -207,14 +209,17 @@ impl Session {
     /// outcome, settlement or [`Input::Sent`].
     pub fn on<'f>(&mut self, input: Input<'f>, known: &dyn Known, effects: &mut Effects<'f>) -> Flow {
         let flow = match input {
-            Input::Frame(_) | Input::Garbage | Input::Oversize | Input::End if !self.is_ready() => Flow::Later,
+            Input::Frame(_) | Input::Garbage | Input::Oversize | Input::End | Input::Stop if !self.is_ready() => {
+                Flow::Later
+            }
             Input::Frame(frame) => match Request::parse(frame) {
                 Ok(request) => self.on_request(request, known, effects),
                 Err(BadRequest) => self.reply(protocol::BAD_REQUEST, effects),
             },
             Input::Garbage => self.reply(protocol::BAD_REQUEST, effects),
             Input::Oversize => self.reply(protocol::TOO_LONG, effects),
-            Input::End => self.on_end(),
+            Input::End => self.on_end(effects),
+            Input::Stop => self.on_stop(),
             Input::Outcome(outcome) => self.on_outcome(outcome, effects),
             Input::Settled(settled) => self.on_settled(settled, effects),
             Input::Sent => self.on_sent(effects),
@@ -296,8 +301,18 @@ impl Session {
         Flow::Taken
     }
 
-    /// Its users stay where they are until what they were sent is written.
-    fn on_end(&mut self) -> Flow {
+    /// A client that has closed will hardly read what it was sent and has not received: that goes elsewhere.
+    fn on_end(&mut self, effects: &mut Effects<'_>) -> Flow {
+        if self.unsettled.frames > 0 {
+            return Flow::Later;
+        }
+        effects.extend(self.users.drain(..).map(Effect::Detach));
+        self.phase = Phase::Ended;
+        Flow::Taken
+    }
+
+    /// The client is still there: its users stay until what they were sent is written.
+    fn on_stop(&mut self) -> Flow {
         if self.unsettled.frames > 0 {
             return Flow::Later;
         }

@@ -30,8 +30,8 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Pending {
     states: FxHashMap<UserId, UserState>,
-    /// Set when the server stops: nothing is written after it.
-    stop_by: Option<Instant>,
+    /// The server stops: what cannot be written now is given up.
+    stopping: bool,
 }
 
 impl StateWriter {
@@ -55,13 +55,11 @@ impl StateWriter {
         }
     }
 
-    /// Writes what was noted, and ends; what cannot be written `by` then is given up.
+    /// Writes what was noted, and ends. What cannot be written at the first try is given up, and at `by` everything is.
     pub fn close(self, by: Instant) {
-        self.shared.pending.lock().stop_by = Some(by);
+        self.shared.pending.lock().stopping = true;
         self.shared.news.notify_one();
-        if self.thread.join().is_err() {
-            log::error!("the state writer has panicked");
-        }
+        pool::join_until(self.thread, by);
     }
 }
 
@@ -70,7 +68,7 @@ impl Shared {
         loop {
             let mut pending = self.pending.lock();
             while pending.states.is_empty() {
-                if pending.stop_by.is_some() {
+                if pending.stopping {
                     return;
                 }
                 self.news.wait(&mut pending);
@@ -79,8 +77,7 @@ impl Shared {
             drop(pending);
             let Err(error) = store.set_states(&states) else { continue };
             let mut pending = self.pending.lock();
-            let over = pending.stop_by.is_some_and(|by| by <= Instant::now());
-            if over || !matches!(error, StoreError::Unavailable(_)) {
+            if pending.stopping || !matches!(error, StoreError::Unavailable(_)) {
                 log::error!("the state of {} users was not written: {error}", states.len());
                 continue;
             }

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use util::{ACK, LONG_PATIENCE, TestClient, TestServer};
+use util::{ACK, LONG_PATIENCE, StoreLock, TestClient, TestServer};
 use util::{assert_covers, login, number_of, numbered, numbered_with_text, offline_user, user, wait_until};
 
 const EXIT_PATIENCE: Duration = Duration::from_secs(20);
@@ -132,6 +132,22 @@ fn a_client_that_reads_late_gets_everything_before_the_end() {
     assert_eq!(got, (0..STUFFING).collect::<Vec<_>>());
     assert_eq!(server.wait_exit(EXIT_PATIENCE).code(), Some(0));
     assert_eq!(server.stored(), 0);
+}
+
+#[test]
+fn the_drain_timeout_bounds_a_database_that_does_not_answer() {
+    let mut server = TestServer::builder().option("drain_timeout", "500ms").start();
+    let mut clients: Vec<(TestClient, i64)> = (0..30).map(|n| user(&server, &format!("user {n}"))).collect();
+    let lock = StoreLock::take(&server);
+    for (client, id) in &mut clients {
+        client.send(&json!({"msgType": 12, "FROMID": id, "name": "g", "description": ""}));
+    }
+    // Another client's request was read, so the loops have seen the others' as well or will when they drain.
+    clients[0].0.send(&json!({"msgType": 200}));
+    server.terminate();
+    // Each request would wait for the lock for five seconds, four at a time.
+    server.wait_exit(EXIT_PATIENCE);
+    drop(lock);
 }
 
 #[test]

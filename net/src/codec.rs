@@ -96,6 +96,8 @@ enum Place {
     Outside,
     InString,
     AfterBackslash,
+    /// Where nothing means anything any more, up to the end of the line.
+    Broken,
 }
 
 impl Decoder {
@@ -176,17 +178,18 @@ impl Decoder {
     fn inside(&mut self, bytes: &[u8], ended: bool) -> Item {
         let State::Inside(scan) = &mut self.state else { unreachable!("called in this state only") };
         let end = scan.find_end(bytes);
-        match end {
-            Some(len) if len <= self.frame_bytes_max => Item::Frame { len, line: line_follows(&bytes[len..]) },
-            None if bytes.len() <= self.frame_bytes_max && !ended => Item::Incomplete,
-            None if bytes.len() <= self.frame_bytes_max => match scan.broken_at(bytes) {
-                Some(at) => match bytes[at..].iter().position(|&byte| byte == b'\n') {
-                    Some(newline) => Item::Garbage { len: at + newline + 1, line: true },
-                    None => Item::Garbage { len: bytes.len(), line: false },
-                },
-                None => Item::Incomplete,
-            },
-            Some(_) | None => Item::Oversize,
+        let fits = end.unwrap_or(bytes.len()) <= self.frame_bytes_max;
+        if let (Some(len), true) = (end, fits) {
+            return Item::Frame { len, line: line_follows(&bytes[len..]) };
+        }
+        if fits && !ended {
+            return Item::Incomplete;
+        }
+        // What seems to have no end, or one that is too far, may be broken before that; then it ends with its line.
+        match scan.broken_at(&bytes[..end.map_or(bytes.len(), |end| end - 1)]) {
+            Some(at) => self.garbage(Rubbish { begun: true, arrays: 0, place: Place::Broken }, bytes, at, ended),
+            None if fits => Item::Incomplete,
+            None => Item::Oversize,
         }
     }
 }
@@ -194,19 +197,23 @@ impl Decoder {
 impl Scan {
     /// Looks at the bytes not looked at before; the object's length when its closing brace is among them.
     fn find_end(&mut self, bytes: &[u8]) -> Option<usize> {
-        let Scan { mut depth, mut place, .. } = *self;
-        for (at, &byte) in bytes.iter().enumerate().skip(self.looked_at) {
+        let Scan { looked_at: mut at, mut depth, mut place, .. } = *self;
+        while let Some(&byte) = bytes.get(at) {
             match (place, byte) {
-                (Place::InString, b'"') => place = Place::Outside,
-                (Place::InString, b'\\') => place = Place::AfterBackslash,
-                (Place::InString, _) => {}
+                (Place::InString, _) => {
+                    // Most of a frame is text: look for its end only.
+                    let Some(next) = memchr::memchr2(b'"', b'\\', &bytes[at..]) else { break };
+                    at += next;
+                    place = if bytes[at] == b'"' { Place::Outside } else { Place::AfterBackslash };
+                }
                 (Place::AfterBackslash, _) => place = Place::InString,
                 (Place::Outside, b'"') => place = Place::InString,
                 (Place::Outside, b'{') => depth += 1,
                 (Place::Outside, b'}') if depth == 1 => return Some(at + 1),
                 (Place::Outside, b'}') => depth -= 1,
-                (Place::Outside, _) => {}
+                (Place::Outside | Place::Broken, _) => {}
             }
+            at += 1;
         }
         *self = Scan { looked_at: bytes.len(), depth, place, prefix: self.prefix.take() };
         None
@@ -240,7 +247,7 @@ impl Rubbish {
                     }
                 }
                 (Place::Outside, b'{') if self.arrays == 0 => return Some((at, false)),
-                (Place::InString | Place::Outside, _) => {}
+                (Place::InString | Place::Outside | Place::Broken, _) => {}
             }
         }
         None
@@ -350,9 +357,22 @@ mod tests {
 
     #[test]
     fn a_frame_has_a_greatest_length() {
-        assert_eq!(decode([(b"{12345678}".as_slice(), true)], 10), ["{12345678}"]);
-        assert_eq!(decode([(b"{123456789}".as_slice(), true)], 10), ["oversize"]);
+        assert_eq!(decode([(b"{\"a\":1234}".as_slice(), true)], 10), ["{\"a\":1234}"]);
+        assert_eq!(decode([(b"{\"a\":12345}".as_slice(), true)], 10), ["oversize"]);
         assert_eq!(decode([(b"{\"12345678".as_slice(), true), (b"9", true)], 10), ["oversize"]);
+    }
+
+    #[test]
+    fn a_broken_line_costs_no_other_however_much_follows() {
+        let stream = format!("{{bad\n{}", "{\"a\":1}\n".repeat(500));
+        let mut expected = vec!["bad\\n".to_owned()];
+        expected.extend(std::iter::repeat_n("{\"a\":1}\\n".to_owned(), 500));
+        assert_eq!(decode([(stream.as_bytes(), true)], 1000), expected);
+        assert_eq!(decode([(&stream.as_bytes()[..1504], false), (&stream.as_bytes()[1504..], true)], 1000), expected);
+        assert_eq!(
+            decode([(b"{bad".as_slice(), false), (&[b'x'; 1000], false), (b"{\n{}", true)], 1000),
+            ["bad\\n", "{}"]
+        );
     }
 
     #[test]

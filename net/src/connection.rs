@@ -23,6 +23,10 @@ pub(crate) struct Connection<A, M> {
     consumed: usize,
     /// The application said "later" to what is at the front, or it is owed garbage without new bytes.
     pub(crate) held: bool,
+    /// It does not read what it is sent, so it is not read either until it does.
+    pub(crate) congested: bool,
+    /// Why its input ends, when it does.
+    pub(crate) ends: CloseReason,
     /// It is to be served in the next turn.
     pub(crate) queued: bool,
     /// The application was told that nothing sent will arrive.
@@ -80,6 +84,8 @@ impl<A, M> Connection<A, M> {
             received: Vec::new(),
             consumed: 0,
             held: false,
+            congested: false,
+            ends: CloseReason::Ended,
             queued: false,
             hung_up: false,
             heard: now,
@@ -119,11 +125,16 @@ impl<A, M> Connection<A, M> {
 
     /// Asks for nothing more than what has arrived up to now, which fits into the kernel's buffer: a peer that never
     /// stops sending is read no further.
-    pub(crate) fn end_input(&mut self) {
+    pub(crate) fn end_input(&mut self, reason: CloseReason) {
+        self.ends = reason;
         if let Input::Dry | Input::Flowing { .. } = self.input {
             let bytes_max = SockRef::from(&self.link.stream).recv_buffer_size().unwrap_or(0);
             self.input = Input::Rest { bytes_max };
         }
+    }
+
+    pub(crate) fn holds_bytes(&self) -> bool {
+        !self.received.is_empty()
     }
 
     /// Keeps the rest of a fresh read.

@@ -87,8 +87,11 @@ pub enum Incoming<'a> {
     Garbage,
     /// A frame that is too long. When this is taken, the connection is closed after what was sent has been written.
     Oversize,
-    /// The client has closed its side, or the server stops. When this is taken, the connection is closed likewise.
+    /// The client has closed its side, is gone or is idle for too long. When this is taken, the connection is closed
+    /// likewise.
     End,
+    /// The server stops. When this is taken, the connection is closed likewise.
+    Stop,
 }
 
 /// What to do after something was shown.
@@ -109,7 +112,7 @@ pub enum CloseReason {
     Oversize,
     /// Nothing came from it for the idle timeout.
     Idle,
-    /// The time to finish was over when the server stopped.
+    /// The server stops.
     Stopped,
 }
 
@@ -150,6 +153,10 @@ pub(crate) struct EventLoop<H: Handler> {
 enum Shown {
     /// All that is complete was taken.
     All,
+    /// It has cost enough for this turn: go on in the next.
+    Costly,
+    /// Too much waits for the client to be read on.
+    Congested,
     /// The application wants the rest later.
     Held,
     /// It is over.
@@ -235,6 +242,7 @@ impl<H: Handler> EventLoop<H> {
                 self.hang_up(id);
             } else if event.is_writable() {
                 conn.link.on_writable(&mut self.turn);
+                conn.congested &= conn.link.is_congested();
             }
             self.serve_unless_waiting(id);
         }
@@ -271,7 +279,10 @@ impl<H: Handler> EventLoop<H> {
                     let heard = if conn.held { now } else { conn.heard };
                     match heard + self.settings.idle_timeout {
                         due if due > now => self.timers.set(due, id, deadline),
-                        _ => self.close(id, CloseReason::Idle),
+                        _ => {
+                            conn.end_input(CloseReason::Idle);
+                            self.serve(id);
+                        }
                     }
                 }
                 Deadline::Frame => {
@@ -349,7 +360,7 @@ impl<H: Handler> EventLoop<H> {
     /// What the application holds is not shown again because the socket has something to tell, and a connection that
     /// has used up its budget is served in the next turn.
     fn serve_unless_waiting(&mut self, id: ConnId) {
-        if self.connections.get_mut(id).is_some_and(|conn| !conn.held && !conn.queued) {
+        if self.connections.get_mut(id).is_some_and(|conn| !conn.held && !conn.queued && !conn.congested) {
             self.serve(id);
         }
     }
@@ -374,6 +385,7 @@ impl<H: Handler> EventLoop<H> {
             Phase::Dead => {}
         }
         self.scratch = scratch;
+        self.turn.relieve();
     }
 
     fn read_and_show(&mut self, id: ConnId, scratch: &mut [u8]) {
@@ -381,7 +393,7 @@ impl<H: Handler> EventLoop<H> {
         let Some(conn) = connections.get_mut(id) else { return };
         let now = turn.now();
         let mut budget = READ_BUDGET_BYTES;
-        let mut shown = match conn.held {
+        let mut shown = match conn.held || conn.holds_bytes() {
             true => show_received(handler, turn, conn),
             false => Shown::All,
         };
@@ -408,6 +420,10 @@ impl<H: Handler> EventLoop<H> {
             shown = outcome;
         }
         conn.held = matches!(shown, Shown::Held);
+        conn.congested = matches!(shown, Shown::Congested);
+        if let Shown::Costly = shown {
+            queue(ready, conn);
+        }
         if conn.watch_frame(now) {
             timers.set(now + settings.frame_timeout, id, Deadline::Frame);
         }
@@ -438,7 +454,7 @@ impl<H: Handler> EventLoop<H> {
         let Some(conn) = connections.get_mut(id) else { return };
         match conn.phase {
             Phase::Open(_) if !conn.hung_up => {
-                conn.end_input();
+                conn.end_input(CloseReason::Ended);
                 tell_hang_up(handler, turn, conn);
                 self.serve(id);
             }
@@ -521,7 +537,7 @@ impl<H: Handler> EventLoop<H> {
         for id in self.connections.ids() {
             let Some(conn) = self.connections.get_mut(id) else { continue };
             if let Phase::Open(_) = conn.phase {
-                conn.end_input();
+                conn.end_input(CloseReason::Stopped);
                 self.serve_unless_waiting(id);
             }
         }
@@ -564,12 +580,24 @@ fn show<H: Handler>(
     conn: &mut Connection<H::Conn, H::Message>,
     bytes: &[u8],
 ) -> (usize, Shown) {
-    let Connection { phase: Phase::Open(app), link, input, decoder, frame_since, .. } = conn else {
+    let Connection { phase: Phase::Open(app), link, input, ends, decoder, frame_since, .. } = conn else {
         unreachable!("shown only while open")
     };
     let ended = !input.flows();
-    let mut consumed = 0;
+    let (mut consumed, mut taken) = (0, 0);
     loop {
+        if turn.is_heavy() {
+            return (consumed, Shown::Costly);
+        }
+        if taken == FRAMES_BETWEEN_LOOKS {
+            taken = 0;
+            if link.is_congested() {
+                link.flush(turn);
+                if link.is_congested() {
+                    return (consumed, Shown::Congested);
+                }
+            }
+        }
         let rest = &bytes[consumed..];
         let (incoming, len, line) = match decoder.look(rest, ended) {
             Item::Frame { len, line } => (Incoming::Frame(&rest[..len]), len, line),
@@ -591,6 +619,7 @@ fn show<H: Handler>(
                 consumed = bytes.len();
                 continue;
             }
+            Item::Incomplete if *ends == CloseReason::Stopped => (Incoming::Stop, 0, false),
             Item::Incomplete => (Incoming::End, 0, false),
         };
         if line {
@@ -599,11 +628,12 @@ fn show<H: Handler>(
         match (handler.on_incoming(turn, link, app, incoming), incoming) {
             (Flow::Later, _) => return (consumed, Shown::Held),
             (Flow::Taken, Incoming::Oversize) => return (bytes.len(), Shown::Over(CloseReason::Oversize)),
-            (Flow::Taken, Incoming::End) => return (bytes.len(), Shown::Over(CloseReason::Ended)),
+            (Flow::Taken, Incoming::End | Incoming::Stop) => return (bytes.len(), Shown::Over(*ends)),
             (Flow::Taken, Incoming::Frame(_) | Incoming::Garbage) => {
                 decoder.taken();
                 *frame_since = None;
                 consumed += len;
+                taken += 1;
             }
         }
     }
@@ -625,5 +655,7 @@ const EVENTS_PER_TURN: usize = 1024;
 const READ_BYTES: usize = 64 * 1024;
 /// What one connection may give in one turn before the others have theirs.
 const READ_BUDGET_BYTES: usize = 4 * READ_BYTES;
+/// Items that are shown before the output is looked at again.
+const FRAMES_BETWEEN_LOOKS: usize = 64;
 /// How long a connection that has told its end waits for the peer's.
 const LINGER: Duration = Duration::from_secs(1);

@@ -9,6 +9,7 @@ use std::fmt;
 use std::io::ErrorKind;
 use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use mio::net::TcpStream;
@@ -36,8 +37,9 @@ struct Side {
     line: bool,
     /// Something was sent without a newline.
     bare_sent: bool,
-    /// Some thread will write at the end of its turn.
-    scheduled: bool,
+    /// The turn that will write at its end; another turn that sends something writes as well, so that each has written
+    /// what it sent before it is over.
+    scheduled: Option<TurnId>,
     /// The socket took no more; the owner will hear when it does.
     blocked: bool,
     /// Nothing pending: no memory.
@@ -67,16 +69,25 @@ pub enum Refused {
 /// A thread without a loop makes one for itself and calls [`Turn::flush`].
 #[derive(Debug)]
 pub struct Turn<M> {
+    id: TurnId,
     now: Instant,
-    dirty: Vec<Arc<Link<M>>>,
+    /// Links that were sent something from another client, and those that were only answered.
+    pushed: Vec<Arc<Link<M>>>,
+    answered: Vec<Arc<Link<M>>>,
+    /// How much was sent since the last flush.
+    sent_bytes: usize,
     pool: BufferPool,
     reports: Vec<u32>,
 }
 
+/// Tells the turns of different threads apart.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct TurnId(u64);
+
 impl<M> Link<M> {
     pub(crate) fn new(id: ConnId, stream: TcpStream, owner: LoopHandle<M>, output_bytes_max: usize) -> Link<M> {
         let (state, output) = (State::Open, None);
-        let side = Side { state, line: false, bare_sent: false, scheduled: false, blocked: false, output };
+        let side = Side { state, line: false, bare_sent: false, scheduled: None, blocked: false, output };
         Link { id, stream, owner, output_bytes_max, side: Mutex::new(side) }
     }
 
@@ -88,21 +99,35 @@ impl<M> Link<M> {
     /// Takes a frame, to be written at the end of this turn or when the socket has room.
     ///
     /// # Errors
-    /// [`Refused::Closed`], or [`Refused::Full`] when the high-water mark is passed already; one frame may pass it,
-    /// so that a reply of any length can be sent.
+    /// [`Refused::Closed`], or [`Refused::Full`] for a frame with [`Fate::Return`] when frames of that kind wait beyond
+    /// the high-water mark and the socket takes no more. Replies are not refused: a client that does not read them is not
+    /// read either.
     pub fn send(self: &Arc<Link<M>>, turn: &mut Turn<M>, frame: &[u8], fate: Fate) -> Result<(), Refused> {
         let mut guard = self.side.lock();
         let side = &mut *guard;
         match side.state {
             State::Closed => return Err(Refused::Closed),
-            State::Open if side.pending() >= self.output_bytes_max => return Err(Refused::Full),
+            State::Open if matches!(fate, Fate::Return(_)) && side.returnable() >= self.output_bytes_max => {
+                // Perhaps nothing was written yet, because much was sent in this turn.
+                let written = if side.blocked { Written::Blocked } else { self.write(side, turn) };
+                if written != Written::All {
+                    drop(guard);
+                    self.report(turn, written);
+                    return Err(Refused::Full);
+                }
+            }
             State::Open | State::Sealed => {}
         }
         side.bare_sent |= !side.line;
         side.output.get_or_insert_with(|| turn.pool.get()).push(frame, side.line, fate);
-        if !side.scheduled && !side.blocked && side.state == State::Open {
-            side.scheduled = true;
-            turn.dirty.push(self.clone());
+        turn.sent_bytes += frame.len();
+        if side.scheduled != Some(turn.id) && !side.blocked && side.state == State::Open {
+            side.scheduled = Some(turn.id);
+            turn.schedule(self, fate);
+        }
+        drop(guard);
+        if !turn.reports.is_empty() {
+            self.report(turn, Written::All);
         }
         Ok(())
     }
@@ -124,10 +149,15 @@ impl<M> Link<M> {
 
     /// Writes what is pending, now. Any thread.
     pub fn flush(&self, turn: &mut Turn<M>) {
-        let mut guard = self.side.lock();
-        let side = &mut *guard;
-        side.scheduled = false;
-        let (State::Open, Some(output)) = (side.state, &mut side.output) else { return };
+        let mut side = self.side.lock();
+        side.scheduled = None;
+        let written = self.write(&mut side, turn);
+        drop(side);
+        self.report(turn, written);
+    }
+
+    fn write(&self, side: &mut Side, turn: &mut Turn<M>) -> Written {
+        let (State::Open, Some(output)) = (side.state, &mut side.output) else { return Written::All };
         let written = output.write_to(&self.stream, side.line, &mut turn.reports);
         side.blocked = written == Written::Blocked;
         match written {
@@ -135,8 +165,12 @@ impl<M> Link<M> {
             Written::Blocked => {}
             Written::Broken => side.state = State::Sealed,
         }
-        drop(guard);
-        // In the order in which it happened: what was written before the connection broke is still reported.
+        written
+    }
+
+    /// Tells the owner what a write has come to, in the order in which it happened: what was written before the
+    /// connection broke is still reported. Not under the lock.
+    fn report(&self, turn: &mut Turn<M>, written: Written) {
         for label in turn.reports.drain(..) {
             self.owner.post(Letter::Sent(self.id, label));
         }
@@ -187,6 +221,12 @@ impl<M> Link<M> {
 
     pub(crate) fn is_sealed(&self) -> bool {
         self.side.lock().state != State::Open
+    }
+
+    /// So much is pending that a client should not be read on, since it would be answered.
+    pub(crate) fn is_congested(&self) -> bool {
+        let side = self.side.lock();
+        side.state == State::Open && side.pending() >= self.output_bytes_max / 2
     }
 
     /// Nothing is pending.
@@ -242,6 +282,10 @@ impl Side {
     fn pending(&self) -> usize {
         self.output.as_ref().map_or(0, |output| output.pending())
     }
+
+    fn returnable(&self) -> usize {
+        self.output.as_ref().map_or(0, |output| output.returnable())
+    }
 }
 
 impl<M> PartialEq for Link<M> {
@@ -259,7 +303,16 @@ impl<M> fmt::Debug for Link<M> {
 impl<M> Turn<M> {
     /// A turn with nothing to do yet.
     pub fn new() -> Turn<M> {
-        Turn { now: Instant::now(), dirty: Vec::new(), pool: BufferPool::default(), reports: Vec::new() }
+        static TURNS: AtomicU64 = AtomicU64::new(0);
+        Turn {
+            id: TurnId(TURNS.fetch_add(1, Ordering::Relaxed)),
+            now: Instant::now(),
+            pushed: Vec::new(),
+            answered: Vec::new(),
+            sent_bytes: 0,
+            pool: BufferPool::default(),
+            reports: Vec::new(),
+        }
     }
 
     /// When this turn began.
@@ -271,14 +324,40 @@ impl<M> Turn<M> {
         self.now = Instant::now();
     }
 
-    /// Writes to every connection that was sent something, in the order in which they were first sent to: what a frame
-    /// caused elsewhere leaves before the reply to a later one.
+    fn schedule(&mut self, link: &Arc<Link<M>>, fate: Fate) {
+        match fate {
+            Fate::Return(_) => self.pushed.push(link.clone()),
+            Fate::Drop | Fate::Report(_) => self.answered.push(link.clone()),
+        }
+    }
+
+    /// Writes now if much was sent already: a frame for thousands of clients must not lie in memory thousands of times.
+    pub fn relieve(&mut self) {
+        if self.is_heavy() {
+            self.flush();
+        }
+    }
+
+    pub(crate) fn is_heavy(&self) -> bool {
+        self.sent_bytes >= SENT_BYTES_MAX
+    }
+
+    /// Writes to every connection that was sent something: first to those that others wrote to, then to those that were
+    /// only answered, so that what a frame caused elsewhere leaves before the reply to a later one.
     pub fn flush(&mut self) {
-        let mut dirty = std::mem::take(&mut self.dirty);
-        for link in dirty.drain(..) {
+        self.sent_bytes = 0;
+        // The lists are put back empty: their memory is used again.
+        let pushed = std::mem::take(&mut self.pushed);
+        self.pushed = self.flush_links(pushed);
+        let answered = std::mem::take(&mut self.answered);
+        self.answered = self.flush_links(answered);
+    }
+
+    fn flush_links(&mut self, mut links: Vec<Arc<Link<M>>>) -> Vec<Arc<Link<M>>> {
+        for link in links.drain(..) {
             link.flush(self);
         }
-        self.dirty = dirty;
+        links
     }
 }
 
@@ -295,3 +374,6 @@ impl<M> Default for Turn<M> {
         Turn::new()
     }
 }
+
+/// What one turn sends before it writes.
+const SENT_BYTES_MAX: usize = 4 * 1024 * 1024;

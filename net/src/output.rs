@@ -33,6 +33,8 @@ pub(crate) struct Output {
     marks: VecDeque<Mark>,
     /// How many bytes of the first mark were written.
     written_of_first: usize,
+    /// Bytes of the frames that can be given back, those of the first one as if nothing of it were written.
+    returnable: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +42,15 @@ struct Mark {
     len: usize,
     line: bool,
     fate: Fate,
+}
+
+impl Mark {
+    fn returnable(&self) -> usize {
+        match self.fate {
+            Fate::Return(_) => self.len,
+            Fate::Drop | Fate::Report(_) => 0,
+        }
+    }
 }
 
 /// What a write came to.
@@ -63,12 +74,19 @@ impl Output {
         self.bytes.len() - self.written
     }
 
+    /// Bytes that others have sent to this client and that were not written: what makes a slow consumer.
+    pub(crate) fn returnable(&self) -> usize {
+        self.returnable
+    }
+
     pub(crate) fn push(&mut self, frame: &[u8], line: bool, fate: Fate) {
         self.bytes.extend_from_slice(frame);
         if line {
             self.bytes.push(b'\n');
         }
-        self.marks.push_back(Mark { len: frame.len() + usize::from(line), line, fate });
+        let mark = Mark { len: frame.len() + usize::from(line), line, fate };
+        self.returnable += mark.returnable();
+        self.marks.push_back(mark);
     }
 
     /// Writes until all is written or the socket would block: everything at once when the client reads lines, else each
@@ -100,6 +118,7 @@ impl Output {
             if let Fate::Report(label) = first.fate {
                 reports.push(label);
             }
+            self.returnable -= first.returnable();
             self.marks.pop_front();
         }
     }
@@ -118,6 +137,11 @@ impl Output {
     /// Removes the frames with fate [`Fate::Return`] of these labels, in order, without their line ending. A frame of
     /// which a part was written stays, because the stream would be garbled, unless `even_started`.
     pub(crate) fn take_back(&mut self, wanted: impl Fn(u32) -> bool, even_started: bool) -> Vec<(u32, Box<[u8]>)> {
+        let is_wanted = |mark: &Mark| matches!(mark.fate, Fate::Return(label) if wanted(label));
+        // A connection may be many users, most of whom have nothing here.
+        if !self.marks.iter().any(is_wanted) {
+            return Vec::new();
+        }
         let mut taken = Vec::new();
         let mut kept = Output::default();
         let mut start = self.written - self.written_of_first;
@@ -131,6 +155,7 @@ impl Output {
                 }
                 Fate::Return(_) | Fate::Drop | Fate::Report(_) => {
                     kept.bytes.extend_from_slice(bytes);
+                    kept.returnable += mark.returnable();
                     kept.marks.push_back(mark);
                     if started {
                         (kept.written, kept.written_of_first) = (self.written_of_first, self.written_of_first);
@@ -150,6 +175,8 @@ impl Output {
             assert_eq!(marked - self.written_of_first, self.pending(), "marks and bytes tell the same length");
             let first = self.marks.front().map_or(1, |mark| mark.len);
             assert!(self.written_of_first < first, "a written frame has no mark");
+            let returnable: usize = self.marks.iter().map(Mark::returnable).sum();
+            assert_eq!(returnable, self.returnable, "what can be given back is counted");
         }
     }
 }

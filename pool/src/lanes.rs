@@ -11,7 +11,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -47,16 +47,17 @@ struct Queue<T> {
 
 impl<T: Send + 'static> Lanes<T> {
     /// Starts `count` lanes on threads named `lane-0` and so on. In each, items of up to `bytes_max` bytes may wait or
-    /// be handled, and `handle` gets at most `batch_max` of them at once. A handler that panics loses its batch (whoever
-    /// waits learns it from the items being dropped) and the lane goes on.
+    /// be handled, and `handle` gets at most `batch_max` of them at once, with what its lane keeps between batches. It may
+    /// ask to be called again after some time, with nothing if nothing came. A handler that panics loses its batch and the
+    /// lane goes on.
     ///
     /// # Errors
     /// When the system has no thread left.
-    pub fn start(
+    pub fn start<S: Default>(
         count: usize,
         bytes_max: usize,
         batch_max: usize,
-        handle: impl Fn(Vec<T>) + Send + Sync + 'static,
+        handle: impl Fn(&mut S, Vec<T>) -> Option<Duration> + Send + Sync + 'static,
     ) -> io::Result<Lanes<T>> {
         let handle = Arc::new(handle);
         let mut lanes = Lanes { lanes: Vec::new(), threads: Vec::new(), bytes_max };
@@ -130,27 +131,34 @@ impl<T: Send + 'static> Lanes<T> {
 }
 
 impl<T> Lane<T> {
-    fn run(&self, batch_max: usize, handle: &(impl Fn(Vec<T>) + ?Sized)) {
-        let mut done = 0;
+    fn run<S: Default>(&self, batch_max: usize, handle: &impl Fn(&mut S, Vec<T>) -> Option<Duration>) {
+        let (mut state, mut again, mut done) = (S::default(), None, 0);
         loop {
             let mut queue = self.queue.lock();
             queue.bytes -= done;
             while queue.items.is_empty() {
-                if queue.closing {
-                    queue.ended = true;
-                    self.idle.notify_all();
-                    return;
+                match again {
+                    None if queue.closing => {
+                        queue.ended = true;
+                        self.idle.notify_all();
+                        return;
+                    }
+                    None => self.news.wait(&mut queue),
+                    Some(after) => {
+                        self.news.wait_for(&mut queue, after);
+                        break;
+                    }
                 }
-                self.news.wait(&mut queue);
             }
             let end = queue.items.len().min(batch_max);
             let batch: Vec<_> = queue.items.drain(..end).collect();
             drop(queue);
             done = batch.iter().map(|(_, bytes)| bytes).sum();
             let items = batch.into_iter().map(|(item, _)| item).collect();
-            if catch_unwind(AssertUnwindSafe(|| handle(items))).is_err() {
+            again = catch_unwind(AssertUnwindSafe(|| handle(&mut state, items))).unwrap_or_else(|_| {
                 log::error!("a lane's batch has panicked; the lane goes on");
-            }
+                None
+            });
         }
     }
 }
@@ -158,7 +166,6 @@ impl<T> Lane<T> {
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
-    use std::time::Duration;
 
     use super::*;
 
@@ -169,7 +176,10 @@ mod tests {
     #[test]
     fn items_of_a_key_keep_their_order_and_none_is_lost() {
         let (sender, receiver) = mpsc::channel();
-        let handle = move |batch: Vec<(u64, u32)>| sender.send(batch).expect("received below");
+        let handle = move |_: &mut (), batch: Vec<(u64, u32)>| {
+            sender.send(batch).expect("received below");
+            None
+        };
         let lanes = Lanes::start(3, 1 << 20, 7, handle).expect("threads");
         for nth in 0..1000 {
             for key in 0..5 {
@@ -190,7 +200,7 @@ mod tests {
         let (entered, has_entered) = mpsc::channel();
         let (release, held) = mpsc::channel::<()>();
         let held = Mutex::new(held);
-        let handle = move |batch: Vec<u32>| {
+        let handle = move |_: &mut (), batch: Vec<u32>| -> Option<Duration> {
             entered.send(batch).expect("received below");
             held.lock().recv().expect("released below");
             panic!("on purpose");
@@ -207,5 +217,20 @@ mod tests {
         }
         assert_eq!(has_entered.recv(), Ok(vec![3]));
         assert_eq!(lanes.close(Instant::now()), 1, "a lane that does not end in time is reported");
+    }
+
+    #[test]
+    fn a_handler_that_asks_for_it_is_called_again_and_the_end_waits_for_that() {
+        let (sender, receiver) = mpsc::channel();
+        let handle = move |calls: &mut u32, batch: Vec<u32>| {
+            *calls += 1;
+            sender.send((*calls, batch)).expect("received below");
+            (*calls < 3).then_some(Duration::from_millis(1))
+        };
+        let lanes = Lanes::start(1, 10, 100, handle).expect("a thread");
+        lanes.submit(1, 7, 1).expect("room");
+        assert_eq!(lanes.close(soon()), 0);
+        let calls: Vec<_> = receiver.iter().collect();
+        assert_eq!(calls, [(1, vec![7]), (2, vec![]), (3, vec![])]);
     }
 }

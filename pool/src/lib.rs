@@ -10,4 +10,4 @@ mod lanes;
 mod workers;
 
 pub use lanes::{Lanes, LanesFull};
-pub use workers::{Workers, WorkersFull};
+pub use workers::{Workers, WorkersFull, join_until};

@@ -3,15 +3,18 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// Threads that run whatever is submitted, first come, first served. Dropping them runs what was accepted, then joins.
+/// Threads that run whatever is submitted, first come, first served.
 #[derive(Debug)]
 pub struct Workers {
-    jobs: Option<Sender<Job>>,
+    jobs: Sender<Job>,
+    /// The same queue, for dropping what nobody waits for any more.
+    queue: Receiver<Job>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -31,7 +34,7 @@ impl Workers {
             thread::Builder::new().name(format!("{name}-{nth}")).spawn(move || run(&queue))
         };
         let threads = (0..count).map(start).collect::<io::Result<_>>()?;
-        Ok(Workers { jobs: Some(jobs), threads })
+        Ok(Workers { jobs, queue, threads })
     }
 
     /// Has a thread run `job`. Never blocks. A job that panics is reported in the log; whoever waits for its outcome
@@ -40,22 +43,37 @@ impl Workers {
     /// # Errors
     /// [`WorkersFull`]; tell the client to try later.
     pub fn submit(&self, job: impl FnOnce() + Send + 'static) -> Result<(), WorkersFull> {
-        let jobs = self.jobs.as_ref().expect("there until dropped");
-        jobs.try_send(Box::new(job)).map_err(|error| match error {
+        self.jobs.try_send(Box::new(job)).map_err(|error| match error {
             TrySendError::Full(_) => WorkersFull,
-            TrySendError::Disconnected(_) => unreachable!("workers catch panics and stop last"),
+            TrySendError::Disconnected(_) => unreachable!("the queue is held here"),
         })
     }
 }
 
-impl Drop for Workers {
-    fn drop(&mut self) {
-        self.jobs = None;
-        for thread in self.threads.drain(..) {
-            if thread.join().is_err() {
-                log::error!("a worker has panicked");
-            }
+impl Workers {
+    /// Drops the jobs that wait, and lets those that run finish, but waits no longer than `by`; threads that are not done
+    /// then end with the process.
+    pub fn close(self, by: Instant) {
+        let Workers { jobs, queue, threads } = self;
+        drop(jobs);
+        queue.try_iter().for_each(drop);
+        drop(queue);
+        for thread in threads {
+            join_until(thread, by);
         }
+    }
+}
+
+/// Waits for a thread to end, but no longer than `by`; what does not end by then ends with the process.
+pub fn join_until(thread: JoinHandle<()>, by: Instant) {
+    while !thread.is_finished() {
+        if Instant::now() >= by {
+            return;
+        }
+        thread::park_timeout(POLL_EVERY);
+    }
+    if thread.join().is_err() {
+        log::error!("a thread has panicked");
     }
 }
 
@@ -67,6 +85,9 @@ fn run(queue: &Receiver<Job>) {
         }
     }
 }
+
+/// A thread's end cannot be waited for with a bound, so it is looked for.
+const POLL_EVERY: Duration = Duration::from_millis(1);
 
 #[cfg(test)]
 mod tests {
@@ -84,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_queue_refuses_and_what_was_accepted_runs_before_the_end() {
+    fn a_full_queue_refuses_and_what_waits_at_the_end_is_dropped() {
         let workers = Workers::start("test", 1, 1).expect("a thread");
         let (release, held) = mpsc::channel::<()>();
         let (started, is_started) = mpsc::channel();
@@ -93,8 +114,24 @@ mod tests {
         let (done, is_done) = mpsc::channel();
         workers.submit(move || done.send(()).expect("received below")).expect("one may wait");
         assert_eq!(workers.submit(|| ()), Err(WorkersFull));
+        // The job that runs does not end, and is not waited for.
+        workers.close(Instant::now());
+        assert_eq!(is_done.recv(), Err(mpsc::RecvError), "the job that waited is gone, and whoever waits for it hears");
         drop(release);
-        drop(workers);
-        assert_eq!(is_done.try_recv(), Ok(()));
+    }
+
+    #[test]
+    fn what_runs_at_the_end_is_finished() {
+        let workers = Workers::start("test", 2, 1).expect("threads");
+        let (done, is_done) = mpsc::channel();
+        let (started, is_started) = mpsc::channel();
+        let job = move || {
+            started.send(()).expect("received below");
+            done.send(7).expect("received below");
+        };
+        workers.submit(job).expect("room");
+        is_started.recv().expect("the job runs");
+        workers.close(Instant::now() + Duration::from_secs(10));
+        assert_eq!(is_done.try_recv(), Ok(7));
     }
 }

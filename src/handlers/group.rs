@@ -13,7 +13,8 @@ impl Session {
         if let Err(reply) = self.may_act_as(user) {
             return self.reply(reply, effects);
         }
-        let job = Job::JoinGroup { user: user.user_or_nobody(), group: group.group_or_none(), asked: group };
+        let Some(user) = user.user() else { return self.reply(protocol::SERVER_ERROR, effects) };
+        let job = Job::JoinGroup { user, group: group.group_or_none(), asked: group };
         self.submit(job, Awaited::Reply, effects)
     }
 
@@ -37,8 +38,9 @@ impl Session {
         if name.chars().count() > NAME_MAX || description.chars().count() > DESCRIPTION_MAX {
             return self.reply(protocol::SERVER_ERROR, effects);
         }
-        let (owner, name, description) = (user.user_or_nobody(), name.into_owned(), description.into_owned());
-        self.submit(Job::CreateGroup { owner, name, description }, Awaited::Reply, effects)
+        let Some(owner) = user.user() else { return self.reply(protocol::SERVER_ERROR, effects) };
+        let job = Job::CreateGroup { owner, name: name.into_owned(), description: description.into_owned() };
+        self.submit(job, Awaited::Reply, effects)
     }
 
     pub(crate) fn groups_named(&mut self, name: Cow<'_, str>, effects: &mut Effects<'_>) -> Flow {

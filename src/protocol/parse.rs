@@ -36,8 +36,8 @@ pub(super) enum Member<'f> {
     #[default]
     Missing,
     Integer(i64),
-    /// A number beyond 64 bits: an integer or not, its digits must tell.
-    Huge,
+    /// A number beyond 64 bits or minus zero: an integer or not, its digits must tell.
+    ByDigits,
     Text(Cow<'f, str>),
     Other,
 }
@@ -83,14 +83,15 @@ impl<'f> Member<'f> {
     pub(super) fn id(&self, frame: &str, key: &str) -> Result<Id, BadRequest> {
         match self {
             Member::Integer(id) => Ok(Id(*id)),
-            Member::Huge => {
+            Member::ByDigits => {
                 let members: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_str(frame).map_err(|_| BadRequest)?;
-                let digits = members.get(key).ok_or(BadRequest)?.get();
-                let (nearest, digits) = match digits.strip_prefix('-') {
+                let number = members.get(key).ok_or(BadRequest)?.get();
+                let (nearest, digits) = match number.strip_prefix('-') {
                     Some(digits) => (i64::MIN, digits),
-                    None => (i64::MAX, digits),
+                    None => (i64::MAX, number),
                 };
-                if digits.bytes().all(|digit| digit.is_ascii_digit()) { Ok(Id(nearest)) } else { Err(BadRequest) }
+                let is_integer = digits.bytes().all(|digit| digit.is_ascii_digit());
+                if is_integer { Ok(Id(number.parse().unwrap_or(nearest))) } else { Err(BadRequest) }
             }
             Member::Missing | Member::Text(_) | Member::Other => Err(BadRequest),
         }
@@ -99,7 +100,7 @@ impl<'f> Member<'f> {
     pub(super) fn text(&mut self) -> Result<Cow<'f, str>, BadRequest> {
         match std::mem::take(self) {
             Member::Text(text) => Ok(text),
-            Member::Missing | Member::Integer(_) | Member::Huge | Member::Other => Err(BadRequest),
+            Member::Missing | Member::Integer(_) | Member::ByDigits | Member::Other => Err(BadRequest),
         }
     }
 }
@@ -176,9 +177,9 @@ impl<'f> Visitor<'f> for Take {
     }
 
     fn visit_f64<E>(self, number: f64) -> Result<Member<'f>, E> {
-        // Integers that fit 64 bits come as such.
+        // Integers that fit 64 bits come as such, but for minus zero.
         let is_beyond = number >= u64::MAX as f64 || number <= i64::MIN as f64;
-        Ok(if is_beyond { Member::Huge } else { Member::Other })
+        Ok(if is_beyond || number == 0.0 { Member::ByDigits } else { Member::Other })
     }
 
     fn visit_borrowed_str<E>(self, text: &'f str) -> Result<Member<'f>, E> {

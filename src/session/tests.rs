@@ -179,7 +179,7 @@ fn a_reply_waits_until_all_that_was_sent_before_is_settled() {
     let mut session = Tester::logged_in();
     session.frame(CHAT);
     session.frame(CHAT);
-    for input in [Input::Frame(PING.as_bytes()), Input::Garbage, Input::Oversize, Input::End] {
+    for input in [Input::Frame(PING.as_bytes()), Input::Garbage, Input::Oversize, Input::End, Input::Stop] {
         assert_eq!(session.later(input), []);
     }
     assert_eq!(session.settled(1, CHAT.len(), 0), []);
@@ -282,8 +282,7 @@ fn kept_messages_are_deleted_when_they_are_out_and_not_before() {
     session.outcome(found());
     assert_eq!(session.on(Input::HangUp), [Effect::Detach(user), Effect::ReleaseMailbox(user)]);
     assert_eq!(session.on(Input::Sent), [], "too late to matter");
-    assert_eq!(session.on(Input::End), []);
-    assert_eq!(session.on(Input::Closed), [Effect::Detach(user)]);
+    assert_eq!(session.on(Input::End), [Effect::Detach(user)]);
 
     let mut session = Tester::logged_in();
     session.frame(fetch);
@@ -302,6 +301,16 @@ fn a_dead_connection_receives_nothing_but_what_it_sent_still_counts() {
     assert_eq!(login, reply(ACK), "nobody is attached to a dead connection");
     session.on(Input::End);
     assert_eq!(session.later(Input::Frame(CHAT.as_bytes())), [], "nothing after the end");
+}
+
+#[test]
+fn who_stops_decides_whether_messages_still_come() {
+    let mut client_ends = Tester::logged_in();
+    assert_eq!(client_ends.on(Input::End), [Effect::Detach(UserId(1))]);
+    assert_eq!(client_ends.on(Input::Closed), []);
+    let mut server_stops = Tester::logged_in();
+    assert_eq!(server_stops.on(Input::Stop), []);
+    assert_eq!(server_stops.on(Input::Closed), [Effect::Detach(UserId(1))]);
 }
 
 /// What a script does with a session, as a property test chooses.
