@@ -23,6 +23,8 @@ pub enum Posted {
     Outcome(Outcome),
     /// What became of frames it forwarded.
     Settled(Settled),
+    /// Another connection of one of its users waits for the mailbox.
+    MailboxWanted,
 }
 
 /// A connection of this server.

@@ -44,6 +44,11 @@ impl<W: Clone + PartialEq> Mailboxes<W> {
         }
     }
 
+    /// Who has the mailbox of `user`, if that is not `who`.
+    pub fn other_holder(&self, user: UserId, who: &W) -> Option<W> {
+        self.claimed.lock().get(&user).map(|claim| claim.holder.clone()).filter(|holder| holder != who)
+    }
+
     /// `who` no longer has the mailbox of `user`, or no longer waits for it. Returns who has it now, if it is somebody
     /// who waited.
     pub fn release(&self, user: UserId, who: &W) -> Option<W> {
@@ -84,6 +89,7 @@ mod tests {
         assert!(!mailboxes.claim(user, &'b'));
         assert!(!mailboxes.claim(user, &'c'));
         assert!(mailboxes.claim(other, &'d'));
+        assert_eq!((mailboxes.other_holder(user, &'b'), mailboxes.other_holder(user, &'a')), (Some('a'), None));
         assert_eq!(mailboxes.release(user, &'b'), None, "one who waited leaves");
         assert_eq!(mailboxes.release(user, &'a'), Some('c'));
         assert_eq!(mailboxes.release(user, &'a'), None, "it was released before");

@@ -155,7 +155,7 @@ impl Shared {
     }
 
     /// Has a job done; its outcome is posted to the session.
-    fn submit(&self, job: Job, link: &Arc<ClientLink>) {
+    fn submit(&self, turn: &mut Turn<Posted>, job: Job, link: &Arc<ClientLink>) {
         let answer = Answer::to(link);
         let services = self.services.clone();
         match job {
@@ -163,6 +163,8 @@ impl Shared {
                 answer.disarm();
                 if self.mailboxes.claim(user, link) {
                     self.fetch(user, link);
+                } else {
+                    turn.remind(link, MAILBOX_PATIENCE);
                 }
             }
             Job::Delete { user, .. } => {
@@ -261,10 +263,17 @@ impl Shell {
                 Effect::DeliverAll { to, except, text } => {
                     count(router.deliver_all(turn, &to, except, &text, link), text.len());
                 }
-                Effect::Submit(job) => self.shared.submit(job, link),
+                Effect::Submit(job) => self.shared.submit(turn, job, link),
                 Effect::Attach(user) => router.attach(user, link),
                 Effect::Detach(user) => router.detach(turn, user, link),
                 Effect::ReleaseMailbox(user) => self.shared.release_mailbox(user, link),
+                Effect::WantMailbox(user) => {
+                    if let Some(holder) = self.shared.mailboxes.other_holder(user, link) {
+                        holder.post(Posted::MailboxWanted);
+                    }
+                    turn.remind(link, MAILBOX_PATIENCE);
+                }
+                Effect::HangUp => link.hang_up(),
             }
         }
         settled
@@ -310,8 +319,13 @@ impl Handler for Shell {
         let input = match message {
             Posted::Outcome(outcome) => Input::Outcome(outcome),
             Posted::Settled(settled) => Input::Settled(settled),
+            Posted::MailboxWanted => Input::MailboxWanted,
         };
         self.feed(turn, link, session, input);
+    }
+
+    fn on_reminder(&mut self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, session: &mut Session) {
+        self.feed(turn, link, session, Input::Reminder);
     }
 
     fn on_hang_up(&mut self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, session: &mut Session) {
@@ -379,3 +393,5 @@ const LANES: usize = 1;
 const LANE_BATCH_MAX: usize = 4096;
 /// What the store may still take when the loops have needed all the time there was.
 const STORE_GRACE: Duration = Duration::from_secs(1);
+/// How long a fetch waits for another connection of the same user that does not take its reply.
+const MAILBOX_PATIENCE: Duration = Duration::from_secs(2);

@@ -98,6 +98,10 @@ pub enum Input<'f> {
     Settled(Settled),
     /// The reply with kept messages has left for the socket.
     Sent,
+    /// It has waited for some time since [`Effect::Submit`] of a fetch.
+    Reminder,
+    /// Another connection waits to fetch the messages of the same user.
+    MailboxWanted,
     /// The connection is dead. What was received before is still shown.
     HangUp,
     /// The connection is gone.
@@ -134,6 +138,10 @@ pub enum Effect<'f> {
     Detach(UserId),
     /// The messages kept for this user may be fetched by another connection.
     ReleaseMailbox(UserId),
+    /// Ask the connection that has this user's mailbox whether it still needs it.
+    WantMailbox(UserId),
+    /// Close the connection: it cannot be waited for any longer.
+    HangUp,
 }
 
 /// Effects in the order in which they are to be carried out.
@@ -223,6 +231,8 @@ impl Session {
             Input::Outcome(outcome) => self.on_outcome(outcome, effects),
             Input::Settled(settled) => self.on_settled(settled, effects),
             Input::Sent => self.on_sent(effects),
+            Input::Reminder => self.on_reminder(effects),
+            Input::MailboxWanted => self.on_mailbox_wanted(effects),
             Input::HangUp => self.on_hang_up(effects),
             Input::Closed => self.on_closed(effects),
         };

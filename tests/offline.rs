@@ -381,3 +381,49 @@ fn what_was_acknowledged_survives_a_kill() {
     assert!(got.len() <= sent);
     assert_eq!(got, (0..got.len()).collect::<Vec<_>>(), "in order, none twice, none missing");
 }
+
+/// A user with so much waiting that no socket buffer takes the reply that holds it all.
+fn with_a_large_mailbox() -> (TestServer, TestClient, i64, i64, usize) {
+    const COUNT: usize = 400;
+    let server = TestServer::builder().option("fetch_max", "64m").option("user_timeout", "600s").start();
+    let (mut alice, a) = user(&server, "alice");
+    let b = offline_user(&server, "bob");
+    alice.set_patience(LONG_PATIENCE);
+    for n in 0..COUNT {
+        alice.send(&numbered_with_text(a, b, n, 60_000));
+    }
+    alice.barrier();
+    (server, alice, a, b, COUNT)
+}
+
+#[test]
+fn a_long_reply_is_no_reason_to_take_its_reader_for_slow() {
+    let (server, mut alice, a, b, count) = with_a_large_mailbox();
+    let mut bob = login(&server, "bob", b);
+    bob.set_patience(LONG_PATIENCE);
+    bob.send(&json!({"msgType": 14, "FROMID": b}));
+    bob.wait_readable();
+    for n in 0..100 {
+        alice.send(&numbered(a, b, count + n));
+    }
+    alice.barrier();
+    let fetched = bob.recv_fetched();
+    assert_eq!(fetched.len(), count);
+    for n in 0..100 {
+        bob.expect(&numbered(a, b, count + n));
+    }
+    assert_all_deleted(&server);
+}
+
+#[test]
+fn a_client_that_does_not_read_its_messages_gives_way_to_the_users_next_connection() {
+    let (server, _, _, b, count) = with_a_large_mailbox();
+    let mut stuck = login(&server, "bob", b);
+    stuck.send(&json!({"msgType": 14, "FROMID": b}));
+    stuck.wait_readable();
+    let mut bob = login(&server, "bob", b);
+    bob.set_patience(LONG_PATIENCE);
+    assert_eq!(numbers(&bob.fetch(b)), (0..count).collect::<Vec<_>>());
+    assert_all_deleted(&server);
+    drop(stuck);
+}

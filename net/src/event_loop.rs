@@ -56,6 +56,11 @@ pub trait Handler {
         message: Self::Message,
     );
 
+    /// The time of a [`Turn::remind`] has come.
+    fn on_reminder(&mut self, turn: &mut Turn<Self::Message>, link: &Arc<Link<Self::Message>>, conn: &mut Self::Conn) {
+        let _ = (turn, link, conn);
+    }
+
     /// The connection is dead or was hung up: nothing sent to it will arrive. What it sent before is still shown, then
     /// [`Incoming::End`]. Called at most once.
     fn on_hang_up(&mut self, turn: &mut Turn<Self::Message>, link: &Arc<Link<Self::Message>>, conn: &mut Self::Conn);
@@ -300,6 +305,11 @@ impl<H: Handler> EventLoop<H> {
                     }
                 }
                 Deadline::Close => self.kill(id),
+                Deadline::Reminder => {
+                    if let Phase::Open(app) = &mut conn.phase {
+                        self.handler.on_reminder(&mut self.turn, &conn.link, app);
+                    }
+                }
             }
         }
         if self.stop_by.is_some_and(|by| by <= now) {
@@ -310,7 +320,7 @@ impl<H: Handler> EventLoop<H> {
         }
     }
 
-    /// Removes the dead, and gives back what they did not take.
+    /// Removes the dead, gives back what they did not take, and sets the deadlines that the application asked for.
     fn bury(&mut self) {
         for id in std::mem::take(&mut self.dead) {
             let Some(conn) = self.connections.remove(id) else { continue };
@@ -322,7 +332,10 @@ impl<H: Handler> EventLoop<H> {
                 self.handler.on_unsent(&mut self.turn, label, frame);
             }
         }
-        let EventLoop { timers, connections, .. } = self;
+        let EventLoop { timers, connections, turn, .. } = self;
+        for (at, id) in turn.reminders.drain(..) {
+            timers.set(at, id, Deadline::Reminder);
+        }
         timers.sweep(connections.len(), |id| connections.get_mut(id).is_some());
     }
 

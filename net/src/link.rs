@@ -10,7 +10,7 @@ use std::io::ErrorKind;
 use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
 use parking_lot::Mutex;
@@ -76,6 +76,7 @@ pub struct Turn<M> {
     answered: Vec<Arc<Link<M>>>,
     /// How much was sent since the last flush.
     sent_bytes: usize,
+    pub(crate) reminders: Vec<(Instant, ConnId)>,
     pool: BufferPool,
     reports: Vec<u32>,
 }
@@ -310,6 +311,7 @@ impl<M> Turn<M> {
             pushed: Vec::new(),
             answered: Vec::new(),
             sent_bytes: 0,
+            reminders: Vec::new(),
             pool: BufferPool::default(),
             reports: Vec::new(),
         }
@@ -329,6 +331,11 @@ impl<M> Turn<M> {
             Fate::Return(_) => self.pushed.push(link.clone()),
             Fate::Drop | Fate::Report(_) => self.answered.push(link.clone()),
         }
+    }
+
+    /// Has [`Handler::on_reminder`](crate::Handler::on_reminder) called for a connection of this loop after some time.
+    pub fn remind(&mut self, link: &Link<M>, after: Duration) {
+        self.reminders.push((self.now + after, link.id));
     }
 
     /// Writes now if much was sent already: a frame for thousands of clients must not lie in memory thousands of times.

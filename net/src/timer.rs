@@ -18,6 +18,8 @@ pub(crate) enum Deadline {
     Frame,
     /// A closing connection does not come to its end.
     Close,
+    /// The application wanted to be reminded.
+    Reminder,
 }
 
 /// Deadlines in the order in which they pass.
@@ -54,8 +56,8 @@ impl Timers {
     }
 }
 
-/// Most entries of one connection: idle, frame, close when draining, close when lingering.
-const ENTRIES_MAX: usize = 4;
+/// Usual entries of one connection: idle, frame, close when draining, close when lingering, a reminder.
+const ENTRIES_MAX: usize = 5;
 /// Fewer are not worth a sweep.
 const SWEEP_MIN: usize = 1000;
 

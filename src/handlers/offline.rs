@@ -41,6 +41,23 @@ impl Session {
         }
     }
 
+    /// A fetch takes long: perhaps another connection of the user has fetched and does not read its reply.
+    pub(crate) fn on_reminder(&mut self, effects: &mut Effects<'_>) -> Flow {
+        if let Phase::Waiting(Awaited::Messages(user)) = self.phase {
+            effects.push(Effect::WantMailbox(user));
+        }
+        Flow::Taken
+    }
+
+    /// It is asked for by a connection that has waited already. A client that has not taken its reply since then gives way:
+    /// most likely it is gone and the other one is the same client, connected again.
+    pub(crate) fn on_mailbox_wanted(&mut self, effects: &mut Effects<'_>) -> Flow {
+        if let Phase::Sending { .. } = self.phase {
+            effects.push(Effect::HangUp);
+        }
+        Flow::Taken
+    }
+
     pub(crate) fn deleted(&mut self, user: UserId, effects: &mut Effects<'_>) {
         effects.push(Effect::ReleaseMailbox(user));
     }

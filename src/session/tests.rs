@@ -291,6 +291,21 @@ fn kept_messages_are_deleted_when_they_are_out_and_not_before() {
 }
 
 #[test]
+fn a_client_that_does_not_take_its_messages_gives_way_to_another() {
+    let fetch = r#"{"msgType":14,"FROMID":1}"#;
+    let user = UserId(1);
+    let mut session = Tester::logged_in();
+    assert_eq!(session.on(Input::Reminder), [], "nothing is waited for");
+    session.frame(fetch);
+    assert_eq!(session.on(Input::MailboxWanted), [], "the store takes its time");
+    assert_eq!(session.on(Input::Reminder), [Effect::WantMailbox(user)]);
+    session.outcome(Outcome::Messages { reply: "one".into(), ids: vec![MessageId(7)] });
+    assert_eq!(session.on(Input::Reminder), []);
+    assert_eq!(session.on(Input::MailboxWanted), [Effect::HangUp]);
+    assert_eq!(session.on(Input::HangUp), [Effect::Detach(user), Effect::ReleaseMailbox(user)]);
+}
+
+#[test]
 fn a_dead_connection_receives_nothing_but_what_it_sent_still_counts() {
     let mut session = Tester::logged_in();
     assert_eq!(session.on(Input::HangUp), [Effect::Detach(UserId(1))]);
@@ -371,7 +386,7 @@ impl World {
                 Effect::Submit(job) => assert!(self.job.replace(job).is_none(), "one job at a time"),
                 Effect::Attach(user) => self.attached.push(user),
                 Effect::Detach(user) => self.attached.retain(|other| *other != user),
-                Effect::ReleaseMailbox(_) => {}
+                Effect::ReleaseMailbox(_) | Effect::WantMailbox(_) | Effect::HangUp => {}
             }
         }
     }
