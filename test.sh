@@ -33,7 +33,7 @@ apt_install() {
 
 # ---- What the tests need ----
 
-command -v cargo >/dev/null || fail "cargo is needed: install Rust from https://rustup.rs"
+command -v cargo >/dev/null || fail "cargo is needed: install Rust 1.95 or later with rustup"
 apt_install cc gcc            # compiles the embedded SQLite
 apt_install python3 python3   # plays the recorded exchanges of tests/conformance
 apt_install kill procps

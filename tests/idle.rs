@@ -18,7 +18,7 @@ const CONNECTIONS_PER_ADDRESS: usize = 14_000;
 const USERS: usize = 100;
 
 /// A generous bound; what is measured is printed.
-const MEMORY_PER_CONNECTION_MAX: usize = 16 * 1024;
+const MEMORY_PER_CONNECTION_MAX: usize = 2 * 1024;
 
 #[test]
 fn idle_connections_are_cheap_and_leave_nothing_behind() {
