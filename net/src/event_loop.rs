@@ -38,7 +38,8 @@ pub trait Handler {
         incoming: Incoming<'_>,
     ) -> Flow;
 
-    /// A frame sent with [`Fate::Report`](crate::Fate::Report) has left for the socket without error.
+    /// A frame sent with [`Fate::Report`](crate::Fate::Report) has left for the socket without error. It comes while
+    /// the connection is open: who must know holds [`Incoming::End`] until then.
     fn on_sent(
         &mut self,
         turn: &mut Turn<Self::Message>,

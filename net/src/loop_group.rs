@@ -22,11 +22,15 @@ impl<M: Send + 'static> LoopGroup<M> {
     ///
     /// # Errors
     /// When the kernel has no descriptor or thread left; loops that were started end with the process.
+    ///
+    /// # Panics
+    /// Without a loop there is nobody to assign connections to.
     pub fn start<H>(count: usize, settings: Settings, mut handler: impl FnMut(usize) -> H) -> io::Result<LoopGroup<M>>
     where
         H: Handler<Message = M> + Send + 'static,
         H::Conn: Send,
     {
+        assert!(count > 0, "a group has at least one loop");
         let mut loops = Vec::with_capacity(count);
         for nth in 0..count {
             let event_loop = EventLoop::new(handler(nth), settings)?;

@@ -1,0 +1,281 @@
+//! From the server to a client: lines, slow consumers, reports, and what comes back.
+
+mod util;
+
+use std::io::Read;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use net::{CloseReason, Fate, Incoming, Link, Refused, Settings, Turn};
+
+use util::{Astray, Note, Peer, Seen, TestServer, echo, expect, ignore, later, next, settings, taken};
+
+/// A server that has little room between itself and its clients.
+fn narrow_server() -> TestServer {
+    let settings = Settings { output_bytes_max: 100_000, ..settings() };
+    TestServer::start_with(1, settings, ignore, |socket| socket.set_send_buffer_size(20_000).expect("an option"))
+}
+
+fn numbered(n: usize) -> String {
+    format!(r#"{{"n":{n}}}"#)
+}
+
+/// Sends numbered frames that are to be returned until the link takes no more; what it took.
+fn send_until_full(peer: &Peer) -> Vec<String> {
+    let mut frames = (0..).map(|n| format!("{{\"n\":{n},\"a\":\"{}\"}}", "x".repeat(1000)));
+    let mut sent = Vec::new();
+    loop {
+        let frame = frames.next().expect("endless");
+        match peer.send(&frame, Fate::Return(7)) {
+            Ok(()) => sent.push(frame),
+            Err(refused) => {
+                assert_eq!(refused, Refused::Full);
+                return sent;
+            }
+        }
+    }
+}
+
+/// The whole frames at the front of `text`; the rest must be the beginning of the next.
+fn whole_frames(text: &str, next: &[String]) -> usize {
+    let mut rest = text;
+    for (count, frame) in next.iter().enumerate() {
+        match rest.strip_prefix(frame.as_str()) {
+            Some(behind) => rest = behind,
+            None => {
+                assert!(frame.starts_with(rest), "the client reads the frames in order");
+                return count;
+            }
+        }
+    }
+    assert_eq!(rest, "");
+    next.len()
+}
+
+#[test]
+fn replies_are_bare_until_the_client_ends_a_line() {
+    let server = TestServer::start(1, settings(), echo);
+    let mut peer = server.connect();
+    peer.write(r#"{"a":1}{"b":2}"#);
+    peer.expect_bytes(r#"{"a":1}{"b":2}"#);
+    peer.write("\r\n");
+    peer.expect_bytes("\n");
+    peer.write("{}\noops\n{}");
+    peer.expect_bytes("{}\n<garbage>\n{}\n");
+    peer.end();
+    assert_eq!(peer.rest(), "");
+
+    let mut lines_from_the_start = server.connect();
+    lines_from_the_start.write("{}\n");
+    lines_from_the_start.end();
+    assert_eq!(lines_from_the_start.rest(), "{}\n");
+}
+
+#[test]
+fn a_slow_consumer_is_refused_and_what_it_did_not_take_comes_back() {
+    let server = narrow_server();
+    let mut peer = server.connect();
+    peer.hold();
+    let sent = send_until_full(&peer);
+    assert_eq!(peer.send("{}", Fate::Return(7)), Err(Refused::Full), "it stays full");
+    peer.link.hang_up();
+    peer.expect([Seen::HangUp, later("<end>")]);
+    let back: Vec<_> = peer.link.take_back(7).iter().map(|frame| String::from_utf8_lossy(frame).into_owned()).collect();
+    assert!(back.iter().map(String::len).sum::<usize>() >= 100_000, "the high-water mark was reached");
+    assert_eq!(peer.link.take_back(7), [], "they come back once");
+    peer.permit(1);
+    let read = whole_frames(&peer.rest(), &sent);
+    assert_eq!([&sent[..read], &back[..]].concat(), sent);
+    peer.expect([taken("<end>"), Seen::Closed(CloseReason::Ended)]);
+}
+
+#[test]
+fn what_nobody_takes_back_is_given_back_at_the_end() {
+    let server = narrow_server();
+    let mut peer = server.connect();
+    let sent = send_until_full(&peer);
+    peer.link.hang_up();
+    let read = whole_frames(&peer.rest(), &sent);
+    for frame in &sent[read..] {
+        assert_eq!(server.astray(), Astray::Unsent(7, frame.clone()));
+    }
+    assert!(read < sent.len() && server.astray.try_recv().is_err());
+}
+
+#[test]
+fn a_frame_taken_back_from_a_living_connection_is_not_written_and_the_others_are() {
+    let server = narrow_server();
+    let mut peer = server.connect();
+    let sent = send_until_full(&peer);
+    let back = peer.link.take_back(7);
+    assert!(!back.is_empty());
+    peer.send(r#"{"last":1}"#, Fate::Drop).expect("there is room again");
+    let written = sent.len() - back.len();
+    for (frame, back) in sent[written..].iter().zip(&back) {
+        assert_eq!(frame.as_bytes(), &**back);
+    }
+    let expected = sent[..written].concat() + r#"{"last":1}"#;
+    peer.expect_bytes(&expected);
+}
+
+#[test]
+fn a_report_comes_when_the_frame_has_left_and_not_before() {
+    let server = narrow_server();
+    let mut peer = server.connect();
+    let long = format!("{{{}}}", "1".repeat(1_000_000));
+    peer.send(&long, Fate::Report(3)).expect("the mark is for what others send");
+    peer.sync();
+    peer.send("{}", Fate::Report(4)).expect("likewise");
+    peer.sync();
+    peer.expect_bytes(&(long + "{}"));
+    peer.expect([Seen::Sent(3), Seen::Sent(4)]);
+}
+
+#[test]
+fn a_report_comes_before_the_hang_up_that_followed() {
+    let server = TestServer::start(1, settings(), ignore);
+    let peer = server.connect();
+    peer.hold();
+    peer.send("{}", Fate::Report(1)).expect("it is open");
+    peer.link.hang_up();
+    peer.expect([Seen::Sent(1), Seen::HangUp, later("<end>")]);
+}
+
+#[test]
+fn no_report_comes_when_the_client_dies_first() {
+    let server = narrow_server();
+    let peer = server.connect();
+    let long = format!("{{{}}}", "1".repeat(1_000_000));
+    peer.send(&long, Fate::Report(3)).expect("one frame may pass the mark");
+    let (_, seen) = peer.reset();
+    expect(&seen, [Seen::HangUp, taken("<end>"), Seen::Closed(CloseReason::Ended)]);
+    assert!(seen.recv().is_err(), "nothing comes after the close");
+}
+
+#[test]
+fn a_held_item_is_shown_again_after_a_report() {
+    let server = TestServer::start(1, settings(), ignore);
+    let mut peer = server.connect();
+    peer.hold();
+    peer.write("{}");
+    peer.expect([later("{}")]);
+    peer.send("{}", Fate::Report(9)).expect("it is open");
+    peer.expect([Seen::Sent(9), later("{}")]);
+}
+
+#[test]
+fn a_handler_sends_to_a_connection_of_another_loop() {
+    let target = Arc::new(Mutex::new(None::<Arc<Link<Note>>>));
+    let react = {
+        let target = target.clone();
+        move |turn: &mut Turn<Note>, _: &Arc<_>, incoming: Incoming<'_>| {
+            if let (Incoming::Frame(frame), Some(link)) = (incoming, &*target.lock().expect("no panic")) {
+                link.send(turn, frame, Fate::Drop).expect("it is open");
+            }
+        }
+    };
+    let server = TestServer::start(2, settings(), react);
+    let (mut from, mut to) = (server.connect(), server.connect());
+    *target.lock().expect("no panic") = Some(to.link.clone());
+    for n in 0..100 {
+        from.write(&numbered(n));
+    }
+    to.expect_bytes(&(0..100).map(numbered).collect::<String>());
+}
+
+#[test]
+fn a_long_reply_is_finished_by_the_owner_of_the_connection() {
+    let server = TestServer::start(2, settings(), ignore);
+    let mut peer = server.connect();
+    let long = format!("{{{}}}", "1".repeat(20_000_000));
+    peer.send(&long, Fate::Drop).expect("it is open");
+    peer.expect_bytes(&long);
+    peer.send("{}", Fate::Drop).expect("there is room again");
+    peer.expect_bytes("{}");
+}
+
+/// A worker whose job panics does not come to its flush.
+#[test]
+fn a_turn_that_is_dropped_writes_what_it_was_given() {
+    let server = TestServer::start(1, settings(), ignore);
+    let mut peer = server.connect();
+    peer.link.send(&mut Turn::new(), br#"{"a":1}"#, Fate::Drop).expect("it is open");
+    peer.send(r#"{"b":2}"#, Fate::Drop).expect("it is open");
+    peer.expect_bytes(r#"{"a":1}{"b":2}"#);
+}
+
+#[test]
+fn a_client_sees_the_end_though_somebody_still_holds_its_link() {
+    let server = TestServer::start(1, settings(), ignore);
+    let mut peer = server.connect();
+    let link = peer.link.clone();
+    link.hang_up();
+    assert_eq!(peer.rest(), "");
+    // Two letters, one after the other: behind the second the turn that closed the connection is over.
+    for text in ["one", "two"] {
+        link.post(Note::Text(text.into()));
+        assert_eq!(server.astray(), Astray::Note(text.into()));
+    }
+    assert_eq!(peer.send("{}", Fate::Return(1)), Err(Refused::Closed));
+}
+
+/// Threads send while the connection is hung up under them: what was accepted is read by the client or comes back.
+#[test]
+fn no_frame_is_lost_between_the_last_write_and_the_close() {
+    const SENDERS: usize = 3;
+    let server = TestServer::start(2, settings(), ignore);
+    for _ in 0..100 {
+        let mut peer = server.connect();
+        let senders: Vec<_> = (0..SENDERS)
+            .map(|sender| {
+                let link = peer.link.clone();
+                thread::spawn(move || {
+                    let mut turn = Turn::new();
+                    let taken = (0..).take_while(|n| {
+                        let outcome = link.send(&mut turn, format!("{{{n}}}").as_bytes(), Fate::Return(sender as u32));
+                        turn.flush();
+                        // Nobody reads, so it may also be full; then it is about to be hung up.
+                        outcome.is_ok()
+                    });
+                    taken.count()
+                })
+            })
+            .collect();
+        peer.socket.read_exact(&mut [0]).expect("somebody sends");
+        peer.link.hang_up();
+        let accepted: usize = senders.into_iter().map(|sender| sender.join().expect("no panic")).sum();
+        let read = 1.max(peer.rest().matches('}').count());
+        peer.expect([Seen::HangUp, taken("<end>"), Seen::Closed(CloseReason::Ended)]);
+        let deadline = Instant::now() + Duration::from_secs(1);
+        let unsent = (read..accepted).filter(|_| server.astray.recv_timeout(deadline - Instant::now()).is_ok()).count();
+        assert_eq!(read + unsent, accepted);
+        assert!(server.astray.try_recv().is_err(), "nothing is given back that was read");
+    }
+}
+
+#[test]
+fn an_answer_to_the_end_is_written_before_the_end() {
+    let react = |turn: &mut Turn<Note>, link: &Arc<Link<Note>>, incoming: Incoming<'_>| {
+        if incoming == Incoming::End {
+            link.send(turn, b"{\"bye\":1}", Fate::Drop).expect("it is open");
+        }
+    };
+    let server = TestServer::start(1, settings(), react);
+    let mut peer = server.connect();
+    peer.end();
+    assert_eq!(peer.rest(), "{\"bye\":1}");
+    assert_eq!(next(&peer.seen), taken("<end>"));
+}
+
+#[test]
+fn a_closing_client_that_does_not_read_is_given_up() {
+    let settings = Settings { drain_timeout: Duration::from_millis(100), ..settings() };
+    let server = TestServer::start(1, settings, ignore);
+    let peer = server.connect();
+    let long = format!("{{{}}}", "1".repeat(20_000_000));
+    peer.send(&long, Fate::Return(1)).expect("one frame may pass the mark");
+    peer.end();
+    peer.expect([taken("<end>"), Seen::Closed(CloseReason::Ended)]);
+    assert_eq!(server.astray(), Astray::Unsent(1, long));
+}

@@ -1,0 +1,402 @@
+//! A server whose handler tells everything it is called for, and clients that talk to it.
+//!
+//! Each connection has a channel of its own, so a test reads what one client caused in the order in which it happened.
+//! Nothing here sleeps: whatever a test waits for has [`PATIENCE`] to happen.
+#![allow(dead_code, reason = "every test file uses its own part of it")]
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use net::{
+    Acceptor, CloseReason, Fate, Flow, Handler, Incoming, Link, ListenSettings, LoopGroup, Refused, Settings, Stopper,
+    Turn,
+};
+use socket2::SockRef;
+
+/// How long something that must happen may take on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What a test has the loop's thread do.
+pub(crate) type Errand = Box<dyn FnOnce(&Arc<Link<Note>>) + Send>;
+
+/// What [`Handler::on_message`] gets.
+pub(crate) enum Note {
+    /// Is told to the test.
+    Text(String),
+    /// From now on so many items are taken; those after them are answered with [`Flow::Later`].
+    Permit(usize),
+    /// Is run by the loop's thread.
+    Run(Errand),
+    /// Is run by the loop's thread when the connection closes.
+    AtClose(Errand),
+}
+
+/// What the handler was called for, of one connection. What came from the client is told as text, see [`text_of`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Seen {
+    Taken(String),
+    Later(String),
+    Note(String),
+    Sent(u32),
+    HangUp,
+    Closed(CloseReason),
+}
+
+/// What reached the handler without a connection.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Astray {
+    Unsent(u32, String),
+    Note(String),
+}
+
+/// What the test does with an item that is taken, on the loop's thread.
+pub(crate) type React = dyn Fn(&mut Turn<Note>, &Arc<Link<Note>>, Incoming<'_>) + Send + Sync;
+
+pub(crate) fn ignore(_: &mut Turn<Note>, _: &Arc<Link<Note>>, _: Incoming<'_>) {}
+
+/// Answers a frame with itself and everything else with its name in angle brackets.
+pub(crate) fn echo(turn: &mut Turn<Note>, link: &Arc<Link<Note>>, incoming: Incoming<'_>) {
+    if !matches!(incoming, Incoming::End | Incoming::Stop) {
+        // A refusal shows in the test as a missing reply.
+        let _ = link.send(turn, text_of(incoming).as_bytes(), Fate::Drop);
+    }
+}
+
+pub(crate) fn text_of(incoming: Incoming<'_>) -> String {
+    match incoming {
+        Incoming::Frame(frame) => String::from_utf8_lossy(frame).into_owned(),
+        Incoming::Garbage => "<garbage>".into(),
+        Incoming::Oversize => "<oversize>".into(),
+        Incoming::End => "<end>".into(),
+        Incoming::Stop => "<stop>".into(),
+    }
+}
+
+pub(crate) fn taken(text: &str) -> Seen {
+    Seen::Taken(text.into())
+}
+
+pub(crate) fn later(text: &str) -> Seen {
+    Seen::Later(text.into())
+}
+
+pub(crate) fn note(text: &str) -> Seen {
+    Seen::Note(text.into())
+}
+
+/// Times so long that no test meets them by accident.
+pub(crate) fn settings() -> Settings {
+    Settings {
+        frame_bytes_max: 64 * 1024,
+        frame_timeout: 10 * PATIENCE,
+        idle_timeout: 10 * PATIENCE,
+        output_bytes_max: 1024 * 1024,
+        drain_timeout: PATIENCE,
+    }
+}
+
+/// A new connection, and what its handler will be called for.
+type Opened = (Arc<Link<Note>>, Receiver<Seen>);
+
+struct Recorder {
+    opened: Sender<Opened>,
+    astray: Sender<Astray>,
+    react: Arc<React>,
+}
+
+struct Client {
+    seen: Sender<Seen>,
+    permits: usize,
+    at_close: Option<Errand>,
+}
+
+impl Client {
+    fn tell(&self, seen: Seen) {
+        // The test may have ended.
+        let _ = self.seen.send(seen);
+    }
+}
+
+impl Handler for Recorder {
+    type Conn = Client;
+    type Message = Note;
+
+    fn on_open(&mut self, _: &mut Turn<Note>, link: &Arc<Link<Note>>) -> Client {
+        let (seen, tale) = mpsc::channel();
+        let _ = self.opened.send((link.clone(), tale));
+        Client { seen, permits: usize::MAX, at_close: None }
+    }
+
+    fn on_incoming(
+        &mut self,
+        turn: &mut Turn<Note>,
+        link: &Arc<Link<Note>>,
+        client: &mut Client,
+        incoming: Incoming<'_>,
+    ) -> Flow {
+        if client.permits == 0 {
+            client.tell(Seen::Later(text_of(incoming)));
+            return Flow::Later;
+        }
+        client.permits -= 1;
+        client.tell(Seen::Taken(text_of(incoming)));
+        (self.react)(turn, link, incoming);
+        Flow::Taken
+    }
+
+    fn on_sent(&mut self, _: &mut Turn<Note>, _: &Arc<Link<Note>>, client: &mut Client, label: u32) {
+        client.tell(Seen::Sent(label));
+    }
+
+    fn on_message(&mut self, _: &mut Turn<Note>, link: &Arc<Link<Note>>, client: &mut Client, message: Note) {
+        match message {
+            Note::Text(text) => client.tell(Seen::Note(text)),
+            Note::Permit(count) => client.permits = count,
+            Note::Run(errand) => errand(link),
+            Note::AtClose(errand) => client.at_close = Some(errand),
+        }
+    }
+
+    fn on_hang_up(&mut self, _: &mut Turn<Note>, _: &Arc<Link<Note>>, client: &mut Client) {
+        client.tell(Seen::HangUp);
+    }
+
+    fn on_close(&mut self, _: &mut Turn<Note>, link: &Arc<Link<Note>>, client: Client, reason: CloseReason) {
+        client.tell(Seen::Closed(reason));
+        if let Some(errand) = client.at_close {
+            errand(link);
+        }
+    }
+
+    fn on_unsent(&mut self, _: &mut Turn<Note>, label: u32, frame: Box<[u8]>) {
+        let _ = self.astray.send(Astray::Unsent(label, String::from_utf8_lossy(&frame).into_owned()));
+    }
+
+    fn on_stray(&mut self, _: &mut Turn<Note>, message: Note) {
+        if let Note::Text(text) = message {
+            let _ = self.astray.send(Astray::Note(text));
+        }
+    }
+}
+
+/// A running server. It stops at once when it is dropped, in order when it is drained.
+pub(crate) struct TestServer {
+    address: SocketAddr,
+    stopper: Stopper,
+    accepting: Option<JoinHandle<LoopGroup<Note>>>,
+    opened: Receiver<Opened>,
+    pub(crate) astray: Receiver<Astray>,
+}
+
+impl TestServer {
+    pub(crate) fn start(
+        loops: usize,
+        settings: Settings,
+        react: impl Fn(&mut Turn<Note>, &Arc<Link<Note>>, Incoming<'_>) + Send + Sync + 'static,
+    ) -> TestServer {
+        TestServer::start_with(loops, settings, react, |_| ())
+    }
+
+    /// `on_accept` sees every accepted socket before its loop does.
+    pub(crate) fn start_with(
+        loops: usize,
+        settings: Settings,
+        react: impl Fn(&mut Turn<Note>, &Arc<Link<Note>>, Incoming<'_>) + Send + Sync + 'static,
+        mut on_accept: impl FnMut(SockRef<'_>) + Send + 'static,
+    ) -> TestServer {
+        let (opened_sender, opened) = mpsc::channel();
+        let (astray_sender, astray) = mpsc::channel();
+        let react: Arc<React> = Arc::new(react);
+        let recorder =
+            |_| Recorder { opened: opened_sender.clone(), astray: astray_sender.clone(), react: react.clone() };
+        let mut group = LoopGroup::start(loops, settings, recorder).expect("loops start");
+        let acceptor = Acceptor::bind("127.0.0.1:0".parse().expect("an address"), listen_settings()).expect("a port");
+        let (address, stopper) = (acceptor.local_addr().expect("an address"), acceptor.stopper());
+        let accepting = thread::spawn(move || {
+            acceptor.run(|stream, peer| {
+                on_accept(SockRef::from(&stream));
+                group.assign(stream, peer);
+            });
+            group
+        });
+        TestServer { address, stopper, accepting: Some(accepting), opened, astray }
+    }
+
+    /// A new client, when its loop knows it. The loops take turns, the first client being the first loop's.
+    pub(crate) fn connect(&self) -> Peer {
+        let socket = TcpStream::connect(self.address).expect("the server listens");
+        socket.set_nodelay(true).expect("an option");
+        socket.set_read_timeout(Some(PATIENCE)).expect("an option");
+        socket.set_write_timeout(Some(PATIENCE)).expect("an option");
+        let (link, seen) = self.opened.recv_timeout(PATIENCE).expect("the connection is opened");
+        assert_eq!(link.peer(), socket.local_addr().ok(), "clients connect one after the other");
+        Peer { socket, link, seen }
+    }
+
+    /// What went astray next.
+    pub(crate) fn astray(&self) -> Astray {
+        self.astray.recv_timeout(PATIENCE).expect("something goes astray")
+    }
+
+    /// Drains the loops within `time`; the thread returned ends when they have.
+    pub(crate) fn drain(&mut self, time: Duration) -> JoinHandle<()> {
+        let group = self.stop_accepting().expect("drained once");
+        thread::spawn(move || group.drain(Instant::now() + time))
+    }
+
+    fn stop_accepting(&mut self) -> Option<LoopGroup<Note>> {
+        self.stopper.stop();
+        self.accepting.take().map(|accepting| accepting.join().expect("the acceptor does not panic"))
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        if let Some(group) = self.stop_accepting() {
+            group.drain(Instant::now());
+        }
+    }
+}
+
+pub(crate) fn listen_settings() -> ListenSettings {
+    ListenSettings { backlog: 128, user_timeout: Duration::from_secs(17) }
+}
+
+/// Both ends of one connection: the client's socket, and what the server's handler knows.
+pub(crate) struct Peer {
+    pub(crate) socket: TcpStream,
+    pub(crate) link: Arc<Link<Note>>,
+    pub(crate) seen: Receiver<Seen>,
+}
+
+impl Peer {
+    pub(crate) fn write(&mut self, text: &str) {
+        self.socket.write_all(text.as_bytes()).expect("the server reads");
+    }
+
+    /// Says that nothing more will be written.
+    pub(crate) fn end(&self) {
+        self.socket.shutdown(Shutdown::Write).expect("connected");
+    }
+
+    /// Breaks the connection: the server gets a reset, not an end.
+    pub(crate) fn reset(self) -> (Arc<Link<Note>>, Receiver<Seen>) {
+        SockRef::from(&self.socket).set_linger(Some(Duration::ZERO)).expect("an option");
+        (self.link, self.seen)
+    }
+
+    /// Reads as much as is expected, no more.
+    #[track_caller]
+    pub(crate) fn expect_bytes(&mut self, expected: &str) {
+        let mut bytes = vec![0; expected.len()];
+        self.socket.read_exact(&mut bytes).expect("the server answers");
+        assert_eq!(String::from_utf8_lossy(&bytes), expected);
+    }
+
+    /// Reads up to the end; a reset is not an end.
+    #[track_caller]
+    pub(crate) fn rest(&mut self) -> String {
+        let mut text = String::new();
+        self.socket.read_to_string(&mut text).expect("the server ends in order");
+        text
+    }
+
+    /// What the handler was called for next.
+    #[track_caller]
+    pub(crate) fn next(&self) -> Seen {
+        next(&self.seen)
+    }
+
+    #[track_caller]
+    pub(crate) fn expect(&self, expected: impl IntoIterator<Item = Seen>) {
+        expect(&self.seen, expected);
+    }
+
+    /// Every item from now on is answered with [`Flow::Later`].
+    pub(crate) fn hold(&self) {
+        self.link.post(Note::Permit(0));
+        self.sync();
+    }
+
+    /// Has the handler take so many items more.
+    pub(crate) fn permit(&self, count: usize) {
+        self.link.post(Note::Permit(count));
+    }
+
+    /// Returns when the loop has done all that it was caused to do before, and has nothing else to tell.
+    #[track_caller]
+    pub(crate) fn sync(&self) {
+        self.link.post(Note::Text("sync".into()));
+        self.expect([note("sync")]);
+    }
+
+    /// Sends from this thread, as a thread without a loop does.
+    pub(crate) fn send(&self, frame: &str, fate: Fate) -> Result<(), Refused> {
+        let mut turn = Turn::new();
+        let outcome = self.link.send(&mut turn, frame.as_bytes(), fate);
+        turn.flush();
+        outcome
+    }
+
+    /// Returns when so many bytes wait in the kernel for the server to read them.
+    #[track_caller]
+    pub(crate) fn wait_until_unread(&self, bytes: usize) {
+        wait_until(|| self.unread() >= bytes);
+    }
+
+    /// Bytes that have arrived and were not read by the server (rx_queue in proc_net_tcp).
+    pub(crate) fn unread(&self) -> usize {
+        let port = |address: io::Result<SocketAddr>| format!(":{:04X}", address.expect("connected").port());
+        let (server, client) = (port(self.socket.peer_addr()), port(self.socket.local_addr()));
+        let table = std::fs::read_to_string("/proc/net/tcp").expect("Linux has it");
+        let columns = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let mut ours = columns.filter(|row| row[1].ends_with(&server) && row[2].ends_with(&client));
+        let queue = ours.next().and_then(|row| row[4].split_once(':')).map_or("0", |(_, unread)| unread);
+        usize::from_str_radix(queue, 16).expect("a hexadecimal number")
+    }
+}
+
+#[track_caller]
+pub(crate) fn next(seen: &Receiver<Seen>) -> Seen {
+    seen.recv_timeout(PATIENCE).expect("the handler is called")
+}
+
+#[track_caller]
+pub(crate) fn expect(seen: &Receiver<Seen>, expected: impl IntoIterator<Item = Seen>) {
+    for expected in expected {
+        assert_eq!(next(seen), expected);
+    }
+}
+
+/// For what only looking can tell.
+#[track_caller]
+pub(crate) fn wait_until(condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "it did not happen in time");
+        thread::yield_now();
+    }
+}
+
+/// Keeps a loop from turning until it is dropped: what happens meanwhile is found by one turn.
+pub(crate) struct Gate {
+    _open: Sender<()>,
+}
+
+impl Gate {
+    /// Returns when the loop of this connection stands still.
+    pub(crate) fn close(link: &Arc<Link<Note>>) -> Gate {
+        let (open, opened) = mpsc::channel::<()>();
+        let (here, arrived) = mpsc::channel();
+        link.post(Note::Run(Box::new(move |_| {
+            let _ = here.send(());
+            let _ = opened.recv();
+        })));
+        arrived.recv_timeout(PATIENCE).expect("the loop turns");
+        Gate { _open: open }
+    }
+}
