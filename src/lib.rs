@@ -1,4 +1,42 @@
-//! The chat server as a library.
+//! A clustered instant-messaging server: JSON objects over long-lived TCP connections. `main.rs` puts it together.
+//!
+//! # What is where
+//! ```text
+//!   main ─▶ server ─▶ session, handlers ─▶ protocol          what clients say and hear
+//!              │  └─▶ router ─▶ presence, delivery ─▶ bus      where messages go
+//!              └────▶ jobs ─▶ store, password, groups          what is asked of the database
+//! ```
+//! - [`server`] is the shell: it implements the reactor's [`Handler`](net::Handler), feeds the sessions and carries out
+//!   what they want. The only module that sees threads, sockets and jobs at once.
+//! - [`session`] is one client's state machine without I/O; what each request means is in `handlers`.
+//! - [`protocol`] is the only module that knows JSON, [`store`] the only one that knows SQL, `net` knows mio.
+//! - [`presence`] is the only table that threads share: user -> connections.
+//! - [`router`] hands a message to a connection, or to its recipient's lane, whose batches [`delivery`] offers to the
+//!   other nodes ([`bus`]) and to the store.
+//! - [`config`], [`logging`]: read once; one writer.
+//!
+//! # One message, end to end
+//! 1. The sender's loop reads its socket, and `net`'s codec finds the frame in the loop's own buffer.
+//! 2. `Shell::on_incoming` gives it to the session, which reads it once into a [`Request`](protocol::Request) that
+//!    borrows those bytes, decides, and answers with effects: deliver this to that user.
+//! 3. The router looks the recipient up. Online here: the bytes go into the output of that connection, whichever loop owns
+//!    it, and this loop writes it at the end of its turn. No other thread is woken.
+//! 4. Away: the message goes into the recipient's lane. The lane's thread has the bus or the store take all that waits as
+//!    one batch, and posts to the sender's session what became of it.
+//! 5. A connection that ends with messages in its output gives them back, and they take step 3 or 4 again.
+//!
+//! # Threads
+//! | name | does | may block |
+//! |---|---|---|
+//! | main | accepts | on the listening socket |
+//! | `loop-N` | reads, decides, writes | never |
+//! | `worker-N`, `hasher-N` | requests that need the store, passwords | yes |
+//! | `lane-N`, `states` | messages and `User.state` on their way to the store | yes |
+//! | `store-writer` | the embedded store's transactions | on the disk |
+//! | `log`, `signals` | what they say | yes |
+//!
+//! Locks are leaves (lock, copy or push, unlock), with one exception: a shard of [`presence`] is held while a message is
+//! handed to a connection's output or a lane, which are leaves themselves.
 
 pub mod bus;
 pub mod collation;

@@ -10,14 +10,14 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::Serialize;
 use serde_json::value::RawValue;
 
 mod parse;
+mod reply;
 
 use parse::{Member, Members};
-
-use crate::store::{Group, KeptMessage, User};
+use reply::json;
+pub use reply::*;
 
 /// A user's id: positive for every real user.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -182,197 +182,6 @@ fn forwarded(frame: &str, repeated: bool, msg_type: Option<i64>) -> Cow<'_, str>
     if has_newline { Cow::Owned(text.replace(['\n', '\r'], " ")) } else { text }
 }
 
-/// NORMAL_ACK: done.
-pub const ACK: &str = r#"{"errno":200,"msgType":200}"#;
-/// Login refused: says the same whether the id or the password is wrong.
-pub const WRONG_LOGIN: &str = r#"{"errno":302,"msg":"wrong id or wrong password, try again.","msgType":200}"#;
-/// 401.
-pub const BAD_REQUEST: &str = r#"{"errmsg":"Failed to parse the json string!","errno":401,"msgType":401}"#;
-/// 403 for a connection that is not logged in.
-pub const LOGIN_FIRST: &str = r#"{"errmsg":"log in on this connection first","errno":403,"msgType":403}"#;
-/// 403 for a request in another user's name.
-pub const NOT_YOU: &str = r#"{"errmsg":"log in as the user that the request names","errno":403,"msgType":403}"#;
-/// 403 for a message to a group by somebody else.
-pub const NOT_A_MEMBER: &str = r#"{"errmsg":"join the group before you write to it","errno":403,"msgType":403}"#;
-/// 404.
-pub const NO_METHOD: &str = r#"{"errmsg":"No such method, failed to process your request!","errno":404,"msgType":404}"#;
-/// 413.
-pub const TOO_LONG: &str = r#"{"errmsg":"the frame is too long, send shorter ones","errno":413,"msgType":413}"#;
-/// 500.
-pub const SERVER_ERROR: &str = r#"{"errmsg":"server error, try again later!","errno":500,"msgType":500}"#;
-/// 503 for a request: too much to do, or the database is away.
-pub const BUSY: &str = r#"{"errmsg":"the server is busy, try again later","errno":503,"msgType":503}"#;
-/// 503 for a message that could neither be delivered nor kept.
-pub const NOT_KEPT: &str = r#"{"errmsg":"a message could not be kept, send it again later","errno":503,"msgType":503}"#;
-
-/// Reply to 2.
-pub fn registered(user: UserId) -> String {
-    #[derive(Serialize)]
-    #[expect(non_snake_case)]
-    struct Reply {
-        USERID: i32,
-        errno: u16,
-        msgType: u16,
-    }
-    json(&Reply { USERID: user.0, errno: 200, msgType: 200 })
-}
-
-/// Reply to 6.
-pub fn friend_added(friend: UserId, name: &str) -> String {
-    json(&NewFriend { errno: 200, msg_type: 6, name, new: None, user_id: friend.0 })
-}
-
-/// Push to the other side of 6.
-pub fn new_friend(friend: UserId, name: &str) -> String {
-    json(&NewFriend { errno: 200, msg_type: 6, name, new: Some(true), user_id: friend.0 })
-}
-
-#[derive(Serialize)]
-struct NewFriend<'a> {
-    errno: u16,
-    #[serde(rename = "msgType")]
-    msg_type: u16,
-    name: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    new: Option<bool>,
-    #[serde(rename = "userId")]
-    user_id: i32,
-}
-
-/// Refusal of 6: nobody has that id.
-pub fn no_such_user(friend: Id) -> String {
-    format!(r#"{{"errmsg":"no such user","errno":404,"msgType":6,"userId":{}}}"#, friend.0)
-}
-
-/// Refusal of 6: one's own id.
-pub fn not_yourself(friend: Id) -> String {
-    format!(r#"{{"errmsg":"cannot add yourself","errno":400,"msgType":6,"userId":{}}}"#, friend.0)
-}
-
-/// Refusal of 10.
-pub fn no_such_group(group: Id) -> String {
-    format!(r#"{{"errmsg":"no such group","errno":404,"groupId":{},"msgType":10}}"#, group.0)
-}
-
-/// Reply to 8.
-pub fn contacts(friends: &[User], groups: &[Group]) -> String {
-    #[derive(Serialize)]
-    struct Contact<'a> {
-        id: String,
-        #[serde(rename = "isGroup")]
-        is_group: &'static str,
-        name: &'a str,
-    }
-    #[derive(Serialize)]
-    struct Reply<'a> {
-        errno: u16,
-        friends: Vec<Contact<'a>>,
-        #[serde(rename = "msgType")]
-        msg_type: u16,
-    }
-    let friends = friends.iter().map(|user| Contact { id: user.id.to_string(), is_group: "0", name: &user.name });
-    let groups = groups.iter().map(|group| Contact { id: group.id.to_string(), is_group: "1", name: &group.name });
-    json(&Reply { errno: 200, friends: friends.chain(groups).collect(), msg_type: 8 })
-}
-
-/// Reply to 10.
-pub fn joined(group: GroupId, name: &str) -> String {
-    #[derive(Serialize)]
-    struct Reply<'a> {
-        errno: u16,
-        #[serde(rename = "groupId")]
-        group_id: i32,
-        #[serde(rename = "msgType")]
-        msg_type: u16,
-        name: &'a str,
-    }
-    json(&Reply { errno: 200, group_id: group.0, msg_type: 10, name })
-}
-
-/// Reply to 11 and 13.
-pub fn groups(groups: &[Group]) -> String {
-    #[derive(Serialize)]
-    struct Item<'a> {
-        desc: &'a str,
-        #[serde(rename = "gUsers")]
-        users: [(); 0],
-        id: String,
-        name: &'a str,
-    }
-    #[derive(Serialize)]
-    struct Reply<'a> {
-        errno: u16,
-        groups: Vec<Item<'a>>,
-        #[serde(rename = "msgType")]
-        msg_type: u16,
-    }
-    let items = groups.iter().map(|group| Item {
-        desc: &group.description,
-        users: [],
-        id: group.id.to_string(),
-        name: &group.name,
-    });
-    json(&Reply { errno: 200, groups: items.collect(), msg_type: 200 })
-}
-
-/// Reply to 12.
-pub fn group_created(group: GroupId, name: &str) -> String {
-    #[derive(Serialize)]
-    #[expect(non_snake_case)]
-    struct Reply<'a> {
-        GROUPID: i32,
-        errno: u16,
-        msgType: u16,
-        name: &'a str,
-    }
-    json(&Reply { GROUPID: group.0, errno: 200, msgType: 12, name })
-}
-
-/// Reply to 14.
-pub fn messages(messages: &[KeptMessage]) -> String {
-    #[derive(Serialize)]
-    struct Reply<'a> {
-        errno: u16,
-        #[serde(rename = "msgType")]
-        msg_type: u16,
-        msgs: Vec<&'a str>,
-    }
-    json(&Reply { errno: 200, msg_type: 14, msgs: messages.iter().map(|message| message.text.as_str()).collect() })
-}
-
-/// Reply to 15.
-pub fn search_results(user: Option<&User>, groups: &[Group]) -> String {
-    #[derive(Serialize)]
-    struct Found<'a> {
-        #[serde(skip_serializing_if = "Option::is_none")]
-        desc: Option<&'a str>,
-        id: String,
-        #[serde(rename = "isGroup")]
-        is_group: &'static str,
-        name: &'a str,
-    }
-    #[derive(Serialize)]
-    struct Reply<'a> {
-        errno: u16,
-        #[serde(rename = "msgType")]
-        msg_type: u16,
-        results: Vec<Found<'a>>,
-    }
-    let user = user.map(|user| Found { desc: None, id: user.id.to_string(), is_group: "0", name: &user.name });
-    let groups = groups.iter().map(|group| Found {
-        desc: Some(&group.description),
-        id: group.id.to_string(),
-        is_group: "1",
-        name: &group.name,
-    });
-    json(&Reply { errno: 200, msg_type: 15, results: user.into_iter().chain(groups).collect() })
-}
-
-/// Compact JSON with the members in the order of the struct, which is their byte order here as in the reference server.
-fn json(value: &impl Serialize) -> String {
-    serde_json::to_string(value).expect("texts, numbers and lists of them are JSON")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -473,38 +282,5 @@ mod tests {
         assert_eq!(parse(r#"{"msgType":99,"msgType":200}"#), Ok(Request::Fixed(ACK)));
         assert_eq!(parse(r#"{"msgType":11,"FROMID":1,"FROMID":"x"}"#), Err(BadRequest));
         assert_eq!(parse(r#"{"msgType":11,"FROMID":"x","FROMID":1}"#), Ok(Request::GroupsOf { user: Id(1) }));
-    }
-
-    #[test]
-    fn replies_are_the_reference_servers_to_the_byte() {
-        let user = User { id: UserId(7), name: "张\"三\u{1}".into() };
-        let group = Group { id: GroupId(3), name: "g/\\".into(), description: String::new() };
-        let kept = KeptMessage { id: crate::store::MessageId(1), text: r#"{"msgType":4}"#.into() };
-        let cases = [
-            (registered(UserId(5)), r#"{"USERID":5,"errno":200,"msgType":200}"#),
-            (friend_added(UserId(7), "b"), r#"{"errno":200,"msgType":6,"name":"b","userId":7}"#),
-            (new_friend(UserId(7), "b"), r#"{"errno":200,"msgType":6,"name":"b","new":true,"userId":7}"#),
-            (no_such_user(Id(9)), r#"{"errmsg":"no such user","errno":404,"msgType":6,"userId":9}"#),
-            (not_yourself(Id(9)), r#"{"errmsg":"cannot add yourself","errno":400,"msgType":6,"userId":9}"#),
-            (no_such_group(Id(9)), r#"{"errmsg":"no such group","errno":404,"groupId":9,"msgType":10}"#),
-            (
-                contacts(std::slice::from_ref(&user), std::slice::from_ref(&group)),
-                r#"{"errno":200,"friends":[{"id":"7","isGroup":"0","name":"张\"三\u0001"},{"id":"3","isGroup":"1","name":"g/\\"}],"msgType":8}"#,
-            ),
-            (joined(GroupId(3), "g"), r#"{"errno":200,"groupId":3,"msgType":10,"name":"g"}"#),
-            (
-                groups(std::slice::from_ref(&group)),
-                r#"{"errno":200,"groups":[{"desc":"","gUsers":[],"id":"3","name":"g/\\"}],"msgType":200}"#,
-            ),
-            (group_created(GroupId(3), "g"), r#"{"GROUPID":3,"errno":200,"msgType":12,"name":"g"}"#),
-            (messages(&[kept]), r#"{"errno":200,"msgType":14,"msgs":["{\"msgType\":4}"]}"#),
-            (
-                search_results(Some(&user), &[group]),
-                r#"{"errno":200,"msgType":15,"results":[{"id":"7","isGroup":"0","name":"张\"三\u0001"},{"desc":"","id":"3","isGroup":"1","name":"g/\\"}]}"#,
-            ),
-        ];
-        for (reply, expected) in cases {
-            assert_eq!(reply, expected);
-        }
     }
 }

@@ -1,7 +1,7 @@
 //! [`Session`]: what the server knows of one client, and what follows from everything that happens to it.
 //!
 //! A state machine without I/O: an [`Input`] goes in, [`Effect`]s come out, and whoever runs it (the server, a test)
-//! carries them out and reports back what became of them. What the decisions are is in [`handlers`](crate::handlers).
+//! carries them out and reports back what became of them. What the decisions are is in `handlers`.
 //!
 //! ```text
 //!            a request needs the store                      its outcome

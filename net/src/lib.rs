@@ -15,10 +15,24 @@
 //!
 //! # Life of a connection
 //! ```text
-//!   open ──── end of input, too long a frame, idle ────▶ draining ──▶ lingering ──▶ dead
-//!     └────── broken, slow consumer: hung up, its last frames are shown, then ───────▲
+//!   open ──── end of input, too long a frame, idle, stop ────▶ draining ──▶ lingering ──▶ dead
+//!     └────── broken, or hung up: its last frames are shown, then ─────────────────────────▲
 //! ```
+//! | step | in words | the application hears | its output |
+//! |---|---|---|---|
+//! | hang up | it is dead, or given up as a slow consumer | `on_hang_up` | sealed: written no more, still accepting |
+//! | end | its input is over, and all of it shown | `on_incoming` with `End` or `Stop` | as before |
+//! | close | that was taken: nothing more is shown | | written, within the drain timeout |
+//! | finish | all is written: the peer is told (FIN) | `on_close` | sealed |
+//! | kill | it is over, finished or not | `on_close`, unless it did | sealed |
+//! | bury | it is removed at the end of the turn | `on_unsent` for what is left | closed: refuses everything |
+//!
 //! Frames that a connection did not take are given back: see [`Fate`].
+//!
+//! # Why any thread writes
+//! A frame for a connection of another loop could be posted to that loop; but waking a thread costs more than writing the
+//! frame. With the output under a leaf lock the loop that read a frame writes it, and the round trip of a message is one
+//! read and one write, as for a bare relay. It also knows at once whether the frame was taken.
 
 mod acceptor;
 mod codec;
