@@ -71,7 +71,7 @@ pub struct Config {
     /// The folder of the log files.
     pub log_dir: PathBuf,
     /// The least important level that is logged.
-    pub log_level: LevelFilter,
+    pub log_level: LogLevels,
 }
 
 /// Who may act as whom.
@@ -92,6 +92,15 @@ pub struct PasswordCost {
     pub passes: u32,
     /// Lanes, the parallelism.
     pub lanes: u32,
+}
+
+/// What is logged.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LogLevels {
+    /// The least important level, where no other is named.
+    pub everything: LevelFilter,
+    /// Parts of the program, by the beginning of the log target, with levels of their own.
+    pub parts: Vec<(String, LevelFilter)>,
 }
 
 /// What the command line asks for.
@@ -152,7 +161,7 @@ impl Config {
             password_cost: PasswordCost { memory_kib: 0, passes: 0, lanes: 0 },
             password_memory: Duration::ZERO,
             log_dir: PathBuf::new(),
-            log_level: LevelFilter::Off,
+            log_level: LogLevels { everything: LevelFilter::Off, parts: Vec::new() },
         };
         for key in &KEYS {
             assert!(key.set(&mut config, key.default), "the default of {} must be allowed", key.name);
@@ -436,7 +445,7 @@ mod tests {
         assert_eq!(config.password_cost, PasswordCost { memory_kib: 19456, passes: 2, lanes: 1 });
         assert_eq!(config.password_memory, Duration::from_secs(24 * 60 * 60));
         assert_eq!(config.log_dir, Path::new("../logs"));
-        assert_eq!(config.log_level, LevelFilter::Info);
+        assert_eq!(config.log_level, LogLevels { everything: LevelFilter::Info, parts: Vec::new() });
     }
 
     #[test]

@@ -24,8 +24,9 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use log::{Level, LevelFilter, Log, Metadata, Record, SetLoggerError};
+use log::{Level, Log, Metadata, Record, SetLoggerError};
 
+use crate::config::LogLevels;
 use writer::{Line, Writer};
 
 /// Makes the `log` macros write to files in `dir`, and errors to stderr as well. Once per process.
@@ -34,11 +35,13 @@ use writer::{Line, Writer};
 ///
 /// # Errors
 /// The process has a logger already, or no thread could be started; it cannot log then.
-pub fn init(dir: &Path, level: LevelFilter) -> Result<LogGuard, LogError> {
+pub fn init(dir: &Path, levels: &LogLevels) -> Result<LogGuard, LogError> {
     let writer = Writer::new(dir, TimeZone::system(), Box::new(io::stderr()));
     let (queue, guard) = start(writer).map_err(LogError::Thread)?;
-    fern::Dispatch::new()
-        .level(level)
+    let by_level = fern::Dispatch::new().level(levels.everything);
+    let by_level =
+        levels.parts.iter().fold(by_level, |dispatch, (part, level)| dispatch.level_for(part.clone(), *level));
+    by_level
         .format(|out, message, record| {
             let thread = thread::current();
             let (level, thread, target) = (record.level(), thread.name().unwrap_or("-"), record.target());
@@ -207,6 +210,8 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 #[cfg(test)]
 mod tests {
     use super::writer::tests::{Folder, Shared};
+    use log::LevelFilter;
+
     use super::*;
 
     use std::fs;
@@ -303,13 +308,14 @@ mod tests {
     fn the_macros_reach_the_file() {
         // The only test that sets the logger of the process.
         let folder = Folder::new("macros");
-        let guard = init(&folder.0, LevelFilter::Info).unwrap();
+        let levels = LogLevels { everything: LevelFilter::Info, parts: Vec::new() };
+        let guard = init(&folder.0, &levels).unwrap();
         let log = || {
             log::debug!(target: "there", "too fine");
             log::warn!(target: "there", "two\nlines \u{1b}[31m and ünïcode");
         };
         thread::Builder::new().name("loop-7".to_owned()).spawn(log).unwrap().join().unwrap();
-        assert!(matches!(init(&folder.0, LevelFilter::Info), Err(LogError::AlreadySet(_))));
+        assert!(matches!(init(&folder.0, &levels), Err(LogError::AlreadySet(_))));
         drop(guard);
 
         let lines: Vec<_> = written(&folder).into_iter().filter(|line| line.contains("there")).collect();

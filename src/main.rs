@@ -42,7 +42,7 @@ fn main() -> ExitCode {
 
 /// Runs a server until a signal stops it; an error is one at start.
 fn serve(config: &Config) -> Result<Stopped, Box<dyn Error>> {
-    let _log = logging::init(&config.log_dir, config.log_level)?;
+    let _log = logging::init(&config.log_dir, &config.log_level)?;
     log_panics();
     let store = SqliteStore::open(&config.data_dir)?;
     let (store_line, bus_line) = (store.describe(), LocalBus.describe());

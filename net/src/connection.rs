@@ -163,9 +163,10 @@ impl<A, M> Connection<A, M> {
         (self.received, self.consumed) = (received, consumed);
     }
 
-    /// Drops what was received: nobody will look at it.
+    /// Drops what was received: nobody will look at it or wait for its rest.
     pub(crate) fn forget_received(&mut self) {
         (self.received, self.consumed) = (Vec::new(), 0);
+        (self.held, self.frame_since) = (false, None);
     }
 
     /// Notes whether a frame waits for its rest; true if a deadline for it is to be set.
@@ -182,7 +183,6 @@ impl<A, M> Connection<A, M> {
     pub(crate) fn give_up_frame(&mut self) {
         self.decoder.give_up();
         self.forget_received();
-        self.frame_since = None;
         self.held = true;
     }
 }

@@ -489,7 +489,6 @@ impl<H: Handler> EventLoop<H> {
             }
         }
         conn.forget_received();
-        conn.held = false;
         conn.link.flush(&mut self.turn);
         self.drain_on(id);
         if self.connections.get_mut(id).is_some_and(|conn| matches!(conn.phase, Phase::Draining(_))) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
-use super::{Auth, Config, PasswordCost, VARIABLE_PREFIX};
+use super::{Auth, Config, LogLevels, PasswordCost, VARIABLE_PREFIX};
 
 /// One setting.
 pub(super) struct Key {
@@ -25,8 +25,8 @@ enum Kind {
     Folder(fn(&mut Config, PathBuf)),
     /// One of [`AUTHS`].
     Auth(fn(&mut Config, Auth)),
-    /// One of [`LEVELS`].
-    Level(fn(&mut Config, LevelFilter)),
+    /// One of [`LEVELS`], and perhaps others for parts of the program.
+    Levels(fn(&mut Config, LogLevels)),
     /// A number from the first to the second.
     Count(u32, u32, fn(&mut Config, u32)),
     /// A number from 1 to the first, or `auto`: what the second makes of the number of cores.
@@ -164,8 +164,8 @@ pub(super) static KEYS: [Key; 21] = [
     Key {
         name: "log_level",
         default: "info",
-        help: "Least important level that is logged",
-        kind: Kind::Level(|config, level| config.log_level = level),
+        help: "Least important level that is logged, for parts of the program also as in info,net=debug",
+        kind: Kind::Levels(|config, levels| config.log_level = levels),
     },
 ];
 
@@ -175,7 +175,7 @@ impl Key {
         let done = match self.kind {
             Kind::Folder(set) => folder(text).map(|folder| set(config, folder)),
             Kind::Auth(set) => one_of(&AUTHS, text).map(|auth| set(config, auth)),
-            Kind::Level(set) => one_of(&LEVELS, text).map(|level| set(config, level)),
+            Kind::Levels(set) => levels(text).map(|levels| set(config, levels)),
             Kind::Count(min, max, set) => count(text, min, max).map(|n| set(config, n)),
             Kind::Threads(max, auto, set) => threads(text, max, auto).map(|n| set(config, n)),
             Kind::Size(min, max, set) => size(text, min, max).map(|bytes| set(config, bytes)),
@@ -190,7 +190,7 @@ impl Key {
         match self.kind {
             Kind::Folder(_) => "a path".to_owned(),
             Kind::Auth(_) => names(&AUTHS),
-            Kind::Level(_) => names(&LEVELS),
+            Kind::Levels(_) => names(&LEVELS),
             Kind::Count(min, max, _) => format!("{min} to {max}"),
             Kind::Threads(max, ..) => format!("auto or 1 to {max}"),
             Kind::Size(min, max, _) => format!("{} to {}", shown_size(min), shown_size(max)),
@@ -202,7 +202,8 @@ impl Key {
     /// What is allowed, for whoever wrote something else: the bounds and how a value looks.
     pub(super) fn allowed(&self) -> String {
         let look = match self.kind {
-            Kind::Folder(_) | Kind::Auth(_) | Kind::Level(_) | Kind::Count(..) | Kind::Threads(..) => "",
+            Kind::Folder(_) | Kind::Auth(_) | Kind::Count(..) | Kind::Threads(..) => "",
+            Kind::Levels(_) => ", perhaps another one for a part of the program, such as info,net=debug",
             Kind::Size(..) => ", in bytes or with k or m (KiB, MiB)",
             Kind::Time(..) => ", such as 500ms, 10s, 20m or 24h",
             Kind::Cost(_) => ", such as m=19456,t=2,p=1",
@@ -215,7 +216,7 @@ impl Key {
         match self.kind {
             Kind::Folder(_) => "DIR",
             Kind::Auth(_) => "MODE",
-            Kind::Level(_) => "LEVEL",
+            Kind::Levels(_) => "LEVEL",
             Kind::Count(..) | Kind::Threads(..) => "N",
             Kind::Size(..) => "SIZE",
             Kind::Time(..) => "TIME",
@@ -295,6 +296,23 @@ fn time(text: &str, min: Duration, max: Duration) -> Option<Duration> {
     n.checked_mul(unit_millis).map(Duration::from_millis).filter(|time| (min..=max).contains(time))
 }
 
+/// A level for everything, once, and levels for parts of the program: `info,net=debug,raybox::router=trace`.
+fn levels(text: &str) -> Option<LogLevels> {
+    let (mut everything, mut parts) = (None, Vec::new());
+    for directive in text.split(',').map(str::trim) {
+        match directive.split_once('=') {
+            Some((target, level)) if !target.is_empty() => parts.push((target.to_owned(), one_of(&LEVELS, level)?)),
+            Some(_) => return None,
+            None => {
+                if everything.replace(one_of(&LEVELS, directive)?).is_some() {
+                    return None;
+                }
+            }
+        }
+    }
+    Some(LogLevels { everything: everything.unwrap_or(LevelFilter::Info), parts })
+}
+
 /// The parameters in any order, each exactly once, as in the middle of a PHC string.
 fn cost(text: &str) -> Option<PasswordCost> {
     let (mut memory_kib, mut passes, mut lanes) = (None, None, None);
@@ -368,7 +386,7 @@ mod tests {
             let other = match key.kind {
                 Kind::Folder(_) => "elsewhere",
                 Kind::Auth(_) => "compat",
-                Kind::Level(_) => "trace",
+                Kind::Levels(_) => "trace",
                 Kind::Count(..) | Kind::Threads(..) => "123",
                 Kind::Size(..) => "5k",
                 Kind::Time(..) => "7s",
@@ -380,8 +398,9 @@ mod tests {
             let differing = plain.lines().zip(changed.lines()).filter(|(before, after)| before != after).count();
             assert_eq!(differing, 1, "{} changes one field", key.name);
         }
-        // The address is no key; the cost has a line for each of its three fields and two for its braces.
-        assert_eq!(plain.lines().count(), 2 + 1 + (KEYS.len() - 1) + 5);
+        // The address is no key; the cost has a line for each of its three fields, the levels for their two, and both
+        // have two for their braces.
+        assert_eq!(plain.lines().count(), 2 + 1 + (KEYS.len() - 2) + 5 + 4);
     }
 
     #[test]
@@ -397,6 +416,21 @@ mod tests {
         assert_eq!(count("9", 1, 9), Some(9));
         for bad in ["", "0", "10", "+1", "-1", "1.0", "0x1", " 1", "one", "99999999999999999999999"] {
             assert_eq!(count(bad, 1, 9), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn log_levels() {
+        let of = |everything, parts: &[(&str, LevelFilter)]| {
+            let parts = parts.iter().map(|(part, level)| ((*part).to_owned(), *level)).collect();
+            Some(LogLevels { everything, parts })
+        };
+        assert_eq!(levels("warn"), of(LevelFilter::Warn, &[]));
+        assert_eq!(levels("net=debug"), of(LevelFilter::Info, &[("net", LevelFilter::Debug)]));
+        let parts = [("net", LevelFilter::Debug), ("raybox::router", LevelFilter::Off)];
+        assert_eq!(levels("net=debug, error,raybox::router=off"), of(LevelFilter::Error, &parts));
+        for bad in ["", "loud", "info,debug", "info,", "=debug", "net=", "net=loud", "net=debug=info"] {
+            assert_eq!(levels(bad), None, "{bad}");
         }
     }
 
