@@ -173,7 +173,12 @@ fn settle(deliveries: impl Iterator<Item = (Delivery, bool)>) {
                 Some(settled) => (fan.sender.clone(), settled),
                 None => continue,
             },
-            Origin::Returned => continue,
+            Origin::Returned => {
+                if failed {
+                    log::error!("a message for user {} is too long for the database and is lost", delivery.to);
+                }
+                continue;
+            }
         };
         let (_, total) = by_sender.entry(Arc::as_ptr(&sender)).or_insert((sender, Settled::default()));
         total.frames += settled.frames;

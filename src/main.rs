@@ -89,8 +89,8 @@ fn stop_on_signals(stop: impl Fn() + Send + 'static) -> io::Result<()> {
     Ok(())
 }
 
-/// Logs every panic. One in an event loop or in the store's writer ends the process, because half a server is worse than
-/// none.
+/// Logs every panic. One in an event loop, in a lane or in the store's writer ends the process, because half a server is
+/// worse than none.
 fn log_panics() {
     panic::set_hook(Box::new(|panic| {
         let thread = thread::current();
@@ -102,7 +102,7 @@ fn log_panics() {
         } else {
             complain(&line);
         }
-        if name.starts_with("loop") || name == "store-writer" {
+        if ["loop", "lane", "store-writer"].iter().any(|vital| name.starts_with(vital)) {
             log::logger().flush();
             process::abort();
         }

@@ -19,7 +19,7 @@ use crate::mailboxes::Mailboxes;
 use crate::password::{PasswordError, Passwords};
 use crate::protocol::{self, GroupId, UserId};
 use crate::router::{Routed, Router};
-use crate::session::{Effect, Effects, Input, Job, Known, Outcome, Session, Settled};
+use crate::session::{Effect, Effects, Input, Job, Known, MAILBOX_PATIENCE, Outcome, Session, Settled};
 use crate::states::StateWriter;
 use crate::store::Store;
 
@@ -155,7 +155,7 @@ impl Shared {
     }
 
     /// Has a job done; its outcome is posted to the session.
-    fn submit(&self, turn: &mut Turn<Posted>, job: Job, link: &Arc<ClientLink>) {
+    fn submit(&self, job: Job, link: &Arc<ClientLink>) {
         let answer = Answer::to(link);
         let services = self.services.clone();
         match job {
@@ -163,8 +163,6 @@ impl Shared {
                 answer.disarm();
                 if self.mailboxes.claim(user, link) {
                     self.fetch(user, link);
-                } else {
-                    turn.remind(link, MAILBOX_PATIENCE);
                 }
             }
             Job::Delete { user, .. } => {
@@ -263,7 +261,7 @@ impl Shell {
                 Effect::DeliverAll { to, except, text } => {
                     count(router.deliver_all(turn, &to, except, &text, link), text.len());
                 }
-                Effect::Submit(job) => self.shared.submit(turn, job, link),
+                Effect::Submit(job) => self.shared.submit(job, link),
                 Effect::Attach(user) => router.attach(user, link),
                 Effect::Detach(user) => router.detach(turn, user, link),
                 Effect::ReleaseMailbox(user) => self.shared.release_mailbox(user, link),
@@ -271,8 +269,8 @@ impl Shell {
                     if let Some(holder) = self.shared.mailboxes.other_holder(user, link) {
                         holder.post(Posted::MailboxWanted);
                     }
-                    turn.remind(link, MAILBOX_PATIENCE);
                 }
+                Effect::Remind => turn.remind(link, MAILBOX_PATIENCE),
                 Effect::HangUp => link.hang_up(),
             }
         }
@@ -319,7 +317,7 @@ impl Handler for Shell {
         let input = match message {
             Posted::Outcome(outcome) => Input::Outcome(outcome),
             Posted::Settled(settled) => Input::Settled(settled),
-            Posted::MailboxWanted => Input::MailboxWanted,
+            Posted::MailboxWanted => Input::MailboxWanted { now: turn.now(), pending_bytes: link.pending_bytes() },
         };
         self.feed(turn, link, session, input);
     }
@@ -393,5 +391,3 @@ const LANES: usize = 1;
 const LANE_BATCH_MAX: usize = 4096;
 /// What the store may still take when the loops have needed all the time there was.
 const STORE_GRACE: Duration = Duration::from_secs(1);
-/// How long a fetch waits for another connection of the same user that does not take its reply.
-const MAILBOX_PATIENCE: Duration = Duration::from_secs(2);

@@ -17,6 +17,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use net::Flow;
 use smallvec::SmallVec;
@@ -35,6 +36,8 @@ pub struct Session {
     unsettled: Settled,
     /// The connection is dead, only what it sent before is still looked at.
     pub(crate) hung_up: bool,
+    /// A reminder will come.
+    pub(crate) reminder_set: bool,
     /// What the frame that waits at the front of the input has been waiting for.
     pub(crate) found: Option<Found>,
 }
@@ -49,7 +52,8 @@ pub(crate) enum Phase {
     /// The request is done, but its push is not settled yet.
     Settling { reply: String },
     /// Kept messages are being written; they are deleted when they are out.
-    Sending { user: UserId, ids: Vec<MessageId> },
+    /// `wanted` is when another connection asked for the mailbox, and how much was not written then.
+    Sending { user: UserId, ids: Vec<MessageId>, wanted: Option<(Instant, usize)> },
     /// Over.
     Ended,
 }
@@ -98,10 +102,10 @@ pub enum Input<'f> {
     Settled(Settled),
     /// The reply with kept messages has left for the socket.
     Sent,
-    /// It has waited for some time since [`Effect::Submit`] of a fetch.
+    /// The time of an [`Effect::Remind`] has come.
     Reminder,
-    /// Another connection waits to fetch the messages of the same user.
-    MailboxWanted,
+    /// Another connection waits to fetch the messages of the same user; so many bytes are still to be written here.
+    MailboxWanted { now: Instant, pending_bytes: usize },
     /// The connection is dead. What was received before is still shown.
     HangUp,
     /// The connection is gone.
@@ -140,6 +144,8 @@ pub enum Effect<'f> {
     ReleaseMailbox(UserId),
     /// Ask the connection that has this user's mailbox whether it still needs it.
     WantMailbox(UserId),
+    /// Report [`Input::Reminder`] after [`MAILBOX_PATIENCE`].
+    Remind,
     /// Close the connection: it cannot be waited for any longer.
     HangUp,
 }
@@ -210,7 +216,7 @@ impl Session {
     /// A client that has just connected.
     pub fn new(auth: Auth) -> Session {
         let (users, phase, unsettled) = (SmallVec::new(), Phase::Ready, Settled::default());
-        Session { auth, users, phase, unsettled, hung_up: false, found: None }
+        Session { auth, users, phase, unsettled, hung_up: false, reminder_set: false, found: None }
     }
 
     /// Takes one input. [`Flow::Later`] means that nothing was done about it, and it is to come again after the next
@@ -232,7 +238,7 @@ impl Session {
             Input::Settled(settled) => self.on_settled(settled, effects),
             Input::Sent => self.on_sent(effects),
             Input::Reminder => self.on_reminder(effects),
-            Input::MailboxWanted => self.on_mailbox_wanted(effects),
+            Input::MailboxWanted { now, pending_bytes } => self.on_mailbox_wanted(now, pending_bytes, effects),
             Input::HangUp => self.on_hang_up(effects),
             Input::Closed => self.on_closed(effects),
         };
@@ -421,6 +427,8 @@ impl Session {
     }
 }
 
+/// How long a fetch waits for another connection of the same user whose reply makes no progress, and how often it asks.
+pub const MAILBOX_PATIENCE: Duration = Duration::from_secs(2);
 /// Frames of one client that may be on their way before it is read no further.
 const UNSETTLED_MAX: usize = 4096;
 /// The same in bytes.

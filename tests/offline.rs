@@ -427,3 +427,18 @@ fn a_client_that_does_not_read_its_messages_gives_way_to_the_users_next_connecti
     assert_all_deleted(&server);
     drop(stuck);
 }
+
+#[test]
+fn a_client_that_asks_and_half_closes_gets_all_and_then_the_end() {
+    let (server, mut alice, a, b, count) = with_a_large_mailbox();
+    let mut older = login(&server, "bob", b);
+    let mut bob = login(&server, "bob", b);
+    bob.set_patience(LONG_PATIENCE);
+    bob.send(&json!({"msgType": 14, "FROMID": b}));
+    bob.half_close();
+    assert_eq!(bob.recv_fetched().len(), count);
+    bob.expect_eof();
+    assert_all_deleted(&server);
+    alice.send(&numbered(a, b, count));
+    older.expect(&numbered(a, b, count));
+}

@@ -142,6 +142,11 @@ impl Decoder {
         matches!(self.state, State::Inside(_))
     }
 
+    /// Whether an item was shown and not taken.
+    pub fn has_shown(&self) -> bool {
+        matches!(self.state, State::Shown(_))
+    }
+
     /// Gives up on a started frame: its bytes are dropped by the caller, and garbage is shown next.
     pub fn give_up(&mut self) {
         self.state = State::Shown(Item::Garbage { len: 0, line: false });

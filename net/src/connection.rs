@@ -133,8 +133,9 @@ impl<A, M> Connection<A, M> {
         }
     }
 
-    pub(crate) fn holds_bytes(&self) -> bool {
-        !self.received.is_empty()
+    /// Whether something is to be shown without anything being read: bytes, garbage in place of them, or the end.
+    pub(crate) fn owes(&self) -> bool {
+        !self.received.is_empty() || self.decoder.has_shown() || self.input == Input::Ended
     }
 
     /// Keeps the rest of a fresh read.

@@ -271,6 +271,7 @@ impl<H: Handler> EventLoop<H> {
                 Letter::HangUp(id) => self.hang_up(id),
                 Letter::Drain(by) => self.drain(by),
             }
+            self.turn.relieve();
         }
         self.letters = letters;
     }
@@ -282,7 +283,7 @@ impl<H: Handler> EventLoop<H> {
             match deadline {
                 Deadline::Idle => {
                     // A held client may well have sent something since: nobody has looked.
-                    let heard = if conn.held { now } else { conn.heard };
+                    let heard = if conn.held || conn.congested { now } else { conn.heard };
                     match heard + self.settings.idle_timeout {
                         due if due > now => self.timers.set(due, id, deadline),
                         _ => {
@@ -297,6 +298,11 @@ impl<H: Handler> EventLoop<H> {
                         Some(due) if due > now => {
                             conn.frame_timer_set = true;
                             self.timers.set(due, id, deadline);
+                        }
+                        // The rest may have been read and not looked at yet.
+                        Some(_) if conn.queued => {
+                            conn.frame_timer_set = true;
+                            self.timers.set(now + LOOK_AGAIN, id, deadline);
                         }
                         Some(_) => {
                             conn.give_up_frame();
@@ -407,7 +413,7 @@ impl<H: Handler> EventLoop<H> {
         let Some(conn) = connections.get_mut(id) else { return };
         let now = turn.now();
         let mut budget = READ_BUDGET_BYTES;
-        let mut shown = match conn.held || conn.holds_bytes() {
+        let mut shown = match conn.held || conn.owes() {
             true => show_received(handler, turn, conn),
             false => Shown::All,
         };
@@ -489,7 +495,6 @@ impl<H: Handler> EventLoop<H> {
             }
         }
         conn.forget_received();
-        conn.link.flush(&mut self.turn);
         self.drain_on(id);
         if self.connections.get_mut(id).is_some_and(|conn| matches!(conn.phase, Phase::Draining(_))) {
             self.timers.set(self.turn.now() + self.settings.drain_timeout, id, Deadline::Close);
@@ -503,6 +508,8 @@ impl<H: Handler> EventLoop<H> {
             self.kill(id);
             return;
         }
+        // Another loop may have been writing when this one did, and then no event would tell.
+        conn.link.flush(&mut self.turn);
         if !conn.link.is_flushed() {
             return;
         }
@@ -597,12 +604,14 @@ fn show<H: Handler>(
         unreachable!("shown only while open")
     };
     let ended = !input.flows();
-    let (mut consumed, mut taken) = (0, 0);
+    // The first look is at once: an application that holds often may be shown one item at a time.
+    let (mut consumed, mut taken) = (0, FRAMES_BETWEEN_LOOKS);
     loop {
         if turn.is_heavy() {
             return (consumed, Shown::Costly);
         }
-        if taken == FRAMES_BETWEEN_LOOKS {
+        // The end is shown all the same: it asks for no answer.
+        if taken == FRAMES_BETWEEN_LOOKS && consumed < bytes.len() {
             taken = 0;
             if link.is_congested() {
                 link.flush(turn);
@@ -670,5 +679,7 @@ const READ_BYTES: usize = 64 * 1024;
 const READ_BUDGET_BYTES: usize = 4 * READ_BYTES;
 /// Items that are shown before the output is looked at again.
 const FRAMES_BETWEEN_LOOKS: usize = 64;
+/// When a frame is out of time in the turn that will look at its rest.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// How long a connection that has told its end waits for the peer's.
 const LINGER: Duration = Duration::from_secs(1);

@@ -39,11 +39,18 @@ struct Side {
     bare_sent: bool,
     /// The turn that will write at its end; another turn that sends something writes as well, so that each has written
     /// what it sent before it is over.
-    scheduled: Option<TurnId>,
+    scheduled: Option<Scheduled>,
     /// The socket took no more; the owner will hear when it does.
     blocked: bool,
     /// Nothing pending: no memory.
     output: Option<Box<Output>>,
+}
+
+/// In which turn, and whether among the links that others have written to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Scheduled {
+    turn: TurnId,
+    pushed: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -119,13 +126,7 @@ impl<M> Link<M> {
             }
             State::Open | State::Sealed => {}
         }
-        side.bare_sent |= !side.line;
-        side.output.get_or_insert_with(|| turn.pool.get()).push(frame, side.line, fate);
-        turn.sent_bytes += frame.len();
-        if side.scheduled != Some(turn.id) && !side.blocked && side.state == State::Open {
-            side.scheduled = Some(turn.id);
-            turn.schedule(self, fate);
-        }
+        self.enqueue(side, turn, frame, fate);
         drop(guard);
         if !turn.reports.is_empty() {
             self.report(turn, Written::All);
@@ -133,18 +134,29 @@ impl<M> Link<M> {
         Ok(())
     }
 
-    /// From now on every frame ends with a newline; if some were sent without, one newline ends them now.
-    pub(crate) fn use_lines(self: &Arc<Link<M>>, turn: &mut Turn<M>) {
-        let mut side = self.side.lock();
-        if side.line {
+    fn enqueue(self: &Arc<Link<M>>, side: &mut Side, turn: &mut Turn<M>, frame: &[u8], fate: Fate) {
+        side.bare_sent |= !side.line;
+        side.output.get_or_insert_with(|| turn.pool.get()).push(frame, side.line, fate);
+        turn.sent_bytes += frame.len();
+        if side.blocked || side.state != State::Open {
             return;
         }
-        side.line = true;
-        let owed = side.bare_sent;
-        drop(side);
-        if owed {
-            // A closed or overfull link needs no line end.
-            let _ = self.send(turn, b"", Fate::Drop);
+        let pushed = matches!(fate, Fate::Return(_));
+        let now = Scheduled { turn: turn.id, pushed };
+        match side.scheduled {
+            Some(before) if before.turn == now.turn && (before.pushed || !pushed) => return,
+            Some(_) | None => side.scheduled = Some(now),
+        }
+        let links = if pushed { &mut turn.pushed } else { &mut turn.answered };
+        links.push(self.clone());
+    }
+
+    /// From now on every frame ends with a newline; if some were sent without, one newline ends them now.
+    pub(crate) fn use_lines(self: &Arc<Link<M>>, turn: &mut Turn<M>) {
+        let mut guard = self.side.lock();
+        let side = &mut *guard;
+        if !std::mem::replace(&mut side.line, true) && side.bare_sent && side.state == State::Open {
+            self.enqueue(side, turn, b"", Fate::Drop);
         }
     }
 
@@ -222,6 +234,11 @@ impl<M> Link<M> {
 
     pub(crate) fn is_sealed(&self) -> bool {
         self.side.lock().state != State::Open
+    }
+
+    /// How much waits to be written, in bytes. Any thread.
+    pub fn pending_bytes(&self) -> usize {
+        self.side.lock().pending()
     }
 
     /// So much is pending that a client should not be read on, since it would be answered.
@@ -324,13 +341,6 @@ impl<M> Turn<M> {
 
     pub(crate) fn begin(&mut self) {
         self.now = Instant::now();
-    }
-
-    fn schedule(&mut self, link: &Arc<Link<M>>, fate: Fate) {
-        match fate {
-            Fate::Return(_) => self.pushed.push(link.clone()),
-            Fate::Drop | Fate::Report(_) => self.answered.push(link.clone()),
-        }
     }
 
     /// Has [`Handler::on_reminder`](crate::Handler::on_reminder) called for a connection of this loop after some time.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use net::{CloseReason, Fate, Incoming, Link, Refused, Settings, Turn};
 
-use util::{Astray, Note, Peer, Seen, TestServer, echo, expect, ignore, later, next, settings, taken};
+use util::{Astray, Note, Peer, Seen, TestServer, echo, expect, ignore, later, next, settings, taken, wait_until};
 
 /// A server that has little room between itself and its clients.
 fn narrow_server() -> TestServer {
@@ -278,4 +278,34 @@ fn a_closing_client_that_does_not_read_is_given_up() {
     peer.end();
     peer.expect([taken("<end>"), Seen::Closed(CloseReason::Ended)]);
     assert_eq!(server.astray(), Astray::Unsent(1, long));
+}
+
+/// What a client is answered waits within bounds when it does not read, because it is not read on either.
+#[test]
+fn a_client_that_does_not_read_its_answers_is_not_read() {
+    const ANSWER: usize = 10_000;
+    const QUESTIONS: usize = 5_000;
+    let react = |turn: &mut Turn<Note>, link: &Arc<Link<Note>>, incoming: Incoming<'_>| {
+        if let Incoming::Frame(_) = incoming {
+            link.send(turn, &[b'x'; ANSWER], Fate::Drop).expect("it is open");
+        }
+    };
+    for hold in [false, true] {
+        let settings = settings();
+        let server = TestServer::start(1, settings, react);
+        let (mut peer, witness) = (server.connect(), server.connect());
+        if hold {
+            // Shown one at a time, as by an application that has to ask somebody for each answer.
+            peer.hold();
+            peer.permit(QUESTIONS);
+        }
+        peer.write(&"{}".repeat(QUESTIONS));
+        wait_until(|| peer.link.pending_bytes() >= settings.output_bytes_max / 2);
+        witness.sync();
+        witness.sync();
+        let pending = peer.link.pending_bytes();
+        assert!(pending <= settings.output_bytes_max / 2 + 65 * ANSWER, "{pending} bytes wait");
+        let mut answers = vec![0; QUESTIONS * ANSWER];
+        std::io::Read::read_exact(&mut peer.socket, &mut answers).expect("every answer comes");
+    }
 }

@@ -1,9 +1,11 @@
 //! Kept messages: 14 fetch. They are deleted when the reply that holds them has left, and not before.
 
+use std::time::Instant;
+
 use net::Flow;
 
 use crate::protocol::{Id, UserId};
-use crate::session::{Awaited, Effect, Effects, Job, Phase, Session};
+use crate::session::{Awaited, Effect, Effects, Job, MAILBOX_PATIENCE, Phase, Session};
 use crate::store::MessageId;
 
 impl Session {
@@ -12,6 +14,7 @@ impl Session {
             return self.reply(reply, effects);
         }
         let user = id.user_or_nobody();
+        self.remind(effects);
         self.submit(Job::Fetch { user }, Awaited::Messages(user), effects)
     }
 
@@ -22,7 +25,7 @@ impl Session {
             return;
         }
         effects.push(Effect::ReplyAndReport(reply));
-        self.phase = Phase::Sending { user, ids };
+        self.phase = Phase::Sending { user, ids, wanted: None };
     }
 
     pub(crate) fn not_fetched(&mut self, user: UserId, reply: &'static str, effects: &mut Effects<'_>) {
@@ -32,7 +35,9 @@ impl Session {
 
     pub(crate) fn on_sent(&mut self, effects: &mut Effects<'_>) -> Flow {
         match std::mem::replace(&mut self.phase, Phase::Ready) {
-            Phase::Sending { user, ids } => self.submit(Job::Delete { user, ids }, Awaited::Deletion(user), effects),
+            Phase::Sending { user, ids, .. } => {
+                self.submit(Job::Delete { user, ids }, Awaited::Deletion(user), effects)
+            }
             // The connection broke in the same moment, and the mailbox was released: they stay.
             phase => {
                 self.phase = phase;
@@ -43,17 +48,29 @@ impl Session {
 
     /// A fetch takes long: perhaps another connection of the user has fetched and does not read its reply.
     pub(crate) fn on_reminder(&mut self, effects: &mut Effects<'_>) -> Flow {
+        self.reminder_set = false;
         if let Phase::Waiting(Awaited::Messages(user)) = self.phase {
             effects.push(Effect::WantMailbox(user));
+            self.remind(effects);
         }
         Flow::Taken
     }
 
-    /// It is asked for by a connection that has waited already. A client that has not taken its reply since then gives way:
-    /// most likely it is gone and the other one is the same client, connected again.
-    pub(crate) fn on_mailbox_wanted(&mut self, effects: &mut Effects<'_>) -> Flow {
-        if let Phase::Sending { .. } = self.phase {
-            effects.push(Effect::HangUp);
+    fn remind(&mut self, effects: &mut Effects<'_>) {
+        if !std::mem::replace(&mut self.reminder_set, true) {
+            effects.push(Effect::Remind);
+        }
+    }
+
+    /// Another connection waits. A client that has taken nothing of its reply for a while gives way: most likely it is gone,
+    /// and the other one is the same client, connected again.
+    pub(crate) fn on_mailbox_wanted(&mut self, now: Instant, pending: usize, effects: &mut Effects<'_>) -> Flow {
+        if let Phase::Sending { wanted, .. } = &mut self.phase {
+            match *wanted {
+                Some((since, _)) if now - since < MAILBOX_PATIENCE => {}
+                Some((_, before)) if pending >= before => effects.push(Effect::HangUp),
+                Some(_) | None => *wanted = Some((now, pending)),
+            }
         }
         Flow::Taken
     }

@@ -267,7 +267,7 @@ fn kept_messages_are_deleted_when_they_are_out_and_not_before() {
     let (user, ids) = (UserId(1), vec![MessageId(7), MessageId(8)]);
     let found = || Outcome::Messages { reply: "two".into(), ids: vec![MessageId(7), MessageId(8)] };
     let mut session = Tester::logged_in();
-    assert_eq!(session.frame(fetch), [Effect::Submit(Job::Fetch { user })]);
+    assert_eq!(session.frame(fetch), [Effect::Remind, Effect::Submit(Job::Fetch { user })]);
     assert_eq!(session.outcome(found()), [Effect::ReplyAndReport("two".into())]);
     assert_eq!(session.later(Input::Frame(fetch.as_bytes())), []);
     assert_eq!(session.on(Input::Sent), [Effect::Submit(Job::Delete { user, ids })]);
@@ -293,15 +293,20 @@ fn kept_messages_are_deleted_when_they_are_out_and_not_before() {
 #[test]
 fn a_client_that_does_not_take_its_messages_gives_way_to_another() {
     let fetch = r#"{"msgType":14,"FROMID":1}"#;
-    let user = UserId(1);
+    let (user, start) = (UserId(1), Instant::now());
+    let wanted =
+        |seconds, pending_bytes| Input::MailboxWanted { now: start + Duration::from_secs(seconds), pending_bytes };
     let mut session = Tester::logged_in();
-    assert_eq!(session.on(Input::Reminder), [], "nothing is waited for");
-    session.frame(fetch);
-    assert_eq!(session.on(Input::MailboxWanted), [], "the store takes its time");
-    assert_eq!(session.on(Input::Reminder), [Effect::WantMailbox(user)]);
+    assert_eq!(session.frame(fetch), [Effect::Remind, Effect::Submit(Job::Fetch { user })]);
+    assert_eq!(session.on(wanted(0, 9)), [], "the store takes its time");
+    assert_eq!(session.on(Input::Reminder), [Effect::WantMailbox(user), Effect::Remind]);
     session.outcome(Outcome::Messages { reply: "one".into(), ids: vec![MessageId(7)] });
     assert_eq!(session.on(Input::Reminder), []);
-    assert_eq!(session.on(Input::MailboxWanted), [Effect::HangUp]);
+    assert_eq!(session.on(wanted(0, 9)), []);
+    assert_eq!(session.on(wanted(1, 9)), [], "asked by two, but not for long");
+    assert_eq!(session.on(wanted(2, 8)), [], "it goes on");
+    assert_eq!(session.on(wanted(3, 8)), []);
+    assert_eq!(session.on(wanted(4, 8)), [Effect::HangUp]);
     assert_eq!(session.on(Input::HangUp), [Effect::Detach(user), Effect::ReleaseMailbox(user)]);
 }
 
@@ -386,7 +391,7 @@ impl World {
                 Effect::Submit(job) => assert!(self.job.replace(job).is_none(), "one job at a time"),
                 Effect::Attach(user) => self.attached.push(user),
                 Effect::Detach(user) => self.attached.retain(|other| *other != user),
-                Effect::ReleaseMailbox(_) | Effect::WantMailbox(_) | Effect::HangUp => {}
+                Effect::ReleaseMailbox(_) | Effect::WantMailbox(_) | Effect::Remind | Effect::HangUp => {}
             }
         }
     }
