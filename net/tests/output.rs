@@ -297,14 +297,18 @@ fn a_client_that_does_not_read_its_answers_is_not_read() {
         if hold {
             // Shown one at a time, as by an application that has to ask somebody for each answer.
             peer.hold();
-            peer.permit(QUESTIONS);
         }
         peer.write(&"{}".repeat(QUESTIONS));
+        if hold {
+            peer.expect([later("{}")]);
+            (0..QUESTIONS).for_each(|_| peer.permit(1));
+        }
         wait_until(|| peer.link.pending_bytes() >= settings.output_bytes_max / 2);
         witness.sync();
         witness.sync();
         let pending = peer.link.pending_bytes();
         assert!(pending <= settings.output_bytes_max / 2 + 65 * ANSWER, "{pending} bytes wait");
+        peer.permit(QUESTIONS);
         let mut answers = vec![0; QUESTIONS * ANSWER];
         std::io::Read::read_exact(&mut peer.socket, &mut answers).expect("every answer comes");
     }
