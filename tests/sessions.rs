@@ -5,7 +5,7 @@ mod util;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use util::{ACK, LONG_PATIENCE, NO_SUCH_METHOD, SetOnDrop, TestClient, TestServer};
 use util::{
     assert_covers, chat, login, number_of, numbered, numbered_with_text, offline_user, password, user, wait_until,
@@ -249,4 +249,28 @@ fn a_client_that_never_reads_is_closed_and_loses_nothing() {
     bob.set_patience(LONG_PATIENCE);
     let stored: Vec<usize> = bob.fetch_all(b).iter().map(number_of).collect();
     assert_covers(&live, &stored, MESSAGES);
+}
+
+#[test]
+fn a_client_that_reads_is_never_too_slow_for_a_burst() {
+    const SENDERS: usize = 4;
+    const EACH: usize = 100;
+    // Each burst is more than may wait for a client, and all together less than a socket takes.
+    let server = TestServer::builder().option("output_max", "64k").start();
+    let (mut bob, b) = user(&server, "bob");
+    bob.set_patience(LONG_PATIENCE);
+    let mut senders: Vec<(TestClient, i64)> = (0..SENDERS).map(|n| user(&server, &format!("sender {n}"))).collect();
+    let got: Vec<Value> = thread::scope(|scope| {
+        let reader = scope.spawn(|| (0..SENDERS * EACH).map(|_| bob.recv()).collect());
+        for (client, id) in &mut senders {
+            let burst: Vec<String> = (0..EACH).map(|n| numbered_with_text(*id, b, n, 2_000).to_string()).collect();
+            scope.spawn(move || client.send_raw(burst.concat().as_bytes()));
+        }
+        reader.join().expect("the reader gets everything")
+    });
+    for (_, id) in &senders {
+        let of_sender: Vec<usize> = got.iter().filter(|frame| frame["FROMID"] == *id).map(number_of).collect();
+        assert_eq!(of_sender, (0..EACH).collect::<Vec<_>>());
+    }
+    assert_eq!(server.stored(), 0);
 }

@@ -136,6 +136,18 @@ fn the_compatible_mode_lets_anybody_ask_but_not_log_others_out() {
 }
 
 #[test]
+fn nobody_owns_or_joins_anything_in_the_compatible_mode_either() {
+    for id in ["0", "-1", "4294967297", "100000000000000000000"] {
+        let create = format!(r#"{{"msgType":12,"FROMID":{id},"name":"g","description":""}}"#);
+        let join = format!(r#"{{"msgType":10,"FROMID":{id},"GROUPID":1}}"#);
+        for frame in [create, join] {
+            let mut stranger = Tester::new(Auth::Compat);
+            assert_eq!(stranger.frame(frame.leak()), reply(protocol::SERVER_ERROR), "{id}");
+        }
+    }
+}
+
+#[test]
 fn what_does_not_fit_is_refused_without_asking_the_store() {
     let long = |count| "x".repeat(count);
     let register = |name: String, password: String| {

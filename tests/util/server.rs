@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Params};
 
-use super::wait_until;
+use super::{wait_until, wait_within};
 
 /// How long a server may take until it listens.
 const START_PATIENCE: Duration = Duration::from_secs(10);
@@ -175,14 +175,8 @@ impl TestServer {
 
     /// The exit status; panics when the process does not end within `patience`.
     pub fn wait_exit(&mut self, patience: Duration) -> ExitStatus {
-        let deadline = Instant::now() + patience;
-        loop {
-            if let Some(status) = self.child.try_wait().expect("wait for the server") {
-                return status;
-            }
-            assert!(Instant::now() < deadline, "the server is still there after {patience:?}");
-            thread::sleep(Duration::from_millis(5));
-        }
+        wait_within(patience, "the server's end", || self.has_exited());
+        self.child.wait().expect("wait for the server")
     }
 
     /// Whether the process has ended.
