@@ -1,5 +1,7 @@
 //! Reaching other nodes.
 
+use std::time::Duration;
+
 use crate::delivery::Delivery;
 
 pub mod local;
@@ -12,4 +14,15 @@ pub trait Bus: Send + Sync + 'static {
     /// Offers deliveries to the nodes that have their recipients; returns those that no node has taken, in the order
     /// given.
     fn publish(&self, deliveries: Vec<Delivery>) -> Vec<Delivery>;
+
+    /// Whether messages to other nodes arrive there, as far as is known.
+    fn is_ready(&self) -> bool {
+        true
+    }
+
+    /// How long ago the last message of this node to itself came back; `None` for a bus that needs no such probe, or
+    /// when none has come yet.
+    fn probe_age(&self) -> Option<Duration> {
+        None
+    }
 }

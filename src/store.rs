@@ -34,6 +34,9 @@ pub trait Store: Send + Sync + 'static {
     /// Writes `User.state` for many users at once. Later entries of one user win; unknown users are passed over.
     fn set_states(&self, changes: &[(UserId, UserState)]) -> Result<(), StoreError>;
 
+    /// Those of `users` whose `User.state` says online, in any order. The column is what reference nodes go by.
+    fn online(&self, users: &[UserId]) -> Result<Vec<UserId>, StoreError>;
+
     /// Makes two users friends of each other, each row once. `None` when one of them does not exist.
     fn add_friends(&self, a: UserId, b: UserId) -> Result<Option<FriendNames>, StoreError>;
 
@@ -74,6 +77,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// Deletes exactly these messages of `user`; one that is gone already is no error.
     fn delete(&self, user: UserId, ids: &[MessageId]) -> Result<(), StoreError>;
+
+    /// Asks the database for a sign of life, within a few seconds whatever is wrong with it.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when none comes.
+    fn check(&self) -> Result<(), StoreError>;
 }
 
 /// `User.state`, kept for neighbours and tools; the server itself never trusts it.

@@ -106,6 +106,20 @@ impl Store for SqliteStore {
         })
     }
 
+    fn online(&self, users: &[UserId]) -> Result<Vec<UserId>, StoreError> {
+        let users = users.to_vec();
+        self.readers.read(move |db| {
+            let mut query = db.prepare_cached("SELECT 1 FROM User WHERE id = :id AND state = 'online'")?;
+            let mut online = Vec::new();
+            for user in &users {
+                if query.exists(named_params! {":id": user.0})? {
+                    online.push(*user);
+                }
+            }
+            Ok(online)
+        })
+    }
+
     fn add_friends(&self, a: UserId, b: UserId) -> Result<Option<FriendNames>, StoreError> {
         self.writer.write(move |db| {
             let (Some(user_a), Some(user_b)) = (user_by_id(db, a)?, user_by_id(db, b)?) else { return Ok(None) };
@@ -242,6 +256,10 @@ impl Store for SqliteStore {
             }
             Ok(())
         })
+    }
+
+    fn check(&self) -> Result<(), StoreError> {
+        self.readers.read(|db| db.query_row("SELECT 1", [], |_| Ok(())))
     }
 }
 

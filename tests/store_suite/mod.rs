@@ -29,6 +29,7 @@ macro_rules! store_suite {
             unknown_ids_have_nothing,
             a_credential_is_replaced_only_where_it_is_still_the_old_one,
             states_of_unknown_users_are_passed_over,
+            the_online_are_told_from_the_others,
             friends_are_friends_both_ways,
             adding_a_friend_twice_adds_once,
             friends_come_by_ascending_id,
@@ -166,6 +167,19 @@ pub(crate) fn states_of_unknown_users_are_passed_over(store: &dyn Store) {
         ])
         .unwrap();
     assert_eq!(store.user(UserId(UNKNOWN)).unwrap(), None);
+}
+
+pub(crate) fn the_online_are_told_from_the_others(store: &dyn Store) {
+    let users = [new_user(store), new_user(store), new_user(store)];
+    assert_eq!(store.online(&users).unwrap(), []);
+    store.set_states(&[(users[0], UserState::Online), (users[2], UserState::Online)]).unwrap();
+    let mut online = store.online(&[users[2], users[1], users[0], UserId(i32::MAX)]).unwrap();
+    online.sort();
+    assert_eq!(online, [users[0], users[2]]);
+    store.set_states(&[(users[0], UserState::Offline)]).unwrap();
+    assert_eq!(store.online(&users).unwrap(), [users[2]]);
+    assert_eq!(store.online(&[]).unwrap(), []);
+    store.check().unwrap();
 }
 
 pub(crate) fn friends_are_friends_both_ways(store: &dyn Store) {
