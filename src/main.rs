@@ -21,6 +21,7 @@ use raybox::config::{Auth, Config, Invocation};
 use raybox::logging;
 use raybox::server::{Server, Stopped};
 use raybox::store::Store;
+use raybox::store::mysql::MysqlStore;
 use raybox::store::sqlite::SqliteStore;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -44,12 +45,12 @@ fn main() -> ExitCode {
 fn serve(config: &Config) -> Result<Stopped, Box<dyn Error>> {
     let _log = logging::init(&config.log_dir, &config.log_level)?;
     log_panics();
-    if config.mysql.is_some() {
-        return Err("mysql.cnf is read but this version has only the embedded store".into());
-    }
-    let store = SqliteStore::open(&config.data_dir)?;
+    let store: Arc<dyn Store> = match &config.mysql {
+        Some(settings) => Arc::new(MysqlStore::open(settings)?),
+        None => Arc::new(SqliteStore::open(&config.data_dir)?),
+    };
     let (store_line, bus_line) = (store.describe(), LocalBus.describe());
-    let server = Server::bind(config, Arc::new(store), Arc::new(LocalBus))?;
+    let server = Server::bind(config, store, Arc::new(LocalBus))?;
     let stopper = server.stopper();
     stop_on_signals(move || stopper.stop())?;
     announce(config, server.local_addr(), &store_line, &bus_line);
