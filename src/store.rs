@@ -5,6 +5,7 @@
 //!
 //! The store keeps what it is given: rights, length limits and password hashing are decided before it is asked.
 
+pub mod mysql;
 pub mod sqlite;
 
 use std::error::Error;
@@ -17,6 +18,9 @@ use crate::protocol::{GroupId, UserId};
 pub trait Store: Send + Sync + 'static {
     /// One line for the log and the operator: which database this is and where.
     fn describe(&self) -> String;
+
+    /// Whether a hashed password fits its column. Where it does not, passwords are stored and compared as plain text.
+    fn fits_hashes(&self) -> bool;
 
     /// The stored password of `user` as it stands in the table (a PHC string, or plain text of the reference server),
     /// `None` for an unknown user.

@@ -63,6 +63,10 @@ impl Store for SqliteStore {
         format!("SQLite {}", self.file.display())
     }
 
+    fn fits_hashes(&self) -> bool {
+        true
+    }
+
     fn credential(&self, user: UserId) -> Result<Option<String>, StoreError> {
         self.readers.read(move |db| {
             db.prepare_cached("SELECT password FROM User WHERE id = :id")?
