@@ -2,7 +2,8 @@
 //!
 //! - [`Workers`]: fixed threads for jobs that have nothing to do with each other.
 //! - [`Lanes`]: ordered queues whose items are handled in batches.
-//! - [`MysqlPool`], [`RedisPool`]: connections, for whoever may block.
+//! - [`MysqlPool`]: connections to MySQL or MariaDB.
+//! - [`RedisPool`]: connections to Redis.
 //!
 //! All are bounded and say when they are full; what to do then is for the caller to decide. A job that panics is
 //! reported and ends alone.

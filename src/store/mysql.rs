@@ -154,6 +154,10 @@ impl Store for MysqlStore {
         }
     }
 
+    fn set_all_offline(&self) -> Result<(), StoreError> {
+        self.calls.call(|db, _| db.query_drop("UPDATE User SET state = 'offline' WHERE state <> 'offline'"))
+    }
+
     fn online(&self, users: &[UserId]) -> Result<Vec<UserId>, StoreError> {
         let mut online = Vec::new();
         for users in users.chunks(LIST_MAX) {
