@@ -23,6 +23,21 @@ pub struct Lanes<T> {
     bytes_max: usize,
 }
 
+/// Sees how full the lanes are. See [`Lanes::watch`].
+#[derive(Debug)]
+pub struct LanesWatch<T> {
+    lanes: Vec<Arc<Lane<T>>>,
+}
+
+/// How full one lane is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LaneLoad {
+    /// Items that wait to be handled.
+    pub items: usize,
+    /// What they and those being handled weigh.
+    pub bytes: usize,
+}
+
 /// As many bytes as are allowed wait in this lane already; the item comes back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LanesFull<T>(pub T);
@@ -85,6 +100,11 @@ impl<T: Send + 'static> Lanes<T> {
         assert!(self.push(key, item, bytes, usize::MAX).is_ok(), "no lane weighs that much");
     }
 
+    /// How another thread sees the lanes. It does not keep them from closing.
+    pub fn watch(&self) -> LanesWatch<T> {
+        LanesWatch { lanes: self.lanes.clone() }
+    }
+
     fn push(&self, key: u64, item: T, bytes: usize, bytes_max: usize) -> Result<(), LanesFull<T>> {
         let lane = &self.lanes[(key % self.lanes.len() as u64) as usize];
         let mut queue = lane.queue.lock();
@@ -127,6 +147,17 @@ impl<T: Send + 'static> Lanes<T> {
             }
         }
         left
+    }
+}
+
+impl<T> LanesWatch<T> {
+    /// How full each lane is at the moment, in the order of their names.
+    pub fn loads(&self) -> Vec<LaneLoad> {
+        let load = |lane: &Arc<Lane<T>>| {
+            let queue = lane.queue.lock();
+            LaneLoad { items: queue.items.len(), bytes: queue.bytes }
+        };
+        self.lanes.iter().map(load).collect()
     }
 }
 
@@ -208,6 +239,7 @@ mod tests {
         let lanes = Lanes::start(1, 10, 100, handle).expect("a thread");
         lanes.submit(1, 1, 10).expect("room");
         assert_eq!(has_entered.recv(), Ok(vec![1]));
+        assert_eq!(lanes.watch().loads(), [LaneLoad { items: 0, bytes: 10 }]);
         assert_eq!(lanes.submit(1, 2, 1), Err(LanesFull(2)), "what is being handled counts");
         release.send(()).expect("the lane waits");
         let deadline = soon();

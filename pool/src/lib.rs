@@ -9,5 +9,5 @@
 mod lanes;
 mod workers;
 
-pub use lanes::{Lanes, LanesFull};
-pub use workers::{Workers, WorkersFull, join_until};
+pub use lanes::{LaneLoad, Lanes, LanesFull, LanesWatch};
+pub use workers::{Workers, WorkersFull, WorkersWatch, join_until};
