@@ -4,7 +4,7 @@
 //! and then tells the senders, one message to a loop for all of them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use net::Link;
@@ -12,6 +12,7 @@ use rustc_hash::FxHashMap;
 
 use crate::bus::Bus;
 use crate::jobs::Services;
+use crate::metrics::Stage;
 use crate::protocol::UserId;
 use crate::session::{Outcome, Settled};
 use crate::store::{Kept, Message, StoreError};
@@ -70,13 +71,6 @@ pub enum LaneItem {
     Work(Box<dyn FnOnce() + Send>),
 }
 
-/// Counts what nobody is told.
-#[derive(Debug, Default)]
-pub struct Counters {
-    /// Messages for ids that nobody has.
-    pub unknown_recipients: AtomicU64,
-}
-
 impl Fan {
     /// A frame of so many bytes, with one delivery more to come than is known.
     pub fn new(sender: Arc<ClientLink>, bytes: usize) -> Arc<Fan> {
@@ -117,14 +111,21 @@ impl Backlog {
             match item {
                 LaneItem::Delivery(delivery) => deliveries.push(delivery),
                 LaneItem::Work(work) => {
-                    self.keep(bus.publish(std::mem::take(&mut deliveries)), services);
+                    self.handle_all(std::mem::take(&mut deliveries), services, bus);
                     deliveries = std::mem::take(&mut self.returned);
                     work();
                 }
             }
         }
-        self.keep(bus.publish(deliveries), services);
+        self.handle_all(deliveries, services, bus);
         (!self.returned.is_empty()).then_some(RETRY_AFTER)
+    }
+
+    fn handle_all(&mut self, deliveries: Vec<Delivery>, services: &Services, bus: &dyn Bus) {
+        let offered = deliveries.len();
+        let left = bus.publish(deliveries);
+        services.metrics.confirmed(offered - left.len());
+        self.keep(left, services);
     }
 
     /// Has the store keep messages. When it cannot, the senders hear of it, and what has no sender waits.
@@ -132,12 +133,15 @@ impl Backlog {
         if deliveries.is_empty() {
             return;
         }
+        services.metrics.batch(Stage::Store, deliveries.len());
         let message = |delivery: &Delivery| Message { to: delivery.to, text: delivery.text.clone() };
         let messages: Vec<_> = deliveries.iter().map(message).collect();
         match services.appended(&messages) {
             Ok(kept) => {
-                let unknown = kept.iter().filter(|kept| **kept == Kept::NoSuchUser).count();
-                services.counters.unknown_recipients.fetch_add(unknown as u64, Ordering::Relaxed);
+                let count = |what| kept.iter().filter(|kept| **kept == what).count();
+                services.metrics.stored(count(Kept::Stored));
+                services.metrics.unknown_recipients(count(Kept::NoSuchUser));
+                services.metrics.failed(count(Kept::TooLong));
                 let failed = kept.iter().map(|kept| *kept == Kept::TooLong);
                 settle(deliveries.into_iter().zip(failed));
             }
@@ -145,6 +149,7 @@ impl Backlog {
                 let is_returned = |delivery: &Delivery| matches!(delivery.origin, Origin::Returned);
                 let (returned, sent): (Vec<_>, Vec<_>) = deliveries.into_iter().partition(is_returned);
                 self.returned.extend(returned);
+                services.metrics.failed(sent.len());
                 settle(sent.into_iter().map(|delivery| (delivery, true)));
             }
             // One message that the database refuses must not take the others with it.
@@ -155,6 +160,7 @@ impl Backlog {
             }
             Err(error) => {
                 log::error!("a message for user {} was refused: {error}", deliveries[0].to);
+                services.metrics.failed(1);
                 settle(deliveries.into_iter().map(|delivery| (delivery, true)));
             }
         }
