@@ -11,6 +11,7 @@
 use std::collections::VecDeque;
 use std::error::Error;
 use std::fmt;
+use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Weak};
@@ -93,20 +94,25 @@ fn spawn(work: impl FnOnce() + Send + 'static) -> io::Result<()> {
     thread::Builder::new().name("admin".to_owned()).spawn(work).map(drop)
 }
 
-/// Accepts for ever. Out of descriptors it waits, as the server's own acceptor does, which says so in the log.
+/// Accepts for ever. When clients have taken all descriptors, which is no reason to call a server dead, it lives on one
+/// that was put aside: one connection after the other, and each must be quick.
 fn accept_all(listener: &TcpListener, known: &Arc<Known>) {
-    let mut clients = Clients::default();
+    let (mut clients, mut spare) = (Clients::default(), None);
     loop {
+        spare = spare.or_else(|| File::open("/dev/null").ok());
         let started = listener.accept().and_then(|(stream, _)| {
             let (client, known) = (clients.admit(stream), known.clone());
-            spawn(move || serve(&client, &known))
+            spawn(move || serve(&client, &known, PATIENCE))
         });
         match started {
             Ok(()) => {}
             Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) => {}
-            Err(error) => {
-                log::debug!("an admin connection was not served: {error}");
-                thread::park_timeout(RETRY_AFTER);
+            Err(_) => {
+                drop(spare.take());
+                match listener.accept() {
+                    Ok((stream, _)) => serve(&stream, known, PATIENCE_WHEN_SCARCE),
+                    Err(_) => thread::park_timeout(RETRY_AFTER),
+                }
             }
         }
     }
@@ -133,9 +139,8 @@ impl Clients {
 }
 
 /// Answers one request. What goes wrong is the client's affair.
-fn serve(stream: &TcpStream, known: &Known) {
-    let deadline = Instant::now() + PATIENCE;
-    let mut client = Timed { stream, deadline };
+fn serve(stream: &TcpStream, known: &Known, patience: Duration) {
+    let mut client = Timed { stream, deadline: Instant::now() + patience };
     if let Err(error) = talk(&mut client, known) {
         log::debug!("an admin connection failed: {error}");
     }
@@ -285,6 +290,8 @@ const NOT_ALLOWED: &str = "405 Method Not Allowed";
 const CLIENTS_MAX: usize = 32;
 /// From a connection's beginning to its end.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// The same while others wait for the only descriptor.
+const PATIENCE_WHEN_SCARCE: Duration = Duration::from_secs(1);
 /// Longest head of a request.
 const HEAD_BYTES_MAX: usize = 8 * 1024;
 const HEADERS_MAX: usize = 64;

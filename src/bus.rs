@@ -15,13 +15,13 @@ pub trait Bus: Send + Sync + 'static {
     /// given.
     fn publish(&self, deliveries: Vec<Delivery>) -> Vec<Delivery>;
 
-    /// Whether messages to other nodes arrive there, as far as is known.
+    /// Whether messages to other nodes arrive there, as far as is known. Does not block; any thread.
     fn is_ready(&self) -> bool {
         true
     }
 
     /// How long ago the last message of this node to itself came back; `None` for a bus that needs no such probe, or
-    /// when none has come yet.
+    /// when none has come yet. Does not block; any thread.
     fn probe_age(&self) -> Option<Duration> {
         None
     }

@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 
 use crate::bus::Bus;
 use crate::delivery::Posted;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 /// What is known of this node's health. Any thread asks; nothing here blocks.
 #[derive(Debug)]
@@ -70,11 +70,14 @@ impl Health {
 
     /// Whether the event loops turn.
     pub fn alive(&self) -> Report {
+        self.alive_within(LOOP_PATIENCE)
+    }
+
+    fn alive_within(&self, patience: Duration) -> Report {
         let now = Instant::now();
         let stuck = self.loops.iter().enumerate().filter_map(|(nth, watch)| {
             let silent = now.saturating_duration_since(watch.owes_since()?);
-            (silent >= LOOP_PATIENCE)
-                .then(|| format!("loop-{nth}: no sign of life for {:.1} s\n", silent.as_secs_f32()))
+            (silent >= patience).then(|| format!("loop-{nth}: no sign of life for {:.1} s\n", silent.as_secs_f32()))
         });
         let text: String = stuck.collect();
         if text.is_empty() { Report { good: true, text: "ok\n".to_owned() } } else { Report { good: false, text } }
@@ -135,11 +138,19 @@ impl Checks {
     /// # Errors
     /// When the system has no thread left.
     pub fn start(health: &Arc<Health>, store: Arc<dyn Store>, bus: Arc<dyn Bus>) -> io::Result<Checks> {
+        Checks::start_with(health, move || store.check(), bus)
+    }
+
+    fn start_with(
+        health: &Arc<Health>,
+        check: impl Fn() -> Result<(), StoreError> + Send + 'static,
+        bus: Arc<dyn Bus>,
+    ) -> io::Result<Checks> {
         let (stop, stopped) = crossbeam_channel::bounded(0);
         let mut checks = Checks { stop, threads: Vec::new() };
         let (of_store, of_bus) = (health.clone(), health.clone());
-        let check = move || of_store.note_store(store.check().err().map(|error| one_line(&error.to_string())));
-        checks.add("store-check", stopped.clone(), check)?;
+        let look = move || of_store.note_store(check().err().map(|error| one_line(&error.to_string())));
+        checks.add("store-check", stopped.clone(), look)?;
         checks.add("health", stopped, move || of_bus.look(&*bus))?;
         Ok(checks)
     }
@@ -183,6 +194,150 @@ const LOOP_PATIENCE: Duration = Duration::from_secs(5);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    fn wait_until(condition: impl Fn() -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !condition() {
+            assert!(Instant::now() < deadline, "in vain");
+            thread::park_timeout(Duration::from_millis(1));
+        }
+    }
+
+    /// A bus that can be broken.
+    struct Wire(AtomicBool);
+
+    impl Bus for Wire {
+        fn describe(&self) -> String {
+            "a wire".into()
+        }
+
+        fn publish(&self, deliveries: Vec<crate::delivery::Delivery>) -> Vec<crate::delivery::Delivery> {
+            deliveries
+        }
+
+        fn is_ready(&self) -> bool {
+            self.0.load(Ordering::Relaxed)
+        }
+
+        fn probe_age(&self) -> Option<Duration> {
+            Some(Duration::from_secs(70))
+        }
+    }
+
+    #[test]
+    fn what_the_store_and_the_bus_say_is_told_until_they_say_something_else() {
+        let health = Arc::new(health());
+        let (wire, works) = (Arc::new(Wire(AtomicBool::new(true))), Arc::new(AtomicBool::new(true)));
+        let of_store = works.clone();
+        let check = move || match of_store.load(Ordering::Relaxed) {
+            true => Ok(()),
+            false => Err(StoreError::Unavailable("gone\nfor good".into())),
+        };
+        assert_eq!(health.probe_age(), None);
+        let checks = Checks::start_with(&health, check, wire.clone()).expect("threads");
+        wait_until(|| health.ready().good);
+        assert!(health.probe_age().is_some_and(|age| age >= Duration::from_secs(70)));
+        works.store(false, Ordering::Relaxed);
+        wait_until(|| !health.ready().good);
+        let text = health.ready().text;
+        assert_eq!(text, "store: the database is not available: gone for good\nbus: ok\nrunning: ok\n");
+        works.store(true, Ordering::Relaxed);
+        wait_until(|| health.ready().good);
+        wire.0.store(false, Ordering::Relaxed);
+        wait_until(|| !health.ready().good);
+        assert_eq!(health.readiness(), [("store", true), ("bus", false), ("running", true)]);
+        wire.0.store(true, Ordering::Relaxed);
+        wait_until(|| health.ready().good);
+        checks.close(Instant::now() + PATIENCE);
+        assert_eq!((Arc::strong_count(&wire), Arc::strong_count(&works)), (1, 1), "nobody holds them any more");
+    }
+
+    #[test]
+    fn a_store_that_hangs_keeps_nobody_from_being_told_or_from_stopping() {
+        let health = Arc::new(health());
+        let (release, held) = crossbeam_channel::bounded::<()>(0);
+        let (entered, has_entered) = crossbeam_channel::unbounded();
+        let check = move || {
+            let _ = (entered.send(()), held.recv());
+            Ok(())
+        };
+        let wire = Arc::new(Wire(AtomicBool::new(true)));
+        let checks = Checks::start_with(&health, check, wire).expect("threads");
+        has_entered.recv_timeout(PATIENCE).expect("the store is asked");
+        wait_until(|| health.readiness()[1].1);
+        assert!(!health.ready().good);
+        assert!(health.alive().good);
+        checks.close(Instant::now());
+        drop(release);
+    }
+
+    /// A handler whose loop stands still for as long as a connection opens.
+    struct Stuck(Receiver<()>);
+
+    impl net::Handler for Stuck {
+        type Conn = ();
+        type Message = Posted;
+
+        fn on_open(&mut self, _: &mut Turn, _: &Arc<Link>) {
+            let _ = self.0.recv();
+        }
+
+        fn on_incoming(&mut self, _: &mut Turn, _: &Arc<Link>, _: &mut (), _: net::Incoming<'_>) -> net::Flow {
+            net::Flow::Taken
+        }
+
+        fn on_sent(&mut self, _: &mut Turn, _: &Arc<Link>, _: &mut (), _: u32) {}
+        fn on_message(&mut self, _: &mut Turn, _: &Arc<Link>, _: &mut (), _: Posted) {}
+        fn on_hang_up(&mut self, _: &mut Turn, _: &Arc<Link>, _: &mut ()) {}
+        fn on_close(&mut self, _: &mut Turn, _: &Arc<Link>, _: (), _: net::CloseReason) {}
+        fn on_unsent(&mut self, _: &mut Turn, _: u32, _: Box<[u8]>) {}
+        fn on_stray(&mut self, _: &mut Turn, _: Posted) {}
+    }
+
+    type Turn = net::Turn<Posted>;
+    type Link = net::Link<Posted>;
+
+    #[test]
+    fn a_loop_that_stands_still_is_noticed_and_one_that_sleeps_is_not() {
+        let time = Duration::from_secs(60);
+        let settings = net::Settings {
+            frame_bytes_max: 1024,
+            frame_timeout: time,
+            idle_timeout: time,
+            output_bytes_max: 1024,
+            drain_timeout: time,
+        };
+        let (release, held) = crossbeam_channel::bounded::<()>(0);
+        let mut group = net::LoopGroup::start(2, settings, |_| Stuck(held.clone())).expect("threads");
+        let health = Health::new(group.watches());
+        let listen = net::ListenSettings { backlog: 1, user_timeout: time };
+        let acceptor = net::Acceptor::bind(([127, 0, 0, 1], 0).into(), listen).expect("a port");
+        let client = std::net::TcpStream::connect(acceptor.local_addr().expect("an address")).expect("it listens");
+        let stopper = acceptor.stopper();
+        acceptor.run(|stream, peer| {
+            group.assign(stream, peer);
+            stopper.stop();
+        });
+
+        let wire = Wire(AtomicBool::new(true));
+        health.look(&wire);
+        wait_until(|| health.loops[1].owes_since().is_none());
+        let report = health.alive_within(Duration::ZERO);
+        assert!(!report.good);
+        assert!(
+            report.text.starts_with("loop-0: no sign of life for ") && report.text.lines().count() == 1,
+            "{report:?}"
+        );
+        assert!(health.alive().good, "it has some time");
+        drop(release);
+        wait_until(|| health.loops[0].owes_since().is_none());
+        health.look(&wire);
+        wait_until(|| health.alive_within(Duration::ZERO).good);
+        drop(client);
+        group.drain(Instant::now());
+    }
 
     fn health() -> Health {
         Health::new(Arc::new([]))

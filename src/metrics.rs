@@ -395,3 +395,120 @@ thread_local! {
         Cell::new(THREADS.fetch_add(1, Ordering::Relaxed) % SHARDS)
     };
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// Metrics with everything to look at but loops and lanes.
+    fn everything() -> Metrics {
+        let metrics = Metrics::new(1);
+        metrics.watch_queue("worker", || 3);
+        metrics.watch_users(|| 7);
+        metrics.watch_pool("mysql", || PoolUse { open: 5, idle: 2, max: 9 });
+        metrics.watch_log(|| 4);
+        metrics.watch_readiness(|| vec![("store", true), ("bus", false)]);
+        metrics.watch_probe(|| Some(Duration::from_millis(1500)));
+        metrics
+    }
+
+    fn has(metrics: &Metrics, line: &str) {
+        let text = metrics.render();
+        assert!(text.lines().any(|shown| shown == line), "{line} is not in\n{text}");
+    }
+
+    #[test]
+    fn what_happens_is_shown() {
+        let metrics = everything();
+        metrics.delivered_locally(2);
+        metrics.confirmed(3);
+        metrics.stored(4);
+        metrics.failed(5);
+        metrics.unknown_recipients(6);
+        metrics.returned(7);
+        metrics.published(8);
+        metrics.unconfirmed(9);
+        metrics.slow_consumer();
+        metrics.login(Login::Remembered);
+        metrics.of_loop(0).frame(FrameKind::of(4));
+        metrics.of_loop(0).reply(ReplyKind::of(crate::protocol::NOT_YOU));
+        for size in [1, 5, 16, 5000] {
+            metrics.batch(Stage::Store, size);
+        }
+        for line in [
+            r#"raybox_deliveries_total{path="local"} 2"#,
+            r#"raybox_deliveries_total{path="bus"} 3"#,
+            r#"raybox_deliveries_total{path="stored"} 4"#,
+            r#"raybox_deliveries_total{path="failed"} 5"#,
+            r#"raybox_deliveries_total{path="unknown"} 6"#,
+            "raybox_deliveries_returned_total 7",
+            "raybox_bus_published_total 8",
+            "raybox_bus_unconfirmed_total 9",
+            "raybox_slow_consumers_total 1",
+            r#"raybox_logins_total{outcome="remembered"} 1"#,
+            r#"raybox_logins_total{outcome="accepted"} 0"#,
+            r#"raybox_frames_total{type="4"} 1"#,
+            r#"raybox_frames_total{type="5"} 0"#,
+            r#"raybox_replies_total{errno="403"} 1"#,
+            r#"raybox_batch_messages_bucket{stage="store",le="4"} 1"#,
+            r#"raybox_batch_messages_bucket{stage="store",le="16"} 3"#,
+            r#"raybox_batch_messages_bucket{stage="store",le="4096"} 3"#,
+            r#"raybox_batch_messages_bucket{stage="store",le="+Inf"} 4"#,
+            r#"raybox_batch_messages_sum{stage="store"} 5022"#,
+            r#"raybox_batch_messages_count{stage="publish"} 0"#,
+        ] {
+            has(&metrics, line);
+        }
+    }
+
+    #[test]
+    fn what_can_be_looked_at_is_shown_as_it_is_now() {
+        let metrics = everything();
+        metrics.watch_queue("hasher", || 8);
+        for line in [
+            r#"raybox_queue_jobs{queue="worker"} 3"#,
+            r#"raybox_queue_jobs{queue="hasher"} 8"#,
+            "raybox_users_online 7",
+            r#"raybox_pool_connections{pool="mysql"} 5"#,
+            r#"raybox_pool_connections_idle{pool="mysql"} 2"#,
+            r#"raybox_pool_connections_max{pool="mysql"} 9"#,
+            "raybox_log_lines_dropped_total 4",
+            r#"raybox_ready{condition="store"} 1"#,
+            r#"raybox_ready{condition="bus"} 0"#,
+            "raybox_bus_probe_age_seconds 1.5",
+        ] {
+            has(&metrics, line);
+        }
+        let without = Metrics::new(1);
+        without.watch_probe(|| None);
+        assert!(!without.render().contains("raybox_bus_probe_age_seconds"), "no bus, no probe");
+    }
+
+    #[test]
+    fn many_threads_lose_nothing() {
+        let metrics = Metrics::new(1);
+        std::thread::scope(|scope| {
+            for _ in 0..SHARDS + 4 {
+                scope.spawn(|| (0..10_000).for_each(|_| metrics.delivered_locally(1)));
+            }
+        });
+        has(&metrics, &format!("raybox_deliveries_total{{path=\"local\"}} {}", (SHARDS + 4) * 10_000));
+    }
+
+    #[test]
+    fn the_documentation_has_every_family_as_it_is() {
+        let documented: BTreeSet<String> = include_str!("../docs/metrics.md")
+            .lines()
+            .filter(|line| line.starts_with("| `raybox_") || line.starts_with("| `process_"))
+            .map(|line| {
+                let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+                assert_eq!(cells.len(), 6, "four cells: {line}");
+                assert!(!cells[4].is_empty(), "says something: {line}");
+                [cells[1], cells[2], cells[3]].join(" ").replace('`', "").trim().to_owned()
+            })
+            .collect();
+        assert_eq!(documented, families::described());
+    }
+}

@@ -218,3 +218,18 @@ static TABLE: [Row; 25] = [
     Row::new("raybox_loop_turn_seconds", HISTOGRAM, Some("loop"), "Duration of the turns of an event loop."),
     Row::new("raybox_log_lines_dropped_total", COUNTER, None, "Log lines dropped because the disk did not keep up."),
 ];
+
+/// Name, type and label of every family, parted by blanks.
+#[cfg(test)]
+pub(super) fn described() -> std::collections::BTreeSet<String> {
+    let ours = TABLE.iter().map(|row| {
+        let (kind, label) = (format!("{:?}", row.kind).to_lowercase(), row.label.unwrap_or_default());
+        format!("{} {kind} {label}", row.name).trim().to_owned()
+    });
+    let of_process = ProcessCollector::for_self().collect();
+    let theirs = of_process.iter().map(|family| {
+        let kind = format!("{:?}", family.get_field_type()).to_lowercase();
+        format!("{} {kind}", family.name())
+    });
+    ours.chain(theirs).collect()
+}
