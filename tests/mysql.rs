@@ -121,11 +121,12 @@ fn what_was_acknowledged_under_kills_and_stops_is_there() {
     let texts = texts(&store, user);
     for (thread, kept) in kept.iter().enumerate() {
         let prefix = format!("{thread} ");
-        let mut stored: Vec<usize> = texts.iter().filter_map(|text| text.strip_prefix(&prefix)?.parse().ok()).collect();
-        assert!(stored.is_sorted(), "thread {thread}: later messages are fetched later");
-        stored.dedup();
-        let is_there = |number: &&usize| stored.binary_search(number).is_ok();
-        assert_eq!(kept.iter().filter(is_there).count(), kept.len(), "thread {thread}");
+        let stored: Vec<usize> = texts.iter().filter_map(|text| text.strip_prefix(&prefix)?.parse().ok()).collect();
+        // What the sender heard an error of may come twice, or late: a stopped database does in the end what it was asked.
+        let places: Vec<Option<usize>> =
+            kept.iter().map(|number| stored.iter().position(|stored| stored == number)).collect();
+        assert!(places.iter().all(Option::is_some), "thread {thread}: all that was acknowledged is there");
+        assert!(places.is_sorted(), "thread {thread}: what is appended later is fetched later");
     }
 }
 
