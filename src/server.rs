@@ -149,8 +149,13 @@ impl Shared {
             let keepers = start_keepers(bytes_max, &services)?;
             let outbox =
                 if bus.is_alone() { None } else { Some(start_outbox(bytes_max, bus.clone(), keepers.clone())?) };
-            let states = StateWriter::start(store, bus.clone())?;
+            let states = StateWriter::start(store.clone(), bus.clone())?;
             let router = Arc::new(Router::new(services.clone(), outbox, keepers, states));
+            if bus.is_first()
+                && let Err(error) = store.set_all_offline()
+            {
+                log::error!("users of an earlier run may still be marked online: {error}");
+            }
             bus.start(router.clone())?;
             Ok(Shared {
                 auth: config.auth,
@@ -217,7 +222,7 @@ fn start_outbox(bytes_max: usize, bus: Arc<dyn Bus>, keepers: Arc<Lanes<LaneItem
             let (key, bytes) = router::weight(&item);
             keepers.submit_anyway(key, item, bytes);
         }
-        delivery::settle(sorted.delivered.into_iter().map(|delivery| (delivery, false)), &*bus);
+        delivery::settle(sorted.delivered.into_iter().map(|delivery| (delivery, false)));
         sorted.again
     };
     Lanes::start("lane-out", OUTBOXES, bytes_max, LANE_BATCH_MAX, publish)
@@ -384,6 +389,10 @@ struct Facts<'a> {
 impl Known for Facts<'_> {
     fn members(&self, group: GroupId) -> Option<Arc<[UserId]>> {
         self.shared.services.groups.members(group, self.now)
+    }
+
+    fn groups_change_elsewhere(&self) -> bool {
+        self.shared.services.groups.may_be_stale()
     }
 
     fn recognises(&self, user: UserId, password: &str) -> bool {

@@ -38,6 +38,9 @@ pub trait Store: Send + Sync + 'static {
     /// Writes `User.state` for many users at once. Later entries of one user win; unknown users are passed over.
     fn set_states(&self, changes: &[(UserId, UserState)]) -> Result<(), StoreError>;
 
+    /// Writes that nobody is online.
+    fn set_all_offline(&self) -> Result<(), StoreError>;
+
     /// Those of `users` whose `User.state` says online, in any order. The column is what reference nodes go by.
     fn online(&self, users: &[UserId]) -> Result<Vec<UserId>, StoreError>;
 

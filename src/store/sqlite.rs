@@ -110,6 +110,10 @@ impl Store for SqliteStore {
         })
     }
 
+    fn set_all_offline(&self) -> Result<(), StoreError> {
+        self.writer.write(|db| db.execute("UPDATE User SET state = 'offline' WHERE state <> 'offline'", []).map(drop))
+    }
+
     fn online(&self, users: &[UserId]) -> Result<Vec<UserId>, StoreError> {
         let users = users.to_vec();
         self.readers.read(move |db| {
