@@ -33,6 +33,7 @@
 //! | `loop-N` | reads, decides, writes | never |
 //! | `worker-N`, `hasher-N` | requests that need the store, passwords | yes |
 //! | `lane-N`, `states` | messages and `User.state` on their way to the store | yes |
+//! | `store-check` | asks a database that others share for signs of life | yes |
 //! | `store-writer` | the embedded store's transactions | on the disk |
 //! | `log`, `signals` | what they say | yes |
 //! | `admin`, `health` | the admin port, what it tells | on its clients |
