@@ -6,6 +6,7 @@
 
 mod error;
 mod keys;
+mod networks;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -22,6 +23,7 @@ use log::LevelFilter;
 
 pub use error::{ConfigError, Place};
 use keys::{KEYS, Key};
+pub use networks::Networks;
 
 /// Every setting of one server process.
 ///
@@ -50,6 +52,10 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// How long a peer may leave sent data unacknowledged (`TCP_USER_TIMEOUT`, tcp(7)).
     pub user_timeout: Duration,
+    /// Whether connections of `proxy_from` begin with a PROXY header, which tells the client's address.
+    pub proxy_protocol: bool,
+    /// The proxies that are believed.
+    pub proxy_from: Networks,
     /// High-water mark of one connection's output, in bytes.
     pub output_bytes_max: usize,
     /// How long the server may take to finish its work when it is told to stop.
@@ -151,6 +157,8 @@ impl Config {
             frame_timeout: Duration::ZERO,
             idle_timeout: Duration::ZERO,
             user_timeout: Duration::ZERO,
+            proxy_protocol: false,
+            proxy_from: Networks::default(),
             output_bytes_max: 0,
             drain_timeout: Duration::ZERO,
             requests_max: 0,
@@ -437,6 +445,7 @@ mod tests {
         assert_eq!(config.frame_timeout, Duration::from_secs(10));
         assert_eq!(config.idle_timeout, Duration::from_secs(20 * 60));
         assert_eq!(config.user_timeout, Duration::from_secs(30));
+        assert_eq!((config.proxy_protocol, config.proxy_from.to_string()), (false, "127.0.0.1,::1".to_owned()));
         assert_eq!(config.output_bytes_max, 1 << 20);
         assert_eq!(config.drain_timeout, Duration::from_secs(10));
         assert_eq!((config.requests_max, config.logins_max), (4096, 256));
@@ -523,6 +532,13 @@ mod tests {
             ("::1 1 --lops=5", "option --lops is unknown, did you mean --loops?".to_owned()),
             ("::1 1 -x", "option -x is unknown, --help lists them all".to_owned()),
             ("::1 1 --loops -1", "option --loops: \"-1\" is not allowed, use auto or 1 to 256".to_owned()),
+            ("::1 1 --proxy-protocol yes", "option --proxy-protocol: \"yes\" is not allowed, use on or off".to_owned()),
+            (
+                "::1 1 --proxy-from 10.0.0.1/8",
+                "option --proxy-from: \"10.0.0.1/8\" is not allowed, use addresses and CIDR networks with commas, such as \
+                 127.0.0.1,10.0.0.0/8,fd00::/8"
+                    .to_owned(),
+            ),
             ("::1 1 --auth lax", "option --auth: \"lax\" is not allowed, use strict or compat".to_owned()),
             ("::1 1 --loops", format!("a value is required for '--loops <N>' but none was supplied{usage}")),
             ("::1 1 --loops 1 --loops 2", format!("the argument '--loops <N>' cannot be used multiple times{usage}")),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
-use super::{Auth, Config, LogLevels, PasswordCost, VARIABLE_PREFIX};
+use super::{Auth, Config, LogLevels, Networks, PasswordCost, VARIABLE_PREFIX};
 
 /// One setting.
 pub(super) struct Key {
@@ -25,6 +25,10 @@ enum Kind {
     Folder(fn(&mut Config, PathBuf)),
     /// One of [`AUTHS`].
     Auth(fn(&mut Config, Auth)),
+    /// One of [`SWITCHES`].
+    Switch(fn(&mut Config, bool)),
+    /// Addresses and networks.
+    Networks(fn(&mut Config, Networks)),
     /// One of [`LEVELS`], and perhaps others for parts of the program.
     Levels(fn(&mut Config, LogLevels)),
     /// A number from the first to the second.
@@ -40,7 +44,7 @@ enum Kind {
 }
 
 /// Every setting, grouped as in the sample file.
-pub(super) static KEYS: [Key; 21] = [
+pub(super) static KEYS: [Key; 23] = [
     Key {
         name: "data",
         default: ".",
@@ -106,6 +110,18 @@ pub(super) static KEYS: [Key; 21] = [
         default: "30s",
         help: "Time a peer may leave data unacknowledged (TCP_USER_TIMEOUT)",
         kind: Kind::Time(MILLISECOND, DAY, |config, time| config.user_timeout = time),
+    },
+    Key {
+        name: "proxy_protocol",
+        default: "off",
+        help: "Whether the proxies of --proxy-from tell the client's address (PROXY protocol 1 or 2)",
+        kind: Kind::Switch(|config, on| config.proxy_protocol = on),
+    },
+    Key {
+        name: "proxy_from",
+        default: "127.0.0.1,::1",
+        help: "Proxies that must begin with a PROXY header; from others it is refused",
+        kind: Kind::Networks(|config, networks| config.proxy_from = networks),
     },
     Key {
         name: "drain_timeout",
@@ -175,6 +191,8 @@ impl Key {
         let done = match self.kind {
             Kind::Folder(set) => folder(text).map(|folder| set(config, folder)),
             Kind::Auth(set) => one_of(&AUTHS, text).map(|auth| set(config, auth)),
+            Kind::Switch(set) => one_of(&SWITCHES, text).map(|on| set(config, on)),
+            Kind::Networks(set) => Networks::parse(text).map(|networks| set(config, networks)),
             Kind::Levels(set) => levels(text).map(|levels| set(config, levels)),
             Kind::Count(min, max, set) => count(text, min, max).map(|n| set(config, n)),
             Kind::Threads(max, auto, set) => threads(text, max, auto).map(|n| set(config, n)),
@@ -190,6 +208,8 @@ impl Key {
         match self.kind {
             Kind::Folder(_) => "a path".to_owned(),
             Kind::Auth(_) => names(&AUTHS),
+            Kind::Switch(_) => names(&SWITCHES),
+            Kind::Networks(_) => "addresses and CIDR networks with commas".to_owned(),
             Kind::Levels(_) => names(&LEVELS),
             Kind::Count(min, max, _) => format!("{min} to {max}"),
             Kind::Threads(max, ..) => format!("auto or 1 to {max}"),
@@ -202,7 +222,8 @@ impl Key {
     /// What is allowed, for whoever wrote something else: the bounds and how a value looks.
     pub(super) fn allowed(&self) -> String {
         let look = match self.kind {
-            Kind::Folder(_) | Kind::Auth(_) | Kind::Count(..) | Kind::Threads(..) => "",
+            Kind::Folder(_) | Kind::Auth(_) | Kind::Switch(_) | Kind::Count(..) | Kind::Threads(..) => "",
+            Kind::Networks(_) => ", such as 127.0.0.1,10.0.0.0/8,fd00::/8",
             Kind::Levels(_) => ", perhaps another one for a part of the program, such as info,net=debug",
             Kind::Size(..) => ", in bytes or with k or m (KiB, MiB)",
             Kind::Time(..) => ", such as 500ms, 10s, 20m or 24h",
@@ -215,7 +236,8 @@ impl Key {
     pub(super) fn value_name(&self) -> &'static str {
         match self.kind {
             Kind::Folder(_) => "DIR",
-            Kind::Auth(_) => "MODE",
+            Kind::Auth(_) | Kind::Switch(_) => "MODE",
+            Kind::Networks(_) => "NETWORKS",
             Kind::Levels(_) => "LEVEL",
             Kind::Count(..) | Kind::Threads(..) => "N",
             Kind::Size(..) => "SIZE",
@@ -353,6 +375,8 @@ fn shown_time(time: Duration) -> String {
 
 const AUTHS: [(&str, Auth); 2] = [("strict", Auth::Strict), ("compat", Auth::Compat)];
 
+const SWITCHES: [(&str, bool); 2] = [("on", true), ("off", false)];
+
 const LEVELS: [(&str, LevelFilter); 6] = [
     ("error", LevelFilter::Error),
     ("warn", LevelFilter::Warn),
@@ -386,6 +410,8 @@ mod tests {
             let other = match key.kind {
                 Kind::Folder(_) => "elsewhere",
                 Kind::Auth(_) => "compat",
+                Kind::Switch(_) => "on",
+                Kind::Networks(_) => "10.0.0.0/8",
                 Kind::Levels(_) => "trace",
                 Kind::Count(..) | Kind::Threads(..) => "123",
                 Kind::Size(..) => "5k",
