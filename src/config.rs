@@ -377,7 +377,9 @@ Examples:
   server 0.0.0.0 6000                                 listen on all IPv4 addresses
   server :: 6000 --data /var/lib/raybox               all addresses, the database in a folder of its own
   server 127.0.0.1 0 --auth compat --log-level debug  any free port, for old load tests
-  RAYBOX_LOOPS=2 server 0.0.0.0 6000 --config my.cnf  two event loops, the rest from my.cnf";
+  RAYBOX_LOOPS=2 server 0.0.0.0 6000 --config my.cnf  two event loops, the rest from my.cnf
+
+server health [ADDRESS] asks a running server whether it is ready, at the address of its key admin; exit code 0 or 1.";
 
 #[cfg(test)]
 mod tests {

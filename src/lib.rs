@@ -13,7 +13,7 @@
 //! - [`presence`] is the only table that threads share: user -> connections.
 //! - [`router`] hands a message to a connection, or to its recipient's lane, whose batches [`delivery`] offers to the
 //!   other nodes ([`bus`]) and to the store.
-//! - [`config`], [`logging`]: read once; one writer.
+//! - [`config`], [`logging`]: read once; one writer. [`commands`]: what the program does beside serving.
 //!
 //! # One message, end to end
 //! 1. The sender's loop reads its socket, and `net`'s codec finds the frame in the loop's own buffer.
@@ -40,6 +40,7 @@
 
 pub mod bus;
 pub mod collation;
+pub mod commands;
 pub mod config;
 pub mod delivery;
 pub mod groups;
