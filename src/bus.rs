@@ -1,28 +1,135 @@
 //! Reaching other nodes.
-
-use std::time::Duration;
-
-use crate::delivery::Delivery;
+//!
+//! [`Bus`] is the seam between one node and the others. Who is where is known to the bus alone: a node tells it whose
+//! messages it wants, and a message that is published comes to every node that wants it. The bus is fast and forgets; so
+//! a message that it has taken stays with the sending node until the receiving node confirms it (`outbox.rs`).
 
 pub mod local;
 
-/// The way to the other nodes of the cluster. Its calls may block, so only lanes make them.
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use net::Turn;
+
+use crate::delivery::{ClientLink, Delivery, Posted};
+use crate::protocol::{GroupId, UserId};
+
+/// The way to the other nodes of the cluster. Unless a method says that it blocks, any thread may call it.
 pub trait Bus: Send + Sync + 'static {
     /// One word or two for the log: which bus this is.
     fn describe(&self) -> String;
 
-    /// Offers deliveries to the nodes that have their recipients; returns those that no node has taken, in the order
-    /// given.
-    fn publish(&self, deliveries: Vec<Delivery>) -> Vec<Delivery>;
+    /// Whether there can be no other node. Then only `describe` and `is_ready` need to be asked.
+    fn is_alone(&self) -> bool;
+
+    /// Begins to receive for `node`, and to keep its subscriptions.
+    ///
+    /// # Errors
+    /// When the system has no thread left.
+    fn start(&self, node: Arc<dyn Node>) -> io::Result<()>;
+
+    /// Receives no more, and forgets the node. Blocks until it no longer calls it.
+    fn stop(&self);
+
+    /// From now on this node wants the messages for `user`. When they come, or when it is known that they cannot, the
+    /// waiter is posted the outcome [`Placed`](crate::session::Outcome::Placed).
+    fn subscribe(&self, user: UserId, waiter: Option<&Arc<ClientLink>>);
+
+    /// This node no longer wants them. [`Node::on_left`] is called when none will come any more.
+    fn unsubscribe(&self, user: UserId);
+
+    /// Offers each envelope to the nodes that want it. Blocks, for at most a few seconds.
+    fn publish(&self, envelopes: &[Envelope]) -> Vec<Published>;
+
+    /// Tells the sending node that these envelopes are settled.
+    fn confirm(&self, receipt: Receipt);
+
+    /// Offers messages to nodes of the reference server, if there are any: they take what is for a user who is online
+    /// with them. `online` says whose state says so. Returns what they did not take, in the order given. Blocks.
+    fn publish_to_neighbours(&self, deliveries: Vec<Delivery>, online: &dyn Fn(&[UserId]) -> Vec<UserId>)
+    -> Neighbours;
+
+    /// Which of these users other nodes want messages for. Blocks.
+    ///
+    /// # Errors
+    /// When that cannot be known.
+    fn elsewhere(&self, users: &[UserId]) -> Result<Vec<UserId>, Unreachable>;
+
+    /// Tells all nodes that a group has other members now. Blocks.
+    fn group_changed(&self, group: GroupId);
 
     /// Whether messages to other nodes arrive there, as far as is known.
-    fn is_ready(&self) -> bool {
-        true
-    }
+    fn is_ready(&self) -> bool;
 
     /// How long ago the last message of this node to itself came back; `None` for a bus that needs no such probe, or
     /// when none has come yet.
-    fn probe_age(&self) -> Option<Duration> {
-        None
-    }
+    fn probe_age(&self) -> Option<Duration>;
 }
+
+/// What the bus calls, from a thread of its own. Nothing of it may block.
+pub trait Node: Send + Sync + 'static {
+    /// Takes messages for a user from another node, one on each line. True when all are with the user's connection;
+    /// otherwise they are parked, and [`Bus::confirm`] follows when they are kept.
+    fn on_envelope(&self, turn: &mut Turn<Posted>, to: UserId, frames: &str, receipt: &dyn Fn() -> Receipt) -> bool;
+
+    /// Takes a message for a user from a node of the reference server.
+    fn on_bare(&self, turn: &mut Turn<Posted>, to: UserId, frame: &str);
+
+    /// These envelopes of this node are settled.
+    fn on_confirmed(&self, sequences: Vec<u64>);
+
+    /// Nothing will come any more for a user whom this node, or a node that has died, wanted messages for.
+    fn on_left(&self, user: UserId);
+
+    /// A group has other members now.
+    fn on_group_changed(&self, group: GroupId);
+
+    /// The bus is there again, after a time in which anything may have been missed. Returns everybody whose messages
+    /// this node wants.
+    fn on_rejoined(&self) -> Vec<UserId>;
+}
+
+/// Messages for one user on their way to another node.
+#[derive(Debug)]
+pub struct Envelope {
+    /// Whom they are for.
+    pub to: UserId,
+    /// Tells it from all others of this node.
+    pub sequence: u64,
+    /// The messages, in order.
+    pub deliveries: Vec<Delivery>,
+}
+
+/// What became of an envelope.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Published {
+    /// No node wants it.
+    ToNobody,
+    /// At least one node gets it.
+    Taken,
+    /// The bus failed in the middle: perhaps a node got it.
+    InDoubt,
+}
+
+/// What became of messages that were offered to nodes of the reference server.
+#[derive(Debug, Default)]
+pub struct Neighbours {
+    /// Gone to such a node, which confirms nothing.
+    pub taken: Vec<Delivery>,
+    /// For nobody there.
+    pub untaken: Vec<Delivery>,
+}
+
+/// What is confirmed, and to whom.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Receipt {
+    /// The node that sent the envelope.
+    pub node: Box<str>,
+    /// Which of its envelopes.
+    pub sequence: u64,
+}
+
+/// The other nodes cannot be asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Unreachable;

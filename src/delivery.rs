@@ -1,7 +1,8 @@
 //! [`Delivery`]: one message on its way to one recipient who is not on this node, and the lanes it travels in.
 //!
-//! A lane takes what waits as one batch: offers it to the other nodes, has the store keep the rest in one transaction,
-//! and then tells the senders, one message to a loop for all of them.
+//! A node that is not alone offers it to the others first (`outbox.rs`). What none of them takes comes to the lanes of
+//! this file: each takes what waits as one batch, has the store keep it in one transaction, and then tells the senders,
+//! one message to a loop for all of them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -10,7 +11,7 @@ use std::time::Duration;
 use net::Link;
 use rustc_hash::FxHashMap;
 
-use crate::bus::Bus;
+use crate::bus::{Bus, Neighbours, Receipt};
 use crate::jobs::Services;
 use crate::protocol::UserId;
 use crate::session::{Outcome, Settled};
@@ -50,6 +51,16 @@ pub enum Origin {
     Group(Arc<Fan>),
     /// Nobody: it was sent to a connection that did not take it. It was accepted, so it must be kept.
     Returned,
+    /// Another node, which keeps it until it is confirmed.
+    Remote(Arc<Parcel>),
+}
+
+/// An envelope of another node that came too late for its user, confirmed when all its messages are kept.
+#[derive(Debug)]
+pub struct Parcel {
+    receipt: Receipt,
+    left: AtomicUsize,
+    failed: AtomicBool,
 }
 
 /// A frame for many recipients, settled when all its deliveries are.
@@ -67,7 +78,7 @@ pub enum LaneItem {
     /// A message to deliver or keep.
     Delivery(Delivery),
     /// Work on a user's kept messages.
-    Work(Box<dyn FnOnce() + Send>),
+    Work(UserId, Box<dyn FnOnce() + Send>),
 }
 
 /// Counts what nobody is told.
@@ -101,6 +112,22 @@ impl Fan {
     }
 }
 
+impl Parcel {
+    /// So many messages of one envelope.
+    pub fn new(receipt: Receipt, messages: usize) -> Arc<Parcel> {
+        Arc::new(Parcel { receipt, left: AtomicUsize::new(messages), failed: AtomicBool::new(false) })
+    }
+
+    /// One message is kept, or cannot be. The receipt, if all are.
+    pub fn one_less(&self, failed: bool) -> Option<&Receipt> {
+        if failed {
+            self.failed.store(true, Ordering::Relaxed);
+        }
+        let is_last = self.left.fetch_sub(1, Ordering::AcqRel) == 1;
+        (is_last && !self.failed.load(Ordering::Relaxed)).then_some(&self.receipt)
+    }
+}
+
 /// What one lane keeps between its batches: messages that nobody would send again and that the store could not take.
 /// They are bounded by what connections may have had waiting when they ended.
 #[derive(Debug, Default)]
@@ -110,21 +137,32 @@ pub struct Backlog {
 
 impl Backlog {
     /// Handles one batch; when this is to be tried again if nothing else comes.
-    pub fn handle(&mut self, batch: Vec<LaneItem>, services: &Services, bus: &dyn Bus) -> Option<Duration> {
+    pub fn handle(&mut self, batch: Vec<LaneItem>, services: &Services) -> Option<Duration> {
         // The oldest go first, so that what waits for a user keeps its order.
         let mut deliveries = std::mem::take(&mut self.returned);
         for item in batch {
             match item {
                 LaneItem::Delivery(delivery) => deliveries.push(delivery),
-                LaneItem::Work(work) => {
-                    self.keep(bus.publish(std::mem::take(&mut deliveries)), services);
+                LaneItem::Work(_, work) => {
+                    self.place(std::mem::take(&mut deliveries), services);
                     deliveries = std::mem::take(&mut self.returned);
                     work();
                 }
             }
         }
-        self.keep(bus.publish(deliveries), services);
+        self.place(deliveries, services);
         (!self.returned.is_empty()).then_some(RETRY_AFTER)
+    }
+
+    /// Offers messages to nodes of the reference server, and has the store keep the rest.
+    fn place(&mut self, deliveries: Vec<Delivery>, services: &Services) {
+        if deliveries.is_empty() {
+            return;
+        }
+        let online = |users: &[UserId]| services.store.online(users).unwrap_or_default();
+        let Neighbours { taken, untaken } = services.bus.publish_to_neighbours(deliveries, &online);
+        settle(taken.into_iter().map(|delivery| (delivery, false)), &*services.bus);
+        self.keep(untaken, services);
     }
 
     /// Has the store keep messages. When it cannot, the senders hear of it, and what has no sender waits.
@@ -139,13 +177,13 @@ impl Backlog {
                 let unknown = kept.iter().filter(|kept| **kept == Kept::NoSuchUser).count();
                 services.counters.unknown_recipients.fetch_add(unknown as u64, Ordering::Relaxed);
                 let failed = kept.iter().map(|kept| *kept == Kept::TooLong);
-                settle(deliveries.into_iter().zip(failed));
+                settle(deliveries.into_iter().zip(failed), &*services.bus);
             }
             Err(StoreError::Unavailable(_)) => {
                 let is_returned = |delivery: &Delivery| matches!(delivery.origin, Origin::Returned);
                 let (returned, sent): (Vec<_>, Vec<_>) = deliveries.into_iter().partition(is_returned);
                 self.returned.extend(returned);
-                settle(sent.into_iter().map(|delivery| (delivery, true)));
+                settle(sent.into_iter().map(|delivery| (delivery, true)), &*services.bus);
             }
             // One message that the database refuses must not take the others with it.
             Err(_) if deliveries.len() > 1 => {
@@ -155,14 +193,14 @@ impl Backlog {
             }
             Err(error) => {
                 log::error!("a message for user {} was refused: {error}", deliveries[0].to);
-                settle(deliveries.into_iter().map(|delivery| (delivery, true)));
+                settle(deliveries.into_iter().map(|delivery| (delivery, true)), &*services.bus);
             }
         }
     }
 }
 
-/// Tells the senders what became of their frames: one message a sender, one wake a loop.
-fn settle(deliveries: impl Iterator<Item = (Delivery, bool)>) {
+/// Tells the senders what became of their frames, and whether that failed: one message a sender, one wake a loop.
+pub fn settle(deliveries: impl Iterator<Item = (Delivery, bool)>, bus: &dyn Bus) {
     let mut by_sender: FxHashMap<*const ClientLink, (Arc<ClientLink>, Settled)> = FxHashMap::default();
     for (delivery, failed) in deliveries {
         let (sender, settled) = match delivery.origin {
@@ -173,6 +211,13 @@ fn settle(deliveries: impl Iterator<Item = (Delivery, bool)>) {
                 Some(settled) => (fan.sender.clone(), settled),
                 None => continue,
             },
+            // What fails here is not confirmed: the node that sent it still has it.
+            Origin::Remote(parcel) => {
+                if let Some(receipt) = parcel.one_less(failed) {
+                    bus.confirm(receipt.clone());
+                }
+                continue;
+            }
             Origin::Returned => {
                 if failed {
                     log::error!("a message for user {} is too long for the database and is lost", delivery.to);

@@ -1,6 +1,7 @@
 //! [`GroupCache`]: the members of groups that were written to lately.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
 use rustc_hash::FxHashMap;
@@ -8,23 +9,44 @@ use rustc_hash::FxHashMap;
 use crate::protocol::{GroupId, UserId};
 use crate::store::{Store, StoreError};
 
-/// Group -> members, ascending. Everything that changes a group on this node goes through [`GroupCache::changed`].
-#[derive(Debug, Default)]
+/// Group -> members, ascending. Whoever changes a group calls [`GroupCache::changed`], on this node and through the bus on
+/// all others. Nodes of the reference server do not, so in a cluster nothing is kept for long.
+#[derive(Debug)]
 pub struct GroupCache {
     known: RwLock<Known>,
+    lifetime: Option<Duration>,
 }
 
 #[derive(Debug, Default)]
 struct Known {
-    members: FxHashMap<GroupId, Arc<[UserId]>>,
+    groups: FxHashMap<GroupId, Members>,
     /// Counts the changes: what was read from the store before one is not kept after it.
     changes: u64,
 }
 
+#[derive(Debug)]
+struct Members {
+    members: Arc<[UserId]>,
+    since: Instant,
+}
+
 impl GroupCache {
+    /// Knows no group; what it learns it keeps for `lifetime`, or for ever.
+    pub fn new(lifetime: Option<Duration>) -> GroupCache {
+        GroupCache { known: RwLock::default(), lifetime }
+    }
+
     /// The members, if they are known.
-    pub fn members(&self, group: GroupId) -> Option<Arc<[UserId]>> {
-        self.known.read().members.get(&group).cloned()
+    pub fn members(&self, group: GroupId, now: Instant) -> Option<Arc<[UserId]>> {
+        let known = self.known.read();
+        let known = known.groups.get(&group)?;
+        let is_fresh = self.lifetime.is_none_or(|lifetime| now.saturating_duration_since(known.since) < lifetime);
+        is_fresh.then(|| known.members.clone())
+    }
+
+    /// Whether others than this node change groups, so that a user may be a member already who is not known as one.
+    pub fn may_be_stale(&self) -> bool {
+        self.lifetime.is_some()
     }
 
     /// Asks the store for the members, and keeps the answer. Blocks.
@@ -33,13 +55,14 @@ impl GroupCache {
     /// The store's.
     pub fn load(&self, group: GroupId, store: &dyn Store) -> Result<Arc<[UserId]>, StoreError> {
         let before = self.known.read().changes;
+        let since = Instant::now();
         let members: Arc<[UserId]> = store.members(group)?.into();
         let mut known = self.known.write();
         if known.changes == before && !members.is_empty() {
-            if known.members.len() >= GROUPS_MAX {
-                known.members.clear();
+            if known.groups.len() >= GROUPS_MAX {
+                known.groups.clear();
             }
-            known.members.insert(group, members.clone());
+            known.groups.insert(group, Members { members: members.clone(), since });
         }
         Ok(members)
     }
@@ -48,7 +71,14 @@ impl GroupCache {
     pub fn changed(&self, group: GroupId) {
         let mut known = self.known.write();
         known.changes += 1;
-        known.members.remove(&group);
+        known.groups.remove(&group);
+    }
+
+    /// Any group may have changed.
+    pub fn forget(&self) {
+        let mut known = self.known.write();
+        known.changes += 1;
+        known.groups.clear();
     }
 }
 

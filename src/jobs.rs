@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
+use crate::bus::Bus;
 use crate::delivery::Counters;
 use crate::groups::GroupCache;
 use crate::password::{self, Passwords, Verdict};
@@ -18,6 +19,8 @@ use crate::store::{Kept, Message, Store, StoreError};
 pub struct Services {
     /// The durable facts.
     pub store: Arc<dyn Store>,
+    /// The other nodes.
+    pub bus: Arc<dyn Bus>,
     /// Hashing, and the memory of verified passwords.
     pub passwords: Passwords,
     /// The members of groups.
@@ -72,13 +75,13 @@ impl Services {
             Job::Members { group } => Outcome::Members(self.groups.load(group, store)?),
             Job::JoinGroup { user, group, asked } => {
                 let joined = store.join_group(user, group)?;
-                self.groups.changed(group);
+                self.group_changed(group);
                 reply(joined.map_or_else(|| protocol::no_such_group(asked), |name| protocol::joined(group, &name)))
             }
             Job::GroupsOf { user } => reply(protocol::groups(&store.groups_of(user)?)),
             Job::CreateGroup { owner, name, description } => {
                 let group = store.create_group(owner, &name, &description)?;
-                self.groups.changed(group);
+                self.group_changed(group);
                 reply(protocol::group_created(group, &name))
             }
             Job::GroupsNamed { name } => reply(protocol::groups(&store.groups_named(&name, self.search_results_max)?)),
@@ -93,6 +96,12 @@ impl Services {
                 Outcome::Deleted
             }
         })
+    }
+
+    /// Before the reply: whoever hears from the client that it has joined finds it in the group.
+    fn group_changed(&self, group: GroupId) {
+        self.groups.changed(group);
+        self.bus.group_changed(group);
     }
 
     /// An unknown user takes as long as a wrong password.

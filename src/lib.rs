@@ -48,6 +48,7 @@ mod handlers;
 pub mod jobs;
 pub mod logging;
 pub mod mailboxes;
+pub mod outbox;
 pub mod password;
 pub mod presence;
 pub mod protocol;

@@ -24,6 +24,8 @@ pub struct Presence<M> {
 #[derive(Debug)]
 pub struct Shard<M> {
     users: FxHashMap<UserId, Seats<M>>,
+    /// Connections that will receive for a user as soon as the other nodes send here.
+    joining: FxHashMap<UserId, Seats<M>>,
 }
 
 /// A user's connections in the order of their logins.
@@ -32,7 +34,13 @@ type Seats<M> = SmallVec<[Arc<Link<M>>; 1]>;
 impl<M> Presence<M> {
     /// Nobody is online.
     pub fn new() -> Presence<M> {
-        Presence { shards: (0..SHARDS).map(|_| RwLock::new(Shard { users: FxHashMap::default() })).collect() }
+        let shard = || Shard { users: FxHashMap::default(), joining: FxHashMap::default() };
+        Presence { shards: (0..SHARDS).map(|_| RwLock::new(shard())).collect() }
+    }
+
+    /// All shards, one after the other.
+    pub fn shards(&self) -> impl Iterator<Item = RwLockReadGuard<'_, Shard<M>>> {
+        self.shards.iter().map(RwLock::read)
     }
 
     /// The shard of `user`, which nobody changes while it is held.
@@ -58,26 +66,72 @@ impl<M> Shard<M> {
         self.users.get(&user).and_then(|seats| seats.last())
     }
 
-    /// Makes `link` the one that receives for `user`. True if the user was nowhere before.
-    pub fn add(&mut self, user: UserId, link: &Arc<Link<M>>) -> bool {
+    /// Whether `user` is on any connection, or is about to be.
+    pub fn has(&self, user: UserId) -> bool {
+        self.users.contains_key(&user) || self.joining.contains_key(&user)
+    }
+
+    /// Who receives on this node.
+    pub fn users(&self) -> impl Iterator<Item = UserId> {
+        self.users.keys().copied()
+    }
+
+    /// Who is about to.
+    pub fn joining(&self) -> impl Iterator<Item = UserId> {
+        self.joining.keys().copied()
+    }
+
+    /// Notes that `link` will receive for `user`. [`Shard::add`] or [`Shard::remove`] follows.
+    pub fn join(&mut self, user: UserId, link: &Arc<Link<M>>) {
+        self.joining.entry(user).or_default().push(link.clone());
+    }
+
+    /// Makes `link` the one that receives for `user`.
+    pub fn add(&mut self, user: UserId, link: &Arc<Link<M>>) -> Added {
+        let has_joined = take(&mut self.joining, user, link);
         let seats = self.users.entry(user).or_default();
         let was_nowhere = seats.is_empty();
         seats.retain(|seat| seat != link);
         seats.push(link.clone());
-        was_nowhere
+        match (was_nowhere, has_joined) {
+            (true, true) => Added::FirstJoined,
+            (true, false) => Added::First,
+            (false, _) => Added::Another,
+        }
     }
 
-    /// Forgets that `user` is on `link`; whether that was so, and whether the user is nowhere now.
+    /// Forgets that `user` is on `link`, or about to be; whether that was so, and whether the user is nowhere now.
     pub fn remove(&mut self, user: UserId, link: &Link<M>) -> Removed {
-        let Some(seats) = self.users.get_mut(&user) else { return Removed::Nothing };
-        let before = seats.len();
-        seats.retain(|seat| **seat != *link);
-        if seats.is_empty() {
-            self.users.remove(&user);
-            return Removed::Last;
+        let was_there = take(&mut self.users, user, link) | take(&mut self.joining, user, link);
+        match was_there {
+            false => Removed::Nothing,
+            true if self.has(user) => Removed::One,
+            true => Removed::Last,
         }
-        if seats.len() < before { Removed::One } else { Removed::Nothing }
     }
+}
+
+/// Takes `link` from the user's seats, if it is there.
+fn take<M>(users: &mut FxHashMap<UserId, Seats<M>>, user: UserId, link: &Link<M>) -> bool {
+    let Some(seats) = users.get_mut(&user) else { return false };
+    let before = seats.len();
+    seats.retain(|seat| **seat != *link);
+    let was_there = seats.len() < before;
+    if seats.is_empty() {
+        users.remove(&user);
+    }
+    was_there
+}
+
+/// What [`Shard::add`] found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Added {
+    /// The user was on no connection, nor about to be on this one.
+    First,
+    /// The user was on no connection, but about to be on this one.
+    FirstJoined,
+    /// The user was on another connection already.
+    Another,
 }
 
 /// What [`Shard::remove`] found.

@@ -7,10 +7,12 @@ use std::time::Instant;
 use net::{Fate, Link, Turn};
 use pool::Lanes;
 
-use crate::delivery::{ClientLink, Delivery, Fan, LaneItem, Origin, Posted};
+use crate::bus::{Node, Receipt};
+use crate::delivery::{ClientLink, Delivery, Fan, LaneItem, Origin, Parcel, Posted};
 use crate::jobs::Services;
-use crate::presence::{Presence, Removed, Shard};
-use crate::protocol::UserId;
+use crate::outbox::OutItem;
+use crate::presence::{Added, Presence, Removed, Shard};
+use crate::protocol::{GroupId, UserId};
 use crate::session::Settled;
 use crate::states::StateWriter;
 use crate::store::UserState;
@@ -19,7 +21,10 @@ use crate::store::UserState;
 pub struct Router {
     services: Arc<Services>,
     presence: Presence<Posted>,
-    lanes: Lanes<LaneItem>,
+    /// To other nodes, when there can be any. What none of them takes goes on to `keepers`.
+    outbox: Option<Lanes<OutItem>>,
+    /// To the store.
+    keepers: Arc<Lanes<LaneItem>>,
     states: StateWriter,
 }
 
@@ -37,8 +42,13 @@ pub enum Routed {
 
 impl Router {
     /// A router for a node where nobody is online yet.
-    pub fn new(services: Arc<Services>, lanes: Lanes<LaneItem>, states: StateWriter) -> Router {
-        Router { services, presence: Presence::new(), lanes, states }
+    pub fn new(
+        services: Arc<Services>,
+        outbox: Option<Lanes<OutItem>>,
+        keepers: Arc<Lanes<LaneItem>>,
+        states: StateWriter,
+    ) -> Router {
+        Router { services, presence: Presence::new(), outbox, keepers, states }
     }
 
     /// Forwards a frame to one user.
@@ -87,10 +97,27 @@ impl Router {
         }
     }
 
+    /// Whether messages that others send to `user` come to this node already, or never need to.
+    pub fn is_here(&self, user: UserId) -> bool {
+        self.outbox.is_none() || self.presence.read(user).newest(user).is_some()
+    }
+
+    /// Has the other nodes send here what is for `user`; `link` is posted the outcome, and is attached then.
+    pub fn join(&self, user: UserId, link: &Arc<ClientLink>) {
+        // The bus hears of arrivals and departures in their order, because the shard is held.
+        let mut shard = self.presence.write(user);
+        shard.join(user, link);
+        self.services.bus.subscribe(user, Some(link));
+    }
+
     /// Makes `link` the connection that receives for `user`.
     pub fn attach(&self, user: UserId, link: &Arc<ClientLink>) {
         let mut shard = self.presence.write(user);
-        if shard.add(user, link) {
+        let added = shard.add(user, link);
+        if added == Added::First && self.outbox.is_some() {
+            self.services.bus.subscribe(user, None);
+        }
+        if added != Added::Another {
             self.states.note(user, UserState::Online);
         }
     }
@@ -110,22 +137,44 @@ impl Router {
     /// # Errors
     /// The work, when the user's lane is full.
     pub fn submit(&self, user: UserId, work: Box<dyn FnOnce() + Send>) -> Result<(), Box<dyn FnOnce() + Send>> {
-        self.lanes.submit(key(user), LaneItem::Work(work), WORK_BYTES).map_err(|full| match full.0 {
-            LaneItem::Work(work) => work,
+        self.queue(user, LaneItem::Work(user, work), WORK_BYTES).map_err(|item| match item {
+            LaneItem::Work(_, work) => work,
             LaneItem::Delivery(_) => unreachable!("it comes back as it was"),
         })
     }
 
     /// The same for work that completes what was begun.
     pub fn submit_anyway(&self, user: UserId, work: Box<dyn FnOnce() + Send>) {
-        self.lanes.submit_anyway(key(user), LaneItem::Work(work), WORK_BYTES);
+        self.queue_anyway(user, LaneItem::Work(user, work), WORK_BYTES);
     }
 
     /// Finishes what is on its way, but not after `by`; returns how many messages were left.
-    pub fn close(self, by: Instant) -> usize {
-        let left = self.lanes.close(by);
+    pub fn close(&self, by: Instant) -> usize {
+        self.outbox.as_ref().map_or(0, |outbox| outbox.close(by)) + self.keepers.close(by)
+    }
+
+    /// Writes the last states, but not after `by`. The bus has stopped.
+    pub fn close_states(&self, by: Instant) {
         self.states.close(by);
-        left
+    }
+
+    fn queue(&self, user: UserId, item: LaneItem, bytes: usize) -> Result<(), LaneItem> {
+        let key = key(user);
+        let Some(outbox) = &self.outbox else { return self.keepers.submit(key, item, bytes).map_err(|full| full.0) };
+        if self.keepers.is_full(key) {
+            return Err(item);
+        }
+        outbox.submit(key, OutItem::Lane(item), bytes).map_err(|full| match full.0 {
+            OutItem::Lane(item) => item,
+            OutItem::Confirmed(_) => unreachable!("it comes back as it was"),
+        })
+    }
+
+    fn queue_anyway(&self, user: UserId, item: LaneItem, bytes: usize) {
+        match &self.outbox {
+            Some(outbox) => outbox.submit_anyway(key(user), OutItem::Lane(item), bytes),
+            None => self.keepers.submit_anyway(key(user), item, bytes),
+        }
     }
 
     /// Hands a message to the user's connection, or parks it in the user's lane if there is none.
@@ -136,10 +185,10 @@ impl Router {
                 // Still under the lock: whoever logs in after this finds the message in the lane before its fetch.
                 let delivery = park();
                 let bytes = delivery.text.len() + DELIVERY_BYTES;
-                return match self.lanes.submit(key(to), LaneItem::Delivery(delivery), bytes) {
+                return match self.queue(to, LaneItem::Delivery(delivery), bytes) {
                     Ok(()) => Parked::Yes,
-                    Err(pool::LanesFull(LaneItem::Delivery(delivery))) => Parked::Refused(delivery),
-                    Err(pool::LanesFull(LaneItem::Work(_))) => unreachable!("it comes back as it was"),
+                    Err(LaneItem::Delivery(delivery)) => Parked::Refused(delivery),
+                    Err(LaneItem::Work(..)) => unreachable!("it comes back as it was"),
                 };
             };
             if link.send(turn, frame, label(to)).is_ok() {
@@ -158,7 +207,7 @@ impl Router {
     fn leave(&self, turn: &mut Turn<Posted>, user: UserId, link: &Arc<ClientLink>) {
         let mut shard = self.presence.write(user);
         if shard.remove(user, link) == Removed::Last {
-            self.states.note(user, UserState::Offline);
+            self.gone(user);
         }
         let frames = link.take_back(label_of(user));
         self.hand_on(turn, &mut shard, user, frames);
@@ -180,7 +229,7 @@ impl Router {
             // This one is full as well, so all it has goes on, ahead of the rest.
             next.hang_up();
             if shard.remove(user, &next) == Removed::Last {
-                self.states.note(user, UserState::Offline);
+                self.gone(user);
             }
             frames = next.take_back(label_of(user));
             frames.extend(rest);
@@ -189,8 +238,76 @@ impl Router {
             let Ok(text) = String::from_utf8(frame.into_vec()) else { unreachable!("it was text when it was sent") };
             let bytes = text.len() + DELIVERY_BYTES;
             let delivery = Delivery { to: user, text: text.into(), origin: Origin::Returned };
-            self.lanes.submit_anyway(key(user), LaneItem::Delivery(delivery), bytes);
+            self.queue_anyway(user, LaneItem::Delivery(delivery), bytes);
         }
+    }
+
+    /// The user has left this node. If there are others, the bus says when nothing comes any more.
+    fn gone(&self, user: UserId) {
+        match self.outbox {
+            Some(_) => self.services.bus.unsubscribe(user),
+            None => self.states.note(user, UserState::Offline),
+        }
+    }
+}
+
+impl Node for Router {
+    fn on_envelope(&self, turn: &mut Turn<Posted>, to: UserId, frames: &str, receipt: &dyn Fn() -> Receipt) -> bool {
+        let mut parcel = None;
+        let mut left = frames.split('\n').count();
+        for frame in frames.split('\n') {
+            let parked = self.route(turn, to, frame.as_bytes(), || {
+                let parcel = parcel.get_or_insert_with(|| Parcel::new(receipt(), left));
+                Delivery { to, text: frame.into(), origin: Origin::Remote(parcel.clone()) }
+            });
+            match &parcel {
+                None => left -= 1,
+                // It was parked before. If it is not parked now, the user is back.
+                Some(parcel) if !matches!(parked, Parked::Yes) => {
+                    if let Some(receipt) = parcel.one_less(matches!(parked, Parked::Refused(_))) {
+                        self.services.bus.confirm(receipt.clone());
+                    }
+                }
+                Some(_) => {}
+            }
+        }
+        parcel.is_none()
+    }
+
+    fn on_bare(&self, turn: &mut Turn<Posted>, to: UserId, frame: &str) {
+        // A line is a frame for those who read lines.
+        let frame = if frame.contains(['\n', '\r']) { frame.replace(['\n', '\r'], " ") } else { frame.to_owned() };
+        self.route_anyway(turn, to, vec![frame.into_bytes().into()]);
+    }
+
+    fn on_confirmed(&self, sequences: Vec<u64>) {
+        if let Some(outbox) = &self.outbox {
+            outbox.submit_anyway(0, OutItem::Confirmed(sequences), 0);
+        }
+    }
+
+    fn on_left(&self, user: UserId) {
+        let shard = self.presence.read(user);
+        if !shard.has(user) {
+            self.states.note(user, UserState::Offline);
+        }
+    }
+
+    fn on_group_changed(&self, group: GroupId) {
+        self.services.groups.changed(group);
+    }
+
+    fn on_rejoined(&self) -> Vec<UserId> {
+        self.services.groups.forget();
+        let mut all = Vec::new();
+        for shard in self.presence.shards() {
+            for user in shard.users() {
+                self.states.note(user, UserState::Online);
+                all.push(user);
+            }
+            all.extend(shard.joining());
+        }
+        all
     }
 }
 
@@ -199,6 +316,14 @@ enum Parked {
     No,
     Yes,
     Refused(Delivery),
+}
+
+/// In which lane an item travels, and what it weighs there.
+pub fn weight(item: &LaneItem) -> (u64, usize) {
+    match item {
+        LaneItem::Delivery(delivery) => (key(delivery.to), delivery.text.len() + DELIVERY_BYTES),
+        LaneItem::Work(user, _) => (key(*user), WORK_BYTES),
+    }
 }
 
 fn key(user: UserId) -> u64 {

@@ -14,13 +14,14 @@ use pool::{Lanes, Workers};
 
 use crate::bus::Bus;
 use crate::config::{Auth, Config, Networks};
-use crate::delivery::{Backlog, ClientLink, Counters, Posted};
+use crate::delivery::{self, Backlog, ClientLink, Counters, LaneItem, Posted};
 use crate::groups::GroupCache;
 use crate::jobs::{Outage, Services};
 use crate::mailboxes::Mailboxes;
+use crate::outbox::{OutItem, Outbox};
 use crate::password::{PasswordError, Passwords};
 use crate::protocol::{self, GroupId, UserId};
-use crate::router::{Routed, Router};
+use crate::router::{self, Routed, Router};
 use crate::session::{Effect, Effects, Input, Job, Known, MAILBOX_PATIENCE, Outcome, Session, Settled};
 use crate::states::StateWriter;
 use crate::store::Store;
@@ -61,7 +62,7 @@ pub enum Stopped {
 struct Shared {
     auth: Auth,
     services: Arc<Services>,
-    router: Router,
+    router: Arc<Router>,
     mailboxes: Mailboxes<Arc<ClientLink>>,
     workers: Workers,
     hashers: Workers,
@@ -118,7 +119,10 @@ impl Server {
         let unknown = shared.services.counters.unknown_recipients.load(std::sync::atomic::Ordering::Relaxed);
         log::info!("messages for unknown recipients: {unknown}");
         let by = by.max(Instant::now() + STORE_GRACE);
+        // The bus stays until the last envelope is confirmed: nothing is stored that has arrived.
         let left = shared.router.close(by);
+        shared.services.bus.stop();
+        shared.router.close_states(by);
         // Whoever asked is gone.
         shared.workers.close(by);
         shared.hashers.close(by);
@@ -143,10 +147,12 @@ impl Shared {
     fn start(config: &Config, store: Arc<dyn Store>, bus: Arc<dyn Bus>) -> Result<Shared, StartError> {
         let cost = config.password_cost;
         let passwords = Passwords::new(cost.memory_kib, cost.passes, cost.lanes, config.password_memory);
+        let lifetime = (!bus.is_alone()).then_some(GROUP_LIFETIME);
         let services = Arc::new(Services {
             store: store.clone(),
+            bus: bus.clone(),
             passwords: passwords.map_err(StartError::PasswordCost)?,
-            groups: GroupCache::default(),
+            groups: GroupCache::new(lifetime),
             counters: Counters::default(),
             fetch_bytes_max: config.fetch_bytes_max,
             search_results_max: config.search_results_max,
@@ -154,12 +160,16 @@ impl Shared {
             writing: Outage::new("writing to the store"),
         });
         let start = || {
-            let lane_services = services.clone();
-            let handle = move |backlog: &mut Backlog, batch| backlog.handle(batch, &lane_services, &*bus);
-            let lanes = Lanes::start(LANES, config.lane_bytes_max, LANE_BATCH_MAX, handle)?;
+            let bytes_max = config.lane_bytes_max;
+            let keepers = start_keepers(bytes_max, &services)?;
+            let outbox =
+                if bus.is_alone() { None } else { Some(start_outbox(bytes_max, bus.clone(), keepers.clone())?) };
+            let states = StateWriter::start(store, bus.clone())?;
+            let router = Arc::new(Router::new(services.clone(), outbox, keepers, states));
+            bus.start(router.clone())?;
             Ok(Shared {
                 auth: config.auth,
-                router: Router::new(services.clone(), lanes, StateWriter::start(store)?),
+                router,
                 mailboxes: Mailboxes::new(),
                 workers: Workers::start("worker", config.workers, config.requests_max)?,
                 hashers: Workers::start("hasher", config.hashers, config.logins_max)?,
@@ -207,6 +217,27 @@ impl Shared {
     }
 }
 
+/// The lanes to the store.
+fn start_keepers(bytes_max: usize, services: &Arc<Services>) -> io::Result<Arc<Lanes<LaneItem>>> {
+    let keeping = services.clone();
+    let keep = move |backlog: &mut Backlog, batch| backlog.handle(batch, &keeping);
+    Lanes::start("lane", services.store.appenders(), bytes_max, LANE_BATCH_MAX, keep).map(Arc::new)
+}
+
+/// The lane to other nodes.
+fn start_outbox(bytes_max: usize, bus: Arc<dyn Bus>, keepers: Arc<Lanes<LaneItem>>) -> io::Result<Lanes<OutItem>> {
+    let publish = move |outbox: &mut Outbox, batch| {
+        let sorted = outbox.handle(batch, Instant::now(), &*bus);
+        for item in sorted.keep {
+            let (key, bytes) = router::weight(&item);
+            keepers.submit_anyway(key, item, bytes);
+        }
+        delivery::settle(sorted.delivered.into_iter().map(|delivery| (delivery, false)), &*bus);
+        sorted.again
+    };
+    Lanes::start("lane-out", OUTBOXES, bytes_max, LANE_BATCH_MAX, publish)
+}
+
 fn submit_or_refuse(workers: &Workers, services: Arc<Services>, job: Job, answer: Answer) {
     if workers.submit(move || answer.send(services.run(job))).is_err() {
         // The job was dropped, and its answer with it: the session hears that the server is busy.
@@ -245,7 +276,7 @@ impl Drop for Answer {
 
 impl Shell {
     fn feed(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, session: &mut Session, input: Input<'_>) -> Flow {
-        let known = Facts { services: &self.shared.services, now: turn.now() };
+        let known = Facts { shared: &self.shared, now: turn.now() };
         let mut effects = Effects::new();
         let flow = session.on(input, &known, &mut effects);
         let mut settled = self.carry_out(turn, link, effects);
@@ -277,6 +308,7 @@ impl Shell {
                     count(router.deliver_all(turn, &to, except, &text, link), text.len());
                 }
                 Effect::Submit(job) => self.shared.submit(job, link),
+                Effect::Join(user) => router.join(user, link),
                 Effect::Attach(user) => router.attach(user, link),
                 Effect::Detach(user) => router.detach(turn, user, link),
                 Effect::ReleaseMailbox(user) => self.shared.release_mailbox(user, link),
@@ -360,17 +392,21 @@ impl Handler for Shell {
 
 /// What the sessions of a loop may know at once.
 struct Facts<'a> {
-    services: &'a Services,
+    shared: &'a Shared,
     now: Instant,
 }
 
 impl Known for Facts<'_> {
     fn members(&self, group: GroupId) -> Option<Arc<[UserId]>> {
-        self.services.groups.members(group)
+        self.shared.services.groups.members(group, self.now)
     }
 
     fn recognises(&self, user: UserId, password: &str) -> bool {
-        self.services.passwords.recognises(user, password, self.now)
+        self.shared.services.passwords.recognises(user, password, self.now)
+    }
+
+    fn is_here(&self, user: UserId) -> bool {
+        self.shared.router.is_here(user)
     }
 }
 
@@ -400,8 +436,10 @@ impl Error for StartError {
     }
 }
 
-/// SQLite has one writer, which more lanes would not make faster.
-const LANES: usize = 1;
+/// One connection to Redis takes more than a node can send; more lanes would only make its batches smaller.
+const OUTBOXES: usize = 1;
+/// How long members of a group are believed when nodes of the reference server may change them without a word.
+const GROUP_LIFETIME: Duration = Duration::from_secs(5);
 /// Messages that one transaction of a lane holds.
 const LANE_BATCH_MAX: usize = 4096;
 /// What the store may still take when the loops have needed all the time there was.

@@ -63,6 +63,8 @@ pub(crate) enum Phase {
 pub(crate) enum Awaited {
     /// Whether the password of this user is right.
     Password(UserId),
+    /// That messages for this user come to this node.
+    Place(UserId),
     /// The members of a group, for the frame that still stands in the input.
     Members(GroupId),
     /// That these are friends.
@@ -136,6 +138,8 @@ pub enum Effect<'f> {
     DeliverAll { to: Arc<[UserId]>, except: UserId, text: Cow<'f, str> },
     /// Have a job done; its [`Outcome`] comes as an input.
     Submit(Job),
+    /// Have the other nodes send messages for this user here; [`Outcome::Placed`] comes as an input.
+    Join(UserId),
     /// From now on messages for this user go to this connection.
     Attach(UserId),
     /// They no longer do.
@@ -189,6 +193,8 @@ pub enum Job {
 pub enum Outcome {
     /// Of [`Job::CheckPassword`].
     Password(bool),
+    /// Of [`Effect::Join`]: messages come, or it is known that they cannot for now.
+    Placed,
     /// Of [`Job::AddFriends`]; `None` if one of them does not exist.
     Friends(Option<FriendNames>),
     /// Of [`Job::Members`], ascending; none for an unknown group.
@@ -210,6 +216,9 @@ pub trait Known {
 
     /// Whether this was found to be the user's password not long ago.
     fn recognises(&self, user: UserId, password: &str) -> bool;
+
+    /// Whether messages that others send to this user come to this node.
+    fn is_here(&self, user: UserId) -> bool;
 }
 
 impl Session {
@@ -234,7 +243,7 @@ impl Session {
             Input::Oversize => self.reply(protocol::TOO_LONG, effects),
             Input::End => self.on_end(effects),
             Input::Stop => self.on_stop(),
-            Input::Outcome(outcome) => self.on_outcome(outcome, effects),
+            Input::Outcome(outcome) => self.on_outcome(outcome, known, effects),
             Input::Settled(settled) => self.on_settled(settled, effects),
             Input::Sent => self.on_sent(effects),
             Input::Reminder => self.on_reminder(effects),
@@ -275,12 +284,13 @@ impl Session {
         }
     }
 
-    fn on_outcome(&mut self, outcome: Outcome, effects: &mut Effects<'_>) -> Flow {
+    fn on_outcome(&mut self, outcome: Outcome, known: &dyn Known, effects: &mut Effects<'_>) -> Flow {
         let Phase::Waiting(awaited) = std::mem::replace(&mut self.phase, Phase::Ready) else {
             unreachable!("an outcome comes to a session that waits for it")
         };
         match (awaited, outcome) {
-            (Awaited::Password(user), Outcome::Password(right)) => self.password_checked(user, right, effects),
+            (Awaited::Password(user), Outcome::Password(right)) => self.password_checked(user, right, known, effects),
+            (Awaited::Place(user), Outcome::Placed) => self.placed(user, effects),
             (Awaited::Friends { a, b }, Outcome::Friends(names)) => self.friends_added(a, b, names, effects),
             (Awaited::Members(group), Outcome::Members(members)) => self.found = Some(Found::Members(group, members)),
             (Awaited::Members(_), Outcome::Refused(reply)) => self.found = Some(Found::Refusal(reply)),
@@ -353,6 +363,7 @@ impl Session {
             Phase::Sending { user, .. } | Phase::Waiting(Awaited::Deletion(user) | Awaited::Messages(user)) => {
                 effects.push(Effect::ReleaseMailbox(user));
             }
+            Phase::Waiting(Awaited::Place(user)) => effects.push(Effect::Detach(user)),
             Phase::Ready | Phase::Waiting(_) | Phase::Settling { .. } | Phase::Ended => {}
         }
         Flow::Taken

@@ -78,6 +78,11 @@ pub trait Store: Send + Sync + 'static {
     /// Deletes exactly these messages of `user`; one that is gone already is no error.
     fn delete(&self, user: UserId, ids: &[MessageId]) -> Result<(), StoreError>;
 
+    /// How many threads may append at the same time and be faster for it.
+    fn appenders(&self) -> usize {
+        1
+    }
+
     /// Asks the database for a sign of life, within a few seconds whatever is wrong with it.
     ///
     /// # Errors

@@ -13,17 +13,18 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 /// Lanes of items of type `T`.
 #[derive(Debug)]
 pub struct Lanes<T> {
     lanes: Vec<Arc<Lane<T>>>,
-    threads: Vec<JoinHandle<()>>,
+    /// Until they are joined.
+    threads: Mutex<Vec<JoinHandle<()>>>,
     bytes_max: usize,
 }
 
-/// As many bytes as are allowed wait in this lane already; the item comes back.
+/// As many bytes as are allowed wait in this lane already, or it is being closed; the item comes back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LanesFull<T>(pub T);
 
@@ -46,7 +47,7 @@ struct Queue<T> {
 }
 
 impl<T: Send + 'static> Lanes<T> {
-    /// Starts `count` lanes on threads named `lane-0` and so on. In each, items of up to `bytes_max` bytes may wait or
+    /// Starts `count` lanes on threads named `<name>-0` and so on. In each, items of up to `bytes_max` bytes may wait or
     /// be handled, and `handle` gets at most `batch_max` of them at once, with what its lane keeps between batches. It may
     /// ask to be called again after some time, with nothing if nothing came. A handler that panics loses its batch and the
     /// lane goes on.
@@ -54,20 +55,21 @@ impl<T: Send + 'static> Lanes<T> {
     /// # Errors
     /// When the system has no thread left.
     pub fn start<S: Default>(
+        name: &str,
         count: usize,
         bytes_max: usize,
         batch_max: usize,
         handle: impl Fn(&mut S, Vec<T>) -> Option<Duration> + Send + Sync + 'static,
     ) -> io::Result<Lanes<T>> {
         let handle = Arc::new(handle);
-        let mut lanes = Lanes { lanes: Vec::new(), threads: Vec::new(), bytes_max };
+        let mut lanes = Lanes { lanes: Vec::new(), threads: Mutex::default(), bytes_max };
         for nth in 0..count {
             let queue = Queue { items: VecDeque::new(), bytes: 0, closing: false, ended: false };
             let lane = Arc::new(Lane { queue: Mutex::new(queue), news: Condvar::new(), idle: Condvar::new() });
             let (handle, shared) = (handle.clone(), lane.clone());
             let run = move || shared.run(batch_max, &*handle);
             lanes.lanes.push(lane);
-            lanes.threads.push(thread::Builder::new().name(format!("lane-{nth}")).spawn(run)?);
+            lanes.threads.get_mut().push(thread::Builder::new().name(format!("{name}-{nth}")).spawn(run)?);
         }
         Ok(lanes)
     }
@@ -75,42 +77,50 @@ impl<T: Send + 'static> Lanes<T> {
     /// Queues `item`, which weighs `bytes`, behind everything else of this key. Never blocks.
     ///
     /// # Errors
-    /// [`LanesFull`] with the item when its lane has too much waiting already.
+    /// [`LanesFull`] with the item when its lane has too much waiting already, or is being closed.
     pub fn submit(&self, key: u64, item: T, bytes: usize) -> Result<(), LanesFull<T>> {
-        self.push(key, item, bytes, self.bytes_max)
-    }
-
-    /// Queues `item` even when its lane is full: for what was accepted before, and is bounded there.
-    pub fn submit_anyway(&self, key: u64, item: T, bytes: usize) {
-        assert!(self.push(key, item, bytes, usize::MAX).is_ok(), "no lane weighs that much");
-    }
-
-    fn push(&self, key: u64, item: T, bytes: usize, bytes_max: usize) -> Result<(), LanesFull<T>> {
-        let lane = &self.lanes[(key % self.lanes.len() as u64) as usize];
-        let mut queue = lane.queue.lock();
-        if queue.bytes >= bytes_max {
+        let queue = self.lane(key).queue.lock();
+        if queue.bytes >= self.bytes_max || queue.closing {
             return Err(LanesFull(item));
         }
-        queue.bytes += bytes;
-        queue.items.push_back((item, bytes));
-        let was_empty = queue.items.len() == 1;
-        drop(queue);
-        // The thread takes everything that waits, so it sleeps only on an empty queue.
-        if was_empty {
-            lane.news.notify_one();
-        }
+        self.push(key, queue, item, bytes);
         Ok(())
+    }
+
+    /// Queues `item` even when its lane is full or being closed: for what was accepted before, and is bounded there.
+    ///
+    /// # Panics
+    /// After [`Lanes::close`] has returned 0: nobody would handle it.
+    pub fn submit_anyway(&self, key: u64, item: T, bytes: usize) {
+        let queue = self.lane(key).queue.lock();
+        assert!(!queue.ended, "a closed lane was given more");
+        self.push(key, queue, item, bytes);
+    }
+
+    /// Whether a [`Lanes::submit`] of this key would be refused now.
+    pub fn is_full(&self, key: u64) -> bool {
+        let queue = self.lane(key).queue.lock();
+        queue.bytes >= self.bytes_max || queue.closing
+    }
+
+    /// How many items wait, and what they and those being handled weigh in bytes, all lanes together.
+    pub fn waiting(&self) -> (usize, usize) {
+        let add = |(items, bytes), lane: &Arc<Lane<T>>| {
+            let queue = lane.queue.lock();
+            (items + queue.items.len(), bytes + queue.bytes)
+        };
+        self.lanes.iter().fold((0, 0), add)
     }
 
     /// Handles everything that waits, then ends, but waits no longer than `by`. Returns how many items were left
     /// undone; their threads end with the process.
-    pub fn close(mut self, by: Instant) -> usize {
+    pub fn close(&self, by: Instant) -> usize {
         for lane in &self.lanes {
             lane.queue.lock().closing = true;
             lane.news.notify_one();
         }
-        let mut left = 0;
-        for (lane, thread) in self.lanes.iter().zip(self.threads.drain(..)) {
+        let (threads, mut left) = (std::mem::take(&mut *self.threads.lock()), 0);
+        for (lane, thread) in self.lanes.iter().zip(threads) {
             let mut queue = lane.queue.lock();
             while !queue.ended {
                 if lane.idle.wait_until(&mut queue, by).timed_out() {
@@ -127,6 +137,21 @@ impl<T: Send + 'static> Lanes<T> {
             }
         }
         left
+    }
+
+    fn lane(&self, key: u64) -> &Lane<T> {
+        &self.lanes[(key % self.lanes.len() as u64) as usize]
+    }
+
+    fn push(&self, key: u64, mut queue: MutexGuard<'_, Queue<T>>, item: T, bytes: usize) {
+        queue.bytes += bytes;
+        queue.items.push_back((item, bytes));
+        let was_empty = queue.items.len() == 1;
+        drop(queue);
+        // The thread takes everything that waits, so it sleeps only on an empty queue.
+        if was_empty {
+            self.lane(key).news.notify_one();
+        }
     }
 }
 
@@ -180,7 +205,7 @@ mod tests {
             sender.send(batch).expect("received below");
             None
         };
-        let lanes = Lanes::start(3, 1 << 20, 7, handle).expect("threads");
+        let lanes = Lanes::start("test", 3, 1 << 20, 7, handle).expect("threads");
         for nth in 0..1000 {
             for key in 0..5 {
                 lanes.submit(key, (key, nth), 1).expect("room");
@@ -205,7 +230,7 @@ mod tests {
             held.lock().recv().expect("released below");
             panic!("on purpose");
         };
-        let lanes = Lanes::start(1, 10, 100, handle).expect("a thread");
+        let lanes = Lanes::start("test", 1, 10, 100, handle).expect("a thread");
         lanes.submit(1, 1, 10).expect("room");
         assert_eq!(has_entered.recv(), Ok(vec![1]));
         assert_eq!(lanes.submit(1, 2, 1), Err(LanesFull(2)), "what is being handled counts");
@@ -227,7 +252,7 @@ mod tests {
             sender.send((*calls, batch)).expect("received below");
             (*calls < 3).then_some(Duration::from_millis(1))
         };
-        let lanes = Lanes::start(1, 10, 100, handle).expect("a thread");
+        let lanes = Lanes::start("test", 1, 10, 100, handle).expect("a thread");
         lanes.submit(1, 7, 1).expect("room");
         assert_eq!(lanes.close(soon()), 0);
         let calls: Vec<_> = receiver.iter().collect();

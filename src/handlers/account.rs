@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use net::Flow;
 
 use crate::protocol::{self, Id, UserId};
-use crate::session::{Awaited, Effect, Effects, Job, Known, Session};
+use crate::session::{Awaited, Effect, Effects, Job, Known, Phase, Session};
 
 impl Session {
     pub(crate) fn login(
@@ -20,24 +20,33 @@ impl Session {
         }
         let user = id.user();
         if let Some(user) = user.filter(|user| known.recognises(*user, &password)) {
-            self.password_checked(user, true, effects);
+            self.password_checked(user, true, known, effects);
             return Flow::Taken;
         }
         let job = Job::CheckPassword { user, password: password.into_owned() };
         self.submit(job, Awaited::Password(id.user_or_nobody()), effects)
     }
 
-    /// The reply goes first: the client takes the very next bytes as the answer to its login.
-    pub(crate) fn password_checked(&mut self, user: UserId, right: bool, effects: &mut Effects<'_>) {
+    pub(crate) fn password_checked(&mut self, user: UserId, right: bool, known: &dyn Known, effects: &mut Effects<'_>) {
         if !right {
             effects.push(Effect::Reply(protocol::WRONG_LOGIN.into()));
-            return;
+        } else if self.hung_up {
+            self.add_user(user);
+            effects.push(Effect::Reply(protocol::ACK.into()));
+        } else if known.is_here(user) {
+            self.placed(user, effects);
+        } else {
+            effects.push(Effect::Join(user));
+            self.phase = Phase::Waiting(Awaited::Place(user));
         }
+    }
+
+    /// Messages from other nodes come here: whoever hears that the user has logged in can write to them. The reply goes
+    /// first: the client takes the very next bytes as the answer to its login.
+    pub(crate) fn placed(&mut self, user: UserId, effects: &mut Effects<'_>) {
         self.add_user(user);
         effects.push(Effect::Reply(protocol::ACK.into()));
-        if !self.hung_up {
-            effects.push(Effect::Attach(user));
-        }
+        effects.push(if self.hung_up { Effect::Detach(user) } else { Effect::Attach(user) });
     }
 
     pub(crate) fn register(&mut self, name: Cow<'_, str>, password: Cow<'_, str>, effects: &mut Effects<'_>) -> Flow {

@@ -16,6 +16,11 @@ impl Known for Facts {
     fn recognises(&self, user: UserId, password: &str) -> bool {
         (user, password) == (UserId(1), "known")
     }
+
+    /// User 4 must be asked for at the other nodes first.
+    fn is_here(&self, user: UserId) -> bool {
+        user != UserId(4)
+    }
 }
 
 struct Tester {
@@ -345,6 +350,25 @@ fn who_stops_decides_whether_messages_still_come() {
     assert_eq!(server_stops.on(Input::Closed), [Effect::Detach(UserId(1))]);
 }
 
+#[test]
+fn a_login_is_answered_when_the_other_nodes_know_of_it() {
+    let user = UserId(4);
+    let waiting = || {
+        let mut tester = Tester::new(Auth::Strict);
+        let asked = tester.frame(r#"{"msgType":1,"USERID":4,"password":"p"}"#);
+        let job = Job::CheckPassword { user: Some(user), password: "p".into() };
+        assert_eq!(asked, [Effect::Submit(job)]);
+        assert_eq!(tester.outcome(Outcome::Password(true)), [Effect::Join(user)]);
+        assert_eq!(tester.later(Input::Frame(PING.as_bytes())), []);
+        tester
+    };
+    assert_eq!(waiting().outcome(Outcome::Placed), [Effect::Reply(ACK.into()), Effect::Attach(user)]);
+    assert_eq!(waiting().on(Input::Closed), [Effect::Detach(user)]);
+    let mut hung_up = waiting();
+    hung_up.on(Input::HangUp);
+    assert_eq!(hung_up.outcome(Outcome::Placed), [Effect::Reply(ACK.into()), Effect::Detach(user)]);
+}
+
 /// What a script does with a session, as a property test chooses.
 #[derive(Clone, Debug)]
 enum Act {
@@ -361,7 +385,9 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         PING,
         r#"{"msgType":1,"USERID":1,"password":"known"}"#,
         r#"{"msgType":1,"USERID":2,"password":"p"}"#,
+        r#"{"msgType":1,"USERID":4,"password":"p"}"#,
         r#"{"msgType":3,"USERID":1}"#,
+        r#"{"msgType":3,"USERID":4}"#,
         r#"{"msgType":6,"U1":1,"U2":2}"#,
         r#"{"msgType":9,"FROMID":1,"GROUPID":1}"#,
         r#"{"msgType":9,"FROMID":1,"GROUPID":2}"#,
@@ -385,6 +411,10 @@ struct World {
     on_their_way: Vec<usize>,
     job: Option<Job>,
     reporting: bool,
+    /// A join is under way.
+    joining: bool,
+    /// Whom the other nodes send here.
+    joined: Vec<UserId>,
     attached: Vec<UserId>,
 }
 
@@ -401,8 +431,15 @@ impl World {
                 }
                 Effect::Deliver { text, .. } | Effect::DeliverAll { text, .. } => self.on_their_way.push(text.len()),
                 Effect::Submit(job) => assert!(self.job.replace(job).is_none(), "one job at a time"),
+                Effect::Join(user) => {
+                    assert!(!std::mem::replace(&mut self.joining, true), "one join at a time");
+                    self.joined.push(user);
+                }
                 Effect::Attach(user) => self.attached.push(user),
-                Effect::Detach(user) => self.attached.retain(|other| *other != user),
+                Effect::Detach(user) => {
+                    self.attached.retain(|other| *other != user);
+                    self.joined.retain(|other| *other != user);
+                }
                 Effect::ReleaseMailbox(_) | Effect::WantMailbox(_) | Effect::Remind | Effect::HangUp => {}
             }
         }
@@ -452,6 +489,8 @@ proptest! {
                     if let Some(job) = world.job.take() {
                         let outcome = if refused { Outcome::Refused(BUSY) } else { World::outcome(job) };
                         feed(&mut session, &mut world, Input::Outcome(outcome));
+                    } else if std::mem::take(&mut world.joining) {
+                        feed(&mut session, &mut world, Input::Outcome(Outcome::Placed));
                     }
                 }
                 Act::Sent if std::mem::take(&mut world.reporting) => {
@@ -469,13 +508,15 @@ proptest! {
         for _ in 0..200 {
             if feed(&mut session, &mut world, Input::End) == Flow::Taken {
                 feed(&mut session, &mut world, Input::Closed);
-                prop_assert!(world.attached.is_empty());
+                prop_assert!(world.attached.is_empty() && world.joined.is_empty());
                 return Ok(());
             }
             if let Some(input) = settle(&mut world, false) {
                 feed(&mut session, &mut world, input);
             } else if let Some(job) = world.job.take() {
                 feed(&mut session, &mut world, Input::Outcome(World::outcome(job)));
+            } else if std::mem::take(&mut world.joining) {
+                feed(&mut session, &mut world, Input::Outcome(Outcome::Placed));
             } else if std::mem::take(&mut world.reporting) && !hung_up {
                 feed(&mut session, &mut world, Input::Sent);
             }
