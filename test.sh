@@ -5,6 +5,10 @@
 #     ./test.sh --release             the same on an optimised build
 #     ./test.sh --test offline        one suite
 #
+# It installs what the tests need where it may, and starts a MariaDB for them, whose address they find in TEST_MYSQL.
+# A test that stops and kills servers, or needs a Redis or an nginx, starts its own. All of them listen on the loopback
+# interface, on free ports, with their data in temporary folders, and end with the tests.
+#
 # The default is the dev profile: only there overflow and the invariants of buffers, timers and sessions are checked
 # after every change, and from a cold cache it compiles in a fraction of the time.
 set -euo pipefail
@@ -15,29 +19,122 @@ fail() {
     exit 1
 }
 
-# apt_install PROGRAM PACKAGE: installs PACKAGE where PROGRAM is missing and we may.
-apt_install() {
-    local program=$1 package=$2 become=()
-    type -P "$program" >/dev/null && return
-    if [ "$(id -u)" -ne 0 ]; then
-        command -v sudo >/dev/null || fail "$program is needed: install it (Debian: apt-get install $package)"
-        become=(sudo)
-    fi
-    command -v apt-get >/dev/null || fail "$program is needed: install it (Debian: apt-get install $package)"
-    echo "test.sh: installing $package, which the tests need"
-    "${become[@]}" apt-get update -qq || echo "test.sh: apt-get update failed, trying with what is known" >&2
-    DEBIAN_FRONTEND=noninteractive "${become[@]}" apt-get install -y -qq --no-install-recommends "$package" ||
-        fail "cannot install $package: install it yourself"
-    type -P "$program" >/dev/null || fail "$package is installed but $program is not found"
-}
-
 # ---- What the tests need ----
 
-command -v cargo >/dev/null || fail "cargo is needed: install Rust 1.95 or later with rustup"
-apt_install cc gcc            # compiles the embedded SQLite
-apt_install python3 python3   # plays the recorded exchanges of tests/conformance
-apt_install kill procps
-apt_install prlimit util-linux
+missing=()
+
+# need PROGRAM PACKAGE...: notes the packages for installation where PROGRAM is not found.
+need() {
+    local program=$1
+    shift
+    type -P "$program" >/dev/null || missing+=("$@")
+}
+
+# Whether there is an nginx that passes TCP on; Debian keeps that part in a package of its own.
+has_stream() {
+    local built
+    built=$(nginx -V 2>&1) || return 1
+    [[ $built == *--with-stream* ]] || return 1
+    [[ $built != *--with-stream=dynamic* || -e /usr/lib/nginx/modules/ngx_stream_module.so ]]
+}
+
+install_missing() {
+    local as_root=() hint="install it yourself (Debian: apt-get install ${missing[*]})"
+    if [ "$(id -u)" -ne 0 ]; then
+        type -P sudo >/dev/null || fail "needed: ${missing[*]}: $hint"
+        as_root=(sudo)
+    fi
+    type -P apt-get >/dev/null || fail "needed: ${missing[*]}: $hint"
+    echo "test.sh: installing ${missing[*]}, which the tests need"
+    "${as_root[@]}" apt-get update -qq || echo "test.sh: apt-get update failed, trying with what is known" >&2
+    # Debian starts a service as soon as it is installed, unless this file forbids it. The tests start their own.
+    if [ ! -e "$policy" ]; then
+        printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$policy" >/dev/null
+        "${as_root[@]}" chmod 755 "$policy"
+        policy_remover=("${as_root[@]}" rm -f "$policy")
+    fi
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y -qq --no-install-recommends "${missing[@]}" || fail "cannot install ${missing[*]}: $hint"
+    "${policy_remover[@]}"
+    policy_remover=(:)
+}
+
+policy=/usr/sbin/policy-rc.d
+policy_remover=(:)
+# Where Debian keeps the servers; the search path of an ordinary user may lack it.
+PATH=$PATH:/usr/sbin:/sbin
+
+type -P cargo >/dev/null || fail "cargo is needed: install Rust 1.95 or later with rustup"
+need cc gcc            # compiles the embedded SQLite
+need python3 python3   # plays the recorded exchanges of tests/conformance
+need kill procps
+need prlimit util-linux
+need setpriv util-linux
+need mariadbd mariadb-server
+need mariadb-install-db mariadb-server
+need redis-server redis-server
+has_stream || missing+=(nginx libnginx-mod-stream)
+
+# ---- A MariaDB for all tests of this run ----
+
+# The tests make databases of their own in it. It listens on the loopback interface alone, keeps its data in a folder
+# of its own and ends with this script, however that ends.
+start_mariadb() {
+    local password as_user=() attempt
+    password=$(od -An -N12 -tx1 /dev/urandom | tr -d ' \n')
+    [ "$(id -u)" -ne 0 ] || as_user=(--user=root)
+    mariadb-install-db --defaults-file="$PWD/tests/util/mariadb.cnf" "${as_user[@]}" --datadir="$run/mariadb" \
+        --auth-root-authentication-method=normal --skip-test-db --skip-name-resolve >"$run/mariadb-install.log" 2>&1 ||
+        fail "mariadb-install-db failed: $(tail -n 5 "$run/mariadb-install.log")"
+    printf '%s\n' "CREATE OR REPLACE USER test@'%' IDENTIFIED BY '$password';" \
+        "GRANT ALL PRIVILEGES ON *.* TO test@'%' WITH GRANT OPTION;" >"$run/mariadb.sql"
+    # Another process may take the port that was found free, hence more than one attempt.
+    for attempt in 1 2 3 4 5; do
+        # Below the ports that outgoing connections are given.
+        local port=$((20000 + RANDOM % 12000))
+        setpriv --pdeathsig KILL mariadbd --defaults-file="$PWD/tests/util/mariadb.cnf" "${as_user[@]}" \
+            --datadir="$run/mariadb" --port="$port" --socket="$run/mariadb.sock" --pid-file="$run/mariadb.pid" \
+            --init-file="$run/mariadb.sql" >"$run/mariadb.log" 2>&1 &
+        mariadb_pid=$!
+        wait_for_mariadb && break
+        wait "$mariadb_pid" || true
+        mariadb_pid=
+        grep -q "already in use" "$run/mariadb.log" || fail "MariaDB does not start: $(tail -n 5 "$run/mariadb.log")"
+        [ "$attempt" -lt 5 ] || fail "MariaDB finds no free port"
+    done
+    export TEST_MYSQL="test:$password@127.0.0.1:$port"
+}
+
+# Succeeds when MariaDB takes connections, fails when it has ended.
+wait_for_mariadb() {
+    local tenth
+    for tenth in {1..600}; do
+        ! grep -q "ready for connections" "$run/mariadb.log" || return 0
+        kill -0 "$mariadb_pid" 2>/dev/null || return 1
+        sleep 0.1
+    done
+    fail "MariaDB did not start within a minute: $(tail -n 5 "$run/mariadb.log")"
+}
+
+clean_up() {
+    "${policy_remover[@]}"
+    if [ -n "$mariadb_pid" ]; then
+        # Its data go with it, so there is nothing to be shut down in order.
+        kill -9 "$mariadb_pid" 2>/dev/null || true
+        wait "$mariadb_pid" 2>/dev/null || true
+    fi
+    [ -z "$run" ] || rm -rf "$run"
+}
+
+run=
+mariadb_pid=
+trap clean_up EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+
+[ "${#missing[@]}" -eq 0 ] || install_missing
+run=$(mktemp -d "${TMPDIR:-/tmp}/raybox-test-run-XXXXXXXX")
+start_mariadb
 
 # ---- The tests ----
 

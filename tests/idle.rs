@@ -87,7 +87,7 @@ fn name(user: usize) -> String {
 
 fn wait_all_offline(server: &TestServer) {
     wait_within(LONG_PATIENCE, "all are offline", || {
-        server.count("SELECT count(*) FROM User WHERE state = 'online'", []) == 0
+        server.count("SELECT count(*) FROM User WHERE state = 'online'") == 0
     });
 }
 

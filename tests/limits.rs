@@ -257,8 +257,8 @@ fn ids_beyond_their_range_are_nobody() {
     }
     bob.expect_silence_until_barrier();
     assert_eq!(server.stored(), 0);
-    assert_eq!(server.count("SELECT count(*) FROM Friend", []), 0);
-    assert_eq!(server.count("SELECT count(*) FROM GroupUser", []), 2);
+    assert_eq!(server.count("SELECT count(*) FROM Friend"), 0);
+    assert_eq!(server.count("SELECT count(*) FROM GroupUser"), 2);
 }
 
 #[test]

@@ -77,7 +77,7 @@ fn nothing_acknowledged_is_lost_by_a_shutdown_under_traffic() {
         assert_eq!(server.wait_exit(EXIT_PATIENCE).code(), Some(0));
         readers.into_iter().map(|reader| reader.join().expect("a reader")).collect()
     });
-    assert_eq!(server.count("SELECT count(*) FROM User WHERE state = 'online'", []), 0);
+    assert_eq!(server.count("SELECT count(*) FROM User WHERE state = 'online'"), 0);
 
     server.restart();
     for (n, recipient) in recipients.iter().enumerate() {

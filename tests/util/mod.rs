@@ -11,9 +11,13 @@
 )]
 
 mod client;
+mod cluster;
 mod server;
+mod services;
+mod watchdog;
 
 use std::fmt;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -22,7 +26,9 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::{Value, json};
 
 pub use client::{TestClient, assert_refusal};
+pub use cluster::Cluster;
 pub use server::{Builder, StoreLock, TestServer};
+pub use services::{Database, MariaDb, Nginx, Redis, free_port};
 
 /// How long a test waits for what must happen. Only a failing test ever waits this long.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -53,6 +59,12 @@ pub fn wait_within(patience: Duration, what: &str, mut condition: impl FnMut() -
         assert!(Instant::now() < deadline, "waited {patience:?} in vain: {what}");
         thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Sends a process the signal of this name.
+pub fn signal(pid: u32, name: &str) {
+    let status = Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).status();
+    assert!(status.expect("run kill").success(), "cannot send SIG{name} to process {pid}");
 }
 
 /// Sets a flag when it goes out of scope, by a panic too, so that a thread that watches the flag always ends.

@@ -4,22 +4,22 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::{self, Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
-use super::{wait_until, wait_within};
+use super::services::{Database, Redis};
+use super::{signal, wait_until, wait_within, watchdog};
 
 /// How long a server may take until it listens.
 const START_PATIENCE: Duration = Duration::from_secs(10);
 
-/// One server in a folder of its own, which holds its database and its logs. Dropping it kills the server and removes
-/// the folder.
+/// One server in a folder of its own, which holds its settings, its logs and, unless it uses MySQL, its database.
+/// Dropping it kills the server and removes the folder.
 pub struct TestServer {
     builder: Builder,
     folder: PathBuf,
@@ -32,7 +32,10 @@ pub struct TestServer {
 #[derive(Clone)]
 pub struct Builder {
     host: &'static str,
+    port: u16,
     options: Vec<(String, String)>,
+    files: Vec<(&'static str, String)>,
+    database: Option<Database>,
     descriptors_max: Option<u32>,
 }
 
@@ -51,6 +54,30 @@ impl Builder {
         self
     }
 
+    /// The port to listen on, at every start, instead of a new one that is free.
+    pub fn port(mut self, port: u16) -> Builder {
+        self.port = port;
+        self
+    }
+
+    /// Keeps the data in this MySQL database.
+    pub fn mysql(mut self, database: &Database) -> Builder {
+        self.database = Some(database.clone());
+        self.file("mysql.cnf", database.cnf())
+    }
+
+    /// Reaches other servers through this Redis.
+    pub fn redis(self, redis: &Redis) -> Builder {
+        self.file("redis.cnf", redis.cnf())
+    }
+
+    /// A file in the working directory. The last one given of a name counts.
+    pub fn file(mut self, name: &'static str, text: String) -> Builder {
+        self.files.retain(|(known, _)| *known != name);
+        self.files.push((name, text));
+        self
+    }
+
     /// Limits the descriptors that the server may have open, for good.
     pub fn descriptors_max(mut self, limit: u32) -> Builder {
         self.descriptors_max = Some(limit);
@@ -59,17 +86,17 @@ impl Builder {
 
     /// Starts the server in a fresh folder and waits until it listens.
     pub fn start(self) -> TestServer {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let folder = std::env::temp_dir().join(format!("raybox-test-{}-{number}", process::id()));
-        let _ = fs::remove_dir_all(&folder);
-        fs::create_dir_all(&folder).expect("create a folder for the server");
+        let folder = watchdog::new_folder();
+        for (name, text) in &self.files {
+            fs::write(folder.join(name), text).unwrap_or_else(|error| panic!("write {name}: {error}"));
+        }
         let (child, address, output) = self.launch(&folder);
         TestServer { builder: self, folder, child, address, output }
     }
 
     fn launch(&self, folder: &Path) -> (Child, SocketAddr, Arc<Mutex<String>>) {
         let mut child = self.command(folder).spawn().unwrap_or_else(|error| panic!("cannot start the server: {error}"));
+        watchdog::watch(&child);
         let output = Arc::new(Mutex::new(String::new()));
         let (first_line, started) = mpsc::channel();
         let stdout = child.stdout.take().expect("stdout is a pipe");
@@ -96,6 +123,7 @@ impl Builder {
             Err(reason) => {
                 let _ = child.kill();
                 let status = child.wait().expect("wait for the server");
+                watchdog::release(&child);
                 let reason = match reason {
                     RecvTimeoutError::Timeout => "did not say where it listens in time",
                     RecvTimeoutError::Disconnected => "ended before it listened",
@@ -121,7 +149,7 @@ impl Builder {
                 shell
             }
         };
-        command.arg(self.host).arg("0");
+        command.arg(self.host).arg(self.port.to_string());
         for (key, value) in &self.options {
             command.arg(format!("--{key}")).arg(value);
         }
@@ -142,7 +170,14 @@ impl TestServer {
 
     /// The same with options to be added.
     pub fn builder() -> Builder {
-        let builder = Builder { host: "127.0.0.1", options: Vec::new(), descriptors_max: None };
+        let builder = Builder {
+            host: "127.0.0.1",
+            port: 0,
+            options: Vec::new(),
+            files: Vec::new(),
+            database: None,
+            descriptors_max: None,
+        };
         builder.option("argon2", "m=8,t=1,p=1").option("log_dir", "logs")
     }
 
@@ -167,10 +202,26 @@ impl TestServer {
         self.child.wait().expect("wait for the server");
     }
 
+    /// Freezes the process: its connections stay and take bytes, and nothing answers.
+    pub fn stop(&self) {
+        signal(self.pid(), "STOP");
+    }
+
+    /// Lets the process go on after [`TestServer::stop`].
+    pub fn cont(&self) {
+        signal(self.pid(), "CONT");
+    }
+
+    /// The same, and nobody minds if it has ended before.
+    fn end(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        watchdog::release(&self.child);
+    }
+
     /// Asks the process to end (SIGTERM) and does not wait.
     pub fn terminate(&self) {
-        let status = Command::new("kill").arg("-TERM").arg(self.pid().to_string()).status();
-        assert!(status.expect("run kill").success(), "cannot send SIGTERM to the server");
+        signal(self.pid(), "TERM");
     }
 
     /// The exit status; panics when the process does not end within `patience`.
@@ -184,10 +235,10 @@ impl TestServer {
         self.child.try_wait().expect("wait for the server").is_some()
     }
 
-    /// Starts again on the same folder, killing the process if it is still there. The port is a new one.
+    /// Starts again on the same folder, killing the process if it is still there. The port is a new one unless the
+    /// builder was given one.
     pub fn restart(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.end();
         (self.child, self.address, self.output) = self.builder.launch(&self.folder);
     }
 
@@ -209,7 +260,7 @@ impl TestServer {
         text
     }
 
-    /// The server's database, read only.
+    /// The server's embedded database, read only.
     pub fn database(&self) -> Connection {
         let connection = Connection::open_with_flags(self.database_path(), OpenFlags::SQLITE_OPEN_READ_ONLY);
         let connection = connection.expect("open the database");
@@ -219,24 +270,34 @@ impl TestServer {
 
     /// How many messages wait for `user`.
     pub fn stored_for(&self, user: i64) -> usize {
-        self.count("SELECT count(*) FROM OfflineMessage WHERE userid = ?1", [user])
+        self.count(&format!("SELECT count(*) FROM OfflineMessage WHERE userid = {user}"))
     }
 
     /// How many messages wait for anybody.
     pub fn stored(&self) -> usize {
-        self.count("SELECT count(*) FROM OfflineMessage", [])
+        self.count("SELECT count(*) FROM OfflineMessage")
     }
 
-    /// The number that a query of the database returns.
-    pub fn count(&self, query: &str, parameters: impl Params) -> usize {
-        let count: i64 = self.database().query_row(query, parameters, |row| row.get(0)).expect("query the database");
+    /// The number that a query of the database returns, whichever database it is.
+    pub fn count(&self, query: &str) -> usize {
+        if let Some(database) = &self.builder.database {
+            return database.count(query);
+        }
+        let count: i64 = self.database().query_row(query, [], |row| row.get(0)).expect("query the database");
         usize::try_from(count).expect("a count")
     }
 
     /// `User.state` as neighbours see it.
     pub fn state_of(&self, user: i64) -> String {
-        let state = self.database().query_row("SELECT state FROM User WHERE id = ?1", [user], |row| row.get(0));
-        state.optional().expect("read a user's state").unwrap_or_else(|| panic!("no user {user}"))
+        let state = match &self.builder.database {
+            Some(database) => database.state_of(user),
+            None => {
+                let query = "SELECT state FROM User WHERE id = ?1";
+                let state = self.database().query_row(query, [user], |row| row.get(0));
+                state.optional().expect("read a user's state")
+            }
+        };
+        state.unwrap_or_else(|| panic!("no user {user}"))
     }
 
     /// Waits until `User.state` is `state`: it is written off the hot path.
@@ -251,8 +312,7 @@ impl TestServer {
 
 impl Drop for TestServer {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.end();
         if thread::panicking() {
             eprintln!("the server said:\n{}\nits logs:\n{}", self.output(), tail(&self.logs(), 4_000));
         }

@@ -1,0 +1,108 @@
+//! The test ground itself: databases, Redis and nginx come, suffer and go as the other suites rely on.
+
+mod util;
+
+use std::env;
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+
+use util::{Database, MariaDb, Nginx, Redis, TestClient, TestServer, wait_until};
+
+#[test]
+fn databases_are_apart_and_go_with_their_last_owner() {
+    let (one, other) = (Database::create_reference(), Database::create_reference());
+    one.run("INSERT INTO User (name, password) VALUES ('ann', 'x'), ('bob', 'y')");
+    assert_eq!((one.count("SELECT count(*) FROM User"), other.count("SELECT count(*) FROM User")), (2, 0));
+    assert_eq!((one.state_of(1).as_deref(), one.state_of(3)), (Some("offline"), None));
+    let query = format!("SELECT count(*) FROM information_schema.schemata WHERE schema_name = '{}'", one.name());
+    let clone = one.clone();
+    drop(one);
+    assert_eq!(other.count(&query), 1, "somebody still has it");
+    drop(clone);
+    assert_eq!(other.count(&query), 0);
+}
+
+#[test]
+fn a_mariadb_survives_a_kill_with_all_it_has_committed() {
+    let mut mariadb = MariaDb::start();
+    let database = mariadb.create_reference();
+    for n in 0..20 {
+        database.run(&format!("INSERT INTO OfflineMessage VALUES (1, 'number {n}')"));
+    }
+    mariadb.kill();
+    mariadb.restart();
+    assert_eq!(database.count("SELECT count(*) FROM OfflineMessage"), 20);
+    assert!(database.status("Com_select") > 0);
+}
+
+#[test]
+fn a_redis_is_empty_after_a_kill_and_goes_on_after_a_stop() {
+    let mut redis = Redis::start();
+    let mut connection = redis.connect();
+    let _: () = redis::cmd("SET").arg("key").arg("value").query(&mut connection).expect("set");
+    redis.stop();
+    thread::scope(|scope| {
+        let answer = scope.spawn(|| redis::cmd("GET").arg("key").query::<String>(&mut connection));
+        redis.cont();
+        assert_eq!(answer.join().expect("the client").expect("an answer"), "value");
+    });
+    let address = redis.address();
+    redis.kill();
+    assert!(redis::cmd("GET").arg("key").query::<String>(&mut connection).is_err());
+    redis.restart();
+    assert_eq!(redis.address(), address);
+    let left: usize = redis::cmd("DBSIZE").query(&mut redis.connect()).expect("dbsize");
+    assert_eq!(left, 0);
+    assert_eq!(redis.info("server")["redis_version"].split('.').count(), 3);
+}
+
+#[test]
+fn nginx_takes_servers_in_turn_and_leaves_out_a_dead_one() {
+    let servers: Vec<TcpListener> = (0..2).map(|_| TcpListener::bind("127.0.0.1:0").expect("listen")).collect();
+    let addresses: Vec<_> = servers.iter().map(|server| server.local_addr().expect("an address")).collect();
+    let nginx = Nginx::balancing(&[&addresses, &addresses[..1]]);
+    let _clients: Vec<TestClient> = (0..2).map(|_| TestClient::connect_to(nginx.addresses()[0])).collect();
+    for server in &servers {
+        server.accept().expect("each gets one");
+    }
+    let mut servers = servers.into_iter();
+    let first = servers.next().expect("the first");
+    drop(servers);
+    for _ in 0..4 {
+        let _client = TestClient::connect_to(nginx.addresses()[0]);
+        first.accept().expect("the one that is left gets all");
+    }
+    let _client = TestClient::connect_to(nginx.addresses()[1]);
+    first.accept().expect("the second port is for the first server alone");
+}
+
+#[test]
+fn nothing_outlives_a_test_process_that_is_killed() {
+    const CHILD: &str = "TEST_IS_CHILD";
+    if env::var_os(CHILD).is_some() {
+        let (redis, server) = (Redis::start(), TestServer::start());
+        println!("child: {} {} {}", redis.info("server")["process_id"], server.pid(), server.folder().display());
+        loop {
+            thread::park();
+        }
+    }
+    let mut child = Command::new(env::current_exe().expect("this program"))
+        .args(["--exact", "--nocapture", "nothing_outlives_a_test_process_that_is_killed"])
+        .env(CHILD, "1")
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("start this test again");
+    let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines().map_while(Result::ok);
+    let line = lines.find(|line| line.contains("child: ")).expect("what the child has started");
+    child.kill().expect("kill the child");
+    child.wait().expect("wait for the child");
+    let (_, started) = line.split_once("child: ").expect("found before");
+    let started: Vec<&str> = started.split(' ').collect();
+    for pid in &started[..2] {
+        wait_until("what the child started is gone", || !Path::new("/proc").join(pid).exists());
+    }
+    wait_until("the child's folders are gone", || !Path::new(started[2]).exists());
+}

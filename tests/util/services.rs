@@ -1,0 +1,12 @@
+//! The real servers that a cluster stands on: MariaDB, Redis and nginx, as child processes that a test may kill, stop
+//! and start again. They listen on 127.0.0.1 and keep everything in temporary folders.
+
+mod mariadb;
+mod nginx;
+mod process;
+mod redis;
+
+pub use mariadb::{Database, MariaDb};
+pub use nginx::Nginx;
+pub use process::free_port;
+pub use redis::Redis;

@@ -1,0 +1,348 @@
+//! Databases for tests: fresh ones in the MariaDB that `./test.sh` started, and whole servers to be killed.
+
+use std::env;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{self, Command};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use mysql::prelude::{FromRow, Queryable};
+use mysql::{Conn, Opts, OptsBuilder};
+use raybox::config::{MysqlSettings, Secret, Tls};
+
+use super::process::{Process, start_again, start_on_free_ports};
+use crate::util::watchdog;
+
+/// One database with the server's tables. Clones are the same database; the last one takes it away.
+#[derive(Clone)]
+pub struct Database(Arc<Inner>);
+
+struct Inner {
+    account: Account,
+    name: String,
+    /// For queries; opened again when the server has been away.
+    connection: Mutex<Option<Conn>>,
+}
+
+/// Where a MariaDB is and who may do everything there.
+#[derive(Clone)]
+struct Account {
+    address: SocketAddr,
+    user: String,
+    password: String,
+}
+
+impl Database {
+    /// A new database in the shared MariaDB, with the tables of a new installation.
+    pub fn create() -> Database {
+        Database::create_at(&Account::shared(), NEW_SCHEMA)
+    }
+
+    /// A new database in the shared MariaDB, with the tables as the reference server has them.
+    pub fn create_reference() -> Database {
+        Database::create_at(&Account::shared(), REFERENCE_SCHEMA)
+    }
+
+    /// A new database in the shared MariaDB, without any table.
+    pub fn create_empty() -> Database {
+        Database::create_with(&Account::shared(), "")
+    }
+
+    fn create_at(account: &Account, schema: &str) -> Database {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(schema);
+        let sql = fs::read_to_string(&path).unwrap_or_else(|error| panic!("read {}: {error}", path.display()));
+        Database::create_with(account, &sql)
+    }
+
+    fn create_with(account: &Account, sql: &str) -> Database {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("raybox_test_{}_{}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let mut connection = account.connect(None).expect("connect to MariaDB");
+        connection.query_drop(format!("DROP DATABASE IF EXISTS {name}")).expect("drop an old database");
+        connection.query_drop(format!("CREATE DATABASE {name} CHARACTER SET utf8mb4")).expect("create a database");
+        let database = Database(Arc::new(Inner { account: account.clone(), name, connection: Mutex::new(None) }));
+        if !sql.is_empty() {
+            database.run(sql);
+        }
+        database
+    }
+
+    /// Its name in the server.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// The server's address.
+    pub fn address(&self) -> SocketAddr {
+        self.0.account.address
+    }
+
+    /// Who may use it.
+    pub fn user(&self) -> &str {
+        &self.0.account.user
+    }
+
+    /// That user's password.
+    pub fn password(&self) -> &str {
+        &self.0.account.password
+    }
+
+    /// The `mysql.cnf` of a server that is to use it.
+    pub fn cnf(&self) -> String {
+        let Account { address, user, password } = &self.0.account;
+        let (ip, port) = (address.ip(), address.port());
+        format!(
+            "ip={ip}\nport={port}\nusername={user}\npassword={password}\ndbname={}\ncharset=utf8mb4\ninitSize=2\n",
+            self.0.name
+        )
+    }
+
+    /// The same for a store that is opened without a server. Of a database elsewhere, TEST_MYSQL_TLS (`on`, `verify`) and
+    /// TEST_MYSQL_CA say how to encrypt the connections.
+    pub fn settings(&self) -> MysqlSettings {
+        let Account { address, user, password } = &self.0.account;
+        let tls = match env::var("TEST_MYSQL_TLS").as_deref() {
+            Err(_) => Tls::Off,
+            Ok("on") => Tls::On,
+            Ok("verify") => Tls::Verify,
+            Ok(other) => panic!("TEST_MYSQL_TLS must be on or verify, not {other:?}"),
+        };
+        let patience = Duration::from_secs(10);
+        MysqlSettings {
+            file: "mysql.cnf".into(),
+            host: address.ip().to_string(),
+            port: address.port(),
+            username: user.clone(),
+            password: Secret::new(password),
+            database: self.0.name.clone(),
+            initial_size: 1,
+            max_size: 32,
+            idle_timeout: patience,
+            wait_timeout: Duration::from_millis(100),
+            connect_timeout: patience,
+            read_timeout: patience,
+            write_timeout: patience,
+            tls,
+            ca: env::var_os("TEST_MYSQL_CA").map(PathBuf::from),
+        }
+    }
+
+    /// Writes it into the working directory of a server.
+    pub fn write_cnf(&self, folder: &Path) {
+        fs::write(folder.join("mysql.cnf"), self.cnf()).expect("write mysql.cnf");
+    }
+
+    /// A connection of one's own.
+    pub fn connect(&self) -> Conn {
+        self.0.account.connect(Some(&self.0.name)).expect("connect to MariaDB")
+    }
+
+    /// Runs statements as they stand in a file, separated by semicolons.
+    pub fn run(&self, sql: &str) {
+        self.with_connection(|connection| {
+            let mut results = connection.query_iter(sql)?;
+            while results.iter().is_some() {}
+            Ok(())
+        });
+    }
+
+    /// The rows that a query returns.
+    pub fn rows<T: FromRow>(&self, query: &str) -> Vec<T> {
+        self.with_connection(|connection| connection.query(query))
+    }
+
+    /// The number that a query returns.
+    pub fn count(&self, query: &str) -> usize {
+        let count: Option<u64> = self.with_connection(|connection| connection.query_first(query));
+        usize::try_from(count.expect("a query that counts returns a row")).expect("a count")
+    }
+
+    /// A counter of the whole server, such as `Questions` or `Com_select`.
+    pub fn status(&self, name: &str) -> u64 {
+        let rows: Vec<(String, String)> = self.rows(&format!("SHOW GLOBAL STATUS LIKE '{name}'"));
+        let (_, value) = rows.first().unwrap_or_else(|| panic!("MariaDB has no counter {name}"));
+        value.parse().unwrap_or_else(|_| panic!("{name} is no number: {value}"))
+    }
+
+    /// `User.state`, `None` for an unknown user.
+    pub fn state_of(&self, user: i64) -> Option<String> {
+        self.rows(&format!("SELECT state FROM User WHERE id = {user}")).into_iter().next()
+    }
+
+    /// Has queries go through a connection that is kept, and through a new one once when that has gone bad.
+    fn with_connection<T>(&self, mut query: impl FnMut(&mut Conn) -> mysql::Result<T>) -> T {
+        let mut kept = self.0.connection.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some(connection) = kept.as_mut() {
+            match query(connection) {
+                Err(mysql::Error::MySqlError(error)) => panic!("MariaDB refused: {error}"),
+                Err(_) => *kept = None,
+                Ok(result) => return result,
+            }
+        }
+        let connection = kept.insert(self.connect());
+        query(connection).expect("query the database")
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Whoever killed the server has taken the database away too.
+        if let Ok(mut connection) = self.account.connect(None) {
+            let _ = connection.query_drop(format!("DROP DATABASE IF EXISTS {}", self.name));
+        }
+    }
+}
+
+impl Account {
+    /// That of the MariaDB that `./test.sh` started for all tests.
+    fn shared() -> Account {
+        let text = env::var("TEST_MYSQL").unwrap_or_else(|_| {
+            panic!("this test needs a MariaDB and finds none in TEST_MYSQL: run ./test.sh, with the same arguments")
+        });
+        let parse = || {
+            let (credentials, address) = text.rsplit_once('@')?;
+            let (user, password) = credentials.split_once(':')?;
+            Some(Account { address: address.parse().ok()?, user: user.to_owned(), password: password.to_owned() })
+        };
+        parse().unwrap_or_else(|| panic!("TEST_MYSQL must be user:password@ip:port, not {text:?}"))
+    }
+
+    fn connect(&self, database: Option<&str>) -> mysql::Result<Conn> {
+        let patience = Some(Duration::from_secs(10));
+        let options = OptsBuilder::new()
+            .ip_or_hostname(Some(self.address.ip().to_string()))
+            .tcp_port(self.address.port())
+            .user(Some(&self.user))
+            .pass(Some(&self.password))
+            .db_name(database)
+            .prefer_socket(false)
+            .tcp_connect_timeout(patience)
+            .read_timeout(patience)
+            .write_timeout(patience);
+        Conn::new(Opts::from(options))
+    }
+}
+
+/// A MariaDB of one test's own, to be killed, stopped and started again. Dropping it kills it.
+///
+/// What it has committed survives a kill; only a power failure would take the last second.
+pub struct MariaDb {
+    process: Process,
+    account: Account,
+    folder: PathBuf,
+}
+
+impl MariaDb {
+    /// Makes a data folder and starts a server on a free port; that takes some seconds.
+    pub fn start() -> MariaDb {
+        let folder = watchdog::new_folder();
+        install(&folder);
+        let password = "of this test alone".to_owned();
+        let account = |port| Account {
+            address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+            user: "test".to_owned(),
+            password: password.clone(),
+        };
+        let users = format!(
+            "CREATE OR REPLACE USER test@'%' IDENTIFIED BY '{password}';\n\
+             GRANT ALL PRIVILEGES ON *.* TO test@'%' WITH GRANT OPTION;\n"
+        );
+        fs::write(folder.join("users.sql"), users).expect("write the users of MariaDB");
+        let (process, ports) = start_on_free_ports(
+            1,
+            |ports| launch(&folder, ports[0]),
+            |process, ports| answers(process, &account(ports[0])),
+        );
+        MariaDb { process, account: account(ports[0]), folder }
+    }
+
+    /// A new database in it, with the tables of a new installation.
+    pub fn create_database(&self) -> Database {
+        Database::create_at(&self.account, NEW_SCHEMA)
+    }
+
+    /// The same with the tables as the reference server has them.
+    pub fn create_reference(&self) -> Database {
+        Database::create_at(&self.account, REFERENCE_SCHEMA)
+    }
+
+    /// Ends it at once, as a crash does.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Freezes it: connections stay and take bytes, and nothing answers.
+    pub fn stop(&self) {
+        self.process.signal("STOP");
+    }
+
+    /// Lets it go on after [`MariaDb::stop`].
+    pub fn cont(&self) {
+        self.process.signal("CONT");
+    }
+
+    /// Starts it again on the same port with the same data.
+    pub fn restart(&mut self) {
+        self.process.kill();
+        let (folder, account) = (&self.folder, &self.account);
+        self.process = start_again(|| launch(folder, account.address.port()), |process| answers(process, account));
+    }
+}
+
+impl Drop for MariaDb {
+    fn drop(&mut self) {
+        self.process.kill();
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn install(folder: &Path) {
+    let mut command = Command::new("mariadb-install-db");
+    settings(&mut command);
+    command.arg(format!("--datadir={}", data(folder).display()));
+    command.args(["--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve"]);
+    let output =
+        command.output().unwrap_or_else(|error| panic!("cannot run mariadb-install-db ({error}): run ./test.sh"));
+    assert!(output.status.success(), "mariadb-install-db failed:\n{}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn launch(folder: &Path, port: u16) -> Process {
+    let mut command = Command::new("mariadbd");
+    settings(&mut command);
+    command.arg(format!("--datadir={}", data(folder).display())).arg(format!("--port={port}"));
+    command.arg(format!("--socket={}", folder.join("mariadb.sock").display()));
+    command.arg(format!("--pid-file={}", folder.join("mariadb.pid").display()));
+    command.arg(format!("--init-file={}", folder.join("users.sql").display()));
+    // Unlike the shared one, this one is killed in tests that then look for every row.
+    command.arg("--innodb-flush-log-at-trx-commit=2");
+    Process::spawn(command, &folder.join("mariadb.log"))
+}
+
+/// The common settings, which must come first. It wants to be told when it is to run as root, as in a container.
+fn settings(command: &mut Command) {
+    command.arg(format!("--defaults-file={}/tests/util/mariadb.cnf", env!("CARGO_MANIFEST_DIR")));
+    let user = Command::new("id").arg("-u").output().expect("run id");
+    if user.stdout.trim_ascii() == b"0" {
+        command.arg("--user=root");
+    }
+}
+
+/// Whether it is this process that answers at the address.
+fn answers(process: &Process, account: &Account) -> bool {
+    let pid_file = account.connect(None).and_then(|mut connection| connection.query_first("SELECT @@pid_file"));
+    let Ok(Some(pid_file)) = pid_file.map(|path: Option<String>| path) else { return false };
+    fs::read_to_string(pid_file).is_ok_and(|pid| pid.trim() == process.pid().to_string())
+}
+
+fn data(folder: &Path) -> PathBuf {
+    folder.join("data")
+}
+
+/// Of a new installation, from the root of the repository.
+const NEW_SCHEMA: &str = "sql/chat.sql";
+
+/// Of the reference server.
+const REFERENCE_SCHEMA: &str = "tests/util/services/reference.sql";

@@ -1,0 +1,142 @@
+//! One server process of the test ground, and the port it listens on.
+
+use std::collections::hash_map::RandomState;
+use std::fs::{self, File};
+use std::hash::{BuildHasher, Hasher};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use crate::util::{signal, wait_within, watchdog};
+
+/// How long a server may take until it serves. Only one that never will takes this long.
+const START_PATIENCE: Duration = Duration::from_secs(60);
+
+/// A child process that writes to a log in its folder. Dropping it kills it.
+pub struct Process {
+    child: Child,
+    status: Option<ExitStatus>,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Runs `command`; what it prints goes to `log`.
+    pub fn spawn(mut command: Command, log: &Path) -> Process {
+        let program = command.get_program().to_string_lossy().into_owned();
+        let output = File::create(log).expect("create a log");
+        let errors = output.try_clone().expect("share a log");
+        let spawned = command.stdin(Stdio::null()).stdout(output).stderr(errors).spawn();
+        let child = spawned.unwrap_or_else(|error| panic!("cannot run {program} ({error}): run ./test.sh"));
+        watchdog::watch(&child);
+        Process { child, status: None, log: log.to_owned() }
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends the signal of this name.
+    pub fn signal(&self, name: &str) {
+        signal(self.pid(), name);
+    }
+
+    /// Ends it without giving it a chance to do anything.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        self.child.wait().expect("wait for a server");
+        self.status();
+    }
+
+    /// What it ended with, if it has.
+    pub fn status(&mut self) -> Option<ExitStatus> {
+        if self.status.is_none() {
+            self.status = self.child.try_wait().expect("look after a server");
+            if self.status.is_some() {
+                watchdog::release(&self.child);
+            }
+        }
+        self.status
+    }
+
+    /// What it printed.
+    pub fn printed(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+        if thread::panicking() {
+            eprintln!("{} ends with:\n{}", self.log.display(), last_lines(&self.printed(), 15));
+        }
+    }
+}
+
+/// Starts a server that listens on one or more `ports`, which are tried out by `launch`. `serves` tells whether it is
+/// *this* process that answers there.
+///
+/// A port found free may be another's when the server wants it; then it ends, and other ports are tried.
+pub fn start_on_free_ports(
+    ports: usize,
+    mut launch: impl FnMut(&[u16]) -> Process,
+    mut serves: impl FnMut(&Process, &[u16]) -> bool,
+) -> (Process, Vec<u16>) {
+    for _ in 0..ATTEMPTS {
+        let ports: Vec<u16> = (0..ports).map(|_| free_port()).collect();
+        let mut process = launch(&ports);
+        if wait_served(&mut process, |process| serves(process, &ports)) {
+            return (process, ports);
+        }
+    }
+    panic!("no server started in {ATTEMPTS} attempts on free ports");
+}
+
+/// Starts a server again on ports that it had before. They are below those of outgoing connections, so that hardly
+/// anybody has taken them meanwhile; who did must give them back.
+pub fn start_again(mut launch: impl FnMut() -> Process, mut serves: impl FnMut(&Process) -> bool) -> Process {
+    for _ in 0..ATTEMPTS {
+        let mut process = launch();
+        if wait_served(&mut process, &mut serves) {
+            return process;
+        }
+    }
+    panic!("the server did not start again on its ports in {ATTEMPTS} attempts");
+}
+
+/// Waits until the server serves; false when it ended because its port is in use.
+fn wait_served(process: &mut Process, mut serves: impl FnMut(&Process) -> bool) -> bool {
+    let mut ended = false;
+    wait_within(START_PATIENCE, "a server starts to serve", || {
+        ended = process.status().is_some();
+        ended || serves(process)
+    });
+    if ended {
+        let printed = process.printed();
+        assert!(printed.contains("in use"), "a server did not start; it said:\n{printed}");
+    }
+    !ended
+}
+
+/// A port on 127.0.0.1 that nobody listens on, and that no outgoing connection is given: those come from 32768 and up.
+pub fn free_port() -> u16 {
+    const FIRST: u16 = 20_000;
+    const COUNT: u64 = 12_000;
+    loop {
+        let random = RandomState::new().build_hasher().finish();
+        let port = FIRST + u16::try_from(random % COUNT).expect("less than COUNT");
+        if TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).is_ok() {
+            return port;
+        }
+    }
+}
+
+fn last_lines(text: &str, count: usize) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
+}
+
+const ATTEMPTS: usize = 10;

@@ -1,0 +1,113 @@
+//! A Redis of one test's own: what is published reaches everybody who listens on it, whatever database they chose.
+
+use std::collections::HashMap;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use redis::{Client, Connection};
+
+use super::process::{Process, start_again, start_on_free_ports};
+use crate::util::watchdog;
+
+/// A running redis-server without persistence. Dropping it kills it.
+pub struct Redis {
+    process: Process,
+    port: u16,
+    folder: PathBuf,
+}
+
+impl Redis {
+    /// Starts one on a free port.
+    pub fn start() -> Redis {
+        let folder = watchdog::new_folder();
+        let (process, ports) =
+            start_on_free_ports(1, |ports| launch(&folder, ports[0]), |process, ports| answers(process, ports[0]));
+        Redis { process, port: ports[0], folder }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        address(self.port)
+    }
+
+    /// The `redis.cnf` of a server that is to use it.
+    pub fn cnf(&self) -> String {
+        format!("ip=127.0.0.1\nport={}\n", self.port)
+    }
+
+    /// Writes it into the working directory of a server.
+    pub fn write_cnf(&self, folder: &Path) {
+        fs::write(folder.join("redis.cnf"), self.cnf()).expect("write redis.cnf");
+    }
+
+    /// A connection to it.
+    pub fn connect(&self) -> Connection {
+        connect(self.port).expect("connect to Redis")
+    }
+
+    /// The counters of one section of `INFO`.
+    pub fn info(&self, section: &str) -> HashMap<String, String> {
+        info(&mut self.connect(), section).expect("ask Redis for its counters")
+    }
+
+    /// Ends it at once, as a crash does: every subscription is gone, and its port is closed.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Freezes it: connections stay and take bytes, and nothing answers.
+    pub fn stop(&self) {
+        self.process.signal("STOP");
+    }
+
+    /// Lets it go on after [`Redis::stop`].
+    pub fn cont(&self) {
+        self.process.signal("CONT");
+    }
+
+    /// Starts it again on the same port, empty.
+    pub fn restart(&mut self) {
+        self.process.kill();
+        self.process = start_again(|| launch(&self.folder, self.port), |process| answers(process, self.port));
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.process.kill();
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn launch(folder: &Path, port: u16) -> Process {
+    let mut command = Command::new("redis-server");
+    command.args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", "", "--appendonly", "no"]);
+    command.args(["--daemonize", "no", "--dir"]).arg(folder);
+    Process::spawn(command, &folder.join("redis.log"))
+}
+
+/// Whether it is this process that answers on the port.
+fn answers(process: &Process, port: u16) -> bool {
+    let counters = connect(port).and_then(|mut connection| info(&mut connection, "server"));
+    counters.is_ok_and(|counters| counters.get("process_id").is_some_and(|pid| *pid == process.pid().to_string()))
+}
+
+fn connect(port: u16) -> redis::RedisResult<Connection> {
+    let patience = Duration::from_secs(5);
+    let connection = Client::open(format!("redis://127.0.0.1:{port}/"))?.get_connection_with_timeout(patience)?;
+    connection.set_read_timeout(Some(patience))?;
+    Ok(connection)
+}
+
+fn info(connection: &mut Connection, section: &str) -> redis::RedisResult<HashMap<String, String>> {
+    let text: String = redis::cmd("INFO").arg(section).query(connection)?;
+    let pair = |line: &str| line.split_once(':').map(|(key, value)| (key.to_owned(), value.to_owned()));
+    Ok(text.lines().filter_map(pair).collect())
+}
+
+fn address(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}

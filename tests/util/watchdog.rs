@@ -1,0 +1,69 @@
+//! Ends what the tests started, however the tests end.
+//!
+//! Every server ends when the value that stands for it is dropped, by a panic too. A test process that is killed drops
+//! nothing; then a shell, which reads from it and so notices its end, kills the processes that are left and removes the
+//! folders of this run. (`PR_SET_PDEATHSIG` would not do: it goes off at the end of the *thread* that started a child.)
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{self, Child, ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock};
+use std::{env, fs};
+
+/// Has `child` killed should this process end before it is [released](release).
+pub fn watch(child: &Child) {
+    tell(&format!("+{}", child.id()));
+}
+
+/// Forgets a process that has ended. Call it once its status was taken, since its number may be used again.
+pub fn release(child: &Child) {
+    tell(&format!("-{}", child.id()));
+}
+
+/// A new empty folder, which goes when this process ends if it was not removed before.
+pub fn new_folder() -> PathBuf {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    drop(watchdog());
+    let folder = PathBuf::from(format!("{}{number}", folder_prefix()));
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).expect("create a temporary folder");
+    folder
+}
+
+fn folder_prefix() -> String {
+    let prefix = env::temp_dir().join(format!("raybox-test-{}-", process::id()));
+    prefix.into_os_string().into_string().expect("the temporary folder has a printable name")
+}
+
+fn tell(line: &str) {
+    writeln!(watchdog(), "{line}").expect("the watchdog listens");
+}
+
+/// The input of this process's watchdog. The end of this process closes it, whatever that end is like.
+fn watchdog() -> MutexGuard<'static, ChildStdin> {
+    static INPUT: OnceLock<Mutex<ChildStdin>> = OnceLock::new();
+    let input = INPUT.get_or_init(|| {
+        let mut command = Command::new("sh");
+        command.args(["-c", SCRIPT]).arg(folder_prefix());
+        let spawned = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        Mutex::new(spawned.expect("start the watchdog").stdin.take().expect("its input is a pipe"))
+    });
+    input.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// Outlives the signals of a terminal, and goes through what is left at the end of its input.
+const SCRIPT: &str = r#"
+trap '' INT TERM HUP
+watched=' '
+while read -r line; do
+    pid=${line#?}
+    case $line$watched in
+        +*) watched="$watched$pid " ;;
+        -*" $pid "*) watched="${watched%%" $pid "*} ${watched#*" $pid "}" ;;
+    esac
+done
+for pid in $watched; do kill -9 "$pid"; done
+for attempt in 1 2 3 4 5; do rm -rf "$0"* && break; sleep 1; done
+"#;
