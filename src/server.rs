@@ -237,7 +237,7 @@ fn start_outbox(bytes_max: usize, bus: Arc<dyn Bus>, keepers: Arc<Lanes<LaneItem
             let (key, bytes) = router::weight(&item);
             keepers.submit_anyway(key, item, bytes);
         }
-        delivery::settle(sorted.delivered.into_iter().map(|delivery| (delivery, false)), &*bus);
+        delivery::settle(sorted.delivered.into_iter().map(|delivery| (delivery, false)));
         sorted.again
     };
     Lanes::start("lane-out", OUTBOXES, bytes_max, LANE_BATCH_MAX, publish)

@@ -80,7 +80,8 @@ struct Tasks {
 enum Task {
     Subscribe(UserId, Option<Arc<ClientLink>>),
     Unsubscribe(UserId),
-    Confirm(Receipt),
+    /// So many messages of this envelope found their user.
+    Refuse(Receipt, usize),
     /// What was published has failed: look after the connections.
     Check,
 }
@@ -195,8 +196,8 @@ impl Bus for RedisBus {
         self.shared.add(Task::Unsubscribe(user));
     }
 
-    fn confirm(&self, receipt: Receipt) {
-        self.shared.add(Task::Confirm(receipt));
+    fn refuse(&self, receipt: Receipt, delivered: usize) {
+        self.shared.add(Task::Refuse(receipt, delivered));
     }
 
     fn publish(&self, envelopes: &[Envelope]) -> Vec<Published> {
@@ -214,7 +215,7 @@ impl Bus for RedisBus {
             match self.shared.run(|connection| pipeline.query::<Vec<u32>>(connection)) {
                 Ok(counts) => published.extend(counts.into_iter().map(|count| match count {
                     0 => Published::ToNobody,
-                    _ => Published::Taken,
+                    _ => Published::Taken(count),
                 })),
                 Err(RedisFailure::NotSent(_)) => published.extend(batch.iter().map(|_| Published::ToNobody)),
                 Err(RedisFailure::InDoubt(_)) => published.extend(batch.iter().map(|_| Published::InDoubt)),

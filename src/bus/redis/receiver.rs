@@ -172,6 +172,7 @@ impl Receiver {
                     }
                     Some(Incoming::Bare { to, frame }) => self.node.on_bare(&mut self.turn, to, frame),
                     Some(Incoming::Confirmations(text)) => confirmed.extend(envelope::sequences(text)),
+                    Some(Incoming::Refusal { sequence, delivered }) => self.node.on_refused(sequence, delivered),
                     Some(Incoming::Probe(number)) => talk.probe.on_back(number, &self.shared),
                     Some(Incoming::GroupChanged(group)) => self.node.on_group_changed(group),
                     None => log::debug!("a message on {} that no node writes", channel.escape_ascii()),
@@ -217,7 +218,10 @@ impl Receiver {
                     talk.subscribe(&self.shared.node, &std::mem::take(&mut arriving));
                     leaving.push(user);
                 }
-                Task::Confirm(Receipt { node, sequence }) => note(&mut talk.receipts, &node, sequence),
+                Task::Refuse(receipt, delivered) => {
+                    let payload = envelope::refusal(receipt.sequence, delivered);
+                    publish(&mut talk.mouth, &envelope::node_channel(&receipt.node), &payload);
+                }
                 Task::Check => return Err(Ended::Doubt),
             }
         }
@@ -283,8 +287,8 @@ impl Receiver {
             match task {
                 Task::Subscribe(_, waiter) => post_placed(waiter.map(|waiter| vec![waiter])),
                 Task::Unsubscribe(user) => self.node.on_left(user),
-                // The sender hears nothing and stores it once more.
-                Task::Confirm(_) | Task::Check => {}
+                // The sender hears nothing and stores it in a while.
+                Task::Refuse(..) | Task::Check => {}
             }
         }
     }
