@@ -2,7 +2,7 @@
 
 mod util;
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
@@ -19,9 +19,12 @@ fn binary_header() -> Vec<u8> {
     [b"\r\n\r\n\0\r\nQUIT\n".as_slice(), &[0x21, 0x11, 0, 17], &addresses, &[0xe0, 0, 2, b'{', b'}']].concat()
 }
 
-/// Whether the server has closed the connection, in order or not; what it said before must be nothing.
+/// Whether the server has closed the connection, in order or with a reset, and said nothing before.
 fn is_closed_unanswered(mut socket: TcpStream) -> bool {
-    !matches!(socket.read(&mut [0; 100]), Ok(1..))
+    match socket.read(&mut [0; 100]) {
+        Ok(count) => count == 0,
+        Err(error) => error.kind() == ErrorKind::ConnectionReset,
+    }
 }
 
 fn open(server: &TestServer, socket: TcpStream) -> Peer {
