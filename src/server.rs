@@ -406,6 +406,10 @@ impl Known for Facts<'_> {
         self.shared.services.groups.members(group, self.now)
     }
 
+    fn groups_change_elsewhere(&self) -> bool {
+        self.shared.services.groups.may_be_stale()
+    }
+
     fn recognises(&self, user: UserId, password: &str) -> bool {
         self.shared.services.passwords.recognises(user, password, self.now)
     }
