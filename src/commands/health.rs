@@ -43,7 +43,11 @@ fn ask(address: SocketAddr) -> io::Result<String> {
     stream.set_write_timeout(Some(PATIENCE))?;
     write!(stream, "GET /readyz HTTP/1.0\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
     let mut answer = Vec::new();
-    stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer)?;
+    stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).map_err(|error| match error.kind() {
+        // What Linux calls a read timeout.
+        io::ErrorKind::WouldBlock => io::Error::new(io::ErrorKind::TimedOut, "none within 2 s"),
+        _ => error,
+    })?;
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
@@ -72,7 +76,7 @@ impl Error for Unhealthy {
 
 /// Where to ask when nothing is said.
 pub const DEFAULT_ADDRESS: &str = "127.0.0.1:9600";
-/// For each step of asking.
+/// For each step of asking; an error names it.
 const PATIENCE: Duration = Duration::from_secs(2);
 const ANSWER_BYTES_MAX: u64 = 64 * 1024;
 
