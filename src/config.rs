@@ -10,6 +10,7 @@
 mod cluster;
 mod error;
 mod keys;
+mod networks;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -27,6 +28,7 @@ use log::LevelFilter;
 pub use cluster::{MysqlSettings, RedisSettings, Secret, SettingsFile, Tls};
 pub use error::{ConfigError, Place};
 use keys::{KEYS, Key};
+pub use networks::Networks;
 
 /// Every setting of one server process.
 ///
@@ -65,6 +67,10 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// How long a peer may leave sent data unacknowledged (`TCP_USER_TIMEOUT`, tcp(7)).
     pub user_timeout: Duration,
+    /// Whether connections of `proxy_from` begin with a PROXY header, which tells the client's address.
+    pub proxy_protocol: bool,
+    /// The proxies that are believed.
+    pub proxy_from: Networks,
     /// High-water mark of one connection's output, in bytes.
     pub output_bytes_max: usize,
     /// How long the server may take to finish its work when it is told to stop.
@@ -177,6 +183,8 @@ impl Config {
             frame_timeout: Duration::ZERO,
             idle_timeout: Duration::ZERO,
             user_timeout: Duration::ZERO,
+            proxy_protocol: false,
+            proxy_from: Networks::default(),
             output_bytes_max: 0,
             drain_timeout: Duration::ZERO,
             requests_max: 0,
@@ -414,7 +422,9 @@ Examples:
   server 0.0.0.0 6000                                 listen on all IPv4 addresses
   server :: 6000 --data /var/lib/raybox               all addresses, the database in a folder of its own
   server 127.0.0.1 0 --auth compat --log-level debug  any free port, for old load tests
-  RAYBOX_LOOPS=2 server 0.0.0.0 6000 --config my.cnf  two event loops, the rest from my.cnf";
+  RAYBOX_LOOPS=2 server 0.0.0.0 6000 --config my.cnf  two event loops, the rest from my.cnf
+
+server health [ADDRESS] asks a running server whether it is ready, at the address of its key admin; exit code 0 or 1.";
 
 #[cfg(test)]
 mod tests {
@@ -482,6 +492,7 @@ mod tests {
         assert_eq!(config.frame_timeout, Duration::from_secs(10));
         assert_eq!(config.idle_timeout, Duration::from_secs(20 * 60));
         assert_eq!(config.user_timeout, Duration::from_secs(30));
+        assert_eq!((config.proxy_protocol, config.proxy_from.to_string()), (false, "127.0.0.1,::1".to_owned()));
         assert_eq!(config.output_bytes_max, 1 << 20);
         assert_eq!(config.drain_timeout, Duration::from_secs(10));
         assert_eq!((config.requests_max, config.logins_max), (4096, 256));
@@ -569,6 +580,13 @@ mod tests {
             ("::1 1 --lops=5", "option --lops is unknown, did you mean --loops?".to_owned()),
             ("::1 1 -x", "option -x is unknown, --help lists them all".to_owned()),
             ("::1 1 --loops -1", "option --loops: \"-1\" is not allowed, use auto or 1 to 256".to_owned()),
+            ("::1 1 --proxy-protocol yes", "option --proxy-protocol: \"yes\" is not allowed, use on or off".to_owned()),
+            (
+                "::1 1 --proxy-from 10.0.0.1/8",
+                "option --proxy-from: \"10.0.0.1/8\" is not allowed, use addresses and CIDR networks with commas, such as \
+                 127.0.0.1,10.0.0.0/8,fd00::/8"
+                    .to_owned(),
+            ),
             ("::1 1 --auth lax", "option --auth: \"lax\" is not allowed, use strict or compat".to_owned()),
             ("::1 1 --loops", format!("a value is required for '--loops <N>' but none was supplied{usage}")),
             ("::1 1 --loops 1 --loops 2", format!("the argument '--loops <N>' cannot be used multiple times{usage}")),

@@ -313,7 +313,7 @@ mod tests {
         let client = std::net::TcpStream::connect(acceptor.local_addr().expect("an address")).expect("it listens");
         let stopper = acceptor.stopper();
         acceptor.run(|stream, peer| {
-            group.assign(stream, peer);
+            group.assign(stream, peer, net::Preface::None);
             stopper.stop();
         });
 

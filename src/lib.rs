@@ -13,7 +13,7 @@
 //! - [`presence`] is the only table that threads share: user -> connections.
 //! - [`router`] hands a message to a connection, or to its recipient's lane, whose batches [`delivery`] offers to the
 //!   other nodes ([`bus`]) and to the store.
-//! - [`config`], [`logging`]: read once; one writer.
+//! - [`config`], [`logging`]: read once; one writer. [`commands`]: what the program does beside serving.
 //! - [`metrics`] are what all of these count, [`health`] whether they work, [`admin`] the HTTP port that shows both.
 //!
 //! # One message, end to end
@@ -45,6 +45,7 @@
 pub mod admin;
 pub mod bus;
 pub mod collation;
+pub mod commands;
 pub mod config;
 pub mod delivery;
 pub mod groups;

@@ -1,6 +1,6 @@
 //! The program: reads the settings, puts the parts together, and turns what becomes of them into an exit code.
 //!
-//! 0: stopped as asked, or printed what was asked for. 1: stopped, but not all could be stored in time. 2: not started, one line on stderr says why. 130 and 143: a
+//! 0: stopped as asked, or printed what was asked for. 1: stopped, but not all could be stored in time; not healthy. 2: not started, one line on stderr says why. 130 and 143: a
 //! second SIGINT or SIGTERM came before all work was finished.
 
 use std::env;
@@ -20,6 +20,7 @@ use raybox::admin::Admin;
 use raybox::bus::Bus;
 use raybox::bus::local::LocalBus;
 use raybox::bus::redis::RedisBus;
+use raybox::commands::health;
 use raybox::config::{Auth, Config, Invocation};
 use raybox::health::{Checks, Health};
 use raybox::logging::{self, LogGuard};
@@ -31,6 +32,9 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 fn main() -> ExitCode {
+    if env::args_os().nth(1).is_some_and(|command| command == "health") {
+        return check_health();
+    }
     match Config::load(env::args_os(), env::vars_os(), Path::new(".")) {
         Ok(Invocation::Run(config)) => match serve(&config) {
             Ok(Stopped::Clean) => ExitCode::SUCCESS,
@@ -42,6 +46,29 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => refuse(&error),
+    }
+}
+
+/// Asks another process of this program whether it is ready: 0 if it is, 1 if not.
+fn check_health() -> ExitCode {
+    let arguments: Vec<String> = env::args_os().skip(2).map(|text| text.to_string_lossy().into_owned()).collect();
+    let outcome = match arguments.as_slice() {
+        [] => health::run(&env::var("RAYBOX_ADMIN").unwrap_or_else(|_| health::DEFAULT_ADDRESS.to_owned())),
+        [address] => health::run(address),
+        _ => {
+            complain("health takes one address; usage: server health [ADDRESS]");
+            return ExitCode::from(2);
+        }
+    };
+    match outcome {
+        Ok(answer) => {
+            print(&answer);
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            complain(error);
+            ExitCode::FAILURE
+        }
     }
 }
 

@@ -7,11 +7,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use net::{Acceptor, CloseReason, Fate, Flow, Handler, Incoming, ListenSettings, LoopGroup, Settings, Stopper, Turn};
+use net::{
+    Acceptor, CloseReason, Fate, Flow, Handler, Incoming, ListenSettings, LoopGroup, Preface, Settings, Stopper, Turn,
+};
 use pool::{Lanes, Workers};
 
 use crate::bus::Bus;
-use crate::config::{Auth, Config};
+use crate::config::{Auth, Config, Networks};
 use crate::delivery::{self, Backlog, ClientLink, LaneItem, Posted};
 use crate::groups::GroupCache;
 use crate::health::Health;
@@ -30,6 +32,8 @@ use crate::store::Store;
 pub struct Server {
     acceptor: Acceptor,
     local_addr: SocketAddr,
+    /// Who must begin with a PROXY header, if anybody.
+    proxies: Option<Networks>,
     loops: LoopGroup<Posted>,
     shared: Arc<Shared>,
     drain_timeout: Duration,
@@ -94,7 +98,8 @@ impl Server {
         let shell = |nth| Shell { shared: shared.clone(), tally: metrics.of_loop(nth) };
         let loops = LoopGroup::start(config.loops, settings, shell).map_err(StartError::Resources)?;
         metrics.watch_loops(loops.watches());
-        Ok(Server { acceptor, local_addr, loops, shared, drain_timeout: config.drain_timeout })
+        let proxies = config.proxy_protocol.then(|| config.proxy_from.clone());
+        Ok(Server { acceptor, local_addr, proxies, loops, shared, drain_timeout: config.drain_timeout })
     }
 
     /// The address it listens on, with the port that the system chose if none was asked for.
@@ -120,7 +125,8 @@ impl Server {
     /// Accepts and serves until stopped. Then finishes what has been received, writes and stores everything, marks the
     /// users offline, and returns, at the latest about the drain timeout later.
     pub fn run(mut self) -> Stopped {
-        self.acceptor.run(|stream, peer| self.loops.assign(stream, peer));
+        let proxies = self.proxies;
+        self.acceptor.run(|stream, peer| self.loops.assign(stream, peer, preface(proxies.as_ref(), peer)));
         let by = Instant::now() + self.drain_timeout;
         log::info!("stopping: what was received is finished within {:?}", self.drain_timeout);
         self.loops.drain(by);
@@ -140,6 +146,15 @@ impl Server {
         }
         log::error!("about {left} messages could not be stored before the drain timeout was over");
         Stopped::Left(left)
+    }
+}
+
+/// What a connection from this address begins with. Clients may come past the proxy too, under their own address.
+fn preface(proxies: Option<&Networks>, peer: SocketAddr) -> Preface {
+    match proxies {
+        None => Preface::None,
+        Some(proxies) if proxies.contains(peer.ip()) => Preface::ProxyHeader,
+        Some(_) => Preface::NoProxyHeader,
     }
 }
 

@@ -179,6 +179,22 @@ fn an_admin_port_that_is_in_use_is_named_and_nothing_is_started() {
 }
 
 #[test]
+fn health_is_told_by_the_exit_code() {
+    let sandbox = Sandbox::new();
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for (args, env) in
+        [(format!("health {closed}"), vec![]), ("health".to_owned(), vec![("RAYBOX_ADMIN", closed.to_string())])]
+    {
+        let env: Vec<_> = env.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let end = sandbox.start(&args, &env).end();
+        assert_eq!((end.code, end.stdout.len(), end.stderr.len()), (Some(1), 0, 1), "{args}: {end:?}");
+        assert!(end.stderr[0].starts_with(&format!("server: health: no answer from {closed}: ")), "{end:?}");
+    }
+    let line = sandbox.refused("health 127.0.0.1:1 127.0.0.1:2", &[]);
+    assert_eq!(line, "server: health takes one address; usage: server health [ADDRESS]");
+}
+
+#[test]
 fn help_and_version_go_to_stdout() {
     let sandbox = Sandbox::new();
     for option in ["--help", "-h"] {

@@ -15,7 +15,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use net::{Acceptor, CloseReason, Fate, Flow, Handler, Incoming, Link, ListenSettings, LoopGroup, Settings, Turn};
+use net::{
+    Acceptor, CloseReason, Fate, Flow, Handler, Incoming, Link, ListenSettings, LoopGroup, Preface, Settings, Turn,
+};
 
 /// Each loop has one. An echo needs to remember nothing about a client, and no thread has a message for it.
 struct Echo;
@@ -64,7 +66,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut loops = LoopGroup::start(thread::available_parallelism()?.get(), settings, |_| Echo)?;
     println!("echoing on {}, Enter ends it", acceptor.local_addr()?);
     thread::scope(|scope| {
-        scope.spawn(|| acceptor.run(|stream, peer| loops.assign(stream, peer)));
+        scope.spawn(|| acceptor.run(|stream, peer| loops.assign(stream, peer, Preface::None)));
         let ended = std::io::stdin().read_line(&mut String::new());
         stopper.stop();
         ended

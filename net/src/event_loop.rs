@@ -10,6 +10,7 @@ use mio::net::TcpStream;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 
+use crate::arrivals::{Arrival, ArrivalId, Arrivals, Preface, Verdict};
 use crate::codec::Item;
 use crate::connection::{Connection, Input, Phase, Read1};
 use crate::link::{Link, Turn};
@@ -136,7 +137,7 @@ impl CloseReason {
 pub struct Settings {
     /// Longest frame in bytes, braces included.
     pub frame_bytes_max: usize,
-    /// How long a started frame may take to complete.
+    /// How long a started frame may take to complete, and a [`Preface`] to come.
     pub frame_timeout: Duration,
     /// How long a client may send nothing.
     pub idle_timeout: Duration,
@@ -152,6 +153,7 @@ pub(crate) struct EventLoop<H: Handler> {
     poll: Poll,
     events: Option<Events>,
     handle: LoopHandle<H::Message>,
+    arrivals: Arrivals,
     connections: Slots<Connection<H::Conn, H::Message>>,
     timers: Timers,
     turn: Turn<H::Message>,
@@ -189,6 +191,7 @@ impl<H: Handler> EventLoop<H> {
             poll,
             events: Some(Events::with_capacity(EVENTS_PER_TURN)),
             handle,
+            arrivals: Arrivals::new(),
             connections: Slots::new(),
             timers: Timers::default(),
             turn: Turn::new(),
@@ -235,7 +238,7 @@ impl<H: Handler> EventLoop<H> {
         self.stats.on_turn(now.saturating_duration_since(self.turn.now()), self.connections.len());
         let stop = self.stop_by.map(|at| at.saturating_duration_since(now));
         let timeout = match self.ready.is_empty() {
-            true => self.timers.wait(now).into_iter().chain(stop).min(),
+            true => [self.timers.wait(now), self.arrivals.wait(now), stop].into_iter().flatten().min(),
             false => Some(Duration::ZERO),
         };
         match self.poll.poll(&mut events, timeout) {
@@ -254,6 +257,10 @@ impl<H: Handler> EventLoop<H> {
             }
         }
         for event in events.iter().filter(|event| event.token() != WAKE) {
+            if let Some(id) = arrival_id(event.token()) {
+                self.look_at_arrival(id, event.is_read_closed() || event.is_error());
+                continue;
+            }
             let id = conn_id(event.token());
             let Some(conn) = self.connections.get_mut(id) else { continue };
             if event.is_readable() || event.is_read_closed() || event.is_error() {
@@ -278,7 +285,8 @@ impl<H: Handler> EventLoop<H> {
         self.handle.take(&mut letters);
         for letter in letters.drain(..) {
             match letter {
-                Letter::Accepted(stream, peer) => self.open(stream, peer),
+                Letter::Accepted(stream, peer, Preface::None) => self.open(stream, peer, None),
+                Letter::Accepted(stream, peer, preface) => self.arrive(stream, peer, preface),
                 Letter::Message(id, message) => self.deliver(id, message),
                 Letter::Sent(id, label) => {
                     let Some(conn) = self.connections.get_mut(id) else { continue };
@@ -338,6 +346,9 @@ impl<H: Handler> EventLoop<H> {
                 }
             }
         }
+        while let Some(id) = self.arrivals.overdue(now) {
+            self.look_at_arrival(id, true);
+        }
         if self.stop_by.is_some_and(|by| by <= now) {
             for id in self.connections.ids() {
                 self.close(id, CloseReason::Stopped);
@@ -365,7 +376,43 @@ impl<H: Handler> EventLoop<H> {
         timers.sweep(connections.len(), |id| connections.get_mut(id).is_some());
     }
 
-    fn open(&mut self, stream: TcpStream, peer: SocketAddr) {
+    /// Has a connection wait until its first bytes have told who is behind it.
+    fn arrive(&mut self, mut stream: TcpStream, peer: SocketAddr, preface: Preface) {
+        if self.stop_by.is_some() {
+            return;
+        }
+        let due = self.turn.now() + self.settings.frame_timeout;
+        let EventLoop { poll, arrivals, .. } = self;
+        let watch =
+            |id, stream: &mut TcpStream| poll.registry().register(stream, arrival_token(id), Interest::READABLE);
+        let arrived =
+            arrivals.insert_with(due, |id| watch(id, &mut stream).map(|()| Arrival { stream, peer, preface }));
+        if let Err(error) = arrived {
+            log::error!("cannot watch the connection from {peer}: {error}");
+        }
+    }
+
+    /// Looks whether enough has arrived to know what to do with it; if `over`, that is decided now.
+    fn look_at_arrival(&mut self, id: ArrivalId, over: bool) {
+        let Some(arrival) = self.arrivals.get_mut(id) else { return };
+        let verdict = arrival.look(&mut self.scratch, over);
+        if verdict == Verdict::Wait {
+            return;
+        }
+        let Some(Arrival { mut stream, peer, .. }) = self.arrivals.remove(id) else { return };
+        // Registered again, it is reported at once if more than the preface has arrived.
+        if let Err(error) = self.poll.registry().deregister(&mut stream) {
+            log::debug!("cannot deregister a connection: {error}");
+        }
+        match verdict {
+            Verdict::Open(client) => self.open(stream, peer, client),
+            Verdict::Refuse(reason) => self.arrivals.complain(peer, reason, self.turn.now()),
+            Verdict::Wait | Verdict::Gone => {}
+        }
+    }
+
+    /// Begins to serve a connection; `client` is the client's address if it is not the peer's.
+    fn open(&mut self, stream: TcpStream, peer: SocketAddr, client: Option<SocketAddr>) {
         if self.stop_by.is_some() {
             return;
         }
@@ -376,7 +423,7 @@ impl<H: Handler> EventLoop<H> {
             // costs nothing, while asking when they are needed would be a system call each time.
             let interest = Interest::READABLE | Interest::WRITABLE;
             poll.registry().register(&mut SourceFd(&stream.as_raw_fd()), token(id), interest)?;
-            let link = Arc::new(Link::new(id, stream, handle.clone(), settings.output_bytes_max));
+            let link = Arc::new(Link::new(id, stream, client, handle.clone(), settings.output_bytes_max));
             let app = handler.on_open(turn, &link);
             Ok::<_, io::Error>(Connection::new(link, app, settings.frame_bytes_max, now))
         });
@@ -579,6 +626,8 @@ impl<H: Handler> EventLoop<H> {
     /// Shows every connection what has arrived up to now, and then its end.
     fn drain(&mut self, by: Instant) {
         self.stop_by = Some(by);
+        // Nothing was read of those, so nothing was promised.
+        self.arrivals.clear();
         for id in self.connections.ids() {
             let Some(conn) = self.connections.get_mut(id) else { continue };
             if let Phase::Open(_) = conn.phase {
@@ -690,12 +739,23 @@ fn token(id: ConnId) -> Token {
     Token((id.generation as usize) << 32 | id.index as usize)
 }
 
+/// Connections and arrivals are numbered apart; the highest bit of an index, which needs fewer, tells which it is.
+fn arrival_token(ArrivalId(id): ArrivalId) -> Token {
+    Token(token(id).0 | ARRIVAL)
+}
+
+fn arrival_id(token: Token) -> Option<ArrivalId> {
+    (token.0 & ARRIVAL != 0).then(|| ArrivalId(conn_id(Token(token.0 & !ARRIVAL))))
+}
+
 fn conn_id(token: Token) -> ConnId {
     ConnId { index: token.0 as u32, generation: (token.0 >> 32) as u32 }
 }
 
 /// No connection has it: there are never 2³² − 1 of them.
 const WAKE: Token = Token(usize::MAX);
+/// Marks the token of an arrival.
+const ARRIVAL: usize = 1 << 31;
 /// Events that one turn takes from the kernel.
 const EVENTS_PER_TURN: usize = 1024;
 /// What one read asks for: the usual longest frame.

@@ -10,10 +10,12 @@
 //!    later stays where it is, and the socket is not read on: that is the backpressure;
 //! 3. **inbox**: open the letters of other threads: new connections, messages, hang-ups. All are taken at once; what they
 //!    cause waits for the next turn;
-//! 4. **timers**: idle connections, frames that do not complete, closings that do not end;
+//! 4. **timers**: idle connections, frames that do not complete, closings that do not end, prefaces that do not come;
 //! 5. **flush**: remove the dead, then write once to every connection that was sent something in this turn.
 //!
 //! # Life of a connection
+//! A connection from a proxy begins before that: it is opened when its [`Preface`] has told who the client is.
+//!
 //! ```text
 //!   open ──── end of input, too long a frame, idle, stop ────▶ draining ──▶ lingering ──▶ dead
 //!     └────── broken, or hung up: its last frames are shown, then ─────────────────────────▲
@@ -35,6 +37,7 @@
 //! read and one write, as for a bare relay. It also knows at once whether the frame was taken.
 
 mod acceptor;
+mod arrivals;
 mod codec;
 mod connection;
 mod event_loop;
@@ -43,11 +46,13 @@ mod link;
 mod loop_group;
 mod loop_handle;
 mod output;
+mod proxy_header;
 mod slots;
 mod stats;
 mod timer;
 
 pub use acceptor::{Acceptor, ListenSettings, Stopper};
+pub use arrivals::Preface;
 pub use codec::{Decoder, Item};
 pub use event_loop::{CloseReason, Flow, Handler, Incoming, Settings};
 pub use json_prefix::NESTING_MAX;

@@ -24,6 +24,8 @@ use crate::slots::ConnId;
 pub struct Link<M> {
     pub(crate) id: ConnId,
     pub(crate) stream: TcpStream,
+    /// The client's address if a proxy has told it. Behind a pointer, because most have none.
+    client: Option<Box<SocketAddr>>,
     owner: LoopHandle<M>,
     output_bytes_max: usize,
     side: Mutex<Side>,
@@ -93,15 +95,26 @@ pub struct Turn<M> {
 struct TurnId(u64);
 
 impl<M> Link<M> {
-    pub(crate) fn new(id: ConnId, stream: TcpStream, owner: LoopHandle<M>, output_bytes_max: usize) -> Link<M> {
+    pub(crate) fn new(
+        id: ConnId,
+        stream: TcpStream,
+        client: Option<SocketAddr>,
+        owner: LoopHandle<M>,
+        output_bytes_max: usize,
+    ) -> Link<M> {
         let (state, output) = (State::Open, None);
         let side = Side { state, line: false, bare_sent: false, scheduled: None, blocked: false, output };
-        Link { id, stream, owner, output_bytes_max, side: Mutex::new(side) }
+        let client = client.map(Box::new);
+        Link { id, stream, client, owner, output_bytes_max, side: Mutex::new(side) }
     }
 
-    /// The client's address, `None` when the kernel has forgotten it, which may be long before or after the close.
+    /// The client's address: what a proxy has told, else the socket's, which is `None` when the kernel has forgotten it;
+    /// that may be long before or after the close.
     pub fn peer(&self) -> Option<SocketAddr> {
-        self.stream.peer_addr().ok()
+        match &self.client {
+            Some(client) => Some(**client),
+            None => self.stream.peer_addr().ok(),
+        }
     }
 
     /// Takes a frame, to be written at the end of this turn or when the socket has room.

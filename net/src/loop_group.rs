@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use mio::net::TcpStream;
 
+use crate::arrivals::Preface;
 use crate::event_loop::{EventLoop, Handler, Settings};
 use crate::loop_handle::{Letter, LoopHandle};
 use crate::stats::LoopWatch;
@@ -51,10 +52,10 @@ impl<M: Send + 'static> LoopGroup<M> {
         self.watches.clone()
     }
 
-    /// Hands a new connection to the next loop, round-robin.
-    pub fn assign(&mut self, stream: TcpStream, peer: SocketAddr) {
+    /// Hands a new connection, which begins with `preface`, to the next loop, round-robin.
+    pub fn assign(&mut self, stream: TcpStream, peer: SocketAddr, preface: Preface) {
         let (handle, _) = &self.loops[self.next];
-        handle.post(Letter::Accepted(stream, peer));
+        handle.post(Letter::Accepted(stream, peer, preface));
         self.next = (self.next + 1) % self.loops.len();
     }
 

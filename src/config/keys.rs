@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
-use super::{AdminAddress, Auth, Config, LogLevels, PasswordCost, SettingsFile, VARIABLE_PREFIX};
+use super::{AdminAddress, Auth, Config, LogLevels, Networks, PasswordCost, SettingsFile, VARIABLE_PREFIX};
 
 /// One setting.
 pub(super) struct Key {
@@ -28,6 +28,10 @@ enum Kind {
     File(fn(&mut Config, SettingsFile)),
     /// One of [`AUTHS`].
     Auth(fn(&mut Config, Auth)),
+    /// One of [`SWITCHES`].
+    Switch(fn(&mut Config, bool)),
+    /// Addresses and networks.
+    Networks(fn(&mut Config, Networks)),
     /// One of [`LEVELS`], and perhaps others for parts of the program.
     Levels(fn(&mut Config, LogLevels)),
     /// A number from the first to the second.
@@ -45,7 +49,7 @@ enum Kind {
 }
 
 /// Every setting, grouped as in the sample file.
-pub(super) static KEYS: [Key; 24] = [
+pub(super) static KEYS: [Key; 26] = [
     Key {
         name: "data",
         default: ".",
@@ -125,6 +129,18 @@ pub(super) static KEYS: [Key; 24] = [
         kind: Kind::Time(MILLISECOND, DAY, |config, time| config.user_timeout = time),
     },
     Key {
+        name: "proxy_protocol",
+        default: "off",
+        help: "Whether the proxies of --proxy-from tell the client's address (PROXY protocol 1 or 2)",
+        kind: Kind::Switch(|config, on| config.proxy_protocol = on),
+    },
+    Key {
+        name: "proxy_from",
+        default: "127.0.0.1,::1",
+        help: "Proxies that must begin with a PROXY header; from others it is refused",
+        kind: Kind::Networks(|config, networks| config.proxy_from = networks),
+    },
+    Key {
         name: "drain_timeout",
         default: "10s",
         help: "Time to finish what is in flight when told to stop",
@@ -199,6 +215,8 @@ impl Key {
             Kind::Folder(set) => path(text).map(|folder| set(config, folder)),
             Kind::File(set) => file(text).map(|file| set(config, file)),
             Kind::Auth(set) => one_of(&AUTHS, text).map(|auth| set(config, auth)),
+            Kind::Switch(set) => one_of(&SWITCHES, text).map(|on| set(config, on)),
+            Kind::Networks(set) => Networks::parse(text).map(|networks| set(config, networks)),
             Kind::Levels(set) => levels(text).map(|levels| set(config, levels)),
             Kind::Count(min, max, set) => count(text, min, max).map(|n| set(config, n)),
             Kind::Threads(max, auto, set) => threads(text, max, auto).map(|n| set(config, n)),
@@ -216,6 +234,8 @@ impl Key {
             Kind::Folder(_) => "a path".to_owned(),
             Kind::File(_) => "auto or a path".to_owned(),
             Kind::Auth(_) => names(&AUTHS),
+            Kind::Switch(_) => names(&SWITCHES),
+            Kind::Networks(_) => "addresses and CIDR networks with commas".to_owned(),
             Kind::Levels(_) => names(&LEVELS),
             Kind::Count(min, max, _) => format!("{min} to {max}"),
             Kind::Threads(max, ..) => format!("auto or 1 to {max}"),
@@ -229,7 +249,10 @@ impl Key {
     /// What is allowed, for whoever wrote something else: the bounds and how a value looks.
     pub(super) fn allowed(&self) -> String {
         let look = match self.kind {
-            Kind::Folder(_) | Kind::File(_) | Kind::Auth(_) | Kind::Count(..) | Kind::Threads(..) => "",
+            Kind::Folder(_) | Kind::File(_) | Kind::Auth(_) | Kind::Switch(_) | Kind::Count(..) | Kind::Threads(..) => {
+                ""
+            }
+            Kind::Networks(_) => ", such as 127.0.0.1,10.0.0.0/8,fd00::/8",
             Kind::Levels(_) => ", perhaps another one for a part of the program, such as info,net=debug",
             Kind::Size(..) => ", in bytes or with k or m (KiB, MiB)",
             Kind::Time(..) => ", such as 500ms, 10s, 20m or 24h",
@@ -244,7 +267,8 @@ impl Key {
         match self.kind {
             Kind::Folder(_) => "DIR",
             Kind::File(_) => "FILE",
-            Kind::Auth(_) => "MODE",
+            Kind::Auth(_) | Kind::Switch(_) => "MODE",
+            Kind::Networks(_) => "NETWORKS",
             Kind::Levels(_) => "LEVEL",
             Kind::Count(..) | Kind::Threads(..) => "N",
             Kind::Size(..) => "SIZE",
@@ -395,6 +419,8 @@ fn shown_time(time: Duration) -> String {
 
 const AUTHS: [(&str, Auth); 2] = [("strict", Auth::Strict), ("compat", Auth::Compat)];
 
+const SWITCHES: [(&str, bool); 2] = [("on", true), ("off", false)];
+
 const LEVELS: [(&str, LevelFilter); 6] = [
     ("error", LevelFilter::Error),
     ("warn", LevelFilter::Warn),
@@ -428,6 +454,8 @@ mod tests {
             let other = match key.kind {
                 Kind::Folder(_) | Kind::File(_) => "elsewhere",
                 Kind::Auth(_) => "compat",
+                Kind::Switch(_) => "on",
+                Kind::Networks(_) => "10.0.0.0/8",
                 Kind::Levels(_) => "trace",
                 Kind::Count(..) | Kind::Threads(..) => "123",
                 Kind::Size(..) => "5k",

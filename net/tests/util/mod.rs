@@ -12,7 +12,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use net::{
-    Acceptor, CloseReason, Fate, Flow, Handler, Incoming, Link, ListenSettings, LoopGroup, LoopWatch, Refused,
+    Acceptor, CloseReason, Fate, Flow, Handler, Incoming, Link, ListenSettings, LoopGroup, LoopWatch, Preface, Refused,
     Settings, Stopper, Turn,
 };
 use socket2::SockRef;
@@ -100,7 +100,7 @@ pub(crate) fn settings() -> Settings {
 }
 
 /// A new connection, and what its handler will be called for.
-type Opened = (Arc<Link<Note>>, Receiver<Seen>);
+pub(crate) type Opened = (Arc<Link<Note>>, Receiver<Seen>);
 
 struct Recorder {
     opened: Sender<Opened>,
@@ -202,12 +202,31 @@ impl TestServer {
         TestServer::start_with(loops, settings, react, |_| ())
     }
 
+    /// One of whose connections each begins with `preface`.
+    pub(crate) fn start_behind(
+        preface: Preface,
+        settings: Settings,
+        react: impl Fn(&mut Turn<Note>, &Arc<Link<Note>>, Incoming<'_>) + Send + Sync + 'static,
+    ) -> TestServer {
+        TestServer::launch(1, settings, react, |_| (), preface)
+    }
+
     /// `on_accept` sees every accepted socket before its loop does.
     pub(crate) fn start_with(
         loops: usize,
         settings: Settings,
         react: impl Fn(&mut Turn<Note>, &Arc<Link<Note>>, Incoming<'_>) + Send + Sync + 'static,
+        on_accept: impl FnMut(SockRef<'_>) + Send + 'static,
+    ) -> TestServer {
+        TestServer::launch(loops, settings, react, on_accept, Preface::None)
+    }
+
+    fn launch(
+        loops: usize,
+        settings: Settings,
+        react: impl Fn(&mut Turn<Note>, &Arc<Link<Note>>, Incoming<'_>) + Send + Sync + 'static,
         mut on_accept: impl FnMut(SockRef<'_>) + Send + 'static,
+        preface: Preface,
     ) -> TestServer {
         let (opened_sender, opened) = mpsc::channel();
         let (astray_sender, astray) = mpsc::channel();
@@ -221,7 +240,7 @@ impl TestServer {
         let accepting = thread::spawn(move || {
             acceptor.run(|stream, peer| {
                 on_accept(SockRef::from(&stream));
-                group.assign(stream, peer);
+                group.assign(stream, peer, preface);
             });
             group
         });
@@ -237,6 +256,24 @@ impl TestServer {
         let (link, seen) = self.opened.recv_timeout(PATIENCE).expect("the connection is opened");
         assert_eq!(link.peer(), socket.local_addr().ok(), "clients connect one after the other");
         Peer { socket, link, seen }
+    }
+
+    /// A socket of which the handler may hear or not.
+    pub(crate) fn dial(&self) -> TcpStream {
+        let socket = TcpStream::connect(self.address).expect("the server listens");
+        socket.set_nodelay(true).expect("an option");
+        socket.set_read_timeout(Some(PATIENCE)).expect("an option");
+        socket
+    }
+
+    /// The connection that was opened next.
+    pub(crate) fn opened(&self) -> Opened {
+        self.opened.recv_timeout(PATIENCE).expect("the connection is opened")
+    }
+
+    /// Whether no connection was opened that nobody has asked for.
+    pub(crate) fn opened_none(&self) -> bool {
+        self.opened.try_recv().is_err()
     }
 
     /// What went astray next.

@@ -1,0 +1,43 @@
+# The server as an image. `docker compose up` builds it; by itself:
+#
+#     docker build -t raybox .
+#     docker run -p 6000:6000 -v raybox:/var/lib/raybox raybox
+
+# ---- Build. Dependencies are compiled apart from the sources, so that a change of the sources does not repeat it. ----
+
+FROM rust:1-bookworm AS build
+WORKDIR /build
+COPY Cargo.toml Cargo.lock ./
+COPY net/Cargo.toml net/
+COPY pool/Cargo.toml pool/
+# Empty sources with the same names stand in for the real ones; what was built of them is removed again.
+RUN mkdir -p src net/src pool/src \
+    && echo 'fn main() {}' > src/main.rs && touch src/lib.rs net/src/lib.rs pool/src/lib.rs \
+    && cargo build --release --locked --bin server \
+    && cargo clean --release -p raybox -p net -p pool \
+    && rm -r src net/src pool/src
+COPY net/src net/src
+COPY pool/src pool/src
+COPY sql sql
+COPY src src
+RUN cargo build --release --locked --bin server && strip target/release/server
+
+# ---- Run. ----
+
+FROM debian:bookworm-slim
+# Nothing runs as root, and everything that is written has its place here: data, and logs. Both are made for the user,
+# so that volumes on them are, too.
+RUN groupadd --gid 10001 raybox && useradd --uid 10001 --gid raybox --no-create-home --shell /usr/sbin/nologin raybox \
+    && install -d -o raybox -g raybox -m 750 /var/lib/raybox /var/log/raybox
+COPY --from=build /build/target/release/server /usr/local/bin/server
+COPY --chmod=755 conf/docker/entrypoint.sh /usr/local/bin/entrypoint.sh
+USER raybox
+WORKDIR /var/lib/raybox
+VOLUME ["/var/lib/raybox", "/var/log/raybox"]
+ENV RAYBOX_ADMIN=127.0.0.1:9600
+EXPOSE 6000
+# SIGTERM: what is in flight is finished (drain_timeout, 10 s; give the container longer than that to stop).
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=5s --timeout=5s --start-period=20s --retries=3 CMD ["server", "health"]
+ENTRYPOINT ["entrypoint.sh"]
+CMD ["0.0.0.0", "6000"]

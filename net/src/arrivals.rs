@@ -1,0 +1,220 @@
+//! [`Arrivals`]: connections of one loop of which it is not known yet who is behind them.
+//!
+//! Behind a proxy the client's address is told by the first bytes, see [`crate::proxy_header`]. Until they have come the
+//! application hears nothing of the connection. The bytes are only looked at and stay in the kernel, and the header alone
+//! is taken out in the end: so nothing is kept here, and what follows the header is read as on any other connection.
+
+use std::collections::VecDeque;
+use std::io::{self, Read};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use mio::net::TcpStream;
+
+use crate::proxy_header::{self, Beginning, HEADER_BYTES_MAX};
+use crate::slots::{ConnId, Slots};
+
+/// What a connection has to begin with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Preface {
+    /// Nothing: the first byte is the client's.
+    None,
+    /// The header of the PROXY protocol: the peer is a trusted proxy. It is refused without.
+    ProxyHeader,
+    /// The same as nothing, except that the header of the PROXY protocol is refused: the peer is not trusted to name
+    /// another address than its own, and what it says is no garbage from a client but a proxy that should have been.
+    NoProxyHeader,
+}
+
+/// The connections that wait, and until when.
+#[derive(Debug)]
+pub(crate) struct Arrivals {
+    waiting: Slots<Arrival>,
+    /// In the order in which they came, for all may take the same time.
+    due: VecDeque<(Instant, ArrivalId)>,
+    complaints: Complaints,
+}
+
+/// Names one of them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct ArrivalId(pub(crate) ConnId);
+
+#[derive(Debug)]
+pub(crate) struct Arrival {
+    pub(crate) stream: TcpStream,
+    pub(crate) peer: SocketAddr,
+    pub(crate) preface: Preface,
+}
+
+/// What is to be done with an arrival.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Verdict {
+    /// More bytes are needed.
+    Wait,
+    /// It becomes a connection; the client's address if it is not the peer's.
+    Open(Option<SocketAddr>),
+    /// It is to be closed, and somebody should know why.
+    Refuse(&'static str),
+    /// It is over before it began.
+    Gone,
+}
+
+/// Keeps the log from being flooded by refused connections.
+#[derive(Debug, Default)]
+struct Complaints {
+    last: Option<Instant>,
+    unsaid: usize,
+}
+
+impl Arrivals {
+    pub(crate) fn new() -> Arrivals {
+        Arrivals { waiting: Slots::new(), due: VecDeque::new(), complaints: Complaints::default() }
+    }
+
+    /// Takes in the connection that `make` builds for its own id, until `due`, which is not before that of any other.
+    pub(crate) fn insert_with(
+        &mut self,
+        due: Instant,
+        make: impl FnOnce(ArrivalId) -> io::Result<Arrival>,
+    ) -> io::Result<()> {
+        let id = self.waiting.insert_with(|id| make(ArrivalId(id)))?;
+        self.due.push_back((due, ArrivalId(id)));
+        Ok(())
+    }
+
+    pub(crate) fn get_mut(&mut self, id: ArrivalId) -> Option<&mut Arrival> {
+        self.waiting.get_mut(id.0)
+    }
+
+    pub(crate) fn remove(&mut self, id: ArrivalId) -> Option<Arrival> {
+        let arrival = self.waiting.remove(id.0);
+        while self.due.front().is_some_and(|(_, id)| self.waiting.get_mut(id.0).is_none()) {
+            self.due.pop_front();
+        }
+        arrival
+    }
+
+    /// Drops them all: nothing was read of them.
+    pub(crate) fn clear(&mut self) {
+        *self = Arrivals::new();
+    }
+
+    /// One whose time is over.
+    pub(crate) fn overdue(&self, now: Instant) -> Option<ArrivalId> {
+        self.due.front().filter(|(due, _)| *due <= now).map(|&(_, id)| id)
+    }
+
+    /// How long until the next one's time is over; `None` if there is none.
+    pub(crate) fn wait(&self, now: Instant) -> Option<Duration> {
+        self.due.front().map(|(due, _)| due.saturating_duration_since(now))
+    }
+
+    /// Says that a connection was refused: a line a minute for the operator, with the number of those kept back, and all
+    /// of them at the level of single connections.
+    pub(crate) fn complain(&mut self, peer: SocketAddr, reason: &str, now: Instant) {
+        log::debug!("refused {peer}: {reason}");
+        match self.complaints.raise(now) {
+            Some(0) => log::warn!("refused a connection from {peer}: {reason}"),
+            Some(unsaid) => log::warn!("refused a connection from {peer} and {unsaid} before it: {reason}"),
+            None => {}
+        }
+    }
+}
+
+impl Arrival {
+    /// Looks at what has arrived, and takes the header out when it is whole. `over` says that no more is waited for.
+    pub(crate) fn look(&mut self, scratch: &mut [u8], over: bool) -> Verdict {
+        let scratch = &mut scratch[..HEADER_BYTES_MAX];
+        let bytes = match self.stream.peek(scratch) {
+            Ok(0) => return Verdict::Gone,
+            Ok(count) => &scratch[..count],
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => &scratch[..0],
+            Err(_) => return Verdict::Gone,
+        };
+        match judge(self.preface, bytes, over) {
+            (Verdict::Open(client), len) => match self.stream.read_exact(&mut scratch[..len]) {
+                Ok(()) => Verdict::Open(client),
+                Err(_) => Verdict::Gone,
+            },
+            (verdict, _) => verdict,
+        }
+    }
+}
+
+/// What to do with a connection that begins with `bytes`, and how many of them are the header.
+fn judge(preface: Preface, bytes: &[u8], over: bool) -> (Verdict, usize) {
+    match preface {
+        Preface::None => (Verdict::Open(None), 0),
+        Preface::ProxyHeader => match proxy_header::look(bytes) {
+            Beginning::Header { len, client } => (Verdict::Open(client), len),
+            Beginning::Incomplete if over => (Verdict::Refuse(HEADER_LATE), 0),
+            Beginning::Incomplete => (Verdict::Wait, 0),
+            Beginning::Other => (Verdict::Refuse(HEADER_MISSING), 0),
+        },
+        Preface::NoProxyHeader => match proxy_header::resembles_header(bytes) {
+            Some(true) => (Verdict::Refuse(HEADER_UNTRUSTED), 0),
+            // A client that says nothing yet is a client like any other.
+            None if !over => (Verdict::Wait, 0),
+            Some(false) | None => (Verdict::Open(None), 0),
+        },
+    }
+}
+
+impl Complaints {
+    /// Whether to complain aloud now, and if so how often that was not done before.
+    fn raise(&mut self, now: Instant) -> Option<usize> {
+        if self.last.is_some_and(|last| now.saturating_duration_since(last) < COMPLAIN_EVERY) {
+            self.unsaid += 1;
+            return None;
+        }
+        self.last = Some(now);
+        Some(std::mem::take(&mut self.unsaid))
+    }
+}
+
+const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
+const HEADER_MISSING: &str = "a trusted proxy (proxy_from) must begin with a PROXY header; have it send one (nginx: \
+                              proxy_protocol on), or take its address out of proxy_from";
+const HEADER_LATE: &str = "a trusted proxy (proxy_from) must begin with a PROXY header, and no whole one came within \
+                           frame_timeout; have it send one (nginx: proxy_protocol on)";
+const HEADER_UNTRUSTED: &str = "it begins with a PROXY header, which is not believed of this address; if it is a proxy \
+                                of yours, add it to proxy_from";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEADER: &[u8] = b"PROXY TCP4 203.0.113.7 10.0.0.1 51234 8003\r\n";
+
+    #[test]
+    fn a_trusted_proxy_must_send_a_header() {
+        let client = "203.0.113.7:51234".parse().ok();
+        let judge = |bytes, over| judge(Preface::ProxyHeader, bytes, over);
+        assert_eq!(judge(HEADER, false), (Verdict::Open(client), HEADER.len()));
+        assert_eq!(judge(&HEADER[..9], false), (Verdict::Wait, 0));
+        assert_eq!(judge(b"", false), (Verdict::Wait, 0));
+        assert_eq!(judge(&HEADER[..9], true), (Verdict::Refuse(HEADER_LATE), 0));
+        assert_eq!(judge(b"{}", false), (Verdict::Refuse(HEADER_MISSING), 0));
+    }
+
+    #[test]
+    fn others_must_not() {
+        let judge = |bytes, over| judge(Preface::NoProxyHeader, bytes, over);
+        assert_eq!(judge(HEADER, false), (Verdict::Refuse(HEADER_UNTRUSTED), 0));
+        assert_eq!(judge(&HEADER[..3], false), (Verdict::Wait, 0));
+        assert_eq!(judge(&HEADER[..3], true), (Verdict::Open(None), 0));
+        assert_eq!(judge(b"", true), (Verdict::Open(None), 0));
+        assert_eq!(judge(b"{}", false), (Verdict::Open(None), 0));
+    }
+
+    #[test]
+    fn complaints_are_few_and_counted() {
+        let (mut complaints, start) = (Complaints::default(), Instant::now());
+        assert_eq!(complaints.raise(start), Some(0));
+        for seconds in 1..60 {
+            assert_eq!(complaints.raise(start + Duration::from_secs(seconds)), None);
+        }
+        assert_eq!(complaints.raise(start + Duration::from_secs(60)), Some(59));
+        assert_eq!(complaints.raise(start + Duration::from_secs(120)), Some(0));
+    }
+}

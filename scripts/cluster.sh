@@ -1,0 +1,300 @@
+#!/usr/bin/env bash
+# A cluster on this machine, to try it out: MariaDB, Redis, some servers and nginx in front of them, all of its own, on
+# loopback only, with everything under run/.
+#
+#     scripts/cluster.sh up [N]     starts N servers (3) and what they need, or what of that does not run; prints addresses
+#     scripts/cluster.sh status     what runs where; exit code 0 if all of it does
+#     scripts/cluster.sh down       stops exactly what `up` has started; the data stays in run/
+#
+# `up` may be repeated, with another N too. It builds the release binary, unless SERVER names another one. Clients go to
+# nginx, or to one server past it: nginx comes from 127.0.0.2, and from there alone the servers believe a PROXY header.
+#
+#     SERVER=target/debug/server    the server to run
+#     RUN=run                       the folder for data, logs and configuration
+set -euo pipefail
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+RUN=$(realpath -m "${RUN:-$ROOT/run}")
+NGINX_FROM=127.0.0.2 # where nginx connects from: the whole of 127.0.0.0/8 is this machine
+PATIENCE=30          # seconds that a part may take to start or to stop
+
+say() { echo "cluster.sh: $*"; }
+fail() {
+    echo "cluster.sh: $*" >&2
+    exit 1
+}
+
+# ---- Processes: one file run/NAME/process each, with the pid and when it began, so that a pid used again is not ours ----
+
+started_at() { # started_at PID: in clock ticks since boot, the 22nd field; the 2nd may hold blanks
+    local stat fields
+    stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 1
+    read -r -a fields <<<"${stat##*) }"
+    [ "${fields[0]}" != Z ] && echo "${fields[19]}"
+}
+
+pid_of() { # pid_of NAME: the pid if it runs
+    local pid began
+    read -r pid began 2>/dev/null <"$RUN/$1/process" || return 1
+    [ "$(started_at "$pid")" = "$began" ] && echo "$pid"
+}
+
+launch() { # launch NAME COMMAND...: in run/NAME, in a session of its own, with its output in run/NAME/output
+    local name=$1 pid
+    shift
+    (
+        cd "$RUN/$name"
+        exec setsid "$@" >output 2>&1 </dev/null 9>&-
+    ) &
+    pid=$!
+    echo "$pid $(started_at "$pid")" >"$RUN/$name/process"
+}
+
+stop() { # stop NAME [SIGNAL]: asks, waits, and insists
+    local name=$1 signal=${2:-TERM} pid
+    if pid=$(pid_of "$name"); then
+        kill -s "$signal" "$pid" 2>/dev/null || true
+        if ! wait_for gone "$name"; then
+            say "$name (pid $pid) does not stop, killing it" >&2
+            kill -KILL "$pid" 2>/dev/null || true
+            wait_for gone "$name" || fail "$name (pid $pid) cannot be killed"
+        fi
+        say "$name stopped"
+    fi
+    rm -f "$RUN/$name/process"
+}
+
+gone() { ! pid_of "$1" >/dev/null; }
+
+wait_for() { # wait_for CONDITION...: until it holds, at most PATIENCE seconds
+    local deadline=$((SECONDS + PATIENCE))
+    until "$@"; do
+        [ $SECONDS -lt $deadline ] || return 1
+        sleep 0.1
+    done
+}
+
+ready_or_gone() { # ready_or_gone NAME CONDITION...
+    gone "$1" || "${@:2}" >/dev/null 2>&1
+}
+
+wait_started() { # wait_started NAME CONDITION...: until it holds; fails if the process ends or takes too long
+    local name=$1
+    shift
+    wait_for ready_or_gone "$name" "$@" || fail "$name does not answer after $PATIENCE s, see $RUN/$name"
+    gone "$name" && fail "$name did not start: $(cat "$RUN/$name"/{output,error.log} 2>/dev/null | tail -n 3)"
+    return 0
+}
+
+# ---- Ports: chosen once, kept in run/ports/NAME; another one if somebody else has it when it is needed ----
+
+is_taken() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+
+port_of() { cat "$RUN/ports/$1" 2>/dev/null; }
+
+choose_port() { # choose_port NAME WISH: the last one used, else the wish, else the next that is free
+    local name=$1 port
+    port=$(port_of "$name") && ! is_taken "$port" && return
+    port=$2
+    while is_taken "$port" || grep -qsx "$port" "$RUN"/ports/*; do port=$((port + 1)); done
+    echo "$port" >"$RUN/ports/$name"
+}
+
+# ---- The parts ----
+
+need() { # need PROGRAM PACKAGE
+    local found
+    found=$(PATH=$PATH:/usr/sbin:/sbin type -P "$1") || fail "$1 is missing: install it (Debian: apt-get install $2)"
+    echo "$found"
+}
+
+need_all() {
+    MARIADBD=$(need mariadbd mariadb-server)
+    MARIADB_INSTALL=$(need mariadb-install-db mariadb-server)
+    MARIADB=$(need mariadb mariadb-client)
+    REDIS=$(need redis-server redis-server)
+    REDIS_CLI=$(need redis-cli redis-tools)
+    NGINX=$(need nginx "nginx libnginx-mod-stream")
+    [ -e /usr/lib/nginx/modules/ngx_stream_module.so ] || "$NGINX" -V 2>&1 | grep -q -- '--with-stream ' ||
+        fail "nginx has no stream module: install it (Debian: apt-get install libnginx-mod-stream)"
+}
+
+need_server() {
+    if [ -z "${SERVER:-}" ]; then
+        command -v cargo >/dev/null || fail "cargo is missing: install Rust 1.95 or later with rustup, or set SERVER"
+        say "building the server"
+        (cd "$ROOT" && cargo build --release --quiet --bin server)
+        SERVER=${CARGO_TARGET_DIR:-$ROOT/target}/release/server
+    fi
+    SERVER=$(realpath "$SERVER")
+    [ -x "$SERVER" ] || fail "$SERVER is not a program; SERVER must name the server's binary"
+}
+
+sql() { MYSQL_PWD=$PASSWORD "$MARIADB" --no-defaults -h 127.0.0.1 -P "$(port_of mariadb)" -u chat "$@" chat; }
+
+up_mariadb() {
+    pid_of mariadb >/dev/null && return
+    local dir=$RUN/mariadb
+    if [ ! -e "$dir/installed" ]; then
+        # What a first attempt has left that was broken off.
+        rm -rf "$dir/data"
+        "$MARIADB_INSTALL" --no-defaults --user="$(id -un)" --datadir="$dir/data" --skip-test-db \
+            --auth-root-authentication-method=socket --auth-root-socket-user="$(id -un)" >"$dir/install.log" 2>&1 ||
+            fail "mariadb-install-db failed, see $dir/install.log"
+        touch "$dir/installed"
+    fi
+    choose_port mariadb 13306
+    cat >"$dir/init.sql" <<SQL
+CREATE DATABASE IF NOT EXISTS chat CHARACTER SET utf8mb4;
+CREATE USER IF NOT EXISTS chat@'127.0.0.1' IDENTIFIED BY '$PASSWORD';
+GRANT ALL ON chat.* TO chat@'127.0.0.1';
+SQL
+    # The name of a socket may have 107 bytes, which its full path may pass: this one is looked for in the data folder.
+    launch mariadb "$MARIADBD" --no-defaults --user="$(id -un)" --datadir="$dir/data" --socket=socket \
+        --bind-address=127.0.0.1 --port="$(port_of mariadb)" --skip-name-resolve --max-connections=1000 \
+        --pid-file="$dir/pid" --init-file="$dir/init.sql" --log-error="$dir/error.log"
+    wait_started mariadb sql -e ''
+    say "mariadb on 127.0.0.1:$(port_of mariadb)"
+}
+
+load_tables() {
+    [ -z "$(sql -N -e "SHOW TABLES LIKE 'OfflineMessage'")" ] || return 0
+    sql <"$ROOT/sql/chat.sql"
+    say "database chat loaded from sql/chat.sql"
+}
+
+up_redis() {
+    pid_of redis >/dev/null && return
+    choose_port redis 16379
+    # In a file, because anybody may read the arguments of a process.
+    printf '%s\n' "bind 127.0.0.1" "port $(port_of redis)" "requirepass $PASSWORD" 'save ""' "appendonly no" \
+        "dir $RUN/redis" >"$RUN/redis/redis.conf"
+    launch redis "$REDIS" "$RUN/redis/redis.conf"
+    wait_started redis redis_answers
+    say "redis on 127.0.0.1:$(port_of redis)"
+}
+
+redis_answers() {
+    [ "$(REDISCLI_AUTH=$PASSWORD "$REDIS_CLI" -h 127.0.0.1 -p "$(port_of redis)" PING 2>/dev/null)" = PONG ]
+}
+
+up_server() { # up_server N
+    local name=server$1 dir=$RUN/server$1
+    if pid_of "$name" >/dev/null; then
+        uses "$dir/mysql.cnf" mariadb && uses "$dir/redis.cnf" redis && return
+        stop "$name" # what it uses has moved to another port
+    fi
+    mkdir -p "$dir"
+    choose_port "$name" $((6000 + $1))
+    choose_port "admin$1" $((9600 + $1))
+    printf '%s\n' ip=127.0.0.1 "port=$(port_of mariadb)" username=chat "password=$PASSWORD" dbname=chat \
+        charset=utf8mb4 maxSize=64 >"$dir/mysql.cnf"
+    printf '%s\n' ip=127.0.0.1 "port=$(port_of redis)" "password=$PASSWORD" >"$dir/redis.cnf"
+    printf '%s\n' log_dir=logs proxy_protocol=on "proxy_from=$NGINX_FROM" "admin=127.0.0.1:$(port_of "admin$1")" \
+        >"$dir/server.cnf"
+    launch "$name" "$SERVER" 127.0.0.1 "$(port_of "$name")"
+    wait_started "$name" is_ready "$1"
+    say "$name on 127.0.0.1:$(port_of "$name"), log in $dir/logs"
+}
+
+uses() { grep -qx "port=$(port_of "$2")" "$1"; }
+
+is_ready() { "$SERVER" health "127.0.0.1:$(port_of "admin$1")"; }
+
+servers() { # the numbers of those that were ever started, in order
+    local dir
+    for dir in "$RUN"/server*/; do
+        [ ! -e "$dir/process" ] || basename "$dir" | tr -dc '0-9\n'
+    done | sort -n
+}
+
+# From the files in conf/, so that what is tried here is what is used elsewhere: other servers, other places.
+write_nginx_conf() {
+    local dir=$RUN/nginx n
+    mkdir -p "$dir/tcp.d"
+    sed -e "s|^error_log .*|error_log $dir/error.log warn;|" -e "s|^pid .*|pid $dir/pid;|" \
+        -e "s|^worker_processes .*|worker_processes 2;|" "$ROOT/conf/nginx.conf" >"$dir/nginx.conf"
+    for n in $(servers); do
+        echo "    server 127.0.0.1:$(port_of "server$n") max_fails=1 fail_timeout=5s;"
+    done >"$dir/upstream"
+    sed -e "/^    least_conn;/r $dir/upstream" -e "/^    server server[0-9]*:/d" \
+        -e "s|^    listen 8003 |    listen 127.0.0.1:$(port_of nginx) |" \
+        -e "s|^proxy_protocol on;|&\nproxy_bind $NGINX_FROM;|" \
+        "$ROOT/conf/tcp.d/chat_server.conf" >"$dir/tcp.d/chat_server.conf"
+}
+
+up_nginx() {
+    local pid
+    if pid=$(pid_of nginx); then
+        write_nginx_conf
+        kill -HUP "$pid"
+        return
+    fi
+    choose_port nginx 8003
+    write_nginx_conf
+    launch nginx "$NGINX" -c "$RUN/nginx/nginx.conf" -e "$RUN/nginx/error.log" -g "daemon off;"
+    wait_started nginx is_taken "$(port_of nginx)"
+    say "nginx on 127.0.0.1:$(port_of nginx)"
+}
+
+# ---- Commands ----
+
+lock() { # two of these at once would start everything twice; the lock is not handed on to what is started
+    mkdir -p "$RUN"
+    exec 9>"$RUN/lock"
+    flock -n 9 || fail "another cluster.sh is at work in $RUN, try again when it is done"
+}
+
+up() {
+    local count=${1:-3} n
+    [[ $count =~ ^[1-9][0-9]?$ ]] || fail "up $count: the number of servers is 1 to 99"
+    need_all
+    need_server
+    umask 077
+    lock
+    mkdir -p "$RUN"/{ports,mariadb,redis,nginx}
+    [ -s "$RUN/password" ] || od -An -tx1 -N16 /dev/urandom | tr -d ' \n' >"$RUN/password"
+    PASSWORD=$(cat "$RUN/password")
+    up_mariadb
+    load_tables
+    up_redis
+    for ((n = 1; n <= count; n++)); do up_server "$n"; done
+    for n in $(servers); do [ "$n" -le "$count" ] || stop "server$n"; done
+    up_nginx
+    say "clients may come to 127.0.0.1:$(port_of nginx); scripts/cluster.sh down stops it all"
+}
+
+status() {
+    local name pid port all=0
+    for name in mariadb redis $(servers | sed 's/^/server/') nginx; do
+        port=$(port_of "$name") || port=-
+        if ! pid=$(pid_of "$name"); then
+            echo "$name  stopped"
+            all=1
+        elif is_taken "$port"; then
+            echo "$name  127.0.0.1:$port  pid $pid"
+        else
+            echo "$name  127.0.0.1:$port  pid $pid, does not answer"
+            all=1
+        fi
+    done
+    [ -n "$(servers)" ] || all=1
+    return $all
+}
+
+down() {
+    local n
+    [ -d "$RUN" ] || return 0
+    lock
+    stop nginx
+    for n in $(servers); do stop "server$n"; done
+    stop redis
+    stop mariadb
+}
+
+case ${1:-} in
+up | status | down) "$@" ;;
+*)
+    sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"
+    [ "${1:-}" = --help ] || exit 2
+    ;;
+esac

@@ -1,0 +1,3 @@
+//! What the program does beside serving, each as `server COMMAND`.
+
+pub mod health;

@@ -1,0 +1,129 @@
+//! `scripts/cluster.sh`: a cluster on this machine, up, mended and down again, with nothing left behind.
+
+mod util;
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{self, Command, Output};
+
+use util::{TestClient, chat, password};
+
+/// The cluster of one test. Dropping it takes it down and removes its folder.
+struct Script {
+    folder: PathBuf,
+}
+
+impl Script {
+    fn new() -> Script {
+        let folder = std::env::temp_dir().join(format!("raybox-cluster-{}", process::id()));
+        fs::create_dir_all(&folder).expect("create a folder for the cluster");
+        Script { folder }
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/cluster.sh");
+        let mut command = Command::new(script);
+        command.args(arguments).env("RUN", &self.folder).env("SERVER", env!("CARGO_BIN_EXE_server"));
+        // The settings of whoever runs the tests are not meant.
+        for (variable, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("RAYBOX_")) {
+            command.env_remove(variable);
+        }
+        command.output().expect("run scripts/cluster.sh")
+    }
+
+    /// Must succeed; what it said on stdout.
+    #[track_caller]
+    fn succeeds(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{arguments:?}: {}\n{stdout}\n{stderr}", output.status);
+        assert_eq!(stderr, "", "{arguments:?} complains");
+        stdout.into_owned()
+    }
+
+    fn address(&self, name: &str) -> SocketAddr {
+        let port = fs::read_to_string(self.folder.join("ports").join(name)).expect("read a port");
+        SocketAddr::from(([127, 0, 0, 1], port.trim().parse().expect("a port")))
+    }
+
+    /// Those that it notes as started.
+    fn pids(&self) -> Vec<u32> {
+        let entries = fs::read_dir(&self.folder).expect("list the folder");
+        let notes = entries.filter_map(|entry| fs::read_to_string(entry.ok()?.path().join("process")).ok());
+        let mut pids: Vec<u32> =
+            notes.map(|note| note.split(' ').next().unwrap_or("").parse().expect("a pid")).collect();
+        pids.sort_unstable();
+        pids
+    }
+}
+
+impl Drop for Script {
+    fn drop(&mut self) {
+        self.run(&["down"]);
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn is_running(pid: u32) -> bool {
+    let state = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    state.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(" Z"))
+}
+
+/// Processes whose command line names the folder.
+fn processes_of(folder: &Path) -> usize {
+    let folder = folder.to_string_lossy().into_owned();
+    let entries = fs::read_dir("/proc").expect("list /proc");
+    let commands = entries.filter_map(|entry| fs::read(entry.ok()?.path().join("cmdline")).ok());
+    commands.filter(|command| String::from_utf8_lossy(command).contains(&folder)).count()
+}
+
+fn new_user(address: SocketAddr, name: &str) -> (TestClient, i64) {
+    let mut client = TestClient::connect_to(address);
+    let id = client.register(name, &password(name));
+    client.login(id, &password(name));
+    (client, id)
+}
+
+#[test]
+fn a_cluster_goes_up_is_mended_and_goes_down() {
+    let script = Script::new();
+    let is_up = || script.run(&["status"]).status.success();
+    assert!(!is_up(), "nothing was started");
+    script.succeeds(&["up", "2"]);
+    assert!(is_up());
+
+    // Users of different servers talk, and one through nginx with both.
+    let (mut ann, a) = new_user(script.address("server1"), "ann");
+    let (mut bob, b) = new_user(script.address("server2"), "bob");
+    let (mut eve, e) = new_user(script.address("nginx"), "eve");
+    ann.send(&chat(a, b, "from one server to the other"));
+    bob.expect(&chat(a, b, "from one server to the other"));
+    for (client, id) in [(&mut ann, a), (&mut bob, b)] {
+        client.send(&chat(id, e, "and through nginx"));
+        eve.expect(&chat(id, e, "and through nginx"));
+    }
+
+    let before = script.pids();
+    script.succeeds(&["up", "2"]);
+    assert_eq!(script.pids(), before, "what runs is left as it is");
+
+    let server2 = fs::read_to_string(script.folder.join("server2/process")).expect("read its note");
+    let server2 = server2.split(' ').next().expect("a pid");
+    assert!(Command::new("kill").args(["-9", server2]).status().expect("run kill").success());
+    util::wait_until("the server's end is seen", || !is_up());
+    script.succeeds(&["up", "2"]);
+    assert!(is_up());
+    let mut bob = TestClient::connect_to(script.address("server2"));
+    bob.login(b, &password("bob"));
+    ann.send(&chat(a, b, "again"));
+    bob.expect(&chat(a, b, "again"));
+
+    let pids = script.pids();
+    assert_eq!(pids.len(), 5, "MariaDB, Redis, two servers and nginx");
+    script.succeeds(&["down"]);
+    assert!(!pids.into_iter().any(is_running));
+    assert_eq!(processes_of(&script.folder), 0);
+    script.succeeds(&["down"]);
+    assert!(!is_up());
+}

@@ -1,0 +1,86 @@
+//! Behind a proxy that speaks the PROXY protocol: whose address counts, and who is refused.
+
+mod util;
+
+use serde_json::json;
+use util::{ACK, BAD_REQUEST, Builder, TestClient, TestServer, chat, offline_user, password, wait_until};
+
+const HEADER: &[u8] = b"PROXY TCP4 203.0.113.7 10.0.0.1 51234 8003\r\n";
+const CLIENT: &str = "203.0.113.7:51234";
+
+/// Clients of these tests come from 127.0.0.1.
+fn behind_proxy() -> Builder {
+    TestServer::builder().option("proxy_protocol", "on").option("log_level", "debug")
+}
+
+fn connect_as_proxy(server: &TestServer, header: &[u8]) -> TestClient {
+    let mut client = TestClient::connect(server);
+    client.send_raw(header);
+    client
+}
+
+/// The lines of the log at this level that hold all of `texts`.
+fn log_lines(server: &TestServer, level: &str, texts: &[&str]) -> usize {
+    let logs = server.logs();
+    let is_meant = |line: &&str| line.contains(level) && texts.iter().all(|text| line.contains(text));
+    logs.lines().filter(is_meant).count()
+}
+
+#[test]
+fn the_log_names_the_client_and_not_the_proxy() {
+    let server = behind_proxy().start();
+    let mut direct = connect_as_proxy(&server, b"PROXY UNKNOWN\r\n");
+    direct.ask(&json!({"msgType": 200}));
+    assert_eq!(log_lines(&server, "DEBUG", &["connected", CLIENT]), 0);
+    // The header and the first request in one segment.
+    let mut client = TestClient::connect(&server);
+    client.send_raw(&[HEADER, br#"{"msgType":200}"#].concat());
+    client.expect_text(ACK);
+    wait_until("the log names the client", || log_lines(&server, "DEBUG", &["connected", CLIENT]) == 1);
+}
+
+#[test]
+fn two_users_talk_through_a_proxy() {
+    let server = behind_proxy().start();
+    let binary = [b"\r\n\r\n\0\r\nQUIT\n".as_slice(), &[0x21, 0x11, 0, 12, 203, 0, 113, 7, 10, 0, 0, 1, 9, 9, 31, 67]];
+    let mut alice = connect_as_proxy(&server, HEADER);
+    let a = alice.register("alice", &password("alice"));
+    alice.login(a, &password("alice"));
+    let mut bob = connect_as_proxy(&server, &binary.concat());
+    let b = bob.register("bob", &password("bob"));
+    bob.login(b, &password("bob"));
+    alice.send(&chat(a, b, "hello"));
+    bob.expect(&chat(a, b, "hello"));
+}
+
+#[test]
+fn a_trusted_proxy_without_header_is_refused_and_the_log_says_so_once() {
+    const TRIES: usize = 50;
+    let server = behind_proxy().option("loops", "1").start();
+    for _ in 0..TRIES {
+        let mut client = TestClient::connect(&server);
+        client.send(&json!({"msgType": 200}));
+        client.expect_eof();
+    }
+    wait_until("each is in the detailed log", || log_lines(&server, "DEBUG", &["refused", "127.0.0.1"]) == TRIES);
+    assert_eq!(log_lines(&server, "WARN", &["refused", "127.0.0.1", "proxy_from"]), 1);
+}
+
+#[test]
+fn a_stranger_is_served_as_itself_and_its_header_is_not_believed() {
+    let server = behind_proxy().option("proxy_from", "127.0.0.9,10.0.0.0/8").start();
+    offline_user(&server, "alice");
+    connect_as_proxy(&server, HEADER).expect_eof();
+    wait_until("the log says so", || log_lines(&server, "WARN", &["refused", "127.0.0.1", "proxy_from"]) == 1);
+    assert_eq!(log_lines(&server, "DEBUG", &[CLIENT]), 0);
+}
+
+#[test]
+fn a_header_that_nobody_asked_for_is_garbage() {
+    let server = TestServer::builder().option("log_level", "debug").start();
+    let mut client = connect_as_proxy(&server, HEADER);
+    client.expect_text(BAD_REQUEST);
+    client.send(&json!({"msgType": 200}));
+    client.expect_text(ACK);
+    assert_eq!(log_lines(&server, "DEBUG", &[CLIENT]), 0);
+}
