@@ -12,6 +12,7 @@
 
 mod client;
 mod cluster;
+mod neighbour;
 mod server;
 mod services;
 mod watchdog;
@@ -27,6 +28,7 @@ use serde_json::{Value, json};
 
 pub use client::{TestClient, assert_refusal};
 pub use cluster::Cluster;
+pub use neighbour::Neighbour;
 pub use server::{Builder, StoreLock, TestServer};
 pub use services::{Database, MariaDb, Nginx, Redis, free_port};
 
