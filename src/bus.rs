@@ -5,6 +5,7 @@
 //! a message that it has taken stays with the sending node until the receiving node confirms it (`outbox.rs`).
 
 pub mod local;
+pub mod redis;
 
 use std::io;
 use std::sync::Arc;
@@ -20,8 +21,11 @@ pub trait Bus: Send + Sync + 'static {
     /// One word or two for the log: which bus this is.
     fn describe(&self) -> String;
 
-    /// Whether there can be no other node. Then only `describe` and `is_ready` need to be asked.
+    /// Whether there can be no other node. Then nothing is published or subscribed to.
     fn is_alone(&self) -> bool;
+
+    /// Whether no other node is there, so that whoever is marked online is not. Blocks.
+    fn is_first(&self) -> bool;
 
     /// Begins to receive for `node`, and to keep its subscriptions.
     ///

@@ -3,7 +3,11 @@
 //! A setting comes from an option, else the environment, else the file `server.cnf`, else its default. All four, the
 //! help text and the check of names are made from one table, `keys::KEYS`. Every value that stands anywhere is
 //! checked, even where another one wins: a setting that waits to be wrong is worse than one that is wrong now.
+//!
+//! How to reach the database and Redis of a cluster stands in files of their own, `mysql.cnf` and `redis.cnf`
+//! (`cluster.rs`), which are the reference server's.
 
+mod cluster;
 mod error;
 mod keys;
 
@@ -20,6 +24,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgMatches};
 use log::LevelFilter;
 
+pub use cluster::{MysqlSettings, RedisSettings, Secret, SettingsFile, Tls};
 pub use error::{ConfigError, Place};
 use keys::{KEYS, Key};
 
@@ -32,6 +37,16 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The folder of the database.
     pub data_dir: PathBuf,
+    /// Where the settings of the database are.
+    pub mysql_file: SettingsFile,
+    /// Where the settings of Redis are.
+    pub redis_file: SettingsFile,
+    /// The database that the nodes of a cluster share; without it, the embedded store.
+    pub mysql: Option<MysqlSettings>,
+    /// What carries messages between nodes; without it, there is one node. Never there without `mysql`.
+    pub redis: Option<RedisSettings>,
+    /// What the operator should hear though it stops nothing, one line each.
+    pub notes: Vec<String>,
     /// Whether a connection must be logged in as the user it acts as.
     pub auth: Auth,
     /// Event loops, one thread each.
@@ -128,11 +143,11 @@ impl Config {
             Err(answer) if !answer.use_stderr() => return Ok(Invocation::Print(answer.to_string())),
             Err(error) => return Err(usage_error(&error)),
         };
-        refuse_cluster_files(working_dir)?;
         let mut config = Config::with_defaults(listen_address(&matches)?);
         apply_file(&mut config, &matches, working_dir)?;
         apply_environment(&mut config, env)?;
         apply_options(&mut config, &matches)?;
+        cluster::read(&mut config, working_dir)?;
         Ok(Invocation::Run(Box::new(config)))
     }
 
@@ -142,6 +157,11 @@ impl Config {
         let mut config = Config {
             listen,
             data_dir: PathBuf::new(),
+            mysql_file: SettingsFile::Auto,
+            redis_file: SettingsFile::Auto,
+            mysql: None,
+            redis: None,
+            notes: Vec::new(),
             auth: Auth::Strict,
             loops: 0,
             workers: 0,
@@ -228,15 +248,6 @@ fn usage_error(error: &clap::Error) -> ConfigError {
     }
 }
 
-/// Nobody shall believe that the server runs on MySQL or Redis when it does not.
-fn refuse_cluster_files(working_dir: &Path) -> Result<(), ConfigError> {
-    // Not `exists`, which would pass over a link whose target is missing.
-    match ["mysql.cnf", "redis.cnf"].into_iter().find(|name| working_dir.join(name).symlink_metadata().is_ok()) {
-        Some(name) => Err(ConfigError::ClusterFile(name)),
-        None => Ok(()),
-    }
-}
-
 fn listen_address(matches: &ArgMatches) -> Result<SocketAddr, ConfigError> {
     let argument = |name: &str| matches.get_one::<String>(name).map(String::as_str).unwrap_or_default();
     let refuse = |name: &str, allowed: &str| ConfigError::BadValue {
@@ -263,7 +274,28 @@ fn apply_file(config: &mut Config, matches: &ArgMatches, working_dir: &Path) -> 
 }
 
 fn apply_lines(config: &mut Config, path: &Path, text: &str) -> Result<(), ConfigError> {
-    let mut first_lines = [None; KEYS.len()];
+    for Setting { line, name, value } in settings_in(path, text)? {
+        let place = || Place::Line(path.to_owned(), line);
+        let Some(key) = KEYS.iter().find(|key| key.name == name) else {
+            let similar = nearest(name, KEYS.iter().map(|key| key.name.to_owned()));
+            return Err(ConfigError::UnknownName { place: place(), name: name.to_owned(), similar });
+        };
+        apply(config, key, value, name, place)?;
+    }
+    Ok(())
+}
+
+/// One `key=value` of a file.
+struct Setting<'a> {
+    /// Counted from 1.
+    line: usize,
+    name: &'a str,
+    value: &'a str,
+}
+
+/// What a file sets, each key at most once.
+fn settings_in<'a>(path: &Path, text: &'a str) -> Result<Vec<Setting<'a>>, ConfigError> {
+    let mut settings: Vec<Setting<'a>> = Vec::new();
     // Editors of another system may begin the file with a byte order mark.
     for (line, text) in (1..).zip(text.trim_start_matches('\u{feff}').lines()) {
         let place = || Place::Line(path.to_owned(), line);
@@ -274,17 +306,13 @@ fn apply_lines(config: &mut Config, path: &Path, text: &str) -> Result<(), Confi
         let Some((name, value)) = text.split_once('=') else {
             return Err(ConfigError::BadLine { place: place(), text: text.to_owned() });
         };
-        let name = name.trim_end();
-        let Some(index) = KEYS.iter().position(|key| key.name == name) else {
-            let similar = nearest(name, KEYS.iter().map(|key| key.name.to_owned()));
-            return Err(ConfigError::UnknownName { place: place(), name: name.to_owned(), similar });
-        };
-        if let Some(first_line) = first_lines[index].replace(line) {
-            return Err(ConfigError::RepeatedKey { place: place(), name: name.to_owned(), first_line });
+        let (name, value) = (name.trim_end(), value.trim_start());
+        if let Some(first) = settings.iter().find(|setting| setting.name == name) {
+            return Err(ConfigError::RepeatedKey { place: place(), name: name.to_owned(), first_line: first.line });
         }
-        apply(config, &KEYS[index], value.trim_start(), name, place)?;
+        settings.push(Setting { line, name, value });
     }
-    Ok(())
+    Ok(settings)
 }
 
 /// Cuts a comment off: `#` at the beginning or after a blank, so that a path may hold one.
@@ -364,6 +392,7 @@ const AFTER_HELP: &str = "\
 A setting comes from its option, else from the environment (RAYBOX_IDLE_TIMEOUT for --idle-timeout), else from the
 file server.cnf in the working directory (idle_timeout=20m, # begins a comment), else it has its default.
 TIME is 500ms, 10s, 20m or 24h, a bare number is seconds. SIZE is in bytes, or in KiB or MiB with k or m.
+A file mysql.cnf in the working directory makes this a server on MySQL or MariaDB, redis.cnf a node of a cluster.
 
 Examples:
   server 0.0.0.0 6000                                 listen on all IPv4 addresses
@@ -535,16 +564,6 @@ mod tests {
     fn a_bad_value_is_refused_even_where_another_one_wins() {
         let text = refusal(load("::1 1 --workers 7", &[("RAYBOX_WORKERS", "many")]));
         assert!(text.starts_with("environment variable RAYBOX_WORKERS: \"many\""), "{text}");
-    }
-
-    #[test]
-    fn a_file_for_mysql_or_redis_is_refused() {
-        for name in ["mysql.cnf", "redis.cnf"] {
-            let folder = Folder::with("cluster", name, "ip=127.0.0.1\n");
-            let text = refusal(load_in(&folder.0, "::1 1", &[]));
-            assert!(text.starts_with(&format!("{name} is in this folder")), "{text}");
-            assert!(matches!(load_in(&folder.0, "--help", &[]), Ok(Invocation::Print(_))));
-        }
     }
 
     #[test]

@@ -44,6 +44,9 @@ fn main() -> ExitCode {
 fn serve(config: &Config) -> Result<Stopped, Box<dyn Error>> {
     let _log = logging::init(&config.log_dir, &config.log_level)?;
     log_panics();
+    if config.mysql.is_some() {
+        return Err("mysql.cnf is read but this version has only the embedded store".into());
+    }
     let store = SqliteStore::open(&config.data_dir)?;
     let (store_line, bus_line) = (store.describe(), LocalBus.describe());
     let server = Server::bind(config, Arc::new(store), Arc::new(LocalBus))?;
@@ -62,6 +65,7 @@ fn announce(config: &Config, address: SocketAddr, store: &str, bus: &str) {
     info!("event loops {}, workers {}, hashers {}", config.loops, config.workers, config.hashers);
     info!("store {store}");
     info!("bus {bus}");
+    config.notes.iter().for_each(|note| warn!("{note}"));
     match auth {
         Auth::Strict => info!("auth {auth}"),
         Auth::Compat => warn!("auth {auth}: anyone may act as anyone"),

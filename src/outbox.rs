@@ -227,3 +227,248 @@ pub const CONFIRMED_WITHIN: Duration = Duration::from_secs(2);
 const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
 /// Text in one envelope, unless a single message is longer.
 const ENVELOPE_BYTES_MAX: usize = 256 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::Arc;
+
+    use parking_lot::Mutex;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::bus::{Neighbours, Node, Receipt, Unreachable};
+    use crate::delivery::{ClientLink, Parcel};
+    use crate::protocol::GroupId;
+
+    /// Answers what it is told, and remembers what it was offered.
+    #[derive(Default)]
+    struct Script {
+        answers: Mutex<VecDeque<Published>>,
+        offered: Mutex<Vec<(u64, UserId, Vec<String>)>>,
+    }
+
+    impl Bus for Script {
+        fn describe(&self) -> String {
+            "a script".into()
+        }
+        fn is_alone(&self) -> bool {
+            false
+        }
+        fn is_first(&self) -> bool {
+            false
+        }
+        fn start(&self, _: Arc<dyn Node>) -> io::Result<()> {
+            Ok(())
+        }
+        fn stop(&self) {}
+        fn subscribe(&self, _: UserId, _: Option<&Arc<ClientLink>>) {}
+        fn unsubscribe(&self, _: UserId) {}
+        fn publish(&self, envelopes: &[Envelope]) -> Vec<Published> {
+            let mut answers = self.answers.lock();
+            let mut published = Vec::new();
+            for envelope in envelopes {
+                let texts = envelope.deliveries.iter().map(|delivery| delivery.text.to_string()).collect();
+                self.offered.lock().push((envelope.sequence, envelope.to, texts));
+                published.push(answers.pop_front().unwrap_or(Published::ToNobody));
+            }
+            published
+        }
+        fn confirm(&self, _: Receipt) {}
+        fn publish_to_neighbours(&self, untaken: Vec<Delivery>, _: &dyn Fn(&[UserId]) -> Vec<UserId>) -> Neighbours {
+            Neighbours { taken: Vec::new(), untaken }
+        }
+        fn elsewhere(&self, _: &[UserId]) -> Result<Vec<UserId>, Unreachable> {
+            Ok(Vec::new())
+        }
+        fn group_changed(&self, _: GroupId) {}
+        fn is_ready(&self) -> bool {
+            true
+        }
+        fn probe_age(&self) -> Option<Duration> {
+            None
+        }
+    }
+
+    struct Tester {
+        outbox: Outbox,
+        bus: Script,
+        now: Instant,
+    }
+
+    impl Tester {
+        fn new() -> Tester {
+            // Ahead of the real clock, which is therefore not looked at.
+            let now = Instant::now() + Duration::from_secs(3600);
+            Tester { outbox: Outbox::default(), bus: Script::default(), now }
+        }
+
+        /// What is kept and what is delivered after a batch.
+        fn handle(&mut self, batch: Vec<OutItem>, answers: &[Published]) -> (Vec<String>, Vec<String>) {
+            self.bus.answers.lock().extend(answers);
+            let sorted = self.outbox.handle(batch, self.now, &self.bus);
+            assert_eq!(sorted.again.is_some(), self.outbox.in_flight() > 0, "late envelopes are looked for");
+            let text = |item: LaneItem| match item {
+                LaneItem::Delivery(delivery) => delivery.text.to_string(),
+                LaneItem::Work(user, _) => format!("work for {user}"),
+            };
+            let keep = sorted.keep.into_iter().map(text).collect();
+            (keep, sorted.delivered.into_iter().map(|delivery| delivery.text.to_string()).collect())
+        }
+
+        fn offered(&self) -> Vec<(u64, UserId, Vec<String>)> {
+            std::mem::take(&mut *self.bus.offered.lock())
+        }
+    }
+
+    fn message(to: i32, text: &str) -> OutItem {
+        let delivery = Delivery { to: UserId(to), text: text.into(), origin: Origin::Returned };
+        OutItem::Lane(LaneItem::Delivery(delivery))
+    }
+
+    fn work(user: i32) -> OutItem {
+        OutItem::Lane(LaneItem::Work(UserId(user), Box::new(|| ())))
+    }
+
+    fn strings(texts: &[&str]) -> Vec<String> {
+        texts.iter().map(|text| (*text).to_owned()).collect()
+    }
+
+    const TAKEN: Published = Published::Taken;
+    const NOBODY: Published = Published::ToNobody;
+
+    #[test]
+    fn what_nobody_wants_is_kept_and_what_is_taken_is_confirmed() {
+        let mut tester = Tester::new();
+        let batch = vec![message(1, "a"), message(2, "b"), message(1, "c")];
+        assert_eq!(tester.handle(batch, &[TAKEN, NOBODY]), (strings(&["b"]), vec![]));
+        let offered = [(1, UserId(1), strings(&["a", "c"])), (2, UserId(2), strings(&["b"]))];
+        assert_eq!(tester.offered(), offered, "one envelope for each user");
+        assert_eq!(tester.handle(vec![OutItem::Confirmed(vec![1, 2, 9])], &[]), (vec![], strings(&["a", "c"])));
+        assert_eq!(tester.handle(vec![OutItem::Confirmed(vec![1])], &[]), (vec![], vec![]), "once is enough");
+    }
+
+    #[test]
+    fn what_is_not_confirmed_in_time_is_kept() {
+        let mut tester = Tester::new();
+        tester.handle(vec![message(1, "a")], &[TAKEN]);
+        tester.now += CONFIRMED_WITHIN / 2;
+        tester.handle(vec![message(1, "b"), message(2, "c")], &[Published::InDoubt, TAKEN]);
+        tester.now += CONFIRMED_WITHIN / 2;
+        assert_eq!(tester.handle(vec![], &[]), (strings(&["a"]), vec![]));
+        tester.now += CONFIRMED_WITHIN / 2;
+        let late = tester.handle(vec![OutItem::Confirmed(vec![3])], &[]);
+        assert_eq!(late, (strings(&["b"]), strings(&["c"])), "a confirmation that has come counts");
+        assert_eq!(tester.handle(vec![OutItem::Confirmed(vec![1, 2])], &[]), (vec![], vec![]), "too late");
+    }
+
+    #[test]
+    fn what_is_not_wanted_any_more_stays_behind_what_is_in_flight() {
+        let mut tester = Tester::new();
+        tester.handle(vec![message(1, "a")], &[TAKEN]);
+        assert_eq!(tester.handle(vec![message(1, "b")], &[NOBODY]), (vec![], vec![]));
+        tester.offered();
+        assert_eq!(tester.handle(vec![message(1, "c")], &[TAKEN]), (vec![], vec![]));
+        assert_eq!(tester.offered(), [], "it must not overtake the one that waits");
+        tester.now += CONFIRMED_WITHIN;
+        assert_eq!(tester.handle(vec![], &[]), (strings(&["a", "b", "c"]), vec![]));
+    }
+
+    #[test]
+    fn what_waited_behind_a_confirmed_envelope_is_offered_again() {
+        let mut tester = Tester::new();
+        tester.handle(vec![message(1, "a")], &[TAKEN]);
+        tester.handle(vec![message(1, "b")], &[NOBODY]);
+        tester.offered();
+        let confirmed = vec![message(1, "c"), OutItem::Confirmed(vec![1])];
+        assert_eq!(tester.handle(confirmed, &[NOBODY]), (strings(&["b", "c"]), strings(&["a"])));
+        assert_eq!(tester.offered(), [(3, UserId(1), strings(&["b", "c"]))]);
+    }
+
+    #[test]
+    fn work_comes_after_the_messages_before_it_and_before_those_after() {
+        let mut tester = Tester::new();
+        let batch = vec![message(1, "a"), message(2, "b"), work(1), message(1, "c"), work(3)];
+        let (kept, _) = tester.handle(batch, &[]);
+        assert_eq!(kept, strings(&["a", "b", "work for 1", "work for 3", "c"]));
+    }
+
+    #[test]
+    fn what_came_too_late_from_another_node_is_not_sent_on() {
+        let mut tester = Tester::new();
+        let remote = |text: &str| {
+            let receipt = Receipt { node: "x".into(), sequence: 1 };
+            let delivery =
+                Delivery { to: UserId(1), text: text.into(), origin: Origin::Remote(Parcel::new(receipt, 1)) };
+            OutItem::Lane(LaneItem::Delivery(delivery))
+        };
+        assert_eq!(tester.handle(vec![remote("a")], &[]), (strings(&["a"]), vec![]));
+        assert_eq!(tester.offered(), []);
+        let behind = vec![message(1, "b"), remote("c")];
+        assert_eq!(tester.handle(behind, &[NOBODY]), (strings(&["b", "c"]), vec![]));
+        tester.handle(vec![message(1, "d"), remote("e")], &[TAKEN]);
+        tester.now += CONFIRMED_WITHIN;
+        assert_eq!(tester.handle(vec![], &[]), (strings(&["d", "e"]), vec![]));
+    }
+
+    #[test]
+    fn one_envelope_does_not_grow_without_bound() {
+        let mut tester = Tester::new();
+        let long = "x".repeat(ENVELOPE_BYTES_MAX / 2 + 1);
+        tester.handle(vec![message(1, &long), message(1, &long), message(1, "y")], &[TAKEN, TAKEN]);
+        let lengths: Vec<_> = tester.offered().iter().map(|(_, _, texts)| texts.len()).collect();
+        assert_eq!(lengths, [1, 2]);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Act {
+        Send(i32),
+        Confirm(usize),
+        Wait,
+    }
+
+    proptest! {
+        /// Whatever the bus does, every message comes out once, and those that are kept for a user in the order sent.
+        #[test]
+        fn nothing_is_lost_doubled_or_overtaken(
+            acts in prop::collection::vec(
+                prop_oneof![4 => (1..4).prop_map(Act::Send), 2 => (0_usize..4).prop_map(Act::Confirm), 1 => Just(Act::Wait)],
+                0..80,
+            ),
+            answers in prop::collection::vec(prop::sample::select(vec![TAKEN, NOBODY, Published::InDoubt]), 80),
+        ) {
+            let mut tester = Tester::new();
+            tester.bus.answers.lock().extend(answers);
+            let (mut sent, mut kept, mut delivered) = (0, Vec::new(), Vec::new());
+            let mut in_flight: Vec<u64> = Vec::new();
+            for act in acts.into_iter().chain([Act::Wait, Act::Wait]) {
+                let batch = match act {
+                    Act::Send(to) => {
+                        sent += 1;
+                        vec![message(to, &format!("{to} {sent:03}"))]
+                    }
+                    Act::Confirm(nth) if nth < in_flight.len() => vec![OutItem::Confirmed(vec![in_flight.remove(nth)])],
+                    Act::Confirm(_) => vec![],
+                    Act::Wait => {
+                        tester.now += CONFIRMED_WITHIN;
+                        vec![]
+                    }
+                };
+                let (keep, done) = tester.handle(batch, &[]);
+                kept.extend(keep);
+                delivered.extend(done);
+                in_flight.extend(tester.offered().into_iter().map(|(sequence, ..)| sequence));
+            }
+            prop_assert_eq!(tester.outbox.in_flight(), 0);
+            for user in ["1 ", "2 ", "3 "] {
+                let of_user: Vec<_> = kept.iter().filter(|text| text.starts_with(user)).collect();
+                prop_assert!(of_user.is_sorted(), "{:?}", of_user);
+            }
+            let mut all: Vec<_> = kept.into_iter().chain(delivered).collect();
+            prop_assert_eq!(all.len(), sent);
+            all.sort();
+            all.dedup();
+            prop_assert_eq!(all.len(), sent);
+        }
+    }
+}

@@ -234,16 +234,6 @@ fn what_is_wrong_in_the_file_is_named() {
 }
 
 #[test]
-fn a_file_for_mysql_or_redis_is_refused() {
-    for name in ["mysql.cnf", "redis.cnf"] {
-        let sandbox = Sandbox::new();
-        sandbox.write(name, "ip=127.0.0.1\n");
-        let line = sandbox.refused("127.0.0.1 0", &[]);
-        assert!(line.starts_with(&format!("server: {name} is in this folder")) && line.contains("move"), "{line}");
-    }
-}
-
-#[test]
 fn the_option_goes_before_the_environment_before_the_file_before_the_default() {
     let sandbox = Sandbox::new();
     let auth = |args: &str, env: &[_]| {

@@ -21,6 +21,10 @@ impl Bus for LocalBus {
         true
     }
 
+    fn is_first(&self) -> bool {
+        true
+    }
+
     fn start(&self, _: Arc<dyn Node>) -> io::Result<()> {
         Ok(())
     }

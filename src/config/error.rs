@@ -55,8 +55,28 @@ pub enum ConfigError {
         /// Why.
         cause: io::Error,
     },
-    /// A file that asks for a database or a bus which this version does not have.
-    ClusterFile(&'static str),
+    /// A key that its file must hold is not there.
+    MissingKey {
+        /// The file.
+        file: PathBuf,
+        /// The key.
+        name: &'static str,
+        /// What a value looks like.
+        example: &'static str,
+    },
+    /// A setting names a file that cannot be read.
+    UnreadableNamed {
+        /// Where the setting stands.
+        place: Place,
+        /// The setting's name.
+        name: &'static str,
+        /// The file it names.
+        path: PathBuf,
+        /// Why.
+        cause: io::Error,
+    },
+    /// Settings of Redis, the file's name given, without those of a database.
+    RedisAlone(PathBuf),
 }
 
 /// Where a setting stands.
@@ -106,10 +126,18 @@ impl fmt::Display for ConfigError {
             ConfigError::UnreadableFile { path, cause } => {
                 write!(f, "cannot read the settings file {}: {cause}", path.display())
             }
-            ConfigError::ClusterFile(name) => write!(
+            ConfigError::MissingKey { file, name, example } => {
+                write!(f, "{} lacks the key {name}; add a line such as {name}={example}", file.display())
+            }
+            ConfigError::UnreadableNamed { place, name, path, cause } => {
+                write!(f, "{place} {name}: cannot read {}: {cause}", path.display())
+            }
+            ConfigError::RedisAlone(file) => write!(
                 f,
-                "{name} is in this folder, but this version has only the embedded store and bus and would not use it; \
-                 move the file away or run the server in another folder"
+                "{} makes this server a node of a cluster, but the nodes of a cluster share one database and there is \
+                 no mysql.cnf: add one (or --mysql FILE), or move {} away to run a single server",
+                file.display(),
+                file.display()
             ),
         }
     }
@@ -118,13 +146,14 @@ impl fmt::Display for ConfigError {
 impl Error for ConfigError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            ConfigError::UnreadableFile { cause, .. } => Some(cause),
+            ConfigError::UnreadableFile { cause, .. } | ConfigError::UnreadableNamed { cause, .. } => Some(cause),
             ConfigError::Usage(_)
             | ConfigError::UnknownName { .. }
             | ConfigError::BadValue { .. }
             | ConfigError::BadLine { .. }
             | ConfigError::RepeatedKey { .. }
-            | ConfigError::ClusterFile(_) => None,
+            | ConfigError::MissingKey { .. }
+            | ConfigError::RedisAlone(_) => None,
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
-use super::{Auth, Config, LogLevels, PasswordCost, VARIABLE_PREFIX};
+use super::{Auth, Config, LogLevels, PasswordCost, SettingsFile, VARIABLE_PREFIX};
 
 /// One setting.
 pub(super) struct Key {
@@ -23,6 +23,8 @@ pub(super) struct Key {
 enum Kind {
     /// A folder, which need not exist.
     Folder(fn(&mut Config, PathBuf)),
+    /// A file, or `auto`.
+    File(fn(&mut Config, SettingsFile)),
     /// One of [`AUTHS`].
     Auth(fn(&mut Config, Auth)),
     /// One of [`LEVELS`], and perhaps others for parts of the program.
@@ -40,12 +42,24 @@ enum Kind {
 }
 
 /// Every setting, grouped as in the sample file.
-pub(super) static KEYS: [Key; 21] = [
+pub(super) static KEYS: [Key; 23] = [
     Key {
         name: "data",
         default: ".",
         help: "Folder of the database",
         kind: Kind::Folder(|config, folder| config.data_dir = folder),
+    },
+    Key {
+        name: "mysql",
+        default: "auto",
+        help: "File with the settings of MySQL or MariaDB; auto is mysql.cnf in the working directory, if it is there",
+        kind: Kind::File(|config, file| config.mysql_file = file),
+    },
+    Key {
+        name: "redis",
+        default: "auto",
+        help: "File with the settings of Redis; auto is redis.cnf in the working directory, if it is there",
+        kind: Kind::File(|config, file| config.redis_file = file),
     },
     Key {
         name: "auth",
@@ -173,7 +187,8 @@ impl Key {
     /// Puts the value into its field, or returns false if it is not one that [`Key::allowed`] describes.
     pub(super) fn set(&self, config: &mut Config, text: &str) -> bool {
         let done = match self.kind {
-            Kind::Folder(set) => folder(text).map(|folder| set(config, folder)),
+            Kind::Folder(set) => path(text).map(|folder| set(config, folder)),
+            Kind::File(set) => file(text).map(|file| set(config, file)),
             Kind::Auth(set) => one_of(&AUTHS, text).map(|auth| set(config, auth)),
             Kind::Levels(set) => levels(text).map(|levels| set(config, levels)),
             Kind::Count(min, max, set) => count(text, min, max).map(|n| set(config, n)),
@@ -189,6 +204,7 @@ impl Key {
     pub(super) fn bounds(&self) -> String {
         match self.kind {
             Kind::Folder(_) => "a path".to_owned(),
+            Kind::File(_) => "auto or a path".to_owned(),
             Kind::Auth(_) => names(&AUTHS),
             Kind::Levels(_) => names(&LEVELS),
             Kind::Count(min, max, _) => format!("{min} to {max}"),
@@ -202,7 +218,7 @@ impl Key {
     /// What is allowed, for whoever wrote something else: the bounds and how a value looks.
     pub(super) fn allowed(&self) -> String {
         let look = match self.kind {
-            Kind::Folder(_) | Kind::Auth(_) | Kind::Count(..) | Kind::Threads(..) => "",
+            Kind::Folder(_) | Kind::File(_) | Kind::Auth(_) | Kind::Count(..) | Kind::Threads(..) => "",
             Kind::Levels(_) => ", perhaps another one for a part of the program, such as info,net=debug",
             Kind::Size(..) => ", in bytes or with k or m (KiB, MiB)",
             Kind::Time(..) => ", such as 500ms, 10s, 20m or 24h",
@@ -215,6 +231,7 @@ impl Key {
     pub(super) fn value_name(&self) -> &'static str {
         match self.kind {
             Kind::Folder(_) => "DIR",
+            Kind::File(_) => "FILE",
             Kind::Auth(_) => "MODE",
             Kind::Levels(_) => "LEVEL",
             Kind::Count(..) | Kind::Threads(..) => "N",
@@ -235,16 +252,20 @@ impl Key {
     }
 }
 
-/// Any path but none at all; a replacement character tells that the original was not UTF-8, hence another folder.
-fn folder(text: &str) -> Option<PathBuf> {
+/// Any path but none at all; a replacement character tells that the original was not UTF-8, hence another path.
+pub(super) fn path(text: &str) -> Option<PathBuf> {
     (!text.is_empty() && !text.contains(char::REPLACEMENT_CHARACTER)).then(|| PathBuf::from(text))
 }
 
-fn one_of<T: Copy>(choices: &[(&str, T)], text: &str) -> Option<T> {
+fn file(text: &str) -> Option<SettingsFile> {
+    if text == "auto" { Some(SettingsFile::Auto) } else { path(text).map(SettingsFile::Named) }
+}
+
+pub(super) fn one_of<T: Copy>(choices: &[(&str, T)], text: &str) -> Option<T> {
     choices.iter().find(|(name, _)| *name == text).map(|&(_, value)| value)
 }
 
-fn names<T>(choices: &[(&str, T)]) -> String {
+pub(super) fn names<T>(choices: &[(&str, T)]) -> String {
     let names: Vec<&str> = choices.iter().map(|&(name, _)| name).collect();
     let (last, others) = names.split_last().expect("there is something to choose");
     format!("{} or {last}", others.join(", "))
@@ -259,7 +280,7 @@ fn number(text: &str) -> Option<u64> {
     if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
 }
 
-fn count(text: &str, min: u32, max: u32) -> Option<u32> {
+pub(super) fn count(text: &str, min: u32, max: u32) -> Option<u32> {
     number(text).and_then(|n| u32::try_from(n).ok()).filter(|n| (min..=max).contains(n))
 }
 
@@ -384,7 +405,7 @@ mod tests {
         let plain = format!("{:#?}", Config::with_defaults(address));
         for key in &KEYS {
             let other = match key.kind {
-                Kind::Folder(_) => "elsewhere",
+                Kind::Folder(_) | Kind::File(_) => "elsewhere",
                 Kind::Auth(_) => "compat",
                 Kind::Levels(_) => "trace",
                 Kind::Count(..) | Kind::Threads(..) => "123",
@@ -398,9 +419,9 @@ mod tests {
             let differing = plain.lines().zip(changed.lines()).filter(|(before, after)| before != after).count();
             assert_eq!(differing, 1, "{} changes one field", key.name);
         }
-        // The address is no key; the cost has a line for each of its three fields, the levels for their two, and both
+        // The address, what the two files hold and the notes are no keys; the cost has a line for each of its three fields, the levels for their two, and both
         // have two for their braces.
-        assert_eq!(plain.lines().count(), 2 + 1 + (KEYS.len() - 2) + 5 + 4);
+        assert_eq!(plain.lines().count(), 2 + 4 + (KEYS.len() - 2) + 5 + 4);
     }
 
     #[test]

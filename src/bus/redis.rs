@@ -1,0 +1,364 @@
+//! The bus of a cluster: Redis publish/subscribe.
+//!
+//! Redis itself is the register of who is where: a node subscribes to the channels of exactly its own users, so that a
+//! message reaches the nodes that have its recipient and no other, the answer to `PUBLISH` says how many these are, and
+//! the users of a node that dies are gone with its connection. What the channels carry is in `envelope.rs`.
+//!
+//! ```text
+//!   lane-out ── PUBLISH, pipelined, on pooled connections ──▶ Redis ──┬──▶ bus   (receiver.rs) of other nodes
+//!   bus ─────── confirmations, probes, never waiting ───────▶         └──▶ reference nodes, by pattern
+//!   bus-watch ─ who has died, who else is there (watch.rs)
+//! ```
+//! A node whose own probe does not come back in time tears its connections down and begins again; until it is through,
+//! nothing is published, and what is for other nodes goes to the store.
+
+mod dial;
+mod envelope;
+mod receiver;
+mod registry;
+mod watch;
+mod wire;
+
+use std::collections::HashSet;
+use std::error::Error;
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use mio::{Poll, Token, Waker};
+use parking_lot::{Condvar, Mutex};
+use pool::{RedisFailure, RedisPool, RedisPoolSettings};
+
+use self::dial::Dialer;
+use self::receiver::Receiver;
+use self::watch::Watch;
+use super::{Bus, Envelope, Neighbours, Node, Published, Receipt, Unreachable};
+use crate::config::RedisSettings;
+use crate::delivery::{ClientLink, Delivery, Posted};
+use crate::protocol::{GroupId, UserId};
+use crate::session::Outcome;
+
+/// A [`Bus`] through Redis.
+pub struct RedisBus {
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Until the receiver takes it.
+    poll: Mutex<Option<Poll>>,
+}
+
+/// What the threads of the bus and its callers share.
+struct Shared {
+    /// This process's name in the cluster.
+    node: String,
+    dialer: Dialer,
+    pool: RedisPool,
+    waker: Waker,
+    tasks: Mutex<Tasks>,
+    /// Messages arrive at other nodes, as far as is known.
+    up: AtomicBool,
+    /// Nodes of the reference server listen.
+    has_neighbours: AtomicBool,
+    /// When the last probe came back.
+    probed: Mutex<Option<Instant>>,
+    stopping: Mutex<bool>,
+    /// `up` or `stopping` has changed.
+    changed: Condvar,
+}
+
+/// What the receiver is to do.
+#[derive(Default)]
+struct Tasks {
+    /// Subscriptions are being kept, so waiting for one has a point.
+    connected: bool,
+    list: Vec<Task>,
+}
+
+enum Task {
+    Subscribe(UserId, Option<Arc<ClientLink>>),
+    Unsubscribe(UserId),
+    Confirm(Receipt),
+    /// What was published has failed: look after the connections.
+    Check,
+}
+
+/// Redis cannot be used, and what to do about it.
+#[derive(Debug)]
+pub struct RedisError {
+    file: String,
+    address: String,
+    cause: String,
+}
+
+impl RedisBus {
+    /// Finds out whether Redis is there and lets us in.
+    ///
+    /// # Errors
+    /// [`RedisError`] when it does not.
+    pub fn open(settings: &RedisSettings) -> Result<RedisBus, RedisError> {
+        let refuse = |cause: &dyn fmt::Display| RedisError {
+            file: settings.file.display().to_string(),
+            address: format!("{}:{}", settings.host, settings.port),
+            cause: cause.to_string(),
+        };
+        let dialer = Dialer::new(settings).map_err(|error| refuse(&error))?;
+        dialer.connect().map_err(|error| refuse(&error))?;
+        let client = dialer.client().map_err(|error| refuse(&error))?;
+        let pool = RedisPool::new(
+            client,
+            RedisPoolSettings {
+                size: settings.size,
+                idle_timeout: settings.idle_timeout,
+                wait_timeout: settings.wait_timeout,
+                connect_timeout: dial::CONNECT_TIMEOUT,
+                response_timeout: dial::RESPONSE_TIMEOUT,
+            },
+        );
+        let poll = Poll::new().map_err(|error| refuse(&error))?;
+        let waker = Waker::new(poll.registry(), WAKER).map_err(|error| refuse(&error))?;
+        let shared = Shared {
+            node: format!("{:016x}", RandomState::new().hash_one(std::process::id())),
+            dialer,
+            pool,
+            waker,
+            tasks: Mutex::default(),
+            up: AtomicBool::new(false),
+            has_neighbours: AtomicBool::new(false),
+            probed: Mutex::new(None),
+            stopping: Mutex::new(false),
+            changed: Condvar::new(),
+        };
+        Ok(RedisBus { shared: Arc::new(shared), threads: Mutex::default(), poll: Mutex::new(Some(poll)) })
+    }
+
+    /// Connections to Redis for commands, and how many of them are idle.
+    pub fn connections(&self) -> (u32, u32) {
+        self.shared.pool.connections()
+    }
+}
+
+impl Bus for RedisBus {
+    fn describe(&self) -> String {
+        format!("Redis {}, node {}", self.shared.dialer.address(), self.shared.node)
+    }
+
+    fn is_alone(&self) -> bool {
+        false
+    }
+
+    fn is_first(&self) -> bool {
+        registry::is_first(&self.shared).unwrap_or(false)
+    }
+
+    fn start(&self, node: Arc<dyn Node>) -> io::Result<()> {
+        let Some(poll) = self.poll.lock().take() else { return Ok(()) };
+        let receiver = Receiver::new(self.shared.clone(), node.clone(), poll);
+        let watch = Watch::new(self.shared.clone(), node);
+        let mut threads = self.threads.lock();
+        threads.push(thread::Builder::new().name("bus".to_owned()).spawn(move || receiver.run())?);
+        threads.push(thread::Builder::new().name("bus-watch".to_owned()).spawn(move || watch.run())?);
+        // The first clients find the other nodes, unless Redis has just gone.
+        self.shared.wait_until_up(Instant::now() + START_PATIENCE);
+        Ok(())
+    }
+
+    fn stop(&self) {
+        *self.shared.stopping.lock() = true;
+        self.shared.changed.notify_all();
+        self.shared.wake();
+        for thread in self.threads.lock().drain(..) {
+            if thread.join().is_err() {
+                log::error!("a thread of the bus has panicked");
+            }
+        }
+    }
+
+    fn subscribe(&self, user: UserId, waiter: Option<&Arc<ClientLink>>) {
+        let mut tasks = self.shared.tasks.lock();
+        if tasks.connected {
+            let is_first = tasks.add(Task::Subscribe(user, waiter.cloned()));
+            drop(tasks);
+            if is_first {
+                self.shared.wake();
+            }
+        } else if let Some(waiter) = waiter {
+            // When Redis is back, everybody who is here by then is subscribed to.
+            drop(tasks);
+            waiter.post(Posted::Outcome(Outcome::Placed));
+        }
+    }
+
+    fn unsubscribe(&self, user: UserId) {
+        self.shared.add(Task::Unsubscribe(user));
+    }
+
+    fn confirm(&self, receipt: Receipt) {
+        self.shared.add(Task::Confirm(receipt));
+    }
+
+    fn publish(&self, envelopes: &[Envelope]) -> Vec<Published> {
+        let mut published = Vec::with_capacity(envelopes.len());
+        let mut rest = envelopes;
+        while !rest.is_empty() && self.shared.up.load(Ordering::Acquire) {
+            let (batch, later) = rest.split_at(batch_length(rest));
+            rest = later;
+            let mut pipeline = redis::pipe();
+            for envelope in batch {
+                let texts = envelope.deliveries.iter().map(|delivery| &*delivery.text);
+                let payload = envelope::envelope(&self.shared.node, envelope.sequence, texts);
+                pipeline.cmd("PUBLISH").arg(envelope::user_channel(envelope.to)).arg(payload);
+            }
+            match self.shared.run(|connection| pipeline.query::<Vec<u32>>(connection)) {
+                Ok(counts) => published.extend(counts.into_iter().map(|count| match count {
+                    0 => Published::ToNobody,
+                    _ => Published::Taken,
+                })),
+                Err(RedisFailure::NotSent(_)) => published.extend(batch.iter().map(|_| Published::ToNobody)),
+                Err(RedisFailure::InDoubt(_)) => published.extend(batch.iter().map(|_| Published::InDoubt)),
+            }
+        }
+        published.resize(envelopes.len(), Published::ToNobody);
+        published
+    }
+
+    fn publish_to_neighbours(
+        &self,
+        deliveries: Vec<Delivery>,
+        online: &dyn Fn(&[UserId]) -> Vec<UserId>,
+    ) -> Neighbours {
+        let nobody = |untaken| Neighbours { taken: Vec::new(), untaken };
+        if !self.shared.has_neighbours.load(Ordering::Acquire) || !self.shared.up.load(Ordering::Acquire) {
+            return nobody(deliveries);
+        }
+        let users: HashSet<UserId> = deliveries.iter().map(|delivery| delivery.to).collect();
+        let online = online(&users.into_iter().collect::<Vec<_>>());
+        // A user of a node of ours that has just died or lost its connection is not with a neighbour.
+        let Ok(there) = registry::unclaimed(&self.shared, &online) else { return nobody(deliveries) };
+        let (offered, mut untaken): (Vec<_>, Vec<_>) =
+            deliveries.into_iter().partition(|delivery| there.contains(&delivery.to));
+        if offered.is_empty() {
+            return nobody(untaken);
+        }
+        let mut pipeline = redis::pipe();
+        for delivery in &offered {
+            pipeline.cmd("PUBLISH").arg(envelope::reference_channel(delivery.to)).arg(&*delivery.text);
+        }
+        let counts = self.shared.run(|connection| pipeline.query::<Vec<u32>>(connection)).unwrap_or_default();
+        let counts = counts.into_iter().chain(std::iter::repeat(0));
+        let mut taken = Vec::new();
+        for (delivery, count) in offered.into_iter().zip(counts) {
+            if count > 0 { taken.push(delivery) } else { untaken.push(delivery) }
+        }
+        Neighbours { taken, untaken }
+    }
+
+    fn elsewhere(&self, users: &[UserId]) -> Result<Vec<UserId>, Unreachable> {
+        registry::subscribed(&self.shared, users).map_err(|_| Unreachable)
+    }
+
+    fn group_changed(&self, group: GroupId) {
+        // If it fails, the others look again before long.
+        let publish = |connection: &mut redis::Connection| {
+            redis::cmd("PUBLISH").arg(envelope::GROUPS).arg(group.0).query::<u32>(connection)
+        };
+        if self.shared.up.load(Ordering::Acquire) {
+            let _ = self.shared.run(publish);
+        }
+    }
+
+    fn is_ready(&self) -> bool {
+        self.shared.up.load(Ordering::Acquire) && self.probe_age().is_some_and(|age| age < receiver::PROBE_AGE_MAX)
+    }
+
+    fn probe_age(&self) -> Option<Duration> {
+        self.shared.probed.lock().map(|probed| probed.elapsed())
+    }
+}
+
+/// How many envelopes go in one pipeline: the answers come when all is received, so it must not take long.
+fn batch_length(envelopes: &[Envelope]) -> usize {
+    let (mut bytes, mut count) = (0, 0);
+    for envelope in envelopes {
+        bytes += envelope.deliveries.iter().map(|delivery| delivery.text.len()).sum::<usize>();
+        if count == PIPELINE_MAX || (count > 0 && bytes > PIPELINE_BYTES_MAX) {
+            break;
+        }
+        count += 1;
+    }
+    count
+}
+
+impl Shared {
+    /// Does something with a pooled connection. If that fails, nothing more is published until the probe has come back.
+    fn run<T>(&self, work: impl FnOnce(&mut redis::Connection) -> redis::RedisResult<T>) -> Result<T, RedisFailure> {
+        let result = self.pool.run(work);
+        if let Err(failure) = &result {
+            log::debug!("Redis: {failure}");
+            let is_refusal = matches!(failure, RedisFailure::InDoubt(error) if !error.is_io_error());
+            // All connections being in use says nothing about Redis.
+            if !is_refusal && !matches!(failure, RedisFailure::NotSent(_)) && self.up.swap(false, Ordering::AcqRel) {
+                self.add(Task::Check);
+            }
+        }
+        result
+    }
+
+    fn add(&self, task: Task) {
+        let is_first = self.tasks.lock().add(task);
+        if is_first {
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        if let Err(error) = self.waker.wake() {
+            log::error!("the bus cannot be woken: {error}");
+        }
+    }
+
+    fn is_stopping(&self) -> bool {
+        *self.stopping.lock()
+    }
+
+    fn wait_until_up(&self, by: Instant) {
+        let mut stopping = self.stopping.lock();
+        while !self.up.load(Ordering::Acquire) && !*stopping {
+            if self.changed.wait_until(&mut stopping, by).timed_out() {
+                return;
+            }
+        }
+    }
+
+    fn set_up(&self) {
+        let _stopping = self.stopping.lock();
+        self.up.store(true, Ordering::Release);
+        self.changed.notify_all();
+    }
+}
+
+impl Tasks {
+    /// True if there was nothing to do before.
+    fn add(&mut self, task: Task) -> bool {
+        self.list.push(task);
+        self.list.len() == 1
+    }
+}
+
+impl fmt::Display for RedisError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let RedisError { file, address, cause } = self;
+        write!(f, "{file}: Redis at {address}: {cause}; start it, or correct ip, port, username, password or tls there")
+    }
+}
+
+impl Error for RedisError {}
+
+const WAKER: Token = Token(0);
+/// How long a start waits for the first probe.
+const START_PATIENCE: Duration = Duration::from_secs(3);
+/// Commands, and bytes of text, that are sent before their answers are read.
+const PIPELINE_MAX: usize = 512;
+const PIPELINE_BYTES_MAX: usize = 1024 * 1024;

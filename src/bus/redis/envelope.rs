@@ -1,0 +1,153 @@
+//! What nodes write to each other, byte for byte.
+//!
+//! ```text
+//! channel                payload
+//! raybox:u:<user>        1 <node> <sequence>\n<frame>[\n<frame> …]   messages for a user, to be confirmed
+//! raybox:n:<node>        c <sequence> [<sequence> …]                 confirmations, to the node that sent the messages
+//! raybox:n:<node>        p <number>                                  a node's probe, to itself
+//! raybox:g               <group>                                     the members of a group have changed
+//! RayBox-user-<user>     <frame>                                     to and from nodes of the reference server
+//! ```
+//! A frame is JSON text without a raw newline. The `1` is the version: a node passes over what it does not know, and the
+//! sender then stores the message because nobody confirms it.
+
+use std::io::Write;
+use std::str::FromStr;
+
+use crate::protocol::{GroupId, UserId};
+
+/// What came through the bus.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Incoming<'b> {
+    /// Messages for a user, from another node of ours.
+    Envelope { to: UserId, sender: &'b str, sequence: u64, frames: &'b str },
+    /// A message for a user, from a reference node.
+    Bare { to: UserId, frame: &'b str },
+    /// These envelopes of ours are settled.
+    Confirmations(&'b str),
+    /// A probe of ours.
+    Probe(u64),
+    /// The members of this group are others now.
+    GroupChanged(GroupId),
+}
+
+impl<'b> Incoming<'b> {
+    /// Reads a message; `None` for what no node writes.
+    pub(super) fn parse(channel: &'b [u8], payload: &'b [u8]) -> Option<Incoming<'b>> {
+        let channel = str::from_utf8(channel).ok()?;
+        let payload = str::from_utf8(payload).ok()?;
+        if let Some(user) = channel.strip_prefix(USER) {
+            let (head, frames) = payload.split_once('\n')?;
+            let (sender, sequence) = head.strip_prefix("1 ")?.split_once(' ')?;
+            return Some(Incoming::Envelope { to: UserId(number(user)?), sender, sequence: number(sequence)?, frames });
+        }
+        if let Some(user) = channel.strip_prefix(REFERENCE_USER) {
+            return Some(Incoming::Bare { to: UserId(number(user)?), frame: payload });
+        }
+        if channel == GROUPS {
+            return number(payload).map(|group| Incoming::GroupChanged(GroupId(group)));
+        }
+        match payload.split_once(' ') {
+            Some(("c", sequences)) if channel.starts_with(NODE) => Some(Incoming::Confirmations(sequences)),
+            Some(("p", probe)) if channel.starts_with(NODE) => number(probe).map(Incoming::Probe),
+            _ => None,
+        }
+    }
+}
+
+/// The payload of an envelope with these frames.
+pub(super) fn envelope<'a>(sender: &str, sequence: u64, frames: impl Iterator<Item = &'a str>) -> Vec<u8> {
+    let mut payload = Vec::with_capacity(256);
+    let _ = write!(payload, "1 {sender} {sequence}");
+    for frame in frames {
+        payload.push(b'\n');
+        payload.extend_from_slice(frame.as_bytes());
+    }
+    payload
+}
+
+/// The payload that confirms these envelopes.
+pub(super) fn confirmations(sequences: &[u64]) -> Vec<u8> {
+    let mut payload = vec![b'c'];
+    for sequence in sequences {
+        let _ = write!(payload, " {sequence}");
+    }
+    payload
+}
+
+/// The payload of a probe.
+pub(super) fn probe(number: u64) -> Vec<u8> {
+    format!("p {number}").into_bytes()
+}
+
+/// The sequences that are confirmed.
+pub(super) fn sequences(text: &str) -> impl Iterator<Item = u64> {
+    text.split(' ').filter_map(|sequence| number(sequence))
+}
+
+pub(super) fn user_channel(user: UserId) -> String {
+    format!("{USER}{user}")
+}
+
+pub(super) fn reference_channel(user: UserId) -> String {
+    format!("{REFERENCE_USER}{user}")
+}
+
+pub(super) fn node_channel(node: &str) -> String {
+    format!("{NODE}{node}")
+}
+
+/// The user whose channel of ours this is.
+pub(super) fn user_of(channel: &[u8]) -> Option<UserId> {
+    str::from_utf8(channel).ok()?.strip_prefix(USER).and_then(number).map(UserId)
+}
+
+fn number<N: FromStr>(text: &str) -> Option<N> {
+    text.parse().ok()
+}
+
+pub(super) const GROUPS: &str = "raybox:g";
+const USER: &str = "raybox:u:";
+const NODE: &str = "raybox:n:";
+const REFERENCE_USER: &str = "RayBox-user-";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read() {
+        let payload = envelope("ab12", 7, ["{\"a\":1}", "{}"].into_iter());
+        assert_eq!(payload, b"1 ab12 7\n{\"a\":1}\n{}");
+        let (to, channel) = (UserId(3), user_channel(UserId(3)));
+        let expected = Incoming::Envelope { to, sender: "ab12", sequence: 7, frames: "{\"a\":1}\n{}" };
+        assert_eq!(Incoming::parse(channel.as_bytes(), &payload), Some(expected));
+        assert_eq!(user_of(channel.as_bytes()), Some(to));
+        let own = node_channel("ab12");
+        assert_eq!(Incoming::parse(own.as_bytes(), &probe(5)), Some(Incoming::Probe(5)));
+        let payload = confirmations(&[1, 20, 300]);
+        let Some(Incoming::Confirmations(text)) = Incoming::parse(own.as_bytes(), &payload) else { panic!() };
+        assert!(sequences(text).eq([1, 20, 300]));
+        assert_eq!(Incoming::parse(b"raybox:g", b"12"), Some(Incoming::GroupChanged(GroupId(12))));
+        let bare = Incoming::Bare { to: UserId(9), frame: "{}" };
+        assert_eq!(Incoming::parse(b"RayBox-user-9", b"{}"), Some(bare));
+    }
+
+    #[test]
+    fn what_nobody_writes_is_passed_over() {
+        for (channel, payload) in [
+            ("raybox:u:3", "2 ab 7\n{}"),
+            ("raybox:u:3", "1 ab x\n{}"),
+            ("raybox:u:3", "1 ab 7"),
+            ("raybox:u:x", "1 ab 7\n{}"),
+            ("RayBox-user-", "{}"),
+            ("raybox:n:ab", "z 1"),
+            ("raybox:n:ab", "p x"),
+            ("raybox:g", ""),
+            ("elsewhere", "c 1"),
+        ] {
+            assert_eq!(Incoming::parse(channel.as_bytes(), payload.as_bytes()), None, "{channel} {payload}");
+        }
+        assert_eq!(Incoming::parse(b"raybox:g", b"\xff"), None);
+    }
+}

@@ -1,0 +1,136 @@
+//! Questions to Redis about who is where. They block.
+//!
+//! Beside the subscriptions, which vanish with a node, each node keeps a set of its users, which stays: from it the others
+//! know whose `User.state` nobody will set to offline any more when it has died.
+//!
+//! ```text
+//! raybox:nodes        set of nodes
+//! raybox:on:<node>    set of the users of a node
+//! raybox:first        who looks after a cluster that has just been started
+//! raybox:heir:<node>  who looks after the users of a node that has died
+//! ```
+
+use std::collections::HashSet;
+
+use pool::RedisFailure;
+
+use super::{Shared, envelope};
+use crate::protocol::UserId;
+
+/// Which of these users any node of ours wants messages for.
+pub(super) fn subscribed(shared: &Shared, users: &[UserId]) -> Result<Vec<UserId>, RedisFailure> {
+    let mut subscribed = Vec::new();
+    for users in users.chunks(USERS_AT_ONCE) {
+        let channels: Vec<_> = users.iter().map(|user| envelope::user_channel(*user)).collect();
+        let counts = listeners(shared, &channels)?;
+        subscribed.extend(users.iter().zip(counts).filter(|(_, count)| *count > 0).map(|(user, _)| *user));
+    }
+    Ok(subscribed)
+}
+
+/// How many connections listen to each of these channels.
+fn listeners(shared: &Shared, channels: &[String]) -> Result<Vec<u32>, RedisFailure> {
+    if channels.is_empty() {
+        return Ok(Vec::new());
+    }
+    let ask = |connection: &mut redis::Connection| {
+        redis::cmd("PUBSUB").arg("NUMSUB").arg(channels).query::<Vec<(String, u32)>>(connection)
+    };
+    Ok(shared.run(ask)?.into_iter().map(|(_, count)| count).collect())
+}
+
+/// The users among these that no node of ours, living or dead, counts as its own.
+pub(super) fn unclaimed(shared: &Shared, users: &[UserId]) -> Result<HashSet<UserId>, RedisFailure> {
+    let mut unclaimed: HashSet<UserId> = users.iter().copied().collect();
+    if users.is_empty() {
+        return Ok(unclaimed);
+    }
+    for node in nodes(shared)? {
+        let mut pipeline = redis::pipe();
+        for user in users {
+            pipeline.cmd("SISMEMBER").arg(users_key(&node)).arg(user.0);
+        }
+        let claims = shared.run(|connection| pipeline.query::<Vec<bool>>(connection))?;
+        for (user, _) in users.iter().zip(claims).filter(|(_, claimed)| *claimed) {
+            unclaimed.remove(user);
+        }
+    }
+    Ok(unclaimed)
+}
+
+/// The nodes that have registered and not said goodbye.
+pub(super) fn nodes(shared: &Shared) -> Result<Vec<String>, RedisFailure> {
+    shared.run(|connection| redis::cmd("SMEMBERS").arg(NODES).query(connection))
+}
+
+/// Those among `nodes` that listen to nothing any more.
+pub(super) fn dead(shared: &Shared, nodes: Vec<String>) -> Result<Vec<String>, RedisFailure> {
+    let channels: Vec<_> = nodes.iter().map(|node| envelope::node_channel(node)).collect();
+    let counts = listeners(shared, &channels)?;
+    Ok(nodes.into_iter().zip(counts).filter(|(_, count)| *count == 0).map(|(node, _)| node).collect())
+}
+
+/// How many patterns others listen to: only nodes of the reference server do.
+pub(super) fn patterns(shared: &Shared) -> Result<u32, RedisFailure> {
+    shared.run(|connection| redis::cmd("PUBSUB").arg("NUMPAT").query(connection))
+}
+
+/// Whether no other node, of ours or of the reference server, is there, and none that starts just now claims the same.
+pub(super) fn is_first(shared: &Shared) -> Result<bool, RedisFailure> {
+    let registered = nodes(shared)?;
+    let count = registered.len();
+    if dead(shared, registered)?.len() < count || patterns(shared)? > 0 {
+        return Ok(false);
+    }
+    claim(shared, FIRST)
+}
+
+/// Whether this node, and no other, is to look after the users of a dead one.
+pub(super) fn inherits(shared: &Shared, node: &str) -> Result<bool, RedisFailure> {
+    claim(shared, &format!("raybox:heir:{node}"))
+}
+
+/// The users of a node, page by page.
+pub(super) fn users_of(shared: &Shared, node: &str, page: &mut dyn FnMut(Vec<UserId>)) -> Result<(), RedisFailure> {
+    let mut cursor = 0_u64;
+    loop {
+        let scan = |connection: &mut redis::Connection| {
+            let mut command = redis::cmd("SSCAN");
+            command.arg(users_key(node)).arg(cursor).arg("COUNT").arg(USERS_AT_ONCE);
+            command.query::<(u64, Vec<i32>)>(connection)
+        };
+        let (next, users) = shared.run(scan)?;
+        page(users.into_iter().map(UserId).collect());
+        if next == 0 {
+            return Ok(());
+        }
+        cursor = next;
+    }
+}
+
+/// Forgets a node.
+pub(super) fn forget(shared: &Shared, node: &str) -> Result<(), RedisFailure> {
+    let mut pipeline = redis::pipe();
+    pipeline.cmd("DEL").arg(users_key(node)).cmd("SREM").arg(NODES).arg(node);
+    shared.run(|connection| pipeline.query::<(u32, u32)>(connection)).map(drop)
+}
+
+fn claim(shared: &Shared, key: &str) -> Result<bool, RedisFailure> {
+    let set = |connection: &mut redis::Connection| {
+        let mut command = redis::cmd("SET");
+        command.arg(key).arg(&shared.node).arg("NX").arg("EX").arg(CLAIM_SECONDS);
+        command.query::<Option<String>>(connection)
+    };
+    shared.run(set).map(|answer| answer.is_some())
+}
+
+pub(super) fn users_key(node: &str) -> String {
+    format!("raybox:on:{node}")
+}
+
+pub(super) const NODES: &str = "raybox:nodes";
+const FIRST: &str = "raybox:first";
+/// Longer than it takes to register, or to read the users of a node.
+const CLAIM_SECONDS: u32 = 10;
+/// Users in one command.
+pub(super) const USERS_AT_ONCE: usize = 500;

@@ -1,0 +1,373 @@
+//! [`Wire`]: one connection to Redis that never blocks.
+//!
+//! The bus reads what is pushed to it and writes what needs no answer, both from one thread that must not wait for
+//! either; a client library's connection would block in one of the two. Commands are packed by the library, what comes
+//! back is read here: the few kinds of RESP2 reply that such commands have.
+//!
+//! ```text
+//! *3\r\n $7\r\nmessage\r\n $10\r\nraybox:u:7\r\n $5\r\nhello\r\n      a push
+//! *3\r\n $9\r\nsubscribe\r\n $10\r\nraybox:u:7\r\n :1\r\n             the answer to SUBSCRIBE, one for each channel
+//! :1\r\n    +OK\r\n    -ERR …\r\n    $-1\r\n                          other answers
+//! ```
+//! <https://redis.io/docs/latest/develop/reference/protocol-spec/>
+
+use std::fmt;
+use std::io::{self, ErrorKind, Read, Write};
+
+use memchr::memchr;
+
+/// What Redis sends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Reply<'b> {
+    /// Somebody published this.
+    Message { channel: &'b [u8], payload: &'b [u8] },
+    /// From now on messages of this channel come.
+    Subscribed(&'b [u8]),
+    /// They come no longer.
+    Unsubscribed(&'b [u8]),
+    /// A number, a text, or nothing: an answer that nobody waits for.
+    Done,
+    /// A command was refused.
+    Error(&'b [u8]),
+}
+
+/// Bytes that no Redis sends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Malformed;
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("what answers is not Redis")
+    }
+}
+
+/// A connection, what was received and not yet looked at, and what could not be written yet.
+pub(super) struct Wire<S> {
+    stream: S,
+    input: Vec<u8>,
+    /// Where in `input` the next reply begins.
+    looked_at: usize,
+    output: Vec<u8>,
+    written: usize,
+}
+
+impl<S: Read + Write> Wire<S> {
+    pub(super) fn new(stream: S) -> Wire<S> {
+        Wire { stream, input: Vec::new(), looked_at: 0, output: Vec::new(), written: 0 }
+    }
+
+    pub(super) fn stream_mut(&mut self) -> &mut S {
+        &mut self.stream
+    }
+
+    /// The connection, when nothing is on its way.
+    pub(super) fn into_stream(self) -> S {
+        self.stream
+    }
+
+    /// Bytes that the socket has not taken yet.
+    pub(super) fn pending_bytes(&self) -> usize {
+        self.output.len() - self.written
+    }
+
+    /// Adds a packed command to what [`Wire::flush`] writes.
+    pub(super) fn push(&mut self, packed: &[u8]) {
+        self.output.extend_from_slice(packed);
+    }
+
+    /// Writes what the socket takes.
+    ///
+    /// # Errors
+    /// When the connection is broken.
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        while self.written < self.output.len() {
+            match self.stream.write(&self.output[self.written..]) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(count) => self.written += count,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.output.clear();
+        self.output.shrink_to(BUFFER_KEPT);
+        self.written = 0;
+        // A TLS session may hold back what the socket did not take.
+        match self.stream.flush() {
+            Err(error) if error.kind() != ErrorKind::WouldBlock => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Reads what has come, up to a budget; false when nothing more was there.
+    ///
+    /// # Errors
+    /// When the connection is broken or was closed.
+    pub(super) fn fill(&mut self) -> io::Result<bool> {
+        let before = self.input.len() - self.looked_at;
+        while self.input.len() - self.looked_at < before + READ_BUDGET {
+            if !self.fill_once()? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Reads once; false when nothing was there.
+    ///
+    /// # Errors
+    /// As for [`Wire::fill`].
+    pub(super) fn fill_once(&mut self) -> io::Result<bool> {
+        self.input.drain(..self.looked_at);
+        self.looked_at = 0;
+        self.input.shrink_to(BUFFER_KEPT);
+        let end = self.input.len();
+        self.input.resize(end + READ_BYTES, 0);
+        let result = self.stream.read(&mut self.input[end..]);
+        self.input.truncate(end + *result.as_ref().unwrap_or(&0));
+        match result {
+            Ok(0) => Err(ErrorKind::UnexpectedEof.into()),
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
+            Err(error) if error.kind() == ErrorKind::Interrupted => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The next whole reply among what was read.
+    ///
+    /// # Errors
+    /// [`Malformed`]; the connection is of no use any more.
+    pub(super) fn next(&mut self) -> Result<Option<Reply<'_>>, Malformed> {
+        let Some((reply, length)) = parse(&self.input[self.looked_at..])? else { return Ok(None) };
+        self.looked_at += length;
+        Ok(Some(reply))
+    }
+}
+
+impl<S> fmt::Debug for Wire<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wire").field("received", &self.input.len()).field("to_write", &self.output.len()).finish()
+    }
+}
+
+/// One reply from the front of `bytes`, and how long it is; `None` when it is not whole yet.
+fn parse(bytes: &[u8]) -> Result<Option<(Reply<'_>, usize)>, Malformed> {
+    let mut rest = Cursor { bytes, at: 0 };
+    let reply = match rest.element()? {
+        None => return Ok(None),
+        Some(Element::Array(3)) => {
+            let (Some(kind), Some(channel), Some(last)) = (rest.element()?, rest.element()?, rest.element()?) else {
+                return Ok(None);
+            };
+            match (kind, channel, last) {
+                (Element::Bytes(b"message"), Element::Bytes(channel), Element::Bytes(payload)) => {
+                    Reply::Message { channel, payload }
+                }
+                (Element::Bytes(b"subscribe"), Element::Bytes(channel), Element::Number) => Reply::Subscribed(channel),
+                (Element::Bytes(b"unsubscribe"), Element::Bytes(channel), Element::Number) => {
+                    Reply::Unsubscribed(channel)
+                }
+                _ => return Err(Malformed),
+            }
+        }
+        Some(Element::Array(_)) => return Err(Malformed),
+        Some(Element::Error(text)) => Reply::Error(text),
+        Some(Element::Bytes(_) | Element::Number | Element::Nil) => Reply::Done,
+    };
+    Ok(Some((reply, rest.at)))
+}
+
+enum Element<'b> {
+    Bytes(&'b [u8]),
+    Error(&'b [u8]),
+    Number,
+    Nil,
+    Array(usize),
+}
+
+struct Cursor<'b> {
+    bytes: &'b [u8],
+    at: usize,
+}
+
+impl<'b> Cursor<'b> {
+    /// One element; of an array only its head. `None` when it is not whole.
+    fn element(&mut self) -> Result<Option<Element<'b>>, Malformed> {
+        let Some(line) = self.line()? else { return Ok(None) };
+        let Some((&kind, text)) = line.split_first() else { return Err(Malformed) };
+        Ok(match kind {
+            b'+' => Some(Element::Bytes(text)),
+            b'-' => Some(Element::Error(text)),
+            b':' => Some(Element::Number),
+            b'$' | b'*' if text == b"-1" => Some(Element::Nil),
+            b'$' => self.bulk(length(text)?)?.map(Element::Bytes),
+            b'*' => Some(Element::Array(length(text)?)),
+            _ => return Err(Malformed),
+        })
+    }
+
+    fn line(&mut self) -> Result<Option<&'b [u8]>, Malformed> {
+        let rest = &self.bytes[self.at..];
+        match memchr(b'\n', rest) {
+            Some(end) if end > 0 && rest[end - 1] == b'\r' => {
+                self.at += end + 1;
+                Ok(Some(&rest[..end - 1]))
+            }
+            None if rest.len() < LINE_BYTES_MAX => Ok(None),
+            Some(_) | None => Err(Malformed),
+        }
+    }
+
+    fn bulk(&mut self, length: usize) -> Result<Option<&'b [u8]>, Malformed> {
+        let rest = &self.bytes[self.at..];
+        if rest.len() < length + 2 {
+            return Ok(None);
+        }
+        if &rest[length..length + 2] != b"\r\n" {
+            return Err(Malformed);
+        }
+        self.at += length + 2;
+        Ok(Some(&rest[..length]))
+    }
+}
+
+fn length(digits: &[u8]) -> Result<usize, Malformed> {
+    let length = str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()).ok_or(Malformed)?;
+    if length <= BULK_BYTES_MAX { Ok(length) } else { Err(Malformed) }
+}
+
+/// What is read before anything is looked at, and how much at a time.
+const READ_BUDGET: usize = 256 * 1024;
+const READ_BYTES: usize = 64 * 1024;
+/// Memory that an idle connection keeps.
+const BUFFER_KEPT: usize = 64 * 1024;
+/// Redis sends no longer line than an error message, and no longer text than 512 MB (`proto-max-bulk-len`).
+const LINE_BYTES_MAX: usize = 64 * 1024;
+const BULK_BYTES_MAX: usize = 512 * 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Gives what it holds piece by piece, and takes one byte less than it is offered.
+    #[derive(Default)]
+    struct Pieces {
+        input: VecDeque<Vec<u8>>,
+        output: Vec<u8>,
+        blocks: bool,
+    }
+
+    impl Read for Pieces {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let Some(piece) = self.input.pop_front() else { return Err(ErrorKind::WouldBlock.into()) };
+            buffer[..piece.len()].copy_from_slice(&piece);
+            Ok(piece.len())
+        }
+    }
+
+    impl Write for Pieces {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.blocks = !self.blocks;
+            if self.blocks {
+                return Err(ErrorKind::WouldBlock.into());
+            }
+            let count = bytes.len().div_ceil(2);
+            self.output.extend_from_slice(&bytes[..count]);
+            Ok(count)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    const ALL: &[u8] = b"*3\r\n$9\r\nsubscribe\r\n$3\r\na:7\r\n:1\r\n*3\r\n$7\r\nmessage\r\n$3\r\na:7\r\n$6\r\nx\r\n*y\n\r\n\
+        *3\r\n$11\r\nunsubscribe\r\n$1\r\na\r\n:0\r\n:12\r\n+OK\r\n-ERR no\r\n$-1\r\n*3\r\n$7\r\nmessage\r\n$1\r\nb\r\n$0\r\n\r\n";
+
+    fn replies(wire: &mut Wire<Pieces>) -> Vec<String> {
+        let mut seen = Vec::new();
+        while let Some(reply) = wire.next().expect("well formed") {
+            seen.push(format!("{reply:?}"));
+        }
+        seen
+    }
+
+    #[test]
+    fn replies_are_read_as_they_are_meant() {
+        let (mut rest, mut seen) = (ALL, Vec::new());
+        while let Some((reply, length)) = parse(rest).expect("well formed") {
+            seen.push(reply);
+            rest = &rest[length..];
+        }
+        assert_eq!(rest, b"");
+        let expected = [
+            Reply::Subscribed(b"a:7"),
+            Reply::Message { channel: b"a:7", payload: b"x\r\n*y\n" },
+            Reply::Unsubscribed(b"a"),
+            Reply::Done,
+            Reply::Done,
+            Reply::Error(b"ERR no"),
+            Reply::Done,
+            Reply::Message { channel: b"b", payload: b"" },
+        ];
+        assert_eq!(seen, expected);
+    }
+
+    #[test]
+    fn what_no_redis_sends_is_refused() {
+        for bytes in [
+            &b"hello\r\n"[..],
+            b"\r\n",
+            b"+OK\n",
+            b"$x\r\n",
+            b"$-2\r\n",
+            b"$3\r\nabcd\r\n",
+            b"*2\r\n",
+            b"*3\r\n:1\r\n:2\r\n:3\r\n",
+            b"$99999999999999999999\r\n",
+        ] {
+            assert_eq!(parse(bytes), Err(Malformed), "{}", bytes.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn what_the_socket_does_not_take_is_written_later() {
+        let mut wire = Wire::new(Pieces::default());
+        wire.push(b"PUBLISH");
+        wire.push(b" x");
+        let mut rounds = 0;
+        while wire.pending_bytes() > 0 {
+            wire.flush().expect("not broken");
+            rounds += 1;
+            assert!(rounds < 20);
+        }
+        assert_eq!(wire.stream.output, b"PUBLISH x");
+    }
+
+    proptest! {
+        #[test]
+        fn any_cut_gives_the_same(cuts in prop::collection::vec(0..ALL.len(), 0..12)) {
+            let mut whole = Wire::new(Pieces { input: [ALL.to_vec()].into(), ..Pieces::default() });
+            whole.fill().expect("not broken");
+            let expected = replies(&mut whole);
+            prop_assert_eq!(expected.len(), 8);
+            let mut cuts = cuts;
+            cuts.extend([0, ALL.len()]);
+            cuts.sort_unstable();
+            cuts.dedup();
+            let mut wire = Wire::new(Pieces::default());
+            let mut seen = Vec::new();
+            for piece in cuts.windows(2) {
+                wire.stream.input.push_back(ALL[piece[0]..piece[1]].to_vec());
+                prop_assert!(!wire.fill().expect("not broken"));
+                seen.extend(replies(&mut wire));
+            }
+            prop_assert_eq!(seen, expected);
+        }
+    }
+}

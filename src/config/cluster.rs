@@ -1,0 +1,515 @@
+//! `mysql.cnf` and `redis.cnf`: how to reach what the nodes of a cluster share.
+//!
+//! The files are the reference server's, with keys added, and serve both servers during a rolling replacement. So a key
+//! that is only unknown is passed over with a note in the log, as the reference passes over it; one that looks like a
+//! slip of the finger is refused, because the setting that was meant would silently have its default.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::{Config, ConfigError, Place, keys, nearest, settings_in};
+
+/// How to reach the database.
+#[derive(Clone, Debug)]
+pub struct MysqlSettings {
+    /// The file these settings are from, as it was named.
+    pub file: PathBuf,
+    /// An address or a host name.
+    pub host: String,
+    /// The TCP port.
+    pub port: u16,
+    /// Who logs in.
+    pub username: String,
+    /// The user's password, perhaps empty.
+    pub password: Secret,
+    /// The database that holds the tables.
+    pub database: String,
+    /// Connections opened at start, and kept.
+    pub initial_size: u32,
+    /// The most connections.
+    pub max_size: u32,
+    /// How long a connection beyond the initial ones may be idle before it is closed.
+    pub idle_timeout: Duration,
+    /// How long a call may wait for a free connection.
+    pub wait_timeout: Duration,
+    /// How long connecting may take.
+    pub connect_timeout: Duration,
+    /// How long an answer may take.
+    pub read_timeout: Duration,
+    /// How long the system may take to accept what is sent.
+    pub write_timeout: Duration,
+    /// Whether connections are encrypted.
+    pub tls: Tls,
+    /// Certificates in PEM format that vouch for the database's own; without it, those of public authorities.
+    pub ca: Option<PathBuf>,
+}
+
+/// How to reach Redis.
+#[derive(Clone, Debug)]
+pub struct RedisSettings {
+    /// The file these settings are from, as it was named.
+    pub file: PathBuf,
+    /// An address or a host name.
+    pub host: String,
+    /// The TCP port.
+    pub port: u16,
+    /// Who logs in; without it, the default user.
+    pub username: Option<String>,
+    /// The password; without it, nobody logs in.
+    pub password: Option<Secret>,
+    /// The number of the database. Channels do not belong to any.
+    pub db: i64,
+    /// Whether connections are encrypted, and Redis's certificate checked.
+    pub tls: bool,
+    /// Certificates in PEM format that vouch for Redis's own; without it, those of public authorities.
+    pub tls_ca: Option<PathBuf>,
+    /// The most connections for commands.
+    pub size: u32,
+    /// How long a connection may be idle before it is closed.
+    pub idle_timeout: Duration,
+    /// How long a call may wait for a free connection.
+    pub wait_timeout: Duration,
+}
+
+/// Whether connections to the database are encrypted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Tls {
+    /// They are not.
+    Off,
+    /// They are, whoever the other end is.
+    On,
+    /// They are, and the database's certificate must be signed by a known authority and be for its host.
+    Verify,
+}
+
+/// Where the settings of the database or of Redis are.
+#[derive(Clone, PartialEq, Eq)]
+pub enum SettingsFile {
+    /// In the file of the usual name in the working directory, if it is there.
+    Auto,
+    /// In this file.
+    Named(PathBuf),
+}
+
+/// A text that is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Hides a text.
+    pub fn new(text: &str) -> Secret {
+        Secret(text.to_owned())
+    }
+
+    /// The text, for whom it is meant.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl fmt::Debug for SettingsFile {
+    /// One line, even where others are spread over many.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SettingsFile::Auto => f.write_str("auto"),
+            SettingsFile::Named(file) => write!(f, "{file:?}"),
+        }
+    }
+}
+
+/// Reads the files that `config` names.
+pub(super) fn read(config: &mut Config, working_dir: &Path) -> Result<(), ConfigError> {
+    if let Some((file, text)) = text_of(&config.mysql_file, "mysql.cnf", working_dir)? {
+        let values = Values::read(&file, &text, &MYSQL_KEYS, working_dir, &mut config.notes)?;
+        config.mysql = Some(mysql_settings(&values, &mut config.notes)?);
+    }
+    if let Some((file, text)) = text_of(&config.redis_file, "redis.cnf", working_dir)? {
+        let values = Values::read(&file, &text, &REDIS_KEYS, working_dir, &mut config.notes)?;
+        let redis = redis_settings(&values)?;
+        if config.mysql.is_none() {
+            return Err(ConfigError::RedisAlone(redis.file));
+        }
+        config.redis = Some(redis);
+    }
+    Ok(())
+}
+
+/// The file and its text, `None` when it need not be there and is not.
+fn text_of(file: &SettingsFile, usual: &str, working_dir: &Path) -> Result<Option<(PathBuf, String)>, ConfigError> {
+    let path = match file {
+        SettingsFile::Named(path) => path.clone(),
+        // Not `exists`, which would pass over a link whose target is missing.
+        SettingsFile::Auto if working_dir.join(usual).symlink_metadata().is_err() => return Ok(None),
+        SettingsFile::Auto => PathBuf::from(usual),
+    };
+    match fs::read_to_string(working_dir.join(&path)) {
+        Ok(text) => Ok(Some((path, text))),
+        Err(cause) => Err(ConfigError::UnreadableFile { path, cause }),
+    }
+}
+
+fn mysql_settings(values: &Values<'_>, notes: &mut Vec<String>) -> Result<MysqlSettings, ConfigError> {
+    check_charset(values, notes)?;
+    let max_size = values.count("maxSize", 1024, 1, 100_000)?;
+    Ok(MysqlSettings {
+        file: values.file.to_owned(),
+        host: values.host()?,
+        port: values.port("3306")?,
+        username: values.required("username", "chat")?.to_owned(),
+        password: Secret::new(values.required("password", "...")?),
+        database: values.not_empty("dbname", "chat")?.to_owned(),
+        initial_size: values.count("initSize", 10.min(max_size), 1, max_size)?,
+        max_size,
+        idle_timeout: Duration::from_secs(values.count("maxIdleTime", 60, 1, DAY_SECONDS)?.into()),
+        wait_timeout: values.millis("connectionTimeout", 100)?,
+        connect_timeout: values.millis("connectTimeout", 2000)?,
+        read_timeout: values.millis("readTimeout", 5000)?,
+        write_timeout: values.millis("writeTimeout", 5000)?,
+        tls: values.one_of("ssl", &TLS)?.unwrap_or(Tls::Off),
+        ca: values.readable("ssl_ca")?,
+    })
+}
+
+/// The connection speaks utf8mb4, which holds any text a client may send. What MySQL calls utf8 is the part of it that
+/// the reference server then used.
+fn check_charset(values: &Values<'_>, notes: &mut Vec<String>) -> Result<(), ConfigError> {
+    let charset = values.required("charset", "utf8mb4")?;
+    match charset.to_ascii_lowercase().as_str() {
+        "utf8mb4" => Ok(()),
+        "utf8" | "utf8mb3" => {
+            notes.push(format!("{}: charset={charset} is taken for utf8mb4", values.file.display()));
+            Ok(())
+        }
+        _ => Err(values.bad("charset", charset, "utf8mb4".to_owned())),
+    }
+}
+
+fn redis_settings(values: &Values<'_>) -> Result<RedisSettings, ConfigError> {
+    let given = |key| values.optional(key).filter(|value| !value.is_empty());
+    Ok(RedisSettings {
+        file: values.file.to_owned(),
+        host: values.host()?,
+        port: values.port("6379")?,
+        username: given("username").map(str::to_owned),
+        password: given("password").map(Secret::new),
+        db: values.count("db", 0, 0, i32::MAX.unsigned_abs())?.into(),
+        tls: values.one_of("tls", &SWITCH)?.unwrap_or(false),
+        tls_ca: values.readable("tls_ca")?,
+        size: values.count("size", 2, 1, 10_000)?,
+        idle_timeout: values.millis("connection_idle_time", 30_000)?,
+        wait_timeout: values.millis("wait_timeout", 100)?,
+    })
+}
+
+/// What one of the files sets.
+struct Values<'a> {
+    file: &'a Path,
+    working_dir: &'a Path,
+    /// Key, line, value.
+    settings: Vec<(&'static str, usize, &'a str)>,
+}
+
+impl<'a> Values<'a> {
+    fn read(
+        file: &'a Path,
+        text: &'a str,
+        keys: &[&'static str],
+        working_dir: &'a Path,
+        notes: &mut Vec<String>,
+    ) -> Result<Values<'a>, ConfigError> {
+        let mut settings = Vec::new();
+        for setting in settings_in(file, text)? {
+            let place = Place::Line(file.to_owned(), setting.line);
+            match keys.iter().find(|key| **key == setting.name) {
+                Some(key) => settings.push((*key, setting.line, setting.value)),
+                None => match nearest(setting.name, keys.iter().map(|key| (*key).to_owned())) {
+                    None => notes.push(format!("{place} {} is unknown and not used", setting.name.escape_debug())),
+                    similar => {
+                        return Err(ConfigError::UnknownName { place, name: setting.name.to_owned(), similar });
+                    }
+                },
+            }
+        }
+        Ok(Values { file, working_dir, settings })
+    }
+
+    fn optional(&self, key: &str) -> Option<&'a str> {
+        self.settings.iter().find(|(name, ..)| *name == key).map(|&(_, _, value)| value)
+    }
+
+    fn required(&self, key: &'static str, example: &'static str) -> Result<&'a str, ConfigError> {
+        let missing = || ConfigError::MissingKey { file: self.file.to_owned(), name: key, example };
+        self.optional(key).ok_or_else(missing)
+    }
+
+    fn not_empty(&self, key: &'static str, example: &'static str) -> Result<&'a str, ConfigError> {
+        match self.required(key, example)? {
+            "" => Err(self.bad(key, "", format!("a value such as {example}"))),
+            value => Ok(value),
+        }
+    }
+
+    fn host(&self) -> Result<String, ConfigError> {
+        let host = self.not_empty("ip", "127.0.0.1")?;
+        if host.contains(|c: char| c.is_whitespace() || c == '/') {
+            return Err(self.bad("ip", host, "an address such as 127.0.0.1 or a host name".to_owned()));
+        }
+        Ok(host.to_owned())
+    }
+
+    fn port(&self, example: &'static str) -> Result<u16, ConfigError> {
+        let text = self.required("port", example)?;
+        let port = keys::count(text, 1, u16::MAX.into()).and_then(|port| u16::try_from(port).ok());
+        port.ok_or_else(|| self.bad("port", text, "1 to 65535".to_owned()))
+    }
+
+    fn count(&self, key: &'static str, default: u32, min: u32, max: u32) -> Result<u32, ConfigError> {
+        let Some(text) = self.optional(key) else { return Ok(default) };
+        let allowed = || match key {
+            "initSize" => format!("{min} to maxSize, which is {max}"),
+            _ => format!("{min} to {max}"),
+        };
+        keys::count(text, min, max).ok_or_else(|| self.bad(key, text, allowed()))
+    }
+
+    fn millis(&self, key: &'static str, default: u32) -> Result<Duration, ConfigError> {
+        self.count(key, default, 1, DAY_SECONDS * 1000).map(|millis| Duration::from_millis(millis.into()))
+    }
+
+    fn one_of<T: Copy>(&self, key: &'static str, choices: &[(&str, T)]) -> Result<Option<T>, ConfigError> {
+        let Some(text) = self.optional(key) else { return Ok(None) };
+        keys::one_of(choices, text).map(Some).ok_or_else(|| self.bad(key, text, keys::names(choices)))
+    }
+
+    /// A file that is there now: better to hear of a slip here than from TLS.
+    fn readable(&self, key: &'static str) -> Result<Option<PathBuf>, ConfigError> {
+        let Some(text) = self.optional(key) else { return Ok(None) };
+        let path = keys::path(text).ok_or_else(|| self.bad(key, text, "a path".to_owned()))?;
+        let path = self.working_dir.join(path);
+        match File::open(&path) {
+            Ok(_) => Ok(Some(path)),
+            Err(cause) => Err(ConfigError::UnreadableNamed { place: self.place(key), name: key, path, cause }),
+        }
+    }
+
+    fn bad(&self, key: &'static str, value: &str, allowed: String) -> ConfigError {
+        // A password is never refused, so no secret is shown here.
+        ConfigError::BadValue { place: self.place(key), name: key.to_owned(), value: value.to_owned(), allowed }
+    }
+
+    fn place(&self, key: &str) -> Place {
+        let line = self.settings.iter().find(|(name, ..)| *name == key).map_or(0, |&(_, line, _)| line);
+        Place::Line(self.file.to_owned(), line)
+    }
+}
+
+const MYSQL_KEYS: [&str; 15] = [
+    "ip",
+    "port",
+    "username",
+    "password",
+    "dbname",
+    "charset",
+    "initSize",
+    "maxSize",
+    "maxIdleTime",
+    "connectionTimeout",
+    "connectTimeout",
+    "readTimeout",
+    "writeTimeout",
+    "ssl",
+    "ssl_ca",
+];
+
+const REDIS_KEYS: [&str; 10] =
+    ["ip", "port", "username", "password", "db", "tls", "tls_ca", "size", "connection_idle_time", "wait_timeout"];
+
+const TLS: [(&str, Tls); 3] = [("off", Tls::Off), ("on", Tls::On), ("verify", Tls::Verify)];
+
+const SWITCH: [(&str, bool); 2] = [("off", false), ("on", true)];
+
+const DAY_SECONDS: u32 = 24 * 60 * 60;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::env;
+    use std::process;
+
+    use crate::config::Invocation;
+
+    /// A folder with these files, gone when the test is over.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn with(name: &str, files: &[(&str, &str)]) -> Folder {
+            let path = env::temp_dir().join(format!("raybox-cluster-{}-{name}", process::id()));
+            fs::create_dir_all(&path).unwrap();
+            for (file, text) in files {
+                fs::write(path.join(file), text).unwrap();
+            }
+            Folder(path)
+        }
+
+        fn load(&self, args: &str, env: &[(&str, &str)]) -> Result<Config, String> {
+            let args = ["server", "::1", "1"].into_iter().chain(args.split_whitespace()).map(Into::into);
+            let env = env.iter().map(|&(name, value)| (name.into(), value.into()));
+            match Config::load(args, env, &self.0) {
+                Ok(Invocation::Run(config)) => Ok(*config),
+                Ok(Invocation::Print(text)) => panic!("expected settings: {text}"),
+                Err(error) => Err(error.to_string()),
+            }
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    const MYSQL: &str = "# old\nip = 127.0.0.1\nport=3306\nusername=root\npassword=12#34=56 # secret\ndbname=chat\n\
+                         charset=utf8mb4\n";
+    const REDIS: &str = "ip=redis\nport=6379\n";
+
+    #[test]
+    fn the_reference_servers_files_are_read() {
+        let more = "initSize=3\nmaxSize=7\nmaxIdleTime=5\nconnectionTimeout=250\n";
+        let redis = "size=3\nconnection_idle_time=1000\nwait_timeout=50\n";
+        let (mysql, redis) = (format!("{MYSQL}{more}"), format!("{REDIS}{redis}"));
+        let folder = Folder::with("reference", &[("mysql.cnf", &mysql), ("redis.cnf", &redis)]);
+        let config = folder.load("", &[]).unwrap();
+        let mysql = config.mysql.unwrap();
+        assert_eq!((mysql.file.to_str(), mysql.host.as_str(), mysql.port), (Some("mysql.cnf"), "127.0.0.1", 3306));
+        assert_eq!((mysql.username.as_str(), mysql.password.expose()), ("root", "12#34=56"));
+        assert_eq!((mysql.database.as_str(), mysql.initial_size, mysql.max_size), ("chat", 3, 7));
+        assert_eq!((mysql.idle_timeout, mysql.wait_timeout), (Duration::from_secs(5), Duration::from_millis(250)));
+        let redis = config.redis.unwrap();
+        assert_eq!((redis.host.as_str(), redis.port, redis.size), ("redis", 6379, 3));
+        assert_eq!((redis.idle_timeout, redis.wait_timeout), (Duration::from_secs(1), Duration::from_millis(50)));
+        assert_eq!(config.notes, [""; 0]);
+    }
+
+    #[test]
+    fn what_is_not_set_has_its_default() {
+        let folder = Folder::with("defaults", &[("mysql.cnf", MYSQL), ("redis.cnf", REDIS)]);
+        let config = folder.load("", &[]).unwrap();
+        let mysql = config.mysql.unwrap();
+        assert_eq!((mysql.initial_size, mysql.max_size, mysql.tls, mysql.ca), (10, 1024, Tls::Off, None));
+        assert_eq!((mysql.idle_timeout, mysql.wait_timeout), (Duration::from_secs(60), Duration::from_millis(100)));
+        let five = Duration::from_secs(5);
+        assert_eq!((mysql.read_timeout, mysql.write_timeout, mysql.connect_timeout.as_millis()), (five, five, 2000));
+        let redis = config.redis.unwrap();
+        assert_eq!((redis.username, redis.password, redis.db, redis.tls, redis.tls_ca), (None, None, 0, false, None));
+        assert_eq!((redis.size, redis.idle_timeout.as_millis(), redis.wait_timeout.as_millis()), (2, 30_000, 100));
+        // The usual ten do not make a file wrong that allows fewer.
+        let folder = Folder::with("few", &[("mysql.cnf", &format!("{MYSQL}maxSize=4"))]);
+        assert_eq!(folder.load("", &[]).unwrap().mysql.unwrap().initial_size, 4);
+    }
+
+    #[test]
+    fn no_secret_is_shown() {
+        let redis = format!("{REDIS}password=123456");
+        let folder = Folder::with("secret", &[("mysql.cnf", MYSQL), ("redis.cnf", &redis)]);
+        let shown = format!("{:?}", folder.load("", &[]).unwrap());
+        assert!(shown.contains("***") && !shown.contains("12#34") && !shown.contains("123456"), "{shown}");
+    }
+
+    #[test]
+    fn a_named_file_goes_before_the_usual_one_and_must_exist() {
+        let other = MYSQL.replace("chat", "other");
+        let folder = Folder::with("named", &[("mysql.cnf", MYSQL), ("my.cnf", &other), ("server.cnf", "mysql=my.cnf")]);
+        assert_eq!(folder.load("", &[]).unwrap().mysql.unwrap().database, "other");
+        let by_variable = folder.load("", &[("RAYBOX_MYSQL", "mysql.cnf")]).unwrap();
+        assert_eq!(by_variable.mysql.unwrap().database, "chat");
+        assert_eq!(folder.load("--mysql auto", &[]).unwrap().mysql.unwrap().database, "chat");
+        let text = folder.load("--mysql none.cnf", &[]).unwrap_err();
+        assert!(text.starts_with("cannot read the settings file none.cnf: "), "{text}");
+        let folder = Folder::with("neither", &[]);
+        let config = folder.load("", &[]).unwrap();
+        assert!(config.mysql.is_none() && config.redis.is_none());
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_line() {
+        for (lines, expected) in [
+            ("maxsize=5", "mysql.cnf, line 8: key maxsize is unknown, did you mean maxSize?"),
+            ("maxSize=0", "mysql.cnf, line 8: key maxSize: \"0\" is not allowed, use 1 to 100000"),
+            (
+                "initSize=2000",
+                "mysql.cnf, line 8: key initSize: \"2000\" is not allowed, use 1 to maxSize, which is 1024",
+            ),
+            ("readTimeout=5s", "mysql.cnf, line 8: key readTimeout: \"5s\" is not allowed, use 1 to 86400000"),
+            ("ssl=yes", "mysql.cnf, line 8: key ssl: \"yes\" is not allowed, use off, on or verify"),
+            ("port=1", "mysql.cnf, line 8: key port stands in line 3 already, remove one of them"),
+            ("ssl_ca=", "mysql.cnf, line 8: key ssl_ca: \"\" is not allowed, use a path"),
+        ] {
+            let folder = Folder::with("wrong", &[("mysql.cnf", &format!("{MYSQL}{lines}"))]);
+            assert_eq!(folder.load("", &[]).unwrap_err(), expected);
+        }
+        for (from, to, expected) in [
+            ("utf8mb4", "latin1", "mysql.cnf, line 7: key charset: \"latin1\" is not allowed, use utf8mb4"),
+            ("3306", "65536", "mysql.cnf, line 3: key port: \"65536\" is not allowed, use 1 to 65535"),
+            ("dbname=chat", "dbname=", "mysql.cnf, line 6: key dbname: \"\" is not allowed, use a value such as chat"),
+        ] {
+            let folder = Folder::with("bad", &[("mysql.cnf", &MYSQL.replace(from, to))]);
+            assert_eq!(folder.load("", &[]).unwrap_err(), expected);
+        }
+    }
+
+    #[test]
+    fn every_needed_key_is_missed() {
+        for key in ["ip", "port", "username", "password", "dbname", "charset"] {
+            let without: Vec<&str> = MYSQL.lines().filter(|line| !line.starts_with(key)).collect();
+            let folder = Folder::with("missing", &[("mysql.cnf", &without.join("\n"))]);
+            let text = folder.load("", &[]).unwrap_err();
+            assert!(text.starts_with(&format!("mysql.cnf lacks the key {key}; add a line such as {key}=")), "{text}");
+        }
+        for key in ["ip", "port"] {
+            let without: Vec<&str> = REDIS.lines().filter(|line| !line.starts_with(key)).collect();
+            let folder = Folder::with("missing-2", &[("mysql.cnf", MYSQL), ("redis.cnf", &without.join("\n"))]);
+            let text = folder.load("", &[]).unwrap_err();
+            assert!(text.starts_with(&format!("redis.cnf lacks the key {key}; ")), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_file_of_certificates_must_be_readable() {
+        let folder = Folder::with("ca", &[("mysql.cnf", &format!("{MYSQL}ssl=verify\nssl_ca=ca.pem"))]);
+        let text = folder.load("", &[]).unwrap_err();
+        assert!(text.starts_with("mysql.cnf, line 9: key ssl_ca: cannot read "), "{text}");
+        fs::write(folder.0.join("ca.pem"), "").unwrap();
+        let mysql = folder.load("", &[]).unwrap().mysql.unwrap();
+        assert_eq!((mysql.tls, mysql.ca), (Tls::Verify, Some(folder.0.join("ca.pem"))));
+    }
+
+    #[test]
+    fn what_another_server_may_want_is_noted() {
+        let text = MYSQL.replace("utf8mb4", "utf8") + "autoReconnect=1\n";
+        let folder = Folder::with("notes", &[("mysql.cnf", &text)]);
+        assert_eq!(
+            folder.load("", &[]).unwrap().notes,
+            [
+                "mysql.cnf, line 8: key autoReconnect is unknown and not used",
+                "mysql.cnf: charset=utf8 is taken for utf8mb4",
+            ]
+        );
+    }
+
+    #[test]
+    fn redis_without_a_shared_database_is_refused() {
+        let folder = Folder::with("alone", &[("redis.cnf", REDIS)]);
+        let text = folder.load("", &[]).unwrap_err();
+        assert!(text.starts_with("redis.cnf makes this server a node of a cluster, but "), "{text}");
+        assert!(text.contains("no mysql.cnf") && !text.contains('\n'), "{text}");
+    }
+}
