@@ -1,6 +1,6 @@
 //! That the traffic of the other tests keeps honest books, on one embedded server.
 
-use crate::traffic::{Pair, Person, Totals, Traffic, Twice};
+use crate::traffic::{Pair, Person, Recipient, Totals, Traffic, Twice};
 use crate::util::{TestServer, free_port, offline_user};
 
 #[test]
@@ -29,7 +29,7 @@ fn traffic_goes_on_after_a_node_is_killed_and_started_again() {
 fn pairs(server: &TestServer) -> [Pair; 2] {
     let person = |name: &str| Person::new(name, offline_user(server, name), &[server.address()]);
     [
-        Pair { from: person("ann"), to: person("bob"), away: false },
-        Pair { from: person("amy"), to: person("ben"), away: true },
+        Pair { from: person("ann"), to: person("bob"), recipient: Recipient::Stays },
+        Pair { from: person("amy"), to: person("ben"), recipient: Recipient::IsAway },
     ]
 }

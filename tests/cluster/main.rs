@@ -9,4 +9,10 @@
 mod util;
 
 mod bookkeeping;
+mod cost;
+mod everyday;
+mod faults;
+mod neighbours;
+mod rolling;
+mod storm;
 mod traffic;

@@ -30,8 +30,18 @@ pub struct Person {
 pub struct Pair {
     pub from: Person,
     pub to: Person,
-    /// Whether the recipient is there all the time, or comes at the end and fetches.
-    pub away: bool,
+    pub recipient: Recipient,
+}
+
+/// What a recipient does all the time.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Recipient {
+    /// Is there, and comes back when the connection ends.
+    Stays,
+    /// Comes at the end and fetches.
+    IsAway,
+    /// Logs out after some messages, and in at the next node.
+    Moves,
 }
 
 /// What happened between one pair.
@@ -132,7 +142,8 @@ impl Traffic {
         thread::scope(|scope| {
             let stop_recipients = SetOnDrop(&traffic.stop_recipients);
             let stop_senders = SetOnDrop(&traffic.stop_senders);
-            let there: Vec<_> = pairs.iter().map(|pair| (!pair.away).then(|| pair.to.log_in())).collect();
+            let there: Vec<_> =
+                pairs.iter().map(|pair| (pair.recipient != Recipient::IsAway).then(|| pair.to.log_in())).collect();
             let receive = |(pair, client)| scope.spawn(move || traffic.receive(pair, client));
             let recipients: Vec<_> = pairs.iter().zip(there).map(receive).collect();
             let send = |(pair, progress)| scope.spawn(move || traffic.send(pair, progress));
@@ -163,6 +174,11 @@ impl Traffic {
         });
     }
 
+    /// How many lots of each pair have been acknowledged.
+    pub fn acknowledged(&self) -> Vec<usize> {
+        self.progress.iter().map(|progress| progress.load(Ordering::Relaxed)).collect()
+    }
+
     fn send(&self, pair: &Pair, progress: &AtomicUsize) -> Books {
         let mut books = Books::default();
         let mut client = pair.from.log_in();
@@ -178,7 +194,7 @@ impl Traffic {
                 Fate::Unknown => client = pair.from.log_in(),
             }
             books.lots.push(Lot { numbers, fate });
-            // The pace, so that a test of many seconds is not a test of millions of rows.
+            // Nothing is waited for: this keeps a test of many seconds from becoming one of millions of rows.
             thread::sleep(PACE);
         }
         books
@@ -187,24 +203,37 @@ impl Traffic {
     /// Reads until it is told to stop, and comes back whenever the connection ends; who is away comes at the end.
     fn receive(&self, pair: &Pair, there: Option<TestClient>) -> Books {
         let mut books = Books::default();
+        let mut person = pair.to.clone();
         let mut client = there.unwrap_or_else(|| {
             while !self.stop_recipients.load(Ordering::Relaxed) {
                 thread::sleep(PACE);
             }
-            pair.to.log_in()
+            person.log_in()
         });
         loop {
             books.live.push(Vec::new());
-            books.fetch(&mut client, pair.to.id);
-            while !self.stop_recipients.load(Ordering::Relaxed) && !client.has_ended() {
-                if let Some(frame) = client.recv_within(PACE) {
-                    books.note_live(&frame);
-                }
-            }
-            if self.stop_recipients.load(Ordering::Relaxed) && books.close(&mut client, pair.to.id) {
+            books.fetch(&mut client, person.id);
+            self.read(&mut client, &mut books, if pair.recipient == Recipient::Moves { STAY } else { usize::MAX });
+            let is_over = self.stop_recipients.load(Ordering::Relaxed);
+            if is_over && books.close(&mut client, person.id) {
                 return books;
             }
-            client = pair.to.log_in();
+            if pair.recipient == Recipient::Moves && !is_over {
+                books.leave(&mut client, person.id);
+                person.nodes.rotate_left(1);
+            }
+            client = person.log_in();
+        }
+    }
+
+    /// Reads so many messages, or until the connection or the test ends.
+    fn read(&self, client: &mut TestClient, books: &mut Books, limit: usize) {
+        let mut count = 0;
+        while count < limit && !client.has_ended() && !self.stop_recipients.load(Ordering::Relaxed) {
+            if let Some(frame) = client.recv_within(PACE) {
+                books.note_live(&frame);
+                count += 1;
+            }
         }
     }
 }
@@ -276,6 +305,17 @@ impl Books {
         }
         assert!(client.has_ended(), "a fetch was not answered within {LONG_PATIENCE:?}");
         Fetched::Ended
+    }
+
+    /// Logs out. What is answered after the last message has come.
+    fn leave(&mut self, client: &mut TestClient, user: i64) {
+        client.send(&json!({"msgType": 3, "USERID": user}));
+        loop {
+            match client.recv() {
+                frame if is_ack(&frame) => return,
+                frame => self.note_live(&frame),
+            }
+        }
     }
 
     /// Reads and fetches all there is; false when the connection ends before.
@@ -365,6 +405,10 @@ impl fmt::Display for Totals {
 /// How many messages are sent before an answer is waited for.
 const LOT: usize = 10;
 
+/// How many messages a recipient who moves takes at one place.
+const STAY: usize = 25;
+
+/// Between lots, and between looks at whether to stop.
 const PACE: Duration = Duration::from_millis(10);
 
 mod tests {
