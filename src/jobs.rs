@@ -119,8 +119,8 @@ impl Services {
                 }
                 return Ok(false);
             }
-            Verdict::Right => {}
-            Verdict::RightUpgrade => self.upgrade(user, &stored, password),
+            Verdict::RightUpgrade if self.store.fits_hashes() => self.upgrade(user, &stored, password),
+            Verdict::Right | Verdict::RightUpgrade => {}
         }
         self.passwords.remember(user, password, Instant::now());
         Ok(true)
@@ -138,8 +138,12 @@ impl Services {
     }
 
     fn register(&self, name: &str, password: &str) -> Result<Outcome, StoreError> {
-        let hash = self.passwords.hash(password).map_err(|error| StoreError::Failed(Box::new(error)))?;
-        match self.store.register(name, &hash) {
+        let credential = if self.store.fits_hashes() {
+            Cow::Owned(self.passwords.hash(password).map_err(|error| StoreError::Failed(Box::new(error)))?)
+        } else {
+            Cow::Borrowed(password)
+        };
+        match self.store.register(name, &credential) {
             Err(StoreError::NameTaken) => Ok(Outcome::Refused(protocol::SERVER_ERROR)),
             result => Ok(reply(protocol::registered(result?))),
         }

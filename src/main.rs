@@ -17,10 +17,12 @@ use std::thread;
 use log::{Level, error, info, log_enabled, warn};
 use raybox::bus::Bus;
 use raybox::bus::local::LocalBus;
+use raybox::bus::redis::RedisBus;
 use raybox::config::{Auth, Config, Invocation};
 use raybox::logging;
 use raybox::server::{Server, Stopped};
 use raybox::store::Store;
+use raybox::store::mysql::MysqlStore;
 use raybox::store::sqlite::SqliteStore;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -44,12 +46,16 @@ fn main() -> ExitCode {
 fn serve(config: &Config) -> Result<Stopped, Box<dyn Error>> {
     let _log = logging::init(&config.log_dir, &config.log_level)?;
     log_panics();
-    if config.mysql.is_some() {
-        return Err("mysql.cnf is read but this version has only the embedded store".into());
-    }
-    let store = SqliteStore::open(&config.data_dir)?;
-    let (store_line, bus_line) = (store.describe(), LocalBus.describe());
-    let server = Server::bind(config, Arc::new(store), Arc::new(LocalBus))?;
+    let store: Arc<dyn Store> = match &config.mysql {
+        Some(settings) => Arc::new(MysqlStore::open(settings)?),
+        None => Arc::new(SqliteStore::open(&config.data_dir)?),
+    };
+    let bus: Arc<dyn Bus> = match &config.redis {
+        Some(settings) => Arc::new(RedisBus::open(settings)?),
+        None => Arc::new(LocalBus),
+    };
+    let (store_line, bus_line) = (store.describe(), bus.describe());
+    let server = Server::bind(config, store, bus)?;
     let stopper = server.stopper();
     stop_on_signals(move || stopper.stop())?;
     announce(config, server.local_addr(), &store_line, &bus_line);
@@ -93,8 +99,8 @@ fn stop_on_signals(stop: impl Fn() + Send + 'static) -> io::Result<()> {
     Ok(())
 }
 
-/// Logs every panic. One in an event loop, in a lane or in the store's writer ends the process, because half a server is
-/// worse than none.
+/// Logs every panic. One in an event loop, in a lane, in the bus or in a writer ends the process, because half a server
+/// is worse than none.
 fn log_panics() {
     panic::set_hook(Box::new(|panic| {
         let thread = thread::current();
@@ -106,7 +112,7 @@ fn log_panics() {
         } else {
             complain(&line);
         }
-        if ["loop", "lane", "store-writer"].iter().any(|vital| name.starts_with(vital)) {
+        if ["loop", "lane", "bus", "states", "store-writer"].iter().any(|vital| name.starts_with(vital)) {
             log::logger().flush();
             process::abort();
         }

@@ -149,8 +149,13 @@ impl Shared {
             let keepers = start_keepers(bytes_max, &services)?;
             let outbox =
                 if bus.is_alone() { None } else { Some(start_outbox(bytes_max, bus.clone(), keepers.clone())?) };
-            let states = StateWriter::start(store, bus.clone())?;
+            let states = StateWriter::start(store.clone(), bus.clone())?;
             let router = Arc::new(Router::new(services.clone(), outbox, keepers, states));
+            if bus.is_first()
+                && let Err(error) = store.set_all_offline()
+            {
+                log::error!("users of an earlier run may still be marked online: {error}");
+            }
             bus.start(router.clone())?;
             Ok(Shared {
                 auth: config.auth,

@@ -5,6 +5,7 @@
 //!
 //! The store keeps what it is given: rights, length limits and password hashing are decided before it is asked.
 
+pub mod mysql;
 pub mod sqlite;
 
 use std::error::Error;
@@ -17,6 +18,9 @@ use crate::protocol::{GroupId, UserId};
 pub trait Store: Send + Sync + 'static {
     /// One line for the log and the operator: which database this is and where.
     fn describe(&self) -> String;
+
+    /// Whether a hashed password fits its column. Where it does not, passwords are stored and compared as plain text.
+    fn fits_hashes(&self) -> bool;
 
     /// The stored password of `user` as it stands in the table (a PHC string, or plain text of the reference server),
     /// `None` for an unknown user.
@@ -33,6 +37,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Writes `User.state` for many users at once. Later entries of one user win; unknown users are passed over.
     fn set_states(&self, changes: &[(UserId, UserState)]) -> Result<(), StoreError>;
+
+    /// Writes that nobody is online.
+    fn set_all_offline(&self) -> Result<(), StoreError>;
 
     /// Those of `users` whose `User.state` says online, in any order. The column is what reference nodes go by.
     fn online(&self, users: &[UserId]) -> Result<Vec<UserId>, StoreError>;

@@ -2,15 +2,18 @@
 //!
 //! - [`Workers`]: fixed threads for jobs that have nothing to do with each other.
 //! - [`Lanes`]: ordered queues whose items are handled in batches.
+//! - [`MysqlPool`]: connections to MySQL or MariaDB.
 //! - [`RedisPool`]: connections to Redis.
 //!
-//! Both are bounded and say when they are full; what to do then is for the caller to decide. A job that panics is
+//! All are bounded and say when they are full; what to do then is for the caller to decide. A job that panics is
 //! reported and ends alone.
 
 mod lanes;
+mod mysql;
 mod redis;
 mod workers;
 
 pub use lanes::{Lanes, LanesFull};
+pub use mysql::{MysqlConnection, MysqlPool, MysqlSizes};
 pub use redis::{RedisFailure, RedisPool, RedisPoolSettings};
 pub use workers::{Workers, WorkersFull, join_until};

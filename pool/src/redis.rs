@@ -1,6 +1,8 @@
 //! [`RedisPool`]: connections to Redis for threads that may block.
 
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use r2d2::{ManageConnection, NopErrorHandler, Pool};
@@ -10,6 +12,8 @@ use redis::{Client, Connection, ConnectionLike, RedisError, RedisResult};
 #[derive(Debug)]
 pub struct RedisPool {
     pool: Pool<Manager>,
+    /// Connections of an earlier age are not used any more.
+    age: Arc<AtomicU64>,
 }
 
 /// How large a pool is, and how long its calls may take.
@@ -39,6 +43,7 @@ pub enum RedisFailure {
 impl RedisPool {
     /// A pool that connects when it is needed.
     pub fn new(client: Client, settings: RedisPoolSettings) -> RedisPool {
+        let age = Arc::new(AtomicU64::new(0));
         let pool = Pool::builder()
             .max_size(settings.size)
             .min_idle(Some(1))
@@ -49,8 +54,13 @@ impl RedisPool {
             .test_on_check_out(false)
             // Whoever calls hears of failures and says so once, not once for each attempt in the background.
             .error_handler(Box::new(NopErrorHandler))
-            .build_unchecked(Manager { client, settings });
-        RedisPool { pool }
+            .build_unchecked(Manager { client, settings, age: age.clone() });
+        RedisPool { pool, age }
+    }
+
+    /// Redis was gone: the connections that there are lead nowhere, and are not used any more.
+    pub fn renew(&self) {
+        self.age.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Does something with a connection. Blocks.
@@ -59,6 +69,11 @@ impl RedisPool {
     /// [`RedisFailure`].
     pub fn run<T>(&self, work: impl FnOnce(&mut Connection) -> RedisResult<T>) -> Result<T, RedisFailure> {
         let mut pooled = self.pool.get().map_err(RedisFailure::NotSent)?;
+        while pooled.age != self.age.load(Ordering::Acquire) {
+            pooled.failed = true;
+            drop(pooled);
+            pooled = self.pool.get().map_err(RedisFailure::NotSent)?;
+        }
         let result = work(&mut pooled.connection);
         // After a timeout the answer may still come, and would be taken for that to the next command.
         pooled.failed = result.as_ref().is_err_and(|error| error.is_io_error() || error.is_timeout());
@@ -76,10 +91,12 @@ impl RedisPool {
 struct Manager {
     client: Client,
     settings: RedisPoolSettings,
+    age: Arc<AtomicU64>,
 }
 
 struct Pooled {
     connection: Connection,
+    age: u64,
     failed: bool,
 }
 
@@ -88,10 +105,11 @@ impl ManageConnection for Manager {
     type Error = RedisError;
 
     fn connect(&self) -> RedisResult<Pooled> {
+        let age = self.age.load(Ordering::Acquire);
         let connection = self.client.get_connection_with_timeout(self.settings.connect_timeout)?;
         connection.set_read_timeout(Some(self.settings.response_timeout))?;
         connection.set_write_timeout(Some(self.settings.response_timeout))?;
-        Ok(Pooled { connection, failed: false })
+        Ok(Pooled { connection, age, failed: false })
     }
 
     fn is_valid(&self, pooled: &mut Pooled) -> RedisResult<()> {

@@ -63,6 +63,10 @@ impl Store for SqliteStore {
         format!("SQLite {}", self.file.display())
     }
 
+    fn fits_hashes(&self) -> bool {
+        true
+    }
+
     fn credential(&self, user: UserId) -> Result<Option<String>, StoreError> {
         self.readers.read(move |db| {
             db.prepare_cached("SELECT password FROM User WHERE id = :id")?
@@ -104,6 +108,10 @@ impl Store for SqliteStore {
             }
             Ok(())
         })
+    }
+
+    fn set_all_offline(&self) -> Result<(), StoreError> {
+        self.writer.write(|db| db.execute("UPDATE User SET state = 'offline' WHERE state <> 'offline'", []).map(drop))
     }
 
     fn online(&self, users: &[UserId]) -> Result<Vec<UserId>, StoreError> {

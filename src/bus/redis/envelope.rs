@@ -82,7 +82,7 @@ pub(super) fn probe(number: u64) -> Vec<u8> {
 
 /// The sequences that are confirmed.
 pub(super) fn sequences(text: &str) -> impl Iterator<Item = u64> {
-    text.split(' ').filter_map(|sequence| number(sequence))
+    text.split(' ').filter_map(number)
 }
 
 pub(super) fn user_channel(user: UserId) -> String {

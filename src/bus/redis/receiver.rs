@@ -246,6 +246,7 @@ impl Receiver {
         }
         if !self.was_up && talk.probe.number > 0 && !talk.probe.under_way {
             self.was_up = true;
+            self.shared.pool.renew();
             self.shared.set_up();
             if let Some(since) = self.failing.take() {
                 log::warn!("Redis works again after {:.1} s", since.elapsed().as_secs_f32());

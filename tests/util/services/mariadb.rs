@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use mysql::prelude::{FromRow, Queryable};
 use mysql::{Conn, Opts, OptsBuilder};
+use raybox::config::{MysqlSettings, Secret, Tls};
 
 use super::process::{Process, start_again, start_on_free_ports};
 use crate::util::watchdog;
@@ -97,6 +98,36 @@ impl Database {
             "ip={ip}\nport={port}\nusername={user}\npassword={password}\ndbname={}\ncharset=utf8mb4\ninitSize=2\n",
             self.0.name
         )
+    }
+
+    /// The same for a store that is opened without a server. Of a database elsewhere, TEST_MYSQL_TLS (`on`, `verify`) and
+    /// TEST_MYSQL_CA say how to encrypt the connections.
+    pub fn settings(&self) -> MysqlSettings {
+        let Account { address, user, password } = &self.0.account;
+        let tls = match env::var("TEST_MYSQL_TLS").as_deref() {
+            Err(_) => Tls::Off,
+            Ok("on") => Tls::On,
+            Ok("verify") => Tls::Verify,
+            Ok(other) => panic!("TEST_MYSQL_TLS must be on or verify, not {other:?}"),
+        };
+        let patience = Duration::from_secs(10);
+        MysqlSettings {
+            file: "mysql.cnf".into(),
+            host: address.ip().to_string(),
+            port: address.port(),
+            username: user.clone(),
+            password: Secret::new(password),
+            database: self.0.name.clone(),
+            initial_size: 1,
+            max_size: 32,
+            idle_timeout: patience,
+            wait_timeout: Duration::from_millis(100),
+            connect_timeout: patience,
+            read_timeout: patience,
+            write_timeout: patience,
+            tls,
+            ca: env::var_os("TEST_MYSQL_CA").map(PathBuf::from),
+        }
     }
 
     /// Writes it into the working directory of a server.

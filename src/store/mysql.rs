@@ -1,0 +1,379 @@
+//! The store of a cluster: a MySQL or MariaDB database that all nodes share, perhaps with reference servers.
+//!
+//! Calls use connections of a pool (`pool::MysqlPool`) and prepared statements. `calls.rs` says what happens when a
+//! statement fails, `health.rs` how calls fail at once while the database is gone, `schema.rs` which tables it works
+//! on, `messages.rs` how messages are kept with and without ids.
+//!
+//! A call whose answer was lost is made again where that does no harm. For messages that means at least once: an append
+//! in doubt is repeated, for twice is better than never.
+//!
+//! Unlike the embedded store this one is not alone: `User.state` is left as it is when the database is opened.
+
+mod calls;
+mod error;
+mod health;
+mod messages;
+mod open;
+mod schema;
+mod shapes;
+
+use std::collections::hash_map::RandomState;
+use std::collections::{BTreeMap, BTreeSet};
+
+use mysql::prelude::{FromValue, Queryable};
+use mysql::{Row, Value, params};
+use rustc_hash::FxHashSet;
+
+use self::calls::{Attempt, Calls, Repeat};
+pub use self::open::{OpenError, Site};
+use self::schema::Schema;
+use self::shapes::LIST_MAX;
+use super::{FriendNames, Group, Kept, KeptMessage, Message, MessageId, Store, StoreError, User, UserState};
+use crate::collation::fold;
+use crate::config::MysqlSettings;
+use crate::protocol::{GroupId, UserId};
+
+/// A [`Store`] in a MySQL or MariaDB database.
+pub struct MysqlStore {
+    name: String,
+    calls: Calls,
+    schema: Schema,
+    packet_bytes_max: usize,
+    /// For the ids of messages in a table without.
+    hashes: RandomState,
+}
+
+impl MysqlStore {
+    /// Connects and looks at the tables, which it logs.
+    ///
+    /// # Errors
+    /// Whatever the operator has to put right; see [`OpenError`]. Once it is open, the store survives the database.
+    pub fn open(settings: &MysqlSettings) -> Result<MysqlStore, OpenError> {
+        let open::Opened { calls, schema, packet_bytes_max, name } = open::open(settings)?;
+        log::info!("{name}: {}", schema.describe());
+        for warning in schema.warnings() {
+            log::warn!("{name}: {warning}");
+        }
+        Ok(MysqlStore { name, calls, schema, packet_bytes_max, hashes: RandomState::new() })
+    }
+
+    /// Fills the folded names of groups that somebody else made. Usually none, and then this is one look at an index.
+    fn fill_name_keys(&self) -> Result<(), StoreError> {
+        loop {
+            let unfilled = self.calls.call(|db, _| {
+                let rows = db.exec("SELECT id, groupname FROM AllGroup WHERE name_key IS NULL LIMIT 500", ())?;
+                collect(rows, |row| Ok((column::<i32>(row, "id")?, column::<String>(row, "groupname")?)))
+            })?;
+            if unfilled.is_empty() {
+                return Ok(());
+            }
+            self.calls.transaction(Repeat::Freely, |db| {
+                for (id, name) in &unfilled {
+                    let key = fold(name);
+                    db.exec_drop("UPDATE AllGroup SET name_key = :key WHERE id = :id", params! {key, id})?;
+                }
+                Ok(())
+            })?;
+        }
+    }
+
+    /// Whether the database can hold the message.
+    fn fits(&self, message: &Message) -> bool {
+        message.text.len() <= self.packet_bytes_max && self.schema.message_max.fits(&message.text)
+    }
+}
+
+impl Store for MysqlStore {
+    fn describe(&self) -> String {
+        format!("{}, {}", self.name, self.schema.describe())
+    }
+
+    fn fits_hashes(&self) -> bool {
+        self.schema.fits_hashes()
+    }
+
+    fn credential(&self, user: UserId) -> Result<Option<String>, StoreError> {
+        self.calls.call(|db, _| {
+            let row = db.exec_first("SELECT password FROM User WHERE id = :id", params! {"id" => user.0})?;
+            row.map(|mut row: Row| column(&mut row, "password")).transpose()
+        })
+    }
+
+    fn register(&self, name: &str, credential: &str) -> Result<UserId, StoreError> {
+        let id = self.calls.call(|db, attempt| {
+            let inserted = db.exec_drop(
+                "INSERT INTO User (name, password, state) VALUES (:name, :credential, 'offline')",
+                params! {name, credential},
+            );
+            match inserted {
+                Ok(()) => new_id(db.last_insert_id()).map(Some),
+                Err(error) if error::code(&error) != Some(error::DUPLICATE_ENTRY) => Err(error),
+                Err(_) if attempt == Attempt::First => Ok(None),
+                // The name may be taken by the attempt before, whose answer was lost. Hashes have random salts.
+                Err(_) => {
+                    let ours = db.exec_first(
+                        "SELECT id FROM User WHERE name = :name AND CAST(password AS BINARY) = CAST(:credential AS BINARY)",
+                        params! {name, credential},
+                    )?;
+                    ours.map(|mut row: Row| column(&mut row, "id")).transpose()
+                }
+            }
+        })?;
+        id.map(UserId).ok_or(StoreError::NameTaken)
+    }
+
+    fn replace_credential(&self, user: UserId, old: &str, new: &str) -> Result<(), StoreError> {
+        self.calls.call(|db, _| {
+            // Byte by byte: the reference server's column would ignore case.
+            db.exec_drop(
+                "UPDATE User SET password = :new
+                 WHERE id = :id AND CAST(password AS BINARY) = CAST(:old AS BINARY)",
+                params! {"id" => user.0, old, new},
+            )
+        })
+    }
+
+    fn set_states(&self, changes: &[(UserId, UserState)]) -> Result<(), StoreError> {
+        // The last change of a user counts. By ascending id, so that nodes lock rows in the same order.
+        let last: BTreeMap<UserId, UserState> = changes.iter().copied().collect();
+        let mut statements = Vec::new();
+        for (state, text) in [(UserState::Online, "online"), (UserState::Offline, "offline")] {
+            let users: Vec<i32> = last.iter().filter(|(_, s)| **s == state).map(|(user, _)| user.0).collect();
+            for users in users.chunks(LIST_MAX) {
+                let ids = shapes::padded(users.iter().map(|id| (*id).into()));
+                let statement = format!("UPDATE User SET state = '{text}' WHERE id IN {}", shapes::list(ids.len()));
+                statements.push((statement, ids));
+            }
+        }
+        match statements.as_slice() {
+            [] => Ok(()),
+            [(statement, ids)] => self.calls.call(|db, _| db.exec_drop(statement, ids)),
+            many => self.calls.transaction(Repeat::Freely, |db| {
+                many.iter().try_for_each(|(statement, ids)| db.exec_drop(statement, ids))
+            }),
+        }
+    }
+
+    fn set_all_offline(&self) -> Result<(), StoreError> {
+        self.calls.call(|db, _| db.query_drop("UPDATE User SET state = 'offline' WHERE state <> 'offline'"))
+    }
+
+    fn online(&self, users: &[UserId]) -> Result<Vec<UserId>, StoreError> {
+        let mut online = Vec::new();
+        for users in users.chunks(LIST_MAX) {
+            let ids = shapes::padded(users.iter().map(|user| user.0.into()));
+            let statement = format!("SELECT id FROM User WHERE id IN {} AND state = 'online'", shapes::list(ids.len()));
+            online.extend(self.calls.call(|db, _| ids_of(db.exec(&statement, &ids)?))?);
+        }
+        Ok(online)
+    }
+
+    fn add_friends(&self, a: UserId, b: UserId) -> Result<Option<FriendNames>, StoreError> {
+        self.calls.call(|db, _| {
+            let rows = db.exec("SELECT id, name FROM User WHERE id IN (:a, :b)", params! {"a" => a.0, "b" => b.0})?;
+            let users = collect(rows, user_row)?;
+            let name_of = |id| users.iter().find(|user| user.id == id).map(|user| user.name.clone());
+            let (Some(name_a), Some(name_b)) = (name_of(a), name_of(b)) else { return Ok(None) };
+            let (first, second) = (a.min(b).0, a.max(b).0);
+            db.exec_drop(
+                "INSERT INTO Friend (userid, friendid) VALUES (:first, :second), (:second, :first)
+                 ON DUPLICATE KEY UPDATE friendid = friendid",
+                params! {first, second},
+            )?;
+            Ok(Some(FriendNames { a: name_a, b: name_b }))
+        })
+    }
+
+    fn remove_friend(&self, from: UserId, to: UserId) -> Result<(), StoreError> {
+        self.calls.call(|db, _| {
+            db.exec_drop(
+                "DELETE FROM Friend WHERE userid = :user AND friendid = :friend",
+                params! {"user" => from.0, "friend" => to.0},
+            )
+        })
+    }
+
+    fn friends(&self, user: UserId) -> Result<Vec<User>, StoreError> {
+        self.calls.call(|db, _| {
+            let rows = db.exec(
+                "SELECT User.id AS id, User.name AS name FROM Friend JOIN User ON User.id = Friend.friendid
+                 WHERE Friend.userid = :user ORDER BY Friend.friendid",
+                params! {"user" => user.0},
+            )?;
+            collect(rows, user_row)
+        })
+    }
+
+    fn user(&self, user: UserId) -> Result<Option<User>, StoreError> {
+        self.calls.call(|db, _| {
+            let row = db.exec_first("SELECT id, name FROM User WHERE id = :id", params! {"id" => user.0})?;
+            row.map(|mut row: Row| user_row(&mut row)).transpose()
+        })
+    }
+
+    fn create_group(&self, owner: UserId, name: &str, description: &str) -> Result<GroupId, StoreError> {
+        self.calls.transaction(Repeat::IfUndone, |db| {
+            if self.schema.has_name_keys {
+                let key = fold(name);
+                db.exec_drop(
+                    "INSERT INTO AllGroup (groupname, name_key, groupdesc) VALUES (:name, :key, :description)",
+                    params! {name, key, description},
+                )?;
+            } else {
+                db.exec_drop(
+                    "INSERT INTO AllGroup (groupname, groupdesc) VALUES (:name, :description)",
+                    params! {name, description},
+                )?;
+            }
+            let group = new_id(db.last_insert_id().unwrap_or_default())?;
+            db.exec_drop(
+                "INSERT INTO GroupUser (groupid, userid, grouprole) VALUES (:group, :user, 'creator')",
+                params! {group, "user" => owner.0},
+            )?;
+            Ok(GroupId(group))
+        })
+    }
+
+    fn join_group(&self, user: UserId, group: GroupId) -> Result<Option<String>, StoreError> {
+        self.calls.call(|db, _| {
+            let row = db.exec_first("SELECT groupname FROM AllGroup WHERE id = :id", params! {"id" => group.0})?;
+            let Some(mut row): Option<Row> = row else { return Ok(None) };
+            db.exec_drop(
+                "INSERT INTO GroupUser (groupid, userid, grouprole) VALUES (:group, :user, 'normal')
+                 ON DUPLICATE KEY UPDATE userid = userid",
+                params! {"group" => group.0, "user" => user.0},
+            )?;
+            column(&mut row, "groupname").map(Some)
+        })
+    }
+
+    fn groups_of(&self, user: UserId) -> Result<Vec<Group>, StoreError> {
+        self.calls.call(|db, _| {
+            let rows = db.exec(
+                "SELECT AllGroup.id AS id, groupname, groupdesc
+                 FROM GroupUser JOIN AllGroup ON AllGroup.id = GroupUser.groupid
+                 WHERE GroupUser.userid = :user ORDER BY GroupUser.groupid",
+                params! {"user" => user.0},
+            )?;
+            collect(rows, group_row)
+        })
+    }
+
+    fn group(&self, group: GroupId) -> Result<Option<Group>, StoreError> {
+        self.calls.call(|db, _| {
+            let statement = "SELECT id, groupname, groupdesc FROM AllGroup WHERE id = :id";
+            let row = db.exec_first(statement, params! {"id" => group.0})?;
+            row.map(|mut row: Row| group_row(&mut row)).transpose()
+        })
+    }
+
+    fn groups_named(&self, text: &str, limit: usize) -> Result<Vec<Group>, StoreError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let (statement, text) = if self.schema.has_name_keys {
+            self.fill_name_keys()?;
+            let statement = "SELECT id, groupname, groupdesc FROM AllGroup WHERE INSTR(name_key, :text) > 0
+                             ORDER BY id LIMIT :limit";
+            (statement, fold(text))
+        } else {
+            let statement = "SELECT id, groupname, groupdesc FROM AllGroup WHERE groupname LIKE :text ESCAPE '!'
+                             ORDER BY id LIMIT :limit";
+            (statement, format!("%{}%", text.replace('!', "!!").replace('%', "!%").replace('_', "!_")))
+        };
+        self.calls.call(|db, _| collect(db.exec(statement, params! {"text" => &text, limit})?, group_row))
+    }
+
+    fn members(&self, group: GroupId) -> Result<Vec<UserId>, StoreError> {
+        self.calls.call(|db, _| {
+            let statement = "SELECT userid AS id FROM GroupUser WHERE groupid = :group ORDER BY userid";
+            ids_of(db.exec(statement, params! {"group" => group.0})?)
+        })
+    }
+
+    fn append(&self, messages: &[Message]) -> Result<Vec<Kept>, StoreError> {
+        let recipients: BTreeSet<UserId> = messages.iter().map(|message| message.to).collect();
+        let existing: FxHashSet<UserId> = self.calls.call(|db, _| messages::existing(db, &recipients))?;
+        let outcome = |message: &Message| match existing.contains(&message.to) {
+            false => Kept::NoSuchUser,
+            true if self.fits(message) => Kept::Stored,
+            true => Kept::TooLong,
+        };
+        let kept: Vec<Kept> = messages.iter().map(outcome).collect();
+        let stored = messages.iter().zip(&kept).filter(|(_, kept)| **kept == Kept::Stored);
+        let rows: Vec<&Message> = stored.map(|(message, _)| message).collect();
+        match messages::runs(&rows).as_slice() {
+            [] => {}
+            [run] => self.calls.call(|db, _| messages::insert(db, run))?,
+            runs => self
+                .calls
+                .transaction(Repeat::Freely, |db| runs.iter().try_for_each(|run| messages::insert(db, run)))?,
+        }
+        Ok(kept)
+    }
+
+    fn fetch(&self, user: UserId, bytes_max: usize) -> Result<Vec<KeptMessage>, StoreError> {
+        self.calls.call(|db, _| {
+            if self.schema.has_message_ids {
+                messages::fetch(db, user, bytes_max)
+            } else {
+                messages::fetch_keyless(db, user, bytes_max, &self.hashes)
+            }
+        })
+    }
+
+    fn delete(&self, user: UserId, ids: &[MessageId]) -> Result<(), StoreError> {
+        if !self.schema.has_message_ids {
+            // Done twice it would delete an equal message that was not returned.
+            return self
+                .calls
+                .transaction(Repeat::IfUndone, |db| messages::delete_keyless(db, user, ids, &self.hashes));
+        }
+        let mut ids = ids.to_vec();
+        ids.sort_unstable();
+        match ids.as_slice() {
+            [] => Ok(()),
+            few if few.len() <= LIST_MAX => self.calls.call(|db, _| messages::delete(db, user, few)),
+            many => self.calls.transaction(Repeat::Freely, |db| {
+                many.chunks(LIST_MAX).try_for_each(|ids| messages::delete(db, user, ids))
+            }),
+        }
+    }
+
+    fn check(&self) -> Result<(), StoreError> {
+        self.calls.check()
+    }
+}
+
+/// A value of a row by the name of its column. A value of another type, or none, is an error and no panic.
+fn column<T: FromValue>(row: &mut Row, name: &str) -> mysql::Result<T> {
+    match row.take_opt(name) {
+        Some(value) => Ok(value?),
+        None => Err(mysql::Error::FromValueError(Value::NULL)),
+    }
+}
+
+fn collect<T>(rows: Vec<Row>, mut read: impl FnMut(&mut Row) -> mysql::Result<T>) -> mysql::Result<Vec<T>> {
+    rows.into_iter().map(|mut row| read(&mut row)).collect()
+}
+
+/// The column `id` of users.
+fn ids_of(rows: Vec<Row>) -> mysql::Result<Vec<UserId>> {
+    collect(rows, |row| column(row, "id").map(UserId))
+}
+
+fn user_row(row: &mut Row) -> mysql::Result<User> {
+    Ok(User { id: UserId(column(row, "id")?), name: column(row, "name")? })
+}
+
+fn group_row(row: &mut Row) -> mysql::Result<Group> {
+    Ok(Group {
+        id: GroupId(column(row, "id")?),
+        name: column(row, "groupname")?,
+        // The reference server's column may be empty in this way, too.
+        description: column::<Option<String>>(row, "groupdesc")?.unwrap_or_default(),
+    })
+}
+
+/// An id that the database has given out; the columns keep it within 32 bits.
+fn new_id(id: u64) -> mysql::Result<i32> {
+    i32::try_from(id).map_err(|_| mysql::Error::FromValueError(Value::UInt(id)))
+}

@@ -1,0 +1,155 @@
+//! [`Calls`]: how a statement gets a connection, and what happens when it fails.
+//!
+//! | trouble | what is done |
+//! |---|---|
+//! | a deadlock, a lock that was not free in time | the same again, a few times, after a pause that differs between callers |
+//! | the connection is lost | once more on a new one, if doing it twice does no harm or nothing can have been done |
+//! | no answer in time | nothing: the database counts as down, and calls fail at once until it answers |
+//! | full, read-only, too many connections | nothing: [`StoreError::Unavailable`] |
+//! | refused | nothing: [`StoreError::Failed`] |
+
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use mysql::{Conn, Transaction, TxOpts};
+use pool::{MysqlConnection, MysqlPool};
+
+use super::error::{self, Trouble};
+use super::health::Health;
+use crate::store::StoreError;
+
+/// The way to the database. May be used from any thread that may block.
+pub(super) struct Calls {
+    pool: Arc<MysqlPool>,
+    health: Health,
+}
+
+/// Whether an operation may be done again when its connection was lost, and with it the answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Repeat {
+    /// Twice is as good as once, or better than never.
+    Freely,
+    /// Only if it cannot have been done.
+    IfUndone,
+}
+
+/// What an operation may want to know of the attempt before.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Attempt {
+    /// Nothing was done before this.
+    First,
+    /// The same was asked before and the answer lost, so it may have been done.
+    Again,
+}
+
+/// Why an attempt failed, and whether its changes may have been made nevertheless.
+struct Failure {
+    error: mysql::Error,
+    is_in_doubt: bool,
+}
+
+impl Calls {
+    pub(super) fn new(pool: Arc<MysqlPool>, health: Health) -> Calls {
+        Calls { pool, health }
+    }
+
+    /// # Errors
+    /// [`StoreError::Unavailable`] while there is no sign of life.
+    pub(super) fn check(&self) -> Result<(), StoreError> {
+        match self.health.outage() {
+            Some(cause) => Err(StoreError::Unavailable((*cause).into())),
+            None => Ok(()),
+        }
+    }
+
+    /// Runs `operation`, which is one statement, or several that are as good when they are done twice or in part.
+    pub(super) fn call<T>(
+        &self,
+        mut operation: impl FnMut(&mut Conn, Attempt) -> mysql::Result<T>,
+    ) -> Result<T, StoreError> {
+        self.repeat(Repeat::Freely, |connection, attempt| {
+            operation(connection, attempt).map_err(|error| Failure { error, is_in_doubt: true })
+        })
+    }
+
+    /// Runs `operation` in one transaction: all of it is done or nothing.
+    pub(super) fn transaction<T>(
+        &self,
+        repeat: Repeat,
+        mut operation: impl FnMut(&mut Transaction<'_>) -> mysql::Result<T>,
+    ) -> Result<T, StoreError> {
+        self.repeat(repeat, |connection, _| {
+            let undone = |error| Failure { error, is_in_doubt: false };
+            let mut transaction = connection.start_transaction(TxOpts::default()).map_err(undone)?;
+            let done = operation(&mut transaction).map_err(undone)?;
+            transaction.commit().map_err(|error| Failure { error, is_in_doubt: true })?;
+            Ok(done)
+        })
+    }
+
+    fn repeat<T>(
+        &self,
+        repeat: Repeat,
+        mut operation: impl FnMut(&mut Conn, Attempt) -> Result<T, Failure>,
+    ) -> Result<T, StoreError> {
+        let (mut attempt, mut was_lost, mut locked) = (Attempt::First, false, 0);
+        loop {
+            let mut connection = self.connection()?;
+            let Failure { error, is_in_doubt } = match operation(&mut connection, attempt) {
+                Ok(done) => return Ok(done),
+                Err(failure) => failure,
+            };
+            match error::trouble(&error) {
+                Trouble::Locked if locked < LOCKED_MAX => {
+                    locked += 1;
+                    let pause = pause_after(locked, connection.connection_id());
+                    drop(connection);
+                    thread::sleep(pause);
+                }
+                Trouble::Lost => {
+                    connection.mark_broken();
+                    // The connections beside it were probably lost with it.
+                    self.pool.renew();
+                    let may_repeat = repeat == Repeat::Freely || !is_in_doubt;
+                    if was_lost || !may_repeat {
+                        self.health.suspect();
+                        return Err(unavailable(&error));
+                    }
+                    was_lost = true;
+                    if is_in_doubt {
+                        attempt = Attempt::Again;
+                    }
+                }
+                Trouble::Silent => {
+                    connection.mark_broken();
+                    self.pool.renew();
+                    self.health.fell_silent(&error::text(&error));
+                    return Err(unavailable(&error));
+                }
+                Trouble::Locked | Trouble::Busy => return Err(unavailable(&error)),
+                Trouble::Refused => return Err(StoreError::Failed(error::text(&error).into())),
+            }
+        }
+    }
+
+    fn connection(&self) -> Result<MysqlConnection, StoreError> {
+        self.check()?;
+        self.pool.connection().map_err(|error| {
+            self.health.suspect();
+            StoreError::Unavailable(format!("no connection to the database: {error}").into())
+        })
+    }
+}
+
+fn unavailable(error: &mysql::Error) -> StoreError {
+    StoreError::Unavailable(error::text(error).into())
+}
+
+/// Doubles with every attempt; two callers that were in each other's way should not be so again.
+fn pause_after(attempts: u32, connection_id: u32) -> Duration {
+    Duration::from_millis((1 << attempts) + u64::from(connection_id % 7))
+}
+
+/// A lock that is not free is waited for by the database itself, 2 s each time; deadlocks are found at once.
+const LOCKED_MAX: u32 = 6;

@@ -1,0 +1,84 @@
+//! Statements with a variable number of values, in a small number of shapes.
+//!
+//! A prepared statement has a fixed number of placeholders, and the database keeps every statement that is prepared: one
+//! for each length of a batch would be hundreds a connection. Lists are therefore padded to a power of two by repeating
+//! their last value, and rows are inserted in runs of certain lengths. They are the only statements without named
+//! parameters, which the driver would look up one by one.
+
+use mysql::Value;
+
+/// `(?,?,?)` and so on, for lists that [`padded`] has made.
+pub(super) fn list(length: usize) -> String {
+    let mut text = String::with_capacity(2 * length + 1);
+    text.push('(');
+    for nth in 0..length {
+        text.push_str(if nth == 0 { "?" } else { ",?" });
+    }
+    text.push(')');
+    text
+}
+
+/// `(?,?),(?,?)` and so on: rows of two values.
+pub(super) fn pairs(rows: usize) -> String {
+    let mut text = String::with_capacity(6 * rows);
+    for nth in 0..rows {
+        text.push_str(if nth == 0 { "(?,?)" } else { ",(?,?)" });
+    }
+    text
+}
+
+/// The values of a list that is not empty, padded to the length of a shape.
+pub(super) fn padded(values: impl IntoIterator<Item = Value>) -> Vec<Value> {
+    let mut values: Vec<Value> = values.into_iter().collect();
+    let last = values.last().expect("a list has a value").clone();
+    values.resize(values.len().next_power_of_two(), last);
+    values
+}
+
+/// The longest list in one statement.
+pub(super) const LIST_MAX: usize = 1024;
+
+/// How many of the rows that begin a batch go into one statement, given their sizes in bytes: 1 to 16, 32, 64, 128, 256
+/// or 512, and not more than [`RUN_BYTES_MAX`] unless the first alone is larger.
+pub(super) fn run_length(sizes: impl Iterator<Item = usize>) -> usize {
+    let mut bytes = 0;
+    let fits = sizes.take(RUN_ROWS_MAX).take_while(|size| {
+        bytes += size;
+        bytes <= RUN_BYTES_MAX
+    });
+    match fits.count() {
+        0 => 1,
+        few @ 1..=16 => few,
+        many => 1 << many.ilog2(),
+    }
+}
+
+/// Well under `max_allowed_packet`, which is 16 MB or more unless somebody made it smaller.
+const RUN_BYTES_MAX: usize = 1 << 20;
+
+const RUN_ROWS_MAX: usize = 512;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_and_rows_are_written() {
+        assert_eq!((list(1), list(4)), ("(?)".to_owned(), "(?,?,?,?)".to_owned()));
+        assert_eq!((pairs(1), pairs(2)), ("(?,?)".to_owned(), "(?,?),(?,?)".to_owned()));
+        let values = padded((1..=5).map(Value::Int));
+        assert_eq!(values[4..], [5, 5, 5, 5].map(Value::Int));
+        assert_eq!(values.len(), 8);
+    }
+
+    #[test]
+    fn runs_have_few_lengths_and_bounded_sizes() {
+        let of = |rows: usize, size: usize| run_length(std::iter::repeat_n(size, rows));
+        assert_eq!(
+            [1, 2, 15, 16, 17, 31, 32, 100, 512, 5000].map(|rows| of(rows, 1)),
+            [1, 2, 15, 16, 16, 16, 32, 64, 512, 512]
+        );
+        assert_eq!(of(100, RUN_BYTES_MAX + 1), 1);
+        assert_eq!(of(100, RUN_BYTES_MAX / 3), 3);
+    }
+}

@@ -1,0 +1,333 @@
+//! The bus of a cluster, on a real Redis, with nodes that only note what they are told.
+
+mod util;
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use net::Turn;
+use raybox::bus::redis::RedisBus;
+use raybox::bus::{Bus, Envelope, Node, Published, Receipt};
+use raybox::config::{RedisSettings, Secret};
+use raybox::delivery::{Delivery, Origin, Posted};
+use raybox::protocol::{GroupId, UserId};
+use util::Redis;
+use util::{LONG_PATIENCE, wait_until, wait_within};
+
+/// Notes what it is told.
+#[derive(Default)]
+struct Notes {
+    /// Whose messages find them; those for others are parked.
+    here: Mutex<HashSet<UserId>>,
+    heard: Mutex<Vec<Heard>>,
+    parked: Mutex<Vec<Receipt>>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Heard {
+    Envelope(UserId, String),
+    Bare(UserId, String),
+    Confirmed(u64),
+    Left(UserId),
+    Group(GroupId),
+    Rejoined,
+}
+
+impl Notes {
+    fn note(&self, heard: Heard) {
+        self.heard.lock().expect("notes").push(heard);
+    }
+
+    fn wait_for(&self, heard: &Heard) {
+        wait_until(&format!("{heard:?}"), || self.heard.lock().expect("notes").contains(heard));
+    }
+
+    fn count(&self, heard: &Heard) -> usize {
+        self.heard.lock().expect("notes").iter().filter(|other| *other == heard).count()
+    }
+}
+
+impl Node for Notes {
+    fn on_envelope(&self, _: &mut Turn<Posted>, to: UserId, frames: &str, receipt: &dyn Fn() -> Receipt) -> bool {
+        self.note(Heard::Envelope(to, frames.to_owned()));
+        let is_here = self.here.lock().expect("notes").contains(&to);
+        if !is_here {
+            self.parked.lock().expect("notes").push(receipt());
+        }
+        is_here
+    }
+
+    fn on_bare(&self, _: &mut Turn<Posted>, to: UserId, frame: &str) {
+        self.note(Heard::Bare(to, frame.to_owned()));
+    }
+
+    fn on_confirmed(&self, sequences: Vec<u64>) {
+        sequences.into_iter().for_each(|sequence| self.note(Heard::Confirmed(sequence)));
+    }
+
+    fn on_left(&self, user: UserId) {
+        self.note(Heard::Left(user));
+    }
+
+    fn on_group_changed(&self, group: GroupId) {
+        self.note(Heard::Group(group));
+    }
+
+    fn on_rejoined(&self) -> Vec<UserId> {
+        self.note(Heard::Rejoined);
+        self.here.lock().expect("notes").iter().copied().collect()
+    }
+}
+
+/// A node that has started.
+struct Peer {
+    bus: RedisBus,
+    notes: Arc<Notes>,
+}
+
+impl Peer {
+    fn start(redis: &Redis) -> Peer {
+        let bus = RedisBus::open(&settings(redis)).expect("Redis is there");
+        let notes = Arc::new(Notes::default());
+        bus.start(notes.clone()).expect("threads");
+        assert!(bus.is_ready(), "a start waits for the first probe");
+        Peer { bus, notes }
+    }
+
+    /// `user` comes to this node, and the others know.
+    fn welcome(&self, user: UserId) {
+        self.notes.here.lock().expect("notes").insert(user);
+        self.bus.subscribe(user, None);
+        wait_until("a subscription", || self.bus.elsewhere(&[user]) == Ok(vec![user]));
+    }
+
+    fn publish(&self, to: UserId, sequence: u64, texts: &[&str]) -> Published {
+        let deliveries = texts.iter().map(|text| delivery(to, text)).collect();
+        self.bus.publish(&[Envelope { to, sequence, deliveries }])[0]
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        self.bus.stop();
+    }
+}
+
+fn settings(redis: &Redis) -> RedisSettings {
+    RedisSettings {
+        file: PathBuf::from("redis.cnf"),
+        host: redis.address().ip().to_string(),
+        port: redis.address().port(),
+        username: None,
+        password: None,
+        db: 0,
+        tls: false,
+        tls_ca: None,
+        size: 2,
+        idle_timeout: Duration::from_secs(30),
+        wait_timeout: Duration::from_secs(1),
+    }
+}
+
+fn delivery(to: UserId, text: &str) -> Delivery {
+    Delivery { to, text: text.into(), origin: Origin::Returned }
+}
+
+const ANN: UserId = UserId(7);
+const BOB: UserId = UserId(8);
+
+#[test]
+fn an_envelope_reaches_the_node_that_has_its_user_and_is_confirmed() {
+    let redis = Redis::start();
+    let (one, two, three) = (Peer::start(&redis), Peer::start(&redis), Peer::start(&redis));
+    two.welcome(ANN);
+    assert_eq!(one.publish(ANN, 41, &["{\"a\":1}", "{}"]), Published::Taken);
+    two.notes.wait_for(&Heard::Envelope(ANN, "{\"a\":1}\n{}".to_owned()));
+    one.notes.wait_for(&Heard::Confirmed(41));
+    assert_eq!(one.publish(BOB, 42, &["{}"]), Published::ToNobody);
+    // What the third one is told next is the first it hears: no envelope came to it.
+    one.bus.group_changed(GroupId(3));
+    three.notes.wait_for(&Heard::Group(GroupId(3)));
+    assert_eq!(*three.notes.heard.lock().expect("notes"), [Heard::Rejoined, Heard::Group(GroupId(3))]);
+}
+
+#[test]
+fn what_came_too_late_is_confirmed_when_it_is_kept() {
+    let redis = Redis::start();
+    let (one, two) = (Peer::start(&redis), Peer::start(&redis));
+    two.welcome(ANN);
+    two.notes.here.lock().expect("notes").clear();
+    assert_eq!(one.publish(ANN, 1, &["{}"]), Published::Taken);
+    wait_until("it is parked", || !two.notes.parked.lock().expect("notes").is_empty());
+    two.welcome(ANN);
+    assert_eq!(one.publish(ANN, 2, &["{}"]), Published::Taken);
+    one.notes.wait_for(&Heard::Confirmed(2));
+    assert_eq!(one.notes.count(&Heard::Confirmed(1)), 0, "nobody has said that it is kept");
+    let receipt = two.notes.parked.lock().expect("notes").remove(0);
+    two.bus.confirm(receipt);
+    one.notes.wait_for(&Heard::Confirmed(1));
+}
+
+#[test]
+fn who_has_left_is_wanted_by_nobody() {
+    let redis = Redis::start();
+    let (one, two) = (Peer::start(&redis), Peer::start(&redis));
+    two.welcome(ANN);
+    two.welcome(BOB);
+    two.bus.unsubscribe(ANN);
+    two.notes.wait_for(&Heard::Left(ANN));
+    assert_eq!(one.publish(ANN, 1, &["{}"]), Published::ToNobody);
+    assert_eq!(one.publish(BOB, 2, &["{}"]), Published::Taken);
+    // Coming and going is done in its order.
+    for _ in 0..50 {
+        two.bus.unsubscribe(BOB);
+        two.bus.subscribe(BOB, None);
+    }
+    two.bus.subscribe(ANN, None);
+    wait_until("all is done", || one.bus.elsewhere(&[ANN, BOB]) == Ok(vec![ANN, BOB]));
+}
+
+#[test]
+fn reference_nodes_are_heard_and_reached() {
+    let redis = Redis::start();
+    let (one, two) = (Peer::start(&redis), Peer::start(&redis));
+    let everybody = |users: &[UserId]| users.to_vec();
+    let offers = || vec![delivery(ANN, "{\"n\":1}"), delivery(BOB, "{\"n\":2}"), delivery(ANN, "{\"n\":3}")];
+    let texts = |deliveries: &[Delivery]| deliveries.iter().map(|one| one.text.to_string()).collect::<Vec<_>>();
+    let neighbours = one.bus.publish_to_neighbours(offers(), &everybody);
+    assert_eq!(texts(&neighbours.untaken), ["{\"n\":1}", "{\"n\":2}", "{\"n\":3}"], "there is no such node");
+
+    let mut reference = redis.connect();
+    let mut patterns = reference.as_pubsub();
+    patterns.psubscribe("RayBox-user-*").expect("subscribe");
+    two.welcome(BOB);
+    wait_until("the neighbour is noticed", || {
+        let neighbours = one.bus.publish_to_neighbours(offers(), &everybody);
+        // Bob is with a node of ours, so his messages are for no neighbour, whatever his state says.
+        texts(&neighbours.taken) == ["{\"n\":1}", "{\"n\":3}"] && texts(&neighbours.untaken) == ["{\"n\":2}"]
+    });
+    for expected in ["{\"n\":1}", "{\"n\":3}"] {
+        let message = patterns.get_message().expect("a message");
+        assert_eq!(message.get_channel_name(), "RayBox-user-7");
+        assert_eq!(message.get_payload::<String>().expect("text"), expected);
+    }
+    let offline = one.bus.publish_to_neighbours(offers(), &|_| Vec::new());
+    assert_eq!(offline.taken.len(), 0, "nobody is online there");
+
+    let published: u32 =
+        redis::cmd("PUBLISH").arg("RayBox-user-8").arg("{\"n\":4}").query(&mut redis.connect()).expect("publish");
+    assert_eq!(published, 2, "the pattern, and the node that has the user");
+    two.notes.wait_for(&Heard::Bare(BOB, "{\"n\":4}".to_owned()));
+    drop(patterns);
+    drop(reference);
+    wait_until("the neighbour's end is noticed", || {
+        one.bus.publish_to_neighbours(offers(), &everybody).taken.is_empty()
+    });
+}
+
+#[test]
+fn the_users_of_a_dead_node_are_looked_after_once() {
+    let redis = Redis::start();
+    let mut commands = redis.connect();
+    let mut add = |key: &str, members: &[&str]| {
+        redis::cmd("SADD").arg(key).arg(members).query::<u32>(&mut commands).expect("add");
+    };
+    add("raybox:on:dead", &["7", "8"]);
+    add("raybox:nodes", &["dead"]);
+    let peers = [Peer::start(&redis), Peer::start(&redis)];
+    let count = |user| peers.iter().map(|peer| peer.notes.count(&Heard::Left(user))).sum::<usize>();
+    wait_until("the users are looked after", || count(ANN) == 1 && count(BOB) == 1);
+    wait_until("the node is forgotten", || {
+        let nodes: HashSet<String> = redis::cmd("SMEMBERS").arg("raybox:nodes").query(&mut commands).expect("nodes");
+        let left: u32 = redis::cmd("EXISTS").arg("raybox:on:dead").query(&mut commands).expect("exists");
+        nodes.len() == 2 && !nodes.contains("dead") && left == 0
+    });
+    assert_eq!((count(ANN), count(BOB)), (1, 1));
+    drop(peers);
+    let nodes: u32 = redis::cmd("SCARD").arg("raybox:nodes").query(&mut commands).expect("nodes");
+    assert_eq!(nodes, 0, "who leaves in order is not missed");
+}
+
+#[test]
+fn only_the_first_node_is_the_first() {
+    let redis = Redis::start();
+    let first = RedisBus::open(&settings(&redis)).expect("Redis is there");
+    let second = RedisBus::open(&settings(&redis)).expect("Redis is there");
+    assert!(first.is_first());
+    assert!(!second.is_first(), "they start in the same moment");
+    redis::cmd("DEL").arg("raybox:first").query::<u32>(&mut redis.connect()).expect("delete");
+    let _running = Peer::start(&redis);
+    assert!(!second.is_first(), "another one is there");
+}
+
+#[test]
+fn a_killed_redis_is_noticed_and_its_return_too() {
+    let mut redis = Redis::start();
+    let (one, two) = (Peer::start(&redis), Peer::start(&redis));
+    two.welcome(ANN);
+    redis.kill();
+    wait_until("it is noticed", || !one.bus.is_ready() && !two.bus.is_ready());
+    assert_eq!(one.publish(ANN, 1, &["{}"]), Published::ToNobody);
+    two.bus.unsubscribe(BOB);
+    two.notes.wait_for(&Heard::Left(BOB));
+    redis.restart();
+    wait_until("it works again", || one.bus.is_ready() && two.bus.is_ready());
+    assert_eq!(one.publish(ANN, 2, &["{}"]), Published::Taken, "who was here is subscribed to");
+    one.notes.wait_for(&Heard::Confirmed(2));
+    assert!(two.notes.count(&Heard::Rejoined) > 1);
+}
+
+#[test]
+fn a_stopped_redis_is_noticed_without_any_traffic() {
+    let redis = Redis::start();
+    let (one, two) = (Peer::start(&redis), Peer::start(&redis));
+    two.welcome(ANN);
+    redis.stop();
+    wait_until("it is noticed", || !one.bus.is_ready() && !two.bus.is_ready());
+    assert_eq!(one.publish(ANN, 1, &["{}"]), Published::ToNobody);
+    redis.cont();
+    wait_within(LONG_PATIENCE, "it works again", || one.bus.is_ready() && two.bus.is_ready());
+    assert_eq!(one.publish(ANN, 2, &["{}"]), Published::Taken);
+    one.notes.wait_for(&Heard::Confirmed(2));
+}
+
+#[test]
+fn a_stopped_redis_leaves_what_is_published_in_doubt() {
+    let redis = Redis::start();
+    let (one, two) = (Peer::start(&redis), Peer::start(&redis));
+    two.welcome(ANN);
+    redis.stop();
+    assert_eq!(one.publish(ANN, 1, &["{}"]), Published::InDoubt, "it may come yet");
+    assert_eq!(one.publish(ANN, 2, &["{}"]), Published::ToNobody, "and nothing more is tried");
+    redis.cont();
+    wait_within(LONG_PATIENCE, "it works again", || one.bus.is_ready() && two.bus.is_ready());
+}
+
+#[test]
+fn a_redis_that_is_not_there_or_refuses_is_named() {
+    let redis = Redis::start();
+    let secured =
+        redis::cmd("CONFIG").arg("SET").arg("requirepass").arg("secret").query::<String>(&mut redis.connect());
+    secured.expect("set a password");
+    let refusal = |settings: &RedisSettings| match RedisBus::open(settings) {
+        Ok(_) => panic!("it must be refused"),
+        Err(error) => error.to_string(),
+    };
+    let mut settings = settings(&redis);
+    let begin = format!("redis.cnf: Redis at {}: ", redis.address());
+    let text = refusal(&settings);
+    assert!(text.starts_with(&begin) && text.contains("NOAUTH"), "{text}");
+    settings.password = Some(Secret::new("wrong"));
+    let text = refusal(&settings);
+    assert!(text.contains("WRONGPASS") && !text.contains("wrong;"), "{text}");
+    settings.password = Some(Secret::new("secret"));
+    let bus = RedisBus::open(&settings).expect("the password is right");
+    bus.start(Arc::new(Notes::default())).expect("threads");
+    assert!(bus.is_ready());
+    bus.stop();
+    settings.port = util::free_port();
+    let text = refusal(&settings);
+    assert!(text.contains("onnection refused") && text.contains("start it"), "{text}");
+}
