@@ -122,11 +122,12 @@ fn outage(
 fn a_node_is_killed() {
     let mut cluster = Cluster::start(3);
     let [sender, victim, other] = [0, 1, 2];
+    let to_nobody = pair_with_refuge(&cluster.nodes, "from the victim to nobody", victim, other, other);
     let pairs = [
         pair_with_refuge(&cluster.nodes, "to the victim", sender, victim, other),
         pair_with_refuge(&cluster.nodes, "to the victim as well", other, victim, sender),
         pair_with_refuge(&cluster.nodes, "from the victim", victim, sender, other),
-        pair(&cluster.nodes, "on the victim to nobody", sender, victim, Recipient::IsAway),
+        Pair { recipient: Recipient::IsAway, ..to_nobody },
         pair(&cluster.nodes, "elsewhere", sender, other, Recipient::Stays),
     ];
     let (_idle, idle) = user(&cluster.nodes[victim], "idle");
