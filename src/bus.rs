@@ -46,8 +46,8 @@ pub trait Bus: Send + Sync + 'static {
     /// Offers each envelope to the nodes that want it. Blocks, for at most a few seconds.
     fn publish(&self, envelopes: &[Envelope]) -> Vec<Published>;
 
-    /// Tells the sending node that these envelopes are settled.
-    fn confirm(&self, receipt: Receipt);
+    /// Tells the node that sent an envelope that not all of it has found its user here, but only so many of its messages.
+    fn refuse(&self, receipt: Receipt, delivered: usize);
 
     /// Offers messages to nodes of the reference server, if there are any: they take what is for a user who is online
     /// with them. `online` says whose state says so. Returns what they did not take, in the order given. Blocks.
@@ -73,15 +73,19 @@ pub trait Bus: Send + Sync + 'static {
 
 /// What the bus calls, from a thread of its own. Nothing of it may block.
 pub trait Node: Send + Sync + 'static {
-    /// Takes messages for a user from another node, one on each line. True when all are with the user's connection;
-    /// otherwise they are parked, and [`Bus::confirm`] follows when they are kept.
+    /// Takes messages for a user from another node, one on each line. True when all are with the user's connection.
+    /// Otherwise [`Bus::refuse`] follows, once all that was here for the user before is kept: the sender keeps the rest
+    /// after it.
     fn on_envelope(&self, turn: &mut Turn<Posted>, to: UserId, frames: &str, receipt: &dyn Fn() -> Receipt) -> bool;
 
     /// Takes a message for a user from a node of the reference server.
     fn on_bare(&self, turn: &mut Turn<Posted>, to: UserId, frame: &str);
 
-    /// These envelopes of this node are settled.
+    /// These envelopes of this node are with their users.
     fn on_confirmed(&self, sequences: Vec<u64>);
+
+    /// A node has delivered so many messages of this envelope, and found nobody for the rest.
+    fn on_refused(&self, sequence: u64, delivered: usize);
 
     /// Nothing will come any more for a user whom this node, or a node that has died, wanted messages for.
     fn on_left(&self, user: UserId);
@@ -110,8 +114,8 @@ pub struct Envelope {
 pub enum Published {
     /// No node wants it.
     ToNobody,
-    /// At least one node gets it.
-    Taken,
+    /// So many nodes get it, at least one.
+    Taken(u32),
     /// The bus failed in the middle: perhaps a node got it.
     InDoubt,
 }
@@ -125,7 +129,7 @@ pub struct Neighbours {
     pub untaken: Vec<Delivery>,
 }
 
-/// What is confirmed, and to whom.
+/// An envelope that has come, and who sent it.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Receipt {
     /// The node that sent the envelope.

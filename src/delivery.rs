@@ -11,7 +11,7 @@ use std::time::Duration;
 use net::Link;
 use rustc_hash::FxHashMap;
 
-use crate::bus::{Bus, Neighbours, Receipt};
+use crate::bus::Neighbours;
 use crate::jobs::Services;
 use crate::protocol::UserId;
 use crate::session::{Outcome, Settled};
@@ -51,16 +51,6 @@ pub enum Origin {
     Group(Arc<Fan>),
     /// Nobody: it was sent to a connection that did not take it. It was accepted, so it must be kept.
     Returned,
-    /// Another node, which keeps it until it is confirmed.
-    Remote(Arc<Parcel>),
-}
-
-/// An envelope of another node that came too late for its user, confirmed when all its messages are kept.
-#[derive(Debug)]
-pub struct Parcel {
-    receipt: Receipt,
-    left: AtomicUsize,
-    failed: AtomicBool,
 }
 
 /// A frame for many recipients, settled when all its deliveries are.
@@ -112,22 +102,6 @@ impl Fan {
     }
 }
 
-impl Parcel {
-    /// So many messages of one envelope.
-    pub fn new(receipt: Receipt, messages: usize) -> Arc<Parcel> {
-        Arc::new(Parcel { receipt, left: AtomicUsize::new(messages), failed: AtomicBool::new(false) })
-    }
-
-    /// One message is kept, or cannot be. The receipt, if all are.
-    pub fn one_less(&self, failed: bool) -> Option<&Receipt> {
-        if failed {
-            self.failed.store(true, Ordering::Relaxed);
-        }
-        let is_last = self.left.fetch_sub(1, Ordering::AcqRel) == 1;
-        (is_last && !self.failed.load(Ordering::Relaxed)).then_some(&self.receipt)
-    }
-}
-
 /// What one lane keeps between its batches: messages that nobody would send again and that the store could not take.
 /// They are bounded by what connections may have had waiting when they ended.
 #[derive(Debug, Default)]
@@ -161,7 +135,7 @@ impl Backlog {
         }
         let online = |users: &[UserId]| services.store.online(users).unwrap_or_default();
         let Neighbours { taken, untaken } = services.bus.publish_to_neighbours(deliveries, &online);
-        settle(taken.into_iter().map(|delivery| (delivery, false)), &*services.bus);
+        settle(taken.into_iter().map(|delivery| (delivery, false)));
         self.keep(untaken, services);
     }
 
@@ -177,13 +151,13 @@ impl Backlog {
                 let unknown = kept.iter().filter(|kept| **kept == Kept::NoSuchUser).count();
                 services.counters.unknown_recipients.fetch_add(unknown as u64, Ordering::Relaxed);
                 let failed = kept.iter().map(|kept| *kept == Kept::TooLong);
-                settle(deliveries.into_iter().zip(failed), &*services.bus);
+                settle(deliveries.into_iter().zip(failed));
             }
             Err(StoreError::Unavailable(_)) => {
                 let is_returned = |delivery: &Delivery| matches!(delivery.origin, Origin::Returned);
                 let (returned, sent): (Vec<_>, Vec<_>) = deliveries.into_iter().partition(is_returned);
                 self.returned.extend(returned);
-                settle(sent.into_iter().map(|delivery| (delivery, true)), &*services.bus);
+                settle(sent.into_iter().map(|delivery| (delivery, true)));
             }
             // One message that the database refuses must not take the others with it.
             Err(_) if deliveries.len() > 1 => {
@@ -193,14 +167,14 @@ impl Backlog {
             }
             Err(error) => {
                 log::error!("a message for user {} was refused: {error}", deliveries[0].to);
-                settle(deliveries.into_iter().map(|delivery| (delivery, true)), &*services.bus);
+                settle(deliveries.into_iter().map(|delivery| (delivery, true)));
             }
         }
     }
 }
 
 /// Tells the senders what became of their frames, and whether that failed: one message a sender, one wake a loop.
-pub fn settle(deliveries: impl Iterator<Item = (Delivery, bool)>, bus: &dyn Bus) {
+pub fn settle(deliveries: impl Iterator<Item = (Delivery, bool)>) {
     let mut by_sender: FxHashMap<*const ClientLink, (Arc<ClientLink>, Settled)> = FxHashMap::default();
     for (delivery, failed) in deliveries {
         let (sender, settled) = match delivery.origin {
@@ -211,13 +185,6 @@ pub fn settle(deliveries: impl Iterator<Item = (Delivery, bool)>, bus: &dyn Bus)
                 Some(settled) => (fan.sender.clone(), settled),
                 None => continue,
             },
-            // What fails here is not confirmed: the node that sent it still has it.
-            Origin::Remote(parcel) => {
-                if let Some(receipt) = parcel.one_less(failed) {
-                    bus.confirm(receipt.clone());
-                }
-                continue;
-            }
             Origin::Returned => {
                 if failed {
                     log::error!("a message for user {} is too long for the database and is lost", delivery.to);

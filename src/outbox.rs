@@ -7,7 +7,7 @@
 //! ```text
 //!            published                     confirmed
 //!   message ───────────▶ in flight ───────────────────────▶ settled
-//!      │  nobody wants it    │ not confirmed in time
+//!      │  nobody wants it    │ refused, or not confirmed in time
 //!      └──▶ store ◀──────────┘
 //! ```
 //! While something for a user is in flight, a message that nobody wants any more waits behind it: the user has just left
@@ -21,15 +21,17 @@ use std::time::{Duration, Instant};
 use rustc_hash::FxHashMap;
 
 use crate::bus::{Bus, Envelope, Published};
-use crate::delivery::{Delivery, LaneItem, Origin};
+use crate::delivery::{Delivery, LaneItem};
 use crate::protocol::UserId;
 
 /// What comes in.
 pub enum OutItem {
     /// A message for a user who is not on this node, or work on a user's kept messages.
     Lane(LaneItem),
-    /// These envelopes have reached their users, or a store.
+    /// These envelopes have reached their users.
     Confirmed(Vec<u64>),
+    /// A node has delivered so many messages of this envelope, and found nobody for the rest.
+    Refused(u64, usize),
 }
 
 /// What goes out of the [`Outbox`], in this order.
@@ -56,9 +58,28 @@ pub struct Outbox {
 #[derive(Debug, Default)]
 struct Line {
     /// Taken by other nodes, oldest first.
-    in_flight: VecDeque<Envelope>,
+    in_flight: VecDeque<Flight>,
     /// Not wanted by any when it was offered; behind what is in flight.
     waiting: Vec<Delivery>,
+}
+
+/// An envelope that other nodes have.
+#[derive(Debug)]
+struct Flight {
+    sequence: u64,
+    deliveries: Vec<Delivery>,
+    /// How many may still confirm it; none: it has come back, and is kept after what is in flight before it.
+    nodes: u32,
+}
+
+impl Line {
+    /// Keeps what came back and is the oldest.
+    fn keep_returned(&mut self, sorted: &mut Sorted) {
+        while self.in_flight.front().is_some_and(|flight| flight.nodes == 0) {
+            let flight = self.in_flight.pop_front().expect("it is there");
+            sorted.keep.extend(flight.deliveries.into_iter().map(LaneItem::Delivery));
+        }
+    }
 }
 
 impl Outbox {
@@ -66,30 +87,20 @@ impl Outbox {
     pub fn handle(&mut self, batch: Vec<OutItem>, now: Instant, bus: &dyn Bus) -> Sorted {
         let mut sorted = Sorted::default();
         let mut offers = Offers::default();
-        // Confirmations that have come are looked at before any envelope is found to be late.
+        // Answers that have come are looked at before any envelope is found to be late.
         for item in &batch {
-            if let OutItem::Confirmed(sequences) = item {
-                for sequence in sequences {
-                    self.confirm(*sequence, &mut offers, &mut sorted);
+            match item {
+                OutItem::Confirmed(sequences) => {
+                    sequences.iter().for_each(|sequence| self.confirm(*sequence, &mut offers, &mut sorted));
                 }
+                OutItem::Refused(sequence, delivered) => self.refuse(*sequence, *delivered, &mut sorted),
+                OutItem::Lane(_) => {}
             }
         }
         self.expire(now, &mut sorted);
         for item in batch {
             match item {
-                OutItem::Lane(LaneItem::Delivery(delivery)) => {
-                    let user = delivery.to;
-                    let is_remote = matches!(delivery.origin, Origin::Remote(_));
-                    // It has been sent once and came too late: sent again, it could go round in circles.
-                    if is_remote && offers.has(user) {
-                        self.publish(std::mem::take(&mut offers), now, bus, &mut sorted);
-                    }
-                    match self.users.get_mut(&user) {
-                        _ if !is_remote => self.offer(delivery, &mut offers),
-                        Some(line) => line.waiting.push(delivery),
-                        None => sorted.keep.push(LaneItem::Delivery(delivery)),
-                    }
-                }
+                OutItem::Lane(LaneItem::Delivery(delivery)) => self.offer(delivery, &mut offers),
                 OutItem::Lane(LaneItem::Work(user, work)) => {
                     // What was sent to the user before must be kept before.
                     if offers.has(user) {
@@ -97,7 +108,7 @@ impl Outbox {
                     }
                     sorted.keep.push(LaneItem::Work(user, work));
                 }
-                OutItem::Confirmed(_) => {}
+                OutItem::Confirmed(_) | OutItem::Refused(..) => {}
             }
         }
         self.publish(offers, now, bus, &mut sorted);
@@ -120,40 +131,60 @@ impl Outbox {
 
     /// An envelope has arrived: its messages are settled, and what waited behind the last one is offered again.
     fn confirm(&mut self, sequence: u64, offers: &mut Offers, sorted: &mut Sorted) {
-        let Ok(at) = self.in_flight.binary_search_by_key(&sequence, |(sequence, ..)| *sequence) else { return };
-        let user = self.in_flight[at].1;
-        // It was given up, and has arrived all the same.
-        let Some(line) = self.users.get_mut(&user) else { return };
-        let Some(at) = line.in_flight.iter().position(|envelope| envelope.sequence == sequence) else { return };
-        let envelope = line.in_flight.remove(at).expect("it was found there");
-        sorted.delivered.extend(envelope.deliveries);
+        let Some((user, at)) = self.find(sequence) else { return };
+        let line = self.users.get_mut(&user).expect("it was found there");
+        let flight = line.in_flight.remove(at).expect("it was found there");
+        sorted.delivered.extend(flight.deliveries);
+        line.keep_returned(sorted);
         if line.in_flight.is_empty() {
             let line = self.users.remove(&user).expect("it was found");
             line.waiting.into_iter().for_each(|delivery| offers.add(delivery));
         }
     }
 
+    /// A node has found its user gone. If no other node has the envelope, the rest of it is kept.
+    fn refuse(&mut self, sequence: u64, delivered: usize, sorted: &mut Sorted) {
+        let Some((user, at)) = self.find(sequence) else { return };
+        let line = self.users.get_mut(&user).expect("it was found there");
+        let flight = &mut line.in_flight[at];
+        let delivered = delivered.min(flight.deliveries.len());
+        sorted.delivered.extend(flight.deliveries.drain(..delivered));
+        flight.nodes = flight.nodes.saturating_sub(1);
+        self.tidy(user, sorted);
+    }
+
     /// Gives up envelopes that were not confirmed in time.
     fn expire(&mut self, now: Instant, sorted: &mut Sorted) {
         while let Some(&(sequence, user, by)) = self.in_flight.front() {
-            let line = self.users.get_mut(&user);
-            let is_first = |line: &&mut Line| line.in_flight.front().is_some_and(|first| first.sequence == sequence);
-            let Some(line) = line.filter(is_first) else {
-                // Confirmed meanwhile.
-                self.in_flight.pop_front();
-                continue;
-            };
-            if by > now {
-                return;
+            if let Some((_, at)) = self.find(sequence) {
+                if by > now {
+                    return;
+                }
+                let line = self.users.get_mut(&user).expect("it was found there");
+                line.in_flight[at].nodes = 0;
+                self.tidy(user, sorted);
             }
             self.in_flight.pop_front();
-            let late = line.in_flight.pop_front().expect("it is the first").deliveries;
-            sorted.keep.extend(late.into_iter().map(LaneItem::Delivery));
-            if line.in_flight.is_empty() {
-                let line = self.users.remove(&user).expect("it was found");
-                sorted.keep.extend(line.waiting.into_iter().map(LaneItem::Delivery));
-            }
         }
+    }
+
+    /// Keeps what came back, and what waited behind it.
+    fn tidy(&mut self, user: UserId, sorted: &mut Sorted) {
+        let Some(line) = self.users.get_mut(&user) else { return };
+        line.keep_returned(sorted);
+        if line.in_flight.is_empty() {
+            let line = self.users.remove(&user).expect("it was found");
+            sorted.keep.extend(line.waiting.into_iter().map(LaneItem::Delivery));
+        }
+    }
+
+    /// Whose envelope this is, and where in the user's line; `None` if it is settled.
+    fn find(&self, sequence: u64) -> Option<(UserId, usize)> {
+        let at = self.in_flight.binary_search_by_key(&sequence, |(sequence, ..)| *sequence).ok()?;
+        let user = self.in_flight[at].1;
+        let line = self.users.get(&user)?;
+        let at = line.in_flight.binary_search_by_key(&sequence, |flight| flight.sequence).ok()?;
+        Some((user, at))
     }
 
     fn publish(&mut self, offers: Offers, now: Instant, bus: &dyn Bus, sorted: &mut Sorted) {
@@ -170,9 +201,13 @@ impl Outbox {
         let by = now.max(Instant::now()) + CONFIRMED_WITHIN;
         for (envelope, published) in envelopes.into_iter().zip(published) {
             match published {
-                Published::Taken | Published::InDoubt => {
-                    self.in_flight.push_back((envelope.sequence, envelope.to, by));
-                    self.users.entry(envelope.to).or_default().in_flight.push_back(envelope);
+                Published::Taken(_) | Published::InDoubt => {
+                    let Envelope { to, sequence, deliveries } = envelope;
+                    // In doubt: more than there are, so that only a confirmation or the time settles it.
+                    let nodes = if let Published::Taken(nodes) = published { nodes } else { u32::MAX };
+                    self.in_flight.push_back((sequence, to, by));
+                    let line = self.users.entry(to).or_default();
+                    line.in_flight.push_back(Flight { sequence, deliveries, nodes });
                 }
                 Published::ToNobody => match self.users.get_mut(&envelope.to) {
                     Some(line) => line.waiting.extend(envelope.deliveries),
@@ -187,9 +222,10 @@ impl Outbox {
             assert!(self.in_flight.iter().zip(self.in_flight.iter().skip(1)).all(|(a, b)| a.0 < b.0 && a.2 <= b.2));
             for (user, line) in &self.users {
                 assert!(!line.in_flight.is_empty(), "nothing waits for user {user} behind nothing");
-                let is_known = |envelope: &Envelope| {
-                    self.in_flight.binary_search_by_key(&envelope.sequence, |(sequence, ..)| *sequence).is_ok()
+                let is_known = |flight: &Flight| {
+                    self.in_flight.binary_search_by_key(&flight.sequence, |(sequence, ..)| *sequence).is_ok()
                 };
+                assert!(line.in_flight[0].nodes > 0, "what has come back is kept");
                 assert!(line.in_flight.iter().all(is_known));
             }
         }
@@ -238,7 +274,7 @@ mod tests {
 
     use super::*;
     use crate::bus::{Neighbours, Node, Receipt, Unreachable};
-    use crate::delivery::{ClientLink, Parcel};
+    use crate::delivery::{ClientLink, Origin};
     use crate::protocol::GroupId;
 
     /// Answers what it is told, and remembers what it was offered.
@@ -274,7 +310,7 @@ mod tests {
             }
             published
         }
-        fn confirm(&self, _: Receipt) {}
+        fn refuse(&self, _: Receipt, _: usize) {}
         fn publish_to_neighbours(&self, untaken: Vec<Delivery>, _: &dyn Fn(&[UserId]) -> Vec<UserId>) -> Neighbours {
             Neighbours { taken: Vec::new(), untaken }
         }
@@ -334,7 +370,7 @@ mod tests {
         texts.iter().map(|text| (*text).to_owned()).collect()
     }
 
-    const TAKEN: Published = Published::Taken;
+    const TAKEN: Published = Published::Taken(1);
     const NOBODY: Published = Published::ToNobody;
 
     #[test]
@@ -394,21 +430,32 @@ mod tests {
     }
 
     #[test]
-    fn what_came_too_late_from_another_node_is_not_sent_on() {
+    fn what_a_node_refuses_is_kept_unless_another_has_it() {
         let mut tester = Tester::new();
-        let remote = |text: &str| {
-            let receipt = Receipt { node: "x".into(), sequence: 1 };
-            let delivery =
-                Delivery { to: UserId(1), text: text.into(), origin: Origin::Remote(Parcel::new(receipt, 1)) };
-            OutItem::Lane(LaneItem::Delivery(delivery))
-        };
-        assert_eq!(tester.handle(vec![remote("a")], &[]), (strings(&["a"]), vec![]));
-        assert_eq!(tester.offered(), []);
-        let behind = vec![message(1, "b"), remote("c")];
-        assert_eq!(tester.handle(behind, &[NOBODY]), (strings(&["b", "c"]), vec![]));
-        tester.handle(vec![message(1, "d"), remote("e")], &[TAKEN]);
+        tester.handle(vec![message(1, "a"), message(1, "b"), message(2, "c")], &[TAKEN, Published::Taken(2)]);
+        let refused = vec![OutItem::Refused(1, 1), OutItem::Refused(2, 0)];
+        assert_eq!(tester.handle(refused, &[]), (strings(&["b"]), strings(&["a"])), "one of them was delivered");
+        assert_eq!(tester.handle(vec![OutItem::Confirmed(vec![2])], &[]), (vec![], strings(&["c"])));
+        assert_eq!(tester.handle(vec![OutItem::Refused(1, 0), OutItem::Refused(7, 3)], &[]), (vec![], vec![]));
+    }
+
+    #[test]
+    fn what_is_refused_is_kept_after_what_is_in_flight_before_it() {
+        let mut tester = Tester::new();
+        tester.handle(vec![message(1, "a")], &[TAKEN]);
+        tester.handle(vec![message(1, "b")], &[TAKEN]);
+        tester.handle(vec![message(1, "c")], &[NOBODY]);
+        assert_eq!(tester.handle(vec![OutItem::Refused(2, 0)], &[]), (vec![], vec![]));
+        assert_eq!(tester.handle(vec![OutItem::Refused(1, 0)], &[]), (strings(&["a", "b", "c"]), vec![]));
+    }
+
+    #[test]
+    fn only_time_settles_what_is_in_doubt_and_refused() {
+        let mut tester = Tester::new();
+        tester.handle(vec![message(1, "a")], &[Published::InDoubt]);
+        assert_eq!(tester.handle(vec![OutItem::Refused(1, 0)], &[]), (vec![], vec![]));
         tester.now += CONFIRMED_WITHIN;
-        assert_eq!(tester.handle(vec![], &[]), (strings(&["d", "e"]), vec![]));
+        assert_eq!(tester.handle(vec![], &[]), (strings(&["a"]), vec![]));
     }
 
     #[test]
@@ -424,6 +471,7 @@ mod tests {
     enum Act {
         Send(i32),
         Confirm(usize),
+        Refuse(usize),
         Wait,
     }
 
@@ -432,7 +480,12 @@ mod tests {
         #[test]
         fn nothing_is_lost_doubled_or_overtaken(
             acts in prop::collection::vec(
-                prop_oneof![4 => (1..4).prop_map(Act::Send), 2 => (0_usize..4).prop_map(Act::Confirm), 1 => Just(Act::Wait)],
+                prop_oneof![
+                    8 => (1..4).prop_map(Act::Send),
+                    3 => (0_usize..4).prop_map(Act::Confirm),
+                    2 => (0_usize..4).prop_map(Act::Refuse),
+                    1 => Just(Act::Wait),
+                ],
                 0..80,
             ),
             answers in prop::collection::vec(prop::sample::select(vec![TAKEN, NOBODY, Published::InDoubt]), 80),
@@ -448,7 +501,8 @@ mod tests {
                         vec![message(to, &format!("{to} {sent:03}"))]
                     }
                     Act::Confirm(nth) if nth < in_flight.len() => vec![OutItem::Confirmed(vec![in_flight.remove(nth)])],
-                    Act::Confirm(_) => vec![],
+                    Act::Refuse(nth) if nth < in_flight.len() => vec![OutItem::Refused(in_flight.remove(nth), 0)],
+                    Act::Confirm(_) | Act::Refuse(_) => vec![],
                     Act::Wait => {
                         tester.now += CONFIRMED_WITHIN;
                         vec![]

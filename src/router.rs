@@ -8,7 +8,7 @@ use net::{Fate, Link, Turn};
 use pool::Lanes;
 
 use crate::bus::{Node, Receipt};
-use crate::delivery::{ClientLink, Delivery, Fan, LaneItem, Origin, Parcel, Posted};
+use crate::delivery::{ClientLink, Delivery, Fan, LaneItem, Origin, Posted};
 use crate::jobs::Services;
 use crate::outbox::OutItem;
 use crate::presence::{Added, Presence, Removed, Shard};
@@ -166,7 +166,7 @@ impl Router {
         }
         outbox.submit(key, OutItem::Lane(item), bytes).map_err(|full| match full.0 {
             OutItem::Lane(item) => item,
-            OutItem::Confirmed(_) => unreachable!("it comes back as it was"),
+            OutItem::Confirmed(_) | OutItem::Refused(..) => unreachable!("it comes back as it was"),
         })
     }
 
@@ -194,13 +194,31 @@ impl Router {
             if link.send(turn, frame, label(to)).is_ok() {
                 return Parked::No;
             }
-            // A slow consumer. It loses its place first, so that what it did not take goes ahead of this message.
             let link = link.clone();
             drop(shard);
-            log::warn!("a connection of user {to} does not take its messages and is closed");
-            link.hang_up();
-            self.leave(turn, to, &link);
+            self.give_up(turn, to, &link);
         }
+    }
+
+    /// Hands a message to the user's connection; false if there is none.
+    fn deliver_here(&self, turn: &mut Turn<Posted>, to: UserId, frame: &[u8]) -> bool {
+        loop {
+            let shard = self.presence.read(to);
+            let Some(link) = shard.newest(to) else { return false };
+            if link.send(turn, frame, label(to)).is_ok() {
+                return true;
+            }
+            let link = link.clone();
+            drop(shard);
+            self.give_up(turn, to, &link);
+        }
+    }
+
+    /// A slow consumer. It loses its place first, so that what it did not take goes ahead of what it could not take.
+    fn give_up(&self, turn: &mut Turn<Posted>, user: UserId, link: &Arc<ClientLink>) {
+        log::warn!("a connection of user {user} does not take its messages and is closed");
+        link.hang_up();
+        self.leave(turn, user, link);
     }
 
     /// Takes a user from a connection, and the user's messages that it has not written.
@@ -253,25 +271,17 @@ impl Router {
 
 impl Node for Router {
     fn on_envelope(&self, turn: &mut Turn<Posted>, to: UserId, frames: &str, receipt: &dyn Fn() -> Receipt) -> bool {
-        let mut parcel = None;
-        let mut left = frames.split('\n').count();
-        for frame in frames.split('\n') {
-            let parked = self.route(turn, to, frame.as_bytes(), || {
-                let parcel = parcel.get_or_insert_with(|| Parcel::new(receipt(), left));
-                Delivery { to, text: frame.into(), origin: Origin::Remote(parcel.clone()) }
-            });
-            match &parcel {
-                None => left -= 1,
-                // It was parked before. If it is not parked now, the user is back.
-                Some(parcel) if !matches!(parked, Parked::Yes) => {
-                    if let Some(receipt) = parcel.one_less(matches!(parked, Parked::Refused(_))) {
-                        self.services.bus.confirm(receipt.clone());
-                    }
+        for (delivered, frame) in frames.split('\n').enumerate() {
+            if !self.deliver_here(turn, to, frame.as_bytes()) {
+                let (bus, receipt) = (self.services.bus.clone(), receipt());
+                let refuse = Box::new(move || bus.refuse(receipt, delivered));
+                if self.submit(to, refuse).is_err() {
+                    log::debug!("the lane of user {to} is full: the node that sent the message keeps it");
                 }
-                Some(_) => {}
+                return false;
             }
         }
-        parcel.is_none()
+        true
     }
 
     fn on_bare(&self, turn: &mut Turn<Posted>, to: UserId, frame: &str) {
@@ -283,6 +293,12 @@ impl Node for Router {
     fn on_confirmed(&self, sequences: Vec<u64>) {
         if let Some(outbox) = &self.outbox {
             outbox.submit_anyway(0, OutItem::Confirmed(sequences), 0);
+        }
+    }
+
+    fn on_refused(&self, sequence: u64, delivered: usize) {
+        if let Some(outbox) = &self.outbox {
+            outbox.submit_anyway(0, OutItem::Refused(sequence, delivered), 0);
         }
     }
 

@@ -222,7 +222,7 @@ fn start_outbox(bytes_max: usize, bus: Arc<dyn Bus>, keepers: Arc<Lanes<LaneItem
             let (key, bytes) = router::weight(&item);
             keepers.submit_anyway(key, item, bytes);
         }
-        delivery::settle(sorted.delivered.into_iter().map(|delivery| (delivery, false)), &*bus);
+        delivery::settle(sorted.delivered.into_iter().map(|delivery| (delivery, false)));
         sorted.again
     };
     Lanes::start("lane-out", OUTBOXES, bytes_max, LANE_BATCH_MAX, publish)
@@ -389,6 +389,10 @@ struct Facts<'a> {
 impl Known for Facts<'_> {
     fn members(&self, group: GroupId) -> Option<Arc<[UserId]>> {
         self.shared.services.groups.members(group, self.now)
+    }
+
+    fn groups_change_elsewhere(&self) -> bool {
+        self.shared.services.groups.may_be_stale()
     }
 
     fn recognises(&self, user: UserId, password: &str) -> bool {

@@ -214,6 +214,9 @@ pub trait Known {
     /// The members of a group, ascending, if they are known.
     fn members(&self, group: GroupId) -> Option<Arc<[UserId]>>;
 
+    /// Whether a user may have joined a group without this node having heard of it yet.
+    fn groups_change_elsewhere(&self) -> bool;
+
     /// Whether this was found to be the user's password not long ago.
     fn recognises(&self, user: UserId, password: &str) -> bool;
 

@@ -19,10 +19,10 @@ use util::{LONG_PATIENCE, wait_until, wait_within};
 /// Notes what it is told.
 #[derive(Default)]
 struct Notes {
-    /// Whose messages find them; those for others are parked.
+    /// Whose messages find them; those for others find nobody.
     here: Mutex<HashSet<UserId>>,
     heard: Mutex<Vec<Heard>>,
-    parked: Mutex<Vec<Receipt>>,
+    refused: Mutex<Vec<Receipt>>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -30,6 +30,7 @@ enum Heard {
     Envelope(UserId, String),
     Bare(UserId, String),
     Confirmed(u64),
+    Refused(u64, usize),
     Left(UserId),
     Group(GroupId),
     Rejoined,
@@ -54,7 +55,7 @@ impl Node for Notes {
         self.note(Heard::Envelope(to, frames.to_owned()));
         let is_here = self.here.lock().expect("notes").contains(&to);
         if !is_here {
-            self.parked.lock().expect("notes").push(receipt());
+            self.refused.lock().expect("notes").push(receipt());
         }
         is_here
     }
@@ -65,6 +66,10 @@ impl Node for Notes {
 
     fn on_confirmed(&self, sequences: Vec<u64>) {
         sequences.into_iter().for_each(|sequence| self.note(Heard::Confirmed(sequence)));
+    }
+
+    fn on_refused(&self, sequence: u64, delivered: usize) {
+        self.note(Heard::Refused(sequence, delivered));
     }
 
     fn on_left(&self, user: UserId) {
@@ -143,7 +148,7 @@ fn an_envelope_reaches_the_node_that_has_its_user_and_is_confirmed() {
     let redis = Redis::start();
     let (one, two, three) = (Peer::start(&redis), Peer::start(&redis), Peer::start(&redis));
     two.welcome(ANN);
-    assert_eq!(one.publish(ANN, 41, &["{\"a\":1}", "{}"]), Published::Taken);
+    assert_eq!(one.publish(ANN, 41, &["{\"a\":1}", "{}"]), Published::Taken(1));
     two.notes.wait_for(&Heard::Envelope(ANN, "{\"a\":1}\n{}".to_owned()));
     one.notes.wait_for(&Heard::Confirmed(41));
     assert_eq!(one.publish(BOB, 42, &["{}"]), Published::ToNobody);
@@ -154,20 +159,20 @@ fn an_envelope_reaches_the_node_that_has_its_user_and_is_confirmed() {
 }
 
 #[test]
-fn what_came_too_late_is_confirmed_when_it_is_kept() {
+fn what_finds_nobody_is_refused_and_not_confirmed() {
     let redis = Redis::start();
     let (one, two) = (Peer::start(&redis), Peer::start(&redis));
     two.welcome(ANN);
     two.notes.here.lock().expect("notes").clear();
-    assert_eq!(one.publish(ANN, 1, &["{}"]), Published::Taken);
-    wait_until("it is parked", || !two.notes.parked.lock().expect("notes").is_empty());
+    assert_eq!(one.publish(ANN, 1, &["{}"]), Published::Taken(1));
+    wait_until("it has come", || !two.notes.refused.lock().expect("notes").is_empty());
+    let receipt = two.notes.refused.lock().expect("notes").remove(0);
+    two.bus.refuse(receipt, 3);
+    one.notes.wait_for(&Heard::Refused(1, 3));
     two.welcome(ANN);
-    assert_eq!(one.publish(ANN, 2, &["{}"]), Published::Taken);
+    assert_eq!(one.publish(ANN, 2, &["{}"]), Published::Taken(1));
     one.notes.wait_for(&Heard::Confirmed(2));
-    assert_eq!(one.notes.count(&Heard::Confirmed(1)), 0, "nobody has said that it is kept");
-    let receipt = two.notes.parked.lock().expect("notes").remove(0);
-    two.bus.confirm(receipt);
-    one.notes.wait_for(&Heard::Confirmed(1));
+    assert_eq!(one.notes.count(&Heard::Confirmed(1)), 0);
 }
 
 #[test]
@@ -179,7 +184,7 @@ fn who_has_left_is_wanted_by_nobody() {
     two.bus.unsubscribe(ANN);
     two.notes.wait_for(&Heard::Left(ANN));
     assert_eq!(one.publish(ANN, 1, &["{}"]), Published::ToNobody);
-    assert_eq!(one.publish(BOB, 2, &["{}"]), Published::Taken);
+    assert_eq!(one.publish(BOB, 2, &["{}"]), Published::Taken(1));
     // Coming and going is done in its order.
     for _ in 0..50 {
         two.bus.unsubscribe(BOB);
@@ -274,7 +279,7 @@ fn a_killed_redis_is_noticed_and_its_return_too() {
     two.notes.wait_for(&Heard::Left(BOB));
     redis.restart();
     wait_until("it works again", || one.bus.is_ready() && two.bus.is_ready());
-    assert_eq!(one.publish(ANN, 2, &["{}"]), Published::Taken, "who was here is subscribed to");
+    assert_eq!(one.publish(ANN, 2, &["{}"]), Published::Taken(1), "who was here is subscribed to");
     one.notes.wait_for(&Heard::Confirmed(2));
     assert!(two.notes.count(&Heard::Rejoined) > 1);
 }
@@ -289,7 +294,7 @@ fn a_stopped_redis_is_noticed_without_any_traffic() {
     assert_eq!(one.publish(ANN, 1, &["{}"]), Published::ToNobody);
     redis.cont();
     wait_within(LONG_PATIENCE, "it works again", || one.bus.is_ready() && two.bus.is_ready());
-    assert_eq!(one.publish(ANN, 2, &["{}"]), Published::Taken);
+    assert_eq!(one.publish(ANN, 2, &["{}"]), Published::Taken(1));
     one.notes.wait_for(&Heard::Confirmed(2));
 }
 

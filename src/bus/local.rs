@@ -39,7 +39,7 @@ impl Bus for LocalBus {
         vec![Published::ToNobody; envelopes.len()]
     }
 
-    fn confirm(&self, _: Receipt) {}
+    fn refuse(&self, _: Receipt, _: usize) {}
 
     fn publish_to_neighbours(&self, untaken: Vec<Delivery>, _: &dyn Fn(&[UserId]) -> Vec<UserId>) -> Neighbours {
         Neighbours { taken: Vec::new(), untaken }

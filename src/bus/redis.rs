@@ -80,7 +80,8 @@ struct Tasks {
 enum Task {
     Subscribe(UserId, Option<Arc<ClientLink>>),
     Unsubscribe(UserId),
-    Confirm(Receipt),
+    /// So many messages of this envelope found their user.
+    Refuse(Receipt, usize),
     /// What was published has failed: look after the connections.
     Check,
 }
@@ -198,8 +199,8 @@ impl Bus for RedisBus {
         self.shared.add(Task::Unsubscribe(user));
     }
 
-    fn confirm(&self, receipt: Receipt) {
-        self.shared.add(Task::Confirm(receipt));
+    fn refuse(&self, receipt: Receipt, delivered: usize) {
+        self.shared.add(Task::Refuse(receipt, delivered));
     }
 
     fn publish(&self, envelopes: &[Envelope]) -> Vec<Published> {
@@ -214,10 +215,10 @@ impl Bus for RedisBus {
                 let payload = envelope::envelope(&self.shared.node, envelope.sequence, texts);
                 pipeline.cmd("PUBLISH").arg(envelope::user_channel(envelope.to)).arg(payload);
             }
-            match self.shared.run(|connection| pipeline.query::<Vec<u32>>(connection)) {
+            match self.shared.publish(|connection| pipeline.query::<Vec<u32>>(connection)) {
                 Ok(counts) => published.extend(counts.into_iter().map(|count| match count {
                     0 => Published::ToNobody,
-                    _ => Published::Taken,
+                    _ => Published::Taken(count),
                 })),
                 Err(RedisFailure::NotSent(_)) => published.extend(batch.iter().map(|_| Published::ToNobody)),
                 Err(RedisFailure::InDoubt(_)) => published.extend(batch.iter().map(|_| Published::InDoubt)),
@@ -309,6 +310,17 @@ impl Shared {
         result
     }
 
+    /// The same for what should not fail because others use all connections just now.
+    fn publish<T>(&self, work: impl Fn(&mut redis::Connection) -> redis::RedisResult<T>) -> Result<T, RedisFailure> {
+        let by = Instant::now() + POOL_PATIENCE;
+        loop {
+            match self.run(&work) {
+                Err(RedisFailure::NotSent(_)) if self.up.load(Ordering::Acquire) && Instant::now() < by => {}
+                result => return result,
+            }
+        }
+    }
+
     fn add(&self, task: Task) {
         let is_first = self.tasks.lock().add(task);
         if is_first {
@@ -362,6 +374,8 @@ impl Error for RedisError {}
 const WAKER: Token = Token(0);
 /// How long a start waits for the first probe.
 const START_PATIENCE: Duration = Duration::from_secs(3);
+/// How long messages wait for a connection before they go to the store.
+const POOL_PATIENCE: Duration = Duration::from_secs(1);
 /// Commands, and bytes of text, that are sent before their answers are read.
 const PIPELINE_MAX: usize = 512;
 const PIPELINE_BYTES_MAX: usize = 1024 * 1024;

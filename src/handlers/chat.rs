@@ -62,7 +62,7 @@ impl Session {
             return self.reply(reply, effects);
         }
         let sender = from.user_or_nobody();
-        match self.members(group.group_or_none(), known, effects) {
+        match self.members(group.group_or_none(), sender, known, effects) {
             Members::Unknown => Flow::Later,
             Members::Refused(reply) => {
                 let flow = self.reply(reply, effects);
@@ -85,13 +85,16 @@ impl Session {
     }
 
     /// Who is in a group: known, found out while the frame waited, or to be found out while it waits on.
-    fn members(&mut self, group: GroupId, known: &dyn Known, effects: &mut Effects<'_>) -> Members {
+    fn members(&mut self, group: GroupId, sender: UserId, known: &dyn Known, effects: &mut Effects<'_>) -> Members {
         match self.found.take() {
             Some(Found::Members(found, members)) if found == group => return Members::Known(members),
             Some(Found::Refusal(reply)) => return Members::Refused(reply),
             Some(Found::Members(..)) | None => {}
         }
-        if let Some(members) = known.members(group) {
+        let is_plausible = |members: &Arc<[UserId]>| {
+            members.binary_search(&sender).is_ok() || self.is_compat() || !known.groups_change_elsewhere()
+        };
+        if let Some(members) = known.members(group).filter(is_plausible) {
             return Members::Known(members);
         }
         self.submit(Job::Members { group }, Awaited::Members(group), effects);

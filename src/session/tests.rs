@@ -17,6 +17,10 @@ impl Known for Facts {
         (user, password) == (UserId(1), "known")
     }
 
+    fn groups_change_elsewhere(&self) -> bool {
+        false
+    }
+
     /// User 4 must be asked for at the other nodes first.
     fn is_here(&self, user: UserId) -> bool {
         user != UserId(4)
@@ -367,6 +371,39 @@ fn a_login_is_answered_when_the_other_nodes_know_of_it() {
     let mut hung_up = waiting();
     hung_up.on(Input::HangUp);
     assert_eq!(hung_up.outcome(Outcome::Placed), [Effect::Reply(ACK.into()), Effect::Detach(user)]);
+}
+
+#[test]
+fn in_a_cluster_a_stranger_to_the_cache_is_looked_up_before_being_refused() {
+    struct Stale;
+    impl Known for Stale {
+        fn members(&self, _: GroupId) -> Option<Arc<[UserId]>> {
+            Some([UserId(1), UserId(2)].into())
+        }
+        fn groups_change_elsewhere(&self) -> bool {
+            true
+        }
+        fn recognises(&self, _: UserId, _: &str) -> bool {
+            true
+        }
+        fn is_here(&self, _: UserId) -> bool {
+            true
+        }
+    }
+    let mut session = Session::new(Auth::Strict);
+    let mut feed = |input: Input<'static>| {
+        let mut effects = Effects::new();
+        (session.on(input, &Stale, &mut effects), effects.into_vec())
+    };
+    feed(Input::Frame(br#"{"msgType":1,"USERID":3,"password":"p"}"#));
+    let frame = r#"{"msgType":9,"FROMID":3,"GROUPID":1}"#;
+    let asked = vec![Effect::Submit(Job::Members { group: GroupId(1) })];
+    assert_eq!(feed(Input::Frame(frame.as_bytes())), (Flow::Later, asked));
+    let members: Arc<[UserId]> = [UserId(1), UserId(2), UserId(3)].into();
+    feed(Input::Outcome(Outcome::Members(members.clone())));
+    let (flow, effects) = feed(Input::Frame(frame.as_bytes()));
+    assert_eq!(flow, Flow::Taken);
+    assert_eq!(effects, [Effect::DeliverAll { to: members, except: UserId(3), text: frame.into() }]);
 }
 
 /// What a script does with a session, as a property test chooses.

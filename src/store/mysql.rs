@@ -154,6 +154,10 @@ impl Store for MysqlStore {
         }
     }
 
+    fn appenders(&self) -> usize {
+        APPENDERS
+    }
+
     fn set_all_offline(&self) -> Result<(), StoreError> {
         self.calls.call(|db, _| db.query_drop("UPDATE User SET state = 'offline' WHERE state <> 'offline'"))
     }
@@ -377,3 +381,6 @@ fn group_row(row: &mut Row) -> mysql::Result<Group> {
 fn new_id(id: u64) -> mysql::Result<i32> {
     i32::try_from(id).map_err(|_| mysql::Error::FromValueError(Value::UInt(id)))
 }
+
+/// Commits that a database flushes together.
+const APPENDERS: usize = 4;

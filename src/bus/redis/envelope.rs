@@ -4,6 +4,7 @@
 //! channel                payload
 //! raybox:u:<user>        1 <node> <sequence>\n<frame>[\n<frame> …]   messages for a user, to be confirmed
 //! raybox:n:<node>        c <sequence> [<sequence> …]                 confirmations, to the node that sent the messages
+//! raybox:n:<node>        r <sequence> <count>                        so many of an envelope's messages found their user
 //! raybox:n:<node>        p <number>                                  a node's probe, to itself
 //! raybox:g               <group>                                     the members of a group have changed
 //! RayBox-user-<user>     <frame>                                     to and from nodes of the reference server
@@ -25,6 +26,8 @@ pub(super) enum Incoming<'b> {
     Bare { to: UserId, frame: &'b str },
     /// These envelopes of ours are settled.
     Confirmations(&'b str),
+    /// Only so many messages of this envelope of ours found their user.
+    Refusal { sequence: u64, delivered: usize },
     /// A probe of ours.
     Probe(u64),
     /// The members of this group are others now.
@@ -49,6 +52,10 @@ impl<'b> Incoming<'b> {
         }
         match payload.split_once(' ') {
             Some(("c", sequences)) if channel.starts_with(NODE) => Some(Incoming::Confirmations(sequences)),
+            Some(("r", refusal)) if channel.starts_with(NODE) => {
+                let (sequence, delivered) = refusal.split_once(' ')?;
+                Some(Incoming::Refusal { sequence: number(sequence)?, delivered: number(delivered)? })
+            }
             Some(("p", probe)) if channel.starts_with(NODE) => number(probe).map(Incoming::Probe),
             _ => None,
         }
@@ -73,6 +80,11 @@ pub(super) fn confirmations(sequences: &[u64]) -> Vec<u8> {
         let _ = write!(payload, " {sequence}");
     }
     payload
+}
+
+/// The payload that tells how many messages of an envelope found their user.
+pub(super) fn refusal(sequence: u64, delivered: usize) -> Vec<u8> {
+    format!("r {sequence} {delivered}").into_bytes()
 }
 
 /// The payload of a probe.
@@ -125,6 +137,8 @@ mod tests {
         assert_eq!(user_of(channel.as_bytes()), Some(to));
         let own = node_channel("ab12");
         assert_eq!(Incoming::parse(own.as_bytes(), &probe(5)), Some(Incoming::Probe(5)));
+        let refused = Incoming::Refusal { sequence: 7, delivered: 1 };
+        assert_eq!(Incoming::parse(own.as_bytes(), &refusal(7, 1)), Some(refused));
         let payload = confirmations(&[1, 20, 300]);
         let Some(Incoming::Confirmations(text)) = Incoming::parse(own.as_bytes(), &payload) else { panic!() };
         assert!(sequences(text).eq([1, 20, 300]));
@@ -143,6 +157,7 @@ mod tests {
             ("RayBox-user-", "{}"),
             ("raybox:n:ab", "z 1"),
             ("raybox:n:ab", "p x"),
+            ("raybox:n:ab", "r 1"),
             ("raybox:g", ""),
             ("elsewhere", "c 1"),
         ] {

@@ -44,6 +44,7 @@ pub(super) struct Receiver {
 struct Talk {
     ears: Wire<Stream>,
     mouth: Wire<Stream>,
+    own_channel: String,
     /// Something may still be read, though no event will say so.
     ears_ready: bool,
     mouth_ready: bool,
@@ -72,7 +73,7 @@ enum Ended {
     Refused(String),
     /// The probe did not come back.
     Deaf,
-    /// Publishing failed.
+    /// Publishing failed, or this node is not registered any more.
     Doubt,
     Stopping,
 }
@@ -148,12 +149,20 @@ impl Receiver {
         self.shared.tasks.lock().connected = true;
         let users = self.node.on_rejoined();
         let node = &self.shared.node;
-        command(&mut ears, "SUBSCRIBE", &[envelope::node_channel(node), envelope::GROUPS.to_owned()]);
-        command(&mut mouth, "SADD", &[registry::NODES, node]);
+        let own_channel = envelope::node_channel(node);
+        command(&mut ears, "SUBSCRIBE", &[own_channel.as_str(), envelope::GROUPS]);
         command(&mut mouth, "DEL", &[registry::users_key(node)]);
         let probe = Probe { number: 0, under_way: true, due: Instant::now() + PROBE_PATIENCE };
-        let (ears_ready, mouth_ready) = (true, true);
-        let mut talk = Talk { ears, mouth, ears_ready, mouth_ready, initial: 2, probe, receipts: FxHashMap::default() };
+        let mut talk = Talk {
+            ears,
+            mouth,
+            own_channel,
+            ears_ready: true,
+            mouth_ready: true,
+            initial: 2,
+            probe,
+            receipts: FxHashMap::default(),
+        };
         talk.initial += talk.subscribe(&self.shared.node, &users);
         Ok(talk)
     }
@@ -172,12 +181,17 @@ impl Receiver {
                     }
                     Some(Incoming::Bare { to, frame }) => self.node.on_bare(&mut self.turn, to, frame),
                     Some(Incoming::Confirmations(text)) => confirmed.extend(envelope::sequences(text)),
+                    Some(Incoming::Refusal { sequence, delivered }) => self.node.on_refused(sequence, delivered),
                     Some(Incoming::Probe(number)) => talk.probe.on_back(number, &self.shared),
                     Some(Incoming::GroupChanged(group)) => self.node.on_group_changed(group),
                     None => log::debug!("a message on {} that no node writes", channel.escape_ascii()),
                 },
                 Reply::Subscribed(channel) => {
                     talk.initial = talk.initial.saturating_sub(1);
+                    if channel == talk.own_channel.as_bytes() {
+                        // Not before: who is registered and does not listen counts as dead.
+                        command(&mut talk.mouth, "SADD", &[registry::NODES, &self.shared.node]);
+                    }
                     if let Some(user) = envelope::user_of(channel) {
                         post_placed(self.waiting.remove(&user));
                     }
@@ -217,7 +231,10 @@ impl Receiver {
                     talk.subscribe(&self.shared.node, &std::mem::take(&mut arriving));
                     leaving.push(user);
                 }
-                Task::Confirm(Receipt { node, sequence }) => note(&mut talk.receipts, &node, sequence),
+                Task::Refuse(receipt, delivered) => {
+                    let payload = envelope::refusal(receipt.sequence, delivered);
+                    publish(&mut talk.mouth, &envelope::node_channel(&receipt.node), &payload);
+                }
                 Task::Check => return Err(Ended::Doubt),
             }
         }
@@ -236,13 +253,13 @@ impl Receiver {
             self.patience = None;
         }
         if talk.initial == 0 && talk.probe.number == 0 {
-            talk.probe(now, &self.shared.node);
+            talk.probe(now);
         }
         if talk.probe.due <= now {
             if talk.probe.under_way {
                 return Err(Ended::Deaf);
             }
-            talk.probe(now, &self.shared.node);
+            talk.probe(now);
         }
         if !self.was_up && talk.probe.number > 0 && !talk.probe.under_way {
             self.was_up = true;
@@ -283,8 +300,8 @@ impl Receiver {
             match task {
                 Task::Subscribe(_, waiter) => post_placed(waiter.map(|waiter| vec![waiter])),
                 Task::Unsubscribe(user) => self.node.on_left(user),
-                // The sender hears nothing and stores it once more.
-                Task::Confirm(_) | Task::Check => {}
+                // The sender hears nothing and stores it in a while.
+                Task::Refuse(..) | Task::Check => {}
             }
         }
     }
@@ -330,9 +347,9 @@ impl Talk {
         }
     }
 
-    fn probe(&mut self, now: Instant, node: &str) {
+    fn probe(&mut self, now: Instant) {
         self.probe = Probe { number: self.probe.number + 1, under_way: true, due: now + PROBE_PATIENCE };
-        publish(&mut self.mouth, &envelope::node_channel(node), &envelope::probe(self.probe.number));
+        publish(&mut self.mouth, &self.own_channel, &envelope::probe(self.probe.number));
     }
 
     fn confirm(&mut self) {
@@ -423,7 +440,7 @@ impl std::fmt::Display for Ended {
             Ended::Malformed(malformed) => malformed.fmt(f),
             Ended::Refused(text) => write!(f, "it refused: {text}"),
             Ended::Deaf => f.write_str("a message of this node to itself did not come back in time"),
-            Ended::Doubt => f.write_str("publishing failed"),
+            Ended::Doubt => f.write_str("publishing failed, or the register of nodes was lost"),
             Ended::Stopping => f.write_str("this node stops"),
         }
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use pool::RedisFailure;
 
-use super::{Shared, registry};
+use super::{Shared, Task, registry};
 use crate::bus::Node;
 
 /// A thread of its own, because its questions block.
@@ -47,7 +47,12 @@ impl Watch {
             }
         }
         let mut others = registry::nodes(shared)?;
+        let registered = others.len();
         others.retain(|other| *other != shared.node);
+        if others.len() == registered {
+            // Somebody took this node for dead, or emptied Redis.
+            shared.add(Task::Check);
+        }
         for dead in registry::dead(shared, others)? {
             self.bury(&dead)?;
         }
