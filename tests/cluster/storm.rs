@@ -39,12 +39,7 @@ fn everybody_comes_back_at_once() {
     let mut text = format!("{users} users log in for the first time: {first}\n{users} users come back: {again}\n");
     for (what, request) in [("fetch", 14), ("list of friends", 8)] {
         let before = counters(database);
-        for (user, client) in clients.iter_mut().enumerate() {
-            client.send(&json!({"msgType": request, "FROMID": user + 1}));
-        }
-        for client in &mut clients {
-            assert_eq!(client.recv()["errno"], 200);
-        }
+        ask_all(&mut clients, request);
         text.push_str(&format!("each {what}: {}\n", Statements::since(&before, database, users)));
     }
     // Everybody is there: from the other node as well.
@@ -90,6 +85,20 @@ fn come(node: &TestServer, database: &Database, users: usize) -> (Vec<TestClient
     let took = begun.elapsed();
     wait_all(database, users, "online");
     (clients, Wave { took, statements: Statements::since(&before, database, users) })
+}
+
+/// Has everybody send a request of this type, so many at a time as log in at a time.
+fn ask_all(clients: &mut [TestClient], request: u32) {
+    let share = clients.len().div_ceil(THREADS);
+    thread::scope(|scope| {
+        for (number, clients) in clients.chunks_mut(share).enumerate() {
+            scope.spawn(move || {
+                for (user, client) in (number * share + 1..).zip(clients) {
+                    assert_eq!(client.ask(&json!({"msgType": request, "FROMID": user}))["errno"], 200);
+                }
+            });
+        }
+    });
 }
 
 /// Like the real client, it tries again when the server is too busy.
