@@ -14,61 +14,87 @@ use std::time::Duration;
 use net::Turn;
 
 use crate::delivery::{ClientLink, Delivery, Posted};
+use crate::metrics::PoolUse;
 use crate::protocol::{GroupId, UserId};
 
-/// The way to the other nodes of the cluster. Unless a method says that it blocks, any thread may call it.
+/// The way to the other nodes of the cluster. Unless a method says that it blocks, any thread may call it. What is written
+/// here is the bus of a node that is alone.
 pub trait Bus: Send + Sync + 'static {
     /// One word or two for the log: which bus this is.
     fn describe(&self) -> String;
 
     /// Whether there can be no other node. Then nothing is published or subscribed to.
-    fn is_alone(&self) -> bool;
+    fn is_alone(&self) -> bool {
+        true
+    }
 
     /// Whether no other node is there, so that whoever is marked online is not. Blocks.
-    fn is_first(&self) -> bool;
+    fn is_first(&self) -> bool {
+        true
+    }
 
     /// Begins to receive for `node`, and to keep its subscriptions.
     ///
     /// # Errors
     /// When the system has no thread left.
-    fn start(&self, node: Arc<dyn Node>) -> io::Result<()>;
+    fn start(&self, _node: Arc<dyn Node>) -> io::Result<()> {
+        Ok(())
+    }
 
     /// Receives no more, and forgets the node. Blocks until it no longer calls it.
-    fn stop(&self);
+    fn stop(&self) {}
 
     /// From now on this node wants the messages for `user`. When they come, or when it is known that they cannot, the
     /// waiter is posted the outcome [`Placed`](crate::session::Outcome::Placed).
-    fn subscribe(&self, user: UserId, waiter: Option<&Arc<ClientLink>>);
+    fn subscribe(&self, _user: UserId, _waiter: Option<&Arc<ClientLink>>) {}
 
     /// This node no longer wants them. [`Node::on_left`] is called when none will come any more.
-    fn unsubscribe(&self, user: UserId);
+    fn unsubscribe(&self, _user: UserId) {}
 
     /// Offers each envelope to the nodes that want it. Blocks, for at most a few seconds.
-    fn publish(&self, envelopes: &[Envelope]) -> Vec<Published>;
+    fn publish(&self, envelopes: &[Envelope]) -> Vec<Published> {
+        vec![Published::ToNobody; envelopes.len()]
+    }
 
     /// Tells the node that sent an envelope that not all of it has found its user here, but only so many of its messages.
-    fn refuse(&self, receipt: Receipt, delivered: usize);
+    fn refuse(&self, _receipt: Receipt, _delivered: usize) {}
 
     /// Offers messages to nodes of the reference server, if there are any: they take what is for a user who is online
     /// with them. `online` says whose state says so. Returns what they did not take, in the order given. Blocks.
-    fn publish_to_neighbours(&self, deliveries: Vec<Delivery>, online: &dyn Fn(&[UserId]) -> Vec<UserId>)
-    -> Neighbours;
+    fn publish_to_neighbours(
+        &self,
+        deliveries: Vec<Delivery>,
+        _online: &dyn Fn(&[UserId]) -> Vec<UserId>,
+    ) -> Neighbours {
+        Neighbours { taken: Vec::new(), untaken: deliveries }
+    }
 
     /// Which of these users other nodes want messages for. Blocks.
     ///
     /// # Errors
     /// When that cannot be known.
-    fn elsewhere(&self, users: &[UserId]) -> Result<Vec<UserId>, Unreachable>;
+    fn elsewhere(&self, _users: &[UserId]) -> Result<Vec<UserId>, Unreachable> {
+        Ok(Vec::new())
+    }
 
     /// Tells all nodes that a group has other members now. Blocks.
-    fn group_changed(&self, group: GroupId);
+    fn group_changed(&self, _group: GroupId) {}
 
-    /// Whether messages to other nodes arrive there, as far as is known.
-    fn is_ready(&self) -> bool;
+    /// Whether messages to other nodes arrive there, as far as is known. Does not block.
+    fn is_ready(&self) -> bool {
+        true
+    }
 
     /// How long ago the last message of this node to itself came back; `None` for a bus that needs no such probe, or
-    /// when none has come yet.
-    fn probe_age(&self) -> Option<Duration>;
+    /// when none has come yet. Does not block.
+    fn probe_age(&self) -> Option<Duration> {
+        None
+    }
+
+    /// How the connections for commands are used, if there are any. Does not block.
+    fn connections(&self) -> Option<PoolUse> {
+        None
+    }
 }
 
 /// What the bus calls, from a thread of its own. Nothing of it may block.

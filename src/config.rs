@@ -83,6 +83,8 @@ pub struct Config {
     pub password_cost: PasswordCost,
     /// How long a verified password is remembered; zero: not at all.
     pub password_memory: Duration,
+    /// The HTTP port for health and metrics.
+    pub admin: AdminAddress,
     /// The folder of the log files.
     pub log_dir: PathBuf,
     /// The least important level that is logged.
@@ -97,6 +99,10 @@ pub enum Auth {
     /// Anyone acts as anyone, as on the reference server.
     Compat,
 }
+
+/// Where to serve health and metrics, if anywhere; port 0 lets the system choose.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct AdminAddress(pub Option<SocketAddr>);
 
 /// The cost of one argon2id hash (RFC 9106).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -180,6 +186,7 @@ impl Config {
             search_results_max: 0,
             password_cost: PasswordCost { memory_kib: 0, passes: 0, lanes: 0 },
             password_memory: Duration::ZERO,
+            admin: AdminAddress(None),
             log_dir: PathBuf::new(),
             log_level: LogLevels { everything: LevelFilter::Off, parts: Vec::new() },
         };
@@ -196,6 +203,15 @@ impl fmt::Display for Auth {
             Auth::Strict => "strict",
             Auth::Compat => "compat",
         })
+    }
+}
+
+impl fmt::Debug for AdminAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(address) => address.fmt(f),
+            None => f.write_str("off"),
+        }
     }
 }
 
@@ -473,6 +489,7 @@ mod tests {
         assert_eq!(config.search_results_max, 1000);
         assert_eq!(config.password_cost, PasswordCost { memory_kib: 19456, passes: 2, lanes: 1 });
         assert_eq!(config.password_memory, Duration::from_secs(24 * 60 * 60));
+        assert_eq!(config.admin, AdminAddress(None));
         assert_eq!(config.log_dir, Path::new("../logs"));
         assert_eq!(config.log_level, LogLevels { everything: LevelFilter::Info, parts: Vec::new() });
     }

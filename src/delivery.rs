@@ -5,7 +5,7 @@
 //! one message to a loop for all of them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use net::Link;
@@ -13,6 +13,7 @@ use rustc_hash::FxHashMap;
 
 use crate::bus::Neighbours;
 use crate::jobs::Services;
+use crate::metrics::Stage;
 use crate::protocol::UserId;
 use crate::session::{Outcome, Settled};
 use crate::store::{Kept, Message, StoreError};
@@ -69,13 +70,6 @@ pub enum LaneItem {
     Delivery(Delivery),
     /// Work on a user's kept messages.
     Work(UserId, Box<dyn FnOnce() + Send>),
-}
-
-/// Counts what nobody is told.
-#[derive(Debug, Default)]
-pub struct Counters {
-    /// Messages for ids that nobody has.
-    pub unknown_recipients: AtomicU64,
 }
 
 impl Fan {
@@ -135,6 +129,8 @@ impl Backlog {
         }
         let online = |users: &[UserId]| services.store.online(users).unwrap_or_default();
         let Neighbours { taken, untaken } = services.bus.publish_to_neighbours(deliveries, &online);
+        services.metrics.published(taken.len());
+        services.metrics.confirmed(taken.len());
         settle(taken.into_iter().map(|delivery| (delivery, false)));
         self.keep(untaken, services);
     }
@@ -144,12 +140,15 @@ impl Backlog {
         if deliveries.is_empty() {
             return;
         }
+        services.metrics.batch(Stage::Store, deliveries.len());
         let message = |delivery: &Delivery| Message { to: delivery.to, text: delivery.text.clone() };
         let messages: Vec<_> = deliveries.iter().map(message).collect();
         match services.appended(&messages) {
             Ok(kept) => {
-                let unknown = kept.iter().filter(|kept| **kept == Kept::NoSuchUser).count();
-                services.counters.unknown_recipients.fetch_add(unknown as u64, Ordering::Relaxed);
+                let count = |what| kept.iter().filter(|kept| **kept == what).count();
+                services.metrics.stored(count(Kept::Stored));
+                services.metrics.unknown_recipients(count(Kept::NoSuchUser));
+                services.metrics.failed(count(Kept::TooLong));
                 let failed = kept.iter().map(|kept| *kept == Kept::TooLong);
                 settle(deliveries.into_iter().zip(failed));
             }
@@ -157,6 +156,7 @@ impl Backlog {
                 let is_returned = |delivery: &Delivery| matches!(delivery.origin, Origin::Returned);
                 let (returned, sent): (Vec<_>, Vec<_>) = deliveries.into_iter().partition(is_returned);
                 self.returned.extend(returned);
+                services.metrics.failed(sent.len());
                 settle(sent.into_iter().map(|delivery| (delivery, true)));
             }
             // One message that the database refuses must not take the others with it.
@@ -167,6 +167,7 @@ impl Backlog {
             }
             Err(error) => {
                 log::error!("a message for user {} was refused: {error}", deliveries[0].to);
+                services.metrics.failed(1);
                 settle(deliveries.into_iter().map(|delivery| (delivery, true)));
             }
         }

@@ -8,8 +8,8 @@ use std::time::Instant;
 use parking_lot::Mutex;
 
 use crate::bus::Bus;
-use crate::delivery::Counters;
 use crate::groups::GroupCache;
+use crate::metrics::{Login, Metrics};
 use crate::password::{self, Passwords, Verdict};
 use crate::protocol::{self, GroupId, UserId};
 use crate::session::{Job, Outcome};
@@ -25,8 +25,8 @@ pub struct Services {
     pub passwords: Passwords,
     /// The members of groups.
     pub groups: GroupCache,
-    /// What nobody is told.
-    pub counters: Counters,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
     /// Most text that one fetch returns, in bytes.
     pub fetch_bytes_max: usize,
     /// Most groups that one search returns.
@@ -41,9 +41,17 @@ impl Services {
     /// Does one job. Blocks.
     pub fn run(&self, job: Job) -> Outcome {
         let register = matches!(job, Job::Register { .. });
+        let login = matches!(job, Job::CheckPassword { .. });
         let outage = if job.writes() { &self.writing } else { &self.reading };
         let outcome = self.try_run(job);
         outage.note(outcome.as_ref().err());
+        if login {
+            self.metrics.login(match outcome {
+                Ok(Outcome::Password(true)) => Login::Accepted,
+                Ok(_) => Login::Wrong,
+                Err(_) => Login::Refused,
+            });
+        }
         match outcome {
             Ok(outcome) => outcome,
             Err(StoreError::Unavailable(_)) if !register => Outcome::Refused(protocol::BUSY),

@@ -14,6 +14,7 @@
 //! - [`router`] hands a message to a connection, or to its recipient's lane, whose batches [`delivery`] offers to the
 //!   other nodes ([`bus`]) and to the store.
 //! - [`config`], [`logging`]: read once; one writer.
+//! - [`metrics`] are what all of these count, [`health`] whether they work, [`admin`] the HTTP port that shows both.
 //!
 //! # One message, end to end
 //! 1. The sender's loop reads its socket, and `net`'s codec finds the frame in the loop's own buffer.
@@ -32,21 +33,27 @@
 //! | `loop-N` | reads, decides, writes | never |
 //! | `worker-N`, `hasher-N` | requests that need the store, passwords | yes |
 //! | `lane-N`, `states` | messages and `User.state` on their way to the store | yes |
+//! | `store-check` | asks a database that others share for signs of life | yes |
 //! | `store-writer` | the embedded store's transactions | on the disk |
 //! | `log`, `signals` | what they say | yes |
+//! | `admin`, `health` | the admin port, what it tells | on its clients |
+//! | `store-check` | whether the store answers | yes |
 //!
 //! Locks are leaves (lock, copy or push, unlock), with one exception: a shard of [`presence`] is held while a message is
 //! handed to a connection's output or a lane, which are leaves themselves.
 
+pub mod admin;
 pub mod bus;
 pub mod collation;
 pub mod config;
 pub mod delivery;
 pub mod groups;
 mod handlers;
+pub mod health;
 pub mod jobs;
 pub mod logging;
 pub mod mailboxes;
+pub mod metrics;
 pub mod outbox;
 pub mod password;
 pub mod presence;

@@ -58,7 +58,16 @@ pub fn init(dir: &Path, levels: &LogLevels) -> Result<LogGuard, LogError> {
 #[must_use]
 pub struct LogGuard {
     messages: Sender<Message>,
+    dropped: Arc<AtomicU64>,
     writer: Option<JoinHandle<()>>,
+}
+
+impl LogGuard {
+    /// Tells how many lines were dropped so far, from any thread.
+    pub fn dropped_lines(&self) -> impl Fn() -> u64 + Send + Sync + 'static {
+        let dropped = self.dropped.clone();
+        move || dropped.load(Ordering::Relaxed)
+    }
 }
 
 impl Drop for LogGuard {
@@ -151,15 +160,16 @@ fn start(writer: Writer) -> io::Result<(Queue, LogGuard)> {
     let (messages, inbox) = crossbeam_channel::bounded(LINES_MAX + ERRORS_MAX);
     let dropped = Arc::new(AtomicU64::new(0));
     let queue = Queue { messages: messages.clone(), dropped: dropped.clone() };
-    let thread = thread::Builder::new().name(THREAD.to_owned()).spawn(move || run(writer, &inbox, &dropped))?;
-    Ok((queue, LogGuard { messages, writer: Some(thread) }))
+    let seen = dropped.clone();
+    let thread = thread::Builder::new().name(THREAD.to_owned()).spawn(move || run(writer, &inbox, &seen))?;
+    Ok((queue, LogGuard { messages, dropped, writer: Some(thread) }))
 }
 
 /// The life of the writer thread: wait for a message, take what else is there, write it all, start over.
 fn run(mut writer: Writer, inbox: &Receiver<Message>, dropped: &AtomicU64) {
     let mut lines = Vec::with_capacity(BATCH_MAX);
     let mut flushes = Vec::new();
-    let mut stopping = false;
+    let (mut stopping, mut reported) = (false, 0);
     while !stopping && let Ok(first) = inbox.recv() {
         for message in iter::once(first).chain(inbox.try_iter()).take(BATCH_MAX) {
             match message {
@@ -169,9 +179,10 @@ fn run(mut writer: Writer, inbox: &Receiver<Message>, dropped: &AtomicU64) {
             }
         }
         // Lines are only dropped while others wait, so another batch follows every drop and reports it.
-        let drops = dropped.swap(0, Ordering::Relaxed);
-        if drops > 0 {
-            lines.push(drop_report(drops));
+        let drops = dropped.load(Ordering::Relaxed);
+        if drops > reported {
+            lines.push(drop_report(drops - reported));
+            reported = drops;
         }
         writer.write(&lines, Instant::now());
         lines.clear();
@@ -269,8 +280,10 @@ mod tests {
         assert_eq!(queue.messages.len(), LINES_MAX + ERRORS_MAX);
         queue.push(line(Level::Error, "this line of a test belongs on stderr"));
         assert_eq!(queue.dropped.load(Ordering::Relaxed), 10, "no error is dropped");
+        let dropped_lines = guard.dropped_lines();
         drop(release);
         drop(guard);
+        assert_eq!(dropped_lines(), 10, "the count goes on after the report");
 
         let lines = written(&folder);
         assert_eq!(lines.len(), 1 + LINES_MAX + ERRORS_MAX + 1);

@@ -13,13 +13,16 @@ use std::path::Path;
 use std::process::{self, ExitCode};
 use std::sync::Arc;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use log::{Level, error, info, log_enabled, warn};
+use raybox::admin::Admin;
 use raybox::bus::Bus;
 use raybox::bus::local::LocalBus;
 use raybox::bus::redis::RedisBus;
 use raybox::config::{Auth, Config, Invocation};
-use raybox::logging;
+use raybox::health::{Checks, Health};
+use raybox::logging::{self, LogGuard};
 use raybox::server::{Server, Stopped};
 use raybox::store::Store;
 use raybox::store::mysql::MysqlStore;
@@ -44,8 +47,9 @@ fn main() -> ExitCode {
 
 /// Runs a server until a signal stops it; an error is one at start.
 fn serve(config: &Config) -> Result<Stopped, Box<dyn Error>> {
-    let _log = logging::init(&config.log_dir, &config.log_level)?;
+    let log = logging::init(&config.log_dir, &config.log_level)?;
     log_panics();
+    let admin = config.admin.0.map(Admin::bind).transpose()?;
     let store: Arc<dyn Store> = match &config.mysql {
         Some(settings) => Arc::new(MysqlStore::open(settings)?),
         None => Arc::new(SqliteStore::open(&config.data_dir)?),
@@ -55,17 +59,55 @@ fn serve(config: &Config) -> Result<Stopped, Box<dyn Error>> {
         None => Arc::new(LocalBus),
     };
     let (store_line, bus_line) = (store.describe(), bus.describe());
-    let server = Server::bind(config, store, bus)?;
+    let server = Server::bind(config, store.clone(), bus.clone())?;
+    let admin_address = admin.as_ref().map(Admin::address);
+    let health = Arc::new(server.health());
+    let checks = admin.map(|admin| show(admin, &server, &health, &log, &store, &bus)).transpose()?;
     let stopper = server.stopper();
-    stop_on_signals(move || stopper.stop())?;
-    announce(config, server.local_addr(), &store_line, &bus_line);
+    stop_on_signals(move || {
+        // Nobody shall be sent here any more before the port closes.
+        health.drain();
+        stopper.stop();
+    })?;
+    announce(config, server.local_addr(), admin_address, &store_line, &bus_line);
     let stopped = server.run();
+    if let Some(checks) = checks {
+        checks.close(Instant::now() + CHECKS_GRACE);
+    }
+    drop(store);
     info!("stopped");
     Ok(stopped)
 }
 
+/// Serves the admin port with what the server counts and what is found out about its health.
+fn show(
+    admin: Admin,
+    server: &Server,
+    health: &Arc<Health>,
+    log: &LogGuard,
+    store: &Arc<dyn Store>,
+    bus: &Arc<dyn Bus>,
+) -> Result<Checks, Box<dyn Error>> {
+    let metrics = server.metrics();
+    let (ready, probe) = (health.clone(), health.clone());
+    metrics.watch_readiness(move || ready.readiness());
+    metrics.watch_probe(move || probe.probe_age());
+    metrics.watch_log(log.dropped_lines());
+    if store.connections().is_some() {
+        let store = Arc::downgrade(store);
+        metrics.watch_pool("mysql", move || store.upgrade().and_then(|store| store.connections()).unwrap_or_default());
+    }
+    if bus.connections().is_some() {
+        let bus = Arc::downgrade(bus);
+        metrics.watch_pool("redis", move || bus.upgrade().and_then(|bus| bus.connections()).unwrap_or_default());
+    }
+    let checks = Checks::start(health, store.clone(), bus.clone())?;
+    admin.serve(health.clone(), metrics)?;
+    Ok(checks)
+}
+
 /// Says in the log and on stdout that clients may come, and what they will find.
-fn announce(config: &Config, address: SocketAddr, store: &str, bus: &str) {
+fn announce(config: &Config, address: SocketAddr, admin: Option<SocketAddr>, store: &str, bus: &str) {
     let (auth, log_dir) = (config.auth, config.log_dir.display());
     info!("raybox {VERSION} listening on {address}");
     info!("event loops {}, workers {}, hashers {}", config.loops, config.workers, config.hashers);
@@ -76,7 +118,13 @@ fn announce(config: &Config, address: SocketAddr, store: &str, bus: &str) {
         Auth::Strict => info!("auth {auth}"),
         Auth::Compat => warn!("auth {auth}: anyone may act as anyone"),
     }
-    print(&format!("raybox {VERSION} listening on {address}, store {store}, bus {bus}, auth {auth}, log {log_dir}\n"));
+    let admin = admin.map_or_else(String::new, |admin| {
+        info!("admin http://{admin}/metrics, /healthz, /readyz");
+        format!(", admin {admin}")
+    });
+    print(&format!(
+        "raybox {VERSION} listening on {address}, store {store}, bus {bus}, auth {auth}, log {log_dir}{admin}\n"
+    ));
 }
 
 /// The first signal begins the drain. A second one does not wait for its end.
@@ -136,6 +184,8 @@ fn print(text: &str) {
 }
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// How long a last look at the store is waited for.
+const CHECKS_GRACE: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
@@ -145,7 +195,6 @@ mod tests {
     use std::os::unix::process::ExitStatusExt;
     use std::process::{Child, Command, Stdio};
     use std::sync::mpsc;
-    use std::time::Duration;
 
     const PATIENCE: Duration = Duration::from_secs(30);
 

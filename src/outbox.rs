@@ -41,6 +41,9 @@ pub struct Sorted {
     pub keep: Vec<LaneItem>,
     /// Confirmed by their nodes.
     pub delivered: Vec<Delivery>,
+    /// How many other nodes have just taken, and how many of those taken before they have not confirmed in time.
+    pub published: usize,
+    pub unconfirmed: usize,
     /// When to come again if nothing else happens.
     pub again: Option<Duration>,
 }
@@ -162,6 +165,7 @@ impl Outbox {
                 }
                 let line = self.users.get_mut(&user).expect("it was found there");
                 line.in_flight[at].nodes = 0;
+                sorted.unconfirmed += line.in_flight[at].deliveries.len();
                 self.tidy(user, sorted);
             }
             self.in_flight.pop_front();
@@ -203,6 +207,7 @@ impl Outbox {
             match published {
                 Published::Taken(_) | Published::InDoubt => {
                     let Envelope { to, sequence, deliveries } = envelope;
+                    sorted.published += deliveries.len();
                     // In doubt: more than there are, so that only a confirmation or the time settles it.
                     let nodes = if let Published::Taken(nodes) = published { nodes } else { u32::MAX };
                     self.in_flight.push_back((sequence, to, by));
@@ -266,16 +271,11 @@ const ENVELOPE_BYTES_MAX: usize = 256 * 1024;
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-    use std::sync::Arc;
-
     use parking_lot::Mutex;
     use proptest::prelude::*;
 
     use super::*;
-    use crate::bus::{Neighbours, Node, Receipt, Unreachable};
-    use crate::delivery::{ClientLink, Origin};
-    use crate::protocol::GroupId;
+    use crate::delivery::Origin;
 
     /// Answers what it is told, and remembers what it was offered.
     #[derive(Default)]
@@ -291,15 +291,6 @@ mod tests {
         fn is_alone(&self) -> bool {
             false
         }
-        fn is_first(&self) -> bool {
-            false
-        }
-        fn start(&self, _: Arc<dyn Node>) -> io::Result<()> {
-            Ok(())
-        }
-        fn stop(&self) {}
-        fn subscribe(&self, _: UserId, _: Option<&Arc<ClientLink>>) {}
-        fn unsubscribe(&self, _: UserId) {}
         fn publish(&self, envelopes: &[Envelope]) -> Vec<Published> {
             let mut answers = self.answers.lock();
             let mut published = Vec::new();
@@ -309,20 +300,6 @@ mod tests {
                 published.push(answers.pop_front().unwrap_or(Published::ToNobody));
             }
             published
-        }
-        fn refuse(&self, _: Receipt, _: usize) {}
-        fn publish_to_neighbours(&self, untaken: Vec<Delivery>, _: &dyn Fn(&[UserId]) -> Vec<UserId>) -> Neighbours {
-            Neighbours { taken: Vec::new(), untaken }
-        }
-        fn elsewhere(&self, _: &[UserId]) -> Result<Vec<UserId>, Unreachable> {
-            Ok(Vec::new())
-        }
-        fn group_changed(&self, _: GroupId) {}
-        fn is_ready(&self) -> bool {
-            true
-        }
-        fn probe_age(&self) -> Option<Duration> {
-            None
         }
     }
 

@@ -48,6 +48,11 @@ impl<M> Presence<M> {
         self.shards[shard_of(user)].read()
     }
 
+    /// How many users are online.
+    pub fn users(&self) -> usize {
+        self.shards.iter().map(|shard| shard.read().users.len()).sum()
+    }
+
     /// The shard of `user`, for changing it.
     pub fn write(&self, user: UserId) -> RwLockWriteGuard<'_, Shard<M>> {
         self.shards[shard_of(user)].write()

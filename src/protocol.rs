@@ -12,9 +12,11 @@ use std::fmt;
 
 use serde_json::value::RawValue;
 
+mod kinds;
 mod parse;
 mod reply;
 
+pub use kinds::{FrameKind, ReplyKind};
 use parse::{Member, Members};
 use reply::json;
 pub use reply::*;
@@ -111,17 +113,17 @@ impl fmt::Display for GroupId {
 }
 
 impl<'f> Request<'f> {
-    /// Reads one frame.
+    /// Reads one frame, and says of what kind it is.
     ///
     /// # Errors
     /// [`BadRequest`] when it is not strict JSON (RFC 8259, at most 128 levels), has no integer `msgType`, or lacks a
     /// member that its type needs, or has it with a wrong type.
-    pub fn parse(frame: &'f [u8]) -> Result<Request<'f>, BadRequest> {
+    pub fn parse(frame: &'f [u8]) -> Result<(FrameKind, Request<'f>), BadRequest> {
         let text = std::str::from_utf8(frame).map_err(|_| BadRequest)?;
         let mut members = Members::parse(text)?;
         let msg_type = members.msg_type.id(text, "msgType")?;
         let id = |member: &Member<'f>, key| member.id(text, key);
-        Ok(match msg_type.0 {
+        let request = match msg_type.0 {
             1 => Request::Login { user: id(&members.user_id, "USERID")?, password: members.password.text()? },
             2 => Request::Register { name: members.name.text()?, password: members.password.text()? },
             3 => Request::Logout { user: id(&members.user_id, "USERID")? },
@@ -158,7 +160,8 @@ impl<'f> Request<'f> {
             401 => Request::Fixed(BAD_REQUEST),
             500 => Request::Fixed(SERVER_ERROR),
             _ => Request::Fixed(NO_METHOD),
-        })
+        };
+        Ok((FrameKind::of(msg_type.0), request))
     }
 }
 
@@ -187,7 +190,7 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<Request<'_>, BadRequest> {
-        Request::parse(text.as_bytes())
+        Request::parse(text.as_bytes()).map(|(_, request)| request)
     }
 
     #[test]

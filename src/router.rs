@@ -1,7 +1,6 @@
 //! [`Router`]: where a recipient is, and how a message gets there.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use net::{Fate, Link, Turn};
@@ -10,6 +9,7 @@ use pool::Lanes;
 use crate::bus::{Node, Receipt};
 use crate::delivery::{ClientLink, Delivery, Fan, LaneItem, Origin, Posted};
 use crate::jobs::Services;
+use crate::metrics::Metrics;
 use crate::outbox::OutItem;
 use crate::presence::{Added, Presence, Removed, Shard};
 use crate::protocol::{GroupId, UserId};
@@ -20,7 +20,7 @@ use crate::store::UserState;
 /// Knows who is online, and sends messages on: to a connection of this node, or into the recipient's lane.
 pub struct Router {
     services: Arc<Services>,
-    presence: Presence<Posted>,
+    presence: Arc<Presence<Posted>>,
     /// To other nodes, when there can be any. What none of them takes goes on to `keepers`.
     outbox: Option<Lanes<OutItem>>,
     /// To the store.
@@ -48,13 +48,13 @@ impl Router {
         keepers: Arc<Lanes<LaneItem>>,
         states: StateWriter,
     ) -> Router {
-        Router { services, presence: Presence::new(), outbox, keepers, states }
+        Router { services, presence: Arc::default(), outbox, keepers, states }
     }
 
     /// Forwards a frame to one user.
     pub fn deliver(&self, turn: &mut Turn<Posted>, to: UserId, text: &str, sender: &Arc<ClientLink>) -> Routed {
         if to.0 <= 0 {
-            self.services.counters.unknown_recipients.fetch_add(1, Ordering::Relaxed);
+            self.services.metrics.unknown_recipients(1);
             return Routed::Settled { failed: false };
         }
         let parked = self.route(turn, to, text.as_bytes(), || {
@@ -62,9 +62,15 @@ impl Router {
             Delivery { to, text: text.into(), origin }
         });
         match parked {
-            Parked::No => Routed::Settled { failed: false },
+            Parked::No => {
+                self.services.metrics.delivered_locally(1);
+                Routed::Settled { failed: false }
+            }
             Parked::Yes => Routed::OnItsWay,
-            Parked::Refused(_) => Routed::Settled { failed: true },
+            Parked::Refused(_) => {
+                self.services.metrics.failed(1);
+                Routed::Settled { failed: true }
+            }
         }
     }
 
@@ -79,17 +85,24 @@ impl Router {
     ) -> Routed {
         // Most groups are online: what only the lanes need is made when the first member is not.
         let mut shared: Option<(Arc<Fan>, Arc<str>)> = None;
+        let mut delivered = 0;
         for &to in to.iter().filter(|to| **to != except) {
             let parked = self.route(turn, to, text.as_bytes(), || {
                 let (fan, text) = shared.get_or_insert_with(|| (Fan::new(sender.clone(), text.len()), text.into()));
                 fan.add();
                 Delivery { to, text: text.clone(), origin: Origin::Group(fan.clone()) }
             });
-            if let Parked::Refused(Delivery { origin: Origin::Group(fan), .. }) = parked {
-                fan.one_less(true);
+            match parked {
+                Parked::No => delivered += 1,
+                Parked::Refused(Delivery { origin: Origin::Group(fan), .. }) => {
+                    self.services.metrics.failed(1);
+                    fan.one_less(true);
+                }
+                Parked::Yes | Parked::Refused(_) => {}
             }
             turn.relieve();
         }
+        self.services.metrics.delivered_locally(delivered);
         match shared.map(|(fan, _)| fan.one_less(false)) {
             None => Routed::Settled { failed: false },
             Some(Some(Settled { failed, .. })) => Routed::Settled { failed: failed > 0 },
@@ -108,6 +121,16 @@ impl Router {
         let mut shard = self.presence.write(user);
         shard.join(user, link);
         self.services.bus.subscribe(user, Some(link));
+    }
+
+    /// Shows who waits where.
+    pub fn watched_by(&self, metrics: &Metrics) {
+        let presence = self.presence.clone();
+        metrics.watch_users(move || presence.users());
+        metrics.watch_lanes("lane", self.keepers.watch());
+        if let Some(outbox) = &self.outbox {
+            metrics.watch_lanes("lane-out", outbox.watch());
+        }
     }
 
     /// Makes `link` the connection that receives for `user`.
@@ -129,6 +152,7 @@ impl Router {
 
     /// A message that its connection did not take.
     pub fn give_back(&self, turn: &mut Turn<Posted>, to: UserId, frame: Box<[u8]>) {
+        self.services.metrics.returned(1);
         self.route_anyway(turn, to, vec![frame]);
     }
 
@@ -217,6 +241,7 @@ impl Router {
     /// A slow consumer. It loses its place first, so that what it did not take goes ahead of what it could not take.
     fn give_up(&self, turn: &mut Turn<Posted>, user: UserId, link: &Arc<ClientLink>) {
         log::warn!("a connection of user {user} does not take its messages and is closed");
+        self.services.metrics.slow_consumer();
         link.hang_up();
         self.leave(turn, user, link);
     }
@@ -228,6 +253,7 @@ impl Router {
             self.gone(user);
         }
         let frames = link.take_back(label_of(user));
+        self.services.metrics.returned(frames.len());
         self.hand_on(turn, &mut shard, user, frames);
     }
 
@@ -240,16 +266,19 @@ impl Router {
     fn hand_on(&self, turn: &mut Turn<Posted>, shard: &mut Shard<Posted>, user: UserId, mut frames: Vec<Box<[u8]>>) {
         while let Some(next) = shard.newest(user).filter(|_| !frames.is_empty()).cloned() {
             let taken = frames.iter().take_while(|frame| next.send(turn, frame, label(user)).is_ok()).count();
+            self.services.metrics.delivered_locally(taken);
             let rest = frames.split_off(taken);
             if rest.is_empty() {
                 return;
             }
             // This one is full as well, so all it has goes on, ahead of the rest.
+            self.services.metrics.slow_consumer();
             next.hang_up();
             if shard.remove(user, &next) == Removed::Last {
                 self.gone(user);
             }
             frames = next.take_back(label_of(user));
+            self.services.metrics.returned(frames.len());
             frames.extend(rest);
         }
         for frame in frames {

@@ -12,13 +12,15 @@ use pool::{Lanes, Workers};
 
 use crate::bus::Bus;
 use crate::config::{Auth, Config};
-use crate::delivery::{self, Backlog, ClientLink, Counters, LaneItem, Posted};
+use crate::delivery::{self, Backlog, ClientLink, LaneItem, Posted};
 use crate::groups::GroupCache;
+use crate::health::Health;
 use crate::jobs::{Outage, Services};
 use crate::mailboxes::Mailboxes;
+use crate::metrics::{Login, LoopTally, Metrics, Stage};
 use crate::outbox::{OutItem, Outbox};
 use crate::password::{PasswordError, Passwords};
-use crate::protocol::{self, GroupId, UserId};
+use crate::protocol::{self, FrameKind, GroupId, ReplyKind, UserId};
 use crate::router::{self, Routed, Router};
 use crate::session::{Effect, Effects, Input, Job, Known, MAILBOX_PATIENCE, Outcome, Session, Settled};
 use crate::states::StateWriter;
@@ -67,6 +69,7 @@ struct Shared {
 /// The handler of one loop.
 struct Shell {
     shared: Arc<Shared>,
+    tally: Arc<LoopTally>,
 }
 
 impl Server {
@@ -87,14 +90,26 @@ impl Server {
             output_bytes_max: config.output_bytes_max,
             drain_timeout: config.drain_timeout,
         };
-        let loops = LoopGroup::start(config.loops, settings, |_| Shell { shared: shared.clone() });
-        let loops = loops.map_err(StartError::Resources)?;
+        let metrics = &shared.services.metrics;
+        let shell = |nth| Shell { shared: shared.clone(), tally: metrics.of_loop(nth) };
+        let loops = LoopGroup::start(config.loops, settings, shell).map_err(StartError::Resources)?;
+        metrics.watch_loops(loops.watches());
         Ok(Server { acceptor, local_addr, loops, shared, drain_timeout: config.drain_timeout })
     }
 
     /// The address it listens on, with the port that the system chose if none was asked for.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
+    }
+
+    /// What it counts.
+    pub fn metrics(&self) -> Arc<Metrics> {
+        self.shared.services.metrics.clone()
+    }
+
+    /// What is known of its health; who starts [`Checks`](crate::health::Checks) has it known.
+    pub fn health(&self) -> Health {
+        Health::new(self.loops.watches())
     }
 
     /// Ends [`Server::run`] from any thread.
@@ -110,7 +125,7 @@ impl Server {
         log::info!("stopping: what was received is finished within {:?}", self.drain_timeout);
         self.loops.drain(by);
         let shared = Arc::into_inner(self.shared).expect("only loops shared it, and they have ended");
-        let unknown = shared.services.counters.unknown_recipients.load(std::sync::atomic::Ordering::Relaxed);
+        let unknown = shared.services.metrics.unknown_recipients_so_far();
         log::info!("messages for unknown recipients: {unknown}");
         let by = by.max(Instant::now() + STORE_GRACE);
         // The bus stays until the last envelope is confirmed: nothing is stored that has arrived.
@@ -138,17 +153,17 @@ impl Shared {
             bus: bus.clone(),
             passwords: passwords.map_err(StartError::PasswordCost)?,
             groups: GroupCache::new(lifetime),
-            counters: Counters::default(),
+            metrics: Arc::new(Metrics::new(config.loops)),
             fetch_bytes_max: config.fetch_bytes_max,
             search_results_max: config.search_results_max,
             reading: Outage::new("reading from the store"),
             writing: Outage::new("writing to the store"),
         });
-        let start = || {
+        let start = || -> io::Result<Shared> {
             let bytes_max = config.lane_bytes_max;
             let keepers = start_keepers(bytes_max, &services)?;
             let outbox =
-                if bus.is_alone() { None } else { Some(start_outbox(bytes_max, bus.clone(), keepers.clone())?) };
+                if bus.is_alone() { None } else { Some(start_outbox(bytes_max, services.clone(), keepers.clone())?) };
             let states = StateWriter::start(store.clone(), bus.clone())?;
             let router = Arc::new(Router::new(services.clone(), outbox, keepers, states));
             if bus.is_first()
@@ -166,7 +181,13 @@ impl Shared {
                 services: services.clone(),
             })
         };
-        start().map_err(StartError::Resources)
+        let shared = start().map_err(StartError::Resources)?;
+        shared.router.watched_by(&services.metrics);
+        for (name, workers) in [("worker", &shared.workers), ("hasher", &shared.hashers)] {
+            let watch = workers.watch();
+            services.metrics.watch_queue(name, move || watch.waiting());
+        }
+        Ok(shared)
     }
 
     /// Has a job done; its outcome is posted to the session.
@@ -183,10 +204,17 @@ impl Shared {
             Job::Delete { user, .. } => {
                 self.router.submit_anyway(user, Box::new(move || answer.send(services.run(job))));
             }
-            Job::CheckPassword { .. } | Job::Register { .. } => {
+            Job::CheckPassword { .. } => {
+                if !submit_or_refuse(&self.hashers, services, job, answer) {
+                    self.services.metrics.login(Login::Refused);
+                }
+            }
+            Job::Register { .. } => {
                 submit_or_refuse(&self.hashers, services, job, answer);
             }
-            _ => submit_or_refuse(&self.workers, services, job, answer),
+            _ => {
+                submit_or_refuse(&self.workers, services, job, answer);
+            }
         }
     }
 
@@ -215,9 +243,20 @@ fn start_keepers(bytes_max: usize, services: &Arc<Services>) -> io::Result<Arc<L
 }
 
 /// The lane to other nodes.
-fn start_outbox(bytes_max: usize, bus: Arc<dyn Bus>, keepers: Arc<Lanes<LaneItem>>) -> io::Result<Lanes<OutItem>> {
+fn start_outbox(
+    bytes_max: usize,
+    services: Arc<Services>,
+    keepers: Arc<Lanes<LaneItem>>,
+) -> io::Result<Lanes<OutItem>> {
     let publish = move |outbox: &mut Outbox, batch| {
-        let sorted = outbox.handle(batch, Instant::now(), &*bus);
+        let sorted = outbox.handle(batch, Instant::now(), &*services.bus);
+        let metrics = &services.metrics;
+        metrics.published(sorted.published);
+        metrics.confirmed(sorted.delivered.len());
+        metrics.unconfirmed(sorted.unconfirmed);
+        if sorted.published > 0 {
+            metrics.batch(Stage::Publish, sorted.published);
+        }
         for item in sorted.keep {
             let (key, bytes) = router::weight(&item);
             keepers.submit_anyway(key, item, bytes);
@@ -228,11 +267,14 @@ fn start_outbox(bytes_max: usize, bus: Arc<dyn Bus>, keepers: Arc<Lanes<LaneItem
     Lanes::start("lane-out", OUTBOXES, bytes_max, LANE_BATCH_MAX, publish)
 }
 
-fn submit_or_refuse(workers: &Workers, services: Arc<Services>, job: Job, answer: Answer) {
-    if workers.submit(move || answer.send(services.run(job))).is_err() {
-        // The job was dropped, and its answer with it: the session hears that the server is busy.
+/// False if there is no room; the session hears then that the server is busy.
+fn submit_or_refuse(workers: &Workers, services: Arc<Services>, job: Job, answer: Answer) -> bool {
+    let taken = workers.submit(move || answer.send(services.run(job))).is_ok();
+    if !taken {
+        // The job was dropped, and its answer with it.
         log::debug!("too many requests wait");
     }
+    taken
 }
 
 /// Posts the outcome of a job to a session. If the job is dropped or panics, the session hears that the server is busy.
@@ -291,8 +333,8 @@ impl Shell {
         };
         for effect in effects {
             match effect {
-                Effect::Reply(reply) => send(turn, link, &reply, Fate::Drop),
-                Effect::ReplyAndReport(reply) => send(turn, link, &reply, Fate::Report(0)),
+                Effect::Reply(reply) => self.send(turn, link, &reply, Fate::Drop),
+                Effect::ReplyAndReport(reply) => self.send(turn, link, &reply, Fate::Report(0)),
                 Effect::Deliver { to, text } => count(router.deliver(turn, to, &text, link), text.len()),
                 Effect::DeliverAll { to, except, text } => {
                     count(router.deliver_all(turn, &to, except, &text, link), text.len());
@@ -313,11 +355,12 @@ impl Shell {
         }
         settled
     }
-}
 
-/// A reply is refused only when the client is gone, and then nobody misses it.
-fn send(turn: &mut Turn<Posted>, link: &Arc<ClientLink>, reply: &str, fate: Fate) {
-    let _ = link.send(turn, reply.as_bytes(), fate);
+    /// A reply is refused only when the client is gone, and then nobody misses it.
+    fn send(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, reply: &str, fate: Fate) {
+        self.tally.reply(ReplyKind::of(reply));
+        let _ = link.send(turn, reply.as_bytes(), fate);
+    }
 }
 
 impl Handler for Shell {
@@ -343,7 +386,13 @@ impl Handler for Shell {
             Incoming::End => Input::End,
             Incoming::Stop => Input::Stop,
         };
-        self.feed(turn, link, session, input)
+        let flow = self.feed(turn, link, session, input);
+        match (flow, incoming) {
+            (Flow::Taken, Incoming::Frame(_)) => self.tally.frame(session.frame_kind()),
+            (Flow::Taken, Incoming::Garbage) => self.tally.frame(FrameKind::INVALID),
+            (Flow::Taken, Incoming::Oversize | Incoming::End | Incoming::Stop) | (Flow::Later, _) => {}
+        }
+        flow
     }
 
     fn on_sent(&mut self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, session: &mut Session, _: u32) {
@@ -396,7 +445,11 @@ impl Known for Facts<'_> {
     }
 
     fn recognises(&self, user: UserId, password: &str) -> bool {
-        self.shared.services.passwords.recognises(user, password, self.now)
+        let recognised = self.shared.services.passwords.recognises(user, password, self.now);
+        if recognised {
+            self.shared.services.metrics.login(Login::Remembered);
+        }
+        recognised
     }
 
     fn is_here(&self, user: UserId) -> bool {

@@ -23,7 +23,7 @@ use net::Flow;
 use smallvec::SmallVec;
 
 use crate::config::Auth;
-use crate::protocol::{self, BadRequest, GroupId, Request, UserId};
+use crate::protocol::{self, BadRequest, FrameKind, GroupId, Request, UserId};
 use crate::store::{FriendNames, MessageId};
 
 /// One client. See the [module](self).
@@ -34,6 +34,8 @@ pub struct Session {
     users: SmallVec<[UserId; 1]>,
     pub(crate) phase: Phase,
     unsettled: Settled,
+    /// Of what kind the frame was that was looked at last.
+    frame_kind: FrameKind,
     /// The connection is dead, only what it sent before is still looked at.
     pub(crate) hung_up: bool,
     /// A reminder will come.
@@ -228,7 +230,13 @@ impl Session {
     /// A client that has just connected.
     pub fn new(auth: Auth) -> Session {
         let (users, phase, unsettled) = (SmallVec::new(), Phase::Ready, Settled::default());
-        Session { auth, users, phase, unsettled, hung_up: false, reminder_set: false, found: None }
+        let frame_kind = FrameKind::INVALID;
+        Session { auth, users, phase, unsettled, frame_kind, hung_up: false, reminder_set: false, found: None }
+    }
+
+    /// Of what kind the frame was that was looked at last.
+    pub fn frame_kind(&self) -> FrameKind {
+        self.frame_kind
     }
 
     /// Takes one input. [`Flow::Later`] means that nothing was done about it, and it is to come again after the next
@@ -239,8 +247,14 @@ impl Session {
                 Flow::Later
             }
             Input::Frame(frame) => match Request::parse(frame) {
-                Ok(request) => self.on_request(request, known, effects),
-                Err(BadRequest) => self.reply(protocol::BAD_REQUEST, effects),
+                Ok((kind, request)) => {
+                    self.frame_kind = kind;
+                    self.on_request(request, known, effects)
+                }
+                Err(BadRequest) => {
+                    self.frame_kind = FrameKind::INVALID;
+                    self.reply(protocol::BAD_REQUEST, effects)
+                }
             },
             Input::Garbage => self.reply(protocol::BAD_REQUEST, effects),
             Input::Oversize => self.reply(protocol::TOO_LONG, effects),

@@ -12,6 +12,7 @@ use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::metrics::PoolUse;
 use crate::protocol::{GroupId, UserId};
 
 /// What every database behind this server can do. All methods may be called from any thread but a loop.
@@ -88,6 +89,11 @@ pub trait Store: Send + Sync + 'static {
     /// How many threads may append at the same time and be faster for it.
     fn appenders(&self) -> usize {
         1
+    }
+
+    /// How the connections are used, if there are any. Does not block.
+    fn connections(&self) -> Option<PoolUse> {
+        None
     }
 
     /// Asks the database for a sign of life, within a few seconds whatever is wrong with it.

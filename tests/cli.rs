@@ -163,6 +163,22 @@ fn wait_until(what: &str, condition: impl Fn() -> bool) {
 }
 
 #[test]
+fn an_admin_port_that_is_in_use_is_named_and_nothing_is_started() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let sandbox = Sandbox::new();
+    let line = sandbox.refused(&format!("127.0.0.1 0 --admin {address}"), &[]);
+    let start = format!("server: key admin: cannot listen on {address}: ");
+    assert!(line.starts_with(&start), "{line}");
+    assert!(line.ends_with("; stop the program that uses the port, or choose another"), "{line}");
+    assert!(!sandbox.work().join("raybox.db").exists());
+    let line = sandbox.refused("127.0.0.1 0 --admin 9600", &[]);
+    let expected =
+        "server: option --admin: \"9600\" is not allowed, use off or IP:PORT, such as 127.0.0.1:9600 or [::1]:9600";
+    assert_eq!(line, expected);
+}
+
+#[test]
 fn help_and_version_go_to_stdout() {
     let sandbox = Sandbox::new();
     for option in ["--help", "-h"] {

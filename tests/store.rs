@@ -136,6 +136,11 @@ mod mysql_reference {
         store.delete(user, &all).unwrap();
         assert_eq!(texts(), [""; 0]);
         assert_eq!(store.fetch(other, usize::MAX).unwrap().len(), 1);
+        // What only looks equal to the database's collation is another message.
+        store.append(&["CASE", "case"].map(|text| message(user, text))).unwrap();
+        let kept = store.fetch(user, usize::MAX).unwrap();
+        store.delete(user, &[kept[1].id]).unwrap();
+        assert_eq!(texts(), ["CASE"]);
     }
 
     #[test]

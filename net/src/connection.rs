@@ -112,6 +112,9 @@ impl<A, M> Connection<A, M> {
             }
             Err(_) => {
                 self.input = Input::Ended;
+                if self.ends == CloseReason::Ended {
+                    self.ends = CloseReason::Broken;
+                }
                 self.link.seal();
                 0
             }

@@ -15,6 +15,7 @@ use crate::connection::{Connection, Input, Phase, Read1};
 use crate::link::{Link, Turn};
 use crate::loop_handle::{Letter, LoopHandle};
 use crate::slots::{ConnId, Slots};
+use crate::stats::{LoopStats, LoopWatch};
 use crate::timer::{Deadline, Timers};
 
 /// What an application does with its connections. Every method is called by the loop's thread and must not block.
@@ -112,14 +113,22 @@ pub enum Flow {
 /// Why a connection closes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum CloseReason {
-    /// Its input ended, by the client, a broken connection or the server stopping.
+    /// The client has closed its side.
     Ended,
+    /// It broke, or was hung up.
+    Broken,
     /// It sent a frame that is too long.
     Oversize,
     /// Nothing came from it for the idle timeout.
     Idle,
     /// The server stops.
     Stopped,
+}
+
+impl CloseReason {
+    /// All of them.
+    pub const ALL: [CloseReason; 5] =
+        [CloseReason::Ended, CloseReason::Broken, CloseReason::Oversize, CloseReason::Idle, CloseReason::Stopped];
 }
 
 /// Bounds and times of a loop.
@@ -151,6 +160,7 @@ pub(crate) struct EventLoop<H: Handler> {
     dead: Vec<ConnId>,
     letters: Vec<Letter<H::Message>>,
     scratch: Vec<u8>,
+    stats: Arc<LoopStats>,
     /// Set when the loop is to stop: everything ends by then.
     stop_by: Option<Instant>,
 }
@@ -186,6 +196,7 @@ impl<H: Handler> EventLoop<H> {
             dead: Vec::new(),
             letters: Vec::new(),
             scratch: vec![0; READ_BYTES],
+            stats: Arc::new(LoopStats::new()),
             stop_by: None,
         })
     }
@@ -194,11 +205,16 @@ impl<H: Handler> EventLoop<H> {
         self.handle.clone()
     }
 
+    pub(crate) fn watch(&self) -> LoopWatch<H::Message> {
+        LoopWatch::new(self.handle.clone(), self.stats.clone())
+    }
+
     /// Turns until told to drain and done with it.
     ///
     /// # Panics
     /// When the kernel refuses to poll: half a server is worse than none.
     pub(crate) fn run(mut self) {
+        self.turn.begin();
         while self.stop_by.is_none() || self.connections.len() > 0 {
             let events = self.poll();
             self.read(events);
@@ -210,11 +226,13 @@ impl<H: Handler> EventLoop<H> {
         // The last closings may have made the application post something; it goes to on_stray.
         self.open_letters();
         self.turn.flush();
+        self.stats.on_end();
     }
 
     fn poll(&mut self) -> Events {
         let mut events = self.events.take().expect("put back by the last turn");
         let now = Instant::now();
+        self.stats.on_turn(now.saturating_duration_since(self.turn.now()), self.connections.len());
         let stop = self.stop_by.map(|at| at.saturating_duration_since(now));
         let timeout = match self.ready.is_empty() {
             true => self.timers.wait(now).into_iter().chain(stop).min(),
@@ -270,6 +288,7 @@ impl<H: Handler> EventLoop<H> {
                 }
                 Letter::HangUp(id) => self.hang_up(id),
                 Letter::Drain(by) => self.drain(by),
+                Letter::Beat => self.stats.on_beat(),
             }
             self.turn.relieve();
         }
@@ -362,7 +381,10 @@ impl<H: Handler> EventLoop<H> {
             Ok::<_, io::Error>(Connection::new(link, app, settings.frame_bytes_max, now))
         });
         match opened {
-            Ok(id) => self.timers.set(now + self.settings.idle_timeout, id, Deadline::Idle),
+            Ok(id) => {
+                self.timers.set(now + self.settings.idle_timeout, id, Deadline::Idle);
+                self.stats.on_open();
+            }
             Err(error) => log::error!("cannot watch the connection from {peer}: {error}"),
         }
     }
@@ -474,7 +496,7 @@ impl<H: Handler> EventLoop<H> {
         let Some(conn) = connections.get_mut(id) else { return };
         match conn.phase {
             Phase::Open(_) if !conn.hung_up => {
-                conn.end_input(CloseReason::Ended);
+                conn.end_input(CloseReason::Broken);
                 tell_hang_up(handler, turn, conn);
                 self.serve(id);
             }
@@ -488,7 +510,10 @@ impl<H: Handler> EventLoop<H> {
     fn close(&mut self, id: ConnId, reason: CloseReason) {
         let Some(conn) = self.connections.get_mut(id) else { return };
         match std::mem::replace(&mut conn.phase, Phase::Dead) {
-            Phase::Open(app) => conn.phase = Phase::Draining(Some((app, reason))),
+            Phase::Open(app) => {
+                self.stats.on_close(reason);
+                conn.phase = Phase::Draining(Some((app, reason)));
+            }
             other => {
                 conn.phase = other;
                 return;

@@ -44,6 +44,7 @@ mod loop_group;
 mod loop_handle;
 mod output;
 mod slots;
+mod stats;
 mod timer;
 
 pub use acceptor::{Acceptor, ListenSettings, Stopper};
@@ -53,3 +54,4 @@ pub use json_prefix::NESTING_MAX;
 pub use link::{Link, Refused, Turn};
 pub use loop_group::LoopGroup;
 pub use output::Fate;
+pub use stats::{LoopStats, LoopWatch, TURN_BOUNDS, Tally, TurnTimes};

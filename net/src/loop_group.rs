@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
@@ -9,11 +10,13 @@ use mio::net::TcpStream;
 
 use crate::event_loop::{EventLoop, Handler, Settings};
 use crate::loop_handle::{Letter, LoopHandle};
+use crate::stats::LoopWatch;
 
 /// Running loops, and whose turn it is to get the next connection.
 #[derive(Debug)]
 pub struct LoopGroup<M> {
     loops: Vec<(LoopHandle<M>, JoinHandle<()>)>,
+    watches: Arc<[LoopWatch<M>]>,
     next: usize,
 }
 
@@ -32,13 +35,20 @@ impl<M: Send + 'static> LoopGroup<M> {
     {
         assert!(count > 0, "a group has at least one loop");
         let mut loops = Vec::with_capacity(count);
+        let mut watches = Vec::with_capacity(count);
         for nth in 0..count {
             let event_loop = EventLoop::new(handler(nth), settings)?;
             let handle = event_loop.handle();
+            watches.push(event_loop.watch());
             let thread = thread::Builder::new().name(format!("loop-{nth}")).spawn(|| event_loop.run())?;
             loops.push((handle, thread));
         }
-        Ok(LoopGroup { loops, next: 0 })
+        Ok(LoopGroup { loops, watches: watches.into(), next: 0 })
+    }
+
+    /// How other threads see the loops, in the order of their names.
+    pub fn watches(&self) -> Arc<[LoopWatch<M>]> {
+        self.watches.clone()
     }
 
     /// Hands a new connection to the next loop, round-robin.

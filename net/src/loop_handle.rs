@@ -25,6 +25,8 @@ pub(crate) enum Letter<M> {
     HangUp(ConnId),
     /// Finish everything, at the latest by then, and stop.
     Drain(Instant),
+    /// Give a sign of life.
+    Beat,
 }
 
 /// A loop's inbox. Posting never blocks and never fails.
@@ -56,6 +58,11 @@ impl<M> LoopHandle<M> {
     pub(crate) fn post_all(&self, letters: impl IntoIterator<Item = Letter<M>>) {
         self.inbox.letters.lock().extend(letters);
         self.notify();
+    }
+
+    /// How many wait.
+    pub(crate) fn letters(&self) -> usize {
+        self.inbox.letters.lock().len()
     }
 
     pub(crate) fn is(&self, other: &LoopHandle<M>) -> bool {

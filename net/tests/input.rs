@@ -204,7 +204,7 @@ fn what_came_before_a_reset_is_shown_and_then_the_end() {
     link.post(Note::Permit(2));
     expect(&seen, [taken(r#"{"a":1}"#), taken(r#"{"b":2}"#), later("<end>")]);
     link.post(Note::Permit(1));
-    expect(&seen, [taken("<end>"), Seen::Closed(CloseReason::Ended)]);
+    expect(&seen, [taken("<end>"), Seen::Closed(CloseReason::Broken)]);
 }
 
 #[test]
@@ -221,7 +221,7 @@ fn what_came_before_a_hang_up_is_shown_and_then_the_end() {
     peer.permit(2);
     peer.expect([taken(r#"{"a":1}"#), taken(r#"{"b":2}"#), later("<end>")]);
     peer.permit(1);
-    peer.expect([taken("<end>"), Seen::Closed(CloseReason::Ended)]);
+    peer.expect([taken("<end>"), Seen::Closed(CloseReason::Broken)]);
 }
 
 #[test]
@@ -236,7 +236,7 @@ fn a_hang_up_is_told_once() {
     peer.expect([note("now"), later("<end>")]);
     let (link, seen) = peer.reset();
     link.post(Note::Permit(1));
-    expect(&seen, [taken("<end>"), Seen::Closed(CloseReason::Ended)]);
+    expect(&seen, [taken("<end>"), Seen::Closed(CloseReason::Broken)]);
 }
 
 /// A client that floods the server may be hung up on while it does so, and must not live on by flooding.
@@ -250,7 +250,7 @@ fn a_flood_does_not_outlive_a_hang_up() {
     // Who holds a link keeps its socket: the flood would not be told to end.
     drop(link);
     let end = std::iter::repeat_with(|| next(&seen)).find(|seen| matches!(seen, Seen::Closed(_)));
-    assert_eq!(end, Some(Seen::Closed(CloseReason::Ended)));
+    assert_eq!(end, Some(Seen::Closed(CloseReason::Broken)));
     flooding.join().expect("the flood ends with the connection");
 }
 

@@ -87,7 +87,7 @@ fn a_slow_consumer_is_refused_and_what_it_did_not_take_comes_back() {
     peer.permit(1);
     let read = whole_frames(&peer.rest(), &sent);
     assert_eq!([&sent[..read], &back[..]].concat(), sent);
-    peer.expect([taken("<end>"), Seen::Closed(CloseReason::Ended)]);
+    peer.expect([taken("<end>"), Seen::Closed(CloseReason::Broken)]);
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn no_report_comes_when_the_client_dies_first() {
     let long = format!("{{{}}}", "1".repeat(1_000_000));
     peer.send(&long, Fate::Report(3)).expect("one frame may pass the mark");
     let (_, seen) = peer.reset();
-    expect(&seen, [Seen::HangUp, taken("<end>"), Seen::Closed(CloseReason::Ended)]);
+    expect(&seen, [Seen::HangUp, taken("<end>"), Seen::Closed(CloseReason::Broken)]);
     assert!(seen.recv().is_err(), "nothing comes after the close");
 }
 
@@ -246,7 +246,7 @@ fn no_frame_is_lost_between_the_last_write_and_the_close() {
         peer.link.hang_up();
         let accepted: usize = senders.into_iter().map(|sender| sender.join().expect("no panic")).sum();
         let read = 1.max(peer.rest().matches('}').count());
-        peer.expect([Seen::HangUp, taken("<end>"), Seen::Closed(CloseReason::Ended)]);
+        peer.expect([Seen::HangUp, taken("<end>"), Seen::Closed(CloseReason::Broken)]);
         let deadline = Instant::now() + Duration::from_secs(1);
         let unsent = (read..accepted).filter(|_| server.astray.recv_timeout(deadline - Instant::now()).is_ok()).count();
         assert_eq!(read + unsent, accepted);

@@ -24,6 +24,21 @@ pub struct Lanes<T> {
     bytes_max: usize,
 }
 
+/// Sees how full the lanes are. See [`Lanes::watch`].
+#[derive(Debug)]
+pub struct LanesWatch<T> {
+    lanes: Vec<Arc<Lane<T>>>,
+}
+
+/// How full one lane is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LaneLoad {
+    /// Items that wait to be handled.
+    pub items: usize,
+    /// What they and those being handled weigh.
+    pub bytes: usize,
+}
+
 /// As many bytes as are allowed wait in this lane already, or it is being closed; the item comes back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LanesFull<T>(pub T);
@@ -103,13 +118,9 @@ impl<T: Send + 'static> Lanes<T> {
         queue.bytes >= self.bytes_max || queue.closing
     }
 
-    /// How many items wait, and what they and those being handled weigh in bytes, all lanes together.
-    pub fn waiting(&self) -> (usize, usize) {
-        let add = |(items, bytes), lane: &Arc<Lane<T>>| {
-            let queue = lane.queue.lock();
-            (items + queue.items.len(), bytes + queue.bytes)
-        };
-        self.lanes.iter().fold((0, 0), add)
+    /// How another thread sees the lanes. It does not keep them from closing.
+    pub fn watch(&self) -> LanesWatch<T> {
+        LanesWatch { lanes: self.lanes.clone() }
     }
 
     /// Handles everything that waits, then ends, but waits no longer than `by`. Returns how many items were left
@@ -152,6 +163,17 @@ impl<T: Send + 'static> Lanes<T> {
         if was_empty {
             self.lane(key).news.notify_one();
         }
+    }
+}
+
+impl<T> LanesWatch<T> {
+    /// How full each lane is at the moment, in the order of their names.
+    pub fn loads(&self) -> Vec<LaneLoad> {
+        let load = |lane: &Arc<Lane<T>>| {
+            let queue = lane.queue.lock();
+            LaneLoad { items: queue.items.len(), bytes: queue.bytes }
+        };
+        self.lanes.iter().map(load).collect()
     }
 }
 
@@ -233,6 +255,7 @@ mod tests {
         let lanes = Lanes::start("test", 1, 10, 100, handle).expect("a thread");
         lanes.submit(1, 1, 10).expect("room");
         assert_eq!(has_entered.recv(), Ok(vec![1]));
+        assert_eq!(lanes.watch().loads(), [LaneLoad { items: 0, bytes: 10 }]);
         assert_eq!(lanes.submit(1, 2, 1), Err(LanesFull(2)), "what is being handled counts");
         release.send(()).expect("the lane waits");
         let deadline = soon();

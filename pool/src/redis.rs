@@ -80,6 +80,11 @@ impl RedisPool {
         result.map_err(RedisFailure::InDoubt)
     }
 
+    /// The most connections there may be.
+    pub fn size(&self) -> u32 {
+        self.pool.max_size()
+    }
+
     /// How many connections there are, and how many of them are idle.
     pub fn connections(&self) -> (u32, u32) {
         let state = self.pool.state();

@@ -18,6 +18,12 @@ pub struct Workers {
     threads: Vec<JoinHandle<()>>,
 }
 
+/// Sees how many jobs wait. See [`Workers::watch`].
+#[derive(Clone, Debug)]
+pub struct WorkersWatch {
+    queue: Receiver<Job>,
+}
+
 /// As many jobs as are allowed wait already; the job was not accepted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct WorkersFull;
@@ -51,6 +57,11 @@ impl Workers {
 }
 
 impl Workers {
+    /// How another thread sees the queue. It does not keep the workers from closing.
+    pub fn watch(&self) -> WorkersWatch {
+        WorkersWatch { queue: self.queue.clone() }
+    }
+
     /// Drops the jobs that wait, and lets those that run finish, but waits no longer than `by`; threads that are not done
     /// then end with the process.
     pub fn close(self, by: Instant) {
@@ -61,6 +72,13 @@ impl Workers {
         for thread in threads {
             join_until(thread, by);
         }
+    }
+}
+
+impl WorkersWatch {
+    /// Jobs that no thread has begun.
+    pub fn waiting(&self) -> usize {
+        self.queue.len()
     }
 }
 
@@ -114,6 +132,7 @@ mod tests {
         let (done, is_done) = mpsc::channel();
         workers.submit(move || done.send(()).expect("received below")).expect("one may wait");
         assert_eq!(workers.submit(|| ()), Err(WorkersFull));
+        assert_eq!(workers.watch().waiting(), 1);
         // The job that runs does not end, and is not waited for.
         workers.close(Instant::now());
         assert_eq!(is_done.recv(), Err(mpsc::RecvError), "the job that waited is gone, and whoever waits for it hears");

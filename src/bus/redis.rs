@@ -39,6 +39,7 @@ use self::watch::Watch;
 use super::{Bus, Envelope, Neighbours, Node, Published, Receipt, Unreachable};
 use crate::config::RedisSettings;
 use crate::delivery::{ClientLink, Delivery, Posted};
+use crate::metrics::PoolUse;
 use crate::protocol::{GroupId, UserId};
 use crate::session::Outcome;
 
@@ -133,11 +134,6 @@ impl RedisBus {
             changed: Condvar::new(),
         };
         Ok(RedisBus { shared: Arc::new(shared), threads: Mutex::default(), poll: Mutex::new(Some(poll)) })
-    }
-
-    /// Connections to Redis for commands, and how many of them are idle.
-    pub fn connections(&self) -> (u32, u32) {
-        self.shared.pool.connections()
     }
 }
 
@@ -279,6 +275,11 @@ impl Bus for RedisBus {
 
     fn probe_age(&self) -> Option<Duration> {
         self.shared.probed.lock().map(|probed| probed.elapsed())
+    }
+
+    fn connections(&self) -> Option<PoolUse> {
+        let (open, idle) = self.shared.pool.connections();
+        Some(PoolUse { open, idle, max: self.shared.pool.size() })
     }
 }
 

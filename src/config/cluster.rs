@@ -42,7 +42,7 @@ pub struct MysqlSettings {
     pub write_timeout: Duration,
     /// Whether connections are encrypted.
     pub tls: Tls,
-    /// Certificates in PEM format that vouch for the database's own; without it, those of public authorities.
+    /// Certificates in PEM format that may vouch for the database's own, besides those of public authorities.
     pub ca: Option<PathBuf>,
 }
 
@@ -503,6 +503,34 @@ mod tests {
                 "mysql.cnf: charset=utf8 is taken for utf8mb4",
             ]
         );
+    }
+
+    #[test]
+    fn the_sample_files_name_every_key_with_its_default() {
+        let (mysql, redis) = (include_str!("../../conf/mysql.cnf"), include_str!("../../conf/redis.cnf"));
+        for (sample, keys) in [(mysql, &MYSQL_KEYS[..]), (redis, &REDIS_KEYS[..])] {
+            // A commented setting is "#key=value", a sentence is "# Text".
+            let settings = sample.lines().map(|line| line.strip_prefix('#').unwrap_or(line));
+            let settings = settings.filter(|line| !line.is_empty() && !line.starts_with(' '));
+            let mut names: Vec<&str> = settings.map(|line| line.split_once('=').expect("a setting").0).collect();
+            let mut expected = keys.to_vec();
+            names.sort_unstable();
+            expected.sort_unstable();
+            assert_eq!(names, expected);
+        }
+        let shown = |mysql: &str, redis: &str| {
+            let folder = Folder::with("samples", &[("mysql.cnf", mysql), ("redis.cnf", redis)]);
+            format!("{:?}", folder.load("", &[]).unwrap())
+        };
+        let in_force = |sample: &str| {
+            let is_file = |line: &&str| line.contains("_ca=");
+            sample.lines().filter(|line| !is_file(line)).map(uncommented).collect::<Vec<_>>().join("\n")
+        };
+        assert_eq!(shown(mysql, redis), shown(&in_force(mysql), &in_force(redis)));
+    }
+
+    fn uncommented(line: &str) -> &str {
+        line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')).unwrap_or(line)
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! The table of settings, and how the text of a value becomes a field of [`Config`].
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
 use log::LevelFilter;
 
-use super::{Auth, Config, LogLevels, PasswordCost, SettingsFile, VARIABLE_PREFIX};
+use super::{AdminAddress, Auth, Config, LogLevels, PasswordCost, SettingsFile, VARIABLE_PREFIX};
 
 /// One setting.
 pub(super) struct Key {
@@ -37,12 +38,14 @@ enum Kind {
     Size(usize, usize, fn(&mut Config, usize)),
     /// A time from the first to the second.
     Time(Duration, Duration, fn(&mut Config, Duration)),
+    /// An address to listen on, or `off`.
+    Address(fn(&mut Config, AdminAddress)),
     /// The parameters of argon2.
     Cost(fn(&mut Config, PasswordCost)),
 }
 
 /// Every setting, grouped as in the sample file.
-pub(super) static KEYS: [Key; 23] = [
+pub(super) static KEYS: [Key; 24] = [
     Key {
         name: "data",
         default: ".",
@@ -170,6 +173,12 @@ pub(super) static KEYS: [Key; 23] = [
         kind: Kind::Time(Duration::ZERO, YEAR, |config, time| config.password_memory = time),
     },
     Key {
+        name: "admin",
+        default: "off",
+        help: "HTTP port for /healthz, /readyz and /metrics, such as 127.0.0.1:9600",
+        kind: Kind::Address(|config, address| config.admin = address),
+    },
+    Key {
         name: "log_dir",
         default: "../logs",
         help: "Folder of the log files, one for each day",
@@ -195,6 +204,7 @@ impl Key {
             Kind::Threads(max, auto, set) => threads(text, max, auto).map(|n| set(config, n)),
             Kind::Size(min, max, set) => size(text, min, max).map(|bytes| set(config, bytes)),
             Kind::Time(min, max, set) => time(text, min, max).map(|time| set(config, time)),
+            Kind::Address(set) => address(text).map(|address| set(config, address)),
             Kind::Cost(set) => cost(text).map(|cost| set(config, cost)),
         };
         done.is_some()
@@ -211,6 +221,7 @@ impl Key {
             Kind::Threads(max, ..) => format!("auto or 1 to {max}"),
             Kind::Size(min, max, _) => format!("{} to {}", shown_size(min), shown_size(max)),
             Kind::Time(min, max, _) => format!("{} to {}", shown_time(min), shown_time(max)),
+            Kind::Address(_) => "off or IP:PORT".to_owned(),
             Kind::Cost(_) => format!("m 8*p to {MEMORY_KIB_MAX}, t 1 to {PASSES_MAX}, p 1 to {LANES_MAX}"),
         }
     }
@@ -222,6 +233,7 @@ impl Key {
             Kind::Levels(_) => ", perhaps another one for a part of the program, such as info,net=debug",
             Kind::Size(..) => ", in bytes or with k or m (KiB, MiB)",
             Kind::Time(..) => ", such as 500ms, 10s, 20m or 24h",
+            Kind::Address(_) => ", such as 127.0.0.1:9600 or [::1]:9600",
             Kind::Cost(_) => ", such as m=19456,t=2,p=1",
         };
         self.bounds() + look
@@ -237,6 +249,7 @@ impl Key {
             Kind::Count(..) | Kind::Threads(..) => "N",
             Kind::Size(..) => "SIZE",
             Kind::Time(..) => "TIME",
+            Kind::Address(_) => "ADDRESS",
             Kind::Cost(_) => "COST",
         }
     }
@@ -315,6 +328,14 @@ fn time(text: &str, min: Duration, max: Duration) -> Option<Duration> {
         _ => return None,
     };
     n.checked_mul(unit_millis).map(Duration::from_millis).filter(|time| (min..=max).contains(time))
+}
+
+fn address(text: &str) -> Option<AdminAddress> {
+    if text == "off" {
+        Some(AdminAddress(None))
+    } else {
+        text.parse::<SocketAddr>().ok().map(|at| AdminAddress(Some(at)))
+    }
 }
 
 /// A level for everything, once, and levels for parts of the program: `info,net=debug,raybox::router=trace`.
@@ -411,6 +432,7 @@ mod tests {
                 Kind::Count(..) | Kind::Threads(..) => "123",
                 Kind::Size(..) => "5k",
                 Kind::Time(..) => "7s",
+                Kind::Address(_) => "[::1]:9600",
                 Kind::Cost(_) => "m=19456,t=3,p=1",
             };
             let mut config = Config::with_defaults(address);
@@ -477,6 +499,17 @@ mod tests {
         assert_eq!(time("24h"), Some(DAY));
         for bad in ["", "ms", "0", "0s", "0ms", "25h", "1d", "1.5s", "1 s", "-1s", "10M", "99999999999999999h"] {
             assert_eq!(time(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn addresses() {
+        assert_eq!(address("off"), Some(AdminAddress(None)));
+        for good in ["127.0.0.1:9600", "0.0.0.0:0", "[::]:65535"] {
+            assert_eq!(address(good), Some(AdminAddress(Some(good.parse().unwrap()))));
+        }
+        for bad in ["", "on", "9600", ":9600", "127.0.0.1", "localhost:9600", "::1:9600", "127.0.0.1:65536", "OFF"] {
+            assert_eq!(address(bad), None, "{bad}");
         }
     }
 

@@ -25,7 +25,7 @@ use mysql::{Row, Value, params};
 use rustc_hash::FxHashSet;
 
 use self::calls::{Attempt, Calls, Repeat};
-pub use self::open::{OpenError, Site};
+pub use self::open::{Fault, OpenError, Site};
 use self::schema::Schema;
 use self::shapes::LIST_MAX;
 use super::{FriendNames, Group, Kept, KeptMessage, Message, MessageId, Store, StoreError, User, UserState};

@@ -534,7 +534,8 @@ fn unique(name: &str) -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
-    format!("{name}-{:x}-{count:x}", now.as_nanos() as u64)
+    // Digits only: a tag in hexadecimal holds "abc" or "cafe" one day, and is found.
+    format!("{name}-{}-{count}", now.as_nanos() as u64)
 }
 
 fn new_user(store: &dyn Store) -> UserId {

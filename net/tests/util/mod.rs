@@ -12,8 +12,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use net::{
-    Acceptor, CloseReason, Fate, Flow, Handler, Incoming, Link, ListenSettings, LoopGroup, Refused, Settings, Stopper,
-    Turn,
+    Acceptor, CloseReason, Fate, Flow, Handler, Incoming, Link, ListenSettings, LoopGroup, LoopWatch, Refused,
+    Settings, Stopper, Turn,
 };
 use socket2::SockRef;
 
@@ -190,6 +190,7 @@ pub(crate) struct TestServer {
     accepting: Option<JoinHandle<LoopGroup<Note>>>,
     opened: Receiver<Opened>,
     pub(crate) astray: Receiver<Astray>,
+    pub(crate) watches: Arc<[LoopWatch<Note>]>,
 }
 
 impl TestServer {
@@ -216,6 +217,7 @@ impl TestServer {
         let mut group = LoopGroup::start(loops, settings, recorder).expect("loops start");
         let acceptor = Acceptor::bind("127.0.0.1:0".parse().expect("an address"), listen_settings()).expect("a port");
         let (address, stopper) = (acceptor.local_addr().expect("an address"), acceptor.stopper());
+        let watches = group.watches();
         let accepting = thread::spawn(move || {
             acceptor.run(|stream, peer| {
                 on_accept(SockRef::from(&stream));
@@ -223,7 +225,7 @@ impl TestServer {
             });
             group
         });
-        TestServer { address, stopper, accepting: Some(accepting), opened, astray }
+        TestServer { address, stopper, accepting: Some(accepting), opened, astray, watches }
     }
 
     /// A new client, when its loop knows it. The loops take turns, the first client being the first loop's.

@@ -2,7 +2,8 @@
 //!
 //! | trouble | what is done |
 //! |---|---|
-//! | a deadlock, a lock that was not free in time | the same again, a few times, after a pause that differs between callers |
+//! | a deadlock | the same again, a few times, after a pause that differs between callers |
+//! | a lock that was not free in time | the same again, once |
 //! | the connection is lost | once more on a new one, if doing it twice does no harm or nothing can have been done |
 //! | no answer in time | nothing: the database counts as down, and calls fail at once until it answers |
 //! | full, read-only, too many connections | nothing: [`StoreError::Unavailable`] |
@@ -101,8 +102,8 @@ impl Calls {
                 Err(failure) => failure,
             };
             match error::trouble(&error) {
-                Trouble::Locked if locked < LOCKED_MAX => {
-                    locked += 1;
+                trouble @ (Trouble::Locked | Trouble::Waited) if locked < LOCKED_MAX => {
+                    locked = if trouble == Trouble::Waited { LOCKED_MAX } else { locked + 1 };
                     let pause = pause_after(locked, connection.connection_id());
                     drop(connection);
                     thread::sleep(pause);
@@ -127,7 +128,7 @@ impl Calls {
                     self.health.fell_silent(&error::text(&error));
                     return Err(unavailable(&error));
                 }
-                Trouble::Locked | Trouble::Busy => return Err(unavailable(&error)),
+                Trouble::Locked | Trouble::Waited | Trouble::Busy => return Err(unavailable(&error)),
                 Trouble::Refused => return Err(StoreError::Failed(error::text(&error).into())),
             }
         }
@@ -151,5 +152,5 @@ fn pause_after(attempts: u32, connection_id: u32) -> Duration {
     Duration::from_millis((1 << attempts) + u64::from(connection_id % 7))
 }
 
-/// A lock that is not free is waited for by the database itself, 2 s each time; deadlocks are found at once.
+/// Deadlocks are found at once. A lock that is not free the database waits for, 2 s each time.
 const LOCKED_MAX: u32 = 6;

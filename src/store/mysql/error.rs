@@ -10,6 +10,8 @@ use mysql::error::{DriverError, Error, MySqlError};
 pub(super) enum Trouble {
     /// Another transaction was in the way. Nothing was changed; the same again may work at once.
     Locked,
+    /// Another transaction was in the way for as long as the database waits for it. Nothing was changed.
+    Waited,
     /// The connection is gone; others may work.
     Lost,
     /// No answer came in time. Whoever asks next would wait as long.
@@ -58,8 +60,10 @@ fn io_trouble(error: &io::Error) -> Trouble {
 /// By the numbers of the MySQL and MariaDB error references.
 fn server_trouble(code: u16) -> Trouble {
     match code {
-        // Lock wait timeout, too many locks, deadlock, "needs to be re-prepared".
-        1205 | 1206 | 1213 | 1615 => Trouble::Locked,
+        // Deadlock, "needs to be re-prepared".
+        1213 | 1615 => Trouble::Locked,
+        // Lock wait timeout, too many locks.
+        1205 | 1206 => Trouble::Waited,
         // Shutdown, forced close, aborted, network errors, killed, gone, idle for too long, unknown prepared statement.
         1053 | 1077 | 1079 | 1080 | 1152 | 1158..=1161 | 1184 | 1243 | 1927 | 2006 | 2013 | 3169 | 4031 => {
             Trouble::Lost
@@ -113,6 +117,7 @@ mod tests {
         let io = |kind| Error::IoError(io::Error::from(kind));
         for (error, expected) in [
             (server(1213), Trouble::Locked),
+            (server(1205), Trouble::Waited),
             (server(1927), Trouble::Lost),
             (server(1040), Trouble::Busy),
             (server(1146), Trouble::Refused),

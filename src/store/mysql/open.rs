@@ -35,9 +35,8 @@ pub(super) fn open(settings: &MysqlSettings) -> Result<Opened, OpenError> {
     let version: Option<(String, u64)> =
         connection.exec_first("SELECT VERSION(), @@max_allowed_packet", ()).map_err(failed)?;
     let (version, packet) = version.unwrap_or_default();
-    let schema = Schema::detect(&mut connection)
-        .map_err(failed)?
-        .map_err(|missing| OpenError::MissingTables { at: at.clone(), missing })?;
+    let schema =
+        Schema::detect(&mut connection).map_err(failed)?.map_err(|missing| at.error(Fault::MissingTables(missing)))?;
     let name = format!("{} at {}:{}/{}", product(&version), at.host, at.port, at.database);
     let sizes = MysqlSizes {
         initial: settings.initial_size,
@@ -48,7 +47,7 @@ pub(super) fn open(settings: &MysqlSettings) -> Result<Opened, OpenError> {
     };
     let pool = Arc::new(MysqlPool::new(options(settings), sizes));
     let health = Health::watch(connection, check_opts, pool.clone(), name.clone())
-        .map_err(|cause| OpenError::Resources { cause })?;
+        .map_err(|cause| at.error(Fault::Resources(cause)))?;
     let packet_bytes_max = usize::try_from(packet).unwrap_or(usize::MAX).saturating_sub(PACKET_OVERHEAD);
     Ok(Opened { calls: Calls::new(pool, health), schema, packet_bytes_max, name })
 }
@@ -103,8 +102,8 @@ fn ssl_options(settings: &MysqlSettings) -> Option<SslOpts> {
 /// What every connection says first.
 ///
 /// Strict, so that a text that does not fit is an error and not cut off, whatever the server's own mode. Read committed,
-/// so that a statement locks the rows it changes and not those between them. A lock is waited for less long than an answer, so that a lock that is held is not
-/// taken for a database that is gone.
+/// so that a statement locks the rows it changes and not those between them. A lock is waited for less long than an
+/// answer, so that one that is held is not taken for a database that is gone.
 fn session(settings: &MysqlSettings) -> Vec<String> {
     let lock_seconds = (settings.read_timeout.as_secs() / 2).clamp(1, LOCK_WAIT_MAX_SECONDS);
     vec![
@@ -140,15 +139,19 @@ impl Site {
     }
 
     fn explain(&self, error: &mysql::Error) -> OpenError {
-        let (at, cause) = (self.clone(), error::text(error));
-        match error::code(error) {
-            Some(1045 | 1698) => OpenError::WrongPassword { at, cause },
-            Some(1044) => OpenError::NoRights { at, cause },
-            Some(1049) => OpenError::NoDatabase { at },
-            Some(_) => OpenError::Failed { at, cause },
-            None if is_about_tls(error, &cause) => OpenError::Tls { at, cause },
-            None => OpenError::Unreachable { at, cause },
-        }
+        let cause = error::text(error);
+        self.error(match error::code(error) {
+            Some(1045 | 1698) => Fault::WrongPassword(cause),
+            Some(1044) => Fault::NoRights(cause),
+            Some(1049) => Fault::NoDatabase,
+            Some(_) => Fault::Failed(cause),
+            None if is_about_tls(error, &cause) => Fault::Tls(cause),
+            None => Fault::Unreachable(cause),
+        })
+    }
+
+    fn error(&self, fault: Fault) -> OpenError {
+        OpenError { at: Box::new(self.clone()), fault }
     }
 }
 
@@ -163,88 +166,61 @@ fn is_about_tls(error: &mysql::Error, text: &str) -> bool {
 
 /// Why the database cannot be used. `Display` is one line that says what to do.
 #[derive(Debug)]
-pub enum OpenError {
+pub struct OpenError {
+    /// Where.
+    pub at: Box<Site>,
+    /// What is wrong there.
+    pub fault: Fault,
+}
+
+/// What is wrong with a database, mostly in its own words.
+#[derive(Debug)]
+pub enum Fault {
     /// Nobody answers at the address.
-    Unreachable {
-        /// Where.
-        at: Site,
-        /// What happened.
-        cause: String,
-    },
+    Unreachable(String),
     /// The user or the password is wrong.
-    WrongPassword {
-        /// Where.
-        at: Site,
-        /// What the database said.
-        cause: String,
-    },
+    WrongPassword(String),
     /// The user may not use the database.
-    NoRights {
-        /// Where.
-        at: Site,
-        /// What the database said.
-        cause: String,
-    },
+    NoRights(String),
     /// There is no such database.
-    NoDatabase {
-        /// Where.
-        at: Site,
-    },
-    /// The database has not all tables.
-    MissingTables {
-        /// Where.
-        at: Site,
-        /// Tables, and columns of those that are there.
-        missing: Vec<String>,
-    },
+    NoDatabase,
+    /// The database lacks these tables, and columns of those that are there.
+    MissingTables(Vec<String>),
     /// The connection cannot be encrypted as asked for.
-    Tls {
-        /// Where.
-        at: Site,
-        /// What happened.
-        cause: String,
-    },
+    Tls(String),
     /// The system has no thread left.
-    Resources {
-        /// What it said.
-        cause: io::Error,
-    },
+    Resources(io::Error),
     /// Anything else that the database says.
-    Failed {
-        /// Where.
-        at: Site,
-        /// What it says.
-        cause: String,
-    },
+    Failed(String),
 }
 
 impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            OpenError::Unreachable { at, cause } => {
-                write!(f, "{at}: no database answers: {cause}; start it, or correct the keys ip and port")
+        let OpenError { at, fault } = self;
+        let Site { username, database, .. } = &**at;
+        write!(f, "{at}: ")?;
+        match fault {
+            Fault::Unreachable(cause) => {
+                write!(f, "no database answers: {cause}; start it, or correct the keys ip and port")
             }
-            OpenError::WrongPassword { at, cause } => {
-                write!(f, "{at}: user {} is refused: {cause}; correct the keys username and password", at.username)
+            Fault::WrongPassword(cause) => {
+                write!(f, "user {username} is refused: {cause}; correct the keys username and password")
             }
-            OpenError::NoRights { at, cause } => write!(
+            Fault::NoRights(cause) => write!(
                 f,
-                "{at}: user {} may not use the database {}: {cause}; grant all rights on it, or correct the keys \
-                 username and dbname",
-                at.username, at.database
+                "user {username} may not use the database {database}: {cause}; grant all rights on it, or correct the \
+                 keys username and dbname"
             ),
-            OpenError::NoDatabase { at } => write!(
+            Fault::NoDatabase => write!(
                 f,
-                "{at}: there is no database {}; create it and load sql/chat.sql into it, or correct the key dbname",
-                at.database
+                "there is no database {database}; create it and load sql/chat.sql into it, or correct the key dbname"
             ),
-            OpenError::MissingTables { at, missing } => write!(
+            Fault::MissingTables(missing) => write!(
                 f,
-                "{at}: the database {} lacks {}; load sql/chat.sql into an empty database, or correct the key dbname",
-                at.database,
+                "the database {database} lacks {}; load sql/chat.sql into an empty database, or correct the key dbname",
                 missing.join(", ")
             ),
-            OpenError::Tls { at, cause } => {
+            Fault::Tls(cause) => {
                 let advice = match at.tls {
                     Tls::Off => "set ssl=on",
                     Tls::On => "set up TLS in the database, or set ssl=off",
@@ -253,10 +229,25 @@ impl fmt::Display for OpenError {
                          in it, or set ssl=on"
                     }
                 };
-                write!(f, "{at}: the connection cannot be encrypted: {cause}; {advice}")
+                write!(f, "the connection cannot be encrypted: {cause}; {advice}")
             }
-            OpenError::Resources { cause } => write!(f, "the system has no threads left: {cause}"),
-            OpenError::Failed { at, cause } => write!(f, "{at}: {cause}; put that right and start again"),
+            Fault::Resources(cause) => write!(f, "the system has no threads left: {cause}"),
+            Fault::Failed(cause) => write!(f, "{cause}; put that right and start again"),
+        }
+    }
+}
+
+impl Error for OpenError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match &self.fault {
+            Fault::Resources(cause) => Some(cause),
+            Fault::Unreachable(_)
+            | Fault::WrongPassword(_)
+            | Fault::NoRights(_)
+            | Fault::NoDatabase
+            | Fault::MissingTables(_)
+            | Fault::Tls(_)
+            | Fault::Failed(_) => None,
         }
     }
 }
@@ -264,21 +255,6 @@ impl fmt::Display for OpenError {
 impl fmt::Display for Site {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}, {}:{}", self.file.display(), self.host, self.port)
-    }
-}
-
-impl Error for OpenError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match self {
-            OpenError::Resources { cause } => Some(cause),
-            OpenError::Unreachable { .. }
-            | OpenError::WrongPassword { .. }
-            | OpenError::NoRights { .. }
-            | OpenError::NoDatabase { .. }
-            | OpenError::MissingTables { .. }
-            | OpenError::Tls { .. }
-            | OpenError::Failed { .. } => None,
-        }
     }
 }
 

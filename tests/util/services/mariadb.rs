@@ -301,7 +301,7 @@ impl Drop for MariaDb {
 
 fn install(folder: &Path) {
     let mut command = Command::new("mariadb-install-db");
-    settings(&mut command);
+    settings(&mut command, folder);
     command.arg(format!("--datadir={}", data(folder).display()));
     command.args(["--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve"]);
     let output =
@@ -311,7 +311,7 @@ fn install(folder: &Path) {
 
 fn launch(folder: &Path, port: u16) -> Process {
     let mut command = Command::new("mariadbd");
-    settings(&mut command);
+    settings(&mut command, folder);
     command.arg(format!("--datadir={}", data(folder).display())).arg(format!("--port={port}"));
     command.arg(format!("--socket={}", folder.join("mariadb.sock").display()));
     command.arg(format!("--pid-file={}", folder.join("mariadb.pid").display()));
@@ -322,8 +322,10 @@ fn launch(folder: &Path, port: u16) -> Process {
 }
 
 /// The common settings, which must come first. It wants to be told when it is to run as root, as in a container.
-fn settings(command: &mut Command) {
+fn settings(command: &mut Command, folder: &Path) {
     command.arg(format!("--defaults-file={}/tests/util/mariadb.cnf", env!("CARGO_MANIFEST_DIR")));
+    // A MariaDB that starts deletes the temporary tables in this folder, also those of others.
+    command.arg(format!("--tmpdir={}", folder.display()));
     let user = Command::new("id").arg("-u").output().expect("run id");
     if user.stdout.trim_ascii() == b"0" {
         command.arg("--user=root");

@@ -1,0 +1,208 @@
+//! [`LoopStats`]: what a loop counts, and [`LoopWatch`], by which another thread sees how a loop is doing.
+//!
+//! The loop alone writes its numbers, a plain load and store each, into cache lines of its own; whoever reads them gets
+//! each number as it was a moment ago, and no two of them of the same moment.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::event_loop::CloseReason;
+use crate::loop_handle::{Letter, LoopHandle};
+
+/// A number that one thread alone changes and any thread reads.
+#[derive(Debug, Default)]
+pub struct Tally(AtomicU64);
+
+/// The numbers of one loop.
+#[derive(Debug)]
+#[repr(align(128))]
+pub struct LoopStats {
+    accepted: Tally,
+    open: Tally,
+    closed: [Tally; CloseReason::ALL.len()],
+    turns: [Tally; TURN_BOUNDS.len() + 1],
+    turn_nanos: Tally,
+    pulse: Mutex<Pulse>,
+}
+
+/// How long the turns of a loop took, from the end of one sleep to the beginning of the next.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TurnTimes {
+    /// How many turns took no longer than the bound of the same place in [`TURN_BOUNDS`], but longer than the one before
+    /// it; at the end, those that took longer than all.
+    pub turns: [u64; TURN_BOUNDS.len() + 1],
+    /// All together.
+    pub total: Duration,
+}
+
+/// How another thread sees a loop. It outlives the loop.
+#[derive(Debug)]
+pub struct LoopWatch<M> {
+    handle: LoopHandle<M>,
+    stats: Arc<LoopStats>,
+}
+
+/// Whether a loop owes a sign of life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Pulse {
+    Given,
+    /// It was asked for then.
+    Asked(Instant),
+    /// The loop has ended.
+    Ended,
+}
+
+impl Tally {
+    /// Adds to it. Two threads that do this at the same time lose some.
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed) + n, Ordering::Relaxed);
+    }
+
+    /// The number. Any thread.
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn set(&self, n: u64) {
+        self.0.store(n, Ordering::Relaxed);
+    }
+}
+
+impl LoopStats {
+    pub(crate) fn new() -> LoopStats {
+        LoopStats {
+            accepted: Tally::default(),
+            open: Tally::default(),
+            closed: Default::default(),
+            turns: Default::default(),
+            turn_nanos: Tally::default(),
+            pulse: Mutex::new(Pulse::Given),
+        }
+    }
+
+    /// Connections that this loop was given.
+    pub fn accepted(&self) -> u64 {
+        self.accepted.value()
+    }
+
+    /// Connections that it has, those that are closing among them.
+    pub fn open(&self) -> u64 {
+        self.open.value()
+    }
+
+    /// Connections that closed, or are closing, for this reason.
+    pub fn closed(&self, reason: CloseReason) -> u64 {
+        self.closed[reason as usize].value()
+    }
+
+    /// How long its turns took.
+    pub fn turn_times(&self) -> TurnTimes {
+        let turns = std::array::from_fn(|n| self.turns[n].value());
+        TurnTimes { turns, total: Duration::from_nanos(self.turn_nanos.value()) }
+    }
+
+    pub(crate) fn on_open(&self) {
+        self.accepted.add(1);
+    }
+
+    pub(crate) fn on_close(&self, reason: CloseReason) {
+        self.closed[reason as usize].add(1);
+    }
+
+    /// A turn is over; so many connections are left.
+    pub(crate) fn on_turn(&self, took: Duration, open: usize) {
+        let place = TURN_BOUNDS.iter().position(|bound| took <= *bound).unwrap_or(TURN_BOUNDS.len());
+        self.turns[place].add(1);
+        // Nanoseconds of 64 bits last for centuries.
+        self.turn_nanos.add(took.as_nanos() as u64);
+        self.open.set(open as u64);
+    }
+
+    pub(crate) fn on_beat(&self) {
+        *self.pulse.lock() = Pulse::Given;
+    }
+
+    pub(crate) fn on_end(&self) {
+        self.open.set(0);
+        *self.pulse.lock() = Pulse::Ended;
+    }
+}
+
+impl<M> LoopWatch<M> {
+    pub(crate) fn new(handle: LoopHandle<M>, stats: Arc<LoopStats>) -> LoopWatch<M> {
+        LoopWatch { handle, stats }
+    }
+
+    /// Its numbers.
+    pub fn stats(&self) -> &LoopStats {
+        &self.stats
+    }
+
+    /// How many letters wait in its inbox.
+    pub fn letters(&self) -> usize {
+        self.handle.letters()
+    }
+
+    /// Asks the loop for a sign of life, unless it owes one. It takes the way of everything else that other threads want
+    /// of a loop, so a loop that is stuck, or was not woken, does not give it.
+    pub fn ask(&self) {
+        let mut pulse = self.stats.pulse.lock();
+        if *pulse == Pulse::Given {
+            *pulse = Pulse::Asked(Instant::now());
+            drop(pulse);
+            self.handle.post(Letter::Beat);
+        }
+    }
+
+    /// Since when the loop owes a sign of life. One that has ended owes nothing.
+    pub fn owes_since(&self) -> Option<Instant> {
+        match *self.stats.pulse.lock() {
+            Pulse::Asked(at) => Some(at),
+            Pulse::Given | Pulse::Ended => None,
+        }
+    }
+}
+
+/// The bounds that sort the turns of a loop by how long they took.
+pub const TURN_BOUNDS: [Duration; 10] = [
+    Duration::from_micros(25),
+    Duration::from_micros(100),
+    Duration::from_micros(250),
+    Duration::from_millis(1),
+    Duration::from_micros(2500),
+    Duration::from_millis(10),
+    Duration::from_millis(50),
+    Duration::from_millis(250),
+    Duration::from_secs(1),
+    Duration::from_secs(5),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_turn_is_counted_once_where_it_belongs() {
+        let stats = LoopStats::new();
+        for (micros, place) in [(0, 0), (25, 0), (26, 1), (1000, 3), (1001, 4), (5_000_000, 9), (5_000_001, 10)] {
+            let before = stats.turn_times();
+            stats.on_turn(Duration::from_micros(micros), 7);
+            let after = stats.turn_times();
+            let differing: Vec<usize> = (0..after.turns.len()).filter(|n| after.turns[*n] > before.turns[*n]).collect();
+            assert_eq!((differing, after.turns[place] - before.turns[place]), (vec![place], 1), "{micros} µs");
+            assert_eq!(after.total - before.total, Duration::from_micros(micros));
+        }
+        assert_eq!(stats.open(), 7);
+        assert!(TURN_BOUNDS.is_sorted());
+    }
+
+    #[test]
+    fn every_reason_has_a_place_of_its_own() {
+        for (place, reason) in CloseReason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, place);
+        }
+    }
+}

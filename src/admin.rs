@@ -1,0 +1,377 @@
+//! [`Admin`]: a small HTTP port for orchestrators and Prometheus: `/healthz`, `/readyz` and `/metrics`.
+//!
+//! It answers `GET` and `HEAD`, one request a connection, and knows no rights: whoever reaches the port may ask. What is
+//! answered was found out before ([`Health`]) or is read off ([`Metrics`]), so no answer waits for anything.
+//!
+//! A client may be slow, or silent, or many. A connection has a thread and a few seconds, and there are only so many at a
+//! time: when one more comes, the oldest is shut down. So whoever asks and reads is answered, whatever the others do.
+//! The parser of requests is `httparse`; a whole server library that bounds time, size and number of its connections, and
+//! survives a process out of descriptors, was not found without an async runtime.
+
+use std::collections::VecDeque;
+use std::error::Error;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Weak};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::health::{Health, Report};
+use crate::metrics::Metrics;
+
+/// The port, taken but not served yet.
+#[derive(Debug)]
+pub struct Admin {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+/// Why there is no admin port.
+#[derive(Debug)]
+pub enum AdminError {
+    /// It cannot listen on this address.
+    Listen(SocketAddr, io::Error),
+    /// The system has no thread left.
+    Thread(io::Error),
+}
+
+/// What requests are answered from.
+#[derive(Debug)]
+struct Known {
+    health: Arc<Health>,
+    metrics: Arc<Metrics>,
+}
+
+/// What a client asks for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Asked {
+    /// With this method for this path.
+    For(String, String),
+    /// For nothing that can be understood.
+    Nonsense,
+    /// For something in more bytes than anybody needs.
+    TooMuch,
+}
+
+/// An HTTP response without its head's fixed part.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Answer {
+    status: &'static str,
+    content_type: &'static str,
+    body: String,
+}
+
+impl Admin {
+    /// Takes the port. Connections wait until it is served.
+    ///
+    /// # Errors
+    /// [`AdminError::Listen`].
+    pub fn bind(address: SocketAddr) -> Result<Admin, AdminError> {
+        let listener = TcpListener::bind(address).map_err(|error| AdminError::Listen(address, error))?;
+        let address = listener.local_addr().map_err(|error| AdminError::Listen(address, error))?;
+        Ok(Admin { listener, address })
+    }
+
+    /// The address, with the port that the system chose if none was asked for.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves the port, on threads named `admin`, until the process ends.
+    ///
+    /// # Errors
+    /// [`AdminError::Thread`].
+    pub fn serve(self, health: Arc<Health>, metrics: Arc<Metrics>) -> Result<(), AdminError> {
+        let known = Arc::new(Known { health, metrics });
+        let accept = move || accept_all(&self.listener, &known);
+        spawn(accept).map_err(AdminError::Thread)
+    }
+}
+
+fn spawn(work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    thread::Builder::new().name("admin".to_owned()).spawn(work).map(drop)
+}
+
+/// Accepts for ever. When clients have taken all descriptors, which is no reason to call a server dead, it lives on one
+/// that was put aside: one connection after the other, and each must be quick.
+fn accept_all(listener: &TcpListener, known: &Arc<Known>) {
+    let (mut clients, mut spare) = (Clients::default(), None);
+    loop {
+        spare = spare.or_else(|| File::open("/dev/null").ok());
+        let started = listener.accept().and_then(|(stream, _)| {
+            let (client, known) = (clients.admit(stream), known.clone());
+            spawn(move || serve(&client, &known, PATIENCE))
+        });
+        match started {
+            Ok(()) => {}
+            Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) => {}
+            Err(_) => {
+                drop(spare.take());
+                match listener.accept() {
+                    Ok((stream, _)) => serve(&stream, known, PATIENCE_WHEN_SCARCE),
+                    Err(_) => thread::park_timeout(RETRY_AFTER),
+                }
+            }
+        }
+    }
+}
+
+/// Those being served, the oldest first.
+#[derive(Debug, Default)]
+struct Clients(VecDeque<Weak<TcpStream>>);
+
+impl Clients {
+    /// Takes one more, at the cost of the oldest if there are too many.
+    fn admit(&mut self, stream: TcpStream) -> Arc<TcpStream> {
+        self.0.retain(|client| client.strong_count() > 0);
+        if self.0.len() >= CLIENTS_MAX
+            && let Some(oldest) = self.0.pop_front().and_then(|client| client.upgrade())
+        {
+            // Its thread reads the end, or cannot write on, and is gone.
+            let _ = oldest.shutdown(Shutdown::Both);
+        }
+        let client = Arc::new(stream);
+        self.0.push_back(Arc::downgrade(&client));
+        client
+    }
+}
+
+/// Answers one request. What goes wrong is the client's affair.
+fn serve(stream: &TcpStream, known: &Known, patience: Duration) {
+    let mut client = Timed { stream, deadline: Instant::now() + patience };
+    if let Err(error) = talk(&mut client, known) {
+        log::debug!("an admin connection failed: {error}");
+    }
+}
+
+fn talk(client: &mut Timed<'_>, known: &Known) -> io::Result<()> {
+    let asked = read_request(client)?;
+    let response = match &asked {
+        Asked::For(method, path) => known.answer(method, path).response(method != "HEAD"),
+        Asked::Nonsense => Answer::text("400 Bad Request", "this is not HTTP\n").response(true),
+        Asked::TooMuch => Answer::text("431 Request Header Fields Too Large", "too long\n").response(true),
+    };
+    client.write_all(response.as_bytes())?;
+    client.stream.shutdown(Shutdown::Write)?;
+    // Closing with unread bytes would make the kernel throw away what the client has not received (RFC 2525, 2.17).
+    let mut rest = [0; 4096];
+    while client.read(&mut rest)? > 0 {}
+    Ok(())
+}
+
+/// Reads the head of a request; a body is not looked at.
+fn read_request(client: &mut Timed<'_>) -> io::Result<Asked> {
+    let mut head = [0; HEAD_BYTES_MAX];
+    let mut filled = 0;
+    while filled < head.len() {
+        match client.read(&mut head[filled..])? {
+            0 => return Err(ErrorKind::UnexpectedEof.into()),
+            count => filled += count,
+        }
+        if let Some(asked) = parse(&head[..filled]) {
+            return Ok(asked);
+        }
+    }
+    Ok(Asked::TooMuch)
+}
+
+/// What is asked for, `None` while that is not all there. The query is no part of the path.
+fn parse(head: &[u8]) -> Option<Asked> {
+    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+    let mut request = httparse::Request::new(&mut headers);
+    match request.parse(head) {
+        Ok(httparse::Status::Partial) => None,
+        Ok(httparse::Status::Complete(_)) => {
+            let path = request.path.unwrap_or_default().split('?').next().unwrap_or_default();
+            Some(Asked::For(request.method.unwrap_or_default().to_owned(), path.to_owned()))
+        }
+        Err(httparse::Error::TooManyHeaders) => Some(Asked::TooMuch),
+        Err(_) => Some(Asked::Nonsense),
+    }
+}
+
+impl Known {
+    fn answer(&self, method: &str, path: &str) -> Answer {
+        match (method, path) {
+            ("GET" | "HEAD", "/healthz") => Answer::report(self.health.alive()),
+            ("GET" | "HEAD", "/readyz") => Answer::report(self.health.ready()),
+            ("GET" | "HEAD", "/metrics") => {
+                Answer { status: OK, content_type: prometheus::TEXT_FORMAT, body: self.metrics.render() }
+            }
+            (_, "/healthz" | "/readyz" | "/metrics") => Answer::text(NOT_ALLOWED, "GET or HEAD\n"),
+            _ => Answer::text("404 Not Found", "there is /healthz, /readyz and /metrics\n"),
+        }
+    }
+}
+
+impl Answer {
+    fn text(status: &'static str, body: impl Into<String>) -> Answer {
+        Answer { status, content_type: "text/plain; charset=utf-8", body: body.into() }
+    }
+
+    fn report(report: Report) -> Answer {
+        Answer::text(if report.good { OK } else { "503 Service Unavailable" }, report.text)
+    }
+
+    fn response(&self, with_body: bool) -> String {
+        let Answer { status, content_type, body } = self;
+        let allow = if *status == NOT_ALLOWED { "Allow: GET, HEAD\r\n" } else { "" };
+        let length = body.len();
+        format!(
+            "HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\n{allow}\
+             Cache-Control: no-store\r\nConnection: close\r\n\r\n{}",
+            if with_body { body } else { "" }
+        )
+    }
+}
+
+/// A client that must be done by the deadline, however it divides its bytes.
+struct Timed<'a> {
+    stream: &'a TcpStream,
+    deadline: Instant,
+}
+
+impl Timed<'_> {
+    fn time_left(&self) -> io::Result<Option<Duration>> {
+        match self.deadline.saturating_duration_since(Instant::now()) {
+            Duration::ZERO => Err(ErrorKind::TimedOut.into()),
+            left => Ok(Some(left)),
+        }
+    }
+}
+
+impl Read for Timed<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.stream.set_read_timeout(self.time_left()?)?;
+        self.stream.read(buffer)
+    }
+}
+
+impl Write for Timed<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.stream.set_write_timeout(self.time_left()?)?;
+        self.stream.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
+    }
+}
+
+impl fmt::Display for AdminError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AdminError::Listen(address, error) => {
+                write!(f, "key admin: cannot listen on {address}: {error}; ")?;
+                match error.kind() {
+                    ErrorKind::AddrInUse => f.write_str("stop the program that uses the port, or choose another"),
+                    ErrorKind::PermissionDenied => f.write_str("choose a port above 1023"),
+                    _ => f.write_str("choose an address of this machine, such as 127.0.0.1"),
+                }
+            }
+            AdminError::Thread(error) => write!(f, "the system has no threads left: {error}"),
+        }
+    }
+}
+
+impl Error for AdminError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            AdminError::Listen(_, error) | AdminError::Thread(error) => Some(error),
+        }
+    }
+}
+
+const OK: &str = "200 OK";
+const NOT_ALLOWED: &str = "405 Method Not Allowed";
+/// Connections at a time.
+const CLIENTS_MAX: usize = 32;
+/// From a connection's beginning to its end.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The same while others wait for the only descriptor.
+const PATIENCE_WHEN_SCARCE: Duration = Duration::from_secs(1);
+/// Longest head of a request.
+const HEAD_BYTES_MAX: usize = 8 * 1024;
+const HEADERS_MAX: usize = 64;
+const RETRY_AFTER: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(method: &str, path: &str) -> Option<Asked> {
+        Some(Asked::For(method.to_owned(), path.to_owned()))
+    }
+
+    #[test]
+    fn a_request_is_read_when_its_head_is_whole() {
+        let request = b"GET /readyz?verbose HTTP/1.1\r\nHost: a\r\nAccept: */*\r\n\r\n";
+        for end in 0..request.len() {
+            assert_eq!(parse(&request[..end]), None, "{end}");
+        }
+        assert_eq!(parse(request), asked("GET", "/readyz"));
+        assert_eq!(parse(b"POST /metrics HTTP/1.0\r\n\r\nbody"), asked("POST", "/metrics"));
+        for nonsense in [
+            &b"{\"msgType\":1}\r\n\r\n"[..],
+            b"\x16\x03\x01\x02\x00",
+            b"GET  / HTTP/1.1\r\n\r\n",
+            b"GET / HTTP/3.0\r\n",
+        ] {
+            assert_eq!(parse(nonsense), Some(Asked::Nonsense), "{nonsense:?}");
+        }
+        let many = format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(HEADERS_MAX + 1));
+        assert_eq!(parse(many.as_bytes()), Some(Asked::TooMuch));
+    }
+
+    #[test]
+    fn answers() {
+        let (health, metrics) = (Arc::new(Health::new(Arc::new([]))), Arc::new(Metrics::new(1)));
+        health.drain();
+        let known = Known { health, metrics };
+        for (method, path, status) in [
+            ("GET", "/healthz", OK),
+            ("HEAD", "/healthz", OK),
+            ("GET", "/readyz", "503 Service Unavailable"),
+            ("GET", "/metrics", OK),
+            ("POST", "/metrics", NOT_ALLOWED),
+            ("DELETE", "/healthz", NOT_ALLOWED),
+            ("GET", "/", "404 Not Found"),
+            ("POST", "/healthz/", "404 Not Found"),
+        ] {
+            assert_eq!(known.answer(method, path).status, status, "{method} {path}");
+        }
+        let refused = known.answer("PUT", "/readyz");
+        assert_eq!(
+            refused.response(true),
+            "HTTP/1.1 405 Method Not Allowed\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 12\r\n\
+             Allow: GET, HEAD\r\nCache-Control: no-store\r\nConnection: close\r\n\r\nGET or HEAD\n"
+        );
+        assert!(refused.response(false).ends_with(
+            "Content-Length: 12\r\nAllow: GET, HEAD\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n"
+        ));
+    }
+
+    #[test]
+    fn one_more_than_allowed_costs_the_oldest() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let mut clients = Clients::default();
+        let mut admit = || {
+            let outside = TcpStream::connect(listener.local_addr().expect("an address")).expect("it listens");
+            let (stream, _) = listener.accept().expect("one comes");
+            (outside, clients.admit(stream))
+        };
+        let mut all: Vec<_> = (0..CLIENTS_MAX).map(|_| admit()).collect();
+        all.remove(1);
+        let next = admit();
+        let is_open = |(_, client): &(TcpStream, Arc<TcpStream>)| {
+            client.set_nonblocking(true).expect("an option");
+            (&**client).read(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+        };
+        assert!(all.iter().chain([&next]).all(is_open), "one was gone already");
+        let last = admit();
+        assert!(!is_open(&all[0]), "the oldest gives way");
+        assert!(all[1..].iter().chain([&next, &last]).all(is_open));
+    }
+}

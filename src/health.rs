@@ -1,0 +1,370 @@
+//! [`Health`]: whether this node is alive, and whether clients should be sent to it.
+//!
+//! Alive: its event loops turn. Ready: its store and its bus answer, and it is not on its way out. Whoever asks is told
+//! what was found lately and never waits for a database; two threads do the finding.
+//!
+//! | thread | does | may block |
+//! |---|---|---|
+//! | `health` | asks every loop for a sign of life, looks at the bus | never |
+//! | `store-check` | asks the store for a sign of life | for as long as the store does |
+
+use std::fmt::Write;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use net::LoopWatch;
+use parking_lot::Mutex;
+
+use crate::bus::Bus;
+use crate::delivery::Posted;
+use crate::store::{Store, StoreError};
+
+/// What is known of this node's health. Any thread asks; nothing here blocks.
+#[derive(Debug)]
+pub struct Health {
+    loops: Arc<[LoopWatch<Posted>]>,
+    store: Mutex<Finding>,
+    bus: Mutex<(Finding, Option<Duration>)>,
+    draining: AtomicBool,
+}
+
+/// What a look has found, and when. At the beginning: nothing yet.
+#[derive(Clone, Debug)]
+struct Finding {
+    trouble: Option<String>,
+    at: Instant,
+}
+
+/// An answer for whoever asks.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Report {
+    /// All is well.
+    pub good: bool,
+    /// One line for each thing that was looked at.
+    pub text: String,
+}
+
+/// The threads that look. They end when this is closed.
+#[derive(Debug)]
+pub struct Checks {
+    stop: Sender<()>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Health {
+    /// A node of which nothing is known yet but its loops: it is not ready.
+    pub fn new(loops: Arc<[LoopWatch<Posted>]>) -> Health {
+        let unknown = Finding { trouble: Some("not looked at yet".to_owned()), at: Instant::now() };
+        let bus = Mutex::new((unknown.clone(), None));
+        Health { loops, store: Mutex::new(unknown), bus, draining: AtomicBool::new(false) }
+    }
+
+    /// From now on no client should be sent here.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the event loops turn.
+    pub fn alive(&self) -> Report {
+        self.alive_within(LOOP_PATIENCE)
+    }
+
+    fn alive_within(&self, patience: Duration) -> Report {
+        let now = Instant::now();
+        let stuck = self.loops.iter().enumerate().filter_map(|(nth, watch)| {
+            let silent = now.saturating_duration_since(watch.owes_since()?);
+            (silent >= patience).then(|| format!("loop-{nth}: no sign of life for {:.1} s\n", silent.as_secs_f32()))
+        });
+        let text: String = stuck.collect();
+        if text.is_empty() { Report { good: true, text: "ok\n".to_owned() } } else { Report { good: false, text } }
+    }
+
+    /// Whether clients should be sent here, with a line for each condition.
+    pub fn ready(&self) -> Report {
+        let mut report = Report { good: true, text: String::new() };
+        for (condition, trouble) in self.conditions() {
+            report.good &= trouble.is_none();
+            let _ = writeln!(report.text, "{condition}: {}", trouble.as_deref().unwrap_or("ok"));
+        }
+        report
+    }
+
+    /// The conditions of readiness, and whether each holds.
+    pub fn readiness(&self) -> Vec<(&'static str, bool)> {
+        self.conditions().into_iter().map(|(condition, trouble)| (condition, trouble.is_none())).collect()
+    }
+
+    /// How long ago the last message of this node to itself came back, `None` if there is no such thing.
+    pub fn probe_age(&self) -> Option<Duration> {
+        let (finding, age) = &*self.bus.lock();
+        age.map(|age| age + finding.at.elapsed())
+    }
+
+    fn conditions(&self) -> [(&'static str, Option<String>); 3] {
+        let draining = self.draining.load(Ordering::Relaxed).then(|| "the server stops".to_owned());
+        let now = Instant::now();
+        [("store", self.store.lock().trouble(now)), ("bus", self.bus.lock().0.trouble(now)), ("running", draining)]
+    }
+
+    fn note_store(&self, trouble: Option<String>) {
+        *self.store.lock() = Finding { trouble, at: Instant::now() };
+    }
+
+    fn look(&self, bus: &dyn Bus) {
+        self.loops.iter().for_each(LoopWatch::ask);
+        let trouble = (!bus.is_ready()).then(|| "messages to other nodes do not arrive".to_owned());
+        *self.bus.lock() = (Finding { trouble, at: Instant::now() }, bus.probe_age());
+    }
+}
+
+impl Finding {
+    /// What is wrong. A look that takes long is in trouble itself, whatever the one before it found.
+    fn trouble(&self, now: Instant) -> Option<String> {
+        let age = now.saturating_duration_since(self.at);
+        match &self.trouble {
+            None if age > FINDING_AGE_MAX => Some(format!("no answer for {:.1} s", age.as_secs_f32())),
+            trouble => trouble.clone(),
+        }
+    }
+}
+
+impl Checks {
+    /// Starts looking.
+    ///
+    /// # Errors
+    /// When the system has no thread left.
+    pub fn start(health: &Arc<Health>, store: Arc<dyn Store>, bus: Arc<dyn Bus>) -> io::Result<Checks> {
+        Checks::start_with(health, move || store.check(), bus)
+    }
+
+    fn start_with(
+        health: &Arc<Health>,
+        check: impl Fn() -> Result<(), StoreError> + Send + 'static,
+        bus: Arc<dyn Bus>,
+    ) -> io::Result<Checks> {
+        let (stop, stopped) = crossbeam_channel::bounded(0);
+        let mut checks = Checks { stop, threads: Vec::new() };
+        let (of_store, of_bus) = (health.clone(), health.clone());
+        let look = move || of_store.note_store(check().err().map(|error| one_line(&error.to_string())));
+        checks.add("store-check", stopped.clone(), look)?;
+        checks.add("health", stopped, move || of_bus.look(&*bus))?;
+        Ok(checks)
+    }
+
+    fn add(&mut self, name: &str, stopped: Receiver<()>, look: impl Fn() + Send + 'static) -> io::Result<()> {
+        let run = move || {
+            loop {
+                look();
+                // Nothing is ever sent: the other end is there, or gone.
+                if stopped.recv_timeout(LOOK_EVERY) != Err(RecvTimeoutError::Timeout) {
+                    return;
+                }
+            }
+        };
+        self.threads.push(thread::Builder::new().name(name.to_owned()).spawn(run)?);
+        Ok(())
+    }
+
+    /// Stops looking, and lets go of the store and the bus. A look that takes longer than until `by` ends with the process.
+    pub fn close(self, by: Instant) {
+        let Checks { stop, threads } = self;
+        drop(stop);
+        for thread in threads {
+            pool::join_until(thread, by);
+        }
+    }
+}
+
+/// A driver's text may have several lines, and a condition has one.
+fn one_line(text: &str) -> String {
+    text.split(['\n', '\r']).map(str::trim).filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
+}
+
+/// How often each thread looks.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How old good news may be: red within five seconds of the end of a database that does not even say no.
+const FINDING_AGE_MAX: Duration = Duration::from_secs(4);
+/// How long a loop may owe a sign of life. A turn takes milliseconds, a very long one a second.
+const LOOP_PATIENCE: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    fn wait_until(condition: impl Fn() -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !condition() {
+            assert!(Instant::now() < deadline, "in vain");
+            thread::park_timeout(Duration::from_millis(1));
+        }
+    }
+
+    /// A bus that can be broken.
+    struct Wire(AtomicBool);
+
+    impl Bus for Wire {
+        fn describe(&self) -> String {
+            "a wire".into()
+        }
+
+        fn is_ready(&self) -> bool {
+            self.0.load(Ordering::Relaxed)
+        }
+
+        fn probe_age(&self) -> Option<Duration> {
+            Some(Duration::from_secs(70))
+        }
+    }
+
+    #[test]
+    fn what_the_store_and_the_bus_say_is_told_until_they_say_something_else() {
+        let health = Arc::new(health());
+        let (wire, works) = (Arc::new(Wire(AtomicBool::new(true))), Arc::new(AtomicBool::new(true)));
+        let of_store = works.clone();
+        let check = move || match of_store.load(Ordering::Relaxed) {
+            true => Ok(()),
+            false => Err(StoreError::Unavailable("gone\nfor good".into())),
+        };
+        assert_eq!(health.probe_age(), None);
+        let checks = Checks::start_with(&health, check, wire.clone()).expect("threads");
+        wait_until(|| health.ready().good);
+        assert!(health.probe_age().is_some_and(|age| age >= Duration::from_secs(70)));
+        works.store(false, Ordering::Relaxed);
+        wait_until(|| !health.ready().good);
+        let text = health.ready().text;
+        assert_eq!(text, "store: the database is not available: gone for good\nbus: ok\nrunning: ok\n");
+        works.store(true, Ordering::Relaxed);
+        wait_until(|| health.ready().good);
+        wire.0.store(false, Ordering::Relaxed);
+        wait_until(|| !health.ready().good);
+        assert_eq!(health.readiness(), [("store", true), ("bus", false), ("running", true)]);
+        wire.0.store(true, Ordering::Relaxed);
+        wait_until(|| health.ready().good);
+        checks.close(Instant::now() + PATIENCE);
+        assert_eq!((Arc::strong_count(&wire), Arc::strong_count(&works)), (1, 1), "nobody holds them any more");
+    }
+
+    #[test]
+    fn a_store_that_hangs_keeps_nobody_from_being_told_or_from_stopping() {
+        let health = Arc::new(health());
+        let (release, held) = crossbeam_channel::bounded::<()>(0);
+        let (entered, has_entered) = crossbeam_channel::unbounded();
+        let check = move || {
+            let _ = (entered.send(()), held.recv());
+            Ok(())
+        };
+        let wire = Arc::new(Wire(AtomicBool::new(true)));
+        let checks = Checks::start_with(&health, check, wire).expect("threads");
+        has_entered.recv_timeout(PATIENCE).expect("the store is asked");
+        wait_until(|| health.readiness()[1].1);
+        assert!(!health.ready().good);
+        assert!(health.alive().good);
+        checks.close(Instant::now());
+        drop(release);
+    }
+
+    /// A handler whose loop stands still for as long as a connection opens.
+    struct Stuck(Receiver<()>);
+
+    impl net::Handler for Stuck {
+        type Conn = ();
+        type Message = Posted;
+
+        fn on_open(&mut self, _: &mut Turn, _: &Arc<Link>) {
+            let _ = self.0.recv();
+        }
+
+        fn on_incoming(&mut self, _: &mut Turn, _: &Arc<Link>, _: &mut (), _: net::Incoming<'_>) -> net::Flow {
+            net::Flow::Taken
+        }
+
+        fn on_sent(&mut self, _: &mut Turn, _: &Arc<Link>, _: &mut (), _: u32) {}
+        fn on_message(&mut self, _: &mut Turn, _: &Arc<Link>, _: &mut (), _: Posted) {}
+        fn on_hang_up(&mut self, _: &mut Turn, _: &Arc<Link>, _: &mut ()) {}
+        fn on_close(&mut self, _: &mut Turn, _: &Arc<Link>, _: (), _: net::CloseReason) {}
+        fn on_unsent(&mut self, _: &mut Turn, _: u32, _: Box<[u8]>) {}
+        fn on_stray(&mut self, _: &mut Turn, _: Posted) {}
+    }
+
+    type Turn = net::Turn<Posted>;
+    type Link = net::Link<Posted>;
+
+    #[test]
+    fn a_loop_that_stands_still_is_noticed_and_one_that_sleeps_is_not() {
+        let time = Duration::from_secs(60);
+        let settings = net::Settings {
+            frame_bytes_max: 1024,
+            frame_timeout: time,
+            idle_timeout: time,
+            output_bytes_max: 1024,
+            drain_timeout: time,
+        };
+        let (release, held) = crossbeam_channel::bounded::<()>(0);
+        let mut group = net::LoopGroup::start(2, settings, |_| Stuck(held.clone())).expect("threads");
+        let health = Health::new(group.watches());
+        let listen = net::ListenSettings { backlog: 1, user_timeout: time };
+        let acceptor = net::Acceptor::bind(([127, 0, 0, 1], 0).into(), listen).expect("a port");
+        let client = std::net::TcpStream::connect(acceptor.local_addr().expect("an address")).expect("it listens");
+        let stopper = acceptor.stopper();
+        acceptor.run(|stream, peer| {
+            group.assign(stream, peer);
+            stopper.stop();
+        });
+
+        let wire = Wire(AtomicBool::new(true));
+        health.look(&wire);
+        wait_until(|| health.loops[1].owes_since().is_none());
+        let report = health.alive_within(Duration::ZERO);
+        assert!(!report.good);
+        assert!(
+            report.text.starts_with("loop-0: no sign of life for ") && report.text.lines().count() == 1,
+            "{report:?}"
+        );
+        assert!(health.alive().good, "it has some time");
+        drop(release);
+        wait_until(|| health.loops[0].owes_since().is_none());
+        health.look(&wire);
+        wait_until(|| health.alive_within(Duration::ZERO).good);
+        drop(client);
+        group.drain(Instant::now());
+    }
+
+    fn health() -> Health {
+        Health::new(Arc::new([]))
+    }
+
+    #[test]
+    fn a_node_is_ready_when_everything_was_found_good() {
+        let health = health();
+        assert_eq!(health.ready().text, "store: not looked at yet\nbus: not looked at yet\nrunning: ok\n");
+        assert!(!health.ready().good);
+        health.note_store(None);
+        assert!(!health.ready().good);
+        health.look(&crate::bus::local::LocalBus);
+        assert_eq!(health.ready(), Report { good: true, text: "store: ok\nbus: ok\nrunning: ok\n".into() });
+        health.note_store(Some(one_line("gone\n  for good\r\n")));
+        assert_eq!(health.ready(), Report { good: false, text: "store: gone for good\nbus: ok\nrunning: ok\n".into() });
+        health.note_store(None);
+        health.drain();
+        assert_eq!(health.readiness(), [("store", true), ("bus", true), ("running", false)]);
+        assert!(!health.ready().good);
+        assert!(health.alive().good, "a server that stops is alive");
+    }
+
+    #[test]
+    fn good_news_grow_old_and_bad_news_do_not() {
+        let at = Instant::now();
+        let good = Finding { trouble: None, at };
+        assert_eq!(good.trouble(at + FINDING_AGE_MAX), None);
+        let later = at + FINDING_AGE_MAX + Duration::from_millis(500);
+        assert_eq!(good.trouble(later), Some("no answer for 4.5 s".into()));
+        let bad = Finding { trouble: Some("away".into()), at };
+        assert_eq!(bad.trouble(later), Some("away".into()));
+    }
+}

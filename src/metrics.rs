@@ -1,0 +1,514 @@
+//! [`Metrics`]: what the server has done and how it is doing, in numbers for Prometheus.
+//!
+//! Two kinds of numbers. What *happens* is told by whoever does it ([`Metrics::stored`], [`LoopTally::frame`]). What can be
+//! *looked at*, the length of a queue say, is looked at when somebody asks: the parts of the server say how
+//! ([`Metrics::watch_queue`]), by closures that must not block. `docs/metrics.md` explains every number.
+//!
+//! A message on its way costs next to nothing here: what a loop counts are plain numbers of its own, and what all threads
+//! count in one place is kept apart by thread. No label is looked up but when somebody asks.
+
+mod families;
+
+use std::array;
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use net::{CloseReason, LoopWatch, TURN_BOUNDS, Tally, TurnTimes};
+use pool::LanesWatch;
+
+use crate::protocol::{FrameKind, ReplyKind};
+use families::{Families, Sample};
+
+/// The numbers of one server. Any thread tells, any thread asks.
+#[derive(Debug)]
+pub struct Metrics {
+    families: Families,
+    loops: Box<[Arc<LoopTally>]>,
+    counts: Arc<Counts>,
+}
+
+/// What one event loop counts, in cache lines of its own. Only its thread may tell.
+#[derive(Debug)]
+#[repr(align(128))]
+pub struct LoopTally {
+    frames: [Tally; FrameKind::NAMES.len()],
+    replies: [Tally; ReplyKind::NAMES.len()],
+}
+
+/// What became of a login.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Login {
+    /// The password was hashed and is right.
+    Accepted,
+    /// The password was right not long ago.
+    Remembered,
+    /// The id or the password is wrong.
+    Wrong,
+    /// Too many waited, or the store was away.
+    Refused,
+}
+
+/// What takes messages in batches.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stage {
+    /// The bus.
+    Publish,
+    /// The store.
+    Store,
+}
+
+/// How a pool of connections is used.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct PoolUse {
+    /// Connections that it has.
+    pub open: u32,
+    /// Those that nobody uses.
+    pub idle: u32,
+    /// Connections that it may have.
+    pub max: u32,
+}
+
+/// What is counted in one place for all threads.
+#[derive(Debug, Default)]
+struct Counts {
+    local: Sharded,
+    confirmed: Count,
+    stored: Count,
+    failed: Count,
+    unknown: Count,
+    returned: Count,
+    published: Count,
+    unconfirmed: Count,
+    slow_consumers: Count,
+    logins: [Count; Login::NAMES.len()],
+    batches: [Batches; Stage::NAMES.len()],
+}
+
+/// A number for what happens once a batch or seldom.
+#[derive(Debug, Default)]
+struct Count(AtomicU64);
+
+/// A number for what every thread does all the time: each adds to a part of its own.
+#[derive(Debug, Default)]
+struct Sharded([Shard; SHARDS]);
+
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Shard(AtomicU64);
+
+/// How large batches were.
+#[derive(Debug, Default)]
+struct Batches {
+    by_size: [Count; BATCH_BOUNDS.len() + 1],
+    items: Count,
+}
+
+impl Metrics {
+    /// Nothing has happened yet on a server with so many event loops.
+    pub fn new(loops: usize) -> Metrics {
+        let loops: Box<[_]> = (0..loops).map(|_| Arc::new(LoopTally::new())).collect();
+        let metrics = Metrics { families: Families::new(), loops, counts: Arc::default() };
+        metrics.show_counts();
+        metrics.show_tallies();
+        metrics
+    }
+
+    /// All numbers as they are now, in Prometheus' text format.
+    pub fn render(&self) -> String {
+        self.families.render()
+    }
+
+    /// Where the nth event loop counts.
+    ///
+    /// # Panics
+    /// When there is no such loop.
+    pub fn of_loop(&self, nth: usize) -> Arc<LoopTally> {
+        self.loops[nth].clone()
+    }
+}
+
+/// What happened.
+impl Metrics {
+    /// So many messages were handed to connections of this node.
+    pub fn delivered_locally(&self, n: usize) {
+        self.counts.local.add(n);
+    }
+
+    /// So many messages were offered to other nodes.
+    pub fn published(&self, n: usize) {
+        self.counts.published.add(n);
+    }
+
+    /// Other nodes have confirmed so many messages.
+    pub fn confirmed(&self, n: usize) {
+        self.counts.confirmed.add(n);
+    }
+
+    /// So many messages were offered to other nodes, and no confirmation came in time.
+    pub fn unconfirmed(&self, n: usize) {
+        self.counts.unconfirmed.add(n);
+    }
+
+    /// The store has kept so many messages.
+    pub fn stored(&self, n: usize) {
+        self.counts.stored.add(n);
+    }
+
+    /// So many messages could neither be delivered nor kept; their senders hear of it.
+    pub fn failed(&self, n: usize) {
+        self.counts.failed.add(n);
+    }
+
+    /// So many messages were for ids that nobody has.
+    pub fn unknown_recipients(&self, n: usize) {
+        self.counts.unknown.add(n);
+    }
+
+    /// How many messages were for ids that nobody has.
+    pub fn unknown_recipients_so_far(&self) -> u64 {
+        self.counts.unknown.value()
+    }
+
+    /// Connections ended before they took so many messages, which are delivered again.
+    pub fn returned(&self, n: usize) {
+        self.counts.returned.add(n);
+    }
+
+    /// A connection did not take its messages and is closed.
+    pub fn slow_consumer(&self) {
+        self.counts.slow_consumers.add(1);
+    }
+
+    /// Somebody tried to log in.
+    pub fn login(&self, login: Login) {
+        self.counts.logins[login as usize].add(1);
+    }
+
+    /// So many messages were taken in one batch.
+    pub fn batch(&self, stage: Stage, items: usize) {
+        self.counts.batches[stage as usize].add(items);
+    }
+}
+
+/// What can be looked at. Each is told once for each name.
+impl Metrics {
+    /// The event loops, in the order of their names.
+    pub fn watch_loops<M: Send + 'static>(&self, loops: Arc<[LoopWatch<M>]>) {
+        let families = &self.families;
+        let reasons = loops.clone();
+        families.add("raybox_connections_closed_total", move || {
+            let sum = |reason| reasons.iter().map(|watch| watch.stats().closed(reason)).sum();
+            CloseReason::ALL.map(|reason| Sample::number(sum(reason)).of(reason_name(reason))).into()
+        });
+        let each = move |look: fn(&LoopWatch<M>) -> Sample| {
+            let loops = loops.clone();
+            move || loops.iter().enumerate().map(|(nth, watch)| look(watch).of(nth.to_string())).collect()
+        };
+        families.add("raybox_connections_open", each(|watch| Sample::number(watch.stats().open())));
+        families.add("raybox_connections_accepted_total", each(|watch| Sample::number(watch.stats().accepted())));
+        families.add("raybox_loop_letters", each(|watch| Sample::number(watch.letters() as u64)));
+        families.add("raybox_loop_turn_seconds", each(|watch| turn_times(&watch.stats().turn_times())));
+    }
+
+    /// A queue of jobs.
+    pub fn watch_queue(&self, name: &'static str, waiting: impl Fn() -> usize + Send + Sync + 'static) {
+        let look = move || vec![Sample::number(waiting() as u64).of(name)];
+        self.families.add("raybox_queue_jobs", look);
+    }
+
+    /// Lanes, by the name of their threads without its number.
+    pub fn watch_lanes<T: Send + 'static>(&self, name: &'static str, lanes: LanesWatch<T>) {
+        let lanes = Arc::new(lanes);
+        let each = move |look: fn(pool::LaneLoad) -> usize| {
+            let lanes = lanes.clone();
+            let sample = move |(nth, load)| Sample::number(look(load) as u64).of(format!("{name}-{nth}"));
+            move || lanes.loads().into_iter().enumerate().map(sample).collect()
+        };
+        self.families.add("raybox_lane_items", each(|load| load.items));
+        self.families.add("raybox_lane_bytes", each(|load| load.bytes));
+    }
+
+    /// Who is online here.
+    pub fn watch_users(&self, online: impl Fn() -> usize + Send + Sync + 'static) {
+        self.families.add("raybox_users_online", move || vec![Sample::number(online() as u64)]);
+    }
+
+    /// A pool of connections, to a database say.
+    pub fn watch_pool(&self, name: &'static str, look: impl Fn() -> PoolUse + Send + Sync + 'static) {
+        let look = Arc::new(look);
+        let each = move |part: fn(PoolUse) -> usize| {
+            let look = look.clone();
+            move || vec![Sample::number(part(look()) as u64).of(name)]
+        };
+        self.families.add("raybox_pool_connections", each(|pool| pool.open as usize));
+        self.families.add("raybox_pool_connections_idle", each(|pool| pool.idle as usize));
+        self.families.add("raybox_pool_connections_max", each(|pool| pool.max as usize));
+    }
+
+    /// The log: how many lines were dropped.
+    pub fn watch_log(&self, dropped: impl Fn() -> u64 + Send + Sync + 'static) {
+        self.families.add("raybox_log_lines_dropped_total", move || vec![Sample::number(dropped())]);
+    }
+
+    /// Whether the node is ready: each condition and whether it holds.
+    pub fn watch_readiness(&self, look: impl Fn() -> Vec<(&'static str, bool)> + Send + Sync + 'static) {
+        let sample = |(condition, holds)| Sample::number(u64::from(holds)).of(condition);
+        self.families.add("raybox_ready", move || look().into_iter().map(sample).collect());
+    }
+
+    /// How long ago the last message of this node to itself came back, if there is such a thing.
+    pub fn watch_probe(&self, age: impl Fn() -> Option<Duration> + Send + Sync + 'static) {
+        let look = move || age().map(Sample::seconds).into_iter().collect();
+        self.families.add("raybox_bus_probe_age_seconds", look);
+    }
+}
+
+impl Metrics {
+    fn show_counts(&self) {
+        let show = |name, read: fn(&Counts) -> Vec<Sample>| {
+            let counts = self.counts.clone();
+            self.families.add(name, move || read(&counts));
+        };
+        show("raybox_deliveries_total", |counts| {
+            let paths = [
+                ("local", counts.local.value()),
+                ("bus", counts.confirmed.value()),
+                ("stored", counts.stored.value()),
+                ("failed", counts.failed.value()),
+                ("unknown", counts.unknown.value()),
+            ];
+            paths.into_iter().map(|(path, n)| Sample::number(n).of(path)).collect()
+        });
+        show("raybox_deliveries_returned_total", |counts| vec![counts.returned.sample()]);
+        show("raybox_bus_published_total", |counts| vec![counts.published.sample()]);
+        show("raybox_bus_unconfirmed_total", |counts| vec![counts.unconfirmed.sample()]);
+        show("raybox_slow_consumers_total", |counts| vec![counts.slow_consumers.sample()]);
+        show("raybox_logins_total", |counts| {
+            Login::NAMES.iter().zip(&counts.logins).map(|(name, count)| count.sample().of(*name)).collect()
+        });
+        show("raybox_batch_messages", |counts| {
+            Stage::NAMES.iter().zip(&counts.batches).map(|(name, batches)| batches.sample().of(*name)).collect()
+        });
+        show("raybox_build_info", |_| vec![Sample::number(1).of(env!("CARGO_PKG_VERSION"))]);
+    }
+
+    fn show_tallies(&self) {
+        let loops = self.loops.clone();
+        let sum = move |of: &dyn Fn(&LoopTally) -> u64| loops.iter().map(|tally| of(tally)).sum();
+        let (sum_frames, sum_replies) = (sum.clone(), sum);
+        self.families.add("raybox_frames_total", move || {
+            let kinds = FrameKind::NAMES.iter().enumerate();
+            kinds.map(|(n, name)| Sample::number(sum_frames(&|tally| tally.frames[n].value())).of(*name)).collect()
+        });
+        self.families.add("raybox_replies_total", move || {
+            let kinds = ReplyKind::NAMES.iter().enumerate();
+            kinds.map(|(n, name)| Sample::number(sum_replies(&|tally| tally.replies[n].value())).of(*name)).collect()
+        });
+    }
+}
+
+impl LoopTally {
+    fn new() -> LoopTally {
+        LoopTally { frames: array::from_fn(|_| Tally::default()), replies: Default::default() }
+    }
+
+    /// A frame was dealt with.
+    pub fn frame(&self, kind: FrameKind) {
+        self.frames[kind.place()].add(1);
+    }
+
+    /// A client was answered.
+    pub fn reply(&self, kind: ReplyKind) {
+        self.replies[kind.place()].add(1);
+    }
+}
+
+fn reason_name(reason: CloseReason) -> &'static str {
+    match reason {
+        CloseReason::Ended => "ended",
+        CloseReason::Broken => "broken",
+        CloseReason::Oversize => "oversize",
+        CloseReason::Idle => "idle",
+        CloseReason::Stopped => "stopped",
+    }
+}
+
+fn turn_times(times: &TurnTimes) -> Sample {
+    Sample::histogram(TURN_BOUNDS.iter().map(Duration::as_secs_f64), &times.turns, times.total.as_secs_f64())
+}
+
+impl Login {
+    const NAMES: [&'static str; 4] = ["accepted", "remembered", "wrong", "refused"];
+}
+
+impl Stage {
+    const NAMES: [&'static str; 2] = ["publish", "store"];
+}
+
+impl Count {
+    fn add(&self, n: usize) {
+        self.0.fetch_add(n as u64, Ordering::Relaxed);
+    }
+
+    fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn sample(&self) -> Sample {
+        Sample::number(self.value())
+    }
+}
+
+impl Sharded {
+    fn add(&self, n: usize) {
+        self.0[MY_SHARD.get()].0.fetch_add(n as u64, Ordering::Relaxed);
+    }
+
+    fn value(&self) -> u64 {
+        self.0.iter().map(|shard| shard.0.load(Ordering::Relaxed)).sum()
+    }
+}
+
+impl Batches {
+    fn add(&self, items: usize) {
+        let place = BATCH_BOUNDS.iter().position(|bound| items <= *bound).unwrap_or(BATCH_BOUNDS.len());
+        self.by_size[place].add(1);
+        self.items.add(items);
+    }
+
+    fn sample(&self) -> Sample {
+        let counts: Vec<u64> = self.by_size.iter().map(Count::value).collect();
+        Sample::histogram(BATCH_BOUNDS.iter().map(|bound| *bound as f64), &counts, self.items.value() as f64)
+    }
+}
+
+/// Threads that add to the same number each get a part of their own, unless there are more of them.
+const SHARDS: usize = 16;
+/// The bounds that sort batches by their size.
+const BATCH_BOUNDS: [usize; 7] = [1, 4, 16, 64, 256, 1024, 4096];
+
+thread_local! {
+    static MY_SHARD: Cell<usize> = {
+        static THREADS: AtomicUsize = AtomicUsize::new(0);
+        Cell::new(THREADS.fetch_add(1, Ordering::Relaxed) % SHARDS)
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// Metrics with everything to look at but loops and lanes.
+    fn everything() -> Metrics {
+        let metrics = Metrics::new(1);
+        metrics.watch_queue("worker", || 3);
+        metrics.watch_users(|| 7);
+        metrics.watch_pool("mysql", || PoolUse { open: 5, idle: 2, max: 9 });
+        metrics.watch_log(|| 4);
+        metrics.watch_readiness(|| vec![("store", true), ("bus", false)]);
+        metrics.watch_probe(|| Some(Duration::from_millis(1500)));
+        metrics
+    }
+
+    fn has(metrics: &Metrics, line: &str) {
+        let text = metrics.render();
+        assert!(text.lines().any(|shown| shown == line), "{line} is not in\n{text}");
+    }
+
+    #[test]
+    fn what_happens_is_shown() {
+        let metrics = everything();
+        metrics.delivered_locally(2);
+        metrics.confirmed(3);
+        metrics.stored(4);
+        metrics.failed(5);
+        metrics.unknown_recipients(6);
+        metrics.returned(7);
+        metrics.published(8);
+        metrics.unconfirmed(9);
+        metrics.slow_consumer();
+        metrics.login(Login::Remembered);
+        metrics.of_loop(0).frame(FrameKind::of(4));
+        metrics.of_loop(0).reply(ReplyKind::of(crate::protocol::NOT_YOU));
+        for size in [1, 5, 16, 5000] {
+            metrics.batch(Stage::Store, size);
+        }
+        for line in [
+            r#"raybox_deliveries_total{path="local"} 2"#,
+            r#"raybox_deliveries_total{path="bus"} 3"#,
+            r#"raybox_deliveries_total{path="stored"} 4"#,
+            r#"raybox_deliveries_total{path="failed"} 5"#,
+            r#"raybox_deliveries_total{path="unknown"} 6"#,
+            "raybox_deliveries_returned_total 7",
+            "raybox_bus_published_total 8",
+            "raybox_bus_unconfirmed_total 9",
+            "raybox_slow_consumers_total 1",
+            r#"raybox_logins_total{outcome="remembered"} 1"#,
+            r#"raybox_logins_total{outcome="accepted"} 0"#,
+            r#"raybox_frames_total{type="4"} 1"#,
+            r#"raybox_frames_total{type="5"} 0"#,
+            r#"raybox_replies_total{errno="403"} 1"#,
+            r#"raybox_batch_messages_bucket{stage="store",le="4"} 1"#,
+            r#"raybox_batch_messages_bucket{stage="store",le="16"} 3"#,
+            r#"raybox_batch_messages_bucket{stage="store",le="4096"} 3"#,
+            r#"raybox_batch_messages_bucket{stage="store",le="+Inf"} 4"#,
+            r#"raybox_batch_messages_sum{stage="store"} 5022"#,
+            r#"raybox_batch_messages_count{stage="publish"} 0"#,
+        ] {
+            has(&metrics, line);
+        }
+    }
+
+    #[test]
+    fn what_can_be_looked_at_is_shown_as_it_is_now() {
+        let metrics = everything();
+        metrics.watch_queue("hasher", || 8);
+        for line in [
+            r#"raybox_queue_jobs{queue="worker"} 3"#,
+            r#"raybox_queue_jobs{queue="hasher"} 8"#,
+            "raybox_users_online 7",
+            r#"raybox_pool_connections{pool="mysql"} 5"#,
+            r#"raybox_pool_connections_idle{pool="mysql"} 2"#,
+            r#"raybox_pool_connections_max{pool="mysql"} 9"#,
+            "raybox_log_lines_dropped_total 4",
+            r#"raybox_ready{condition="store"} 1"#,
+            r#"raybox_ready{condition="bus"} 0"#,
+            "raybox_bus_probe_age_seconds 1.5",
+        ] {
+            has(&metrics, line);
+        }
+        let without = Metrics::new(1);
+        without.watch_probe(|| None);
+        assert!(!without.render().contains("raybox_bus_probe_age_seconds"), "no bus, no probe");
+    }
+
+    #[test]
+    fn many_threads_lose_nothing() {
+        let metrics = Metrics::new(1);
+        std::thread::scope(|scope| {
+            for _ in 0..SHARDS + 4 {
+                scope.spawn(|| (0..10_000).for_each(|_| metrics.delivered_locally(1)));
+            }
+        });
+        has(&metrics, &format!("raybox_deliveries_total{{path=\"local\"}} {}", (SHARDS + 4) * 10_000));
+    }
+
+    #[test]
+    fn the_documentation_has_every_family_as_it_is() {
+        let documented: BTreeSet<String> = include_str!("../docs/metrics.md")
+            .lines()
+            .filter(|line| line.starts_with("| `raybox_") || line.starts_with("| `process_"))
+            .map(|line| {
+                let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+                assert_eq!(cells.len(), 6, "four cells: {line}");
+                assert!(!cells[4].is_empty(), "says something: {line}");
+                [cells[1], cells[2], cells[3]].join(" ").replace('`', "").trim().to_owned()
+            })
+            .collect();
+        assert_eq!(documented, families::described());
+    }
+}

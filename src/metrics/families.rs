@@ -1,0 +1,235 @@
+//! [`Families`]: every number by its name, with those who know it, for the `prometheus` crate to write down.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use prometheus::core::{Collector, Desc};
+use prometheus::process_collector::ProcessCollector;
+use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::{Registry, TextEncoder};
+
+/// One family of numbers.
+struct Row {
+    name: &'static str,
+    kind: MetricType,
+    /// What tells the numbers of the family apart, if there are several.
+    label: Option<&'static str>,
+    help: &'static str,
+}
+
+/// All families.
+pub(super) struct Families {
+    registry: Registry,
+    families: HashMap<&'static str, Arc<Family>>,
+}
+
+struct Family {
+    row: &'static Row,
+    desc: Desc,
+    looks: Mutex<Vec<Look>>,
+}
+
+type Look = Box<dyn Fn() -> Vec<Sample> + Send + Sync>;
+
+/// One number, or one histogram, as it is now.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) struct Sample {
+    label: Option<String>,
+    value: Value,
+}
+
+#[derive(Clone, PartialEq, Debug)]
+enum Value {
+    Number(f64),
+    /// Pairs of a bound and how many were not above it, how many there were in all, and their sum.
+    Histogram(Vec<(f64, u64)>, u64, f64),
+}
+
+impl Sample {
+    pub(super) fn number(n: u64) -> Sample {
+        // A double holds integers up to 2⁵³, which is what the format has.
+        Sample { label: None, value: Value::Number(n as f64) }
+    }
+
+    pub(super) fn seconds(time: Duration) -> Sample {
+        Sample { label: None, value: Value::Number(time.as_secs_f64()) }
+    }
+
+    /// `counts` are by the bound that they are not above, those above all bounds at the end.
+    pub(super) fn histogram(bounds: impl Iterator<Item = f64>, counts: &[u64], sum: f64) -> Sample {
+        let mut so_far = 0;
+        let cumulated = bounds.zip(counts).map(|(bound, count)| {
+            so_far += count;
+            (bound, so_far)
+        });
+        Sample { label: None, value: Value::Histogram(cumulated.collect(), counts.iter().sum(), sum) }
+    }
+
+    /// The same with a value for the label of its family.
+    pub(super) fn of(self, label: impl Into<String>) -> Sample {
+        Sample { label: Some(label.into()), ..self }
+    }
+}
+
+impl Families {
+    /// All families, without any numbers but those of the process.
+    pub(super) fn new() -> Families {
+        let registry = Registry::new();
+        let mut families = HashMap::new();
+        for row in &TABLE {
+            let label = row.label.iter().map(ToString::to_string).collect();
+            let desc = Desc::new(row.name.into(), row.help.into(), label, HashMap::new()).expect("names are good");
+            let family = Arc::new(Family { row, desc, looks: Mutex::default() });
+            registry.register(Box::new(Shown(family.clone()))).expect("names differ");
+            families.insert(row.name, family);
+        }
+        registry.register(Box::new(ProcessCollector::for_self())).expect("names differ");
+        Families { registry, families }
+    }
+
+    /// Has the numbers of the family `name` looked at by `look`, those of several looks one after the other.
+    ///
+    /// # Panics
+    /// When there is no such family.
+    pub(super) fn add(&self, name: &str, look: impl Fn() -> Vec<Sample> + Send + Sync + 'static) {
+        let family = self.families.get(name).unwrap_or_else(|| panic!("{name} is in the table"));
+        family.looks.lock().push(Box::new(look));
+    }
+
+    pub(super) fn render(&self) -> String {
+        TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_else(|error| {
+            log::error!("the metrics cannot be written down: {error}");
+            String::new()
+        })
+    }
+}
+
+impl fmt::Debug for Families {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Families").finish_non_exhaustive()
+    }
+}
+
+/// What the registry holds.
+struct Shown(Arc<Family>);
+
+impl Collector for Shown {
+    fn desc(&self) -> Vec<&Desc> {
+        vec![&self.0.desc]
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let Family { row, looks, .. } = &*self.0;
+        let samples = looks.lock().iter().flat_map(|look| look()).map(|sample| row.metric(sample)).collect::<Vec<_>>();
+        if samples.is_empty() {
+            return Vec::new();
+        }
+        let mut family = MetricFamily::default();
+        family.set_name(row.name.into());
+        family.set_help(row.help.into());
+        family.set_field_type(row.kind);
+        family.set_metric(samples);
+        vec![family]
+    }
+}
+
+impl Row {
+    const fn new(name: &'static str, kind: MetricType, label: Option<&'static str>, help: &'static str) -> Row {
+        Row { name, kind, label, help }
+    }
+
+    fn metric(&self, sample: Sample) -> Metric {
+        debug_assert_eq!(self.label.is_some(), sample.label.is_some(), "{}", self.name);
+        let pair = self.label.zip(sample.label).map(|(name, value)| {
+            let mut pair = LabelPair::default();
+            pair.set_name(name.into());
+            pair.set_value(value);
+            pair
+        });
+        let mut metric = Metric::from_label(pair.into_iter().collect());
+        match sample.value {
+            Value::Number(number) if self.kind == COUNTER => {
+                let mut counter = Counter::default();
+                counter.set_value(number);
+                metric.set_counter(counter);
+            }
+            Value::Number(number) => {
+                let mut gauge = Gauge::default();
+                gauge.set_value(number);
+                metric.set_gauge(gauge);
+            }
+            Value::Histogram(cumulated, count, sum) => metric.set_histogram(histogram(cumulated, count, sum)),
+        }
+        metric
+    }
+}
+
+fn histogram(cumulated: Vec<(f64, u64)>, count: u64, sum: f64) -> Histogram {
+    let bucket = |(bound, count)| {
+        let mut bucket = Bucket::default();
+        bucket.set_upper_bound(bound);
+        bucket.set_cumulative_count(count);
+        bucket
+    };
+    let mut histogram = Histogram::default();
+    histogram.set_bucket(cumulated.into_iter().map(bucket).collect());
+    histogram.set_sample_count(count);
+    histogram.set_sample_sum(sum);
+    histogram
+}
+
+const COUNTER: MetricType = MetricType::COUNTER;
+const GAUGE: MetricType = MetricType::GAUGE;
+const HISTOGRAM: MetricType = MetricType::HISTOGRAM;
+
+/// Those of the process, named `process_`, are the `prometheus` crate's.
+static TABLE: [Row; 25] = [
+    Row::new("raybox_build_info", GAUGE, Some("version"), "Always 1; the label says which version runs."),
+    Row::new("raybox_ready", GAUGE, Some("condition"), "Whether a condition of readiness holds, 1 or 0."),
+    Row::new("raybox_connections_open", GAUGE, Some("loop"), "Connections of an event loop, closing ones among them."),
+    Row::new("raybox_connections_accepted_total", COUNTER, Some("loop"), "Connections that an event loop was given."),
+    Row::new("raybox_connections_closed_total", COUNTER, Some("reason"), "Connections closed, by reason."),
+    Row::new("raybox_slow_consumers_total", COUNTER, None, "Connections closed because they did not take messages."),
+    Row::new("raybox_users_online", GAUGE, None, "Users with a connection to this node."),
+    Row::new("raybox_logins_total", COUNTER, Some("outcome"), "Logins, by what became of them."),
+    Row::new("raybox_frames_total", COUNTER, Some("type"), "Frames dealt with, by msgType."),
+    Row::new("raybox_replies_total", COUNTER, Some("errno"), "Replies sent, by errno."),
+    Row::new("raybox_deliveries_total", COUNTER, Some("path"), "Messages for one recipient each, by where they went."),
+    Row::new("raybox_deliveries_returned_total", COUNTER, None, "Messages that an ending connection did not take."),
+    Row::new("raybox_bus_published_total", COUNTER, None, "Messages offered to other nodes."),
+    Row::new(
+        "raybox_bus_unconfirmed_total",
+        COUNTER,
+        None,
+        "Messages offered to other nodes and not confirmed in time.",
+    ),
+    Row::new("raybox_bus_probe_age_seconds", GAUGE, None, "Time since the last message to itself came back."),
+    Row::new("raybox_queue_jobs", GAUGE, Some("queue"), "Jobs that wait for a thread."),
+    Row::new("raybox_lane_items", GAUGE, Some("lane"), "Messages and other work that wait in a lane."),
+    Row::new("raybox_lane_bytes", GAUGE, Some("lane"), "Bytes of what waits in a lane or is being handled."),
+    Row::new("raybox_batch_messages", HISTOGRAM, Some("stage"), "Messages in one batch."),
+    Row::new("raybox_pool_connections", GAUGE, Some("pool"), "Connections of a pool."),
+    Row::new("raybox_pool_connections_idle", GAUGE, Some("pool"), "Connections of a pool that nobody uses."),
+    Row::new("raybox_pool_connections_max", GAUGE, Some("pool"), "Connections that a pool may have."),
+    Row::new("raybox_loop_letters", GAUGE, Some("loop"), "What waits in the inbox of an event loop."),
+    Row::new("raybox_loop_turn_seconds", HISTOGRAM, Some("loop"), "Duration of the turns of an event loop."),
+    Row::new("raybox_log_lines_dropped_total", COUNTER, None, "Log lines dropped because the disk did not keep up."),
+];
+
+/// Name, type and label of every family, parted by blanks.
+#[cfg(test)]
+pub(super) fn described() -> std::collections::BTreeSet<String> {
+    let ours = TABLE.iter().map(|row| {
+        let (kind, label) = (format!("{:?}", row.kind).to_lowercase(), row.label.unwrap_or_default());
+        format!("{} {kind} {label}", row.name).trim().to_owned()
+    });
+    let of_process = ProcessCollector::for_self().collect();
+    let theirs = of_process.iter().map(|family| {
+        let kind = format!("{:?}", family.get_field_type()).to_lowercase();
+        format!("{} {kind}", family.name())
+    });
+    ours.chain(theirs).collect()
+}

@@ -1,0 +1,111 @@
+//! [`FrameKind`] and [`ReplyKind`]: what frames and replies are sorted by when they are counted.
+
+use memchr::memmem;
+
+/// What a client sent: a number of the protocol, another one, or nothing that is a request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FrameKind(u8);
+
+/// What a reply says: its errno.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ReplyKind(u8);
+
+impl FrameKind {
+    /// The kinds by their place.
+    pub const NAMES: [&'static str; 22] = [
+        "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "100", "200", "401", "404",
+        "500", "other", "invalid",
+    ];
+    /// Not JSON, or no request.
+    pub const INVALID: FrameKind = FrameKind(21);
+
+    /// A request with this msgType.
+    pub fn of(msg_type: i64) -> FrameKind {
+        FrameKind(match msg_type {
+            1..=15 => msg_type as u8 - 1,
+            100 => 15,
+            200 => 16,
+            401 => 17,
+            404 => 18,
+            500 => 19,
+            _ => 20,
+        })
+    }
+
+    /// Its place in [`FrameKind::NAMES`].
+    pub fn place(self) -> usize {
+        self.0.into()
+    }
+}
+
+impl ReplyKind {
+    /// The kinds by their place.
+    pub const NAMES: [&'static str; 11] =
+        ["200", "302", "400", "401", "403", "404", "413", "429", "500", "503", "other"];
+
+    /// A reply that this server composed. Only fixed text and numbers stand before its errno, since keys are in byte
+    /// order.
+    pub fn of(reply: &str) -> ReplyKind {
+        let after_key = reply.strip_prefix(FIRST_KEY).or_else(|| {
+            let at = memmem::find(reply.as_bytes(), KEY.as_bytes())?;
+            Some(&reply[at + KEY.len()..])
+        });
+        let digits = after_key.and_then(|rest| rest.get(..3)).unwrap_or_default();
+        let other = Self::NAMES.len() - 1;
+        ReplyKind(Self::NAMES.iter().position(|name| *name == digits).unwrap_or(other) as u8)
+    }
+
+    /// Its place in [`ReplyKind::NAMES`].
+    pub fn place(self) -> usize {
+        self.0.into()
+    }
+}
+
+const FIRST_KEY: &str = "{\"errno\":";
+const KEY: &str = "\"errno\":";
+
+#[cfg(test)]
+mod tests {
+    use super::super::*;
+    use super::*;
+
+    #[test]
+    fn frames_have_the_name_of_their_number() {
+        for name in FrameKind::NAMES {
+            let Ok(number) = name.parse() else { continue };
+            assert_eq!(FrameKind::NAMES[FrameKind::of(number).place()], name);
+        }
+        for number in [i64::MIN, -1, 0, 16, 99, 101, 403, 413, i64::MAX] {
+            assert_eq!(FrameKind::NAMES[FrameKind::of(number).place()], "other");
+        }
+        assert_eq!(FrameKind::NAMES[FrameKind::INVALID.place()], "invalid");
+    }
+
+    #[test]
+    fn replies_have_the_name_of_their_errno() {
+        let name = |reply: &str| ReplyKind::NAMES[ReplyKind::of(reply).place()];
+        let fixed = [
+            (ACK, "200"),
+            (WRONG_LOGIN, "302"),
+            (BAD_REQUEST, "401"),
+            (NOT_YOU, "403"),
+            (LOGIN_FIRST, "403"),
+            (NOT_A_MEMBER, "403"),
+            (NO_METHOD, "404"),
+            (TOO_LONG, "413"),
+            (SERVER_ERROR, "500"),
+            (BUSY, "503"),
+            (NOT_KEPT, "503"),
+        ];
+        for (reply, expected) in fixed {
+            assert_eq!(name(reply), expected, "{reply}");
+        }
+        assert_eq!(name(&registered(UserId(5))), "200");
+        assert_eq!(name(&group_created(GroupId(3), "\"errno\":500")), "200");
+        assert_eq!(name(&no_such_user(Id(9))), "404");
+        assert_eq!(name(&not_yourself(Id(9))), "400");
+        for odd in ["", "{}", "{\"errno\":", "{\"errno\":2", "{\"errno\":299}", "{\"errno\":é"] {
+            assert_eq!(name(odd), "other", "{odd}");
+        }
+    }
+}
