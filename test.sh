@@ -109,7 +109,7 @@ start_mariadb() {
 wait_for_mariadb() {
     local tenth
     for tenth in {1..600}; do
-        ! grep -q "ready for connections" "$run/mariadb.log" || return 0
+        ! grep -qs "ready for connections" "$run/mariadb.log" || return 0
         kill -0 "$mariadb_pid" 2>/dev/null || return 1
         sleep 0.1
     done

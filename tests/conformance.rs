@@ -1,54 +1,132 @@
-//! Plays the recorded exchanges of `tests/conformance` against this server, in both modes of `auth`.
+//! Plays the recorded exchanges of `tests/conformance` against this server, in both modes of `auth`: one embedded node,
+//! two nodes on MariaDB and Redis, and the same two behind nginx. There each node has a port of its own in nginx, since
+//! the scenarios say which node a client is on; clients that are spread over the nodes are in `tests/cluster`.
 
 mod util;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{fs, io};
 
 use serde_json::Value;
-use util::TestServer;
+use util::{Cluster, Nginx, TestServer};
 
 /// Which scenarios `replay.py` is asked to play.
 #[derive(Clone, Copy)]
 struct Choice {
-    skip_quirks: bool,
+    auth: &'static str,
+    /// Where the reference errs: what a correct server does. Otherwise only what was recorded, without its errors.
     better: bool,
-    skip_unauthenticated: bool,
 }
 
-#[test]
-fn strict_as_recorded() {
-    replay("strict", Choice { skip_quirks: true, better: false, skip_unauthenticated: true });
+const STRICT_AS_RECORDED: Choice = Choice { auth: "strict", better: false };
+const STRICT_WHERE_THE_REFERENCE_ERRS: Choice = Choice { auth: "strict", better: true };
+const COMPAT_AS_RECORDED: Choice = Choice { auth: "compat", better: false };
+const COMPAT_WHERE_THE_REFERENCE_ERRS: Choice = Choice { auth: "compat", better: true };
+
+mod one_node {
+    use super::*;
+
+    #[test]
+    fn strict_as_recorded() {
+        on_one_node(STRICT_AS_RECORDED);
+    }
+
+    #[test]
+    fn strict_where_the_reference_errs() {
+        on_one_node(STRICT_WHERE_THE_REFERENCE_ERRS);
+    }
+
+    #[test]
+    fn compat_as_recorded() {
+        on_one_node(COMPAT_AS_RECORDED);
+    }
+
+    #[test]
+    fn compat_where_the_reference_errs() {
+        on_one_node(COMPAT_WHERE_THE_REFERENCE_ERRS);
+    }
 }
 
-#[test]
-fn strict_where_the_reference_errs() {
-    replay("strict", Choice { skip_quirks: false, better: true, skip_unauthenticated: true });
+mod two_nodes {
+    use super::*;
+
+    #[test]
+    fn strict_as_recorded() {
+        on_two_nodes(STRICT_AS_RECORDED);
+    }
+
+    #[test]
+    fn strict_where_the_reference_errs() {
+        on_two_nodes(STRICT_WHERE_THE_REFERENCE_ERRS);
+    }
+
+    #[test]
+    fn compat_as_recorded() {
+        on_two_nodes(COMPAT_AS_RECORDED);
+    }
+
+    #[test]
+    fn compat_where_the_reference_errs() {
+        on_two_nodes(COMPAT_WHERE_THE_REFERENCE_ERRS);
+    }
 }
 
-#[test]
-fn compat_as_recorded() {
-    replay("compat", Choice { skip_quirks: true, better: false, skip_unauthenticated: false });
+mod behind_nginx {
+    use super::*;
+
+    #[test]
+    fn strict_as_recorded() {
+        through_nginx(STRICT_AS_RECORDED);
+    }
+
+    #[test]
+    fn strict_where_the_reference_errs() {
+        through_nginx(STRICT_WHERE_THE_REFERENCE_ERRS);
+    }
+
+    #[test]
+    fn compat_as_recorded() {
+        through_nginx(COMPAT_AS_RECORDED);
+    }
+
+    #[test]
+    fn compat_where_the_reference_errs() {
+        through_nginx(COMPAT_WHERE_THE_REFERENCE_ERRS);
+    }
 }
 
-#[test]
-fn compat_where_the_reference_errs() {
-    replay("compat", Choice { skip_quirks: false, better: true, skip_unauthenticated: false });
+fn on_one_node(choice: Choice) {
+    let server = TestServer::builder().option("auth", choice.auth).start();
+    replay(&[server.address()], choice);
 }
 
-fn replay(auth: &str, choice: Choice) {
-    let server = TestServer::builder().option("auth", auth).start();
+fn on_two_nodes(choice: Choice) {
+    let cluster = two(choice);
+    replay(&cluster.addresses(), choice);
+}
+
+fn through_nginx(choice: Choice) {
+    let cluster = two(choice);
+    let nodes = cluster.addresses();
+    let nginx = Nginx::balancing(&[&nodes[..1], &nodes[1..]]);
+    replay(nginx.addresses(), choice);
+}
+
+fn two(choice: Choice) -> Cluster {
+    Cluster::start_with(2, |builder| builder.option("auth", choice.auth))
+}
+
+fn replay(nodes: &[SocketAddr], choice: Choice) {
     let mut command = Command::new("python3");
-    command.arg(folder().join("replay.py")).arg("--node").arg(server.address().to_string()).args(["--jobs", "8"]);
-    for (wanted, option) in [
-        (choice.skip_quirks, "--skip-quirks"),
-        (choice.better, "--better"),
-        (choice.skip_unauthenticated, "--skip-unauthenticated"),
-    ] {
-        if wanted {
-            command.arg(option);
-        }
+    command.arg(folder().join("replay.py")).args(["--jobs", "8"]);
+    for node in nodes {
+        command.arg("--node").arg(node.to_string());
+    }
+    command.arg(if choice.better { "--better" } else { "--skip-quirks" });
+    if choice.skips_unauthenticated() {
+        command.arg("--skip-unauthenticated");
     }
     let result = command.args(scenario_files()).output();
     let output = result.unwrap_or_else(|error| match error.kind() {
@@ -59,21 +137,21 @@ fn replay(auth: &str, choice: Choice) {
     });
     let printed = String::from_utf8_lossy(&output.stdout);
     let complaint = String::from_utf8_lossy(&output.stderr);
-    let (played, skipped) = expected_counts(choice);
+    let (played, skipped) = expected_counts(nodes.len(), choice);
     assert!(played > 100, "only {played} scenarios to play: are the files complete?");
     let summary = format!("{played} passed, 0 failed, {skipped} skipped");
     assert_eq!(printed.lines().last(), Some(summary.as_str()), "{printed}{complaint}");
     assert_eq!(output.status.code(), Some(0), "{printed}{complaint}");
 }
 
-/// How many scenarios one node can play under `choice`, and how many are left out.
-fn expected_counts(choice: Choice) -> (usize, usize) {
+/// How many scenarios so many nodes can play under `choice`, and how many are left out.
+fn expected_counts(nodes: usize, choice: Choice) -> (usize, usize) {
     let (mut played, mut skipped) = (0, 0);
     for file in scenario_files() {
         let text = fs::read_to_string(&file).expect("read a scenario file");
         let scenarios: Vec<Value> = serde_json::from_str(&text).expect("a scenario file is a list");
         for scenario in scenarios {
-            if is_played(&scenario, choice) {
+            if is_played(&scenario, nodes, choice) {
                 played += 1;
             } else {
                 skipped += 1;
@@ -83,12 +161,18 @@ fn expected_counts(choice: Choice) -> (usize, usize) {
     (played, skipped)
 }
 
-fn is_played(scenario: &Value, choice: Choice) -> bool {
+fn is_played(scenario: &Value, nodes: usize, choice: Choice) -> bool {
     let quirk = scenario["cpp_quirk"] == true;
-    let left_out = quirk && (choice.skip_quirks || (choice.better && scenario.get("better_steps").is_none()));
-    let needs_more_nodes = scenario["nodes"].as_u64().unwrap_or(1) > 1;
-    let unauthenticated = scenario["unauthenticated"] == true && choice.skip_unauthenticated;
+    let left_out = quirk && (!choice.better || scenario.get("better_steps").is_none());
+    let needs_more_nodes = scenario["nodes"].as_u64().unwrap_or(1) > nodes as u64;
+    let unauthenticated = scenario["unauthenticated"] == true && choice.skips_unauthenticated();
     !left_out && !needs_more_nodes && !unauthenticated
+}
+
+impl Choice {
+    fn skips_unauthenticated(self) -> bool {
+        self.auth == "strict"
+    }
 }
 
 fn scenario_files() -> Vec<PathBuf> {

@@ -8,10 +8,10 @@ mod util;
 use std::fs;
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::process::{self, Command};
+use std::process;
 
 use util::{LONG_PATIENCE, TestClient, TestServer};
-use util::{chat, offline_user, password, wait_until, wait_within};
+use util::{chat, offline_user, password, raise_descriptor_limit, wait_until, wait_within};
 
 const CONNECTIONS: usize = 2_000;
 const CONNECTIONS_PER_ADDRESS: usize = 14_000;
@@ -125,19 +125,4 @@ fn sockets(server: &TestServer) -> usize {
     // One that was closed since it was listed is none.
     let targets = entries.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
     targets.filter(|target| target.to_string_lossy().starts_with("socket:")).count()
-}
-
-/// Lets `process` open `needed` descriptors, if it may not already.
-fn raise_descriptor_limit(process: u32, needed: usize) {
-    let limits = fs::read_to_string(format!("/proc/{process}/limits")).expect("read /proc/PID/limits");
-    let line = limits.lines().find(|line| line.starts_with("Max open files")).expect("a limit of open files");
-    let limits: Vec<usize> = line.split_whitespace().filter_map(|word| word.parse().ok()).collect();
-    let [soft, hard] = limits[..] else { return };
-    if soft >= needed {
-        return;
-    }
-    let wanted = format!("--nofile={needed}:{}", hard.max(needed));
-    let status = Command::new("prlimit").args(["--pid", &process.to_string(), &wanted]).status();
-    let status = status.unwrap_or_else(|error| panic!("this test needs prlimit of util-linux: {error}"));
-    assert!(status.success(), "{needed} open files are needed, {soft} allowed: raise `ulimit -n`");
 }

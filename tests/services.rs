@@ -9,7 +9,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 
-use util::{Database, MariaDb, Nginx, Redis, TestClient, TestServer, wait_until};
+use serde_json::json;
+use util::{Database, MariaDb, Neighbour, Nginx, Redis, TestClient, TestServer, chat, wait_until};
 
 #[test]
 fn databases_are_apart_and_go_with_their_last_owner() {
@@ -105,4 +106,33 @@ fn nothing_outlives_a_test_process_that_is_killed() {
         wait_until("what the child started is gone", || !Path::new("/proc").join(pid).exists());
     }
     wait_until("the child's folders are gone", || !Path::new(started[2]).exists());
+}
+
+#[test]
+fn two_neighbours_reach_each_other() {
+    let database = Database::create_reference();
+    let redis = Redis::start();
+    database.run("INSERT INTO User (name, password) VALUES ('ann', 'x'), ('bob', 'y'), ('cid', 'z')");
+    database.run("INSERT INTO GroupUser (groupid, userid) VALUES (7, 1), (7, 2), (7, 3)");
+    let nodes = [Neighbour::start(&database, &redis), Neighbour::start(&database, &redis)];
+    let mut ann = TestClient::connect_to(nodes[0].address());
+    let mut bob = TestClient::connect_to(nodes[1].address());
+    ann.login(1, "any");
+    bob.login(2, "any");
+    ann.send(&chat(1, 2, "hello"));
+    bob.expect(&chat(1, 2, "hello"));
+    bob.send(&json!({"msgType": 6, "U1": 2, "U2": 1}));
+    bob.expect(&json!({"errno": 200, "msgType": 6, "name": "ann", "userId": 1}));
+    ann.expect(&json!({"errno": 200, "msgType": 6, "name": "bob", "new": true, "userId": 2}));
+    ann.send(&json!({"msgType": 9, "FROMID": 1, "GROUPID": 7, "msg": "all"}));
+    bob.expect(&json!({"msgType": 9, "FROMID": 1, "GROUPID": 7, "msg": "all"}));
+    ann.barrier();
+    let mut cid = TestClient::connect_to(nodes[1].address());
+    cid.login(3, "any");
+    assert_eq!(cid.fetch(3), [json!({"msgType": 9, "FROMID": 1, "GROUPID": 7, "msg": "all"})]);
+    drop(bob);
+    wait_until("bob is offline", || database.state_of(2).as_deref() == Some("offline"));
+    ann.send(&chat(1, 2, "later"));
+    ann.barrier();
+    assert_eq!(database.count("SELECT count(*) FROM OfflineMessage WHERE userid = 2"), 1);
 }

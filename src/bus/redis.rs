@@ -159,6 +159,9 @@ impl Bus for RedisBus {
         threads.push(thread::Builder::new().name("bus-watch".to_owned()).spawn(move || watch.run())?);
         // The first clients find the other nodes, unless Redis has just gone.
         self.shared.wait_until_up(Instant::now() + START_PATIENCE);
+        if let Ok(patterns) = registry::patterns(&self.shared) {
+            self.shared.has_neighbours.store(patterns > 0, Ordering::Release);
+        }
         Ok(())
     }
 

@@ -33,7 +33,15 @@ impl TestClient {
 
     /// A new connection in bare mode to any address.
     pub fn connect_to(address: SocketAddr) -> TestClient {
-        let stream = TcpStream::connect_timeout(&address, PATIENCE).expect("connect to the server");
+        TestClient::on(TcpStream::connect_timeout(&address, PATIENCE).expect("connect to the server"))
+    }
+
+    /// The same, `None` when nobody takes the connection.
+    pub fn try_connect_to(address: SocketAddr) -> Option<TestClient> {
+        TcpStream::connect_timeout(&address, PATIENCE).ok().map(TestClient::on)
+    }
+
+    fn on(stream: TcpStream) -> TestClient {
         stream.set_nodelay(true).expect("set TCP_NODELAY");
         TestClient { stream, received: Vec::new(), eof: false, lines: false, patience: PATIENCE, user: None }
     }
@@ -159,6 +167,11 @@ impl TestClient {
         frames
     }
 
+    /// Whether the connection's end has been read.
+    pub fn has_ended(&self) -> bool {
+        self.eof
+    }
+
     /// Waits until something has arrived, without taking it.
     pub fn wait_readable(&mut self) {
         self.stream.set_read_timeout(Some(self.patience)).expect("set the read timeout");
@@ -228,6 +241,18 @@ impl TestClient {
         self.send(&json!({"msgType": 1, "USERID": id, "password": password}));
         self.expect_text(ACK);
         self.user = Some(id);
+    }
+
+    /// Logs in; false when the server cannot now, or the connection ends.
+    pub fn try_login(&mut self, id: i64, password: &str) -> bool {
+        let sent = self.try_send(&json!({"msgType": 1, "USERID": id, "password": password}));
+        let reply = if sent { self.recv_within(self.patience) } else { None };
+        let Some(reply) = reply else { return false };
+        assert!(["200", "503"].contains(&reply["errno"].to_string().as_str()), "login of {id}: {reply}");
+        if reply["errno"] == 200 {
+            self.user = Some(id);
+        }
+        self.user == Some(id)
     }
 
     /// Logs out, which must work.

@@ -1,5 +1,7 @@
 //! Several servers on one database and one Redis.
 
+use std::net::SocketAddr;
+
 use super::TestServer;
 use super::server::Builder;
 use super::services::{Database, Redis};
@@ -28,5 +30,10 @@ impl Cluster {
         let start = |_| options(TestServer::builder()).mysql(&database).redis(&redis).start();
         let nodes = (0..nodes).map(start).collect();
         Cluster { nodes, database, redis }
+    }
+
+    /// Where clients of each node connect to.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.nodes.iter().map(TestServer::address).collect()
     }
 }

@@ -12,11 +12,13 @@
 
 mod client;
 mod cluster;
+mod neighbour;
 mod server;
 mod services;
 mod watchdog;
 
 use std::fmt;
+use std::fs;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -27,6 +29,7 @@ use serde_json::{Value, json};
 
 pub use client::{TestClient, assert_refusal};
 pub use cluster::Cluster;
+pub use neighbour::Neighbour;
 pub use server::{Builder, StoreLock, TestServer};
 pub use services::{Database, MariaDb, Nginx, Redis, free_port};
 
@@ -65,6 +68,21 @@ pub fn wait_within(patience: Duration, what: &str, mut condition: impl FnMut() -
 pub fn signal(pid: u32, name: &str) {
     let status = Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).status();
     assert!(status.expect("run kill").success(), "cannot send SIG{name} to process {pid}");
+}
+
+/// Lets `process` open `needed` descriptors, if it may not already.
+pub fn raise_descriptor_limit(process: u32, needed: usize) {
+    let limits = fs::read_to_string(format!("/proc/{process}/limits")).expect("read /proc/PID/limits");
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).expect("a limit of open files");
+    let limits: Vec<usize> = line.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    let [soft, hard] = limits[..] else { return };
+    if soft >= needed {
+        return;
+    }
+    let wanted = format!("--nofile={needed}:{}", hard.max(needed));
+    let status = Command::new("prlimit").args(["--pid", &process.to_string(), &wanted]).status();
+    let status = status.unwrap_or_else(|error| panic!("this test needs prlimit of util-linux: {error}"));
+    assert!(status.success(), "{needed} open files are needed, {soft} allowed: raise `ulimit -n`");
 }
 
 /// Sets a flag when it goes out of scope, by a panic too, so that a thread that watches the flag always ends.

@@ -1,8 +1,8 @@
 //! The real server as a child process.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -184,6 +184,28 @@ impl TestServer {
     /// Where to connect to.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Whether `/readyz` of its admin port says that it is ready. Start it with the option `admin`, `127.0.0.1:0`.
+    pub fn is_ready(&self) -> bool {
+        let printed = self.output();
+        let address =
+            printed.split_once(" admin ").map(|(_, rest)| rest.split([',', ' ', '\n']).next().unwrap_or(rest));
+        let address = address.unwrap_or_else(|| panic!("no admin port in what the server said: {printed}"));
+        let ask = || {
+            let mut stream = TcpStream::connect(address)?;
+            stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+            stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer)?;
+            io::Result::Ok(answer)
+        };
+        let answer = ask().unwrap_or_else(|error| panic!("ask {address} for /readyz: {error}"));
+        match answer.split(' ').nth(1) {
+            Some("200") => true,
+            Some("503") => false,
+            _ => panic!("/readyz answers {answer:?}"),
+        }
     }
 
     /// The process, for /proc and for kill.

@@ -33,6 +33,7 @@ impl Nginx {
     }
 
     /// One port in front of each list of servers, taken in turn; a server that does not answer is left out for a second.
+    /// Who ends only the sending direction still gets answers, which is not nginx's own way.
     pub fn balancing(groups: &[&[SocketAddr]]) -> Nginx {
         Nginx::start(groups.len(), |listen| {
             let mut conf = String::new();
@@ -41,7 +42,8 @@ impl Nginx {
                     group.iter().map(|server| format!("server {server} max_fails=1 fail_timeout=1s;\n")).collect();
                 conf.push_str(&format!(
                     "upstream group{number} {{\n{servers}}}\nserver {{ listen {address}; proxy_pass group{number}; \
-                     proxy_connect_timeout 1s; proxy_timeout 1h; }}\n"
+                     proxy_connect_timeout 1s; proxy_timeout 1h; \
+                     proxy_half_close on; }}\n"
                 ));
             }
             conf

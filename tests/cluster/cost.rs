@@ -1,0 +1,121 @@
+//! What a message between nodes costs Redis, by Redis's own counters: the same with two nodes and with eight.
+
+use std::collections::BTreeMap;
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::TcpStream;
+
+use crate::util::{Cluster, PATIENCE, Redis, TestClient};
+use crate::util::{numbered, user};
+
+/// Messages that are counted, each sent when the one before has arrived, so that none share an envelope.
+const MESSAGES: usize = 500;
+
+/// What Redis did for [`MESSAGES`] messages.
+#[derive(Debug)]
+struct Cost {
+    /// Commands that published an envelope, and those who got it.
+    envelopes: usize,
+    envelopes_received: usize,
+    /// The same of confirmations, which share a command when they can.
+    confirmations: usize,
+    confirmations_received: usize,
+    /// Nodes' messages to themselves, which cost the same without any traffic.
+    probes: usize,
+    /// All bytes that Redis sent, answers included.
+    bytes_sent: u64,
+}
+
+#[test]
+fn a_message_between_nodes_costs_the_same_however_many_there_are() {
+    let costs: Vec<(usize, Cost)> = [2, 4, 8].into_iter().map(|nodes| (nodes, measure(nodes))).collect();
+    let mut table = format!(
+        "{MESSAGES} messages from a user on one node to a user on another:\n\
+         | nodes | envelopes received per message | confirmations received per message | probes meanwhile | bytes sent \
+         by Redis per message |\n|---|---|---|---|---|\n"
+    );
+    let per_message = |count: usize| format!("{:.2}", count as f64 / MESSAGES as f64);
+    for (nodes, cost) in &costs {
+        table.push_str(&format!(
+            "| {nodes} | {} | {} | {} | {} |\n",
+            per_message(cost.envelopes_received),
+            per_message(cost.confirmations_received),
+            cost.probes,
+            cost.bytes_sent / MESSAGES as u64
+        ));
+    }
+    // Past the capture of a passing test's output: the table is what this test is for.
+    write!(io::stderr(), "{table}").expect("print the table");
+    for (nodes, cost) in &costs {
+        assert_eq!((cost.envelopes, cost.envelopes_received), (MESSAGES, MESSAGES), "{nodes} nodes: {cost:?}");
+        assert!(cost.confirmations <= MESSAGES, "{nodes} nodes: {cost:?}");
+        assert_eq!(cost.confirmations_received, cost.confirmations, "{nodes} nodes: {cost:?}");
+    }
+}
+
+fn measure(nodes: usize) -> Cost {
+    let cluster = Cluster::start(nodes);
+    // Every node has a user, so that each could be sent something.
+    let mut users: Vec<(TestClient, i64)> =
+        (0..nodes).map(|node| user(&cluster.nodes[node], &format!("user {node}"))).collect();
+    let (mut bob, b) = users.pop().expect("the last one");
+    let (mut ann, a) = users.swap_remove(0);
+    let mut talk = || {
+        for n in 0..MESSAGES {
+            ann.send(&numbered(a, b, n));
+            bob.expect(&numbered(a, b, n));
+        }
+        ann.barrier();
+    };
+    // Once as it is, for the bytes; once while Redis tells every command, which costs bytes of its own.
+    let before = bytes_sent(&cluster.redis);
+    talk();
+    let bytes_sent = bytes_sent(&cluster.redis) - before;
+    let published = published(&cluster.redis, talk);
+    let mut connection = cluster.redis.connect();
+    let patterns: usize = redis::cmd("PUBSUB").arg("NUMPAT").query(&mut connection).expect("ask for the patterns");
+    assert_eq!(patterns, 0, "no node listens to more than its own channels");
+    let mut received = |kinds: &str| {
+        let of_kind = published.iter().filter(|((_, kind), _)| kinds.contains(*kind));
+        of_kind.fold((0, 0), |(commands, received), ((channel, _), count)| {
+            let ask = redis::cmd("PUBSUB").arg("NUMSUB").arg(channel).query(&mut connection);
+            let (_, subscribers): (String, usize) = ask.expect("ask for the subscribers");
+            (commands + count, received + count * subscribers)
+        })
+    };
+    let (envelopes, envelopes_received) = received("1");
+    let (confirmations, confirmations_received) = received("c");
+    let (probes, _) = received("p");
+    let all: usize = published.values().sum();
+    assert_eq!(all, envelopes + confirmations + probes, "nothing else is published: {published:?}");
+    Cost { envelopes, envelopes_received, confirmations, confirmations_received, probes, bytes_sent }
+}
+
+fn bytes_sent(redis: &Redis) -> u64 {
+    redis.info("stats")["total_net_output_bytes"].parse().expect("a counter")
+}
+
+/// How often something was published while `work` ran, by channel and by the first character of what was published.
+fn published(redis: &Redis, work: impl FnOnce()) -> BTreeMap<(String, char), usize> {
+    const END: &str = "raybox-test-end";
+    let mut monitor = TcpStream::connect(redis.address()).expect("connect to Redis");
+    monitor.set_read_timeout(Some(PATIENCE)).expect("set the read timeout");
+    monitor.write_all(b"MONITOR\r\n").expect("ask for all commands");
+    let mut lines = BufReader::new(monitor).lines().map(|line| line.expect("read what Redis does"));
+    assert_eq!(lines.next().as_deref(), Some("+OK"));
+    work();
+    let _: usize = redis::cmd("PUBLISH").arg(END).arg("e").query(&mut redis.connect()).expect("publish the end");
+    let mut published = BTreeMap::new();
+    // +1700000000.123456 [0 127.0.0.1:40000] "PUBLISH" "channel" "payload"
+    for line in lines {
+        let words: Vec<&str> = line.split('"').collect();
+        if words.len() < 7 || !words[1].eq_ignore_ascii_case("publish") {
+            continue;
+        }
+        if words[3] == END {
+            break;
+        }
+        let kind = words[5].chars().next().expect("a payload");
+        *published.entry((words[3].to_owned(), kind)).or_insert(0) += 1;
+    }
+    published
+}

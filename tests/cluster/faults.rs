@@ -1,0 +1,259 @@
+//! Nodes, Redis and MariaDB that die or freeze under traffic, and come back.
+
+use std::env;
+use std::io::{self, Write};
+use std::time::{Duration, Instant};
+
+use crate::traffic::{Pair, Person, Recipient, Totals, Traffic, Twice};
+use crate::util::{Cluster, LONG_PATIENCE, MariaDb, Redis, TestClient, TestServer};
+use crate::util::{chat, login, offline_user, user, wait_within};
+
+/// How something goes away.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    /// With kill -9: its port is closed, its connections end.
+    Killed,
+    /// With SIGSTOP: its connections stay and nothing answers.
+    Frozen,
+}
+
+/// A service that can be made to fail.
+trait Service {
+    fn fail(&mut self, fault: Fault);
+    fn recover(&mut self, fault: Fault);
+}
+
+#[test]
+fn redis_is_killed() {
+    redis_fails(Fault::Killed);
+}
+
+#[test]
+fn redis_freezes() {
+    redis_fails(Fault::Frozen);
+}
+
+#[test]
+fn mariadb_is_killed() {
+    mariadb_fails(Fault::Killed);
+}
+
+#[test]
+fn mariadb_freezes() {
+    mariadb_fails(Fault::Frozen);
+}
+
+fn redis_fails(fault: Fault) {
+    let mut cluster = Cluster::start_with(2, |builder| builder.option("admin", "127.0.0.1:0"));
+    let node = &cluster.nodes[1];
+    // A new user can come meanwhile.
+    let arrive = || user(node, "newcomer");
+    outage(&format!("Redis {fault:?}"), &cluster.nodes, &mut cluster.redis, fault, arrive);
+}
+
+fn mariadb_fails(fault: Fault) {
+    let mut mariadb = MariaDb::start();
+    let options = |builder: crate::util::Builder| builder.option("admin", "127.0.0.1:0");
+    let cluster = Cluster::start_on(mariadb.create_database(), Redis::start(), 2, options);
+    let node = &cluster.nodes[1];
+    let (mut before, id) = user(node, "regular");
+    before.logout(id);
+    // Who was here before can come back meanwhile.
+    let arrive = || (login(node, "regular", id), id);
+    outage(&format!("MariaDB {fault:?}"), &cluster.nodes, &mut mariadb, fault, arrive);
+}
+
+/// Has a service fail under traffic for a while, and checks what must hold for any of them. `arrive` logs in somebody
+/// on the second node during the outage.
+fn outage(
+    what: &str,
+    nodes: &[TestServer],
+    service: &mut dyn Service,
+    fault: Fault,
+    arrive: impl FnOnce() -> (TestClient, i64),
+) {
+    const SAME_NODE: usize = 0;
+    let length = Duration::from_secs(outage_seconds());
+    let pairs = [
+        pair(nodes, "same", 0, 0, Recipient::Stays),
+        pair(nodes, "there", 0, 1, Recipient::Stays),
+        pair(nodes, "back", 1, 0, Recipient::Stays),
+        pair(nodes, "away", 0, 1, Recipient::IsAway),
+    ];
+    let (mut bob, b) = user(&nodes[0], "bob");
+    let mut report = String::new();
+    let books = Traffic::run(&pairs, |traffic| {
+        traffic.flow(20);
+        let (logged, settled) = (logged(nodes), traffic.acknowledged());
+        let begun = Instant::now();
+        service.fail(fault);
+        let red = wait_readiness(nodes, false);
+        let (mut late, l) = arrive();
+        while begun.elapsed() < length {
+            traffic.flow_of(&[SAME_NODE], 1);
+        }
+        let lots: Vec<usize> =
+            traffic.acknowledged().iter().zip(&settled).map(|(after, before)| after - before).collect();
+        // An answer that waited for what has failed would take a second and more.
+        assert!(lots[SAME_NODE] as u64 >= 2 * length.as_secs(), "{what}: chat on a node is held up: {lots:?} lots");
+        let growth = logged_since(nodes, logged);
+        assert!(growth < LOG_GROWTH_MAX, "{what}: the logs grew by {growth} bytes");
+        service.recover(fault);
+        let green = wait_readiness(nodes, true);
+        bob.send(&chat(b, l, "welcome"));
+        late.expect(&chat(b, l, "welcome"));
+        traffic.flow(20);
+        report = format!(
+            "{what} for {length:?}: not ready after {:.1} s, ready {:.1} s after its return; the logs grew by {growth} \
+             bytes; lots acknowledged meanwhile (on a node, across, across, offline): {lots:?}",
+            red.as_secs_f64(),
+            green.as_secs_f64()
+        );
+    });
+    let same_node = books[SAME_NODE].check(Twice::Never);
+    assert_eq!((same_node.refused, same_node.unknown, same_node.fetched), (0, 0, 0), "{what}: {same_node}");
+    let others = Totals::of(&books[1..], Twice::Allowed);
+    assert_eq!(others.unknown, 0, "{what}: a client of a node that lives is not disconnected");
+    // Past the capture of a passing test's output.
+    writeln!(io::stderr(), "{report}\n  on a node: {same_node}\n  others: {others}").expect("print the report");
+}
+
+#[test]
+fn a_node_is_killed() {
+    let mut cluster = Cluster::start(3);
+    let [sender, victim, other] = [0, 1, 2];
+    let to_nobody = pair_with_refuge(&cluster.nodes, "from the victim to nobody", victim, other, other);
+    let pairs = [
+        pair_with_refuge(&cluster.nodes, "to the victim", sender, victim, other),
+        pair_with_refuge(&cluster.nodes, "to the victim as well", other, victim, sender),
+        pair_with_refuge(&cluster.nodes, "from the victim", victim, sender, other),
+        Pair { recipient: Recipient::IsAway, ..to_nobody },
+        pair(&cluster.nodes, "elsewhere", sender, other, Recipient::Stays),
+    ];
+    let (_idle, idle) = user(&cluster.nodes[victim], "idle");
+    let (mut bob, b) = user(&cluster.nodes[other], "bob");
+    let mut slowest = Duration::ZERO;
+    let books = Traffic::run(&pairs, |traffic| {
+        traffic.flow(20);
+        cluster.nodes[victim].kill9();
+        let begun = Instant::now();
+        bob.send(&chat(b, idle, "are you there?"));
+        bob.barrier();
+        slowest = begun.elapsed();
+        assert_eq!(cluster.nodes[other].stored_for(idle), 1, "a message to the killed node's user is stored");
+        traffic.flow(50);
+    });
+    cluster.nodes[other].wait_state(idle, "offline");
+    assert_eq!(login(&cluster.nodes[other], "idle", idle).fetch(idle), [chat(b, idle, "are you there?")]);
+    let elsewhere = books[4].check(Twice::Never);
+    assert_eq!((elsewhere.refused, elsewhere.unknown, elsewhere.fetched), (0, 0, 0), "{elsewhere}");
+    let concerned = Totals::of(&books[..4], Twice::Allowed);
+    assert_eq!(concerned.refused, 0, "{concerned}");
+    writeln!(
+        io::stderr(),
+        "a node killed: a message to it was acknowledged after {:.2} s\n  with it: {concerned}\n  elsewhere: {elsewhere}",
+        slowest.as_secs_f64()
+    )
+    .expect("print the report");
+}
+
+#[test]
+fn a_node_freezes_and_goes_on() {
+    let cluster = Cluster::start(3);
+    let pairs = [
+        pair(&cluster.nodes, "to the frozen one", 0, 1, Recipient::Stays),
+        pair(&cluster.nodes, "from the frozen one", 1, 2, Recipient::Stays),
+        pair(&cluster.nodes, "elsewhere", 2, 0, Recipient::Stays),
+    ];
+    let books = Traffic::run(&pairs, |traffic| {
+        traffic.flow(20);
+        cluster.nodes[1].stop();
+        // Beyond the deadline of confirmations, twice: what is for its users is acknowledged because it is stored.
+        traffic.flow_of(&[0], 3);
+        traffic.flow_of(&[2], 20);
+        cluster.nodes[1].cont();
+        traffic.flow(20);
+    });
+    let elsewhere = books[2].check(Twice::Never);
+    assert_eq!((elsewhere.refused, elsewhere.unknown, elsewhere.fetched), (0, 0, 0), "{elsewhere}");
+    let concerned = Totals::of(&books[..2], Twice::Allowed);
+    assert_eq!((concerned.refused, concerned.unknown), (0, 0), "{concerned}");
+    writeln!(io::stderr(), "a node frozen: {concerned}\n  elsewhere: {elsewhere}").expect("print the report");
+}
+
+/// A new user on one node who writes to a new user on another.
+fn pair(nodes: &[TestServer], name: &str, from: usize, to: usize, recipient: Recipient) -> Pair {
+    let person = |role: &str, node: &TestServer| {
+        let name = format!("{role} {name}");
+        Person::new(&name, offline_user(node, &name), &[node.address()])
+    };
+    Pair { from: person("from", &nodes[from]), to: person("to", &nodes[to]), recipient }
+}
+
+/// The same, and both go to another node if theirs is gone.
+fn pair_with_refuge(nodes: &[TestServer], name: &str, from: usize, to: usize, refuge: usize) -> Pair {
+    let mut pair = pair(nodes, name, from, to, Recipient::Stays);
+    for person in [&mut pair.from, &mut pair.to] {
+        person.nodes.push(nodes[refuge].address());
+    }
+    pair
+}
+
+/// Waits until all nodes say that they are, or are not, ready; how long that took.
+fn wait_readiness(nodes: &[TestServer], ready: bool) -> Duration {
+    let begun = Instant::now();
+    let what = if ready { "all nodes are ready" } else { "no node is ready" };
+    wait_within(LONG_PATIENCE, what, || nodes.iter().all(|node| node.is_ready() == ready));
+    begun.elapsed()
+}
+
+/// How many bytes the nodes have logged and printed.
+fn logged(nodes: &[TestServer]) -> usize {
+    nodes.iter().map(|node| node.logs().len() + node.output().len()).sum()
+}
+
+fn logged_since(nodes: &[TestServer], before: usize) -> usize {
+    logged(nodes) - before
+}
+
+fn outage_seconds() -> u64 {
+    match env::var("OUTAGE_SECONDS") {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("OUTAGE_SECONDS must be a number, not {text:?}")),
+        Err(_) => 20,
+    }
+}
+
+impl Service for Redis {
+    fn fail(&mut self, fault: Fault) {
+        match fault {
+            Fault::Killed => self.kill(),
+            Fault::Frozen => self.stop(),
+        }
+    }
+
+    fn recover(&mut self, fault: Fault) {
+        match fault {
+            Fault::Killed => self.restart(),
+            Fault::Frozen => self.cont(),
+        }
+    }
+}
+
+impl Service for MariaDb {
+    fn fail(&mut self, fault: Fault) {
+        match fault {
+            Fault::Killed => self.kill(),
+            Fault::Frozen => self.stop(),
+        }
+    }
+
+    fn recover(&mut self, fault: Fault) {
+        match fault {
+            Fault::Killed => self.restart(),
+            Fault::Frozen => self.cont(),
+        }
+    }
+}
+
+/// A log that grows by more than this during an outage grows by more than lines.
+const LOG_GROWTH_MAX: usize = 64 * 1024;

@@ -1,0 +1,219 @@
+//! A cluster of our nodes and a node of the reference server, on the reference server's tables and on ours.
+
+use serde_json::{Value, json};
+
+use crate::util::{Cluster, Database, Neighbour, Redis, TestClient, TestServer};
+use crate::util::{chat, login, number_of, numbered, offline_user, user, wait_until};
+
+/// Two of our nodes and a neighbour.
+struct Mixed {
+    neighbour: Neighbour,
+    cluster: Cluster,
+}
+
+impl Mixed {
+    fn start(database: Database) -> Mixed {
+        let redis = Redis::start();
+        let neighbour = Neighbour::start(&database, &redis);
+        Mixed { neighbour, cluster: Cluster::start_on(database, redis, 2, |builder| builder) }
+    }
+
+    /// A user who is with one of our nodes, known to be online.
+    fn ours(&self, node: usize, name: &str) -> (TestClient, i64) {
+        let (client, id) = user(&self.cluster.nodes[node], name);
+        self.cluster.nodes[node].wait_state(id, "online");
+        (client, id)
+    }
+
+    /// A user who is with the neighbour.
+    fn theirs(&self, name: &str) -> (TestClient, i64) {
+        let id = offline_user(self.node(), name);
+        (self.log_in_there(id), id)
+    }
+
+    fn log_in_there(&self, id: i64) -> TestClient {
+        let mut client = TestClient::connect_to(self.neighbour.address());
+        client.login(id, "it does not look at passwords");
+        client
+    }
+
+    fn node(&self) -> &TestServer {
+        &self.cluster.nodes[0]
+    }
+}
+
+/// Makes a test of each function, once on the reference server's tables and once on ours.
+macro_rules! on_both_schemas {
+    ($($name:ident),+ $(,)?) => {
+        mod on_their_tables {
+            $(#[test] fn $name() { super::$name(&super::Mixed::start(super::Database::create_reference())); })+
+        }
+        mod on_our_tables {
+            $(#[test] fn $name() { super::$name(&super::Mixed::start(super::Database::create())); })+
+        }
+    };
+}
+
+on_both_schemas!(chat_both_ways, groups_both_ways, new_friends_both_ways, offline_messages_both_ways, users_who_move);
+
+fn chat_both_ways(mixed: &Mixed) {
+    let (mut alice, a) = mixed.ours(0, "alice");
+    let (mut bob, b) = mixed.theirs("bob");
+    for n in 0..100 {
+        alice.send(&numbered(a, b, n));
+        bob.send(&numbered(b, a, n));
+    }
+    for client in [&mut alice, &mut bob] {
+        let got: Vec<usize> = (0..100).map(|_| number_of(&client.recv())).collect();
+        assert_eq!(got, (0..100).collect::<Vec<_>>());
+        client.barrier();
+    }
+    // What is awkward to quote passes unchanged.
+    let text = "引号\" ' \\ \n 😀 % ; --";
+    alice.send(&chat(a, b, text));
+    bob.expect(&chat(a, b, text));
+    bob.send(&chat(b, a, text));
+    alice.expect(&chat(b, a, text));
+    let odd =
+        json!({"msgType": 4, "FROMID": b, "TOID": a, "n": [9_007_199_254_740_993_i64, -3], "x": {"y": [null, {}]}});
+    bob.send(&odd);
+    alice.expect(&odd);
+    assert_eq!(mixed.node().stored(), 0);
+}
+
+fn groups_both_ways(mixed: &Mixed) {
+    let (mut alice, a) = mixed.ours(0, "alice");
+    let (mut carol, c) = mixed.ours(1, "carol");
+    let (mut bob, b) = mixed.theirs("bob");
+    let d = offline_user(mixed.node(), "dave");
+    let group = alice.create_group(a, "the group");
+    carol.join_group(c, group);
+    // The neighbour's user joins there, which it tells nobody.
+    for id in [b, d] {
+        let join = format!("INSERT INTO GroupUser (groupid, userid, grouprole) VALUES ({group}, {id}, 'normal')");
+        mixed.cluster.database.run(&join);
+    }
+    let message = |from: i64| json!({"msgType": 9, "FROMID": from, "GROUPID": group, "msg": "all hands"});
+    alice.send(&message(a));
+    bob.expect(&message(a));
+    carol.expect(&message(a));
+    bob.send(&message(b));
+    alice.expect(&message(b));
+    carol.expect(&message(b));
+    carol.send(&message(c));
+    alice.expect(&message(c));
+    bob.expect(&message(c));
+    for client in [&mut alice, &mut carol, &mut bob] {
+        client.barrier();
+    }
+    let mut dave = login(&mixed.cluster.nodes[1], "dave", d);
+    let mut waited = dave.fetch(d);
+    waited.sort_by_key(|message| message["FROMID"].as_i64());
+    let mut expected: Vec<Value> = [a, b, c].map(message).into();
+    expected.sort_by_key(|message| message["FROMID"].as_i64());
+    assert_eq!(waited, expected);
+}
+
+fn new_friends_both_ways(mixed: &Mixed) {
+    let (mut alice, a) = mixed.ours(0, "alice");
+    let (mut bob, b) = mixed.theirs("bob");
+    let (mut carol, c) = mixed.theirs("carol");
+    let told = |name: &str, id: i64| json!({"errno": 200, "msgType": 6, "name": name, "userId": id});
+    let pushed = |name: &str, id: i64| json!({"errno": 200, "msgType": 6, "name": name, "new": true, "userId": id});
+    alice.send(&json!({"msgType": 6, "U1": a, "U2": b}));
+    alice.expect(&told("bob", b));
+    bob.expect(&pushed("alice", a));
+    carol.send(&json!({"msgType": 6, "U1": c, "U2": a}));
+    carol.expect(&told("alice", a));
+    alice.expect(&pushed("carol", c));
+    let friends = alice.ask(&json!({"msgType": 8, "FROMID": a}));
+    let friends = friends["friends"].as_array().expect("a list of friends");
+    let mut names: Vec<&Value> = friends.iter().map(|friend| &friend["name"]).collect();
+    names.sort_by_key(|name| name.to_string());
+    assert_eq!(names, ["bob", "carol"]);
+}
+
+fn offline_messages_both_ways(mixed: &Mixed) {
+    let (mut alice, a) = mixed.ours(0, "alice");
+    let (mut bob, b) = mixed.theirs("bob");
+    let c = offline_user(mixed.node(), "carol");
+    let d = offline_user(mixed.node(), "dave");
+    for n in 0..10 {
+        alice.send(&numbered(a, d, n));
+        bob.send(&numbered(b, c, n));
+    }
+    alice.barrier();
+    bob.barrier();
+    let got: Vec<usize> = mixed.log_in_there(d).fetch(d).iter().map(number_of).collect();
+    assert_eq!(got, (0..10).collect::<Vec<_>>(), "stored by us, fetched there");
+    let got: Vec<usize> = login(&mixed.cluster.nodes[1], "carol", c).fetch(c).iter().map(number_of).collect();
+    assert_eq!(got, (0..10).collect::<Vec<_>>(), "stored there, fetched from us");
+}
+
+fn users_who_move(mixed: &Mixed) {
+    let (mut alice, a) = mixed.ours(0, "alice");
+    let (mut bob, b) = mixed.theirs("bob");
+    for round in 0..5 {
+        // From them to nowhere, to us, to nowhere, and back.
+        bob.logout(b);
+        alice.send(&numbered(a, b, 4 * round));
+        alice.barrier();
+        bob = login(&mixed.cluster.nodes[1], "bob", b);
+        mixed.node().wait_state(b, "online");
+        assert_eq!(bob.fetch(b), [numbered(a, b, 4 * round)]);
+        alice.send(&numbered(a, b, 4 * round + 1));
+        bob.expect(&numbered(a, b, 4 * round + 1));
+        bob.logout(b);
+        mixed.node().wait_state(b, "offline");
+        alice.send(&numbered(a, b, 4 * round + 2));
+        alice.barrier();
+        bob = mixed.log_in_there(b);
+        assert_eq!(bob.fetch(b), [numbered(a, b, 4 * round + 2)]);
+        alice.send(&numbered(a, b, 4 * round + 3));
+        bob.expect(&numbered(a, b, 4 * round + 3));
+    }
+    bob.barrier();
+    assert_eq!(mixed.node().stored(), 0);
+}
+
+#[test]
+fn a_message_from_there_reaches_a_user_on_all_nodes_of_ours() {
+    let mixed = Mixed::start(Database::create_reference());
+    let (mut bob, b) = mixed.theirs("bob");
+    let (mut first, a) = mixed.ours(0, "alice");
+    let mut second = login(&mixed.cluster.nodes[1], "alice", a);
+    bob.send(&chat(b, a, "to both"));
+    first.expect(&chat(b, a, "to both"));
+    second.expect(&chat(b, a, "to both"));
+    first.logout(a);
+    bob.send(&chat(b, a, "to one"));
+    second.expect(&chat(b, a, "to one"));
+    first.ack_barrier();
+    assert_eq!(mixed.node().state_of(a), "online");
+}
+
+#[test]
+fn when_the_last_neighbour_goes_its_users_messages_are_stored() {
+    let Mixed { neighbour, cluster } = Mixed::start(Database::create_reference());
+    let (mut alice, a) = user(&cluster.nodes[0], "alice");
+    let b = offline_user(&cluster.nodes[0], "bob");
+    let mut bob = TestClient::connect_to(neighbour.address());
+    bob.login(b, "any");
+    alice.send(&chat(a, b, "hello"));
+    bob.expect(&chat(a, b, "hello"));
+    drop(neighbour);
+    // As a crash would leave it.
+    cluster.database.run(&format!("UPDATE User SET state = 'online' WHERE id = {b}"));
+    // That it has gone is known within seconds; until then such a message is lost, as among neighbours.
+    let mut sent = 0;
+    wait_until("messages are stored", || {
+        alice.send(&numbered(a, b, sent));
+        sent += 1;
+        alice.barrier();
+        cluster.nodes[0].stored_for(b) > 0
+    });
+    let stored = cluster.nodes[0].stored_for(b);
+    alice.send(&chat(a, b, "one more"));
+    alice.barrier();
+    assert_eq!(cluster.nodes[0].stored_for(b), stored + 1);
+}

@@ -1,0 +1,44 @@
+//! All nodes replaced one after the other, behind nginx and under traffic.
+
+use std::io::{self, Write};
+
+use crate::traffic::{Pair, Person, Recipient, Totals, Traffic, Twice};
+use crate::util::{Cluster, LONG_PATIENCE, Nginx, TestServer};
+use crate::util::{free_port, offline_user, wait_within};
+
+#[test]
+fn a_rolling_restart_loses_nothing_that_was_acknowledged() {
+    const NODES: usize = 3;
+    const PAIRS: usize = 9;
+    // nginx looks for a node where it was before.
+    let mut cluster = Cluster::start_with(NODES, |builder| builder.port(free_port()).option("admin", "127.0.0.1:0"));
+    let nginx = Nginx::balancing(&[&cluster.addresses()]);
+    let person = |name: String| Person::new(&name, offline_user(&cluster.nodes[0], &name), nginx.addresses());
+    let pairs: Vec<Pair> = (0..PAIRS)
+        .map(|n| Pair {
+            from: person(format!("from {n}")),
+            to: person(format!("to {n}")),
+            recipient: if n == 0 { Recipient::IsAway } else { Recipient::Stays },
+        })
+        .collect();
+    let books = Traffic::run(&pairs, |traffic| {
+        traffic.flow(20);
+        for node in &mut cluster.nodes {
+            node.terminate();
+            assert_eq!(node.wait_exit(LONG_PATIENCE).code(), Some(0), "it ends in order: {}", node.output());
+            traffic.flow(20);
+            node.restart();
+            wait_within(LONG_PATIENCE, "the new node is ready", || node.is_ready());
+            traffic.flow(20);
+        }
+    });
+    let totals = Totals::of(&books, Twice::Allowed);
+    assert!(totals.unknown > 0, "connections ended under traffic: {totals}");
+    assert_eq!(totals.refused, 0, "{totals}");
+    writeln!(io::stderr(), "rolling restart of {NODES} nodes: {totals}").expect("print the report");
+    wait_within(LONG_PATIENCE, "everybody is known to have gone", || all_are_offline(&cluster.nodes[0]));
+}
+
+fn all_are_offline(node: &TestServer) -> bool {
+    node.count("SELECT count(*) FROM User WHERE state = 'online'") == 0
+}

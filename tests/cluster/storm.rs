@@ -1,0 +1,160 @@
+//! Thousands of users who come back at once: all are served, and what each costs the database is counted.
+
+use std::env;
+use std::io::{self, Write};
+use std::process;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::util::{Cluster, Database, LONG_PATIENCE, MariaDb, Redis, TestClient};
+use crate::util::{TestServer, chat, password, raise_descriptor_limit, wait_within};
+
+const USERS: usize = 500;
+/// Clients that connect at a time.
+const THREADS: usize = 50;
+
+/// Statements that MariaDB counts.
+const COUNTERS: [&str; 5] = ["Questions", "Com_select", "Com_update", "Com_insert", "Com_delete"];
+
+#[test]
+fn everybody_comes_back_at_once() {
+    let users = number_of_users();
+    raise_descriptor_limit(process::id(), users + 500);
+    // Its own, because it counts for all of its databases together.
+    let mariadb = MariaDb::start();
+    let cluster = Cluster::start_on(mariadb.create_database(), Redis::start(), 2, |builder| builder);
+    let node = &cluster.nodes[0];
+    raise_descriptor_limit(node.pid(), users + 500);
+    let database = &cluster.database;
+    register(database, users);
+
+    let (clients, first) = come(node, database, users);
+    drop(clients);
+    wait_all(database, users, "offline");
+    let (mut clients, again) = come(node, database, users);
+    wait_all(database, users, "online");
+
+    let mut text = format!("{users} users log in for the first time: {first}\n{users} users come back: {again}\n");
+    for (what, request) in [("fetch", 14), ("list of friends", 8)] {
+        let before = counters(database);
+        ask_all(&mut clients, request);
+        text.push_str(&format!("each {what}: {}\n", Statements::since(&before, database, users)));
+    }
+    // Everybody is there: from the other node as well.
+    let mut bob = TestClient::connect(&cluster.nodes[1]);
+    let b = bob.register("bob", "pw-bob");
+    bob.login(b, "pw-bob");
+    for (user, client) in clients.iter_mut().enumerate().step_by(users / 50 + 1) {
+        let to = i64::try_from(user).expect("a small number") + 1;
+        bob.send(&chat(b, to, "welcome back"));
+        client.expect(&chat(b, to, "welcome back"));
+    }
+    // Past the capture of a passing test's output: the numbers are what this test is for.
+    write!(io::stderr(), "{text}").expect("print the result");
+    assert!(again.statements.of("Com_select") < 1.5, "users who were verified before are looked up again: {again}");
+}
+
+/// Users 1 to `users`, with passwords as the reference server keeps them.
+fn register(database: &Database, users: usize) {
+    for chunk in (1..=users).collect::<Vec<_>>().chunks(1_000) {
+        let rows: Vec<String> =
+            chunk.iter().map(|id| format!("({id}, 'user {id}', '{}')", password(&id.to_string()))).collect();
+        database.run(&format!("INSERT INTO User (id, name, password) VALUES {}", rows.join(", ")));
+    }
+}
+
+/// What a wave of logins took.
+struct Wave {
+    took: Duration,
+    statements: Statements,
+}
+
+/// Logs everybody in, as fast as the server lets them; in the order of their ids.
+fn come(node: &TestServer, database: &Database, users: usize) -> (Vec<TestClient>, Wave) {
+    let ids: Vec<usize> = (1..=users).collect();
+    let before = counters(database);
+    let begun = Instant::now();
+    let log_in_all = |ids: &[usize]| -> Vec<TestClient> { ids.iter().map(|id| log_in(node, *id)).collect() };
+    let clients = thread::scope(|scope| {
+        let chunks = ids.chunks(users.div_ceil(THREADS));
+        let shares: Vec<_> = chunks.map(|ids| scope.spawn(move || log_in_all(ids))).collect();
+        shares.into_iter().flat_map(|clients| clients.join().expect("all are let in")).collect()
+    });
+    let took = begun.elapsed();
+    wait_all(database, users, "online");
+    (clients, Wave { took, statements: Statements::since(&before, database, users) })
+}
+
+/// Has everybody send a request of this type, so many at a time as log in at a time.
+fn ask_all(clients: &mut [TestClient], request: u32) {
+    let share = clients.len().div_ceil(THREADS);
+    thread::scope(|scope| {
+        for (number, clients) in clients.chunks_mut(share).enumerate() {
+            scope.spawn(move || {
+                for (user, client) in (number * share + 1..).zip(clients) {
+                    assert_eq!(client.ask(&json!({"msgType": request, "FROMID": user}))["errno"], 200);
+                }
+            });
+        }
+    });
+}
+
+/// Like the real client, it tries again when the server is too busy.
+fn log_in(node: &TestServer, id: usize) -> TestClient {
+    let mut client = None;
+    let password = password(&id.to_string());
+    let id = i64::try_from(id).expect("a small number");
+    wait_within(LONG_PATIENCE, "everybody is let in", || {
+        let mut new = TestClient::connect(node);
+        new.set_patience(LONG_PATIENCE);
+        let is_in = new.try_login(id, &password);
+        client = is_in.then_some(new);
+        is_in
+    });
+    client.expect("waited for it")
+}
+
+fn wait_all(database: &Database, users: usize, state: &str) {
+    let query = format!("SELECT count(*) FROM User WHERE state = '{state}'");
+    wait_within(LONG_PATIENCE, &format!("all are {state}"), || database.count(&query) == users);
+}
+
+fn counters(database: &Database) -> Vec<u64> {
+    COUNTERS.iter().map(|name| database.status(name)).collect()
+}
+
+/// How many statements of which kind there were for each user.
+struct Statements(Vec<f64>);
+
+impl Statements {
+    fn since(before: &[u64], database: &Database, users: usize) -> Statements {
+        let each = |(after, before): (u64, &u64)| (after - before) as f64 / users as f64;
+        Statements(counters(database).into_iter().zip(before).map(each).collect())
+    }
+
+    fn of(&self, name: &str) -> f64 {
+        self.0[COUNTERS.iter().position(|counter| *counter == name).expect("a counter")]
+    }
+}
+
+impl std::fmt::Display for Statements {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let each: Vec<String> = COUNTERS.iter().zip(&self.0).map(|(name, each)| format!("{name} {each:.3}")).collect();
+        write!(f, "for each user {}", each.join(", "))
+    }
+}
+
+impl std::fmt::Display for Wave {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "in {:.1} s, {}", self.took.as_secs_f64(), self.statements)
+    }
+}
+
+fn number_of_users() -> usize {
+    match env::var("STORM_USERS") {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("STORM_USERS must be a number, not {text:?}")),
+        Err(_) => USERS,
+    }
+}

@@ -1,0 +1,220 @@
+//! A stand-in for a node of the C++ reference server, as protocol.md describes one: it goes by `User.state`, listens to
+//! `RayBox-user-*` by pattern, publishes bare frames, and checks nothing.
+//!
+//! It does on purpose what the reference does wrong where others can notice it: its users' state becomes `offline` with
+//! any of their connections, and what it publishes for a user who is nowhere is lost.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use mysql::Conn;
+use mysql::prelude::Queryable;
+use serde_json::{Deserializer, Value, json};
+
+use super::services::{Database, Redis};
+
+/// A running stand-in. Dropping it closes its connections and ends its threads; like the reference it leaves the state
+/// of its users as that makes it.
+pub struct Neighbour {
+    node: Arc<Node>,
+    address: SocketAddr,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// What its threads share.
+struct Node {
+    /// Who is logged in here, and where to write to.
+    users: Mutex<HashMap<i64, Arc<TcpStream>>>,
+    connections: Mutex<Vec<Arc<TcpStream>>>,
+    database: Mutex<Conn>,
+    publisher: Mutex<redis::Connection>,
+    stopping: AtomicBool,
+}
+
+impl Neighbour {
+    /// Starts one on a database and a Redis. It listens to the pattern when this returns.
+    pub fn start(database: &Database, redis: &Redis) -> Neighbour {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
+        let address = listener.local_addr().expect("an address");
+        let node = Arc::new(Node {
+            users: Mutex::default(),
+            connections: Mutex::default(),
+            database: Mutex::new(database.connect()),
+            publisher: Mutex::new(redis.connect()),
+            stopping: AtomicBool::new(false),
+        });
+        let (subscribed, is_subscribed) = mpsc::channel();
+        let subscription = redis.connect();
+        let threads = vec![
+            thread::spawn({
+                let node = Arc::clone(&node);
+                move || node.listen(subscription, &subscribed)
+            }),
+            thread::spawn({
+                let node = Arc::clone(&node);
+                move || node.accept(&listener)
+            }),
+        ];
+        is_subscribed.recv().expect("the neighbour listens to the pattern");
+        Neighbour { node, address, threads }
+    }
+
+    /// Where clients connect to.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for Neighbour {
+    fn drop(&mut self) {
+        self.node.stopping.store(true, Ordering::Relaxed);
+        // The acceptor notices with the next connection.
+        let _ = TcpStream::connect(self.address);
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Node {
+    /// Takes what is published for any user, and passes on what is for its own.
+    fn listen(&self, mut connection: redis::Connection, subscribed: &mpsc::Sender<()>) {
+        let mut subscription = connection.as_pubsub();
+        subscription.psubscribe(format!("{CHANNELS}*")).expect("listen to a pattern");
+        subscription.set_read_timeout(Some(Duration::from_millis(20))).expect("set the read timeout");
+        subscribed.send(()).expect("somebody waits for this");
+        while !self.stopping.load(Ordering::Relaxed) {
+            // An error is the end of the timeout, or of Redis; then this node hears nothing more, like the reference.
+            let Ok(message) = subscription.get_message() else { continue };
+            let user = message.get_channel_name().strip_prefix(CHANNELS).and_then(|id| id.parse().ok());
+            let Some(stream) = user.and_then(|user: i64| self.users().get(&user).cloned()) else { continue };
+            let _ = (&*stream).write_all(message.get_payload_bytes());
+        }
+    }
+
+    fn accept(&self, listener: &TcpListener) {
+        thread::scope(|scope| {
+            for stream in listener.incoming() {
+                if self.stopping.load(Ordering::Relaxed) {
+                    break;
+                }
+                let stream = Arc::new(stream.expect("accept a client"));
+                stream.set_nodelay(true).expect("set TCP_NODELAY");
+                lock(&self.connections).push(Arc::clone(&stream));
+                scope.spawn(move || self.serve(&stream));
+            }
+            for stream in lock(&self.connections).drain(..) {
+                let _ = stream.shutdown(Shutdown::Both);
+            }
+        });
+    }
+
+    fn serve(&self, stream: &Arc<TcpStream>) {
+        for request in Deserializer::from_reader(&**stream).into_iter::<Value>() {
+            let Ok(request) = request else { break };
+            if let Some(reply) = self.handle(stream, &request) {
+                let _ = (&**stream).write_all(reply.to_string().as_bytes());
+            }
+        }
+        let mut users = self.users();
+        let gone: Vec<i64> = users.iter().filter(|(_, held)| Arc::ptr_eq(held, stream)).map(|(id, _)| *id).collect();
+        for user in gone {
+            users.remove(&user);
+            self.set_state(user, "offline");
+        }
+    }
+
+    fn handle(&self, stream: &Arc<TcpStream>, request: &Value) -> Option<Value> {
+        let id = |member: &str| request[member].as_i64().unwrap_or(0);
+        let ack = json!({"errno": 200, "msgType": 200});
+        match request["msgType"].as_i64()? {
+            1 => {
+                self.users().insert(id("USERID"), Arc::clone(stream));
+                self.set_state(id("USERID"), "online");
+                Some(ack)
+            }
+            3 => {
+                self.users().remove(&id("USERID"));
+                self.set_state(id("USERID"), "offline");
+                Some(ack)
+            }
+            4 => {
+                self.forward(id("TOID"), request);
+                None
+            }
+            6 => {
+                let (u1, u2) = (id("U1"), id("U2"));
+                let (name1, name2) = (self.name_of(u1), self.name_of(u2));
+                let rows = "INSERT IGNORE INTO Friend (userid, friendid) VALUES (?, ?), (?, ?)";
+                lock(&self.database).exec_drop(rows, (u1, u2, u2, u1)).expect("make friends");
+                self.forward(u2, &json!({"errno": 200, "msgType": 6, "name": name1, "new": true, "userId": u1}));
+                Some(json!({"errno": 200, "msgType": 6, "name": name2, "userId": u2}))
+            }
+            9 => {
+                let members = "SELECT userid FROM GroupUser WHERE groupid = ? AND userid <> ?";
+                let members: Vec<i64> =
+                    lock(&self.database).exec(members, (id("GROUPID"), id("FROMID"))).expect("ask for the members");
+                for member in members {
+                    self.forward(member, request);
+                }
+                None
+            }
+            14 => Some(json!({"errno": 200, "msgType": 14, "msgs": self.take_stored(id("FROMID"))})),
+            // For the barriers of the tests.
+            15 => Some(json!({"errno": 200, "msgType": 15, "results": []})),
+            200 => Some(ack),
+            _ => Some(json!({"errmsg": "not played by the stand-in", "errno": 404, "msgType": 404})),
+        }
+    }
+
+    /// To its own user; else published if the state says online; else stored.
+    fn forward(&self, to: i64, frame: &Value) {
+        let text = frame.to_string();
+        if let Some(stream) = self.users().get(&to).cloned() {
+            let _ = (&*stream).write_all(text.as_bytes());
+            return;
+        }
+        let mut database = lock(&self.database);
+        let state: Option<String> = database.exec_first("SELECT state FROM User WHERE id = ?", (to,)).expect("a state");
+        if state.as_deref() == Some("online") {
+            let mut publish = redis::cmd("PUBLISH");
+            publish.arg(format!("{CHANNELS}{to}")).arg(text);
+            let _: i64 = publish.query(&mut *lock(&self.publisher)).expect("publish");
+        } else {
+            let insert = "INSERT INTO OfflineMessage (userid, message) VALUES (?, ?)";
+            database.exec_drop(insert, (to, text)).expect("store a message");
+        }
+    }
+
+    fn take_stored(&self, user: i64) -> Vec<String> {
+        let mut database = lock(&self.database);
+        let messages = database.exec("SELECT message FROM OfflineMessage WHERE userid = ?", (user,)).expect("messages");
+        database.exec_drop("DELETE FROM OfflineMessage WHERE userid = ?", (user,)).expect("delete messages");
+        messages
+    }
+
+    fn name_of(&self, user: i64) -> String {
+        let name = lock(&self.database).exec_first("SELECT name FROM User WHERE id = ?", (user,)).expect("a name");
+        name.unwrap_or_default()
+    }
+
+    fn set_state(&self, user: i64, state: &str) {
+        lock(&self.database).exec_drop("UPDATE User SET state = ? WHERE id = ?", (state, user)).expect("set a state");
+    }
+
+    fn users(&self) -> MutexGuard<'_, HashMap<i64, Arc<TcpStream>>> {
+        lock(&self.users)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// What the channel of every user begins with.
+const CHANNELS: &str = "RayBox-user-";
