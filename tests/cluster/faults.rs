@@ -5,8 +5,8 @@ use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use crate::traffic::{Pair, Person, Recipient, Totals, Traffic, Twice};
-use crate::util::{Cluster, LONG_PATIENCE, MariaDb, Redis, TestClient, TestServer};
-use crate::util::{chat, login, offline_user, user, wait_within};
+use crate::util::{Cluster, MariaDb, Redis, TestClient, TestServer};
+use crate::util::{chat, login, offline_user, user, wait_until};
 
 /// How something goes away.
 #[derive(Clone, Copy, Debug)]
@@ -203,7 +203,7 @@ fn pair_with_refuge(nodes: &[TestServer], name: &str, from: usize, to: usize, re
 fn wait_readiness(nodes: &[TestServer], ready: bool) -> Duration {
     let begun = Instant::now();
     let what = if ready { "all nodes are ready" } else { "no node is ready" };
-    wait_within(LONG_PATIENCE, what, || nodes.iter().all(|node| node.is_ready() == ready));
+    wait_until(what, || nodes.iter().all(|node| node.is_ready() == ready));
     begun.elapsed()
 }
 

@@ -357,7 +357,7 @@ impl Books {
             assert!(ascends, "messages of one connection, or of one fetch, come in order: {list:?}");
             totals.repeated += list.iter().filter(|number| !come.insert(**number)).count();
         }
-        assert!(twice == Twice::Allowed || totals.repeated == 0, "{} came twice: {self:?}", totals.repeated);
+        assert!(twice == Twice::Allowed || totals.repeated == 0, "{} came twice", totals.repeated);
         totals.live = self.live.iter().map(Vec::len).sum();
         totals.fetched = self.fetched.iter().map(Vec::len).sum();
         for Lot { numbers, fate } in &self.lots {
@@ -365,7 +365,7 @@ impl Books {
             match fate {
                 Fate::Unknown => totals.unknown += numbers.len(),
                 Fate::Acknowledged { refused } => {
-                    assert!(missing.len() <= *refused, "lost: {missing:?} of {numbers:?}, {refused} refused: {self:?}");
+                    assert!(missing.len() <= *refused, "lost: {missing:?} of {numbers:?} went, {refused} were refused");
                     totals.refused += refused;
                     totals.acknowledged += numbers.len() - refused;
                 }
