@@ -365,7 +365,7 @@ impl Books {
             match fate {
                 Fate::Unknown => totals.unknown += numbers.len(),
                 Fate::Acknowledged { refused } => {
-                    assert!(missing.len() <= *refused, "lost: {missing:?} of {numbers:?} went, {refused} were refused");
+                    assert!(missing.len() <= *refused, "lost: {missing:?} of {numbers:?}, {refused} refused");
                     totals.refused += refused;
                     totals.acknowledged += numbers.len() - refused;
                 }
