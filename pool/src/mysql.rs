@@ -79,6 +79,11 @@ impl MysqlPool {
         self.generation.fetch_add(1, Ordering::AcqRel);
     }
 
+    /// The most connections.
+    pub fn size_max(&self) -> u32 {
+        self.sizes.max
+    }
+
     /// How many connections are open, and how many of them are idle.
     pub fn size(&self) -> (u32, u32) {
         let state = self.pool.state();

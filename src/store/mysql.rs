@@ -31,6 +31,7 @@ use self::shapes::LIST_MAX;
 use super::{FriendNames, Group, Kept, KeptMessage, Message, MessageId, Store, StoreError, User, UserState};
 use crate::collation::fold;
 use crate::config::MysqlSettings;
+use crate::metrics::PoolUse;
 use crate::protocol::{GroupId, UserId};
 
 /// A [`Store`] in a MySQL or MariaDB database.
@@ -156,6 +157,10 @@ impl Store for MysqlStore {
 
     fn appenders(&self) -> usize {
         APPENDERS
+    }
+
+    fn connections(&self) -> Option<PoolUse> {
+        Some(self.calls.connections())
     }
 
     fn set_all_offline(&self) -> Result<(), StoreError> {

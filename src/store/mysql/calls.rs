@@ -18,6 +18,7 @@ use pool::{MysqlConnection, MysqlPool};
 
 use super::error::{self, Trouble};
 use super::health::Health;
+use crate::metrics::PoolUse;
 use crate::store::StoreError;
 
 /// The way to the database. May be used from any thread that may block.
@@ -53,6 +54,12 @@ struct Failure {
 impl Calls {
     pub(super) fn new(pool: Arc<MysqlPool>, health: Health) -> Calls {
         Calls { pool, health }
+    }
+
+    /// How the connections are used.
+    pub(super) fn connections(&self) -> PoolUse {
+        let (open, idle) = self.pool.size();
+        PoolUse { open, idle, max: self.pool.size_max() }
     }
 
     /// # Errors
