@@ -1,6 +1,7 @@
-//! Plays the recorded exchanges of `tests/conformance` against this server, in both modes of `auth`: one embedded node,
-//! two nodes on MariaDB and Redis, also with the reference server's tables, and two behind nginx. There each node has a port of its own in nginx, since
-//! the scenarios say which node a client is on; clients that are spread over the nodes are in `tests/cluster`.
+//! Plays the recorded exchanges of `tests/conformance` against this server, in both modes of `auth`: one embedded node;
+//! two nodes on MariaDB and Redis, also with the reference server's tables; and two nodes behind nginx. There each node
+//! has a port of its own in nginx, since the scenarios say which node a client is on; clients that nginx spreads over
+//! the nodes are in `tests/cluster`.
 
 mod util;
 
