@@ -309,6 +309,16 @@ impl TestServer {
         usize::try_from(count).expect("a count")
     }
 
+    /// Changes the database behind the server's back, whichever database it is.
+    pub fn run_sql(&self, sql: &str) {
+        if let Some(database) = &self.builder.database {
+            return database.run(sql);
+        }
+        let connection = Connection::open(self.database_path()).expect("open the database");
+        connection.busy_timeout(Duration::from_secs(5)).expect("set the busy timeout");
+        connection.execute_batch(sql).expect("change the database");
+    }
+
     /// `User.state` as neighbours see it.
     pub fn state_of(&self, user: i64) -> String {
         let state = match &self.builder.database {
