@@ -181,6 +181,10 @@ impl Receiver {
         while let Some(reply) = talk.ears.next()? {
             match reply {
                 Reply::Message { channel, payload } => match Incoming::parse(channel, payload) {
+                    // The user has come here since it was sent, and may have got newer messages of this node directly.
+                    Some(Incoming::Envelope { sender, sequence, .. }) if sender == self.shared.node => {
+                        self.node.on_refused(sequence, 0);
+                    }
                     Some(Incoming::Envelope { to, sender, sequence, frames }) => {
                         let receipt = || Receipt { node: sender.into(), sequence };
                         if self.node.on_envelope(&mut self.turn, to, frames, &receipt) {
