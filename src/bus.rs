@@ -41,8 +41,30 @@ pub trait Bus: Send + Sync + 'static {
         Ok(())
     }
 
-    /// Receives no more, and forgets the node. Blocks until it no longer calls it.
+    /// Has nothing more sent here. When it returns, what was sent before has come, if that was possible in time. Blocks.
+    fn hush(&self) {}
+
+    /// Says the last, and forgets the node. Blocks until it no longer calls it.
     fn stop(&self) {}
+
+    /// Notes for the other nodes that these users are on this node: should it die, they see to their states. Blocks.
+    ///
+    /// # Errors
+    /// When that is not possible just now.
+    fn claim(&self, _users: &[UserId]) -> Result<(), Unreachable> {
+        Ok(())
+    }
+
+    /// They have left it, and their states are written. Blocks.
+    ///
+    /// # Errors
+    /// As for [`Bus::claim`].
+    fn disclaim(&self, _users: &[UserId]) -> Result<(), Unreachable> {
+        Ok(())
+    }
+
+    /// All have left it: the other nodes need not look after anybody. Blocks.
+    fn say_goodbye(&self) {}
 
     /// From now on this node wants the messages for `user`. When they come, or when it is known that they cannot, the
     /// waiter is posted the outcome [`Placed`](crate::session::Outcome::Placed).
@@ -97,7 +119,7 @@ pub trait Bus: Send + Sync + 'static {
     }
 }
 
-/// What the bus calls, from a thread of its own. Nothing of it may block.
+/// What the bus calls, from threads of its own. Nothing of it may block, unless it says so.
 pub trait Node: Send + Sync + 'static {
     /// Takes messages for a user from another node, one on each line. True when all are with the user's connection.
     /// Otherwise [`Bus::refuse`] follows, once all that was here for the user before is kept: the sender keeps the rest
@@ -113,8 +135,11 @@ pub trait Node: Send + Sync + 'static {
     /// A node has delivered so many messages of this envelope, and found nobody for the rest.
     fn on_refused(&self, sequence: u64, delivered: usize);
 
-    /// Nothing will come any more for a user whom this node, or a node that has died, wanted messages for.
+    /// Nothing will come any more for a user whom this node wanted messages for.
     fn on_left(&self, user: UserId);
+
+    /// A node that had these users has died. Blocks until their states are written; false if they cannot be.
+    fn on_died(&self, users: &[UserId]) -> bool;
 
     /// A group has other members now.
     fn on_group_changed(&self, group: GroupId);

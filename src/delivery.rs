@@ -41,6 +41,8 @@ pub struct Delivery {
     pub text: Arc<str>,
     /// Who waits to hear what becomes of it.
     pub origin: Origin,
+    /// A node that should have had the recipient had not.
+    pub was_refused: bool,
 }
 
 /// Who waits to hear what becomes of a delivery.
@@ -73,6 +75,18 @@ pub enum LaneItem {
     Delivery(Delivery),
     /// Work on a user's kept messages.
     Work(UserId, Box<dyn FnOnce() + Send>),
+    /// What is to be said to another node when all that came back for the user before is kept.
+    Answer(UserId, Box<dyn FnOnce() + Send>),
+}
+
+impl LaneItem {
+    /// Whose lane it travels in.
+    pub fn user(&self) -> UserId {
+        match self {
+            LaneItem::Delivery(delivery) => delivery.to,
+            LaneItem::Work(user, _) | LaneItem::Answer(user, _) => *user,
+        }
+    }
 }
 
 impl Fan {
@@ -114,7 +128,7 @@ impl Backlog {
         for item in batch {
             match item {
                 LaneItem::Delivery(delivery) => deliveries.push(delivery),
-                LaneItem::Work(_, work) => {
+                LaneItem::Work(_, work) | LaneItem::Answer(_, work) => {
                     self.place(std::mem::take(&mut deliveries), services);
                     deliveries = std::mem::take(&mut self.returned);
                     work();
@@ -193,7 +207,7 @@ pub fn settle(deliveries: impl Iterator<Item = (Delivery, bool)>) {
             Origin::Tested => continue,
             Origin::Returned => {
                 if failed {
-                    log::error!("a message for user {} is too long for the database and is lost", delivery.to);
+                    log::error!("a message for user {} cannot be kept and is lost", delivery.to);
                 }
                 continue;
             }

@@ -50,7 +50,7 @@ pub struct Sorted {
 }
 
 /// See the [module](self).
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Outbox {
     sequence: u64,
     users: FxHashMap<UserId, Line>,
@@ -59,65 +59,71 @@ pub struct Outbox {
 }
 
 /// What is on its way to one user.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Line {
     /// Taken by other nodes, oldest first.
     in_flight: VecDeque<Flight>,
-    /// Not wanted by any when it was offered; behind what is in flight.
-    waiting: Vec<Delivery>,
+    /// The sequence of the latest envelope.
+    newest: u64,
+    /// Something that was in flight is kept; nothing behind it may overtake it.
+    has_kept: bool,
+    /// Not wanted by any node when it was offered, or work; behind what is in flight.
+    waiting: Vec<LaneItem>,
 }
 
 /// An envelope that other nodes have.
-#[derive(Debug)]
 struct Flight {
     sequence: u64,
     deliveries: Vec<Delivery>,
+    /// How many of its messages were delivered and are not among them any more.
+    delivered: usize,
     /// How many may still confirm it; none: it has come back, and is kept after what is in flight before it.
     nodes: u32,
-}
-
-impl Line {
-    /// Keeps what came back and is the oldest.
-    fn keep_returned(&mut self, sorted: &mut Sorted) {
-        while self.in_flight.front().is_some_and(|flight| flight.nodes == 0) {
-            let flight = self.in_flight.pop_front().expect("it is there");
-            sorted.keep.extend(flight.deliveries.into_iter().map(LaneItem::Delivery));
-        }
-    }
+    /// It is kept when it comes back, and not offered again.
+    is_last_try: bool,
 }
 
 impl Outbox {
     /// Takes a batch. Blocks while the bus publishes.
     pub fn handle(&mut self, batch: Vec<OutItem>, now: Instant, bus: &dyn Bus) -> Sorted {
         let mut sorted = Sorted::default();
-        let mut offers = Offers::default();
         // Answers that have come are looked at before any envelope is found to be late.
-        for item in &batch {
-            match item {
-                OutItem::Confirmed(sequences) => {
-                    sequences.iter().for_each(|sequence| self.confirm(*sequence, &mut offers, &mut sorted));
-                }
-                OutItem::Refused(sequence, delivered) => self.refuse(*sequence, *delivered, &mut sorted),
-                OutItem::Lane(_) => {}
-            }
-        }
-        self.expire(now, &mut sorted);
+        let mut released = Vec::new();
+        let mut items = Vec::new();
         for item in batch {
             match item {
-                OutItem::Lane(LaneItem::Delivery(delivery)) if !matches!(delivery.origin, Origin::Returned) => {
-                    self.offer(delivery, &mut offers);
+                OutItem::Confirmed(sequences) => {
+                    sequences.iter().for_each(|sequence| self.confirm(*sequence, &mut released, &mut sorted));
                 }
+                OutItem::Refused(sequence, delivered) => self.refuse(sequence, delivered, &mut released, &mut sorted),
+                OutItem::Lane(item) => items.push(item),
+            }
+        }
+        self.expire(now, &mut released, &mut sorted);
+        let mut offers = Offers::default();
+        for item in released.into_iter().chain(items) {
+            let user = item.user();
+            match (item, self.users.get_mut(&user)) {
+                // It does not wait for what is in flight: two nodes would wait for each other.
+                (item @ LaneItem::Answer(..), _) => sorted.keep.push(item),
                 // What came back from a connection is older than what others send to the user's next one, perhaps on
                 // another node, and must not come after it.
-                OutItem::Lane(item) => {
-                    let (LaneItem::Delivery(Delivery { to: user, .. }) | LaneItem::Work(user, _)) = &item;
-                    // What was sent to the user before must be kept before.
-                    if offers.has(*user) {
-                        self.publish(std::mem::take(&mut offers), now, bus, &mut sorted);
-                    }
-                    sorted.keep.push(item);
+                (LaneItem::Delivery(delivery), _) if matches!(delivery.origin, Origin::Returned) => {
+                    self.publish_first(user, &mut offers, now, bus, &mut sorted);
+                    sorted.keep.push(LaneItem::Delivery(delivery));
                 }
-                OutItem::Confirmed(_) | OutItem::Refused(..) => {}
+                (LaneItem::Delivery(delivery), Some(line)) if !line.waiting.is_empty() => {
+                    line.waiting.push(LaneItem::Delivery(delivery));
+                }
+                (LaneItem::Delivery(delivery), _) => offers.add(delivery),
+                (work @ LaneItem::Work(..), _) => {
+                    self.publish_first(user, &mut offers, now, bus, &mut sorted);
+                    // What was sent to the user before must be settled before.
+                    match self.users.get_mut(&user) {
+                        Some(line) => line.waiting.push(work),
+                        None => sorted.keep.push(work),
+                    }
+                }
             }
         }
         self.publish(offers, now, bus, &mut sorted);
@@ -126,65 +132,71 @@ impl Outbox {
         sorted
     }
 
+    /// Publishes what has gathered, if some of it is for this user.
+    fn publish_first(&mut self, user: UserId, offers: &mut Offers, now: Instant, bus: &dyn Bus, sorted: &mut Sorted) {
+        if offers.has(user) {
+            self.publish(std::mem::take(offers), now, bus, sorted);
+        }
+    }
+
     /// How many envelopes are not confirmed yet.
     pub fn in_flight(&self) -> usize {
         self.users.values().map(|line| line.in_flight.len()).sum()
     }
 
-    fn offer(&mut self, delivery: Delivery, offers: &mut Offers) {
-        match self.users.get_mut(&delivery.to) {
-            Some(line) if !line.waiting.is_empty() => line.waiting.push(delivery),
-            Some(_) | None => offers.add(delivery),
-        }
-    }
-
-    /// An envelope has arrived: its messages are settled, and what waited behind the last one is offered again.
-    fn confirm(&mut self, sequence: u64, offers: &mut Offers, sorted: &mut Sorted) {
+    /// An envelope has arrived: its messages are settled.
+    fn confirm(&mut self, sequence: u64, released: &mut Vec<LaneItem>, sorted: &mut Sorted) {
         let Some((user, at)) = self.find(sequence) else { return };
         let line = self.users.get_mut(&user).expect("it was found there");
         let flight = line.in_flight.remove(at).expect("it was found there");
         sorted.delivered.extend(flight.deliveries);
-        line.keep_returned(sorted);
-        if line.in_flight.is_empty() {
-            let line = self.users.remove(&user).expect("it was found");
-            line.waiting.into_iter().for_each(|delivery| offers.add(delivery));
-        }
+        self.tidy(user, released, sorted);
     }
 
-    /// A node has found its user gone. If no other node has the envelope, the rest of it is kept.
-    fn refuse(&mut self, sequence: u64, delivered: usize, sorted: &mut Sorted) {
+    /// A node has found its user gone, after so many messages. If no other node has the envelope, the rest comes back.
+    fn refuse(&mut self, sequence: u64, delivered: usize, released: &mut Vec<LaneItem>, sorted: &mut Sorted) {
         let Some((user, at)) = self.find(sequence) else { return };
         let line = self.users.get_mut(&user).expect("it was found there");
         let flight = &mut line.in_flight[at];
-        let delivered = delivered.min(flight.deliveries.len());
-        sorted.delivered.extend(flight.deliveries.drain(..delivered));
+        // Another node may have delivered some of them already.
+        let more = delivered.saturating_sub(flight.delivered).min(flight.deliveries.len());
+        flight.delivered += more;
+        sorted.delivered.extend(flight.deliveries.drain(..more));
         flight.nodes = flight.nodes.saturating_sub(1);
-        self.tidy(user, sorted);
+        self.tidy(user, released, sorted);
     }
 
     /// Gives up envelopes that were not confirmed in time.
-    fn expire(&mut self, now: Instant, sorted: &mut Sorted) {
+    fn expire(&mut self, now: Instant, released: &mut Vec<LaneItem>, sorted: &mut Sorted) {
         while let Some(&(sequence, user, by)) = self.in_flight.front() {
             if let Some((_, at)) = self.find(sequence) {
                 if by > now {
                     return;
                 }
-                let line = self.users.get_mut(&user).expect("it was found there");
-                line.in_flight[at].nodes = 0;
-                sorted.unconfirmed += line.in_flight[at].deliveries.len();
-                self.tidy(user, sorted);
+                let flight = &mut self.users.get_mut(&user).expect("it was found there").in_flight[at];
+                (flight.nodes, flight.is_last_try) = (0, true);
+                sorted.unconfirmed += flight.deliveries.len();
+                self.tidy(user, released, sorted);
             }
             self.in_flight.pop_front();
         }
     }
 
-    /// Keeps what came back, and what waited behind it.
-    fn tidy(&mut self, user: UserId, sorted: &mut Sorted) {
+    /// Settles what has come back and is the oldest. What a node has refused is offered once more, since the user may have
+    /// gone to another one, unless something newer is on its way already; everything else is kept. When nothing is in
+    /// flight any more, what waited goes on, and overtakes nothing either.
+    fn tidy(&mut self, user: UserId, released: &mut Vec<LaneItem>, sorted: &mut Sorted) {
         let Some(line) = self.users.get_mut(&user) else { return };
-        line.keep_returned(sorted);
+        while line.in_flight.front().is_some_and(|flight| flight.nodes == 0) {
+            let flight = line.in_flight.pop_front().expect("it is there");
+            let again = !flight.is_last_try && !line.has_kept && flight.sequence == line.newest;
+            line.has_kept |= !again;
+            let items = flight.deliveries.into_iter().map(|delivery| Delivery { was_refused: true, ..delivery });
+            if again { &mut *released } else { &mut sorted.keep }.extend(items.map(LaneItem::Delivery));
+        }
         if line.in_flight.is_empty() {
-            let line = self.users.remove(&user).expect("it was found");
-            sorted.keep.extend(line.waiting.into_iter().map(LaneItem::Delivery));
+            let Line { has_kept, waiting, .. } = self.users.remove(&user).expect("it was found");
+            if has_kept { &mut sorted.keep } else { released }.extend(waiting);
         }
     }
 
@@ -217,11 +229,13 @@ impl Outbox {
                     // In doubt: more than there are, so that only a confirmation or the time settles it.
                     let nodes = if let Published::Taken(nodes) = published { nodes } else { u32::MAX };
                     self.in_flight.push_back((sequence, to, by));
+                    let is_last_try = deliveries.iter().any(|delivery| delivery.was_refused);
                     let line = self.users.entry(to).or_default();
-                    line.in_flight.push_back(Flight { sequence, deliveries, nodes });
+                    line.newest = sequence;
+                    line.in_flight.push_back(Flight { sequence, deliveries, delivered: 0, nodes, is_last_try });
                 }
                 Published::ToNobody => match self.users.get_mut(&envelope.to) {
-                    Some(line) => line.waiting.extend(envelope.deliveries),
+                    Some(line) => line.waiting.extend(envelope.deliveries.into_iter().map(LaneItem::Delivery)),
                     None => sorted.keep.extend(envelope.deliveries.into_iter().map(LaneItem::Delivery)),
                 },
             }
@@ -329,6 +343,7 @@ mod tests {
             let text = |item: LaneItem| match item {
                 LaneItem::Delivery(delivery) => delivery.text.to_string(),
                 LaneItem::Work(user, _) => format!("work for {user}"),
+                LaneItem::Answer(user, _) => format!("answer about {user}"),
             };
             let keep = sorted.keep.into_iter().map(text).collect();
             (keep, sorted.delivered.into_iter().map(|delivery| delivery.text.to_string()).collect())
@@ -340,7 +355,7 @@ mod tests {
     }
 
     fn message(to: i32, text: &str) -> OutItem {
-        let delivery = Delivery { to: UserId(to), text: text.into(), origin: Origin::Tested };
+        let delivery = Delivery { to: UserId(to), text: text.into(), origin: Origin::Tested, was_refused: false };
         OutItem::Lane(LaneItem::Delivery(delivery))
     }
 
@@ -415,7 +430,8 @@ mod tests {
     fn what_came_back_from_a_connection_is_kept_and_not_sent_after_newer_messages() {
         let mut tester = Tester::new();
         let returned = || {
-            let delivery = Delivery { to: UserId(1), text: "came back".into(), origin: Origin::Returned };
+            let delivery =
+                Delivery { to: UserId(1), text: "came back".into(), origin: Origin::Returned, was_refused: false };
             OutItem::Lane(LaneItem::Delivery(delivery))
         };
         let batch = vec![message(1, "before"), returned(), message(1, "after")];
@@ -432,6 +448,46 @@ mod tests {
         assert_eq!(tester.handle(refused, &[]), (strings(&["b"]), strings(&["a"])), "one of them was delivered");
         assert_eq!(tester.handle(vec![OutItem::Confirmed(vec![2])], &[]), (vec![], strings(&["c"])));
         assert_eq!(tester.handle(vec![OutItem::Refused(1, 0), OutItem::Refused(7, 3)], &[]), (vec![], vec![]));
+    }
+
+    #[test]
+    fn what_is_refused_is_offered_once_more_and_no_more() {
+        let mut tester = Tester::new();
+        tester.handle(vec![message(1, "a")], &[TAKEN]);
+        tester.handle(vec![message(1, "b")], &[NOBODY]);
+        tester.offered();
+        assert_eq!(tester.handle(vec![OutItem::Refused(1, 0), message(1, "c")], &[TAKEN]), (vec![], vec![]));
+        assert_eq!(tester.offered(), [(3, UserId(1), strings(&["a", "b", "c"]))], "the user has gone to another node");
+        let refused = tester.handle(vec![OutItem::Refused(3, 1), message(1, "d")], &[TAKEN]);
+        assert_eq!(refused, (strings(&["b", "c"]), strings(&["a"])));
+    }
+
+    #[test]
+    fn what_is_refused_does_not_overtake_what_was_sent_after_it() {
+        let mut tester = Tester::new();
+        tester.handle(vec![message(1, "a")], &[TAKEN]);
+        tester.handle(vec![message(1, "b")], &[TAKEN]);
+        assert_eq!(tester.handle(vec![OutItem::Refused(1, 0)], &[]), (strings(&["a"]), vec![]));
+        assert_eq!(tester.handle(vec![message(1, "c")], &[NOBODY]), (vec![], vec![]));
+        assert_eq!(tester.handle(vec![OutItem::Confirmed(vec![2])], &[]), (strings(&["c"]), strings(&["b"])));
+    }
+
+    #[test]
+    fn two_nodes_that_deliver_a_part_each_do_not_make_a_whole() {
+        let mut tester = Tester::new();
+        tester.handle(vec![message(1, "a"), message(1, "b"), message(1, "c")], &[Published::Taken(2)]);
+        assert_eq!(tester.handle(vec![OutItem::Refused(1, 1)], &[]), (vec![], strings(&["a"])));
+        assert_eq!(tester.handle(vec![OutItem::Refused(1, 2)], &[]), (strings(&["c"]), strings(&["b"])));
+    }
+
+    #[test]
+    fn a_fetch_waits_for_what_is_on_its_way_and_an_answer_to_another_node_does_not() {
+        let mut tester = Tester::new();
+        let answer = || OutItem::Lane(LaneItem::Answer(UserId(1), Box::new(|| ())));
+        let batch = vec![message(1, "a"), work(1), answer(), message(1, "b")];
+        assert_eq!(tester.handle(batch, &[TAKEN]), (strings(&["answer about 1"]), vec![]));
+        tester.now += CONFIRMED_WITHIN;
+        assert_eq!(tester.handle(vec![], &[]), (strings(&["a", "work for 1", "b"]), vec![]));
     }
 
     #[test]

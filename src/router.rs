@@ -59,7 +59,7 @@ impl Router {
         }
         let parked = self.route(turn, to, text.as_bytes(), || {
             let origin = Origin::Sender(sender.clone());
-            Delivery { to, text: text.into(), origin }
+            Delivery { to, text: text.into(), origin, was_refused: false }
         });
         match parked {
             Parked::No => {
@@ -90,7 +90,7 @@ impl Router {
             let parked = self.route(turn, to, text.as_bytes(), || {
                 let (fan, text) = shared.get_or_insert_with(|| (Fan::new(sender.clone(), text.len()), text.into()));
                 fan.add();
-                Delivery { to, text: text.clone(), origin: Origin::Group(fan.clone()) }
+                Delivery { to, text: text.clone(), origin: Origin::Group(fan.clone()), was_refused: false }
             });
             match parked {
                 Parked::No => delivered += 1,
@@ -163,7 +163,7 @@ impl Router {
     pub fn submit(&self, user: UserId, work: Box<dyn FnOnce() + Send>) -> Result<(), Box<dyn FnOnce() + Send>> {
         self.queue(user, LaneItem::Work(user, work), WORK_BYTES).map_err(|item| match item {
             LaneItem::Work(_, work) => work,
-            LaneItem::Delivery(_) => unreachable!("it comes back as it was"),
+            LaneItem::Delivery(_) | LaneItem::Answer(..) => unreachable!("it comes back as it was"),
         })
     }
 
@@ -172,22 +172,25 @@ impl Router {
         self.queue_anyway(user, LaneItem::Work(user, work), WORK_BYTES);
     }
 
-    /// Finishes what is on its way, but not after `by`; returns how many messages were left.
+    /// Finishes what is on its way to other nodes and to the store, but not after `by`; returns how many messages were
+    /// left.
     pub fn close(&self, by: Instant) -> usize {
-        self.outbox.as_ref().map_or(0, |outbox| outbox.close(by)) + self.keepers.close(by)
-    }
-
-    /// Writes the last states, but not after `by`. The bus has stopped.
-    pub fn close_states(&self, by: Instant) {
-        self.states.close(by);
+        let bus = &self.services.bus;
+        // The bus stays until the last envelope is confirmed: nothing is stored that has arrived. What it brings until it
+        // hushes is kept or answered for, and so it may go only after the lanes.
+        let left = self.outbox.as_ref().map_or(0, |outbox| outbox.close(by));
+        bus.hush();
+        let left = left + self.keepers.close(by);
+        bus.stop();
+        if self.states.close(by) {
+            bus.say_goodbye();
+        }
+        left
     }
 
     fn queue(&self, user: UserId, item: LaneItem, bytes: usize) -> Result<(), LaneItem> {
         let key = key(user);
         let Some(outbox) = &self.outbox else { return self.keepers.submit(key, item, bytes).map_err(|full| full.0) };
-        if self.keepers.is_full(key) {
-            return Err(item);
-        }
         outbox.submit(key, OutItem::Lane(item), bytes).map_err(|full| match full.0 {
             OutItem::Lane(item) => item,
             OutItem::Confirmed(_) | OutItem::Refused(..) => unreachable!("it comes back as it was"),
@@ -225,7 +228,7 @@ impl Router {
                 return match self.queue(to, LaneItem::Delivery(delivery), bytes) {
                     Ok(()) => Parked::Yes,
                     Err(LaneItem::Delivery(delivery)) => Parked::Refused(delivery),
-                    Err(LaneItem::Work(..)) => unreachable!("it comes back as it was"),
+                    Err(LaneItem::Work(..) | LaneItem::Answer(..)) => unreachable!("it comes back as it was"),
                 };
             };
             if link.send(turn, frame, label(to)).is_ok() {
@@ -297,7 +300,7 @@ impl Router {
         for frame in frames {
             let Ok(text) = String::from_utf8(frame.into_vec()) else { unreachable!("it was text when it was sent") };
             let bytes = text.len() + DELIVERY_BYTES;
-            let delivery = Delivery { to: user, text: text.into(), origin: Origin::Returned };
+            let delivery = Delivery { to: user, text: text.into(), origin: Origin::Returned, was_refused: false };
             self.queue_anyway(user, LaneItem::Delivery(delivery), bytes);
         }
     }
@@ -318,7 +321,8 @@ impl Node for Router {
                 let (bus, receipt) = (self.services.bus.clone(), receipt());
                 let refuse = Box::new(move || bus.refuse(receipt, delivered));
                 // When this node stops and its lanes have ended, everything is kept already.
-                if let Err(LaneItem::Work(_, refuse)) = self.queue_late(to, LaneItem::Work(to, refuse), WORK_BYTES) {
+                if let Err(LaneItem::Answer(_, refuse)) = self.queue_late(to, LaneItem::Answer(to, refuse), WORK_BYTES)
+                {
                     refuse();
                 }
                 return false;
@@ -353,6 +357,11 @@ impl Node for Router {
         }
     }
 
+    fn on_died(&self, users: &[UserId]) -> bool {
+        let gone: Vec<UserId> = users.iter().copied().filter(|user| !self.presence.read(*user).has(*user)).collect();
+        self.states.write_offline(&gone)
+    }
+
     fn on_group_changed(&self, group: GroupId) {
         self.services.groups.changed(group);
     }
@@ -382,7 +391,7 @@ enum Parked {
 pub fn weight(item: &LaneItem) -> (u64, usize) {
     match item {
         LaneItem::Delivery(delivery) => (key(delivery.to), delivery.text.len() + DELIVERY_BYTES),
-        LaneItem::Work(user, _) => (key(*user), WORK_BYTES),
+        LaneItem::Work(user, _) | LaneItem::Answer(user, _) => (key(*user), WORK_BYTES),
     }
 }
 

@@ -15,13 +15,13 @@ use pool::{Lanes, Workers};
 
 use crate::bus::Bus;
 use crate::config::{Auth, Config, Networks};
-use crate::delivery::{self, Backlog, ClientLink, LaneItem, Posted};
+use crate::delivery::{self, Backlog, ClientLink, LaneItem, Origin, Posted};
 use crate::groups::GroupCache;
 use crate::health::Health;
 use crate::jobs::{Outage, Services};
 use crate::mailboxes::Mailboxes;
 use crate::metrics::{Login, LoopTally, Metrics, Stage};
-use crate::outbox::{OutItem, Outbox};
+use crate::outbox::{self, OutItem, Outbox};
 use crate::password::{PasswordError, Passwords};
 use crate::protocol::{self, FrameKind, GroupId, ReplyKind, UserId};
 use crate::router::{self, Routed, Router};
@@ -135,10 +135,7 @@ impl Server {
         let unknown = shared.services.metrics.unknown_recipients_so_far();
         log::info!("messages for unknown recipients: {unknown}");
         let by = by.max(Instant::now() + STORE_GRACE);
-        // The bus stays until the last envelope is confirmed: nothing is stored that has arrived.
         let left = shared.router.close(by);
-        shared.services.bus.stop();
-        shared.router.close_states(by);
         // Whoever asked is gone.
         if let Some(upgrader) = shared.services.upgrader.lock().take() {
             upgrader.close(by);
@@ -278,10 +275,20 @@ fn start_outbox(
         if sorted.published > 0 {
             metrics.batch(Stage::Publish, sorted.published);
         }
+        let mut refused = Vec::new();
         for item in sorted.keep {
             let (key, bytes) = router::weight(&item);
-            keepers.submit_anyway(key, item, bytes);
+            // A message with a sender is refused when the store does not keep up; what has none must be kept.
+            let has_sender =
+                matches!(&item, LaneItem::Delivery(delivery) if !matches!(delivery.origin, Origin::Returned));
+            if !has_sender || !keepers.is_full(key) {
+                keepers.submit_anyway(key, item, bytes);
+            } else if let LaneItem::Delivery(delivery) = item {
+                refused.push((delivery, true));
+            }
         }
+        metrics.failed(refused.len());
+        delivery::settle(refused.into_iter());
         delivery::settle(sorted.delivered.into_iter().map(|delivery| (delivery, false)));
         sorted.again
     };
@@ -512,5 +519,6 @@ const UPGRADES_MAX: usize = 1000;
 const GROUP_LIFETIME: Duration = Duration::from_secs(5);
 /// Messages that one transaction of a lane holds.
 const LANE_BATCH_MAX: usize = 4096;
-/// What the store may still take when the loops have needed all the time there was.
-const STORE_GRACE: Duration = Duration::from_secs(1);
+/// What the last messages may still take when the loops have needed all the time there was: until they are confirmed, or
+/// late and stored.
+const STORE_GRACE: Duration = outbox::CONFIRMED_WITHIN.saturating_add(Duration::from_secs(2));

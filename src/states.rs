@@ -19,15 +19,15 @@ use crate::protocol::UserId;
 use crate::store::{Store, StoreError, UserState};
 
 /// Notes who came and went, and has it written.
-#[derive(Debug)]
 pub struct StateWriter {
     shared: Arc<Shared>,
     /// Until it is closed.
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-#[derive(Debug)]
 struct Shared {
+    store: Arc<dyn Store>,
+    bus: Arc<dyn Bus>,
     pending: Mutex<Pending>,
     news: Condvar,
 }
@@ -37,6 +37,8 @@ struct Pending {
     states: FxHashMap<UserId, UserState>,
     /// The server stops: what cannot be written now is given up.
     stopping: bool,
+    /// All that was noted is written.
+    all_written: bool,
 }
 
 impl StateWriter {
@@ -45,9 +47,9 @@ impl StateWriter {
     /// # Errors
     /// When the system has no thread left.
     pub fn start(store: Arc<dyn Store>, bus: Arc<dyn Bus>) -> io::Result<StateWriter> {
-        let shared = Arc::new(Shared { pending: Mutex::default(), news: Condvar::new() });
+        let shared = Arc::new(Shared { store, bus, pending: Mutex::default(), news: Condvar::new() });
         let writer = shared.clone();
-        let thread = thread::Builder::new().name("states".into()).spawn(move || writer.run(&*store, &*bus))?;
+        let thread = thread::Builder::new().name("states".into()).spawn(move || writer.run())?;
         Ok(StateWriter { shared, thread: Mutex::new(Some(thread)) })
     }
 
@@ -60,60 +62,89 @@ impl StateWriter {
         }
     }
 
-    /// Writes what was noted, and ends. What cannot be written at the first try is given up, and at `by` everything is.
-    pub fn close(&self, by: Instant) {
+    /// Writes that these users have left a node, now; false if that is not possible. Blocks.
+    pub fn write_offline(&self, users: &[UserId]) -> bool {
+        let states: Vec<_> = users.iter().map(|user| (*user, UserState::Offline)).collect();
+        self.shared.write(&states).is_ok()
+    }
+
+    /// Writes what was noted, and ends; whether all was written. What cannot be at the first try is given up, and at `by`
+    /// everything is.
+    pub fn close(&self, by: Instant) -> bool {
         self.shared.pending.lock().stopping = true;
         self.shared.news.notify_one();
         if let Some(thread) = self.thread.lock().take() {
             pool::join_until(thread, by);
         }
+        self.shared.pending.lock().all_written
     }
 }
 
 impl Shared {
-    fn run(&self, store: &dyn Store, bus: &dyn Bus) {
+    fn run(&self) {
+        // Whom the other nodes may forget, which they could not be told yet.
+        let mut gone: Vec<UserId> = Vec::new();
+        let mut given_up = false;
         loop {
             let mut pending = self.pending.lock();
             while pending.states.is_empty() {
                 if pending.stopping {
+                    pending.all_written = !given_up;
                     return;
                 }
-                self.news.wait(&mut pending);
+                if gone.is_empty() {
+                    self.news.wait(&mut pending);
+                } else if self.news.wait_for(&mut pending, RETRY_AFTER).timed_out() {
+                    break;
+                }
             }
             let states: Vec<_> = pending.states.drain().collect();
             drop(pending);
-            let Err(error) = write(&states, store, bus) else { continue };
-            let mut pending = self.pending.lock();
-            if pending.stopping || !matches!(error, StoreError::Unavailable(_)) {
-                log::error!("the state of {} users was not written: {error}", states.len());
+            if let Err(error) = self.write(&states) {
+                let mut pending = self.pending.lock();
+                if pending.stopping || !matches!(error, StoreError::Unavailable(_)) {
+                    log::error!("the state of {} users was not written: {error}", states.len());
+                    given_up = true;
+                    continue;
+                }
+                // What was noted meanwhile is newer.
+                for (user, state) in states {
+                    pending.states.entry(user).or_insert(state);
+                }
+                self.news.wait_for(&mut pending, RETRY_AFTER);
                 continue;
             }
-            // What was noted meanwhile is newer.
-            for (user, state) in states {
-                pending.states.entry(user).or_insert(state);
+            gone.retain(|user| !states.contains(&(*user, UserState::Online)));
+            gone.extend(in_state(&states, UserState::Offline));
+            if self.bus.disclaim(&gone).is_ok() {
+                gone.clear();
             }
-            self.news.wait_for(&mut pending, RETRY_AFTER);
         }
     }
-}
 
-fn write(states: &[(UserId, UserState)], store: &dyn Store, bus: &dyn Bus) -> Result<(), StoreError> {
-    let mut states = states.to_vec();
-    let stays = elsewhere(&states, bus);
-    remove(&mut states, &stays);
-    if states.is_empty() {
-        return Ok(());
+    fn write(&self, states: &[(UserId, UserState)]) -> Result<(), StoreError> {
+        // Claimed before it is written, and given up after: nobody is marked online whom no node would look after.
+        let _ = self.bus.claim(&in_state(states, UserState::Online));
+        let mut states = states.to_vec();
+        let stays = self.elsewhere(&states);
+        remove(&mut states, &stays);
+        if states.is_empty() {
+            return Ok(());
+        }
+        self.store.set_states(&states)?;
+        let arrived: Vec<_> = self.elsewhere(&states).into_iter().map(|user| (user, UserState::Online)).collect();
+        if arrived.is_empty() { Ok(()) } else { self.store.set_states(&arrived) }
     }
-    store.set_states(&states)?;
-    let arrived: Vec<_> = elsewhere(&states, bus).into_iter().map(|user| (user, UserState::Online)).collect();
-    if arrived.is_empty() { Ok(()) } else { store.set_states(&arrived) }
+
+    /// Who of those that are to be offline is on another node. When the others cannot be asked, they will tell.
+    fn elsewhere(&self, states: &[(UserId, UserState)]) -> Vec<UserId> {
+        let leaving = in_state(states, UserState::Offline);
+        if leaving.is_empty() { leaving } else { self.bus.elsewhere(&leaving).unwrap_or_default() }
+    }
 }
 
-/// Who of those that are to be offline is on another node. When the others cannot be asked, they will tell.
-fn elsewhere(states: &[(UserId, UserState)], bus: &dyn Bus) -> Vec<UserId> {
-    let offline = |(user, state): &(UserId, UserState)| (*state == UserState::Offline).then_some(*user);
-    let leaving: Vec<UserId> = states.iter().filter_map(offline).collect();
-    if leaving.is_empty() { leaving } else { bus.elsewhere(&leaving).unwrap_or_default() }
+fn in_state(states: &[(UserId, UserState)], state: UserState) -> Vec<UserId> {
+    states.iter().filter(|(_, other)| *other == state).map(|(user, _)| *user).collect()
 }
 
 fn remove(states: &mut Vec<(UserId, UserState)>, users: &[UserId]) {

@@ -65,9 +65,22 @@ struct Shared {
     has_neighbours: AtomicBool,
     /// When the last probe came back.
     probed: Mutex<Option<Instant>>,
-    stopping: Mutex<bool>,
-    /// `up` or `stopping` has changed.
+    /// When commands last worked, if they ever did.
+    commanded: Mutex<Option<Instant>>,
+    stage: Mutex<Stage>,
+    /// `up` or `stage` has changed.
     changed: Condvar,
+}
+
+/// How far this node is on its way out.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Stage {
+    Running,
+    /// Nothing more shall come.
+    Hushing,
+    /// Nothing more comes.
+    Hushed,
+    Stopping,
 }
 
 /// What the receiver is to do.
@@ -130,7 +143,8 @@ impl RedisBus {
             up: AtomicBool::new(false),
             has_neighbours: AtomicBool::new(false),
             probed: Mutex::new(None),
-            stopping: Mutex::new(false),
+            commanded: Mutex::new(None),
+            stage: Mutex::new(Stage::Running),
             changed: Condvar::new(),
         };
         Ok(RedisBus { shared: Arc::new(shared), threads: Mutex::default(), poll: Mutex::new(Some(poll)) })
@@ -159,20 +173,42 @@ impl Bus for RedisBus {
         threads.push(thread::Builder::new().name("bus-watch".to_owned()).spawn(move || watch.run())?);
         // The first clients find the other nodes, unless Redis has just gone.
         self.shared.wait_until_up(Instant::now() + START_PATIENCE);
+        // Whoever starts after this one is not the first.
+        let _ = registry::register(&self.shared);
         if let Ok(patterns) = registry::patterns(&self.shared) {
             self.shared.has_neighbours.store(patterns > 0, Ordering::Release);
         }
         Ok(())
     }
 
+    fn hush(&self) {
+        self.shared.set_stage(Stage::Hushing);
+        self.shared.wake();
+        let (mut stage, by) = (self.shared.stage.lock(), Instant::now() + HUSH_PATIENCE);
+        while *stage < Stage::Hushed && !self.shared.changed.wait_until(&mut stage, by).timed_out() {}
+    }
+
     fn stop(&self) {
-        *self.shared.stopping.lock() = true;
-        self.shared.changed.notify_all();
+        self.shared.set_stage(Stage::Stopping);
         self.shared.wake();
         for thread in self.threads.lock().drain(..) {
             if thread.join().is_err() {
                 log::error!("a thread of the bus has panicked");
             }
+        }
+    }
+
+    fn claim(&self, users: &[UserId]) -> Result<(), Unreachable> {
+        registry::claim(&self.shared, users).map_err(|_| Unreachable)
+    }
+
+    fn disclaim(&self, users: &[UserId]) -> Result<(), Unreachable> {
+        registry::disclaim(&self.shared, users).map_err(|_| Unreachable)
+    }
+
+    fn say_goodbye(&self) {
+        if let Err(failure) = registry::forget(&self.shared, &self.shared.node) {
+            log::debug!("the other nodes will find out that this one has gone: {failure}");
         }
     }
 
@@ -242,11 +278,17 @@ impl Bus for RedisBus {
         if offered.is_empty() {
             return nobody(untaken);
         }
-        let mut pipeline = redis::pipe();
-        for delivery in &offered {
-            pipeline.cmd("PUBLISH").arg(envelope::reference_channel(delivery.to)).arg(&*delivery.text);
+        let mut counts = Vec::with_capacity(offered.len());
+        for offered in offered.chunks(PIPELINE_MAX) {
+            let mut pipeline = redis::pipe();
+            for delivery in offered {
+                pipeline.cmd("PUBLISH").arg(envelope::reference_channel(delivery.to)).arg(&*delivery.text);
+            }
+            match self.shared.publish(|connection| pipeline.query::<Vec<u32>>(connection)) {
+                Ok(more) => counts.extend(more),
+                Err(_) => break,
+            }
         }
-        let counts = self.shared.run(|connection| pipeline.query::<Vec<u32>>(connection)).unwrap_or_default();
         let counts = counts.into_iter().chain(std::iter::repeat(0));
         let mut taken = Vec::new();
         for (delivery, count) in offered.into_iter().zip(counts) {
@@ -270,7 +312,9 @@ impl Bus for RedisBus {
     }
 
     fn is_ready(&self) -> bool {
-        self.shared.up.load(Ordering::Acquire) && self.probe_age().is_some_and(|age| age < receiver::PROBE_AGE_MAX)
+        let commands_work = self.shared.commanded.lock().is_some_and(|then| then.elapsed() < COMMAND_AGE_MAX);
+        let probe_is_fresh = self.probe_age().is_some_and(|age| age < receiver::PROBE_AGE_MAX);
+        self.shared.up.load(Ordering::Acquire) && probe_is_fresh && commands_work
     }
 
     fn probe_age(&self) -> Option<Duration> {
@@ -335,21 +379,28 @@ impl Shared {
         }
     }
 
-    fn is_stopping(&self) -> bool {
-        *self.stopping.lock()
+    fn stage(&self) -> Stage {
+        *self.stage.lock()
+    }
+
+    fn set_stage(&self, next: Stage) {
+        let mut stage = self.stage.lock();
+        *stage = next.max(*stage);
+        self.changed.notify_all();
     }
 
     fn wait_until_up(&self, by: Instant) {
-        let mut stopping = self.stopping.lock();
-        while !self.up.load(Ordering::Acquire) && !*stopping {
-            if self.changed.wait_until(&mut stopping, by).timed_out() {
+        let mut stage = self.stage.lock();
+        while !self.up.load(Ordering::Acquire) && *stage == Stage::Running {
+            if self.changed.wait_until(&mut stage, by).timed_out() {
                 return;
             }
         }
     }
 
     fn set_up(&self) {
-        let _stopping = self.stopping.lock();
+        *self.commanded.lock() = Some(Instant::now());
+        let _stage = self.stage.lock();
         self.up.store(true, Ordering::Release);
         self.changed.notify_all();
     }
@@ -373,6 +424,10 @@ impl fmt::Display for RedisError {
 impl Error for RedisError {}
 
 const WAKER: Token = Token(0);
+/// How long a node that stops waits for what others are just sending it.
+const HUSH_PATIENCE: Duration = Duration::from_secs(1);
+/// Commands are tried every second; after this long without success something is wrong.
+const COMMAND_AGE_MAX: Duration = Duration::from_millis(3500);
 /// How long a start waits for the first probe.
 const START_PATIENCE: Duration = Duration::from_secs(3);
 /// How long messages wait for a connection before they go to the store.

@@ -59,7 +59,7 @@ pub struct RedisSettings {
     pub username: Option<String>,
     /// The password; without it, nobody logs in.
     pub password: Option<Secret>,
-    /// The number of the database. Channels do not belong to any.
+    /// The number of the database, the same for all nodes: they register in it.
     pub db: i64,
     /// Whether connections are encrypted, and Redis's certificate checked.
     pub tls: bool,

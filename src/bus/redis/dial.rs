@@ -125,7 +125,7 @@ impl Dialer {
 
     /// Says who we are, and hears that Redis is there: a stopped one still accepts connections.
     fn log_in(&self, wire: &mut Wire<impl Read + Write>) -> Result<(), DialError> {
-        let RedisSettings { username, password, .. } = &self.settings;
+        let RedisSettings { username, password, db, .. } = &self.settings;
         let mut commands = Vec::new();
         if let Some(password) = password {
             let mut auth = redis::cmd("AUTH");
@@ -134,6 +134,9 @@ impl Dialer {
             }
             auth.arg(password.expose());
             commands.push(auth);
+        }
+        if *db != 0 {
+            commands.push(redis::cmd("SELECT").arg(*db).to_owned());
         }
         commands.push(redis::cmd("PING"));
         for command in commands {

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //!   ears   SUBSCRIBE ▶   ◀ envelopes for our users, confirmations, our own probe
-//!   mouth  PUBLISH ▶     confirmations, probes; the set of our users
+//!   mouth  PUBLISH ▶     confirmations, refusals, probes
 //! ```
 //! A turn: poll, take what has come and hand it on, write to the clients, confirm, do the tasks, look at the clock.
 
@@ -15,12 +15,12 @@ use std::time::{Duration, Instant};
 
 use mio::{Events, Interest, Poll, Token};
 use net::Turn;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::dial::{DialError, Stream};
 use super::envelope::{self, Incoming};
 use super::wire::{Malformed, Reply, Wire};
-use super::{Shared, Task, registry};
+use super::{HUSH_PATIENCE, Shared, Stage, Task, registry};
 use crate::bus::{Node, Receipt};
 use crate::delivery::{ClientLink, Posted};
 use crate::protocol::UserId;
@@ -34,6 +34,8 @@ pub(super) struct Receiver {
     turn: Turn<Posted>,
     /// Who waits for a subscription, and until when.
     waiting: FxHashMap<UserId, Vec<Arc<ClientLink>>>,
+    /// Who was unsubscribed from, and may still be sent something.
+    leaving: FxHashSet<UserId>,
     patience: Option<Instant>,
     /// Since when Redis fails, after it was said.
     failing: Option<Instant>,
@@ -52,10 +54,7 @@ struct Talk {
     initial: usize,
     probe: Probe,
     /// This node stops, and waits no longer than this for what is still under way.
-    leaving: Option<Instant>,
-    /// Nothing comes any more, and nothing more will be said.
-    is_deaf: bool,
-    is_mute: bool,
+    hushing: Option<Instant>,
     /// Envelopes to confirm, by the node that sent them.
     receipts: FxHashMap<Box<str>, Vec<u64>>,
 }
@@ -78,20 +77,29 @@ enum Ended {
     Refused(String),
     /// The probe did not come back.
     Deaf,
-    /// Publishing failed, or this node is not registered any more.
+    /// Publishing failed.
     Doubt,
     Stopping,
 }
 
 impl Receiver {
     pub(super) fn new(shared: Arc<Shared>, node: Arc<dyn Node>, poll: Poll) -> Receiver {
-        let (turn, waiting) = (Turn::new(), FxHashMap::default());
-        Receiver { shared, node, poll, turn, waiting, patience: None, failing: None, was_up: false }
+        Receiver {
+            shared,
+            node,
+            poll,
+            turn: Turn::new(),
+            waiting: FxHashMap::default(),
+            leaving: FxHashSet::default(),
+            patience: None,
+            failing: None,
+            was_up: false,
+        }
     }
 
     pub(super) fn run(mut self) {
         let mut pause = PAUSE_MIN;
-        while !self.shared.is_stopping() {
+        while self.shared.stage() == Stage::Running {
             self.was_up = false;
             let Err(ended) = self.session();
             self.shared.up.store(false, Ordering::Release);
@@ -105,6 +113,11 @@ impl Receiver {
             self.complain(&ended);
             self.rest(pause.mul_f64(0.5 + jitter()));
             pause = (pause * 2).min(PAUSE_MAX);
+        }
+        // Without a connection nothing comes, and what is left to do is done at the end.
+        while self.shared.stage() < Stage::Stopping {
+            self.shared.set_stage(Stage::Hushed);
+            self.rest(PAUSE_MAX);
         }
         self.let_go();
     }
@@ -128,7 +141,14 @@ impl Receiver {
             }
             if talk.ears_ready {
                 talk.ears_ready = talk.ears.fill()?;
-                self.take(&mut talk)?;
+                let mut confirmed = Vec::new();
+                let taken = self.take(&mut talk, &mut confirmed);
+                // Whatever came after it: what was handed to connections is written.
+                self.turn.flush();
+                if !confirmed.is_empty() {
+                    self.node.on_confirmed(confirmed);
+                }
+                taken?;
             }
             if talk.mouth_ready {
                 talk.mouth_ready = talk.mouth.fill()?;
@@ -150,13 +170,16 @@ impl Receiver {
         let mut mouth = self.shared.dialer.connect()?;
         self.poll.registry().register(ears.stream_mut(), EARS, Interest::READABLE | Interest::WRITABLE)?;
         self.poll.registry().register(mouth.stream_mut(), MOUTH, Interest::READABLE | Interest::WRITABLE)?;
-        // Whoever comes after this is a task; whoever came before is in the list.
-        self.shared.tasks.lock().connected = true;
+        // Whoever comes or leaves after this is a task; whoever came before is in the list, and who left before has left:
+        // an old task would undo a newer arrival.
+        let mut tasks = self.shared.tasks.lock();
+        tasks.connected = true;
+        let list = std::mem::take(&mut tasks.list);
+        drop(tasks);
+        self.drop_tasks(list);
         let users = self.node.on_rejoined();
-        let node = &self.shared.node;
-        let own_channel = envelope::node_channel(node);
+        let own_channel = envelope::node_channel(&self.shared.node);
         command(&mut ears, "SUBSCRIBE", &[own_channel.as_str(), envelope::GROUPS]);
-        command(&mut mouth, "DEL", &[registry::users_key(node)]);
         let probe = Probe { number: 0, under_way: true, due: Instant::now() + PROBE_PATIENCE };
         let mut talk = Talk {
             ears,
@@ -166,18 +189,15 @@ impl Receiver {
             mouth_ready: true,
             initial: 2,
             probe,
-            leaving: None,
-            is_deaf: false,
-            is_mute: false,
+            hushing: None,
             receipts: FxHashMap::default(),
         };
-        talk.initial += talk.subscribe(&self.shared.node, &users);
+        talk.initial += talk.subscribe(&users);
         Ok(talk)
     }
 
     /// Hands on what has come.
-    fn take(&mut self, talk: &mut Talk) -> Result<(), Ended> {
-        let mut confirmed = Vec::new();
+    fn take(&mut self, talk: &mut Talk, confirmed: &mut Vec<u64>) -> Result<(), Ended> {
         while let Some(reply) = talk.ears.next()? {
             match reply {
                 Reply::Message { channel, payload } => match Incoming::parse(channel, payload) {
@@ -200,27 +220,21 @@ impl Receiver {
                 },
                 Reply::Subscribed(channel) => {
                     talk.initial = talk.initial.saturating_sub(1);
-                    if channel == talk.own_channel.as_bytes() {
-                        // Not before: who is registered and does not listen counts as dead.
-                        command(&mut talk.mouth, "SADD", &[registry::NODES, &self.shared.node]);
-                    }
                     if let Some(user) = envelope::user_of(channel) {
                         post_placed(self.waiting.remove(&user));
                     }
                 }
                 Reply::Unsubscribed(channel) => {
                     if let Some(user) = envelope::user_of(channel) {
+                        self.leaving.remove(&user);
                         self.node.on_left(user);
                     }
                 }
                 Reply::Error(text) => return Err(Ended::Refused(String::from_utf8_lossy(text).into_owned())),
-                Reply::Done => talk.is_deaf = true,
+                // To the only command that has such an answer, the one after the last UNSUBSCRIBE.
+                Reply::Done => self.shared.set_stage(Stage::Hushed),
             }
             self.turn.relieve();
-        }
-        self.turn.flush();
-        if !confirmed.is_empty() {
-            self.node.on_confirmed(confirmed);
         }
         Ok(())
     }
@@ -232,7 +246,7 @@ impl Receiver {
             match task {
                 Task::Subscribe(user, waiter) => {
                     // In the order in which they came and left.
-                    talk.unsubscribe(&self.shared.node, &std::mem::take(&mut leaving));
+                    self.unsubscribe(talk, &std::mem::take(&mut leaving));
                     arriving.push(user);
                     if let Some(waiter) = waiter {
                         self.waiting.entry(user).or_default().push(waiter);
@@ -240,7 +254,7 @@ impl Receiver {
                     }
                 }
                 Task::Unsubscribe(user) => {
-                    talk.subscribe(&self.shared.node, &std::mem::take(&mut arriving));
+                    talk.subscribe(&std::mem::take(&mut arriving));
                     leaving.push(user);
                 }
                 Task::Refuse(receipt, delivered) => {
@@ -250,9 +264,16 @@ impl Receiver {
                 Task::Check => return Err(Ended::Doubt),
             }
         }
-        talk.unsubscribe(&self.shared.node, &leaving);
-        talk.subscribe(&self.shared.node, &arriving);
+        self.unsubscribe(talk, &leaving);
+        talk.subscribe(&arriving);
         Ok(())
+    }
+
+    fn unsubscribe(&mut self, talk: &mut Talk, users: &[UserId]) {
+        self.leaving.extend(users);
+        for users in users.chunks(registry::USERS_AT_ONCE) {
+            command(&mut talk.ears, "UNSUBSCRIBE", &channels(users));
+        }
     }
 
     fn look_at_clock(&mut self, talk: &mut Talk) -> Result<(), Ended> {
@@ -267,7 +288,7 @@ impl Receiver {
         if talk.initial == 0 && talk.probe.number == 0 {
             talk.probe(now);
         }
-        if talk.probe.due <= now {
+        if talk.probe.due <= now && talk.hushing.is_none() {
             if talk.probe.under_way {
                 return Err(Ended::Deaf);
             }
@@ -277,35 +298,41 @@ impl Receiver {
             self.was_up = true;
             self.shared.pool.renew();
             self.shared.set_up();
+            // Others may have taken this node for dead until now, and its users for offline.
+            self.node.on_rejoined();
             if let Some(since) = self.failing.take() {
                 log::warn!("Redis works again after {:.1} s", since.elapsed().as_secs_f32());
             }
         }
-        if self.shared.is_stopping() { self.say_goodbye(talk, now) } else { Ok(()) }
+        self.hush(talk, now)
     }
 
-    /// The node leaves. What others have sent in the meantime is still refused, so that they need not wait for it to be
-    /// late, and nobody has to find out that the node is gone.
-    fn say_goodbye(&mut self, talk: &mut Talk, now: Instant) -> Result<(), Ended> {
-        let Some(by) = talk.leaving else {
-            talk.leaving = Some(now + GOODBYE_PATIENCE);
+    /// When the node stops: first nothing more shall come, then what is left is said. What others have sent in the meantime
+    /// is still refused, so that they need not wait for it to be late.
+    fn hush(&mut self, talk: &mut Talk, now: Instant) -> Result<(), Ended> {
+        let stage = self.shared.stage();
+        if stage == Stage::Running {
+            return Ok(());
+        }
+        let Some(by) = talk.hushing else {
+            talk.hushing = Some(now + HUSH_PATIENCE);
             // No channel named: all of them. The answer to what follows says that nothing will come any more.
             command(&mut talk.ears, "UNSUBSCRIBE", &[] as &[&str]);
             command(&mut talk.ears, "PING", &[] as &[&str]);
             return Ok(());
         };
-        if talk.is_deaf && !talk.is_mute {
-            talk.is_mute = true;
-            command(&mut talk.mouth, "SREM", &[registry::NODES, &self.shared.node]);
-            command(&mut talk.mouth, "DEL", &[registry::users_key(&self.shared.node)]);
+        if now >= by {
+            self.shared.set_stage(Stage::Hushed);
         }
-        let is_said = talk.is_mute && talk.mouth.is_answered();
-        if is_said || now >= by { Err(Ended::Stopping) } else { Ok(()) }
+        let is_said = talk.mouth.is_answered() && talk.mouth.pending_bytes() == 0;
+        if stage == Stage::Stopping && (is_said || now >= by + HUSH_PATIENCE) { Err(Ended::Stopping) } else { Ok(()) }
     }
 
     fn until_next(&self, talk: &Talk) -> Duration {
-        let times = [Some(talk.probe.due), self.patience, talk.leaving];
-        let next = times.into_iter().flatten().min().unwrap_or(talk.probe.due);
+        if talk.hushing.is_some() {
+            return HUSH_STEP;
+        }
+        let next = self.patience.map_or(talk.probe.due, |patience| patience.min(talk.probe.due));
         next.saturating_duration_since(Instant::now())
     }
 
@@ -316,6 +343,11 @@ impl Receiver {
         let list = std::mem::take(&mut tasks.list);
         drop(tasks);
         self.waiting.drain().for_each(|(_, links)| post_placed(Some(links)));
+        self.leaving.drain().for_each(|user| self.node.on_left(user));
+        self.drop_tasks(list);
+    }
+
+    fn drop_tasks(&self, list: Vec<Task>) {
         for task in list {
             match task {
                 Task::Subscribe(_, waiter) => post_placed(waiter.map(|waiter| vec![waiter])),
@@ -339,7 +371,8 @@ impl Receiver {
 
     fn rest(&mut self, pause: Duration) {
         let (mut events, until) = (Events::with_capacity(8), Instant::now() + pause);
-        while Instant::now() < until && !self.shared.is_stopping() {
+        let stage = self.shared.stage();
+        while Instant::now() < until && self.shared.stage() == stage {
             let left = until.saturating_duration_since(Instant::now());
             if let Err(error) = self.poll.poll(&mut events, Some(left)) {
                 log::debug!("the bus rests badly: {error}");
@@ -351,20 +384,12 @@ impl Receiver {
 
 impl Talk {
     /// Returns how many answers will come.
-    fn subscribe(&mut self, node: &str, users: &[UserId]) -> usize {
+    fn subscribe(&mut self, users: &[UserId]) -> usize {
         for users in users.chunks(registry::USERS_AT_ONCE) {
             // The channel of our own comes last: its answer says that both are subscribed to.
             command(&mut self.ears, "SUBSCRIBE", &channels(users));
-            add_members(&mut self.mouth, "SADD", node, users);
         }
         2 * users.len()
-    }
-
-    fn unsubscribe(&mut self, node: &str, users: &[UserId]) {
-        for users in users.chunks(registry::USERS_AT_ONCE) {
-            command(&mut self.ears, "UNSUBSCRIBE", &channels(users));
-            add_members(&mut self.mouth, "SREM", node, users);
-        }
     }
 
     fn probe(&mut self, now: Instant) {
@@ -394,11 +419,6 @@ impl Probe {
 
 fn channels(users: &[UserId]) -> Vec<String> {
     users.iter().flat_map(|user| [envelope::reference_channel(*user), envelope::user_channel(*user)]).collect()
-}
-
-fn add_members(wire: &mut Wire<Stream>, name: &str, node: &str, users: &[UserId]) {
-    let ids: Vec<i32> = users.iter().map(|user| user.0).collect();
-    wire.push(&redis::cmd(name).arg(registry::users_key(node)).arg(ids).get_packed_command());
 }
 
 fn command(wire: &mut Wire<Stream>, name: &str, arguments: &[impl AsRef<[u8]>]) {
@@ -460,7 +480,7 @@ impl std::fmt::Display for Ended {
             Ended::Malformed(malformed) => malformed.fmt(f),
             Ended::Refused(text) => write!(f, "it refused: {text}"),
             Ended::Deaf => f.write_str("a message of this node to itself did not come back in time"),
-            Ended::Doubt => f.write_str("publishing failed, or the register of nodes was lost"),
+            Ended::Doubt => f.write_str("publishing failed"),
             Ended::Stopping => f.write_str("this node stops"),
         }
     }
@@ -475,8 +495,8 @@ const PROBE_PATIENCE: Duration = Duration::from_secs(2);
 pub(super) const PROBE_AGE_MAX: Duration = Duration::from_millis(4500);
 /// How long a login waits for its subscription. The real client gives up after a second.
 const LOGIN_PATIENCE: Duration = Duration::from_millis(500);
-/// How long a node that stops waits for what others are just sending it.
-const GOODBYE_PATIENCE: Duration = Duration::from_secs(1);
+/// How often a node that stops looks whether it may.
+const HUSH_STEP: Duration = Duration::from_millis(20);
 /// The pause between attempts to connect grows from the first to the second; half of it is left to chance.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(2);

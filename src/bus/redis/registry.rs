@@ -82,16 +82,20 @@ pub(super) fn is_first(shared: &Shared) -> Result<bool, RedisFailure> {
     if dead(shared, registered)?.len() < count || patterns(shared)? > 0 {
         return Ok(false);
     }
-    claim(shared, FIRST)
+    take(shared, FIRST)
 }
 
 /// Whether this node, and no other, is to look after the users of a dead one.
 pub(super) fn inherits(shared: &Shared, node: &str) -> Result<bool, RedisFailure> {
-    claim(shared, &format!("raybox:heir:{node}"))
+    take(shared, &format!("raybox:heir:{node}"))
 }
 
-/// The users of a node, page by page.
-pub(super) fn users_of(shared: &Shared, node: &str, page: &mut dyn FnMut(Vec<UserId>)) -> Result<(), RedisFailure> {
+/// The users of a node, page by page, until `page` returns false, which it then returns.
+pub(super) fn users_of(
+    shared: &Shared,
+    node: &str,
+    page: &mut dyn FnMut(Vec<UserId>) -> bool,
+) -> Result<bool, RedisFailure> {
     let mut cursor = 0_u64;
     loop {
         let scan = |connection: &mut redis::Connection| {
@@ -100,9 +104,11 @@ pub(super) fn users_of(shared: &Shared, node: &str, page: &mut dyn FnMut(Vec<Use
             command.query::<(u64, Vec<i32>)>(connection)
         };
         let (next, users) = shared.run(scan)?;
-        page(users.into_iter().map(UserId).collect());
+        if !page(users.into_iter().map(UserId).collect()) {
+            return Ok(false);
+        }
         if next == 0 {
-            return Ok(());
+            return Ok(true);
         }
         cursor = next;
     }
@@ -115,7 +121,36 @@ pub(super) fn forget(shared: &Shared, node: &str) -> Result<(), RedisFailure> {
     shared.run(|connection| pipeline.query::<(u32, u32)>(connection)).map(drop)
 }
 
-fn claim(shared: &Shared, key: &str) -> Result<bool, RedisFailure> {
+/// Registers this node; true if it was not registered.
+pub(super) fn register(shared: &Shared) -> Result<bool, RedisFailure> {
+    shared.run(|connection| redis::cmd("SADD").arg(NODES).arg(&shared.node).query(connection))
+}
+
+/// Counts these users as this node's own.
+pub(super) fn claim(shared: &Shared, users: &[UserId]) -> Result<(), RedisFailure> {
+    if users.is_empty() {
+        return Ok(());
+    }
+    // A node may die before it has looked around for the first time.
+    register(shared)?;
+    change(shared, "SADD", users)
+}
+
+/// Counts them no longer.
+pub(super) fn disclaim(shared: &Shared, users: &[UserId]) -> Result<(), RedisFailure> {
+    change(shared, "SREM", users)
+}
+
+fn change(shared: &Shared, name: &str, users: &[UserId]) -> Result<(), RedisFailure> {
+    let key = users_key(&shared.node);
+    for users in users.chunks(USERS_AT_ONCE) {
+        let ids: Vec<i32> = users.iter().map(|user| user.0).collect();
+        shared.run(|connection| redis::cmd(name).arg(&key).arg(&ids).query::<u32>(connection))?;
+    }
+    Ok(())
+}
+
+fn take(shared: &Shared, key: &str) -> Result<bool, RedisFailure> {
     let set = |connection: &mut redis::Connection| {
         let mut command = redis::cmd("SET");
         command.arg(key).arg(&shared.node).arg("NX").arg("EX").arg(CLAIM_SECONDS);
@@ -124,11 +159,11 @@ fn claim(shared: &Shared, key: &str) -> Result<bool, RedisFailure> {
     shared.run(set).map(|answer| answer.is_some())
 }
 
-pub(super) fn users_key(node: &str) -> String {
+fn users_key(node: &str) -> String {
     format!("raybox:on:{node}")
 }
 
-pub(super) const NODES: &str = "raybox:nodes";
+const NODES: &str = "raybox:nodes";
 const FIRST: &str = "raybox:first";
 /// Longer than it takes to register, or to read the users of a node.
 const CLAIM_SECONDS: u32 = 10;

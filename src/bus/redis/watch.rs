@@ -1,78 +1,122 @@
 //! [`Watch`]: looks every second who else is there, and after nodes that have died.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use pool::RedisFailure;
 
-use super::{Shared, Task, registry};
+use super::{Shared, Stage, registry};
 use crate::bus::Node;
 
 /// A thread of its own, because its questions block.
 pub(super) struct Watch {
     shared: Arc<Shared>,
     node: Arc<dyn Node>,
+    is_registered: bool,
+    /// Nodes that listen to nothing, and since when.
+    silent: HashMap<String, Instant>,
+    /// Since when commands fail.
+    failing: Option<Instant>,
 }
 
 impl Watch {
     pub(super) fn new(shared: Arc<Shared>, node: Arc<dyn Node>) -> Watch {
-        Watch { shared, node }
+        Watch { shared, node, is_registered: false, silent: HashMap::new(), failing: None }
     }
 
-    pub(super) fn run(self) {
-        while !self.rest() {
-            if self.shared.up.load(Ordering::Acquire)
-                && let Err(failure) = self.look()
-            {
-                log::debug!("looking for other nodes: {failure}");
+    pub(super) fn run(mut self) {
+        loop {
+            if self.shared.up.load(Ordering::Acquire) {
+                let result = self.look();
+                self.tell(result.err());
+            } else {
+                // Who does not hear anything does not know who else is silent.
+                self.silent.clear();
+            }
+            if self.rest() {
+                return;
             }
         }
     }
 
     /// Waits for a second, or until the bus stops, which it returns.
     fn rest(&self) -> bool {
-        let (mut stopping, by) = (self.shared.stopping.lock(), Instant::now() + LOOK_EVERY);
-        while !*stopping && !self.shared.changed.wait_until(&mut stopping, by).timed_out() {}
-        *stopping
+        let (mut stage, by) = (self.shared.stage.lock(), Instant::now() + LOOK_EVERY);
+        while *stage < Stage::Stopping && !self.shared.changed.wait_until(&mut stage, by).timed_out() {}
+        *stage == Stage::Stopping
     }
 
-    fn look(&self) -> Result<(), RedisFailure> {
-        let shared = &self.shared;
-        let patterns = registry::patterns(shared)?;
+    fn look(&mut self) -> Result<(), RedisFailure> {
+        let shared = self.shared.clone();
+        let is_new = registry::register(&shared)?;
+        if std::mem::replace(&mut self.is_registered, true) && is_new {
+            log::warn!("this node was not registered any more; it registers again");
+            self.node.on_rejoined();
+        }
+        let patterns = registry::patterns(&shared)?;
         if shared.has_neighbours.swap(patterns > 0, Ordering::AcqRel) != (patterns > 0) {
             match patterns {
                 0 => log::info!("the last node of the reference server has left"),
                 _ => log::info!("nodes of the reference server listen: {patterns}"),
             }
         }
-        let mut others = registry::nodes(shared)?;
-        let registered = others.len();
+        let mut others = registry::nodes(&shared)?;
         others.retain(|other| *other != shared.node);
-        if others.len() == registered {
-            // Somebody took this node for dead, or emptied Redis.
-            shared.add(Task::Check);
-        }
-        for dead in registry::dead(shared, others)? {
-            self.bury(&dead)?;
+        let silent = registry::dead(&shared, others)?;
+        self.silent.retain(|node, _| silent.contains(node));
+        let now = Instant::now();
+        for node in silent {
+            let since = *self.silent.entry(node.clone()).or_insert(now);
+            if now.duration_since(since) >= SILENCE_MAX {
+                self.bury(&node)?;
+            }
         }
         Ok(())
     }
 
     /// Sees to it that nobody is online because of a node that no longer is.
-    fn bury(&self, dead: &str) -> Result<(), RedisFailure> {
+    fn bury(&mut self, dead: &str) -> Result<(), RedisFailure> {
         if !registry::inherits(&self.shared, dead)? {
             return Ok(());
         }
         let mut count = 0;
-        registry::users_of(&self.shared, dead, &mut |users| {
+        let all_written = registry::users_of(&self.shared, dead, &mut |users| {
             count += users.len();
-            users.into_iter().for_each(|user| self.node.on_left(user));
+            self.node.on_died(&users)
         })?;
-        registry::forget(&self.shared, dead)?;
-        log::warn!("node {dead} is gone without a word; its {count} users are offline unless they are elsewhere");
+        // Otherwise somebody tries again.
+        if all_written {
+            registry::forget(&self.shared, dead)?;
+            self.silent.remove(dead);
+            log::warn!("node {dead} is gone without a word; its {count} users are offline unless they are elsewhere");
+        }
         Ok(())
+    }
+
+    /// One line when commands begin to fail, one when they work again.
+    fn tell(&mut self, failure: Option<RedisFailure>) {
+        match (failure, self.failing) {
+            (None, failing) => {
+                *self.shared.commanded.lock() = Some(Instant::now());
+                if let Some(since) = failing {
+                    log::warn!("commands to Redis work again after {:.1} s", since.elapsed().as_secs_f32());
+                    self.failing = None;
+                }
+            }
+            (Some(failure), None) => {
+                // An outage that the receiver has noticed is its to tell.
+                if self.shared.up.load(Ordering::Acquire) {
+                    log::error!("commands to Redis fail: {failure}; messages for users of other nodes may be stored");
+                    self.failing = Some(Instant::now());
+                }
+            }
+            (Some(_), Some(_)) => {}
+        }
     }
 }
 
+/// How long a node may listen to nothing before it counts as dead: longer than it takes to connect again.
+const SILENCE_MAX: Duration = Duration::from_secs(3);
 const LOOK_EVERY: Duration = Duration::from_secs(1);

@@ -113,12 +113,15 @@ impl<S: Read + Write> Wire<S> {
     /// When the connection is broken or was closed.
     pub(super) fn fill(&mut self) -> io::Result<bool> {
         let before = self.input.len() - self.looked_at;
-        while self.input.len() - self.looked_at < before + READ_BUDGET {
-            if !self.fill_once()? {
-                return Ok(false);
+        loop {
+            let read = self.input.len() - self.looked_at - before;
+            match self.fill_once() {
+                Ok(true) if read < READ_BUDGET => {}
+                // What came before the end is looked at first; the end comes again.
+                Err(_) if read > 0 => return Ok(true),
+                result => return result,
             }
         }
-        Ok(true)
     }
 
     /// Reads once; false when nothing was there.
