@@ -129,23 +129,28 @@ impl Copy {
         Ok(pairs)
     }
 
-    /// Refuses a target that holds anything but the beginning of this source.
+    /// Refuses a target that holds anything but the beginning of this source, without users.
     fn check_beginnings(&self, pairs: &[Pair]) -> Result<(), CommandError> {
-        for Pair { table, target, .. } in pairs.iter().filter(|pair| pair.target.rows > 0) {
-            let is_beginning = table.name != USERS.name && self.source.sum(table, target.last)? == *target;
-            if !is_beginning {
-                return Err(CommandError::refused(format_args!(
-                    "copy: {} holds other data: its table {} has {} rows that are not those of {}; name an empty \
-                     database by the key dbname in {}",
-                    self.target.name(),
-                    table.name,
-                    grouped(target.rows),
-                    self.from,
-                    self.to
-                )));
+        let has_users = pairs.iter().any(|pair| pair.table.name == USERS.name && pair.target.rows > 0);
+        let mut others = Vec::new();
+        for pair in pairs.iter().filter(|pair| !pair.is_equal()) {
+            let Pair { table, target, .. } = pair;
+            if has_users || (target.rows > 0 && self.source.sum(table, target.last)? != *target) {
+                others.push(table.name);
             }
         }
-        Ok(())
+        if others.is_empty() {
+            return Ok(());
+        }
+        self.show(pairs);
+        Err(CommandError::refused(format_args!(
+            "copy: {} holds other data, or a copy that is in use: what differs from {} is in {}; name an empty database \
+             by the key dbname in {}",
+            self.target.name(),
+            self.from,
+            others.join(", "),
+            self.to
+        )))
     }
 
     fn check_sizes(&mut self) -> Result<(), CommandError> {

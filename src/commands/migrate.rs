@@ -93,7 +93,7 @@ fn upgrade(
     check_names(database, missing)?;
     let others = database.others().map_err(CommandError::refused)?;
     if others > 0 {
-        say(format_args!("note: {others} other connections to this database are open. {ABOUT_OTHERS}"));
+        say(format_args!("note: other connections to this database: {others}. {ABOUT_OTHERS}"));
     }
     if options.is_dry_run {
         say("dry run: nothing was changed");
@@ -132,7 +132,7 @@ fn check_cluster(config: &Config, options: &Options) -> Result<(), CommandError>
         Ok(Survey { has_reference_nodes: true, reference_nodes, .. }) => object(options, &reference(&reference_nodes)),
         Ok(Survey { nodes: 0, .. }) => Ok(()),
         Ok(Survey { nodes, .. }) => {
-            say(format_args!("note: {nodes} nodes of this server are running. {ABOUT_OTHERS}"));
+            say(format_args!("note: nodes of this server that are running: {nodes}. {ABOUT_OTHERS}"));
             Ok(())
         }
         Err(error) => object(options, &format!("nodes of the reference server may be running: {error}")),

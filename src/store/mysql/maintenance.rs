@@ -190,7 +190,8 @@ impl Maintenance {
 /// Takes the lock, which is free again when the connection ends.
 fn lock(connection: &mut Conn, patience: Duration) -> mysql::Result<bool> {
     let seconds = patience.as_secs();
-    let statement = "SELECT GET_LOCK(CONCAT('raybox ', MD5(DATABASE())), :seconds)";
+    // A name has at most 64 characters. MySQL 9 has no MD5 and no SHA1 any more.
+    let statement = "SELECT GET_LOCK(CONCAT('raybox ', LEFT(SHA2(DATABASE(), 256), 32)), :seconds)";
     let taken: Option<Option<i64>> = connection.exec_first(statement, params! {seconds})?;
     Ok(taken.flatten() == Some(1))
 }
