@@ -232,8 +232,8 @@ impl Copy {
 
     fn show(&self, pairs: &[Pair]) {
         say(format_args!(
-            "\n{:14} {:>12} {:>12}  {:16}  {:16}  ",
-            "table", "rows there", "rows here", "checksum there", "checksum here"
+            "\n{:14} {:>12} {:>12}  {:16}  checksum here",
+            "table", "rows there", "rows here", "checksum there"
         ));
         for Pair { table, source, target } in pairs {
             let verdict = if source == target { "equal" } else { "DIFFERENT" };

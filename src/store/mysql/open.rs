@@ -238,7 +238,8 @@ impl fmt::Display for OpenError {
             ),
             Fault::MissingTables(missing) => write!(
                 f,
-                "the database {database} lacks {}; load sql/chat.sql into an empty database, or correct the key dbname",
+                "the database {database} lacks {}; run server migrate (or load sql/chat.sql) on an empty database, or correct \
+                 the key dbname",
                 missing.join(", ")
             ),
             Fault::Tls(cause) => {
