@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use parking_lot::Mutex;
+use pool::Workers;
 
 use crate::bus::Bus;
 use crate::groups::GroupCache;
@@ -22,7 +23,9 @@ pub struct Services {
     /// The other nodes.
     pub bus: Arc<dyn Bus>,
     /// Hashing, and the memory of verified passwords.
-    pub passwords: Passwords,
+    pub passwords: Arc<Passwords>,
+    /// Hashes what was stored as plain text, until it is closed.
+    pub upgrader: Mutex<Option<Workers>>,
     /// The members of groups.
     pub groups: GroupCache,
     /// What is counted.
@@ -127,21 +130,30 @@ impl Services {
                 }
                 return Ok(false);
             }
-            Verdict::RightUpgrade if self.store.fits_hashes() => self.upgrade(user, &stored, password),
+            Verdict::RightUpgrade if self.store.fits_hashes() => self.upgrade(user, stored, password),
             Verdict::Right | Verdict::RightUpgrade => {}
         }
         self.passwords.remember(user, password, Instant::now());
         Ok(true)
     }
 
-    /// Stores the password of the reference server's plain kind as a hash. If that fails, the next login tries again.
-    fn upgrade(&self, user: UserId, stored: &str, password: &str) {
-        let upgraded = match self.passwords.hash(password) {
-            Ok(hash) => self.store.replace_credential(user, stored, &hash).map_err(|error| error.to_string()),
-            Err(error) => Err(error.to_string()),
+    /// Has a password of the reference server's plain kind stored as a hash, after the login, which does not wait for it: on
+    /// the day this server takes the place of the other, everybody comes at once. With too many of them, or if it fails, the
+    /// next login tries again.
+    fn upgrade(&self, user: UserId, stored: String, password: &str) {
+        let (store, passwords, password) = (self.store.clone(), self.passwords.clone(), password.to_owned());
+        let upgrade = move || {
+            let upgraded = match passwords.hash(&password) {
+                Ok(hash) => store.replace_credential(user, &stored, &hash).map_err(|error| error.to_string()),
+                Err(error) => Err(error.to_string()),
+            };
+            if let Err(error) = upgraded {
+                log::warn!("the password of user {user} is still stored as plain text: {error}");
+            }
         };
-        if let Err(error) = upgraded {
-            log::warn!("the password of user {user} is still stored as plain text: {error}");
+        let upgrader = self.upgrader.lock();
+        if upgrader.as_ref().is_none_or(|upgrader| upgrader.submit(upgrade).is_err()) {
+            log::debug!("the password of user {user} is stored as plain text until the next login");
         }
     }
 

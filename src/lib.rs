@@ -22,8 +22,9 @@
 //!    borrows those bytes, decides, and answers with effects: deliver this to that user.
 //! 3. The router looks the recipient up. Online here: the bytes go into the output of that connection, whichever loop owns
 //!    it, and this loop writes it at the end of its turn. No other thread is woken.
-//! 4. Away: the message goes into the recipient's lane. The lane's thread has the bus or the store take all that waits as
-//!    one batch, and posts to the sender's session what became of it.
+//! 4. On another node: the message goes into the lane to the bus, and stays in its [`outbox`] until that node confirms it.
+//!    Away: it goes on to the recipient's lane, whose thread has the store take all that waits as one batch. What became
+//!    of it is posted to the sender's session.
 //! 5. A connection that ends with messages in its output gives them back, and they take step 3 or 4 again.
 //!
 //! # Threads
@@ -31,9 +32,11 @@
 //! |---|---|---|
 //! | main | accepts | on the listening socket |
 //! | `loop-N` | reads, decides, writes | never |
-//! | `worker-N`, `hasher-N` | requests that need the store, passwords | yes |
+//! | `worker-N`, `hasher-N`, `upgrader-0` | requests that need the store, passwords | yes |
+//! | `lane-out-0` | messages on their way to other nodes, until they are confirmed | on Redis |
 //! | `lane-N`, `states` | messages and `User.state` on their way to the store | yes |
-//! | `store-check` | asks a database that others share for signs of life | yes |
+//! | `bus` | subscribes, takes what other nodes send, writes it to clients, confirms | never |
+//! | `bus-watch` | who else is there, and who has died | on Redis |
 //! | `store-writer` | the embedded store's transactions | on the disk |
 //! | `log`, `signals` | what they say | yes |
 //! | `admin`, `health` | the admin port, what it tells | on its clients |

@@ -21,12 +21,13 @@ use std::time::{Duration, Instant};
 use rustc_hash::FxHashMap;
 
 use crate::bus::{Bus, Envelope, Published};
-use crate::delivery::{Delivery, LaneItem};
+use crate::delivery::{Delivery, LaneItem, Origin};
 use crate::protocol::UserId;
 
 /// What comes in.
 pub enum OutItem {
-    /// A message for a user who is not on this node, or work on a user's kept messages.
+    /// A message for a user who is not on this node, or work on a user's kept messages. Both are kept, after what came
+    /// before them, unless another node takes the message.
     Lane(LaneItem),
     /// These envelopes have reached their users.
     Confirmed(Vec<u64>),
@@ -103,13 +104,18 @@ impl Outbox {
         self.expire(now, &mut sorted);
         for item in batch {
             match item {
-                OutItem::Lane(LaneItem::Delivery(delivery)) => self.offer(delivery, &mut offers),
-                OutItem::Lane(LaneItem::Work(user, work)) => {
+                OutItem::Lane(LaneItem::Delivery(delivery)) if !matches!(delivery.origin, Origin::Returned) => {
+                    self.offer(delivery, &mut offers);
+                }
+                // What came back from a connection is older than what others send to the user's next one, perhaps on
+                // another node, and must not come after it.
+                OutItem::Lane(item) => {
+                    let (LaneItem::Delivery(Delivery { to: user, .. }) | LaneItem::Work(user, _)) = &item;
                     // What was sent to the user before must be kept before.
-                    if offers.has(user) {
+                    if offers.has(*user) {
                         self.publish(std::mem::take(&mut offers), now, bus, &mut sorted);
                     }
-                    sorted.keep.push(LaneItem::Work(user, work));
+                    sorted.keep.push(item);
                 }
                 OutItem::Confirmed(_) | OutItem::Refused(..) => {}
             }
@@ -275,7 +281,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::delivery::Origin;
 
     /// Answers what it is told, and remembers what it was offered.
     #[derive(Default)]
@@ -335,7 +340,7 @@ mod tests {
     }
 
     fn message(to: i32, text: &str) -> OutItem {
-        let delivery = Delivery { to: UserId(to), text: text.into(), origin: Origin::Returned };
+        let delivery = Delivery { to: UserId(to), text: text.into(), origin: Origin::Tested };
         OutItem::Lane(LaneItem::Delivery(delivery))
     }
 
@@ -404,6 +409,19 @@ mod tests {
         let batch = vec![message(1, "a"), message(2, "b"), work(1), message(1, "c"), work(3)];
         let (kept, _) = tester.handle(batch, &[]);
         assert_eq!(kept, strings(&["a", "b", "work for 1", "work for 3", "c"]));
+    }
+
+    #[test]
+    fn what_came_back_from_a_connection_is_kept_and_not_sent_after_newer_messages() {
+        let mut tester = Tester::new();
+        let returned = || {
+            let delivery = Delivery { to: UserId(1), text: "came back".into(), origin: Origin::Returned };
+            OutItem::Lane(LaneItem::Delivery(delivery))
+        };
+        let batch = vec![message(1, "before"), returned(), message(1, "after")];
+        assert_eq!(tester.handle(batch, &[NOBODY, TAKEN]), (strings(&["before", "came back"]), vec![]));
+        let offered: Vec<_> = tester.offered().into_iter().map(|(_, _, texts)| texts).collect();
+        assert_eq!(offered, [strings(&["before"]), strings(&["after"])]);
     }
 
     #[test]

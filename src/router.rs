@@ -195,10 +195,23 @@ impl Router {
     }
 
     fn queue_anyway(&self, user: UserId, item: LaneItem, bytes: usize) {
-        match &self.outbox {
-            Some(outbox) => outbox.submit_anyway(key(user), OutItem::Lane(item), bytes),
-            None => self.keepers.submit_anyway(key(user), item, bytes),
+        if let Err(LaneItem::Delivery(delivery)) = self.queue_late(user, item, bytes) {
+            log::error!("a message for user {} came back after everything was stored, and is lost", delivery.to);
         }
+    }
+
+    /// The item, if the lanes have ended.
+    fn queue_late(&self, user: UserId, item: LaneItem, bytes: usize) -> Result<(), LaneItem> {
+        let key = key(user);
+        let item = match &self.outbox {
+            None => item,
+            Some(outbox) => match outbox.submit_late(key, OutItem::Lane(item), bytes) {
+                Ok(()) => return Ok(()),
+                Err(pool::LanesFull(OutItem::Lane(item))) => item,
+                Err(_) => unreachable!("it comes back as it was"),
+            },
+        };
+        self.keepers.submit_late(key, item, bytes).map_err(|full| full.0)
     }
 
     /// Hands a message to the user's connection, or parks it in the user's lane if there is none.
@@ -304,8 +317,9 @@ impl Node for Router {
             if !self.deliver_here(turn, to, frame.as_bytes()) {
                 let (bus, receipt) = (self.services.bus.clone(), receipt());
                 let refuse = Box::new(move || bus.refuse(receipt, delivered));
-                if self.submit(to, refuse).is_err() {
-                    log::debug!("the lane of user {to} is full: the node that sent the message keeps it");
+                // When this node stops and its lanes have ended, everything is kept already.
+                if let Err(LaneItem::Work(_, refuse)) = self.queue_late(to, LaneItem::Work(to, refuse), WORK_BYTES) {
+                    refuse();
                 }
                 return false;
             }
@@ -321,13 +335,14 @@ impl Node for Router {
 
     fn on_confirmed(&self, sequences: Vec<u64>) {
         if let Some(outbox) = &self.outbox {
-            outbox.submit_anyway(0, OutItem::Confirmed(sequences), 0);
+            // Only after the end, when nothing is in flight any more, it is not taken.
+            let _ = outbox.submit_late(0, OutItem::Confirmed(sequences), 0);
         }
     }
 
     fn on_refused(&self, sequence: u64, delivered: usize) {
         if let Some(outbox) = &self.outbox {
-            outbox.submit_anyway(0, OutItem::Refused(sequence, delivered), 0);
+            let _ = outbox.submit_late(0, OutItem::Refused(sequence, delivered), 0);
         }
     }
 

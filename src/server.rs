@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use net::{
     Acceptor, CloseReason, Fate, Flow, Handler, Incoming, ListenSettings, LoopGroup, Preface, Settings, Stopper, Turn,
 };
+use parking_lot::Mutex;
 use pool::{Lanes, Workers};
 
 use crate::bus::Bus;
@@ -139,6 +140,9 @@ impl Server {
         shared.services.bus.stop();
         shared.router.close_states(by);
         // Whoever asked is gone.
+        if let Some(upgrader) = shared.services.upgrader.lock().take() {
+            upgrader.close(by);
+        }
         shared.workers.close(by);
         shared.hashers.close(by);
         if left == 0 {
@@ -163,10 +167,12 @@ impl Shared {
         let cost = config.password_cost;
         let passwords = Passwords::new(cost.memory_kib, cost.passes, cost.lanes, config.password_memory);
         let lifetime = (!bus.is_alone()).then_some(GROUP_LIFETIME);
+        let upgrader = Workers::start("upgrader", 1, UPGRADES_MAX).map_err(StartError::Resources)?;
         let services = Arc::new(Services {
             store: store.clone(),
             bus: bus.clone(),
-            passwords: passwords.map_err(StartError::PasswordCost)?,
+            passwords: Arc::new(passwords.map_err(StartError::PasswordCost)?),
+            upgrader: Mutex::new(Some(upgrader)),
             groups: GroupCache::new(lifetime),
             metrics: Arc::new(Metrics::new(config.loops)),
             fetch_bytes_max: config.fetch_bytes_max,
@@ -500,6 +506,8 @@ impl Error for StartError {
 
 /// One connection to Redis takes more than a node can send; more lanes would only make its batches smaller.
 const OUTBOXES: usize = 1;
+/// Plain passwords that wait to be hashed; at a few dozen a second, for half a minute or so.
+const UPGRADES_MAX: usize = 1000;
 /// How long members of a group are believed when nodes of the reference server may change them without a word.
 const GROUP_LIFETIME: Duration = Duration::from_secs(5);
 /// Messages that one transaction of a lane holds.

@@ -176,6 +176,20 @@ fn what_finds_nobody_is_refused_and_not_confirmed() {
 }
 
 #[test]
+fn a_node_does_not_deliver_its_own_envelope() {
+    let redis = Redis::start();
+    let (one, two) = (Peer::start(&redis), Peer::start(&redis));
+    one.welcome(ANN);
+    assert_eq!(one.publish(ANN, 1, &["{}"]), Published::Taken(1));
+    one.notes.wait_for(&Heard::Refused(1, 0));
+    two.welcome(ANN);
+    assert_eq!(one.publish(ANN, 2, &["{}"]), Published::Taken(2));
+    one.notes.wait_for(&Heard::Confirmed(2));
+    one.notes.wait_for(&Heard::Refused(2, 0));
+    assert_eq!(one.notes.count(&Heard::Envelope(ANN, "{}".to_owned())), 0);
+}
+
+#[test]
 fn who_has_left_is_wanted_by_nobody() {
     let redis = Redis::start();
     let (one, two) = (Peer::start(&redis), Peer::start(&redis));

@@ -1,6 +1,7 @@
-//! Plays the recorded exchanges of `tests/conformance` against this server, in both modes of `auth`: one embedded node,
-//! two nodes on MariaDB and Redis, and the same two behind nginx. There each node has a port of its own in nginx, since
-//! the scenarios say which node a client is on; clients that are spread over the nodes are in `tests/cluster`.
+//! Plays the recorded exchanges of `tests/conformance` against this server, in both modes of `auth`: one embedded node;
+//! two nodes on MariaDB and Redis, also with the reference server's tables; and two nodes behind nginx. There each node
+//! has a port of its own in nginx, since the scenarios say which node a client is on; clients that nginx spreads over
+//! the nodes are in `tests/cluster`.
 
 mod util;
 
@@ -10,7 +11,7 @@ use std::process::Command;
 use std::{fs, io};
 
 use serde_json::Value;
-use util::{Cluster, Nginx, TestServer};
+use util::{Builder, Cluster, Database, Nginx, Redis, TestServer};
 
 /// Which scenarios `replay.py` is asked to play.
 #[derive(Clone, Copy)]
@@ -97,6 +98,20 @@ mod behind_nginx {
     }
 }
 
+mod on_the_reference_servers_tables {
+    use super::*;
+
+    #[test]
+    fn strict_as_recorded() {
+        on_reference_tables(STRICT_AS_RECORDED);
+    }
+
+    #[test]
+    fn compat_as_recorded() {
+        on_reference_tables(COMPAT_AS_RECORDED);
+    }
+}
+
 fn on_one_node(choice: Choice) {
     let server = TestServer::builder().option("auth", choice.auth).start();
     replay(&[server.address()], choice);
@@ -112,6 +127,13 @@ fn through_nginx(choice: Choice) {
     let nodes = cluster.addresses();
     let nginx = Nginx::balancing(&[&nodes[..1], &nodes[1..]]);
     replay(nginx.addresses(), choice);
+}
+
+/// Where the reference errs, its tables do: what is longer than 500 characters does not fit.
+fn on_reference_tables(choice: Choice) {
+    let options = |builder: Builder| builder.option("auth", choice.auth);
+    let cluster = Cluster::start_on(Database::create_reference(), Redis::start(), 2, options);
+    replay(&cluster.addresses(), choice);
 }
 
 fn two(choice: Choice) -> Cluster {

@@ -274,3 +274,25 @@ fn a_client_that_reads_is_never_too_slow_for_a_burst() {
     }
     assert_eq!(server.stored(), 0);
 }
+
+#[test]
+fn a_plain_password_is_accepted_at_once_and_hashed_afterwards() {
+    let mut server = TestServer::start();
+    let b = offline_user(&server, "bob");
+    let plain = |server: &TestServer| {
+        let query = format!("SELECT count(*) FROM User WHERE id = {b} AND password NOT LIKE '$argon2id$%'");
+        server.count(&query)
+    };
+    assert_eq!(plain(&server), 0);
+    server.run_sql(&format!("UPDATE User SET password = '{}' WHERE id = {b}", password("bob")));
+    // A server that has not verified the password before.
+    server.restart();
+    assert_eq!(plain(&server), 1);
+    let mut wrong = TestClient::connect(&server);
+    let refused = wrong.ask(&json!({"msgType": 1, "USERID": b, "password": "pw-alice"}));
+    assert_eq!(refused["errno"], 302);
+    drop(login(&server, "bob", b));
+    wait_until("the password is hashed", || plain(&server) == 0);
+    server.restart();
+    drop(login(&server, "bob", b));
+}

@@ -104,12 +104,23 @@ impl<T: Send + 'static> Lanes<T> {
 
     /// Queues `item` even when its lane is full or being closed: for what was accepted before, and is bounded there.
     ///
-    /// # Panics
-    /// After [`Lanes::close`] has returned 0: nobody would handle it.
-    pub fn submit_anyway(&self, key: u64, item: T, bytes: usize) {
+    /// # Errors
+    /// [`LanesFull`] with the item after [`Lanes::close`] has returned 0: nobody would handle it.
+    pub fn submit_late(&self, key: u64, item: T, bytes: usize) -> Result<(), LanesFull<T>> {
         let queue = self.lane(key).queue.lock();
-        assert!(!queue.ended, "a closed lane was given more");
+        if queue.ended {
+            return Err(LanesFull(item));
+        }
         self.push(key, queue, item, bytes);
+        Ok(())
+    }
+
+    /// The same for whoever knows that the lanes are not closed.
+    ///
+    /// # Panics
+    /// When they are.
+    pub fn submit_anyway(&self, key: u64, item: T, bytes: usize) {
+        assert!(self.submit_late(key, item, bytes).is_ok(), "a closed lane was given more");
     }
 
     /// Whether a [`Lanes::submit`] of this key would be refused now.
@@ -278,6 +289,8 @@ mod tests {
         let lanes = Lanes::start("test", 1, 10, 100, handle).expect("a thread");
         lanes.submit(1, 7, 1).expect("room");
         assert_eq!(lanes.close(soon()), 0);
+        assert_eq!(lanes.submit(1, 8, 1), Err(LanesFull(8)));
+        assert_eq!(lanes.submit_late(1, 8, 1), Err(LanesFull(8)));
         let calls: Vec<_> = receiver.iter().collect();
         assert_eq!(calls, [(1, vec![7]), (2, vec![]), (3, vec![])]);
     }

@@ -1,10 +1,9 @@
 //! What a message between nodes costs Redis, by Redis's own counters: the same with two nodes and with eight.
 
 use std::collections::BTreeMap;
-use std::io::{self, BufRead, BufReader, Write};
-use std::net::TcpStream;
+use std::io::{self, Write};
 
-use crate::util::{Cluster, PATIENCE, Redis, TestClient};
+use crate::util::{Cluster, Redis, TestClient};
 use crate::util::{numbered, user};
 
 /// Messages that are counted, each sent when the one before has arrived, so that none share an envelope.
@@ -97,25 +96,13 @@ fn bytes_sent(redis: &Redis) -> u64 {
 /// How often something was published while `work` ran, by channel and by the first character of what was published.
 fn published(redis: &Redis, work: impl FnOnce()) -> BTreeMap<(String, char), usize> {
     const END: &str = "raybox-test-end";
-    let mut monitor = TcpStream::connect(redis.address()).expect("connect to Redis");
-    monitor.set_read_timeout(Some(PATIENCE)).expect("set the read timeout");
-    monitor.write_all(b"MONITOR\r\n").expect("ask for all commands");
-    let mut lines = BufReader::new(monitor).lines().map(|line| line.expect("read what Redis does"));
-    assert_eq!(lines.next().as_deref(), Some("+OK"));
+    let watched = redis.watch_published();
     work();
     let _: usize = redis::cmd("PUBLISH").arg(END).arg("e").query(&mut redis.connect()).expect("publish the end");
     let mut published = BTreeMap::new();
-    // +1700000000.123456 [0 127.0.0.1:40000] "PUBLISH" "channel" "payload"
-    for line in lines {
-        let words: Vec<&str> = line.split('"').collect();
-        if words.len() < 7 || !words[1].eq_ignore_ascii_case("publish") {
-            continue;
-        }
-        if words[3] == END {
-            break;
-        }
-        let kind = words[5].chars().next().expect("a payload");
-        *published.entry((words[3].to_owned(), kind)).or_insert(0) += 1;
+    for (channel, payload) in watched.take_while(|(channel, _)| channel != END) {
+        let kind = payload.chars().next().expect("a payload");
+        *published.entry((channel, kind)).or_insert(0) += 1;
     }
     published
 }

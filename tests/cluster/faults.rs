@@ -5,8 +5,8 @@ use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use crate::traffic::{Pair, Person, Recipient, Totals, Traffic, Twice};
-use crate::util::{Cluster, LONG_PATIENCE, MariaDb, Redis, TestClient, TestServer};
-use crate::util::{chat, login, offline_user, user, wait_within};
+use crate::util::{Cluster, MariaDb, Redis, TestClient, TestServer};
+use crate::util::{chat, login, number_of, numbered, offline_user, user, wait_until};
 
 /// How something goes away.
 #[derive(Clone, Copy, Debug)]
@@ -158,6 +158,27 @@ fn a_node_is_killed() {
 }
 
 #[test]
+fn a_node_is_killed_with_messages_that_it_has_not_confirmed() {
+    const MESSAGES: usize = 50;
+    let mut cluster = Cluster::start(3);
+    let (mut bob, b) = user(&cluster.nodes[0], "bob");
+    let (_alice, a) = user(&cluster.nodes[1], "alice");
+    // Frozen, it takes messages and does nothing with them.
+    cluster.nodes[1].stop();
+    let mut published = cluster.redis.watch_published();
+    for n in 0..MESSAGES {
+        bob.send(&numbered(b, a, n));
+    }
+    let channel = format!("raybox:u:{a}");
+    assert!(published.any(|(published, _)| published == channel), "they are on their way to the frozen node");
+    cluster.nodes[1].kill9();
+    bob.barrier();
+    let mut alice = login(&cluster.nodes[2], "alice", a);
+    let got: Vec<usize> = alice.fetch_all(a).iter().map(number_of).collect();
+    assert_eq!(got, (0..MESSAGES).collect::<Vec<_>>());
+}
+
+#[test]
 fn a_node_freezes_and_goes_on() {
     let cluster = Cluster::start(3);
     let pairs = [
@@ -203,7 +224,7 @@ fn pair_with_refuge(nodes: &[TestServer], name: &str, from: usize, to: usize, re
 fn wait_readiness(nodes: &[TestServer], ready: bool) -> Duration {
     let begun = Instant::now();
     let what = if ready { "all nodes are ready" } else { "no node is ready" };
-    wait_within(LONG_PATIENCE, what, || nodes.iter().all(|node| node.is_ready() == ready));
+    wait_until(what, || nodes.iter().all(|node| node.is_ready() == ready));
     begun.elapsed()
 }
 

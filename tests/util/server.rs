@@ -188,6 +188,23 @@ impl TestServer {
 
     /// Whether `/readyz` of its admin port says that it is ready. Start it with the option `admin`, `127.0.0.1:0`.
     pub fn is_ready(&self) -> bool {
+        let answer = self.ask_admin("/readyz");
+        match answer.split(' ').nth(1) {
+            Some("200") => true,
+            Some("503") => false,
+            _ => panic!("/readyz answers {answer:?}"),
+        }
+    }
+
+    /// The value of a series without labels.
+    pub fn metric(&self, name: &str) -> f64 {
+        let answer = self.ask_admin("/metrics");
+        let value = answer.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        let value = value.unwrap_or_else(|| panic!("no {name} in {answer}"));
+        value.parse().unwrap_or_else(|_| panic!("{name} is {value:?}"))
+    }
+
+    fn ask_admin(&self, path: &str) -> String {
         let printed = self.output();
         let address =
             printed.split_once(" admin ").map(|(_, rest)| rest.split([',', ' ', '\n']).next().unwrap_or(rest));
@@ -195,17 +212,12 @@ impl TestServer {
         let ask = || {
             let mut stream = TcpStream::connect(address)?;
             stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-            stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")?;
+            write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")?;
             let mut answer = String::new();
             stream.read_to_string(&mut answer)?;
             io::Result::Ok(answer)
         };
-        let answer = ask().unwrap_or_else(|error| panic!("ask {address} for /readyz: {error}"));
-        match answer.split(' ').nth(1) {
-            Some("200") => true,
-            Some("503") => false,
-            _ => panic!("/readyz answers {answer:?}"),
-        }
+        ask().unwrap_or_else(|error| panic!("ask {address} for {path}: {error}"))
     }
 
     /// The process, for /proc and for kill.
@@ -307,6 +319,16 @@ impl TestServer {
         }
         let count: i64 = self.database().query_row(query, [], |row| row.get(0)).expect("query the database");
         usize::try_from(count).expect("a count")
+    }
+
+    /// Changes the database behind the server's back, whichever database it is.
+    pub fn run_sql(&self, sql: &str) {
+        if let Some(database) = &self.builder.database {
+            return database.run(sql);
+        }
+        let connection = Connection::open(self.database_path()).expect("open the database");
+        connection.busy_timeout(Duration::from_secs(5)).expect("set the busy timeout");
+        connection.execute_batch(sql).expect("change the database");
     }
 
     /// `User.state` as neighbours see it.

@@ -51,6 +51,11 @@ struct Talk {
     /// Answers to come until all users are subscribed to.
     initial: usize,
     probe: Probe,
+    /// This node stops, and waits no longer than this for what is still under way.
+    leaving: Option<Instant>,
+    /// Nothing comes any more, and nothing more will be said.
+    is_deaf: bool,
+    is_mute: bool,
     /// Envelopes to confirm, by the node that sent them.
     receipts: FxHashMap<Box<str>, Vec<u64>>,
 }
@@ -161,6 +166,9 @@ impl Receiver {
             mouth_ready: true,
             initial: 2,
             probe,
+            leaving: None,
+            is_deaf: false,
+            is_mute: false,
             receipts: FxHashMap::default(),
         };
         talk.initial += talk.subscribe(&self.shared.node, &users);
@@ -173,6 +181,10 @@ impl Receiver {
         while let Some(reply) = talk.ears.next()? {
             match reply {
                 Reply::Message { channel, payload } => match Incoming::parse(channel, payload) {
+                    // The user has come here since it was sent, and may have got newer messages of this node directly.
+                    Some(Incoming::Envelope { sender, sequence, .. }) if sender == self.shared.node => {
+                        self.node.on_refused(sequence, 0);
+                    }
                     Some(Incoming::Envelope { to, sender, sequence, frames }) => {
                         let receipt = || Receipt { node: sender.into(), sequence };
                         if self.node.on_envelope(&mut self.turn, to, frames, &receipt) {
@@ -202,7 +214,7 @@ impl Receiver {
                     }
                 }
                 Reply::Error(text) => return Err(Ended::Refused(String::from_utf8_lossy(text).into_owned())),
-                Reply::Done => {}
+                Reply::Done => talk.is_deaf = true,
             }
             self.turn.relieve();
         }
@@ -269,23 +281,31 @@ impl Receiver {
                 log::warn!("Redis works again after {:.1} s", since.elapsed().as_secs_f32());
             }
         }
-        if self.shared.is_stopping() {
-            return self.say_goodbye(talk);
-        }
-        Ok(())
+        if self.shared.is_stopping() { self.say_goodbye(talk, now) } else { Ok(()) }
     }
 
-    /// The node leaves: the others need not find that out.
-    fn say_goodbye(&mut self, talk: &mut Talk) -> Result<(), Ended> {
-        let node = &self.shared.node;
-        command(&mut talk.mouth, "SREM", &[registry::NODES, node]);
-        command(&mut talk.mouth, "DEL", &[registry::users_key(node)]);
-        talk.mouth.flush()?;
-        Err(Ended::Stopping)
+    /// The node leaves. What others have sent in the meantime is still refused, so that they need not wait for it to be
+    /// late, and nobody has to find out that the node is gone.
+    fn say_goodbye(&mut self, talk: &mut Talk, now: Instant) -> Result<(), Ended> {
+        let Some(by) = talk.leaving else {
+            talk.leaving = Some(now + GOODBYE_PATIENCE);
+            // No channel named: all of them. The answer to what follows says that nothing will come any more.
+            command(&mut talk.ears, "UNSUBSCRIBE", &[] as &[&str]);
+            command(&mut talk.ears, "PING", &[] as &[&str]);
+            return Ok(());
+        };
+        if talk.is_deaf && !talk.is_mute {
+            talk.is_mute = true;
+            command(&mut talk.mouth, "SREM", &[registry::NODES, &self.shared.node]);
+            command(&mut talk.mouth, "DEL", &[registry::users_key(&self.shared.node)]);
+        }
+        let is_said = talk.is_mute && talk.mouth.is_answered();
+        if is_said || now >= by { Err(Ended::Stopping) } else { Ok(()) }
     }
 
     fn until_next(&self, talk: &Talk) -> Duration {
-        let next = self.patience.map_or(talk.probe.due, |patience| patience.min(talk.probe.due));
+        let times = [Some(talk.probe.due), self.patience, talk.leaving];
+        let next = times.into_iter().flatten().min().unwrap_or(talk.probe.due);
         next.saturating_duration_since(Instant::now())
     }
 
@@ -455,6 +475,8 @@ const PROBE_PATIENCE: Duration = Duration::from_secs(2);
 pub(super) const PROBE_AGE_MAX: Duration = Duration::from_millis(4500);
 /// How long a login waits for its subscription. The real client gives up after a second.
 const LOGIN_PATIENCE: Duration = Duration::from_millis(500);
+/// How long a node that stops waits for what others are just sending it.
+const GOODBYE_PATIENCE: Duration = Duration::from_secs(1);
 /// The pause between attempts to connect grows from the first to the second; half of it is left to chance.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(2);

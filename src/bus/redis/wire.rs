@@ -49,11 +49,13 @@ pub(super) struct Wire<S> {
     looked_at: usize,
     output: Vec<u8>,
     written: usize,
+    /// Commands less answers: of a connection that does not subscribe, those that wait for theirs.
+    unanswered: i64,
 }
 
 impl<S: Read + Write> Wire<S> {
     pub(super) fn new(stream: S) -> Wire<S> {
-        Wire { stream, input: Vec::new(), looked_at: 0, output: Vec::new(), written: 0 }
+        Wire { stream, input: Vec::new(), looked_at: 0, output: Vec::new(), written: 0, unanswered: 0 }
     }
 
     pub(super) fn stream_mut(&mut self) -> &mut S {
@@ -70,8 +72,14 @@ impl<S: Read + Write> Wire<S> {
         self.output.len() - self.written
     }
 
+    /// Whether every command has its answer; not for a connection that subscribes.
+    pub(super) fn is_answered(&self) -> bool {
+        self.unanswered == 0
+    }
+
     /// Adds a packed command to what [`Wire::flush`] writes.
     pub(super) fn push(&mut self, packed: &[u8]) {
+        self.unanswered += 1;
         self.output.extend_from_slice(packed);
     }
 
@@ -141,6 +149,9 @@ impl<S: Read + Write> Wire<S> {
     pub(super) fn next(&mut self) -> Result<Option<Reply<'_>>, Malformed> {
         let Some((reply, length)) = parse(&self.input[self.looked_at..])? else { return Ok(None) };
         self.looked_at += length;
+        if matches!(reply, Reply::Done | Reply::Error(_)) {
+            self.unanswered -= 1;
+        }
         Ok(Some(reply))
     }
 }

@@ -19,16 +19,43 @@ impl Nginx {
     /// Starts nginx on so many free ports of 127.0.0.1. `conf` is given them and returns what stands inside
     /// `stream { }`.
     pub fn start(ports: usize, conf: impl Fn(&[SocketAddr]) -> String) -> Nginx {
+        Nginx::start_with(ports, |folder, listen| {
+            fs::write(folder.join("nginx.conf"), whole_conf(folder, &conf(listen))).expect("write nginx.conf");
+        })
+    }
+
+    /// The settings of `conf/`, with other servers and places. The servers must expect a PROXY header from
+    /// [`Nginx::COMES_FROM`].
+    pub fn as_shipped(servers: &[SocketAddr]) -> Nginx {
+        let shipped = |name: &str| {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf").join(name);
+            fs::read_to_string(&path).unwrap_or_else(|error| panic!("read {}: {error}", path.display()))
+        };
+        let (frame, forward) = (shipped("nginx.conf"), shipped("tcp.d/chat_server.conf"));
+        Nginx::start_with(1, |folder, listen| {
+            let frame = replace_lines(&frame, "pid ", &format!("pid {}/nginx.pid;", folder.display()));
+            let frame = replace_lines(&frame, "error_log ", "error_log stderr warn;");
+            let servers: Vec<String> =
+                servers.iter().map(|server| format!("server {server} max_fails=1 fail_timeout=5s;")).collect();
+            let forward = replace_lines(&forward, "    server server", &servers.join("\n"));
+            let forward = replace_lines(&forward, "    listen ", &format!("listen {};", listen[0]));
+            let forward = format!("{forward}\nproxy_bind {};\n", Nginx::COMES_FROM);
+            fs::create_dir_all(folder.join("tcp.d")).expect("create a folder for nginx");
+            fs::write(folder.join("nginx.conf"), frame).expect("write nginx.conf");
+            fs::write(folder.join("tcp.d/chat_server.conf"), forward).expect("write chat_server.conf");
+        })
+    }
+
+    /// The address from which it comes to the servers as shipped, so that they can tell it from other clients.
+    pub const COMES_FROM: &str = "127.0.0.2";
+
+    fn start_with(ports: usize, write_conf: impl Fn(&Path, &[SocketAddr])) -> Nginx {
         let folder = watchdog::new_folder();
-        let (process, ports) = start_on_free_ports(
-            ports,
-            |ports| {
-                fs::write(folder.join("nginx.conf"), whole_conf(&folder, &conf(&addresses(ports))))
-                    .expect("write nginx.conf");
-                launch(&folder)
-            },
-            |process, _| has_written_its_pid(&folder, process),
-        );
+        let launch = |ports: &[u16]| {
+            write_conf(&folder, &addresses(ports));
+            launch(&folder)
+        };
+        let (process, ports) = start_on_free_ports(ports, launch, |process, _| has_written_its_pid(&folder, process));
         Nginx { process, addresses: addresses(&ports), folder }
     }
 
@@ -42,8 +69,7 @@ impl Nginx {
                     group.iter().map(|server| format!("server {server} max_fails=1 fail_timeout=1s;\n")).collect();
                 conf.push_str(&format!(
                     "upstream group{number} {{\n{servers}}}\nserver {{ listen {address}; proxy_pass group{number}; \
-                     proxy_connect_timeout 1s; proxy_timeout 1h; \
-                     proxy_half_close on; }}\n"
+                     proxy_connect_timeout 1s; proxy_timeout 1h; proxy_half_close on; }}\n"
                 ));
             }
             conf
@@ -66,7 +92,7 @@ impl Drop for Nginx {
 /// One process without workers, which a kill would leave behind.
 fn launch(folder: &Path) -> Process {
     let mut command = Command::new("nginx");
-    command.arg("-p").arg(folder).args(["-e", "stderr", "-g", "daemon off; master_process off;", "-c", "nginx.conf"]);
+    command.args(["-e", "stderr", "-g", "daemon off; master_process off;", "-c"]).arg(folder.join("nginx.conf"));
     Process::spawn(command, &folder.join("nginx.log"))
 }
 
@@ -79,6 +105,15 @@ fn whole_conf(folder: &Path, stream: &str) -> String {
          events {{ worker_connections 30000; }}\nstream {{\n{stream}}}\n",
         folder.display()
     )
+}
+
+/// The text with the lines that begin like this replaced, all by one; there must be some.
+fn replace_lines(text: &str, beginning: &str, replacement: &str) -> String {
+    let first = text.lines().position(|line| line.starts_with(beginning));
+    let first = first.unwrap_or_else(|| panic!("no line begins with {beginning:?}"));
+    let mut kept: Vec<&str> = text.lines().filter(|line| !line.starts_with(beginning)).collect();
+    kept.insert(first, replacement);
+    kept.join("\n")
 }
 
 /// Whether it has its ports: it binds them before it writes its pid, and ends if it does not get them.

@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::io::{BufRead, BufReader, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use redis::{Client, Connection};
 
 use super::process::{Process, start_again, start_on_free_ports};
-use crate::util::watchdog;
+use crate::util::{PATIENCE, watchdog};
 
 /// A running redis-server without persistence. Dropping it kills it.
 pub struct Redis {
@@ -51,6 +52,23 @@ impl Redis {
     /// The counters of one section of `INFO`.
     pub fn info(&self, section: &str) -> HashMap<String, String> {
         info(&mut self.connect(), section).expect("ask Redis for its counters")
+    }
+
+    /// Everything that is published from now on: channel and payload, without the payload's escapes undone. Endless, so
+    /// look for the last one wanted; it panics when nothing comes for long.
+    pub fn watch_published(&self) -> impl Iterator<Item = (String, String)> + use<> {
+        let mut monitor = TcpStream::connect(self.address()).expect("connect to Redis");
+        monitor.set_read_timeout(Some(PATIENCE)).expect("set the read timeout");
+        monitor.write_all(b"MONITOR\r\n").expect("ask for all commands");
+        let mut lines = BufReader::new(monitor).lines().map(|line| line.expect("read what Redis does"));
+        assert_eq!(lines.next().as_deref(), Some("+OK"));
+        // +1700000000.123456 [0 127.0.0.1:40000] "PUBLISH" "channel" "payload"
+        lines.filter_map(|line| {
+            let words: Vec<&str> = line.splitn(6, '"').collect();
+            let [_, command, _, channel, _, payload] = words[..] else { return None };
+            let payload = payload.strip_suffix('"')?;
+            command.eq_ignore_ascii_case("publish").then(|| (channel.to_owned(), payload.to_owned()))
+        })
     }
 
     /// Ends it at once, as a crash does: every subscription is gone, and its port is closed.
