@@ -156,11 +156,35 @@ impl Config {
             Err(error) => return Err(usage_error(&error)),
         };
         let mut config = Config::with_defaults(listen_address(&matches)?);
-        apply_file(&mut config, &matches, working_dir)?;
+        apply_file(&mut config, matches.get_one::<String>(CONFIG).map(String::as_str), working_dir)?;
         apply_environment(&mut config, env)?;
         apply_options(&mut config, &matches)?;
         cluster::read(&mut config, working_dir)?;
         Ok(Invocation::Run(Box::new(config)))
+    }
+
+    /// The settings that a server started in `working_dir` would have, for a command that works on what it works on. The
+    /// command may name the files of the database and Redis itself.
+    ///
+    /// # Errors
+    /// As for [`Config::load`].
+    pub fn for_command(
+        mysql: Option<&str>,
+        redis: Option<&str>,
+        env: impl IntoIterator<Item = (OsString, OsString)>,
+        working_dir: &Path,
+    ) -> Result<Config, ConfigError> {
+        let mut config = Config::with_defaults(SocketAddr::from(([0, 0, 0, 0], 0)));
+        apply_file(&mut config, None, working_dir)?;
+        apply_environment(&mut config, env)?;
+        for (name, value) in [("mysql", mysql), ("redis", redis)] {
+            let key = KEYS.iter().find(|key| key.name == name).expect("both are settings");
+            if let Some(value) = value {
+                apply(&mut config, key, value, &format!("--{name}"), || Place::Option)?;
+            }
+        }
+        cluster::read(&mut config, working_dir)?;
+        Ok(config)
     }
 
     /// The settings of a server for which nothing but its address was chosen.
@@ -287,9 +311,8 @@ fn listen_address(matches: &ArgMatches) -> Result<SocketAddr, ConfigError> {
     Ok(SocketAddr::new(ip, port))
 }
 
-fn apply_file(config: &mut Config, matches: &ArgMatches, working_dir: &Path) -> Result<(), ConfigError> {
-    let chosen = matches.get_one::<String>(CONFIG);
-    let path = PathBuf::from(chosen.map_or(DEFAULT_FILE, String::as_str));
+fn apply_file(config: &mut Config, chosen: Option<&str>, working_dir: &Path) -> Result<(), ConfigError> {
+    let path = PathBuf::from(chosen.unwrap_or(DEFAULT_FILE));
     match fs::read_to_string(working_dir.join(&path)) {
         Ok(text) => apply_lines(config, &path, &text),
         Err(cause) if chosen.is_none() && cause.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -411,7 +434,7 @@ fn edit_distance(a: &str, b: &str) -> usize {
 const CONFIG: &str = "config";
 const DEFAULT_FILE: &str = "server.cnf";
 const VARIABLE_PREFIX: &str = "RAYBOX_";
-const USAGE: &str = "server IP PORT [OPTIONS]";
+const USAGE: &str = "server IP PORT [OPTIONS], or server health, migrate or copy";
 const AFTER_HELP: &str = "\
 A setting comes from its option, else from the environment (RAYBOX_IDLE_TIMEOUT for --idle-timeout), else from the
 file server.cnf in the working directory (idle_timeout=20m, # begins a comment), else it has its default.
@@ -424,7 +447,11 @@ Examples:
   server 127.0.0.1 0 --auth compat --log-level debug  any free port, for old load tests
   RAYBOX_LOOPS=2 server 0.0.0.0 6000 --config my.cnf  two event loops, the rest from my.cnf
 
-server health [ADDRESS] asks a running server whether it is ready, at the address of its key admin; exit code 0 or 1.";
+Commands:
+  server health [ADDRESS]                      asks a running server whether it is ready, at the address of its key admin
+  server migrate [--dry-run]                   brings the tables of the database in mysql.cnf up to date
+  server copy --from raybox.db --to mysql.cnf  copies what a server keeps in a file into that database
+Their exit code is 0, 1 when not healthy or not finished, 2 when refused. migrate and copy explain themselves with --help.";
 
 #[cfg(test)]
 mod tests {
@@ -563,7 +590,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_on_the_command_line_is_named() {
-        let usage = "; usage: server IP PORT [OPTIONS], see --help";
+        let usage = format!("; usage: {USAGE}, see --help");
         for (args, expected) in [
             ("", format!("missing IP and PORT{usage}")),
             ("::1", format!("missing PORT{usage}")),

@@ -1,10 +1,12 @@
 //! The program: reads the settings, puts the parts together, and turns what becomes of them into an exit code.
 //!
-//! 0: stopped as asked, or printed what was asked for. 1: stopped, but not all could be stored in time; not healthy. 2: not started, one line on stderr says why. 130 and 143: a
-//! second SIGINT or SIGTERM came before all work was finished.
+//! 0: stopped as asked, or done what was asked for. 1: stopped, but not all could be stored in time; not healthy; a command
+//! begun, but not finished. 2: not started, one line on stderr says why. 130 and 143: a second SIGINT or SIGTERM came before
+//! all work was finished.
 
 use std::env;
 use std::error::Error;
+use std::ffi::OsStr;
 use std::fmt;
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -20,7 +22,7 @@ use raybox::admin::Admin;
 use raybox::bus::Bus;
 use raybox::bus::local::LocalBus;
 use raybox::bus::redis::RedisBus;
-use raybox::commands::health;
+use raybox::commands::{CommandError, copy, health, migrate};
 use raybox::config::{Auth, Config, Invocation};
 use raybox::health::{Checks, Health};
 use raybox::logging::{self, LogGuard};
@@ -32,8 +34,11 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 fn main() -> ExitCode {
-    if env::args_os().nth(1).is_some_and(|command| command == "health") {
-        return check_health();
+    match env::args_os().nth(1).as_deref().and_then(OsStr::to_str) {
+        Some("health") => return check_health(),
+        Some("migrate") => return end(migrate::run(env::args_os().skip(1), env::vars_os(), Path::new("."))),
+        Some("copy") => return end(copy::run(env::args_os().skip(1), env::vars_os(), Path::new("."))),
+        _ => {}
     }
     match Config::load(env::args_os(), env::vars_os(), Path::new(".")) {
         Ok(Invocation::Run(config)) => match serve(&config) {
@@ -69,6 +74,16 @@ fn check_health() -> ExitCode {
             complain(error);
             ExitCode::FAILURE
         }
+    }
+}
+
+/// The end of a command that has said itself what it did.
+fn end(outcome: Result<(), CommandError>) -> ExitCode {
+    let Err(error) = outcome else { return ExitCode::SUCCESS };
+    complain(&error);
+    match error {
+        CommandError::Unfinished(_) => ExitCode::FAILURE,
+        CommandError::Refused(_) => ExitCode::from(2),
     }
 }
 

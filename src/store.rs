@@ -7,6 +7,7 @@
 
 pub mod mysql;
 pub mod sqlite;
+pub mod tables;
 
 use std::error::Error;
 use std::fmt;

@@ -16,6 +16,7 @@ mod dial;
 mod envelope;
 mod receiver;
 mod registry;
+mod survey;
 mod watch;
 mod wire;
 
@@ -35,6 +36,7 @@ use pool::{RedisFailure, RedisPool, RedisPoolSettings};
 
 use self::dial::Dialer;
 use self::receiver::Receiver;
+pub use self::survey::{Survey, survey};
 use self::watch::Watch;
 use super::{Bus, Envelope, Neighbours, Node, Published, Receipt, Unreachable};
 use crate::config::RedisSettings;
@@ -108,17 +110,23 @@ pub struct RedisError {
     cause: String,
 }
 
+impl RedisError {
+    fn of(settings: &RedisSettings, cause: &dyn fmt::Display) -> RedisError {
+        RedisError {
+            file: settings.file.display().to_string(),
+            address: format!("{}:{}", settings.host, settings.port),
+            cause: cause.to_string(),
+        }
+    }
+}
+
 impl RedisBus {
     /// Finds out whether Redis is there and lets us in.
     ///
     /// # Errors
     /// [`RedisError`] when it does not.
     pub fn open(settings: &RedisSettings) -> Result<RedisBus, RedisError> {
-        let refuse = |cause: &dyn fmt::Display| RedisError {
-            file: settings.file.display().to_string(),
-            address: format!("{}:{}", settings.host, settings.port),
-            cause: cause.to_string(),
-        };
+        let refuse = |cause: &dyn fmt::Display| RedisError::of(settings, cause);
         let dialer = Dialer::new(settings).map_err(|error| refuse(&error))?;
         dialer.connect().map_err(|error| refuse(&error))?;
         let client = dialer.client().map_err(|error| refuse(&error))?;

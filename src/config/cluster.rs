@@ -440,6 +440,24 @@ mod tests {
     }
 
     #[test]
+    fn a_command_works_on_what_a_server_would_unless_it_names_another_file() {
+        let other = MYSQL.replace("chat", "other");
+        let files = [("mysql.cnf", MYSQL), ("my.cnf", &other), ("r.cnf", REDIS), ("server.cnf", "mysql=my.cnf")];
+        let folder = Folder::with("command", &files);
+        let load = |mysql, redis, env: &[(&str, &str)]| {
+            let env = env.iter().map(|&(name, value)| (name.into(), value.into()));
+            Config::for_command(mysql, redis, env, &folder.0).map_err(|error| error.to_string())
+        };
+        let database = |config: Result<Config, String>| config.unwrap().mysql.unwrap().database;
+        assert_eq!(database(load(None, None, &[])), "other");
+        assert_eq!(database(load(None, None, &[("RAYBOX_MYSQL", "mysql.cnf")])), "chat");
+        assert_eq!(database(load(Some("mysql.cnf"), None, &[("RAYBOX_MYSQL", "none")])), "chat");
+        assert_eq!(load(None, Some("r.cnf"), &[]).unwrap().redis.unwrap().host, "redis");
+        let text = load(Some(""), None, &[]).unwrap_err();
+        assert_eq!(text, "option --mysql: \"\" is not allowed, use auto or a path");
+    }
+
+    #[test]
     fn what_is_wrong_is_named_with_its_line() {
         for (lines, expected) in [
             ("maxsize=5", "mysql.cnf, line 8: key maxsize is unknown, did you mean maxSize?"),

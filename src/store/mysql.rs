@@ -12,10 +12,12 @@
 mod calls;
 mod error;
 mod health;
+pub mod maintenance;
 mod messages;
 mod open;
 mod schema;
 mod shapes;
+pub mod target;
 
 use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,6 +27,7 @@ use mysql::{Row, Value, params};
 use rustc_hash::FxHashSet;
 
 use self::calls::{Attempt, Calls, Repeat};
+pub use self::maintenance::Maintenance;
 pub use self::open::{Fault, OpenError, Site};
 use self::schema::Schema;
 use self::shapes::LIST_MAX;

@@ -9,6 +9,7 @@
 
 mod open;
 mod readers;
+mod source;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -21,6 +22,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, ffi, named_params}
 
 pub use self::open::OpenError;
 use self::readers::Readers;
+pub use self::source::Source;
 use self::writer::Writer;
 use super::{FriendNames, Group, Kept, KeptMessage, Message, MessageId, Store, StoreError, User, UserState};
 use crate::collation::fold;

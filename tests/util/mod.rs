@@ -12,6 +12,7 @@
 
 mod client;
 mod cluster;
+mod command;
 mod neighbour;
 mod server;
 mod services;
@@ -29,6 +30,7 @@ use serde_json::{Value, json};
 
 pub use client::{TestClient, assert_refusal};
 pub use cluster::Cluster;
+pub use command::{Ended, Running, Workplace};
 pub use neighbour::Neighbour;
 pub use server::{Builder, StoreLock, TestServer};
 pub use services::{Database, MariaDb, Nginx, Redis, free_port};

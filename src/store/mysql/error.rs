@@ -106,6 +106,7 @@ fn io_text(error: &io::Error) -> String {
 }
 
 pub(super) const DUPLICATE_ENTRY: u16 = 1062;
+pub(super) const TABLE_EXISTS: u16 = 1050;
 
 #[cfg(test)]
 mod tests {

@@ -37,7 +37,7 @@ pub(super) fn open(settings: &MysqlSettings) -> Result<Opened, OpenError> {
     let (version, packet) = version.unwrap_or_default();
     let schema =
         Schema::detect(&mut connection).map_err(failed)?.map_err(|missing| at.error(Fault::MissingTables(missing)))?;
-    let name = format!("{} at {}:{}/{}", product(&version), at.host, at.port, at.database);
+    let name = name(&version, &at);
     let sizes = MysqlSizes {
         initial: settings.initial_size,
         max: settings.max_size,
@@ -50,6 +50,28 @@ pub(super) fn open(settings: &MysqlSettings) -> Result<Opened, OpenError> {
         .map_err(|cause| at.error(Fault::Resources(cause)))?;
     let packet_bytes_max = usize::try_from(packet).unwrap_or(usize::MAX).saturating_sub(PACKET_OVERHEAD);
     Ok(Opened { calls: Calls::new(pool, health), schema, packet_bytes_max, name })
+}
+
+/// One connection whose statements may take as long as they take, and wait for locks for `lock_wait`.
+pub(super) fn connect_for_maintenance(
+    settings: &MysqlSettings,
+    lock_wait: Duration,
+) -> Result<(Conn, Site, String), OpenError> {
+    let at = Site::of(settings);
+    let options = options(settings)
+        .read_timeout(None)
+        .write_timeout(None)
+        .tcp_keepalive_time_ms(Some(KEEPALIVE_MILLIS))
+        .init(session(lock_wait.as_secs()));
+    let mut connection = Conn::new(options).map_err(|error| at.explain(&error))?;
+    let version: Option<String> = connection.query_first("SELECT VERSION()").map_err(|error| at.explain(&error))?;
+    let name = name(&version.unwrap_or_default(), &at);
+    Ok((connection, at, name))
+}
+
+/// Product, address and database.
+fn name(version: &str, at: &Site) -> String {
+    format!("{} at {}:{}/{}", product(version), at.host, at.port, at.database)
 }
 
 /// `MariaDB 10.11.6` of `10.11.6-MariaDB-0+deb12u1`, `MySQL 8.0.36` of `8.0.36`.
@@ -74,7 +96,7 @@ fn options(settings: &MysqlSettings) -> OptsBuilder {
         .prefer_socket(false)
         .stmt_cache_size(STATEMENTS_MAX)
         .ssl_opts(ssl_options(settings))
-        .init(session(settings))
+        .init(session((settings.read_timeout.as_secs() / 2).clamp(1, LOCK_WAIT_MAX_SECONDS)))
 }
 
 /// The same with the short timeouts of a check.
@@ -104,8 +126,7 @@ fn ssl_options(settings: &MysqlSettings) -> Option<SslOpts> {
 /// Strict, so that a text that does not fit is an error and not cut off, whatever the server's own mode. Read committed,
 /// so that a statement locks the rows it changes and not those between them. A lock is waited for less long than an
 /// answer, so that one that is held is not taken for a database that is gone.
-fn session(settings: &MysqlSettings) -> Vec<String> {
-    let lock_seconds = (settings.read_timeout.as_secs() / 2).clamp(1, LOCK_WAIT_MAX_SECONDS);
+fn session(lock_seconds: u64) -> Vec<String> {
     vec![
         format!(
             "SET NAMES utf8mb4, sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', autocommit = 1,
@@ -138,7 +159,7 @@ impl Site {
         }
     }
 
-    fn explain(&self, error: &mysql::Error) -> OpenError {
+    pub(super) fn explain(&self, error: &mysql::Error) -> OpenError {
         let cause = error::text(error);
         self.error(match error::code(error) {
             Some(1045 | 1698) => Fault::WrongPassword(cause),
@@ -217,7 +238,8 @@ impl fmt::Display for OpenError {
             ),
             Fault::MissingTables(missing) => write!(
                 f,
-                "the database {database} lacks {}; load sql/chat.sql into an empty database, or correct the key dbname",
+                "the database {database} lacks {}; run server migrate (or load sql/chat.sql) on an empty database, or correct \
+                 the key dbname",
                 missing.join(", ")
             ),
             Fault::Tls(cause) => {
@@ -266,6 +288,9 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 const STATEMENTS_MAX: usize = 64;
 
 const LOCK_WAIT_MAX_SECONDS: u64 = 2;
+
+/// After so long without a word it is asked whether the other end is still there (`TCP_KEEPIDLE`, tcp(7)).
+const KEEPALIVE_MILLIS: u32 = 60_000;
 
 /// What a packet holds besides the text.
 const PACKET_OVERHEAD: usize = 1024;

@@ -140,7 +140,7 @@ fn columns(connection: &mut Conn) -> mysql::Result<Vec<Column>> {
 }
 
 /// The tables and columns without which nothing works.
-const NEEDED: &[(&str, &[&str])] = &[
+pub(super) const NEEDED: &[(&str, &[&str])] = &[
     ("User", &["id", "name", "password", "state"]),
     ("Friend", &["userid", "friendid"]),
     ("AllGroup", &["id", "groupname", "groupdesc"]),

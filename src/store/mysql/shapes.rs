@@ -27,6 +27,12 @@ pub(super) fn pairs(rows: usize) -> String {
     text
 }
 
+/// The same of any number of values.
+pub(super) fn tuples(rows: usize, values: usize) -> String {
+    let tuple = format!("({})", vec!["?"; values].join(","));
+    vec![tuple; rows].join(",")
+}
+
 /// The values of a list that is not empty, padded to the length of a shape.
 pub(super) fn padded(values: impl IntoIterator<Item = Value>) -> Vec<Value> {
     let mut values: Vec<Value> = values.into_iter().collect();
@@ -66,6 +72,7 @@ mod tests {
     fn lists_and_rows_are_written() {
         assert_eq!((list(1), list(4)), ("(?)".to_owned(), "(?,?,?,?)".to_owned()));
         assert_eq!((pairs(1), pairs(2)), ("(?,?)".to_owned(), "(?,?),(?,?)".to_owned()));
+        assert_eq!((tuples(1, 1), tuples(2, 3)), ("(?)".to_owned(), "(?,?,?),(?,?,?)".to_owned()));
         let values = padded((1..=5).map(Value::Int));
         assert_eq!(values[4..], [5, 5, 5, 5].map(Value::Int));
         assert_eq!(values.len(), 8);

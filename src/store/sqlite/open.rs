@@ -36,6 +36,24 @@ pub(super) fn open(data_dir: &Path, busy_timeout: Duration) -> Result<Opened, Op
     Ok(Opened { file, connection, lock })
 }
 
+/// Opens the database for one who only reads it, at one moment, while no server uses it.
+pub(super) fn open_to_read(file: &Path, busy_timeout: Duration) -> Result<(Connection, File), OpenError> {
+    let lock = lock(file)?;
+    let refuse = |error| refused(file, error);
+    // Not read-only, for a server that was killed left a log that must be worked in first.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(sqlite_path(file), flags).map_err(refuse)?;
+    connection.busy_timeout(busy_timeout).map_err(refuse)?;
+    check_identity(&connection, file)?;
+    let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(refuse)?;
+    if version < NEWEST {
+        let cause = format!("its tables are of version {version}, not {NEWEST}: start this server on it once");
+        return Err(OpenError::Failed { file: file.to_owned(), cause: cause.into() });
+    }
+    connection.execute_batch("BEGIN").map_err(refuse)?;
+    Ok((connection, lock))
+}
+
 /// The path in a form that SQLite takes for a path: one that begins with `file:` would be read as a URI.
 pub(super) fn sqlite_path(file: &Path) -> PathBuf {
     std::path::absolute(file).unwrap_or_else(|_| file.to_owned())

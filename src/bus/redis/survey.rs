@@ -1,0 +1,72 @@
+//! [`survey`]: who is in the cluster, for one who is not of it and is about to change what the others work on.
+
+use redis::{Connection, RedisResult};
+
+use super::dial::{self, Dialer};
+use super::{RedisError, envelope, registry};
+use crate::config::RedisSettings;
+
+/// The nodes that are connected to Redis.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Survey {
+    /// Whether there are nodes of the reference server.
+    pub has_reference_nodes: bool,
+    /// Their addresses, unless Redis does not let us see these.
+    pub reference_nodes: Vec<String>,
+    /// How many nodes of this server there are.
+    pub nodes: usize,
+}
+
+/// Asks Redis. Blocks, for a few seconds at most.
+///
+/// # Errors
+/// [`RedisError`] when it does not answer.
+pub fn survey(settings: &RedisSettings) -> Result<Survey, RedisError> {
+    let dialer = Dialer::new(settings).map_err(|error| RedisError::of(settings, &error))?;
+    let client = dialer.client().map_err(|error| RedisError::of(settings, &error))?;
+    let ask = || {
+        let mut connection = client.get_connection_with_timeout(dial::CONNECT_TIMEOUT)?;
+        connection.set_read_timeout(Some(dial::RESPONSE_TIMEOUT))?;
+        connection.set_write_timeout(Some(dial::RESPONSE_TIMEOUT))?;
+        look(&mut connection)
+    };
+    ask().map_err(|error| RedisError::of(settings, &error))
+}
+
+fn look(connection: &mut Connection) -> RedisResult<Survey> {
+    // Newer versions of Redis count different patterns, and all nodes listen to the same.
+    let patterns: u32 = redis::cmd("PUBSUB").arg("NUMPAT").query(connection)?;
+    let clients: RedisResult<String> = redis::cmd("CLIENT").arg("LIST").arg("TYPE").arg("pubsub").query(connection);
+    let reference_nodes = clients.map(|clients| pattern_listeners(&clients)).unwrap_or_default();
+    let registered: Vec<String> = redis::cmd("SMEMBERS").arg(registry::NODES).query(connection)?;
+    let channels: Vec<String> = registered.iter().map(|node| envelope::node_channel(node)).collect();
+    let listeners: Vec<(String, u32)> = match channels.as_slice() {
+        [] => Vec::new(),
+        channels => redis::cmd("PUBSUB").arg("NUMSUB").arg(channels).query(connection)?,
+    };
+    let nodes = listeners.iter().filter(|(_, count)| *count > 0).count();
+    Ok(Survey { has_reference_nodes: patterns > 0, reference_nodes, nodes })
+}
+
+/// The addresses in `id=3 addr=10.0.0.7:41234 … psub=1 …` of those who listen to a pattern.
+fn pattern_listeners(clients: &str) -> Vec<String> {
+    let value = |client: &str, key: &str| {
+        let mut words = client.split(' ').filter_map(|word| word.split_once('='));
+        words.find(|(name, _)| *name == key).map(|(_, value)| value.to_owned())
+    };
+    let listens = |client: &&str| value(client, "psub").is_some_and(|count| count != "0");
+    clients.lines().filter(listens).filter_map(|client| value(client, "addr")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_those_with_patterns_are_listed() {
+        let clients = "id=3 addr=10.0.0.7:41234 laddr=10.0.0.1:6379 name= sub=0 psub=1 ssub=0\n\
+                       id=4 addr=10.0.0.8:41235 laddr=10.0.0.1:6379 name= sub=5 psub=0 ssub=0\n";
+        assert_eq!(pattern_listeners(clients), ["10.0.0.7:41234"]);
+        assert_eq!(pattern_listeners(""), [""; 0]);
+    }
+}

@@ -1,0 +1,72 @@
+//! [`Progress`]: how far a piece of work is, for whoever watches.
+
+use std::io::{self, IsTerminal};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::{grouped, say};
+
+/// A bar on a terminal, which vanishes at the end; elsewhere a line now and then. The last line is said in any case.
+pub(super) struct Progress {
+    what: String,
+    total: u64,
+    done: u64,
+    begun: Instant,
+    /// On a terminal.
+    bar: Option<ProgressBar>,
+}
+
+impl Progress {
+    /// Begins a piece of work of so many rows.
+    pub(super) fn of_rows(what: &str, total: u64) -> Progress {
+        Progress::begin(what, total, "{msg:16} {bar:40} {human_pos} of {human_len} rows, {elapsed} ({eta} left)")
+    }
+
+    /// Begins a piece of work that does not tell how far it is.
+    pub(super) fn of_unknown(what: &str) -> Progress {
+        Progress::begin(what, 0, "{spinner} {msg}, {elapsed}")
+    }
+
+    fn begin(what: &str, total: u64, template: &str) -> Progress {
+        let bar = io::stderr().is_terminal().then(|| {
+            let style = ProgressStyle::with_template(template).expect("the template is right");
+            let bar = ProgressBar::new(total).with_style(style).with_message(what.to_owned());
+            bar.enable_steady_tick(TICK);
+            bar
+        });
+        Progress { what: what.to_owned(), total, done: 0, begun: Instant::now(), bar }
+    }
+
+    /// So many more rows are done.
+    pub(super) fn advance(&mut self, rows: u64) {
+        let before = self.done;
+        self.done += rows;
+        match &self.bar {
+            Some(bar) => bar.set_position(self.done),
+            None if before / ROWS_A_LINE < self.done / ROWS_A_LINE && self.done < self.total => {
+                say(format_args!("{}: {} of {} rows", self.what, grouped(self.done), grouped(self.total)));
+            }
+            None => {}
+        }
+    }
+
+    /// All is done: says `line` and how long it took.
+    pub(super) fn finish(self, line: &str) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+        say(format_args!("{line} ({:.1} s)", self.begun.elapsed().as_secs_f64()));
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+const TICK: Duration = Duration::from_millis(100);
+const ROWS_A_LINE: u64 = 100_000;

@@ -1,0 +1,289 @@
+//! [`Maintenance`]: work on the tables themselves, by one at a time: bringing them up to date, and filling them from
+//! another database (`target.rs`).
+//!
+//! It has one connection, whose statements may take as long as they take. Two such works on one database would be in each
+//! other's way, so the second waits for the first: for a lock that the database keeps for the connection. When a program
+//! is killed while the database changes a table, the database goes on with that, and keeps the lock until it is done.
+
+use std::time::Duration;
+
+use mysql::prelude::Queryable;
+use mysql::{Conn, Row, params};
+
+use super::column;
+use super::error;
+use super::open::{self, OpenError, Site};
+use super::schema::{NEEDED, Schema};
+use crate::config::MysqlSettings;
+
+/// A database that nobody else works on.
+pub struct Maintenance {
+    pub(super) connection: Conn,
+    at: Site,
+    name: String,
+}
+
+/// One step from the reference server's tables to ours: a file of `sql/mysql/`, which may be done again.
+#[derive(Debug)]
+pub struct Migration {
+    /// Its number. They are applied in order.
+    pub version: u32,
+    /// Its file's name.
+    pub file: &'static str,
+    /// Its text.
+    pub sql: &'static str,
+    /// The tables it changes.
+    pub tables: &'static [&'static str],
+}
+
+/// What the tables need.
+#[derive(Debug)]
+pub enum State {
+    /// There are none, or not all because somebody was interrupted who made them: make them.
+    Empty,
+    /// These migrations, in order.
+    Behind(Vec<&'static Migration>),
+    /// Nothing.
+    UpToDate,
+    /// A later version of this server, which knows this migration.
+    Newer(u32),
+    /// They are not those of a chat server, because these are missing.
+    Foreign(Vec<String>),
+}
+
+impl Migration {
+    /// What it does: the first sentence of the file.
+    pub fn title(&self) -> String {
+        let comment = self.sql.lines().map_while(|line| line.strip_prefix("-- ")).collect::<Vec<_>>().join(" ");
+        comment.split(". ").next().unwrap_or_default().trim_end_matches('.').to_owned()
+    }
+}
+
+impl Maintenance {
+    /// Connects, and waits until nobody else is at work, after having said so by `waits`.
+    ///
+    /// # Errors
+    /// [`OpenError`], whatever the operator has to put right.
+    pub fn begin(settings: &MysqlSettings, waits: impl FnOnce()) -> Result<Maintenance, OpenError> {
+        let (mut connection, at, name) = open::connect_for_maintenance(settings, LOCK_WAIT)?;
+        let failed = |error| at.explain(&error);
+        if !lock(&mut connection, Duration::ZERO).map_err(failed)? {
+            waits();
+            while !lock(&mut connection, Duration::from_secs(10)).map_err(failed)? {}
+        }
+        Ok(Maintenance { connection, at, name })
+    }
+
+    /// Product, address and database.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Looks at the tables.
+    ///
+    /// # Errors
+    /// The database does not answer, or not this user.
+    pub fn state(&mut self) -> Result<State, OpenError> {
+        self.look().map_err(|error| self.explain(&error))
+    }
+
+    fn look(&mut self) -> mysql::Result<State> {
+        let db = &mut self.connection;
+        let tables: Vec<String> =
+            db.exec("SELECT table_name AS name FROM information_schema.tables WHERE table_schema = DATABASE()", ())?;
+        let is = |known: &'static str| move |table: &String| table.eq_ignore_ascii_case(known);
+        let applied: Option<Vec<u32>> = match tables.iter().any(is(RECORD)) {
+            true => Some(db.query(format!("SELECT version FROM {RECORD}"))?),
+            false => None,
+        };
+        if let Err(missing) = Schema::detect(db)? {
+            let is_ours = |table: &String| is(RECORD)(table) || NEEDED.iter().any(|(known, _)| is(known)(table));
+            // Whoever makes the tables makes the record first and fills it last.
+            let is_begun = applied.is_some_and(|applied| applied.is_empty()) && tables.iter().all(is_ours);
+            return Ok(if tables.is_empty() || is_begun { State::Empty } else { State::Foreign(missing) });
+        }
+        let applied = applied.unwrap_or_default();
+        if let Some(newer) = applied.iter().copied().filter(|version| *version > NEWEST).max() {
+            return Ok(State::Newer(newer));
+        }
+        let missing: Vec<_> = MIGRATIONS.iter().filter(|migration| !applied.contains(&migration.version)).collect();
+        Ok(if missing.is_empty() { State::UpToDate } else { State::Behind(missing) })
+    }
+
+    /// Makes the tables in a database that has none. What is there already because that was interrupted is kept.
+    ///
+    /// # Errors
+    /// A statement fails. Once its cause is put right, this may be called again.
+    pub fn create(&mut self) -> Result<(), OpenError> {
+        let (record, others): (Vec<_>, Vec<_>) = statements(NEW_TABLES)
+            .into_iter()
+            .partition(|statement| statement.contains("CREATE TABLE SchemaMigration"));
+        for statement in record.iter().chain(&others) {
+            match self.connection.query_drop(statement) {
+                Err(error) if error::code(&error) != Some(error::TABLE_EXISTS) => return Err(self.explain(&error)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Applies one migration; the file itself records that.
+    ///
+    /// # Errors
+    /// A statement fails. Once its cause is put right, this may be called again.
+    pub fn apply(&mut self, migration: &Migration) -> Result<(), OpenError> {
+        for statement in statements(migration.sql) {
+            self.connection.query_drop(statement).map_err(|error| self.explain(&error))?;
+        }
+        Ok(())
+    }
+
+    /// How many rows a table has.
+    ///
+    /// # Errors
+    /// The database does not answer, or not this user.
+    pub fn rows(&mut self, table: &str) -> Result<u64, OpenError> {
+        let count = self.connection.query_first(format!("SELECT COUNT(*) FROM {table}"));
+        Ok(count.map_err(|error| self.explain(&error))?.unwrap_or_default())
+    }
+
+    /// Users with names that are the same once names are told apart as this server does, at most 20 groups of them.
+    ///
+    /// # Errors
+    /// The database does not answer, or not this user.
+    pub fn same_names(&mut self) -> Result<Vec<String>, OpenError> {
+        let same = self.connection.query(
+            "SELECT GROUP_CONCAT(CONCAT(id, ' \"', name, '\"') ORDER BY id SEPARATOR ' and ') AS users FROM User
+             GROUP BY CONVERT(name USING utf8mb4)
+                 COLLATE /*!80000 utf8mb4_0900_ai_ci */ /*M!101000 utf8mb4_uca1400_nopad_ai_ci */
+             HAVING COUNT(*) > 1 LIMIT 20",
+        );
+        same.map_err(|error| self.explain(&error))
+    }
+
+    /// How many others are connected to the database, as far as this user may know.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub fn others(&mut self) -> Result<usize, OpenError> {
+        self.count_others().map_err(|error| self.explain(&error))
+    }
+
+    fn count_others(&mut self) -> mysql::Result<usize> {
+        let own = u64::from(self.connection.connection_id());
+        let database: Option<String> = self.connection.query_first("SELECT DATABASE()")?;
+        let rows: Vec<Row> = self.connection.query("SHOW PROCESSLIST")?;
+        let mut others = 0;
+        for mut row in rows {
+            let is_here = column::<Option<String>>(&mut row, "db")? == database;
+            others += usize::from(is_here && column::<u64>(&mut row, "Id")? != own);
+        }
+        Ok(others)
+    }
+
+    /// In the operator's words.
+    pub(super) fn explain(&self, error: &mysql::Error) -> OpenError {
+        self.at.explain(error)
+    }
+}
+
+/// Takes the lock, which is free again when the connection ends.
+fn lock(connection: &mut Conn, patience: Duration) -> mysql::Result<bool> {
+    let seconds = patience.as_secs();
+    // A name has at most 64 characters. MySQL 9 has no MD5 and no SHA1 any more.
+    let statement = "SELECT GET_LOCK(CONCAT('raybox ', LEFT(SHA2(DATABASE(), 256), 32)), :seconds)";
+    let taken: Option<Option<i64>> = connection.exec_first(statement, params! {seconds})?;
+    Ok(taken.flatten() == Some(1))
+}
+
+/// The statements of a file of ours: they end with a semicolon, which stands nowhere else but in comments.
+fn statements(sql: &str) -> Vec<String> {
+    let without_comments: Vec<&str> = sql.lines().filter(|line| !line.trim_start().starts_with("--")).collect();
+    let statements = without_comments.join("\n");
+    statements.split(';').map(str::trim).filter(|statement| !statement.is_empty()).map(str::to_owned).collect()
+}
+
+/// The steps from the reference server's tables to those of a new installation.
+pub const MIGRATIONS: [Migration; 4] = [
+    Migration {
+        version: 1,
+        file: "0001_message_ids.sql",
+        sql: include_str!("../../../sql/mysql/0001_message_ids.sql"),
+        tables: &["OfflineMessage"],
+    },
+    Migration {
+        version: 2,
+        file: "0002_hashed_passwords.sql",
+        sql: include_str!("../../../sql/mysql/0002_hashed_passwords.sql"),
+        tables: &["User"],
+    },
+    Migration {
+        version: 3,
+        file: "0003_group_search.sql",
+        sql: include_str!("../../../sql/mysql/0003_group_search.sql"),
+        tables: &["AllGroup", "GroupUser"],
+    },
+    Migration {
+        version: 4,
+        file: "0004_names.sql",
+        sql: include_str!("../../../sql/mysql/0004_names.sql"),
+        tables: &["User", "AllGroup"],
+    },
+];
+
+/// The tables of a new installation.
+pub const NEW_TABLES: &str = include_str!("../../../sql/chat.sql");
+
+/// The migration that changes how names are told apart.
+pub const NAMES: u32 = 4;
+
+const NEWEST: u32 = MIGRATIONS[MIGRATIONS.len() - 1].version;
+const RECORD: &str = "SchemaMigration";
+
+/// How long a change waits for a table that a transaction uses. Whoever wants the table meanwhile waits behind it.
+const LOCK_WAIT: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::fs;
+
+    #[test]
+    fn every_file_is_a_migration() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/sql/mysql");
+        let names = fs::read_dir(folder).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> = names.collect();
+        names.sort();
+        assert_eq!(names, MIGRATIONS.map(|migration| migration.file));
+        for (number, migration) in (1..).zip(&MIGRATIONS) {
+            assert_eq!(migration.version, number);
+            assert!(migration.file.starts_with(&format!("{number:04}_")));
+            assert!(migration.sql.ends_with(&format!("INSERT IGNORE INTO {RECORD} (version) VALUES ({number});\n")));
+        }
+        let last = format!("({NEWEST});\n");
+        assert!(NEW_TABLES.ends_with(&last), "a new installation records all of them");
+    }
+
+    #[test]
+    fn files_are_cut_into_statements() {
+        const FIRST_WORDS: [&str; 8] =
+            ["CREATE TABLE ", "ALTER TABLE ", "INSERT ", "SET @ddl ", "PREPARE ", "EXECUTE ", "DEALLOCATE ", "DO "];
+        for sql in MIGRATIONS.iter().map(|migration| migration.sql).chain([NEW_TABLES]) {
+            for statement in statements(sql) {
+                assert!(FIRST_WORDS.iter().any(|word| statement.starts_with(word)), "{statement}");
+                assert!(statement.matches('\'').count().is_multiple_of(2), "{statement}");
+            }
+        }
+        assert_eq!(statements("-- a; b\nx (\n  -- c;\n  d\n);\n\ny;\n"), ["x (\n  d\n)", "y"]);
+    }
+
+    #[test]
+    fn titles_are_one_sentence() {
+        for migration in &MIGRATIONS {
+            let title = migration.title();
+            assert!(title.len() > 20 && !title.contains(['\n', '.']), "{title}");
+        }
+        assert_eq!(MIGRATIONS[1].title(), "Room for hashed passwords");
+    }
+}

@@ -1,0 +1,191 @@
+//! Filling the tables with rows that another database had, as plain as they are (`tables.rs`).
+
+use mysql::prelude::Queryable;
+use mysql::{Row, Value, params};
+
+use super::error;
+use super::maintenance::Maintenance;
+use super::open::OpenError;
+use super::{column, shapes};
+use crate::collation::fold;
+use crate::store::tables::{Field, Fields, GROUPS, Sum, Summing, Table, USERS};
+
+/// Two users whose names are the same to the database.
+#[derive(Debug)]
+pub struct SameName {
+    /// Id and name of the one.
+    pub first: (i64, String),
+    /// And of the other.
+    pub second: (i64, String),
+}
+
+impl Maintenance {
+    /// What the rows of a table amount to. Reads all of it.
+    ///
+    /// # Errors
+    /// The database does not answer, or not this user.
+    pub fn sum(&mut self, table: &Table) -> Result<Sum, OpenError> {
+        self.add_up(table).map_err(|error| self.explain(&error))
+    }
+
+    fn add_up(&mut self, table: &Table) -> mysql::Result<Sum> {
+        let query = format!("SELECT {} FROM {} ORDER BY {}", table.column_list(), table.name, table.key_list());
+        let mut sum = Summing::new(table);
+        for row in self.connection.exec_iter(query, ())? {
+            sum.add(&fields(row?)?);
+        }
+        Ok(sum.finish())
+    }
+
+    /// Inserts rows, all of them or, after an error, those in the beginning. Of a kind that the table has more columns
+    /// than are copied, it fills these too.
+    ///
+    /// # Errors
+    /// The database refuses, or does not answer.
+    pub fn insert(&mut self, table: &Table, rows: &[Fields]) -> Result<(), OpenError> {
+        let mut rest = rows;
+        while !rest.is_empty() {
+            let (run, later) = rest.split_at(shapes::run_length(rest.iter().map(|row| size(row))));
+            self.insert_run(table, run).map_err(|error| self.explain(&error))?;
+            rest = later;
+        }
+        Ok(())
+    }
+
+    fn insert_run(&mut self, table: &Table, rows: &[Fields]) -> mysql::Result<()> {
+        let computed = if table.name == GROUPS.name { ", name_key" } else { "" };
+        let statement = format!(
+            "INSERT INTO {} ({}{computed}) VALUES {}",
+            table.name,
+            table.column_list(),
+            shapes::tuples(rows.len(), table.columns.len() + usize::from(!computed.is_empty()))
+        );
+        let mut values = Vec::with_capacity(rows.len() * (table.columns.len() + 1));
+        for row in rows {
+            values.extend(row.iter().map(value));
+            if !computed.is_empty() {
+                values.push(fold(&text(row, 1)).into());
+            }
+        }
+        self.connection.exec_drop(statement, values)
+    }
+
+    /// Inserts users, and where a name is taken says by whom and goes on.
+    ///
+    /// # Errors
+    /// The database refuses for another reason, or does not answer.
+    pub fn insert_users(&mut self, rows: &[Fields], same: &mut Vec<SameName>) -> Result<(), OpenError> {
+        for run in rows.chunks(USERS_AT_ONCE) {
+            match self.insert_run(&USERS, run) {
+                Err(error) if is_duplicate(&error) => {}
+                other => {
+                    other.map_err(|error| self.explain(&error))?;
+                    continue;
+                }
+            }
+            for row in run {
+                match self.insert_run(&USERS, std::slice::from_ref(row)) {
+                    Err(error) if is_duplicate(&error) => {
+                        same.extend(self.taken_by(row).map_err(|error| self.explain(&error))?);
+                    }
+                    other => other.map_err(|error| self.explain(&error))?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn taken_by(&mut self, row: &[Field]) -> mysql::Result<Option<SameName>> {
+        let (id, name) = (USERS.key_of(row).0, text(row, 1));
+        let found =
+            self.connection.exec_first("SELECT id, name FROM User WHERE name = :name", params! {"name" => &name})?;
+        let Some(mut found): Option<Row> = found else { return Ok(None) };
+        Ok(Some(SameName { first: (column(&mut found, "id")?, column(&mut found, "name")?), second: (id, name) }))
+    }
+
+    /// Gives the next row of a table that numbers itself a number after `highest`.
+    ///
+    /// # Errors
+    /// The database refuses, or does not answer.
+    pub fn number_after(&mut self, table: &Table, highest: i64) -> Result<(), OpenError> {
+        // The last number of users and groups has no next one.
+        let next = if highest == i64::from(i32::MAX) { highest } else { highest.saturating_add(1) };
+        self.run(&format!("ALTER TABLE {} AUTO_INCREMENT = {next}", table.name))
+    }
+
+    /// Begins a transaction.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub fn begin_transaction(&mut self) -> Result<(), OpenError> {
+        self.run("START TRANSACTION")
+    }
+
+    /// Ends it, and keeps what was done.
+    ///
+    /// # Errors
+    /// The database refuses, or does not answer.
+    pub fn commit(&mut self) -> Result<(), OpenError> {
+        self.run("COMMIT")
+    }
+
+    /// Ends it as if nothing had been done.
+    ///
+    /// # Errors
+    /// The database does not answer; then it does the same.
+    pub fn roll_back(&mut self) -> Result<(), OpenError> {
+        self.run("ROLLBACK")
+    }
+
+    /// The length of the longest text in one statement, in bytes.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub fn longest_text(&mut self) -> Result<u64, OpenError> {
+        let packet: mysql::Result<Option<u64>> = self.connection.query_first("SELECT @@max_allowed_packet");
+        Ok(packet.map_err(|error| self.explain(&error))?.unwrap_or_default().saturating_sub(PACKET_OVERHEAD))
+    }
+
+    fn run(&mut self, statement: &str) -> Result<(), OpenError> {
+        self.connection.query_drop(statement).map_err(|error| self.explain(&error))
+    }
+}
+
+fn fields(row: Row) -> mysql::Result<Fields> {
+    let field = |value| match value {
+        Value::Int(number) => Ok(Field::Number(number)),
+        Value::Bytes(text) => Ok(Field::Text(text)),
+        // The reference server's tables allow it where ours have an empty text.
+        Value::NULL => Ok(Field::Text(Vec::new())),
+        other => Err(mysql::Error::FromValueError(other)),
+    };
+    row.unwrap_raw().into_iter().map(|value| field(value.unwrap_or(Value::NULL))).collect()
+}
+
+fn value(field: &Field) -> Value {
+    match field {
+        Field::Number(number) => Value::Int(*number),
+        Field::Text(text) => Value::Bytes(text.clone()),
+    }
+}
+
+fn text(row: &[Field], at: usize) -> String {
+    match row.get(at) {
+        Some(Field::Text(text)) => String::from_utf8_lossy(text).into_owned(),
+        _ => String::new(),
+    }
+}
+
+/// What a row takes up in a statement, about.
+pub fn size(row: &[Field]) -> usize {
+    row.iter().map(|field| if let Field::Text(text) = field { text.len() } else { 8 }).sum()
+}
+
+fn is_duplicate(error: &mysql::Error) -> bool {
+    error::code(error) == Some(error::DUPLICATE_ENTRY)
+}
+
+const USERS_AT_ONCE: usize = 512;
+
+/// What a packet holds besides the text.
+const PACKET_OVERHEAD: u64 = 1024;

@@ -1,0 +1,138 @@
+//! [`Source`]: the embedded store's tables as plain rows, for copying them elsewhere. It changes nothing.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OptionalExtension, Row, ToSql};
+
+use super::open::{self, OpenError};
+use super::{BUSY_TIMEOUT, store_error};
+use crate::store::StoreError;
+use crate::store::tables::{Field, Fields, RowKey, Sum, Summing, Table};
+
+/// The database of a server that does not run. As long as this is there, none can start on it, and what is read is of one
+/// moment.
+pub struct Source {
+    file: PathBuf,
+    db: Connection,
+    _lock: fs::File,
+}
+
+impl Source {
+    /// Opens a database, or the one in this folder.
+    ///
+    /// # Errors
+    /// As for [`SqliteStore::open`](super::SqliteStore::open), but a file that is not there is not created, and one of
+    /// an earlier version is not brought up to date.
+    pub fn open(path: &Path) -> Result<Source, OpenError> {
+        let file = if path.is_dir() { path.join("raybox.db") } else { path.to_owned() };
+        // SQLite would fill an empty file.
+        let is_empty = fs::metadata(&file).map(|found| found.len() == 0);
+        if is_empty.map_err(|cause| OpenError::Failed { file: file.clone(), cause: Box::new(cause) })? {
+            let cause = io::Error::new(io::ErrorKind::UnexpectedEof, "the file is empty");
+            return Err(OpenError::Damaged { file, cause: Box::new(cause) });
+        }
+        let (db, lock) = open::open_to_read(&file, BUSY_TIMEOUT)?;
+        Ok(Source { file, db, _lock: lock })
+    }
+
+    /// The file.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// How many rows come after `after`.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn count(&self, table: &Table, after: RowKey) -> Result<u64, StoreError> {
+        let query = format!("SELECT count(*) FROM {} WHERE {}", table.name, after_first(table));
+        let count: i64 = self.db.query_row(&query, &*key(&after, table), |row| row.get(0)).map_err(store_error)?;
+        Ok(count.unsigned_abs())
+    }
+
+    /// Gives `each` the rows after `after` up to `last`, in the order of their keys, one by one, until it fails.
+    ///
+    /// # Errors
+    /// Its, or the file cannot be read.
+    pub fn for_each<E: From<StoreError>>(
+        &self,
+        table: &Table,
+        after: RowKey,
+        last: RowKey,
+        mut each: impl FnMut(Fields) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let query = format!(
+            "SELECT {} FROM {} WHERE {} ORDER BY {}",
+            table.column_list(),
+            table.name,
+            after_first(table),
+            table.key_list()
+        );
+        let mut select = self.db.prepare(&query).map_err(store_error)?;
+        let mut rows = select.query(&*key(&after, table)).map_err(store_error)?;
+        while let Some(row) = rows.next().map_err(store_error)? {
+            let fields = fields(row, table.columns.len()).map_err(store_error)?;
+            if table.key_of(&fields) > last {
+                break;
+            }
+            each(fields)?;
+        }
+        Ok(())
+    }
+
+    /// What the rows up to `last` amount to.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn sum(&self, table: &Table, last: RowKey) -> Result<Sum, StoreError> {
+        let mut sum = Summing::new(table);
+        self.for_each(table, RowKey::FIRST, last, |row| {
+            sum.add(&row);
+            Ok::<(), StoreError>(())
+        })?;
+        Ok(sum.finish())
+    }
+
+    /// The highest number that a row of a table that numbers itself ever had.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn highest_ever(&self, table: &Table) -> Result<i64, StoreError> {
+        let query = "SELECT seq FROM sqlite_sequence WHERE name = ?1";
+        let highest = self.db.query_row(query, [table.name], |row| row.get(0)).optional();
+        highest.map(Option::unwrap_or_default).map_err(store_error)
+    }
+
+    /// The length of the longest kept message, in bytes.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn longest_message(&self) -> Result<u64, StoreError> {
+        let query = "SELECT max(octet_length(message)) FROM OfflineMessage";
+        let longest: Option<i64> = self.db.query_row(query, [], |row| row.get(0)).map_err(store_error)?;
+        Ok(longest.unwrap_or_default().unsigned_abs())
+    }
+}
+
+/// The condition that a row comes after a key, which [`key`] then fills in.
+fn after_first(table: &Table) -> String {
+    let values = if table.key_columns == 1 { "?1" } else { "?1, ?2" };
+    format!("({}) > ({values})", table.key_list())
+}
+
+fn key<'k>(key: &'k RowKey, table: &Table) -> Vec<&'k dyn ToSql> {
+    let numbers: [&dyn ToSql; 2] = [&key.0, &key.1];
+    numbers[..table.key_columns].to_vec()
+}
+
+fn fields(row: &Row<'_>, columns: usize) -> rusqlite::Result<Fields> {
+    let field = |at| match row.get_ref(at)? {
+        ValueRef::Integer(number) => Ok(Field::Number(number)),
+        ValueRef::Text(text) => Ok(Field::Text(text.to_owned())),
+        other => Err(rusqlite::Error::InvalidColumnType(at, String::new(), other.data_type())),
+    };
+    (0..columns).map(field).collect()
+}

@@ -1,0 +1,188 @@
+//! The tables as plain rows: what is copied from one database to another, and how the copies are compared.
+//!
+//! The server itself never sees its data like this; it uses [`Store`](super::Store).
+
+use std::fmt;
+
+use blake2::Blake2s256;
+use blake2::digest::Digest as _;
+
+/// One of the tables of the chat server, as far as it is worth copying: `User.state` and what is computed is not.
+#[derive(Debug)]
+pub struct Table {
+    /// Its name.
+    pub name: &'static str,
+    /// Its columns, first those of the primary key, which are numbers.
+    pub columns: &'static [&'static str],
+    /// How many columns the primary key has: one or two.
+    pub key_columns: usize,
+    /// Whether the database gives out the key, so that the last one ever used counts.
+    pub numbers_itself: bool,
+}
+
+/// Kept messages, in the order of their arrival.
+pub const MESSAGES: Table =
+    Table { name: "OfflineMessage", columns: &["id", "userid", "message"], key_columns: 1, numbers_itself: true };
+
+/// Who is in which group.
+pub const MEMBERS: Table =
+    Table { name: "GroupUser", columns: &["groupid", "userid", "grouprole"], key_columns: 2, numbers_itself: false };
+
+/// Who has whom as a friend.
+pub const FRIENDS: Table =
+    Table { name: "Friend", columns: &["userid", "friendid"], key_columns: 2, numbers_itself: false };
+
+/// Groups.
+pub const GROUPS: Table =
+    Table { name: "AllGroup", columns: &["id", "groupname", "groupdesc"], key_columns: 1, numbers_itself: true };
+
+/// Accounts.
+pub const USERS: Table =
+    Table { name: "User", columns: &["id", "name", "password"], key_columns: 1, numbers_itself: true };
+
+/// All tables.
+pub const TABLES: [&Table; 5] = [&MESSAGES, &MEMBERS, &FRIENDS, &GROUPS, &USERS];
+
+/// One value of a row.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Field {
+    /// A number.
+    Number(i64),
+    /// A text, in UTF-8.
+    Text(Vec<u8>),
+}
+
+/// One row of a [`Table`], with a field for each of its columns.
+pub type Fields = Vec<Field>;
+
+/// Where a row stands among those of its table; of a key of one column the second number is 0.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct RowKey(pub i64, pub i64);
+
+impl RowKey {
+    /// Before every row.
+    pub const FIRST: RowKey = RowKey(i64::MIN, i64::MIN);
+    /// After every row.
+    pub const LAST: RowKey = RowKey(i64::MAX, i64::MAX);
+}
+
+impl Table {
+    /// The columns as in a `SELECT`.
+    pub fn column_list(&self) -> String {
+        self.columns.join(", ")
+    }
+
+    /// The columns of the key, as in an `ORDER BY`.
+    pub fn key_list(&self) -> String {
+        self.columns[..self.key_columns].join(", ")
+    }
+
+    /// Where this row stands.
+    pub fn key_of(&self, row: &[Field]) -> RowKey {
+        let number = |at: usize| match row.get(at) {
+            Some(Field::Number(number)) if at < self.key_columns => *number,
+            _ => 0,
+        };
+        RowKey(number(0), number(1))
+    }
+}
+
+/// What a number of rows amounts to: equal rows in the same order have equal sums, others do not.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Sum {
+    /// How many rows.
+    pub rows: u64,
+    /// Their checksum.
+    pub checksum: Checksum,
+    /// Where the last row stands.
+    pub last: RowKey,
+}
+
+/// The first 64 bits of a BLAKE2s hash.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Checksum([u8; 8]);
+
+impl fmt::Display for Checksum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// Adds rows up, which come in the order of their keys.
+pub struct Summing<'t> {
+    table: &'t Table,
+    hash: Blake2s256,
+    rows: u64,
+    last: RowKey,
+}
+
+impl Summing<'_> {
+    /// Of no rows yet.
+    pub fn new(table: &Table) -> Summing<'_> {
+        Summing { table, hash: Blake2s256::new(), rows: 0, last: RowKey::FIRST }
+    }
+
+    /// Adds one row.
+    pub fn add(&mut self, row: &[Field]) {
+        for field in row {
+            match field {
+                Field::Number(number) => self.hash.update(number.to_le_bytes()),
+                Field::Text(text) => {
+                    // With its length, so that a byte cannot move from one text to the next unnoticed.
+                    self.hash.update((text.len() as u64).to_le_bytes());
+                    self.hash.update(text);
+                }
+            }
+        }
+        self.rows += 1;
+        self.last = self.table.key_of(row);
+    }
+
+    /// What they amount to.
+    pub fn finish(self) -> Sum {
+        let mut checksum = [0; 8];
+        checksum.copy_from_slice(&self.hash.finalize()[..8]);
+        Sum { rows: self.rows, checksum: Checksum(checksum), last: self.last }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sum(rows: &[(i64, &str, &str)]) -> Sum {
+        let mut sum = Summing::new(&GROUPS);
+        for (id, name, description) in rows {
+            sum.add(&[
+                Field::Number(*id),
+                Field::Text(name.as_bytes().into()),
+                Field::Text(description.as_bytes().into()),
+            ]);
+        }
+        sum.finish()
+    }
+
+    #[test]
+    fn only_equal_rows_have_equal_sums() {
+        let rows = [(1, "a", "bc"), (3, "d", "")];
+        let expected = sum(&rows);
+        assert_eq!(expected, sum(&rows));
+        assert_eq!((expected.rows, expected.last), (2, RowKey(3, 0)));
+        for other in [
+            [(1, "a", "bc"), (4, "d", "")],
+            [(1, "ab", "c"), (3, "d", "")],
+            [(1, "a", "bc"), (3, "", "d")],
+            [(3, "d", ""), (1, "a", "bc")],
+        ] {
+            assert_ne!(sum(&other).checksum, expected.checksum, "{other:?}");
+        }
+        assert_ne!(sum(&rows[..1]).checksum, expected.checksum);
+    }
+
+    #[test]
+    fn keys_have_one_number_or_two() {
+        let row = [Field::Number(5), Field::Number(7), Field::Text(Vec::new())];
+        assert_eq!((MESSAGES.key_of(&row), MEMBERS.key_of(&row)), (RowKey(5, 0), RowKey(5, 7)));
+        assert_eq!((MESSAGES.key_list(), MEMBERS.key_list()), ("id".into(), "groupid, userid".into()));
+    }
+}

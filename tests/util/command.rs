@@ -1,0 +1,139 @@
+//! The program's commands beside serving, as child processes in a folder of their own.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::{io::BufRead, io::BufReader, io::Read};
+
+use super::services::Database;
+use super::watchdog;
+
+/// A working directory for commands; gone when it is dropped.
+pub struct Workplace(PathBuf);
+
+/// How a command ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// Its exit code; none after a signal.
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// A command that runs. Dropping it kills it.
+pub struct Running {
+    child: Child,
+    stdout: Arc<Mutex<String>>,
+    stderr: Arc<Mutex<String>>,
+    readers: Vec<JoinHandle<()>>,
+}
+
+impl Workplace {
+    /// An empty one.
+    pub fn new() -> Workplace {
+        Workplace(watchdog::new_folder())
+    }
+
+    /// One with the `mysql.cnf` of this database.
+    pub fn on(database: &Database) -> Workplace {
+        let workplace = Workplace::new();
+        database.write_cnf(&workplace.0);
+        workplace
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Writes a file into it.
+    pub fn write(&self, name: &str, text: &str) {
+        fs::write(self.0.join(name), text).unwrap_or_else(|error| panic!("write {name}: {error}"));
+    }
+
+    /// Starts `server` with these arguments.
+    pub fn start(&self, arguments: &[&str]) -> Running {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_server"));
+        for (variable, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("RAYBOX_")) {
+            command.env_remove(variable);
+        }
+        command.args(arguments).current_dir(&self.0);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start the command: {error}"));
+        watchdog::watch(&child);
+        let (stdout, reader) = collect(child.stdout.take().expect("stdout is a pipe"));
+        let (stderr, other) = collect(child.stderr.take().expect("stderr is a pipe"));
+        Running { child, stdout, stderr, readers: vec![reader, other] }
+    }
+
+    /// Runs `server` with these arguments to its end.
+    pub fn run(&self, arguments: &[&str]) -> Ended {
+        self.start(arguments).wait()
+    }
+
+    /// The same, which must end well. What it printed.
+    pub fn succeed(&self, arguments: &[&str]) -> String {
+        let ended = self.run(arguments);
+        assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{arguments:?}: {}", ended.stdout);
+        ended.stdout
+    }
+
+    /// The same, which must end with 2 and one line on stderr, which is returned.
+    pub fn refused(&self, arguments: &[&str]) -> String {
+        let ended = self.run(arguments);
+        assert_eq!((ended.code, ended.stderr.lines().count()), (Some(2), 1), "{arguments:?}: {ended:?}");
+        ended.stderr.trim_end().to_owned()
+    }
+}
+
+impl Drop for Workplace {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+impl Running {
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it printed so far.
+    pub fn stdout(&self) -> String {
+        self.stdout.lock().expect("stdout").clone()
+    }
+
+    /// Ends it without giving it a chance to do anything.
+    pub fn kill9(mut self) {
+        self.child.kill().expect("kill the command");
+    }
+
+    /// Waits for its end.
+    pub fn wait(mut self) -> Ended {
+        let status = self.child.wait().expect("wait for the command");
+        self.readers.drain(..).for_each(|reader| reader.join().expect("read the output"));
+        let text = |kept: &Mutex<String>| kept.lock().expect("output").clone();
+        Ended { code: status.code(), stdout: text(&self.stdout), stderr: text(&self.stderr) }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        watchdog::release(&self.child);
+    }
+}
+
+fn collect(stream: impl Read + Send + 'static) -> (Arc<Mutex<String>>, JoinHandle<()>) {
+    let kept = Arc::new(Mutex::new(String::new()));
+    let text = kept.clone();
+    let reader = thread::spawn(move || {
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            text.lock().expect("output").push_str(&format!("{line}\n"));
+        }
+    });
+    (kept, reader)
+}
