@@ -194,6 +194,10 @@ fn a_node_does_not_deliver_its_own_envelope() {
     assert_eq!(one.publish(ANN, 1, &["{}"]), Published::Taken(1));
     one.notes.wait_for(&Heard::Refused(1, 0));
     two.welcome(ANN);
+    wait_until("both want them", || {
+        let ask = redis::cmd("PUBSUB").arg("NUMSUB").arg("raybox:u:7").query::<(String, u32)>(&mut redis.connect());
+        ask.expect("ask").1 == 2
+    });
     assert_eq!(one.publish(ANN, 2, &["{}"]), Published::Taken(2));
     one.notes.wait_for(&Heard::Confirmed(2));
     one.notes.wait_for(&Heard::Refused(2, 0));

@@ -163,7 +163,7 @@ fn users_key(node: &str) -> String {
     format!("raybox:on:{node}")
 }
 
-const NODES: &str = "raybox:nodes";
+pub(super) const NODES: &str = "raybox:nodes";
 const FIRST: &str = "raybox:first";
 /// Longer than it takes to register, or to read the users of a node.
 const CLAIM_SECONDS: u32 = 10;
