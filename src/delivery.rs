@@ -158,9 +158,19 @@ impl Backlog {
             return;
         }
         services.metrics.batch(Stage::Store, deliveries.len());
-        let message = |delivery: &Delivery| Message { to: delivery.to, text: delivery.text.clone() };
-        let messages: Vec<_> = deliveries.iter().map(message).collect();
-        match services.appended(&messages) {
+        let kept = services.appended(&messages(&deliveries));
+        self.settle_kept(deliveries, kept, 0, services);
+    }
+
+    /// `refused` is how many of the same batch the database has refused one by one. Returns how many it is then.
+    fn settle_kept(
+        &mut self,
+        mut deliveries: Vec<Delivery>,
+        kept: Result<Vec<Kept>, StoreError>,
+        refused: usize,
+        services: &Services,
+    ) -> usize {
+        match kept {
             Ok(kept) => {
                 let count = |what| kept.iter().filter(|kept| **kept == what).count();
                 services.metrics.stored(count(Kept::Stored));
@@ -168,27 +178,32 @@ impl Backlog {
                 services.metrics.failed(count(Kept::TooLong));
                 let failed = kept.iter().map(|kept| *kept == Kept::TooLong);
                 settle(deliveries.into_iter().zip(failed));
+                refused
             }
-            Err(StoreError::Unavailable(_)) => {
+            // One message that the database refuses must not take the others with it. When it refuses several, it is not
+            // about them.
+            Err(StoreError::Failed(_)) if deliveries.len() > 1 && refused < REFUSED_MAX => {
+                let second = deliveries.split_off(deliveries.len() / 2);
+                let kept = services.store.append(&messages(&deliveries));
+                let refused = self.settle_kept(deliveries, kept, refused, services);
+                let kept = services.store.append(&messages(&second));
+                self.settle_kept(second, kept, refused, services)
+            }
+            Err(_) => {
+                let count = deliveries.len();
                 let is_returned = |delivery: &Delivery| matches!(delivery.origin, Origin::Returned);
                 let (returned, sent): (Vec<_>, Vec<_>) = deliveries.into_iter().partition(is_returned);
                 self.returned.extend(returned);
                 services.metrics.failed(sent.len());
                 settle(sent.into_iter().map(|delivery| (delivery, true)));
-            }
-            // One message that the database refuses must not take the others with it.
-            Err(_) if deliveries.len() > 1 => {
-                for delivery in deliveries {
-                    self.keep(vec![delivery], services);
-                }
-            }
-            Err(error) => {
-                log::error!("a message for user {} was refused: {error}", deliveries[0].to);
-                services.metrics.failed(1);
-                settle(deliveries.into_iter().map(|delivery| (delivery, true)));
+                refused + count
             }
         }
     }
+}
+
+fn messages(deliveries: &[Delivery]) -> Vec<Message> {
+    deliveries.iter().map(|delivery| Message { to: delivery.to, text: delivery.text.clone() }).collect()
 }
 
 /// Tells the senders what became of their frames, and whether that failed: one message a sender, one wake a loop.
@@ -221,4 +236,6 @@ pub fn settle(deliveries: impl Iterator<Item = (Delivery, bool)>) {
     ClientLink::post_all(posts.collect());
 }
 
+/// Messages that the database refuses one by one before it is believed to refuse them all.
+const REFUSED_MAX: usize = 3;
 const RETRY_AFTER: Duration = Duration::from_millis(200);

@@ -56,7 +56,12 @@ impl GroupCache {
     pub fn load(&self, group: GroupId, store: &dyn Store) -> Result<Arc<[UserId]>, StoreError> {
         let before = self.known.read().changes;
         let since = Instant::now();
-        let members: Arc<[UserId]> = store.members(group)?.into();
+        let members: Arc<[UserId]> = match store.members(group) {
+            Ok(members) => members.into(),
+            // Better the members of a while ago than none: those who are online can be written to without a database.
+            Err(error @ StoreError::Unavailable(_)) => return self.stale(group).ok_or(error),
+            Err(error) => return Err(error),
+        };
         let mut known = self.known.write();
         if known.changes == before && !members.is_empty() {
             if known.groups.len() >= GROUPS_MAX {
@@ -65,6 +70,14 @@ impl GroupCache {
             known.groups.insert(group, Members { members: members.clone(), since });
         }
         Ok(members)
+    }
+
+    /// The members as they were last known, which are believed for another while.
+    fn stale(&self, group: GroupId) -> Option<Arc<[UserId]>> {
+        let mut known = self.known.write();
+        let known = known.groups.get_mut(&group)?;
+        known.since = Instant::now();
+        Some(known.members.clone())
     }
 
     /// The store has other members for this group now.

@@ -37,7 +37,7 @@ fn a_user_who_moves_from_node_to_node_misses_nothing() {
     let books = Traffic::run(&pairs, |traffic| traffic.flow(200));
     let totals = Totals::of(&books, Twice::Never);
     assert_eq!((totals.refused, totals.unknown), (0, 0), "{totals}");
-    assert!(totals.live > 3 * 1_000 && totals.fetched > 0, "they move under traffic: {totals}");
+    assert!(totals.live > 3 * 1_000, "they move under traffic: {totals}");
 }
 
 #[test]

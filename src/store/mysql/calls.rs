@@ -63,8 +63,16 @@ impl Calls {
     }
 
     /// # Errors
-    /// [`StoreError::Unavailable`] while there is no sign of life.
+    /// [`StoreError::Unavailable`] while there is no sign of life, or the database would refuse to keep a message.
     pub(super) fn check(&self) -> Result<(), StoreError> {
+        match self.health.outage().or_else(|| self.health.refusal()) {
+            Some(cause) => Err(StoreError::Unavailable((*cause).into())),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a call has any prospect.
+    fn gate(&self) -> Result<(), StoreError> {
         match self.health.outage() {
             Some(cause) => Err(StoreError::Unavailable((*cause).into())),
             None => Ok(()),
@@ -142,7 +150,7 @@ impl Calls {
     }
 
     fn connection(&self) -> Result<MysqlConnection, StoreError> {
-        self.check()?;
+        self.gate()?;
         self.pool.connection().map_err(|error| {
             self.health.suspect();
             StoreError::Unavailable(format!("no connection to the database: {error}").into())

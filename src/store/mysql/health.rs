@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use mysql::prelude::Queryable;
 use mysql::{Conn, Opts};
 use parking_lot::{Condvar, Mutex};
 use pool::MysqlPool;
@@ -36,6 +37,8 @@ struct Shared {
 struct State {
     /// Since when there is no sign of life, and why.
     down: Option<(Instant, Arc<str>)>,
+    /// It lives, but would not do what this server needs, and why.
+    refusal: Option<Arc<str>>,
     /// A call has met something odd: look now.
     is_suspect: bool,
     is_closing: bool,
@@ -55,6 +58,11 @@ impl Health {
     /// Why the database cannot be used, if it cannot.
     pub(super) fn outage(&self) -> Option<Arc<str>> {
         self.shared.state.lock().down.as_ref().map(|(_, cause)| cause.clone())
+    }
+
+    /// Why the database is of no use, although calls may try: it is read only, say, or a table is gone.
+    pub(super) fn refusal(&self) -> Option<Arc<str>> {
+        self.shared.state.lock().refusal.clone()
     }
 
     /// A call got no answer. Others need not try until a check is answered.
@@ -95,7 +103,8 @@ impl Shared {
             state.is_suspect = false;
             drop(state);
             match watcher.look() {
-                Ok(()) => {
+                Ok(refusal) => {
+                    self.note_refusal(refusal, &watcher.name);
                     let was_down = self.state.lock().down.take();
                     if let Some((since, _)) = was_down {
                         // Whatever connections were open, their servers may be gone or still be at an old statement.
@@ -122,6 +131,19 @@ impl Shared {
         }
     }
 
+    /// One line when the database begins to refuse, one when it no longer does.
+    fn note_refusal(&self, refusal: Option<String>, name: &str) {
+        let (is, was) = (refusal.is_some(), self.state.lock().refusal.take());
+        match (&refusal, was.is_some()) {
+            (Some(cause), false) => log::error!("{name} is of no use: {cause}"),
+            (None, true) => log::warn!("{name} does what is needed again"),
+            (Some(_), true) | (None, false) => {}
+        }
+        if is {
+            self.state.lock().refusal = refusal.map(Arc::from);
+        }
+    }
+
     /// Waits for the time of the next check, whoever asks for one.
     fn pause(&self) {
         let until = Instant::now() + CHECK_EVERY;
@@ -140,12 +162,17 @@ struct Watcher {
 }
 
 impl Watcher {
-    fn look(&mut self) -> Result<(), String> {
+    /// Whether the database answers; if so, what it refuses.
+    fn look(&mut self) -> Result<Option<String>, String> {
         if let Some(mut connection) = self.connection.take() {
-            match connection.ping() {
+            match connection.query_drop(NO_CHANGE) {
                 Ok(()) => {
                     self.connection = Some(connection);
-                    return Ok(());
+                    return Ok(None);
+                }
+                Err(error) if matches!(error::trouble(&error), Trouble::Refused | Trouble::Busy) => {
+                    self.connection = Some(connection);
+                    return Ok(Some(error::text(&error)));
                 }
                 // Another attempt would take as long again.
                 Err(error) if error::trouble(&error) == Trouble::Silent => return Err(error::text(&error)),
@@ -156,13 +183,18 @@ impl Watcher {
         match Conn::new(self.opts.clone()) {
             Ok(connection) => {
                 self.connection = Some(connection);
-                Ok(())
+                Ok(None)
             }
-            // It lives, though it has no connection to spare for this thread.
-            Err(error) if error::trouble(&error) == Trouble::Busy => Ok(()),
+            // It lives, though it has no connection to spare for this thread; perhaps for nobody here.
+            Err(error) if error::trouble(&error) == Trouble::Busy => {
+                let (open, _) = self.pool.size();
+                Ok((open == 0).then(|| error::text(&error)))
+            }
             Err(error) => Err(error::text(&error)),
         }
     }
 }
 
+/// Needs the table and the right to write it, and changes nothing.
+const NO_CHANGE: &str = "DELETE FROM OfflineMessage WHERE 1 = 0";
 const CHECK_EVERY: Duration = Duration::from_millis(500);
