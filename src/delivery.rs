@@ -189,6 +189,13 @@ impl Backlog {
                 let kept = services.store.append(&messages(&second));
                 self.settle_kept(second, kept, refused, services)
             }
+            // It is about this message: the database is well, and would refuse it for ever.
+            Err(StoreError::Failed(cause)) if deliveries.len() == 1 && services.store.check().is_ok() => {
+                log::debug!("a message was refused: {cause}");
+                services.metrics.failed(1);
+                settle(deliveries.into_iter().map(|delivery| (delivery, true)));
+                refused + 1
+            }
             Err(_) => {
                 let count = deliveries.len();
                 let is_returned = |delivery: &Delivery| matches!(delivery.origin, Origin::Returned);

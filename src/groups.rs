@@ -27,7 +27,8 @@ struct Known {
 #[derive(Debug)]
 struct Members {
     members: Arc<[UserId]>,
-    since: Instant,
+    /// Since when they are believed; not at all, when they have changed. Then they are for want of anything better.
+    since: Option<Instant>,
 }
 
 impl GroupCache {
@@ -40,7 +41,8 @@ impl GroupCache {
     pub fn members(&self, group: GroupId, now: Instant) -> Option<Arc<[UserId]>> {
         let known = self.known.read();
         let known = known.groups.get(&group)?;
-        let is_fresh = self.lifetime.is_none_or(|lifetime| now.saturating_duration_since(known.since) < lifetime);
+        let since = known.since?;
+        let is_fresh = self.lifetime.is_none_or(|lifetime| now.saturating_duration_since(since) < lifetime);
         is_fresh.then(|| known.members.clone())
     }
 
@@ -63,7 +65,8 @@ impl GroupCache {
             Err(error) => return Err(error),
         };
         let mut known = self.known.write();
-        if known.changes == before && !members.is_empty() {
+        let since = (known.changes == before).then_some(since);
+        if !members.is_empty() {
             if known.groups.len() >= GROUPS_MAX {
                 known.groups.clear();
             }
@@ -76,7 +79,7 @@ impl GroupCache {
     fn stale(&self, group: GroupId) -> Option<Arc<[UserId]>> {
         let mut known = self.known.write();
         let known = known.groups.get_mut(&group)?;
-        known.since = Instant::now();
+        known.since = Some(Instant::now());
         Some(known.members.clone())
     }
 
@@ -84,14 +87,16 @@ impl GroupCache {
     pub fn changed(&self, group: GroupId) {
         let mut known = self.known.write();
         known.changes += 1;
-        known.groups.remove(&group);
+        if let Some(known) = known.groups.get_mut(&group) {
+            known.since = None;
+        }
     }
 
     /// Any group may have changed.
     pub fn forget(&self) {
         let mut known = self.known.write();
         known.changes += 1;
-        known.groups.clear();
+        known.groups.values_mut().for_each(|known| known.since = None);
     }
 }
 

@@ -112,7 +112,7 @@ impl Outbox {
                     self.publish_first(user, &mut offers, now, bus, &mut sorted);
                     sorted.keep.push(LaneItem::Delivery(delivery));
                 }
-                (LaneItem::Delivery(delivery), Some(line)) if !line.waiting.is_empty() => {
+                (LaneItem::Delivery(delivery), Some(line)) if line.has_kept || !line.waiting.is_empty() => {
                     line.waiting.push(LaneItem::Delivery(delivery));
                 }
                 (LaneItem::Delivery(delivery), _) => offers.add(delivery),

@@ -282,7 +282,9 @@ fn start_outbox(
             let has_sender =
                 matches!(&item, LaneItem::Delivery(delivery) if !matches!(delivery.origin, Origin::Returned));
             if !has_sender || !keepers.is_full(key) {
-                keepers.submit_anyway(key, item, bytes);
+                if keepers.submit_late(key, item, bytes).is_err() {
+                    log::error!("the server has stopped before a message could be stored");
+                }
             } else if let LaneItem::Delivery(delivery) = item {
                 refused.push((delivery, true));
             }
@@ -521,4 +523,4 @@ const GROUP_LIFETIME: Duration = Duration::from_secs(5);
 const LANE_BATCH_MAX: usize = 4096;
 /// What the last messages may still take when the loops have needed all the time there was: until they are confirmed, or
 /// late and stored.
-const STORE_GRACE: Duration = outbox::CONFIRMED_WITHIN.saturating_add(Duration::from_secs(2));
+const STORE_GRACE: Duration = outbox::CONFIRMED_WITHIN.saturating_add(Duration::from_secs(5));

@@ -12,7 +12,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::bus::Bus;
 use crate::protocol::UserId;
@@ -114,7 +114,8 @@ impl Shared {
                 self.news.wait_for(&mut pending, RETRY_AFTER);
                 continue;
             }
-            gone.retain(|user| !states.contains(&(*user, UserState::Online)));
+            let back: FxHashSet<UserId> = in_state(&states, UserState::Online).into_iter().collect();
+            gone.retain(|user| !back.contains(user));
             gone.extend(in_state(&states, UserState::Offline));
             if self.bus.disclaim(&gone).is_ok() {
                 gone.clear();
@@ -148,7 +149,7 @@ fn in_state(states: &[(UserId, UserState)], state: UserState) -> Vec<UserId> {
 }
 
 fn remove(states: &mut Vec<(UserId, UserState)>, users: &[UserId]) {
-    let users: rustc_hash::FxHashSet<_> = users.iter().collect();
+    let users: FxHashSet<_> = users.iter().collect();
     states.retain(|(user, state)| *state == UserState::Online || !users.contains(user));
 }
 

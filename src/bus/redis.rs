@@ -278,8 +278,11 @@ impl Bus for RedisBus {
             return nobody(deliveries);
         }
         let users: HashSet<UserId> = deliveries.iter().map(|delivery| delivery.to).collect();
-        let online = online(&users.into_iter().collect::<Vec<_>>());
-        // A user of a node of ours that has just died or lost its connection is not with a neighbour.
+        let users: Vec<UserId> = users.into_iter().collect();
+        // A user of a node of ours that has just died or lost its connection is not with a neighbour. Asked before the
+        // state, for one who is just leaving us, and after it, for one who is just arriving.
+        let Ok(before) = registry::unclaimed(&self.shared, &users) else { return nobody(deliveries) };
+        let online = online(&before.into_iter().collect::<Vec<_>>());
         let Ok(there) = registry::unclaimed(&self.shared, &online) else { return nobody(deliveries) };
         let (offered, mut untaken): (Vec<_>, Vec<_>) =
             deliveries.into_iter().partition(|delivery| there.contains(&delivery.to));

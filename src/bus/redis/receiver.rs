@@ -55,6 +55,7 @@ struct Talk {
     probe: Probe,
     /// This node stops, and waits no longer than this for what is still under way.
     hushing: Option<Instant>,
+    stopping: Option<Instant>,
     /// Envelopes to confirm, by the node that sent them.
     receipts: FxHashMap<Box<str>, Vec<u64>>,
 }
@@ -111,13 +112,13 @@ impl Receiver {
                 pause = PAUSE_MIN;
             }
             self.complain(&ended);
-            self.rest(pause.mul_f64(0.5 + jitter()));
+            self.rest(pause.mul_f64(0.5 + jitter()), Stage::Running);
             pause = (pause * 2).min(PAUSE_MAX);
         }
         // Without a connection nothing comes, and what is left to do is done at the end.
         while self.shared.stage() < Stage::Stopping {
             self.shared.set_stage(Stage::Hushed);
-            self.rest(PAUSE_MAX);
+            self.rest(PAUSE_MAX, Stage::Hushed);
         }
         self.let_go();
     }
@@ -190,6 +191,7 @@ impl Receiver {
             initial: 2,
             probe,
             hushing: None,
+            stopping: None,
             receipts: FxHashMap::default(),
         };
         talk.initial += talk.subscribe(&users);
@@ -324,8 +326,12 @@ impl Receiver {
         if now >= by {
             self.shared.set_stage(Stage::Hushed);
         }
-        let is_said = talk.mouth.is_answered() && talk.mouth.pending_bytes() == 0;
-        if stage == Stage::Stopping && (is_said || now >= by + HUSH_PATIENCE) { Err(Ended::Stopping) } else { Ok(()) }
+        if stage < Stage::Stopping {
+            return Ok(());
+        }
+        let by = *talk.stopping.get_or_insert(now + HUSH_PATIENCE);
+        talk.mouth.flush()?;
+        if talk.mouth.is_answered() || now >= by { Err(Ended::Stopping) } else { Ok(()) }
     }
 
     fn until_next(&self, talk: &Talk) -> Duration {
@@ -369,9 +375,8 @@ impl Receiver {
         }
     }
 
-    fn rest(&mut self, pause: Duration) {
+    fn rest(&mut self, pause: Duration, stage: Stage) {
         let (mut events, until) = (Events::with_capacity(8), Instant::now() + pause);
-        let stage = self.shared.stage();
         while Instant::now() < until && self.shared.stage() == stage {
             let left = until.saturating_duration_since(Instant::now());
             if let Err(error) = self.poll.poll(&mut events, Some(left)) {

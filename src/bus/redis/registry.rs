@@ -123,7 +123,7 @@ pub(super) fn forget(shared: &Shared, node: &str) -> Result<(), RedisFailure> {
 
 /// Registers this node; true if it was not registered.
 pub(super) fn register(shared: &Shared) -> Result<bool, RedisFailure> {
-    shared.run(|connection| redis::cmd("SADD").arg(NODES).arg(&shared.node).query(connection))
+    shared.publish(|connection| redis::cmd("SADD").arg(NODES).arg(&shared.node).query(connection))
 }
 
 /// Counts these users as this node's own.
@@ -145,7 +145,7 @@ fn change(shared: &Shared, name: &str, users: &[UserId]) -> Result<(), RedisFail
     let key = users_key(&shared.node);
     for users in users.chunks(USERS_AT_ONCE) {
         let ids: Vec<i32> = users.iter().map(|user| user.0).collect();
-        shared.run(|connection| redis::cmd(name).arg(&key).arg(&ids).query::<u32>(connection))?;
+        shared.publish(|connection| redis::cmd(name).arg(&key).arg(&ids).query::<u32>(connection))?;
     }
     Ok(())
 }

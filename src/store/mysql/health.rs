@@ -174,6 +174,11 @@ impl Watcher {
                     self.connection = Some(connection);
                     return Ok(Some(error::text(&error)));
                 }
+                // Somebody works on the table, and the database is well.
+                Err(error) if matches!(error::trouble(&error), Trouble::Locked | Trouble::Waited) => {
+                    self.connection = Some(connection);
+                    return Ok(None);
+                }
                 // Another attempt would take as long again.
                 Err(error) if error::trouble(&error) == Trouble::Silent => return Err(error::text(&error)),
                 // It may have been closed alone. If the database was restarted, so were all others.

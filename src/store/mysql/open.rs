@@ -101,7 +101,9 @@ fn options(settings: &MysqlSettings) -> OptsBuilder {
 
 /// The same with the short timeouts of a check.
 fn check_options(settings: &MysqlSettings) -> OptsBuilder {
+    // A lock that somebody holds is given up well before the time in which a sign of life is expected.
     options(settings)
+        .init(session(1))
         .tcp_connect_timeout(Some(settings.connect_timeout.min(CHECK_TIMEOUT)))
         .read_timeout(Some(settings.read_timeout.min(CHECK_TIMEOUT)))
         .write_timeout(Some(settings.write_timeout.min(CHECK_TIMEOUT)))
