@@ -1,8 +1,12 @@
 //! A cluster of our nodes and a node of the reference server, on the reference server's tables and on ours.
 
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+
 use serde_json::{Value, json};
 
-use crate::util::{Cluster, Database, Neighbour, Redis, TestClient, TestServer};
+use crate::util::{Cluster, Database, Neighbour, Redis, SetOnDrop, TestClient, TestServer};
 use crate::util::{chat, login, number_of, numbered, offline_user, user, wait_until};
 
 /// Two of our nodes and a neighbour.
@@ -216,4 +220,53 @@ fn when_the_last_neighbour_goes_its_users_messages_are_stored() {
     alice.send(&chat(a, b, "one more"));
     alice.barrier();
     assert_eq!(cluster.nodes[0].stored_for(b), stored + 1);
+}
+
+/// A user of ours who comes and goes is never taken for one of the neighbour's, whose node would drop the messages.
+#[test]
+fn nothing_is_lost_to_the_neighbour_when_a_user_of_ours_leaves() {
+    const TIMES: usize = 12;
+    const BETWEEN: usize = 50;
+    let mixed = Mixed::start(Database::create());
+    let (mut alice, a) = user(&mixed.cluster.nodes[1], "alice");
+    let b = offline_user(mixed.node(), "bob");
+    let (is_over, sent) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let (alice, total) = (&mut alice, &sent);
+    let mut got = HashSet::new();
+    thread::scope(|scope| {
+        let _over = SetOnDrop(&is_over);
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                for n in total.load(Ordering::Relaxed)..total.load(Ordering::Relaxed) + 5 {
+                    alice.send(&numbered(a, b, n));
+                }
+                alice.barrier();
+                total.fetch_add(5, Ordering::Relaxed);
+            }
+        });
+        let flow = || {
+            let enough = sent.load(Ordering::Relaxed) + BETWEEN;
+            wait_until("more is sent", || sent.load(Ordering::Relaxed) >= enough);
+        };
+        for _ in 0..TIMES {
+            let mut bob = login(mixed.node(), "bob", b);
+            mixed.node().wait_state(b, "online");
+            flow();
+            bob.send(&json!({"msgType": 3, "USERID": b}));
+            // All that came before the answer to the logout.
+            loop {
+                let frame = bob.recv();
+                if frame["msgType"] != 4 {
+                    break;
+                }
+                got.insert(number_of(&frame));
+            }
+            mixed.node().wait_state(b, "offline");
+            flow();
+        }
+    });
+    let mut bob = login(mixed.node(), "bob", b);
+    got.extend(bob.collect(b).iter().map(number_of));
+    let lost: Vec<usize> = (0..sent.load(Ordering::Relaxed)).filter(|n| !got.contains(n)).collect();
+    assert!(lost.is_empty(), "lost {} of {sent:?}: {lost:?}", lost.len());
 }
