@@ -205,9 +205,7 @@ impl Traffic {
         let mut books = Books::default();
         let mut person = pair.to.clone();
         let mut client = there.unwrap_or_else(|| {
-            while !self.stop_recipients.load(Ordering::Relaxed) {
-                thread::sleep(PACE);
-            }
+            wait_within(LONG_PATIENCE, "the end of the traffic", || self.stop_recipients.load(Ordering::Relaxed));
             person.log_in()
         });
         loop {
