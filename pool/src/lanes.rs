@@ -39,6 +39,15 @@ pub struct LaneLoad {
     pub bytes: usize,
 }
 
+/// When a handler wants to be called again, with nothing if nothing has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Again {
+    /// After this time. The lanes do not close before.
+    After(Duration),
+    /// The same, but what it has left to do may be left undone when the lanes close.
+    UnlessClosing(Duration),
+}
+
 /// As many bytes as are allowed wait in this lane already, or it is being closed; the item comes back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LanesFull<T>(pub T);
@@ -64,17 +73,19 @@ struct Queue<T> {
 impl<T: Send + 'static> Lanes<T> {
     /// Starts `count` lanes on threads named `<name>-0` and so on. In each, items of up to `bytes_max` bytes may wait or
     /// be handled, and `handle` gets at most `batch_max` of them at once, with what its lane keeps between batches. It may
-    /// ask to be called again after some time, with nothing if nothing came. A handler that panics loses its batch and the
-    /// lane goes on.
+    /// ask to be called again after some time, with nothing if nothing came. `begin` says what the nth lane has kept at
+    /// first, and whether its handler is to be called though nothing has come. A handler that panics loses its batch and
+    /// the lane goes on.
     ///
     /// # Errors
     /// When the system has no thread left.
-    pub fn start<S: Default>(
+    pub fn start<S: Send + 'static>(
         name: &str,
         count: usize,
         bytes_max: usize,
         batch_max: usize,
-        handle: impl Fn(&mut S, Vec<T>) -> Option<Duration> + Send + Sync + 'static,
+        begin: impl Fn(usize) -> (S, Option<Again>),
+        handle: impl Fn(&mut S, Vec<T>) -> Option<Again> + Send + Sync + 'static,
     ) -> io::Result<Lanes<T>> {
         let handle = Arc::new(handle);
         let mut lanes = Lanes { lanes: Vec::new(), threads: Mutex::default(), bytes_max };
@@ -82,7 +93,8 @@ impl<T: Send + 'static> Lanes<T> {
             let queue = Queue { items: VecDeque::new(), bytes: 0, closing: false, ended: false };
             let lane = Arc::new(Lane { queue: Mutex::new(queue), news: Condvar::new(), idle: Condvar::new() });
             let (handle, shared) = (handle.clone(), lane.clone());
-            let run = move || shared.run(batch_max, &*handle);
+            let (state, again) = begin(nth);
+            let run = move || shared.run(batch_max, state, again, &*handle);
             lanes.lanes.push(lane);
             lanes.threads.get_mut().push(thread::Builder::new().name(format!("{name}-{nth}")).spawn(run)?);
         }
@@ -189,20 +201,26 @@ impl<T> LanesWatch<T> {
 }
 
 impl<T> Lane<T> {
-    fn run<S: Default>(&self, batch_max: usize, handle: &impl Fn(&mut S, Vec<T>) -> Option<Duration>) {
-        let (mut state, mut again, mut done) = (S::default(), None, 0);
+    fn run<S>(
+        &self,
+        batch_max: usize,
+        mut state: S,
+        mut again: Option<Again>,
+        handle: &impl Fn(&mut S, Vec<T>) -> Option<Again>,
+    ) {
+        let mut done = 0;
         loop {
             let mut queue = self.queue.lock();
             queue.bytes -= done;
             while queue.items.is_empty() {
                 match again {
-                    None if queue.closing => {
+                    None | Some(Again::UnlessClosing(_)) if queue.closing => {
                         queue.ended = true;
                         self.idle.notify_all();
                         return;
                     }
                     None => self.news.wait(&mut queue),
-                    Some(after) => {
+                    Some(Again::After(after) | Again::UnlessClosing(after)) => {
                         self.news.wait_for(&mut queue, after);
                         break;
                     }
@@ -238,7 +256,7 @@ mod tests {
             sender.send(batch).expect("received below");
             None
         };
-        let lanes = Lanes::start("test", 3, 1 << 20, 7, handle).expect("threads");
+        let lanes = Lanes::start("test", 3, 1 << 20, 7, |_| ((), None), handle).expect("threads");
         for nth in 0..1000 {
             for key in 0..5 {
                 lanes.submit(key, (key, nth), 1).expect("room");
@@ -258,12 +276,12 @@ mod tests {
         let (entered, has_entered) = mpsc::channel();
         let (release, held) = mpsc::channel::<()>();
         let held = Mutex::new(held);
-        let handle = move |_: &mut (), batch: Vec<u32>| -> Option<Duration> {
+        let handle = move |_: &mut (), batch: Vec<u32>| -> Option<Again> {
             entered.send(batch).expect("received below");
             held.lock().recv().expect("released below");
             panic!("on purpose");
         };
-        let lanes = Lanes::start("test", 1, 10, 100, handle).expect("a thread");
+        let lanes = Lanes::start("test", 1, 10, 100, |_| ((), None), handle).expect("a thread");
         lanes.submit(1, 1, 10).expect("room");
         assert_eq!(has_entered.recv(), Ok(vec![1]));
         assert_eq!(lanes.watch().loads(), [LaneLoad { items: 0, bytes: 10 }]);
@@ -284,14 +302,29 @@ mod tests {
         let handle = move |calls: &mut u32, batch: Vec<u32>| {
             *calls += 1;
             sender.send((*calls, batch)).expect("received below");
-            (*calls < 3).then_some(Duration::from_millis(1))
+            (*calls < 3).then_some(Again::After(Duration::from_millis(1)))
         };
-        let lanes = Lanes::start("test", 1, 10, 100, handle).expect("a thread");
+        let lanes = Lanes::start("test", 1, 10, 100, |_| (0, None), handle).expect("a thread");
         lanes.submit(1, 7, 1).expect("room");
         assert_eq!(lanes.close(soon()), 0);
         assert_eq!(lanes.submit(1, 8, 1), Err(LanesFull(8)));
         assert_eq!(lanes.submit_late(1, 8, 1), Err(LanesFull(8)));
         let calls: Vec<_> = receiver.iter().collect();
         assert_eq!(calls, [(1, vec![7]), (2, vec![]), (3, vec![])]);
+    }
+    #[test]
+    fn a_handler_that_is_to_begin_is_called_without_an_item_and_the_end_does_not_wait_for_what_can_be_left() {
+        const LONG: Duration = Duration::from_secs(3600);
+        let (sender, receiver) = mpsc::channel();
+        let handle = move |nth: &mut usize, batch: Vec<u32>| {
+            sender.send((*nth, batch)).expect("received below");
+            Some(Again::UnlessClosing(LONG))
+        };
+        let begin = |nth| (nth, (nth == 1).then_some(Again::UnlessClosing(Duration::ZERO)));
+        let lanes = Lanes::start("test", 2, 10, 100, begin, handle).expect("threads");
+        assert_eq!(receiver.recv(), Ok((1, vec![])), "only the second begins");
+        lanes.submit(0, 5, 1).expect("room");
+        assert_eq!(receiver.recv(), Ok((0, vec![5])));
+        assert_eq!(lanes.close(soon()), 0, "nobody waits for an hour");
     }
 }

@@ -13,7 +13,7 @@ mod mysql;
 mod redis;
 mod workers;
 
-pub use lanes::{LaneLoad, Lanes, LanesFull, LanesWatch};
+pub use lanes::{Again, LaneLoad, Lanes, LanesFull, LanesWatch};
 pub use mysql::{MysqlConnection, MysqlPool, MysqlSizes};
 pub use redis::{RedisFailure, RedisPool, RedisPoolSettings};
 pub use workers::{Workers, WorkersFull, WorkersWatch, join_until};
