@@ -65,5 +65,6 @@ pub mod protocol;
 pub mod router;
 pub mod server;
 pub mod session;
+pub mod spool;
 pub mod states;
 pub mod store;
