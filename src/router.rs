@@ -7,7 +7,7 @@ use net::{Fate, Link, Turn};
 use pool::Lanes;
 
 use crate::bus::{Node, Receipt};
-use crate::delivery::{ClientLink, Delivery, Fan, LaneItem, Origin, Posted};
+use crate::delivery::{ClientLink, Delivery, Fan, LaneItem, Origin, Posted, Work};
 use crate::jobs::Services;
 use crate::metrics::Metrics;
 use crate::outbox::OutItem;
@@ -160,7 +160,7 @@ impl Router {
     ///
     /// # Errors
     /// The work, when the user's lane is full.
-    pub fn submit(&self, user: UserId, work: Box<dyn FnOnce() + Send>) -> Result<(), Box<dyn FnOnce() + Send>> {
+    pub fn submit(&self, user: UserId, work: Work) -> Result<(), Work> {
         self.queue(user, LaneItem::Work(user, work), WORK_BYTES).map_err(|item| match item {
             LaneItem::Work(_, work) => work,
             LaneItem::Delivery(_) | LaneItem::Answer(..) => unreachable!("it comes back as it was"),
@@ -168,7 +168,7 @@ impl Router {
     }
 
     /// The same for work that completes what was begun.
-    pub fn submit_anyway(&self, user: UserId, work: Box<dyn FnOnce() + Send>) {
+    pub fn submit_anyway(&self, user: UserId, work: Work) {
         self.queue_anyway(user, LaneItem::Work(user, work), WORK_BYTES);
     }
 

@@ -80,11 +80,6 @@ impl MysqlStore {
             })?;
         }
     }
-
-    /// Whether the database can hold the message.
-    fn fits(&self, message: &Message) -> bool {
-        message.text.len() <= self.packet_bytes_max && self.schema.message_max.fits(&message.text)
-    }
 }
 
 impl Store for MysqlStore {
@@ -306,7 +301,7 @@ impl Store for MysqlStore {
         let existing: FxHashSet<UserId> = self.calls.call(|db, _| messages::existing(db, &recipients))?;
         let outcome = |message: &Message| match existing.contains(&message.to) {
             false => Kept::NoSuchUser,
-            true if self.fits(message) => Kept::Stored,
+            true if self.fits(&message.text) => Kept::Stored,
             true => Kept::TooLong,
         };
         let kept: Vec<Kept> = messages.iter().map(outcome).collect();
@@ -320,6 +315,10 @@ impl Store for MysqlStore {
                 .transaction(Repeat::Freely, |db| runs.iter().try_for_each(|run| messages::insert(db, run)))?,
         }
         Ok(kept)
+    }
+
+    fn fits(&self, text: &str) -> bool {
+        text.len() <= self.packet_bytes_max && self.schema.message_max.fits(text)
     }
 
     fn fetch(&self, user: UserId, bytes_max: usize) -> Result<Vec<KeptMessage>, StoreError> {
