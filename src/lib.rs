@@ -40,7 +40,7 @@
 //! | `store-writer`, `spool-writer` | the transactions of the embedded store, and of the spool | on the disk |
 //! | `log`, `signals` | what they say | yes |
 //! | `admin`, `health` | the admin port, what it tells | on its clients |
-//! | `store-check` | whether the store answers | yes |
+//! | `store-check`, `store-open` | whether the store answers, and at the start until it does | yes |
 //!
 //! Locks are leaves (lock, copy or push, unlock), with one exception: a shard of [`presence`] is held while a message is
 //! handed to a connection's output or a lane, which are leaves themselves.

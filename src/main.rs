@@ -29,7 +29,7 @@ use raybox::logging::{self, LogGuard};
 use raybox::server::{Server, Stopped};
 use raybox::spool::{NoSpool, Spool};
 use raybox::store::Store;
-use raybox::store::mysql::MysqlStore;
+use raybox::store::mysql::{Fault, LateStore, MysqlStore};
 use raybox::store::sqlite::{SpoolFile, SqliteStore};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -94,10 +94,7 @@ fn serve(config: &Config) -> Result<Stopped, Box<dyn Error>> {
     let log = logging::init(&config.log_dir, &config.log_level)?;
     log_panics();
     let admin = config.admin.0.map(Admin::bind).transpose()?;
-    let store: Arc<dyn Store> = match &config.mysql {
-        Some(settings) => Arc::new(MysqlStore::open(settings)?),
-        None => Arc::new(SqliteStore::open(&config.data_dir)?),
-    };
+    let store = open_store(config)?;
     let bus: Arc<dyn Bus> = match &config.redis {
         Some(settings) => Arc::new(RedisBus::open(settings)?),
         None => Arc::new(LocalBus),
@@ -122,6 +119,19 @@ fn serve(config: &Config) -> Result<Stopped, Box<dyn Error>> {
     drop(store);
     info!("stopped");
     Ok(stopped)
+}
+
+/// Nobody can do much on a server whose database is away, so that an operator who starts one, perhaps with a wrong address,
+/// is told at once. A server that has been there before starts nevertheless: it may have messages for the database.
+fn open_store(config: &Config) -> Result<Arc<dyn Store>, Box<dyn Error>> {
+    let Some(settings) = &config.mysql else { return Ok(Arc::new(SqliteStore::open(&config.data_dir)?)) };
+    match MysqlStore::open(settings) {
+        Ok(store) => Ok(Arc::new(store)),
+        Err(error) if matches!(error.fault, Fault::Unreachable(_)) && SpoolFile::is_there(&config.data_dir) => {
+            Ok(Arc::new(LateStore::start(settings, &error)?))
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// A store elsewhere may be away, and then messages wait here. The embedded one is where the spool would be.

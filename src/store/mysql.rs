@@ -12,6 +12,7 @@
 mod calls;
 mod error;
 mod health;
+mod late;
 pub mod maintenance;
 mod messages;
 mod open;
@@ -27,6 +28,7 @@ use mysql::{Row, Value, params};
 use rustc_hash::FxHashSet;
 
 use self::calls::{Attempt, Calls, Repeat};
+pub use self::late::LateStore;
 pub use self::maintenance::Maintenance;
 pub use self::open::{Fault, OpenError, Site};
 use self::schema::Schema;
