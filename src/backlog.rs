@@ -123,6 +123,7 @@ impl Backlog {
             return self.spool(deliveries, now, services);
         }
         let untaken = offer_to_neighbours(deliveries, services, |taken| {
+            services.metrics.confirmed(taken.len());
             settle(taken.into_iter().map(|delivery| (delivery, false)));
         });
         self.keep(untaken, now, services);
@@ -375,7 +376,6 @@ fn offer_to_neighbours(
     let online = |users: &[UserId]| services.store.online(users).unwrap_or_default();
     let Neighbours { taken, untaken } = services.bus.publish_to_neighbours(deliveries, &online);
     services.metrics.published(taken.len());
-    services.metrics.confirmed(taken.len());
     settle(taken);
     untaken
 }

@@ -14,6 +14,7 @@ use crate::outbox::OutItem;
 use crate::presence::{Added, Presence, Removed, Shard};
 use crate::protocol::{GroupId, UserId};
 use crate::session::Settled;
+use crate::spool::lane_key;
 use crate::states::StateWriter;
 use crate::store::UserState;
 
@@ -189,7 +190,7 @@ impl Router {
     }
 
     fn queue(&self, user: UserId, item: LaneItem, bytes: usize) -> Result<(), LaneItem> {
-        let key = key(user);
+        let key = lane_key(user);
         let Some(outbox) = &self.outbox else { return self.keepers.submit(key, item, bytes).map_err(|full| full.0) };
         outbox.submit(key, OutItem::Lane(item), bytes).map_err(|full| match full.0 {
             OutItem::Lane(item) => item,
@@ -205,7 +206,7 @@ impl Router {
 
     /// The item, if the lanes have ended.
     fn queue_late(&self, user: UserId, item: LaneItem, bytes: usize) -> Result<(), LaneItem> {
-        let key = key(user);
+        let key = lane_key(user);
         let item = match &self.outbox {
             None => item,
             Some(outbox) => match outbox.submit_late(key, OutItem::Lane(item), bytes) {
@@ -390,13 +391,9 @@ enum Parked {
 /// In which lane an item travels, and what it weighs there.
 pub fn weight(item: &LaneItem) -> (u64, usize) {
     match item {
-        LaneItem::Delivery(delivery) => (key(delivery.to), delivery.text.len() + DELIVERY_BYTES),
-        LaneItem::Work(user, _) | LaneItem::Answer(user, _) => (key(*user), WORK_BYTES),
+        LaneItem::Delivery(delivery) => (lane_key(delivery.to), delivery.text.len() + DELIVERY_BYTES),
+        LaneItem::Work(user, _) | LaneItem::Answer(user, _) => (lane_key(*user), WORK_BYTES),
     }
-}
-
-fn key(user: UserId) -> u64 {
-    u64::from(label_of(user))
 }
 
 /// A user's messages are told apart in a connection's output by the user's id.

@@ -89,9 +89,14 @@ pub struct SpoolLoad {
     pub aside: usize,
 }
 
-/// In which of `lanes` lanes what is for `user` travels.
+/// The key of what is for `user` in lanes; its remainder is the lane.
+pub fn lane_key(user: UserId) -> u64 {
+    u64::from(user.0.cast_unsigned())
+}
+
+/// In which of `lanes` lanes what is for `user` travels, as the router has it.
 pub fn lane_of(user: UserId, lanes: u64) -> u64 {
-    u64::from(user.0.cast_unsigned()) % lanes
+    lane_key(user) % lanes
 }
 
 /// For a server that has none: nothing is ever kept.
