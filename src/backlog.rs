@@ -45,14 +45,24 @@ pub struct Backlog {
 /// The lane's part of the spool is not empty, as far as is known.
 #[derive(Debug)]
 struct Spooling {
-    /// When the store is tried again; at once if this is not known.
-    retry_at: Option<Instant>,
+    due: Due,
     /// How long it is left alone after it has failed once more.
     pause: Duration,
     /// All before this is drained.
     after: SpoolId,
     /// How many times in a row the store has refused all that it was given.
     refusals: u32,
+}
+
+/// When the store is tried again.
+#[derive(Clone, Copy, Debug)]
+enum Due {
+    /// At once.
+    Now,
+    /// At this time.
+    At(Instant),
+    /// So long after the batch in which it has failed.
+    In(Duration),
 }
 
 /// The store cannot take more of the spool now.
@@ -70,7 +80,7 @@ struct Moved {
 impl Backlog {
     /// The nth lane of so many. What an earlier run has left in the spool comes first.
     pub fn new(nth: usize, lanes: usize, spool: &dyn Spool) -> Backlog {
-        let spooling = (spool.load().messages > 0).then(|| Spooling::after(SpoolId(i64::MIN), None));
+        let spooling = (spool.load().messages > 0).then(|| Spooling::after(SpoolId(i64::MIN), Due::Now));
         Backlog { lane: (nth as u64, lanes as u64), returned: Vec::new(), spooling, moved: Vec::new() }
     }
 
@@ -81,6 +91,12 @@ impl Backlog {
 
     /// Handles one batch; when this is to be tried again if nothing else comes.
     pub fn handle(&mut self, batch: Vec<LaneItem>, now: Instant, services: &Services) -> Option<Again> {
+        if let Some(Spooling { due, .. }) = &mut self.spooling
+            && let Due::In(pause) = *due
+        {
+            // Nothing has come for as long, or the time counts from now on: the attempt itself may have taken long.
+            *due = if batch.is_empty() { Due::Now } else { Due::At(now + pause) };
+        }
         // More than comes in, or it would never end.
         self.drain_when_due(2 * batch.len(), now, services);
         // The oldest go first, so that what waits for a user keeps its order.
@@ -89,55 +105,56 @@ impl Backlog {
             match item {
                 LaneItem::Delivery(delivery) => deliveries.push(delivery),
                 LaneItem::Work(user, work) => {
-                    self.place(std::mem::take(&mut deliveries), now, services);
+                    self.place(std::mem::take(&mut deliveries), services);
                     work(self.mailbox(user, services));
                     deliveries = std::mem::take(&mut self.returned);
                 }
                 LaneItem::Answer(_, answer) => {
-                    self.place(std::mem::take(&mut deliveries), now, services);
+                    self.place(std::mem::take(&mut deliveries), services);
                     deliveries = std::mem::take(&mut self.returned);
                     answer();
                 }
             }
         }
-        self.place(deliveries, now, services);
+        self.place(deliveries, services);
         self.again(now)
     }
 
     fn again(&self, now: Instant) -> Option<Again> {
-        let retry = self.spooling.as_ref().map(|spooling| match spooling.retry_at {
-            Some(at) if at > now => Again::UnlessClosing(at - now),
+        let retry = self.spooling.as_ref().map(|spooling| match spooling.due {
+            Due::In(pause) => Again::UnlessClosing(pause),
+            Due::At(at) if at > now => Again::UnlessClosing(at - now),
             // The store takes it: it is drained to the end.
-            Some(_) | None => Again::After(Duration::ZERO),
+            Due::At(_) | Due::Now => Again::After(Duration::ZERO),
         });
         let returned = (!self.returned.is_empty()).then_some(Again::After(RETRY_AFTER));
         returned.or(retry)
     }
 
     /// Offers messages to nodes of the reference server, and has the store keep the rest.
-    fn place(&mut self, deliveries: Vec<Delivery>, now: Instant, services: &Services) {
+    fn place(&mut self, deliveries: Vec<Delivery>, services: &Services) {
         if deliveries.is_empty() {
             return;
         }
         if self.spooling.is_some() {
-            return self.spool(deliveries, now, services);
+            return self.spool(deliveries, services);
         }
         let untaken = offer_to_neighbours(deliveries, services, |taken| {
             services.metrics.confirmed(taken.len());
             settle(taken.into_iter().map(|delivery| (delivery, false)));
         });
-        self.keep(untaken, now, services);
+        self.keep(untaken, services);
     }
 
     /// Has the store keep messages, or else the spool. When neither can, the senders hear of it, and what has no sender
     /// waits.
-    fn keep(&mut self, deliveries: Vec<Delivery>, now: Instant, services: &Services) {
+    fn keep(&mut self, deliveries: Vec<Delivery>, services: &Services) {
         if deliveries.is_empty() {
             return;
         }
         services.metrics.batch(Stage::Store, deliveries.len());
         let kept = services.appended(&messages(&deliveries));
-        self.settle_kept(deliveries, kept, 0, now, services);
+        self.settle_kept(deliveries, kept, 0, services);
     }
 
     /// `refused` is how many of the same batch the database has refused one by one. Returns how many it is then.
@@ -146,7 +163,6 @@ impl Backlog {
         mut deliveries: Vec<Delivery>,
         kept: Result<Vec<Kept>, StoreError>,
         refused: usize,
-        now: Instant,
         services: &Services,
     ) -> usize {
         match kept {
@@ -164,14 +180,14 @@ impl Backlog {
             Err(StoreError::Failed(_)) if deliveries.len() > 1 && refused < REFUSED_MAX => {
                 let second = deliveries.split_off(deliveries.len() / 2);
                 let kept = services.store.append(&messages(&deliveries));
-                let refused = self.settle_kept(deliveries, kept, refused, now, services);
+                let refused = self.settle_kept(deliveries, kept, refused, services);
                 if self.spooling.is_some() {
                     // The first half is there, and the second must not overtake it.
-                    self.spool(second, now, services);
+                    self.spool(second, services);
                     return refused;
                 }
                 let kept = services.store.append(&messages(&second));
-                self.settle_kept(second, kept, refused, now, services)
+                self.settle_kept(second, kept, refused, services)
             }
             // It is about this message: the database is well, and would refuse it for ever.
             Err(StoreError::Failed(cause)) if deliveries.len() == 1 && services.store.check().is_ok() => {
@@ -183,7 +199,7 @@ impl Backlog {
             Err(error) => {
                 let count = deliveries.len();
                 match error {
-                    StoreError::Unavailable(_) => self.spool(deliveries, now, services),
+                    StoreError::Unavailable(_) => self.spool(deliveries, services),
                     StoreError::Failed(_) | StoreError::NameTaken => self.refuse(deliveries, services),
                 }
                 refused + count
@@ -193,7 +209,7 @@ impl Backlog {
 
     /// Has the spool keep messages behind all that is there. What it cannot keep is refused, and so is at once what the
     /// store would not take later.
-    fn spool(&mut self, deliveries: Vec<Delivery>, now: Instant, services: &Services) {
+    fn spool(&mut self, deliveries: Vec<Delivery>, services: &Services) {
         let (deliveries, too_long): (Vec<_>, Vec<_>) =
             deliveries.into_iter().partition(|delivery| services.store.fits(&delivery.text));
         services.metrics.failed(too_long.len());
@@ -204,7 +220,7 @@ impl Backlog {
         let kept = kept.unwrap_or_else(|_| vec![false; deliveries.len()]);
         let (kept, refused): (Vec<_>, Vec<_>) = deliveries.into_iter().zip(kept).partition(|(_, kept)| *kept);
         if !kept.is_empty() {
-            self.spooling.get_or_insert_with(|| Spooling::after(SpoolId(i64::MIN), Some(now + FIRST_PAUSE)));
+            self.spooling.get_or_insert_with(|| Spooling::after(SpoolId(i64::MIN), Due::In(FIRST_PAUSE)));
             services.metrics.spool(SpoolMove::Spooled, kept.len());
             settle(kept.into_iter().map(|(delivery, _)| (delivery, false)));
         }
@@ -243,13 +259,13 @@ impl Backlog {
             match self.drain_piece(Part::Lane { nth, of, after: spooling.after }, services) {
                 Ok(None) => self.spooling = None,
                 Ok(Some((last, messages))) => {
-                    self.spooling = Some(Spooling::after(last, None));
+                    self.spooling = Some(Spooling::after(last, Due::Now));
                     drained += messages;
                     if drained > at_least {
                         return;
                     }
                 }
-                Err(Stuck) => self.spooling.iter_mut().for_each(|spooling| spooling.back_off(now)),
+                Err(Stuck) => self.spooling.iter_mut().for_each(|spooling| spooling.back_off()),
             }
         }
     }
@@ -319,16 +335,20 @@ impl Backlog {
 }
 
 impl Spooling {
-    fn after(after: SpoolId, retry_at: Option<Instant>) -> Spooling {
-        Spooling { retry_at, pause: FIRST_PAUSE, after, refusals: 0 }
+    fn after(after: SpoolId, due: Due) -> Spooling {
+        Spooling { due, pause: FIRST_PAUSE, after, refusals: 0 }
     }
 
     fn is_due(&self, now: Instant) -> bool {
-        self.retry_at.is_none_or(|at| at <= now)
+        match self.due {
+            Due::Now => true,
+            Due::At(at) => at <= now,
+            Due::In(_) => false,
+        }
     }
 
-    fn back_off(&mut self, now: Instant) {
-        self.retry_at = Some(now + self.pause);
+    fn back_off(&mut self) {
+        self.due = Due::In(self.pause);
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
     }
 }
@@ -697,8 +717,7 @@ mod tests {
         node.work_for(LONG);
         assert_eq!(node.kept_for(1), ["a"], "the store is still away");
         *store.is_away.lock() = false;
-        // Nothing is due yet: what comes now must not overtake what waits.
-        node.lanes.iter_mut().flat_map(|lane| &mut lane.spooling).for_each(|spooling| spooling.back_off(node.now));
+        // It is not asked again yet: what comes now must not overtake what waits.
         node.send(&[(1, "g")]);
         assert_eq!(node.kept_for(1), ["a"]);
         node.work_for(LONG);
@@ -720,8 +739,6 @@ mod tests {
         *store.is_away.lock() = false;
         store.fail_after(1);
         node.work_for(Duration::ZERO);
-        assert_eq!(node.spooled(), 3 * PIECE_MAX, "it is not due yet");
-        node.work_for(Duration::ZERO);
         assert_eq!((node.kept_for(1).len(), node.spooled()), (PIECE_MAX, 2 * PIECE_MAX));
         node.send(&[(1, "last")]);
         node.work_for(LONG);
@@ -741,6 +758,7 @@ mod tests {
         let mut batches = 0;
         while node.spooled() > 0 {
             node.send(&batch);
+            node.now += FIRST_PAUSE;
             batches += 1;
             assert!(batches < 20, "it never ends");
         }
@@ -820,6 +838,22 @@ mod tests {
             node.send(&[(1, "c")]);
             assert_eq!(node.kept_for(1), strings("bc"));
         }
+    }
+
+    #[test]
+    fn the_store_is_left_alone_for_longer_and_longer() {
+        let (folder, store) = (Folder::new(), Arc::new(Script::default()));
+        let mut node = Node::start(&folder, &store, 1, ROOM);
+        *store.is_away.lock() = true;
+        let mut pauses = Vec::new();
+        let mut batch = vec![message(1, "a")];
+        for _ in 0..7 {
+            let again = node.lanes[0].handle(std::mem::take(&mut batch), node.now, &node.services);
+            let Some(Again::UnlessClosing(pause)) = again else { panic!("it is tried again, but not at the end") };
+            pauses.push(pause.as_millis());
+            node.now += pause;
+        }
+        assert_eq!(pauses, [50, 50, 100, 200, 400, 800, 1000]);
     }
 
     #[test]
