@@ -49,6 +49,7 @@ mod output;
 mod proxy_header;
 mod slots;
 mod stats;
+mod tcp;
 mod timer;
 
 pub use acceptor::{Acceptor, ListenSettings, Stopper};
