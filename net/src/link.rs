@@ -12,18 +12,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use mio::net::TcpStream;
 use parking_lot::Mutex;
 
 use crate::loop_handle::{Letter, LoopHandle};
 use crate::output::{BufferPool, Fate, Output, Written};
 use crate::slots::ConnId;
+use crate::socket::Socket;
 
 /// The shared part of a connection. It outlives the connection: a closed link refuses everything. It keeps the
 /// connection's descriptor, so it should not be kept for long after [`Handler::on_close`](crate::Handler::on_close).
 pub struct Link<M> {
     pub(crate) id: ConnId,
-    pub(crate) stream: TcpStream,
+    pub(crate) socket: Socket,
     /// The client's address if a proxy has told it. Behind a pointer, because most have none.
     client: Option<Box<SocketAddr>>,
     owner: LoopHandle<M>,
@@ -97,7 +97,7 @@ struct TurnId(u64);
 impl<M> Link<M> {
     pub(crate) fn new(
         id: ConnId,
-        stream: TcpStream,
+        socket: Socket,
         client: Option<SocketAddr>,
         owner: LoopHandle<M>,
         output_bytes_max: usize,
@@ -105,7 +105,7 @@ impl<M> Link<M> {
         let (state, output) = (State::Open, None);
         let side = Side { state, line: false, bare_sent: false, scheduled: None, blocked: false, output };
         let client = client.map(Box::new);
-        Link { id, stream, client, owner, output_bytes_max, side: Mutex::new(side) }
+        Link { id, socket, client, owner, output_bytes_max, side: Mutex::new(side) }
     }
 
     /// The client's address: what a proxy has told, else the socket's, which is `None` when the kernel has forgotten it;
@@ -113,7 +113,7 @@ impl<M> Link<M> {
     pub fn peer(&self) -> Option<SocketAddr> {
         match &self.client {
             Some(client) => Some(**client),
-            None => self.stream.peer_addr().ok(),
+            None => self.socket.peer_addr().ok(),
         }
     }
 
@@ -184,7 +184,7 @@ impl<M> Link<M> {
 
     fn write(&self, side: &mut Side, turn: &mut Turn<M>) -> Written {
         let (State::Open, Some(output)) = (side.state, &mut side.output) else { return Written::All };
-        let written = output.write_to(&self.stream, side.line, &mut turn.reports);
+        let written = output.write_to(&self.socket, side.line, &mut turn.reports);
         side.blocked = written == Written::Blocked;
         match written {
             Written::All => turn.pool.put(side.output.take().expect("it was there")),
@@ -269,7 +269,7 @@ impl<M> Link<M> {
     /// would break the connection before the peer has read the rest.
     pub(crate) fn finish(&self) {
         self.seal();
-        if let Err(error) = self.stream.shutdown(Shutdown::Write)
+        if let Err(error) = self.socket.shutdown(Shutdown::Write)
             && error.kind() != ErrorKind::NotConnected
         {
             log::debug!("cannot end a connection in order: {error}");
@@ -284,7 +284,7 @@ impl<M> Link<M> {
         let left = side.output.take();
         drop(side);
         // Whoever still has the link keeps the descriptor open: the peer would not hear of the end.
-        if let Err(error) = self.stream.shutdown(Shutdown::Both)
+        if let Err(error) = self.socket.shutdown(Shutdown::Both)
             && error.kind() != ErrorKind::NotConnected
         {
             log::debug!("cannot end a connection: {error}");
@@ -334,10 +334,15 @@ impl<M> fmt::Debug for Link<M> {
 impl<M> Turn<M> {
     /// A turn with nothing to do yet.
     pub fn new() -> Turn<M> {
+        Turn::at(Instant::now())
+    }
+
+    /// The same, which began then.
+    pub fn at(now: Instant) -> Turn<M> {
         static TURNS: AtomicU64 = AtomicU64::new(0);
         Turn {
             id: TurnId(TURNS.fetch_add(1, Ordering::Relaxed)),
-            now: Instant::now(),
+            now,
             pushed: Vec::new(),
             answered: Vec::new(),
             sent_bytes: 0,
@@ -352,8 +357,8 @@ impl<M> Turn<M> {
         self.now
     }
 
-    pub(crate) fn begin(&mut self) {
-        self.now = Instant::now();
+    pub(crate) fn begin(&mut self, now: Instant) {
+        self.now = now;
     }
 
     /// Has [`Handler::on_reminder`](crate::Handler::on_reminder) called for a connection of this loop after some time.
