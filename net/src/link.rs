@@ -20,19 +20,18 @@ use std::sync::atomic::{self, AtomicU64};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use mio::net::TcpStream;
 use parking_lot::Mutex;
 
 use crate::loop_handle::{Letter, LoopHandle};
 use crate::output::{Back, BufferPool, Fate, Output, Writing, Written};
 use crate::slots::ConnId;
-use crate::tcp;
+use crate::socket::Socket;
 
 /// The shared part of a connection. It outlives the connection: a closed link refuses everything. It keeps the
 /// connection's descriptor, so it should not be kept for long after [`Handler::on_close`](crate::Handler::on_close).
 pub struct Link<M> {
     pub(crate) id: ConnId,
-    pub(crate) stream: TcpStream,
+    pub(crate) socket: Socket,
     /// The client's address if a proxy has told it. Behind a pointer, because most have none.
     client: Option<Box<SocketAddr>>,
     owner: LoopHandle<M>,
@@ -117,14 +116,14 @@ struct TurnId(u64);
 impl<M> Link<M> {
     pub(crate) fn new(
         id: ConnId,
-        stream: TcpStream,
+        socket: Socket,
         client: Option<SocketAddr>,
         owner: LoopHandle<M>,
     ) -> Link<M> {
         let (state, output) = (State::Open, None);
         let side = Side { state, line: false, bare_sent: false, scheduled: None, blocked: false, output };
         let client = client.map(Box::new);
-        Link { id, stream, client, owner, side: Mutex::new(side) }
+        Link { id, socket, client, owner, side: Mutex::new(side) }
     }
 
     /// The client's address: what a proxy has told, else the socket's, which is `None` when the kernel has forgotten it;
@@ -132,7 +131,7 @@ impl<M> Link<M> {
     pub fn peer(&self) -> Option<SocketAddr> {
         match &self.client {
             Some(client) => Some(**client),
-            None => self.stream.peer_addr().ok(),
+            None => self.socket.peer_addr().ok(),
         }
     }
 
@@ -206,7 +205,7 @@ impl<M> Link<M> {
     fn write(self: &Arc<Link<M>>, side: &mut Side, turn: &mut Turn<M>) -> Written {
         let Some(output) = side.output.as_mut().filter(|_| side.state.writes()) else { return Written::All };
         let how = if side.line { Writing::Together } else { Writing::OneByOne };
-        let written = output.write_to(&self.stream, how);
+        let written = output.write_to(&self.socket, how);
         side.blocked = written == Written::Blocked;
         match written {
             Written::All | Written::Blocked => self.look_after(side, turn),
@@ -270,9 +269,7 @@ impl<M> Link<M> {
 
     /// Bytes that the socket took and that the peer's kernel has not acknowledged. If that cannot be known, all of them.
     fn unacknowledged(&self, state: State) -> usize {
-        let in_flight = tcp::unacknowledged(&self.stream).unwrap_or(usize::MAX);
-        // The end that the peer was told counts as one.
-        if state == State::Finished { in_flight.saturating_sub(1) } else { in_flight }
+        self.socket.unacknowledged(state == State::Finished).unwrap_or(usize::MAX)
     }
 
     /// Looks now whether a report is due; returns those that are, for the owner, who would be posted them otherwise.
@@ -396,7 +393,7 @@ impl<M> Link<M> {
     /// would break the connection before the peer has read the rest.
     pub(crate) fn finish(&self) {
         self.side.lock().state = State::Finished;
-        if let Err(error) = self.stream.shutdown(Shutdown::Write)
+        if let Err(error) = self.socket.shutdown(Shutdown::Write)
             && error.kind() != ErrorKind::NotConnected
         {
             log::debug!("cannot end a connection in order: {error}");
@@ -414,7 +411,7 @@ impl<M> Link<M> {
         (side.state, side.output) = (State::Closed, None);
         drop(side);
         // Whoever still has the link keeps the descriptor open: the peer would not hear of the end.
-        if let Err(error) = self.stream.shutdown(Shutdown::Both)
+        if let Err(error) = self.socket.shutdown(Shutdown::Both)
             && error.kind() != ErrorKind::NotConnected
         {
             log::debug!("cannot end a connection: {error}");
@@ -470,10 +467,15 @@ impl<M> fmt::Debug for Link<M> {
 impl<M> Turn<M> {
     /// A turn with nothing to do yet.
     pub fn new() -> Turn<M> {
+        Turn::at(Instant::now())
+    }
+
+    /// The same, which began then.
+    pub fn at(now: Instant) -> Turn<M> {
         static TURNS: AtomicU64 = AtomicU64::new(0);
         Turn {
             id: TurnId(TURNS.fetch_add(1, atomic::Ordering::Relaxed)),
-            now: Instant::now(),
+            now,
             pushed: Vec::new(),
             answered: Vec::new(),
             sent_bytes: 0,
@@ -490,8 +492,8 @@ impl<M> Turn<M> {
     }
 
     /// A thread without a loop calls this whenever it wakes.
-    pub fn begin(&mut self) {
-        self.now = Instant::now();
+    pub fn begin(&mut self, now: Instant) {
+        self.now = now;
     }
 
     /// When there is something to do for a link that this thread has written to, if there is.

@@ -7,17 +7,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use mio::Waker;
-use mio::net::TcpStream;
 use parking_lot::Mutex;
 
 use crate::arrivals::Preface;
 use crate::slots::ConnId;
+use crate::socket::Socket;
 
 /// What a loop finds in its inbox.
 #[derive(Debug)]
 pub(crate) enum Letter<M> {
     /// A new connection for this loop.
-    Accepted(TcpStream, SocketAddr, Preface),
+    Accepted(Socket, SocketAddr, Preface),
     /// The application's message for a connection.
     Message(ConnId, M),
     /// A frame with [`Fate::Report`](crate::Fate::Report) is out.
