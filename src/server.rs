@@ -433,7 +433,7 @@ impl Handler for Shell {
         let input = match message {
             Posted::Outcome(outcome) => Input::Outcome(outcome),
             Posted::Settled(settled) => Input::Settled(settled),
-            Posted::MailboxWanted => Input::MailboxWanted { now: turn.now(), pending_bytes: link.pending_bytes() },
+            Posted::MailboxWanted => Input::MailboxWanted { now: turn.now(), undelivered_bytes: link.undelivered_bytes() },
         };
         self.feed(turn, link, session, input);
     }
