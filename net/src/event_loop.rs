@@ -39,8 +39,8 @@ pub trait Handler {
         incoming: Incoming<'_>,
     ) -> Flow;
 
-    /// A frame sent with [`Fate::Report`](crate::Fate::Report) has left for the socket without error. It comes while
-    /// the connection is open: who must know holds [`Incoming::End`] until then.
+    /// A frame sent with [`Fate::Report`](crate::Fate::Report) has arrived: the peer's kernel has acknowledged it. It comes
+    /// while the connection is open: who must know holds [`Incoming::End`] until then.
     fn on_sent(
         &mut self,
         turn: &mut Turn<Self::Message>,
@@ -182,7 +182,7 @@ enum Shown {
 impl<H: Handler> EventLoop<H> {
     pub(crate) fn new(handler: H, settings: Settings) -> io::Result<EventLoop<H>> {
         let poll = Poll::new()?;
-        let handle = LoopHandle::new(Waker::new(poll.registry(), WAKE)?);
+        let handle = LoopHandle::new(Waker::new(poll.registry(), WAKE)?, settings.output_bytes_max);
         Ok(EventLoop {
             handler,
             settings,
@@ -262,7 +262,10 @@ impl<H: Handler> EventLoop<H> {
     pub(crate) fn sleep(&self, now: Instant) -> Option<Duration> {
         let stop = self.stop_by.map(|at| at.saturating_duration_since(now));
         match self.ready.is_empty() {
-            true => [self.timers.wait(now), self.arrivals.wait(now), stop].into_iter().flatten().min(),
+            true => {
+                let errand = self.turn.next_errand().map(|due| due.saturating_duration_since(now));
+                [self.timers.wait(now), self.arrivals.wait(now), errand, stop].into_iter().flatten().min()
+            }
             false => Some(Duration::ZERO),
         }
     }
@@ -322,6 +325,7 @@ impl<H: Handler> EventLoop<H> {
 
     fn look_at_timers(&mut self) {
         let now = self.turn.now();
+        self.turn.run_errands();
         while let Some((id, deadline)) = self.timers.pop(now) {
             let Some(conn) = self.connections.get_mut(id) else { continue };
             match deadline {
@@ -439,7 +443,7 @@ impl<H: Handler> EventLoop<H> {
             // costs nothing, while asking when they are needed would be a system call each time.
             let interest = Interest::READABLE | Interest::WRITABLE;
             socket.register(poll.registry(), token(id), interest)?;
-            let link = Arc::new(Link::new(id, socket, client, handle.clone(), settings.output_bytes_max));
+            let link = Arc::new(Link::new(id, socket, client, handle.clone()));
             let app = handler.on_open(turn, &link);
             Ok::<_, io::Error>(Connection::new(link, app, settings.frame_bytes_max, now))
         });
@@ -465,8 +469,18 @@ impl<H: Handler> EventLoop<H> {
     /// What the application holds is not shown again because the socket has something to tell, and a connection that
     /// has used up its budget is served in the next turn.
     fn serve_unless_waiting(&mut self, id: ConnId) {
+        self.hear_reports(id);
         if self.connections.get_mut(id).is_some_and(|conn| !conn.held && !conn.queued && !conn.congested) {
             self.serve(id);
+        }
+    }
+
+    /// A client that sends something while the application holds what came before has acknowledged what it has read.
+    fn hear_reports(&mut self, id: ConnId) {
+        let EventLoop { handler, turn, connections, .. } = self;
+        let Some(conn) = connections.get_mut(id).filter(|conn| conn.held) else { return };
+        if tell_reports(handler, turn, conn) {
+            self.serve_if_held(id);
         }
     }
 
@@ -524,7 +538,7 @@ impl<H: Handler> EventLoop<H> {
             budget = budget.saturating_sub(count);
             shown = outcome;
         }
-        conn.held = matches!(shown, Shown::Held);
+        let was_held = std::mem::replace(&mut conn.held, matches!(shown, Shown::Held));
         conn.congested = matches!(shown, Shown::Congested);
         if let Shown::Costly = shown {
             queue(ready, conn);
@@ -534,6 +548,8 @@ impl<H: Handler> EventLoop<H> {
         }
         if let Shown::Over(reason) = shown {
             self.close(id, reason);
+        } else if !was_held {
+            self.hear_reports(id);
         }
     }
 
@@ -664,11 +680,26 @@ fn queue<A, M>(ready: &mut Vec<ConnId>, conn: &mut Connection<A, M>) {
 /// Tells the application, once, that nothing sent to the connection will arrive.
 fn tell_hang_up<H: Handler>(handler: &mut H, turn: &mut Turn<H::Message>, conn: &mut Connection<H::Conn, H::Message>) {
     conn.link.seal();
+    tell_reports(handler, turn, conn);
     if let Phase::Open(app) = &mut conn.phase
         && !std::mem::replace(&mut conn.hung_up, true)
     {
         handler.on_hang_up(turn, &conn.link, app);
     }
+}
+
+/// Tells the application what the peer's kernel has acknowledged of what it waits for; whether there was something.
+fn tell_reports<H: Handler>(
+    handler: &mut H,
+    turn: &mut Turn<H::Message>,
+    conn: &mut Connection<H::Conn, H::Message>,
+) -> bool {
+    let Phase::Open(app) = &mut conn.phase else { return false };
+    let reports = conn.link.take_reports(turn);
+    for label in &reports {
+        handler.on_sent(turn, &conn.link, app, *label);
+    }
+    !reports.is_empty()
 }
 
 /// Shows the application what was received and kept, and keeps what is left.
@@ -732,7 +763,12 @@ fn show<H: Handler>(
                 continue;
             }
             Item::Incomplete if *ends == CloseReason::Stopped => (Incoming::Stop, 0, false),
-            Item::Incomplete => (Incoming::End, 0, false),
+            Item::Incomplete => {
+                if *ends == CloseReason::Ended {
+                    link.on_peer_ended();
+                }
+                (Incoming::End, 0, false)
+            }
         };
         if line {
             link.use_lines(turn);

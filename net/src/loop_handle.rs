@@ -43,12 +43,19 @@ struct Inbox<M> {
     /// The loop was woken and has not looked into the inbox since.
     notified: AtomicBool,
     waker: Waker,
+    /// The high-water mark of each connection.
+    output_bytes_max: usize,
 }
 
 impl<M> LoopHandle<M> {
-    pub(crate) fn new(waker: Waker) -> LoopHandle<M> {
-        let inbox = Inbox { letters: Mutex::new(Vec::new()), notified: AtomicBool::new(false), waker };
+    pub(crate) fn new(waker: Waker, output_bytes_max: usize) -> LoopHandle<M> {
+        let inbox =
+            Inbox { letters: Mutex::new(Vec::new()), notified: AtomicBool::new(false), waker, output_bytes_max };
         LoopHandle { inbox: Arc::new(inbox) }
+    }
+
+    pub(crate) fn output_bytes_max(&self) -> usize {
+        self.inbox.output_bytes_max
     }
 
     pub(crate) fn post(&self, letter: Letter<M>) {

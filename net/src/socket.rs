@@ -77,7 +77,6 @@ impl Socket {
     ///
     /// `is_shut` says that our side was shut down: the end of the stream counts as one byte to the kernel until it is
     /// acknowledged, after all others, and is not counted here.
-    #[allow(dead_code)]
     pub(crate) fn unacknowledged(&self, is_shut: bool) -> io::Result<usize> {
         let count = match self {
             Socket::Tcp(stream) => output_queue(stream)?,
