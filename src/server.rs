@@ -11,7 +11,7 @@ use net::{
     Acceptor, CloseReason, Fate, Flow, Handler, Incoming, ListenSettings, LoopGroup, Preface, Settings, Stopper, Turn,
 };
 use parking_lot::Mutex;
-use pool::{Lanes, Workers};
+use pool::{Again, Lanes, Workers};
 
 use crate::bus::Bus;
 use crate::config::{Auth, Config, Networks};
@@ -256,8 +256,9 @@ impl Shared {
 /// The lanes to the store.
 fn start_keepers(bytes_max: usize, services: &Arc<Services>) -> io::Result<Arc<Lanes<LaneItem>>> {
     let keeping = services.clone();
-    let keep = move |backlog: &mut Backlog, batch| backlog.handle(batch, &keeping);
-    Lanes::start("lane", services.store.appenders(), bytes_max, LANE_BATCH_MAX, keep).map(Arc::new)
+    let keep = move |backlog: &mut Backlog, batch| backlog.handle(batch, &keeping).map(Again::After);
+    let begin = |_| (Backlog::default(), None);
+    Lanes::start("lane", services.store.appenders(), bytes_max, LANE_BATCH_MAX, begin, keep).map(Arc::new)
 }
 
 /// The lane to other nodes.
@@ -292,9 +293,9 @@ fn start_outbox(
         metrics.failed(refused.len());
         delivery::settle(refused.into_iter());
         delivery::settle(sorted.delivered.into_iter().map(|delivery| (delivery, false)));
-        sorted.again
+        sorted.again.map(Again::After)
     };
-    Lanes::start("lane-out", OUTBOXES, bytes_max, LANE_BATCH_MAX, publish)
+    Lanes::start("lane-out", OUTBOXES, bytes_max, LANE_BATCH_MAX, |_| (Outbox::default(), None), publish)
 }
 
 /// False if there is no room; the session hears then that the server is busy.
