@@ -430,6 +430,7 @@ mod tests {
 
     use super::*;
     use crate::bus::local::LocalBus;
+    use crate::clock::Clock;
     use crate::groups::GroupCache;
     use crate::jobs::Outage;
     use crate::metrics::Metrics;
@@ -616,6 +617,7 @@ mod tests {
                 store: store.clone(),
                 spool: disk.clone(),
                 bus: Arc::new(LocalBus),
+                clock: Clock::default(),
                 passwords: Arc::new(Passwords::new(8, 1, 1, Duration::ZERO).unwrap()),
                 upgrader: Mutex::new(None),
                 groups: GroupCache::new(None),

@@ -48,6 +48,7 @@
 pub mod admin;
 pub mod backlog;
 pub mod bus;
+pub mod clock;
 pub mod collation;
 pub mod commands;
 pub mod config;

@@ -15,6 +15,7 @@ use pool::{Again, Lanes, Workers};
 
 use crate::backlog::Backlog;
 use crate::bus::Bus;
+use crate::clock::Clock;
 use crate::config::{Auth, Config, Networks};
 use crate::delivery::{self, ClientLink, LaneItem, Mailbox, Origin, Posted};
 use crate::groups::GroupCache;
@@ -183,24 +184,8 @@ impl Shared {
         spool: Arc<dyn Spool>,
         bus: Arc<dyn Bus>,
     ) -> Result<Shared, StartError> {
-        let cost = config.password_cost;
-        let passwords = Passwords::new(cost.memory_kib, cost.passes, cost.lanes, config.password_memory);
-        let lifetime = (!bus.is_alone()).then_some(GROUP_LIFETIME);
         let upgrader = Workers::start("upgrader", 1, UPGRADES_MAX).map_err(StartError::Resources)?;
-        let services = Arc::new(Services {
-            store: store.clone(),
-            spool: spool.clone(),
-            bus: bus.clone(),
-            passwords: Arc::new(passwords.map_err(StartError::PasswordCost)?),
-            upgrader: Mutex::new(Some(upgrader)),
-            groups: GroupCache::new(lifetime),
-            metrics: Arc::new(Metrics::new(config.loops)),
-            fetch_bytes_max: config.fetch_bytes_max,
-            search_results_max: config.search_results_max,
-            reading: Outage::new("reading from the store"),
-            writing: Outage::new("writing to the store"),
-            spooling: Outage::new("writing to the spool"),
-        });
+        let services = services(config, store.clone(), spool.clone(), bus.clone(), Clock::default(), Some(upgrader))?;
         let start = || -> io::Result<Shared> {
             let bytes_max = config.lane_bytes_max;
             let keepers = start_keepers(bytes_max, &services)?;
@@ -285,10 +270,39 @@ impl Shared {
     }
 }
 
+/// What jobs work with.
+fn services(
+    config: &Config,
+    store: Arc<dyn Store>,
+    spool: Arc<dyn Spool>,
+    bus: Arc<dyn Bus>,
+    clock: Clock,
+    upgrader: Option<Workers>,
+) -> Result<Arc<Services>, StartError> {
+    let cost = config.password_cost;
+    let passwords = Passwords::new(cost.memory_kib, cost.passes, cost.lanes, config.password_memory);
+    let lifetime = (!bus.is_alone()).then_some(GROUP_LIFETIME);
+    Ok(Arc::new(Services {
+        store,
+        spool,
+        bus,
+        clock,
+        passwords: Arc::new(passwords.map_err(StartError::PasswordCost)?),
+        upgrader: Mutex::new(upgrader),
+        groups: GroupCache::new(lifetime),
+        metrics: Arc::new(Metrics::new(config.loops)),
+        fetch_bytes_max: config.fetch_bytes_max,
+        search_results_max: config.search_results_max,
+        reading: Outage::new("reading from the store"),
+        writing: Outage::new("writing to the store"),
+        spooling: Outage::new("writing to the spool"),
+    }))
+}
+
 /// The lanes to the store.
 fn start_keepers(bytes_max: usize, services: &Arc<Services>) -> io::Result<Arc<Lanes<LaneItem>>> {
     let (lanes, keeping) = (services.store.appenders(), services.clone());
-    let keep = move |backlog: &mut Backlog, batch| backlog.handle(batch, Instant::now(), &keeping);
+    let keep = move |backlog: &mut Backlog, batch| backlog.handle(batch, keeping.clock.now(), &keeping);
     let begin = |nth| {
         let backlog = Backlog::new(nth, lanes, &*services.spool);
         let first = backlog.begins();
@@ -303,35 +317,37 @@ fn start_outbox(
     services: Arc<Services>,
     keepers: Arc<Lanes<LaneItem>>,
 ) -> io::Result<Lanes<OutItem>> {
-    let publish = move |outbox: &mut Outbox, batch| {
-        let sorted = outbox.handle(batch, Instant::now(), &*services.bus);
-        let metrics = &services.metrics;
-        metrics.published(sorted.published);
-        metrics.confirmed(sorted.delivered.len());
-        metrics.unconfirmed(sorted.unconfirmed);
-        if sorted.published > 0 {
-            metrics.batch(Stage::Publish, sorted.published);
-        }
-        let mut refused = Vec::new();
-        for item in sorted.keep {
-            let (key, bytes) = router::weight(&item);
-            // A message with a sender is refused when the store does not keep up; what has none must be kept.
-            let has_sender =
-                matches!(&item, LaneItem::Delivery(delivery) if !matches!(delivery.origin, Origin::Returned));
-            if !has_sender || !keepers.is_full(key) {
-                if keepers.submit_late(key, item, bytes).is_err() {
-                    log::error!("the server has stopped before a message could be stored");
-                }
-            } else if let LaneItem::Delivery(delivery) = item {
-                refused.push((delivery, true));
-            }
-        }
-        metrics.failed(refused.len());
-        delivery::settle(refused.into_iter());
-        delivery::settle(sorted.delivered.into_iter().map(|delivery| (delivery, false)));
-        sorted.again.map(Again::After)
-    };
+    let publish = move |outbox: &mut Outbox, batch| publish(outbox, batch, &services, &keepers);
     Lanes::start("lane-out", OUTBOXES, bytes_max, LANE_BATCH_MAX, |_| (Outbox::default(), None), publish)
+}
+
+/// One batch of the lane to other nodes.
+fn publish(outbox: &mut Outbox, batch: Vec<OutItem>, services: &Services, keepers: &Lanes<LaneItem>) -> Option<Again> {
+    let sorted = outbox.handle(batch, &services.clock, &*services.bus);
+    let metrics = &services.metrics;
+    metrics.published(sorted.published);
+    metrics.confirmed(sorted.delivered.len());
+    metrics.unconfirmed(sorted.unconfirmed);
+    if sorted.published > 0 {
+        metrics.batch(Stage::Publish, sorted.published);
+    }
+    let mut refused = Vec::new();
+    for item in sorted.keep {
+        let (key, bytes) = router::weight(&item);
+        // A message with a sender is refused when the store does not keep up; what has none must be kept.
+        let has_sender = matches!(&item, LaneItem::Delivery(delivery) if !matches!(delivery.origin, Origin::Returned));
+        if !has_sender || !keepers.is_full(key) {
+            if keepers.submit_late(key, item, bytes).is_err() {
+                log::error!("the server has stopped before a message could be stored");
+            }
+        } else if let LaneItem::Delivery(delivery) = item {
+            refused.push((delivery, true));
+        }
+    }
+    metrics.failed(refused.len());
+    delivery::settle(refused.into_iter());
+    delivery::settle(sorted.delivered.into_iter().map(|delivery| (delivery, false)));
+    sorted.again.map(Again::After)
 }
 
 /// False if there is no room; the session hears then that the server is busy.
@@ -408,7 +424,7 @@ impl Shell {
                 }
                 Effect::Submit(job) => self.shared.submit(job, link),
                 Effect::Join(user) => router.join(user, link),
-                Effect::Attach(user) => router.attach(user, link),
+                Effect::Attach(user) => router.attach(turn, user, link),
                 Effect::Detach(user) => router.detach(turn, user, link),
                 Effect::ReleaseMailbox(user) => self.shared.release_mailbox(user, link),
                 Effect::WantMailbox(user) => {
@@ -470,7 +486,9 @@ impl Handler for Shell {
         let input = match message {
             Posted::Outcome(outcome) => Input::Outcome(outcome),
             Posted::Settled(settled) => Input::Settled(settled),
-            Posted::MailboxWanted => Input::MailboxWanted { now: turn.now(), pending_bytes: link.pending_bytes() },
+            Posted::MailboxWanted => {
+                Input::MailboxWanted { now: turn.now(), undelivered_bytes: link.undelivered_bytes() }
+            }
         };
         self.feed(turn, link, session, input);
     }
@@ -488,8 +506,8 @@ impl Handler for Shell {
         self.feed(turn, link, &mut session, Input::Closed);
     }
 
-    fn on_unsent(&mut self, turn: &mut Turn<Posted>, label: u32, frame: Box<[u8]>) {
-        self.shared.router.give_back(turn, UserId(label.cast_signed()), frame);
+    fn on_unsent(&mut self, _: &mut Turn<Posted>, label: u32, frame: Box<[u8]>) {
+        self.shared.router.give_back(UserId(label.cast_signed()), frame);
     }
 
     /// Whatever a closed session would have heard, it has given up its claims before.

@@ -88,17 +88,44 @@ impl<T: Send + 'static> Lanes<T> {
         handle: impl Fn(&mut S, Vec<T>) -> Option<Again> + Send + Sync + 'static,
     ) -> io::Result<Lanes<T>> {
         let handle = Arc::new(handle);
-        let mut lanes = Lanes { lanes: Vec::new(), threads: Mutex::default(), bytes_max };
-        for nth in 0..count {
-            let queue = Queue { items: VecDeque::new(), bytes: 0, closing: false, ended: false };
-            let lane = Arc::new(Lane { queue: Mutex::new(queue), news: Condvar::new(), idle: Condvar::new() });
-            let (handle, shared) = (handle.clone(), lane.clone());
+        let mut lanes = Lanes::without_threads(count, bytes_max);
+        for (nth, lane) in lanes.lanes.iter().enumerate() {
+            let (handle, lane) = (handle.clone(), lane.clone());
             let (state, again) = begin(nth);
-            let run = move || shared.run(batch_max, state, again, &*handle);
-            lanes.lanes.push(lane);
+            let run = move || lane.run(batch_max, Hand { state, again, done: 0 }, &*handle);
             lanes.threads.get_mut().push(thread::Builder::new().name(format!("{name}-{nth}")).spawn(run)?);
         }
         Ok(lanes)
+    }
+
+    fn without_threads(count: usize, bytes_max: usize) -> Lanes<T> {
+        let lane = |_| {
+            let queue = Queue { items: VecDeque::new(), bytes: 0, closing: false, ended: false };
+            Arc::new(Lane { queue: Mutex::new(queue), news: Condvar::new(), idle: Condvar::new() })
+        };
+        Lanes { lanes: (0..count).map(lane).collect(), threads: Mutex::default(), bytes_max }
+    }
+
+    /// The same without threads: whoever has the [`ManualLane`]s says when a batch is handled. [`Lanes::close`] only tells
+    /// the lanes to end.
+    #[cfg(feature = "simulation")]
+    pub fn manual<S: Send + 'static>(
+        count: usize,
+        bytes_max: usize,
+        batch_max: usize,
+        begin: impl Fn(usize) -> (S, Option<Again>),
+        handle: impl Fn(&mut S, Vec<T>) -> Option<Again> + Send + Sync + 'static,
+    ) -> (Lanes<T>, Vec<Box<dyn ManualLane>>) {
+        let handle = Arc::new(handle);
+        let lanes = Lanes::without_threads(count, bytes_max);
+        let by_hand = |(nth, lane): (usize, &Arc<Lane<T>>)| {
+            let (state, again) = begin(nth);
+            let hand = Hand { state, again, done: 0 };
+            let by_hand = ByHand { lane: lane.clone(), hand, batch: None, batch_max, handle: handle.clone() };
+            Box::new(by_hand) as Box<dyn ManualLane>
+        };
+        let by_hand = lanes.lanes.iter().enumerate().map(by_hand).collect();
+        (lanes, by_hand)
     }
 
     /// Queues `item`, which weighs `bytes`, behind everything else of this key. Never blocks.
@@ -200,42 +227,120 @@ impl<T> LanesWatch<T> {
     }
 }
 
+/// What whoever works on a lane keeps from batch to batch.
+struct Hand<S> {
+    state: S,
+    /// When the handler wants to be called again if nothing comes.
+    again: Option<Again>,
+    /// What the last batch weighs, until the lane is told that it is done.
+    done: usize,
+}
+
 impl<T> Lane<T> {
-    fn run<S>(
-        &self,
-        batch_max: usize,
-        mut state: S,
-        mut again: Option<Again>,
-        handle: &impl Fn(&mut S, Vec<T>) -> Option<Again>,
-    ) {
-        let mut done = 0;
-        loop {
-            let mut queue = self.queue.lock();
-            queue.bytes -= done;
-            while queue.items.is_empty() {
-                match again {
-                    None | Some(Again::UnlessClosing(_)) if queue.closing => {
-                        queue.ended = true;
-                        self.idle.notify_all();
-                        return;
-                    }
-                    None => self.news.wait(&mut queue),
-                    Some(Again::After(after) | Again::UnlessClosing(after)) => {
-                        self.news.wait_for(&mut queue, after);
-                        break;
-                    }
-                }
-            }
-            let end = queue.items.len().min(batch_max);
-            let batch: Vec<_> = queue.items.drain(..end).collect();
-            drop(queue);
-            done = batch.iter().map(|(_, bytes)| bytes).sum();
-            let items = batch.into_iter().map(|(item, _)| item).collect();
-            again = catch_unwind(AssertUnwindSafe(|| handle(&mut state, items))).unwrap_or_else(|_| {
+    fn run<S>(&self, batch_max: usize, mut hand: Hand<S>, handle: &impl Fn(&mut S, Vec<T>) -> Option<Again>) {
+        while let Some(batch) = self.wait(&mut hand, batch_max) {
+            hand.again = catch_unwind(AssertUnwindSafe(|| handle(&mut hand.state, batch))).unwrap_or_else(|_| {
                 log::error!("a lane's batch has panicked; the lane goes on");
                 None
             });
         }
+    }
+
+    /// The next batch, `None` at the end. Blocks.
+    fn wait<S>(&self, hand: &mut Hand<S>, batch_max: usize) -> Option<Vec<T>> {
+        let mut queue = self.queue.lock();
+        queue.bytes -= std::mem::take(&mut hand.done);
+        while queue.items.is_empty() {
+            match hand.again {
+                None | Some(Again::UnlessClosing(_)) if queue.closing => {
+                    queue.ended = true;
+                    self.idle.notify_all();
+                    return None;
+                }
+                None => self.news.wait(&mut queue),
+                Some(Again::After(after) | Again::UnlessClosing(after)) => {
+                    self.news.wait_for(&mut queue, after);
+                    break;
+                }
+            }
+        }
+        Some(take(queue, hand, batch_max))
+    }
+}
+
+fn take<T, S>(mut queue: MutexGuard<'_, Queue<T>>, hand: &mut Hand<S>, batch_max: usize) -> Vec<T> {
+    let end = queue.items.len().min(batch_max);
+    let batch: Vec<_> = queue.items.drain(..end).collect();
+    drop(queue);
+    hand.done = batch.iter().map(|(_, bytes)| bytes).sum();
+    batch.into_iter().map(|(item, _)| item).collect()
+}
+
+/// A lane that somebody works on by hand: [`Lanes::manual`].
+#[cfg(feature = "simulation")]
+pub trait ManualLane: Send {
+    /// Takes a batch, unless one was taken, or nothing waits and `even_nothing` is false. True if there is one now.
+    fn take(&mut self, even_nothing: bool) -> bool;
+
+    /// Handles the batch that was taken.
+    fn handle(&mut self);
+
+    /// Whether one was taken.
+    fn has_taken(&self) -> bool;
+
+    /// How many items wait.
+    fn waiting(&self) -> usize;
+
+    /// When the handler wants to be called again if nothing comes, counted from its last call.
+    fn again(&self) -> Option<Again>;
+
+    /// Ends the lane if it is closed and has nothing more to do. Whether it has ended.
+    fn end(&mut self) -> bool;
+}
+
+#[cfg(feature = "simulation")]
+struct ByHand<T, S, H> {
+    lane: Arc<Lane<T>>,
+    hand: Hand<S>,
+    batch: Option<Vec<T>>,
+    batch_max: usize,
+    handle: Arc<H>,
+}
+
+#[cfg(feature = "simulation")]
+impl<T: Send, S: Send, H: Fn(&mut S, Vec<T>) -> Option<Again> + Send + Sync> ManualLane for ByHand<T, S, H> {
+    fn take(&mut self, even_nothing: bool) -> bool {
+        let queue = self.lane.queue.lock();
+        if self.batch.is_none() && (even_nothing || !queue.items.is_empty()) {
+            self.batch = Some(take(queue, &mut self.hand, self.batch_max));
+        }
+        self.batch.is_some()
+    }
+
+    fn handle(&mut self) {
+        if let Some(batch) = self.batch.take() {
+            self.hand.again = (self.handle)(&mut self.hand.state, batch);
+            self.lane.queue.lock().bytes -= std::mem::take(&mut self.hand.done);
+        }
+    }
+
+    fn has_taken(&self) -> bool {
+        self.batch.is_some()
+    }
+
+    fn waiting(&self) -> usize {
+        self.lane.queue.lock().items.len()
+    }
+
+    fn again(&self) -> Option<Again> {
+        self.hand.again
+    }
+
+    fn end(&mut self) -> bool {
+        let mut queue = self.lane.queue.lock();
+        let must_come_again = matches!(self.hand.again, Some(Again::After(_)));
+        queue.ended |= queue.closing && queue.items.is_empty() && self.batch.is_none() && !must_come_again;
+        queue.ended
     }
 }
 

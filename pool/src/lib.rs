@@ -13,6 +13,8 @@ mod mysql;
 mod redis;
 mod workers;
 
+#[cfg(feature = "simulation")]
+pub use lanes::ManualLane;
 pub use lanes::{Again, LaneLoad, Lanes, LanesFull, LanesWatch};
 pub use mysql::{MysqlConnection, MysqlPool, MysqlSizes};
 pub use redis::{RedisFailure, RedisPool, RedisPoolSettings};
