@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
 use super::services::{Database, Redis};
-use super::{signal, wait_until, wait_within, watchdog};
+use super::{LONG_PATIENCE, signal, wait_until, wait_within, watchdog};
 
 /// How long a server may take until it listens.
 const START_PATIENCE: Duration = Duration::from_secs(10);
@@ -226,7 +226,7 @@ impl TestServer {
         let address = address.unwrap_or_else(|| panic!("no admin port in what the server said: {printed}"));
         let ask = || {
             let mut stream = TcpStream::connect(address)?;
-            stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+            stream.set_read_timeout(Some(LONG_PATIENCE))?;
             write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")?;
             let mut answer = String::new();
             stream.read_to_string(&mut answer)?;
