@@ -58,6 +58,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         idle_timeout: Duration::from_secs(600),
         output_bytes_max: 1024 * 1024,
         drain_timeout: Duration::from_secs(5),
+        pace: None,
     };
     let listen = ListenSettings { backlog: 1024, user_timeout: Duration::from_secs(30) };
 
