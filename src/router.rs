@@ -188,6 +188,12 @@ impl Router {
         left
     }
 
+    /// Its lanes, to other nodes and to the store.
+    #[cfg(test)]
+    pub(crate) fn lanes(&self) -> (Option<&Lanes<OutItem>>, &Lanes<LaneItem>) {
+        (self.outbox.as_ref(), &self.keepers)
+    }
+
     fn queue(&self, user: UserId, item: LaneItem, bytes: usize) -> Result<(), LaneItem> {
         let key = key(user);
         let Some(outbox) = &self.outbox else { return self.keepers.submit(key, item, bytes).map_err(|full| full.0) };
