@@ -14,6 +14,8 @@ pub(super) struct Pipe {
     peer: SocketAddr,
     /// The node's send buffer.
     room: usize,
+    /// The kernel says that everything has been acknowledged.
+    lies: bool,
 }
 
 #[derive(Debug, Default)]
@@ -31,6 +33,8 @@ struct State {
     shut: bool,
     /// The last write did not take everything.
     starved: bool,
+    /// The same, until the server has tried again.
+    was_short: bool,
     broken: bool,
     error_told: bool,
     token: Option<usize>,
@@ -38,8 +42,8 @@ struct State {
 }
 
 impl Pipe {
-    pub(super) fn new(peer: SocketAddr, room: usize) -> Pipe {
-        Pipe { state: Mutex::default(), peer, room }
+    pub(super) fn new(peer: SocketAddr, room: usize, lies: bool) -> Pipe {
+        Pipe { state: Mutex::default(), peer, room, lies }
     }
 
     /// Bytes of the client arrive at the node.
@@ -96,9 +100,9 @@ impl Pipe {
         state.shut && state.acknowledged == state.written.len()
     }
 
-    /// The server could not write all it wanted.
+    /// The server could not write all it wanted when it last tried.
     pub(super) fn is_starved(&self) -> bool {
-        self.state.lock().starved
+        self.state.lock().was_short
     }
 
     /// What was written after this position.
@@ -169,6 +173,7 @@ impl SimulatedSocket for Pipe {
         let room = self.room - (state.written.len() - state.acknowledged);
         let count = room.min(bytes.len());
         state.starved = count < bytes.len();
+        state.was_short = state.starved;
         if count == 0 {
             return Err(ErrorKind::WouldBlock.into());
         }
@@ -195,7 +200,7 @@ impl SimulatedSocket for Pipe {
     }
 
     fn unacknowledged(&self) -> usize {
-        self.outstanding()
+        if self.lies { 0 } else { self.outstanding() }
     }
 
     fn register(&self, token: usize) {

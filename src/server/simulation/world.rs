@@ -152,6 +152,7 @@ impl World {
             ..Config::with_defaults(address)
         };
         let kind = match dice.range(0..4) {
+            _ if mutation == Some(Mutation::AcknowledgesEarly) => Kind::Connections,
             _ if mutation.is_some() => Kind::Calm,
             0 => Kind::Calm,
             1 => Kind::Connections,
@@ -456,7 +457,7 @@ impl World {
         let of_loop = self.dice.range(0..machine.loops());
         let room = *self.dice.pick(&[200, 1000, 64 * 1024]);
         let peer = SocketAddr::from(([127, 0, 0, 1], 1000 + no as u16));
-        let pipe = Arc::new(Pipe::new(peer, room));
+        let pipe = Arc::new(Pipe::new(peer, room, self.mutation == Some(Mutation::AcknowledgesEarly)));
         machine.assign(of_loop, &pipe, peer);
         let line = self.dice.one_in(2);
         self.clients.push(Client {
@@ -881,10 +882,7 @@ impl World {
 
     /// What has come to the client's kernel.
     fn take_received(&mut self, no: usize) {
-        let acknowledged = match self.mutation {
-            Some(Mutation::AcknowledgesEarly) => 0,
-            _ => self.clients[no].pipe.acknowledged(),
-        };
+        let acknowledged = self.clients[no].pipe.acknowledged();
         while let Some((end, _)) = self.clients[no].frames.front()
             && *end <= acknowledged
         {
