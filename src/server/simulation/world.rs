@@ -307,6 +307,8 @@ impl World {
 
     fn pass_time(&mut self) {
         let pause = match self.dice.range(0..20) {
+            // A confirmation that is late is a fault.
+            _ if self.kind == Kind::Calm => Duration::from_millis(3),
             0 => Duration::from_millis(2100),
             1 | 2 => Duration::from_millis(600),
             3..8 => Duration::from_millis(60),
