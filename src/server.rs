@@ -390,7 +390,7 @@ impl Shell {
                 }
                 Effect::Submit(job) => self.shared.submit(job, link),
                 Effect::Join(user) => router.join(user, link),
-                Effect::Attach(user) => router.attach(user, link),
+                Effect::Attach(user) => router.attach(turn, user, link),
                 Effect::Detach(user) => router.detach(turn, user, link),
                 Effect::ReleaseMailbox(user) => self.shared.release_mailbox(user, link),
                 Effect::WantMailbox(user) => {
@@ -452,7 +452,9 @@ impl Handler for Shell {
         let input = match message {
             Posted::Outcome(outcome) => Input::Outcome(outcome),
             Posted::Settled(settled) => Input::Settled(settled),
-            Posted::MailboxWanted => Input::MailboxWanted { now: turn.now(), pending_bytes: link.pending_bytes() },
+            Posted::MailboxWanted => {
+                Input::MailboxWanted { now: turn.now(), undelivered_bytes: link.undelivered_bytes() }
+            }
         };
         self.feed(turn, link, session, input);
     }
@@ -470,8 +472,8 @@ impl Handler for Shell {
         self.feed(turn, link, &mut session, Input::Closed);
     }
 
-    fn on_unsent(&mut self, turn: &mut Turn<Posted>, label: u32, frame: Box<[u8]>) {
-        self.shared.router.give_back(turn, UserId(label.cast_signed()), frame);
+    fn on_unsent(&mut self, _: &mut Turn<Posted>, label: u32, frame: Box<[u8]>) {
+        self.shared.router.give_back(UserId(label.cast_signed()), frame);
     }
 
     /// Whatever a closed session would have heard, it has given up its claims before.
