@@ -35,6 +35,8 @@ pub(super) struct Copy {
     pub(super) fetched: usize,
     /// A node that may have held it has crashed.
     pub(super) excused: bool,
+    /// The database failed while it was on its way: it may be kept later than what was sent after it by another node.
+    pub(super) late: bool,
     /// Something has failed that may have doubled it.
     pub(super) in_doubt: bool,
 }
@@ -75,7 +77,7 @@ impl Ledger {
                 (copy.fetched == 1 && copy.received.is_empty()) || copy.in_doubt || !no_faults,
                 "message {number} came twice to user {user}, though nothing had failed"
             );
-            let is_first = copy.fetched == 1;
+            let is_first = copy.fetched == 1 && !copy.late;
             let Message { from, nth, .. } = self.messages[number as usize];
             if is_first {
                 let last = self.fetched.entry((user, from)).or_insert(0);
@@ -85,12 +87,19 @@ impl Ledger {
         }
     }
 
+    /// The database fails.
+    pub(super) fn note_outage(&mut self) {
+        for copy in self.messages.iter_mut().flat_map(|message| message.copies.values_mut()) {
+            copy.late |= !copy.is_there();
+        }
+    }
+
     /// The order in which what is left in the database will be fetched.
     pub(super) fn check_kept(&self, user: UserId, numbers: impl Iterator<Item = u32>) {
         let (mut last, mut seen) = (self.fetched.clone(), BTreeSet::new());
         for number in numbers {
             let Message { from, nth, copies, .. } = &self.messages[number as usize];
-            if !seen.insert(number) || copies[&user].fetched > 0 {
+            if !seen.insert(number) || copies[&user].fetched > 0 || copies[&user].late {
                 continue;
             }
             let last = last.entry((user, *from)).or_insert(0);

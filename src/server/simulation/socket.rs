@@ -58,7 +58,7 @@ impl Pipe {
     /// The client's end of the stream arrives.
     pub(super) fn end(&self) {
         let mut state = self.state.lock();
-        (state.peer_ended, state.has_news) = (true, true);
+        state.has_news |= !std::mem::replace(&mut state.peer_ended, true);
     }
 
     /// The connection breaks: a reset arrives, or the kernel gives the peer up.
@@ -112,6 +112,11 @@ impl Pipe {
 
     pub(super) fn written(&self) -> usize {
         self.state.lock().written.len()
+    }
+
+    /// The server has not closed it.
+    pub(super) fn is_registered(&self) -> bool {
+        self.state.lock().token.is_some()
     }
 
     pub(super) fn has_event(&self) -> bool {

@@ -24,8 +24,8 @@ pub(super) struct Tables {
     mutation: Option<Mutation>,
     /// Messages stored and deleted since the world has looked.
     pub(super) news: Vec<News>,
-    /// How many calls have failed on purpose.
-    pub(super) faults: usize,
+    /// A call has failed on purpose since the world has looked.
+    has_failed: bool,
 }
 
 /// What has happened to a kept message.
@@ -51,8 +51,13 @@ impl Tables {
             dice: Dice::new(seed ^ 0x5709e),
             mutation,
             news: Vec::new(),
-            faults: 0,
+            has_failed: false,
         }
+    }
+
+    /// It is away, or a call has failed since this was last asked.
+    pub(super) fn is_failing(&mut self) -> bool {
+        std::mem::take(&mut self.has_failed) || !self.is_up
     }
 
     /// What is kept for a user, oldest first.
@@ -118,7 +123,7 @@ impl NodeStore {
         if once_in == 0 || !tables.dice.one_in(once_in) {
             return Ok(work(&mut tables));
         }
-        tables.faults += 1;
+        tables.has_failed = true;
         match tables.dice.range(0..3) {
             0 => Err(StoreError::Unavailable("it is busy".into())),
             1 => Err(StoreError::Failed("it refuses".into())),

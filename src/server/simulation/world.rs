@@ -875,7 +875,8 @@ impl World {
                     || client.pipe.is_broken()
                     || !client.receives.contains(user)
                     || client.expected.iter().any(leaves);
-                let was_there = client.ended_at.is_none_or(|at| at >= message.sent_at);
+                let was_there =
+                    client.pipe.is_registered() || client.ended_at.is_none_or(|at| at >= message.sent_at);
                 client.may_receive().contains(user) && was_there && gives_back
             };
             copy.stored > 0 || !copy.written.is_empty() || copy.excused || self.clients.iter().any(may_hold)
@@ -916,7 +917,12 @@ impl World {
     }
 
     fn note_news(&mut self) {
-        let news = std::mem::take(&mut self.tables.lock().news);
+        let mut tables = self.tables.lock();
+        let (news, fails) = (std::mem::take(&mut tables.news), tables.is_failing());
+        drop(tables);
+        if fails {
+            self.ledger.note_outage();
+        }
         for news in news {
             match news {
                 News::Stored { to, number } => {
