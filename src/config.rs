@@ -81,6 +81,9 @@ pub struct Config {
     pub logins_max: usize,
     /// Bytes of messages on their way to the store; beyond that, the 503 reply.
     pub lane_bytes_max: usize,
+    /// Bytes of messages that wait on the disk while the database of a cluster is away; beyond that, the 503 reply. Zero: none
+    /// do.
+    pub spool_bytes_max: usize,
     /// Most bytes of message text in one reply of type 14.
     pub fetch_bytes_max: usize,
     /// Most groups in one reply to a search.
@@ -214,6 +217,7 @@ impl Config {
             requests_max: 0,
             logins_max: 0,
             lane_bytes_max: 0,
+            spool_bytes_max: 0,
             fetch_bytes_max: 0,
             search_results_max: 0,
             password_cost: PasswordCost { memory_kib: 0, passes: 0, lanes: 0 },

@@ -1,22 +1,18 @@
 //! [`Delivery`]: one message on its way to one recipient who is not on this node, and the lanes it travels in.
 //!
-//! A node that is not alone offers it to the others first (`outbox.rs`). What none of them takes comes to the lanes of
-//! this file: each takes what waits as one batch, has the store keep it in one transaction, and then tells the senders,
-//! one message to a loop for all of them.
+//! A node that is not alone offers it to the others first (`outbox.rs`). What none of them takes comes to the lanes to the
+//! store (`backlog.rs`), which keep it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
 
 use net::Link;
 use rustc_hash::FxHashMap;
 
-use crate::bus::Neighbours;
-use crate::jobs::Services;
-use crate::metrics::Stage;
 use crate::protocol::UserId;
 use crate::session::{Outcome, Settled};
-use crate::store::{Kept, Message, StoreError};
+use crate::spool::SpoolId;
+use crate::store::Message;
 
 /// What other threads post to a session.
 #[derive(Debug)]
@@ -54,6 +50,8 @@ pub enum Origin {
     Group(Arc<Fan>),
     /// Nobody: it was sent to a connection that did not take it. It was accepted, so it must be kept.
     Returned,
+    /// Nobody any more: it has waited in the spool, and is there until it is where it belongs.
+    Spooled(SpoolId),
     /// Nobody: a test.
     #[cfg(test)]
     Tested,
@@ -74,9 +72,21 @@ pub enum LaneItem {
     /// A message to deliver or keep.
     Delivery(Delivery),
     /// Work on a user's kept messages.
-    Work(UserId, Box<dyn FnOnce() + Send>),
+    Work(UserId, Work),
     /// What is to be said to another node when all that came back for the user before is kept.
     Answer(UserId, Box<dyn FnOnce() + Send>),
+}
+
+/// Work on a user's kept messages, which is told whether they are all in the store.
+pub type Work = Box<dyn FnOnce(Mailbox) + Send>;
+
+/// Where the messages kept for a user are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mailbox {
+    /// All that this node was given is in the store.
+    Whole,
+    /// The oldest or the newest wait on this node, and the store cannot take them now.
+    InParts,
 }
 
 impl LaneItem {
@@ -113,104 +123,16 @@ impl Fan {
     }
 }
 
-/// What one lane keeps between its batches: messages that nobody would send again and that the store could not take.
-/// They are bounded by what connections may have had waiting when they ended.
-#[derive(Debug, Default)]
-pub struct Backlog {
-    returned: Vec<Delivery>,
+/// What the store is given.
+pub fn messages(deliveries: &[Delivery]) -> Vec<Message> {
+    deliveries.iter().map(Delivery::message).collect()
 }
 
-impl Backlog {
-    /// Handles one batch; when this is to be tried again if nothing else comes.
-    pub fn handle(&mut self, batch: Vec<LaneItem>, services: &Services) -> Option<Duration> {
-        // The oldest go first, so that what waits for a user keeps its order.
-        let mut deliveries = std::mem::take(&mut self.returned);
-        for item in batch {
-            match item {
-                LaneItem::Delivery(delivery) => deliveries.push(delivery),
-                LaneItem::Work(_, work) | LaneItem::Answer(_, work) => {
-                    self.place(std::mem::take(&mut deliveries), services);
-                    deliveries = std::mem::take(&mut self.returned);
-                    work();
-                }
-            }
-        }
-        self.place(deliveries, services);
-        (!self.returned.is_empty()).then_some(RETRY_AFTER)
+impl Delivery {
+    /// What the store is given of it.
+    pub fn message(&self) -> Message {
+        Message { to: self.to, text: self.text.clone() }
     }
-
-    /// Offers messages to nodes of the reference server, and has the store keep the rest.
-    fn place(&mut self, deliveries: Vec<Delivery>, services: &Services) {
-        if deliveries.is_empty() {
-            return;
-        }
-        let online = |users: &[UserId]| services.store.online(users).unwrap_or_default();
-        let Neighbours { taken, untaken } = services.bus.publish_to_neighbours(deliveries, &online);
-        services.metrics.published(taken.len());
-        services.metrics.confirmed(taken.len());
-        settle(taken.into_iter().map(|delivery| (delivery, false)));
-        self.keep(untaken, services);
-    }
-
-    /// Has the store keep messages. When it cannot, the senders hear of it, and what has no sender waits.
-    fn keep(&mut self, deliveries: Vec<Delivery>, services: &Services) {
-        if deliveries.is_empty() {
-            return;
-        }
-        services.metrics.batch(Stage::Store, deliveries.len());
-        let kept = services.appended(&messages(&deliveries));
-        self.settle_kept(deliveries, kept, 0, services);
-    }
-
-    /// `refused` is how many of the same batch the database has refused one by one. Returns how many it is then.
-    fn settle_kept(
-        &mut self,
-        mut deliveries: Vec<Delivery>,
-        kept: Result<Vec<Kept>, StoreError>,
-        refused: usize,
-        services: &Services,
-    ) -> usize {
-        match kept {
-            Ok(kept) => {
-                let count = |what| kept.iter().filter(|kept| **kept == what).count();
-                services.metrics.stored(count(Kept::Stored));
-                services.metrics.unknown_recipients(count(Kept::NoSuchUser));
-                services.metrics.failed(count(Kept::TooLong));
-                let failed = kept.iter().map(|kept| *kept == Kept::TooLong);
-                settle(deliveries.into_iter().zip(failed));
-                refused
-            }
-            // One message that the database refuses must not take the others with it. When it refuses several, it is not
-            // about them.
-            Err(StoreError::Failed(_)) if deliveries.len() > 1 && refused < REFUSED_MAX => {
-                let second = deliveries.split_off(deliveries.len() / 2);
-                let kept = services.store.append(&messages(&deliveries));
-                let refused = self.settle_kept(deliveries, kept, refused, services);
-                let kept = services.store.append(&messages(&second));
-                self.settle_kept(second, kept, refused, services)
-            }
-            // It is about this message: the database is well, and would refuse it for ever.
-            Err(StoreError::Failed(cause)) if deliveries.len() == 1 && services.store.check().is_ok() => {
-                log::debug!("a message was refused: {cause}");
-                services.metrics.failed(1);
-                settle(deliveries.into_iter().map(|delivery| (delivery, true)));
-                refused + 1
-            }
-            Err(_) => {
-                let count = deliveries.len();
-                let is_returned = |delivery: &Delivery| matches!(delivery.origin, Origin::Returned);
-                let (returned, sent): (Vec<_>, Vec<_>) = deliveries.into_iter().partition(is_returned);
-                self.returned.extend(returned);
-                services.metrics.failed(sent.len());
-                settle(sent.into_iter().map(|delivery| (delivery, true)));
-                refused + count
-            }
-        }
-    }
-}
-
-fn messages(deliveries: &[Delivery]) -> Vec<Message> {
-    deliveries.iter().map(|delivery| Message { to: delivery.to, text: delivery.text.clone() }).collect()
 }
 
 /// Tells the senders what became of their frames, and whether that failed: one message a sender, one wake a loop.
@@ -227,6 +149,7 @@ pub fn settle(deliveries: impl Iterator<Item = (Delivery, bool)>) {
                 Some(settled) => (fan.sender.clone(), settled),
                 None => continue,
             },
+            Origin::Spooled(_) => continue,
             #[cfg(test)]
             Origin::Tested => continue,
             Origin::Returned => {
@@ -248,7 +171,3 @@ pub fn settle(deliveries: impl Iterator<Item = (Delivery, bool)>) {
     let posts = totals.into_iter().map(|(sender, settled)| (sender, Posted::Settled(settled)));
     ClientLink::post_all(posts.collect());
 }
-
-/// Messages that the database refuses one by one before it is believed to refuse them all.
-const REFUSED_MAX: usize = 3;
-const RETRY_AFTER: Duration = Duration::from_millis(200);

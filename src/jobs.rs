@@ -15,12 +15,15 @@ use crate::metrics::{Login, Metrics};
 use crate::password::{self, Passwords, Verdict};
 use crate::protocol::{self, GroupId, UserId};
 use crate::session::{Job, Outcome};
+use crate::spool::Spool;
 use crate::store::{Kept, Message, Store, StoreError};
 
 /// What jobs work with.
 pub struct Services {
     /// The durable facts.
     pub store: Arc<dyn Store>,
+    /// Where messages wait while the store is away.
+    pub spool: Arc<dyn Spool>,
     /// The other nodes.
     pub bus: Arc<dyn Bus>,
     /// What time it is.
@@ -41,6 +44,8 @@ pub struct Services {
     pub reading: Outage,
     /// Whether it can be written. A full disk is read as before.
     pub writing: Outage,
+    /// Whether the spool can be read and written.
+    pub spooling: Outage,
 }
 
 impl Services {

@@ -3,7 +3,7 @@
 //! # What is where
 //! ```text
 //!   main ─▶ server ─▶ session, handlers ─▶ protocol          what clients say and hear
-//!              │  └─▶ router ─▶ presence, delivery ─▶ bus      where messages go
+//!              │  └─▶ router ─▶ presence, backlog ─▶ bus       where messages go
 //!              └────▶ jobs ─▶ store, password, groups          what is asked of the database
 //! ```
 //! - [`server`] is the shell: it implements the reactor's [`Handler`](net::Handler), feeds the sessions and carries out
@@ -11,8 +11,8 @@
 //! - [`session`] is one client's state machine without I/O; what each request means is in `handlers`.
 //! - [`protocol`] is the only module that knows JSON, [`store`] the only one that knows SQL, `net` knows mio.
 //! - [`presence`] is the only table that threads share: user -> connections.
-//! - [`router`] hands a message to a connection, or to its recipient's lane, whose batches [`delivery`] offers to the
-//!   other nodes ([`bus`]) and to the store.
+//! - [`router`] hands a message to a connection, or to its recipient's lane, whose batches are offered to the other nodes
+//!   ([`outbox`], [`bus`]) and kept ([`backlog`]): in the store, or in the [`spool`] while that is away.
 //! - [`config`], [`logging`]: read once; one writer. [`commands`]: what the program does beside serving.
 //! - [`metrics`] are what all of these count, [`health`] whether they work, [`admin`] the HTTP port that shows both.
 //!
@@ -37,15 +37,16 @@
 //! | `lane-N`, `states` | messages and `User.state` on their way to the store | yes |
 //! | `bus` | subscribes, takes what other nodes send, writes it to clients, confirms | never |
 //! | `bus-watch` | who else is there, and who has died | on Redis |
-//! | `store-writer` | the embedded store's transactions | on the disk |
+//! | `store-writer`, `spool-writer` | the transactions of the embedded store, and of the spool | on the disk |
 //! | `log`, `signals` | what they say | yes |
 //! | `admin`, `health` | the admin port, what it tells | on its clients |
-//! | `store-check` | whether the store answers | yes |
+//! | `store-check`, `store-open` | whether the store answers, and at the start until it does | yes |
 //!
 //! Locks are leaves (lock, copy or push, unlock), with one exception: a shard of [`presence`] is held while a message is
 //! handed to a connection's output or a lane, which are leaves themselves.
 
 pub mod admin;
+pub mod backlog;
 pub mod bus;
 pub mod clock;
 pub mod collation;
@@ -66,5 +67,6 @@ pub mod protocol;
 pub mod router;
 pub mod server;
 pub mod session;
+pub mod spool;
 pub mod states;
 pub mod store;

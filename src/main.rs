@@ -1,8 +1,8 @@
 //! The program: reads the settings, puts the parts together, and turns what becomes of them into an exit code.
 //!
 //! 0: stopped as asked, or done what was asked for. 1: stopped, but not all could be stored in time; not healthy; a command
-//! begun, but not finished. 2: not started, one line on stderr says why. 130 and 143: a second SIGINT or SIGTERM came before
-//! all work was finished.
+//! begun, but not finished. 2: not started, one line on stderr says why. 3: stopped as asked, and messages wait in the spool
+//! for the next start. 130 and 143: a second SIGINT or SIGTERM came before all work was finished.
 
 use std::env;
 use std::error::Error;
@@ -27,9 +27,10 @@ use raybox::config::{Auth, Config, Invocation};
 use raybox::health::{Checks, Health};
 use raybox::logging::{self, LogGuard};
 use raybox::server::{Server, Stopped};
+use raybox::spool::{NoSpool, Spool};
 use raybox::store::Store;
-use raybox::store::mysql::MysqlStore;
-use raybox::store::sqlite::SqliteStore;
+use raybox::store::mysql::{Fault, LateStore, MysqlStore};
+use raybox::store::sqlite::{SpoolFile, SqliteStore};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         Ok(Invocation::Run(config)) => match serve(&config) {
             Ok(Stopped::Clean) => ExitCode::SUCCESS,
             Ok(Stopped::Left(_)) => ExitCode::FAILURE,
+            Ok(Stopped::Spooled(_)) => ExitCode::from(3),
             Err(error) => refuse(&*error),
         },
         Ok(Invocation::Print(text)) => {
@@ -92,16 +94,14 @@ fn serve(config: &Config) -> Result<Stopped, Box<dyn Error>> {
     let log = logging::init(&config.log_dir, &config.log_level)?;
     log_panics();
     let admin = config.admin.0.map(Admin::bind).transpose()?;
-    let store: Arc<dyn Store> = match &config.mysql {
-        Some(settings) => Arc::new(MysqlStore::open(settings)?),
-        None => Arc::new(SqliteStore::open(&config.data_dir)?),
-    };
+    let store = open_store(config)?;
     let bus: Arc<dyn Bus> = match &config.redis {
         Some(settings) => Arc::new(RedisBus::open(settings)?),
         None => Arc::new(LocalBus),
     };
+    let spool = open_spool(config)?;
     let (store_line, bus_line) = (store.describe(), bus.describe());
-    let server = Server::bind(config, store.clone(), bus.clone())?;
+    let server = Server::bind(config, store.clone(), spool, bus.clone())?;
     let admin_address = admin.as_ref().map(Admin::address);
     let health = Arc::new(server.health());
     let checks = admin.map(|admin| show(admin, &server, &health, &log, &store, &bus)).transpose()?;
@@ -119,6 +119,28 @@ fn serve(config: &Config) -> Result<Stopped, Box<dyn Error>> {
     drop(store);
     info!("stopped");
     Ok(stopped)
+}
+
+/// Nobody can do much on a server whose database is away, so that an operator who starts one, perhaps with a wrong address,
+/// is told at once. A server that has been there before starts nevertheless: it may have messages for the database.
+fn open_store(config: &Config) -> Result<Arc<dyn Store>, Box<dyn Error>> {
+    let Some(settings) = &config.mysql else { return Ok(Arc::new(SqliteStore::open(&config.data_dir)?)) };
+    match MysqlStore::open(settings) {
+        Ok(store) => Ok(Arc::new(store)),
+        Err(error) if matches!(error.fault, Fault::Unreachable(_)) && SpoolFile::is_there(&config.data_dir) => {
+            Ok(Arc::new(LateStore::start(settings, &error)?))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A store elsewhere may be away, and then messages wait here. The embedded one is where the spool would be.
+fn open_spool(config: &Config) -> Result<Arc<dyn Spool>, Box<dyn Error>> {
+    let is_wanted = config.spool_bytes_max > 0 || SpoolFile::is_there(&config.data_dir);
+    if config.mysql.is_none() || !is_wanted {
+        return Ok(Arc::new(NoSpool));
+    }
+    Ok(Arc::new(SpoolFile::open(&config.data_dir, config.spool_bytes_max)?))
 }
 
 /// Serves the admin port with what the server counts and what is found out about its health.
@@ -202,7 +224,8 @@ fn log_panics() {
         } else {
             complain(&line);
         }
-        if ["loop", "lane", "bus", "states", "store-writer"].iter().any(|vital| name.starts_with(vital)) {
+        if ["loop", "lane", "bus", "states", "store-writer", "spool-writer"].iter().any(|vital| name.starts_with(vital))
+        {
             log::logger().flush();
             process::abort();
         }

@@ -19,6 +19,7 @@ use net::{CloseReason, LoopWatch, TURN_BOUNDS, Tally, TurnTimes};
 use pool::LanesWatch;
 
 use crate::protocol::{FrameKind, ReplyKind};
+use crate::spool::SpoolLoad;
 use families::{Families, Sample};
 
 /// The numbers of one server. Any thread tells, any thread asks.
@@ -59,6 +60,19 @@ pub enum Stage {
     Store,
 }
 
+/// What happens to messages in the spool.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SpoolMove {
+    /// They are put in.
+    Spooled,
+    /// They go on to where they belong.
+    Drained,
+    /// They are for ids that nobody has.
+    Dropped,
+    /// The database refuses them, though it is well.
+    SetAside,
+}
+
 /// How a pool of connections is used.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct PoolUse {
@@ -84,6 +98,7 @@ struct Counts {
     slow_consumers: Count,
     logins: [Count; Login::NAMES.len()],
     batches: [Batches; Stage::NAMES.len()],
+    spool: [Count; SpoolMove::NAMES.len()],
 }
 
 /// A number for what happens once a batch or seldom.
@@ -186,6 +201,11 @@ impl Metrics {
         self.counts.logins[login as usize].add(1);
     }
 
+    /// Something has happened to so many messages in the spool.
+    pub fn spool(&self, what: SpoolMove, n: usize) {
+        self.counts.spool[what as usize].add(n);
+    }
+
     /// So many messages were taken in one batch.
     pub fn batch(&self, stage: Stage, items: usize) {
         self.counts.batches[stage as usize].add(items);
@@ -252,6 +272,14 @@ impl Metrics {
         self.families.add("raybox_log_lines_dropped_total", move || vec![Sample::number(dropped())]);
     }
 
+    /// The spool: how full it is.
+    pub fn watch_spool(&self, load: impl Fn() -> SpoolLoad + Send + Sync + 'static) {
+        let load = Arc::new(load);
+        let messages = load.clone();
+        self.families.add("raybox_spool_messages", move || vec![Sample::number(messages().messages as u64)]);
+        self.families.add("raybox_spool_bytes", move || vec![Sample::number(load().bytes as u64)]);
+    }
+
     /// Whether the node is ready: each condition and whether it holds.
     pub fn watch_readiness(&self, look: impl Fn() -> Vec<(&'static str, bool)> + Send + Sync + 'static) {
         let sample = |(condition, holds)| Sample::number(u64::from(holds)).of(condition);
@@ -276,6 +304,7 @@ impl Metrics {
                 ("local", counts.local.value()),
                 ("bus", counts.confirmed.value()),
                 ("stored", counts.stored.value()),
+                ("spooled", counts.spool[SpoolMove::Spooled as usize].value()),
                 ("failed", counts.failed.value()),
                 ("unknown", counts.unknown.value()),
             ];
@@ -285,6 +314,9 @@ impl Metrics {
         show("raybox_bus_published_total", |counts| vec![counts.published.sample()]);
         show("raybox_bus_unconfirmed_total", |counts| vec![counts.unconfirmed.sample()]);
         show("raybox_slow_consumers_total", |counts| vec![counts.slow_consumers.sample()]);
+        show("raybox_spool_total", |counts| {
+            SpoolMove::NAMES.iter().zip(&counts.spool).map(|(name, count)| count.sample().of(*name)).collect()
+        });
         show("raybox_logins_total", |counts| {
             Login::NAMES.iter().zip(&counts.logins).map(|(name, count)| count.sample().of(*name)).collect()
         });
@@ -345,6 +377,10 @@ impl Login {
 
 impl Stage {
     const NAMES: [&'static str; 2] = ["publish", "store"];
+}
+
+impl SpoolMove {
+    const NAMES: [&'static str; 4] = ["spooled", "drained", "dropped", "aside"];
 }
 
 impl Count {

@@ -361,7 +361,7 @@ mod tests {
     }
 
     fn work(user: i32) -> OutItem {
-        OutItem::Lane(LaneItem::Work(UserId(user), Box::new(|| ())))
+        OutItem::Lane(LaneItem::Work(UserId(user), Box::new(|_| ())))
     }
 
     fn strings(texts: &[&str]) -> Vec<String> {

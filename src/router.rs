@@ -7,13 +7,14 @@ use net::{Fate, Link, Turn};
 use pool::Lanes;
 
 use crate::bus::{Node, Receipt};
-use crate::delivery::{ClientLink, Delivery, Fan, LaneItem, Origin, Posted};
+use crate::delivery::{ClientLink, Delivery, Fan, LaneItem, Origin, Posted, Work};
 use crate::jobs::Services;
 use crate::metrics::Metrics;
 use crate::outbox::OutItem;
 use crate::presence::{Added, Presence, Removed, Shard};
 use crate::protocol::{GroupId, UserId};
 use crate::session::Settled;
+use crate::spool::lane_key;
 use crate::states::StateWriter;
 use crate::store::UserState;
 
@@ -139,6 +140,7 @@ impl Router {
     pub fn attach(&self, turn: &mut Turn<Posted>, user: UserId, link: &Arc<ClientLink>) {
         let mut shard = self.presence.write(user);
         let before = shard.newest(user).filter(|before| *before != link).cloned();
+        let held_newest = before.as_ref().is_some_and(|before| shard.holds_newest(user, before));
         let added = shard.add(user, link);
         if added == Added::First && self.outbox.is_some() {
             self.services.bus.subscribe(user, None);
@@ -151,7 +153,11 @@ impl Router {
             stalled.hang_up();
             shard.remove(user, &stalled);
             let frames = self.take_back(user, &stalled);
-            self.hand_on(turn, &mut shard, user, frames);
+            if held_newest {
+                self.hand_on(turn, &mut shard, user, frames);
+            } else {
+                self.keep(user, frames);
+            }
         }
     }
 
@@ -172,7 +178,7 @@ impl Router {
     ///
     /// # Errors
     /// The work, when the user's lane is full.
-    pub fn submit(&self, user: UserId, work: Box<dyn FnOnce() + Send>) -> Result<(), Box<dyn FnOnce() + Send>> {
+    pub fn submit(&self, user: UserId, work: Work) -> Result<(), Work> {
         self.queue(user, LaneItem::Work(user, work), WORK_BYTES).map_err(|item| match item {
             LaneItem::Work(_, work) => work,
             LaneItem::Delivery(_) | LaneItem::Answer(..) => unreachable!("it comes back as it was"),
@@ -180,7 +186,7 @@ impl Router {
     }
 
     /// The same for work that completes what was begun.
-    pub fn submit_anyway(&self, user: UserId, work: Box<dyn FnOnce() + Send>) {
+    pub fn submit_anyway(&self, user: UserId, work: Work) {
         self.queue_anyway(user, LaneItem::Work(user, work), WORK_BYTES);
     }
 
@@ -207,7 +213,7 @@ impl Router {
     }
 
     fn queue(&self, user: UserId, item: LaneItem, bytes: usize) -> Result<(), LaneItem> {
-        let key = key(user);
+        let key = lane_key(user);
         let Some(outbox) = &self.outbox else { return self.keepers.submit(key, item, bytes).map_err(|full| full.0) };
         outbox.submit(key, OutItem::Lane(item), bytes).map_err(|full| match full.0 {
             OutItem::Lane(item) => item,
@@ -223,7 +229,7 @@ impl Router {
 
     /// The item, if the lanes have ended.
     fn queue_late(&self, user: UserId, item: LaneItem, bytes: usize) -> Result<(), LaneItem> {
-        let key = key(user);
+        let key = lane_key(user);
         let item = match &self.outbox {
             None => item,
             Some(outbox) => match outbox.submit_late(key, OutItem::Lane(item), bytes) {
@@ -284,7 +290,7 @@ impl Router {
     /// connection that the user has now, unless that has got newer ones already.
     fn leave(&self, turn: &mut Turn<Posted>, user: UserId, link: &Arc<ClientLink>) {
         let mut shard = self.presence.write(user);
-        let was_newest = shard.newest(user) == Some(link);
+        let was_newest = shard.holds_newest(user, link);
         if shard.remove(user, link) == Removed::Last {
             self.gone(user);
         }
@@ -319,11 +325,15 @@ impl Router {
             // This one is full as well, so all it has goes on, ahead of the rest.
             self.services.metrics.slow_consumer();
             next.hang_up();
+            let was_newest = shard.holds_newest(user, &next);
             if shard.remove(user, &next) == Removed::Last {
                 self.gone(user);
             }
             frames = self.take_back(user, &next);
             frames.extend(rest);
+            if !was_newest {
+                break;
+            }
         }
         self.keep(user, frames);
     }
@@ -423,13 +433,9 @@ enum Parked {
 /// In which lane an item travels, and what it weighs there.
 pub fn weight(item: &LaneItem) -> (u64, usize) {
     match item {
-        LaneItem::Delivery(delivery) => (key(delivery.to), delivery.text.len() + DELIVERY_BYTES),
-        LaneItem::Work(user, _) | LaneItem::Answer(user, _) => (key(*user), WORK_BYTES),
+        LaneItem::Delivery(delivery) => (lane_key(delivery.to), delivery.text.len() + DELIVERY_BYTES),
+        LaneItem::Work(user, _) | LaneItem::Answer(user, _) => (lane_key(*user), WORK_BYTES),
     }
-}
-
-fn key(user: UserId) -> u64 {
-    u64::from(label_of(user))
 }
 
 /// A user's messages are told apart in a connection's output by the user's id.

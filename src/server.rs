@@ -13,10 +13,11 @@ use net::{
 use parking_lot::Mutex;
 use pool::{Again, Lanes, Workers};
 
+use crate::backlog::Backlog;
 use crate::bus::Bus;
 use crate::clock::Clock;
 use crate::config::{Auth, Config, Networks};
-use crate::delivery::{self, Backlog, ClientLink, LaneItem, Origin, Posted};
+use crate::delivery::{self, ClientLink, LaneItem, Mailbox, Origin, Posted};
 use crate::groups::GroupCache;
 use crate::health::Health;
 use crate::jobs::{Outage, Services};
@@ -27,6 +28,7 @@ use crate::password::{PasswordError, Passwords};
 use crate::protocol::{self, FrameKind, GroupId, ReplyKind, UserId};
 use crate::router::{self, Routed, Router};
 use crate::session::{Effect, Effects, Input, Job, Known, MAILBOX_PATIENCE, Outcome, Session, Settled};
+use crate::spool::Spool;
 use crate::states::StateWriter;
 use crate::store::Store;
 
@@ -58,6 +60,9 @@ pub enum StartError {
 pub enum Stopped {
     /// Everything accepted was delivered or stored.
     Clean,
+    /// So many messages wait in the spool for the next start: the database is away. Everything else was delivered or
+    /// stored.
+    Spooled(usize),
     /// So many messages could not be stored in time.
     Left(usize),
 }
@@ -83,12 +88,17 @@ impl Server {
     ///
     /// # Errors
     /// [`StartError`]; nothing goes on running then but threads that wait for work.
-    pub fn bind(config: &Config, store: Arc<dyn Store>, bus: Arc<dyn Bus>) -> Result<Server, StartError> {
+    pub fn bind(
+        config: &Config,
+        store: Arc<dyn Store>,
+        spool: Arc<dyn Spool>,
+        bus: Arc<dyn Bus>,
+    ) -> Result<Server, StartError> {
         let listen = ListenSettings { backlog: config.backlog, user_timeout: config.user_timeout };
         let acceptor =
             Acceptor::bind(config.listen, listen).map_err(|error| StartError::Listen(config.listen, error))?;
         let local_addr = acceptor.local_addr().map_err(StartError::Resources)?;
-        let shared = Arc::new(Shared::start(config, store, bus)?);
+        let shared = Arc::new(Shared::start(config, store, spool, bus)?);
         let metrics = &shared.services.metrics;
         let shell = |nth| Shell { shared: shared.clone(), tally: metrics.of_loop(nth) };
         let loops = LoopGroup::start(config.loops, settings(config), shell).map_err(StartError::Resources)?;
@@ -136,11 +146,18 @@ impl Server {
         }
         shared.workers.close(by);
         shared.hashers.close(by);
-        if left == 0 {
-            return Stopped::Clean;
+        let spooled = shared.services.spool.load();
+        if spooled.messages > 0 {
+            log::warn!("{spooled} wait in the spool for the database: start the server again in the same folder");
         }
-        log::error!("about {left} messages could not be stored before the drain timeout was over");
-        Stopped::Left(left)
+        match (left, spooled.messages) {
+            (0, 0) => Stopped::Clean,
+            (0, spooled) => Stopped::Spooled(spooled),
+            (left, _) => {
+                log::error!("about {left} messages could not be stored before the drain timeout was over");
+                Stopped::Left(left)
+            }
+        }
     }
 }
 
@@ -154,9 +171,14 @@ fn preface(proxies: Option<&Networks>, peer: SocketAddr) -> Preface {
 }
 
 impl Shared {
-    fn start(config: &Config, store: Arc<dyn Store>, bus: Arc<dyn Bus>) -> Result<Shared, StartError> {
+    fn start(
+        config: &Config,
+        store: Arc<dyn Store>,
+        spool: Arc<dyn Spool>,
+        bus: Arc<dyn Bus>,
+    ) -> Result<Shared, StartError> {
         let upgrader = Workers::start("upgrader", 1, UPGRADES_MAX).map_err(StartError::Resources)?;
-        let services = services(config, store.clone(), bus.clone(), Clock::default(), Some(upgrader))?;
+        let services = services(config, store.clone(), spool.clone(), bus.clone(), Clock::default(), Some(upgrader))?;
         let start = || -> io::Result<Shared> {
             let bytes_max = config.lane_bytes_max;
             let keepers = start_keepers(bytes_max, &services)?;
@@ -181,6 +203,8 @@ impl Shared {
         };
         let shared = start().map_err(StartError::Resources)?;
         shared.router.watched_by(&services.metrics);
+        let spool = Arc::downgrade(&spool);
+        services.metrics.watch_spool(move || spool.upgrade().map(|spool| spool.load()).unwrap_or_default());
         for (name, workers) in [("worker", &shared.workers), ("hasher", &shared.hashers)] {
             let watch = workers.watch();
             services.metrics.watch_queue(name, move || watch.waiting());
@@ -200,7 +224,7 @@ impl Shared {
                 }
             }
             Job::Delete { user, .. } => {
-                self.router.submit_anyway(user, Box::new(move || answer.send(services.run(job))));
+                self.router.submit_anyway(user, Box::new(move |_| answer.send(services.run(job))));
             }
             Job::CheckPassword { .. } => {
                 if !submit_or_refuse(&self.hashers, services, job, answer) {
@@ -219,7 +243,13 @@ impl Shared {
     /// Fetches messages for a connection that has claimed the mailbox.
     fn fetch(&self, user: UserId, link: &Arc<ClientLink>) {
         let (answer, services) = (Answer::to(link), self.services.clone());
-        let work = Box::new(move || answer.send(services.run(Job::Fetch { user })));
+        let work = Box::new(move |mailbox| {
+            answer.send(match mailbox {
+                Mailbox::Whole => services.run(Job::Fetch { user }),
+                // A part of what was kept would not be in the order sent.
+                Mailbox::InParts => Outcome::Refused(protocol::BUSY),
+            });
+        });
         if self.router.submit(user, work).is_err() {
             // The work was dropped, and its answer with it: the session hears that the server is busy.
             log::debug!("the lane of user {user} is full");
@@ -247,6 +277,7 @@ fn settings(config: &Config) -> Settings {
 fn services(
     config: &Config,
     store: Arc<dyn Store>,
+    spool: Arc<dyn Spool>,
     bus: Arc<dyn Bus>,
     clock: Clock,
     upgrader: Option<Workers>,
@@ -256,6 +287,7 @@ fn services(
     let lifetime = (!bus.is_alone()).then_some(GROUP_LIFETIME);
     Ok(Arc::new(Services {
         store,
+        spool,
         bus,
         clock,
         passwords: Arc::new(passwords.map_err(StartError::PasswordCost)?),
@@ -266,15 +298,20 @@ fn services(
         search_results_max: config.search_results_max,
         reading: Outage::new("reading from the store"),
         writing: Outage::new("writing to the store"),
+        spooling: Outage::new("writing to the spool"),
     }))
 }
 
 /// The lanes to the store.
 fn start_keepers(bytes_max: usize, services: &Arc<Services>) -> io::Result<Arc<Lanes<LaneItem>>> {
-    let keeping = services.clone();
-    let keep = move |backlog: &mut Backlog, batch| backlog.handle(batch, &keeping).map(Again::After);
-    let begin = |_| (Backlog::default(), None);
-    Lanes::start("lane", services.store.appenders(), bytes_max, LANE_BATCH_MAX, begin, keep).map(Arc::new)
+    let (lanes, keeping) = (services.store.appenders(), services.clone());
+    let keep = move |backlog: &mut Backlog, batch| backlog.handle(batch, keeping.clock.now(), &keeping);
+    let begin = |nth| {
+        let backlog = Backlog::new(nth, lanes, &*services.spool);
+        let first = backlog.begins();
+        (backlog, first)
+    };
+    Lanes::start("lane", lanes, bytes_max, LANE_BATCH_MAX, begin, keep).map(Arc::new)
 }
 
 /// The lane to other nodes.

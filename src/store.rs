@@ -80,6 +80,11 @@ pub trait Store: Send + Sync + 'static {
     /// Returns one outcome per message, in the order given; of one recipient, later messages are fetched later.
     fn append(&self, messages: &[Message]) -> Result<Vec<Kept>, StoreError>;
 
+    /// Whether [`Store::append`] would not find this text too long, as far as is known without asking the database.
+    fn fits(&self, _text: &str) -> bool {
+        true
+    }
+
     /// The oldest messages kept for `user`, in the order they were appended, as many as fit in `bytes_max` of text
     /// but at least one if there is any. Nothing is deleted.
     fn fetch(&self, user: UserId, bytes_max: usize) -> Result<Vec<KeptMessage>, StoreError>;

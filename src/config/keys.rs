@@ -49,7 +49,7 @@ enum Kind {
 }
 
 /// Every setting, grouped as in the sample file.
-pub(super) static KEYS: [Key; 26] = [
+pub(super) static KEYS: [Key; 27] = [
     Key {
         name: "data",
         default: ".",
@@ -163,6 +163,12 @@ pub(super) static KEYS: [Key; 26] = [
         default: "64m",
         help: "Bytes of messages on their way to the store; more get the 503 reply",
         kind: Kind::Size(KIB, 2048 * MIB, |config, bytes| config.lane_bytes_max = bytes),
+    },
+    Key {
+        name: "spool_max",
+        default: "256m",
+        help: "Bytes of messages that wait on the disk while MySQL is away; more get the 503 reply; 0 is none",
+        kind: Kind::Size(0, 1024 * 1024 * MIB, |config, bytes| config.spool_bytes_max = bytes),
     },
     Key {
         name: "fetch_max",

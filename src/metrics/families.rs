@@ -186,7 +186,7 @@ const GAUGE: MetricType = MetricType::GAUGE;
 const HISTOGRAM: MetricType = MetricType::HISTOGRAM;
 
 /// Those of the process, named `process_`, are the `prometheus` crate's.
-static TABLE: [Row; 25] = [
+static TABLE: [Row; 28] = [
     Row::new("raybox_build_info", GAUGE, Some("version"), "Always 1; the label says which version runs."),
     Row::new("raybox_ready", GAUGE, Some("condition"), "Whether a condition of readiness holds, 1 or 0."),
     Row::new("raybox_connections_open", GAUGE, Some("loop"), "Connections of an event loop, closing ones among them."),
@@ -211,6 +211,14 @@ static TABLE: [Row; 25] = [
     Row::new("raybox_lane_items", GAUGE, Some("lane"), "Messages and other work that wait in a lane."),
     Row::new("raybox_lane_bytes", GAUGE, Some("lane"), "Bytes of what waits in a lane or is being handled."),
     Row::new("raybox_batch_messages", HISTOGRAM, Some("stage"), "Messages in one batch."),
+    Row::new("raybox_spool_messages", GAUGE, None, "Messages that wait on this node's disk for the database."),
+    Row::new("raybox_spool_bytes", GAUGE, None, "What they weigh, which spool_max bounds."),
+    Row::new(
+        "raybox_spool_total",
+        COUNTER,
+        Some("what"),
+        "Messages that went into the spool, and what became of them.",
+    ),
     Row::new("raybox_pool_connections", GAUGE, Some("pool"), "Connections of a pool."),
     Row::new("raybox_pool_connections_idle", GAUGE, Some("pool"), "Connections of a pool that nobody uses."),
     Row::new("raybox_pool_connections_max", GAUGE, Some("pool"), "Connections that a pool may have."),

@@ -6,6 +6,7 @@
 //!   world.rs    clients, faults, and whose turn it is        ledger.rs   what was sent, and what has become of it
 //!   node.rs     a server that does one step at a time        socket.rs   what both kernels hold of a connection
 //!   store.rs    a database that outlives the nodes           bus.rs      a Redis between the nodes
+//!   spool.rs    a disk that outlives a node
 //! ```
 //! `SIM_SEED=n` runs one seed and prints what happens in it; `SIM_SEEDS=n` runs so many.
 
@@ -14,13 +15,19 @@ mod dice;
 mod ledger;
 mod node;
 mod socket;
+mod spool;
 mod store;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use self::socket::Pipe;
 use self::world::World;
+use crate::delivery::Posted;
+use crate::presence::Presence;
+use crate::protocol::UserId;
 
 /// What is wrong with the world on purpose, so that the checks have something to find.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -127,6 +134,27 @@ fn a_broken_world_is_noticed() {
         let report = run_seeds(MUTATED_SEEDS, Some(mutation)).unwrap_or_else(|| panic!("{mutation:?} goes unnoticed"));
         assert!(report.contains(expected), "{mutation:?} is noticed as: {report}");
     }
+}
+
+/// Found by a seed: a connection that had logged in again, and so was the newest, gave what it held to one that had got
+/// newer messages.
+#[test]
+fn who_logs_in_again_on_an_older_connection_does_not_hold_the_newest_messages() {
+    let presence = Presence::<Posted>::new();
+    let link = || {
+        let pipe = Pipe::new(([127, 0, 0, 1], 1).into(), 1, false);
+        net::simulation::lone_link(Arc::new(pipe)).expect("descriptors")
+    };
+    let (user, first, second) = (UserId(1), link(), link());
+    let mut shard = presence.write(user);
+    shard.add(user, &first);
+    shard.add(user, &first);
+    assert!(shard.holds_newest(user, &first), "there was no other");
+    shard.add(user, &second);
+    assert!(shard.holds_newest(user, &second) && !shard.holds_newest(user, &first));
+    shard.add(user, &first);
+    assert_eq!(shard.newest(user), Some(&first));
+    assert!(!shard.holds_newest(user, &first) && !shard.holds_newest(user, &second));
 }
 
 const SEEDS: u64 = 2000;

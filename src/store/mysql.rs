@@ -12,6 +12,7 @@
 mod calls;
 mod error;
 mod health;
+mod late;
 pub mod maintenance;
 mod messages;
 mod open;
@@ -27,6 +28,7 @@ use mysql::{Row, Value, params};
 use rustc_hash::FxHashSet;
 
 use self::calls::{Attempt, Calls, Repeat};
+pub use self::late::LateStore;
 pub use self::maintenance::Maintenance;
 pub use self::open::{Fault, OpenError, Site};
 use self::schema::Schema;
@@ -79,11 +81,6 @@ impl MysqlStore {
                 Ok(())
             })?;
         }
-    }
-
-    /// Whether the database can hold the message.
-    fn fits(&self, message: &Message) -> bool {
-        message.text.len() <= self.packet_bytes_max && self.schema.message_max.fits(&message.text)
     }
 }
 
@@ -306,7 +303,7 @@ impl Store for MysqlStore {
         let existing: FxHashSet<UserId> = self.calls.call(|db, _| messages::existing(db, &recipients))?;
         let outcome = |message: &Message| match existing.contains(&message.to) {
             false => Kept::NoSuchUser,
-            true if self.fits(message) => Kept::Stored,
+            true if self.fits(&message.text) => Kept::Stored,
             true => Kept::TooLong,
         };
         let kept: Vec<Kept> = messages.iter().map(outcome).collect();
@@ -320,6 +317,10 @@ impl Store for MysqlStore {
                 .transaction(Repeat::Freely, |db| runs.iter().try_for_each(|run| messages::insert(db, run)))?,
         }
         Ok(kept)
+    }
+
+    fn fits(&self, text: &str) -> bool {
+        text.len() <= self.packet_bytes_max && self.schema.message_max.fits(text)
     }
 
     fn fetch(&self, user: UserId, bytes_max: usize) -> Result<Vec<KeptMessage>, StoreError> {

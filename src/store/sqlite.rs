@@ -10,6 +10,7 @@
 mod open;
 mod readers;
 mod source;
+mod spool;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -23,6 +24,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, ffi, named_params}
 pub use self::open::OpenError;
 use self::readers::Readers;
 pub use self::source::Source;
+pub use self::spool::SpoolFile;
 use self::writer::Writer;
 use super::{FriendNames, Group, Kept, KeptMessage, Message, MessageId, Store, StoreError, User, UserState};
 use crate::collation::fold;
@@ -49,8 +51,8 @@ impl SqliteStore {
 
     /// As [`SqliteStore::open`]; another program that holds the file is waited for no longer than `busy_timeout`.
     fn open_with(data_dir: &Path, busy_timeout: Duration) -> Result<SqliteStore, OpenError> {
-        let opened = open::open(data_dir, busy_timeout)?;
-        let writer = Writer::start(opened.connection)
+        let opened = open::open(data_dir, &open::STORE, busy_timeout)?;
+        let writer = Writer::start("store-writer", opened.connection)
             .map_err(|cause| OpenError::Failed { file: opened.file.clone(), cause: Box::new(cause) })?;
         let readers = Readers::new(opened.file.clone(), busy_timeout);
         Ok(SqliteStore { file: opened.file, readers, writer, _lock: opened.lock })

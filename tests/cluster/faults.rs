@@ -114,6 +114,7 @@ fn outage(
     assert_eq!((same_node.refused, same_node.unknown, same_node.fetched), (0, 0, 0), "{what}: {same_node}");
     let others = Totals::of(&books[1..], Twice::Allowed);
     assert_eq!(others.unknown, 0, "{what}: a client of a node that lives is not disconnected");
+    assert_eq!(others.refused, 0, "{what}: what the database cannot keep waits in the spool");
     // Past the capture of a passing test's output.
     writeln!(io::stderr(), "{report}\n  on a node: {same_node}\n  others: {others}").expect("print the report");
 }

@@ -37,6 +37,7 @@ pub struct Builder {
     files: Vec<(&'static str, String)>,
     database: Option<Database>,
     descriptors_max: Option<u32>,
+    survives_full_disk: bool,
 }
 
 impl Builder {
@@ -81,6 +82,13 @@ impl Builder {
     /// Limits the descriptors that the server may have open, for good.
     pub fn descriptors_max(mut self, limit: u32) -> Builder {
         self.descriptors_max = Some(limit);
+        self
+    }
+
+    /// Makes a file that may not grow further an error for the server, as a full disk is, and not its end (SIGXFSZ,
+    /// setrlimit(2)).
+    pub fn survives_full_disk(mut self) -> Builder {
+        self.survives_full_disk = true;
         self
     }
 
@@ -141,13 +149,19 @@ impl Builder {
 
     fn command(&self, folder: &Path) -> Command {
         let program = env!("CARGO_BIN_EXE_server");
-        let mut command = match self.descriptors_max {
-            None => Command::new(program),
-            Some(limit) => {
-                let mut shell = Command::new("sh");
-                shell.arg("-c").arg(format!(r#"ulimit -n {limit}; exec "$0" "$@""#)).arg(program);
-                shell
-            }
+        let mut first = String::new();
+        if let Some(limit) = self.descriptors_max {
+            first += &format!("ulimit -n {limit}; ");
+        }
+        if self.survives_full_disk {
+            first += "trap '' XFSZ; ";
+        }
+        let mut command = if first.is_empty() {
+            Command::new(program)
+        } else {
+            let mut shell = Command::new("sh");
+            shell.arg("-c").arg(format!(r#"{first}exec "$0" "$@""#)).arg(program);
+            shell
         };
         command.arg(self.host).arg(self.port.to_string());
         for (key, value) in &self.options {
@@ -177,6 +191,7 @@ impl TestServer {
             files: Vec::new(),
             database: None,
             descriptors_max: None,
+            survives_full_disk: false,
         };
         builder.option("argon2", "m=8,t=1,p=1").option("log_dir", "logs")
     }

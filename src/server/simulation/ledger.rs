@@ -28,6 +28,9 @@ pub(super) struct Copy {
     /// How often the database was given it, and how often it was deleted there.
     pub(super) stored: usize,
     pub(super) deleted: usize,
+    /// In how many spools it is, and how often it was put into one.
+    pub(super) spooled: usize,
+    pub(super) ever_spooled: usize,
     /// The connections it was written to, and those whose client has it.
     pub(super) written: BTreeSet<ConnNo>,
     pub(super) received: BTreeSet<ConnNo>,
@@ -53,7 +56,7 @@ pub(super) struct Ledger {
 impl Copy {
     /// The recipient has it, or it waits in the database.
     pub(super) fn is_there(&self) -> bool {
-        !self.received.is_empty() || self.fetched > 0 || self.stored > self.deleted
+        !self.received.is_empty() || self.fetched > 0 || self.stored > self.deleted || self.spooled > 0
     }
 }
 

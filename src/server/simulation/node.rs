@@ -11,11 +11,12 @@ use pool::{Again, Lanes, ManualLane, Workers};
 use super::bus::{SimBus, Wires};
 use super::dice::Dice;
 use super::socket::Pipe;
+use super::spool::{Disk, NodeSpool};
 use super::store::{NodeStore, Tables};
+use crate::backlog::Backlog;
 use crate::bus::Bus;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::delivery::Backlog;
 use crate::mailboxes::Mailboxes;
 use crate::outbox::Outbox;
 use crate::router::Router;
@@ -40,6 +41,20 @@ pub(super) struct Machine {
 struct Lane {
     by_hand: Box<dyn ManualLane>,
     due: Option<Instant>,
+}
+
+impl Lane {
+    fn new(by_hand: Box<dyn ManualLane>, now: Instant) -> Lane {
+        let mut lane = Lane { by_hand, due: None };
+        lane.set_due(now);
+        lane
+    }
+
+    fn set_due(&mut self, now: Instant) {
+        self.due = self.by_hand.again().map(|again| match again {
+            Again::After(pause) | Again::UnlessClosing(pause) => now + pause,
+        });
+    }
 }
 
 /// How far it is on its way out.
@@ -74,15 +89,23 @@ impl Machine {
         config: &Config,
         clock: &Clock,
         tables: &Arc<Mutex<Tables>>,
+        disk: &Arc<Mutex<Disk>>,
         wires: &Arc<Mutex<Wires>>,
     ) -> Machine {
         let bus = Arc::new(SimBus::new(name, wires.clone(), clock.clone()));
         let store = Arc::new(NodeStore { tables: tables.clone() });
-        let services = services(config, store, bus.clone(), clock.clone(), None).expect("a good configuration");
+        disk.lock().restart();
+        let spool = Arc::new(NodeSpool(disk.clone()));
+        let services = services(config, store, spool, bus.clone(), clock.clone(), None).expect("a good configuration");
         let (lane_bytes, keeping) = (config.lane_bytes_max, services.clone());
         let count = services.store.appenders();
-        let keep = move |backlog: &mut Backlog, batch| backlog.handle(batch, &keeping).map(Again::After);
-        let (keepers, keeping) = Lanes::manual(count, lane_bytes, LANE_BATCH_MAX, |_| (Backlog::default(), None), keep);
+        let keep = move |backlog: &mut Backlog, batch| backlog.handle(batch, keeping.clock.now(), &keeping);
+        let begin = |nth| {
+            let backlog = Backlog::new(nth, count, &*services.spool);
+            let first = backlog.begins();
+            (backlog, first)
+        };
+        let (keepers, keeping) = Lanes::manual(count, lane_bytes, LANE_BATCH_MAX, begin, keep);
         let keepers = Arc::new(keepers);
         let (of_services, of_keepers) = (services.clone(), keepers.clone());
         let publish = move |outbox: &mut Outbox, batch| publish(outbox, batch, &of_services, &of_keepers);
@@ -107,7 +130,7 @@ impl Machine {
         Machine {
             loops: (0..config.loops).map(make_loop).collect(),
             shared,
-            lanes: publishing.into_iter().chain(keeping).map(|by_hand| Lane { by_hand, due: None }).collect(),
+            lanes: publishing.into_iter().chain(keeping).map(|by_hand| Lane::new(by_hand, clock.now())).collect(),
             outboxes: OUTBOXES,
             jobs: Vec::new(),
             bus,
@@ -191,9 +214,7 @@ impl Machine {
             }
         }
         lane.by_hand.handle();
-        lane.due = lane.by_hand.again().map(|again| match again {
-            Again::After(pause) | Again::UnlessClosing(pause) => now + pause,
-        });
+        lane.set_due(now);
         true
     }
 

@@ -15,6 +15,7 @@ use super::dice::Dice;
 use super::ledger::{Copy, Ledger, Message};
 use super::node::{Machine, Part};
 use super::socket::Pipe;
+use super::spool::{Change, Disk};
 use super::store::{News, Tables};
 use super::{Mutation, number_of};
 use crate::clock::Clock;
@@ -58,6 +59,7 @@ enum Kind {
 /// Where a node runs, or has run.
 struct Seat {
     machine: Option<Machine>,
+    disk: Arc<Mutex<Disk>>,
     /// Which life of it this is.
     life: usize,
 }
@@ -172,7 +174,7 @@ impl World {
             kind,
             tables,
             wires,
-            nodes: (0..count).map(|_| Seat { machine: None, life: 0 }).collect(),
+            nodes: (0..count).map(|_| Seat { machine: None, disk: Arc::default(), life: 0 }).collect(),
             clients: Vec::new(),
             ledger: Ledger::default(),
             step: 0,
@@ -182,7 +184,10 @@ impl World {
             digest: FxHasher::default(),
         };
         world.note(|world| format!("{:?}, {count} nodes, {} loops each", world.kind, world.config.loops));
-        (0..count).for_each(|node| world.start_node(node));
+        for node in 0..count {
+            world.nodes[node].disk.lock().room = *world.dice.pick(&[0, 5, 1000]);
+            world.start_node(node);
+        }
         world
     }
 
@@ -232,7 +237,7 @@ impl World {
         let seat = &mut self.nodes[node];
         seat.life += 1;
         let name = format!("n{node}.{}", seat.life);
-        seat.machine = Some(Machine::start(name, &self.config, &self.clock, &self.tables, &self.wires));
+        seat.machine = Some(Machine::start(name, &self.config, &self.clock, &self.tables, &seat.disk, &self.wires));
         self.note(|_| format!("node {node} starts"));
     }
 
@@ -249,7 +254,7 @@ impl World {
     }
 
     fn step_part(&mut self, node: usize, part: Part) -> bool {
-        let Seat { machine: Some(machine), life } = &mut self.nodes[node] else { return false };
+        let Seat { machine: Some(machine), life, .. } = &mut self.nodes[node] else { return false };
         let (clients, life) = (&self.clients, *life);
         let pipes = |of_loop: usize| -> Vec<Arc<Pipe>> {
             let its = |client: &&Client| client.node == node && client.life == life && client.of_loop == of_loop;
@@ -334,7 +339,7 @@ impl World {
         }
         let node = self.dice.range(0..self.nodes.len());
         self.faults += 1;
-        match self.dice.range(0..12) {
+        match self.dice.range(0..13) {
             0 => self.crash(node),
             1 | 2 => {
                 let within = Duration::from_secs(10);
@@ -382,6 +387,14 @@ impl World {
                 }
             }
             10 => self.wires.lock().forget_cut_off(),
+            11 => {
+                let is_broken = {
+                    let mut disk = self.nodes[node].disk.lock();
+                    disk.is_broken = !disk.is_broken;
+                    disk.is_broken
+                };
+                self.note(|_| format!("the disk of node {node} is full: {is_broken}"));
+            }
             _ => {}
         }
     }
@@ -451,7 +464,7 @@ impl World {
 
     fn connect(&mut self) {
         let node = self.dice.range(0..self.nodes.len());
-        let Seat { machine: Some(machine), life } = &self.nodes[node] else { return };
+        let Seat { machine: Some(machine), life, .. } = &self.nodes[node] else { return };
         if !machine.is_running() {
             return;
         }
@@ -875,11 +888,13 @@ impl World {
                     || client.pipe.is_broken()
                     || !client.receives.contains(user)
                     || client.expected.iter().any(leaves);
-                let was_there =
-                    client.pipe.is_registered() || client.ended_at.is_none_or(|at| at >= message.sent_at);
+                let was_there = client.pipe.is_registered() || client.ended_at.is_none_or(|at| at >= message.sent_at);
                 client.may_receive().contains(user) && was_there && gives_back
             };
-            copy.stored > 0 || !copy.written.is_empty() || copy.excused || self.clients.iter().any(may_hold)
+            copy.stored + copy.ever_spooled > 0
+                || !copy.written.is_empty()
+                || copy.excused
+                || self.clients.iter().any(may_hold)
         })
     }
 
@@ -922,6 +937,21 @@ impl World {
         drop(tables);
         if fails {
             self.ledger.note_outage();
+        }
+        for node in 0..self.nodes.len() {
+            let news = std::mem::take(&mut self.nodes[node].disk.lock().news);
+            for (user, number, change) in news {
+                self.note(|_| format!("message {number} for user {user} {change:?} on the disk of node {node}"));
+                if user.0 > USERS as i32 {
+                    // Nobody knows yet that there is no such user.
+                    continue;
+                }
+                let copy = self.ledger.copy(number, user);
+                match change {
+                    Change::Came => (copy.spooled, copy.ever_spooled) = (copy.spooled + 1, copy.ever_spooled + 1),
+                    Change::Went => copy.spooled -= 1,
+                }
+            }
         }
         for news in news {
             match news {
@@ -970,6 +1000,13 @@ impl World {
             (wires.is_up, wires.fails_once_in) = (true, 0);
             wires.forget_cut_off();
         }
+        for node in 0..self.nodes.len() {
+            self.nodes[node].disk.lock().is_broken = false;
+            // What waits on its disk must find its way.
+            if self.nodes[node].machine.is_none() {
+                self.start_node(node);
+            }
+        }
         for no in 0..self.clients.len() {
             self.clients[no].stalled = false;
             if self.clients[no].state == Life::Silent {
@@ -995,7 +1032,9 @@ impl World {
         }
         self.settle();
         for node in 0..self.nodes.len() {
+            let waiting = self.nodes[node].disk.lock().waiting();
             if let Some(machine) = &mut self.nodes[node].machine {
+                assert!(waiting == 0 || !machine.is_running(), "{waiting} messages stay on the disk of node {node}");
                 machine.stop(Duration::from_secs(10));
             }
         }

@@ -1,4 +1,4 @@
-//! Opening the file: is it there, is it ours, is it whole, is it ours alone; then bringing it up to date.
+//! Opening a file: is it there, is it ours, is it whole, is it ours alone; then bringing it up to date.
 //!
 //! What is checked is checked before anything is changed. The whole file is not read (`PRAGMA quick_check`): the start
 //! would grow with the data, by seconds per gigabyte, and SQLite reports a damaged page when it meets it.
@@ -7,10 +7,51 @@ use std::error::Error;
 use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+
+/// One of the databases that this server writes.
+pub(super) struct Kind {
+    pub(super) name: &'static str,
+    /// The mark of its files (`PRAGMA application_id`).
+    application_id: i64,
+    /// The versions of its schema in order; `PRAGMA user_version` counts those applied.
+    migrations: &'static [&'static str],
+    /// Gives the disk back what is deleted.
+    shrinks: bool,
+    /// What is put right whenever it is opened.
+    at_start: &'static str,
+}
+
+/// The embedded store.
+pub(super) const STORE: Kind = Kind {
+    name: "raybox.db",
+    // "RyBx".
+    application_id: 0x5279_4278,
+    migrations: &[include_str!("../../../sql/sqlite/0001_init.sql")],
+    shrinks: false,
+    at_start: "UPDATE User SET state = 'offline' WHERE state <> 'offline'",
+};
+
+/// The spool of a store elsewhere.
+pub(super) const SPOOL: Kind = Kind {
+    name: "spool.db",
+    // "RyBs".
+    application_id: 0x5279_4273,
+    migrations: &[include_str!("../../../sql/spool/0001_init.sql")],
+    shrinks: true,
+    // The database may have been put right meanwhile.
+    at_start: "UPDATE Spooled SET aside = 0 WHERE aside <> 0",
+};
+
+impl Kind {
+    fn newest(&self) -> i64 {
+        self.migrations.len() as i64
+    }
+}
 
 /// A database that is ours, up to date and locked against other servers.
 pub(super) struct Opened {
@@ -21,18 +62,23 @@ pub(super) struct Opened {
     pub(super) lock: File,
 }
 
-pub(super) fn open(data_dir: &Path, busy_timeout: Duration) -> Result<Opened, OpenError> {
+pub(super) fn open(data_dir: &Path, kind: &Kind, busy_timeout: Duration) -> Result<Opened, OpenError> {
     fs::create_dir_all(data_dir)
         .map_err(|cause| OpenError::Unwritable { path: data_dir.to_owned(), cause: Box::new(cause) })?;
-    let file = data_dir.join("raybox.db");
+    let file = data_dir.join(kind.name);
     let lock = lock(&file)?;
     let refuse = |error| refused(&file, error);
+    create(&file);
     let mut connection = connect(&file).map_err(refuse)?;
     connection.busy_timeout(busy_timeout).map_err(refuse)?;
-    check_identity(&connection, &file)?;
+    check_identity(&connection, kind, &file)?;
     check_writable(&connection, &file)?;
+    if kind.shrinks {
+        // Counts while there is no table, and not once a page is written.
+        connection.pragma_update(None, "auto_vacuum", "full").map_err(refuse)?;
+    }
     configure(&connection).map_err(refuse)?;
-    bring_up_to_date(&mut connection).map_err(refuse)?;
+    bring_up_to_date(&mut connection, kind).map_err(refuse)?;
     Ok(Opened { file, connection, lock })
 }
 
@@ -44,10 +90,11 @@ pub(super) fn open_to_read(file: &Path, busy_timeout: Duration) -> Result<(Conne
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(sqlite_path(file), flags).map_err(refuse)?;
     connection.busy_timeout(busy_timeout).map_err(refuse)?;
-    check_identity(&connection, file)?;
+    check_identity(&connection, &STORE, file)?;
     let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(refuse)?;
-    if version < NEWEST {
-        let cause = format!("its tables are of version {version}, not {NEWEST}: start this server on it once");
+    if version < STORE.newest() {
+        let newest = STORE.newest();
+        let cause = format!("its tables are of version {version}, not {newest}: start this server on it once");
         return Err(OpenError::Failed { file: file.to_owned(), cause: cause.into() });
     }
     connection.execute_batch("BEGIN").map_err(refuse)?;
@@ -81,24 +128,30 @@ fn lock(database: &Path) -> Result<File, OpenError> {
     Ok(lock)
 }
 
+/// Makes the file for its owner alone, since it holds what people write to each other; SQLite gives the files beside it the
+/// same rights. If it is there already, its owner has decided; if it cannot be made, SQLite says why.
+fn create(file: &Path) {
+    let _ = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file);
+}
+
 fn connect(file: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     Connection::open_with_flags(sqlite_path(file), flags)
 }
 
 /// Refuses a file that another program or a later version wrote. An empty database is ours to fill.
-fn check_identity(db: &Connection, file: &Path) -> Result<(), OpenError> {
+fn check_identity(db: &Connection, kind: &Kind, file: &Path) -> Result<(), OpenError> {
     let number = |query| db.query_row(query, [], |row| row.get::<_, i64>(0)).map_err(|error| refused(file, error));
     // Reading the schema first is what notices a file that is not a database, or is shorter than its header says.
     let objects = number("SELECT count(*) FROM sqlite_schema")?;
     let application = number("PRAGMA application_id")?;
     let version = number("PRAGMA user_version")?;
     let is_empty = application == 0 && version == 0 && objects == 0;
-    if application != APPLICATION_ID && !is_empty {
+    if application != kind.application_id && !is_empty {
         return Err(OpenError::NotOurs { file: file.to_owned() });
     }
-    if version > NEWEST {
-        return Err(OpenError::Newer { file: file.to_owned(), version });
+    if version > kind.newest() {
+        return Err(OpenError::Newer { file: file.to_owned(), version, known: kind.newest() });
     }
     Ok(())
 }
@@ -126,25 +179,18 @@ fn configure(db: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Applies the migrations that are missing and marks everybody offline, in one transaction.
-fn bring_up_to_date(db: &mut Connection) -> rusqlite::Result<()> {
+/// Applies the migrations that are missing and puts right what a server that was killed has left, in one transaction.
+fn bring_up_to_date(db: &mut Connection, kind: &Kind) -> rusqlite::Result<()> {
     let change = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let applied: u32 = change.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    for migration in MIGRATIONS.iter().skip(applied as usize) {
+    for migration in kind.migrations.iter().skip(applied as usize) {
         change.execute_batch(migration)?;
     }
-    change.pragma_update(None, "application_id", APPLICATION_ID)?;
-    change.pragma_update(None, "user_version", NEWEST)?;
-    change.execute("UPDATE User SET state = 'offline' WHERE state <> 'offline'", [])?;
+    change.pragma_update(None, "application_id", kind.application_id)?;
+    change.pragma_update(None, "user_version", kind.newest())?;
+    change.execute(kind.at_start, [])?;
     change.commit()
 }
-
-/// The schema's versions in order; `PRAGMA user_version` counts those applied.
-const MIGRATIONS: [&str; 1] = [include_str!("../../../sql/sqlite/0001_init.sql")];
-const NEWEST: i64 = MIGRATIONS.len() as i64;
-
-/// "RyBx", the mark of our files.
-const APPLICATION_ID: i64 = 0x5279_4278;
 
 const CACHE_KIB: i64 = 16 * 1024;
 /// Pages in the log before they are copied into the database: 64 MB. With SQLite's own 1000, a busy server would copy the
@@ -194,6 +240,8 @@ pub enum OpenError {
         file: PathBuf,
         /// The version of its schema.
         version: i64,
+        /// The newest that this server knows.
+        known: i64,
     },
     /// Not a SQLite file, or not all of one.
     Damaged {
@@ -234,9 +282,9 @@ impl fmt::Display for OpenError {
                 "{} is a database of another program; move it away, or choose another data folder",
                 file.display()
             ),
-            OpenError::Newer { file, version } => write!(
+            OpenError::Newer { file, version, known } => write!(
                 f,
-                "{} was written by a later version of this server (schema {version}, this one knows {NEWEST}); \
+                "{} was written by a later version of this server (schema {version}, this one knows {known}); \
                  run that version, or restore an older backup",
                 file.display()
             ),

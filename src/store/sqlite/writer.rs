@@ -30,10 +30,10 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Starts the thread, which closes `connection` when it ends.
-    pub(super) fn start(connection: Connection) -> io::Result<Writer> {
+    /// Starts the thread called `name`, which closes `connection` when it ends.
+    pub(super) fn start(name: &str, connection: Connection) -> io::Result<Writer> {
         let (queue, jobs) = bounded(BATCH_MAX);
-        let thread = thread::Builder::new().name("store-writer".to_owned()).spawn(move || serve(connection, &jobs))?;
+        let thread = thread::Builder::new().name(name.to_owned()).spawn(move || serve(connection, &jobs))?;
         Ok(Writer { queue: Some(queue), thread: Some(thread) })
     }
 

@@ -1,0 +1,936 @@
+//! [`Backlog`]: one lane to the store, and what it does when the store cannot take what it is given.
+//!
+//! The lane takes what waits as one batch, has the store keep it in one transaction, and then tells the senders, one message
+//! to a loop for all of them. While the database of a cluster is away, the spool keeps it instead:
+//!
+//! ```text
+//!            the store is not available                 the lane's part of the spool is empty
+//!   storing ────────────────────────────▶ spooling ─────────────────────────────────────────▶ storing
+//!                                          │    ▲ tries again after a while: oldest first, piece by piece
+//!                                          └────┘
+//! ```
+//! While a lane is spooling, everything new goes into the spool behind what is there, so that nothing overtakes. Before
+//! work on a user's kept messages, that user's part of the spool is drained.
+//!
+//! What leaves the spool is in the store first, and is removed then. A node that dies in between stores it again: a
+//! message may come twice after such an end.
+//!
+//! A state machine run by one lane: no threads, and the time is an argument.
+
+use std::time::{Duration, Instant};
+
+use pool::Again;
+
+use crate::bus::Neighbours;
+use crate::delivery::{Delivery, LaneItem, Mailbox, Origin, messages, settle};
+use crate::jobs::Services;
+use crate::metrics::{SpoolMove, Stage};
+use crate::protocol::UserId;
+use crate::spool::{Addition, Part, Spool, SpoolId};
+use crate::store::{Kept, StoreError};
+
+/// See the [module](self).
+#[derive(Debug)]
+pub struct Backlog {
+    /// Which of how many lanes this is.
+    lane: (u64, u64),
+    /// Messages that nobody would send again and that neither the store nor the spool could take. They are bounded by what
+    /// connections may have had waiting when they ended, and newer than what is in the spool.
+    returned: Vec<Delivery>,
+    spooling: Option<Spooling>,
+    /// Is in the store, and could not be removed from the spool yet.
+    moved: Vec<SpoolId>,
+}
+
+/// The lane's part of the spool is not empty, as far as is known.
+#[derive(Debug)]
+struct Spooling {
+    due: Due,
+    /// How long it is left alone after it has failed once more.
+    pause: Duration,
+    /// All before this is drained.
+    after: SpoolId,
+    /// How many times in a row the store has refused all that it was given.
+    refusals: u32,
+}
+
+/// When the store is tried again.
+#[derive(Clone, Copy, Debug)]
+enum Due {
+    /// At once.
+    Now,
+    /// At this time.
+    At(Instant),
+    /// So long after the batch in which it has failed.
+    In(Duration),
+}
+
+/// The store cannot take more of the spool now.
+struct Stuck;
+
+/// What became of a piece of the spool.
+#[derive(Default)]
+struct Moved {
+    /// In the store, or for nobody.
+    gone: Vec<SpoolId>,
+    /// The store has refused it by itself, though it is well.
+    refused: Vec<SpoolId>,
+}
+
+impl Backlog {
+    /// The nth lane of so many. What an earlier run has left in the spool comes first.
+    pub fn new(nth: usize, lanes: usize, spool: &dyn Spool) -> Backlog {
+        let spooling = (spool.load().messages > 0).then(|| Spooling::after(SpoolId(i64::MIN), Due::Now));
+        Backlog { lane: (nth as u64, lanes as u64), returned: Vec::new(), spooling, moved: Vec::new() }
+    }
+
+    /// When it is to be handled at first, if nothing comes.
+    pub fn begins(&self) -> Option<Again> {
+        self.spooling.as_ref().map(|_| Again::UnlessClosing(Duration::ZERO))
+    }
+
+    /// Handles one batch; when this is to be tried again if nothing else comes.
+    pub fn handle(&mut self, batch: Vec<LaneItem>, now: Instant, services: &Services) -> Option<Again> {
+        if let Some(Spooling { due, .. }) = &mut self.spooling
+            && let Due::In(pause) = *due
+        {
+            // Nothing has come for as long, or the time counts from now on: the attempt itself may have taken long.
+            *due = if batch.is_empty() { Due::Now } else { Due::At(now + pause) };
+        }
+        // More than comes in, or it would never end.
+        self.drain_when_due(2 * batch.len(), now, services);
+        // The oldest go first, so that what waits for a user keeps its order.
+        let mut deliveries = std::mem::take(&mut self.returned);
+        for item in batch {
+            match item {
+                LaneItem::Delivery(delivery) => deliveries.push(delivery),
+                LaneItem::Work(user, work) => {
+                    self.place(std::mem::take(&mut deliveries), services);
+                    work(self.mailbox(user, services));
+                    deliveries = std::mem::take(&mut self.returned);
+                }
+                LaneItem::Answer(_, answer) => {
+                    self.place(std::mem::take(&mut deliveries), services);
+                    deliveries = std::mem::take(&mut self.returned);
+                    answer();
+                }
+            }
+        }
+        self.place(deliveries, services);
+        self.again(now)
+    }
+
+    fn again(&self, now: Instant) -> Option<Again> {
+        let retry = self.spooling.as_ref().map(|spooling| match spooling.due {
+            Due::In(pause) => Again::UnlessClosing(pause),
+            Due::At(at) if at > now => Again::UnlessClosing(at - now),
+            // The store takes it: it is drained to the end.
+            Due::At(_) | Due::Now => Again::After(Duration::ZERO),
+        });
+        let returned = (!self.returned.is_empty()).then_some(Again::After(RETRY_AFTER));
+        returned.or(retry)
+    }
+
+    /// Offers messages to nodes of the reference server, and has the store keep the rest.
+    fn place(&mut self, deliveries: Vec<Delivery>, services: &Services) {
+        if deliveries.is_empty() {
+            return;
+        }
+        if self.spooling.is_some() {
+            return self.spool(deliveries, services);
+        }
+        let untaken = offer_to_neighbours(deliveries, services, |taken| {
+            services.metrics.confirmed(taken.len());
+            settle(taken.into_iter().map(|delivery| (delivery, false)));
+        });
+        self.keep(untaken, services);
+    }
+
+    /// Has the store keep messages, or else the spool. When neither can, the senders hear of it, and what has no sender
+    /// waits.
+    fn keep(&mut self, deliveries: Vec<Delivery>, services: &Services) {
+        if deliveries.is_empty() {
+            return;
+        }
+        services.metrics.batch(Stage::Store, deliveries.len());
+        let kept = services.appended(&messages(&deliveries));
+        self.settle_kept(deliveries, kept, 0, services);
+    }
+
+    /// `refused` is how many of the same batch the database has refused one by one. Returns how many it is then.
+    fn settle_kept(
+        &mut self,
+        mut deliveries: Vec<Delivery>,
+        kept: Result<Vec<Kept>, StoreError>,
+        refused: usize,
+        services: &Services,
+    ) -> usize {
+        match kept {
+            Ok(kept) => {
+                let count = |what| kept.iter().filter(|kept| **kept == what).count();
+                services.metrics.stored(count(Kept::Stored));
+                services.metrics.unknown_recipients(count(Kept::NoSuchUser));
+                services.metrics.failed(count(Kept::TooLong));
+                let failed = kept.iter().map(|kept| *kept == Kept::TooLong);
+                settle(deliveries.into_iter().zip(failed));
+                refused
+            }
+            // One message that the database refuses must not take the others with it. When it refuses several, it is not
+            // about them.
+            Err(StoreError::Failed(_)) if deliveries.len() > 1 && refused < REFUSED_MAX => {
+                let second = deliveries.split_off(deliveries.len() / 2);
+                let kept = services.store.append(&messages(&deliveries));
+                let refused = self.settle_kept(deliveries, kept, refused, services);
+                if self.spooling.is_some() {
+                    // The first half is there, and the second must not overtake it.
+                    self.spool(second, services);
+                    return refused;
+                }
+                let kept = services.store.append(&messages(&second));
+                self.settle_kept(second, kept, refused, services)
+            }
+            // It is about this message: the database is well, and would refuse it for ever.
+            Err(StoreError::Failed(cause)) if deliveries.len() == 1 && services.store.check().is_ok() => {
+                log::debug!("a message was refused: {cause}");
+                services.metrics.failed(1);
+                settle(deliveries.into_iter().map(|delivery| (delivery, true)));
+                refused + 1
+            }
+            Err(error) => {
+                let count = deliveries.len();
+                match error {
+                    StoreError::Unavailable(_) => self.spool(deliveries, services),
+                    StoreError::Failed(_) | StoreError::NameTaken => self.refuse(deliveries, services),
+                }
+                refused + count
+            }
+        }
+    }
+
+    /// Has the spool keep messages behind all that is there. What it cannot keep is refused, and so is at once what the
+    /// store would not take later.
+    fn spool(&mut self, deliveries: Vec<Delivery>, services: &Services) {
+        let (deliveries, too_long): (Vec<_>, Vec<_>) =
+            deliveries.into_iter().partition(|delivery| services.store.fits(&delivery.text));
+        services.metrics.failed(too_long.len());
+        settle(too_long.into_iter().map(|delivery| (delivery, true)));
+        let addition = |delivery: &Delivery| Addition { message: delivery.message(), must: is_returned(delivery) };
+        let kept = services.spool.add(deliveries.iter().map(addition).collect());
+        services.spooling.note(kept.as_ref().err());
+        let kept = kept.unwrap_or_else(|_| vec![false; deliveries.len()]);
+        let (kept, refused): (Vec<_>, Vec<_>) = deliveries.into_iter().zip(kept).partition(|(_, kept)| *kept);
+        if !kept.is_empty() {
+            self.spooling.get_or_insert_with(|| Spooling::after(SpoolId(i64::MIN), Due::In(FIRST_PAUSE)));
+            services.metrics.spool(SpoolMove::Spooled, kept.len());
+            settle(kept.into_iter().map(|(delivery, _)| (delivery, false)));
+        }
+        self.refuse(refused.into_iter().map(|(delivery, _)| delivery).collect(), services);
+    }
+
+    /// Tells the senders that nobody can keep their messages; what has no sender waits.
+    fn refuse(&mut self, deliveries: Vec<Delivery>, services: &Services) {
+        let (returned, sent): (Vec<_>, Vec<_>) = deliveries.into_iter().partition(is_returned);
+        self.returned.extend(returned);
+        services.metrics.failed(sent.len());
+        settle(sent.into_iter().map(|delivery| (delivery, true)));
+    }
+
+    /// Drains what is for this user, if the store takes it.
+    fn mailbox(&mut self, user: UserId, services: &Services) -> Mailbox {
+        if self.spooling.is_some() {
+            loop {
+                match self.drain_piece(Part::User(user), services) {
+                    Ok(None) => break,
+                    Ok(Some(_)) => {}
+                    Err(Stuck) => return Mailbox::InParts,
+                }
+            }
+        }
+        // What came back and found no place is newer, so it stands behind all that is spooled.
+        let waits = self.returned.iter().any(|delivery| delivery.to == user);
+        if waits { Mailbox::InParts } else { Mailbox::Whole }
+    }
+
+    /// If it is time, drains the lane's part of the spool: all of it, or at least so many messages.
+    fn drain_when_due(&mut self, at_least: usize, now: Instant, services: &Services) {
+        let mut drained = 0;
+        while let Some(spooling) = self.spooling.as_ref().filter(|spooling| spooling.is_due(now)) {
+            let (nth, of) = self.lane;
+            match self.drain_piece(Part::Lane { nth, of, after: spooling.after }, services) {
+                Ok(None) => self.spooling = None,
+                Ok(Some((last, messages))) => {
+                    self.spooling = Some(Spooling::after(last, Due::Now));
+                    drained += messages;
+                    if drained > at_least {
+                        return;
+                    }
+                }
+                Err(Stuck) => self.spooling.iter_mut().for_each(|spooling| spooling.back_off()),
+            }
+        }
+    }
+
+    /// Moves the oldest messages of a part to where they belong. Returns the last of them and how many they were, `None` if
+    /// there are none.
+    fn drain_piece(&mut self, part: Part, services: &Services) -> Result<Option<(SpoolId, usize)>, Stuck> {
+        self.remove_moved(services)?;
+        let piece = services.spool.oldest(part);
+        services.spooling.note(piece.as_ref().err());
+        let piece = piece.map_err(|_| Stuck)?;
+        let Some(last) = piece.last().map(|spooled| spooled.id) else { return Ok(None) };
+        let count = piece.len();
+        let deliveries: Vec<Delivery> = piece
+            .into_iter()
+            .map(|spooled| Delivery {
+                to: spooled.message.to,
+                text: spooled.message.text,
+                origin: Origin::Spooled(spooled.id),
+                was_refused: false,
+            })
+            .collect();
+        let untaken = offer_to_neighbours(deliveries, services, |taken| {
+            services.metrics.spool(SpoolMove::Drained, taken.len());
+            self.moved.extend(taken.iter().filter_map(spool_id));
+        });
+        let mut moved = Moved::default();
+        let outcome = moved.store(&untaken, services);
+        let nothing_accepted = moved.gone.is_empty();
+        self.moved.append(&mut moved.gone);
+        self.remove_moved(services)?;
+        if !moved.refused.is_empty() {
+            self.set_aside(&moved.refused, nothing_accepted, services)?;
+        }
+        outcome.map(|()| Some((last, count)))
+    }
+
+    /// Takes what the store has refused out of the way of what comes behind it. If it has refused all that it was given, it
+    /// may not be about the messages, and it is asked several times first.
+    fn set_aside(&mut self, refused: &[SpoolId], nothing_accepted: bool, services: &Services) -> Result<(), Stuck> {
+        if nothing_accepted && let Some(spooling) = &mut self.spooling {
+            spooling.refusals += 1;
+            if spooling.refusals < REFUSALS_MAX {
+                return Err(Stuck);
+            }
+            spooling.refusals = 0;
+        }
+        services.spool.set_aside(refused).map_err(|_| Stuck)?;
+        services.metrics.spool(SpoolMove::SetAside, refused.len());
+        let count = refused.len();
+        log::error!("the database refuses {count} messages of the spool: they stay there until the next start");
+        Ok(())
+    }
+
+    /// Removes from the spool what is in the store. Until that is done, nothing else is drained, so that it is not stored
+    /// again and again.
+    fn remove_moved(&mut self, services: &Services) -> Result<(), Stuck> {
+        if self.moved.is_empty() {
+            return Ok(());
+        }
+        let removed = services.spool.remove(&self.moved);
+        services.spooling.note(removed.as_ref().err());
+        removed.map_err(|_| Stuck)?;
+        self.moved.clear();
+        Ok(())
+    }
+}
+
+impl Spooling {
+    fn after(after: SpoolId, due: Due) -> Spooling {
+        Spooling { due, pause: FIRST_PAUSE, after, refusals: 0 }
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        match self.due {
+            Due::Now => true,
+            Due::At(at) => at <= now,
+            Due::In(_) => false,
+        }
+    }
+
+    fn back_off(&mut self) {
+        self.due = Due::In(self.pause);
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+impl Moved {
+    /// Has the store keep messages of the spool, and those that it refuses by themselves be told from the others.
+    fn store(&mut self, deliveries: &[Delivery], services: &Services) -> Result<(), Stuck> {
+        if deliveries.is_empty() {
+            return Ok(());
+        }
+        services.metrics.batch(Stage::Store, deliveries.len());
+        match services.appended(&messages(deliveries)) {
+            Ok(kept) => {
+                let count = |what| kept.iter().filter(|kept| **kept == what).count();
+                services.metrics.spool(SpoolMove::Drained, count(Kept::Stored));
+                services.metrics.spool(SpoolMove::Dropped, count(Kept::NoSuchUser));
+                services.metrics.unknown_recipients(count(Kept::NoSuchUser));
+                for (delivery, kept) in deliveries.iter().zip(kept) {
+                    let list = if kept == Kept::TooLong { &mut self.refused } else { &mut self.gone };
+                    list.extend(spool_id(delivery));
+                }
+                Ok(())
+            }
+            Err(StoreError::Failed(_)) if deliveries.len() > 1 && self.refused.len() < REFUSED_MAX => {
+                let (first, second) = deliveries.split_at(deliveries.len() / 2);
+                self.store(first, services)?;
+                self.store(second, services)
+            }
+            Err(StoreError::Failed(_)) if deliveries.len() == 1 && services.store.check().is_ok() => {
+                self.refused.extend(spool_id(&deliveries[0]));
+                Ok(())
+            }
+            Err(_) => Err(Stuck),
+        }
+    }
+}
+
+/// Returns what nodes of the reference server do not take; the others are settled by `taken`.
+fn offer_to_neighbours(
+    deliveries: Vec<Delivery>,
+    services: &Services,
+    settle: impl FnOnce(Vec<Delivery>),
+) -> Vec<Delivery> {
+    // While the store is away, nobody is known to be online there.
+    let online = |users: &[UserId]| services.store.online(users).unwrap_or_default();
+    let Neighbours { taken, untaken } = services.bus.publish_to_neighbours(deliveries, &online);
+    services.metrics.published(taken.len());
+    settle(taken);
+    untaken
+}
+
+fn is_returned(delivery: &Delivery) -> bool {
+    matches!(delivery.origin, Origin::Returned)
+}
+
+fn spool_id(delivery: &Delivery) -> Option<SpoolId> {
+    if let Origin::Spooled(id) = delivery.origin { Some(id) } else { None }
+}
+
+/// Messages that the database refuses one by one before it is believed to refuse them all.
+const REFUSED_MAX: usize = 3;
+/// How many times in a row it may refuse all that it is given before they are set aside: for some ten seconds.
+const REFUSALS_MAX: u32 = 12;
+/// How long what came back and found no place waits.
+const RETRY_AFTER: Duration = Duration::from_millis(200);
+/// How long the store is left alone when it has just failed, and when it has failed for a while.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::path::PathBuf;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::{env, fs, process};
+
+    use parking_lot::Mutex;
+
+    use super::*;
+    use crate::bus::local::LocalBus;
+    use crate::clock::Clock;
+    use crate::groups::GroupCache;
+    use crate::jobs::Outage;
+    use crate::metrics::Metrics;
+    use crate::password::Passwords;
+    use crate::protocol::GroupId;
+    use crate::spool::{MESSAGE_BYTES, PIECE_MAX, SpoolLoad, Spooled};
+    use crate::store::sqlite::SpoolFile;
+    use crate::store::{FriendNames, Group, KeptMessage, Message, MessageId, Store, User, UserState};
+
+    /// A store that can be away, full of whims, and remembers what it was given.
+    #[derive(Default)]
+    struct Script {
+        /// How the next appends fail; then all go well, or none if it is away.
+        failures: Mutex<VecDeque<Option<StoreError>>>,
+        is_away: Mutex<bool>,
+        kept: Mutex<Vec<(i32, String)>>,
+    }
+
+    impl Script {
+        /// It does so many appends, and the next one it does not.
+        fn fail_after(&self, appends: usize) {
+            self.failures.lock().extend((0..appends).map(|_| None).chain([Some(away())]));
+        }
+    }
+
+    fn away() -> StoreError {
+        StoreError::Unavailable("it is away".into())
+    }
+
+    impl Store for Script {
+        fn append(&self, messages: &[Message]) -> Result<Vec<Kept>, StoreError> {
+            match self.failures.lock().pop_front() {
+                Some(Some(error)) => return Err(error),
+                Some(None) => {}
+                None if *self.is_away.lock() => return Err(away()),
+                None => {}
+            }
+            if messages.iter().any(|message| message.text.starts_with("poison")) {
+                return Err(StoreError::Failed("it does not like one".into()));
+            }
+            let keep = |message: &Message| {
+                if message.to == NOBODY {
+                    return Kept::NoSuchUser;
+                }
+                self.kept.lock().push((message.to.0, message.text.to_string()));
+                Kept::Stored
+            };
+            Ok(messages.iter().map(keep).collect())
+        }
+        fn fits(&self, text: &str) -> bool {
+            text.len() <= LONGEST
+        }
+        fn check(&self) -> Result<(), StoreError> {
+            if *self.is_away.lock() { Err(away()) } else { Ok(()) }
+        }
+        fn online(&self, _: &[UserId]) -> Result<Vec<UserId>, StoreError> {
+            self.check().map(|()| Vec::new())
+        }
+        fn describe(&self) -> String {
+            "a script".into()
+        }
+        fn fits_hashes(&self) -> bool {
+            unreachable!("lanes do not ask")
+        }
+        fn credential(&self, _: UserId) -> Result<Option<String>, StoreError> {
+            unreachable!("lanes do not ask")
+        }
+        fn register(&self, _: &str, _: &str) -> Result<UserId, StoreError> {
+            unreachable!("lanes do not ask")
+        }
+        fn replace_credential(&self, _: UserId, _: &str, _: &str) -> Result<(), StoreError> {
+            unreachable!("lanes do not ask")
+        }
+        fn set_states(&self, _: &[(UserId, UserState)]) -> Result<(), StoreError> {
+            unreachable!("lanes do not ask")
+        }
+        fn set_all_offline(&self) -> Result<(), StoreError> {
+            unreachable!("lanes do not ask")
+        }
+        fn add_friends(&self, _: UserId, _: UserId) -> Result<Option<FriendNames>, StoreError> {
+            unreachable!("lanes do not ask")
+        }
+        fn remove_friend(&self, _: UserId, _: UserId) -> Result<(), StoreError> {
+            unreachable!("lanes do not ask")
+        }
+        fn friends(&self, _: UserId) -> Result<Vec<User>, StoreError> {
+            unreachable!("lanes do not ask")
+        }
+        fn user(&self, _: UserId) -> Result<Option<User>, StoreError> {
+            unreachable!("lanes do not ask")
+        }
+        fn create_group(&self, _: UserId, _: &str, _: &str) -> Result<GroupId, StoreError> {
+            unreachable!("lanes do not ask")
+        }
+        fn join_group(&self, _: UserId, _: GroupId) -> Result<Option<String>, StoreError> {
+            unreachable!("lanes do not ask")
+        }
+        fn groups_of(&self, _: UserId) -> Result<Vec<Group>, StoreError> {
+            unreachable!("lanes do not ask")
+        }
+        fn group(&self, _: GroupId) -> Result<Option<Group>, StoreError> {
+            unreachable!("lanes do not ask")
+        }
+        fn groups_named(&self, _: &str, _: usize) -> Result<Vec<Group>, StoreError> {
+            unreachable!("lanes do not ask")
+        }
+        fn members(&self, _: GroupId) -> Result<Vec<UserId>, StoreError> {
+            unreachable!("lanes do not ask")
+        }
+        fn fetch(&self, _: UserId, _: usize) -> Result<Vec<KeptMessage>, StoreError> {
+            unreachable!("lanes do not ask")
+        }
+        fn delete(&self, _: UserId, _: &[MessageId]) -> Result<(), StoreError> {
+            unreachable!("lanes do not ask")
+        }
+    }
+
+    /// A spool whose disk can fail.
+    struct Disk {
+        file: SpoolFile,
+        is_broken: Mutex<bool>,
+    }
+
+    impl Disk {
+        fn try_out(&self) -> Result<(), StoreError> {
+            if *self.is_broken.lock() { Err(StoreError::Unavailable("no space left".into())) } else { Ok(()) }
+        }
+    }
+
+    impl Spool for Disk {
+        fn add(&self, messages: Vec<Addition>) -> Result<Vec<bool>, StoreError> {
+            self.try_out()?;
+            self.file.add(messages)
+        }
+        fn oldest(&self, part: Part) -> Result<Vec<Spooled>, StoreError> {
+            self.file.oldest(part)
+        }
+        fn remove(&self, ids: &[SpoolId]) -> Result<(), StoreError> {
+            self.try_out()?;
+            self.file.remove(ids)
+        }
+        fn set_aside(&self, ids: &[SpoolId]) -> Result<(), StoreError> {
+            self.try_out()?;
+            self.file.set_aside(ids)
+        }
+        fn load(&self) -> SpoolLoad {
+            self.file.load()
+        }
+    }
+
+    /// A folder that goes with it.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new() -> Folder {
+            static COUNT: AtomicU32 = AtomicU32::new(0);
+            let nth = COUNT.fetch_add(1, Ordering::Relaxed);
+            let folder = env::temp_dir().join(format!("raybox-backlog-{}-{nth}", process::id()));
+            let _ = fs::remove_dir_all(&folder);
+            Folder(folder)
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    /// One run of a node, with so many lanes, and a clock of its own.
+    struct Node {
+        lanes: Vec<Backlog>,
+        services: Services,
+        store: Arc<Script>,
+        disk: Arc<Disk>,
+        now: Instant,
+    }
+
+    impl Node {
+        fn start(folder: &Folder, store: &Arc<Script>, lanes: usize, bytes_max: usize) -> Node {
+            let file = SpoolFile::open(&folder.0, bytes_max).unwrap();
+            let disk = Arc::new(Disk { file, is_broken: Mutex::new(false) });
+            let services = Services {
+                store: store.clone(),
+                spool: disk.clone(),
+                bus: Arc::new(LocalBus),
+                clock: Clock::default(),
+                passwords: Arc::new(Passwords::new(8, 1, 1, Duration::ZERO).unwrap()),
+                upgrader: Mutex::new(None),
+                groups: GroupCache::new(None),
+                metrics: Arc::new(Metrics::new(1)),
+                fetch_bytes_max: 1000,
+                search_results_max: 10,
+                reading: Outage::new("reading"),
+                writing: Outage::new("writing"),
+                spooling: Outage::new("spooling"),
+            };
+            let lanes = (0..lanes).map(|nth| Backlog::new(nth, lanes, &*disk)).collect();
+            Node { lanes, services, store: store.clone(), disk, now: Instant::now() }
+        }
+
+        /// Gives each item to its lane, one batch for each lane.
+        fn handle(&mut self, items: Vec<LaneItem>) {
+            let mut batches: Vec<Vec<LaneItem>> = self.lanes.iter().map(|_| Vec::new()).collect();
+            for item in items {
+                let lane = crate::spool::lane_of(item.user(), self.lanes.len() as u64);
+                batches[usize::try_from(lane).unwrap()].push(item);
+            }
+            for (lane, batch) in self.lanes.iter_mut().zip(batches) {
+                if !batch.is_empty() {
+                    lane.handle(batch, self.now, &self.services);
+                }
+            }
+        }
+
+        /// Lets every lane do what it asks for until none asks for anything any more, for at most so long.
+        fn work_for(&mut self, time: Duration) {
+            let end = self.now + time;
+            let mut again: Vec<Option<Again>> = self.lanes.iter().map(Backlog::begins).collect();
+            while again.iter().any(Option::is_some) && self.now <= end {
+                let mut next = LONGEST_PAUSE;
+                for (lane, again) in self.lanes.iter_mut().zip(&mut again) {
+                    *again = lane.handle(Vec::new(), self.now, &self.services);
+                    if let Some(Again::After(time) | Again::UnlessClosing(time)) = again {
+                        next = next.min(*time);
+                    }
+                }
+                self.now += next;
+            }
+        }
+
+        fn send(&mut self, messages: &[(i32, &str)]) {
+            self.handle(messages.iter().map(|(to, text)| message(*to, text)).collect());
+        }
+
+        /// What a fetch of this user would be told.
+        fn fetch(&mut self, user: i32) -> Mailbox {
+            let told = Arc::new(Mutex::new(None));
+            let tell = told.clone();
+            self.handle(vec![LaneItem::Work(UserId(user), Box::new(move |mailbox| *tell.lock() = Some(mailbox)))]);
+            told.lock().take().expect("the work was done")
+        }
+
+        fn kept_for(&self, user: i32) -> Vec<String> {
+            let kept = self.store.kept.lock();
+            kept.iter().filter(|(to, _)| *to == user).map(|(_, text)| text.clone()).collect()
+        }
+
+        fn spooled(&self) -> usize {
+            self.disk.load().messages
+        }
+
+        fn count(&self, series: &str) -> u64 {
+            let shown = self.services.metrics.render();
+            let value = shown.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+            value.unwrap_or_else(|| panic!("no {series} in {shown}")).parse().unwrap()
+        }
+
+        fn failed(&self) -> u64 {
+            self.count(r#"raybox_deliveries_total{path="failed"}"#)
+        }
+    }
+
+    fn message(to: i32, text: &str) -> LaneItem {
+        from(Origin::Tested, to, text)
+    }
+
+    fn from(origin: Origin, to: i32, text: &str) -> LaneItem {
+        LaneItem::Delivery(Delivery { to: UserId(to), text: text.into(), origin, was_refused: false })
+    }
+
+    const NOBODY: UserId = UserId(404);
+    const LONGEST: usize = 50;
+    const LONG: Duration = Duration::from_secs(60);
+    const ROOM: usize = 1 << 20;
+
+    #[test]
+    fn what_comes_while_the_store_is_away_is_stored_in_order_when_it_is_back() {
+        let (folder, store) = (Folder::new(), Arc::new(Script::default()));
+        let mut node = Node::start(&folder, &store, 2, ROOM);
+        node.send(&[(1, "a"), (2, "b")]);
+        *store.is_away.lock() = true;
+        node.send(&[(1, "c"), (2, "d"), (1, "e")]);
+        node.send(&[(1, "f")]);
+        assert_eq!((node.spooled(), node.failed()), (4, 0));
+        node.work_for(LONG);
+        assert_eq!(node.kept_for(1), ["a"], "the store is still away");
+        *store.is_away.lock() = false;
+        // It is not asked again yet: what comes now must not overtake what waits.
+        node.send(&[(1, "g")]);
+        assert_eq!(node.kept_for(1), ["a"]);
+        node.work_for(LONG);
+        assert_eq!((node.kept_for(1), node.kept_for(2)), (strings("acefg"), strings("bd")));
+        assert_eq!((node.spooled(), node.failed()), (0, 0));
+        node.send(&[(1, "h")]);
+        assert_eq!(node.kept_for(1), strings("acefgh"), "past the spool");
+        assert_eq!(node.count(r#"raybox_spool_total{what="spooled"}"#), 5);
+        assert_eq!(node.count(r#"raybox_spool_total{what="drained"}"#), 5);
+    }
+
+    #[test]
+    fn a_store_that_fails_in_the_middle_goes_on_where_it_was() {
+        let (folder, store) = (Folder::new(), Arc::new(Script::default()));
+        let mut node = Node::start(&folder, &store, 1, 10 * ROOM);
+        *store.is_away.lock() = true;
+        let texts: Vec<String> = (0..3 * PIECE_MAX).map(|n| n.to_string()).collect();
+        node.send(&texts.iter().map(|text| (1, text.as_str())).collect::<Vec<_>>());
+        *store.is_away.lock() = false;
+        store.fail_after(1);
+        node.work_for(Duration::ZERO);
+        assert_eq!((node.kept_for(1).len(), node.spooled()), (PIECE_MAX, 2 * PIECE_MAX));
+        node.send(&[(1, "last")]);
+        node.work_for(LONG);
+        let expected: Vec<String> = texts.into_iter().chain(["last".to_owned()]).collect();
+        assert_eq!(node.kept_for(1), expected);
+    }
+
+    #[test]
+    fn what_comes_all_the_time_does_not_keep_the_spool_from_draining() {
+        let (folder, store) = (Folder::new(), Arc::new(Script::default()));
+        let mut node = Node::start(&folder, &store, 1, 100 * ROOM);
+        *store.is_away.lock() = true;
+        let batch: Vec<(i32, &str)> = vec![(1, "x"); 2 * PIECE_MAX];
+        (0..10).for_each(|_| node.send(&batch));
+        *store.is_away.lock() = false;
+        node.now += LONG;
+        let mut batches = 0;
+        while node.spooled() > 0 {
+            node.send(&batch);
+            node.now += FIRST_PAUSE;
+            batches += 1;
+            assert!(batches < 20, "it never ends");
+        }
+    }
+
+    #[test]
+    fn a_restart_with_other_lanes_drains_without_traffic() {
+        let (folder, store) = (Folder::new(), Arc::new(Script::default()));
+        let mut node = Node::start(&folder, &store, 4, ROOM);
+        *store.is_away.lock() = true;
+        for text in ["a", "b", "c"] {
+            node.send(&[(1, text), (2, text), (3, text), (6, text), (-5, text)]);
+        }
+        drop(node);
+        let mut node = Node::start(&folder, &store, 3, ROOM);
+        assert_eq!(node.spooled(), 15);
+        node.send(&[(6, "d")]);
+        node.work_for(LONG);
+        assert_eq!(node.spooled(), 16);
+        *store.is_away.lock() = false;
+        node.work_for(LONG);
+        assert_eq!((node.spooled(), node.kept_for(6)), (0, strings("abcd")));
+        for user in [1, 2, 3, -5] {
+            assert_eq!(node.kept_for(user), strings("abc"), "{user}");
+        }
+    }
+
+    #[test]
+    fn a_fetch_is_preceded_by_what_is_spooled_for_its_user() {
+        let (folder, store) = (Folder::new(), Arc::new(Script::default()));
+        let mut node = Node::start(&folder, &store, 1, ROOM);
+        assert_eq!(node.fetch(1), Mailbox::Whole);
+        *store.is_away.lock() = true;
+        node.send(&[(1, "a"), (2, "b"), (1, "c")]);
+        assert_eq!(node.fetch(1), Mailbox::InParts);
+        *store.is_away.lock() = false;
+        assert_eq!(node.fetch(1), Mailbox::Whole);
+        assert_eq!((node.kept_for(1), node.kept_for(2)), (strings("ac"), vec![]), "the other's waits for its time");
+        node.send(&[(1, "d"), (2, "e")]);
+        node.work_for(LONG);
+        assert_eq!((node.kept_for(1), node.kept_for(2)), (strings("acd"), strings("be")));
+        store.fail_after(0);
+        node.handle(vec![message(1, "e"), from(Origin::Returned, 1, "f")]);
+        *node.disk.is_broken.lock() = true;
+        assert_eq!(node.fetch(1), Mailbox::InParts, "it may be stored, and stored again");
+        *node.disk.is_broken.lock() = false;
+        assert_eq!(node.fetch(1), Mailbox::Whole);
+        assert_eq!(node.kept_for(1), strings("acdef"), "and is not");
+    }
+
+    #[test]
+    fn a_full_spool_refuses_but_for_what_has_no_sender() {
+        let (folder, store) = (Folder::new(), Arc::new(Script::default()));
+        let mut node = Node::start(&folder, &store, 1, 2 * (MESSAGE_BYTES + 1));
+        *store.is_away.lock() = true;
+        node.send(&[(1, "a"), (1, "b"), (1, "c")]);
+        node.handle(vec![from(Origin::Returned, 1, "d"), message(1, "e")]);
+        assert_eq!((node.spooled(), node.failed()), (3, 2));
+        *store.is_away.lock() = false;
+        node.now += LONG;
+        node.send(&[(1, "f")]);
+        node.work_for(LONG);
+        assert_eq!((node.kept_for(1), node.failed()), (strings("abdf"), 2));
+    }
+
+    #[test]
+    fn without_room_or_disk_the_senders_hear_of_it_and_what_has_none_waits() {
+        for bytes_max in [0, ROOM] {
+            let (folder, store) = (Folder::new(), Arc::new(Script::default()));
+            let mut node = Node::start(&folder, &store, 1, bytes_max);
+            *node.disk.is_broken.lock() = bytes_max > 0;
+            *store.is_away.lock() = true;
+            node.handle(vec![message(1, "a"), from(Origin::Returned, 1, "b")]);
+            assert_eq!((node.failed(), node.spooled()), (1, 0));
+            assert_eq!(node.fetch(1), Mailbox::InParts);
+            *store.is_away.lock() = false;
+            node.send(&[(1, "c")]);
+            assert_eq!(node.kept_for(1), strings("bc"));
+        }
+    }
+
+    #[test]
+    fn the_store_is_left_alone_for_longer_and_longer() {
+        let (folder, store) = (Folder::new(), Arc::new(Script::default()));
+        let mut node = Node::start(&folder, &store, 1, ROOM);
+        *store.is_away.lock() = true;
+        let mut pauses = Vec::new();
+        let mut batch = vec![message(1, "a")];
+        for _ in 0..7 {
+            let again = node.lanes[0].handle(std::mem::take(&mut batch), node.now, &node.services);
+            let Some(Again::UnlessClosing(pause)) = again else { panic!("it is tried again, but not at the end") };
+            pauses.push(pause.as_millis());
+            node.now += pause;
+        }
+        assert_eq!(pauses, [50, 50, 100, 200, 400, 800, 1000]);
+    }
+
+    #[test]
+    fn what_the_store_would_not_take_is_refused_at_the_door() {
+        let (folder, store) = (Folder::new(), Arc::new(Script::default()));
+        let mut node = Node::start(&folder, &store, 1, ROOM);
+        *store.is_away.lock() = true;
+        let long = "x".repeat(LONGEST + 1);
+        node.send(&[(1, "a"), (1, &long), (1, "b")]);
+        assert_eq!((node.failed(), node.spooled()), (1, 2));
+    }
+
+    #[test]
+    fn a_message_that_is_refused_for_ever_is_set_aside_and_one_for_nobody_dropped() {
+        let (folder, store) = (Folder::new(), Arc::new(Script::default()));
+        let mut node = Node::start(&folder, &store, 1, ROOM);
+        *store.is_away.lock() = true;
+        node.send(&[(1, "a"), (1, "poison"), (NOBODY.0, "b"), (1, "c")]);
+        *store.is_away.lock() = false;
+        node.work_for(LONG);
+        assert_eq!(node.kept_for(1), strings("ac"));
+        assert_eq!(node.disk.load(), SpoolLoad { messages: 1, bytes: MESSAGE_BYTES + 6, aside: 1 });
+        assert_eq!(node.count(r#"raybox_spool_total{what="aside"}"#), 1);
+        assert_eq!(node.count(r#"raybox_spool_total{what="dropped"}"#), 1);
+        assert_eq!(node.count(r#"raybox_deliveries_total{path="unknown"}"#), 1);
+        node.send(&[(1, "d")]);
+        assert_eq!(node.kept_for(1), strings("acd"), "the lane is past the spool");
+        assert_eq!(node.fetch(1), Mailbox::Whole);
+        drop(node);
+        let node = Node::start(&folder, &store, 1, ROOM);
+        assert_eq!(node.disk.load().aside, 0, "the database may have been put right");
+    }
+
+    #[test]
+    fn a_message_that_is_refused_alone_is_tried_for_a_while_and_blocks_nobody_for_ever() {
+        let (folder, store) = (Folder::new(), Arc::new(Script::default()));
+        let mut node = Node::start(&folder, &store, 1, ROOM);
+        *store.is_away.lock() = true;
+        node.send(&[(1, "poison")]);
+        *store.is_away.lock() = false;
+        node.work_for(3 * LONGEST_PAUSE);
+        assert_eq!(node.disk.load().aside, 0, "perhaps the database refuses everything");
+        node.work_for(LONG);
+        assert_eq!(node.disk.load().aside, 1);
+        assert_eq!(node.fetch(1), Mailbox::Whole);
+    }
+
+    #[test]
+    fn what_is_stored_and_cannot_be_removed_is_not_stored_again() {
+        let (folder, store) = (Folder::new(), Arc::new(Script::default()));
+        let mut node = Node::start(&folder, &store, 1, ROOM);
+        *store.is_away.lock() = true;
+        node.send(&[(1, "a"), (1, "b")]);
+        *store.is_away.lock() = false;
+        *node.disk.is_broken.lock() = true;
+        node.work_for(LONG);
+        assert_eq!((node.kept_for(1), node.spooled()), (strings("ab"), 2));
+        *node.disk.is_broken.lock() = false;
+        node.work_for(LONG);
+        assert_eq!((node.kept_for(1), node.spooled()), (strings("ab"), 0));
+    }
+
+    #[test]
+    fn the_second_half_of_a_batch_does_not_overtake_the_first() {
+        let (folder, store) = (Folder::new(), Arc::new(Script::default()));
+        let mut node = Node::start(&folder, &store, 1, ROOM);
+        store.failures.lock().push_back(Some(StoreError::Failed("for whatever reason".into())));
+        store.fail_after(0);
+        node.send(&[(1, "a"), (1, "b"), (1, "c"), (1, "d")]);
+        assert_eq!(node.spooled(), 4);
+        node.work_for(LONG);
+        assert_eq!(node.kept_for(1), strings("abcd"));
+    }
+
+    fn strings(letters: &str) -> Vec<String> {
+        letters.chars().map(String::from).collect()
+    }
+}

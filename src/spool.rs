@@ -1,0 +1,144 @@
+//! [`Spool`]: where messages wait on this node's disk while the database of the cluster is away.
+//!
+//! The lanes to the store (`delivery.rs`) decide what goes in and when it comes out; a spool only keeps it, in order, and
+//! within its bound. Everything that is in it was accepted, and its sender has been told so.
+
+use std::fmt;
+
+use crate::protocol::UserId;
+use crate::store::{Message, StoreError};
+
+/// A durable queue of messages. Its calls block, and are made by lanes only, but for [`Spool::load`].
+pub trait Spool: Send + Sync + 'static {
+    /// Keeps messages behind all that is there, in the order given, and returns for each whether it is kept: there may be
+    /// no room for all. What is kept is on the disk when this returns.
+    ///
+    /// # Errors
+    /// The disk is full or broken; nothing is kept then.
+    fn add(&self, messages: Vec<Addition>) -> Result<Vec<bool>, StoreError>;
+
+    /// The oldest messages of this part of all, a limited number and amount of text, at least one if there is any. They
+    /// stay where they are.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    fn oldest(&self, part: Part) -> Result<Vec<Spooled>, StoreError>;
+
+    /// Forgets messages, which are where they belong; one that is forgotten already is no error.
+    ///
+    /// # Errors
+    /// As for [`Spool::add`]; all of them are still there then.
+    fn remove(&self, ids: &[SpoolId]) -> Result<(), StoreError>;
+
+    /// Keeps messages, but lets [`Spool::oldest`] pass them over until the next start: the database refuses them.
+    ///
+    /// # Errors
+    /// As for [`Spool::remove`].
+    fn set_aside(&self, ids: &[SpoolId]) -> Result<(), StoreError>;
+
+    /// How full it is. Does not block for long.
+    fn load(&self) -> SpoolLoad;
+}
+
+/// A message that is to be kept.
+#[derive(Clone, Debug)]
+pub struct Addition {
+    /// The message.
+    pub message: Message,
+    /// Nobody could be told that it is not kept: it may exceed the bound.
+    pub must: bool,
+}
+
+/// A message that waits.
+#[derive(Clone, Debug)]
+pub struct Spooled {
+    /// Its key.
+    pub id: SpoolId,
+    /// The message.
+    pub message: Message,
+}
+
+/// The key of a message that waits, ascending in the order of arrival.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct SpoolId(pub i64);
+
+/// Some of the messages of a spool.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Part {
+    /// Those that travel in the nth of so many lanes, after this one.
+    Lane {
+        /// Counted from 0.
+        nth: u64,
+        /// How many lanes there are in this run; there may have been others when the message came.
+        of: u64,
+        /// All before it and this one itself were seen to.
+        after: SpoolId,
+    },
+    /// Those for one user.
+    User(UserId),
+}
+
+/// How full a spool is.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct SpoolLoad {
+    /// Messages in it, those set aside among them.
+    pub messages: usize,
+    /// What they weigh: their text, and [`MESSAGE_BYTES`] each.
+    pub bytes: usize,
+    /// Those of them that are set aside.
+    pub aside: usize,
+}
+
+/// The key of what is for `user` in lanes; its remainder is the lane.
+pub fn lane_key(user: UserId) -> u64 {
+    u64::from(user.0.cast_unsigned())
+}
+
+/// In which of `lanes` lanes what is for `user` travels, as the router has it.
+pub fn lane_of(user: UserId, lanes: u64) -> u64 {
+    lane_key(user) % lanes
+}
+
+/// For a server that has none: nothing is ever kept.
+#[derive(Clone, Copy, Debug)]
+pub struct NoSpool;
+
+impl Spool for NoSpool {
+    fn add(&self, messages: Vec<Addition>) -> Result<Vec<bool>, StoreError> {
+        Ok(vec![false; messages.len()])
+    }
+
+    fn oldest(&self, _: Part) -> Result<Vec<Spooled>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    fn remove(&self, _: &[SpoolId]) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn set_aside(&self, _: &[SpoolId]) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn load(&self) -> SpoolLoad {
+        SpoolLoad::default()
+    }
+}
+
+impl fmt::Display for SpoolLoad {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let SpoolLoad { messages, bytes, aside } = self;
+        write!(f, "{messages} messages ({bytes} bytes")?;
+        if *aside > 0 {
+            write!(f, ", {aside} of them set aside because the database refuses them")?;
+        }
+        f.write_str(")")
+    }
+}
+
+/// What a message weighs in a spool beside its text.
+pub const MESSAGE_BYTES: usize = 64;
+/// Messages that [`Spool::oldest`] returns at most.
+pub const PIECE_MAX: usize = 1024;
+/// Text that it returns at most, unless a single message is longer.
+pub const PIECE_BYTES_MAX: usize = 1024 * 1024;

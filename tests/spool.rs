@@ -1,0 +1,296 @@
+//! While the database is away, what must be kept waits in `spool.db`: MariaDB is killed and frozen, and so is the server.
+
+mod util;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+use serde_json::json;
+use util::{LONG_PATIENCE, MariaDb, Neighbour, Redis, TestClient, TestServer, Workplace, assert_refusal};
+use util::{login, number_of, numbered, numbered_with_text, offline_user, user, wait_within};
+
+/// A server on a MariaDB of its own, with somebody who writes, and somebody who has been there and is away.
+struct Scene {
+    // The server ends before what it stands on.
+    server: TestServer,
+    ann: TestClient,
+    a: i64,
+    b: i64,
+    sent: usize,
+    mariadb: MariaDb,
+}
+
+impl Scene {
+    fn new(options: impl FnOnce(util::Builder) -> util::Builder) -> Scene {
+        let mariadb = MariaDb::start();
+        let builder = TestServer::builder().mysql(&mariadb.create_database()).option("admin", "127.0.0.1:0");
+        let server = options(builder).start();
+        let (mut bob, b) = user(&server, "bob");
+        bob.logout(b);
+        let (mut ann, a) = user(&server, "ann");
+        ann.set_patience(LONG_PATIENCE);
+        Scene { server, ann, a, b, sent: 0, mariadb }
+    }
+
+    /// Ann writes so many messages to Bob, all of which are acknowledged.
+    fn send(&mut self, count: usize) {
+        for _ in 0..count {
+            self.ann.send(&numbered(self.a, self.b, self.sent));
+            self.sent += 1;
+        }
+        // The answer to this needs no database, and comes after any refusal.
+        self.ann.ack_barrier();
+    }
+
+    fn spooled(&self) -> usize {
+        self.server.metric("raybox_spool_messages") as usize
+    }
+
+    /// Nobody says anything to the server but how it is.
+    fn wait_drained(&self) {
+        wait_within(LONG_PATIENCE, "the spool drains", || self.spooled() == 0);
+    }
+
+    /// What Bob finds.
+    fn fetch(&self) -> Vec<usize> {
+        let mut bob = login(&self.server, "bob", self.b);
+        bob.set_patience(LONG_PATIENCE);
+        bob.fetch_all(self.b).iter().map(number_of).collect()
+    }
+
+    fn assert_all_in_order(&self) {
+        assert_eq!(self.fetch(), (0..self.sent).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn what_is_sent_while_the_database_is_dead_comes_in_order_when_it_is_back() {
+    let mut scene = Scene::new(|builder| builder);
+    scene.send(10);
+    scene.mariadb.kill();
+    scene.send(30);
+    // Who was here before can come, and is not given the half of it.
+    let mut bob = login(&scene.server, "bob", scene.b);
+    bob.send(&json!({"msgType": 14, "FROMID": scene.b}));
+    bob.expect_refusal(503);
+    bob.logout(scene.b);
+    scene.send(30);
+    assert_eq!(scene.spooled(), 60);
+    for name in ["spool.db", "spool.db-wal"] {
+        let mode = fs::metadata(scene.server.folder().join(name)).expect("it is there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+    scene.mariadb.restart();
+    scene.send(10);
+    scene.wait_drained();
+    scene.send(10);
+    scene.assert_all_in_order();
+    let logs = scene.server.logs();
+    for line in ["what must be kept goes to ./spool.db until the database is back", "spool.db has drained: "] {
+        assert!(logs.contains(line), "{line}");
+    }
+}
+
+#[test]
+fn what_is_sent_while_the_database_is_frozen_comes_in_order_when_it_goes_on() {
+    let mut scene = Scene::new(|builder| builder);
+    scene.send(10);
+    scene.mariadb.stop();
+    scene.send(30);
+    let mut bob = login(&scene.server, "bob", scene.b);
+    bob.set_patience(LONG_PATIENCE);
+    bob.send(&json!({"msgType": 14, "FROMID": scene.b}));
+    bob.expect_refusal(503);
+    bob.logout(scene.b);
+    scene.send(30);
+    assert!(scene.spooled() >= 30);
+    scene.mariadb.cont();
+    scene.wait_drained();
+    scene.send(10);
+    // A frozen database does in the end what it was asked: what was in doubt when it froze may be there twice.
+    assert_first_ones_in_order(&scene.fetch(), scene.sent);
+}
+
+#[test]
+fn a_server_that_is_killed_meanwhile_starts_without_its_database_and_drains_without_traffic() {
+    let mut scene = Scene::new(|builder| builder);
+    scene.send(10);
+    scene.mariadb.kill();
+    scene.send(50);
+    scene.server.kill9();
+    scene.server.restart();
+    assert!(!scene.server.is_ready(), "it cannot be");
+    assert_eq!(scene.spooled(), 50);
+    // Nobody is remembered, and nobody can be looked up.
+    let mut bob = TestClient::connect(&scene.server);
+    assert!(!bob.try_login(scene.b, "pw-bob"));
+    // Once more, and this time the end is in order.
+    scene.server.terminate();
+    assert_eq!(scene.server.wait_exit(LONG_PATIENCE).code(), Some(3), "something waits");
+    assert!(scene.server.logs().contains("50 messages (") && scene.server.logs().contains("start the server again"));
+    scene.server.restart();
+    scene.mariadb.restart();
+    scene.wait_drained();
+    wait_within(LONG_PATIENCE, "it is ready", || scene.server.is_ready());
+    scene.assert_all_in_order();
+    scene.server.terminate();
+    assert_eq!(scene.server.wait_exit(LONG_PATIENCE).code(), Some(0));
+}
+
+#[test]
+fn a_server_that_is_killed_while_it_drains_loses_nothing() {
+    const MANY: usize = 6000;
+    let mut scene = Scene::new(|builder| builder);
+    // So that there is a middle.
+    scene.server.run_sql("CREATE TRIGGER slow BEFORE INSERT ON OfflineMessage FOR EACH ROW DO SLEEP(0.001)");
+    scene.mariadb.kill();
+    for _ in 0..6 {
+        scene.send(MANY / 6);
+    }
+    assert_eq!(scene.spooled(), MANY);
+    scene.mariadb.restart();
+    let mut before = MANY;
+    for _ in 0..2 {
+        wait_within(LONG_PATIENCE, "it drains", || scene.spooled() < before);
+        scene.server.kill9();
+        scene.server.restart();
+        before = scene.spooled();
+        assert!((1..MANY).contains(&before), "killed when {before} were left");
+    }
+    scene.server.run_sql("DROP TRIGGER slow");
+    scene.wait_drained();
+    assert_first_ones_in_order(&scene.fetch(), MANY);
+}
+
+#[test]
+fn a_full_spool_refuses_and_keeps_what_it_has() {
+    let mut scene = Scene::new(|builder| builder.option("spool_max", "16k"));
+    scene.mariadb.kill();
+    let mut accepted = Vec::new();
+    let mut refused = 0;
+    for n in 0..40 {
+        scene.ann.send(&numbered_with_text(scene.a, scene.b, n, 1000));
+        scene.ann.send(&json!({"msgType": 200}));
+        let mut reply = scene.ann.recv();
+        if reply["errno"] == 503 {
+            assert_refusal(&reply.to_string(), 503);
+            refused += 1;
+            reply = scene.ann.recv();
+        } else {
+            accepted.push(n);
+        }
+        assert_eq!(reply["errno"], 200);
+    }
+    assert!((10..16).contains(&accepted.len()) && refused == 40 - accepted.len(), "{accepted:?}");
+    assert!(scene.server.metric("raybox_spool_bytes") <= 16.0 * 1024.0);
+    scene.mariadb.restart();
+    scene.wait_drained();
+    assert_eq!(scene.fetch(), accepted);
+}
+
+#[test]
+fn without_a_spool_it_is_refused_at_once() {
+    let mut scene = Scene::new(|builder| builder.option("spool_max", "0"));
+    scene.mariadb.kill();
+    scene.ann.send(&numbered(scene.a, scene.b, 0));
+    scene.ann.expect_refusal(503);
+    assert!(!scene.server.folder().join("spool.db").exists());
+}
+
+#[test]
+fn a_full_disk_refuses_and_loses_nothing() {
+    let mut scene = Scene::new(util::Builder::survives_full_disk);
+    scene.mariadb.kill();
+    scene.send(10);
+    // No file may grow beyond this, the spool's log among them.
+    limit_files(&scene.server, "200000");
+    let mut refused = 0;
+    let mut n = 1000;
+    while refused == 0 {
+        assert!(n < 2000, "the limit does nothing");
+        scene.ann.send(&numbered_with_text(scene.a, scene.b, n, 10_000));
+        scene.ann.send(&json!({"msgType": 200}));
+        let mut reply = scene.ann.recv();
+        if reply["errno"] == 503 {
+            refused += 1;
+            reply = scene.ann.recv();
+        }
+        assert_eq!(reply["errno"], 200);
+        n += 1;
+    }
+    limit_files(&scene.server, "unlimited");
+    scene.ann.send(&numbered(scene.a, scene.b, n));
+    scene.ann.ack_barrier();
+    scene.mariadb.restart();
+    scene.wait_drained();
+    let expected: Vec<usize> = (0..10).chain(1000..n - 1).chain([n]).collect();
+    assert_eq!(scene.fetch(), expected);
+}
+
+#[test]
+fn a_neighbours_user_gets_them_live_when_the_database_is_back() {
+    let (mariadb, redis) = (MariaDb::start(), Redis::start());
+    let database = mariadb.create_database();
+    let neighbour = Neighbour::start(&database, &redis);
+    let server = TestServer::builder().mysql(&database).redis(&redis).option("admin", "127.0.0.1:0").start();
+    let c = offline_user(&server, "carol");
+    let mut carol = TestClient::connect_to(neighbour.address());
+    carol.set_patience(LONG_PATIENCE);
+    carol.login(c, "it does not look at passwords");
+    let (mut ann, a) = user(&server, "ann");
+    ann.set_patience(LONG_PATIENCE);
+    ann.send(&numbered(a, c, 0));
+    carol.expect(&numbered(a, c, 0));
+    mariadb.stop();
+    for n in 1..20 {
+        ann.send(&numbered(a, c, n));
+    }
+    ann.ack_barrier();
+    assert!(server.metric("raybox_spool_messages") > 0.0);
+    mariadb.cont();
+    for n in 1..20 {
+        carol.expect(&numbered(a, c, n));
+    }
+}
+
+#[test]
+fn two_servers_do_not_share_a_folder() {
+    let database = util::Database::create();
+    let first = TestServer::builder().mysql(&database).start();
+    let second = Command::new(env!("CARGO_BIN_EXE_server"))
+        .args(["127.0.0.1", "0", "--log-dir", "logs"])
+        .current_dir(first.folder())
+        .output()
+        .expect("run the server");
+    let said = String::from_utf8_lossy(&second.stderr);
+    assert_eq!(second.status.code(), Some(2), "{said}");
+    let line = format!("server: ./spool.db is in use by another server, process {};", first.pid());
+    assert!(said.starts_with(&line), "{said}");
+}
+
+#[test]
+fn a_server_that_was_never_there_does_not_start_without_its_database() {
+    let mut mariadb = MariaDb::start();
+    let database = mariadb.create_database();
+    mariadb.kill();
+    let workplace = Workplace::new();
+    database.write_cnf(workplace.path());
+    let line = workplace.refused(&["127.0.0.1", "0"]);
+    assert!(line.contains("no database answers"), "{line}");
+    assert!(!workplace.path().join("spool.db").exists());
+}
+
+/// Whatever came twice, all of them came, and for the first time in order.
+fn assert_first_ones_in_order(got: &[usize], count: usize) {
+    let mut seen = BTreeSet::new();
+    let first: Vec<usize> = got.iter().copied().filter(|number| seen.insert(*number)).collect();
+    assert_eq!(first, (0..count).collect::<Vec<_>>());
+}
+
+fn limit_files(server: &TestServer, bytes: &str) {
+    let limit = format!("--fsize={bytes}:unlimited");
+    let status = Command::new("prlimit").args(["--pid", &server.pid().to_string(), &limit]).status();
+    assert!(status.expect("run prlimit of util-linux").success(), "cannot limit the files of the server");
+}
