@@ -32,6 +32,7 @@ pub(super) struct Tables {
 pub(super) enum News {
     Stored { to: UserId, number: u32 },
     Deleted { of: UserId, number: u32 },
+    Refused { to: UserId, number: u32 },
 }
 
 impl Tables {
@@ -242,7 +243,14 @@ impl Store for NodeStore {
     }
 
     fn append(&self, messages: &[Message]) -> Result<Vec<Kept>, StoreError> {
-        self.call(|tables| tables.append(messages))
+        let kept = self.call(|tables| tables.append(messages));
+        if let (Err(StoreError::Failed(_)), [message]) = (&kept, messages)
+            && let Some(number) = number_of(&message.text)
+        {
+            // Whoever is told so of a single message gives it up.
+            self.tables.lock().news.push(News::Refused { to: message.to, number });
+        }
+        kept
     }
 
     fn fetch(&self, user: UserId, bytes_max: usize) -> Result<Vec<KeptMessage>, StoreError> {

@@ -959,6 +959,12 @@ impl World {
                     self.note(|_| format!("message {number} is stored for user {to}"));
                     self.ledger.copy(number, to).stored += 1;
                 }
+                News::Refused { to, number } => {
+                    self.note(|_| format!("message {number} for user {to} is refused for ever"));
+                    if to.0 <= USERS as i32 {
+                        self.ledger.copy(number, to).excused = true;
+                    }
+                }
                 News::Deleted { of, number } => {
                     self.note(|_| format!("message {number} of user {of} is deleted"));
                     self.ledger.copy(number, of).deleted += 1;
