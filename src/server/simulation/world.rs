@@ -1,6 +1,6 @@
 //! [`World`]: clients, nodes and what befalls them, one step after the other as the seed says.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write;
 use std::hash::Hasher;
 use std::net::SocketAddr;
@@ -37,6 +37,8 @@ pub(super) struct World {
     nodes: Vec<Seat>,
     clients: Vec<Client>,
     ledger: Ledger,
+    /// On which nodes a user's messages were fetched: two at the same time return the same.
+    fetchers: BTreeMap<UserId, BTreeSet<usize>>,
     step: usize,
     /// Steps in which something failed.
     faults: usize,
@@ -91,7 +93,7 @@ struct Client {
     parsed: usize,
     partial: Vec<u8>,
     frames: VecDeque<(usize, Frame)>,
-    last: std::collections::BTreeMap<(usize, UserId), u32>,
+    last: BTreeMap<(usize, UserId), u32>,
     seen: BTreeSet<(u32, UserId)>,
 }
 
@@ -177,6 +179,7 @@ impl World {
             nodes: (0..count).map(|_| Seat { machine: None, disk: Arc::default(), life: 0 }).collect(),
             clients: Vec::new(),
             ledger: Ledger::default(),
+            fetchers: BTreeMap::new(),
             step: 0,
             faults: 0,
             trace,
@@ -557,6 +560,11 @@ impl World {
             _ if waits => {}
             13..16 => {
                 self.close_window(no);
+                self.fetchers.entry(user).or_default().insert(self.clients[no].node);
+                if self.fetchers[&user].len() > 1 {
+                    let copies = self.ledger.messages.iter_mut().filter_map(|message| message.copies.get_mut(&user));
+                    copies.for_each(|copy| copy.in_doubt = true);
+                }
                 self.send(no, &format!(r#"{{"msgType":14,"FROMID":{user}}}"#), Expected::Fetch(user));
             }
             16 => {
@@ -613,6 +621,8 @@ impl World {
         };
         let client = &mut self.clients[no];
         client.messages += 1;
+        let doubts =
+            |to: UserId| self.kind == Kind::Everything || self.fetchers.get(&to).is_some_and(|nodes| nodes.len() > 1);
         self.ledger.messages.push(Message {
             from: no,
             nth: client.messages,
@@ -621,10 +631,7 @@ impl World {
             sent_at: self.step,
             forged,
             acknowledged: false,
-            copies: to
-                .into_iter()
-                .map(|to| (to, Copy { in_doubt: self.kind == Kind::Everything, ..Copy::default() }))
-                .collect(),
+            copies: to.into_iter().map(|to| (to, Copy { in_doubt: doubts(to), ..Copy::default() })).collect(),
         });
         let expected = if forged { Expected::Forged } else { Expected::Message(number) };
         if forged {
