@@ -291,14 +291,16 @@ impl Router {
     fn leave(&self, turn: &mut Turn<Posted>, user: UserId, link: &Arc<ClientLink>) {
         let mut shard = self.presence.write(user);
         let was_newest = shard.holds_newest(user, link);
-        if shard.remove(user, link) == Removed::Last {
-            self.gone(user);
-        }
+        let removed = shard.remove(user, link);
         let frames = self.take_back(user, link);
+        let came_back = !frames.is_empty();
         if was_newest {
             self.hand_on(turn, &mut shard, user, frames);
         } else {
             self.keep(user, frames);
+        }
+        if removed == Removed::Last {
+            self.gone(user, came_back);
         }
     }
 
@@ -315,6 +317,7 @@ impl Router {
 
     /// Gives frames, in order, to the connection that the user has now, or to the lane.
     fn hand_on(&self, turn: &mut Turn<Posted>, shard: &mut Shard<Posted>, user: UserId, mut frames: Vec<Box<[u8]>>) {
+        let mut is_gone = false;
         while let Some(next) = shard.newest(user).filter(|_| !frames.is_empty()).cloned() {
             let taken = frames.iter().take_while(|frame| next.send(turn, frame, label(user)).is_ok()).count();
             self.services.metrics.delivered_locally(taken);
@@ -326,9 +329,7 @@ impl Router {
             self.services.metrics.slow_consumer();
             next.hang_up();
             let was_newest = shard.holds_newest(user, &next);
-            if shard.remove(user, &next) == Removed::Last {
-                self.gone(user);
-            }
+            is_gone = shard.remove(user, &next) == Removed::Last;
             frames = self.take_back(user, &next);
             frames.extend(rest);
             if !was_newest {
@@ -336,6 +337,9 @@ impl Router {
             }
         }
         self.keep(user, frames);
+        if is_gone {
+            self.gone(user, true);
+        }
     }
 
     /// Has frames that a connection has given back kept, in order. The user's shard is held.
@@ -348,12 +352,28 @@ impl Router {
         }
     }
 
-    /// The user has left this node. If there are others, the bus says when nothing comes any more.
-    fn gone(&self, user: UserId) {
-        match self.outbox {
-            Some(_) => self.services.bus.unsubscribe(user),
-            None => self.states.note(user, UserState::Offline),
+    /// The user has left this node. If there are others, the bus says when nothing comes any more. When messages came back
+    /// from the last connection, they must be kept before others hear that nobody is here: what they keep then is newer.
+    /// The user's shard is held.
+    fn gone(&self, user: UserId, came_back: bool) {
+        if self.outbox.is_none() {
+            self.states.note(user, UserState::Offline);
+            return;
         }
+        if came_back {
+            let (bus, presence) = (self.services.bus.clone(), self.presence.clone());
+            let leave = Box::new(move || {
+                // The user may have come again.
+                let shard = presence.read(user);
+                if !shard.has(user) {
+                    bus.unsubscribe(user);
+                }
+            });
+            if self.queue_late(user, LaneItem::Answer(user, leave), WORK_BYTES).is_ok() {
+                return;
+            }
+        }
+        self.services.bus.unsubscribe(user);
     }
 }
 
