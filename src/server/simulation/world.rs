@@ -351,11 +351,7 @@ impl World {
                     self.note(|_| format!("node {node} is told to stop"));
                 }
             }
-            3..5 => {
-                if self.nodes[node].machine.is_none() {
-                    self.start_node(node);
-                }
-            }
+            3..5 if self.nodes[node].machine.is_none() => self.start_node(node),
             5 => {
                 let is_up = {
                     let mut tables = self.tables.lock();
