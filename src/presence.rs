@@ -29,7 +29,14 @@ pub struct Shard<M> {
 }
 
 /// A user's connections in the order of their logins.
-type Seats<M> = SmallVec<[Arc<Link<M>>; 1]>;
+type Seats<M> = SmallVec<[Seat<M>; 1]>;
+
+#[derive(Debug)]
+struct Seat<M> {
+    link: Arc<Link<M>>,
+    /// It has logged in again while another was newer: of what it holds, some is older than what the others have got.
+    came_back: bool,
+}
 
 impl<M> Presence<M> {
     /// Nobody is online.
@@ -68,7 +75,14 @@ impl<M> Default for Presence<M> {
 impl<M> Shard<M> {
     /// The connection that receives for `user`: the one that logged in last.
     pub fn newest(&self, user: UserId) -> Option<&Arc<Link<M>>> {
-        self.users.get(&user).and_then(|seats| seats.last())
+        self.users.get(&user).and_then(|seats| seats.last()).map(|seat| &seat.link)
+    }
+
+    /// Whether `link` is the one that receives for `user`, and all it holds is newer than what the user's others have got,
+    /// so that these may be given it.
+    pub fn holds_newest(&self, user: UserId, link: &Link<M>) -> bool {
+        let newest = self.users.get(&user).and_then(|seats| seats.last());
+        newest.is_some_and(|seat| *seat.link == *link && !seat.came_back)
     }
 
     /// Whether `user` is on any connection, or is about to be.
@@ -88,7 +102,7 @@ impl<M> Shard<M> {
 
     /// Notes that `link` will receive for `user`. [`Shard::add`] or [`Shard::remove`] follows.
     pub fn join(&mut self, user: UserId, link: &Arc<Link<M>>) {
-        self.joining.entry(user).or_default().push(link.clone());
+        self.joining.entry(user).or_default().push(Seat { link: link.clone(), came_back: false });
     }
 
     /// Makes `link` the one that receives for `user`.
@@ -96,8 +110,10 @@ impl<M> Shard<M> {
         let has_joined = take(&mut self.joining, user, link);
         let seats = self.users.entry(user).or_default();
         let was_nowhere = seats.is_empty();
-        seats.retain(|seat| seat != link);
-        seats.push(link.clone());
+        let before = seats.iter().position(|seat| seat.link == *link);
+        let came_back = before.is_some_and(|at| at + 1 < seats.len() || seats[at].came_back);
+        seats.retain(|seat| seat.link != *link);
+        seats.push(Seat { link: link.clone(), came_back });
         match (was_nowhere, has_joined) {
             (true, true) => Added::FirstJoined,
             (true, false) => Added::First,
@@ -120,7 +136,7 @@ impl<M> Shard<M> {
 fn take<M>(users: &mut FxHashMap<UserId, Seats<M>>, user: UserId, link: &Link<M>) -> bool {
     let Some(seats) = users.get_mut(&user) else { return false };
     let before = seats.len();
-    seats.retain(|seat| **seat != *link);
+    seats.retain(|seat| *seat.link != *link);
     let was_there = seats.len() < before;
     if seats.is_empty() {
         users.remove(&user);

@@ -140,6 +140,7 @@ impl Router {
     pub fn attach(&self, turn: &mut Turn<Posted>, user: UserId, link: &Arc<ClientLink>) {
         let mut shard = self.presence.write(user);
         let before = shard.newest(user).filter(|before| *before != link).cloned();
+        let held_newest = before.as_ref().is_some_and(|before| shard.holds_newest(user, before));
         let added = shard.add(user, link);
         if added == Added::First && self.outbox.is_some() {
             self.services.bus.subscribe(user, None);
@@ -152,7 +153,11 @@ impl Router {
             stalled.hang_up();
             shard.remove(user, &stalled);
             let frames = self.take_back(user, &stalled);
-            self.hand_on(turn, &mut shard, user, frames);
+            if held_newest {
+                self.hand_on(turn, &mut shard, user, frames);
+            } else {
+                self.keep(user, frames);
+            }
         }
     }
 
@@ -199,6 +204,12 @@ impl Router {
             bus.say_goodbye();
         }
         left
+    }
+
+    /// Its lanes, to other nodes and to the store.
+    #[cfg(test)]
+    pub(crate) fn lanes(&self) -> (Option<&Lanes<OutItem>>, &Lanes<LaneItem>) {
+        (self.outbox.as_ref(), &self.keepers)
     }
 
     fn queue(&self, user: UserId, item: LaneItem, bytes: usize) -> Result<(), LaneItem> {
@@ -279,15 +290,17 @@ impl Router {
     /// connection that the user has now, unless that has got newer ones already.
     fn leave(&self, turn: &mut Turn<Posted>, user: UserId, link: &Arc<ClientLink>) {
         let mut shard = self.presence.write(user);
-        let was_newest = shard.newest(user) == Some(link);
-        if shard.remove(user, link) == Removed::Last {
-            self.gone(user);
-        }
+        let was_newest = shard.holds_newest(user, link);
+        let removed = shard.remove(user, link);
         let frames = self.take_back(user, link);
+        let came_back = !frames.is_empty();
         if was_newest {
             self.hand_on(turn, &mut shard, user, frames);
         } else {
             self.keep(user, frames);
+        }
+        if removed == Removed::Last {
+            self.gone(user, came_back);
         }
     }
 
@@ -304,6 +317,7 @@ impl Router {
 
     /// Gives frames, in order, to the connection that the user has now, or to the lane.
     fn hand_on(&self, turn: &mut Turn<Posted>, shard: &mut Shard<Posted>, user: UserId, mut frames: Vec<Box<[u8]>>) {
+        let mut is_gone = false;
         while let Some(next) = shard.newest(user).filter(|_| !frames.is_empty()).cloned() {
             let taken = frames.iter().take_while(|frame| next.send(turn, frame, label(user)).is_ok()).count();
             self.services.metrics.delivered_locally(taken);
@@ -314,13 +328,18 @@ impl Router {
             // This one is full as well, so all it has goes on, ahead of the rest.
             self.services.metrics.slow_consumer();
             next.hang_up();
-            if shard.remove(user, &next) == Removed::Last {
-                self.gone(user);
-            }
+            let was_newest = shard.holds_newest(user, &next);
+            is_gone = shard.remove(user, &next) == Removed::Last;
             frames = self.take_back(user, &next);
             frames.extend(rest);
+            if !was_newest {
+                break;
+            }
         }
         self.keep(user, frames);
+        if is_gone {
+            self.gone(user, true);
+        }
     }
 
     /// Has frames that a connection has given back kept, in order. The user's shard is held.
@@ -333,12 +352,28 @@ impl Router {
         }
     }
 
-    /// The user has left this node. If there are others, the bus says when nothing comes any more.
-    fn gone(&self, user: UserId) {
-        match self.outbox {
-            Some(_) => self.services.bus.unsubscribe(user),
-            None => self.states.note(user, UserState::Offline),
+    /// The user has left this node. If there are others, the bus says when nothing comes any more. When messages came back
+    /// from the last connection, they must be kept before others hear that nobody is here: what they keep then is newer.
+    /// The user's shard is held.
+    fn gone(&self, user: UserId, came_back: bool) {
+        if self.outbox.is_none() {
+            self.states.note(user, UserState::Offline);
+            return;
         }
+        if came_back {
+            let (bus, presence) = (self.services.bus.clone(), self.presence.clone());
+            let leave = Box::new(move || {
+                // The user may have come again.
+                let shard = presence.read(user);
+                if !shard.has(user) {
+                    bus.unsubscribe(user);
+                }
+            });
+            if self.queue_late(user, LaneItem::Answer(user, leave), WORK_BYTES).is_ok() {
+                return;
+            }
+        }
+        self.services.bus.unsubscribe(user);
     }
 }
 

@@ -101,21 +101,9 @@ impl Server {
             Acceptor::bind(config.listen, listen).map_err(|error| StartError::Listen(config.listen, error))?;
         let local_addr = acceptor.local_addr().map_err(StartError::Resources)?;
         let shared = Arc::new(Shared::start(config, store, spool, bus)?);
-        let settings = Settings {
-            frame_bytes_max: config.frame_bytes_max,
-            frame_timeout: config.frame_timeout,
-            idle_timeout: config.idle_timeout,
-            output_bytes_max: config.output_bytes_max,
-            drain_timeout: config.drain_timeout,
-            pace: config.paced.then_some(Pace {
-                pause: config.pace,
-                may_join: protocol::may_come_as_kept,
-                join: protocol::as_kept,
-            }),
-        };
         let metrics = &shared.services.metrics;
         let shell = |nth| Shell { shared: shared.clone(), tally: metrics.of_loop(nth) };
-        let loops = LoopGroup::start(config.loops, settings, shell).map_err(StartError::Resources)?;
+        let loops = LoopGroup::start(config.loops, settings(config), shell).map_err(StartError::Resources)?;
         metrics.watch_loops(loops.watches());
         let proxies = config.proxy_protocol.then(|| config.proxy_from.clone());
         let (drain_rate, drain_timeout) = (config.drain_rate, config.drain_timeout);
@@ -280,6 +268,21 @@ impl Shared {
         if let Some(next) = self.mailboxes.release(user, link) {
             self.fetch(user, &next);
         }
+    }
+}
+
+fn settings(config: &Config) -> Settings {
+    Settings {
+        frame_bytes_max: config.frame_bytes_max,
+        frame_timeout: config.frame_timeout,
+        idle_timeout: config.idle_timeout,
+        output_bytes_max: config.output_bytes_max,
+        drain_timeout: config.drain_timeout,
+        pace: config.paced.then_some(Pace {
+            pause: config.pace,
+            may_join: protocol::may_come_as_kept,
+            join: protocol::as_kept,
+        }),
     }
 }
 
@@ -592,3 +595,6 @@ const LANE_BATCH_MAX: usize = 4096;
 /// What the last messages may still take when the loops have needed all the time there was: until they are confirmed, or
 /// late and stored.
 const STORE_GRACE: Duration = outbox::CONFIRMED_WITHIN.saturating_add(Duration::from_secs(5));
+
+#[cfg(test)]
+mod simulation;

@@ -53,6 +53,13 @@ impl StateWriter {
         Ok(StateWriter { shared, thread: Mutex::new(Some(thread)) })
     }
 
+    /// One that only notes.
+    #[cfg(test)]
+    pub(crate) fn idle(store: Arc<dyn Store>, bus: Arc<dyn Bus>) -> StateWriter {
+        let shared = Arc::new(Shared { store, bus, pending: Mutex::default(), news: Condvar::new() });
+        StateWriter { shared, thread: Mutex::new(None) }
+    }
+
     /// Notes a change. Never blocks.
     pub fn note(&self, user: UserId, state: UserState) {
         let mut pending = self.shared.pending.lock();

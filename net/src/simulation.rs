@@ -7,9 +7,13 @@ use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use mio::{Poll, Token, Waker};
+
 use crate::arrivals::Preface;
 use crate::event_loop::{EventLoop, Handler, Settings};
+use crate::link::Link;
 use crate::loop_handle::{Letter, LoopHandle};
+use crate::slots::ConnId;
 use crate::socket::Socket;
 use crate::stats::LoopWatch;
 
@@ -58,6 +62,16 @@ pub trait SimulatedSocket: fmt::Debug + Send + Sync {
 
     /// From now on no longer.
     fn deregister(&self);
+}
+
+/// A link of no loop: what is posted to it stays where it is.
+///
+/// # Errors
+/// When there is no descriptor left.
+pub fn lone_link<M>(socket: Arc<dyn SimulatedSocket>) -> io::Result<Arc<Link<M>>> {
+    let poll = Poll::new()?;
+    let owner = LoopHandle::new(Waker::new(poll.registry(), Token(0))?, 0, None);
+    Ok(Arc::new(Link::new(ConnId { index: 0, generation: 0 }, Socket::Simulated(socket), None, owner)))
 }
 
 /// A loop without a thread, a poller or a clock.

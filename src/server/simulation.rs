@@ -1,0 +1,161 @@
+//! The server under a seeded scheduler, in one thread: sessions, router, lanes, outbox, event loops and output are the real
+//! ones; sockets, clock, threads, the database and Redis are simulated, and fail, delay, repeat and reorder what they do as
+//! the seed says. Every step is checked against what is promised (`ledger.rs`).
+//!
+//! ```text
+//!   world.rs    clients, faults, and whose turn it is        ledger.rs   what was sent, and what has become of it
+//!   node.rs     a server that does one step at a time        socket.rs   what both kernels hold of a connection
+//!   store.rs    a database that outlives the nodes           bus.rs      a Redis between the nodes
+//!   spool.rs    a disk that outlives a node
+//! ```
+//! `SIM_SEED=n` runs one seed and prints what happens in it; `SIM_SEEDS=n` runs so many.
+
+mod bus;
+mod dice;
+mod ledger;
+mod node;
+mod socket;
+mod spool;
+mod store;
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use self::socket::Pipe;
+use self::world::World;
+use crate::delivery::Posted;
+use crate::presence::Presence;
+use crate::protocol::UserId;
+
+/// What is wrong with the world on purpose, so that the checks have something to find.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Mutation {
+    LosesStored,
+    StoresTwice,
+    ReordersStored,
+    DeletesEarly,
+    BusReorders,
+    BusMisdelivers,
+    /// A frame that the server writes does not reach the client.
+    LosesWritten,
+    /// Whoever asks is let in.
+    LetsAnyoneIn,
+    /// What the client's kernel has not got counts as acknowledged.
+    AcknowledgesEarly,
+}
+
+/// The number of a message, which stands in its text.
+fn number_of(text: &str) -> Option<u32> {
+    let at = text.find("\"n\":")? + 4;
+    let digits = text[at..].bytes().take_while(u8::is_ascii_digit).count();
+    text[at..at + digits].parse().ok()
+}
+
+/// Runs one seed; what it has to say if a check fails.
+fn run(seed: u64, mutation: Option<Mutation>, trace: bool) -> Result<(), String> {
+    let mut world = World::new(seed, mutation, trace);
+    let result = catch_unwind(AssertUnwindSafe(|| world.run()));
+    result.map_err(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without a text");
+        let report = format!("seed {seed}: {text}\n{}\nreplay: SIM_SEED={seed}", world.last_steps());
+        // Half a step was done: what is left of it may be in no state to be taken down.
+        std::mem::forget(world);
+        report
+    })
+}
+
+/// Runs seeds on as many threads as there are cores, and returns the first failure.
+fn run_seeds(seeds: u64, mutation: Option<Mutation>) -> Option<String> {
+    let (next, failure) = (AtomicU64::new(0), parking_lot::Mutex::new(None));
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds || failure.lock().is_some() {
+                        return;
+                    }
+                    if let Err(report) = run(seed, mutation, false) {
+                        failure.lock().get_or_insert(report);
+                    }
+                }
+            });
+        }
+    });
+    failure.into_inner()
+}
+
+fn variable(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|value| value.parse().expect("a number"))
+}
+
+#[test]
+fn whatever_fails_the_promises_hold() {
+    if let Some(seed) = variable("SIM_SEED") {
+        if let Err(report) = run(seed, None, true) {
+            panic!("{report}");
+        }
+        return;
+    }
+    if let Some(report) = run_seeds(variable("SIM_SEEDS").unwrap_or(SEEDS), None) {
+        panic!("{report}");
+    }
+}
+
+#[test]
+fn a_seed_repeats() {
+    let trace = |seed| {
+        let mut world = World::new(seed, None, false);
+        world.run();
+        world.digest()
+    };
+    for seed in 0..6 {
+        assert_eq!(trace(seed), trace(seed), "seed {seed}");
+    }
+}
+
+/// Each of them is found within a few seeds, by the check that is there for it.
+#[test]
+fn a_broken_world_is_noticed() {
+    for (mutation, expected) in [
+        (Mutation::LosesStored, "lost"),
+        (Mutation::StoresTwice, "twice"),
+        (Mutation::ReordersStored, "order"),
+        (Mutation::DeletesEarly, "deleted"),
+        (Mutation::BusReorders, "order"),
+        (Mutation::BusMisdelivers, "stranger"),
+        (Mutation::LosesWritten, "lost"),
+        (Mutation::LetsAnyoneIn, "let in"),
+        (Mutation::AcknowledgesEarly, "lost"),
+    ] {
+        let report = run_seeds(MUTATED_SEEDS, Some(mutation)).unwrap_or_else(|| panic!("{mutation:?} goes unnoticed"));
+        assert!(report.contains(expected), "{mutation:?} is noticed as: {report}");
+    }
+}
+
+/// Found by a seed: a connection that had logged in again, and so was the newest, gave what it held to one that had got
+/// newer messages.
+#[test]
+fn who_logs_in_again_on_an_older_connection_does_not_hold_the_newest_messages() {
+    let presence = Presence::<Posted>::new();
+    let link = || {
+        let pipe = Pipe::new(([127, 0, 0, 1], 1).into(), 1, false);
+        net::simulation::lone_link(Arc::new(pipe)).expect("descriptors")
+    };
+    let (user, first, second) = (UserId(1), link(), link());
+    let mut shard = presence.write(user);
+    shard.add(user, &first);
+    shard.add(user, &first);
+    assert!(shard.holds_newest(user, &first), "there was no other");
+    shard.add(user, &second);
+    assert!(shard.holds_newest(user, &second) && !shard.holds_newest(user, &first));
+    shard.add(user, &first);
+    assert_eq!(shard.newest(user), Some(&first));
+    assert!(!shard.holds_newest(user, &first) && !shard.holds_newest(user, &second));
+}
+
+const SEEDS: u64 = 2000;
+const MUTATED_SEEDS: u64 = 300;

@@ -1,0 +1,531 @@
+//! [`Wires`]: a Redis between simulated nodes, and [`SimBus`], a node's way to it.
+//!
+//! As in the real one, a node has a connection that hears, one that says, and others that publish and wait for the answer.
+//! What goes through one of them keeps its order; between them nothing does.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use net::Turn;
+use parking_lot::{Mutex, MutexGuard};
+
+use super::Mutation;
+use super::dice::Dice;
+use crate::bus::{Bus, Envelope, Node, Published, Receipt, Unreachable};
+use crate::clock::Clock;
+use crate::delivery::{ClientLink, Posted};
+use crate::protocol::{GroupId, UserId};
+use crate::session::Outcome;
+
+/// What Redis holds: who hears what, and what is on its way.
+pub(super) struct Wires {
+    pub(super) is_up: bool,
+    /// Publishing fails in the middle once in so many times; never if 0.
+    pub(super) fails_once_in: usize,
+    pub(super) faults: usize,
+    hearers: BTreeMap<String, Hearer>,
+    dice: Dice,
+    mutation: Option<Mutation>,
+}
+
+/// A node, as Redis knows it.
+#[derive(Default)]
+struct Hearer {
+    wanted: BTreeSet<UserId>,
+    /// From the node: on the connection that hears, and on the one that says.
+    commands: VecDeque<Command>,
+    said: VecDeque<(String, Heard)>,
+    /// To the node.
+    heard: VecDeque<Heard>,
+    /// Nothing reaches the node any more, and Redis does not know it.
+    is_cut_off: bool,
+}
+
+enum Command {
+    Subscribe(UserId),
+    Unsubscribe(UserId),
+    UnsubscribeAll,
+    Ping,
+}
+
+#[derive(Clone)]
+enum Heard {
+    Envelope { to: UserId, sender: String, sequence: u64, frames: String },
+    Confirmed(Vec<u64>),
+    Refused(u64, usize),
+    GroupChanged(GroupId),
+    Subscribed(UserId),
+    Unsubscribed(UserId),
+    Pong,
+}
+
+impl Wires {
+    pub(super) fn new(seed: u64, mutation: Option<Mutation>) -> Wires {
+        let dice = Dice::new(seed ^ 0xb05);
+        Wires { is_up: true, fails_once_in: 0, faults: 0, hearers: BTreeMap::new(), dice, mutation }
+    }
+
+    /// Redis ends: everything that is on its way is gone.
+    pub(super) fn end(&mut self) {
+        self.is_up = false;
+        self.hearers.clear();
+        self.faults += 1;
+    }
+
+    /// Nothing reaches this node any more, but Redis goes on sending to it.
+    pub(super) fn cut_off(&mut self, node: &str) {
+        if let Some(hearer) = self.hearers.get_mut(node) {
+            (hearer.is_cut_off, hearer.heard) = (true, VecDeque::new());
+            self.faults += 1;
+        }
+    }
+
+    /// Redis notices that a node is gone.
+    pub(super) fn forget(&mut self, node: &str) {
+        self.hearers.remove(node);
+    }
+
+    pub(super) fn forget_cut_off(&mut self) {
+        self.hearers.retain(|_, hearer| !hearer.is_cut_off);
+    }
+
+    /// Whether something is on its way from this node.
+    pub(super) fn has_work(&self, node: &str) -> bool {
+        self.hearers.get(node).is_some_and(|hearer| !hearer.commands.is_empty() || !hearer.said.is_empty())
+    }
+
+    fn has_heard(&self, node: &str) -> bool {
+        self.hearers.get(node).is_some_and(|hearer| !hearer.heard.is_empty())
+    }
+
+    /// Redis does one thing for this node.
+    pub(super) fn step(&mut self, node: &str) {
+        let Some(hearer) = self.hearers.get_mut(node) else { return };
+        let says = !hearer.said.is_empty() && (hearer.commands.is_empty() || self.dice.one_in(2));
+        if says {
+            let (to, heard) = hearer.said.pop_front().expect("it is there");
+            self.send(&to, heard);
+            return;
+        }
+        let Some(command) = hearer.commands.pop_front() else { return };
+        let answers = match command {
+            Command::Subscribe(user) => {
+                hearer.wanted.insert(user);
+                vec![Heard::Subscribed(user)]
+            }
+            Command::Unsubscribe(user) => {
+                hearer.wanted.remove(&user);
+                vec![Heard::Unsubscribed(user)]
+            }
+            Command::UnsubscribeAll => {
+                std::mem::take(&mut hearer.wanted).into_iter().map(Heard::Unsubscribed).collect()
+            }
+            Command::Ping => vec![Heard::Pong],
+        };
+        answers.into_iter().for_each(|answer| self.send(node, answer));
+    }
+
+    fn send(&mut self, node: &str, heard: Heard) {
+        let Some(hearer) = self.hearers.get_mut(node).filter(|hearer| !hearer.is_cut_off) else { return };
+        hearer.heard.push_back(heard);
+        let len = hearer.heard.len();
+        if self.mutation == Some(Mutation::BusReorders) && len > 1 && self.dice.one_in(2) {
+            hearer.heard.swap(len - 1, len - 2);
+        }
+    }
+
+    /// Returns how many nodes hear it.
+    fn publish(&mut self, sender: &str, envelope: &Envelope) -> u32 {
+        let frames: Vec<&str> = envelope.deliveries.iter().map(|delivery| &*delivery.text).collect();
+        let mut to = envelope.to;
+        let nodes: Vec<String> = self
+            .hearers
+            .iter()
+            .filter(|(_, hearer)| hearer.wanted.contains(&to))
+            .map(|(node, _)| node.clone())
+            .collect();
+        if self.mutation == Some(Mutation::BusMisdelivers) && self.dice.one_in(4) {
+            let others = nodes.iter().filter_map(|node| self.hearers[node].wanted.iter().find(|user| **user != to));
+            to = others.copied().next().unwrap_or(to);
+        }
+        for node in &nodes {
+            let (sender, frames) = (sender.to_owned(), frames.join("\n"));
+            self.send(node, Heard::Envelope { to, sender, sequence: envelope.sequence, frames });
+        }
+        nodes.len() as u32
+    }
+}
+
+/// A node's way to Redis.
+pub(super) struct SimBus {
+    name: String,
+    wires: Arc<Mutex<Wires>>,
+    clock: Clock,
+    state: Mutex<State>,
+    node: Mutex<Option<Arc<dyn Node>>>,
+    turn: Mutex<Turn<Posted>>,
+}
+
+struct State {
+    /// The node knows a connection, and keeps its subscriptions.
+    connected: bool,
+    up: bool,
+    tasks: Vec<Task>,
+    waiting: BTreeMap<UserId, Vec<Arc<ClientLink>>>,
+    patience: Option<Instant>,
+    leaving: BTreeSet<UserId>,
+    /// Answers to come until all users are subscribed to.
+    initial: usize,
+    /// When the connection is tried again, or is found to be deaf.
+    connect_at: Instant,
+    deaf_at: Option<Instant>,
+    hushing: bool,
+    hushed: bool,
+}
+
+enum Task {
+    Subscribe(UserId, Option<Arc<ClientLink>>),
+    Unsubscribe(UserId),
+    Refuse(Receipt, usize),
+    Check,
+}
+
+impl SimBus {
+    pub(super) fn new(name: String, wires: Arc<Mutex<Wires>>, clock: Clock) -> SimBus {
+        let now = clock.now();
+        let state = State {
+            connected: false,
+            up: false,
+            tasks: Vec::new(),
+            waiting: BTreeMap::new(),
+            patience: None,
+            leaving: BTreeSet::new(),
+            initial: 0,
+            connect_at: now,
+            deaf_at: None,
+            hushing: false,
+            hushed: false,
+        };
+        let turn = Mutex::new(Turn::at(now));
+        SimBus { name, wires, clock, state: Mutex::new(state), node: Mutex::default(), turn }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn wires(&self) -> MutexGuard<'_, Wires> {
+        self.wires.lock()
+    }
+
+    /// When it has something to do if nothing happens.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        let state = self.state.lock();
+        let connect_at = (!state.connected && !state.hushing).then_some(state.connect_at);
+        let dues = [state.patience, state.deaf_at, connect_at, self.turn.lock().next_errand()];
+        dues.into_iter().flatten().min()
+    }
+
+    /// Whether a turn would do something now.
+    pub(super) fn has_work(&self) -> bool {
+        let now = self.clock.now();
+        let (state, wires) = (self.state.lock(), self.wires.lock());
+        let hears = wires.hearers.get(&self.name);
+        let errand = self.turn.lock().next_errand().is_some_and(|due| due <= now);
+        match state.connected {
+            true => {
+                hears.is_none()
+                    || wires.has_heard(&self.name)
+                    || !state.tasks.is_empty()
+                    || (state.initial == 0 && !state.up)
+                    || errand
+                    || state.patience.is_some_and(|by| by <= now)
+                    || state.deaf_at.is_some_and(|at| at <= now)
+                    || (state.deaf_at.is_none() && hears.is_some_and(|hearer| hearer.is_cut_off))
+            }
+            false => errand || !state.tasks.is_empty() || (wires.is_up && state.connect_at <= now && !state.hushing),
+        }
+    }
+
+    /// One turn of the thread that has the connections.
+    pub(super) fn turn(&self) {
+        let Some(node) = self.node.lock().clone() else { return };
+        let now = self.clock.now();
+        self.turn.lock().begin(now);
+        self.turn.lock().run_errands();
+        if !self.state.lock().connected {
+            self.connect(&*node, now);
+            return;
+        }
+        if self.is_lost(now) {
+            self.let_go(&*node, now);
+            return;
+        }
+        let receipts = self.hear(&*node);
+        if self.do_tasks() {
+            self.let_go(&*node, now);
+            return;
+        }
+        for (sender, sequences) in receipts {
+            self.say(&sender, Heard::Confirmed(sequences));
+        }
+        self.look_at_clock(&*node, now);
+    }
+
+    fn is_lost(&self, now: Instant) -> bool {
+        let mut state = self.state.lock();
+        match self.wires.lock().hearers.get(&self.name) {
+            None => true,
+            Some(hearer) if hearer.is_cut_off => *state.deaf_at.get_or_insert(now + PROBED_WITHIN) <= now,
+            Some(_) => false,
+        }
+    }
+
+    fn connect(&self, node: &dyn Node, now: Instant) {
+        let mut state = self.state.lock();
+        let old = std::mem::take(&mut state.tasks);
+        let connects = !state.hushing && state.connect_at <= now && self.wires.lock().is_up;
+        state.connected = connects;
+        drop(state);
+        self.drop_tasks(node, old);
+        if !connects {
+            return;
+        }
+        let users = node.on_rejoined();
+        let hearer = Hearer { commands: users.iter().copied().map(Command::Subscribe).collect(), ..Hearer::default() };
+        self.wires.lock().hearers.insert(self.name.clone(), hearer);
+        self.state.lock().initial = users.len();
+    }
+
+    /// Hands on what has come, and returns what is to be confirmed to whom.
+    fn hear(&self, node: &dyn Node) -> BTreeMap<Box<str>, Vec<u64>> {
+        let mut turn = self.turn.lock();
+        let (mut receipts, mut confirmed) = (BTreeMap::<Box<str>, Vec<u64>>::new(), Vec::new());
+        for _ in 0..HEARD_AT_ONCE {
+            let heard = self.wires.lock().hearers.get_mut(&self.name).and_then(|hearer| hearer.heard.pop_front());
+            let Some(heard) = heard else { break };
+            match heard {
+                Heard::Envelope { sender, sequence, .. } if sender == self.name => node.on_refused(sequence, 0),
+                Heard::Envelope { to, sender, sequence, frames } => {
+                    let receipt = || Receipt { node: sender.as_str().into(), sequence };
+                    if node.on_envelope(&mut turn, to, &frames, &receipt) {
+                        receipts.entry(sender.as_str().into()).or_default().push(sequence);
+                    }
+                }
+                Heard::Confirmed(sequences) => confirmed.extend(sequences),
+                Heard::Refused(sequence, delivered) => node.on_refused(sequence, delivered),
+                Heard::GroupChanged(group) => node.on_group_changed(group),
+                Heard::Subscribed(user) => {
+                    let mut state = self.state.lock();
+                    state.initial = state.initial.saturating_sub(1);
+                    post_placed(state.waiting.remove(&user));
+                }
+                Heard::Unsubscribed(user) => {
+                    self.state.lock().leaving.remove(&user);
+                    node.on_left(user);
+                }
+                Heard::Pong => self.state.lock().hushed = true,
+            }
+        }
+        turn.flush();
+        drop(turn);
+        if !confirmed.is_empty() {
+            node.on_confirmed(confirmed);
+        }
+        receipts
+    }
+
+    /// True if the connections are to be given up.
+    fn do_tasks(&self) -> bool {
+        let tasks = std::mem::take(&mut self.state.lock().tasks);
+        for task in tasks {
+            match task {
+                Task::Subscribe(user, waiter) => {
+                    self.command(Command::Subscribe(user));
+                    if let Some(waiter) = waiter {
+                        let mut state = self.state.lock();
+                        state.waiting.entry(user).or_default().push(waiter);
+                        state.patience.get_or_insert(self.clock.now() + LOGIN_PATIENCE);
+                    }
+                }
+                Task::Unsubscribe(user) => {
+                    self.state.lock().leaving.insert(user);
+                    self.command(Command::Unsubscribe(user));
+                }
+                Task::Refuse(receipt, delivered) => {
+                    self.say(&receipt.node, Heard::Refused(receipt.sequence, delivered))
+                }
+                Task::Check => return true,
+            }
+        }
+        false
+    }
+
+    fn look_at_clock(&self, node: &dyn Node, now: Instant) {
+        let mut state = self.state.lock();
+        if state.patience.is_some_and(|by| by <= now) {
+            std::mem::take(&mut state.waiting).into_values().for_each(|links| post_placed(Some(links)));
+        }
+        if state.waiting.is_empty() {
+            state.patience = None;
+        }
+        if state.initial == 0 && !state.up {
+            state.up = true;
+            drop(state);
+            node.on_rejoined();
+        }
+    }
+
+    fn command(&self, command: Command) {
+        if let Some(hearer) = self.wires.lock().hearers.get_mut(&self.name) {
+            hearer.commands.push_back(command);
+        }
+    }
+
+    fn say(&self, to: &str, heard: Heard) {
+        if let Some(hearer) = self.wires.lock().hearers.get_mut(&self.name).filter(|hearer| !hearer.is_cut_off) {
+            hearer.said.push_back((to.to_owned(), heard));
+        }
+    }
+
+    /// The connections are given up.
+    fn let_go(&self, node: &dyn Node, now: Instant) {
+        self.wires.lock().forget(&self.name);
+        let mut state = self.state.lock();
+        (state.connected, state.up, state.deaf_at) = (false, false, None);
+        state.connect_at = now + PAUSE;
+        let tasks = std::mem::take(&mut state.tasks);
+        std::mem::take(&mut state.waiting).into_values().for_each(|links| post_placed(Some(links)));
+        let leaving = std::mem::take(&mut state.leaving);
+        state.hushed |= state.hushing;
+        drop(state);
+        leaving.into_iter().for_each(|user| node.on_left(user));
+        self.drop_tasks(node, tasks);
+    }
+
+    fn drop_tasks(&self, node: &dyn Node, tasks: Vec<Task>) {
+        for task in tasks {
+            match task {
+                Task::Subscribe(_, waiter) => post_placed(waiter.map(|waiter| vec![waiter])),
+                Task::Unsubscribe(user) => node.on_left(user),
+                Task::Refuse(..) | Task::Check => {}
+            }
+        }
+    }
+
+    /// Nothing more shall come. The end is [`SimBus::is_hushed`].
+    pub(super) fn begin_to_hush(&self) {
+        let mut state = self.state.lock();
+        state.hushing = true;
+        state.hushed = !state.connected;
+        drop(state);
+        self.command(Command::UnsubscribeAll);
+        self.command(Command::Ping);
+    }
+
+    pub(super) fn is_hushed(&self) -> bool {
+        self.state.lock().hushed
+    }
+
+    /// All that was to be said is said.
+    pub(super) fn is_silent(&self) -> bool {
+        self.state.lock().tasks.is_empty() && !self.wires.lock().has_work(&self.name)
+    }
+
+    /// The node is no more. `silently`: Redis does not notice.
+    pub(super) fn end(&self, silently: bool) {
+        *self.node.lock() = None;
+        let mut wires = self.wires.lock();
+        if silently { wires.cut_off(&self.name) } else { wires.forget(&self.name) }
+    }
+
+    fn add(&self, task: Task) {
+        self.state.lock().tasks.push(task);
+    }
+}
+
+impl Bus for SimBus {
+    fn describe(&self) -> String {
+        "a simulation".into()
+    }
+
+    fn is_alone(&self) -> bool {
+        false
+    }
+
+    fn start(&self, node: Arc<dyn Node>) -> io::Result<()> {
+        *self.node.lock() = Some(node);
+        Ok(())
+    }
+
+    fn subscribe(&self, user: UserId, waiter: Option<&Arc<ClientLink>>) {
+        if self.state.lock().connected {
+            self.add(Task::Subscribe(user, waiter.cloned()));
+        } else if let Some(waiter) = waiter {
+            waiter.post(Posted::Outcome(Outcome::Placed));
+        }
+    }
+
+    fn unsubscribe(&self, user: UserId) {
+        self.add(Task::Unsubscribe(user));
+    }
+
+    fn refuse(&self, receipt: Receipt, delivered: usize) {
+        self.add(Task::Refuse(receipt, delivered));
+    }
+
+    fn publish(&self, envelopes: &[Envelope]) -> Vec<Published> {
+        let mut published = Vec::new();
+        let mut wires = self.wires.lock();
+        let (is_up, is_connected) = (self.state.lock().up, wires.is_up && wires.hearers.contains_key(&self.name));
+        let once_in = wires.fails_once_in;
+        let fails = !is_connected || (once_in > 0 && wires.dice.one_in(once_in));
+        if is_up && fails {
+            // It fails in the middle: some have got through, and nobody knows which.
+            wires.faults += 1;
+            let through = if is_connected { wires.dice.range(0..envelopes.len() + 1) } else { 0 };
+            for envelope in &envelopes[..through] {
+                wires.publish(&self.name, envelope);
+            }
+            drop(wires);
+            let mut state = self.state.lock();
+            state.up = false;
+            state.tasks.push(Task::Check);
+            return vec![Published::InDoubt; envelopes.len()];
+        }
+        for envelope in envelopes.iter().filter(|_| is_up) {
+            published.push(match wires.publish(&self.name, envelope) {
+                0 => Published::ToNobody,
+                count => Published::Taken(count),
+            });
+        }
+        published.resize(envelopes.len(), Published::ToNobody);
+        published
+    }
+
+    fn elsewhere(&self, _: &[UserId]) -> Result<Vec<UserId>, Unreachable> {
+        Ok(Vec::new())
+    }
+
+    fn group_changed(&self, group: GroupId) {
+        let mut wires = self.wires.lock();
+        let nodes: Vec<String> = wires.hearers.keys().cloned().collect();
+        if self.state.lock().up {
+            nodes.iter().for_each(|node| wires.send(node, Heard::GroupChanged(group)));
+        }
+    }
+}
+
+fn post_placed(waiting: Option<Vec<Arc<ClientLink>>>) {
+    let posts = waiting.into_iter().flatten().map(|link| (link, Posted::Outcome(Outcome::Placed)));
+    ClientLink::post_all(posts.collect());
+}
+
+/// As in the real one: how long a login waits for its subscription, how long until a node notices that it is deaf, and a
+/// pause before it connects again.
+const LOGIN_PATIENCE: Duration = Duration::from_millis(500);
+const PROBED_WITHIN: Duration = Duration::from_secs(4);
+const PAUSE: Duration = Duration::from_millis(100);
+const HEARD_AT_ONCE: usize = 8;

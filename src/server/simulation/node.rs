@@ -1,0 +1,303 @@
+//! [`Machine`]: a server without threads: everything it does, it does when it is told to.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use net::Preface;
+use net::simulation::{Event, ManualLoop};
+use parking_lot::Mutex;
+use pool::{Again, Lanes, ManualLane, Workers};
+
+use super::bus::{SimBus, Wires};
+use super::dice::Dice;
+use super::socket::Pipe;
+use super::spool::{Disk, NodeSpool};
+use super::store::{NodeStore, Tables};
+use crate::backlog::Backlog;
+use crate::bus::Bus;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::mailboxes::Mailboxes;
+use crate::outbox::Outbox;
+use crate::router::Router;
+use crate::server::{LANE_BATCH_MAX, OUTBOXES, STORE_GRACE, Shared, Shell, publish, services, settings};
+use crate::states::StateWriter;
+
+type Job = Box<dyn FnOnce() + Send>;
+
+pub(super) struct Machine {
+    shared: Arc<Shared>,
+    loops: Vec<ManualLoop<Shell>>,
+    lanes: Vec<Lane>,
+    /// How many of the lanes lead to other nodes; they come first.
+    outboxes: usize,
+    /// Jobs that a worker has begun.
+    jobs: Vec<Job>,
+    pub(super) bus: Arc<SimBus>,
+    clock: Clock,
+    stage: Stage,
+}
+
+struct Lane {
+    by_hand: Box<dyn ManualLane>,
+    due: Option<Instant>,
+}
+
+impl Lane {
+    fn new(by_hand: Box<dyn ManualLane>, now: Instant) -> Lane {
+        let mut lane = Lane { by_hand, due: None };
+        lane.set_due(now);
+        lane
+    }
+
+    fn set_due(&mut self, now: Instant) {
+        self.due = self.by_hand.again().map(|again| match again {
+            Again::After(pause) | Again::UnlessClosing(pause) => now + pause,
+        });
+    }
+}
+
+/// How far it is on its way out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    Running,
+    /// The loops finish.
+    Draining,
+    /// What is on its way to other nodes is finished, until then.
+    Publishing(Instant),
+    Hushing(Instant),
+    /// What is on its way to the store is finished.
+    Keeping(Instant),
+    Saying(Instant),
+    Stopped,
+}
+
+/// What a machine can do in one step.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Part {
+    Loop(usize),
+    Lane(usize),
+    Job,
+    Bus,
+    Redis,
+    Stop,
+}
+
+impl Machine {
+    pub(super) fn start(
+        name: String,
+        config: &Config,
+        clock: &Clock,
+        tables: &Arc<Mutex<Tables>>,
+        disk: &Arc<Mutex<Disk>>,
+        wires: &Arc<Mutex<Wires>>,
+    ) -> Machine {
+        let bus = Arc::new(SimBus::new(name, wires.clone(), clock.clone()));
+        let store = Arc::new(NodeStore { tables: tables.clone() });
+        disk.lock().restart();
+        let spool = Arc::new(NodeSpool(disk.clone()));
+        let services = services(config, store, spool, bus.clone(), clock.clone(), None).expect("a good configuration");
+        let (lane_bytes, keeping) = (config.lane_bytes_max, services.clone());
+        let count = services.store.appenders();
+        let keep = move |backlog: &mut Backlog, batch| backlog.handle(batch, keeping.clock.now(), &keeping);
+        let begin = |nth| {
+            let backlog = Backlog::new(nth, count, &*services.spool);
+            let first = backlog.begins();
+            (backlog, first)
+        };
+        let (keepers, keeping) = Lanes::manual(count, lane_bytes, LANE_BATCH_MAX, begin, keep);
+        let keepers = Arc::new(keepers);
+        let (of_services, of_keepers) = (services.clone(), keepers.clone());
+        let publish = move |outbox: &mut Outbox, batch| publish(outbox, batch, &of_services, &of_keepers);
+        let (outbox, publishing) =
+            Lanes::manual(OUTBOXES, lane_bytes, LANE_BATCH_MAX, |_| (Outbox::default(), None), publish);
+        let states = StateWriter::idle(services.store.clone(), services.bus.clone());
+        let router = Arc::new(Router::new(services.clone(), Some(outbox), keepers, states));
+        bus.start(router.clone()).expect("it starts no thread");
+        let workers = |waiting_max| Workers::start("none", 0, waiting_max).expect("no thread");
+        let shared = Arc::new(Shared {
+            auth: config.auth,
+            router,
+            mailboxes: Mailboxes::new(),
+            workers: workers(config.requests_max),
+            hashers: workers(config.logins_max),
+            services,
+        });
+        let make_loop = |nth| {
+            let shell = Shell { shared: shared.clone(), tally: shared.services.metrics.of_loop(nth) };
+            ManualLoop::new(shell, settings(config), clock.now()).expect("descriptors")
+        };
+        Machine {
+            loops: (0..config.loops).map(make_loop).collect(),
+            shared,
+            lanes: publishing.into_iter().chain(keeping).map(|by_hand| Lane::new(by_hand, clock.now())).collect(),
+            outboxes: OUTBOXES,
+            jobs: Vec::new(),
+            bus,
+            clock: clock.clone(),
+            stage: Stage::Running,
+        }
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        self.stage == Stage::Running
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stage == Stage::Stopped
+    }
+
+    pub(super) fn parts(&self) -> Vec<Part> {
+        let loops = (0..self.loops.len()).map(Part::Loop);
+        let lanes = (0..self.lanes.len()).map(Part::Lane);
+        loops.chain(lanes).chain([Part::Job, Part::Bus, Part::Redis, Part::Stop]).collect()
+    }
+
+    pub(super) fn assign(&self, nth: usize, pipe: &Arc<Pipe>, peer: std::net::SocketAddr) {
+        self.loops[nth].assign(pipe.clone(), peer, Preface::None);
+    }
+
+    pub(super) fn loops(&self) -> usize {
+        self.loops.len()
+    }
+
+    /// Does one step, if there is something to do. `pipes` are the connections of the machine's loops.
+    pub(super) fn step(&mut self, part: Part, pipes: &dyn Fn(usize) -> Vec<Arc<Pipe>>, dice: &mut Dice) -> bool {
+        let now = self.clock.now();
+        match part {
+            Part::Loop(nth) => {
+                let pipes = pipes(nth);
+                let Some(event_loop) = self.loops.get_mut(nth) else { return false };
+                let is_due = event_loop.sleep(now).is_some_and(|left| left.is_zero());
+                if event_loop.is_over() || (!is_due && !pipes.iter().any(|pipe| pipe.has_event())) {
+                    return false;
+                }
+                let events: Vec<Event> = pipes.iter().filter_map(|pipe| pipe.take_event()).collect();
+                event_loop.turn(now, &events);
+                true
+            }
+            Part::Lane(nth) => self.step_lane(nth, now, dice),
+            Part::Job => self.step_job(dice),
+            Part::Bus => {
+                let has_work = self.bus.has_work();
+                if has_work {
+                    self.bus.turn();
+                }
+                has_work
+            }
+            Part::Redis => {
+                let mut wires = self.bus_wires();
+                let has_work = wires.has_work(self.bus.name());
+                if has_work {
+                    wires.step(self.bus.name());
+                }
+                has_work
+            }
+            Part::Stop => self.step_stop(now),
+        }
+    }
+
+    fn bus_wires(&self) -> parking_lot::MutexGuard<'_, Wires> {
+        self.bus.wires()
+    }
+
+    fn step_lane(&mut self, nth: usize, now: Instant, dice: &mut Dice) -> bool {
+        let lane = &mut self.lanes[nth];
+        if !lane.by_hand.has_taken() {
+            let is_due = lane.due.is_some_and(|due| due <= now);
+            if !lane.by_hand.take(is_due) {
+                return false;
+            }
+            // The store takes its time.
+            if dice.one_in(2) {
+                return true;
+            }
+        }
+        lane.by_hand.handle();
+        lane.set_due(now);
+        true
+    }
+
+    fn step_job(&mut self, dice: &mut Dice) -> bool {
+        let Shared { workers, hashers, .. } = &*self.shared;
+        if self.jobs.len() < 4
+            && let Some(job) = workers.take_job().or_else(|| hashers.take_job())
+        {
+            self.jobs.push(job);
+            return true;
+        }
+        if self.jobs.is_empty() {
+            return false;
+        }
+        let job = self.jobs.swap_remove(dice.range(0..self.jobs.len()));
+        job();
+        true
+    }
+
+    /// Tells it to stop, as a signal does.
+    pub(super) fn stop(&mut self, within: Duration) {
+        if self.is_running() {
+            self.stage = Stage::Draining;
+            self.loops.iter().for_each(|event_loop| event_loop.drain(Duration::ZERO, within));
+        }
+    }
+
+    /// The steps of `Server::run` and `Router::close` after the acceptor has ended.
+    fn step_stop(&mut self, now: Instant) -> bool {
+        let (outbox, keepers) = self.shared.router.lanes();
+        let next = match self.stage {
+            Stage::Running | Stage::Stopped => return false,
+            Stage::Draining if self.loops.iter().all(ManualLoop::is_over) => {
+                self.loops.drain(..).for_each(ManualLoop::end);
+                let by = now + STORE_GRACE;
+                outbox.expect("there are other nodes").close(now);
+                Stage::Publishing(by)
+            }
+            Stage::Publishing(by) if end(&mut self.lanes[..self.outboxes]) || by <= now => {
+                self.bus.begin_to_hush();
+                Stage::Hushing(by)
+            }
+            Stage::Hushing(by) if self.bus.is_hushed() => {
+                keepers.close(now);
+                Stage::Keeping(by)
+            }
+            Stage::Keeping(by) if end(&mut self.lanes[self.outboxes..]) || by <= now => Stage::Saying(by),
+            Stage::Saying(by) if self.bus.is_silent() || by <= now => {
+                self.bus.end(false);
+                Stage::Stopped
+            }
+            Stage::Draining | Stage::Publishing(_) | Stage::Hushing(_) | Stage::Keeping(_) | Stage::Saying(_) => {
+                return false;
+            }
+        };
+        self.stage = next;
+        true
+    }
+
+    /// Whether all that it took was finished when it had stopped.
+    pub(super) fn is_clean(&self) -> bool {
+        self.lanes.iter().all(|lane| lane.by_hand.waiting() == 0 && !lane.by_hand.has_taken())
+    }
+
+    /// When it has something to do if nothing happens.
+    pub(super) fn next_due(&self, now: Instant) -> Option<Instant> {
+        let loops = self.loops.iter().filter_map(|event_loop| event_loop.sleep(now).map(|left| now + left));
+        let lanes = self.lanes.iter().filter_map(|lane| lane.due);
+        loops.chain(lanes).chain(self.bus.next_due()).filter(|due| *due > now).min()
+    }
+
+    /// The most that its lanes hold, in bytes.
+    pub(super) fn lane_bytes(&self) -> usize {
+        let (outbox, keepers) = self.shared.router.lanes();
+        let loads = outbox.map(|outbox| outbox.watch().loads()).unwrap_or_default();
+        loads.into_iter().chain(keepers.watch().loads()).map(|load| load.bytes).max().unwrap_or(0)
+    }
+
+    pub(super) fn letters(&self) -> usize {
+        self.loops.iter().map(|event_loop| event_loop.watch().letters()).sum()
+    }
+}
+
+fn end(lanes: &mut [Lane]) -> bool {
+    lanes.iter_mut().fold(true, |all, lane| lane.by_hand.end() & all)
+}
