@@ -15,5 +15,5 @@ mod workers;
 
 pub use lanes::{LaneLoad, Lanes, LanesFull, LanesWatch};
 pub use mysql::{MysqlConnection, MysqlPool, MysqlSizes};
-pub use redis::{RedisFailure, RedisPool, RedisPoolSettings};
+pub use redis::{RedisFailure, RedisPool, RedisPoolSettings, without_arguments};
 pub use workers::{Workers, WorkersFull, WorkersWatch, join_until};
