@@ -25,6 +25,7 @@ pub use self::meter::{Excess, Meter, Rates, Refusal};
 pub use self::pace::Pace;
 pub use self::seats::Seats;
 pub use self::source::Source;
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::metrics::{Hit, Metrics};
 use crate::protocol::Id;
@@ -38,6 +39,7 @@ pub struct Admission {
     registrations: Mutex<Allowance>,
     complaints: Mutex<Complaints>,
     metrics: Arc<Metrics>,
+    clock: Clock,
 }
 
 /// A login that is being checked. Dropped without a word it has not happened.
@@ -51,8 +53,8 @@ pub struct Attempt {
 
 impl Admission {
     /// The limits as they are set.
-    pub fn new(config: &Config, metrics: Arc<Metrics>) -> Admission {
-        let rates = Rates { frames: config.frames_per_second, bytes: config.bytes_per_second, epoch: Instant::now() };
+    pub fn new(config: &Config, metrics: Arc<Metrics>, clock: Clock) -> Admission {
+        let rates = Rates { frames: config.frames_per_second, bytes: config.bytes_per_second, epoch: clock.now() };
         Admission {
             rates,
             seats: Mutex::new(Seats::new(config.connections_max, config.connections_per_address)),
@@ -60,6 +62,7 @@ impl Admission {
             registrations: Mutex::new(Allowance::new(config.registrations_per_address)),
             complaints: Mutex::default(),
             metrics,
+            clock,
         }
     }
 
@@ -147,7 +150,7 @@ impl Attempt {
 
 impl Drop for Attempt {
     fn drop(&mut self) {
-        self.admission.logins.lock().end(self.id, self.source, self.right, Instant::now());
+        self.admission.logins.lock().end(self.id, self.source, self.right, self.admission.clock.now());
     }
 }
 
@@ -202,7 +205,7 @@ mod tests {
     #[test]
     fn an_attempt_that_is_dropped_has_not_happened() {
         let config = Config::with_defaults("127.0.0.1:0".parse().unwrap());
-        let admission = Arc::new(Admission::new(&config, Arc::new(Metrics::new(1))));
+        let admission = Arc::new(Admission::new(&config, Arc::new(Metrics::new(1)), Clock::default()));
         let (source, now) = (Source::of([192, 0, 2, 1].into()), Instant::now());
         for _ in 0..1000 {
             drop(admission.attempt(Id(1), source, now));

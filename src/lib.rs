@@ -49,6 +49,7 @@
 pub mod admin;
 pub mod admission;
 pub mod bus;
+pub mod clock;
 pub mod collation;
 pub mod commands;
 pub mod config;
