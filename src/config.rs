@@ -10,6 +10,7 @@
 mod cluster;
 mod error;
 mod keys;
+mod limits;
 mod networks;
 
 use std::ffi::OsString;
@@ -28,6 +29,7 @@ use log::LevelFilter;
 pub use cluster::{MysqlSettings, RedisSettings, Secret, SettingsFile, Tls};
 pub use error::{ConfigError, Place};
 use keys::{KEYS, Key};
+pub use limits::{Limit, PerSecond, Rate};
 pub use networks::Networks;
 
 /// Every setting of one server process.
@@ -83,6 +85,20 @@ pub struct Config {
     pub drain_rate: u32,
     /// How long it may take to finish its work when the last one is told.
     pub drain_timeout: Duration,
+    /// Connections in all.
+    pub connections_max: Limit,
+    /// Connections of one address.
+    pub connections_per_address: Limit,
+    /// Frames that one connection may send.
+    pub frames_per_second: Rate,
+    /// Bytes of frames that one connection may send.
+    pub bytes_per_second: Rate,
+    /// Failed logins for one account from one address that are free; after them the next attempt must wait.
+    pub login_failures: Limit,
+    /// Failed logins of one address within an hour.
+    pub login_failures_per_address: Limit,
+    /// New accounts of one address within an hour.
+    pub registrations_per_address: Limit,
     /// Requests that wait for a worker; beyond that, the 503 reply.
     pub requests_max: usize,
     /// Password checks that wait for a hasher; beyond that, the 503 reply.
@@ -226,6 +242,13 @@ impl Config {
             drain_delay: Duration::ZERO,
             drain_rate: 0,
             drain_timeout: Duration::ZERO,
+            connections_max: Limit(None),
+            connections_per_address: Limit(None),
+            frames_per_second: Rate(None),
+            bytes_per_second: Rate(None),
+            login_failures: Limit(None),
+            login_failures_per_address: Limit(None),
+            registrations_per_address: Limit(None),
             requests_max: 0,
             logins_max: 0,
             lane_bytes_max: 0,
@@ -538,6 +561,11 @@ mod tests {
         assert_eq!((config.proxy_protocol, config.proxy_from.to_string()), (false, "127.0.0.1,::1".to_owned()));
         assert_eq!(config.output_bytes_max, 1 << 20);
         assert_eq!(config.drain_timeout, Duration::from_secs(10));
+        assert_eq!((config.connections_max, config.connections_per_address), (Limit(None), Limit(Some(50_000))));
+        assert_eq!(config.frames_per_second.to_string(), "1000000/1000000");
+        assert_eq!(config.bytes_per_second.to_string(), "268435456/268435456");
+        assert_eq!((config.login_failures, config.login_failures_per_address), (Limit(Some(10)), Limit(Some(10_000))));
+        assert_eq!(config.registrations_per_address, Limit(Some(100_000)));
         assert_eq!((config.requests_max, config.logins_max), (4096, 256));
         assert_eq!((config.lane_bytes_max, config.fetch_bytes_max), (64 << 20, 8 << 20));
         assert_eq!(config.search_results_max, 1000);

@@ -65,8 +65,8 @@ impl Services {
         }
         match outcome {
             Ok(outcome) => outcome,
-            Err(StoreError::Unavailable(_)) if !register => Outcome::Refused(protocol::BUSY),
-            Err(_) => Outcome::Refused(protocol::SERVER_ERROR),
+            Err(StoreError::Unavailable(_)) if !register => Outcome::Refused(protocol::BUSY.into()),
+            Err(_) => Outcome::Refused(protocol::SERVER_ERROR.into()),
         }
     }
 
@@ -83,7 +83,7 @@ impl Services {
     fn try_run(&self, job: Job) -> Result<Outcome, StoreError> {
         let store = &*self.store;
         Ok(match job {
-            Job::CheckPassword { user, password } => Outcome::Password(self.check_password(user, &password)?),
+            Job::CheckPassword { id, password } => Outcome::Password(self.check_password(id.user(), &password)?),
             Job::Register { name, password } => self.register(&name, &password)?,
             Job::AddFriends { a, b } => Outcome::Friends(store.add_friends(a, b)?),
             Job::RemoveFriend { user, friend } => {
@@ -172,7 +172,7 @@ impl Services {
             Cow::Borrowed(password)
         };
         match self.store.register(name, &credential) {
-            Err(StoreError::NameTaken) => Ok(Outcome::Refused(protocol::SERVER_ERROR)),
+            Err(StoreError::NameTaken) => Ok(Outcome::Refused(protocol::SERVER_ERROR.into())),
             result => Ok(reply(protocol::registered(result?))),
         }
     }

@@ -10,6 +10,7 @@
 //!   what they want. The only module that sees threads, sockets and jobs at once.
 //! - [`session`] is one client's state machine without I/O; what each request means is in `handlers`.
 //! - [`protocol`] is the only module that knows JSON, [`store`] the only one that knows SQL, `net` knows mio.
+//! - [`admission`] are the limits: who may come in, how often and how fast.
 //! - [`presence`] is the only table that threads share: user -> connections.
 //! - [`router`] hands a message to a connection, or to its recipient's lane, whose batches are offered to the other nodes
 //!   ([`outbox`], [`bus`]) and kept ([`backlog`]): in the store, or in the [`spool`] while that is away.
@@ -47,6 +48,7 @@
 //! handed to a connection's output or a lane, which are leaves themselves.
 
 pub mod admin;
+pub mod admission;
 pub mod backlog;
 pub mod bus;
 pub mod clock;

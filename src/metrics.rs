@@ -49,6 +49,31 @@ pub enum Login {
     Wrong,
     /// Too many waited, or the store was away.
     Refused,
+    /// Too many had failed before: it was not looked at.
+    Delayed,
+}
+
+/// A limit that was hit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Hit {
+    /// Of connections in all.
+    MaxConnections,
+    /// Of connections of one address.
+    ConnectionsPerAddress,
+    /// Of frames of one connection.
+    Frames,
+    /// Of bytes of one connection.
+    Bytes,
+    /// Of wrong passwords for one account from one address.
+    LoginFailures,
+    /// Of wrong passwords from one address.
+    LoginFailuresPerAddress,
+    /// Of new accounts from one address.
+    RegistrationsPerAddress,
+    /// Of logins and registrations that wait for a hasher.
+    LoginsMax,
+    /// Of requests that wait for a worker.
+    RequestsMax,
 }
 
 /// What takes messages in batches.
@@ -97,6 +122,7 @@ struct Counts {
     unconfirmed: Count,
     slow_consumers: Count,
     logins: [Count; Login::NAMES.len()],
+    refused: [Count; Hit::KEYS.len()],
     batches: [Batches; Stage::NAMES.len()],
     spool: [Count; SpoolMove::NAMES.len()],
 }
@@ -204,6 +230,11 @@ impl Metrics {
     /// Something has happened to so many messages in the spool.
     pub fn spool(&self, what: SpoolMove, n: usize) {
         self.counts.spool[what as usize].add(n);
+    }
+
+    /// Something was refused because of a limit.
+    pub fn refused(&self, hit: Hit) {
+        self.counts.refused[hit as usize].add(1);
     }
 
     /// So many messages were taken in one batch.
@@ -320,6 +351,9 @@ impl Metrics {
         show("raybox_logins_total", |counts| {
             Login::NAMES.iter().zip(&counts.logins).map(|(name, count)| count.sample().of(*name)).collect()
         });
+        show("raybox_refused_total", |counts| {
+            Hit::KEYS.iter().zip(&counts.refused).map(|(key, count)| count.sample().of(*key)).collect()
+        });
         show("raybox_batch_messages", |counts| {
             Stage::NAMES.iter().zip(&counts.batches).map(|(name, batches)| batches.sample().of(*name)).collect()
         });
@@ -364,6 +398,7 @@ fn reason_name(reason: CloseReason) -> &'static str {
         CloseReason::Oversize => "oversize",
         CloseReason::Idle => "idle",
         CloseReason::Stopped => "stopped",
+        CloseReason::Excess => "excess",
     }
 }
 
@@ -371,8 +406,28 @@ fn turn_times(times: &TurnTimes) -> Sample {
     Sample::histogram(TURN_BOUNDS.iter().map(Duration::as_secs_f64), &times.turns, times.total.as_secs_f64())
 }
 
+impl Hit {
+    /// The settings that are the limits.
+    const KEYS: [&'static str; 9] = [
+        "max_connections",
+        "connections_per_address",
+        "frames_per_second",
+        "bytes_per_second",
+        "login_failures",
+        "login_failures_per_address",
+        "registrations_per_address",
+        "logins_max",
+        "requests_max",
+    ];
+
+    /// The setting that is the limit.
+    pub fn key(self) -> &'static str {
+        Hit::KEYS[self as usize]
+    }
+}
+
 impl Login {
-    const NAMES: [&'static str; 4] = ["accepted", "remembered", "wrong", "refused"];
+    const NAMES: [&'static str; 5] = ["accepted", "remembered", "wrong", "refused", "delayed"];
 }
 
 impl Stage {
@@ -468,6 +523,7 @@ mod tests {
         metrics.unconfirmed(9);
         metrics.slow_consumer();
         metrics.login(Login::Remembered);
+        metrics.refused(Hit::RequestsMax);
         metrics.of_loop(0).frame(FrameKind::of(4));
         metrics.of_loop(0).reply(ReplyKind::of(crate::protocol::NOT_YOU));
         for size in [1, 5, 16, 5000] {
@@ -485,6 +541,8 @@ mod tests {
             "raybox_slow_consumers_total 1",
             r#"raybox_logins_total{outcome="remembered"} 1"#,
             r#"raybox_logins_total{outcome="accepted"} 0"#,
+            r#"raybox_refused_total{limit="requests_max"} 1"#,
+            r#"raybox_refused_total{limit="max_connections"} 0"#,
             r#"raybox_frames_total{type="4"} 1"#,
             r#"raybox_frames_total{type="5"} 0"#,
             r#"raybox_replies_total{errno="403"} 1"#,

@@ -30,7 +30,7 @@ pub struct UserId(pub i32);
 pub struct GroupId(pub i32);
 
 /// An id as a client sent it: any integer. Those beyond 64 bits become the nearest that fits, nobody's id either way.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Id(pub i64);
 
 /// What a client asks for. Texts borrow from the frame.

@@ -1,5 +1,6 @@
 //! [`Server`]: the shell around the sessions. It feeds them what happens and carries out what they want.
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 use std::io;
@@ -8,12 +9,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use net::{
-    Acceptor, CloseReason, Fate, Flow, Handler, Incoming, ListenSettings, LoopGroup, Pace, Preface, Settings, Stopper,
-    Turn,
+    Acceptor, CloseReason, Fate, Flow, Handler, Incoming, ListenSettings, LoopGroup, Preface, Settings, Stopper, Turn,
 };
 use parking_lot::Mutex;
-use pool::{Again, Lanes, Workers};
+use pool::{Again, Lanes, Workers, WorkersWatch};
 
+use crate::admission::{Admission, Excess, Meter, Pace, Refusal, Source};
 use crate::backlog::Backlog;
 use crate::bus::Bus;
 use crate::clock::Clock;
@@ -23,10 +24,10 @@ use crate::groups::GroupCache;
 use crate::health::Health;
 use crate::jobs::{Outage, Services};
 use crate::mailboxes::Mailboxes;
-use crate::metrics::{Login, LoopTally, Metrics, Stage};
+use crate::metrics::{Hit, Login, LoopTally, Metrics, Stage};
 use crate::outbox::{self, OutItem, Outbox};
 use crate::password::{PasswordError, Passwords};
-use crate::protocol::{self, FrameKind, GroupId, ReplyKind, UserId};
+use crate::protocol::{self, FrameKind, GroupId, Id, ReplyKind, UserId};
 use crate::router::{self, Routed, Router};
 use crate::session::{Effect, Effects, Input, Job, Known, MAILBOX_PATIENCE, Outcome, Session, Settled};
 use crate::spool::Spool;
@@ -75,14 +76,27 @@ struct Shared {
     services: Arc<Services>,
     router: Arc<Router>,
     mailboxes: Mailboxes<Arc<ClientLink>>,
+    admission: Arc<Admission>,
     workers: Workers,
     hashers: Workers,
+    hashers_queue: WorkersWatch,
+    /// How long the hashers take.
+    hashing: Arc<Pace>,
 }
 
 /// The handler of one loop.
 struct Shell {
     shared: Arc<Shared>,
     tally: Arc<LoopTally>,
+    /// Who may come in and is about to.
+    arriving: Option<Source>,
+}
+
+/// One connection.
+struct Client {
+    session: Session,
+    meter: Meter,
+    source: Source,
 }
 
 impl Server {
@@ -102,7 +116,7 @@ impl Server {
         let local_addr = acceptor.local_addr().map_err(StartError::Resources)?;
         let shared = Arc::new(Shared::start(config, store, spool, bus)?);
         let metrics = &shared.services.metrics;
-        let shell = |nth| Shell { shared: shared.clone(), tally: metrics.of_loop(nth) };
+        let shell = |nth| Shell { shared: shared.clone(), tally: metrics.of_loop(nth), arriving: None };
         let loops = LoopGroup::start(config.loops, settings(config), shell).map_err(StartError::Resources)?;
         metrics.watch_loops(loops.watches());
         let proxies = config.proxy_protocol.then(|| config.proxy_from.clone());
@@ -185,7 +199,7 @@ impl Shared {
         spool: Arc<dyn Spool>,
         bus: Arc<dyn Bus>,
     ) -> Result<Shared, StartError> {
-        let upgrader = Workers::start("upgrader", 1, UPGRADES_MAX).map_err(StartError::Resources)?;
+        let upgrader = Workers::start_in_background("upgrader", 1, UPGRADES_MAX).map_err(StartError::Resources)?;
         let services = services(config, store.clone(), spool.clone(), bus.clone(), Clock::default(), Some(upgrader))?;
         let start = || -> io::Result<Shared> {
             let bytes_max = config.lane_bytes_max;
@@ -200,12 +214,16 @@ impl Shared {
                 log::error!("users of an earlier run may still be marked online: {error}");
             }
             bus.start(router.clone())?;
+            let hashers = Workers::start_in_background("hasher", config.hashers, config.logins_max)?;
             Ok(Shared {
                 auth: config.auth,
                 router,
                 mailboxes: Mailboxes::new(),
+                admission: Arc::new(Admission::new(config, services.metrics.clone(), services.clock.clone())),
                 workers: Workers::start("worker", config.workers, config.requests_max)?,
-                hashers: Workers::start("hasher", config.hashers, config.logins_max)?,
+                hashers_queue: hashers.watch(),
+                hashers,
+                hashing: Arc::new(Pace::new(config.hashers)),
                 services: services.clone(),
             })
         };
@@ -220,32 +238,67 @@ impl Shared {
         Ok(shared)
     }
 
-    /// Has a job done; its outcome is posted to the session.
-    fn submit(&self, job: Job, link: &Arc<ClientLink>) {
-        let answer = Answer::to(link);
+    /// Has a job done for a client who comes from there; its outcome is posted to the session.
+    fn submit(&self, job: Job, link: &Arc<ClientLink>, source: Source, now: Instant) {
         let services = self.services.clone();
         match job {
             Job::Fetch { user } => {
-                answer.disarm();
                 if self.mailboxes.claim(user, link) {
                     self.fetch(user, link);
                 }
             }
             Job::Delete { user, .. } => {
+                let answer = Answer::to(link);
                 self.router.submit_anyway(user, Box::new(move |_| answer.send(services.run(job))));
             }
-            Job::CheckPassword { .. } => {
-                if !submit_or_refuse(&self.hashers, services, job, answer) {
+            Job::CheckPassword { id, .. } => {
+                let attempt = self.admission.attempt(id, source, now);
+                // Before the answer: who hears that it was wrong finds it counted.
+                let note = move |outcome: &Outcome| match outcome {
+                    Outcome::Password(right) => attempt.end(Some(*right)),
+                    _ => attempt.end(None),
+                };
+                if !self.hash(job, link, note) {
                     self.services.metrics.login(Login::Refused);
                 }
             }
-            Job::Register { .. } => {
-                submit_or_refuse(&self.hashers, services, job, answer);
-            }
+            Job::Register { .. } => match self.admission.register(source, now) {
+                Ok(()) => {
+                    if !self.hash(job, link, |_| ()) {
+                        self.admission.not_registered(source);
+                    }
+                }
+                Err(seconds) => Answer::to(link).send(Outcome::Refused(protocol::register_later(seconds).into())),
+            },
             _ => {
-                submit_or_refuse(&self.workers, services, job, answer);
+                let answer = Answer::to(link);
+                if self.workers.submit(move || answer.send(services.run(job))).is_err() {
+                    // The job was dropped, and its answer with it: the session hears that the server is busy.
+                    self.services.metrics.refused(Hit::RequestsMax);
+                    log::debug!("too many requests wait");
+                }
             }
         }
+    }
+
+    /// Has a job done that hashes a password. False if there is no room; the session hears then when to come again.
+    fn hash(&self, job: Job, link: &Arc<ClientLink>, note: impl FnOnce(&Outcome) + Send + 'static) -> bool {
+        let seconds = self.hashing.seconds_for(self.hashers_queue.waiting());
+        let answer = Answer::or_else(link, protocol::busy_for(seconds));
+        let (services, hashing) = (self.services.clone(), self.hashing.clone());
+        let work = move || {
+            let begun = Instant::now();
+            let outcome = services.run(job);
+            hashing.note(begun.elapsed());
+            note(&outcome);
+            answer.send(outcome);
+        };
+        let taken = self.hashers.submit(work).is_ok();
+        if !taken {
+            self.services.metrics.refused(Hit::LoginsMax);
+            log::debug!("too many logins wait");
+        }
+        taken
     }
 
     /// Fetches messages for a connection that has claimed the mailbox.
@@ -255,7 +308,7 @@ impl Shared {
             answer.send(match mailbox {
                 Mailbox::Whole => services.run(Job::Fetch { user }),
                 // A part of what was kept would not be in the order sent.
-                Mailbox::InParts => Outcome::Refused(protocol::BUSY),
+                Mailbox::InParts => Outcome::Refused(protocol::BUSY.into()),
             });
         });
         if self.router.submit(user, work).is_err() {
@@ -278,7 +331,7 @@ fn settings(config: &Config) -> Settings {
         idle_timeout: config.idle_timeout,
         output_bytes_max: config.output_bytes_max,
         drain_timeout: config.drain_timeout,
-        pace: config.paced.then_some(Pace {
+        pace: config.paced.then_some(net::Pace {
             pause: config.pace,
             may_join: protocol::may_come_as_kept,
             join: protocol::as_kept,
@@ -366,24 +419,19 @@ fn publish(outbox: &mut Outbox, batch: Vec<OutItem>, services: &Services, keeper
     sorted.again.map(Again::After)
 }
 
-/// False if there is no room; the session hears then that the server is busy.
-fn submit_or_refuse(workers: &Workers, services: Arc<Services>, job: Job, answer: Answer) -> bool {
-    let taken = workers.submit(move || answer.send(services.run(job))).is_ok();
-    if !taken {
-        // The job was dropped, and its answer with it.
-        log::debug!("too many requests wait");
-    }
-    taken
-}
-
 /// Posts the outcome of a job to a session. If the job is dropped or panics, the session hears that the server is busy.
 struct Answer {
     link: Option<Arc<ClientLink>>,
+    or_else: Cow<'static, str>,
 }
 
 impl Answer {
     fn to(link: &Arc<ClientLink>) -> Answer {
-        Answer { link: Some(link.clone()) }
+        Answer::or_else(link, protocol::BUSY)
+    }
+
+    fn or_else(link: &Arc<ClientLink>, reply: impl Into<Cow<'static, str>>) -> Answer {
+        Answer { link: Some(link.clone()), or_else: reply.into() }
     }
 
     fn send(mut self, outcome: Outcome) {
@@ -391,36 +439,52 @@ impl Answer {
             link.post(Posted::Outcome(outcome));
         }
     }
-
-    fn disarm(mut self) {
-        self.link = None;
-    }
 }
 
 impl Drop for Answer {
     fn drop(&mut self) {
         if let Some(link) = self.link.take() {
-            link.post(Posted::Outcome(Outcome::Refused(protocol::BUSY)));
+            link.post(Posted::Outcome(Outcome::Refused(std::mem::take(&mut self.or_else))));
         }
     }
 }
 
 impl Shell {
-    fn feed(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, session: &mut Session, input: Input<'_>) -> Flow {
-        let known = Facts { shared: &self.shared, now: turn.now() };
+    fn feed(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &mut Client, input: Input<'_>) -> Flow {
+        let Client { session, source, .. } = client;
+        let known = Facts { shared: &self.shared, source: *source, now: turn.now() };
         let mut effects = Effects::new();
         let flow = session.on(input, &known, &mut effects);
-        let mut settled = self.carry_out(turn, link, effects);
+        let mut settled = self.carry_out(turn, link, *source, effects);
         while settled.frames > 0 {
             let mut effects = Effects::new();
             session.on(Input::Settled(settled), &known, &mut effects);
-            settled = self.carry_out(turn, link, effects);
+            settled = self.carry_out(turn, link, *source, effects);
+        }
+        flow
+    }
+
+    /// What becomes of a frame, or of something that is none, that is beyond what the connection may send.
+    fn refuse(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &mut Client, refusal: Refusal) -> Flow {
+        let flow = self.feed(turn, link, client, Input::Excess { last: refusal.last });
+        if flow != Flow::Later {
+            client.meter.refused();
+            self.shared.services.metrics.refused(match refusal.excess {
+                Excess::Frames => Hit::Frames,
+                Excess::Bytes => Hit::Bytes,
+            });
         }
         flow
     }
 
     /// Carries out effects; returns which frames were settled by that.
-    fn carry_out(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, effects: Effects<'_>) -> Settled {
+    fn carry_out(
+        &self,
+        turn: &mut Turn<Posted>,
+        link: &Arc<ClientLink>,
+        source: Source,
+        effects: Effects<'_>,
+    ) -> Settled {
         let Shared { router, .. } = &*self.shared;
         let mut settled = Settled::default();
         let mut count = |routed, bytes| {
@@ -438,7 +502,7 @@ impl Shell {
                 Effect::DeliverAll { to, except, text } => {
                     count(router.deliver_all(turn, &to, except, &text, link), text.len());
                 }
-                Effect::Submit(job) => self.shared.submit(job, link),
+                Effect::Submit(job) => self.shared.submit(job, link, source, turn.now()),
                 Effect::Join(user) => router.join(user, link),
                 Effect::Attach(user) => router.attach(turn, user, link),
                 Effect::Detach(user) => router.detach(turn, user, link),
@@ -463,42 +527,70 @@ impl Shell {
 }
 
 impl Handler for Shell {
-    type Conn = Session;
+    type Conn = Client;
     type Message = Posted;
 
-    fn on_open(&mut self, _: &mut Turn<Posted>, link: &Arc<ClientLink>) -> Session {
+    fn on_arrival(&mut self, turn: &mut Turn<Posted>, client: SocketAddr) -> Option<&'static [u8]> {
+        // The kernel would not watch the one before.
+        if let Some(source) = self.arriving.take() {
+            self.shared.admission.leave(source);
+        }
+        match self.shared.admission.enter(client, turn.now()) {
+            Ok(source) => {
+                self.arriving = Some(source);
+                None
+            }
+            Err(_) => Some(protocol::TURNED_AWAY.as_bytes()),
+        }
+    }
+
+    fn on_open(&mut self, _: &mut Turn<Posted>, link: &Arc<ClientLink>) -> Client {
         log::debug!("connected: {:?}", link.peer());
-        Session::new(self.shared.auth)
+        let source = self.arriving.take().expect("it was asked for just before");
+        Client { session: Session::new(self.shared.auth), meter: Meter::default(), source }
     }
 
     fn on_incoming(
         &mut self,
         turn: &mut Turn<Posted>,
         link: &Arc<ClientLink>,
-        session: &mut Session,
+        client: &mut Client,
         incoming: Incoming<'_>,
     ) -> Flow {
+        let len = match incoming {
+            Incoming::Frame(frame) => Some(frame.len()),
+            Incoming::Garbage { len } => Some(len),
+            Incoming::Oversize | Incoming::End | Incoming::Stop => None,
+        };
+        if len.is_some()
+            && let Err(refusal) = client.meter.check(turn.now(), self.shared.admission.rates())
+        {
+            return self.refuse(turn, link, client, refusal);
+        }
         let input = match incoming {
             Incoming::Frame(frame) => Input::Frame(frame),
-            Incoming::Garbage => Input::Garbage,
+            Incoming::Garbage { .. } => Input::Garbage,
             Incoming::Oversize => Input::Oversize,
             Incoming::End => Input::End,
             Incoming::Stop => Input::Stop,
         };
-        let flow = self.feed(turn, link, session, input);
+        let flow = self.feed(turn, link, client, input);
+        if let Some(len) = len.filter(|_| flow != Flow::Later) {
+            client.meter.pay(len);
+        }
         match (flow, incoming) {
-            (Flow::Taken, Incoming::Frame(_)) => self.tally.frame(session.frame_kind()),
-            (Flow::Taken, Incoming::Garbage) => self.tally.frame(FrameKind::INVALID),
-            (Flow::Taken, Incoming::Oversize | Incoming::End | Incoming::Stop) | (Flow::Later, _) => {}
+            (Flow::Taken | Flow::Last, Incoming::Frame(_)) => self.tally.frame(client.session.frame_kind()),
+            (Flow::Taken | Flow::Last, Incoming::Garbage { .. }) => self.tally.frame(FrameKind::INVALID),
+            (Flow::Taken | Flow::Last, Incoming::Oversize | Incoming::End | Incoming::Stop) | (Flow::Later, _) => {}
         }
         flow
     }
 
-    fn on_sent(&mut self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, session: &mut Session, _: u32) {
-        self.feed(turn, link, session, Input::Sent);
+    fn on_sent(&mut self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &mut Client, _: u32) {
+        self.feed(turn, link, client, Input::Sent);
     }
 
-    fn on_message(&mut self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, session: &mut Session, message: Posted) {
+    fn on_message(&mut self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &mut Client, message: Posted) {
         let input = match message {
             Posted::Outcome(outcome) => Input::Outcome(outcome),
             Posted::Settled(settled) => Input::Settled(settled),
@@ -506,20 +598,21 @@ impl Handler for Shell {
                 Input::MailboxWanted { now: turn.now(), undelivered_bytes: link.undelivered_bytes() }
             }
         };
-        self.feed(turn, link, session, input);
+        self.feed(turn, link, client, input);
     }
 
-    fn on_reminder(&mut self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, session: &mut Session) {
-        self.feed(turn, link, session, Input::Reminder);
+    fn on_reminder(&mut self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &mut Client) {
+        self.feed(turn, link, client, Input::Reminder);
     }
 
-    fn on_hang_up(&mut self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, session: &mut Session) {
-        self.feed(turn, link, session, Input::HangUp);
+    fn on_hang_up(&mut self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &mut Client) {
+        self.feed(turn, link, client, Input::HangUp);
     }
 
-    fn on_close(&mut self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, mut session: Session, reason: CloseReason) {
+    fn on_close(&mut self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, mut client: Client, reason: CloseReason) {
         log::debug!("closing: {reason:?}");
-        self.feed(turn, link, &mut session, Input::Closed);
+        self.feed(turn, link, &mut client, Input::Closed);
+        self.shared.admission.leave(client.source);
     }
 
     fn on_unsent(&mut self, _: &mut Turn<Posted>, label: u32, frame: Box<[u8]>) {
@@ -533,6 +626,7 @@ impl Handler for Shell {
 /// What the sessions of a loop may know at once.
 struct Facts<'a> {
     shared: &'a Shared,
+    source: Source,
     now: Instant,
 }
 
@@ -545,10 +639,19 @@ impl Known for Facts<'_> {
         self.shared.services.groups.may_be_stale()
     }
 
+    fn login_wait(&self, id: Id) -> Option<u32> {
+        let wait = self.shared.admission.login_wait(id, self.source, self.now);
+        if wait.is_some() {
+            self.shared.services.metrics.login(Login::Delayed);
+        }
+        wait
+    }
+
     fn recognises(&self, user: UserId, password: &str) -> bool {
         let recognised = self.shared.services.passwords.recognises(user, password, self.now);
         if recognised {
             self.shared.services.metrics.login(Login::Remembered);
+            self.shared.admission.recognised(Id(user.0.into()), self.source);
         }
         recognised
     }

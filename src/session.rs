@@ -23,7 +23,7 @@ use net::Flow;
 use smallvec::SmallVec;
 
 use crate::config::Auth;
-use crate::protocol::{self, BadRequest, FrameKind, GroupId, Request, UserId};
+use crate::protocol::{self, BadRequest, FrameKind, GroupId, Id, Request, UserId};
 use crate::store::{FriendNames, MessageId};
 
 /// One client. See the [module](self).
@@ -41,7 +41,7 @@ pub struct Session {
     /// A reminder will come.
     pub(crate) reminder_set: bool,
     /// What the frame that waits at the front of the input has been waiting for.
-    pub(crate) found: Option<Found>,
+    pub(crate) found: Option<Box<Found>>,
 }
 
 /// Where a session stands.
@@ -55,7 +55,7 @@ pub(crate) enum Phase {
     Settling { reply: String },
     /// Kept messages are on their way to the client; they are deleted when they have arrived.
     /// `wanted` is when another connection asked for the mailbox, and how much had not arrived then.
-    Sending { user: UserId, ids: Vec<MessageId>, wanted: Option<(Instant, usize)> },
+    Sending { user: UserId, ids: Box<[MessageId]>, wanted: Option<Box<(Instant, usize)>> },
     /// Over.
     Ended,
 }
@@ -84,7 +84,7 @@ pub(crate) enum Awaited {
 pub(crate) enum Found {
     Members(GroupId, Arc<[UserId]>),
     /// Nothing can be found out: this is the answer.
-    Refusal(&'static str),
+    Refusal(Cow<'static, str>),
 }
 
 /// What happens to a session.
@@ -94,6 +94,9 @@ pub enum Input<'f> {
     Frame(&'f [u8]),
     /// Something was received that is no frame.
     Garbage,
+    /// A frame was received, or something that is none, which is beyond what the client may send; with the `last` one the
+    /// connection closes when this is taken.
+    Excess { last: bool },
     /// The client sends too long a frame; the connection closes when this is taken.
     Oversize,
     /// The client will send nothing more; the connection closes when this is taken.
@@ -162,8 +165,8 @@ pub type Effects<'f> = SmallVec<[Effect<'f>; 4]>;
 /// Blocking work that a session wants done.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Job {
-    /// Is this the password of `user`? `None` is nobody, which must take as long to find out.
-    CheckPassword { user: Option<UserId>, password: String },
+    /// Is this the password of the user with this id? If that is nobody, it must take as long to find out.
+    CheckPassword { id: Id, password: String },
     /// Make an account.
     Register { name: String, password: String },
     /// Make two users friends.
@@ -208,7 +211,7 @@ pub enum Outcome {
     /// Of every other job: the answer.
     Reply(Cow<'static, str>),
     /// Of any job: it could not be done, and this is the answer.
-    Refused(&'static str),
+    Refused(Cow<'static, str>),
 }
 
 /// What is known without asking the store.
@@ -218,6 +221,9 @@ pub trait Known {
 
     /// Whether a user may have joined a group without this node having heard of it yet.
     fn groups_change_elsewhere(&self) -> bool;
+
+    /// Seconds that a login with this id has to wait, if it has to.
+    fn login_wait(&self, id: Id) -> Option<u32>;
 
     /// Whether this was found to be the user's password not long ago.
     fn recognises(&self, user: UserId, password: &str) -> bool;
@@ -243,7 +249,9 @@ impl Session {
     /// outcome, settlement or [`Input::Sent`].
     pub fn on<'f>(&mut self, input: Input<'f>, known: &dyn Known, effects: &mut Effects<'f>) -> Flow {
         let flow = match input {
-            Input::Frame(_) | Input::Garbage | Input::Oversize | Input::End | Input::Stop if !self.is_ready() => {
+            Input::Frame(_) | Input::Garbage | Input::Excess { .. } | Input::Oversize | Input::End | Input::Stop
+                if !self.is_ready() =>
+            {
                 Flow::Later
             }
             Input::Frame(frame) => match Request::parse(frame) {
@@ -257,6 +265,11 @@ impl Session {
                 }
             },
             Input::Garbage => self.reply(protocol::BAD_REQUEST, effects),
+            Input::Excess { last: false } => self.reply(protocol::SLOW_DOWN, effects),
+            Input::Excess { last: true } => match self.reply(protocol::HAD_ENOUGH, effects) {
+                Flow::Taken => Flow::Last,
+                flow => flow,
+            },
             Input::Oversize => self.reply(protocol::TOO_LONG, effects),
             Input::End => self.on_end(effects),
             Input::Stop => self.on_stop(),
@@ -309,17 +322,20 @@ impl Session {
             (Awaited::Password(user), Outcome::Password(right)) => self.password_checked(user, right, known, effects),
             (Awaited::Place(user), Outcome::Placed) => self.placed(user, effects),
             (Awaited::Friends { a, b }, Outcome::Friends(names)) => self.friends_added(a, b, names, effects),
-            (Awaited::Members(group), Outcome::Members(members)) => self.found = Some(Found::Members(group, members)),
-            (Awaited::Members(_), Outcome::Refused(reply)) => self.found = Some(Found::Refusal(reply)),
+            (Awaited::Members(group), Outcome::Members(members)) => {
+                self.found = Some(Box::new(Found::Members(group, members)))
+            }
+            (Awaited::Members(_), Outcome::Refused(reply)) => self.found = Some(Box::new(Found::Refusal(reply))),
             (Awaited::Messages(user), Outcome::Messages { reply, ids }) => self.fetched(user, reply, ids, effects),
             (Awaited::Messages(user), Outcome::Refused(reply)) => self.not_fetched(user, reply, effects),
             // When they could not be deleted, the next fetch returns them again, and this client got its answer.
             (Awaited::Deletion(user), Outcome::Deleted | Outcome::Refused(_)) => self.deleted(user, effects),
             (Awaited::Reply, Outcome::Reply(reply)) => effects.push(Effect::Reply(reply)),
             (Awaited::Password(_) | Awaited::Friends { .. } | Awaited::Reply, Outcome::Refused(reply)) => {
-                effects.push(Effect::Reply(reply.into()));
+                effects.push(Effect::Reply(reply));
             }
-            (awaited, outcome) => unreachable!("{awaited:?} has the outcome {outcome:?}"),
+            // The outcome is not shown: it may hold messages.
+            (awaited, _) => unreachable!("{awaited:?} has the outcome of something else"),
         }
         Flow::Taken
     }

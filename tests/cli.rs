@@ -172,9 +172,9 @@ fn an_admin_port_that_is_in_use_is_named_and_nothing_is_started() {
     assert!(line.starts_with(&start), "{line}");
     assert!(line.ends_with("; stop the program that uses the port, or choose another"), "{line}");
     assert!(!sandbox.work().join("raybox.db").exists());
-    let line = sandbox.refused("127.0.0.1 0 --admin 9600", &[]);
-    let expected =
-        "server: option --admin: \"9600\" is not allowed, use off or IP:PORT, such as 127.0.0.1:9600 or [::1]:9600";
+    let line = sandbox.refused("127.0.0.1 0 --admin localhost:9600", &[]);
+    let expected = "server: option --admin: \"localhost:9600\" is not allowed, use off, PORT or IP:PORT, such as 9600 (on \
+                    127.0.0.1), 10.0.0.1:9600 or [::1]:9600";
     assert_eq!(line, expected);
 }
 

@@ -31,7 +31,7 @@ impl Handler for Echo {
     fn on_incoming(&mut self, turn: &mut Turn<()>, link: &Arc<Link<()>>, _: &mut (), incoming: Incoming<'_>) -> Flow {
         let reply = match incoming {
             Incoming::Frame(frame) => frame,
-            Incoming::Garbage => br#"{"error":"not a JSON object"}"#,
+            Incoming::Garbage { .. } => br#"{"error":"not a JSON object"}"#,
             Incoming::Oversize => br#"{"error":"too long"}"#,
             Incoming::End | Incoming::Stop => return Flow::Taken,
         };

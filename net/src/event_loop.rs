@@ -1,7 +1,7 @@
 //! [`EventLoop`]: poll, read, inbox, timers, flush, over and over.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::vec;
@@ -26,6 +26,14 @@ pub trait Handler {
     type Conn;
     /// What other threads post to a connection, see [`Link::post`].
     type Message: Send + 'static;
+
+    /// A client wants to come in. With a text it is turned away instead: it is sent that, as far as a fresh socket takes it,
+    /// and closed at once, and nothing more is heard of it. Otherwise [`Handler::on_open`] follows, unless the kernel will
+    /// not watch the connection.
+    fn on_arrival(&mut self, turn: &mut Turn<Self::Message>, client: SocketAddr) -> Option<&'static [u8]> {
+        let _ = (turn, client);
+        None
+    }
 
     /// A client has connected.
     fn on_open(&mut self, turn: &mut Turn<Self::Message>, link: &Arc<Link<Self::Message>>) -> Self::Conn;
@@ -92,8 +100,8 @@ pub trait Handler {
 pub enum Incoming<'a> {
     /// One JSON object by its braces, at most `frame_bytes_max` long; whether it is good JSON was not looked at.
     Frame(&'a [u8]),
-    /// A run of bytes that is no frame, or a frame that did not complete in time.
-    Garbage,
+    /// A run of so many bytes that is no frame, or a frame that did not complete in time.
+    Garbage { len: usize },
     /// A frame that is too long. When this is taken, the connection is closed after what was sent has been written.
     Oversize,
     /// The client has closed its side, is gone or is idle for too long. When this is taken, the connection is closed
@@ -110,6 +118,8 @@ pub enum Flow {
     Taken,
     /// Not now: show it again after the next call for this connection, see [`Handler::on_incoming`].
     Later,
+    /// It was dealt with, and enough is enough: the connection is closed after what was sent has been written.
+    Last,
 }
 
 /// Why a connection closes.
@@ -125,12 +135,20 @@ pub enum CloseReason {
     Idle,
     /// The server stops.
     Stopped,
+    /// The application had enough of it ([`Flow::Last`]).
+    Excess,
 }
 
 impl CloseReason {
     /// All of them.
-    pub const ALL: [CloseReason; 5] =
-        [CloseReason::Ended, CloseReason::Broken, CloseReason::Oversize, CloseReason::Idle, CloseReason::Stopped];
+    pub const ALL: [CloseReason; 6] = [
+        CloseReason::Ended,
+        CloseReason::Broken,
+        CloseReason::Oversize,
+        CloseReason::Idle,
+        CloseReason::Stopped,
+        CloseReason::Excess,
+    ];
 }
 
 /// Bounds and times of a loop.
@@ -464,6 +482,10 @@ impl<H: Handler> EventLoop<H> {
         if !matches!(self.stop, Stop::No) {
             return;
         }
+        if let Some(text) = self.handler.on_arrival(&mut self.turn, client.unwrap_or(peer)) {
+            turn_away(&socket, text, &mut self.scratch);
+            return;
+        }
         let EventLoop { handler, settings, poll, handle, turn, connections, .. } = self;
         let now = turn.now();
         let opened = connections.insert_with(|id| {
@@ -716,6 +738,15 @@ impl<H: Handler> EventLoop<H> {
     }
 }
 
+/// Tells a client why it may not come in. What it has sent already is taken out, because closing a socket with unread bytes
+/// makes the kernel throw away what the peer has not received (RFC 2525, 2.17); that it sends no more is not waited for.
+fn turn_away(socket: &Socket, text: &[u8], scratch: &mut [u8]) {
+    if let Err(error) = socket.write(text).and_then(|_| socket.shutdown(Shutdown::Write)) {
+        log::debug!("cannot tell a client that it may not come in: {error}");
+    }
+    let _ = socket.read(scratch);
+}
+
 /// Has the connection served in the next turn, which follows without sleep.
 fn queue<A, M>(ready: &mut Vec<ConnId>, conn: &mut Connection<A, M>) {
     if !std::mem::replace(&mut conn.queued, true) {
@@ -790,7 +821,7 @@ fn show<H: Handler>(
         let rest = &bytes[consumed..];
         let (incoming, len, line) = match decoder.look(rest, ended) {
             Item::Frame { len, line } => (Incoming::Frame(&rest[..len]), len, line),
-            Item::Garbage { len, line } => (Incoming::Garbage, len, line),
+            Item::Garbage { len, line } => (Incoming::Garbage { len }, len, line),
             Item::Oversize => (Incoming::Oversize, 0, false),
             Item::LineEnd { len } => {
                 decoder.taken();
@@ -823,7 +854,8 @@ fn show<H: Handler>(
             (Flow::Later, _) => return (consumed, Shown::Held),
             (Flow::Taken, Incoming::Oversize) => return (bytes.len(), Shown::Over(CloseReason::Oversize)),
             (Flow::Taken, Incoming::End | Incoming::Stop) => return (bytes.len(), Shown::Over(*ends)),
-            (Flow::Taken, Incoming::Frame(_) | Incoming::Garbage) => {
+            (Flow::Last, _) => return (bytes.len(), Shown::Over(CloseReason::Excess)),
+            (Flow::Taken, Incoming::Frame(_) | Incoming::Garbage { .. }) => {
                 decoder.taken();
                 *frame_since = None;
                 consumed += len;

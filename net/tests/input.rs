@@ -191,6 +191,15 @@ fn too_long_a_frame_is_answered_and_ends_the_connection_in_order() {
 }
 
 #[test]
+fn who_is_had_enough_of_reads_what_it_was_sent_and_nothing_more_is_shown() {
+    let server = TestServer::start(1, settings(), echo);
+    let mut peer = server.connect();
+    peer.socket.write_all(br#"{}{"last":1}{"never":1}"#).expect("the server reads");
+    assert_eq!(peer.rest(), r#"{}{"last":1}"#);
+    peer.expect([taken("{}"), taken(r#"{"last":1}"#), Seen::Closed(CloseReason::Excess)]);
+}
+
+#[test]
 fn what_came_before_a_reset_is_shown_and_then_the_end() {
     let server = TestServer::start(1, settings(), ignore);
     let mut peer = server.connect();

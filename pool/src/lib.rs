@@ -17,5 +17,5 @@ mod workers;
 pub use lanes::ManualLane;
 pub use lanes::{Again, LaneLoad, Lanes, LanesFull, LanesWatch};
 pub use mysql::{MysqlConnection, MysqlPool, MysqlSizes};
-pub use redis::{RedisFailure, RedisPool, RedisPoolSettings};
+pub use redis::{RedisFailure, RedisPool, RedisPoolSettings, without_arguments};
 pub use workers::{Workers, WorkersFull, WorkersWatch, join_until};

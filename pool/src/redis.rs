@@ -130,9 +130,15 @@ impl fmt::Display for RedisFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             RedisFailure::NotSent(cause) => write!(f, "no connection: {cause}"),
-            RedisFailure::InDoubt(cause) => cause.fmt(f),
+            RedisFailure::InDoubt(cause) => f.write_str(without_arguments(&cause.to_string())),
         }
     }
+}
+
+/// What Redis says of a command without the command itself, which may hold what somebody wrote to another: it repeats the
+/// beginning of one that it does not know.
+pub fn without_arguments(said: &str) -> &str {
+    said.split_once(", with args beginning with").map_or(said, |(before, _)| before)
 }
 
 impl std::error::Error for RedisFailure {

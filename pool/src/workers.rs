@@ -34,10 +34,32 @@ impl Workers {
     /// # Errors
     /// When the system has no thread left.
     pub fn start(name: &str, count: usize, waiting_max: usize) -> io::Result<Workers> {
+        Workers::start_each(name, count, waiting_max, || ())
+    }
+
+    /// The same for jobs that compute for long and can wait: their threads leave the processor to all others that want it,
+    /// so that these notice nothing of them but what is left over.
+    ///
+    /// # Errors
+    /// As for [`Workers::start`].
+    pub fn start_in_background(name: &str, count: usize, waiting_max: usize) -> io::Result<Workers> {
+        Workers::start_each(name, count, waiting_max, || {
+            // On Linux this is about the calling thread alone, whatever POSIX says (nice(2), C library/kernel differences).
+            if let Err(error) = rustix::process::nice(BACKGROUND) {
+                log::warn!("a thread cannot be told to give way to others: {error}");
+            }
+        })
+    }
+
+    fn start_each(name: &str, count: usize, waiting_max: usize, prepare: fn()) -> io::Result<Workers> {
         let (jobs, queue) = bounded(waiting_max);
         let start = |nth| {
             let queue = queue.clone();
-            thread::Builder::new().name(format!("{name}-{nth}")).spawn(move || run(&queue))
+            let work = move || {
+                prepare();
+                run(&queue);
+            };
+            thread::Builder::new().name(format!("{name}-{nth}")).spawn(work)
         };
         let threads = (0..count).map(start).collect::<io::Result<_>>()?;
         Ok(Workers { jobs, queue, threads })
@@ -110,6 +132,9 @@ fn run(queue: &Receiver<Job>) {
     }
 }
 
+/// How nice a thread in the background is: a processor that others want as well is theirs for nine parts in ten (sched(7)).
+/// Half of it was measured to show in the latency of chat; more would have logins wait too long on a busy machine.
+const BACKGROUND: i32 = 10;
 /// A thread's end cannot be waited for with a bound, so it is looked for.
 const POLL_EVERY: Duration = Duration::from_millis(1);
 
@@ -118,6 +143,19 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
+
+    #[test]
+    fn threads_in_the_background_are_nice_and_no_others() {
+        let nice = |workers: Workers| {
+            let (sender, receiver) = mpsc::channel();
+            workers.submit(move || sender.send(rustix::process::nice(0)).expect("received below")).expect("room");
+            receiver.recv().expect("the job runs").expect("a thread may ask")
+        };
+        let usual = nice(Workers::start("test", 1, 1).expect("a thread"));
+        let background = nice(Workers::start_in_background("test", 1, 1).expect("a thread"));
+        assert_eq!(background, (usual + BACKGROUND).min(19));
+        assert_eq!(nice(Workers::start("test", 1, 1).expect("a thread")), usual);
+    }
 
     #[test]
     fn a_panicking_job_ends_alone() {

@@ -1,7 +1,7 @@
 //! `server health [ADDRESS]`: asks a running server whether it is ready, for health checks of containers and scripts,
 //! which so need no program beside this one.
 //!
-//! ADDRESS is where the server was told to answer by its key `admin`; without it, what RAYBOX_ADMIN says.
+//! ADDRESS is where the server was told to answer by its key `admin`, a port alone is one of 127.0.0.1; without it, what RAYBOX_ADMIN says.
 
 use std::error::Error;
 use std::fmt;
@@ -25,7 +25,8 @@ pub enum Unhealthy {
 /// # Errors
 /// [`Unhealthy`], one line for the operator.
 pub fn run(address: &str) -> Result<String, Unhealthy> {
-    let address: SocketAddr = address.parse().map_err(|_| Unhealthy::Address(address.to_owned()))?;
+    let parsed = address.parse().or_else(|_| format!("127.0.0.1:{address}").parse());
+    let address: SocketAddr = parsed.map_err(|_| Unhealthy::Address(address.to_owned()))?;
     let answer = ask(address).map_err(|error| Unhealthy::Silent(address, error))?;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     let status = head.strip_prefix("HTTP/1.").and_then(|rest| rest.split(' ').nth(1));

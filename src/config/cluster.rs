@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -129,7 +130,10 @@ impl fmt::Debug for SettingsFile {
 pub(super) fn read(config: &mut Config, working_dir: &Path) -> Result<(), ConfigError> {
     if let Some((file, text)) = text_of(&config.mysql_file, "mysql.cnf", working_dir)? {
         let values = Values::read(&file, &text, &MYSQL_KEYS, working_dir, &mut config.notes)?;
-        config.mysql = Some(mysql_settings(&values, &mut config.notes)?);
+        let mysql = mysql_settings(&values, &mut config.notes)?;
+        let has_secret = !mysql.password.expose().is_empty();
+        config.notes.extend(readable_secret(&file, working_dir).filter(|_| has_secret));
+        config.mysql = Some(mysql);
     }
     if let Some((file, text)) = text_of(&config.redis_file, "redis.cnf", working_dir)? {
         let values = Values::read(&file, &text, &REDIS_KEYS, working_dir, &mut config.notes)?;
@@ -137,6 +141,7 @@ pub(super) fn read(config: &mut Config, working_dir: &Path) -> Result<(), Config
         if config.mysql.is_none() {
             return Err(ConfigError::RedisAlone(redis.file));
         }
+        config.notes.extend(readable_secret(&file, working_dir).filter(|_| redis.password.is_some()));
         config.redis = Some(redis);
     }
     Ok(())
@@ -154,6 +159,14 @@ fn text_of(file: &SettingsFile, usual: &str, working_dir: &Path) -> Result<Optio
         Ok(text) => Ok(Some((path, text))),
         Err(cause) => Err(ConfigError::UnreadableFile { path, cause }),
     }
+}
+
+/// What the operator should hear of a file with a password that every user of the machine can read. Those of its group may.
+fn readable_secret(file: &Path, working_dir: &Path) -> Option<String> {
+    let mode = fs::metadata(working_dir.join(file)).ok()?.mode();
+    let file = file.display();
+    (mode & 0o004 != 0)
+        .then(|| format!("{file} holds a password and every user of this machine can read it; chmod 640 {file}"))
 }
 
 fn mysql_settings(values: &Values<'_>, notes: &mut Vec<String>) -> Result<MysqlSettings, ConfigError> {
@@ -343,6 +356,8 @@ mod tests {
     use super::*;
 
     use std::env;
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
     use std::process;
 
     use crate::config::Invocation;
@@ -356,6 +371,7 @@ mod tests {
             fs::create_dir_all(&path).unwrap();
             for (file, text) in files {
                 fs::write(path.join(file), text).unwrap();
+                fs::set_permissions(path.join(file), Permissions::from_mode(0o640)).unwrap();
             }
             Folder(path)
         }
@@ -521,6 +537,24 @@ mod tests {
                 "mysql.cnf: charset=utf8 is taken for utf8mb4",
             ]
         );
+    }
+
+    #[test]
+    fn a_password_that_everybody_can_read_is_noted() {
+        let redis = format!("{REDIS}password=secret");
+        let folder = Folder::with("mode", &[("mysql.cnf", MYSQL), ("redis.cnf", &redis)]);
+        let notes = |file: &str, mode| {
+            fs::set_permissions(folder.0.join(file), Permissions::from_mode(mode)).unwrap();
+            folder.load("", &[]).unwrap().notes
+        };
+        assert_eq!(notes("mysql.cnf", 0o600), [""; 0]);
+        assert_eq!(notes("redis.cnf", 0o640), [""; 0]);
+        let of = |file| format!("{file} holds a password and every user of this machine can read it; chmod 640 {file}");
+        assert_eq!(notes("mysql.cnf", 0o644), [of("mysql.cnf")]);
+        assert_eq!(notes("redis.cnf", 0o604), [of("mysql.cnf"), of("redis.cnf")]);
+        fs::write(folder.0.join("redis.cnf"), REDIS).unwrap();
+        fs::write(folder.0.join("mysql.cnf"), MYSQL.replace("12#34=56", "")).unwrap();
+        assert_eq!(folder.load("", &[]).unwrap().notes, [""; 0], "there is nothing to hide");
     }
 
     #[test]

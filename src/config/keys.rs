@@ -1,13 +1,16 @@
 //! The table of settings, and how the text of a value becomes a field of [`Config`].
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
 use log::LevelFilter;
 
-use super::{AdminAddress, Auth, Config, LogLevels, Networks, PasswordCost, SettingsFile, VARIABLE_PREFIX};
+use super::{
+    AdminAddress, Auth, Config, Limit, LogLevels, Networks, PasswordCost, PerSecond, Rate, SettingsFile,
+    VARIABLE_PREFIX,
+};
 
 /// One setting.
 pub(super) struct Key {
@@ -42,6 +45,12 @@ enum Kind {
     Size(usize, usize, fn(&mut Config, usize)),
     /// A time from the first to the second.
     Time(Duration, Duration, fn(&mut Config, Duration)),
+    /// A number from the first to the second, or `off`.
+    Limit(u32, u32, fn(&mut Config, Limit)),
+    /// A number for each second from 1 to the first, and perhaps how many may come at once, or `off`.
+    Rate(u32, fn(&mut Config, Rate)),
+    /// The same in bytes.
+    ByteRate(u32, fn(&mut Config, Rate)),
     /// An address to listen on, or `off`.
     Address(fn(&mut Config, AdminAddress)),
     /// The parameters of argon2.
@@ -49,7 +58,7 @@ enum Kind {
 }
 
 /// Every setting, grouped as in the sample file.
-pub(super) static KEYS: [Key; 31] = [
+pub(super) static KEYS: [Key; 38] = [
     Key {
         name: "data",
         default: ".",
@@ -171,6 +180,48 @@ pub(super) static KEYS: [Key; 31] = [
         kind: Kind::Time(MILLISECOND, DAY, |config, time| config.drain_timeout = time),
     },
     Key {
+        name: "max_connections",
+        default: "off",
+        help: "Most connections; one more gets the 429 reply and is closed",
+        kind: Kind::Limit(1, COUNT_MAX, |config, limit| config.connections_max = limit),
+    },
+    Key {
+        name: "connections_per_address",
+        default: "50000",
+        help: "Most connections of one address (IPv6: of one /64); one more gets the 429 reply and is closed",
+        kind: Kind::Limit(1, COUNT_MAX, |config, limit| config.connections_per_address = limit),
+    },
+    Key {
+        name: "frames_per_second",
+        default: "1000000",
+        help: "Frames of one connection, perhaps with how many may come at once (100/500); more get the 429 reply",
+        kind: Kind::Rate(COUNT_MAX, |config, rate| config.frames_per_second = rate),
+    },
+    Key {
+        name: "bytes_per_second",
+        default: "256m",
+        help: "Bytes of frames of one connection, perhaps with how many may come at once (1m/4m); more get the 429 reply",
+        kind: Kind::ByteRate(1 << 30, |config, rate| config.bytes_per_second = rate),
+    },
+    Key {
+        name: "login_failures",
+        default: "10",
+        help: "Wrong passwords for one account from one address after which each makes the next attempt wait longer",
+        kind: Kind::Limit(0, COUNT_MAX, |config, limit| config.login_failures = limit),
+    },
+    Key {
+        name: "login_failures_per_address",
+        default: "10000",
+        help: "Wrong passwords from one address within an hour, whatever the account",
+        kind: Kind::Limit(1, COUNT_MAX, |config, limit| config.login_failures_per_address = limit),
+    },
+    Key {
+        name: "registrations_per_address",
+        default: "100000",
+        help: "New accounts from one address within an hour",
+        kind: Kind::Limit(1, COUNT_MAX, |config, limit| config.registrations_per_address = limit),
+    },
+    Key {
         name: "requests_max",
         default: "4096",
         help: "Requests that wait for a worker; more get the 503 reply",
@@ -221,7 +272,7 @@ pub(super) static KEYS: [Key; 31] = [
     Key {
         name: "admin",
         default: "off",
-        help: "HTTP port for /healthz, /readyz and /metrics, such as 127.0.0.1:9600",
+        help: "HTTP port for /healthz, /readyz and /metrics, such as 9600, which is 127.0.0.1:9600",
         kind: Kind::Address(|config, address| config.admin = address),
     },
     Key {
@@ -252,6 +303,9 @@ impl Key {
             Kind::Threads(max, auto, set) => threads(text, max, auto).map(|n| set(config, n)),
             Kind::Size(min, max, set) => size(text, min, max).map(|bytes| set(config, bytes)),
             Kind::Time(min, max, set) => time(text, min, max).map(|time| set(config, time)),
+            Kind::Limit(min, max, set) => limit(text, min, max).map(|limit| set(config, limit)),
+            Kind::Rate(max, set) => rate(text, |text| count(text, 1, max)).map(|rate| set(config, rate)),
+            Kind::ByteRate(max, set) => rate(text, |text| bytes(text, max)).map(|rate| set(config, rate)),
             Kind::Address(set) => address(text).map(|address| set(config, address)),
             Kind::Cost(set) => cost(text).map(|cost| set(config, cost)),
         };
@@ -271,7 +325,10 @@ impl Key {
             Kind::Threads(max, ..) => format!("auto or 1 to {max}"),
             Kind::Size(min, max, _) => format!("{} to {}", shown_size(min), shown_size(max)),
             Kind::Time(min, max, _) => format!("{} to {}", shown_time(min), shown_time(max)),
-            Kind::Address(_) => "off or IP:PORT".to_owned(),
+            Kind::Limit(min, max, _) => format!("off or {min} to {max}"),
+            Kind::Rate(max, _) => format!("off or 1 to {max}"),
+            Kind::ByteRate(max, _) => format!("off or 1k to {}", shown_size(max as usize)),
+            Kind::Address(_) => "off, PORT or IP:PORT".to_owned(),
             Kind::Cost(_) => format!("m 8*p to {MEMORY_KIB_MAX}, t 1 to {PASSES_MAX}, p 1 to {LANES_MAX}"),
         }
     }
@@ -279,14 +336,22 @@ impl Key {
     /// What is allowed, for whoever wrote something else: the bounds and how a value looks.
     pub(super) fn allowed(&self) -> String {
         let look = match self.kind {
-            Kind::Folder(_) | Kind::File(_) | Kind::Auth(_) | Kind::Switch(_) | Kind::Count(..) | Kind::Threads(..) => {
-                ""
+            Kind::Folder(_)
+            | Kind::File(_)
+            | Kind::Auth(_)
+            | Kind::Switch(_)
+            | Kind::Count(..)
+            | Kind::Threads(..)
+            | Kind::Limit(..) => "",
+            Kind::Rate(..) => ", perhaps with how many may come at once, such as 100/500",
+            Kind::ByteRate(..) => {
+                ", in bytes or with k or m (KiB, MiB), perhaps with how many may come at once, such as 1m/4m"
             }
             Kind::Networks(_) => ", such as 127.0.0.1,10.0.0.0/8,fd00::/8",
             Kind::Levels(_) => ", perhaps another one for a part of the program, such as info,net=debug",
             Kind::Size(..) => ", in bytes or with k or m (KiB, MiB)",
             Kind::Time(..) => ", such as 500ms, 10s, 20m or 24h",
-            Kind::Address(_) => ", such as 127.0.0.1:9600 or [::1]:9600",
+            Kind::Address(_) => ", such as 9600 (on 127.0.0.1), 10.0.0.1:9600 or [::1]:9600",
             Kind::Cost(_) => ", such as m=19456,t=2,p=1",
         };
         self.bounds() + look
@@ -300,7 +365,8 @@ impl Key {
             Kind::Auth(_) | Kind::Switch(_) => "MODE",
             Kind::Networks(_) => "NETWORKS",
             Kind::Levels(_) => "LEVEL",
-            Kind::Count(..) | Kind::Threads(..) => "N",
+            Kind::Count(..) | Kind::Threads(..) | Kind::Limit(..) => "N",
+            Kind::Rate(..) | Kind::ByteRate(..) => "RATE",
             Kind::Size(..) => "SIZE",
             Kind::Time(..) => "TIME",
             Kind::Address(_) => "ADDRESS",
@@ -388,8 +454,28 @@ fn address(text: &str) -> Option<AdminAddress> {
     if text == "off" {
         Some(AdminAddress(None))
     } else {
-        text.parse::<SocketAddr>().ok().map(|at| AdminAddress(Some(at)))
+        // A port alone is for this machine: who wants others to ask has to say where they come in.
+        let alone = || Some(SocketAddr::from((Ipv4Addr::LOCALHOST, number(text)?.try_into().ok()?)));
+        text.parse().ok().or_else(alone).map(|at| AdminAddress(Some(at)))
     }
+}
+
+fn limit(text: &str, min: u32, max: u32) -> Option<Limit> {
+    if text == "off" { Some(Limit(None)) } else { count(text, min, max).map(|max| Limit(Some(max))) }
+}
+
+/// A rate, and behind a slash how many may come at once; without, a second's worth.
+fn rate(text: &str, number: impl Fn(&str) -> Option<u32>) -> Option<Rate> {
+    if text == "off" {
+        return Some(Rate(None));
+    }
+    let (rate, burst) = text.split_once('/').unwrap_or((text, text));
+    let (per_second, burst) = (number(rate)?, number(burst)?);
+    Some(Rate(Some(PerSecond { per_second, burst })))
+}
+
+fn bytes(text: &str, max: u32) -> Option<u32> {
+    size(text, KIB, max as usize).and_then(|bytes| u32::try_from(bytes).ok())
 }
 
 /// A level for everything, once, and levels for parts of the program: `info,net=debug,raybox::router=trace`.
@@ -460,6 +546,7 @@ const LEVELS: [(&str, LevelFilter); 6] = [
     ("off", LevelFilter::Off),
 ];
 
+const COUNT_MAX: u32 = 1_000_000_000;
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 
@@ -487,7 +574,8 @@ mod tests {
                 Kind::Switch(_) => "on",
                 Kind::Networks(_) => "10.0.0.0/8",
                 Kind::Levels(_) => "trace",
-                Kind::Count(..) | Kind::Threads(..) => "123",
+                Kind::Count(..) | Kind::Threads(..) | Kind::Limit(..) | Kind::Rate(..) => "123",
+                Kind::ByteRate(..) => "1m/2m",
                 Kind::Size(..) => "5k",
                 Kind::Time(..) => "7s",
                 Kind::Address(_) => "[::1]:9600",
@@ -566,9 +654,30 @@ mod tests {
         for good in ["127.0.0.1:9600", "0.0.0.0:0", "[::]:65535"] {
             assert_eq!(address(good), Some(AdminAddress(Some(good.parse().unwrap()))));
         }
-        for bad in ["", "on", "9600", ":9600", "127.0.0.1", "localhost:9600", "::1:9600", "127.0.0.1:65536", "OFF"] {
+        // A port alone is for this machine.
+        assert_eq!(address("9600"), Some(AdminAddress(Some(([127, 0, 0, 1], 9600).into()))));
+        for bad in
+            ["", "on", ":9600", "+9600", "65536", "127.0.0.1", "localhost:9600", "::1:9600", "127.0.0.1:65536", "OFF"]
+        {
             assert_eq!(address(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn limits_and_rates() {
+        assert_eq!((limit("off", 1, 9), limit("9", 1, 9)), (Some(Limit(None)), Some(Limit(Some(9)))));
+        for bad in ["", "0", "10", "OFF", "-1", "1/2"] {
+            assert_eq!(limit(bad, 1, 9), None, "{bad}");
+        }
+        let frames = |text| rate(text, |text| count(text, 1, 1000)).map(|rate| rate.to_string());
+        assert_eq!(frames("100/500").as_deref(), Some("100/500"));
+        assert_eq!((frames("100").as_deref(), frames("off").as_deref()), (Some("100/100"), Some("off")));
+        for bad in ["", "0", "100/", "/5", "100/off", "1/2/3", "1001", "5/1001", "100 / 5"] {
+            assert_eq!(frames(bad), None, "{bad}");
+        }
+        let bytes = |text| rate(text, |text| bytes(text, 1 << 30)).map(|rate| rate.to_string());
+        assert_eq!(bytes("1k/1024m").as_deref(), Some("1024/1073741824"));
+        assert_eq!((bytes("1023"), bytes("1k/1025m")), (None, None));
     }
 
     #[test]

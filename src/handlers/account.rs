@@ -18,12 +18,15 @@ impl Session {
         if self.users() == USERS_MAX && !self.is(id) {
             return self.reply(protocol::BUSY, effects);
         }
-        let user = id.user();
-        if let Some(user) = user.filter(|user| known.recognises(*user, &password)) {
+        // Before anything is looked at: who has to wait must not learn that the password is right.
+        if let Some(seconds) = known.login_wait(id) {
+            return self.reply(protocol::login_later(seconds), effects);
+        }
+        if let Some(user) = id.user().filter(|user| known.recognises(*user, &password)) {
             self.password_checked(user, true, known, effects);
             return Flow::Taken;
         }
-        let job = Job::CheckPassword { user, password: password.into_owned() };
+        let job = Job::CheckPassword { id, password: password.into_owned() };
         self.submit(job, Awaited::Password(id.user_or_nobody()), effects)
     }
 

@@ -65,9 +65,9 @@ impl Session {
         match self.members(group.group_or_none(), sender, known, effects) {
             Members::Unknown => Flow::Later,
             Members::Refused(reply) => {
-                let flow = self.reply(reply, effects);
+                let flow = self.reply(reply.clone(), effects);
                 if flow == Flow::Later {
-                    self.found = Some(Found::Refusal(reply));
+                    self.found = Some(Box::new(Found::Refusal(reply)));
                 }
                 flow
             }
@@ -86,7 +86,7 @@ impl Session {
 
     /// Who is in a group: known, found out while the frame waited, or to be found out while it waits on.
     fn members(&mut self, group: GroupId, sender: UserId, known: &dyn Known, effects: &mut Effects<'_>) -> Members {
-        match self.found.take() {
+        match self.found.take().map(|found| *found) {
             Some(Found::Members(found, members)) if found == group => return Members::Known(members),
             Some(Found::Refusal(reply)) => return Members::Refused(reply),
             Some(Found::Members(..)) | None => {}
@@ -105,5 +105,5 @@ impl Session {
 enum Members {
     Known(Arc<[UserId]>),
     Unknown,
-    Refused(&'static str),
+    Refused(Cow<'static, str>),
 }

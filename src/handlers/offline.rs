@@ -1,5 +1,6 @@
 //! Kept messages: 14 fetch. They are deleted when the peer's kernel has acknowledged the reply that holds them, and not before.
 
+use std::borrow::Cow;
 use std::time::Instant;
 
 use net::Flow;
@@ -25,18 +26,18 @@ impl Session {
             return;
         }
         effects.push(Effect::ReplyAndReport(reply));
-        self.phase = Phase::Sending { user, ids, wanted: None };
+        self.phase = Phase::Sending { user, ids: ids.into(), wanted: None };
     }
 
-    pub(crate) fn not_fetched(&mut self, user: UserId, reply: &'static str, effects: &mut Effects<'_>) {
+    pub(crate) fn not_fetched(&mut self, user: UserId, reply: Cow<'static, str>, effects: &mut Effects<'_>) {
         effects.push(Effect::ReleaseMailbox(user));
-        effects.push(Effect::Reply(reply.into()));
+        effects.push(Effect::Reply(reply));
     }
 
     pub(crate) fn on_sent(&mut self, effects: &mut Effects<'_>) -> Flow {
         match std::mem::replace(&mut self.phase, Phase::Ready) {
             Phase::Sending { user, ids, .. } => {
-                self.submit(Job::Delete { user, ids }, Awaited::Deletion(user), effects)
+                self.submit(Job::Delete { user, ids: ids.into() }, Awaited::Deletion(user), effects)
             }
             // The connection broke in the same moment, and the mailbox was released: they stay.
             phase => {
@@ -66,10 +67,10 @@ impl Session {
     /// and the other one is the same client, connected again.
     pub(crate) fn on_mailbox_wanted(&mut self, now: Instant, undelivered: usize, effects: &mut Effects<'_>) -> Flow {
         if let Phase::Sending { wanted, .. } = &mut self.phase {
-            match *wanted {
-                Some((since, _)) if now - since < MAILBOX_PATIENCE => {}
-                Some((_, before)) if undelivered >= before => effects.push(Effect::HangUp),
-                Some(_) | None => *wanted = Some((now, undelivered)),
+            match wanted.as_deref() {
+                Some((since, _)) if now - *since < MAILBOX_PATIENCE => {}
+                Some((_, before)) if undelivered >= *before => effects.push(Effect::HangUp),
+                Some(_) | None => *wanted = Some(Box::new((now, undelivered))),
             }
         }
         Flow::Taken

@@ -186,7 +186,7 @@ const GAUGE: MetricType = MetricType::GAUGE;
 const HISTOGRAM: MetricType = MetricType::HISTOGRAM;
 
 /// Those of the process, named `process_`, are the `prometheus` crate's.
-static TABLE: [Row; 28] = [
+static TABLE: [Row; 29] = [
     Row::new("raybox_build_info", GAUGE, Some("version"), "Always 1; the label says which version runs."),
     Row::new("raybox_ready", GAUGE, Some("condition"), "Whether a condition of readiness holds, 1 or 0."),
     Row::new("raybox_connections_open", GAUGE, Some("loop"), "Connections of an event loop, closing ones among them."),
@@ -195,6 +195,7 @@ static TABLE: [Row; 28] = [
     Row::new("raybox_slow_consumers_total", COUNTER, None, "Connections closed because they did not take messages."),
     Row::new("raybox_users_online", GAUGE, None, "Users with a connection to this node."),
     Row::new("raybox_logins_total", COUNTER, Some("outcome"), "Logins, by what became of them."),
+    Row::new("raybox_refused_total", COUNTER, Some("limit"), "What was refused because of a limit, by its key."),
     Row::new("raybox_frames_total", COUNTER, Some("type"), "Frames dealt with, by msgType."),
     Row::new("raybox_replies_total", COUNTER, Some("errno"), "Replies sent, by errno."),
     Row::new("raybox_deliveries_total", COUNTER, Some("path"), "Messages for one recipient each, by where they went."),

@@ -93,6 +93,9 @@ mod tests {
             (NOT_A_MEMBER, "403"),
             (NO_METHOD, "404"),
             (TOO_LONG, "413"),
+            (TURNED_AWAY, "429"),
+            (SLOW_DOWN, "429"),
+            (HAD_ENOUGH, "429"),
             (SERVER_ERROR, "500"),
             (BUSY, "503"),
             (NOT_KEPT, "503"),
@@ -100,6 +103,7 @@ mod tests {
         for (reply, expected) in fixed {
             assert_eq!(name(reply), expected, "{reply}");
         }
+        assert_eq!((name(&login_later(1)), name(&register_later(1)), name(&busy_for(60))), ("429", "429", "503"));
         assert_eq!(name(&registered(UserId(5))), "200");
         assert_eq!(name(&group_created(GroupId(3), "\"errno\":500")), "200");
         assert_eq!(name(&no_such_user(Id(9))), "404");

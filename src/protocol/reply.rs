@@ -22,12 +22,40 @@ pub const NOT_A_MEMBER: &str = r#"{"errmsg":"join the group before you write to 
 pub const NO_METHOD: &str = r#"{"errmsg":"No such method, failed to process your request!","errno":404,"msgType":404}"#;
 /// 413.
 pub const TOO_LONG: &str = r#"{"errmsg":"the frame is too long, send shorter ones","errno":413,"msgType":413}"#;
+/// 429 for a client that may not come in. It is no session yet that could have chosen lines; a newline is no harm to others.
+pub const TURNED_AWAY: &str = "{\"errmsg\":\"too many connections, try again later\",\"errno\":429,\"msgType\":429}\n";
+/// 429 for a frame beyond what a connection may send.
+pub const SLOW_DOWN: &str =
+    r#"{"errmsg":"too much at once, send it again later and slower","errno":429,"msgType":429}"#;
+/// The last 429: nothing that follows is looked at.
+pub const HAD_ENOUGH: &str =
+    r#"{"errmsg":"too much for too long, connect again later and send slower","errno":429,"msgType":429}"#;
 /// 500.
 pub const SERVER_ERROR: &str = r#"{"errmsg":"server error, try again later!","errno":500,"msgType":500}"#;
 /// 503 for a request: too much to do, or the database is away.
 pub const BUSY: &str = r#"{"errmsg":"the server is busy, try again later","errno":503,"msgType":503}"#;
 /// 503 for a message that could neither be delivered nor kept.
 pub const NOT_KEPT: &str = r#"{"errmsg":"a message could not be kept, send it again later","errno":503,"msgType":503}"#;
+
+/// 429 for a login after too many wrong ones.
+pub fn login_later(seconds: u32) -> String {
+    later("too many wrong passwords, try again later", 429, seconds)
+}
+
+/// 429 for a registration after too many others.
+pub fn register_later(seconds: u32) -> String {
+    later("too many new accounts, try again later", 429, seconds)
+}
+
+/// 503 for a login or a registration: too many wait already.
+pub fn busy_for(seconds: u32) -> String {
+    later("the server is busy, try again later", 503, seconds)
+}
+
+/// A refusal that says when to come again.
+fn later(errmsg: &str, errno: u16, seconds: u32) -> String {
+    format!(r#"{{"errmsg":"{errmsg}","errno":{errno},"msgType":{errno},"retryAfter":{seconds}}}"#)
+}
 
 /// Reply to 2.
 pub fn registered(user: UserId) -> String {
@@ -232,6 +260,10 @@ mod tests {
             (
                 contacts(std::slice::from_ref(&user), std::slice::from_ref(&group)),
                 r#"{"errno":200,"friends":[{"id":"7","isGroup":"0","name":"张\"三\u0001"},{"id":"3","isGroup":"1","name":"g/\\"}],"msgType":8}"#,
+            ),
+            (
+                busy_for(7),
+                r#"{"errmsg":"the server is busy, try again later","errno":503,"msgType":503,"retryAfter":7}"#,
             ),
             (joined(GroupId(3), "g"), r#"{"errno":200,"groupId":3,"msgType":10,"name":"g"}"#),
             (

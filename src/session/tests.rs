@@ -3,7 +3,9 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::protocol::{ACK, BAD_REQUEST, BUSY, LOGIN_FIRST, NO_METHOD, NOT_A_MEMBER, NOT_KEPT, NOT_YOU, WRONG_LOGIN};
+use crate::protocol::{
+    ACK, BAD_REQUEST, BUSY, HAD_ENOUGH, LOGIN_FIRST, NO_METHOD, NOT_A_MEMBER, NOT_KEPT, NOT_YOU, SLOW_DOWN, WRONG_LOGIN,
+};
 
 /// Knows the members of group 1 (users 1 and 2) and the password "known" of user 1.
 struct Facts;
@@ -15,6 +17,11 @@ impl Known for Facts {
 
     fn recognises(&self, user: UserId, password: &str) -> bool {
         (user, password) == (UserId(1), "known")
+    }
+
+    /// Somebody has guessed the password of user 5 too often.
+    fn login_wait(&self, id: Id) -> Option<u32> {
+        (id == Id(5)).then_some(8)
     }
 
     fn groups_change_elsewhere(&self) -> bool {
@@ -73,6 +80,28 @@ impl Tester {
 
 fn reply(text: &'static str) -> Vec<Effect<'static>> {
     vec![Effect::Reply(text.into())]
+}
+
+#[test]
+fn who_has_to_wait_for_a_login_learns_nothing_else() {
+    let mut session = Tester::new(Auth::Strict);
+    let later = crate::protocol::login_later(8);
+    assert_eq!(session.frame(r#"{"msgType":1,"USERID":5,"password":"any"}"#), [Effect::Reply(later.into())]);
+}
+
+#[test]
+fn a_frame_beyond_the_limit_is_refused_in_its_place() {
+    let mut user = Tester::logged_in();
+    user.frame(CHAT);
+    user.later(Input::Excess { last: false });
+    user.settled(1, CHAT.len(), 0);
+    assert_eq!(user.on(Input::Excess { last: false }), reply(SLOW_DOWN));
+    user.frame(CHAT);
+    user.later(Input::Excess { last: true });
+    user.settled(1, CHAT.len(), 0);
+    let mut effects = Effects::new();
+    assert_eq!(user.session.on(Input::Excess { last: true }, &Facts, &mut effects), Flow::Last);
+    assert_eq!(effects.into_vec(), reply(HAD_ENOUGH));
 }
 
 const CHAT: &str = r#"{"msgType":4,"FROMID":1,"TOID":2}"#;
@@ -182,17 +211,17 @@ fn what_does_not_fit_is_refused_without_asking_the_store() {
 fn a_login_is_answered_before_messages_can_come() {
     let mut session = Tester::new(Auth::Strict);
     let login = r#"{"msgType":1,"USERID":3,"password":"p"}"#;
-    let check = Job::CheckPassword { user: Some(UserId(3)), password: "p".into() };
+    let check = Job::CheckPassword { id: Id(3), password: "p".into() };
     assert_eq!(session.frame(login), [Effect::Submit(check.clone())]);
     assert_eq!(session.later(Input::Frame(PING.as_bytes())), []);
     assert_eq!(session.outcome(Outcome::Password(false)), reply(WRONG_LOGIN));
     assert_eq!(session.frame(login), [Effect::Submit(check)]);
     let granted = [Effect::Reply(ACK.into()), Effect::Attach(UserId(3))];
     assert_eq!(session.outcome(Outcome::Password(true)), granted);
-    let nobody = Job::CheckPassword { user: None, password: "p".into() };
+    let nobody = Job::CheckPassword { id: Id(4_294_967_299), password: "p".into() };
     let out_of_range = r#"{"msgType":1,"USERID":4294967299,"password":"p"}"#;
     assert_eq!(session.frame(out_of_range), [Effect::Submit(nobody)]);
-    assert_eq!(session.outcome(Outcome::Refused(BUSY)), reply(BUSY));
+    assert_eq!(session.outcome(Outcome::Refused(BUSY.into())), reply(BUSY));
 }
 
 #[test]
@@ -255,7 +284,7 @@ fn a_group_frame_goes_to_the_others_when_its_sender_is_a_member() {
 
     session.frame(CHAT);
     assert_eq!(session.later(Input::Frame(others.as_bytes())), ask(3));
-    session.outcome(Outcome::Refused(BUSY));
+    session.outcome(Outcome::Refused(BUSY.into()));
     assert_eq!(session.later(Input::Frame(others.as_bytes())), [], "the chat before is not settled");
     session.settled(1, CHAT.len(), 0);
     assert_eq!(session.frame(others), reply(BUSY));
@@ -362,7 +391,7 @@ fn a_login_is_answered_when_the_other_nodes_know_of_it() {
     let waiting = || {
         let mut tester = Tester::new(Auth::Strict);
         let asked = tester.frame(r#"{"msgType":1,"USERID":4,"password":"p"}"#);
-        let job = Job::CheckPassword { user: Some(user), password: "p".into() };
+        let job = Job::CheckPassword { id: Id(user.0.into()), password: "p".into() };
         assert_eq!(asked, [Effect::Submit(job)]);
         assert_eq!(tester.outcome(Outcome::Password(true)), [Effect::Join(user)]);
         assert_eq!(tester.later(Input::Frame(PING.as_bytes())), []);
@@ -382,6 +411,10 @@ fn in_a_cluster_a_stranger_to_the_cache_is_looked_up_before_being_refused() {
         fn members(&self, _: GroupId) -> Option<Arc<[UserId]>> {
             Some([UserId(1), UserId(2)].into())
         }
+        fn login_wait(&self, _: Id) -> Option<u32> {
+            None
+        }
+
         fn groups_change_elsewhere(&self) -> bool {
             true
         }
@@ -526,7 +559,7 @@ proptest! {
                 }
                 Act::FinishJob { refused } => {
                     if let Some(job) = world.job.take() {
-                        let outcome = if refused { Outcome::Refused(BUSY) } else { World::outcome(job) };
+                        let outcome = if refused { Outcome::Refused(BUSY.into()) } else { World::outcome(job) };
                         feed(&mut session, &mut world, Input::Outcome(outcome));
                     } else if std::mem::take(&mut world.joining) {
                         feed(&mut session, &mut world, Input::Outcome(Outcome::Placed));

@@ -219,6 +219,11 @@ impl TestServer {
         value.parse().unwrap_or_else(|_| panic!("{name} is {value:?}"))
     }
 
+    /// All that `/metrics` tells.
+    pub fn metrics(&self) -> String {
+        self.ask_admin("/metrics")
+    }
+
     fn ask_admin(&self, path: &str) -> String {
         let printed = self.output();
         let address =

@@ -20,6 +20,9 @@ use socket2::{Domain, SockRef, Socket, Type};
 /// How long something that must happen may take on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
+/// A frame of which the handler has had enough.
+pub(crate) const LAST: &[u8] = br#"{"last":1}"#;
+
 /// What a test has the loop's thread do.
 pub(crate) type Errand = Box<dyn FnOnce(&Arc<Link<Note>>) + Send>;
 
@@ -69,7 +72,7 @@ pub(crate) fn echo(turn: &mut Turn<Note>, link: &Arc<Link<Note>>, incoming: Inco
 pub(crate) fn text_of(incoming: Incoming<'_>) -> String {
     match incoming {
         Incoming::Frame(frame) => String::from_utf8_lossy(frame).into_owned(),
-        Incoming::Garbage => "<garbage>".into(),
+        Incoming::Garbage { .. } => "<garbage>".into(),
         Incoming::Oversize => "<oversize>".into(),
         Incoming::End => "<end>".into(),
         Incoming::Stop => "<stop>".into(),
@@ -146,7 +149,7 @@ impl Handler for Recorder {
         client.permits -= 1;
         client.tell(Seen::Taken(text_of(incoming)));
         (self.react)(turn, link, incoming);
-        Flow::Taken
+        if incoming == Incoming::Frame(LAST) { Flow::Last } else { Flow::Taken }
     }
 
     fn on_sent(&mut self, _: &mut Turn<Note>, _: &Arc<Link<Note>>, client: &mut Client, label: u32) {

@@ -489,7 +489,7 @@ impl std::fmt::Display for Ended {
             }
             Ended::Io(error) => error.fmt(f),
             Ended::Malformed(malformed) => malformed.fmt(f),
-            Ended::Refused(text) => write!(f, "it refused: {text}"),
+            Ended::Refused(text) => write!(f, "it refused: {}", pool::without_arguments(text)),
             Ended::Deaf => f.write_str("a message of this node to itself did not come back in time"),
             Ended::Doubt => f.write_str("publishing failed"),
             Ended::Stopping => f.write_str("this node stops"),

@@ -13,6 +13,7 @@ use super::dice::Dice;
 use super::socket::Pipe;
 use super::spool::{Disk, NodeSpool};
 use super::store::{NodeStore, Tables};
+use crate::admission::{Admission, Pace};
 use crate::backlog::Backlog;
 use crate::bus::Bus;
 use crate::clock::Clock;
@@ -115,16 +116,20 @@ impl Machine {
         let router = Arc::new(Router::new(services.clone(), Some(outbox), keepers, states));
         bus.start(router.clone()).expect("it starts no thread");
         let workers = |waiting_max| Workers::start("none", 0, waiting_max).expect("no thread");
+        let hashers = workers(config.logins_max);
         let shared = Arc::new(Shared {
             auth: config.auth,
+            admission: Arc::new(Admission::new(config, services.metrics.clone(), clock.clone())),
             router,
             mailboxes: Mailboxes::new(),
             workers: workers(config.requests_max),
-            hashers: workers(config.logins_max),
+            hashers_queue: hashers.watch(),
+            hashers,
+            hashing: Arc::new(Pace::new(config.hashers)),
             services,
         });
         let make_loop = |nth| {
-            let shell = Shell { shared: shared.clone(), tally: shared.services.metrics.of_loop(nth) };
+            let shell = Shell { shared: shared.clone(), tally: shared.services.metrics.of_loop(nth), arriving: None };
             ManualLoop::new(shell, settings(config), clock.now()).expect("descriptors")
         };
         Machine {

@@ -1,5 +1,6 @@
 //! What a failed statement means: which errors are worth another attempt, and what the others are for the caller.
 
+use std::borrow::Cow;
 use std::error::Error as _;
 use std::io;
 
@@ -89,12 +90,33 @@ pub(super) fn text(error: &Error) -> String {
         return io_text(error);
     }
     match error {
-        Error::MySqlError(error) => format!("{} (error {})", error.message, error.code),
+        Error::MySqlError(error) => format!("{} (error {})", without_values(error), error.code),
         Error::DriverError(DriverError::ConnectTimeout) => "no connection in time".to_owned(),
         Error::DriverError(DriverError::CouldNotConnect(Some((_, why, _)))) => why.clone(),
         Error::DriverError(error) => error.to_string(),
         Error::TlsError(error) => format!("TLS: {error}"),
+        // In words of their own these show the value.
+        Error::FromValueError(_) | Error::FromRowError(_) => "a column holds what it should not".to_owned(),
         other => other.to_string(),
+    }
+}
+
+/// The message of an error of the database. Some quote what they were given, which may be what somebody wrote to another:
+/// "Incorrect string value: '\xF0\x9F…' for column …". There is a quote in it, perhaps, so all between the first and the last
+/// is left out.
+fn without_values(error: &MySqlError) -> Cow<'_, str> {
+    let quotes_values = match error.code {
+        // Wrong, truncated or inconvertible value; a text of somebody's trigger.
+        1292 | 1366 | 1367 | 1411 | 1525 | 1644 | 1977 | 3854 => true,
+        // Too long, out of range: these name the column alone.
+        1264 | 1406 => false,
+        // Data exceptions.
+        _ => error.state.starts_with("22"),
+    };
+    let text = &error.message;
+    match (text.find('\''), text.rfind('\'')) {
+        (Some(first), Some(last)) if quotes_values => format!("{}'…{}", &text[..first], &text[last..]).into(),
+        _ => text.into(),
     }
 }
 
@@ -135,5 +157,27 @@ mod tests {
         let refused = Error::MySqlError(MySqlError { state: "42000".to_owned(), message: "no".to_owned(), code: 1146 });
         assert_eq!(text(&refused), "no (error 1146)");
         assert_eq!(text(&Error::IoError(io::ErrorKind::WouldBlock.into())), "no answer in time");
+    }
+
+    #[test]
+    fn what_somebody_wrote_is_not_shown() {
+        let server = |state: &str, code, message: &str| {
+            text(&Error::MySqlError(MySqlError { state: state.to_owned(), message: message.to_owned(), code }))
+        };
+        assert_eq!(
+            server(
+                "HY000",
+                1366,
+                "Incorrect string value: 'it's 🔑' for column `chat`.`OfflineMessage`.`message` at row 1"
+            ),
+            "Incorrect string value: '…' for column `chat`.`OfflineMessage`.`message` at row 1 (error 1366)"
+        );
+        assert_eq!(server("22032", 3140, "Invalid JSON text: 'secret'"), "Invalid JSON text: '…' (error 3140)");
+        assert_eq!(
+            server("22001", 1406, "Data too long for column 'message' at row 1"),
+            "Data too long for column 'message' at row 1 (error 1406)"
+        );
+        let value = Error::FromValueError(mysql::Value::Bytes(b"secret".to_vec()));
+        assert!(!text(&value).contains("secret"), "{}", text(&value));
     }
 }

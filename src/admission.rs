@@ -1,0 +1,218 @@
+//! [`Admission`]: who may come in, how often and how fast.
+//!
+//! Limits are for a connection ([`Meter`]), for an address ([`Source`]), or for an account from an address ([`Logins`]).
+//! Each is a setting, each can be off, and each counts how often it was hit. What they know is plain state that gets the
+//! time as an argument; here are the locks around it, which are leaves and taken once for a connection, a login or a
+//! registration, never for a message.
+
+mod allowance;
+mod logins;
+mod meter;
+mod pace;
+mod recent;
+mod seats;
+mod source;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+pub use self::allowance::Allowance;
+pub use self::logins::Logins;
+pub use self::meter::{Excess, Meter, Rates, Refusal};
+pub use self::pace::Pace;
+pub use self::seats::Seats;
+pub use self::source::Source;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::metrics::{Hit, Metrics};
+use crate::protocol::Id;
+
+/// The limits of one server. Any thread asks.
+#[derive(Debug)]
+pub struct Admission {
+    rates: Rates,
+    seats: Mutex<Seats>,
+    logins: Mutex<Logins>,
+    registrations: Mutex<Allowance>,
+    complaints: Mutex<Complaints>,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+}
+
+/// A login that is being checked. Dropped without a word it has not happened.
+#[derive(Debug)]
+pub struct Attempt {
+    admission: Arc<Admission>,
+    id: Id,
+    source: Source,
+    right: Option<bool>,
+}
+
+impl Admission {
+    /// The limits as they are set.
+    pub fn new(config: &Config, metrics: Arc<Metrics>, clock: Clock) -> Admission {
+        let rates = Rates { frames: config.frames_per_second, bytes: config.bytes_per_second, epoch: clock.now() };
+        Admission {
+            rates,
+            seats: Mutex::new(Seats::new(config.connections_max, config.connections_per_address)),
+            logins: Mutex::new(Logins::new(config.login_failures, config.login_failures_per_address)),
+            registrations: Mutex::new(Allowance::new(config.registrations_per_address)),
+            complaints: Mutex::default(),
+            metrics,
+            clock,
+        }
+    }
+
+    /// How fast each connection may send.
+    pub fn rates(&self) -> &Rates {
+        &self.rates
+    }
+
+    /// A client comes in; [`Admission::leave`] says that it is gone.
+    ///
+    /// # Errors
+    /// It may not: because of this limit.
+    pub fn enter(&self, client: SocketAddr, now: Instant) -> Result<Source, Hit> {
+        let source = Source::of(client.ip());
+        let taken = self.seats.lock().take(source);
+        taken.map(|()| source).inspect_err(|hit| self.complain(*hit, client, now))
+    }
+
+    /// A client that came in is gone.
+    pub fn leave(&self, source: Source) {
+        self.seats.lock().give_back(source);
+    }
+
+    /// Seconds that a login has to wait before it may be tried; `None` if it may now. One that has to wait is not looked at:
+    /// what it is told says nothing about its password.
+    pub fn login_wait(&self, id: Id, source: Source, now: Instant) -> Option<u32> {
+        let (hit, wait) = self.logins.lock().wait(id, source, now)?;
+        self.metrics.refused(hit);
+        Some(seconds(wait))
+    }
+
+    /// A login is going to be checked.
+    pub fn attempt(self: &Arc<Admission>, id: Id, source: Source, now: Instant) -> Attempt {
+        self.logins.lock().begin(id, source, now);
+        Attempt { admission: self.clone(), id, source, right: None }
+    }
+
+    /// A password was right, and there was no need to check it.
+    pub fn recognised(&self, id: Id, source: Source) {
+        self.logins.lock().succeeded(id, source);
+    }
+
+    /// An account is going to be made.
+    ///
+    /// # Errors
+    /// Seconds to wait before it may.
+    pub fn register(&self, source: Source, now: Instant) -> Result<(), u32> {
+        let mut registrations = self.registrations.lock();
+        let wait = registrations.wait(source, now);
+        match wait {
+            None => {
+                registrations.take(source, now);
+                Ok(())
+            }
+            Some(wait) => {
+                self.metrics.refused(Hit::RegistrationsPerAddress);
+                Err(seconds(wait))
+            }
+        }
+    }
+
+    /// An account was not made after all, for no fault of the client.
+    pub fn not_registered(&self, source: Source) {
+        self.registrations.lock().give_back(source);
+    }
+
+    /// A client was turned away: counts it, and says so with a line a minute for the operator.
+    fn complain(&self, hit: Hit, client: SocketAddr, now: Instant) {
+        self.metrics.refused(hit);
+        log::debug!("turned away {client}: {}", hit.key());
+        let raised = self.complaints.lock().raise(now);
+        if let Some(unsaid) = raised {
+            let (source, key) = (Source::of(client.ip()), hit.key());
+            log::warn!("turned away a client from {source}, and {unsaid} others before it: the limit {key} is reached");
+        }
+    }
+}
+
+impl Attempt {
+    /// What became of it: whether the password was right, `None` if that was not found out.
+    pub fn end(mut self, right: Option<bool>) {
+        self.right = right;
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        self.admission.logins.lock().end(self.id, self.source, self.right, self.admission.clock.now());
+    }
+}
+
+/// Keeps the log from being flooded.
+#[derive(Debug, Default)]
+struct Complaints {
+    last: Option<Instant>,
+    unsaid: usize,
+}
+
+impl Complaints {
+    /// Whether to complain aloud now, and if so how often that was not done before.
+    fn raise(&mut self, now: Instant) -> Option<usize> {
+        if self.last.is_some_and(|last| now.saturating_duration_since(last) < COMPLAIN_EVERY) {
+            self.unsaid += 1;
+            return None;
+        }
+        self.last = Some(now);
+        Some(std::mem::take(&mut self.unsaid))
+    }
+}
+
+/// Whole seconds, not less than the time.
+fn seconds(time: Duration) -> u32 {
+    u32::try_from(time.as_millis().div_ceil(1000)).unwrap_or(u32::MAX).max(1)
+}
+
+const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_are_never_too_few() {
+        for (millis, expected) in [(0, 1), (1, 1), (1000, 1), (1001, 2), (59_999, 60)] {
+            assert_eq!(seconds(Duration::from_millis(millis)), expected);
+        }
+    }
+
+    #[test]
+    fn complaints_are_few_and_counted() {
+        let (mut complaints, start) = (Complaints::default(), Instant::now());
+        assert_eq!(complaints.raise(start), Some(0));
+        for seconds in 1..60 {
+            assert_eq!(complaints.raise(start + Duration::from_secs(seconds)), None);
+        }
+        assert_eq!(complaints.raise(start + Duration::from_secs(60)), Some(59));
+        assert_eq!(complaints.raise(start + Duration::from_secs(120)), Some(0));
+    }
+
+    #[test]
+    fn an_attempt_that_is_dropped_has_not_happened() {
+        let config = Config::with_defaults("127.0.0.1:0".parse().unwrap());
+        let admission = Arc::new(Admission::new(&config, Arc::new(Metrics::new(1)), Clock::default()));
+        let (source, now) = (Source::of([192, 0, 2, 1].into()), Instant::now());
+        for _ in 0..1000 {
+            drop(admission.attempt(Id(1), source, now));
+        }
+        assert_eq!(admission.login_wait(Id(1), source, now), None);
+        while admission.login_wait(Id(1), source, now).is_none() {
+            admission.attempt(Id(1), source, now).end(Some(false));
+        }
+    }
+}

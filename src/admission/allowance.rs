@@ -1,0 +1,95 @@
+//! [`Allowance`]: how often something may happen within an hour, for each address.
+//!
+//! A token bucket that holds an hour's worth, by the generic cell rate algorithm: of each address is kept only when its
+//! bucket will be full again, and of one whose bucket is full nothing.
+
+use std::time::{Duration, Instant};
+
+use super::Source;
+use super::recent::Recent;
+use crate::config::Limit;
+
+/// What addresses have used up.
+#[derive(Debug)]
+pub struct Allowance {
+    an_hour: Limit,
+    full_at: Recent<Source, Instant>,
+}
+
+impl Allowance {
+    /// So often within an hour.
+    pub fn new(an_hour: Limit) -> Allowance {
+        Allowance { an_hour, full_at: Recent::new(SOURCES_MAX) }
+    }
+
+    /// How long until it may happen once more; `None` if it may now.
+    pub fn wait(&self, source: Source, now: Instant) -> Option<Duration> {
+        let interval = self.interval()?;
+        let full_at = self.full_at.get(source).filter(|at| **at > now)?;
+        let empty_for = (*full_at + interval).checked_duration_since(now + HOUR)?;
+        (!empty_for.is_zero()).then_some(empty_for)
+    }
+
+    /// It happens.
+    pub fn take(&mut self, source: Source, now: Instant) {
+        if let Some(interval) = self.interval() {
+            let full_at = self.full_at.get(source).map_or(now, |at| (*at).max(now));
+            self.full_at.insert(source, full_at + interval);
+        }
+    }
+
+    /// It has not happened after all.
+    pub fn give_back(&mut self, source: Source) {
+        if let Some(interval) = self.interval()
+            && let Some(full_at) = self.full_at.get_mut(source)
+        {
+            // What was forgotten in between may be given back all the same.
+            *full_at = full_at.checked_sub(interval).unwrap_or(*full_at);
+        }
+    }
+
+    fn interval(&self) -> Option<Duration> {
+        self.an_hour.0.map(|count| HOUR / count)
+    }
+}
+
+const HOUR: Duration = Duration::from_secs(60 * 60);
+/// Addresses that are remembered. Some 10 MB at most.
+const SOURCES_MAX: usize = 100_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(last: u8) -> Source {
+        Source::of([192, 0, 2, last].into())
+    }
+
+    #[test]
+    fn an_hours_worth_at_once_and_then_one_at_a_time() {
+        let (mut allowance, start) = (Allowance::new(Limit(Some(4))), Instant::now());
+        for _ in 0..4 {
+            assert_eq!(allowance.wait(source(1), start), None);
+            allowance.take(source(1), start);
+        }
+        assert_eq!(allowance.wait(source(1), start), Some(HOUR / 4));
+        assert_eq!(allowance.wait(source(2), start), None, "another address");
+        assert_eq!(allowance.wait(source(1), start + HOUR / 4 - Duration::from_secs(1)), Some(Duration::from_secs(1)));
+        assert_eq!(allowance.wait(source(1), start + HOUR / 4), None);
+        allowance.take(source(1), start + HOUR / 4);
+        assert!(allowance.wait(source(1), start + HOUR / 4).is_some());
+        allowance.give_back(source(1));
+        assert_eq!(allowance.wait(source(1), start + HOUR / 4), None);
+        for _ in 0..4 {
+            allowance.take(source(1), start + 10 * HOUR);
+        }
+        assert!(allowance.wait(source(1), start + 10 * HOUR).is_some(), "it holds no more than an hour's worth");
+    }
+
+    #[test]
+    fn off_is_without_end() {
+        let (mut allowance, now) = (Allowance::new(Limit(None)), Instant::now());
+        (0..1000).for_each(|_| allowance.take(source(1), now));
+        assert_eq!(allowance.wait(source(1), now), None);
+    }
+}

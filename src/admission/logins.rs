@@ -1,0 +1,240 @@
+//! [`Logins`]: who has to wait before the next attempt to log in.
+//!
+//! Failures are counted for each account and address together. A few are free; then every one makes the next attempt wait
+//! twice as long. Who comes from another address is not concerned, so nobody can lock the owner out. Whatever the account,
+//! one address may fail so often within an hour.
+//!
+//! An attempt that is being checked counts as a failure until it is known to be none: else many at once would be free.
+
+use std::time::{Duration, Instant};
+
+use super::Source;
+use super::allowance::Allowance;
+use super::recent::Recent;
+use crate::config::Limit;
+use crate::metrics::Hit;
+use crate::protocol::Id;
+
+/// Failed logins of late, and those that are being checked.
+#[derive(Debug)]
+pub struct Logins {
+    free: Limit,
+    failures: Recent<(Id, Source), Failures>,
+    of_address: Allowance,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Failures {
+    count: u32,
+    pending: u32,
+    /// No attempt before.
+    until: Instant,
+    /// When it last changed.
+    at: Instant,
+}
+
+impl Logins {
+    /// So many failures are free for an account from an address, and so many an hour for an address.
+    pub fn new(free: Limit, an_hour: Limit) -> Logins {
+        Logins { free, failures: Recent::new(FAILURES_MAX), of_address: Allowance::new(an_hour) }
+    }
+
+    /// How long the next attempt has to wait, and because of which limit; `None` if it may be made now.
+    pub fn wait(&self, id: Id, source: Source, now: Instant) -> Option<(Hit, Duration)> {
+        if let Some(wait) = self.of_address.wait(source, now) {
+            return Some((Hit::LoginFailuresPerAddress, wait));
+        }
+        let free = self.free.0?;
+        let failures = self.failures.get((id, source)).filter(|failures| !failures.is_over(now))?;
+        let wait = failures.until.saturating_duration_since(now);
+        let in_turn = failures.count + failures.pending <= free || failures.pending == 0;
+        match wait.is_zero() {
+            false => Some((Hit::LoginFailures, wait)),
+            true if in_turn => None,
+            true => Some((Hit::LoginFailures, DELAY_MIN)),
+        }
+    }
+
+    /// An attempt is made; what becomes of it is told by [`Logins::end`].
+    pub fn begin(&mut self, id: Id, source: Source, now: Instant) {
+        self.of_address.take(source, now);
+        if self.free.0.is_some() {
+            let mut failures = self.of(id, source, now);
+            failures.pending += 1;
+            self.failures.insert((id, source), failures);
+        }
+    }
+
+    /// What became of an attempt: whether the password was right, `None` if that was not found out.
+    pub fn end(&mut self, id: Id, source: Source, right: Option<bool>, now: Instant) {
+        if right != Some(false) {
+            self.of_address.give_back(source);
+        }
+        let Some(free) = self.free.0 else { return };
+        let mut failures = self.of(id, source, now);
+        failures.pending = failures.pending.saturating_sub(1);
+        failures.at = now;
+        match right {
+            Some(true) => failures.count = 0,
+            Some(false) => {
+                failures.count += 1;
+                failures.until = now + delay(failures.count.saturating_sub(free));
+            }
+            None => {}
+        }
+        if failures.count == 0 && failures.pending == 0 {
+            self.failures.remove((id, source));
+        } else {
+            self.failures.insert((id, source), failures);
+        }
+    }
+
+    /// The password was right, without an attempt that had begun.
+    pub fn succeeded(&mut self, id: Id, source: Source) {
+        if let Some(failures) = self.failures.get_mut((id, source)) {
+            failures.count = 0;
+        }
+    }
+
+    fn of(&self, id: Id, source: Source, now: Instant) -> Failures {
+        let failures = self.failures.get((id, source)).filter(|failures| !failures.is_over(now));
+        failures.copied().unwrap_or(Failures { count: 0, pending: 0, until: now, at: now })
+    }
+}
+
+impl Failures {
+    /// What is long ago does not count.
+    fn is_over(&self, now: Instant) -> bool {
+        self.pending == 0 && now.saturating_duration_since(self.at) >= FORGOTTEN_AFTER
+    }
+}
+
+/// How long the attempt after the nth failure that is not free waits.
+fn delay(nth: u32) -> Duration {
+    match nth {
+        0 => Duration::ZERO,
+        nth => DELAY_MIN.saturating_mul(1 << (nth - 1).min(16)).min(DELAY_MAX),
+    }
+}
+
+const DELAY_MIN: Duration = Duration::from_secs(1);
+const DELAY_MAX: Duration = Duration::from_secs(60);
+/// Failures are forgotten when none has followed for so long.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(15 * 60);
+/// Accounts and addresses that are remembered. Some 15 MB at most.
+const FAILURES_MAX: usize = 100_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ANN: Id = Id(1);
+    const BOB: Id = Id(2);
+
+    struct Tester {
+        logins: Logins,
+        now: Instant,
+    }
+
+    impl Tester {
+        fn new(free: u32, an_hour: u32) -> Tester {
+            Tester { logins: Logins::new(Limit(Some(free)), Limit(Some(an_hour))), now: Instant::now() }
+        }
+
+        /// An attempt that is checked at once; returns the seconds to wait if it is not made.
+        fn attempt(&mut self, id: Id, from: u8, right: bool) -> Option<u64> {
+            if let Some((_, wait)) = self.logins.wait(id, source(from), self.now) {
+                return Some(wait.as_secs());
+            }
+            self.logins.begin(id, source(from), self.now);
+            self.logins.end(id, source(from), Some(right), self.now);
+            None
+        }
+
+        fn pass(&mut self, seconds: u64) {
+            self.now += Duration::from_secs(seconds);
+        }
+    }
+
+    fn source(last: u8) -> Source {
+        Source::of([192, 0, 2, last].into())
+    }
+
+    #[test]
+    fn the_delay_grows_up_to_a_minute() {
+        let mut tester = Tester::new(3, 1000);
+        for _ in 0..3 {
+            assert_eq!(tester.attempt(ANN, 1, false), None);
+        }
+        for seconds in [1, 2, 4, 8, 16, 32, 60, 60] {
+            assert_eq!(tester.attempt(ANN, 1, false), None);
+            assert_eq!(tester.attempt(ANN, 1, true), Some(seconds), "even if it is right");
+            tester.pass(seconds - 1);
+            assert_eq!(tester.attempt(ANN, 1, true), Some(1));
+            tester.pass(1);
+        }
+    }
+
+    #[test]
+    fn other_addresses_and_other_accounts_are_not_concerned() {
+        let mut tester = Tester::new(0, 1000);
+        assert_eq!(tester.attempt(ANN, 1, false), None);
+        assert_eq!(tester.attempt(ANN, 1, true), Some(1));
+        assert_eq!(tester.attempt(ANN, 2, true), None);
+        assert_eq!(tester.attempt(BOB, 1, true), None);
+        assert_eq!(tester.attempt(ANN, 1, true), Some(1), "what others do does not help");
+    }
+
+    #[test]
+    fn success_and_time_make_it_forget() {
+        let mut tester = Tester::new(1, 1000);
+        for _ in 0..2 {
+            assert_eq!(tester.attempt(ANN, 1, false), None);
+        }
+        tester.pass(1);
+        assert_eq!(tester.attempt(ANN, 1, true), None);
+        assert_eq!(tester.attempt(ANN, 1, false), None);
+        assert_eq!(tester.attempt(ANN, 1, false), None, "the first one was free again");
+        assert_eq!(tester.attempt(ANN, 1, false), Some(1));
+        tester.pass(FORGOTTEN_AFTER.as_secs());
+        assert_eq!(tester.attempt(ANN, 1, false), None);
+        assert_eq!(tester.attempt(ANN, 1, false), None);
+    }
+
+    #[test]
+    fn many_at_once_are_no_more_than_are_free_and_one() {
+        let mut tester = Tester::new(2, 1000);
+        let mut begun = 0;
+        while tester.logins.wait(ANN, source(1), tester.now).is_none() {
+            tester.logins.begin(ANN, source(1), tester.now);
+            begun += 1;
+        }
+        assert_eq!(begun, 3);
+        // One was not found out, one was right: nobody has failed.
+        tester.logins.end(ANN, source(1), None, tester.now);
+        tester.logins.end(ANN, source(1), Some(true), tester.now);
+        assert_eq!(tester.attempt(ANN, 1, true), None);
+    }
+
+    #[test]
+    fn an_address_may_fail_so_often_whatever_the_account() {
+        let mut tester = Tester::new(100, 2);
+        assert_eq!(tester.attempt(Id(10), 1, false), None);
+        assert_eq!(tester.attempt(Id(11), 1, true), None, "a right one costs nothing");
+        assert_eq!(tester.attempt(Id(12), 1, false), None);
+        assert_eq!(tester.attempt(Id(13), 1, true), Some(1800));
+        assert_eq!(tester.attempt(Id(13), 2, true), None);
+        tester.pass(1800);
+        assert_eq!(tester.attempt(Id(13), 1, true), None);
+    }
+
+    #[test]
+    fn off_is_off() {
+        let (mut logins, now) = (Logins::new(Limit(None), Limit(None)), Instant::now());
+        for _ in 0..1000 {
+            assert_eq!(logins.wait(ANN, source(1), now), None);
+            logins.begin(ANN, source(1), now);
+            logins.end(ANN, source(1), Some(false), now);
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! [`Meter`]: how fast one connection may send.
+//!
+//! Two token buckets, one for frames and one for bytes. A frame costs a decrement of each. The time is looked at only when
+//! one is empty: then it gets what its rate has earned since it was last filled, at most its burst. So after a pause a
+//! client may send what was left and another burst, which is the price for not looking at a clock for every frame.
+
+use std::time::Instant;
+
+use crate::config::Rate;
+
+/// How fast every connection may send.
+#[derive(Clone, Copy, Debug)]
+pub struct Rates {
+    /// In frames.
+    pub frames: Rate,
+    /// In bytes of frames.
+    pub bytes: Rate,
+    /// Where the time of the meters begins.
+    pub epoch: Instant,
+}
+
+/// What one connection may still send. Small: there is one for each connection, however idle.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Meter {
+    frames: Bucket,
+    bytes: Bucket,
+    /// Frames refused since a bucket was last filled up.
+    refused: u16,
+    /// Why the frame that is being looked at is refused: also when it must wait for its reply, and would be within the
+    /// limit after that.
+    refusing: Option<Excess>,
+    begun: bool,
+}
+
+/// Of what there was too much.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Excess {
+    /// Of frames.
+    Frames,
+    /// Of bytes.
+    Bytes,
+}
+
+/// What is to be done with a frame that is beyond the limit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Refusal {
+    /// Beyond which.
+    pub excess: Excess,
+    /// It has gone on for too long: the connection is to be closed.
+    pub last: bool,
+}
+
+#[derive(Clone, Copy, Default, Debug)]
+struct Bucket {
+    /// A frame may cost more than there is; the rest is a debt.
+    tokens: i32,
+    /// Up to when it was filled, in milliseconds since the epoch, which may wrap.
+    filled: u32,
+}
+
+impl Meter {
+    /// Whether the next frame may be dealt with. Nothing is paid for it yet: it may have to wait, and is asked for again.
+    pub fn check(&mut self, now: Instant, rates: &Rates) -> Result<(), Refusal> {
+        if self.frames.tokens > 0 && self.bytes.tokens > 0 && self.refusing.is_none() {
+            return Ok(());
+        }
+        self.look(now, rates)
+    }
+
+    /// One of the buckets is empty, or was when the frame was first looked at.
+    #[cold]
+    fn look(&mut self, now: Instant, rates: &Rates) -> Result<(), Refusal> {
+        if self.refusing.is_none() {
+            let now = now.saturating_duration_since(rates.epoch).as_millis() as u32;
+            let frames_full = self.frames.fill(now, rates.frames, self.begun);
+            let bytes_full = self.bytes.fill(now, rates.bytes, self.begun);
+            self.begun = true;
+            if frames_full || bytes_full {
+                self.refused = 0;
+            }
+            self.refusing = match (self.frames.tokens, self.bytes.tokens) {
+                (..=0, _) => Some(Excess::Frames),
+                (_, ..=0) => Some(Excess::Bytes),
+                _ => None,
+            };
+        }
+        match self.refusing {
+            None => Ok(()),
+            Some(excess) => Err(Refusal { excess, last: u32::from(self.refused) >= rates.refused_max() }),
+        }
+    }
+
+    /// The frame was dealt with.
+    pub fn pay(&mut self, len: usize) {
+        self.frames.tokens -= 1;
+        self.bytes.tokens = self.bytes.tokens.saturating_sub(i32::try_from(len).unwrap_or(i32::MAX));
+    }
+
+    /// The frame was refused, which is free.
+    pub fn refused(&mut self) {
+        self.refused = self.refused.saturating_add(1);
+        self.refusing = None;
+    }
+}
+
+impl Rates {
+    /// Frames that are refused before the connection is closed: as many as it may send at once, within reason.
+    fn refused_max(&self) -> u32 {
+        self.frames.0.map_or(REFUSED_MAX, |frames| frames.burst.min(REFUSED_MAX))
+    }
+}
+
+impl Bucket {
+    /// Fills an empty bucket with what the time has earned, or a new one; says whether it is full now.
+    fn fill(&mut self, now: u32, rate: Rate, begun: bool) -> bool {
+        if self.tokens > 0 {
+            return false;
+        }
+        let Some(rate) = rate.0 else {
+            self.tokens = i32::MAX;
+            return false;
+        };
+        let burst = i64::from(rate.burst);
+        let elapsed = u64::from(now.wrapping_sub(self.filled));
+        let earned = elapsed * u64::from(rate.per_second) / 1000;
+        let tokens = i64::from(self.tokens) + i64::try_from(earned).unwrap_or(i64::MAX);
+        let full = !begun || tokens >= burst;
+        if full {
+            (self.tokens, self.filled) = (rate.burst.cast_signed(), now);
+        } else {
+            self.tokens = tokens as i32;
+            // Only the time that was paid for: the rest of it counts the next time.
+            let used = (earned * 1000).div_ceil(u64::from(rate.per_second));
+            self.filled = self.filled.wrapping_add(used as u32);
+        }
+        full
+    }
+}
+
+/// Refused frames after which it is plain that the client does not listen.
+const REFUSED_MAX: u32 = 1000;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::PerSecond;
+
+    fn rates(frames: Option<(u32, u32)>, bytes: Option<(u32, u32)>) -> Rates {
+        let rate = |limit: Option<(u32, u32)>| Rate(limit.map(|(per_second, burst)| PerSecond { per_second, burst }));
+        Rates { frames: rate(frames), bytes: rate(bytes), epoch: Instant::now() }
+    }
+
+    /// What becomes of so many frames of this length that come at this time: how many are dealt with, how many refused, and
+    /// whether the connection is closed.
+    fn send(meter: &mut Meter, rates: &Rates, millis: u64, count: usize, len: usize) -> (usize, usize, bool) {
+        let now = rates.epoch + Duration::from_millis(millis);
+        let (mut taken, mut refused) = (0, 0);
+        for _ in 0..count {
+            match meter.check(now, rates) {
+                Ok(()) => {
+                    meter.pay(len);
+                    taken += 1;
+                }
+                Err(Refusal { last, .. }) => {
+                    meter.refused();
+                    refused += 1;
+                    if last {
+                        return (taken, refused, true);
+                    }
+                }
+            }
+        }
+        (taken, refused, false)
+    }
+
+    #[test]
+    fn a_burst_passes_and_then_what_the_rate_earns() {
+        let (mut meter, rates) = (Meter::default(), rates(Some((10, 20)), None));
+        // Not from the beginning of the connection, but from its first frame on.
+        assert_eq!(send(&mut meter, &rates, 5000, 20, 50), (20, 0, false));
+        assert_eq!(send(&mut meter, &rates, 5000, 3, 50), (0, 3, false));
+        assert_eq!(send(&mut meter, &rates, 5099, 1, 50), (0, 1, false));
+        assert_eq!(send(&mut meter, &rates, 5100, 2, 50), (1, 1, false));
+        // What is not a whole frame yet is not forgotten.
+        assert_eq!(send(&mut meter, &rates, 5250, 2, 50), (1, 1, false));
+        assert_eq!(send(&mut meter, &rates, 5300, 2, 50), (1, 1, false));
+        assert_eq!(send(&mut meter, &rates, 60_000, 21, 50), (20, 1, false), "never more than the burst at once");
+    }
+
+    #[test]
+    fn who_goes_on_is_closed_and_who_pauses_is_forgiven() {
+        let rates = rates(Some((10, 20)), None);
+        let mut meter = Meter::default();
+        assert_eq!(send(&mut meter, &rates, 0, 100, 50), (20, 21, true));
+        let mut meter = Meter::default();
+        assert_eq!(send(&mut meter, &rates, 0, 40, 50), (20, 20, false));
+        assert_eq!(send(&mut meter, &rates, 2000, 40, 50), (20, 20, false));
+        assert_eq!(send(&mut meter, &rates, 2500, 6, 50), (5, 1, true), "it was not full in between");
+    }
+
+    #[test]
+    fn bytes_are_counted_too_and_one_frame_may_be_longer_than_the_burst() {
+        let (mut meter, rates) = (Meter::default(), rates(None, Some((1000, 1000))));
+        assert_eq!(send(&mut meter, &rates, 0, 3, 400), (3, 0, false));
+        assert_eq!(send(&mut meter, &rates, 200, 1, 400), (0, 1, false), "the debt is paid and nothing more");
+        assert_eq!(send(&mut meter, &rates, 201, 1, 5000), (1, 0, false));
+        assert_eq!(
+            meter.check(rates.epoch + Duration::from_secs(5), &rates),
+            Err(Refusal { excess: Excess::Bytes, last: false })
+        );
+        meter.refused();
+        assert_eq!(send(&mut meter, &rates, 5201, 1, 1), (1, 0, false));
+    }
+
+    #[test]
+    fn a_refusal_that_must_wait_stays_one() {
+        let (mut meter, rates) = (Meter::default(), rates(Some((1, 1)), None));
+        assert_eq!(send(&mut meter, &rates, 0, 1, 9), (1, 0, false));
+        let refusal = Err(Refusal { excess: Excess::Frames, last: false });
+        assert_eq!(meter.check(rates.epoch, &rates), refusal);
+        assert_eq!(meter.check(rates.epoch + Duration::from_secs(10), &rates), refusal);
+        meter.refused();
+        assert_eq!(meter.check(rates.epoch + Duration::from_secs(10), &rates), Ok(()));
+        assert_eq!(meter.check(rates.epoch + Duration::from_secs(10), &rates), Ok(()), "asking is free");
+    }
+
+    #[test]
+    fn what_is_off_never_refuses() {
+        let (mut meter, rates) = (Meter::default(), rates(None, None));
+        assert_eq!(send(&mut meter, &rates, 0, 100_000, 16 << 20), (100_000, 0, false));
+    }
+
+    #[test]
+    fn it_is_small() {
+        assert!(size_of::<Meter>() <= 24, "{}", size_of::<Meter>());
+    }
+
+    #[test]
+    fn the_clock_may_wrap() {
+        let (mut meter, rates) = (Meter::default(), rates(Some((1, 2)), None));
+        let wrap = u64::from(u32::MAX);
+        assert_eq!(send(&mut meter, &rates, wrap - 500, 3, 9), (2, 1, false));
+        assert_eq!(send(&mut meter, &rates, wrap + 600, 2, 9), (1, 1, false));
+    }
+}

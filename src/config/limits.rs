@@ -1,0 +1,52 @@
+//! [`Limit`] and [`Rate`]: settings that may be off.
+
+use std::fmt;
+
+/// At most so many, if there is a limit.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Limit(pub Option<u32>);
+
+/// At most so many within a time, if there is a limit.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Rate(pub Option<PerSecond>);
+
+/// A rate, and how many may come at once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PerSecond {
+    /// In the long run.
+    pub per_second: u32,
+    /// At once; not more than an `i32` holds.
+    pub burst: u32,
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(max) => max.fmt(f),
+            None => f.write_str("off"),
+        }
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(PerSecond { per_second, burst }) => write!(f, "{per_second}/{burst}"),
+            None => f.write_str("off"),
+        }
+    }
+}
+
+/// As it would be written, on one line.
+impl fmt::Debug for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// As it would be written, on one line.
+impl fmt::Debug for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}

@@ -1,0 +1,339 @@
+//! Limits: who is turned away, slowed down or told to come later, and who notices nothing of it.
+//!
+//! What depends on the time is tested where the time is an argument (`src/admission`). Here a burst is sent in one write to a
+//! fresh connection, so that it arrives in one turn of the loop, in which no time passes.
+
+mod util;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use util::{ACK, BAD_REQUEST, Builder, LONG_PATIENCE, SetOnDrop, StoreLock, TestClient, TestServer, WRONG_PASSWORD};
+use util::{assert_refusal, chat, numbered, offline_user, password, user, wait_until};
+
+const PING: &str = r#"{"msgType":200}"#;
+
+/// A server with an admin port, which counts.
+fn counting() -> Builder {
+    TestServer::builder().option("admin", "0")
+}
+
+/// The same behind the proxies of these tests, which come from 127.0.0.1.
+fn behind_proxy() -> Builder {
+    counting().option("proxy_protocol", "on")
+}
+
+/// A client who comes from this address, as the proxy says.
+fn from(server: &TestServer, address: &str) -> TestClient {
+    let family = if address.contains(':') { "TCP6" } else { "TCP4" };
+    let own = if address.contains(':') { "::1" } else { "127.0.0.1" };
+    let mut client = TestClient::connect(server);
+    client.send_raw(format!("PROXY {family} {address} {own} 51234 8003\r\n").as_bytes());
+    client
+}
+
+fn refused(server: &TestServer, limit: &str) -> f64 {
+    server.metric(&format!(r#"raybox_refused_total{{limit="{limit}"}}"#))
+}
+
+/// Checks a refusal that says when to come again, and returns after how many seconds.
+fn expect_later(client: &mut TestClient, errno: u64) -> u64 {
+    let reply = client.recv();
+    assert_eq!((&reply["errno"], &reply["msgType"]), (&json!(errno), &json!(errno)), "{reply}");
+    let seconds = reply["retryAfter"].as_u64().unwrap_or_else(|| panic!("it says when: {reply}"));
+    assert!((1..=3600).contains(&seconds), "{reply}");
+    seconds
+}
+
+fn try_login(client: &mut TestClient, id: i64, password: &str) -> Value {
+    client.ask(&json!({"msgType": 1, "USERID": id, "password": password}))
+}
+
+// Connections
+
+#[test]
+fn one_connection_too_many_is_told_so_and_closed() {
+    let server = counting().option("max_connections", "2").start();
+    let mut first = TestClient::connect(&server);
+    first.ack_barrier();
+    let mut second = TestClient::connect(&server);
+    second.ack_barrier();
+    for _ in 0..20 {
+        let mut third = TestClient::connect(&server);
+        third.expect_refusal(429);
+        third.expect_eof();
+    }
+    assert!((refused(&server, "max_connections") - 20.0).abs() < 0.1);
+    let lines = || server.logs().lines().filter(|line| line.contains("turned away")).count();
+    wait_until("the log says so", || lines() > 0);
+    assert_eq!(lines(), 1, "and not for each of them");
+    first.ack_barrier();
+    second.ack_barrier();
+    // Who leaves makes room.
+    drop(first);
+    wait_until("there is room", || {
+        let mut next = TestClient::connect(&server);
+        next.try_send(&json!({"msgType": 200})) && next.recv()["errno"] == 200
+    });
+}
+
+#[test]
+fn the_addresses_that_a_proxy_tells_count_apart_and_ipv6_by_network() {
+    let server = behind_proxy().option("connections_per_address", "2").start();
+    let enter = |address| {
+        let mut client = from(&server, address);
+        client.send_text(PING);
+        let reply = client.recv();
+        (reply["errno"] == 200).then_some(client)
+    };
+    let mut clients = Vec::new();
+    for address in
+        ["203.0.113.7", "203.0.113.7", "203.0.113.8", "2001:db8:1:2::1", "2001:db8:1:2:ffff::9", "2001:db8:1:3::1"]
+    {
+        clients.push(enter(address).unwrap_or_else(|| panic!("{address} may come in")));
+    }
+    for address in ["203.0.113.7", "2001:db8:1:2::5"] {
+        assert!(enter(address).is_none(), "{address} has enough");
+    }
+    assert!((refused(&server, "connections_per_address") - 2.0).abs() < 0.1);
+    assert!(enter("203.0.113.8").is_some());
+    drop(clients.remove(0));
+    wait_until("there is room", || enter("203.0.113.7").is_some());
+}
+
+// Frames and bytes
+
+#[test]
+fn a_frame_beyond_the_burst_is_refused_and_neither_delivered_nor_kept() {
+    let server = counting().option("auth", "compat").option("frames_per_second", "1/5").start();
+    let (mut bob, b) = user(&server, "bob");
+    let carol = offline_user(&server, "carol");
+    let mut sender = TestClient::connect(&server);
+    let frames: String = (0..8).map(|n| numbered(1, if n % 2 == 0 { b } else { carol }, n).to_string()).collect();
+    sender.send_raw(frames.as_bytes());
+    for _ in 5..8 {
+        sender.expect_refusal(429);
+    }
+    for n in [0, 2, 4] {
+        bob.expect(&numbered(1, b, n));
+    }
+    assert_eq!(server.stored(), 2);
+    assert!((refused(&server, "frames_per_second") - 3.0).abs() < 0.1);
+    // What was refused did not come later either.
+    drop(sender);
+    bob.barrier();
+    assert_eq!(server.stored(), 2);
+}
+
+#[test]
+fn a_refusal_waits_for_what_was_sent_before_it() {
+    let server = counting().option("auth", "compat").option("frames_per_second", "1/2").option("loops", "1").start();
+    let carol = offline_user(&server, "carol");
+    let lock = StoreLock::take(&server);
+    let mut sender = TestClient::connect(&server);
+    sender.send_raw(format!("{}{}{PING}", numbered(1, carol, 0), numbered(1, carol, 1)).as_bytes());
+    // The only loop has seen the one when it answers the other.
+    let mut other = TestClient::connect(&server);
+    other.ack_barrier();
+    assert_eq!(sender.recv_now(), None, "two messages are on their way to the store");
+    drop(lock);
+    sender.expect_refusal(429);
+    assert_eq!(server.stored_for(carol), 2);
+}
+
+#[test]
+fn who_goes_on_is_closed_after_what_it_was_sent() {
+    let server = counting().option("frames_per_second", "1/5").start();
+    let mut client = TestClient::connect(&server);
+    client.send_raw(PING.repeat(40).as_bytes());
+    let replies = client.read_to_end();
+    let (taken, refusals) = replies.split_at(5);
+    assert!(taken.iter().all(|reply| reply["errno"] == 200), "{taken:?}");
+    assert_eq!(refusals.len(), 6, "as many as the burst, and the last word");
+    refusals.iter().for_each(|reply| assert_refusal(&reply.to_string(), 429));
+    assert_ne!(refusals[4], refusals[5], "the last one says that it is the last");
+    wait_until("it is counted", || {
+        (server.metric(r#"raybox_connections_closed_total{reason="excess"}"#) - 1.0).abs() < 0.1
+    });
+    // It may come again.
+    TestClient::connect(&server).ack_barrier();
+}
+
+#[test]
+fn garbage_counts_as_a_frame() {
+    let server = counting().option("frames_per_second", "1/5").start();
+    let mut client = TestClient::connect(&server);
+    client.send_raw("keep this socket alive\n".repeat(6).as_bytes());
+    for _ in 0..5 {
+        client.expect_text(BAD_REQUEST);
+    }
+    client.expect_refusal(429);
+}
+
+#[test]
+fn bytes_are_limited_too() {
+    let server = counting().option("bytes_per_second", "1k/1k").start();
+    let mut client = TestClient::connect(&server);
+    let frame = json!({"msgType": 200, "x": "x".repeat(400)}).to_string();
+    client.send_raw(frame.repeat(4).as_bytes());
+    for _ in 0..3 {
+        client.expect_text(ACK);
+    }
+    client.expect_refusal(429);
+    assert!((refused(&server, "bytes_per_second") - 1.0).abs() < 0.1);
+    // Garbage has a length as well.
+    let mut client = TestClient::connect(&server);
+    client.send_raw(format!("{}\n{PING}", "x".repeat(2000)).as_bytes());
+    client.expect_text(BAD_REQUEST);
+    client.expect_refusal(429);
+}
+
+#[test]
+fn others_notice_nothing_of_a_flood() {
+    const MESSAGES: usize = 200;
+    let server = counting().option("frames_per_second", "1000").option("loops", "1").start();
+    let (mut alice, a) = user(&server, "alice");
+    let (mut bob, b) = user(&server, "bob");
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                let mut flooder = TestClient::connect(&server);
+                flooder.set_patience(LONG_PATIENCE);
+                flooder.try_send_raw(PING.repeat(10_000).as_bytes());
+                flooder.read_to_end();
+            }
+        });
+        let _over = SetOnDrop(&over);
+        wait_until("it is a flood", || refused(&server, "frames_per_second") > 1000.0);
+        for n in 0..MESSAGES {
+            alice.send(&chat(a, b, &n.to_string()));
+            bob.expect(&chat(a, b, &n.to_string()));
+        }
+        alice.barrier();
+    });
+}
+
+#[test]
+fn what_is_off_does_not_limit() {
+    let off = ["max_connections", "connections_per_address", "frames_per_second", "bytes_per_second", "login_failures"];
+    let off = off.into_iter().chain(["login_failures_per_address", "registrations_per_address"]);
+    let server = off.fold(counting(), |builder, key| builder.option(key, "off")).start();
+    let mut clients: Vec<TestClient> = (0..50).map(|_| TestClient::connect(&server)).collect();
+    let a = clients[0].register("alice", &password("alice"));
+    for n in 0..30 {
+        clients[0].register(&format!("user {n}"), "x");
+        assert_eq!(try_login(&mut clients[1], a, "wrong").to_string(), WRONG_PASSWORD);
+    }
+    clients[1].login(a, &password("alice"));
+    clients[2].send_raw(PING.repeat(5000).as_bytes());
+    for _ in 0..5000 {
+        clients[2].expect_text(ACK);
+    }
+}
+
+// Accounts
+
+#[test]
+fn guessing_takes_longer_each_time_and_does_not_lock_the_owner_out() {
+    let server = behind_proxy().option("login_failures", "2").start();
+    let mut owner = from(&server, "203.0.113.8");
+    let a = owner.register("alice", &password("alice"));
+    let b = owner.register("bob", &password("bob"));
+    // Now the password is remembered.
+    owner.login(a, &password("alice"));
+    let mut attacker = from(&server, "203.0.113.7");
+    let mut guesses = 0;
+    let (seconds, told) = loop {
+        attacker.send(&json!({"msgType": 1, "USERID": a, "password": format!("guess {guesses}")}));
+        let told = Instant::now();
+        attacker.wait_readable();
+        let reply = attacker.recv();
+        guesses += 1;
+        if reply["errno"] == 429 {
+            let seconds = reply["retryAfter"].as_u64().unwrap_or_else(|| panic!("it says when: {reply}"));
+            if seconds >= 2 {
+                break (seconds, told);
+            }
+        } else {
+            assert_eq!(reply.to_string(), WRONG_PASSWORD);
+        }
+    };
+    assert!(guesses > 3, "two are free, and the third costs a second");
+    // Neither the right password, nor on another connection: nothing is looked at.
+    for mut guesser in [attacker, from(&server, "203.0.113.7")] {
+        let reply = try_login(&mut guesser, a, &password("alice"));
+        let waited = told.elapsed() + Duration::from_secs(1) >= Duration::from_secs(seconds);
+        assert!(reply["errno"] == 429 || waited, "{reply} after {:?}", told.elapsed());
+        // Other accounts are not concerned.
+        guesser.login(b, &password("bob"));
+    }
+    assert!(refused(&server, "login_failures") >= 1.0);
+    assert!(server.metric(r#"raybox_logins_total{outcome="delayed"}"#) >= 1.0);
+    // The owner comes from elsewhere, with a password that is remembered or not.
+    from(&server, "203.0.113.8").login(a, &password("alice"));
+    from(&server, "203.0.113.9").login(a, &password("alice"));
+}
+
+#[test]
+fn an_address_that_guesses_everywhere_has_to_wait_and_others_do_not() {
+    let server = behind_proxy().option("login_failures_per_address", "3").start();
+    let mut client = from(&server, "203.0.113.8");
+    let ids: Vec<i64> = (0..4).map(|n| client.register(&format!("user {n}"), "right")).collect();
+    let mut attacker = from(&server, "203.0.113.7");
+    for id in &ids[..3] {
+        assert_eq!(try_login(&mut attacker, *id, "wrong").to_string(), WRONG_PASSWORD);
+    }
+    attacker.send(&json!({"msgType": 1, "USERID": ids[3], "password": "right"}));
+    assert!(expect_later(&mut attacker, 429) > 60, "the third part of an hour");
+    attacker.ack_barrier();
+    assert!((refused(&server, "login_failures_per_address") - 1.0).abs() < 0.1);
+    for id in ids {
+        from(&server, "203.0.113.9").login(id, "right");
+    }
+}
+
+#[test]
+fn an_address_makes_so_many_accounts_an_hour() {
+    let server = behind_proxy().option("registrations_per_address", "2").start();
+    let mut client = from(&server, "203.0.113.7");
+    for n in 0..2 {
+        client.register(&format!("user {n}"), "x");
+    }
+    client.send(&json!({"msgType": 2, "name": "one more", "password": "x"}));
+    assert!(expect_later(&mut client, 429) > 60, "half an hour");
+    assert_eq!(server.count("SELECT count(*) FROM User"), 2);
+    assert!((refused(&server, "registrations_per_address") - 1.0).abs() < 0.1);
+    from(&server, "203.0.113.8").register("one more", "x");
+}
+
+#[test]
+fn a_full_queue_of_logins_says_when_to_come_again() {
+    let builder = counting().option("hashers", "1").option("logins_max", "1");
+    // Dear enough for all the requests to arrive while the first password is being hashed.
+    let server = builder.option("argon2", "m=65536,t=2,p=1").option("login_failures", "off").start();
+    let mut clients: Vec<TestClient> = (0..12).map(|_| TestClient::connect(&server)).collect();
+    for (n, client) in clients.iter_mut().enumerate() {
+        client.set_patience(LONG_PATIENCE);
+        client.send(&match n % 2 {
+            0 => json!({"msgType": 2, "name": format!("user {n}"), "password": "x"}),
+            _ => json!({"msgType": 1, "USERID": 1, "password": format!("wrong {n}")}),
+        });
+    }
+    let mut later = 0;
+    for client in &mut clients {
+        let reply = client.recv();
+        if reply["errno"] == 503 {
+            let text = reply.to_string();
+            assert!(text.starts_with(r#"{"errmsg":""#), "{text}");
+            assert!((1..=60).contains(&reply["retryAfter"].as_u64().unwrap_or(0)), "{text}");
+            later += 1;
+        }
+        client.ack_barrier();
+    }
+    assert!(later > 0, "with one place in the queue somebody must be refused");
+    assert!((refused(&server, "logins_max") - f64::from(later)).abs() < 0.1);
+    clients[0].register("there is room again", "x");
+}
