@@ -190,8 +190,10 @@ impl Decoder {
         if fits && !ended {
             return Item::Incomplete;
         }
-        // What seems to have no end, or one that is too far, may be broken before that; then it ends with its line.
-        match scan.broken_at(&bytes[..end.map_or(bytes.len(), |end| end - 1)]) {
+        // What seems to have no end, or one that is too far, may be broken before that; then it ends with its line. What
+        // stands behind the first byte too many may not have been received yet, and so must not matter.
+        let looked_at = end.map_or(bytes.len(), |end| end - 1).min(self.frame_bytes_max + 1);
+        match scan.broken_at(&bytes[..looked_at]) {
             Some(at) => self.garbage(Rubbish { begun: true, arrays: 0, place: Place::Broken }, bytes, at, ended),
             None if fits => Item::Incomplete,
             None => Item::Oversize,
@@ -365,6 +367,15 @@ mod tests {
         assert_eq!(decode([(b"{\"a\":1234}".as_slice(), true)], 10), ["{\"a\":1234}"]);
         assert_eq!(decode([(b"{\"a\":12345}".as_slice(), true)], 10), ["oversize"]);
         assert_eq!(decode([(b"{\"12345678".as_slice(), true), (b"9", true)], 10), ["oversize"]);
+    }
+
+    #[test]
+    fn what_breaks_behind_the_greatest_length_is_too_long_however_it_is_cut() {
+        let stream = b"{\"a\":\"123456\" oops\n{}";
+        for cut in 0..=stream.len() {
+            let pieces = [(&stream[..cut], false), (&stream[cut..], true)];
+            assert_eq!(decode(pieces, 10), ["oversize"], "{cut}");
+        }
     }
 
     #[test]
