@@ -9,6 +9,8 @@
 
 mod cluster;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod keys;
 mod networks;
 

@@ -41,6 +41,9 @@ mod arrivals;
 mod codec;
 mod connection;
 mod event_loop;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod json_prefix;
 mod link;
 mod loop_group;
