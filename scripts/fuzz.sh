@@ -40,7 +40,7 @@ with_libfuzzer() {
     flags+=" -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table"
     flags+=" -Cllvm-args=-sanitizer-coverage-trace-compares -Cdebug-assertions -Coverflow-checks -Ccodegen-units=1"
     # With a target named, the flags are not for build scripts.
-    RUSTFLAGS=$flags cargo build --manifest-path fuzz/Cargo.toml --locked --release --bins --target "$triple"
+    RUSTFLAGS=$flags cargo build --manifest-path fuzz/Cargo.toml --release --bins --target "$triple"
     echo "fuzz.sh: libFuzzer, $seconds s each: ${targets[*]}"
     for target in "${targets[@]}"; do
         if [ "$running" -ge "$(nproc)" ]; then
