@@ -15,7 +15,7 @@ use net::{
     Acceptor, CloseReason, Fate, Flow, Handler, Incoming, Link, ListenSettings, LoopGroup, LoopWatch, Preface, Refused,
     Settings, Stopper, Turn,
 };
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 
 /// How long something that must happen may take on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -249,7 +249,15 @@ impl TestServer {
 
     /// A new client, when its loop knows it. The loops take turns, the first client being the first loop's.
     pub(crate) fn connect(&self) -> Peer {
-        let socket = TcpStream::connect(self.address).expect("the server listens");
+        self.connect_with(|_| {})
+    }
+
+    /// The same with options set before the connection is made.
+    pub(crate) fn connect_with(&self, set: impl Fn(&Socket)) -> Peer {
+        let socket = Socket::new(Domain::for_address(self.address), Type::STREAM, None).expect("a socket");
+        set(&socket);
+        socket.connect(&self.address.into()).expect("the server listens");
+        let socket = TcpStream::from(socket);
         socket.set_nodelay(true).expect("an option");
         socket.set_read_timeout(Some(PATIENCE)).expect("an option");
         socket.set_write_timeout(Some(PATIENCE)).expect("an option");
@@ -334,6 +342,16 @@ impl Peer {
         let mut bytes = vec![0; expected.len()];
         self.socket.read_exact(&mut bytes).expect("the server answers");
         assert_eq!(String::from_utf8_lossy(&bytes), expected);
+    }
+
+    /// Reads what has arrived, and does not wait for more.
+    pub(crate) fn arrived(&mut self) -> String {
+        self.socket.set_nonblocking(true).expect("an option");
+        let mut bytes = Vec::new();
+        // It would block; what was read is there all the same.
+        let _ = self.socket.read_to_end(&mut bytes);
+        self.socket.set_nonblocking(false).expect("an option");
+        String::from_utf8(bytes).expect("text")
     }
 
     /// Reads up to the end; a reset is not an end.
