@@ -8,6 +8,9 @@
 //! The parser of requests is `httparse`; a whole server library that bounds time, size and number of its connections, and
 //! survives a process out of descriptors, was not found without an async runtime.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
+
 use std::collections::VecDeque;
 use std::error::Error;
 use std::fmt;

@@ -9,6 +9,8 @@
 
 mod cluster;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod keys;
 mod limits;
 mod networks;
@@ -608,6 +610,10 @@ mod tests {
                 "server.cnf, line 2: key expected, but found \"loops\"; write key=value, or # before a comment",
             ),
             ("loops=1\n\nloops=2", "server.cnf, line 3: key loops stands in line 1 already, remove one of them"),
+            (
+                "a\u{1b}b=1\na\u{1b}b=2",
+                "server.cnf, line 2: key a\\u{1b}b stands in line 1 already, remove one of them",
+            ),
             ("loops=0", "server.cnf, line 1: key loops: \"0\" is not allowed, use auto or 1 to 256"),
             ("log_dir=", "server.cnf, line 1: key log_dir: \"\" is not allowed, use a path"),
         ] {

@@ -56,6 +56,9 @@ pub mod collation;
 pub mod commands;
 pub mod config;
 pub mod delivery;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod groups;
 mod handlers;
 pub mod health;

@@ -28,14 +28,14 @@ fn idle_connections_are_cheap_and_leave_nothing_behind() {
     raise_descriptor_limit(process::id(), needed);
     let server = TestServer::builder().host("0.0.0.0").start();
     raise_descriptor_limit(server.pid(), needed);
-    let sockets_at_rest = sockets(&server);
+    let sockets_at_rest = server.sockets();
     let users: Vec<i64> = (0..count_of_users).map(|n| offline_user(&server, &name(n))).collect();
     // One round of everything first, so that what is made once is not counted.
     for (n, id) in users.iter().enumerate() {
         connect(&server, n, n, *id);
     }
-    wait_until("the first ones are gone", || sockets(&server) == sockets_at_rest);
-    let descriptors_at_rest = descriptors(&server);
+    wait_until("the first ones are gone", || server.sockets() == sockets_at_rest);
+    let descriptors_at_rest = server.descriptors();
     let before = Memory::of(&server);
 
     let mut clients: Vec<TestClient> =
@@ -61,7 +61,7 @@ fn idle_connections_are_cheap_and_leave_nothing_behind() {
     drop(clients);
     wait_all_offline(&server);
     wait_within(LONG_PATIENCE, "all descriptors are closed", || {
-        sockets(&server) == sockets_at_rest && descriptors(&server) <= descriptors_at_rest
+        server.sockets() == sockets_at_rest && server.descriptors() <= descriptors_at_rest
     });
 }
 
@@ -114,15 +114,4 @@ fn kilobytes(text: &str, key: &str) -> usize {
     let line = text.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_else(|| panic!("no {key} in {text}"));
     let value = line.trim().trim_end_matches("kB").trim();
     value.parse::<usize>().unwrap_or_else(|error| panic!("{error}: {line}")) * 1024
-}
-
-fn descriptors(server: &TestServer) -> usize {
-    fs::read_dir(format!("/proc/{}/fd", server.pid())).expect("list /proc/PID/fd").count()
-}
-
-fn sockets(server: &TestServer) -> usize {
-    let entries = fs::read_dir(format!("/proc/{}/fd", server.pid())).expect("list /proc/PID/fd");
-    // One that was closed since it was listed is none.
-    let targets = entries.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
-    targets.filter(|target| target.to_string_lossy().starts_with("socket:")).count()
 }

@@ -12,6 +12,10 @@
 //! where the received data ends. A started object that can no longer become JSON is garbage too, up to the next newline
 //! or where the received data ends.
 //!
+//! To find out that an object has no end, all that was received is looked at, and again for the next one. Whoever begins
+//! one object after the other and ends none would so have little cost much. Hence the looking in vain is limited: to so
+//! many times the bytes that are taken. Beyond, all that was received is one piece of garbage.
+//!
 //! The decoder keeps no bytes. It looks at the received ones that were not consumed, says what is at their front, and
 //! remembers how far it has looked, so that each byte of a frame is looked at once however it is cut into segments.
 
@@ -57,6 +61,8 @@ pub struct Decoder {
     frame_bytes_max: usize,
     /// Something was taken and its line has not ended yet.
     line_open: bool,
+    /// Bytes that may be looked at in vain before more is taken.
+    credit: usize,
 }
 
 #[derive(Debug)]
@@ -103,7 +109,7 @@ enum Place {
 impl Decoder {
     /// A decoder at the beginning of a stream that takes frames of at most `frame_bytes_max` bytes.
     pub fn new(frame_bytes_max: usize) -> Decoder {
-        Decoder { state: State::Between, frame_bytes_max, line_open: false }
+        Decoder { state: State::Between, frame_bytes_max, line_open: false, credit: credit_max(frame_bytes_max) }
     }
 
     /// What stands at the front of `bytes`, all that was received and not consumed. `ended` says that no more is there
@@ -127,7 +133,10 @@ impl Decoder {
     /// The shown item was dealt with and its bytes will be gone from the front at the next look.
     pub fn taken(&mut self) {
         match self.state {
-            State::Shown(Item::Frame { line, .. } | Item::Garbage { line, .. }) => self.line_open = !line,
+            State::Shown(Item::Frame { line, len } | Item::Garbage { line, len }) => {
+                self.line_open = !line;
+                self.credit = credit_max(self.frame_bytes_max).min(self.credit + len * CREDIT_PER_BYTE);
+            }
             State::Shown(Item::LineEnd { .. }) => self.line_open = false,
             State::Shown(Item::Oversize | Item::Blank { .. } | Item::Incomplete)
             | State::Between
@@ -190,9 +199,16 @@ impl Decoder {
         if fits && !ended {
             return Item::Incomplete;
         }
-        // What seems to have no end, or one that is too far, may be broken before that; then it ends with its line.
-        match scan.broken_at(&bytes[..end.map_or(bytes.len(), |end| end - 1)]) {
-            Some(at) => self.garbage(Rubbish { begun: true, arrays: 0, place: Place::Broken }, bytes, at, ended),
+        // What seems to have no end, or one that is too far, may be broken before that; then it ends with its line. What
+        // stands behind the first byte too many may not have been received yet, and so must not matter.
+        let looked_at = end.map_or(bytes.len(), |end| end - 1).min(self.frame_bytes_max + 1);
+        match scan.broken_at(&bytes[..looked_at]) {
+            Some(at) => {
+                let left = self.credit.checked_sub(end.unwrap_or(bytes.len()));
+                self.credit = left.unwrap_or(0);
+                let from = if left.is_some() { at } else { bytes.len() };
+                self.garbage(Rubbish { begun: true, arrays: 0, place: Place::Broken }, bytes, from, ended)
+            }
             None if fits => Item::Incomplete,
             None => Item::Oversize,
         }
@@ -228,6 +244,14 @@ impl Scan {
         self.prefix.get_or_insert_with(|| Box::new(JsonPrefix::new())).read(bytes).err()
     }
 }
+
+/// For a handful of broken objects among as much as is ever received at once.
+fn credit_max(frame_bytes_max: usize) -> usize {
+    frame_bytes_max.saturating_mul(16).max(1024 * 1024)
+}
+
+/// How often each byte may be looked at in vain, beside that.
+const CREDIT_PER_BYTE: usize = 16;
 
 fn blank(len: usize) -> Item {
     if len == 0 { Item::Incomplete } else { Item::Blank { len } }
@@ -368,6 +392,15 @@ mod tests {
     }
 
     #[test]
+    fn what_breaks_behind_the_greatest_length_is_too_long_however_it_is_cut() {
+        let stream = b"{\"a\":\"123456\" oops\n{}";
+        for cut in 0..=stream.len() {
+            let pieces = [(&stream[..cut], false), (&stream[cut..], true)];
+            assert_eq!(decode(pieces, 10), ["oversize"], "{cut}");
+        }
+    }
+
+    #[test]
     fn a_broken_line_costs_no_other_however_much_follows() {
         let stream = format!("{{bad\n{}", "{\"a\":1}\n".repeat(500));
         let mut expected = vec!["bad\\n".to_owned()];
@@ -378,6 +411,17 @@ mod tests {
             decode([(b"{bad".as_slice(), false), (&[b'x'; 1000], false), (b"{\n{}", true)], 1000),
             ["bad\\n", "{}"]
         );
+    }
+
+    #[test]
+    fn a_flood_of_objects_without_end_is_not_looked_at_again_for_each() {
+        for line in ["{a\n", "{a\n{}\n", "{\"\n"] {
+            let stream = line.repeat(200_000 / line.len());
+            let taken = decode([(stream.as_bytes(), true), (b"\n{\"after\":1}", true)], 1 << 16);
+            assert!(taken.ends_with(&["{\"after\":1}".to_owned()]), "{line}: {:?}", taken.last());
+            // Some are told apart, and not each of many thousands.
+            assert!((5..100).contains(&taken.len()), "{line}: {}", taken.len());
+        }
     }
 
     #[test]

@@ -42,6 +42,9 @@ mod codec;
 mod connection;
 mod event;
 mod event_loop;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod json_prefix;
 mod link;
 mod loop_group;

@@ -40,6 +40,8 @@ fn look_at_text(bytes: &[u8]) -> Beginning {
     match memchr::memchr(b'\n', &bytes[..bytes.len().min(V1_BYTES_MAX)]) {
         None if bytes.len() < V1_BYTES_MAX => Beginning::Incomplete,
         None => Beginning::Other,
+        // Of UNKNOWN the parser takes a line that ends with a blank instead.
+        Some(end) if !bytes[..end].ends_with(b"\r") => Beginning::Other,
         Some(end) => v1::Header::try_from(&bytes[..=end]).map_or(Beginning::Other, |header| Beginning::Header {
             len: end + 1,
             client: client_of_text(&header.addresses),
@@ -149,6 +151,7 @@ mod tests {
             "PROXY\r\n",
             "PROXY \r\n",
             "PROXY TCP4 1.2.3.4 1.2.3.4 1 2\n",
+            "PROXY UNKNOWN 1.2.3.4 \n",
             "PROXY TCP4 1.2.3.4 1.2.3.4 1 2\r{}\r\n",
             "PROXY TCP5 1.2.3.4 1.2.3.4 1 2\r\n",
             "PROXY TCP4 1.2.3.999 1.2.3.4 1 2\r\n",

@@ -14,6 +14,8 @@
 
 mod dial;
 mod envelope;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod receiver;
 mod registry;
 mod survey;

@@ -129,15 +129,13 @@ impl fmt::Debug for SettingsFile {
 /// Reads the files that `config` names.
 pub(super) fn read(config: &mut Config, working_dir: &Path) -> Result<(), ConfigError> {
     if let Some((file, text)) = text_of(&config.mysql_file, "mysql.cnf", working_dir)? {
-        let values = Values::read(&file, &text, &MYSQL_KEYS, working_dir, &mut config.notes)?;
-        let mysql = mysql_settings(&values, &mut config.notes)?;
+        let mysql = mysql(&file, &text, working_dir, &mut config.notes)?;
         let has_secret = !mysql.password.expose().is_empty();
         config.notes.extend(readable_secret(&file, working_dir).filter(|_| has_secret));
         config.mysql = Some(mysql);
     }
     if let Some((file, text)) = text_of(&config.redis_file, "redis.cnf", working_dir)? {
-        let values = Values::read(&file, &text, &REDIS_KEYS, working_dir, &mut config.notes)?;
-        let redis = redis_settings(&values)?;
+        let redis = redis(&file, &text, working_dir, &mut config.notes)?;
         if config.mysql.is_none() {
             return Err(ConfigError::RedisAlone(redis.file));
         }
@@ -145,6 +143,27 @@ pub(super) fn read(config: &mut Config, working_dir: &Path) -> Result<(), Config
         config.redis = Some(redis);
     }
     Ok(())
+}
+
+/// What `mysql.cnf` says.
+pub(super) fn mysql(
+    file: &Path,
+    text: &str,
+    working_dir: &Path,
+    notes: &mut Vec<String>,
+) -> Result<MysqlSettings, ConfigError> {
+    let values = Values::read(file, text, &MYSQL_KEYS, working_dir, notes)?;
+    mysql_settings(&values, notes)
+}
+
+/// What `redis.cnf` says.
+pub(super) fn redis(
+    file: &Path,
+    text: &str,
+    working_dir: &Path,
+    notes: &mut Vec<String>,
+) -> Result<RedisSettings, ConfigError> {
+    redis_settings(&Values::read(file, text, &REDIS_KEYS, working_dir, notes)?)
 }
 
 /// The file and its text, `None` when it need not be there and is not.

@@ -121,7 +121,7 @@ impl fmt::Display for ConfigError {
                 write!(f, "{place} expected, but found {text:?}; write key=value, or # before a comment")
             }
             ConfigError::RepeatedKey { place, name, first_line } => {
-                write!(f, "{place} {name} stands in line {first_line} already, remove one of them")
+                write!(f, "{place} {} stands in line {first_line} already, remove one of them", name.escape_debug())
             }
             ConfigError::UnreadableFile { path, cause } => {
                 write!(f, "cannot read the settings file {}: {cause}", path.display())

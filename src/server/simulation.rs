@@ -128,11 +128,13 @@ fn a_broken_world_is_noticed() {
         (Mutation::BusReorders, "order"),
         (Mutation::BusMisdelivers, "stranger"),
         (Mutation::LosesWritten, "lost"),
-        (Mutation::LetsAnyoneIn, "let in"),
+        (Mutation::LetsAnyoneIn, "let in|stranger"),
         (Mutation::AcknowledgesEarly, "lost"),
     ] {
         let report = run_seeds(MUTATED_SEEDS, Some(mutation)).unwrap_or_else(|| panic!("{mutation:?} goes unnoticed"));
-        assert!(report.contains(expected), "{mutation:?} is noticed as: {report}");
+        // Who gets in may be noticed by what comes to them, whichever seed is first.
+        let is_expected = expected.split('|').any(|expected| report.contains(expected));
+        assert!(is_expected, "{mutation:?} is noticed as: {report}");
     }
 }
 

@@ -49,6 +49,9 @@ pub const ACK: &str = r#"{"errno":200,"msgType":200}"#;
 pub const BAD_REQUEST: &str = r#"{"errmsg":"Failed to parse the json string!","errno":401,"msgType":401}"#;
 pub const NO_SUCH_METHOD: &str =
     r#"{"errmsg":"No such method, failed to process your request!","errno":404,"msgType":404}"#;
+pub const LOG_IN_FIRST: &str = r#"{"errmsg":"log in on this connection first","errno":403,"msgType":403}"#;
+pub const NOT_YOU: &str = r#"{"errmsg":"log in as the user that the request names","errno":403,"msgType":403}"#;
+pub const NOT_A_MEMBER: &str = r#"{"errmsg":"join the group before you write to it","errno":403,"msgType":403}"#;
 pub const SERVER_ERROR: &str = r#"{"errmsg":"server error, try again later!","errno":500,"msgType":500}"#;
 pub const WRONG_PASSWORD: &str = r#"{"errno":302,"msg":"wrong id or wrong password, try again.","msgType":200}"#;
 

@@ -250,6 +250,26 @@ impl TestServer {
         &self.folder
     }
 
+    /// How many descriptors the process has open.
+    pub fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("list /proc/PID/fd").count()
+    }
+
+    /// How many of them are sockets.
+    pub fn sockets(&self) -> usize {
+        let entries = fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("list /proc/PID/fd");
+        // One that was closed since it was listed is none.
+        let targets = entries.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+        targets.filter(|target| target.to_string_lossy().starts_with("socket:")).count()
+    }
+
+    /// The memory that the process occupies, in bytes.
+    pub fn resident_bytes(&self) -> usize {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("read /proc/PID/status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a resident size");
+        line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number of kB") * 1024
+    }
+
     /// Ends the process without giving it a chance to do anything.
     pub fn kill9(&mut self) {
         self.child.kill().expect("kill the server");
@@ -339,6 +359,31 @@ impl TestServer {
         }
         let count: i64 = self.database().query_row(query, [], |row| row.get(0)).expect("query the database");
         usize::try_from(count).expect("a count")
+    }
+
+    /// Every row of every table, without `User.state`, which is written off the hot path. In hexadecimal digits, which hide
+    /// nothing.
+    pub fn dump(&self) -> Vec<String> {
+        let mut rows = Vec::new();
+        for (table, columns) in [
+            ("User", "HEX(id), HEX(name), HEX(password)"),
+            ("Friend", "HEX(userid), HEX(friendid)"),
+            ("AllGroup", "HEX(id), HEX(groupname), HEX(groupdesc)"),
+            ("GroupUser", "HEX(groupid), HEX(userid), HEX(grouprole)"),
+            ("OfflineMessage", "HEX(userid), HEX(message)"),
+        ] {
+            let query = format!("SELECT CONCAT_WS(' ', '{table}', {columns}) FROM {table} ORDER BY 1");
+            match &self.builder.database {
+                Some(database) => rows.extend(database.rows::<String>(&query)),
+                None => {
+                    let connection = self.database();
+                    let mut statement = connection.prepare(&query).expect("a table");
+                    let texts = statement.query_map([], |row| row.get::<_, String>(0)).expect("rows of text");
+                    rows.extend(texts.map(|text| text.expect("text")));
+                }
+            }
+        }
+        rows
     }
 
     /// Changes the database behind the server's back, whichever database it is.

@@ -166,14 +166,15 @@ impl<S> fmt::Debug for Wire<S> {
 }
 
 /// One reply from the front of `bytes`, and how long it is; `None` when it is not whole yet.
-fn parse(bytes: &[u8]) -> Result<Option<(Reply<'_>, usize)>, Malformed> {
+pub(super) fn parse(bytes: &[u8]) -> Result<Option<(Reply<'_>, usize)>, Malformed> {
     let mut rest = Cursor { bytes, at: 0 };
     let reply = match rest.element()? {
         None => return Ok(None),
         Some(Element::Array(3)) => {
-            let (Some(kind), Some(channel), Some(last)) = (rest.element()?, rest.element()?, rest.element()?) else {
-                return Ok(None);
-            };
+            // One after the other: behind an element that is not whole stands the rest of it, which is none.
+            let Some(kind) = rest.element()? else { return Ok(None) };
+            let Some(channel) = rest.element()? else { return Ok(None) };
+            let Some(last) = rest.element()? else { return Ok(None) };
             match (kind, channel, last) {
                 (Element::Bytes(b"message"), Element::Bytes(channel), Element::Bytes(payload)) => {
                     Reply::Message { channel, payload }
@@ -347,6 +348,16 @@ mod tests {
         ] {
             assert_eq!(parse(bytes), Err(Malformed), "{}", bytes.escape_ascii());
         }
+    }
+
+    #[test]
+    fn what_stands_in_an_element_that_is_not_whole_is_not_taken_for_the_next() {
+        let whole = b"*3\r\n$7\r\nmessage\r\n$6\r\na\r\nb\r\n\r\n$1\r\nx\r\n";
+        for end in 0..whole.len() {
+            assert_eq!(parse(&whole[..end]), Ok(None), "{end} bytes");
+        }
+        let message = Reply::Message { channel: b"a\r\nb\r\n", payload: b"x" };
+        assert_eq!(parse(whole), Ok(Some((message, whole.len()))));
     }
 
     #[test]

@@ -1,0 +1,97 @@
+#!/usr/bin/env bash
+# Fuzzes the readers of bytes from outside:
+#
+#     scripts/fuzz.sh                     every target of fuzz/ for a minute
+#     scripts/fuzz.sh 600 framing         one target for ten minutes
+#
+# The targets are those of `cargo fuzz`, and are built here with its flags but for the sanitizer. So neither it nor a
+# nightly toolchain is needed, only a C++ compiler for libFuzzer: the instrumentation is a pass of LLVM that every
+# toolchain has, and the address sanitizer, which is what needs a nightly one, has little to find where `unsafe` is denied.
+# With both at hand, `cargo +nightly fuzz run framing` works as well.
+#
+# Without a C++ compiler (or with FUZZ_WITHOUT=libfuzzer) the same checks run on the corpus with random edits, for the same
+# time; the output says so. Each file of a corpus is checked by `cargo test`, too.
+#
+# What is found stays in fuzz/artifacts. What is new in coverage is kept in target/fuzz-corpus and not in the repository.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+all=()
+for file in fuzz/fuzz_targets/*.rs; do
+    name=${file##*/}
+    all+=("${name%.rs}")
+done
+
+seconds=${1:-60}
+targets=("${@:2}")
+[ "${#targets[@]}" -gt 0 ] || targets=("${all[@]}")
+[[ $seconds =~ ^[1-9][0-9]*$ ]] || { echo "usage: scripts/fuzz.sh [SECONDS] [TARGET...]" >&2; exit 2; }
+for target in "${targets[@]}"; do
+    [ -e "fuzz/fuzz_targets/$target.rs" ] || { echo "fuzz.sh: no target $target; there are ${all[*]}" >&2; exit 2; }
+done
+
+# ---- With libFuzzer ----
+
+# As many at a time as there are cores; each stops at the first finding.
+with_libfuzzer() {
+    local triple flags failed=0 running=0 target
+    triple=$(rustc -vV | sed -n 's/^host: //p')
+    flags="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4"
+    flags+=" -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table"
+    flags+=" -Cllvm-args=-sanitizer-coverage-trace-compares -Cdebug-assertions -Coverflow-checks -Ccodegen-units=1"
+    # With a target named, the flags are not for build scripts.
+    RUSTFLAGS=$flags cargo build --manifest-path fuzz/Cargo.toml --release --bins --target "$triple"
+    echo "fuzz.sh: libFuzzer, $seconds s each: ${targets[*]}"
+    for target in "${targets[@]}"; do
+        if [ "$running" -ge "$(nproc)" ]; then
+            wait -n || failed=1
+            running=$((running - 1))
+        fi
+        fuzz_one "$triple" "$target" &
+        running=$((running + 1))
+    done
+    while [ "$running" -gt 0 ]; do
+        wait -n || failed=1
+        running=$((running - 1))
+    done
+    return "$failed"
+}
+
+fuzz_one() {
+    local triple=$1 target=$2 found=target/fuzz-corpus/$2 log
+    log=target/fuzz-$target.log
+    mkdir -p "$found" fuzz/artifacts
+    # An input may take no longer than 10 s and 1 GiB.
+    if "fuzz/target/$triple/release/$target" "$found" "fuzz/corpus/$target" -max_total_time="$seconds" -timeout=10 \
+        -rss_limit_mb=1024 -artifact_prefix="fuzz/artifacts/$target-" -print_final_stats=1 >"$log" 2>&1; then
+        echo "fuzz.sh: $target: $(sed -n 's/^stat::number_of_executed_units: *//p' "$log") inputs, nothing found"
+    else
+        echo "fuzz.sh: $target FAILED" >&2
+        tail -n 60 "$log" >&2
+        return 1
+    fi
+}
+
+# ---- Without ----
+
+without_libfuzzer() {
+    local end package target
+    echo "fuzz.sh: no libFuzzer: property tests on edited corpora, $seconds s each: ${targets[*]}"
+    for target in "${targets[@]}"; do
+        package=raybox
+        [ "$target" != proxy_header ] || package=net
+        end=$((SECONDS + seconds))
+        while [ "$SECONDS" -lt "$end" ]; do
+            PROPTEST_CASES=2000 cargo test --quiet -p "$package" --lib -- --exact "fuzzing::tests::$target" || return 1
+        done
+    done
+}
+
+if [ "${FUZZ_WITHOUT:-}" = libfuzzer ]; then
+    without_libfuzzer
+elif ! type -P "${CXX:-c++}" >/dev/null; then
+    echo "fuzz.sh: there is no C++ compiler, which libFuzzer needs (Debian: apt-get install g++)" >&2
+    without_libfuzzer
+else
+    with_libfuzzer
+fi

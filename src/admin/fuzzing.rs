@@ -1,0 +1,33 @@
+//! What a client of the admin port may send.
+
+use std::sync::{Arc, LazyLock};
+
+use super::{Asked, HEAD_BYTES_MAX, Known, OK, parse};
+use crate::health::Health;
+use crate::metrics::Metrics;
+
+/// The bytes are what was received. Once it is known what is asked for, nothing that follows changes that, and the answer is
+/// a response whose length is right.
+pub fn http(data: &[u8]) {
+    static KNOWN: LazyLock<Known> =
+        LazyLock::new(|| Known { health: Arc::new(Health::new(Arc::new([]))), metrics: Arc::new(Metrics::new(1)) });
+    let data = &data[..data.len().min(HEAD_BYTES_MAX)];
+    let mut first = None;
+    for end in 0..=data.len() {
+        let asked = parse(&data[..end]);
+        if first.is_some() {
+            assert_eq!(asked, first, "after {end} bytes");
+        }
+        first = asked;
+    }
+    let Some(Asked::For(method, path)) = first else { return };
+    assert!(!method.is_empty() && !path.contains('?'), "{method} {path}");
+    let answer = KNOWN.answer(&method, &path);
+    let response = answer.response(method != "HEAD");
+    let (head, body) = response.split_once("\r\n\r\n").expect("a head");
+    let length = format!("\r\nContent-Length: {}\r\n", answer.body.len());
+    assert!(head.starts_with("HTTP/1.1 ") && head.contains(&length), "{head}");
+    assert_eq!(body, if method == "HEAD" { "" } else { &answer.body });
+    let known = ["/healthz", "/readyz", "/metrics"].contains(&path.as_str());
+    assert!(known || answer.status != OK, "{path} is there");
+}

@@ -1,0 +1,66 @@
+//! The texts of the three settings files.
+
+use std::path::Path;
+
+use super::{Config, ConfigError, apply_lines, cluster};
+
+/// The bytes are a file. A refusal is one line that says where; what is taken is the same in any order of lines.
+pub fn config(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    // Files that a setting names are opened, and to open a device may do something.
+    if text.contains("/dev") || text.contains("/proc") || text.contains("..") {
+        return;
+    }
+    let lines: Vec<&str> = text.trim_start_matches('\u{feff}').lines().collect();
+    let reversed: Vec<&str> = lines.iter().rev().copied().collect();
+    let reversed = reversed.join("\r\n");
+    for (file, apply) in READERS {
+        let read = |text: &str| {
+            let mut config = Config::with_defaults(([127, 0, 0, 1], 0).into());
+            apply(&mut config, Path::new(file), text).map(|()| {
+                // They name lines.
+                config.notes.clear();
+                format!("{config:?}")
+            })
+        };
+        let settings = read(&text);
+        match &settings {
+            Ok(settings) => assert_eq!(read(&reversed).ok().as_ref(), Some(settings), "{file} backwards"),
+            Err(error) => {
+                assert_one_line(file, error, lines.len());
+                assert!(read(&reversed).is_err(), "{file} is right backwards: {error}");
+            }
+        }
+    }
+}
+
+type Reader = fn(&mut Config, &Path, &str) -> Result<(), ConfigError>;
+
+const READERS: [(&str, Reader); 3] = [
+    ("server.cnf", |config, file, text| apply_lines(config, file, text)),
+    ("mysql.cnf", |config, file, text| {
+        let mysql = cluster::mysql(file, text, Path::new(NOWHERE), &mut config.notes)?;
+        assert!(mysql.initial_size <= mysql.max_size && mysql.port > 0 && !mysql.host.is_empty());
+        config.mysql = Some(mysql);
+        Ok(())
+    }),
+    ("redis.cnf", |config, file, text| {
+        let redis = cluster::redis(file, text, Path::new(NOWHERE), &mut config.notes)?;
+        assert!(redis.size > 0 && redis.port > 0 && redis.db >= 0 && !redis.host.is_empty());
+        config.redis = Some(redis);
+        Ok(())
+    }),
+];
+
+const NOWHERE: &str = "/nonexistent";
+
+fn assert_one_line(file: &str, error: &ConfigError, lines: usize) {
+    let text = error.to_string();
+    assert!(!text.contains(char::is_control), "{text:?}");
+    let Some(place) = text.strip_prefix(file) else { panic!("{file} is not named: {text}") };
+    if matches!(error, ConfigError::MissingKey { .. }) {
+        return;
+    }
+    let line = place.strip_prefix(", line ").and_then(|rest| rest.split(':').next()).and_then(|line| line.parse().ok());
+    assert!(line.is_some_and(|line: usize| (1..=lines).contains(&line)), "no line of {lines}: {text}");
+}

@@ -1,0 +1,216 @@
+//! Every request, in the name of everybody, from every position: the exact reply, and nothing done.
+
+use serde_json::json;
+
+use crate::util::{
+    ACK, BAD_REQUEST, LOG_IN_FIRST, NO_SUCH_METHOD, NOT_A_MEMBER, NOT_YOU, SERVER_ERROR, WRONG_PASSWORD,
+};
+use crate::util::{Database, TestClient, TestServer, chat, login, offline_user, password, user};
+
+/// A world with something to lose: the victim is away, has bob as a friend, a group with bob in it and a message waiting.
+/// Carol is nobody's friend and has a group of her own. Eve means harm.
+struct World {
+    server: TestServer,
+    victim: i64,
+    bob: (TestClient, i64),
+    carol: (TestClient, i64),
+    eve: i64,
+    group: i64,
+    carols_group: i64,
+}
+
+/// Where an attacker stands: its connection, the users whom it is there, and those whom it must not be.
+struct Position {
+    name: &'static str,
+    client: TestClient,
+    is_logged_in: bool,
+    others: Vec<i64>,
+}
+
+impl World {
+    fn new(server: TestServer) -> World {
+        let (mut client, victim) = user(&server, "victim");
+        let (mut bob, b) = user(&server, "bob");
+        let (mut carol, c) = user(&server, "carol");
+        let eve = offline_user(&server, "eve");
+        client.ask(&json!({"msgType": 6, "U1": victim, "U2": b}));
+        bob.recv();
+        let group = client.create_group(victim, "the victim's");
+        bob.join_group(b, group);
+        let carols_group = carol.create_group(c, "carol's");
+        client.logout(victim);
+        bob.send(&chat(b, victim, "waiting"));
+        bob.barrier();
+        World { server, victim, bob: (bob, b), carol: (carol, c), eve, group, carols_group }
+    }
+
+    fn positions(&self) -> Vec<Position> {
+        let (v, b, c, e) = (self.victim, self.bob.1, self.carol.1, self.eve);
+        let stranger = || TestClient::connect(&self.server);
+        let mut former = login(&self.server, "victim", v);
+        former.logout(v);
+        let mut successor = login(&self.server, "victim", v);
+        successor.logout(v);
+        successor.login(e, &password("eve"));
+        // Whoever logs in as two is both, and still nobody else.
+        let mut both = login(&self.server, "eve", e);
+        let maud = offline_user(&self.server, "maud");
+        both.login(maud, &password("maud"));
+        let mut half = login(&self.server, "eve", e);
+        half.login(maud, &password("maud"));
+        half.logout(maud);
+        half.login(e, &password("eve"));
+        let mut failed = stranger();
+        failed.send(&json!({"msgType": 1, "USERID": v, "password": password("eve")}));
+        failed.expect_text(WRONG_PASSWORD);
+        let position = |name, client, is_logged_in, others| Position { name, client, is_logged_in, others };
+        vec![
+            position("a stranger", stranger(), false, vec![v, b, c, e]),
+            position("another user", login(&self.server, "eve", e), true, vec![v, b, c]),
+            position("after a logout", former, false, vec![v, b, c, e]),
+            position("after a failed login", failed, false, vec![v, b, c, e]),
+            position("after a login as somebody else", successor, true, vec![v, b, c]),
+            position("two at once", both, true, vec![v, b, c]),
+            position("one of two that is left", half, true, vec![v, b, c, maud]),
+        ]
+    }
+
+    /// What is asked in somebody's name: the type, the member that names them, the other members.
+    fn requests(&self) -> Vec<(i64, &'static str, String)> {
+        let (b, c) = (self.bob.1, self.carol.1);
+        vec![
+            (3, "USERID", String::new()),
+            (4, "FROMID", format!(r#","TOID":{b},"msg":"forged""#)),
+            (5, "FROMID", format!(r#","TOID":{c},"msg":"forged""#)),
+            (6, "U1", format!(r#","U2":{c}"#)),
+            (7, "FROMID", format!(r#","TOID":{b}"#)),
+            (8, "FROMID", String::new()),
+            (9, "FROMID", format!(r#","GROUPID":{},"msg":"forged""#, self.group)),
+            (9, "FROMID", format!(r#","GROUPID":{},"msg":"forged""#, self.carols_group)),
+            (10, "FROMID", format!(r#","GROUPID":{}"#, self.carols_group)),
+            (10, "FROMID", format!(r#","GROUPID":{}"#, self.group)),
+            (11, "FROMID", String::new()),
+            (12, "FROMID", r#","name":"forged","description":"d""#.to_owned()),
+            (14, "FROMID", String::new()),
+            (100, "FROMID", format!(r#","TOID":{b},"msg":"forged""#)),
+        ]
+    }
+
+    fn attack(&mut self, position: &mut Position) {
+        let Position { name, client, is_logged_in, others } = position;
+        let mut expect = |request: &str, expected: &str| {
+            client.send_text(request);
+            assert_eq!(client.recv_text(), expected, "{name}: {request}");
+        };
+        let refusal = if *is_logged_in { NOT_YOU } else { LOG_IN_FIRST };
+        let strangers = others.iter().map(ToString::to_string);
+        for id in strangers.chain(NOBODIES.map(str::to_owned)) {
+            for (kind, key, rest) in self.requests() {
+                let expected = match kind {
+                    3 => BAD_REQUEST,
+                    100 if !*is_logged_in => NO_SUCH_METHOD,
+                    _ => refusal,
+                };
+                expect(&format!(r#"{{"msgType":{kind},"{key}":{id}{rest}}}"#), expected);
+                // A name that is there twice: the last one counts.
+                expect(&format!(r#"{{"{key}":1,"msgType":{kind}{rest},"{key}":{id}}}"#), expected);
+            }
+        }
+        for id in MALFORMED {
+            let id = id.replace("VICTIM", &self.victim.to_string());
+            for (kind, key, rest) in self.requests() {
+                let expected = if kind == 100 { NO_SUCH_METHOD } else { BAD_REQUEST };
+                expect(&format!(r#"{{"msgType":{kind},"{key}":{id}{rest}}}"#), expected);
+            }
+            expect(&format!(r#"{{"msgType":1,"USERID":{id},"password":"x"}}"#), BAD_REQUEST);
+            expect(&format!(r#"{{"msgType":{id},"FROMID":{}}}"#, self.victim), BAD_REQUEST);
+        }
+        // Missing: of a chat it need not be there, but a login must.
+        for (kind, _, rest) in self.requests() {
+            let expected = match kind {
+                4 | 5 if *is_logged_in => continue,
+                4 | 5 => LOG_IN_FIRST,
+                100 => NO_SUCH_METHOD,
+                _ => BAD_REQUEST,
+            };
+            expect(&format!(r#"{{"msgType":{kind}{rest}}}"#), expected);
+        }
+        // Once is enough: who tries too often is told to wait.
+        for id in NOBODIES.iter().filter(|_| *name == "a stranger") {
+            expect(&format!(r#"{{"msgType":1,"USERID":{id},"password":"x"}}"#), WRONG_PASSWORD);
+        }
+        expect(r#"{"msgType":2,"name":"victim","password":"x"}"#, SERVER_ERROR);
+        expect(r#"{"msgType":2,"name":7,"password":"x"}"#, BAD_REQUEST);
+        expect(r#"{"msgType":2,"name":"new"}"#, BAD_REQUEST);
+        if *is_logged_in {
+            for group in [self.group, self.carols_group] {
+                let frame = json!({"msgType": 9, "FROMID": self.eve, "GROUPID": group, "msg": "let me in"});
+                expect(&frame.to_string(), NOT_A_MEMBER);
+            }
+        } else {
+            expect(r#"{"msgType":13,"name":"victim"}"#, LOG_IN_FIRST);
+            expect(r#"{"msgType":15,"keyword":"victim"}"#, LOG_IN_FIRST);
+        }
+        for (kind, expected) in [("200", ACK), ("401", BAD_REQUEST), ("404", NO_SUCH_METHOD), ("500", SERVER_ERROR)] {
+            expect(&format!(r#"{{"msgType":{kind},"FROMID":{}}}"#, self.victim), expected);
+        }
+        for kind in ["0", "-1", "16", "99", "101", "403", "2147483652", "4294967300", "18446744073709551620"] {
+            expect(&format!(r#"{{"msgType":{kind},"FROMID":{},"TOID":{}}}"#, self.victim, self.bob.1), NO_SUCH_METHOD);
+        }
+        client.barrier();
+        self.bob.0.expect_silence_until_barrier();
+        self.carol.0.expect_silence_until_barrier();
+    }
+}
+
+/// Ids that are integers, and nobody's: those before the last would be somebody's if they were cut down to 32 bits.
+const NOBODIES: [&str; 8] = [
+    "0",
+    "-1",
+    "2000000001",
+    "2147483648",
+    "-9223372036854775808",
+    "4294967297",
+    "4294967298",
+    "99999999999999999999999999",
+];
+
+/// What is no id, though others might take it for the victim's.
+const MALFORMED: [&str; 12] = [
+    "VICTIM.0",
+    "VICTIMe0",
+    "0.5",
+    "-0.0",
+    "true",
+    "false",
+    "null",
+    "\"VICTIM\"",
+    "\"VICTIM OR 1=1\"",
+    "[VICTIM]",
+    "{\"id\":VICTIM}",
+    "\"\"",
+];
+
+fn nobody_acts_as_somebody_else(server: TestServer) {
+    let mut world = World::new(server);
+    let mut positions = world.positions();
+    let before = world.server.dump();
+    assert!(before.len() > 10, "there is something to lose: {before:?}");
+    for position in &mut positions {
+        world.attack(position);
+        assert_eq!(world.server.dump(), before, "{}", position.name);
+    }
+    // The victim finds everything as it was, what waited included.
+    let mut victim = login(&world.server, "victim", world.victim);
+    assert_eq!(victim.fetch_all(world.victim), [chat(world.bob.1, world.victim, "waiting")]);
+}
+
+#[test]
+fn nobody_acts_as_somebody_else_on_the_embedded_store() {
+    nobody_acts_as_somebody_else(TestServer::start());
+}
+
+#[test]
+fn nobody_acts_as_somebody_else_on_mariadb() {
+    nobody_acts_as_somebody_else(TestServer::builder().mysql(&Database::create()).start());
+}
