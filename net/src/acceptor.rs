@@ -36,8 +36,8 @@ pub struct ListenSettings {
 impl Acceptor {
     /// Listens on `address`; an IPv6 wildcard takes IPv4 too, where the system has it so.
     ///
-    /// The options of the listening socket (TCP_NODELAY, keepalive, TCP_USER_TIMEOUT) are inherited by the accepted ones
-    /// on Linux, which saves three system calls a connection.
+    /// The options of the listening socket (TCP_NODELAY, keepalive, TCP_USER_TIMEOUT, TCP_NOTSENT_LOWAT) are inherited by the
+    /// accepted ones on Linux, which saves four system calls a connection.
     ///
     /// # Errors
     /// The kernel's, e.g. that the address is in use.
@@ -48,6 +48,7 @@ impl Acceptor {
         let probes = TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_EVERY).with_retries(3);
         socket.set_tcp_keepalive(&probes)?;
         socket.set_tcp_user_timeout(Some(settings.user_timeout))?;
+        socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX)?;
         socket.bind(&address.into())?;
         socket.listen(i32::try_from(settings.backlog).unwrap_or(i32::MAX))?;
         let mut listener = TcpListener::from_std(socket.into());
@@ -134,6 +135,9 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
+/// What a socket takes beyond what the peer's window lets it send (tcp(7)). More would only lie in the kernel, for a slow
+/// consumer megabytes of it, and here another time until it is acknowledged.
+const UNSENT_BYTES_MAX: u32 = 128 * 1024;
 const LISTENER: Token = Token(0);
 const STOP: Token = Token(1);
 const RETRY_AFTER: Duration = Duration::from_millis(100);

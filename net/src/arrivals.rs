@@ -5,14 +5,13 @@
 //! is taken out in the end: so nothing is kept here, and what follows the header is read as on any other connection.
 
 use std::collections::VecDeque;
-use std::io::{self, Read};
+use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use mio::net::TcpStream;
-
 use crate::proxy_header::{self, Beginning, HEADER_BYTES_MAX};
 use crate::slots::{ConnId, Slots};
+use crate::socket::Socket;
 
 /// What a connection has to begin with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,7 +40,7 @@ pub(crate) struct ArrivalId(pub(crate) ConnId);
 
 #[derive(Debug)]
 pub(crate) struct Arrival {
-    pub(crate) stream: TcpStream,
+    pub(crate) socket: Socket,
     pub(crate) peer: SocketAddr,
     pub(crate) preface: Preface,
 }
@@ -125,16 +124,18 @@ impl Arrival {
     /// Looks at what has arrived, and takes the header out when it is whole. `over` says that no more is waited for.
     pub(crate) fn look(&mut self, scratch: &mut [u8], over: bool) -> Verdict {
         let scratch = &mut scratch[..HEADER_BYTES_MAX];
-        let bytes = match self.stream.peek(scratch) {
+        let bytes = match self.socket.peek(scratch) {
             Ok(0) => return Verdict::Gone,
             Ok(count) => &scratch[..count],
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => &scratch[..0],
             Err(_) => return Verdict::Gone,
         };
         match judge(self.preface, bytes, over) {
-            (Verdict::Open(client), len) => match self.stream.read_exact(&mut scratch[..len]) {
-                Ok(()) => Verdict::Open(client),
-                Err(_) => Verdict::Gone,
+            (Verdict::Open(client), 0) => Verdict::Open(client),
+            // What was looked at is there, and one read gives it all.
+            (Verdict::Open(client), len) => match self.socket.read(&mut scratch[..len]) {
+                Ok(count) if count == len => Verdict::Open(client),
+                Ok(_) | Err(_) => Verdict::Gone,
             },
             (verdict, _) => verdict,
         }

@@ -1,15 +1,13 @@
 //! [`Connection`]: the reading side of one socket, which its loop owns, and how far its life has come.
 
-use std::io::{self, Read};
+use std::io;
 use std::sync::Arc;
 use std::time::Instant;
-
-use mio::net::TcpStream;
-use socket2::SockRef;
 
 use crate::codec::Decoder;
 use crate::event_loop::CloseReason;
 use crate::link::Link;
+use crate::socket::Socket;
 
 /// One connection of a loop. `A` is what the application knows of it.
 pub(crate) struct Connection<A, M> {
@@ -96,7 +94,7 @@ impl<A, M> Connection<A, M> {
 
     /// Reads once. The bytes of a connection that keeps none stay in `scratch`, so that most frames are never copied.
     pub(crate) fn read(&mut self, scratch: &mut [u8], now: Instant) -> Read1 {
-        let count = match read_some(&self.link.stream, scratch) {
+        let count = match read_some(&self.link.socket, scratch) {
             Ok(0) => {
                 self.input = Input::Ended;
                 0
@@ -131,7 +129,7 @@ impl<A, M> Connection<A, M> {
     pub(crate) fn end_input(&mut self, reason: CloseReason) {
         self.ends = reason;
         if let Input::Dry | Input::Flowing { .. } = self.input {
-            let bytes_max = SockRef::from(&self.link.stream).recv_buffer_size().unwrap_or(0);
+            let bytes_max = self.link.socket.receive_buffer_bytes().unwrap_or(0);
             self.input = Input::Rest { bytes_max };
         }
     }
@@ -209,9 +207,9 @@ impl Input {
     }
 }
 
-fn read_some(mut stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+fn read_some(socket: &Socket, buffer: &mut [u8]) -> io::Result<usize> {
     loop {
-        match stream.read(buffer) {
+        match socket.read(buffer) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             result => return result,
         }

@@ -2,20 +2,19 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mio::net::TcpStream;
-use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 
 use crate::arrivals::{Arrival, ArrivalId, Arrivals, Preface, Verdict};
 use crate::codec::Item;
 use crate::connection::{Connection, Input, Phase, Read1};
+use crate::event::Event;
 use crate::link::{Link, Turn};
 use crate::loop_handle::{Letter, LoopHandle};
 use crate::slots::{ConnId, Slots};
+use crate::socket::Socket;
 use crate::stats::{LoopStats, LoopWatch};
 use crate::timer::{Deadline, Timers};
 
@@ -40,8 +39,8 @@ pub trait Handler {
         incoming: Incoming<'_>,
     ) -> Flow;
 
-    /// A frame sent with [`Fate::Report`](crate::Fate::Report) has left for the socket without error. It comes while
-    /// the connection is open: who must know holds [`Incoming::End`] until then.
+    /// A frame sent with [`Fate::Report`](crate::Fate::Report) has arrived: the peer's kernel has acknowledged it. It comes
+    /// while the connection is open: who must know holds [`Incoming::End`] until then.
     fn on_sent(
         &mut self,
         turn: &mut Turn<Self::Message>,
@@ -151,7 +150,6 @@ pub(crate) struct EventLoop<H: Handler> {
     handler: H,
     settings: Settings,
     poll: Poll,
-    events: Option<Events>,
     handle: LoopHandle<H::Message>,
     arrivals: Arrivals,
     connections: Slots<Connection<H::Conn, H::Message>>,
@@ -184,12 +182,11 @@ enum Shown {
 impl<H: Handler> EventLoop<H> {
     pub(crate) fn new(handler: H, settings: Settings) -> io::Result<EventLoop<H>> {
         let poll = Poll::new()?;
-        let handle = LoopHandle::new(Waker::new(poll.registry(), WAKE)?);
+        let handle = LoopHandle::new(Waker::new(poll.registry(), WAKE)?, settings.output_bytes_max);
         Ok(EventLoop {
             handler,
             settings,
             poll,
-            events: Some(Events::with_capacity(EVENTS_PER_TURN)),
             handle,
             arrivals: Arrivals::new(),
             connections: Slots::new(),
@@ -217,67 +214,90 @@ impl<H: Handler> EventLoop<H> {
     /// # Panics
     /// When the kernel refuses to poll: half a server is worse than none.
     pub(crate) fn run(mut self) {
-        self.turn.begin();
-        while self.stop_by.is_none() || self.connections.len() > 0 {
-            let events = self.poll();
-            self.read(events);
-            self.open_letters();
-            self.look_at_timers();
-            self.bury();
-            self.turn.flush();
+        let mut events = Events::with_capacity(EVENTS_PER_TURN);
+        self.begin(Instant::now());
+        while !self.is_over() {
+            self.poll(&mut events, Instant::now());
+            self.turn(Instant::now(), events.iter().map(Event::from));
         }
+        self.end();
+    }
+
+    pub(crate) fn begin(&mut self, now: Instant) {
+        self.turn.begin(now);
+    }
+
+    /// All that is left is to [`EventLoop::end`] it.
+    pub(crate) fn is_over(&self) -> bool {
+        self.stop_by.is_some() && self.connections.len() == 0
+    }
+
+    /// One turn, which begins now, with what the poller has told.
+    pub(crate) fn turn(&mut self, now: Instant, events: impl Iterator<Item = Event>) {
+        self.turn.begin(now);
+        self.read(events);
+        self.open_letters();
+        self.look_at_timers();
+        self.bury();
+        self.turn.flush();
+    }
+
+    pub(crate) fn end(mut self) {
         // The last closings may have made the application post something; it goes to on_stray.
         self.open_letters();
         self.turn.flush();
         self.stats.on_end();
     }
 
-    fn poll(&mut self) -> Events {
-        let mut events = self.events.take().expect("put back by the last turn");
-        let now = Instant::now();
+    /// The turn is over by `now`: sleeps until there is something to do.
+    fn poll(&mut self, events: &mut Events, now: Instant) {
         self.stats.on_turn(now.saturating_duration_since(self.turn.now()), self.connections.len());
-        let stop = self.stop_by.map(|at| at.saturating_duration_since(now));
-        let timeout = match self.ready.is_empty() {
-            true => [self.timers.wait(now), self.arrivals.wait(now), stop].into_iter().flatten().min(),
-            false => Some(Duration::ZERO),
-        };
-        match self.poll.poll(&mut events, timeout) {
+        match self.poll.poll(events, self.sleep(now)) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => events.clear(),
             result => result.expect("epoll_wait fails only for a programming error"),
         }
-        self.turn.begin();
-        events
     }
 
-    fn read(&mut self, events: Events) {
+    /// How long the loop may sleep if no socket and no letter wakes it; `None` is for ever.
+    pub(crate) fn sleep(&self, now: Instant) -> Option<Duration> {
+        let stop = self.stop_by.map(|at| at.saturating_duration_since(now));
+        match self.ready.is_empty() {
+            true => {
+                let errand = self.turn.next_errand().map(|due| due.saturating_duration_since(now));
+                [self.timers.wait(now), self.arrivals.wait(now), errand, stop].into_iter().flatten().min()
+            }
+            false => Some(Duration::ZERO),
+        }
+    }
+
+    fn read(&mut self, events: impl Iterator<Item = Event>) {
         for id in std::mem::take(&mut self.ready) {
             if let Some(conn) = self.connections.get_mut(id) {
                 conn.queued = false;
                 self.serve_unless_waiting(id);
             }
         }
-        for event in events.iter().filter(|event| event.token() != WAKE) {
-            if let Some(id) = arrival_id(event.token()) {
-                self.look_at_arrival(id, event.is_read_closed() || event.is_error());
+        for event in events.filter(|event| event.token != WAKE.0) {
+            if let Some(id) = arrival_id(event.token) {
+                self.look_at_arrival(id, event.read_closed || event.error);
                 continue;
             }
-            let id = conn_id(event.token());
+            let id = conn_id(event.token);
             let Some(conn) = self.connections.get_mut(id) else { continue };
-            if event.is_readable() || event.is_read_closed() || event.is_error() {
-                let to_end = event.is_read_closed() || event.is_error();
+            if event.readable || event.read_closed || event.error {
+                let to_end = event.read_closed || event.error;
                 if let Input::Dry | Input::Flowing { .. } = conn.input {
                     conn.input = Input::Flowing { to_end };
                 }
             }
-            if event.is_error() || event.is_write_closed() {
+            if event.error || event.write_closed {
                 self.hang_up(id);
-            } else if event.is_writable() {
+            } else if event.writable {
                 conn.link.on_writable(&mut self.turn);
                 conn.congested &= conn.link.is_congested();
             }
             self.serve_unless_waiting(id);
         }
-        self.events = Some(events);
     }
 
     fn open_letters(&mut self) {
@@ -285,8 +305,8 @@ impl<H: Handler> EventLoop<H> {
         self.handle.take(&mut letters);
         for letter in letters.drain(..) {
             match letter {
-                Letter::Accepted(stream, peer, Preface::None) => self.open(stream, peer, None),
-                Letter::Accepted(stream, peer, preface) => self.arrive(stream, peer, preface),
+                Letter::Accepted(socket, peer, Preface::None) => self.open(socket, peer, None),
+                Letter::Accepted(socket, peer, preface) => self.arrive(socket, peer, preface),
                 Letter::Message(id, message) => self.deliver(id, message),
                 Letter::Sent(id, label) => {
                     let Some(conn) = self.connections.get_mut(id) else { continue };
@@ -305,6 +325,7 @@ impl<H: Handler> EventLoop<H> {
 
     fn look_at_timers(&mut self) {
         let now = self.turn.now();
+        self.turn.run_errands();
         while let Some((id, deadline)) = self.timers.pop(now) {
             let Some(conn) = self.connections.get_mut(id) else { continue };
             match deadline {
@@ -361,8 +382,7 @@ impl<H: Handler> EventLoop<H> {
     fn bury(&mut self) {
         for id in std::mem::take(&mut self.dead) {
             let Some(conn) = self.connections.remove(id) else { continue };
-            let fd = conn.link.stream.as_raw_fd();
-            if let Err(error) = self.poll.registry().deregister(&mut SourceFd(&fd)) {
+            if let Err(error) = conn.link.socket.deregister(self.poll.registry()) {
                 log::debug!("cannot deregister a connection: {error}");
             }
             for (label, frame) in conn.link.close() {
@@ -377,16 +397,16 @@ impl<H: Handler> EventLoop<H> {
     }
 
     /// Has a connection wait until its first bytes have told who is behind it.
-    fn arrive(&mut self, mut stream: TcpStream, peer: SocketAddr, preface: Preface) {
+    fn arrive(&mut self, socket: Socket, peer: SocketAddr, preface: Preface) {
         if self.stop_by.is_some() {
             return;
         }
         let due = self.turn.now() + self.settings.frame_timeout;
         let EventLoop { poll, arrivals, .. } = self;
-        let watch =
-            |id, stream: &mut TcpStream| poll.registry().register(stream, arrival_token(id), Interest::READABLE);
-        let arrived =
-            arrivals.insert_with(due, |id| watch(id, &mut stream).map(|()| Arrival { stream, peer, preface }));
+        let arrived = arrivals.insert_with(due, |id| {
+            socket.register(poll.registry(), arrival_token(id), Interest::READABLE)?;
+            Ok(Arrival { socket, peer, preface })
+        });
         if let Err(error) = arrived {
             log::error!("cannot watch the connection from {peer}: {error}");
         }
@@ -399,20 +419,20 @@ impl<H: Handler> EventLoop<H> {
         if verdict == Verdict::Wait {
             return;
         }
-        let Some(Arrival { mut stream, peer, .. }) = self.arrivals.remove(id) else { return };
+        let Some(Arrival { socket, peer, .. }) = self.arrivals.remove(id) else { return };
         // Registered again, it is reported at once if more than the preface has arrived.
-        if let Err(error) = self.poll.registry().deregister(&mut stream) {
+        if let Err(error) = socket.deregister(self.poll.registry()) {
             log::debug!("cannot deregister a connection: {error}");
         }
         match verdict {
-            Verdict::Open(client) => self.open(stream, peer, client),
+            Verdict::Open(client) => self.open(socket, peer, client),
             Verdict::Refuse(reason) => self.arrivals.complain(peer, reason, self.turn.now()),
             Verdict::Wait | Verdict::Gone => {}
         }
     }
 
     /// Begins to serve a connection; `client` is the client's address if it is not the peer's.
-    fn open(&mut self, stream: TcpStream, peer: SocketAddr, client: Option<SocketAddr>) {
+    fn open(&mut self, socket: Socket, peer: SocketAddr, client: Option<SocketAddr>) {
         if self.stop_by.is_some() {
             return;
         }
@@ -422,8 +442,8 @@ impl<H: Handler> EventLoop<H> {
             // Writable events come only after the socket was full (epoll reports edges), so asking for them always
             // costs nothing, while asking when they are needed would be a system call each time.
             let interest = Interest::READABLE | Interest::WRITABLE;
-            poll.registry().register(&mut SourceFd(&stream.as_raw_fd()), token(id), interest)?;
-            let link = Arc::new(Link::new(id, stream, client, handle.clone(), settings.output_bytes_max));
+            socket.register(poll.registry(), token(id), interest)?;
+            let link = Arc::new(Link::new(id, socket, client, handle.clone()));
             let app = handler.on_open(turn, &link);
             Ok::<_, io::Error>(Connection::new(link, app, settings.frame_bytes_max, now))
         });
@@ -449,8 +469,18 @@ impl<H: Handler> EventLoop<H> {
     /// What the application holds is not shown again because the socket has something to tell, and a connection that
     /// has used up its budget is served in the next turn.
     fn serve_unless_waiting(&mut self, id: ConnId) {
+        self.hear_reports(id);
         if self.connections.get_mut(id).is_some_and(|conn| !conn.held && !conn.queued && !conn.congested) {
             self.serve(id);
+        }
+    }
+
+    /// A client that sends something while the application holds what came before has acknowledged what it has read.
+    fn hear_reports(&mut self, id: ConnId) {
+        let EventLoop { handler, turn, connections, .. } = self;
+        let Some(conn) = connections.get_mut(id).filter(|conn| conn.held) else { return };
+        if tell_reports(handler, turn, conn) {
+            self.serve_if_held(id);
         }
     }
 
@@ -508,7 +538,7 @@ impl<H: Handler> EventLoop<H> {
             budget = budget.saturating_sub(count);
             shown = outcome;
         }
-        conn.held = matches!(shown, Shown::Held);
+        let was_held = std::mem::replace(&mut conn.held, matches!(shown, Shown::Held));
         conn.congested = matches!(shown, Shown::Congested);
         if let Shown::Costly = shown {
             queue(ready, conn);
@@ -518,6 +548,8 @@ impl<H: Handler> EventLoop<H> {
         }
         if let Shown::Over(reason) = shown {
             self.close(id, reason);
+        } else if !was_held {
+            self.hear_reports(id);
         }
     }
 
@@ -648,11 +680,26 @@ fn queue<A, M>(ready: &mut Vec<ConnId>, conn: &mut Connection<A, M>) {
 /// Tells the application, once, that nothing sent to the connection will arrive.
 fn tell_hang_up<H: Handler>(handler: &mut H, turn: &mut Turn<H::Message>, conn: &mut Connection<H::Conn, H::Message>) {
     conn.link.seal();
+    tell_reports(handler, turn, conn);
     if let Phase::Open(app) = &mut conn.phase
         && !std::mem::replace(&mut conn.hung_up, true)
     {
         handler.on_hang_up(turn, &conn.link, app);
     }
+}
+
+/// Tells the application what the peer's kernel has acknowledged of what it waits for; whether there was something.
+fn tell_reports<H: Handler>(
+    handler: &mut H,
+    turn: &mut Turn<H::Message>,
+    conn: &mut Connection<H::Conn, H::Message>,
+) -> bool {
+    let Phase::Open(app) = &mut conn.phase else { return false };
+    let reports = conn.link.take_reports(turn);
+    for label in &reports {
+        handler.on_sent(turn, &conn.link, app, *label);
+    }
+    !reports.is_empty()
 }
 
 /// Shows the application what was received and kept, and keeps what is left.
@@ -716,7 +763,12 @@ fn show<H: Handler>(
                 continue;
             }
             Item::Incomplete if *ends == CloseReason::Stopped => (Incoming::Stop, 0, false),
-            Item::Incomplete => (Incoming::End, 0, false),
+            Item::Incomplete => {
+                if *ends == CloseReason::Ended {
+                    link.on_peer_ended();
+                }
+                (Incoming::End, 0, false)
+            }
         };
         if line {
             link.use_lines(turn);
@@ -744,12 +796,12 @@ fn arrival_token(ArrivalId(id): ArrivalId) -> Token {
     Token(token(id).0 | ARRIVAL)
 }
 
-fn arrival_id(token: Token) -> Option<ArrivalId> {
-    (token.0 & ARRIVAL != 0).then(|| ArrivalId(conn_id(Token(token.0 & !ARRIVAL))))
+fn arrival_id(token: usize) -> Option<ArrivalId> {
+    (token & ARRIVAL != 0).then(|| ArrivalId(conn_id(token & !ARRIVAL)))
 }
 
-fn conn_id(token: Token) -> ConnId {
-    ConnId { index: token.0 as u32, generation: (token.0 >> 32) as u32 }
+fn conn_id(token: usize) -> ConnId {
+    ConnId { index: token as u32, generation: (token >> 32) as u32 }
 }
 
 /// No connection has it: there are never 2³² − 1 of them.

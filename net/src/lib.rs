@@ -40,6 +40,7 @@ mod acceptor;
 mod arrivals;
 mod codec;
 mod connection;
+mod event;
 mod event_loop;
 mod json_prefix;
 mod link;
@@ -47,7 +48,10 @@ mod loop_group;
 mod loop_handle;
 mod output;
 mod proxy_header;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 mod slots;
+mod socket;
 mod stats;
 mod timer;
 

@@ -4,30 +4,37 @@
 //! frame for this connection writes it here itself at the end of its turn. No thread has to be woken for it, and
 //! whether the connection still takes frames is known at once. Only what the socket does not take is finished by the
 //! owning loop, which alone hears that the socket has room again.
+//!
+//! # What has arrived
+//! A frame that the socket took may still be lost: the peer is gone, and only a timeout will tell. So frames that are to be
+//! given back are kept until the peer's kernel has acknowledged them. How much it has not is asked by `SIOCOUTQ` (tcp(7)):
+//! when much was written since the last time, when the connection ends, and in an *errand* of the thread that wrote, a
+//! second after it did. An errand is a second look at one link at a certain time, see [`Turn::run_errands`].
 
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
 use std::fmt;
 use std::io::ErrorKind;
 use std::net::{Shutdown, SocketAddr};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{self, AtomicU64};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use mio::net::TcpStream;
 use parking_lot::Mutex;
 
 use crate::loop_handle::{Letter, LoopHandle};
-use crate::output::{BufferPool, Fate, Output, Written};
+use crate::output::{Back, BufferPool, Fate, Output, Writing, Written};
 use crate::slots::ConnId;
+use crate::socket::Socket;
 
 /// The shared part of a connection. It outlives the connection: a closed link refuses everything. It keeps the
 /// connection's descriptor, so it should not be kept for long after [`Handler::on_close`](crate::Handler::on_close).
 pub struct Link<M> {
     pub(crate) id: ConnId,
-    pub(crate) stream: TcpStream,
+    pub(crate) socket: Socket,
     /// The client's address if a proxy has told it. Behind a pointer, because most have none.
     client: Option<Box<SocketAddr>>,
     owner: LoopHandle<M>,
-    output_bytes_max: usize,
     side: Mutex<Side>,
 }
 
@@ -44,7 +51,7 @@ struct Side {
     scheduled: Option<Scheduled>,
     /// The socket took no more; the owner will hear when it does.
     blocked: bool,
-    /// Nothing pending: no memory.
+    /// Nothing pending and nothing to be acknowledged: no memory.
     output: Option<Box<Output>>,
 }
 
@@ -59,8 +66,12 @@ struct Scheduled {
 enum State {
     /// Takes frames and writes them.
     Open,
+    /// The same, but the peer has closed its side: most likely nobody reads.
+    PeerEnded,
     /// Writes no more; takes frames for as long as its owner needs to give them back.
     Sealed,
+    /// The same, and the peer was told that nothing follows.
+    Finished,
     /// Gone.
     Closed,
 }
@@ -86,8 +97,16 @@ pub struct Turn<M> {
     /// How much was sent since the last flush.
     sent_bytes: usize,
     pub(crate) reminders: Vec<(Instant, ConnId)>,
+    errands: BinaryHeap<Errand<M>>,
     pool: BufferPool,
     reports: Vec<u32>,
+}
+
+/// A look at a link, the earliest first.
+#[derive(Debug)]
+struct Errand<M> {
+    due: Instant,
+    link: Weak<Link<M>>,
 }
 
 /// Tells the turns of different threads apart.
@@ -97,15 +116,14 @@ struct TurnId(u64);
 impl<M> Link<M> {
     pub(crate) fn new(
         id: ConnId,
-        stream: TcpStream,
+        socket: Socket,
         client: Option<SocketAddr>,
         owner: LoopHandle<M>,
-        output_bytes_max: usize,
     ) -> Link<M> {
         let (state, output) = (State::Open, None);
         let side = Side { state, line: false, bare_sent: false, scheduled: None, blocked: false, output };
         let client = client.map(Box::new);
-        Link { id, stream, client, owner, output_bytes_max, side: Mutex::new(side) }
+        Link { id, socket, client, owner, side: Mutex::new(side) }
     }
 
     /// The client's address: what a proxy has told, else the socket's, which is `None` when the kernel has forgotten it;
@@ -113,7 +131,7 @@ impl<M> Link<M> {
     pub fn peer(&self) -> Option<SocketAddr> {
         match &self.client {
             Some(client) => Some(**client),
-            None => self.stream.peer_addr().ok(),
+            None => self.socket.peer_addr().ok(),
         }
     }
 
@@ -128,7 +146,9 @@ impl<M> Link<M> {
         let side = &mut *guard;
         match side.state {
             State::Closed => return Err(Refused::Closed),
-            State::Open if matches!(fate, Fate::Return(_)) && side.returnable() >= self.output_bytes_max => {
+            State::Open | State::PeerEnded
+                if matches!(fate, Fate::Return(_)) && side.returnable() >= self.output_bytes_max() =>
+            {
                 // Perhaps nothing was written yet, because much was sent in this turn.
                 let written = if side.blocked { Written::Blocked } else { self.write(side, turn) };
                 if written != Written::All {
@@ -137,7 +157,7 @@ impl<M> Link<M> {
                     return Err(Refused::Full);
                 }
             }
-            State::Open | State::Sealed => {}
+            State::Open | State::PeerEnded | State::Sealed | State::Finished => {}
         }
         self.enqueue(side, turn, frame, fate);
         drop(guard);
@@ -151,7 +171,7 @@ impl<M> Link<M> {
         side.bare_sent |= !side.line;
         side.output.get_or_insert_with(|| turn.pool.get()).push(frame, side.line, fate);
         turn.sent_bytes += frame.len();
-        if side.blocked || side.state != State::Open {
+        if side.blocked || !side.state.writes() {
             return;
         }
         let pushed = matches!(fate, Fate::Return(_));
@@ -168,13 +188,13 @@ impl<M> Link<M> {
     pub(crate) fn use_lines(self: &Arc<Link<M>>, turn: &mut Turn<M>) {
         let mut guard = self.side.lock();
         let side = &mut *guard;
-        if !std::mem::replace(&mut side.line, true) && side.bare_sent && side.state == State::Open {
+        if !std::mem::replace(&mut side.line, true) && side.bare_sent && side.state.writes() {
             self.enqueue(side, turn, b"", Fate::Drop);
         }
     }
 
     /// Writes what is pending, now. Any thread.
-    pub fn flush(&self, turn: &mut Turn<M>) {
+    pub fn flush(self: &Arc<Link<M>>, turn: &mut Turn<M>) {
         let mut side = self.side.lock();
         side.scheduled = None;
         let written = self.write(&mut side, turn);
@@ -182,16 +202,97 @@ impl<M> Link<M> {
         self.report(turn, written);
     }
 
-    fn write(&self, side: &mut Side, turn: &mut Turn<M>) -> Written {
-        let (State::Open, Some(output)) = (side.state, &mut side.output) else { return Written::All };
-        let written = output.write_to(&self.stream, side.line, &mut turn.reports);
+    fn write(self: &Arc<Link<M>>, side: &mut Side, turn: &mut Turn<M>) -> Written {
+        let Some(output) = side.output.as_mut().filter(|_| side.state.writes()) else { return Written::All };
+        let how = if side.line { Writing::Together } else { Writing::OneByOne };
+        let written = output.write_to(&self.socket, how);
         side.blocked = written == Written::Blocked;
         match written {
-            Written::All => turn.pool.put(side.output.take().expect("it was there")),
-            Written::Blocked => {}
+            Written::All | Written::Blocked => self.look_after(side, turn),
             Written::Broken => side.state = State::Sealed,
         }
         written
+    }
+
+    /// Asks the kernel what has arrived if that is worth it, and has somebody come again for what has not.
+    fn look_after(self: &Arc<Link<M>>, side: &mut Side, turn: &mut Turn<M>) {
+        let Some(output) = &mut side.output else { return };
+        if output.awaits_report() || output.is_much_sent() {
+            self.ask(output, side.state, turn);
+        }
+        if output.is_empty() {
+            turn.pool.put(side.output.take().expect("it is there"));
+            return;
+        }
+        let pause = match () {
+            () if output.awaits_report() => output.report_pause.max(REPORT_PAUSE_MIN),
+            () if output.has_sent() => LOOK_AFTER,
+            // The owner hears when the socket has room.
+            () => return,
+        };
+        let due = turn.now + pause;
+        // One that is long overdue was of a thread that has ended.
+        if output.errand.is_none_or(|errand| errand > due || errand + LOOK_AFTER < turn.now) {
+            output.errand = Some(due);
+            turn.errands.push(Errand { due, link: Arc::downgrade(self) });
+        }
+    }
+
+    /// An errand's time has come.
+    fn on_errand(self: &Arc<Link<M>>, turn: &mut Turn<M>, due: Instant) {
+        let mut guard = self.side.lock();
+        let side = &mut *guard;
+        let Some(output) = side.output.as_mut().filter(|output| output.errand == Some(due)) else { return };
+        output.errand = None;
+        if !side.state.writes() {
+            // Its owner is about to close it.
+            return;
+        }
+        if output.has_sent() {
+            self.ask(output, side.state, turn);
+        }
+        output.report_pause = match output.awaits_report() {
+            true => (2 * output.report_pause).clamp(REPORT_PAUSE_MIN, REPORT_PAUSE_MAX),
+            false => Duration::ZERO,
+        };
+        self.look_after(side, turn);
+        drop(guard);
+        self.report(turn, Written::All);
+    }
+
+    /// Asks the kernel what the peer's kernel has acknowledged.
+    fn ask(&self, output: &mut Output, state: State, turn: &mut Turn<M>) {
+        let unacknowledged = self.unacknowledged(state);
+        output.acknowledge(unacknowledged, &mut turn.reports);
+        output.note_progress(unacknowledged, turn.now);
+    }
+
+    /// Bytes that the socket took and that the peer's kernel has not acknowledged. If that cannot be known, all of them.
+    fn unacknowledged(&self, state: State) -> usize {
+        self.socket.unacknowledged(state == State::Finished).unwrap_or(usize::MAX)
+    }
+
+    /// Looks now whether a report is due; returns those that are, for the owner, who would be posted them otherwise.
+    pub(crate) fn take_reports(&self, turn: &mut Turn<M>) -> Vec<u32> {
+        let mut side = self.side.lock();
+        let state = side.state;
+        if let Some(output) = side.output.as_mut().filter(|output| output.awaits_report()) {
+            self.ask(output, state, turn);
+        }
+        drop(side);
+        std::mem::take(&mut turn.reports)
+    }
+
+    /// Whether its peer has acknowledged nothing for a while though there is something to acknowledge. Any thread.
+    pub fn is_stalled(&self, turn: &mut Turn<M>) -> bool {
+        let mut side = self.side.lock();
+        let state = side.state;
+        let Some(output) = side.output.as_mut().filter(|output| output.waits_since().is_some()) else { return false };
+        self.ask(output, state, turn);
+        let waits_since = output.waits_since();
+        drop(side);
+        self.report(turn, Written::All);
+        waits_since.is_some_and(|since| turn.now.saturating_duration_since(since) >= STALLED_AFTER)
     }
 
     /// Tells the owner what a write has come to, in the order in which it happened: what was written before the
@@ -206,25 +307,29 @@ impl<M> Link<M> {
     }
 
     /// The socket has room again. Only the owner hears it.
-    pub(crate) fn on_writable(&self, turn: &mut Turn<M>) {
+    pub(crate) fn on_writable(self: &Arc<Link<M>>, turn: &mut Turn<M>) {
         let was_blocked = std::mem::take(&mut self.side.lock().blocked);
         if was_blocked {
             self.flush(turn);
         }
     }
 
-    /// Removes the frames that were sent with [`Fate::Return`] and this label and were not written, in order. A frame
-    /// that was written in part stays if the link can still finish it. Any thread.
+    /// Removes the frames that were sent with [`Fate::Return`] and this label and that the connection will not bring to its
+    /// client, in order: while it is open, those that were not begun to be written; when it is hung up or the peer has
+    /// closed, all that the peer's kernel has not acknowledged. Any thread.
     pub fn take_back(&self, label: u32) -> Vec<Box<[u8]>> {
-        let back = self.take_back_where(|other| other == label);
+        let back = self.take_back_where(&mut self.side.lock(), |other| other == label);
         back.into_iter().map(|(_, frame)| frame).collect()
     }
 
-    fn take_back_where(&self, wanted: impl Fn(u32) -> bool) -> Vec<(u32, Box<[u8]>)> {
-        let mut side = self.side.lock();
-        let even_started = side.state != State::Open;
+    fn take_back_where(&self, side: &mut Side, wanted: impl Fn(u32) -> bool) -> Vec<(u32, Box<[u8]>)> {
         let Some(output) = &mut side.output else { return Vec::new() };
-        let back = output.take_back(wanted, even_started);
+        let back = if side.state == State::Open { Back::Unwritten } else { Back::Unacknowledged };
+        if back == Back::Unacknowledged {
+            // Whoever waits for a report has heard of the end.
+            output.acknowledge(self.unacknowledged(side.state), &mut Vec::new());
+        }
+        let back = output.take_back(wanted, back);
         if output.is_empty() {
             side.output = None;
         }
@@ -240,13 +345,22 @@ impl<M> Link<M> {
     /// Writes no more from now on.
     pub(crate) fn seal(&self) {
         let mut side = self.side.lock();
-        if side.state == State::Open {
+        if side.state.writes() {
             side.state = State::Sealed;
         }
     }
 
     pub(crate) fn is_sealed(&self) -> bool {
-        self.side.lock().state != State::Open
+        !self.side.lock().state.writes()
+    }
+
+    /// The peer has closed its side: what it has not acknowledged now it has not read, and what is written from now on it
+    /// will hardly read.
+    pub(crate) fn on_peer_ended(&self) {
+        let mut side = self.side.lock();
+        if side.state == State::Open {
+            side.state = State::PeerEnded;
+        }
     }
 
     /// How much waits to be written, in bytes. Any thread.
@@ -254,42 +368,55 @@ impl<M> Link<M> {
         self.side.lock().pending()
     }
 
+    /// How much the client has not received, as far as is known, in bytes. Any thread.
+    pub fn undelivered_bytes(&self) -> usize {
+        let side = self.side.lock();
+        side.pending().saturating_add(self.unacknowledged(side.state))
+    }
+
     /// So much is pending that a client should not be read on, since it would be answered.
     pub(crate) fn is_congested(&self) -> bool {
         let side = self.side.lock();
-        side.state == State::Open && side.pending() >= self.output_bytes_max / 2
+        side.state.writes() && side.pending() >= self.output_bytes_max() / 2
+    }
+
+    fn output_bytes_max(&self) -> usize {
+        self.owner.output_bytes_max()
     }
 
     /// Nothing is pending.
     pub(crate) fn is_flushed(&self) -> bool {
-        self.side.lock().output.is_none()
+        self.side.lock().pending() == 0
     }
 
     /// Says to the peer that nothing follows. What is sent from now on is given back in the end: trying to write it
     /// would break the connection before the peer has read the rest.
     pub(crate) fn finish(&self) {
-        self.seal();
-        if let Err(error) = self.stream.shutdown(Shutdown::Write)
+        self.side.lock().state = State::Finished;
+        if let Err(error) = self.socket.shutdown(Shutdown::Write)
             && error.kind() != ErrorKind::NotConnected
         {
             log::debug!("cannot end a connection in order: {error}");
         }
     }
 
-    /// The end: returns what was to be given back and was not asked for. Refusing and giving back are one step, or a
-    /// frame accepted between them would be lost.
+    /// The end: returns what was to be given back, was not asked for, and has not arrived. Refusing and giving back are one
+    /// step, or a frame accepted between them would be lost.
     pub(crate) fn close(&self) -> Vec<(u32, Box<[u8]>)> {
         let mut side = self.side.lock();
-        side.state = State::Closed;
-        let left = side.output.take();
+        if side.state.writes() {
+            side.state = State::Sealed;
+        }
+        let back = self.take_back_where(&mut side, |_| true);
+        (side.state, side.output) = (State::Closed, None);
         drop(side);
         // Whoever still has the link keeps the descriptor open: the peer would not hear of the end.
-        if let Err(error) = self.stream.shutdown(Shutdown::Both)
+        if let Err(error) = self.socket.shutdown(Shutdown::Both)
             && error.kind() != ErrorKind::NotConnected
         {
             log::debug!("cannot end a connection: {error}");
         }
-        left.map_or_else(Vec::new, |mut output| output.take_back(|_| true, true))
+        back
     }
 
     /// Posts a message for this connection to its loop; it comes to [`Handler::on_message`](crate::Handler::on_message).
@@ -306,6 +433,12 @@ impl<M> Link<M> {
             owner.post_all(here.into_iter().map(|(link, message)| Letter::Message(link.id, message)));
             rest = elsewhere;
         }
+    }
+}
+
+impl State {
+    fn writes(self) -> bool {
+        matches!(self, State::Open | State::PeerEnded)
     }
 }
 
@@ -334,14 +467,20 @@ impl<M> fmt::Debug for Link<M> {
 impl<M> Turn<M> {
     /// A turn with nothing to do yet.
     pub fn new() -> Turn<M> {
+        Turn::at(Instant::now())
+    }
+
+    /// The same, which began then.
+    pub fn at(now: Instant) -> Turn<M> {
         static TURNS: AtomicU64 = AtomicU64::new(0);
         Turn {
-            id: TurnId(TURNS.fetch_add(1, Ordering::Relaxed)),
-            now: Instant::now(),
+            id: TurnId(TURNS.fetch_add(1, atomic::Ordering::Relaxed)),
+            now,
             pushed: Vec::new(),
             answered: Vec::new(),
             sent_bytes: 0,
             reminders: Vec::new(),
+            errands: BinaryHeap::new(),
             pool: BufferPool::default(),
             reports: Vec::new(),
         }
@@ -352,8 +491,27 @@ impl<M> Turn<M> {
         self.now
     }
 
-    pub(crate) fn begin(&mut self) {
-        self.now = Instant::now();
+    /// A thread without a loop calls this whenever it wakes.
+    pub fn begin(&mut self, now: Instant) {
+        self.now = now;
+    }
+
+    /// When there is something to do for a link that this thread has written to, if there is.
+    pub fn next_errand(&self) -> Option<Instant> {
+        self.errands.peek().map(|errand| errand.due)
+    }
+
+    /// Does it, if it is time.
+    pub fn run_errands(&mut self) {
+        while let Some(Errand { due, link }) = self.errands.pop() {
+            if due > self.now {
+                self.errands.push(Errand { due, link });
+                return;
+            }
+            if let Some(link) = link.upgrade() {
+                link.on_errand(self, due);
+            }
+        }
     }
 
     /// Has [`Handler::on_reminder`](crate::Handler::on_reminder) called for a connection of this loop after some time.
@@ -405,5 +563,34 @@ impl<M> Default for Turn<M> {
     }
 }
 
+impl<M> PartialEq for Errand<M> {
+    fn eq(&self, other: &Errand<M>) -> bool {
+        self.due == other.due
+    }
+}
+
+impl<M> Eq for Errand<M> {}
+
+impl<M> PartialOrd for Errand<M> {
+    fn partial_cmp(&self, other: &Errand<M>) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// The earliest is the greatest.
+impl<M> Ord for Errand<M> {
+    fn cmp(&self, other: &Errand<M>) -> Ordering {
+        other.due.cmp(&self.due)
+    }
+}
+
+/// When the kernel is asked what has become of frames after which nothing was written.
+const LOOK_AFTER: Duration = Duration::from_secs(1);
+/// The same when somebody waits for the answer: at first soon, for most peers are near, then less often.
+const REPORT_PAUSE_MIN: Duration = Duration::from_millis(2);
+const REPORT_PAUSE_MAX: Duration = Duration::from_millis(100);
+/// How long a peer may owe an acknowledgement until its connection counts as dead for whoever has a better one. Several
+/// times what any round trip takes.
+const STALLED_AFTER: Duration = Duration::from_secs(1);
 /// What one turn sends before it writes.
 const SENT_BYTES_MAX: usize = 4 * 1024 * 1024;

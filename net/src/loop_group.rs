@@ -55,7 +55,7 @@ impl<M: Send + 'static> LoopGroup<M> {
     /// Hands a new connection, which begins with `preface`, to the next loop, round-robin.
     pub fn assign(&mut self, stream: TcpStream, peer: SocketAddr, preface: Preface) {
         let (handle, _) = &self.loops[self.next];
-        handle.post(Letter::Accepted(stream, peer, preface));
+        handle.post(Letter::Accepted(stream.into(), peer, preface));
         self.next = (self.next + 1) % self.loops.len();
     }
 

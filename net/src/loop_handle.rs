@@ -7,17 +7,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use mio::Waker;
-use mio::net::TcpStream;
 use parking_lot::Mutex;
 
 use crate::arrivals::Preface;
 use crate::slots::ConnId;
+use crate::socket::Socket;
 
 /// What a loop finds in its inbox.
 #[derive(Debug)]
 pub(crate) enum Letter<M> {
     /// A new connection for this loop.
-    Accepted(TcpStream, SocketAddr, Preface),
+    Accepted(Socket, SocketAddr, Preface),
     /// The application's message for a connection.
     Message(ConnId, M),
     /// A frame with [`Fate::Report`](crate::Fate::Report) is out.
@@ -43,12 +43,19 @@ struct Inbox<M> {
     /// The loop was woken and has not looked into the inbox since.
     notified: AtomicBool,
     waker: Waker,
+    /// The high-water mark of each connection.
+    output_bytes_max: usize,
 }
 
 impl<M> LoopHandle<M> {
-    pub(crate) fn new(waker: Waker) -> LoopHandle<M> {
-        let inbox = Inbox { letters: Mutex::new(Vec::new()), notified: AtomicBool::new(false), waker };
+    pub(crate) fn new(waker: Waker, output_bytes_max: usize) -> LoopHandle<M> {
+        let inbox =
+            Inbox { letters: Mutex::new(Vec::new()), notified: AtomicBool::new(false), waker, output_bytes_max };
         LoopHandle { inbox: Arc::new(inbox) }
+    }
+
+    pub(crate) fn output_bytes_max(&self) -> usize {
+        self.inbox.output_bytes_max
     }
 
     pub(crate) fn post(&self, letter: Letter<M>) {

@@ -15,7 +15,7 @@ use net::{
     Acceptor, CloseReason, Fate, Flow, Handler, Incoming, Link, ListenSettings, LoopGroup, LoopWatch, Preface, Refused,
     Settings, Stopper, Turn,
 };
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 
 /// How long something that must happen may take on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -249,7 +249,15 @@ impl TestServer {
 
     /// A new client, when its loop knows it. The loops take turns, the first client being the first loop's.
     pub(crate) fn connect(&self) -> Peer {
-        let socket = TcpStream::connect(self.address).expect("the server listens");
+        self.connect_with(|_| {})
+    }
+
+    /// The same with options set before the connection is made.
+    pub(crate) fn connect_with(&self, set: impl Fn(&Socket)) -> Peer {
+        let socket = Socket::new(Domain::for_address(self.address), Type::STREAM, None).expect("a socket");
+        set(&socket);
+        socket.connect(&self.address.into()).expect("the server listens");
+        let socket = TcpStream::from(socket);
         socket.set_nodelay(true).expect("an option");
         socket.set_read_timeout(Some(PATIENCE)).expect("an option");
         socket.set_write_timeout(Some(PATIENCE)).expect("an option");

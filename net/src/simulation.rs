@@ -1,0 +1,121 @@
+//! What a simulation needs of this package: sockets of its own, and loops that turn when they are told to. Not part of a
+//! production build.
+
+use std::fmt;
+use std::io;
+use std::net::{Shutdown, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::arrivals::Preface;
+use crate::event_loop::{EventLoop, Handler, Settings};
+use crate::loop_handle::{Letter, LoopHandle};
+use crate::socket::Socket;
+use crate::stats::LoopWatch;
+
+pub use crate::event::Event;
+
+/// One end of a simulated connection, as the kernel would show it. It does not block.
+pub trait SimulatedSocket: fmt::Debug + Send + Sync {
+    /// As read(2).
+    ///
+    /// # Errors
+    /// As read(2).
+    fn read(&self, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// As recv(2) with MSG_PEEK.
+    ///
+    /// # Errors
+    /// As recv(2).
+    fn peek(&self, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// As write(2).
+    ///
+    /// # Errors
+    /// As write(2).
+    fn write(&self, bytes: &[u8]) -> io::Result<usize>;
+
+    /// As shutdown(2).
+    ///
+    /// # Errors
+    /// As shutdown(2).
+    fn shutdown(&self, how: Shutdown) -> io::Result<()>;
+
+    /// As getpeername(2).
+    ///
+    /// # Errors
+    /// As getpeername(2).
+    fn peer_addr(&self) -> io::Result<SocketAddr>;
+
+    /// SO_RCVBUF.
+    fn receive_buffer_bytes(&self) -> usize;
+
+    /// Bytes that were written and that the peer has not acknowledged.
+    fn unacknowledged(&self) -> usize;
+
+    /// From now on the loop is to be told of its events, under this token, beginning with what is there already.
+    fn register(&self, token: usize);
+
+    /// From now on no longer.
+    fn deregister(&self);
+}
+
+/// A loop without a thread, a poller or a clock.
+pub struct ManualLoop<H: Handler> {
+    inner: EventLoop<H>,
+    handle: LoopHandle<H::Message>,
+}
+
+impl<H: Handler> ManualLoop<H> {
+    /// A loop at its beginning.
+    ///
+    /// # Errors
+    /// When there is no descriptor left.
+    pub fn new(handler: H, settings: Settings, now: Instant) -> io::Result<ManualLoop<H>> {
+        let mut inner = EventLoop::new(handler, settings)?;
+        inner.begin(now);
+        let handle = inner.handle();
+        Ok(ManualLoop { inner, handle })
+    }
+
+    /// How others see it.
+    pub fn watch(&self) -> LoopWatch<H::Message> {
+        self.inner.watch()
+    }
+
+    /// Hands it a new connection.
+    pub fn assign(&self, socket: Arc<dyn SimulatedSocket>, peer: SocketAddr, preface: Preface) {
+        self.handle.post(Letter::Accepted(Socket::Simulated(socket), peer, preface));
+    }
+
+    /// Has it finish everything, at the latest by then, and stop.
+    pub fn drain(&self, by: Instant) {
+        self.handle.post(Letter::Drain(by));
+    }
+
+    /// How long it would sleep if nothing woke it; `None` is for ever.
+    pub fn sleep(&self, now: Instant) -> Option<Duration> {
+        if self.handle.letters() > 0 { Some(Duration::ZERO) } else { self.inner.sleep(now) }
+    }
+
+    /// One turn, with what the poller would have told.
+    pub fn turn(&mut self, now: Instant, events: &[Event]) {
+        self.inner.turn(now, events.iter().copied());
+    }
+
+    /// It has nothing more to do: [`ManualLoop::end`] is next.
+    pub fn is_over(&self) -> bool {
+        self.inner.is_over()
+    }
+
+    /// The last of it.
+    pub fn end(self) {
+        self.inner.end();
+    }
+}
+
+impl<H: Handler> fmt::Debug for ManualLoop<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ManualLoop").finish_non_exhaustive()
+    }
+}

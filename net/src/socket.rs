@@ -1,0 +1,217 @@
+//! [`Socket`]: what a connection reads and writes. In production it is a TCP stream and nothing else; a simulation puts
+//! its own in the place.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::AsRawFd;
+
+use mio::net::TcpStream;
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
+use socket2::SockRef;
+
+#[cfg(feature = "simulation")]
+use crate::simulation::SimulatedSocket;
+
+/// One end of a connection. It does not block.
+#[derive(Debug)]
+pub(crate) enum Socket {
+    Tcp(TcpStream),
+    #[cfg(feature = "simulation")]
+    Simulated(std::sync::Arc<dyn SimulatedSocket>),
+}
+
+impl Socket {
+    pub(crate) fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Socket::Tcp(stream) => (&*stream).read(buffer),
+            #[cfg(feature = "simulation")]
+            Socket::Simulated(socket) => socket.read(buffer),
+        }
+    }
+
+    pub(crate) fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Socket::Tcp(stream) => (&*stream).write(bytes),
+            #[cfg(feature = "simulation")]
+            Socket::Simulated(socket) => socket.write(bytes),
+        }
+    }
+
+    /// Reads, and leaves what it has read where it is.
+    pub(crate) fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Socket::Tcp(stream) => stream.peek(buffer),
+            #[cfg(feature = "simulation")]
+            Socket::Simulated(socket) => socket.peek(buffer),
+        }
+    }
+
+    pub(crate) fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        match self {
+            Socket::Tcp(stream) => stream.shutdown(how),
+            #[cfg(feature = "simulation")]
+            Socket::Simulated(socket) => socket.shutdown(how),
+        }
+    }
+
+    pub(crate) fn peer_addr(&self) -> io::Result<SocketAddr> {
+        match self {
+            Socket::Tcp(stream) => stream.peer_addr(),
+            #[cfg(feature = "simulation")]
+            Socket::Simulated(socket) => socket.peer_addr(),
+        }
+    }
+
+    /// How much the kernel takes in before the peer has to wait: nothing longer can have arrived unread.
+    pub(crate) fn receive_buffer_bytes(&self) -> io::Result<usize> {
+        match self {
+            Socket::Tcp(stream) => SockRef::from(stream).recv_buffer_size(),
+            #[cfg(feature = "simulation")]
+            Socket::Simulated(socket) => Ok(socket.receive_buffer_bytes()),
+        }
+    }
+
+    /// How many of the bytes that were written the peer's kernel has not acknowledged (tcp(7), SIOCOUTQ). Of a connection
+    /// that is broken the kernel still tells how many those were in the end.
+    ///
+    /// `is_shut` says that our side was shut down: the end of the stream counts as one byte to the kernel until it is
+    /// acknowledged, after all others, and is not counted here.
+    pub(crate) fn unacknowledged(&self, is_shut: bool) -> io::Result<usize> {
+        let count = match self {
+            Socket::Tcp(stream) => output_queue(stream)?,
+            #[cfg(feature = "simulation")]
+            Socket::Simulated(socket) => return Ok(socket.unacknowledged()),
+        };
+        Ok(count.saturating_sub(usize::from(is_shut)))
+    }
+
+    /// Has the loop told of what happens to it.
+    pub(crate) fn register(&self, registry: &Registry, token: Token, interest: Interest) -> io::Result<()> {
+        match self {
+            Socket::Tcp(stream) => registry.register(&mut SourceFd(&stream.as_raw_fd()), token, interest),
+            #[cfg(feature = "simulation")]
+            Socket::Simulated(socket) => {
+                socket.register(token.0);
+                Ok(())
+            }
+        }
+    }
+
+    /// Has it told no longer.
+    pub(crate) fn deregister(&self, registry: &Registry) -> io::Result<()> {
+        match self {
+            Socket::Tcp(stream) => registry.deregister(&mut SourceFd(&stream.as_raw_fd())),
+            #[cfg(feature = "simulation")]
+            Socket::Simulated(socket) => {
+                socket.deregister();
+                Ok(())
+            }
+        }
+    }
+}
+
+impl From<TcpStream> for Socket {
+    fn from(stream: TcpStream) -> Socket {
+        Socket::Tcp(stream)
+    }
+}
+
+impl Write for &Socket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Socket::write(self, bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// SIOCOUTQ, which Linux gives the number of TIOCOUTQ.
+#[allow(unsafe_code)]
+fn output_queue(stream: &TcpStream) -> io::Result<usize> {
+    let mut count: libc::c_int = 0;
+    // SAFETY: the descriptor is open for as long as the stream is borrowed, and this request writes one int to where it
+    // is pointed, which outlives the call.
+    let result = unsafe { libc::ioctl(stream.as_raw_fd(), libc::TIOCOUTQ, &raw mut count) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(usize::try_from(count).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream as Blocking};
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    fn pair() -> (Socket, Blocking) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let client = Blocking::connect(listener.local_addr().expect("an address")).expect("it listens");
+        let (stream, _) = listener.accept().expect("it has connected");
+        stream.set_nonblocking(true).expect("a socket");
+        (Socket::Tcp(TcpStream::from_std(stream)), client)
+    }
+
+    fn wait_until(condition: impl Fn() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !condition() {
+            assert!(Instant::now() < deadline, "in vain");
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+    }
+
+    /// Fills both kernels' buffers; returns how much the socket took.
+    fn fill(socket: &Socket) -> usize {
+        let mut taken = 0;
+        // What the peer's kernel acknowledges makes room again, until its buffer is full too.
+        for _ in 0..20 {
+            while let Ok(count) = socket.write(&[7; 65536]) {
+                taken += count;
+            }
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+        taken
+    }
+
+    #[test]
+    fn what_the_peer_has_not_acknowledged_is_known() {
+        let (socket, mut client) = pair();
+        assert_eq!(socket.unacknowledged(false).expect("a socket"), 0);
+        let mut taken = fill(&socket);
+        assert!(socket.unacknowledged(false).expect("a socket") > 0, "the peer's kernel has no room for all of it");
+        let mut buffer = vec![0; 65536];
+        while taken > 0 {
+            taken -= client.read(&mut buffer).expect("there is more");
+        }
+        wait_until(|| socket.unacknowledged(false).expect("a socket") == 0);
+    }
+
+    #[test]
+    fn the_end_of_the_stream_is_no_byte() {
+        let (socket, _client) = pair();
+        fill(&socket);
+        socket.shutdown(Shutdown::Write).expect("connected");
+        let count = |is_shut| socket.unacknowledged(is_shut).expect("a socket");
+        wait_until(|| count(true) > 0 && count(true) + 1 == count(false));
+        let (socket, _client) = pair();
+        socket.shutdown(Shutdown::Write).expect("connected");
+        wait_until(|| count_is_zero(&socket));
+    }
+
+    fn count_is_zero(socket: &Socket) -> bool {
+        [true, false].into_iter().all(|is_shut| socket.unacknowledged(is_shut).expect("a socket") == 0)
+    }
+
+    #[test]
+    fn a_broken_connection_still_tells_what_was_not_acknowledged() {
+        let (socket, client) = pair();
+        fill(&socket);
+        // Closed with unread bytes, it is reset.
+        drop(client);
+        wait_until(|| socket.write(b"x").is_err_and(|error| error.kind() != io::ErrorKind::WouldBlock));
+        assert!(socket.unacknowledged(false).expect("still a socket") > 0);
+    }
+}
