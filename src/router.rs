@@ -262,15 +262,21 @@ impl Router {
         self.leave(turn, user, link);
     }
 
-    /// Takes a user from a connection, and the user's messages that it has not written.
+    /// Takes a user from a connection, and the user's messages that have not arrived there.
     fn leave(&self, turn: &mut Turn<Posted>, user: UserId, link: &Arc<ClientLink>) {
         let mut shard = self.presence.write(user);
+        let was_newest = shard.newest(user).is_some_and(|newest| newest == link);
         if shard.remove(user, link) == Removed::Last {
             self.gone(user);
         }
         let frames = link.take_back(label_of(user));
         self.services.metrics.returned(frames.len());
-        self.hand_on(turn, &mut shard, user, frames);
+        if was_newest {
+            self.hand_on(turn, &mut shard, user, frames);
+        } else {
+            // A newer connection has had later messages: these must not come after them.
+            self.keep(user, frames);
+        }
     }
 
     fn route_anyway(&self, turn: &mut Turn<Posted>, user: UserId, frames: Vec<Box<[u8]>>) {
@@ -297,6 +303,11 @@ impl Router {
             self.services.metrics.returned(frames.len());
             frames.extend(rest);
         }
+        self.keep(user, frames);
+    }
+
+    /// Gives frames, in order, to the lane.
+    fn keep(&self, user: UserId, frames: Vec<Box<[u8]>>) {
         for frame in frames {
             let Ok(text) = String::from_utf8(frame.into_vec()) else { unreachable!("it was text when it was sent") };
             let bytes = text.len() + DELIVERY_BYTES;

@@ -114,12 +114,7 @@ struct Errand<M> {
 struct TurnId(u64);
 
 impl<M> Link<M> {
-    pub(crate) fn new(
-        id: ConnId,
-        socket: Socket,
-        client: Option<SocketAddr>,
-        owner: LoopHandle<M>,
-    ) -> Link<M> {
+    pub(crate) fn new(id: ConnId, socket: Socket, client: Option<SocketAddr>, owner: LoopHandle<M>) -> Link<M> {
         let (state, output) = (State::Open, None);
         let side = Side { state, line: false, bare_sent: false, scheduled: None, blocked: false, output };
         let client = client.map(Box::new);

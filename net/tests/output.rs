@@ -292,7 +292,8 @@ fn no_frame_is_lost_between_the_last_write_and_the_close() {
                 thread::spawn(move || {
                     let mut turn = Turn::new();
                     let taken = (0..).take_while(|n| {
-                        let outcome = link.send(&mut turn, format!("{{{sender}:{n}}}").as_bytes(), Fate::Return(sender));
+                        let outcome =
+                            link.send(&mut turn, format!("{{{sender}:{n}}}").as_bytes(), Fate::Return(sender));
                         turn.flush();
                         // Nobody reads, so it may also be full; then it is about to be hung up.
                         outcome.is_ok()

@@ -137,11 +137,9 @@ pub enum Wrong {
 
 /// One message for one recipient, as all books together show it.
 #[derive(Clone, Copy, Debug)]
-pub struct Copy {
+pub struct Delivery {
     pub from: i64,
     pub to: i64,
-    pub target: Target,
-    pub number: usize,
     pub sent: Moment,
     pub fate: Fate,
     /// When it first came.
@@ -151,7 +149,7 @@ pub struct Copy {
 /// What the books of all come to.
 #[derive(Debug, Default)]
 pub struct Verdict {
-    pub copies: Vec<Copy>,
+    pub deliveries: Vec<Delivery>,
     pub findings: Vec<Finding>,
     pub refused: usize,
 }
@@ -208,9 +206,8 @@ pub fn check(books: &[&Books], members: &Members) -> Verdict {
 
 impl Verdict {
     fn lost(&mut self, from: i64, to: i64, lot: &Lot, came: impl Fn(usize) -> Option<Moment>) {
-        let copy =
-            |number| Copy { from, to, target: lot.target, number, sent: lot.sent, fate: lot.fate, came: came(number) };
-        self.copies.extend(lot.numbers.clone().map(copy));
+        let delivery = |number| Delivery { from, to, sent: lot.sent, fate: lot.fate, came: came(number) };
+        self.deliveries.extend(lot.numbers.clone().map(delivery));
         let Fate::Acknowledged { at, refused } = lot.fate else { return };
         let missing: Vec<usize> = lot.numbers.clone().filter(|number| came(*number).is_none()).collect();
         // The answers do not say which ones were refused, only how many.

@@ -15,7 +15,9 @@ mod person;
 mod plot;
 mod report;
 mod schedule;
+mod soak;
 mod stage;
+mod window;
 
 use std::env;
 use std::io::{self, Write};

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::books::{AFTERMATH, Caused, Copy, Fate, Finding, Moment, Verdict, Wrong, check};
+use crate::books::{AFTERMATH, Caused, Delivery, Fate, Finding, Moment, Verdict, Wrong, check};
 use crate::plot;
 use crate::schedule::{KINDS, Kind};
 use crate::stage::Run;
@@ -28,7 +28,7 @@ struct Checked<'a> {
 struct Row {
     times: usize,
     longest: Duration,
-    copies: usize,
+    deliveries: usize,
     acknowledged: usize,
     wrong: BTreeMap<Wrong, usize>,
     ready: Option<Duration>,
@@ -58,6 +58,11 @@ impl<'a> Report<'a> {
         (!text.is_empty()).then_some(text)
     }
 
+    /// How often something was found.
+    pub fn count(&self, what: Wrong) -> usize {
+        self.checked.iter().map(|checked| checked.verdict.count(what)).sum()
+    }
+
     /// One row for each kind of fault, in Markdown.
     pub fn table(&self) -> String {
         let mut table =
@@ -71,7 +76,7 @@ impl<'a> Report<'a> {
                 table,
                 "| {name} | {} | {longest} | {} | {} | {} | {} | {} | {} | {} | {} |",
                 row.times,
-                row.copies,
+                row.deliveries,
                 row.acknowledged,
                 wrong(Wrong::Lost),
                 wrong(Wrong::Misdelivered),
@@ -93,7 +98,7 @@ impl<'a> Report<'a> {
         add("no fault near", &calm);
         add("**all**", &all);
         let refused: usize = self.checked.iter().map(|checked| checked.verdict.refused).sum();
-        let came_back: usize = self.checked.iter().map(|checked| checked.verdict.count(Wrong::CameBack)).sum();
+        let came_back = self.count(Wrong::CameBack);
         let _ = write!(
             table,
             "\n{refused} messages were refused with an error; {came_back} came in a fetch behind later ones, having been on \
@@ -118,8 +123,17 @@ impl<'a> Report<'a> {
         let mut text = self.table();
         for checked in &self.checked {
             let _ = writeln!(text, "\nSeed {}, {}:\n", checked.run.seed, checked.run.network);
-            for caused in &checked.run.caused {
-                let _ = writeln!(text, "- {}", checked.describe_fault(caused));
+            for (number, caused) in checked.run.caused.iter().enumerate() {
+                let _ = write!(text, "- {}", checked.describe_fault(caused));
+                if let Some((after, user, sent)) = checked.delivered_after(number) {
+                    let way = if sent { "from" } else { "to" };
+                    let _ = write!(
+                        text,
+                        "; the last delivery that came back was {way} user {user}, after {}",
+                        seconds(after)
+                    );
+                }
+                text.push('\n');
             }
             for finding in &checked.verdict.findings {
                 let _ = writeln!(text, "- {}", checked.describe(finding));
@@ -167,14 +181,16 @@ impl<'a> Checked<'a> {
     }
 
     /// Whether a message was under way during a fault or just after it.
-    fn is_touched(&self, fault: usize, copy: &Copy) -> bool {
-        let settled = match copy.fate {
+    fn is_touched(&self, fault: usize, delivery: &Delivery) -> bool {
+        let settled = match delivery.fate {
             Fate::Acknowledged { at, .. } => at,
-            Fate::Open | Fate::Unknown => copy.sent + AFTERMATH,
+            Fate::Open | Fate::Unknown => delivery.sent + AFTERMATH,
         };
         let caused = &self.run.caused[fault];
-        let until = copy.came.unwrap_or(settled).max(settled);
-        copy.sent <= caused.over + UNDER_WAY && until >= caused.begun && self.concerns(fault, copy.from, copy.to)
+        let until = delivery.came.unwrap_or(settled).max(settled);
+        delivery.sent <= caused.over + UNDER_WAY
+            && until >= caused.begun
+            && self.concerns(fault, delivery.from, delivery.to)
     }
 
     fn add_faults(&self, faults: &[usize], row: &mut Row) {
@@ -183,44 +199,50 @@ impl<'a> Checked<'a> {
             let caused = &self.run.caused[*fault];
             row.longest = row.longest.max(caused.over - caused.begun);
             row.ready = row.ready.max(caused.ready_after);
-            row.delivered = row.delivered.max(self.delivered_after(*fault));
+            row.delivered = row.delivered.max(self.delivered_after(*fault).map(|(after, ..)| after));
         }
-        let touched = |copy: &&Copy| faults.iter().any(|fault| self.is_touched(*fault, copy));
-        row.count(self.verdict.copies.iter().filter(touched));
+        let touched = |delivery: &&Delivery| faults.iter().any(|fault| self.is_touched(*fault, delivery));
+        row.count(self.verdict.deliveries.iter().filter(touched));
         let near = |finding: &&Finding| self.near(finding).any(|fault| faults.contains(&fault));
         self.verdict.findings.iter().filter(near).for_each(|finding| row.note(finding));
     }
 
     fn add_calm(&self, row: &mut Row) {
         let all = 0..self.run.caused.len();
-        row.count(self.verdict.copies.iter().filter(|copy| !all.clone().any(|fault| self.is_touched(fault, copy))));
+        row.count(
+            self.verdict
+                .deliveries
+                .iter()
+                .filter(|delivery| !all.clone().any(|fault| self.is_touched(fault, delivery))),
+        );
         let calm = |finding: &&Finding| self.near(finding).next().is_none();
         self.verdict.findings.iter().filter(calm).for_each(|finding| row.note(finding));
     }
 
     fn add_all(&self, row: &mut Row) {
         row.times += self.run.caused.len();
-        row.count(self.verdict.copies.iter());
+        row.count(self.verdict.deliveries.iter());
         self.verdict.findings.iter().for_each(|finding| row.note(finding));
     }
 
     /// The longest that a client who is there all the time, and whom the fault concerns, waited for the first delivery
-    /// from or to it: after the end of a fault of servers, after the beginning of one of a client.
-    fn delivered_after(&self, fault: usize) -> Option<Duration> {
+    /// from or to it: after the end of a fault of servers, after the beginning of one of a client. Who that was, and
+    /// whether it sent or received.
+    fn delivered_after(&self, fault: usize) -> Option<(Duration, i64, bool)> {
         let caused = &self.run.caused[fault];
         let since = if caused.kind.is_of_client() { caused.begun } else { caused.over };
         let is_meant = |user: &i64| self.concerned[fault].get(user).copied().unwrap_or(false);
         let mut first: BTreeMap<(i64, bool), Moment> = BTreeMap::new();
-        for copy in self.verdict.copies.iter().filter(|copy| copy.sent >= since) {
-            let Some(came) = copy.came else { continue };
-            for party in [(copy.from, true), (copy.to, false)] {
+        for delivery in self.verdict.deliveries.iter().filter(|delivery| delivery.sent >= since) {
+            let Some(came) = delivery.came else { continue };
+            for party in [(delivery.from, true), (delivery.to, false)] {
                 if self.run.steady.contains(&party.0) && is_meant(&party.0) {
                     let first = first.entry(party).or_insert(came);
                     *first = came.min(*first);
                 }
             }
         }
-        first.values().max().map(|came| *came - since)
+        first.into_iter().map(|((user, sent), came)| (came - since, user, sent)).max()
     }
 
     fn describe_fault(&self, caused: &Caused) -> String {
@@ -246,10 +268,10 @@ impl<'a> Checked<'a> {
 }
 
 impl Row {
-    fn count<'a>(&mut self, copies: impl Iterator<Item = &'a Copy>) {
-        for copy in copies {
-            self.copies += 1;
-            self.acknowledged += usize::from(matches!(copy.fate, Fate::Acknowledged { .. }));
+    fn count<'a>(&mut self, deliveries: impl Iterator<Item = &'a Delivery>) {
+        for delivery in deliveries {
+            self.deliveries += 1;
+            self.acknowledged += usize::from(matches!(delivery.fate, Fate::Acknowledged { .. }));
         }
     }
 
@@ -274,11 +296,11 @@ impl Kind {
     pub fn colour(self) -> &'static str {
         match self {
             Kind::NodeKilled => "#c0392b",
-            Kind::NodeFrozen => "#e59866",
+            Kind::NodeFrozen => "#d35400",
             Kind::DatabaseKilled => "#7d3c98",
-            Kind::DatabaseFrozen => "#bb8fce",
-            Kind::RedisKilled => "#b7950b",
-            Kind::RedisFrozen => "#e8c84a",
+            Kind::DatabaseFrozen => "#a569bd",
+            Kind::RedisKilled => "#7d6608",
+            Kind::RedisFrozen => "#d4ac0d",
             Kind::NginxKilled => "#117864",
             Kind::RollingRestart => "#5d6d7e",
             Kind::BlackHole => "#212f3d",

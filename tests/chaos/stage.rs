@@ -134,13 +134,25 @@ impl Stage {
         }
     }
 
-    /// Has the persons talk while the schedule is carried out.
+    /// Has the persons talk while the schedule of a seed is carried out.
     pub fn run(&mut self, network: Network, seed: u64, length: Duration) -> Run {
+        let schedule = Schedule::new(seed, length, NODES, 1_000);
+        self.carry_out(network, seed, length, &schedule, &mut |_| ())
+    }
+
+    /// The same with a schedule of one's own. `watch` looks at the servers once a second.
+    pub fn carry_out(
+        &mut self,
+        network: Network,
+        seed: u64,
+        length: Duration,
+        schedule: &Schedule,
+        watch: &mut dyn FnMut(&Stage),
+    ) -> Run {
         let (persons, members) = self.populate();
         let kind_of_network = network.to_string();
         let world = World::new(network, self.cluster.addresses(), self.nginx.addresses()[0], seed);
         let posts: Vec<Post> = persons.iter().map(|_| Post::default()).collect();
-        let schedule = Schedule::new(seed, length, NODES, 1_000);
         let caused = Mutex::new(Vec::new());
         thread::scope(|scope| {
             // Should this panic, the others must end as well.
@@ -158,8 +170,10 @@ impl Stage {
                 caused: &caused,
                 progress: Progress::new(seed, length),
                 shift: Duration::ZERO,
+                watch,
+                next_watch: Duration::ZERO,
             };
-            conductor.carry_out(&schedule, length, &members);
+            conductor.carry_out(schedule, length, &members);
             drop(end);
         });
         let mut caused = caused.into_inner().expect("what was caused");
@@ -206,6 +220,8 @@ struct Conductor<'a> {
     progress: Progress,
     /// By how much all that is left is later than planned, so that its distances stay.
     shift: Duration,
+    watch: &'a mut dyn FnMut(&Stage),
+    next_watch: Moment,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -248,6 +264,10 @@ impl Conductor<'_> {
     fn wait_until(&mut self, at: Moment) {
         while self.world.now() < at {
             self.progress.show(self.world.now(), self.posts);
+            if self.world.now() >= self.next_watch {
+                self.next_watch += Duration::from_secs(1);
+                (self.watch)(self.stage);
+            }
             thread::sleep(Duration::from_millis(5));
         }
     }

@@ -32,6 +32,21 @@ impl Cluster {
         Cluster { nodes, database, redis }
     }
 
+    /// How many connections MariaDB has to this database, without those of the test.
+    pub fn connections_to_database(&self) -> usize {
+        let query = format!(
+            "SELECT count(*) FROM information_schema.processlist WHERE db = '{}' AND id <> CONNECTION_ID()",
+            self.database.name()
+        );
+        self.database.count(&query)
+    }
+
+    /// How many connections Redis has, without that which asks.
+    pub fn connections_to_redis(&self) -> usize {
+        let list: String = redis::cmd("CLIENT").arg("LIST").query(&mut self.redis.connect()).expect("ask Redis");
+        list.lines().count() - 1
+    }
+
     /// Where clients of each node connect to.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.nodes.iter().map(TestServer::address).collect()
