@@ -79,7 +79,8 @@ fn a_killed_node_takes_at_most_what_waits_for_a_recipient_who_does_not_read() {
     let mut report = String::new();
     let mut most = 0;
     for attempt in 0..tries {
-        let messages = 400 * (attempt as usize + 1);
+        // More and more, until all that the connection may hold is in use.
+        let messages = (attempt as usize + 1) * 5 * OUTPUT_MAX / TEXT / 4 / tries as usize;
         let (sleeper, writer) = (format!("sleeper {attempt}"), format!("writer {attempt}"));
         let to = offline_user(&cluster.nodes[0], &sleeper);
         let from = offline_user(&cluster.nodes[0], &writer);

@@ -1,6 +1,7 @@
 //! Several servers on one database and one Redis.
 
 use std::net::SocketAddr;
+use std::thread;
 
 use super::TestServer;
 use super::server::Builder;
@@ -27,9 +28,24 @@ impl Cluster {
 
     /// The same on a database and a Redis that are there.
     pub fn start_on(database: Database, redis: Redis, nodes: usize, options: impl Fn(Builder) -> Builder) -> Cluster {
-        let start = |_| options(TestServer::builder()).mysql(&database).redis(&redis).start();
+        let start = |_| options(TestServer::builder()).check_leaks().mysql(&database).redis(&redis).start();
         let nodes = (0..nodes).map(start).collect();
         Cluster { nodes, database, redis }
+    }
+
+    /// What is left of the connections to MariaDB and Redis when every client has gone: more than the nodes' pools may
+    /// keep for the next call.
+    fn leak(&mut self) -> Option<String> {
+        // A test may have killed any of the servers, and then there is nothing to be compared.
+        if self.nodes.iter_mut().any(TestServer::has_exited) || !self.database.answers() || !self.redis.answers() {
+            return None;
+        }
+        let (database, redis) = (self.connections_to_database(), self.connections_to_redis());
+        let (database_max, redis_max) = (self.nodes.len() * POOLED_MAX, self.nodes.len() * POOLED_MAX);
+        let is_leak = database > database_max || redis > redis_max;
+        is_leak.then(|| {
+            format!("{database} connections to MariaDB (at most {database_max}), {redis} to Redis ({redis_max})")
+        })
     }
 
     /// How many connections MariaDB has to this database, without those of the test.
@@ -52,3 +68,16 @@ impl Cluster {
         self.nodes.iter().map(TestServer::address).collect()
     }
 }
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if !thread::panicking()
+            && let Some(leak) = self.leak()
+        {
+            panic!("a cluster has leaked: {leak}");
+        }
+    }
+}
+
+/// The most connections that a node keeps to either: one for each thread that uses them.
+const POOLED_MAX: usize = 24;

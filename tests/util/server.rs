@@ -189,7 +189,12 @@ impl TestServer {
         TestServer::builder().start()
     }
 
-    /// The same with options to be added.
+    /// The same, and its end checks that it has given back what its clients cost, see [`Builder::check_leaks`].
+    pub fn start_leak_checked() -> TestServer {
+        TestServer::builder().check_leaks().start()
+    }
+
+    /// A server with options to be added.
     pub fn builder() -> Builder {
         let builder = Builder {
             host: "127.0.0.1",
