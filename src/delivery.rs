@@ -215,7 +215,9 @@ fn messages(deliveries: &[Delivery]) -> Vec<Message> {
 
 /// Tells the senders what became of their frames, and whether that failed: one message a sender, one wake a loop.
 pub fn settle(deliveries: impl Iterator<Item = (Delivery, bool)>) {
-    let mut by_sender: FxHashMap<*const ClientLink, (Arc<ClientLink>, Settled)> = FxHashMap::default();
+    // Told in the order in which they come up here: the same happens in the same order wherever the links lie in memory.
+    let mut totals: Vec<(Arc<ClientLink>, Settled)> = Vec::new();
+    let mut by_sender: FxHashMap<*const ClientLink, usize> = FxHashMap::default();
     for (delivery, failed) in deliveries {
         let (sender, settled) = match delivery.origin {
             Origin::Sender(sender) => {
@@ -234,12 +236,16 @@ pub fn settle(deliveries: impl Iterator<Item = (Delivery, bool)>) {
                 continue;
             }
         };
-        let (_, total) = by_sender.entry(Arc::as_ptr(&sender)).or_insert((sender, Settled::default()));
+        let at = *by_sender.entry(Arc::as_ptr(&sender)).or_insert(totals.len());
+        if at == totals.len() {
+            totals.push((sender, Settled::default()));
+        }
+        let (_, total) = &mut totals[at];
         total.frames += settled.frames;
         total.bytes += settled.bytes;
         total.failed += settled.failed;
     }
-    let posts = by_sender.into_values().map(|(sender, settled)| (sender, Posted::Settled(settled)));
+    let posts = totals.into_iter().map(|(sender, settled)| (sender, Posted::Settled(settled)));
     ClientLink::post_all(posts.collect());
 }
 

@@ -51,21 +51,20 @@ impl GroupCache {
         self.lifetime.is_some()
     }
 
-    /// Asks the store for the members, and keeps the answer. Blocks.
+    /// Asks the store for the members, and keeps the answer, which is as of `now`. Blocks.
     ///
     /// # Errors
     /// The store's.
-    pub fn load(&self, group: GroupId, store: &dyn Store) -> Result<Arc<[UserId]>, StoreError> {
+    pub fn load(&self, group: GroupId, now: Instant, store: &dyn Store) -> Result<Arc<[UserId]>, StoreError> {
         let before = self.known.read().changes;
-        let since = Instant::now();
         let members: Arc<[UserId]> = match store.members(group) {
             Ok(members) => members.into(),
             // Better the members of a while ago than none: those who are online can be written to without a database.
-            Err(error @ StoreError::Unavailable(_)) => return self.stale(group).ok_or(error),
+            Err(error @ StoreError::Unavailable(_)) => return self.stale(group, now).ok_or(error),
             Err(error) => return Err(error),
         };
         let mut known = self.known.write();
-        let since = (known.changes == before).then_some(since);
+        let since = (known.changes == before).then_some(now);
         if !members.is_empty() {
             if known.groups.len() >= GROUPS_MAX {
                 known.groups.clear();
@@ -76,10 +75,10 @@ impl GroupCache {
     }
 
     /// The members as they were last known, which are believed for another while.
-    fn stale(&self, group: GroupId) -> Option<Arc<[UserId]>> {
+    fn stale(&self, group: GroupId, now: Instant) -> Option<Arc<[UserId]>> {
         let mut known = self.known.write();
         let known = known.groups.get_mut(&group)?;
-        known.since = Some(Instant::now());
+        known.since = Some(now);
         Some(known.members.clone())
     }
 

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use pool::Workers;
 
 use crate::bus::Bus;
+use crate::clock::Clock;
 use crate::groups::GroupCache;
 use crate::metrics::{Login, Metrics};
 use crate::password::{self, Passwords, Verdict};
@@ -22,6 +23,8 @@ pub struct Services {
     pub store: Arc<dyn Store>,
     /// The other nodes.
     pub bus: Arc<dyn Bus>,
+    /// What time it is.
+    pub clock: Clock,
     /// Hashing, and the memory of verified passwords.
     pub passwords: Arc<Passwords>,
     /// Hashes what was stored as plain text, until it is closed.
@@ -83,7 +86,7 @@ impl Services {
                 Outcome::Reply(protocol::ACK.into())
             }
             Job::Contacts { user } => reply(protocol::contacts(&store.friends(user)?, &store.groups_of(user)?)),
-            Job::Members { group } => Outcome::Members(self.groups.load(group, store)?),
+            Job::Members { group } => Outcome::Members(self.groups.load(group, self.clock.now(), store)?),
             Job::JoinGroup { user, group, asked } => {
                 let joined = store.join_group(user, group)?;
                 self.group_changed(group);
@@ -133,7 +136,7 @@ impl Services {
             Verdict::RightUpgrade if self.store.fits_hashes() => self.upgrade(user, stored, password),
             Verdict::Right | Verdict::RightUpgrade => {}
         }
-        self.passwords.remember(user, password, Instant::now());
+        self.passwords.remember(user, password, self.clock.now());
         Ok(true)
     }
 

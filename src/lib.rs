@@ -47,6 +47,7 @@
 
 pub mod admin;
 pub mod bus;
+pub mod clock;
 pub mod collation;
 pub mod commands;
 pub mod config;

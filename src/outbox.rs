@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use rustc_hash::FxHashMap;
 
 use crate::bus::{Bus, Envelope, Published};
+use crate::clock::Clock;
 use crate::delivery::{Delivery, LaneItem, Origin};
 use crate::protocol::UserId;
 
@@ -85,7 +86,8 @@ struct Flight {
 
 impl Outbox {
     /// Takes a batch. Blocks while the bus publishes.
-    pub fn handle(&mut self, batch: Vec<OutItem>, now: Instant, bus: &dyn Bus) -> Sorted {
+    pub fn handle(&mut self, batch: Vec<OutItem>, clock: &Clock, bus: &dyn Bus) -> Sorted {
+        let now = clock.now();
         let mut sorted = Sorted::default();
         // Answers that have come are looked at before any envelope is found to be late.
         let mut released = Vec::new();
@@ -109,7 +111,7 @@ impl Outbox {
                 // What came back from a connection is older than what others send to the user's next one, perhaps on
                 // another node, and must not come after it.
                 (LaneItem::Delivery(delivery), _) if matches!(delivery.origin, Origin::Returned) => {
-                    self.publish_first(user, &mut offers, now, bus, &mut sorted);
+                    self.publish_first(user, &mut offers, clock, bus, &mut sorted);
                     sorted.keep.push(LaneItem::Delivery(delivery));
                 }
                 (LaneItem::Delivery(delivery), Some(line)) if line.has_kept || !line.waiting.is_empty() => {
@@ -117,7 +119,7 @@ impl Outbox {
                 }
                 (LaneItem::Delivery(delivery), _) => offers.add(delivery),
                 (work @ LaneItem::Work(..), _) => {
-                    self.publish_first(user, &mut offers, now, bus, &mut sorted);
+                    self.publish_first(user, &mut offers, clock, bus, &mut sorted);
                     // What was sent to the user before must be settled before.
                     match self.users.get_mut(&user) {
                         Some(line) => line.waiting.push(work),
@@ -126,16 +128,16 @@ impl Outbox {
                 }
             }
         }
-        self.publish(offers, now, bus, &mut sorted);
+        self.publish(offers, clock, bus, &mut sorted);
         sorted.again = self.in_flight.front().map(|(_, _, by)| by.saturating_duration_since(now).max(SHORTEST_PAUSE));
         self.check_invariants();
         sorted
     }
 
     /// Publishes what has gathered, if some of it is for this user.
-    fn publish_first(&mut self, user: UserId, offers: &mut Offers, now: Instant, bus: &dyn Bus, sorted: &mut Sorted) {
+    fn publish_first(&mut self, user: UserId, offers: &mut Offers, clock: &Clock, bus: &dyn Bus, sorted: &mut Sorted) {
         if offers.has(user) {
-            self.publish(std::mem::take(offers), now, bus, sorted);
+            self.publish(std::mem::take(offers), clock, bus, sorted);
         }
     }
 
@@ -209,7 +211,7 @@ impl Outbox {
         Some((user, at))
     }
 
-    fn publish(&mut self, offers: Offers, now: Instant, bus: &dyn Bus, sorted: &mut Sorted) {
+    fn publish(&mut self, offers: Offers, clock: &Clock, bus: &dyn Bus, sorted: &mut Sorted) {
         if offers.envelopes.is_empty() {
             return;
         }
@@ -220,7 +222,7 @@ impl Outbox {
         }
         let published = bus.publish(&envelopes);
         assert_eq!(published.len(), envelopes.len(), "each envelope has an outcome");
-        let by = now.max(Instant::now()) + CONFIRMED_WITHIN;
+        let by = clock.now() + CONFIRMED_WITHIN;
         for (envelope, published) in envelopes.into_iter().zip(published) {
             match published {
                 Published::Taken(_) | Published::InDoubt => {
@@ -330,15 +332,14 @@ mod tests {
 
     impl Tester {
         fn new() -> Tester {
-            // Ahead of the real clock, which is therefore not looked at.
-            let now = Instant::now() + Duration::from_secs(3600);
+            let now = Instant::now();
             Tester { outbox: Outbox::default(), bus: Script::default(), now }
         }
 
         /// What is kept and what is delivered after a batch.
         fn handle(&mut self, batch: Vec<OutItem>, answers: &[Published]) -> (Vec<String>, Vec<String>) {
             self.bus.answers.lock().extend(answers);
-            let sorted = self.outbox.handle(batch, self.now, &self.bus);
+            let sorted = self.outbox.handle(batch, &Clock::standing_at(self.now), &self.bus);
             assert_eq!(sorted.again.is_some(), self.outbox.in_flight() > 0, "late envelopes are looked for");
             let text = |item: LaneItem| match item {
                 LaneItem::Delivery(delivery) => delivery.text.to_string(),

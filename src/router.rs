@@ -133,15 +133,25 @@ impl Router {
         }
     }
 
-    /// Makes `link` the connection that receives for `user`.
-    pub fn attach(&self, user: UserId, link: &Arc<ClientLink>) {
+    /// Makes `link` the connection that receives for `user`. The one that received so far is given up if its peer acknowledges
+    /// nothing: most likely it is the same client, which has lost that connection and come back, and shall not wait for its
+    /// messages until the system notices.
+    pub fn attach(&self, turn: &mut Turn<Posted>, user: UserId, link: &Arc<ClientLink>) {
         let mut shard = self.presence.write(user);
+        let before = shard.newest(user).filter(|before| *before != link).cloned();
         let added = shard.add(user, link);
         if added == Added::First && self.outbox.is_some() {
             self.services.bus.subscribe(user, None);
         }
         if added != Added::Another {
             self.states.note(user, UserState::Online);
+        }
+        if let Some(stalled) = before.filter(|before| before.is_stalled(turn)) {
+            log::debug!("a connection of user {user} acknowledges nothing and is given up for a new one");
+            stalled.hang_up();
+            shard.remove(user, &stalled);
+            let frames = self.take_back(user, &stalled);
+            self.hand_on(turn, &mut shard, user, frames);
         }
     }
 
@@ -150,10 +160,12 @@ impl Router {
         self.leave(turn, user, link);
     }
 
-    /// A message that its connection did not take.
-    pub fn give_back(&self, turn: &mut Turn<Posted>, to: UserId, frame: Box<[u8]>) {
+    /// A message that a connection which has ended did not bring to its client. It is kept: whatever connection the user has
+    /// now may have got newer ones.
+    pub fn give_back(&self, to: UserId, frame: Box<[u8]>) {
         self.services.metrics.returned(1);
-        self.route_anyway(turn, to, vec![frame]);
+        let _shard = self.presence.write(to);
+        self.keep(to, vec![frame]);
     }
 
     /// Has work done on a user's kept messages, after all that is on its way to them.
@@ -262,21 +274,26 @@ impl Router {
         self.leave(turn, user, link);
     }
 
-    /// Takes a user from a connection, and the user's messages that have not arrived there.
+    /// Takes a user from a connection, and the user's messages that it will not bring to its client. They go to the
+    /// connection that the user has now, unless that has got newer ones already.
     fn leave(&self, turn: &mut Turn<Posted>, user: UserId, link: &Arc<ClientLink>) {
         let mut shard = self.presence.write(user);
-        let was_newest = shard.newest(user).is_some_and(|newest| newest == link);
+        let was_newest = shard.newest(user) == Some(link);
         if shard.remove(user, link) == Removed::Last {
             self.gone(user);
         }
-        let frames = link.take_back(label_of(user));
-        self.services.metrics.returned(frames.len());
+        let frames = self.take_back(user, link);
         if was_newest {
             self.hand_on(turn, &mut shard, user, frames);
         } else {
-            // A newer connection has had later messages: these must not come after them.
             self.keep(user, frames);
         }
+    }
+
+    fn take_back(&self, user: UserId, link: &ClientLink) -> Vec<Box<[u8]>> {
+        let frames = link.take_back(label_of(user));
+        self.services.metrics.returned(frames.len());
+        frames
     }
 
     fn route_anyway(&self, turn: &mut Turn<Posted>, user: UserId, frames: Vec<Box<[u8]>>) {
@@ -299,14 +316,13 @@ impl Router {
             if shard.remove(user, &next) == Removed::Last {
                 self.gone(user);
             }
-            frames = next.take_back(label_of(user));
-            self.services.metrics.returned(frames.len());
+            frames = self.take_back(user, &next);
             frames.extend(rest);
         }
         self.keep(user, frames);
     }
 
-    /// Gives frames, in order, to the lane.
+    /// Has frames that a connection has given back kept, in order. The user's shard is held.
     fn keep(&self, user: UserId, frames: Vec<Box<[u8]>>) {
         for frame in frames {
             let Ok(text) = String::from_utf8(frame.into_vec()) else { unreachable!("it was text when it was sent") };

@@ -11,9 +11,10 @@ use net::{
     Acceptor, CloseReason, Fate, Flow, Handler, Incoming, ListenSettings, LoopGroup, Preface, Settings, Stopper, Turn,
 };
 use parking_lot::Mutex;
-use pool::{Lanes, Workers};
+use pool::{Again, Lanes, Workers};
 
 use crate::bus::Bus;
+use crate::clock::Clock;
 use crate::config::{Auth, Config, Networks};
 use crate::delivery::{self, Backlog, ClientLink, LaneItem, Origin, Posted};
 use crate::groups::GroupCache;
@@ -161,22 +162,8 @@ fn preface(proxies: Option<&Networks>, peer: SocketAddr) -> Preface {
 
 impl Shared {
     fn start(config: &Config, store: Arc<dyn Store>, bus: Arc<dyn Bus>) -> Result<Shared, StartError> {
-        let cost = config.password_cost;
-        let passwords = Passwords::new(cost.memory_kib, cost.passes, cost.lanes, config.password_memory);
-        let lifetime = (!bus.is_alone()).then_some(GROUP_LIFETIME);
         let upgrader = Workers::start("upgrader", 1, UPGRADES_MAX).map_err(StartError::Resources)?;
-        let services = Arc::new(Services {
-            store: store.clone(),
-            bus: bus.clone(),
-            passwords: Arc::new(passwords.map_err(StartError::PasswordCost)?),
-            upgrader: Mutex::new(Some(upgrader)),
-            groups: GroupCache::new(lifetime),
-            metrics: Arc::new(Metrics::new(config.loops)),
-            fetch_bytes_max: config.fetch_bytes_max,
-            search_results_max: config.search_results_max,
-            reading: Outage::new("reading from the store"),
-            writing: Outage::new("writing to the store"),
-        });
+        let services = services(config, store.clone(), bus.clone(), Clock::default(), Some(upgrader))?;
         let start = || -> io::Result<Shared> {
             let bytes_max = config.lane_bytes_max;
             let keepers = start_keepers(bytes_max, &services)?;
@@ -253,11 +240,38 @@ impl Shared {
     }
 }
 
+/// What jobs work with.
+fn services(
+    config: &Config,
+    store: Arc<dyn Store>,
+    bus: Arc<dyn Bus>,
+    clock: Clock,
+    upgrader: Option<Workers>,
+) -> Result<Arc<Services>, StartError> {
+    let cost = config.password_cost;
+    let passwords = Passwords::new(cost.memory_kib, cost.passes, cost.lanes, config.password_memory);
+    let lifetime = (!bus.is_alone()).then_some(GROUP_LIFETIME);
+    Ok(Arc::new(Services {
+        store,
+        bus,
+        clock,
+        passwords: Arc::new(passwords.map_err(StartError::PasswordCost)?),
+        upgrader: Mutex::new(upgrader),
+        groups: GroupCache::new(lifetime),
+        metrics: Arc::new(Metrics::new(config.loops)),
+        fetch_bytes_max: config.fetch_bytes_max,
+        search_results_max: config.search_results_max,
+        reading: Outage::new("reading from the store"),
+        writing: Outage::new("writing to the store"),
+    }))
+}
+
 /// The lanes to the store.
 fn start_keepers(bytes_max: usize, services: &Arc<Services>) -> io::Result<Arc<Lanes<LaneItem>>> {
     let keeping = services.clone();
-    let keep = move |backlog: &mut Backlog, batch| backlog.handle(batch, &keeping);
-    Lanes::start("lane", services.store.appenders(), bytes_max, LANE_BATCH_MAX, keep).map(Arc::new)
+    let keep = move |backlog: &mut Backlog, batch| backlog.handle(batch, &keeping).map(Again::After);
+    let begin = |_| (Backlog::default(), None);
+    Lanes::start("lane", services.store.appenders(), bytes_max, LANE_BATCH_MAX, begin, keep).map(Arc::new)
 }
 
 /// The lane to other nodes.
@@ -266,35 +280,37 @@ fn start_outbox(
     services: Arc<Services>,
     keepers: Arc<Lanes<LaneItem>>,
 ) -> io::Result<Lanes<OutItem>> {
-    let publish = move |outbox: &mut Outbox, batch| {
-        let sorted = outbox.handle(batch, Instant::now(), &*services.bus);
-        let metrics = &services.metrics;
-        metrics.published(sorted.published);
-        metrics.confirmed(sorted.delivered.len());
-        metrics.unconfirmed(sorted.unconfirmed);
-        if sorted.published > 0 {
-            metrics.batch(Stage::Publish, sorted.published);
-        }
-        let mut refused = Vec::new();
-        for item in sorted.keep {
-            let (key, bytes) = router::weight(&item);
-            // A message with a sender is refused when the store does not keep up; what has none must be kept.
-            let has_sender =
-                matches!(&item, LaneItem::Delivery(delivery) if !matches!(delivery.origin, Origin::Returned));
-            if !has_sender || !keepers.is_full(key) {
-                if keepers.submit_late(key, item, bytes).is_err() {
-                    log::error!("the server has stopped before a message could be stored");
-                }
-            } else if let LaneItem::Delivery(delivery) = item {
-                refused.push((delivery, true));
+    let publish = move |outbox: &mut Outbox, batch| publish(outbox, batch, &services, &keepers);
+    Lanes::start("lane-out", OUTBOXES, bytes_max, LANE_BATCH_MAX, |_| (Outbox::default(), None), publish)
+}
+
+/// One batch of the lane to other nodes.
+fn publish(outbox: &mut Outbox, batch: Vec<OutItem>, services: &Services, keepers: &Lanes<LaneItem>) -> Option<Again> {
+    let sorted = outbox.handle(batch, &services.clock, &*services.bus);
+    let metrics = &services.metrics;
+    metrics.published(sorted.published);
+    metrics.confirmed(sorted.delivered.len());
+    metrics.unconfirmed(sorted.unconfirmed);
+    if sorted.published > 0 {
+        metrics.batch(Stage::Publish, sorted.published);
+    }
+    let mut refused = Vec::new();
+    for item in sorted.keep {
+        let (key, bytes) = router::weight(&item);
+        // A message with a sender is refused when the store does not keep up; what has none must be kept.
+        let has_sender = matches!(&item, LaneItem::Delivery(delivery) if !matches!(delivery.origin, Origin::Returned));
+        if !has_sender || !keepers.is_full(key) {
+            if keepers.submit_late(key, item, bytes).is_err() {
+                log::error!("the server has stopped before a message could be stored");
             }
+        } else if let LaneItem::Delivery(delivery) = item {
+            refused.push((delivery, true));
         }
-        metrics.failed(refused.len());
-        delivery::settle(refused.into_iter());
-        delivery::settle(sorted.delivered.into_iter().map(|delivery| (delivery, false)));
-        sorted.again
-    };
-    Lanes::start("lane-out", OUTBOXES, bytes_max, LANE_BATCH_MAX, publish)
+    }
+    metrics.failed(refused.len());
+    delivery::settle(refused.into_iter());
+    delivery::settle(sorted.delivered.into_iter().map(|delivery| (delivery, false)));
+    sorted.again.map(Again::After)
 }
 
 /// False if there is no room; the session hears then that the server is busy.
@@ -371,7 +387,7 @@ impl Shell {
                 }
                 Effect::Submit(job) => self.shared.submit(job, link),
                 Effect::Join(user) => router.join(user, link),
-                Effect::Attach(user) => router.attach(user, link),
+                Effect::Attach(user) => router.attach(turn, user, link),
                 Effect::Detach(user) => router.detach(turn, user, link),
                 Effect::ReleaseMailbox(user) => self.shared.release_mailbox(user, link),
                 Effect::WantMailbox(user) => {
@@ -433,7 +449,9 @@ impl Handler for Shell {
         let input = match message {
             Posted::Outcome(outcome) => Input::Outcome(outcome),
             Posted::Settled(settled) => Input::Settled(settled),
-            Posted::MailboxWanted => Input::MailboxWanted { now: turn.now(), pending_bytes: link.pending_bytes() },
+            Posted::MailboxWanted => {
+                Input::MailboxWanted { now: turn.now(), undelivered_bytes: link.undelivered_bytes() }
+            }
         };
         self.feed(turn, link, session, input);
     }
@@ -451,8 +469,8 @@ impl Handler for Shell {
         self.feed(turn, link, &mut session, Input::Closed);
     }
 
-    fn on_unsent(&mut self, turn: &mut Turn<Posted>, label: u32, frame: Box<[u8]>) {
-        self.shared.router.give_back(turn, UserId(label.cast_signed()), frame);
+    fn on_unsent(&mut self, _: &mut Turn<Posted>, label: u32, frame: Box<[u8]>) {
+        self.shared.router.give_back(UserId(label.cast_signed()), frame);
     }
 
     /// Whatever a closed session would have heard, it has given up its claims before.

@@ -9,7 +9,7 @@
 //!     │                                     │ outcome, and others must be told first
 //!     │                                     ├──▶ Settling ── all settled ─▶ Ready, having replied
 //!     │                                     │ kept messages
-//!     │                                     └──▶ Sending ── it is out ────▶ Waiting(deletion) ─▶ Ready
+//!     │                                     └──▶ Sending ── it is there ──▶ Waiting(deletion) ─▶ Ready
 //!     └─ the end of the input, or the server stops ─▶ Ended
 //! ```
 //! Chat does not leave `Ready`: it is forwarded, and only counted until it is settled. Whatever is answered waits until
@@ -53,8 +53,8 @@ pub(crate) enum Phase {
     Waiting(Awaited),
     /// The request is done, but its push is not settled yet.
     Settling { reply: String },
-    /// Kept messages are being written; they are deleted when they are out.
-    /// `wanted` is when another connection asked for the mailbox, and how much was not written then.
+    /// Kept messages are on their way to the client; they are deleted when they have arrived.
+    /// `wanted` is when another connection asked for the mailbox, and how much had not arrived then.
     Sending { user: UserId, ids: Vec<MessageId>, wanted: Option<(Instant, usize)> },
     /// Over.
     Ended,
@@ -104,12 +104,12 @@ pub enum Input<'f> {
     Outcome(Outcome),
     /// What became of forwarded frames.
     Settled(Settled),
-    /// The reply with kept messages has left for the socket.
+    /// The reply with kept messages has arrived at the peer's kernel.
     Sent,
     /// The time of an [`Effect::Remind`] has come.
     Reminder,
-    /// Another connection waits to fetch the messages of the same user; so many bytes are still to be written here.
-    MailboxWanted { now: Instant, pending_bytes: usize },
+    /// Another connection waits to fetch the messages of the same user; so many bytes have not arrived at this client.
+    MailboxWanted { now: Instant, undelivered_bytes: usize },
     /// The connection is dead. What was received before is still shown.
     HangUp,
     /// The connection is gone.
@@ -132,7 +132,7 @@ pub struct Settled {
 pub enum Effect<'f> {
     /// Send this to the client.
     Reply(Cow<'static, str>),
-    /// Send this to the client and report [`Input::Sent`] when it has left.
+    /// Send this to the client and report [`Input::Sent`] when it has arrived.
     ReplyAndReport(String),
     /// Forward a frame to one user; [`Input::Settled`] tells what became of it.
     Deliver { to: UserId, text: Cow<'f, str> },
@@ -264,7 +264,7 @@ impl Session {
             Input::Settled(settled) => self.on_settled(settled, effects),
             Input::Sent => self.on_sent(effects),
             Input::Reminder => self.on_reminder(effects),
-            Input::MailboxWanted { now, pending_bytes } => self.on_mailbox_wanted(now, pending_bytes, effects),
+            Input::MailboxWanted { now, undelivered_bytes } => self.on_mailbox_wanted(now, undelivered_bytes, effects),
             Input::HangUp => self.on_hang_up(effects),
             Input::Closed => self.on_closed(effects),
         };

@@ -135,9 +135,9 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-/// What a socket takes beyond what the peer's window lets it send (tcp(7)). More would only lie in the kernel, for a slow
+/// What a socket takes beyond what the peer's window lets it send (tcp(7)): enough for a burst. More would only lie in the kernel, for a slow
 /// consumer megabytes of it, and here another time until it is acknowledged.
-const UNSENT_BYTES_MAX: u32 = 128 * 1024;
+const UNSENT_BYTES_MAX: u32 = 1024 * 1024;
 const LISTENER: Token = Token(0);
 const STOP: Token = Token(1);
 const RETRY_AFTER: Duration = Duration::from_millis(100);

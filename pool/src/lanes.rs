@@ -39,6 +39,15 @@ pub struct LaneLoad {
     pub bytes: usize,
 }
 
+/// When a handler wants to be called again, with nothing if nothing has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Again {
+    /// After this time. The lanes do not close before.
+    After(Duration),
+    /// The same, but what it has left to do may be left undone when the lanes close.
+    UnlessClosing(Duration),
+}
+
 /// As many bytes as are allowed wait in this lane already, or it is being closed; the item comes back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LanesFull<T>(pub T);
@@ -64,29 +73,59 @@ struct Queue<T> {
 impl<T: Send + 'static> Lanes<T> {
     /// Starts `count` lanes on threads named `<name>-0` and so on. In each, items of up to `bytes_max` bytes may wait or
     /// be handled, and `handle` gets at most `batch_max` of them at once, with what its lane keeps between batches. It may
-    /// ask to be called again after some time, with nothing if nothing came. A handler that panics loses its batch and the
-    /// lane goes on.
+    /// ask to be called again after some time, with nothing if nothing came. `begin` says what the nth lane has kept at
+    /// first, and whether its handler is to be called though nothing has come. A handler that panics loses its batch and
+    /// the lane goes on.
     ///
     /// # Errors
     /// When the system has no thread left.
-    pub fn start<S: Default>(
+    pub fn start<S: Send + 'static>(
         name: &str,
         count: usize,
         bytes_max: usize,
         batch_max: usize,
-        handle: impl Fn(&mut S, Vec<T>) -> Option<Duration> + Send + Sync + 'static,
+        begin: impl Fn(usize) -> (S, Option<Again>),
+        handle: impl Fn(&mut S, Vec<T>) -> Option<Again> + Send + Sync + 'static,
     ) -> io::Result<Lanes<T>> {
         let handle = Arc::new(handle);
-        let mut lanes = Lanes { lanes: Vec::new(), threads: Mutex::default(), bytes_max };
-        for nth in 0..count {
-            let queue = Queue { items: VecDeque::new(), bytes: 0, closing: false, ended: false };
-            let lane = Arc::new(Lane { queue: Mutex::new(queue), news: Condvar::new(), idle: Condvar::new() });
-            let (handle, shared) = (handle.clone(), lane.clone());
-            let run = move || shared.run(batch_max, &*handle);
-            lanes.lanes.push(lane);
+        let mut lanes = Lanes::without_threads(count, bytes_max);
+        for (nth, lane) in lanes.lanes.iter().enumerate() {
+            let (handle, lane) = (handle.clone(), lane.clone());
+            let (state, again) = begin(nth);
+            let run = move || lane.run(batch_max, Hand { state, again, done: 0 }, &*handle);
             lanes.threads.get_mut().push(thread::Builder::new().name(format!("{name}-{nth}")).spawn(run)?);
         }
         Ok(lanes)
+    }
+
+    fn without_threads(count: usize, bytes_max: usize) -> Lanes<T> {
+        let lane = |_| {
+            let queue = Queue { items: VecDeque::new(), bytes: 0, closing: false, ended: false };
+            Arc::new(Lane { queue: Mutex::new(queue), news: Condvar::new(), idle: Condvar::new() })
+        };
+        Lanes { lanes: (0..count).map(lane).collect(), threads: Mutex::default(), bytes_max }
+    }
+
+    /// The same without threads: whoever has the [`ManualLane`]s says when a batch is handled. [`Lanes::close`] only tells
+    /// the lanes to end.
+    #[cfg(feature = "simulation")]
+    pub fn manual<S: Send + 'static>(
+        count: usize,
+        bytes_max: usize,
+        batch_max: usize,
+        begin: impl Fn(usize) -> (S, Option<Again>),
+        handle: impl Fn(&mut S, Vec<T>) -> Option<Again> + Send + Sync + 'static,
+    ) -> (Lanes<T>, Vec<Box<dyn ManualLane>>) {
+        let handle = Arc::new(handle);
+        let lanes = Lanes::without_threads(count, bytes_max);
+        let by_hand = |(nth, lane): (usize, &Arc<Lane<T>>)| {
+            let (state, again) = begin(nth);
+            let hand = Hand { state, again, done: 0 };
+            let by_hand = ByHand { lane: lane.clone(), hand, batch: None, batch_max, handle: handle.clone() };
+            Box::new(by_hand) as Box<dyn ManualLane>
+        };
+        let by_hand = lanes.lanes.iter().enumerate().map(by_hand).collect();
+        (lanes, by_hand)
     }
 
     /// Queues `item`, which weighs `bytes`, behind everything else of this key. Never blocks.
@@ -188,36 +227,120 @@ impl<T> LanesWatch<T> {
     }
 }
 
+/// What whoever works on a lane keeps from batch to batch.
+struct Hand<S> {
+    state: S,
+    /// When the handler wants to be called again if nothing comes.
+    again: Option<Again>,
+    /// What the last batch weighs, until the lane is told that it is done.
+    done: usize,
+}
+
 impl<T> Lane<T> {
-    fn run<S: Default>(&self, batch_max: usize, handle: &impl Fn(&mut S, Vec<T>) -> Option<Duration>) {
-        let (mut state, mut again, mut done) = (S::default(), None, 0);
-        loop {
-            let mut queue = self.queue.lock();
-            queue.bytes -= done;
-            while queue.items.is_empty() {
-                match again {
-                    None if queue.closing => {
-                        queue.ended = true;
-                        self.idle.notify_all();
-                        return;
-                    }
-                    None => self.news.wait(&mut queue),
-                    Some(after) => {
-                        self.news.wait_for(&mut queue, after);
-                        break;
-                    }
-                }
-            }
-            let end = queue.items.len().min(batch_max);
-            let batch: Vec<_> = queue.items.drain(..end).collect();
-            drop(queue);
-            done = batch.iter().map(|(_, bytes)| bytes).sum();
-            let items = batch.into_iter().map(|(item, _)| item).collect();
-            again = catch_unwind(AssertUnwindSafe(|| handle(&mut state, items))).unwrap_or_else(|_| {
+    fn run<S>(&self, batch_max: usize, mut hand: Hand<S>, handle: &impl Fn(&mut S, Vec<T>) -> Option<Again>) {
+        while let Some(batch) = self.wait(&mut hand, batch_max) {
+            hand.again = catch_unwind(AssertUnwindSafe(|| handle(&mut hand.state, batch))).unwrap_or_else(|_| {
                 log::error!("a lane's batch has panicked; the lane goes on");
                 None
             });
         }
+    }
+
+    /// The next batch, `None` at the end. Blocks.
+    fn wait<S>(&self, hand: &mut Hand<S>, batch_max: usize) -> Option<Vec<T>> {
+        let mut queue = self.queue.lock();
+        queue.bytes -= std::mem::take(&mut hand.done);
+        while queue.items.is_empty() {
+            match hand.again {
+                None | Some(Again::UnlessClosing(_)) if queue.closing => {
+                    queue.ended = true;
+                    self.idle.notify_all();
+                    return None;
+                }
+                None => self.news.wait(&mut queue),
+                Some(Again::After(after) | Again::UnlessClosing(after)) => {
+                    self.news.wait_for(&mut queue, after);
+                    break;
+                }
+            }
+        }
+        Some(take(queue, hand, batch_max))
+    }
+}
+
+fn take<T, S>(mut queue: MutexGuard<'_, Queue<T>>, hand: &mut Hand<S>, batch_max: usize) -> Vec<T> {
+    let end = queue.items.len().min(batch_max);
+    let batch: Vec<_> = queue.items.drain(..end).collect();
+    drop(queue);
+    hand.done = batch.iter().map(|(_, bytes)| bytes).sum();
+    batch.into_iter().map(|(item, _)| item).collect()
+}
+
+/// A lane that somebody works on by hand: [`Lanes::manual`].
+#[cfg(feature = "simulation")]
+pub trait ManualLane: Send {
+    /// Takes a batch, unless one was taken, or nothing waits and `even_nothing` is false. True if there is one now.
+    fn take(&mut self, even_nothing: bool) -> bool;
+
+    /// Handles the batch that was taken.
+    fn handle(&mut self);
+
+    /// Whether one was taken.
+    fn has_taken(&self) -> bool;
+
+    /// How many items wait.
+    fn waiting(&self) -> usize;
+
+    /// When the handler wants to be called again if nothing comes, counted from its last call.
+    fn again(&self) -> Option<Again>;
+
+    /// Ends the lane if it is closed and has nothing more to do. Whether it has ended.
+    fn end(&mut self) -> bool;
+}
+
+#[cfg(feature = "simulation")]
+struct ByHand<T, S, H> {
+    lane: Arc<Lane<T>>,
+    hand: Hand<S>,
+    batch: Option<Vec<T>>,
+    batch_max: usize,
+    handle: Arc<H>,
+}
+
+#[cfg(feature = "simulation")]
+impl<T: Send, S: Send, H: Fn(&mut S, Vec<T>) -> Option<Again> + Send + Sync> ManualLane for ByHand<T, S, H> {
+    fn take(&mut self, even_nothing: bool) -> bool {
+        let queue = self.lane.queue.lock();
+        if self.batch.is_none() && (even_nothing || !queue.items.is_empty()) {
+            self.batch = Some(take(queue, &mut self.hand, self.batch_max));
+        }
+        self.batch.is_some()
+    }
+
+    fn handle(&mut self) {
+        if let Some(batch) = self.batch.take() {
+            self.hand.again = (self.handle)(&mut self.hand.state, batch);
+            self.lane.queue.lock().bytes -= std::mem::take(&mut self.hand.done);
+        }
+    }
+
+    fn has_taken(&self) -> bool {
+        self.batch.is_some()
+    }
+
+    fn waiting(&self) -> usize {
+        self.lane.queue.lock().items.len()
+    }
+
+    fn again(&self) -> Option<Again> {
+        self.hand.again
+    }
+
+    fn end(&mut self) -> bool {
+        let mut queue = self.lane.queue.lock();
+        let must_come_again = matches!(self.hand.again, Some(Again::After(_)));
+        queue.ended |= queue.closing && queue.items.is_empty() && self.batch.is_none() && !must_come_again;
+        queue.ended
     }
 }
 
@@ -238,7 +361,7 @@ mod tests {
             sender.send(batch).expect("received below");
             None
         };
-        let lanes = Lanes::start("test", 3, 1 << 20, 7, handle).expect("threads");
+        let lanes = Lanes::start("test", 3, 1 << 20, 7, |_| ((), None), handle).expect("threads");
         for nth in 0..1000 {
             for key in 0..5 {
                 lanes.submit(key, (key, nth), 1).expect("room");
@@ -258,12 +381,12 @@ mod tests {
         let (entered, has_entered) = mpsc::channel();
         let (release, held) = mpsc::channel::<()>();
         let held = Mutex::new(held);
-        let handle = move |_: &mut (), batch: Vec<u32>| -> Option<Duration> {
+        let handle = move |_: &mut (), batch: Vec<u32>| -> Option<Again> {
             entered.send(batch).expect("received below");
             held.lock().recv().expect("released below");
             panic!("on purpose");
         };
-        let lanes = Lanes::start("test", 1, 10, 100, handle).expect("a thread");
+        let lanes = Lanes::start("test", 1, 10, 100, |_| ((), None), handle).expect("a thread");
         lanes.submit(1, 1, 10).expect("room");
         assert_eq!(has_entered.recv(), Ok(vec![1]));
         assert_eq!(lanes.watch().loads(), [LaneLoad { items: 0, bytes: 10 }]);
@@ -284,14 +407,29 @@ mod tests {
         let handle = move |calls: &mut u32, batch: Vec<u32>| {
             *calls += 1;
             sender.send((*calls, batch)).expect("received below");
-            (*calls < 3).then_some(Duration::from_millis(1))
+            (*calls < 3).then_some(Again::After(Duration::from_millis(1)))
         };
-        let lanes = Lanes::start("test", 1, 10, 100, handle).expect("a thread");
+        let lanes = Lanes::start("test", 1, 10, 100, |_| (0, None), handle).expect("a thread");
         lanes.submit(1, 7, 1).expect("room");
         assert_eq!(lanes.close(soon()), 0);
         assert_eq!(lanes.submit(1, 8, 1), Err(LanesFull(8)));
         assert_eq!(lanes.submit_late(1, 8, 1), Err(LanesFull(8)));
         let calls: Vec<_> = receiver.iter().collect();
         assert_eq!(calls, [(1, vec![7]), (2, vec![]), (3, vec![])]);
+    }
+    #[test]
+    fn a_handler_that_is_to_begin_is_called_without_an_item_and_the_end_does_not_wait_for_what_can_be_left() {
+        const LONG: Duration = Duration::from_secs(3600);
+        let (sender, receiver) = mpsc::channel();
+        let handle = move |nth: &mut usize, batch: Vec<u32>| {
+            sender.send((*nth, batch)).expect("received below");
+            Some(Again::UnlessClosing(LONG))
+        };
+        let begin = |nth| (nth, (nth == 1).then_some(Again::UnlessClosing(Duration::ZERO)));
+        let lanes = Lanes::start("test", 2, 10, 100, begin, handle).expect("threads");
+        assert_eq!(receiver.recv(), Ok((1, vec![])), "only the second begins");
+        lanes.submit(0, 5, 1).expect("room");
+        assert_eq!(receiver.recv(), Ok((0, vec![5])));
+        assert_eq!(lanes.close(soon()), 0, "nobody waits for an hour");
     }
 }

@@ -13,7 +13,9 @@ mod mysql;
 mod redis;
 mod workers;
 
-pub use lanes::{LaneLoad, Lanes, LanesFull, LanesWatch};
+#[cfg(feature = "simulation")]
+pub use lanes::ManualLane;
+pub use lanes::{Again, LaneLoad, Lanes, LanesFull, LanesWatch};
 pub use mysql::{MysqlConnection, MysqlPool, MysqlSizes};
 pub use redis::{RedisFailure, RedisPool, RedisPoolSettings};
 pub use workers::{Workers, WorkersFull, WorkersWatch, join_until};

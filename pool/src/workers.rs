@@ -62,6 +62,12 @@ impl Workers {
         WorkersWatch { queue: self.queue.clone() }
     }
 
+    /// Takes the oldest job that waits, for whoever runs jobs in the place of threads.
+    #[cfg(feature = "simulation")]
+    pub fn take_job(&self) -> Option<Box<dyn FnOnce() + Send>> {
+        self.queue.try_recv().ok()
+    }
+
     /// Drops the jobs that wait, and lets those that run finish, but waits no longer than `by`; threads that are not done
     /// then end with the process.
     pub fn close(self, by: Instant) {

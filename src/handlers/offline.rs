@@ -1,4 +1,4 @@
-//! Kept messages: 14 fetch. They are deleted when the reply that holds them has left, and not before.
+//! Kept messages: 14 fetch. They are deleted when the peer's kernel has acknowledged the reply that holds them, and not before.
 
 use std::time::Instant;
 
@@ -64,12 +64,12 @@ impl Session {
 
     /// Another connection waits. A client that has taken nothing of its reply for a while gives way: most likely it is gone,
     /// and the other one is the same client, connected again.
-    pub(crate) fn on_mailbox_wanted(&mut self, now: Instant, pending: usize, effects: &mut Effects<'_>) -> Flow {
+    pub(crate) fn on_mailbox_wanted(&mut self, now: Instant, undelivered: usize, effects: &mut Effects<'_>) -> Flow {
         if let Phase::Sending { wanted, .. } = &mut self.phase {
             match *wanted {
                 Some((since, _)) if now - since < MAILBOX_PATIENCE => {}
-                Some((_, before)) if pending >= before => effects.push(Effect::HangUp),
-                Some(_) | None => *wanted = Some((now, pending)),
+                Some((_, before)) if undelivered >= before => effects.push(Effect::HangUp),
+                Some(_) | None => *wanted = Some((now, undelivered)),
             }
         }
         Flow::Taken

@@ -315,8 +315,10 @@ fn kept_messages_are_deleted_when_they_are_out_and_not_before() {
 fn a_client_that_does_not_take_its_messages_gives_way_to_another() {
     let fetch = r#"{"msgType":14,"FROMID":1}"#;
     let (user, start) = (UserId(1), Instant::now());
-    let wanted =
-        |seconds, pending_bytes| Input::MailboxWanted { now: start + Duration::from_secs(seconds), pending_bytes };
+    let wanted = |seconds, undelivered_bytes| Input::MailboxWanted {
+        now: start + Duration::from_secs(seconds),
+        undelivered_bytes,
+    };
     let mut session = Tester::logged_in();
     assert_eq!(session.frame(fetch), [Effect::Remind, Effect::Submit(Job::Fetch { user })]);
     assert_eq!(session.on(wanted(0, 9)), [], "the store takes its time");

@@ -344,6 +344,16 @@ impl Peer {
         assert_eq!(String::from_utf8_lossy(&bytes), expected);
     }
 
+    /// Reads what has arrived, and does not wait for more.
+    pub(crate) fn arrived(&mut self) -> String {
+        self.socket.set_nonblocking(true).expect("an option");
+        let mut bytes = Vec::new();
+        // It would block; what was read is there all the same.
+        let _ = self.socket.read_to_end(&mut bytes);
+        self.socket.set_nonblocking(false).expect("an option");
+        String::from_utf8(bytes).expect("text")
+    }
+
     /// Reads up to the end; a reset is not an end.
     #[track_caller]
     pub(crate) fn rest(&mut self) -> String {

@@ -136,6 +136,8 @@ impl Receiver {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error.into()),
                 _ => {}
             }
+            self.turn.begin(Instant::now());
+            self.turn.run_errands();
             for event in &events {
                 talk.ears_ready |= event.token() == EARS;
                 talk.mouth_ready |= event.token() == MOUTH;
@@ -338,7 +340,8 @@ impl Receiver {
         if talk.hushing.is_some() {
             return HUSH_STEP;
         }
-        let next = self.patience.map_or(talk.probe.due, |patience| patience.min(talk.probe.due));
+        let dues = [Some(talk.probe.due), self.patience, self.turn.next_errand()];
+        let next = dues.into_iter().flatten().min().expect("the probe is always due");
         next.saturating_duration_since(Instant::now())
     }
 
@@ -378,11 +381,14 @@ impl Receiver {
     fn rest(&mut self, pause: Duration, stage: Stage) {
         let (mut events, until) = (Events::with_capacity(8), Instant::now() + pause);
         while Instant::now() < until && self.shared.stage() == stage {
-            let left = until.saturating_duration_since(Instant::now());
+            let next = self.turn.next_errand().map_or(until, |errand| errand.min(until));
+            let left = next.saturating_duration_since(Instant::now());
             if let Err(error) = self.poll.poll(&mut events, Some(left)) {
                 log::debug!("the bus rests badly: {error}");
             }
             self.let_go();
+            self.turn.begin(Instant::now());
+            self.turn.run_errands();
         }
     }
 }

@@ -1,0 +1,35 @@
+//! [`Clock`]: what time it is, for everything that decides by it. A simulation has a clock of its own.
+
+use std::time::Instant;
+
+/// The system's clock.
+#[derive(Clone, Debug, Default)]
+pub struct Clock {
+    /// The time stands where it was put, if this is there.
+    #[cfg(test)]
+    simulated: Option<std::sync::Arc<parking_lot::Mutex<Instant>>>,
+}
+
+impl Clock {
+    /// Now.
+    pub fn now(&self) -> Instant {
+        #[cfg(test)]
+        if let Some(simulated) = &self.simulated {
+            return *simulated.lock();
+        }
+        Instant::now()
+    }
+}
+
+#[cfg(test)]
+impl Clock {
+    /// A clock that stands still, and its copies with it, until it is [`set`](Clock::set).
+    pub(crate) fn standing_at(now: Instant) -> Clock {
+        Clock { simulated: Some(std::sync::Arc::new(parking_lot::Mutex::new(now))) }
+    }
+
+    /// It is `now`.
+    pub(crate) fn set(&self, now: Instant) {
+        *self.simulated.as_ref().expect("only a standing clock is set").lock() = now;
+    }
+}
