@@ -378,10 +378,8 @@ impl<'a> Actor<'a> {
 
     fn give_up_what_takes_too_long(&mut self) {
         let Some(session) = &self.session else { return };
-        if session.client.has_ended() {
-            self.place += 1;
-            self.give_up(None);
-        } else if session.waiting != Waiting::Nothing && session.since.elapsed() > GIVE_UP_AFTER {
+        let takes_too_long = session.waiting != Waiting::Nothing && session.since.elapsed() > GIVE_UP_AFTER;
+        if session.client.has_ended() || takes_too_long {
             self.place += 1;
             self.give_up(None);
         }

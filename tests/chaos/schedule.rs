@@ -75,14 +75,14 @@ fn of_servers(dice: &mut Dice, length: Duration, nodes: usize) -> Vec<Fault> {
             Kind::NodeFrozen => dice.between(2_000, 8_000),
             // It takes as long as it takes.
             Kind::RollingRestart => 1,
-            _ => dice.between(1_500, 6_000),
+            _ => dice.between(1_500, 4_000),
         };
         let before = faults.last().map(|fault| fault.kind);
         if kind == Kind::NodeKilled && matches!(before, Some(Kind::DatabaseKilled | Kind::DatabaseFrozen)) {
             begin += AFTER_DATABASE;
         }
         let fault = Fault { kind, target: dice.below(nodes), begin, length: Duration::from_millis(length_ms) };
-        begin += fault.length + Duration::from_millis(dice.between(1_500, 3_500));
+        begin += fault.length + Duration::from_millis(dice.between(1_000, 2_500));
         if fault.begin + fault.length > length {
             return faults;
         }
@@ -218,7 +218,7 @@ mod tests {
 
     #[test]
     fn a_seed_brings_the_same_faults_again_and_another_seed_others() {
-        let schedule = |seed| Schedule::new(seed, Duration::from_secs(75), 3, 10);
+        let schedule = |seed| Schedule::new(seed, Duration::from_secs(60), 3, 10);
         assert_eq!(schedule(7), schedule(7));
         assert_ne!(schedule(7), schedule(8));
     }
@@ -226,7 +226,7 @@ mod tests {
     #[test]
     fn every_kind_comes_and_what_is_excluded_does_not() {
         for seed in 0..200 {
-            let schedule = Schedule::new(seed, Duration::from_secs(90), 3, 10);
+            let schedule = Schedule::new(seed, Duration::from_secs(60), 3, 10);
             for kind in KINDS {
                 assert!(schedule.faults.iter().any(|fault| fault.kind == kind), "{kind} with seed {seed}");
             }
