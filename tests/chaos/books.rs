@@ -1,6 +1,7 @@
 //! [`Books`]: what one client sent, was told and got, and when; and the checker, which compares the books of all.
 //!
-//! What is wrong is told apart: *lost* was acknowledged and never came, *duplicated* came more than once, *reordered*
+//! What is wrong is told apart: *lost* was acknowledged and never came (what was in an nginx that was killed is counted
+//! by itself), *duplicated* came more than once, *reordered*
 //! came after what was sent later, *misdelivered* came to somebody it was not for, or is not what was sent.
 
 use std::collections::{BTreeSet, HashMap};
@@ -130,6 +131,9 @@ pub enum Wrong {
     Duplicated,
     Reordered,
     Misdelivered,
+    /// Was acknowledged and never came: it was in the memory of an nginx that was killed, which had acknowledged it to
+    /// the server in the recipient's place. No server can know.
+    TakenByProxy,
     /// Came in a fetch after what was sent later, because it had been on its way to a connection that broke. Not wrong:
     /// it was stored when that was found out.
     CameBack,
@@ -170,9 +174,10 @@ impl Members {
 /// What was sent by whom to whom under which number.
 type Sent<'a> = HashMap<(i64, Target, usize), &'a Lot>;
 
-/// Compares the books of all.
-pub fn check(books: &[&Books], members: &Members) -> Verdict {
+/// Compares the books of all. `proxy_kills` is when nginx was killed.
+pub fn check(books: &[&Books], members: &Members, proxy_kills: &[Moment]) -> Verdict {
     let mut verdict = Verdict::default();
+    let by_user: HashMap<i64, &Books> = books.iter().map(|books| (books.user, *books)).collect();
     let mut sent: Sent = HashMap::new();
     for books in books {
         for lot in &books.lots {
@@ -197,7 +202,8 @@ pub fn check(books: &[&Books], members: &Members) -> Verdict {
             }
             for to in members.recipients(sender.user, lot.target) {
                 let came = |number| first.get(&(to, sender.user, lot.target, number)).copied();
-                verdict.lost(sender.user, to, lot, came);
+                let taken = by_user.get(&to).is_some_and(|to| to.was_robbed(lot, proxy_kills));
+                verdict.lost(sender.user, to, lot, came, if taken { Wrong::TakenByProxy } else { Wrong::Lost });
             }
         }
     }
@@ -205,7 +211,7 @@ pub fn check(books: &[&Books], members: &Members) -> Verdict {
 }
 
 impl Verdict {
-    fn lost(&mut self, from: i64, to: i64, lot: &Lot, came: impl Fn(usize) -> Option<Moment>) {
+    fn lost(&mut self, from: i64, to: i64, lot: &Lot, came: impl Fn(usize) -> Option<Moment>, what: Wrong) {
         let delivery = |number| Delivery { from, to, sent: lot.sent, fate: lot.fate, came: came(number) };
         self.deliveries.extend(lot.numbers.clone().map(delivery));
         let Fate::Acknowledged { at, refused } = lot.fate else { return };
@@ -213,7 +219,7 @@ impl Verdict {
         // The answers do not say which ones were refused, only how many.
         for number in missing.iter().skip(refused) {
             let detail = format!("of {:?}, acknowledged at {:.2}, {refused} refused", lot.numbers, at.as_secs_f64());
-            self.find(Wrong::Lost, (from, to, lot.target, *number), lot.sent, at, detail);
+            self.find(what, (from, to, lot.target, *number), lot.sent, at, detail);
         }
     }
 
@@ -308,6 +314,14 @@ impl Books {
         })
     }
 
+    /// Whether messages may have been in nginx, on their way to this user, when it was killed.
+    fn was_robbed(&self, lot: &Lot, proxy_kills: &[Moment]) -> bool {
+        let Fate::Acknowledged { at, .. } = lot.fate else { return false };
+        proxy_kills.iter().any(|kill| {
+            lot.sent <= *kill && *kill <= at + IN_PROXY && self.used_nginx(kill.saturating_sub(IN_PROXY), *kill)
+        })
+    }
+
     /// The place of a connection at a time around `from..to`.
     fn was_at(&self, node: usize, from: Moment, to: Moment) -> bool {
         self.connections.iter().any(|connection| {
@@ -349,9 +363,17 @@ impl Caused {
     }
 }
 
+/// When nginx was killed.
+pub fn proxy_kills(caused: &[Caused]) -> Vec<Moment> {
+    caused.iter().filter(|caused| caused.kind == Kind::NginxKilled).map(|caused| caused.begun).collect()
+}
+
 /// How long after a fault is over its effects may show: a node finds out after at most so long that a peer is gone, a
 /// confirmation is waited for, a client gives up and comes back.
 pub const AFTERMATH: Duration = Duration::from_secs(8);
+
+/// How long nginx may keep a message on a machine that is busy.
+const IN_PROXY: Duration = Duration::from_secs(1);
 
 mod tests {
     use super::*;
@@ -376,8 +398,12 @@ mod tests {
     }
 
     fn found(books: &[&Books]) -> Vec<(Wrong, i64, usize)> {
+        found_with(books, &[])
+    }
+
+    fn found_with(books: &[&Books], proxy_kills: &[Moment]) -> Vec<(Wrong, i64, usize)> {
         let members = Members(HashMap::from([(9, BTreeSet::from([1, 2, 3]))]));
-        let verdict = check(books, &members);
+        let verdict = check(books, &members, proxy_kills);
         verdict.findings.iter().map(|finding| (finding.what, finding.to, finding.number)).collect()
     }
 
@@ -414,6 +440,18 @@ mod tests {
         let (bob, cid) = (with(2, GROUP, &live(&[0, 1, 2, 3])), with(3, GROUP, &live(&[0, 1, 2])));
         assert_eq!(found(&[&ann(ACKNOWLEDGED, GROUP), &bob, &cid]), [(Wrong::Lost, 3, 3)]);
         assert_eq!(found(&[&ann(ACKNOWLEDGED, BOB)]).len(), 4, "who has no books got nothing");
+    }
+
+    #[test]
+    fn what_was_in_a_proxy_that_was_killed_is_taken() {
+        let kill = [SECOND + SECOND / 2];
+        let mut bob = with(2, BOB, &live(&[0, 1, 3]));
+        assert_eq!(found_with(&[&ann(ACKNOWLEDGED, BOB), &bob], &kill), [(Wrong::Lost, 2, 2)], "he was on a node");
+        bob.connections[0].place = Place::Nginx;
+        assert_eq!(found_with(&[&ann(ACKNOWLEDGED, BOB), &bob], &kill), [(Wrong::TakenByProxy, 2, 2)]);
+        assert_eq!(found_with(&[&ann(ACKNOWLEDGED, BOB), &bob], &[SECOND / 2]), [(Wrong::Lost, 2, 2)], "before");
+        assert_eq!(found_with(&[&ann(ACKNOWLEDGED, BOB), &bob], &[3 * SECOND]), [(Wrong::Lost, 2, 2)], "long after");
+        assert_eq!(found_with(&[&ann(ACKNOWLEDGED, BOB), &bob], &[]), [(Wrong::Lost, 2, 2)], "nothing was killed");
     }
 
     #[test]

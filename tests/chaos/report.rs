@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::books::{AFTERMATH, Caused, Delivery, Fate, Finding, Moment, Verdict, Wrong, check};
+use crate::books::{AFTERMATH, Caused, Delivery, Fate, Finding, Moment, Verdict, Wrong, check, proxy_kills};
 use crate::plot;
 use crate::schedule::{KINDS, Kind};
 use crate::stage::Run;
@@ -98,7 +98,7 @@ impl<'a> Report<'a> {
         add("no fault near", &calm);
         add("**all**", &all);
         let refused: usize = self.checked.iter().map(|checked| checked.verdict.refused).sum();
-        let came_back = self.count(Wrong::CameBack);
+        let (came_back, taken) = (self.count(Wrong::CameBack), self.count(Wrong::TakenByProxy));
         let _ = write!(
             table,
             "\n{refused} messages were refused with an error; {came_back} came in a fetch behind later ones, having been on \
@@ -153,7 +153,7 @@ impl<'a> Report<'a> {
 impl<'a> Checked<'a> {
     fn new(run: &'a Run) -> Checked<'a> {
         let books: Vec<_> = run.books.iter().collect();
-        let verdict = check(&books, &run.members);
+        let verdict = check(&books, &run.members, &proxy_kills(&run.caused));
         let of = |caused: &Caused| run.books.iter().map(|books| (books.user, caused.concerns(books))).collect();
         let concerned = run.caused.iter().map(of).collect();
         Checked { run, verdict, concerned }
@@ -176,7 +176,7 @@ impl<'a> Checked<'a> {
         match finding.what {
             Wrong::Lost | Wrong::Reordered | Wrong::Misdelivered => true,
             Wrong::Duplicated => self.near(finding).next().is_none(),
-            Wrong::CameBack => false,
+            Wrong::CameBack | Wrong::TakenByProxy => false,
         }
     }
 
