@@ -79,5 +79,6 @@ impl Drop for Cluster {
     }
 }
 
-/// The most connections that a node keeps to either: one for each thread that uses them.
-const POOLED_MAX: usize = 24;
+/// The most connections that a node keeps to either. A pool opens one whenever a call finds none free, and closes what
+/// is idle only after a minute; that is about two for each thread which makes calls.
+const POOLED_MAX: usize = 40;
