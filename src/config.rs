@@ -73,7 +73,15 @@ pub struct Config {
     pub proxy_from: Networks,
     /// High-water mark of one connection's output, in bytes.
     pub output_bytes_max: usize,
-    /// How long the server may take to finish its work when it is told to stop.
+    /// Whether clients that do not read lines get frames that come close together as one.
+    pub paced: bool,
+    /// How close that is.
+    pub pace: Duration,
+    /// How long the server goes on as before when it is told to stop, not being ready.
+    pub drain_delay: Duration,
+    /// How many connections a second it closes then.
+    pub drain_rate: u32,
+    /// How long it may take to finish its work when the last one is told.
     pub drain_timeout: Duration,
     /// Requests that wait for a worker; beyond that, the 503 reply.
     pub requests_max: usize,
@@ -210,6 +218,10 @@ impl Config {
             proxy_protocol: false,
             proxy_from: Networks::default(),
             output_bytes_max: 0,
+            paced: false,
+            pace: Duration::ZERO,
+            drain_delay: Duration::ZERO,
+            drain_rate: 0,
             drain_timeout: Duration::ZERO,
             requests_max: 0,
             logins_max: 0,

@@ -304,6 +304,7 @@ mod tests {
             idle_timeout: time,
             output_bytes_max: 1024,
             drain_timeout: time,
+            pace: None,
         };
         let (release, held) = crossbeam_channel::bounded::<()>(0);
         let mut group = net::LoopGroup::start(2, settings, |_| Stuck(held.clone())).expect("threads");
@@ -332,7 +333,7 @@ mod tests {
         health.look(&wire);
         wait_until(|| health.alive_within(Duration::ZERO).good);
         drop(client);
-        group.drain(Instant::now());
+        group.drain(u32::MAX, Duration::ZERO);
     }
 
     fn health() -> Health {

@@ -105,11 +105,11 @@ fn serve(config: &Config) -> Result<Stopped, Box<dyn Error>> {
     let admin_address = admin.as_ref().map(Admin::address);
     let health = Arc::new(server.health());
     let checks = admin.map(|admin| show(admin, &server, &health, &log, &store, &bus)).transpose()?;
-    let stopper = server.stopper();
+    let (stopper, delay) = (server.stopper(), config.drain_delay);
     stop_on_signals(move || {
         // Nobody shall be sent here any more before the port closes.
         health.drain();
-        stopper.stop();
+        stopper.stop_after(delay);
     })?;
     announce(config, server.local_addr(), admin_address, &store_line, &bus_line);
     let stopped = server.run();

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use net::{
-    Acceptor, CloseReason, Fate, Flow, Handler, Incoming, ListenSettings, LoopGroup, Preface, Settings, Stopper, Turn,
+    Acceptor, CloseReason, Fate, Flow, Handler, Incoming, ListenSettings, LoopGroup, Pace, Preface, Settings, Stopper,
+    Turn,
 };
 use parking_lot::Mutex;
 use pool::{Again, Lanes, Workers};
@@ -38,6 +39,7 @@ pub struct Server {
     proxies: Option<Networks>,
     loops: LoopGroup<Posted>,
     shared: Arc<Shared>,
+    drain_rate: u32,
     drain_timeout: Duration,
 }
 
@@ -95,13 +97,19 @@ impl Server {
             idle_timeout: config.idle_timeout,
             output_bytes_max: config.output_bytes_max,
             drain_timeout: config.drain_timeout,
+            pace: config.paced.then_some(Pace {
+                pause: config.pace,
+                may_join: protocol::may_come_as_kept,
+                join: protocol::as_kept,
+            }),
         };
         let metrics = &shared.services.metrics;
         let shell = |nth| Shell { shared: shared.clone(), tally: metrics.of_loop(nth) };
         let loops = LoopGroup::start(config.loops, settings, shell).map_err(StartError::Resources)?;
         metrics.watch_loops(loops.watches());
         let proxies = config.proxy_protocol.then(|| config.proxy_from.clone());
-        Ok(Server { acceptor, local_addr, proxies, loops, shared, drain_timeout: config.drain_timeout })
+        let (drain_rate, drain_timeout) = (config.drain_rate, config.drain_timeout);
+        Ok(Server { acceptor, local_addr, proxies, loops, shared, drain_rate, drain_timeout })
     }
 
     /// The address it listens on, with the port that the system chose if none was asked for.
@@ -124,14 +132,19 @@ impl Server {
         self.acceptor.stopper()
     }
 
-    /// Accepts and serves until stopped. Then finishes what has been received, writes and stores everything, marks the
-    /// users offline, and returns, at the latest about the drain timeout later.
+    /// Accepts and serves until stopped. Then closes the connections one after the other, finishes what has been received,
+    /// writes and stores everything, marks the users offline, and returns, at the latest about the drain timeout after the
+    /// last connection was told.
     pub fn run(mut self) -> Stopped {
         let proxies = self.proxies;
         self.acceptor.run(|stream, peer| self.loops.assign(stream, peer, preface(proxies.as_ref(), peer)));
         let by = Instant::now() + self.drain_timeout;
-        log::info!("stopping: what was received is finished within {:?}", self.drain_timeout);
-        self.loops.drain(by);
+        log::info!(
+            "stopping: connections are closed, at most {} a second; what was received is finished within {:?}",
+            self.drain_rate,
+            self.drain_timeout
+        );
+        self.loops.drain(self.drain_rate, self.drain_timeout);
         let shared = Arc::into_inner(self.shared).expect("only loops shared it, and they have ended");
         let unknown = shared.services.metrics.unknown_recipients_so_far();
         log::info!("messages for unknown recipients: {unknown}");

@@ -186,3 +186,40 @@ fn a_server_starts_again_on_what_the_last_one_left() {
         server.wait_state(a, "online");
     }
 }
+
+#[test]
+fn a_server_that_is_told_to_stop_goes_on_for_the_drain_delay_but_is_not_ready() {
+    let mut server = TestServer::builder().option("admin", "127.0.0.1:0").option("drain_delay", "6s").start();
+    let (mut alice, a) = user(&server, "alice");
+    wait_until("it is ready", || server.is_ready());
+    server.terminate();
+    wait_until("it is not ready", || !server.is_ready());
+    let (mut bob, b) = user(&server, "bob");
+    alice.send(&numbered(a, b, 1));
+    bob.expect(&numbered(a, b, 1));
+    bob.barrier();
+    assert_eq!(server.wait_exit(EXIT_PATIENCE).code(), Some(0));
+    alice.expect_eof();
+    bob.expect_eof();
+}
+
+#[test]
+fn connections_are_closed_one_after_the_other_and_the_others_are_served_meanwhile() {
+    // Each of the two loops closes one every 2 seconds, in the order in which they came.
+    let mut server = TestServer::builder().option("loops", "2").option("drain_rate", "1").start();
+    let mut clients: Vec<(TestClient, i64)> = (0..6).map(|n| user(&server, &format!("user {n}"))).collect();
+    server.terminate();
+    let (first, rest) = clients.split_first_mut().expect("there are some");
+    first.0.set_patience(LONG_PATIENCE);
+    first.0.expect_eof();
+    let [.., (bob, b), (alice, a)] = rest else { panic!("there are some") };
+    alice.send(&numbered(*a, *b, 1));
+    bob.expect(&numbered(*a, *b, 1));
+    bob.barrier();
+    assert!(TcpStream::connect(server.address()).is_err(), "nobody new is let in");
+    for (client, _) in rest {
+        client.set_patience(LONG_PATIENCE);
+        client.expect_eof();
+    }
+    assert_eq!(server.wait_exit(EXIT_PATIENCE).code(), Some(0));
+}

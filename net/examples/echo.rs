@@ -13,7 +13,7 @@ use std::error::Error;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use net::{
     Acceptor, CloseReason, Fate, Flow, Handler, Incoming, Link, ListenSettings, LoopGroup, Preface, Settings, Turn,
@@ -58,6 +58,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         idle_timeout: Duration::from_secs(600),
         output_bytes_max: 1024 * 1024,
         drain_timeout: Duration::from_secs(5),
+        pace: None,
     };
     let listen = ListenSettings { backlog: 1024, user_timeout: Duration::from_secs(30) };
 
@@ -71,6 +72,6 @@ fn main() -> Result<(), Box<dyn Error>> {
         stopper.stop();
         ended
     })?;
-    loops.drain(Instant::now() + Duration::from_secs(5));
+    loops.drain(u32::MAX, Duration::from_secs(5));
     Ok(())
 }

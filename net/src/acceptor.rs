@@ -2,9 +2,8 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token, Waker};
@@ -21,7 +20,8 @@ pub struct Acceptor {
 /// Stops an [`Acceptor`] from any thread.
 #[derive(Clone, Debug)]
 pub struct Stopper {
-    shared: Arc<(AtomicBool, Waker)>,
+    /// When to stop, if that is known.
+    shared: Arc<(OnceLock<Instant>, Waker)>,
 }
 
 /// How to listen.
@@ -55,7 +55,7 @@ impl Acceptor {
         let poll = Poll::new()?;
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
         let waker = Waker::new(poll.registry(), STOP)?;
-        Ok(Acceptor { poll, listener, stopper: Stopper { shared: Arc::new((AtomicBool::new(false), waker)) } })
+        Ok(Acceptor { poll, listener, stopper: Stopper { shared: Arc::new((OnceLock::new(), waker)) } })
     }
 
     /// The address it listens on, with the port that the system chose if none was asked for.
@@ -82,7 +82,8 @@ impl Acceptor {
         let mut events = Events::with_capacity(2);
         let mut paused = false;
         while !self.stopper.is_stopped() {
-            match self.poll.poll(&mut events, paused.then_some(RETRY_AFTER)) {
+            let waits = [paused.then_some(RETRY_AFTER), self.stopper.left()];
+            match self.poll.poll(&mut events, waits.into_iter().flatten().min()) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 result => result.expect("epoll_wait fails only for a programming error"),
             }
@@ -113,14 +114,24 @@ impl Acceptor {
 impl Stopper {
     /// Ends the accepting. A stop before it began is not lost.
     pub fn stop(&self) {
-        self.shared.0.store(true, Ordering::Release);
+        self.stop_after(Duration::ZERO);
+    }
+
+    /// The same some time later. What was said first holds.
+    pub fn stop_after(&self, time: Duration) {
+        let _ = self.shared.0.set(Instant::now() + time);
         if let Err(error) = self.shared.1.wake() {
             log::error!("cannot wake the acceptor: {error}");
         }
     }
 
     fn is_stopped(&self) -> bool {
-        self.shared.0.load(Ordering::Acquire)
+        self.left() == Some(Duration::ZERO)
+    }
+
+    /// How long until it stops, if that is known.
+    fn left(&self) -> Option<Duration> {
+        self.shared.0.get().map(|at| at.saturating_duration_since(Instant::now()))
     }
 }
 

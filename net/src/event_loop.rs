@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use std::vec;
 
 use mio::{Events, Interest, Poll, Token, Waker};
 
@@ -13,6 +14,7 @@ use crate::connection::{Connection, Input, Phase, Read1};
 use crate::event::Event;
 use crate::link::{Link, Turn};
 use crate::loop_handle::{Letter, LoopHandle};
+use crate::output::Pace;
 use crate::slots::{ConnId, Slots};
 use crate::socket::Socket;
 use crate::stats::{LoopStats, LoopWatch};
@@ -144,6 +146,8 @@ pub struct Settings {
     pub output_bytes_max: usize,
     /// How long a closing connection may take to write what it was sent.
     pub drain_timeout: Duration,
+    /// How clients that do not read lines are written to, if not at once.
+    pub pace: Option<Pace>,
 }
 
 pub(crate) struct EventLoop<H: Handler> {
@@ -161,8 +165,22 @@ pub(crate) struct EventLoop<H: Handler> {
     letters: Vec<Letter<H::Message>>,
     scratch: Vec<u8>,
     stats: Arc<LoopStats>,
-    /// Set when the loop is to stop: everything ends by then.
-    stop_by: Option<Instant>,
+    stop: Stop,
+}
+
+/// Whether the loop is to stop.
+#[derive(Debug)]
+enum Stop {
+    No,
+    /// These connections are told one after the other, the next one then.
+    Telling {
+        left: vec::IntoIter<ConnId>,
+        next: Instant,
+        pause: Duration,
+        timeout: Duration,
+    },
+    /// All are told: everything ends by then.
+    By(Instant),
 }
 
 /// How showing the received bytes to the application ended.
@@ -182,7 +200,7 @@ enum Shown {
 impl<H: Handler> EventLoop<H> {
     pub(crate) fn new(handler: H, settings: Settings) -> io::Result<EventLoop<H>> {
         let poll = Poll::new()?;
-        let handle = LoopHandle::new(Waker::new(poll.registry(), WAKE)?, settings.output_bytes_max);
+        let handle = LoopHandle::new(Waker::new(poll.registry(), WAKE)?, settings.output_bytes_max, settings.pace);
         Ok(EventLoop {
             handler,
             settings,
@@ -197,7 +215,7 @@ impl<H: Handler> EventLoop<H> {
             letters: Vec::new(),
             scratch: vec![0; READ_BYTES],
             stats: Arc::new(LoopStats::new()),
-            stop_by: None,
+            stop: Stop::No,
         })
     }
 
@@ -229,7 +247,10 @@ impl<H: Handler> EventLoop<H> {
 
     /// All that is left is to [`EventLoop::end`] it.
     pub(crate) fn is_over(&self) -> bool {
-        self.stop_by.is_some() && self.connections.len() == 0
+        match self.stop {
+            Stop::No => false,
+            Stop::Telling { .. } | Stop::By(_) => self.connections.len() == 0,
+        }
     }
 
     /// One turn, which begins now, with what the poller has told.
@@ -260,7 +281,10 @@ impl<H: Handler> EventLoop<H> {
 
     /// How long the loop may sleep if no socket and no letter wakes it; `None` is for ever.
     pub(crate) fn sleep(&self, now: Instant) -> Option<Duration> {
-        let stop = self.stop_by.map(|at| at.saturating_duration_since(now));
+        let stop = match self.stop {
+            Stop::No => None,
+            Stop::Telling { next: at, .. } | Stop::By(at) => Some(at.saturating_duration_since(now)),
+        };
         match self.ready.is_empty() {
             true => {
                 let errand = self.turn.next_errand().map(|due| due.saturating_duration_since(now));
@@ -315,7 +339,7 @@ impl<H: Handler> EventLoop<H> {
                     self.serve_if_held(id);
                 }
                 Letter::HangUp(id) => self.hang_up(id),
-                Letter::Drain(by) => self.drain(by),
+                Letter::Drain { pause, timeout } => self.drain(pause, timeout),
                 Letter::Beat => self.stats.on_beat(),
             }
             self.turn.relieve();
@@ -360,6 +384,7 @@ impl<H: Handler> EventLoop<H> {
                     }
                 }
                 Deadline::Close => self.kill(id),
+                Deadline::Write => self.drain_on(id),
                 Deadline::Reminder => {
                     if let Phase::Open(app) = &mut conn.phase {
                         self.handler.on_reminder(&mut self.turn, &conn.link, app);
@@ -370,7 +395,10 @@ impl<H: Handler> EventLoop<H> {
         while let Some(id) = self.arrivals.overdue(now) {
             self.look_at_arrival(id, true);
         }
-        if self.stop_by.is_some_and(|by| by <= now) {
+        self.tell_to_stop();
+        if let Stop::By(by) = self.stop
+            && by <= now
+        {
             for id in self.connections.ids() {
                 self.close(id, CloseReason::Stopped);
                 self.kill(id);
@@ -398,7 +426,7 @@ impl<H: Handler> EventLoop<H> {
 
     /// Has a connection wait until its first bytes have told who is behind it.
     fn arrive(&mut self, socket: Socket, peer: SocketAddr, preface: Preface) {
-        if self.stop_by.is_some() {
+        if !matches!(self.stop, Stop::No) {
             return;
         }
         let due = self.turn.now() + self.settings.frame_timeout;
@@ -433,7 +461,7 @@ impl<H: Handler> EventLoop<H> {
 
     /// Begins to serve a connection; `client` is the client's address if it is not the peer's.
     fn open(&mut self, socket: Socket, peer: SocketAddr, client: Option<SocketAddr>) {
-        if self.stop_by.is_some() {
+        if !matches!(self.stop, Stop::No) {
             return;
         }
         let EventLoop { handler, settings, poll, handle, turn, connections, .. } = self;
@@ -615,6 +643,9 @@ impl<H: Handler> EventLoop<H> {
         // Another loop may have been writing when this one did, and then no event would tell.
         conn.link.flush(&mut self.turn);
         if !conn.link.is_flushed() {
+            if let Some(at) = conn.link.pauses_until() {
+                self.timers.set(at, id, Deadline::Write);
+            }
             return;
         }
         if let Phase::Draining(app) = &mut conn.phase
@@ -632,7 +663,7 @@ impl<H: Handler> EventLoop<H> {
     fn finish(&mut self, id: ConnId) {
         let Some(conn) = self.connections.get_mut(id) else { return };
         conn.link.finish();
-        if conn.input == Input::Ended && self.stop_by.is_none() {
+        if conn.input == Input::Ended && conn.ends != CloseReason::Stopped {
             self.kill(id);
             return;
         }
@@ -655,14 +686,29 @@ impl<H: Handler> EventLoop<H> {
         self.dead.push(id);
     }
 
-    /// Shows every connection what has arrived up to now, and then its end.
-    fn drain(&mut self, by: Instant) {
-        self.stop_by = Some(by);
+    /// Opens no more connections, and begins to close those that are there.
+    fn drain(&mut self, pause: Duration, timeout: Duration) {
         // Nothing was read of those, so nothing was promised.
         self.arrivals.clear();
-        for id in self.connections.ids() {
+        let left = self.connections.ids().into_iter();
+        self.stop = Stop::Telling { left, next: self.turn.now(), pause, timeout };
+        self.tell_to_stop();
+    }
+
+    /// Shows the connections whose turn it is what has arrived up to now, and then their end.
+    fn tell_to_stop(&mut self) {
+        let now = self.turn.now();
+        while let Stop::Telling { left, next, pause, timeout } = &mut self.stop {
+            if *next > now {
+                return;
+            }
+            let Some(id) = left.next() else {
+                self.stop = Stop::By(now + *timeout);
+                return;
+            };
             let Some(conn) = self.connections.get_mut(id) else { continue };
             if let Phase::Open(_) = conn.phase {
+                *next += *pause;
                 conn.end_input(CloseReason::Stopped);
                 self.serve_unless_waiting(id);
             }

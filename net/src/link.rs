@@ -199,8 +199,11 @@ impl<M> Link<M> {
 
     fn write(self: &Arc<Link<M>>, side: &mut Side, turn: &mut Turn<M>) -> Written {
         let Some(output) = side.output.as_mut().filter(|_| side.state.writes()) else { return Written::All };
-        let how = if side.line { Writing::Together } else { Writing::OneByOne };
-        let written = output.write_to(&self.socket, how);
+        let written = match self.owner.pace() {
+            _ if side.line => output.write_to(&self.socket, Writing::Together),
+            None => output.write_to(&self.socket, Writing::OneByOne),
+            Some(pace) => output.write_paced(&self.socket, pace, turn.now, self.output_bytes_max() / 2),
+        };
         side.blocked = written == Written::Blocked;
         match written {
             Written::All | Written::Blocked => self.look_after(side, turn),
@@ -215,17 +218,18 @@ impl<M> Link<M> {
         if output.awaits_report() || output.is_much_sent() {
             self.ask(output, side.state, turn);
         }
-        if output.is_empty() {
+        let pauses_until = output.pause.filter(|until| *until > turn.now);
+        if output.is_empty() && pauses_until.is_none() {
             turn.pool.put(side.output.take().expect("it is there"));
             return;
         }
-        let pause = match () {
-            () if output.awaits_report() => output.report_pause.max(REPORT_PAUSE_MIN),
-            () if output.has_sent() => LOOK_AFTER,
-            // The owner hears when the socket has room.
-            () => return,
+        let look = match () {
+            () if output.awaits_report() => Some(turn.now + output.report_pause.max(REPORT_PAUSE_MIN)),
+            () if output.has_sent() => Some(turn.now + LOOK_AFTER),
+            () => None,
         };
-        let due = turn.now + pause;
+        // Otherwise the owner hears when the socket has room.
+        let Some(due) = [look, pauses_until].into_iter().flatten().min() else { return };
         // One that is long overdue was of a thread that has ended.
         if output.errand.is_none_or(|errand| errand > due || errand + LOOK_AFTER < turn.now) {
             output.errand = Some(due);
@@ -250,9 +254,15 @@ impl<M> Link<M> {
             true => (2 * output.report_pause).clamp(REPORT_PAUSE_MIN, REPORT_PAUSE_MAX),
             false => Duration::ZERO,
         };
-        self.look_after(side, turn);
+        let written = match side.blocked {
+            true => {
+                self.look_after(side, turn);
+                Written::Blocked
+            }
+            false => self.write(side, turn),
+        };
         drop(guard);
-        self.report(turn, Written::All);
+        self.report(turn, written);
     }
 
     /// Asks the kernel what the peer's kernel has acknowledged.
@@ -325,7 +335,7 @@ impl<M> Link<M> {
             output.acknowledge(self.unacknowledged(side.state), &mut Vec::new());
         }
         let back = output.take_back(wanted, back);
-        if output.is_empty() {
+        if output.is_empty() && output.pause.is_none() {
             side.output = None;
         }
         back
@@ -373,6 +383,11 @@ impl<M> Link<M> {
     pub(crate) fn is_congested(&self) -> bool {
         let side = self.side.lock();
         side.state.writes() && side.pending() >= self.output_bytes_max() / 2
+    }
+
+    /// Until when what is pending is held, if it is.
+    pub(crate) fn pauses_until(&self) -> Option<Instant> {
+        self.side.lock().output.as_ref().and_then(|output| output.pause)
     }
 
     fn output_bytes_max(&self) -> usize {

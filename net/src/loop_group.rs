@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::Duration;
 
 use mio::net::TcpStream;
 
@@ -59,11 +59,17 @@ impl<M: Send + 'static> LoopGroup<M> {
         self.next = (self.next + 1) % self.loops.len();
     }
 
-    /// Has every loop show what has arrived, finish it, write what is to be written, close its connections and stop;
-    /// what is not done `by` then is broken off. Returns when all have stopped.
-    pub fn drain(self, by: Instant) {
+    /// Has the loops close their connections, at most so many a second in all: each is shown what has arrived, and written
+    /// what is to be written. What is not finished `timeout` after the last one's turn is broken off. Returns when all
+    /// loops have stopped.
+    ///
+    /// # Panics
+    /// With a rate of zero it would never end.
+    pub fn drain(self, per_second: u32, timeout: Duration) {
+        assert!(per_second > 0, "some connections are closed a second");
+        let pause = Duration::from_secs(1) * self.loops.len() as u32 / per_second;
         for (handle, _) in &self.loops {
-            handle.post(Letter::Drain(by));
+            handle.post(Letter::Drain { pause, timeout });
         }
         for (_, thread) in self.loops {
             if thread.join().is_err() {

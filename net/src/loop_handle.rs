@@ -4,12 +4,13 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::Duration;
 
 use mio::Waker;
 use parking_lot::Mutex;
 
 use crate::arrivals::Preface;
+use crate::output::Pace;
 use crate::slots::ConnId;
 use crate::socket::Socket;
 
@@ -24,8 +25,8 @@ pub(crate) enum Letter<M> {
     Sent(ConnId, u32),
     /// The connection is dead or was given up.
     HangUp(ConnId),
-    /// Finish everything, at the latest by then, and stop.
-    Drain(Instant),
+    /// Close the connections one after the other, with so long a pause between two, then finish within this time and stop.
+    Drain { pause: Duration, timeout: Duration },
     /// Give a sign of life.
     Beat,
 }
@@ -45,17 +46,23 @@ struct Inbox<M> {
     waker: Waker,
     /// The high-water mark of each connection.
     output_bytes_max: usize,
+    pace: Option<Pace>,
 }
 
 impl<M> LoopHandle<M> {
-    pub(crate) fn new(waker: Waker, output_bytes_max: usize) -> LoopHandle<M> {
-        let inbox =
-            Inbox { letters: Mutex::new(Vec::new()), notified: AtomicBool::new(false), waker, output_bytes_max };
+    pub(crate) fn new(waker: Waker, output_bytes_max: usize, pace: Option<Pace>) -> LoopHandle<M> {
+        let (letters, notified) = (Mutex::new(Vec::new()), AtomicBool::new(false));
+        let inbox = Inbox { letters, notified, waker, output_bytes_max, pace };
         LoopHandle { inbox: Arc::new(inbox) }
     }
 
     pub(crate) fn output_bytes_max(&self) -> usize {
         self.inbox.output_bytes_max
+    }
+
+    /// How connections that do not read lines are written to, if not at once.
+    pub(crate) fn pace(&self) -> Option<&Pace> {
+        self.inbox.pace.as_ref()
     }
 
     pub(crate) fn post(&self, letter: Letter<M>) {

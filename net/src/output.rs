@@ -28,6 +28,18 @@ pub enum Fate {
     Report(u32),
 }
 
+/// How a client is written to that takes whatever one read returns for one frame: frames that become due soon after one was
+/// written are held, and leave together as one, if they are of a kind that may be joined.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// How long nothing is written after a write.
+    pub pause: Duration,
+    /// Whether a frame may leave together with others.
+    pub may_join: fn(&[u8]) -> bool,
+    /// Makes one frame of several, without a newline in it.
+    pub join: fn(&[&[u8]]) -> Vec<u8>,
+}
+
 /// Which frames are given back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Back {
@@ -200,6 +212,25 @@ impl Output {
         written
     }
 
+    /// Writes what is due at this pace. More than `hurry_bytes` is not held: it would be too much before long.
+    pub(crate) fn write_paced(
+        &mut self,
+        mut socket: impl Write,
+        pace: &Pace,
+        now: Instant,
+        hurry_bytes: usize,
+    ) -> Written {
+        while self.pending() > 0 && (self.pause.is_none_or(|until| until <= now) || self.pending() > hurry_bytes) {
+            self.join_first(pace);
+            let written = self.write_to(&mut socket, Writing::First);
+            if written != Written::All {
+                return written;
+            }
+            self.pause = Some(now + pace.pause);
+        }
+        Written::All
+    }
+
     fn advance(&mut self, count: usize) {
         self.written += count;
         self.written_of_first += count;
@@ -264,7 +295,7 @@ impl Output {
 
     /// Joins the frames that are to be written next, as long as they are to be given back and `may_join`, into one that
     /// `join` makes of them. A single one stays as it is.
-    pub(crate) fn join_first(&mut self, may_join: fn(&[u8]) -> bool, join: fn(&[&[u8]]) -> Vec<u8>) {
+    fn join_first(&mut self, Pace { may_join, join, .. }: &Pace) {
         if self.written_of_first > 0 {
             return;
         }
@@ -526,16 +557,18 @@ mod tests {
 
     #[test]
     fn joined_frames_are_one_write_and_come_back_as_they_were() {
-        let may_join: fn(&[u8]) -> bool = |frame| frame.starts_with(b"m");
-        let join: fn(&[&[u8]]) -> Vec<u8> = |frames| [b"<", &*frames.join(&b'+'), b">"].concat();
+        let (pause, now) = (Duration::from_millis(30), Instant::now());
+        let join = |frames: &[&[u8]]| [b"<", &*frames.join(&b'+'), b">"].concat();
+        let pace = Pace { pause, may_join: |frame| frame.starts_with(b"m"), join };
         let mut output = Output::default();
         for frame in ["m1", "m2", "m3", "x4", "m5"] {
             output.push(frame.as_bytes(), false, Fate::Return(7));
         }
         let mut socket = socket(100, 100);
-        for _ in 0..3 {
-            output.join_first(may_join, join);
-            assert_eq!(output.write_to(&mut socket, Writing::First), Written::All);
+        for (millis, written) in [(0, 1), (29, 1), (30, 2), (31, 2), (60, 3), (90, 3)] {
+            let now = now + Duration::from_millis(millis);
+            assert_eq!(output.write_paced(&mut socket, &pace, now, 1000), Written::All);
+            assert_eq!(socket.writes.len(), written, "after {millis} ms");
         }
         assert_eq!(socket.writes, [&b"<m1+m2+m3>"[..], b"x4", b"m5"]);
         acknowledge(&mut output, 5);

@@ -88,9 +88,9 @@ impl<H: Handler> ManualLoop<H> {
         self.handle.post(Letter::Accepted(Socket::Simulated(socket), peer, preface));
     }
 
-    /// Has it finish everything, at the latest by then, and stop.
-    pub fn drain(&self, by: Instant) {
-        self.handle.post(Letter::Drain(by));
+    /// Has it close its connections with a pause between two, finish everything within a time after the last, and stop.
+    pub fn drain(&self, pause: Duration, timeout: Duration) {
+        self.handle.post(Letter::Drain { pause, timeout });
     }
 
     /// How long it would sleep if nothing woke it; `None` is for ever.

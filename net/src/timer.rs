@@ -18,6 +18,8 @@ pub(crate) enum Deadline {
     Frame,
     /// A closing connection does not come to its end.
     Close,
+    /// A closing connection may be written on.
+    Write,
     /// The application wanted to be reminded.
     Reminder,
 }
@@ -56,8 +58,8 @@ impl Timers {
     }
 }
 
-/// Usual entries of one connection: idle, frame, close when draining, close when lingering, a reminder.
-const ENTRIES_MAX: usize = 5;
+/// Usual entries of one connection: idle, frame, close when draining, close when lingering, write, a reminder.
+const ENTRIES_MAX: usize = 6;
 /// Fewer are not worth a sweep.
 const SWEEP_MIN: usize = 1000;
 

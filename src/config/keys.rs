@@ -49,7 +49,7 @@ enum Kind {
 }
 
 /// Every setting, grouped as in the sample file.
-pub(super) static KEYS: [Key; 26] = [
+pub(super) static KEYS: [Key; 30] = [
     Key {
         name: "data",
         default: ".",
@@ -141,9 +141,33 @@ pub(super) static KEYS: [Key; 26] = [
         kind: Kind::Networks(|config, networks| config.proxy_from = networks),
     },
     Key {
+        name: "paced",
+        default: "off",
+        help: "Whether a client that reads no lines gets chat that comes close together as one frame of type 14",
+        kind: Kind::Switch(|config, on| config.paced = on),
+    },
+    Key {
+        name: "pace_ms",
+        default: "30",
+        help: "Milliseconds for which such a client is sent nothing after a frame",
+        kind: Kind::Count(1, 1000, |config, n| config.pace = n * MILLISECOND),
+    },
+    Key {
+        name: "drain_delay",
+        default: "0",
+        help: "Time for which all goes on, but /readyz is red, when told to stop",
+        kind: Kind::Time(Duration::ZERO, DAY, |config, time| config.drain_delay = time),
+    },
+    Key {
+        name: "drain_rate",
+        default: "1000",
+        help: "Connections that are closed each second after that",
+        kind: Kind::Count(1, 1_000_000, |config, n| config.drain_rate = n),
+    },
+    Key {
         name: "drain_timeout",
         default: "10s",
-        help: "Time to finish what is in flight when told to stop",
+        help: "Time to finish what is in flight when the last connection is told",
         kind: Kind::Time(MILLISECOND, DAY, |config, time| config.drain_timeout = time),
     },
     Key {

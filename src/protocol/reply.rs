@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use super::{GroupId, Id, UserId};
+use super::{FrameKind, GroupId, Id, Request, UserId};
 use crate::store::{Group, KeptMessage, User};
 
 /// NORMAL_ACK: done.
@@ -154,6 +154,10 @@ pub fn group_created(group: GroupId, name: &str) -> String {
 
 /// Reply to 14.
 pub fn messages(messages: &[KeptMessage]) -> String {
+    kept(messages.iter().map(|message| message.text.as_str()))
+}
+
+fn kept<'a>(texts: impl Iterator<Item = &'a str>) -> String {
     #[derive(Serialize)]
     struct Reply<'a> {
         errno: u16,
@@ -161,7 +165,18 @@ pub fn messages(messages: &[KeptMessage]) -> String {
         msg_type: u16,
         msgs: Vec<&'a str>,
     }
-    json(&Reply { errno: 200, msg_type: 14, msgs: messages.iter().map(|message| message.text.as_str()).collect() })
+    json(&Reply { errno: 200, msg_type: 14, msgs: texts.collect() })
+}
+
+/// Whether the usual client shows this frame also when it finds it among kept messages: chat and group chat.
+pub fn may_come_as_kept(frame: &[u8]) -> bool {
+    let kind = Request::parse(frame).map(|(kind, _)| kind);
+    kind.is_ok_and(|kind| kind == FrameKind::of(4) || kind == FrameKind::of(9))
+}
+
+/// Several such frames as if they had been kept and fetched. The usual client takes that at any time.
+pub fn as_kept(frames: &[&[u8]]) -> Vec<u8> {
+    kept(frames.iter().map(|frame| str::from_utf8(frame).expect("what is sent is text"))).into_bytes()
 }
 
 /// Reply to 15.

@@ -96,6 +96,7 @@ pub(crate) fn settings() -> Settings {
         idle_timeout: 10 * PATIENCE,
         output_bytes_max: 1024 * 1024,
         drain_timeout: PATIENCE,
+        pace: None,
     }
 }
 
@@ -292,7 +293,7 @@ impl TestServer {
     /// Drains the loops within `time`; the thread returned ends when they have.
     pub(crate) fn drain(&mut self, time: Duration) -> JoinHandle<()> {
         let group = self.stop_accepting().expect("drained once");
-        thread::spawn(move || group.drain(Instant::now() + time))
+        thread::spawn(move || group.drain(u32::MAX, time))
     }
 
     fn stop_accepting(&mut self) -> Option<LoopGroup<Note>> {
@@ -304,7 +305,7 @@ impl TestServer {
 impl Drop for TestServer {
     fn drop(&mut self) {
         if let Some(group) = self.stop_accepting() {
-            group.drain(Instant::now());
+            group.drain(u32::MAX, Duration::ZERO);
         }
     }
 }

@@ -1,0 +1,136 @@
+//! `paced=on`: the usual client takes whatever one read returns for one frame, so that two frames which arrive together
+//! are both lost to it. Here they come one at a time, chat that comes close together as one frame of type 14.
+
+mod util;
+
+use serde_json::{Value, json};
+use util::{
+    LONG_PATIENCE, PATIENCE, TestClient, TestServer, chat, login, number_of, numbered, offline_user, password, user,
+};
+
+const MESSAGES: usize = 50;
+
+/// A server on which nothing is written for so long after a frame that a burst surely comes within that time.
+fn paced() -> TestServer {
+    TestServer::builder().option("paced", "on").option("pace_ms", "1000").start()
+}
+
+/// Chat as the client finds it: as it is, or in frames of type 14.
+fn unpack(frames: &[Value]) -> Vec<Value> {
+    let unpack = |frame: &Value| match frame["msgs"].as_array() {
+        Some(texts) => texts.iter().map(|text| serde_json::from_str(text.as_str().expect("a text")).unwrap()).collect(),
+        None => vec![frame.clone()],
+    };
+    frames.iter().flat_map(unpack).collect()
+}
+
+/// The frames that come until all these messages have.
+fn recv_messages(client: &mut TestClient, messages: usize) -> Vec<Value> {
+    let mut frames = Vec::new();
+    while unpack(&frames).len() < messages {
+        frames.push(client.recv());
+    }
+    frames
+}
+
+#[test]
+fn a_burst_of_chat_comes_as_one_frame() {
+    let server = paced();
+    let (mut alice, a) = user(&server, "alice");
+    let (mut bob, b) = user(&server, "bob");
+    bob.set_patience(LONG_PATIENCE);
+    let burst: String = (0..MESSAGES).map(|n| numbered(a, b, n).to_string()).collect();
+    alice.send_raw(burst.as_bytes());
+    let frames = recv_messages(&mut bob, MESSAGES);
+    let numbers: Vec<usize> = unpack(&frames).iter().map(number_of).collect();
+    assert_eq!(numbers, (0..MESSAGES).collect::<Vec<_>>());
+    assert!(frames.len() <= MESSAGES / 5, "{} frames for {MESSAGES} messages", frames.len());
+    for frame in frames.iter().filter(|frame| frame["msgType"] == 14) {
+        let members: Vec<&str> = frame.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!((members, &frame["errno"]), (vec!["errno", "msgType", "msgs"], &json!(200)), "as a fetch's reply");
+    }
+}
+
+#[test]
+fn only_chat_is_joined_and_the_order_stays() {
+    let server = paced();
+    let (mut alice, a) = user(&server, "alice");
+    let (mut bob, b) = user(&server, "bob");
+    bob.set_patience(LONG_PATIENCE);
+    let request = |n: usize| json!({"msgType": 5, "FROMID": a, "TOID": b, "n": n});
+    let sent: Vec<Value> = (0..8).map(|n| if n == 3 { request(n) } else { numbered(a, b, n) }).collect();
+    alice.send_raw(sent.iter().map(Value::to_string).collect::<String>().as_bytes());
+    let frames = recv_messages(&mut bob, sent.len());
+    assert_eq!(unpack(&frames), sent);
+    assert!(frames.contains(&request(3)), "the client does not look for a friend request among kept messages");
+}
+
+#[test]
+fn a_reply_is_alone() {
+    let server = paced();
+    let (mut alice, a) = user(&server, "alice");
+    let b = offline_user(&server, "bob");
+    let mut bob = TestClient::connect(&server);
+    bob.set_patience(LONG_PATIENCE);
+    bob.send(&json!({"msgType": 1, "USERID": b, "password": password("bob")}));
+    // Whatever comes of these comes after the reply to the login, and not with it.
+    let until_online = (0..).take_while(|n| {
+        alice.send(&numbered(a, b, *n));
+        alice.barrier();
+        server.stored_for(b) == n + 1
+    });
+    let stored = until_online.count();
+    assert_eq!(bob.recv(), json!({"errno": 200, "msgType": 200}));
+    assert_eq!(unpack(&recv_messages(&mut bob, 1)), [numbered(a, b, stored)]);
+}
+
+#[test]
+fn who_reads_lines_gets_frame_after_frame() {
+    let server = paced();
+    let (mut alice, a) = user(&server, "alice");
+    let b = offline_user(&server, "bob");
+    let mut bob = TestClient::connect_lines(&server);
+    bob.login(b, &password("bob"));
+    for n in 0..MESSAGES {
+        alice.send(&numbered(a, b, n));
+    }
+    for n in 0..MESSAGES {
+        bob.expect(&numbered(a, b, n));
+    }
+}
+
+#[test]
+fn what_is_held_is_not_lost_when_the_client_goes() {
+    let server = paced();
+    let (mut alice, a) = user(&server, "alice");
+    let (mut bob, b) = user(&server, "bob");
+    let burst: String = (0..MESSAGES).map(|n| numbered(a, b, n).to_string()).collect();
+    alice.send_raw(burst.as_bytes());
+    let mut got = vec![bob.recv()];
+    // It has taken what it was sent: closing tells how much that was.
+    got.extend(bob.recv_now());
+    drop(bob);
+    server.wait_state(b, "offline");
+    alice.barrier();
+    let mut bob = login(&server, "bob", b);
+    bob.set_patience(LONG_PATIENCE);
+    let fetched = bob.fetch_all(b);
+    let numbers: Vec<usize> = unpack(&got).iter().chain(&fetched).map(number_of).collect();
+    assert_eq!(numbers, (0..MESSAGES).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_is_held_is_written_before_the_server_stops() {
+    let mut server = paced();
+    let (mut alice, a) = user(&server, "alice");
+    let (mut bob, b) = user(&server, "bob");
+    for n in 0..3 {
+        alice.send(&numbered(a, b, n));
+    }
+    alice.send(&chat(a, b, "the last"));
+    alice.barrier();
+    server.terminate();
+    let frames = bob.read_to_end();
+    assert_eq!(unpack(&frames).len(), 4, "{frames:?}");
+    assert!(server.wait_exit(PATIENCE).success());
+}
