@@ -102,7 +102,8 @@ impl<'a> Report<'a> {
         let _ = write!(
             table,
             "\n{refused} messages were refused with an error; {came_back} came in a fetch behind later ones, having been on \
-             their way to a connection that broke.\n"
+             their way to a connection that broke; {taken} were in the memory of an nginx that was killed, and are not \
+             counted as lost.\n"
         );
         table
     }
