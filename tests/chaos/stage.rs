@@ -43,7 +43,7 @@ impl Stage {
         let options = |builder: crate::util::Builder| {
             // Clients and nginx look for a node where it was before.
             let builder = builder.host(network.host().to_string().leak()).port(free_port());
-            let builder = builder.option("admin", "127.0.0.1:0").option("output_max", "256k");
+            let builder = builder.option("admin", "127.0.0.1:0").option("output_max", "512k");
             let builder = builder.option("user_timeout", &format!("{}s", USER_TIMEOUT.as_secs()));
             builder.option("proxy_protocol", "on").option("proxy_from", Nginx::COMES_FROM)
         };
@@ -104,7 +104,7 @@ impl Stage {
         for (number, slow) in slow.iter().enumerate() {
             persons[*slow].small_buffer = true;
             for [_, other] in &pairs[2 * number..2 * number + 3] {
-                persons[*other].targets.push((Target::User(ids[*slow]), 8_000));
+                persons[*other].targets.push((Target::User(ids[*slow]), 5_000));
             }
         }
         let mut members = Members::default();

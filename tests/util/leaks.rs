@@ -79,5 +79,6 @@ pub fn wait_given_back(process: u32, before: Footprint, margin: Margin) -> Resul
     }
 }
 
-/// Clients that have gone without a word are found out meanwhile.
-const GIVEN_BACK_WITHIN: Duration = Duration::from_secs(20);
+/// What is in use is given back at once. But a pool that has grown, as it does while the database stands still, closes
+/// what it need not have within a minute and a half.
+pub const GIVEN_BACK_WITHIN: Duration = Duration::from_secs(100);

@@ -32,7 +32,7 @@ use serde_json::{Value, json};
 pub use client::{TestClient, assert_refusal};
 pub use cluster::Cluster;
 pub use command::{Ended, Running, Workplace};
-pub use leaks::{Footprint, Margin, wait_given_back};
+pub use leaks::{Footprint, GIVEN_BACK_WITHIN, Margin, wait_given_back};
 pub use neighbour::Neighbour;
 pub use server::{Builder, StoreLock, TestServer};
 pub use services::{Database, MariaDb, Nginx, Redis, free_port};
