@@ -25,7 +25,8 @@
 //! 4. On another node: the message goes into the lane to the bus, and stays in its [`outbox`] until that node confirms it.
 //!    Away: it goes on to the recipient's lane, whose thread has the store take all that waits as one batch. What became
 //!    of it is posted to the sender's session.
-//! 5. A connection that ends with messages in its output gives them back, and they take step 3 or 4 again.
+//! 5. The connection keeps the message until the client's kernel has acknowledged it. One that ends before gives it back, and
+//!    it takes step 3 or 4 again.
 //!
 //! # Threads
 //! | name | does | may block |
