@@ -169,7 +169,7 @@ const TRIES: u64 = 5;
 const LOT: usize = 10;
 
 /// More than the kernel takes for somebody who does not read.
-const MESSAGES_MAX: usize = 6_000;
+const MESSAGES_MAX: usize = 1_400;
 const TEXT: usize = 1_000;
 
 /// How much may wait for one client in these tests.
