@@ -270,7 +270,7 @@ impl<'a> Actor<'a> {
             bytes.push_str(&format!("{}{end}", message(self.person.id, target, number, length)));
         }
         // Half of all do without the search, which needs the database, so that they go on while that is away.
-        let searches = self.person.index % 2 == 0;
+        let searches = self.person.index.is_multiple_of(2);
         if searches {
             bytes.push_str(&format!("{}{end}", json!({"msgType": 15, "keyword": self.person.id.to_string()})));
         }

@@ -59,7 +59,7 @@ impl Stage {
         let mut add = |name: String, habit: Habit, places: Vec<Place>| {
             let index = persons.len();
             let id = offline_user(node, &name);
-            let (lines, small_buffer) = (index % 3 == 0, false);
+            let (lines, small_buffer) = (index.is_multiple_of(3), false);
             persons.push(Person { index, id, name, habit, lines, small_buffer, places, targets: Vec::new() });
             index
         };
