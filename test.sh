@@ -70,6 +70,7 @@ need python3 python3   # plays the recorded exchanges of tests/conformance
 need kill procps
 need prlimit util-linux
 need setpriv util-linux
+need ip iproute2       # gives clients a network of their own, to be cut off, where we are root
 need mariadbd mariadb-server
 need mariadb-install-db mariadb-server
 need redis-server redis-server

@@ -41,7 +41,8 @@ impl TestClient {
         TcpStream::connect_timeout(&address, PATIENCE).ok().map(TestClient::on)
     }
 
-    fn on(stream: TcpStream) -> TestClient {
+    /// A client in bare mode on a connection that was made elsewhere.
+    pub fn on(stream: TcpStream) -> TestClient {
         stream.set_nodelay(true).expect("set TCP_NODELAY");
         TestClient { stream, received: Vec::new(), eof: false, lines: false, patience: PATIENCE, user: None }
     }
@@ -368,13 +369,18 @@ impl TestClient {
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => (),
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return false,
-                Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => {
+                Err(error) if is_end(error.kind()) => {
                     self.eof = true;
                     return false;
                 }
                 Err(error) => panic!("read from the server: {error}"),
             }
         }
+    }
+
+    /// The connection itself, for its settings.
+    pub fn stream(&self) -> &TcpStream {
+        &self.stream
     }
 
     fn leftover(&self) -> String {
@@ -384,6 +390,18 @@ impl TestClient {
         let shown = &self.received[..self.received.len().min(300)];
         format!("; left over are {} bytes: {:?}", self.received.len(), String::from_utf8_lossy(shown))
     }
+}
+
+/// Whether an error says that the connection is no more.
+fn is_end(error: ErrorKind) -> bool {
+    matches!(
+        error,
+        ErrorKind::ConnectionReset
+            | ErrorKind::ConnectionAborted
+            | ErrorKind::BrokenPipe
+            | ErrorKind::HostUnreachable
+            | ErrorKind::NetworkUnreachable
+    )
 }
 
 /// Checks the shape of the server's own refusals.

@@ -13,6 +13,7 @@
 mod client;
 mod cluster;
 mod command;
+mod leaks;
 mod neighbour;
 mod server;
 mod services;
@@ -31,6 +32,7 @@ use serde_json::{Value, json};
 pub use client::{TestClient, assert_refusal};
 pub use cluster::Cluster;
 pub use command::{Ended, Running, Workplace};
+pub use leaks::{Footprint, GIVEN_BACK_WITHIN, Margin, wait_given_back};
 pub use neighbour::Neighbour;
 pub use server::{Builder, StoreLock, TestServer};
 pub use services::{Database, MariaDb, Nginx, Redis, free_port};

@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
+use super::leaks::{Footprint, Margin, wait_given_back};
 use super::services::{Database, Redis};
-use super::{LONG_PATIENCE, signal, wait_until, wait_within, watchdog};
+use super::{LONG_PATIENCE, TestClient, signal, wait_until, wait_within, watchdog};
 
 /// How long a server may take until it listens.
 const START_PATIENCE: Duration = Duration::from_secs(10);
@@ -26,6 +27,8 @@ pub struct TestServer {
     child: Child,
     address: SocketAddr,
     output: Arc<Mutex<String>>,
+    /// What the process held when it was new, if it is to give everything back.
+    footprint: Option<Footprint>,
 }
 
 /// What a [`TestServer`] is started with.
@@ -38,6 +41,7 @@ pub struct Builder {
     database: Option<Database>,
     descriptors_max: Option<u32>,
     survives_full_disk: bool,
+    leaks_checked: bool,
 }
 
 impl Builder {
@@ -92,6 +96,13 @@ impl Builder {
         self
     }
 
+    /// Has the end of the [`TestServer`] check that the process has given back what its clients cost. They must be gone
+    /// then: make them after the server.
+    pub fn check_leaks(mut self) -> Builder {
+        self.leaks_checked = true;
+        self
+    }
+
     /// Starts the server in a fresh folder and waits until it listens.
     pub fn start(self) -> TestServer {
         let folder = watchdog::new_folder();
@@ -99,7 +110,17 @@ impl Builder {
             fs::write(folder.join(name), text).unwrap_or_else(|error| panic!("write {name}: {error}"));
         }
         let (child, address, output) = self.launch(&folder);
-        TestServer { builder: self, folder, child, address, output }
+        let footprint = self.footprint(&child, address);
+        TestServer { builder: self, folder, child, address, output, footprint }
+    }
+
+    /// What a new server holds, when it has served somebody.
+    fn footprint(&self, child: &Child, address: SocketAddr) -> Option<Footprint> {
+        if !self.leaks_checked {
+            return None;
+        }
+        TestClient::connect_to(address).ack_barrier();
+        Footprint::of(child.id())
     }
 
     fn launch(&self, folder: &Path) -> (Child, SocketAddr, Arc<Mutex<String>>) {
@@ -182,7 +203,12 @@ impl TestServer {
         TestServer::builder().start()
     }
 
-    /// The same with options to be added.
+    /// The same, and its end checks that it has given back what its clients cost, see [`Builder::check_leaks`].
+    pub fn start_leak_checked() -> TestServer {
+        TestServer::builder().check_leaks().start()
+    }
+
+    /// A server with options to be added.
     pub fn builder() -> Builder {
         let builder = Builder {
             host: "127.0.0.1",
@@ -192,6 +218,7 @@ impl TestServer {
             database: None,
             descriptors_max: None,
             survives_full_disk: false,
+            leaks_checked: false,
         };
         builder.option("argon2", "m=8,t=1,p=1").option("log_dir", "logs")
     }
@@ -293,6 +320,15 @@ impl TestServer {
         watchdog::release(&self.child);
     }
 
+    /// What the process has not given back, now that its clients are gone.
+    fn leak(&mut self) -> Option<String> {
+        let before = self.footprint?;
+        if self.has_exited() {
+            return None;
+        }
+        wait_given_back(self.pid(), before, Margin::AFTER_A_TEST).err()
+    }
+
     /// Asks the process to end (SIGTERM) and does not wait.
     pub fn terminate(&self) {
         signal(self.pid(), "TERM");
@@ -314,6 +350,7 @@ impl TestServer {
     pub fn restart(&mut self) {
         self.end();
         (self.child, self.address, self.output) = self.builder.launch(&self.folder);
+        self.footprint = self.builder.footprint(&self.child, self.address);
     }
 
     /// What the server wrote to stdout and stderr since it was started.
@@ -421,11 +458,15 @@ impl TestServer {
 
 impl Drop for TestServer {
     fn drop(&mut self) {
+        let leak = if thread::panicking() { None } else { self.leak() };
         self.end();
-        if thread::panicking() {
+        if thread::panicking() || leak.is_some() {
             eprintln!("the server said:\n{}\nits logs:\n{}", self.output(), tail(&self.logs(), 4_000));
         }
         let _ = fs::remove_dir_all(&self.folder);
+        if let Some(leak) = leak {
+            panic!("the server has leaked: {leak}");
+        }
     }
 }
 

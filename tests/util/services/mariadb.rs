@@ -70,6 +70,11 @@ impl Database {
         database
     }
 
+    /// Whether its server takes connections now.
+    pub fn answers(&self) -> bool {
+        self.0.account.connect(Some(&self.0.name)).is_ok()
+    }
+
     /// Its name in the server.
     pub fn name(&self) -> &str {
         &self.0.name

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::process::{Process, start_on_free_ports};
+use super::process::{Process, start_again, start_on_free_ports};
 use crate::util::watchdog;
 
 /// A running nginx. Dropping it kills it.
@@ -19,7 +19,7 @@ impl Nginx {
     /// Starts nginx on so many free ports of 127.0.0.1. `conf` is given them and returns what stands inside
     /// `stream { }`.
     pub fn start(ports: usize, conf: impl Fn(&[SocketAddr]) -> String) -> Nginx {
-        Nginx::start_with(ports, |folder, listen| {
+        Nginx::start_with(Ipv4Addr::LOCALHOST, ports, |folder, listen| {
             fs::write(folder.join("nginx.conf"), whole_conf(folder, &conf(listen))).expect("write nginx.conf");
         })
     }
@@ -27,12 +27,17 @@ impl Nginx {
     /// The settings of `conf/`, with other servers and places. The servers must expect a PROXY header from
     /// [`Nginx::COMES_FROM`].
     pub fn as_shipped(servers: &[SocketAddr]) -> Nginx {
+        Nginx::as_shipped_on(Ipv4Addr::LOCALHOST, servers)
+    }
+
+    /// The same, listening on another address of this machine.
+    pub fn as_shipped_on(host: Ipv4Addr, servers: &[SocketAddr]) -> Nginx {
         let shipped = |name: &str| {
             let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf").join(name);
             fs::read_to_string(&path).unwrap_or_else(|error| panic!("read {}: {error}", path.display()))
         };
         let (frame, forward) = (shipped("nginx.conf"), shipped("tcp.d/chat_server.conf"));
-        Nginx::start_with(1, |folder, listen| {
+        Nginx::start_with(host, 1, |folder, listen| {
             let frame = replace_lines(&frame, "pid ", &format!("pid {}/nginx.pid;", folder.display()));
             let frame = replace_lines(&frame, "error_log ", "error_log stderr warn;");
             let servers: Vec<String> =
@@ -49,14 +54,26 @@ impl Nginx {
     /// The address from which it comes to the servers as shipped, so that they can tell it from other clients.
     pub const COMES_FROM: &str = "127.0.0.2";
 
-    fn start_with(ports: usize, write_conf: impl Fn(&Path, &[SocketAddr])) -> Nginx {
+    fn start_with(host: Ipv4Addr, ports: usize, write_conf: impl Fn(&Path, &[SocketAddr])) -> Nginx {
         let folder = watchdog::new_folder();
         let launch = |ports: &[u16]| {
-            write_conf(&folder, &addresses(ports));
+            write_conf(&folder, &addresses(host, ports));
             launch(&folder)
         };
         let (process, ports) = start_on_free_ports(ports, launch, |process, _| has_written_its_pid(&folder, process));
-        Nginx { process, addresses: addresses(&ports), folder }
+        Nginx { process, addresses: addresses(host, &ports), folder }
+    }
+
+    /// Ends it at once, as a crash does: every connection through it ends.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Starts it again on the same ports.
+    pub fn restart(&mut self) {
+        self.process.kill();
+        let folder = &self.folder;
+        self.process = start_again(|| launch(folder), |process| has_written_its_pid(folder, process));
     }
 
     /// One port in front of each list of servers, taken in turn; a server that does not answer is left out for a second.
@@ -122,6 +139,6 @@ fn has_written_its_pid(folder: &Path, process: &Process) -> bool {
     pid.trim() == process.pid().to_string()
 }
 
-fn addresses(ports: &[u16]) -> Vec<SocketAddr> {
-    ports.iter().map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, *port))).collect()
+fn addresses(host: Ipv4Addr, ports: &[u16]) -> Vec<SocketAddr> {
+    ports.iter().map(|port| SocketAddr::from((host, *port))).collect()
 }

@@ -49,6 +49,11 @@ impl Redis {
         connect(self.port).expect("connect to Redis")
     }
 
+    /// Whether it serves now.
+    pub fn answers(&self) -> bool {
+        answers(&self.process, self.port)
+    }
+
     /// The counters of one section of `INFO`.
     pub fn info(&self, section: &str) -> HashMap<String, String> {
         info(&mut self.connect(), section).expect("ask Redis for its counters")

@@ -1,0 +1,214 @@
+//! [`Network`]: where the clients are, so that the ground can be taken from under one of them.
+//!
+//! Where the kernel and our rights allow it, clients live in a network namespace of their own, at the other end of a
+//! virtual cable, each with addresses of its own. Taking an address away makes a real black hole: what the servers send
+//! there is acknowledged by nobody, and their kernel finds out by itself. Nothing is left behind: the namespace, and the
+//! cable with it, goes with the last thread and the last socket that use it.
+
+use std::env;
+use std::fmt;
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::process::{self, Command, Output, Stdio};
+use std::sync::mpsc::{self, Sender};
+use std::thread;
+use std::time::Duration;
+
+use rustix::thread::{UnshareFlags, unshare};
+use socket2::{Domain, Socket, Type};
+
+/// Where clients connect from.
+pub enum Network {
+    /// From the other end of a cable.
+    Namespace(Namespace),
+    /// From addresses of the loopback interface: nothing can be cut off there.
+    Loopback,
+}
+
+/// The other end of a cable.
+pub struct Namespace {
+    /// The first three bytes of all addresses.
+    prefix: [u8; 3],
+    /// The end of the cable on our side.
+    cable: String,
+    /// The thread that lives there.
+    jobs: Sender<Job>,
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// A client's address: its last byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Source(pub u8);
+
+impl Network {
+    /// A namespace, or the loopback interface and why there is no namespace: it needs root, Linux and iproute2.
+    /// `CHAOS_NAMESPACE=off` does without.
+    pub fn open() -> (Network, Option<String>) {
+        if env::var("CHAOS_NAMESPACE").is_ok_and(|value| value == "off") {
+            return (Network::Loopback, Some("CHAOS_NAMESPACE=off".to_owned()));
+        }
+        match Namespace::open() {
+            Ok(namespace) => (Network::Namespace(namespace), None),
+            Err(reason) => (Network::Loopback, Some(reason)),
+        }
+    }
+
+    /// Where the servers are to listen.
+    pub fn host(&self) -> Ipv4Addr {
+        match self {
+            Network::Namespace(namespace) => namespace.address(Source(GATEWAY)),
+            Network::Loopback => Ipv4Addr::LOCALHOST,
+        }
+    }
+
+    /// Whether an address can be cut off.
+    pub fn can_cut(&self) -> bool {
+        matches!(self, Network::Namespace(_))
+    }
+
+    /// Connects from an address. `receive_buffer` makes the kernel keep little for a client that does not read.
+    pub fn connect(&self, from: Source, to: SocketAddr, receive_buffer: Option<usize>) -> io::Result<TcpStream> {
+        let socket = match self {
+            Network::Namespace(namespace) => {
+                let address = namespace.address(from);
+                // It belongs to the namespace of the thread that makes it, for good.
+                namespace.run(move || bound(address))?
+            }
+            Network::Loopback => bound(Ipv4Addr::new(127, 0, 1, from.0))?,
+        };
+        if let Some(size) = receive_buffer {
+            socket.set_recv_buffer_size(size)?;
+        }
+        socket.connect_timeout(&to.into(), CONNECT_PATIENCE)?;
+        Ok(socket.into())
+    }
+
+    /// Makes an address vanish: nothing arrives there, nothing comes from there, and nobody is told.
+    pub fn cut(&self, source: Source) {
+        if let Network::Namespace(namespace) = self {
+            namespace.change_address("del", source);
+        }
+    }
+
+    /// Gives the address back.
+    pub fn mend(&self, source: Source) {
+        if let Network::Namespace(namespace) = self {
+            namespace.change_address("add", source);
+        }
+    }
+
+    /// Lets nothing arrive at an address any more, until the result is dropped; what comes from there still goes.
+    pub fn deafen(&self, source: Source) -> Option<Deaf> {
+        let Network::Namespace(namespace) = self else { return None };
+        let address = format!("{}/32", namespace.address(source));
+        check(ip(&["route", "add", "blackhole", &address])).expect("take a route away");
+        Some(Deaf(address))
+    }
+}
+
+/// An address at which nothing arrives.
+pub struct Deaf(String);
+
+impl Drop for Deaf {
+    fn drop(&mut self) {
+        let _ = ip(&["route", "del", "blackhole", &self.0]);
+    }
+}
+
+impl Namespace {
+    fn open() -> Result<Namespace, String> {
+        // The network for benchmarks (RFC 2544), which nobody uses; several runs at a time take different parts of it.
+        let number = process::id() % 512;
+        let prefix = [198, 18 + u8::try_from(number / 256).expect("less than 2"), (number % 256) as u8];
+        let (jobs, inbox) = mpsc::channel::<Job>();
+        let (moved, has_moved) = mpsc::channel();
+        thread::spawn(move || {
+            let id = unshare(UnshareFlags::NEWNET).map(|()| rustix::thread::gettid().as_raw_nonzero().get());
+            let is_there = id.is_ok();
+            let _ = moved.send(id);
+            if is_there {
+                inbox.into_iter().for_each(|job| job());
+            }
+        });
+        let id = has_moved.recv().map_err(|_| "no thread".to_owned())?;
+        let id = id.map_err(|error| format!("no namespace: {error}"))?;
+        let namespace = Namespace { prefix, cable: format!("rbx{}", process::id()), jobs };
+        namespace.lay_cable(id).map_err(|reason| format!("no cable into a namespace: {reason}"))?;
+        Ok(namespace)
+    }
+
+    fn lay_cable(&self, thread: i32) -> Result<(), String> {
+        let (cable, gateway) = (&self.cable, self.address(Source(GATEWAY)).to_string());
+        let thread = thread.to_string();
+        check(ip(&["link", "add", cable, "type", "veth", "peer", "name", INSIDE, "netns", &thread]))?;
+        check(ip(&["addr", "add", &format!("{gateway}/24"), "dev", cable]))?;
+        check(ip(&["link", "set", cable, "up"]))?;
+        let mut inside = format!("link set lo up\nlink set {INSIDE} up\nroute add {gateway}/32 dev {INSIDE}\n");
+        for source in 1..GATEWAY {
+            inside.push_str(&format!("addr add {}/32 dev {INSIDE}\n", self.address(Source(source))));
+        }
+        check(self.run(move || ip_batch(&inside)))
+    }
+
+    fn change_address(&self, how: &'static str, source: Source) {
+        let address = format!("{}/32", self.address(source));
+        let done = self.run(move || check(ip(&["addr", how, &address, "dev", INSIDE])));
+        done.unwrap_or_else(|reason| panic!("cannot change an address: {reason}"));
+    }
+
+    fn address(&self, source: Source) -> Ipv4Addr {
+        let [a, b, c] = self.prefix;
+        Ipv4Addr::new(a, b, c, source.0)
+    }
+
+    /// Runs something at the other end, and waits for it.
+    fn run<T: Send + 'static>(&self, what: impl FnOnce() -> T + Send + 'static) -> T {
+        let (done, result) = mpsc::channel();
+        let job = Box::new(move || _ = done.send(what()));
+        self.jobs.send(job).expect("the thread in the namespace runs");
+        result.recv().expect("the thread in the namespace runs")
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Network::Namespace(_) => f.write_str("clients in a network namespace, real black holes"),
+            Network::Loopback => {
+                f.write_str("clients on the loopback interface, black holes are peers that do not read")
+            }
+        }
+    }
+}
+
+fn bound(address: Ipv4Addr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.bind(&SocketAddr::from((address, 0)).into())?;
+    Ok(socket)
+}
+
+fn ip(arguments: &[&str]) -> io::Result<Output> {
+    Command::new("ip").args(arguments).stdin(Stdio::null()).output()
+}
+
+fn ip_batch(lines: &str) -> io::Result<Output> {
+    let mut command = Command::new("ip");
+    command.args(["-batch", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn()?;
+    child.stdin.take().expect("it is a pipe").write_all(lines.as_bytes())?;
+    child.wait_with_output()
+}
+
+fn check(output: io::Result<Output>) -> Result<(), String> {
+    let output = output.map_err(|error| format!("cannot run ip: {error}"))?;
+    if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()) }
+}
+
+/// Our end of the cable; clients have the numbers below.
+const GATEWAY: u8 = 254;
+
+/// What the cable is called at the other end.
+const INSIDE: &str = "inside";
+
+const CONNECT_PATIENCE: Duration = Duration::from_secs(3);

@@ -1,0 +1,198 @@
+//! A plot of one run, as SVG: what came, over time, and what failed meanwhile.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use crate::books::{How, Moment};
+use crate::schedule::Kind;
+use crate::stage::Run;
+
+/// Draws deliveries for each quarter of a second, live and fetched, behind bands for the faults of servers; the faults
+/// of clients have lanes below.
+pub fn draw(run: &Run) -> String {
+    let bins = bins(run);
+    let most = bins.iter().map(|[live, fetched]| live + fetched).max().unwrap_or(0).max(1);
+    let top = step(most) * most.div_ceil(step(most));
+    let plot = Plot { seconds: run.length.as_secs_f64(), top: top as f64 };
+    let mut svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" font-family=\"sans-serif\" \
+         font-size=\"12\" fill=\"#333\">\n<rect width=\"{WIDTH}\" height=\"{HEIGHT}\" fill=\"#fff\"/>\n"
+    );
+    plot.title(run, &mut svg);
+    plot.bands(run, &mut svg);
+    plot.axes(step(most), &mut svg);
+    plot.bars(&bins, &mut svg);
+    plot.lanes(run, &mut svg);
+    svg.push_str("</svg>\n");
+    svg
+}
+
+struct Plot {
+    /// What the width stands for.
+    seconds: f64,
+    /// What the height stands for.
+    top: f64,
+}
+
+/// What came live and fetched in each bin.
+fn bins(run: &Run) -> Vec<[usize; 2]> {
+    let index = |at: Moment| (at.as_millis() / BIN.as_millis()) as usize;
+    let mut bins = vec![[0; 2]; index(run.length) + 1];
+    for arrival in run.books.iter().flat_map(|books| &books.arrivals) {
+        let kind = usize::from(matches!(arrival.how, How::Fetched(_)));
+        if let Some(bin) = bins.get_mut(index(arrival.at)) {
+            bin[kind] += 1;
+        }
+    }
+    bins
+}
+
+/// A round distance between the lines of the grid.
+fn step(most: usize) -> usize {
+    let steps = [10, 20, 25, 50, 100, 200, 250, 500, 1_000, 2_000, 2_500, 5_000, 10_000];
+    steps.into_iter().find(|step| most.div_ceil(*step) <= 5).unwrap_or(most)
+}
+
+impl Plot {
+    fn x(&self, at: f64) -> f64 {
+        LEFT + (WIDTH - LEFT - RIGHT) * at / self.seconds
+    }
+
+    fn y(&self, count: f64) -> f64 {
+        BOTTOM - (BOTTOM - TOP) * count / self.top
+    }
+
+    fn title(&self, run: &Run, svg: &mut String) {
+        let came: usize = run.books.iter().map(|books| books.arrivals.len()).sum();
+        let _ = writeln!(
+            svg,
+            "<text x=\"{LEFT}\" y=\"24\" font-size=\"16\" font-weight=\"bold\">Deliveries per {} ms while parts of the \
+             cluster fail</text>\n<text x=\"{LEFT}\" y=\"42\" fill=\"#666\">{} clients, 3 nodes, MariaDB, Redis, nginx; \
+             {came} deliveries; seed {}</text>",
+            BIN.as_millis(),
+            run.books.len(),
+            run.seed
+        );
+        let legend = WIDTH - RIGHT - 190.0;
+        for (number, (colour, name)) in [(LIVE, "live"), (FETCHED, "fetched")].into_iter().enumerate() {
+            let x = legend + 90.0 * number as f64;
+            let _ = writeln!(
+                svg,
+                "<rect x=\"{x}\" y=\"14\" width=\"12\" height=\"12\" fill=\"{colour}\"/><text x=\"{}\" y=\"24\">{name}</text>",
+                x + 18.0
+            );
+        }
+    }
+
+    /// Faults of servers, each with its name above it, in as many rows as keep the names apart.
+    fn bands(&self, run: &Run, svg: &mut String) {
+        let mut rows = [f64::MIN; LABEL_ROWS];
+        for caused in run.caused.iter().filter(|caused| !caused.kind.is_of_client()) {
+            let (from, to) = (self.x(caused.begun.as_secs_f64()), self.x(caused.over.as_secs_f64()));
+            let colour = caused.kind.colour();
+            let name = match caused.node {
+                Some(node) => format!("{} ({})", caused.kind, node + 1),
+                None => caused.kind.to_string(),
+            };
+            let length = 6.4 * name.len() as f64;
+            // A name near the right edge ends at its band instead.
+            let begin = if from + length > WIDTH - 4.0 { to - length } else { from };
+            let row = rows.iter().position(|end| *end < begin).unwrap_or(0);
+            rows[row] = begin + length + 8.0;
+            let y = TOP - 8.0 - 15.0 * row as f64;
+            let width = (to - from).max(1.5);
+            let _ = writeln!(
+                svg,
+                "<rect x=\"{from:.1}\" y=\"{:.1}\" width=\"{width:.1}\" height=\"{:.1}\" fill=\"{colour}\" \
+                 fill-opacity=\"0.22\"/>\n<text x=\"{begin:.1}\" y=\"{y:.1}\" fill=\"{colour}\">{name}</text>",
+                y + 3.0,
+                BOTTOM - y - 3.0
+            );
+        }
+    }
+
+    fn axes(&self, step: usize, svg: &mut String) {
+        let right = WIDTH - RIGHT;
+        let mut count = 0;
+        while count as f64 <= self.top {
+            let y = self.y(count as f64);
+            let _ = writeln!(
+                svg,
+                "<line x1=\"{LEFT}\" x2=\"{right}\" y1=\"{y:.1}\" y2=\"{y:.1}\" stroke=\"#ccc\" stroke-width=\"0.5\"/>\
+                 <text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{count}</text>",
+                LEFT - 6.0,
+                y + 4.0
+            );
+            count += step;
+        }
+        let every = [5.0, 10.0, 30.0, 60.0, 300.0, 600.0].into_iter().find(|every| self.seconds / every <= 20.0);
+        let every = every.unwrap_or(1_800.0);
+        let mut at = 0.0;
+        while at <= self.seconds {
+            let x = self.x(at);
+            let _ = writeln!(
+                svg,
+                "<line x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{BOTTOM}\" y2=\"{}\" stroke=\"#333\"/><text x=\"{x:.1}\" y=\"{}\" \
+                 text-anchor=\"middle\">{at:.0} s</text>",
+                BOTTOM + 4.0,
+                BOTTOM + 18.0
+            );
+            at += every;
+        }
+        let _ = writeln!(svg, "<line x1=\"{LEFT}\" x2=\"{right}\" y1=\"{BOTTOM}\" y2=\"{BOTTOM}\" stroke=\"#333\"/>");
+    }
+
+    fn bars(&self, bins: &[[usize; 2]], svg: &mut String) {
+        // One path for each colour keeps the file small.
+        let (mut live_path, mut fetched_path) = (String::new(), String::new());
+        let width = self.x(BIN.as_secs_f64()) - self.x(0.0);
+        for (number, [live, fetched]) in bins.iter().enumerate() {
+            let x = self.x(number as f64 * BIN.as_secs_f64());
+            let (middle, top) = (self.y(*live as f64), self.y((live + fetched) as f64));
+            if *live > 0 {
+                let _ = write!(live_path, "M{x:.1} {BOTTOM}V{middle:.1}h{width:.2}V{BOTTOM}z");
+            }
+            if *fetched > 0 {
+                let _ = write!(fetched_path, "M{x:.1} {middle:.1}V{top:.1}h{width:.2}V{middle:.1}z");
+            }
+        }
+        let _ =
+            writeln!(svg, "<path d=\"{live_path}\" fill=\"{LIVE}\"/>\n<path d=\"{fetched_path}\" fill=\"{FETCHED}\"/>");
+    }
+
+    fn lanes(&self, run: &Run, svg: &mut String) {
+        for (number, kind) in [Kind::BlackHole, Kind::Reset, Kind::StopsReading].into_iter().enumerate() {
+            let y = BOTTOM + 32.0 + 20.0 * number as f64;
+            let colour = kind.colour();
+            let _ = writeln!(
+                svg,
+                "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\" font-size=\"11\" fill=\"{colour}\">{}</text>",
+                LEFT - 6.0,
+                y + 10.0,
+                kind.to_string().trim_start_matches("client's ").trim_start_matches("client ")
+            );
+            for caused in run.caused.iter().filter(|caused| caused.kind == kind) {
+                let (from, to) = (self.x(caused.begun.as_secs_f64()), self.x(caused.over.as_secs_f64()));
+                let width = (to - from).max(2.0);
+                let _ = writeln!(
+                    svg,
+                    "<rect x=\"{from:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"12\" fill=\"{colour}\" \
+                     fill-opacity=\"0.45\"/>"
+                );
+            }
+        }
+    }
+}
+
+const BIN: Duration = Duration::from_millis(250);
+
+const WIDTH: f64 = 1_200.0;
+const HEIGHT: f64 = 500.0;
+const LEFT: f64 = 110.0;
+const RIGHT: f64 = 20.0;
+const TOP: f64 = 110.0;
+const BOTTOM: f64 = 400.0;
+const LABEL_ROWS: usize = 3;
+
+const LIVE: &str = "#5dade2";
+const FETCHED: &str = "#e67e22";

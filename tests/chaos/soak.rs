@@ -1,0 +1,102 @@
+//! Mixed traffic without a fault, for as long as one likes: nothing is lost or doubled, and what the servers hold does
+//! not grow.
+//!
+//! `SOAK_SECONDS=n` sets how long (20); an hour is `SOAK_SECONDS=3600`.
+
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use crate::books::Wrong;
+use crate::network::Network;
+use crate::report::Report;
+use crate::schedule::Schedule;
+use crate::stage::Stage;
+use crate::util::{Footprint, Margin, SetOnDrop};
+use crate::{number, say};
+
+#[test]
+fn nothing_grows() {
+    let seconds = number("SOAK_SECONDS").unwrap_or(20);
+    let (network, _) = Network::open();
+    let mut stage = Stage::start(&network);
+    let addresses = stage.cluster.addresses();
+    let schedule = Schedule { faults: Vec::new() };
+    let mut samples = Vec::new();
+    let stop = AtomicBool::new(false);
+    let run = thread::scope(|scope| {
+        let _stop = SetOnDrop(&stop);
+        scope.spawn(|| come_and_go(&addresses, &stop));
+        stage.carry_out(network, 1, Duration::from_secs(seconds), &schedule, &mut |stage| samples.push(held(stage)))
+    });
+    let thirds = samples.len() / 3;
+    let (first, last) = (Held::of(&samples[..thirds]), Held::of(&samples[samples.len() - thirds..]));
+    let (sent, came): (usize, usize) = run.books.iter().fold((0, 0), |(sent, came), books| {
+        (sent + books.lots.iter().map(|lot| lot.numbers.len()).sum::<usize>(), came + books.arrivals.len())
+    });
+    say(&format!(
+        "soak: {seconds} s, {sent} messages sent, {came} came\n  first third: {first}\n  last third:  {last}"
+    ));
+    let runs = [run];
+    let report = Report::new(&runs);
+    assert_eq!(report.count(Wrong::Duplicated), 0, "without a fault nothing comes twice");
+    assert_eq!(report.failure(), None);
+    assert!(last.nodes.is_within(MARGIN, first.nodes), "the nodes grow: {first}, then {last}");
+    assert!(last.database <= first.database + CONNECTIONS, "connections to MariaDB: {first}, then {last}");
+    assert!(last.redis <= first.redis + CONNECTIONS, "connections to Redis: {first}, then {last}");
+}
+
+/// What the nodes hold together.
+#[derive(Clone, Copy, Default)]
+struct Held {
+    nodes: Footprint,
+    database: usize,
+    redis: usize,
+}
+
+fn held(stage: &Stage) -> Held {
+    let nodes = stage.cluster.nodes.iter().filter_map(|node| Footprint::of(node.pid()));
+    let nodes = nodes.fold(Footprint::default(), |sum, one| Footprint {
+        descriptors: sum.descriptors + one.descriptors,
+        threads: sum.threads + one.threads,
+        resident: sum.resident + one.resident,
+    });
+    Held { nodes, database: stage.cluster.connections_to_database(), redis: stage.cluster.connections_to_redis() }
+}
+
+impl Held {
+    /// The most of everything.
+    fn of(samples: &[Held]) -> Held {
+        samples.iter().fold(Held::default(), |most, held| Held {
+            nodes: most.nodes.max(held.nodes),
+            database: most.database.max(held.database),
+            redis: most.redis.max(held.redis),
+        })
+    }
+}
+
+impl std::fmt::Display for Held {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Held { nodes, database, redis } = self;
+        write!(f, "{nodes}; {database} connections to MariaDB, {redis} to Redis")
+    }
+}
+
+/// Strangers: each connects, says something that is no request, or nothing, and goes without a word.
+fn come_and_go(nodes: &[SocketAddr], stop: &AtomicBool) {
+    for (number, node) in nodes.iter().cycle().enumerate() {
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut stream = TcpStream::connect(node).expect("a node takes connections");
+        let words: [&[u8]; 4] = [b"", b"{\"msgType\":200}", b"{\"msgType\":1,", b"keep this socket alive"];
+        stream.write_all(words[number % words.len()]).expect("a node reads");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// What the last third may hold beyond the first, all nodes together.
+const MARGIN: Margin = Margin(Footprint { descriptors: 12, threads: 0, resident: 48 * 1024 });
+const CONNECTIONS: usize = 6;

@@ -1,0 +1,441 @@
+//! A cluster with everything in front of it and behind it, and the one that makes its parts fail.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{self, IsTerminal, Write};
+use std::sync::Mutex;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::books::{self, Books, Caused, Fate, Members, Moment, Place, Target, Wrong};
+use crate::network::Network;
+use crate::person::{Actor, Habit, Order, PERSONS_MAX, Person, Phase, Post, World};
+use crate::report;
+use crate::schedule::{Fault, Kind, Schedule, USER_TIMEOUT};
+use crate::util::{Cluster, LONG_PATIENCE, MariaDb, Nginx, Redis, TestServer};
+use crate::util::{free_port, login, offline_user, wait_within};
+
+/// The servers.
+pub struct Stage {
+    pub cluster: Cluster,
+    pub nginx: Nginx,
+    pub mariadb: MariaDb,
+}
+
+/// What happened in a run.
+pub struct Run {
+    pub seed: u64,
+    pub network: String,
+    pub length: Duration,
+    pub books: Vec<Books>,
+    pub members: Members,
+    pub caused: Vec<Caused>,
+    /// Who is there all the time, so that a silence says something.
+    pub steady: BTreeSet<i64>,
+}
+
+impl Stage {
+    /// Starts everything, with the nodes where the clients of `network` reach them.
+    pub fn start(network: &Network) -> Stage {
+        let mariadb = MariaDb::start();
+        let options = |builder: crate::util::Builder| {
+            // Clients and nginx look for a node where it was before.
+            let builder = builder.host(network.host().to_string().leak()).port(free_port());
+            let builder = builder.option("admin", "127.0.0.1:0").option("output_max", "512k");
+            let builder = builder.option("user_timeout", &format!("{}s", USER_TIMEOUT.as_secs()));
+            builder.option("proxy_protocol", "on").option("proxy_from", Nginx::COMES_FROM)
+        };
+        let cluster = Cluster::start_on(mariadb.create_database(), Redis::start(), NODES, options);
+        let nginx = Nginx::as_shipped_on(network.host(), &cluster.addresses());
+        Stage { cluster, nginx, mariadb }
+    }
+
+    /// Registers the persons of a run, and puts some of them into groups.
+    pub fn populate(&self) -> (Vec<Person>, Members) {
+        let mut persons = Vec::new();
+        let node = &self.cluster.nodes[0];
+        let mut add = |name: String, habit: Habit, places: Vec<Place>| {
+            let index = persons.len();
+            let id = offline_user(node, &name);
+            let (lines, small_buffer) = (index.is_multiple_of(3), false);
+            persons.push(Person { index, id, name, habit, lines, small_buffer, places, targets: Vec::new() });
+            index
+        };
+        // A person stays at the first place as long as that serves.
+        let around = |home: usize| (0..NODES).map(|step| Place::Node((home + step) % NODES)).collect::<Vec<_>>();
+        let mut pairs = Vec::new();
+        for home in 0..NODES {
+            let next = (home + 1) % NODES;
+            let here = [
+                add(format!("here {home}"), Habit::Stays, around(home)),
+                add(format!("there {home}"), Habit::Stays, around(home)),
+            ];
+            let across = [
+                add(format!("left {home}"), Habit::Stays, around(home)),
+                add(format!("right {home}"), Habit::Stays, around(next)),
+            ];
+            pairs.extend([here, across]);
+        }
+        for number in 0..2 {
+            let one = add(format!("front {number}"), Habit::Stays, vec![Place::Nginx]);
+            let other = if number == 0 { vec![Place::Nginx] } else { around(number) };
+            pairs.push([one, add(format!("back {number}"), Habit::Stays, other)]);
+        }
+        let mut visitors = Vec::new();
+        for home in 0..NODES {
+            visitors.push(add(format!("guest {home}"), Habit::ComesAndGoes, around(home)));
+            visitors.push(add(format!("rover {home}"), Habit::Moves, around(home)));
+        }
+        let slow = [0, 1].map(|home| add(format!("slow {home}"), Habit::Stays, around(home)));
+        assert!(persons.len() <= PERSONS_MAX, "{} persons", persons.len());
+
+        let ids: Vec<i64> = persons.iter().map(|person| person.id).collect();
+        for [one, other] in &pairs {
+            persons[*one].targets.push((Target::User(ids[*other]), 20));
+            persons[*other].targets.push((Target::User(ids[*one]), 20));
+        }
+        for (number, visitor) in visitors.iter().enumerate() {
+            let [one, _] = pairs[number % pairs.len()];
+            persons[one].targets.push((Target::User(ids[*visitor]), 100));
+            persons[*visitor].targets.push((Target::User(ids[one]), 20));
+        }
+        for (number, slow) in slow.iter().enumerate() {
+            persons[*slow].small_buffer = true;
+            for [_, other] in &pairs[2 * number..2 * number + 3] {
+                persons[*other].targets.push((Target::User(ids[*slow]), 5_000));
+            }
+        }
+        let mut members = Members::default();
+        for (number, wanted) in
+            [vec![0, 3, 6, 9, 12, visitors[0]], vec![1, 4, 7, 13, visitors[1], slow[0]]].iter().enumerate()
+        {
+            let founder = &persons[wanted[0]];
+            let mut client = login(node, &founder.name, founder.id);
+            let group = client.create_group(founder.id, &format!("group {number}"));
+            for member in &wanted[1..] {
+                let member = &persons[*member];
+                login(node, &member.name, member.id).join_group(member.id, group);
+            }
+            for member in &wanted[..3] {
+                persons[*member].targets.push((Target::Group(group), 20));
+            }
+            members.0.insert(group, wanted.iter().map(|member| ids[*member]).collect());
+        }
+        (persons, members)
+    }
+
+    /// Keeps what the nodes have logged, for whoever looks into a failure.
+    pub fn keep_logs(&self, seed: u64) {
+        for (number, node) in self.cluster.nodes.iter().enumerate() {
+            let path = report::folder().join(format!("seed-{seed}-node-{number}.log"));
+            fs::write(&path, format!("{}\n{}", node.logs(), node.output())).expect("keep the logs");
+        }
+    }
+
+    /// Has the persons talk while the schedule of a seed is carried out.
+    pub fn run(&mut self, network: Network, seed: u64, length: Duration) -> Run {
+        let schedule = Schedule::new(seed, length, NODES, 1_000);
+        self.carry_out(network, seed, length, &schedule, &mut |_| ())
+    }
+
+    /// The same with a schedule of one's own. `watch` looks at the servers once a second.
+    pub fn carry_out(
+        &mut self,
+        network: Network,
+        seed: u64,
+        length: Duration,
+        schedule: &Schedule,
+        watch: &mut dyn FnMut(&Stage),
+    ) -> Run {
+        let (persons, members) = self.populate();
+        let kind_of_network = network.to_string();
+        let world = World::new(network, self.cluster.addresses(), self.nginx.addresses()[0], seed);
+        let posts: Vec<Post> = persons.iter().map(|_| Post::default()).collect();
+        let caused = Mutex::new(Vec::new());
+        thread::scope(|scope| {
+            // Should this panic, the others must end as well.
+            let end = EndOnDrop(&world);
+            for (person, post) in persons.iter().zip(&posts) {
+                let actor = Actor::new(person, &world, post);
+                let name = person.name.clone();
+                thread::Builder::new().name(name).spawn_scoped(scope, move || actor.run()).expect("start a thread");
+            }
+            let conductor = Conductor {
+                stage: self,
+                world: &world,
+                persons: &persons,
+                posts: &posts,
+                caused: &caused,
+                progress: Progress::new(seed, length),
+                shift: Duration::ZERO,
+                watch,
+                next_watch: Duration::ZERO,
+            };
+            conductor.carry_out(schedule, length, &members);
+            drop(end);
+        });
+        let mut caused = caused.into_inner().expect("what was caused");
+        for (person, post) in persons.iter().zip(&posts) {
+            for (order, begun, over) in post.obeyed.lock().expect("what was obeyed").iter() {
+                let kind = match order {
+                    Order::Vanish(_) => Kind::BlackHole,
+                    Order::Reset => Kind::Reset,
+                    Order::StopReading(_) => Kind::StopsReading,
+                };
+                let (begun, over) = (*begun, *over);
+                caused.push(Caused { kind, node: None, user: Some(person.id), begun, over, ready_after: None });
+            }
+        }
+        caused.sort_by_key(|caused| caused.begun);
+        let is_steady = |person: &&Person| person.habit == Habit::Stays && !person.small_buffer;
+        Run {
+            seed,
+            network: kind_of_network,
+            length: world.now(),
+            books: posts.into_iter().map(|post| post.books.into_inner().expect("books")).collect(),
+            members,
+            caused,
+            steady: persons.iter().filter(is_steady).map(|person| person.id).collect(),
+        }
+    }
+}
+
+struct EndOnDrop<'a>(&'a World);
+
+impl Drop for EndOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.enter(Phase::Over);
+    }
+}
+
+/// Causes the faults, and sees to it that everything is well again.
+struct Conductor<'a> {
+    stage: &'a mut Stage,
+    world: &'a World,
+    persons: &'a [Person],
+    posts: &'a [Post],
+    caused: &'a Mutex<Vec<Caused>>,
+    progress: Progress,
+    /// By how much all that is left is later than planned, so that its distances stay.
+    shift: Duration,
+    watch: &'a mut dyn FnMut(&Stage),
+    next_watch: Moment,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Step {
+    End,
+    Begin,
+}
+
+impl Conductor<'_> {
+    fn carry_out(mut self, schedule: &Schedule, length: Duration, members: &Members) {
+        let mut steps: Vec<(Duration, Step, &Fault)> = Vec::new();
+        for fault in &schedule.faults {
+            steps.push((fault.begin, Step::Begin, fault));
+            if !fault.kind.is_of_client() {
+                steps.push((fault.end(), Step::End, fault));
+            }
+        }
+        steps.sort_by_key(|(at, step, _)| (*at, *step));
+        let mut begun = Moment::ZERO;
+        for (at, step, fault) in steps {
+            self.wait_until(at + self.shift);
+            self.shift = self.shift.max(self.world.now().saturating_sub(at));
+            match step {
+                Step::Begin if fault.kind.is_of_client() => self.tell_client(fault),
+                Step::Begin => {
+                    begun = self.world.now();
+                    self.progress.begin(fault.kind);
+                    self.cause(fault);
+                }
+                Step::End => {
+                    self.recover(fault, begun);
+                    self.progress.end();
+                }
+            }
+        }
+        self.wait_until(length + self.shift);
+        self.settle(members);
+    }
+
+    fn wait_until(&mut self, at: Moment) {
+        while self.world.now() < at {
+            self.progress.show(self.world.now(), self.posts);
+            if self.world.now() >= self.next_watch {
+                self.next_watch += Duration::from_secs(1);
+                (self.watch)(self.stage);
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn tell_client(&self, fault: &Fault) {
+        let may = |person: &&Person| match fault.kind {
+            Kind::StopsReading => person.small_buffer,
+            // Behind nginx, it is nginx that is the servers' peer.
+            _ => !person.places.contains(&Place::Nginx),
+        };
+        let persons: Vec<&Person> = self.persons.iter().filter(may).collect();
+        let person = persons[fault.target % persons.len()];
+        let order = match fault.kind {
+            Kind::BlackHole => Order::Vanish(fault.length),
+            Kind::Reset => Order::Reset,
+            _ => Order::StopReading(fault.length),
+        };
+        self.posts[person.index].order(order);
+    }
+
+    fn cause(&mut self, fault: &Fault) {
+        let Stage { cluster, nginx, mariadb } = &mut *self.stage;
+        match fault.kind {
+            Kind::NodeKilled => cluster.nodes[fault.target].kill9(),
+            Kind::NodeFrozen => cluster.nodes[fault.target].stop(),
+            Kind::DatabaseKilled => mariadb.kill(),
+            Kind::DatabaseFrozen => mariadb.stop(),
+            Kind::RedisKilled => cluster.redis.kill(),
+            Kind::RedisFrozen => cluster.redis.stop(),
+            Kind::NginxKilled => nginx.kill(),
+            Kind::RollingRestart => {
+                for node in &mut cluster.nodes {
+                    node.terminate();
+                    assert_eq!(node.wait_exit(LONG_PATIENCE).code(), Some(0), "it ends in order: {}", node.output());
+                    node.restart();
+                    wait_within(LONG_PATIENCE, "the new node is ready", || node.is_ready());
+                }
+            }
+            Kind::BlackHole | Kind::Reset | Kind::StopsReading => unreachable!("a client does that"),
+        }
+    }
+
+    fn recover(&mut self, fault: &Fault, begun: Moment) {
+        let over = self.world.now();
+        let Stage { cluster, nginx, mariadb } = &mut *self.stage;
+        match fault.kind {
+            Kind::NodeKilled => cluster.nodes[fault.target].restart(),
+            Kind::NodeFrozen => cluster.nodes[fault.target].cont(),
+            Kind::DatabaseKilled => mariadb.restart(),
+            Kind::DatabaseFrozen => mariadb.cont(),
+            Kind::RedisKilled => cluster.redis.restart(),
+            Kind::RedisFrozen => cluster.redis.cont(),
+            Kind::NginxKilled => nginx.restart(),
+            Kind::RollingRestart | Kind::BlackHole | Kind::Reset | Kind::StopsReading => (),
+        }
+        let node = matches!(fault.kind, Kind::NodeKilled | Kind::NodeFrozen).then_some(fault.target);
+        let nodes: Vec<&TestServer> = match node {
+            Some(node) => vec![&cluster.nodes[node]],
+            None => cluster.nodes.iter().collect(),
+        };
+        wait_within(LONG_PATIENCE, &format!("all are ready after: {}", fault.kind), || {
+            nodes.iter().all(|node| node.is_ready())
+        });
+        let ready_after = Some(self.world.now() - over);
+        let caused = Caused { kind: fault.kind, node, user: None, begun, over, ready_after };
+        self.caused.lock().expect("what was caused").push(caused);
+    }
+
+    /// Waits until all that was sent has been settled and has come, or can not come any more.
+    fn settle(&mut self, members: &Members) {
+        self.world.enter(Phase::Settling);
+        let begun = Instant::now();
+        // Only after this are connections whose peer is gone taken for what they are.
+        let earliest = USER_TIMEOUT + Duration::from_secs(2);
+        while begun.elapsed() < SETTLE_PATIENCE {
+            self.progress.show(self.world.now(), self.posts);
+            thread::sleep(Duration::from_millis(200));
+            if begun.elapsed() >= earliest && self.is_settled(members) {
+                return;
+            }
+        }
+        self.progress.say(&format!("not settled within {SETTLE_PATIENCE:?}"));
+    }
+
+    fn is_settled(&self, members: &Members) -> bool {
+        use std::sync::atomic::Ordering;
+        if !self.posts.iter().all(|post| post.is_idle.load(Ordering::Relaxed)) {
+            return false;
+        }
+        if self.stage.cluster.database.count("SELECT count(*) FROM OfflineMessage") > 0 {
+            return false;
+        }
+        let guards: Vec<_> = self.posts.iter().map(Post::books).collect();
+        let books: Vec<&Books> = guards.iter().map(|books| &**books).collect();
+        let is_open = |books: &&Books| books.lots.iter().any(|lot| lot.fate == Fate::Open);
+        let kills = books::proxy_kills(&self.caused.lock().expect("what was caused"));
+        !books.iter().any(is_open) && books::check(&books, members, &kills).count(Wrong::Lost) == 0
+    }
+}
+
+/// What a run is doing, for whoever watches: one line that moves on a terminal, else a line now and then.
+struct Progress {
+    seed: u64,
+    length: Duration,
+    bar: Option<ProgressBar>,
+    next: Instant,
+    now: Option<Kind>,
+}
+
+impl Progress {
+    fn new(seed: u64, length: Duration) -> Progress {
+        let bar = io::stderr().is_terminal().then(|| {
+            let style = ProgressStyle::with_template("{spinner} {msg}").expect("the template is right");
+            ProgressBar::new_spinner().with_style(style)
+        });
+        Progress { seed, length, bar, next: Instant::now(), now: None }
+    }
+
+    fn begin(&mut self, kind: Kind) {
+        self.now = Some(kind);
+        self.next = Instant::now();
+    }
+
+    fn end(&mut self) {
+        self.now = None;
+    }
+
+    fn show(&mut self, now: Moment, posts: &[Post]) {
+        if Instant::now() < self.next {
+            return;
+        }
+        self.next += if self.bar.is_some() { Duration::from_millis(200) } else { Duration::from_secs(3) };
+        let (mut sent, mut come, mut here) = (0, 0, 0);
+        for post in posts {
+            let books = post.books();
+            sent += books.lots.iter().map(|lot| lot.numbers.len()).sum::<usize>();
+            come += books.arrivals.len();
+            here += usize::from(books.connections.last().is_some_and(|connection| connection.ended.is_none()));
+        }
+        let what = self.now.map_or("all is well".to_owned(), |kind| kind.to_string());
+        self.say(&format!(
+            "chaos: {:.0} of {} s, seed {}: {sent} sent, {come} came, {here} of {} are there; {what}",
+            now.as_secs_f64(),
+            self.length.as_secs(),
+            self.seed,
+            posts.len()
+        ));
+    }
+
+    fn say(&self, line: &str) {
+        match &self.bar {
+            Some(bar) => bar.set_message(line.to_owned()),
+            // Past the capture of a passing test's output.
+            None => writeln!(io::stderr(), "{line}").expect("print the progress"),
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// How many nodes there are.
+pub const NODES: usize = 3;
+
+/// What has not come so long after everything is well is lost.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(40);
