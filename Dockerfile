@@ -36,7 +36,8 @@ WORKDIR /var/lib/raybox
 VOLUME ["/var/lib/raybox", "/var/log/raybox"]
 ENV RAYBOX_ADMIN=127.0.0.1:9600
 EXPOSE 6000
-# SIGTERM: what is in flight is finished (drain_timeout, 10 s; give the container longer than that to stop).
+# SIGTERM: connections are closed, drain_rate (1000) a second, and what is in flight is finished (drain_timeout, 10 s). Give the
+# container longer than that to stop.
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=5s --timeout=5s --start-period=20s --retries=3 CMD ["server", "health"]
 ENTRYPOINT ["entrypoint.sh"]

@@ -192,6 +192,11 @@ impl Backlog {
             // It is about this message: the database is well, and would refuse it for ever.
             Err(StoreError::Failed(cause)) if deliveries.len() == 1 && services.store.check().is_ok() => {
                 log::debug!("a message was refused: {cause}");
+                if deliveries.iter().all(is_returned) && services.spool.is_there() {
+                    // Nobody would send it again: it is tried more often, and not given up.
+                    self.spool(deliveries, services);
+                    return refused + 1;
+                }
                 services.metrics.failed(1);
                 settle(deliveries.into_iter().map(|delivery| (delivery, true)));
                 refused + 1
@@ -298,6 +303,10 @@ impl Backlog {
         self.moved.append(&mut moved.gone);
         self.remove_moved(services)?;
         if !moved.refused.is_empty() {
+            if let Part::User(_) = part {
+                // Whether it is to be set aside is decided when the lane's time has come, not by how often is asked.
+                return Err(Stuck);
+            }
             self.set_aside(&moved.refused, nothing_accepted, services)?;
         }
         outcome.map(|()| Some((last, count)))

@@ -38,6 +38,11 @@ pub trait Spool: Send + Sync + 'static {
 
     /// How full it is. Does not block for long.
     fn load(&self) -> SpoolLoad;
+
+    /// Whether it ever keeps anything.
+    fn is_there(&self) -> bool {
+        true
+    }
 }
 
 /// A message that is to be kept.
@@ -122,6 +127,10 @@ impl Spool for NoSpool {
 
     fn load(&self) -> SpoolLoad {
         SpoolLoad::default()
+    }
+
+    fn is_there(&self) -> bool {
+        false
     }
 }
 

@@ -134,3 +134,33 @@ fn what_is_held_is_written_before_the_server_stops() {
     assert_eq!(unpack(&frames).len(), 4, "{frames:?}");
     assert!(server.wait_exit(PATIENCE).success());
 }
+
+/// Its socket is full, and the pause after the last frame is long over.
+#[test]
+fn a_client_that_does_not_read_holds_up_nobody_when_it_closes() {
+    const LENGTH: usize = 60_000;
+    let options = [("paced", "on"), ("pace_ms", "1"), ("loops", "1"), ("output_max", "8m"), ("drain_timeout", "1s")];
+    let start = |builder: util::Builder, (key, value): (&str, &str)| builder.option(key, value);
+    let mut server = options.into_iter().fold(TestServer::builder(), start).start();
+    let (mut alice, a) = user(&server, "alice");
+    let (mut deaf, b) = user(&server, "bob");
+    alice.set_patience(LONG_PATIENCE);
+    for n in 0..80 {
+        alice.send(&util::numbered_with_text(a, b, n, LENGTH));
+    }
+    alice.barrier();
+    deaf.half_close();
+    server.wait_state(b, "offline");
+    for _ in 0..10 {
+        alice.barrier();
+    }
+    let (mut other, c) = user(&server, "carol");
+    for n in 0..80 {
+        alice.send(&util::numbered_with_text(a, c, n, LENGTH));
+    }
+    alice.barrier();
+    server.terminate();
+    assert!(server.wait_exit(PATIENCE).success());
+    other.set_patience(LONG_PATIENCE);
+    other.read_to_end();
+}

@@ -34,6 +34,7 @@ pub(crate) struct Connection<A, M> {
     /// When the frame that is not whole yet was begun.
     pub(crate) frame_since: Option<Instant>,
     pub(crate) frame_timer_set: bool,
+    pub(crate) write_timer_set: bool,
 }
 
 /// The life of a connection; it only moves forward.
@@ -89,6 +90,7 @@ impl<A, M> Connection<A, M> {
             heard: now,
             frame_since: None,
             frame_timer_set: false,
+            write_timer_set: false,
         }
     }
 

@@ -402,7 +402,13 @@ impl<H: Handler> EventLoop<H> {
                     }
                 }
                 Deadline::Close => self.kill(id),
-                Deadline::Write => self.drain_on(id),
+                Deadline::Write => {
+                    conn.write_timer_set = false;
+                    // It may have got further meanwhile.
+                    if let Phase::Draining(_) = conn.phase {
+                        self.drain_on(id);
+                    }
+                }
                 Deadline::Reminder => {
                     if let Phase::Open(app) = &mut conn.phase {
                         self.handler.on_reminder(&mut self.turn, &conn.link, app);
@@ -547,6 +553,7 @@ impl<H: Handler> EventLoop<H> {
             self.scratch = scratch;
             return;
         };
+        let was_held = conn.held;
         match conn.phase {
             Phase::Open(_) => self.read_and_show(id, &mut scratch),
             Phase::Draining(_) => self.drain_on(id),
@@ -554,6 +561,9 @@ impl<H: Handler> EventLoop<H> {
             Phase::Dead => {}
         }
         self.scratch = scratch;
+        if !was_held {
+            self.hear_reports(id);
+        }
         self.turn.relieve();
     }
 
@@ -588,7 +598,7 @@ impl<H: Handler> EventLoop<H> {
             budget = budget.saturating_sub(count);
             shown = outcome;
         }
-        let was_held = std::mem::replace(&mut conn.held, matches!(shown, Shown::Held));
+        conn.held = matches!(shown, Shown::Held);
         conn.congested = matches!(shown, Shown::Congested);
         if let Shown::Costly = shown {
             queue(ready, conn);
@@ -598,8 +608,6 @@ impl<H: Handler> EventLoop<H> {
         }
         if let Shown::Over(reason) = shown {
             self.close(id, reason);
-        } else if !was_held {
-            self.hear_reports(id);
         }
     }
 
@@ -665,7 +673,10 @@ impl<H: Handler> EventLoop<H> {
         // Another loop may have been writing when this one did, and then no event would tell.
         conn.link.flush(&mut self.turn);
         if !conn.link.is_flushed() {
-            if let Some(at) = conn.link.pauses_until() {
+            // What is held is written then; what the socket does not take, when an event tells that it has room.
+            if let Some(at) = conn.link.pauses_until().filter(|at| *at > self.turn.now())
+                && !std::mem::replace(&mut conn.write_timer_set, true)
+            {
                 self.timers.set(at, id, Deadline::Write);
             }
             return;

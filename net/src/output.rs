@@ -77,9 +77,10 @@ pub(crate) struct Output {
     written_of_first: usize,
     /// Bytes of the frames that can be given back and are not wholly written, as if nothing of the first were written.
     returnable: usize,
-    /// All bytes that the socket ever took, and how many of them are known to be acknowledged.
-    written_total: u64,
-    acknowledged_total: u64,
+    /// All bytes that the socket took of this output, and how many of them were acknowledged when the kernel was last asked:
+    /// less than none while it has some from before.
+    written_total: i64,
+    acknowledged_total: i64,
     /// Since when the peer's kernel owes an acknowledgement and has given none.
     waits_since: Option<Instant>,
     /// Up to which length of what is written and kept nobody asks the kernel.
@@ -212,7 +213,7 @@ impl Output {
         written
     }
 
-    /// Writes what is due at this pace. More than `hurry_bytes` is not held: it would be too much before long.
+    /// Writes what is due at this pace. As much as `hurry_bytes` is not held: it would be too much before long.
     pub(crate) fn write_paced(
         &mut self,
         mut socket: impl Write,
@@ -220,7 +221,7 @@ impl Output {
         now: Instant,
         hurry_bytes: usize,
     ) -> Written {
-        while self.pending() > 0 && (self.pause.is_none_or(|until| until <= now) || self.pending() > hurry_bytes) {
+        while self.pending() > 0 && (self.pause.is_none_or(|until| until <= now) || self.pending() >= hurry_bytes) {
             self.join_first(pace);
             let written = self.write_to(&mut socket, Writing::First);
             if written != Written::All {
@@ -234,7 +235,7 @@ impl Output {
     fn advance(&mut self, count: usize) {
         self.written += count;
         self.written_of_first += count;
-        self.written_total += count as u64;
+        self.written_total += count as i64;
         while let Some(first) = self.marks.get(self.sent).filter(|first| first.len() <= self.written_of_first) {
             self.written_of_first -= first.len();
             self.returnable -= first.returnable();
@@ -259,7 +260,7 @@ impl Output {
 
     /// Notes since when the peer's kernel owes an acknowledgement, which is known only from one look to the next.
     pub(crate) fn note_progress(&mut self, unacknowledged: usize, now: Instant) {
-        let total = self.written_total.saturating_sub(unacknowledged as u64);
+        let total = self.written_total.saturating_sub(i64::try_from(unacknowledged).unwrap_or(i64::MAX));
         if unacknowledged == 0 {
             self.waits_since = None;
         } else if self.waits_since.is_none() || total > self.acknowledged_total {
@@ -373,7 +374,7 @@ impl Output {
 
     /// It visits all marks; when they are many, only now and then.
     fn check_invariants(&self) {
-        if cfg!(debug_assertions) && (self.marks.len() < 64 || self.written_total.is_multiple_of(64)) {
+        if cfg!(debug_assertions) && (self.marks.len() < 64 || self.written_total % 64 == 0) {
             assert!(self.kept <= self.written && self.written <= self.bytes.len());
             let marked: usize = self.marks.iter().map(Mark::len).sum();
             assert_eq!(marked, self.bytes.len() - self.kept, "marks and bytes tell the same length");
@@ -390,8 +391,8 @@ impl Output {
 /// How much more may be written until the kernel is asked what has arrived: rarely enough that it costs nothing, often
 /// enough that the copies stay small.
 const SENT_BYTES_STEP: usize = 8 * 1024;
-/// Frames are joined up to about this length.
-const JOINED_BYTES_MAX: usize = 64 * 1024;
+/// Frames are joined up to about this length: one read should return all of it, over a network too.
+const JOINED_BYTES_MAX: usize = 4 * 1024;
 
 /// Empty outputs that still have their memory, for one thread.
 ///
@@ -591,6 +592,20 @@ mod tests {
         assert_eq!(output.waits_since(), Some(later(3)), "it has acknowledged something");
         output.note_progress(0, later(4));
         assert_eq!(output.waits_since(), None);
+    }
+
+    #[test]
+    fn a_peer_that_acknowledges_what_was_written_before_makes_progress() {
+        let (mut output, start) = (Output::default(), Instant::now());
+        let later = |seconds| start + Duration::from_secs(seconds);
+        output.push(b"abc", false, Fate::Return(1));
+        write(&mut output, 100);
+        // The kernel still has much of a reply of which nothing is kept here.
+        output.note_progress(1_000_003, later(1));
+        output.note_progress(600_003, later(2));
+        assert_eq!(output.waits_since(), Some(later(2)));
+        output.note_progress(600_003, later(3));
+        assert_eq!(output.waits_since(), Some(later(2)));
     }
 
     #[test]

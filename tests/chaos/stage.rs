@@ -301,7 +301,9 @@ impl Conductor<'_> {
             Kind::RollingRestart => {
                 for node in &mut cluster.nodes {
                     node.terminate();
-                    assert_eq!(node.wait_exit(LONG_PATIENCE).code(), Some(0), "it ends in order: {}", node.output());
+                    // 3: something waits in its spool for the database, which was away a moment ago.
+                    let code = node.wait_exit(LONG_PATIENCE).code();
+                    assert!(matches!(code, Some(0 | 3)), "it ends in order, not with {code:?}: {}", node.output());
                     node.restart();
                     wait_within(LONG_PATIENCE, "the new node is ready", || node.is_ready());
                 }
