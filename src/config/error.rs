@@ -124,13 +124,13 @@ impl fmt::Display for ConfigError {
                 write!(f, "{place} {} stands in line {first_line} already, remove one of them", name.escape_debug())
             }
             ConfigError::UnreadableFile { path, cause } => {
-                write!(f, "cannot read the settings file {}: {cause}", path.display())
+                write!(f, "cannot read the settings file {}: {cause}", path.to_string_lossy().escape_debug())
             }
             ConfigError::MissingKey { file, name, example } => {
                 write!(f, "{} lacks the key {name}; add a line such as {name}={example}", file.display())
             }
             ConfigError::UnreadableNamed { place, name, path, cause } => {
-                write!(f, "{place} {name}: cannot read {}: {cause}", path.display())
+                write!(f, "{place} {name}: cannot read {}: {cause}", path.to_string_lossy().escape_debug())
             }
             ConfigError::RedisAlone(file) => write!(
                 f,
