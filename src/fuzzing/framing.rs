@@ -208,15 +208,15 @@ fn is_beginning(bytes: &[u8]) -> bool {
     // does not look at an escape of which the end is missing.
     nesting(bytes) <= NESTING_MAX
         && (only_ends_early(bytes) || only_ends_early(&[bytes, b"0"].concat()))
-        && unfinished_escape(bytes).iter().all(u8::is_ascii_hexdigit)
+        && unfinished_escapes(bytes).all(|digits| digits.iter().all(u8::is_ascii_hexdigit))
 }
 
-/// The digits of a `\u` at the end that lacks some.
-fn unfinished_escape(bytes: &[u8]) -> &[u8] {
-    let Some(at) = bytes.iter().rposition(|byte| *byte == b'\\') else { return &[] };
-    let backslashes = bytes[..=at].iter().rev().take_while(|byte| **byte == b'\\').count();
-    let digits = bytes[at + 1..].strip_prefix(b"u").filter(|digits| digits.len() < 4);
-    digits.filter(|_| backslashes % 2 == 1).unwrap_or_default()
+/// What stands behind each `\u` that lacks some of its four digits.
+fn unfinished_escapes(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    (bytes.len().saturating_sub(5)..bytes.len()).filter_map(|at| {
+        let backslashes = bytes[..=at].iter().rev().take_while(|byte| **byte == b'\\').count();
+        bytes[at..].strip_prefix(br"\u").filter(|_| backslashes % 2 == 1)
+    })
 }
 
 /// How deeply arrays and objects are nested at most, if these bytes are JSON.
