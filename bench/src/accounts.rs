@@ -1,0 +1,85 @@
+//! The users a run needs. They are registered as it begins, or taken from a file of an earlier run.
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process;
+use std::thread;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use crate::progress::Progress;
+use crate::wire::{self, Client, Framing};
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Account {
+    pub(crate) id: i64,
+    pub(crate) password: String,
+}
+
+/// Connections that register at once: a server hashes and commits several together.
+const REGISTRARS: usize = 8;
+
+/// So many accounts of the server at `address`; what `file` lacks is registered and written to it.
+pub(crate) fn provide(
+    address: SocketAddr,
+    count: usize,
+    file: Option<&Path>,
+    progress: &Progress,
+) -> io::Result<Vec<Account>> {
+    let mut accounts = match file {
+        Some(path) if path.exists() => read(path)?,
+        Some(_) | None => Vec::new(),
+    };
+    if accounts.len() < count {
+        let missing = count - accounts.len();
+        progress.stage("registering users", missing);
+        accounts.extend(register(address, missing, progress)?);
+        if let Some(path) = file {
+            let text = serde_json::to_string(&accounts).map_err(io::Error::other)?;
+            fs::write(path, text).map_err(|error| about(path, error))?;
+        }
+    }
+    accounts.truncate(count);
+    Ok(accounts)
+}
+
+fn read(path: &Path) -> io::Result<Vec<Account>> {
+    let text = fs::read_to_string(path).map_err(|error| about(path, error))?;
+    serde_json::from_str(&text)
+        .map_err(|error| about(path, io::Error::other(format!("no accounts of an earlier run: {error}"))))
+}
+
+fn about(path: &Path, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+fn register(address: SocketAddr, count: usize, progress: &Progress) -> io::Result<Vec<Account>> {
+    // Names must not be those of another run.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let run = format!("raybench-{:x}-{:x}", process::id(), now.as_micros());
+    let registrars = REGISTRARS.min(count);
+    let some = |first: usize| -> io::Result<Vec<Account>> {
+        let mut client = Client::connect(address, Framing::Lines)?;
+        let numbers = (first..count).step_by(registrars);
+        numbers
+            .map(|n| {
+                // As long as what the Qt client sends, the SHA-224 of a password.
+                let password = format!("{n:056x}");
+                let reply = client.ask(&wire::register(&format!("{run}-{n}"), &password))?;
+                let id = reply["USERID"].as_i64().ok_or_else(|| io::Error::other(format!("no USERID in {reply}")))?;
+                progress.step();
+                Ok(Account { id, password })
+            })
+            .collect()
+    };
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..registrars).map(|first| scope.spawn(move || some(first))).collect();
+        threads.into_iter().try_fold(Vec::with_capacity(count), |mut all, thread| {
+            all.extend(thread.join().map_err(|_| io::Error::other("a registrar panicked"))??);
+            Ok(all)
+        })
+    })
+}

@@ -1,0 +1,120 @@
+//! The yardstick: what the system calls alone cost.
+//!
+//! One thread, one `epoll`, no frames, no users: what one connection of a room sends is read once and written to each of
+//! the others. Rooms are consecutive connections. Nothing here could be left out but the system calls.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::process::{Child, Command, Stdio};
+
+use rustix::event::epoll::{self, EventData, EventFlags};
+
+/// How it is run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    pub(crate) listen: SocketAddr,
+    /// Connections of one room.
+    pub(crate) room: usize,
+    /// Each frame, up to this byte, is written by itself: what a server must do whose clients take one read for one frame.
+    pub(crate) split_at: Option<u8>,
+}
+
+const LISTENER: u64 = u64::MAX;
+const STANDARD_INPUT: u64 = u64::MAX - 1;
+
+/// Relays until its standard input ends.
+pub(crate) fn run(settings: Settings) -> io::Result<()> {
+    let listener = TcpListener::bind(settings.listen)?;
+    println!("{}", listener.local_addr()?);
+    io::stdout().flush()?;
+    let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    epoll::add(&epoll, &listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
+    // A file or /dev/null never ends so: then it relays until it is killed.
+    let _ = epoll::add(&epoll, io::stdin().as_fd(), EventData::new_u64(STANDARD_INPUT), EventFlags::IN);
+    // Blocking sockets: they are read when something is there, and a receiver that does not read may hold all up.
+    let mut connections: Vec<Option<TcpStream>> = Vec::new();
+    let mut events = Vec::with_capacity(256);
+    let mut buffer = vec![0; 256 * 1024];
+    loop {
+        events.clear();
+        match epoll::wait(&epoll, rustix::buffer::spare_capacity(&mut events), None) {
+            Err(rustix::io::Errno::INTR) => continue,
+            waited => waited?,
+        };
+        for event in &events {
+            match event.data.u64() {
+                LISTENER => {
+                    let (connection, _) = listener.accept()?;
+                    connection.set_nodelay(true)?;
+                    epoll::add(&epoll, &connection, EventData::new_u64(connections.len() as u64), EventFlags::IN)?;
+                    connections.push(Some(connection));
+                }
+                STANDARD_INPUT => {
+                    if io::stdin().read(&mut buffer)? == 0 {
+                        return Ok(());
+                    }
+                }
+                index => relay(&mut connections, index as usize, settings, &mut buffer),
+            }
+        }
+    }
+}
+
+fn relay(connections: &mut [Option<TcpStream>], index: usize, settings: Settings, buffer: &mut [u8]) {
+    let Some(from) = connections[index].as_mut() else { return };
+    let received = match from.read(buffer) {
+        Ok(len @ 1..) => &buffer[..len],
+        Ok(0) | Err(_) => {
+            connections[index] = None;
+            return;
+        }
+    };
+    let first = index - index % settings.room;
+    for (other, to) in connections.iter_mut().enumerate().skip(first).take(settings.room) {
+        let Some(to) = to.as_mut().filter(|_| other != index) else { continue };
+        let written = match settings.split_at {
+            None => to.write_all(received),
+            Some(last) => received.split_inclusive(|byte| *byte == last).try_for_each(|frame| to.write_all(frame)),
+        };
+        // Who has gone is noticed when it is read.
+        let _ = written;
+    }
+}
+
+/// A relay in a process of its own, so that its processor time can be told from ours. It ends with this handle.
+#[derive(Debug)]
+pub(crate) struct Relay {
+    child: Child,
+    pub(crate) address: SocketAddr,
+}
+
+impl Relay {
+    pub(crate) fn start(room: usize, split_at: Option<u8>) -> io::Result<Relay> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["relay", "--listen", "127.0.0.1:0", "--room", &room.to_string()]);
+        if let Some(byte) = split_at {
+            command.args(["--split-at", &byte.to_string()]);
+        }
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let mut line = String::new();
+        if let Some(output) = child.stdout.take() {
+            BufReader::new(output).read_line(&mut line)?;
+        }
+        let address = line.trim().parse();
+        let mut relay = Relay { child, address: SocketAddr::from(([127, 0, 0, 1], 0)) };
+        relay.address = address.map_err(|_| io::Error::other("the relay did not start"))?;
+        Ok(relay)
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

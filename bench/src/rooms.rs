@@ -1,0 +1,104 @@
+//! Sets up who talks to whom: pairs and groups are rooms, of two and of more.
+
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+
+use crate::accounts::{self, Account};
+use crate::progress::Progress;
+use crate::wire::{self, Client, Framing, Template, To};
+
+/// What rooms are wanted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan {
+    pub(crate) rooms: usize,
+    /// Two talk as users; more are a group.
+    pub(crate) members: usize,
+    /// So many of the members send, the others only receive.
+    pub(crate) senders: usize,
+    pub(crate) size: usize,
+    pub(crate) framing: Framing,
+    /// Users who are logged in beside them and say nothing.
+    pub(crate) bystanders: usize,
+}
+
+/// Connections whose first ones send, what they send, and all the others get.
+#[derive(Debug)]
+pub(crate) struct Room {
+    pub(crate) members: Vec<TcpStream>,
+    pub(crate) templates: Vec<Template>,
+}
+
+/// The rooms, and connections that must only stay.
+pub(crate) struct Rooms {
+    pub(crate) rooms: Vec<Room>,
+    pub(crate) bystanders: Vec<TcpStream>,
+}
+
+/// On a server: users are registered and logged in, groups made.
+pub(crate) fn on_server(
+    plan: Plan,
+    addresses: &[SocketAddr],
+    accounts_file: Option<&Path>,
+    progress: &Progress,
+) -> io::Result<Rooms> {
+    let talkers = plan.rooms * plan.members;
+    let accounts = accounts::provide(addresses[0], talkers + plan.bystanders, accounts_file, progress)?;
+    let (talkers, bystanders) = accounts.split_at(talkers);
+    progress.stage("logging in", accounts.len());
+    let rooms = talkers.chunks(plan.members).enumerate().map(|(n, accounts)| {
+        // The members are spread over the nodes, and the first ones, who send, are on a different one in each room.
+        let node = |member: usize| addresses[(n + member) % addresses.len()];
+        let clients =
+            accounts.iter().enumerate().map(|(member, account)| log_in(node(member), account, plan, progress));
+        set_up(clients.collect::<io::Result<_>>()?, accounts, plan)
+    });
+    let rooms = rooms.collect::<io::Result<_>>()?;
+    let bystanders = bystanders.iter().enumerate().map(|(n, account)| {
+        log_in(addresses[n % addresses.len()], account, plan, progress).and_then(Client::into_stream)
+    });
+    Ok(Rooms { rooms, bystanders: bystanders.collect::<io::Result<_>>()? })
+}
+
+fn log_in(address: SocketAddr, account: &Account, plan: Plan, progress: &Progress) -> io::Result<Client> {
+    let mut client = Client::connect(address, plan.framing)?;
+    client.ask(&wire::login(account.id, &account.password))?;
+    progress.step();
+    Ok(client)
+}
+
+fn set_up(mut clients: Vec<Client>, accounts: &[Account], plan: Plan) -> io::Result<Room> {
+    let group = match plan.members {
+        2 => None,
+        _ => {
+            let name = format!("raybench {}", accounts[0].id);
+            let reply = clients[0].ask(&wire::create_group(accounts[0].id, &name))?;
+            let group = reply["GROUPID"].as_i64().ok_or_else(|| io::Error::other(format!("no GROUPID in {reply}")))?;
+            for (client, account) in clients.iter_mut().zip(accounts).skip(1) {
+                client.ask(&wire::join_group(account.id, group))?;
+            }
+            Some(group)
+        }
+    };
+    let templates = (0..plan.senders).map(|sender| {
+        let to = group.map_or_else(|| To::User(accounts[1 - sender].id), To::Group);
+        Template::new(accounts[sender].id, to, sender, plan.size, plan.framing).map_err(io::Error::other)
+    });
+    let templates = templates.collect::<io::Result<_>>()?;
+    let members = clients.into_iter().map(Client::into_stream).collect::<io::Result<_>>()?;
+    Ok(Room { members, templates })
+}
+
+/// On a relay, which makes rooms of consecutive connections, and does not ask who one is.
+pub(crate) fn on_relay(plan: Plan, address: SocketAddr) -> io::Result<Rooms> {
+    let room = || -> io::Result<Room> {
+        let members = (0..plan.members).map(|_| Client::connect(address, plan.framing)?.into_stream());
+        let members = members.collect::<io::Result<_>>()?;
+        let templates = (0..plan.senders).map(|sender| {
+            Template::new(sender as i64, To::User(0), sender, plan.size, plan.framing).map_err(io::Error::other)
+        });
+        Ok(Room { members, templates: templates.collect::<io::Result<_>>()? })
+    };
+    let rooms = (0..plan.rooms).map(|_| room()).collect::<io::Result<_>>()?;
+    Ok(Rooms { rooms, bystanders: Vec::new() })
+}

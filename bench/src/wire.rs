@@ -1,0 +1,251 @@
+//! What is said on the wire, as far as a load generator says it.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use serde_json::Value;
+
+/// How frames are told apart.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Framing {
+    /// Each ends with a newline, in both directions.
+    Lines,
+    /// They stand back to back, as the Qt client sends them. None of those that are measured holds a second brace.
+    Bare,
+}
+
+impl Framing {
+    /// The byte each frame ends with, here and on its way back.
+    pub(crate) fn last_byte(self) -> u8 {
+        match self {
+            Framing::Lines => b'\n',
+            Framing::Bare => b'}',
+        }
+    }
+
+    fn push_end(self, frame: &mut Vec<u8>) {
+        if self == Framing::Lines {
+            frame.push(b'\n');
+        }
+    }
+}
+
+/// A chat frame of which only a number changes. Its keys are in byte order, so that a server that writes JSON anew writes
+/// the same bytes.
+#[derive(Clone, Debug)]
+pub(crate) struct Template {
+    bytes: Vec<u8>,
+    number_at: usize,
+}
+
+/// Where a frame goes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum To {
+    User(i64),
+    Group(i64),
+}
+
+/// How many digits the number of a message has.
+const DIGITS: usize = 10;
+
+impl Template {
+    /// One of exactly `size` bytes, the newline included, whose text begins with `sender` and the number.
+    pub(crate) fn new(from: i64, to: To, sender: usize, size: usize, framing: Framing) -> Result<Template, String> {
+        let (to, msg_type) = match to {
+            To::User(id) => (format!(r#""TOID":{id}"#), 4),
+            To::Group(id) => (format!(r#""GROUPID":{id}"#), 9),
+        };
+        let head = format!(r#"{{"FROMID":{from},{to},"msg":"{sender:05} "#);
+        let mut tail = format!(r#"","msgType":{msg_type},"sendTime":"12:00"}}"#).into_bytes();
+        framing.push_end(&mut tail);
+        let least = head.len() + DIGITS + tail.len();
+        let Some(filling) = size.checked_sub(least) else {
+            return Err(format!("a frame needs at least {least} bytes: give --size {least} or more"));
+        };
+        let number_at = head.len();
+        let mut bytes = head.into_bytes();
+        bytes.extend([b'0'; DIGITS]);
+        bytes.extend((0..filling).map(|n| b'a' + (n % 26) as u8));
+        bytes.extend(tail);
+        Ok(Template { bytes, number_at })
+    }
+
+    /// Appends message `number`.
+    pub(crate) fn write(&self, number: u64, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.extend_from_slice(&self.bytes);
+        let mut rest = number;
+        for digit in out[start + self.number_at..][..DIGITS].iter_mut().rev() {
+            *digit = b'0' + (rest % 10) as u8;
+            rest /= 10;
+        }
+    }
+
+    /// The number of a message, if it is one of these, to the last byte.
+    pub(crate) fn number_of(&self, frame: &[u8]) -> Option<u64> {
+        let digits_end = self.number_at + DIGITS;
+        if frame.len() != self.bytes.len()
+            || frame[..self.number_at] != self.bytes[..self.number_at]
+            || frame[digits_end..] != self.bytes[digits_end..]
+        {
+            return None;
+        }
+        frame[self.number_at..digits_end]
+            .iter()
+            .try_fold(0, |number: u64, digit| digit.is_ascii_digit().then(|| number * 10 + u64::from(digit - b'0')))
+    }
+
+    /// Where the sender's index stands in a frame of this shape.
+    pub(crate) fn sender_of(frame: &[u8]) -> Option<usize> {
+        const KEY: &[u8] = br#""msg":""#;
+        let at = memchr::memmem::find(frame, KEY)? + KEY.len();
+        str::from_utf8(frame.get(at..at + 5)?).ok()?.parse().ok()
+    }
+}
+
+/// A connection that asks and waits for the answer: for setting up, not for measuring.
+#[derive(Debug)]
+pub(crate) struct Client {
+    stream: TcpStream,
+    framing: Framing,
+    received: Vec<u8>,
+}
+
+/// A server that answers nothing for so long is given up.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+impl Client {
+    pub(crate) fn connect(address: SocketAddr, framing: Framing) -> io::Result<Client> {
+        let stream = TcpStream::connect_timeout(&address, PATIENCE)
+            .map_err(|error| io::Error::new(error.kind(), format!("cannot connect to {address}: {error}")))?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        Ok(Client { stream, framing, received: Vec::new() })
+    }
+
+    pub(crate) fn send(&mut self, request: &str) -> io::Result<()> {
+        let mut frame = request.as_bytes().to_vec();
+        self.framing.push_end(&mut frame);
+        self.stream.write_all(&frame)
+    }
+
+    /// Writes frames that are ready to be sent.
+    pub(crate) fn send_raw(&mut self, frames: &[u8]) -> io::Result<()> {
+        self.stream.write_all(frames)
+    }
+
+    /// The next JSON object.
+    pub(crate) fn receive(&mut self) -> io::Result<Value> {
+        let mut piece = vec![0; 256 * 1024];
+        loop {
+            let mut values = serde_json::Deserializer::from_slice(&self.received).into_iter::<Value>();
+            match values.next() {
+                Some(Ok(value)) => {
+                    let len = values.byte_offset();
+                    self.received.drain(..len);
+                    return Ok(value);
+                }
+                Some(Err(error)) if !error.is_eof() => return Err(io::Error::other(format!("no JSON came: {error}"))),
+                Some(Err(_)) | None => {}
+            }
+            match self.stream.read(&mut piece)? {
+                0 => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed the connection")),
+                len => self.received.extend_from_slice(&piece[..len]),
+            }
+        }
+    }
+
+    /// Asks, and demands an answer with `errno` 200.
+    pub(crate) fn ask(&mut self, request: &str) -> io::Result<Value> {
+        self.send(request)?;
+        let reply = self.receive()?;
+        if reply["errno"] == 200 {
+            return Ok(reply);
+        }
+        Err(io::Error::other(format!("{} was answered with {reply}", without_password(request))))
+    }
+
+    /// The socket, when everything that came was taken.
+    pub(crate) fn into_stream(self) -> io::Result<TcpStream> {
+        if self.received.iter().any(|byte| !byte.is_ascii_whitespace()) {
+            return Err(io::Error::other("more came than was asked for"));
+        }
+        self.stream.set_read_timeout(None)?;
+        self.stream.set_write_timeout(None)?;
+        Ok(self.stream)
+    }
+}
+
+fn without_password(request: &str) -> &str {
+    request.split_once(r#","password""#).map_or(request, |(before, _)| before)
+}
+
+pub(crate) fn register(name: &str, password: &str) -> String {
+    format!(r#"{{"msgType":2,"name":"{name}","password":"{password}"}}"#)
+}
+
+pub(crate) fn login(id: i64, password: &str) -> String {
+    format!(r#"{{"USERID":{id},"msgType":1,"password":"{password}"}}"#)
+}
+
+pub(crate) fn logout(id: i64) -> String {
+    format!(r#"{{"USERID":{id},"msgType":3}}"#)
+}
+
+pub(crate) fn create_group(id: i64, name: &str) -> String {
+    format!(r#"{{"FROMID":{id},"description":"raybench","msgType":12,"name":"{name}"}}"#)
+}
+
+pub(crate) fn join_group(id: i64, group: i64) -> String {
+    format!(r#"{{"FROMID":{id},"GROUPID":{group},"msgType":10}}"#)
+}
+
+pub(crate) fn fetch(id: i64) -> String {
+    format!(r#"{{"FROMID":{id},"msgType":14}}"#)
+}
+
+/// A cheap request: its answer says that everything sent before it is settled.
+pub(crate) fn barrier(id: i64) -> String {
+    format!(r#"{{"keyword":"{id}","msgType":15}}"#)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_has_its_size_and_its_number() {
+        for framing in [Framing::Lines, Framing::Bare] {
+            let template = Template::new(123_456, To::User(123_457), 7, 100, framing).expect("it fits");
+            let mut frame = Vec::new();
+            template.write(4_200_000_001, &mut frame);
+            assert_eq!(frame.len(), 100);
+            assert_eq!(frame.last(), Some(&framing.last_byte()));
+            assert_eq!(template.number_of(&frame), Some(4_200_000_001));
+            assert_eq!(Template::sender_of(&frame), Some(7));
+            let value: Value = serde_json::from_slice(&frame).expect("JSON");
+            let again = value.to_string();
+            assert_eq!(again.as_bytes(), frame.trim_ascii_end(), "a server that writes it anew writes the same");
+        }
+    }
+
+    #[test]
+    fn one_wrong_byte_is_seen() {
+        let template = Template::new(1, To::Group(2), 0, 120, Framing::Lines).expect("it fits");
+        let mut frame = Vec::new();
+        template.write(5, &mut frame);
+        for at in 0..frame.len() {
+            let mut wrong = frame.clone();
+            wrong[at] ^= 1;
+            assert_ne!(template.number_of(&wrong), Some(5), "{at}");
+        }
+    }
+
+    #[test]
+    fn a_size_too_small_says_what_to_give() {
+        let error = Template::new(1, To::User(2), 0, 10, Framing::Lines).expect_err("too small");
+        assert!(error.contains("--size 7"), "{error}");
+    }
+}
