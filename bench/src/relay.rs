@@ -20,6 +20,9 @@ pub(crate) struct Settings {
     pub(crate) split_at: Option<u8>,
 }
 
+/// What each connection is sent first.
+pub(crate) const ACCEPTED: u8 = b'\n';
+
 const LISTENER: u64 = u64::MAX;
 const STANDARD_INPUT: u64 = u64::MAX - 1;
 
@@ -45,8 +48,10 @@ pub(crate) fn run(settings: Settings) -> io::Result<()> {
         for event in &events {
             match event.data.u64() {
                 LISTENER => {
-                    let (connection, _) = listener.accept()?;
+                    let (mut connection, _) = listener.accept()?;
                     connection.set_nodelay(true)?;
+                    // Who is told so may rely on being in the room.
+                    connection.write_all(&[ACCEPTED])?;
                     epoll::add(&epoll, &connection, EventData::new_u64(connections.len() as u64), EventFlags::IN)?;
                     connections.push(Some(connection));
                 }

@@ -1,11 +1,12 @@
 //! Sets up who talks to whom: pairs and groups are rooms, of two and of more.
 
-use std::io;
+use std::io::{self, Read};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 
 use crate::accounts::{self, Account};
 use crate::progress::Progress;
+use crate::relay;
 use crate::wire::{self, Client, Framing, Template, To};
 
 /// What rooms are wanted.
@@ -92,8 +93,12 @@ fn set_up(mut clients: Vec<Client>, accounts: &[Account], plan: Plan) -> io::Res
 /// On a relay, which makes rooms of consecutive connections, and does not ask who one is.
 pub(crate) fn on_relay(plan: Plan, address: SocketAddr) -> io::Result<Rooms> {
     let room = || -> io::Result<Room> {
-        let members = (0..plan.members).map(|_| Client::connect(address, plan.framing)?.into_stream());
-        let members = members.collect::<io::Result<_>>()?;
+        let members = (0..plan.members).map(|_| {
+            let mut stream = Client::connect(address, plan.framing)?.into_stream()?;
+            stream.read_exact(&mut [relay::ACCEPTED])?;
+            Ok(stream)
+        });
+        let members = members.collect::<io::Result<Vec<_>>>()?;
         let templates = (0..plan.senders).map(|sender| {
             Template::new(sender as i64, To::User(0), sender, plan.size, plan.framing).map_err(io::Error::other)
         });
