@@ -66,8 +66,9 @@ pub trait Bus: Send + Sync + 'static {
     /// All have left it: the other nodes need not look after anybody. Blocks.
     fn say_goodbye(&self) {}
 
-    /// From now on this node wants the messages for `user`. When they come, or when it is known that they cannot, the
-    /// waiter is posted the outcome [`Placed`](crate::session::Outcome::Placed).
+    /// From now on this node wants the messages for `user`. When they come, and other places that have the user know that
+    /// they are not alone, or when it is known that this cannot be, the waiter is posted the outcome
+    /// [`Placed`](crate::session::Outcome::Placed).
     fn subscribe(&self, _user: UserId, _waiter: Option<&Arc<ClientLink>>) {}
 
     /// This node no longer wants them. [`Node::on_left`] is called when none will come any more.
@@ -129,8 +130,8 @@ pub trait Node: Send + Sync + 'static {
     /// Takes a message for a user from a node of the reference server.
     fn on_bare(&self, turn: &mut Turn<Posted>, to: UserId, frame: &str);
 
-    /// These envelopes of this node are with their users.
-    fn on_confirmed(&self, sequences: Vec<u64>);
+    /// These envelopes of this node are with their users, at this place.
+    fn on_confirmed(&self, place: Option<Place>, sequences: Vec<u64>);
 
     /// A node has delivered so many messages of this envelope, and found nobody for the rest.
     fn on_refused(&self, sequence: u64, delivered: usize);
@@ -149,11 +150,17 @@ pub trait Node: Send + Sync + 'static {
     fn on_rejoined(&self) -> Vec<UserId>;
 }
 
+/// A node, as long as it hears all that other nodes say about its users. One that may have missed something is another
+/// place afterwards.
+pub type Place = Arc<str>;
+
 /// Messages for one user on their way to another node.
 #[derive(Debug)]
 pub struct Envelope {
     /// Whom they are for.
     pub to: UserId,
+    /// Where the user is: nobody else gets it, and nobody if that place is no more. Otherwise whoever wants it does.
+    pub place: Option<Place>,
     /// Tells it from all others of this node.
     pub sequence: u64,
     /// The messages, in order.

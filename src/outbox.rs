@@ -13,6 +13,11 @@
 //! While something for a user is in flight, a message that nobody wants any more waits behind it: the user has just left
 //! or a node has just died, and what is in flight may have to go to the store first. That keeps the order.
 //!
+//! Who confirms an envelope has the user, and if no other node took it, has the user alone. That place is remembered, and
+//! the next messages are addressed to it: the bus sends all that is for one place together, a text for many of its users
+//! once. A place that is gone takes nothing, and one that has not the user, or not alone any more, refuses; then the
+//! message is offered to whoever wants it, as if no place were known.
+//!
 //! A state machine without I/O of its own, run by one lane: batches go in with the time, what is to be kept comes out.
 
 use std::collections::VecDeque;
@@ -20,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 
-use crate::bus::{Bus, Envelope, Published};
+use crate::bus::{Bus, Envelope, Place, Published};
 use crate::clock::Clock;
 use crate::delivery::{Delivery, LaneItem, Origin};
 use crate::protocol::UserId;
@@ -30,8 +35,8 @@ pub enum OutItem {
     /// A message for a user who is not on this node, or work on a user's kept messages. Both are kept, after what came
     /// before them, unless another node takes the message.
     Lane(LaneItem),
-    /// These envelopes have reached their users.
-    Confirmed(Vec<u64>),
+    /// These envelopes have reached their users, at this place if it said so.
+    Confirmed(Option<Place>, Vec<u64>),
     /// A node has delivered so many messages of this envelope, and found nobody for the rest.
     Refused(u64, usize),
 }
@@ -55,6 +60,7 @@ pub struct Sorted {
 pub struct Outbox {
     sequence: u64,
     users: FxHashMap<UserId, Line>,
+    places: Places,
     /// Whose envelope has which sequence, and when it is given up; ascending in both.
     in_flight: VecDeque<(u64, UserId, Instant)>,
 }
@@ -64,8 +70,8 @@ pub struct Outbox {
 struct Line {
     /// Taken by other nodes, oldest first.
     in_flight: VecDeque<Flight>,
-    /// The sequence of the latest envelope.
-    newest: u64,
+    /// The latest envelope of which something was delivered.
+    newest_delivered: u64,
     /// Something that was in flight is kept; nothing behind it may overtake it.
     has_kept: bool,
     /// Not wanted by any node when it was offered, or work; behind what is in flight.
@@ -94,10 +100,13 @@ impl Outbox {
         let mut items = Vec::new();
         for item in batch {
             match item {
-                OutItem::Confirmed(sequences) => {
-                    sequences.iter().for_each(|sequence| self.confirm(*sequence, &mut released, &mut sorted));
+                OutItem::Confirmed(place, sequences) => {
+                    let place = place.as_ref();
+                    sequences.iter().for_each(|sequence| self.confirm(*sequence, place, &mut released, &mut sorted));
                 }
-                OutItem::Refused(sequence, delivered) => self.refuse(sequence, delivered, &mut released, &mut sorted),
+                OutItem::Refused(sequence, delivered) => {
+                    self.refuse(sequence, delivered, now, &mut released, &mut sorted);
+                }
                 OutItem::Lane(item) => items.push(item),
             }
         }
@@ -114,7 +123,7 @@ impl Outbox {
                     self.publish_first(user, &mut offers, clock, bus, &mut sorted);
                     sorted.keep.push(LaneItem::Delivery(delivery));
                 }
-                (LaneItem::Delivery(delivery), Some(line)) if line.has_kept || !line.waiting.is_empty() => {
+                (LaneItem::Delivery(delivery), Some(line)) if line.must_wait() => {
                     line.waiting.push(LaneItem::Delivery(delivery));
                 }
                 (LaneItem::Delivery(delivery), _) => offers.add(delivery),
@@ -147,24 +156,39 @@ impl Outbox {
     }
 
     /// An envelope has arrived: its messages are settled.
-    fn confirm(&mut self, sequence: u64, released: &mut Vec<LaneItem>, sorted: &mut Sorted) {
+    fn confirm(&mut self, sequence: u64, place: Option<&Place>, released: &mut Vec<LaneItem>, sorted: &mut Sorted) {
         let Some((user, at)) = self.find(sequence) else { return };
         let line = self.users.get_mut(&user).expect("it was found there");
         let flight = line.in_flight.remove(at).expect("it was found there");
+        line.newest_delivered = line.newest_delivered.max(sequence);
+        if let (Some(place), 1) = (place, flight.nodes) {
+            self.places.learn(user, place);
+        }
         sorted.delivered.extend(flight.deliveries);
         self.tidy(user, released, sorted);
     }
 
     /// A node has found its user gone, after so many messages. If no other node has the envelope, the rest comes back.
-    fn refuse(&mut self, sequence: u64, delivered: usize, released: &mut Vec<LaneItem>, sorted: &mut Sorted) {
+    fn refuse(
+        &mut self,
+        sequence: u64,
+        delivered: usize,
+        now: Instant,
+        released: &mut Vec<LaneItem>,
+        sorted: &mut Sorted,
+    ) {
         let Some((user, at)) = self.find(sequence) else { return };
+        self.places.forget(user, Some(now));
         let line = self.users.get_mut(&user).expect("it was found there");
         let flight = &mut line.in_flight[at];
+        flight.nodes = flight.nodes.saturating_sub(1);
         // Another node may have delivered some of them already.
         let more = delivered.saturating_sub(flight.delivered).min(flight.deliveries.len());
         flight.delivered += more;
         sorted.delivered.extend(flight.deliveries.drain(..more));
-        flight.nodes = flight.nodes.saturating_sub(1);
+        if delivered > 0 {
+            line.newest_delivered = line.newest_delivered.max(sequence);
+        }
         self.tidy(user, released, sorted);
     }
 
@@ -178,6 +202,7 @@ impl Outbox {
                 let flight = &mut self.users.get_mut(&user).expect("it was found there").in_flight[at];
                 (flight.nodes, flight.is_last_try) = (0, true);
                 sorted.unconfirmed += flight.deliveries.len();
+                self.places.forget(user, None);
                 self.tidy(user, released, sorted);
             }
             self.in_flight.pop_front();
@@ -185,13 +210,17 @@ impl Outbox {
     }
 
     /// Settles what has come back and is the oldest. What a node has refused is offered once more, since the user may have
-    /// gone to another one, unless something newer is on its way already; everything else is kept. When nothing is in
-    /// flight any more, what waited goes on, and overtakes nothing either.
+    /// gone to another one; but first it must be known what becomes of all that was sent after it: if some of that was
+    /// delivered, or is kept, it is kept as well. When nothing is in flight any more, what waited goes on, and overtakes
+    /// nothing either.
     fn tidy(&mut self, user: UserId, released: &mut Vec<LaneItem>, sorted: &mut Sorted) {
         let Some(line) = self.users.get_mut(&user) else { return };
-        while line.in_flight.front().is_some_and(|flight| flight.nodes == 0) {
+        while let Some(flight) = line.in_flight.front().filter(|flight| flight.nodes == 0) {
+            let again = !flight.is_last_try && !line.has_kept && flight.sequence >= line.newest_delivered;
+            if again && line.in_flight.iter().any(|flight| flight.nodes > 0) {
+                break;
+            }
             let flight = line.in_flight.pop_front().expect("it is there");
-            let again = !flight.is_last_try && !line.has_kept && flight.sequence == line.newest;
             line.has_kept |= !again;
             let items = flight.deliveries.into_iter().map(|delivery| Delivery { was_refused: true, ..delivery });
             if again { &mut *released } else { &mut sorted.keep }.extend(items.map(LaneItem::Delivery));
@@ -212,10 +241,26 @@ impl Outbox {
     }
 
     fn publish(&mut self, offers: Offers, clock: &Clock, bus: &dyn Bus, sorted: &mut Sorted) {
-        if offers.envelopes.is_empty() {
-            return;
-        }
         let mut envelopes = offers.envelopes;
+        for envelope in &mut envelopes {
+            envelope.place = self.places.of(envelope.to, clock.now());
+        }
+        let missed = self.offer(envelopes, clock, bus, sorted);
+        self.offer(missed, clock, bus, sorted);
+    }
+
+    /// Returns, without it, those addressed to a place that is no more.
+    fn offer(
+        &mut self,
+        mut envelopes: Vec<Envelope>,
+        clock: &Clock,
+        bus: &dyn Bus,
+        sorted: &mut Sorted,
+    ) -> Vec<Envelope> {
+        let mut missed = Vec::new();
+        if envelopes.is_empty() {
+            return missed;
+        }
         for envelope in &mut envelopes {
             self.sequence += 1;
             envelope.sequence = self.sequence;
@@ -226,15 +271,18 @@ impl Outbox {
         for (envelope, published) in envelopes.into_iter().zip(published) {
             match published {
                 Published::Taken(_) | Published::InDoubt => {
-                    let Envelope { to, sequence, deliveries } = envelope;
+                    let Envelope { to, sequence, deliveries, .. } = envelope;
                     sorted.published += deliveries.len();
                     // In doubt: more than there are, so that only a confirmation or the time settles it.
                     let nodes = if let Published::Taken(nodes) = published { nodes } else { u32::MAX };
                     self.in_flight.push_back((sequence, to, by));
                     let is_last_try = deliveries.iter().any(|delivery| delivery.was_refused);
                     let line = self.users.entry(to).or_default();
-                    line.newest = sequence;
                     line.in_flight.push_back(Flight { sequence, deliveries, delivered: 0, nodes, is_last_try });
+                }
+                Published::ToNobody if envelope.place.is_some() => {
+                    self.places.forget(envelope.to, None);
+                    missed.push(Envelope { place: None, ..envelope });
                 }
                 Published::ToNobody => match self.users.get_mut(&envelope.to) {
                     Some(line) => line.waiting.extend(envelope.deliveries.into_iter().map(LaneItem::Delivery)),
@@ -242,6 +290,7 @@ impl Outbox {
                 },
             }
         }
+        missed
     }
 
     fn check_invariants(&self) {
@@ -252,9 +301,56 @@ impl Outbox {
                 let is_known = |flight: &Flight| {
                     self.in_flight.binary_search_by_key(&flight.sequence, |(sequence, ..)| *sequence).is_ok()
                 };
-                assert!(line.in_flight[0].nodes > 0, "what has come back is kept");
+                assert!(line.in_flight.iter().any(|flight| flight.nodes > 0), "what has come back is settled");
                 assert!(line.in_flight.iter().all(is_known));
             }
+        }
+    }
+}
+
+impl Line {
+    /// Whether something is older than a new message and may come after it, if that is published now.
+    fn must_wait(&self) -> bool {
+        self.has_kept || !self.waiting.is_empty() || self.in_flight.iter().any(|flight| flight.nodes == 0)
+    }
+}
+
+/// Where users of other nodes are, as far as that is known.
+#[derive(Default)]
+struct Places(FxHashMap<UserId, Known>);
+
+enum Known {
+    At(Place),
+    /// Not where it was thought. Asking the bus is better for a while than to be wrong again.
+    UnknownUntil(Instant),
+}
+
+impl Places {
+    fn of(&mut self, user: UserId, now: Instant) -> Option<Place> {
+        match self.0.get(&user)? {
+            Known::At(place) => Some(place.clone()),
+            Known::UnknownUntil(then) => {
+                if *then <= now {
+                    self.0.remove(&user);
+                }
+                None
+            }
+        }
+    }
+
+    fn learn(&mut self, user: UserId, place: &Place) {
+        if self.0.len() >= PLACES_MAX {
+            self.0.clear();
+        }
+        // What is known already keeps its allocation, and what was wrong is not believed again at once.
+        self.0.entry(user).or_insert_with(|| Known::At(place.clone()));
+    }
+
+    fn forget(&mut self, user: UserId, refused: Option<Instant>) {
+        match (refused, self.0.get_mut(&user)) {
+            (Some(now), Some(known)) => *known = Known::UnknownUntil(now + UNKNOWN_FOR),
+            (None, Some(Known::At(_))) => drop(self.0.remove(&user)),
+            (_, None) | (None, Some(Known::UnknownUntil(_))) => {}
         }
     }
 }
@@ -273,7 +369,7 @@ impl Offers {
         let (at, held) = self.by_user.entry(to).or_insert((usize::MAX, 0));
         if *at == usize::MAX || *held + bytes > ENVELOPE_BYTES_MAX {
             (*at, *held) = (self.envelopes.len(), 0);
-            self.envelopes.push(Envelope { to, sequence: 0, deliveries: Vec::new() });
+            self.envelopes.push(Envelope { to, place: None, sequence: 0, deliveries: Vec::new() });
         }
         *held += bytes;
         self.envelopes[*at].deliveries.push(delivery);
@@ -288,6 +384,10 @@ impl Offers {
 pub const CONFIRMED_WITHIN: Duration = Duration::from_secs(2);
 /// Batches that only look for late envelopes come no faster than this.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
+/// How long a user who was not where it was thought is looked for.
+const UNKNOWN_FOR: Duration = Duration::from_secs(60);
+/// Users whose place is remembered; some tens of megabytes.
+const PLACES_MAX: usize = 1 << 20;
 /// Text in one envelope, unless a single message is longer.
 const ENVELOPE_BYTES_MAX: usize = 256 * 1024;
 
@@ -303,6 +403,7 @@ mod tests {
     struct Script {
         answers: Mutex<VecDeque<Published>>,
         offered: Mutex<Vec<(u64, UserId, Vec<String>)>>,
+        places: Mutex<Vec<Option<Place>>>,
     }
 
     impl Bus for Script {
@@ -318,6 +419,7 @@ mod tests {
             for envelope in envelopes {
                 let texts = envelope.deliveries.iter().map(|delivery| delivery.text.to_string()).collect();
                 self.offered.lock().push((envelope.sequence, envelope.to, texts));
+                self.places.lock().push(envelope.place.clone());
                 published.push(answers.pop_front().unwrap_or(Published::ToNobody));
             }
             published
@@ -378,8 +480,8 @@ mod tests {
         assert_eq!(tester.handle(batch, &[TAKEN, NOBODY]), (strings(&["b"]), vec![]));
         let offered = [(1, UserId(1), strings(&["a", "c"])), (2, UserId(2), strings(&["b"]))];
         assert_eq!(tester.offered(), offered, "one envelope for each user");
-        assert_eq!(tester.handle(vec![OutItem::Confirmed(vec![1, 2, 9])], &[]), (vec![], strings(&["a", "c"])));
-        assert_eq!(tester.handle(vec![OutItem::Confirmed(vec![1])], &[]), (vec![], vec![]), "once is enough");
+        assert_eq!(tester.handle(vec![OutItem::Confirmed(None, vec![1, 2, 9])], &[]), (vec![], strings(&["a", "c"])));
+        assert_eq!(tester.handle(vec![OutItem::Confirmed(None, vec![1])], &[]), (vec![], vec![]), "once is enough");
     }
 
     #[test]
@@ -391,9 +493,9 @@ mod tests {
         tester.now += CONFIRMED_WITHIN / 2;
         assert_eq!(tester.handle(vec![], &[]), (strings(&["a"]), vec![]));
         tester.now += CONFIRMED_WITHIN / 2;
-        let late = tester.handle(vec![OutItem::Confirmed(vec![3])], &[]);
+        let late = tester.handle(vec![OutItem::Confirmed(None, vec![3])], &[]);
         assert_eq!(late, (strings(&["b"]), strings(&["c"])), "a confirmation that has come counts");
-        assert_eq!(tester.handle(vec![OutItem::Confirmed(vec![1, 2])], &[]), (vec![], vec![]), "too late");
+        assert_eq!(tester.handle(vec![OutItem::Confirmed(None, vec![1, 2])], &[]), (vec![], vec![]), "too late");
     }
 
     #[test]
@@ -414,7 +516,7 @@ mod tests {
         tester.handle(vec![message(1, "a")], &[TAKEN]);
         tester.handle(vec![message(1, "b")], &[NOBODY]);
         tester.offered();
-        let confirmed = vec![message(1, "c"), OutItem::Confirmed(vec![1])];
+        let confirmed = vec![message(1, "c"), OutItem::Confirmed(None, vec![1])];
         assert_eq!(tester.handle(confirmed, &[NOBODY]), (strings(&["b", "c"]), strings(&["a"])));
         assert_eq!(tester.offered(), [(3, UserId(1), strings(&["b", "c"]))]);
     }
@@ -447,7 +549,7 @@ mod tests {
         tester.handle(vec![message(1, "a"), message(1, "b"), message(2, "c")], &[TAKEN, Published::Taken(2)]);
         let refused = vec![OutItem::Refused(1, 1), OutItem::Refused(2, 0)];
         assert_eq!(tester.handle(refused, &[]), (strings(&["b"]), strings(&["a"])), "one of them was delivered");
-        assert_eq!(tester.handle(vec![OutItem::Confirmed(vec![2])], &[]), (vec![], strings(&["c"])));
+        assert_eq!(tester.handle(vec![OutItem::Confirmed(None, vec![2])], &[]), (vec![], strings(&["c"])));
         assert_eq!(tester.handle(vec![OutItem::Refused(1, 0), OutItem::Refused(7, 3)], &[]), (vec![], vec![]));
     }
 
@@ -464,13 +566,65 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused_does_not_overtake_what_was_sent_after_it() {
+    fn what_is_refused_does_not_come_after_what_was_sent_after_it() {
         let mut tester = Tester::new();
         tester.handle(vec![message(1, "a")], &[TAKEN]);
         tester.handle(vec![message(1, "b")], &[TAKEN]);
-        assert_eq!(tester.handle(vec![OutItem::Refused(1, 0)], &[]), (strings(&["a"]), vec![]));
-        assert_eq!(tester.handle(vec![message(1, "c")], &[NOBODY]), (vec![], vec![]));
-        assert_eq!(tester.handle(vec![OutItem::Confirmed(vec![2])], &[]), (strings(&["c"]), strings(&["b"])));
+        assert_eq!(tester.handle(vec![OutItem::Refused(1, 0)], &[]), (vec![], vec![]));
+        assert_eq!(tester.handle(vec![message(1, "c")], &[]), (vec![], vec![]));
+        let confirmed = tester.handle(vec![OutItem::Confirmed(None, vec![2])], &[]);
+        assert_eq!(confirmed, (strings(&["a", "c"]), strings(&["b"])));
+    }
+
+    #[test]
+    fn what_is_refused_one_after_the_other_is_offered_again_together() {
+        let mut tester = Tester::new();
+        tester.handle(vec![message(1, "a")], &[TAKEN]);
+        tester.handle(vec![message(1, "b")], &[TAKEN]);
+        assert_eq!(tester.handle(vec![OutItem::Refused(1, 0)], &[]), (vec![], vec![]));
+        assert_eq!(tester.handle(vec![message(1, "c")], &[]), (vec![], vec![]));
+        tester.offered();
+        assert_eq!(tester.handle(vec![OutItem::Refused(2, 0)], &[TAKEN]), (vec![], vec![]));
+        assert_eq!(tester.offered(), [(3, UserId(1), strings(&["a", "b", "c"]))]);
+    }
+
+    fn place(name: &str) -> Option<Place> {
+        Some(name.into())
+    }
+
+    /// Places of what was offered since the last time.
+    fn places(tester: &Tester) -> Vec<Option<Place>> {
+        std::mem::take(&mut *tester.bus.places.lock())
+    }
+
+    #[test]
+    fn who_confirms_alone_is_written_to_until_it_refuses() {
+        let mut tester = Tester::new();
+        tester.handle(vec![message(1, "a"), message(2, "b")], &[TAKEN, Published::Taken(2)]);
+        tester.handle(vec![OutItem::Confirmed(place("x-1"), vec![1, 2])], &[]);
+        tester.handle(vec![message(1, "c"), message(2, "d")], &[TAKEN, TAKEN]);
+        assert_eq!(places(&tester), [None, None, place("x-1"), None], "two nodes had the other one");
+        tester.handle(vec![OutItem::Refused(3, 0)], &[TAKEN]);
+        assert_eq!(places(&tester), [None], "and it is offered again");
+        tester.handle(vec![OutItem::Confirmed(place("y-1"), vec![5])], &[]);
+        tester.handle(vec![message(1, "e")], &[TAKEN]);
+        assert_eq!(places(&tester), [None], "for a while nothing is believed");
+        tester.now += UNKNOWN_FOR;
+        tester.handle(vec![OutItem::Confirmed(place("y-1"), vec![6]), message(1, "f")], &[TAKEN]);
+        tester.handle(vec![OutItem::Confirmed(place("y-1"), vec![7])], &[]);
+        tester.handle(vec![message(1, "g")], &[TAKEN]);
+        assert_eq!(places(&tester), [None, place("y-1")]);
+    }
+
+    #[test]
+    fn what_misses_a_place_that_is_gone_is_offered_to_all_at_once() {
+        let mut tester = Tester::new();
+        tester.handle(vec![message(1, "a"), message(2, "b")], &[TAKEN, TAKEN]);
+        tester.handle(vec![OutItem::Confirmed(place("x-1"), vec![1, 2])], &[]);
+        tester.offered();
+        let answers = [NOBODY, NOBODY, TAKEN, NOBODY];
+        assert_eq!(tester.handle(vec![message(1, "c"), message(2, "d")], &answers), (strings(&["d"]), vec![]));
+        assert_eq!(places(&tester), [None, None, place("x-1"), place("x-1"), None, None]);
     }
 
     #[test]
@@ -552,7 +706,9 @@ mod tests {
                         sent += 1;
                         vec![message(to, &format!("{to} {sent:03}"))]
                     }
-                    Act::Confirm(nth) if nth < in_flight.len() => vec![OutItem::Confirmed(vec![in_flight.remove(nth)])],
+                    Act::Confirm(nth) if nth < in_flight.len() => {
+                        vec![OutItem::Confirmed(place("x-1"), vec![in_flight.remove(nth)])]
+                    }
                     Act::Refuse(nth) if nth < in_flight.len() => vec![OutItem::Refused(in_flight.remove(nth), 0)],
                     Act::Confirm(_) | Act::Refuse(_) => vec![],
                     Act::Wait => {

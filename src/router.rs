@@ -6,7 +6,7 @@ use std::time::Instant;
 use net::{Fate, Link, Turn};
 use pool::Lanes;
 
-use crate::bus::{Node, Receipt};
+use crate::bus::{Node, Place, Receipt};
 use crate::delivery::{ClientLink, Delivery, Fan, LaneItem, Origin, Posted, Work};
 use crate::jobs::Services;
 use crate::metrics::Metrics;
@@ -217,7 +217,7 @@ impl Router {
         let Some(outbox) = &self.outbox else { return self.keepers.submit(key, item, bytes).map_err(|full| full.0) };
         outbox.submit(key, OutItem::Lane(item), bytes).map_err(|full| match full.0 {
             OutItem::Lane(item) => item,
-            OutItem::Confirmed(_) | OutItem::Refused(..) => unreachable!("it comes back as it was"),
+            OutItem::Confirmed(..) | OutItem::Refused(..) => unreachable!("it comes back as it was"),
         })
     }
 
@@ -400,10 +400,10 @@ impl Node for Router {
         self.route_anyway(turn, to, vec![frame.into_bytes().into()]);
     }
 
-    fn on_confirmed(&self, sequences: Vec<u64>) {
+    fn on_confirmed(&self, place: Option<Place>, sequences: Vec<u64>) {
         if let Some(outbox) = &self.outbox {
             // Only after the end, when nothing is in flight any more, it is not taken.
-            let _ = outbox.submit_late(0, OutItem::Confirmed(sequences), 0);
+            let _ = outbox.submit_late(0, OutItem::Confirmed(place, sequences), 0);
         }
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use net::Turn;
 use raybox::bus::redis::RedisBus;
-use raybox::bus::{Bus, Envelope, Node, Published, Receipt};
+use raybox::bus::{Bus, Envelope, Node, Place, Published, Receipt};
 use raybox::config::{RedisSettings, Secret};
 use raybox::delivery::{Delivery, Origin, Posted};
 use raybox::protocol::{GroupId, UserId};
@@ -23,6 +23,8 @@ struct Notes {
     here: Mutex<HashSet<UserId>>,
     heard: Mutex<Vec<Heard>>,
     refused: Mutex<Vec<Receipt>>,
+    /// Where the last confirmation came from.
+    place: Mutex<Option<Place>>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -64,7 +66,8 @@ impl Node for Notes {
         self.note(Heard::Bare(to, frame.to_owned()));
     }
 
-    fn on_confirmed(&self, sequences: Vec<u64>) {
+    fn on_confirmed(&self, place: Option<Place>, sequences: Vec<u64>) {
+        *self.place.lock().expect("notes") = place;
         sequences.into_iter().for_each(|sequence| self.note(Heard::Confirmed(sequence)));
     }
 
@@ -118,8 +121,19 @@ impl Peer {
     }
 
     fn publish(&self, to: UserId, sequence: u64, texts: &[&str]) -> Published {
+        self.publish_at(None, to, sequence, texts)
+    }
+
+    fn publish_at(&self, place: Option<Place>, to: UserId, sequence: u64, texts: &[&str]) -> Published {
         let deliveries = texts.iter().map(|text| delivery(to, text)).collect();
-        self.bus.publish(&[Envelope { to, sequence, deliveries }])[0]
+        self.bus.publish(&[Envelope { to, place, sequence, deliveries }])[0]
+    }
+
+    /// Where the user is, as a message for them finds out.
+    fn find(&self, user: UserId, sequence: u64) -> Place {
+        assert_eq!(self.publish(user, sequence, &["{}"]), Published::Taken(1));
+        self.notes.wait_for(&Heard::Confirmed(sequence));
+        self.notes.place.lock().expect("notes").clone().expect("a node says where it is")
     }
 }
 
@@ -149,6 +163,14 @@ fn delivery(to: UserId, text: &str) -> Delivery {
     Delivery { to, text: text.into(), origin: Origin::Returned, was_refused: false }
 }
 
+/// How often something was published.
+fn published(redis: &Redis) -> u64 {
+    let stats = redis.info("commandstats");
+    let publish = stats.get("cmdstat_publish").map_or("", String::as_str);
+    let calls = publish.split(',').find_map(|word| word.strip_prefix("calls="));
+    calls.map_or(0, |calls| calls.parse().expect("a number"))
+}
+
 const ANN: UserId = UserId(7);
 const BOB: UserId = UserId(8);
 
@@ -167,6 +189,64 @@ fn an_envelope_reaches_the_node_that_has_its_user_and_is_confirmed() {
     let heard = three.notes.heard.lock().expect("notes");
     let heard: Vec<_> = heard.iter().filter(|heard| **heard != Heard::Rejoined).collect();
     assert_eq!(heard, [&Heard::Group(GroupId(3))]);
+}
+
+#[test]
+fn what_is_for_a_place_goes_there_in_one_message_with_each_text_once() {
+    let redis = Redis::start();
+    let (one, two) = (Peer::start(&redis), Peer::start(&redis));
+    two.welcome(ANN);
+    two.welcome(BOB);
+    let place = one.find(ANN, 1);
+    let text: Arc<str> = "{\"g\":1}".into();
+    let envelopes = [(ANN, 2), (BOB, 3)].map(|(to, sequence)| {
+        let deliveries = vec![Delivery { text: text.clone(), ..delivery(to, "") }];
+        Envelope { to, place: Some(place.clone()), sequence, deliveries }
+    });
+    let before = published(&redis);
+    assert_eq!(one.bus.publish(&envelopes), [Published::Taken(1); 2]);
+    let after = published(&redis);
+    for (user, sequence) in [(ANN, 2), (BOB, 3)] {
+        two.notes.wait_for(&Heard::Envelope(user, text.to_string()));
+        one.notes.wait_for(&Heard::Confirmed(sequence));
+    }
+    // Probes and confirmations may be among them.
+    assert!((1..=3).contains(&(after - before)), "{before} and then {after}");
+}
+
+#[test]
+fn a_place_refuses_what_is_for_a_user_who_has_come_elsewhere_too() {
+    let redis = Redis::start();
+    let (one, two, three) = (Peer::start(&redis), Peer::start(&redis), Peer::start(&redis));
+    two.welcome(ANN);
+    let place = one.find(ANN, 1);
+    assert_eq!(one.publish_at(Some(place.clone()), ANN, 2, &["{}"]), Published::Taken(1));
+    one.notes.wait_for(&Heard::Confirmed(2));
+    three.welcome(ANN);
+    // What three says comes before what one sends after it.
+    wait_until("three has said that it has the user too", || {
+        one.publish_at(Some(place.clone()), ANN, 3, &["{\"alone\":true}"]);
+        one.notes.count(&Heard::Refused(3, 0)) > 0
+    });
+    assert_eq!(one.publish(ANN, 4, &["{\"both\":1}"]), Published::Taken(2));
+    for peer in [&two, &three] {
+        peer.notes.wait_for(&Heard::Envelope(ANN, "{\"both\":1}".to_owned()));
+    }
+}
+
+#[test]
+fn a_node_that_has_lost_its_connection_is_another_place() {
+    let redis = Redis::start();
+    let (one, two) = (Peer::start(&redis), Peer::start(&redis));
+    two.welcome(ANN);
+    let place = one.find(ANN, 1);
+    let rejoined = two.notes.count(&Heard::Rejoined);
+    let kill = redis::cmd("CLIENT").arg("KILL").arg("TYPE").arg("pubsub").query::<u32>(&mut redis.connect());
+    assert_eq!(kill, Ok(2), "both nodes listen");
+    wait_until("both are back", || two.notes.count(&Heard::Rejoined) >= rejoined + 2 && one.bus.is_ready());
+    wait_until("the user is wanted again", || one.bus.elsewhere(&[ANN]) == Ok(vec![ANN]));
+    assert_eq!(one.publish_at(Some(place.clone()), ANN, 2, &["{}"]), Published::ToNobody);
+    assert_ne!(one.find(ANN, 3), place);
 }
 
 #[test]

@@ -4,6 +4,10 @@
 //! message reaches the nodes that have its recipient and no other, the answer to `PUBLISH` says how many these are, and
 //! the users of a node that dies are gone with its connection. What the channels carry is in `envelope.rs`.
 //!
+//! Once it is known that a user is at one place only, what is for all users of that place goes there in one `PUBLISH`
+//! (`post.rs`). Every node that a user comes to says so on the user's channel, and whoever had the user alone until then
+//! refuses from now on what was sent to it alone.
+//!
 //! ```text
 //!   lane-out ── PUBLISH, pipelined, on pooled connections ──▶ Redis ──┬──▶ bus   (receiver.rs) of other nodes
 //!   bus ─────── confirmations, probes, never waiting ───────▶         └──▶ reference nodes, by pattern
@@ -16,6 +20,7 @@ mod dial;
 mod envelope;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+mod post;
 mod receiver;
 mod registry;
 mod survey;
@@ -37,6 +42,7 @@ use parking_lot::{Condvar, Mutex};
 use pool::{RedisFailure, RedisPool, RedisPoolSettings};
 
 use self::dial::Dialer;
+use self::post::Post;
 use self::receiver::Receiver;
 pub use self::survey::{Survey, survey};
 use self::watch::Watch;
@@ -246,27 +252,28 @@ impl Bus for RedisBus {
     }
 
     fn publish(&self, envelopes: &[Envelope]) -> Vec<Published> {
-        let mut published = Vec::with_capacity(envelopes.len());
-        let mut rest = envelopes;
+        let mut published = vec![Published::ToNobody; envelopes.len()];
+        let posts = post::pack(&self.shared.node, envelopes);
+        let mut rest = posts.as_slice();
         while !rest.is_empty() && self.shared.up.load(Ordering::Acquire) {
-            let (batch, later) = rest.split_at(batch_length(rest));
+            let (batch, later) = rest.split_at(post::batch_length(rest));
             rest = later;
             let mut pipeline = redis::pipe();
-            for envelope in batch {
-                let texts = envelope.deliveries.iter().map(|delivery| &*delivery.text);
-                let payload = envelope::envelope(&self.shared.node, envelope.sequence, texts);
-                pipeline.cmd("PUBLISH").arg(envelope::user_channel(envelope.to)).arg(payload);
+            for Post { channel, payload, .. } in batch {
+                pipeline.cmd("PUBLISH").arg(channel).arg(payload);
             }
-            match self.shared.publish(|connection| pipeline.query::<Vec<u32>>(connection)) {
-                Ok(counts) => published.extend(counts.into_iter().map(|count| match count {
-                    0 => Published::ToNobody,
-                    _ => Published::Taken(count),
-                })),
-                Err(RedisFailure::NotSent(_)) => published.extend(batch.iter().map(|_| Published::ToNobody)),
-                Err(RedisFailure::InDoubt(_)) => published.extend(batch.iter().map(|_| Published::InDoubt)),
+            let outcomes = match self.shared.publish(|connection| pipeline.query::<Vec<u32>>(connection)) {
+                Ok(counts) => counts
+                    .into_iter()
+                    .map(|count| if count == 0 { Published::ToNobody } else { Published::Taken(count) })
+                    .collect(),
+                Err(RedisFailure::NotSent(_)) => vec![Published::ToNobody; batch.len()],
+                Err(RedisFailure::InDoubt(_)) => vec![Published::InDoubt; batch.len()],
+            };
+            for (post, outcome) in batch.iter().zip(outcomes) {
+                post.envelopes.iter().for_each(|envelope| published[*envelope] = outcome);
             }
         }
-        published.resize(envelopes.len(), Published::ToNobody);
         published
     }
 
@@ -338,19 +345,6 @@ impl Bus for RedisBus {
         let (open, idle) = self.shared.pool.connections();
         Some(PoolUse { open, idle, max: self.shared.pool.size() })
     }
-}
-
-/// How many envelopes go in one pipeline: the answers come when all is received, so it must not take long.
-fn batch_length(envelopes: &[Envelope]) -> usize {
-    let (mut bytes, mut count) = (0, 0);
-    for envelope in envelopes {
-        bytes += envelope.deliveries.iter().map(|delivery| delivery.text.len()).sum::<usize>();
-        if count == PIPELINE_MAX || (count > 0 && bytes > PIPELINE_BYTES_MAX) {
-            break;
-        }
-        count += 1;
-    }
-    count
 }
 
 impl Shared {
@@ -445,6 +439,5 @@ const COMMAND_AGE_MAX: Duration = Duration::from_millis(3500);
 const START_PATIENCE: Duration = Duration::from_secs(3);
 /// How long messages wait for a connection before they go to the store.
 const POOL_PATIENCE: Duration = Duration::from_secs(1);
-/// Commands, and bytes of text, that are sent before their answers are read.
+/// Commands that are sent before their answers are read.
 const PIPELINE_MAX: usize = 512;
-const PIPELINE_BYTES_MAX: usize = 1024 * 1024;

@@ -3,12 +3,18 @@
 //! ```text
 //! channel                payload
 //! raybox:u:<user>        1 <node> <sequence>\n<frame>[\n<frame> …]   messages for a user, to be confirmed
-//! raybox:n:<node>        c <sequence> [<sequence> …]                 confirmations, to the node that sent the messages
+//! raybox:u:<user>        h <place>                                   the user has come to this place
+//! raybox:p:<place>       1 <node>\n<item>[\n<item> …]                messages for users of a place, to be confirmed; an item is
+//!                                                                    <frames> <user>:<sequence>[,<user>:<sequence> …]
+//!                                                                    and so many frames, one on each line
+//! raybox:n:<node>        c <place> <sequence> [<sequence> …]         confirmations, to the node that sent the messages
 //! raybox:n:<node>        r <sequence> <count>                        so many of an envelope's messages found their user
 //! raybox:n:<node>        p <number>                                  a node's probe, to itself
 //! raybox:g               <group>                                     the members of a group have changed
 //! RayBox-user-<user>     <frame>                                     to and from nodes of the reference server
 //! ```
+//! A place is a node as long as it hears everything: `<node>-<number>`, another number for each connection.
+//!
 //! A frame is JSON text without a raw newline. The `1` is the version: a node passes over what it does not know, and the
 //! sender then stores the message because nobody confirms it.
 
@@ -22,10 +28,14 @@ use crate::protocol::{GroupId, UserId};
 pub(super) enum Incoming<'b> {
     /// Messages for a user, from another node of ours.
     Envelope { to: UserId, sender: &'b str, sequence: u64, frames: &'b str },
+    /// Messages for users of this place, from another node of ours.
+    Bundle { sender: &'b str, items: Items<'b> },
+    /// The user has come to that place.
+    Hello { user: UserId, place: &'b str },
     /// A message for a user, from a reference node.
     Bare { to: UserId, frame: &'b str },
     /// These envelopes of ours are settled.
-    Confirmations(&'b str),
+    Confirmations { place: &'b str, sequences: &'b str },
     /// Only so many messages of this envelope of ours found their user.
     Refusal { sequence: u64, delivered: usize },
     /// A probe of ours.
@@ -39,7 +49,14 @@ impl<'b> Incoming<'b> {
     pub(super) fn parse(channel: &'b [u8], payload: &'b [u8]) -> Option<Incoming<'b>> {
         let channel = str::from_utf8(channel).ok()?;
         let payload = str::from_utf8(payload).ok()?;
+        if channel.starts_with(PLACE) {
+            let (head, rest) = payload.split_once('\n')?;
+            return Some(Incoming::Bundle { sender: head.strip_prefix("1 ")?, items: Items { rest } });
+        }
         if let Some(user) = channel.strip_prefix(USER) {
+            if let Some(place) = payload.strip_prefix("h ") {
+                return Some(Incoming::Hello { user: UserId(number(user)?), place });
+            }
             let (head, frames) = payload.split_once('\n')?;
             let (sender, sequence) = head.strip_prefix("1 ")?.split_once(' ')?;
             return Some(Incoming::Envelope { to: UserId(number(user)?), sender, sequence: number(sequence)?, frames });
@@ -51,7 +68,10 @@ impl<'b> Incoming<'b> {
             return number(payload).map(|group| Incoming::GroupChanged(GroupId(group)));
         }
         match payload.split_once(' ') {
-            Some(("c", sequences)) if channel.starts_with(NODE) => Some(Incoming::Confirmations(sequences)),
+            Some(("c", confirmed)) if channel.starts_with(NODE) => {
+                let (place, sequences) = confirmed.split_once(' ')?;
+                Some(Incoming::Confirmations { place, sequences })
+            }
             Some(("r", refusal)) if channel.starts_with(NODE) => {
                 let (sequence, delivered) = refusal.split_once(' ')?;
                 Some(Incoming::Refusal { sequence: number(sequence)?, delivered: number(delivered)? })
@@ -59,6 +79,77 @@ impl<'b> Incoming<'b> {
             Some(("p", probe)) if channel.starts_with(NODE) => number(probe).map(Incoming::Probe),
             _ => None,
         }
+    }
+}
+
+/// What a bundle holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Items<'b> {
+    rest: &'b str,
+}
+
+/// Frames, one on each line, and what was written of the envelopes that consist of them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Item<'b> {
+    pub(super) frames: &'b str,
+    envelopes: &'b str,
+}
+
+impl<'b> Item<'b> {
+    /// Whom they are for, and the sequence of the envelope.
+    pub(super) fn envelopes(&self) -> impl Iterator<Item = (UserId, u64)> + use<'b> {
+        self.envelopes.split(',').filter_map(|envelope| {
+            let (user, sequence) = envelope.split_once(':')?;
+            Some((UserId(number(user)?), number(sequence)?))
+        })
+    }
+}
+
+impl<'b> Iterator for Items<'b> {
+    type Item = Item<'b>;
+
+    /// What no node writes ends the bundle: its sender stores the messages.
+    fn next(&mut self) -> Option<Item<'b>> {
+        let (head, rest) = self.rest.split_once('\n')?;
+        let (count, envelopes) = head.split_once(' ')?;
+        let last = number::<usize>(count)?.checked_sub(1)?;
+        let (frames, rest) = match memchr::memchr_iter(b'\n', rest.as_bytes()).nth(last) {
+            Some(end) => (&rest[..end], &rest[end + 1..]),
+            None => (rest, ""),
+        };
+        self.rest = rest;
+        Some(Item { frames, envelopes })
+    }
+}
+
+/// A bundle that is being written.
+#[derive(Debug)]
+pub(super) struct Bundle(Vec<u8>);
+
+impl Bundle {
+    pub(super) fn new(sender: &str) -> Bundle {
+        Bundle(format!("1 {sender}").into_bytes())
+    }
+
+    /// Adds frames for these users.
+    pub(super) fn push<'a>(
+        &mut self,
+        envelopes: impl Iterator<Item = (UserId, u64)>,
+        frames: impl ExactSizeIterator<Item = &'a str>,
+    ) {
+        let Bundle(payload) = self;
+        let _ = write!(payload, "\n{}", frames.len());
+        for (n, (user, sequence)) in envelopes.enumerate() {
+            let _ = write!(payload, "{}{user}:{sequence}", if n == 0 { ' ' } else { ',' });
+        }
+        for frame in frames {
+            payload.push(b'\n');
+            payload.extend_from_slice(frame.as_bytes());
+        }
+    }
+
+    pub(super) fn into_payload(self) -> Vec<u8> {
+        self.0
     }
 }
 
@@ -74,8 +165,8 @@ pub(super) fn envelope<'a>(sender: &str, sequence: u64, frames: impl Iterator<It
 }
 
 /// The payload that confirms these envelopes.
-pub(super) fn confirmations(sequences: &[u64]) -> Vec<u8> {
-    let mut payload = vec![b'c'];
+pub(super) fn confirmations(place: &str, sequences: &[u64]) -> Vec<u8> {
+    let mut payload = format!("c {place}").into_bytes();
     for sequence in sequences {
         let _ = write!(payload, " {sequence}");
     }
@@ -85,6 +176,11 @@ pub(super) fn confirmations(sequences: &[u64]) -> Vec<u8> {
 /// The payload that tells how many messages of an envelope found their user.
 pub(super) fn refusal(sequence: u64, delivered: usize) -> Vec<u8> {
     format!("r {sequence} {delivered}").into_bytes()
+}
+
+/// The payload that says that a user has come to this place.
+pub(super) fn hello(place: &str) -> Vec<u8> {
+    format!("h {place}").into_bytes()
 }
 
 /// The payload of a probe.
@@ -105,6 +201,10 @@ pub(super) fn reference_channel(user: UserId) -> String {
     format!("{REFERENCE_USER}{user}")
 }
 
+pub(super) fn place_channel(place: &str) -> String {
+    format!("{PLACE}{place}")
+}
+
 pub(super) fn node_channel(node: &str) -> String {
     format!("{NODE}{node}")
 }
@@ -120,6 +220,7 @@ fn number<N: FromStr>(text: &str) -> Option<N> {
 
 pub(super) const GROUPS: &str = "raybox:g";
 const USER: &str = "raybox:u:";
+const PLACE: &str = "raybox:p:";
 const NODE: &str = "raybox:n:";
 const REFERENCE_USER: &str = "RayBox-user-";
 
@@ -139,12 +240,35 @@ mod tests {
         assert_eq!(Incoming::parse(own.as_bytes(), &probe(5)), Some(Incoming::Probe(5)));
         let refused = Incoming::Refusal { sequence: 7, delivered: 1 };
         assert_eq!(Incoming::parse(own.as_bytes(), &refusal(7, 1)), Some(refused));
-        let payload = confirmations(&[1, 20, 300]);
-        let Some(Incoming::Confirmations(text)) = Incoming::parse(own.as_bytes(), &payload) else { panic!() };
-        assert!(sequences(text).eq([1, 20, 300]));
+        let payload = confirmations("ab12-3", &[1, 20, 300]);
+        let expected = Incoming::Confirmations { place: "ab12-3", sequences: "1 20 300" };
+        assert_eq!(Incoming::parse(own.as_bytes(), &payload), Some(expected));
+        assert!(sequences("1 20 300").eq([1, 20, 300]));
+        let expected = Incoming::Hello { user: to, place: "ab12-3" };
+        assert_eq!(Incoming::parse(channel.as_bytes(), &hello("ab12-3")), Some(expected));
         assert_eq!(Incoming::parse(b"raybox:g", b"12"), Some(Incoming::GroupChanged(GroupId(12))));
         let bare = Incoming::Bare { to: UserId(9), frame: "{}" };
         assert_eq!(Incoming::parse(b"RayBox-user-9", b"{}"), Some(bare));
+    }
+
+    #[test]
+    fn a_bundle_holds_each_text_once() {
+        let mut bundle = Bundle::new("ab12");
+        let users = |ids: &'static [i32]| ids.iter().map(|id| (UserId(*id), *id as u64 * 10));
+        bundle.push(users(&[1, 2, 3]), ["{\"a\":1}", "{}"].into_iter());
+        bundle.push(users(&[4]), ["{\"b\":2}"].into_iter());
+        let payload = bundle.into_payload();
+        assert_eq!(payload, b"1 ab12\n2 1:10,2:20,3:30\n{\"a\":1}\n{}\n1 4:40\n{\"b\":2}");
+        let channel = place_channel("cd34-1");
+        let Some(Incoming::Bundle { sender: "ab12", items }) = Incoming::parse(channel.as_bytes(), &payload) else {
+            panic!("it is a bundle");
+        };
+        let read: Vec<_> = items.map(|item| (item.frames, item.envelopes().collect::<Vec<_>>())).collect();
+        let expected = [
+            ("{\"a\":1}\n{}", vec![(UserId(1), 10), (UserId(2), 20), (UserId(3), 30)]),
+            ("{\"b\":2}", vec![(UserId(4), 40)]),
+        ];
+        assert_eq!(read, expected);
     }
 
     #[test]
@@ -158,6 +282,9 @@ mod tests {
             ("raybox:n:ab", "z 1"),
             ("raybox:n:ab", "p x"),
             ("raybox:n:ab", "r 1"),
+            ("raybox:n:ab", "c 1"),
+            ("raybox:p:ab-1", "1 cd"),
+            ("raybox:p:ab-1", "2 cd\n1 1:1\n{}"),
             ("raybox:g", ""),
             ("elsewhere", "c 1"),
         ] {

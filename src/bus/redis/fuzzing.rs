@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind, Read, Write};
 
 use redis::Value;
 
-use super::envelope::{self, Incoming};
+use super::envelope::{self, Bundle, Incoming};
 use super::wire::{Reply, Wire, parse};
 
 /// The bytes are a channel, a newline and a payload. What is read is written the same way again; whatever frames are
@@ -24,14 +24,38 @@ pub fn envelope(data: &[u8]) {
         Some(Incoming::Bare { to, .. }) => {
             assert_eq!(Incoming::parse(envelope::reference_channel(to).as_bytes(), payload), incoming);
         }
-        Some(Incoming::Confirmations(text)) => {
-            let sequences: Vec<u64> = envelope::sequences(text).collect();
-            let again = envelope::confirmations(&sequences);
+        Some(Incoming::Confirmations { place, sequences }) => {
+            let sequences: Vec<u64> = envelope::sequences(sequences).collect();
+            let again = envelope::confirmations(place, &sequences);
             match Incoming::parse(own.as_bytes(), &again) {
-                Some(Incoming::Confirmations(text)) => assert!(envelope::sequences(text).eq(sequences)),
+                Some(Incoming::Confirmations { place: to, sequences: text }) => {
+                    assert!(to == place && envelope::sequences(text).eq(sequences));
+                }
                 None => assert!(sequences.is_empty(), "an empty list is not worth a message"),
                 other => panic!("{other:?}"),
             }
+        }
+        Some(Incoming::Bundle { sender, items }) => {
+            let items: Vec<_> = items.filter(|item| item.envelopes().count() > 0).collect();
+            let mut bundle = Bundle::new(sender);
+            for item in &items {
+                let frames: Vec<_> = item.frames.split('\n').collect();
+                bundle.push(item.envelopes(), frames.into_iter());
+            }
+            let again = bundle.into_payload();
+            match Incoming::parse(envelope::place_channel("ab12-1").as_bytes(), &again) {
+                Some(Incoming::Bundle { sender: from, items: read }) => {
+                    assert_eq!(from, sender);
+                    let read = read.map(|item| (item.frames, item.envelopes().collect::<Vec<_>>()));
+                    assert!(read.eq(items.iter().map(|item| (item.frames, item.envelopes().collect()))));
+                }
+                None => assert!(items.is_empty(), "an empty one is not worth a message"),
+                other => panic!("{other:?}"),
+            }
+        }
+        Some(Incoming::Hello { user, place }) => {
+            let again = envelope::hello(place);
+            assert_eq!(Incoming::parse(envelope::user_channel(user).as_bytes(), &again), incoming);
         }
         Some(Incoming::Refusal { sequence, delivered }) => {
             let again = envelope::refusal(sequence, delivered);

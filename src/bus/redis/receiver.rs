@@ -3,8 +3,8 @@
 //! It has two connections, because one that subscribes may not publish, and waits for neither:
 //!
 //! ```text
-//!   ears   SUBSCRIBE ▶   ◀ envelopes for our users, confirmations, our own probe
-//!   mouth  PUBLISH ▶     confirmations, refusals, probes
+//!   ears   SUBSCRIBE ▶   ◀ envelopes for our users, confirmations, who comes elsewhere, our own probe
+//!   mouth  PUBLISH ▶     confirmations, refusals, who has come here, probes
 //! ```
 //! A turn: poll, take what has come and hand it on, write to the clients, confirm, do the tasks, look at the clock.
 
@@ -21,7 +21,7 @@ use super::dial::{DialError, Stream};
 use super::envelope::{self, Incoming};
 use super::wire::{Malformed, Reply, Wire};
 use super::{HUSH_PATIENCE, Shared, Stage, Task, registry};
-use crate::bus::{Node, Receipt};
+use crate::bus::{Node, Place, Receipt};
 use crate::delivery::{ClientLink, Posted};
 use crate::protocol::UserId;
 use crate::session::Outcome;
@@ -40,6 +40,8 @@ pub(super) struct Receiver {
     /// Since when Redis fails, after it was said.
     failing: Option<Instant>,
     was_up: bool,
+    /// How often it has connected.
+    sessions: u64,
 }
 
 /// Both connections, and what is expected of them.
@@ -47,6 +49,10 @@ struct Talk {
     ears: Wire<Stream>,
     mouth: Wire<Stream>,
     own_channel: String,
+    /// This node, as long as these connections last: whoever misses nothing on them knows who else has its users.
+    place: Place,
+    /// Users who have come to another place since: what is for them must not come here alone.
+    elsewhere: FxHashSet<UserId>,
     /// Something may still be read, though no event will say so.
     ears_ready: bool,
     mouth_ready: bool,
@@ -68,6 +74,9 @@ struct Probe {
     under_way: bool,
     due: Instant,
 }
+
+/// Envelopes of this node that others have delivered, by the place that says so.
+type Confirmed = FxHashMap<Box<str>, Vec<u64>>;
 
 /// Why the connections are given up.
 #[derive(Debug)]
@@ -95,6 +104,7 @@ impl Receiver {
             patience: None,
             failing: None,
             was_up: false,
+            sessions: 0,
         }
     }
 
@@ -144,12 +154,12 @@ impl Receiver {
             }
             if talk.ears_ready {
                 talk.ears_ready = talk.ears.fill()?;
-                let mut confirmed = Vec::new();
+                let mut confirmed = Confirmed::default();
                 let taken = self.take(&mut talk, &mut confirmed);
                 // Whatever came after it: what was handed to connections is written.
                 self.turn.flush();
-                if !confirmed.is_empty() {
-                    self.node.on_confirmed(confirmed);
+                for (place, sequences) in confirmed {
+                    self.node.on_confirmed(Some(place.as_ref().into()), sequences);
                 }
                 taken?;
             }
@@ -182,15 +192,20 @@ impl Receiver {
         self.drop_tasks(list);
         let users = self.node.on_rejoined();
         let own_channel = envelope::node_channel(&self.shared.node);
-        command(&mut ears, "SUBSCRIBE", &[own_channel.as_str(), envelope::GROUPS]);
+        self.sessions += 1;
+        let place: Place = format!("{}-{}", self.shared.node, self.sessions).into();
+        let own_channels = [own_channel.as_str(), envelope::GROUPS, &envelope::place_channel(&place)];
+        command(&mut ears, "SUBSCRIBE", &own_channels);
         let probe = Probe { number: 0, under_way: true, due: Instant::now() + PROBE_PATIENCE };
         let mut talk = Talk {
             ears,
             mouth,
-            own_channel,
+            own_channel: own_channel.clone(),
+            place,
+            elsewhere: FxHashSet::default(),
             ears_ready: true,
             mouth_ready: true,
-            initial: 2,
+            initial: own_channels.len(),
             probe,
             hushing: None,
             stopping: None,
@@ -201,7 +216,7 @@ impl Receiver {
     }
 
     /// Hands on what has come.
-    fn take(&mut self, talk: &mut Talk, confirmed: &mut Vec<u64>) -> Result<(), Ended> {
+    fn take(&mut self, talk: &mut Talk, confirmed: &mut Confirmed) -> Result<(), Ended> {
         while let Some(reply) = talk.ears.next()? {
             match reply {
                 Reply::Message { channel, payload } => match Incoming::parse(channel, payload) {
@@ -215,8 +230,29 @@ impl Receiver {
                             note(&mut talk.receipts, sender, sequence);
                         }
                     }
+                    Some(Incoming::Bundle { sender, items }) => {
+                        for item in items {
+                            for (to, sequence) in item.envelopes() {
+                                let receipt = || Receipt { node: sender.into(), sequence };
+                                if talk.elsewhere.contains(&to) {
+                                    let channel = envelope::node_channel(sender);
+                                    publish(&mut talk.mouth, &channel, &envelope::refusal(sequence, 0));
+                                } else if self.node.on_envelope(&mut self.turn, to, item.frames, &receipt) {
+                                    note(&mut talk.receipts, sender, sequence);
+                                }
+                                self.turn.relieve();
+                            }
+                        }
+                    }
+                    // Back from Redis: whoever had the user before has been told.
+                    Some(Incoming::Hello { user, place }) if *place == *talk.place => {
+                        post_placed(self.waiting.remove(&user));
+                    }
+                    Some(Incoming::Hello { user, .. }) => drop(talk.elsewhere.insert(user)),
                     Some(Incoming::Bare { to, frame }) => self.node.on_bare(&mut self.turn, to, frame),
-                    Some(Incoming::Confirmations(text)) => confirmed.extend(envelope::sequences(text)),
+                    Some(Incoming::Confirmations { place, sequences }) => {
+                        note_all(confirmed, place, envelope::sequences(sequences));
+                    }
                     Some(Incoming::Refusal { sequence, delivered }) => self.node.on_refused(sequence, delivered),
                     Some(Incoming::Probe(number)) => talk.probe.on_back(number, &self.shared),
                     Some(Incoming::GroupChanged(group)) => self.node.on_group_changed(group),
@@ -224,8 +260,8 @@ impl Receiver {
                 },
                 Reply::Subscribed(channel) => {
                     talk.initial = talk.initial.saturating_sub(1);
-                    if let Some(user) = envelope::user_of(channel) {
-                        post_placed(self.waiting.remove(&user));
+                    if envelope::user_of(channel).is_some() {
+                        publish(&mut talk.mouth, channel, &envelope::hello(&talk.place));
                     }
                 }
                 Reply::Unsubscribed(channel) => {
@@ -246,6 +282,8 @@ impl Receiver {
     fn do_tasks(&mut self, talk: &mut Talk) -> Result<(), Ended> {
         let tasks = std::mem::take(&mut self.shared.tasks.lock().list);
         let (mut arriving, mut leaving) = (Vec::new(), Vec::new());
+        // Whatever else there is to do is done first, so that nobody waits in vain.
+        let mut in_doubt = false;
         for task in tasks {
             match task {
                 Task::Subscribe(user, waiter) => {
@@ -265,12 +303,12 @@ impl Receiver {
                     let payload = envelope::refusal(receipt.sequence, delivered);
                     publish(&mut talk.mouth, &envelope::node_channel(&receipt.node), &payload);
                 }
-                Task::Check => return Err(Ended::Doubt),
+                Task::Check => in_doubt = true,
             }
         }
         self.unsubscribe(talk, &leaving);
         talk.subscribe(&arriving);
-        Ok(())
+        if in_doubt { Err(Ended::Doubt) } else { Ok(()) }
     }
 
     fn unsubscribe(&mut self, talk: &mut Talk, users: &[UserId]) {
@@ -411,7 +449,7 @@ impl Talk {
     fn confirm(&mut self) {
         for (node, sequences) in self.receipts.drain() {
             for sequences in sequences.chunks(RECEIPTS_AT_ONCE) {
-                publish(&mut self.mouth, &envelope::node_channel(&node), &envelope::confirmations(sequences));
+                publish(&mut self.mouth, &envelope::node_channel(&node), &envelope::confirmations(&self.place, sequences));
             }
         }
     }
@@ -440,14 +478,18 @@ fn command(wire: &mut Wire<Stream>, name: &str, arguments: &[impl AsRef<[u8]>]) 
     wire.push(&command.get_packed_command());
 }
 
-fn publish(wire: &mut Wire<Stream>, channel: &str, payload: &[u8]) {
-    wire.push(&redis::cmd("PUBLISH").arg(channel).arg(payload).get_packed_command());
+fn publish(wire: &mut Wire<Stream>, channel: impl AsRef<[u8]>, payload: &[u8]) {
+    wire.push(&redis::cmd("PUBLISH").arg(channel.as_ref()).arg(payload).get_packed_command());
 }
 
 fn note(receipts: &mut FxHashMap<Box<str>, Vec<u64>>, node: &str, sequence: u64) {
+    note_all(receipts, node, std::iter::once(sequence));
+}
+
+fn note_all(receipts: &mut FxHashMap<Box<str>, Vec<u64>>, node: &str, sequences: impl Iterator<Item = u64>) {
     match receipts.get_mut(node) {
-        Some(sequences) => sequences.push(sequence),
-        None => drop(receipts.insert(node.into(), vec![sequence])),
+        Some(noted) => noted.extend(sequences),
+        None => drop(receipts.insert(node.into(), sequences.collect())),
     }
 }
 

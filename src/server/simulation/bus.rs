@@ -13,7 +13,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::Mutation;
 use super::dice::Dice;
-use crate::bus::{Bus, Envelope, Node, Published, Receipt, Unreachable};
+use crate::bus::{Bus, Envelope, Node, Place, Published, Receipt, Unreachable};
 use crate::clock::Clock;
 use crate::delivery::{ClientLink, Posted};
 use crate::protocol::{GroupId, UserId};
@@ -26,6 +26,8 @@ pub(super) struct Wires {
     pub(super) fails_once_in: usize,
     pub(super) faults: usize,
     hearers: BTreeMap<String, Hearer>,
+    /// How many connections there have been: each makes a node another place.
+    sessions: u64,
     dice: Dice,
     mutation: Option<Mutation>,
 }
@@ -33,14 +35,21 @@ pub(super) struct Wires {
 /// A node, as Redis knows it.
 #[derive(Default)]
 struct Hearer {
+    place: Option<Place>,
     wanted: BTreeSet<UserId>,
     /// From the node: on the connection that hears, and on the one that says.
     commands: VecDeque<Command>,
-    said: VecDeque<(String, Heard)>,
+    said: VecDeque<(Whom, Heard)>,
     /// To the node.
     heard: VecDeque<Heard>,
     /// Nothing reaches the node any more, and Redis does not know it.
     is_cut_off: bool,
+}
+
+/// Whose channel something is said on.
+enum Whom {
+    Node(String),
+    WhoHas(UserId),
 }
 
 enum Command {
@@ -53,7 +62,10 @@ enum Command {
 #[derive(Clone)]
 enum Heard {
     Envelope { to: UserId, sender: String, sequence: u64, frames: String },
-    Confirmed(Vec<u64>),
+    /// The same for a user who is nowhere else.
+    Addressed { to: UserId, sender: String, sequence: u64, frames: String },
+    Hello(UserId, Place),
+    Confirmed(Option<Place>, Vec<u64>),
     Refused(u64, usize),
     GroupChanged(GroupId),
     Subscribed(UserId),
@@ -64,7 +76,7 @@ enum Heard {
 impl Wires {
     pub(super) fn new(seed: u64, mutation: Option<Mutation>) -> Wires {
         let dice = Dice::new(seed ^ 0xb05);
-        Wires { is_up: true, fails_once_in: 0, faults: 0, hearers: BTreeMap::new(), dice, mutation }
+        Wires { is_up: true, fails_once_in: 0, faults: 0, hearers: BTreeMap::new(), sessions: 0, dice, mutation }
     }
 
     /// Redis ends: everything that is on its way is gone.
@@ -105,8 +117,11 @@ impl Wires {
         let Some(hearer) = self.hearers.get_mut(node) else { return };
         let says = !hearer.said.is_empty() && (hearer.commands.is_empty() || self.dice.one_in(2));
         if says {
-            let (to, heard) = hearer.said.pop_front().expect("it is there");
-            self.send(&to, heard);
+            let (whom, heard) = hearer.said.pop_front().expect("it is there");
+            match whom {
+                Whom::Node(node) => self.send(&node, heard),
+                Whom::WhoHas(user) => self.who_wants(user).iter().for_each(|node| self.send(node, heard.clone())),
+            }
             return;
         }
         let Some(command) = hearer.commands.pop_front() else { return };
@@ -140,21 +155,31 @@ impl Wires {
     fn publish(&mut self, sender: &str, envelope: &Envelope) -> u32 {
         let frames: Vec<&str> = envelope.deliveries.iter().map(|delivery| &*delivery.text).collect();
         let mut to = envelope.to;
-        let nodes: Vec<String> = self
-            .hearers
-            .iter()
-            .filter(|(_, hearer)| hearer.wanted.contains(&to))
-            .map(|(node, _)| node.clone())
-            .collect();
+        let nodes = match &envelope.place {
+            None => self.who_wants(to),
+            place => {
+                let there = self.hearers.iter().find(|(_, hearer)| hearer.place == *place);
+                there.map(|(node, _)| node.clone()).into_iter().collect()
+            }
+        };
         if self.mutation == Some(Mutation::BusMisdelivers) && self.dice.one_in(4) {
             let others = nodes.iter().filter_map(|node| self.hearers[node].wanted.iter().find(|user| **user != to));
             to = others.copied().next().unwrap_or(to);
         }
         for node in &nodes {
-            let (sender, frames) = (sender.to_owned(), frames.join("\n"));
-            self.send(node, Heard::Envelope { to, sender, sequence: envelope.sequence, frames });
+            let (sender, sequence, frames) = (sender.to_owned(), envelope.sequence, frames.join("\n"));
+            let heard = match envelope.place {
+                None => Heard::Envelope { to, sender, sequence, frames },
+                Some(_) => Heard::Addressed { to, sender, sequence, frames },
+            };
+            self.send(node, heard);
         }
         nodes.len() as u32
+    }
+
+    fn who_wants(&self, user: UserId) -> Vec<String> {
+        let who = self.hearers.iter().filter(|(_, hearer)| hearer.wanted.contains(&user));
+        who.map(|(node, _)| node.clone()).collect()
     }
 }
 
@@ -176,6 +201,8 @@ struct State {
     waiting: BTreeMap<UserId, Vec<Arc<ClientLink>>>,
     patience: Option<Instant>,
     leaving: BTreeSet<UserId>,
+    /// Users who have come to another place.
+    elsewhere: BTreeSet<UserId>,
     /// Answers to come until all users are subscribed to.
     initial: usize,
     /// When the connection is tried again, or is found to be deaf.
@@ -202,6 +229,7 @@ impl SimBus {
             waiting: BTreeMap::new(),
             patience: None,
             leaving: BTreeSet::new(),
+            elsewhere: BTreeSet::new(),
             initial: 0,
             connect_at: now,
             deaf_at: None,
@@ -269,7 +297,8 @@ impl SimBus {
             return;
         }
         for (sender, sequences) in receipts {
-            self.say(&sender, Heard::Confirmed(sequences));
+            let place = self.place();
+            self.say(Whom::Node(sender.into()), Heard::Confirmed(place, sequences));
         }
         self.look_at_clock(&*node, now);
     }
@@ -294,9 +323,15 @@ impl SimBus {
             return;
         }
         let users = node.on_rejoined();
-        let hearer = Hearer { commands: users.iter().copied().map(Command::Subscribe).collect(), ..Hearer::default() };
-        self.wires.lock().hearers.insert(self.name.clone(), hearer);
-        self.state.lock().initial = users.len();
+        let mut wires = self.wires.lock();
+        wires.sessions += 1;
+        let place = Some(format!("{}-{}", self.name, wires.sessions).into());
+        let commands = users.iter().copied().map(Command::Subscribe).collect();
+        wires.hearers.insert(self.name.clone(), Hearer { place, commands, ..Hearer::default() });
+        drop(wires);
+        let mut state = self.state.lock();
+        state.initial = users.len();
+        state.elsewhere.clear();
     }
 
     /// Hands on what has come, and returns what is to be confirmed to whom.
@@ -314,13 +349,33 @@ impl SimBus {
                         receipts.entry(sender.as_str().into()).or_default().push(sequence);
                     }
                 }
-                Heard::Confirmed(sequences) => confirmed.extend(sequences),
+                Heard::Addressed { to, sender, sequence, frames } => {
+                    let receipt = Receipt { node: sender.as_str().into(), sequence };
+                    if self.state.lock().elsewhere.contains(&to) {
+                        self.add(Task::Refuse(receipt, 0));
+                    } else if node.on_envelope(&mut turn, to, &frames, &|| receipt.clone()) {
+                        receipts.entry(sender.as_str().into()).or_default().push(sequence);
+                    }
+                }
+                Heard::Hello(user, place) => {
+                    let is_own = self.place() == Some(place);
+                    let mut state = self.state.lock();
+                    if is_own {
+                        post_placed(state.waiting.remove(&user));
+                    } else {
+                        state.elsewhere.insert(user);
+                    }
+                }
+                Heard::Confirmed(place, sequences) => confirmed.push((place, sequences)),
                 Heard::Refused(sequence, delivered) => node.on_refused(sequence, delivered),
                 Heard::GroupChanged(group) => node.on_group_changed(group),
                 Heard::Subscribed(user) => {
                     let mut state = self.state.lock();
                     state.initial = state.initial.saturating_sub(1);
-                    post_placed(state.waiting.remove(&user));
+                    drop(state);
+                    if let Some(place) = self.place() {
+                        self.say(Whom::WhoHas(user), Heard::Hello(user, place));
+                    }
                 }
                 Heard::Unsubscribed(user) => {
                     self.state.lock().leaving.remove(&user);
@@ -331,8 +386,8 @@ impl SimBus {
         }
         turn.flush();
         drop(turn);
-        if !confirmed.is_empty() {
-            node.on_confirmed(confirmed);
+        for (place, sequences) in confirmed {
+            node.on_confirmed(place, sequences);
         }
         receipts
     }
@@ -340,6 +395,7 @@ impl SimBus {
     /// True if the connections are to be given up.
     fn do_tasks(&self) -> bool {
         let tasks = std::mem::take(&mut self.state.lock().tasks);
+        let mut in_doubt = false;
         for task in tasks {
             match task {
                 Task::Subscribe(user, waiter) => {
@@ -355,12 +411,12 @@ impl SimBus {
                     self.command(Command::Unsubscribe(user));
                 }
                 Task::Refuse(receipt, delivered) => {
-                    self.say(&receipt.node, Heard::Refused(receipt.sequence, delivered))
+                    self.say(Whom::Node(receipt.node.into()), Heard::Refused(receipt.sequence, delivered));
                 }
-                Task::Check => return true,
+                Task::Check => in_doubt = true,
             }
         }
-        false
+        in_doubt
     }
 
     fn look_at_clock(&self, node: &dyn Node, now: Instant) {
@@ -384,10 +440,14 @@ impl SimBus {
         }
     }
 
-    fn say(&self, to: &str, heard: Heard) {
+    fn say(&self, whom: Whom, heard: Heard) {
         if let Some(hearer) = self.wires.lock().hearers.get_mut(&self.name).filter(|hearer| !hearer.is_cut_off) {
-            hearer.said.push_back((to.to_owned(), heard));
+            hearer.said.push_back((whom, heard));
         }
+    }
+
+    fn place(&self) -> Option<Place> {
+        self.wires.lock().hearers.get(&self.name)?.place.clone()
     }
 
     /// The connections are given up.

@@ -1,0 +1,157 @@
+//! [`Post`]: one `PUBLISH`, and the envelopes in it.
+
+use rustc_hash::{FxHashMap, FxHashSet};
+use smallvec::SmallVec;
+
+use super::PIPELINE_MAX;
+use super::envelope::{self, Bundle};
+use crate::bus::{Envelope, Place};
+use crate::delivery::Delivery;
+use crate::protocol::UserId;
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(super) struct Post {
+    pub(super) channel: String,
+    pub(super) payload: Vec<u8>,
+    /// Which of the envelopes are in it.
+    pub(super) envelopes: Vec<usize>,
+}
+
+/// Makes posts of envelopes: those for one place go together, a text for many users of it once. What is for one user keeps
+/// its order.
+pub(super) fn pack(node: &str, envelopes: &[Envelope]) -> Vec<Post> {
+    let mut posts = Vec::new();
+    let mut parcels: FxHashMap<&Place, Parcel<'_>> = FxHashMap::default();
+    for (index, envelope) in envelopes.iter().enumerate() {
+        let Some(place) = &envelope.place else {
+            let frames = envelope.deliveries.iter().map(|delivery| &*delivery.text);
+            let payload = envelope::envelope(node, envelope.sequence, frames);
+            posts.push(Post { channel: envelope::user_channel(envelope.to), payload, envelopes: vec![index] });
+            continue;
+        };
+        let parcel = parcels.entry(place).or_default();
+        // Two envelopes for one user are in two parcels, one after the other.
+        if parcel.bytes > PARCEL_BYTES_MAX || parcel.users.contains(&envelope.to) {
+            posts.push(std::mem::take(parcel).into_post(node, place));
+        }
+        parcel.add(index, envelope);
+    }
+    posts.extend(parcels.into_iter().map(|(place, parcel)| parcel.into_post(node, place)));
+    posts
+}
+
+/// How many go in one pipeline: the answers come when all is received, so it must not take long.
+pub(super) fn batch_length(posts: &[Post]) -> usize {
+    let mut bytes = 0;
+    let fitting = posts.iter().take(PIPELINE_MAX).take_while(|post| {
+        let fits = bytes == 0 || bytes + post.payload.len() <= PIPELINE_BYTES_MAX;
+        bytes += post.payload.len();
+        fits
+    });
+    fitting.count()
+}
+
+/// What is for users of one place.
+#[derive(Default)]
+struct Parcel<'e> {
+    items: Vec<Item<'e>>,
+    /// The item that consists of these texts. They are shared by all who get them, so their addresses tell them apart.
+    by_texts: FxHashMap<SmallVec<[*const u8; 2]>, usize>,
+    users: FxHashSet<UserId>,
+    envelopes: Vec<usize>,
+    bytes: usize,
+}
+
+struct Item<'e> {
+    deliveries: &'e [Delivery],
+    envelopes: Vec<(UserId, u64)>,
+}
+
+impl<'e> Parcel<'e> {
+    fn add(&mut self, index: usize, envelope: &'e Envelope) {
+        let Envelope { to, sequence, deliveries, .. } = envelope;
+        self.envelopes.push(index);
+        self.users.insert(*to);
+        let texts = deliveries.iter().map(|delivery| delivery.text.as_ptr()).collect();
+        let at = *self.by_texts.entry(texts).or_insert_with(|| {
+            self.bytes += deliveries.iter().map(|delivery| delivery.text.len()).sum::<usize>();
+            self.items.push(Item { deliveries, envelopes: Vec::new() });
+            self.items.len() - 1
+        });
+        self.items[at].envelopes.push((*to, *sequence));
+    }
+
+    fn into_post(self, node: &str, place: &Place) -> Post {
+        let mut bundle = Bundle::new(node);
+        for Item { deliveries, envelopes } in self.items {
+            bundle.push(envelopes.into_iter(), deliveries.iter().map(|delivery| &*delivery.text));
+        }
+        let channel = envelope::place_channel(place);
+        Post { channel, payload: bundle.into_payload(), envelopes: self.envelopes }
+    }
+}
+
+/// Text in one post, and in one pipeline, unless a single one is longer.
+const PARCEL_BYTES_MAX: usize = 256 * 1024;
+const PIPELINE_BYTES_MAX: usize = 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::delivery::Origin;
+
+    fn envelope(to: i32, place: Option<&str>, sequence: u64, texts: &[&Arc<str>]) -> Envelope {
+        let delivery = |text: &&Arc<str>| Delivery {
+            to: UserId(to),
+            text: Arc::clone(text),
+            origin: Origin::Tested,
+            was_refused: false,
+        };
+        let deliveries = texts.iter().map(delivery).collect();
+        Envelope { to: UserId(to), place: place.map(Place::from), sequence, deliveries }
+    }
+
+    fn packed(envelopes: &[Envelope]) -> Vec<(String, String, Vec<usize>)> {
+        let mut posts: Vec<_> = pack("me", envelopes)
+            .into_iter()
+            .map(|post| (post.channel, String::from_utf8(post.payload).expect("text"), post.envelopes))
+            .collect();
+        // Places come in any order.
+        posts.sort_by_key(|(.., envelopes)| envelopes[0]);
+        posts
+    }
+
+    #[test]
+    fn one_post_goes_to_each_place_with_each_text_once() {
+        let [group, other]: [Arc<str>; 2] = ["{\"g\":1}".into(), "{}".into()];
+        let envelopes = [
+            envelope(1, Some("a-1"), 1, &[&group]),
+            envelope(2, Some("b-1"), 2, &[&group]),
+            envelope(3, Some("a-1"), 3, &[&group]),
+            envelope(4, None, 4, &[&group, &other]),
+            envelope(5, Some("a-1"), 5, &[&group, &other]),
+        ];
+        let expected = [
+            ("raybox:p:a-1", "1 me\n1 1:1,3:3\n{\"g\":1}\n2 5:5\n{\"g\":1}\n{}", vec![0, 2, 4]),
+            ("raybox:p:b-1", "1 me\n1 2:2\n{\"g\":1}", vec![1]),
+            ("raybox:u:4", "1 me 4\n{\"g\":1}\n{}", vec![3]),
+        ];
+        let expected = expected.map(|(channel, payload, envelopes)| (channel.into(), payload.into(), envelopes));
+        assert_eq!(packed(&envelopes), expected);
+    }
+
+    #[test]
+    fn what_is_for_one_user_keeps_its_order() {
+        let [first, second]: [Arc<str>; 2] = ["1".into(), "2".into()];
+        let envelopes = [
+            envelope(1, Some("a-1"), 1, &[&second]),
+            envelope(2, Some("a-1"), 2, &[&first]),
+            envelope(2, Some("a-1"), 3, &[&second]),
+        ];
+        let posts = packed(&envelopes);
+        assert_eq!(posts.iter().map(|(.., envelopes)| envelopes.clone()).collect::<Vec<_>>(), [vec![0, 1], vec![2]]);
+    }
+}
