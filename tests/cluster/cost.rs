@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
+use serde_json::json;
+
 use crate::util::{Cluster, Redis, TestClient};
 use crate::util::{numbered, user};
 
@@ -49,6 +51,35 @@ fn a_message_between_nodes_costs_the_same_however_many_there_are() {
         assert!(cost.confirmations <= MESSAGES, "{nodes} nodes: {cost:?}");
         assert_eq!(cost.confirmations_received, cost.confirmations, "{nodes} nodes: {cost:?}");
     }
+}
+
+/// Members of the group on each node, beside its writer.
+const MEMBERS: usize = 6;
+
+#[test]
+fn a_group_message_is_published_once_for_each_node_and_not_for_each_member() {
+    let cluster = Cluster::start(3);
+    let (mut ann, a) = user(&cluster.nodes[0], "the writer");
+    let group = ann.create_group(a, "the group");
+    let mut members = Vec::new();
+    for n in 0..MEMBERS * 2 {
+        let (mut member, id) = user(&cluster.nodes[1 + n % 2], &format!("member {n}"));
+        member.join_group(id, group);
+        members.push(member);
+    }
+    let mut write = |messages: std::ops::Range<usize>| {
+        for n in messages {
+            let message = json!({"msgType": 9, "FROMID": a, "GROUPID": group, "msg": n.to_string()});
+            ann.send(&message);
+            members.iter_mut().for_each(|member| member.expect(&message));
+        }
+        // Everything is confirmed, by which it is known where the members are.
+        ann.barrier();
+    };
+    write(0..1);
+    let published = published(&cluster.redis, || write(1..101));
+    let envelopes: usize = published.iter().filter(|((_, kind), _)| *kind == '1').map(|(_, count)| count).sum();
+    assert_eq!(envelopes, 2 * 100, "{published:?}");
 }
 
 fn measure(nodes: usize) -> Cost {

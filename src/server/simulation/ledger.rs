@@ -38,7 +38,8 @@ pub(super) struct Copy {
     pub(super) fetched: usize,
     /// A node that may have held it has crashed.
     pub(super) excused: bool,
-    /// The database failed while it was on its way: it may be kept later than what was sent after it by another node.
+    /// The database failed while it was on its way, or the node that had written it stopped: it may be kept later than what
+    /// was sent after it by another node.
     pub(super) late: bool,
     /// Something has failed that may have doubled it.
     pub(super) in_doubt: bool,
@@ -95,6 +96,14 @@ impl Ledger {
     pub(super) fn note_outage(&mut self) {
         for copy in self.messages.iter_mut().flat_map(|message| message.copies.values_mut()) {
             copy.late |= !copy.is_there();
+        }
+    }
+
+    /// A node begins to stop. What it has written to a connection comes back only when that has ended without taking it, and
+    /// others may keep something newer for the user, who has left by then.
+    pub(super) fn note_stop(&mut self) {
+        for copy in self.messages.iter_mut().flat_map(|message| message.copies.values_mut()) {
+            copy.late |= !copy.written.is_subset(&copy.received);
         }
     }
 

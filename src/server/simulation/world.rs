@@ -348,6 +348,7 @@ impl World {
                 let within = Duration::from_secs(10);
                 if let Some(machine) = self.nodes[node].machine.as_mut().filter(|machine| machine.is_running()) {
                     machine.stop(within);
+                    self.ledger.note_stop();
                     self.note(|_| format!("node {node} is told to stop"));
                 }
             }
