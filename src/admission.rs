@@ -17,6 +17,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use net::Complaints;
 use parking_lot::Mutex;
 
 pub use self::allowance::Allowance;
@@ -154,31 +155,10 @@ impl Drop for Attempt {
     }
 }
 
-/// Keeps the log from being flooded.
-#[derive(Debug, Default)]
-struct Complaints {
-    last: Option<Instant>,
-    unsaid: usize,
-}
-
-impl Complaints {
-    /// Whether to complain aloud now, and if so how often that was not done before.
-    fn raise(&mut self, now: Instant) -> Option<usize> {
-        if self.last.is_some_and(|last| now.saturating_duration_since(last) < COMPLAIN_EVERY) {
-            self.unsaid += 1;
-            return None;
-        }
-        self.last = Some(now);
-        Some(std::mem::take(&mut self.unsaid))
-    }
-}
-
 /// Whole seconds, not less than the time.
 fn seconds(time: Duration) -> u32 {
     u32::try_from(time.as_millis().div_ceil(1000)).unwrap_or(u32::MAX).max(1)
 }
-
-const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {
@@ -189,17 +169,6 @@ mod tests {
         for (millis, expected) in [(0, 1), (1, 1), (1000, 1), (1001, 2), (59_999, 60)] {
             assert_eq!(seconds(Duration::from_millis(millis)), expected);
         }
-    }
-
-    #[test]
-    fn complaints_are_few_and_counted() {
-        let (mut complaints, start) = (Complaints::default(), Instant::now());
-        assert_eq!(complaints.raise(start), Some(0));
-        for seconds in 1..60 {
-            assert_eq!(complaints.raise(start + Duration::from_secs(seconds)), None);
-        }
-        assert_eq!(complaints.raise(start + Duration::from_secs(60)), Some(59));
-        assert_eq!(complaints.raise(start + Duration::from_secs(120)), Some(0));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use crate::complaints::Complaints;
 use crate::proxy_header::{self, Beginning, HEADER_BYTES_MAX};
 use crate::slots::{ConnId, Slots};
 use crate::socket::Socket;
@@ -56,13 +57,6 @@ pub(crate) enum Verdict {
     Refuse(&'static str),
     /// It is over before it began.
     Gone,
-}
-
-/// Keeps the log from being flooded by refused connections.
-#[derive(Debug, Default)]
-struct Complaints {
-    last: Option<Instant>,
-    unsaid: usize,
 }
 
 impl Arrivals {
@@ -161,19 +155,6 @@ fn judge(preface: Preface, bytes: &[u8], over: bool) -> (Verdict, usize) {
     }
 }
 
-impl Complaints {
-    /// Whether to complain aloud now, and if so how often that was not done before.
-    fn raise(&mut self, now: Instant) -> Option<usize> {
-        if self.last.is_some_and(|last| now.saturating_duration_since(last) < COMPLAIN_EVERY) {
-            self.unsaid += 1;
-            return None;
-        }
-        self.last = Some(now);
-        Some(std::mem::take(&mut self.unsaid))
-    }
-}
-
-const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 const HEADER_MISSING: &str = "a trusted proxy (proxy_from) must begin with a PROXY header; have it send one (nginx: \
                               proxy_protocol on), or take its address out of proxy_from";
 const HEADER_LATE: &str = "a trusted proxy (proxy_from) must begin with a PROXY header, and no whole one came within \
@@ -206,16 +187,5 @@ mod tests {
         assert_eq!(judge(&HEADER[..3], true), (Verdict::Open(None), 0));
         assert_eq!(judge(b"", true), (Verdict::Open(None), 0));
         assert_eq!(judge(b"{}", false), (Verdict::Open(None), 0));
-    }
-
-    #[test]
-    fn complaints_are_few_and_counted() {
-        let (mut complaints, start) = (Complaints::default(), Instant::now());
-        assert_eq!(complaints.raise(start), Some(0));
-        for seconds in 1..60 {
-            assert_eq!(complaints.raise(start + Duration::from_secs(seconds)), None);
-        }
-        assert_eq!(complaints.raise(start + Duration::from_secs(60)), Some(59));
-        assert_eq!(complaints.raise(start + Duration::from_secs(120)), Some(0));
     }
 }
