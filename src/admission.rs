@@ -13,6 +13,7 @@ mod recent;
 mod seats;
 mod source;
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -38,7 +39,8 @@ pub struct Admission {
     seats: Mutex<Seats>,
     logins: Mutex<Logins>,
     registrations: Mutex<Allowance>,
-    complaints: Mutex<Complaints>,
+    /// Of each limit its own, so that a flood against one does not hide another.
+    complaints: Mutex<[Complaints; Hit::COUNT]>,
     metrics: Arc<Metrics>,
     clock: Clock,
 }
@@ -50,6 +52,14 @@ pub struct Attempt {
     id: Id,
     source: Source,
     right: Option<bool>,
+}
+
+/// An account that is being made. Dropped without a word it was not, for no fault of the client.
+#[derive(Debug)]
+pub struct Registration {
+    admission: Arc<Admission>,
+    source: Source,
+    counts: bool,
 }
 
 impl Admission {
@@ -79,7 +89,7 @@ impl Admission {
     pub fn enter(&self, client: SocketAddr, now: Instant) -> Result<Source, Hit> {
         let source = Source::of(client.ip());
         let taken = self.seats.lock().take(source);
-        taken.map(|()| source).inspect_err(|hit| self.complain(*hit, client, now))
+        taken.map(|()| source).inspect_err(|hit| self.complain(*hit, format_args!("a client from {client}"), now))
     }
 
     /// A client that came in is gone.
@@ -91,7 +101,7 @@ impl Admission {
     /// what it is told says nothing about its password.
     pub fn login_wait(&self, id: Id, source: Source, now: Instant) -> Option<u32> {
         let (hit, wait) = self.logins.lock().wait(id, source, now)?;
-        self.metrics.refused(hit);
+        self.complain(hit, format_args!("a login as user {} from {source}", id.0), now);
         Some(seconds(wait))
     }
 
@@ -110,34 +120,31 @@ impl Admission {
     ///
     /// # Errors
     /// Seconds to wait before it may.
-    pub fn register(&self, source: Source, now: Instant) -> Result<(), u32> {
-        let mut registrations = self.registrations.lock();
-        let wait = registrations.wait(source, now);
-        match wait {
-            None => {
-                registrations.take(source, now);
-                Ok(())
-            }
-            Some(wait) => {
-                self.metrics.refused(Hit::RegistrationsPerAddress);
+    pub fn register(self: &Arc<Admission>, source: Source, now: Instant) -> Result<Registration, u32> {
+        match self.registrations.lock().take_if_any(source, now) {
+            Ok(()) => Ok(Registration { admission: self.clone(), source, counts: false }),
+            Err(wait) => {
+                self.complain(Hit::RegistrationsPerAddress, format_args!("a registration from {source}"), now);
                 Err(seconds(wait))
             }
         }
     }
 
-    /// An account was not made after all, for no fault of the client.
-    pub fn not_registered(&self, source: Source) {
-        self.registrations.lock().give_back(source);
+    /// A login or a registration found the queue of the hashers full.
+    pub fn no_room(&self, source: Source, now: Instant) {
+        self.complain(Hit::LoginsMax, format_args!("a login or registration from {source}"), now);
     }
 
-    /// A client was turned away: counts it, and says so with a line a minute for the operator.
-    fn complain(&self, hit: Hit, client: SocketAddr, now: Instant) {
+    /// Somebody was turned away: counts it, and says so with a line a minute for the operator.
+    fn complain(&self, hit: Hit, whom: fmt::Arguments<'_>, now: Instant) {
         self.metrics.refused(hit);
-        log::debug!("turned away {client}: {}", hit.key());
-        let raised = self.complaints.lock().raise(now);
-        if let Some(unsaid) = raised {
-            let (source, key) = (Source::of(client.ip()), hit.key());
-            log::warn!("turned away a client from {source}, and {unsaid} others before it: the limit {key} is reached");
+        let key = hit.key();
+        log::debug!("turned away {whom}: the limit {key} is reached");
+        let raised = self.complaints.lock()[hit as usize].raise(now);
+        match raised {
+            Some(0) => log::warn!("turned away {whom}: the limit {key} is reached"),
+            Some(unsaid) => log::warn!("turned away {whom}, and {unsaid} before it: the limit {key} is reached"),
+            None => {}
         }
     }
 }
@@ -152,6 +159,21 @@ impl Attempt {
 impl Drop for Attempt {
     fn drop(&mut self) {
         self.admission.logins.lock().end(self.id, self.source, self.right, self.admission.clock.now());
+    }
+}
+
+impl Registration {
+    /// It was made, or it was not and the client is to blame.
+    pub fn end(mut self) {
+        self.counts = true;
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        if !self.counts {
+            self.admission.registrations.lock().give_back(self.source);
+        }
     }
 }
 

@@ -259,13 +259,18 @@ impl Shared {
                     _ => attempt.end(None),
                 };
                 if !self.hash(job, link, note) {
+                    self.admission.no_room(source, now);
                     self.services.metrics.login(Login::Refused);
                 }
             }
             Job::Register { .. } => match self.admission.register(source, now) {
-                Ok(()) => {
-                    if !self.hash(job, link, |_| ()) {
-                        self.admission.not_registered(source);
+                Ok(registration) => {
+                    let note = move |outcome: &Outcome| match outcome {
+                        Outcome::Reply(_) => registration.end(),
+                        _ => drop(registration),
+                    };
+                    if !self.hash(job, link, note) {
+                        self.admission.no_room(source, now);
                     }
                 }
                 Err(seconds) => Answer::to(link).send(Outcome::Refused(protocol::register_later(seconds).into())),
@@ -293,12 +298,7 @@ impl Shared {
             note(&outcome);
             answer.send(outcome);
         };
-        let taken = self.hashers.submit(work).is_ok();
-        if !taken {
-            self.services.metrics.refused(Hit::LoginsMax);
-            log::debug!("too many logins wait");
-        }
-        taken
+        self.hashers.submit(work).is_ok()
     }
 
     /// Fetches messages for a connection that has claimed the mailbox.
