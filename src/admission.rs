@@ -45,6 +45,13 @@ pub struct Admission {
     clock: Clock,
 }
 
+/// A place among the connections, given back when it is dropped.
+#[derive(Debug)]
+pub struct Seat {
+    admission: Arc<Admission>,
+    source: Option<Source>,
+}
+
 /// A login that is being checked. Dropped without a word it has not happened.
 #[derive(Debug)]
 pub struct Attempt {
@@ -82,19 +89,26 @@ impl Admission {
         &self.rates
     }
 
-    /// A client comes in; [`Admission::leave`] says that it is gone.
+    /// A client comes in.
     ///
     /// # Errors
     /// It may not: because of this limit.
-    pub fn enter(&self, client: SocketAddr, now: Instant) -> Result<Source, Hit> {
+    pub fn enter(self: &Arc<Admission>, client: SocketAddr, now: Instant) -> Result<Seat, Hit> {
         let source = Source::of(client.ip());
-        let taken = self.seats.lock().take(source);
-        taken.map(|()| source).inspect_err(|hit| self.complain(*hit, format_args!("a client from {client}"), now))
+        let taken = self.seats.lock().take(Some(source));
+        taken.inspect_err(|hit| self.complain(*hit, format_args!("a client from {source}"), now))?;
+        Ok(Seat { admission: self.clone(), source: Some(source) })
     }
 
-    /// A client that came in is gone.
-    pub fn leave(&self, source: Source) {
-        self.seats.lock().give_back(source);
+    /// Somebody comes in through a proxy, which will tell who. Until then it is one of all, but of no address: those who
+    /// come through a proxy at the same time may be more than one address may have.
+    ///
+    /// # Errors
+    /// It may not: because of this limit.
+    pub fn enter_through(self: &Arc<Admission>, proxy: SocketAddr, now: Instant) -> Result<Seat, Hit> {
+        let taken = self.seats.lock().take(None);
+        taken.inspect_err(|hit| self.complain(*hit, format_args!("a client of the proxy {}", proxy.ip()), now))?;
+        Ok(Seat { admission: self.clone(), source: None })
     }
 
     /// Seconds that a login has to wait before it may be tried; `None` if it may now. One that has to wait is not looked at:
@@ -146,6 +160,35 @@ impl Admission {
             Some(unsaid) => log::warn!("turned away {whom}, and {unsaid} before it: the limit {key} is reached"),
             None => {}
         }
+    }
+}
+
+impl Seat {
+    /// Who came through a proxy is this client.
+    ///
+    /// # Errors
+    /// It may not come in: because of this limit.
+    pub fn for_client(mut self, client: SocketAddr, now: Instant) -> Result<Seat, Hit> {
+        debug_assert!(self.source.is_none(), "a client is told once");
+        let source = Source::of(client.ip());
+        let assigned = self.admission.seats.lock().assign(source);
+        assigned.inspect_err(|hit| self.admission.complain(*hit, format_args!("a client from {source}"), now))?;
+        self.source = Some(source);
+        Ok(self)
+    }
+
+    /// Whose it is.
+    ///
+    /// # Panics
+    /// Before the proxy has told.
+    pub fn source(&self) -> Source {
+        self.source.expect("a connection is opened when it is known who is behind it")
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.admission.seats.lock().give_back(self.source);
     }
 }
 

@@ -14,7 +14,7 @@ use net::{
 use parking_lot::Mutex;
 use pool::{Again, Lanes, Workers, WorkersWatch};
 
-use crate::admission::{Admission, Excess, Meter, Pace, Refusal, Source};
+use crate::admission::{Admission, Excess, Meter, Pace, Refusal, Seat, Source};
 use crate::backlog::Backlog;
 use crate::bus::Bus;
 use crate::clock::Clock;
@@ -88,15 +88,13 @@ struct Shared {
 struct Shell {
     shared: Arc<Shared>,
     tally: Arc<LoopTally>,
-    /// Who may come in and is about to.
-    arriving: Option<Source>,
 }
 
 /// One connection.
 struct Client {
     session: Session,
     meter: Meter,
-    source: Source,
+    seat: Seat,
 }
 
 impl Server {
@@ -116,7 +114,7 @@ impl Server {
         let local_addr = acceptor.local_addr().map_err(StartError::Resources)?;
         let shared = Arc::new(Shared::start(config, store, spool, bus)?);
         let metrics = &shared.services.metrics;
-        let shell = |nth| Shell { shared: shared.clone(), tally: metrics.of_loop(nth), arriving: None };
+        let shell = |nth| Shell { shared: shared.clone(), tally: metrics.of_loop(nth) };
         let loops = LoopGroup::start(config.loops, settings(config), shell).map_err(StartError::Resources)?;
         metrics.watch_loops(loops.watches());
         let proxies = config.proxy_protocol.then(|| config.proxy_from.clone());
@@ -451,15 +449,16 @@ impl Drop for Answer {
 
 impl Shell {
     fn feed(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &mut Client, input: Input<'_>) -> Flow {
-        let Client { session, source, .. } = client;
-        let known = Facts { shared: &self.shared, source: *source, now: turn.now() };
+        let Client { session, seat, .. } = client;
+        let source = seat.source();
+        let known = Facts { shared: &self.shared, source, now: turn.now() };
         let mut effects = Effects::new();
         let flow = session.on(input, &known, &mut effects);
-        let mut settled = self.carry_out(turn, link, *source, effects);
+        let mut settled = self.carry_out(turn, link, source, effects);
         while settled.frames > 0 {
             let mut effects = Effects::new();
             session.on(Input::Settled(settled), &known, &mut effects);
-            settled = self.carry_out(turn, link, *source, effects);
+            settled = self.carry_out(turn, link, source, effects);
         }
         flow
     }
@@ -528,26 +527,35 @@ impl Shell {
 
 impl Handler for Shell {
     type Conn = Client;
+    type Arrival = Seat;
     type Message = Posted;
 
-    fn on_arrival(&mut self, turn: &mut Turn<Posted>, client: SocketAddr) -> Option<&'static [u8]> {
-        // The kernel would not watch the one before.
-        if let Some(source) = self.arriving.take() {
-            self.shared.admission.leave(source);
-        }
-        match self.shared.admission.enter(client, turn.now()) {
-            Ok(source) => {
-                self.arriving = Some(source);
-                None
-            }
-            Err(_) => Some(protocol::TURNED_AWAY.as_bytes()),
-        }
+    fn on_arrival(
+        &mut self,
+        turn: &mut Turn<Posted>,
+        peer: SocketAddr,
+        preface: Preface,
+    ) -> Result<Seat, &'static [u8]> {
+        let admission = &self.shared.admission;
+        let entered = match preface {
+            Preface::ProxyHeader => admission.enter_through(peer, turn.now()),
+            Preface::None | Preface::NoProxyHeader => admission.enter(peer, turn.now()),
+        };
+        entered.map_err(|_| protocol::TURNED_AWAY.as_bytes())
     }
 
-    fn on_open(&mut self, _: &mut Turn<Posted>, link: &Arc<ClientLink>) -> Client {
+    fn on_introduced(
+        &mut self,
+        turn: &mut Turn<Posted>,
+        seat: Seat,
+        client: SocketAddr,
+    ) -> Result<Seat, &'static [u8]> {
+        seat.for_client(client, turn.now()).map_err(|_| protocol::TURNED_AWAY.as_bytes())
+    }
+
+    fn on_open(&mut self, _: &mut Turn<Posted>, link: &Arc<ClientLink>, seat: Seat) -> Client {
         log::debug!("connected: {:?}", link.peer());
-        let source = self.arriving.take().expect("it was asked for just before");
-        Client { session: Session::new(self.shared.auth), meter: Meter::default(), source }
+        Client { session: Session::new(self.shared.auth), meter: Meter::default(), seat }
     }
 
     fn on_incoming(
@@ -612,7 +620,6 @@ impl Handler for Shell {
     fn on_close(&mut self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, mut client: Client, reason: CloseReason) {
         log::debug!("closing: {reason:?}");
         self.feed(turn, link, &mut client, Input::Closed);
-        self.shared.admission.leave(client.source);
     }
 
     fn on_unsent(&mut self, _: &mut Turn<Posted>, label: u32, frame: Box<[u8]>) {

@@ -10,8 +10,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use util::{ACK, BAD_REQUEST, Builder, LONG_PATIENCE, SetOnDrop, StoreLock, TestClient, TestServer, WRONG_PASSWORD};
-use util::{assert_refusal, chat, numbered, offline_user, password, user, wait_until};
+use util::{ACK, BAD_REQUEST, Builder, LONG_PATIENCE, MariaDb, SERVER_ERROR, SetOnDrop, StoreLock, TestClient};
+use util::{TestServer, WRONG_PASSWORD};
+use util::{assert_refusal, chat, numbered, offline_user, password, user, wait_until, wait_within};
 
 const PING: &str = r#"{"msgType":200}"#;
 
@@ -27,11 +28,24 @@ fn behind_proxy() -> Builder {
 
 /// A client who comes from this address, as the proxy says.
 fn from(server: &TestServer, address: &str) -> TestClient {
-    let family = if address.contains(':') { "TCP6" } else { "TCP4" };
-    let own = if address.contains(':') { "::1" } else { "127.0.0.1" };
     let mut client = TestClient::connect(server);
-    client.send_raw(format!("PROXY {family} {address} {own} 51234 8003\r\n").as_bytes());
+    client.send_raw(header_of(address).as_bytes());
     client
+}
+
+fn header_of(address: &str) -> String {
+    let (family, own) = if address.contains(':') { ("TCP6", "::1") } else { ("TCP4", "127.0.0.1") };
+    format!("PROXY {family} {address} {own} 51234 8003\r\n")
+}
+
+/// How often the log tells the operator that this limit is reached.
+fn complaints(server: &TestServer, limit: &str) -> usize {
+    let end = format!("the limit {limit} is reached");
+    server
+        .logs()
+        .lines()
+        .filter(|line| line.contains("WARN") && line.contains("turned away") && line.ends_with(&end))
+        .count()
 }
 
 fn refused(server: &TestServer, limit: &str) -> f64 {
@@ -66,9 +80,8 @@ fn one_connection_too_many_is_told_so_and_closed() {
         third.expect_eof();
     }
     assert!((refused(&server, "max_connections") - 20.0).abs() < 0.1);
-    let lines = || server.logs().lines().filter(|line| line.contains("turned away")).count();
-    wait_until("the log says so", || lines() > 0);
-    assert_eq!(lines(), 1, "and not for each of them");
+    wait_until("the log says so", || complaints(&server, "max_connections") > 0);
+    assert_eq!(complaints(&server, "max_connections"), 1, "and not for each of them");
     first.ack_barrier();
     second.ack_barrier();
     // Who leaves makes room.
@@ -101,6 +114,70 @@ fn the_addresses_that_a_proxy_tells_count_apart_and_ipv6_by_network() {
     assert!(enter("203.0.113.8").is_some());
     drop(clients.remove(0));
     wait_until("there is room", || enter("203.0.113.7").is_some());
+}
+
+#[test]
+fn who_waits_for_its_proxy_header_counts() {
+    const MAX: usize = 20;
+    // On one loop they come in the order in which they connect.
+    let builder = behind_proxy().option("loops", "1").option("max_connections", &MAX.to_string());
+    let server = builder.option("frame_timeout", "1h").start();
+    let mut silent: Vec<TestClient> = (0..MAX).map(|_| TestClient::connect(&server)).collect();
+    let expect_full = || {
+        let mut client = TestClient::connect(&server);
+        client.expect_refusal(429);
+        client.expect_eof();
+    };
+    (0..5).for_each(|_| expect_full());
+    assert!((refused(&server, "max_connections") - 5.0).abs() < 0.1);
+    assert!((server.metric(r#"raybox_connections_open{loop="0"}"#) - MAX as f64).abs() < 0.1);
+    wait_until("the log says so", || complaints(&server, "max_connections") == 1);
+    // The header makes a client of it, and no second connection.
+    silent[0].send_raw(format!("{}{PING}", header_of("203.0.113.7")).as_bytes());
+    silent[0].expect_text(ACK);
+    expect_full();
+    // Whoever gives up makes room, whether its header has come or not.
+    for _ in 0..2 {
+        drop(silent.remove(0));
+        wait_until("there is room", || {
+            let mut next = from(&server, "203.0.113.8");
+            let is_in = next.try_send(&json!({"msgType": 200})) && next.recv()["errno"] == 200;
+            if is_in {
+                silent.push(next);
+            }
+            is_in
+        });
+        expect_full();
+    }
+}
+
+#[test]
+fn who_sends_no_proxy_header_in_time_makes_room() {
+    const MAX: usize = 20;
+    let builder = behind_proxy().option("max_connections", &MAX.to_string()).option("frame_timeout", "200ms");
+    let server = builder.start();
+    for _ in 0..3 {
+        let silent: Vec<TestClient> = (0..MAX).map(|_| TestClient::connect(&server)).collect();
+        silent.into_iter().for_each(|mut client| {
+            // As the header did not come, or because those before it are still there.
+            client.read_to_end();
+        });
+    }
+    wait_until("there is room", || {
+        let mut next = from(&server, "203.0.113.8");
+        next.try_send(&json!({"msgType": 200})) && next.recv()["errno"] == 200
+    });
+}
+
+#[test]
+fn who_is_no_proxy_counts_for_its_address_before_it_says_anything() {
+    let builder = behind_proxy().option("proxy_from", "127.0.0.9").option("loops", "1").option("frame_timeout", "1h");
+    let server = builder.option("connections_per_address", "2").start();
+    let mut silent = [TestClient::connect(&server), TestClient::connect(&server)];
+    let mut third = TestClient::connect(&server);
+    third.expect_refusal(429);
+    third.expect_eof();
+    silent.iter_mut().for_each(TestClient::ack_barrier);
 }
 
 // Frames and bytes
@@ -271,6 +348,11 @@ fn guessing_takes_longer_each_time_and_does_not_lock_the_owner_out() {
         guesser.login(b, &password("bob"));
     }
     assert!(refused(&server, "login_failures") >= 1.0);
+    wait_until("the log says so", || complaints(&server, "login_failures") > 0);
+    assert_eq!(complaints(&server, "login_failures"), 1, "and not for each of them");
+    let logs = server.logs();
+    assert!(logs.contains(&format!("turned away a login as user {a} from 203.0.113.7")), "{logs}");
+    assert!(!logs.contains("guess") && !logs.contains(&password("alice")), "no password in {logs}");
     assert!(server.metric(r#"raybox_logins_total{outcome="delayed"}"#) >= 1.0);
     // The owner comes from elsewhere, with a password that is remembered or not.
     from(&server, "203.0.113.8").login(a, &password("alice"));
@@ -290,6 +372,7 @@ fn an_address_that_guesses_everywhere_has_to_wait_and_others_do_not() {
     assert!(expect_later(&mut attacker, 429) > 60, "the third part of an hour");
     attacker.ack_barrier();
     assert!((refused(&server, "login_failures_per_address") - 1.0).abs() < 0.1);
+    wait_until("the log says so", || complaints(&server, "login_failures_per_address") == 1);
     for id in ids {
         from(&server, "203.0.113.9").login(id, "right");
     }
@@ -302,11 +385,38 @@ fn an_address_makes_so_many_accounts_an_hour() {
     for n in 0..2 {
         client.register(&format!("user {n}"), "x");
     }
-    client.send(&json!({"msgType": 2, "name": "one more", "password": "x"}));
-    assert!(expect_later(&mut client, 429) > 60, "half an hour");
+    for _ in 0..3 {
+        client.send(&json!({"msgType": 2, "name": "one more", "password": "x"}));
+        assert!(expect_later(&mut client, 429) > 60, "half an hour");
+    }
     assert_eq!(server.count("SELECT count(*) FROM User"), 2);
-    assert!((refused(&server, "registrations_per_address") - 1.0).abs() < 0.1);
+    assert!((refused(&server, "registrations_per_address") - 3.0).abs() < 0.1);
+    wait_until("the log says so", || complaints(&server, "registrations_per_address") > 0);
+    assert_eq!(complaints(&server, "registrations_per_address"), 1, "and not for each of them");
     from(&server, "203.0.113.8").register("one more", "x");
+}
+
+#[test]
+fn a_registration_costs_nothing_while_the_database_is_away() {
+    let mut mariadb = MariaDb::start();
+    let server = counting().mysql(&mariadb.create_database()).option("registrations_per_address", "3").start();
+    let mut client = TestClient::connect(&server);
+    client.set_patience(LONG_PATIENCE);
+    let register = |name: &str| json!({"msgType": 2, "name": name, "password": "x"});
+    client.register("first", "x");
+    mariadb.kill();
+    for n in 0..5 {
+        client.send(&register(&format!("user {n}")));
+        client.expect_text(SERVER_ERROR);
+    }
+    mariadb.restart();
+    wait_within(LONG_PATIENCE, "the server has noticed", || server.is_ready());
+    // A name that is taken is the client's own fault.
+    client.send(&register("first"));
+    client.expect_text(SERVER_ERROR);
+    client.register("second", "x");
+    client.send(&register("third"));
+    expect_later(&mut client, 429);
 }
 
 #[test]

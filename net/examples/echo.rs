@@ -24,9 +24,14 @@ struct Echo;
 
 impl Handler for Echo {
     type Conn = ();
+    type Arrival = ();
     type Message = ();
 
-    fn on_open(&mut self, _: &mut Turn<()>, _: &Arc<Link<()>>) {}
+    fn on_arrival(&mut self, _: &mut Turn<()>, _: SocketAddr, _: Preface) -> Result<(), &'static [u8]> {
+        Ok(())
+    }
+
+    fn on_open(&mut self, _: &mut Turn<()>, _: &Arc<Link<()>>, (): ()) {}
 
     fn on_incoming(&mut self, turn: &mut Turn<()>, link: &Arc<Link<()>>, _: &mut (), incoming: Incoming<'_>) -> Flow {
         let reply = match incoming {

@@ -26,10 +26,10 @@ pub enum Preface {
     NoProxyHeader,
 }
 
-/// The connections that wait, and until when.
+/// The connections that wait, and until when. `A` is what the application knows of one.
 #[derive(Debug)]
-pub(crate) struct Arrivals {
-    waiting: Slots<Arrival>,
+pub(crate) struct Arrivals<A> {
+    waiting: Slots<Arrival<A>>,
     /// In the order in which they came, for all may take the same time.
     due: VecDeque<(Instant, ArrivalId)>,
     complaints: Complaints,
@@ -40,10 +40,11 @@ pub(crate) struct Arrivals {
 pub(crate) struct ArrivalId(pub(crate) ConnId);
 
 #[derive(Debug)]
-pub(crate) struct Arrival {
+pub(crate) struct Arrival<A> {
     pub(crate) socket: Socket,
     pub(crate) peer: SocketAddr,
     pub(crate) preface: Preface,
+    pub(crate) app: A,
 }
 
 /// What is to be done with an arrival.
@@ -59,8 +60,8 @@ pub(crate) enum Verdict {
     Gone,
 }
 
-impl Arrivals {
-    pub(crate) fn new() -> Arrivals {
+impl<A> Arrivals<A> {
+    pub(crate) fn new() -> Arrivals<A> {
         Arrivals { waiting: Slots::new(), due: VecDeque::new(), complaints: Complaints::default() }
     }
 
@@ -68,18 +69,22 @@ impl Arrivals {
     pub(crate) fn insert_with(
         &mut self,
         due: Instant,
-        make: impl FnOnce(ArrivalId) -> io::Result<Arrival>,
+        make: impl FnOnce(ArrivalId) -> io::Result<Arrival<A>>,
     ) -> io::Result<()> {
         let id = self.waiting.insert_with(|id| make(ArrivalId(id)))?;
         self.due.push_back((due, ArrivalId(id)));
         Ok(())
     }
 
-    pub(crate) fn get_mut(&mut self, id: ArrivalId) -> Option<&mut Arrival> {
+    pub(crate) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    pub(crate) fn get_mut(&mut self, id: ArrivalId) -> Option<&mut Arrival<A>> {
         self.waiting.get_mut(id.0)
     }
 
-    pub(crate) fn remove(&mut self, id: ArrivalId) -> Option<Arrival> {
+    pub(crate) fn remove(&mut self, id: ArrivalId) -> Option<Arrival<A>> {
         let arrival = self.waiting.remove(id.0);
         while self.due.front().is_some_and(|(_, id)| self.waiting.get_mut(id.0).is_none()) {
             self.due.pop_front();
@@ -114,7 +119,7 @@ impl Arrivals {
     }
 }
 
-impl Arrival {
+impl<A> Arrival<A> {
     /// Looks at what has arrived, and takes the header out when it is whole. `over` says that no more is waited for.
     pub(crate) fn look(&mut self, scratch: &mut [u8], over: bool) -> Verdict {
         let scratch = &mut scratch[..HEADER_BYTES_MAX];

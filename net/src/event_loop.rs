@@ -24,19 +24,46 @@ use crate::timer::{Deadline, Timers};
 pub trait Handler {
     /// What the application knows of one connection.
     type Conn;
+    /// What the application knows of a connection that is not open yet. It is dropped when the connection never will be.
+    type Arrival;
     /// What other threads post to a connection, see [`Link::post`].
     type Message: Send + 'static;
 
-    /// A client wants to come in. With a text it is turned away instead: it is sent that, as far as a fresh socket takes it,
-    /// and closed at once, and nothing more is heard of it. Otherwise [`Handler::on_open`] follows, unless the kernel will
-    /// not watch the connection.
-    fn on_arrival(&mut self, turn: &mut Turn<Self::Message>, client: SocketAddr) -> Option<&'static [u8]> {
+    /// A connection has come. The peer is the client, unless it is a proxy ([`Preface::ProxyHeader`]): then
+    /// [`Handler::on_introduced`] follows when its header has come, if it comes. At the end [`Handler::on_open`] follows,
+    /// unless the kernel will not watch the connection.
+    ///
+    /// # Errors
+    /// The client is turned away: it is sent this text, as far as a fresh socket takes it, and closed at once, and nothing more
+    /// is heard of it.
+    fn on_arrival(
+        &mut self,
+        turn: &mut Turn<Self::Message>,
+        peer: SocketAddr,
+        preface: Preface,
+    ) -> Result<Self::Arrival, &'static [u8]>;
+
+    /// A proxy has told who its client is.
+    ///
+    /// # Errors
+    /// The client is turned away, as by [`Handler::on_arrival`].
+    fn on_introduced(
+        &mut self,
+        turn: &mut Turn<Self::Message>,
+        arrival: Self::Arrival,
+        client: SocketAddr,
+    ) -> Result<Self::Arrival, &'static [u8]> {
         let _ = (turn, client);
-        None
+        Ok(arrival)
     }
 
     /// A client has connected.
-    fn on_open(&mut self, turn: &mut Turn<Self::Message>, link: &Arc<Link<Self::Message>>) -> Self::Conn;
+    fn on_open(
+        &mut self,
+        turn: &mut Turn<Self::Message>,
+        link: &Arc<Link<Self::Message>>,
+        arrival: Self::Arrival,
+    ) -> Self::Conn;
 
     /// Something came from the client. What is answered with [`Flow::Later`] is shown again after the next
     /// [`Handler::on_message`], [`Handler::on_sent`] or [`Handler::on_hang_up`] of this connection; until then the
@@ -173,7 +200,7 @@ pub(crate) struct EventLoop<H: Handler> {
     settings: Settings,
     poll: Poll,
     handle: LoopHandle<H::Message>,
-    arrivals: Arrivals,
+    arrivals: Arrivals<H::Arrival>,
     connections: Slots<Connection<H::Conn, H::Message>>,
     timers: Timers,
     turn: Turn<H::Message>,
@@ -290,7 +317,8 @@ impl<H: Handler> EventLoop<H> {
 
     /// The turn is over by `now`: sleeps until there is something to do.
     fn poll(&mut self, events: &mut Events, now: Instant) {
-        self.stats.on_turn(now.saturating_duration_since(self.turn.now()), self.connections.len());
+        self.stats
+            .on_turn(now.saturating_duration_since(self.turn.now()), self.connections.len() + self.arrivals.len());
         match self.poll.poll(events, self.sleep(now)) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => events.clear(),
             result => result.expect("epoll_wait fails only for a programming error"),
@@ -347,7 +375,6 @@ impl<H: Handler> EventLoop<H> {
         self.handle.take(&mut letters);
         for letter in letters.drain(..) {
             match letter {
-                Letter::Accepted(socket, peer, Preface::None) => self.open(socket, peer, None),
                 Letter::Accepted(socket, peer, preface) => self.arrive(socket, peer, preface),
                 Letter::Message(id, message) => self.deliver(id, message),
                 Letter::Sent(id, label) => {
@@ -448,16 +475,24 @@ impl<H: Handler> EventLoop<H> {
         timers.sweep(connections.len(), |id| connections.get_mut(id).is_some());
     }
 
-    /// Has a connection wait until its first bytes have told who is behind it.
+    /// Opens a connection, or has it wait until its first bytes have told who is behind it.
     fn arrive(&mut self, socket: Socket, peer: SocketAddr, preface: Preface) {
         if !matches!(self.stop, Stop::No) {
+            return;
+        }
+        let app = match self.handler.on_arrival(&mut self.turn, peer, preface) {
+            Ok(app) => app,
+            Err(text) => return turn_away(&socket, text, &mut self.scratch),
+        };
+        if preface == Preface::None {
+            self.open(socket, peer, None, app);
             return;
         }
         let due = self.turn.now() + self.settings.frame_timeout;
         let EventLoop { poll, arrivals, .. } = self;
         let arrived = arrivals.insert_with(due, |id| {
             socket.register(poll.registry(), arrival_token(id), Interest::READABLE)?;
-            Ok(Arrival { socket, peer, preface })
+            Ok(Arrival { socket, peer, preface, app })
         });
         if let Err(error) = arrived {
             log::error!("cannot watch the connection from {peer}: {error}");
@@ -471,27 +506,26 @@ impl<H: Handler> EventLoop<H> {
         if verdict == Verdict::Wait {
             return;
         }
-        let Some(Arrival { socket, peer, .. }) = self.arrivals.remove(id) else { return };
+        let Some(Arrival { socket, peer, preface, app }) = self.arrivals.remove(id) else { return };
         // Registered again, it is reported at once if more than the preface has arrived.
         if let Err(error) = socket.deregister(self.poll.registry()) {
             log::debug!("cannot deregister a connection: {error}");
         }
         match verdict {
-            Verdict::Open(client) => self.open(socket, peer, client),
+            Verdict::Open(client) if preface == Preface::ProxyHeader => {
+                match self.handler.on_introduced(&mut self.turn, app, client.unwrap_or(peer)) {
+                    Ok(app) => self.open(socket, peer, client, app),
+                    Err(text) => turn_away(&socket, text, &mut self.scratch),
+                }
+            }
+            Verdict::Open(client) => self.open(socket, peer, client, app),
             Verdict::Refuse(reason) => self.arrivals.complain(peer, reason, self.turn.now()),
             Verdict::Wait | Verdict::Gone => {}
         }
     }
 
     /// Begins to serve a connection; `client` is the client's address if it is not the peer's.
-    fn open(&mut self, socket: Socket, peer: SocketAddr, client: Option<SocketAddr>) {
-        if !matches!(self.stop, Stop::No) {
-            return;
-        }
-        if let Some(text) = self.handler.on_arrival(&mut self.turn, client.unwrap_or(peer)) {
-            turn_away(&socket, text, &mut self.scratch);
-            return;
-        }
+    fn open(&mut self, socket: Socket, peer: SocketAddr, client: Option<SocketAddr>, arrival: H::Arrival) {
         let EventLoop { handler, settings, poll, handle, turn, connections, .. } = self;
         let now = turn.now();
         let opened = connections.insert_with(|id| {
@@ -500,7 +534,7 @@ impl<H: Handler> EventLoop<H> {
             let interest = Interest::READABLE | Interest::WRITABLE;
             socket.register(poll.registry(), token(id), interest)?;
             let link = Arc::new(Link::new(id, socket, client, handle.clone()));
-            let app = handler.on_open(turn, &link);
+            let app = handler.on_open(turn, &link, arrival);
             Ok::<_, io::Error>(Connection::new(link, app, settings.frame_bytes_max, now))
         });
         match opened {

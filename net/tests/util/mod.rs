@@ -127,9 +127,14 @@ impl Client {
 
 impl Handler for Recorder {
     type Conn = Client;
+    type Arrival = ();
     type Message = Note;
 
-    fn on_open(&mut self, _: &mut Turn<Note>, link: &Arc<Link<Note>>) -> Client {
+    fn on_arrival(&mut self, _: &mut Turn<Note>, _: SocketAddr, _: Preface) -> Result<(), &'static [u8]> {
+        Ok(())
+    }
+
+    fn on_open(&mut self, _: &mut Turn<Note>, link: &Arc<Link<Note>>, (): ()) -> Client {
         let (seen, tale) = mpsc::channel();
         let _ = self.opened.send((link.clone(), tale));
         Client { seen, permits: usize::MAX, at_close: None }
