@@ -463,6 +463,17 @@ impl Shell {
         flow
     }
 
+    /// Counts what asks for no answer; there is one only when it is too much.
+    fn count_blanks(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &mut Client, len: usize) -> Flow {
+        match client.meter.check_blanks(turn.now(), self.shared.admission.rates()) {
+            Ok(()) => {
+                client.meter.pay_blanks(len);
+                Flow::Taken
+            }
+            Err(refusal) => self.refuse(turn, link, client, refusal),
+        }
+    }
+
     /// What becomes of a frame, or of something that is none, that is beyond what the connection may send.
     fn refuse(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &mut Client, refusal: Refusal) -> Flow {
         let flow = self.feed(turn, link, client, Input::Excess { last: refusal.last });
@@ -565,23 +576,19 @@ impl Handler for Shell {
         client: &mut Client,
         incoming: Incoming<'_>,
     ) -> Flow {
-        let len = match incoming {
-            Incoming::Frame(frame) => Some(frame.len()),
-            Incoming::Garbage { len } => Some(len),
-            Incoming::Oversize | Incoming::End | Incoming::Stop => None,
+        let (input, len) = match incoming {
+            Incoming::Frame(frame) => (Input::Frame(frame), Some(frame.len())),
+            Incoming::Garbage { len } => (Input::Garbage, Some(len)),
+            Incoming::Blanks { len } => return self.count_blanks(turn, link, client, len),
+            Incoming::Oversize => (Input::Oversize, None),
+            Incoming::End => (Input::End, None),
+            Incoming::Stop => (Input::Stop, None),
         };
         if len.is_some()
             && let Err(refusal) = client.meter.check(turn.now(), self.shared.admission.rates())
         {
             return self.refuse(turn, link, client, refusal);
         }
-        let input = match incoming {
-            Incoming::Frame(frame) => Input::Frame(frame),
-            Incoming::Garbage { .. } => Input::Garbage,
-            Incoming::Oversize => Input::Oversize,
-            Incoming::End => Input::End,
-            Incoming::Stop => Input::Stop,
-        };
         let flow = self.feed(turn, link, client, input);
         if let Some(len) = len.filter(|_| flow != Flow::Later) {
             client.meter.pay(len);
@@ -589,7 +596,7 @@ impl Handler for Shell {
         match (flow, incoming) {
             (Flow::Taken | Flow::Last, Incoming::Frame(_)) => self.tally.frame(client.session.frame_kind()),
             (Flow::Taken | Flow::Last, Incoming::Garbage { .. }) => self.tally.frame(FrameKind::INVALID),
-            (Flow::Taken | Flow::Last, Incoming::Oversize | Incoming::End | Incoming::Stop) | (Flow::Later, _) => {}
+            (_, Incoming::Blanks { .. } | Incoming::Oversize | Incoming::End | Incoming::Stop) | (Flow::Later, _) => {}
         }
         flow
     }

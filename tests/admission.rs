@@ -267,6 +267,84 @@ fn bytes_are_limited_too() {
     client.expect_refusal(429);
 }
 
+/// What is sent in vain, again and again, until the server has had enough; the replies.
+fn flood_until_closed(client: &mut TestClient, bytes: &[u8]) -> Vec<Value> {
+    client.set_patience(LONG_PATIENCE);
+    let deadline = Instant::now() + LONG_PATIENCE;
+    while client.try_send_raw(bytes) {
+        assert!(Instant::now() < deadline, "the server reads on for ever");
+    }
+    client.read_to_end()
+}
+
+#[test]
+fn a_flood_of_blanks_is_refused_and_then_closed() {
+    for blanks in ["\n", " ", "\r\n\t\0"] {
+        let server = counting().option("frames_per_second", "100/5").option("bytes_per_second", "1k/10k").start();
+        let mut client = TestClient::connect(&server);
+        // A few between frames are counted, and cost nothing else.
+        for _ in 0..3 {
+            client.send_raw(format!("{PING}{}", blanks.repeat(100)).as_bytes());
+            client.expect_text(ACK);
+        }
+        let replies = flood_until_closed(&mut client, blanks.repeat(2000).as_bytes());
+        replies.iter().for_each(|reply| assert_refusal(&reply.to_string(), 429));
+        assert!(refused(&server, "bytes_per_second") >= 6.0, "as many as frames may come at once, and the last word");
+        assert!((server.metric(r#"raybox_connections_closed_total{reason="excess"}"#) - 1.0).abs() < 0.1);
+    }
+}
+
+#[test]
+fn blanks_behind_each_frame_use_up_bytes() {
+    let server = counting().option("bytes_per_second", "1k/40k").start();
+    let mut client = TestClient::connect(&server);
+    let frame = format!("{PING}{}", "\n".repeat(1000));
+    let mut replies = 0;
+    loop {
+        client.send_raw(frame.as_bytes());
+        replies += 1;
+        let reply = client.recv();
+        if reply["errno"] == 429 {
+            break;
+        }
+        assert_eq!(reply["errno"], 200);
+        // The frames alone would be twice as many.
+        assert!(replies < 700, "blanks are free");
+    }
+    assert!(replies >= 40, "{replies}");
+}
+
+#[test]
+fn frames_that_are_never_finished_use_up_bytes() {
+    let builder = counting().option("frame_timeout", "200ms").option("bytes_per_second", "1k/1k");
+    let server = builder.option("frames_per_second", "1000000/2").start();
+    let mut client = TestClient::connect(&server);
+    client.set_patience(LONG_PATIENCE);
+    // Its debt takes a minute to pay.
+    let unfinished = format!(r#"{{"x":"{}"#, "x".repeat(60_000));
+    let mut replies = Vec::new();
+    while client.try_send_raw(unfinished.as_bytes())
+        && let Some(reply) = client.recv_within(LONG_PATIENCE)
+    {
+        replies.push(reply["errno"].clone());
+        assert!(replies.len() < 100, "unfinished frames are free");
+    }
+    assert!(client.has_ended());
+    assert_eq!(replies[0], 401);
+    assert_eq!(replies.last(), Some(&json!(429)), "{replies:?}");
+    assert!(refused(&server, "bytes_per_second") >= 3.0, "as many as frames may come at once, and the last word");
+    // Garbage that comes in pieces has a length as well.
+    let mut client = TestClient::connect(&server);
+    client.set_patience(LONG_PATIENCE);
+    client.send_raw(&[b"x".repeat(1 << 20).as_slice(), b"\n", PING.as_bytes()].concat());
+    // It ends where what was received ended, and may be several.
+    while let reply = client.recv()
+        && reply["errno"] != 429
+    {
+        assert_eq!(reply["errno"], 401);
+    }
+}
+
 #[test]
 fn others_notice_nothing_of_a_flood() {
     const MESSAGES: usize = 200;

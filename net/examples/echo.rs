@@ -38,7 +38,7 @@ impl Handler for Echo {
             Incoming::Frame(frame) => frame,
             Incoming::Garbage { .. } => br#"{"error":"not a JSON object"}"#,
             Incoming::Oversize => br#"{"error":"too long"}"#,
-            Incoming::End | Incoming::Stop => return Flow::Taken,
+            Incoming::Blanks { .. } | Incoming::End | Incoming::Stop => return Flow::Taken,
         };
         // Refused only if the client is gone, and then nobody misses it. One that does not read is not read either.
         let _ = link.send(turn, reply, Fate::Drop);

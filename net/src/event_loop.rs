@@ -127,8 +127,11 @@ pub trait Handler {
 pub enum Incoming<'a> {
     /// One JSON object by its braces, at most `frame_bytes_max` long; whether it is good JSON was not looked at.
     Frame(&'a [u8]),
-    /// A run of so many bytes that is no frame, or a frame that did not complete in time.
+    /// A run of bytes that is no frame, or a frame that did not complete in time; so many bytes with the blanks before it.
     Garbage { len: usize },
+    /// So many bytes that ask for no answer: blanks between frames, line ends, garbage that goes on. They are shown when there
+    /// are many, so that frames with a few between them cost no more calls.
+    Blanks { len: usize },
     /// A frame that is too long. When this is taken, the connection is closed after what was sent has been written.
     Oversize,
     /// The client has closed its side, is gone or is idle for too long. When this is taken, the connection is closed
@@ -843,7 +846,7 @@ fn show<H: Handler>(
     conn: &mut Connection<H::Conn, H::Message>,
     bytes: &[u8],
 ) -> (usize, Shown) {
-    let Connection { phase: Phase::Open(app), link, input, ends, decoder, frame_since, .. } = conn else {
+    let Connection { phase: Phase::Open(app), link, input, ends, decoder, blanks, frame_since, .. } = conn else {
         unreachable!("shown only while open")
     };
     let ended = !input.flows();
@@ -864,23 +867,36 @@ fn show<H: Handler>(
             }
         }
         let rest = &bytes[consumed..];
+        // Those of garbage that is about to be shown are part of it.
+        if *blanks >= BLANKS_UNSHOWN_MAX && !decoder.has_shown() {
+            match handler.on_incoming(turn, link, app, Incoming::Blanks { len: *blanks }) {
+                Flow::Later => return (consumed, Shown::Held),
+                Flow::Last => return (bytes.len(), Shown::Over(CloseReason::Excess)),
+                Flow::Taken => *blanks = 0,
+            }
+            taken += 1;
+            continue;
+        }
         let (incoming, len, line) = match decoder.look(rest, ended) {
             Item::Frame { len, line } => (Incoming::Frame(&rest[..len]), len, line),
-            Item::Garbage { len, line } => (Incoming::Garbage { len }, len, line),
+            Item::Garbage { len, line } => (Incoming::Garbage { len: *blanks + len }, len, line),
             Item::Oversize => (Incoming::Oversize, 0, false),
             Item::LineEnd { len } => {
                 decoder.taken();
                 link.use_lines(turn);
                 consumed += len;
+                *blanks += len;
                 continue;
             }
             Item::Blank { len } => {
                 consumed += len;
+                *blanks += len;
                 continue;
             }
             Item::Incomplete if *input != Input::Ended => return (consumed, Shown::All),
             Item::Incomplete if decoder.is_inside() => {
                 decoder.give_up();
+                *blanks += bytes.len() - consumed;
                 consumed = bytes.len();
                 continue;
             }
@@ -900,7 +916,11 @@ fn show<H: Handler>(
             (Flow::Taken, Incoming::Oversize) => return (bytes.len(), Shown::Over(CloseReason::Oversize)),
             (Flow::Taken, Incoming::End | Incoming::Stop) => return (bytes.len(), Shown::Over(*ends)),
             (Flow::Last, _) => return (bytes.len(), Shown::Over(CloseReason::Excess)),
+            (Flow::Taken, Incoming::Blanks { .. }) => unreachable!("shown above"),
             (Flow::Taken, Incoming::Frame(_) | Incoming::Garbage { .. }) => {
+                if let Incoming::Garbage { .. } = incoming {
+                    *blanks = 0;
+                }
                 decoder.taken();
                 *frame_since = None;
                 consumed += len;
@@ -939,6 +959,8 @@ const READ_BYTES: usize = 64 * 1024;
 const READ_BUDGET_BYTES: usize = 4 * READ_BYTES;
 /// Items that are shown before the output is looked at again.
 const FRAMES_BETWEEN_LOOKS: usize = 64;
+/// Bytes that ask for no answer and are not shown before more have come.
+const BLANKS_UNSHOWN_MAX: usize = 4096;
 /// When a frame is out of time in the turn that will look at its rest.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// How long a connection that has told its end waits for the peer's.

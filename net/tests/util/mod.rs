@@ -73,6 +73,7 @@ pub(crate) fn text_of(incoming: Incoming<'_>) -> String {
     match incoming {
         Incoming::Frame(frame) => String::from_utf8_lossy(frame).into_owned(),
         Incoming::Garbage { .. } => "<garbage>".into(),
+        Incoming::Blanks { len } => format!("<{len} blanks>"),
         Incoming::Oversize => "<oversize>".into(),
         Incoming::End => "<end>".into(),
         Incoming::Stop => "<stop>".into(),
