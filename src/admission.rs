@@ -11,6 +11,7 @@ mod meter;
 mod pace;
 mod recent;
 mod seats;
+mod shares;
 mod source;
 
 use std::fmt;
@@ -26,6 +27,7 @@ pub use self::logins::Logins;
 pub use self::meter::{Excess, Meter, Rates, Refusal};
 pub use self::pace::Pace;
 pub use self::seats::Seats;
+pub use self::shares::Shares;
 pub use self::source::Source;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -39,6 +41,8 @@ pub struct Admission {
     seats: Mutex<Seats>,
     logins: Mutex<Logins>,
     registrations: Mutex<Allowance>,
+    /// Of the queue of the hashers.
+    hashing: Mutex<Shares>,
     /// Of each limit its own, so that a flood against one does not hide another.
     complaints: Mutex<[Complaints; Hit::COUNT]>,
     metrics: Arc<Metrics>,
@@ -50,6 +54,13 @@ pub struct Admission {
 pub struct Seat {
     admission: Arc<Admission>,
     source: Option<Source>,
+}
+
+/// A place in the queue of the hashers or at one of them, given back when it is dropped.
+#[derive(Debug)]
+pub struct Place {
+    admission: Arc<Admission>,
+    source: Source,
 }
 
 /// A login that is being checked. Dropped without a word it has not happened.
@@ -78,6 +89,7 @@ impl Admission {
             seats: Mutex::new(Seats::new(config.connections_max, config.connections_per_address)),
             logins: Mutex::new(Logins::new(config.login_failures, config.login_failures_per_address)),
             registrations: Mutex::new(Allowance::new(config.registrations_per_address)),
+            hashing: Mutex::new(Shares::new(config.logins_max + config.hashers)),
             complaints: Mutex::default(),
             metrics,
             clock,
@@ -144,7 +156,12 @@ impl Admission {
         }
     }
 
-    /// A login or a registration found the queue of the hashers full.
+    /// A password is going to be hashed. No address may have so many of them wait that there is no place for others.
+    pub fn queue(self: &Arc<Admission>, source: Source) -> Option<Place> {
+        self.hashing.lock().take(source).then(|| Place { admission: self.clone(), source })
+    }
+
+    /// A login or a registration found no place in the queue of the hashers.
     pub fn no_room(&self, source: Source, now: Instant) {
         self.complain(Hit::LoginsMax, format_args!("a login or registration from {source}"), now);
     }
@@ -189,6 +206,12 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         self.admission.seats.lock().give_back(self.source);
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.admission.hashing.lock().give_back(self.source);
     }
 }
 

@@ -256,8 +256,7 @@ impl Shared {
                     Outcome::Password(right) => attempt.end(Some(*right)),
                     _ => attempt.end(None),
                 };
-                if !self.hash(job, link, note) {
-                    self.admission.no_room(source, now);
+                if !self.hash(job, link, source, now, note) {
                     self.services.metrics.login(Login::Refused);
                 }
             }
@@ -267,9 +266,7 @@ impl Shared {
                         Outcome::Reply(_) => registration.end(),
                         _ => drop(registration),
                     };
-                    if !self.hash(job, link, note) {
-                        self.admission.no_room(source, now);
-                    }
+                    self.hash(job, link, source, now, note);
                 }
                 Err(seconds) => Answer::to(link).send(Outcome::Refused(protocol::register_later(seconds).into())),
             },
@@ -285,18 +282,33 @@ impl Shared {
     }
 
     /// Has a job done that hashes a password. False if there is no room; the session hears then when to come again.
-    fn hash(&self, job: Job, link: &Arc<ClientLink>, note: impl FnOnce(&Outcome) + Send + 'static) -> bool {
+    fn hash(
+        &self,
+        job: Job,
+        link: &Arc<ClientLink>,
+        source: Source,
+        now: Instant,
+        note: impl FnOnce(&Outcome) + Send + 'static,
+    ) -> bool {
         let seconds = self.hashing.seconds_for(self.hashers_queue.waiting());
         let answer = Answer::or_else(link, protocol::busy_for(seconds));
         let (services, hashing) = (self.services.clone(), self.hashing.clone());
+        let place = self.admission.queue(source);
+        let has_place = place.is_some();
         let work = move || {
             let begun = Instant::now();
             let outcome = services.run(job);
             hashing.note(begun.elapsed());
             note(&outcome);
+            drop(place);
             answer.send(outcome);
         };
-        self.hashers.submit(work).is_ok()
+        // Work that is not taken is dropped, and tells the client so.
+        let taken = has_place && self.hashers.submit(work).is_ok();
+        if !taken {
+            self.admission.no_room(source, now);
+        }
+        taken
     }
 
     /// Fetches messages for a connection that has claimed the mailbox.

@@ -11,7 +11,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use util::{Builder, LONG_PATIENCE, SetOnDrop, TestClient, TestServer, WRONG_PASSWORD};
-use util::{numbered, raise_descriptor_limit, user, wait_within};
+use util::{numbered, password, raise_descriptor_limit, user, wait_within};
+
+/// Some tenths of a second for each password.
+const COST: &str = if cfg!(debug_assertions) { "m=4096,t=2,p=1" } else { "m=65536,t=3,p=1" };
 
 /// What a storm has come to.
 #[derive(Default)]
@@ -26,8 +29,8 @@ struct Storm {
 impl Storm {
     /// So many clients try one password after the other until it is over. There are more of them than the queue holds, so
     /// it is full all the time.
-    fn rage(&self, server: &TestServer, clients: usize) {
-        let mut clients: Vec<TestClient> = (0..clients).map(|_| TestClient::connect(server)).collect();
+    fn rage(&self, clients: usize, connect: impl Fn() -> TestClient) {
+        let mut clients: Vec<TestClient> = (0..clients).map(|_| connect()).collect();
         let guess = |client: &mut TestClient| client.send(&json!({"msgType": 1, "USERID": 1, "password": "wrong"}));
         for client in &mut clients {
             client.set_patience(LONG_PATIENCE);
@@ -115,13 +118,11 @@ fn those_who_are_in_chat_on_between_two_passwords() {
     /// Each is four answers of the server, one after the other.
     const STEPS: usize = 20;
     const TIMES: usize = 5;
-    // Some tenths of a second.
-    let cost = if cfg!(debug_assertions) { "m=4096,t=2,p=1" } else { "m=65536,t=3,p=1" };
-    let server = server().option("argon2", cost).option("logins_max", "4").start();
+    let server = server().option("argon2", COST).option("logins_max", "4").start();
     let pairs = Pair::all(&server, PAIRS);
     let storm = Storm::default();
     thread::scope(|scope| {
-        scope.spawn(|| storm.rage(&server, 12));
+        scope.spawn(|| storm.rage(12, || TestClient::connect(&server)));
         let _over = SetOnDrop(&storm.is_over);
         storm.wait_on();
         let chats: Vec<_> = pairs
@@ -147,6 +148,30 @@ fn those_who_are_in_chat_on_between_two_passwords() {
     });
 }
 
+#[test]
+fn one_address_does_not_keep_others_from_logging_in() {
+    let server = server().option("proxy_protocol", "on").option("argon2", "m=1024,t=2,p=1").option("logins_max", "8");
+    // Nobody is let in because the password was right before.
+    let server = server.option("password_memory", "0").start();
+    let from = |address: &str| {
+        let mut client = TestClient::connect(&server);
+        client.set_patience(LONG_PATIENCE);
+        client.send_raw(format!("PROXY TCP4 {address} 127.0.0.1 51234 8003\r\n").as_bytes());
+        client
+    };
+    let a = from("203.0.113.8").register("alice", &password("alice"));
+    let storm = Storm::default();
+    thread::scope(|scope| {
+        scope.spawn(|| storm.rage(30, || from("203.0.113.7")));
+        let _over = SetOnDrop(&storm.is_over);
+        storm.wait_on();
+        for n in 0..10 {
+            from(&format!("203.0.113.{}", 8 + n % 3)).login(a, &password("alice"));
+        }
+        storm.wait_on();
+    });
+}
+
 /// What a storm costs those who chat. The settings are those that the server is shipped with, but for the limits of an
 /// address.
 #[test]
@@ -168,7 +193,7 @@ fn latency_calm_and_in_a_storm() {
         calm.push(Quantiles::of(round_trips(&mut pairs)));
         let storm = Storm::default();
         thread::scope(|scope| {
-            scope.spawn(|| storm.rage(&server, CLIENTS));
+            scope.spawn(|| storm.rage(CLIENTS, || TestClient::connect(&server)));
             let _over = SetOnDrop(&storm.is_over);
             storm.wait_on();
             let (checked, begun) = (storm.checked(), Instant::now());
