@@ -175,7 +175,7 @@ fn one_address_does_not_keep_others_from_logging_in() {
 /// What a storm costs those who chat. The settings are those that the server is shipped with, but for the limits of an
 /// address.
 #[test]
-#[ignore = "measures, and asserts nothing; see docs/delivery.md"]
+#[ignore = "measures, and asserts nothing; see docs/testing.md"]
 fn latency_calm_and_in_a_storm() {
     const PAIRS: usize = 4;
     const CLIENTS: usize = 400;
