@@ -11,12 +11,15 @@ mod meter;
 mod pace;
 mod recent;
 mod seats;
+mod shares;
 mod source;
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use net::Complaints;
 use parking_lot::Mutex;
 
 pub use self::allowance::Allowance;
@@ -24,6 +27,7 @@ pub use self::logins::Logins;
 pub use self::meter::{Excess, Meter, Rates, Refusal};
 pub use self::pace::Pace;
 pub use self::seats::Seats;
+pub use self::shares::Shares;
 pub use self::source::Source;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -37,9 +41,26 @@ pub struct Admission {
     seats: Mutex<Seats>,
     logins: Mutex<Logins>,
     registrations: Mutex<Allowance>,
-    complaints: Mutex<Complaints>,
+    /// Of the queue of the hashers.
+    hashing: Mutex<Shares>,
+    /// Of each limit its own, so that a flood against one does not hide another.
+    complaints: Mutex<[Complaints; Hit::COUNT]>,
     metrics: Arc<Metrics>,
     clock: Clock,
+}
+
+/// A place among the connections, given back when it is dropped.
+#[derive(Debug)]
+pub struct Seat {
+    admission: Arc<Admission>,
+    source: Option<Source>,
+}
+
+/// A place in the queue of the hashers or at one of them, given back when it is dropped.
+#[derive(Debug)]
+pub struct Place {
+    admission: Arc<Admission>,
+    source: Source,
 }
 
 /// A login that is being checked. Dropped without a word it has not happened.
@@ -51,6 +72,14 @@ pub struct Attempt {
     right: Option<bool>,
 }
 
+/// An account that is being made. Dropped without a word it was not, for no fault of the client.
+#[derive(Debug)]
+pub struct Registration {
+    admission: Arc<Admission>,
+    source: Source,
+    counts: bool,
+}
+
 impl Admission {
     /// The limits as they are set.
     pub fn new(config: &Config, metrics: Arc<Metrics>, clock: Clock) -> Admission {
@@ -60,6 +89,7 @@ impl Admission {
             seats: Mutex::new(Seats::new(config.connections_max, config.connections_per_address)),
             logins: Mutex::new(Logins::new(config.login_failures, config.login_failures_per_address)),
             registrations: Mutex::new(Allowance::new(config.registrations_per_address)),
+            hashing: Mutex::new(Shares::new(config.logins_max + config.hashers)),
             complaints: Mutex::default(),
             metrics,
             clock,
@@ -71,26 +101,33 @@ impl Admission {
         &self.rates
     }
 
-    /// A client comes in; [`Admission::leave`] says that it is gone.
+    /// A client comes in.
     ///
     /// # Errors
     /// It may not: because of this limit.
-    pub fn enter(&self, client: SocketAddr, now: Instant) -> Result<Source, Hit> {
+    pub fn enter(self: &Arc<Admission>, client: SocketAddr, now: Instant) -> Result<Seat, Hit> {
         let source = Source::of(client.ip());
-        let taken = self.seats.lock().take(source);
-        taken.map(|()| source).inspect_err(|hit| self.complain(*hit, client, now))
+        let taken = self.seats.lock().take(Some(source));
+        taken.inspect_err(|hit| self.complain(*hit, format_args!("a client from {source}"), now))?;
+        Ok(Seat { admission: self.clone(), source: Some(source) })
     }
 
-    /// A client that came in is gone.
-    pub fn leave(&self, source: Source) {
-        self.seats.lock().give_back(source);
+    /// Somebody comes in through a proxy, which will tell who. Until then it is one of all, but of no address: those who
+    /// come through a proxy at the same time may be more than one address may have.
+    ///
+    /// # Errors
+    /// It may not: because of this limit.
+    pub fn enter_through(self: &Arc<Admission>, proxy: SocketAddr, now: Instant) -> Result<Seat, Hit> {
+        let taken = self.seats.lock().take(None);
+        taken.inspect_err(|hit| self.complain(*hit, format_args!("a client of the proxy {}", proxy.ip()), now))?;
+        Ok(Seat { admission: self.clone(), source: None })
     }
 
     /// Seconds that a login has to wait before it may be tried; `None` if it may now. One that has to wait is not looked at:
     /// what it is told says nothing about its password.
     pub fn login_wait(&self, id: Id, source: Source, now: Instant) -> Option<u32> {
         let (hit, wait) = self.logins.lock().wait(id, source, now)?;
-        self.metrics.refused(hit);
+        self.complain(hit, format_args!("a login as user {} from {source}", id.0), now);
         Some(seconds(wait))
     }
 
@@ -109,35 +146,72 @@ impl Admission {
     ///
     /// # Errors
     /// Seconds to wait before it may.
-    pub fn register(&self, source: Source, now: Instant) -> Result<(), u32> {
-        let mut registrations = self.registrations.lock();
-        let wait = registrations.wait(source, now);
-        match wait {
-            None => {
-                registrations.take(source, now);
-                Ok(())
-            }
-            Some(wait) => {
-                self.metrics.refused(Hit::RegistrationsPerAddress);
+    pub fn register(self: &Arc<Admission>, source: Source, now: Instant) -> Result<Registration, u32> {
+        match self.registrations.lock().take_if_any(source, now) {
+            Ok(()) => Ok(Registration { admission: self.clone(), source, counts: false }),
+            Err(wait) => {
+                self.complain(Hit::RegistrationsPerAddress, format_args!("a registration from {source}"), now);
                 Err(seconds(wait))
             }
         }
     }
 
-    /// An account was not made after all, for no fault of the client.
-    pub fn not_registered(&self, source: Source) {
-        self.registrations.lock().give_back(source);
+    /// A password is going to be hashed. No address may have so many of them wait that there is no place for others.
+    pub fn queue(self: &Arc<Admission>, source: Source) -> Option<Place> {
+        self.hashing.lock().take(source).then(|| Place { admission: self.clone(), source })
     }
 
-    /// A client was turned away: counts it, and says so with a line a minute for the operator.
-    fn complain(&self, hit: Hit, client: SocketAddr, now: Instant) {
+    /// A login or a registration found no place in the queue of the hashers.
+    pub fn no_room(&self, source: Source, now: Instant) {
+        self.complain(Hit::LoginsMax, format_args!("a login or registration from {source}"), now);
+    }
+
+    /// Somebody was turned away: counts it, and says so with a line a minute for the operator.
+    fn complain(&self, hit: Hit, whom: fmt::Arguments<'_>, now: Instant) {
         self.metrics.refused(hit);
-        log::debug!("turned away {client}: {}", hit.key());
-        let raised = self.complaints.lock().raise(now);
-        if let Some(unsaid) = raised {
-            let (source, key) = (Source::of(client.ip()), hit.key());
-            log::warn!("turned away a client from {source}, and {unsaid} others before it: the limit {key} is reached");
+        let key = hit.key();
+        log::debug!("turned away {whom}: the limit {key} is reached");
+        let raised = self.complaints.lock()[hit as usize].raise(now);
+        match raised {
+            Some(0) => log::warn!("turned away {whom}: the limit {key} is reached"),
+            Some(unsaid) => log::warn!("turned away {whom}, and {unsaid} before it: the limit {key} is reached"),
+            None => {}
         }
+    }
+}
+
+impl Seat {
+    /// Who came through a proxy is this client.
+    ///
+    /// # Errors
+    /// It may not come in: because of this limit.
+    pub fn for_client(mut self, client: SocketAddr, now: Instant) -> Result<Seat, Hit> {
+        debug_assert!(self.source.is_none(), "a client is told once");
+        let source = Source::of(client.ip());
+        let assigned = self.admission.seats.lock().assign(source);
+        assigned.inspect_err(|hit| self.admission.complain(*hit, format_args!("a client from {source}"), now))?;
+        self.source = Some(source);
+        Ok(self)
+    }
+
+    /// Whose it is.
+    ///
+    /// # Panics
+    /// Before the proxy has told.
+    pub fn source(&self) -> Source {
+        self.source.expect("a connection is opened when it is known who is behind it")
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.admission.seats.lock().give_back(self.source);
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.admission.hashing.lock().give_back(self.source);
     }
 }
 
@@ -154,22 +228,18 @@ impl Drop for Attempt {
     }
 }
 
-/// Keeps the log from being flooded.
-#[derive(Debug, Default)]
-struct Complaints {
-    last: Option<Instant>,
-    unsaid: usize,
+impl Registration {
+    /// It was made, or it was not and the client is to blame.
+    pub fn end(mut self) {
+        self.counts = true;
+    }
 }
 
-impl Complaints {
-    /// Whether to complain aloud now, and if so how often that was not done before.
-    fn raise(&mut self, now: Instant) -> Option<usize> {
-        if self.last.is_some_and(|last| now.saturating_duration_since(last) < COMPLAIN_EVERY) {
-            self.unsaid += 1;
-            return None;
+impl Drop for Registration {
+    fn drop(&mut self) {
+        if !self.counts {
+            self.admission.registrations.lock().give_back(self.source);
         }
-        self.last = Some(now);
-        Some(std::mem::take(&mut self.unsaid))
     }
 }
 
@@ -177,8 +247,6 @@ impl Complaints {
 fn seconds(time: Duration) -> u32 {
     u32::try_from(time.as_millis().div_ceil(1000)).unwrap_or(u32::MAX).max(1)
 }
-
-const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {
@@ -189,17 +257,6 @@ mod tests {
         for (millis, expected) in [(0, 1), (1, 1), (1000, 1), (1001, 2), (59_999, 60)] {
             assert_eq!(seconds(Duration::from_millis(millis)), expected);
         }
-    }
-
-    #[test]
-    fn complaints_are_few_and_counted() {
-        let (mut complaints, start) = (Complaints::default(), Instant::now());
-        assert_eq!(complaints.raise(start), Some(0));
-        for seconds in 1..60 {
-            assert_eq!(complaints.raise(start + Duration::from_secs(seconds)), None);
-        }
-        assert_eq!(complaints.raise(start + Duration::from_secs(60)), Some(59));
-        assert_eq!(complaints.raise(start + Duration::from_secs(120)), Some(0));
     }
 
     #[test]

@@ -274,9 +274,14 @@ mod tests {
 
     impl net::Handler for Stuck {
         type Conn = ();
+        type Arrival = ();
         type Message = Posted;
 
-        fn on_open(&mut self, _: &mut Turn, _: &Arc<Link>) {
+        fn on_arrival(&mut self, _: &mut Turn, _: std::net::SocketAddr, _: net::Preface) -> Result<(), &'static [u8]> {
+            Ok(())
+        }
+
+        fn on_open(&mut self, _: &mut Turn, _: &Arc<Link>, (): ()) {
             let _ = self.0.recv();
         }
 

@@ -65,7 +65,11 @@ impl Services {
         }
         match outcome {
             Ok(outcome) => outcome,
-            Err(StoreError::Unavailable(_)) if !register => Outcome::Refused(protocol::BUSY.into()),
+            Err(StoreError::Unavailable(_)) => {
+                Outcome::Refused(if register { protocol::SERVER_ERROR } else { protocol::BUSY }.into())
+            }
+            // A name that does not fit, for example: unlike a store that is away, it is the client's own doing.
+            Err(_) if register => Outcome::Reply(protocol::SERVER_ERROR.into()),
             Err(_) => Outcome::Refused(protocol::SERVER_ERROR.into()),
         }
     }
@@ -172,7 +176,7 @@ impl Services {
             Cow::Borrowed(password)
         };
         match self.store.register(name, &credential) {
-            Err(StoreError::NameTaken) => Ok(Outcome::Refused(protocol::SERVER_ERROR.into())),
+            Err(StoreError::NameTaken) => Ok(Outcome::Reply(protocol::SERVER_ERROR.into())),
             result => Ok(reply(protocol::registered(result?))),
         }
     }

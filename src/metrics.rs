@@ -122,7 +122,7 @@ struct Counts {
     unconfirmed: Count,
     slow_consumers: Count,
     logins: [Count; Login::NAMES.len()],
-    refused: [Count; Hit::KEYS.len()],
+    refused: [Count; Hit::COUNT],
     batches: [Batches; Stage::NAMES.len()],
     spool: [Count; SpoolMove::NAMES.len()],
 }
@@ -419,6 +419,9 @@ impl Hit {
         "logins_max",
         "requests_max",
     ];
+
+    /// How many there are.
+    pub const COUNT: usize = Hit::KEYS.len();
 
     /// The setting that is the limit.
     pub fn key(self) -> &'static str {

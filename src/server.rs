@@ -14,7 +14,7 @@ use net::{
 use parking_lot::Mutex;
 use pool::{Again, Lanes, Workers, WorkersWatch};
 
-use crate::admission::{Admission, Excess, Meter, Pace, Refusal, Source};
+use crate::admission::{Admission, Excess, Meter, Pace, Refusal, Seat, Source};
 use crate::backlog::Backlog;
 use crate::bus::Bus;
 use crate::clock::Clock;
@@ -88,15 +88,13 @@ struct Shared {
 struct Shell {
     shared: Arc<Shared>,
     tally: Arc<LoopTally>,
-    /// Who may come in and is about to.
-    arriving: Option<Source>,
 }
 
 /// One connection.
 struct Client {
     session: Session,
     meter: Meter,
-    source: Source,
+    seat: Seat,
 }
 
 impl Server {
@@ -116,7 +114,7 @@ impl Server {
         let local_addr = acceptor.local_addr().map_err(StartError::Resources)?;
         let shared = Arc::new(Shared::start(config, store, spool, bus)?);
         let metrics = &shared.services.metrics;
-        let shell = |nth| Shell { shared: shared.clone(), tally: metrics.of_loop(nth), arriving: None };
+        let shell = |nth| Shell { shared: shared.clone(), tally: metrics.of_loop(nth) };
         let loops = LoopGroup::start(config.loops, settings(config), shell).map_err(StartError::Resources)?;
         metrics.watch_loops(loops.watches());
         let proxies = config.proxy_protocol.then(|| config.proxy_from.clone());
@@ -258,15 +256,17 @@ impl Shared {
                     Outcome::Password(right) => attempt.end(Some(*right)),
                     _ => attempt.end(None),
                 };
-                if !self.hash(job, link, note) {
+                if !self.hash(job, link, source, now, note) {
                     self.services.metrics.login(Login::Refused);
                 }
             }
             Job::Register { .. } => match self.admission.register(source, now) {
-                Ok(()) => {
-                    if !self.hash(job, link, |_| ()) {
-                        self.admission.not_registered(source);
-                    }
+                Ok(registration) => {
+                    let note = move |outcome: &Outcome| match outcome {
+                        Outcome::Reply(_) => registration.end(),
+                        _ => drop(registration),
+                    };
+                    self.hash(job, link, source, now, note);
                 }
                 Err(seconds) => Answer::to(link).send(Outcome::Refused(protocol::register_later(seconds).into())),
             },
@@ -282,21 +282,31 @@ impl Shared {
     }
 
     /// Has a job done that hashes a password. False if there is no room; the session hears then when to come again.
-    fn hash(&self, job: Job, link: &Arc<ClientLink>, note: impl FnOnce(&Outcome) + Send + 'static) -> bool {
+    fn hash(
+        &self,
+        job: Job,
+        link: &Arc<ClientLink>,
+        source: Source,
+        now: Instant,
+        note: impl FnOnce(&Outcome) + Send + 'static,
+    ) -> bool {
         let seconds = self.hashing.seconds_for(self.hashers_queue.waiting());
         let answer = Answer::or_else(link, protocol::busy_for(seconds));
         let (services, hashing) = (self.services.clone(), self.hashing.clone());
+        let place = self.admission.queue(source);
+        let has_place = place.is_some();
         let work = move || {
             let begun = Instant::now();
             let outcome = services.run(job);
             hashing.note(begun.elapsed());
             note(&outcome);
+            drop(place);
             answer.send(outcome);
         };
-        let taken = self.hashers.submit(work).is_ok();
+        // Work that is not taken is dropped, and tells the client so.
+        let taken = has_place && self.hashers.submit(work).is_ok();
         if !taken {
-            self.services.metrics.refused(Hit::LoginsMax);
-            log::debug!("too many logins wait");
+            self.admission.no_room(source, now);
         }
         taken
     }
@@ -451,17 +461,29 @@ impl Drop for Answer {
 
 impl Shell {
     fn feed(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &mut Client, input: Input<'_>) -> Flow {
-        let Client { session, source, .. } = client;
-        let known = Facts { shared: &self.shared, source: *source, now: turn.now() };
+        let Client { session, seat, .. } = client;
+        let source = seat.source();
+        let known = Facts { shared: &self.shared, source, now: turn.now() };
         let mut effects = Effects::new();
         let flow = session.on(input, &known, &mut effects);
-        let mut settled = self.carry_out(turn, link, *source, effects);
+        let mut settled = self.carry_out(turn, link, source, effects);
         while settled.frames > 0 {
             let mut effects = Effects::new();
             session.on(Input::Settled(settled), &known, &mut effects);
-            settled = self.carry_out(turn, link, *source, effects);
+            settled = self.carry_out(turn, link, source, effects);
         }
         flow
+    }
+
+    /// Counts what asks for no answer; there is one only when it is too much.
+    fn count_blanks(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &mut Client, len: usize) -> Flow {
+        match client.meter.check_blanks(turn.now(), self.shared.admission.rates()) {
+            Ok(()) => {
+                client.meter.pay_blanks(len);
+                Flow::Taken
+            }
+            Err(refusal) => self.refuse(turn, link, client, refusal),
+        }
     }
 
     /// What becomes of a frame, or of something that is none, that is beyond what the connection may send.
@@ -528,26 +550,35 @@ impl Shell {
 
 impl Handler for Shell {
     type Conn = Client;
+    type Arrival = Seat;
     type Message = Posted;
 
-    fn on_arrival(&mut self, turn: &mut Turn<Posted>, client: SocketAddr) -> Option<&'static [u8]> {
-        // The kernel would not watch the one before.
-        if let Some(source) = self.arriving.take() {
-            self.shared.admission.leave(source);
-        }
-        match self.shared.admission.enter(client, turn.now()) {
-            Ok(source) => {
-                self.arriving = Some(source);
-                None
-            }
-            Err(_) => Some(protocol::TURNED_AWAY.as_bytes()),
-        }
+    fn on_arrival(
+        &mut self,
+        turn: &mut Turn<Posted>,
+        peer: SocketAddr,
+        preface: Preface,
+    ) -> Result<Seat, &'static [u8]> {
+        let admission = &self.shared.admission;
+        let entered = match preface {
+            Preface::ProxyHeader => admission.enter_through(peer, turn.now()),
+            Preface::None | Preface::NoProxyHeader => admission.enter(peer, turn.now()),
+        };
+        entered.map_err(|_| protocol::TURNED_AWAY.as_bytes())
     }
 
-    fn on_open(&mut self, _: &mut Turn<Posted>, link: &Arc<ClientLink>) -> Client {
+    fn on_introduced(
+        &mut self,
+        turn: &mut Turn<Posted>,
+        seat: Seat,
+        client: SocketAddr,
+    ) -> Result<Seat, &'static [u8]> {
+        seat.for_client(client, turn.now()).map_err(|_| protocol::TURNED_AWAY.as_bytes())
+    }
+
+    fn on_open(&mut self, _: &mut Turn<Posted>, link: &Arc<ClientLink>, seat: Seat) -> Client {
         log::debug!("connected: {:?}", link.peer());
-        let source = self.arriving.take().expect("it was asked for just before");
-        Client { session: Session::new(self.shared.auth), meter: Meter::default(), source }
+        Client { session: Session::new(self.shared.auth), meter: Meter::default(), seat }
     }
 
     fn on_incoming(
@@ -557,23 +588,19 @@ impl Handler for Shell {
         client: &mut Client,
         incoming: Incoming<'_>,
     ) -> Flow {
-        let len = match incoming {
-            Incoming::Frame(frame) => Some(frame.len()),
-            Incoming::Garbage { len } => Some(len),
-            Incoming::Oversize | Incoming::End | Incoming::Stop => None,
+        let (input, len) = match incoming {
+            Incoming::Frame(frame) => (Input::Frame(frame), Some(frame.len())),
+            Incoming::Garbage { len } => (Input::Garbage, Some(len)),
+            Incoming::Blanks { len } => return self.count_blanks(turn, link, client, len),
+            Incoming::Oversize => (Input::Oversize, None),
+            Incoming::End => (Input::End, None),
+            Incoming::Stop => (Input::Stop, None),
         };
         if len.is_some()
             && let Err(refusal) = client.meter.check(turn.now(), self.shared.admission.rates())
         {
             return self.refuse(turn, link, client, refusal);
         }
-        let input = match incoming {
-            Incoming::Frame(frame) => Input::Frame(frame),
-            Incoming::Garbage { .. } => Input::Garbage,
-            Incoming::Oversize => Input::Oversize,
-            Incoming::End => Input::End,
-            Incoming::Stop => Input::Stop,
-        };
         let flow = self.feed(turn, link, client, input);
         if let Some(len) = len.filter(|_| flow != Flow::Later) {
             client.meter.pay(len);
@@ -581,7 +608,7 @@ impl Handler for Shell {
         match (flow, incoming) {
             (Flow::Taken | Flow::Last, Incoming::Frame(_)) => self.tally.frame(client.session.frame_kind()),
             (Flow::Taken | Flow::Last, Incoming::Garbage { .. }) => self.tally.frame(FrameKind::INVALID),
-            (Flow::Taken | Flow::Last, Incoming::Oversize | Incoming::End | Incoming::Stop) | (Flow::Later, _) => {}
+            (_, Incoming::Blanks { .. } | Incoming::Oversize | Incoming::End | Incoming::Stop) | (Flow::Later, _) => {}
         }
         flow
     }
@@ -612,7 +639,6 @@ impl Handler for Shell {
     fn on_close(&mut self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, mut client: Client, reason: CloseReason) {
         log::debug!("closing: {reason:?}");
         self.feed(turn, link, &mut client, Input::Closed);
-        self.shared.admission.leave(client.source);
     }
 
     fn on_unsent(&mut self, _: &mut Turn<Posted>, label: u32, frame: Box<[u8]>) {

@@ -208,9 +208,9 @@ pub enum Outcome {
     Messages { reply: String, ids: Vec<MessageId> },
     /// Of [`Job::Delete`].
     Deleted,
-    /// Of every other job: the answer.
+    /// Of every other job: the answer. Of [`Job::Register`] also that what was asked for cannot be.
     Reply(Cow<'static, str>),
-    /// Of any job: it could not be done, and this is the answer.
+    /// Of any job: it could not be done, for no fault of the client, and this is the answer.
     Refused(Cow<'static, str>),
 }
 

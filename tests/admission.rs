@@ -10,8 +10,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use util::{ACK, BAD_REQUEST, Builder, LONG_PATIENCE, SetOnDrop, StoreLock, TestClient, TestServer, WRONG_PASSWORD};
-use util::{assert_refusal, chat, numbered, offline_user, password, user, wait_until};
+use util::{ACK, BAD_REQUEST, Builder, LONG_PATIENCE, MariaDb, SERVER_ERROR, SetOnDrop, StoreLock, TestClient};
+use util::{TestServer, WRONG_PASSWORD};
+use util::{assert_refusal, chat, numbered, offline_user, password, user, wait_until, wait_within};
 
 const PING: &str = r#"{"msgType":200}"#;
 
@@ -27,11 +28,24 @@ fn behind_proxy() -> Builder {
 
 /// A client who comes from this address, as the proxy says.
 fn from(server: &TestServer, address: &str) -> TestClient {
-    let family = if address.contains(':') { "TCP6" } else { "TCP4" };
-    let own = if address.contains(':') { "::1" } else { "127.0.0.1" };
     let mut client = TestClient::connect(server);
-    client.send_raw(format!("PROXY {family} {address} {own} 51234 8003\r\n").as_bytes());
+    client.send_raw(header_of(address).as_bytes());
     client
+}
+
+fn header_of(address: &str) -> String {
+    let (family, own) = if address.contains(':') { ("TCP6", "::1") } else { ("TCP4", "127.0.0.1") };
+    format!("PROXY {family} {address} {own} 51234 8003\r\n")
+}
+
+/// How often the log tells the operator that this limit is reached.
+fn complaints(server: &TestServer, limit: &str) -> usize {
+    let end = format!("the limit {limit} is reached");
+    server
+        .logs()
+        .lines()
+        .filter(|line| line.contains("WARN") && line.contains("turned away") && line.ends_with(&end))
+        .count()
 }
 
 fn refused(server: &TestServer, limit: &str) -> f64 {
@@ -66,9 +80,8 @@ fn one_connection_too_many_is_told_so_and_closed() {
         third.expect_eof();
     }
     assert!((refused(&server, "max_connections") - 20.0).abs() < 0.1);
-    let lines = || server.logs().lines().filter(|line| line.contains("turned away")).count();
-    wait_until("the log says so", || lines() > 0);
-    assert_eq!(lines(), 1, "and not for each of them");
+    wait_until("the log says so", || complaints(&server, "max_connections") > 0);
+    assert_eq!(complaints(&server, "max_connections"), 1, "and not for each of them");
     first.ack_barrier();
     second.ack_barrier();
     // Who leaves makes room.
@@ -101,6 +114,70 @@ fn the_addresses_that_a_proxy_tells_count_apart_and_ipv6_by_network() {
     assert!(enter("203.0.113.8").is_some());
     drop(clients.remove(0));
     wait_until("there is room", || enter("203.0.113.7").is_some());
+}
+
+#[test]
+fn who_waits_for_its_proxy_header_counts() {
+    const MAX: usize = 20;
+    // On one loop they come in the order in which they connect.
+    let builder = behind_proxy().option("loops", "1").option("max_connections", &MAX.to_string());
+    let server = builder.option("frame_timeout", "1h").start();
+    let mut silent: Vec<TestClient> = (0..MAX).map(|_| TestClient::connect(&server)).collect();
+    let expect_full = || {
+        let mut client = TestClient::connect(&server);
+        client.expect_refusal(429);
+        client.expect_eof();
+    };
+    (0..5).for_each(|_| expect_full());
+    assert!((refused(&server, "max_connections") - 5.0).abs() < 0.1);
+    assert!((server.metric(r#"raybox_connections_open{loop="0"}"#) - MAX as f64).abs() < 0.1);
+    wait_until("the log says so", || complaints(&server, "max_connections") == 1);
+    // The header makes a client of it, and no second connection.
+    silent[0].send_raw(format!("{}{PING}", header_of("203.0.113.7")).as_bytes());
+    silent[0].expect_text(ACK);
+    expect_full();
+    // Whoever gives up makes room, whether its header has come or not.
+    for _ in 0..2 {
+        drop(silent.remove(0));
+        wait_until("there is room", || {
+            let mut next = from(&server, "203.0.113.8");
+            let is_in = next.try_send(&json!({"msgType": 200})) && next.recv()["errno"] == 200;
+            if is_in {
+                silent.push(next);
+            }
+            is_in
+        });
+        expect_full();
+    }
+}
+
+#[test]
+fn who_sends_no_proxy_header_in_time_makes_room() {
+    const MAX: usize = 20;
+    let builder = behind_proxy().option("max_connections", &MAX.to_string()).option("frame_timeout", "200ms");
+    let server = builder.start();
+    for _ in 0..3 {
+        let silent: Vec<TestClient> = (0..MAX).map(|_| TestClient::connect(&server)).collect();
+        silent.into_iter().for_each(|mut client| {
+            // As the header did not come, or because those before it are still there.
+            client.read_to_end();
+        });
+    }
+    wait_until("there is room", || {
+        let mut next = from(&server, "203.0.113.8");
+        next.try_send(&json!({"msgType": 200})) && next.recv()["errno"] == 200
+    });
+}
+
+#[test]
+fn who_is_no_proxy_counts_for_its_address_before_it_says_anything() {
+    let builder = behind_proxy().option("proxy_from", "127.0.0.9").option("loops", "1").option("frame_timeout", "1h");
+    let server = builder.option("connections_per_address", "2").start();
+    let mut silent = [TestClient::connect(&server), TestClient::connect(&server)];
+    let mut third = TestClient::connect(&server);
+    third.expect_refusal(429);
+    third.expect_eof();
+    silent.iter_mut().for_each(TestClient::ack_barrier);
 }
 
 // Frames and bytes
@@ -190,6 +267,84 @@ fn bytes_are_limited_too() {
     client.expect_refusal(429);
 }
 
+/// What is sent in vain, again and again, until the server has had enough; the replies.
+fn flood_until_closed(client: &mut TestClient, bytes: &[u8]) -> Vec<Value> {
+    client.set_patience(LONG_PATIENCE);
+    let deadline = Instant::now() + LONG_PATIENCE;
+    while client.try_send_raw(bytes) {
+        assert!(Instant::now() < deadline, "the server reads on for ever");
+    }
+    client.read_to_end()
+}
+
+#[test]
+fn a_flood_of_blanks_is_refused_and_then_closed() {
+    for blanks in ["\n", " ", "\r\n\t\0"] {
+        let server = counting().option("frames_per_second", "100/5").option("bytes_per_second", "1k/10k").start();
+        let mut client = TestClient::connect(&server);
+        // A few between frames are counted, and cost nothing else.
+        for _ in 0..3 {
+            client.send_raw(format!("{PING}{}", blanks.repeat(100)).as_bytes());
+            client.expect_text(ACK);
+        }
+        let replies = flood_until_closed(&mut client, blanks.repeat(2000).as_bytes());
+        replies.iter().for_each(|reply| assert_refusal(&reply.to_string(), 429));
+        assert!(refused(&server, "bytes_per_second") >= 6.0, "as many as frames may come at once, and the last word");
+        assert!((server.metric(r#"raybox_connections_closed_total{reason="excess"}"#) - 1.0).abs() < 0.1);
+    }
+}
+
+#[test]
+fn blanks_behind_each_frame_use_up_bytes() {
+    let server = counting().option("bytes_per_second", "1k/40k").start();
+    let mut client = TestClient::connect(&server);
+    let frame = format!("{PING}{}", "\n".repeat(1000));
+    let mut replies = 0;
+    loop {
+        client.send_raw(frame.as_bytes());
+        replies += 1;
+        let reply = client.recv();
+        if reply["errno"] == 429 {
+            break;
+        }
+        assert_eq!(reply["errno"], 200);
+        // The frames alone would be twice as many.
+        assert!(replies < 700, "blanks are free");
+    }
+    assert!(replies >= 40, "{replies}");
+}
+
+#[test]
+fn frames_that_are_never_finished_use_up_bytes() {
+    let builder = counting().option("frame_timeout", "200ms").option("bytes_per_second", "1k/1k");
+    let server = builder.option("frames_per_second", "1000000/2").start();
+    let mut client = TestClient::connect(&server);
+    client.set_patience(LONG_PATIENCE);
+    // Its debt takes a minute to pay.
+    let unfinished = format!(r#"{{"x":"{}"#, "x".repeat(60_000));
+    let mut replies = Vec::new();
+    while client.try_send_raw(unfinished.as_bytes())
+        && let Some(reply) = client.recv_within(LONG_PATIENCE)
+    {
+        replies.push(reply["errno"].clone());
+        assert!(replies.len() < 100, "unfinished frames are free");
+    }
+    assert!(client.has_ended());
+    assert_eq!(replies[0], 401);
+    assert_eq!(replies.last(), Some(&json!(429)), "{replies:?}");
+    assert!(refused(&server, "bytes_per_second") >= 3.0, "as many as frames may come at once, and the last word");
+    // Garbage that comes in pieces has a length as well.
+    let mut client = TestClient::connect(&server);
+    client.set_patience(LONG_PATIENCE);
+    client.send_raw(&[b"x".repeat(1 << 20).as_slice(), b"\n", PING.as_bytes()].concat());
+    // It ends where what was received ended, and may be several.
+    while let reply = client.recv()
+        && reply["errno"] != 429
+    {
+        assert_eq!(reply["errno"], 401);
+    }
+}
+
 #[test]
 fn others_notice_nothing_of_a_flood() {
     const MESSAGES: usize = 200;
@@ -271,6 +426,11 @@ fn guessing_takes_longer_each_time_and_does_not_lock_the_owner_out() {
         guesser.login(b, &password("bob"));
     }
     assert!(refused(&server, "login_failures") >= 1.0);
+    wait_until("the log says so", || complaints(&server, "login_failures") > 0);
+    assert_eq!(complaints(&server, "login_failures"), 1, "and not for each of them");
+    let logs = server.logs();
+    assert!(logs.contains(&format!("turned away a login as user {a} from 203.0.113.7")), "{logs}");
+    assert!(!logs.contains("guess") && !logs.contains(&password("alice")), "no password in {logs}");
     assert!(server.metric(r#"raybox_logins_total{outcome="delayed"}"#) >= 1.0);
     // The owner comes from elsewhere, with a password that is remembered or not.
     from(&server, "203.0.113.8").login(a, &password("alice"));
@@ -290,6 +450,7 @@ fn an_address_that_guesses_everywhere_has_to_wait_and_others_do_not() {
     assert!(expect_later(&mut attacker, 429) > 60, "the third part of an hour");
     attacker.ack_barrier();
     assert!((refused(&server, "login_failures_per_address") - 1.0).abs() < 0.1);
+    wait_until("the log says so", || complaints(&server, "login_failures_per_address") == 1);
     for id in ids {
         from(&server, "203.0.113.9").login(id, "right");
     }
@@ -302,11 +463,38 @@ fn an_address_makes_so_many_accounts_an_hour() {
     for n in 0..2 {
         client.register(&format!("user {n}"), "x");
     }
-    client.send(&json!({"msgType": 2, "name": "one more", "password": "x"}));
-    assert!(expect_later(&mut client, 429) > 60, "half an hour");
+    for _ in 0..3 {
+        client.send(&json!({"msgType": 2, "name": "one more", "password": "x"}));
+        assert!(expect_later(&mut client, 429) > 60, "half an hour");
+    }
     assert_eq!(server.count("SELECT count(*) FROM User"), 2);
-    assert!((refused(&server, "registrations_per_address") - 1.0).abs() < 0.1);
+    assert!((refused(&server, "registrations_per_address") - 3.0).abs() < 0.1);
+    wait_until("the log says so", || complaints(&server, "registrations_per_address") > 0);
+    assert_eq!(complaints(&server, "registrations_per_address"), 1, "and not for each of them");
     from(&server, "203.0.113.8").register("one more", "x");
+}
+
+#[test]
+fn a_registration_costs_nothing_while_the_database_is_away() {
+    let mut mariadb = MariaDb::start();
+    let server = counting().mysql(&mariadb.create_database()).option("registrations_per_address", "3").start();
+    let mut client = TestClient::connect(&server);
+    client.set_patience(LONG_PATIENCE);
+    let register = |name: &str| json!({"msgType": 2, "name": name, "password": "x"});
+    client.register("first", "x");
+    mariadb.kill();
+    for n in 0..5 {
+        client.send(&register(&format!("user {n}")));
+        client.expect_text(SERVER_ERROR);
+    }
+    mariadb.restart();
+    wait_within(LONG_PATIENCE, "the server has noticed", || server.is_ready());
+    // A name that is taken is the client's own fault.
+    client.send(&register("first"));
+    client.expect_text(SERVER_ERROR);
+    client.register("second", "x");
+    client.send(&register("third"));
+    expect_later(&mut client, 429);
 }
 
 #[test]

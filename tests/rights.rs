@@ -3,37 +3,10 @@
 mod util;
 
 use serde_json::{Value, json};
-use util::{ACK, BAD_REQUEST, NO_SUCH_METHOD, TestClient, TestServer};
+use util::{ACK, BAD_REQUEST, NO_SUCH_METHOD, TestClient, TestServer, World};
 use util::{assert_no_repeated_member, chat, login, members, offline_user, password, user, wait_until};
 
-/// A world with something to lose: the victim is away, has bob as a friend, a group with bob in it and a message
-/// waiting. Carol is nobody's friend and has a group of her own.
-struct World {
-    server: TestServer,
-    victim: i64,
-    bob: (TestClient, i64),
-    carol: (TestClient, i64),
-    group: i64,
-    carols_group: i64,
-}
-
 impl World {
-    fn new() -> World {
-        let server = TestServer::start();
-        let (mut client, victim) = user(&server, "victim");
-        let (mut bob, b) = user(&server, "bob");
-        let (mut carol, c) = user(&server, "carol");
-        client.ask(&json!({"msgType": 6, "U1": victim, "U2": b}));
-        bob.recv();
-        let group = client.create_group(victim, "the victim's");
-        bob.join_group(b, group);
-        let carols_group = carol.create_group(c, "carol's");
-        client.logout(victim);
-        bob.send(&chat(b, victim, "waiting"));
-        bob.barrier();
-        World { server, victim, bob: (bob, b), carol: (carol, c), group, carols_group }
-    }
-
     /// Every request that only the victim may send.
     fn forgeries(&self) -> Vec<Value> {
         let (v, b, c) = (self.victim, self.bob.1, self.carol.1);
@@ -63,8 +36,7 @@ impl World {
         attacker.send(&json!({"msgType": 3, "USERID": self.victim}));
         attacker.expect_text(BAD_REQUEST);
         attacker.barrier();
-        self.bob.0.expect_silence_until_barrier();
-        self.carol.0.expect_silence_until_barrier();
+        self.expect_silence();
         self.assert_untouched();
     }
 
@@ -86,7 +58,7 @@ impl World {
 
 #[test]
 fn a_stranger_may_do_nothing() {
-    let world = World::new();
+    let world = World::new(TestServer::start());
     let mut stranger = TestClient::connect(&world.server);
     for frame in [
         json!({"msgType": 4, "TOID": world.bob.1, "msg": "anonymous"}),
@@ -118,14 +90,14 @@ fn a_stranger_may_register_and_log_in() {
 
 #[test]
 fn another_user_may_not_act_as_the_victim() {
-    let world = World::new();
+    let world = World::new(TestServer::start());
     let (mut eve, _) = user(&world.server, "eve");
     world.attack(&mut eve);
 }
 
 #[test]
 fn a_friend_and_fellow_member_may_not_act_as_the_victim() {
-    let world = World::new();
+    let world = World::new(TestServer::start());
     let mut bob = login(&world.server, "bob", world.bob.1);
     // From here on pushes to bob arrive on this connection; its replies show that there are none.
     world.attack(&mut bob);
@@ -133,7 +105,7 @@ fn a_friend_and_fellow_member_may_not_act_as_the_victim() {
 
 #[test]
 fn a_logout_ends_all_rights() {
-    let world = World::new();
+    let world = World::new(TestServer::start());
     let mut former = TestClient::connect(&world.server);
     former.login(world.victim, &password("victim"));
     former.logout(world.victim);
@@ -142,7 +114,7 @@ fn a_logout_ends_all_rights() {
 
 #[test]
 fn who_logs_in_as_somebody_else_keeps_no_rights_of_before() {
-    let world = World::new();
+    let world = World::new(TestServer::start());
     let e = offline_user(&world.server, "eve");
     let mut former = TestClient::connect(&world.server);
     former.login(world.victim, &password("victim"));
@@ -153,7 +125,7 @@ fn who_logs_in_as_somebody_else_keeps_no_rights_of_before() {
 
 #[test]
 fn a_failed_login_gives_no_rights() {
-    let world = World::new();
+    let world = World::new(TestServer::start());
     let (mut eve, _) = user(&world.server, "eve");
     eve.send(&json!({"msgType": 1, "USERID": world.victim, "password": password("eve")}));
     assert_eq!(eve.recv()["errno"], 302);

@@ -24,16 +24,21 @@ struct Echo;
 
 impl Handler for Echo {
     type Conn = ();
+    type Arrival = ();
     type Message = ();
 
-    fn on_open(&mut self, _: &mut Turn<()>, _: &Arc<Link<()>>) {}
+    fn on_arrival(&mut self, _: &mut Turn<()>, _: SocketAddr, _: Preface) -> Result<(), &'static [u8]> {
+        Ok(())
+    }
+
+    fn on_open(&mut self, _: &mut Turn<()>, _: &Arc<Link<()>>, (): ()) {}
 
     fn on_incoming(&mut self, turn: &mut Turn<()>, link: &Arc<Link<()>>, _: &mut (), incoming: Incoming<'_>) -> Flow {
         let reply = match incoming {
             Incoming::Frame(frame) => frame,
             Incoming::Garbage { .. } => br#"{"error":"not a JSON object"}"#,
             Incoming::Oversize => br#"{"error":"too long"}"#,
-            Incoming::End | Incoming::Stop => return Flow::Taken,
+            Incoming::Blanks { .. } | Incoming::End | Incoming::Stop => return Flow::Taken,
         };
         // Refused only if the client is gone, and then nobody misses it. One that does not read is not read either.
         let _ = link.send(turn, reply, Fate::Drop);

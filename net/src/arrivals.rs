@@ -9,6 +9,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use crate::complaints::Complaints;
 use crate::proxy_header::{self, Beginning, HEADER_BYTES_MAX};
 use crate::slots::{ConnId, Slots};
 use crate::socket::Socket;
@@ -25,10 +26,10 @@ pub enum Preface {
     NoProxyHeader,
 }
 
-/// The connections that wait, and until when.
+/// The connections that wait, and until when. `A` is what the application knows of one.
 #[derive(Debug)]
-pub(crate) struct Arrivals {
-    waiting: Slots<Arrival>,
+pub(crate) struct Arrivals<A> {
+    waiting: Slots<Arrival<A>>,
     /// In the order in which they came, for all may take the same time.
     due: VecDeque<(Instant, ArrivalId)>,
     complaints: Complaints,
@@ -39,10 +40,11 @@ pub(crate) struct Arrivals {
 pub(crate) struct ArrivalId(pub(crate) ConnId);
 
 #[derive(Debug)]
-pub(crate) struct Arrival {
+pub(crate) struct Arrival<A> {
     pub(crate) socket: Socket,
     pub(crate) peer: SocketAddr,
     pub(crate) preface: Preface,
+    pub(crate) app: A,
 }
 
 /// What is to be done with an arrival.
@@ -58,15 +60,8 @@ pub(crate) enum Verdict {
     Gone,
 }
 
-/// Keeps the log from being flooded by refused connections.
-#[derive(Debug, Default)]
-struct Complaints {
-    last: Option<Instant>,
-    unsaid: usize,
-}
-
-impl Arrivals {
-    pub(crate) fn new() -> Arrivals {
+impl<A> Arrivals<A> {
+    pub(crate) fn new() -> Arrivals<A> {
         Arrivals { waiting: Slots::new(), due: VecDeque::new(), complaints: Complaints::default() }
     }
 
@@ -74,18 +69,22 @@ impl Arrivals {
     pub(crate) fn insert_with(
         &mut self,
         due: Instant,
-        make: impl FnOnce(ArrivalId) -> io::Result<Arrival>,
+        make: impl FnOnce(ArrivalId) -> io::Result<Arrival<A>>,
     ) -> io::Result<()> {
         let id = self.waiting.insert_with(|id| make(ArrivalId(id)))?;
         self.due.push_back((due, ArrivalId(id)));
         Ok(())
     }
 
-    pub(crate) fn get_mut(&mut self, id: ArrivalId) -> Option<&mut Arrival> {
+    pub(crate) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    pub(crate) fn get_mut(&mut self, id: ArrivalId) -> Option<&mut Arrival<A>> {
         self.waiting.get_mut(id.0)
     }
 
-    pub(crate) fn remove(&mut self, id: ArrivalId) -> Option<Arrival> {
+    pub(crate) fn remove(&mut self, id: ArrivalId) -> Option<Arrival<A>> {
         let arrival = self.waiting.remove(id.0);
         while self.due.front().is_some_and(|(_, id)| self.waiting.get_mut(id.0).is_none()) {
             self.due.pop_front();
@@ -120,7 +119,7 @@ impl Arrivals {
     }
 }
 
-impl Arrival {
+impl<A> Arrival<A> {
     /// Looks at what has arrived, and takes the header out when it is whole. `over` says that no more is waited for.
     pub(crate) fn look(&mut self, scratch: &mut [u8], over: bool) -> Verdict {
         let scratch = &mut scratch[..HEADER_BYTES_MAX];
@@ -161,19 +160,6 @@ fn judge(preface: Preface, bytes: &[u8], over: bool) -> (Verdict, usize) {
     }
 }
 
-impl Complaints {
-    /// Whether to complain aloud now, and if so how often that was not done before.
-    fn raise(&mut self, now: Instant) -> Option<usize> {
-        if self.last.is_some_and(|last| now.saturating_duration_since(last) < COMPLAIN_EVERY) {
-            self.unsaid += 1;
-            return None;
-        }
-        self.last = Some(now);
-        Some(std::mem::take(&mut self.unsaid))
-    }
-}
-
-const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 const HEADER_MISSING: &str = "a trusted proxy (proxy_from) must begin with a PROXY header; have it send one (nginx: \
                               proxy_protocol on), or take its address out of proxy_from";
 const HEADER_LATE: &str = "a trusted proxy (proxy_from) must begin with a PROXY header, and no whole one came within \
@@ -206,16 +192,5 @@ mod tests {
         assert_eq!(judge(&HEADER[..3], true), (Verdict::Open(None), 0));
         assert_eq!(judge(b"", true), (Verdict::Open(None), 0));
         assert_eq!(judge(b"{}", false), (Verdict::Open(None), 0));
-    }
-
-    #[test]
-    fn complaints_are_few_and_counted() {
-        let (mut complaints, start) = (Complaints::default(), Instant::now());
-        assert_eq!(complaints.raise(start), Some(0));
-        for seconds in 1..60 {
-            assert_eq!(complaints.raise(start + Duration::from_secs(seconds)), None);
-        }
-        assert_eq!(complaints.raise(start + Duration::from_secs(60)), Some(59));
-        assert_eq!(complaints.raise(start + Duration::from_secs(120)), Some(0));
     }
 }

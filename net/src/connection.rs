@@ -19,6 +19,8 @@ pub(crate) struct Connection<A, M> {
     received: Vec<u8>,
     /// How many of them, at the front, were consumed all the same.
     consumed: usize,
+    /// Bytes that were passed over and not shown yet.
+    pub(crate) blanks: usize,
     /// The application said "later" to what is at the front, or it is owed garbage without new bytes.
     pub(crate) held: bool,
     /// It does not read what it is sent, so it is not read either until it does.
@@ -82,6 +84,7 @@ impl<A, M> Connection<A, M> {
             decoder: Decoder::new(frame_bytes_max),
             received: Vec::new(),
             consumed: 0,
+            blanks: 0,
             held: false,
             congested: false,
             ends: CloseReason::Ended,
@@ -186,6 +189,7 @@ impl<A, M> Connection<A, M> {
     /// Gives up on the frame that was begun; garbage is at the front now.
     pub(crate) fn give_up_frame(&mut self) {
         self.decoder.give_up();
+        self.blanks += self.received.len() - self.consumed;
         self.forget_received();
         self.held = true;
     }

@@ -24,19 +24,46 @@ use crate::timer::{Deadline, Timers};
 pub trait Handler {
     /// What the application knows of one connection.
     type Conn;
+    /// What the application knows of a connection that is not open yet. It is dropped when the connection never will be.
+    type Arrival;
     /// What other threads post to a connection, see [`Link::post`].
     type Message: Send + 'static;
 
-    /// A client wants to come in. With a text it is turned away instead: it is sent that, as far as a fresh socket takes it,
-    /// and closed at once, and nothing more is heard of it. Otherwise [`Handler::on_open`] follows, unless the kernel will
-    /// not watch the connection.
-    fn on_arrival(&mut self, turn: &mut Turn<Self::Message>, client: SocketAddr) -> Option<&'static [u8]> {
+    /// A connection has come. The peer is the client, unless it is a proxy ([`Preface::ProxyHeader`]): then
+    /// [`Handler::on_introduced`] follows when its header has come, if it comes. At the end [`Handler::on_open`] follows,
+    /// unless the kernel will not watch the connection.
+    ///
+    /// # Errors
+    /// The client is turned away: it is sent this text, as far as a fresh socket takes it, and closed at once, and nothing more
+    /// is heard of it.
+    fn on_arrival(
+        &mut self,
+        turn: &mut Turn<Self::Message>,
+        peer: SocketAddr,
+        preface: Preface,
+    ) -> Result<Self::Arrival, &'static [u8]>;
+
+    /// A proxy has told who its client is.
+    ///
+    /// # Errors
+    /// The client is turned away, as by [`Handler::on_arrival`].
+    fn on_introduced(
+        &mut self,
+        turn: &mut Turn<Self::Message>,
+        arrival: Self::Arrival,
+        client: SocketAddr,
+    ) -> Result<Self::Arrival, &'static [u8]> {
         let _ = (turn, client);
-        None
+        Ok(arrival)
     }
 
     /// A client has connected.
-    fn on_open(&mut self, turn: &mut Turn<Self::Message>, link: &Arc<Link<Self::Message>>) -> Self::Conn;
+    fn on_open(
+        &mut self,
+        turn: &mut Turn<Self::Message>,
+        link: &Arc<Link<Self::Message>>,
+        arrival: Self::Arrival,
+    ) -> Self::Conn;
 
     /// Something came from the client. What is answered with [`Flow::Later`] is shown again after the next
     /// [`Handler::on_message`], [`Handler::on_sent`] or [`Handler::on_hang_up`] of this connection; until then the
@@ -100,8 +127,11 @@ pub trait Handler {
 pub enum Incoming<'a> {
     /// One JSON object by its braces, at most `frame_bytes_max` long; whether it is good JSON was not looked at.
     Frame(&'a [u8]),
-    /// A run of so many bytes that is no frame, or a frame that did not complete in time.
+    /// A run of bytes that is no frame, or a frame that did not complete in time; so many bytes with the blanks before it.
     Garbage { len: usize },
+    /// So many bytes that ask for no answer: blanks between frames, line ends, garbage that goes on. They are shown when there
+    /// are many, so that frames with a few between them cost no more calls.
+    Blanks { len: usize },
     /// A frame that is too long. When this is taken, the connection is closed after what was sent has been written.
     Oversize,
     /// The client has closed its side, is gone or is idle for too long. When this is taken, the connection is closed
@@ -173,7 +203,7 @@ pub(crate) struct EventLoop<H: Handler> {
     settings: Settings,
     poll: Poll,
     handle: LoopHandle<H::Message>,
-    arrivals: Arrivals,
+    arrivals: Arrivals<H::Arrival>,
     connections: Slots<Connection<H::Conn, H::Message>>,
     timers: Timers,
     turn: Turn<H::Message>,
@@ -290,7 +320,8 @@ impl<H: Handler> EventLoop<H> {
 
     /// The turn is over by `now`: sleeps until there is something to do.
     fn poll(&mut self, events: &mut Events, now: Instant) {
-        self.stats.on_turn(now.saturating_duration_since(self.turn.now()), self.connections.len());
+        self.stats
+            .on_turn(now.saturating_duration_since(self.turn.now()), self.connections.len() + self.arrivals.len());
         match self.poll.poll(events, self.sleep(now)) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => events.clear(),
             result => result.expect("epoll_wait fails only for a programming error"),
@@ -347,7 +378,6 @@ impl<H: Handler> EventLoop<H> {
         self.handle.take(&mut letters);
         for letter in letters.drain(..) {
             match letter {
-                Letter::Accepted(socket, peer, Preface::None) => self.open(socket, peer, None),
                 Letter::Accepted(socket, peer, preface) => self.arrive(socket, peer, preface),
                 Letter::Message(id, message) => self.deliver(id, message),
                 Letter::Sent(id, label) => {
@@ -448,16 +478,24 @@ impl<H: Handler> EventLoop<H> {
         timers.sweep(connections.len(), |id| connections.get_mut(id).is_some());
     }
 
-    /// Has a connection wait until its first bytes have told who is behind it.
+    /// Opens a connection, or has it wait until its first bytes have told who is behind it.
     fn arrive(&mut self, socket: Socket, peer: SocketAddr, preface: Preface) {
         if !matches!(self.stop, Stop::No) {
+            return;
+        }
+        let app = match self.handler.on_arrival(&mut self.turn, peer, preface) {
+            Ok(app) => app,
+            Err(text) => return turn_away(&socket, text, &mut self.scratch),
+        };
+        if preface == Preface::None {
+            self.open(socket, peer, None, app);
             return;
         }
         let due = self.turn.now() + self.settings.frame_timeout;
         let EventLoop { poll, arrivals, .. } = self;
         let arrived = arrivals.insert_with(due, |id| {
             socket.register(poll.registry(), arrival_token(id), Interest::READABLE)?;
-            Ok(Arrival { socket, peer, preface })
+            Ok(Arrival { socket, peer, preface, app })
         });
         if let Err(error) = arrived {
             log::error!("cannot watch the connection from {peer}: {error}");
@@ -471,27 +509,26 @@ impl<H: Handler> EventLoop<H> {
         if verdict == Verdict::Wait {
             return;
         }
-        let Some(Arrival { socket, peer, .. }) = self.arrivals.remove(id) else { return };
+        let Some(Arrival { socket, peer, preface, app }) = self.arrivals.remove(id) else { return };
         // Registered again, it is reported at once if more than the preface has arrived.
         if let Err(error) = socket.deregister(self.poll.registry()) {
             log::debug!("cannot deregister a connection: {error}");
         }
         match verdict {
-            Verdict::Open(client) => self.open(socket, peer, client),
+            Verdict::Open(client) if preface == Preface::ProxyHeader => {
+                match self.handler.on_introduced(&mut self.turn, app, client.unwrap_or(peer)) {
+                    Ok(app) => self.open(socket, peer, client, app),
+                    Err(text) => turn_away(&socket, text, &mut self.scratch),
+                }
+            }
+            Verdict::Open(client) => self.open(socket, peer, client, app),
             Verdict::Refuse(reason) => self.arrivals.complain(peer, reason, self.turn.now()),
             Verdict::Wait | Verdict::Gone => {}
         }
     }
 
     /// Begins to serve a connection; `client` is the client's address if it is not the peer's.
-    fn open(&mut self, socket: Socket, peer: SocketAddr, client: Option<SocketAddr>) {
-        if !matches!(self.stop, Stop::No) {
-            return;
-        }
-        if let Some(text) = self.handler.on_arrival(&mut self.turn, client.unwrap_or(peer)) {
-            turn_away(&socket, text, &mut self.scratch);
-            return;
-        }
+    fn open(&mut self, socket: Socket, peer: SocketAddr, client: Option<SocketAddr>, arrival: H::Arrival) {
         let EventLoop { handler, settings, poll, handle, turn, connections, .. } = self;
         let now = turn.now();
         let opened = connections.insert_with(|id| {
@@ -500,7 +537,7 @@ impl<H: Handler> EventLoop<H> {
             let interest = Interest::READABLE | Interest::WRITABLE;
             socket.register(poll.registry(), token(id), interest)?;
             let link = Arc::new(Link::new(id, socket, client, handle.clone()));
-            let app = handler.on_open(turn, &link);
+            let app = handler.on_open(turn, &link, arrival);
             Ok::<_, io::Error>(Connection::new(link, app, settings.frame_bytes_max, now))
         });
         match opened {
@@ -809,7 +846,7 @@ fn show<H: Handler>(
     conn: &mut Connection<H::Conn, H::Message>,
     bytes: &[u8],
 ) -> (usize, Shown) {
-    let Connection { phase: Phase::Open(app), link, input, ends, decoder, frame_since, .. } = conn else {
+    let Connection { phase: Phase::Open(app), link, input, ends, decoder, blanks, frame_since, .. } = conn else {
         unreachable!("shown only while open")
     };
     let ended = !input.flows();
@@ -830,23 +867,36 @@ fn show<H: Handler>(
             }
         }
         let rest = &bytes[consumed..];
+        // Those of garbage that is about to be shown are part of it.
+        if *blanks >= BLANKS_UNSHOWN_MAX && !decoder.has_shown() {
+            match handler.on_incoming(turn, link, app, Incoming::Blanks { len: *blanks }) {
+                Flow::Later => return (consumed, Shown::Held),
+                Flow::Last => return (bytes.len(), Shown::Over(CloseReason::Excess)),
+                Flow::Taken => *blanks = 0,
+            }
+            taken += 1;
+            continue;
+        }
         let (incoming, len, line) = match decoder.look(rest, ended) {
             Item::Frame { len, line } => (Incoming::Frame(&rest[..len]), len, line),
-            Item::Garbage { len, line } => (Incoming::Garbage { len }, len, line),
+            Item::Garbage { len, line } => (Incoming::Garbage { len: *blanks + len }, len, line),
             Item::Oversize => (Incoming::Oversize, 0, false),
             Item::LineEnd { len } => {
                 decoder.taken();
                 link.use_lines(turn);
                 consumed += len;
+                *blanks += len;
                 continue;
             }
             Item::Blank { len } => {
                 consumed += len;
+                *blanks += len;
                 continue;
             }
             Item::Incomplete if *input != Input::Ended => return (consumed, Shown::All),
             Item::Incomplete if decoder.is_inside() => {
                 decoder.give_up();
+                *blanks += bytes.len() - consumed;
                 consumed = bytes.len();
                 continue;
             }
@@ -866,7 +916,11 @@ fn show<H: Handler>(
             (Flow::Taken, Incoming::Oversize) => return (bytes.len(), Shown::Over(CloseReason::Oversize)),
             (Flow::Taken, Incoming::End | Incoming::Stop) => return (bytes.len(), Shown::Over(*ends)),
             (Flow::Last, _) => return (bytes.len(), Shown::Over(CloseReason::Excess)),
+            (Flow::Taken, Incoming::Blanks { .. }) => unreachable!("shown above"),
             (Flow::Taken, Incoming::Frame(_) | Incoming::Garbage { .. }) => {
+                if let Incoming::Garbage { .. } = incoming {
+                    *blanks = 0;
+                }
                 decoder.taken();
                 *frame_since = None;
                 consumed += len;
@@ -905,6 +959,8 @@ const READ_BYTES: usize = 64 * 1024;
 const READ_BUDGET_BYTES: usize = 4 * READ_BYTES;
 /// Items that are shown before the output is looked at again.
 const FRAMES_BETWEEN_LOOKS: usize = 64;
+/// Bytes that ask for no answer and are not shown before more have come.
+const BLANKS_UNSHOWN_MAX: usize = 4096;
 /// When a frame is out of time in the turn that will look at its rest.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// How long a connection that has told its end waits for the peer's.

@@ -39,6 +39,7 @@
 mod acceptor;
 mod arrivals;
 mod codec;
+mod complaints;
 mod connection;
 mod event;
 mod event_loop;
@@ -61,6 +62,7 @@ mod timer;
 pub use acceptor::{Acceptor, ListenSettings, Stopper};
 pub use arrivals::Preface;
 pub use codec::{Decoder, Item};
+pub use complaints::Complaints;
 pub use event_loop::{CloseReason, Flow, Handler, Incoming, Settings};
 pub use json_prefix::NESTING_MAX;
 pub use link::{Link, Refused, Turn};

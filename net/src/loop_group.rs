@@ -32,6 +32,7 @@ impl<M: Send + 'static> LoopGroup<M> {
     pub fn start<H>(count: usize, settings: Settings, mut handler: impl FnMut(usize) -> H) -> io::Result<LoopGroup<M>>
     where
         H: Handler<Message = M> + Send + 'static,
+        H::Arrival: Send,
         H::Conn: Send,
     {
         assert!(count > 0, "a group has at least one loop");

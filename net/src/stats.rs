@@ -88,7 +88,7 @@ impl LoopStats {
         self.accepted.value()
     }
 
-    /// Connections that it has, those that are closing among them.
+    /// Connections that it has, those that are closing and those that wait for their preface among them.
     pub fn open(&self) -> u64 {
         self.open.value()
     }

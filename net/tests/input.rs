@@ -61,6 +61,28 @@ fn a_held_item_is_shown_again_after_every_message_and_the_rest_in_order() {
 }
 
 #[test]
+fn blanks_are_shown_when_they_are_many() {
+    let server = TestServer::start(1, settings(), ignore);
+    let mut peer = server.connect();
+    // All at once, so that nothing depends on how it is cut.
+    let write = |peer: &mut Peer, text: &str| {
+        let gate = Gate::close(&peer.link);
+        peer.write(text);
+        peer.wait_until_unread(text.len());
+        drop(gate);
+    };
+    write(&mut peer, &format!("{{}}{}{{}}{}{{}}\n{{}}", " ".repeat(4000), "\n".repeat(95)));
+    peer.expect([taken("{}"), taken("{}"), taken("{}"), taken("<4096 blanks>"), taken("{}")]);
+    peer.hold();
+    write(&mut peer, &format!("{}{{}}", "\0".repeat(5000)));
+    peer.expect([later("<5000 blanks>")]);
+    peer.permit(1);
+    peer.expect([taken("<5000 blanks>"), later("{}")]);
+    peer.permit(1);
+    peer.expect([taken("{}")]);
+}
+
+#[test]
 fn a_held_item_is_not_shown_again_because_more_arrives() {
     let server = TestServer::start(1, settings(), ignore);
     let mut peer = server.connect();

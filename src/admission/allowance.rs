@@ -30,6 +30,16 @@ impl Allowance {
         (!empty_for.is_zero()).then_some(empty_for)
     }
 
+    /// It happens if it may.
+    ///
+    /// # Errors
+    /// How long until it may.
+    pub fn take_if_any(&mut self, source: Source, now: Instant) -> Result<(), Duration> {
+        self.wait(source, now).map_or(Ok(()), Err)?;
+        self.take(source, now);
+        Ok(())
+    }
+
     /// It happens.
     pub fn take(&mut self, source: Source, now: Instant) {
         if let Some(interval) = self.interval() {

@@ -1,6 +1,7 @@
 //! [`Meter`]: how fast one connection may send.
 //!
-//! Two token buckets, one for frames and one for bytes. A frame costs a decrement of each. The time is looked at only when
+//! Two token buckets, one for frames and one for bytes. A frame costs a decrement of each, and bytes that are no frame cost
+//! what they are. The time is looked at only when
 //! one is empty: then it gets what its rate has earned since it was last filled, at most its burst. So after a pause a
 //! client may send what was left and another burst, which is the price for not looking at a clock for every frame.
 
@@ -13,7 +14,7 @@ use crate::config::Rate;
 pub struct Rates {
     /// In frames.
     pub frames: Rate,
-    /// In bytes of frames.
+    /// In bytes, of frames or not.
     pub bytes: Rate,
     /// Where the time of the meters begins.
     pub epoch: Instant,
@@ -64,12 +65,17 @@ impl Meter {
         if self.frames.tokens > 0 && self.bytes.tokens > 0 && self.refusing.is_none() {
             return Ok(());
         }
-        self.look(now, rates)
+        self.look(now, rates, true)
+    }
+
+    /// The same for bytes that are no frame.
+    pub fn check_blanks(&mut self, now: Instant, rates: &Rates) -> Result<(), Refusal> {
+        self.look(now, rates, false)
     }
 
     /// One of the buckets is empty, or was when the frame was first looked at.
     #[cold]
-    fn look(&mut self, now: Instant, rates: &Rates) -> Result<(), Refusal> {
+    fn look(&mut self, now: Instant, rates: &Rates, is_frame: bool) -> Result<(), Refusal> {
         if self.refusing.is_none() {
             let now = now.saturating_duration_since(rates.epoch).as_millis() as u32;
             let frames_full = self.frames.fill(now, rates.frames, self.begun);
@@ -79,7 +85,7 @@ impl Meter {
                 self.refused = 0;
             }
             self.refusing = match (self.frames.tokens, self.bytes.tokens) {
-                (..=0, _) => Some(Excess::Frames),
+                (..=0, _) if is_frame => Some(Excess::Frames),
                 (_, ..=0) => Some(Excess::Bytes),
                 _ => None,
             };
@@ -93,6 +99,11 @@ impl Meter {
     /// The frame was dealt with.
     pub fn pay(&mut self, len: usize) {
         self.frames.tokens -= 1;
+        self.pay_blanks(len);
+    }
+
+    /// So many bytes that are no frame were taken.
+    pub fn pay_blanks(&mut self, len: usize) {
         self.bytes.tokens = self.bytes.tokens.saturating_sub(i32::try_from(len).unwrap_or(i32::MAX));
     }
 
@@ -212,6 +223,22 @@ mod tests {
         );
         meter.refused();
         assert_eq!(send(&mut meter, &rates, 5201, 1, 1), (1, 0, false));
+    }
+
+    #[test]
+    fn bytes_that_are_no_frame_are_counted_and_are_no_frames() {
+        let (mut meter, rates) = (Meter::default(), rates(Some((1, 2)), Some((1000, 1000))));
+        let refusal = |last| Err(Refusal { excess: Excess::Bytes, last });
+        assert_eq!(send(&mut meter, &rates, 0, 3, 9), (2, 1, false));
+        assert_eq!(meter.check_blanks(rates.epoch, &rates), Ok(()), "there are no more frames, but bytes");
+        meter.pay_blanks(4982);
+        assert_eq!(meter.check_blanks(rates.epoch, &rates), refusal(false));
+        meter.refused();
+        // They are refused as often as frames are.
+        assert_eq!(meter.check_blanks(rates.epoch, &rates), refusal(true));
+        meter.refused();
+        let now = rates.epoch + Duration::from_millis(4001);
+        assert_eq!(meter.check_blanks(now, &rates), Ok(()), "the debt is paid");
     }
 
     #[test]

@@ -200,7 +200,7 @@ pub(super) static KEYS: [Key; 38] = [
     Key {
         name: "bytes_per_second",
         default: "256m",
-        help: "Bytes of frames of one connection, perhaps with how many may come at once (1m/4m); more get the 429 reply",
+        help: "Bytes in a second of one connection, perhaps with how many may come at once (1m/4m); more get the 429 reply",
         kind: Kind::ByteRate(1 << 30, |config, rate| config.bytes_per_second = rate),
     },
     Key {

@@ -189,7 +189,12 @@ const HISTOGRAM: MetricType = MetricType::HISTOGRAM;
 static TABLE: [Row; 29] = [
     Row::new("raybox_build_info", GAUGE, Some("version"), "Always 1; the label says which version runs."),
     Row::new("raybox_ready", GAUGE, Some("condition"), "Whether a condition of readiness holds, 1 or 0."),
-    Row::new("raybox_connections_open", GAUGE, Some("loop"), "Connections of an event loop, closing ones among them."),
+    Row::new(
+        "raybox_connections_open",
+        GAUGE,
+        Some("loop"),
+        "Connections of an event loop, closing and waiting ones among them.",
+    ),
     Row::new("raybox_connections_accepted_total", COUNTER, Some("loop"), "Connections that an event loop was given."),
     Row::new("raybox_connections_closed_total", COUNTER, Some("reason"), "Connections closed, by reason."),
     Row::new("raybox_slow_consumers_total", COUNTER, None, "Connections closed because they did not take messages."),

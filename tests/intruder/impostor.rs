@@ -5,18 +5,12 @@ use serde_json::json;
 use crate::util::{
     ACK, BAD_REQUEST, LOG_IN_FIRST, NO_SUCH_METHOD, NOT_A_MEMBER, NOT_YOU, SERVER_ERROR, WRONG_PASSWORD,
 };
-use crate::util::{Database, TestClient, TestServer, chat, login, offline_user, password, user};
+use crate::util::{Database, TestClient, TestServer, World, chat, login, offline_user, password};
 
-/// A world with something to lose: the victim is away, has bob as a friend, a group with bob in it and a message waiting.
-/// Carol is nobody's friend and has a group of her own. Eve means harm.
-struct World {
-    server: TestServer,
-    victim: i64,
-    bob: (TestClient, i64),
-    carol: (TestClient, i64),
+/// The victim's world, and Eve, who means harm.
+struct Scene {
+    world: World,
     eve: i64,
-    group: i64,
-    carols_group: i64,
 }
 
 /// Where an attacker stands: its connection, the users whom it is there, and those whom it must not be.
@@ -27,36 +21,26 @@ struct Position {
     others: Vec<i64>,
 }
 
-impl World {
-    fn new(server: TestServer) -> World {
-        let (mut client, victim) = user(&server, "victim");
-        let (mut bob, b) = user(&server, "bob");
-        let (mut carol, c) = user(&server, "carol");
-        let eve = offline_user(&server, "eve");
-        client.ask(&json!({"msgType": 6, "U1": victim, "U2": b}));
-        bob.recv();
-        let group = client.create_group(victim, "the victim's");
-        bob.join_group(b, group);
-        let carols_group = carol.create_group(c, "carol's");
-        client.logout(victim);
-        bob.send(&chat(b, victim, "waiting"));
-        bob.barrier();
-        World { server, victim, bob: (bob, b), carol: (carol, c), eve, group, carols_group }
+impl Scene {
+    fn new(server: TestServer) -> Scene {
+        let world = World::new(server);
+        let eve = offline_user(&world.server, "eve");
+        Scene { world, eve }
     }
 
     fn positions(&self) -> Vec<Position> {
-        let (v, b, c, e) = (self.victim, self.bob.1, self.carol.1, self.eve);
-        let stranger = || TestClient::connect(&self.server);
-        let mut former = login(&self.server, "victim", v);
+        let (v, b, c, e) = (self.world.victim, self.world.bob.1, self.world.carol.1, self.eve);
+        let stranger = || TestClient::connect(&self.world.server);
+        let mut former = login(&self.world.server, "victim", v);
         former.logout(v);
-        let mut successor = login(&self.server, "victim", v);
+        let mut successor = login(&self.world.server, "victim", v);
         successor.logout(v);
         successor.login(e, &password("eve"));
         // Whoever logs in as two is both, and still nobody else.
-        let mut both = login(&self.server, "eve", e);
-        let maud = offline_user(&self.server, "maud");
+        let mut both = login(&self.world.server, "eve", e);
+        let maud = offline_user(&self.world.server, "maud");
         both.login(maud, &password("maud"));
-        let mut half = login(&self.server, "eve", e);
+        let mut half = login(&self.world.server, "eve", e);
         half.login(maud, &password("maud"));
         half.logout(maud);
         half.login(e, &password("eve"));
@@ -66,7 +50,7 @@ impl World {
         let position = |name, client, is_logged_in, others| Position { name, client, is_logged_in, others };
         vec![
             position("a stranger", stranger(), false, vec![v, b, c, e]),
-            position("another user", login(&self.server, "eve", e), true, vec![v, b, c]),
+            position("another user", login(&self.world.server, "eve", e), true, vec![v, b, c]),
             position("after a logout", former, false, vec![v, b, c, e]),
             position("after a failed login", failed, false, vec![v, b, c, e]),
             position("after a login as somebody else", successor, true, vec![v, b, c]),
@@ -77,7 +61,7 @@ impl World {
 
     /// What is asked in somebody's name: the type, the member that names them, the other members.
     fn requests(&self) -> Vec<(i64, &'static str, String)> {
-        let (b, c) = (self.bob.1, self.carol.1);
+        let (b, c) = (self.world.bob.1, self.world.carol.1);
         vec![
             (3, "USERID", String::new()),
             (4, "FROMID", format!(r#","TOID":{b},"msg":"forged""#)),
@@ -85,10 +69,10 @@ impl World {
             (6, "U1", format!(r#","U2":{c}"#)),
             (7, "FROMID", format!(r#","TOID":{b}"#)),
             (8, "FROMID", String::new()),
-            (9, "FROMID", format!(r#","GROUPID":{},"msg":"forged""#, self.group)),
-            (9, "FROMID", format!(r#","GROUPID":{},"msg":"forged""#, self.carols_group)),
-            (10, "FROMID", format!(r#","GROUPID":{}"#, self.carols_group)),
-            (10, "FROMID", format!(r#","GROUPID":{}"#, self.group)),
+            (9, "FROMID", format!(r#","GROUPID":{},"msg":"forged""#, self.world.group)),
+            (9, "FROMID", format!(r#","GROUPID":{},"msg":"forged""#, self.world.carols_group)),
+            (10, "FROMID", format!(r#","GROUPID":{}"#, self.world.carols_group)),
+            (10, "FROMID", format!(r#","GROUPID":{}"#, self.world.group)),
             (11, "FROMID", String::new()),
             (12, "FROMID", r#","name":"forged","description":"d""#.to_owned()),
             (14, "FROMID", String::new()),
@@ -117,13 +101,13 @@ impl World {
             }
         }
         for id in MALFORMED {
-            let id = id.replace("VICTIM", &self.victim.to_string());
+            let id = id.replace("VICTIM", &self.world.victim.to_string());
             for (kind, key, rest) in self.requests() {
                 let expected = if kind == 100 { NO_SUCH_METHOD } else { BAD_REQUEST };
                 expect(&format!(r#"{{"msgType":{kind},"{key}":{id}{rest}}}"#), expected);
             }
             expect(&format!(r#"{{"msgType":1,"USERID":{id},"password":"x"}}"#), BAD_REQUEST);
-            expect(&format!(r#"{{"msgType":{id},"FROMID":{}}}"#, self.victim), BAD_REQUEST);
+            expect(&format!(r#"{{"msgType":{id},"FROMID":{}}}"#, self.world.victim), BAD_REQUEST);
         }
         // Missing: of a chat it need not be there, but a login must.
         for (kind, _, rest) in self.requests() {
@@ -143,7 +127,7 @@ impl World {
         expect(r#"{"msgType":2,"name":7,"password":"x"}"#, BAD_REQUEST);
         expect(r#"{"msgType":2,"name":"new"}"#, BAD_REQUEST);
         if *is_logged_in {
-            for group in [self.group, self.carols_group] {
+            for group in [self.world.group, self.world.carols_group] {
                 let frame = json!({"msgType": 9, "FROMID": self.eve, "GROUPID": group, "msg": "let me in"});
                 expect(&frame.to_string(), NOT_A_MEMBER);
             }
@@ -152,14 +136,16 @@ impl World {
             expect(r#"{"msgType":15,"keyword":"victim"}"#, LOG_IN_FIRST);
         }
         for (kind, expected) in [("200", ACK), ("401", BAD_REQUEST), ("404", NO_SUCH_METHOD), ("500", SERVER_ERROR)] {
-            expect(&format!(r#"{{"msgType":{kind},"FROMID":{}}}"#, self.victim), expected);
+            expect(&format!(r#"{{"msgType":{kind},"FROMID":{}}}"#, self.world.victim), expected);
         }
         for kind in ["0", "-1", "16", "99", "101", "403", "2147483652", "4294967300", "18446744073709551620"] {
-            expect(&format!(r#"{{"msgType":{kind},"FROMID":{},"TOID":{}}}"#, self.victim, self.bob.1), NO_SUCH_METHOD);
+            expect(
+                &format!(r#"{{"msgType":{kind},"FROMID":{},"TOID":{}}}"#, self.world.victim, self.world.bob.1),
+                NO_SUCH_METHOD,
+            );
         }
         client.barrier();
-        self.bob.0.expect_silence_until_barrier();
-        self.carol.0.expect_silence_until_barrier();
+        self.world.expect_silence();
     }
 }
 
@@ -192,17 +178,18 @@ const MALFORMED: [&str; 12] = [
 ];
 
 fn nobody_acts_as_somebody_else(server: TestServer) {
-    let mut world = World::new(server);
-    let mut positions = world.positions();
-    let before = world.server.dump();
+    let mut scene = Scene::new(server);
+    let mut positions = scene.positions();
+    let before = scene.world.server.dump();
     assert!(before.len() > 10, "there is something to lose: {before:?}");
     for position in &mut positions {
-        world.attack(position);
-        assert_eq!(world.server.dump(), before, "{}", position.name);
+        scene.attack(position);
+        assert_eq!(scene.world.server.dump(), before, "{}", position.name);
     }
     // The victim finds everything as it was, what waited included.
-    let mut victim = login(&world.server, "victim", world.victim);
-    assert_eq!(victim.fetch_all(world.victim), [chat(world.bob.1, world.victim, "waiting")]);
+    let World { server, victim: v, bob: (_, b), .. } = &scene.world;
+    let mut victim = login(server, "victim", *v);
+    assert_eq!(victim.fetch_all(*v), [chat(*b, *v, "waiting")]);
 }
 
 #[test]

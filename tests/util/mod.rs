@@ -17,6 +17,7 @@ mod leaks;
 mod neighbour;
 mod server;
 mod services;
+mod victim;
 mod watchdog;
 
 use std::fmt;
@@ -36,6 +37,7 @@ pub use leaks::{Footprint, GIVEN_BACK_WITHIN, Margin, wait_given_back};
 pub use neighbour::Neighbour;
 pub use server::{Builder, StoreLock, TestServer};
 pub use services::{Database, MariaDb, Nginx, Redis, free_port};
+pub use victim::World;
 
 /// How long a test waits for what must happen. Only a failing test ever waits this long.
 pub const PATIENCE: Duration = Duration::from_secs(10);

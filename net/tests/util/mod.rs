@@ -73,6 +73,7 @@ pub(crate) fn text_of(incoming: Incoming<'_>) -> String {
     match incoming {
         Incoming::Frame(frame) => String::from_utf8_lossy(frame).into_owned(),
         Incoming::Garbage { .. } => "<garbage>".into(),
+        Incoming::Blanks { len } => format!("<{len} blanks>"),
         Incoming::Oversize => "<oversize>".into(),
         Incoming::End => "<end>".into(),
         Incoming::Stop => "<stop>".into(),
@@ -127,9 +128,14 @@ impl Client {
 
 impl Handler for Recorder {
     type Conn = Client;
+    type Arrival = ();
     type Message = Note;
 
-    fn on_open(&mut self, _: &mut Turn<Note>, link: &Arc<Link<Note>>) -> Client {
+    fn on_arrival(&mut self, _: &mut Turn<Note>, _: SocketAddr, _: Preface) -> Result<(), &'static [u8]> {
+        Ok(())
+    }
+
+    fn on_open(&mut self, _: &mut Turn<Note>, link: &Arc<Link<Note>>, (): ()) -> Client {
         let (seen, tale) = mpsc::channel();
         let _ = self.opened.send((link.clone(), tale));
         Client { seen, permits: usize::MAX, at_close: None }

@@ -129,7 +129,7 @@ impl Machine {
             services,
         });
         let make_loop = |nth| {
-            let shell = Shell { shared: shared.clone(), tally: shared.services.metrics.of_loop(nth), arriving: None };
+            let shell = Shell { shared: shared.clone(), tally: shared.services.metrics.of_loop(nth) };
             ManualLoop::new(shell, settings(config), clock.now()).expect("descriptors")
         };
         Machine {
