@@ -38,8 +38,7 @@ pub(super) struct Copy {
     pub(super) fetched: usize,
     /// A node that may have held it has crashed.
     pub(super) excused: bool,
-    /// The database failed while it was on its way, or the node that had written it stopped: it may be kept later than what
-    /// was sent after it by another node.
+    /// The database failed while it was on its way: it may be kept later than what was sent after it by another node.
     pub(super) late: bool,
     /// Something has failed that may have doubled it.
     pub(super) in_doubt: bool,
@@ -52,6 +51,8 @@ pub(super) struct Ledger {
     pub(super) errors: BTreeMap<(ConnNo, u32), usize>,
     /// The last message of a connection that a recipient has fetched.
     fetched: BTreeMap<(UserId, ConnNo), u32>,
+    /// A node has begun to stop.
+    has_stopped: bool,
 }
 
 impl Copy {
@@ -82,8 +83,9 @@ impl Ledger {
                 "message {number} came twice to user {user}, though nothing had failed"
             );
             // One that is kept twice may come first at one of its places.
-            let is_first = copy.fetched == 1 && !copy.late && copy.stored == 1;
-            let Message { from, nth, .. } = self.messages[number as usize];
+            let Message { from, nth, ref copies, .. } = self.messages[number as usize];
+            let copy = &copies[&user];
+            let is_first = copy.fetched == 1 && copy.stored == 1 && !self.may_be_late(copy);
             if is_first {
                 let last = self.fetched.entry((user, from)).or_insert(0);
                 assert!(*last < nth, "message {number} was fetched out of order by user {user}: {nth} after {last}");
@@ -99,12 +101,15 @@ impl Ledger {
         }
     }
 
-    /// A node begins to stop. What it has written to a connection comes back only when that has ended without taking it, and
-    /// others may keep something newer for the user, who has left by then.
+    /// A node begins to stop. What it writes to a connection comes back only when that has ended without taking it, and others
+    /// may keep something newer for the user, who has left by then.
     pub(super) fn note_stop(&mut self) {
-        for copy in self.messages.iter_mut().flat_map(|message| message.copies.values_mut()) {
-            copy.late |= !copy.written.is_subset(&copy.received);
-        }
+        self.has_stopped = true;
+    }
+
+    /// Whether it may be kept later than what was sent after it.
+    fn may_be_late(&self, copy: &Copy) -> bool {
+        copy.late || (self.has_stopped && !copy.written.is_subset(&copy.received))
     }
 
     /// What is left in the database will be fetched in order. Of one that is kept twice, a confirmation having come too late,
@@ -113,7 +118,7 @@ impl Ledger {
         let mut by_sender: BTreeMap<ConnNo, Vec<u32>> = BTreeMap::new();
         for number in numbers {
             let Message { from, nth, copies, .. } = &self.messages[number as usize];
-            if copies[&user].fetched == 0 && !copies[&user].late {
+            if copies[&user].fetched == 0 && !self.may_be_late(&copies[&user]) {
                 by_sender.entry(*from).or_default().push(*nth);
             }
         }
