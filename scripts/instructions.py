@@ -74,8 +74,9 @@ class Server:
         first = self.process.stdout.readline()
         listening = re.search(r" listening on 127\.0\.0\.1:(\d+),", first)
         if not listening:
+            said = first + self.said()
             self.__exit__()
-            raise Unmeasured(f"the server does not start: {first}{self.said()}")
+            raise Unmeasured(f"the server does not start: {said}")
         self.port = int(listening[1])
         self.threads = Threads(self.process.pid)
         self.clients = []
