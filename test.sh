@@ -21,14 +21,7 @@ fail() {
 
 # ---- What the tests need ----
 
-missing=()
-
-# need PROGRAM PACKAGE...: notes the packages for installation where PROGRAM is not found.
-need() {
-    local program=$1
-    shift
-    type -P "$program" >/dev/null || missing+=("$@")
-}
+. scripts/needs.sh
 
 # Whether there is an nginx that passes TCP on; Debian keeps that part in a package of its own.
 has_stream() {
@@ -38,29 +31,6 @@ has_stream() {
     [[ $built != *--with-stream=dynamic* || -e /usr/lib/nginx/modules/ngx_stream_module.so ]]
 }
 
-install_missing() {
-    local as_root=() hint="install it yourself (Debian: apt-get install ${missing[*]})"
-    if [ "$(id -u)" -ne 0 ]; then
-        type -P sudo >/dev/null || fail "needed: ${missing[*]}: $hint"
-        as_root=(sudo)
-    fi
-    type -P apt-get >/dev/null || fail "needed: ${missing[*]}: $hint"
-    echo "test.sh: installing ${missing[*]}, which the tests need"
-    "${as_root[@]}" apt-get update -qq || echo "test.sh: apt-get update failed, trying with what is known" >&2
-    # Debian starts a service as soon as it is installed, unless this file forbids it. The tests start their own.
-    if [ ! -e "$policy" ]; then
-        printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$policy" >/dev/null
-        "${as_root[@]}" chmod 755 "$policy"
-        policy_remover=("${as_root[@]}" rm -f "$policy")
-    fi
-    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
-        apt-get install -y -qq --no-install-recommends "${missing[@]}" || fail "cannot install ${missing[*]}: $hint"
-    "${policy_remover[@]}"
-    policy_remover=(:)
-}
-
-policy=/usr/sbin/policy-rc.d
-policy_remover=(:)
 # Where Debian keeps the servers; the search path of an ordinary user may lack it.
 PATH=$PATH:/usr/sbin:/sbin
 
@@ -133,7 +103,7 @@ trap clean_up EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
-[ "${#missing[@]}" -eq 0 ] || install_missing
+install_missing
 run=$(mktemp -d "${TMPDIR:-/tmp}/raybox-test-run-XXXXXXXX")
 start_mariadb
 

@@ -1,0 +1,61 @@
+//! What it costs to take messages to other nodes, in batches of one and of many: from the batch that a lane hands over to
+//! the confirmation, without the bus itself.
+
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use raybox::bus::{Bus, Envelope, Published};
+use raybox::clock::Clock;
+use raybox::delivery::{Delivery, LaneItem, Origin};
+use raybox::outbox::{OutItem, Outbox};
+use raybox::protocol::UserId;
+use raybox::spool::SpoolId;
+
+fn batches(c: &mut Criterion) {
+    let mut group = c.benchmark_group("outbox");
+    for (name, messages, users) in
+        [("1 message", 1, 1), ("100 messages for 100 users", 100, 100), ("100 messages for 1 user", 100, 1)]
+    {
+        group.throughput(Throughput::Elements(messages));
+        group.bench_function(name, |b| {
+            let mut outbox = Outbox::default();
+            let (clock, mut sequence) = (Clock::default(), 0);
+            let batch = || (0..messages).map(|nth| message(1 + (nth % users) as i32)).collect::<Vec<OutItem>>();
+            b.iter_batched(
+                batch,
+                |batch| {
+                    let sorted = outbox.handle(batch, &clock, &Taker);
+                    assert_eq!(sorted.published as u64, messages);
+                    let confirmed = (sequence + 1..=sequence + users).collect();
+                    sequence += users;
+                    let sorted = outbox.handle(vec![OutItem::Confirmed(confirmed)], &clock, &Taker);
+                    assert_eq!(sorted.delivered.len() as u64, messages);
+                    sorted
+                },
+                BatchSize::SmallInput,
+            );
+        });
+    }
+    group.finish();
+}
+
+/// Another node takes everything.
+struct Taker;
+
+impl Bus for Taker {
+    fn describe(&self) -> String {
+        "a bus that takes everything".into()
+    }
+    fn publish(&self, envelopes: &[Envelope]) -> Vec<Published> {
+        vec![Published::Taken(1); envelopes.len()]
+    }
+}
+
+fn message(to: i32) -> OutItem {
+    let text =
+        r#"{"FROMID":1042,"TOID":1043,"msgType":4,"sendTime":"2026-01-01 12:00:00","msg":"how are you? ......"}"#;
+    // Of this origin nobody is told: that is another part's cost.
+    let origin = Origin::Spooled(SpoolId(1));
+    OutItem::Lane(LaneItem::Delivery(Delivery { to: UserId(to), text: text.into(), origin, was_refused: false }))
+}
+
+criterion_group!(benches, batches);
+criterion_main!(benches);

@@ -1,0 +1,122 @@
+//! What it costs to find out which connection receives for a user: alone, and while another thread does the same or
+//! logs users in and out.
+
+use std::hint::black_box;
+use std::io;
+use std::net::{Ipv4Addr, Shutdown, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use net::simulation::{SimulatedSocket, lone_link};
+use raybox::delivery::{ClientLink, Posted};
+use raybox::presence::Presence;
+use raybox::protocol::UserId;
+
+fn look_up(c: &mut Criterion) {
+    let presence = crowded();
+    let mut group = c.benchmark_group("presence, 10,000 online");
+    let mut users = scattered();
+    group.bench_function("look up", |b| b.iter(|| find(&presence, users.next())));
+    let mut absent = scattered().map(|user| UserId(user.0 + USERS));
+    group.bench_function("look up one who is absent", |b| b.iter(|| find(&presence, absent.next())));
+
+    let mut users = scattered();
+    let looks = |user| {
+        find(&presence, Some(user));
+    };
+    beside(looks, || {
+        group.bench_function("look up beside a thread that looks up", |b| b.iter(|| find(&presence, users.next())));
+    });
+    beside(
+        |user| move_one(&presence, user),
+        || {
+            group.bench_function("look up beside a thread of logins", |b| b.iter(|| find(&presence, users.next())));
+        },
+    );
+    group.finish();
+}
+
+/// As for a delivery: the shard is held, the link found, and the shard given back. Whether somebody was there.
+fn find(presence: &Presence<Posted>, user: Option<UserId>) -> bool {
+    let user = black_box(user.expect("they never end"));
+    presence.read(user).newest(user).map(black_box).is_some()
+}
+
+/// A user logs in on a connection once more.
+fn move_one(presence: &Presence<Posted>, user: UserId) {
+    let mut shard = presence.write(user);
+    let link = shard.newest(user).expect("all are online").clone();
+    shard.remove(user, &link);
+    shard.add(user, &link);
+}
+
+/// Measures while another thread does this to one user after the other without a pause.
+fn beside(act: impl Fn(UserId) + Sync, measure: impl FnOnce()) {
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            // From the middle on, so that both are not at the same users all the time.
+            let mut users = scattered().skip(USERS as usize / 2);
+            while !stop.load(Ordering::Relaxed) {
+                users.next().into_iter().for_each(&act);
+            }
+        });
+        measure();
+        stop.store(true, Ordering::Relaxed);
+    });
+}
+
+fn crowded() -> Presence<Posted> {
+    let presence = Presence::new();
+    // One link each, without a poller each: a process has fewer descriptors than there are users.
+    let links: Vec<Arc<ClientLink>> = (0..LINKS).map(|_| lone_link(Arc::new(Nowhere)).expect("a link")).collect();
+    for user in 1..=USERS {
+        presence.write(UserId(user)).add(UserId(user), &links[user as usize % LINKS]);
+    }
+    presence
+}
+
+/// Every user again and again, in an order that no cache foresees.
+fn scattered() -> impl Iterator<Item = UserId> {
+    (0..).map(|nth: i32| UserId(nth.wrapping_mul(STEP).rem_euclid(USERS) + 1))
+}
+
+/// A socket that nobody reads or writes here.
+#[derive(Debug)]
+struct Nowhere;
+
+impl SimulatedSocket for Nowhere {
+    fn read(&self, _: &mut [u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+    fn peek(&self, _: &mut [u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+    fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(bytes.len())
+    }
+    fn shutdown(&self, _: Shutdown) -> io::Result<()> {
+        Ok(())
+    }
+    fn peer_addr(&self) -> io::Result<SocketAddr> {
+        Ok((Ipv4Addr::LOCALHOST, 1).into())
+    }
+    fn receive_buffer_bytes(&self) -> usize {
+        64 * 1024
+    }
+    fn unacknowledged(&self) -> usize {
+        0
+    }
+    fn register(&self, _: usize) {}
+    fn deregister(&self) {}
+}
+
+const USERS: i32 = 10_000;
+const LINKS: usize = 100;
+/// Without a common divisor with the number of users.
+const STEP: i32 = 7_919;
+
+criterion_group!(benches, look_up);
+criterion_main!(benches);

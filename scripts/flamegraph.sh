@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# Where a running server spends its processor time, as a flame graph:
+#
+#     scripts/flamegraph.sh PID [SECONDS] [OUT.svg]     10 s into flamegraph.svg
+#
+# Build the server with `scripts/flamegraph.sh build`: the profile `profiling` is the release build with symbols and lines, and
+# frame pointers are kept. docs/performance.md says why the stacks are walked by those.
+#
+# It needs perf (Debian: linux-perf) and may need rights: root, or kernel.perf_event_paranoid of at most 1. The graph is
+# drawn by inferno, which is built once into target/tools.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+INFERNO=0.12.8
+FREQUENCY=997 # samples a second of each thread that runs; a prime, so as not to keep step with timers
+
+fail() {
+    echo "flamegraph.sh: $*" >&2
+    exit 2
+}
+
+if [ "${1:-}" = build ]; then
+    # The toolchain's standard library has frame pointers already.
+    RUSTFLAGS="${RUSTFLAGS:-} -C force-frame-pointers=yes" CFLAGS="${CFLAGS:-} -fno-omit-frame-pointer" \
+        cargo build --profile profiling --bin server --target-dir target/flamegraph
+    echo "flamegraph.sh: built target/flamegraph/profiling/server"
+    exit
+fi
+
+pid=${1:-} seconds=${2:-10} out=${3:-flamegraph.svg}
+[[ $pid =~ ^[1-9][0-9]*$ && $seconds =~ ^[1-9][0-9]*$ && $# -le 3 ]] ||
+    fail "usage: scripts/flamegraph.sh PID [SECONDS] [OUT.svg], or scripts/flamegraph.sh build"
+[ -d "/proc/$pid" ] || fail "there is no process $pid"
+type -P perf >/dev/null || fail "perf is missing (Debian: apt-get install linux-perf)"
+tools=$PWD/target/tools
+if [ "$(cat "$tools/inferno-version" 2>/dev/null)" != "$INFERNO" ]; then
+    type -P cargo >/dev/null || fail "cargo is needed once, to build inferno"
+    echo "flamegraph.sh: building inferno $INFERNO into target/tools"
+    cargo install --quiet --locked --force inferno --version "=$INFERNO" --no-default-features --features cli --root "$tools" ||
+        fail "inferno cannot be built"
+    echo "$INFERNO" >"$tools/inferno-version"
+fi
+
+data=$(mktemp -d "${TMPDIR:-/tmp}/raybox-flamegraph-XXXXXXXX")
+trap 'rm -rf "$data"' EXIT
+
+# Cycles where the processor counts them; most virtual machines have a clock only.
+event=cycles
+perf record -q -e cycles -o "$data/probe" -- true >/dev/null 2>&1 || event=cpu-clock
+echo "flamegraph.sh: $seconds s of process $pid by $event"
+perf record -q -e "$event" -F "$FREQUENCY" --call-graph fp -p "$pid" -o "$data/perf" -- sleep "$seconds" 2>"$data/errors" ||
+    fail "perf cannot record: $(tail -n 3 "$data/errors") (run as root, or as the server's user with kernel.perf_event_paranoid=1)"
+perf script -i "$data/perf" >"$data/stacks" 2>"$data/errors" || fail "perf cannot read what it recorded: $(tail -n 3 "$data/errors")"
+"$tools/bin/inferno-collapse-perf" <"$data/stacks" >"$data/folded" || fail "there are no stacks"
+[ -s "$data/folded" ] || fail "no samples: the process did nothing in this time"
+samples=$(grep -c "^[^[:space:]]" "$data/stacks")
+"$tools/bin/inferno-flamegraph" --title "raybox: $samples samples ($event) in $seconds s" --minwidth 0.3 <"$data/folded" >"$data/svg"
+mv "$data/svg" "$out"
+echo "flamegraph.sh: $samples samples in $out"

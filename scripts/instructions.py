@@ -1,0 +1,447 @@
+#!/usr/bin/env python3
+"""Counts the instructions that the server spends on a message, and compares them with the recorded ones.
+
+    instructions.py [--server FILE] [--runs N] [--update REASON] [SCENARIO...]
+
+Use instructions.sh, which builds the server and installs valgrind.  A scenario is played twice, against a fresh server
+under callgrind each time: N rounds and then 3 N.  Start, logins and end cost the same both times, so that the difference
+is 2 N rounds and nothing else.  The users come from a database that was made before.  Everything is sent when the answer to the last is there and the server sleeps again, so
+that neither the speed of the machine nor what else runs on it changes what is batched.
+
+Exit status: 0 nothing is dearer than recorded, 1 something is, 2 it could not be measured.
+Only the Python standard library is used.
+"""
+
+import argparse
+import collections
+import os
+import pathlib
+import platform
+import re
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+RECORDED = ROOT / "bench" / "instructions.txt"
+ALLOWED = 0.05   # so much more is no failure, and so much less is no news
+PATIENCE = 120   # seconds that anything may take: valgrind runs one thread at a time, and each fifty times slower
+IDLE = 2         # seconds without anything to do, after which nothing more is due
+WINDOW = 32      # messages in one write
+MEMBERS = 100    # of the group, the sender among them
+
+DATABASE = "raybox.db"
+OPTIONS = (
+    # The usual machine has several; two on every machine, so that sender and recipient have different ones.
+    "--loops", "2",
+    "--hashers", "1",
+    "--argon2", "m=8,t=1,p=1",
+    "--log-level", "warn",
+    "--log-dir", "logs",
+)
+
+
+class Unmeasured(Exception):
+    """The server or valgrind did not do what it should."""
+
+
+# ---- The server ----
+
+class Server:
+    """A server in a temporary folder, which ends with the block.  With a database to begin with it is under callgrind."""
+
+    def __init__(self, program, database=None):
+        self.program = program
+        self.database = database
+
+    def __enter__(self):
+        self.folder = tempfile.TemporaryDirectory(prefix="raybox-instructions-")
+        path = pathlib.Path(self.folder.name)
+        self.profile = path / "profile"
+        self.errors = open(path / "stderr", "w+")
+        valgrind = ()
+        if self.database:
+            (path / DATABASE).write_bytes(self.database)
+            # What callgrind prints goes to its own file: stdout and stderr are the server's.
+            valgrind = ("valgrind", "--tool=callgrind", f"--callgrind-out-file={self.profile}", f"--log-file={path}/valgrind")
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("RAYBOX_")}
+        self.process = subprocess.Popen((*valgrind, self.program, "127.0.0.1", "0", *OPTIONS), cwd=path, env=environment,
+                                        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self.errors, text=True)
+        first = self.process.stdout.readline()
+        listening = re.search(r" listening on 127\.0\.0\.1:(\d+),", first)
+        if not listening:
+            said = first + self.said()
+            self.__exit__()
+            raise Unmeasured(f"the server does not start: {said}")
+        self.port = int(listening[1])
+        self.threads = Threads(self.process.pid)
+        self.clients = []
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        self.process.stdout.close()
+        self.errors.close()
+        self.folder.cleanup()
+
+    def said(self):
+        self.errors.flush()
+        self.errors.seek(0)
+        return self.errors.read().strip()
+
+    def stop(self):
+        """Ends it in order."""
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            status = self.process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            raise Unmeasured("the server does not stop") from None
+        if status != 0 or self.said():
+            raise Unmeasured(f"the server ended with {status}: {self.said()}")
+
+    def spent(self):
+        """Ends it, when it has seen to all that is due later; the instructions of each function."""
+        self.threads.wait_idle()
+        # One after the other: how many states share a transaction would be chance.
+        for client in self.clients:
+            client.socket.close()
+            self.threads.wait_asleep()
+        self.stop()
+        return costs(self.profile.read_text())
+
+    def filled(self):
+        """Ends it; its database."""
+        self.stop()
+        return (pathlib.Path(self.folder.name) / DATABASE).read_bytes()
+
+
+class Threads:
+    """The threads of a process, to see whether they sleep."""
+
+    def __init__(self, process):
+        self.folder = f"/proc/{process}/task"
+
+    def wait_asleep(self):
+        """Waits until nothing is left to do.  Only one thread runs at a time under valgrind, which the others wait for
+        asleep; one that hands over may be asleep before the next is awake, so it takes two looks."""
+        by = time.monotonic() + PATIENCE
+        asleep = 0
+        while asleep < 2:
+            asleep = asleep + 1 if self.all_asleep() else 0
+            if time.monotonic() > by:
+                raise Unmeasured("the server does not come to rest")
+
+    def wait_idle(self):
+        """Waits until the process has used no processor time for a while: a second after it has written, the server asks
+        what has arrived (net/src/link.rs), and what it did not ask for would be part of its end."""
+        by = time.monotonic() + PATIENCE
+        used, since = self.processor_ticks(), time.monotonic()
+        while time.monotonic() < since + IDLE:
+            time.sleep(0.1)
+            before, used = used, self.processor_ticks()
+            if used != before:
+                since = time.monotonic()
+            if time.monotonic() > by:
+                raise Unmeasured("the server does not come to rest")
+
+    def processor_ticks(self):
+        with open(f"{self.folder}/../stat", "rb") as stat:
+            fields = stat.read().rpartition(b") ")[2].split()
+        return int(fields[11]) + int(fields[12])
+
+    def all_asleep(self):
+        for thread in os.listdir(self.folder):
+            try:
+                with open(f"{self.folder}/{thread}/stat", "rb") as stat:
+                    if stat.read().rpartition(b") ")[2][:1] != b"S":
+                        return False
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+        return True
+
+
+def costs(profile):
+    """Instructions by function of a callgrind profile, without those of what a function calls."""
+    names, found = {}, collections.Counter()
+    function, called = None, False
+    for line in profile.splitlines():
+        if line.startswith("fn="):
+            number, _, name = line[3:].partition(" ")
+            function = names.setdefault(number, name)
+        elif line.startswith("cfn="):
+            number, _, name = line[4:].partition(" ")
+            names.setdefault(number, name)
+        elif line.startswith("calls="):
+            called = True
+        elif line[:1].isdigit() or line[:1] in ("+", "-", "*"):
+            if not called:
+                found[function] += int(line.split()[1])
+            called = False
+    total = re.search(r"^totals: (\d+)$", profile, re.M)
+    if not total or int(total[1]) != sum(found.values()):
+        raise Unmeasured("callgrind's profile is not understood")
+    return found
+
+
+# ---- What is played ----
+
+class Client:
+    """A connection in line mode."""
+
+    def __init__(self, server):
+        self.socket = socket.create_connection(("127.0.0.1", server.port), PATIENCE)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.received = b""
+        server.clients.append(self)
+
+    def send(self, data):
+        self.socket.sendall(data)
+
+    def lines(self, count):
+        """Takes so many lines; they are all that was sent."""
+        while self.received.count(b"\n") < count:
+            data = self.socket.recv(65536)
+            if not data:
+                raise Unmeasured("the server has closed a connection")
+            self.received += data
+        lines, self.received = self.received.split(b"\n"), b""
+        if len(lines) != count + 1 or lines.pop():
+            raise Unmeasured(f"the server sends more than {count} lines: {lines}")
+        return lines
+
+    def ask(self, request):
+        self.send(request.encode() + b"\n")
+        return self.lines(1)[0].decode()
+
+
+def expect_reply(reply, pattern):
+    if not re.fullmatch(pattern, reply):
+        raise Unmeasured(f"an unexpected reply: {reply}")
+
+
+def prepare(program):
+    """A database with users 1 to MEMBERS, all in group 1.  What they cost varies, as transactions share writes or do not."""
+    with Server(program) as server:
+        client = Client(server)
+        for user in range(1, MEMBERS + 1):
+            reply = client.ask(f'{{"msgType":2,"name":"user {user}","password":"pass"}}')
+            expect_reply(reply, f'{{"USERID":{user},"errno":200,"msgType":200}}')
+        log_in(client, 1)
+        expect_reply(client.ask('{"msgType":12,"FROMID":1,"name":"all","description":""}'), r'{"GROUPID":1,"errno":200,.*')
+        for user in range(2, MEMBERS + 1):
+            log_in(client, user)
+            expect_reply(client.ask(f'{{"msgType":10,"FROMID":{user},"GROUPID":1}}'), '{"errno":200,.*')
+        return server.filled()
+
+
+def log_in(client, user):
+    reply = client.ask(f'{{"msgType":1,"USERID":{user},"password":"pass"}}')
+    expect_reply(reply, '{"errno":200,"msgType":200}')
+
+
+def logged_in(server, user):
+    """A user on a new connection."""
+    client = Client(server)
+    log_in(client, user)
+    server.threads.wait_asleep()
+    return client
+
+
+def message(sender, to, msg_type=4, key="TOID"):
+    """A chat of a usual size: 100 bytes and the newline."""
+    text = f'{{"FROMID":{sender},"{key}":{to},"msgType":{msg_type},"sendTime":"2026-01-01 12:00:00","msg":"'
+    return f'{text}{"how do you do? ".ljust(98 - len(text), ".")}"}}\n'.encode()
+
+
+def expect(client, frame, count=1):
+    if any(line != frame.rstrip() for line in client.lines(count)):
+        raise Unmeasured("something else was delivered")
+
+
+def play_chat(server):
+    """One message between two users on different event loops."""
+    sender, recipient = logged_in(server, 1), logged_in(server, 2)
+    frame = message(1, 2)
+
+    def play():
+        sender.send(frame)
+        expect(recipient, frame)
+    return play
+
+
+def play_window(server):
+    """The same of many that arrive together."""
+    sender, recipient = logged_in(server, 1), logged_in(server, 2)
+    frame = message(1, 2)
+
+    def play():
+        sender.send(frame * WINDOW)
+        expect(recipient, frame, WINDOW)
+    return play
+
+
+def play_group(server):
+    """One delivery of a message to a group whose members are all here."""
+    sender, *others = [logged_in(server, user) for user in range(1, MEMBERS + 1)]
+    frame = message(1, 1, 9, "GROUPID")
+
+    def play():
+        sender.send(frame)
+        for member in others:
+            expect(member, frame)
+    return play
+
+
+def play_kept(server):
+    """One message for an absent user, kept in the embedded store and acknowledged by the reply to a small request."""
+    sender = logged_in(server, 1)
+    frame = message(1, 2) + b'{"msgType":404}\n'
+    reply = b'{"errmsg":"No such method, failed to process your request!","errno":404,"msgType":404}'
+
+    def play():
+        sender.send(frame)
+        expect(sender, reply)
+    return play
+
+
+def play_refused(server):
+    """One frame that is no JSON, and the reply to it: the usual client's heartbeat."""
+    client = Client(server)
+    reply = b'{"errmsg":"Failed to parse the json string!","errno":401,"msgType":401}'
+
+    def play():
+        client.send(b"keep this socket alive\n")
+        expect(client, reply)
+    return play
+
+
+# Name: what to play, how many rounds, and what a round consists of.
+SCENARIOS = {
+    "chat": (play_chat, 1000, 1),
+    "window": (play_window, 100, WINDOW),
+    "group": (play_group, 100, MEMBERS - 1),
+    "kept": (play_kept, 200, 1),
+    "refused": (play_refused, 1000, 1),
+}
+
+
+def spent(program, database, scenario, rounds):
+    """What a server spends in its life, by function."""
+    with Server(program, database) as server:
+        play = SCENARIOS[scenario][0](server)
+        for _ in range(rounds):
+            server.threads.wait_asleep()
+            play()
+        return server.spent()
+
+
+def measure(program, database, scenario):
+    """Instructions of one message, by function."""
+    _, rounds, messages = SCENARIOS[scenario]
+    few, many = (spent(program, database, scenario, times * rounds) for times in (1, 3))
+    many.subtract(few)
+    return {function: count / (2 * rounds * messages) for function, count in many.items()}
+
+
+# ---- What was recorded ----
+
+HEAD = """\
+# Instructions that the server spends on one message outside of the kernel, as scripts/instructions.sh counts them: what, how many,
+# what they were counted with, and why the figure is what it is. Written by scripts/instructions.sh --update REASON.
+"""
+
+
+def read_recorded():
+    recorded = {}
+    for line in RECORDED.read_text().splitlines() if RECORDED.exists() else ():
+        if line.strip() and not line.startswith("#"):
+            name, figure, tools, reason = (part.strip() for part in line.split("|", 3))
+            recorded[name] = (int(figure), tools, reason)
+    return recorded
+
+
+def write_recorded(recorded):
+    rows = "".join(f"{name:8}| {recorded[name][0]:6} | {recorded[name][1]} | {recorded[name][2]}\n"
+                   for name in SCENARIOS if name in recorded)
+    RECORDED.write_text(HEAD + rows)
+
+
+def tools():
+    """What the figures depend on beside the program's source."""
+    def version(*command):
+        return re.search(r"\d+\.\d+[.\d]*", subprocess.run(command, capture_output=True, text=True, check=True).stdout)[0]
+    return (f"rustc {version('rustc', '--version')}, {platform.libc_ver()[0]} {platform.libc_ver()[1]}, "
+            f"valgrind {version('valgrind', '--version')}, {platform.machine()}")
+
+
+def compare(name, figure, by_function, recorded, made_with):
+    """Says how a figure compares; false if it is too high.  That of another architecture is no measure."""
+    before, before_with, _ = recorded
+    if before_with.rpartition(", ")[2] != platform.machine():
+        print(f"{name:8} {figure:7.0f} instructions, NOT COMPARED: recorded {before} with {before_with}", flush=True)
+        return True
+    change = figure / before - 1
+    print(f"{name:8} {figure:7.0f} instructions, recorded {before}: {change:+.1%}", flush=True)
+    if change < -ALLOWED:
+        print(f"{name:8} is cheaper: record the new figure with scripts/instructions.sh --update REASON {name}")
+    if change <= ALLOWED:
+        return True
+    print(f"{name:8} is dearer by more than {ALLOWED:.0%}. It is spent in:")
+    for function, count in sorted(by_function.items(), key=lambda item: -item[1])[:15]:
+        print(f"  {count:7.0f}  {function}")
+    if before_with != made_with:
+        print(f"  recorded with {before_with}; this is {made_with}")
+    print("If it is worth it: scripts/instructions.sh --update REASON " + name)
+    return False
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="scripts/instructions.sh",
+                                     description="Counts the instructions of a message and compares them with the recorded ones.")
+    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=f"{', '.join(SCENARIOS)}; all if none is named")
+    parser.add_argument("--server", default=str(ROOT / "target/release/server"), help="the program to measure")
+    parser.add_argument("--runs", type=int, default=1, help="measure so often, take the median and show the spread")
+    parser.add_argument("--update", metavar="REASON", help="record the figures, and why they have changed")
+    options = parser.parse_args()
+    unknown = set(options.scenarios) - set(SCENARIOS)
+    if unknown:
+        parser.error(f"there is no scenario {', '.join(sorted(unknown))}")
+    if options.update is not None and len(options.update.split()) < 2:
+        parser.error("--update needs a reason that says why")
+    if options.runs < 1:
+        parser.error("--runs must be 1 at least")
+
+    program, made_with, recorded = str(pathlib.Path(options.server).resolve()), tools(), read_recorded()
+    print(f"instructions.sh: {made_with}", flush=True)
+    database, good = prepare(program), True
+    for name in options.scenarios or SCENARIOS:
+        runs = [measure(program, database, name) for _ in range(options.runs)]
+        figures = [sum(run.values()) for run in runs]
+        figure = statistics.median(figures)
+        if options.runs > 1:
+            spread = (max(figures) - min(figures)) / figure
+            print(f"{name:8} {' '.join(f'{each:.1f}' for each in figures)}: within {spread:.2%}")
+        if options.update is not None:
+            recorded[name] = (round(figure), made_with, " ".join(options.update.split()))
+            print(f"{name:8} {figure:7.0f} instructions, recorded", flush=True)
+        elif name not in recorded:
+            raise Unmeasured(f"{name} has no recorded figure in {RECORDED}")
+        else:
+            good &= compare(name, figure, runs[-1], recorded[name], made_with)
+    if options.update is not None:
+        write_recorded(recorded)
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except (Unmeasured, OSError, subprocess.SubprocessError) as error:
+        print(f"instructions.sh: {error}", file=sys.stderr)
+        sys.exit(2)
