@@ -11,6 +11,10 @@ COPY Cargo.toml Cargo.lock ./
 COPY bench/Cargo.toml bench/
 COPY net/Cargo.toml net/
 COPY pool/Cargo.toml pool/
+# Named in the manifests, so they must be there, though nothing of them is built.
+COPY benches benches
+COPY net/benches net/benches
+COPY pool/benches pool/benches
 # Empty sources with the same names stand in for the real ones; what was built of them is removed again.
 RUN mkdir -p src bench/src net/src pool/src \
     && echo 'fn main() {}' | tee src/main.rs > bench/src/main.rs && touch src/lib.rs net/src/lib.rs pool/src/lib.rs \
