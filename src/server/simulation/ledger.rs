@@ -101,15 +101,15 @@ impl Ledger {
         }
     }
 
-    /// A node begins to stop. What it writes to a connection comes back only when that has ended without taking it, and others
-    /// may keep something newer for the user, who has left by then.
+    /// A node begins to stop. What it writes to a connection comes back only when that has ended without acknowledging it, and
+    /// others may keep something newer for the user, who has left by then.
     pub(super) fn note_stop(&mut self) {
         self.has_stopped = true;
     }
 
     /// Whether it may be kept later than what was sent after it.
     fn may_be_late(&self, copy: &Copy) -> bool {
-        copy.late || (self.has_stopped && !copy.written.is_subset(&copy.received))
+        copy.late || (self.has_stopped && !copy.written.is_empty())
     }
 
     /// What is left in the database will be fetched in order. Of one that is kept twice, a confirmation having come too late,
