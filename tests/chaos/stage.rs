@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::books::{self, Books, Caused, Fate, Members, Moment, Place, Target, Wrong};
+use crate::books::{self, Books, Caused, Fate, Members, Moment, Part, Party, Place, Target, Wrong};
 use crate::network::Network;
 use crate::person::{Actor, Habit, Order, PERSONS_MAX, Person, Phase, Post, World};
 use crate::report;
@@ -168,6 +168,8 @@ impl Stage {
                 persons: &persons,
                 posts: &posts,
                 caused: &caused,
+                failing: Vec::new(),
+                spooled: 0,
                 progress: Progress::new(seed, length),
                 shift: Duration::ZERO,
                 watch,
@@ -185,7 +187,9 @@ impl Stage {
                     Order::StopReading(_) => Kind::StopsReading,
                 };
                 let (begun, over) = (*begun, *over);
-                caused.push(Caused { kind, node: None, user: Some(person.id), begun, over, ready_after: None });
+                // It may take so long until its node gives up what it has sent there.
+                let part = Part { party: Party::Client(person.id), begun, well: over + USER_TIMEOUT };
+                caused.push(Caused { kind, begun, over, ready_after: None, parts: vec![part], spooled: 0 });
             }
         }
         caused.sort_by_key(|caused| caused.begun);
@@ -217,6 +221,10 @@ struct Conductor<'a> {
     persons: &'a [Person],
     posts: &'a [Post],
     caused: &'a Mutex<Vec<Caused>>,
+    /// The parts of the fault that there is.
+    failing: Vec<Part>,
+    /// What the node that was killed for it had in its spool.
+    spooled: usize,
     progress: Progress,
     /// By how much all that is left is later than planned, so that its distances stay.
     shift: Duration,
@@ -226,8 +234,14 @@ struct Conductor<'a> {
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Step {
+    /// A node that was killed is started again.
+    NodeUp,
+    /// What else has failed serves again.
+    Back,
+    /// All is to be well.
     End,
     Begin,
+    NodeDown,
 }
 
 impl Conductor<'_> {
@@ -236,11 +250,16 @@ impl Conductor<'_> {
         for fault in &schedule.faults {
             steps.push((fault.begin, Step::Begin, fault));
             if !fault.kind.is_of_client() {
+                steps.push((fault.begin + fault.length, Step::Back, fault));
                 steps.push((fault.end(), Step::End, fault));
+            }
+            if let Some(down) = &fault.node_down {
+                steps.push((down.start, Step::NodeDown, fault));
+                steps.push((down.end, Step::NodeUp, fault));
             }
         }
         steps.sort_by_key(|(at, step, _)| (*at, *step));
-        let mut begun = Moment::ZERO;
+        let (mut begun, mut over) = (Moment::ZERO, Moment::ZERO);
         for (at, step, fault) in steps {
             self.wait_until(at + self.shift);
             self.shift = self.shift.max(self.world.now().saturating_sub(at));
@@ -251,8 +270,22 @@ impl Conductor<'_> {
                     self.progress.begin(fault.kind);
                     self.cause(fault);
                 }
+                Step::NodeDown => {
+                    self.fails(Party::Node(fault.target));
+                    let node = &mut self.stage.cluster.nodes[fault.target];
+                    self.spooled = node.metric("raybox_spool_messages") as usize;
+                    node.kill9();
+                }
+                Step::NodeUp => {
+                    over = self.world.now();
+                    self.stage.cluster.nodes[fault.target].restart();
+                }
+                Step::Back => {
+                    over = self.world.now();
+                    self.bring_back(fault);
+                }
                 Step::End => {
-                    self.recover(fault, begun);
+                    self.recover(fault, begun, over);
                     self.progress.end();
                 }
             }
@@ -288,53 +321,106 @@ impl Conductor<'_> {
         self.posts[person.index].order(order);
     }
 
+    /// From now on this fails.
+    fn fails(&mut self, party: Party) {
+        self.failing.push(Part { party, begun: self.world.now(), well: Moment::MAX });
+    }
+
     fn cause(&mut self, fault: &Fault) {
+        match fault.kind {
+            Kind::NodeFrozen => self.fails(Party::Node(fault.target)),
+            Kind::DatabaseKilled
+            | Kind::DatabaseFrozen
+            | Kind::NodeKilledDatabaseKilled
+            | Kind::NodeKilledDatabaseFrozen => self.fails(Party::Database),
+            Kind::RedisKilled | Kind::RedisFrozen => self.fails(Party::Redis),
+            Kind::ServicesKilled | Kind::ServicesFrozen => {
+                self.fails(Party::Database);
+                self.fails(Party::Redis);
+            }
+            Kind::NginxKilled | Kind::NginxReloaded => self.fails(Party::Nginx),
+            // Each node by itself.
+            Kind::NodeKilled | Kind::RollingRestart => (),
+            Kind::BlackHole | Kind::Reset | Kind::StopsReading => unreachable!("a client does that"),
+        }
         let Stage { cluster, nginx, mariadb } = &mut *self.stage;
         match fault.kind {
-            Kind::NodeKilled => cluster.nodes[fault.target].kill9(),
             Kind::NodeFrozen => cluster.nodes[fault.target].stop(),
-            Kind::DatabaseKilled => mariadb.kill(),
-            Kind::DatabaseFrozen => mariadb.stop(),
+            Kind::DatabaseKilled | Kind::NodeKilledDatabaseKilled => mariadb.kill(),
+            Kind::DatabaseFrozen | Kind::NodeKilledDatabaseFrozen => mariadb.stop(),
             Kind::RedisKilled => cluster.redis.kill(),
             Kind::RedisFrozen => cluster.redis.stop(),
-            Kind::NginxKilled => nginx.kill(),
-            Kind::RollingRestart => {
-                for node in &mut cluster.nodes {
-                    node.terminate();
-                    // 3: something waits in its spool for the database, which was away a moment ago.
-                    let code = node.wait_exit(LONG_PATIENCE).code();
-                    assert!(matches!(code, Some(0 | 3)), "it ends in order, not with {code:?}: {}", node.output());
-                    node.restart();
-                    wait_within(LONG_PATIENCE, "the new node is ready", || node.is_ready());
-                }
+            Kind::ServicesKilled => {
+                mariadb.kill();
+                cluster.redis.kill();
             }
-            Kind::BlackHole | Kind::Reset | Kind::StopsReading => unreachable!("a client does that"),
+            Kind::ServicesFrozen => {
+                mariadb.stop();
+                cluster.redis.stop();
+            }
+            Kind::NginxKilled => nginx.kill(),
+            Kind::NginxReloaded => nginx.reload(),
+            Kind::RollingRestart => self.restart_all(),
+            Kind::NodeKilled | Kind::BlackHole | Kind::Reset | Kind::StopsReading => (),
         }
     }
 
-    fn recover(&mut self, fault: &Fault, begun: Moment) {
-        let over = self.world.now();
+    fn restart_all(&mut self) {
+        for number in 0..NODES {
+            self.fails(Party::Node(number));
+            let node = &mut self.stage.cluster.nodes[number];
+            node.terminate();
+            // 3: something waits in its spool for the database, which was away a moment ago.
+            let code = node.wait_exit(LONG_PATIENCE).code();
+            assert!(matches!(code, Some(0 | 3)), "it ends in order, not with {code:?}: {}", node.output());
+            node.restart();
+            wait_within(LONG_PATIENCE, "the new node is ready", || node.is_ready());
+            if let Some(part) = self.failing.last_mut() {
+                part.well = self.world.now();
+            }
+        }
+    }
+
+    fn bring_back(&mut self, fault: &Fault) {
         let Stage { cluster, nginx, mariadb } = &mut *self.stage;
         match fault.kind {
-            Kind::NodeKilled => cluster.nodes[fault.target].restart(),
             Kind::NodeFrozen => cluster.nodes[fault.target].cont(),
-            Kind::DatabaseKilled => mariadb.restart(),
-            Kind::DatabaseFrozen => mariadb.cont(),
+            Kind::DatabaseKilled | Kind::NodeKilledDatabaseKilled => mariadb.restart(),
+            Kind::DatabaseFrozen | Kind::NodeKilledDatabaseFrozen => mariadb.cont(),
             Kind::RedisKilled => cluster.redis.restart(),
             Kind::RedisFrozen => cluster.redis.cont(),
+            Kind::ServicesKilled => {
+                mariadb.restart();
+                cluster.redis.restart();
+            }
+            Kind::ServicesFrozen => {
+                mariadb.cont();
+                cluster.redis.cont();
+            }
             Kind::NginxKilled => nginx.restart(),
-            Kind::RollingRestart | Kind::BlackHole | Kind::Reset | Kind::StopsReading => (),
+            Kind::NodeKilled
+            | Kind::NginxReloaded
+            | Kind::RollingRestart
+            | Kind::BlackHole
+            | Kind::Reset
+            | Kind::StopsReading => (),
         }
-        let node = matches!(fault.kind, Kind::NodeKilled | Kind::NodeFrozen).then_some(fault.target);
-        let nodes: Vec<&TestServer> = match node {
-            Some(node) => vec![&cluster.nodes[node]],
-            None => cluster.nodes.iter().collect(),
+    }
+
+    /// Waits until the nodes concerned are ready, and writes down what the fault was.
+    fn recover(&mut self, fault: &Fault, begun: Moment, over: Moment) {
+        let nodes: Vec<&TestServer> = match fault.kind {
+            Kind::NodeKilled | Kind::NodeFrozen => vec![&self.stage.cluster.nodes[fault.target]],
+            _ => self.stage.cluster.nodes.iter().collect(),
         };
         wait_within(LONG_PATIENCE, &format!("all are ready after: {}", fault.kind), || {
             nodes.iter().all(|node| node.is_ready())
         });
-        let ready_after = Some(self.world.now() - over);
-        let caused = Caused { kind: fault.kind, node, user: None, begun, over, ready_after };
+        let well = self.world.now();
+        let mut parts = std::mem::take(&mut self.failing);
+        parts.iter_mut().for_each(|part| part.well = part.well.min(well));
+        let spooled = std::mem::take(&mut self.spooled);
+        let caused = Caused { kind: fault.kind, begun, over, ready_after: Some(well - over), parts, spooled };
         self.caused.lock().expect("what was caused").push(caused);
     }
 
