@@ -96,14 +96,22 @@ fn of_server(kind: Kind, begin: Duration, dice: &mut Dice, nodes: usize) -> Faul
         Kind::NodeFrozen => dice.between(2_000, 7_000),
         // It takes as long as it takes.
         Kind::RollingRestart | Kind::NginxReloaded => 1,
+        // Longer than it takes until calls have failed and the spool is in use.
+        Kind::NodeKilledDatabaseKilled => dice.between(2_500, 4_000),
+        Kind::NodeKilledDatabaseFrozen => dice.between(6_000, 7_500),
         _ => dice.between(1_500, 4_000),
     });
     let node_down = match kind {
         Kind::NodeKilled => Some(begin..begin + length),
         Kind::NodeKilledDatabaseKilled | Kind::NodeKilledDatabaseFrozen => {
-            let latest = (length + AFTER_DATABASE).as_millis() as u64;
-            let killed = begin + Duration::from_millis(dice.between(50, latest));
-            Some(killed..killed + Duration::from_millis(dice.between(300, 2_000)))
+            let back = length.as_millis() as u64;
+            let killed = match dice.below(4) {
+                0 => dice.between(50, 1_000),
+                1 => dice.between(back, back + AFTER_DATABASE.as_millis() as u64),
+                _ => dice.between(back - 1_000, back),
+            };
+            let killed = begin + Duration::from_millis(killed);
+            Some(killed..killed + Duration::from_millis(dice.between(300, 1_500)))
         }
         _ => None,
     };

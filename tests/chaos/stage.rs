@@ -97,8 +97,11 @@ impl Stage {
             persons[*other].targets.push((Target::User(ids[*one]), 20));
         }
         for (number, visitor) in visitors.iter().enumerate() {
-            let [one, _] = pairs[number % pairs.len()];
-            persons[one].targets.push((Target::User(ids[*visitor]), 100));
+            let [one, other] = pairs[number % pairs.len()];
+            // The one whose barriers need the database and the other.
+            for writer in [one, other] {
+                persons[writer].targets.push((Target::User(ids[*visitor]), 100));
+            }
             persons[*visitor].targets.push((Target::User(ids[one]), 20));
         }
         for (number, slow) in slow.iter().enumerate() {
