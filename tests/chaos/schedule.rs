@@ -95,7 +95,9 @@ fn of_server(kind: Kind, begin: Duration, dice: &mut Dice, nodes: usize) -> Faul
         Kind::NodeKilled | Kind::NginxKilled => dice.between(300, 3_000),
         Kind::NodeFrozen => dice.between(2_000, 7_000),
         // It takes as long as it takes.
-        Kind::RollingRestart | Kind::NginxReloaded => 1,
+        Kind::RollingRestart => 1,
+        // It is quick, and its old processes stay.
+        Kind::NginxReloaded => 1_000,
         // Longer than it takes until calls have failed and the spool is in use.
         Kind::NodeKilledDatabaseKilled => dice.between(2_500, 4_000),
         Kind::NodeKilledDatabaseFrozen => dice.between(6_000, 7_500),
@@ -106,7 +108,7 @@ fn of_server(kind: Kind, begin: Duration, dice: &mut Dice, nodes: usize) -> Faul
         Kind::NodeKilledDatabaseKilled | Kind::NodeKilledDatabaseFrozen => {
             let back = length.as_millis() as u64;
             let killed = match dice.below(4) {
-                0 => dice.between(50, 1_000),
+                0 => dice.between(50, EARLY.as_millis() as u64),
                 1 => dice.between(back, back + AFTER_DATABASE.as_millis() as u64),
                 _ => dice.between(back - 1_000, back),
             };
@@ -254,6 +256,9 @@ pub const USER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// After a client was cut off for so long, no node holds anything for it any more.
 const AFTER_CLIENT: Duration = Duration::from_millis(5_000);
+
+/// So long after the database has gone away calls may not have failed yet.
+pub const EARLY: Duration = Duration::from_secs(1);
 
 /// So long after the database is back a node may be killed that has not yet done what waited for it.
 const AFTER_DATABASE: Duration = Duration::from_millis(800);

@@ -13,7 +13,7 @@ use crate::books::{self, Books, Caused, Fate, Members, Moment, Part, Party, Plac
 use crate::network::Network;
 use crate::person::{Actor, Habit, Order, PERSONS_MAX, Person, Phase, Post, World};
 use crate::report;
-use crate::schedule::{Fault, Kind, Schedule, USER_TIMEOUT};
+use crate::schedule::{EARLY, Fault, Kind, Schedule, USER_TIMEOUT};
 use crate::util::{Cluster, LONG_PATIENCE, MariaDb, Nginx, Redis, TestServer};
 use crate::util::{free_port, login, offline_user, wait_within};
 
@@ -40,14 +40,18 @@ impl Stage {
     /// Starts everything, with the nodes where the clients of `network` reach them.
     pub fn start(network: &Network) -> Stage {
         let mariadb = MariaDb::start();
+        let database = mariadb.create_database();
+        // What pools have opened while the database stood still they shall have closed soon after the run.
+        let cnf = format!("{}maxIdleTime=5\n", database.cnf());
         let options = |builder: crate::util::Builder| {
             // Clients and nginx look for a node where it was before.
+            let builder = builder.file("mysql.cnf", cnf.clone());
             let builder = builder.host(network.host().to_string().leak()).port(free_port());
             let builder = builder.option("admin", "127.0.0.1:0").option("output_max", "512k");
             let builder = builder.option("user_timeout", &format!("{}s", USER_TIMEOUT.as_secs()));
             builder.option("proxy_protocol", "on").option("proxy_from", Nginx::COMES_FROM)
         };
-        let cluster = Cluster::start_on(mariadb.create_database(), Redis::start(), NODES, options);
+        let cluster = Cluster::start_on(database, Redis::start(), NODES, options);
         let nginx = Nginx::as_shipped_on(network.host(), &cluster.addresses());
         Stage { cluster, nginx, mariadb }
     }
@@ -274,10 +278,7 @@ impl Conductor<'_> {
                     self.cause(fault);
                 }
                 Step::NodeDown => {
-                    self.fails(Party::Node(fault.target));
-                    let node = &mut self.stage.cluster.nodes[fault.target];
-                    self.spooled = node.metric("raybox_spool_messages") as usize;
-                    node.kill9();
+                    self.kill_node(fault, at);
                 }
                 Step::NodeUp => {
                     over = self.world.now();
@@ -366,6 +367,22 @@ impl Conductor<'_> {
             Kind::RollingRestart => self.restart_all(),
             Kind::NodeKilled | Kind::BlackHole | Kind::Reset | Kind::StopsReading => (),
         }
+    }
+
+    /// Kills a node; late in an outage of the database not before something waits in its spool, if that comes about.
+    fn kill_node(&mut self, fault: &Fault, at: Duration) {
+        let is_late = fault.begin + EARLY < at && at < fault.begin + fault.length;
+        let latest = self.world.now() + if is_late { SPOOL_PATIENCE } else { Duration::ZERO };
+        loop {
+            self.spooled = self.stage.cluster.nodes[fault.target].metric("raybox_spool_messages") as usize;
+            let now = self.world.now();
+            if self.spooled > 0 || now >= latest {
+                break;
+            }
+            self.wait_until(now + Duration::from_millis(50));
+        }
+        self.fails(Party::Node(fault.target));
+        self.stage.cluster.nodes[fault.target].kill9();
     }
 
     fn restart_all(&mut self) {
@@ -527,6 +544,9 @@ impl Drop for Progress {
 
 /// How many nodes there are.
 pub const NODES: usize = 3;
+
+/// How long somebody may take to write to somebody who is away.
+const SPOOL_PATIENCE: Duration = Duration::from_secs(3);
 
 /// What has not come so long after everything is well is lost.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(40);

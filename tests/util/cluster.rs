@@ -27,7 +27,7 @@ impl Cluster {
 
     /// The same on a database and a Redis that are there.
     pub fn start_on(database: Database, redis: Redis, nodes: usize, options: impl Fn(Builder) -> Builder) -> Cluster {
-        let start = |_| options(TestServer::builder()).mysql(&database).redis(&redis).start();
+        let start = |_| options(TestServer::builder().mysql(&database).redis(&redis)).start();
         let nodes = (0..nodes).map(start).collect();
         Cluster { nodes, database, redis }
     }
