@@ -168,6 +168,9 @@ pub enum Wrong {
     /// Came in a fetch after what was sent later, because it had been on its way to a connection that broke. Not wrong:
     /// it was stored when that was found out.
     CameBack,
+    /// Came in a fetch after what was sent later through another node: it waited in the spool of the first one while the
+    /// database was away. Not wrong: the order is promised on a connection, and in the database.
+    WaitedInSpool,
 }
 
 /// One message for one recipient, as all books together show it.
@@ -213,8 +216,12 @@ impl Members {
 /// What was sent by whom to whom under which number.
 type Sent<'a> = HashMap<(i64, Target, usize), &'a Lot>;
 
-/// Compares the books of all. `proxy_kills` is when nginx was killed.
-pub fn check(books: &[&Books], members: &Members, proxy_kills: &[Moment]) -> Verdict {
+/// Compares the books of all, knowing what was caused.
+pub fn check(books: &[&Books], members: &Members, caused: &[Caused]) -> Verdict {
+    let proxy_kills: Vec<Moment> =
+        caused.iter().filter(|caused| caused.kind == Kind::NginxKilled).map(|caused| caused.begun).collect();
+    let parts = caused.iter().flat_map(|caused| &caused.parts);
+    let outages: Vec<Part> = parts.filter(|part| part.party == Party::Database).copied().collect();
     let mut verdict = Verdict::default();
     let by_user: HashMap<i64, &Books> = books.iter().map(|books| (books.user, *books)).collect();
     let mut sent: Sent = HashMap::new();
@@ -235,7 +242,7 @@ pub fn check(books: &[&Books], members: &Members, proxy_kills: &[Moment]) -> Ver
         }
         verdict.misdelivered(books, members, &sent);
         verdict.duplicated(books, &sent);
-        verdict.reordered(books, &sent);
+        verdict.reordered(books, &sent, &by_user, &outages);
     }
     for sender in books {
         for lot in &sender.lots {
@@ -244,7 +251,7 @@ pub fn check(books: &[&Books], members: &Members, proxy_kills: &[Moment]) -> Ver
             }
             for to in members.recipients(sender.user, lot.target) {
                 let came = |number| come.get(&(to, sender.user, lot.target, number)).copied();
-                let taken = by_user.get(&to).is_some_and(|to| to.was_robbed(lot, proxy_kills));
+                let taken = by_user.get(&to).is_some_and(|to| to.was_robbed(lot, &proxy_kills));
                 verdict.lost(sender, to, lot, came, if taken { Wrong::TakenByProxy } else { Wrong::Lost });
             }
         }
@@ -309,9 +316,9 @@ impl Verdict {
     /// Looks at each connection and each fetch by itself, and at what came there for the first time. A message must not
     /// come after one that was sent after it on the same connection, nor, if it was acknowledged, after any that was
     /// sent afterwards. What a sender has given up and sent others after on another connection is in no order with them.
-    fn reordered(&mut self, books: &Books, sent: &Sent) {
+    fn reordered(&mut self, books: &Books, sent: &Sent, senders: &HashMap<i64, &Books>, outages: &[Part]) {
         let mut come = BTreeSet::new();
-        let mut last: HashMap<(How, i64, Target, Option<usize>), usize> = HashMap::new();
+        let mut last: HashMap<(How, i64, Target, Option<usize>), (usize, usize)> = HashMap::new();
         for arrival in &books.arrivals {
             let Arrival { at, from, target, number, how } = *arrival;
             let Some(lot) = sent.get(&(from, target, number)) else { continue };
@@ -322,12 +329,19 @@ impl Verdict {
             let on_same = last.get(&(how, from, target, Some(lot.connection))).copied();
             let before = if matches!(lot.fate, Fate::Acknowledged { .. }) { on_any } else { on_same };
             for key in [None, Some(lot.connection)] {
-                let last = last.entry((how, from, target, key)).or_insert(number);
-                *last = number.max(*last);
+                let last = last.entry((how, from, target, key)).or_insert((number, lot.connection));
+                *last = (*last).max((number, lot.connection));
             }
-            if let Some(before) = before.filter(|before| *before > number) {
-                let came_back = matches!(how, How::Fetched(_)) && books.has_broken_with(lot.sent, lot.fate);
-                let what = if came_back { Wrong::CameBack } else { Wrong::Reordered };
+            if let Some((before, connection)) = before.filter(|(before, _)| *before > number) {
+                let fetched = matches!(how, How::Fetched(_));
+                let sender = senders.get(&from);
+                let what = if fetched && books.has_broken_with(lot.sent, lot.fate) {
+                    Wrong::CameBack
+                } else if fetched && sender.is_some_and(|sender| sender.spooled_elsewhere(lot, connection, outages)) {
+                    Wrong::WaitedInSpool
+                } else {
+                    Wrong::Reordered
+                };
                 let detail = format!("after {before}, {how:?}");
                 let way = lot.way(from, books.user, at, matches!(how, How::Fetched(_)));
                 self.find(what, (target, number), way, detail);
@@ -358,6 +372,17 @@ impl Books {
             Fate::Acknowledged { at, .. } => at,
             Fate::Open | Fate::Unknown => ended().unwrap_or(lot.sent).max(lot.sent),
         }
+    }
+
+    /// Whether a lot of this sender's may have waited for the database on another node than that to which one of its
+    /// connections went.
+    fn spooled_elsewhere(&self, lot: &Lot, connection: usize, outages: &[Part]) -> bool {
+        let [Some(one), Some(other)] = [lot.connection, connection].map(|number| self.connections.get(number)) else {
+            return false;
+        };
+        let are_apart = lot.connection != connection && (one.place != other.place || one.place == Place::Nginx);
+        let settled = self.settled(lot);
+        are_apart && outages.iter().any(|outage| lot.sent <= outage.well && outage.begun <= settled)
     }
 
     /// Where nodes may have known this user between these times.
@@ -458,11 +483,6 @@ impl Place {
     }
 }
 
-/// When nginx was killed.
-pub fn proxy_kills(caused: &[Caused]) -> Vec<Moment> {
-    caused.iter().filter(|caused| caused.kind == Kind::NginxKilled).map(|caused| caused.begun).collect()
-}
-
 /// How long after a message was handed to a connection that broke it may be stored: a node finds out after at most so
 /// long that a peer is gone, and waits for the database.
 const AFTERMATH: Duration = Duration::from_secs(8);
@@ -497,8 +517,18 @@ mod tests {
     }
 
     fn found_with(books: &[&Books], proxy_kills: &[Moment]) -> Vec<(Wrong, i64, usize)> {
+        let kill = |at: &Moment| caused(Kind::NginxKilled, Party::Nginx, *at, *at);
+        found_after(books, &proxy_kills.iter().map(kill).collect::<Vec<_>>())
+    }
+
+    fn caused(kind: Kind, party: Party, begun: Moment, well: Moment) -> Caused {
+        let parts = vec![Part { party, begun, well }];
+        Caused { kind, begun, over: well, ready_after: None, parts, spooled: 0 }
+    }
+
+    fn found_after(books: &[&Books], caused: &[Caused]) -> Vec<(Wrong, i64, usize)> {
         let members = Members(HashMap::from([(9, BTreeSet::from([1, 2, 3]))]));
-        let verdict = check(books, &members, proxy_kills);
+        let verdict = check(books, &members, caused);
         verdict.findings.iter().map(|finding| (finding.what, finding.way.to, finding.number)).collect()
     }
 
@@ -569,6 +599,24 @@ mod tests {
         // On a connection that lives there is no such excuse.
         bob.arrivals.iter_mut().for_each(|arrival| arrival.how = How::Live(0));
         assert_eq!(found(&[&ann(ACKNOWLEDGED, BOB), &bob]), [(Wrong::Reordered, 2, 0)]);
+    }
+
+    #[test]
+    fn what_waited_in_the_spool_of_another_node_may_come_later() {
+        let mut ann = ann(ACKNOWLEDGED, BOB);
+        ann.lots[0].numbers = 0..2;
+        ann.lots.push(Lot { connection: 1, numbers: 2..4, sent: 2 * SECOND, ..ann.lots[0].clone() });
+        let place = |node| Connection { place: Place::Node(node), opened: Moment::ZERO, ended: None, broke: false };
+        ann.connections = vec![place(0), place(1)];
+        let fetched = |numbers: [usize; 4]| with(2, BOB, &numbers.map(|number| (number, How::Fetched(0))));
+        let outage = [caused(Kind::DatabaseKilled, Party::Database, SECOND / 2, 2 * SECOND)];
+        let wrong = |what| [(what, 2, 0), (what, 2, 1)];
+        assert_eq!(found_after(&[&ann, &fetched([2, 3, 0, 1])], &outage), wrong(Wrong::WaitedInSpool));
+        assert_eq!(found_after(&[&ann, &fetched([2, 3, 0, 1])], &[]), wrong(Wrong::Reordered), "it was not away");
+        assert_eq!(found_after(&[&ann, &fetched([1, 0, 2, 3])], &outage), [(Wrong::Reordered, 2, 0)], "one connection");
+        assert_eq!(found_after(&[&ann, &with(2, BOB, &live(&[2, 3, 0, 1]))], &outage), wrong(Wrong::Reordered));
+        ann.connections[1] = place(0);
+        assert_eq!(found_after(&[&ann, &fetched([2, 3, 0, 1])], &outage), wrong(Wrong::Reordered), "one node");
     }
 
     #[test]

@@ -6,9 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::books::{
-    Books, Caused, Delivery, Fate, Finding, Moment, Part, Party, Verdict, Way, Wrong, check, proxy_kills,
-};
+use crate::books::{Books, Caused, Delivery, Fate, Finding, Moment, Part, Party, Verdict, Way, Wrong, check};
 use crate::plot;
 use crate::schedule::{KINDS, Kind};
 use crate::stage::Run;
@@ -102,12 +100,14 @@ impl<'a> Report<'a> {
         add("**all**", &all);
         let refused: usize = self.checked.iter().map(|checked| checked.verdict.refused).sum();
         let (came_back, taken) = (self.count(Wrong::CameBack), self.count(Wrong::TakenByProxy));
+        let waited = self.count(Wrong::WaitedInSpool);
         let spooled: usize =
             self.checked.iter().flat_map(|checked| &checked.run.caused).map(|caused| caused.spooled).sum();
         let _ = write!(
             table,
             "\n{spooled} messages were in the spools of nodes as they were killed. {refused} messages were refused with an error; {came_back} came in a fetch behind later ones, having been on \
-             their way to a connection that broke; {taken} were in the memory of an nginx that was killed, and are not \
+             their way to a connection that broke, and {waited} behind later ones that were sent through another node, \
+             having waited in the first one's spool; {taken} were in the memory of an nginx that was killed, and are not \
              counted as lost.\n"
         );
         table
@@ -159,7 +159,7 @@ impl<'a> Report<'a> {
 impl<'a> Checked<'a> {
     fn new(run: &'a Run) -> Checked<'a> {
         let books: Vec<_> = run.books.iter().collect();
-        let verdict = check(&books, &run.members, &proxy_kills(&run.caused));
+        let verdict = check(&books, &run.members, &run.caused);
         let of =
             |caused: &Caused| run.books.iter().filter(|books| caused.concerns(books)).map(|books| books.user).collect();
         let concerned = run.caused.iter().map(of).collect();
@@ -184,7 +184,7 @@ impl<'a> Checked<'a> {
         match finding.what {
             Wrong::Lost | Wrong::Reordered | Wrong::Misdelivered => true,
             Wrong::Duplicated => self.touching(&finding.way).next().is_none(),
-            Wrong::CameBack | Wrong::TakenByProxy => false,
+            Wrong::CameBack | Wrong::WaitedInSpool | Wrong::TakenByProxy => false,
         }
     }
 

@@ -471,8 +471,8 @@ impl Conductor<'_> {
         let guards: Vec<_> = self.posts.iter().map(Post::books).collect();
         let books: Vec<&Books> = guards.iter().map(|books| &**books).collect();
         let is_open = |books: &&Books| books.lots.iter().any(|lot| lot.fate == Fate::Open);
-        let kills = books::proxy_kills(&self.caused.lock().expect("what was caused"));
-        !books.iter().any(is_open) && books::check(&books, members, &kills).count(Wrong::Lost) == 0
+        let caused = self.caused.lock().expect("what was caused");
+        !books.iter().any(is_open) && books::check(&books, members, &caused).count(Wrong::Lost) == 0
     }
 }
 
