@@ -232,9 +232,10 @@ pub const KINDS: [Kind; 16] = [
 ];
 
 /// What comes to servers in each round, one of those that stand together.
-const SERVERS: [&[Kind]; 11] = [
+const SERVERS: [&[Kind]; 12] = [
     &[Kind::NodeKilled],
-    &[Kind::NodeKilledDatabaseKilled, Kind::NodeKilledDatabaseFrozen],
+    &[Kind::NodeKilledDatabaseKilled],
+    &[Kind::NodeKilledDatabaseFrozen],
     &[Kind::NodeFrozen],
     &[Kind::DatabaseKilled],
     &[Kind::DatabaseFrozen],
@@ -247,6 +248,9 @@ const SERVERS: [&[Kind]; 11] = [
 ];
 
 const CLIENTS: [Kind; 3] = [Kind::BlackHole, Kind::Reset, Kind::StopsReading];
+
+/// How long a run is unless somebody says otherwise: every kind has its turn.
+pub const LENGTH: Duration = Duration::from_secs(70);
 
 /// How long nothing fails at the beginning.
 const WARM_UP: Duration = Duration::from_secs(4);
@@ -268,7 +272,7 @@ mod tests {
 
     #[test]
     fn a_seed_brings_the_same_faults_again_and_another_seed_others() {
-        let schedule = |seed| Schedule::new(seed, Duration::from_secs(60), 3, 10);
+        let schedule = |seed| Schedule::new(seed, LENGTH, 3, 10);
         assert_eq!(schedule(7), schedule(7));
         assert_ne!(schedule(7), schedule(8));
     }
@@ -277,7 +281,7 @@ mod tests {
     fn every_kind_comes_and_what_is_excluded_does_not() {
         let came = |schedule: &Schedule, kind| schedule.faults.iter().any(|fault| fault.kind == kind);
         for seed in 0..200 {
-            let [schedule, next] = [seed, seed + 1].map(|seed| Schedule::new(seed, Duration::from_secs(60), 3, 10));
+            let [schedule, next] = [seed, seed + 1].map(|seed| Schedule::new(seed, LENGTH, 3, 10));
             for kind in KINDS {
                 assert!(came(&schedule, kind) || came(&next, kind), "{kind} with neither seed {seed} nor the next one");
             }
@@ -296,7 +300,7 @@ mod tests {
 
     #[test]
     fn nodes_are_killed_before_and_after_the_database_is_back_and_start_before_and_after() {
-        let faults = (0..20).flat_map(|seed| Schedule::new(seed, Duration::from_secs(60), 3, 10).faults);
+        let faults = (0..20).flat_map(|seed| Schedule::new(seed, LENGTH, 3, 10).faults);
         let of = |fault: Fault| {
             let back = fault.begin + fault.length;
             fault.node_down.filter(|_| fault.kind != Kind::NodeKilled).map(|down| (down.start < back, down.end < back))
