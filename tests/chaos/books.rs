@@ -318,7 +318,7 @@ impl Verdict {
     /// sent afterwards. What a sender has given up and sent others after on another connection is in no order with them.
     fn reordered(&mut self, books: &Books, sent: &Sent, senders: &HashMap<i64, &Books>, outages: &[Part]) {
         let mut come = BTreeSet::new();
-        let mut last: HashMap<(How, i64, Target, Option<usize>), (usize, usize)> = HashMap::new();
+        let mut last: HashMap<_, (usize, usize)> = HashMap::new();
         for arrival in &books.arrivals {
             let Arrival { at, from, target, number, how } = *arrival;
             let Some(lot) = sent.get(&(from, target, number)) else { continue };
