@@ -48,7 +48,9 @@ fn nothing_is_lost_whatever_fails() {
         let run = stage.run(network, seed, Duration::from_secs(seconds));
         let report = Report::new(std::slice::from_ref(&run));
         let failure = report.failure();
-        if failure.is_some() {
+        if let Some(failure) = &failure {
+            // Before the servers end, which have their own check.
+            say(failure);
             stage.keep_logs(seed);
         }
         failures.extend(failure.map(|failure| format!("with CHAOS_SEED={seed}: {failure}")));

@@ -19,6 +19,9 @@ use super::{LONG_PATIENCE, TestClient, signal, wait_until, wait_within, watchdog
 /// How long a server may take until it listens.
 const START_PATIENCE: Duration = Duration::from_secs(10);
 
+/// What a pool of connections runs on (r2d2). One to a database that is away begins when that is back.
+const POOL_THREADS: usize = 3;
+
 /// One server in a folder of its own, which holds its settings, its logs and, unless it uses MySQL, its database.
 ///
 /// Dropping it checks that the process is still there, unless the test has ended it, and that it has given back what its
@@ -120,8 +123,18 @@ impl Builder {
         let (child, address, output) = self.launch(&folder);
         self.database.iter().for_each(Database::joined);
         self.redis.iter().for_each(RedisUse::joined);
-        let footprint = footprint(&child);
+        let footprint = self.footprint(&child);
         TestServer { builder: self, folder, child, address, output, footprint, end_expected: false }
+    }
+
+    /// What a new server holds.
+    fn footprint(&self, child: &Child) -> Footprint {
+        let footprint = Footprint::of(child.id());
+        let mut footprint = footprint.expect("a server that has just said where it listens is there");
+        if self.database.as_ref().is_some_and(Database::is_away) {
+            footprint.threads += POOL_THREADS;
+        }
+        footprint
     }
 
     fn launch(&self, folder: &Path) -> (Child, SocketAddr, Arc<Mutex<String>>) {
@@ -358,7 +371,7 @@ impl TestServer {
     pub fn restart(&mut self) {
         self.end();
         (self.child, self.address, self.output) = self.builder.launch(&self.folder);
-        self.footprint = footprint(&self.child);
+        self.footprint = self.builder.footprint(&self.child);
         self.end_expected = false;
     }
 
@@ -479,11 +492,6 @@ impl Drop for TestServer {
             panic!("the server {trouble}");
         }
     }
-}
-
-/// What a new server holds.
-fn footprint(child: &Child) -> Footprint {
-    Footprint::of(child.id()).expect("a server that has just said where it listens is there")
 }
 
 /// The write lock of the server's database, taken away from the server until this is dropped.

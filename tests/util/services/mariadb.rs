@@ -88,6 +88,11 @@ impl Database {
         ))
     }
 
+    /// Whether the test has killed its server or frozen it.
+    pub fn is_away(&self) -> bool {
+        self.0.account.is_away.load(Ordering::Relaxed)
+    }
+
     /// A server begins to use it.
     pub fn joined(&self) {
         self.0.nodes.fetch_add(1, Ordering::Relaxed);
@@ -100,8 +105,7 @@ impl Database {
 
     /// What is left of the connections of servers whose clients have gone.
     pub fn leak(&self) -> Option<String> {
-        let is_away = self.0.account.is_away.load(Ordering::Relaxed);
-        connection_leak("MariaDB", self.0.nodes.load(Ordering::Relaxed), is_away, || self.connections())
+        connection_leak("MariaDB", self.0.nodes.load(Ordering::Relaxed), self.is_away(), || self.connections())
     }
 
     /// Its name in the server.
