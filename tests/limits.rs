@@ -21,7 +21,7 @@ fn complaints_about_descriptors(server: &TestServer) -> Vec<String> {
 fn running_out_of_descriptors_only_delays_new_clients() {
     const DESCRIPTORS: u32 = 64;
     const CLIENTS: usize = 100;
-    let builder = TestServer::builder().check_leaks().descriptors_max(DESCRIPTORS).option("log_level", "info");
+    let builder = TestServer::builder().descriptors_max(DESCRIPTORS).option("log_level", "info");
     let server = builder.option("loops", "1").option("workers", "2").option("hashers", "1").start();
     let (mut alice, a) = user(&server, "alice");
     let (mut bob, b) = user(&server, "bob");
@@ -60,7 +60,7 @@ fn running_out_of_descriptors_only_delays_new_clients() {
 
 #[test]
 fn empty_and_huge_keywords_are_just_searched_for() {
-    let server = TestServer::start_leak_checked();
+    let server = TestServer::start();
     let (mut alice, a) = user(&server, "alice");
     alice.create_group(a, "the only group");
     let all_by_keyword = alice.ask(&json!({"msgType": 15, "keyword": ""}));
@@ -84,7 +84,7 @@ fn empty_and_huge_keywords_are_just_searched_for() {
 
 #[test]
 fn a_search_returns_a_bounded_number_of_groups() {
-    let server = TestServer::builder().check_leaks().option("search_max", "5").start();
+    let server = TestServer::builder().option("search_max", "5").start();
     let (mut alice, a) = user(&server, "alice");
     for n in 0..12 {
         alice.create_group(a, &format!("one of many {n}"));
@@ -115,7 +115,7 @@ const AWKWARD: [&str; 10] = [
 
 #[test]
 fn awkward_user_names_are_kept() {
-    let server = TestServer::start_leak_checked();
+    let server = TestServer::start();
     let (mut finder, _) = user(&server, "finder");
     for name in AWKWARD {
         let mut client = TestClient::connect(&server);
@@ -128,7 +128,7 @@ fn awkward_user_names_are_kept() {
 
 #[test]
 fn awkward_group_names_are_kept_and_found() {
-    let server = TestServer::start_leak_checked();
+    let server = TestServer::start();
     let (mut alice, a) = user(&server, "alice");
     for name in AWKWARD {
         let id = alice.create_group(a, name);
@@ -152,7 +152,7 @@ fn awkward_group_names_are_kept_and_found() {
 
 #[test]
 fn a_nul_in_a_name_is_kept_or_refused() {
-    let server = TestServer::start_leak_checked();
+    let server = TestServer::start();
     let (mut alice, a) = user(&server, "alice");
     let name = "group\0tail";
     let reply = alice.ask(&json!({"msgType": 12, "FROMID": a, "name": name, "description": "d\0e"}));
@@ -188,7 +188,7 @@ enum Answer {
 
 #[test]
 fn ids_beyond_their_range_are_nobody() {
-    let server = TestServer::start_leak_checked();
+    let server = TestServer::start();
     let (mut alice, a) = user(&server, "alice");
     let (mut bob, b) = user(&server, "bob");
     let group = alice.create_group(a, "the group");
@@ -263,7 +263,7 @@ fn ids_beyond_their_range_are_nobody() {
 
 #[test]
 fn a_refusal_names_the_id_it_was_asked_for() {
-    let server = TestServer::start_leak_checked();
+    let server = TestServer::start();
     let (mut alice, a) = user(&server, "alice");
     for n in [NOBODY, 0, -1, i64::from(i32::MAX), i64::from(i32::MIN), 1 << 31, (1 << 32) + a] {
         alice.send(&json!({"msgType": 6, "U1": a, "U2": n}));
@@ -277,7 +277,7 @@ fn a_refusal_names_the_id_it_was_asked_for() {
 
 #[test]
 fn too_many_logins_at_once_are_told_to_come_later() {
-    let builder = TestServer::builder().check_leaks().option("hashers", "1").option("logins_max", "1");
+    let builder = TestServer::builder().option("hashers", "1").option("logins_max", "1");
     // Dear enough for all the requests to arrive while the first password is being checked.
     let server = builder.option("argon2", "m=65536,t=2,p=1").start();
     let mut client = TestClient::connect(&server);
@@ -314,7 +314,7 @@ fn too_many_logins_at_once_are_told_to_come_later() {
 #[test]
 fn secrets_and_message_texts_are_never_logged() {
     const SECRET: &str = "s3cretword";
-    let mut server = TestServer::builder().check_leaks().option("log_level", "trace").start();
+    let mut server = TestServer::builder().option("log_level", "trace").start();
     let mut client = TestClient::connect(&server);
     let a = client.register("alice", SECRET);
     client.send(&json!({"msgType": 2, "name": "alice", "password": SECRET}));

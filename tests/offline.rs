@@ -385,7 +385,9 @@ fn what_was_acknowledged_survives_a_kill() {
 /// A user with so much waiting that no socket buffer takes the reply that holds it all.
 fn with_a_large_mailbox() -> (TestServer, TestClient, i64, i64, usize) {
     const COUNT: usize = 400;
-    let server = TestServer::builder().option("fetch_max", "64m").option("user_timeout", "600s").start();
+    let builder = TestServer::builder().option("fetch_max", "64m").option("user_timeout", "600s");
+    // 24 MB, and two replies that hold them. Repeated, it stays at 150 MiB more than a new server.
+    let server = builder.may_keep(128).start();
     let (mut alice, a) = user(&server, "alice");
     let b = offline_user(&server, "bob");
     alice.set_patience(LONG_PATIENCE);

@@ -3,7 +3,7 @@
 mod util;
 
 use serde_json::json;
-use util::{ACK, BAD_REQUEST, Builder, TestClient, TestServer, chat, offline_user, password, wait_until};
+use util::{ACK, BAD_REQUEST, Builder, Nginx, TestClient, TestServer, chat, offline_user, password, wait_until};
 
 const HEADER: &[u8] = b"PROXY TCP4 203.0.113.7 10.0.0.1 51234 8003\r\n";
 const CLIENT: &str = "203.0.113.7:51234";
@@ -83,4 +83,23 @@ fn a_header_that_nobody_asked_for_is_garbage() {
     client.send(&json!({"msgType": 200}));
     client.expect_text(ACK);
     assert_eq!(log_lines(&server, "DEBUG", &[CLIENT]), 0);
+}
+
+#[test]
+fn nginx_that_reads_its_settings_again_keeps_the_connections_there_are() {
+    let server = behind_proxy().option("proxy_from", Nginx::COMES_FROM).start();
+    let nginx = Nginx::as_shipped(&[server.address()]);
+    let mut ann = TestClient::connect_to(nginx.addresses()[0]);
+    let a = ann.register("ann", &password("ann"));
+    ann.login(a, &password("ann"));
+    let old = nginx.workers();
+    nginx.reload();
+    let mut bob = TestClient::connect_to(nginx.addresses()[0]);
+    let b = bob.register("bob", &password("bob"));
+    bob.login(b, &password("bob"));
+    ann.send(&chat(a, b, "hello"));
+    bob.expect(&chat(a, b, "hello"));
+    bob.send(&chat(b, a, "welcome"));
+    ann.expect(&chat(b, a, "welcome"));
+    assert!(nginx.workers().intersection(&old).next().is_some(), "an old worker has a connection");
 }

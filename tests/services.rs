@@ -10,7 +10,8 @@ use std::process::{Command, Stdio};
 use std::thread;
 
 use serde_json::json;
-use util::{Database, MariaDb, Neighbour, Nginx, Redis, TestClient, TestServer, chat, wait_until};
+use util::{Database, Footprint, Margin, MariaDb, Neighbour, Nginx, Redis, TestClient, TestServer};
+use util::{chat, signal, wait_given_back, wait_until};
 
 #[test]
 fn databases_are_apart_and_go_with_their_last_owner() {
@@ -135,4 +136,23 @@ fn two_neighbours_reach_each_other() {
     ann.send(&chat(1, 2, "later"));
     ann.barrier();
     assert_eq!(database.count("SELECT count(*) FROM OfflineMessage WHERE userid = 2"), 1);
+}
+
+#[test]
+fn what_clients_cost_is_beyond_the_margin_until_they_have_gone() {
+    let server = TestServer::start();
+    let before = Footprint::of(server.pid()).expect("it runs");
+    let clients: Vec<TestClient> = (0..40).map(|_| TestClient::connect(&server)).collect();
+    let is_seen = || !Footprint::of(server.pid()).expect("it runs").is_within(Margin::AFTER_A_TEST, before);
+    wait_until("forty connections are noticed", is_seen);
+    drop(clients);
+    wait_given_back(server.pid(), before, Margin::AFTER_A_TEST).expect("all is given back");
+}
+
+#[test]
+#[should_panic(expected = "has ended by itself")]
+fn a_server_that_has_ended_by_itself_is_no_server_that_has_not_leaked() {
+    let mut server = TestServer::start();
+    signal(server.pid(), "KILL");
+    wait_until("it has ended", || server.has_exited());
 }

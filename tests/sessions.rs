@@ -13,7 +13,7 @@ use util::{
 
 #[test]
 fn the_newest_login_receives_and_its_end_gives_back() {
-    let server = TestServer::start_leak_checked();
+    let server = TestServer::start();
     let (mut bob, b) = user(&server, "bob");
     let a = offline_user(&server, "alice");
     let mut connections: Vec<TestClient> = (0..4).map(|_| login(&server, "alice", a)).collect();
@@ -35,7 +35,7 @@ fn the_newest_login_receives_and_its_end_gives_back() {
 
 #[test]
 fn a_repeated_login_makes_a_connection_the_newest() {
-    let server = TestServer::start_leak_checked();
+    let server = TestServer::start();
     let (mut bob, b) = user(&server, "bob");
     let (mut first, a) = user(&server, "alice");
     let mut second = login(&server, "alice", a);
@@ -53,7 +53,7 @@ fn a_repeated_login_makes_a_connection_the_newest() {
 
 #[test]
 fn the_state_is_online_until_the_last_connection_is_gone() {
-    let server = TestServer::start_leak_checked();
+    let server = TestServer::start();
     let a = offline_user(&server, "alice");
     assert_eq!(server.state_of(a), "offline");
     let first = login(&server, "alice", a);
@@ -81,7 +81,7 @@ fn the_state_is_online_until_the_last_connection_is_gone() {
 
 #[test]
 fn several_users_on_one_connection() {
-    let server = TestServer::start_leak_checked();
+    let server = TestServer::start();
     let (mut bob, b) = user(&server, "bob");
     let names = ["alice", "amy", "anna"];
     let ids: Vec<i64> = names.iter().map(|name| offline_user(&server, name)).collect();
@@ -110,7 +110,7 @@ fn several_users_on_one_connection() {
 
 #[test]
 fn a_user_who_comes_back_receives_again() {
-    let server = TestServer::start_leak_checked();
+    let server = TestServer::start();
     let (mut bob, b) = user(&server, "bob");
     let a = offline_user(&server, "alice");
     for round in 0..5 {
@@ -130,7 +130,7 @@ fn a_user_who_comes_back_receives_again() {
 
 #[test]
 fn the_login_reply_comes_before_any_push() {
-    let server = TestServer::builder().check_leaks().option("loops", "2").start();
+    let server = TestServer::builder().option("loops", "2").start();
     let a = offline_user(&server, "alice");
     let (mut bob, b) = user(&server, "bob");
     let done = AtomicBool::new(false);
@@ -166,7 +166,7 @@ fn the_login_reply_comes_before_any_push() {
 
 #[test]
 fn requests_before_a_half_close_are_answered() {
-    let server = TestServer::start_leak_checked();
+    let server = TestServer::start();
     let (mut alice, a) = user(&server, "alice");
     let b = offline_user(&server, "bob");
     for n in 0..50 {
@@ -187,7 +187,7 @@ fn requests_before_a_half_close_are_answered() {
 
 #[test]
 fn a_login_before_a_half_close_is_answered() {
-    let server = TestServer::start_leak_checked();
+    let server = TestServer::start();
     let a = offline_user(&server, "alice");
     let mut client = TestClient::connect(&server);
     client.send(&json!({"msgType": 1, "USERID": a, "password": password("alice")}));
@@ -199,7 +199,7 @@ fn a_login_before_a_half_close_is_answered() {
 
 #[test]
 fn what_was_sent_before_a_close_is_delivered() {
-    let server = TestServer::start_leak_checked();
+    let server = TestServer::start();
     let (mut bob, b) = user(&server, "bob");
     let c = offline_user(&server, "carol");
     let a = offline_user(&server, "alice");
@@ -224,7 +224,7 @@ fn a_client_that_never_reads_is_closed_and_loses_nothing() {
     // More than the kernel keeps for both ends of a connection.
     const MESSAGES: usize = 400;
     const LENGTH: usize = 60_000;
-    let server = TestServer::builder().check_leaks().option("output_max", "64k").start();
+    let server = TestServer::builder().option("output_max", "64k").start();
     let (mut alice, a) = user(&server, "alice");
     let (mut deaf, b) = user(&server, "bob");
     let (mut carol, c) = user(&server, "carol");
@@ -256,7 +256,7 @@ fn a_client_that_reads_is_never_too_slow_for_a_burst() {
     const SENDERS: usize = 4;
     const EACH: usize = 100;
     // Each burst is more than may wait for a client, and all together less than a socket takes.
-    let server = TestServer::builder().check_leaks().option("output_max", "64k").start();
+    let server = TestServer::builder().option("output_max", "64k").start();
     let (mut bob, b) = user(&server, "bob");
     bob.set_patience(LONG_PATIENCE);
     let mut senders: Vec<(TestClient, i64)> = (0..SENDERS).map(|n| user(&server, &format!("sender {n}"))).collect();
@@ -277,7 +277,7 @@ fn a_client_that_reads_is_never_too_slow_for_a_burst() {
 
 #[test]
 fn a_plain_password_is_accepted_at_once_and_hashed_afterwards() {
-    let mut server = TestServer::start_leak_checked();
+    let mut server = TestServer::start();
     let b = offline_user(&server, "bob");
     let plain = |server: &TestServer| {
         let query = format!("SELECT count(*) FROM User WHERE id = {b} AND password NOT LIKE '$argon2id$%'");

@@ -8,7 +8,7 @@ use util::{assert_refusal, chat, login, number_of, numbered, offline_user, passw
 
 #[test]
 fn chat_on_the_node_goes_on() {
-    let server = TestServer::start_leak_checked();
+    let server = TestServer::start();
     let (mut alice, a) = user(&server, "alice");
     let (mut bob, b) = user(&server, "bob");
     let c = offline_user(&server, "carol");
@@ -30,7 +30,7 @@ fn chat_on_the_node_goes_on() {
 
 #[test]
 fn chat_in_a_known_group_goes_on() {
-    let server = TestServer::start_leak_checked();
+    let server = TestServer::start();
     let (mut alice, a) = user(&server, "alice");
     let (mut bob, b) = user(&server, "bob");
     let group = alice.create_group(a, "the group");
@@ -50,7 +50,7 @@ fn chat_in_a_known_group_goes_on() {
 
 #[test]
 fn users_verified_before_log_in_and_out() {
-    let server = TestServer::start_leak_checked();
+    let server = TestServer::start();
     let (mut alice, a) = user(&server, "alice");
     let (mut bob, b) = user(&server, "bob");
     bob.logout(b);
@@ -75,7 +75,7 @@ fn users_verified_before_log_in_and_out() {
 
 #[test]
 fn a_reply_waits_until_what_was_sent_before_is_stored_or_refused() {
-    let server = TestServer::start_leak_checked();
+    let server = TestServer::start();
     let (mut alice, a) = user(&server, "alice");
     let (mut bob, b) = user(&server, "bob");
     let (mut dave, d) = user(&server, "dave");
@@ -113,7 +113,7 @@ fn a_reply_waits_until_what_was_sent_before_is_stored_or_refused() {
 #[test]
 fn what_was_sent_meanwhile_is_stored_in_order_or_refused() {
     const MESSAGES: usize = 200;
-    let server = TestServer::start_leak_checked();
+    let server = TestServer::start();
     let (mut alice, a) = user(&server, "alice");
     let (mut bob, b) = user(&server, "bob");
     let c = offline_user(&server, "carol");

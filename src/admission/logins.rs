@@ -28,8 +28,9 @@ pub struct Logins {
 struct Failures {
     count: u32,
     pending: u32,
-    /// No attempt before.
-    until: Instant,
+    /// No attempt before, if it was wrong so often. Each loop has its own time, so nobody may have to wait for the time
+    /// at which an attempt on another loop began.
+    until: Option<Instant>,
     /// When it last changed.
     at: Instant,
 }
@@ -47,7 +48,7 @@ impl Logins {
         }
         let free = self.free.0?;
         let failures = self.failures.get((id, source)).filter(|failures| !failures.is_over(now))?;
-        let wait = failures.until.saturating_duration_since(now);
+        let wait = failures.until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
         // Many connections may log in as one user at once, until one of them was wrong.
         let trusted = failures.count == 0 && failures.pending < free.saturating_mul(AT_ONCE_FACTOR);
         let in_turn = failures.count + failures.pending <= free || failures.pending == 0 || trusted;
@@ -81,7 +82,7 @@ impl Logins {
             Some(true) => failures.count = 0,
             Some(false) => {
                 failures.count += 1;
-                failures.until = now + delay(failures.count.saturating_sub(free));
+                failures.until = delay(failures.count.saturating_sub(free)).map(|delay| now + delay);
             }
             None => {}
         }
@@ -101,7 +102,7 @@ impl Logins {
 
     fn of(&self, id: Id, source: Source, now: Instant) -> Failures {
         let failures = self.failures.get((id, source)).filter(|failures| !failures.is_over(now));
-        failures.copied().unwrap_or(Failures { count: 0, pending: 0, until: now, at: now })
+        failures.copied().unwrap_or(Failures { count: 0, pending: 0, until: None, at: now })
     }
 }
 
@@ -113,11 +114,9 @@ impl Failures {
 }
 
 /// How long the attempt after the nth failure that is not free waits.
-fn delay(nth: u32) -> Duration {
-    match nth {
-        0 => Duration::ZERO,
-        nth => DELAY_MIN.saturating_mul(1 << (nth - 1).min(16)).min(DELAY_MAX),
-    }
+fn delay(nth: u32) -> Option<Duration> {
+    let doublings = nth.checked_sub(1)?.min(16);
+    Some(DELAY_MIN.saturating_mul(1 << doublings).min(DELAY_MAX))
 }
 
 /// How many attempts may be under way while none has failed, for each that is free: a user may have many connections, which
@@ -164,6 +163,17 @@ mod tests {
 
     fn source(last: u8) -> Source {
         Source::of([192, 0, 2, last].into())
+    }
+
+    #[test]
+    fn the_clock_of_a_loop_that_is_behind_makes_nobody_wait() {
+        let mut tester = Tester::new(3, 1000);
+        let behind = tester.now;
+        tester.now += Duration::from_millis(5);
+        tester.logins.begin(ANN, source(1), tester.now);
+        assert_eq!(tester.logins.wait(ANN, source(1), behind), None);
+        tester.logins.end(ANN, source(1), Some(false), tester.now);
+        assert_eq!(tester.logins.wait(ANN, source(1), behind), None, "it is free");
     }
 
     #[test]

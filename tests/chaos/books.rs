@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::time::Duration;
 
-use crate::schedule::Kind;
+use crate::schedule::{Kind, USER_TIMEOUT};
 
 /// Since the beginning of the run.
 pub type Moment = Duration;
@@ -97,14 +97,34 @@ pub struct Connection {
 #[derive(Clone, Debug)]
 pub struct Caused {
     pub kind: Kind,
-    /// Which node.
-    pub node: Option<usize>,
-    /// Which client, by its user.
-    pub user: Option<i64>,
     pub begun: Moment,
     pub over: Moment,
     /// How long after its end all nodes concerned were ready.
     pub ready_after: Option<Duration>,
+    /// What failed.
+    pub parts: Vec<Part>,
+    /// How many messages were in the spool of the node that was killed.
+    pub spooled: usize,
+}
+
+/// One thing that failed.
+#[derive(Clone, Copy, Debug)]
+pub struct Part {
+    pub party: Party,
+    pub begun: Moment,
+    /// When it served again and all nodes concerned had noticed; for a client, when every node had noticed that it is gone.
+    pub well: Moment,
+}
+
+/// What can fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Party {
+    Node(usize),
+    Database,
+    Redis,
+    Nginx,
+    /// By its user.
+    Client(i64),
 }
 
 /// Who is who.
@@ -115,13 +135,24 @@ pub struct Members(pub HashMap<i64, BTreeSet<i64>>);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     pub what: Wrong,
-    pub from: i64,
-    pub to: i64,
     pub target: Target,
     pub number: usize,
-    pub sent: Moment,
-    pub at: Moment,
+    /// Until it came as it should not have, or its sender was told that it was safe.
+    pub way: Way,
     pub detail: String,
+}
+
+/// A message on its way to one recipient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way {
+    pub from: i64,
+    pub to: i64,
+    /// The sender's.
+    pub connection: usize,
+    pub sent: Moment,
+    pub until: Moment,
+    /// Whether it was in the database, or may have been: it came from there, or not at all.
+    pub stored: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -137,17 +168,28 @@ pub enum Wrong {
     /// Came in a fetch after what was sent later, because it had been on its way to a connection that broke. Not wrong:
     /// it was stored when that was found out.
     CameBack,
+    /// Came in a fetch after what was sent later through another node: it waited in the spool of the first one while the
+    /// database was away. Not wrong: the order is promised on a connection, and in the database.
+    WaitedInSpool,
 }
 
 /// One message for one recipient, as all books together show it.
 #[derive(Clone, Copy, Debug)]
 pub struct Delivery {
-    pub from: i64,
-    pub to: i64,
-    pub sent: Moment,
+    /// Until it came for the last time.
+    pub way: Way,
     pub fate: Fate,
     /// When it first came.
     pub came: Option<Moment>,
+}
+
+/// How a message came to one recipient.
+#[derive(Clone, Copy, Debug)]
+struct Came {
+    first: Moment,
+    last: Moment,
+    /// Not only live.
+    fetched: bool,
 }
 
 /// What the books of all come to.
@@ -174,8 +216,12 @@ impl Members {
 /// What was sent by whom to whom under which number.
 type Sent<'a> = HashMap<(i64, Target, usize), &'a Lot>;
 
-/// Compares the books of all. `proxy_kills` is when nginx was killed.
-pub fn check(books: &[&Books], members: &Members, proxy_kills: &[Moment]) -> Verdict {
+/// Compares the books of all, knowing what was caused.
+pub fn check(books: &[&Books], members: &Members, caused: &[Caused]) -> Verdict {
+    let proxy_kills: Vec<Moment> =
+        caused.iter().filter(|caused| caused.kind == Kind::NginxKilled).map(|caused| caused.begun).collect();
+    let parts = caused.iter().flat_map(|caused| &caused.parts);
+    let outages: Vec<Part> = parts.filter(|part| part.party == Party::Database).copied().collect();
     let mut verdict = Verdict::default();
     let by_user: HashMap<i64, &Books> = books.iter().map(|books| (books.user, *books)).collect();
     let mut sent: Sent = HashMap::new();
@@ -186,14 +232,17 @@ pub fn check(books: &[&Books], members: &Members, proxy_kills: &[Moment]) -> Ver
             }
         }
     }
-    let mut first: HashMap<(i64, i64, Target, usize), Moment> = HashMap::new();
+    let mut come: HashMap<(i64, i64, Target, usize), Came> = HashMap::new();
     for books in books {
-        for Arrival { at, from, target, number, .. } in &books.arrivals {
-            first.entry((books.user, *from, *target, *number)).or_insert(*at);
+        for Arrival { at, from, target, number, how } in &books.arrivals {
+            let fetched = matches!(how, How::Fetched(_));
+            come.entry((books.user, *from, *target, *number))
+                .and_modify(|came| (came.last, came.fetched) = (*at, came.fetched || fetched))
+                .or_insert(Came { first: *at, last: *at, fetched });
         }
         verdict.misdelivered(books, members, &sent);
         verdict.duplicated(books, &sent);
-        verdict.reordered(books, &sent);
+        verdict.reordered(books, &sent, &by_user, &outages);
     }
     for sender in books {
         for lot in &sender.lots {
@@ -201,9 +250,9 @@ pub fn check(books: &[&Books], members: &Members, proxy_kills: &[Moment]) -> Ver
                 verdict.refused += refused;
             }
             for to in members.recipients(sender.user, lot.target) {
-                let came = |number| first.get(&(to, sender.user, lot.target, number)).copied();
-                let taken = by_user.get(&to).is_some_and(|to| to.was_robbed(lot, proxy_kills));
-                verdict.lost(sender.user, to, lot, came, if taken { Wrong::TakenByProxy } else { Wrong::Lost });
+                let came = |number| come.get(&(to, sender.user, lot.target, number)).copied();
+                let taken = by_user.get(&to).is_some_and(|to| to.was_robbed(lot, &proxy_kills));
+                verdict.lost(sender, to, lot, came, if taken { Wrong::TakenByProxy } else { Wrong::Lost });
             }
         }
     }
@@ -211,57 +260,65 @@ pub fn check(books: &[&Books], members: &Members, proxy_kills: &[Moment]) -> Ver
 }
 
 impl Verdict {
-    fn lost(&mut self, from: i64, to: i64, lot: &Lot, came: impl Fn(usize) -> Option<Moment>, what: Wrong) {
-        let delivery = |number| Delivery { from, to, sent: lot.sent, fate: lot.fate, came: came(number) };
+    fn lost(&mut self, sender: &Books, to: i64, lot: &Lot, came: impl Fn(usize) -> Option<Came>, what: Wrong) {
+        let settled = sender.settled(lot);
+        let delivery = |number| {
+            let came = came(number);
+            let until = came.map_or(settled, |came| came.last);
+            let way = lot.way(sender.user, to, until, came.is_none_or(|came| came.fetched));
+            Delivery { way, fate: lot.fate, came: came.map(|came| came.first) }
+        };
         self.deliveries.extend(lot.numbers.clone().map(delivery));
         let Fate::Acknowledged { at, refused } = lot.fate else { return };
         let missing: Vec<usize> = lot.numbers.clone().filter(|number| came(*number).is_none()).collect();
         // The answers do not say which ones were refused, only how many.
         for number in missing.iter().skip(refused) {
             let detail = format!("of {:?}, acknowledged at {:.2}, {refused} refused", lot.numbers, at.as_secs_f64());
-            self.find(what, (from, to, lot.target, *number), lot.sent, at, detail);
+            self.find(what, (lot.target, *number), lot.way(sender.user, to, at, true), detail);
         }
     }
 
     fn misdelivered(&mut self, books: &Books, members: &Members, sent: &Sent) {
         for arrival in &books.arrivals {
-            let Arrival { at, from, target, number, .. } = *arrival;
-            let key = (from, books.user, target, number);
+            let Arrival { at, from, target, number, how } = *arrival;
+            let stored = matches!(how, How::Fetched(_));
             match sent.get(&(from, target, number)) {
-                None => self.find(Wrong::Misdelivered, key, at, at, "nobody sent that".to_owned()),
+                None => {
+                    let way = Way { from, to: books.user, connection: 0, sent: at, until: at, stored };
+                    self.find(Wrong::Misdelivered, (target, number), way, "nobody sent that".to_owned());
+                }
                 Some(lot) if !members.recipients(from, target).contains(&books.user) => {
-                    self.find(Wrong::Misdelivered, key, lot.sent, at, "it was not for that user".to_owned());
+                    let way = lot.way(from, books.user, at, stored);
+                    self.find(Wrong::Misdelivered, (target, number), way, "it was not for that user".to_owned());
                 }
                 Some(_) => (),
             }
         }
         for stray in &books.strays {
-            let key = (0, books.user, Target::User(books.user), 0);
-            self.find(Wrong::Misdelivered, key, Moment::ZERO, Moment::ZERO, stray.clone());
+            let (sent, until) = (Moment::ZERO, Moment::ZERO);
+            let way = Way { from: 0, to: books.user, connection: 0, sent, until, stored: false };
+            self.find(Wrong::Misdelivered, (Target::User(books.user), 0), way, stray.clone());
         }
     }
 
     fn duplicated(&mut self, books: &Books, sent: &Sent) {
         let mut first: HashMap<(i64, Target, usize), How> = HashMap::new();
         for arrival in &books.arrivals {
-            let key = (arrival.from, arrival.target, arrival.number);
-            if let Some(before) = first.get(&key) {
-                let detail = format!("first {before:?}, then {:?}", arrival.how);
-                let sent = sent.get(&key).map_or(arrival.at, |lot| lot.sent);
-                let key = (arrival.from, books.user, arrival.target, arrival.number);
-                self.find(Wrong::Duplicated, key, sent, arrival.at, detail);
-            } else {
-                first.insert(key, arrival.how);
-            }
+            let Arrival { at, from, target, number, how } = *arrival;
+            let Some(before) = first.insert((from, target, number), how) else { continue };
+            let Some(lot) = sent.get(&(from, target, number)) else { continue };
+            let stored = [before, how].iter().any(|how| matches!(how, How::Fetched(_)));
+            let way = lot.way(from, books.user, at, stored);
+            self.find(Wrong::Duplicated, (target, number), way, format!("{before:?}, then {how:?}"));
         }
     }
 
     /// Looks at each connection and each fetch by itself, and at what came there for the first time. A message must not
     /// come after one that was sent after it on the same connection, nor, if it was acknowledged, after any that was
     /// sent afterwards. What a sender has given up and sent others after on another connection is in no order with them.
-    fn reordered(&mut self, books: &Books, sent: &Sent) {
+    fn reordered(&mut self, books: &Books, sent: &Sent, senders: &HashMap<i64, &Books>, outages: &[Part]) {
         let mut come = BTreeSet::new();
-        let mut last: HashMap<(How, i64, Target, Option<usize>), usize> = HashMap::new();
+        let mut last: HashMap<_, (usize, usize)> = HashMap::new();
         for arrival in &books.arrivals {
             let Arrival { at, from, target, number, how } = *arrival;
             let Some(lot) = sent.get(&(from, target, number)) else { continue };
@@ -272,27 +329,28 @@ impl Verdict {
             let on_same = last.get(&(how, from, target, Some(lot.connection))).copied();
             let before = if matches!(lot.fate, Fate::Acknowledged { .. }) { on_any } else { on_same };
             for key in [None, Some(lot.connection)] {
-                let last = last.entry((how, from, target, key)).or_insert(number);
-                *last = number.max(*last);
+                let last = last.entry((how, from, target, key)).or_insert((number, lot.connection));
+                *last = (*last).max((number, lot.connection));
             }
-            if let Some(before) = before.filter(|before| *before > number) {
-                let came_back = matches!(how, How::Fetched(_)) && books.has_broken_with(lot.sent, lot.fate);
-                let what = if came_back { Wrong::CameBack } else { Wrong::Reordered };
+            if let Some((before, connection)) = before.filter(|(before, _)| *before > number) {
+                let fetched = matches!(how, How::Fetched(_));
+                let sender = senders.get(&from);
+                let what = if fetched && books.has_broken_with(lot.sent, lot.fate) {
+                    Wrong::CameBack
+                } else if fetched && sender.is_some_and(|sender| sender.spooled_elsewhere(lot, connection, outages)) {
+                    Wrong::WaitedInSpool
+                } else {
+                    Wrong::Reordered
+                };
                 let detail = format!("after {before}, {how:?}");
-                self.find(what, (from, books.user, target, number), lot.sent, at, detail);
+                let way = lot.way(from, books.user, at, matches!(how, How::Fetched(_)));
+                self.find(what, (target, number), way, detail);
             }
         }
     }
 
-    fn find(
-        &mut self,
-        what: Wrong,
-        (from, to, target, number): (i64, i64, Target, usize),
-        sent: Moment,
-        at: Moment,
-        detail: String,
-    ) {
-        self.findings.push(Finding { what, from, to, target, number, sent, at, detail });
+    fn find(&mut self, what: Wrong, (target, number): (Target, usize), way: Way, detail: String) {
+        self.findings.push(Finding { what, target, number, way, detail });
     }
 
     pub fn count(&self, what: Wrong) -> usize {
@@ -300,7 +358,43 @@ impl Verdict {
     }
 }
 
+impl Lot {
+    fn way(&self, from: i64, to: i64, until: Moment, stored: bool) -> Way {
+        Way { from, to, connection: self.connection, sent: self.sent, until, stored }
+    }
+}
+
 impl Books {
+    /// When the sender of a lot knew what became of it, or could not hear of it any more.
+    fn settled(&self, lot: &Lot) -> Moment {
+        let ended = || self.connections.get(lot.connection).and_then(|connection| connection.ended);
+        match lot.fate {
+            Fate::Acknowledged { at, .. } => at,
+            Fate::Open | Fate::Unknown => ended().unwrap_or(lot.sent).max(lot.sent),
+        }
+    }
+
+    /// Whether a lot of this sender's may have waited for the database on another node than that to which one of its
+    /// connections went.
+    fn spooled_elsewhere(&self, lot: &Lot, connection: usize, outages: &[Part]) -> bool {
+        let [Some(one), Some(other)] = [lot.connection, connection].map(|number| self.connections.get(number)) else {
+            return false;
+        };
+        let are_apart = lot.connection != connection && (one.place != other.place || one.place == Place::Nginx);
+        let settled = self.settled(lot);
+        are_apart && outages.iter().any(|outage| lot.sent <= outage.well && outage.begun <= settled)
+    }
+
+    /// Where nodes may have known this user between these times.
+    fn places(&self, from: Moment, to: Moment) -> impl Iterator<Item = Place> {
+        let was_known = move |connection: &&Connection| {
+            // A node finds out after at most so long that the other end is gone.
+            let forgotten = connection.ended.map_or(Moment::MAX, |ended| ended + USER_TIMEOUT);
+            connection.opened <= to && forgotten >= from
+        };
+        self.connections.iter().filter(was_known).map(|connection| connection.place)
+    }
+
     /// Whether a message that was sent then may have been handed to a connection of this user that broke.
     fn has_broken_with(&self, sent: Moment, fate: Fate) -> bool {
         let settled = match fate {
@@ -322,16 +416,6 @@ impl Books {
         })
     }
 
-    /// The place of a connection at a time around `from..to`.
-    fn was_at(&self, node: usize, from: Moment, to: Moment) -> bool {
-        self.connections.iter().any(|connection| {
-            let may_be_there = connection.place == Place::Node(node) || connection.place == Place::Nginx;
-            // What ended long ago may still be known to the node that it went to.
-            let ended = connection.ended.map_or(Moment::MAX, |ended| ended.saturating_add(AFTERMATH));
-            may_be_there && connection.opened <= to && ended >= from
-        })
-    }
-
     fn used_nginx(&self, from: Moment, to: Moment) -> bool {
         self.connections.iter().any(|connection| {
             connection.place == Place::Nginx
@@ -344,33 +428,64 @@ impl Books {
 impl Caused {
     /// Whether it can have an effect on messages from or to that client.
     pub fn concerns(&self, books: &Books) -> bool {
-        let (from, to) = (self.begun, self.over);
-        match self.kind {
-            Kind::NodeKilled | Kind::NodeFrozen => self.node.is_some_and(|node| books.was_at(node, from, to)),
-            Kind::NginxKilled => books.used_nginx(from, to),
-            Kind::BlackHole | Kind::Reset | Kind::StopsReading => self.user == Some(books.user),
-            Kind::DatabaseKilled
-            | Kind::DatabaseFrozen
-            | Kind::RedisKilled
-            | Kind::RedisFrozen
-            | Kind::RollingRestart => true,
+        self.parts.iter().any(|part| part.concerns(books))
+    }
+
+    /// Whether it can have had an effect on that message, whose sender and recipient have these books.
+    pub fn touches(&self, way: &Way, sender: &Books, recipient: &Books) -> bool {
+        self.parts.iter().any(|part| part.touches(way, sender, recipient))
+    }
+}
+
+impl Part {
+    fn concerns(&self, books: &Books) -> bool {
+        match self.party {
+            Party::Node(node) => books.places(self.begun, self.well).any(|place| place.may_be(node)),
+            Party::Nginx => books.used_nginx(self.begun, self.well),
+            Party::Client(user) => user == books.user,
+            Party::Database | Party::Redis => true,
         }
     }
 
-    /// Whether something between these times is next to it.
-    pub fn is_near(&self, from: Moment, to: Moment) -> bool {
-        from <= self.over + AFTERMATH && to >= self.begun
+    /// It must lie between the sending and the (last) arrival, and have failed where the message was or may have been:
+    /// the sender's node, the recipient and their nodes, what is between these, and the database if it was stored.
+    fn touches(&self, way: &Way, sender: &Books, recipient: &Books) -> bool {
+        if way.sent > self.well || way.until < self.begun {
+            return false;
+        }
+        let source = sender.connections.get(way.connection).map_or(Place::Nginx, |connection| connection.place);
+        let mut places = recipient.places(way.sent, way.until);
+        match self.party {
+            Party::Node(node) => source.may_be(node) || places.any(|place| place.may_be(node)),
+            Party::Database => way.stored,
+            Party::Redis => source == Place::Nginx || places.any(|place| place != source),
+            Party::Nginx => source == Place::Nginx || places.any(|place| place == Place::Nginx),
+            // What happens to a sender's connection makes nobody send again.
+            Party::Client(user) => user == way.to,
+        }
     }
 }
 
-/// When nginx was killed.
-pub fn proxy_kills(caused: &[Caused]) -> Vec<Moment> {
-    caused.iter().filter(|caused| caused.kind == Kind::NginxKilled).map(|caused| caused.begun).collect()
+impl Party {
+    /// Which node it is, if it is one.
+    pub fn node(self) -> Option<usize> {
+        match self {
+            Party::Node(node) => Some(node),
+            Party::Database | Party::Redis | Party::Nginx | Party::Client(_) => None,
+        }
+    }
 }
 
-/// How long after a fault is over its effects may show: a node finds out after at most so long that a peer is gone, a
-/// confirmation is waited for, a client gives up and comes back.
-pub const AFTERMATH: Duration = Duration::from_secs(8);
+impl Place {
+    /// Which node nginx has chosen, its clients do not know.
+    fn may_be(self, node: usize) -> bool {
+        self == Place::Node(node) || self == Place::Nginx
+    }
+}
+
+/// How long after a message was handed to a connection that broke it may be stored: a node finds out after at most so
+/// long that a peer is gone, and waits for the database.
+const AFTERMATH: Duration = Duration::from_secs(8);
 
 /// How long nginx may keep a message on a machine that is busy.
 const IN_PROXY: Duration = Duration::from_secs(1);
@@ -402,9 +517,19 @@ mod tests {
     }
 
     fn found_with(books: &[&Books], proxy_kills: &[Moment]) -> Vec<(Wrong, i64, usize)> {
+        let kill = |at: &Moment| caused(Kind::NginxKilled, Party::Nginx, *at, *at);
+        found_after(books, &proxy_kills.iter().map(kill).collect::<Vec<_>>())
+    }
+
+    fn caused(kind: Kind, party: Party, begun: Moment, well: Moment) -> Caused {
+        let parts = vec![Part { party, begun, well }];
+        Caused { kind, begun, over: well, ready_after: None, parts, spooled: 0 }
+    }
+
+    fn found_after(books: &[&Books], caused: &[Caused]) -> Vec<(Wrong, i64, usize)> {
         let members = Members(HashMap::from([(9, BTreeSet::from([1, 2, 3]))]));
-        let verdict = check(books, &members, proxy_kills);
-        verdict.findings.iter().map(|finding| (finding.what, finding.to, finding.number)).collect()
+        let verdict = check(books, &members, caused);
+        verdict.findings.iter().map(|finding| (finding.what, finding.way.to, finding.number)).collect()
     }
 
     const BOB: Target = Target::User(2);
@@ -477,6 +602,24 @@ mod tests {
     }
 
     #[test]
+    fn what_waited_in_the_spool_of_another_node_may_come_later() {
+        let mut ann = ann(ACKNOWLEDGED, BOB);
+        ann.lots[0].numbers = 0..2;
+        ann.lots.push(Lot { connection: 1, numbers: 2..4, sent: 2 * SECOND, ..ann.lots[0].clone() });
+        let place = |node| Connection { place: Place::Node(node), opened: Moment::ZERO, ended: None, broke: false };
+        ann.connections = vec![place(0), place(1)];
+        let fetched = |numbers: [usize; 4]| with(2, BOB, &numbers.map(|number| (number, How::Fetched(0))));
+        let outage = [caused(Kind::DatabaseKilled, Party::Database, SECOND / 2, 2 * SECOND)];
+        let wrong = |what| [(what, 2, 0), (what, 2, 1)];
+        assert_eq!(found_after(&[&ann, &fetched([2, 3, 0, 1])], &outage), wrong(Wrong::WaitedInSpool));
+        assert_eq!(found_after(&[&ann, &fetched([2, 3, 0, 1])], &[]), wrong(Wrong::Reordered), "it was not away");
+        assert_eq!(found_after(&[&ann, &fetched([1, 0, 2, 3])], &outage), [(Wrong::Reordered, 2, 0)], "one connection");
+        assert_eq!(found_after(&[&ann, &with(2, BOB, &live(&[2, 3, 0, 1]))], &outage), wrong(Wrong::Reordered));
+        ann.connections[1] = place(0);
+        assert_eq!(found_after(&[&ann, &fetched([2, 3, 0, 1])], &outage), wrong(Wrong::Reordered), "one node");
+    }
+
+    #[test]
     fn what_was_given_up_is_in_no_order_with_what_was_sent_elsewhere() {
         let mut ann = ann(Fate::Unknown, BOB);
         ann.lots.push(Lot {
@@ -511,18 +654,71 @@ mod tests {
         assert_eq!(found(&[&ann, &bob, &cid]), [(Wrong::Misdelivered, 1, 0)]);
     }
 
+    fn part(party: Party) -> Part {
+        Part { party, begun: 2 * SECOND, well: 3 * SECOND }
+    }
+
+    /// From Ann to Bob.
+    fn way(sent: Moment, until: Moment, stored: bool) -> Way {
+        Way { from: 1, to: 2, connection: 0, sent, until, stored }
+    }
+
     #[test]
     fn a_fault_concerns_who_was_there() {
-        let fault = |kind, node, user| Caused { kind, node, user, begun: SECOND, over: 2 * SECOND, ready_after: None };
         let bob = with(2, BOB, &[]);
-        assert!(fault(Kind::NodeKilled, Some(0), None).concerns(&bob));
-        assert!(!fault(Kind::NodeKilled, Some(1), None).concerns(&bob));
-        assert!(fault(Kind::RedisFrozen, None, None).concerns(&bob));
-        assert!(!fault(Kind::NginxKilled, None, None).concerns(&bob));
-        assert!(fault(Kind::BlackHole, None, Some(2)).concerns(&bob));
-        assert!(!fault(Kind::BlackHole, None, Some(3)).concerns(&bob));
-        let fault = fault(Kind::Reset, None, Some(2));
-        assert!(fault.is_near(Moment::ZERO, SECOND) && !fault.is_near(Moment::ZERO, SECOND / 2));
-        assert!(!fault.is_near(3 * SECOND + AFTERMATH, 9 * SECOND + AFTERMATH));
+        for (party, concerned) in [
+            (Party::Node(0), true),
+            (Party::Node(1), false),
+            (Party::Redis, true),
+            (Party::Nginx, false),
+            (Party::Client(2), true),
+            (Party::Client(3), false),
+        ] {
+            assert_eq!(part(party).concerns(&bob), concerned, "{party:?}");
+        }
+    }
+
+    #[test]
+    fn a_fault_touches_what_was_on_its_way_where_it_was() {
+        let touched =
+            |party, ann: &Books, bob: &Books, stored| part(party).touches(&way(SECOND, 4 * SECOND, stored), ann, bob);
+        let (ann, mut bob) = (with(1, BOB, &[]), with(2, BOB, &[]));
+        assert!(touched(Party::Node(0), &ann, &bob, false));
+        assert!(!touched(Party::Node(1), &ann, &bob, true), "nobody was there");
+        assert!(!touched(Party::Redis, &ann, &bob, true), "both were on one node");
+        assert!(!touched(Party::Nginx, &ann, &bob, true), "neither came through it");
+        assert!(touched(Party::Database, &ann, &bob, true) && !touched(Party::Database, &ann, &bob, false));
+        assert!(touched(Party::Client(2), &ann, &bob, false));
+        assert!(!touched(Party::Client(1), &ann, &bob, true), "a sender's connection");
+        bob.connections[0].place = Place::Node(1);
+        assert!(touched(Party::Redis, &ann, &bob, false) && touched(Party::Node(1), &ann, &bob, false));
+        assert!(!touched(Party::Node(2), &ann, &bob, true));
+        // What ended long before is known to no node any more.
+        bob.connections.push(Connection { place: Place::Node(0), ..bob.connections[0].clone() });
+        bob.connections[0].ended = Some(Moment::ZERO);
+        assert!(touched(Party::Redis, &ann, &bob, false), "the node may not have noticed the end");
+        let late = Part { party: Party::Redis, begun: 8 * SECOND, well: 9 * SECOND };
+        assert!(!late.touches(&way(8 * SECOND, 9 * SECOND, false), &ann, &bob));
+    }
+
+    #[test]
+    fn a_fault_touches_nothing_that_had_come_before_or_was_sent_afterwards() {
+        let (ann, bob) = (with(1, BOB, &[]), with(2, BOB, &[]));
+        let touched = |sent, until| part(Party::Node(0)).touches(&way(sent, until, true), &ann, &bob);
+        assert!(touched(SECOND, 2 * SECOND) && touched(3 * SECOND, 4 * SECOND) && touched(SECOND, 4 * SECOND));
+        assert!(!touched(SECOND, SECOND * 3 / 2));
+        assert!(!touched(SECOND * 7 / 2, 4 * SECOND));
+    }
+
+    #[test]
+    fn what_came_twice_was_on_its_way_until_it_came_again() {
+        let mut bob = with(2, BOB, &live(&[0, 1, 2, 3]));
+        bob.arrivals.push(Arrival { at: 5 * SECOND, how: How::Fetched(0), ..bob.arrivals[2] });
+        let verdict = check(&[&ann(ACKNOWLEDGED, BOB), &bob], &Members::default(), &[]);
+        let [twice] = &verdict.findings[..] else { panic!("{:?}", verdict.findings) };
+        assert_eq!(twice.way, way(SECOND, 5 * SECOND, true));
+        let ways: Vec<Way> = verdict.deliveries.iter().map(|delivery| delivery.way).collect();
+        let once = way(SECOND, 2 * SECOND, false);
+        assert_eq!(ways, [once, once, twice.way, once], "a message and its duplicate are measured alike");
     }
 }

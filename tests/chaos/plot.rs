@@ -90,9 +90,10 @@ impl Plot {
         for caused in run.caused.iter().filter(|caused| !caused.kind.is_of_client()) {
             let (from, to) = (self.x(caused.begun.as_secs_f64()), self.x(caused.over.as_secs_f64()));
             let colour = caused.kind.colour();
-            let name = match caused.node {
-                Some(node) => format!("{} ({})", caused.kind, node + 1),
-                None => caused.kind.to_string(),
+            let nodes: Vec<usize> = caused.parts.iter().filter_map(|part| part.party.node()).collect();
+            let name = match nodes[..] {
+                [node] => format!("{} ({})", caused.kind, node + 1),
+                _ => caused.kind.to_string(),
             };
             let length = 6.4 * name.len() as f64;
             // A name near the right edge ends at its band instead.

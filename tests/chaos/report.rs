@@ -1,12 +1,12 @@
 //! [`Report`]: what runs come to, as a table, as a list of what is wrong and as a plot.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::books::{AFTERMATH, Caused, Delivery, Fate, Finding, Moment, Verdict, Wrong, check, proxy_kills};
+use crate::books::{Books, Caused, Delivery, Fate, Finding, Moment, Part, Party, Verdict, Way, Wrong, check};
 use crate::plot;
 use crate::schedule::{KINDS, Kind};
 use crate::stage::Run;
@@ -19,8 +19,9 @@ pub struct Report<'a> {
 struct Checked<'a> {
     run: &'a Run,
     verdict: Verdict,
+    books: HashMap<i64, &'a Books>,
     /// Whom each fault concerns.
-    concerned: Vec<HashMap<i64, bool>>,
+    concerned: Vec<BTreeSet<i64>>,
 }
 
 /// What one kind of fault did.
@@ -99,10 +100,14 @@ impl<'a> Report<'a> {
         add("**all**", &all);
         let refused: usize = self.checked.iter().map(|checked| checked.verdict.refused).sum();
         let (came_back, taken) = (self.count(Wrong::CameBack), self.count(Wrong::TakenByProxy));
+        let waited = self.count(Wrong::WaitedInSpool);
+        let spooled: usize =
+            self.checked.iter().flat_map(|checked| &checked.run.caused).map(|caused| caused.spooled).sum();
         let _ = write!(
             table,
-            "\n{refused} messages were refused with an error; {came_back} came in a fetch behind later ones, having been on \
-             their way to a connection that broke; {taken} were in the memory of an nginx that was killed, and are not \
+            "\n{spooled} messages were in the spools of nodes as they were killed. {refused} messages were refused with an error; {came_back} came in a fetch behind later ones, having been on \
+             their way to a connection that broke, and {waited} behind later ones that were sent through another node, \
+             having waited in the first one's spool; {taken} were in the memory of an nginx that was killed, and are not \
              counted as lost.\n"
         );
         table
@@ -154,44 +159,33 @@ impl<'a> Report<'a> {
 impl<'a> Checked<'a> {
     fn new(run: &'a Run) -> Checked<'a> {
         let books: Vec<_> = run.books.iter().collect();
-        let verdict = check(&books, &run.members, &proxy_kills(&run.caused));
-        let of = |caused: &Caused| run.books.iter().map(|books| (books.user, caused.concerns(books))).collect();
+        let verdict = check(&books, &run.members, &run.caused);
+        let of =
+            |caused: &Caused| run.books.iter().filter(|books| caused.concerns(books)).map(|books| books.user).collect();
         let concerned = run.caused.iter().map(of).collect();
-        Checked { run, verdict, concerned }
+        Checked { run, verdict, books: run.books.iter().map(|books| (books.user, books)).collect(), concerned }
     }
 
-    fn concerns(&self, fault: usize, from: i64, to: i64) -> bool {
-        let concerned = |user| self.concerned[fault].get(&user).copied().unwrap_or(false);
-        concerned(from) || concerned(to)
+    /// Whether a fault can have had an effect on a message. There is one rule for all messages, whether anything
+    /// happened to them or not.
+    fn is_touched(&self, fault: usize, way: &Way) -> bool {
+        let (Some(sender), Some(recipient)) = (self.books.get(&way.from), self.books.get(&way.to)) else {
+            return false;
+        };
+        self.run.caused[fault].touches(way, sender, recipient)
     }
 
-    /// The faults next to which something happened to a message.
-    fn near(&self, finding: &Finding) -> impl Iterator<Item = usize> {
-        let (from, to, sent, at) = (finding.from, finding.to, finding.sent, finding.at);
-        (0..self.run.caused.len())
-            .filter(move |fault| self.run.caused[*fault].is_near(sent, at) && self.concerns(*fault, from, to))
+    fn touching(&self, way: &Way) -> impl Iterator<Item = usize> {
+        (0..self.run.caused.len()).filter(move |fault| self.is_touched(*fault, way))
     }
 
     /// Twice is bad only where no failure explains it.
     fn is_bad(&self, finding: &Finding) -> bool {
         match finding.what {
             Wrong::Lost | Wrong::Reordered | Wrong::Misdelivered => true,
-            Wrong::Duplicated => self.near(finding).next().is_none(),
-            Wrong::CameBack | Wrong::TakenByProxy => false,
+            Wrong::Duplicated => self.touching(&finding.way).next().is_none(),
+            Wrong::CameBack | Wrong::WaitedInSpool | Wrong::TakenByProxy => false,
         }
-    }
-
-    /// Whether a message was under way during a fault or just after it.
-    fn is_touched(&self, fault: usize, delivery: &Delivery) -> bool {
-        let settled = match delivery.fate {
-            Fate::Acknowledged { at, .. } => at,
-            Fate::Open | Fate::Unknown => delivery.sent + AFTERMATH,
-        };
-        let caused = &self.run.caused[fault];
-        let until = delivery.came.unwrap_or(settled).max(settled);
-        delivery.sent <= caused.over + UNDER_WAY
-            && until >= caused.begun
-            && self.concerns(fault, delivery.from, delivery.to)
     }
 
     fn add_faults(&self, faults: &[usize], row: &mut Row) {
@@ -202,22 +196,15 @@ impl<'a> Checked<'a> {
             row.ready = row.ready.max(caused.ready_after);
             row.delivered = row.delivered.max(self.delivered_after(*fault).map(|(after, ..)| after));
         }
-        let touched = |delivery: &&Delivery| faults.iter().any(|fault| self.is_touched(*fault, delivery));
-        row.count(self.verdict.deliveries.iter().filter(touched));
-        let near = |finding: &&Finding| self.near(finding).any(|fault| faults.contains(&fault));
-        self.verdict.findings.iter().filter(near).for_each(|finding| row.note(finding));
+        let is_touched = |way: &Way| faults.iter().any(|fault| self.is_touched(*fault, way));
+        row.count(self.verdict.deliveries.iter().filter(|delivery| is_touched(&delivery.way)));
+        self.verdict.findings.iter().filter(|finding| is_touched(&finding.way)).for_each(|finding| row.note(finding));
     }
 
     fn add_calm(&self, row: &mut Row) {
-        let all = 0..self.run.caused.len();
-        row.count(
-            self.verdict
-                .deliveries
-                .iter()
-                .filter(|delivery| !all.clone().any(|fault| self.is_touched(fault, delivery))),
-        );
-        let calm = |finding: &&Finding| self.near(finding).next().is_none();
-        self.verdict.findings.iter().filter(calm).for_each(|finding| row.note(finding));
+        let is_calm = |way: &Way| self.touching(way).next().is_none();
+        row.count(self.verdict.deliveries.iter().filter(|delivery| is_calm(&delivery.way)));
+        self.verdict.findings.iter().filter(|finding| is_calm(&finding.way)).for_each(|finding| row.note(finding));
     }
 
     fn add_all(&self, row: &mut Row) {
@@ -232,11 +219,11 @@ impl<'a> Checked<'a> {
     fn delivered_after(&self, fault: usize) -> Option<(Duration, i64, bool)> {
         let caused = &self.run.caused[fault];
         let since = if caused.kind.is_of_client() { caused.begun } else { caused.over };
-        let is_meant = |user: &i64| self.concerned[fault].get(user).copied().unwrap_or(false);
+        let is_meant = |user: &i64| self.concerned[fault].contains(user);
         let mut first: BTreeMap<(i64, bool), Moment> = BTreeMap::new();
-        for delivery in self.verdict.deliveries.iter().filter(|delivery| delivery.sent >= since) {
+        for delivery in self.verdict.deliveries.iter().filter(|delivery| delivery.way.sent >= since) {
             let Some(came) = delivery.came else { continue };
-            for party in [(delivery.from, true), (delivery.to, false)] {
+            for party in [(delivery.way.from, true), (delivery.way.to, false)] {
                 if self.run.steady.contains(&party.0) && is_meant(&party.0) {
                     let first = first.entry(party).or_insert(came);
                     *first = came.min(*first);
@@ -247,23 +234,30 @@ impl<'a> Checked<'a> {
     }
 
     fn describe_fault(&self, caused: &Caused) -> String {
-        let whom = match (caused.node, caused.user) {
-            (Some(node), _) => format!(" (node {node})"),
-            (_, Some(user)) => format!(" (user {user})"),
-            _ => String::new(),
+        let name = |party: Party| match party {
+            Party::Node(node) => format!("node {node}"),
+            Party::Client(user) => format!("user {user}"),
+            Party::Database | Party::Redis | Party::Nginx => format!("{party:?}"),
         };
+        let part = |part: &Part| {
+            let (begun, well) = (part.begun.as_secs_f64(), part.well.as_secs_f64());
+            format!("{} {begun:.2} to {well:.2}", name(part.party))
+        };
+        let parts: Vec<String> = caused.parts.iter().map(part).collect();
         let (begun, over) = (caused.begun.as_secs_f64(), caused.over.as_secs_f64());
         let ready = caused.ready_after.map_or(String::new(), |after| format!(", ready {} later", seconds(after)));
-        format!("{}{whom} from {begun:.2} to {over:.2}{ready}", caused.kind)
+        let spooled = if caused.spooled > 0 { format!(", {} in the spool", caused.spooled) } else { String::new() };
+        format!("{} from {begun:.2} to {over:.2}{ready} ({}){spooled}", caused.kind, parts.join(", "))
     }
 
     fn describe(&self, finding: &Finding) -> String {
-        let Finding { what, from, to, target, number, sent, at, detail } = finding;
-        let near: Vec<String> = self.near(finding).map(|fault| self.describe_fault(&self.run.caused[fault])).collect();
+        let Finding { what, target, number, way: Way { from, to, sent, until, .. }, detail } = finding;
+        let near: Vec<String> =
+            self.touching(&finding.way).map(|fault| self.describe_fault(&self.run.caused[fault])).collect();
         format!(
             "{what:?}: {number} of {from} to {target:?} for {to}, sent at {:.2}, at {:.2}: {detail}; near: {near:?}",
             sent.as_secs_f64(),
-            at.as_secs_f64()
+            until.as_secs_f64()
         )
     }
 }
@@ -297,12 +291,17 @@ impl Kind {
     pub fn colour(self) -> &'static str {
         match self {
             Kind::NodeKilled => "#c0392b",
+            Kind::NodeKilledDatabaseKilled => "#922b21",
+            Kind::NodeKilledDatabaseFrozen => "#cd6155",
             Kind::NodeFrozen => "#d35400",
             Kind::DatabaseKilled => "#7d3c98",
             Kind::DatabaseFrozen => "#a569bd",
             Kind::RedisKilled => "#7d6608",
             Kind::RedisFrozen => "#d4ac0d",
+            Kind::ServicesKilled => "#6e2c00",
+            Kind::ServicesFrozen => "#a04000",
             Kind::NginxKilled => "#117864",
+            Kind::NginxReloaded => "#45b39d",
             Kind::RollingRestart => "#5d6d7e",
             Kind::BlackHole => "#212f3d",
             Kind::Reset => "#cb4335",
@@ -310,8 +309,5 @@ impl Kind {
         }
     }
 }
-
-/// How long after a fault messages that are sent then may still feel it.
-const UNDER_WAY: Duration = Duration::from_secs(2);
 
 const SHOWN_MAX: usize = 20;

@@ -1,26 +1,33 @@
 //! [`Schedule`]: what fails when. It follows from a seed alone, so that the same seed brings the same faults again.
 //!
-//! Two tracks run beside each other: what happens to servers, one thing at a time, and what happens to single clients.
-//! Left out are the overlaps under which no server could keep the promise:
-//!
-//! - a node is killed while it holds messages for a client that takes none (cut off, reset or not reading, or so until
-//!   shortly before): they are in the node's own memory, or in its kernel's;
-//! - a node is killed while, or shortly after, the database is away: messages that came back from a connection may be
-//!   waiting for it.
+//! Two tracks run beside each other: what happens to servers, one thing at a time but for what is meant to coincide, and
+//! what happens to single clients. Left out is the overlap under which no server could keep the promise: a node is killed
+//! while it holds messages for a client that takes none (cut off, reset or not reading, or so until shortly before). They
+//! are in the node's own memory, or in its kernel's. If the database has gone away by then, what such a connection gives
+//! back may wait in that memory until the call in front of it fails, so the client's fault must lie before the outage.
 
 use std::fmt;
+use std::ops::Range;
 use std::time::Duration;
 
 /// What can go wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     NodeKilled,
+    /// A node is killed while the database is down, or just after; it may be started again before the database is.
+    NodeKilledDatabaseKilled,
+    /// The same while the database stands still.
+    NodeKilledDatabaseFrozen,
     NodeFrozen,
     DatabaseKilled,
     DatabaseFrozen,
     RedisKilled,
     RedisFrozen,
+    /// Both services at once.
+    ServicesKilled,
+    ServicesFrozen,
     NginxKilled,
+    NginxReloaded,
     RollingRestart,
     BlackHole,
     Reset,
@@ -35,7 +42,10 @@ pub struct Fault {
     pub target: usize,
     /// After the beginning of the run.
     pub begin: Duration,
+    /// Of what is not a node that is killed.
     pub length: Duration,
+    /// When a node is killed, and when it is started again.
+    pub node_down: Option<Range<Duration>>,
 }
 
 /// All faults of one run, by their beginning.
@@ -52,7 +62,7 @@ impl Schedule {
     /// Faults for so long a run, of so many nodes and so many clients that a fault of one client may hit.
     pub fn new(seed: u64, length: Duration, nodes: usize, clients: usize) -> Schedule {
         let mut dice = Dice::new(seed);
-        let mut faults = of_servers(&mut dice, length, nodes);
+        let mut faults = of_servers(seed, &mut dice, length, nodes);
         let of_clients = of_clients(&mut dice, length, clients, &faults);
         faults.extend(of_clients);
         faults.sort_by_key(|fault| fault.begin);
@@ -60,34 +70,54 @@ impl Schedule {
     }
 }
 
-fn of_servers(dice: &mut Dice, length: Duration, nodes: usize) -> Vec<Fault> {
+fn of_servers(seed: u64, dice: &mut Dice, length: Duration, nodes: usize) -> Vec<Fault> {
     let mut faults: Vec<Fault> = Vec::new();
     let mut deck = Vec::new();
     let mut begin = WARM_UP;
-    loop {
-        if deck.is_empty() {
-            deck = SERVERS.to_vec();
-            dice.shuffle(&mut deck);
+    for round in 0.. {
+        // Of those that are alike it is the turn of one.
+        deck.extend(SERVERS.iter().map(|alike| alike[(seed % 2 + round) as usize % alike.len()]));
+        dice.shuffle(&mut deck);
+        while let Some(kind) = deck.pop() {
+            let fault = of_server(kind, begin, dice, nodes);
+            if fault.end() > length {
+                return faults;
+            }
+            begin = fault.end() + Duration::from_millis(dice.between(1_000, 2_000));
+            faults.push(fault);
         }
-        let kind = deck.pop().expect("just filled");
-        let length_ms = match kind {
-            Kind::NodeKilled | Kind::NginxKilled => dice.between(300, 3_000),
-            Kind::NodeFrozen => dice.between(2_000, 8_000),
-            // It takes as long as it takes.
-            Kind::RollingRestart => 1,
-            _ => dice.between(1_500, 4_000),
-        };
-        let before = faults.last().map(|fault| fault.kind);
-        if kind == Kind::NodeKilled && matches!(before, Some(Kind::DatabaseKilled | Kind::DatabaseFrozen)) {
-            begin += AFTER_DATABASE;
-        }
-        let fault = Fault { kind, target: dice.below(nodes), begin, length: Duration::from_millis(length_ms) };
-        begin += fault.length + Duration::from_millis(dice.between(1_000, 2_500));
-        if fault.begin + fault.length > length {
-            return faults;
-        }
-        faults.push(fault);
     }
+    faults
+}
+
+fn of_server(kind: Kind, begin: Duration, dice: &mut Dice, nodes: usize) -> Fault {
+    let length = Duration::from_millis(match kind {
+        Kind::NodeKilled | Kind::NginxKilled => dice.between(300, 3_000),
+        Kind::NodeFrozen => dice.between(2_000, 7_000),
+        // It takes as long as it takes.
+        Kind::RollingRestart => 1,
+        // It is quick, and its old processes stay.
+        Kind::NginxReloaded => 1_000,
+        // Longer than it takes until calls have failed and the spool is in use.
+        Kind::NodeKilledDatabaseKilled => dice.between(2_500, 4_000),
+        Kind::NodeKilledDatabaseFrozen => dice.between(6_000, 7_500),
+        _ => dice.between(1_500, 4_000),
+    });
+    let node_down = match kind {
+        Kind::NodeKilled => Some(begin..begin + length),
+        Kind::NodeKilledDatabaseKilled | Kind::NodeKilledDatabaseFrozen => {
+            let back = length.as_millis() as u64;
+            let killed = match dice.below(4) {
+                0 => dice.between(50, EARLY.as_millis() as u64),
+                1 => dice.between(back, back + AFTER_DATABASE.as_millis() as u64),
+                _ => dice.between(back - 1_000, back),
+            };
+            let killed = begin + Duration::from_millis(killed);
+            Some(killed..killed + Duration::from_millis(dice.between(300, 1_500)))
+        }
+        _ => None,
+    };
+    Fault { kind, target: dice.below(nodes), begin, length, node_down }
 }
 
 fn of_clients(dice: &mut Dice, length: Duration, clients: usize, servers: &[Fault]) -> Vec<Fault> {
@@ -100,10 +130,12 @@ fn of_clients(dice: &mut Dice, length: Duration, clients: usize, servers: &[Faul
             Kind::BlackHole => dice.between(4_000, 8_000),
             _ => dice.between(1_000, 5_000),
         };
-        let fault = Fault { kind, target: dice.below(clients), begin, length: Duration::from_millis(length_ms) };
-        begin += Duration::from_millis(dice.between(700, 2_000));
+        let length_of_fault = Duration::from_millis(length_ms);
+        let fault = Fault { kind, target: dice.below(clients), begin, length: length_of_fault, node_down: None };
+        begin += Duration::from_millis(dice.between(500, 1_500));
         let is_safe = |server: &Fault| {
-            server.kind != Kind::NodeKilled || server.begin < fault.begin || server.begin > fault.end() + AFTER_CLIENT
+            let killed = server.node_down.as_ref().map(|down| down.start);
+            killed.is_none_or(|killed| killed < fault.begin || server.begin > fault.end() + AFTER_CLIENT)
         };
         if servers.iter().all(is_safe) && fault.end() <= length {
             faults.push(fault);
@@ -114,7 +146,8 @@ fn of_clients(dice: &mut Dice, length: Duration, clients: usize, servers: &[Faul
 
 impl Fault {
     pub fn end(&self) -> Duration {
-        self.begin + self.length
+        let end = self.begin + self.length;
+        self.node_down.as_ref().map_or(end, |down| end.max(down.end))
     }
 }
 
@@ -129,12 +162,17 @@ impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Kind::NodeKilled => "node killed",
+            Kind::NodeKilledDatabaseKilled => "node killed while MariaDB is killed",
+            Kind::NodeKilledDatabaseFrozen => "node killed while MariaDB is frozen",
             Kind::NodeFrozen => "node frozen",
             Kind::DatabaseKilled => "MariaDB killed",
             Kind::DatabaseFrozen => "MariaDB frozen",
             Kind::RedisKilled => "Redis killed",
             Kind::RedisFrozen => "Redis frozen",
+            Kind::ServicesKilled => "MariaDB and Redis killed",
+            Kind::ServicesFrozen => "MariaDB and Redis frozen",
             Kind::NginxKilled => "nginx killed",
+            Kind::NginxReloaded => "nginx reloaded",
             Kind::RollingRestart => "rolling restart",
             Kind::BlackHole => "client in a black hole",
             Kind::Reset => "client's connection reset",
@@ -174,32 +212,45 @@ impl Dice {
 }
 
 /// Every kind that there is, servers' first.
-pub const KINDS: [Kind; 11] = [
+pub const KINDS: [Kind; 16] = [
     Kind::NodeKilled,
+    Kind::NodeKilledDatabaseKilled,
+    Kind::NodeKilledDatabaseFrozen,
     Kind::NodeFrozen,
     Kind::DatabaseKilled,
     Kind::DatabaseFrozen,
     Kind::RedisKilled,
     Kind::RedisFrozen,
+    Kind::ServicesKilled,
+    Kind::ServicesFrozen,
     Kind::NginxKilled,
+    Kind::NginxReloaded,
     Kind::RollingRestart,
     Kind::BlackHole,
     Kind::Reset,
     Kind::StopsReading,
 ];
 
-const SERVERS: [Kind; 8] = [
-    Kind::NodeKilled,
-    Kind::NodeFrozen,
-    Kind::DatabaseKilled,
-    Kind::DatabaseFrozen,
-    Kind::RedisKilled,
-    Kind::RedisFrozen,
-    Kind::NginxKilled,
-    Kind::RollingRestart,
+/// What comes to servers in each round, one of those that stand together.
+const SERVERS: [&[Kind]; 12] = [
+    &[Kind::NodeKilled],
+    &[Kind::NodeKilledDatabaseKilled],
+    &[Kind::NodeKilledDatabaseFrozen],
+    &[Kind::NodeFrozen],
+    &[Kind::DatabaseKilled],
+    &[Kind::DatabaseFrozen],
+    &[Kind::RedisKilled],
+    &[Kind::RedisFrozen],
+    &[Kind::ServicesFrozen, Kind::ServicesKilled],
+    &[Kind::NginxKilled],
+    &[Kind::NginxReloaded],
+    &[Kind::RollingRestart],
 ];
 
 const CLIENTS: [Kind; 3] = [Kind::BlackHole, Kind::Reset, Kind::StopsReading];
+
+/// How long a run is unless somebody says otherwise: every kind has its turn.
+pub const LENGTH: Duration = Duration::from_secs(70);
 
 /// How long nothing fails at the beginning.
 const WARM_UP: Duration = Duration::from_secs(4);
@@ -210,34 +261,51 @@ pub const USER_TIMEOUT: Duration = Duration::from_secs(3);
 /// After a client was cut off for so long, no node holds anything for it any more.
 const AFTER_CLIENT: Duration = Duration::from_millis(5_000);
 
-/// After the database has been back for so long, nothing waits for it any more.
-const AFTER_DATABASE: Duration = Duration::from_secs(3);
+/// So long after the database has gone away calls may not have failed yet.
+pub const EARLY: Duration = Duration::from_secs(1);
+
+/// So long after the database is back a node may be killed that has not yet done what waited for it.
+const AFTER_DATABASE: Duration = Duration::from_millis(800);
 
 mod tests {
     use super::*;
 
     #[test]
     fn a_seed_brings_the_same_faults_again_and_another_seed_others() {
-        let schedule = |seed| Schedule::new(seed, Duration::from_secs(60), 3, 10);
+        let schedule = |seed| Schedule::new(seed, LENGTH, 3, 10);
         assert_eq!(schedule(7), schedule(7));
         assert_ne!(schedule(7), schedule(8));
     }
 
     #[test]
     fn every_kind_comes_and_what_is_excluded_does_not() {
+        let came = |schedule: &Schedule, kind| schedule.faults.iter().any(|fault| fault.kind == kind);
         for seed in 0..200 {
-            let schedule = Schedule::new(seed, Duration::from_secs(60), 3, 10);
+            let [schedule, next] = [seed, seed + 1].map(|seed| Schedule::new(seed, LENGTH, 3, 10));
             for kind in KINDS {
-                assert!(schedule.faults.iter().any(|fault| fault.kind == kind), "{kind} with seed {seed}");
+                assert!(came(&schedule, kind) || came(&next, kind), "{kind} with neither seed {seed} nor the next one");
             }
-            for killed in schedule.faults.iter().filter(|fault| fault.kind == Kind::NodeKilled) {
-                let holds_messages = |fault: &&Fault| {
-                    fault.kind.is_of_client()
-                        && fault.begin <= killed.begin
-                        && killed.begin <= fault.end() + USER_TIMEOUT
+            for alike in SERVERS {
+                assert!(alike.iter().any(|kind| came(&schedule, *kind)), "{alike:?} with seed {seed}");
+            }
+            for fault in &schedule.faults {
+                let Some(down) = &fault.node_down else { continue };
+                let gives_back_then = |other: &&Fault| {
+                    other.kind.is_of_client() && other.begin <= down.start && fault.begin <= other.end() + USER_TIMEOUT
                 };
-                assert_eq!(schedule.faults.iter().find(holds_messages), None, "seed {seed}");
+                assert_eq!(schedule.faults.iter().find(gives_back_then), None, "seed {seed}");
             }
         }
+    }
+
+    #[test]
+    fn nodes_are_killed_before_and_after_the_database_is_back_and_start_before_and_after() {
+        let faults = (0..20).flat_map(|seed| Schedule::new(seed, LENGTH, 3, 10).faults);
+        let of = |fault: Fault| {
+            let back = fault.begin + fault.length;
+            fault.node_down.filter(|_| fault.kind != Kind::NodeKilled).map(|down| (down.start < back, down.end < back))
+        };
+        let cases: std::collections::BTreeSet<_> = faults.filter_map(of).collect();
+        assert_eq!(cases.into_iter().collect::<Vec<_>>(), [(false, false), (true, false), (true, true)]);
     }
 }

@@ -63,7 +63,7 @@ fn held(stage: &Stage) -> Held {
         threads: sum.threads + one.threads,
         resident: sum.resident + one.resident,
     });
-    Held { nodes, database: stage.cluster.connections_to_database(), redis: stage.cluster.connections_to_redis() }
+    Held { nodes, database: stage.cluster.database.connections(), redis: stage.cluster.redis.connections() }
 }
 
 impl Held {

@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::books::{self, Books, Caused, Fate, Members, Moment, Place, Target, Wrong};
+use crate::books::{self, Books, Caused, Fate, Members, Moment, Part, Party, Place, Target, Wrong};
 use crate::network::Network;
 use crate::person::{Actor, Habit, Order, PERSONS_MAX, Person, Phase, Post, World};
 use crate::report;
-use crate::schedule::{Fault, Kind, Schedule, USER_TIMEOUT};
+use crate::schedule::{EARLY, Fault, Kind, Schedule, USER_TIMEOUT};
 use crate::util::{Cluster, LONG_PATIENCE, MariaDb, Nginx, Redis, TestServer};
 use crate::util::{free_port, login, offline_user, wait_within};
 
@@ -40,14 +40,18 @@ impl Stage {
     /// Starts everything, with the nodes where the clients of `network` reach them.
     pub fn start(network: &Network) -> Stage {
         let mariadb = MariaDb::start();
+        let database = mariadb.create_database();
+        // What pools have opened while the database stood still they shall have closed soon after the run.
+        let cnf = format!("{}maxIdleTime=5\n", database.cnf());
         let options = |builder: crate::util::Builder| {
             // Clients and nginx look for a node where it was before.
+            let builder = builder.file("mysql.cnf", cnf.clone());
             let builder = builder.host(network.host().to_string().leak()).port(free_port());
             let builder = builder.option("admin", "127.0.0.1:0").option("output_max", "512k");
             let builder = builder.option("user_timeout", &format!("{}s", USER_TIMEOUT.as_secs()));
             builder.option("proxy_protocol", "on").option("proxy_from", Nginx::COMES_FROM)
         };
-        let cluster = Cluster::start_on(mariadb.create_database(), Redis::start(), NODES, options);
+        let cluster = Cluster::start_on(database, Redis::start(), NODES, options);
         let nginx = Nginx::as_shipped_on(network.host(), &cluster.addresses());
         Stage { cluster, nginx, mariadb }
     }
@@ -97,8 +101,11 @@ impl Stage {
             persons[*other].targets.push((Target::User(ids[*one]), 20));
         }
         for (number, visitor) in visitors.iter().enumerate() {
-            let [one, _] = pairs[number % pairs.len()];
-            persons[one].targets.push((Target::User(ids[*visitor]), 100));
+            let [one, other] = pairs[number % pairs.len()];
+            // The one whose barriers need the database and the other.
+            for writer in [one, other] {
+                persons[writer].targets.push((Target::User(ids[*visitor]), 100));
+            }
             persons[*visitor].targets.push((Target::User(ids[one]), 20));
         }
         for (number, slow) in slow.iter().enumerate() {
@@ -168,6 +175,8 @@ impl Stage {
                 persons: &persons,
                 posts: &posts,
                 caused: &caused,
+                failing: Vec::new(),
+                spooled: 0,
                 progress: Progress::new(seed, length),
                 shift: Duration::ZERO,
                 watch,
@@ -185,7 +194,9 @@ impl Stage {
                     Order::StopReading(_) => Kind::StopsReading,
                 };
                 let (begun, over) = (*begun, *over);
-                caused.push(Caused { kind, node: None, user: Some(person.id), begun, over, ready_after: None });
+                // It may take so long until its node gives up what it has sent there.
+                let part = Part { party: Party::Client(person.id), begun, well: over + USER_TIMEOUT };
+                caused.push(Caused { kind, begun, over, ready_after: None, parts: vec![part], spooled: 0 });
             }
         }
         caused.sort_by_key(|caused| caused.begun);
@@ -217,6 +228,10 @@ struct Conductor<'a> {
     persons: &'a [Person],
     posts: &'a [Post],
     caused: &'a Mutex<Vec<Caused>>,
+    /// The parts of the fault that there is.
+    failing: Vec<Part>,
+    /// What the node that was killed for it had in its spool.
+    spooled: usize,
     progress: Progress,
     /// By how much all that is left is later than planned, so that its distances stay.
     shift: Duration,
@@ -226,8 +241,14 @@ struct Conductor<'a> {
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Step {
+    /// A node that was killed is started again.
+    NodeUp,
+    /// What else has failed serves again.
+    Back,
+    /// All is to be well.
     End,
     Begin,
+    NodeDown,
 }
 
 impl Conductor<'_> {
@@ -236,11 +257,16 @@ impl Conductor<'_> {
         for fault in &schedule.faults {
             steps.push((fault.begin, Step::Begin, fault));
             if !fault.kind.is_of_client() {
+                steps.push((fault.begin + fault.length, Step::Back, fault));
                 steps.push((fault.end(), Step::End, fault));
+            }
+            if let Some(down) = &fault.node_down {
+                steps.push((down.start, Step::NodeDown, fault));
+                steps.push((down.end, Step::NodeUp, fault));
             }
         }
         steps.sort_by_key(|(at, step, _)| (*at, *step));
-        let mut begun = Moment::ZERO;
+        let (mut begun, mut over) = (Moment::ZERO, Moment::ZERO);
         for (at, step, fault) in steps {
             self.wait_until(at + self.shift);
             self.shift = self.shift.max(self.world.now().saturating_sub(at));
@@ -251,8 +277,19 @@ impl Conductor<'_> {
                     self.progress.begin(fault.kind);
                     self.cause(fault);
                 }
+                Step::NodeDown => {
+                    self.kill_node(fault, at);
+                }
+                Step::NodeUp => {
+                    over = self.world.now();
+                    self.stage.cluster.nodes[fault.target].restart();
+                }
+                Step::Back => {
+                    over = self.world.now();
+                    self.bring_back(fault);
+                }
                 Step::End => {
-                    self.recover(fault, begun);
+                    self.recover(fault, begun, over);
                     self.progress.end();
                 }
             }
@@ -288,53 +325,122 @@ impl Conductor<'_> {
         self.posts[person.index].order(order);
     }
 
+    /// From now on this fails.
+    fn fails(&mut self, party: Party) {
+        self.failing.push(Part { party, begun: self.world.now(), well: Moment::MAX });
+    }
+
     fn cause(&mut self, fault: &Fault) {
+        match fault.kind {
+            Kind::NodeFrozen => self.fails(Party::Node(fault.target)),
+            Kind::DatabaseKilled
+            | Kind::DatabaseFrozen
+            | Kind::NodeKilledDatabaseKilled
+            | Kind::NodeKilledDatabaseFrozen => self.fails(Party::Database),
+            Kind::RedisKilled | Kind::RedisFrozen => self.fails(Party::Redis),
+            Kind::ServicesKilled | Kind::ServicesFrozen => {
+                self.fails(Party::Database);
+                self.fails(Party::Redis);
+            }
+            Kind::NginxKilled | Kind::NginxReloaded => self.fails(Party::Nginx),
+            // Each node by itself.
+            Kind::NodeKilled | Kind::RollingRestart => (),
+            Kind::BlackHole | Kind::Reset | Kind::StopsReading => unreachable!("a client does that"),
+        }
         let Stage { cluster, nginx, mariadb } = &mut *self.stage;
         match fault.kind {
-            Kind::NodeKilled => cluster.nodes[fault.target].kill9(),
             Kind::NodeFrozen => cluster.nodes[fault.target].stop(),
-            Kind::DatabaseKilled => mariadb.kill(),
-            Kind::DatabaseFrozen => mariadb.stop(),
+            Kind::DatabaseKilled | Kind::NodeKilledDatabaseKilled => mariadb.kill(),
+            Kind::DatabaseFrozen | Kind::NodeKilledDatabaseFrozen => mariadb.stop(),
             Kind::RedisKilled => cluster.redis.kill(),
             Kind::RedisFrozen => cluster.redis.stop(),
-            Kind::NginxKilled => nginx.kill(),
-            Kind::RollingRestart => {
-                for node in &mut cluster.nodes {
-                    node.terminate();
-                    // 3: something waits in its spool for the database, which was away a moment ago.
-                    let code = node.wait_exit(LONG_PATIENCE).code();
-                    assert!(matches!(code, Some(0 | 3)), "it ends in order, not with {code:?}: {}", node.output());
-                    node.restart();
-                    wait_within(LONG_PATIENCE, "the new node is ready", || node.is_ready());
-                }
+            Kind::ServicesKilled => {
+                mariadb.kill();
+                cluster.redis.kill();
             }
-            Kind::BlackHole | Kind::Reset | Kind::StopsReading => unreachable!("a client does that"),
+            Kind::ServicesFrozen => {
+                mariadb.stop();
+                cluster.redis.stop();
+            }
+            Kind::NginxKilled => nginx.kill(),
+            Kind::NginxReloaded => nginx.reload(),
+            Kind::RollingRestart => self.restart_all(),
+            Kind::NodeKilled | Kind::BlackHole | Kind::Reset | Kind::StopsReading => (),
         }
     }
 
-    fn recover(&mut self, fault: &Fault, begun: Moment) {
-        let over = self.world.now();
+    /// Kills a node; late in an outage of the database not before something waits in its spool, if that comes about.
+    fn kill_node(&mut self, fault: &Fault, at: Duration) {
+        let is_late = fault.begin + EARLY < at && at < fault.begin + fault.length;
+        let latest = self.world.now() + if is_late { SPOOL_PATIENCE } else { Duration::ZERO };
+        loop {
+            self.spooled = self.stage.cluster.nodes[fault.target].metric("raybox_spool_messages") as usize;
+            let now = self.world.now();
+            if self.spooled > 0 || now >= latest {
+                break;
+            }
+            self.wait_until(now + Duration::from_millis(50));
+        }
+        self.fails(Party::Node(fault.target));
+        self.stage.cluster.nodes[fault.target].kill9();
+    }
+
+    fn restart_all(&mut self) {
+        for number in 0..NODES {
+            self.fails(Party::Node(number));
+            let node = &mut self.stage.cluster.nodes[number];
+            node.terminate();
+            // 3: something waits in its spool for the database, which was away a moment ago.
+            let code = node.wait_exit(LONG_PATIENCE).code();
+            assert!(matches!(code, Some(0 | 3)), "it ends in order, not with {code:?}: {}", node.output());
+            node.restart();
+            wait_within(LONG_PATIENCE, "the new node is ready", || node.is_ready());
+            if let Some(part) = self.failing.last_mut() {
+                part.well = self.world.now();
+            }
+        }
+    }
+
+    fn bring_back(&mut self, fault: &Fault) {
         let Stage { cluster, nginx, mariadb } = &mut *self.stage;
         match fault.kind {
-            Kind::NodeKilled => cluster.nodes[fault.target].restart(),
             Kind::NodeFrozen => cluster.nodes[fault.target].cont(),
-            Kind::DatabaseKilled => mariadb.restart(),
-            Kind::DatabaseFrozen => mariadb.cont(),
+            Kind::DatabaseKilled | Kind::NodeKilledDatabaseKilled => mariadb.restart(),
+            Kind::DatabaseFrozen | Kind::NodeKilledDatabaseFrozen => mariadb.cont(),
             Kind::RedisKilled => cluster.redis.restart(),
             Kind::RedisFrozen => cluster.redis.cont(),
+            Kind::ServicesKilled => {
+                mariadb.restart();
+                cluster.redis.restart();
+            }
+            Kind::ServicesFrozen => {
+                mariadb.cont();
+                cluster.redis.cont();
+            }
             Kind::NginxKilled => nginx.restart(),
-            Kind::RollingRestart | Kind::BlackHole | Kind::Reset | Kind::StopsReading => (),
+            Kind::NodeKilled
+            | Kind::NginxReloaded
+            | Kind::RollingRestart
+            | Kind::BlackHole
+            | Kind::Reset
+            | Kind::StopsReading => (),
         }
-        let node = matches!(fault.kind, Kind::NodeKilled | Kind::NodeFrozen).then_some(fault.target);
-        let nodes: Vec<&TestServer> = match node {
-            Some(node) => vec![&cluster.nodes[node]],
-            None => cluster.nodes.iter().collect(),
+    }
+
+    /// Waits until the nodes concerned are ready, and writes down what the fault was.
+    fn recover(&mut self, fault: &Fault, begun: Moment, over: Moment) {
+        let nodes: Vec<&TestServer> = match fault.kind {
+            Kind::NodeKilled | Kind::NodeFrozen => vec![&self.stage.cluster.nodes[fault.target]],
+            _ => self.stage.cluster.nodes.iter().collect(),
         };
         wait_within(LONG_PATIENCE, &format!("all are ready after: {}", fault.kind), || {
             nodes.iter().all(|node| node.is_ready())
         });
-        let ready_after = Some(self.world.now() - over);
-        let caused = Caused { kind: fault.kind, node, user: None, begun, over, ready_after };
+        let well = self.world.now();
+        let mut parts = std::mem::take(&mut self.failing);
+        parts.iter_mut().for_each(|part| part.well = part.well.min(well));
+        let spooled = std::mem::take(&mut self.spooled);
+        let caused = Caused { kind: fault.kind, begun, over, ready_after: Some(well - over), parts, spooled };
         self.caused.lock().expect("what was caused").push(caused);
     }
 
@@ -365,8 +471,8 @@ impl Conductor<'_> {
         let guards: Vec<_> = self.posts.iter().map(Post::books).collect();
         let books: Vec<&Books> = guards.iter().map(|books| &**books).collect();
         let is_open = |books: &&Books| books.lots.iter().any(|lot| lot.fate == Fate::Open);
-        let kills = books::proxy_kills(&self.caused.lock().expect("what was caused"));
-        !books.iter().any(is_open) && books::check(&books, members, &kills).count(Wrong::Lost) == 0
+        let caused = self.caused.lock().expect("what was caused");
+        !books.iter().any(is_open) && books::check(&books, members, &caused).count(Wrong::Lost) == 0
     }
 }
 
@@ -438,6 +544,9 @@ impl Drop for Progress {
 
 /// How many nodes there are.
 pub const NODES: usize = 3;
+
+/// How long somebody may take to write to somebody who is away.
+const SPOOL_PATIENCE: Duration = Duration::from_secs(3);
 
 /// What has not come so long after everything is well is lost.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(40);

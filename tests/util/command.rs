@@ -62,7 +62,7 @@ impl Workplace {
         command.args(arguments).current_dir(&self.0);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start the command: {error}"));
-        watchdog::watch(&child);
+        watchdog::watch(&child, false);
         let (stdout, reader) = collect(child.stdout.take().expect("stdout is a pipe"));
         let (stderr, other) = collect(child.stderr.take().expect("stderr is a pipe"));
         Running { child, stdout, stderr, readers: vec![reader, other] }
@@ -123,7 +123,7 @@ impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        watchdog::release(&self.child);
+        watchdog::release(&self.child, false);
     }
 }
 

@@ -79,6 +79,32 @@ pub fn wait_given_back(process: u32, before: Footprint, margin: Margin) -> Resul
     }
 }
 
+/// Waits until a service has no more connections than the pools of its users may keep; what is left if it has.
+///
+/// `ours` is whether the test itself has put the service out of reach: then there is nobody to be asked.
+pub fn connection_leak(service: &str, users: usize, ours: bool, count: impl Fn() -> usize) -> Option<String> {
+    if ours {
+        eprintln!("the connections to {service} are not counted: the test has put it out of reach");
+        return None;
+    }
+    let most = users * POOLED_MAX;
+    let deadline = Instant::now() + GIVEN_BACK_WITHIN;
+    loop {
+        let left = count();
+        if left <= most {
+            return None;
+        }
+        if Instant::now() >= deadline {
+            return Some(format!("{left} connections to {service}, at most {most} of {users} nodes"));
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// The most connections that a node keeps to MariaDB or to Redis. A pool opens one whenever a call finds none free, and
+/// closes what is idle only after a minute; that is about two for each thread which makes calls.
+const POOLED_MAX: usize = 40;
+
 /// What is in use is given back at once. But a pool that has grown, as it does while the database stands still, closes
 /// what it need not have within a minute and a half.
 pub const GIVEN_BACK_WITHIN: Duration = Duration::from_secs(100);

@@ -79,6 +79,12 @@ pub fn signal(pid: u32, name: &str) {
     assert!(status.expect("run kill").success(), "cannot send SIG{name} to process {pid}");
 }
 
+/// Sends a process and all others of its group the signal of this name.
+fn signal_group(leader: u32, name: &str) {
+    let status = Command::new("kill").args([&format!("-{name}"), "--", &format!("-{leader}")]).status();
+    assert!(status.expect("run kill").success(), "cannot send SIG{name} to the group of process {leader}");
+}
+
 /// Lets `process` open `needed` descriptors, if it may not already.
 pub fn raise_descriptor_limit(process: u32, needed: usize) {
     let limits = fs::read_to_string(format!("/proc/{process}/limits")).expect("read /proc/PID/limits");

@@ -13,22 +13,30 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
 use super::leaks::{Footprint, Margin, wait_given_back};
-use super::services::{Database, Redis};
+use super::services::{Database, Redis, RedisUse};
 use super::{LONG_PATIENCE, TestClient, signal, wait_until, wait_within, watchdog};
 
 /// How long a server may take until it listens.
 const START_PATIENCE: Duration = Duration::from_secs(10);
 
+/// What a pool of connections runs on (r2d2). One to a database that is away begins when that is back.
+const POOL_THREADS: usize = 3;
+
 /// One server in a folder of its own, which holds its settings, its logs and, unless it uses MySQL, its database.
-/// Dropping it kills the server and removes the folder.
+///
+/// Dropping it checks that the process is still there, unless the test has ended it, and that it has given back what its
+/// clients cost; then it kills the process and removes the folder. So make the clients after the server: what is made
+/// last goes first. Only a process that the test itself has killed or told to end is not checked.
 pub struct TestServer {
     builder: Builder,
     folder: PathBuf,
     child: Child,
     address: SocketAddr,
     output: Arc<Mutex<String>>,
-    /// What the process held when it was new, if it is to give everything back.
-    footprint: Option<Footprint>,
+    /// What the process held when it was new.
+    footprint: Footprint,
+    /// Whether the test has ended it, or asked it to end.
+    end_expected: bool,
 }
 
 /// What a [`TestServer`] is started with.
@@ -39,9 +47,11 @@ pub struct Builder {
     options: Vec<(String, String)>,
     files: Vec<(&'static str, String)>,
     database: Option<Database>,
+    redis: Option<RedisUse>,
     descriptors_max: Option<u32>,
     survives_full_disk: bool,
-    leaks_checked: bool,
+    /// What it may keep of memory, in KiB, beyond the usual margin.
+    keeps: usize,
 }
 
 impl Builder {
@@ -72,7 +82,8 @@ impl Builder {
     }
 
     /// Reaches other servers through this Redis.
-    pub fn redis(self, redis: &Redis) -> Builder {
+    pub fn redis(mut self, redis: &Redis) -> Builder {
+        self.redis = Some(redis.in_use());
         self.file("redis.cnf", redis.cnf())
     }
 
@@ -96,10 +107,10 @@ impl Builder {
         self
     }
 
-    /// Has the end of the [`TestServer`] check that the process has given back what its clients cost. They must be gone
-    /// then: make them after the server.
-    pub fn check_leaks(mut self) -> Builder {
-        self.leaks_checked = true;
+    /// Lets it keep so many MiB more than usual when its clients have gone: an allocator keeps some of what it was once
+    /// asked for, so this is for tests whose requests are very large.
+    pub fn may_keep(mut self, mib: usize) -> Builder {
+        self.keeps = mib * 1024;
         self
     }
 
@@ -110,22 +121,25 @@ impl Builder {
             fs::write(folder.join(name), text).unwrap_or_else(|error| panic!("write {name}: {error}"));
         }
         let (child, address, output) = self.launch(&folder);
-        let footprint = self.footprint(&child, address);
-        TestServer { builder: self, folder, child, address, output, footprint }
+        self.database.iter().for_each(Database::joined);
+        self.redis.iter().for_each(RedisUse::joined);
+        let footprint = self.footprint(&child);
+        TestServer { builder: self, folder, child, address, output, footprint, end_expected: false }
     }
 
-    /// What a new server holds, when it has served somebody.
-    fn footprint(&self, child: &Child, address: SocketAddr) -> Option<Footprint> {
-        if !self.leaks_checked {
-            return None;
+    /// What a new server holds.
+    fn footprint(&self, child: &Child) -> Footprint {
+        let footprint = Footprint::of(child.id());
+        let mut footprint = footprint.expect("a server that has just said where it listens is there");
+        if self.database.as_ref().is_some_and(Database::is_away) {
+            footprint.threads += POOL_THREADS;
         }
-        TestClient::connect_to(address).ack_barrier();
-        Footprint::of(child.id())
+        footprint
     }
 
     fn launch(&self, folder: &Path) -> (Child, SocketAddr, Arc<Mutex<String>>) {
         let mut child = self.command(folder).spawn().unwrap_or_else(|error| panic!("cannot start the server: {error}"));
-        watchdog::watch(&child);
+        watchdog::watch(&child, false);
         let output = Arc::new(Mutex::new(String::new()));
         let (first_line, started) = mpsc::channel();
         let stdout = child.stdout.take().expect("stdout is a pipe");
@@ -152,7 +166,7 @@ impl Builder {
             Err(reason) => {
                 let _ = child.kill();
                 let status = child.wait().expect("wait for the server");
-                watchdog::release(&child);
+                watchdog::release(&child, false);
                 let reason = match reason {
                     RecvTimeoutError::Timeout => "did not say where it listens in time",
                     RecvTimeoutError::Disconnected => "ended before it listened",
@@ -203,11 +217,6 @@ impl TestServer {
         TestServer::builder().start()
     }
 
-    /// The same, and its end checks that it has given back what its clients cost, see [`Builder::check_leaks`].
-    pub fn start_leak_checked() -> TestServer {
-        TestServer::builder().check_leaks().start()
-    }
-
     /// A server with options to be added.
     pub fn builder() -> Builder {
         let builder = Builder {
@@ -216,9 +225,10 @@ impl TestServer {
             options: Vec::new(),
             files: Vec::new(),
             database: None,
+            redis: None,
             descriptors_max: None,
             survives_full_disk: false,
-            leaks_checked: false,
+            keeps: 0,
         };
         builder.option("argon2", "m=8,t=1,p=1").option("log_dir", "logs")
     }
@@ -299,6 +309,7 @@ impl TestServer {
 
     /// Ends the process without giving it a chance to do anything.
     pub fn kill9(&mut self) {
+        self.end_expected = true;
         self.child.kill().expect("kill the server");
         self.child.wait().expect("wait for the server");
     }
@@ -317,20 +328,30 @@ impl TestServer {
     fn end(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        watchdog::release(&self.child);
+        watchdog::release(&self.child, false);
     }
 
-    /// What the process has not given back, now that its clients are gone.
-    fn leak(&mut self) -> Option<String> {
-        let before = self.footprint?;
-        if self.has_exited() {
+    /// What is wrong with the process at the end of its test.
+    fn trouble(&mut self) -> Option<String> {
+        if let Some(status) = self.child.try_wait().expect("wait for the server") {
+            return (!self.end_expected)
+                .then(|| format!("has ended by itself ({status}), which the test did not expect"));
+        }
+        // What it has opened goes with it.
+        if self.end_expected {
             return None;
         }
-        wait_given_back(self.pid(), before, Margin::AFTER_A_TEST).err()
+        let Margin(mut margin) = Margin::AFTER_A_TEST;
+        margin.resident += self.builder.keeps;
+        let leak = wait_given_back(self.pid(), self.footprint, Margin(margin)).err();
+        let leak = leak.or_else(|| self.builder.database.as_ref()?.leak());
+        let leak = leak.or_else(|| self.builder.redis.as_ref()?.leak());
+        leak.map(|leak| format!("has leaked: {leak}"))
     }
 
     /// Asks the process to end (SIGTERM) and does not wait.
-    pub fn terminate(&self) {
+    pub fn terminate(&mut self) {
+        self.end_expected = true;
         signal(self.pid(), "TERM");
     }
 
@@ -350,7 +371,8 @@ impl TestServer {
     pub fn restart(&mut self) {
         self.end();
         (self.child, self.address, self.output) = self.builder.launch(&self.folder);
-        self.footprint = self.builder.footprint(&self.child, self.address);
+        self.footprint = self.builder.footprint(&self.child);
+        self.end_expected = false;
     }
 
     /// What the server wrote to stdout and stderr since it was started.
@@ -458,14 +480,16 @@ impl TestServer {
 
 impl Drop for TestServer {
     fn drop(&mut self) {
-        let leak = if thread::panicking() { None } else { self.leak() };
+        let trouble = if thread::panicking() { None } else { self.trouble() };
         self.end();
-        if thread::panicking() || leak.is_some() {
+        self.builder.database.iter().for_each(Database::left);
+        self.builder.redis.iter().for_each(RedisUse::left);
+        if thread::panicking() || trouble.is_some() {
             eprintln!("the server said:\n{}\nits logs:\n{}", self.output(), tail(&self.logs(), 4_000));
         }
         let _ = fs::remove_dir_all(&self.folder);
-        if let Some(leak) = leak {
-            panic!("the server has leaked: {leak}");
+        if let Some(trouble) = trouble {
+            panic!("the server {trouble}");
         }
     }
 }

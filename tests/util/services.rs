@@ -9,4 +9,4 @@ mod redis;
 pub use mariadb::{Database, MariaDb};
 pub use nginx::Nginx;
 pub use process::free_port;
-pub use redis::Redis;
+pub use redis::{Redis, RedisUse};

@@ -11,14 +11,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::{env, fs};
 
-/// Has `child` killed should this process end before it is [released](release).
-pub fn watch(child: &Child) {
-    tell(&format!("+{}", child.id()));
+/// Has `child` killed should this process end before it is [released](release); with it the group that it leads, if so.
+pub fn watch(child: &Child, leads_group: bool) {
+    tell(&format!("+{}", target(child, leads_group)));
 }
 
 /// Forgets a process that has ended. Call it once its status was taken, since its number may be used again.
-pub fn release(child: &Child) {
-    tell(&format!("-{}", child.id()));
+pub fn release(child: &Child, leads_group: bool) {
+    tell(&format!("-{}", target(child, leads_group)));
+}
+
+/// As kill(1) takes it.
+fn target(child: &Child, leads_group: bool) -> String {
+    format!("{}{}", if leads_group { "-" } else { "" }, child.id())
 }
 
 /// A new empty folder, which goes when this process ends if it was not removed before.

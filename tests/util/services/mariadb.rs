@@ -5,7 +5,7 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{self, Command};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use mysql::{Conn, Opts, OptsBuilder};
 use raybox::config::{MysqlSettings, Secret, Tls};
 
 use super::process::{Process, start_again, start_on_free_ports};
+use crate::util::leaks::connection_leak;
 use crate::util::watchdog;
 
 /// One database with the server's tables. Clones are the same database; the last one takes it away.
@@ -23,6 +24,8 @@ pub struct Database(Arc<Inner>);
 struct Inner {
     account: Account,
     name: String,
+    /// How many running servers use it.
+    nodes: AtomicUsize,
     /// For queries; opened again when the server has been away.
     connection: Mutex<Option<Conn>>,
 }
@@ -33,6 +36,8 @@ struct Account {
     address: SocketAddr,
     user: String,
     password: String,
+    /// Whether the test has killed it or frozen it.
+    is_away: Arc<AtomicBool>,
 }
 
 impl Database {
@@ -63,16 +68,44 @@ impl Database {
         let mut connection = account.connect(None).expect("connect to MariaDB");
         connection.query_drop(format!("DROP DATABASE IF EXISTS {name}")).expect("drop an old database");
         connection.query_drop(format!("CREATE DATABASE {name} CHARACTER SET utf8mb4")).expect("create a database");
-        let database = Database(Arc::new(Inner { account: account.clone(), name, connection: Mutex::new(None) }));
+        let database = Database(Arc::new(Inner {
+            account: account.clone(),
+            name,
+            nodes: AtomicUsize::new(0),
+            connection: Mutex::new(None),
+        }));
         if !sql.is_empty() {
             database.run(sql);
         }
         database
     }
 
-    /// Whether its server takes connections now.
-    pub fn answers(&self) -> bool {
-        self.0.account.connect(Some(&self.0.name)).is_ok()
+    /// How many connections its server has to it, without the one that asks.
+    pub fn connections(&self) -> usize {
+        self.count(&format!(
+            "SELECT count(*) FROM information_schema.processlist WHERE db = '{}' AND id <> CONNECTION_ID()",
+            self.0.name
+        ))
+    }
+
+    /// Whether the test has killed its server or frozen it.
+    pub fn is_away(&self) -> bool {
+        self.0.account.is_away.load(Ordering::Relaxed)
+    }
+
+    /// A server begins to use it.
+    pub fn joined(&self) {
+        self.0.nodes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A server that used it has ended.
+    pub fn left(&self) {
+        self.0.nodes.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// What is left of the connections of servers whose clients have gone.
+    pub fn leak(&self) -> Option<String> {
+        connection_leak("MariaDB", self.0.nodes.load(Ordering::Relaxed), self.is_away(), || self.connections())
     }
 
     /// Its name in the server.
@@ -97,7 +130,7 @@ impl Database {
 
     /// The `mysql.cnf` of a server that is to use it.
     pub fn cnf(&self) -> String {
-        let Account { address, user, password } = &self.0.account;
+        let Account { address, user, password, .. } = &self.0.account;
         let (ip, port) = (address.ip(), address.port());
         format!(
             "ip={ip}\nport={port}\nusername={user}\npassword={password}\ndbname={}\ncharset=utf8mb4\ninitSize=2\n",
@@ -108,7 +141,7 @@ impl Database {
     /// The same for a store that is opened without a server. Of a database elsewhere, TEST_MYSQL_TLS (`on`, `verify`) and
     /// TEST_MYSQL_CA say how to encrypt the connections.
     pub fn settings(&self) -> MysqlSettings {
-        let Account { address, user, password } = &self.0.account;
+        let Account { address, user, password, .. } = &self.0.account;
         let tls = match env::var("TEST_MYSQL_TLS").as_deref() {
             Err(_) => Tls::Off,
             Ok("on") => Tls::On,
@@ -202,6 +235,11 @@ impl Drop for Inner {
 }
 
 impl Account {
+    fn new(address: SocketAddr, user: &str, password: &str) -> Account {
+        let (user, password) = (user.to_owned(), password.to_owned());
+        Account { address, user, password, is_away: Arc::new(AtomicBool::new(false)) }
+    }
+
     /// That of the MariaDB that `./test.sh` started for all tests.
     fn shared() -> Account {
         let text = env::var("TEST_MYSQL").unwrap_or_else(|_| {
@@ -210,7 +248,7 @@ impl Account {
         let parse = || {
             let (credentials, address) = text.rsplit_once('@')?;
             let (user, password) = credentials.split_once(':')?;
-            Some(Account { address: address.parse().ok()?, user: user.to_owned(), password: password.to_owned() })
+            Some(Account::new(address.parse().ok()?, user, password))
         };
         parse().unwrap_or_else(|| panic!("TEST_MYSQL must be user:password@ip:port, not {text:?}"))
     }
@@ -245,12 +283,8 @@ impl MariaDb {
     pub fn start() -> MariaDb {
         let folder = watchdog::new_folder();
         install(&folder);
-        let password = "of this test alone".to_owned();
-        let account = |port| Account {
-            address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
-            user: "test".to_owned(),
-            password: password.clone(),
-        };
+        let password = "of this test alone";
+        let account = |port| Account::new(SocketAddr::from((Ipv4Addr::LOCALHOST, port)), "test", password);
         let users = format!(
             "CREATE OR REPLACE USER test@'%' IDENTIFIED BY '{password}';\n\
              GRANT ALL PRIVILEGES ON *.* TO test@'%' WITH GRANT OPTION;\n"
@@ -276,17 +310,20 @@ impl MariaDb {
 
     /// Ends it at once, as a crash does.
     pub fn kill(&mut self) {
+        self.set_away(true);
         self.process.kill();
     }
 
     /// Freezes it: connections stay and take bytes, and nothing answers.
     pub fn stop(&self) {
+        self.set_away(true);
         self.process.signal("STOP");
     }
 
     /// Lets it go on after [`MariaDb::stop`].
     pub fn cont(&self) {
         self.process.signal("CONT");
+        self.set_away(false);
     }
 
     /// Starts it again on the same port with the same data.
@@ -294,11 +331,17 @@ impl MariaDb {
         self.process.kill();
         let (folder, account) = (&self.folder, &self.account);
         self.process = start_again(|| launch(folder, account.address.port()), |process| answers(process, account));
+        self.set_away(false);
+    }
+
+    fn set_away(&self, is_away: bool) {
+        self.account.is_away.store(is_away, Ordering::Relaxed);
     }
 }
 
 impl Drop for MariaDb {
     fn drop(&mut self) {
+        self.set_away(true);
         self.process.kill();
         let _ = fs::remove_dir_all(&self.folder);
     }

@@ -1,12 +1,13 @@
 //! An nginx of one test's own, which passes TCP on.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::process::{Process, start_again, start_on_free_ports};
-use crate::util::watchdog;
+use crate::util::{LONG_PATIENCE, wait_within, watchdog};
 
 /// A running nginx. Dropping it kills it.
 pub struct Nginx {
@@ -69,6 +70,24 @@ impl Nginx {
         self.process.kill();
     }
 
+    /// Reads its settings again, as after a change (SIGHUP): new worker processes take new connections, and the old ones
+    /// stay for as long as theirs do. Returns when there is a new one.
+    pub fn reload(&self) {
+        let before = self.workers();
+        self.process.signal("HUP");
+        wait_within(LONG_PATIENCE, "nginx has new workers", || {
+            self.workers().iter().any(|worker| !before.contains(worker))
+        });
+    }
+
+    /// The process ids of its workers, those that only wait for the end of their connections among them.
+    pub fn workers(&self) -> BTreeSet<u32> {
+        let master = self.process.pid();
+        let path = format!("/proc/{master}/task/{master}/children");
+        let children = fs::read_to_string(&path).unwrap_or_else(|error| panic!("read {path}: {error}"));
+        children.split_whitespace().filter_map(|child| child.parse().ok()).collect()
+    }
+
     /// Starts it again on the same ports.
     pub fn restart(&mut self) {
         self.process.kill();
@@ -106,11 +125,10 @@ impl Drop for Nginx {
     }
 }
 
-/// One process without workers, which a kill would leave behind.
 fn launch(folder: &Path) -> Process {
     let mut command = Command::new("nginx");
-    command.args(["-e", "stderr", "-g", "daemon off; master_process off;", "-c"]).arg(folder.join("nginx.conf"));
-    Process::spawn(command, &folder.join("nginx.log"))
+    command.args(["-e", "stderr", "-g", "daemon off;", "-c"]).arg(folder.join("nginx.conf"));
+    Process::spawn_with_children(command, &folder.join("nginx.log"))
 }
 
 fn whole_conf(folder: &Path, stream: &str) -> String {

@@ -4,12 +4,13 @@ use std::collections::hash_map::RandomState;
 use std::fs::{self, File};
 use std::hash::{BuildHasher, Hasher};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use crate::util::{signal, wait_within, watchdog};
+use crate::util::{signal, signal_group, wait_within, watchdog};
 
 /// How long a server may take until it serves. Only one that never will takes this long.
 const START_PATIENCE: Duration = Duration::from_secs(60);
@@ -17,20 +18,32 @@ const START_PATIENCE: Duration = Duration::from_secs(60);
 /// A child process that writes to a log in its folder. Dropping it kills it.
 pub struct Process {
     child: Child,
+    /// Whether it has children of its own, which are in a process group with it.
+    has_children: bool,
     status: Option<ExitStatus>,
     log: PathBuf,
 }
 
 impl Process {
     /// Runs `command`; what it prints goes to `log`.
-    pub fn spawn(mut command: Command, log: &Path) -> Process {
+    pub fn spawn(command: Command, log: &Path) -> Process {
+        Process::start(command, log, false)
+    }
+
+    /// The same for one that starts processes of its own, which are killed with it.
+    pub fn spawn_with_children(mut command: Command, log: &Path) -> Process {
+        command.process_group(0);
+        Process::start(command, log, true)
+    }
+
+    fn start(mut command: Command, log: &Path, has_children: bool) -> Process {
         let program = command.get_program().to_string_lossy().into_owned();
         let output = File::create(log).expect("create a log");
         let errors = output.try_clone().expect("share a log");
         let spawned = command.stdin(Stdio::null()).stdout(output).stderr(errors).spawn();
         let child = spawned.unwrap_or_else(|error| panic!("cannot run {program} ({error}): run ./test.sh"));
-        watchdog::watch(&child);
-        Process { child, status: None, log: log.to_owned() }
+        watchdog::watch(&child, has_children);
+        Process { child, has_children, status: None, log: log.to_owned() }
     }
 
     /// The process id.
@@ -45,6 +58,10 @@ impl Process {
 
     /// Ends it without giving it a chance to do anything.
     pub fn kill(&mut self) {
+        // Its number may be another's once its status was taken.
+        if self.has_children && self.status().is_none() {
+            signal_group(self.pid(), "KILL");
+        }
         let _ = self.child.kill();
         self.child.wait().expect("wait for a server");
         self.status();
@@ -55,7 +72,7 @@ impl Process {
         if self.status.is_none() {
             self.status = self.child.try_wait().expect("look after a server");
             if self.status.is_some() {
-                watchdog::release(&self.child);
+                watchdog::release(&self.child, self.has_children);
             }
         }
         self.status

@@ -6,11 +6,14 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use redis::{Client, Connection};
 
 use super::process::{Process, start_again, start_on_free_ports};
+use crate::util::leaks::connection_leak;
 use crate::util::{PATIENCE, watchdog};
 
 /// A running redis-server without persistence. Dropping it kills it.
@@ -18,6 +21,19 @@ pub struct Redis {
     process: Process,
     port: u16,
     folder: PathBuf,
+    usage: RedisUse,
+}
+
+/// Who uses a Redis: what a server of it needs to know at its end.
+#[derive(Clone)]
+pub struct RedisUse(Arc<Usage>);
+
+struct Usage {
+    port: u16,
+    /// How many running servers use it.
+    nodes: AtomicUsize,
+    /// Whether the test has killed it or frozen it.
+    is_away: AtomicBool,
 }
 
 impl Redis {
@@ -26,7 +42,8 @@ impl Redis {
         let folder = watchdog::new_folder();
         let (process, ports) =
             start_on_free_ports(1, |ports| launch(&folder, ports[0]), |process, ports| answers(process, ports[0]));
-        Redis { process, port: ports[0], folder }
+        let usage = Usage { port: ports[0], nodes: AtomicUsize::new(0), is_away: AtomicBool::new(false) };
+        Redis { process, port: ports[0], folder, usage: RedisUse(Arc::new(usage)) }
     }
 
     /// Where it listens.
@@ -49,9 +66,14 @@ impl Redis {
         connect(self.port).expect("connect to Redis")
     }
 
-    /// Whether it serves now.
-    pub fn answers(&self) -> bool {
-        answers(&self.process, self.port)
+    /// For a server that is to use it.
+    pub fn in_use(&self) -> RedisUse {
+        self.usage.clone()
+    }
+
+    /// How many connections it has, without the one that asks.
+    pub fn connections(&self) -> usize {
+        self.usage.connections()
     }
 
     /// The counters of one section of `INFO`.
@@ -78,28 +100,61 @@ impl Redis {
 
     /// Ends it at once, as a crash does: every subscription is gone, and its port is closed.
     pub fn kill(&mut self) {
+        self.usage.set_away(true);
         self.process.kill();
     }
 
     /// Freezes it: connections stay and take bytes, and nothing answers.
     pub fn stop(&self) {
+        self.usage.set_away(true);
         self.process.signal("STOP");
     }
 
     /// Lets it go on after [`Redis::stop`].
     pub fn cont(&self) {
         self.process.signal("CONT");
+        self.usage.set_away(false);
     }
 
     /// Starts it again on the same port, empty.
     pub fn restart(&mut self) {
         self.process.kill();
         self.process = start_again(|| launch(&self.folder, self.port), |process| answers(process, self.port));
+        self.usage.set_away(false);
+    }
+}
+
+impl RedisUse {
+    /// A server begins to use it.
+    pub fn joined(&self) {
+        self.0.nodes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A server that used it has ended.
+    pub fn left(&self) {
+        self.0.nodes.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// What is left of the connections of servers whose clients have gone.
+    pub fn leak(&self) -> Option<String> {
+        let is_away = self.0.is_away.load(Ordering::Relaxed);
+        connection_leak("Redis", self.0.nodes.load(Ordering::Relaxed), is_away, || self.connections())
+    }
+
+    fn connections(&self) -> usize {
+        let mut connection = connect(self.0.port).expect("connect to Redis");
+        let list: String = redis::cmd("CLIENT").arg("LIST").query(&mut connection).expect("ask Redis");
+        list.lines().count() - 1
+    }
+
+    fn set_away(&self, is_away: bool) {
+        self.0.is_away.store(is_away, Ordering::Relaxed);
     }
 }
 
 impl Drop for Redis {
     fn drop(&mut self) {
+        self.usage.set_away(true);
         self.process.kill();
         let _ = fs::remove_dir_all(&self.folder);
     }
