@@ -62,8 +62,9 @@ struct Talk {
     /// This node stops, and waits no longer than this for what is still under way.
     hushing: Option<Instant>,
     stopping: Option<Instant>,
-    /// Envelopes to confirm, by the node that sent them.
+    /// Envelopes to confirm, by the node that sent them, and when: at once after a pause, together while many come.
     receipts: FxHashMap<Box<str>, Vec<u64>>,
+    confirm_at: Instant,
 }
 
 /// The message of this node to itself.
@@ -172,7 +173,9 @@ impl Receiver {
                 }
             }
             self.do_tasks(&mut talk)?;
-            talk.confirm();
+            if talk.confirm_at <= Instant::now() || self.shared.stage() != Stage::Running {
+                talk.confirm();
+            }
             self.look_at_clock(&mut talk)?;
         }
     }
@@ -210,6 +213,7 @@ impl Receiver {
             hushing: None,
             stopping: None,
             receipts: FxHashMap::default(),
+            confirm_at: Instant::now(),
         };
         talk.initial += talk.subscribe(&users);
         Ok(talk)
@@ -378,7 +382,8 @@ impl Receiver {
         if talk.hushing.is_some() {
             return HUSH_STEP;
         }
-        let dues = [Some(talk.probe.due), self.patience, self.turn.next_errand()];
+        let confirm_at = (!talk.receipts.is_empty()).then_some(talk.confirm_at);
+        let dues = [Some(talk.probe.due), self.patience, self.turn.next_errand(), confirm_at];
         let next = dues.into_iter().flatten().min().expect("the probe is always due");
         next.saturating_duration_since(Instant::now())
     }
@@ -447,6 +452,9 @@ impl Talk {
     }
 
     fn confirm(&mut self) {
+        if !self.receipts.is_empty() {
+            self.confirm_at = Instant::now() + CONFIRM_EVERY;
+        }
         for (node, sequences) in self.receipts.drain() {
             for sequences in sequences.chunks(RECEIPTS_AT_ONCE) {
                 publish(&mut self.mouth, &envelope::node_channel(&node), &envelope::confirmations(&self.place, sequences));
@@ -553,5 +561,8 @@ const HUSH_STEP: Duration = Duration::from_millis(20);
 /// The pause between attempts to connect grows from the first to the second; half of it is left to chance.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// Confirmations are sent no more often: each wakes three threads of the node that gets it, and nobody waits for one but a
+/// sender who asks whether all has arrived.
+const CONFIRM_EVERY: Duration = Duration::from_millis(1);
 /// Envelopes confirmed in one message.
 const RECEIPTS_AT_ONCE: usize = 4096;

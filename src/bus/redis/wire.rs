@@ -44,7 +44,9 @@ impl fmt::Display for Malformed {
 /// A connection, what was received and not yet looked at, and what could not be written yet.
 pub(super) struct Wire<S> {
     stream: S,
+    /// Longer than what was read: the rest is room for more, and is not cleared again for every read.
     input: Vec<u8>,
+    read: usize,
     /// Where in `input` the next reply begins.
     looked_at: usize,
     output: Vec<u8>,
@@ -55,7 +57,7 @@ pub(super) struct Wire<S> {
 
 impl<S: Read + Write> Wire<S> {
     pub(super) fn new(stream: S) -> Wire<S> {
-        Wire { stream, input: Vec::new(), looked_at: 0, output: Vec::new(), written: 0, unanswered: 0 }
+        Wire { stream, input: Vec::new(), read: 0, looked_at: 0, output: Vec::new(), written: 0, unanswered: 0 }
     }
 
     pub(super) fn stream_mut(&mut self) -> &mut S {
@@ -112,9 +114,9 @@ impl<S: Read + Write> Wire<S> {
     /// # Errors
     /// When the connection is broken or was closed.
     pub(super) fn fill(&mut self) -> io::Result<bool> {
-        let before = self.input.len() - self.looked_at;
+        let before = self.read - self.looked_at;
         loop {
-            let read = self.input.len() - self.looked_at - before;
+            let read = self.read - self.looked_at - before;
             match self.fill_once() {
                 Ok(true) if read < READ_BUDGET => {}
                 // What came before the end is looked at first; the end comes again.
@@ -129,13 +131,18 @@ impl<S: Read + Write> Wire<S> {
     /// # Errors
     /// As for [`Wire::fill`].
     pub(super) fn fill_once(&mut self) -> io::Result<bool> {
-        self.input.drain(..self.looked_at);
+        self.input.copy_within(self.looked_at..self.read, 0);
+        self.read -= self.looked_at;
         self.looked_at = 0;
-        self.input.shrink_to(BUFFER_KEPT);
-        let end = self.input.len();
-        self.input.resize(end + READ_BYTES, 0);
-        let result = self.stream.read(&mut self.input[end..]);
-        self.input.truncate(end + *result.as_ref().unwrap_or(&0));
+        if self.read < BUFFER_KEPT && self.input.len() > BUFFER_KEPT + READ_BYTES {
+            self.input.truncate(BUFFER_KEPT + READ_BYTES);
+            self.input.shrink_to_fit();
+        }
+        if self.input.len() < self.read + READ_BYTES {
+            self.input.resize(self.read + READ_BYTES, 0);
+        }
+        let result = self.stream.read(&mut self.input[self.read..]);
+        self.read += *result.as_ref().unwrap_or(&0);
         match result {
             Ok(0) => Err(ErrorKind::UnexpectedEof.into()),
             Ok(_) => Ok(true),
@@ -150,7 +157,7 @@ impl<S: Read + Write> Wire<S> {
     /// # Errors
     /// [`Malformed`]; the connection is of no use any more.
     pub(super) fn next(&mut self) -> Result<Option<Reply<'_>>, Malformed> {
-        let Some((reply, length)) = parse(&self.input[self.looked_at..])? else { return Ok(None) };
+        let Some((reply, length)) = parse(&self.input[self.looked_at..self.read])? else { return Ok(None) };
         self.looked_at += length;
         if matches!(reply, Reply::Done | Reply::Error(_)) {
             self.unanswered -= 1;
@@ -161,7 +168,7 @@ impl<S: Read + Write> Wire<S> {
 
 impl<S> fmt::Debug for Wire<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Wire").field("received", &self.input.len()).field("to_write", &self.output.len()).finish()
+        f.debug_struct("Wire").field("received", &self.read).field("to_write", &self.output.len()).finish()
     }
 }
 
