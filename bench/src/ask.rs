@@ -2,12 +2,13 @@
 //! last byte.
 
 use std::io::{self, Read, Write};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::talk::Phase;
 use crate::tally::{Counts, SLICE, Times, times};
@@ -71,6 +72,27 @@ pub(crate) struct Asked {
 /// How long an answer may take, and how long a change of the phase may go unnoticed.
 const PATIENCE: Duration = Duration::from_secs(30);
 const TURN: Duration = Duration::from_millis(1);
+
+/// Begins the connection with this number. On one machine they come from many addresses of the loopback network, others in
+/// each run: the search for a free port takes milliseconds when more than half of those of an address are in use, or were
+/// a minute ago.
+fn begin_to_connect(address: SocketAddr, number: usize) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    socket.set_tcp_nodelay(true)?;
+    if address.ip() == Ipv4Addr::LOCALHOST {
+        let nth = number / CONNECTIONS_PER_ADDRESS;
+        let run = std::process::id() % 254;
+        let from = Ipv4Addr::new(127, run as u8 + 1, (nth / 250) as u8, (nth % 250) as u8 + 1);
+        socket.bind(&SocketAddr::from((from, 0)).into())?;
+    }
+    match socket.connect(&address.into()) {
+        Err(error) if error.raw_os_error() != Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => Err(error),
+        Ok(()) | Err(_) => Ok(TcpStream::from_std(socket.into())),
+    }
+}
+
+const CONNECTIONS_PER_ADDRESS: usize = 1_000;
 
 /// This process and the server need a descriptor for each connection.
 pub(crate) fn need_descriptors(connections: usize) -> io::Result<()> {
@@ -197,8 +219,7 @@ impl<S: FnMut(usize, usize) -> Vec<Step>> Asking<'_, S> {
             self.finish(index);
             return Ok(());
         }
-        let mut stream = TcpStream::connect(self.addresses[index % self.addresses.len()])?;
-        let _ = stream.set_nodelay(true);
+        let mut stream = begin_to_connect(self.addresses[index % self.addresses.len()], index)?;
         self.poll.registry().register(&mut stream, Token(index), Interest::READABLE | Interest::WRITABLE)?;
         let asker = &mut self.askers[index];
         (asker.stream, asker.is_connected) = (Some(stream), false);
