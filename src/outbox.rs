@@ -13,10 +13,10 @@
 //! While something for a user is in flight, a message that nobody wants any more waits behind it: the user has just left
 //! or a node has just died, and what is in flight may have to go to the store first. That keeps the order.
 //!
-//! Who confirms an envelope has the user, and if no other node took it, has the user alone. That place is remembered, and
-//! the next messages are addressed to it: the bus sends all that is for one place together, a text for many of its users
-//! once. A place that is gone takes nothing, and one that has not the user, or not alone any more, refuses; then the
-//! message is offered to whoever wants it, as if no place were known.
+//! Who confirms an envelope has the user, and if no other node was offered it, has the user alone. That place is remembered
+//! for a while, and the next messages are addressed to it: the bus sends all that is for one place together, a text for
+//! many of its users once. A place that is gone takes nothing, and one that has not the user, or not alone any more,
+//! refuses; then the message is offered to whoever wants it, as if no place were known.
 //!
 //! A state machine without I/O of its own, run by one lane: batches go in with the time, what is to be kept comes out.
 
@@ -88,6 +88,10 @@ struct Flight {
     nodes: u32,
     /// It is kept when it comes back, and not offered again.
     is_last_try: bool,
+    /// The place it was addressed to.
+    place: Option<Place>,
+    /// When it was offered to whoever wants it, and one node did.
+    alone_since: Option<Instant>,
 }
 
 impl Outbox {
@@ -161,8 +165,8 @@ impl Outbox {
         let line = self.users.get_mut(&user).expect("it was found there");
         let flight = line.in_flight.remove(at).expect("it was found there");
         line.newest_delivered = line.newest_delivered.max(sequence);
-        if let (Some(place), 1) = (place, flight.nodes) {
-            self.places.learn(user, place);
+        if let (Some(place), Some(published)) = (place, flight.alone_since) {
+            self.places.learn(user, place, published + PLACE_LEASE);
         }
         sorted.delivered.extend(flight.deliveries);
         self.tidy(user, released, sorted);
@@ -202,7 +206,10 @@ impl Outbox {
                 let flight = &mut self.users.get_mut(&user).expect("it was found there").in_flight[at];
                 (flight.nodes, flight.is_last_try) = (0, true);
                 sorted.unconfirmed += flight.deliveries.len();
-                self.places.forget(user, None);
+                // Whatever else goes there would wait in vain as well.
+                if let Some(place) = &flight.place {
+                    self.places.0.retain(|_, known| !matches!(known, Known::At(there, _) if there == place));
+                }
                 self.tidy(user, released, sorted);
             }
             self.in_flight.pop_front();
@@ -222,7 +229,12 @@ impl Outbox {
             }
             let flight = line.in_flight.pop_front().expect("it is there");
             line.has_kept |= !again;
-            let items = flight.deliveries.into_iter().map(|delivery| Delivery { was_refused: true, ..delivery });
+            // What was addressed to a place has not been offered to others.
+            let was_offered = flight.place.is_none();
+            let items = flight.deliveries.into_iter().map(|delivery| {
+                let was_refused = delivery.was_refused || was_offered;
+                Delivery { was_refused, ..delivery }
+            });
             if again { &mut *released } else { &mut sorted.keep }.extend(items.map(LaneItem::Delivery));
         }
         if line.in_flight.is_empty() {
@@ -267,18 +279,22 @@ impl Outbox {
         }
         let published = bus.publish(&envelopes);
         assert_eq!(published.len(), envelopes.len(), "each envelope has an outcome");
-        let by = clock.now() + CONFIRMED_WITHIN;
+        let now = clock.now();
+        let by = now + CONFIRMED_WITHIN;
         for (envelope, published) in envelopes.into_iter().zip(published) {
             match published {
                 Published::Taken(_) | Published::InDoubt => {
-                    let Envelope { to, sequence, deliveries, .. } = envelope;
+                    let Envelope { to, place, sequence, deliveries } = envelope;
                     sorted.published += deliveries.len();
                     // In doubt: more than there are, so that only a confirmation or the time settles it.
                     let nodes = if let Published::Taken(nodes) = published { nodes } else { u32::MAX };
                     self.in_flight.push_back((sequence, to, by));
                     let is_last_try = deliveries.iter().any(|delivery| delivery.was_refused);
+                    let alone_since = (place.is_none() && published == Published::Taken(1)).then_some(now);
                     let line = self.users.entry(to).or_default();
-                    line.in_flight.push_back(Flight { sequence, deliveries, delivered: 0, nodes, is_last_try });
+                    let delivered = 0;
+                    let flight = Flight { sequence, deliveries, delivered, nodes, is_last_try, place, alone_since };
+                    line.in_flight.push_back(flight);
                 }
                 Published::ToNobody if envelope.place.is_some() => {
                     self.places.forget(envelope.to, None);
@@ -320,7 +336,8 @@ impl Line {
 struct Places(FxHashMap<UserId, Known>);
 
 enum Known {
-    At(Place),
+    /// Until then: whoever has come elsewhere since, and was not heard there, is found again before long.
+    At(Place, Instant),
     /// Not where it was thought. Asking the bus is better for a while than to be wrong again.
     UnknownUntil(Instant),
 }
@@ -328,28 +345,25 @@ enum Known {
 impl Places {
     fn of(&mut self, user: UserId, now: Instant) -> Option<Place> {
         match self.0.get(&user)? {
-            Known::At(place) => Some(place.clone()),
-            Known::UnknownUntil(then) => {
-                if *then <= now {
-                    self.0.remove(&user);
-                }
-                None
-            }
+            Known::At(place, until) if *until > now => return Some(place.clone()),
+            Known::UnknownUntil(then) if *then > now => {}
+            Known::At(..) | Known::UnknownUntil(_) => drop(self.0.remove(&user)),
         }
+        None
     }
 
-    fn learn(&mut self, user: UserId, place: &Place) {
+    fn learn(&mut self, user: UserId, place: &Place, until: Instant) {
         if self.0.len() >= PLACES_MAX {
             self.0.clear();
         }
-        // What is known already keeps its allocation, and what was wrong is not believed again at once.
-        self.0.entry(user).or_insert_with(|| Known::At(place.clone()));
+        // What was wrong is not believed again at once.
+        self.0.entry(user).or_insert_with(|| Known::At(place.clone(), until));
     }
 
     fn forget(&mut self, user: UserId, refused: Option<Instant>) {
         match (refused, self.0.get_mut(&user)) {
             (Some(now), Some(known)) => *known = Known::UnknownUntil(now + UNKNOWN_FOR),
-            (None, Some(Known::At(_))) => drop(self.0.remove(&user)),
+            (None, Some(Known::At(..))) => drop(self.0.remove(&user)),
             (_, None) | (None, Some(Known::UnknownUntil(_))) => {}
         }
     }
@@ -384,6 +398,8 @@ impl Offers {
 pub const CONFIRMED_WITHIN: Duration = Duration::from_secs(2);
 /// Batches that only look for late envelopes come no faster than this.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
+/// How long a place is believed after a message was offered to whoever wants it.
+pub const PLACE_LEASE: Duration = Duration::from_secs(30);
 /// How long a user who was not where it was thought is looked for.
 const UNKNOWN_FOR: Duration = Duration::from_secs(60);
 /// Users whose place is remembered; some tens of megabytes.
@@ -614,6 +630,44 @@ mod tests {
         tester.handle(vec![OutItem::Confirmed(place("y-1"), vec![7])], &[]);
         tester.handle(vec![message(1, "g")], &[TAKEN]);
         assert_eq!(places(&tester), [None, place("y-1")]);
+        tester.now += PLACE_LEASE;
+        tester.handle(vec![OutItem::Confirmed(place("y-1"), vec![8]), message(1, "h")], &[TAKEN]);
+        assert_eq!(places(&tester), [None], "now and then it is asked for");
+    }
+
+    #[test]
+    fn a_place_is_learned_only_from_who_was_alone_when_it_was_offered() {
+        let mut tester = Tester::new();
+        tester.handle(vec![message(1, "a")], &[Published::Taken(2)]);
+        tester.handle(vec![OutItem::Refused(1, 0), OutItem::Confirmed(place("x-1"), vec![1])], &[]);
+        tester.handle(vec![message(1, "b")], &[TAKEN]);
+        assert_eq!(places(&tester), [None, None], "the other one was just arriving");
+    }
+
+    #[test]
+    fn a_place_that_confirms_nothing_is_forgotten_for_all_its_users() {
+        let mut tester = Tester::new();
+        tester.handle(vec![message(1, "a"), message(2, "b")], &[TAKEN, TAKEN]);
+        tester.handle(vec![OutItem::Confirmed(place("x-1"), vec![1, 2])], &[]);
+        tester.handle(vec![message(1, "c")], &[TAKEN]);
+        tester.now += CONFIRMED_WITHIN;
+        assert_eq!(tester.handle(vec![message(2, "d")], &[TAKEN]), (strings(&["c"]), vec![]));
+        assert_eq!(places(&tester), [None, None, place("x-1"), None]);
+    }
+
+    #[test]
+    fn a_place_that_refuses_costs_no_try() {
+        let mut tester = Tester::new();
+        tester.handle(vec![message(1, "a")], &[TAKEN]);
+        tester.handle(vec![OutItem::Confirmed(place("x-1"), vec![1])], &[]);
+        tester.handle(vec![message(1, "b")], &[TAKEN]);
+        tester.handle(vec![OutItem::Refused(2, 0)], &[TAKEN]);
+        assert_eq!(
+            tester.handle(vec![OutItem::Refused(3, 0)], &[TAKEN]),
+            (vec![], vec![]),
+            "the user is just arriving"
+        );
+        assert_eq!(tester.handle(vec![OutItem::Refused(4, 0)], &[]), (strings(&["b"]), vec![]));
     }
 
     #[test]

@@ -92,7 +92,20 @@ fn forward(server: &Server, to: i64, line: String, fault: Fault) {
 fn run(fault: Fault) -> (Value, bool) {
     let address = start(fault).to_string();
     let run = Command::new(env!("CARGO_BIN_EXE_raybench"))
-        .args(["pairs", "--pairs", "1", "--window", "8", "--seconds", "0.3", "--warm-up", "0", "--quiet", "--json", "-"])
+        .args([
+            "pairs",
+            "--pairs",
+            "1",
+            "--window",
+            "8",
+            "--seconds",
+            "0.3",
+            "--warm-up",
+            "0",
+            "--quiet",
+            "--json",
+            "-",
+        ])
         .args(["--address", &address])
         .output()
         .expect("it starts");
@@ -158,7 +171,20 @@ fn the_relay_is_found_good_alone_in_pairs_and_in_groups() {
 fn a_comparison_prints_ratios_and_writes_a_page() {
     let page = std::env::temp_dir().join(format!("raybench-test-{}.html", std::process::id()));
     let run = Command::new(env!("CARGO_BIN_EXE_raybench"))
-        .args(["compare", "-a", "relay", "-b", "relay", "--rounds", "2", "--seconds", "0.3", "--warm-up", "0", "--quiet"])
+        .args([
+            "compare",
+            "-a",
+            "relay",
+            "-b",
+            "relay",
+            "--rounds",
+            "2",
+            "--seconds",
+            "0.3",
+            "--warm-up",
+            "0",
+            "--quiet",
+        ])
         .args(["pairs", "--pairs", "2", "--report"])
         .arg(&page)
         .output()

@@ -252,14 +252,14 @@ impl Bus for RedisBus {
     }
 
     fn publish(&self, envelopes: &[Envelope]) -> Vec<Published> {
-        let mut published = vec![Published::ToNobody; envelopes.len()];
-        let posts = post::pack(&self.shared.node, envelopes);
-        let mut rest = posts.as_slice();
+        let mut published = Vec::with_capacity(envelopes.len());
+        let mut rest = envelopes;
         while !rest.is_empty() && self.shared.up.load(Ordering::Acquire) {
             let (batch, later) = rest.split_at(post::batch_length(rest));
             rest = later;
+            let posts = post::pack(&self.shared.node, batch);
             let mut pipeline = redis::pipe();
-            for Post { channel, payload, .. } in batch {
+            for Post { channel, payload, .. } in &posts {
                 pipeline.cmd("PUBLISH").arg(channel).arg(payload);
             }
             let outcomes = match self.shared.publish(|connection| pipeline.query::<Vec<u32>>(connection)) {
@@ -267,13 +267,17 @@ impl Bus for RedisBus {
                     .into_iter()
                     .map(|count| if count == 0 { Published::ToNobody } else { Published::Taken(count) })
                     .collect(),
-                Err(RedisFailure::NotSent(_)) => vec![Published::ToNobody; batch.len()],
-                Err(RedisFailure::InDoubt(_)) => vec![Published::InDoubt; batch.len()],
+                // What comes after it must not be before it.
+                Err(RedisFailure::NotSent(_)) => break,
+                Err(RedisFailure::InDoubt(_)) => vec![Published::InDoubt; posts.len()],
             };
-            for (post, outcome) in batch.iter().zip(outcomes) {
-                post.envelopes.iter().for_each(|envelope| published[*envelope] = outcome);
+            let before = published.len();
+            published.resize(before + batch.len(), Published::ToNobody);
+            for (post, outcome) in posts.iter().zip(outcomes) {
+                post.envelopes.iter().for_each(|envelope| published[before + *envelope] = outcome);
             }
         }
+        published.resize(envelopes.len(), Published::ToNobody);
         published
     }
 

@@ -4,10 +4,12 @@
 //! channel                payload
 //! raybox:u:<user>        1 <node> <sequence>\n<frame>[\n<frame> …]   messages for a user, to be confirmed
 //! raybox:u:<user>        h <place>                                   the user has come to this place
+//! raybox:h               <place> <user>[,<user> …]                  these users are at that place, which was away
 //! raybox:p:<place>       1 <node>\n<item>[\n<item> …]                messages for users of a place, to be confirmed; an item is
 //!                                                                    <frames> <user>:<sequence>[,<user>:<sequence> …]
 //!                                                                    and so many frames, one on each line
-//! raybox:n:<node>        c <place> <sequence> [<sequence> …]         confirmations, to the node that sent the messages
+//! raybox:n:<node>        c <place> <sequence> [<sequence> …]         confirmations, to the node that sent the messages; the
+//!                                                                    place is - if the users are elsewhere as well
 //! raybox:n:<node>        r <sequence> <count>                        so many of an envelope's messages found their user
 //! raybox:n:<node>        p <number>                                  a node's probe, to itself
 //! raybox:g               <group>                                     the members of a group have changed
@@ -32,10 +34,12 @@ pub(super) enum Incoming<'b> {
     Bundle { sender: &'b str, items: Items<'b> },
     /// The user has come to that place.
     Hello { user: UserId, place: &'b str },
+    /// All these users are at that place.
+    Hellos { place: &'b str, users: &'b str },
     /// A message for a user, from a reference node.
     Bare { to: UserId, frame: &'b str },
     /// These envelopes of ours are settled.
-    Confirmations { place: &'b str, sequences: &'b str },
+    Confirmations { place: Option<&'b str>, sequences: &'b str },
     /// Only so many messages of this envelope of ours found their user.
     Refusal { sequence: u64, delivered: usize },
     /// A probe of ours.
@@ -64,13 +68,17 @@ impl<'b> Incoming<'b> {
         if let Some(user) = channel.strip_prefix(REFERENCE_USER) {
             return Some(Incoming::Bare { to: UserId(number(user)?), frame: payload });
         }
+        if channel == HELLOS {
+            let (place, users) = payload.split_once(' ')?;
+            return Some(Incoming::Hellos { place, users });
+        }
         if channel == GROUPS {
             return number(payload).map(|group| Incoming::GroupChanged(GroupId(group)));
         }
         match payload.split_once(' ') {
             Some(("c", confirmed)) if channel.starts_with(NODE) => {
                 let (place, sequences) = confirmed.split_once(' ')?;
-                Some(Incoming::Confirmations { place, sequences })
+                Some(Incoming::Confirmations { place: Some(place).filter(|place| *place != NO_PLACE), sequences })
             }
             Some(("r", refusal)) if channel.starts_with(NODE) => {
                 let (sequence, delivered) = refusal.split_once(' ')?;
@@ -165,8 +173,8 @@ pub(super) fn envelope<'a>(sender: &str, sequence: u64, frames: impl Iterator<It
 }
 
 /// The payload that confirms these envelopes.
-pub(super) fn confirmations(place: &str, sequences: &[u64]) -> Vec<u8> {
-    let mut payload = format!("c {place}").into_bytes();
+pub(super) fn confirmations(place: Option<&str>, sequences: &[u64]) -> Vec<u8> {
+    let mut payload = format!("c {}", place.unwrap_or(NO_PLACE)).into_bytes();
     for sequence in sequences {
         let _ = write!(payload, " {sequence}");
     }
@@ -181,6 +189,20 @@ pub(super) fn refusal(sequence: u64, delivered: usize) -> Vec<u8> {
 /// The payload that says that a user has come to this place.
 pub(super) fn hello(place: &str) -> Vec<u8> {
     format!("h {place}").into_bytes()
+}
+
+/// The payload that says so of many users.
+pub(super) fn hellos(place: &str, users: &[UserId]) -> Vec<u8> {
+    let mut payload = place.as_bytes().to_vec();
+    for (n, user) in users.iter().enumerate() {
+        let _ = write!(payload, "{}{user}", if n == 0 { ' ' } else { ',' });
+    }
+    payload
+}
+
+/// The users who are at a place.
+pub(super) fn users(text: &str) -> impl Iterator<Item = UserId> {
+    text.split(',').filter_map(number).map(UserId)
 }
 
 /// The payload of a probe.
@@ -219,6 +241,9 @@ fn number<N: FromStr>(text: &str) -> Option<N> {
 }
 
 pub(super) const GROUPS: &str = "raybox:g";
+pub(super) const HELLOS: &str = "raybox:h";
+/// Instead of the place of users who are elsewhere as well.
+const NO_PLACE: &str = "-";
 const USER: &str = "raybox:u:";
 const PLACE: &str = "raybox:p:";
 const NODE: &str = "raybox:n:";
@@ -240,9 +265,15 @@ mod tests {
         assert_eq!(Incoming::parse(own.as_bytes(), &probe(5)), Some(Incoming::Probe(5)));
         let refused = Incoming::Refusal { sequence: 7, delivered: 1 };
         assert_eq!(Incoming::parse(own.as_bytes(), &refusal(7, 1)), Some(refused));
-        let payload = confirmations("ab12-3", &[1, 20, 300]);
-        let expected = Incoming::Confirmations { place: "ab12-3", sequences: "1 20 300" };
-        assert_eq!(Incoming::parse(own.as_bytes(), &payload), Some(expected));
+        for place in [Some("ab12-3"), None] {
+            let payload = confirmations(place, &[1, 20, 300]);
+            let expected = Incoming::Confirmations { place, sequences: "1 20 300" };
+            assert_eq!(Incoming::parse(own.as_bytes(), &payload), Some(expected));
+        }
+        let payload = hellos("ab12-3", &[UserId(1), UserId(20)]);
+        let expected = Incoming::Hellos { place: "ab12-3", users: "1,20" };
+        assert_eq!(Incoming::parse(HELLOS.as_bytes(), &payload), Some(expected));
+        assert!(users("1,20").eq([UserId(1), UserId(20)]));
         assert!(sequences("1 20 300").eq([1, 20, 300]));
         let expected = Incoming::Hello { user: to, place: "ab12-3" };
         assert_eq!(Incoming::parse(channel.as_bytes(), &hello("ab12-3")), Some(expected));

@@ -53,6 +53,17 @@ pub fn envelope(data: &[u8]) {
                 other => panic!("{other:?}"),
             }
         }
+        Some(Incoming::Hellos { place, users }) => {
+            let users: Vec<_> = envelope::users(users).collect();
+            let again = envelope::hellos(place, &users);
+            match Incoming::parse(envelope::HELLOS.as_bytes(), &again) {
+                Some(Incoming::Hellos { place: there, users: text }) => {
+                    assert!(there == place && envelope::users(text).eq(users));
+                }
+                None => assert!(users.is_empty(), "an empty list is not worth a message"),
+                other => panic!("{other:?}"),
+            }
+        }
         Some(Incoming::Hello { user, place }) => {
             let again = envelope::hello(place);
             assert_eq!(Incoming::parse(envelope::user_channel(user).as_bytes(), &again), incoming);

@@ -41,13 +41,14 @@ pub(super) fn pack(node: &str, envelopes: &[Envelope]) -> Vec<Post> {
     posts
 }
 
-/// How many go in one pipeline: the answers come when all is received, so it must not take long.
-pub(super) fn batch_length(posts: &[Post]) -> usize {
-    let mut bytes = 0;
-    let fitting = posts.iter().take(PIPELINE_MAX).take_while(|post| {
-        let fits = bytes == 0 || bytes + post.payload.len() <= PIPELINE_BYTES_MAX;
-        bytes += post.payload.len();
-        fits
+/// How many envelopes go in one pipeline: the answers come when all is received, so it must not take long.
+pub(super) fn batch_length(envelopes: &[Envelope]) -> usize {
+    let (mut bytes, mut addressed_to_all) = (0, 0);
+    let fitting = envelopes.iter().take_while(|envelope| {
+        let is_first = bytes == 0;
+        bytes += envelope.deliveries.iter().map(|delivery| delivery.text.len()).sum::<usize>() + HEAD_BYTES;
+        addressed_to_all += usize::from(envelope.place.is_none());
+        is_first || (bytes <= PIPELINE_BYTES_MAX && addressed_to_all <= PIPELINE_MAX)
     });
     fitting.count()
 }
@@ -73,6 +74,7 @@ impl<'e> Parcel<'e> {
         let Envelope { to, sequence, deliveries, .. } = envelope;
         self.envelopes.push(index);
         self.users.insert(*to);
+        self.bytes += HEAD_BYTES;
         let texts = deliveries.iter().map(|delivery| delivery.text.as_ptr()).collect();
         let at = *self.by_texts.entry(texts).or_insert_with(|| {
             self.bytes += deliveries.iter().map(|delivery| delivery.text.len()).sum::<usize>();
@@ -92,6 +94,8 @@ impl<'e> Parcel<'e> {
     }
 }
 
+/// About what a user and a sequence take.
+const HEAD_BYTES: usize = 24;
 /// Text in one post, and in one pipeline, unless a single one is longer.
 const PARCEL_BYTES_MAX: usize = 256 * 1024;
 const PIPELINE_BYTES_MAX: usize = 1024 * 1024;

@@ -23,6 +23,7 @@ use super::wire::{Malformed, Reply, Wire};
 use super::{HUSH_PATIENCE, Shared, Stage, Task, registry};
 use crate::bus::{Node, Place, Receipt};
 use crate::delivery::{ClientLink, Posted};
+use crate::outbox::PLACE_LEASE;
 use crate::protocol::UserId;
 use crate::session::Outcome;
 
@@ -51,8 +52,8 @@ struct Talk {
     own_channel: String,
     /// This node, as long as these connections last: whoever misses nothing on them knows who else has its users.
     place: Place,
-    /// Users who have come to another place since: what is for them must not come here alone.
-    elsewhere: FxHashSet<UserId>,
+    /// Who was here already: they are subscribed to again, and then all of them are said to be here.
+    rejoined: FxHashSet<UserId>,
     /// Something may still be read, though no event will say so.
     ears_ready: bool,
     mouth_ready: bool,
@@ -62,9 +63,19 @@ struct Talk {
     /// This node stops, and waits no longer than this for what is still under way.
     hushing: Option<Instant>,
     stopping: Option<Instant>,
-    /// Envelopes to confirm, by the node that sent them, and when: at once after a pause, together while many come.
-    receipts: FxHashMap<Box<str>, Vec<u64>>,
-    confirm_at: Instant,
+    receipts: Receipts,
+}
+
+/// Envelopes that have found their users here, to be confirmed to the nodes that sent them.
+struct Receipts {
+    of_residents: FxHashMap<Box<str>, Vec<u64>>,
+    /// Of users who may be elsewhere as well.
+    of_others: FxHashMap<Box<str>, Vec<u64>>,
+    /// Users who have come to another place, or left this one, and when: what is for them must not come here alone, as long
+    /// as somebody may think that this is their only place.
+    elsewhere: FxHashMap<UserId, Instant>,
+    /// When they are confirmed: at once after a pause, together while many come.
+    due: Instant,
 }
 
 /// The message of this node to itself.
@@ -160,7 +171,7 @@ impl Receiver {
                 // Whatever came after it: what was handed to connections is written.
                 self.turn.flush();
                 for (place, sequences) in confirmed {
-                    self.node.on_confirmed(Some(place.as_ref().into()), sequences);
+                    self.node.on_confirmed(Some(Place::from(&*place)).filter(|place| !place.is_empty()), sequences);
                 }
                 taken?;
             }
@@ -173,7 +184,7 @@ impl Receiver {
                 }
             }
             self.do_tasks(&mut talk)?;
-            if talk.confirm_at <= Instant::now() || self.shared.stage() != Stage::Running {
+            if talk.receipts.due <= Instant::now() || self.shared.stage() != Stage::Running {
                 talk.confirm();
             }
             self.look_at_clock(&mut talk)?;
@@ -197,7 +208,7 @@ impl Receiver {
         let own_channel = envelope::node_channel(&self.shared.node);
         self.sessions += 1;
         let place: Place = format!("{}-{}", self.shared.node, self.sessions).into();
-        let own_channels = [own_channel.as_str(), envelope::GROUPS, &envelope::place_channel(&place)];
+        let own_channels = [own_channel.as_str(), envelope::GROUPS, envelope::HELLOS, &envelope::place_channel(&place)];
         command(&mut ears, "SUBSCRIBE", &own_channels);
         let probe = Probe { number: 0, under_way: true, due: Instant::now() + PROBE_PATIENCE };
         let mut talk = Talk {
@@ -205,15 +216,14 @@ impl Receiver {
             mouth,
             own_channel: own_channel.clone(),
             place,
-            elsewhere: FxHashSet::default(),
+            rejoined: users.iter().copied().collect(),
             ears_ready: true,
             mouth_ready: true,
             initial: own_channels.len(),
             probe,
             hushing: None,
             stopping: None,
-            receipts: FxHashMap::default(),
-            confirm_at: Instant::now(),
+            receipts: Receipts::new(),
         };
         talk.initial += talk.subscribe(&users);
         Ok(talk)
@@ -231,18 +241,18 @@ impl Receiver {
                     Some(Incoming::Envelope { to, sender, sequence, frames }) => {
                         let receipt = || Receipt { node: sender.into(), sequence };
                         if self.node.on_envelope(&mut self.turn, to, frames, &receipt) {
-                            note(&mut talk.receipts, sender, sequence);
+                            talk.receipts.note(to, sender, sequence);
                         }
                     }
                     Some(Incoming::Bundle { sender, items }) => {
                         for item in items {
                             for (to, sequence) in item.envelopes() {
                                 let receipt = || Receipt { node: sender.into(), sequence };
-                                if talk.elsewhere.contains(&to) {
+                                if talk.receipts.is_elsewhere(to) {
                                     let channel = envelope::node_channel(sender);
                                     publish(&mut talk.mouth, &channel, &envelope::refusal(sequence, 0));
                                 } else if self.node.on_envelope(&mut self.turn, to, item.frames, &receipt) {
-                                    note(&mut talk.receipts, sender, sequence);
+                                    talk.receipts.note(to, sender, sequence);
                                 }
                                 self.turn.relieve();
                             }
@@ -252,10 +262,19 @@ impl Receiver {
                     Some(Incoming::Hello { user, place }) if *place == *talk.place => {
                         post_placed(self.waiting.remove(&user));
                     }
-                    Some(Incoming::Hello { user, .. }) => drop(talk.elsewhere.insert(user)),
+                    Some(Incoming::Hello { user, .. }) => drop(talk.receipts.elsewhere.insert(user, Instant::now())),
+                    Some(Incoming::Hellos { place, users }) if *place == *talk.place => {
+                        if !self.waiting.is_empty() {
+                            envelope::users(users).for_each(|user| post_placed(self.waiting.remove(&user)));
+                        }
+                    }
+                    Some(Incoming::Hellos { users, .. }) => {
+                        let now = Instant::now();
+                        talk.receipts.elsewhere.extend(envelope::users(users).map(|user| (user, now)));
+                    }
                     Some(Incoming::Bare { to, frame }) => self.node.on_bare(&mut self.turn, to, frame),
                     Some(Incoming::Confirmations { place, sequences }) => {
-                        note_all(confirmed, place, envelope::sequences(sequences));
+                        note_all(confirmed, place.unwrap_or_default(), envelope::sequences(sequences));
                     }
                     Some(Incoming::Refusal { sequence, delivered }) => self.node.on_refused(sequence, delivered),
                     Some(Incoming::Probe(number)) => talk.probe.on_back(number, &self.shared),
@@ -264,7 +283,7 @@ impl Receiver {
                 },
                 Reply::Subscribed(channel) => {
                     talk.initial = talk.initial.saturating_sub(1);
-                    if envelope::user_of(channel).is_some() {
+                    if envelope::user_of(channel).is_some_and(|user| !talk.rejoined.contains(&user)) {
                         publish(&mut talk.mouth, channel, &envelope::hello(&talk.place));
                     }
                 }
@@ -312,11 +331,20 @@ impl Receiver {
         }
         self.unsubscribe(talk, &leaving);
         talk.subscribe(&arriving);
-        if in_doubt { Err(Ended::Doubt) } else { Ok(()) }
+        if in_doubt {
+            // What has arrived need not come again, if it can still be said.
+            talk.confirm();
+            talk.mouth.flush()?;
+            return Err(Ended::Doubt);
+        }
+        Ok(())
     }
 
     fn unsubscribe(&mut self, talk: &mut Talk, users: &[UserId]) {
         self.leaving.extend(users);
+        // Who comes back may have been elsewhere meanwhile, which is not heard here.
+        let now = Instant::now();
+        talk.receipts.elsewhere.extend(users.iter().map(|user| (*user, now)));
         for users in users.chunks(registry::USERS_AT_ONCE) {
             command(&mut talk.ears, "UNSUBSCRIBE", &channels(users));
         }
@@ -332,12 +360,14 @@ impl Receiver {
             self.patience = None;
         }
         if talk.initial == 0 && talk.probe.number == 0 {
+            talk.say_who_is_here();
             talk.probe(now);
         }
         if talk.probe.due <= now && talk.hushing.is_none() {
             if talk.probe.under_way {
                 return Err(Ended::Deaf);
             }
+            talk.receipts.elsewhere.retain(|_, since| since.elapsed() < ELSEWHERE_FOR);
             talk.probe(now);
         }
         if !self.was_up && talk.probe.number > 0 && !talk.probe.under_way {
@@ -382,8 +412,7 @@ impl Receiver {
         if talk.hushing.is_some() {
             return HUSH_STEP;
         }
-        let confirm_at = (!talk.receipts.is_empty()).then_some(talk.confirm_at);
-        let dues = [Some(talk.probe.due), self.patience, self.turn.next_errand(), confirm_at];
+        let dues = [Some(talk.probe.due), self.patience, self.turn.next_errand(), talk.receipts.next_due()];
         let next = dues.into_iter().flatten().min().expect("the probe is always due");
         next.saturating_duration_since(Instant::now())
     }
@@ -451,15 +480,51 @@ impl Talk {
         publish(&mut self.mouth, &self.own_channel, &envelope::probe(self.probe.number));
     }
 
-    fn confirm(&mut self) {
-        if !self.receipts.is_empty() {
-            self.confirm_at = Instant::now() + CONFIRM_EVERY;
+    /// Those who were here before the connection was made, in few messages.
+    fn say_who_is_here(&mut self) {
+        let users: Vec<UserId> = self.rejoined.drain().collect();
+        for users in users.chunks(registry::USERS_AT_ONCE) {
+            publish(&mut self.mouth, envelope::HELLOS, &envelope::hellos(&self.place, users));
         }
-        for (node, sequences) in self.receipts.drain() {
+    }
+
+    fn confirm(&mut self) {
+        let Receipts { of_residents, of_others, due, .. } = &mut self.receipts;
+        if !of_residents.is_empty() || !of_others.is_empty() {
+            *due = Instant::now() + CONFIRM_EVERY;
+        }
+        let of_residents = of_residents.drain().map(|receipts| (Some(&*self.place), receipts));
+        let of_others = of_others.drain().map(|receipts| (None, receipts));
+        for (place, (node, sequences)) in of_residents.chain(of_others) {
             for sequences in sequences.chunks(RECEIPTS_AT_ONCE) {
-                publish(&mut self.mouth, &envelope::node_channel(&node), &envelope::confirmations(&self.place, sequences));
+                publish(&mut self.mouth, envelope::node_channel(&node), &envelope::confirmations(place, sequences));
             }
         }
+    }
+}
+
+impl Receipts {
+    fn new() -> Receipts {
+        Receipts {
+            of_residents: FxHashMap::default(),
+            of_others: FxHashMap::default(),
+            elsewhere: FxHashMap::default(),
+            due: Instant::now(),
+        }
+    }
+
+    /// Whether the user may be somewhere else as well, without all others knowing that.
+    fn is_elsewhere(&self, user: UserId) -> bool {
+        self.elsewhere.get(&user).is_some_and(|since| since.elapsed() < ELSEWHERE_FOR)
+    }
+
+    fn note(&mut self, user: UserId, sender: &str, sequence: u64) {
+        let receipts = if self.is_elsewhere(user) { &mut self.of_others } else { &mut self.of_residents };
+        note_all(receipts, sender, std::iter::once(sequence));
+    }
+
+    fn next_due(&self) -> Option<Instant> {
+        (!self.of_residents.is_empty() || !self.of_others.is_empty()).then_some(self.due)
     }
 }
 
@@ -488,10 +553,6 @@ fn command(wire: &mut Wire<Stream>, name: &str, arguments: &[impl AsRef<[u8]>]) 
 
 fn publish(wire: &mut Wire<Stream>, channel: impl AsRef<[u8]>, payload: &[u8]) {
     wire.push(&redis::cmd("PUBLISH").arg(channel.as_ref()).arg(payload).get_packed_command());
-}
-
-fn note(receipts: &mut FxHashMap<Box<str>, Vec<u64>>, node: &str, sequence: u64) {
-    note_all(receipts, node, std::iter::once(sequence));
 }
 
 fn note_all(receipts: &mut FxHashMap<Box<str>, Vec<u64>>, node: &str, sequences: impl Iterator<Item = u64>) {
@@ -561,6 +622,8 @@ const HUSH_STEP: Duration = Duration::from_millis(20);
 /// The pause between attempts to connect grows from the first to the second; half of it is left to chance.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// Longer than anybody believes in a place that has confirmed before the user came elsewhere.
+const ELSEWHERE_FOR: Duration = PLACE_LEASE.saturating_mul(2);
 /// Confirmations are sent no more often: each wakes three threads of the node that gets it, and nobody waits for one but a
 /// sender who asks whether all has arrived.
 const CONFIRM_EVERY: Duration = Duration::from_millis(1);

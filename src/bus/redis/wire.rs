@@ -134,10 +134,6 @@ impl<S: Read + Write> Wire<S> {
         self.input.copy_within(self.looked_at..self.read, 0);
         self.read -= self.looked_at;
         self.looked_at = 0;
-        if self.read < BUFFER_KEPT && self.input.len() > BUFFER_KEPT + READ_BYTES {
-            self.input.truncate(BUFFER_KEPT + READ_BYTES);
-            self.input.shrink_to_fit();
-        }
         if self.input.len() < self.read + READ_BYTES {
             self.input.resize(self.read + READ_BYTES, 0);
         }
@@ -146,7 +142,13 @@ impl<S: Read + Write> Wire<S> {
         match result {
             Ok(0) => Err(ErrorKind::UnexpectedEof.into()),
             Ok(_) => Ok(true),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                if self.read < BUFFER_KEPT && self.input.len() > INPUT_KEPT {
+                    self.input.truncate(INPUT_KEPT);
+                    self.input.shrink_to_fit();
+                }
+                Ok(false)
+            }
             Err(error) if error.kind() == ErrorKind::Interrupted => Ok(true),
             Err(error) => Err(error),
         }
@@ -264,6 +266,8 @@ const READ_BUDGET: usize = 256 * 1024;
 const READ_BYTES: usize = 64 * 1024;
 /// Memory that an idle connection keeps.
 const BUFFER_KEPT: usize = 64 * 1024;
+/// The same for what is read, which under load is several reads long.
+const INPUT_KEPT: usize = 512 * 1024;
 /// Redis sends no longer line than an error message, and no longer text than 512 MB (`proto-max-bulk-len`).
 const LINE_BYTES_MAX: usize = 64 * 1024;
 const BULK_BYTES_MAX: usize = 512 * 1024 * 1024;

@@ -16,6 +16,7 @@ use super::dice::Dice;
 use crate::bus::{Bus, Envelope, Node, Place, Published, Receipt, Unreachable};
 use crate::clock::Clock;
 use crate::delivery::{ClientLink, Posted};
+use crate::outbox::PLACE_LEASE;
 use crate::protocol::{GroupId, UserId};
 use crate::session::Outcome;
 
@@ -61,9 +62,19 @@ enum Command {
 
 #[derive(Clone)]
 enum Heard {
-    Envelope { to: UserId, sender: String, sequence: u64, frames: String },
+    Envelope {
+        to: UserId,
+        sender: String,
+        sequence: u64,
+        frames: String,
+    },
     /// The same for a user who is nowhere else.
-    Addressed { to: UserId, sender: String, sequence: u64, frames: String },
+    Addressed {
+        to: UserId,
+        sender: String,
+        sequence: u64,
+        frames: String,
+    },
     Hello(UserId, Place),
     Confirmed(Option<Place>, Vec<u64>),
     Refused(u64, usize),
@@ -201,8 +212,8 @@ struct State {
     waiting: BTreeMap<UserId, Vec<Arc<ClientLink>>>,
     patience: Option<Instant>,
     leaving: BTreeSet<UserId>,
-    /// Users who have come to another place.
-    elsewhere: BTreeSet<UserId>,
+    /// Users who have come to another place, or left this one, and when.
+    elsewhere: BTreeMap<UserId, Instant>,
     /// Answers to come until all users are subscribed to.
     initial: usize,
     /// When the connection is tried again, or is found to be deaf.
@@ -211,6 +222,9 @@ struct State {
     hushing: bool,
     hushed: bool,
 }
+
+/// Envelopes to confirm, by the node that sent them and by whether their users are here alone.
+type Receipts = BTreeMap<(String, bool), Vec<u64>>;
 
 enum Task {
     Subscribe(UserId, Option<Arc<ClientLink>>),
@@ -229,7 +243,7 @@ impl SimBus {
             waiting: BTreeMap::new(),
             patience: None,
             leaving: BTreeSet::new(),
-            elsewhere: BTreeSet::new(),
+            elsewhere: BTreeMap::new(),
             initial: 0,
             connect_at: now,
             deaf_at: None,
@@ -296,8 +310,8 @@ impl SimBus {
             self.let_go(&*node, now);
             return;
         }
-        for (sender, sequences) in receipts {
-            let place = self.place();
+        for ((sender, is_resident), sequences) in receipts {
+            let place = self.place().filter(|_| is_resident);
             self.say(Whom::Node(sender.into()), Heard::Confirmed(place, sequences));
         }
         self.look_at_clock(&*node, now);
@@ -335,9 +349,9 @@ impl SimBus {
     }
 
     /// Hands on what has come, and returns what is to be confirmed to whom.
-    fn hear(&self, node: &dyn Node) -> BTreeMap<Box<str>, Vec<u64>> {
+    fn hear(&self, node: &dyn Node) -> Receipts {
         let mut turn = self.turn.lock();
-        let (mut receipts, mut confirmed) = (BTreeMap::<Box<str>, Vec<u64>>::new(), Vec::new());
+        let (mut receipts, mut confirmed) = (Receipts::new(), Vec::new());
         for _ in 0..HEARD_AT_ONCE {
             let heard = self.wires.lock().hearers.get_mut(&self.name).and_then(|hearer| hearer.heard.pop_front());
             let Some(heard) = heard else { break };
@@ -346,15 +360,15 @@ impl SimBus {
                 Heard::Envelope { to, sender, sequence, frames } => {
                     let receipt = || Receipt { node: sender.as_str().into(), sequence };
                     if node.on_envelope(&mut turn, to, &frames, &receipt) {
-                        receipts.entry(sender.as_str().into()).or_default().push(sequence);
+                        receipts.entry((sender, !self.is_elsewhere(to))).or_default().push(sequence);
                     }
                 }
                 Heard::Addressed { to, sender, sequence, frames } => {
                     let receipt = Receipt { node: sender.as_str().into(), sequence };
-                    if self.state.lock().elsewhere.contains(&to) {
+                    if self.is_elsewhere(to) {
                         self.add(Task::Refuse(receipt, 0));
                     } else if node.on_envelope(&mut turn, to, &frames, &|| receipt.clone()) {
-                        receipts.entry(sender.as_str().into()).or_default().push(sequence);
+                        receipts.entry((sender, !self.is_elsewhere(to))).or_default().push(sequence);
                     }
                 }
                 Heard::Hello(user, place) => {
@@ -363,7 +377,7 @@ impl SimBus {
                     if is_own {
                         post_placed(state.waiting.remove(&user));
                     } else {
-                        state.elsewhere.insert(user);
+                        state.elsewhere.insert(user, self.clock.now());
                     }
                 }
                 Heard::Confirmed(place, sequences) => confirmed.push((place, sequences)),
@@ -407,7 +421,10 @@ impl SimBus {
                     }
                 }
                 Task::Unsubscribe(user) => {
-                    self.state.lock().leaving.insert(user);
+                    let mut state = self.state.lock();
+                    state.leaving.insert(user);
+                    state.elsewhere.insert(user, self.clock.now());
+                    drop(state);
                     self.command(Command::Unsubscribe(user));
                 }
                 Task::Refuse(receipt, delivered) => {
@@ -444,6 +461,12 @@ impl SimBus {
         if let Some(hearer) = self.wires.lock().hearers.get_mut(&self.name).filter(|hearer| !hearer.is_cut_off) {
             hearer.said.push_back((whom, heard));
         }
+    }
+
+    /// Whether the user may be somewhere else as well, without all others knowing that.
+    fn is_elsewhere(&self, user: UserId) -> bool {
+        let now = self.clock.now();
+        self.state.lock().elsewhere.get(&user).is_some_and(|since| now - *since < ELSEWHERE_FOR)
     }
 
     fn place(&self) -> Option<Place> {
@@ -583,9 +606,10 @@ fn post_placed(waiting: Option<Vec<Arc<ClientLink>>>) {
     ClientLink::post_all(posts.collect());
 }
 
-/// As in the real one: how long a login waits for its subscription, how long until a node notices that it is deaf, and a
+/// As in the real one: how long a login waits for its subscription, how long a user who has come elsewhere is thought to be there, how long until a node notices that it is deaf, and a
 /// pause before it connects again.
 const LOGIN_PATIENCE: Duration = Duration::from_millis(500);
+const ELSEWHERE_FOR: Duration = PLACE_LEASE.saturating_mul(2);
 const PROBED_WITHIN: Duration = Duration::from_secs(4);
 const PAUSE: Duration = Duration::from_millis(100);
 const HEARD_AT_ONCE: usize = 8;
