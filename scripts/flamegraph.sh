@@ -9,6 +9,7 @@
 # It needs perf (Debian: linux-perf) and may need rights: root, or kernel.perf_event_paranoid of at most 1. The graph is
 # drawn by inferno, which is built once into target/tools.
 set -euo pipefail
+called_from=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 INFERNO=0.12.8
@@ -30,6 +31,7 @@ fi
 pid=${1:-} seconds=${2:-10} out=${3:-flamegraph.svg}
 [[ $pid =~ ^[1-9][0-9]*$ && $seconds =~ ^[1-9][0-9]*$ && $# -le 3 ]] ||
     fail "usage: scripts/flamegraph.sh PID [SECONDS] [OUT.svg], or scripts/flamegraph.sh build"
+[[ $out == /* ]] || out=$called_from/$out
 [ -d "/proc/$pid" ] || fail "there is no process $pid"
 type -P perf >/dev/null || fail "perf is missing (Debian: apt-get install linux-perf)"
 tools=$PWD/target/tools

@@ -26,5 +26,5 @@ need cc gcc # compiles the embedded SQLite
 need python3 python3
 need valgrind valgrind
 install_missing
-cargo build --release --bin server || fail "the server cannot be built"
+cargo build --release --bin server --target-dir target || fail "the server cannot be built"
 scripts/instructions.py "$@"

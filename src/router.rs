@@ -85,11 +85,15 @@ impl Router {
         sender: &Arc<ClientLink>,
     ) -> Routed {
         // Most groups are online: what only the lanes need is made when the first member is not.
-        let mut shared: Option<(Arc<Fan>, Arc<str>)> = None;
+        let mut shared = None;
         let mut delivered = 0;
         for &to in to.iter().filter(|to| **to != except) {
             let parked = self.route(turn, to, text.as_bytes(), || {
-                let (fan, text) = shared.get_or_insert_with(|| (Fan::new(sender.clone(), text.len()), text.into()));
+                let (fan, text, _) = shared.get_or_insert_with(|| {
+                    // What is for other nodes goes to each of them in one message.
+                    let held = self.outbox.as_ref().map(Lanes::hold);
+                    (Fan::new(sender.clone(), text.len()), Arc::<str>::from(text), held)
+                });
                 fan.add();
                 Delivery { to, text: text.clone(), origin: Origin::Group(fan.clone()), was_refused: false }
             });
@@ -104,7 +108,7 @@ impl Router {
             turn.relieve();
         }
         self.services.metrics.delivered_locally(delivered);
-        match shared.map(|(fan, _)| fan.one_less(false)) {
+        match shared.map(|(fan, ..)| fan.one_less(false)) {
             None => Routed::Settled { failed: false },
             Some(Some(Settled { failed, .. })) => Routed::Settled { failed: failed > 0 },
             Some(None) => Routed::OnItsWay,

@@ -68,6 +68,14 @@ struct Queue<T> {
     bytes: usize,
     closing: bool,
     ended: bool,
+    /// How many are still adding what is to be handled together.
+    held: usize,
+}
+
+/// Keeps lanes from taking a batch. See [`Lanes::hold`].
+#[derive(Debug)]
+pub struct Held<'l, T> {
+    lanes: &'l [Arc<Lane<T>>],
 }
 
 impl<T: Send + 'static> Lanes<T> {
@@ -100,7 +108,7 @@ impl<T: Send + 'static> Lanes<T> {
 
     fn without_threads(count: usize, bytes_max: usize) -> Lanes<T> {
         let lane = |_| {
-            let queue = Queue { items: VecDeque::new(), bytes: 0, closing: false, ended: false };
+            let queue = Queue { items: VecDeque::new(), bytes: 0, closing: false, ended: false, held: 0 };
             Arc::new(Lane { queue: Mutex::new(queue), news: Condvar::new(), idle: Condvar::new() })
         };
         Lanes { lanes: (0..count).map(lane).collect(), threads: Mutex::default(), bytes_max }
@@ -168,6 +176,13 @@ impl<T: Send + 'static> Lanes<T> {
         queue.bytes >= self.bytes_max || queue.closing
     }
 
+    /// No batch is begun until the answer is dropped, so that what is submitted meanwhile is handled together, if it is not too
+    /// much for a batch. Whoever holds lanes must not wait for them.
+    pub fn hold(&self) -> Held<'_, T> {
+        self.lanes.iter().for_each(|lane| lane.queue.lock().held += 1);
+        Held { lanes: &self.lanes }
+    }
+
     /// How another thread sees the lanes. It does not keep them from closing.
     pub fn watch(&self) -> LanesWatch<T> {
         LanesWatch { lanes: self.lanes.clone() }
@@ -207,11 +222,24 @@ impl<T: Send + 'static> Lanes<T> {
     fn push(&self, key: u64, mut queue: MutexGuard<'_, Queue<T>>, item: T, bytes: usize) {
         queue.bytes += bytes;
         queue.items.push_back((item, bytes));
-        let was_empty = queue.items.len() == 1;
+        let is_news = queue.items.len() == 1 && queue.held == 0;
         drop(queue);
-        // The thread takes everything that waits, so it sleeps only on an empty queue.
-        if was_empty {
+        // The thread takes everything that waits, so it sleeps only on an empty queue, or one that is held.
+        if is_news {
             self.lane(key).news.notify_one();
+        }
+    }
+}
+
+impl<T> Drop for Held<'_, T> {
+    fn drop(&mut self) {
+        for lane in self.lanes {
+            let mut queue = lane.queue.lock();
+            queue.held -= 1;
+            if queue.held == 0 {
+                drop(queue);
+                lane.news.notify_one();
+            }
         }
     }
 }
@@ -263,6 +291,9 @@ impl<T> Lane<T> {
                     break;
                 }
             }
+        }
+        while queue.held > 0 {
+            self.news.wait(&mut queue);
         }
         Some(take(queue, hand, batch_max))
     }
@@ -373,6 +404,26 @@ mod tests {
         for key in 0..5 {
             let of_key = batches.iter().flatten().filter(|(other, _)| *other == key).map(|(_, nth)| *nth);
             assert!(of_key.eq(0..1000));
+        }
+    }
+
+    #[test]
+    fn what_is_submitted_while_a_lane_is_held_is_one_batch() {
+        let (sender, receiver) = mpsc::channel();
+        let handle = move |_: &mut (), batch: Vec<u32>| {
+            sender.send(batch).expect("received below");
+            None
+        };
+        let lanes = Lanes::start("test", 1, 1 << 20, 100, |_| ((), None), handle).expect("a thread");
+        for round in 0..100 {
+            let held = lanes.hold();
+            for nth in 0..3 {
+                lanes.submit(1, 3 * round + nth, 1).expect("room");
+                // The lane has every opportunity.
+                thread::yield_now();
+            }
+            drop(held);
+            assert_eq!(receiver.recv().expect("a batch").len(), 3);
         }
     }
 

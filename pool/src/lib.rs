@@ -15,7 +15,7 @@ mod workers;
 
 #[cfg(feature = "simulation")]
 pub use lanes::ManualLane;
-pub use lanes::{Again, LaneLoad, Lanes, LanesFull, LanesWatch};
+pub use lanes::{Again, Held, LaneLoad, Lanes, LanesFull, LanesWatch};
 pub use mysql::{MysqlConnection, MysqlPool, MysqlSizes};
 pub use redis::{RedisFailure, RedisPool, RedisPoolSettings, without_arguments};
 pub use workers::{Workers, WorkersFull, WorkersWatch, join_until};

