@@ -46,6 +46,13 @@ pub(crate) fn provide(
     Ok(accounts)
 }
 
+/// A connection of this user.
+pub(crate) fn log_in(address: SocketAddr, account: &Account, framing: Framing) -> io::Result<Client> {
+    let mut client = Client::connect(address, framing)?;
+    client.ask(&wire::login(account.id, &account.password))?;
+    Ok(client)
+}
+
 fn read(path: &Path) -> io::Result<Vec<Account>> {
     let text = fs::read_to_string(path).map_err(|error| about(path, error))?;
     serde_json::from_str(&text)

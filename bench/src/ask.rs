@@ -3,16 +3,20 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::talk::Phase;
-use crate::tally::{Counts, SLICE, Times, times};
-use crate::wire::Framing;
+use crate::interrupt;
+use crate::phase::{Phase, Watch};
+use crate::progress::Progress;
+use crate::talk::QUIET;
+use crate::tally::{Findings, record};
+use crate::wire::{self, Framing};
 
 /// The reply to a login or a logout that succeeded.
 pub(crate) const OK: &str = r#"{"errno":200,"msgType":200}"#;
@@ -25,7 +29,8 @@ pub(crate) const NO_SUCH: &str =
 pub(crate) struct Step {
     request: Vec<u8>,
     answer: Vec<u8>,
-    is_counted: bool,
+    /// What its time is one of; `None` if it is not measured.
+    kind: Option<usize>,
 }
 
 impl Step {
@@ -37,12 +42,12 @@ impl Step {
             }
             bytes
         };
-        Step { request: frame(request), answer: frame(answer), is_counted: false }
+        Step { request: frame(request), answer: frame(answer), kind: None }
     }
 
-    /// One of those whose rate and times are measured.
-    pub(crate) fn counted(self) -> Step {
-        Step { is_counted: true, ..self }
+    /// One of those whose rate and times are measured, the times with those of the same kind.
+    pub(crate) fn counted(self, kind: usize) -> Step {
+        Step { kind: Some(kind), ..self }
     }
 }
 
@@ -53,58 +58,40 @@ pub(crate) enum Course {
     Repeat,
     /// The same, each on a connection of its own.
     Reconnect,
-    /// They begin one after the other within this time, do one script each, and stay until all have. Times count from when
-    /// the connection was due.
+    /// They begin one after the other within this time, do one script each, and stay until all have. The time of the first
+    /// answer counts from when the connection was due.
     Ramp(Duration),
-}
-
-/// What was found.
-#[derive(Debug)]
-pub(crate) struct Asked {
-    pub(crate) counts: Counts,
-    /// Counted answers of the measured time.
-    pub(crate) measured: u64,
-    pub(crate) times: Times,
-    pub(crate) slices: Vec<u64>,
-    pub(crate) first_trouble: Option<String>,
 }
 
 /// How long an answer may take, and how long a change of the phase may go unnoticed.
 const PATIENCE: Duration = Duration::from_secs(30);
 const TURN: Duration = Duration::from_millis(1);
 
-/// Begins the connection with this number. On one machine they come from many addresses of the loopback network, others in
+/// Begins a connection. On one machine they come from many addresses of the loopback network, others for each thousand and in
 /// each run: the search for a free port takes milliseconds when more than half of those of an address are in use, or were
 /// a minute ago.
-fn begin_to_connect(address: SocketAddr, number: usize) -> io::Result<TcpStream> {
+fn begin_to_connect(address: SocketAddr) -> io::Result<TcpStream> {
+    static BEGUN: AtomicUsize = AtomicUsize::new(0);
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)?;
     if address.ip() == Ipv4Addr::LOCALHOST {
-        let nth = number / CONNECTIONS_PER_ADDRESS;
-        let run = std::process::id() % 254;
-        let from = Ipv4Addr::new(127, run as u8 + 1, (nth / 250) as u8, (nth % 250) as u8 + 1);
+        let from = source(BEGUN.fetch_add(1, Ordering::Relaxed), std::process::id());
         socket.bind(&SocketAddr::from((from, 0)).into())?;
     }
     match socket.connect(&address.into()) {
-        Err(error) if error.raw_os_error() != Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => Err(error),
+        Err(error) if error.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error()) => Err(error),
         Ok(()) | Err(_) => Ok(TcpStream::from_std(socket.into())),
     }
 }
 
-const CONNECTIONS_PER_ADDRESS: usize = 1_000;
-
-/// This process and the server need a descriptor for each connection.
-pub(crate) fn need_descriptors(connections: usize) -> io::Result<()> {
-    let needed = connections as u64 + 64;
-    let limit = getrlimit(Resource::Nofile);
-    if limit.current.is_none_or(|current| current >= needed) {
-        return Ok(());
-    }
-    let maximum = limit.maximum.map_or(needed, |maximum| maximum.max(needed));
-    setrlimit(Resource::Nofile, Rlimit { current: Some(needed), maximum: Some(maximum) })
-        .map_err(|error| io::Error::other(format!("{needed} descriptors are needed: `ulimit -n {needed}` ({error})")))
+/// Where the connection with this number comes from.
+fn source(number: usize, run: u32) -> Ipv4Addr {
+    let nth = number / CONNECTIONS_PER_ADDRESS;
+    Ipv4Addr::new(127, (run % 254) as u8 + 1, (nth / 250) as u8, (nth % 250) as u8 + 1)
 }
+
+const CONNECTIONS_PER_ADDRESS: usize = 1_000;
 
 struct Asker {
     /// None before it is due and after the end.
@@ -120,60 +107,66 @@ struct Asker {
 
 struct Asking<'a, S> {
     addresses: &'a [SocketAddr],
+    connections: usize,
     course: Course,
     phase: &'a Phase,
+    progress: &'a Progress,
     script: S,
     askers: Vec<Asker>,
     poll: Poll,
-    asked: Asked,
+    watch: Watch,
+    findings: Findings,
     /// Connections that have not done what they have to do.
     busy: usize,
     start: Instant,
-    measured_since: Option<Instant>,
     last_answer: Instant,
+    /// Somebody waits, and no answer has come since then.
+    waiting_since: Instant,
 }
 
-/// Runs `connections` of them. `script` says what connection `n` asks in its turn `k`.
+/// What was found, and when the last answer came.
+pub(crate) type Asked = (Findings, Instant);
+
+/// Runs `connections` of them. `script` says what connection `n` asks in its turn `k`; its answers are of so many `kinds`.
 pub(crate) fn ask<S: FnMut(usize, usize) -> Vec<Step>>(
     addresses: &[SocketAddr],
     connections: usize,
     course: Course,
-    phase: &Phase,
+    (phase, progress): (&Phase, &Progress),
+    kinds: usize,
     script: S,
 ) -> io::Result<Asked> {
     let now = Instant::now();
-    let counts = Counts::default();
     let mut asking = Asking {
         addresses,
+        connections,
         course,
         phase,
+        progress,
         script,
         askers: Vec::with_capacity(connections),
         poll: Poll::new()?,
-        asked: Asked { counts, measured: 0, times: times(), slices: Vec::new(), first_trouble: None },
+        watch: Watch::default(),
+        findings: Findings::new(kinds),
         busy: 0,
         start: now,
-        measured_since: None,
         last_answer: now,
+        waiting_since: now,
     };
-    asking.run(connections)?;
-    Ok(asking.asked)
+    asking.run()?;
+    Ok((asking.findings, asking.last_answer))
 }
 
 impl<S: FnMut(usize, usize) -> Vec<Step>> Asking<'_, S> {
-    fn run(&mut self, connections: usize) -> io::Result<()> {
+    fn run(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(1024);
         loop {
-            let all_begun = self.begin_those_due(connections)?;
-            if self.measured_since.is_none() && self.phase.is_measured() {
-                self.measured_since = Some(Instant::now());
-            }
-            if all_begun && self.busy == 0 {
-                return Ok(());
-            }
-            if self.last_answer.elapsed() > PATIENCE {
-                self.asked.counts.lost += self.busy as u64;
-                self.trouble("no answer came");
+            let all_begun = self.begin_those_due();
+            let (phase, done) = (self.phase, self.findings.counts.delivered);
+            self.watch.look(phase, || done);
+            let is_over = all_begun && self.busy == 0 && self.last_answer.elapsed() > QUIET;
+            if is_over || interrupt::is_requested() || self.is_given_up() {
+                self.findings.busy = self.watch.busy_until_now();
                 return Ok(());
             }
             match self.poll.poll(&mut events, Some(TURN)) {
@@ -187,15 +180,27 @@ impl<S: FnMut(usize, usize) -> Vec<Step>> Asking<'_, S> {
         }
     }
 
-    fn begin_those_due(&mut self, connections: usize) -> io::Result<bool> {
-        while self.askers.len() < connections {
+    /// Whether somebody has waited too long; then nobody's answer is waited for, and who has not begun will not.
+    fn is_given_up(&mut self) -> bool {
+        if self.busy == 0 || self.waiting_since.elapsed() <= PATIENCE {
+            return false;
+        }
+        let never_begun = self.connections - self.askers.len();
+        self.findings.counts.sent += self.busy as u64;
+        self.findings.counts.lost += (self.busy + never_begun) as u64;
+        self.findings.trouble(|| format!("no answer came within {} s", PATIENCE.as_secs()));
+        true
+    }
+
+    fn begin_those_due(&mut self) -> bool {
+        while self.askers.len() < self.connections {
             let index = self.askers.len();
             let due = match self.course {
-                Course::Ramp(over) => self.start + over.mul_f64(index as f64 / connections as f64),
+                Course::Ramp(over) => self.start + over.mul_f64(index as f64 / self.connections as f64),
                 Course::Repeat | Course::Reconnect => Instant::now(),
             };
             if due > Instant::now() {
-                return Ok(false);
+                return false;
             }
             let script = (self.script)(index, 0);
             self.askers.push(Asker {
@@ -208,22 +213,32 @@ impl<S: FnMut(usize, usize) -> Vec<Step>> Asking<'_, S> {
                 since: due,
                 turn: 0,
             });
+            if self.busy == 0 {
+                self.waiting_since = Instant::now();
+            }
             self.busy += 1;
-            self.connect(index)?;
+            self.connect(index);
         }
-        Ok(true)
+        true
     }
 
-    fn connect(&mut self, index: usize) -> io::Result<()> {
+    fn connect(&mut self, index: usize) {
         if self.askers[index].script.is_empty() {
             self.finish(index);
-            return Ok(());
+            return;
         }
-        let mut stream = begin_to_connect(self.addresses[index % self.addresses.len()], index)?;
-        self.poll.registry().register(&mut stream, Token(index), Interest::READABLE | Interest::WRITABLE)?;
-        let asker = &mut self.askers[index];
-        (asker.stream, asker.is_connected) = (Some(stream), false);
-        Ok(())
+        let begun = begin_to_connect(self.addresses[index % self.addresses.len()]).and_then(|mut stream| {
+            let interest = Interest::READABLE | Interest::WRITABLE;
+            self.poll.registry().register(&mut stream, Token(index), interest)?;
+            Ok(stream)
+        });
+        match begun {
+            Ok(stream) => {
+                let asker = &mut self.askers[index];
+                (asker.stream, asker.is_connected) = (Some(stream), false);
+            }
+            Err(error) => self.fail(index, &wire::explain(error)),
+        }
     }
 
     /// Goes on as far as the socket lets it.
@@ -232,17 +247,15 @@ impl<S: FnMut(usize, usize) -> Vec<Step>> Asking<'_, S> {
             let asker = &mut self.askers[index];
             let Some(stream) = &mut asker.stream else { return Ok(()) };
             let Some(step) = asker.script.get(asker.step) else {
-                // It stays, and nothing may come.
-                if let Ok(0..) = stream.peek(&mut [0]) {
-                    self.asked.counts.closed += 1;
-                    self.askers[index].stream = None;
-                    self.trouble("a connection that should stay was closed, or got more than was asked for");
-                }
+                self.check_silence(index);
                 return Ok(());
             };
             if !asker.is_connected {
                 match stream.take_error()? {
-                    Some(error) => return self.fail(index, &error),
+                    Some(error) => {
+                        self.fail(index, &wire::explain(error));
+                        return Ok(());
+                    }
                     None if stream.peer_addr().is_err() => return Ok(()),
                     None => asker.is_connected = true,
                 }
@@ -254,83 +267,120 @@ impl<S: FnMut(usize, usize) -> Vec<Step>> Asking<'_, S> {
                         continue;
                     }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                    Err(error) => return self.fail(index, &error),
+                    Err(error) => {
+                        self.fail(index, &error);
+                        return Ok(());
+                    }
                 }
             }
             let mut piece = [0; 512];
             match stream.read(&mut piece) {
-                Ok(0) => return self.fail(index, &io::Error::other("the server closed it")),
-                Ok(len) => asker.answer.extend_from_slice(&piece[..len]),
+                Ok(len @ 1..) => asker.answer.extend_from_slice(&piece[..len]),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) => return self.fail(index, &error),
+                closed => {
+                    let error = closed.map_or_else(|error| error, |_| io::Error::other("the server closed it"));
+                    self.fail(index, &error);
+                    return Ok(());
+                }
             }
             if asker.answer.len() < step.answer.len() && step.answer.starts_with(&asker.answer) {
                 continue;
             }
-            self.answered(index)?;
+            self.answered(index);
         }
     }
 
-    fn answered(&mut self, index: usize) -> io::Result<()> {
+    /// It stays, and nothing may come.
+    fn check_silence(&mut self, index: usize) {
+        let asker = &mut self.askers[index];
+        let Some(stream) = &asker.stream else { return };
+        let why = match stream.peek(&mut [0]) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            Ok(1..) => {
+                self.findings.counts.foreign += 1;
+                "more came than was asked for"
+            }
+            Ok(0) | Err(_) => {
+                self.findings.counts.closed += 1;
+                "a connection that should stay was closed"
+            }
+        };
+        asker.stream = None;
+        self.last_answer = Instant::now();
+        self.findings.trouble(|| why.to_owned());
+    }
+
+    fn answered(&mut self, index: usize) {
         let now = Instant::now();
-        self.last_answer = now;
+        (self.last_answer, self.waiting_since) = (now, now);
         let asker = &mut self.askers[index];
         let step = &asker.script[asker.step];
         if asker.answer != step.answer {
-            let text = format!("answered with {}", asker.answer.escape_ascii());
-            return self.fail(index, &io::Error::other(text));
+            let text = format!("answered with {}{}", asker.answer.escape_ascii(), wire::hint(&asker.answer));
+            self.fail(index, &io::Error::other(text));
+            return;
         }
-        self.asked.counts.sent += 1;
-        self.asked.counts.delivered += 1;
-        if let (true, Some(since), true) = (step.is_counted, self.measured_since, self.phase.is_measured()) {
-            self.asked.measured += 1;
-            let nanoseconds = now.saturating_duration_since(asker.since).as_nanos() as u64;
-            self.asked.times.saturating_record(nanoseconds.max(1));
-            let slice = (now.saturating_duration_since(since).as_nanos() / SLICE.as_nanos()) as usize;
-            if self.asked.slices.len() <= slice {
-                self.asked.slices.resize(slice + 1, 0);
+        self.findings.counts.sent += 1;
+        self.findings.counts.delivered += 1;
+        if let Some(kind) = step.kind {
+            if let Some(at) = self.phase.measured_at(now) {
+                self.findings.measured += 1;
+                self.findings.slices.note(at, 1);
             }
-            self.asked.slices[slice] += 1;
+            if self.phase.measured_at(asker.since).is_some() {
+                record(&mut self.findings.times[kind], now.saturating_duration_since(asker.since));
+            }
         }
         asker.answer.clear();
         asker.written = 0;
         asker.step += 1;
-        if !matches!(self.course, Course::Ramp(_)) {
-            asker.since = now;
-        }
+        asker.since = now;
         if asker.step < asker.script.len() {
-            return Ok(());
+            return;
         }
         if matches!(self.course, Course::Ramp(_)) || self.phase.is_last() {
             self.finish(index);
-            return Ok(());
+            return;
         }
         asker.turn += 1;
         asker.script = (self.script)(index, asker.turn);
         asker.step = 0;
-        if self.course == Course::Reconnect || asker.script.is_empty() {
+        if asker.script.is_empty() {
+            self.finish(index);
+        } else if self.course == Course::Reconnect {
             asker.stream = None;
-            self.connect(index)?;
+            self.connect(index);
         }
-        Ok(())
     }
 
     /// It has nothing more to ask.
     fn finish(&mut self, index: usize) {
         self.askers[index].script.clear();
         self.busy -= 1;
+        self.progress.step();
     }
 
-    fn fail(&mut self, index: usize, error: &io::Error) -> io::Result<()> {
+    fn fail(&mut self, index: usize, error: &io::Error) {
         self.askers[index].stream = None;
-        self.asked.counts.sent += 1;
-        self.asked.counts.lost += 1;
-        self.trouble(&error.to_string());
+        self.findings.counts.sent += 1;
+        self.findings.counts.lost += 1;
+        self.findings.trouble(|| error.to_string());
         self.finish(index);
-        Ok(())
     }
+}
 
-    fn trouble(&mut self, text: &str) {
-        self.asked.first_trouble.get_or_insert_with(|| text.to_owned());
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_left_after_a_thousand_connections() {
+        assert_eq!(source(0, 300), source(999, 300));
+        let sources: Vec<_> =
+            (0..1_000_000).step_by(CONNECTIONS_PER_ADDRESS).map(|number| source(number, 300)).collect();
+        let mut unique = sources.clone();
+        unique.sort();
+        unique.dedup();
+        assert_eq!(unique.len(), sources.len());
     }
 }

@@ -3,130 +3,192 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
 
-use crate::report::{Run, completeness, number};
-use crate::tally::{Counts, Figure, Outcome};
-use crate::target::Target;
+use crate::interrupt;
+use crate::report::{Run, completeness, mark, number, shown, text_of_trouble};
+use crate::tally::{Figure, Outcome};
+use crate::workload::Context;
 
-/// Runs both `rounds` times, and prints each round as it is done. What a target did in all of them is one run, whose figures are one
-/// after the other those of the rounds.
+/// Runs both `rounds` times, and prints each round as it is done. An error ends it; what was done before it is kept.
 pub(crate) fn compare(
-    targets: [&Target; 2],
+    mut contexts: [Context; 2],
     rounds: u32,
-    accounts: Option<&Path>,
-    mut run: impl FnMut(&Target, Option<PathBuf>) -> io::Result<Outcome>,
-) -> io::Result<Vec<Run>> {
-    if accounts.is_some() {
-        return Err(io::Error::other(
-            "a comparison keeps the users of its targets apart by itself: leave --accounts out",
-        ));
+    mut run: impl FnMut(&Context) -> io::Result<Outcome>,
+) -> (Vec<Run>, Option<io::Error>) {
+    for (context, letter) in contexts.iter_mut().zip(["a", "b"]) {
+        let name = format!("raybench-{}-{letter}.json", std::process::id());
+        context.accounts = Some(std::env::temp_dir().join(name));
     }
-    let files =
-        ["a", "b"].map(|letter| std::env::temp_dir().join(format!("raybench-{}-{letter}.json", std::process::id())));
-    let mut runs: Vec<Run> = Vec::new();
-    let result = (0..rounds).try_for_each(|round| {
-        for (n, target) in targets.into_iter().enumerate() {
-            let outcome = run(target, Some(files[n].clone()))?;
-            eprintln!("round {} of {rounds}, {target}: {}", round + 1, summary(&outcome));
-            match runs.get_mut(n) {
-                None => runs.push(Run { name: target.to_string(), outcome }),
-                Some(before) => merge(&mut before.outcome, outcome)?,
-            }
-        }
-        Ok(())
-    });
-    for file in files {
+    let mut runs = Vec::new();
+    let result = run_rounds(&contexts, rounds, &mut runs, &mut run);
+    for file in contexts.iter().filter_map(|context| context.accounts.as_ref()) {
         let _ = fs::remove_file(file);
     }
-    result.map(|()| runs)
+    (runs, result.err())
 }
 
-fn merge(sum: &mut Outcome, more: Outcome) -> io::Result<()> {
-    sum.counts.add(more.counts);
-    sum.figures.extend(more.figures);
-    sum.times.add(&more.times).map_err(io::Error::other)?;
-    sum.slices = more.slices;
-    sum.first_trouble = sum.first_trouble.take().or(more.first_trouble);
+fn run_rounds(
+    contexts: &[Context; 2],
+    rounds: u32,
+    runs: &mut Vec<Run>,
+    run: &mut impl FnMut(&Context) -> io::Result<Outcome>,
+) -> io::Result<()> {
+    for round in 1..=rounds {
+        for (n, context) in contexts.iter().enumerate() {
+            interrupt::check()?;
+            let outcome = run(context)?;
+            let name = context.target.to_string();
+            eprintln!("{}round {round} of {rounds}, {name}: {}", mark(&outcome), summary(&outcome));
+            match runs.get_mut(n) {
+                None => runs.push(Run { name, rounds: vec![outcome] }),
+                Some(before) => before.rounds.push(outcome),
+            }
+        }
+    }
     Ok(())
 }
 
 fn summary(outcome: &Outcome) -> String {
     let figures =
         outcome.figures.iter().filter(|figure| matches!(figure.name, "rate" | "per CPU-second" | "p50" | "p99"));
-    let words: Vec<_> =
-        figures.map(|Figure { name, value, unit }| format!("{name} {} {unit}", number(*value))).collect();
-    let trouble =
-        if outcome.counts.is_complete() { String::new() } else { format!("; {}", completeness(&outcome.counts)) };
-    format!("{}{trouble}", words.join(", "))
+    let mut words: Vec<_> =
+        figures.map(|figure| format!("{} {} {}", figure.title(), number(figure.value), figure.unit)).collect();
+    if !outcome.is_complete() {
+        words.push(completeness(&outcome.counts));
+    }
+    words.join(", ")
 }
 
 /// A table: for each figure the medians of both, and the ratio of B to A with its least and greatest.
 pub(crate) fn text(runs: &[Run]) -> String {
-    let [a, b] = runs else { return String::new() };
-    let mut text = format!("A: {}\nB: {}\n\n", a.name, b.name);
-    let _ = writeln!(text, "{:<24} {:>13} {:>13}  {:<13} {:>6}  spread", "medians", "A", "B", "", "B/A");
-    for (name, unit) in names(&a.outcome) {
-        let (of_a, of_b) = (values(&a.outcome, name), values(&b.outcome, name));
-        if of_b.is_empty() {
-            continue;
-        }
-        let ratios: Vec<f64> = of_a.iter().zip(&of_b).map(|(a, b)| b / a).collect();
-        let spread = ratios.iter().fold((f64::MAX, f64::MIN), |(least, most), r| (least.min(*r), most.max(*r)));
+    let mut text = String::new();
+    if !runs.iter().all(Run::is_complete) {
+        text.push_str("INCOMPLETE\n");
+    }
+    for (letter, run) in LETTERS.iter().zip(runs) {
+        let _ = writeln!(text, "{letter}: {}", run.name);
+    }
+    let _ = writeln!(text, "\n{:<34} {:>13} {:>13}  {:<13} {:>6}  spread", "medians", "A", "B", "", "B/A");
+    for (title, unit) in titles(runs) {
+        let medians = [0, 1].map(|n| shown(runs.get(n).and_then(|run| median(&run.values(&title)))));
+        let ratio = Ratio::of(runs, &title);
         let _ = writeln!(
             text,
-            "{name:<24} {:>13} {:>13}  {unit:<13} {:>6.2}  {:.2}-{:.2}",
-            number(median(&of_a)),
-            number(median(&of_b)),
-            median(&ratios),
-            spread.0,
-            spread.1
+            "{title:<34} {:>13} {:>13}  {unit:<13} {:>6}  {}",
+            medians[0],
+            medians[1],
+            ratio.map_or("-".to_owned(), |ratio| format!("{:.2}", ratio.median)),
+            ratio.map_or("-".to_owned(), |ratio| ratio.spread()),
         );
     }
-    for (letter, Run { outcome, .. }) in ["A", "B"].iter().zip(runs) {
-        let counts: &Counts = &outcome.counts;
-        let _ = writeln!(text, "\n{letter}: {}", completeness(counts));
-        if let Some(trouble) = &outcome.first_trouble {
-            let _ = writeln!(text, "   the first trouble: {trouble}");
-        }
+    for (letter, run) in LETTERS.iter().zip(runs) {
+        let _ = write!(text, "\n{letter}: {}", text_of_trouble(run));
     }
     text
 }
 
-/// The figures of an outcome, each once.
-pub(crate) fn names(outcome: &Outcome) -> Vec<(&'static str, &'static str)> {
-    let mut names: Vec<(&str, &str)> = Vec::new();
-    for Figure { name, unit, .. } in &outcome.figures {
-        if !names.iter().any(|(known, _)| known == name) {
-            names.push((name, unit));
+const LETTERS: [&str; 2] = ["A", "B"];
+
+/// What B's figure was to A's, round by round.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) struct Ratio {
+    pub(crate) median: f64,
+    least: f64,
+    most: f64,
+}
+
+impl Ratio {
+    /// Of the rounds in which both have the figure, and A's is not zero; `None` if there is none.
+    pub(crate) fn of(runs: &[Run], title: &str) -> Option<Ratio> {
+        let [a, b] = runs else { return None };
+        let pairs = a.values(title).into_iter().zip(b.values(title));
+        let ratios = pairs.map(|(a, b)| Some(b? / a?).filter(|ratio| ratio.is_finite())).collect::<Vec<_>>();
+        let known = ratios.iter().flatten();
+        let (least, most) = known.fold((f64::MAX, f64::MIN), |(least, most), r| (least.min(*r), most.max(*r)));
+        median(&ratios).map(|median| Ratio { median, least, most })
+    }
+
+    pub(crate) fn spread(self) -> String {
+        format!("{:.2}-{:.2}", self.least, self.most)
+    }
+}
+
+/// The figures that any round of any target has, each once, with its unit.
+pub(crate) fn titles(runs: &[Run]) -> Vec<(String, &'static str)> {
+    let mut titles: Vec<(String, &str)> = Vec::new();
+    let figures = runs.iter().flat_map(|run| &run.rounds).flat_map(|round| &round.figures);
+    for (title, unit) in figures.map(|figure: &Figure| (figure.title(), figure.unit)) {
+        if !titles.iter().any(|(known, _)| *known == title) {
+            titles.push((title, unit));
         }
     }
-    names
+    titles
 }
 
-/// What a figure was in each round.
-pub(crate) fn values(outcome: &Outcome, name: &str) -> Vec<f64> {
-    outcome.figures.iter().filter(|figure| figure.name == name).map(|figure| figure.value).collect()
-}
-
-pub(crate) fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
+/// Of those that are known.
+pub(crate) fn median(values: &[Option<f64>]) -> Option<f64> {
+    let mut sorted: Vec<f64> = values.iter().flatten().copied().collect();
     sorted.sort_by(f64::total_cmp);
     match sorted.len() {
-        0 => f64::NAN,
-        odd if odd % 2 == 1 => sorted[odd / 2],
-        even => (sorted[even / 2 - 1] + sorted[even / 2]) / 2.0,
+        0 => None,
+        odd if odd % 2 == 1 => Some(sorted[odd / 2]),
+        even => Some((sorted[even / 2 - 1] + sorted[even / 2]) / 2.0),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::progress::Progress;
+    use crate::target::Target;
 
     #[test]
     fn a_median_stands_in_the_middle() {
-        assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
-        assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
-        assert!(median(&[]).is_nan());
+        assert_eq!(median(&[Some(3.0), Some(1.0), None, Some(2.0)]), Some(2.0));
+        assert_eq!(median(&[4.0, 1.0, 2.0, 3.0].map(Some)), Some(2.5));
+        assert_eq!(median(&[None]), None);
+    }
+
+    fn run(name: &str, rates: &[f64]) -> Run {
+        let rounds = rates.iter().map(|rate| {
+            let mut outcome = Outcome::default();
+            outcome.push("rate", *rate, "1/s");
+            outcome
+        });
+        Run { name: name.to_owned(), rounds: rounds.collect() }
+    }
+
+    #[test]
+    fn figures_are_compared_with_those_of_the_same_round() {
+        // A had none in its second round, B none after it.
+        let runs = [run("a", &[1.0, f64::NAN, 4.0]), run("b", &[2.0, 100.0])];
+        assert_eq!(Ratio::of(&runs, "rate"), Some(Ratio { median: 2.0, least: 2.0, most: 2.0 }));
+        assert_eq!(Ratio::of(&[run("a", &[0.0]), run("b", &[2.0])], "rate"), None, "nothing is infinite");
+        let text = text(&[run("a", &[0.0]), run("b", &[2.0])]);
+        assert!(!text.contains("inf") && !text.contains("NaN") && text.contains(" - "), "{text}");
+    }
+
+    #[test]
+    fn an_error_keeps_the_rounds_before_it_and_leaves_no_file() {
+        let context = || Context {
+            target: Target::Relay,
+            accounts: None,
+            warm_up: Duration::ZERO,
+            measured: Duration::ZERO,
+            progress: Progress::new(true),
+        };
+        let (mut done, mut files) = (0, Vec::new());
+        let (runs, error) = compare([context(), context()], 5, |context| {
+            let file = context.accounts.clone().expect("a file for each");
+            fs::write(&file, "[]").expect("a file");
+            files.push(file);
+            done += 1;
+            if done == 4 { Err(io::Error::other("it broke")) } else { Ok(Outcome::default()) }
+        });
+        assert_eq!(runs.iter().map(|run| run.rounds.len()).collect::<Vec<_>>(), [2, 1]);
+        assert_eq!(error.map(|error| error.to_string()).as_deref(), Some("it broke"));
+        assert!(files.iter().all(|file| !file.exists()));
     }
 }

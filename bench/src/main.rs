@@ -5,7 +5,12 @@
 mod accounts;
 mod ask;
 mod compare;
+mod environment;
+mod interrupt;
+mod limits;
+mod offline;
 mod page;
+mod phase;
 mod progress;
 mod relay;
 mod report;
@@ -16,26 +21,38 @@ mod target;
 mod wire;
 mod workload;
 
-use std::fs;
+use std::ffi::OsStr;
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::environment::Environment;
+use crate::offline::WritingToAbsent;
 use crate::progress::Progress;
-use crate::report::Run;
+use crate::report::{About, Run};
 use crate::rooms::Plan;
 use crate::talk::Pace;
 use crate::tally::Outcome;
 use crate::target::Target;
 use crate::wire::Framing;
-use crate::workload::{Context, Idling, LoggingIn, Ramp, Talking, WritingToAbsent};
+use crate::workload::{Context, Idling, LoggingIn, Ramp, Talking};
+
+const EXIT_CODES: &str = "Exit codes:
+  0    all that was sent came back, once, whole and in order
+  1    an error: the run could not be made, or not to its end
+  2    the command line is wrong
+  3    incomplete: something was lost, duplicated, reordered or altered, or a connection was closed
+  130  interrupted by Ctrl-C; what there was until then is printed";
 
 #[derive(Parser, Debug)]
-#[command(version, about = "Measures chat servers, and checks that they lose nothing while they are fast.")]
+#[command(version, about = "Measures chat servers, and checks that they lose nothing while they are fast.", after_help = EXIT_CODES)]
 struct Options {
     #[command(flatten)]
     common: Common,
@@ -63,7 +80,7 @@ struct Common {
     /// Keep the registered users in this file, and take them from it the next time
     #[arg(long, global = true)]
     accounts: Option<PathBuf>,
-    /// Write the result as JSON to this file; - is standard output
+    /// Write the result as JSON to this file; - is standard output, and the text goes to standard error
     #[arg(long, global = true)]
     json: Option<PathBuf>,
     /// Write the result as an HTML page with plots to this file
@@ -109,9 +126,9 @@ enum Mode {
 #[derive(Subcommand, Clone, Debug)]
 enum Workload {
     /// Users who write to each other in pairs: one sends, the other receives
-    Pairs(Pairs),
+    Pairs(PairsOptions),
     /// The same through several nodes: the two of a pair are on different ones
-    Cross(Pairs),
+    Cross(PairsOptions),
     /// Groups, in which one member sends and all the others receive
     Group {
         /// Members of each group
@@ -124,7 +141,7 @@ enum Workload {
         #[arg(long, default_value = "1", value_parser = count())]
         senders: u32,
         #[command(flatten)]
-        talk: Talk,
+        talk: TalkOptions,
     },
     /// Users who are logged in and say nothing: what each costs
     Idle {
@@ -185,7 +202,7 @@ enum Workload {
 }
 
 #[derive(Args, Clone, Debug)]
-struct Pairs {
+struct PairsOptions {
     /// How many pairs
     #[arg(long, default_value = "50", value_parser = count())]
     pairs: u32,
@@ -193,11 +210,11 @@ struct Pairs {
     #[arg(long, default_value_t = 0)]
     bystanders: usize,
     #[command(flatten)]
-    talk: Talk,
+    talk: TalkOptions,
 }
 
 #[derive(Args, Clone, Debug)]
-struct Talk {
+struct TalkOptions {
     /// How many messages of each sender are on their way at once
     #[arg(long, default_value = "1", value_parser = count(), conflicts_with = "rate")]
     window: u32,
@@ -255,18 +272,19 @@ impl Workload {
         }
     }
 
+    /// One round against the target of the context.
     fn run(&self, context: &Context) -> io::Result<Outcome> {
+        let outcome = self.start(context);
+        context.progress.clear();
+        outcome.map(|outcome| Outcome { is_interrupted: interrupt::is_requested(), ..outcome })
+    }
+
+    fn start(&self, context: &Context) -> io::Result<Outcome> {
         match self {
-            Workload::Pairs(pairs) => workload::talk(pairs.talking(), context),
-            Workload::Cross(pairs) => {
-                if !matches!(&context.target, Target::Server { addresses, .. } if addresses.len() > 1) {
-                    return Err(io::Error::other("give --address the addresses of two nodes or more"));
-                }
-                workload::talk(pairs.talking(), context)
-            }
+            Workload::Pairs(pairs) | Workload::Cross(pairs) => workload::converse(pairs.talking(), context),
             Workload::Group { members, groups, senders, talk } => {
-                let senders = (*senders as usize).min(usize::from(*members));
-                workload::talk(talk.talking(*groups as usize, usize::from(*members), senders, 0), context)
+                let (groups, members, senders) = (*groups as usize, usize::from(*members), *senders as usize);
+                workload::converse(talk.talking(groups, members, senders, 0), context)
             }
             Workload::Idle { connections, users, framing } => {
                 let (connections, users) = (*connections as usize, *users as usize);
@@ -284,10 +302,8 @@ impl Workload {
             }
             Workload::Offline { senders, messages, size, framing } => {
                 let (senders, messages) = (*senders as usize, *messages as usize);
-                workload::offline(
-                    WritingToAbsent { senders, messages, size: *size, framing: framing.framing() },
-                    context,
-                )
+                let framing = framing.framing();
+                offline::offline(WritingToAbsent { senders, messages, size: *size, framing }, context)
             }
             Workload::Ramp { connections, over, users, framing } => {
                 let ramp = Ramp {
@@ -302,13 +318,13 @@ impl Workload {
     }
 }
 
-impl Pairs {
+impl PairsOptions {
     fn talking(&self) -> Talking {
         self.talk.talking(self.pairs as usize, 2, 1, self.bystanders)
     }
 }
 
-impl Talk {
+impl TalkOptions {
     fn talking(&self, rooms: usize, members: usize, senders: usize, bystanders: usize) -> Talking {
         let framing = self.framing.framing();
         Talking {
@@ -321,65 +337,152 @@ impl Talk {
 }
 
 fn main() -> ExitCode {
-    match run(&Options::parse()) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(2),
+    let matches = Options::command().get_matches();
+    let options = Options::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    if let Err(text) = check(&options, &matches) {
+        Options::command().error(ErrorKind::ArgumentConflict, text).exit();
+    }
+    let end = match run(&options, settings(&Options::command(), &matches)) {
+        Ok(end) => end,
         Err(error) => {
             eprintln!("raybench: {error}");
-            ExitCode::FAILURE
+            End::Failed
         }
+    };
+    match end {
+        _ if interrupt::is_requested() => ExitCode::from(interrupt::EXIT_CODE),
+        End::Complete => ExitCode::SUCCESS,
+        End::Failed => ExitCode::FAILURE,
+        End::Incomplete => ExitCode::from(3),
     }
 }
 
-/// Whether all that was sent came back whole.
-fn run(options: &Options) -> io::Result<bool> {
-    let common = &options.common;
-    let server = Target::Server { addresses: common.address.clone(), pids: common.pid.clone() };
-    let runs = match &options.mode {
-        Mode::Relay { listen, room, split_at } => {
-            let settings = relay::Settings { listen: *listen, room: usize::from(*room), split_at: *split_at };
-            return relay::run(settings).map(|()| true);
+enum End {
+    Complete,
+    Incomplete,
+    /// What there is was printed.
+    Failed,
+}
+
+/// What the single options do not say of each other.
+fn check(options: &Options, matches: &ArgMatches) -> Result<(), &'static str> {
+    let is_given = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
+    let (workload, targets) = match &options.mode {
+        Mode::Relay { .. } => return Ok(()),
+        Mode::Compare { a, b, rounds, workload } => {
+            if is_given("pid") || is_given("address") || is_given("relay") {
+                return Err(
+                    "a comparison has two targets: write -a and -b as relay or ADDRESS[,ADDRESS...][@PID[,PID...]], \
+                            without --address, --pid and --relay",
+                );
+            }
+            if is_given("accounts") {
+                return Err("a comparison keeps the users of its targets apart by itself: leave --accounts out");
+            }
+            if *rounds > 1 && matches!(workload, Workload::Login { first: true, .. }) {
+                return Err("users log in for the first time once only: give --rounds 1, and start the servers anew");
+            }
+            (workload, vec![a.clone(), b.clone()])
         }
         Mode::Workload(workload) => {
-            let target = if common.relay { Target::Relay } else { server };
-            let context = common.context(target, common.accounts.clone());
-            let outcome = workload.run(&context)?;
-            context.progress.clear();
-            vec![Run { name: context.target.to_string(), outcome }]
-        }
-        Mode::Compare { a, b, rounds, workload } => {
-            let accounts = common.accounts.as_deref();
-            compare::compare([a, b], *rounds, accounts, |target, accounts| {
-                let context = common.context(target.clone(), accounts);
-                let outcome = workload.run(&context);
-                context.progress.clear();
-                outcome
-            })?
+            if options.common.relay && (is_given("pid") || is_given("address")) {
+                return Err("the relay is started for the run and measured by itself: leave --address and --pid out; \
+                            `compare` takes an ADDRESS@PID beside it");
+            }
+            (workload, vec![options.common.target()])
         }
     };
-    let settings = settings();
+    for target in &targets {
+        match (workload, target) {
+            (Workload::Pairs(_) | Workload::Group { .. }, _) => {}
+            (Workload::Cross(_), Target::Server { addresses, .. }) if addresses.len() < 2 => {
+                return Err(
+                    "cross needs two nodes or more: give their addresses with commas between them, to --address or, in \
+                            a comparison, to -a and -b",
+                );
+            }
+            (Workload::Cross(_), Target::Relay) => {
+                return Err("the relay has no nodes: cross cannot be measured with it");
+            }
+            (_, Target::Relay) => return Err("the relay knows pairs and groups only"),
+            (_, Target::Server { .. }) => {}
+        }
+    }
+    match workload {
+        Workload::Group { members, senders, .. } if *senders > u32::from(*members) => {
+            Err("a group has no more senders than members: give fewer --senders or more --members")
+        }
+        Workload::Login { connections, users, .. } if users < connections => {
+            Err("each connection logs in another user: give as many --users as --connections, or more")
+        }
+        _ => Ok(()),
+    }
+}
+
+fn run(options: &Options, settings: Vec<(String, String)>) -> io::Result<End> {
+    let common = &options.common;
     let workload = match &options.mode {
-        Mode::Workload(workload) | Mode::Compare { workload, .. } => workload.name(),
-        Mode::Relay { .. } => "relay",
+        Mode::Relay { listen, room, split_at } => {
+            let settings = relay::Settings { listen: *listen, room: usize::from(*room), split_at: *split_at };
+            return relay::run(settings).map(|()| End::Complete);
+        }
+        Mode::Workload(workload) | Mode::Compare { workload, .. } => workload,
     };
-    if let Mode::Workload(_) = options.mode {
-        print!("{}", report::text(&runs[0]));
-    } else {
-        print!("{}", compare::text(&runs));
+    for path in common.outputs() {
+        check_writable(path)?;
     }
-    if let Some(path) = &common.json {
-        let json = report::json(workload, &settings, &runs);
-        if path == Path::new("-") { println!("{json}") } else { write(path, &format!("{json}\n"))? }
+    interrupt::watch()?;
+    let about = About {
+        workload: workload.name(),
+        command: command_line(std::env::args()),
+        settings,
+        environment: Environment::here(),
+    };
+    let (runs, error) = match &options.mode {
+        Mode::Compare { a, b, rounds, .. } => {
+            let contexts = [a, b].map(|target| common.context(target.clone()));
+            contexts.iter().try_for_each(Context::check)?;
+            compare::compare(contexts, *rounds, |context| workload.run(context))
+        }
+        Mode::Workload(_) | Mode::Relay { .. } => {
+            let context = common.context(common.target());
+            context.check()?;
+            let outcome = workload.run(&context)?;
+            (vec![Run { name: context.target.to_string(), rounds: vec![outcome] }], None)
+        }
+    };
+    if !runs.is_empty() {
+        print(common, &about, &runs)?;
     }
-    if let Some(path) = &common.report {
-        write(path, &page::page(workload, &settings, &runs)?)?;
+    if let Some(error) = error {
+        return Err(error);
     }
-    Ok(runs.iter().all(|run| run.outcome.counts.is_complete()))
+    Ok(if runs.iter().all(Run::is_complete) { End::Complete } else { End::Incomplete })
+}
+
+fn print(common: &Common, about: &About, runs: &[Run]) -> io::Result<()> {
+    let text = if let [run] = runs { report::text(run) } else { compare::text(runs) };
+    let json = report::json(about, runs);
+    match common.json.as_deref() {
+        Some(path) if path == Path::new("-") => {
+            eprint!("{text}");
+            println!("{json}");
+        }
+        Some(path) => {
+            print!("{text}");
+            write(path, &format!("{json}\n"))?;
+        }
+        None => print!("{text}"),
+    }
+    match &common.report {
+        Some(path) => write(path, &page::page(about, runs)?),
+        None => Ok(()),
+    }
 }
 
 /// The command line, without where the results go.
-fn settings() -> String {
-    let mut words = std::env::args().skip(1);
+fn command_line(arguments: impl Iterator<Item = String>) -> String {
+    let mut words = arguments.skip(1);
     let mut kept = vec!["raybench".to_owned()];
     while let Some(word) = words.next() {
         match word.split('=').next() {
@@ -392,20 +495,68 @@ fn settings() -> String {
     kept.join(" ")
 }
 
+/// Every option with its value, given or not, without where the results go.
+fn settings(command: &Command, matches: &ArgMatches) -> Vec<(String, String)> {
+    let mut settings: Vec<(String, String)> = Vec::new();
+    for argument in command.get_arguments() {
+        let id = argument.get_id().as_str();
+        if matches!(id, "json" | "report" | "accounts" | "quiet" | "help" | "version") {
+            continue;
+        }
+        let Ok(Some(values)) = matches.try_get_raw(id) else { continue };
+        let values: Vec<_> = values.map(OsStr::to_string_lossy).collect();
+        settings.push((id.to_owned(), values.join(",")));
+    }
+    if let Some((name, matches)) = matches.subcommand()
+        && let Some(command) = command.find_subcommand(name)
+    {
+        settings.extend(self::settings(command, matches));
+    }
+    settings
+}
+
+/// Whether a result can be written there, before it is measured in vain.
+fn check_writable(path: &Path) -> io::Result<()> {
+    let was_there = path.exists();
+    OpenOptions::new().append(true).create(true).open(path).map_err(|error| about_file(path, &error))?;
+    if was_there { Ok(()) } else { fs::remove_file(path) }
+}
+
 fn write(path: &Path, text: &str) -> io::Result<()> {
-    fs::write(path, text).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+    fs::write(path, text).map_err(|error| about_file(path, &error))
+}
+
+fn about_file(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
 impl Common {
-    fn context(&self, target: Target, accounts: Option<PathBuf>) -> Context {
-        Context { target, accounts, warm_up: self.warm_up, measured: self.seconds, progress: Progress::new(self.quiet) }
+    fn target(&self) -> Target {
+        if self.relay {
+            return Target::Relay;
+        }
+        Target::Server { addresses: self.address.clone(), pids: self.pid.clone() }
+    }
+
+    fn context(&self, target: Target) -> Context {
+        Context {
+            target,
+            accounts: self.accounts.clone(),
+            warm_up: self.warm_up,
+            measured: self.seconds,
+            progress: Progress::new(self.quiet),
+        }
+    }
+
+    /// Files that the results go to.
+    fn outputs(&self) -> impl Iterator<Item = &Path> {
+        let paths = [self.json.as_deref(), self.report.as_deref()].into_iter().flatten();
+        paths.filter(|path| *path != Path::new("-"))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
@@ -419,5 +570,65 @@ mod tests {
         let options = Options::try_parse_from(line.split(' ')).expect("it is right");
         assert!(matches!(options.mode, Mode::Compare { a: Target::Relay, rounds: 3, .. }));
         assert_eq!(options.common.seconds, Duration::from_secs(2));
+    }
+
+    #[test]
+    fn what_does_not_go_together_is_refused() {
+        let is_refused = |line: &str| {
+            let matches = Options::command().try_get_matches_from(line.split(' ')).expect(line);
+            check(&Options::from_arg_matches(&matches).expect(line), &matches).is_err()
+        };
+        let refused = [
+            "raybench compare -a relay -b relay pairs --pid 1",
+            "raybench --pid 1 compare -a relay -b relay pairs",
+            "raybench compare -a relay -b relay pairs --address 127.0.0.1:1",
+            "raybench compare -a relay -b relay pairs --relay",
+            "raybench compare -a relay -b relay pairs --accounts x",
+            "raybench compare -a 127.0.0.1:1 -b 127.0.0.1:2 login --first",
+            "raybench compare -a 127.0.0.1:1 -b 127.0.0.1:2 cross",
+            "raybench compare -a relay -b 127.0.0.1:1,127.0.0.1:2 cross",
+            "raybench compare -a relay -b 127.0.0.1:1 login",
+            "raybench cross",
+            "raybench idle --relay",
+            "raybench pairs --relay --pid 1",
+            "raybench pairs --relay --address 127.0.0.1:1",
+            "raybench group --members 5 --senders 6",
+            "raybench login --connections 10 --users 9",
+        ];
+        for line in refused {
+            assert!(is_refused(line), "{line}");
+        }
+        let taken = [
+            "raybench pairs --pid 1 --address 127.0.0.1:1",
+            "raybench pairs --relay",
+            "raybench compare -a relay -b 127.0.0.1:1@7 pairs",
+            "raybench compare -a 127.0.0.1:1 -b 127.0.0.1:2 --rounds 1 login --first",
+            "raybench cross --address 127.0.0.1:1,127.0.0.1:2",
+            "raybench group --members 5 --senders 5",
+        ];
+        for line in taken {
+            assert!(!is_refused(line), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_command_is_told_without_where_results_go() {
+        let line = "raybench pairs --json - --window 3 --report=x.html --quiet --accounts users --seconds 2";
+        let kept = command_line(line.split(' ').map(str::to_owned));
+        assert_eq!(kept, "raybench pairs --window 3 --seconds 2");
+    }
+
+    #[test]
+    fn settings_are_told_with_their_defaults() {
+        let line = "raybench pairs --window 3 --bare --json -";
+        let matches = Options::command().try_get_matches_from(line.split(' ')).expect("it is right");
+        let settings = settings(&Options::command(), &matches);
+        let value = |name: &str| settings.iter().find(|(id, _)| id == name).map(|(_, value)| value.as_str());
+        assert_eq!(value("window"), Some("3"));
+        assert_eq!(value("bare"), Some("true"));
+        assert_eq!(value("pairs"), Some("50"));
+        assert_eq!(value("seconds"), Some("5"));
+        assert_eq!(value("address"), Some("127.0.0.1:6000"));
+        assert_eq!(value("json"), None);
     }
 }

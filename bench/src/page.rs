@@ -5,8 +5,9 @@ use std::io;
 
 use plotters::prelude::*;
 
-use crate::compare::{median, names, values};
-use crate::report::{self, Run, completeness, is_quantile, number, percentiles};
+use crate::compare::{Ratio, median, titles};
+use crate::environment::Environment;
+use crate::report::{self, About, Run, completeness, number, percentiles, shown};
 use crate::tally::SLICE;
 
 const COLOURS: [RGBColor; 2] = [RGBColor(31, 119, 180), RGBColor(214, 90, 20)];
@@ -17,62 +18,83 @@ const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:880px;mar
     td.n{text-align:right;font-variant-numeric:tabular-nums}svg{max-width:100%;height:auto}\
     code{background:#f3f3f3;padding:.1em .3em}pre{overflow:auto;background:#f3f3f3;padding:1em}";
 
-pub(crate) fn page(workload: &str, settings: &str, runs: &[Run]) -> io::Result<String> {
-    let title = format!("raybench: {workload}");
+pub(crate) fn page(about: &About, runs: &[Run]) -> io::Result<String> {
+    let mark = if runs.iter().all(Run::is_complete) { "" } else { "INCOMPLETE: " };
+    let title = format!("{mark}raybench: {}", about.workload);
     let mut page = format!(
         "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>{title}</title><style>{STYLE}</style>\n\
          <h1>{title}</h1>\n<p><code>{}</code></p>\n",
-        escape(settings)
+        escape(&about.command)
     );
     table(&mut page, runs);
-    for Run { name, outcome } in runs {
-        let _ = write!(page, "<p>{}: {}", escape(name), completeness(&outcome.counts));
-        if let Some(trouble) = &outcome.first_trouble {
+    for run in runs {
+        let _ = write!(page, "<p>{}: {}", escape(&run.name), completeness(&run.counts()));
+        if let Some(trouble) = run.first_trouble() {
             let _ = write!(page, "<br>The first trouble: {}", escape(trouble));
+        }
+        for warning in run.warnings() {
+            let _ = write!(page, "<br>Warning: {}", escape(&warning));
         }
         page.push_str("</p>\n");
     }
-    if runs.iter().any(|run| !run.outcome.times.is_empty()) {
-        let _ = writeln!(page, "<h2>Time of each {}</h2>\n{}", runs[0].outcome.times_of, plot_times(runs)?);
+    let times: Vec<_> = runs.iter().map(Run::times).collect();
+    for (n, (of, _)) in times.first().into_iter().flatten().enumerate() {
+        let of_each = times.iter().map(|times| times.get(n).map_or_else(Vec::new, |(_, times)| percentiles(times)));
+        let lines: Vec<_> = of_each.collect();
+        if lines.iter().any(|line| !line.is_empty()) {
+            let _ = writeln!(page, "<h2>Time of each {of}</h2>\n{}", plot_times(runs, &lines)?);
+        }
     }
-    if runs.iter().any(|run| run.outcome.slices.len() > 1) {
+    if runs.iter().flat_map(|run| &run.rounds).any(|round| round.slices.whole().len() > 1) {
         let _ = writeln!(page, "<h2>Over time</h2>\n{}", plot_slices(runs)?);
     }
-    let json = serde_json::to_string_pretty(&report::json(workload, settings, runs)).map_err(io::Error::other)?;
+    settings(&mut page, about);
+    let json = serde_json::to_string_pretty(&report::json(about, runs)).map_err(io::Error::other)?;
     let _ = writeln!(page, "<details><summary>All numbers</summary><pre>{}</pre></details>", escape(&json));
     Ok(page)
 }
 
-/// Medians over the rounds; with two targets their ratio too.
+/// Medians over the rounds; with two targets their ratio and its spread too.
 fn table(page: &mut String, runs: &[Run]) {
     page.push_str("<table><tr><th></th>");
-    for Run { name, .. } in runs {
-        let _ = write!(page, "<th>{}</th>", escape(name));
+    for run in runs {
+        let _ = write!(page, "<th>{}</th>", escape(&run.name));
     }
-    page.push_str(if runs.len() == 2 { "<th>unit</th><th>ratio</th></tr>\n" } else { "<th>unit</th></tr>\n" });
-    for (name, unit) in names(&runs[0].outcome) {
-        let of_each: Vec<Vec<f64>> = runs.iter().map(|run| values(&run.outcome, name)).collect();
-        let shown = if is_quantile(name) { format!("{}, {name}", runs[0].outcome.times_of) } else { name.to_owned() };
-        let _ = write!(page, "<tr><td>{shown}</td>");
-        for values in &of_each {
-            let _ = write!(page, "<td class=\"n\">{}</td>", number(median(values)));
+    page.push_str("<th>unit</th>");
+    page.push_str(if runs.len() == 2 { "<th>ratio</th><th>spread</th></tr>\n" } else { "</tr>\n" });
+    for (title, unit) in titles(runs) {
+        let _ = write!(page, "<tr><td>{title}</td>");
+        for run in runs {
+            let _ = write!(page, "<td class=\"n\">{}</td>", shown(median(&run.values(&title))));
         }
         let _ = write!(page, "<td>{unit}</td>");
-        if let [a, b] = of_each.as_slice() {
-            let ratios: Vec<f64> = a.iter().zip(b).map(|(a, b)| b / a).collect();
-            let _ = write!(page, "<td class=\"n\">{:.2}</td>", median(&ratios));
+        if runs.len() == 2 {
+            let cells = Ratio::of(runs, &title)
+                .map_or(["-".to_owned(), "-".to_owned()], |ratio| [format!("{:.2}", ratio.median), ratio.spread()]);
+            let _ = write!(page, "<td class=\"n\">{}</td><td class=\"n\">{}</td>", cells[0], cells[1]);
         }
         page.push_str("</tr>\n");
     }
     page.push_str("</table>\n");
 }
 
-fn plot_times(runs: &[Run]) -> io::Result<String> {
+/// Every option, and what the run was made with and on.
+fn settings(page: &mut String, about: &About) {
+    let Environment { version, date, kernel, cpu, cores } = &about.environment;
+    page.push_str("<h2>Settings</h2>\n<table>\n");
+    let cores = cores.to_string();
+    let environment = [("raybench", *version), ("date", date), ("kernel", kernel), ("CPU", cpu), ("cores", &cores)];
+    let settings = about.settings.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    for (name, value) in environment.into_iter().chain(settings) {
+        let _ = writeln!(page, "<tr><td>{}</td><td>{}</td></tr>", escape(name), escape(value));
+    }
+    page.push_str("</table>\n");
+}
+
+fn plot_times(runs: &[Run], of_each: &[Vec<(f64, f64)>]) -> io::Result<String> {
     // Each nine more is as wide as the one before.
-    let lines: Vec<Vec<(f64, f64)>> = runs
-        .iter()
-        .map(|run| percentiles(&run.outcome).into_iter().map(|(q, ms)| (-(1.0 - q).log10(), ms.max(1e-3))).collect())
-        .collect();
+    let to_nines = |(q, ms): &(f64, f64)| (-(1.0 - q).log10(), ms.max(1e-3));
+    let lines: Vec<Vec<(f64, f64)>> = of_each.iter().map(|line| line.iter().map(to_nines).collect()).collect();
     let nines = bound(&lines, |(x, _)| *x).max(1.0);
     let most = bound(&lines, |(_, y)| *y);
     let least = lines.iter().flatten().map(|(_, y)| *y).fold(most, f64::min);
@@ -103,32 +125,45 @@ fn plot_times(runs: &[Run]) -> io::Result<String> {
     Ok(svg)
 }
 
+/// A line for each round, in the colour of its target.
 fn plot_slices(runs: &[Run]) -> io::Result<String> {
     let slice = SLICE.as_secs_f64();
-    // The last one is not whole.
-    let lines: Vec<Vec<(f64, f64)>> = runs
-        .iter()
-        .map(|run| {
-            let slices = &run.outcome.slices;
-            let whole = slices.len().saturating_sub(1);
-            slices.iter().take(whole).enumerate().map(|(n, count)| (n as f64 * slice, *count as f64 / slice)).collect()
-        })
-        .collect();
+    let of_round = |counts: &[u64]| -> Vec<(f64, f64)> {
+        counts.iter().enumerate().map(|(n, count)| (n as f64 * slice, *count as f64 / slice)).collect()
+    };
+    let of_run = |run: &Run| run.rounds.iter().map(|round| of_round(round.slices.whole())).collect::<Vec<_>>();
+    let lines: Vec<Vec<Vec<(f64, f64)>>> = runs.iter().map(of_run).collect();
+    let all = lines.concat();
     let mut svg = String::new();
     {
         let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
+        let (seconds, most) = (bound(&all, |(x, _)| *x).max(slice), bound(&all, |(_, y)| *y).max(1.0) * 1.1);
         let mut chart = ChartBuilder::on(&area)
             .margin(10)
             .x_label_area_size(40)
             .y_label_area_size(80)
-            .build_cartesian_2d(0.0..bound(&lines, |(x, _)| *x).max(slice), 0.0..bound(&lines, |(_, y)| *y) * 1.1)
+            .build_cartesian_2d(0.0..seconds, 0.0..most)
             .map_err(io::Error::other)?;
         let mesh = &mut chart.configure_mesh();
         mesh.x_desc("seconds").y_desc("a second").y_label_formatter(&|y| number(*y));
         mesh.draw().map_err(io::Error::other)?;
-        for (line, colour) in lines.into_iter().zip(COLOURS) {
-            chart.draw_series(LineSeries::new(line, colour.stroke_width(2))).map_err(io::Error::other)?;
+        for ((run, rounds), colour) in runs.iter().zip(lines).zip(COLOURS) {
+            let name = match rounds.len() {
+                1 => run.name.clone(),
+                several => format!("{}, {several} rounds", run.name),
+            };
+            let width = if rounds.len() == 1 { 2 } else { 1 };
+            for (n, line) in rounds.into_iter().enumerate() {
+                let series = LineSeries::new(line, colour.stroke_width(width));
+                let series = chart.draw_series(series).map_err(io::Error::other)?;
+                if n == 0 {
+                    series.label(&name).legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour));
+                }
+            }
         }
+        let mut legend = chart.configure_series_labels();
+        let legend = legend.position(SeriesLabelPosition::LowerLeft).background_style(WHITE).border_style(BLACK);
+        legend.draw().map_err(io::Error::other)?;
     }
     Ok(svg)
 }
@@ -139,4 +174,35 @@ fn bound(lines: &[Vec<(f64, f64)>], of: impl Fn(&(f64, f64)) -> f64) -> f64 {
 
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_says_all_of_it() {
+        let (about, runs) = report::example();
+        let page = page(&about, &runs).expect("a page");
+        assert!(page.contains("<h1>INCOMPLETE: raybench: pairs</h1>"));
+        assert!(page.contains("<tr><td>size</td><td>100</td></tr>"), "an option");
+        assert!(page.contains("<td>&lt;10</td>"), "what comes from outside is escaped");
+        for name in ["raybench", "date", "kernel", "CPU", "cores"] {
+            assert!(page.contains(&format!("<tr><td>{name}</td><td>")), "{name}");
+        }
+        assert!(page.contains("good, 2 rounds"), "a legend of the rounds");
+        assert!(page.contains("Warning: could not keep the rate"));
+        assert!(page.contains(">-</td>"), "the good one has no such figure");
+        assert!(!page.contains("NaN") && !page.contains(">inf"));
+        assert_eq!(page.matches("<svg").count(), 2);
+    }
+
+    #[test]
+    fn a_run_in_which_nothing_came_has_a_page() {
+        let (about, _) = report::example();
+        let mut outcome = crate::tally::Outcome::default();
+        outcome.slices.end(SLICE * 5);
+        let page = page(&about, &[Run { name: "silent".to_owned(), rounds: vec![outcome] }]).expect("a page");
+        assert_eq!(page.matches("<svg").count(), 1, "zeros over time");
+    }
 }

@@ -6,7 +6,10 @@
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use rustix::event::epoll::{self, EventData, EventFlags};
 
@@ -28,7 +31,8 @@ const STANDARD_INPUT: u64 = u64::MAX - 1;
 
 /// Relays until its standard input ends.
 pub(crate) fn run(settings: Settings) -> io::Result<()> {
-    let listener = TcpListener::bind(settings.listen)?;
+    let listener = TcpListener::bind(settings.listen)
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot listen at {}: {error}", settings.listen)))?;
     println!("{}", listener.local_addr()?);
     io::stdout().flush()?;
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
@@ -48,12 +52,18 @@ pub(crate) fn run(settings: Settings) -> io::Result<()> {
         for event in &events {
             match event.data.u64() {
                 LISTENER => {
-                    let (mut connection, _) = listener.accept()?;
-                    connection.set_nodelay(true)?;
-                    // Who is told so may rely on being in the room.
-                    connection.write_all(&[ACCEPTED])?;
-                    epoll::add(&epoll, &connection, EventData::new_u64(connections.len() as u64), EventFlags::IN)?;
-                    connections.push(Some(connection));
+                    match accept(&listener) {
+                        Ok(connection) => {
+                            let index = EventData::new_u64(connections.len() as u64);
+                            epoll::add(&epoll, &connection, index, EventFlags::IN)?;
+                            connections.push(Some(connection));
+                        }
+                        Err(error) => {
+                            eprintln!("raybench relay: a connection could not be accepted: {error}");
+                            // Without descriptors it would be asked for again at once.
+                            thread::sleep(Duration::from_millis(10));
+                        }
+                    }
                 }
                 STANDARD_INPUT => {
                     if io::stdin().read(&mut buffer)? == 0 {
@@ -64,6 +74,14 @@ pub(crate) fn run(settings: Settings) -> io::Result<()> {
             }
         }
     }
+}
+
+fn accept(listener: &TcpListener) -> io::Result<TcpStream> {
+    let (mut connection, _) = listener.accept()?;
+    connection.set_nodelay(true)?;
+    // Who is told so may rely on being in the room.
+    connection.write_all(&[ACCEPTED])?;
+    Ok(connection)
 }
 
 fn relay(connections: &mut [Option<TcpStream>], index: usize, settings: Settings, buffer: &mut [u8]) {
@@ -101,6 +119,8 @@ impl Relay {
         if let Some(byte) = split_at {
             command.args(["--split-at", &byte.to_string()]);
         }
+        // Ctrl-C on the terminal is for us, who end it.
+        command.process_group(0);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let mut line = String::new();
         if let Some(output) = child.stdout.take() {

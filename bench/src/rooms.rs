@@ -62,8 +62,7 @@ pub(crate) fn on_server(
 }
 
 fn log_in(address: SocketAddr, account: &Account, plan: Plan, progress: &Progress) -> io::Result<Client> {
-    let mut client = Client::connect(address, plan.framing)?;
-    client.ask(&wire::login(account.id, &account.password))?;
+    let client = accounts::log_in(address, account, plan.framing)?;
     progress.step();
     Ok(client)
 }

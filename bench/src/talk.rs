@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
@@ -12,8 +11,9 @@ use mio::{Events, Interest, Poll, Token};
 use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 
+use crate::phase::{Phase, Watch};
 use crate::rooms::Room;
-use crate::tally::{Arrival, Counts, Received, SLICE, Times, times};
+use crate::tally::{Arrival, Findings, Received, record};
 use crate::wire::{Framing, Template};
 
 /// When a message is sent.
@@ -26,46 +26,12 @@ pub(crate) enum Pace {
     Rate(f64),
 }
 
-/// How far the run is; the same for all threads. It begins with a part that is not measured.
-#[derive(Debug, Default)]
-pub(crate) struct Phase(AtomicU8);
-
-impl Phase {
-    pub(crate) const MEASURED: u8 = 1;
-    /// Nothing is sent any more.
-    pub(crate) const LAST: u8 = 2;
-
-    pub(crate) fn enter(&self, phase: u8) {
-        self.0.store(phase, Ordering::Release);
-    }
-
-    fn now(&self) -> u8 {
-        self.0.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn is_measured(&self) -> bool {
-        self.now() == Phase::MEASURED
-    }
-
-    pub(crate) fn is_last(&self) -> bool {
-        self.now() == Phase::LAST
-    }
-}
-
-/// What one thread found.
-#[derive(Debug)]
-pub(crate) struct Talked {
-    /// Of the whole run.
-    pub(crate) counts: Counts,
-    /// Deliveries of the measured time.
-    pub(crate) measured: u64,
-    pub(crate) times: Times,
-    pub(crate) slices: Vec<u64>,
-    pub(crate) first_trouble: Option<String>,
-}
-
-/// Nothing more is waited for when nothing has come for so long.
+/// At the end, what is missing is given up when nothing has come for so long.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// When all is there, more could still come, which would be too much: the end is when nothing has for so long.
+pub(crate) const QUIET: Duration = Duration::from_millis(300);
+/// The most messages an open loop sends before it looks at what came, and whether the run is over.
+const SENDS_IN_A_TURN: usize = 256;
 /// How long a change of the phase may go unnoticed.
 const TURN: Duration = Duration::from_millis(20);
 const TIMER: Token = Token(usize::MAX);
@@ -74,8 +40,11 @@ struct Seat {
     stream: TcpStream,
     /// The beginning of a frame of which the rest has not come.
     partial: Vec<u8>,
+    /// What is to be written; the first `written` bytes have been.
     out: Vec<u8>,
     written: usize,
+    /// Who sends from here, if anybody.
+    sender: Option<usize>,
     first_sender: usize,
     /// What came of each sender of the room.
     received: Vec<Received>,
@@ -83,9 +52,12 @@ struct Seat {
 }
 
 struct Sender {
+    /// Nobody else sends from there.
     seat: usize,
     template: Template,
     next: u64,
+    /// Bytes handed to the socket.
+    handed: u64,
     receivers: usize,
     /// Those on their way: when they were due, and how many receivers have not got them. The first has number `oldest`.
     open: VecDeque<(Instant, usize)>,
@@ -94,67 +66,62 @@ struct Sender {
     on_their_way: usize,
 }
 
-struct Talk<'a> {
+struct Talker<'a> {
     seats: Vec<Seat>,
     senders: Vec<Sender>,
     pace: Pace,
     last_byte: u8,
     phase: &'a Phase,
-    measured_since: Option<Instant>,
-    talked: Talked,
+    watch: Watch,
+    findings: Findings,
     buffer: Vec<u8>,
     last_arrival: Instant,
 }
 
 /// Talks in these rooms until the phase is the last one and all has come, or nothing comes any more.
-pub(crate) fn talk(rooms: Vec<Room>, pace: Pace, framing: Framing, phase: &Phase) -> io::Result<Talked> {
+pub(crate) fn talk(rooms: Vec<Room>, pace: Pace, framing: Framing, phase: &Phase) -> io::Result<Findings> {
     let mut poll = Poll::new()?;
-    let mut talk = Talk {
+    let mut talker = Talker {
         seats: Vec::new(),
         senders: Vec::new(),
         pace,
         last_byte: framing.last_byte(),
         phase,
-        measured_since: None,
-        talked: Talked {
-            counts: Counts::default(),
-            measured: 0,
-            times: times(),
-            slices: Vec::new(),
-            first_trouble: None,
-        },
+        watch: Watch::default(),
+        findings: Findings::new(1),
         buffer: vec![0; 256 * 1024],
         last_arrival: Instant::now(),
     };
     for room in rooms {
-        talk.enter(room, &poll)?;
+        talker.enter(room, &poll)?;
     }
     match pace {
-        Pace::Window(_) => talk.with_window(&mut poll)?,
-        Pace::Rate(per_second) => talk.at_rate(&mut poll, per_second)?,
+        Pace::Window(_) => talker.with_window(&mut poll)?,
+        Pace::Rate(per_second) => talker.at_rate(&mut poll, per_second)?,
     }
-    for seat in &talk.seats {
-        for (received, sender) in seat.received.iter().zip(&talk.senders[seat.first_sender..]) {
-            if !std::ptr::eq(seat, &talk.seats[sender.seat]) {
-                talk.talked.counts.lost += received.lost(sender.next);
-            }
-        }
-        let _ = seat.stream.shutdown(Shutdown::Both);
-    }
-    Ok(talk.talked)
+    Ok(talker.finish())
 }
 
-impl Talk<'_> {
+impl Talker<'_> {
     fn enter(&mut self, room: Room, poll: &Poll) -> io::Result<()> {
         let first_seat = self.seats.len();
         let first_sender = self.senders.len();
         let receivers = room.members.len() - 1;
         for (n, template) in room.templates.into_iter().enumerate() {
             let (seat, open) = (first_seat + n, VecDeque::new());
-            self.senders.push(Sender { seat, template, next: 0, receivers, open, oldest: 0, on_their_way: 0 });
+            self.senders.push(Sender {
+                seat,
+                template,
+                next: 0,
+                handed: 0,
+                receivers,
+                open,
+                oldest: 0,
+                on_their_way: 0,
+            });
         }
         let senders = self.senders.len() - first_sender;
-        for stream in room.members {
+        for (n, stream) in room.members.into_iter().enumerate() {
             stream.set_nonblocking(true)?;
             let mut stream = TcpStream::from_std(stream);
             let token = Token(self.seats.len());
@@ -164,6 +131,7 @@ impl Talk<'_> {
                 partial: Vec::new(),
                 out: Vec::new(),
                 written: 0,
+                sender: (n < senders).then_some(first_sender + n),
                 first_sender,
                 received: vec![Received::default(); senders],
                 is_closed: false,
@@ -192,28 +160,54 @@ impl Talk<'_> {
         let due = |message: u64| start + Duration::from_secs_f64(message as f64 / per_second);
         let mut message = 0;
         while !self.is_over() {
-            let is_sending = !self.phase.is_last();
-            while is_sending && due(message) <= Instant::now() {
-                let sender = message as usize % self.senders.len();
-                self.send(sender, due(message));
-                self.flush(self.senders[sender].seat);
-                message += 1;
+            let mut timeout = TURN;
+            if !self.phase.is_last() {
+                for _ in 0..SENDS_IN_A_TURN {
+                    if due(message) > Instant::now() {
+                        break;
+                    }
+                    let sender = message as usize % self.senders.len();
+                    self.send(sender, due(message));
+                    self.flush(self.senders[sender].seat);
+                    message += 1;
+                }
+                match due(message).checked_duration_since(Instant::now()) {
+                    Some(after) => arm(&timer, after)?,
+                    None => timeout = Duration::ZERO,
+                }
             }
-            if is_sending {
-                arm(&timer, due(message).saturating_duration_since(Instant::now()))?;
-            }
-            poll.poll(&mut events, Some(TURN)).or_else(unless_interrupted)?;
+            poll.poll(&mut events, Some(timeout)).or_else(unless_interrupted)?;
             self.serve(&events);
         }
         Ok(())
     }
 
     fn is_over(&mut self) -> bool {
-        if self.phase.is_measured() && self.measured_since.is_none() {
-            self.measured_since = Some(Instant::now());
+        self.watch.look(self.phase, || self.senders.iter().map(Sender::sent).sum());
+        let Some(last) = self.phase.last_since() else { return false };
+        let all_came = self.senders.iter().all(|sender| sender.on_their_way == 0);
+        let quiet = if all_came { QUIET } else { PATIENCE };
+        self.last_arrival.max(last).elapsed() > quiet || self.seats.iter().all(|seat| seat.is_closed)
+    }
+
+    /// Counts what is missing, and what is left over.
+    fn finish(mut self) -> Findings {
+        for seat in &self.seats {
+            for (received, sender) in seat.received.iter().zip(&self.senders[seat.first_sender..]) {
+                if !std::ptr::eq(seat, &self.seats[sender.seat]) {
+                    self.findings.counts.lost += received.lost(sender.sent());
+                }
+            }
+            if !seat.partial.is_empty() {
+                self.findings.counts.foreign += 1;
+                self.findings.trouble(|| format!("a frame without an end: {}", seat.partial.escape_ascii()));
+            }
+            let _ = seat.stream.shutdown(Shutdown::Both);
         }
-        self.phase.is_last()
-            && (self.senders.iter().all(|sender| sender.on_their_way == 0) || self.last_arrival.elapsed() > PATIENCE)
+        self.findings.counts.sent = self.senders.iter().map(Sender::sent).sum();
+        self.findings.busy = self.watch.busy();
+        self.findings.sent_rate = self.watch.rate();
+        self.findings
     }
 
     fn serve(&mut self, events: &Events) {
@@ -237,13 +231,9 @@ impl Talk<'_> {
             let Seat { stream, partial, .. } = &mut self.seats[seat];
             let kept = partial.len();
             buffer[..kept].copy_from_slice(partial);
-            partial.clear();
             let len = match stream.read(&mut buffer[kept..]) {
                 Ok(len @ 1..) => len,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    partial.extend_from_slice(&buffer[..kept]);
-                    break;
-                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Ok(0) => {
                     self.close(seat, "the server closed a connection");
                     break;
@@ -253,6 +243,7 @@ impl Talk<'_> {
                     break;
                 }
             };
+            partial.clear();
             let received = &buffer[..kept + len];
             let taken = self.take_all(seat, received);
             let rest = &received[taken..];
@@ -271,8 +262,8 @@ impl Talk<'_> {
 
     fn close(&mut self, seat: usize, why: &str) {
         self.seats[seat].is_closed = true;
-        self.talked.counts.closed += 1;
-        self.talked.first_trouble.get_or_insert_with(|| why.to_owned());
+        self.findings.counts.closed += 1;
+        self.findings.trouble(|| why.to_owned());
     }
 
     /// Checks all whole frames; how many bytes they are.
@@ -286,28 +277,22 @@ impl Talk<'_> {
             let frame = &received[from..=at];
             from = at + 1;
             match self.take(seat, frame, now) {
-                Some(sender) => {
+                Some((_, Arrival::Twice)) => {}
+                Some((sender, Arrival::InOrder | Arrival::Late)) => {
                     arrived += 1;
                     if may_send.last() != Some(&sender) {
                         may_send.push(sender);
                     }
                 }
                 None => {
-                    self.talked.counts.foreign += 1;
-                    let text = || format!("nobody sent this: {}", frame.escape_ascii());
-                    self.talked.first_trouble.get_or_insert_with(text);
+                    self.findings.counts.foreign += 1;
+                    self.findings.trouble(|| format!("nobody sent this: {}", frame.escape_ascii()));
                 }
             }
         }
-        if self.phase.is_measured()
-            && let Some(since) = self.measured_since
-        {
-            self.talked.measured += arrived;
-            let slice = (now.saturating_duration_since(since).as_nanos() / SLICE.as_nanos()) as usize;
-            if self.talked.slices.len() <= slice {
-                self.talked.slices.resize(slice + 1, 0);
-            }
-            self.talked.slices[slice] += arrived;
+        if let Some(at) = self.phase.measured_at(now) {
+            self.findings.measured += arrived;
+            self.findings.slices.note(at, arrived);
         }
         if !self.phase.is_last() {
             for sender in may_send {
@@ -318,7 +303,7 @@ impl Talk<'_> {
     }
 
     /// The sender of a message that is now with its receiver; `None` if it is none.
-    fn take(&mut self, seat: usize, frame: &[u8], now: Instant) -> Option<usize> {
+    fn take(&mut self, seat: usize, frame: &[u8], now: Instant) -> Option<(usize, Arrival)> {
         let Seat { first_sender, received, .. } = &mut self.seats[seat];
         let of_room = if received.len() == 1 { 0 } else { Template::sender_of(frame)? };
         let received = received.get_mut(of_room)?;
@@ -329,14 +314,14 @@ impl Talk<'_> {
             return None;
         }
         let arrival = received.note(number);
-        self.talked.counts.note(arrival);
+        self.findings.counts.note(arrival);
         if arrival == Arrival::Twice {
-            return Some(index);
+            return Some((index, arrival));
         }
         let (due, left) = &mut sender.open[(number - sender.oldest) as usize];
-        if self.measured_since.is_some() && self.phase.is_measured() {
-            let nanoseconds = now.saturating_duration_since(*due).as_nanos() as u64;
-            self.talked.times.saturating_record(nanoseconds.max(1));
+        // Those that come after the measured time have waited longest.
+        if self.phase.measured_at(*due).is_some() {
+            record(&mut self.findings.times[0], now.saturating_duration_since(*due));
         }
         *left -= 1;
         if *left == 0 {
@@ -346,7 +331,7 @@ impl Talk<'_> {
                 sender.oldest += 1;
             }
         }
-        Some(index)
+        Some((index, arrival))
     }
 
     /// Sends what the window has room for.
@@ -354,7 +339,7 @@ impl Talk<'_> {
         let Pace::Window(window) = self.pace else { return };
         let now = Instant::now();
         let seat = self.senders[sender].seat;
-        while self.senders[sender].on_their_way < window {
+        while self.senders[sender].on_their_way < window && !self.seats[seat].is_closed {
             self.send(sender, now);
         }
         self.flush(seat);
@@ -362,19 +347,33 @@ impl Talk<'_> {
 
     fn send(&mut self, sender: usize, due: Instant) {
         let Sender { seat, template, next, receivers, open, on_their_way, .. } = &mut self.senders[sender];
-        template.write(*next, &mut self.seats[*seat].out);
+        let seat = &mut self.seats[*seat];
+        if seat.is_closed {
+            return;
+        }
+        template.write(*next, &mut seat.out);
         *next += 1;
         *on_their_way += 1;
         open.push_back((due, *receivers));
-        self.talked.counts.sent += 1;
     }
 
     fn flush(&mut self, seat: usize) {
-        let Seat { stream, out, written, is_closed, .. } = &mut self.seats[seat];
+        let Seat { stream, out, written, is_closed, sender, .. } = &mut self.seats[seat];
+        let Some(sender) = sender.map(|sender| &mut self.senders[sender]) else { return };
         while *written < out.len() && !*is_closed {
             match stream.write(&out[*written..]) {
-                Ok(len) => *written += len,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Ok(len) => {
+                    *written += len;
+                    sender.handed += len as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    // While a backlog stands, what has been written would stay. As much is moved as was written before.
+                    if *written > out.len() / 2 {
+                        out.drain(..*written);
+                        *written = 0;
+                    }
+                    return;
+                }
                 Err(error) => {
                     let text = error.to_string();
                     self.close(seat, &text);
@@ -384,6 +383,13 @@ impl Talk<'_> {
         }
         out.clear();
         *written = 0;
+    }
+}
+
+impl Sender {
+    /// Messages of which all bytes were handed to the socket.
+    fn sent(&self) -> u64 {
+        self.handed / self.template.len() as u64
     }
 }
 

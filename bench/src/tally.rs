@@ -6,6 +6,8 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+use crate::target::{Measured, Usage};
+
 /// What one receiver has got of one sender.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Received {
@@ -91,61 +93,263 @@ impl Counts {
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Figure {
     pub(crate) name: &'static str,
+    /// What a percentile is of, "delivery" say; empty for other figures.
+    pub(crate) of: &'static str,
     pub(crate) value: f64,
     pub(crate) unit: &'static str,
+}
+
+impl Figure {
+    /// Name and what it is of, for the eye.
+    pub(crate) fn title(&self) -> String {
+        if self.of.is_empty() { self.name.to_owned() } else { format!("{}, {}", self.of, self.name) }
+    }
 }
 
 /// Times, in nanoseconds.
 pub(crate) type Times = Histogram<u64>;
 
-/// An empty histogram: from a nanosecond to a minute, within a thousandth.
+/// An empty histogram: from a nanosecond to two days, longer than a run may be, within a thousandth.
 pub(crate) fn times() -> Times {
-    let mut times = Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("these bounds are allowed");
-    times.auto(true);
-    times
+    Histogram::new_with_bounds(1, 2 * 86_400 * 1_000_000_000, 3).expect("these bounds are allowed")
 }
 
-/// What a run found.
-#[derive(Debug)]
-pub(crate) struct Outcome {
-    pub(crate) counts: Counts,
-    pub(crate) figures: Vec<Figure>,
-    /// What the percentiles are of: "delivery", say.
-    pub(crate) times_of: &'static str,
-    pub(crate) times: Times,
-    /// What was done in each [`SLICE`] of the measured time.
-    pub(crate) slices: Vec<u64>,
-    /// The first frame that nobody sent, or the first error, in words.
-    pub(crate) first_trouble: Option<String>,
+pub(crate) fn record(times: &mut Times, time: Duration) {
+    times.saturating_record(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX).max(1));
 }
 
 /// How long a point of the throughput plot is.
 pub(crate) const SLICE: Duration = Duration::from_millis(100);
 
-impl Outcome {
-    /// An outcome without figures.
-    pub(crate) fn new(times_of: &'static str) -> Outcome {
-        Outcome {
+/// What was done in each [`SLICE`] of a time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Slices {
+    counts: Vec<u64>,
+    /// The last one is cut short by the end.
+    last_is_partial: bool,
+}
+
+impl Slices {
+    /// So many more, this far into the time.
+    pub(crate) fn note(&mut self, at: Duration, count: u64) {
+        let slice = (at.as_nanos() / SLICE.as_nanos()) as usize;
+        self.reach(slice + 1);
+        self.counts[slice] += count;
+    }
+
+    pub(crate) fn add(&mut self, other: &Slices) {
+        self.reach(other.counts.len());
+        self.counts.iter_mut().zip(&other.counts).for_each(|(sum, more)| *sum += more);
+    }
+
+    /// The time was so long: those in which nothing was done are zeros to its end.
+    pub(crate) fn end(&mut self, elapsed: Duration) {
+        self.reach(elapsed.as_nanos().div_ceil(SLICE.as_nanos()) as usize);
+        self.last_is_partial = elapsed < SLICE * self.counts.len() as u32;
+    }
+
+    pub(crate) fn all(&self) -> &[u64] {
+        &self.counts
+    }
+
+    /// Those that are as long as they should be.
+    pub(crate) fn whole(&self) -> &[u64] {
+        &self.counts[..self.counts.len() - usize::from(self.last_is_partial && !self.counts.is_empty())]
+    }
+
+    fn reach(&mut self, len: usize) {
+        if self.counts.len() < len {
+            self.counts.resize(len, 0);
+        }
+    }
+}
+
+/// What one thread found.
+#[derive(Debug)]
+pub(crate) struct Findings {
+    /// Of the whole run.
+    pub(crate) counts: Counts,
+    /// Deliveries, or counted answers, that came within the measured time.
+    pub(crate) measured: u64,
+    /// How long what was due in the measured time took, whenever it came; one for each kind of what is timed.
+    pub(crate) times: Vec<Times>,
+    pub(crate) slices: Slices,
+    /// The first frame that nobody sent, or the first error, in words.
+    pub(crate) first_trouble: Option<String>,
+    /// The share of the measured time in which the thread was on a processor.
+    pub(crate) busy: Option<f64>,
+    /// Messages sent in each second of the measured time.
+    pub(crate) sent_rate: Option<f64>,
+}
+
+impl Findings {
+    /// None yet, and so many kinds of times.
+    pub(crate) fn new(kinds: usize) -> Findings {
+        Findings {
             counts: Counts::default(),
-            figures: Vec::new(),
-            times_of,
-            times: times(),
-            slices: Vec::new(),
+            measured: 0,
+            times: vec![times(); kinds],
+            slices: Slices::default(),
             first_trouble: None,
+            busy: None,
+            sent_rate: None,
         }
     }
 
+    pub(crate) fn trouble(&mut self, text: impl FnOnce() -> String) {
+        self.first_trouble.get_or_insert_with(text);
+    }
+}
+
+/// What a round found.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    pub(crate) counts: Counts,
+    pub(crate) figures: Vec<Figure>,
+    /// Times, and what each of them is of: "delivery", say.
+    pub(crate) times: Vec<(&'static str, Times)>,
+    pub(crate) slices: Slices,
+    pub(crate) first_trouble: Option<String>,
+    /// What makes the figures doubtful, but nothing incomplete.
+    pub(crate) warnings: Vec<String>,
+    /// How busy each thread of this program was, as shares of the measured time.
+    pub(crate) generator_threads: Vec<f64>,
+    /// Messages a second that an open loop was to send, and that it did send.
+    pub(crate) rates: Option<Rates>,
+    /// Somebody did not want to wait for the end.
+    pub(crate) is_interrupted: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(crate) struct Rates {
+    pub(crate) asked: f64,
+    pub(crate) reached: f64,
+}
+
+/// A thread that is busier than this may be what the figures measure.
+const BUSY_MAX: f64 = 0.9;
+
+impl Outcome {
+    /// What threads found, whose times are of these things.
+    pub(crate) fn of(findings: Vec<Findings>, times_of: &[&'static str]) -> Outcome {
+        let mut outcome = Outcome { times: times_of.iter().map(|of| (*of, times())).collect(), ..Outcome::default() };
+        for one in findings {
+            outcome.counts.add(one.counts);
+            for ((_, sum), more) in outcome.times.iter_mut().zip(&one.times) {
+                *sum += more;
+            }
+            outcome.slices.add(&one.slices);
+            outcome.first_trouble = outcome.first_trouble.or(one.first_trouble);
+            outcome.generator_threads.extend(one.busy.filter(|busy| busy.is_finite()));
+        }
+        outcome
+    }
+
+    /// Whether all that was to come came, and nothing else did.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.counts.is_complete() && self.first_trouble.is_none() && !self.is_interrupted
+    }
+
+    pub(crate) fn trouble(&mut self, text: impl FnOnce() -> String) {
+        self.first_trouble.get_or_insert_with(text);
+    }
+
+    /// Nothing is said where there is nothing to say: a ratio to zero is no figure.
     pub(crate) fn push(&mut self, name: &'static str, value: f64, unit: &'static str) {
-        self.figures.push(Figure { name, value, unit });
+        self.push_of(name, "", value, unit);
+    }
+
+    fn push_of(&mut self, name: &'static str, of: &'static str, value: f64, unit: &'static str) {
+        if value.is_finite() {
+            self.figures.push(Figure { name, of, value, unit });
+        }
+    }
+
+    /// How many in the measured time, and what each has cost the target.
+    pub(crate) fn push_rate(&mut self, what: What, count: u64, measured: &Measured) {
+        let seconds = measured.elapsed.as_secs_f64();
+        self.push("rate", count as f64 / seconds, what.per_second());
+        if let Some(used) = self.used(measured) {
+            self.push("per CPU-second", count as f64 / used.cpu, what.name());
+            self.push("CPU for each", used.cpu * 1e6 / count as f64, "µs");
+            self.push("CPU used", used.cpu / seconds * 100.0, "%");
+            self.push("memory", used.resident as f64 / 1024.0 / 1024.0, "MiB");
+            self.push("own memory", used.own as f64 / 1024.0 / 1024.0, "MiB");
+        }
+    }
+
+    /// What the target used; that it cannot be told is a trouble, for its process has ended.
+    pub(crate) fn used(&mut self, measured: &Measured) -> Option<Usage> {
+        match &measured.used {
+            Ok(used) => *used,
+            Err(error) => {
+                self.trouble(|| error.clone());
+                None
+            }
+        }
     }
 
     /// Percentiles as figures, in milliseconds.
     pub(crate) fn push_times(&mut self) {
-        if self.times.is_empty() {
-            return;
+        for (of, times) in std::mem::take(&mut self.times) {
+            if !times.is_empty() {
+                for (name, quantile) in [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)] {
+                    self.push_of(name, of, times.value_at_quantile(quantile) as f64 / 1e6, "ms");
+                }
+            }
+            self.times.push((of, times));
         }
-        for (name, quantile) in [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)] {
-            self.push(name, self.times.value_at_quantile(quantile) as f64 / 1e6, "ms");
+    }
+
+    /// How busy this program was, and whether it could do what it was to do.
+    pub(crate) fn push_generator(&mut self) {
+        let busiest = self.generator_threads.iter().copied().fold(f64::NAN, f64::max);
+        self.push("generator CPU", busiest * 100.0, "%");
+        if busiest > BUSY_MAX {
+            self.warnings.push(format!(
+                "a thread of raybench was busy for {:.0} % of the time and may be what is measured: give more --threads",
+                busiest * 100.0
+            ));
+        }
+    }
+
+    /// What an open loop was to send, and did.
+    pub(crate) fn push_rates(&mut self, rates: Rates, elapsed: Duration) {
+        let Rates { asked, reached } = rates;
+        self.rates = Some(rates);
+        self.push("rate asked", asked, What::Messages.per_second());
+        self.push("rate sent", reached, What::Messages.per_second());
+        // Each thread may be in the midst of one message.
+        let threads = self.generator_threads.len() as f64;
+        if reached < asked * 0.99 - threads / elapsed.as_secs_f64() {
+            let warning = format!("could not keep the rate: {asked:.0} messages a second asked, {reached:.0} sent");
+            self.warnings.push(warning);
+        }
+    }
+}
+
+/// What is counted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum What {
+    Deliveries,
+    Logins,
+    Messages,
+}
+
+impl What {
+    fn name(self) -> &'static str {
+        match self {
+            What::Deliveries => "deliveries",
+            What::Logins => "logins",
+            What::Messages => "messages",
+        }
+    }
+
+    pub(crate) fn per_second(self) -> &'static str {
+        match self {
+            What::Deliveries => "deliveries/s",
+            What::Logins => "logins/s",
+            What::Messages => "messages/s",
         }
     }
 }
@@ -167,6 +371,46 @@ mod tests {
         let (counts, received) = notes(&[0, 1, 2, 3]);
         assert!(counts.is_complete());
         assert_eq!((counts.delivered, received.lost(4)), (4, 0));
+    }
+
+    #[test]
+    fn a_stall_at_the_end_is_zeros() {
+        let mut slices = Slices::default();
+        slices.note(Duration::from_millis(10), 3);
+        slices.note(Duration::from_millis(199), 4);
+        slices.end(Duration::from_millis(410));
+        assert_eq!(slices.all(), [3, 4, 0, 0, 0]);
+        assert_eq!(slices.whole(), [3, 4, 0, 0], "the last one is not whole");
+        slices.end(Duration::from_millis(500));
+        assert_eq!(slices.whole(), [3, 4, 0, 0, 0]);
+    }
+
+    #[test]
+    fn what_is_no_number_is_no_figure() {
+        let mut outcome = Outcome::default();
+        let measured = Measured { elapsed: Duration::from_secs(1), used: Ok(Some(Usage::default())) };
+        outcome.push_rate(What::Messages, 0, &measured);
+        assert!(outcome.figures.iter().all(|figure| figure.value.is_finite()), "{:?}", outcome.figures);
+        assert!(!outcome.figures.iter().any(|figure| figure.name == "CPU for each"));
+        outcome.push_generator();
+        assert!(!outcome.figures.iter().any(|figure| figure.name == "generator CPU"));
+    }
+
+    #[test]
+    fn a_rate_that_was_not_kept_is_told() {
+        let second = Duration::from_secs(1);
+        for (reached, is_kept) in [(1000.0, true), (995.0, true), (900.0, false)] {
+            let mut outcome = Outcome::default();
+            outcome.push_rates(Rates { asked: 1000.0, reached }, second);
+            assert_eq!(outcome.warnings.is_empty(), is_kept, "{reached}");
+        }
+    }
+
+    #[test]
+    fn times_longer_than_a_minute_are_told_as_they_are() {
+        let mut times = times();
+        record(&mut times, Duration::from_secs(3_600));
+        assert!(times.max() >= 3_600_000_000_000);
     }
 
     #[test]

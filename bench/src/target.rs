@@ -4,6 +4,10 @@ use std::fmt;
 use std::fs;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+use nix::time::{clock_getcpuclockid, clock_gettime};
+use nix::unistd::Pid;
 
 /// Where to connect to, and whose processor time counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,8 +60,10 @@ pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
 pub(crate) struct Usage {
     /// User and system time, in seconds.
     pub(crate) cpu: f64,
-    /// Memory of their own that is resident, in bytes.
-    pub(crate) memory: u64,
+    /// Memory that is resident, in bytes: `VmRSS` of proc(5).
+    pub(crate) resident: u64,
+    /// What of it is theirs alone, without files and what they share: `RssAnon`.
+    pub(crate) own: u64,
 }
 
 impl Usage {
@@ -65,33 +71,67 @@ impl Usage {
     pub(crate) fn of(pids: &[u32]) -> Result<Usage, String> {
         let mut sum = Usage::default();
         for pid in pids {
-            let cpu = cpu(*pid).ok_or_else(|| format!("cannot read the processor time of process {pid}"))?;
-            let memory = memory(*pid).ok_or_else(|| format!("cannot read the memory of process {pid}"))?;
-            sum = Usage { cpu: sum.cpu + cpu, memory: sum.memory + memory };
+            let one = Usage::of_one(*pid)
+                .ok_or_else(|| format!("process {pid} has ended, or its processor time and memory cannot be read"))?;
+            let Usage { cpu, resident, own } = sum;
+            sum = Usage { cpu: cpu + one.cpu, resident: resident + one.resident, own: own + one.own };
         }
         Ok(sum)
     }
-}
 
-/// The nanoseconds of each thread's `schedstat` (proc(5)): `stat` counts in hundredths of a second.
-fn cpu(pid: u32) -> Option<f64> {
-    let mut nanoseconds = 0_u64;
-    for thread in fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten() {
-        // A thread may end meanwhile.
-        let Ok(text) = fs::read_to_string(thread.path().join("schedstat")) else { continue };
-        nanoseconds += text.split(' ').next()?.parse::<u64>().ok()?;
+    fn of_one(pid: u32) -> Option<Usage> {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let bytes = |key: &str| -> Option<u64> {
+            let line = status.lines().find_map(|line| line.strip_prefix(key))?;
+            line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
+        };
+        Some(Usage { cpu: cpu(pid)?, resident: bytes("VmRSS:")?, own: bytes("RssAnon:")? })
     }
-    Some(nanoseconds as f64 / 1e9)
 }
 
-fn memory(pid: u32) -> Option<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
-    line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
+/// The clock of the process: it counts nanoseconds, and keeps those of threads that have ended.
+fn cpu(pid: u32) -> Option<f64> {
+    let pid = Pid::from_raw(i32::try_from(pid).ok().filter(|pid| *pid > 0)?);
+    let time = clock_getcpuclockid(pid).and_then(clock_gettime).ok()?;
+    Some(Duration::from(time).as_secs_f64())
+}
+
+/// Measures what some processes use, from its making to its end.
+#[derive(Debug)]
+pub(crate) struct Meter<'a> {
+    pids: &'a [u32],
+    before: Result<Usage, String>,
+    since: Instant,
+}
+
+/// A time, and what the target used in it.
+#[derive(Debug)]
+pub(crate) struct Measured {
+    pub(crate) elapsed: Duration,
+    /// The processor time is that of this time, the memory that at its end. Nothing if there are no processes to look at, an
+    /// error if one has ended.
+    pub(crate) used: Result<Option<Usage>, String>,
+}
+
+impl<'a> Meter<'a> {
+    /// Begins at this instant, or shortly after it.
+    pub(crate) fn start(pids: &'a [u32], since: Instant) -> Meter<'a> {
+        Meter { pids, before: Usage::of(pids), since }
+    }
+
+    pub(crate) fn stop(self, end: Instant) -> Measured {
+        let used = Usage::of(self.pids).and_then(|after| {
+            let before = self.before?;
+            Ok((!self.pids.is_empty()).then_some(Usage { cpu: after.cpu - before.cpu, ..after }))
+        });
+        Measured { elapsed: end - self.since, used }
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use nix::time::ClockId;
+
     use super::*;
 
     #[test]
@@ -108,7 +148,19 @@ mod tests {
     #[test]
     fn this_process_uses_something() {
         let usage = Usage::of(&[std::process::id()]).expect("it runs");
-        assert!(usage.cpu > 0.0 && usage.memory > 0);
+        assert!(usage.cpu > 0.0 && usage.resident > usage.own && usage.own > 0);
         assert!(Usage::of(&[u32::MAX]).is_err());
+        assert!(Usage::of(&[0]).is_err(), "0 would be this process");
+    }
+
+    #[test]
+    fn what_an_ended_thread_used_still_counts() {
+        let own = || clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map(Duration::from).expect("a clock");
+        let pids = [std::process::id()];
+        let meter = Meter::start(&pids, Instant::now());
+        let thread = std::thread::spawn(move || while own() < Duration::from_millis(50) {});
+        thread.join().expect("it ends");
+        let used = meter.stop(Instant::now()).used.expect("it runs").expect("a process");
+        assert!(used.cpu >= 0.05, "{used:?}");
     }
 }

@@ -4,7 +4,10 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use rustix::io::Errno;
 use serde_json::Value;
+
+use crate::interrupt;
 
 /// How frames are told apart.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,6 +38,7 @@ impl Framing {
 /// the same bytes.
 #[derive(Clone, Debug)]
 pub(crate) struct Template {
+    from: i64,
     bytes: Vec<u8>,
     number_at: usize,
 }
@@ -68,7 +72,17 @@ impl Template {
         bytes.extend([b'0'; DIGITS]);
         bytes.extend((0..filling).map(|n| b'a' + (n % 26) as u8));
         bytes.extend(tail);
-        Ok(Template { bytes, number_at })
+        Ok(Template { from, bytes, number_at })
+    }
+
+    /// The user who sends it.
+    pub(crate) fn from(&self) -> i64 {
+        self.from
+    }
+
+    /// How many bytes each frame has.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
     }
 
     /// Appends message `number`.
@@ -118,6 +132,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 impl Client {
     pub(crate) fn connect(address: SocketAddr, framing: Framing) -> io::Result<Client> {
         let stream = TcpStream::connect_timeout(&address, PATIENCE)
+            .map_err(explain)
             .map_err(|error| io::Error::new(error.kind(), format!("cannot connect to {address}: {error}")))?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
@@ -128,12 +143,12 @@ impl Client {
     pub(crate) fn send(&mut self, request: &str) -> io::Result<()> {
         let mut frame = request.as_bytes().to_vec();
         self.framing.push_end(&mut frame);
-        self.stream.write_all(&frame)
+        self.send_raw(&frame)
     }
 
     /// Writes frames that are ready to be sent.
     pub(crate) fn send_raw(&mut self, frames: &[u8]) -> io::Result<()> {
-        self.stream.write_all(frames)
+        self.stream.write_all(frames).map_err(no_answer)
     }
 
     /// The next JSON object.
@@ -150,21 +165,25 @@ impl Client {
                 Some(Err(error)) if !error.is_eof() => return Err(io::Error::other(format!("no JSON came: {error}"))),
                 Some(Err(_)) | None => {}
             }
-            match self.stream.read(&mut piece)? {
-                0 => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed the connection")),
-                len => self.received.extend_from_slice(&piece[..len]),
+            match self.stream.read(&mut piece) {
+                Ok(0) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed the connection")),
+                Ok(len) => self.received.extend_from_slice(&piece[..len]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => interrupt::check()?,
+                Err(error) => return Err(no_answer(error)),
             }
         }
     }
 
     /// Asks, and demands an answer with `errno` 200.
     pub(crate) fn ask(&mut self, request: &str) -> io::Result<Value> {
+        interrupt::check()?;
         self.send(request)?;
         let reply = self.receive()?;
         if reply["errno"] == 200 {
             return Ok(reply);
         }
-        Err(io::Error::other(format!("{} was answered with {reply}", without_password(request))))
+        let hint = hint(reply.to_string().as_bytes());
+        Err(io::Error::other(format!("{} was answered with {reply}{hint}", without_password(request))))
     }
 
     /// The socket, when everything that came was taken.
@@ -176,6 +195,36 @@ impl Client {
         self.stream.set_write_timeout(None)?;
         Ok(self.stream)
     }
+}
+
+/// The timeouts of the socket.
+fn no_answer(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+            io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} s", PATIENCE.as_secs()))
+        }
+        _ => error,
+    }
+}
+
+/// Says what to do about an error that this machine makes, not the server.
+pub(crate) fn explain(error: io::Error) -> io::Error {
+    let advice = match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::ADDRINUSE | Errno::ADDRNOTAVAIL) => {
+            "no port is left to connect from: wait a minute, ask for fewer connections, or widen \
+             net.ipv4.ip_local_port_range"
+        }
+        Some(Errno::MFILE) => "too many open files: raise the limit with `ulimit -n`",
+        Some(Errno::NFILE) => "too many open files on this machine: raise fs.file-max",
+        _ => return error,
+    };
+    io::Error::new(error.kind(), format!("{advice} ({error})"))
+}
+
+/// What a refusal may mean.
+pub(crate) fn hint(reply: &[u8]) -> &'static str {
+    let is_wrong_password = memchr::memmem::find(reply, br#""errno":302"#).is_some();
+    if is_wrong_password { "; if --accounts names a file, it may be of another server: name another one" } else { "" }
 }
 
 fn without_password(request: &str) -> &str {
@@ -241,6 +290,16 @@ mod tests {
             wrong[at] ^= 1;
             assert_ne!(template.number_of(&wrong), Some(5), "{at}");
         }
+    }
+
+    #[test]
+    fn errors_say_what_to_do() {
+        let of = |errno: Errno| explain(errno.into()).to_string();
+        assert!(of(Errno::ADDRNOTAVAIL).contains("ip_local_port_range"));
+        assert!(of(Errno::MFILE).contains("ulimit -n"));
+        assert_eq!(no_answer(Errno::AGAIN.into()).to_string(), "no answer within 30 s");
+        assert!(hint(br#"{"errno":302,"msgType":200}"#).contains("--accounts"));
+        assert_eq!(hint(br#"{"errno":200,"msgType":200}"#), "");
     }
 
     #[test]

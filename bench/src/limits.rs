@@ -1,0 +1,21 @@
+//! Descriptors: this process needs one for each connection.
+
+use std::io;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Besides connections: standard input and output, the relay's pipes, polls, files that are read for a moment.
+const OTHERS: u64 = 64;
+
+/// # Errors
+/// When so many are not allowed; the text says what to do.
+pub(crate) fn need_descriptors(connections: usize) -> io::Result<()> {
+    let needed = connections as u64 + OTHERS;
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|current| current >= needed) {
+        return Ok(());
+    }
+    let maximum = limit.maximum.map(|maximum| maximum.max(needed));
+    setrlimit(Resource::Nofile, Rlimit { current: Some(needed), maximum })
+        .map_err(|error| io::Error::other(format!("{needed} descriptors are needed: `ulimit -n {needed}` ({error})")))
+}
