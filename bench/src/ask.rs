@@ -63,8 +63,9 @@ pub(crate) enum Course {
     Ramp(Duration),
 }
 
-/// How long an answer may take, and how long a change of the phase may go unnoticed.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long an answer may take.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a change of the phase may go unnoticed.
 const TURN: Duration = Duration::from_millis(1);
 
 /// Begins a connection. On one machine they come from many addresses of the loopback network, others for each thousand and in
@@ -106,9 +107,7 @@ struct Asker {
 }
 
 struct Asking<'a, S> {
-    addresses: &'a [SocketAddr],
-    connections: usize,
-    course: Course,
+    inquiry: Inquiry<'a>,
     phase: &'a Phase,
     progress: &'a Progress,
     script: S,
@@ -124,30 +123,36 @@ struct Asking<'a, S> {
     waiting_since: Instant,
 }
 
-/// What was found, and when the last answer came.
-pub(crate) type Asked = (Findings, Instant);
+/// Who asks, and how.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Inquiry<'a> {
+    /// Connections are spread over them.
+    pub(crate) addresses: &'a [SocketAddr],
+    pub(crate) connections: usize,
+    pub(crate) course: Course,
+    /// The counted answers are of so many kinds.
+    pub(crate) kinds: usize,
+    /// When nobody has got an answer for so long, those who wait are given up.
+    pub(crate) patience: Duration,
+}
 
-/// Runs `connections` of them. `script` says what connection `n` asks in its turn `k`; its answers are of so many `kinds`.
+/// What was found, and when the last answer came. `script` says what connection `n` asks in its turn `k`.
 pub(crate) fn ask<S: FnMut(usize, usize) -> Vec<Step>>(
-    addresses: &[SocketAddr],
-    connections: usize,
-    course: Course,
-    (phase, progress): (&Phase, &Progress),
-    kinds: usize,
+    inquiry: Inquiry<'_>,
+    phase: &Phase,
+    progress: &Progress,
     script: S,
-) -> io::Result<Asked> {
+) -> io::Result<(Findings, Instant)> {
     let now = Instant::now();
     let mut asking = Asking {
-        addresses,
-        connections,
-        course,
+        inquiry,
         phase,
         progress,
         script,
-        askers: Vec::with_capacity(connections),
+        askers: Vec::with_capacity(inquiry.connections),
         poll: Poll::new()?,
         watch: Watch::default(),
-        findings: Findings::new(kinds),
+        findings: Findings::new(inquiry.kinds),
         busy: 0,
         start: now,
         last_answer: now,
@@ -182,21 +187,21 @@ impl<S: FnMut(usize, usize) -> Vec<Step>> Asking<'_, S> {
 
     /// Whether somebody has waited too long; then nobody's answer is waited for, and who has not begun will not.
     fn is_given_up(&mut self) -> bool {
-        if self.busy == 0 || self.waiting_since.elapsed() <= PATIENCE {
+        if self.busy == 0 || self.waiting_since.elapsed() <= self.inquiry.patience {
             return false;
         }
-        let never_begun = self.connections - self.askers.len();
+        let never_begun = self.inquiry.connections - self.askers.len();
         self.findings.counts.sent += self.busy as u64;
         self.findings.counts.lost += (self.busy + never_begun) as u64;
-        self.findings.trouble(|| format!("no answer came within {} s", PATIENCE.as_secs()));
+        self.findings.trouble(|| "no answer came".to_owned());
         true
     }
 
     fn begin_those_due(&mut self) -> bool {
-        while self.askers.len() < self.connections {
+        while self.askers.len() < self.inquiry.connections {
             let index = self.askers.len();
-            let due = match self.course {
-                Course::Ramp(over) => self.start + over.mul_f64(index as f64 / self.connections as f64),
+            let due = match self.inquiry.course {
+                Course::Ramp(over) => self.start + over.mul_f64(index as f64 / self.inquiry.connections as f64),
                 Course::Repeat | Course::Reconnect => Instant::now(),
             };
             if due > Instant::now() {
@@ -227,11 +232,12 @@ impl<S: FnMut(usize, usize) -> Vec<Step>> Asking<'_, S> {
             self.finish(index);
             return;
         }
-        let begun = begin_to_connect(self.addresses[index % self.addresses.len()]).and_then(|mut stream| {
-            let interest = Interest::READABLE | Interest::WRITABLE;
-            self.poll.registry().register(&mut stream, Token(index), interest)?;
-            Ok(stream)
-        });
+        let begun =
+            begin_to_connect(self.inquiry.addresses[index % self.inquiry.addresses.len()]).and_then(|mut stream| {
+                let interest = Interest::READABLE | Interest::WRITABLE;
+                self.poll.registry().register(&mut stream, Token(index), interest)?;
+                Ok(stream)
+            });
         match begun {
             Ok(stream) => {
                 let asker = &mut self.askers[index];
@@ -338,7 +344,7 @@ impl<S: FnMut(usize, usize) -> Vec<Step>> Asking<'_, S> {
         if asker.step < asker.script.len() {
             return;
         }
-        if matches!(self.course, Course::Ramp(_)) || self.phase.is_last() {
+        if matches!(self.inquiry.course, Course::Ramp(_)) || self.phase.is_last() {
             self.finish(index);
             return;
         }
@@ -347,7 +353,7 @@ impl<S: FnMut(usize, usize) -> Vec<Step>> Asking<'_, S> {
         asker.step = 0;
         if asker.script.is_empty() {
             self.finish(index);
-        } else if self.course == Course::Reconnect {
+        } else if self.inquiry.course == Course::Reconnect {
             asker.stream = None;
             self.connect(index);
         }
@@ -371,7 +377,45 @@ impl<S: FnMut(usize, usize) -> Vec<Step>> Asking<'_, S> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+    use std::thread;
+
     use super::*;
+
+    /// A ramp of so many connections to a server that answers or is silent.
+    fn ramp(connections: usize, over: Duration, patience: Duration, answers: bool) -> Findings {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        thread::spawn(move || {
+            let mut held = Vec::new();
+            for mut stream in listener.incoming().map_while(Result::ok) {
+                if answers {
+                    stream.read_exact(&mut [0; 4]).expect("a question");
+                    stream.write_all(b"yes\n").expect("it listens");
+                }
+                held.push(stream);
+            }
+        });
+        let inquiry = Inquiry { addresses: &[address], connections, course: Course::Ramp(over), kinds: 1, patience };
+        let (phase, progress) = (Phase::default(), Progress::new(true));
+        phase.begin_measured();
+        let script = |_, _| vec![Step::new("ask", "yes", Framing::Lines).counted(0)];
+        ask(inquiry, &phase, &progress, script).expect("it runs").0
+    }
+
+    #[test]
+    fn who_never_began_is_lost_with_those_who_wait_in_vain() {
+        let findings = ramp(10, Duration::from_secs(3_600), Duration::from_millis(100), false);
+        assert_eq!((findings.counts.sent, findings.counts.lost), (1, 10));
+        assert!(findings.first_trouble.is_some());
+    }
+
+    #[test]
+    fn nobody_is_given_up_while_nobody_waits() {
+        let findings = ramp(2, Duration::from_secs(5), Duration::from_secs(2), true);
+        assert!(findings.counts.is_complete(), "{:?}", findings.first_trouble);
+        assert_eq!((findings.counts.delivered, findings.measured, findings.times[0].len()), (2, 2, 2));
+    }
 
     #[test]
     fn an_address_is_left_after_a_thousand_connections() {

@@ -224,6 +224,9 @@ struct TalkOptions {
     /// Bytes of each frame, its newline included
     #[arg(long, default_value_t = 100)]
     size: usize,
+    /// At the end, give up what is missing when nothing has come for so many seconds
+    #[arg(long, default_value = "5", value_parser = seconds)]
+    patience: Duration,
     /// Threads of this program, which share the pairs or groups
     #[arg(long, default_value = "1", value_parser = count())]
     threads: u32,
@@ -330,6 +333,7 @@ impl TalkOptions {
         Talking {
             plan: Plan { rooms, members, senders, size: self.size, framing, bystanders },
             pace: self.rate.map_or(Pace::Window(self.window as usize), Pace::Rate),
+            patience: self.patience,
             threads: self.threads as usize,
             relay_splits: framing == Framing::Bare,
         }

@@ -26,8 +26,6 @@ pub(crate) enum Pace {
     Rate(f64),
 }
 
-/// At the end, what is missing is given up when nothing has come for so long.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// When all is there, more could still come, which would be too much: the end is when nothing has for so long.
 pub(crate) const QUIET: Duration = Duration::from_millis(300);
 /// The most messages an open loop sends before it looks at what came, and whether the run is over.
@@ -70,6 +68,7 @@ struct Talker<'a> {
     seats: Vec<Seat>,
     senders: Vec<Sender>,
     pace: Pace,
+    patience: Duration,
     last_byte: u8,
     phase: &'a Phase,
     watch: Watch,
@@ -78,13 +77,20 @@ struct Talker<'a> {
     last_arrival: Instant,
 }
 
-/// Talks in these rooms until the phase is the last one and all has come, or nothing comes any more.
-pub(crate) fn talk(rooms: Vec<Room>, pace: Pace, framing: Framing, phase: &Phase) -> io::Result<Findings> {
+/// Talks in these rooms until the phase is the last one and all has come, or nothing has come for as long as `patience`.
+pub(crate) fn talk(
+    rooms: Vec<Room>,
+    pace: Pace,
+    patience: Duration,
+    framing: Framing,
+    phase: &Phase,
+) -> io::Result<Findings> {
     let mut poll = Poll::new()?;
     let mut talker = Talker {
         seats: Vec::new(),
         senders: Vec::new(),
         pace,
+        patience,
         last_byte: framing.last_byte(),
         phase,
         watch: Watch::default(),
@@ -186,7 +192,7 @@ impl Talker<'_> {
         self.watch.look(self.phase, || self.senders.iter().map(Sender::sent).sum());
         let Some(last) = self.phase.last_since() else { return false };
         let all_came = self.senders.iter().all(|sender| sender.on_their_way == 0);
-        let quiet = if all_came { QUIET } else { PATIENCE };
+        let quiet = if all_came { QUIET } else { self.patience };
         self.last_arrival.max(last).elapsed() > quiet || self.seats.iter().all(|seat| seat.is_closed)
     }
 
@@ -220,12 +226,13 @@ impl Talker<'_> {
                 self.flush(seat);
             }
             if event.is_readable() {
-                self.read(seat);
+                self.read(seat, event.is_read_closed());
             }
         }
     }
 
-    fn read(&mut self, seat: usize) {
+    /// Takes what is there; `to_its_end` if the other side writes no more, for then no other event tells it.
+    fn read(&mut self, seat: usize, to_its_end: bool) {
         let mut buffer = std::mem::take(&mut self.buffer);
         loop {
             let Seat { stream, partial, .. } = &mut self.seats[seat];
@@ -253,7 +260,7 @@ impl Talker<'_> {
                 break;
             }
             // A read that does not fill the buffer has emptied the socket.
-            if kept + len < buffer.len() {
+            if kept + len < buffer.len() && !to_its_end {
                 break;
             }
         }

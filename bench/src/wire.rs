@@ -151,19 +151,12 @@ impl Client {
         self.stream.write_all(frames).map_err(no_answer)
     }
 
-    /// The next JSON object.
+    /// The next JSON object, with the end of its frame.
     pub(crate) fn receive(&mut self) -> io::Result<Value> {
         let mut piece = vec![0; 256 * 1024];
         loop {
-            let mut values = serde_json::Deserializer::from_slice(&self.received).into_iter::<Value>();
-            match values.next() {
-                Some(Ok(value)) => {
-                    let len = values.byte_offset();
-                    self.received.drain(..len);
-                    return Ok(value);
-                }
-                Some(Err(error)) if !error.is_eof() => return Err(io::Error::other(format!("no JSON came: {error}"))),
-                Some(Err(_)) | None => {}
+            if let Some(value) = self.take_value()? {
+                return Ok(value);
             }
             match self.stream.read(&mut piece) {
                 Ok(0) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed the connection")),
@@ -172,6 +165,26 @@ impl Client {
                 Err(error) => return Err(no_answer(error)),
             }
         }
+    }
+
+    fn take_value(&mut self) -> io::Result<Option<Value>> {
+        let mut values = serde_json::Deserializer::from_slice(&self.received).into_iter::<Value>();
+        let value = match values.next() {
+            Some(Ok(value)) => value,
+            Some(Err(error)) if !error.is_eof() => return Err(io::Error::other(format!("no JSON came: {error}"))),
+            Some(Err(_)) | None => return Ok(None),
+        };
+        let mut len = values.byte_offset();
+        if self.framing == Framing::Lines {
+            // Who reads next must not find it.
+            match self.received.get(len) {
+                Some(b'\n') => len += 1,
+                Some(_) => return Err(io::Error::other("a reply came without a newline")),
+                None => return Ok(None),
+            }
+        }
+        self.received.drain(..len);
+        Ok(Some(value))
     }
 
     /// Asks, and demands an answer with `errno` 200.

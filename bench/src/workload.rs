@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::accounts::{self, Account};
-use crate::ask::{self, Course, Step};
+use crate::ask::{self, Course, Inquiry, PATIENCE, Step};
 use crate::interrupt;
 use crate::limits::need_descriptors;
 use crate::phase::Phase;
@@ -77,13 +77,15 @@ impl Context {
 pub(crate) struct Talking {
     pub(crate) plan: Plan,
     pub(crate) pace: Pace,
+    /// At the end, what is missing is given up when nothing has come for so long.
+    pub(crate) patience: Duration,
     pub(crate) threads: usize,
     /// The relay writes each frame by itself.
     pub(crate) relay_splits: bool,
 }
 
 pub(crate) fn converse(talking: Talking, context: &Context) -> io::Result<Outcome> {
-    let Talking { plan, pace, threads, relay_splits } = talking;
+    let Talking { plan, pace, patience, threads, relay_splits } = talking;
     need_descriptors(plan.rooms * plan.members + plan.bystanders)?;
     let relay;
     let (rooms, pids) = match &context.target {
@@ -110,7 +112,7 @@ pub(crate) fn converse(talking: Talking, context: &Context) -> io::Result<Outcom
                     Pace::Window(window) => Pace::Window(window),
                 };
                 let phase = &phase;
-                scope.spawn(move || talk::talk(rooms, pace, plan.framing, phase))
+                scope.spawn(move || talk::talk(rooms, pace, patience, plan.framing, phase))
             })
             .collect();
         let measured = context.measure(&pids, &phase);
@@ -188,18 +190,19 @@ pub(crate) fn log_in(logging_in: LoggingIn, context: &Context) -> io::Result<Out
         if reconnects { vec![login] } else { vec![login, Step::new(&wire::logout(account.id), ask::OK, framing)] }
     };
     let course = if reconnects { Course::Reconnect } else { Course::Repeat };
+    let inquiry = Inquiry { addresses, connections, course, kinds: 1, patience: PATIENCE };
     let phase = Phase::default();
     let (findings, measured) = if once {
         // From the first to the last of them.
         context.progress.stage("logging in for the first time", connections);
         let meter = Meter::start(pids, phase.begin_measured());
-        let (findings, last) = ask::ask(addresses, connections, course, (&phase, &context.progress), 1, script)?;
+        let (findings, last) = ask::ask(inquiry, &phase, &context.progress, script)?;
         (findings, meter.stop(last))
     } else {
         thread::scope(|scope| {
             let hidden = Progress::new(true);
             let phase = &phase;
-            let asker = scope.spawn(move || ask::ask(addresses, connections, course, (phase, &hidden), 1, script));
+            let asker = scope.spawn(move || ask::ask(inquiry, phase, &hidden, script));
             let measured = context.measure(pids, phase);
             let asked = asker.join().map_err(|_| io::Error::other("a thread panicked"))?;
             asked.map(|(findings, _)| (findings, measured))
@@ -241,8 +244,8 @@ pub(crate) fn ramp(ramp: Ramp, context: &Context) -> io::Result<Outcome> {
     let phase = Phase::default();
     context.progress.stage("connecting", connections);
     let meter = Meter::start(pids, phase.begin_measured());
-    let course = Course::Ramp(over);
-    let (findings, last) = ask::ask(addresses, connections, course, (&phase, &context.progress), 2, script)?;
+    let inquiry = Inquiry { addresses, connections, course: Course::Ramp(over), kinds: 2, patience: PATIENCE };
+    let (findings, last) = ask::ask(inquiry, &phase, &context.progress, script)?;
     let measured = meter.stop(last);
     let replies = findings.measured;
     let mut outcome = Outcome::of(vec![findings], &["404 since it was due", "login after it"]);

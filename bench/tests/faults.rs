@@ -2,165 +2,530 @@
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::Command;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-/// What the server does to every hundredth message.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// What the server does wrong.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Fault {
     None,
+    /// This and the next ones: to every hundredth message.
     Loses,
     Doubles,
     /// Sends it after the next one.
     Reorders,
     Alters,
+    Misdelivers,
+    /// Closes the connection it should go to.
+    Closes,
+    /// Writes the last message again when nothing more comes.
+    DoublesLate,
+    /// Writes half a frame then.
+    Trails,
+    /// Keeps all that comes until nothing more does.
+    Freezes,
+    /// Writes to somebody to whom nobody wrote.
+    Disturbs,
+    /// Closes that one's connection.
+    ClosesBystander,
+    /// At the hundredth message.
+    Dies,
+    /// To every fifth login.
+    RefusesLogins,
+    /// At every fifth one.
+    ClosesAtLogin,
+}
+
+struct Server {
+    fault: Fault,
+    state: Mutex<State>,
+    /// To whom a message went at last, and the message.
+    quiet: Sender<(i64, String)>,
 }
 
 #[derive(Default)]
-struct Server {
-    connections: Mutex<HashMap<i64, TcpStream>>,
-    registered: Mutex<i64>,
-    /// Messages forwarded, and what is held back.
-    forwarded: Mutex<(usize, Option<String>)>,
+struct State {
+    connections: HashMap<i64, TcpStream>,
+    registered: i64,
+    logins: usize,
+    groups: Vec<Vec<i64>>,
+    /// For users who are away.
+    stored: HashMap<i64, Vec<String>>,
+    forwarded: usize,
+    held_back: Option<(i64, String)>,
+    /// A process that dies with the server.
+    process: Option<Child>,
 }
 
-fn start(fault: Fault) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = listener.local_addr().expect("an address");
-    let server = Arc::new(Server::default());
-    thread::spawn(move || {
-        for stream in listener.incoming().map_while(Result::ok) {
-            let server = server.clone();
-            thread::spawn(move || serve(&server, &stream, fault));
+/// Messages of one fetch.
+const PAGE: usize = 50;
+
+fn start(fault: Fault) -> (Arc<Server>, SocketAddr) {
+    let (server, addresses) = start_nodes(fault, 1);
+    (server, addresses[0])
+}
+
+/// A server that listens at several addresses, as if it were as many nodes.
+fn start_nodes(fault: Fault, nodes: usize) -> (Arc<Server>, Vec<SocketAddr>) {
+    let (quiet, messages) = channel();
+    let server = Arc::new(Server { fault, state: Mutex::default(), quiet });
+    let when_quiet = server.clone();
+    thread::spawn(move || act_when_quiet(&when_quiet, &messages));
+    let listen = |_| {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let server = server.clone();
+        thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let server = server.clone();
+                thread::spawn(move || serve(&server, &stream));
+            }
+        });
+        address
+    };
+    let addresses = (0..nodes).map(listen).collect();
+    (server, addresses)
+}
+
+fn act_when_quiet(server: &Server, messages: &Receiver<(i64, String)>) {
+    // raybench waits for 300 ms of quiet at the end; a freeze has to be longer than any pause of its sending.
+    let pause = Duration::from_millis(if server.fault == Fault::Freezes { 500 } else { 20 });
+    let mut pending = Vec::new();
+    loop {
+        match messages.recv_timeout(pause) {
+            Ok(message) => {
+                if server.fault != Fault::Freezes {
+                    pending.clear();
+                }
+                pending.push(message);
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                let mut state = server.state.lock().expect("a lock");
+                for (to, line) in pending.drain(..) {
+                    match server.fault {
+                        Fault::DoublesLate | Fault::Freezes => state.write(to, &line),
+                        Fault::Trails => drop((&state.connections[&to]).write_all(br#"{"half"#)),
+                        _ => {}
+                    }
+                }
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
         }
-    });
-    address
+    }
 }
 
-fn serve(server: &Server, stream: &TcpStream, fault: Fault) {
+fn serve(server: &Server, stream: &TcpStream) {
     let mut replies = stream;
     for line in BufReader::new(stream).lines().map_while(Result::ok) {
         let request: Value = serde_json::from_str(&line).expect("raybench writes JSON");
-        let reply = match request["msgType"].as_i64() {
-            Some(1) => {
-                let id = request["USERID"].as_i64().expect("an id");
-                let connection = stream.try_clone().expect("a descriptor");
-                server.connections.lock().expect("a lock").insert(id, connection);
-                json!({"errno": 200, "msgType": 200})
-            }
-            Some(2) => {
-                let mut registered = server.registered.lock().expect("a lock");
-                *registered += 1;
-                json!({"USERID": *registered, "errno": 200, "msgType": 200})
-            }
-            _ => {
-                forward(server, request["TOID"].as_i64().expect("a recipient"), line, fault);
-                continue;
-            }
-        };
+        let Some(reply) = answer(server, stream, &request, line) else { continue };
+        // In two writes: raybench must wait for the newline.
         if writeln!(replies, "{reply}").is_err() {
             return;
         }
     }
 }
 
-fn forward(server: &Server, to: i64, line: String, fault: Fault) {
-    let mut forwarded = server.forwarded.lock().expect("a lock");
-    forwarded.0 += 1;
-    let lines = match (fault, forwarded.0 % 100) {
-        (Fault::Loses, 0) => vec![],
-        (Fault::Doubles, 0) => vec![line.clone(), line],
-        (Fault::Alters, 0) => vec![line.replace("abc", "abd")],
-        (Fault::Reorders, 0) => {
-            forwarded.1 = Some(line);
-            vec![]
+fn answer(server: &Server, stream: &TcpStream, request: &Value, line: String) -> Option<Value> {
+    let id = |name: &str| request[name].as_i64().expect("an id");
+    let mut state = server.state.lock().expect("a lock");
+    let reply = match request["msgType"].as_i64() {
+        Some(1) => {
+            state.logins += 1;
+            let is_fifth = state.logins.is_multiple_of(5);
+            if is_fifth && server.fault == Fault::RefusesLogins {
+                return Some(json!({"errno": 302, "msgType": 200}));
+            }
+            if is_fifth && server.fault == Fault::ClosesAtLogin {
+                let _ = stream.shutdown(Shutdown::Both);
+            }
+            state.connections.insert(id("USERID"), stream.try_clone().expect("a descriptor"));
+            json!({"errno": 200, "msgType": 200})
         }
-        _ => [Some(line), forwarded.1.take()].into_iter().flatten().collect(),
+        Some(2) => {
+            state.registered += 1;
+            json!({"USERID": state.registered, "errno": 200, "msgType": 200})
+        }
+        Some(3) => {
+            state.connections.remove(&id("USERID"));
+            json!({"errno": 200, "msgType": 200})
+        }
+        Some(4) => {
+            forward(server, &mut state, id("FROMID"), id("TOID"), line);
+            return None;
+        }
+        Some(9) => {
+            for member in state.groups[id("GROUPID") as usize].clone() {
+                if member != id("FROMID") {
+                    forward(server, &mut state, id("FROMID"), member, line.clone());
+                }
+            }
+            return None;
+        }
+        Some(10) => {
+            state.groups[id("GROUPID") as usize].push(id("FROMID"));
+            json!({"errno": 200, "msgType": 10})
+        }
+        Some(12) => {
+            state.groups.push(vec![id("FROMID")]);
+            json!({"GROUPID": state.groups.len() - 1, "errno": 200, "msgType": 12})
+        }
+        Some(14) => {
+            let stored = state.stored.entry(id("FROMID")).or_default();
+            let page: Vec<_> = stored.drain(..stored.len().min(PAGE)).collect();
+            json!({"errno": 200, "msgType": 14, "msgs": page})
+        }
+        Some(15) => json!({"errno": 200, "msgType": 15, "results": []}),
+        Some(100) => {
+            let text = "No such method, failed to process your request!";
+            json!({"errmsg": text, "errno": 404, "msgType": 404})
+        }
+        other => panic!("raybench does not ask {other:?}"),
     };
-    let connections = server.connections.lock().expect("a lock");
-    for line in lines {
-        // The client may have gone.
-        let _ = writeln!(&connections[&to], "{line}");
+    Some(reply)
+}
+
+fn forward(server: &Server, state: &mut State, from: i64, to: i64, line: String) {
+    state.forwarded += 1;
+    let is_hundredth = state.forwarded.is_multiple_of(100);
+    let bystander = state.connections.keys().copied().find(|id| *id != from && *id != to);
+    let _ = server.quiet.send((to, line.clone()));
+    match (server.fault, is_hundredth) {
+        (Fault::Freezes, _) | (Fault::Loses, true) => return,
+        (Fault::Doubles, true) => state.write(to, &line),
+        (Fault::Alters, true) => return state.write(to, &line.replace("abc", "abd")),
+        (Fault::Misdelivers, true) => return state.write(bystander.expect("another user"), &line),
+        (Fault::Reorders, true) => {
+            state.held_back = Some((to, line));
+            return;
+        }
+        (Fault::Closes, true) => state.close(to),
+        (Fault::Disturbs, true) => state.write(bystander.expect("another user"), "{}"),
+        (Fault::ClosesBystander, true) => state.close(bystander.expect("another user")),
+        (Fault::Dies, true) => {
+            if let Some(mut process) = state.process.take() {
+                process.kill().and_then(|()| process.wait()).expect("it dies");
+            }
+            state.connections.keys().copied().collect::<Vec<_>>().into_iter().for_each(|id| state.close(id));
+        }
+        _ => {}
+    }
+    state.write(to, &line);
+    if let Some((to, line)) = state.held_back.take() {
+        state.write(to, &line);
     }
 }
 
-/// The counts of a short run with one pair, and whether it was called complete.
-fn run(fault: Fault) -> (Value, bool) {
-    let address = start(fault).to_string();
-    let run = Command::new(env!("CARGO_BIN_EXE_raybench"))
-        .args([
-            "pairs",
-            "--pairs",
-            "1",
-            "--window",
-            "8",
-            "--seconds",
-            "0.3",
-            "--warm-up",
-            "0",
-            "--quiet",
-            "--json",
-            "-",
-        ])
-        .args(["--address", &address])
-        .output()
-        .expect("it starts");
-    let output = String::from_utf8(run.stdout).expect("text");
-    let json = output.lines().last().expect("a result");
-    let result: Value = serde_json::from_str(json).unwrap_or_else(|error| panic!("{error}: {output}"));
-    let counts = result["runs"][0]["counts"].clone();
-    assert!(counts["sent"].as_u64() > Some(8), "{counts}");
-    assert_eq!(result["runs"][0]["complete"], run.status.success(), "the exit code says it too");
-    (counts, run.status.success())
+impl State {
+    /// To the user's connection, or into the store.
+    fn write(&mut self, to: i64, line: &str) {
+        match self.connections.get(&to) {
+            // The client may have gone.
+            Some(mut connection) => drop(connection.write_all(format!("{line}\n").as_bytes())),
+            None => self.stored.entry(to).or_default().push(line.to_owned()),
+        }
+    }
+
+    fn close(&mut self, id: i64) {
+        let _ = self.connections[&id].shutdown(Shutdown::Both);
+    }
 }
 
-fn count(counts: &Value, name: &str) -> u64 {
-    counts[name].as_u64().expect("a number")
+/// What a run said.
+struct Said {
+    result: Value,
+    code: Option<i32>,
+    text: String,
 }
+
+impl Said {
+    fn count(&self, name: &str) -> u64 {
+        self.run()["counts"][name].as_u64().expect("a number")
+    }
+
+    fn run(&self) -> &Value {
+        &self.result["runs"][0]
+    }
+
+    fn figure(&self, name: &str) -> Option<f64> {
+        let figures = self.run()["rounds"][0]["figures"].as_array().expect("figures");
+        figures.iter().find(|figure| figure["name"] == name)?["value"].as_f64()
+    }
+
+    fn slices(&self) -> Vec<u64> {
+        serde_json::from_value(self.run()["rounds"][0]["slices"].clone()).expect("numbers")
+    }
+
+    fn times(&self, of: &str) -> u64 {
+        let times = self.run()["times"].as_array().expect("times");
+        times.iter().find(|times| times["of"] == of).expect(of)["count"].as_u64().expect("a number")
+    }
+
+    fn assert_complete(&self) {
+        assert_eq!((self.code, &self.run()["complete"]), (Some(0), &json!(true)), "{}", self.text);
+        assert_eq!(self.count("lost"), 0);
+    }
+
+    fn assert_incomplete(&self) {
+        assert_eq!((self.code, &self.run()["complete"]), (Some(3), &json!(false)), "{}", self.text);
+        assert!(self.text.starts_with("INCOMPLETE"), "{}", self.text);
+    }
+}
+
+/// raybench, which is ended if it does not end by itself.
+fn raybench() -> Command {
+    let mut command = Command::new("timeout");
+    command.args(["--foreground", "100", env!("CARGO_BIN_EXE_raybench"), "--quiet"]);
+    command
+}
+
+/// A short run.
+fn measure(workload: &str, more: &[&str]) -> Said {
+    let mut command = raybench();
+    command.args(["--seconds", "0.3", "--warm-up", "0", "--json", "-"]).args(workload.split(' ')).args(more);
+    said(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts"))
+}
+
+fn said(child: Child) -> Said {
+    let output = child.wait_with_output().expect("it ends");
+    let text = String::from_utf8(output.stderr).expect("text");
+    let result = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {text}"));
+    Said { result, code: output.status.code(), text }
+}
+
+/// A short run against a server with this fault.
+fn run(workload: &str, fault: Fault) -> Said {
+    let (_server, address) = start(fault);
+    let loses = matches!(fault, Fault::Loses | Fault::Alters | Fault::Misdelivers | Fault::Closes);
+    let talks = workload.starts_with("pairs") || workload.starts_with("group");
+    // Less than by default, so that the tests are soon over.
+    let patience = if loses && talks { ["--patience", "1"].as_slice() } else { &[] };
+    measure(workload, &[["--address", &address.to_string()].as_slice(), patience].concat())
+}
+
+const PAIR: &str = "pairs --pairs 1 --window 8";
 
 #[test]
 fn a_good_server_is_found_good() {
-    let (counts, complete) = run(Fault::None);
-    assert!(complete, "{counts}");
-    assert_eq!(counts["sent"], counts["delivered"]);
+    for workload in
+        [PAIR, "pairs --pairs 2 --rate 300", "pairs --pairs 1 --bystanders 3", "group --members 4 --senders 2"]
+    {
+        let said = run(workload, Fault::None);
+        said.assert_complete();
+        let receivers = if workload.starts_with("group") { 3 } else { 1 };
+        assert_eq!(said.count("sent") * receivers, said.count("delivered"), "{workload}");
+        assert!(said.times("delivery") > 0 && said.slices().iter().sum::<u64>() > 0, "{workload}");
+        assert!(said.slices().len() >= 3 && said.figure("generator CPU").is_some(), "{workload}");
+    }
+}
+
+#[test]
+fn several_nodes_are_found_good() {
+    let (server, addresses) = start_nodes(Fault::None, 2);
+    let addresses: Vec<_> = addresses.iter().map(SocketAddr::to_string).collect();
+    measure("cross --pairs 4", &["--address", &addresses.join(",")]).assert_complete();
+    let state = server.state.lock().expect("a lock");
+    let ports = state.connections.values().map(|connection| connection.local_addr().expect("an address").port());
+    let mut counts = HashMap::new();
+    ports.for_each(|port| *counts.entry(port).or_insert(0) += 1);
+    assert_eq!(counts.into_values().collect::<Vec<_>>(), [4, 4], "the two of a pair are on different nodes");
 }
 
 #[test]
 fn what_is_lost_is_seen() {
-    let (counts, complete) = run(Fault::Loses);
-    assert!(!complete && count(&counts, "lost") > 0, "{counts}");
-    assert_eq!(count(&counts, "sent"), count(&counts, "lost") + count(&counts, "delivered"), "{counts}");
+    for workload in ["pairs --pairs 1 --rate 1000", "group --members 4 --window 50"] {
+        let said = run(workload, Fault::Loses);
+        said.assert_incomplete();
+        assert!(said.count("lost") > 0, "{}", said.text);
+        let receivers = if workload.starts_with("group") { 3 } else { 1 };
+        assert_eq!(said.count("sent") * receivers, said.count("lost") + said.count("delivered"), "{}", said.text);
+    }
 }
 
 #[test]
-fn what_comes_twice_is_seen() {
-    let (counts, complete) = run(Fault::Doubles);
-    assert!(!complete && count(&counts, "duplicated") > 0, "{counts}");
-    assert_eq!(count(&counts, "lost"), 0);
+fn what_comes_twice_is_seen_and_is_no_throughput() {
+    let said = run(PAIR, Fault::Doubles);
+    said.assert_incomplete();
+    assert!(said.count("duplicated") > 0 && said.count("lost") == 0, "{}", said.text);
+    assert!(said.slices().iter().sum::<u64>() <= said.count("sent"), "{}", said.text);
+}
+
+#[test]
+fn what_comes_twice_or_half_when_all_has_come_is_seen() {
+    let said = run(PAIR, Fault::DoublesLate);
+    said.assert_incomplete();
+    assert!(said.count("duplicated") > 0, "{}", said.text);
+    let said = run(PAIR, Fault::Trails);
+    said.assert_incomplete();
+    assert!(said.count("foreign") > 0, "{}", said.text);
 }
 
 #[test]
 fn what_comes_in_another_order_is_seen() {
-    let (counts, complete) = run(Fault::Reorders);
-    assert!(!complete && count(&counts, "reordered") > 0, "{counts}");
+    let said = run(PAIR, Fault::Reorders);
+    said.assert_incomplete();
+    assert!(said.count("reordered") > 0, "{}", said.text);
 }
 
 #[test]
 fn what_is_altered_is_seen() {
-    let (counts, complete) = run(Fault::Alters);
-    assert!(!complete && count(&counts, "foreign") > 0, "{counts}");
+    let said = run(PAIR, Fault::Alters);
+    said.assert_incomplete();
+    assert!(said.count("foreign") > 0, "{}", said.text);
+}
+
+#[test]
+fn what_another_user_gets_is_seen() {
+    let said = run("pairs --pairs 2 --window 8", Fault::Misdelivers);
+    said.assert_incomplete();
+    assert!(said.count("foreign") > 0 && said.count("lost") > 0, "{}", said.text);
+}
+
+#[test]
+fn a_closed_connection_is_seen() {
+    let said = run("pairs --pairs 2 --window 8", Fault::Closes);
+    said.assert_incomplete();
+    assert!(said.count("closed") > 0, "{}", said.text);
+}
+
+#[test]
+fn what_bystanders_get_is_seen() {
+    for (fault, count) in [(Fault::Disturbs, "foreign"), (Fault::ClosesBystander, "closed")] {
+        let said = run("pairs --pairs 1 --window 8 --bystanders 1", fault);
+        said.assert_incomplete();
+        assert_eq!((said.count(count), said.count("lost")), (1, 0), "{}", said.text);
+    }
+}
+
+#[test]
+fn a_freeze_at_the_end_is_in_the_percentiles_and_in_the_slices() {
+    let said = run("pairs --pairs 1 --rate 200", Fault::Freezes);
+    said.assert_complete();
+    assert!(said.times("delivery") > 0, "{}", said.text);
+    assert!(said.figure("max").is_some_and(|ms| ms >= 500.0), "{}", said.text);
+    assert!(said.slices().len() >= 3, "{:?}", said.slices());
+}
+
+#[test]
+fn a_server_killed_midway_still_gives_counts() {
+    let (server, address) = start(Fault::Dies);
+    let process = Command::new("sleep").arg("1000").spawn().expect("it starts");
+    let pid = process.id().to_string();
+    server.state.lock().expect("a lock").process = Some(process);
+    let said = measure(PAIR, &["--address", &address.to_string(), "--pid", &pid]);
+    said.assert_incomplete();
+    assert_eq!(said.count("closed"), 2, "{}", said.text);
+    assert!(said.figure("rate").is_some() && said.figure("CPU used").is_none(), "{}", said.text);
+    assert!(said.text.contains(&format!("process {pid}")), "{}", said.text);
+}
+
+#[test]
+fn a_process_that_is_not_there_is_told_before_anything_is_done() {
+    let (server, address) = start(Fault::None);
+    let mut ended = Command::new("true").spawn().expect("it starts");
+    ended.wait().expect("it ends");
+    let output =
+        raybench().args(["pairs", "--address", &address.to_string(), "--pid", &ended.id().to_string()]).output();
+    let output = output.expect("it starts");
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(error.contains(&format!("process {}", ended.id())), "{error}");
+    assert_eq!(server.state.lock().expect("a lock").registered, 0);
+}
+
+#[test]
+fn a_rate_beyond_reach_ends_and_is_told() {
+    let said = measure("pairs --pairs 2 --rate 10000000", &["--relay"]);
+    said.assert_complete();
+    assert!(said.text.contains("could not keep the rate"), "{}", said.text);
+    let rates = &said.run()["rounds"][0]["rates"];
+    assert_eq!(rates["asked"], 1e7);
+    assert!(rates["reached"].as_f64().is_some_and(|rate| rate > 0.0 && rate < 1e7), "{rates}");
+}
+
+#[test]
+fn logins_are_measured() {
+    for more in ["", " --reconnect", " --first"] {
+        let said = run(&format!("login --connections 3 --users 7{more}"), Fault::None);
+        said.assert_complete();
+        assert!(said.times("reply") > 0 && said.figure("rate") > Some(0.0), "{more}: {}", said.text);
+        if more == " --first" {
+            assert_eq!((said.count("delivered"), said.times("reply")), (14, 7), "with the logouts");
+        }
+    }
+}
+
+#[test]
+fn a_refused_or_closed_login_is_seen() {
+    for fault in [Fault::RefusesLogins, Fault::ClosesAtLogin] {
+        for workload in ["login --first --connections 2 --users 8", "ramp --connections 8 --users 8 --over 0.1"] {
+            let said = run(workload, fault);
+            said.assert_incomplete();
+            assert!(said.count("lost") > 0, "{fault:?}, {workload}: {}", said.text);
+            assert_eq!(fault == Fault::RefusesLogins, said.text.contains("--accounts"), "{}", said.text);
+        }
+    }
+}
+
+#[test]
+fn a_ramp_tells_the_first_reply_from_the_login() {
+    let said = run("ramp --connections 20 --users 4 --over 0.2", Fault::None);
+    said.assert_complete();
+    assert_eq!(said.count("delivered"), 40);
+    assert_eq!((said.times("404 since it was due"), said.times("login after it")), (20, 20));
+}
+
+#[test]
+fn idle_connections_are_found_good() {
+    let said = run("idle --connections 6 --users 3", Fault::None);
+    said.assert_complete();
+    assert_eq!(said.count("delivered"), 6);
+}
+
+#[test]
+fn messages_for_the_absent_are_fetched_and_counted() {
+    let said = run("offline --senders 2 --messages 120", Fault::None);
+    said.assert_complete();
+    assert_eq!((said.count("sent"), said.count("delivered")), (240, 240));
+    assert_eq!(said.slices().iter().sum::<u64>(), 240);
+    assert_eq!(said.times("fetch"), 6, "three pages for each");
+    let said = run("offline --senders 2 --messages 120", Fault::Loses);
+    said.assert_incomplete();
+    assert_eq!((said.count("delivered"), said.count("lost")), (238, 2));
+    assert_eq!(said.slices().iter().sum::<u64>(), 238);
+}
+
+#[test]
+fn ctrl_c_prints_what_there_is() {
+    let (server, address) = start(Fault::None);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_raybench"));
+    command.args(["--quiet", "--seconds", "1000", "--warm-up", "0", "--json", "-", "--address", &address.to_string()]);
+    let child = command.args(PAIR.split(' ')).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    while server.state.lock().expect("a lock").forwarded < 100 {
+        thread::sleep(Duration::from_millis(1));
+    }
+    let pid = Pid::from_child(&child);
+    kill_process(pid, Signal::INT).expect("it runs");
+    let said = said(child);
+    assert_eq!(said.code, Some(130), "{}", said.text);
+    assert_eq!(said.run()["interrupted"], true);
+    assert!(said.text.starts_with("INCOMPLETE (interrupted)"), "{}", said.text);
+    assert!(said.count("delivered") >= 100 && said.count("lost") == 0, "{}", said.text);
 }
 
 #[test]
 fn the_relay_is_found_good_alone_in_pairs_and_in_groups() {
     for workload in [["pairs", "--pairs", "3"], ["pairs", "--window", "16"], ["group", "--members", "5"]] {
         for bare in [false, true] {
-            let mut command = Command::new(env!("CARGO_BIN_EXE_raybench"));
-            command.args(workload).args(["--relay", "--seconds", "0.2", "--warm-up", "0", "--quiet"]);
+            let mut command = raybench();
+            command.args(workload).args(["--relay", "--seconds", "0.2", "--warm-up", "0"]);
             let run = command.args(bare.then_some("--bare")).output().expect("it starts");
             assert!(run.status.success(), "{workload:?}: {}", String::from_utf8_lossy(&run.stdout));
         }
@@ -170,21 +535,8 @@ fn the_relay_is_found_good_alone_in_pairs_and_in_groups() {
 #[test]
 fn a_comparison_prints_ratios_and_writes_a_page() {
     let page = std::env::temp_dir().join(format!("raybench-test-{}.html", std::process::id()));
-    let run = Command::new(env!("CARGO_BIN_EXE_raybench"))
-        .args([
-            "compare",
-            "-a",
-            "relay",
-            "-b",
-            "relay",
-            "--rounds",
-            "2",
-            "--seconds",
-            "0.3",
-            "--warm-up",
-            "0",
-            "--quiet",
-        ])
+    let run = raybench()
+        .args(["compare", "-a", "relay", "-b", "relay", "--rounds", "2", "--seconds", "0.3", "--warm-up", "0"])
         .args(["pairs", "--pairs", "2", "--report"])
         .arg(&page)
         .output()
@@ -203,10 +555,19 @@ fn a_server_that_is_not_there_is_named() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("an address").to_string();
     drop(listener);
-    let run = Command::new(env!("CARGO_BIN_EXE_raybench"))
-        .args(["pairs", "--quiet", "--address", &address])
-        .output()
-        .expect("it starts");
+    let run = raybench().args(["pairs", "--address", &address]).output().expect("it starts");
     let error = String::from_utf8_lossy(&run.stderr).into_owned();
-    assert!(!run.status.success() && error.contains(&format!("cannot connect to {address}")), "{error}");
+    assert!(run.status.code() == Some(1) && error.contains(&format!("cannot connect to {address}")), "{error}");
+}
+
+#[test]
+fn what_cannot_be_written_or_listened_at_is_named() {
+    let run = raybench().args(["pairs", "--relay", "--json", "/nowhere/result.json"]).output().expect("it starts");
+    let error = String::from_utf8_lossy(&run.stderr).into_owned();
+    assert!(run.status.code() == Some(1) && error.contains("/nowhere/result.json"), "{error}");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("an address").to_string();
+    let run = raybench().args(["relay", "--listen", &address]).output().expect("it starts");
+    let error = String::from_utf8_lossy(&run.stderr).into_owned();
+    assert!(run.status.code() == Some(1) && error.contains(&address), "{error}");
 }
