@@ -333,7 +333,7 @@ impl<S: FnMut(usize, usize) -> Vec<Step>> Asking<'_, S> {
                 self.findings.measured += 1;
                 self.findings.slices.note(at, 1);
             }
-            if self.phase.measured_at(asker.since).is_some() {
+            if self.phase.is_measured(asker.since) {
                 record(&mut self.findings.times[kind], now.saturating_duration_since(asker.since));
             }
         }

@@ -52,7 +52,7 @@ const EXIT_CODES: &str = "Exit codes:
   130  interrupted by Ctrl-C; what there was until then is printed";
 
 #[derive(Parser, Debug)]
-#[command(version, about = "Measures chat servers, and checks that they lose nothing while they are fast.", after_help = EXIT_CODES)]
+#[command(name = "raybench", version, about = "Measures chat servers, and checks that they lose nothing while they are fast.", after_help = EXIT_CODES)]
 struct Options {
     #[command(flatten)]
     common: Common,
@@ -499,12 +499,23 @@ fn command_line(arguments: impl Iterator<Item = String>) -> String {
     kept.join(" ")
 }
 
-/// Every option with its value, given or not, without where the results go.
+/// Every option that counts with its value, given or not, without where the results go.
 fn settings(command: &Command, matches: &ArgMatches) -> Vec<(String, String)> {
     let mut settings: Vec<(String, String)> = Vec::new();
+    let is_comparison = matches.subcommand_name() == Some("compare");
+    let is_relay = matches.try_get_one::<bool>("relay").is_ok_and(|relay| relay.copied().unwrap_or(false));
     for argument in command.get_arguments() {
         let id = argument.get_id().as_str();
         if matches!(id, "json" | "report" | "accounts" | "quiet" | "help" | "version") {
+            continue;
+        }
+        let is_unused = match id {
+            "address" | "pid" => is_relay || is_comparison,
+            "relay" => is_comparison,
+            "window" => matches.contains_id("rate"),
+            _ => false,
+        };
+        if is_unused {
             continue;
         }
         let Ok(Some(values)) = matches.try_get_raw(id) else { continue };
@@ -634,5 +645,17 @@ mod tests {
         assert_eq!(value("seconds"), Some("5"));
         assert_eq!(value("address"), Some("127.0.0.1:6000"));
         assert_eq!(value("json"), None);
+    }
+
+    #[test]
+    fn settings_that_do_not_count_are_not_told() {
+        let told = |line: &str| {
+            let matches = Options::command().try_get_matches_from(line.split(' ')).expect("it is right");
+            settings(&Options::command(), &matches).into_iter().map(|(name, _)| name).collect::<Vec<_>>()
+        };
+        let names = told("raybench compare -a relay -b 127.0.0.1:1 pairs --rate 5");
+        assert!(!["address", "relay", "window"].iter().any(|name| names.iter().any(|told| told == name)), "{names:?}");
+        assert!(names.contains(&"rate".to_owned()) && names.contains(&"a".to_owned()), "{names:?}");
+        assert!(!told("raybench pairs --relay").contains(&"address".to_owned()));
     }
 }

@@ -32,13 +32,14 @@ impl Phase {
         self.last.get().copied()
     }
 
+    /// Whether an instant is in the measured time.
+    pub(crate) fn is_measured(&self, instant: Instant) -> bool {
+        self.measured.get().is_some_and(|since| instant >= *since) && self.last.get().is_none_or(|last| instant < *last)
+    }
+
     /// How far into the measured time an instant is; `None` if it is before or after it.
     pub(crate) fn measured_at(&self, instant: Instant) -> Option<Duration> {
-        let since = self.measured.get()?;
-        if self.last.get().is_some_and(|last| instant >= *last) {
-            return None;
-        }
-        instant.checked_duration_since(*since)
+        self.measured.get().filter(|_| self.is_measured(instant)).map(|since| instant - *since)
     }
 }
 

@@ -327,7 +327,7 @@ impl Talker<'_> {
         }
         let (due, left) = &mut sender.open[(number - sender.oldest) as usize];
         // Those that come after the measured time have waited longest.
-        if self.phase.measured_at(*due).is_some() {
+        if self.phase.is_measured(*due) {
             record(&mut self.findings.times[0], now.saturating_duration_since(*due));
         }
         *left -= 1;

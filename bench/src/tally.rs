@@ -115,7 +115,8 @@ pub(crate) fn times() -> Times {
 }
 
 pub(crate) fn record(times: &mut Times, time: Duration) {
-    times.saturating_record(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX).max(1));
+    // 64 bits last for centuries.
+    times.saturating_record((time.as_nanos() as u64).max(1));
 }
 
 /// How long a point of the throughput plot is.
@@ -307,7 +308,8 @@ impl Outcome {
         self.push("generator CPU", busiest * 100.0, "%");
         if busiest > BUSY_MAX {
             self.warnings.push(format!(
-                "a thread of raybench was busy for {:.0} % of the time and may be what is measured: give more --threads",
+                "a thread of raybench was busy for {:.0} % of the time and may be what is measured (pairs, cross and \
+                 group take --threads)",
                 busiest * 100.0
             ));
         }
@@ -322,8 +324,10 @@ impl Outcome {
         // Each thread may be in the midst of one message.
         let threads = self.generator_threads.len() as f64;
         if reached < asked * 0.99 - threads / elapsed.as_secs_f64() {
-            let warning = format!("could not keep the rate: {asked:.0} messages a second asked, {reached:.0} sent");
-            self.warnings.push(warning);
+            self.warnings.push(format!(
+                "could not keep the rate: {asked:.0} messages a second asked, {reached:.0} sent; what was due and not sent \
+                 is in no percentile"
+            ));
         }
     }
 }
