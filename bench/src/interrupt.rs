@@ -2,28 +2,36 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::flag;
+use signal_hook::iterator::Signals;
 
 /// The exit code, as shells have it for a process that SIGINT ended.
 pub(crate) const EXIT_CODE: u8 = 130;
 
-static FLAG: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+/// timeout(1) sends its signal to the process and to its group: one that follows so soon is still the first.
+const SAME: Duration = Duration::from_millis(500);
+
+static REQUESTED: AtomicBool = AtomicBool::new(false);
 
 pub(crate) fn watch() -> io::Result<()> {
-    let requested = FLAG.get_or_init(Arc::default);
-    for signal in [SIGINT, SIGTERM] {
-        // In this order: the first signal finds the flag clear.
-        flag::register_conditional_shutdown(signal, i32::from(EXIT_CODE), requested.clone())?;
-        flag::register(signal, requested.clone())?;
-    }
-    Ok(())
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    let watch = move || {
+        let mut first: Option<Instant> = None;
+        for _ in signals.forever() {
+            if first.get_or_insert_with(Instant::now).elapsed() > SAME {
+                signal_hook::low_level::exit(i32::from(EXIT_CODE));
+            }
+            REQUESTED.store(true, Ordering::Relaxed);
+        }
+    };
+    thread::Builder::new().name("signals".to_owned()).spawn(watch).map(drop)
 }
 
 pub(crate) fn is_requested() -> bool {
-    FLAG.get().is_some_and(|requested| requested.load(Ordering::Relaxed))
+    REQUESTED.load(Ordering::Relaxed)
 }
 
 /// # Errors

@@ -206,7 +206,7 @@ struct PairsOptions {
     /// How many pairs
     #[arg(long, default_value = "50", value_parser = count())]
     pairs: u32,
-    /// Users who are logged in beside them and say nothing
+    /// Users who are logged in beside them and say nothing; the relay has none
     #[arg(long, default_value_t = 0)]
     bystanders: usize,
     #[command(flatten)]
