@@ -9,6 +9,7 @@ mod environment;
 mod interrupt;
 mod limits;
 mod offline;
+mod options;
 mod page;
 mod phase;
 mod progress;
@@ -21,20 +22,17 @@ mod target;
 mod wire;
 mod workload;
 
-use std::ffi::OsStr;
 use std::fs::{self, OpenOptions};
 use std::io;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::error::ErrorKind;
-use clap::parser::ValueSource;
-use clap::{ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches};
 
 use crate::environment::Environment;
 use crate::offline::WritingToAbsent;
+use crate::options::{Common, Mode, Options, PairsOptions, TalkOptions, Workload, check, command_line, settings};
 use crate::progress::Progress;
 use crate::report::{About, Run};
 use crate::rooms::Plan;
@@ -43,224 +41,6 @@ use crate::tally::Outcome;
 use crate::target::Target;
 use crate::wire::Framing;
 use crate::workload::{Context, Idling, LoggingIn, Ramp, Talking};
-
-const EXIT_CODES: &str = "Exit codes:
-  0    all that was sent came back, once, whole and in order
-  1    an error: the run could not be made, or not to its end
-  2    the command line is wrong
-  3    incomplete: something was lost, duplicated, reordered or altered, or a connection was closed
-  130  interrupted by Ctrl-C; what there was until then is printed";
-
-#[derive(Parser, Debug)]
-#[command(name = "raybench", version, about = "Measures chat servers, and checks that they lose nothing while they are fast.", after_help = EXIT_CODES)]
-struct Options {
-    #[command(flatten)]
-    common: Common,
-    #[command(subcommand)]
-    mode: Mode,
-}
-
-#[derive(Args, Clone, Debug)]
-struct Common {
-    /// Where the nodes are: HOST:PORT, with commas between them; connections are spread over them
-    #[arg(long, global = true, value_delimiter = ',', value_parser = target::address, default_value = "127.0.0.1:6000")]
-    address: Vec<SocketAddr>,
-    /// The processes of the server, if it runs on this machine: their processor time and memory are measured
-    #[arg(long, global = true, value_delimiter = ',')]
-    pid: Vec<u32>,
-    /// Measure the relay instead of a server: a program of system calls alone, which is started for the run
-    #[arg(long, global = true)]
-    relay: bool,
-    /// Seconds that are measured
-    #[arg(long, global = true, default_value = "5", value_parser = seconds)]
-    seconds: Duration,
-    /// Seconds before that which are not
-    #[arg(long, global = true, default_value = "1", value_parser = seconds)]
-    warm_up: Duration,
-    /// Keep the registered users in this file, and take them from it the next time
-    #[arg(long, global = true)]
-    accounts: Option<PathBuf>,
-    /// Write the result as JSON to this file; - is standard output, and the text goes to standard error
-    #[arg(long, global = true)]
-    json: Option<PathBuf>,
-    /// Write the result as an HTML page with plots to this file
-    #[arg(long, global = true)]
-    report: Option<PathBuf>,
-    /// Show no progress
-    #[arg(long, global = true)]
-    quiet: bool,
-}
-
-#[derive(Subcommand, Debug)]
-enum Mode {
-    #[command(flatten)]
-    Workload(Workload),
-    /// Run a workload against two targets, in turns, and show the ratios
-    Compare {
-        /// The yardstick: relay, or ADDRESS[,ADDRESS...][@PID[,PID...]]
-        #[arg(short)]
-        a: Target,
-        /// What is compared with it, written likewise
-        #[arg(short)]
-        b: Target,
-        /// How often each is measured
-        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
-        rounds: u32,
-        #[command(subcommand)]
-        workload: Workload,
-    },
-    /// Be the relay, until standard input ends
-    Relay {
-        /// Where to listen
-        #[arg(long, default_value = "127.0.0.1:6100", value_parser = target::address)]
-        listen: SocketAddr,
-        /// How many consecutive connections hear each other
-        #[arg(long, default_value = "2", value_parser = clap::value_parser!(u16).range(2..))]
-        room: u16,
-        /// Write each frame by itself; frames end with this byte (10 is a newline, 125 a closing brace)
-        #[arg(long)]
-        split_at: Option<u8>,
-    },
-}
-
-#[derive(Subcommand, Clone, Debug)]
-enum Workload {
-    /// Users who write to each other in pairs: one sends, the other receives
-    Pairs(PairsOptions),
-    /// The same through several nodes: the two of a pair are on different ones
-    Cross(PairsOptions),
-    /// Groups, in which one member sends and all the others receive
-    Group {
-        /// Members of each group
-        #[arg(long, default_value = "100", value_parser = clap::value_parser!(u16).range(3..=10_000))]
-        members: u16,
-        /// How many groups
-        #[arg(long, default_value = "1", value_parser = count())]
-        groups: u32,
-        /// How many members of each send
-        #[arg(long, default_value = "1", value_parser = count())]
-        senders: u32,
-        #[command(flatten)]
-        talk: TalkOptions,
-    },
-    /// Users who are logged in and say nothing: what each costs
-    Idle {
-        /// How many connections
-        #[arg(long, default_value = "15000", value_parser = count())]
-        connections: u32,
-        /// How many users they are
-        #[arg(long, default_value = "1000", value_parser = count())]
-        users: u32,
-        #[command(flatten)]
-        framing: Bare,
-    },
-    /// Users who log in again and again
-    Login {
-        /// How many log in at once
-        #[arg(long, default_value = "50", value_parser = count())]
-        connections: u32,
-        /// How many users they are
-        #[arg(long, default_value = "1000", value_parser = count())]
-        users: u32,
-        /// On a new connection each time
-        #[arg(long)]
-        reconnect: bool,
-        /// Each user once, and not before the time is taken: after a restart the server must hash each password
-        #[arg(long)]
-        first: bool,
-        #[command(flatten)]
-        framing: Bare,
-    },
-    /// Users who write to others who are away and come back
-    Offline {
-        /// How many write, each to another who is away
-        #[arg(long, default_value = "10", value_parser = count())]
-        senders: u32,
-        /// How many messages each writes
-        #[arg(long, default_value = "10000", value_parser = count())]
-        messages: u32,
-        /// Bytes of each frame
-        #[arg(long, default_value_t = 100)]
-        size: usize,
-        #[command(flatten)]
-        framing: Bare,
-    },
-    /// Many connections within a short time: each asks what the reference's author asked, then logs in
-    Ramp {
-        /// How many connections
-        #[arg(long, default_value = "19000", value_parser = count())]
-        connections: u32,
-        /// Within so many seconds
-        #[arg(long, default_value = "10", value_parser = seconds)]
-        over: Duration,
-        /// How many users log in on them
-        #[arg(long, default_value = "1000", value_parser = count())]
-        users: u32,
-        #[command(flatten)]
-        framing: Bare,
-    },
-}
-
-#[derive(Args, Clone, Debug)]
-struct PairsOptions {
-    /// How many pairs
-    #[arg(long, default_value = "50", value_parser = count())]
-    pairs: u32,
-    /// Users who are logged in beside them and say nothing; the relay has none
-    #[arg(long, default_value_t = 0)]
-    bystanders: usize,
-    #[command(flatten)]
-    talk: TalkOptions,
-}
-
-#[derive(Args, Clone, Debug)]
-struct TalkOptions {
-    /// How many messages of each sender are on their way at once
-    #[arg(long, default_value = "1", value_parser = count(), conflicts_with = "rate")]
-    window: u32,
-    /// Send so many each second, all senders together, whatever comes back; times count from when a message was due
-    #[arg(long, value_parser = rate)]
-    rate: Option<f64>,
-    /// Bytes of each frame, its newline included
-    #[arg(long, default_value_t = 100)]
-    size: usize,
-    /// At the end, give up what is missing when nothing has come for so many seconds
-    #[arg(long, default_value = "5", value_parser = seconds)]
-    patience: Duration,
-    /// Threads of this program, which share the pairs or groups
-    #[arg(long, default_value = "1", value_parser = count())]
-    threads: u32,
-    #[command(flatten)]
-    framing: Bare,
-}
-
-#[derive(Args, Clone, Copy, Debug)]
-struct Bare {
-    /// Frames without newlines, as the Qt client sends them; the relay then writes each by itself, as a server must
-    #[arg(long)]
-    bare: bool,
-}
-
-impl Bare {
-    fn framing(self) -> Framing {
-        if self.bare { Framing::Bare } else { Framing::Lines }
-    }
-}
-
-fn count() -> clap::builder::RangedI64ValueParser<u32> {
-    clap::value_parser!(u32).range(1..=1_000_000)
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("`{text}` is no number of seconds from 0 to 86400");
-    let seconds: f64 = text.parse().map_err(|_| wrong())?;
-    if (0.0..=86_400.0).contains(&seconds) { Ok(Duration::from_secs_f64(seconds)) } else { Err(wrong()) }
-}
-
-fn rate(text: &str) -> Result<f64, String> {
-    let rate = text.parse().ok().filter(|rate| (0.001..=1e7).contains(rate));
-    rate.ok_or_else(|| format!("`{text}` is no number of messages a second from 0.001 to 10000000"))
-}
 
 impl Workload {
     fn name(&self) -> &'static str {
@@ -368,61 +148,6 @@ enum End {
     Failed,
 }
 
-/// What the single options do not say of each other.
-fn check(options: &Options, matches: &ArgMatches) -> Result<(), &'static str> {
-    let is_given = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
-    let (workload, targets) = match &options.mode {
-        Mode::Relay { .. } => return Ok(()),
-        Mode::Compare { a, b, rounds, workload } => {
-            if is_given("pid") || is_given("address") || is_given("relay") {
-                return Err(
-                    "a comparison has two targets: write -a and -b as relay or ADDRESS[,ADDRESS...][@PID[,PID...]], \
-                            without --address, --pid and --relay",
-                );
-            }
-            if is_given("accounts") {
-                return Err("a comparison keeps the users of its targets apart by itself: leave --accounts out");
-            }
-            if *rounds > 1 && matches!(workload, Workload::Login { first: true, .. }) {
-                return Err("users log in for the first time once only: give --rounds 1, and start the servers anew");
-            }
-            (workload, vec![a.clone(), b.clone()])
-        }
-        Mode::Workload(workload) => {
-            if options.common.relay && (is_given("pid") || is_given("address")) {
-                return Err("the relay is started for the run and measured by itself: leave --address and --pid out; \
-                            `compare` takes an ADDRESS@PID beside it");
-            }
-            (workload, vec![options.common.target()])
-        }
-    };
-    for target in &targets {
-        match (workload, target) {
-            (Workload::Pairs(_) | Workload::Group { .. }, _) => {}
-            (Workload::Cross(_), Target::Server { addresses, .. }) if addresses.len() < 2 => {
-                return Err(
-                    "cross needs two nodes or more: give their addresses with commas between them, to --address or, in \
-                            a comparison, to -a and -b",
-                );
-            }
-            (Workload::Cross(_), Target::Relay) => {
-                return Err("the relay has no nodes: cross cannot be measured with it");
-            }
-            (_, Target::Relay) => return Err("the relay knows pairs and groups only"),
-            (_, Target::Server { .. }) => {}
-        }
-    }
-    match workload {
-        Workload::Group { members, senders, .. } if *senders > u32::from(*members) => {
-            Err("a group has no more senders than members: give fewer --senders or more --members")
-        }
-        Workload::Login { connections, users, .. } if users < connections => {
-            Err("each connection logs in another user: give as many --users as --connections, or more")
-        }
-        _ => Ok(()),
-    }
-}
-
 fn run(options: &Options, settings: Vec<(String, String)>) -> io::Result<End> {
     let common = &options.common;
     let workload = match &options.mode {
@@ -484,52 +209,6 @@ fn print(common: &Common, about: &About, runs: &[Run]) -> io::Result<()> {
     }
 }
 
-/// The command line, without where the results go.
-fn command_line(arguments: impl Iterator<Item = String>) -> String {
-    let mut words = arguments.skip(1);
-    let mut kept = vec!["raybench".to_owned()];
-    while let Some(word) = words.next() {
-        match word.split('=').next() {
-            Some("--json" | "--report" | "--accounts") if word.contains('=') => {}
-            Some("--json" | "--report" | "--accounts") => drop(words.next()),
-            _ if word == "--quiet" => {}
-            _ => kept.push(word),
-        }
-    }
-    kept.join(" ")
-}
-
-/// Every option that counts with its value, given or not, without where the results go.
-fn settings(command: &Command, matches: &ArgMatches) -> Vec<(String, String)> {
-    let mut settings: Vec<(String, String)> = Vec::new();
-    let is_comparison = matches.subcommand_name() == Some("compare");
-    let is_relay = matches.try_get_one::<bool>("relay").is_ok_and(|relay| relay.copied().unwrap_or(false));
-    for argument in command.get_arguments() {
-        let id = argument.get_id().as_str();
-        if matches!(id, "json" | "report" | "accounts" | "quiet" | "help" | "version") {
-            continue;
-        }
-        let is_unused = match id {
-            "address" | "pid" => is_relay || is_comparison,
-            "relay" => is_comparison,
-            "window" => matches.contains_id("rate"),
-            _ => false,
-        };
-        if is_unused {
-            continue;
-        }
-        let Ok(Some(values)) = matches.try_get_raw(id) else { continue };
-        let values: Vec<_> = values.map(OsStr::to_string_lossy).collect();
-        settings.push((id.to_owned(), values.join(",")));
-    }
-    if let Some((name, matches)) = matches.subcommand()
-        && let Some(command) = command.find_subcommand(name)
-    {
-        settings.extend(self::settings(command, matches));
-    }
-    settings
-}
-
 /// Whether a result can be written there, before it is measured in vain.
 fn check_writable(path: &Path) -> io::Result<()> {
     let was_there = path.exists();
@@ -546,13 +225,6 @@ fn about_file(path: &Path, error: &io::Error) -> io::Error {
 }
 
 impl Common {
-    fn target(&self) -> Target {
-        if self.relay {
-            return Target::Relay;
-        }
-        Target::Server { addresses: self.address.clone(), pids: self.pid.clone() }
-    }
-
     fn context(&self, target: Target) -> Context {
         Context {
             target,
@@ -567,95 +239,5 @@ impl Common {
     fn outputs(&self) -> impl Iterator<Item = &Path> {
         let paths = [self.json.as_deref(), self.report.as_deref()].into_iter().flatten();
         paths.filter(|path| *path != Path::new("-"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_command_line_is_sound() {
-        Options::command().debug_assert();
-    }
-
-    #[test]
-    fn a_comparison_takes_the_options_of_its_workload() {
-        let line = "raybench compare -a relay -b 127.0.0.1:6000@1 --rounds 3 pairs --window 32 --seconds 2";
-        let options = Options::try_parse_from(line.split(' ')).expect("it is right");
-        assert!(matches!(options.mode, Mode::Compare { a: Target::Relay, rounds: 3, .. }));
-        assert_eq!(options.common.seconds, Duration::from_secs(2));
-    }
-
-    #[test]
-    fn what_does_not_go_together_is_refused() {
-        let is_refused = |line: &str| {
-            let matches = Options::command().try_get_matches_from(line.split(' ')).expect(line);
-            check(&Options::from_arg_matches(&matches).expect(line), &matches).is_err()
-        };
-        let refused = [
-            "raybench compare -a relay -b relay pairs --pid 1",
-            "raybench --pid 1 compare -a relay -b relay pairs",
-            "raybench compare -a relay -b relay pairs --address 127.0.0.1:1",
-            "raybench compare -a relay -b relay pairs --relay",
-            "raybench compare -a relay -b relay pairs --accounts x",
-            "raybench compare -a 127.0.0.1:1 -b 127.0.0.1:2 login --first",
-            "raybench compare -a 127.0.0.1:1 -b 127.0.0.1:2 cross",
-            "raybench compare -a relay -b 127.0.0.1:1,127.0.0.1:2 cross",
-            "raybench compare -a relay -b 127.0.0.1:1 login",
-            "raybench cross",
-            "raybench idle --relay",
-            "raybench pairs --relay --pid 1",
-            "raybench pairs --relay --address 127.0.0.1:1",
-            "raybench group --members 5 --senders 6",
-            "raybench login --connections 10 --users 9",
-        ];
-        for line in refused {
-            assert!(is_refused(line), "{line}");
-        }
-        let taken = [
-            "raybench pairs --pid 1 --address 127.0.0.1:1",
-            "raybench pairs --relay",
-            "raybench compare -a relay -b 127.0.0.1:1@7 pairs",
-            "raybench compare -a 127.0.0.1:1 -b 127.0.0.1:2 --rounds 1 login --first",
-            "raybench cross --address 127.0.0.1:1,127.0.0.1:2",
-            "raybench group --members 5 --senders 5",
-        ];
-        for line in taken {
-            assert!(!is_refused(line), "{line}");
-        }
-    }
-
-    #[test]
-    fn the_command_is_told_without_where_results_go() {
-        let line = "raybench pairs --json - --window 3 --report=x.html --quiet --accounts users --seconds 2";
-        let kept = command_line(line.split(' ').map(str::to_owned));
-        assert_eq!(kept, "raybench pairs --window 3 --seconds 2");
-    }
-
-    #[test]
-    fn settings_are_told_with_their_defaults() {
-        let line = "raybench pairs --window 3 --bare --json -";
-        let matches = Options::command().try_get_matches_from(line.split(' ')).expect("it is right");
-        let settings = settings(&Options::command(), &matches);
-        let value = |name: &str| settings.iter().find(|(id, _)| id == name).map(|(_, value)| value.as_str());
-        assert_eq!(value("window"), Some("3"));
-        assert_eq!(value("bare"), Some("true"));
-        assert_eq!(value("pairs"), Some("50"));
-        assert_eq!(value("seconds"), Some("5"));
-        assert_eq!(value("address"), Some("127.0.0.1:6000"));
-        assert_eq!(value("json"), None);
-    }
-
-    #[test]
-    fn settings_that_do_not_count_are_not_told() {
-        let told = |line: &str| {
-            let matches = Options::command().try_get_matches_from(line.split(' ')).expect("it is right");
-            settings(&Options::command(), &matches).into_iter().map(|(name, _)| name).collect::<Vec<_>>()
-        };
-        let names = told("raybench compare -a relay -b 127.0.0.1:1 pairs --rate 5");
-        assert!(!["address", "relay", "window"].iter().any(|name| names.iter().any(|told| told == name)), "{names:?}");
-        assert!(names.contains(&"rate".to_owned()) && names.contains(&"a".to_owned()), "{names:?}");
-        assert!(!told("raybench pairs --relay").contains(&"address".to_owned()));
     }
 }

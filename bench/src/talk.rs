@@ -74,7 +74,10 @@ struct Talker<'a> {
     watch: Watch,
     findings: Findings,
     buffer: Vec<u8>,
+    /// When anything came.
     last_arrival: Instant,
+    /// When a message came that was missing.
+    last_progress: Instant,
 }
 
 /// Talks in these rooms until the phase is the last one and all has come, or nothing has come for as long as `patience`.
@@ -97,6 +100,7 @@ pub(crate) fn talk(
         findings: Findings::new(1),
         buffer: vec![0; 256 * 1024],
         last_arrival: Instant::now(),
+        last_progress: Instant::now(),
     };
     for room in rooms {
         talker.enter(room, &poll)?;
@@ -192,8 +196,10 @@ impl Talker<'_> {
         self.watch.look(self.phase, || self.senders.iter().map(Sender::sent).sum());
         let Some(last) = self.phase.last_since() else { return false };
         let all_came = self.senders.iter().all(|sender| sender.on_their_way == 0);
-        let quiet = if all_came { QUIET } else { self.patience };
-        self.last_arrival.max(last).elapsed() > quiet || self.seats.iter().all(|seat| seat.is_closed)
+        // What is no progress is not waited for, or a server that never stops would be for ever.
+        let is_given_up = self.last_progress.max(last).elapsed() > self.patience;
+        let is_quiet = self.last_arrival.max(last).elapsed() > QUIET;
+        is_given_up || (all_came && is_quiet) || self.seats.iter().all(|seat| seat.is_closed)
     }
 
     /// Counts what is missing, and what is left over.
@@ -268,7 +274,10 @@ impl Talker<'_> {
     }
 
     fn close(&mut self, seat: usize, why: &str) {
-        self.seats[seat].is_closed = true;
+        // A write may have found it out within a read.
+        if std::mem::replace(&mut self.seats[seat].is_closed, true) {
+            return;
+        }
         self.findings.counts.closed += 1;
         self.findings.trouble(|| why.to_owned());
     }
@@ -296,6 +305,9 @@ impl Talker<'_> {
                     self.findings.trouble(|| format!("nobody sent this: {}", frame.escape_ascii()));
                 }
             }
+        }
+        if arrived > 0 {
+            self.last_progress = now;
         }
         if let Some(at) = self.phase.measured_at(now) {
             self.findings.measured += arrived;

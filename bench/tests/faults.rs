@@ -29,6 +29,8 @@ enum Fault {
     DoublesLate,
     /// Writes half a frame then.
     Trails,
+    /// Writes what nobody sent, for ever.
+    Babbles,
     /// Keeps all that comes until nothing more does.
     Freezes,
     /// Writes to somebody to whom nobody wrote.
@@ -206,6 +208,14 @@ fn forward(server: &Server, state: &mut State, from: i64, to: i64, line: String)
             state.held_back = Some((to, line));
             return;
         }
+        (Fault::Babbles, true) => {
+            let connection = state.connections[&to].try_clone().expect("a descriptor");
+            thread::spawn(move || {
+                while (&connection).write_all(b"{}\n").is_ok() {
+                    thread::sleep(Duration::from_millis(10));
+                }
+            });
+        }
         (Fault::Closes, true) => state.close(to),
         (Fault::Disturbs, true) => state.write(bystander.expect("another user"), "{}"),
         (Fault::ClosesBystander, true) => state.close(bystander.expect("another user")),
@@ -303,7 +313,7 @@ fn said(child: Child) -> Said {
 /// A short run against a server with this fault.
 fn run(workload: &str, fault: Fault) -> Said {
     let (_server, address) = start(fault);
-    let loses = matches!(fault, Fault::Loses | Fault::Alters | Fault::Misdelivers | Fault::Closes);
+    let loses = matches!(fault, Fault::Loses | Fault::Alters | Fault::Misdelivers | Fault::Closes | Fault::Babbles);
     let talks = workload.starts_with("pairs") || workload.starts_with("group");
     // Less than by default, so that the tests are soon over.
     let patience = if loses && talks { ["--patience", "1"].as_slice() } else { &[] };
@@ -386,6 +396,13 @@ fn what_another_user_gets_is_seen() {
     let said = run("pairs --pairs 2 --window 8", Fault::Misdelivers);
     said.assert_incomplete();
     assert!(said.count("foreign") > 0 && said.count("lost") > 0, "{}", said.text);
+}
+
+#[test]
+fn a_server_that_never_stops_is_not_waited_for() {
+    let said = run(PAIR, Fault::Babbles);
+    said.assert_incomplete();
+    assert!(said.count("foreign") > 0 && said.count("lost") == 0, "{}", said.text);
 }
 
 #[test]
