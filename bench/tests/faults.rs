@@ -292,7 +292,7 @@ impl Said {
 /// raybench, which is ended if it does not end by itself.
 fn raybench() -> Command {
     let mut command = Command::new("timeout");
-    command.args(["--foreground", "100", env!("CARGO_BIN_EXE_raybench"), "--quiet"]);
+    command.args(["--foreground", "--signal=KILL", "100", env!("CARGO_BIN_EXE_raybench"), "--quiet"]);
     command
 }
 
