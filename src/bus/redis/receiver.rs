@@ -324,7 +324,7 @@ impl Receiver {
                 }
                 Task::Refuse(receipt, delivered) => {
                     let payload = envelope::refusal(receipt.sequence, delivered);
-                    publish(&mut talk.mouth, &envelope::node_channel(&receipt.node), &payload);
+                    publish(&mut talk.mouth, envelope::node_channel(&receipt.node), &payload);
                 }
                 Task::Check => in_doubt = true,
             }
