@@ -334,7 +334,7 @@ impl SimBus {
         }
         for ((sender, is_resident), sequences) in receipts {
             let place = self.place().filter(|_| is_resident);
-            self.say(Whom::Node(sender.into()), Heard::Confirmed(place, sequences));
+            self.say(Whom::Node(sender), Heard::Confirmed(place, sequences));
         }
         self.look_at_clock(&*node, now);
     }
