@@ -543,6 +543,15 @@ impl SimBus {
         self.state.lock().tasks.is_empty() && !self.wires.lock().has_work(&self.name)
     }
 
+    /// The node does not trust its connections any more.
+    pub(super) fn doubt(&self) {
+        let mut state = self.state.lock();
+        if state.connected {
+            state.up = false;
+            state.tasks.push(Task::Check);
+        }
+    }
+
     /// The node is no more. `silently`: Redis does not notice.
     pub(super) fn end(&self, silently: bool) {
         *self.node.lock() = None;

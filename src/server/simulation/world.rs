@@ -406,6 +406,13 @@ impl World {
                 }
             }
             10 => self.wires.lock().forget_cut_off(),
+            12 => {
+                if let Some(machine) = &self.nodes[node].machine {
+                    machine.bus.doubt();
+                    self.tear();
+                    self.note(|_| format!("node {node} gives its connection to Redis up"));
+                }
+            }
             11 => {
                 let is_broken = {
                     let mut disk = self.nodes[node].disk.lock();
