@@ -49,7 +49,11 @@ pub enum Origin {
     /// The sender of a frame for many.
     Group(Arc<Fan>),
     /// Nobody: it was sent to a connection that did not take it. It was accepted, so it must be kept.
-    Returned,
+    Returned {
+        /// The user had left that connection before, so that what others have sent since may be newer. Otherwise all that is on
+        /// its way to other nodes from here was sent before the user came.
+        late: bool,
+    },
     /// Nobody any more: it has waited in the spool, and is there until it is where it belongs.
     Spooled(SpoolId),
     /// Nobody: a test.
@@ -152,7 +156,7 @@ pub fn settle(deliveries: impl Iterator<Item = (Delivery, bool)>) {
             Origin::Spooled(_) => continue,
             #[cfg(test)]
             Origin::Tested => continue,
-            Origin::Returned => {
+            Origin::Returned { .. } => {
                 if failed {
                     log::error!("a message for user {} cannot be kept and is lost", delivery.to);
                 }

@@ -11,7 +11,8 @@
 //!      └──▶ store ◀──────────┘
 //! ```
 //! While something for a user is in flight, a message that nobody wants any more waits behind it: the user has just left
-//! or a node has just died, and what is in flight may have to go to the store first. That keeps the order.
+//! or a node has just died, and what is in flight may have to go to the store first. That keeps the order. So does what came
+//! back from a connection of this node: while the user had that, nothing was published for the user here.
 //!
 //! Who confirms an envelope has the user, and if no other node was offered it, has the user alone. That place is remembered
 //! for a while, and the next messages are addressed to it: the bus sends all that is for one place together, a text for
@@ -119,26 +120,30 @@ impl Outbox {
         for item in released.into_iter().chain(items) {
             let user = item.user();
             match (item, self.users.get_mut(&user)) {
-                // It does not wait for what is in flight: two nodes would wait for each other.
+                // It does not wait for what is in flight: two nodes would wait for each other. But it must not be said before
+                // what came back is kept.
+                (item @ LaneItem::Answer(..), Some(line)) if line.waiting.iter().any(came_back) => {
+                    line.waiting.push(item)
+                }
                 (item @ LaneItem::Answer(..), _) => sorted.keep.push(item),
-                // What came back from a connection is older than what others send to the user's next one, perhaps on
+                // What came back late from a connection is older than what others send to the user's next one, perhaps on
                 // another node, and must not come after it.
-                (LaneItem::Delivery(delivery), _) if matches!(delivery.origin, Origin::Returned) => {
+                (LaneItem::Delivery(delivery), _) if matches!(delivery.origin, Origin::Returned { late: true }) => {
                     self.publish_first(user, &mut offers, clock, bus, &mut sorted);
                     sorted.keep.push(LaneItem::Delivery(delivery));
                 }
-                (LaneItem::Delivery(delivery), Some(line)) if line.must_wait() => {
-                    line.waiting.push(LaneItem::Delivery(delivery));
-                }
-                (LaneItem::Delivery(delivery), _) => offers.add(delivery),
-                (work @ LaneItem::Work(..), _) => {
+                // What was sent to the user before work, or before there was the connection that this came back from, must be
+                // settled before.
+                (item, _) if came_back(&item) || matches!(item, LaneItem::Work(..)) => {
                     self.publish_first(user, &mut offers, clock, bus, &mut sorted);
-                    // What was sent to the user before must be settled before.
                     match self.users.get_mut(&user) {
-                        Some(line) => line.waiting.push(work),
-                        None => sorted.keep.push(work),
+                        Some(line) => line.waiting.push(item),
+                        None => sorted.keep.push(item),
                     }
                 }
+                (item @ LaneItem::Delivery(_), Some(line)) if line.must_wait() => line.waiting.push(item),
+                (LaneItem::Delivery(delivery), _) => offers.add(delivery),
+                (LaneItem::Work(..), _) => unreachable!("it was looked at above"),
             }
         }
         self.publish(offers, clock, bus, &mut sorted);
@@ -331,6 +336,10 @@ impl Line {
     }
 }
 
+fn came_back(item: &LaneItem) -> bool {
+    matches!(item, LaneItem::Delivery(Delivery { origin: Origin::Returned { .. }, .. }))
+}
+
 /// Where users of other nodes are, as far as that is known.
 #[derive(Default)]
 struct Places(FxHashMap<UserId, Known>);
@@ -486,6 +495,11 @@ mod tests {
         texts.iter().map(|text| (*text).to_owned()).collect()
     }
 
+    fn returned(to: i32, text: &str, late: bool) -> OutItem {
+        let origin = Origin::Returned { late };
+        OutItem::Lane(LaneItem::Delivery(Delivery { to: UserId(to), text: text.into(), origin, was_refused: false }))
+    }
+
     const TAKEN: Published = Published::Taken(1);
     const NOBODY: Published = Published::ToNobody;
 
@@ -548,15 +562,35 @@ mod tests {
     #[test]
     fn what_came_back_from_a_connection_is_kept_and_not_sent_after_newer_messages() {
         let mut tester = Tester::new();
-        let returned = || {
-            let delivery =
-                Delivery { to: UserId(1), text: "came back".into(), origin: Origin::Returned, was_refused: false };
-            OutItem::Lane(LaneItem::Delivery(delivery))
-        };
-        let batch = vec![message(1, "before"), returned(), message(1, "after")];
+        let batch = vec![message(1, "before"), returned(1, "came back", true), message(1, "after")];
         assert_eq!(tester.handle(batch, &[NOBODY, TAKEN]), (strings(&["before", "came back"]), vec![]));
         let offered: Vec<_> = tester.offered().into_iter().map(|(_, _, texts)| texts).collect();
         assert_eq!(offered, [strings(&["before"]), strings(&["after"])]);
+    }
+
+    #[test]
+    fn what_came_back_is_kept_after_what_was_sent_before_its_user_came() {
+        let answer = || OutItem::Lane(LaneItem::Answer(UserId(1), Box::new(|| ())));
+        let mut tester = Tester::new();
+        tester.handle(vec![message(1, "to another node")], &[TAKEN]);
+        let batch = vec![returned(1, "came back", false), answer(), message(1, "after")];
+        assert_eq!(tester.handle(batch, &[]), (vec![], vec![]));
+        tester.now += CONFIRMED_WITHIN;
+        let kept = strings(&["to another node", "came back", "answer about 1", "after"]);
+        assert_eq!(tester.handle(vec![], &[]), (kept, vec![]));
+
+        let mut tester = Tester::new();
+        tester.handle(vec![message(1, "to another node")], &[TAKEN]);
+        tester.handle(vec![returned(1, "came back", false), answer(), message(1, "after")], &[]);
+        let confirmed = tester.handle(vec![OutItem::Confirmed(None, vec![1])], &[TAKEN]);
+        assert_eq!(confirmed, (strings(&["came back", "answer about 1"]), strings(&["to another node"])));
+    }
+
+    #[test]
+    fn what_came_back_late_waits_for_nothing() {
+        let mut tester = Tester::new();
+        tester.handle(vec![message(1, "newer")], &[TAKEN]);
+        assert_eq!(tester.handle(vec![returned(1, "came back", true)], &[]), (strings(&["came back"]), vec![]));
     }
 
     #[test]
@@ -730,6 +764,8 @@ mod tests {
     #[derive(Clone, Debug)]
     enum Act {
         Send(i32),
+        /// What was sent on this node meanwhile comes back.
+        Return(i32),
         Confirm(usize),
         Refuse(usize),
         Wait,
@@ -742,6 +778,7 @@ mod tests {
             acts in prop::collection::vec(
                 prop_oneof![
                     8 => (1..4).prop_map(Act::Send),
+                    2 => (1..4).prop_map(Act::Return),
                     3 => (0_usize..4).prop_map(Act::Confirm),
                     2 => (0_usize..4).prop_map(Act::Refuse),
                     1 => Just(Act::Wait),
@@ -759,6 +796,10 @@ mod tests {
                     Act::Send(to) => {
                         sent += 1;
                         vec![message(to, &format!("{to} {sent:03}"))]
+                    }
+                    Act::Return(to) => {
+                        sent += 1;
+                        vec![returned(to, &format!("{to} {sent:03}"), false)]
                     }
                     Act::Confirm(nth) if nth < in_flight.len() => {
                         vec![OutItem::Confirmed(place("x-1"), vec![in_flight.remove(nth)])]

@@ -160,7 +160,7 @@ impl Router {
             if held_newest {
                 self.hand_on(turn, &mut shard, user, frames);
             } else {
-                self.keep(user, frames);
+                self.keep(user, frames, false);
             }
         }
     }
@@ -175,7 +175,7 @@ impl Router {
     pub fn give_back(&self, to: UserId, frame: Box<[u8]>) {
         self.services.metrics.returned(1);
         let _shard = self.presence.write(to);
-        self.keep(to, vec![frame]);
+        self.keep(to, vec![frame], true);
     }
 
     /// Has work done on a user's kept messages, after all that is on its way to them.
@@ -295,13 +295,14 @@ impl Router {
     fn leave(&self, turn: &mut Turn<Posted>, user: UserId, link: &Arc<ClientLink>) {
         let mut shard = self.presence.write(user);
         let was_newest = shard.holds_newest(user, link);
+        let was_here = shard.newest(user).is_some();
         let removed = shard.remove(user, link);
         let frames = self.take_back(user, link);
         let came_back = !frames.is_empty();
         if was_newest {
             self.hand_on(turn, &mut shard, user, frames);
         } else {
-            self.keep(user, frames);
+            self.keep(user, frames, !was_here || removed == Removed::Nothing);
         }
         if removed == Removed::Last {
             self.gone(user, came_back);
@@ -340,18 +341,20 @@ impl Router {
                 break;
             }
         }
-        self.keep(user, frames);
+        self.keep(user, frames, false);
         if is_gone {
             self.gone(user, true);
         }
     }
 
-    /// Has frames that a connection has given back kept, in order. The user's shard is held.
-    fn keep(&self, user: UserId, frames: Vec<Box<[u8]>>) {
+    /// Has frames that a connection has given back kept, in order; `late`: when the user had left it already. The user's shard
+    /// is held.
+    fn keep(&self, user: UserId, frames: Vec<Box<[u8]>>, late: bool) {
         for frame in frames {
             let Ok(text) = String::from_utf8(frame.into_vec()) else { unreachable!("it was text when it was sent") };
             let bytes = text.len() + DELIVERY_BYTES;
-            let delivery = Delivery { to: user, text: text.into(), origin: Origin::Returned, was_refused: false };
+            let delivery =
+                Delivery { to: user, text: text.into(), origin: Origin::Returned { late }, was_refused: false };
             self.queue_anyway(user, LaneItem::Delivery(delivery), bytes);
         }
     }

@@ -414,7 +414,8 @@ fn publish(outbox: &mut Outbox, batch: Vec<OutItem>, services: &Services, keeper
     for item in sorted.keep {
         let (key, bytes) = router::weight(&item);
         // A message with a sender is refused when the store does not keep up; what has none must be kept.
-        let has_sender = matches!(&item, LaneItem::Delivery(delivery) if !matches!(delivery.origin, Origin::Returned));
+        let has_sender =
+            matches!(&item, LaneItem::Delivery(delivery) if !matches!(delivery.origin, Origin::Returned { .. }));
         if !has_sender || !keepers.is_full(key) {
             if keepers.submit_late(key, item, bytes).is_err() {
                 log::error!("the server has stopped before a message could be stored");

@@ -172,7 +172,7 @@ fn settings(redis: &Redis) -> RedisSettings {
 }
 
 fn delivery(to: UserId, text: &str) -> Delivery {
-    Delivery { to, text: text.into(), origin: Origin::Returned, was_refused: false }
+    Delivery { to, text: text.into(), origin: Origin::Returned { late: false }, was_refused: false }
 }
 
 fn wait_until_both_want_ann(redis: &Redis) {

@@ -29,6 +29,8 @@ pub(super) struct Wires {
     hearers: BTreeMap<String, Hearer>,
     /// How many connections there have been: each makes a node another place.
     sessions: u64,
+    /// How many connections Redis has held for longer than their nodes.
+    left: u64,
     dice: Dice,
     mutation: Option<Mutation>,
 }
@@ -87,7 +89,16 @@ enum Heard {
 impl Wires {
     pub(super) fn new(seed: u64, mutation: Option<Mutation>) -> Wires {
         let dice = Dice::new(seed ^ 0xb05);
-        Wires { is_up: true, fails_once_in: 0, faults: 0, hearers: BTreeMap::new(), sessions: 0, dice, mutation }
+        Wires {
+            is_up: true,
+            fails_once_in: 0,
+            faults: 0,
+            hearers: BTreeMap::new(),
+            sessions: 0,
+            left: 0,
+            dice,
+            mutation,
+        }
     }
 
     /// Redis ends: everything that is on its way is gone.
@@ -102,6 +113,16 @@ impl Wires {
         if let Some(hearer) = self.hearers.get_mut(node) {
             (hearer.is_cut_off, hearer.heard) = (true, VecDeque::new());
             self.faults += 1;
+        }
+    }
+
+    /// A node gives its connection up, and Redis may notice that late: what goes there is taken, and comes nowhere.
+    fn leave(&mut self, node: &str) {
+        let Some(Hearer { place, wanted, .. }) = self.hearers.remove(node) else { return };
+        if self.dice.one_in(2) {
+            self.left += 1;
+            let hearer = Hearer { place, wanted, is_cut_off: true, ..Hearer::default() };
+            self.hearers.insert(format!("{node}, left as number {}", self.left), hearer);
         }
     }
 
@@ -267,7 +288,8 @@ impl SimBus {
         let state = self.state.lock();
         let connect_at = (!state.connected && !state.hushing).then_some(state.connect_at);
         let dues = [state.patience, state.deaf_at, connect_at, self.turn.lock().next_errand()];
-        dues.into_iter().flatten().min()
+        // What is overdue is done as soon as there is a connection, or is nobody's any more.
+        dues.into_iter().flatten().filter(|due| *due > self.clock.now()).min()
     }
 
     /// Whether a turn would do something now.
@@ -376,7 +398,7 @@ impl SimBus {
                     let mut state = self.state.lock();
                     if is_own {
                         post_placed(state.waiting.remove(&user));
-                    } else {
+                    } else if !self.ignores_hellos() {
                         state.elsewhere.insert(user, self.clock.now());
                     }
                 }
@@ -469,13 +491,17 @@ impl SimBus {
         self.state.lock().elsewhere.get(&user).is_some_and(|since| now - *since < ELSEWHERE_FOR)
     }
 
+    fn ignores_hellos(&self) -> bool {
+        self.wires.lock().mutation == Some(Mutation::IgnoresHellos)
+    }
+
     fn place(&self) -> Option<Place> {
         self.wires.lock().hearers.get(&self.name)?.place.clone()
     }
 
     /// The connections are given up.
     fn let_go(&self, node: &dyn Node, now: Instant) {
-        self.wires.lock().forget(&self.name);
+        self.wires.lock().leave(&self.name);
         let mut state = self.state.lock();
         (state.connected, state.up, state.deaf_at) = (false, false, None);
         state.connect_at = now + PAUSE;
@@ -515,6 +541,15 @@ impl SimBus {
     /// All that was to be said is said.
     pub(super) fn is_silent(&self) -> bool {
         self.state.lock().tasks.is_empty() && !self.wires.lock().has_work(&self.name)
+    }
+
+    /// The node does not trust its connections any more.
+    pub(super) fn doubt(&self) {
+        let mut state = self.state.lock();
+        if state.connected {
+            state.up = false;
+            state.tasks.push(Task::Check);
+        }
     }
 
     /// The node is no more. `silently`: Redis does not notice.

@@ -1,7 +1,9 @@
 //! [`Ledger`]: every message that clients have sent, and what has become of it for each of its recipients.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
+use crate::outbox::CONFIRMED_WITHIN;
 use crate::protocol::UserId;
 
 /// Names a connection of a client, for ever.
@@ -16,6 +18,7 @@ pub(super) struct Message {
     /// Up to where the server must have read to have read it.
     pub(super) ends_at: usize,
     pub(super) sent_at: usize,
+    pub(super) sent: Instant,
     pub(super) forged: bool,
     /// The client has got the answer to a later request: it is settled.
     pub(super) acknowledged: bool,
@@ -36,9 +39,12 @@ pub(super) struct Copy {
     pub(super) received: BTreeSet<ConnNo>,
     /// How often the replies to a fetch held it that clients have got.
     pub(super) fetched: usize,
+    /// The connections that it must be written to, each the newest of its user on its node.
+    pub(super) owed: BTreeSet<ConnNo>,
     /// A node that may have held it has crashed.
     pub(super) excused: bool,
-    /// The database failed while it was on its way: it may be kept later than what was sent after it by another node.
+    /// It may be kept later than what was sent after it: the database failed while it was on its way, or a connection had it
+    /// when something newer was kept that had gone another way.
     pub(super) late: bool,
     /// Something has failed that may have doubled it.
     pub(super) in_doubt: bool,
@@ -94,10 +100,46 @@ impl Ledger {
         }
     }
 
+    /// Of what was not written yet, some need no longer be: a message, for a user, on a connection.
+    pub(super) fn owe_no_more(&mut self, is_excused: impl Fn(&Message, UserId, ConnNo) -> bool) {
+        for message in &mut self.messages {
+            let mut copies = std::mem::take(&mut message.copies);
+            for (user, copy) in &mut copies {
+                let Copy { owed, written, .. } = copy;
+                owed.retain(|no| written.contains(no) || !is_excused(message, *user, *no));
+            }
+            message.copies = copies;
+        }
+    }
+
     /// The database fails.
     pub(super) fn note_outage(&mut self) {
         for copy in self.messages.iter_mut().flat_map(|message| message.copies.values_mut()) {
             copy.late |= !copy.is_there();
+        }
+    }
+
+    /// The database has been given a message, which has come back from a connection other than those that had older ones of the
+    /// same sender, or which no node had confirmed in time. Nobody can keep the older ones first while their connection is not
+    /// known to be dead, or if it is known on another node: `is_apart` says so of a connection and of those at whose nodes it
+    /// is known that the newer one must be kept.
+    pub(super) fn note_stored(
+        &mut self,
+        number: u32,
+        to: UserId,
+        now: Instant,
+        is_apart: impl Fn(ConnNo, &BTreeSet<ConnNo>) -> bool,
+    ) {
+        self.copy(number, to).stored += 1;
+        let (before, rest) = self.messages.split_at_mut(number as usize);
+        let (from, sent, newer) = (rest[0].from, rest[0].sent, &rest[0].copies[&to]);
+        let was_given_up = newer.written.is_empty() && now - sent >= CONFIRMED_WITHIN;
+        let known_by = if was_given_up { BTreeSet::from([from]) } else { newer.written.clone() };
+        for older in before.iter_mut().filter(|older| !known_by.is_empty() && older.from == from) {
+            if let Some(older) = older.copies.get_mut(&to) {
+                let is_other = older.written.is_disjoint(&newer.written) && !older.is_there();
+                older.late |= is_other && older.written.iter().any(|no| is_apart(*no, &known_by));
+            }
         }
     }
 
@@ -139,7 +181,13 @@ impl Ledger {
     pub(super) fn check_end(&self, is_required: impl Fn(&Message) -> bool, no_faults: bool) {
         let mut missing: BTreeMap<(ConnNo, u32), Vec<usize>> = BTreeMap::new();
         for (number, message) in self.messages.iter().enumerate() {
+            let was_told = self.errors.contains_key(&message.window);
             for (user, copy) in &message.copies {
+                let unwritten: Vec<_> = copy.owed.difference(&copy.written).collect();
+                assert!(
+                    unwritten.is_empty() || was_told || message.forged || !is_required(message),
+                    "message {number} has not come to every node that has user {user}: clients {unwritten:?} wait for it"
+                );
                 let places = copy.received.len() + copy.fetched + copy.stored - copy.deleted;
                 assert!(
                     places <= 1 || copy.in_doubt || !no_faults || copy.received.len() == places,

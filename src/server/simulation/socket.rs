@@ -38,6 +38,8 @@ struct State {
     broken: bool,
     error_told: bool,
     token: Option<usize>,
+    /// The server has closed it.
+    closed: bool,
     has_news: bool,
 }
 
@@ -117,6 +119,10 @@ impl Pipe {
     /// The server has not closed it.
     pub(super) fn is_registered(&self) -> bool {
         self.state.lock().token.is_some()
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.state.lock().closed
     }
 
     pub(super) fn has_event(&self) -> bool {
@@ -214,6 +220,7 @@ impl SimulatedSocket for Pipe {
     }
 
     fn deregister(&self) {
-        self.state.lock().token = None;
+        let mut state = self.state.lock();
+        (state.token, state.closed) = (None, true);
     }
 }

@@ -20,6 +20,7 @@ use super::store::{News, Tables};
 use super::{Mutation, number_of};
 use crate::clock::Clock;
 use crate::config::{Auth, Config, PasswordCost};
+use crate::outbox::PLACE_LEASE;
 use crate::protocol::{
     ACK, BAD_REQUEST, BUSY, LOGIN_FIRST, NO_METHOD, NOT_A_MEMBER, NOT_KEPT, NOT_YOU, SERVER_ERROR, UserId, WRONG_LOGIN,
 };
@@ -42,6 +43,10 @@ pub(super) struct World {
     step: usize,
     /// Steps in which something failed.
     faults: usize,
+    /// A node or Redis has failed: until all is mended, not every node that has a user need be known.
+    is_torn: bool,
+    /// When something last was so late that a login, or a confirmation, may not have waited for it.
+    disturbed_at: usize,
     trace: bool,
     lines: VecDeque<String>,
     digest: FxHasher,
@@ -78,14 +83,18 @@ struct Client {
     outgoing: VecDeque<u8>,
     sent: usize,
     state: Life,
-    /// Since when it is not [`Life::Open`].
+    /// Since when it is not [`Life::Open`], and since when its node knows.
     ended_at: Option<usize>,
+    gone_at: Option<usize>,
     stalled: bool,
     /// Whoever it may act as, as far as it knows.
     users: Vec<UserId>,
     /// Whom it receives for, by what the server has written; and whom it ever did.
     receives: BTreeSet<UserId>,
     ever: BTreeSet<UserId>,
+    /// When its last login was sent, and whom the other nodes know to be here since.
+    asked_at: usize,
+    placed: BTreeSet<UserId>,
     expected: VecDeque<Expected>,
     windows: u32,
     messages: u32,
@@ -165,7 +174,7 @@ impl World {
         let groups = vec![(1..4).map(UserId).collect(), vec![UserId(1), UserId(2)]];
         let tables = Arc::new(Mutex::new(Tables::new(USERS, &groups, seed, mutation)));
         let wires = Arc::new(Mutex::new(Wires::new(seed, mutation)));
-        let count = 1 + dice.range(0..3);
+        let count = *dice.pick(&[1, 2, 3, 3]);
         let mut world = World {
             dice,
             start,
@@ -182,6 +191,8 @@ impl World {
             fetchers: BTreeMap::new(),
             step: 0,
             faults: 0,
+            is_torn: false,
+            disturbed_at: 0,
             trace,
             lines: VecDeque::new(),
             digest: FxHasher::default(),
@@ -296,6 +307,7 @@ impl World {
     fn crash(&mut self, node: usize) {
         let life = self.nodes[node].life;
         let Some(machine) = self.nodes[node].machine.take() else { return };
+        self.tear();
         let silently = self.dice.one_in(2);
         machine.bus.end(silently);
         let lost = machine.letters();
@@ -322,6 +334,9 @@ impl World {
             3..8 => Duration::from_millis(60),
             _ => Duration::from_millis(3),
         };
+        if pause >= LONG_PAUSE {
+            self.disturb();
+        }
         self.set_time(self.now + pause);
     }
 
@@ -348,6 +363,7 @@ impl World {
                 let within = Duration::from_secs(10);
                 if let Some(machine) = self.nodes[node].machine.as_mut().filter(|machine| machine.is_running()) {
                     machine.stop(within);
+                    self.tear();
                     self.ledger.note_stop();
                     self.note(|_| format!("node {node} is told to stop"));
                 }
@@ -368,6 +384,7 @@ impl World {
             }
             7 => {
                 let is_up = self.wires.lock().is_up;
+                self.tear();
                 if is_up {
                     self.wires.lock().end()
                 } else {
@@ -378,15 +395,24 @@ impl World {
             8 => {
                 let once_in = if self.wires.lock().fails_once_in == 0 { 3 + self.dice.range(0..8) } else { 0 };
                 self.wires.lock().fails_once_in = once_in;
+                self.tear();
                 self.note(|_| format!("Redis fails once in {once_in}"));
             }
             9 => {
                 if let Some(machine) = &self.nodes[node].machine {
                     machine.bus.wires().cut_off(machine.bus.name());
+                    self.tear();
                     self.note(|_| format!("node {node} hears nothing any more"));
                 }
             }
             10 => self.wires.lock().forget_cut_off(),
+            12 => {
+                if let Some(machine) = &self.nodes[node].machine {
+                    machine.bus.doubt();
+                    self.tear();
+                    self.note(|_| format!("node {node} gives its connection to Redis up"));
+                }
+            }
             11 => {
                 let is_broken = {
                     let mut disk = self.nodes[node].disk.lock();
@@ -397,6 +423,19 @@ impl World {
             }
             _ => {}
         }
+    }
+
+    /// Messages may be kept that would have been confirmed in time, and logins answered before the other nodes know of them.
+    fn disturb(&mut self) {
+        self.disturbed_at = self.step;
+        self.ledger.owe_no_more(|_, _, _| true);
+    }
+
+    /// A node or Redis fails: who is where may be unknown from now on.
+    fn tear(&mut self) {
+        self.disturb();
+        self.is_torn = true;
+        self.clients.iter_mut().for_each(|client| client.placed.clear());
     }
 
     fn fail_connection(&mut self) {
@@ -437,8 +476,10 @@ impl World {
         let client = &mut self.clients[no];
         client.state = state;
         client.ended_at.get_or_insert(self.step);
+        client.placed.clear();
         let users = client.ever.clone();
         self.faults += 1;
+        self.ledger.owe_no_more(|_, _, owed| owed == no);
         for message in &mut self.ledger.messages {
             for (user, copy) in &mut message.copies {
                 copy.in_doubt |= users.contains(user);
@@ -451,7 +492,10 @@ impl World {
     fn act(&mut self) {
         let open = self.clients.iter().filter(|client| client.state == Life::Open).count();
         if open == 0 || (open < CLIENTS_MAX && self.dice.one_in(12)) {
-            self.connect();
+            let node = self.dice.range(0..self.nodes.len());
+            if self.connect(node).is_some() {
+                self.login(self.clients.len() - 1);
+            }
             return;
         }
         let no = self.dice.range(0..self.clients.len());
@@ -462,11 +506,11 @@ impl World {
         }
     }
 
-    fn connect(&mut self) {
-        let node = self.dice.range(0..self.nodes.len());
-        let Seat { machine: Some(machine), life, .. } = &self.nodes[node] else { return };
+    /// Connects a client to a node, if that runs.
+    fn connect(&mut self, node: usize) -> Option<usize> {
+        let Seat { machine: Some(machine), life, .. } = &self.nodes[node] else { return None };
         if !machine.is_running() {
-            return;
+            return None;
         }
         let (no, life) = (self.clients.len(), *life);
         let of_loop = self.dice.range(0..machine.loops());
@@ -475,21 +519,28 @@ impl World {
         let pipe = Arc::new(Pipe::new(peer, room, self.mutation == Some(Mutation::AcknowledgesEarly)));
         machine.assign(of_loop, &pipe, peer);
         let line = self.dice.one_in(2);
+        // Who is on several nodes is often written to from another one.
+        let home = if node == 0 { 0..USERS / 2 } else { USERS / 2..USERS };
+        let users = if self.dice.one_in(2) { home } else { 0..USERS };
+        let first = UserId(1 + self.dice.range(users) as i32);
         self.clients.push(Client {
             pipe,
             node,
             life,
             of_loop,
             line,
-            first: UserId(1 + self.dice.range(0..USERS) as i32),
+            first,
             outgoing: VecDeque::new(),
             sent: 0,
             state: Life::Open,
             ended_at: None,
+            gone_at: None,
             stalled: false,
             users: Vec::new(),
             receives: BTreeSet::new(),
             ever: BTreeSet::new(),
+            asked_at: 0,
+            placed: BTreeSet::new(),
             expected: VecDeque::new(),
             windows: 0,
             messages: 0,
@@ -500,7 +551,7 @@ impl World {
             seen: BTreeSet::new(),
         });
         self.note(|_| format!("client {no} connects to node {node}"));
-        self.login(no);
+        Some(no)
     }
 
     fn login(&mut self, no: usize) {
@@ -510,8 +561,26 @@ impl World {
         if self.dice.one_in(12) {
             self.send(no, &format!(r#"{{"msgType":1,"USERID":{user},"password":"wrong"}}"#), Expected::WrongLogin);
         } else {
-            self.send(no, &format!(r#"{{"msgType":1,"USERID":{user},"password":"secret"}}"#), Expected::Login(user));
+            self.login_as(no, user);
         }
+    }
+
+    fn login_as(&mut self, no: usize, user: UserId) {
+        // From now on it may be the newest of its node, and what is sent from there need not leave it.
+        let (clients, node) = (&self.clients, self.clients[no].node);
+        self.ledger.owe_no_more(|message, to, owed| {
+            let is_sent_here = clients[message.from].node == node && !message.acknowledged;
+            to == user && ((clients[owed].node == node && owed != no) || is_sent_here)
+        });
+        self.clients[no].asked_at = self.step;
+        self.send(no, &format!(r#"{{"msgType":1,"USERID":{user},"password":"secret"}}"#), Expected::Login(user));
+    }
+
+    fn logout(&mut self, no: usize, user: UserId) {
+        self.clients[no].users.retain(|other| *other != user);
+        self.clients[no].placed.remove(&user);
+        self.ledger.owe_no_more(|_, to, owed| to == user && owed == no);
+        self.send(no, &format!(r#"{{"msgType":3,"USERID":{user}}}"#), Expected::Logout(user));
     }
 
     fn send(&mut self, no: usize, frame: &str, expected: Expected) {
@@ -567,8 +636,7 @@ impl World {
             16 => {
                 self.close_window(no);
                 let user = *self.dice.pick(&self.clients[no].users.clone());
-                self.clients[no].users.retain(|other| *other != user);
-                self.send(no, &format!(r#"{{"msgType":3,"USERID":{user}}}"#), Expected::Logout(user));
+                self.logout(no, user);
             }
             17 => {
                 self.close_window(no);
@@ -616,26 +684,53 @@ impl World {
             let frame = format!(r#"{{"msgType":4,"FROMID":{from},"TOID":{to},"n":{number},"msg":"{pad}"}}"#);
             (frame, if known { vec![to] } else { Vec::new() })
         };
+        self.send_message(no, &frame, &to, forged);
+    }
+
+    /// Sends a message that has a number of its own.
+    fn send_message(&mut self, no: usize, frame: &str, to: &[UserId], forged: bool) {
+        let number = self.ledger.messages.len() as u32;
+        let copies = to.iter().map(|to| (*to, self.begin_copy(no, *to))).collect();
         let client = &mut self.clients[no];
         client.messages += 1;
-        let doubts =
-            |to: UserId| self.kind == Kind::Everything || self.fetchers.get(&to).is_some_and(|nodes| nodes.len() > 1);
         self.ledger.messages.push(Message {
             from: no,
             nth: client.messages,
             window: (no, client.windows),
             ends_at: client.sent + frame.len(),
             sent_at: self.step,
+            sent: self.now,
             forged,
             acknowledged: false,
-            copies: to.into_iter().map(|to| (to, Copy { in_doubt: doubts(to), ..Copy::default() })).collect(),
+            copies,
         });
         let expected = if forged { Expected::Forged } else { Expected::Message(number) };
         if forged {
             self.close_window(no);
             self.ledger.messages[number as usize].ends_at = usize::MAX;
         }
-        self.send(no, &frame, expected);
+        self.send(no, frame, expected);
+    }
+
+    fn begin_copy(&self, from: usize, to: UserId) -> Copy {
+        let is_fetched_twice = self.fetchers.get(&to).is_some_and(|nodes| nodes.len() > 1);
+        let in_doubt = self.kind == Kind::Everything || is_fetched_twice;
+        Copy { in_doubt, owed: self.owed(from, to), ..Copy::default() }
+    }
+
+    /// The connections that a message must come to: those of every other node that has the user, unless the sender's has.
+    fn owed(&self, from: usize, to: UserId) -> BTreeSet<usize> {
+        let here = &self.clients[from];
+        let on_node = |node: usize| {
+            let life = self.nodes[node].life;
+            (0..self.clients.len()).filter(move |no| self.is_of(*no, node, life) && self.clients[*no].may_be_here(to))
+        };
+        if self.is_torn || on_node(here.node).next().is_some() {
+            return BTreeSet::new();
+        }
+        // Which of two of one node is the newer is not known.
+        let alone = |node: usize| on_node(node).next().filter(|_| on_node(node).count() == 1);
+        (0..self.nodes.len()).filter_map(alone).filter(|no| self.clients[*no].placed.contains(&to)).collect()
     }
 
     /// What is answered in more than one way comes after a barrier.
@@ -702,6 +797,9 @@ impl World {
 
     fn observe(&mut self) {
         self.note_news();
+        for client in self.clients.iter_mut().filter(|client| client.pipe.is_closed()) {
+            client.gone_at.get_or_insert(self.step);
+        }
         let parsed: Vec<_> = (0..self.clients.len()).map(|no| self.parse(no)).collect();
         // What was pushed before a reply counts when the reply is looked at, whichever is found first.
         for (no, frames) in parsed.iter().enumerate() {
@@ -852,6 +950,11 @@ impl World {
             Expected::Login(user) if !failed => {
                 client.receives.insert(user);
                 client.ever.insert(user);
+                if client.asked_at > self.disturbed_at && !self.is_torn && client.state == Life::Open {
+                    client.placed.insert(user);
+                } else {
+                    client.placed.remove(&user);
+                }
                 Frame::LoggedIn(user)
             }
             Expected::Logout(user) => {
@@ -892,7 +995,8 @@ impl World {
                     || client.pipe.is_broken()
                     || !client.receives.contains(user)
                     || client.expected.iter().any(leaves);
-                let was_there = client.pipe.is_registered() || client.ended_at.is_none_or(|at| at >= message.sent_at);
+                let gone_at = client.gone_at.max(client.ended_at);
+                let was_there = client.pipe.is_registered() || gone_at.is_none_or(|at| at >= message.sent_at);
                 client.may_receive().contains(user) && was_there && gives_back
             };
             copy.stored + copy.ever_spooled > 0
@@ -961,7 +1065,11 @@ impl World {
             match news {
                 News::Stored { to, number } => {
                     self.note(|_| format!("message {number} is stored for user {to}"));
-                    self.ledger.copy(number, to).stored += 1;
+                    let clients = &self.clients;
+                    self.ledger.note_stored(number, to, self.now, |no, known_by| {
+                        let is_there = |other: &usize| clients[*other].node == clients[no].node;
+                        clients[no].gone_at.is_none() || !known_by.iter().any(is_there)
+                    });
                 }
                 News::Refused { to, number } => {
                     self.note(|_| format!("message {number} for user {to} is refused for ever"));
@@ -1041,6 +1149,7 @@ impl World {
             }
         }
         self.settle();
+        self.check_recovery();
         for node in 0..self.nodes.len() {
             let waiting = self.nodes[node].disk.lock().waiting();
             if let Some(machine) = &mut self.nodes[node].machine {
@@ -1062,6 +1171,45 @@ impl World {
             message.acknowledged || (was_read && kind != Kind::Everything)
         };
         self.ledger.check_end(is_required, self.kind == Kind::Calm);
+    }
+
+    /// All is mended: whatever has happened before, a user who comes and goes on all nodes but one is reached from that one
+    /// wherever the user is.
+    fn check_recovery(&mut self) {
+        for node in 0..self.nodes.len() {
+            if self.nodes[node].machine.is_none() {
+                self.start_node(node);
+            }
+        }
+        self.settle();
+        (self.is_torn, self.disturbed_at) = (false, self.step);
+        self.step += 1;
+        let (sender, recipient) = (UserId(1), UserId(USERS as i32));
+        let clients: Vec<_> = (0..self.nodes.len()).map(|node| self.connect(node).expect("it runs")).collect();
+        let from = clients[self.dice.range(0..clients.len())];
+        self.login_as(from, sender);
+        for _ in 0..ROAMING_STEPS {
+            let pause = *self.dice.pick(&[LONG_PAUSE, PLACE_LEASE]);
+            match *self.dice.pick(&clients) {
+                no if no == from => self.set_time(self.now + pause),
+                no if self.clients[no].placed.contains(&recipient) => self.logout(no, recipient),
+                no => self.login_as(no, recipient),
+            }
+            self.settle();
+            if self.dice.one_in(2) {
+                let number = self.ledger.messages.len();
+                let frame = format!(r#"{{"msgType":4,"FROMID":{sender},"TOID":{recipient},"n":{number},"msg":""}}"#);
+                self.send_message(from, &frame, &[recipient], false);
+                let owed = self.ledger.messages[number].copies[&recipient].owed.len();
+                let there = clients.iter().filter(|no| self.clients[**no].receives.contains(&recipient)).count();
+                assert_eq!(owed, there, "of those who are logged in");
+                self.settle();
+            }
+        }
+        self.barrier(from);
+        self.settle();
+        clients.iter().for_each(|no| self.clients[*no].state = Life::HalfClosed);
+        self.settle();
     }
 
     /// Goes on until nothing happens any more.
@@ -1107,6 +1255,12 @@ impl World {
 }
 
 impl Client {
+    /// Whether its node may have this user on it.
+    fn may_be_here(&self, user: UserId) -> bool {
+        let logs_in = |expected: &Expected| matches!(expected, Expected::Login(other) if *other == user);
+        !self.pipe.is_closed() && (self.receives.contains(&user) || self.expected.iter().any(logs_in))
+    }
+
     /// Whom it has received for, or will when the answer to its login is looked at.
     fn may_receive(&self) -> BTreeSet<UserId> {
         let logins = self.expected.iter().filter_map(|expected| match expected {
@@ -1125,6 +1279,10 @@ fn pushed(text: &str) -> Option<u32> {
 
 const USERS: usize = 4;
 const CLIENTS_MAX: usize = 6;
+/// How often a user comes or goes when all is mended.
+const ROAMING_STEPS: usize = 8;
+/// A pause after which a login, or another node, may have lost its patience.
+const LONG_PAUSE: Duration = Duration::from_millis(500);
 /// Lines that are kept for a report.
 const LINES_MAX: usize = 60;
 /// How much longer than anything may take a world is looked at until it is at rest.
