@@ -26,7 +26,8 @@ fn batches(c: &mut Criterion) {
                     assert_eq!(sorted.published as u64, messages);
                     let confirmed = (sequence + 1..=sequence + users).collect();
                     sequence += users;
-                    let sorted = outbox.handle(vec![OutItem::Confirmed(Some("node-1".into()), confirmed)], &clock, &Taker);
+                    let sorted =
+                        outbox.handle(vec![OutItem::Confirmed(Some("node-1".into()), confirmed)], &clock, &Taker);
                     assert_eq!(sorted.delivered.len() as u64, messages);
                     sorted
                 },
