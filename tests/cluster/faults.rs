@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::traffic::{Pair, Person, Recipient, Totals, Traffic, Twice};
 use crate::util::{Cluster, MariaDb, Redis, TestClient, TestServer};
-use crate::util::{chat, login, number_of, numbered, offline_user, user, wait_until};
+use crate::util::{LONG_PATIENCE, chat, login, number_of, numbered, offline_user, user, wait_until, wait_within};
 
 /// How something goes away.
 #[derive(Clone, Copy, Debug)]
@@ -102,6 +102,9 @@ fn outage(
         let green = wait_readiness(nodes, true);
         bob.send(&chat(b, l, "welcome"));
         late.expect(&chat(b, l, "welcome"));
+        // Whoever is away fetches from the other node, which does not know what waits on this one's disk.
+        let is_spooled = |node: &TestServer| node.metric("raybox_spool_messages") > 0.0;
+        wait_within(LONG_PATIENCE, "what waited is stored", || !nodes.iter().any(is_spooled));
         traffic.flow(20);
         report = format!(
             "{what} for {length:?}: not ready after {:.1} s, ready {:.1} s after its return; the logs grew by {growth} \
