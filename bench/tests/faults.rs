@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -525,7 +525,9 @@ fn ctrl_c_prints_what_there_is() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_raybench"));
     command.args(["--quiet", "--seconds", "1000", "--warm-up", "0", "--json", "-", "--address", &address.to_string()]);
     let child = command.args(PAIR.split(' ')).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    let deadline = Instant::now() + Duration::from_secs(30);
     while server.state.lock().expect("a lock").forwarded < 100 {
+        assert!(Instant::now() < deadline, "it sends nothing");
         thread::sleep(Duration::from_millis(1));
     }
     let pid = Pid::from_child(&child);
