@@ -122,7 +122,7 @@ impl Fan {
         if self.left.fetch_sub(1, Ordering::AcqRel) > 1 {
             return None;
         }
-        let failed = usize::from(self.failed.load(Ordering::Relaxed));
+        let failed = u32::from(self.failed.load(Ordering::Relaxed));
         Some(Settled { frames: 1, bytes: self.bytes, failed })
     }
 }
@@ -147,7 +147,7 @@ pub fn settle(deliveries: impl Iterator<Item = (Delivery, bool)>) {
     for (delivery, failed) in deliveries {
         let (sender, settled) = match delivery.origin {
             Origin::Sender(sender) => {
-                (sender, Settled { frames: 1, bytes: delivery.text.len(), failed: usize::from(failed) })
+                (sender, Settled { frames: 1, bytes: delivery.text.len(), failed: u32::from(failed) })
             }
             Origin::Group(fan) => match fan.one_less(failed) {
                 Some(settled) => (fan.sender.clone(), settled),

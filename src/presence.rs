@@ -5,12 +5,12 @@
 //! connection did not take in the same breath. So messages of one sender to one recipient stay in order whatever comes
 //! and goes. Under a shard's lock only leaf locks are taken: those of a link's output, of a lane, of the state writer.
 
+use std::slice;
 use std::sync::Arc;
 
 use net::Link;
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use rustc_hash::FxHashMap;
-use smallvec::SmallVec;
 
 use crate::protocol::UserId;
 
@@ -28,8 +28,13 @@ pub struct Shard<M> {
     joining: FxHashMap<UserId, Seats<M>>,
 }
 
-/// A user's connections in the order of their logins.
-type Seats<M> = SmallVec<[Seat<M>; 1]>;
+/// A user's connections in the order of their logins. Small, for nearly all users have one: there is an entry for each.
+#[derive(Debug)]
+enum Seats<M> {
+    One(Seat<M>),
+    #[expect(clippy::box_collection, reason = "a Vec itself would make the entry of everybody half as large again")]
+    More(Box<Vec<Seat<M>>>),
+}
 
 #[derive(Debug)]
 struct Seat<M> {
@@ -75,14 +80,17 @@ impl<M> Default for Presence<M> {
 impl<M> Shard<M> {
     /// The connection that receives for `user`: the one that logged in last.
     pub fn newest(&self, user: UserId) -> Option<&Arc<Link<M>>> {
-        self.users.get(&user).and_then(|seats| seats.last()).map(|seat| &seat.link)
+        self.seats(user).last().map(|seat| &seat.link)
     }
 
     /// Whether `link` is the one that receives for `user`, and all it holds is newer than what the user's others have got,
     /// so that these may be given it.
     pub fn holds_newest(&self, user: UserId, link: &Link<M>) -> bool {
-        let newest = self.users.get(&user).and_then(|seats| seats.last());
-        newest.is_some_and(|seat| *seat.link == *link && !seat.came_back)
+        self.seats(user).last().is_some_and(|seat| *seat.link == *link && !seat.came_back)
+    }
+
+    fn seats(&self, user: UserId) -> &[Seat<M>] {
+        self.users.get(&user).map_or(&[], Seats::as_slice)
     }
 
     /// Whether `user` is on any connection, or is about to be.
@@ -102,18 +110,18 @@ impl<M> Shard<M> {
 
     /// Notes that `link` will receive for `user`. [`Shard::add`] or [`Shard::remove`] follows.
     pub fn join(&mut self, user: UserId, link: &Arc<Link<M>>) {
-        self.joining.entry(user).or_default().push(Seat { link: link.clone(), came_back: false });
+        push(&mut self.joining, user, Seat { link: link.clone(), came_back: false });
     }
 
     /// Makes `link` the one that receives for `user`.
     pub fn add(&mut self, user: UserId, link: &Arc<Link<M>>) -> Added {
         let has_joined = take(&mut self.joining, user, link);
-        let seats = self.users.entry(user).or_default();
+        let seats = self.seats(user);
         let was_nowhere = seats.is_empty();
         let before = seats.iter().position(|seat| seat.link == *link);
         let came_back = before.is_some_and(|at| at + 1 < seats.len() || seats[at].came_back);
-        seats.retain(|seat| seat.link != *link);
-        seats.push(Seat { link: link.clone(), came_back });
+        take(&mut self.users, user, link);
+        push(&mut self.users, user, Seat { link: link.clone(), came_back });
         match (was_nowhere, has_joined) {
             (true, true) => Added::FirstJoined,
             (true, false) => Added::First,
@@ -132,16 +140,43 @@ impl<M> Shard<M> {
     }
 }
 
+impl<M> Seats<M> {
+    fn as_slice(&self) -> &[Seat<M>] {
+        match self {
+            Seats::One(seat) => slice::from_ref(seat),
+            Seats::More(seats) => seats,
+        }
+    }
+}
+
+/// Adds to the user's seats.
+fn push<M>(users: &mut FxHashMap<UserId, Seats<M>>, user: UserId, seat: Seat<M>) {
+    let seats = match users.remove(&user) {
+        None => Seats::One(seat),
+        Some(Seats::One(first)) => Seats::More(Box::new(vec![first, seat])),
+        Some(Seats::More(mut seats)) => {
+            seats.push(seat);
+            Seats::More(seats)
+        }
+    };
+    users.insert(user, seats);
+}
+
 /// Takes `link` from the user's seats, if it is there.
 fn take<M>(users: &mut FxHashMap<UserId, Seats<M>>, user: UserId, link: &Link<M>) -> bool {
     let Some(seats) = users.get_mut(&user) else { return false };
-    let before = seats.len();
-    seats.retain(|seat| *seat.link != *link);
-    let was_there = seats.len() < before;
-    if seats.is_empty() {
+    let before = seats.as_slice().len();
+    let left = match seats {
+        Seats::One(seat) => usize::from(*seat.link != *link),
+        Seats::More(seats) => {
+            seats.retain(|seat| *seat.link != *link);
+            seats.len()
+        }
+    };
+    if left == 0 {
         users.remove(&user);
     }
-    was_there
+    left < before
 }
 
 /// What [`Shard::add`] found.

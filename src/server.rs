@@ -514,7 +514,7 @@ impl Shell {
             if let Routed::Settled { failed } = routed {
                 settled.frames += 1;
                 settled.bytes += bytes;
-                settled.failed += usize::from(failed);
+                settled.failed += u32::from(failed);
             }
         };
         for effect in effects {

@@ -123,11 +123,11 @@ pub enum Input<'f> {
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Settled {
     /// How many frames.
-    pub frames: usize,
+    pub frames: u32,
     /// Their length in all.
     pub bytes: usize,
     /// How many of them could neither be delivered nor kept for some recipient.
-    pub failed: usize,
+    pub failed: u32,
 }
 
 /// What a session wants done, in this order.
@@ -474,7 +474,7 @@ impl Session {
 /// How long a fetch waits for another connection of the same user whose reply makes no progress, and how often it asks.
 pub const MAILBOX_PATIENCE: Duration = Duration::from_secs(2);
 /// Frames of one client that may be on their way before it is read no further.
-const UNSETTLED_MAX: usize = 4096;
+const UNSETTLED_MAX: u32 = 4096;
 /// The same in bytes.
 const UNSETTLED_BYTES_MAX: usize = 1024 * 1024;
 

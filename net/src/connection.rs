@@ -15,10 +15,8 @@ pub(crate) struct Connection<A, M> {
     pub(crate) phase: Phase<A>,
     pub(crate) input: Input,
     pub(crate) decoder: Decoder,
-    /// What was received and not consumed: the beginning of a frame, or what the application is not ready for.
-    received: Vec<u8>,
-    /// How many of them, at the front, were consumed all the same.
-    consumed: usize,
+    /// What was received and not consumed, if there is something. Behind a pointer, because an idle connection has nothing.
+    kept: Option<Box<Kept>>,
     /// Bytes that were passed over and not shown yet.
     pub(crate) blanks: usize,
     /// The application said "later" to what is at the front, or it is owed garbage without new bytes.
@@ -33,10 +31,17 @@ pub(crate) struct Connection<A, M> {
     pub(crate) hung_up: bool,
     /// When bytes last came.
     pub(crate) heard: Instant,
-    /// When the frame that is not whole yet was begun.
-    pub(crate) frame_since: Option<Instant>,
     pub(crate) frame_timer_set: bool,
     pub(crate) write_timer_set: bool,
+}
+
+/// The beginning of a frame, or what the application is not ready for.
+pub(crate) struct Kept {
+    bytes: Vec<u8>,
+    /// How many of them, at the front, were consumed all the same; never all.
+    consumed: usize,
+    /// When the frame at the front was begun, if it waits for its rest.
+    begun: Option<Instant>,
 }
 
 /// The life of a connection; it only moves forward.
@@ -82,8 +87,7 @@ impl<A, M> Connection<A, M> {
             phase: Phase::Open(app),
             input: Input::Dry,
             decoder: Decoder::new(frame_bytes_max),
-            received: Vec::new(),
-            consumed: 0,
+            kept: None,
             blanks: 0,
             held: false,
             congested: false,
@@ -91,7 +95,6 @@ impl<A, M> Connection<A, M> {
             queued: false,
             hung_up: false,
             heard: now,
-            frame_since: None,
             frame_timer_set: false,
             write_timer_set: false,
         }
@@ -122,11 +125,13 @@ impl<A, M> Connection<A, M> {
                 0
             }
         };
-        if self.received.is_empty() {
-            return Read1::Fresh(count);
+        match &mut self.kept {
+            None => Read1::Fresh(count),
+            Some(kept) => {
+                kept.bytes.extend_from_slice(&scratch[..count]);
+                Read1::Appended
+            }
         }
-        self.received.extend_from_slice(&scratch[..count]);
-        Read1::Appended
     }
 
     /// Asks for nothing more than what has arrived up to now, which fits into the kernel's buffer: a peer that never
@@ -141,57 +146,73 @@ impl<A, M> Connection<A, M> {
 
     /// Whether something is to be shown without anything being read: bytes, garbage in place of them, or the end.
     pub(crate) fn owes(&self) -> bool {
-        !self.received.is_empty() || self.decoder.has_shown() || self.input == Input::Ended
+        self.kept.is_some() || self.decoder.has_shown() || self.input == Input::Ended
     }
 
-    /// Keeps the rest of a fresh read.
+    /// Keeps the rest of a fresh read, which is not empty.
     pub(crate) fn keep(&mut self, rest: &[u8]) {
-        debug_assert!(self.received.is_empty() && self.consumed == 0);
-        self.received = rest.to_vec();
+        debug_assert!(self.kept.is_none() && !rest.is_empty());
+        self.kept = Some(Box::new(Kept { bytes: rest.to_vec(), consumed: 0, begun: None }));
     }
 
-    /// Takes what was kept, and how much at its front was consumed before.
-    pub(crate) fn take_received(&mut self) -> (Vec<u8>, usize) {
-        (std::mem::take(&mut self.received), std::mem::take(&mut self.consumed))
+    /// Takes what was kept.
+    pub(crate) fn take_kept(&mut self) -> Option<Box<Kept>> {
+        self.kept.take()
     }
 
-    /// Puts back what was taken, of which so much is consumed now. An idle connection holds no buffer, and what was
+    /// Puts back what was taken, of which so much more is consumed now. An idle connection holds no buffer, and what was
     /// consumed does not stay for long.
-    pub(crate) fn put_back(&mut self, mut received: Vec<u8>, mut consumed: usize) {
-        debug_assert!(consumed <= received.len());
-        if consumed == received.len() {
+    pub(crate) fn put_back(&mut self, mut kept: Box<Kept>, consumed: usize) {
+        if consumed > 0 {
+            kept.begun = None;
+        }
+        kept.consumed += consumed;
+        debug_assert!(kept.consumed <= kept.bytes.len());
+        if kept.consumed == kept.bytes.len() {
             return;
         }
-        if consumed > received.len() / 2 {
-            received.drain(..consumed);
-            received.shrink_to(2 * received.len());
-            consumed = 0;
+        if kept.consumed > kept.bytes.len() / 2 {
+            kept.bytes.drain(..kept.consumed);
+            kept.bytes.shrink_to(2 * kept.bytes.len());
+            kept.consumed = 0;
         }
-        (self.received, self.consumed) = (received, consumed);
+        self.kept = Some(kept);
     }
 
     /// Drops what was received: nobody will look at it or wait for its rest.
-    pub(crate) fn forget_received(&mut self) {
-        (self.received, self.consumed) = (Vec::new(), 0);
-        (self.held, self.frame_since) = (false, None);
+    pub(crate) fn forget_kept(&mut self) {
+        (self.kept, self.held) = (None, false);
+    }
+
+    /// When the frame was begun that waits for its rest, if one does.
+    pub(crate) fn frame_begun(&self) -> Option<Instant> {
+        self.kept.as_ref()?.begun
     }
 
     /// Notes whether a frame waits for its rest; true if a deadline for it is to be set.
     pub(crate) fn watch_frame(&mut self, now: Instant) -> bool {
+        let Some(kept) = &mut self.kept else { return false };
         if self.held || !self.decoder.is_inside() {
-            self.frame_since = None;
+            kept.begun = None;
             return false;
         }
-        self.frame_since.get_or_insert(now);
+        kept.begun.get_or_insert(now);
         !std::mem::replace(&mut self.frame_timer_set, true)
     }
 
     /// Gives up on the frame that was begun; garbage is at the front now.
     pub(crate) fn give_up_frame(&mut self) {
         self.decoder.give_up();
-        self.blanks += self.received.len() - self.consumed;
-        self.forget_received();
+        self.blanks += self.kept.as_ref().map_or(0, |kept| kept.rest().len());
+        self.forget_kept();
         self.held = true;
+    }
+}
+
+impl Kept {
+    /// What was not consumed.
+    pub(crate) fn rest(&self) -> &[u8] {
+        &self.bytes[self.consumed..]
     }
 }
 

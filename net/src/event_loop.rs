@@ -414,7 +414,7 @@ impl<H: Handler> EventLoop<H> {
                 }
                 Deadline::Frame => {
                     conn.frame_timer_set = false;
-                    match conn.frame_since.map(|since| since + self.settings.frame_timeout) {
+                    match conn.frame_begun().map(|begun| begun + self.settings.frame_timeout) {
                         Some(due) if due > now => {
                             conn.frame_timer_set = true;
                             self.timers.set(due, id, deadline);
@@ -693,7 +693,7 @@ impl<H: Handler> EventLoop<H> {
                 return;
             }
         }
-        conn.forget_received();
+        conn.forget_kept();
         self.drain_on(id);
         if self.connections.get_mut(id).is_some_and(|conn| matches!(conn.phase, Phase::Draining(_))) {
             self.timers.set(self.turn.now() + self.settings.drain_timeout, id, Deadline::Close);
@@ -833,9 +833,9 @@ fn show_received<H: Handler>(
     turn: &mut Turn<H::Message>,
     conn: &mut Connection<H::Conn, H::Message>,
 ) -> Shown {
-    let (bytes, consumed_before) = conn.take_received();
-    let (consumed, shown) = show(handler, turn, conn, &bytes[consumed_before..]);
-    conn.put_back(bytes, consumed_before + consumed);
+    let Some(kept) = conn.take_kept() else { return show(handler, turn, conn, &[]).1 };
+    let (consumed, shown) = show(handler, turn, conn, kept.rest());
+    conn.put_back(kept, consumed);
     shown
 }
 
@@ -846,7 +846,7 @@ fn show<H: Handler>(
     conn: &mut Connection<H::Conn, H::Message>,
     bytes: &[u8],
 ) -> (usize, Shown) {
-    let Connection { phase: Phase::Open(app), link, input, ends, decoder, blanks, frame_since, .. } = conn else {
+    let Connection { phase: Phase::Open(app), link, input, ends, decoder, blanks, .. } = conn else {
         unreachable!("shown only while open")
     };
     let ended = !input.flows();
@@ -922,7 +922,6 @@ fn show<H: Handler>(
                     *blanks = 0;
                 }
                 decoder.taken();
-                *frame_since = None;
                 consumed += len;
                 taken += 1;
             }

@@ -66,7 +66,7 @@ impl Tester {
         self.on(Input::Outcome(outcome))
     }
 
-    fn settled(&mut self, frames: usize, bytes: usize, failed: usize) -> Vec<Effect<'static>> {
+    fn settled(&mut self, frames: u32, bytes: usize, failed: u32) -> Vec<Effect<'static>> {
         self.on(Input::Settled(Settled { frames, bytes, failed }))
     }
 
