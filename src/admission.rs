@@ -63,7 +63,8 @@ pub struct Place {
     source: Source,
 }
 
-/// A login that is being checked. Dropped without a word it has not happened.
+/// A login that is being checked. Dropped without a word it has not happened, or was wrong if the password was seen to
+/// differ.
 #[derive(Debug)]
 pub struct Attempt {
     admission: Arc<Admission>,
@@ -131,10 +132,11 @@ impl Admission {
         Some(seconds(wait))
     }
 
-    /// A login is going to be checked.
-    pub fn attempt(self: &Arc<Admission>, id: Id, source: Source, now: Instant) -> Attempt {
+    /// A login is going to be checked. `differs` says that its password is not the one that is remembered: who is told
+    /// anything but that it was right has learnt that much, so it counts as wrong even if nobody gets round to checking it.
+    pub fn attempt(self: &Arc<Admission>, id: Id, source: Source, differs: bool, now: Instant) -> Attempt {
         self.logins.lock().begin(id, source, now);
-        Attempt { admission: self.clone(), id, source, right: None }
+        Attempt { admission: self.clone(), id, source, right: differs.then_some(false) }
     }
 
     /// A password was right, and there was no need to check it.
@@ -216,9 +218,9 @@ impl Drop for Place {
 }
 
 impl Attempt {
-    /// What became of it: whether the password was right, `None` if that was not found out.
-    pub fn end(mut self, right: Option<bool>) {
-        self.right = right;
+    /// It was checked: whether the password was right.
+    pub fn end(mut self, right: bool) {
+        self.right = Some(right);
     }
 }
 
@@ -251,6 +253,7 @@ fn seconds(time: Duration) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Limit;
 
     #[test]
     fn seconds_are_never_too_few() {
@@ -265,11 +268,25 @@ mod tests {
         let admission = Arc::new(Admission::new(&config, Arc::new(Metrics::new(1)), Clock::default()));
         let (source, now) = (Source::of([192, 0, 2, 1].into()), Instant::now());
         for _ in 0..1000 {
-            drop(admission.attempt(Id(1), source, now));
+            drop(admission.attempt(Id(1), source, false, now));
         }
         assert_eq!(admission.login_wait(Id(1), source, now), None);
         while admission.login_wait(Id(1), source, now).is_none() {
-            admission.attempt(Id(1), source, now).end(Some(false));
+            admission.attempt(Id(1), source, false, now).end(false);
         }
+    }
+
+    #[test]
+    fn an_attempt_that_is_dropped_was_wrong_if_another_password_is_remembered() {
+        let mut config = Config::with_defaults("127.0.0.1:0".parse().unwrap());
+        config.login_failures = Limit(Some(3));
+        let admission = Arc::new(Admission::new(&config, Arc::new(Metrics::new(1)), Clock::default()));
+        let (source, now) = (Source::of([192, 0, 2, 1].into()), Instant::now());
+        admission.attempt(Id(1), source, true, now).end(true);
+        for _ in 0..4 {
+            assert_eq!(admission.login_wait(Id(1), source, now), None);
+            drop(admission.attempt(Id(1), source, true, now));
+        }
+        assert!(admission.login_wait(Id(1), source, now).is_some());
     }
 }

@@ -250,11 +250,13 @@ impl Shared {
                 self.router.submit_anyway(user, Box::new(move |_| answer.send(services.run(job))));
             }
             Job::CheckPassword { id, .. } => {
-                let attempt = self.admission.attempt(id, source, now);
+                // A password that is remembered would have been recognised.
+                let differs = id.user().is_some_and(|user| services.passwords.remembers(user, now));
+                let attempt = self.admission.attempt(id, source, differs, now);
                 // Before the answer: who hears that it was wrong finds it counted.
                 let note = move |outcome: &Outcome| match outcome {
-                    Outcome::Password(right) => attempt.end(Some(*right)),
-                    _ => attempt.end(None),
+                    Outcome::Password(right) => attempt.end(*right),
+                    _ => drop(attempt),
                 };
                 if !self.hash(job, link, source, now, note) {
                     self.services.metrics.login(Login::Refused);

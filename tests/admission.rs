@@ -437,6 +437,41 @@ fn guessing_takes_longer_each_time_and_does_not_lock_the_owner_out() {
     from(&server, "203.0.113.9").login(a, &password("alice"));
 }
 
+/// Of a password that is remembered it is seen without a hasher whether a guess is right.
+#[test]
+fn guesses_that_find_the_queue_full_count() {
+    let builder = behind_proxy().option("login_failures", "2").option("loops", "1");
+    let server = builder.option("hashers", "1").option("logins_max", "1").start();
+    let mut owner = from(&server, "203.0.113.8");
+    let a = owner.register("alice", &password("alice"));
+    owner.login(a, &password("alice"));
+    let mut holder = from(&server, "203.0.113.7");
+    let mut attacker = from(&server, "203.0.113.7");
+    [&mut holder, &mut attacker].into_iter().for_each(TestClient::ack_barrier);
+    // This one has the place of its address until the store writes.
+    let lock = StoreLock::take(&server);
+    holder.send(&json!({"msgType": 2, "name": "holder", "password": "x"}));
+    attacker.ack_barrier();
+    let mut guesses = 0;
+    loop {
+        let reply = try_login(&mut attacker, a, &format!("guess {guesses}"));
+        if reply["errno"] == 429 {
+            break;
+        }
+        assert_eq!(reply["errno"], 503, "{reply}");
+        guesses += 1;
+        assert!(guesses < 10, "guesses are free");
+    }
+    assert!(guesses >= 3, "two are free, and the third costs a second");
+    // Of somebody who has not been here nothing is learnt: it may be tried again.
+    for _ in 0..10 {
+        assert_eq!(try_login(&mut attacker, a + 1000, "guess")["errno"], 503);
+    }
+    from(&server, "203.0.113.8").login(a, &password("alice"));
+    drop(lock);
+    assert_eq!(holder.recv()["errno"], 200);
+}
+
 #[test]
 fn an_address_that_guesses_everywhere_has_to_wait_and_others_do_not() {
     let server = behind_proxy().option("login_failures_per_address", "3").start();
