@@ -240,7 +240,7 @@ impl Registration {
 impl Drop for Registration {
     fn drop(&mut self) {
         if !self.counts {
-            self.admission.registrations.lock().give_back(self.source);
+            self.admission.registrations.lock().give_back(self.source, self.admission.clock.now());
         }
     }
 }
