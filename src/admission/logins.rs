@@ -79,7 +79,7 @@ impl Logins {
         failures.pending = failures.pending.saturating_sub(1);
         failures.at = now;
         match right {
-            Some(true) => failures.count = 0,
+            Some(true) => (failures.count, failures.until) = (0, None),
             Some(false) => {
                 failures.count += 1;
                 failures.until = delay(failures.count.saturating_sub(free)).map(|delay| now + delay);
@@ -96,7 +96,7 @@ impl Logins {
     /// The password was right, without an attempt that had begun.
     pub fn succeeded(&mut self, id: Id, source: Source) {
         match self.failures.get_mut((id, source)) {
-            Some(failures) if failures.pending > 0 => failures.count = 0,
+            Some(failures) if failures.pending > 0 => (failures.count, failures.until) = (0, None),
             Some(_) => _ = self.failures.remove((id, source)),
             None => {}
         }
@@ -238,6 +238,18 @@ mod tests {
         tester.logins.end(ANN, source(1), None, tester.now);
         tester.logins.end(ANN, source(1), Some(true), tester.now);
         assert_eq!(tester.attempt(ANN, 1, true), None);
+    }
+
+    #[test]
+    fn success_ends_the_wait_of_those_who_came_with_it() {
+        let mut tester = Tester::new(1, 1000);
+        (0..4).for_each(|_| tester.logins.begin(ANN, source(1), tester.now));
+        (0..2).for_each(|_| tester.logins.end(ANN, source(1), Some(false), tester.now));
+        assert!(tester.logins.wait(ANN, source(1), tester.now).is_some());
+        tester.logins.end(ANN, source(1), Some(true), tester.now);
+        assert_eq!(tester.logins.wait(ANN, source(1), tester.now), None, "another one is still being checked");
+        tester.logins.end(ANN, source(1), Some(false), tester.now);
+        assert_eq!(tester.logins.wait(ANN, source(1), tester.now), None, "it is free");
     }
 
     #[test]
