@@ -149,7 +149,8 @@ impl Admission {
     /// # Errors
     /// Seconds to wait before it may.
     pub fn register(self: &Arc<Admission>, source: Source, now: Instant) -> Result<Registration, u32> {
-        match self.registrations.lock().take_if_any(source, now) {
+        let taken = self.registrations.lock().take_if_any(source, now);
+        match taken {
             Ok(()) => Ok(Registration { admission: self.clone(), source, counts: false }),
             Err(wait) => {
                 self.complain(Hit::RegistrationsPerAddress, format_args!("a registration from {source}"), now);
@@ -247,7 +248,7 @@ impl Drop for Registration {
 
 /// Whole seconds, not less than the time.
 fn seconds(time: Duration) -> u32 {
-    u32::try_from(time.as_millis().div_ceil(1000)).unwrap_or(u32::MAX).max(1)
+    u32::try_from(time.as_nanos().div_ceil(1_000_000_000)).unwrap_or(u32::MAX).max(1)
 }
 
 #[cfg(test)]
@@ -260,6 +261,7 @@ mod tests {
         for (millis, expected) in [(0, 1), (1, 1), (1000, 1), (1001, 2), (59_999, 60)] {
             assert_eq!(seconds(Duration::from_millis(millis)), expected);
         }
+        assert_eq!(seconds(Duration::new(1, 1)), 2);
     }
 
     #[test]
