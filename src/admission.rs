@@ -13,6 +13,7 @@ mod recent;
 mod seats;
 mod shares;
 mod source;
+mod turns;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -29,6 +30,7 @@ pub use self::pace::Pace;
 pub use self::seats::Seats;
 pub use self::shares::Shares;
 pub use self::source::Source;
+pub use self::turns::Turns;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::metrics::{Hit, Metrics};
@@ -90,7 +92,7 @@ impl Admission {
             seats: Mutex::new(Seats::new(config.connections_max, config.connections_per_address)),
             logins: Mutex::new(Logins::new(config.login_failures, config.login_failures_per_address)),
             registrations: Mutex::new(Allowance::new(config.registrations_per_address)),
-            hashing: Mutex::new(Shares::new(config.logins_max + config.hashers)),
+            hashing: Mutex::new(Shares::new(places(config))),
             complaints: Mutex::default(),
             metrics,
             clock,
@@ -244,6 +246,11 @@ impl Drop for Registration {
             self.admission.registrations.lock().give_back(self.source, self.admission.clock.now());
         }
     }
+}
+
+/// Passwords that may wait to be hashed or be hashed, all together.
+pub fn places(config: &Config) -> usize {
+    config.logins_max + config.hashers
 }
 
 /// Whole seconds, not less than the time.

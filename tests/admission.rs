@@ -560,3 +560,32 @@ fn a_full_queue_of_logins_says_when_to_come_again() {
     assert!((refused(&server, "logins_max") - f64::from(later)).abs() < 0.1);
     clients[0].register("there is room again", "x");
 }
+
+#[test]
+fn who_comes_from_elsewhere_does_not_wait_for_all_that_one_address_has_in_the_queue() {
+    let builder = behind_proxy().option("loops", "1").option("hashers", "1").option("logins_max", "20");
+    let server = builder.start();
+    let come = |address: &str| {
+        let mut client = from(&server, address);
+        client.ack_barrier();
+        client
+    };
+    let mut others: Vec<TestClient> = (0..5).map(|_| come("203.0.113.7")).collect();
+    let (mut client, mut watcher) = (come("203.0.113.8"), come("203.0.113.9"));
+    // The first one keeps the hasher until the store writes, and so the numbers of the accounts tell the order.
+    let lock = StoreLock::take(&server);
+    let mut nth = 0;
+    let mut register = |client: &mut TestClient| {
+        nth += 1;
+        client.send(&json!({"msgType": 2, "name": format!("user {nth}"), "password": "x"}));
+        watcher.ack_barrier();
+    };
+    others.iter_mut().for_each(&mut register);
+    register(&mut client);
+    drop(lock);
+    let id = |client: &mut TestClient| client.recv()["USERID"].as_i64().expect("an account");
+    let ids: Vec<i64> = others.iter_mut().map(id).collect();
+    assert!(ids.is_sorted(), "those of one address in the order in which they came: {ids:?}");
+    let own = id(&mut client);
+    assert!(own < ids[2], "after one of the other address that waited: {own} and {ids:?}");
+}
