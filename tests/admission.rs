@@ -533,6 +533,31 @@ fn a_registration_costs_nothing_while_the_database_is_away() {
 }
 
 #[test]
+fn guesses_count_while_the_database_is_away() {
+    let mut mariadb = MariaDb::start();
+    let server = counting().mysql(&mariadb.create_database()).option("login_failures", "2").start();
+    let mut client = TestClient::connect(&server);
+    client.set_patience(LONG_PATIENCE);
+    let a = client.register("alice", &password("alice"));
+    client.login(a, &password("alice"));
+    mariadb.kill();
+    // Whoever knows the password is let in as before.
+    client.login(a, &password("alice"));
+    for _ in 0..10 {
+        assert_eq!(try_login(&mut client, a + 1000, "guess")["errno"], 503, "of nobody else anything is known");
+    }
+    let mut guesses = 0;
+    while let reply = try_login(&mut client, a, &format!("guess {guesses}"))
+        && reply["errno"] != 429
+    {
+        assert_eq!(reply["errno"], 503, "{reply}");
+        guesses += 1;
+        assert!(guesses < 10, "guesses are free");
+    }
+    assert!(guesses >= 3, "two are free, and the third costs a second");
+}
+
+#[test]
 fn a_full_queue_of_logins_says_when_to_come_again() {
     let builder = counting().option("hashers", "1").option("logins_max", "1");
     // Dear enough for all the requests to arrive while the first password is being hashed.
