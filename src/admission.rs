@@ -13,6 +13,7 @@ mod recent;
 mod seats;
 mod shares;
 mod source;
+mod turns;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -29,6 +30,7 @@ pub use self::pace::Pace;
 pub use self::seats::Seats;
 pub use self::shares::Shares;
 pub use self::source::Source;
+pub use self::turns::Turns;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::metrics::{Hit, Metrics};
@@ -63,7 +65,8 @@ pub struct Place {
     source: Source,
 }
 
-/// A login that is being checked. Dropped without a word it has not happened.
+/// A login that is being checked. Dropped without a word it has not happened, or was wrong if the password was seen to
+/// differ.
 #[derive(Debug)]
 pub struct Attempt {
     admission: Arc<Admission>,
@@ -89,7 +92,7 @@ impl Admission {
             seats: Mutex::new(Seats::new(config.connections_max, config.connections_per_address)),
             logins: Mutex::new(Logins::new(config.login_failures, config.login_failures_per_address)),
             registrations: Mutex::new(Allowance::new(config.registrations_per_address)),
-            hashing: Mutex::new(Shares::new(config.logins_max + config.hashers)),
+            hashing: Mutex::new(Shares::new(places(config))),
             complaints: Mutex::default(),
             metrics,
             clock,
@@ -131,10 +134,11 @@ impl Admission {
         Some(seconds(wait))
     }
 
-    /// A login is going to be checked.
-    pub fn attempt(self: &Arc<Admission>, id: Id, source: Source, now: Instant) -> Attempt {
+    /// A login is going to be checked. `differs` says that its password is not the one that is remembered: who is told
+    /// anything but that it was right has learnt that much, so it counts as wrong even if nobody gets round to checking it.
+    pub fn attempt(self: &Arc<Admission>, id: Id, source: Source, differs: bool, now: Instant) -> Attempt {
         self.logins.lock().begin(id, source, now);
-        Attempt { admission: self.clone(), id, source, right: None }
+        Attempt { admission: self.clone(), id, source, right: differs.then_some(false) }
     }
 
     /// A password was right, and there was no need to check it.
@@ -147,7 +151,8 @@ impl Admission {
     /// # Errors
     /// Seconds to wait before it may.
     pub fn register(self: &Arc<Admission>, source: Source, now: Instant) -> Result<Registration, u32> {
-        match self.registrations.lock().take_if_any(source, now) {
+        let taken = self.registrations.lock().take_if_any(source, now);
+        match taken {
             Ok(()) => Ok(Registration { admission: self.clone(), source, counts: false }),
             Err(wait) => {
                 self.complain(Hit::RegistrationsPerAddress, format_args!("a registration from {source}"), now);
@@ -216,9 +221,9 @@ impl Drop for Place {
 }
 
 impl Attempt {
-    /// What became of it: whether the password was right, `None` if that was not found out.
-    pub fn end(mut self, right: Option<bool>) {
-        self.right = right;
+    /// It was checked: whether the password was right.
+    pub fn end(mut self, right: bool) {
+        self.right = Some(right);
     }
 }
 
@@ -238,25 +243,32 @@ impl Registration {
 impl Drop for Registration {
     fn drop(&mut self) {
         if !self.counts {
-            self.admission.registrations.lock().give_back(self.source);
+            self.admission.registrations.lock().give_back(self.source, self.admission.clock.now());
         }
     }
 }
 
+/// Passwords that may wait to be hashed or be hashed, all together.
+pub fn places(config: &Config) -> usize {
+    config.logins_max + config.hashers
+}
+
 /// Whole seconds, not less than the time.
 fn seconds(time: Duration) -> u32 {
-    u32::try_from(time.as_millis().div_ceil(1000)).unwrap_or(u32::MAX).max(1)
+    u32::try_from(time.as_nanos().div_ceil(1_000_000_000)).unwrap_or(u32::MAX).max(1)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Limit;
 
     #[test]
     fn seconds_are_never_too_few() {
         for (millis, expected) in [(0, 1), (1, 1), (1000, 1), (1001, 2), (59_999, 60)] {
             assert_eq!(seconds(Duration::from_millis(millis)), expected);
         }
+        assert_eq!(seconds(Duration::new(1, 1)), 2);
     }
 
     #[test]
@@ -265,11 +277,25 @@ mod tests {
         let admission = Arc::new(Admission::new(&config, Arc::new(Metrics::new(1)), Clock::default()));
         let (source, now) = (Source::of([192, 0, 2, 1].into()), Instant::now());
         for _ in 0..1000 {
-            drop(admission.attempt(Id(1), source, now));
+            drop(admission.attempt(Id(1), source, false, now));
         }
         assert_eq!(admission.login_wait(Id(1), source, now), None);
         while admission.login_wait(Id(1), source, now).is_none() {
-            admission.attempt(Id(1), source, now).end(Some(false));
+            admission.attempt(Id(1), source, false, now).end(false);
         }
+    }
+
+    #[test]
+    fn an_attempt_that_is_dropped_was_wrong_if_another_password_is_remembered() {
+        let mut config = Config::with_defaults("127.0.0.1:0".parse().unwrap());
+        config.login_failures = Limit(Some(3));
+        let admission = Arc::new(Admission::new(&config, Arc::new(Metrics::new(1)), Clock::default()));
+        let (source, now) = (Source::of([192, 0, 2, 1].into()), Instant::now());
+        admission.attempt(Id(1), source, true, now).end(true);
+        for _ in 0..4 {
+            assert_eq!(admission.login_wait(Id(1), source, now), None);
+            drop(admission.attempt(Id(1), source, true, now));
+        }
+        assert!(admission.login_wait(Id(1), source, now).is_some());
     }
 }

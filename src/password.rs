@@ -112,6 +112,11 @@ impl Passwords {
         known.is_some_and(|tag| self.tag_of(user, password).verify(&tag.into()).is_ok())
     }
 
+    /// Whether a password of `user` is remembered, so that another one would not be recognised.
+    pub fn remembers(&self, user: UserId, now: Instant) -> bool {
+        self.memory.lock().tag(user, now, self.remember_for).is_some()
+    }
+
     /// Forgets what was remembered of `user`, whose password has changed.
     pub fn forget(&self, user: UserId) {
         self.memory.lock().remove(user);
@@ -355,13 +360,16 @@ mod tests {
     #[test]
     fn a_remembered_password_is_recognised_until_it_expires() {
         let (passwords, start) = (cheap(), Instant::now());
-        assert!(!passwords.recognises(UserId(7), "secret", start));
+        assert!(!passwords.recognises(UserId(7), "secret", start) && !passwords.remembers(UserId(7), start));
         passwords.remember(UserId(7), "secret", start);
+        assert!(passwords.remembers(UserId(7), start) && !passwords.remembers(UserId(8), start));
         assert!(passwords.recognises(UserId(7), "secret", start));
         assert!(!passwords.recognises(UserId(7), "Secret", start));
         assert!(!passwords.recognises(UserId(8), "secret", start));
         assert!(passwords.recognises(UserId(7), "secret", start + HOUR - Duration::from_millis(1)));
-        assert!(!passwords.recognises(UserId(7), "secret", start + HOUR));
+        assert!(
+            !passwords.recognises(UserId(7), "secret", start + HOUR) && !passwords.remembers(UserId(7), start + HOUR)
+        );
     }
 
     #[test]

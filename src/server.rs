@@ -14,7 +14,7 @@ use net::{
 use parking_lot::Mutex;
 use pool::{Again, Lanes, Workers, WorkersWatch};
 
-use crate::admission::{Admission, Excess, Meter, Pace, Refusal, Seat, Source};
+use crate::admission::{self, Admission, Excess, Meter, Pace, Refusal, Seat, Source, Turns};
 use crate::backlog::Backlog;
 use crate::bus::Bus;
 use crate::clock::Clock;
@@ -80,9 +80,14 @@ struct Shared {
     workers: Workers,
     hashers: Workers,
     hashers_queue: WorkersWatch,
+    /// What a hasher takes when it is told that there is something: the one whose turn it is. A leaf lock.
+    turns: Arc<Mutex<Turns<Work>>>,
     /// How long the hashers take.
     hashing: Arc<Pace>,
 }
+
+/// A password to be hashed, and what is to be done then.
+type Work = Box<dyn FnOnce() + Send>;
 
 /// The handler of one loop.
 struct Shell {
@@ -212,7 +217,7 @@ impl Shared {
                 log::error!("users of an earlier run may still be marked online: {error}");
             }
             bus.start(router.clone())?;
-            let hashers = Workers::start_in_background("hasher", config.hashers, config.logins_max)?;
+            let hashers = Workers::start_in_background("hasher", config.hashers, admission::places(config))?;
             Ok(Shared {
                 auth: config.auth,
                 router,
@@ -221,6 +226,7 @@ impl Shared {
                 workers: Workers::start("worker", config.workers, config.requests_max)?,
                 hashers_queue: hashers.watch(),
                 hashers,
+                turns: Arc::default(),
                 hashing: Arc::new(Pace::new(config.hashers)),
                 services: services.clone(),
             })
@@ -250,11 +256,13 @@ impl Shared {
                 self.router.submit_anyway(user, Box::new(move |_| answer.send(services.run(job))));
             }
             Job::CheckPassword { id, .. } => {
-                let attempt = self.admission.attempt(id, source, now);
+                // A password that is remembered would have been recognised.
+                let differs = id.user().is_some_and(|user| services.passwords.remembers(user, now));
+                let attempt = self.admission.attempt(id, source, differs, now);
                 // Before the answer: who hears that it was wrong finds it counted.
                 let note = move |outcome: &Outcome| match outcome {
-                    Outcome::Password(right) => attempt.end(Some(*right)),
-                    _ => attempt.end(None),
+                    Outcome::Password(right) => attempt.end(*right),
+                    _ => drop(attempt),
                 };
                 if !self.hash(job, link, source, now, note) {
                     self.services.metrics.login(Login::Refused);
@@ -292,9 +300,12 @@ impl Shared {
     ) -> bool {
         let seconds = self.hashing.seconds_for(self.hashers_queue.waiting());
         let answer = Answer::or_else(link, protocol::busy_for(seconds));
-        let (services, hashing) = (self.services.clone(), self.hashing.clone());
-        let place = self.admission.queue(source);
-        let has_place = place.is_some();
+        let Some(place) = self.admission.queue(source) else {
+            // The answer is dropped, and tells the client so.
+            self.admission.no_room(source, now);
+            return false;
+        };
+        let (services, hashing, turns) = (self.services.clone(), self.hashing.clone(), self.turns.clone());
         let work = move || {
             let begun = Instant::now();
             let outcome = services.run(job);
@@ -303,12 +314,13 @@ impl Shared {
             drop(place);
             answer.send(outcome);
         };
-        // Work that is not taken is dropped, and tells the client so.
-        let taken = has_place && self.hashers.submit(work).is_ok();
-        if !taken {
-            self.admission.no_room(source, now);
-        }
-        taken
+        self.turns.lock().push(source, Box::new(work));
+        let next = move || {
+            let work = turns.lock().take();
+            work.expect("a hasher is told of each once")();
+        };
+        self.hashers.submit(next).expect("there is room for whoever has a place");
+        true
     }
 
     /// Fetches messages for a connection that has claimed the mailbox.

@@ -437,6 +437,41 @@ fn guessing_takes_longer_each_time_and_does_not_lock_the_owner_out() {
     from(&server, "203.0.113.9").login(a, &password("alice"));
 }
 
+/// Of a password that is remembered it is seen without a hasher whether a guess is right.
+#[test]
+fn guesses_that_find_the_queue_full_count() {
+    let builder = behind_proxy().option("login_failures", "2").option("loops", "1");
+    let server = builder.option("hashers", "1").option("logins_max", "1").start();
+    let mut owner = from(&server, "203.0.113.8");
+    let a = owner.register("alice", &password("alice"));
+    owner.login(a, &password("alice"));
+    let mut holder = from(&server, "203.0.113.7");
+    let mut attacker = from(&server, "203.0.113.7");
+    [&mut holder, &mut attacker].into_iter().for_each(TestClient::ack_barrier);
+    // This one has the place of its address until the store writes.
+    let lock = StoreLock::take(&server);
+    holder.send(&json!({"msgType": 2, "name": "holder", "password": "x"}));
+    attacker.ack_barrier();
+    let mut guesses = 0;
+    loop {
+        let reply = try_login(&mut attacker, a, &format!("guess {guesses}"));
+        if reply["errno"] == 429 {
+            break;
+        }
+        assert_eq!(reply["errno"], 503, "{reply}");
+        guesses += 1;
+        assert!(guesses < 10, "guesses are free");
+    }
+    assert!(guesses >= 3, "two are free, and the third costs a second");
+    // Of somebody who has not been here nothing is learnt: it may be tried again.
+    for _ in 0..10 {
+        assert_eq!(try_login(&mut attacker, a + 1000, "guess")["errno"], 503);
+    }
+    from(&server, "203.0.113.8").login(a, &password("alice"));
+    drop(lock);
+    assert_eq!(holder.recv()["errno"], 200);
+}
+
 #[test]
 fn an_address_that_guesses_everywhere_has_to_wait_and_others_do_not() {
     let server = behind_proxy().option("login_failures_per_address", "3").start();
@@ -498,6 +533,31 @@ fn a_registration_costs_nothing_while_the_database_is_away() {
 }
 
 #[test]
+fn guesses_count_while_the_database_is_away() {
+    let mut mariadb = MariaDb::start();
+    let server = counting().mysql(&mariadb.create_database()).option("login_failures", "2").start();
+    let mut client = TestClient::connect(&server);
+    client.set_patience(LONG_PATIENCE);
+    let a = client.register("alice", &password("alice"));
+    client.login(a, &password("alice"));
+    mariadb.kill();
+    // Whoever knows the password is let in as before.
+    client.login(a, &password("alice"));
+    for _ in 0..10 {
+        assert_eq!(try_login(&mut client, a + 1000, "guess")["errno"], 503, "of nobody else anything is known");
+    }
+    let mut guesses = 0;
+    while let reply = try_login(&mut client, a, &format!("guess {guesses}"))
+        && reply["errno"] != 429
+    {
+        assert_eq!(reply["errno"], 503, "{reply}");
+        guesses += 1;
+        assert!(guesses < 10, "guesses are free");
+    }
+    assert!(guesses >= 3, "two are free, and the third costs a second");
+}
+
+#[test]
 fn a_full_queue_of_logins_says_when_to_come_again() {
     let builder = counting().option("hashers", "1").option("logins_max", "1");
     // Dear enough for all the requests to arrive while the first password is being hashed.
@@ -524,4 +584,33 @@ fn a_full_queue_of_logins_says_when_to_come_again() {
     assert!(later > 0, "with one place in the queue somebody must be refused");
     assert!((refused(&server, "logins_max") - f64::from(later)).abs() < 0.1);
     clients[0].register("there is room again", "x");
+}
+
+#[test]
+fn who_comes_from_elsewhere_does_not_wait_for_all_that_one_address_has_in_the_queue() {
+    let builder = behind_proxy().option("loops", "1").option("hashers", "1").option("logins_max", "20");
+    let server = builder.start();
+    let come = |address: &str| {
+        let mut client = from(&server, address);
+        client.ack_barrier();
+        client
+    };
+    let mut others: Vec<TestClient> = (0..5).map(|_| come("203.0.113.7")).collect();
+    let (mut client, mut watcher) = (come("203.0.113.8"), come("203.0.113.9"));
+    // The first one keeps the hasher until the store writes, and so the numbers of the accounts tell the order.
+    let lock = StoreLock::take(&server);
+    let mut nth = 0;
+    let mut register = |client: &mut TestClient| {
+        nth += 1;
+        client.send(&json!({"msgType": 2, "name": format!("user {nth}"), "password": "x"}));
+        watcher.ack_barrier();
+    };
+    others.iter_mut().for_each(&mut register);
+    register(&mut client);
+    drop(lock);
+    let id = |client: &mut TestClient| client.recv()["USERID"].as_i64().expect("an account");
+    let ids: Vec<i64> = others.iter_mut().map(id).collect();
+    assert!(ids.is_sorted(), "those of one address in the order in which they came: {ids:?}");
+    let own = id(&mut client);
+    assert!(own < ids[2], "after one of the other address that waited: {own} and {ids:?}");
 }

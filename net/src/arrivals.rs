@@ -86,6 +86,10 @@ impl<A> Arrivals<A> {
 
     pub(crate) fn remove(&mut self, id: ArrivalId) -> Option<Arrival<A>> {
         let arrival = self.waiting.remove(id.0);
+        // One that waits for long would else have all that come and go meanwhile stay behind it.
+        if self.due.len() > 2 * self.waiting.len() + SWEEP_MIN {
+            self.due.retain(|(_, id)| self.waiting.get_mut(id.0).is_some());
+        }
         while self.due.front().is_some_and(|(_, id)| self.waiting.get_mut(id.0).is_none()) {
             self.due.pop_front();
         }
@@ -160,6 +164,9 @@ fn judge(preface: Preface, bytes: &[u8], over: bool) -> (Verdict, usize) {
     }
 }
 
+/// Fewer are not worth a sweep.
+const SWEEP_MIN: usize = 1000;
+
 const HEADER_MISSING: &str = "a trusted proxy (proxy_from) must begin with a PROXY header; have it send one (nginx: \
                               proxy_protocol on), or take its address out of proxy_from";
 const HEADER_LATE: &str = "a trusted proxy (proxy_from) must begin with a PROXY header, and no whole one came within \
@@ -170,6 +177,37 @@ const HEADER_UNTRUSTED: &str = "it begins with a PROXY header, which is not beli
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_comes_and_goes_leaves_nothing_behind_who_waits() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let stream = std::net::TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens");
+        let (mut arrivals, now) = (Arrivals::new(), Instant::now());
+        let come = |arrivals: &mut Arrivals<()>, nth: usize| {
+            let due = now + Duration::from_millis(nth as u64);
+            let mut new = None;
+            arrivals
+                .insert_with(due, |id| {
+                    new = Some(id);
+                    let socket = mio::net::TcpStream::from_std(stream.try_clone()?).into();
+                    let peer = listener.local_addr()?;
+                    Ok(Arrival { socket, peer, preface: Preface::ProxyHeader, app: () })
+                })
+                .expect("descriptors");
+            new.expect("it was made")
+        };
+        let waiting = [0, 1].map(|nth| come(&mut arrivals, nth));
+        for nth in 2..10_000 {
+            let id = come(&mut arrivals, nth);
+            assert!(arrivals.remove(id).is_some());
+            assert!(arrivals.due.len() <= SWEEP_MIN + 5, "{}", arrivals.due.len());
+        }
+        for id in waiting {
+            assert_eq!(arrivals.overdue(now + Duration::from_secs(10)), Some(id));
+            arrivals.remove(id);
+        }
+        assert_eq!((arrivals.len(), arrivals.due.len()), (0, 0));
+    }
 
     const HEADER: &[u8] = b"PROXY TCP4 203.0.113.7 10.0.0.1 51234 8003\r\n";
 

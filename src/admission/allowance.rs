@@ -49,12 +49,13 @@ impl Allowance {
     }
 
     /// It has not happened after all.
-    pub fn give_back(&mut self, source: Source) {
-        if let Some(interval) = self.interval()
-            && let Some(full_at) = self.full_at.get_mut(source)
-        {
-            // What was forgotten in between may be given back all the same.
-            *full_at = full_at.checked_sub(interval).unwrap_or(*full_at);
+    pub fn give_back(&mut self, source: Source, now: Instant) {
+        let Some(interval) = self.interval() else { return };
+        // What was forgotten in between may be given back all the same.
+        let Some(full_at) = self.full_at.get_mut(source) else { return };
+        match full_at.checked_sub(interval) {
+            Some(earlier) if earlier > now => *full_at = earlier,
+            _ => _ = self.full_at.remove(source),
         }
     }
 
@@ -88,12 +89,29 @@ mod tests {
         assert_eq!(allowance.wait(source(1), start + HOUR / 4), None);
         allowance.take(source(1), start + HOUR / 4);
         assert!(allowance.wait(source(1), start + HOUR / 4).is_some());
-        allowance.give_back(source(1));
+        allowance.give_back(source(1), start + HOUR / 4);
         assert_eq!(allowance.wait(source(1), start + HOUR / 4), None);
         for _ in 0..4 {
             allowance.take(source(1), start + 10 * HOUR);
         }
         assert!(allowance.wait(source(1), start + 10 * HOUR).is_some(), "it holds no more than an hour's worth");
+    }
+
+    #[test]
+    fn nothing_is_kept_of_who_has_given_all_back() {
+        let (mut allowance, start) = (Allowance::new(Limit(Some(4))), Instant::now());
+        for last in 0..10 {
+            (0..3).for_each(|_| allowance.take(source(last), start));
+            (0..2).for_each(|_| allowance.give_back(source(last), start));
+        }
+        assert_eq!(allowance.full_at.len(), 10);
+        (0..10).for_each(|last| allowance.give_back(source(last), start));
+        assert_eq!(allowance.full_at.len(), 0);
+        // Time has filled the bucket meanwhile.
+        (0..2).for_each(|_| allowance.take(source(1), start));
+        allowance.give_back(source(1), start + HOUR / 2);
+        allowance.give_back(source(1), start + HOUR / 2);
+        assert_eq!(allowance.full_at.len(), 0);
     }
 
     #[test]

@@ -72,14 +72,14 @@ impl Logins {
     /// What became of an attempt: whether the password was right, `None` if that was not found out.
     pub fn end(&mut self, id: Id, source: Source, right: Option<bool>, now: Instant) {
         if right != Some(false) {
-            self.of_address.give_back(source);
+            self.of_address.give_back(source, now);
         }
         let Some(free) = self.free.0 else { return };
         let mut failures = self.of(id, source, now);
         failures.pending = failures.pending.saturating_sub(1);
         failures.at = now;
         match right {
-            Some(true) => failures.count = 0,
+            Some(true) => (failures.count, failures.until) = (0, None),
             Some(false) => {
                 failures.count += 1;
                 failures.until = delay(failures.count.saturating_sub(free)).map(|delay| now + delay);
@@ -95,8 +95,10 @@ impl Logins {
 
     /// The password was right, without an attempt that had begun.
     pub fn succeeded(&mut self, id: Id, source: Source) {
-        if let Some(failures) = self.failures.get_mut((id, source)) {
-            failures.count = 0;
+        match self.failures.get_mut((id, source)) {
+            Some(failures) if failures.pending > 0 => (failures.count, failures.until) = (0, None),
+            Some(_) => _ = self.failures.remove((id, source)),
+            None => {}
         }
     }
 
@@ -236,6 +238,29 @@ mod tests {
         tester.logins.end(ANN, source(1), None, tester.now);
         tester.logins.end(ANN, source(1), Some(true), tester.now);
         assert_eq!(tester.attempt(ANN, 1, true), None);
+    }
+
+    #[test]
+    fn success_ends_the_wait_of_those_who_came_with_it() {
+        let mut tester = Tester::new(1, 1000);
+        (0..4).for_each(|_| tester.logins.begin(ANN, source(1), tester.now));
+        (0..2).for_each(|_| tester.logins.end(ANN, source(1), Some(false), tester.now));
+        assert!(tester.logins.wait(ANN, source(1), tester.now).is_some());
+        tester.logins.end(ANN, source(1), Some(true), tester.now);
+        assert_eq!(tester.logins.wait(ANN, source(1), tester.now), None, "another one is still being checked");
+        tester.logins.end(ANN, source(1), Some(false), tester.now);
+        assert_eq!(tester.logins.wait(ANN, source(1), tester.now), None, "it is free");
+    }
+
+    #[test]
+    fn nothing_is_kept_of_who_is_in() {
+        let mut tester = Tester::new(3, 1000);
+        for from in 0..10 {
+            assert_eq!(tester.attempt(ANN, from, true), None);
+            assert_eq!(tester.attempt(BOB, from, false), None);
+            tester.logins.succeeded(BOB, source(from));
+        }
+        assert_eq!(tester.logins.failures.len(), 0);
     }
 
     #[test]

@@ -26,6 +26,11 @@ impl<K: Copy + Eq + Hash, V> Recent<K, V> {
         self.entries.get_mut(&key).map(|(_, value)| value)
     }
 
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     /// Puts a value in as the newest. The oldest leaves if there are too many.
     pub(super) fn insert(&mut self, key: K, value: V) {
         self.remove(key);

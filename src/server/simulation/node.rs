@@ -13,7 +13,7 @@ use super::dice::Dice;
 use super::socket::Pipe;
 use super::spool::{Disk, NodeSpool};
 use super::store::{NodeStore, Tables};
-use crate::admission::{Admission, Pace};
+use crate::admission::{self, Admission, Pace};
 use crate::backlog::Backlog;
 use crate::bus::Bus;
 use crate::clock::Clock;
@@ -116,7 +116,7 @@ impl Machine {
         let router = Arc::new(Router::new(services.clone(), Some(outbox), keepers, states));
         bus.start(router.clone()).expect("it starts no thread");
         let workers = |waiting_max| Workers::start("none", 0, waiting_max).expect("no thread");
-        let hashers = workers(config.logins_max);
+        let hashers = workers(admission::places(config));
         let shared = Arc::new(Shared {
             auth: config.auth,
             admission: Arc::new(Admission::new(config, services.metrics.clone(), clock.clone())),
@@ -125,6 +125,7 @@ impl Machine {
             workers: workers(config.requests_max),
             hashers_queue: hashers.watch(),
             hashers,
+            turns: Arc::default(),
             hashing: Arc::new(Pace::new(config.hashers)),
             services,
         });
