@@ -9,7 +9,6 @@ mod allowance;
 mod logins;
 mod meter;
 mod pace;
-mod recent;
 mod seats;
 mod shares;
 mod source;

@@ -70,6 +70,7 @@ pub mod outbox;
 pub mod password;
 pub mod presence;
 pub mod protocol;
+mod recent;
 pub mod router;
 pub mod server;
 pub mod session;

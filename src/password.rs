@@ -7,7 +7,6 @@
 //! [`Passwords::recognises`] spares a returning client that computation: it knows, under a key that dies with the process,
 //! a tag of each password verified lately. A password itself is never kept.
 
-use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt;
 use std::hint::black_box;
@@ -21,9 +20,10 @@ use argon2::{Algorithm, Argon2, Params, Version};
 use blake2::Blake2sMac256;
 use blake2::digest::{KeyInit, Mac};
 use parking_lot::Mutex;
-use rustc_hash::FxHashMap;
+use rustc_hash::FxBuildHasher;
 
 use crate::protocol::UserId;
+use crate::recent::Recent;
 
 /// Hashes and checks passwords at one configured cost, and remembers those verified lately. Shared by all threads.
 pub struct Passwords {
@@ -100,8 +100,9 @@ impl Passwords {
     /// Notes at the time `now` that `password` was verified as `user`'s.
     pub fn remember(&self, user: UserId, password: &str, now: Instant) {
         if !self.remember_for.is_zero() {
-            let tag = self.tag_of(user, password).finalize().into_bytes().into();
-            self.memory.lock().insert(user, tag, now, self.remember_for);
+            let hash: [u8; 32] = self.tag_of(user, password).finalize().into_bytes().into();
+            let (tag, _) = hash.split_first_chunk().expect("it is longer");
+            self.memory.lock().insert(user, *tag, now, self.remember_for);
         }
     }
 
@@ -109,17 +110,12 @@ impl Passwords {
     /// may be called by a loop.
     pub fn recognises(&self, user: UserId, password: &str, now: Instant) -> bool {
         let known = self.memory.lock().tag(user, now, self.remember_for);
-        known.is_some_and(|tag| self.tag_of(user, password).verify(&tag.into()).is_ok())
+        known.is_some_and(|tag| self.tag_of(user, password).verify_truncated_left(&tag).is_ok())
     }
 
     /// Whether a password of `user` is remembered, so that another one would not be recognised.
     pub fn remembers(&self, user: UserId, now: Instant) -> bool {
         self.memory.lock().tag(user, now, self.remember_for).is_some()
-    }
-
-    /// Forgets what was remembered of `user`, whose password has changed.
-    pub fn forget(&self, user: UserId) {
-        self.memory.lock().remove(user);
     }
 
     /// The keyed hash of a password. It covers the user, so that equal passwords do not show.
@@ -176,56 +172,39 @@ fn random_key() -> Result<[u8; 32], PasswordError> {
     Ok(key)
 }
 
-/// The tags of verified passwords, at most [`REMEMBERED_MAX`], the oldest leaving first.
-#[derive(Default)]
+/// The tags of the passwords that were verified last. Ids are the store's own, so they need no hasher with a secret.
 struct Memory {
-    entries: FxHashMap<UserId, Entry>,
-    /// The entries by age: serial number -> user.
-    ages: BTreeMap<u64, UserId>,
-    next_serial: u64,
+    tags: Recent<UserId, (Tag, Instant), FxBuildHasher>,
+    /// When what is older was told apart from what is not.
+    aged: Option<Instant>,
 }
 
-struct Entry {
-    tag: [u8; 32],
-    since: Instant,
-    serial: u64,
-}
-
-impl Entry {
-    fn is_valid(&self, now: Instant, valid_for: Duration) -> bool {
-        now.saturating_duration_since(self.since) < valid_for
-    }
-}
+/// Half of a hash: nobody finds a password by chance for 128 bits either, and there is one for every user.
+type Tag = [u8; 16];
 
 impl Memory {
-    fn insert(&mut self, user: UserId, tag: [u8; 32], now: Instant, valid_for: Duration) {
-        self.remove(user);
-        while let Some((_, &oldest)) = self.ages.first_key_value() {
-            let is_full = self.entries.len() >= REMEMBERED_MAX;
-            if !is_full && self.entries[&oldest].is_valid(now, valid_for) {
-                break;
-            }
-            self.remove(oldest);
+    fn insert(&mut self, user: UserId, tag: Tag, now: Instant, valid_for: Duration) {
+        let aged = self.aged.get_or_insert(now);
+        if now.saturating_duration_since(*aged) >= valid_for {
+            *aged = now;
+            self.tags.age();
         }
-        let serial = self.next_serial;
-        self.next_serial += 1;
-        self.ages.insert(serial, user);
-        self.entries.insert(user, Entry { tag, since: now, serial });
-        debug_assert_eq!(self.entries.len(), self.ages.len());
+        self.tags.insert(user, (tag, now));
     }
 
-    fn tag(&self, user: UserId, now: Instant, valid_for: Duration) -> Option<[u8; 32]> {
-        self.entries.get(&user).filter(|entry| entry.is_valid(now, valid_for)).map(|entry| entry.tag)
-    }
-
-    fn remove(&mut self, user: UserId) {
-        if let Some(entry) = self.entries.remove(&user) {
-            self.ages.remove(&entry.serial);
-        }
+    fn tag(&self, user: UserId, now: Instant, valid_for: Duration) -> Option<Tag> {
+        let (tag, since) = self.tags.get(&user)?;
+        (now.saturating_duration_since(*since) < valid_for).then_some(*tag)
     }
 }
 
-/// Some 10 MB at most.
+impl Default for Memory {
+    fn default() -> Memory {
+        Memory { tags: Recent::new(REMEMBERED_MAX), aged: None }
+    }
+}
+
+/// Users who are remembered at least. Some 10 MB at most.
 const REMEMBERED_MAX: usize = 100_000;
 
 /// Why a password could not be hashed.
@@ -379,8 +358,6 @@ mod tests {
         passwords.remember(UserId(7), "new", now);
         assert!(!passwords.recognises(UserId(7), "old", now));
         assert!(passwords.recognises(UserId(7), "new", now));
-        passwords.forget(UserId(7));
-        assert!(!passwords.recognises(UserId(7), "new", now));
     }
 
     #[test]
@@ -388,31 +365,21 @@ mod tests {
         let (passwords, now) = (Passwords::new(8, 1, 1, Duration::ZERO).unwrap(), Instant::now());
         passwords.remember(UserId(7), "secret", now);
         assert!(!passwords.recognises(UserId(7), "secret", now));
-        assert!(passwords.memory.lock().entries.is_empty());
+        assert_eq!(passwords.memory.lock().tags.len(), 0);
     }
 
     #[test]
-    fn the_oldest_leave_when_the_memory_is_full() {
-        let (mut memory, now) = (Memory::default(), Instant::now());
-        let bound = REMEMBERED_MAX as i32;
-        for user in 0..bound {
-            memory.insert(UserId(user), [1; 32], now, HOUR);
-        }
-        memory.insert(UserId(0), [2; 32], now, HOUR);
-        memory.insert(UserId(bound), [3; 32], now, HOUR);
-        assert_eq!(memory.entries.len(), REMEMBERED_MAX);
-        assert_eq!(memory.tag(UserId(1), now, HOUR), None);
-        assert_eq!(memory.tag(UserId(0), now, HOUR), Some([2; 32]));
-        assert_eq!(memory.tag(UserId(bound), now, HOUR), Some([3; 32]));
-    }
-
-    #[test]
-    fn expired_entries_give_their_memory_back() {
-        let (mut memory, now) = (Memory::default(), Instant::now());
-        for user in 0..100 {
-            memory.insert(UserId(user), [1; 32], now, HOUR);
-        }
-        memory.insert(UserId(100), [1; 32], now + HOUR, HOUR);
-        assert_eq!((memory.entries.len(), memory.ages.len()), (1, 1));
+    fn what_has_expired_gives_its_memory_back_within_as_long_again() {
+        let (mut memory, start) = (Memory::default(), Instant::now());
+        let mut insert_100 = |from: i32, now| {
+            (from..from + 100).for_each(|user| memory.insert(UserId(user), [1; 16], now, HOUR));
+            memory.tags.len()
+        };
+        assert_eq!(insert_100(0, start), 100);
+        assert_eq!(insert_100(100, start + HOUR / 2), 200);
+        assert_eq!(insert_100(200, start + HOUR), 300);
+        assert_eq!(insert_100(300, start + 2 * HOUR), 200);
+        assert_eq!(memory.tag(UserId(299), start + 2 * HOUR - Duration::from_millis(1), HOUR), Some([1; 16]));
+        assert_eq!(memory.tag(UserId(299), start + 2 * HOUR, HOUR), None);
     }
 }

@@ -6,8 +6,8 @@
 use std::time::{Duration, Instant};
 
 use super::Source;
-use super::recent::Recent;
 use crate::config::Limit;
+use crate::recent::Recent;
 
 /// What addresses have used up.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ impl Allowance {
     /// How long until it may happen once more; `None` if it may now.
     pub fn wait(&self, source: Source, now: Instant) -> Option<Duration> {
         let interval = self.interval()?;
-        let full_at = self.full_at.get(source).filter(|at| **at > now)?;
+        let full_at = self.full_at.get(&source).filter(|at| **at > now)?;
         let empty_for = (*full_at + interval).checked_duration_since(now + HOUR)?;
         (!empty_for.is_zero()).then_some(empty_for)
     }
@@ -43,7 +43,7 @@ impl Allowance {
     /// It happens.
     pub fn take(&mut self, source: Source, now: Instant) {
         if let Some(interval) = self.interval() {
-            let full_at = self.full_at.get(source).map_or(now, |at| (*at).max(now));
+            let full_at = self.full_at.get(&source).map_or(now, |at| (*at).max(now));
             self.full_at.insert(source, full_at + interval);
         }
     }
@@ -52,10 +52,10 @@ impl Allowance {
     pub fn give_back(&mut self, source: Source, now: Instant) {
         let Some(interval) = self.interval() else { return };
         // What was forgotten in between may be given back all the same.
-        let Some(full_at) = self.full_at.get_mut(source) else { return };
+        let Some(full_at) = self.full_at.get_mut(&source) else { return };
         match full_at.checked_sub(interval) {
             Some(earlier) if earlier > now => *full_at = earlier,
-            _ => _ = self.full_at.remove(source),
+            _ => self.full_at.remove(&source),
         }
     }
 

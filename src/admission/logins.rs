@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 
 use super::Source;
 use super::allowance::Allowance;
-use super::recent::Recent;
 use crate::config::Limit;
 use crate::metrics::Hit;
 use crate::protocol::Id;
+use crate::recent::Recent;
 
 /// Failed logins of late, and those that are being checked.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ impl Logins {
             return Some((Hit::LoginFailuresPerAddress, wait));
         }
         let free = self.free.0?;
-        let failures = self.failures.get((id, source)).filter(|failures| !failures.is_over(now))?;
+        let failures = self.failures.get(&(id, source)).filter(|failures| !failures.is_over(now))?;
         let wait = failures.until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
         // Many connections may log in as one user at once, until one of them was wrong.
         let trusted = failures.count == 0 && failures.pending < free.saturating_mul(AT_ONCE_FACTOR);
@@ -87,7 +87,7 @@ impl Logins {
             None => {}
         }
         if failures.count == 0 && failures.pending == 0 {
-            self.failures.remove((id, source));
+            self.failures.remove(&(id, source));
         } else {
             self.failures.insert((id, source), failures);
         }
@@ -95,15 +95,15 @@ impl Logins {
 
     /// The password was right, without an attempt that had begun.
     pub fn succeeded(&mut self, id: Id, source: Source) {
-        match self.failures.get_mut((id, source)) {
+        match self.failures.get_mut(&(id, source)) {
             Some(failures) if failures.pending > 0 => (failures.count, failures.until) = (0, None),
-            Some(_) => _ = self.failures.remove((id, source)),
+            Some(_) => self.failures.remove(&(id, source)),
             None => {}
         }
     }
 
     fn of(&self, id: Id, source: Source, now: Instant) -> Failures {
-        let failures = self.failures.get((id, source)).filter(|failures| !failures.is_over(now));
+        let failures = self.failures.get(&(id, source)).filter(|failures| !failures.is_over(now));
         failures.copied().unwrap_or(Failures { count: 0, pending: 0, until: None, at: now })
     }
 }
