@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 
 use crate::interrupt;
 use crate::report::{Run, completeness, mark, number, shown, text_of_trouble};
@@ -38,7 +38,8 @@ fn run_rounds(
             interrupt::check()?;
             let outcome = run(context)?;
             let name = context.target.to_string();
-            eprintln!("{}round {round} of {rounds}, {name}: {}", mark(&outcome), summary(&outcome));
+            let line = format!("{}round {round} of {rounds}, {name}: {}", mark(&outcome), summary(&outcome));
+            let _ = writeln!(io::stderr(), "{line}");
             match runs.get_mut(n) {
                 None => runs.push(Run { name, rounds: vec![outcome] }),
                 Some(before) => before.rounds.push(outcome),

@@ -540,6 +540,28 @@ fn ctrl_c_prints_what_there_is() {
 }
 
 #[test]
+fn a_full_disk_is_told_and_what_can_be_written_is() {
+    let page = std::env::temp_dir().join(format!("raybench-full-{}.html", std::process::id()));
+    let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").expect("Linux has it");
+    let run = ["pairs", "--pairs", "2", "--seconds", "0.1", "--warm-up", "0", "--report"];
+    for (more, named) in [([].as_slice(), "standard output"), (&["--json", "/dev/full"], "/dev/full")] {
+        let mut command = raybench();
+        command.arg("--relay").args(run).arg(&page).args(more);
+        if more.is_empty() {
+            command.stdout(full());
+        }
+        let output = command.output().expect("it starts");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(1) && error.contains(named), "{:?} {error}", output.status);
+        std::fs::remove_file(&page).expect("a page");
+    }
+    let mut command = raybench();
+    command.args(["compare", "-a", "relay", "-b", "relay", "--rounds", "1"]).args(run).arg(&page).stderr(full());
+    assert!(command.output().expect("it starts").status.success());
+    std::fs::remove_file(&page).expect("a page");
+}
+
+#[test]
 fn the_relay_is_found_good_alone_in_pairs_and_in_groups() {
     for workload in [["pairs", "--pairs", "3"], ["pairs", "--window", "16"], ["group", "--members", "5"]] {
         for bare in [false, true] {
