@@ -90,7 +90,7 @@ pub(crate) fn text(runs: &[Run]) -> String {
     text
 }
 
-const LETTERS: [&str; 2] = ["A", "B"];
+pub(crate) const LETTERS: [&str; 2] = ["A", "B"];
 
 /// What B's figure was to A's, round by round.
 #[derive(Clone, Copy, PartialEq, Debug)]

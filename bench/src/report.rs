@@ -31,7 +31,7 @@ impl Run {
         self.rounds.iter().all(Outcome::is_complete)
     }
 
-    fn is_interrupted(&self) -> bool {
+    pub(crate) fn is_interrupted(&self) -> bool {
         self.rounds.iter().any(|round| round.is_interrupted)
     }
 
