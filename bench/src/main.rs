@@ -32,7 +32,9 @@ use clap::{CommandFactory, FromArgMatches};
 
 use crate::environment::Environment;
 use crate::offline::WritingToAbsent;
-use crate::options::{Common, Mode, Options, PairsOptions, TalkOptions, Workload, check, command_line, settings};
+use crate::options::{
+    Common, Mode, Options, PairsOptions, TalkOptions, Workload, check, command_line, is_of_time, settings,
+};
 use crate::progress::Progress;
 use crate::report::{About, Run};
 use crate::rooms::Plan;
@@ -59,7 +61,11 @@ impl Workload {
     fn run(&self, context: &Context) -> io::Result<Outcome> {
         let outcome = self.start(context);
         context.progress.clear();
-        outcome.map(|outcome| Outcome { is_interrupted: interrupt::is_requested(), ..outcome })
+        outcome.map(|mut outcome| {
+            outcome.is_interrupted = interrupt::is_requested();
+            outcome.warnings.extend(context.target.unmeasured());
+            outcome
+        })
     }
 
     fn start(&self, context: &Context) -> io::Result<Outcome> {
@@ -103,7 +109,7 @@ impl Workload {
 
 impl PairsOptions {
     fn talking(&self) -> Talking {
-        self.talk.talking(self.pairs as usize, 2, 1, self.bystanders)
+        self.talk.talking(self.pairs as usize, 2, 1, self.bystanders as usize)
     }
 }
 
@@ -164,7 +170,7 @@ fn run(options: &Options, settings: Vec<(String, String)>) -> io::Result<End> {
     let about = About {
         workload: workload.name(),
         command: command_line(std::env::args()),
-        settings,
+        settings: settings.into_iter().filter(|(name, _)| workload.is_timed() || !is_of_time(name)).collect(),
         environment: Environment::here(),
     };
     let (runs, error) = match &options.mode {

@@ -299,7 +299,9 @@ fn raybench() -> Command {
 /// A short run.
 fn measure(workload: &str, more: &[&str]) -> Said {
     let mut command = raybench();
-    command.args(["--seconds", "0.3", "--warm-up", "0", "--json", "-"]).args(workload.split(' ')).args(more);
+    command.args(["--json", "-"]).args(workload.split(' ')).args(more);
+    let is_timed = !["offline", "ramp", "login --first"].iter().any(|untimed| workload.starts_with(untimed));
+    command.args(is_timed.then_some(["--seconds", "0.3", "--warm-up", "0"]).into_iter().flatten());
     said(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts"))
 }
 
@@ -470,7 +472,7 @@ fn a_rate_beyond_reach_ends_and_is_told() {
 #[test]
 fn logins_are_measured() {
     for more in ["", " --reconnect", " --first"] {
-        let said = run(&format!("login --connections 3 --users 7{more}"), Fault::None);
+        let said = run(&format!("login{more} --connections 3 --users 7"), Fault::None);
         said.assert_complete();
         assert!(said.times("reply") > 0 && said.figure("rate") > Some(0.0), "{more}: {}", said.text);
         if more == " --first" {
@@ -513,6 +515,7 @@ fn messages_for_the_absent_are_fetched_and_counted() {
     assert_eq!((said.count("sent"), said.count("delivered")), (240, 240));
     assert_eq!(said.slices().iter().sum::<u64>(), 240);
     assert_eq!(said.times("fetch"), 6, "three pages for each");
+    assert!(said.result["settings"].get("seconds").is_none(), "they do not count");
     let said = run("offline --senders 2 --messages 120", Fault::Loses);
     said.assert_incomplete();
     assert_eq!((said.count("delivered"), said.count("lost")), (238, 2));
@@ -559,6 +562,25 @@ fn a_full_disk_is_told_and_what_can_be_written_is() {
     command.args(["compare", "-a", "relay", "-b", "relay", "--rounds", "1"]).args(run).arg(&page).stderr(full());
     assert!(command.output().expect("it starts").status.success());
     std::fs::remove_file(&page).expect("a page");
+}
+
+#[test]
+fn a_device_holds_no_accounts() {
+    let (_server, address) = start(Fault::None);
+    let run = raybench().args(["pairs", "--accounts", "/dev/null", "--address", &address.to_string()]).output();
+    let run = run.expect("it starts");
+    let error = String::from_utf8_lossy(&run.stderr);
+    assert!(run.status.code() == Some(1) && error.contains("/dev/null: this is no file"), "{error}");
+}
+
+#[test]
+fn a_frame_of_the_greatest_size_is_taken() {
+    let run = raybench()
+        .args(["pairs", "--pairs", "2", "--relay", "--seconds", "0.1", "--warm-up", "0", "--size", "131072"])
+        .args(["--window", "4"])
+        .output()
+        .expect("it starts");
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stdout));
 }
 
 #[test]
