@@ -1,7 +1,7 @@
 //! raybench against a server that makes mistakes: every one must be seen, and none where there is none.
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -540,6 +540,22 @@ fn ctrl_c_prints_what_there_is() {
     assert_eq!(said.run()["interrupted"], true);
     assert!(said.text.starts_with("INCOMPLETE (interrupted)"), "{}", said.text);
     assert!(said.count("delivered") >= 100 && said.count("lost") == 0, "{}", said.text);
+}
+
+#[test]
+fn ctrl_c_is_seen_while_a_server_is_silent() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("an address").to_string();
+    let mut command = raybench();
+    command.args(["pairs", "--pairs", "1", "--address", &address]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().expect("it starts");
+    let (mut silent, _) = listener.accept().expect("a connection");
+    silent.read_exact(&mut [0]).expect("it asks, and waits");
+    // timeout(1), which is told here, passes it on.
+    kill_process(Pid::from_child(&child), Signal::TERM).expect("it runs");
+    let output = child.wait_with_output().expect("it ends");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(130) && error.contains("interrupted"), "{:?} {error}", output.status);
 }
 
 #[test]
