@@ -218,6 +218,10 @@ impl Talker<'_> {
             }
             let _ = seat.stream.shutdown(Shutdown::Both);
         }
+        if self.findings.counts.lost > 0 {
+            let seconds = self.patience.as_secs_f64();
+            self.findings.trouble(|| format!("nothing more came within {seconds} s (--patience)"));
+        }
         self.findings.counts.sent = self.senders.iter().map(Sender::sent).sum();
         self.findings.busy = self.watch.busy();
         self.findings.sent_rate = self.watch.rate();

@@ -355,7 +355,8 @@ fn what_is_lost_is_seen() {
     for workload in ["pairs --pairs 1 --rate 1000", "group --members 4 --window 50"] {
         let said = run(workload, Fault::Loses);
         said.assert_incomplete();
-        assert!(said.count("lost") > 0, "{}", said.text);
+        assert!(said.count("lost") > 0 && said.text.contains("in no percentile"), "{}", said.text);
+        assert!(said.text.contains("nothing more came within 1 s"), "{}", said.text);
         let receivers = if workload.starts_with("group") { 3 } else { 1 };
         assert_eq!(said.count("sent") * receivers, said.count("lost") + said.count("delivered"), "{}", said.text);
     }
