@@ -16,6 +16,9 @@ fail() {
     exit 2
 }
 
+# For help nothing is built or installed.
+case ${1:-} in -h | --help) exec scripts/instructions.py --help ;; esac
+
 . scripts/needs.sh
 trap '"${policy_remover[@]}"' EXIT
 trap 'exit 130' INT

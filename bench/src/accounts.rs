@@ -54,6 +54,10 @@ pub(crate) fn log_in(address: SocketAddr, account: &Account, framing: Framing) -
 }
 
 fn read(path: &Path) -> io::Result<Vec<Account>> {
+    if !path.is_file() {
+        // A device may have no end.
+        return Err(about(path, io::Error::other("this is no file of accounts")));
+    }
     let text = fs::read_to_string(path).map_err(|error| about(path, error))?;
     serde_json::from_str(&text)
         .map_err(|error| about(path, io::Error::other(format!("no accounts of an earlier run: {error}"))))

@@ -2,14 +2,15 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 
 use crate::interrupt;
 use crate::report::{Run, completeness, mark, number, shown, text_of_trouble};
 use crate::tally::{Figure, Outcome};
 use crate::workload::Context;
 
-/// Runs both `rounds` times, and prints each round as it is done. An error ends it; what was done before it is kept.
+/// Runs both `rounds` times, and prints each round as it is done. B begins every other round, so that what the one leaves
+/// behind meets the other as often. An error ends it; what was done before it is kept.
 pub(crate) fn compare(
     mut contexts: [Context; 2],
     rounds: u32,
@@ -34,11 +35,13 @@ fn run_rounds(
     run: &mut impl FnMut(&Context) -> io::Result<Outcome>,
 ) -> io::Result<()> {
     for round in 1..=rounds {
-        for (n, context) in contexts.iter().enumerate() {
+        for n in if round % 2 == 1 { [0, 1] } else { [1, 0] } {
+            let context = &contexts[n];
             interrupt::check()?;
             let outcome = run(context)?;
             let name = context.target.to_string();
-            eprintln!("{}round {round} of {rounds}, {name}: {}", mark(&outcome), summary(&outcome));
+            let line = format!("{}round {round} of {rounds}, {name}: {}", mark(&outcome), summary(&outcome));
+            let _ = writeln!(io::stderr(), "{line}");
             match runs.get_mut(n) {
                 None => runs.push(Run { name, rounds: vec![outcome] }),
                 Some(before) => before.rounds.push(outcome),
@@ -87,7 +90,7 @@ pub(crate) fn text(runs: &[Run]) -> String {
     text
 }
 
-const LETTERS: [&str; 2] = ["A", "B"];
+pub(crate) const LETTERS: [&str; 2] = ["A", "B"];
 
 /// What B's figure was to A's, round by round.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -179,7 +182,7 @@ mod tests {
             measured: Duration::ZERO,
             progress: Progress::new(true),
         };
-        let (mut done, mut files) = (0, Vec::new());
+        let (mut done, mut files) = (0, Vec::<std::path::PathBuf>::new());
         let (runs, error) = compare([context(), context()], 5, |context| {
             let file = context.accounts.clone().expect("a file for each");
             fs::write(&file, "[]").expect("a file");
@@ -187,7 +190,9 @@ mod tests {
             done += 1;
             if done == 4 { Err(io::Error::other("it broke")) } else { Ok(Outcome::default()) }
         });
-        assert_eq!(runs.iter().map(|run| run.rounds.len()).collect::<Vec<_>>(), [2, 1]);
+        let order: Vec<_> = files.iter().map(|file| *file == files[0]).collect();
+        assert_eq!(order, [true, false, false, true], "each begins a round");
+        assert_eq!(runs.iter().map(|run| run.rounds.len()).collect::<Vec<_>>(), [1, 2]);
         assert_eq!(error.map(|error| error.to_string()).as_deref(), Some("it broke"));
         assert!(files.iter().all(|file| !file.exists()));
     }

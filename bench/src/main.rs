@@ -23,7 +23,7 @@ mod wire;
 mod workload;
 
 use std::fs::{self, OpenOptions};
-use std::io;
+use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -32,7 +32,9 @@ use clap::{CommandFactory, FromArgMatches};
 
 use crate::environment::Environment;
 use crate::offline::WritingToAbsent;
-use crate::options::{Common, Mode, Options, PairsOptions, TalkOptions, Workload, check, command_line, settings};
+use crate::options::{
+    Common, Mode, Options, PairsOptions, TalkOptions, Workload, check, command_line, is_of_time, settings,
+};
 use crate::progress::Progress;
 use crate::report::{About, Run};
 use crate::rooms::Plan;
@@ -59,7 +61,11 @@ impl Workload {
     fn run(&self, context: &Context) -> io::Result<Outcome> {
         let outcome = self.start(context);
         context.progress.clear();
-        outcome.map(|outcome| Outcome { is_interrupted: interrupt::is_requested(), ..outcome })
+        outcome.map(|mut outcome| {
+            outcome.is_interrupted = interrupt::is_requested();
+            outcome.warnings.extend(context.target.unmeasured());
+            outcome
+        })
     }
 
     fn start(&self, context: &Context) -> io::Result<Outcome> {
@@ -103,7 +109,7 @@ impl Workload {
 
 impl PairsOptions {
     fn talking(&self) -> Talking {
-        self.talk.talking(self.pairs as usize, 2, 1, self.bystanders)
+        self.talk.talking(self.pairs as usize, 2, 1, self.bystanders as usize)
     }
 }
 
@@ -129,7 +135,7 @@ fn main() -> ExitCode {
     let end = match run(&options, settings(&Options::command(), &matches)) {
         Ok(end) => end,
         Err(error) => {
-            eprintln!("raybench: {error}");
+            let _ = writeln!(io::stderr(), "raybench: {error}");
             End::Failed
         }
     };
@@ -164,7 +170,7 @@ fn run(options: &Options, settings: Vec<(String, String)>) -> io::Result<End> {
     let about = About {
         workload: workload.name(),
         command: command_line(std::env::args()),
-        settings,
+        settings: settings.into_iter().filter(|(name, _)| workload.is_timed() || !is_of_time(name)).collect(),
         environment: Environment::here(),
     };
     let (runs, error) = match &options.mode {
@@ -189,24 +195,29 @@ fn run(options: &Options, settings: Vec<(String, String)>) -> io::Result<End> {
     Ok(if runs.iter().all(Run::is_complete) { End::Complete } else { End::Incomplete })
 }
 
+/// Tells the result wherever it is to go, whether or not one of these places takes it. The first error.
 fn print(common: &Common, about: &About, runs: &[Run]) -> io::Result<()> {
     let text = if let [run] = runs { report::text(run) } else { compare::text(runs) };
-    let json = report::json(about, runs);
-    match common.json.as_deref() {
+    let json = format!("{}\n", report::json(about, runs));
+    let told = match common.json.as_deref() {
         Some(path) if path == Path::new("-") => {
-            eprint!("{text}");
-            println!("{json}");
+            let _ = io::stderr().write_all(text.as_bytes());
+            say(&json)
         }
         Some(path) => {
-            print!("{text}");
-            write(path, &format!("{json}\n"))?;
+            let said = say(&text);
+            write(path, &json).and(said)
         }
-        None => print!("{text}"),
-    }
-    match &common.report {
-        Some(path) => write(path, &page::page(about, runs)?),
-        None => Ok(()),
-    }
+        None => say(&text),
+    };
+    let page = common.report.as_ref().map_or(Ok(()), |path| write(path, &page::page(about, runs)?));
+    told.and(page)
+}
+
+fn say(text: &str) -> io::Result<()> {
+    let mut output = io::stdout();
+    let said = output.write_all(text.as_bytes()).and_then(|()| output.flush());
+    said.map_err(|error| io::Error::new(error.kind(), format!("standard output: {error}")))
 }
 
 /// Whether a result can be written there, before it is measured in vain.

@@ -2,12 +2,13 @@
 
 use std::ffi::OsStr;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Command, Parser, Subcommand};
 
+use crate::talk;
 use crate::target::{self, Target};
 use crate::wire::Framing;
 
@@ -33,7 +34,7 @@ pub(crate) struct Common {
     #[arg(long, global = true, value_delimiter = ',', value_parser = target::address, default_value = "127.0.0.1:6000")]
     pub(crate) address: Vec<SocketAddr>,
     /// The processes of the server, if it runs on this machine: their processor time and memory are measured
-    #[arg(long, global = true, value_delimiter = ',')]
+    #[arg(long, global = true, value_delimiter = ',', value_parser = target::pid)]
     pub(crate) pid: Vec<u32>,
     /// Measure the relay instead of a server: a program of system calls alone, which is started for the run
     #[arg(long, global = true)]
@@ -146,13 +147,13 @@ pub(crate) enum Workload {
         /// How many messages each writes
         #[arg(long, default_value = "10000", value_parser = count())]
         messages: u32,
-        /// Bytes of each frame
-        #[arg(long, default_value_t = 100)]
+        /// Bytes of each frame, its newline included
+        #[arg(long, default_value = "100", value_parser = size)]
         size: usize,
         #[command(flatten)]
         framing: Bare,
     },
-    /// Many connections within a short time: each asks what the reference's author asked, then logs in
+    /// Many connections within a short time: each asks what the C++ server's author asked, then logs in
     Ramp {
         /// How many connections
         #[arg(long, default_value = "19000", value_parser = count())]
@@ -174,8 +175,8 @@ pub(crate) struct PairsOptions {
     #[arg(long, default_value = "50", value_parser = count())]
     pub(crate) pairs: u32,
     /// Users who are logged in beside them and say nothing; the relay has none
-    #[arg(long, default_value_t = 0)]
-    pub(crate) bystanders: usize,
+    #[arg(long, default_value = "0", value_parser = clap::value_parser!(u32).range(..=1_000_000))]
+    pub(crate) bystanders: u32,
     #[command(flatten)]
     pub(crate) talk: TalkOptions,
 }
@@ -189,7 +190,7 @@ pub(crate) struct TalkOptions {
     #[arg(long, value_parser = rate)]
     pub(crate) rate: Option<f64>,
     /// Bytes of each frame, its newline included
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value = "100", value_parser = size)]
     pub(crate) size: usize,
     /// At the end, give up what is missing when nothing has come for so many seconds
     #[arg(long, default_value = "5", value_parser = seconds)]
@@ -217,6 +218,18 @@ impl Common {
     }
 }
 
+impl Workload {
+    /// Whether it goes on for the time that it is told to.
+    pub(crate) fn is_timed(&self) -> bool {
+        !matches!(self, Workload::Offline { .. } | Workload::Ramp { .. } | Workload::Login { first: true, .. })
+    }
+}
+
+/// Whether this is an option of workloads that are told how long they go on.
+pub(crate) fn is_of_time(name: &str) -> bool {
+    matches!(name, "seconds" | "warm_up")
+}
+
 impl Bare {
     pub(crate) fn framing(self) -> Framing {
         if self.bare { Framing::Bare } else { Framing::Lines }
@@ -225,6 +238,11 @@ impl Bare {
 
 fn count() -> clap::builder::RangedI64ValueParser<u32> {
     clap::value_parser!(u32).range(1..=1_000_000)
+}
+
+fn size(text: &str) -> Result<usize, String> {
+    let size = text.parse().ok().filter(|size| (1..=talk::FRAME_MAX).contains(size));
+    size.ok_or_else(|| format!("`{text}` is no number of bytes from 1 to {}", talk::FRAME_MAX))
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
@@ -242,7 +260,13 @@ fn rate(text: &str) -> Result<f64, String> {
 pub(crate) fn check(options: &Options, matches: &ArgMatches) -> Result<(), &'static str> {
     let is_given = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
     let (workload, targets) = match &options.mode {
-        Mode::Relay { .. } => return Ok(()),
+        Mode::Relay { .. } => {
+            let others = ["address", "pid", "relay", "seconds", "warm_up", "accounts", "json", "report"];
+            return match others.iter().any(|id| is_given(id)) {
+                true => Err("the relay measures nothing, and listens where --listen says: leave the other options out"),
+                false => Ok(()),
+            };
+        }
         Mode::Compare { a, b, rounds, workload } => {
             if is_given("pid") || is_given("address") || is_given("relay") {
                 return Err(
@@ -281,6 +305,19 @@ pub(crate) fn check(options: &Options, matches: &ArgMatches) -> Result<(), &'sta
             (_, Target::Relay) => return Err("the relay knows pairs and groups only"),
             (_, Target::Server { .. }) => {}
         }
+    }
+    if targets.iter().any(Target::names_a_process_twice) {
+        return Err("a process is named twice, and would count twice");
+    }
+    if !workload.is_timed() && (is_given("seconds") || is_given("warm_up")) {
+        return Err("offline, ramp and login --first take as long as what they do: leave --seconds and --warm-up out");
+    }
+    let Common { json, report, .. } = &options.common;
+    if report.as_deref() == Some(Path::new("-")) {
+        return Err("a page goes to a file: give --report its name");
+    }
+    if report.is_some() && report == json {
+        return Err("--json and --report are two files: give them different names");
     }
     match workload {
         Workload::Group { members, senders, .. } if *senders > u32::from(*members) => {
@@ -380,6 +417,16 @@ mod tests {
             "raybench pairs --relay --address 127.0.0.1:1",
             "raybench group --members 5 --senders 6",
             "raybench login --connections 10 --users 9",
+            "raybench pairs --pid 7,7",
+            "raybench compare -a relay -b 127.0.0.1:1@7,7 pairs",
+            "raybench offline --seconds 2",
+            "raybench ramp --warm-up 2",
+            "raybench login --first --seconds 2",
+            "raybench compare -a 127.0.0.1:1 -b 127.0.0.1:2 --seconds 2 offline",
+            "raybench pairs --report -",
+            "raybench pairs --report x --json x",
+            "raybench relay --address 127.0.0.1:1",
+            "raybench relay --json x",
         ];
         for line in refused {
             assert!(is_refused(line), "{line}");
@@ -391,10 +438,26 @@ mod tests {
             "raybench compare -a 127.0.0.1:1 -b 127.0.0.1:2 --rounds 1 login --first",
             "raybench cross --address 127.0.0.1:1,127.0.0.1:2",
             "raybench group --members 5 --senders 5",
+            "raybench login --seconds 2",
+            "raybench idle --seconds 2",
+            "raybench --quiet relay --listen 127.0.0.1:1",
         ];
         for line in taken {
             assert!(!is_refused(line), "{line}");
         }
+    }
+
+    #[test]
+    fn numbers_out_of_range_are_refused() {
+        for line in [
+            "raybench pairs --size 0",
+            "raybench pairs --size 131073",
+            "raybench offline --size 18446744073709551615",
+            "raybench pairs --bystanders 18446744073709551615",
+        ] {
+            assert!(Options::command().try_get_matches_from(line.split(' ')).is_err(), "{line}");
+        }
+        Options::command().try_get_matches_from("raybench pairs --size 131072".split(' ')).expect("the largest");
     }
 
     #[test]

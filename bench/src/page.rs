@@ -5,7 +5,7 @@ use std::io;
 
 use plotters::prelude::*;
 
-use crate::compare::{Ratio, median, titles};
+use crate::compare::{LETTERS, Ratio, median, titles};
 use crate::environment::Environment;
 use crate::report::{self, About, Run, completeness, number, percentiles, shown};
 use crate::tally::SLICE;
@@ -29,6 +29,9 @@ pub(crate) fn page(about: &About, runs: &[Run]) -> io::Result<String> {
     table(&mut page, runs);
     for run in runs {
         let _ = write!(page, "<p>{}: {}", escape(&run.name), completeness(&run.counts()));
+        if run.is_interrupted() {
+            page.push_str("<br>Interrupted before its end");
+        }
         if let Some(trouble) = run.first_trouble() {
             let _ = write!(page, "<br>The first trouble: {}", escape(trouble));
         }
@@ -46,7 +49,13 @@ pub(crate) fn page(about: &About, runs: &[Run]) -> io::Result<String> {
         }
     }
     if runs.iter().flat_map(|run| &run.rounds).any(|round| round.slices.whole().len() > 1) {
-        let _ = writeln!(page, "<h2>Over time</h2>\n{}", plot_slices(runs)?);
+        let what = match about.workload {
+            "login" => "logins/s",
+            "offline" => "messages fetched/s",
+            "ramp" => "replies/s",
+            _ => "deliveries/s",
+        };
+        let _ = writeln!(page, "<h2>Throughput over time</h2>\n{}", plot_slices(runs, what)?);
     }
     settings(&mut page, about);
     let json = serde_json::to_string_pretty(&report::json(about, runs)).map_err(io::Error::other)?;
@@ -54,21 +63,23 @@ pub(crate) fn page(about: &About, runs: &[Run]) -> io::Result<String> {
     Ok(page)
 }
 
-/// Medians over the rounds; with two targets their ratio and its spread too.
+/// Medians over the rounds; with two targets the ratios of the second to the first too.
 fn table(page: &mut String, runs: &[Run]) {
+    let is_comparison = runs.len() == 2;
     page.push_str("<table><tr><th></th>");
-    for run in runs {
-        let _ = write!(page, "<th>{}</th>", escape(&run.name));
+    for (letter, run) in LETTERS.iter().zip(runs) {
+        let before = if is_comparison { format!("{letter}: ") } else { String::new() };
+        let _ = write!(page, "<th>{before}{}</th>", escape(&run.name));
     }
     page.push_str("<th>unit</th>");
-    page.push_str(if runs.len() == 2 { "<th>ratio</th><th>spread</th></tr>\n" } else { "</tr>\n" });
+    page.push_str(if is_comparison { "<th>B/A</th><th>spread</th></tr>\n" } else { "</tr>\n" });
     for (title, unit) in titles(runs) {
         let _ = write!(page, "<tr><td>{title}</td>");
         for run in runs {
             let _ = write!(page, "<td class=\"n\">{}</td>", shown(median(&run.values(&title))));
         }
         let _ = write!(page, "<td>{unit}</td>");
-        if runs.len() == 2 {
+        if is_comparison {
             let cells = Ratio::of(runs, &title)
                 .map_or(["-".to_owned(), "-".to_owned()], |ratio| [format!("{:.2}", ratio.median), ratio.spread()]);
             let _ = write!(page, "<td class=\"n\">{}</td><td class=\"n\">{}</td>", cells[0], cells[1]);
@@ -76,6 +87,12 @@ fn table(page: &mut String, runs: &[Run]) {
         page.push_str("</tr>\n");
     }
     page.push_str("</table>\n");
+    if is_comparison {
+        page.push_str(
+            "<p>Columns A and B are medians over the rounds. B/A is the median of the ratios of the single rounds, the spread the \
+             least and the greatest of them.</p>\n",
+        );
+    }
 }
 
 /// Every option, and what the run was made with and on.
@@ -126,7 +143,7 @@ fn plot_times(runs: &[Run], of_each: &[Vec<(f64, f64)>]) -> io::Result<String> {
 }
 
 /// A line for each round, in the colour of its target.
-fn plot_slices(runs: &[Run]) -> io::Result<String> {
+fn plot_slices(runs: &[Run], what: &str) -> io::Result<String> {
     let slice = SLICE.as_secs_f64();
     let of_round = |counts: &[u64]| -> Vec<(f64, f64)> {
         counts.iter().enumerate().map(|(n, count)| (n as f64 * slice, *count as f64 / slice)).collect()
@@ -137,7 +154,8 @@ fn plot_slices(runs: &[Run]) -> io::Result<String> {
     let mut svg = String::new();
     {
         let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
-        let (seconds, most) = (bound(&all, |(x, _)| *x).max(slice), bound(&all, |(_, y)| *y).max(1.0) * 1.1);
+        // The legend has the upper part for itself: a stall is a line at the bottom.
+        let (seconds, most) = (bound(&all, |(x, _)| *x).max(slice), bound(&all, |(_, y)| *y).max(1.0) * 1.35);
         let mut chart = ChartBuilder::on(&area)
             .margin(10)
             .x_label_area_size(40)
@@ -145,7 +163,8 @@ fn plot_slices(runs: &[Run]) -> io::Result<String> {
             .build_cartesian_2d(0.0..seconds, 0.0..most)
             .map_err(io::Error::other)?;
         let mesh = &mut chart.configure_mesh();
-        mesh.x_desc("seconds").y_desc("a second").y_label_formatter(&|y| number(*y));
+        let label = |y: &f64| if *y == 0.0 { "0".to_owned() } else { number(*y) };
+        mesh.x_desc("seconds").y_desc(what).y_label_formatter(&label);
         mesh.draw().map_err(io::Error::other)?;
         for ((run, rounds), colour) in runs.iter().zip(lines).zip(COLOURS) {
             let name = match rounds.len() {
@@ -162,7 +181,7 @@ fn plot_slices(runs: &[Run]) -> io::Result<String> {
             }
         }
         let mut legend = chart.configure_series_labels();
-        let legend = legend.position(SeriesLabelPosition::LowerLeft).background_style(WHITE).border_style(BLACK);
+        let legend = legend.position(SeriesLabelPosition::UpperLeft).background_style(WHITE).border_style(BLACK);
         legend.draw().map_err(io::Error::other)?;
     }
     Ok(svg)
@@ -191,6 +210,9 @@ mod tests {
             assert!(page.contains(&format!("<tr><td>{name}</td><td>")), "{name}");
         }
         assert!(page.contains("good, 2 rounds"), "a legend of the rounds");
+        assert!(page.contains("\ndeliveries/s\n"), "what is counted over time");
+        assert!(page.contains("<th>A: good</th><th>B: worse</th>") && page.contains("<th>B/A</th>"));
+        assert!(!page.contains("Interrupted"));
         assert!(page.contains("Warning: could not keep the rate"));
         assert!(page.contains(">-</td>"), "the good one has no such figure");
         assert!(!page.contains("NaN") && !page.contains(">inf"));
@@ -200,9 +222,10 @@ mod tests {
     #[test]
     fn a_run_in_which_nothing_came_has_a_page() {
         let (about, _) = report::example();
-        let mut outcome = crate::tally::Outcome::default();
+        let mut outcome = crate::tally::Outcome { is_interrupted: true, ..Default::default() };
         outcome.slices.end(SLICE * 5);
         let page = page(&about, &[Run { name: "silent".to_owned(), rounds: vec![outcome] }]).expect("a page");
         assert_eq!(page.matches("<svg").count(), 1, "zeros over time");
+        assert!(page.contains("Interrupted before its end") && page.contains("<th>silent</th>"));
     }
 }

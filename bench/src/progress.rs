@@ -19,6 +19,10 @@ impl Progress {
 
     /// What comes now takes so many steps.
     pub(crate) fn stage(&self, what: &str, steps: usize) {
+        if self.bar.is_finished() {
+            // Another round: what has ended is not drawn any more.
+            self.bar.reset();
+        }
         self.bar.set_message(what.to_owned());
         self.bar.set_length(steps as u64);
         self.bar.set_position(0);
@@ -34,5 +38,21 @@ impl Progress {
 
     pub(crate) fn clear(&self) {
         self.bar.finish_and_clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_round_is_shown_too() {
+        let progress = Progress::new(true);
+        progress.stage("measuring", 5);
+        progress.reach(5);
+        progress.clear();
+        progress.stage("measuring", 5);
+        assert!(!progress.bar.is_finished());
+        assert_eq!((progress.bar.position(), progress.bar.length()), (0, Some(5)));
     }
 }

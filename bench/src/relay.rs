@@ -33,7 +33,7 @@ const STANDARD_INPUT: u64 = u64::MAX - 1;
 pub(crate) fn run(settings: Settings) -> io::Result<()> {
     let listener = TcpListener::bind(settings.listen)
         .map_err(|error| io::Error::new(error.kind(), format!("cannot listen at {}: {error}", settings.listen)))?;
-    println!("{}", listener.local_addr()?);
+    writeln!(io::stdout(), "{}", listener.local_addr()?)?;
     io::stdout().flush()?;
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     epoll::add(&epoll, &listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
@@ -59,7 +59,8 @@ pub(crate) fn run(settings: Settings) -> io::Result<()> {
                             connections.push(Some(connection));
                         }
                         Err(error) => {
-                            eprintln!("raybench relay: a connection could not be accepted: {error}");
+                            let _ =
+                                writeln!(io::stderr(), "raybench relay: a connection could not be accepted: {error}");
                             // Without descriptors it would be asked for again at once.
                             thread::sleep(Duration::from_millis(10));
                         }

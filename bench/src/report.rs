@@ -31,7 +31,7 @@ impl Run {
         self.rounds.iter().all(Outcome::is_complete)
     }
 
-    fn is_interrupted(&self) -> bool {
+    pub(crate) fn is_interrupted(&self) -> bool {
         self.rounds.iter().any(|round| round.is_interrupted)
     }
 
@@ -55,9 +55,13 @@ impl Run {
         self.rounds.iter().enumerate().flat_map(of_round).collect()
     }
 
-    /// What a figure was in each round.
+    /// What a figure was in each round; an interrupted round has none beside whole ones.
     pub(crate) fn values(&self, title: &str) -> Vec<Option<f64>> {
-        let of_round = |round: &Outcome| round.figures.iter().find(|figure| figure.title() == title).map(|f| f.value);
+        let is_one_of_several = self.rounds.len() > 1;
+        let of_round = |round: &Outcome| {
+            let figure = round.figures.iter().find(|figure| figure.title() == title);
+            figure.filter(|_| !(round.is_interrupted && is_one_of_several)).map(|figure| figure.value)
+        };
         self.rounds.iter().map(of_round).collect()
     }
 
@@ -288,6 +292,9 @@ mod tests {
         assert!(text(&runs[0]).starts_with("good\n"));
         runs[0].rounds[0].is_interrupted = true;
         assert!(text(&runs[0]).starts_with("INCOMPLETE (interrupted): good\n"));
+        assert_eq!(runs[0].values("rate"), [None, Some(2.0)], "it would be in the medians");
+        runs[0].rounds.truncate(1);
+        assert_eq!(runs[0].values("rate"), [Some(1.0)], "it is all there is");
     }
 
     #[test]

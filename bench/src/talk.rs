@@ -28,6 +28,8 @@ pub(crate) enum Pace {
 
 /// When all is there, more could still come, which would be too much: the end is when nothing has for so long.
 pub(crate) const QUIET: Duration = Duration::from_millis(300);
+/// The longest frame: more than a server takes by default.
+pub(crate) const FRAME_MAX: usize = 128 * 1024;
 /// The most messages an open loop sends before it looks at what came, and whether the run is over.
 const SENDS_IN_A_TURN: usize = 256;
 /// How long a change of the phase may go unnoticed.
@@ -98,7 +100,7 @@ pub(crate) fn talk(
         phase,
         watch: Watch::default(),
         findings: Findings::new(1),
-        buffer: vec![0; 256 * 1024],
+        buffer: vec![0; 2 * FRAME_MAX],
         last_arrival: Instant::now(),
         last_progress: Instant::now(),
     };
@@ -216,6 +218,10 @@ impl Talker<'_> {
             }
             let _ = seat.stream.shutdown(Shutdown::Both);
         }
+        if self.findings.counts.lost > 0 {
+            let seconds = self.patience.as_secs_f64();
+            self.findings.trouble(|| format!("nothing more came within {seconds} s (--patience)"));
+        }
         self.findings.counts.sent = self.senders.iter().map(Sender::sent).sum();
         self.findings.busy = self.watch.busy();
         self.findings.sent_rate = self.watch.rate();
@@ -261,7 +267,7 @@ impl Talker<'_> {
             let taken = self.take_all(seat, received);
             let rest = &received[taken..];
             self.seats[seat].partial.extend_from_slice(rest);
-            if rest.len() > buffer.len() / 2 {
+            if rest.len() >= FRAME_MAX {
                 self.close(seat, "a frame has no end");
                 break;
             }

@@ -290,15 +290,20 @@ impl Outcome {
         }
     }
 
-    /// Percentiles as figures, in milliseconds.
+    /// Percentiles as figures, in milliseconds; those that so few times do not tell from the greatest are left out.
     pub(crate) fn push_times(&mut self) {
         for (of, times) in std::mem::take(&mut self.times) {
-            if !times.is_empty() {
-                for (name, quantile) in [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)] {
+            for (name, quantile, least) in
+                [("p50", 0.5, 2), ("p90", 0.9, 10), ("p99", 0.99, 100), ("p99.9", 0.999, 1_000), ("max", 1.0, 1)]
+            {
+                if times.len() >= least {
                     self.push_of(name, of, times.value_at_quantile(quantile) as f64 / 1e6, "ms");
                 }
             }
             self.times.push((of, times));
+        }
+        if self.counts.lost > 0 {
+            self.warnings.push("what was lost is in no percentile".to_owned());
         }
     }
 
@@ -407,6 +412,16 @@ mod tests {
             let mut outcome = Outcome::default();
             outcome.push_rates(Rates { asked: 1000.0, reached }, second);
             assert_eq!(outcome.warnings.is_empty(), is_kept, "{reached}");
+        }
+    }
+
+    #[test]
+    fn a_percentile_is_of_enough_times() {
+        for (count, names) in [(0, vec![]), (1, vec!["max"]), (99, vec!["p50", "p90", "max"])] {
+            let mut outcome = Outcome { times: vec![("fetch", times())], ..Outcome::default() };
+            (0..count).for_each(|_| record(&mut outcome.times[0].1, Duration::from_millis(1)));
+            outcome.push_times();
+            assert_eq!(outcome.figures.iter().map(|figure| figure.name).collect::<Vec<_>>(), names);
         }
     }
 

@@ -1,5 +1,6 @@
 //! What is measured: a server that runs already, or the relay, which is started for the run.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -29,11 +30,26 @@ impl FromStr for Target {
         if text == "relay" {
             return Ok(Target::Relay);
         }
-        let (addresses, pids) = text.split_once('@').unwrap_or((text, ""));
+        let (addresses, pids) = text.split_once('@').map_or((text, None), |(before, after)| (before, Some(after)));
         let addresses = addresses.split(',').map(address).collect::<Result<_, _>>()?;
-        let pids = pids.split(',').filter(|pid| !pid.is_empty());
-        let pids = pids.map(|pid| pid.parse().map_err(|_| format!("`{pid}` is no process number")));
+        let pids = pids.into_iter().flat_map(|pids| pids.split(',')).map(pid);
         Ok(Target::Server { addresses, pids: pids.collect::<Result<_, _>>()? })
+    }
+}
+
+impl Target {
+    pub(crate) fn names_a_process_twice(&self) -> bool {
+        let Target::Server { pids, .. } = self else { return false };
+        pids.iter().collect::<BTreeSet<_>>().len() < pids.len()
+    }
+
+    /// A warning, if the processes cannot be all that the load goes to.
+    pub(crate) fn unmeasured(&self) -> Option<String> {
+        let Target::Server { addresses, pids } = self else { return None };
+        let nodes = addresses.iter().collect::<BTreeSet<_>>().len();
+        (!pids.is_empty() && pids.len() < nodes).then(|| {
+            format!("{nodes} addresses, and {} measured: processor time and memory are of a part of them", pids.len())
+        })
     }
 }
 
@@ -53,6 +69,15 @@ impl fmt::Display for Target {
 pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
     let found = text.to_socket_addrs().map_err(|error| format!("`{text}`: {error}; write HOST:PORT"))?.next();
     found.ok_or_else(|| format!("`{text}` has no address"))
+}
+
+/// A process; what `pidof` prints is one, none, or several.
+pub(crate) fn pid(text: &str) -> Result<u32, String> {
+    match text.split_whitespace().count() {
+        0 => Err("a process number is missing: does the server run?".to_owned()),
+        1 => text.trim().parse().map_err(|_| format!("`{text}` is no process number")),
+        _ => Err(format!("`{text}` are several processes: give the server's, with commas between them")),
+    }
 }
 
 /// What some processes have used.
@@ -142,7 +167,19 @@ mod tests {
         assert_eq!("127.0.0.1:6000,127.0.0.1:6001@7,8".parse(), Ok(server));
         assert_eq!("relay".parse(), Ok(Target::Relay));
         assert!("nowhere".parse::<Target>().is_err());
-        assert!("127.0.0.1:1@x".parse::<Target>().is_err());
+        for (text, why) in [("x", "no process number"), ("", "is missing"), ("7,", "is missing"), ("7 8", "several")] {
+            let error = format!("127.0.0.1:1@{text}").parse::<Target>().expect_err(text);
+            assert!(error.contains(why), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_node_without_a_process_is_told() {
+        let is_told = |text: &str| text.parse::<Target>().expect(text).unmeasured().is_some();
+        assert!(is_told("127.0.0.1:1,127.0.0.1:2@7"));
+        for text in ["127.0.0.1:1,127.0.0.1:2@7,8", "127.0.0.1:1,127.0.0.1:2", "127.0.0.1:1,127.0.0.1:1@7", "relay"] {
+            assert!(!is_told(text), "{text}");
+        }
     }
 
     #[test]

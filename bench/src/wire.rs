@@ -2,7 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use serde_json::Value;
@@ -128,6 +128,8 @@ pub(crate) struct Client {
 
 /// A server that answers nothing for so long is given up.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// And after so long it is seen whether somebody wants an end.
+const GLANCE: Duration = Duration::from_millis(100);
 
 impl Client {
     pub(crate) fn connect(address: SocketAddr, framing: Framing) -> io::Result<Client> {
@@ -135,8 +137,8 @@ impl Client {
             .map_err(explain)
             .map_err(|error| io::Error::new(error.kind(), format!("cannot connect to {address}: {error}")))?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(GLANCE))?;
+        stream.set_write_timeout(Some(GLANCE))?;
         Ok(Client { stream, framing, received: Vec::new() })
     }
 
@@ -147,22 +149,32 @@ impl Client {
     }
 
     /// Writes frames that are ready to be sent.
-    pub(crate) fn send_raw(&mut self, frames: &[u8]) -> io::Result<()> {
-        self.stream.write_all(frames).map_err(no_answer)
+    pub(crate) fn send_raw(&mut self, mut frames: &[u8]) -> io::Result<()> {
+        let mut since = Instant::now();
+        while !frames.is_empty() {
+            match self.stream.write(frames) {
+                Ok(len) => (frames, since) = (&frames[len..], Instant::now()),
+                Err(error) => go_on_waiting(error, since)?,
+            }
+        }
+        Ok(())
     }
 
     /// The next JSON object, with the end of its frame.
     pub(crate) fn receive(&mut self) -> io::Result<Value> {
         let mut piece = vec![0; 256 * 1024];
+        let mut since = Instant::now();
         loop {
             if let Some(value) = self.take_value()? {
                 return Ok(value);
             }
             match self.stream.read(&mut piece) {
                 Ok(0) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed the connection")),
-                Ok(len) => self.received.extend_from_slice(&piece[..len]),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => interrupt::check()?,
-                Err(error) => return Err(no_answer(error)),
+                Ok(len) => {
+                    self.received.extend_from_slice(&piece[..len]);
+                    since = Instant::now();
+                }
+                Err(error) => go_on_waiting(error, since)?,
             }
         }
     }
@@ -210,14 +222,19 @@ impl Client {
     }
 }
 
-/// The timeouts of the socket.
-fn no_answer(error: io::Error) -> io::Error {
-    match error.kind() {
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-            io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} s", PATIENCE.as_secs()))
-        }
-        _ => error,
+/// After an error of a socket that has done nothing since then.
+///
+/// # Errors
+/// Unless it is only a glance, nobody wants an end, and the server's time is not over.
+fn go_on_waiting(error: io::Error, since: Instant) -> io::Result<()> {
+    if !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted) {
+        return Err(error);
     }
+    interrupt::check()?;
+    if since.elapsed() < PATIENCE {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} s", PATIENCE.as_secs())))
 }
 
 /// Says what to do about an error that this machine makes, not the server.
@@ -237,11 +254,15 @@ pub(crate) fn explain(error: io::Error) -> io::Error {
 /// What a refusal may mean.
 pub(crate) fn hint(reply: &[u8]) -> &'static str {
     let is_wrong_password = memchr::memmem::find(reply, br#""errno":302"#).is_some();
-    if is_wrong_password { "; if --accounts names a file, it may be of another server: name another one" } else { "" }
+    if is_wrong_password {
+        "; several addresses must be nodes of one cluster, and a file that --accounts names may be of another server"
+    } else {
+        ""
+    }
 }
 
-fn without_password(request: &str) -> &str {
-    request.split_once(r#","password""#).map_or(request, |(before, _)| before)
+fn without_password(request: &str) -> String {
+    request.split_once(r#""password""#).map_or_else(|| request.to_owned(), |(before, _)| format!("{before}...}}"))
 }
 
 pub(crate) fn register(name: &str, password: &str) -> String {
@@ -310,7 +331,11 @@ mod tests {
         let of = |errno: Errno| explain(errno.into()).to_string();
         assert!(of(Errno::ADDRNOTAVAIL).contains("ip_local_port_range"));
         assert!(of(Errno::MFILE).contains("ulimit -n"));
-        assert_eq!(no_answer(Errno::AGAIN.into()).to_string(), "no answer within 30 s");
+        go_on_waiting(Errno::AGAIN.into(), Instant::now()).expect("there is time");
+        let error = go_on_waiting(Errno::AGAIN.into(), Instant::now() - PATIENCE).expect_err("there is none");
+        assert_eq!(error.to_string(), "no answer within 30 s");
+        assert!(go_on_waiting(Errno::PIPE.into(), Instant::now()).is_err());
+        assert_eq!(without_password(&login(7, "secret")), r#"{"USERID":7,"msgType":1,...}"#);
         assert!(hint(br#"{"errno":302,"msgType":200}"#).contains("--accounts"));
         assert_eq!(hint(br#"{"errno":200,"msgType":200}"#), "");
     }

@@ -301,7 +301,11 @@ pub(crate) fn idle(idling: Idling, context: &Context) -> io::Result<Outcome> {
         && let (Ok(before), Ok(connected)) = (before, connected)
     {
         let grown = connected.own.saturating_sub(before.own);
-        outcome.push("own memory for each", grown as f64 / connections as f64, "bytes");
+        if grown > 0 {
+            outcome.push("own memory for each", grown as f64 / connections as f64, "bytes");
+        } else {
+            outcome.warnings.push("the server's memory has not grown: it reuses what it had, start it anew".to_owned());
+        }
         outcome.push("CPU while idle", used.cpu / measured.elapsed.as_secs_f64() * 100.0, "%");
     }
     Ok(outcome)

@@ -1,7 +1,7 @@
 //! raybench against a server that makes mistakes: every one must be seen, and none where there is none.
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -299,7 +299,9 @@ fn raybench() -> Command {
 /// A short run.
 fn measure(workload: &str, more: &[&str]) -> Said {
     let mut command = raybench();
-    command.args(["--seconds", "0.3", "--warm-up", "0", "--json", "-"]).args(workload.split(' ')).args(more);
+    command.args(["--json", "-"]).args(workload.split(' ')).args(more);
+    let is_timed = !["offline", "ramp", "login --first"].iter().any(|untimed| workload.starts_with(untimed));
+    command.args(is_timed.then_some(["--seconds", "0.3", "--warm-up", "0"]).into_iter().flatten());
     said(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts"))
 }
 
@@ -353,7 +355,8 @@ fn what_is_lost_is_seen() {
     for workload in ["pairs --pairs 1 --rate 1000", "group --members 4 --window 50"] {
         let said = run(workload, Fault::Loses);
         said.assert_incomplete();
-        assert!(said.count("lost") > 0, "{}", said.text);
+        assert!(said.count("lost") > 0 && said.text.contains("in no percentile"), "{}", said.text);
+        assert!(said.text.contains("nothing more came within 1 s"), "{}", said.text);
         let receivers = if workload.starts_with("group") { 3 } else { 1 };
         assert_eq!(said.count("sent") * receivers, said.count("lost") + said.count("delivered"), "{}", said.text);
     }
@@ -470,7 +473,7 @@ fn a_rate_beyond_reach_ends_and_is_told() {
 #[test]
 fn logins_are_measured() {
     for more in ["", " --reconnect", " --first"] {
-        let said = run(&format!("login --connections 3 --users 7{more}"), Fault::None);
+        let said = run(&format!("login{more} --connections 3 --users 7"), Fault::None);
         said.assert_complete();
         assert!(said.times("reply") > 0 && said.figure("rate") > Some(0.0), "{more}: {}", said.text);
         if more == " --first" {
@@ -513,6 +516,7 @@ fn messages_for_the_absent_are_fetched_and_counted() {
     assert_eq!((said.count("sent"), said.count("delivered")), (240, 240));
     assert_eq!(said.slices().iter().sum::<u64>(), 240);
     assert_eq!(said.times("fetch"), 6, "three pages for each");
+    assert!(said.result["settings"].get("seconds").is_none(), "they do not count");
     let said = run("offline --senders 2 --messages 120", Fault::Loses);
     said.assert_incomplete();
     assert_eq!((said.count("delivered"), said.count("lost")), (238, 2));
@@ -537,6 +541,63 @@ fn ctrl_c_prints_what_there_is() {
     assert_eq!(said.run()["interrupted"], true);
     assert!(said.text.starts_with("INCOMPLETE (interrupted)"), "{}", said.text);
     assert!(said.count("delivered") >= 100 && said.count("lost") == 0, "{}", said.text);
+}
+
+#[test]
+fn ctrl_c_is_seen_while_a_server_is_silent() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("an address").to_string();
+    let mut command = raybench();
+    command.args(["pairs", "--pairs", "1", "--address", &address]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().expect("it starts");
+    let (mut silent, _) = listener.accept().expect("a connection");
+    silent.read_exact(&mut [0]).expect("it asks, and waits");
+    // timeout(1), which is told here, passes it on.
+    kill_process(Pid::from_child(&child), Signal::TERM).expect("it runs");
+    let output = child.wait_with_output().expect("it ends");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(130) && error.contains("interrupted"), "{:?} {error}", output.status);
+}
+
+#[test]
+fn a_full_disk_is_told_and_what_can_be_written_is() {
+    let page = std::env::temp_dir().join(format!("raybench-full-{}.html", std::process::id()));
+    let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").expect("Linux has it");
+    let run = ["pairs", "--pairs", "2", "--seconds", "0.1", "--warm-up", "0", "--report"];
+    for (more, named) in [([].as_slice(), "standard output"), (&["--json", "/dev/full"], "/dev/full")] {
+        let mut command = raybench();
+        command.arg("--relay").args(run).arg(&page).args(more);
+        if more.is_empty() {
+            command.stdout(full());
+        }
+        let output = command.output().expect("it starts");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(1) && error.contains(named), "{:?} {error}", output.status);
+        std::fs::remove_file(&page).expect("a page");
+    }
+    let mut command = raybench();
+    command.args(["compare", "-a", "relay", "-b", "relay", "--rounds", "1"]).args(run).arg(&page).stderr(full());
+    assert!(command.output().expect("it starts").status.success());
+    std::fs::remove_file(&page).expect("a page");
+}
+
+#[test]
+fn a_device_holds_no_accounts() {
+    let (_server, address) = start(Fault::None);
+    let run = raybench().args(["pairs", "--accounts", "/dev/null", "--address", &address.to_string()]).output();
+    let run = run.expect("it starts");
+    let error = String::from_utf8_lossy(&run.stderr);
+    assert!(run.status.code() == Some(1) && error.contains("/dev/null: this is no file"), "{error}");
+}
+
+#[test]
+fn a_frame_of_the_greatest_size_is_taken() {
+    let run = raybench()
+        .args(["pairs", "--pairs", "2", "--relay", "--seconds", "0.1", "--warm-up", "0", "--size", "131072"])
+        .args(["--window", "4"])
+        .output()
+        .expect("it starts");
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stdout));
 }
 
 #[test]
