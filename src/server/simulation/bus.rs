@@ -175,6 +175,15 @@ impl Wires {
         answers.into_iter().for_each(|answer| self.send(node, answer));
     }
 
+    /// What other nodes say and ask for comes between the commands of a pipeline.
+    fn step_between(&mut self) {
+        let nodes: Vec<_> = self.hearers.keys().cloned().collect();
+        if !nodes.is_empty() && self.dice.one_in(2) {
+            let node = self.dice.pick(&nodes).clone();
+            self.step(&node);
+        }
+    }
+
     fn send(&mut self, node: &str, heard: Heard) {
         let Some(hearer) = self.hearers.get_mut(node).filter(|hearer| !hearer.is_cut_off) else { return };
         hearer.heard.push_back(heard);
@@ -606,6 +615,7 @@ impl Bus for SimBus {
             return vec![Published::InDoubt; envelopes.len()];
         }
         for envelope in envelopes.iter().filter(|_| is_up) {
+            wires.step_between();
             published.push(match wires.publish(&self.name, envelope) {
                 0 => Published::ToNobody,
                 count => Published::Taken(count),
