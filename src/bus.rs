@@ -6,6 +6,7 @@
 
 pub mod local;
 pub mod redis;
+pub(crate) mod waiting;
 
 use std::io;
 use std::sync::Arc;

@@ -69,17 +69,17 @@ pub struct Outbox {
 /// What is on its way to one user.
 #[derive(Default)]
 struct Line {
-    /// Taken by other nodes, oldest first.
+    /// Offered to other nodes, oldest first, and taken by some of them at least.
     in_flight: VecDeque<Flight>,
     /// The latest envelope of which something was delivered.
     newest_delivered: u64,
     /// Something that was in flight is kept; nothing behind it may overtake it.
     has_kept: bool,
-    /// Not wanted by any node when it was offered, or work; behind what is in flight.
+    /// Not offered since something before it came back, or work; behind what is in flight.
     waiting: Vec<LaneItem>,
 }
 
-/// An envelope that other nodes have.
+/// An envelope that other nodes have, or that has come back.
 struct Flight {
     sequence: u64,
     deliveries: Vec<Delivery>,
@@ -209,11 +209,12 @@ impl Outbox {
                     return;
                 }
                 let flight = &mut self.users.get_mut(&user).expect("it was found there").in_flight[at];
-                (flight.nodes, flight.is_last_try) = (0, true);
-                sorted.unconfirmed += flight.deliveries.len();
-                // Whatever else goes there would wait in vain as well.
-                if let Some(place) = &flight.place {
-                    self.places.0.retain(|_, known| !matches!(known, Known::At(there, _) if there == place));
+                flight.is_last_try = true;
+                if std::mem::take(&mut flight.nodes) > 0 {
+                    sorted.unconfirmed += flight.deliveries.len();
+                    if let Some(place) = &flight.place {
+                        self.places.forget_all(user, place);
+                    }
                 }
                 self.tidy(user, released, sorted);
             }
@@ -258,9 +259,10 @@ impl Outbox {
     }
 
     fn publish(&mut self, offers: Offers, clock: &Clock, bus: &dyn Bus, sorted: &mut Sorted) {
-        let mut envelopes = offers.envelopes;
+        // All that is for one user goes one way, so that it keeps its order: no place ends in between.
+        let (mut envelopes, now) = (offers.envelopes, clock.now());
         for envelope in &mut envelopes {
-            envelope.place = self.places.of(envelope.to, clock.now());
+            envelope.place = self.places.of(envelope.to, now);
         }
         let missed = self.offer(envelopes, clock, bus, sorted);
         self.offer(missed, clock, bus, sorted);
@@ -287,29 +289,29 @@ impl Outbox {
         let now = clock.now();
         let by = now + CONFIRMED_WITHIN;
         for (envelope, published) in envelopes.into_iter().zip(published) {
-            match published {
-                Published::Taken(_) | Published::InDoubt => {
-                    let Envelope { to, place, sequence, deliveries } = envelope;
-                    sorted.published += deliveries.len();
-                    // In doubt: more than there are, so that only a confirmation or the time settles it.
-                    let nodes = if let Published::Taken(nodes) = published { nodes } else { u32::MAX };
-                    self.in_flight.push_back((sequence, to, by));
-                    let is_last_try = deliveries.iter().any(|delivery| delivery.was_refused);
-                    let alone_since = (place.is_none() && published == Published::Taken(1)).then_some(now);
-                    let line = self.users.entry(to).or_default();
-                    let delivered = 0;
-                    let flight = Flight { sequence, deliveries, delivered, nodes, is_last_try, place, alone_since };
-                    line.in_flight.push_back(flight);
-                }
+            let nodes = match published {
+                Published::Taken(nodes) => nodes,
+                // More than there are, so that only a confirmation or the time settles it.
+                Published::InDoubt => u32::MAX,
                 Published::ToNobody if envelope.place.is_some() => {
                     self.places.forget(envelope.to, None);
                     missed.push(Envelope { place: None, ..envelope });
+                    continue;
                 }
-                Published::ToNobody => match self.users.get_mut(&envelope.to) {
-                    Some(line) => line.waiting.extend(envelope.deliveries.into_iter().map(LaneItem::Delivery)),
-                    None => sorted.keep.extend(envelope.deliveries.into_iter().map(LaneItem::Delivery)),
-                },
-            }
+                // It has come back at once, and waits in its place: if the user has just come, what follows it here is taken.
+                Published::ToNobody if self.users.contains_key(&envelope.to) => 0,
+                Published::ToNobody => {
+                    sorted.keep.extend(envelope.deliveries.into_iter().map(LaneItem::Delivery));
+                    continue;
+                }
+            };
+            let Envelope { to, place, sequence, deliveries } = envelope;
+            sorted.published += if nodes > 0 { deliveries.len() } else { 0 };
+            self.in_flight.push_back((sequence, to, by));
+            let is_last_try = deliveries.iter().any(|delivery| delivery.was_refused);
+            let alone_since = (place.is_none() && published == Published::Taken(1)).then_some(now);
+            let flight = Flight { sequence, deliveries, delivered: 0, nodes, is_last_try, place, alone_since };
+            self.users.entry(to).or_default().in_flight.push_back(flight);
         }
         missed
     }
@@ -376,6 +378,16 @@ impl Places {
             (_, None) | (None, Some(Known::UnknownUntil(_))) => {}
         }
     }
+
+    /// A place has confirmed nothing to this user. Whatever else goes there would wait in vain as well.
+    fn forget_all(&mut self, user: UserId, place: &Place) {
+        let is_there = |known: &Known| matches!(known, Known::At(there, _) if there == place);
+        // There may be many users, and much on its way there, which is found late one after the other: they are gone through
+        // once, unless the place was learned again.
+        if self.0.get(&user).is_some_and(is_there) {
+            self.0.retain(|_, known| !is_there(known));
+        }
+    }
 }
 
 /// Messages to be published together: one envelope for each user, or several for one who gets much.
@@ -413,8 +425,8 @@ pub const PLACE_LEASE: Duration = Duration::from_secs(30);
 const UNKNOWN_FOR: Duration = Duration::from_secs(60);
 /// Users whose place is remembered; some tens of megabytes.
 const PLACES_MAX: usize = 1 << 20;
-/// Text in one envelope, unless a single message is longer.
-const ENVELOPE_BYTES_MAX: usize = 256 * 1024;
+/// Text in one envelope, unless a single message is longer. Tests have little, and several envelopes for a user.
+const ENVELOPE_BYTES_MAX: usize = if cfg!(test) { 200 } else { 256 * 1024 };
 
 #[cfg(test)]
 mod tests {
@@ -549,6 +561,20 @@ mod tests {
         let confirmed = vec![message(1, "c"), OutItem::Confirmed(None, vec![1])];
         assert_eq!(tester.handle(confirmed, &[NOBODY]), (strings(&["b", "c"]), strings(&["a"])));
         assert_eq!(tester.offered(), [(3, UserId(1), strings(&["b", "c"]))]);
+    }
+
+    #[test]
+    fn what_nobody_wants_is_not_sent_after_what_was_taken_behind_it() {
+        let mut tester = Tester::new();
+        tester.handle(vec![message(1, "in flight")], &[TAKEN]);
+        let long = |text: &str| text.repeat(ENVELOPE_BYTES_MAX);
+        let two = vec![message(1, &long("a")), message(1, &long("b"))];
+        assert_eq!(tester.handle(two, &[NOBODY, TAKEN]), (vec![], vec![]), "the user comes in between");
+        tester.offered();
+        let confirmed = vec![OutItem::Confirmed(None, vec![1]), OutItem::Confirmed(None, vec![3])];
+        let delivered = strings(&["in flight", &long("b")]);
+        assert_eq!(tester.handle(confirmed, &[TAKEN]), (strings(&[&long("a")]), delivered));
+        assert_eq!(tester.offered(), []);
     }
 
     #[test]

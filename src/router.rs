@@ -156,6 +156,7 @@ impl Router {
             log::debug!("a connection of user {user} acknowledges nothing and is given up for a new one");
             stalled.hang_up();
             shard.remove(user, &stalled);
+            self.keep_earlier(user, &stalled);
             let frames = self.take_back(user, &stalled);
             if held_newest {
                 self.hand_on(turn, &mut shard, user, frames);
@@ -170,9 +171,10 @@ impl Router {
         self.leave(turn, user, link);
     }
 
-    /// A message that a connection which has ended did not bring to its client. It is kept: whatever connection the user has
-    /// now may have got newer ones.
-    pub fn give_back(&self, to: UserId, frame: Box<[u8]>) {
+    /// A message that a connection which has ended did not bring to its client, and the label it was sent under. It is kept:
+    /// whatever connection the user has now may have got newer ones.
+    pub fn give_back(&self, label: u32, frame: Box<[u8]>) {
+        let to = UserId((label & !EARLIER).cast_signed());
         self.services.metrics.returned(1);
         let _shard = self.presence.write(to);
         self.keep(to, vec![frame], true);
@@ -295,14 +297,17 @@ impl Router {
     fn leave(&self, turn: &mut Turn<Posted>, user: UserId, link: &Arc<ClientLink>) {
         let mut shard = self.presence.write(user);
         let was_newest = shard.holds_newest(user, link);
-        let was_here = shard.newest(user).is_some();
         let removed = shard.remove(user, link);
+        let earlier_came_back = self.keep_earlier(user, link);
         let frames = self.take_back(user, link);
-        let came_back = !frames.is_empty();
+        let came_back = earlier_came_back || !frames.is_empty();
+        // What it has written may still arrive. If it does not, others may have sent newer messages until that is known, even
+        // on this connection, when the user logs in on it again.
+        link.relabel(label_of(user), label_of(user) | EARLIER);
         if was_newest {
             self.hand_on(turn, &mut shard, user, frames);
         } else {
-            self.keep(user, frames, !was_here || removed == Removed::Nothing);
+            self.keep(user, frames, false);
         }
         if removed == Removed::Last {
             self.gone(user, came_back);
@@ -310,7 +315,20 @@ impl Router {
     }
 
     fn take_back(&self, user: UserId, link: &ClientLink) -> Vec<Box<[u8]>> {
-        let frames = link.take_back(label_of(user));
+        self.take_back_labelled(label_of(user), link)
+    }
+
+    /// Has what a connection was sent before the user left it the last time, and will not bring to its client, kept before
+    /// what it was sent since; whether there was something. The user's shard is held.
+    fn keep_earlier(&self, user: UserId, link: &ClientLink) -> bool {
+        let frames = self.take_back_labelled(label_of(user) | EARLIER, link);
+        let came_back = !frames.is_empty();
+        self.keep(user, frames, true);
+        came_back
+    }
+
+    fn take_back_labelled(&self, label: u32, link: &ClientLink) -> Vec<Box<[u8]>> {
+        let frames = link.take_back(label);
         self.services.metrics.returned(frames.len());
         frames
     }
@@ -335,6 +353,7 @@ impl Router {
             next.hang_up();
             let was_newest = shard.holds_newest(user, &next);
             is_gone = shard.remove(user, &next) == Removed::Last;
+            self.keep_earlier(user, &next);
             frames = self.take_back(user, &next);
             frames.extend(rest);
             if !was_newest {
@@ -473,6 +492,9 @@ fn label(user: UserId) -> Fate {
 fn label_of(user: UserId) -> u32 {
     user.0.cast_unsigned()
 }
+
+/// Added to the label of messages whose user has left the connection since. No user's id is that high.
+const EARLIER: u32 = 1 << 31;
 
 /// What a delivery weighs beside its text, and other work at all.
 const DELIVERY_BYTES: usize = size_of::<LaneItem>() + size_of::<Link<Posted>>();

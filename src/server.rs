@@ -655,7 +655,7 @@ impl Handler for Shell {
     }
 
     fn on_unsent(&mut self, _: &mut Turn<Posted>, label: u32, frame: Box<[u8]>) {
-        self.shared.router.give_back(UserId(label.cast_signed()), frame);
+        self.shared.router.give_back(label, frame);
     }
 
     /// Whatever a closed session would have heard, it has given up its claims before.

@@ -341,6 +341,13 @@ impl<M> Link<M> {
         back
     }
 
+    /// What the connection still holds under one label is given back under another from now on. Any thread.
+    pub fn relabel(&self, from: u32, to: u32) {
+        if let Some(output) = &mut self.side.lock().output {
+            output.relabel(from, to);
+        }
+    }
+
     /// Writes no more from now on, and has the owner close the connection. Any thread.
     pub fn hang_up(&self) {
         self.seal();

@@ -372,6 +372,18 @@ impl Output {
         taken
     }
 
+    /// What is to be given back under one label is to be given back under another.
+    pub(crate) fn relabel(&mut self, from: u32, to: u32) {
+        let relabel = |label: &mut u32| *label = if *label == from { to } else { *label };
+        for mark in &mut self.marks {
+            match &mut mark.content {
+                Content::Frame(Fate::Return(label)) => relabel(label),
+                Content::Frame(Fate::Drop | Fate::Report(_)) => {}
+                Content::Joined(frames) => frames.iter_mut().for_each(|(label, _)| relabel(label)),
+            }
+        }
+    }
+
     /// It visits all marks; when they are many, only now and then.
     fn check_invariants(&self) {
         if cfg!(debug_assertions) && (self.marks.len() < 64 || self.written_total % 64 == 0) {

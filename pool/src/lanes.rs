@@ -68,14 +68,18 @@ struct Queue<T> {
     bytes: usize,
     closing: bool,
     ended: bool,
-    /// How many are still adding what is to be handled together.
-    held: usize,
+    /// How many are still adding what is to be handled together: those who have begun before and since the lane's thread wanted
+    /// its batch, by the parity of `wanted`. It waits for the former only: some may always be adding.
+    held: [usize; 2],
+    /// How often it has wanted one.
+    wanted: usize,
 }
 
 /// Keeps lanes from taking a batch. See [`Lanes::hold`].
 #[derive(Debug)]
 pub struct Held<'l, T> {
-    lanes: &'l [Arc<Lane<T>>],
+    /// Each with what it had wanted.
+    lanes: Vec<(&'l Lane<T>, usize)>,
 }
 
 impl<T: Send + 'static> Lanes<T> {
@@ -108,7 +112,8 @@ impl<T: Send + 'static> Lanes<T> {
 
     fn without_threads(count: usize, bytes_max: usize) -> Lanes<T> {
         let lane = |_| {
-            let queue = Queue { items: VecDeque::new(), bytes: 0, closing: false, ended: false, held: 0 };
+            let queue =
+                Queue { items: VecDeque::new(), bytes: 0, closing: false, ended: false, held: [0; 2], wanted: 0 };
             Arc::new(Lane { queue: Mutex::new(queue), news: Condvar::new(), idle: Condvar::new() })
         };
         Lanes { lanes: (0..count).map(lane).collect(), threads: Mutex::default(), bytes_max }
@@ -177,10 +182,16 @@ impl<T: Send + 'static> Lanes<T> {
     }
 
     /// No batch is begun until the answer is dropped, so that what is submitted meanwhile is handled together, if it is not too
-    /// much for a batch. Whoever holds lanes must not wait for them.
+    /// much for a batch and the lane has not waited for others who hold it before. Whoever holds lanes must not wait for them.
     pub fn hold(&self) -> Held<'_, T> {
-        self.lanes.iter().for_each(|lane| lane.queue.lock().held += 1);
-        Held { lanes: &self.lanes }
+        let hold = |lane| {
+            let Lane { queue, .. }: &Lane<T> = lane;
+            let mut queue = queue.lock();
+            let wanted = queue.wanted;
+            queue.held[wanted % 2] += 1;
+            (lane, wanted)
+        };
+        Held { lanes: self.lanes.iter().map(|lane| hold(&**lane)).collect() }
     }
 
     /// How another thread sees the lanes. It does not keep them from closing.
@@ -222,7 +233,7 @@ impl<T: Send + 'static> Lanes<T> {
     fn push(&self, key: u64, mut queue: MutexGuard<'_, Queue<T>>, item: T, bytes: usize) {
         queue.bytes += bytes;
         queue.items.push_back((item, bytes));
-        let is_news = queue.items.len() == 1 && queue.held == 0;
+        let is_news = queue.items.len() == 1 && queue.held == [0; 2];
         drop(queue);
         // The thread takes everything that waits, so it sleeps only on an empty queue, or one that is held.
         if is_news {
@@ -233,10 +244,11 @@ impl<T: Send + 'static> Lanes<T> {
 
 impl<T> Drop for Held<'_, T> {
     fn drop(&mut self) {
-        for lane in self.lanes {
+        for (lane, wanted) in &self.lanes {
             let mut queue = lane.queue.lock();
-            queue.held -= 1;
-            if queue.held == 0 {
+            let held = &mut queue.held[wanted % 2];
+            *held -= 1;
+            if *held == 0 || !queue.items.is_empty() {
                 drop(queue);
                 lane.news.notify_one();
             }
@@ -292,7 +304,9 @@ impl<T> Lane<T> {
                 }
             }
         }
-        while queue.held > 0 {
+        let before = queue.wanted % 2;
+        queue.wanted += 1;
+        while queue.held[before] > 0 {
             self.news.wait(&mut queue);
         }
         Some(take(queue, hand, batch_max))
@@ -424,6 +438,23 @@ mod tests {
             }
             drop(held);
             assert_eq!(receiver.recv().expect("a batch").len(), 3);
+        }
+    }
+
+    #[test]
+    fn who_holds_a_lane_one_before_the_other_ends_does_not_keep_it_for_ever() {
+        let (sender, receiver) = mpsc::channel();
+        let handle = move |_: &mut (), batch: Vec<u32>| {
+            sender.send(batch).expect("received below");
+            None
+        };
+        let lanes = Lanes::start("test", 1, 1 << 20, 100, |_| ((), None), handle).expect("a thread");
+        let (mut held, deadline) = (lanes.hold(), soon());
+        lanes.submit(1, 7, 1).expect("room");
+        while receiver.try_recv() != Ok(vec![7]) {
+            assert!(Instant::now() < deadline, "somebody always holds it");
+            drop(std::mem::replace(&mut held, lanes.hold()));
+            thread::yield_now();
         }
     }
 

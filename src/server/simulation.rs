@@ -22,9 +22,19 @@ mod world;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
+use net::Turn;
+use parking_lot::Mutex;
+
+use self::bus::Wires;
+use self::dice::Dice;
+use self::node::{Machine, Part};
 use self::socket::Pipe;
+use self::store::Tables;
 use self::world::World;
+use crate::clock::Clock;
+use crate::config::Config;
 use crate::delivery::Posted;
 use crate::presence::Presence;
 use crate::protocol::UserId;
@@ -160,6 +170,46 @@ fn who_logs_in_again_on_an_older_connection_does_not_hold_the_newest_messages() 
     shard.add(user, &first);
     assert_eq!(shard.newest(user), Some(&first));
     assert!(!shard.holds_newest(user, &first) && !shard.holds_newest(user, &second));
+}
+
+/// What it was sent before its user left it is older than what the user's other connection has got.
+#[test]
+fn what_is_held_from_an_earlier_login_is_not_handed_on_with_the_rest() {
+    for has_other in [true, false] {
+        let clock = Clock::standing_at(Instant::now());
+        let tables = Arc::new(Mutex::new(Tables::new(1, &[], 0, None)));
+        let (disk, wires) = (Arc::default(), Arc::new(Mutex::new(Wires::new(0, None))));
+        let config = Config { loops: 1, ..Config::with_defaults(([127, 0, 0, 1], 1).into()) };
+        let mut machine = Machine::start("n".into(), &config, &clock, &tables, &disk, &wires);
+        let (router, user, mut turn) = (machine.router(), UserId(1), Turn::at(clock.now()));
+        let pipes = [1, 2].map(|port| Arc::new(Pipe::new(([127, 0, 0, 1], port).into(), 1000, false)));
+        let [first, other] = pipes.clone().map(|pipe| net::simulation::lone_link(pipe).expect("descriptors"));
+        let send = |turn: &mut Turn<Posted>, number| {
+            router.deliver(turn, user, &format!("{{\"n\":{number}}}"), &other);
+            turn.flush();
+        };
+        router.attach(&mut turn, user, &first);
+        send(&mut turn, 1);
+        router.detach(&mut turn, user, &first);
+        if has_other {
+            router.attach(&mut turn, user, &other);
+            send(&mut turn, 2);
+        }
+        router.attach(&mut turn, user, &first);
+        send(&mut turn, 3);
+        first.hang_up();
+        router.detach(&mut turn, user, &first);
+        turn.flush();
+        let live = String::from_utf8(pipes[1].written_after(0)).expect("text");
+        let lanes = machine.parts().into_iter().filter(|part| matches!(part, Part::Lane(_)));
+        let lanes: Vec<_> = lanes.flat_map(|part| [part; 4]).collect();
+        for part in lanes {
+            machine.step(part, &|_| Vec::new(), &mut Dice::new(0));
+        }
+        let kept: Vec<_> = tables.lock().kept(user).filter_map(number_of).collect();
+        let expected = if has_other { (r#"{"n":2}{"n":3}"#, vec![1]) } else { ("", vec![1, 3]) };
+        assert_eq!((live.as_str(), kept), expected);
+    }
 }
 
 const SEEDS: u64 = 2000;

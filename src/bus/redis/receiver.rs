@@ -21,6 +21,7 @@ use super::dial::{DialError, Stream};
 use super::envelope::{self, Incoming};
 use super::wire::{Malformed, Reply, Wire};
 use super::{HUSH_PATIENCE, Shared, Stage, Task, registry};
+use crate::bus::waiting::Waiting;
 use crate::bus::{Node, Place, Receipt};
 use crate::delivery::{ClientLink, Posted};
 use crate::outbox::PLACE_LEASE;
@@ -33,11 +34,10 @@ pub(super) struct Receiver {
     node: Arc<dyn Node>,
     poll: Poll,
     turn: Turn<Posted>,
-    /// Who waits for a subscription, and until when.
-    waiting: FxHashMap<UserId, Vec<Arc<ClientLink>>>,
+    /// Who waits for a subscription.
+    waiting: Waiting<Arc<ClientLink>>,
     /// Who was unsubscribed from, and may still be sent something.
     leaving: FxHashSet<UserId>,
-    patience: Option<Instant>,
     /// Since when Redis fails, after it was said.
     failing: Option<Instant>,
     was_up: bool,
@@ -111,9 +111,8 @@ impl Receiver {
             node,
             poll,
             turn: Turn::new(),
-            waiting: FxHashMap::default(),
+            waiting: Waiting::new(),
             leaving: FxHashSet::default(),
-            patience: None,
             failing: None,
             was_up: false,
             sessions: 0,
@@ -260,13 +259,11 @@ impl Receiver {
                     }
                     // Back from Redis: whoever had the user before has been told.
                     Some(Incoming::Hello { user, place }) if *place == *talk.place => {
-                        post_placed(self.waiting.remove(&user));
+                        post_placed(self.waiting.take(user));
                     }
                     Some(Incoming::Hello { user, .. }) => drop(talk.receipts.elsewhere.insert(user, Instant::now())),
                     Some(Incoming::Hellos { place, users }) if *place == *talk.place => {
-                        if !self.waiting.is_empty() {
-                            envelope::users(users).for_each(|user| post_placed(self.waiting.remove(&user)));
-                        }
+                        post_placed(envelope::users(users).flat_map(|user| self.waiting.take(user)).collect());
                     }
                     Some(Incoming::Hellos { users, .. }) => {
                         let now = Instant::now();
@@ -314,8 +311,7 @@ impl Receiver {
                     self.unsubscribe(talk, &std::mem::take(&mut leaving));
                     arriving.push(user);
                     if let Some(waiter) = waiter {
-                        self.waiting.entry(user).or_default().push(waiter);
-                        self.patience.get_or_insert_with(|| Instant::now() + LOGIN_PATIENCE);
+                        self.waiting.add(user, waiter, Instant::now());
                     }
                 }
                 Task::Unsubscribe(user) => {
@@ -352,13 +348,8 @@ impl Receiver {
 
     fn look_at_clock(&mut self, talk: &mut Talk) -> Result<(), Ended> {
         let now = Instant::now();
-        if self.patience.is_some_and(|by| by <= now) {
-            // The client would not wait longer. Its messages come a little later.
-            self.waiting.drain().for_each(|(_, links)| post_placed(Some(links)));
-        }
-        if self.waiting.is_empty() {
-            self.patience = None;
-        }
+        // These clients would not wait longer. Their messages come a little later.
+        post_placed(self.waiting.take_late(now));
         if talk.initial == 0 && talk.probe.number == 0 {
             talk.say_who_is_here();
             talk.probe(now);
@@ -408,11 +399,11 @@ impl Receiver {
         if talk.mouth.is_answered() || now >= by { Err(Ended::Stopping) } else { Ok(()) }
     }
 
-    fn until_next(&self, talk: &Talk) -> Duration {
+    fn until_next(&mut self, talk: &Talk) -> Duration {
         if talk.hushing.is_some() {
             return HUSH_STEP;
         }
-        let dues = [Some(talk.probe.due), self.patience, self.turn.next_errand(), talk.receipts.next_due()];
+        let dues = [Some(talk.probe.due), self.waiting.next_due(), self.turn.next_errand(), talk.receipts.next_due()];
         let next = dues.into_iter().flatten().min().expect("the probe is always due");
         next.saturating_duration_since(Instant::now())
     }
@@ -423,7 +414,7 @@ impl Receiver {
         tasks.connected = false;
         let list = std::mem::take(&mut tasks.list);
         drop(tasks);
-        self.waiting.drain().for_each(|(_, links)| post_placed(Some(links)));
+        post_placed(self.waiting.take_all());
         self.leaving.drain().for_each(|user| self.node.on_left(user));
         self.drop_tasks(list);
     }
@@ -431,7 +422,7 @@ impl Receiver {
     fn drop_tasks(&self, list: Vec<Task>) {
         for task in list {
             match task {
-                Task::Subscribe(_, waiter) => post_placed(waiter.map(|waiter| vec![waiter])),
+                Task::Subscribe(_, waiter) => post_placed(waiter.into_iter().collect()),
                 Task::Unsubscribe(user) => self.node.on_left(user),
                 // The sender hears nothing and stores it in a while.
                 Task::Refuse(..) | Task::Check => {}
@@ -562,8 +553,8 @@ fn note_all(receipts: &mut FxHashMap<Box<str>, Vec<u64>>, node: &str, sequences:
     }
 }
 
-fn post_placed(waiting: Option<Vec<Arc<ClientLink>>>) {
-    let posts = waiting.into_iter().flatten().map(|link| (link, Posted::Outcome(Outcome::Placed)));
+fn post_placed(waiters: Vec<Arc<ClientLink>>) {
+    let posts = waiters.into_iter().map(|link| (link, Posted::Outcome(Outcome::Placed)));
     ClientLink::post_all(posts.collect());
 }
 
@@ -615,8 +606,6 @@ const PROBE_EVERY: Duration = Duration::from_secs(2);
 const PROBE_PATIENCE: Duration = Duration::from_secs(2);
 /// A probe that is older than this should have been followed by another.
 pub(super) const PROBE_AGE_MAX: Duration = Duration::from_millis(4500);
-/// How long a login waits for its subscription. The real client gives up after a second.
-const LOGIN_PATIENCE: Duration = Duration::from_millis(500);
 /// How often a node that stops looks whether it may.
 const HUSH_STEP: Duration = Duration::from_millis(20);
 /// The pause between attempts to connect grows from the first to the second; half of it is left to chance.

@@ -13,6 +13,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::Mutation;
 use super::dice::Dice;
+use crate::bus::waiting::Waiting;
 use crate::bus::{Bus, Envelope, Node, Place, Published, Receipt, Unreachable};
 use crate::clock::Clock;
 use crate::delivery::{ClientLink, Posted};
@@ -174,6 +175,15 @@ impl Wires {
         answers.into_iter().for_each(|answer| self.send(node, answer));
     }
 
+    /// What other nodes say and ask for comes between the commands of a pipeline.
+    fn step_between(&mut self) {
+        let nodes: Vec<_> = self.hearers.keys().cloned().collect();
+        if !nodes.is_empty() && self.dice.one_in(2) {
+            let node = self.dice.pick(&nodes).clone();
+            self.step(&node);
+        }
+    }
+
     fn send(&mut self, node: &str, heard: Heard) {
         let Some(hearer) = self.hearers.get_mut(node).filter(|hearer| !hearer.is_cut_off) else { return };
         hearer.heard.push_back(heard);
@@ -230,8 +240,7 @@ struct State {
     connected: bool,
     up: bool,
     tasks: Vec<Task>,
-    waiting: BTreeMap<UserId, Vec<Arc<ClientLink>>>,
-    patience: Option<Instant>,
+    waiting: Waiting<Arc<ClientLink>>,
     leaving: BTreeSet<UserId>,
     /// Users who have come to another place, or left this one, and when.
     elsewhere: BTreeMap<UserId, Instant>,
@@ -261,8 +270,7 @@ impl SimBus {
             connected: false,
             up: false,
             tasks: Vec::new(),
-            waiting: BTreeMap::new(),
-            patience: None,
+            waiting: Waiting::new(),
             leaving: BTreeSet::new(),
             elsewhere: BTreeMap::new(),
             initial: 0,
@@ -285,9 +293,9 @@ impl SimBus {
 
     /// When it has something to do if nothing happens.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        let state = self.state.lock();
+        let mut state = self.state.lock();
         let connect_at = (!state.connected && !state.hushing).then_some(state.connect_at);
-        let dues = [state.patience, state.deaf_at, connect_at, self.turn.lock().next_errand()];
+        let dues = [state.waiting.next_due(), state.deaf_at, connect_at, self.turn.lock().next_errand()];
         // What is overdue is done as soon as there is a connection, or is nobody's any more.
         dues.into_iter().flatten().filter(|due| *due > self.clock.now()).min()
     }
@@ -295,7 +303,7 @@ impl SimBus {
     /// Whether a turn would do something now.
     pub(super) fn has_work(&self) -> bool {
         let now = self.clock.now();
-        let (state, wires) = (self.state.lock(), self.wires.lock());
+        let (mut state, wires) = (self.state.lock(), self.wires.lock());
         let hears = wires.hearers.get(&self.name);
         let errand = self.turn.lock().next_errand().is_some_and(|due| due <= now);
         match state.connected {
@@ -305,7 +313,7 @@ impl SimBus {
                     || !state.tasks.is_empty()
                     || (state.initial == 0 && !state.up)
                     || errand
-                    || state.patience.is_some_and(|by| by <= now)
+                    || state.waiting.next_due().is_some_and(|by| by <= now)
                     || state.deaf_at.is_some_and(|at| at <= now)
                     || (state.deaf_at.is_none() && hears.is_some_and(|hearer| hearer.is_cut_off))
             }
@@ -397,7 +405,7 @@ impl SimBus {
                     let is_own = self.place() == Some(place);
                     let mut state = self.state.lock();
                     if is_own {
-                        post_placed(state.waiting.remove(&user));
+                        post_placed(state.waiting.take(user));
                     } else if !self.ignores_hellos() {
                         state.elsewhere.insert(user, self.clock.now());
                     }
@@ -437,9 +445,7 @@ impl SimBus {
                 Task::Subscribe(user, waiter) => {
                     self.command(Command::Subscribe(user));
                     if let Some(waiter) = waiter {
-                        let mut state = self.state.lock();
-                        state.waiting.entry(user).or_default().push(waiter);
-                        state.patience.get_or_insert(self.clock.now() + LOGIN_PATIENCE);
+                        self.state.lock().waiting.add(user, waiter, self.clock.now());
                     }
                 }
                 Task::Unsubscribe(user) => {
@@ -460,12 +466,7 @@ impl SimBus {
 
     fn look_at_clock(&self, node: &dyn Node, now: Instant) {
         let mut state = self.state.lock();
-        if state.patience.is_some_and(|by| by <= now) {
-            std::mem::take(&mut state.waiting).into_values().for_each(|links| post_placed(Some(links)));
-        }
-        if state.waiting.is_empty() {
-            state.patience = None;
-        }
+        post_placed(state.waiting.take_late(now));
         if state.initial == 0 && !state.up {
             state.up = true;
             drop(state);
@@ -506,7 +507,7 @@ impl SimBus {
         (state.connected, state.up, state.deaf_at) = (false, false, None);
         state.connect_at = now + PAUSE;
         let tasks = std::mem::take(&mut state.tasks);
-        std::mem::take(&mut state.waiting).into_values().for_each(|links| post_placed(Some(links)));
+        post_placed(state.waiting.take_all());
         let leaving = std::mem::take(&mut state.leaving);
         state.hushed |= state.hushing;
         drop(state);
@@ -517,7 +518,7 @@ impl SimBus {
     fn drop_tasks(&self, node: &dyn Node, tasks: Vec<Task>) {
         for task in tasks {
             match task {
-                Task::Subscribe(_, waiter) => post_placed(waiter.map(|waiter| vec![waiter])),
+                Task::Subscribe(_, waiter) => post_placed(waiter.into_iter().collect()),
                 Task::Unsubscribe(user) => node.on_left(user),
                 Task::Refuse(..) | Task::Check => {}
             }
@@ -614,6 +615,7 @@ impl Bus for SimBus {
             return vec![Published::InDoubt; envelopes.len()];
         }
         for envelope in envelopes.iter().filter(|_| is_up) {
+            wires.step_between();
             published.push(match wires.publish(&self.name, envelope) {
                 0 => Published::ToNobody,
                 count => Published::Taken(count),
@@ -636,14 +638,13 @@ impl Bus for SimBus {
     }
 }
 
-fn post_placed(waiting: Option<Vec<Arc<ClientLink>>>) {
-    let posts = waiting.into_iter().flatten().map(|link| (link, Posted::Outcome(Outcome::Placed)));
+fn post_placed(waiters: Vec<Arc<ClientLink>>) {
+    let posts = waiters.into_iter().map(|link| (link, Posted::Outcome(Outcome::Placed)));
     ClientLink::post_all(posts.collect());
 }
 
-/// As in the real one: how long a login waits for its subscription, how long a user who has come elsewhere is thought to be there, how long until a node notices that it is deaf, and a
-/// pause before it connects again.
-const LOGIN_PATIENCE: Duration = Duration::from_millis(500);
+/// As in the real one: how long a user who has come elsewhere is thought to be there, how long until a node notices that it
+/// is deaf, and a pause before it connects again.
 const ELSEWHERE_FOR: Duration = PLACE_LEASE.saturating_mul(2);
 const PROBED_WITHIN: Duration = Duration::from_secs(4);
 const PAUSE: Duration = Duration::from_millis(100);

@@ -145,6 +145,10 @@ impl Machine {
         }
     }
 
+    pub(super) fn router(&self) -> &Router {
+        &self.shared.router
+    }
+
     pub(super) fn is_running(&self) -> bool {
         self.stage == Stage::Running
     }
