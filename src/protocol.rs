@@ -120,7 +120,8 @@ impl<'f> Request<'f> {
     /// member that its type needs, or has it with a wrong type.
     pub fn parse(frame: &'f [u8]) -> Result<(FrameKind, Request<'f>), BadRequest> {
         let text = std::str::from_utf8(frame).map_err(|_| BadRequest)?;
-        let mut members = Members::parse(text)?;
+        let mut members = Members::default();
+        members.read(text)?;
         let msg_type = members.msg_type.id(text, "msgType")?;
         let id = |member: &Member<'f>, key| member.id(text, key);
         let request = match msg_type.0 {

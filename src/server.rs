@@ -479,13 +479,13 @@ impl Shell {
         let known = Facts { shared: &self.shared, source, now: turn.now() };
         let mut effects = Effects::new();
         let flow = session.on(input, &known, &mut effects);
-        let mut settled = self.carry_out(turn, link, source, effects);
-        while settled.frames > 0 {
-            let mut effects = Effects::new();
+        loop {
+            let settled = self.carry_out(turn, link, source, &mut effects);
+            if settled.frames == 0 {
+                return flow;
+            }
             session.on(Input::Settled(settled), &known, &mut effects);
-            settled = self.carry_out(turn, link, source, effects);
         }
-        flow
     }
 
     /// Counts what asks for no answer; there is one only when it is too much.
@@ -512,13 +512,13 @@ impl Shell {
         flow
     }
 
-    /// Carries out effects; returns which frames were settled by that.
+    /// Carries out the effects, all of them; returns which frames were settled by that.
     fn carry_out(
         &self,
         turn: &mut Turn<Posted>,
         link: &Arc<ClientLink>,
         source: Source,
-        effects: Effects<'_>,
+        effects: &mut Effects<'_>,
     ) -> Settled {
         let Shared { router, .. } = &*self.shared;
         let mut settled = Settled::default();
@@ -529,7 +529,7 @@ impl Shell {
                 settled.failed += u32::from(failed);
             }
         };
-        for effect in effects {
+        for effect in effects.drain(..) {
             match effect {
                 Effect::Reply(reply) => self.send(turn, link, &reply, Fate::Drop),
                 Effect::ReplyAndReport(reply) => self.send(turn, link, &reply, Fate::Report(0)),

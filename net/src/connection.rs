@@ -19,6 +19,8 @@ pub(crate) struct Connection<A, M> {
     kept: Option<Box<Kept>>,
     /// Bytes that were passed over and not shown yet.
     pub(crate) blanks: usize,
+    /// It ends its frames with newlines, and its link knows.
+    pub(crate) lines: bool,
     /// The application said "later" to what is at the front, or it is owed garbage without new bytes.
     pub(crate) held: bool,
     /// It does not read what it is sent, so it is not read either until it does.
@@ -89,6 +91,7 @@ impl<A, M> Connection<A, M> {
             decoder: Decoder::new(frame_bytes_max),
             kept: None,
             blanks: 0,
+            lines: false,
             held: false,
             congested: false,
             ends: CloseReason::Ended,

@@ -846,7 +846,7 @@ fn show<H: Handler>(
     conn: &mut Connection<H::Conn, H::Message>,
     bytes: &[u8],
 ) -> (usize, Shown) {
-    let Connection { phase: Phase::Open(app), link, input, ends, decoder, blanks, .. } = conn else {
+    let Connection { phase: Phase::Open(app), link, input, ends, decoder, blanks, lines, .. } = conn else {
         unreachable!("shown only while open")
     };
     let ended = !input.flows();
@@ -883,7 +883,7 @@ fn show<H: Handler>(
             Item::Oversize => (Incoming::Oversize, 0, false),
             Item::LineEnd { len } => {
                 decoder.taken();
-                link.use_lines(turn);
+                use_lines(lines, link, turn);
                 consumed += len;
                 *blanks += len;
                 continue;
@@ -909,7 +909,7 @@ fn show<H: Handler>(
             }
         };
         if line {
-            link.use_lines(turn);
+            use_lines(lines, link, turn);
         }
         match (handler.on_incoming(turn, link, app, incoming), incoming) {
             (Flow::Later, _) => return (consumed, Shown::Held),
@@ -926,6 +926,13 @@ fn show<H: Handler>(
                 taken += 1;
             }
         }
+    }
+}
+
+/// The client has ended a frame with a newline; it is told of once.
+fn use_lines<M>(lines: &mut bool, link: &Arc<Link<M>>, turn: &mut Turn<M>) {
+    if !std::mem::replace(lines, true) {
+        link.use_lines(turn);
     }
 }
 

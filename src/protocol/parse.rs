@@ -43,13 +43,12 @@ pub(super) enum Member<'f> {
 }
 
 impl<'f> Members<'f> {
-    pub(super) fn parse(text: &'f str) -> Result<Members<'f>, BadRequest> {
-        let mut members = Members::default();
+    /// Fills them, which are empty, from the frame.
+    pub(super) fn read(&mut self, text: &'f str) -> Result<(), BadRequest> {
         let mut json = serde_json::Deserializer::from_str(text);
         // The visitors count the levels themselves, because the limit here is one more than the parser's.
         json.disable_recursion_limit();
-        json.deserialize_map(&mut members).and_then(|()| json.end()).map_err(|_| BadRequest)?;
-        Ok(members)
+        json.deserialize_map(self).and_then(|()| json.end()).map_err(|_| BadRequest)
     }
 
     /// What FROMID says, if it is there.
