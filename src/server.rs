@@ -603,6 +603,7 @@ impl Handler for Shell {
     ) -> Flow {
         let (input, len) = match incoming {
             Incoming::Frame(frame) => (Input::Frame(frame), Some(frame.len())),
+            Incoming::Likely(frame) => (Input::Likely(frame), Some(frame.len())),
             Incoming::Garbage { len } => (Input::Garbage, Some(len)),
             Incoming::Blanks { len } => return self.count_blanks(turn, link, client, len),
             Incoming::Oversize => (Input::Oversize, None),
@@ -612,16 +613,23 @@ impl Handler for Shell {
         if len.is_some()
             && let Err(refusal) = client.meter.check(turn.now(), self.shared.admission.rates())
         {
-            return self.refuse(turn, link, client, refusal);
+            // What is refused is not read, so its braces must tell what it is.
+            return match incoming {
+                Incoming::Likely(_) => Flow::NoFrame,
+                _ => self.refuse(turn, link, client, refusal),
+            };
         }
         let flow = self.feed(turn, link, client, input);
-        if let Some(len) = len.filter(|_| flow != Flow::Later) {
+        if let Some(len) = len.filter(|_| matches!(flow, Flow::Taken | Flow::Last)) {
             client.meter.pay(len);
         }
         match (flow, incoming) {
-            (Flow::Taken | Flow::Last, Incoming::Frame(_)) => self.tally.frame(client.session.frame_kind()),
+            (Flow::Taken | Flow::Last, Incoming::Frame(_) | Incoming::Likely(_)) => {
+                self.tally.frame(client.session.frame_kind());
+            }
             (Flow::Taken | Flow::Last, Incoming::Garbage { .. }) => self.tally.frame(FrameKind::INVALID),
-            (_, Incoming::Blanks { .. } | Incoming::Oversize | Incoming::End | Incoming::Stop) | (Flow::Later, _) => {}
+            (_, Incoming::Blanks { .. } | Incoming::Oversize | Incoming::End | Incoming::Stop)
+            | (Flow::Later | Flow::NoFrame, _) => {}
         }
         flow
     }

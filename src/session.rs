@@ -92,6 +92,8 @@ pub(crate) enum Found {
 pub enum Input<'f> {
     /// A frame was received.
     Frame(&'f [u8]),
+    /// Something was received that is a frame if it is one JSON object.
+    Likely(&'f [u8]),
     /// Something was received that is no frame.
     Garbage,
     /// A frame was received, or something that is none, which is beyond what the client may send; with the `last` one the
@@ -246,23 +248,30 @@ impl Session {
     }
 
     /// Takes one input. [`Flow::Later`] means that nothing was done about it, and it is to come again after the next
-    /// outcome, settlement or [`Input::Sent`].
+    /// outcome, settlement or [`Input::Sent`]; [`Flow::NoFrame`] that an [`Input::Likely`] is no request, and nothing was done.
     pub fn on<'f>(&mut self, input: Input<'f>, known: &dyn Known, effects: &mut Effects<'f>) -> Flow {
         let flow = match input {
-            Input::Frame(_) | Input::Garbage | Input::Excess { .. } | Input::Oversize | Input::End | Input::Stop
+            Input::Frame(_)
+            | Input::Likely(_)
+            | Input::Garbage
+            | Input::Excess { .. }
+            | Input::Oversize
+            | Input::End
+            | Input::Stop
                 if !self.is_ready() =>
             {
                 Flow::Later
             }
             Input::Frame(frame) => match Request::parse(frame) {
-                Ok((kind, request)) => {
-                    self.frame_kind = kind;
-                    self.on_request(request, known, effects)
-                }
+                Ok(parsed) => self.on_parsed(parsed, known, effects),
                 Err(BadRequest) => {
                     self.frame_kind = FrameKind::INVALID;
                     self.reply(protocol::BAD_REQUEST, effects)
                 }
+            },
+            Input::Likely(frame) => match Request::parse(frame) {
+                Ok(parsed) => self.on_parsed(parsed, known, effects),
+                Err(BadRequest) => Flow::NoFrame,
             },
             Input::Garbage => self.reply(protocol::BAD_REQUEST, effects),
             Input::Excess { last: false } => self.reply(protocol::SLOW_DOWN, effects),
@@ -291,7 +300,13 @@ impl Session {
         matches!(self.phase, Phase::Ready) && failed == 0 && frames < UNSETTLED_MAX && bytes < UNSETTLED_BYTES_MAX
     }
 
-    fn on_request<'f>(&mut self, request: Request<'f>, known: &dyn Known, effects: &mut Effects<'f>) -> Flow {
+    fn on_parsed<'f>(
+        &mut self,
+        (kind, request): (FrameKind, Request<'f>),
+        known: &dyn Known,
+        effects: &mut Effects<'f>,
+    ) -> Flow {
+        self.frame_kind = kind;
         match request {
             Request::Chat { from, to, text } => self.chat(from, to, text, effects),
             Request::OldChat { from, to, text } => self.old_chat(from, to, text, effects),

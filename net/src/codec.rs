@@ -130,6 +130,30 @@ impl Decoder {
         item
     }
 
+    /// Guesses the frame at the front of `bytes`, where an item would begin: it ends with a brace behind which the line ends,
+    /// another frame begins, or nothing was received. Its length, and where its line ends if it does: else the same.
+    /// Whether it is one JSON object has to be found out by reading it, and if it is, its braces say the same.
+    pub fn guess(&self, bytes: &[u8]) -> Option<(usize, usize)> {
+        if !matches!((&self.state, bytes.first()), (State::Between, Some(b'{'))) {
+            return None;
+        }
+        let near = &bytes[..bytes.len().min(self.frame_bytes_max).min(GUESS_BYTES_MAX)];
+        let is_end = |at: &usize| matches!(bytes.get(at + 1), None | Some(b'\n' | b'\r' | b'{'));
+        let len = memchr::memchr_iter(b'}', near).find(is_end)? + 1;
+        let line_end = match &bytes[len..] {
+            [b'\n', ..] => len + 1,
+            [b'\r', b'\n', ..] => len + 2,
+            _ => len,
+        };
+        Some((len, line_end))
+    }
+
+    /// What was guessed was a frame and was dealt with; it and the end of its line will be gone from the front at the next look.
+    pub fn guessed_right(&mut self, len: usize, line_end: usize) {
+        self.state = State::Shown(Item::Frame { len, line: line_end > len });
+        self.taken();
+    }
+
     /// The shown item was dealt with and its bytes will be gone from the front at the next look.
     pub fn taken(&mut self) {
         match self.state {
@@ -244,6 +268,9 @@ impl Scan {
         self.prefix.get_or_insert_with(|| Box::new(JsonPrefix::new())).read(bytes).err()
     }
 }
+
+/// How far a guess looks: reading in vain what turns out to be no frame costs no more.
+const GUESS_BYTES_MAX: usize = 1024;
 
 /// For a handful of broken objects among as much as is ever received at once.
 fn credit_max(frame_bytes_max: usize) -> usize {
@@ -377,6 +404,33 @@ mod tests {
         assert_eq!(whole("{a:1,"), ["bad"]);
         assert_eq!(decode([(b"{a:".as_slice(), true), (b"{}", true)], 100), ["bad", "{}"]);
         assert_eq!(whole(&format!("{{\"a\":{}", "[".repeat(500))), ["bad"]);
+    }
+
+    #[test]
+    fn a_frame_is_guessed_from_what_stands_behind_a_brace() {
+        let decoder = Decoder::new(20);
+        for (bytes, guess) in [
+            ("{\"a\":1}\n{}", Some((7, 8))),
+            ("{\"a\":1}\r\n{}", Some((7, 9))),
+            ("{\"a\":1}\r", Some((7, 7))),
+            ("{\"a\":1}", Some((7, 7))),
+            ("{\"a\":1}{", Some((7, 7))),
+            ("{\"a\":{}}", Some((8, 8))),
+            ("{} {}", Some((5, 5))),
+            ("{\"}\n", Some((3, 4))),
+            ("{\"a\":12345678901234}", Some((20, 20))),
+            ("{\"a\":123456789012345}", None),
+            ("{} 1", None),
+            ("{\n", None),
+            ("{}\x0c\n", None),
+            (" {}\n", None),
+            ("", None),
+        ] {
+            assert_eq!(decoder.guess(bytes.as_bytes()), guess, "{bytes:?}");
+        }
+        let mut decoder = Decoder::new(20);
+        assert_eq!(decoder.look(b"{\"a", false), Item::Incomplete);
+        assert_eq!(decoder.guess(b"{\"a\":1}"), None, "it was looked at more closely");
     }
 
     #[test]

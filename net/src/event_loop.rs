@@ -127,6 +127,10 @@ pub trait Handler {
 pub enum Incoming<'a> {
     /// One JSON object by its braces, at most `frame_bytes_max` long; whether it is good JSON was not looked at.
     Frame(&'a [u8]),
+    /// What begins and ends with a brace, and in all likelihood is a frame. If it is one good JSON object it is to be dealt
+    /// with as a frame; if not, the answer is [`Flow::NoFrame`]. Whoever reads it finds that out for nothing, which spares
+    /// the search for the braces.
+    Likely(&'a [u8]),
     /// A run of bytes that is no frame, or a frame that did not complete in time; so many bytes with the blanks before it.
     Garbage { len: usize },
     /// So many bytes that ask for no answer: blanks between frames, line ends, garbage that goes on. They are shown when there
@@ -150,6 +154,8 @@ pub enum Flow {
     Later,
     /// It was dealt with, and enough is enough: the connection is closed after what was sent has been written.
     Last,
+    /// Nothing was done: an [`Incoming::Likely`] is no JSON object. What is there by its braces is shown next.
+    NoFrame,
 }
 
 /// Why a connection closes.
@@ -873,9 +879,26 @@ fn show<H: Handler>(
                 Flow::Later => return (consumed, Shown::Held),
                 Flow::Last => return (bytes.len(), Shown::Over(CloseReason::Excess)),
                 Flow::Taken => *blanks = 0,
+                Flow::NoFrame => unreachable!("an answer to what is likely only"),
             }
             taken += 1;
             continue;
+        }
+        // The first frame that ends a line is looked at closely: the reply to it has to be a line as well.
+        let guess = decoder.guess(rest).filter(|(len, line_end)| *lines || len == line_end);
+        if let Some((len, line_end)) = guess {
+            match handler.on_incoming(turn, link, app, Incoming::Likely(&rest[..len])) {
+                Flow::Later => return (consumed, Shown::Held),
+                Flow::Last => return (bytes.len(), Shown::Over(CloseReason::Excess)),
+                Flow::Taken => {
+                    decoder.guessed_right(len, line_end);
+                    consumed += line_end;
+                    *blanks += line_end - len;
+                    taken += 1;
+                    continue;
+                }
+                Flow::NoFrame => {}
+            }
         }
         let (incoming, len, line) = match decoder.look(rest, ended) {
             Item::Frame { len, line } => (Incoming::Frame(&rest[..len]), len, line),
@@ -916,7 +939,8 @@ fn show<H: Handler>(
             (Flow::Taken, Incoming::Oversize) => return (bytes.len(), Shown::Over(CloseReason::Oversize)),
             (Flow::Taken, Incoming::End | Incoming::Stop) => return (bytes.len(), Shown::Over(*ends)),
             (Flow::Last, _) => return (bytes.len(), Shown::Over(CloseReason::Excess)),
-            (Flow::Taken, Incoming::Blanks { .. }) => unreachable!("shown above"),
+            (Flow::Taken, Incoming::Blanks { .. } | Incoming::Likely(_)) => unreachable!("shown above"),
+            (Flow::NoFrame, _) => unreachable!("an answer to what is likely only"),
             (Flow::Taken, Incoming::Frame(_) | Incoming::Garbage { .. }) => {
                 if let Incoming::Garbage { .. } = incoming {
                     *blanks = 0;
