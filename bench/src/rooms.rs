@@ -47,13 +47,18 @@ pub(crate) fn on_server(
     let accounts = accounts::provide(addresses[0], talkers + plan.bystanders, accounts_file, progress)?;
     let (talkers, bystanders) = accounts.split_at(talkers);
     progress.stage("logging in", accounts.len());
-    let rooms = talkers.chunks(plan.members).enumerate().map(|(n, accounts)| {
-        // The members are spread over the nodes, and the first ones, who send, are on a different one in each room.
-        let node = |member: usize| addresses[(n + member) % addresses.len()];
-        let clients =
-            accounts.iter().enumerate().map(|(member, account)| log_in(node(member), account, plan, progress));
-        set_up(clients.collect::<io::Result<_>>()?, accounts, plan)
-    });
+    let accounts: Vec<&[Account]> = talkers.chunks(plan.members).collect();
+    // A server deals its connections out to its loops one by one: the first members, who send, of all rooms come first, so that
+    // they are not all on one loop.
+    let mut clients: Vec<Vec<Client>> = accounts.iter().map(|_| Vec::with_capacity(plan.members)).collect();
+    for member in 0..plan.members {
+        for (n, (room, accounts)) in clients.iter_mut().zip(&accounts).enumerate() {
+            // The members are spread over the nodes, and the first ones are on a different one in each room.
+            let node = addresses[(n + member) % addresses.len()];
+            room.push(log_in(node, &accounts[member], plan, progress)?);
+        }
+    }
+    let rooms = clients.into_iter().zip(accounts).map(|(clients, accounts)| set_up(clients, accounts, plan));
     let rooms = rooms.collect::<io::Result<_>>()?;
     let bystanders = bystanders.iter().enumerate().map(|(n, account)| {
         log_in(addresses[n % addresses.len()], account, plan, progress).and_then(Client::into_stream)
