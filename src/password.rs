@@ -175,7 +175,7 @@ fn random_key() -> Result<[u8; 32], PasswordError> {
 /// The tags of the passwords that were verified last. Ids are the store's own, so they need no hasher with a secret.
 struct Memory {
     tags: Recent<UserId, (Tag, Instant), FxBuildHasher>,
-    /// When what is older was told apart from what is not.
+    /// When the young table was begun. Until that is too long ago, the old one may hold what is valid.
     aged: Option<Instant>,
 }
 
@@ -189,7 +189,9 @@ impl Memory {
             *aged = now;
             self.tags.age();
         }
-        self.tags.insert(user, (tag, now));
+        if self.tags.insert(user, (tag, now)) {
+            self.aged = Some(now);
+        }
     }
 
     fn tag(&self, user: UserId, now: Instant, valid_for: Duration) -> Option<Tag> {
@@ -366,6 +368,20 @@ mod tests {
         passwords.remember(UserId(7), "secret", now);
         assert!(!passwords.recognises(UserId(7), "secret", now));
         assert_eq!(passwords.memory.lock().tags.len(), 0);
+    }
+
+    #[test]
+    fn what_is_valid_stays_when_the_memory_is_full_just_before_time_has_it_age() {
+        let (mut memory, start) = (Memory::default(), Instant::now());
+        let late = start + HOUR - Duration::from_secs(1);
+        memory.insert(UserId(0), [1; 16], start, HOUR);
+        let bound = REMEMBERED_MAX as i32;
+        (1..=bound).for_each(|user| memory.insert(UserId(user), [1; 16], late, HOUR));
+        memory.insert(UserId(0), [2; 16], start + HOUR, HOUR);
+        assert!((2..=bound).all(|user| memory.tag(UserId(user), start + HOUR, HOUR).is_some()));
+        memory.insert(UserId(0), [2; 16], late + HOUR, HOUR);
+        memory.insert(UserId(0), [2; 16], late + 2 * HOUR, HOUR);
+        assert_eq!(memory.tags.len(), 1, "and what has expired does not");
     }
 
     #[test]

@@ -29,13 +29,15 @@ impl<K: Eq + Hash, V, S: BuildHasher + Default> Recent<K, V, S> {
         self.young.get_mut(key).or_else(|| self.old.get_mut(key))
     }
 
-    /// Puts a value in as the newest.
-    pub(crate) fn insert(&mut self, key: K, value: V) {
+    /// Puts a value in as the newest; whether the young table was full, and so a new one was begun.
+    pub(crate) fn insert(&mut self, key: K, value: V) -> bool {
         self.old.remove(&key);
-        if self.young.len() >= self.max && !self.young.contains_key(&key) {
+        let ages = self.young.len() >= self.max && !self.young.contains_key(&key);
+        if ages {
             self.age();
         }
         self.young.insert(key, value);
+        ages
     }
 
     pub(crate) fn remove(&mut self, key: &K) {

@@ -610,14 +610,15 @@ impl Handler for Shell {
             Incoming::End => (Input::End, None),
             Incoming::Stop => (Input::Stop, None),
         };
-        if len.is_some()
+        if let Incoming::Likely(_) = incoming {
+            // A refusal would stay one, also if this is but the beginning of a frame that ends when it may pass.
+            if !client.meter.has_some() {
+                return Flow::NoFrame;
+            }
+        } else if len.is_some()
             && let Err(refusal) = client.meter.check(turn.now(), self.shared.admission.rates())
         {
-            // What is refused is not read, so its braces must tell what it is.
-            return match incoming {
-                Incoming::Likely(_) => Flow::NoFrame,
-                _ => self.refuse(turn, link, client, refusal),
-            };
+            return self.refuse(turn, link, client, refusal);
         }
         let flow = self.feed(turn, link, client, input);
         if let Some(len) = len.filter(|_| matches!(flow, Flow::Taken | Flow::Last)) {

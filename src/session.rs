@@ -248,20 +248,17 @@ impl Session {
     }
 
     /// Takes one input. [`Flow::Later`] means that nothing was done about it, and it is to come again after the next
-    /// outcome, settlement or [`Input::Sent`]; [`Flow::NoFrame`] that an [`Input::Likely`] is no request, and nothing was done.
+    /// outcome, settlement or [`Input::Sent`]; [`Flow::NoFrame`] that an [`Input::Likely`] is no request, or cannot be looked
+    /// at now, and nothing was done.
     pub fn on<'f>(&mut self, input: Input<'f>, known: &dyn Known, effects: &mut Effects<'f>) -> Flow {
         let flow = match input {
-            Input::Frame(_)
-            | Input::Likely(_)
-            | Input::Garbage
-            | Input::Excess { .. }
-            | Input::Oversize
-            | Input::End
-            | Input::Stop
+            Input::Frame(_) | Input::Garbage | Input::Excess { .. } | Input::Oversize | Input::End | Input::Stop
                 if !self.is_ready() =>
             {
                 Flow::Later
             }
+            // What waits must be known: where garbage ends depends on what has been received when it is looked at.
+            Input::Likely(_) if !self.is_ready() => Flow::NoFrame,
             Input::Frame(frame) => match Request::parse(frame) {
                 Ok(parsed) => self.on_parsed(parsed, known, effects),
                 Err(BadRequest) => {

@@ -138,8 +138,8 @@ impl Decoder {
             return None;
         }
         let near = &bytes[..bytes.len().min(self.frame_bytes_max).min(GUESS_BYTES_MAX)];
-        let is_end = |at: &usize| matches!(bytes.get(at + 1), None | Some(b'\n' | b'\r' | b'{'));
-        let len = memchr::memchr_iter(b'}', near).find(is_end)? + 1;
+        let is_end = |at: &usize| matches!(bytes[at + 1..], [] | [b'\r'] | [b'\n' | b'{', ..] | [b'\r', b'\n', ..]);
+        let len = memchr::memchr_iter(b'}', near).take(GUESS_BRACES_MAX).find(is_end)? + 1;
         let line_end = match &bytes[len..] {
             [b'\n', ..] => len + 1,
             [b'\r', b'\n', ..] => len + 2,
@@ -271,6 +271,8 @@ impl Scan {
 
 /// How far a guess looks: reading in vain what turns out to be no frame costs no more.
 const GUESS_BYTES_MAX: usize = 1024;
+/// And at how many braces: a guess costs no more than a few short frames, however many of them stand in these bytes.
+const GUESS_BRACES_MAX: usize = 16;
 
 /// For a handful of broken objects among as much as is ever received at once.
 fn credit_max(frame_bytes_max: usize) -> usize {
@@ -413,6 +415,9 @@ mod tests {
             ("{\"a\":1}\n{}", Some((7, 8))),
             ("{\"a\":1}\r\n{}", Some((7, 9))),
             ("{\"a\":1}\r", Some((7, 7))),
+            ("{\"a\":1}\r \n", None),
+            ("{{}}}}}}}}}}}}}}}}\n", Some((18, 19))),
+            ("{{}}}}}}}}}}}}}}}}}\n", None),
             ("{\"a\":1}", Some((7, 7))),
             ("{\"a\":1}{", Some((7, 7))),
             ("{\"a\":{}}", Some((8, 8))),

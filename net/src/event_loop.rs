@@ -129,7 +129,7 @@ pub enum Incoming<'a> {
     Frame(&'a [u8]),
     /// What begins and ends with a brace, and in all likelihood is a frame. If it is one good JSON object it is to be dealt
     /// with as a frame; if not, the answer is [`Flow::NoFrame`]. Whoever reads it finds that out for nothing, which spares
-    /// the search for the braces.
+    /// the search for the braces. [`Flow::Later`] is an answer only if it is one: what else waits must have been looked at.
     Likely(&'a [u8]),
     /// A run of bytes that is no frame, or a frame that did not complete in time; so many bytes with the blanks before it.
     Garbage { len: usize },
@@ -154,7 +154,7 @@ pub enum Flow {
     Later,
     /// It was dealt with, and enough is enough: the connection is closed after what was sent has been written.
     Last,
-    /// Nothing was done: an [`Incoming::Likely`] is no JSON object. What is there by its braces is shown next.
+    /// Nothing was done: an [`Incoming::Likely`] is no JSON object, or was not read. What is there by its braces is shown next.
     NoFrame,
 }
 

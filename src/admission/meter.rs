@@ -62,10 +62,12 @@ struct Bucket {
 impl Meter {
     /// Whether the next frame may be dealt with. Nothing is paid for it yet: it may have to wait, and is asked for again.
     pub fn check(&mut self, now: Instant, rates: &Rates) -> Result<(), Refusal> {
-        if self.frames.tokens > 0 && self.bytes.tokens > 0 && self.refusing.is_none() {
-            return Ok(());
-        }
-        self.look(now, rates, true)
+        if self.has_some() { Ok(()) } else { self.look(now, rates, true) }
+    }
+
+    /// Whether a frame may be dealt with without a look at the time. Asking changes nothing.
+    pub fn has_some(&self) -> bool {
+        self.frames.tokens > 0 && self.bytes.tokens > 0 && self.refusing.is_none()
     }
 
     /// The same for bytes that are no frame.

@@ -6,12 +6,13 @@
 //!   world.rs    clients, faults, and whose turn it is        ledger.rs   what was sent, and what has become of it
 //!   node.rs     a server that does one step at a time        socket.rs   what both kernels hold of a connection
 //!   store.rs    a database that outlives the nodes           bus.rs      a Redis between the nodes
-//!   spool.rs    a disk that outlives a node
+//!   spool.rs    a disk that outlives a node                  guesses.rs  two nodes that must do the same
 //! ```
 //! `SIM_SEED=n` runs one seed and prints what happens in it; `SIM_SEEDS=n` runs so many.
 
 mod bus;
 mod dice;
+mod guesses;
 mod ledger;
 mod node;
 mod socket;

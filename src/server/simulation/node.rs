@@ -1,10 +1,11 @@
 //! [`Machine`]: a server without threads: everything it does, it does when it is told to.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use net::Preface;
 use net::simulation::{Event, ManualLoop};
+use net::{CloseReason, Flow, Handler, Incoming, Link, Preface, Turn};
 use parking_lot::Mutex;
 use pool::{Again, Lanes, ManualLane, Workers};
 
@@ -18,6 +19,7 @@ use crate::backlog::Backlog;
 use crate::bus::Bus;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::delivery::Posted;
 use crate::mailboxes::Mailboxes;
 use crate::outbox::Outbox;
 use crate::router::Router;
@@ -28,7 +30,7 @@ type Job = Box<dyn FnOnce() + Send>;
 
 pub(super) struct Machine {
     shared: Arc<Shared>,
-    loops: Vec<ManualLoop<Shell>>,
+    loops: Vec<ManualLoop<Reader>>,
     lanes: Vec<Lane>,
     /// How many of the lanes lead to other nodes; they come first.
     outboxes: usize,
@@ -93,6 +95,19 @@ impl Machine {
         disk: &Arc<Mutex<Disk>>,
         wires: &Arc<Mutex<Wires>>,
     ) -> Machine {
+        Machine::start_with(name, config, clock, tables, disk, wires, true)
+    }
+
+    /// One that takes no guess at frames, unless it `guesses`.
+    pub(super) fn start_with(
+        name: String,
+        config: &Config,
+        clock: &Clock,
+        tables: &Arc<Mutex<Tables>>,
+        disk: &Arc<Mutex<Disk>>,
+        wires: &Arc<Mutex<Wires>>,
+        guesses: bool,
+    ) -> Machine {
         let bus = Arc::new(SimBus::new(name, wires.clone(), clock.clone()));
         let store = Arc::new(NodeStore { tables: tables.clone() });
         disk.lock().restart();
@@ -131,7 +146,7 @@ impl Machine {
         });
         let make_loop = |nth| {
             let shell = Shell { shared: shared.clone(), tally: shared.services.metrics.of_loop(nth) };
-            ManualLoop::new(shell, settings(config), clock.now()).expect("descriptors")
+            ManualLoop::new(Reader { shell, guesses }, settings(config), clock.now()).expect("descriptors")
         };
         Machine {
             loops: (0..config.loops).map(make_loop).collect(),
@@ -149,6 +164,10 @@ impl Machine {
         &self.shared.router
     }
 
+    pub(super) fn metrics(&self) -> String {
+        self.shared.services.metrics.render()
+    }
+
     pub(super) fn is_running(&self) -> bool {
         self.stage == Stage::Running
     }
@@ -163,7 +182,7 @@ impl Machine {
         loops.chain(lanes).chain([Part::Job, Part::Bus, Part::Redis, Part::Stop]).collect()
     }
 
-    pub(super) fn assign(&self, nth: usize, pipe: &Arc<Pipe>, peer: std::net::SocketAddr) {
+    pub(super) fn assign(&self, nth: usize, pipe: &Arc<Pipe>, peer: SocketAddr) {
         self.loops[nth].assign(pipe.clone(), peer, Preface::None);
     }
 
@@ -175,17 +194,7 @@ impl Machine {
     pub(super) fn step(&mut self, part: Part, pipes: &dyn Fn(usize) -> Vec<Arc<Pipe>>, dice: &mut Dice) -> bool {
         let now = self.clock.now();
         match part {
-            Part::Loop(nth) => {
-                let pipes = pipes(nth);
-                let Some(event_loop) = self.loops.get_mut(nth) else { return false };
-                let is_due = event_loop.sleep(now).is_some_and(|left| left.is_zero());
-                if event_loop.is_over() || (!is_due && !pipes.iter().any(|pipe| pipe.has_event())) {
-                    return false;
-                }
-                let events: Vec<Event> = pipes.iter().filter_map(|pipe| pipe.take_event()).collect();
-                event_loop.turn(now, &events);
-                true
-            }
+            Part::Loop(nth) => self.step_loop(nth, &pipes(nth)),
             Part::Lane(nth) => self.step_lane(nth, now, dice),
             Part::Job => self.step_job(dice),
             Part::Bus => {
@@ -205,6 +214,18 @@ impl Machine {
             }
             Part::Stop => self.step_stop(now),
         }
+    }
+
+    pub(super) fn step_loop(&mut self, nth: usize, pipes: &[Arc<Pipe>]) -> bool {
+        let now = self.clock.now();
+        let Some(event_loop) = self.loops.get_mut(nth) else { return false };
+        let is_due = event_loop.sleep(now).is_some_and(|left| left.is_zero());
+        if event_loop.is_over() || (!is_due && !pipes.iter().any(|pipe| pipe.has_event())) {
+            return false;
+        }
+        let events: Vec<Event> = pipes.iter().filter_map(|pipe| pipe.take_event()).collect();
+        event_loop.turn(now, &events);
+        true
     }
 
     fn bus_wires(&self) -> parking_lot::MutexGuard<'_, Wires> {
@@ -305,6 +326,87 @@ impl Machine {
 
     pub(super) fn letters(&self) -> usize {
         self.loops.iter().map(|event_loop| event_loop.watch().letters()).sum()
+    }
+}
+
+/// A [`Shell`] that may be made to count the braces of every frame.
+struct Reader {
+    shell: Shell,
+    guesses: bool,
+}
+
+impl Handler for Reader {
+    type Conn = <Shell as Handler>::Conn;
+    type Arrival = <Shell as Handler>::Arrival;
+    type Message = Posted;
+
+    fn on_arrival(
+        &mut self,
+        turn: &mut Turn<Posted>,
+        peer: SocketAddr,
+        preface: Preface,
+    ) -> Result<Self::Arrival, &'static [u8]> {
+        self.shell.on_arrival(turn, peer, preface)
+    }
+
+    fn on_introduced(
+        &mut self,
+        turn: &mut Turn<Posted>,
+        arrival: Self::Arrival,
+        client: SocketAddr,
+    ) -> Result<Self::Arrival, &'static [u8]> {
+        self.shell.on_introduced(turn, arrival, client)
+    }
+
+    fn on_open(&mut self, turn: &mut Turn<Posted>, link: &Arc<Link<Posted>>, arrival: Self::Arrival) -> Self::Conn {
+        self.shell.on_open(turn, link, arrival)
+    }
+
+    fn on_incoming(
+        &mut self,
+        turn: &mut Turn<Posted>,
+        link: &Arc<Link<Posted>>,
+        conn: &mut Self::Conn,
+        incoming: Incoming<'_>,
+    ) -> Flow {
+        match incoming {
+            Incoming::Likely(_) if !self.guesses => Flow::NoFrame,
+            incoming => self.shell.on_incoming(turn, link, conn, incoming),
+        }
+    }
+
+    fn on_sent(&mut self, turn: &mut Turn<Posted>, link: &Arc<Link<Posted>>, conn: &mut Self::Conn, label: u32) {
+        self.shell.on_sent(turn, link, conn, label);
+    }
+
+    fn on_message(
+        &mut self,
+        turn: &mut Turn<Posted>,
+        link: &Arc<Link<Posted>>,
+        conn: &mut Self::Conn,
+        message: Posted,
+    ) {
+        self.shell.on_message(turn, link, conn, message);
+    }
+
+    fn on_reminder(&mut self, turn: &mut Turn<Posted>, link: &Arc<Link<Posted>>, conn: &mut Self::Conn) {
+        self.shell.on_reminder(turn, link, conn);
+    }
+
+    fn on_hang_up(&mut self, turn: &mut Turn<Posted>, link: &Arc<Link<Posted>>, conn: &mut Self::Conn) {
+        self.shell.on_hang_up(turn, link, conn);
+    }
+
+    fn on_close(&mut self, turn: &mut Turn<Posted>, link: &Arc<Link<Posted>>, conn: Self::Conn, reason: CloseReason) {
+        self.shell.on_close(turn, link, conn, reason);
+    }
+
+    fn on_unsent(&mut self, turn: &mut Turn<Posted>, label: u32, frame: Box<[u8]>) {
+        self.shell.on_unsent(turn, label, frame);
+    }
+
+    fn on_stray(&mut self, turn: &mut Turn<Posted>, message: Posted) {
+        self.shell.on_stray(turn, message);
     }
 }
 
