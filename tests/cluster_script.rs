@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{self, Command, Output};
 
-use util::{TestClient, chat, password};
+use util::{LONG_PATIENCE, TestClient, chat, password};
 
 /// The cluster of one test. Dropping it takes it down and removes its folder.
 struct Script {
@@ -78,8 +78,15 @@ fn processes_of(folder: &Path) -> usize {
     commands.filter(|command| String::from_utf8_lossy(command).contains(&folder)).count()
 }
 
-fn new_user(address: SocketAddr, name: &str) -> (TestClient, i64) {
+/// The script's servers hash passwords at the full cost, in a thread that gives way to whatever else runs on this machine.
+fn connect(address: SocketAddr) -> TestClient {
     let mut client = TestClient::connect_to(address);
+    client.set_patience(LONG_PATIENCE);
+    client
+}
+
+fn new_user(address: SocketAddr, name: &str) -> (TestClient, i64) {
+    let mut client = connect(address);
     let id = client.register(name, &password(name));
     client.login(id, &password(name));
     (client, id)
@@ -114,7 +121,7 @@ fn a_cluster_goes_up_is_mended_and_goes_down() {
     util::wait_until("the server's end is seen", || !is_up());
     script.succeeds(&["up", "2"]);
     assert!(is_up());
-    let mut bob = TestClient::connect_to(script.address("server2"));
+    let mut bob = connect(script.address("server2"));
     bob.login(b, &password("bob"));
     ann.send(&chat(a, b, "again"));
     bob.expect(&chat(a, b, "again"));
