@@ -181,7 +181,7 @@ fn what_is_held_from_an_earlier_login_is_not_handed_on_with_the_rest() {
         let tables = Arc::new(Mutex::new(Tables::new(1, &[], 0, None)));
         let (disk, wires) = (Arc::default(), Arc::new(Mutex::new(Wires::new(0, None))));
         let config = Config { loops: 1, ..Config::with_defaults(([127, 0, 0, 1], 1).into()) };
-        let mut machine = Machine::start("n".into(), &config, &clock, &tables, &disk, &wires);
+        let mut machine = Machine::start("n".into(), &config, &clock, &tables, &disk, &wires, true);
         let (router, user, mut turn) = (machine.router(), UserId(1), Turn::at(clock.now()));
         let pipes = [1, 2].map(|port| Arc::new(Pipe::new(([127, 0, 0, 1], port).into(), 1000, false)));
         let [first, other] = pipes.clone().map(|pipe| net::simulation::lone_link(pipe).expect("descriptors"));

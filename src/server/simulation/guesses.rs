@@ -26,7 +26,7 @@ impl Server {
         let clock = Clock::standing_at(start);
         let tables = Arc::new(Mutex::new(Tables::new(2, &[], 0, None)));
         let (disk, wires) = (Arc::default(), Arc::new(Mutex::new(Wires::new(0, None))));
-        let machine = Machine::start_with("n".into(), config, &clock, &tables, &disk, &wires, guesses);
+        let machine = Machine::start("n".into(), config, &clock, &tables, &disk, &wires, guesses);
         let peer = ([127, 0, 0, 1], 1).into();
         let pipe = Arc::new(Pipe::new(peer, 1 << 20, false));
         machine.assign(0, &pipe, peer);

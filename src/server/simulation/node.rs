@@ -87,19 +87,8 @@ pub(super) enum Part {
 }
 
 impl Machine {
+    /// It takes no guess at frames, unless it `guesses`.
     pub(super) fn start(
-        name: String,
-        config: &Config,
-        clock: &Clock,
-        tables: &Arc<Mutex<Tables>>,
-        disk: &Arc<Mutex<Disk>>,
-        wires: &Arc<Mutex<Wires>>,
-    ) -> Machine {
-        Machine::start_with(name, config, clock, tables, disk, wires, true)
-    }
-
-    /// One that takes no guess at frames, unless it `guesses`.
-    pub(super) fn start_with(
         name: String,
         config: &Config,
         clock: &Clock,

@@ -251,7 +251,8 @@ impl World {
         let seat = &mut self.nodes[node];
         seat.life += 1;
         let name = format!("n{node}.{}", seat.life);
-        seat.machine = Some(Machine::start(name, &self.config, &self.clock, &self.tables, &seat.disk, &self.wires));
+        seat.machine =
+            Some(Machine::start(name, &self.config, &self.clock, &self.tables, &seat.disk, &self.wires, true));
         self.note(|_| format!("node {node} starts"));
     }
 
