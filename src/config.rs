@@ -263,7 +263,7 @@ impl Config {
             log_dir: PathBuf::new(),
             log_level: LogLevels { everything: LevelFilter::Off, parts: Vec::new() },
         };
-        for key in &KEYS {
+        for key in KEYS {
             assert!(key.set(&mut config, key.default), "the default of {} must be allowed", key.name);
         }
         config
@@ -429,7 +429,7 @@ fn apply_environment(
 }
 
 fn apply_options(config: &mut Config, matches: &ArgMatches) -> Result<(), ConfigError> {
-    for key in &KEYS {
+    for key in KEYS {
         if let Some(value) = matches.get_one::<String>(key.name) {
             apply(config, key, value, &format!("--{}", key.option()), || Place::Option)?;
         }
@@ -681,7 +681,7 @@ mod tests {
     #[test]
     fn help_lists_every_key_with_its_default() {
         let Ok(Invocation::Print(help)) = load("--help", &[]) else { panic!("expected a text") };
-        for key in &KEYS {
+        for key in KEYS {
             let line = help.lines().find(|line| line.contains(&format!("--{} <", key.option()))).unwrap_or_default();
             assert!(line.ends_with(&format!("[default: {}]", key.default)), "{}: {line}", key.name);
         }

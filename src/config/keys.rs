@@ -58,7 +58,7 @@ enum Kind {
 }
 
 /// Every setting, grouped as in the sample file.
-pub(super) static KEYS: [Key; 38] = [
+pub(super) static KEYS: &[Key] = &[
     Key {
         name: "data",
         default: ".",
@@ -567,7 +567,7 @@ mod tests {
         // Whichever key is set to something else, exactly one line of the settings changes, and no line is left over.
         let address = "127.0.0.1:0".parse().unwrap();
         let plain = format!("{:#?}", Config::with_defaults(address));
-        for key in &KEYS {
+        for key in KEYS {
             let other = match key.kind {
                 Kind::Folder(_) | Kind::File(_) => "elsewhere",
                 Kind::Auth(_) => "compat",
