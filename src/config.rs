@@ -8,7 +8,9 @@
 //! (`cluster.rs`), which are the reference server's.
 
 mod cluster;
+mod environment;
 mod error;
+mod file;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod keys;
@@ -17,7 +19,6 @@ mod networks;
 
 use std::ffi::OsString;
 use std::fmt;
-use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -30,6 +31,7 @@ use log::LevelFilter;
 
 pub use cluster::{MysqlSettings, RedisSettings, Secret, SettingsFile, Tls};
 pub use error::{ConfigError, Place};
+use file::{Setting, settings_in};
 use keys::{KEYS, Key};
 pub use limits::{Limit, PerSecond, Rate};
 pub use networks::Networks;
@@ -186,7 +188,7 @@ impl Config {
         };
         let mut config = Config::with_defaults(listen_address(&matches)?);
         apply_file(&mut config, matches.get_one::<String>(CONFIG).map(String::as_str), working_dir)?;
-        apply_environment(&mut config, env)?;
+        environment::apply_all(&mut config, env)?;
         apply_options(&mut config, &matches)?;
         cluster::read(&mut config, working_dir)?;
         Ok(Invocation::Run(Box::new(config)))
@@ -205,7 +207,7 @@ impl Config {
     ) -> Result<Config, ConfigError> {
         let mut config = Config::with_defaults(SocketAddr::from(([0, 0, 0, 0], 0)));
         apply_file(&mut config, None, working_dir)?;
-        apply_environment(&mut config, env)?;
+        environment::apply_all(&mut config, env)?;
         for (name, value) in [("mysql", mysql), ("redis", redis)] {
             let key = KEYS.iter().find(|key| key.name == name).expect("both are settings");
             if let Some(value) = value {
@@ -354,7 +356,7 @@ fn listen_address(matches: &ArgMatches) -> Result<SocketAddr, ConfigError> {
 
 fn apply_file(config: &mut Config, chosen: Option<&str>, working_dir: &Path) -> Result<(), ConfigError> {
     let path = PathBuf::from(chosen.unwrap_or(DEFAULT_FILE));
-    match fs::read_to_string(working_dir.join(&path)) {
+    match file::read(&working_dir.join(&path)) {
         Ok(text) => apply_lines(config, &path, &text),
         Err(cause) if chosen.is_none() && cause.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(cause) => Err(ConfigError::UnreadableFile { path, cause }),
@@ -369,61 +371,6 @@ fn apply_lines(config: &mut Config, path: &Path, text: &str) -> Result<(), Confi
             return Err(ConfigError::UnknownName { place: place(), name: name.to_owned(), similar });
         };
         apply(config, key, value, name, place)?;
-    }
-    Ok(())
-}
-
-/// One `key=value` of a file.
-struct Setting<'a> {
-    /// Counted from 1.
-    line: usize,
-    name: &'a str,
-    value: &'a str,
-}
-
-/// What a file sets, each key at most once.
-fn settings_in<'a>(path: &Path, text: &'a str) -> Result<Vec<Setting<'a>>, ConfigError> {
-    let mut settings: Vec<Setting<'a>> = Vec::new();
-    // Editors of another system may begin the file with a byte order mark.
-    for (line, text) in (1..).zip(text.trim_start_matches('\u{feff}').lines()) {
-        let place = || Place::Line(path.to_owned(), line);
-        let text = without_comment(text);
-        if text.is_empty() {
-            continue;
-        }
-        let Some((name, value)) = text.split_once('=') else {
-            return Err(ConfigError::BadLine { place: place(), text: text.to_owned() });
-        };
-        let (name, value) = (name.trim_end(), value.trim_start());
-        if let Some(first) = settings.iter().find(|setting| setting.name == name) {
-            return Err(ConfigError::RepeatedKey { place: place(), name: name.to_owned(), first_line: first.line });
-        }
-        settings.push(Setting { line, name, value });
-    }
-    Ok(settings)
-}
-
-/// Cuts a comment off: `#` at the beginning or after a blank, so that a path may hold one.
-fn without_comment(line: &str) -> &str {
-    let comment = line.char_indices().find(|&(at, c)| c == '#' && !line[..at].ends_with(|c: char| !c.is_whitespace()));
-    line[..comment.map_or(line.len(), |(at, _)| at)].trim()
-}
-
-fn apply_environment(
-    config: &mut Config,
-    env: impl IntoIterator<Item = (OsString, OsString)>,
-) -> Result<(), ConfigError> {
-    for (name, value) in env {
-        let name = name.to_string_lossy();
-        if !name.starts_with(VARIABLE_PREFIX) {
-            continue;
-        }
-        let Some(key) = KEYS.iter().find(|key| key.variable() == name) else {
-            let similar = nearest(&name, KEYS.iter().map(Key::variable));
-            return Err(ConfigError::UnknownName { place: Place::Environment, name: name.into_owned(), similar });
-        };
-        // What is not UTF-8 gets replacement characters, and those no value may hold.
-        apply(config, key, &value.to_string_lossy(), &name, || Place::Environment)?;
     }
     Ok(())
 }
@@ -499,6 +446,7 @@ mod tests {
     use super::*;
 
     use std::env;
+    use std::fs;
     use std::process;
 
     /// A folder that is gone when the test is over.
@@ -626,7 +574,6 @@ mod tests {
     fn what_is_wrong_in_the_environment_is_named() {
         for (name, value, expected) in [
             ("RAYBOX_LOOP", "1", "environment variable RAYBOX_LOOP is unknown, did you mean RAYBOX_LOOPS?"),
-            ("RAYBOX_X", "1", "environment variable RAYBOX_X is unknown, --help lists them all"),
             (
                 "RAYBOX_IDLE_TIMEOUT",
                 "0",

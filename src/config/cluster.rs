@@ -10,7 +10,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Config, ConfigError, Place, keys, nearest, settings_in};
+use super::file::settings_in;
+use super::{Config, ConfigError, Place, file, keys, nearest};
 
 /// How to reach the database.
 #[derive(Clone, Debug)]
@@ -174,7 +175,7 @@ fn text_of(file: &SettingsFile, usual: &str, working_dir: &Path) -> Result<Optio
         SettingsFile::Auto if working_dir.join(usual).symlink_metadata().is_err() => return Ok(None),
         SettingsFile::Auto => PathBuf::from(usual),
     };
-    match fs::read_to_string(working_dir.join(&path)) {
+    match file::read(&working_dir.join(&path)) {
         Ok(text) => Ok(Some((path, text))),
         Err(cause) => Err(ConfigError::UnreadableFile { path, cause }),
     }

@@ -39,6 +39,13 @@ pub enum ConfigError {
         /// The line.
         text: String,
     },
+    /// A name or value in another encoding than UTF-8. The value may be a password, so it is not shown.
+    NotUtf8 {
+        /// Where it stands.
+        place: Place,
+        /// The name as it stands there.
+        name: String,
+    },
     /// A key that stands twice in the file.
     RepeatedKey {
         /// Where it stands for the second time.
@@ -120,6 +127,9 @@ impl fmt::Display for ConfigError {
             ConfigError::BadLine { place, text } => {
                 write!(f, "{place} expected, but found {text:?}; write key=value, or # before a comment")
             }
+            ConfigError::NotUtf8 { place, name } => {
+                write!(f, "{place} {} is not UTF-8; save the file as UTF-8", name.escape_debug())
+            }
             ConfigError::RepeatedKey { place, name, first_line } => {
                 write!(f, "{place} {} stands in line {first_line} already, remove one of them", name.escape_debug())
             }
@@ -151,6 +161,7 @@ impl Error for ConfigError {
             | ConfigError::UnknownName { .. }
             | ConfigError::BadValue { .. }
             | ConfigError::BadLine { .. }
+            | ConfigError::NotUtf8 { .. }
             | ConfigError::RepeatedKey { .. }
             | ConfigError::MissingKey { .. }
             | ConfigError::RedisAlone(_) => None,

@@ -1,0 +1,125 @@
+//! What the environment says: variables that begin with `RAYBOX_`.
+//!
+//! Kubernetes puts the addresses of every service into every pod, and Docker those of linked containers: where a service is
+//! called `raybox`, or `raybox-` and something, these variables begin with the prefix of ours. They must not end the
+//! start, while a slip in the name of a setting must.
+
+use std::ffi::OsString;
+
+use super::keys::{KEYS, Key};
+use super::{Config, ConfigError, Place, VARIABLE_PREFIX, apply, nearest};
+
+/// Puts the values of all variables into their fields. Notes name the variables that are not used.
+///
+/// # Errors
+/// A value that its setting does not take, or a name that is nearly one of a setting.
+pub(super) fn apply_all(
+    config: &mut Config,
+    env: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<(), ConfigError> {
+    let (mut services, mut unknown) = (Vec::new(), Vec::new());
+    for (name, value) in env {
+        let name = name.to_string_lossy();
+        if !name.starts_with(VARIABLE_PREFIX) {
+            continue;
+        }
+        if let Some(key) = KEYS.iter().find(|key| key.variable() == name) {
+            // What is not UTF-8 gets replacement characters, and those no value may hold.
+            apply(config, key, &value.to_string_lossy(), &name, || Place::Environment)?;
+        } else if is_of_service(&name) {
+            services.push(name.escape_debug().to_string());
+        } else if let Some(similar) = nearest(&name, KEYS.iter().map(Key::variable)) {
+            let (place, name) = (Place::Environment, name.into_owned());
+            return Err(ConfigError::UnknownName { place, name, similar: Some(similar) });
+        } else {
+            unknown.push(name.escape_debug().to_string());
+        }
+    }
+    note(config, services, "not used: Kubernetes or Docker made it for a service of that name");
+    note(config, unknown, "unknown and not used; server --help lists the settings");
+    Ok(())
+}
+
+/// One note for all of these variables, however many there are.
+fn note(config: &mut Config, mut names: Vec<String>, what: &str) {
+    names.sort();
+    let Some(first) = names.first() else { return };
+    let others = match names.len() - 1 {
+        0 => String::new(),
+        others => format!(" (and {others} more like it)"),
+    };
+    config.notes.push(format!("environment variable {first}{others} is {what}"));
+}
+
+/// Whether the name is one that Kubernetes makes for a service (`RAYBOX_SERVICE_HOST`, `RAYBOX_SERVICE_PORT_CHAT`), or
+/// Docker for a link (`RAYBOX_PORT_6000_TCP_ADDR`, `RAYBOX_NAME`, `RAYBOX_ENV_…`). No setting has such a name.
+fn is_of_service(name: &str) -> bool {
+    let rest = &name[VARIABLE_PREFIX.len() - 1..];
+    rest.ends_with("_SERVICE_HOST")
+        || rest.ends_with("_SERVICE_PORT")
+        || rest.contains("_SERVICE_PORT_")
+        || rest.ends_with("_PORT")
+        || rest.ends_with("_NAME")
+        || rest.starts_with("_ENV_")
+        || rest.split("_PORT_").skip(1).any(is_of_port)
+}
+
+/// Whether this follows `_PORT_` in the name of such a variable: `6000_TCP`, or with `_PROTO`, `_PORT`, `_ADDR` behind.
+fn is_of_port(text: &str) -> bool {
+    let (digits, rest) = text.split_at(text.bytes().take_while(u8::is_ascii_digit).count());
+    !digits.is_empty() && ["_TCP", "_UDP", "_SCTP"].iter().any(|protocol| rest.starts_with(protocol))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(names: &[&str]) -> Result<Vec<String>, String> {
+        let mut config = Config::with_defaults(([127, 0, 0, 1], 0).into());
+        let env = names.iter().map(|name| ((*name).into(), "tcp://10.0.48.109:6000".into()));
+        apply_all(&mut config, env).map(|()| config.notes).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_kubernetes_and_docker_put_there_is_noted_once() {
+        let names = [
+            "RAYBOX_SERVICE_HOST",
+            "RAYBOX_SERVICE_PORT",
+            "RAYBOX_SERVICE_PORT_CHAT",
+            "RAYBOX_PORT",
+            "RAYBOX_PORT_6000_TCP",
+            "RAYBOX_PORT_6000_TCP_PROTO",
+            "RAYBOX_PORT_6000_TCP_PORT",
+            "RAYBOX_PORT_6000_TCP_ADDR",
+            "RAYBOX_NAME",
+            "RAYBOX_ENV_PATH",
+            "RAYBOX_ADMIN_SERVICE_HOST",
+            "RAYBOX_ADMIN_PORT",
+            "RAYBOX_DATA_PORT_53_UDP_ADDR",
+            "PATH",
+        ];
+        let what = "is not used: Kubernetes or Docker made it for a service of that name";
+        let expected = format!("environment variable RAYBOX_ADMIN_PORT (and 12 more like it) {what}");
+        assert_eq!(read(&names), Ok(vec![expected]));
+        assert_eq!(read(&names[3..4]), Ok(vec![format!("environment variable RAYBOX_PORT {what}")]));
+    }
+
+    #[test]
+    fn a_slip_is_refused_and_what_is_like_no_setting_is_noted() {
+        let slip = |name: &str, meant: &str| {
+            let text = format!("environment variable {name} is unknown, did you mean {meant}?");
+            assert_eq!(read(&[name]), Err(text));
+        };
+        slip("RAYBOX_LOOP", "RAYBOX_LOOPS");
+        slip("RAYBOX_IDLE_TIMEOUTT", "RAYBOX_IDLE_TIMEOUT");
+        let text =
+            "environment variable RAYBOX_VERSION_OF_IMAGE is unknown and not used; server --help lists the settings";
+        assert_eq!(read(&["RAYBOX_VERSION_OF_IMAGE"]), Ok(vec![text.to_owned()]));
+    }
+
+    #[test]
+    fn no_setting_is_taken_for_a_service() {
+        let taken: Vec<String> = KEYS.iter().map(Key::variable).filter(|name| is_of_service(name)).collect();
+        assert_eq!(taken, Vec::<String>::new());
+    }
+}
