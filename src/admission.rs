@@ -9,6 +9,7 @@ mod allowance;
 mod logins;
 mod meter;
 mod pace;
+mod payer;
 mod seats;
 mod shares;
 mod source;
@@ -26,8 +27,9 @@ pub use self::allowance::Allowance;
 pub use self::logins::Logins;
 pub use self::meter::{Excess, Meter, Rates, Refusal};
 pub use self::pace::Pace;
+pub use self::payer::Payer;
 pub use self::seats::Seats;
-pub use self::shares::Shares;
+pub use self::shares::{NestedShares, Shares};
 pub use self::source::Source;
 pub use self::turns::Turns;
 use crate::clock::Clock;
@@ -43,7 +45,7 @@ pub struct Admission {
     logins: Mutex<Logins>,
     registrations: Mutex<Allowance>,
     /// Of the queue of the hashers.
-    hashing: Mutex<Shares>,
+    hashing: Mutex<Shares<Source>>,
     /// Of each limit its own, so that a flood against one does not hide another.
     complaints: Mutex<[Complaints; Hit::COUNT]>,
     metrics: Arc<Metrics>,
@@ -162,7 +164,7 @@ impl Admission {
 
     /// A password is going to be hashed. No address may have so many of them wait that there is no place for others.
     pub fn queue(self: &Arc<Admission>, source: Source) -> Option<Place> {
-        self.hashing.lock().take(source).then(|| Place { admission: self.clone(), source })
+        self.hashing.lock().take(source, 1).then(|| Place { admission: self.clone(), source })
     }
 
     /// A login or a registration found no place in the queue of the hashers.
@@ -215,7 +217,7 @@ impl Drop for Seat {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.admission.hashing.lock().give_back(self.source);
+        self.admission.hashing.lock().give_back(self.source, 1);
     }
 }
 

@@ -81,7 +81,7 @@ struct Shared {
     hashers: Workers,
     hashers_queue: WorkersWatch,
     /// What a hasher takes when it is told that there is something: the one whose turn it is. A leaf lock.
-    turns: Arc<Mutex<Turns<Work>>>,
+    turns: Arc<Mutex<Turns<Source, Work>>>,
     /// How long the hashers take.
     hashing: Arc<Pace>,
 }

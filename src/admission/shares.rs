@@ -1,78 +1,198 @@
-//! [`Shares`]: how much of a queue each address may hold.
+//! [`Shares`]: how much of something bounded each holder may have.
 //!
-//! No more than is left free (the dynamic thresholds of Choudhury and Hahne, 1998): one address alone may hold half of the
-//! queue, and each of n the (n + 1)th part. So who comes from elsewhere finds a place, however hard one address tries.
+//! A holder may have no more than is left free (the dynamic thresholds of Choudhury and Hahne, 1998): one alone has half
+//! at most, and each of n the (n + 1)th part. So a newcomer finds room, however hard others try.
+//!
+//! [`NestedShares`] does so for accounts inside addresses. A whole office may come from one address, so an address may have
+//! four times what is left free: four fifths at most. An account may have no more than is left for its address. So neither
+//! many connections of one account nor many accounts at one address take the room of others, there or elsewhere.
 
 use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hash};
 
-use super::Source;
+use super::{Payer, Source};
 
-/// The places in a queue, and who holds them.
+/// Who holds how much. The owner says what is counted: places in a queue, or bytes.
+///
+/// Where keys come from outside, the hasher has to be one with a secret.
 #[derive(Debug)]
-pub struct Shares {
-    free: usize,
-    of_address: HashMap<Source, usize>,
+pub struct Shares<K, S = RandomState> {
+    max: usize,
+    used: usize,
+    held: HashMap<K, usize, S>,
 }
 
-impl Shares {
-    /// So many places.
-    pub fn new(places: usize) -> Shares {
-        Shares { free: places, of_address: HashMap::new() }
+impl<K: Eq + Hash, S: BuildHasher + Default> Shares<K, S> {
+    /// `max` in all, and nobody holds any of it.
+    pub fn new(max: usize) -> Shares<K, S> {
+        Shares { max, used: 0, held: HashMap::default() }
     }
 
-    /// Takes a place; false if the address has its share.
-    pub fn take(&mut self, source: Source) -> bool {
-        let held = self.of_address.get(&source).copied().unwrap_or(0);
-        if held >= self.free {
-            return false;
+    /// Takes `weight` for `key`; false if `key` has its share. A holder of nothing may take all that is free.
+    pub fn take(&mut self, key: K, weight: usize) -> bool {
+        let fits = self.held(&key).saturating_add(weight) <= self.free();
+        if fits {
+            self.take_anyway(key, weight);
         }
-        self.of_address.insert(source, held + 1);
-        self.free -= 1;
-        true
+        fits
     }
 
-    /// A place is free again.
-    pub fn give_back(&mut self, source: Source) {
-        let held = self.of_address.get_mut(&source).expect("it was counted when it was taken");
-        *held -= 1;
+    /// Takes it though it may be more than is free: for what was accepted before, and is bounded there.
+    pub fn take_anyway(&mut self, key: K, weight: usize) {
+        if weight > 0 {
+            *self.held.entry(key).or_default() += weight;
+            self.used += weight;
+        }
+    }
+
+    /// `weight` of what `key` has taken is free again.
+    ///
+    /// # Panics
+    /// If `key` did not hold as much.
+    pub fn give_back(&mut self, key: K, weight: usize) {
+        if weight == 0 {
+            return;
+        }
+        let held = self.held.get_mut(&key).expect("it was counted when it was taken");
+        *held -= weight;
         if *held == 0 {
-            self.of_address.remove(&source);
+            self.held.remove(&key);
         }
-        self.free += 1;
+        self.used -= weight;
+    }
+
+    /// What nobody holds.
+    pub fn free(&self) -> usize {
+        self.max.saturating_sub(self.used)
+    }
+
+    /// What `key` holds.
+    pub fn held(&self, key: &K) -> usize {
+        self.held.get(key).copied().unwrap_or(0)
     }
 }
+
+/// Shares of accounts and addresses at once. See the [module](self).
+#[derive(Debug)]
+pub struct NestedShares {
+    payers: Shares<Payer>,
+    sources: Shares<Source>,
+}
+
+impl NestedShares {
+    /// `max` in all, and nobody holds any of it.
+    pub fn new(max: usize) -> NestedShares {
+        NestedShares { payers: Shares::new(max), sources: Shares::new(max) }
+    }
+
+    /// Takes `weight` for `payer`, whose connection comes from `source`; false if either has its share.
+    pub fn take(&mut self, payer: Payer, source: Source, weight: usize) -> bool {
+        let free = self.payers.free();
+        let left = free.min((ADDRESS_FACTOR * free).saturating_sub(self.sources.held(&source)));
+        let fits = self.payers.held(&payer).saturating_add(weight) <= left;
+        if fits {
+            self.take_anyway(payer, source, weight);
+        }
+        fits
+    }
+
+    /// Takes it though it may be more than is free: for what was accepted before, and is bounded there.
+    pub fn take_anyway(&mut self, payer: Payer, source: Source, weight: usize) {
+        self.payers.take_anyway(payer, weight);
+        self.sources.take_anyway(source, weight);
+    }
+
+    /// `weight` of what they have taken is free again.
+    ///
+    /// # Panics
+    /// If they did not hold as much.
+    pub fn give_back(&mut self, payer: Payer, source: Source, weight: usize) {
+        self.payers.give_back(payer, weight);
+        self.sources.give_back(source, weight);
+    }
+
+    /// What nobody holds.
+    pub fn free(&self) -> usize {
+        self.payers.free()
+    }
+}
+
+/// How many times what is left free an address may hold.
+const ADDRESS_FACTOR: usize = 4;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::UserId;
 
     fn source(last: u8) -> Source {
         Source::of([192, 0, 2, last].into())
     }
 
-    fn fill(shares: &mut Shares, from: u8) -> usize {
-        std::iter::from_fn(|| shares.take(source(from)).then_some(())).count()
+    fn fill(shares: &mut Shares<u8>, from: u8) -> usize {
+        std::iter::from_fn(|| shares.take(from, 1).then_some(())).count()
+    }
+
+    /// Takes pieces of ten for an account until it is refused; how much that is.
+    fn fill_account(shares: &mut NestedShares, user: i32, from: u8) -> usize {
+        let payer = Payer::Account(UserId(user));
+        10 * std::iter::from_fn(|| shares.take(payer, source(from), 10).then_some(())).count()
     }
 
     #[test]
-    fn one_address_has_half_and_leaves_room_for_others() {
-        let mut shares = Shares::new(256);
+    fn one_holder_has_half_and_leaves_room_for_others() {
+        let mut shares = Shares::<u8>::new(256);
         assert_eq!([1, 2, 3].map(|from| fill(&mut shares, from)), [128, 64, 32]);
-        (0..64).for_each(|_| shares.give_back(source(1)));
+        shares.give_back(1, 64);
         assert_eq!(fill(&mut shares, 4), 48);
-        assert!(!shares.take(source(1)), "it has more than is free");
+        assert!(!shares.take(1, 1), "it has more than is free");
         for (from, count) in [(1, 64), (2, 64), (3, 32), (4, 48)] {
-            (0..count).for_each(|_| shares.give_back(source(from)));
+            shares.give_back(from, count);
         }
-        assert_eq!((shares.free, shares.of_address.len()), (256, 0));
+        assert_eq!((shares.free(), shares.held.len()), (256, 0));
     }
 
     #[test]
     fn the_smallest_queue_takes_somebody() {
-        let mut shares = Shares::new(2);
+        let mut shares = Shares::<u8>::new(2);
         assert_eq!(fill(&mut shares, 1), 1);
         assert_eq!(fill(&mut shares, 2), 1);
-        shares.give_back(source(1));
+        shares.give_back(1, 1);
         assert_eq!(fill(&mut shares, 3), 1);
+    }
+
+    #[test]
+    fn weights_count_and_a_holder_of_nothing_may_have_all_that_is_free() {
+        let mut shares = Shares::<u8>::new(100);
+        assert!(shares.take(1, 60));
+        assert!(!shares.take(1, 1));
+        assert!(!shares.take(2, 41));
+        assert!(shares.take(2, 40));
+        shares.take_anyway(3, 25);
+        assert_eq!((shares.free(), shares.held(&3)), (0, 25));
+        for (from, weight) in [(1, 60), (2, 40), (3, 25)] {
+            shares.give_back(from, weight);
+        }
+        assert_eq!((shares.free(), shares.held.len()), (100, 0));
+    }
+
+    #[test]
+    fn a_greedy_account_leaves_room_for_another_one_at_its_address() {
+        let mut shares = NestedShares::new(10_000);
+        assert_eq!(fill_account(&mut shares, 1, 1), 5000);
+        // From another address, too, it has what it has.
+        assert_eq!(fill_account(&mut shares, 1, 2), 0);
+        assert!(fill_account(&mut shares, 2, 1) >= 2000);
+    }
+
+    #[test]
+    fn many_accounts_of_one_address_leave_a_fifth_for_others_and_some_for_their_own() {
+        let mut shares = NestedShares::new(1_000_000);
+        let held: usize = (1..=100).map(|user| fill_account(&mut shares, user, 1)).sum();
+        assert!((790_000..=800_000).contains(&held), "{held}");
+        assert!(fill_account(&mut shares, 1000, 2) >= 90_000);
+        shares.give_back(Payer::Account(UserId(1)), source(1), 10_000);
+        assert!(shares.take(Payer::Account(UserId(101)), source(2), 1));
     }
 }

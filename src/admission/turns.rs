@@ -1,47 +1,57 @@
 //! [`Turns`]: the order in which those who wait are served.
 //!
-//! Addresses have their turn one after the other, each with the one of its own who came first. So who comes from elsewhere
-//! waits for one of each address, and not for all that one address has in the queue.
+//! Keys (addresses or payers) have their turn one after the other, each with the one of its own that came first. So a
+//! newcomer waits for one of each key, and not for all that one key has in the queue.
 
 use std::collections::{HashMap, VecDeque};
-
-use super::Source;
+use std::hash::Hash;
 
 /// Those who wait.
 #[derive(Debug)]
-pub struct Turns<T> {
-    of_address: HashMap<Source, VecDeque<T>>,
-    /// The addresses of which somebody waits, each once.
-    order: VecDeque<Source>,
+pub struct Turns<K, T> {
+    waiting: HashMap<K, VecDeque<T>>,
+    /// The keys of which somebody waits, each once.
+    order: VecDeque<K>,
 }
 
-impl<T> Turns<T> {
-    /// Somebody comes, from there.
-    pub fn push(&mut self, source: Source, item: T) {
-        let items = self.of_address.entry(source).or_default();
+impl<K: Copy + Eq + Hash, T> Turns<K, T> {
+    /// Somebody comes, of this key.
+    pub fn push(&mut self, key: K, item: T) {
+        let items = self.waiting.entry(key).or_default();
         if items.is_empty() {
-            self.order.push_back(source);
+            self.order.push_back(key);
         }
         items.push_back(item);
     }
 
     /// Takes the one whose turn it is.
     pub fn take(&mut self) -> Option<T> {
-        let source = self.order.pop_front()?;
-        let items = self.of_address.get_mut(&source).expect("somebody waits");
+        self.take_if(|_| true)
+    }
+
+    /// Takes the first one, in the order of turns, whose key may be served now. Keys that may not keep their turn.
+    pub fn take_if(&mut self, may_be_served: impl Fn(&K) -> bool) -> Option<T> {
+        let at = self.order.iter().position(may_be_served)?;
+        let key = self.order.remove(at)?;
+        let items = self.waiting.get_mut(&key).expect("somebody waits");
         let item = items.pop_front();
         if items.is_empty() {
-            self.of_address.remove(&source);
+            self.waiting.remove(&key);
         } else {
-            self.order.push_back(source);
+            self.order.push_back(key);
         }
         item
     }
+
+    /// Whether nobody waits.
+    pub fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
 }
 
-impl<T> Default for Turns<T> {
-    fn default() -> Turns<T> {
-        Turns { of_address: HashMap::new(), order: VecDeque::new() }
+impl<K, T> Default for Turns<K, T> {
+    fn default() -> Turns<K, T> {
+        Turns { waiting: HashMap::new(), order: VecDeque::new() }
     }
 }
 
@@ -50,17 +60,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_take_turns_and_nobody_is_overtaken_by_a_neighbour() {
+    fn keys_take_turns_and_nobody_is_overtaken_by_a_neighbour() {
         let mut turns = Turns::default();
-        let source = |last| Source::of([192, 0, 2, last].into());
         for (from, name) in [(1, "a"), (1, "b"), (1, "c"), (2, "x"), (1, "d"), (3, "p"), (3, "q")] {
-            turns.push(source(from), name);
+            turns.push(from, name);
         }
         assert_eq!([(); 4].map(|()| turns.take()), ["a", "x", "p", "b"].map(Some));
-        turns.push(source(2), "y");
-        turns.push(source(2), "z");
+        turns.push(2, "y");
+        turns.push(2, "z");
         assert_eq!([(); 5].map(|()| turns.take()), ["q", "c", "y", "d", "z"].map(Some));
         assert_eq!(turns.take(), None);
-        assert!(turns.of_address.is_empty() && turns.order.is_empty(), "nothing is kept of who was served");
+        assert!(turns.waiting.is_empty() && turns.is_empty(), "nothing is kept of who was served");
+    }
+
+    #[test]
+    fn a_key_that_may_not_be_served_keeps_its_turn() {
+        let mut turns = Turns::default();
+        for (from, name) in [(1, "a"), (2, "x"), (2, "y"), (1, "b")] {
+            turns.push(from, name);
+        }
+        assert_eq!([(); 2].map(|()| turns.take_if(|key| *key != 1)), ["x", "y"].map(Some));
+        assert_eq!(turns.take_if(|key| *key != 1), None);
+        assert_eq!([(); 2].map(|()| turns.take()), ["a", "b"].map(Some));
     }
 }

@@ -1,0 +1,24 @@
+//! [`Payer`]: whose share something is.
+
+use std::fmt;
+
+use super::Source;
+use crate::protocol::UserId;
+
+/// The account where one is known, else the address. An account with many connections, from many addresses, is one payer.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Payer {
+    /// A connection that is logged in, by the user it logged in as first.
+    Account(UserId),
+    /// A connection that is not.
+    Address(Source),
+}
+
+impl fmt::Display for Payer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Payer::Account(user) => write!(f, "user {user}"),
+            Payer::Address(source) => write!(f, "{source}"),
+        }
+    }
+}
