@@ -2,31 +2,39 @@
 //!
 //! A record is formatted by the thread that logs it and put into a bounded queue; the thread `log` takes what is there
 //! and writes it in one go. When the disk does not keep up, lines below error level are dropped and counted. Errors
-//! have room of their own in the queue, and when even that is full they go straight to stderr.
+//! have room of their own in the queue; when even that is full they are dropped and counted too, because a line is not
+//! worth a client's wait. What goes to stderr has a thread of its own (`log-stderr`), since stderr may be a pipe that
+//! nobody reads. A place in the program that has much to say is limited: [`limiter`].
 //!
 //! ```text
 //! 2026-07-09 18:04:05.123 INFO  loop-0 raybox::server: message
 //! local time              level thread target
 //! ```
 
+mod levels;
+mod limiter;
+mod stderr;
 mod writer;
 
 use std::error::Error;
 use std::fmt;
-use std::io::{self, Write};
-use std::iter;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use log::{Level, Log, Metadata, Record, SetLoggerError};
+use parking_lot::RwLock;
 
 use crate::config::LogLevels;
+use levels::Levels;
+use limiter::{Limiter, REPORT_EVERY};
+use stderr::Stderr;
 use writer::{Line, Writer};
 
 /// Makes the `log` macros write to files in `dir`, and errors to stderr as well. Once per process.
@@ -36,30 +44,79 @@ use writer::{Line, Writer};
 /// # Errors
 /// The process has a logger already, or no thread could be started; it cannot log then.
 pub fn init(dir: &Path, levels: &LogLevels) -> Result<LogGuard, LogError> {
-    let writer = Writer::new(dir, TimeZone::system(), Box::new(io::stderr()));
-    let (queue, guard) = start(writer).map_err(LogError::Thread)?;
-    let by_level = fern::Dispatch::new().level(levels.everything);
-    let by_level =
-        levels.parts.iter().fold(by_level, |dispatch, (part, level)| dispatch.level_for(part.clone(), *level));
-    by_level
+    let dropped = Arc::new(AtomicU64::new(0));
+    let stderr = Stderr::start(Box::new(io::stderr()), dropped.clone()).map_err(LogError::Thread)?;
+    let limiter = Arc::new(Limiter::default());
+    let writer = Writer::new(dir, TimeZone::system(), Box::new(stderr));
+    let (queue, guard) = start(writer, dropped, limiter.clone()).map_err(LogError::Thread)?;
+    let (_, formatter) = fern::Dispatch::new()
         .format(|out, message, record| {
             let thread = thread::current();
             let (level, thread, target) = (record.level(), thread.name().unwrap_or("-"), record.target());
             out.finish(format_args!("{level:<5} {thread} {target}: {message}"));
         })
         .chain(Box::new(queue) as Box<dyn Log>)
-        .apply()
-        .map_err(LogError::AlreadySet)?;
+        .into_log();
+    let front = Front { levels: guard.levels.clone(), limiter, formatter };
+    log::set_boxed_logger(Box::new(front)).map_err(LogError::AlreadySet)?;
+    guard.control().set_levels(levels);
     Ok(guard)
 }
 
-/// Held by `main`: when it is dropped, everything logged before is written and the writer thread has ended.
-/// Errors that are logged later go to stderr; other lines are lost.
+/// What every record comes to first: it passes only what is to be logged.
+struct Front {
+    levels: Arc<RwLock<Levels>>,
+    limiter: Arc<Limiter>,
+    formatter: Box<dyn Log>,
+}
+
+impl Log for Front {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.levels.read().allow(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        let place = (record.file_static().unwrap_or("-"), record.line().unwrap_or_default());
+        if self.enabled(record.metadata()) && self.limiter.allows(place, record.level(), Instant::now()) {
+            self.formatter.log(record);
+        }
+    }
+
+    fn flush(&self) {
+        self.formatter.flush();
+    }
+}
+
+/// Held by `main`: when it is dropped, everything logged before is written, unless the disk stands still for
+/// [`STOP_TIMEOUT`]. Lines that are logged later are lost.
 #[must_use]
 pub struct LogGuard {
     messages: Sender<Message>,
+    levels: Arc<RwLock<Levels>>,
     dropped: Arc<AtomicU64>,
-    writer: Option<JoinHandle<()>>,
+    /// Nothing is ever sent: it is closed when the writer has ended.
+    ended: Receiver<()>,
+}
+
+/// What may be changed while the log is written, by any thread.
+#[derive(Clone)]
+pub struct LogControl {
+    messages: Sender<Message>,
+    levels: Arc<RwLock<Levels>>,
+}
+
+impl LogControl {
+    /// Has the file opened again before the next line, as after a rotation. Never blocks.
+    pub fn reopen(&self) {
+        // A full queue is one whose lines are about to be written, and every batch looks whether its file is still there.
+        let _ = self.messages.try_send(Message::Reopen);
+    }
+
+    /// Logs at these levels from now on.
+    pub fn set_levels(&self, levels: &LogLevels) {
+        *self.levels.write() = Levels::new(levels);
+        log::set_max_level(self.levels.read().most_verbose());
+    }
 }
 
 impl LogGuard {
@@ -68,13 +125,20 @@ impl LogGuard {
         let dropped = self.dropped.clone();
         move || dropped.load(Ordering::Relaxed)
     }
+
+    /// What may be changed while the log is written.
+    pub fn control(&self) -> LogControl {
+        LogControl { messages: self.messages.clone(), levels: self.levels.clone() }
+    }
 }
 
 impl Drop for LogGuard {
     fn drop(&mut self) {
-        // Either fails only when the writer has panicked, and then there is nobody left to tell.
-        let _ = self.messages.send(Message::Stop);
-        let _ = self.writer.take().map(JoinHandle::join);
+        // A disk or a stderr that stands still must not hold up the end of the process: what it has not taken by then is lost.
+        let deadline = Instant::now() + STOP_TIMEOUT;
+        if self.messages.send_deadline(Message::Stop, deadline).is_ok() {
+            let _ = self.ended.recv_deadline(deadline);
+        }
     }
 }
 
@@ -112,6 +176,7 @@ enum Message {
     Flush {
         _done: Sender<()>,
     },
+    Reopen,
     Stop,
 }
 
@@ -123,14 +188,9 @@ struct Queue {
 
 impl Queue {
     fn push(&self, line: Line) {
-        if line.level == Level::Error {
-            if let Err(refused) = self.messages.try_send(Message::Line(line))
-                && let Message::Line(line) = refused.into_inner()
-            {
-                let _ = writeln!(io::stderr(), "{}", line.text);
-            }
         // Between the look and the send other threads may send too; they take little of the room for errors.
-        } else if self.messages.len() >= LINES_MAX || self.messages.try_send(Message::Line(line)).is_err() {
+        let is_full = line.level != Level::Error && self.messages.len() >= LINES_MAX;
+        if is_full || self.messages.try_send(Message::Line(line)).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -156,44 +216,66 @@ impl Log for Queue {
     }
 }
 
-fn start(writer: Writer) -> io::Result<(Queue, LogGuard)> {
+fn start(writer: Writer, dropped: Arc<AtomicU64>, limiter: Arc<Limiter>) -> io::Result<(Queue, LogGuard)> {
     let (messages, inbox) = crossbeam_channel::bounded(LINES_MAX + ERRORS_MAX);
-    let dropped = Arc::new(AtomicU64::new(0));
+    let (ending, ended) = crossbeam_channel::bounded(0);
     let queue = Queue { messages: messages.clone(), dropped: dropped.clone() };
     let seen = dropped.clone();
-    let thread = thread::Builder::new().name(THREAD.to_owned()).spawn(move || run(writer, &inbox, &seen))?;
-    Ok((queue, LogGuard { messages, dropped, writer: Some(thread) }))
+    // Not joined, because its disk may stand still; what waits for it hears when `ending` is dropped.
+    thread::Builder::new().name(THREAD.to_owned()).spawn(move || {
+        run(writer, &inbox, &seen, &limiter);
+        drop::<Sender<()>>(ending);
+    })?;
+    Ok((queue, LogGuard { messages, levels: Arc::default(), dropped, ended }))
 }
 
 /// The life of the writer thread: wait for a message, take what else is there, write it all, start over.
-fn run(mut writer: Writer, inbox: &Receiver<Message>, dropped: &AtomicU64) {
+fn run(mut writer: Writer, inbox: &Receiver<Message>, dropped: &AtomicU64, limiter: &Limiter) {
     let mut lines = Vec::with_capacity(BATCH_MAX);
     let mut flushes = Vec::new();
-    let (mut stopping, mut reported) = (false, 0);
-    while !stopping && let Ok(first) = inbox.recv() {
-        for message in iter::once(first).chain(inbox.try_iter()).take(BATCH_MAX) {
+    let (mut stopping, mut reported, mut report_at) = (false, 0, Instant::now() + REPORT_EVERY);
+    while !stopping {
+        let first = match inbox.recv_deadline(report_at) {
+            Ok(message) => Some(message),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        for message in first.into_iter().chain(inbox.try_iter()).take(BATCH_MAX) {
             match message {
                 Message::Line(line) => lines.push(line),
                 Message::Flush { .. } => flushes.push(message),
+                Message::Reopen => writer.reopen(Instant::now()),
                 Message::Stop => stopping = true,
             }
         }
-        // Lines are only dropped while others wait, so another batch follows every drop and reports it.
         let drops = dropped.load(Ordering::Relaxed);
         if drops > reported {
-            lines.push(drop_report(drops - reported));
+            lines.push(report(format_args!(
+                "{} log lines dropped, the disk or stderr does not keep up",
+                drops - reported
+            )));
             reported = drops;
         }
-        writer.write(&lines, Instant::now());
+        let now = Instant::now();
+        if now >= report_at || stopping {
+            report_at = now + REPORT_EVERY;
+            lines.extend(limiter.take_left_out().into_iter().map(|((file, line), count)| {
+                report(format_args!("{count} more lines like those of {file}:{line} were left out"))
+            }));
+        }
+        writer.write(&lines, now);
+        if stopping || !flushes.is_empty() {
+            writer.flush();
+        }
         lines.clear();
         flushes.clear();
     }
 }
 
-fn drop_report(drops: u64) -> Line {
+/// A line of the log's own.
+fn report(text: fmt::Arguments<'_>) -> Line {
     let (level, target) = (Level::Warn, module_path!());
-    let text = format!("{level:<5} {THREAD} {target}: {drops} log lines dropped, the disk does not keep up");
-    Line { at: Timestamp::now(), level, text }
+    Line { at: Timestamp::now(), level, text: format!("{level:<5} {THREAD} {target}: {text}") }
 }
 
 /// Escapes newlines and other control characters, so that one record stays one line and does nothing to a terminal.
@@ -217,9 +299,13 @@ const ERRORS_MAX: usize = 1024;
 /// Most messages that one write takes.
 const BATCH_MAX: usize = 1024;
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the end of the process waits for the last lines.
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::writer::tests::{Folder, Shared};
     use log::LevelFilter;
 
@@ -250,6 +336,10 @@ mod tests {
         Line { at: Timestamp::now(), level, text: text.to_owned() }
     }
 
+    fn started(folder: &Folder, stderr: Box<dyn Write + Send>) -> (Queue, LogGuard) {
+        start(Writer::new(&folder.0, TimeZone::UTC, stderr), Arc::default(), Arc::default()).unwrap()
+    }
+
     fn written(folder: &Folder) -> Vec<String> {
         let mut paths: Vec<_> = fs::read_dir(&folder.0).unwrap().map(|entry| entry.unwrap().path()).collect();
         // Two if midnight passes during the test.
@@ -265,8 +355,7 @@ mod tests {
         let folder = Folder::new("full");
         let (reached, entered) = crossbeam_channel::unbounded();
         let (release, released) = crossbeam_channel::bounded(0);
-        let writer = Writer::new(&folder.0, TimeZone::UTC, Box::new(HeldUp { reached, released }));
-        let (queue, guard) = start(writer).unwrap();
+        let (queue, guard) = started(&folder, Box::new(HeldUp { reached, released }));
 
         queue.push(line(Level::Error, "first"));
         entered.recv_timeout(Duration::from_secs(10)).expect("the writer is held up");
@@ -278,12 +367,12 @@ mod tests {
             queue.push(line(Level::Error, &format!("error {n}")));
         }
         assert_eq!(queue.messages.len(), LINES_MAX + ERRORS_MAX);
-        queue.push(line(Level::Error, "this line of a test belongs on stderr"));
-        assert_eq!(queue.dropped.load(Ordering::Relaxed), 10, "no error is dropped");
+        assert_eq!(queue.dropped.load(Ordering::Relaxed), 10, "errors have room of their own");
+        queue.push(line(Level::Error, "one too many"));
         let dropped_lines = guard.dropped_lines();
         drop(release);
         drop(guard);
-        assert_eq!(dropped_lines(), 10, "the count goes on after the report");
+        assert_eq!(dropped_lines(), 11, "the count goes on after the report");
 
         let lines = written(&folder);
         assert_eq!(lines.len(), 1 + LINES_MAX + ERRORS_MAX + 1);
@@ -292,13 +381,16 @@ mod tests {
         assert_eq!(lines.iter().filter(|line| line.contains(" error ")).count(), ERRORS_MAX);
         let reports: Vec<_> = lines.iter().filter(|line| line.contains("dropped")).collect();
         assert_eq!(reports.len(), 1);
-        assert!(reports[0].ends_with("WARN  log raybox::logging: 10 log lines dropped, the disk does not keep up"));
+        assert!(
+            reports[0]
+                .ends_with("WARN  log raybox::logging: 11 log lines dropped, the disk or stderr does not keep up")
+        );
     }
 
     #[test]
     fn a_flush_waits_until_the_lines_are_in_the_file() {
         let folder = Folder::new("flush");
-        let (queue, _guard) = start(Writer::new(&folder.0, TimeZone::UTC, Box::new(Shared::default()))).unwrap();
+        let (queue, _guard) = started(&folder, Box::new(Shared::default()));
         for n in 0..100 {
             queue.push(line(Level::Debug, &format!("{n}")));
             queue.flush();
@@ -309,7 +401,7 @@ mod tests {
     #[test]
     fn after_the_end_neither_a_line_nor_a_flush_waits() {
         let folder = Folder::new("ended");
-        let (queue, guard) = start(Writer::new(&folder.0, TimeZone::UTC, Box::new(Shared::default()))).unwrap();
+        let (queue, guard) = started(&folder, Box::new(Shared::default()));
         queue.push(line(Level::Info, "last"));
         drop(guard);
         queue.push(line(Level::Info, "lost"));

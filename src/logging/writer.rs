@@ -3,7 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::mem;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -47,6 +47,16 @@ impl Writer {
     pub(super) fn new(dir: &Path, zone: TimeZone, stderr: Box<dyn Write + Send>) -> Writer {
         let (lines, errors) = (Vec::new(), Vec::new());
         Writer { dir: dir.to_owned(), zone, stderr, output: Output::Unopened, date: Date::ZERO, lines, errors }
+    }
+
+    /// Opens the file again before the next line, and at once if it could not be written before.
+    pub(super) fn reopen(&mut self, now: Instant) {
+        self.turn_to(self.date, now);
+    }
+
+    /// Waits for a bounded time until what went to stderr is there.
+    pub(super) fn flush(&mut self) {
+        let _ = self.stderr.flush();
     }
 
     /// Writes all the lines. `now` decides whether a file that could not be written is tried again.
@@ -135,7 +145,13 @@ impl LogFile {
         if let Some(dir) = path.parent() {
             fs::create_dir_all(dir)?;
         }
-        let mut file = OpenOptions::new().create(true).append(true).read(true).open(path)?;
+        // A link at a name that anybody can guess would have the server write into a file of somebody's choice.
+        let mut options = OpenOptions::new();
+        options.create(true).append(true).read(true).mode(LOG_MODE).custom_flags(libc::O_NOFOLLOW);
+        let mut file = options.open(path).map_err(|error| match error.raw_os_error() {
+            Some(libc::ELOOP) => io::Error::other("it is a symbolic link, which the server does not follow"),
+            _ => error,
+        })?;
         if ends_within_a_line(&mut file)? {
             file.write_all(b"\n")?;
         }
@@ -145,7 +161,7 @@ impl LogFile {
 
     /// Writing to a file that was deleted or moved away succeeds, so one has to look.
     fn is_still_at(&self, path: &Path) -> bool {
-        fs::metadata(path).is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.id)
+        fs::symlink_metadata(path).is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.id)
     }
 }
 
@@ -164,6 +180,8 @@ fn file_name(date: Date) -> String {
     format!("{:04}-{:02}-{:02}-log.txt", date.year(), date.month(), date.day())
 }
 
+/// Lines name addresses and users: the owner reads and writes, the group reads.
+const LOG_MODE: u32 = 0o640;
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
@@ -323,9 +341,14 @@ pub(super) mod tests {
     #[test]
     fn lines_go_to_stderr_while_the_disk_is_full() {
         let folder = Folder::new("diskfull");
-        // Every write to this device fails with ENOSPC (full(4)).
-        symlink("/dev/full", folder.0.join(DAY_1)).unwrap();
+        let path = folder.0.join(DAY_1);
+        fs::write(&path, "").unwrap();
+        let there = fs::metadata(&path).unwrap();
         let (mut writer, stderr) = writer(&folder.0);
+        // Every write to this device fails with ENOSPC (full(4)).
+        let file = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        writer.output = Output::File(LogFile { file, id: (there.dev(), there.ino()) });
+        writer.date = "2026-07-09".parse().unwrap();
         let now = Instant::now();
         let error = [line("2026-07-09T01:02:03Z", Level::Error, "kept")];
         writer.write(&error, now);
@@ -333,8 +356,32 @@ pub(super) mod tests {
         assert!(said.contains("No space left on device"), "{said}");
         assert!(said.ends_with("\n2026-07-09 01:02:03.000 kept\n") && said.lines().count() == 2, "{said}");
 
-        fs::remove_file(folder.0.join(DAY_1)).unwrap();
         writer.write(&error, now + RETRY_AFTER);
         assert_eq!(folder.read(DAY_1), "2026-07-09 01:02:03.000 kept\n");
+    }
+
+    #[test]
+    fn a_link_is_not_followed_and_others_do_not_read_the_log() {
+        let folder = Folder::new("link");
+        let (mut writer, stderr) = writer(&folder.0);
+        let (now, info) = (Instant::now(), [line("2026-07-09T01:02:03Z", Level::Info, "one")]);
+        fs::write(folder.0.join("precious"), "as it was").unwrap();
+        symlink(folder.0.join("precious"), folder.0.join(DAY_1)).unwrap();
+        writer.write(&info, now);
+        let said = stderr.take();
+        assert!(said.contains("symbolic link") && said.ends_with("2026-07-09 01:02:03.000 one\n"), "{said}");
+        assert_eq!(folder.read("precious"), "as it was");
+
+        fs::remove_file(folder.0.join(DAY_1)).unwrap();
+        writer.reopen(now);
+        writer.write(&info, now);
+        assert_eq!(folder.read(DAY_1), "2026-07-09 01:02:03.000 one\n");
+        assert_eq!(fs::metadata(folder.0.join(DAY_1)).unwrap().mode() & 0o137, 0, "0640, or less by the umask");
+
+        // What was open when a link took the name's place is left alone.
+        fs::rename(folder.0.join(DAY_1), folder.0.join("moved")).unwrap();
+        symlink(folder.0.join("moved"), folder.0.join(DAY_1)).unwrap();
+        writer.write(&info, now);
+        assert_eq!(folder.read("moved"), "2026-07-09 01:02:03.000 one\n");
     }
 }

@@ -1,0 +1,93 @@
+//! [`Limiter`]: no place in the program fills the log, however often it has something to say.
+//!
+//! A line that one client can cause again and again would otherwise take the disk and the operator's eyes from everybody.
+//! Each place that logs has a token bucket: [`BURST`] lines at once, then one every [`INTERVAL`]. What is left out is counted,
+//! and the counts are logged every [`REPORT_EVERY`]. Debug and trace lines pass: they are off unless an operator asks for them.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use log::Level;
+use parking_lot::Mutex;
+
+/// How much each place has logged of late. Any thread asks; the lock is a leaf.
+#[derive(Debug, Default)]
+pub(super) struct Limiter {
+    places: Mutex<HashMap<Place, Bucket>>,
+}
+
+/// A place in the source: file and line.
+pub(super) type Place = (&'static str, u32);
+
+#[derive(Debug)]
+struct Bucket {
+    /// When the bucket will be full again (the generic cell rate algorithm).
+    full_at: Instant,
+    left_out: u64,
+}
+
+impl Limiter {
+    /// Whether a line of this place may be logged now. If not, it is counted.
+    pub(super) fn allows(&self, place: Place, level: Level, now: Instant) -> bool {
+        if level > Level::Info {
+            return true;
+        }
+        let mut places = self.places.lock();
+        let bucket = places.entry(place).or_insert(Bucket { full_at: now, left_out: 0 });
+        let full_at = bucket.full_at.max(now) + INTERVAL;
+        if full_at > now + INTERVAL * BURST {
+            bucket.left_out += 1;
+            return false;
+        }
+        bucket.full_at = full_at;
+        true
+    }
+
+    /// The places whose lines were left out since the last call, and how many of each.
+    pub(super) fn take_left_out(&self) -> Vec<(Place, u64)> {
+        let mut places = self.places.lock();
+        let mut left_out: Vec<_> = places
+            .iter_mut()
+            .filter(|(_, bucket)| bucket.left_out > 0)
+            .map(|(place, bucket)| (*place, std::mem::take(&mut bucket.left_out)))
+            .collect();
+        left_out.sort_unstable();
+        left_out
+    }
+}
+
+/// Lines of one place that may come at once.
+pub(super) const BURST: u32 = 50;
+/// One more line every so often after that.
+const INTERVAL: Duration = Duration::from_millis(500);
+/// How often the log says what was left out.
+pub(super) const REPORT_EVERY: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HERE: Place = ("here.rs", 1);
+    const THERE: Place = ("there.rs", 2);
+
+    fn allowed(limiter: &Limiter, place: Place, tries: u32, now: Instant) -> u32 {
+        (0..tries).map(|_| u32::from(limiter.allows(place, Level::Error, now))).sum()
+    }
+
+    #[test]
+    fn a_place_that_floods_leaves_the_log_to_the_others() {
+        let (limiter, start) = (Limiter::default(), Instant::now());
+        assert_eq!(allowed(&limiter, HERE, 10_000, start), BURST);
+        assert_eq!(allowed(&limiter, THERE, 3, start), 3);
+        assert_eq!(limiter.take_left_out(), [(HERE, 10_000 - u64::from(BURST))]);
+        assert_eq!(limiter.take_left_out(), []);
+        assert_eq!(allowed(&limiter, HERE, 100, start + INTERVAL * 4), 4);
+        assert_eq!(allowed(&limiter, HERE, 100, start + INTERVAL * 1000), BURST);
+    }
+
+    #[test]
+    fn what_an_operator_has_asked_for_is_not_limited() {
+        let (limiter, now) = (Limiter::default(), Instant::now());
+        assert!((0..10_000).all(|_| limiter.allows(HERE, Level::Debug, now)));
+    }
+}

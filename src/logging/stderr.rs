@@ -1,0 +1,111 @@
+//! [`Stderr`]: lines on their way to stderr, which may be a pipe that nobody reads.
+//!
+//! A write to a full pipe blocks until somebody reads, which may be never. So a thread of its own writes there, and nobody
+//! waits for that thread for long: lines for which there is no room are dropped and counted.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender};
+
+/// Takes lines and never blocks, except [`Stderr::flush`], which does so for a bounded time.
+pub(super) struct Stderr {
+    pieces: Sender<Piece>,
+    waiting_bytes: Arc<AtomicUsize>,
+    dropped: Arc<AtomicU64>,
+}
+
+enum Piece {
+    Lines(Box<[u8]>),
+    /// Dropped when everything before it is written, which the other end of the channel notices.
+    Flush {
+        _done: Sender<()>,
+    },
+}
+
+impl Stderr {
+    /// Starts the thread that writes to `target`. Lines that are dropped are counted in `dropped`.
+    ///
+    /// # Errors
+    /// When the system has no thread left.
+    pub(super) fn start(target: Box<dyn Write + Send>, dropped: Arc<AtomicU64>) -> io::Result<Stderr> {
+        let (pieces, inbox) = crossbeam_channel::unbounded();
+        let waiting_bytes = Arc::new(AtomicUsize::new(0));
+        let waiting = waiting_bytes.clone();
+        // Not joined: it may be blocked for ever, and ends with the process.
+        thread::Builder::new().name("log-stderr".to_owned()).spawn(move || run(target, &inbox, &waiting))?;
+        Ok(Stderr { pieces, waiting_bytes, dropped })
+    }
+}
+
+impl Write for Stderr {
+    fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
+        let waiting = self.waiting_bytes.fetch_add(lines.len(), Ordering::Relaxed);
+        if waiting >= BYTES_MAX || self.pieces.send(Piece::Lines(lines.into())).is_err() {
+            self.waiting_bytes.fetch_sub(lines.len(), Ordering::Relaxed);
+            let count = lines.iter().filter(|byte| **byte == b'\n').count();
+            self.dropped.fetch_add(count as u64, Ordering::Relaxed);
+        }
+        Ok(lines.len())
+    }
+
+    /// Waits until everything is written, but no longer than [`FLUSH_TIMEOUT`].
+    fn flush(&mut self) -> io::Result<()> {
+        let (done, written) = crossbeam_channel::bounded(0);
+        if self.pieces.send(Piece::Flush { _done: done }).is_ok() {
+            let _ = written.recv_deadline(Instant::now() + FLUSH_TIMEOUT);
+        }
+        Ok(())
+    }
+}
+
+fn run(mut target: Box<dyn Write + Send>, inbox: &Receiver<Piece>, waiting_bytes: &AtomicUsize) {
+    for piece in inbox {
+        if let Piece::Lines(lines) = piece {
+            // A closed stderr is an operator's choice.
+            let _ = target.write_all(&lines);
+            waiting_bytes.fetch_sub(lines.len(), Ordering::Relaxed);
+        }
+    }
+}
+
+/// Bytes that may wait to be written, and one batch of lines more.
+const BYTES_MAX: usize = 1024 * 1024;
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Read;
+    use std::os::fd::OwnedFd;
+
+    use super::*;
+
+    fn pipe() -> (File, File) {
+        let (reader, writer) = io::pipe().expect("descriptors are left");
+        (File::from(OwnedFd::from(reader)), File::from(OwnedFd::from(writer)))
+    }
+
+    #[test]
+    fn a_pipe_that_nobody_reads_blocks_nobody_and_what_is_dropped_is_counted() {
+        let (mut reader, writer) = pipe();
+        let dropped = Arc::new(AtomicU64::new(0));
+        let mut stderr = Stderr::start(Box::new(writer), dropped.clone()).unwrap();
+        // A pipe takes 64 KiB (pipe(7)); the rest waits here, up to the bound.
+        let line = [&[b'x'; 1023][..], b"\n"].concat();
+        let lines = 2 * BYTES_MAX / line.len();
+        (0..lines).for_each(|_| stderr.write_all(&line).unwrap());
+        stderr.flush().unwrap();
+        let lost = dropped.load(Ordering::Relaxed) as usize;
+        assert!(lost > 0 && lost < lines, "{lost} of {lines}");
+
+        // Everything that was not dropped comes out when somebody reads.
+        drop(stderr);
+        let mut read = Vec::new();
+        reader.read_to_end(&mut read).unwrap();
+        assert_eq!(read.len(), (lines - lost) * line.len());
+    }
+}
