@@ -221,7 +221,7 @@ impl Backlog {
         settle(too_long.into_iter().map(|delivery| (delivery, true)));
         let addition = |delivery: &Delivery| Addition { message: delivery.message(), must: is_returned(delivery) };
         let kept = services.spool.add(deliveries.iter().map(addition).collect());
-        services.spooling.note(kept.as_ref().err());
+        services.outages.note("writing to the spool", kept.as_ref().err());
         let kept = kept.unwrap_or_else(|_| vec![false; deliveries.len()]);
         let (kept, refused): (Vec<_>, Vec<_>) = deliveries.into_iter().zip(kept).partition(|(_, kept)| *kept);
         if !kept.is_empty() {
@@ -280,7 +280,7 @@ impl Backlog {
     fn drain_piece(&mut self, part: Part, services: &Services) -> Result<Option<(SpoolId, usize)>, Stuck> {
         self.remove_moved(services)?;
         let piece = services.spool.oldest(part);
-        services.spooling.note(piece.as_ref().err());
+        services.outages.note("reading from the spool", piece.as_ref().err());
         let piece = piece.map_err(|_| Stuck)?;
         let Some(last) = piece.last().map(|spooled| spooled.id) else { return Ok(None) };
         let count = piece.len();
@@ -336,7 +336,7 @@ impl Backlog {
             return Ok(());
         }
         let removed = services.spool.remove(&self.moved);
-        services.spooling.note(removed.as_ref().err());
+        services.outages.note("deleting from the spool", removed.as_ref().err());
         removed.map_err(|_| Stuck)?;
         self.moved.clear();
         Ok(())
@@ -441,8 +441,8 @@ mod tests {
     use crate::bus::local::LocalBus;
     use crate::clock::Clock;
     use crate::groups::GroupCache;
-    use crate::jobs::Outage;
     use crate::metrics::Metrics;
+    use crate::outages::Outages;
     use crate::password::Passwords;
     use crate::protocol::GroupId;
     use crate::spool::{MESSAGE_BYTES, PIECE_MAX, SpoolLoad, Spooled};
@@ -633,9 +633,7 @@ mod tests {
                 metrics: Arc::new(Metrics::new(1)),
                 fetch_bytes_max: 1000,
                 search_results_max: 10,
-                reading: Outage::new("reading"),
-                writing: Outage::new("writing"),
-                spooling: Outage::new("spooling"),
+                outages: Outages::default(),
             };
             let lanes = (0..lanes).map(|nth| Backlog::new(nth, lanes, &*disk)).collect();
             Node { lanes, services, store: store.clone(), disk, now: Instant::now() }

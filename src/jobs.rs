@@ -1,9 +1,7 @@
 //! What jobs do, on worker threads: ask the store, hash passwords, and make the reply.
 
 use std::borrow::Cow;
-use std::error::Error;
 use std::sync::Arc;
-use std::time::Instant;
 
 use parking_lot::Mutex;
 use pool::Workers;
@@ -12,6 +10,7 @@ use crate::bus::Bus;
 use crate::clock::Clock;
 use crate::groups::GroupCache;
 use crate::metrics::{Login, Metrics};
+use crate::outages::Outages;
 use crate::password::{self, Passwords, Verdict};
 use crate::protocol::{self, GroupId, UserId};
 use crate::session::{Job, Outcome};
@@ -40,12 +39,8 @@ pub struct Services {
     pub fetch_bytes_max: usize,
     /// Most groups that one search returns.
     pub search_results_max: usize,
-    /// Whether the store can be read.
-    pub reading: Outage,
-    /// Whether it can be written. A full disk is read as before.
-    pub writing: Outage,
-    /// Whether the spool can be read and written.
-    pub spooling: Outage,
+    /// What fails of what is asked of the store and of the spool.
+    pub outages: Outages,
 }
 
 impl Services {
@@ -53,9 +48,9 @@ impl Services {
     pub fn run(&self, job: Job) -> Outcome {
         let register = matches!(job, Job::Register { .. });
         let login = matches!(job, Job::CheckPassword { .. });
-        let outage = if job.writes() { &self.writing } else { &self.reading };
+        let what = job.what();
         let outcome = self.try_run(job);
-        outage.note(outcome.as_ref().err());
+        self.outages.note(what, outcome.as_ref().err());
         if login {
             self.metrics.login(match outcome {
                 Ok(Outcome::Password(true)) => Login::Accepted,
@@ -80,7 +75,7 @@ impl Services {
     /// The store's.
     pub fn appended(&self, messages: &[Message]) -> Result<Vec<Kept>, StoreError> {
         let result = self.store.append(messages);
-        self.writing.note(result.as_ref().err());
+        self.outages.note("storing messages", result.as_ref().err());
         result
     }
 
@@ -196,61 +191,25 @@ impl Services {
 }
 
 impl Job {
-    fn writes(&self) -> bool {
+    /// What is done, for the log.
+    fn what(&self) -> &'static str {
         match self {
-            Job::Register { .. }
-            | Job::AddFriends { .. }
-            | Job::RemoveFriend { .. }
-            | Job::JoinGroup { .. }
-            | Job::CreateGroup { .. }
-            | Job::Delete { .. } => true,
-            Job::CheckPassword { .. }
-            | Job::Contacts { .. }
-            | Job::Members { .. }
-            | Job::GroupsOf { .. }
-            | Job::GroupsNamed { .. }
-            | Job::Search { .. }
-            | Job::Fetch { .. } => false,
+            Job::CheckPassword { .. } => "checking passwords",
+            Job::Register { .. } => "registering users",
+            Job::AddFriends { .. } => "adding friends",
+            Job::RemoveFriend { .. } => "removing friends",
+            Job::Contacts { .. } => "listing friends and groups",
+            Job::Members { .. } => "reading the members of groups",
+            Job::JoinGroup { .. } => "joining groups",
+            Job::GroupsOf { .. } => "listing groups",
+            Job::CreateGroup { .. } => "creating groups",
+            Job::GroupsNamed { .. } | Job::Search { .. } => "searching",
+            Job::Fetch { .. } => "fetching stored messages",
+            Job::Delete { .. } => "deleting fetched messages",
         }
     }
 }
 
 fn reply(reply: String) -> Outcome {
     Outcome::Reply(Cow::Owned(reply))
-}
-
-/// Writes one line when the store begins to fail and one when it works again, however many calls fail in between.
-#[derive(Debug)]
-pub struct Outage {
-    what: &'static str,
-    /// Since when it fails, and how many calls did.
-    failed: Mutex<Option<(Instant, u64)>>,
-}
-
-impl Outage {
-    /// `what` is what works so far.
-    pub fn new(what: &'static str) -> Outage {
-        Outage { what, failed: Mutex::new(None) }
-    }
-
-    /// Notes how a call went.
-    pub fn note(&self, error: Option<&StoreError>) {
-        let mut failed = self.failed.lock();
-        match (error, &mut *failed) {
-            (Some(StoreError::NameTaken), _) | (None, None) => {}
-            (Some(error), None) => {
-                *failed = Some((Instant::now(), 1));
-                drop(failed);
-                let cause = error.source().map(ToString::to_string).unwrap_or_default();
-                log::error!("{} fails: {cause}", self.what);
-            }
-            (Some(_), Some((_, calls))) => *calls += 1,
-            (None, Some((since, calls))) => {
-                let (seconds, calls) = (since.elapsed().as_secs_f32(), *calls);
-                *failed = None;
-                drop(failed);
-                log::warn!("{} works again, {calls} calls failed in {seconds:.1} s", self.what);
-            }
-        }
-    }
 }

@@ -14,7 +14,7 @@
 //! - [`presence`] is the only table that threads share: user -> connections.
 //! - [`router`] hands a message to a connection, or to its recipient's lane, whose batches are offered to the other nodes
 //!   ([`outbox`], [`bus`]) and kept ([`backlog`]): in the store, or in the [`spool`] while that is away.
-//! - [`config`], [`logging`]: read once; one writer. [`commands`]: what the program does beside serving.
+//! - [`config`], [`logging`]: read once; one writer. [`signals`] stop the server, or have it look again. [`commands`]: what the program does beside serving.
 //! - [`metrics`] are what all of these count, [`health`] whether they work, [`admin`] the HTTP port that shows both.
 //!
 //! # One message, end to end
@@ -41,6 +41,8 @@
 //! | `bus-watch` | who else is there, and who has died | on Redis |
 //! | `store-writer`, `spool-writer` | the transactions of the embedded store, and of the spool | on the disk |
 //! | `log`, `signals` | what they say | yes |
+//! | `log-stderr` | lines that go to stderr | on the reader of stderr |
+//! | `stop-limit` | ends a shutdown that takes too long | yes |
 //! | `admin`, `health` | the admin port, what it tells | on its clients |
 //! | `store-check`, `store-open` | whether the store answers, and at the start until it does | yes |
 //!
@@ -66,6 +68,7 @@ pub mod jobs;
 pub mod logging;
 pub mod mailboxes;
 pub mod metrics;
+pub mod outages;
 pub mod outbox;
 pub mod password;
 pub mod presence;
@@ -74,6 +77,7 @@ mod recent;
 pub mod router;
 pub mod server;
 pub mod session;
+pub mod signals;
 pub mod spool;
 pub mod states;
 pub mod store;

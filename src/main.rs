@@ -2,7 +2,7 @@
 //!
 //! 0: stopped as asked, or done what was asked for. 1: stopped, but not all could be stored in time; not healthy; a command
 //! begun, but not finished. 2: not started, one line on stderr says why. 3: stopped as asked, and messages wait in the spool
-//! for the next start. 130 and 143: a second SIGINT or SIGTERM came before all work was finished.
+//! for the next start. 130 and 143: a second SIGINT or SIGTERM came before all work was finished (signals.rs).
 
 use std::env;
 use std::error::Error;
@@ -25,14 +25,13 @@ use raybox::bus::redis::RedisBus;
 use raybox::commands::{CommandError, copy, health, migrate};
 use raybox::config::{Auth, Config, Invocation};
 use raybox::health::{Checks, Health};
-use raybox::logging::{self, LogGuard};
+use raybox::logging::{self, LogControl, LogGuard};
 use raybox::server::{Server, Stopped};
+use raybox::signals;
 use raybox::spool::{NoSpool, Spool};
 use raybox::store::Store;
 use raybox::store::mysql::{Fault, LateStore, MysqlStore};
 use raybox::store::sqlite::{SpoolFile, SqliteStore};
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 
 fn main() -> ExitCode {
     match env::args_os().nth(1).as_deref().and_then(OsStr::to_str) {
@@ -91,6 +90,7 @@ fn end(outcome: Result<(), CommandError>) -> ExitCode {
 
 /// Runs a server until a signal stops it; an error is one at start.
 fn serve(config: &Config) -> Result<Stopped, Box<dyn Error>> {
+    let signals = signals::catch()?;
     let log = logging::init(&config.log_dir, &config.log_level)?;
     log_panics();
     let admin = config.admin.0.map(Admin::bind).transpose()?;
@@ -105,12 +105,15 @@ fn serve(config: &Config) -> Result<Stopped, Box<dyn Error>> {
     let admin_address = admin.as_ref().map(Admin::address);
     let health = Arc::new(server.health());
     let checks = admin.map(|admin| show(admin, &server, &health, &log, &store, &bus)).transpose()?;
-    let (stopper, delay) = (server.stopper(), config.drain_delay);
-    stop_on_signals(move || {
+    let (stopper, delay, limit) = (server.stopper(), config.drain_delay, server.shutdown_limit());
+    let stop = move || {
         // Nobody shall be sent here any more before the port closes.
         health.drain();
         stopper.stop_after(delay);
-    })?;
+        limit_shutdown(delay, limit.clone());
+    };
+    let (control, before) = (log.control(), config.clone());
+    signals.handle(stop, move || look_again(&before, &control))?;
     announce(config, server.local_addr(), admin_address, &store_line, &bus_line);
     let stopped = server.run();
     if let Some(checks) = checks {
@@ -194,24 +197,43 @@ fn announce(config: &Config, address: SocketAddr, admin: Option<SocketAddr>, sto
     ));
 }
 
-/// The first signal begins the drain. A second one does not wait for its end.
-fn stop_on_signals(stop: impl Fn() + Send + 'static) -> io::Result<()> {
-    let mut signals = Signals::new([SIGTERM, SIGINT])?;
-    let listen = move || {
-        let mut stopping = false;
-        for signal in signals.forever() {
-            let (name, code) = if signal == SIGINT { ("SIGINT", 130) } else { ("SIGTERM", 143) };
-            if stopping {
-                // No exit handlers: what does not finish by itself would not finish in them either.
-                signal_hook::low_level::exit(code);
-            }
-            info!("{name}: finishing what is in flight, a second signal ends it at once");
-            stopping = true;
-            stop();
+/// Ends the process when the shutdown has taken longer than it may, whatever holds it up: a driver, a name server, a disk.
+/// `limit` is asked when clients are no longer let in.
+fn limit_shutdown(delay: Duration, limit: impl FnOnce() -> Duration + Send + 'static) {
+    let wait = move || {
+        thread::sleep(delay);
+        let limit = limit();
+        thread::sleep(limit);
+        error!("the shutdown has taken {limit:?}, and what it waits for does not come: the process ends without it");
+        log::logger().flush();
+        process::exit(1);
+    };
+    // It ends with the process.
+    if let Err(error) = thread::Builder::new().name("stop-limit".to_owned()).spawn(wait) {
+        warn!("the shutdown has no limit: {error}");
+    }
+}
+
+/// After a SIGHUP: opens the log file again and reads the settings again. What cannot be changed while the server runs is
+/// named, and mistakes change nothing.
+fn look_again(before: &Config, log: &LogControl) {
+    log.reopen();
+    let mut now = match Config::load(env::args_os(), env::vars_os(), Path::new(".")) {
+        Ok(Invocation::Run(config)) => *config,
+        Ok(Invocation::Print(_)) => return,
+        Err(error) => {
+            error!("the settings are not read again: {error}");
+            return;
         }
     };
-    thread::Builder::new().name("signals".to_owned()).spawn(listen)?;
-    Ok(())
+    log.set_levels(&now.log_level);
+    now.log_level = before.log_level.clone();
+    now.notes = before.notes.clone();
+    if format!("{now:?}") == format!("{before:?}") {
+        info!("the log file was opened again, and log_level was read again");
+    } else {
+        warn!("log_level was read again; other settings have changed and take effect when the server starts again");
+    }
 }
 
 /// Logs every panic. One in an event loop, in a lane, in the bus or in a writer ends the process, because half a server
@@ -306,7 +328,7 @@ mod tests {
     #[test]
     fn a_second_signal_ends_the_process_at_once() {
         if is_child() {
-            stop_on_signals(|| println!("child: stopping")).unwrap();
+            signals::catch().unwrap().handle(|| println!("child: stopping"), || ()).unwrap();
             println!("child: ready");
             thread::park_timeout(PATIENCE);
             return;

@@ -22,9 +22,10 @@ use crate::config::{Auth, Config, Networks};
 use crate::delivery::{self, ClientLink, LaneItem, Mailbox, Origin, Posted};
 use crate::groups::GroupCache;
 use crate::health::Health;
-use crate::jobs::{Outage, Services};
+use crate::jobs::Services;
 use crate::mailboxes::Mailboxes;
 use crate::metrics::{Hit, Login, LoopTally, Metrics, Stage};
+use crate::outages::Outages;
 use crate::outbox::{self, OutItem, Outbox};
 use crate::password::{PasswordError, Passwords};
 use crate::protocol::{self, FrameKind, GroupId, Id, ReplyKind, UserId};
@@ -145,6 +146,17 @@ impl Server {
     /// Ends [`Server::run`] from any thread.
     pub fn stopper(&self) -> Stopper {
         self.acceptor.stopper()
+    }
+
+    /// Tells how long [`Server::run`] may take from when it stops accepting: the time in which the connections of the fullest
+    /// loop are closed, `drain_timeout`, what the last messages may take, and a grace.
+    pub fn shutdown_limit(&self) -> impl Fn() -> Duration + Clone + Send + 'static {
+        let (loops, rate, timeout) = (self.loops.watches(), self.drain_rate, self.drain_timeout);
+        move || {
+            let fullest = loops.iter().map(|watch| watch.stats().open()).max().unwrap_or(0);
+            let seconds = (fullest * loops.len() as u64).div_ceil(rate.into());
+            Duration::from_secs(seconds) + timeout + STORE_GRACE + SHUTDOWN_GRACE
+        }
     }
 
     /// Accepts and serves until stopped. Then closes the connections one after the other, finishes what has been received,
@@ -384,9 +396,7 @@ fn services(
         metrics: Arc::new(Metrics::new(config.loops)),
         fetch_bytes_max: config.fetch_bytes_max,
         search_results_max: config.search_results_max,
-        reading: Outage::new("reading from the store"),
-        writing: Outage::new("writing to the store"),
-        spooling: Outage::new("writing to the spool"),
+        outages: Outages::default(),
     }))
 }
 
@@ -746,6 +756,9 @@ const LANE_BATCH_MAX: usize = 4096;
 /// What the last messages may still take when the loops have needed all the time there was: until they are confirmed, or
 /// late and stored.
 const STORE_GRACE: Duration = outbox::CONFIRMED_WITHIN.saturating_add(Duration::from_secs(5));
+
+/// What the shutdown may take beyond all other bounds before the process ends without what it waits for.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod simulation;

@@ -201,7 +201,7 @@ fn without_a_spool_it_is_refused_at_once() {
 
 #[test]
 fn a_full_disk_refuses_and_loses_nothing() {
-    let mut scene = Scene::new(util::Builder::survives_full_disk);
+    let mut scene = Scene::new(|builder| builder);
     scene.mariadb.kill();
     scene.send(10);
     // No file may grow beyond this, the spool's log among them.

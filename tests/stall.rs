@@ -2,6 +2,8 @@
 
 mod util;
 
+use std::time::Duration;
+
 use serde_json::json;
 use util::{ACK, LONG_PATIENCE, StoreLock, TestClient, TestServer};
 use util::{assert_refusal, chat, login, number_of, numbered, offline_user, password, user};
@@ -140,4 +142,25 @@ fn what_was_sent_meanwhile_is_stored_in_order_or_refused() {
     let got: Vec<usize> = login(&server, "carol", c).fetch_all(c).iter().map(number_of).collect();
     assert_eq!(got.len() + refused, MESSAGES, "every message is stored or refused");
     assert!(got.is_sorted_by(|before, after| before < after), "{got:?}");
+}
+
+/// The log folder cannot be written, so lines go to stderr, a pipe of 64 KiB (pipe(7)) that nobody reads.
+#[test]
+fn nobody_waits_for_a_stderr_that_nobody_reads() {
+    let builder = TestServer::builder().option("log_dir", "/proc/nowhere").option("log_level", "debug");
+    let builder = builder.option("admin", "127.0.0.1:0").option("drain_timeout", "3s");
+    let mut server = builder.after("mkfifo unread; exec 2<>unread").start();
+    let (mut alice, a) = user(&server, "alice");
+    let (mut bob, b) = user(&server, "bob");
+    // Each writes two lines of some hundred bytes.
+    for _ in 0..1000 {
+        TestClient::connect(&server).ack_barrier();
+    }
+    for n in 0..200 {
+        alice.send(&numbered(a, b, n));
+        bob.expect(&numbered(a, b, n));
+    }
+    assert!(server.is_ready());
+    server.terminate();
+    assert_eq!(server.wait_exit(Duration::from_secs(20)).code(), Some(0));
 }

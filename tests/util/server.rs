@@ -49,7 +49,8 @@ pub struct Builder {
     database: Option<Database>,
     redis: Option<RedisUse>,
     descriptors_max: Option<u32>,
-    survives_full_disk: bool,
+    /// A shell command that runs before it.
+    shell: &'static str,
     /// What it may keep of memory, in KiB, beyond the usual margin.
     keeps: usize,
 }
@@ -100,10 +101,9 @@ impl Builder {
         self
     }
 
-    /// Makes a file that may not grow further an error for the server, as a full disk is, and not its end (SIGXFSZ,
-    /// setrlimit(2)).
-    pub fn survives_full_disk(mut self) -> Builder {
-        self.survives_full_disk = true;
+    /// Starts it from a shell that has run this command, as in `trap '' HUP`.
+    pub fn after(mut self, command: &'static str) -> Builder {
+        self.shell = command;
         self
     }
 
@@ -188,8 +188,8 @@ impl Builder {
         if let Some(limit) = self.descriptors_max {
             first += &format!("ulimit -n {limit}; ");
         }
-        if self.survives_full_disk {
-            first += "trap '' XFSZ; ";
+        if !self.shell.is_empty() {
+            first += &format!("{}; ", self.shell);
         }
         let mut command = if first.is_empty() {
             Command::new(program)
@@ -227,7 +227,7 @@ impl TestServer {
             database: None,
             redis: None,
             descriptors_max: None,
-            survives_full_disk: false,
+            shell: "",
             keeps: 0,
         };
         builder.option("argon2", "m=8,t=1,p=1").option("log_dir", "logs")

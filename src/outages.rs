@@ -1,0 +1,79 @@
+//! [`Outages`]: one line in the log when a kind of call begins to fail, and one when it works again.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+use crate::store::StoreError;
+
+/// The kinds of call that fail. Each kind is remembered by itself: one may fail while others work, when a right was
+/// revoked or a table is damaged, and then they must not take turns in the log.
+#[derive(Debug, Default)]
+pub struct Outages {
+    failing: Mutex<BTreeMap<&'static str, Failing>>,
+    /// Whether any kind fails: most calls need not look closer.
+    any: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Failing {
+    since: Instant,
+    calls: u64,
+}
+
+impl Outages {
+    /// Notes how a call went. `what` names its kind, as in "storing messages".
+    pub fn note(&self, what: &'static str, error: Option<&StoreError>) {
+        match error {
+            Some(StoreError::NameTaken) => {}
+            Some(error) => self.failed(what, error),
+            None if self.any.load(Ordering::Relaxed) => self.worked(what),
+            None => {}
+        }
+    }
+
+    fn failed(&self, what: &'static str, error: &StoreError) {
+        let mut failing = self.failing.lock();
+        self.any.store(true, Ordering::Relaxed);
+        if let Some(failing) = failing.get_mut(what) {
+            failing.calls += 1;
+            return;
+        }
+        failing.insert(what, Failing { since: Instant::now(), calls: 1 });
+        drop(failing);
+        let cause = error.source().map(ToString::to_string).unwrap_or_default();
+        log::error!("{what} fails: {cause}");
+    }
+
+    fn worked(&self, what: &'static str) {
+        let mut failing = self.failing.lock();
+        let Some(Failing { since, calls }) = failing.remove(what) else { return };
+        self.any.store(!failing.is_empty(), Ordering::Relaxed);
+        drop(failing);
+        log::warn!("{what} works again, {calls} calls failed in {:.1} s", since.elapsed().as_secs_f32());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_kind_that_works_does_not_end_the_outage_of_another() {
+        let outages = Outages::default();
+        let error = StoreError::Failed("denied".into());
+        for _ in 0..100 {
+            outages.note("reading", None);
+            outages.note("writing", Some(&error));
+        }
+        let calls = |what| outages.failing.lock().get(what).map(|failing| failing.calls);
+        assert_eq!((calls("writing"), calls("reading")), (Some(100), None));
+        outages.note("writing", Some(&StoreError::NameTaken));
+        assert_eq!(calls("writing"), Some(100), "a name that is taken is no failure");
+        outages.note("writing", None);
+        assert_eq!((calls("writing"), outages.any.load(Ordering::Relaxed)), (None, false));
+    }
+}
