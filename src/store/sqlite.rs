@@ -7,22 +7,25 @@
 //! A write is in the write-ahead log and synced before its call returns, so a killed process or a power cut loses
 //! nothing that was acknowledged.
 
+mod guard;
 mod open;
 mod readers;
+mod refusal;
 mod source;
 mod spool;
 #[cfg(test)]
 mod tests;
+mod wal;
 mod writer;
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, ffi, named_params};
 
-pub use self::open::OpenError;
+use self::guard::Guard;
 use self::readers::Readers;
+pub use self::refusal::OpenError;
 pub use self::source::Source;
 pub use self::spool::SpoolFile;
 use self::writer::Writer;
@@ -37,7 +40,7 @@ pub struct SqliteStore {
     // server have the file.
     readers: Readers,
     writer: Writer,
-    _lock: File,
+    _guard: Guard,
 }
 
 impl SqliteStore {
@@ -55,7 +58,7 @@ impl SqliteStore {
         let writer = Writer::start("store-writer", opened.connection)
             .map_err(|cause| OpenError::Failed { file: opened.file.clone(), cause: Box::new(cause) })?;
         let readers = Readers::new(opened.file.clone(), busy_timeout);
-        Ok(SqliteStore { file: opened.file, readers, writer, _lock: opened.lock })
+        Ok(SqliteStore { file: opened.file, readers, writer, _guard: opened.guard })
     }
 }
 

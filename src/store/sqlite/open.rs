@@ -3,15 +3,16 @@
 //! What is checked is checked before anything is changed. The whole file is not read (`PRAGMA quick_check`): the start
 //! would grow with the data, by seconds per gigabyte, and SQLite reports a damaged page when it meets it.
 
-use std::error::Error;
-use std::fmt;
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+
+use super::guard::Guard;
+use super::refusal::{OpenError, refused};
+use super::wal::{self, Log};
 
 /// One of the databases that this server writes.
 pub(super) struct Kind {
@@ -58,33 +59,46 @@ pub(super) struct Opened {
     pub(super) file: PathBuf,
     /// Ready for the writer.
     pub(super) connection: Connection,
-    /// Holds the lock while it is open.
-    pub(super) lock: File,
+    /// Holds the locks while it is there.
+    pub(super) guard: Guard,
 }
 
 pub(super) fn open(data_dir: &Path, kind: &Kind, busy_timeout: Duration) -> Result<Opened, OpenError> {
     fs::create_dir_all(data_dir)
         .map_err(|cause| OpenError::Unwritable { path: data_dir.to_owned(), cause: Box::new(cause) })?;
     let file = data_dir.join(kind.name);
-    let lock = lock(&file)?;
+    let guard = Guard::take(&file, true)?;
+    check_log(&file)?;
+    prepare(&file, kind, busy_timeout)?;
+    // SQLite raises the change counter of a database by one for each time that it has read page 1. Opened once more, it
+    // writes another number into the log than the one that the database had before this start (`wal.rs`).
     let refuse = |error| refused(&file, error);
-    create(&file);
-    let mut connection = connect(&file).map_err(refuse)?;
-    connection.busy_timeout(busy_timeout).map_err(refuse)?;
-    check_identity(&connection, kind, &file)?;
-    check_writable(&connection, &file)?;
+    let connection = connect(&file, busy_timeout).map_err(refuse)?;
+    configure(&connection).map_err(refuse)?;
+    touch_page_one(&connection).map_err(refuse)?;
+    Ok(Opened { file, connection, guard })
+}
+
+/// Looks at the database, brings it up to date, and leaves all of that in the file itself.
+fn prepare(file: &Path, kind: &Kind, busy_timeout: Duration) -> Result<(), OpenError> {
+    let refuse = |error| refused(file, error);
+    let mut connection = connect(file, busy_timeout).map_err(refuse)?;
+    check_identity(&connection, kind, file)?;
+    check_writable(&connection, file)?;
     if kind.shrinks {
         // Counts while there is no table, and not once a page is written.
         connection.pragma_update(None, "auto_vacuum", "full").map_err(refuse)?;
     }
     configure(&connection).map_err(refuse)?;
     bring_up_to_date(&mut connection, kind).map_err(refuse)?;
-    Ok(Opened { file, connection, lock })
+    // Another program that reads just now keeps the log from being emptied, which does no harm.
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(refuse)
 }
 
 /// Opens the database for one who only reads it, at one moment, while no server uses it.
-pub(super) fn open_to_read(file: &Path, busy_timeout: Duration) -> Result<(Connection, File), OpenError> {
-    let lock = lock(file)?;
+pub(super) fn open_to_read(file: &Path, busy_timeout: Duration) -> Result<(Connection, Guard), OpenError> {
+    let guard = Guard::take(file, false)?;
+    check_log(file)?;
     let refuse = |error| refused(file, error);
     // Not read-only, for a server that was killed left a log that must be worked in first.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -98,7 +112,7 @@ pub(super) fn open_to_read(file: &Path, busy_timeout: Duration) -> Result<(Conne
         return Err(OpenError::Failed { file: file.to_owned(), cause: cause.into() });
     }
     connection.execute_batch("BEGIN").map_err(refuse)?;
-    Ok((connection, lock))
+    Ok((connection, guard))
 }
 
 /// The path in a form that SQLite takes for a path: one that begins with `file:` would be read as a URI.
@@ -106,37 +120,27 @@ pub(super) fn sqlite_path(file: &Path) -> PathBuf {
     std::path::absolute(file).unwrap_or_else(|_| file.to_owned())
 }
 
-/// Takes the lock beside the database. The kernel frees it with the process, however that ends; the number in the file is
-/// for the message only. The file stays: deleting it would let two servers hold locks on two files of one name.
-fn lock(database: &Path) -> Result<File, OpenError> {
-    let path = database.with_extension("db.lock");
-    let unwritable = |cause: io::Error| OpenError::Unwritable { path: path.clone(), cause: Box::new(cause) };
-    let mut lock =
-        OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(unwritable)?;
-    match lock.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut text = String::new();
-            let pid = lock.read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
-            return Err(OpenError::InUse { file: database.to_owned(), pid });
-        }
-        Err(TryLockError::Error(cause)) => {
-            return Err(OpenError::Failed { file: path, cause: Box::new(cause) });
-        }
+/// SQLite would work a log that is there into a database that was put there later.
+fn check_log(file: &Path) -> Result<(), OpenError> {
+    match wal::look(file) {
+        Ok(Log::Good) => Ok(()),
+        Ok(Log::Foreign) => Err(OpenError::ForeignLog { file: file.to_owned() }),
+        Ok(Log::Orphaned) => Err(OpenError::OrphanedLog { file: file.to_owned() }),
+        Err(cause) => Err(OpenError::Failed { file: file.to_owned(), cause: Box::new(cause) }),
     }
-    lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id())).map_err(unwritable)?;
-    Ok(lock)
 }
 
-/// Makes the file for its owner alone, since it holds what people write to each other; SQLite gives the files beside it the
-/// same rights. If it is there already, its owner has decided; if it cannot be made, SQLite says why.
-fn create(file: &Path) {
-    let _ = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file);
-}
-
-fn connect(file: &Path) -> rusqlite::Result<Connection> {
+fn connect(file: &Path, busy_timeout: Duration) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    Connection::open_with_flags(sqlite_path(file), flags)
+    let connection = Connection::open_with_flags(sqlite_path(file), flags)?;
+    connection.busy_timeout(busy_timeout)?;
+    Ok(connection)
+}
+
+/// Has page 1 written, and changes nothing.
+pub(super) fn touch_page_one(db: &Connection) -> rusqlite::Result<()> {
+    let version: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    db.pragma_update(None, "user_version", version)
 }
 
 /// Refuses a file that another program or a later version wrote. An empty database is ours to fill.
@@ -198,116 +202,3 @@ const CACHE_KIB: i64 = 16 * 1024;
 const LOG_PAGES: i64 = 16 * 1024;
 const LOG_BYTES_KEPT: i64 = 64 * 1024 * 1024;
 const STATEMENTS_KEPT: usize = 32;
-
-fn refused(file: &Path, error: rusqlite::Error) -> OpenError {
-    let (file, code) = (file.to_owned(), error.sqlite_error_code());
-    let cause = Box::new(error);
-    match code {
-        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => OpenError::Damaged { file, cause },
-        Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
-            OpenError::Unwritable { path: file, cause }
-        }
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => OpenError::InUse { file, pid: None },
-        _ => OpenError::Failed { file, cause },
-    }
-}
-
-/// Why the database was not opened. The text names the file and says what to do.
-#[derive(Debug)]
-pub enum OpenError {
-    /// The folder, the database or the lock beside it cannot be created or written.
-    Unwritable {
-        /// Which of them.
-        path: PathBuf,
-        /// What the system said.
-        cause: Box<dyn Error + Send + Sync>,
-    },
-    /// Another server, or for too long another program, holds the database.
-    InUse {
-        /// The database.
-        file: PathBuf,
-        /// The process, if it is a server and has said so.
-        pid: Option<u32>,
-    },
-    /// Another program's database.
-    NotOurs {
-        /// The database.
-        file: PathBuf,
-    },
-    /// A later version of this server wrote it.
-    Newer {
-        /// The database.
-        file: PathBuf,
-        /// The version of its schema.
-        version: i64,
-        /// The newest that this server knows.
-        known: i64,
-    },
-    /// Not a SQLite file, or not all of one.
-    Damaged {
-        /// The database.
-        file: PathBuf,
-        /// What SQLite said.
-        cause: Box<dyn Error + Send + Sync>,
-    },
-    /// Anything else.
-    Failed {
-        /// The file in question.
-        file: PathBuf,
-        /// What went wrong with it.
-        cause: Box<dyn Error + Send + Sync>,
-    },
-}
-
-impl fmt::Display for OpenError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            OpenError::Unwritable { path, cause } => write!(
-                f,
-                "cannot write {}: {cause}; let this user write the file and its folder, or choose another data folder",
-                path.display()
-            ),
-            OpenError::InUse { file, pid: Some(pid) } => write!(
-                f,
-                "{} is in use by another server, process {pid}; stop that one, or choose another data folder",
-                file.display()
-            ),
-            OpenError::InUse { file, pid: None } => write!(
-                f,
-                "{} is in use by another program; close that one, or choose another data folder",
-                file.display()
-            ),
-            OpenError::NotOurs { file } => write!(
-                f,
-                "{} is a database of another program; move it away, or choose another data folder",
-                file.display()
-            ),
-            OpenError::Newer { file, version, known } => write!(
-                f,
-                "{} was written by a later version of this server (schema {version}, this one knows {known}); \
-                 run that version, or restore an older backup",
-                file.display()
-            ),
-            OpenError::Damaged { file, cause } => write!(
-                f,
-                "{} is damaged or no database: {cause}; restore a backup, or move it away \
-                 together with the files beside it that begin with its name, to start empty",
-                file.display()
-            ),
-            OpenError::Failed { file, cause } => {
-                write!(f, "cannot open {}: {cause}; put that right and start again", file.display())
-            }
-        }
-    }
-}
-
-impl Error for OpenError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match self {
-            OpenError::Unwritable { cause, .. }
-            | OpenError::Damaged { cause, .. }
-            | OpenError::Failed { cause, .. } => Some(&**cause),
-            OpenError::InUse { .. } | OpenError::NotOurs { .. } | OpenError::Newer { .. } => None,
-        }
-    }
-}

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, ToSql};
 
-use super::open::{self, OpenError};
+use super::guard::Guard;
+use super::open;
+use super::refusal::OpenError;
 use super::{BUSY_TIMEOUT, store_error};
 use crate::store::StoreError;
 use crate::store::tables::{Field, Fields, RowKey, Sum, Summing, Table};
@@ -17,7 +19,7 @@ use crate::store::tables::{Field, Fields, RowKey, Sum, Summing, Table};
 pub struct Source {
     file: PathBuf,
     db: Connection,
-    _lock: fs::File,
+    _guard: Guard,
 }
 
 impl Source {
@@ -34,8 +36,8 @@ impl Source {
             let cause = io::Error::new(io::ErrorKind::UnexpectedEof, "the file is empty");
             return Err(OpenError::Damaged { file, cause: Box::new(cause) });
         }
-        let (db, lock) = open::open_to_read(&file, BUSY_TIMEOUT)?;
-        Ok(Source { file, db, _lock: lock })
+        let (db, guard) = open::open_to_read(&file, BUSY_TIMEOUT)?;
+        Ok(Source { file, db, _guard: guard })
     }
 
     /// The file.

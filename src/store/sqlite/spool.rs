@@ -1,7 +1,6 @@
 //! [`SpoolFile`]: a spool in a SQLite file, `spool.db`, by the embedded store's means: one writer with group commit, a
 //! synced log, a lock against other servers.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -9,8 +8,10 @@ use parking_lot::Mutex;
 use rusqlite::{Connection, Row, named_params};
 
 use super::BUSY_TIMEOUT;
-use super::open::{self, OpenError};
+use super::guard::Guard;
+use super::open;
 use super::readers::Readers;
+use super::refusal::OpenError;
 use super::writer::Writer;
 use crate::protocol::UserId;
 use crate::spool::{Addition, MESSAGE_BYTES, PIECE_BYTES_MAX, PIECE_MAX, Part, Spool, SpoolId, SpoolLoad, Spooled};
@@ -25,7 +26,7 @@ pub struct SpoolFile {
     // Dropped in this order, as in the embedded store.
     readers: Readers,
     writer: Writer,
-    _lock: File,
+    _guard: Guard,
 }
 
 #[derive(Debug, Default)]
@@ -60,7 +61,7 @@ impl SpoolFile {
         let since = (load.messages > 0).then(|| (Instant::now(), 0));
         let state = Mutex::new(State { load, since, is_full: false });
         let readers = Readers::new(file.clone(), BUSY_TIMEOUT);
-        Ok(SpoolFile { file, bytes_max, state, readers, writer, _lock: opened.lock })
+        Ok(SpoolFile { file, bytes_max, state, readers, writer, _guard: opened.guard })
     }
 
     /// Makes room for as many as there is room for; which have some.

@@ -5,6 +5,7 @@ use std::env;
 use std::error::Error;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -197,13 +198,127 @@ fn a_killed_server_has_every_acknowledged_message() {
     }
 }
 
+#[test]
+fn a_lock_file_that_is_removed_lets_no_second_opener_in() {
+    let dir = Dir::new();
+    let mut server = Server::start(&dir.0);
+    server.next_acknowledgement().expect("the server appends");
+    fs::remove_file(dir.0.join("raybox.db.lock")).unwrap();
+    let error = refusal(&dir.0);
+    assert!(matches!(error, OpenError::InUse { pid: None, .. }), "{error}");
+    server.kill();
+    SqliteStore::open(&dir.0).unwrap();
+}
+
+#[test]
+fn a_symbolic_link_in_place_of_a_file_of_ours_is_refused_and_leads_nowhere() {
+    for name in ["raybox.db.lock", "raybox.db"] {
+        let dir = Dir::new();
+        let other = dir.0.join("somebody's");
+        fs::write(&other, "precious").unwrap();
+        std::os::unix::fs::symlink(&other, dir.0.join(name)).unwrap();
+        let error = refusal(&dir.0);
+        assert!(matches!(error, OpenError::Link { .. }), "{error}");
+        assert!(error.to_string().contains(&format!("{name} is a symbolic link")), "{error}");
+        assert_eq!(fs::read_to_string(&other).unwrap(), "precious");
+    }
+}
+
+#[test]
+fn the_files_are_for_their_owner_alone() {
+    let dir = Dir::new();
+    let store = SqliteStore::open(&dir.0).unwrap();
+    new_user(&store);
+    for entry in fs::read_dir(&dir.0).unwrap() {
+        let entry = entry.unwrap();
+        assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{:?}", entry.file_name());
+    }
+}
+
+/// A crash leaves the log, and then somebody restores a copy: made while no server ran, or by SQLite while it did.
+#[test]
+fn a_copy_restored_beside_a_log_is_refused_until_the_log_is_removed() {
+    for while_it_runs in [false, true] {
+        let dir = Dir::new();
+        let copy = dir.0.join("copy");
+        let user = new_user(&SqliteStore::open(&dir.0).unwrap());
+        if !while_it_runs {
+            fs::copy(dir.database(), &copy).unwrap();
+        }
+        let mut server = Server::start(&dir.0);
+        server.next_acknowledgement().expect("the server appends");
+        if while_it_runs {
+            outside(&dir.0).execute("VACUUM INTO ?1", [copy.to_str().unwrap()]).unwrap();
+        }
+        for _ in 0..100 {
+            server.next_acknowledgement().expect("the server appends");
+        }
+        server.kill();
+        let crashed = dir.0.join("crashed");
+        fs::copy(dir.database(), &crashed).unwrap();
+        // In place, as cp does, so that it is the same file.
+        fs::write(dir.database(), fs::read(&copy).unwrap()).unwrap();
+        let log = dir.0.join("raybox.db-wal");
+        let before = fs::read(&log).unwrap();
+        let error = refusal(&dir.0);
+        assert!(matches!(error, OpenError::ForeignLog { .. }), "{error}");
+        assert!(error.to_string().contains("delete ") && error.to_string().contains("raybox.db-wal"), "{error}");
+        assert!(fs::read(&log).unwrap() == before, "nothing was changed");
+        fs::remove_file(dir.database()).unwrap();
+        let error = refusal(&dir.0);
+        assert!(matches!(error, OpenError::OrphanedLog { .. }), "{error}");
+        // What belongs together is worked in.
+        fs::copy(&crashed, dir.database()).unwrap();
+        let store = SqliteStore::open(&dir.0).unwrap();
+        assert!(texts(&store, user).len() >= 100);
+        drop(store);
+        fs::copy(&copy, dir.database()).unwrap();
+        SqliteStore::open(&dir.0).unwrap();
+    }
+}
+
+/// However often it was begun anew, and wherever a checkpoint was cut off, a log belongs to its database.
+#[test]
+fn a_log_of_its_own_is_never_refused() {
+    let dir = Dir::new();
+    let store = SqliteStore::open(&dir.0).unwrap();
+    let user = new_user(&store);
+    let copy = Dir::new();
+    for round in 0..40 {
+        append(&store, user, &"x".repeat(20_000)).unwrap();
+        if round % 7 == 0 {
+            store.delete(user, &[store.fetch(user, 1).unwrap()[0].id]).unwrap();
+        }
+        let mode = ["PASSIVE", "RESTART", "NONE", "TRUNCATE", "NONE"][round % 5];
+        if mode != "NONE" {
+            let checkpoint = format!("PRAGMA wal_checkpoint({mode})");
+            outside(&dir.0).query_row(&checkpoint, [], |_| Ok(())).unwrap();
+        }
+        for suffix in ["", "-wal"] {
+            let name = format!("raybox.db{suffix}");
+            fs::copy(dir.0.join(&name), copy.0.join(&name)).unwrap();
+        }
+        assert_eq!(wal::look(&copy.database()).unwrap(), wal::Log::Good, "round {round}");
+    }
+}
+
+#[test]
+fn a_file_system_without_shared_memory_is_named() {
+    let error = rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_IOERR_SHMMAP), None);
+    let error = refusal::refused(Path::new("raybox.db"), error);
+    assert!(matches!(error, OpenError::NotLocal { .. }), "{error}");
+    assert!(error.to_string().contains("use a local disk"), "{error}");
+}
+
 /// Not a test of its own: the server that the tests above kill. It appends until then and prints what was acknowledged.
 #[test]
 fn server_to_kill() {
     let Some(data_dir) = env::var_os(SERVER_DATA_DIR) else { return };
     let store = SqliteStore::open(Path::new(&data_dir)).unwrap();
-    let user = new_user(&store);
-    assert_eq!(user, UserId(1));
+    if store.user(UserId(1)).unwrap().is_none() {
+        assert_eq!(new_user(&store), UserId(1));
+    }
+    let user = UserId(1);
     thread::scope(|scope| {
         for thread in 0..SERVER_THREADS {
             let store = &store;

@@ -20,6 +20,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::is_environmental;
+use super::open::touch_page_one;
 use crate::store::StoreError;
 
 /// The way to the writer thread. Dropping it lets the thread finish the queue, and waits for that.
@@ -127,8 +128,25 @@ where
     }
 }
 
+/// Writes page 1, so that a log tells which database it belongs to (`wal.rs`).
+struct Touch;
+
+impl Operation for Touch {
+    fn run(&mut self, db: &Connection) -> rusqlite::Result<()> {
+        touch_page_one(db)
+    }
+
+    fn succeed(self: Box<Self>) {}
+
+    fn fail(self: Box<Self>, _: StoreError) {}
+}
+
+/// Batches from one [`Touch`] to the next. It adds a page to the log.
+const TOUCH_EVERY: u32 = 64;
+
 /// The thread: batch after batch until no caller is left.
 fn serve(mut connection: Connection, jobs: &Receiver<Job>) {
+    let mut batches: u32 = 0;
     while let Ok(first) = jobs.recv() {
         let (mut operations, mut waiting) = (Vec::new(), Vec::new());
         for job in std::iter::once(first).chain(jobs.try_iter()).take(BATCH_MAX) {
@@ -136,6 +154,12 @@ fn serve(mut connection: Connection, jobs: &Receiver<Job>) {
                 Job::Write(operation) => operations.push(operation),
                 Job::Settle(reply) => waiting.push(reply),
             }
+        }
+        if !operations.is_empty() {
+            if batches.is_multiple_of(TOUCH_EVERY) {
+                operations.push(Box::new(Touch));
+            }
+            batches = batches.wrapping_add(1);
         }
         run_batch(&mut connection, operations);
         for reply in waiting {

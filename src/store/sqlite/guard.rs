@@ -1,0 +1,104 @@
+//! [`Guard`]: what makes a database file ours alone while it is open.
+//!
+//! Two locks, because operators remove lock files that look stale: one on the file beside the database, which names the
+//! process that holds it, and one on the database itself. Both are those of flock(2), which the kernel frees with the
+//! process, however that ends. SQLite's own locks are of another kind (fcntl(2)) and do not meet them on a local disk.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use rustix::fs::OFlags;
+
+use super::refusal::OpenError;
+use super::wal;
+
+/// The locks of one database. Drop it after the last connection: closing a file frees the locks that SQLite holds on it.
+pub(super) struct Guard {
+    /// The database, the same file that SQLite has open.
+    _database: File,
+    _lock: File,
+}
+
+impl Guard {
+    /// Takes the locks of `database`, which is made if that is wished and it is not there.
+    ///
+    /// # Errors
+    /// It is in use, or not there, or this user may not have it, or it is a symbolic link.
+    pub(super) fn take(database: &Path, create: bool) -> Result<Guard, OpenError> {
+        let lock = take_lock_file(database)?;
+        let file = open_database(database, create)?;
+        lock_itself(&file, database)?;
+        Ok(Guard { _database: file, _lock: lock })
+    }
+}
+
+/// Takes the lock beside the database. The number in it is for the message only. The file stays: deleting it would let
+/// two servers hold locks on two files of one name.
+fn take_lock_file(database: &Path) -> Result<File, OpenError> {
+    let path = wal::beside(database, ".lock");
+    let failed = |cause: io::Error| refused(&path, cause);
+    // Whoever may write in the folder could lead a link to any file of this user, which would be emptied below.
+    let mut lock = options().create(true).truncate(false).open(&path).map_err(failed)?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut text = String::new();
+            let pid = lock.read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
+            return Err(OpenError::InUse { file: database.to_owned(), pid });
+        }
+        Err(TryLockError::Error(cause)) => {
+            return Err(OpenError::Failed { file: path, cause: Box::new(cause) });
+        }
+    }
+    // Without the number the lock is as good: a full disk does not take one more digit.
+    let _ = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
+    Ok(lock)
+}
+
+/// The file is made for its owner alone, since it holds what people write to each other; SQLite gives the files beside it
+/// the same rights. If it is there already, its owner has decided.
+fn open_database(path: &Path, create: bool) -> Result<File, OpenError> {
+    options().create(create).truncate(false).open(path).map_err(|cause| refused(path, cause))
+}
+
+fn options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).mode(0o600).custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
+    options
+}
+
+fn lock_itself(file: &File, path: &Path) -> Result<(), OpenError> {
+    // On a network's file system both kinds of locks may be one, and SQLite would wait for us for ever.
+    if !cfg!(target_os = "linux") || is_remote(file) {
+        return Ok(());
+    }
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse { file: path.to_owned(), pid: None }),
+        Ok(()) | Err(TryLockError::Error(_)) => Ok(()),
+    }
+}
+
+fn refused(path: &Path, cause: io::Error) -> OpenError {
+    if fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink()) {
+        return OpenError::Link { path: path.to_owned() };
+    }
+    if cause.kind() == ErrorKind::StorageFull {
+        return OpenError::Full { file: path.to_owned(), cause: Box::new(cause) };
+    }
+    OpenError::Unwritable { path: path.to_owned(), cause: Box::new(cause) }
+}
+
+/// Whether the file is on another machine, as far as is known.
+#[cfg(target_os = "linux")]
+fn is_remote(file: &File) -> bool {
+    // NFS, SMB in three versions, 9P: statfs(2).
+    const REMOTE: [u32; 5] = [0x6969, 0x517b, 0xff53_4d42, 0xfe53_4d42, 0x0102_1997];
+    rustix::fs::fstatfs(file).is_ok_and(|found| REMOTE.contains(&(found.f_type as u32)))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_remote(_: &File) -> bool {
+    false
+}
