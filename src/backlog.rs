@@ -626,6 +626,7 @@ mod tests {
                 store: store.clone(),
                 spool: disk.clone(),
                 bus: Arc::new(LocalBus),
+                started: Instant::now(),
                 clock: Clock::default(),
                 passwords: Arc::new(Passwords::new(8, 1, 1, Duration::ZERO).unwrap()),
                 upgrader: Mutex::new(None),

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use pool::Workers;
@@ -11,7 +12,7 @@ use crate::clock::Clock;
 use crate::groups::GroupCache;
 use crate::metrics::{Login, Metrics};
 use crate::outages::Outages;
-use crate::password::{self, Passwords, Verdict};
+use crate::password::{self, Passwords, Upgrade, Verdict};
 use crate::protocol::{self, GroupId, UserId};
 use crate::session::{Job, Outcome};
 use crate::spool::Spool;
@@ -27,9 +28,11 @@ pub struct Services {
     pub bus: Arc<dyn Bus>,
     /// What time it is.
     pub clock: Clock,
+    /// When this server was started.
+    pub started: Instant,
     /// Hashing, and the memory of verified passwords.
     pub passwords: Arc<Passwords>,
-    /// Hashes what was stored as plain text, until it is closed.
+    /// Replaces stored passwords that are not as they would be stored today, until it is closed.
     pub upgrader: Mutex<Option<Workers>>,
     /// The members of groups.
     pub groups: GroupCache,
@@ -135,32 +138,53 @@ impl Services {
                 if password::is_malformed(&stored) {
                     log::error!("the stored password of user {user} is damaged: nobody can log in as this user");
                 }
-                return Ok(false);
+                Ok(false)
             }
-            Verdict::RightUpgrade if self.store.fits_hashes() => self.upgrade(user, stored, password),
-            Verdict::Right | Verdict::RightUpgrade => {}
+            Verdict::Right { client, upgrade } => {
+                self.passwords.remember(user, password, client, self.passwords.stamp(&stored), self.clock.now());
+                if let Some(upgrade) = upgrade.filter(|upgrade| self.may_upgrade(*upgrade)) {
+                    self.upgrade(user, stored, password, upgrade);
+                }
+                Ok(true)
+            }
         }
-        self.passwords.remember(user, password, self.clock.now());
-        Ok(true)
     }
 
-    /// Has a password of the reference server's plain kind stored as a hash, after the login, which does not wait for it: on
-    /// the day this server takes the place of the other, everybody comes at once. With too many of them, or if it fails, the
-    /// next login tries again.
-    fn upgrade(&self, user: UserId, stored: String, password: &str) {
+    /// While a cluster is updated node by node, some nodes may still check what they are sent against a hash over the same:
+    /// they would refuse a password in plain once its hash is over the canonical form. A hash over digits is the same for
+    /// both, and plain text stands only where no node has hashed before.
+    fn may_upgrade(&self, upgrade: Upgrade) -> bool {
+        let fits = self.store.fits_hashes();
+        match upgrade {
+            Upgrade::Hash | Upgrade::Mark => fits,
+            Upgrade::Rehash => {
+                fits && (self.bus.is_alone()
+                    || self.clock.now().saturating_duration_since(self.started) >= ROLLING_UPDATE)
+            }
+        }
+    }
+
+    /// Has a stored password replaced by what would be stored today, after the login, which does not wait for it: on the day
+    /// this server takes the place of the reference server, everybody comes at once. With too many of them, or if it fails,
+    /// the next login tries again.
+    fn upgrade(&self, user: UserId, stored: String, password: &str, upgrade: Upgrade) {
         let (store, passwords, password) = (self.store.clone(), self.passwords.clone(), password.to_owned());
-        let upgrade = move || {
-            let upgraded = match passwords.hash(&password) {
-                Ok(hash) => store.replace_credential(user, &stored, &hash).map_err(|error| error.to_string()),
+        let work = move || {
+            let upgraded = match passwords.upgraded(&stored, &password, upgrade) {
+                Ok(hash) => {
+                    store.replace_credential(user, &stored, &hash).map_err(|error| error.to_string()).map(|()| {
+                        passwords.restamp(user, passwords.stamp(&stored), passwords.stamp(&hash));
+                    })
+                }
                 Err(error) => Err(error.to_string()),
             };
             if let Err(error) = upgraded {
-                log::warn!("the password of user {user} is still stored as plain text: {error}");
+                log::warn!("the password of user {user} is still stored as it was: {error}");
             }
         };
         let upgrader = self.upgrader.lock();
-        if upgrader.as_ref().is_none_or(|upgrader| upgrader.submit(upgrade).is_err()) {
-            log::debug!("the password of user {user} is stored as plain text until the next login");
+        if upgrader.as_ref().is_none_or(|upgrader| upgrader.submit(work).is_err()) {
+            log::debug!("the password of user {user} is stored as it was until the next login");
         }
     }
 
@@ -213,3 +237,6 @@ impl Job {
 fn reply(reply: String) -> Outcome {
     Outcome::Reply(Cow::Owned(reply))
 }
+
+/// How long after the start of a node there may be nodes of an older build, since a cluster is updated node by node.
+const ROLLING_UPDATE: Duration = Duration::from_secs(3600);

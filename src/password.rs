@@ -1,17 +1,23 @@
 //! Passwords: how they are hashed, checked and, for a while, remembered.
 //!
-//! Stored passwords are argon2id in PHC strings (`$argon2id$v=19$m=19456,t=2,p=1$salt$hash`). Rows of the reference server
-//! hold plain text; they are accepted and reported as worth an upgrade. Whatever the outcome, a check by [`Passwords::verify`]
-//! that fails costs one argon2 computation, so that its duration tells nothing about the account.
+//! Stored passwords are argon2id in PHC strings (`$argon2id$v=19$m=19456,t=2,p=1,keyid=aGV4$salt$hash`). Two forms of a password
+//! are right for one account, see [`form`]: the hash is over the canonical form, and `keyid` says so. Two kinds of older
+//! values are accepted, and reported as worth an upgrade: hashes without `keyid`, which are over what was sent, and rows of
+//! the reference server, which hold plain text in either form.
+//!
+//! Whatever the outcome, a check by [`Passwords::verify`] that fails costs one argon2 computation, so that its duration tells
+//! nothing about the account. While there are older hashes, one that is sent in plain costs two: they have to be tried in both forms.
 //!
 //! [`Passwords::recognises`] spares a returning client that computation: it knows, under a key that dies with the process,
-//! a tag of each password verified lately. A password itself is never kept.
+//! a tag of each password verified lately. A password itself is never kept. With the tag goes a [`Stamp`] of what was stored
+//! then, so that a change in the database can be noticed.
 
 use std::error::Error;
 use std::fmt;
 use std::hint::black_box;
 #[cfg(test)]
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use argon2::password_hash::phc::PasswordHash;
@@ -20,10 +26,15 @@ use argon2::{Algorithm, Argon2, Params, Version};
 use blake2::Blake2sMac256;
 use blake2::digest::{KeyInit, Mac};
 use parking_lot::Mutex;
-use rustc_hash::FxBuildHasher;
+
+mod form;
+mod memory;
+
+pub use form::Client;
+use form::{canonical, mark, marked_by};
+use memory::{Known, Memory, Tag};
 
 use crate::protocol::UserId;
-use crate::recent::Recent;
 
 /// Hashes and checks passwords at one configured cost, and remembers those verified lately. Shared by all threads.
 pub struct Passwords {
@@ -32,6 +43,9 @@ pub struct Passwords {
     remember_for: Duration,
     /// A leaf lock, held for a lookup only: what was verified lately.
     memory: Mutex<Memory>,
+    /// There are older hashes, which cost two computations if the password is sent in plain: so does every other check, from
+    /// then on, that fails.
+    has_older: AtomicBool,
     /// Checks that have cost one computation of argon2.
     #[cfg(test)]
     computations: AtomicUsize,
@@ -42,11 +56,30 @@ pub struct Passwords {
 pub enum Verdict {
     /// No such user, or another password.
     Wrong,
-    /// The password of the stored hash.
-    Right,
-    /// The password, which stands in the database as plain text: hash it and replace it there.
-    RightUpgrade,
+    /// The password.
+    Right {
+        /// Whose account it is: the usual client's if it was ever used in that client's form, as far as is known.
+        client: Client,
+        /// What is stored should be replaced, see [`Passwords::upgraded`].
+        upgrade: Option<Upgrade>,
+    },
 }
+
+/// What is to be done about a stored value that is not as it would be stored today.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Upgrade {
+    /// It is plain text.
+    Hash,
+    /// It is the hash of a password in plain.
+    Rehash,
+    /// It is right, and only its mark is missing or says that no usual client has used it.
+    Mark,
+}
+
+/// Tells stored values apart: a keyed hash. Two values that are the same account's before and after [`Upgrade::Rehash`] and
+/// [`Upgrade::Mark`] have the same, because the salt stays; every new password has a new salt.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stamp(u32);
 
 impl Passwords {
     /// `memory_kib`, `passes` and `lanes` are argon2's cost for new hashes and for checks that must only take time; stored
@@ -62,6 +95,7 @@ impl Passwords {
             key: random_key()?,
             remember_for,
             memory: Mutex::default(),
+            has_older: AtomicBool::new(false),
             #[cfg(test)]
             computations: AtomicUsize::new(0),
         })
@@ -72,61 +106,143 @@ impl Passwords {
     /// # Errors
     /// When the random source or argon2 fails; nothing that another password would change.
     pub fn hash(&self, password: &str) -> Result<String, PasswordError> {
-        let hash = self.argon2.hash_password(password.as_bytes()).map_err(PasswordError::Hash)?;
-        Ok(hash.to_string())
+        self.hash_for(password, Client::of(password))
+    }
+
+    fn hash_for(&self, password: &str, client: Client) -> Result<String, PasswordError> {
+        let hash = self.argon2.hash_password(canonical(password).as_bytes()).map_err(PasswordError::Hash)?;
+        marked(hash, client)
     }
 
     /// Checks `password` against what the store holds, `None` for an unknown user. For jobs only.
     ///
     /// A stored value that [`is_malformed`] says cannot be read is [`Verdict::Wrong`]; the caller should log it.
     pub fn verify(&self, stored: Option<&str>, password: &str) -> Verdict {
-        let verdict = match stored {
-            None => None,
-            Some(phc) if claims_phc(phc) => {
-                match parse(phc).map(|hash| self.compute(|| self.argon2.verify_password(password.as_bytes(), &hash))) {
-                    Some(Ok(())) => Some(Verdict::Right),
-                    Some(Err(password_hash::Error::PasswordInvalid)) => Some(Verdict::Wrong),
-                    Some(Err(_)) | None => None,
-                }
-            }
-            Some(plain) => self.is_same(plain, password).then_some(Verdict::RightUpgrade),
+        let form = canonical(password);
+        let (verdict, computed) = match stored {
+            Some(phc) if claims_phc(phc) => match parse(phc) {
+                Some(hash) => self.verify_hash(&hash, password, &form),
+                None => (None, 0),
+            },
+            Some(plain) => (self.verify_plain(plain, password, &form), 0),
+            None => (None, 0),
         };
         verdict.unwrap_or_else(|| {
-            self.take_time(password);
+            let both_forms = Client::of(password) == Client::Other && self.has_older.load(Ordering::Relaxed);
+            (computed..1 + u32::from(both_forms)).for_each(|_| self.take_time(password));
             Verdict::Wrong
         })
     }
 
-    /// Notes at the time `now` that `password` was verified as `user`'s.
-    pub fn remember(&self, user: UserId, password: &str, now: Instant) {
-        if !self.remember_for.is_zero() {
-            let hash: [u8; 32] = self.tag_of(user, password).finalize().into_bytes().into();
-            let (tag, _) = hash.split_first_chunk().expect("it is longer");
-            self.memory.lock().insert(user, *tag, now, self.remember_for);
+    fn verify_plain(&self, stored: &str, password: &str, form: &str) -> Option<Verdict> {
+        let client = Client::of(stored).or(Client::of(password));
+        let right = Verdict::Right { client, upgrade: Some(Upgrade::Hash) };
+        self.is_same(&canonical(stored), form).then_some(right)
+    }
+
+    /// The verdict, if the password is right, and how many computations that took.
+    fn verify_hash(&self, hash: &PasswordHash, password: &str, form: &str) -> (Option<Verdict>, u32) {
+        let is_right = |text: &str| {
+            let result = self.compute(|| self.argon2.verify_password(text.as_bytes(), hash));
+            (result.is_ok(), u32::from(matches!(result, Ok(()) | Err(password_hash::Error::PasswordInvalid))))
+        };
+        let sent_by = Client::of(password);
+        if let Some(client) = marked_by(hash) {
+            let upgrade = (client != sent_by && sent_by == Client::Usual).then_some(Upgrade::Mark);
+            let (right, computed) = is_right(form);
+            return (right.then_some(Verdict::Right { client: client.or(sent_by), upgrade }), computed);
+        }
+        self.has_older.store(true, Ordering::Relaxed);
+        let upgrade = if sent_by == Client::Usual { Upgrade::Mark } else { Upgrade::Rehash };
+        let (right, computed) = is_right(password);
+        if right || sent_by == Client::Usual {
+            return (right.then_some(Verdict::Right { client: sent_by, upgrade: Some(upgrade) }), computed);
+        }
+        let (right, again) = is_right(form);
+        let verdict = Verdict::Right { client: Client::Usual, upgrade: Some(Upgrade::Mark) };
+        (right.then_some(verdict), computed + again)
+    }
+
+    /// What is to be stored instead of `stored`, for which `password` is right. For jobs only.
+    ///
+    /// # Errors
+    /// As [`Passwords::hash`].
+    pub fn upgraded(&self, stored: &str, password: &str, upgrade: Upgrade) -> Result<String, PasswordError> {
+        let invalid = || PasswordError::Hash(password_hash::Error::EncodingInvalid);
+        match upgrade {
+            Upgrade::Hash => self.hash_for(password, Client::of(stored).or(Client::of(password))),
+            Upgrade::Mark => marked(parse(stored).ok_or_else(invalid)?, Client::Usual),
+            Upgrade::Rehash => {
+                // Under the same salt: other nodes see that it is the same password, see [`Stamp`].
+                let salt = parse(stored).and_then(|hash| hash.salt).ok_or_else(invalid)?;
+                let hash = self.argon2.hash_password_with_salt(canonical(password).as_bytes(), &salt);
+                marked(hash.map_err(PasswordError::Hash)?, Client::of(password))
+            }
         }
     }
 
-    /// Whether `password` was verified as `user`'s not longer ago than it is remembered. About a microsecond, never waits:
-    /// may be called by a loop.
-    pub fn recognises(&self, user: UserId, password: &str, now: Instant) -> bool {
-        let known = self.memory.lock().tag(user, now, self.remember_for);
-        known.is_some_and(|tag| self.tag_of(user, password).verify_truncated_left(&tag).is_ok())
+    /// Tells what is stored from anything else that might be.
+    pub fn stamp(&self, stored: &str) -> Stamp {
+        let salt = if claims_phc(stored) { parse(stored).and_then(|hash| hash.salt) } else { None };
+        let part = salt.as_ref().map_or(stored.as_bytes(), |salt| salt.as_ref());
+        let hash: [u8; 32] = self.keyed(UserId(0)).chain_update(part).finalize().into_bytes().into();
+        let (stamp, _) = hash.split_first_chunk().expect("it is longer");
+        Stamp(u32::from_le_bytes(*stamp))
+    }
+
+    /// Notes at the time `now` that `password` was verified as `user`'s, against what has this stamp.
+    pub fn remember(&self, user: UserId, password: &str, client: Client, stamp: Stamp, now: Instant) {
+        if !self.remember_for.is_zero() {
+            let hash: [u8; 32] = self.tag_of(user, password).finalize().into_bytes().into();
+            let (tag, _) = hash.split_first_chunk::<{ size_of::<Tag>() }>().expect("it is longer");
+            self.memory.lock().insert(user, Known { tag: *tag, stamp, client }, now, self.remember_for);
+        }
+    }
+
+    /// Whether `password`, in either form, was verified as `user`'s not longer ago than it is remembered: whose account it
+    /// is, and what was stored then. About a microsecond, never waits: may be called by a loop.
+    pub fn recognises(&self, user: UserId, password: &str, now: Instant) -> Option<(Client, Stamp)> {
+        let known = self.memory.lock().get(user, now, self.remember_for)?;
+        self.tag_of(user, password).verify_truncated_left(&known.tag).ok()?;
+        let client = Client::of(password);
+        if client.or(known.client) != known.client
+            && let Some(known) = self.memory.lock().get_mut(user)
+        {
+            known.client = client;
+        }
+        Some((known.client.or(client), known.stamp))
     }
 
     /// Whether a password of `user` is remembered, so that another one would not be recognised.
     pub fn remembers(&self, user: UserId, now: Instant) -> bool {
-        self.memory.lock().tag(user, now, self.remember_for).is_some()
+        self.memory.lock().get(user, now, self.remember_for).is_some()
     }
 
-    /// The keyed hash of a password. It covers the user, so that equal passwords do not show.
+    /// What is stored for `user` was replaced by something for which the same password is right.
+    pub fn restamp(&self, user: UserId, from: Stamp, to: Stamp) {
+        if let Some(known) = self.memory.lock().get_mut(user).filter(|known| known.stamp == from) {
+            known.stamp = to;
+        }
+    }
+
+    /// The password of `user` must be verified again.
+    pub fn forget(&self, user: UserId) {
+        self.memory.lock().forget(user);
+    }
+
+    /// The keyed hash of a password in its canonical form. It covers the user, so that equal passwords do not show.
     fn tag_of(&self, user: UserId, password: &str) -> Blake2sMac256 {
-        Blake2sMac256::new(&self.key.into()).chain_update(user.0.to_le_bytes()).chain_update(password)
+        self.keyed(user).chain_update(canonical(password).as_bytes())
+    }
+
+    fn keyed(&self, user: UserId) -> Blake2sMac256 {
+        Blake2sMac256::new(&self.key.into()).chain_update(user.0.to_le_bytes())
     }
 
     /// Compares in a time that depends on neither text's content: keyed hashes of both, in constant time.
     fn is_same(&self, a: &str, b: &str) -> bool {
-        let nobody = UserId(0);
-        self.tag_of(nobody, a).verify(&self.tag_of(nobody, b).finalize().into_bytes()).is_ok()
+        let tag = |text: &str| self.keyed(UserId(0)).chain_update(text.as_bytes());
+        tag(a).verify(&tag(b).finalize().into_bytes()).is_ok()
     }
 
     /// Runs one argon2 computation.
@@ -162,6 +278,14 @@ fn parse(phc: &str) -> Option<PasswordHash> {
     (hash.salt.is_some() && hash.hash.is_some()).then_some(hash)
 }
 
+/// The PHC string of a hash over the canonical form.
+fn marked(hash: PasswordHash, client: Client) -> Result<String, PasswordError> {
+    match mark(hash, client) {
+        Some(hash) => Ok(hash.to_string()),
+        None => Err(PasswordError::Hash(password_hash::Error::ParamsInvalid)),
+    }
+}
+
 /// 32 bytes from the system's random source, by way of the crate that draws the salts.
 fn random_key() -> Result<[u8; 32], PasswordError> {
     let mut key = [0; 32];
@@ -171,43 +295,6 @@ fn random_key() -> Result<[u8; 32], PasswordError> {
     }
     Ok(key)
 }
-
-/// The tags of the passwords that were verified last. Ids are the store's own, so they need no hasher with a secret.
-struct Memory {
-    tags: Recent<UserId, (Tag, Instant), FxBuildHasher>,
-    /// When the young table was begun. Until that is too long ago, the old one may hold what is valid.
-    aged: Option<Instant>,
-}
-
-/// Half of a hash: nobody finds a password by chance for 128 bits either, and there is one for every user.
-type Tag = [u8; 16];
-
-impl Memory {
-    fn insert(&mut self, user: UserId, tag: Tag, now: Instant, valid_for: Duration) {
-        let aged = self.aged.get_or_insert(now);
-        if now.saturating_duration_since(*aged) >= valid_for {
-            *aged = now;
-            self.tags.age();
-        }
-        if self.tags.insert(user, (tag, now)) {
-            self.aged = Some(now);
-        }
-    }
-
-    fn tag(&self, user: UserId, now: Instant, valid_for: Duration) -> Option<Tag> {
-        let (tag, since) = self.tags.get(&user)?;
-        (now.saturating_duration_since(*since) < valid_for).then_some(*tag)
-    }
-}
-
-impl Default for Memory {
-    fn default() -> Memory {
-        Memory { tags: Recent::new(REMEMBERED_MAX), aged: None }
-    }
-}
-
-/// Users who are remembered at least. Some 10 MB at most.
-const REMEMBERED_MAX: usize = 100_000;
 
 /// Why a password could not be hashed.
 #[derive(Debug)]
@@ -244,44 +331,117 @@ mod tests {
     use super::*;
 
     const HOUR: Duration = Duration::from_secs(3600);
-    const SHA224: &str = "d14a028c2a3a2bc9476102bb288234c415a2b01f828ea62ac5b3e42f";
+    /// The SHA-224 of `secret` in the digits that the usual client sends.
+    const DIGITS: &str = "95c7fbca92ac5083afda62a564a3d014fc3b72c9140e3cb99ea6bf12";
+    const OTHER: &str = "d14a028c2a3a2bc9476102bb288234c415a2b01f828ea62ac5b3e42f";
 
     fn cheap() -> Passwords {
         Passwords::new(8, 1, 1, HOUR).unwrap()
     }
 
+    /// As servers stored passwords before: the hash of what they were sent.
+    fn older(passwords: &Passwords, sent: &str) -> String {
+        passwords.argon2.hash_password(sent.as_bytes()).unwrap().to_string()
+    }
+
+    fn right(client: Client, upgrade: Option<Upgrade>) -> Verdict {
+        Verdict::Right { client, upgrade }
+    }
+
+    /// How many computations a check takes, and what it finds.
+    fn cost(passwords: &Passwords, stored: Option<&str>, password: &str) -> (Verdict, usize) {
+        let before = passwords.computations.load(Ordering::Relaxed);
+        let verdict = passwords.verify(stored, password);
+        (verdict, passwords.computations.load(Ordering::Relaxed) - before)
+    }
+
     #[test]
-    fn a_hash_verifies_its_password_and_no_other() {
+    fn a_hash_verifies_its_password_in_both_forms_and_no_other() {
         let passwords = cheap();
-        for password in ["secret", "", "pässwörd 🔑", "nul\0inside", &"x".repeat(65536)] {
+        for password in ["secret", "", "pässwörd 🔑", "nul\0inside", &"x".repeat(65536), &DIGITS.to_uppercase()] {
             let stored = passwords.hash(password).unwrap();
-            assert!(stored.starts_with("$argon2id$v=19$m=8,t=1,p=1$"), "{stored}");
-            assert_eq!(passwords.verify(Some(&stored), password), Verdict::Right);
-            assert_eq!(passwords.verify(Some(&stored), "other"), Verdict::Wrong);
+            assert!(stored.starts_with("$argon2id$v=19$m=8,t=1,p=1,keyid=dGV4dA$"), "{stored}");
+            assert_eq!(cost(&passwords, Some(&stored), password), (right(Client::Other, None), 1));
+            let usual = right(Client::Usual, Some(Upgrade::Mark));
+            assert_eq!(cost(&passwords, Some(&stored), &canonical(password)), (usual, 1));
+            assert_eq!(cost(&passwords, Some(&stored), "other"), (Verdict::Wrong, 1));
+        }
+        let stored = passwords.hash(DIGITS).unwrap();
+        assert!(stored.starts_with("$argon2id$v=19$m=8,t=1,p=1,keyid=aGV4$"), "{stored}");
+        for form in [DIGITS, "secret"] {
+            assert_eq!(cost(&passwords, Some(&stored), form), (right(Client::Usual, None), 1), "{form}");
+        }
+        for wrong in ["Secret", OTHER, &DIGITS.to_uppercase(), &DIGITS[1..], ""] {
+            assert_eq!(cost(&passwords, Some(&stored), wrong), (Verdict::Wrong, 1), "{wrong}");
         }
     }
 
     #[test]
-    fn every_hash_has_its_own_salt() {
+    fn older_hashes_verify_in_both_forms_and_are_upgraded_under_the_same_stamp() {
         let passwords = cheap();
-        assert_ne!(passwords.hash("secret").unwrap(), passwords.hash("secret").unwrap());
+        for (sent_then, sent, client, upgrade, computations) in [
+            (DIGITS, DIGITS, Client::Usual, Upgrade::Mark, 1),
+            (DIGITS, "secret", Client::Usual, Upgrade::Mark, 2),
+            ("secret", "secret", Client::Other, Upgrade::Rehash, 1),
+        ] {
+            let stored = older(&passwords, sent_then);
+            let found = (right(client, Some(upgrade)), computations);
+            assert_eq!(cost(&passwords, Some(&stored), sent), found, "{sent_then} {sent}");
+            let upgraded = passwords.upgraded(&stored, sent, upgrade).unwrap();
+            assert!(!is_malformed(&upgraded) && upgraded.len() <= 255, "{upgraded}");
+            assert_eq!(passwords.stamp(&upgraded), passwords.stamp(&stored), "others see that it is the same");
+            for form in [DIGITS, "secret"] {
+                let known = Client::of(form).or(client);
+                let mark = (known != client).then_some(Upgrade::Mark);
+                assert_eq!(cost(&passwords, Some(&upgraded), form), (right(known, mark), 1));
+            }
+            if let Upgrade::Mark = upgrade {
+                let as_before = passwords.argon2.verify_password(DIGITS.as_bytes(), &parse(&upgraded).unwrap());
+                assert_eq!(as_before, Ok(()), "a node of an older build checks the digits as before");
+            }
+        }
+    }
+
+    #[test]
+    fn a_hash_of_an_account_that_the_usual_client_uses_now_is_marked() {
+        let passwords = cheap();
+        let stored = passwords.hash("secret").unwrap();
+        let upgraded = passwords.upgraded(&stored, DIGITS, Upgrade::Mark).unwrap();
+        assert_eq!(upgraded, stored.replace("keyid=dGV4dA", "keyid=aGV4"));
+        assert_eq!(passwords.verify(Some(&upgraded), "secret"), right(Client::Usual, None));
+    }
+
+    #[test]
+    fn every_hash_has_its_own_salt_and_stamp() {
+        let passwords = cheap();
+        let (one, other) = (passwords.hash("secret").unwrap(), passwords.hash("secret").unwrap());
+        assert_ne!(one, other);
+        assert_ne!(passwords.stamp(&one), passwords.stamp(&other));
+        assert_ne!(passwords.stamp("secret"), passwords.stamp("Secret"));
+        assert_ne!(passwords.stamp("secret"), cheap().stamp("secret"), "it is keyed");
     }
 
     #[test]
     fn a_hash_of_another_cost_verifies() {
         let stored = Passwords::new(16, 2, 2, HOUR).unwrap().hash("secret").unwrap();
-        assert_eq!(cheap().verify(Some(&stored), "secret"), Verdict::Right);
+        assert_eq!(cheap().verify(Some(&stored), "secret"), right(Client::Other, None));
         assert_eq!(cheap().verify(Some(&stored), "Secret"), Verdict::Wrong);
     }
 
     #[test]
-    fn plain_text_is_accepted_and_asks_for_an_upgrade() {
+    fn plain_text_is_accepted_in_both_forms_and_asks_for_an_upgrade() {
         let passwords = cheap();
-        for plain in [SHA224, "", "$", "$2b$12$abc", "naïve"] {
-            assert_eq!(passwords.verify(Some(plain), plain), Verdict::RightUpgrade);
+        for plain in ["", "$", "$2b$12$abc", "naïve", &DIGITS.to_uppercase()] {
+            assert_eq!(passwords.verify(Some(plain), plain), right(Client::Other, Some(Upgrade::Hash)));
+            assert_eq!(passwords.verify(Some(plain), &canonical(plain)), right(Client::Usual, Some(Upgrade::Hash)));
             assert_eq!(passwords.verify(Some(plain), "other"), Verdict::Wrong);
         }
-        assert_eq!(passwords.verify(Some(SHA224), &SHA224[..55]), Verdict::Wrong);
+        for form in [DIGITS, "secret"] {
+            assert_eq!(passwords.verify(Some(DIGITS), form), right(Client::Usual, Some(Upgrade::Hash)));
+            let upgraded = passwords.upgraded(DIGITS, form, Upgrade::Hash).unwrap();
+            assert_eq!(passwords.verify(Some(&upgraded), "secret"), right(Client::Usual, None));
+        }
+        assert_eq!(passwords.verify(Some(DIGITS), &DIGITS[..55]), Verdict::Wrong);
     }
 
     #[test]
@@ -306,7 +466,7 @@ mod tests {
             assert_eq!(passwords.verify(Some(stored), "secret"), Verdict::Wrong, "{stored}");
             assert_eq!(passwords.verify(Some(stored), stored), Verdict::Wrong, "{stored}");
         }
-        assert!(!is_malformed(&good) && !is_malformed(SHA224));
+        assert!(!is_malformed(&good) && !is_malformed(DIGITS));
     }
 
     #[test]
@@ -322,11 +482,19 @@ mod tests {
     #[test]
     fn every_failed_check_costs_as_much_as_a_wrong_password() {
         let passwords = cheap();
-        let stored = passwords.hash("secret").unwrap();
-        for stored in [Some(stored.as_str()), None, Some(SHA224), Some("$argon2id$broken")] {
-            let before = passwords.computations.load(Ordering::Relaxed);
-            assert_eq!(passwords.verify(stored, "wrong"), Verdict::Wrong);
-            assert_eq!(passwords.computations.load(Ordering::Relaxed) - before, 1, "{stored:?}");
+        let (stored, older) = (passwords.hash("secret").unwrap(), older(&passwords, "secret"));
+        let all = [Some(stored.as_str()), None, Some(DIGITS), Some("$argon2id$broken")];
+        for (wrong, computations) in [("wrong", 1), (OTHER, 1)] {
+            for stored in all {
+                assert_eq!(cost(&passwords, stored, wrong), (Verdict::Wrong, computations), "{stored:?} {wrong}");
+            }
+        }
+        for (wrong, computations) in [("wrong", 2), (OTHER, 1)] {
+            assert_eq!(cost(&passwords, Some(&older), wrong), (Verdict::Wrong, computations));
+            for stored in all {
+                let cost = cost(&passwords, stored, wrong);
+                assert_eq!(cost, (Verdict::Wrong, computations), "with older hashes: {stored:?} {wrong}");
+            }
         }
     }
 
@@ -339,63 +507,52 @@ mod tests {
     }
 
     #[test]
-    fn a_remembered_password_is_recognised_until_it_expires() {
+    fn a_remembered_password_is_recognised_in_both_forms_until_it_expires() {
         let (passwords, start) = (cheap(), Instant::now());
-        assert!(!passwords.recognises(UserId(7), "secret", start) && !passwords.remembers(UserId(7), start));
-        passwords.remember(UserId(7), "secret", start);
-        assert!(passwords.remembers(UserId(7), start) && !passwords.remembers(UserId(8), start));
-        assert!(passwords.recognises(UserId(7), "secret", start));
-        assert!(!passwords.recognises(UserId(7), "Secret", start));
-        assert!(!passwords.recognises(UserId(8), "secret", start));
-        assert!(passwords.recognises(UserId(7), "secret", start + HOUR - Duration::from_millis(1)));
-        assert!(
-            !passwords.recognises(UserId(7), "secret", start + HOUR) && !passwords.remembers(UserId(7), start + HOUR)
-        );
+        let (user, stamp) = (UserId(7), passwords.stamp("stored"));
+        let knows = |user, password, now| passwords.recognises(user, password, now).is_some();
+        assert!(!knows(user, "secret", start) && !passwords.remembers(user, start));
+        passwords.remember(user, "secret", Client::Other, stamp, start);
+        assert!(passwords.remembers(user, start) && !passwords.remembers(UserId(8), start));
+        assert_eq!(passwords.recognises(user, "secret", start), Some((Client::Other, stamp)));
+        assert_eq!(passwords.recognises(user, DIGITS, start), Some((Client::Usual, stamp)));
+        assert_eq!(passwords.recognises(user, "secret", start), Some((Client::Usual, stamp)), "it was used since");
+        for wrong in ["Secret", OTHER, &DIGITS[1..]] {
+            assert!(!knows(user, wrong, start), "{wrong}");
+        }
+        assert!(!knows(UserId(8), "secret", start));
+        assert!(knows(user, "secret", start + HOUR - Duration::from_millis(1)));
+        assert!(!knows(user, "secret", start + HOUR) && !passwords.remembers(user, start + HOUR));
+    }
+
+    #[test]
+    fn what_is_remembered_follows_the_stored_value_and_can_be_forgotten() {
+        let (passwords, now, user) = (cheap(), Instant::now(), UserId(7));
+        let stamps = ["old", "new", "other"].map(|stored| passwords.stamp(stored));
+        passwords.remember(user, DIGITS, Client::Usual, stamps[0], now);
+        passwords.restamp(user, stamps[2], stamps[1]);
+        assert_eq!(passwords.recognises(user, "secret", now), Some((Client::Usual, stamps[0])));
+        passwords.restamp(user, stamps[0], stamps[1]);
+        assert_eq!(passwords.recognises(user, "secret", now), Some((Client::Usual, stamps[1])));
+        passwords.forget(user);
+        assert_eq!(passwords.recognises(user, "secret", now), None);
     }
 
     #[test]
     fn a_new_password_replaces_the_remembered_one() {
         let (passwords, now) = (cheap(), Instant::now());
-        passwords.remember(UserId(7), "old", now);
-        passwords.remember(UserId(7), "new", now);
-        assert!(!passwords.recognises(UserId(7), "old", now));
-        assert!(passwords.recognises(UserId(7), "new", now));
+        let stamp = passwords.stamp("stored");
+        passwords.remember(UserId(7), "old", Client::Other, stamp, now);
+        passwords.remember(UserId(7), "new", Client::Other, stamp, now);
+        assert_eq!(passwords.recognises(UserId(7), "old", now), None);
+        assert!(passwords.recognises(UserId(7), "new", now).is_some());
     }
 
     #[test]
     fn zero_remembers_nothing() {
         let (passwords, now) = (Passwords::new(8, 1, 1, Duration::ZERO).unwrap(), Instant::now());
-        passwords.remember(UserId(7), "secret", now);
-        assert!(!passwords.recognises(UserId(7), "secret", now));
-        assert_eq!(passwords.memory.lock().tags.len(), 0);
-    }
-
-    #[test]
-    fn what_is_valid_stays_when_the_memory_is_full_just_before_time_has_it_age() {
-        let (mut memory, start) = (Memory::default(), Instant::now());
-        let late = start + HOUR - Duration::from_secs(1);
-        memory.insert(UserId(0), [1; 16], start, HOUR);
-        let bound = REMEMBERED_MAX as i32;
-        (1..=bound).for_each(|user| memory.insert(UserId(user), [1; 16], late, HOUR));
-        memory.insert(UserId(0), [2; 16], start + HOUR, HOUR);
-        assert!((2..=bound).all(|user| memory.tag(UserId(user), start + HOUR, HOUR).is_some()));
-        memory.insert(UserId(0), [2; 16], late + HOUR, HOUR);
-        memory.insert(UserId(0), [2; 16], late + 2 * HOUR, HOUR);
-        assert_eq!(memory.tags.len(), 1, "and what has expired does not");
-    }
-
-    #[test]
-    fn what_has_expired_gives_its_memory_back_within_as_long_again() {
-        let (mut memory, start) = (Memory::default(), Instant::now());
-        let mut insert_100 = |from: i32, now| {
-            (from..from + 100).for_each(|user| memory.insert(UserId(user), [1; 16], now, HOUR));
-            memory.tags.len()
-        };
-        assert_eq!(insert_100(0, start), 100);
-        assert_eq!(insert_100(100, start + HOUR / 2), 200);
-        assert_eq!(insert_100(200, start + HOUR), 300);
-        assert_eq!(insert_100(300, start + 2 * HOUR), 200);
-        assert_eq!(memory.tag(UserId(299), start + 2 * HOUR - Duration::from_millis(1), HOUR), Some([1; 16]));
-        assert_eq!(memory.tag(UserId(299), start + 2 * HOUR, HOUR), None);
+        passwords.remember(UserId(7), "secret", Client::Other, passwords.stamp("stored"), now);
+        assert_eq!(passwords.recognises(UserId(7), "secret", now), None);
+        assert_eq!(passwords.memory.lock().len(), 0);
     }
 }

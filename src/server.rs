@@ -389,6 +389,7 @@ fn services(
         store,
         spool,
         bus,
+        started: clock.now(),
         clock,
         passwords: Arc::new(passwords.map_err(StartError::PasswordCost)?),
         upgrader: Mutex::new(upgrader),
@@ -706,7 +707,7 @@ impl Known for Facts<'_> {
     }
 
     fn recognises(&self, user: UserId, password: &str) -> bool {
-        let recognised = self.shared.services.passwords.recognises(user, password, self.now);
+        let recognised = self.shared.services.passwords.recognises(user, password, self.now).is_some();
         if recognised {
             self.shared.services.metrics.login(Login::Remembered);
             self.shared.admission.recognised(Id(user.0.into()), self.source);
@@ -747,7 +748,7 @@ impl Error for StartError {
 
 /// One connection to Redis takes more than a node can send; more lanes would only make its batches smaller.
 const OUTBOXES: usize = 1;
-/// Plain passwords that wait to be hashed; at a few dozen a second, for half a minute or so.
+/// Stored passwords that wait to be replaced; at a few dozen a second, for half a minute or so.
 const UPGRADES_MAX: usize = 1000;
 /// How long members of a group are believed when nodes of the reference server may change them without a word.
 const GROUP_LIFETIME: Duration = Duration::from_secs(5);

@@ -1,0 +1,97 @@
+//! The forms in which one password may come, and what a stored hash says of them.
+//!
+//! The usual client (Qt) logs in with the SHA-224 of the password in hexadecimal digits, but when it comes back by itself after
+//! a lost connection, it sends the password as it was typed. Both are right for one account: what is hashed, and what is
+//! remembered, is the *canonical* form, which is the same for both.
+
+use std::borrow::Cow;
+use std::fmt::Write;
+
+use argon2::KeyId;
+use argon2::password_hash::phc::PasswordHash;
+use sha2::{Digest, Sha224};
+
+/// Of which kind a client is, judged by the form of the password that an account has been used with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Client {
+    /// The usual one: nobody else sends the SHA-224 in hexadecimal digits.
+    Usual,
+    /// Any other.
+    Other,
+}
+
+impl Client {
+    /// The one that sends a password in this form.
+    pub(super) fn of(password: &str) -> Client {
+        if is_digest(password) { Client::Usual } else { Client::Other }
+    }
+
+    /// The usual one if either is.
+    pub(super) fn or(self, other: Client) -> Client {
+        if self == Client::Usual { self } else { other }
+    }
+
+    /// How a hash over the canonical form is marked: argon2's `keyid`, which is not part of the computation. A server that
+    /// does not look at it can check the hash all the same, if it is sent the canonical form.
+    fn mark(self) -> &'static str {
+        match self {
+            Client::Usual => "hex",
+            Client::Other => "text",
+        }
+    }
+}
+
+/// What is hashed and remembered of a password: 56 lower-case hexadecimal digits as they are, anything else by the SHA-224 of
+/// its bytes in such digits.
+pub(super) fn canonical(password: &str) -> Cow<'_, str> {
+    if is_digest(password) {
+        return Cow::Borrowed(password);
+    }
+    let mut digits = String::with_capacity(DIGITS);
+    for byte in Sha224::digest(password.as_bytes()) {
+        let _ = write!(digits, "{byte:02x}");
+    }
+    Cow::Owned(digits)
+}
+
+/// Whether it looks like a SHA-224 in hexadecimal digits as the usual client writes them.
+fn is_digest(password: &str) -> bool {
+    password.len() == DIGITS && password.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// The mark of a hash over the canonical form; `None` for an older hash, which is over what was sent.
+pub(super) fn marked_by(hash: &PasswordHash) -> Option<Client> {
+    let keyid: KeyId = hash.params.get_str("keyid")?.parse().ok()?;
+    [Client::Usual, Client::Other].into_iter().find(|client| client.mark().as_bytes() == keyid.as_bytes())
+}
+
+/// The same hash with this mark; `None` if it does not fit, which cannot be.
+pub(super) fn mark(mut hash: PasswordHash, client: Client) -> Option<PasswordHash> {
+    let mut params = argon2::password_hash::phc::ParamsString::new();
+    for (name, value) in hash.params.iter().filter(|(name, _)| name.as_str() != "keyid") {
+        params.add_str(name, value).ok()?;
+    }
+    params.add_b64_bytes("keyid", client.mark().as_bytes()).ok()?;
+    hash.params = params;
+    Some(hash)
+}
+
+const DIGITS: usize = 56;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// FIPS 180-4's example, and the empty text.
+    #[test]
+    fn the_canonical_form_is_the_sha224_or_what_looks_like_one() {
+        let abc = "23097d223405d8228642a477bda255b32aadbce4bda0b3f7e36c9da7";
+        assert_eq!(canonical("abc"), abc);
+        assert_eq!(canonical(abc), abc);
+        assert_eq!(canonical(""), "d14a028c2a3a2bc9476102bb288234c415a2b01f828ea62ac5b3e42f");
+        for other in [&abc[1..], &abc.to_uppercase(), &format!("{abc}0"), &abc.replace('2', "g")] {
+            assert_ne!(canonical(other), other);
+            assert_eq!(canonical(other).len(), DIGITS);
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! [`Memory`]: the tags of the passwords that were verified last.
+
+use std::time::{Duration, Instant};
+
+use rustc_hash::FxBuildHasher;
+
+use super::{Client, Stamp};
+use crate::protocol::UserId;
+use crate::recent::Recent;
+
+/// The tags of the passwords that were verified last. Ids are the store's own, so they need no hasher with a secret.
+pub(super) struct Memory {
+    known: Recent<UserId, (Known, Instant), FxBuildHasher>,
+    /// When the young table was begun. Until that is too long ago, the old one may hold what is valid.
+    aged: Option<Instant>,
+}
+
+/// What is known of one user's password.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Known {
+    pub(super) tag: Tag,
+    /// What was stored when it was verified.
+    pub(super) stamp: Stamp,
+    pub(super) client: Client,
+}
+
+/// Half of a hash: nobody finds a password by chance for 128 bits either, and there is one for every user.
+pub(super) type Tag = [u8; 16];
+
+impl Memory {
+    pub(super) fn insert(&mut self, user: UserId, known: Known, now: Instant, valid_for: Duration) {
+        let aged = self.aged.get_or_insert(now);
+        if now.saturating_duration_since(*aged) >= valid_for {
+            *aged = now;
+            self.known.age();
+        }
+        if self.known.insert(user, (known, now)) {
+            self.aged = Some(now);
+        }
+    }
+
+    pub(super) fn get(&self, user: UserId, now: Instant, valid_for: Duration) -> Option<Known> {
+        let (known, since) = self.known.get(&user)?;
+        (now.saturating_duration_since(*since) < valid_for).then_some(*known)
+    }
+
+    pub(super) fn get_mut(&mut self, user: UserId) -> Option<&mut Known> {
+        self.known.get_mut(&user).map(|(known, _)| known)
+    }
+
+    pub(super) fn forget(&mut self, user: UserId) {
+        self.known.remove(&user);
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.known.len()
+    }
+}
+
+impl Default for Memory {
+    fn default() -> Memory {
+        Memory { known: Recent::new(REMEMBERED_MAX), aged: None }
+    }
+}
+
+/// Users who are remembered at least. Some 12 MB at most.
+const REMEMBERED_MAX: usize = 100_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn known(tag: u8) -> Known {
+        Known { tag: [tag; 16], stamp: Stamp(0), client: Client::Other }
+    }
+
+    #[test]
+    fn what_is_valid_stays_when_the_memory_is_full_just_before_time_has_it_age() {
+        let (mut memory, start) = (Memory::default(), Instant::now());
+        let late = start + HOUR - Duration::from_secs(1);
+        memory.insert(UserId(0), known(1), start, HOUR);
+        let bound = REMEMBERED_MAX as i32;
+        (1..=bound).for_each(|user| memory.insert(UserId(user), known(1), late, HOUR));
+        memory.insert(UserId(0), known(2), start + HOUR, HOUR);
+        assert!((2..=bound).all(|user| memory.get(UserId(user), start + HOUR, HOUR).is_some()));
+        memory.insert(UserId(0), known(2), late + HOUR, HOUR);
+        memory.insert(UserId(0), known(2), late + 2 * HOUR, HOUR);
+        assert_eq!(memory.len(), 1, "and what has expired does not");
+    }
+
+    #[test]
+    fn what_has_expired_gives_its_memory_back_within_as_long_again() {
+        let (mut memory, start) = (Memory::default(), Instant::now());
+        let mut insert_100 = |from: i32, now| {
+            (from..from + 100).for_each(|user| memory.insert(UserId(user), known(1), now, HOUR));
+            memory.len()
+        };
+        assert_eq!(insert_100(0, start), 100);
+        assert_eq!(insert_100(100, start + HOUR / 2), 200);
+        assert_eq!(insert_100(200, start + HOUR), 300);
+        assert_eq!(insert_100(300, start + 2 * HOUR), 200);
+        assert_eq!(memory.get(UserId(299), start + 2 * HOUR - Duration::from_millis(1), HOUR), Some(known(1)));
+        assert_eq!(memory.get(UserId(299), start + 2 * HOUR, HOUR), None);
+    }
+}
