@@ -351,4 +351,15 @@ mod tests {
             assert_eq!(child.wait().unwrap().code(), Some(code));
         }
     }
+
+    #[test]
+    fn a_shutdown_that_does_not_come_to_its_end_is_ended() {
+        if is_child() {
+            limit_shutdown(Duration::ZERO, || Duration::from_millis(1));
+            thread::park_timeout(PATIENCE);
+            return;
+        }
+        let output = child("tests::a_shutdown_that_does_not_come_to_its_end_is_ended").wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+    }
 }

@@ -2,6 +2,9 @@
 
 mod util;
 
+use std::fs;
+use std::path::Path;
+
 use serde_json::json;
 use util::{ACK, BAD_REQUEST, Builder, Nginx, TestClient, TestServer, chat, offline_user, password, wait_until};
 
@@ -102,4 +105,35 @@ fn nginx_that_reads_its_settings_again_keeps_the_connections_there_are() {
     bob.send(&chat(b, a, "welcome"));
     ann.expect(&chat(b, a, "welcome"));
     assert!(nginx.workers().intersection(&old).next().is_some(), "an old worker has a connection");
+}
+
+/// As `nc -N` does behind its requests.
+#[test]
+fn a_half_closed_client_behind_nginx_gets_its_answers() {
+    let server = behind_proxy().option("proxy_from", Nginx::COMES_FROM).start();
+    let nginx = Nginx::as_shipped(&[server.address()]);
+    for nobody in 0..20 {
+        let mut client = TestClient::connect_to(nginx.addresses()[0]);
+        client.send(&json!({"msgType": 1, "USERID": 4711 + nobody, "password": "wrong"}));
+        client.send(&json!({"msgType": 200}));
+        client.half_close();
+        assert_eq!(client.recv()["errno"], 302);
+        client.expect_text(ACK);
+        client.expect_eof();
+    }
+}
+
+/// What is not the header and not a comment is the same in both files.
+#[test]
+fn the_settings_of_nginx_for_a_replacement_differ_in_the_header_alone() {
+    let settings = |name: &str| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf").join(name);
+        let text = fs::read_to_string(path).expect("shipped settings");
+        text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let without = settings("tcp.d/chat_server.conf").into_iter().map(|line| match line.as_str() {
+        "proxy_protocol on;" => "proxy_protocol off;".to_owned(),
+        _ => line,
+    });
+    assert_eq!(without.collect::<Vec<_>>(), settings("replacement/chat_server.conf"));
 }

@@ -6,8 +6,8 @@ use std::thread;
 
 use serde_json::{Value, json};
 
-use crate::util::{Cluster, Database, Neighbour, Redis, SetOnDrop, TestClient, TestServer};
-use crate::util::{chat, login, number_of, numbered, offline_user, user, wait_until};
+use crate::util::{Cluster, Database, Neighbour, Nginx, Redis, SetOnDrop, TestClient, TestServer};
+use crate::util::{chat, login, number_of, numbered, offline_user, password, user, wait_until};
 
 /// Two of our nodes and a neighbour.
 struct Mixed {
@@ -269,4 +269,29 @@ fn nothing_is_lost_to_the_neighbour_when_a_user_of_ours_leaves() {
     got.extend(bob.collect(b).iter().map(number_of));
     let lost: Vec<usize> = (0..sent.load(Ordering::Relaxed)).filter(|n| !got.contains(n)).collect();
     assert!(lost.is_empty(), "lost {} of {sent:?}: {lost:?}", lost.len());
+}
+
+/// While nodes of the reference are replaced, one nginx stands before both kinds, with settings of their own.
+#[test]
+fn nginx_before_both_kinds_of_nodes() {
+    let mixed = Mixed::start(Database::create_reference());
+    let nginx = Nginx::beside_reference(&[mixed.node().address(), mixed.neighbour.address()]);
+    let ids: Vec<i64> = (0..4).map(|n| offline_user(mixed.node(), &format!("user {n}"))).collect();
+    // nginx gives each to the node with fewer clients.
+    let mut clients: Vec<TestClient> = ids
+        .iter()
+        .enumerate()
+        .map(|(n, id)| {
+            let mut client = TestClient::connect_to(nginx.addresses()[0]);
+            client.login(*id, &password(&format!("user {n}")));
+            client
+        })
+        .collect();
+    for from in 0..4 {
+        for to in (0..4).filter(|to| *to != from) {
+            let message = chat(ids[from], ids[to], "hello");
+            clients[from].send(&message);
+            clients[to].expect(&message);
+        }
+    }
 }

@@ -33,11 +33,20 @@ impl Nginx {
 
     /// The same, listening on another address of this machine.
     pub fn as_shipped_on(host: Ipv4Addr, servers: &[SocketAddr]) -> Nginx {
+        Nginx::with_file(host, "tcp.d/chat_server.conf", servers)
+    }
+
+    /// The settings of `conf/` for the time in which servers of the reference are among these: nobody gets a PROXY header.
+    pub fn beside_reference(servers: &[SocketAddr]) -> Nginx {
+        Nginx::with_file(Ipv4Addr::LOCALHOST, "replacement/chat_server.conf", servers)
+    }
+
+    fn with_file(host: Ipv4Addr, file: &str, servers: &[SocketAddr]) -> Nginx {
         let shipped = |name: &str| {
             let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf").join(name);
             fs::read_to_string(&path).unwrap_or_else(|error| panic!("read {}: {error}", path.display()))
         };
-        let (frame, forward) = (shipped("nginx.conf"), shipped("tcp.d/chat_server.conf"));
+        let (frame, forward) = (shipped("nginx.conf"), shipped(file));
         Nginx::start_with(host, 1, |folder, listen| {
             let frame = replace_lines(&frame, "pid ", &format!("pid {}/nginx.pid;", folder.display()));
             let frame = replace_lines(&frame, "error_log ", "error_log stderr warn;");
