@@ -27,7 +27,7 @@ pub use self::allowance::Allowance;
 pub use self::logins::Logins;
 pub use self::meter::{Excess, Meter, Rates, Refusal};
 pub use self::pace::Pace;
-pub use self::payer::Payer;
+pub use self::payer::{Holder, Payer};
 pub use self::seats::Seats;
 pub use self::shares::{NestedShares, Shares};
 pub use self::source::Source;

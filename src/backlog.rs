@@ -630,6 +630,7 @@ mod tests {
                 clock: Clock::default(),
                 passwords: Arc::new(Passwords::new(8, 1, 1, Duration::ZERO).unwrap()),
                 upgrader: Mutex::new(None),
+                berths: crate::berths::Berths::new(1 << 20),
                 groups: GroupCache::new(None),
                 metrics: Arc::new(Metrics::new(1)),
                 fetch_bytes_max: 1000,

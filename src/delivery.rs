@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use net::Link;
 use rustc_hash::FxHashMap;
 
+use crate::berths::Berth;
 use crate::protocol::UserId;
 use crate::session::{Outcome, Settled};
 use crate::spool::SpoolId;
@@ -44,8 +45,8 @@ pub struct Delivery {
 /// Who waits to hear what becomes of a delivery.
 #[derive(Debug)]
 pub enum Origin {
-    /// The sender of a frame for one recipient.
-    Sender(Arc<ClientLink>),
+    /// The sender of a frame for one recipient, and the room that it takes up.
+    Sender(Arc<ClientLink>, Berth),
     /// The sender of a frame for many.
     Group(Arc<Fan>),
     /// Nobody: it was sent to a connection that did not take it. It was accepted, so it must be kept.
@@ -66,6 +67,8 @@ pub enum Origin {
 pub struct Fan {
     sender: Arc<ClientLink>,
     bytes: usize,
+    /// Room for the text, once, and for all deliveries.
+    berth: Berth,
     /// Deliveries on their way, and one for whoever is still adding some.
     left: AtomicUsize,
     failed: AtomicBool,
@@ -105,13 +108,17 @@ impl LaneItem {
 
 impl Fan {
     /// A frame of so many bytes, with one delivery more to come than is known.
-    pub fn new(sender: Arc<ClientLink>, bytes: usize) -> Arc<Fan> {
-        Arc::new(Fan { sender, bytes, left: AtomicUsize::new(1), failed: AtomicBool::new(false) })
+    pub fn new(sender: Arc<ClientLink>, bytes: usize, berth: Berth) -> Arc<Fan> {
+        Arc::new(Fan { sender, bytes, berth, left: AtomicUsize::new(1), failed: AtomicBool::new(false) })
     }
 
-    /// One more delivery is on its way.
-    pub fn add(&self) {
-        self.left.fetch_add(1, Ordering::Relaxed);
+    /// One more delivery is on its way, and takes up so many bytes; false if there is no room for it.
+    pub fn add(&self, bytes: usize) -> bool {
+        let is_added = self.berth.widen(bytes);
+        if is_added {
+            self.left.fetch_add(1, Ordering::Relaxed);
+        }
+        is_added
     }
 
     /// One delivery is settled, or all are under way. What became of the frame, if this was the last.
@@ -142,15 +149,15 @@ impl Delivery {
 /// Tells the senders what became of their frames, and whether that failed: one message a sender, one wake a loop.
 pub fn settle(deliveries: impl Iterator<Item = (Delivery, bool)>) {
     // Told in the order in which they come up here: the same happens in the same order wherever the links lie in memory.
-    let mut totals: Vec<(Arc<ClientLink>, Settled)> = Vec::new();
+    let mut totals: Vec<(Arc<ClientLink>, Settled, Option<Berth>)> = Vec::new();
     let mut by_sender: FxHashMap<*const ClientLink, usize> = FxHashMap::default();
     for (delivery, failed) in deliveries {
-        let (sender, settled) = match delivery.origin {
-            Origin::Sender(sender) => {
-                (sender, Settled { frames: 1, bytes: delivery.text.len(), failed: u32::from(failed) })
+        let (sender, settled, berth) = match delivery.origin {
+            Origin::Sender(sender, berth) => {
+                (sender, Settled { frames: 1, bytes: delivery.text.len(), failed: u32::from(failed) }, Some(berth))
             }
             Origin::Group(fan) => match fan.one_less(failed) {
-                Some(settled) => (fan.sender.clone(), settled),
+                Some(settled) => (fan.sender.clone(), settled, None),
                 None => continue,
             },
             Origin::Spooled(_) => continue,
@@ -165,13 +172,22 @@ pub fn settle(deliveries: impl Iterator<Item = (Delivery, bool)>) {
         };
         let at = *by_sender.entry(Arc::as_ptr(&sender)).or_insert(totals.len());
         if at == totals.len() {
-            totals.push((sender, Settled::default()));
+            totals.push((sender, Settled::default(), None));
         }
-        let (_, total) = &mut totals[at];
+        let (_, total, room) = &mut totals[at];
+        // A sender's room is given back at once for all.
+        match (room, berth) {
+            (Some(room), Some(berth)) => room.join(berth),
+            (room, berth) => *room = room.take().or(berth),
+        }
         total.frames += settled.frames;
         total.bytes += settled.bytes;
         total.failed += settled.failed;
     }
-    let posts = totals.into_iter().map(|(sender, settled)| (sender, Posted::Settled(settled)));
+    // The room first: a sender that hears of it finds it.
+    let posts = totals.into_iter().map(|(sender, settled, room)| {
+        drop(room);
+        (sender, Posted::Settled(settled))
+    });
     ClientLink::post_all(posts.collect());
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use pool::Workers;
 
+use crate::berths::Berths;
 use crate::bus::Bus;
 use crate::clock::Clock;
 use crate::groups::GroupCache;
@@ -36,6 +37,8 @@ pub struct Services {
     pub upgrader: Mutex<Option<Workers>>,
     /// The members of groups.
     pub groups: GroupCache,
+    /// Room for what is on its way to other nodes and to the store.
+    pub berths: Arc<Berths>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Most text that one fetch returns, in bytes.

@@ -52,6 +52,7 @@
 pub mod admin;
 pub mod admission;
 pub mod backlog;
+pub mod berths;
 pub mod bus;
 pub mod clock;
 pub mod collation;

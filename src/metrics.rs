@@ -74,6 +74,8 @@ pub enum Hit {
     LoginsMax,
     /// Of requests that wait for a worker.
     RequestsMax,
+    /// Of messages on their way to other nodes and to the store.
+    LaneMax,
 }
 
 /// What takes messages in batches.
@@ -408,7 +410,7 @@ fn turn_times(times: &TurnTimes) -> Sample {
 
 impl Hit {
     /// The settings that are the limits.
-    const KEYS: [&'static str; 9] = [
+    const KEYS: &'static [&'static str] = &[
         "max_connections",
         "connections_per_address",
         "frames_per_second",
@@ -418,6 +420,7 @@ impl Hit {
         "registrations_per_address",
         "logins_max",
         "requests_max",
+        "lane_max",
     ];
 
     /// How many there are.

@@ -6,10 +6,11 @@ use std::time::Instant;
 use net::{Fate, Link, Turn};
 use pool::Lanes;
 
+use crate::admission::Holder;
 use crate::bus::{Node, Place, Receipt};
 use crate::delivery::{ClientLink, Delivery, Fan, LaneItem, Origin, Posted, Work};
 use crate::jobs::Services;
-use crate::metrics::Metrics;
+use crate::metrics::{Hit, Metrics};
 use crate::outbox::OutItem;
 use crate::presence::{Added, Presence, Removed, Shard};
 use crate::protocol::{GroupId, UserId};
@@ -52,15 +53,23 @@ impl Router {
         Router { services, presence: Arc::default(), outbox, keepers, states }
     }
 
-    /// Forwards a frame to one user.
-    pub fn deliver(&self, turn: &mut Turn<Posted>, to: UserId, text: &str, sender: &Arc<ClientLink>) -> Routed {
+    /// Forwards a frame to one user. What it takes up on its way is of the holder's share.
+    pub fn deliver(
+        &self,
+        turn: &mut Turn<Posted>,
+        to: UserId,
+        text: &str,
+        sender: &Arc<ClientLink>,
+        holder: Holder,
+    ) -> Routed {
         if to.0 <= 0 {
             self.services.metrics.unknown_recipients(1);
             return Routed::Settled { failed: false };
         }
         let parked = self.route(turn, to, text.as_bytes(), || {
-            let origin = Origin::Sender(sender.clone());
-            Delivery { to, text: text.into(), origin, was_refused: false }
+            let berth = self.services.berths.take(holder, text.len() + DELIVERY_BYTES)?;
+            let origin = Origin::Sender(sender.clone(), berth);
+            Some(Delivery { to, text: text.into(), origin, was_refused: false })
         });
         match parked {
             Parked::No => {
@@ -72,10 +81,14 @@ impl Router {
                 self.services.metrics.failed(1);
                 Routed::Settled { failed: true }
             }
+            Parked::NoRoom => {
+                self.no_room(1, holder);
+                Routed::Settled { failed: true }
+            }
         }
     }
 
-    /// Forwards a frame to all these users but one.
+    /// Forwards a frame to all these users but one. Its text takes up room once, however many of them are not here.
     pub fn deliver_all(
         &self,
         turn: &mut Turn<Posted>,
@@ -83,19 +96,28 @@ impl Router {
         except: UserId,
         text: &str,
         sender: &Arc<ClientLink>,
+        holder: Holder,
     ) -> Routed {
         // Most groups are online: what only the lanes need is made when the first member is not.
         let mut shared = None;
-        let mut delivered = 0;
+        let (mut delivered, mut refused) = (0, 0);
         for &to in to.iter().filter(|to| **to != except) {
             let parked = self.route(turn, to, text.as_bytes(), || {
-                let (fan, text, _) = shared.get_or_insert_with(|| {
-                    // What is for other nodes goes to each of them in one message.
-                    let held = self.outbox.as_ref().map(Lanes::hold);
-                    (Fan::new(sender.clone(), text.len()), Arc::<str>::from(text), held)
-                });
-                fan.add();
-                Delivery { to, text: text.clone(), origin: Origin::Group(fan.clone()), was_refused: false }
+                let (fan, text, _) = shared
+                    .get_or_insert_with(|| {
+                        let berth = self.services.berths.take(holder, text.len())?;
+                        // What is for other nodes goes to each of them in one message.
+                        let held = self.outbox.as_ref().map(Lanes::hold);
+                        Some((Fan::new(sender.clone(), text.len(), berth), Arc::<str>::from(text), held))
+                    })
+                    .as_ref()?;
+                let is_added = fan.add(DELIVERY_BYTES);
+                is_added.then(|| Delivery {
+                    to,
+                    text: text.clone(),
+                    origin: Origin::Group(fan.clone()),
+                    was_refused: false,
+                })
             });
             match parked {
                 Parked::No => delivered += 1,
@@ -103,16 +125,28 @@ impl Router {
                     self.services.metrics.failed(1);
                     fan.one_less(true);
                 }
+                Parked::NoRoom => refused += 1,
                 Parked::Yes | Parked::Refused(_) => {}
             }
             turn.relieve();
         }
         self.services.metrics.delivered_locally(delivered);
-        match shared.map(|(fan, ..)| fan.one_less(false)) {
-            None => Routed::Settled { failed: false },
+        if refused > 0 {
+            self.no_room(refused, holder);
+        }
+        match shared.flatten().map(|(fan, ..)| fan.one_less(refused > 0)) {
+            None => Routed::Settled { failed: refused > 0 },
             Some(Some(Settled { failed, .. })) => Routed::Settled { failed: failed > 0 },
             Some(None) => Routed::OnItsWay,
         }
+    }
+
+    /// The holder has its share of the lanes: a frame is refused, for so many recipients.
+    fn no_room(&self, recipients: usize, holder: Holder) {
+        let metrics = &self.services.metrics;
+        metrics.failed(recipients);
+        metrics.refused(Hit::LaneMax);
+        log::debug!("{} has its share of the lanes: a message is refused", holder.payer);
     }
 
     /// Whether messages that others send to `user` come to this node already, or never need to.
@@ -180,19 +214,9 @@ impl Router {
         self.keep(to, vec![frame], true);
     }
 
-    /// Has work done on a user's kept messages, after all that is on its way to them.
-    ///
-    /// # Errors
-    /// The work, when the user's lane is full.
-    pub fn submit(&self, user: UserId, work: Work) -> Result<(), Work> {
-        self.queue(user, LaneItem::Work(user, work), WORK_BYTES).map_err(|item| match item {
-            LaneItem::Work(_, work) => work,
-            LaneItem::Delivery(_) | LaneItem::Answer(..) => unreachable!("it comes back as it was"),
-        })
-    }
-
-    /// The same for work that completes what was begun.
-    pub fn submit_anyway(&self, user: UserId, work: Work) {
+    /// Has work done on a user's kept messages, after all that is on its way to them. Whoever asks bounds how much of it
+    /// there can be.
+    pub fn submit(&self, user: UserId, work: Work) {
         self.queue_anyway(user, LaneItem::Work(user, work), WORK_BYTES);
     }
 
@@ -220,8 +244,10 @@ impl Router {
 
     fn queue(&self, user: UserId, item: LaneItem, bytes: usize) -> Result<(), LaneItem> {
         let key = lane_key(user);
-        let Some(outbox) = &self.outbox else { return self.keepers.submit(key, item, bytes).map_err(|full| full.0) };
-        outbox.submit(key, OutItem::Lane(item), bytes).map_err(|full| match full.0 {
+        let Some(outbox) = &self.outbox else {
+            return self.keepers.submit(key, item, bytes).map_err(|closed| closed.0);
+        };
+        outbox.submit(key, OutItem::Lane(item), bytes).map_err(|closed| match closed.0 {
             OutItem::Lane(item) => item,
             OutItem::Confirmed(..) | OutItem::Refused(..) => unreachable!("it comes back as it was"),
         })
@@ -240,20 +266,26 @@ impl Router {
             None => item,
             Some(outbox) => match outbox.submit_late(key, OutItem::Lane(item), bytes) {
                 Ok(()) => return Ok(()),
-                Err(pool::LanesFull(OutItem::Lane(item))) => item,
+                Err(pool::LanesClosed(OutItem::Lane(item))) => item,
                 Err(_) => unreachable!("it comes back as it was"),
             },
         };
-        self.keepers.submit_late(key, item, bytes).map_err(|full| full.0)
+        self.keepers.submit_late(key, item, bytes).map_err(|closed| closed.0)
     }
 
     /// Hands a message to the user's connection, or parks it in the user's lane if there is none.
-    fn route(&self, turn: &mut Turn<Posted>, to: UserId, frame: &[u8], park: impl FnOnce() -> Delivery) -> Parked {
+    fn route(
+        &self,
+        turn: &mut Turn<Posted>,
+        to: UserId,
+        frame: &[u8],
+        park: impl FnOnce() -> Option<Delivery>,
+    ) -> Parked {
         loop {
             let shard = self.presence.read(to);
             let Some(link) = shard.newest(to) else {
                 // Still under the lock: whoever logs in after this finds the message in the lane before its fetch.
-                let delivery = park();
+                let Some(delivery) = park() else { return Parked::NoRoom };
                 let bytes = delivery.text.len() + DELIVERY_BYTES;
                 return match self.queue(to, LaneItem::Delivery(delivery), bytes) {
                     Ok(()) => Parked::Yes,
@@ -469,11 +501,14 @@ impl Node for Router {
     }
 }
 
-/// Whether a message went into its lane.
+/// Whether a message went into its lane; it need not if the user's connection has it.
 enum Parked {
     No,
     Yes,
+    /// The lanes are being closed.
     Refused(Delivery),
+    /// Its sender has its share of them.
+    NoRoom,
 }
 
 /// In which lane an item travels, and what it weighs there.

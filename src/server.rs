@@ -14,12 +14,13 @@ use net::{
 use parking_lot::Mutex;
 use pool::{Again, Lanes, Workers, WorkersWatch};
 
-use crate::admission::{self, Admission, Excess, Meter, Pace, Refusal, Seat, Source, Turns};
+use crate::admission::{self, Admission, Excess, Holder, Meter, Pace, Payer, Refusal, Seat, Source, Turns};
 use crate::backlog::Backlog;
+use crate::berths::Berths;
 use crate::bus::Bus;
 use crate::clock::Clock;
 use crate::config::{Auth, Config, Networks};
-use crate::delivery::{self, ClientLink, LaneItem, Mailbox, Origin, Posted};
+use crate::delivery::{self, ClientLink, LaneItem, Mailbox, Posted};
 use crate::groups::GroupCache;
 use crate::health::Health;
 use crate::jobs::Services;
@@ -217,10 +218,8 @@ impl Shared {
         let upgrader = Workers::start_in_background("upgrader", 1, UPGRADES_MAX).map_err(StartError::Resources)?;
         let services = services(config, store.clone(), spool.clone(), bus.clone(), Clock::default(), Some(upgrader))?;
         let start = || -> io::Result<Shared> {
-            let bytes_max = config.lane_bytes_max;
-            let keepers = start_keepers(bytes_max, &services)?;
-            let outbox =
-                if bus.is_alone() { None } else { Some(start_outbox(bytes_max, services.clone(), keepers.clone())?) };
+            let keepers = start_keepers(&services)?;
+            let outbox = if bus.is_alone() { None } else { Some(start_outbox(services.clone(), keepers.clone())?) };
             let states = StateWriter::start(store.clone(), bus.clone())?;
             let router = Arc::new(Router::new(services.clone(), outbox, keepers, states));
             if bus.is_first()
@@ -255,8 +254,8 @@ impl Shared {
     }
 
     /// Has a job done for a client who comes from there; its outcome is posted to the session.
-    fn submit(&self, job: Job, link: &Arc<ClientLink>, source: Source, now: Instant) {
-        let services = self.services.clone();
+    fn submit(&self, job: Job, link: &Arc<ClientLink>, holder: Holder, now: Instant) {
+        let (services, source) = (self.services.clone(), holder.source);
         match job {
             Job::Fetch { user } => {
                 if self.mailboxes.claim(user, link) {
@@ -265,7 +264,7 @@ impl Shared {
             }
             Job::Delete { user, .. } => {
                 let answer = Answer::to(link);
-                self.router.submit_anyway(user, Box::new(move |_| answer.send(services.run(job))));
+                self.router.submit(user, Box::new(move |_| answer.send(services.run(job))));
             }
             Job::CheckPassword { id, .. } => {
                 // A password that is remembered would have been recognised.
@@ -345,10 +344,7 @@ impl Shared {
                 Mailbox::InParts => Outcome::Refused(protocol::BUSY.into()),
             });
         });
-        if self.router.submit(user, work).is_err() {
-            // The work was dropped, and its answer with it: the session hears that the server is busy.
-            log::debug!("the lane of user {user} is full");
-        }
+        self.router.submit(user, work);
     }
 
     fn release_mailbox(&self, user: UserId, link: &Arc<ClientLink>) {
@@ -394,6 +390,7 @@ fn services(
         passwords: Arc::new(passwords.map_err(StartError::PasswordCost)?),
         upgrader: Mutex::new(upgrader),
         groups: GroupCache::new(lifetime),
+        berths: Berths::new(config.lane_bytes_max),
         metrics: Arc::new(Metrics::new(config.loops)),
         fetch_bytes_max: config.fetch_bytes_max,
         search_results_max: config.search_results_max,
@@ -402,7 +399,7 @@ fn services(
 }
 
 /// The lanes to the store.
-fn start_keepers(bytes_max: usize, services: &Arc<Services>) -> io::Result<Arc<Lanes<LaneItem>>> {
+fn start_keepers(services: &Arc<Services>) -> io::Result<Arc<Lanes<LaneItem>>> {
     let (lanes, keeping) = (services.store.appenders(), services.clone());
     let keep = move |backlog: &mut Backlog, batch| backlog.handle(batch, keeping.clock.now(), &keeping);
     let begin = |nth| {
@@ -410,17 +407,13 @@ fn start_keepers(bytes_max: usize, services: &Arc<Services>) -> io::Result<Arc<L
         let first = backlog.begins();
         (backlog, first)
     };
-    Lanes::start("lane", lanes, bytes_max, LANE_BATCH_MAX, begin, keep).map(Arc::new)
+    Lanes::start("lane", lanes, LANE_BATCH_MAX, begin, keep).map(Arc::new)
 }
 
 /// The lane to other nodes.
-fn start_outbox(
-    bytes_max: usize,
-    services: Arc<Services>,
-    keepers: Arc<Lanes<LaneItem>>,
-) -> io::Result<Lanes<OutItem>> {
+fn start_outbox(services: Arc<Services>, keepers: Arc<Lanes<LaneItem>>) -> io::Result<Lanes<OutItem>> {
     let publish = move |outbox: &mut Outbox, batch| publish(outbox, batch, &services, &keepers);
-    Lanes::start("lane-out", OUTBOXES, bytes_max, LANE_BATCH_MAX, |_| (Outbox::default(), None), publish)
+    Lanes::start("lane-out", OUTBOXES, LANE_BATCH_MAX, |_| (Outbox::default(), None), publish)
 }
 
 /// One batch of the lane to other nodes.
@@ -433,22 +426,13 @@ fn publish(outbox: &mut Outbox, batch: Vec<OutItem>, services: &Services, keeper
     if sorted.published > 0 {
         metrics.batch(Stage::Publish, sorted.published);
     }
-    let mut refused = Vec::new();
     for item in sorted.keep {
+        // It has its room already, and keeps it.
         let (key, bytes) = router::weight(&item);
-        // A message with a sender is refused when the store does not keep up; what has none must be kept.
-        let has_sender =
-            matches!(&item, LaneItem::Delivery(delivery) if !matches!(delivery.origin, Origin::Returned { .. }));
-        if !has_sender || !keepers.is_full(key) {
-            if keepers.submit_late(key, item, bytes).is_err() {
-                log::error!("the server has stopped before a message could be stored");
-            }
-        } else if let LaneItem::Delivery(delivery) = item {
-            refused.push((delivery, true));
+        if keepers.submit_late(key, item, bytes).is_err() {
+            log::error!("the server has stopped before a message could be stored");
         }
     }
-    metrics.failed(refused.len());
-    delivery::settle(refused.into_iter());
     delivery::settle(sorted.delivered.into_iter().map(|delivery| (delivery, false)));
     sorted.again.map(Again::After)
 }
@@ -487,11 +471,13 @@ impl Shell {
     fn feed(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &mut Client, input: Input<'_>) -> Flow {
         let Client { session, seat, .. } = client;
         let source = seat.source();
+        // An account that logs in with this input pays for what comes after.
+        let holder = Holder { payer: session.user().map_or(Payer::Address(source), Payer::Account), source };
         let known = Facts { shared: &self.shared, source, now: turn.now() };
         let mut effects = Effects::new();
         let flow = session.on(input, &known, &mut effects);
         loop {
-            let settled = self.carry_out(turn, link, source, &mut effects);
+            let settled = self.carry_out(turn, link, holder, &mut effects);
             if settled.frames == 0 {
                 return flow;
             }
@@ -528,7 +514,7 @@ impl Shell {
         &self,
         turn: &mut Turn<Posted>,
         link: &Arc<ClientLink>,
-        source: Source,
+        holder: Holder,
         effects: &mut Effects<'_>,
     ) -> Settled {
         let Shared { router, .. } = &*self.shared;
@@ -544,11 +530,13 @@ impl Shell {
             match effect {
                 Effect::Reply(reply) => self.send(turn, link, &reply, Fate::Drop),
                 Effect::ReplyAndReport(reply) => self.send(turn, link, &reply, Fate::Report(0)),
-                Effect::Deliver { to, text } => count(router.deliver(turn, to, &text, link), text.len()),
-                Effect::DeliverAll { to, except, text } => {
-                    count(router.deliver_all(turn, &to, except, &text, link), text.len());
+                Effect::Deliver { to, text } => {
+                    count(router.deliver(turn, to, &text, link, holder), text.len());
                 }
-                Effect::Submit(job) => self.shared.submit(job, link, source, turn.now()),
+                Effect::DeliverAll { to, except, text } => {
+                    count(router.deliver_all(turn, &to, except, &text, link, holder), text.len());
+                }
+                Effect::Submit(job) => self.shared.submit(job, link, holder, turn.now()),
                 Effect::Join(user) => router.join(user, link),
                 Effect::Attach(user) => router.attach(turn, user, link),
                 Effect::Detach(user) => router.detach(turn, user, link),

@@ -469,6 +469,11 @@ impl Session {
         self.users.retain(|other| *other != user);
     }
 
+    /// The user it logged in as first, of those it is.
+    pub fn user(&self) -> Option<UserId> {
+        self.users.first().copied()
+    }
+
     pub(crate) fn users(&self) -> usize {
         self.users.len()
     }

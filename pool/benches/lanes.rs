@@ -22,7 +22,7 @@ fn batches(c: &mut Criterion) {
                 }
                 None
             };
-            let lanes = Lanes::start("lane", 1, BYTES_MAX, BATCH_MAX, |_| (0, None), handle).expect("start a lane");
+            let lanes = Lanes::start("lane", 1, BATCH_MAX, |_| (0, None), handle).expect("start a lane");
             b.iter(|| {
                 for _ in 0..count {
                     lanes.submit(0, TEXT.into(), TEXT.len()).expect("there is room");
@@ -39,7 +39,6 @@ const TEXT: &str =
     r#"{"FROMID":1042,"TOID":1043,"msgType":4,"sendTime":"2026-01-01 12:00:00","msg":"how are you? ......"}"#;
 /// What the server allows.
 const BATCH_MAX: usize = 4096;
-const BYTES_MAX: usize = 64 * 1024 * 1024;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 criterion_group!(benches, batches);

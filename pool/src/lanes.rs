@@ -21,7 +21,6 @@ pub struct Lanes<T> {
     lanes: Vec<Arc<Lane<T>>>,
     /// Until they are joined.
     threads: Mutex<Vec<JoinHandle<()>>>,
-    bytes_max: usize,
 }
 
 /// Sees how full the lanes are. See [`Lanes::watch`].
@@ -48,9 +47,9 @@ pub enum Again {
     UnlessClosing(Duration),
 }
 
-/// As many bytes as are allowed wait in this lane already, or it is being closed; the item comes back.
+/// The lanes are being closed; the item comes back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct LanesFull<T>(pub T);
+pub struct LanesClosed<T>(pub T);
 
 #[derive(Debug)]
 struct Lane<T> {
@@ -83,9 +82,8 @@ pub struct Held<'l, T> {
 }
 
 impl<T: Send + 'static> Lanes<T> {
-    /// Starts `count` lanes on threads named `<name>-0` and so on. In each, items of up to `bytes_max` bytes may wait or
-    /// be handled, and `handle` gets at most `batch_max` of them at once, with what its lane keeps between batches. It may
-    /// ask to be called again after some time, with nothing if nothing came. `begin` says what the nth lane has kept at
+    /// Starts `count` lanes on threads named `<name>-0` and so on. How much may wait is for the owner to bound, across all
+    /// lanes. `handle` gets at most `batch_max` items at once, with what its lane keeps between batches. It may ask to be called again after some time, with nothing if nothing came. `begin` says what the nth lane has kept at
     /// first, and whether its handler is to be called though nothing has come. A handler that panics loses its batch and
     /// the lane goes on.
     ///
@@ -94,13 +92,12 @@ impl<T: Send + 'static> Lanes<T> {
     pub fn start<S: Send + 'static>(
         name: &str,
         count: usize,
-        bytes_max: usize,
         batch_max: usize,
         begin: impl Fn(usize) -> (S, Option<Again>),
         handle: impl Fn(&mut S, Vec<T>) -> Option<Again> + Send + Sync + 'static,
     ) -> io::Result<Lanes<T>> {
         let handle = Arc::new(handle);
-        let mut lanes = Lanes::without_threads(count, bytes_max);
+        let mut lanes = Lanes::without_threads(count);
         for (nth, lane) in lanes.lanes.iter().enumerate() {
             let (handle, lane) = (handle.clone(), lane.clone());
             let (state, again) = begin(nth);
@@ -110,13 +107,13 @@ impl<T: Send + 'static> Lanes<T> {
         Ok(lanes)
     }
 
-    fn without_threads(count: usize, bytes_max: usize) -> Lanes<T> {
+    fn without_threads(count: usize) -> Lanes<T> {
         let lane = |_| {
             let queue =
                 Queue { items: VecDeque::new(), bytes: 0, closing: false, ended: false, held: [0; 2], wanted: 0 };
             Arc::new(Lane { queue: Mutex::new(queue), news: Condvar::new(), idle: Condvar::new() })
         };
-        Lanes { lanes: (0..count).map(lane).collect(), threads: Mutex::default(), bytes_max }
+        Lanes { lanes: (0..count).map(lane).collect(), threads: Mutex::default() }
     }
 
     /// The same without threads: whoever has the [`ManualLane`]s says when a batch is handled. [`Lanes::close`] only tells
@@ -124,13 +121,12 @@ impl<T: Send + 'static> Lanes<T> {
     #[cfg(feature = "simulation")]
     pub fn manual<S: Send + 'static>(
         count: usize,
-        bytes_max: usize,
         batch_max: usize,
         begin: impl Fn(usize) -> (S, Option<Again>),
         handle: impl Fn(&mut S, Vec<T>) -> Option<Again> + Send + Sync + 'static,
     ) -> (Lanes<T>, Vec<Box<dyn ManualLane>>) {
         let handle = Arc::new(handle);
-        let lanes = Lanes::without_threads(count, bytes_max);
+        let lanes = Lanes::without_threads(count);
         let by_hand = |(nth, lane): (usize, &Arc<Lane<T>>)| {
             let (state, again) = begin(nth);
             let hand = Hand { state, again, done: 0 };
@@ -144,41 +140,27 @@ impl<T: Send + 'static> Lanes<T> {
     /// Queues `item`, which weighs `bytes`, behind everything else of this key. Never blocks.
     ///
     /// # Errors
-    /// [`LanesFull`] with the item when its lane has too much waiting already, or is being closed.
-    pub fn submit(&self, key: u64, item: T, bytes: usize) -> Result<(), LanesFull<T>> {
+    /// [`LanesClosed`] with the item.
+    pub fn submit(&self, key: u64, item: T, bytes: usize) -> Result<(), LanesClosed<T>> {
         let queue = self.lane(key).queue.lock();
-        if queue.bytes >= self.bytes_max || queue.closing {
-            return Err(LanesFull(item));
+        if queue.closing {
+            return Err(LanesClosed(item));
         }
         self.push(key, queue, item, bytes);
         Ok(())
     }
 
-    /// Queues `item` even when its lane is full or being closed: for what was accepted before, and is bounded there.
+    /// Queues `item` even when the lanes are being closed: for what was accepted before.
     ///
     /// # Errors
-    /// [`LanesFull`] with the item after [`Lanes::close`] has returned 0: nobody would handle it.
-    pub fn submit_late(&self, key: u64, item: T, bytes: usize) -> Result<(), LanesFull<T>> {
+    /// [`LanesClosed`] with the item after [`Lanes::close`] has returned 0: nobody would handle it.
+    pub fn submit_late(&self, key: u64, item: T, bytes: usize) -> Result<(), LanesClosed<T>> {
         let queue = self.lane(key).queue.lock();
         if queue.ended {
-            return Err(LanesFull(item));
+            return Err(LanesClosed(item));
         }
         self.push(key, queue, item, bytes);
         Ok(())
-    }
-
-    /// The same for whoever knows that the lanes are not closed.
-    ///
-    /// # Panics
-    /// When they are.
-    pub fn submit_anyway(&self, key: u64, item: T, bytes: usize) {
-        assert!(self.submit_late(key, item, bytes).is_ok(), "a closed lane was given more");
-    }
-
-    /// Whether a [`Lanes::submit`] of this key would be refused now.
-    pub fn is_full(&self, key: u64) -> bool {
-        let queue = self.lane(key).queue.lock();
-        queue.bytes >= self.bytes_max || queue.closing
     }
 
     /// No batch is begun until the answer is dropped, so that what is submitted meanwhile is handled together, if it is not too
@@ -406,7 +388,7 @@ mod tests {
             sender.send(batch).expect("received below");
             None
         };
-        let lanes = Lanes::start("test", 3, 1 << 20, 7, |_| ((), None), handle).expect("threads");
+        let lanes = Lanes::start("test", 3, 7, |_| ((), None), handle).expect("threads");
         for nth in 0..1000 {
             for key in 0..5 {
                 lanes.submit(key, (key, nth), 1).expect("room");
@@ -428,7 +410,7 @@ mod tests {
             sender.send(batch).expect("received below");
             None
         };
-        let lanes = Lanes::start("test", 1, 1 << 20, 100, |_| ((), None), handle).expect("a thread");
+        let lanes = Lanes::start("test", 1, 100, |_| ((), None), handle).expect("a thread");
         for round in 0..100 {
             let held = lanes.hold();
             for nth in 0..3 {
@@ -448,7 +430,7 @@ mod tests {
             sender.send(batch).expect("received below");
             None
         };
-        let lanes = Lanes::start("test", 1, 1 << 20, 100, |_| ((), None), handle).expect("a thread");
+        let lanes = Lanes::start("test", 1, 100, |_| ((), None), handle).expect("a thread");
         let (mut held, deadline) = (lanes.hold(), soon());
         lanes.submit(1, 7, 1).expect("room");
         while receiver.try_recv() != Ok(vec![7]) {
@@ -459,7 +441,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_lane_refuses_until_its_batch_is_done_and_a_panic_ends_a_batch_only() {
+    fn what_is_being_handled_weighs_until_its_batch_is_done_and_a_panic_ends_a_batch_only() {
         let (entered, has_entered) = mpsc::channel();
         let (release, held) = mpsc::channel::<()>();
         let held = Mutex::new(held);
@@ -468,18 +450,15 @@ mod tests {
             held.lock().recv().expect("released below");
             panic!("on purpose");
         };
-        let lanes = Lanes::start("test", 1, 10, 100, |_| ((), None), handle).expect("a thread");
-        lanes.submit(1, 1, 10).expect("room");
+        let lanes = Lanes::start("test", 1, 100, |_| ((), None), handle).expect("a thread");
+        lanes.submit(1, 1, 10).expect("it is open");
         assert_eq!(has_entered.recv(), Ok(vec![1]));
         assert_eq!(lanes.watch().loads(), [LaneLoad { items: 0, bytes: 10 }]);
-        assert_eq!(lanes.submit(1, 2, 1), Err(LanesFull(2)), "what is being handled counts");
+        lanes.submit(1, 2, 5).expect("it is open");
+        assert_eq!(lanes.watch().loads(), [LaneLoad { items: 1, bytes: 15 }]);
         release.send(()).expect("the lane waits");
-        let deadline = soon();
-        while lanes.submit(1, 3, 1).is_err() {
-            assert!(Instant::now() < deadline, "room comes when the batch is done");
-            thread::yield_now();
-        }
-        assert_eq!(has_entered.recv(), Ok(vec![3]));
+        assert_eq!(has_entered.recv(), Ok(vec![2]));
+        assert_eq!(lanes.watch().loads(), [LaneLoad { items: 0, bytes: 5 }]);
         assert_eq!(lanes.close(Instant::now()), 1, "a lane that does not end in time is reported");
     }
 
@@ -491,11 +470,11 @@ mod tests {
             sender.send((*calls, batch)).expect("received below");
             (*calls < 3).then_some(Again::After(Duration::from_millis(1)))
         };
-        let lanes = Lanes::start("test", 1, 10, 100, |_| (0, None), handle).expect("a thread");
+        let lanes = Lanes::start("test", 1, 100, |_| (0, None), handle).expect("a thread");
         lanes.submit(1, 7, 1).expect("room");
         assert_eq!(lanes.close(soon()), 0);
-        assert_eq!(lanes.submit(1, 8, 1), Err(LanesFull(8)));
-        assert_eq!(lanes.submit_late(1, 8, 1), Err(LanesFull(8)));
+        assert_eq!(lanes.submit(1, 8, 1), Err(LanesClosed(8)));
+        assert_eq!(lanes.submit_late(1, 8, 1), Err(LanesClosed(8)));
         let calls: Vec<_> = receiver.iter().collect();
         assert_eq!(calls, [(1, vec![7]), (2, vec![]), (3, vec![])]);
     }
@@ -508,7 +487,7 @@ mod tests {
             Some(Again::UnlessClosing(LONG))
         };
         let begin = |nth| (nth, (nth == 1).then_some(Again::UnlessClosing(Duration::ZERO)));
-        let lanes = Lanes::start("test", 2, 10, 100, begin, handle).expect("threads");
+        let lanes = Lanes::start("test", 2, 100, begin, handle).expect("threads");
         assert_eq!(receiver.recv(), Ok((1, vec![])), "only the second begins");
         lanes.submit(0, 5, 1).expect("room");
         assert_eq!(receiver.recv(), Ok((0, vec![5])));

@@ -5,8 +5,8 @@
 //! - [`MysqlPool`]: connections to MySQL or MariaDB.
 //! - [`RedisPool`]: connections to Redis.
 //!
-//! All are bounded and say when they are full; what to do then is for the caller to decide. A job that panics is
-//! reported and ends alone.
+//! Workers and pools are bounded and say when they are full; what to do then is for the caller to decide. How much the lanes
+//! hold, the caller bounds, because it knows whose each item is. A job that panics is reported and ends alone.
 
 mod lanes;
 mod mysql;
@@ -15,7 +15,7 @@ mod workers;
 
 #[cfg(feature = "simulation")]
 pub use lanes::ManualLane;
-pub use lanes::{Again, Held, LaneLoad, Lanes, LanesFull, LanesWatch};
+pub use lanes::{Again, Held, LaneLoad, Lanes, LanesClosed, LanesWatch};
 pub use mysql::{MysqlConnection, MysqlPool, MysqlSizes};
 pub use redis::{RedisFailure, RedisPool, RedisPoolSettings, without_arguments};
 pub use workers::{Workers, WorkersFull, WorkersWatch, join_until};

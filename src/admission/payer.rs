@@ -14,6 +14,15 @@ pub enum Payer {
     Address(Source),
 }
 
+/// Who asks for a share, with what every share is bounded by: that of the payer and that of the address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Holder {
+    /// Whose share it is.
+    pub payer: Payer,
+    /// Where the connection comes from.
+    pub source: Source,
+}
+
 impl fmt::Display for Payer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

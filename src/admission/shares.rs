@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hash};
 
-use super::{Payer, Source};
+use super::{Holder, Payer, Source};
 
 /// Who holds how much. The owner says what is counted: places in a queue, or bytes.
 ///
@@ -86,30 +86,32 @@ impl NestedShares {
         NestedShares { payers: Shares::new(max), sources: Shares::new(max) }
     }
 
-    /// Takes `weight` for `payer`, whose connection comes from `source`; false if either has its share.
-    pub fn take(&mut self, payer: Payer, source: Source, weight: usize) -> bool {
+    /// Takes `weight` for `holder`; false if its payer or its address has its share. Whoever comes while nobody holds
+    /// anything gets all that is wanted, even if that is more than there is.
+    pub fn take(&mut self, holder: Holder, weight: usize) -> bool {
         let free = self.payers.free();
-        let left = free.min((ADDRESS_FACTOR * free).saturating_sub(self.sources.held(&source)));
-        let fits = self.payers.held(&payer).saturating_add(weight) <= left;
+        let of_address = free.saturating_mul(ADDRESS_FACTOR).saturating_sub(self.sources.held(&holder.source));
+        let left = free.min(of_address);
+        let fits = self.payers.used == 0 || self.payers.held(&holder.payer).saturating_add(weight) <= left;
         if fits {
-            self.take_anyway(payer, source, weight);
+            self.take_anyway(holder, weight);
         }
         fits
     }
 
     /// Takes it though it may be more than is free: for what was accepted before, and is bounded there.
-    pub fn take_anyway(&mut self, payer: Payer, source: Source, weight: usize) {
-        self.payers.take_anyway(payer, weight);
-        self.sources.take_anyway(source, weight);
+    pub fn take_anyway(&mut self, holder: Holder, weight: usize) {
+        self.payers.take_anyway(holder.payer, weight);
+        self.sources.take_anyway(holder.source, weight);
     }
 
     /// `weight` of what they have taken is free again.
     ///
     /// # Panics
     /// If they did not hold as much.
-    pub fn give_back(&mut self, payer: Payer, source: Source, weight: usize) {
-        self.payers.give_back(payer, weight);
-        self.sources.give_back(source, weight);
+    pub fn give_back(&mut self, holder: Holder, weight: usize) {
+        self.payers.give_back(holder.payer, weight);
+        self.sources.give_back(holder.source, weight);
     }
 
     /// What nobody holds.
@@ -136,8 +138,12 @@ mod tests {
 
     /// Takes pieces of ten for an account until it is refused; how much that is.
     fn fill_account(shares: &mut NestedShares, user: i32, from: u8) -> usize {
-        let payer = Payer::Account(UserId(user));
-        10 * std::iter::from_fn(|| shares.take(payer, source(from), 10).then_some(())).count()
+        let holder = holder(user, from);
+        10 * std::iter::from_fn(|| shares.take(holder, 10).then_some(())).count()
+    }
+
+    fn holder(user: i32, from: u8) -> Holder {
+        Holder { payer: Payer::Account(UserId(user)), source: source(from) }
     }
 
     #[test]
@@ -192,7 +198,16 @@ mod tests {
         let held: usize = (1..=100).map(|user| fill_account(&mut shares, user, 1)).sum();
         assert!((790_000..=800_000).contains(&held), "{held}");
         assert!(fill_account(&mut shares, 1000, 2) >= 90_000);
-        shares.give_back(Payer::Account(UserId(1)), source(1), 10_000);
-        assert!(shares.take(Payer::Account(UserId(101)), source(2), 1));
+        shares.give_back(holder(1, 1), 10_000);
+        assert!(shares.take(holder(1001, 2), 1));
+    }
+
+    #[test]
+    fn something_larger_than_all_passes_while_nobody_holds_anything() {
+        let mut shares = NestedShares::new(100);
+        assert!(shares.take(holder(1, 1), 1000));
+        assert!(!shares.take(holder(2, 2), 1));
+        shares.give_back(holder(1, 1), 1000);
+        assert!(shares.take(holder(2, 2), 1));
     }
 }

@@ -236,7 +236,7 @@ pub(super) static KEYS: &[Key] = &[
     Key {
         name: "lane_max",
         default: "64m",
-        help: "Bytes of messages on their way to the store; more get the 503 reply",
+        help: "Bytes of messages on their way to the store and to other nodes; an account beyond its share gets the 503 reply",
         kind: Kind::Size(KIB, 2048 * MIB, |config, bytes| config.lane_bytes_max = bytes),
     },
     Key {

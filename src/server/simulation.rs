@@ -34,6 +34,7 @@ use self::node::{Machine, Part};
 use self::socket::Pipe;
 use self::store::Tables;
 use self::world::World;
+use crate::admission::{Holder, Payer, Source};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::delivery::Posted;
@@ -185,8 +186,10 @@ fn what_is_held_from_an_earlier_login_is_not_handed_on_with_the_rest() {
         let (router, user, mut turn) = (machine.router(), UserId(1), Turn::at(clock.now()));
         let pipes = [1, 2].map(|port| Arc::new(Pipe::new(([127, 0, 0, 1], port).into(), 1000, false)));
         let [first, other] = pipes.clone().map(|pipe| net::simulation::lone_link(pipe).expect("descriptors"));
+        let source = Source::of([127, 0, 0, 1].into());
+        let holder = Holder { payer: Payer::Address(source), source };
         let send = |turn: &mut Turn<Posted>, number| {
-            router.deliver(turn, user, &format!("{{\"n\":{number}}}"), &other);
+            router.deliver(turn, user, &format!("{{\"n\":{number}}}"), &other, holder);
             turn.flush();
         };
         router.attach(&mut turn, user, &first);

@@ -102,7 +102,7 @@ impl Machine {
         disk.lock().restart();
         let spool = Arc::new(NodeSpool(disk.clone()));
         let services = services(config, store, spool, bus.clone(), clock.clone(), None).expect("a good configuration");
-        let (lane_bytes, keeping) = (config.lane_bytes_max, services.clone());
+        let keeping = services.clone();
         let count = services.store.appenders();
         let keep = move |backlog: &mut Backlog, batch| backlog.handle(batch, keeping.clock.now(), &keeping);
         let begin = |nth| {
@@ -110,12 +110,11 @@ impl Machine {
             let first = backlog.begins();
             (backlog, first)
         };
-        let (keepers, keeping) = Lanes::manual(count, lane_bytes, LANE_BATCH_MAX, begin, keep);
+        let (keepers, keeping) = Lanes::manual(count, LANE_BATCH_MAX, begin, keep);
         let keepers = Arc::new(keepers);
         let (of_services, of_keepers) = (services.clone(), keepers.clone());
         let publish = move |outbox: &mut Outbox, batch| publish(outbox, batch, &of_services, &of_keepers);
-        let (outbox, publishing) =
-            Lanes::manual(OUTBOXES, lane_bytes, LANE_BATCH_MAX, |_| (Outbox::default(), None), publish);
+        let (outbox, publishing) = Lanes::manual(OUTBOXES, LANE_BATCH_MAX, |_| (Outbox::default(), None), publish);
         let states = StateWriter::idle(services.store.clone(), services.bus.clone());
         let router = Arc::new(Router::new(services.clone(), Some(outbox), keepers, states));
         bus.start(router.clone()).expect("it starts no thread");
@@ -304,6 +303,11 @@ impl Machine {
         let loops = self.loops.iter().filter_map(|event_loop| event_loop.sleep(now).map(|left| now + left));
         let lanes = self.lanes.iter().filter_map(|lane| lane.due);
         loops.chain(lanes).chain(self.bus.next_due()).filter(|due| *due > now).min()
+    }
+
+    /// Whether nothing holds room in its lanes.
+    pub(super) fn has_all_room(&self, lane_bytes_max: usize) -> bool {
+        self.shared.services.berths.free() == lane_bytes_max
     }
 
     /// The most that its lanes hold, in bytes.

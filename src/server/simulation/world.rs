@@ -1155,6 +1155,7 @@ impl World {
             let waiting = self.nodes[node].disk.lock().waiting();
             if let Some(machine) = &mut self.nodes[node].machine {
                 assert!(waiting == 0 || !machine.is_running(), "{waiting} messages stay on the disk of node {node}");
+                assert!(machine.has_all_room(self.config.lane_bytes_max), "node {node} does not give room back");
                 machine.stop(Duration::from_secs(10));
             }
         }

@@ -1,0 +1,85 @@
+//! A greedy client beside a quiet one: whatever the greedy one uses up, the quiet one is served. Nothing here depends on how
+//! fast the machine is; the figures that are printed do.
+
+mod util;
+
+use serde_json::{Value, json};
+use util::{StoreLock, TestClient, TestServer, chat, login, offline_user, user, wait_until};
+
+fn refused(server: &TestServer, limit: &str) -> f64 {
+    server.metric(&format!("raybox_refused_total{{limit=\"{limit}\"}}"))
+}
+
+/// Connections that are all logged in as this user.
+fn connections(server: &TestServer, name: &str, id: i64, count: usize) -> Vec<TestClient> {
+    (0..count).map(|_| login(server, name, id)).collect()
+}
+
+fn refusals(frames: &[Value]) -> usize {
+    frames.iter().filter(|frame| frame["errno"] == 503).count()
+}
+
+// The lanes to the store
+
+#[test]
+fn one_account_with_many_connections_does_not_take_the_room_of_the_lanes_from_others() {
+    const GREEDY: usize = 4;
+    const QUIET: usize = 100;
+    let server = TestServer::builder().option("admin", "127.0.0.1:0").option("lane_max", "1m").start();
+    let (_first, g) = user(&server, "greedy");
+    let victim = offline_user(&server, "victim");
+    let (mut quiet, q) = user(&server, "quiet");
+    let absent = offline_user(&server, "absent");
+    let mut greedy = connections(&server, "greedy", g, GREEDY);
+    // Nothing leaves the lanes meanwhile.
+    let lock = StoreLock::take(&server);
+    let text = "x".repeat(30_000);
+    for client in &mut greedy {
+        for _ in 0..20 {
+            client.send(&chat(g, victim, &text));
+        }
+    }
+    wait_until("the greedy one is refused", || refused(&server, "lane_max") > 0.0);
+    // Forwarded as chat is, and counted apart.
+    for n in 0..QUIET {
+        quiet.send(&json!({"msgType": 5, "FROMID": q, "TOID": absent, "msg": n.to_string()}));
+    }
+    wait_until("what the quiet one wrote is read", || {
+        server.metric(r#"raybox_frames_total{type="5"}"#) as usize == QUIET
+    });
+    drop(lock);
+    // The next reply would be a refusal.
+    quiet.barrier();
+    assert_eq!(server.stored_for(absent), QUIET);
+    let refused: usize = greedy.iter_mut().map(|client| refusals(&client.recv_until_barrier())).sum();
+    println!("of the greedy one's {} messages {refused} are refused, of the quiet one's {QUIET} none", 20 * GREEDY);
+    assert_eq!(server.stored_for(victim), 20 * GREEDY - refused, "each is stored or refused");
+    assert!(refused > 0);
+    // Room is given back.
+    greedy[0].send(&chat(g, victim, &text));
+    greedy[0].barrier();
+    quiet.send(&json!({"msgType": 4, "FROMID": q, "TOID": absent, "msg": text}));
+    quiet.barrier();
+}
+
+#[test]
+fn a_text_for_many_absent_members_takes_room_once() {
+    const MEMBERS: usize = 100;
+    let server = TestServer::builder().option("admin", "127.0.0.1:0").option("lane_max", "1m").start();
+    let (mut owner, o) = user(&server, "owner");
+    let group = owner.create_group(o, "many");
+    for n in 0..MEMBERS {
+        let name = format!("member {n}");
+        let (mut member, id) = user(&server, &name);
+        member.join_group(id, group);
+    }
+    wait_until("they are gone", || (0..MEMBERS).all(|n| server.state_of(o + 1 + n as i64) == "offline"));
+    // A hundred times as much as there is room for, if each member counted.
+    let text = "x".repeat(60_000);
+    for _ in 0..2 {
+        owner.send(&json!({"msgType": 9, "FROMID": o, "GROUPID": group, "msg": text}));
+        owner.barrier();
+    }
+    assert_eq!(server.stored(), 2 * MEMBERS);
+    assert_eq!(refused(&server, "lane_max"), 0.0);
+}
