@@ -3,7 +3,6 @@
 mod util;
 
 use std::fs;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::json;
@@ -11,16 +10,6 @@ use util::{LONG_PATIENCE, TestServer};
 use util::{login, number_of, numbered, offline_user, signal, user, wait_until};
 
 const EXIT_PATIENCE: Duration = Duration::from_secs(20);
-
-/// None before the first line.
-fn log_files(server: &TestServer) -> Vec<PathBuf> {
-    let entries = fs::read_dir(server.folder().join("logs")).into_iter().flatten();
-    entries.map(|entry| entry.expect("an entry").path()).collect()
-}
-
-fn log(server: &TestServer) -> String {
-    log_files(server).iter().map(|path| fs::read_to_string(path).unwrap_or_default()).collect()
-}
 
 #[test]
 fn a_closed_terminal_and_a_rotation_cost_nothing() {
@@ -48,9 +37,9 @@ fn sigquit_is_a_graceful_shutdown_that_sigterm_does_not_hurry() {
     let (mut alice, a) = user(&server, "alice");
     let (mut bob, b) = user(&server, "bob");
     signal(server.pid(), "QUIT");
-    wait_until("SIGQUIT is in the log", || log(&server).contains("SIGQUIT"));
+    wait_until("SIGQUIT is in the log", || server.logs().contains("SIGQUIT"));
     server.terminate();
-    wait_until("SIGTERM is in the log", || log(&server).contains("SIGTERM"));
+    wait_until("SIGTERM is in the log", || server.logs().contains("SIGTERM"));
     alice.send(&numbered(a, b, 7));
     assert_eq!(number_of(&bob.recv()), 7, "it goes on until the delay is over");
     assert_eq!(server.wait_exit(EXIT_PATIENCE).code(), Some(0));
@@ -63,28 +52,28 @@ fn sighup_opens_the_log_again_and_reads_the_level_again() {
     signal(server.pid(), "HUP");
     // The line about it is below the level.
     let _ = user(&server, "alice");
-    assert!(!log(&server).contains("log_level was read again"));
+    assert!(!server.logs().contains("log_level was read again"));
 
     fs::write(server.folder().join("server.cnf"), "log_level=info,raybox::server=debug\n").expect("write settings");
     signal(server.pid(), "HUP");
-    wait_until("the settings are read", || log(&server).contains("log_level was read again"));
+    wait_until("the settings are read", || server.logs().contains("log_level was read again"));
     let _ = user(&server, "bob");
-    wait_until("the part has its level", || log(&server).contains("DEBUG loop-"));
+    wait_until("the part has its level", || server.logs().contains("DEBUG loop-"));
 
     let moved = server.folder().join("moved");
-    for file in log_files(&server) {
-        fs::rename(file, &moved).expect("rotate");
+    for file in fs::read_dir(server.folder().join("logs")).expect("a log folder") {
+        fs::rename(file.expect("an entry").path(), &moved).expect("rotate");
     }
     signal(server.pid(), "USR1");
-    wait_until("a new file", || log(&server).contains("was opened again"));
+    wait_until("a new file", || server.logs().contains("was opened again"));
 
     fs::write(server.folder().join("server.cnf"), "workers=5\n").expect("write settings");
     signal(server.pid(), "HUP");
-    wait_until("the change is named", || log(&server).contains("other settings have changed"));
+    wait_until("the change is named", || server.logs().contains("other settings have changed"));
     fs::write(server.folder().join("server.cnf"), "workers=many\n").expect("write settings");
     signal(server.pid(), "HUP");
     let refused = "the settings are not read again: server.cnf, line 1: key workers";
-    wait_until("the mistake is named", || log(&server).contains(refused));
+    wait_until("the mistake is named", || server.logs().contains(refused));
     let mut carol = user(&server, "carol").0;
     carol.set_patience(LONG_PATIENCE);
     carol.send(&json!({"msgType": 200}));
@@ -97,6 +86,6 @@ fn a_sighup_that_is_ignored_from_the_start_stays_ignored() {
     signal(server.pid(), "HUP");
     // Signals of one process are handled in the order of their numbers; SIGUSR2 is a later one.
     signal(server.pid(), "USR2");
-    wait_until("the other signal is in the log", || log(&server).contains("SIGUSR2"));
-    assert!(!log(&server).contains("opened again"));
+    wait_until("the other signal is in the log", || server.logs().contains("SIGUSR2"));
+    assert!(!server.logs().contains("opened again"));
 }

@@ -2,11 +2,13 @@
 
 mod util;
 
+use std::thread;
 use std::time::Duration;
 
+use rusqlite::Connection;
 use serde_json::json;
 use util::{ACK, LONG_PATIENCE, StoreLock, TestClient, TestServer};
-use util::{assert_refusal, chat, login, number_of, numbered, offline_user, password, user};
+use util::{assert_refusal, chat, login, number_of, numbered, offline_user, password, user, wait_until};
 
 #[test]
 fn chat_on_the_node_goes_on() {
@@ -142,6 +144,36 @@ fn what_was_sent_meanwhile_is_stored_in_order_or_refused() {
     let got: Vec<usize> = login(&server, "carol", c).fetch_all(c).iter().map(number_of).collect();
     assert_eq!(got.len() + refused, MESSAGES, "every message is stored or refused");
     assert!(got.is_sorted_by(|before, after| before < after), "{got:?}");
+}
+
+/// One table is gone and the others are there: clients who need both do not have the log told of each call.
+#[test]
+fn a_kind_of_call_that_fails_beside_one_that_works_writes_one_line() {
+    let server = TestServer::start();
+    let (_, a) = user(&server, "alice");
+    let database = Connection::open(server.folder().join("raybox.db")).expect("open the database");
+    let rename = |from: &str, to: &str| {
+        database.execute_batch(&format!("ALTER TABLE {from} RENAME TO {to}")).expect("rename a table");
+    };
+    rename("Friend", "Gone");
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let mut alice = login(&server, "alice", a);
+                for _ in 0..50 {
+                    assert_eq!(alice.ask(&json!({"msgType": 7, "FROMID": a, "TOID": 1}))["errno"], 500);
+                    alice.ask(&json!({"msgType": 15, "keyword": "1"}));
+                }
+            });
+        }
+    });
+    rename("Gone", "Friend");
+    login(&server, "alice", a).ask(&json!({"msgType": 7, "FROMID": a, "TOID": 1}));
+    let end = "removing friends works again, 400 calls failed";
+    wait_until("the log tells of the end", || server.logs().contains(end));
+    let logs = server.logs();
+    let lines = |text: &str| logs.lines().filter(|line| line.contains(text)).count();
+    assert_eq!((lines("fails: "), lines("works again, ")), (1, 1), "{logs}");
 }
 
 /// The log folder cannot be written, so lines go to stderr, a pipe of 64 KiB (pipe(7)) that nobody reads.
