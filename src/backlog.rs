@@ -498,6 +498,9 @@ mod tests {
         fn online(&self, _: &[UserId]) -> Result<Vec<UserId>, StoreError> {
             self.check().map(|()| Vec::new())
         }
+        fn online_after(&self, _: UserId, _: usize) -> Result<Vec<UserId>, StoreError> {
+            unreachable!("lanes do not ask")
+        }
         fn describe(&self) -> String {
             "a script".into()
         }

@@ -83,6 +83,11 @@ pub trait Bus: Send + Sync + 'static {
     /// Tells the node that sent an envelope that not all of it has found its user here, but only so many of its messages.
     fn refuse(&self, _receipt: Receipt, _delivered: usize) {}
 
+    /// Whether nodes of the reference server are there, as far as is known. Does not block.
+    fn has_neighbours(&self) -> bool {
+        false
+    }
+
     /// Offers messages to nodes of the reference server, if there are any: they take what is for a user who is online
     /// with them. `online` says whose state says so. Returns what they did not take, in the order given. Blocks.
     fn publish_to_neighbours(
@@ -142,6 +147,10 @@ pub trait Node: Send + Sync + 'static {
 
     /// A node that had these users has died. Blocks until their states are written; false if they cannot be.
     fn on_died(&self, users: &[UserId]) -> bool;
+
+    /// The users after this one whose `User.state` says online, in order, at most so many; `None` if that cannot be known
+    /// now. Blocks.
+    fn online_after(&self, user: UserId, limit: usize) -> Option<Vec<UserId>>;
 
     /// A group has other members now.
     fn on_group_changed(&self, group: GroupId);

@@ -4,6 +4,7 @@ pub mod copy;
 pub mod health;
 pub mod migrate;
 mod progress;
+mod states;
 
 use std::error::Error;
 use std::ffi::OsString;

@@ -483,6 +483,10 @@ impl Node for Router {
         self.states.write_offline(&gone)
     }
 
+    fn online_after(&self, user: UserId, limit: usize) -> Option<Vec<UserId>> {
+        self.services.store.online_after(user, limit).ok()
+    }
+
     fn on_group_changed(&self, group: GroupId) {
         self.services.groups.changed(group);
     }

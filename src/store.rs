@@ -46,6 +46,9 @@ pub trait Store: Send + Sync + 'static {
     /// Those of `users` whose `User.state` says online, in any order. The column is what reference nodes go by.
     fn online(&self, users: &[UserId]) -> Result<Vec<UserId>, StoreError>;
 
+    /// The users after `user` whose `User.state` says online, by ascending id, at most `limit` of them.
+    fn online_after(&self, user: UserId, limit: usize) -> Result<Vec<UserId>, StoreError>;
+
     /// Makes two users friends of each other, each row once. `None` when one of them does not exist.
     fn add_friends(&self, a: UserId, b: UserId) -> Result<Option<FriendNames>, StoreError>;
 

@@ -20,6 +20,7 @@ mod dial;
 mod envelope;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+mod neighbours;
 mod post;
 mod receiver;
 mod registry;
@@ -44,7 +45,7 @@ use pool::{RedisFailure, RedisPool, RedisPoolSettings};
 use self::dial::Dialer;
 use self::post::Post;
 use self::receiver::Receiver;
-pub use self::survey::{Survey, survey};
+pub use self::survey::{Claims, Survey, survey};
 use self::watch::Watch;
 use super::{Bus, Envelope, Neighbours, Node, Published, Receipt, Unreachable};
 use crate::config::RedisSettings;
@@ -71,8 +72,7 @@ struct Shared {
     tasks: Mutex<Tasks>,
     /// Messages arrive at other nodes, as far as is known.
     up: AtomicBool,
-    /// Nodes of the reference server listen.
-    has_neighbours: AtomicBool,
+    neighbours: neighbours::Neighbours,
     /// When the last probe came back.
     probed: Mutex<Option<Instant>>,
     /// When commands last worked, if they ever did.
@@ -157,7 +157,7 @@ impl RedisBus {
             waker,
             tasks: Mutex::default(),
             up: AtomicBool::new(false),
-            has_neighbours: AtomicBool::new(false),
+            neighbours: neighbours::Neighbours::new(),
             probed: Mutex::new(None),
             commanded: Mutex::new(None),
             stage: Mutex::new(Stage::Running),
@@ -191,9 +191,7 @@ impl Bus for RedisBus {
         self.shared.wait_until_up(Instant::now() + START_PATIENCE);
         // Whoever starts after this one is not the first.
         let _ = registry::register(&self.shared);
-        if let Ok(patterns) = registry::patterns(&self.shared) {
-            self.shared.has_neighbours.store(patterns > 0, Ordering::Release);
-        }
+        let _ = neighbours::look(&self.shared);
         Ok(())
     }
 
@@ -281,13 +279,17 @@ impl Bus for RedisBus {
         published
     }
 
+    fn has_neighbours(&self) -> bool {
+        self.shared.neighbours.are_there()
+    }
+
     fn publish_to_neighbours(
         &self,
         deliveries: Vec<Delivery>,
         online: &dyn Fn(&[UserId]) -> Vec<UserId>,
     ) -> Neighbours {
         let nobody = |untaken| Neighbours { taken: Vec::new(), untaken };
-        if !self.shared.has_neighbours.load(Ordering::Acquire) || !self.shared.up.load(Ordering::Acquire) {
+        if !self.has_neighbours() || !self.shared.up.load(Ordering::Acquire) {
             return nobody(deliveries);
         }
         let users: HashSet<UserId> = deliveries.iter().map(|delivery| delivery.to).collect();
@@ -302,21 +304,10 @@ impl Bus for RedisBus {
         if offered.is_empty() {
             return nobody(untaken);
         }
-        let mut counts = Vec::with_capacity(offered.len());
-        for offered in offered.chunks(PIPELINE_MAX) {
-            let mut pipeline = redis::pipe();
-            for delivery in offered {
-                pipeline.cmd("PUBLISH").arg(envelope::reference_channel(delivery.to)).arg(&*delivery.text);
-            }
-            match self.shared.publish(|connection| pipeline.query::<Vec<u32>>(connection)) {
-                Ok(more) => counts.extend(more),
-                Err(_) => break,
-            }
-        }
-        let counts = counts.into_iter().chain(std::iter::repeat(0));
+        let are_taken = neighbours::publish(&self.shared, &offered).into_iter().chain(std::iter::repeat(false));
         let mut taken = Vec::new();
-        for (delivery, count) in offered.into_iter().zip(counts) {
-            if count > 0 { taken.push(delivery) } else { untaken.push(delivery) }
+        for (delivery, is_taken) in offered.into_iter().zip(are_taken) {
+            if is_taken { taken.push(delivery) } else { untaken.push(delivery) }
         }
         Neighbours { taken, untaken }
     }

@@ -13,7 +13,7 @@ use std::path::Path;
 use clap::{Arg, ArgAction};
 
 use super::progress::Progress;
-use super::{CommandError, grouped, say};
+use super::{CommandError, grouped, say, states};
 use crate::bus::redis::{Survey, survey};
 use crate::config::Config;
 use crate::store::mysql::Maintenance;
@@ -36,6 +36,9 @@ pub fn run(
     let Some(settings) = &config.mysql else {
         return Err(CommandError::refused("migrate: there is no mysql.cnf here; name one with --mysql FILE"));
     };
+    if matches.get_flag("reset-states") {
+        return states::reset(settings, &config, options.is_dry_run);
+    }
     let waits = || say("another server migrate or copy works on this database: waiting for its end");
     let mut database = Maintenance::begin(settings, waits).map_err(CommandError::refused)?;
     match database.state().map_err(CommandError::refused)? {
@@ -188,16 +191,21 @@ fn command() -> clap::Command {
         .after_help(AFTER_HELP)
         .arg(file("mysql", "Settings of the database, else as of a server started here: usually mysql.cnf"))
         .arg(file("redis", "Settings of Redis, else as of a server started here: usually redis.cnf, if it is there"))
+        .arg(flag("reset-states", "Only set users to offline whom stopped reference servers have left online"))
         .arg(flag("dry-run", "Show what would be done, and do nothing"))
         .arg(flag("force", "Go on even though nodes of the reference server are connected to Redis"))
 }
 
-const USAGE: &str = "server migrate [--mysql FILE] [--redis FILE] [--dry-run] [--force]";
+const USAGE: &str = "server migrate [--mysql FILE] [--redis FILE] [--reset-states] [--dry-run] [--force]";
 const AFTER_HELP: &str = "\
 It shows every change before it makes the first; --dry-run stops there. Make a backup: there is no way back but that.
 Whenever it is interrupted, run it again. It needs the rights SELECT, INSERT, CREATE and ALTER on the database.
 Nodes of the reference server must be stopped: they cannot check hashed passwords. Nodes of this server may go on; while
 the database rewrites a table, messages that have to be kept are refused, and their senders told. Restart them afterwards.
+
+With --reset-states it changes no table. A reference server that stops leaves its users online, and while another one
+runs, messages for them are lost. All users who are online on no node of this server are set to offline. That includes
+the users of reference servers that still run: messages for them are stored until they log in again.
 
 Exit code: 0 done or nothing to do, 1 not finished, 2 refused and nothing changed.";
 

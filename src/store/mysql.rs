@@ -177,6 +177,13 @@ impl Store for MysqlStore {
         Ok(online)
     }
 
+    fn online_after(&self, user: UserId, limit: usize) -> Result<Vec<UserId>, StoreError> {
+        self.calls.call(|db, _| {
+            let statement = "SELECT id FROM User WHERE id > :user AND state = 'online' ORDER BY id LIMIT :limit";
+            ids_of(db.exec(statement, params! {"user" => user.0, limit})?)
+        })
+    }
+
     fn add_friends(&self, a: UserId, b: UserId) -> Result<Option<FriendNames>, StoreError> {
         self.calls.call(|db, _| {
             let rows = db.exec("SELECT id, name FROM User WHERE id IN (:a, :b)", params! {"a" => a.0, "b" => b.0})?;

@@ -135,6 +135,16 @@ impl Store for SqliteStore {
         })
     }
 
+    fn online_after(&self, user: UserId, limit: usize) -> Result<Vec<UserId>, StoreError> {
+        self.readers.read(move |db| {
+            let statement = "SELECT id FROM User WHERE id > :user AND state = 'online' ORDER BY id LIMIT :limit";
+            let mut query = db.prepare_cached(statement)?;
+            let ids = query
+                .query_map(named_params! {":user": user.0, ":limit": limit as i64}, |row| row.get(0).map(UserId))?;
+            ids.collect()
+        })
+    }
+
     fn add_friends(&self, a: UserId, b: UserId) -> Result<Option<FriendNames>, StoreError> {
         self.writer.write(move |db| {
             let (Some(user_a), Some(user_b)) = (user_by_id(db, a)?, user_by_id(db, b)?) else { return Ok(None) };

@@ -6,7 +6,7 @@ use std::thread;
 
 use serde_json::{Value, json};
 
-use crate::util::{Cluster, Database, Neighbour, Nginx, Redis, SetOnDrop, TestClient, TestServer};
+use crate::util::{Cluster, Database, Neighbour, Nginx, Redis, SetOnDrop, TestClient, TestServer, Workplace};
 use crate::util::{chat, login, number_of, numbered, offline_user, password, user, wait_until};
 
 /// Two of our nodes and a neighbour.
@@ -220,6 +220,81 @@ fn when_the_last_neighbour_goes_its_users_messages_are_stored() {
     alice.send(&chat(a, b, "one more"));
     alice.barrier();
     assert_eq!(cluster.nodes[0].stored_for(b), stored + 1);
+}
+
+/// What `redis-cli PSUBSCRIBE` and monitoring tools listen to.
+const TOOLS: [&str; 3] = ["*", "RayBox-*", "RayBox-user*"];
+
+/// Nobody but a node of the reference server delivers anything, so nobody else is given a message.
+#[test]
+fn a_tool_that_listens_to_patterns_takes_no_messages() {
+    let (database, redis) = (Database::create_reference(), Redis::start());
+    let mut connection = redis.connect();
+    let mut tool = connection.as_pubsub();
+    TOOLS.iter().for_each(|pattern| tool.psubscribe(*pattern).expect("listen to a pattern"));
+    let cluster = Cluster::start_on(database, redis, 2, |builder| builder);
+    let (mut alice, a) = user(&cluster.nodes[0], "alice");
+    let b = offline_user(&cluster.nodes[0], "bob");
+    cluster.database.run(&format!("UPDATE User SET state = 'online' WHERE id = {b}"));
+    for n in 0..5 {
+        alice.send(&numbered(a, b, n));
+    }
+    alice.barrier();
+    let stored: Vec<usize> = login(&cluster.nodes[1], "bob", b).fetch(b).iter().map(number_of).collect();
+    assert_eq!(stored, (0..5).collect::<Vec<_>>());
+}
+
+#[test]
+fn the_users_of_the_last_neighbour_are_offline_when_it_is_gone() {
+    let Mixed { neighbour, cluster } = Mixed::start(Database::create_reference());
+    let mut connection = cluster.redis.connect();
+    let mut tool = connection.as_pubsub();
+    TOOLS.iter().for_each(|pattern| tool.psubscribe(*pattern).expect("listen to a pattern"));
+    let (mut alice, a) = user(&cluster.nodes[0], "alice");
+    let (b, c) = (offline_user(&cluster.nodes[0], "bob"), offline_user(&cluster.nodes[0], "carol"));
+    let mut bob = TestClient::connect_to(neighbour.address());
+    bob.login(b, "any");
+    alice.send(&chat(a, b, "hello"));
+    bob.expect(&chat(a, b, "hello"));
+    drop(neighbour);
+    // As a crash would leave it.
+    cluster.database.run(&format!("UPDATE User SET state = 'online' WHERE id IN ({b}, {c})"));
+    for n in 0..5 {
+        alice.send(&numbered(a, b, n));
+    }
+    alice.barrier();
+    assert_eq!(cluster.nodes[0].stored_for(b), 5, "a message is lost to the tool");
+    cluster.nodes[1].wait_state(b, "offline");
+    cluster.nodes[1].wait_state(c, "offline");
+    assert_eq!(cluster.nodes[1].state_of(a), "online", "who is with a node of ours stays online");
+}
+
+/// Nobody but the operator knows that a neighbour has gone for good while another one lives.
+#[test]
+fn the_users_of_a_neighbour_that_stopped_are_set_to_offline_by_a_command() {
+    let mixed = Mixed::start(Database::create_reference());
+    let workplace = Workplace::on(&mixed.cluster.database);
+    mixed.cluster.redis.write_cnf(workplace.path());
+    let (mut alice, a) = mixed.ours(0, "alice");
+    let (_bob, b) = mixed.theirs("bob");
+    let c = offline_user(mixed.node(), "carol");
+    // As a neighbour that was killed leaves it.
+    mixed.cluster.database.run(&format!("UPDATE User SET state = 'online' WHERE id = {c}"));
+    let shown = workplace.succeed(&["migrate", "--reset-states", "--dry-run"]);
+    assert!(shown.contains("online on no node of this server: 2\n") && shown.contains("count as offline"), "{shown}");
+    assert_eq!(mixed.node().state_of(c), "online", "a dry run");
+    let shown = workplace.succeed(&["migrate", "--reset-states"]);
+    assert!(shown.ends_with("and are offline now: 2\n"), "{shown}");
+    assert_eq!([a, b, c].map(|user| mixed.node().state_of(user)), ["online", "offline", "offline"]);
+    for to in [b, c] {
+        alice.send(&chat(a, to, "is it stored?"));
+    }
+    alice.barrier();
+    assert_eq!([b, c].map(|user| mixed.node().stored_for(user)), [1, 1]);
+    // The living neighbour's user comes back by logging in again.
+    let mut bob = mixed.log_in_there(b);
+    alice.send(&chat(a, b, "live again"));
+    bob.expect(&chat(a, b, "live again"));
 }
 
 /// A user of ours who comes and goes is never taken for one of the neighbour's, whose node would drop the messages.

@@ -43,6 +43,7 @@ macro_rules! narrow_store_suite {
             unknown_ids_have_nothing,
             a_credential_is_replaced_only_where_it_is_still_the_old_one,
             states_of_unknown_users_are_passed_over,
+            who_is_online_is_listed_in_pages,
             the_online_are_told_from_the_others,
             friends_are_friends_both_ways,
             adding_a_friend_twice_adds_once,
@@ -166,6 +167,18 @@ pub(crate) fn a_credential_is_replaced_only_where_it_is_still_the_old_one(store:
     store.replace_credential(user, "old", "new").unwrap();
     assert_eq!(store.credential(user).unwrap().as_deref(), Some("new"));
     assert_eq!(store.credential(bystander).unwrap().as_deref(), Some("old"));
+}
+
+pub(crate) fn who_is_online_is_listed_in_pages(store: &dyn Store) {
+    let users: Vec<UserId> = (0..5).map(|_| new_user(store)).collect();
+    let online = [users[0], users[2], users[3]];
+    store.set_states(&online.map(|user| (user, UserState::Online))).unwrap();
+    let of_these = |page: Vec<UserId>| page.into_iter().filter(|user| users.contains(user)).collect::<Vec<_>>();
+    let before = UserId(users[0].0 - 1);
+    assert_eq!(of_these(store.online_after(before, 1).unwrap()), online[..1]);
+    assert_eq!(of_these(store.online_after(before, 100).unwrap()), online);
+    assert_eq!(of_these(store.online_after(users[0], 100).unwrap()), online[1..]);
+    assert_eq!(of_these(store.online_after(users[3], 100).unwrap()), []);
 }
 
 pub(crate) fn states_of_unknown_users_are_passed_over(store: &dyn Store) {

@@ -7,14 +7,15 @@
 //! raybox:nodes        set of nodes
 //! raybox:on:<node>    set of the users of a node
 //! raybox:first        who looks after a cluster that has just been started
-//! raybox:heir:<node>  who looks after the users of a node that has died
+//! raybox:heir:<node>  who looks after the users of a node that has died, or of the last node of the reference server
 //! ```
 
 use std::collections::HashSet;
 
 use pool::RedisFailure;
+use redis::{Connection, RedisResult};
 
-use super::{Shared, envelope};
+use super::{Shared, envelope, neighbours};
 use crate::protocol::UserId;
 
 /// Which of these users any node of ours wants messages for.
@@ -41,16 +42,22 @@ fn listeners(shared: &Shared, channels: &[String]) -> Result<Vec<u32>, RedisFail
 
 /// The users among these that no node of ours, living or dead, counts as its own.
 pub(super) fn unclaimed(shared: &Shared, users: &[UserId]) -> Result<HashSet<UserId>, RedisFailure> {
-    let mut unclaimed: HashSet<UserId> = users.iter().copied().collect();
     if users.is_empty() {
-        return Ok(unclaimed);
+        return Ok(HashSet::new());
     }
-    for node in nodes(shared)? {
+    shared.run(|connection| unclaimed_on(connection, users))
+}
+
+/// The same on any connection.
+pub(super) fn unclaimed_on(connection: &mut Connection, users: &[UserId]) -> RedisResult<HashSet<UserId>> {
+    let mut unclaimed: HashSet<UserId> = users.iter().copied().collect();
+    let nodes: Vec<String> = redis::cmd("SMEMBERS").arg(NODES).query(connection)?;
+    for node in nodes {
         let mut pipeline = redis::pipe();
         for user in users {
             pipeline.cmd("SISMEMBER").arg(users_key(&node)).arg(user.0);
         }
-        let claims = shared.run(|connection| pipeline.query::<Vec<bool>>(connection))?;
+        let claims: Vec<bool> = pipeline.query(connection)?;
         for (user, _) in users.iter().zip(claims).filter(|(_, claimed)| *claimed) {
             unclaimed.remove(user);
         }
@@ -70,16 +77,11 @@ pub(super) fn dead(shared: &Shared, nodes: Vec<String>) -> Result<Vec<String>, R
     Ok(nodes.into_iter().zip(counts).filter(|(_, count)| *count == 0).map(|(node, _)| node).collect())
 }
 
-/// How many patterns others listen to: only nodes of the reference server do.
-pub(super) fn patterns(shared: &Shared) -> Result<u32, RedisFailure> {
-    shared.run(|connection| redis::cmd("PUBSUB").arg("NUMPAT").query(connection))
-}
-
 /// Whether no other node, of ours or of the reference server, is there, and none that starts just now claims the same.
 pub(super) fn is_first(shared: &Shared) -> Result<bool, RedisFailure> {
     let registered = nodes(shared)?;
     let count = registered.len();
-    if dead(shared, registered)?.len() < count || patterns(shared)? > 0 {
+    if dead(shared, registered)?.len() < count || neighbours::count(shared)? > 0 {
         return Ok(false);
     }
     take(shared, FIRST)

@@ -1,17 +1,18 @@
-//! [`survey`]: who is in the cluster, for one who is not of it and is about to change what the others work on.
+//! [`survey`], [`Claims`]: who is in the cluster, for a command that is about to change what its nodes work on.
 
 use redis::{Connection, RedisResult};
 
 use super::dial::{self, Dialer};
-use super::{RedisError, envelope, registry};
+use super::{RedisError, envelope, neighbours, registry};
 use crate::config::RedisSettings;
+use crate::protocol::UserId;
 
 /// The nodes that are connected to Redis.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Survey {
     /// Whether there are nodes of the reference server.
     pub has_reference_nodes: bool,
-    /// Their addresses, unless Redis does not let us see these.
+    /// Their addresses and those of tools that listen to patterns, unless Redis does not let us see these.
     pub reference_nodes: Vec<String>,
     /// How many nodes of this server there are.
     pub nodes: usize,
@@ -22,20 +23,50 @@ pub struct Survey {
 /// # Errors
 /// [`RedisError`] when it does not answer.
 pub fn survey(settings: &RedisSettings) -> Result<Survey, RedisError> {
+    let mut connection = connect(settings)?;
+    look(&mut connection).map_err(|error| RedisError::of(settings, &error))
+}
+
+/// Which users nodes of this server, living or dead, count as their own.
+pub struct Claims {
+    settings: RedisSettings,
+    connection: Connection,
+}
+
+impl Claims {
+    /// Connects to Redis. Blocks, for a few seconds at most.
+    ///
+    /// # Errors
+    /// [`RedisError`] when it does not answer.
+    pub fn open(settings: &RedisSettings) -> Result<Claims, RedisError> {
+        Ok(Claims { settings: settings.clone(), connection: connect(settings)? })
+    }
+
+    /// Those of `users` whom no such node counts as its own, in the order given. Blocks, for a few seconds at most.
+    ///
+    /// # Errors
+    /// [`RedisError`] when it does not answer.
+    pub fn unclaimed(&mut self, users: &[UserId]) -> Result<Vec<UserId>, RedisError> {
+        let Claims { settings, connection } = self;
+        let unclaimed = registry::unclaimed_on(connection, users).map_err(|error| RedisError::of(settings, &error))?;
+        Ok(users.iter().copied().filter(|user| unclaimed.contains(user)).collect())
+    }
+}
+
+fn connect(settings: &RedisSettings) -> Result<Connection, RedisError> {
     let dialer = Dialer::new(settings).map_err(|error| RedisError::of(settings, &error))?;
     let client = dialer.client().map_err(|error| RedisError::of(settings, &error))?;
-    let ask = || {
-        let mut connection = client.get_connection_with_timeout(dial::CONNECT_TIMEOUT)?;
+    let open = || {
+        let connection = client.get_connection_with_timeout(dial::CONNECT_TIMEOUT)?;
         connection.set_read_timeout(Some(dial::RESPONSE_TIMEOUT))?;
         connection.set_write_timeout(Some(dial::RESPONSE_TIMEOUT))?;
-        look(&mut connection)
+        Ok(connection)
     };
-    ask().map_err(|error| RedisError::of(settings, &error))
+    open().map_err(|error: redis::RedisError| RedisError::of(settings, &error))
 }
 
 fn look(connection: &mut Connection) -> RedisResult<Survey> {
-    // Newer versions of Redis count different patterns, and all nodes listen to the same.
-    let patterns: u32 = redis::cmd("PUBSUB").arg("NUMPAT").query(connection)?;
+    let has_reference_nodes = neighbours::listeners(connection)?.nodes > 0;
     let clients: RedisResult<String> = redis::cmd("CLIENT").arg("LIST").arg("TYPE").arg("pubsub").query(connection);
     let reference_nodes = clients.map(|clients| pattern_listeners(&clients)).unwrap_or_default();
     let registered: Vec<String> = redis::cmd("SMEMBERS").arg(registry::NODES).query(connection)?;
@@ -45,7 +76,7 @@ fn look(connection: &mut Connection) -> RedisResult<Survey> {
         channels => redis::cmd("PUBSUB").arg("NUMSUB").arg(channels).query(connection)?,
     };
     let nodes = listeners.iter().filter(|(_, count)| *count > 0).count();
-    Ok(Survey { has_reference_nodes: patterns > 0, reference_nodes, nodes })
+    Ok(Survey { has_reference_nodes, reference_nodes, nodes })
 }
 
 /// The addresses in `id=3 addr=10.0.0.7:41234 … psub=1 …` of those who listen to a pattern.

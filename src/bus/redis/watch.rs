@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use pool::RedisFailure;
 
-use super::{Shared, Stage, registry};
+use super::{Shared, Stage, neighbours, registry};
 use crate::bus::Node;
 
 /// A thread of its own, because its questions block.
@@ -17,13 +17,24 @@ pub(super) struct Watch {
     is_registered: bool,
     /// Nodes that listen to nothing, and since when.
     silent: HashMap<String, Instant>,
+    /// How many nodes of the reference server listened at the last look, and since when there are none that were there before.
+    neighbours: u32,
+    alone_since: Option<Instant>,
     /// Since when commands fail.
     failing: Option<Instant>,
 }
 
 impl Watch {
     pub(super) fn new(shared: Arc<Shared>, node: Arc<dyn Node>) -> Watch {
-        Watch { shared, node, is_registered: false, silent: HashMap::new(), failing: None }
+        Watch {
+            shared,
+            node,
+            is_registered: false,
+            silent: HashMap::new(),
+            neighbours: 0,
+            alone_since: None,
+            failing: None,
+        }
     }
 
     pub(super) fn run(mut self) {
@@ -55,13 +66,7 @@ impl Watch {
             log::warn!("this node was not registered any more; it registers again");
             self.node.on_rejoined();
         }
-        let patterns = registry::patterns(&shared)?;
-        if shared.has_neighbours.swap(patterns > 0, Ordering::AcqRel) != (patterns > 0) {
-            match patterns {
-                0 => log::info!("the last node of the reference server has left"),
-                _ => log::info!("nodes of the reference server listen: {patterns}"),
-            }
-        }
+        self.look_for_neighbours()?;
         let mut others = registry::nodes(&shared)?;
         others.retain(|other| *other != shared.node);
         let silent = registry::dead(&shared, others)?;
@@ -72,6 +77,44 @@ impl Watch {
             if now.duration_since(since) >= SILENCE_MAX {
                 self.bury(&node)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Looks after nodes of the reference server, and after the users of those that have gone when none is left. As long
+    /// as one is left, nobody here knows which users are on it.
+    fn look_for_neighbours(&mut self) -> Result<(), RedisFailure> {
+        let shared = self.shared.clone();
+        let before = self.neighbours;
+        let (count, were_there) = neighbours::look(&shared)?;
+        self.neighbours = count;
+        if count > 0 {
+            self.alone_since = None;
+            if !were_there || before == 0 {
+                log::info!("nodes of the reference server listen: {count}");
+            } else if count < before {
+                log::warn!(
+                    "a node of the reference server has left, {count} still listen: messages for users whom it has left \
+                     online are lost until server migrate --reset-states"
+                );
+            }
+            return neighbours::remember(&shared);
+        }
+        if were_there {
+            log::info!("the last node of the reference server has left");
+        }
+        if !neighbours::are_remembered(&shared)? {
+            self.alone_since = None;
+            return Ok(());
+        }
+        // One that comes back soon has only been started again.
+        if self.alone_since.get_or_insert_with(Instant::now).elapsed() < SILENCE_MAX {
+            return Ok(());
+        }
+        // With many users it takes longer than a look should.
+        let on_page = &mut || *shared.commanded.lock() = Some(Instant::now());
+        if let Some(users) = neighbours::bury(&shared, &*self.node, on_page)? {
+            log::info!("nodes of the reference server have left {users} users online: they are offline now");
         }
         Ok(())
     }

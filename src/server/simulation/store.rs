@@ -176,6 +176,10 @@ impl Store for NodeStore {
         Ok(Vec::new())
     }
 
+    fn online_after(&self, _: UserId, _: usize) -> Result<Vec<UserId>, StoreError> {
+        Ok(Vec::new())
+    }
+
     fn add_friends(&self, a: UserId, b: UserId) -> Result<Option<FriendNames>, StoreError> {
         self.call(|tables| {
             let name = |user| tables.users.get(user).map(|(name, _)| name.clone());

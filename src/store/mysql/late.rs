@@ -123,6 +123,10 @@ impl Store for LateStore {
         self.opened()?.online(users)
     }
 
+    fn online_after(&self, user: UserId, limit: usize) -> Result<Vec<UserId>, StoreError> {
+        self.opened()?.online_after(user, limit)
+    }
+
     fn add_friends(&self, a: UserId, b: UserId) -> Result<Option<FriendNames>, StoreError> {
         self.opened()?.add_friends(a, b)
     }

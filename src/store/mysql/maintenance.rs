@@ -14,7 +14,10 @@ use super::column;
 use super::error;
 use super::open::{self, OpenError, Site};
 use super::schema::{NEEDED, Schema};
+use super::shapes;
 use crate::config::MysqlSettings;
+use crate::protocol::UserId;
+use crate::store::UserState;
 
 /// A database that nobody else works on.
 pub struct Maintenance {
@@ -159,6 +162,33 @@ impl Maintenance {
              HAVING COUNT(*) > 1 LIMIT 20",
         );
         same.map_err(|error| self.explain(&error))
+    }
+
+    /// The users after `user` whose `User.state` says online, by ascending id, at most `limit` of them.
+    ///
+    /// # Errors
+    /// The database does not answer, or not this user.
+    pub fn online_after(&mut self, user: UserId, limit: usize) -> Result<Vec<UserId>, OpenError> {
+        let statement = "SELECT id FROM User WHERE id > :user AND state = 'online' ORDER BY id LIMIT :limit";
+        let ids: mysql::Result<Vec<i32>> = self.connection.exec(statement, params! {"user" => user.0, limit});
+        Ok(ids.map_err(|error| self.explain(&error))?.into_iter().map(UserId).collect())
+    }
+
+    /// Writes the `User.state` of these users.
+    ///
+    /// # Errors
+    /// The database does not answer, or not this user.
+    pub fn set_states(&mut self, users: &[UserId], state: UserState) -> Result<(), OpenError> {
+        if users.is_empty() {
+            return Ok(());
+        }
+        let state = match state {
+            UserState::Online => "online",
+            UserState::Offline => "offline",
+        };
+        let ids: Vec<i32> = users.iter().map(|user| user.0).collect();
+        let statement = format!("UPDATE User SET state = '{state}' WHERE id IN {}", shapes::list(ids.len()));
+        self.connection.exec_drop(statement, ids).map_err(|error| self.explain(&error))
     }
 
     /// How many others are connected to the database, as far as this user may know.

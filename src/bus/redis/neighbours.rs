@@ -1,0 +1,152 @@
+//! Nodes of the reference server: whether any listen, which messages they take, and whom the last of them leaves behind.
+//!
+//! They listen to the channels of all users by one pattern, and the answer to `PUBLISH` counts them. It counts tools that
+//! watch Redis as well (`redis-cli PSUBSCRIBE '*'`), which deliver nothing. A decoy tells them apart: a channel that is
+//! not a user's, and so near to one that every pattern but that of the nodes gets both.
+//!
+//! ```text
+//! RayBox-user~decoy    gets     tools that listen to *, RayBox-*, RayBox-user*
+//! RayBox-user-0        gets     the same tools, and nodes of the reference server: nobody has this id
+//! raybox:neighbours    is set   while such nodes are there, and until the users they leave behind are offline
+//! ```
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use pool::RedisFailure;
+use redis::{Connection, RedisResult};
+
+use super::{PIPELINE_MAX, Shared, envelope, registry};
+use crate::bus::Node;
+use crate::delivery::Delivery;
+use crate::protocol::UserId;
+
+/// What is known of them.
+#[derive(Debug)]
+pub(super) struct Neighbours {
+    are_there: AtomicBool,
+    /// Redis does not let this node publish on the decoy channel, so a tool counts as a node.
+    has_no_decoy: AtomicBool,
+}
+
+impl Neighbours {
+    pub(super) fn new() -> Neighbours {
+        Neighbours { are_there: AtomicBool::new(false), has_no_decoy: AtomicBool::new(false) }
+    }
+
+    pub(super) fn are_there(&self) -> bool {
+        self.are_there.load(Ordering::Acquire)
+    }
+}
+
+/// Counts them, and notes whether there are any. Returns how many there are, and whether there were any before.
+pub(super) fn look(shared: &Shared) -> Result<(u32, bool), RedisFailure> {
+    let count = count(shared)?;
+    Ok((count, shared.neighbours.are_there.swap(count > 0, Ordering::AcqRel)))
+}
+
+/// How many of them listen.
+pub(super) fn count(shared: &Shared) -> Result<u32, RedisFailure> {
+    let Listeners { patterns, nodes, has_decoy } = shared.run(listeners)?;
+    if patterns > 0 && shared.neighbours.has_no_decoy.swap(!has_decoy, Ordering::AcqRel) == has_decoy && !has_decoy {
+        log::warn!(
+            "Redis does not let this node publish on {DECOY}, so a tool that listens to a pattern counts as a node of \
+             the reference server: add the channel pattern RayBox-user* to the rights of its user"
+        );
+    }
+    Ok(nodes)
+}
+
+/// Who listens to patterns.
+pub(super) struct Listeners {
+    /// How many patterns there are.
+    patterns: u32,
+    /// How many nodes of the reference server there are.
+    pub(super) nodes: u32,
+    /// Tools could be told from nodes.
+    has_decoy: bool,
+}
+
+/// Asks on a connection of any kind.
+pub(super) fn listeners(connection: &mut Connection) -> RedisResult<Listeners> {
+    // Newer versions of Redis count different patterns, and all nodes listen to the same.
+    let patterns: u32 = redis::cmd("PUBSUB").arg("NUMPAT").query(connection)?;
+    if patterns == 0 {
+        return Ok(Listeners { patterns, nodes: 0, has_decoy: true });
+    }
+    let mut publish = |channel: &str| redis::cmd("PUBLISH").arg(channel).arg(NO_FRAME).query::<u32>(&mut *connection);
+    let (tools, has_decoy) = match publish(DECOY) {
+        Ok(tools) => (tools, true),
+        Err(error) if !error.is_io_error() => (0, false),
+        Err(error) => return Err(error),
+    };
+    let all = publish(&envelope::reference_channel(NOBODY))?;
+    Ok(Listeners { patterns, nodes: all.saturating_sub(tools), has_decoy })
+}
+
+/// Publishes each message on its user's channel. Returns which of them a node of the reference server gets. Some of these
+/// may be missing when Redis fails in the middle.
+pub(super) fn publish(shared: &Shared, deliveries: &[Delivery]) -> Vec<bool> {
+    let has_decoy = !shared.neighbours.has_no_decoy.load(Ordering::Acquire);
+    let mut taken = Vec::with_capacity(deliveries.len());
+    for deliveries in deliveries.chunks(PIPELINE_MAX) {
+        let mut pipeline = redis::pipe();
+        let decoy = |pipeline: &mut redis::Pipeline| {
+            if has_decoy {
+                pipeline.cmd("PUBLISH").arg(DECOY).arg(NO_FRAME);
+            }
+        };
+        // A tool may come or go in between: it counts as long as it may have been there.
+        decoy(&mut pipeline);
+        for delivery in deliveries {
+            pipeline.cmd("PUBLISH").arg(envelope::reference_channel(delivery.to)).arg(&*delivery.text);
+        }
+        decoy(&mut pipeline);
+        let Ok(counts) = shared.publish(|connection| pipeline.query::<Vec<u32>>(connection)) else { break };
+        let (tools, counts) = match &*counts {
+            [before, counts @ .., after] if has_decoy => (*before.max(after), counts),
+            counts => (0, counts),
+        };
+        taken.extend(counts.iter().map(|count| *count > tools));
+    }
+    taken
+}
+
+/// Notes in Redis that they are there: whoever finds this when they are gone looks after their users.
+pub(super) fn remember(shared: &Shared) -> Result<(), RedisFailure> {
+    shared.run(|connection| redis::cmd("SET").arg(WERE_THERE).arg(1).query(connection))
+}
+
+/// Whether they were there, and nobody has looked after their users yet.
+pub(super) fn are_remembered(shared: &Shared) -> Result<bool, RedisFailure> {
+    shared.run(|connection| redis::cmd("EXISTS").arg(WERE_THERE).query(connection))
+}
+
+/// The last of them has gone, and nobody else will set its users to offline: this does, as the only node. `None` if another
+/// node does it, or if it could not be finished and is to be tried again; else how many users there were.
+pub(super) fn bury(shared: &Shared, node: &dyn Node, on_page: &mut dyn FnMut()) -> Result<Option<usize>, RedisFailure> {
+    if !registry::inherits(shared, "neighbours")? {
+        return Ok(None);
+    }
+    let (mut after, mut count) = (UserId(0), 0);
+    loop {
+        let Some(online) = node.online_after(after, registry::USERS_AT_ONCE) else { return Ok(None) };
+        let Some(last) = online.last() else { break };
+        after = *last;
+        let abandoned: HashSet<UserId> = registry::unclaimed(shared, &online)?;
+        let abandoned: Vec<UserId> = online.into_iter().filter(|user| abandoned.contains(user)).collect();
+        // It leaves out users who have come to a node of ours meanwhile.
+        if !abandoned.is_empty() && !node.on_died(&abandoned) {
+            return Ok(None);
+        }
+        count += abandoned.len();
+        on_page();
+    }
+    shared.run(|connection| redis::cmd("DEL").arg(WERE_THERE).query::<u32>(connection))?;
+    Ok(Some(count))
+}
+
+const DECOY: &str = "RayBox-user~decoy";
+const NOBODY: UserId = UserId(0);
+const NO_FRAME: &str = "{}";
+const WERE_THERE: &str = "raybox:neighbours";
