@@ -24,6 +24,8 @@ pub enum Posted {
     Settled(Settled),
     /// Another connection of one of its users waits for the mailbox.
     MailboxWanted,
+    /// Another connection has logged this user out.
+    LoggedOut(UserId),
 }
 
 /// A connection of this server.

@@ -100,7 +100,9 @@ impl Services {
             Job::JoinGroup { user, group, asked } => {
                 let joined = store.join_group(user, group)?;
                 self.group_changed(group);
-                reply(joined.map_or_else(|| protocol::no_such_group(asked), |name| protocol::joined(group, &name)))
+                reply(
+                    joined.map_or_else(|| protocol::no_such_group(asked.into()), |name| protocol::joined(group, &name)),
+                )
             }
             Job::GroupsOf { user } => reply(protocol::groups(&store.groups_of(user)?)),
             Job::CreateGroup { owner, name, description } => {

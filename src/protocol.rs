@@ -7,18 +7,16 @@
 //! for its own id, say) and waits for the answer.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::fmt;
 
-use serde_json::value::RawValue;
-
+mod forward;
 mod kinds;
 mod parse;
 mod reply;
 
+pub use forward::Forward;
 pub use kinds::{FrameKind, ReplyKind};
 use parse::{Member, Members};
-use reply::json;
 pub use reply::*;
 
 /// A user's id: positive for every real user.
@@ -33,6 +31,14 @@ pub struct GroupId(pub i32);
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Id(pub i64);
 
+/// An id that its sender is answered with: what it is, and its digits where [`Id`] does not hold it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Asked<'f> {
+    /// The id.
+    pub id: Id,
+    digits: Option<&'f str>,
+}
+
 /// What a client asks for. Texts borrow from the frame.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Request<'f> {
@@ -43,19 +49,19 @@ pub enum Request<'f> {
     /// 3: no longer be `user` on this connection.
     Logout { user: Id },
     /// 4 and 5: forward `text` to `to`. `from` is what the client claims, if it does.
-    Chat { from: Option<Sender>, to: Id, text: Cow<'f, str> },
+    Chat { from: Option<Sender>, to: Id, text: Forward<'f> },
     /// 100: an old alias of 4, for those who are logged in only; to others it does not exist. `text` has msgType 4.
-    OldChat { from: Id, to: Result<Id, BadRequest>, text: Cow<'f, str> },
+    OldChat { from: Id, to: Result<Id, BadRequest>, text: Forward<'f> },
     /// 6: `a` and `b` become friends.
-    AddFriend { a: Id, b: Id },
+    AddFriend { a: Id, b: Asked<'f> },
     /// 7: `friend` is no longer in the list of `user`.
     DeleteFriend { user: Id, friend: Id },
     /// 8: the friends and groups of `user`.
     Contacts { user: Id },
     /// 9: forward `text` to every other member of `group`.
-    GroupChat { from: Id, group: Id, text: Cow<'f, str> },
+    GroupChat { from: Id, group: Id, text: Forward<'f> },
     /// 10: `user` becomes a member of `group`.
-    JoinGroup { user: Id, group: Id },
+    JoinGroup { user: Id, group: Asked<'f> },
     /// 11: the groups of `user`.
     GroupsOf { user: Id },
     /// 12: a new group.
@@ -100,6 +106,21 @@ impl Id {
     }
 }
 
+impl From<Id> for Asked<'_> {
+    fn from(id: Id) -> Self {
+        Asked { id, digits: None }
+    }
+}
+
+impl fmt::Display for Asked<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.digits {
+            Some(digits) => f.write_str(digits),
+            None => self.id.0.fmt(f),
+        }
+    }
+}
+
 impl fmt::Display for UserId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
@@ -131,17 +152,19 @@ impl<'f> Request<'f> {
             4 | 5 => Request::Chat {
                 from: members.sender(text),
                 to: id(&members.to, "TOID")?,
-                text: forwarded(text, members.repeated, None),
+                text: Forward::new(text, members.repeated, false),
             },
-            6 => Request::AddFriend { a: id(&members.u1, "U1")?, b: id(&members.u2, "U2")? },
+            6 => Request::AddFriend { a: id(&members.u1, "U1")?, b: members.u2.asked(text, "U2")? },
             7 => Request::DeleteFriend { user: id(&members.from, "FROMID")?, friend: id(&members.to, "TOID")? },
             8 => Request::Contacts { user: id(&members.from, "FROMID")? },
             9 => Request::GroupChat {
                 from: id(&members.from, "FROMID")?,
                 group: id(&members.group, "GROUPID")?,
-                text: forwarded(text, members.repeated, None),
+                text: Forward::new(text, members.repeated, false),
             },
-            10 => Request::JoinGroup { user: id(&members.from, "FROMID")?, group: id(&members.group, "GROUPID")? },
+            10 => {
+                Request::JoinGroup { user: id(&members.from, "FROMID")?, group: members.group.asked(text, "GROUPID")? }
+            }
             11 => Request::GroupsOf { user: id(&members.from, "FROMID")? },
             12 => Request::CreateGroup {
                 user: id(&members.from, "FROMID")?,
@@ -153,7 +176,8 @@ impl<'f> Request<'f> {
             15 => Request::Search { keyword: members.keyword.text()? },
             100 => match (members.sender(text), &members.to) {
                 (Some(Sender::Claimed(from)), to) if !matches!(to, Member::Missing) => {
-                    Request::OldChat { from, to: id(to, "TOID"), text: forwarded(text, members.repeated, Some(4)) }
+                    let forward = Forward::new(text, members.repeated, true);
+                    Request::OldChat { from, to: id(to, "TOID"), text: forward }
                 }
                 _ => Request::Fixed(NO_METHOD),
             },
@@ -164,26 +188,6 @@ impl<'f> Request<'f> {
         };
         Ok((FrameKind::of(msg_type.0), request))
     }
-}
-
-/// The text to forward for a frame: the same JSON value without a raw newline. Nearly always the frame itself.
-///
-/// A member that was `repeated` is sent on once, as the last one counts here but the first one may count to its reader.
-fn forwarded(frame: &str, repeated: bool, msg_type: Option<i64>) -> Cow<'_, str> {
-    let text = if repeated || msg_type.is_some() {
-        let mut members: BTreeMap<Cow<'_, str>, &RawValue> =
-            serde_json::from_str(frame).expect("it was read as an object before");
-        let number = msg_type.map(|number| RawValue::from_string(number.to_string()).expect("an integer is JSON"));
-        if let Some(number) = &number {
-            members.insert(Cow::Borrowed("msgType"), number);
-        }
-        Cow::Owned(json(&members))
-    } else {
-        Cow::Borrowed(frame)
-    };
-    // Strings cannot hold raw newlines in JSON, so these stand between tokens, where a blank does as well.
-    let has_newline = memchr::memchr2(b'\n', b'\r', text.as_bytes()).is_some();
-    if has_newline { Cow::Owned(text.replace(['\n', '\r'], " ")) } else { text }
 }
 
 #[cfg(test)]
@@ -199,21 +203,21 @@ mod tests {
         let frame = r#"{"msgType":4,"FROMID":1,"TOID":2,"msg":"\u4f60 \"x\"","more":[{"TOID":3}]}"#;
         let Ok(Request::Chat { from, to, text }) = parse(frame) else { panic!("a chat") };
         assert_eq!((from, to), (Some(Sender::Claimed(Id(1))), Id(2)));
-        assert!(matches!(text, Cow::Borrowed(text) if text == frame));
+        assert!(matches!(text.text(), Cow::Borrowed(text) if text == frame));
     }
 
     #[test]
     fn what_is_forwarded_has_no_raw_newline_and_each_known_member_once() {
         let chat = |frame| match parse(frame) {
-            Ok(Request::Chat { text, .. } | Request::OldChat { text, .. }) => text.into_owned(),
+            Ok(Request::Chat { text, .. } | Request::OldChat { text, .. }) => text.text().into_owned(),
             other => panic!("{other:?}"),
         };
         assert_eq!(chat("{\r\n\"msgType\":4,\n\"TOID\":2}"), "{  \"msgType\":4, \"TOID\":2}");
         let forged = r#"{"FROMID":7,"msgType":4,"TOID":2,"n":18446744073709551616,"FROM\u0049D":1}"#;
-        assert_eq!(chat(forged), r#"{"FROMID":1,"TOID":2,"msgType":4,"n":18446744073709551616}"#);
+        assert_eq!(chat(forged), r#"{"msgType":4,"TOID":2,"n":18446744073709551616,"FROM\u0049D":1}"#);
         assert_eq!(
             chat(r#"{"msgType":100,"TOID":2,"FROMID":1,"n":1.50}"#),
-            r#"{"FROMID":1,"TOID":2,"msgType":4,"n":1.50}"#
+            r#"{"msgType":4,"TOID":2,"FROMID":1,"n":1.50}"#
         );
     }
 

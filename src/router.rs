@@ -151,7 +151,26 @@ impl Router {
 
     /// Whether messages that others send to `user` come to this node already, or never need to.
     pub fn is_here(&self, user: UserId) -> bool {
-        self.outbox.is_none() || self.presence.read(user).newest(user).is_some()
+        self.outbox.is_none() || self.is_connected(user)
+    }
+
+    /// Whether `user` is on a connection of this node.
+    pub fn is_connected(&self, user: UserId) -> bool {
+        self.presence.read(user).newest(user).is_some()
+    }
+
+    /// Takes `user` from all connections of this node; returns these.
+    pub fn log_out(&self, turn: &mut Turn<Posted>, user: UserId) -> Vec<Arc<ClientLink>> {
+        let mut left = Vec::new();
+        while let Some(link) = self.newest(user) {
+            self.leave(turn, user, &link);
+            left.push(link);
+        }
+        left
+    }
+
+    fn newest(&self, user: UserId) -> Option<Arc<ClientLink>> {
+        self.presence.read(user).newest(user).cloned()
     }
 
     /// Has the other nodes send here what is for `user`; `link` is posted the outcome, and is attached then.

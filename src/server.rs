@@ -540,6 +540,11 @@ impl Shell {
                 Effect::Join(user) => router.join(user, link),
                 Effect::Attach(user) => router.attach(turn, user, link),
                 Effect::Detach(user) => router.detach(turn, user, link),
+                Effect::LogOut(user) => {
+                    for other in router.log_out(turn, user) {
+                        other.post(Posted::LoggedOut(user));
+                    }
+                }
                 Effect::ReleaseMailbox(user) => self.shared.release_mailbox(user, link),
                 Effect::WantMailbox(user) => {
                     if let Some(holder) = self.shared.mailboxes.other_holder(user, link) {
@@ -642,6 +647,7 @@ impl Handler for Shell {
         let input = match message {
             Posted::Outcome(outcome) => Input::Outcome(outcome),
             Posted::Settled(settled) => Input::Settled(settled),
+            Posted::LoggedOut(user) => Input::LoggedOut(user),
             Posted::MailboxWanted => {
                 Input::MailboxWanted { now: turn.now(), undelivered_bytes: link.undelivered_bytes() }
             }
@@ -701,6 +707,10 @@ impl Known for Facts<'_> {
             self.shared.admission.recognised(Id(user.0.into()), self.source);
         }
         recognised
+    }
+
+    fn is_connected(&self, user: UserId) -> bool {
+        self.shared.router.is_connected(user)
     }
 
     fn is_here(&self, user: UserId) -> bool {

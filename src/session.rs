@@ -115,6 +115,8 @@ pub enum Input<'f> {
     Reminder,
     /// Another connection waits to fetch the messages of the same user; so many bytes have not arrived at this client.
     MailboxWanted { now: Instant, undelivered_bytes: usize },
+    /// Another connection has logged this user out, see [`Effect::LogOut`].
+    LoggedOut(UserId),
     /// The connection is dead. What was received before is still shown.
     HangUp,
     /// The connection is gone.
@@ -151,6 +153,8 @@ pub enum Effect<'f> {
     Attach(UserId),
     /// They no longer do.
     Detach(UserId),
+    /// Log this user out of every connection of this node; theirs hear [`Input::LoggedOut`].
+    LogOut(UserId),
     /// The messages kept for this user may be fetched by another connection.
     ReleaseMailbox(UserId),
     /// Ask the connection that has this user's mailbox whether it still needs it.
@@ -230,6 +234,9 @@ pub trait Known {
     /// Whether this was found to be the user's password not long ago.
     fn recognises(&self, user: UserId, password: &str) -> bool;
 
+    /// Whether this user is logged in on some connection of this node.
+    fn is_connected(&self, user: UserId) -> bool;
+
     /// Whether messages that others send to this user come to this node.
     fn is_here(&self, user: UserId) -> bool;
 }
@@ -284,6 +291,7 @@ impl Session {
             Input::Sent => self.on_sent(effects),
             Input::Reminder => self.on_reminder(effects),
             Input::MailboxWanted { now, undelivered_bytes } => self.on_mailbox_wanted(now, undelivered_bytes, effects),
+            Input::LoggedOut(user) => self.logged_out(user),
             Input::HangUp => self.on_hang_up(effects),
             Input::Closed => self.on_closed(effects),
         };
@@ -312,7 +320,7 @@ impl Session {
             _ if self.unsettled.frames > 0 => Flow::Later,
             Request::Login { user, password } => self.login(user, password, known, effects),
             Request::Register { name, password } => self.register(name, password, effects),
-            Request::Logout { user } => self.logout(user, effects),
+            Request::Logout { user } => self.logout(user, known, effects),
             Request::AddFriend { a, b } => self.add_friend(a, b, effects),
             Request::DeleteFriend { user, friend } => self.delete_friend(user, friend, effects),
             Request::Contacts { user } => self.contacts(user, effects),

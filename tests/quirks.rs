@@ -154,6 +154,51 @@ fn an_unknown_group_cannot_be_joined() {
 }
 
 #[test]
+fn a_number_that_nobody_has_is_answered_as_it_was_sent() {
+    const DIGITS: &str = "36893488147419103232";
+    let server = TestServer::start();
+    let (mut alice, a) = user(&server, "alice");
+    alice.send_text(&format!(r#"{{"msgType":6,"U1":{a},"U2":{DIGITS}}}"#));
+    alice.expect_text(&format!(r#"{{"errmsg":"no such user","errno":404,"msgType":6,"userId":{DIGITS}}}"#));
+    alice.send_text(&format!(r#"{{"msgType":10,"FROMID":{a},"GROUPID":-{DIGITS}}}"#));
+    alice.expect_text(&format!(r#"{{"errmsg":"no such group","errno":404,"groupId":-{DIGITS},"msgType":10}}"#));
+}
+
+#[test]
+fn a_connection_that_is_both_new_friends_is_answered_before_the_push() {
+    let server = TestServer::start();
+    let (mut both, a) = user(&server, "alice");
+    let b = both.register("bob", &password("bob"));
+    both.login(b, &password("bob"));
+    both.send(&json!({"msgType": 6, "U1": a, "U2": b}));
+    both.expect_text(&format!(r#"{{"errno":200,"msgType":6,"name":"bob","userId":{b}}}"#));
+    both.expect_text(&format!(r#"{{"errno":200,"msgType":6,"name":"alice","new":true,"userId":{a}}}"#));
+}
+
+#[test]
+fn the_compatible_mode_makes_groups_for_nobody_and_logs_others_out() {
+    let server = TestServer::builder().option("auth", "compat").start();
+    let mut stranger = TestClient::connect(&server);
+    let reply = stranger.ask(&json!({"msgType": 12, "FROMID": -5, "name": "gift", "description": "d"}));
+    assert_eq!((&reply["errno"], &reply["msgType"], &reply["name"]), (&json!(200), &json!(12), &json!("gift")));
+    assert!(reply["GROUPID"].as_i64().is_some_and(|id| id > 0), "{reply}");
+
+    let (mut alice, a) = user(&server, "alice");
+    let b = offline_user(&server, "bob");
+    stranger.send(&json!({"msgType": 3, "USERID": b}));
+    stranger.expect_text(BAD_REQUEST);
+    stranger.send(&json!({"msgType": 3, "USERID": a}));
+    stranger.expect_text(ACK);
+    stranger.send(&chat(b, a, "gone?"));
+    wait_until("the message is stored", || server.stored_for(a) == 1);
+    alice.expect_silence_until_barrier();
+    server.wait_state(a, "offline");
+    // The connection itself is not that user any more.
+    alice.send(&json!({"msgType": 3, "USERID": a}));
+    alice.expect_text(BAD_REQUEST);
+}
+
+#[test]
 fn only_members_write_to_a_group() {
     let server = TestServer::start();
     let (mut alice, a) = user(&server, "alice");

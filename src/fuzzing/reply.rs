@@ -33,9 +33,9 @@ pub fn reply(data: &[u8]) {
     };
     for reply in [
         protocol::registered(UserId(number)),
-        protocol::no_such_user(Id(id)),
-        protocol::not_yourself(Id(id)),
-        protocol::no_such_group(Id(id)),
+        protocol::no_such_user(Id(id).into()),
+        protocol::not_yourself(Id(id).into()),
+        protocol::no_such_group(Id(id).into()),
     ] {
         seen(&reply);
     }

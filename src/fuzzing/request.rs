@@ -34,7 +34,7 @@ pub fn request(frame: &[u8]) {
             if let Request::Chat { text, .. } | Request::OldChat { text, .. } | Request::GroupChat { text, .. } =
                 request
             {
-                members.assert_forwarded(text, matches!(request, Request::OldChat { .. }));
+                members.assert_forwarded(&text.text(), matches!(request, Request::OldChat { .. }));
             }
         }
     }
@@ -171,11 +171,11 @@ impl Plain {
             Request::Logout { user } => plain("logout", &[*user], &[]),
             Request::Chat { to, .. } => plain("chat", &[*to], &[]),
             Request::OldChat { from, .. } => plain("old chat", &[*from], &[]),
-            Request::AddFriend { a, b } => plain("add friend", &[*a, *b], &[]),
+            Request::AddFriend { a, b } => plain("add friend", &[*a, b.id], &[]),
             Request::DeleteFriend { user, friend } => plain("delete friend", &[*user, *friend], &[]),
             Request::Contacts { user } => plain("contacts", &[*user], &[]),
             Request::GroupChat { from, group, .. } => plain("group chat", &[*from, *group], &[]),
-            Request::JoinGroup { user, group } => plain("join group", &[*user, *group], &[]),
+            Request::JoinGroup { user, group } => plain("join group", &[*user, group.id], &[]),
             Request::GroupsOf { user } => plain("groups of", &[*user], &[]),
             Request::CreateGroup { user, name, description } => plain("create group", &[*user], &[name, description]),
             Request::GroupsNamed { name } => plain("groups named", &[], &[name]),

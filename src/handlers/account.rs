@@ -61,13 +61,23 @@ impl Session {
         self.submit(job, Awaited::Reply, effects)
     }
 
-    pub(crate) fn logout(&mut self, id: Id, effects: &mut Effects<'_>) -> Flow {
-        let Some(user) = id.user().filter(|_| self.is(id)) else {
-            return self.reply(protocol::BAD_REQUEST, effects);
-        };
-        self.remove_user(user);
-        effects.push(Effect::Detach(user));
+    pub(crate) fn logout(&mut self, id: Id, known: &dyn Known, effects: &mut Effects<'_>) -> Flow {
+        match id.user() {
+            Some(user) if self.is(id) => {
+                self.remove_user(user);
+                effects.push(Effect::Detach(user));
+            }
+            // The reference server logs out whoever is on its node.
+            Some(user) if self.is_compat() && known.is_connected(user) => effects.push(Effect::LogOut(user)),
+            Some(_) | None => return self.reply(protocol::BAD_REQUEST, effects),
+        }
         self.reply(protocol::ACK, effects)
+    }
+
+    /// Another connection has logged this user out.
+    pub(crate) fn logged_out(&mut self, user: UserId) -> Flow {
+        self.remove_user(user);
+        Flow::Taken
     }
 
     pub(crate) fn search(&mut self, keyword: Cow<'_, str>, effects: &mut Effects<'_>) -> Flow {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use net::Flow;
 
-use crate::protocol::{self, BadRequest, GroupId, Id, Sender, UserId};
+use crate::protocol::{self, BadRequest, Forward, GroupId, Id, Sender, UserId};
 use crate::session::{Awaited, Effect, Effects, Found, Job, Known, Session};
 
 impl Session {
@@ -13,7 +13,7 @@ impl Session {
         &mut self,
         from: Option<Sender>,
         to: Id,
-        text: Cow<'f, str>,
+        text: Forward<'f>,
         effects: &mut Effects<'f>,
     ) -> Flow {
         let allowed = match from {
@@ -33,7 +33,7 @@ impl Session {
         &mut self,
         from: Id,
         to: Result<Id, BadRequest>,
-        text: Cow<'f, str>,
+        text: Forward<'f>,
         effects: &mut Effects<'f>,
     ) -> Flow {
         match to {
@@ -44,7 +44,8 @@ impl Session {
         }
     }
 
-    fn deliver<'f>(&mut self, to: Id, text: Cow<'f, str>, effects: &mut Effects<'f>) -> Flow {
+    fn deliver<'f>(&mut self, to: Id, text: Forward<'f>, effects: &mut Effects<'f>) -> Flow {
+        let text = text.text();
         self.count_unsettled(text.len());
         effects.push(Effect::Deliver { to: to.user_or_nobody(), text });
         Flow::Taken
@@ -54,7 +55,7 @@ impl Session {
         &mut self,
         from: Id,
         group: Id,
-        text: Cow<'f, str>,
+        text: Forward<'f>,
         known: &dyn Known,
         effects: &mut Effects<'f>,
     ) -> Flow {
@@ -77,6 +78,7 @@ impl Session {
                 self.reply(protocol::NOT_A_MEMBER, effects)
             }
             Members::Known(members) => {
+                let text = text.text();
                 self.count_unsettled(text.len());
                 effects.push(Effect::DeliverAll { to: members, except: sender, text });
                 Flow::Taken

@@ -2,24 +2,25 @@
 
 use net::Flow;
 
-use crate::protocol::{self, Id, UserId};
+use crate::protocol::{self, Asked, Id, UserId};
 use crate::session::{Awaited, Effect, Effects, Job, Phase, Session};
 use crate::store::FriendNames;
 
 impl Session {
-    pub(crate) fn add_friend(&mut self, a: Id, b: Id, effects: &mut Effects<'_>) -> Flow {
+    pub(crate) fn add_friend(&mut self, a: Id, b: Asked<'_>, effects: &mut Effects<'_>) -> Flow {
         if let Err(reply) = self.may_act_as(a) {
             return self.reply(reply, effects);
         }
-        if a == b {
+        if a == b.id && a.user().is_some() {
             return self.reply(protocol::not_yourself(b), effects);
         }
-        let Some(friend) = b.user() else { return self.reply(protocol::no_such_user(b), effects) };
+        let Some(friend) = b.id.user() else { return self.reply(protocol::no_such_user(b), effects) };
         let user = a.user_or_nobody();
         self.submit(Job::AddFriends { a: user, b: friend }, Awaited::Friends { a: user, b: friend }, effects)
     }
 
-    /// The push goes out before the reply, which says that it is delivered or kept.
+    /// The push goes out before the reply, which says that it is delivered or kept. A connection that is both users gets the
+    /// reply first, as from the reference server: it would take the push for it.
     pub(crate) fn friends_added(
         &mut self,
         a: UserId,
@@ -28,12 +29,17 @@ impl Session {
         effects: &mut Effects<'_>,
     ) {
         let Some(names) = names else {
-            effects.push(Effect::Reply(protocol::no_such_user(Id(b.0.into())).into()));
+            effects.push(Effect::Reply(protocol::no_such_user(Id(b.0.into()).into()).into()));
             return;
         };
         let push = protocol::new_friend(a, &names.a);
+        let reply = protocol::friend_added(b, &names.b);
         self.count_unsettled(push.len());
-        self.phase = Phase::Settling { reply: protocol::friend_added(b, &names.b) };
+        if self.is(Id(b.0.into())) {
+            effects.push(Effect::Reply(reply.into()));
+        } else {
+            self.phase = Phase::Settling { reply };
+        }
         effects.push(Effect::Deliver { to: b, text: push.into() });
     }
 

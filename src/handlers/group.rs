@@ -5,16 +5,20 @@ use std::borrow::Cow;
 use net::Flow;
 
 use super::account::NAME_MAX;
-use crate::protocol::{self, Id};
+use crate::protocol::{self, Asked, Id};
 use crate::session::{Awaited, Effects, Job, Session};
 
 impl Session {
-    pub(crate) fn join_group(&mut self, user: Id, group: Id, effects: &mut Effects<'_>) -> Flow {
+    pub(crate) fn join_group(&mut self, user: Id, group: Asked<'_>, effects: &mut Effects<'_>) -> Flow {
         if let Err(reply) = self.may_act_as(user) {
             return self.reply(reply, effects);
         }
-        let Some(user) = user.user() else { return self.reply(protocol::SERVER_ERROR, effects) };
-        let job = Job::JoinGroup { user, group: group.group_or_none(), asked: group };
+        // In compat anybody may ask for somebody who does not exist; the reference server does not look.
+        let user = user.user_or_nobody();
+        if group.id.user().is_none() {
+            return self.reply(protocol::no_such_group(group), effects);
+        }
+        let job = Job::JoinGroup { user, group: group.id.group_or_none(), asked: group.id };
         self.submit(job, Awaited::Reply, effects)
     }
 
@@ -38,7 +42,8 @@ impl Session {
         if name.chars().count() > NAME_MAX || description.chars().count() > DESCRIPTION_MAX {
             return self.reply(protocol::SERVER_ERROR, effects);
         }
-        let Some(owner) = user.user() else { return self.reply(protocol::SERVER_ERROR, effects) };
+        // In compat it may be nobody; the reference server does not look.
+        let owner = user.user_or_nobody();
         let job = Job::CreateGroup { owner, name: name.into_owned(), description: description.into_owned() };
         self.submit(job, Awaited::Reply, effects)
     }

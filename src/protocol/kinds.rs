@@ -106,8 +106,8 @@ mod tests {
         assert_eq!((name(&login_later(1)), name(&register_later(1)), name(&busy_for(60))), ("429", "429", "503"));
         assert_eq!(name(&registered(UserId(5))), "200");
         assert_eq!(name(&group_created(GroupId(3), "\"errno\":500")), "200");
-        assert_eq!(name(&no_such_user(Id(9))), "404");
-        assert_eq!(name(&not_yourself(Id(9))), "400");
+        assert_eq!(name(&no_such_user(Id(9).into())), "404");
+        assert_eq!(name(&not_yourself(Id(9).into())), "400");
         for odd in ["", "{}", "{\"errno\":", "{\"errno\":2", "{\"errno\":299}", "{\"errno\":é"] {
             assert_eq!(name(odd), "other", "{odd}");
         }

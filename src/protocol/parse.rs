@@ -4,13 +4,12 @@
 //! double and any depth of nesting would pass. Here every value is visited, so that what is forwarded is good JSON.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
-use serde_json::value::RawValue;
 
-use super::{BadRequest, Id, Sender};
+use super::forward;
+use super::{Asked, BadRequest, Id, Sender};
 
 /// The members that requests have, as the frame holds them; of a repeated one, the last.
 #[derive(Default)]
@@ -36,7 +35,7 @@ pub(super) enum Member<'f> {
     #[default]
     Missing,
     Integer(i64),
-    /// A number beyond 64 bits or minus zero: an integer or not, its digits must tell.
+    /// A number beyond 64 bits with a sign, or minus zero: an integer or not, its digits must tell.
     ByDigits,
     Text(Cow<'f, str>),
     Other,
@@ -82,15 +81,24 @@ impl<'f> Member<'f> {
     pub(super) fn id(&self, frame: &str, key: &str) -> Result<Id, BadRequest> {
         match self {
             Member::Integer(id) => Ok(Id(*id)),
+            _ => self.asked(frame, key).map(|asked| asked.id),
+        }
+    }
+
+    /// The same, with its digits where they are needed.
+    pub(super) fn asked<'t>(&self, frame: &'t str, key: &str) -> Result<Asked<'t>, BadRequest> {
+        match self {
+            Member::Integer(id) => Ok(Id(*id).into()),
             Member::ByDigits => {
-                let members: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_str(frame).map_err(|_| BadRequest)?;
-                let number = members.get(key).ok_or(BadRequest)?.get();
+                let number = &frame[forward::value_of(frame, key).ok_or(BadRequest)?];
                 let (nearest, digits) = match number.strip_prefix('-') {
                     Some(digits) => (i64::MIN, digits),
                     None => (i64::MAX, number),
                 };
-                let is_integer = digits.bytes().all(|digit| digit.is_ascii_digit());
-                if is_integer { Ok(Id(number.parse().unwrap_or(nearest))) } else { Err(BadRequest) }
+                if !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+                    return Err(BadRequest);
+                }
+                Ok(number.parse().map_or(Asked { id: Id(nearest), digits: Some(number) }, |id| Id(id).into()))
             }
             Member::Missing | Member::Text(_) | Member::Other => Err(BadRequest),
         }
@@ -172,7 +180,7 @@ impl<'f> Visitor<'f> for Take {
     }
 
     fn visit_u64<E>(self, number: u64) -> Result<Member<'f>, E> {
-        Ok(Member::Integer(i64::try_from(number).unwrap_or(i64::MAX)))
+        Ok(i64::try_from(number).map_or(Member::ByDigits, Member::Integer))
     }
 
     fn visit_f64<E>(self, number: f64) -> Result<Member<'f>, E> {

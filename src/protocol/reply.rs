@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use super::{FrameKind, GroupId, Id, Request, UserId};
+use super::{Asked, FrameKind, GroupId, Request, UserId};
 use crate::store::{Group, KeptMessage, User};
 
 /// NORMAL_ACK: done.
@@ -92,18 +92,18 @@ struct NewFriend<'a> {
 }
 
 /// Refusal of 6: nobody has that id.
-pub fn no_such_user(friend: Id) -> String {
-    format!(r#"{{"errmsg":"no such user","errno":404,"msgType":6,"userId":{}}}"#, friend.0)
+pub fn no_such_user(friend: Asked<'_>) -> String {
+    format!(r#"{{"errmsg":"no such user","errno":404,"msgType":6,"userId":{}}}"#, friend)
 }
 
 /// Refusal of 6: one's own id.
-pub fn not_yourself(friend: Id) -> String {
-    format!(r#"{{"errmsg":"cannot add yourself","errno":400,"msgType":6,"userId":{}}}"#, friend.0)
+pub fn not_yourself(friend: Asked<'_>) -> String {
+    format!(r#"{{"errmsg":"cannot add yourself","errno":400,"msgType":6,"userId":{}}}"#, friend)
 }
 
 /// Refusal of 10.
-pub fn no_such_group(group: Id) -> String {
-    format!(r#"{{"errmsg":"no such group","errno":404,"groupId":{},"msgType":10}}"#, group.0)
+pub fn no_such_group(group: Asked<'_>) -> String {
+    format!(r#"{{"errmsg":"no such group","errno":404,"groupId":{},"msgType":10}}"#, group)
 }
 
 /// Reply to 8.
@@ -243,6 +243,7 @@ pub(super) fn json(value: &impl Serialize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::Id;
     use crate::store::MessageId;
 
     #[test]
@@ -254,9 +255,9 @@ mod tests {
             (registered(UserId(5)), r#"{"USERID":5,"errno":200,"msgType":200}"#),
             (friend_added(UserId(7), "b"), r#"{"errno":200,"msgType":6,"name":"b","userId":7}"#),
             (new_friend(UserId(7), "b"), r#"{"errno":200,"msgType":6,"name":"b","new":true,"userId":7}"#),
-            (no_such_user(Id(9)), r#"{"errmsg":"no such user","errno":404,"msgType":6,"userId":9}"#),
-            (not_yourself(Id(9)), r#"{"errmsg":"cannot add yourself","errno":400,"msgType":6,"userId":9}"#),
-            (no_such_group(Id(9)), r#"{"errmsg":"no such group","errno":404,"groupId":9,"msgType":10}"#),
+            (no_such_user(Id(9).into()), r#"{"errmsg":"no such user","errno":404,"msgType":6,"userId":9}"#),
+            (not_yourself(Id(9).into()), r#"{"errmsg":"cannot add yourself","errno":400,"msgType":6,"userId":9}"#),
+            (no_such_group(Id(9).into()), r#"{"errmsg":"no such group","errno":404,"groupId":9,"msgType":10}"#),
             (
                 contacts(std::slice::from_ref(&user), std::slice::from_ref(&group)),
                 r#"{"errno":200,"friends":[{"id":"7","isGroup":"0","name":"张\"三\u0001"},{"id":"3","isGroup":"1","name":"g/\\"}],"msgType":8}"#,

@@ -28,6 +28,11 @@ impl Known for Facts {
         false
     }
 
+    /// User 3 is on another connection.
+    fn is_connected(&self, user: UserId) -> bool {
+        user == UserId(3)
+    }
+
     /// User 4 must be asked for at the other nodes first.
     fn is_here(&self, user: UserId) -> bool {
         user != UserId(4)
@@ -182,27 +187,65 @@ fn nobody_acts_as_another() {
 }
 
 #[test]
-fn the_compatible_mode_lets_anybody_ask_but_not_log_others_out() {
+fn the_compatible_mode_lets_anybody_ask_and_log_others_out() {
     let mut stranger = Tester::new(Auth::Compat);
     let forwarded = vec![Effect::Deliver { to: UserId(2), text: CHAT.into() }];
     assert_eq!(stranger.frame(CHAT), forwarded);
     assert_eq!(stranger.settled(1, CHAT.len(), 0), []);
     assert_eq!(stranger.frame(r#"{"msgType":3,"USERID":1}"#), reply(BAD_REQUEST));
+    let logged_out = [Effect::LogOut(UserId(3)), Effect::Reply(ACK.into())];
+    assert_eq!(stranger.frame(r#"{"msgType":3,"USERID":3}"#), logged_out);
     assert_eq!(stranger.frame(r#"{"msgType":100,"FROMID":1,"TOID":2}"#), reply(NO_METHOD));
     let asked = vec![Effect::Submit(Job::GroupsOf { user: UserId(7) })];
     assert_eq!(stranger.frame(r#"{"msgType":11,"FROMID":7}"#), asked);
 }
 
 #[test]
-fn nobody_owns_or_joins_anything_in_the_compatible_mode_either() {
+fn nobody_owns_and_joins_groups_in_the_compatible_mode() {
     for id in ["0", "-1", "4294967297", "100000000000000000000"] {
         let create = format!(r#"{{"msgType":12,"FROMID":{id},"name":"g","description":""}}"#);
         let join = format!(r#"{{"msgType":10,"FROMID":{id},"GROUPID":1}}"#);
-        for frame in [create, join] {
+        let (name, description) = ("g".into(), String::new());
+        let created = Job::CreateGroup { owner: UserId(0), name, description };
+        let joined = Job::JoinGroup { user: UserId(0), group: GroupId(1), asked: Id(1) };
+        for (frame, job) in [(create, created), (join, joined)] {
             let mut stranger = Tester::new(Auth::Compat);
-            assert_eq!(stranger.frame(frame.leak()), reply(protocol::SERVER_ERROR), "{id}");
+            assert_eq!(stranger.frame(frame.leak()), [Effect::Submit(job)], "{id}");
         }
     }
+}
+
+#[test]
+fn a_user_that_another_connection_has_logged_out_has_no_rights_left() {
+    let mut user = Tester::logged_in();
+    assert_eq!(user.on(Input::LoggedOut(UserId(1))), []);
+    assert_eq!(user.frame(CHAT), reply(LOGIN_FIRST));
+}
+
+#[test]
+fn ids_beyond_64_bits_are_answered_with_their_digits() {
+    for digits in ["9223372036854775808", "18446744073709551616", "-99999999999999999999"] {
+        let mut user = Tester::logged_in();
+        let add = format!(r#"{{"msgType":6,"U1":1,"U2":{digits}}}"#).leak();
+        let answer = format!(r#"{{"errmsg":"no such user","errno":404,"msgType":6,"userId":{digits}}}"#);
+        assert_eq!(user.frame(add), [Effect::Reply(answer.into())]);
+        let join = format!(r#"{{"msgType":10,"FROMID":1,"GROUPID":{digits}}}"#).leak();
+        let answer = format!(r#"{{"errmsg":"no such group","errno":404,"groupId":{digits},"msgType":10}}"#);
+        assert_eq!(user.frame(join), [Effect::Reply(answer.into())]);
+    }
+}
+
+#[test]
+fn who_is_both_new_friends_is_answered_before_the_push() {
+    let mut session = Tester::logged_in();
+    session.session.add_user(UserId(2));
+    session.frame(r#"{"msgType":6,"U1":1,"U2":2}"#);
+    let push = protocol::new_friend(UserId(1), "ann");
+    let done = protocol::friend_added(UserId(2), "bob");
+    let names = FriendNames { a: "ann".into(), b: "bob".into() };
+    let expected = [Effect::Reply(done.into()), Effect::Deliver { to: UserId(2), text: push.clone().into() }];
+    assert_eq!(session.outcome(Outcome::Friends(Some(names))), expected);
+    assert_eq!(session.settled(1, push.len(), 0), []);
 }
 
 #[test]
@@ -441,6 +484,9 @@ fn in_a_cluster_a_stranger_to_the_cache_is_looked_up_before_being_refused() {
         fn recognises(&self, _: UserId, _: &str) -> bool {
             true
         }
+        fn is_connected(&self, _: UserId) -> bool {
+            true
+        }
         fn is_here(&self, _: UserId) -> bool {
             true
         }
@@ -532,7 +578,11 @@ impl World {
                     self.attached.retain(|other| *other != user);
                     self.joined.retain(|other| *other != user);
                 }
-                Effect::ReleaseMailbox(_) | Effect::WantMailbox(_) | Effect::Remind | Effect::HangUp => {}
+                Effect::LogOut(_)
+                | Effect::ReleaseMailbox(_)
+                | Effect::WantMailbox(_)
+                | Effect::Remind
+                | Effect::HangUp => {}
             }
         }
     }
