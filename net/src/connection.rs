@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::codec::Decoder;
-use crate::event_loop::CloseReason;
+use crate::handler::CloseReason;
 use crate::link::Link;
 use crate::socket::Socket;
 

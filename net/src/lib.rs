@@ -46,12 +46,14 @@ mod event_loop;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod handler;
 mod json_prefix;
 mod link;
 mod loop_group;
 mod loop_handle;
 mod output;
 mod proxy_header;
+mod showing;
 #[cfg(feature = "simulation")]
 pub mod simulation;
 mod slots;
@@ -63,7 +65,7 @@ pub use acceptor::{Acceptor, ListenSettings, Stopper};
 pub use arrivals::Preface;
 pub use codec::{Decoder, Item};
 pub use complaints::Complaints;
-pub use event_loop::{CloseReason, Flow, Handler, Incoming, Settings};
+pub use handler::{CloseReason, Flow, Handler, Incoming, Settings};
 pub use json_prefix::NESTING_MAX;
 pub use link::{Link, Refused, Turn};
 pub use loop_group::LoopGroup;

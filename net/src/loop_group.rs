@@ -9,7 +9,8 @@ use std::time::Duration;
 use mio::net::TcpStream;
 
 use crate::arrivals::Preface;
-use crate::event_loop::{EventLoop, Handler, Settings};
+use crate::event_loop::EventLoop;
+use crate::handler::{Handler, Settings};
 use crate::loop_handle::{Letter, LoopHandle};
 use crate::stats::LoopWatch;
 

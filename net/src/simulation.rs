@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use mio::{Poll, Token, Waker};
 
 use crate::arrivals::Preface;
-use crate::event_loop::{EventLoop, Handler, Settings};
+use crate::event_loop::EventLoop;
+use crate::handler::{Handler, Settings};
 use crate::link::Link;
 use crate::loop_handle::{Letter, LoopHandle};
 use crate::slots::ConnId;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::event_loop::CloseReason;
+use crate::handler::CloseReason;
 use crate::loop_handle::{Letter, LoopHandle};
 
 /// A number that one thread alone changes and any thread reads.
