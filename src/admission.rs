@@ -6,34 +6,40 @@
 //! registration, never for a message.
 
 mod allowance;
+mod kept;
 mod logins;
 mod meter;
 mod pace;
 mod payer;
+mod seat;
 mod seats;
 mod shares;
 mod source;
+mod strangers;
 mod turns;
 
 use std::fmt;
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use net::Complaints;
 use parking_lot::Mutex;
 
 pub use self::allowance::Allowance;
+pub use self::kept::Kept;
 pub use self::logins::Logins;
 pub use self::meter::{Excess, Meter, Rates, Refusal};
 pub use self::pace::Pace;
 pub use self::payer::{Holder, Payer};
-pub use self::seats::Seats;
+pub use self::seat::Seat;
+pub use self::seats::{Crowd, Seats};
 pub use self::shares::{NestedShares, Shares};
 pub use self::source::Source;
+pub use self::strangers::{StrangerId, Strangers};
 pub use self::turns::Turns;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, Networks};
+use crate::delivery::ClientLink;
 use crate::metrics::{Hit, Metrics};
 use crate::protocol::Id;
 
@@ -41,7 +47,12 @@ use crate::protocol::Id;
 #[derive(Debug)]
 pub struct Admission {
     rates: Rates,
-    seats: Mutex<Seats>,
+    seats: Mutex<Seats<Weak<ClientLink>>>,
+    /// What clients have begun to send.
+    kept: Mutex<Kept>,
+    /// The proxies whose addresses many clients may come from.
+    proxies: Networks,
+    login_timeout: Option<Duration>,
     logins: Mutex<Logins>,
     registrations: Mutex<Allowance>,
     /// Of the queue of the hashers.
@@ -50,13 +61,6 @@ pub struct Admission {
     complaints: Mutex<[Complaints; Hit::COUNT]>,
     metrics: Arc<Metrics>,
     clock: Clock,
-}
-
-/// A place among the connections, given back when it is dropped.
-#[derive(Debug)]
-pub struct Seat {
-    admission: Arc<Admission>,
-    source: Option<Source>,
 }
 
 /// A place in the queue of the hashers or at one of them, given back when it is dropped.
@@ -85,12 +89,15 @@ pub struct Registration {
 }
 
 impl Admission {
-    /// The limits as they are set.
-    pub fn new(config: &Config, metrics: Arc<Metrics>, clock: Clock) -> Admission {
+    /// The limits as they are set, with so many descriptors for clients.
+    pub fn new(config: &Config, descriptors: usize, metrics: Arc<Metrics>, clock: Clock) -> Admission {
         let rates = Rates { frames: config.frames_per_second, bytes: config.bytes_per_second, epoch: clock.now() };
         Admission {
             rates,
-            seats: Mutex::new(Seats::new(config.connections_max, config.connections_per_address)),
+            seats: Mutex::new(Seats::new(config.connections_max, config.connections_per_address, descriptors)),
+            kept: Mutex::new(Kept::new(kept_bytes_max(config))),
+            proxies: config.proxy_from.clone(),
+            login_timeout: Some(config.login_timeout).filter(|time| !time.is_zero()),
             logins: Mutex::new(Logins::new(config.login_failures, config.login_failures_per_address)),
             registrations: Mutex::new(Allowance::new(config.registrations_per_address)),
             hashing: Mutex::new(Shares::new(places(config))),
@@ -103,28 +110,6 @@ impl Admission {
     /// How fast each connection may send.
     pub fn rates(&self) -> &Rates {
         &self.rates
-    }
-
-    /// A client comes in.
-    ///
-    /// # Errors
-    /// It may not: because of this limit.
-    pub fn enter(self: &Arc<Admission>, client: SocketAddr, now: Instant) -> Result<Seat, Hit> {
-        let source = Source::of(client.ip());
-        let taken = self.seats.lock().take(Some(source));
-        taken.inspect_err(|hit| self.complain(*hit, format_args!("a client from {source}"), now))?;
-        Ok(Seat { admission: self.clone(), source: Some(source) })
-    }
-
-    /// Somebody comes in through a proxy, which will tell who. Until then it is one of all, but of no address: those who
-    /// come through a proxy at the same time may be more than one address may have.
-    ///
-    /// # Errors
-    /// It may not: because of this limit.
-    pub fn enter_through(self: &Arc<Admission>, proxy: SocketAddr, now: Instant) -> Result<Seat, Hit> {
-        let taken = self.seats.lock().take(None);
-        taken.inspect_err(|hit| self.complain(*hit, format_args!("a client of the proxy {}", proxy.ip()), now))?;
-        Ok(Seat { admission: self.clone(), source: None })
     }
 
     /// Seconds that a login has to wait before it may be tried; `None` if it may now. One that has to wait is not looked at:
@@ -178,40 +163,14 @@ impl Admission {
         let key = hit.key();
         log::debug!("turned away {whom}: the limit {key} is reached");
         let raised = self.complaints.lock()[hit as usize].raise(now);
+        let remedy = hit.remedy();
         match raised {
-            Some(0) => log::warn!("turned away {whom}: the limit {key} is reached"),
-            Some(unsaid) => log::warn!("turned away {whom}, and {unsaid} before it: the limit {key} is reached"),
+            Some(0) => log::warn!("turned away {whom}: the limit {key} is reached{remedy}"),
+            Some(unsaid) => {
+                log::warn!("turned away {whom}, and {unsaid} before it: the limit {key} is reached{remedy}")
+            }
             None => {}
         }
-    }
-}
-
-impl Seat {
-    /// Who came through a proxy is this client.
-    ///
-    /// # Errors
-    /// It may not come in: because of this limit.
-    pub fn for_client(mut self, client: SocketAddr, now: Instant) -> Result<Seat, Hit> {
-        debug_assert!(self.source.is_none(), "a client is told once");
-        let source = Source::of(client.ip());
-        let assigned = self.admission.seats.lock().assign(source);
-        assigned.inspect_err(|hit| self.admission.complain(*hit, format_args!("a client from {source}"), now))?;
-        self.source = Some(source);
-        Ok(self)
-    }
-
-    /// Whose it is.
-    ///
-    /// # Panics
-    /// Before the proxy has told.
-    pub fn source(&self) -> Source {
-        self.source.expect("a connection is opened when it is known who is behind it")
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.admission.seats.lock().give_back(self.source);
     }
 }
 
@@ -254,10 +213,19 @@ pub fn places(config: &Config) -> usize {
     config.logins_max + config.hashers
 }
 
+/// Bytes of what clients have begun to send: half of the memory for clients, but room for a few of the longest frames.
+fn kept_bytes_max(config: &Config) -> usize {
+    (config.memory_bytes_max / 2).max(FRAMES_KEPT_MIN * config.frame_bytes_max)
+}
+
 /// Whole seconds, not less than the time.
 fn seconds(time: Duration) -> u32 {
     u32::try_from(time.as_nanos().div_ceil(1_000_000_000)).unwrap_or(u32::MAX).max(1)
 }
+
+/// A stranger has a quarter of the memory for what clients have begun to send, and the buffer of a frame may be twice as long
+/// as the frame.
+const FRAMES_KEPT_MIN: usize = 16;
 
 #[cfg(test)]
 mod tests {
@@ -275,7 +243,7 @@ mod tests {
     #[test]
     fn an_attempt_that_is_dropped_has_not_happened() {
         let config = Config::with_defaults("127.0.0.1:0".parse().unwrap());
-        let admission = Arc::new(Admission::new(&config, Arc::new(Metrics::new(1)), Clock::default()));
+        let admission = Arc::new(Admission::new(&config, usize::MAX, Arc::new(Metrics::new(1)), Clock::default()));
         let (source, now) = (Source::of([192, 0, 2, 1].into()), Instant::now());
         for _ in 0..1000 {
             drop(admission.attempt(Id(1), source, false, now));
@@ -290,7 +258,7 @@ mod tests {
     fn an_attempt_that_is_dropped_was_wrong_if_another_password_is_remembered() {
         let mut config = Config::with_defaults("127.0.0.1:0".parse().unwrap());
         config.login_failures = Limit(Some(3));
-        let admission = Arc::new(Admission::new(&config, Arc::new(Metrics::new(1)), Clock::default()));
+        let admission = Arc::new(Admission::new(&config, usize::MAX, Arc::new(Metrics::new(1)), Clock::default()));
         let (source, now) = (Source::of([192, 0, 2, 1].into()), Instant::now());
         admission.attempt(Id(1), source, true, now).end(true);
         for _ in 0..4 {

@@ -71,6 +71,8 @@ pub struct Config {
     pub frame_timeout: Duration,
     /// How long a connection may be silent.
     pub idle_timeout: Duration,
+    /// How long a connection may be open without being logged in; zero: for as long as it likes.
+    pub login_timeout: Duration,
     /// How long a peer may leave sent data unacknowledged (`TCP_USER_TIMEOUT`, tcp(7)).
     pub user_timeout: Duration,
     /// Whether connections of `proxy_from` begin with a PROXY header, which tells the client's address.
@@ -103,6 +105,8 @@ pub struct Config {
     pub login_failures_per_address: Limit,
     /// New accounts of one address within an hour.
     pub registrations_per_address: Limit,
+    /// Memory for what clients have begun to send, and for replies on their way, in bytes.
+    pub memory_bytes_max: usize,
     /// Requests that wait for a worker; beyond that, the 503 reply.
     pub requests_max: usize,
     /// Password checks that wait for a hasher; beyond that, the 503 reply.
@@ -237,6 +241,7 @@ impl Config {
             frame_bytes_max: 0,
             frame_timeout: Duration::ZERO,
             idle_timeout: Duration::ZERO,
+            login_timeout: Duration::ZERO,
             user_timeout: Duration::ZERO,
             proxy_protocol: false,
             proxy_from: Networks::default(),
@@ -253,6 +258,7 @@ impl Config {
             login_failures: Limit(None),
             login_failures_per_address: Limit(None),
             registrations_per_address: Limit(None),
+            memory_bytes_max: 0,
             requests_max: 0,
             logins_max: 0,
             lane_bytes_max: 0,
@@ -508,6 +514,8 @@ mod tests {
         assert_eq!(config.frame_timeout, Duration::from_secs(10));
         assert_eq!(config.idle_timeout, Duration::from_secs(20 * 60));
         assert_eq!(config.user_timeout, Duration::from_secs(30));
+        assert_eq!(config.login_timeout, Duration::ZERO);
+        assert!((8 << 20..=512 << 20).contains(&config.memory_bytes_max), "{}", config.memory_bytes_max);
         assert_eq!((config.proxy_protocol, config.proxy_from.to_string()), (false, "127.0.0.1,::1".to_owned()));
         assert_eq!(config.output_bytes_max, 1 << 20);
         assert_eq!(config.drain_timeout, Duration::from_secs(10));
@@ -517,7 +525,7 @@ mod tests {
         assert_eq!((config.login_failures, config.login_failures_per_address), (Limit(Some(10)), Limit(Some(10_000))));
         assert_eq!(config.registrations_per_address, Limit(Some(100_000)));
         assert_eq!((config.requests_max, config.logins_max), (4096, 256));
-        assert_eq!((config.lane_bytes_max, config.fetch_bytes_max), (64 << 20, 8 << 20));
+        assert_eq!((config.lane_bytes_max, config.fetch_bytes_max), (64 << 20, 1 << 20));
         assert_eq!(config.search_results_max, 1000);
         assert_eq!(config.password_cost, PasswordCost { memory_kib: 19456, passes: 2, lanes: 1 });
         assert_eq!(config.password_memory, Duration::from_secs(24 * 60 * 60));

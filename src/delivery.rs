@@ -26,6 +26,8 @@ pub enum Posted {
     MailboxWanted,
     /// Another connection has logged this user out.
     LoggedOut(UserId),
+    /// Others need its descriptor: it is closed unless it has logged in meanwhile.
+    MakeRoom,
 }
 
 /// A connection of this server.

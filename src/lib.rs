@@ -15,6 +15,7 @@
 //! - [`router`] hands a message to a connection, or to its recipient's lane, whose batches are offered to the other nodes
 //!   ([`outbox`], [`bus`]) and kept ([`backlog`]): in the store, or in the [`spool`] while that is away.
 //! - [`config`], [`logging`]: read once; one writer. [`signals`] stop the server, or have it look again. [`commands`]: what the program does beside serving.
+//! - [`resources`] is what the system lets the process have: descriptors, memory, threads.
 //! - [`metrics`] are what all of these count, [`health`] whether they work, [`admin`] the HTTP port that shows both.
 //!
 //! # One message, end to end
@@ -75,6 +76,7 @@ pub mod password;
 pub mod presence;
 pub mod protocol;
 mod recent;
+pub mod resources;
 pub mod router;
 pub mod server;
 pub mod session;

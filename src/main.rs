@@ -26,6 +26,7 @@ use raybox::commands::{CommandError, copy, health, migrate};
 use raybox::config::{Auth, Config, Invocation};
 use raybox::health::{Checks, Health};
 use raybox::logging::{self, LogControl, LogGuard};
+use raybox::resources::{self, Descriptors};
 use raybox::server::{Server, Stopped};
 use raybox::signals;
 use raybox::spool::{NoSpool, Spool};
@@ -90,6 +91,8 @@ fn end(outcome: Result<(), CommandError>) -> ExitCode {
 
 /// Runs a server until a signal stops it; an error is one at start.
 fn serve(config: &Config) -> Result<Stopped, Box<dyn Error>> {
+    let descriptors = Descriptors::raise();
+    resources::check_threads(config)?;
     let signals = signals::catch()?;
     let log = logging::init(&config.log_dir, &config.log_level)?;
     log_panics();
@@ -115,6 +118,7 @@ fn serve(config: &Config) -> Result<Stopped, Box<dyn Error>> {
     let (control, before) = (log.control(), config.clone());
     signals.handle(stop, move || look_again(&before, &control))?;
     announce(config, server.local_addr(), admin_address, &store_line, &bus_line);
+    tell_of(descriptors);
     let stopped = server.run();
     if let Some(checks) = checks {
         checks.close(Instant::now() + CHECKS_GRACE);
@@ -195,6 +199,17 @@ fn announce(config: &Config, address: SocketAddr, admin: Option<SocketAddr>, sto
     print(&format!(
         "raybox {VERSION} listening on {address}, store {store}, bus {bus}, auth {auth}, log {log_dir}{admin}\n"
     ));
+}
+
+/// Says how many clients there can be.
+fn tell_of(descriptors: Descriptors) {
+    info!("{descriptors}");
+    if descriptors.are_few() {
+        warn!(
+            "{descriptors}: each connection needs one; for more, raise the hard limit (ulimit -Hn, LimitNOFILE in systemd, \
+             --ulimit nofile of a container)"
+        );
+    }
 }
 
 /// Ends the process when the shutdown has taken longer than it may, whatever holds it up: a driver, a name server, a disk.

@@ -76,6 +76,12 @@ pub enum Hit {
     RequestsMax,
     /// Of messages on their way to other nodes and to the store.
     LaneMax,
+    /// Of descriptors: there are hardly any left for clients.
+    Descriptors,
+    /// Of the time that a connection may take to log in.
+    LoginTimeout,
+    /// Of memory for what clients have begun to send, and for replies on their way.
+    MemoryMax,
 }
 
 /// What takes messages in batches.
@@ -401,6 +407,7 @@ fn reason_name(reason: CloseReason) -> &'static str {
         CloseReason::Idle => "idle",
         CloseReason::Stopped => "stopped",
         CloseReason::Excess => "excess",
+        CloseReason::TurnedAway => "turned_away",
     }
 }
 
@@ -421,10 +428,18 @@ impl Hit {
         "logins_max",
         "requests_max",
         "lane_max",
+        "descriptors",
+        "login_timeout",
+        "memory_max",
     ];
 
     /// How many there are.
     pub const COUNT: usize = Hit::KEYS.len();
+
+    /// What the operator may do where that is no setting, for the end of a line.
+    pub fn remedy(self) -> &'static str {
+        if self == Hit::Descriptors { ": raise it (ulimit -Hn, LimitNOFILE in systemd)" } else { "" }
+    }
 
     /// The setting that is the limit.
     pub fn key(self) -> &'static str {

@@ -30,6 +30,7 @@ use crate::outages::Outages;
 use crate::outbox::{self, OutItem, Outbox};
 use crate::password::{PasswordError, Passwords};
 use crate::protocol::{self, FrameKind, GroupId, Id, ReplyKind, UserId};
+use crate::resources;
 use crate::router::{self, Routed, Router};
 use crate::session::{Effect, Effects, Input, Job, Known, MAILBOX_PATIENCE, Outcome, Session, Settled};
 use crate::spool::Spool;
@@ -116,10 +117,12 @@ impl Server {
         bus: Arc<dyn Bus>,
     ) -> Result<Server, StartError> {
         let listen = ListenSettings { backlog: config.backlog, user_timeout: config.user_timeout };
-        let acceptor =
+        let mut acceptor =
             Acceptor::bind(config.listen, listen).map_err(|error| StartError::Listen(config.listen, error))?;
         let local_addr = acceptor.local_addr().map_err(StartError::Resources)?;
-        let shared = Arc::new(Shared::start(config, store, spool, bus)?);
+        let (clients, sockets) = resources::descriptors_for_clients(config);
+        acceptor.set_sockets_max(sockets);
+        let shared = Arc::new(Shared::start(config, clients, store, spool, bus)?);
         let metrics = &shared.services.metrics;
         let shell = |nth| Shell { shared: shared.clone(), tally: metrics.of_loop(nth) };
         let loops = LoopGroup::start(config.loops, settings(config), shell).map_err(StartError::Resources)?;
@@ -211,6 +214,7 @@ fn preface(proxies: Option<&Networks>, peer: SocketAddr) -> Preface {
 impl Shared {
     fn start(
         config: &Config,
+        descriptors: usize,
         store: Arc<dyn Store>,
         spool: Arc<dyn Spool>,
         bus: Arc<dyn Bus>,
@@ -233,7 +237,12 @@ impl Shared {
                 auth: config.auth,
                 router,
                 mailboxes: Mailboxes::new(),
-                admission: Arc::new(Admission::new(config, services.metrics.clone(), services.clock.clone())),
+                admission: Arc::new(Admission::new(
+                    config,
+                    descriptors,
+                    services.metrics.clone(),
+                    services.clock.clone(),
+                )),
                 workers: Workers::start("worker", config.workers, config.requests_max)?,
                 hashers_queue: hashers.watch(),
                 hashers,
@@ -479,10 +488,14 @@ impl Shell {
         loop {
             let settled = self.carry_out(turn, link, holder, &mut effects);
             if settled.frames == 0 {
-                return flow;
+                break;
             }
             session.on(Input::Settled(settled), &known, &mut effects);
         }
+        if session.is_logged_in() != seat.is_users() {
+            note_login(turn, link, session, seat);
+        }
+        flow
     }
 
     /// Counts what asks for no answer; there is one only when it is too much.
@@ -558,10 +571,27 @@ impl Shell {
         settled
     }
 
+    /// Closes a connection that is not logged in, with a last word.
+    fn turn_away(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, reply: &str) {
+        self.send(turn, link, reply, Fate::Drop);
+        turn.turn_away(link);
+    }
+
     /// A reply is refused only when the client is gone, and then nobody misses it.
     fn send(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, reply: &str, fate: Fate) {
         self.tally.reply(ReplyKind::of(reply));
         let _ = link.send(turn, reply.as_bytes(), fate);
+    }
+}
+
+/// A session has logged in, has logged out, or has begun.
+fn note_login(turn: &mut Turn<Posted>, link: &Arc<ClientLink>, session: &Session, seat: &mut Seat) {
+    if session.is_logged_in() {
+        seat.becomes_users();
+    } else if !session.has_ended()
+        && let Some(timeout) = seat.becomes_strangers(link, turn.now())
+    {
+        turn.remind(link, timeout);
     }
 }
 
@@ -593,9 +623,11 @@ impl Handler for Shell {
         seat.for_client(client, turn.now()).map_err(|_| protocol::TURNED_AWAY.as_bytes())
     }
 
-    fn on_open(&mut self, _: &mut Turn<Posted>, link: &Arc<ClientLink>, seat: Seat) -> Client {
+    fn on_open(&mut self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, mut seat: Seat) -> Client {
         log::debug!("connected: {:?}", link.peer());
-        Client { session: Session::new(self.shared.auth), meter: Meter::default(), seat }
+        let session = Session::new(self.shared.auth);
+        note_login(turn, link, &session, &mut seat);
+        Client { session, meter: Meter::default(), seat }
     }
 
     fn on_incoming(
@@ -613,6 +645,7 @@ impl Handler for Shell {
             Incoming::Oversize => (Input::Oversize, None),
             Incoming::End => (Input::End, None),
             Incoming::Stop => (Input::Stop, None),
+            Incoming::Crowded => (Input::Crowded, None),
         };
         if let Incoming::Likely(_) = incoming {
             // A refusal would stay one, also if this is but the beginning of a frame that ends when it may pass.
@@ -633,10 +666,15 @@ impl Handler for Shell {
                 self.tally.frame(client.session.frame_kind());
             }
             (Flow::Taken | Flow::Last, Incoming::Garbage { .. }) => self.tally.frame(FrameKind::INVALID),
-            (_, Incoming::Blanks { .. } | Incoming::Oversize | Incoming::End | Incoming::Stop)
+            (Flow::Taken, Incoming::Crowded) => client.seat.complain_of_kept(turn.now()),
+            (_, Incoming::Blanks { .. } | Incoming::Oversize | Incoming::End | Incoming::Stop | Incoming::Crowded)
             | (Flow::Later | Flow::NoFrame, _) => {}
         }
         flow
+    }
+
+    fn on_kept(&mut self, client: &mut Client, bytes: usize) -> bool {
+        client.seat.keep(bytes)
     }
 
     fn on_sent(&mut self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &mut Client, _: u32) {
@@ -651,11 +689,16 @@ impl Handler for Shell {
             Posted::MailboxWanted => {
                 Input::MailboxWanted { now: turn.now(), undelivered_bytes: link.undelivered_bytes() }
             }
+            Posted::MakeRoom if client.seat.is_users() => return,
+            Posted::MakeRoom => return self.turn_away(turn, link, protocol::MAKE_ROOM),
         };
         self.feed(turn, link, client, input);
     }
 
     fn on_reminder(&mut self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &mut Client) {
+        if client.seat.is_late(turn.now()) {
+            return self.turn_away(turn, link, protocol::LOGIN_LATE);
+        }
         self.feed(turn, link, client, Input::Reminder);
     }
 

@@ -105,6 +105,8 @@ pub enum Input<'f> {
     End,
     /// The server stops; the connection closes when this is taken and what was sent to it is written.
     Stop,
+    /// There is no memory for what the client has begun to send; the connection closes when this is taken.
+    Crowded,
     /// A job is done.
     Outcome(Outcome),
     /// What became of forwarded frames.
@@ -259,7 +261,13 @@ impl Session {
     /// at now, and nothing was done.
     pub fn on<'f>(&mut self, input: Input<'f>, known: &dyn Known, effects: &mut Effects<'f>) -> Flow {
         let flow = match input {
-            Input::Frame(_) | Input::Garbage | Input::Excess { .. } | Input::Oversize | Input::End | Input::Stop
+            Input::Frame(_)
+            | Input::Garbage
+            | Input::Excess { .. }
+            | Input::Oversize
+            | Input::Crowded
+            | Input::End
+            | Input::Stop
                 if !self.is_ready() =>
             {
                 Flow::Later
@@ -284,6 +292,7 @@ impl Session {
                 flow => flow,
             },
             Input::Oversize => self.reply(protocol::TOO_LONG, effects),
+            Input::Crowded => self.reply(protocol::CROWDED, effects),
             Input::End => self.on_end(effects),
             Input::Stop => self.on_stop(),
             Input::Outcome(outcome) => self.on_outcome(outcome, known, effects),
@@ -450,6 +459,10 @@ impl Session {
 
     pub(crate) fn is_logged_in(&self) -> bool {
         !self.users.is_empty()
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        matches!(self.phase, Phase::Ended)
     }
 
     /// Whether it is logged in as the user with this id, among others perhaps.

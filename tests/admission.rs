@@ -70,10 +70,9 @@ fn try_login(client: &mut TestClient, id: i64, password: &str) -> Value {
 #[test]
 fn one_connection_too_many_is_told_so_and_closed() {
     let server = counting().option("max_connections", "2").start();
-    let mut first = TestClient::connect(&server);
-    first.ack_barrier();
-    let mut second = TestClient::connect(&server);
-    second.ack_barrier();
+    // Those that are logged in: others would make room.
+    let (mut first, _) = user(&server, "first");
+    let (mut second, _) = user(&server, "second");
     for _ in 0..20 {
         let mut third = TestClient::connect(&server);
         third.expect_refusal(429);
@@ -82,8 +81,8 @@ fn one_connection_too_many_is_told_so_and_closed() {
     assert!((refused(&server, "max_connections") - 20.0).abs() < 0.1);
     wait_until("the log says so", || complaints(&server, "max_connections") > 0);
     assert_eq!(complaints(&server, "max_connections"), 1, "and not for each of them");
-    first.ack_barrier();
-    second.ack_barrier();
+    first.barrier();
+    second.barrier();
     // Who leaves makes room.
     drop(first);
     wait_until("there is room", || {
@@ -132,9 +131,10 @@ fn who_waits_for_its_proxy_header_counts() {
     assert!((refused(&server, "max_connections") - 5.0).abs() < 0.1);
     assert!((server.metric(r#"raybox_connections_open{loop="0"}"#) - MAX as f64).abs() < 0.1);
     wait_until("the log says so", || complaints(&server, "max_connections") == 1);
-    // The header makes a client of it, and no second connection.
-    silent[0].send_raw(format!("{}{PING}", header_of("203.0.113.7")).as_bytes());
-    silent[0].expect_text(ACK);
+    // The header makes a client of it, and no second connection. One that is logged in makes no room.
+    silent[0].send_raw(header_of("203.0.113.7").as_bytes());
+    let alice = silent[0].register("alice", "secret");
+    silent[0].login(alice, "secret");
     expect_full();
     // Whoever gives up makes room, whether its header has come or not.
     for _ in 0..2 {
@@ -143,6 +143,7 @@ fn who_waits_for_its_proxy_header_counts() {
             let mut next = from(&server, "203.0.113.8");
             let is_in = next.try_send(&json!({"msgType": 200})) && next.recv()["errno"] == 200;
             if is_in {
+                next.login(alice, "secret");
                 silent.push(next);
             }
             is_in

@@ -4,57 +4,7 @@ mod util;
 
 use serde_json::{Value, json};
 use util::{ACK, BAD_REQUEST, LONG_PATIENCE, NO_SUCH_METHOD, NOBODY, TestClient, TestServer, WRONG_PASSWORD};
-use util::{assert_refusal, chat, login, offline_user, password, user, wait_until};
-
-// Descriptors
-
-/// The log lines and the output that tell of missing descriptors.
-fn complaints_about_descriptors(server: &TestServer) -> Vec<String> {
-    let logs = server.logs();
-    let lines = logs.lines().map(str::to_lowercase);
-    lines
-        .filter(|line| ["descriptor", "too many open files", "emfile"].iter().any(|word| line.contains(word)))
-        .collect()
-}
-
-#[test]
-fn running_out_of_descriptors_only_delays_new_clients() {
-    const DESCRIPTORS: u32 = 64;
-    const CLIENTS: usize = 100;
-    let builder = TestServer::builder().descriptors_max(DESCRIPTORS).option("log_level", "info");
-    let server = builder.option("loops", "1").option("workers", "2").option("hashers", "1").start();
-    let (mut alice, a) = user(&server, "alice");
-    let (mut bob, b) = user(&server, "bob");
-    // The kernel completes these connections whether the server accepts them or not.
-    let mut clients: Vec<TestClient> = (0..CLIENTS).map(|_| TestClient::connect(&server)).collect();
-    for client in &mut clients {
-        client.send(&json!({"msgType": 200}));
-    }
-    wait_until("the server notices", || !complaints_about_descriptors(&server).is_empty());
-    // Who is in goes on.
-    for n in 0..100 {
-        alice.send(&chat(a, b, &n.to_string()));
-        bob.expect(&chat(a, b, &n.to_string()));
-    }
-    alice.barrier();
-    // Who leaves makes room for those who wait: each time some are answered and go, until none is left.
-    wait_until("everybody gets in", || {
-        clients.retain_mut(|client| match client.recv_now() {
-            Some(reply) => {
-                assert_eq!(reply.to_string(), ACK);
-                false
-            }
-            None => true,
-        });
-        clients.is_empty()
-    });
-    let (mut carol, c) = user(&server, "carol");
-    alice.send(&chat(a, c, "welcome"));
-    carol.expect(&chat(a, c, "welcome"));
-    // It may run out several times while the clients come and go, but it does not repeat itself all the time.
-    let complaints = complaints_about_descriptors(&server);
-    assert!(complaints.len() <= 20, "{} lines, such as {}", complaints.len(), complaints[0]);
-}
+use util::{assert_refusal, chat, login, offline_user, password, user};
 
 // Searching
 

@@ -40,7 +40,7 @@ impl Handler for Echo {
             Incoming::Likely(_) => return Flow::NoFrame,
             Incoming::Garbage { .. } => br#"{"error":"not a JSON object"}"#,
             Incoming::Oversize => br#"{"error":"too long"}"#,
-            Incoming::Blanks { .. } | Incoming::End | Incoming::Stop => return Flow::Taken,
+            Incoming::Blanks { .. } | Incoming::End | Incoming::Stop | Incoming::Crowded => return Flow::Taken,
         };
         // Refused only if the client is gone, and then nobody misses it. One that does not read is not read either.
         let _ = link.send(turn, reply, Fate::Drop);

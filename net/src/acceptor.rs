@@ -5,9 +5,12 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use mio::net::{TcpListener, TcpStream};
+use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token, Waker};
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+
+use crate::complaints::Complaints;
+use crate::places::{Accepted, Gate};
 
 /// Accepts connections until it is stopped.
 #[derive(Debug)]
@@ -15,13 +18,14 @@ pub struct Acceptor {
     poll: Poll,
     listener: TcpListener,
     stopper: Stopper,
+    gate: Gate,
 }
 
 /// Stops an [`Acceptor`] from any thread.
 #[derive(Clone, Debug)]
 pub struct Stopper {
     /// When to stop, if that is known.
-    shared: Arc<(OnceLock<Instant>, Waker)>,
+    shared: Arc<(OnceLock<Instant>, Arc<Waker>)>,
 }
 
 /// How to listen.
@@ -54,8 +58,9 @@ impl Acceptor {
         let mut listener = TcpListener::from_std(socket.into());
         let poll = Poll::new()?;
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
-        let waker = Waker::new(poll.registry(), STOP)?;
-        Ok(Acceptor { poll, listener, stopper: Stopper { shared: Arc::new((OnceLock::new(), waker)) } })
+        let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
+        let stopper = Stopper { shared: Arc::new((OnceLock::new(), waker.clone())) };
+        Ok(Acceptor { poll, listener, stopper, gate: Gate::new(waker) })
     }
 
     /// The address it listens on, with the port that the system chose if none was asked for.
@@ -71,16 +76,22 @@ impl Acceptor {
         self.stopper.clone()
     }
 
+    /// Has no more sockets than this open at once, counted until they are closed: the other descriptors are for the rest
+    /// of the process.
+    pub fn set_sockets_max(&mut self, max: usize) {
+        self.gate.set_max(max);
+    }
+
     /// Accepts and gives each connection to `assign`, until stopped; then the listening socket is closed.
     ///
-    /// Out of descriptors or memory it pauses: connections wait in the backlog, those that exist are served, and it
-    /// tries again after a moment. That is logged once when it begins and once when it is over.
+    /// Out of places, descriptors or memory it pauses: connections wait in the backlog, those that exist are served, and it
+    /// tries again when a place is free, or after a moment. That is logged once a minute.
     ///
     /// # Panics
     /// When the kernel refuses to poll.
-    pub fn run(mut self, mut assign: impl FnMut(TcpStream, SocketAddr)) {
+    pub fn run(mut self, mut assign: impl FnMut(Accepted, SocketAddr)) {
         let mut events = Events::with_capacity(2);
-        let mut paused = false;
+        let (mut paused, mut complaints) = (false, Complaints::default());
         while !self.stopper.is_stopped() {
             let waits = [paused.then_some(RETRY_AFTER), self.stopper.left()];
             match self.poll.poll(&mut events, waits.into_iter().flatten().min()) {
@@ -88,20 +99,24 @@ impl Acceptor {
                 result => result.expect("epoll_wait fails only for a programming error"),
             }
             let exhausted = self.accept_all(&mut assign);
-            match (paused, &exhausted) {
-                (false, Some(error)) => log::error!("accepting is paused: {error}; raise the limit (ulimit -n)"),
-                (true, None) => log::warn!("accepting again"),
-                (false, None) | (true, Some(_)) => {}
+            if let Some(error) = &exhausted
+                && !paused
+                && let Some(unsaid) = complaints.raise(Instant::now())
+            {
+                log::error!("accepting is paused, and was {unsaid} times before: {error}; raise the limit (ulimit -n)");
             }
             paused = exhausted.is_some();
         }
     }
 
     /// Accepts until none waits; returns the error if the system has run out of something.
-    fn accept_all(&mut self, assign: &mut impl FnMut(TcpStream, SocketAddr)) -> Option<io::Error> {
+    fn accept_all(&mut self, assign: &mut impl FnMut(Accepted, SocketAddr)) -> Option<io::Error> {
         while !self.stopper.is_stopped() {
+            if !self.gate.is_open() {
+                return Some(io::Error::other("all descriptors for connections are in use"));
+            }
             match self.listener.accept() {
-                Ok((stream, peer)) => assign(stream, peer),
+                Ok((stream, peer)) => assign(self.gate.enter(stream), peer),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
                 Err(error) if is_of_one_connection(&error) => log::debug!("a connection was not accepted: {error}"),
                 Err(error) => return Some(error),
@@ -150,7 +165,8 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 /// consumer megabytes of it, and here another time until it is acknowledged.
 const UNSENT_BYTES_MAX: u32 = 1024 * 1024;
 const LISTENER: Token = Token(0);
-const STOP: Token = Token(1);
+/// Of the stopper, and of a socket that was closed when there was no place for another.
+const WAKE: Token = Token(1);
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// A peer that vanished without a word is found after this and three probes.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);

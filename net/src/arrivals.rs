@@ -177,6 +177,7 @@ const HEADER_UNTRUSTED: &str = "it begins with a PROXY header, which is not beli
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::places::Accepted;
 
     #[test]
     fn who_comes_and_goes_leaves_nothing_behind_who_waits() {
@@ -189,7 +190,7 @@ mod tests {
             arrivals
                 .insert_with(due, |id| {
                     new = Some(id);
-                    let socket = mio::net::TcpStream::from_std(stream.try_clone()?).into();
+                    let socket = Accepted::from(mio::net::TcpStream::from_std(stream.try_clone()?)).into();
                     let peer = listener.local_addr()?;
                     Ok(Arrival { socket, peer, preface: Preface::ProxyHeader, app: () })
                 })

@@ -187,6 +187,20 @@ impl<A, M> Connection<A, M> {
         (self.kept, self.held) = (None, false);
     }
 
+    /// How much memory what was received occupies.
+    pub(crate) fn kept_bytes(&self) -> usize {
+        self.kept.as_ref().map_or(0, |kept| kept.bytes.capacity())
+    }
+
+    /// Drops what was received, and reads no more: the end of the input is all that is left to be shown.
+    pub(crate) fn refuse_input(&mut self, frame_bytes_max: usize) {
+        self.forget_kept();
+        (self.decoder, self.blanks, self.input) = (Decoder::new(frame_bytes_max), 0, Input::Ended);
+        if self.ends == CloseReason::Ended {
+            self.ends = CloseReason::TurnedAway;
+        }
+    }
+
     /// When the frame was begun that waits for its rest, if one does.
     pub(crate) fn frame_begun(&self) -> Option<Instant> {
         self.kept.as_ref()?.begun
@@ -243,5 +257,13 @@ fn read_some(socket: &Socket, buffer: &mut [u8]) -> io::Result<usize> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             result => return result,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn size() {
+        eprintln!("SIZE {}", size_of::<super::Connection<[u64; 0], ()>>());
     }
 }

@@ -270,6 +270,9 @@ impl<H: Handler> EventLoop<H> {
 
     /// Removes the dead, gives back what they did not take, and sets the deadlines that the application asked for.
     fn bury(&mut self) {
+        for id in std::mem::take(&mut self.turn.turned_away) {
+            self.turn_away(id);
+        }
         for id in std::mem::take(&mut self.dead) {
             let Some(conn) = self.connections.remove(id) else { continue };
             if let Err(error) = conn.link.socket.deregister(self.poll.registry()) {
@@ -448,6 +451,13 @@ impl<H: Handler> EventLoop<H> {
         if let Shown::Costly = shown {
             queue(ready, conn);
         }
+        let kept = conn.kept_bytes();
+        if let Phase::Open(app) = &mut conn.phase
+            && !handler.on_kept(app, kept)
+        {
+            conn.refuse_input(settings.frame_bytes_max);
+            queue(ready, conn);
+        }
         if conn.watch_frame(now) {
             timers.set(now + settings.frame_timeout, id, Deadline::Frame);
         }
@@ -541,7 +551,7 @@ impl<H: Handler> EventLoop<H> {
     fn finish(&mut self, id: ConnId) {
         let Some(conn) = self.connections.get_mut(id) else { return };
         conn.link.finish();
-        if conn.input == Input::Ended && conn.ends != CloseReason::Stopped {
+        if conn.input == Input::Ended && !matches!(conn.ends, CloseReason::Stopped | CloseReason::TurnedAway) {
             self.kill(id);
             return;
         }
@@ -550,6 +560,15 @@ impl<H: Handler> EventLoop<H> {
         conn.input = Input::Flowing { to_end: false };
         queue(&mut self.ready, conn);
         self.timers.set(self.turn.now() + LINGER, id, Deadline::Close);
+    }
+
+    /// Closes a connection whose descriptor is needed: what the socket takes at once is written, and nothing is waited for.
+    fn turn_away(&mut self, id: ConnId) {
+        self.close(id, CloseReason::TurnedAway);
+        if let Some(conn) = self.connections.get_mut(id) {
+            take_out(&conn.link.socket, &mut self.scratch);
+            self.kill(id);
+        }
     }
 
     /// The end, whatever is left to write.
@@ -600,6 +619,11 @@ fn turn_away(socket: &Socket, text: &[u8], scratch: &mut [u8]) {
     if let Err(error) = socket.write(text).and_then(|_| socket.shutdown(Shutdown::Write)) {
         log::debug!("cannot tell a client that it may not come in: {error}");
     }
+    take_out(socket, scratch);
+}
+
+/// Reads what has arrived and drops it.
+fn take_out(socket: &Socket, scratch: &mut [u8]) {
     let _ = socket.read(scratch);
 }
 

@@ -74,6 +74,15 @@ pub trait Handler {
         label: u32,
     );
 
+    /// So many bytes of memory hold what came from the client and was not taken: the beginning of a frame, or what was answered
+    /// with [`Flow::Later`]. Called after each look at the connection, so it should cost nothing when nothing has changed; a
+    /// closed connection holds nothing. `false` says that it is too much: it is dropped, nothing more is read, and
+    /// [`Incoming::Crowded`] is shown.
+    fn on_kept(&mut self, conn: &mut Self::Conn, bytes: usize) -> bool {
+        let _ = (conn, bytes);
+        true
+    }
+
     /// Another thread has posted this.
     fn on_message(
         &mut self,
@@ -131,6 +140,9 @@ pub enum Incoming<'a> {
     End,
     /// The server stops. When this is taken, the connection is closed likewise.
     Stop,
+    /// There is no memory for what it has begun to send, see [`Handler::on_kept`]. When this is taken, the connection is closed
+    /// likewise.
+    Crowded,
 }
 
 /// What to do after something was shown.
@@ -161,17 +173,21 @@ pub enum CloseReason {
     Stopped,
     /// The application had enough of it ([`Flow::Last`]).
     Excess,
+    /// It had to make room: for another connection ([`Turn::turn_away`]), or there was no memory for what it sent
+    /// ([`Incoming::Crowded`]).
+    TurnedAway,
 }
 
 impl CloseReason {
     /// All of them.
-    pub const ALL: [CloseReason; 6] = [
+    pub const ALL: [CloseReason; 7] = [
         CloseReason::Ended,
         CloseReason::Broken,
         CloseReason::Oversize,
         CloseReason::Idle,
         CloseReason::Stopped,
         CloseReason::Excess,
+        CloseReason::TurnedAway,
     ];
 }
 

@@ -52,6 +52,7 @@ mod link;
 mod loop_group;
 mod loop_handle;
 mod output;
+mod places;
 mod proxy_header;
 mod showing;
 #[cfg(feature = "simulation")]
@@ -70,4 +71,5 @@ pub use json_prefix::NESTING_MAX;
 pub use link::{Link, Refused, Turn};
 pub use loop_group::LoopGroup;
 pub use output::{Fate, Pace};
+pub use places::Accepted;
 pub use stats::{LoopStats, LoopWatch, TURN_BOUNDS, Tally, TurnTimes};

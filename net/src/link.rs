@@ -97,6 +97,8 @@ pub struct Turn<M> {
     /// How much was sent since the last flush.
     sent_bytes: usize,
     pub(crate) reminders: Vec<(Instant, ConnId)>,
+    /// Connections whose descriptors are needed.
+    pub(crate) turned_away: Vec<ConnId>,
     errands: BinaryHeap<Errand<M>>,
     pool: BufferPool,
     reports: Vec<u32>,
@@ -497,6 +499,7 @@ impl<M> Turn<M> {
             answered: Vec::new(),
             sent_bytes: 0,
             reminders: Vec::new(),
+            turned_away: Vec::new(),
             errands: BinaryHeap::new(),
             pool: BufferPool::default(),
             reports: Vec::new(),
@@ -534,6 +537,12 @@ impl<M> Turn<M> {
     /// Has [`Handler::on_reminder`](crate::Handler::on_reminder) called for a connection of this loop after some time.
     pub fn remind(&mut self, link: &Link<M>, after: Duration) {
         self.reminders.push((self.now + after, link.id));
+    }
+
+    /// Has a connection of this loop closed at the end of the turn, because others need its descriptor: what was sent to it is
+    /// written as far as its socket takes it at once.
+    pub fn turn_away(&mut self, link: &Link<M>) {
+        self.turned_away.push(link.id);
     }
 
     /// Writes now if much was sent already: a frame for thousands of clients must not lie in memory thousands of times.

@@ -6,12 +6,11 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use mio::net::TcpStream;
-
 use crate::arrivals::Preface;
 use crate::event_loop::EventLoop;
 use crate::handler::{Handler, Settings};
 use crate::loop_handle::{Letter, LoopHandle};
+use crate::places::Accepted;
 use crate::stats::LoopWatch;
 
 /// Running loops, and whose turn it is to get the next connection.
@@ -55,7 +54,7 @@ impl<M: Send + 'static> LoopGroup<M> {
     }
 
     /// Hands a new connection, which begins with `preface`, to the next loop, round-robin.
-    pub fn assign(&mut self, stream: TcpStream, peer: SocketAddr, preface: Preface) {
+    pub fn assign(&mut self, stream: Accepted, peer: SocketAddr, preface: Preface) {
         let (handle, _) = &self.loops[self.next];
         handle.post(Letter::Accepted(stream.into(), peer, preface));
         self.next = (self.next + 1) % self.loops.len();

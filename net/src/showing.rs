@@ -141,6 +141,7 @@ pub(crate) fn show<H: Handler>(
                 continue;
             }
             Item::Incomplete if *ends == CloseReason::Stopped => (Incoming::Stop, 0, false),
+            Item::Incomplete if *ends == CloseReason::TurnedAway => (Incoming::Crowded, 0, false),
             Item::Incomplete => {
                 if *ends == CloseReason::Ended {
                     link.on_peer_ended();
@@ -154,7 +155,9 @@ pub(crate) fn show<H: Handler>(
         match (handler.on_incoming(turn, link, app, incoming), incoming) {
             (Flow::Later, _) => return (consumed, Shown::Held),
             (Flow::Taken, Incoming::Oversize) => return (bytes.len(), Shown::Over(CloseReason::Oversize)),
-            (Flow::Taken, Incoming::End | Incoming::Stop) => return (bytes.len(), Shown::Over(*ends)),
+            (Flow::Taken, Incoming::End | Incoming::Stop | Incoming::Crowded) => {
+                return (bytes.len(), Shown::Over(*ends));
+            }
             (Flow::Last, _) => return (bytes.len(), Shown::Over(CloseReason::Excess)),
             (Flow::Taken, Incoming::Blanks { .. } | Incoming::Likely(_)) => unreachable!("shown above"),
             (Flow::NoFrame, _) => unreachable!("an answer to what is likely only"),

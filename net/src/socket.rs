@@ -10,13 +10,15 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use socket2::SockRef;
 
+use crate::places::Accepted;
+
 #[cfg(feature = "simulation")]
 use crate::simulation::SimulatedSocket;
 
 /// One end of a connection. It does not block.
 #[derive(Debug)]
 pub(crate) enum Socket {
-    Tcp(TcpStream),
+    Tcp(Accepted),
     #[cfg(feature = "simulation")]
     Simulated(std::sync::Arc<dyn SimulatedSocket>),
 }
@@ -24,7 +26,7 @@ pub(crate) enum Socket {
 impl Socket {
     pub(crate) fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
-            Socket::Tcp(stream) => (&*stream).read(buffer),
+            Socket::Tcp(stream) => (&**stream).read(buffer),
             #[cfg(feature = "simulation")]
             Socket::Simulated(socket) => socket.read(buffer),
         }
@@ -32,7 +34,7 @@ impl Socket {
 
     pub(crate) fn write(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            Socket::Tcp(stream) => (&*stream).write(bytes),
+            Socket::Tcp(stream) => (&**stream).write(bytes),
             #[cfg(feature = "simulation")]
             Socket::Simulated(socket) => socket.write(bytes),
         }
@@ -66,7 +68,7 @@ impl Socket {
     /// How much the kernel takes in before the peer has to wait: nothing longer can have arrived unread.
     pub(crate) fn receive_buffer_bytes(&self) -> io::Result<usize> {
         match self {
-            Socket::Tcp(stream) => SockRef::from(stream).recv_buffer_size(),
+            Socket::Tcp(stream) => SockRef::from(&**stream).recv_buffer_size(),
             #[cfg(feature = "simulation")]
             Socket::Simulated(socket) => Ok(socket.receive_buffer_bytes()),
         }
@@ -111,8 +113,8 @@ impl Socket {
     }
 }
 
-impl From<TcpStream> for Socket {
-    fn from(stream: TcpStream) -> Socket {
+impl From<Accepted> for Socket {
+    fn from(stream: Accepted) -> Socket {
         Socket::Tcp(stream)
     }
 }
@@ -152,7 +154,7 @@ mod tests {
         let client = Blocking::connect(listener.local_addr().expect("an address")).expect("it listens");
         let (stream, _) = listener.accept().expect("it has connected");
         stream.set_nonblocking(true).expect("a socket");
-        (Socket::Tcp(TcpStream::from_std(stream)), client)
+        (Socket::Tcp(TcpStream::from_std(stream).into()), client)
     }
 
     fn wait_until(condition: impl Fn() -> bool) {

@@ -11,6 +11,7 @@ use super::{
     AdminAddress, Auth, Config, Limit, LogLevels, Networks, PasswordCost, PerSecond, Rate, SettingsFile,
     VARIABLE_PREFIX,
 };
+use crate::resources;
 
 /// One setting.
 pub(super) struct Key {
@@ -43,6 +44,8 @@ enum Kind {
     Threads(u32, fn(u32) -> u32, fn(&mut Config, u32)),
     /// A number of bytes from the first to the second.
     Size(usize, usize, fn(&mut Config, usize)),
+    /// The same, or `auto`: what the third says.
+    AutoSize(usize, usize, fn() -> usize, fn(&mut Config, usize)),
     /// A time from the first to the second.
     Time(Duration, Duration, fn(&mut Config, Duration)),
     /// A number from the first to the second, or `off`.
@@ -130,6 +133,12 @@ pub(super) static KEYS: &[Key] = &[
         default: "20m",
         help: "Time after which a silent connection is closed",
         kind: Kind::Time(MILLISECOND, YEAR, |config, time| config.idle_timeout = time),
+    },
+    Key {
+        name: "login_timeout",
+        default: "0",
+        help: "Time after which a connection that is not logged in is closed; 0 is never",
+        kind: Kind::Time(Duration::ZERO, DAY, |config, time| config.login_timeout = time),
     },
     Key {
         name: "user_timeout",
@@ -222,6 +231,14 @@ pub(super) static KEYS: &[Key] = &[
         kind: Kind::Limit(1, COUNT_MAX, |config, limit| config.registrations_per_address = limit),
     },
     Key {
+        name: "memory_max",
+        default: "auto",
+        help: "Memory for frames that are not whole yet and for offline messages on their way to clients; auto is an eighth of the machine's or container's, from 8m to 512m",
+        kind: Kind::AutoSize(MIB, 1024 * 1024 * MIB, resources::memory_for_clients, |config, bytes| {
+            config.memory_bytes_max = bytes;
+        }),
+    },
+    Key {
         name: "requests_max",
         default: "4096",
         help: "Requests that wait for a worker; more get the 503 reply",
@@ -247,7 +264,7 @@ pub(super) static KEYS: &[Key] = &[
     },
     Key {
         name: "fetch_max",
-        default: "8m",
+        default: "1m",
         help: "Most bytes of text in one reply with offline messages",
         kind: Kind::Size(KIB, 1024 * MIB, |config, bytes| config.fetch_bytes_max = bytes),
     },
@@ -302,6 +319,10 @@ impl Key {
             Kind::Count(min, max, set) => count(text, min, max).map(|n| set(config, n)),
             Kind::Threads(max, auto, set) => threads(text, max, auto).map(|n| set(config, n)),
             Kind::Size(min, max, set) => size(text, min, max).map(|bytes| set(config, bytes)),
+            Kind::AutoSize(min, max, auto, set) => {
+                let bytes = if text == "auto" { Some(auto().clamp(min, max)) } else { size(text, min, max) };
+                bytes.map(|bytes| set(config, bytes))
+            }
             Kind::Time(min, max, set) => time(text, min, max).map(|time| set(config, time)),
             Kind::Limit(min, max, set) => limit(text, min, max).map(|limit| set(config, limit)),
             Kind::Rate(max, set) => rate(text, |text| count(text, 1, max)).map(|rate| set(config, rate)),
@@ -324,6 +345,7 @@ impl Key {
             Kind::Count(min, max, _) => format!("{min} to {max}"),
             Kind::Threads(max, ..) => format!("auto or 1 to {max}"),
             Kind::Size(min, max, _) => format!("{} to {}", shown_size(min), shown_size(max)),
+            Kind::AutoSize(min, max, ..) => format!("auto or {} to {}", shown_size(min), shown_size(max)),
             Kind::Time(min, max, _) => format!("{} to {}", shown_time(min), shown_time(max)),
             Kind::Limit(min, max, _) => format!("off or {min} to {max}"),
             Kind::Rate(max, _) => format!("off or 1 to {max}"),
@@ -349,7 +371,7 @@ impl Key {
             }
             Kind::Networks(_) => ", such as 127.0.0.1,10.0.0.0/8,fd00::/8",
             Kind::Levels(_) => ", perhaps another one for a part of the program, such as info,net=debug",
-            Kind::Size(..) => ", in bytes or with k or m (KiB, MiB)",
+            Kind::Size(..) | Kind::AutoSize(..) => ", in bytes or with k or m (KiB, MiB)",
             Kind::Time(..) => ", such as 500ms, 10s, 20m or 24h",
             Kind::Address(_) => ", such as 9600 (on 127.0.0.1), 10.0.0.1:9600 or [::1]:9600",
             Kind::Cost(_) => ", such as m=19456,t=2,p=1",
@@ -367,7 +389,7 @@ impl Key {
             Kind::Levels(_) => "LEVEL",
             Kind::Count(..) | Kind::Threads(..) | Kind::Limit(..) => "N",
             Kind::Rate(..) | Kind::ByteRate(..) => "RATE",
-            Kind::Size(..) => "SIZE",
+            Kind::Size(..) | Kind::AutoSize(..) => "SIZE",
             Kind::Time(..) => "TIME",
             Kind::Address(_) => "ADDRESS",
             Kind::Cost(_) => "COST",
@@ -577,6 +599,7 @@ mod tests {
                 Kind::Count(..) | Kind::Threads(..) | Kind::Limit(..) | Kind::Rate(..) => "123",
                 Kind::ByteRate(..) => "1m/2m",
                 Kind::Size(..) => "5k",
+                Kind::AutoSize(..) => "77m",
                 Kind::Time(..) => "7s",
                 Kind::Address(_) => "[::1]:9600",
                 Kind::Cost(_) => "m=19456,t=3,p=1",

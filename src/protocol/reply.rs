@@ -24,6 +24,12 @@ pub const NO_METHOD: &str = r#"{"errmsg":"No such method, failed to process your
 pub const TOO_LONG: &str = r#"{"errmsg":"the frame is too long, send shorter ones","errno":413,"msgType":413}"#;
 /// 429 for a client that may not come in. It is no session yet that could have chosen lines; a newline is no harm to others.
 pub const TURNED_AWAY: &str = "{\"errmsg\":\"too many connections, try again later\",\"errno\":429,\"msgType\":429}\n";
+/// 429 for a client that has to make room for others. It may have chosen lines, or not.
+pub const MAKE_ROOM: &str =
+    r#"{"errmsg":"too many connections, connect again and log in at once","errno":429,"msgType":429}"#;
+/// 403 for a client that did not log in within `login_timeout`.
+pub const LOGIN_LATE: &str =
+    r#"{"errmsg":"not logged in for too long, connect again and log in","errno":403,"msgType":403}"#;
 /// 429 for a frame beyond what a connection may send.
 pub const SLOW_DOWN: &str =
     r#"{"errmsg":"too much at once, send it again later and slower","errno":429,"msgType":429}"#;
@@ -34,6 +40,9 @@ pub const HAD_ENOUGH: &str =
 pub const SERVER_ERROR: &str = r#"{"errmsg":"server error, try again later!","errno":500,"msgType":500}"#;
 /// 503 for a request: too much to do, or the database is away.
 pub const BUSY: &str = r#"{"errmsg":"the server is busy, try again later","errno":503,"msgType":503}"#;
+/// 503 for a frame that would need memory which others use. Nothing that follows is looked at.
+pub const CROWDED: &str =
+    r#"{"errmsg":"too many long frames at once, connect again and send this one later","errno":503,"msgType":503}"#;
 /// 503 for a message that could neither be delivered nor kept.
 pub const NOT_KEPT: &str = r#"{"errmsg":"a message could not be kept, send it again later","errno":503,"msgType":503}"#;
 

@@ -5,6 +5,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use socket2::{Domain, Socket, Type};
 
 use super::{ACK, PATIENCE, TestServer, members};
 
@@ -39,6 +40,21 @@ impl TestClient {
     /// The same, `None` when nobody takes the connection.
     pub fn try_connect_to(address: SocketAddr) -> Option<TestClient> {
         TcpStream::connect_timeout(&address, PATIENCE).ok().map(TestClient::on)
+    }
+
+    /// A new connection in bare mode that comes from 127.0.0.`last`.
+    pub fn connect_from(last: u8, server: &TestServer) -> TestClient {
+        TestClient::try_connect_from(last, server).expect("connect to the server")
+    }
+
+    /// The same, `None` when nobody takes the connection in time.
+    pub fn try_connect_from(last: u8, server: &TestServer) -> Option<TestClient> {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        // Or each connection would take a port of all addresses.
+        socket.set_reuse_address(true).expect("an option");
+        socket.bind(&SocketAddr::from(([127, 0, 0, last], 0)).into()).expect("bind to a loopback address");
+        socket.connect_timeout(&server.address().into(), PATIENCE).ok()?;
+        Some(TestClient::on(socket.into()))
     }
 
     /// A client in bare mode on a connection that was made elsewhere.

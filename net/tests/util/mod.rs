@@ -64,7 +64,7 @@ pub(crate) fn ignore(_: &mut Turn<Note>, _: &Arc<Link<Note>>, _: Incoming<'_>) {
 
 /// Answers a frame with itself and everything else with its name in angle brackets.
 pub(crate) fn echo(turn: &mut Turn<Note>, link: &Arc<Link<Note>>, incoming: Incoming<'_>) {
-    if !matches!(incoming, Incoming::End | Incoming::Stop) {
+    if !matches!(incoming, Incoming::End | Incoming::Stop | Incoming::Crowded) {
         // A refusal shows in the test as a missing reply.
         let _ = link.send(turn, text_of(incoming).as_bytes(), Fate::Drop);
     }
@@ -79,6 +79,7 @@ pub(crate) fn text_of(incoming: Incoming<'_>) -> String {
         Incoming::Oversize => "<oversize>".into(),
         Incoming::End => "<end>".into(),
         Incoming::Stop => "<stop>".into(),
+        Incoming::Crowded => "<crowded>".into(),
     }
 }
 
@@ -256,7 +257,7 @@ impl TestServer {
         let watches = group.watches();
         let accepting = thread::spawn(move || {
             acceptor.run(|stream, peer| {
-                on_accept(SockRef::from(&stream));
+                on_accept(SockRef::from(&*stream));
                 group.assign(stream, peer, preface);
             });
             group

@@ -122,7 +122,7 @@ impl Machine {
         let hashers = workers(admission::places(config));
         let shared = Arc::new(Shared {
             auth: config.auth,
-            admission: Arc::new(Admission::new(config, services.metrics.clone(), clock.clone())),
+            admission: Arc::new(Admission::new(config, usize::MAX, services.metrics.clone(), clock.clone())),
             router,
             mailboxes: Mailboxes::new(),
             workers: workers(config.requests_max),

@@ -1,0 +1,103 @@
+//! [`Places`]: how many accepted sockets may be open at once, so that a flood of clients leaves descriptors for the rest of
+//! the process.
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use mio::Waker;
+use mio::net::TcpStream;
+
+/// What the acceptor and every accepted socket share.
+struct Places {
+    open: AtomicUsize,
+    /// The acceptor waits for a socket to be closed.
+    is_awaited: AtomicBool,
+    waker: Arc<Waker>,
+}
+
+/// The acceptor's side.
+pub(crate) struct Gate {
+    places: Arc<Places>,
+    max: usize,
+}
+
+/// An accepted socket. It gives its place back when it is closed, that is dropped.
+pub struct Accepted {
+    // The order matters: the descriptor is free before the place is.
+    stream: TcpStream,
+    _place: Place,
+}
+
+/// None that counts, for a test's own socket.
+struct Place(Option<Arc<Places>>);
+
+impl Gate {
+    /// Any number of sockets until [`Gate::set_max`]. `waker` wakes the acceptor when one is closed that it waits for.
+    pub(crate) fn new(waker: Arc<Waker>) -> Gate {
+        let places = Places { open: AtomicUsize::new(0), is_awaited: AtomicBool::new(false), waker };
+        Gate { places: Arc::new(places), max: usize::MAX }
+    }
+
+    pub(crate) fn set_max(&mut self, max: usize) {
+        self.max = max;
+    }
+
+    /// Whether another socket may be accepted. If not, the waker is woken when one was closed.
+    pub(crate) fn is_open(&self) -> bool {
+        let has_room = || self.places.open.load(Ordering::SeqCst) < self.max;
+        if has_room() {
+            return true;
+        }
+        self.places.is_awaited.store(true, Ordering::SeqCst);
+        // One may have been closed in between.
+        has_room()
+    }
+
+    pub(crate) fn enter(&self, stream: TcpStream) -> Accepted {
+        self.places.open.fetch_add(1, Ordering::SeqCst);
+        Accepted { stream, _place: Place(Some(self.places.clone())) }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let Some(Places { open, is_awaited, waker }) = self.0.as_deref() else { return };
+        open.fetch_sub(1, Ordering::SeqCst);
+        if is_awaited.load(Ordering::SeqCst)
+            && is_awaited.swap(false, Ordering::SeqCst)
+            && let Err(error) = waker.wake()
+        {
+            // It looks by itself before long.
+            log::debug!("cannot wake the acceptor: {error}");
+        }
+    }
+}
+
+#[cfg(test)]
+impl From<TcpStream> for Accepted {
+    fn from(stream: TcpStream) -> Accepted {
+        Accepted { stream, _place: Place(None) }
+    }
+}
+
+impl Deref for Accepted {
+    type Target = TcpStream;
+
+    fn deref(&self) -> &TcpStream {
+        &self.stream
+    }
+}
+
+impl fmt::Debug for Accepted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.stream.fmt(f)
+    }
+}
+
+impl fmt::Debug for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gate").field("open", &self.places.open).field("max", &self.max).finish()
+    }
+}

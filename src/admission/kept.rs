@@ -1,0 +1,74 @@
+//! [`Kept`]: how much memory what clients have begun to send may occupy.
+//!
+//! An address may have no more than is free, and neither may all connections together that are not logged in: so strangers
+//! have half of it at most, however many addresses they come from, and a user always finds room for a frame.
+
+use super::{Shares, Source};
+
+/// The memory, and who holds how much of it.
+#[derive(Debug)]
+pub struct Kept {
+    of_address: Shares<Source>,
+    /// What connections hold that are not logged in.
+    of_strangers: usize,
+}
+
+impl Kept {
+    /// So many bytes.
+    pub fn new(max: usize) -> Kept {
+        Kept { of_address: Shares::new(max), of_strangers: 0 }
+    }
+
+    /// Takes so many bytes; false if they are too many.
+    pub fn take(&mut self, source: Source, is_stranger: bool, bytes: usize) -> bool {
+        if is_stranger && self.of_strangers + bytes > self.of_address.free() {
+            return false;
+        }
+        let taken = self.of_address.take(source, bytes);
+        if taken && is_stranger {
+            self.of_strangers += bytes;
+        }
+        taken
+    }
+
+    /// So many bytes are free again.
+    pub fn give_back(&mut self, source: Source, is_stranger: bool, bytes: usize) {
+        self.of_address.give_back(source, bytes);
+        if is_stranger {
+            self.of_strangers -= bytes;
+        }
+    }
+
+    /// A connection that holds so many bytes has logged in, or has logged out.
+    pub fn moved(&mut self, is_stranger: bool, bytes: usize) {
+        if is_stranger {
+            self.of_strangers += bytes;
+        } else {
+            self.of_strangers -= bytes;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strangers_have_half_together_and_users_of_each_address_what_is_free() {
+        let source = |last| Source::of([192, 0, 2, last].into());
+        let mut kept = Kept::new(1000);
+        let fill =
+            |kept: &mut Kept, from, is_stranger| (0..).take_while(|_| kept.take(source(from), is_stranger, 10)).count();
+        assert_eq!([1, 2, 3].map(|from| fill(&mut kept, from, true)), [50, 0, 0]);
+        assert_eq!(fill(&mut kept, 2, false), 25);
+        assert_eq!(fill(&mut kept, 1, false), 0, "the address has its share");
+        kept.moved(false, 100);
+        assert_eq!(fill(&mut kept, 3, true), 0, "400 are more than is free");
+        kept.give_back(source(1), true, 400);
+        assert_eq!(fill(&mut kept, 3, true), 33);
+        kept.give_back(source(1), false, 100);
+        kept.give_back(source(2), false, 250);
+        kept.give_back(source(3), true, 330);
+        assert_eq!((kept.of_address.free(), kept.of_strangers), (1000, 0));
+    }
+}

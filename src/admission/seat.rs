@@ -1,0 +1,181 @@
+//! [`Seat`]: a place among the connections, and what its connection has of what all share.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use super::strangers::StrangerId;
+use super::{Admission, Crowd, Source};
+use crate::delivery::{ClientLink, Posted};
+use crate::metrics::Hit;
+
+/// A place among the connections, given back when it is dropped.
+#[derive(Debug)]
+pub struct Seat {
+    admission: Arc<Admission>,
+    /// Of the client; of its proxy until that has told.
+    source: Source,
+    stranger: Option<StrangerId>,
+    /// Bytes of memory that what the client has begun to send occupies.
+    kept: u32,
+    is_introduced: bool,
+}
+
+impl Admission {
+    /// A client comes in.
+    ///
+    /// # Errors
+    /// It may not: because of this limit.
+    pub fn enter(self: &Arc<Admission>, client: SocketAddr, now: Instant) -> Result<Seat, Hit> {
+        let source = Source::of(client.ip());
+        let taken = self.seats.lock().take(Some(source), self.crowd(client));
+        let leaves = taken.inspect_err(|hit| self.complain(*hit, format_args!("a client from {source}"), now))?;
+        self.have_leave(leaves, source, now);
+        Ok(Seat { admission: self.clone(), source, stranger: None, kept: 0, is_introduced: true })
+    }
+
+    /// Somebody comes in through a proxy, which will tell who. Until then it is one of all, but of no address: those who
+    /// come through a proxy at the same time may be more than one address may have.
+    ///
+    /// # Errors
+    /// It may not: because of this limit.
+    pub fn enter_through(self: &Arc<Admission>, proxy: SocketAddr, now: Instant) -> Result<Seat, Hit> {
+        let source = Source::of(proxy.ip());
+        let taken = self.seats.lock().take(None, Crowd::Usual);
+        let leaves =
+            taken.inspect_err(|hit| self.complain(*hit, format_args!("a client of the proxy {}", proxy.ip()), now))?;
+        self.have_leave(leaves, source, now);
+        Ok(Seat { admission: self.clone(), source, stranger: None, kept: 0, is_introduced: false })
+    }
+
+    /// Many clients may come from the address of a proxy.
+    fn crowd(&self, client: SocketAddr) -> Crowd {
+        if self.proxies.contains(client.ip()) { Crowd::Proxy } else { Crowd::Usual }
+    }
+
+    /// Has a connection make room for one that has come from there.
+    fn have_leave(&self, leaves: Option<Weak<ClientLink>>, newcomer: Source, now: Instant) {
+        let Some(leaves) = leaves else { return };
+        let whom = format_args!("the oldest connection that is not logged in, for one from {newcomer}");
+        self.complain(Hit::Descriptors, whom, now);
+        if let Some(link) = leaves.upgrade() {
+            link.post(Posted::MakeRoom);
+        }
+    }
+}
+
+impl Seat {
+    /// Who came through a proxy is this client.
+    ///
+    /// # Errors
+    /// It may not come in: because of this limit.
+    pub fn for_client(mut self, client: SocketAddr, now: Instant) -> Result<Seat, Hit> {
+        debug_assert!(!self.is_introduced, "a client is told once");
+        let (source, admission) = (Source::of(client.ip()), &self.admission);
+        let assigned = admission.seats.lock().assign(source, admission.crowd(client));
+        let leaves =
+            assigned.inspect_err(|hit| admission.complain(*hit, format_args!("a client from {source}"), now))?;
+        admission.have_leave(leaves, source, now);
+        (self.source, self.is_introduced) = (source, true);
+        Ok(self)
+    }
+
+    /// Whose it is.
+    pub fn source(&self) -> Source {
+        self.source
+    }
+
+    /// Whether its connection is logged in, as far as it was told.
+    pub fn is_users(&self) -> bool {
+        self.stranger.is_none()
+    }
+
+    /// Its connection is open and not logged in, from now on. Returns within what time it has to log in, if there is a
+    /// limit.
+    pub fn becomes_strangers(&mut self, link: &Arc<ClientLink>, now: Instant) -> Option<Duration> {
+        debug_assert!(self.is_introduced && self.stranger.is_none(), "it is open, and was logged in");
+        let id = self.admission.seats.lock().insert_stranger(self.source, Arc::downgrade(link), now);
+        self.stranger = Some(id);
+        self.move_kept(true);
+        self.admission.login_timeout
+    }
+
+    /// Its connection has logged in.
+    pub fn becomes_users(&mut self) {
+        let Some(id) = self.stranger.take() else { return };
+        self.admission.seats.lock().remove_stranger(self.source, id);
+        self.move_kept(false);
+    }
+
+    /// Whether its connection has not been logged in for too long. It is so once.
+    pub fn is_late(&self, now: Instant) -> bool {
+        let (Some(timeout), Some(id)) = (self.admission.login_timeout, self.stranger) else { return false };
+        let mut seats = self.admission.seats.lock();
+        let since = seats.stranger_since(self.source, id);
+        let is_late = since.is_some_and(|since| now.saturating_duration_since(since) >= timeout);
+        if is_late {
+            // It leaves, and cannot make room for anybody.
+            seats.remove_stranger(self.source, id);
+            drop(seats);
+            let whom = format_args!("a client from {} that did not log in", self.source);
+            self.admission.complain(Hit::LoginTimeout, whom, now);
+        }
+        is_late
+    }
+
+    /// What its client has begun to send occupies so much memory. False if there is not so much for it: it has to be
+    /// dropped, and is not counted.
+    pub fn keep(&mut self, bytes: usize) -> bool {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        bytes == self.kept || self.change_kept(bytes)
+    }
+
+    /// What its client has begun to send was dropped for want of memory.
+    pub fn complain_of_kept(&self, now: Instant) {
+        self.admission.complain(Hit::MemoryMax, format_args!("a frame from {}", self.source), now);
+    }
+
+    fn change_kept(&mut self, bytes: u32) -> bool {
+        let is_stranger = !self.is_users();
+        let mut kept = self.admission.kept.lock();
+        let fits = match bytes.checked_sub(self.kept) {
+            Some(more) => kept.take(self.source, is_stranger, more as usize),
+            None => {
+                kept.give_back(self.source, is_stranger, (self.kept - bytes) as usize);
+                true
+            }
+        };
+        if !fits {
+            kept.give_back(self.source, is_stranger, self.kept as usize);
+        }
+        self.kept = if fits { bytes } else { 0 };
+        fits
+    }
+
+    fn move_kept(&self, is_stranger: bool) {
+        if self.kept > 0 {
+            self.admission.kept.lock().moved(is_stranger, self.kept as usize);
+        }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if self.kept > 0 {
+            self.change_kept(0);
+        }
+        let mut seats = self.admission.seats.lock();
+        if let Some(id) = self.stranger {
+            seats.remove_stranger(self.source, id);
+        }
+        seats.give_back(self.is_introduced.then_some(self.source));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn it_is_small() {
+        assert!(size_of::<super::Seat>() <= 32, "{}", size_of::<super::Seat>());
+    }
+}
