@@ -31,7 +31,7 @@ use raybox::server::{Server, Stopped};
 use raybox::signals;
 use raybox::spool::{NoSpool, Spool};
 use raybox::store::Store;
-use raybox::store::mysql::{Fault, LateStore, MysqlStore};
+use raybox::store::mysql::{LateStore, MysqlStore};
 use raybox::store::sqlite::{SpoolFile, SqliteStore};
 
 fn main() -> ExitCode {
@@ -134,7 +134,7 @@ fn open_store(config: &Config) -> Result<Arc<dyn Store>, Box<dyn Error>> {
     let Some(settings) = &config.mysql else { return Ok(Arc::new(SqliteStore::open(&config.data_dir)?)) };
     match MysqlStore::open(settings) {
         Ok(store) => Ok(Arc::new(store)),
-        Err(error) if matches!(error.fault, Fault::Unreachable(_)) && SpoolFile::is_there(&config.data_dir) => {
+        Err(error) if error.fault.may_pass() && SpoolFile::is_there(&config.data_dir) => {
             Ok(Arc::new(LateStore::start(settings, &error)?))
         }
         Err(error) => Err(error.into()),

@@ -165,6 +165,25 @@ fn a_server_that_is_killed_while_it_drains_loses_nothing() {
 }
 
 #[test]
+fn a_server_with_a_spool_starts_though_the_database_has_no_connection_to_spare() {
+    let mut scene = Scene::new(|builder| builder);
+    let database = scene.mariadb.create_database();
+    scene.mariadb.kill();
+    scene.send(20);
+    scene.server.kill9();
+    scene.mariadb.restart();
+    database.run(&format!("ALTER USER {}@'%' WITH MAX_USER_CONNECTIONS 1", database.user()));
+    // Those from before do not count.
+    let _the_one = database.connect();
+    scene.server.restart();
+    assert_eq!(scene.spooled(), 20);
+    assert!(scene.server.logs().contains("starting without it"), "{}", scene.server.logs());
+    database.run(&format!("ALTER USER {}@'%' WITH MAX_USER_CONNECTIONS 0", database.user()));
+    scene.wait_drained();
+    scene.assert_all_in_order();
+}
+
+#[test]
 fn a_full_spool_refuses_and_keeps_what_it_has() {
     let mut scene = Scene::new(|builder| builder.option("spool_max", "16k"));
     scene.mariadb.kill();

@@ -2,20 +2,20 @@
 //!
 //! - [`Workers`]: fixed threads for jobs that have nothing to do with each other.
 //! - [`Lanes`]: ordered queues whose items are handled in batches.
-//! - [`MysqlPool`]: connections to MySQL or MariaDB.
+//! - [`ConnectionPool`]: connections to a database.
 //! - [`RedisPool`]: connections to Redis.
 //!
 //! Workers and pools are bounded and say when they are full; what to do then is for the caller to decide. How much the lanes
 //! hold, the caller bounds, because it knows whose each item is. A job that panics is reported and ends alone.
 
+mod connections;
 mod lanes;
-mod mysql;
 mod redis;
 mod workers;
 
+pub use connections::{ConnectionPool, NoConnection, OpenFailure, PoolSizes, Pooled};
 #[cfg(feature = "simulation")]
 pub use lanes::ManualLane;
 pub use lanes::{Again, Held, LaneLoad, Lanes, LanesClosed, LanesWatch};
-pub use mysql::{MysqlConnection, MysqlPool, MysqlSizes};
 pub use redis::{RedisFailure, RedisPool, RedisPoolSettings, without_arguments};
 pub use workers::{Workers, WorkersFull, WorkersWatch, join_until};

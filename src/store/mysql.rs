@@ -1,7 +1,7 @@
 //! The store of a cluster: a MySQL or MariaDB database that all nodes share, perhaps with reference servers.
 //!
-//! Calls use connections of a pool (`pool::MysqlPool`) and prepared statements. `calls.rs` says what happens when a
-//! statement fails, `health.rs` how calls fail at once while the database is gone, `schema.rs` which tables it works
+//! Calls use connections of a pool (`pool::ConnectionPool`) and prepared statements. `calls.rs` says what happens when a
+//! statement fails, `dial.rs` how connections are opened, `health.rs` how calls fail at once while the database is gone, `schema.rs` which tables it works
 //! on, `messages.rs` how messages are kept with and without ids.
 //!
 //! A call whose answer was lost is made again where that does no harm. For messages that means at least once: an append
@@ -10,6 +10,7 @@
 //! Unlike the embedded store this one is not alone: `User.state` is left as it is when the database is opened.
 
 mod calls;
+mod dial;
 mod error;
 mod health;
 mod late;
@@ -22,12 +23,14 @@ pub mod target;
 
 use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use mysql::prelude::{FromValue, Queryable};
 use mysql::{Row, Value, params};
 use rustc_hash::FxHashSet;
 
-use self::calls::{Attempt, Calls, Repeat};
+use self::calls::{Attempt, Calls, Repeat, TooLarge};
+use self::dial::Limits;
 pub use self::late::LateStore;
 pub use self::maintenance::Maintenance;
 pub use self::open::{Fault, OpenError, Site};
@@ -44,7 +47,9 @@ pub struct MysqlStore {
     name: String,
     calls: Calls,
     schema: Schema,
-    packet_bytes_max: usize,
+    limits: Limits,
+    /// It is logged that there are messages that no reply can hold.
+    has_unreadable: AtomicBool,
     /// For the ids of messages in a table without.
     hashes: RandomState,
 }
@@ -55,12 +60,19 @@ impl MysqlStore {
     /// # Errors
     /// Whatever the operator has to put right; see [`OpenError`]. Once it is open, the store survives the database.
     pub fn open(settings: &MysqlSettings) -> Result<MysqlStore, OpenError> {
-        let open::Opened { calls, schema, packet_bytes_max, name } = open::open(settings)?;
+        let open::Opened { calls, schema, limits, name } = open::open(settings)?;
         log::info!("{name}: {}", schema.describe());
         for warning in schema.warnings() {
             log::warn!("{name}: {warning}");
         }
-        Ok(MysqlStore { name, calls, schema, packet_bytes_max, hashes: RandomState::new() })
+        let text_bytes = limits.text_bytes();
+        if text_bytes < SMALL_TEXT_BYTES {
+            log::warn!(
+                "{name}: max_allowed_packet is small: messages over {text_bytes} bytes cannot be stored; raise it"
+            );
+        }
+        let has_unreadable = AtomicBool::new(false);
+        Ok(MysqlStore { name, calls, schema, limits, has_unreadable, hashes: RandomState::new() })
     }
 
     /// Fills the folded names of groups that somebody else made. Usually none, and then this is one look at an index.
@@ -68,7 +80,7 @@ impl MysqlStore {
         loop {
             let unfilled = self.calls.call(|db, _| {
                 let rows = db.exec("SELECT id, groupname FROM AllGroup WHERE name_key IS NULL LIMIT 500", ())?;
-                collect(rows, |row| Ok((column::<i32>(row, "id")?, column::<String>(row, "groupname")?)))
+                collect(rows, |row| Ok((column::<i32>(row, "id")?, text(row, "groupname")?)))
             })?;
             if unfilled.is_empty() {
                 return Ok(());
@@ -96,7 +108,9 @@ impl Store for MysqlStore {
     fn credential(&self, user: UserId) -> Result<Option<String>, StoreError> {
         self.calls.call(|db, _| {
             let row = db.exec_first("SELECT password FROM User WHERE id = :id", params! {"id" => user.0})?;
-            row.map(|mut row: Row| column(&mut row, "password")).transpose()
+            // Nobody can log in without a password, which the reference server's tables allow, as nobody can without an id.
+            let password: Option<Option<String>> = row.map(|mut row: Row| column(&mut row, "password")).transpose()?;
+            Ok(password.flatten())
         })
     }
 
@@ -259,7 +273,7 @@ impl Store for MysqlStore {
                  ON DUPLICATE KEY UPDATE userid = userid",
                 params! {"group" => group.0, "user" => user.0},
             )?;
-            column(&mut row, "groupname").map(Some)
+            text(&mut row, "groupname").map(Some)
         })
     }
 
@@ -308,44 +322,64 @@ impl Store for MysqlStore {
     fn append(&self, messages: &[Message]) -> Result<Vec<Kept>, StoreError> {
         let recipients: BTreeSet<UserId> = messages.iter().map(|message| message.to).collect();
         let existing: FxHashSet<UserId> = self.calls.call(|db, _| messages::existing(db, &recipients))?;
-        let outcome = |message: &Message| match existing.contains(&message.to) {
-            false => Kept::NoSuchUser,
-            true if self.fits(&message.text) => Kept::Stored,
-            true => Kept::TooLong,
-        };
-        let kept: Vec<Kept> = messages.iter().map(outcome).collect();
-        let stored = messages.iter().zip(&kept).filter(|(_, kept)| **kept == Kept::Stored);
-        let rows: Vec<&Message> = stored.map(|(message, _)| message).collect();
-        match messages::runs(&rows).as_slice() {
-            [] => {}
-            [run] => self.calls.call(|db, _| messages::insert(db, run))?,
-            runs => self
-                .calls
-                .transaction(Repeat::Freely, |db| runs.iter().try_for_each(|run| messages::insert(db, run)))?,
+        let mut bytes_max = usize::MAX;
+        loop {
+            // What the database takes is known since a connection is open, and may have changed since.
+            let outcome = |message: &Message| match existing.contains(&message.to) {
+                false => Kept::NoSuchUser,
+                true if self.fits(&message.text) => Kept::Stored,
+                true => Kept::TooLong,
+            };
+            let kept: Vec<Kept> = messages.iter().map(outcome).collect();
+            let stored = messages.iter().zip(&kept).filter(|(_, kept)| **kept == Kept::Stored);
+            let rows: Vec<&Message> = stored.map(|(message, _)| message).collect();
+            bytes_max = bytes_max.min(self.limits.text_bytes()).min(shapes::RUN_BYTES_MAX);
+            let runs = messages::runs(&rows, bytes_max);
+            let inserted = match runs.as_slice() {
+                [] => Ok(()),
+                [run] => self.calls.call(|db, _| messages::insert(db, run)),
+                runs => self
+                    .calls
+                    .transaction(Repeat::Freely, |db| runs.iter().try_for_each(|run| messages::insert(db, run))),
+            };
+            match inserted {
+                Ok(()) => return Ok(kept),
+                // The database takes less than it says, or less than it did: it is given less until it takes it.
+                Err(StoreError::Failed(cause)) if cause.is::<TooLarge>() && runs.iter().any(|run| run.len() > 1) => {
+                    bytes_max /= 2;
+                }
+                Err(error) => return Err(error),
+            }
         }
-        Ok(kept)
     }
 
     fn fits(&self, text: &str) -> bool {
-        text.len() <= self.packet_bytes_max && self.schema.message_max.fits(text)
+        text.len() <= self.limits.text_bytes() && self.schema.fits(text)
     }
 
     fn fetch(&self, user: UserId, bytes_max: usize) -> Result<Vec<KeptMessage>, StoreError> {
-        self.calls.call(|db, _| {
-            if self.schema.has_message_ids {
-                messages::fetch(db, user, bytes_max)
-            } else {
-                messages::fetch_keyless(db, user, bytes_max, &self.hashes)
-            }
-        })
+        if !self.schema.has_message_ids {
+            return self.calls.call(|db, _| messages::fetch_keyless(db, user, bytes_max, &self.hashes));
+        }
+        let (kept, unreadable) =
+            self.calls.call(|db, _| messages::fetch(db, user, bytes_max, self.limits.text_bytes()))?;
+        if unreadable > 0 && !self.has_unreadable.swap(true, Ordering::Relaxed) {
+            log::error!(
+                "{}: {unreadable} messages for user {} are larger than max_allowed_packet and stay in the table until it is \
+                 raised; others like them are not logged",
+                self.name,
+                user.0
+            );
+        }
+        Ok(kept)
     }
 
     fn delete(&self, user: UserId, ids: &[MessageId]) -> Result<(), StoreError> {
         if !self.schema.has_message_ids {
             // Done twice it would delete an equal message that was not returned.
-            return self
-                .calls
-                .transaction(Repeat::IfUndone, |db| messages::delete_keyless(db, user, ids, &self.hashes));
+            return self.calls.transaction(Repeat::IfUndone, |db| {
+                messages::delete_keyless(db, user, ids, &self.hashes, self.limits.text_bytes())
+            });
         }
         let mut ids = ids.to_vec();
         ids.sort_unstable();
@@ -371,6 +405,11 @@ fn column<T: FromValue>(row: &mut Row, name: &str) -> mysql::Result<T> {
     }
 }
 
+/// A text, which is `NULL` where the reference server's tables allow it and nobody has given any.
+fn text(row: &mut Row, name: &str) -> mysql::Result<String> {
+    Ok(column::<Option<String>>(row, name)?.unwrap_or_default())
+}
+
 fn collect<T>(rows: Vec<Row>, mut read: impl FnMut(&mut Row) -> mysql::Result<T>) -> mysql::Result<Vec<T>> {
     rows.into_iter().map(|mut row| read(&mut row)).collect()
 }
@@ -381,16 +420,11 @@ fn ids_of(rows: Vec<Row>) -> mysql::Result<Vec<UserId>> {
 }
 
 fn user_row(row: &mut Row) -> mysql::Result<User> {
-    Ok(User { id: UserId(column(row, "id")?), name: column(row, "name")? })
+    Ok(User { id: UserId(column(row, "id")?), name: text(row, "name")? })
 }
 
 fn group_row(row: &mut Row) -> mysql::Result<Group> {
-    Ok(Group {
-        id: GroupId(column(row, "id")?),
-        name: column(row, "groupname")?,
-        // The reference server's column may be empty in this way, too.
-        description: column::<Option<String>>(row, "groupdesc")?.unwrap_or_default(),
-    })
+    Ok(Group { id: GroupId(column(row, "id")?), name: text(row, "groupname")?, description: text(row, "groupdesc")? })
 }
 
 /// An id that the database has given out; the columns keep it within 32 bits.
@@ -400,3 +434,6 @@ fn new_id(id: u64) -> mysql::Result<i32> {
 
 /// Commits that a database flushes together.
 const APPENDERS: usize = 4;
+
+/// The longest frame that clients may send, unless told otherwise.
+const SMALL_TEXT_BYTES: usize = 64 * 1024;

@@ -6,26 +6,35 @@
 //! | a lock that was not free in time | the same again, once |
 //! | the connection is lost | once more on a new one, if doing it twice does no harm or nothing can have been done |
 //! | no answer in time | nothing: the database counts as down, and calls fail at once until it answers |
-//! | full, read-only, too many connections | nothing: [`StoreError::Unavailable`] |
+//! | read-only, no right | once more on a new connection, which may lead to another server or have the right |
+//! | full, no statement left, a table is missing | nothing: [`StoreError::Unavailable`], and the node is not ready |
+//! | too large | nothing: [`StoreError::Failed`] with [`TooLarge`], and new connections say what the database takes |
 //! | refused | nothing: [`StoreError::Failed`] |
+//! | an unknown error | refused if the database does something simpler, else as if it were full |
 
+use std::error::Error;
+use std::fmt;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use mysql::{Conn, Transaction, TxOpts};
-use pool::{MysqlConnection, MysqlPool};
+use pool::{ConnectionPool, Pooled};
 
 use super::error::{self, Trouble};
-use super::health::Health;
+use super::health::{self, Health};
 use crate::metrics::PoolUse;
 use crate::store::StoreError;
 
 /// The way to the database. May be used from any thread that may block.
 pub(super) struct Calls {
-    pool: Arc<MysqlPool>,
+    pool: Arc<ConnectionPool<Conn>>,
     health: Health,
 }
+
+/// The statement was longer than the database takes.
+#[derive(Debug)]
+pub(super) struct TooLarge(String);
 
 /// Whether an operation may be done again when its connection was lost, and with it the answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -52,7 +61,7 @@ struct Failure {
 }
 
 impl Calls {
-    pub(super) fn new(pool: Arc<MysqlPool>, health: Health) -> Calls {
+    pub(super) fn new(pool: Arc<ConnectionPool<Conn>>, health: Health) -> Calls {
         Calls { pool, health }
     }
 
@@ -109,7 +118,7 @@ impl Calls {
         repeat: Repeat,
         mut operation: impl FnMut(&mut Conn, Attempt) -> Result<T, Failure>,
     ) -> Result<T, StoreError> {
-        let (mut attempt, mut was_lost, mut locked) = (Attempt::First, false, 0);
+        let (mut attempt, mut was_lost, mut was_barred, mut locked) = (Attempt::First, false, false, 0);
         loop {
             let mut connection = self.connection()?;
             let Failure { error, is_in_doubt } = match operation(&mut connection, attempt) {
@@ -126,7 +135,7 @@ impl Calls {
                 Trouble::Lost => {
                     connection.mark_broken();
                     // The connections beside it were probably lost with it.
-                    self.pool.renew();
+                    self.pool.renew_since(&connection);
                     let may_repeat = repeat == Repeat::Freely || !is_in_doubt;
                     if was_lost || !may_repeat {
                         self.health.suspect();
@@ -139,17 +148,43 @@ impl Calls {
                 }
                 Trouble::Silent => {
                     connection.mark_broken();
-                    self.pool.renew();
+                    self.pool.renew_since(&connection);
                     self.health.fell_silent(&error::text(&error));
                     return Err(unavailable(&error));
                 }
-                Trouble::Locked | Trouble::Waited | Trouble::Busy => return Err(unavailable(&error)),
+                // A young connection that says this leads where new ones lead: not every call is to open another.
+                Trouble::Barred if connection.age() > BARRED_AGE_MIN && !was_barred => {
+                    connection.mark_broken();
+                    self.pool.renew_since(&connection);
+                    was_barred = true;
+                }
+                Trouble::Barred | Trouble::Busy => {
+                    self.health.met(&error::text(&error));
+                    return Err(unavailable(&error));
+                }
+                Trouble::Locked | Trouble::Waited => return Err(unavailable(&error)),
+                Trouble::TooLarge => {
+                    // The database closes it, and a new one says what it takes.
+                    connection.mark_broken();
+                    self.pool.renew_since(&connection);
+                    return Err(StoreError::Failed(Box::new(TooLarge(error::text(&error)))));
+                }
                 Trouble::Refused => return Err(StoreError::Failed(error::text(&error).into())),
+                Trouble::Unknown => {
+                    return match health::probe(&mut connection) {
+                        Ok(()) => Err(StoreError::Failed(error::text(&error).into())),
+                        Err(_) => {
+                            connection.mark_broken();
+                            self.health.met(&error::text(&error));
+                            Err(unavailable(&error))
+                        }
+                    };
+                }
             }
         }
     }
 
-    fn connection(&self) -> Result<MysqlConnection, StoreError> {
+    fn connection(&self) -> Result<Pooled<Conn>, StoreError> {
         self.gate()?;
         self.pool.connection().map_err(|error| {
             self.health.suspect();
@@ -157,6 +192,14 @@ impl Calls {
         })
     }
 }
+
+impl fmt::Display for TooLarge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Error for TooLarge {}
 
 fn unavailable(error: &mysql::Error) -> StoreError {
     StoreError::Unavailable(error::text(error).into())
@@ -166,6 +209,9 @@ fn unavailable(error: &mysql::Error) -> StoreError {
 fn pause_after(attempts: u32, connection_id: u32) -> Duration {
     Duration::from_millis((1 << attempts) + u64::from(connection_id % 7))
 }
+
+/// A connection that is older than this is left when its server bars it.
+const BARRED_AGE_MIN: Duration = Duration::from_secs(1);
 
 /// Deadlocks are found at once. A lock that is not free the database waits for, 2 s each time.
 const LOCKED_MAX: u32 = 6;

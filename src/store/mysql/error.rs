@@ -6,21 +6,29 @@ use std::io;
 
 use mysql::error::{DriverError, Error, MySqlError};
 
-/// What kind of trouble an error is.
+/// What kind of trouble an error is. What passes by itself, or when the operator has put something right, is never
+/// [`Trouble::Refused`]: nothing is wrong with a message then, and it waits in the spool.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Trouble {
     /// Another transaction was in the way. Nothing was changed; the same again may work at once.
     Locked,
     /// Another transaction was in the way for as long as the database waits for it. Nothing was changed.
     Waited,
-    /// The connection is gone; others may work.
+    /// The connection is gone, or in a state that nobody here has asked for; others may work.
     Lost,
     /// No answer came in time. Whoever asks next would wait as long.
     Silent,
-    /// The database cannot do it now: full, read-only, too many connections.
+    /// Not on this connection: its server takes no writes any more, or its user lacks a right. A new one may lead to
+    /// another server, and has the rights of today. Nothing was changed.
+    Barred,
+    /// The database cannot do it now: full, out of connections, a table is missing.
     Busy,
-    /// The database will not do it.
+    /// The statement is longer than the database takes. Nothing was changed.
+    TooLarge,
+    /// The database will not do it because of what it was given: it would say so again and again.
     Refused,
+    /// An error that is in no list here. It is about what was asked if the database does something simpler.
+    Unknown,
 }
 
 /// Sorts an error of a statement.
@@ -29,7 +37,7 @@ pub(super) fn trouble(error: &Error) -> Trouble {
         return io_trouble(error);
     }
     match error {
-        Error::MySqlError(error) => server_trouble(error.code),
+        Error::MySqlError(error) => server_trouble(error),
         Error::IoError(_) | Error::CodecError(_) | Error::TlsError(_) => Trouble::Lost,
         Error::DriverError(DriverError::ConnectTimeout | DriverError::Timeout) => Trouble::Silent,
         Error::DriverError(
@@ -58,21 +66,103 @@ fn io_trouble(error: &io::Error) -> Trouble {
     }
 }
 
-/// By the numbers of the MySQL and MariaDB error references.
-fn server_trouble(code: u16) -> Trouble {
-    match code {
-        // Deadlock, "needs to be re-prepared".
-        1213 | 1615 => Trouble::Locked,
+/// By the numbers of the MySQL and MariaDB error references, and the classes of SQLSTATE for what is not in these lists.
+fn server_trouble(error: &MySqlError) -> Trouble {
+    match error.code {
+        // The row or the table has changed meanwhile, a deadlock, "needs to be re-prepared", another member of the group
+        // was faster.
+        1020 | 1213 | 1412 | 1615 | 3058 | 3101 => Trouble::Locked,
         // Lock wait timeout, too many locks.
         1205 | 1206 => Trouble::Waited,
-        // Shutdown, forced close, aborted, network errors, killed, gone, idle for too long, unknown prepared statement.
-        1053 | 1077 | 1079 | 1080 | 1152 | 1158..=1161 | 1184 | 1243 | 1927 | 2006 | 2013 | 3169 | 4031 => {
-            Trouble::Lost
+        // Shutdown, forced close, aborted, network errors, killed, gone, idle for too long; an unknown prepared statement, a
+        // malformed packet; locks or a transaction that are not ours.
+        1053
+        | 1077
+        | 1079
+        | 1080
+        | 1099
+        | 1100
+        | 1152
+        | 1158..=1161
+        | 1184
+        | 1192
+        | 1223
+        | 1243
+        | 1400
+        | 1568
+        | 1835
+        | 1927
+        | 2006
+        | 2013
+        | 3169
+        | 4031 => Trouble::Lost,
+        // A table, the server, a transaction or InnoDB is read-only; a node of a Galera cluster or of a group that is not
+        // part of it any more; offline mode.
+        1036 | 1047 | 1290 | 1792 | 1836 | 1874 | 3032 | 3796..=3799 => Trouble::Barred,
+        // Rights and accounts: none for this database, table, column, routine or trigger; a password that is wrong, expired
+        // or not enough; locked; encryption is missing. The rights for a database are those of the time of its selection.
+        1044..=1046
+        | 1049
+        | 1131
+        | 1133
+        | 1141..=1143
+        | 1227
+        | 1370
+        | 1449
+        | 1524
+        | 1698
+        | 1820
+        | 1862
+        | 3118
+        | 3159
+        | 4151 => Trouble::Barred,
+        // A packet, the result of a function.
+        NET_PACKET_TOO_LARGE | 1301 => Trouble::TooLarge,
+        // Larger than the cache of the log of changes: less at once may work.
+        1197 | 1705 => Trouble::Refused,
+        // Files, disks and memory: unreadable, full, crashed, out of handles.
+        1012
+        | 1016..=1018
+        | 1021
+        | 1023..=1026
+        | 1030
+        | 1034
+        | 1035
+        | 1037..=1039
+        | 1041
+        | 1114
+        | 1135
+        | 1194
+        | 1195
+        | 1712
+        | 1932
+        | 3185 => Trouble::Busy,
+        // Connections and statements: too many, a limit of this user, none for this host.
+        1040 | 1042 | 1043 | 1129 | 1130 | 1203 | 1226 | 1461 | 1637 | 3168 | 3955 => Trouble::Busy,
+        // The tables: one or a column of it is gone, a view is invalid, the plugin of a table is missing.
+        1054 | 1146 | 1286 | 1356 => Trouble::Busy,
+        // The log of changes and replication: cannot be written, must have another format, waits for others.
+        1180 | 1181 | 1188 | 1534 | 1598 | 1661..=1667 | 1785..=1787 | 3098 | 3100 => Trouble::Busy,
+        // Interrupted, took too long.
+        1317 | 1969 | 3024 => Trouble::Busy,
+        // A text or a number that does not fit its column; no default for a column; a row that is too long for its table or
+        // belongs to no partition; a check or a trigger.
+        1118 | 1264 | 1265 | 1300 | 1364 | 1366 | 1367 | 1369 | 1406 | 1411 | 1526 | 1644 | 1748 | 3819 | 4025 => {
+            Trouble::Refused
         }
-        // Disk full, no memory, too many connections, table full, cluster not ready, limits of a user, interrupted, error
-        // at commit, read-only.
-        1021 | 1037..=1041 | 1047 | 1114 | 1180 | 1203 | 1226 | 1290 | 1317 | 1792 | 1836 | 3024 => Trouble::Busy,
-        _ => Trouble::Refused,
+        _ => match error.state.get(..2) {
+            // A connection exception, a rollback by the database.
+            Some("08") => Trouble::Lost,
+            Some("40") => Trouble::Locked,
+            Some("25") if error.state == "25006" => Trouble::Barred,
+            // Authorisation, no database.
+            Some("28" | "3D") => Trouble::Barred,
+            // Resources, operator intervention, interrupted.
+            Some("53" | "57" | "70") => Trouble::Busy,
+            // Data, integrity, a view's check, a trigger's own.
+            Some("22" | "23" | "44" | "45") => Trouble::Refused,
+            _ => Trouble::Unknown,
+        },
     }
 }
 
@@ -129,6 +219,7 @@ fn io_text(error: &io::Error) -> String {
 
 pub(super) const DUPLICATE_ENTRY: u16 = 1062;
 pub(super) const TABLE_EXISTS: u16 = 1050;
+const NET_PACKET_TOO_LARGE: u16 = 1153;
 
 #[cfg(test)]
 mod tests {
@@ -136,14 +227,31 @@ mod tests {
 
     #[test]
     fn errors_are_sorted() {
-        let server = |code| Error::MySqlError(MySqlError { state: "HY000".to_owned(), message: "m".to_owned(), code });
+        let error = |state: &str, code| {
+            Error::MySqlError(MySqlError { state: state.to_owned(), message: "m".to_owned(), code })
+        };
+        let server = |code| error("HY000", code);
+        let state = |state| error(state, 9999);
         let io = |kind| Error::IoError(io::Error::from(kind));
         for (error, expected) in [
             (server(1213), Trouble::Locked),
             (server(1205), Trouble::Waited),
             (server(1927), Trouble::Lost),
             (server(1040), Trouble::Busy),
-            (server(1146), Trouble::Refused),
+            (server(1290), Trouble::Barred),
+            (server(1142), Trouble::Barred),
+            (server(1461), Trouble::Busy),
+            (server(1969), Trouble::Busy),
+            (server(1146), Trouble::Busy),
+            (server(1366), Trouble::Refused),
+            (server(1153), Trouble::TooLarge),
+            (server(9999), Trouble::Unknown),
+            (state("22003"), Trouble::Refused),
+            (state("23000"), Trouble::Refused),
+            (state("40001"), Trouble::Locked),
+            (state("08S01"), Trouble::Lost),
+            (state("28000"), Trouble::Barred),
+            (state("42000"), Trouble::Unknown),
             (io(io::ErrorKind::WouldBlock), Trouble::Silent),
             (io(io::ErrorKind::UnexpectedEof), Trouble::Lost),
             (Error::DriverError(DriverError::PacketOutOfSync), Trouble::Lost),

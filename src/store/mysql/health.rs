@@ -8,17 +8,22 @@
 //!   up ──── no answer to the check or to a call ────▶ down      calls fail at once
 //!   up ◀─── the check is answered, again every 500 ms ─ down
 //! ```
+//! A database that answers may be of no use all the same: it is read-only, full, or lacks a right or a table. Calls may try
+//! then, but the node is not ready. That is found by the check itself or by a call; what a call has met is over when the
+//! same is possible again on a connection of calls.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use mysql::Conn;
 use mysql::prelude::Queryable;
-use mysql::{Conn, Opts};
 use parking_lot::{Condvar, Mutex};
-use pool::MysqlPool;
+use pool::ConnectionPool;
 
+use super::dial::Dialer;
 use super::error::{self, Trouble};
 
 /// What is known of the database. Dropping it ends the thread.
@@ -39,16 +44,23 @@ struct State {
     down: Option<(Instant, Arc<str>)>,
     /// It lives, but would not do what this server needs, and why.
     refusal: Option<Arc<str>>,
+    /// The same, as a call has met it since the last look.
+    met: Option<Arc<str>>,
     /// A call has met something odd: look now.
     is_suspect: bool,
     is_closing: bool,
 }
 
 impl Health {
-    /// Starts the thread. `connection` was opened with `opts`, whose timeouts bound a check.
-    pub(super) fn watch(connection: Conn, opts: Opts, pool: Arc<MysqlPool>, name: String) -> io::Result<Health> {
+    /// Starts the thread. `connection` was opened by `dialer`, whose timeouts bound a check.
+    pub(super) fn watch(
+        connection: Conn,
+        dialer: Dialer,
+        pool: Arc<ConnectionPool<Conn>>,
+        name: String,
+    ) -> io::Result<Health> {
         let shared = Arc::new(Shared { state: Mutex::default(), news: Condvar::new() });
-        let mut watcher = Watcher { connection: Some(connection), opts, pool, name };
+        let mut watcher = Watcher { connection: Some(connection), dialer, pool, name, was_barred: false };
         let watched = shared.clone();
         let run = move || watched.run(&mut watcher);
         let thread = thread::Builder::new().name("store-check".to_owned()).spawn(run)?;
@@ -62,7 +74,16 @@ impl Health {
 
     /// Why the database is of no use, although calls may try: it is read only, say, or a table is gone.
     pub(super) fn refusal(&self) -> Option<Arc<str>> {
-        self.shared.state.lock().refusal.clone()
+        let state = self.shared.state.lock();
+        state.met.clone().or_else(|| state.refusal.clone())
+    }
+
+    /// A call was refused something that has nothing to do with what was asked.
+    pub(super) fn met(&self, cause: &str) {
+        let mut state = self.shared.state.lock();
+        state.met.get_or_insert_with(|| cause.into());
+        state.is_suspect = true;
+        self.shared.news.notify_one();
     }
 
     /// A call got no answer. Others need not try until a check is answered.
@@ -101,18 +122,27 @@ impl Shared {
                 return;
             }
             state.is_suspect = false;
+            let has_met = state.met.is_some() || state.refusal.is_some();
             drop(state);
-            match watcher.look() {
+            // Without this thread nobody would notice that the database is gone, or back.
+            let found = catch_unwind(AssertUnwindSafe(|| watcher.look(has_met)));
+            match found.unwrap_or_else(|_| Err("the driver panicked".to_owned())) {
                 Ok(refusal) => {
+                    let refuses = refusal.is_some();
                     self.note_refusal(refusal, &watcher.name);
                     let was_down = self.state.lock().down.take();
                     if let Some((since, _)) = was_down {
                         // Whatever connections were open, their servers may be gone or still be at an old statement.
                         watcher.pool.renew();
+                        watcher.pool.try_now();
                         if logged {
                             log::warn!("{} answers again after {:.1} s", watcher.name, since.elapsed().as_secs_f32());
                         }
                         logged = false;
+                    }
+                    if refuses {
+                        // A call that meets it again would have it looked for again at once.
+                        self.pause();
                     }
                 }
                 Err(cause) => {
@@ -139,8 +169,11 @@ impl Shared {
             (None, true) => log::warn!("{name} does what is needed again"),
             (Some(_), true) | (None, false) => {}
         }
+        let mut state = self.state.lock();
+        // What calls have met is in the answer: they were imitated.
+        state.met = None;
         if is {
-            self.state.lock().refusal = refusal.map(Arc::from);
+            state.refusal = refusal.map(Arc::from);
         }
     }
 
@@ -156,50 +189,109 @@ impl Shared {
 /// What the thread works with.
 struct Watcher {
     connection: Option<Conn>,
-    opts: Opts,
-    pool: Arc<MysqlPool>,
+    dialer: Dialer,
+    pool: Arc<ConnectionPool<Conn>>,
     name: String,
+    /// The last connection led to a server that takes no writes, or its user had no right.
+    was_barred: bool,
 }
 
 impl Watcher {
-    /// Whether the database answers; if so, what it refuses.
-    fn look(&mut self) -> Result<Option<String>, String> {
-        if let Some(mut connection) = self.connection.take() {
-            match connection.query_drop(NO_CHANGE) {
-                Ok(()) => {
-                    self.connection = Some(connection);
-                    return Ok(None);
+    /// Whether the database answers; if so, what it refuses. `has_met`: so did it before, to this thread or to a call.
+    fn look(&mut self, has_met: bool) -> Result<Option<String>, String> {
+        let refusal = self.look_here()?;
+        if refusal.is_none() && has_met { Ok(self.look_as_a_call()) } else { Ok(refusal) }
+    }
+
+    /// On a connection of its own.
+    fn look_here(&mut self) -> Result<Option<String>, String> {
+        let Some(mut connection) = self.connection.take() else { return self.look_anew() };
+        if let Err(error) = probe(&mut connection) {
+            match error::trouble(&error) {
+                // Somebody works on the table, and the database is well.
+                Trouble::Locked | Trouble::Waited => {}
+                // It may have been closed alone. If the database was restarted, so were all others; and if it takes no
+                // writes any more, a new connection may lead to one that does.
+                Trouble::Lost | Trouble::Barred => {
+                    self.pool.renew();
+                    return self.look_anew();
                 }
-                Err(error) if matches!(error::trouble(&error), Trouble::Refused | Trouble::Busy) => {
+                // Another attempt would take as long again.
+                Trouble::Silent => return Err(error::text(&error)),
+                Trouble::Busy | Trouble::TooLarge | Trouble::Refused | Trouble::Unknown => {
                     self.connection = Some(connection);
                     return Ok(Some(error::text(&error)));
                 }
-                // Somebody works on the table, and the database is well.
-                Err(error) if matches!(error::trouble(&error), Trouble::Locked | Trouble::Waited) => {
-                    self.connection = Some(connection);
-                    return Ok(None);
-                }
-                // Another attempt would take as long again.
-                Err(error) if error::trouble(&error) == Trouble::Silent => return Err(error::text(&error)),
-                // It may have been closed alone. If the database was restarted, so were all others.
-                Err(_) => self.pool.renew(),
             }
         }
-        match Conn::new(self.opts.clone()) {
-            Ok(connection) => {
-                self.connection = Some(connection);
-                Ok(None)
-            }
+        self.connection = Some(connection);
+        Ok(None)
+    }
+
+    /// On a new connection.
+    fn look_anew(&mut self) -> Result<Option<String>, String> {
+        let mut connection = match self.dialer.connect() {
+            Ok(connection) => connection,
             // It lives, though it has no connection to spare for this thread; perhaps for nobody here.
-            Err(error) if error::trouble(&error) == Trouble::Busy => {
+            Err(error) if matches!(error::trouble(&error), Trouble::Busy | Trouble::Barred) => {
                 let (open, _) = self.pool.size();
-                Ok((open == 0).then(|| error::text(&error)))
+                return Ok((open == 0).then(|| error::text(&error)));
             }
-            Err(error) => Err(error::text(&error)),
+            Err(error) => return Err(error::text(&error)),
+        };
+        if let Err(error) = probe(&mut connection) {
+            match error::trouble(&error) {
+                Trouble::Locked | Trouble::Waited => {}
+                Trouble::Lost | Trouble::Silent => return Err(error::text(&error)),
+                // The next look is on a new connection again, which may lead elsewhere.
+                Trouble::Barred => {
+                    self.was_barred = true;
+                    return Ok(Some(error::text(&error)));
+                }
+                Trouble::Busy | Trouble::TooLarge | Trouble::Refused | Trouble::Unknown => {
+                    self.connection = Some(connection);
+                    return Ok(Some(error::text(&error)));
+                }
+            }
         }
+        if std::mem::take(&mut self.was_barred) {
+            self.pool.renew();
+        }
+        self.connection = Some(connection);
+        Ok(None)
+    }
+
+    /// On a connection of calls, by their kind of statement: what they are refused may not be refused here.
+    fn look_as_a_call(&self) -> Option<String> {
+        let mut connection = match self.pool.connection() {
+            Ok(connection) => connection,
+            Err(error) => return Some(error.to_string()),
+        };
+        let error = rehearse(&mut connection).err()?;
+        let trouble = error::trouble(&error);
+        if matches!(trouble, Trouble::Locked | Trouble::Waited) {
+            return None;
+        }
+        if matches!(trouble, Trouble::Lost | Trouble::Silent | Trouble::Barred) {
+            connection.mark_broken();
+        }
+        Some(error::text(&error))
     }
 }
 
-/// Needs the table and the right to write it, and changes nothing.
+/// Has the database do the least that needs the table and the rights to write it.
+pub(super) fn probe(connection: &mut Conn) -> mysql::Result<()> {
+    connection.query_drop(NO_CHANGE)?;
+    connection.query_drop(NO_INSERT)
+}
+
+/// Does what calls do when they keep a message, by statements that are prepared, and changes nothing.
+fn rehearse(connection: &mut Conn) -> mysql::Result<()> {
+    connection.exec_drop(NO_CHANGE, ())?;
+    connection.exec_drop(NO_INSERT, ())
+}
+
+/// These need the table and the rights to write it, and change nothing.
 const NO_CHANGE: &str = "DELETE FROM OfflineMessage WHERE 1 = 0";
+const NO_INSERT: &str = "INSERT INTO OfflineMessage (userid, message) SELECT 0, '' FROM DUAL WHERE 1 = 0";
 const CHECK_EVERY: Duration = Duration::from_millis(500);

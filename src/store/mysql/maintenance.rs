@@ -13,7 +13,7 @@ use mysql::{Conn, Row, params};
 use super::column;
 use super::error;
 use super::open::{self, OpenError, Site};
-use super::schema::{NEEDED, Schema};
+use super::schema::{Misfit, NEEDED, Schema};
 use super::shapes;
 use crate::config::MysqlSettings;
 use crate::protocol::UserId;
@@ -37,6 +37,19 @@ pub struct Migration {
     pub sql: &'static str,
     /// The tables it changes.
     pub tables: &'static [&'static str],
+}
+
+/// Rows without a value that they need.
+#[derive(Debug)]
+pub struct Nulls {
+    /// Of which table.
+    pub table: &'static str,
+    /// In which column.
+    pub column: &'static str,
+    /// How many.
+    pub rows: u64,
+    /// The first of them, separated by commas; empty if they have no ids.
+    pub ids: String,
 }
 
 /// What the tables need.
@@ -87,10 +100,11 @@ impl Maintenance {
     /// # Errors
     /// The database does not answer, or not this user.
     pub fn state(&mut self) -> Result<State, OpenError> {
-        self.look().map_err(|error| self.explain(&error))
+        let state = self.look().map_err(|error| self.explain(&error))?;
+        state.map_err(|misfit| self.at.error(misfit.into()))
     }
 
-    fn look(&mut self) -> mysql::Result<State> {
+    fn look(&mut self) -> mysql::Result<Result<State, Misfit>> {
         let db = &mut self.connection;
         let tables: Vec<String> =
             db.exec("SELECT table_name AS name FROM information_schema.tables WHERE table_schema = DATABASE()", ())?;
@@ -99,18 +113,22 @@ impl Maintenance {
             true => Some(db.query(format!("SELECT version FROM {RECORD}"))?),
             false => None,
         };
-        if let Err(missing) = Schema::detect(db)? {
+        if let Err(misfit) = Schema::detect(db)? {
+            let missing = match misfit {
+                Misfit::Missing(missing) => missing,
+                names @ Misfit::Names(_) => return Ok(Err(names)),
+            };
             let is_ours = |table: &String| is(RECORD)(table) || NEEDED.iter().any(|(known, _)| is(known)(table));
             // Whoever makes the tables makes the record first and fills it last.
             let is_begun = applied.is_some_and(|applied| applied.is_empty()) && tables.iter().all(is_ours);
-            return Ok(if tables.is_empty() || is_begun { State::Empty } else { State::Foreign(missing) });
+            return Ok(Ok(if tables.is_empty() || is_begun { State::Empty } else { State::Foreign(missing) }));
         }
         let applied = applied.unwrap_or_default();
         if let Some(newer) = applied.iter().copied().filter(|version| *version > NEWEST).max() {
-            return Ok(State::Newer(newer));
+            return Ok(Ok(State::Newer(newer)));
         }
         let missing: Vec<_> = MIGRATIONS.iter().filter(|migration| !applied.contains(&migration.version)).collect();
-        Ok(if missing.is_empty() { State::UpToDate } else { State::Behind(missing) })
+        Ok(Ok(if missing.is_empty() { State::UpToDate } else { State::Behind(missing) }))
     }
 
     /// Makes the tables in a database that has none. What is there already because that was interrupted is kept.
@@ -191,6 +209,29 @@ impl Maintenance {
         self.connection.exec_drop(statement, ids).map_err(|error| self.explain(&error))
     }
 
+    /// Rows that have `NULL` in a column where the tables of this server have none: of each such column its table and
+    /// name, how many there are, and the first 20 by their ids, if they have any.
+    ///
+    /// # Errors
+    /// The database does not answer, or not this user.
+    pub fn nulls(&mut self) -> Result<Vec<Nulls>, OpenError> {
+        let mut found = Vec::new();
+        for (table, column, id) in NEVER_NULL {
+            let ids = id.map_or("''".to_owned(), |id| {
+                format!("SUBSTRING_INDEX(GROUP_CONCAT({id} ORDER BY {id} SEPARATOR ', '), ', ', 20)")
+            });
+            let row = self
+                .connection
+                .query_first(format!("SELECT COUNT(*), COALESCE({ids}, '') FROM {table} WHERE {column} IS NULL"));
+            let row: Option<(u64, String)> = row.map_err(|error| self.explain(&error))?;
+            let (rows, ids) = row.unwrap_or_default();
+            if rows > 0 {
+                found.push(Nulls { table, column, rows, ids });
+            }
+        }
+        Ok(found)
+    }
+
     /// How many others are connected to the database, as far as this user may know.
     ///
     /// # Errors
@@ -263,6 +304,14 @@ pub const MIGRATIONS: [Migration; 4] = [
 
 /// The tables of a new installation.
 pub const NEW_TABLES: &str = include_str!("../../../sql/chat.sql");
+
+/// Columns that the reference server's tables allow to be `NULL` and ours do not, and the column that names their rows.
+const NEVER_NULL: [(&str, &str, Option<&str>); 4] = [
+    ("User", "name", Some("id")),
+    ("User", "password", Some("id")),
+    ("AllGroup", "groupname", Some("id")),
+    ("OfflineMessage", "message", None),
+];
 
 /// The migration that changes how names are told apart.
 pub const NAMES: u32 = 4;

@@ -25,11 +25,11 @@ pub(super) fn insert(connection: &mut impl Queryable, rows: &[&Message]) -> mysq
     connection.exec_drop(statement, values.collect::<Vec<_>>())
 }
 
-/// Splits rows into runs for [`insert`].
-pub(super) fn runs<'a>(mut rows: &'a [&'a Message]) -> Vec<&'a [&'a Message]> {
+/// Splits rows into runs for [`insert`], of so many bytes at most.
+pub(super) fn runs<'a>(mut rows: &'a [&'a Message], bytes_max: usize) -> Vec<&'a [&'a Message]> {
     let mut runs = Vec::new();
     while !rows.is_empty() {
-        let (run, rest) = rows.split_at(shapes::run_length(rows.iter().map(|row| row.text.len())));
+        let (run, rest) = rows.split_at(shapes::run_length(rows.iter().map(|row| row.text.len()), bytes_max));
         runs.push(run);
         rows = rest;
     }
@@ -48,26 +48,38 @@ pub(super) fn existing(connection: &mut Conn, users: &BTreeSet<UserId>) -> mysql
     Ok(existing)
 }
 
-/// The oldest messages of `user`, page by page, so that no more is read than asked for.
-pub(super) fn fetch(connection: &mut Conn, user: UserId, bytes_max: usize) -> mysql::Result<Vec<KeptMessage>> {
-    let (mut kept, mut bytes, mut after) = (Vec::new(), 0, i64::MIN);
+/// The oldest messages of `user`, page by page, so that no more is read than asked for, and how many were passed over
+/// because the database cannot send more than `row_bytes_max` of text in a row.
+pub(super) fn fetch(
+    connection: &mut Conn,
+    user: UserId,
+    bytes_max: usize,
+    row_bytes_max: usize,
+) -> mysql::Result<(Vec<KeptMessage>, usize)> {
+    let (mut kept, mut unreadable, mut bytes, mut after) = (Vec::new(), 0, 0, i64::MIN);
     loop {
+        // One that is too long would have the whole page fail.
         let rows: Vec<Row> = connection.exec(
-            "SELECT id, message FROM OfflineMessage WHERE userid = :user AND id > :after ORDER BY id LIMIT 256",
-            params! {"user" => user.0, after},
+            "SELECT id, IF(OCTET_LENGTH(message) > :row_bytes_max, NULL, message) AS message
+             FROM OfflineMessage WHERE userid = :user AND id > :after ORDER BY id LIMIT 256",
+            params! {"user" => user.0, after, row_bytes_max},
         )?;
         let is_last = rows.len() < PAGE;
         for mut row in rows {
-            let (id, text): (i64, String) = (column(&mut row, "id")?, column(&mut row, "message")?);
+            let (id, text): (i64, Option<String>) = (column(&mut row, "id")?, column(&mut row, "message")?);
+            after = id;
+            let Some(text) = text else {
+                unreadable += 1;
+                continue;
+            };
             bytes += text.len();
             if bytes > bytes_max && !kept.is_empty() {
-                return Ok(kept);
+                return Ok((kept, unreadable));
             }
-            after = id;
             kept.push(KeptMessage { id: MessageId(id), text });
         }
         if is_last {
-            return Ok(kept);
+            return Ok((kept, unreadable));
         }
     }
 }
@@ -92,7 +104,8 @@ pub(super) fn fetch_keyless(
     let (mut kept, mut bytes) = (Vec::new(), 0);
     let mut seen: FxHashMap<String, u64> = FxHashMap::default();
     for mut row in rows {
-        let text: String = column(&mut row, "message")?;
+        // The reference server never writes NULL, and its clients could not read it.
+        let Some(text) = column::<Option<String>>(&mut row, "message")? else { continue };
         bytes += text.len();
         if bytes > bytes_max && !kept.is_empty() {
             break;
@@ -110,6 +123,7 @@ pub(super) fn delete_keyless(
     user: UserId,
     ids: &[MessageId],
     hashes: &RandomState,
+    bytes_max: usize,
 ) -> mysql::Result<()> {
     let rows: Vec<Row> = transaction
         .exec("SELECT message FROM OfflineMessage WHERE userid = :user FOR UPDATE", params! {"user" => user.0})?;
@@ -117,7 +131,7 @@ pub(super) fn delete_keyless(
     // Text -> rows there are, rows to delete.
     let mut texts: BTreeMap<String, (u64, u64)> = BTreeMap::new();
     for mut row in rows {
-        let text: String = column(&mut row, "message")?;
+        let Some(text) = column::<Option<String>>(&mut row, "message")? else { continue };
         let id = keyless_id(hashes, &text, texts.get(&text).map_or(0, |counts| counts.0));
         let counts = texts.entry(text).or_default();
         counts.0 += 1;
@@ -125,7 +139,9 @@ pub(super) fn delete_keyless(
     }
     texts.retain(|_, (_, doomed)| *doomed > 0);
     let (whole, part): (Vec<_>, Vec<_>) = texts.into_iter().partition(|(_, (rows, doomed))| rows == doomed);
-    for texts in whole.chunks(KEYLESS_LIST_MAX) {
+    // A list is padded to up to twice its length.
+    let longest = whole.iter().map(|(text, _)| 2 * text.len()).max().unwrap_or_default().max(1);
+    for texts in whole.chunks((bytes_max / longest).clamp(1, KEYLESS_LIST_MAX)) {
         // The limit spares an equal message that came in meanwhile: it is behind these.
         let rows = texts.iter().map(|(_, (rows, _))| rows).sum();
         delete_texts(transaction, user, texts.iter().map(|(text, _)| text), rows)?;

@@ -8,21 +8,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mysql::prelude::Queryable;
-use mysql::{Conn, Opts, OptsBuilder, SslOpts};
-use pool::{MysqlPool, MysqlSizes};
+use mysql::{Conn, DriverError, OptsBuilder, SslOpts};
+use pool::{ConnectionPool, OpenFailure, PoolSizes};
 
 use super::calls::Calls;
-use super::error;
+use super::dial::{Dialer, Limits};
+use super::error::{self, Trouble};
 use super::health::Health;
-use super::schema::Schema;
+use super::schema::{Misfit, Schema};
 use crate::config::{MysqlSettings, Tls};
 
 /// What [`open`] has found and started.
 pub(super) struct Opened {
     pub(super) calls: Calls,
     pub(super) schema: Schema,
-    /// The longest text in one statement, in bytes.
-    pub(super) packet_bytes_max: usize,
+    pub(super) limits: Limits,
     /// Product, address and database.
     pub(super) name: String,
 }
@@ -30,26 +30,31 @@ pub(super) struct Opened {
 pub(super) fn open(settings: &MysqlSettings) -> Result<Opened, OpenError> {
     let at = Site::of(settings);
     let failed = |error: mysql::Error| at.explain(&error);
-    let check_opts = Opts::from(check_options(settings));
-    let mut connection = Conn::new(check_opts.clone()).map_err(failed)?;
-    let version: Option<(String, u64)> =
-        connection.exec_first("SELECT VERSION(), @@max_allowed_packet", ()).map_err(failed)?;
-    let (version, packet) = version.unwrap_or_default();
-    let schema =
-        Schema::detect(&mut connection).map_err(failed)?.map_err(|missing| at.error(Fault::MissingTables(missing)))?;
-    let name = name(&version, &at);
-    let sizes = MysqlSizes {
+    let limits = Limits::new();
+    let dialer = |options| Dialer::new(options, &settings.host, settings.port, limits.clone());
+    let check = dialer(check_options(settings));
+    let mut connection = check.connect().map_err(failed)?;
+    let version: Option<String> = connection.query_first("SELECT VERSION()").map_err(failed)?;
+    let schema = Schema::detect(&mut connection).map_err(failed)?.map_err(|misfit| at.error(misfit.into()))?;
+    let name = name(&version.unwrap_or_default(), &at);
+    let sizes = PoolSizes {
         initial: settings.initial_size,
         max: settings.max_size,
         idle_timeout: settings.idle_timeout,
         wait_timeout: settings.wait_timeout,
         connect_timeout: settings.connect_timeout,
     };
-    let pool = Arc::new(MysqlPool::new(options(settings), sizes));
-    let health = Health::watch(connection, check_opts, pool.clone(), name.clone())
-        .map_err(|cause| at.error(Fault::Resources(cause)))?;
-    let packet_bytes_max = usize::try_from(packet).unwrap_or(usize::MAX).saturating_sub(PACKET_OVERHEAD);
-    Ok(Opened { calls: Calls::new(pool, health), schema, packet_bytes_max, name })
+    let dialer = dialer(options(settings));
+    let no_thread = |cause| at.error(Fault::Resources(cause));
+    let pool = ConnectionPool::new(name.clone(), sizes, move || dialer.connect().map_err(|error| failure(&error)));
+    let pool = Arc::new(pool.map_err(no_thread)?);
+    let health = Health::watch(connection, check, pool.clone(), name.clone()).map_err(no_thread)?;
+    Ok(Opened { calls: Calls::new(pool, health), schema, limits, name })
+}
+
+/// The database itself says no, or nobody answers, which others notice.
+fn failure(error: &mysql::Error) -> OpenFailure {
+    OpenFailure { cause: error::text(error), is_refusal: error::code(error).is_some() }
 }
 
 /// One connection whose statements may take as long as they take, and wait for locks for `lock_wait`.
@@ -63,7 +68,8 @@ pub(super) fn connect_for_maintenance(
         .write_timeout(None)
         .tcp_keepalive_time_ms(Some(KEEPALIVE_MILLIS))
         .init(session(lock_wait.as_secs()));
-    let mut connection = Conn::new(options).map_err(|error| at.explain(&error))?;
+    let dialer = Dialer::new(options, &settings.host, settings.port, Limits::new());
+    let mut connection = dialer.connect().map_err(|error| at.explain(&error))?;
     let version: Option<String> = connection.query_first("SELECT VERSION()").map_err(|error| at.explain(&error))?;
     let name = name(&version.unwrap_or_default(), &at);
     Ok((connection, at, name))
@@ -125,17 +131,13 @@ fn ssl_options(settings: &MysqlSettings) -> Option<SslOpts> {
 
 /// What every connection says first.
 ///
-/// Strict, so that a text that does not fit is an error and not cut off, whatever the server's own mode. Read committed,
-/// so that a statement locks the rows it changes and not those between them. A lock is waited for less long than an
-/// answer, so that one that is held is not taken for a database that is gone.
+/// Strict, so that a text that does not fit is an error and not cut off, whatever the server's own mode. A lock is waited
+/// for less long than an answer, so that one that is held is not taken for a database that is gone.
 fn session(lock_seconds: u64) -> Vec<String> {
-    vec![
-        format!(
-            "SET NAMES utf8mb4, sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', autocommit = 1,
-             innodb_lock_wait_timeout = {lock_seconds}, lock_wait_timeout = {lock_seconds}"
-        ),
-        "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED".to_owned(),
-    ]
+    vec![format!(
+        "SET NAMES utf8mb4, sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', autocommit = 1,
+         innodb_lock_wait_timeout = {lock_seconds}, lock_wait_timeout = {lock_seconds}"
+    )]
 }
 
 /// Where a database is, in the operator's words.
@@ -167,15 +169,41 @@ impl Site {
             Some(1045 | 1698) => Fault::WrongPassword(cause),
             Some(1044) => Fault::NoRights(cause),
             Some(1049) => Fault::NoDatabase,
+            Some(1820 | 1862) => Fault::Account(cause, NEW_PASSWORD),
+            Some(3118 | 4151) => Fault::Account(cause, UNLOCK),
+            Some(3955) => Fault::Account(cause, UNLOCK_OR_WAIT),
+            Some(1524) => Fault::Account(cause, OTHER_LOGIN),
+            Some(1129) => Fault::Account(cause, UNBLOCK),
+            Some(1130) => Fault::Account(cause, OTHER_HOST),
+            Some(3159) => Fault::Tls(cause),
+            Some(_) if is_passing(error) => Fault::Busy(cause),
             Some(_) => Fault::Failed(cause),
+            None if is_about_login(error) => Fault::Account(cause, OTHER_LOGIN),
             None if is_about_tls(error, &cause) => Fault::Tls(cause),
             None => Fault::Unreachable(cause),
         })
     }
 
-    fn error(&self, fault: Fault) -> OpenError {
+    pub(super) fn error(&self, fault: Fault) -> OpenError {
         OpenError { at: Box::new(self.clone()), fault }
     }
+}
+
+/// The same may work later, though nobody changes anything.
+fn is_passing(error: &mysql::Error) -> bool {
+    matches!(error::trouble(error), Trouble::Busy | Trouble::Lost | Trouble::Silent | Trouble::Locked | Trouble::Waited)
+}
+
+/// The database wants another kind of login than there is here.
+fn is_about_login(error: &mysql::Error) -> bool {
+    matches!(
+        error,
+        mysql::Error::DriverError(
+            DriverError::UnknownAuthPlugin(_)
+                | DriverError::CleartextPluginDisabled
+                | DriverError::OldMysqlPasswordDisabled
+        )
+    )
 }
 
 fn is_about_tls(error: &mysql::Error, text: &str) -> bool {
@@ -196,6 +224,22 @@ pub struct OpenError {
     pub fault: Fault,
 }
 
+impl Fault {
+    /// It may pass by itself, or when somebody starts the database.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Fault::Unreachable(_) | Fault::Busy(_))
+    }
+}
+
+impl From<Misfit> for Fault {
+    fn from(misfit: Misfit) -> Fault {
+        match misfit {
+            Misfit::Missing(missing) => Fault::MissingTables(missing),
+            Misfit::Names(names) => Fault::TableNames(names),
+        }
+    }
+}
+
 /// What is wrong with a database, mostly in its own words.
 #[derive(Debug)]
 pub enum Fault {
@@ -203,12 +247,18 @@ pub enum Fault {
     Unreachable(String),
     /// The user or the password is wrong.
     WrongPassword(String),
+    /// The user may not log in as things are, and what to do.
+    Account(String, &'static str),
     /// The user may not use the database.
     NoRights(String),
     /// There is no such database.
     NoDatabase,
     /// The database lacks these tables, and columns of those that are there.
     MissingTables(Vec<String>),
+    /// Tables whose names differ from those needed, which stand behind them, in case alone.
+    TableNames(Vec<(String, &'static str)>),
+    /// The database answers, and cannot take this connection now.
+    Busy(String),
     /// The connection cannot be encrypted as asked for.
     Tls(String),
     /// The system has no thread left.
@@ -227,7 +277,17 @@ impl fmt::Display for OpenError {
                 write!(f, "no database answers: {cause}; start it, or correct the keys ip and port")
             }
             Fault::WrongPassword(cause) => {
-                write!(f, "user {username} is refused: {cause}; correct the keys username and password")
+                write!(f, "user {username} is refused: {cause}; correct the keys username and password")?;
+                // The database does not tell this from a wrong password.
+                if at.tls == Tls::Off {
+                    f.write_str(", or set ssl=on if the account requires encryption")
+                } else {
+                    Ok(())
+                }
+            }
+            Fault::Account(cause, advice) => write!(f, "user {username} cannot log in: {cause}; {advice}"),
+            Fault::Busy(cause) => {
+                write!(f, "the database takes no connection now: {cause}; start again when it does")
             }
             Fault::NoRights(cause) => write!(
                 f,
@@ -244,6 +304,18 @@ impl fmt::Display for OpenError {
                  the key dbname",
                 missing.join(", ")
             ),
+            Fault::TableNames(names) => {
+                let list =
+                    |text: &dyn Fn(&(String, &str)) -> String| names.iter().map(text).collect::<Vec<_>>().join(", ");
+                write!(
+                    f,
+                    "this database tells upper from lower case in names of tables, and has {} where {} is needed; run \
+                     RENAME TABLE {}",
+                    list(&|(found, _)| found.clone()),
+                    list(&|(_, needed)| (*needed).to_owned()),
+                    list(&|(found, needed)| format!("`{found}` TO `{needed}`")),
+                )
+            }
             Fault::Tls(cause) => {
                 let advice = match at.tls {
                     Tls::Off => "set ssl=on",
@@ -267,6 +339,9 @@ impl Error for OpenError {
             Fault::Resources(cause) => Some(cause),
             Fault::Unreachable(_)
             | Fault::WrongPassword(_)
+            | Fault::Account(..)
+            | Fault::Busy(_)
+            | Fault::TableNames(_)
             | Fault::NoRights(_)
             | Fault::NoDatabase
             | Fault::MissingTables(_)
@@ -294,5 +369,11 @@ const LOCK_WAIT_MAX_SECONDS: u64 = 2;
 /// After so long without a word it is asked whether the other end is still there (`TCP_KEEPIDLE`, tcp(7)).
 const KEEPALIVE_MILLIS: u32 = 60_000;
 
-/// What a packet holds besides the text.
-const PACKET_OVERHEAD: usize = 1024;
+const NEW_PASSWORD: &str = "give it a new password by ALTER USER ... IDENTIFIED BY, and correct the key password";
+const UNLOCK: &str = "unlock it by ALTER USER ... ACCOUNT UNLOCK, or correct the key username";
+const UNLOCK_OR_WAIT: &str = "wait, or unlock it by ALTER USER ... ACCOUNT UNLOCK, and correct the key password";
+const OTHER_LOGIN: &str = "give it a password by ALTER USER ... IDENTIFIED BY, or correct the key username";
+const UNBLOCK: &str = "run FLUSH HOSTS (in MySQL: TRUNCATE TABLE performance_schema.host_cache) in the database, and look for \
+                       what connects to it from this machine and gives up";
+const OTHER_HOST: &str =
+    "let it log in from this machine (CREATE USER ...@'this machine'), or correct the key username";

@@ -11,11 +11,28 @@ pub(super) struct Schema {
     /// `OfflineMessage` has ids.
     pub(super) has_message_ids: bool,
     /// What fits into one message.
-    pub(super) message_max: Width,
+    message_max: Width,
     /// Characters that fit into a stored password.
     pub(super) password_chars_max: usize,
     /// `AllGroup` has folded names.
     pub(super) has_name_keys: bool,
+    /// The column of messages holds characters of up to three bytes.
+    is_three_bytes: bool,
+    /// Columns that do not take every text, with their character sets.
+    narrow: Vec<(String, String)>,
+    /// Tables without transactions, with their engines.
+    unsafe_tables: Vec<(String, String)>,
+    /// The database logs its changes as statements.
+    logs_statements: bool,
+}
+
+/// Why the tables of a database are of no use.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Misfit {
+    /// These are missing: tables, and columns of those that are there.
+    Missing(Vec<String>),
+    /// The names of tables differ from those needed, which stand behind them, in case alone.
+    Names(Vec<(String, &'static str)>),
 }
 
 /// How much text a column holds.
@@ -38,13 +55,24 @@ impl Width {
 }
 
 impl Schema {
-    /// Looks at the tables of the selected database. `Ok(Err(..))` names what is missing.
-    pub(super) fn detect(connection: &mut Conn) -> mysql::Result<Result<Schema, Vec<String>>> {
-        let columns = columns(connection)?;
-        let find = |table: &str, column: &str| {
-            columns.iter().find(|c| c.table.eq_ignore_ascii_case(table) && c.name.eq_ignore_ascii_case(column))
+    /// Looks at the tables of the selected database. `Ok(Err(..))` says why they are of no use.
+    pub(super) fn detect(connection: &mut Conn) -> mysql::Result<Result<Schema, Misfit>> {
+        let (columns, server) = (columns(connection)?, Server::look(connection)?);
+        let same = |found: &str, needed: &str| {
+            if server.tells_case { found == needed } else { found.eq_ignore_ascii_case(needed) }
         };
-        let has_table = |table: &str| columns.iter().any(|column| column.table.eq_ignore_ascii_case(table));
+        let find = |table: &str, column: &str| {
+            columns.iter().find(|c| same(&c.table, table) && c.name.eq_ignore_ascii_case(column))
+        };
+        let has_table = |table: &str| columns.iter().any(|column| same(&column.table, table));
+        let mut names = Vec::new();
+        for (table, _) in NEEDED.iter().filter(|(table, _)| !has_table(table)) {
+            let alike = columns.iter().find(|column| column.table.eq_ignore_ascii_case(table));
+            names.extend(alike.map(|column| (column.table.clone(), *table)));
+        }
+        if !names.is_empty() {
+            return Ok(Err(Misfit::Names(names)));
+        }
         let mut missing = Vec::new();
         for (table, needed) in NEEDED {
             if !has_table(table) {
@@ -57,8 +85,18 @@ impl Schema {
         let (Some(message), Some(password), true) =
             (find("OfflineMessage", "message"), find("User", "password"), missing.is_empty())
         else {
-            return Ok(Err(missing));
+            return Ok(Err(Misfit::Missing(missing)));
         };
+        let narrow = TEXTS.iter().filter_map(|(table, column)| {
+            let charset =
+                find(table, column)?.charset.as_deref().filter(|charset| !charset.eq_ignore_ascii_case("utf8mb4"))?;
+            Some((format!("{table}.{column}"), charset.to_owned()))
+        });
+        let unsafe_tables = NEEDED.iter().filter_map(|(table, _)| {
+            let (_, engine) = server.engines.iter().find(|(name, _)| same(name, table))?;
+            let is_safe = ["MyISAM", "Aria", "MEMORY", "CSV"].iter().all(|name| !engine.eq_ignore_ascii_case(name));
+            (!is_safe).then(|| ((*table).to_owned(), engine.clone()))
+        });
         Ok(Ok(Schema {
             has_message_ids: find("OfflineMessage", "id").is_some(),
             message_max: message.width(),
@@ -66,7 +104,17 @@ impl Schema {
                 Width::Chars(max) | Width::Bytes(max) => max,
             },
             has_name_keys: find("AllGroup", "name_key").is_some(),
+            is_three_bytes: message.charset.as_deref().is_some_and(|charset| charset == "utf8" || charset == "utf8mb3"),
+            narrow: narrow.collect(),
+            unsafe_tables: unsafe_tables.collect(),
+            logs_statements: server.logs_statements,
         }))
+    }
+
+    /// Whether a message fits its column.
+    pub(super) fn fits(&self, text: &str) -> bool {
+        // What MySQL calls utf8 holds characters of up to three bytes.
+        self.message_max.fits(text) && !(self.is_three_bytes && text.bytes().any(|byte| byte >= 0xF0))
     }
 
     /// Whether a hashed password fits.
@@ -98,7 +146,58 @@ impl Schema {
                 "the column User.password holds {chars} characters, too few for a hash: passwords are stored as plain text"
             ));
         }
+        if !self.narrow.is_empty() {
+            let columns = self.narrow.iter().map(|(column, charset)| format!("{column} ({charset})"));
+            warnings.push(format!(
+                "these columns do not take every text: {}; what does not fit is refused, and its sender gets an error; \
+                 convert their tables by ALTER TABLE ... CONVERT TO CHARACTER SET utf8mb4",
+                columns.collect::<Vec<_>>().join(", ")
+            ));
+        }
+        if !self.unsafe_tables.is_empty() {
+            let tables = self.unsafe_tables.iter().map(|(table, engine)| format!("{table} ({engine})"));
+            warnings.push(format!(
+                "these tables know no transactions: {}; a crash of the database may damage them, and messages come twice \
+                 after an error; convert them by ALTER TABLE ... ENGINE = InnoDB",
+                tables.collect::<Vec<_>>().join(", ")
+            ));
+        }
+        if self.logs_statements {
+            warnings.push(
+                "binlog_format=STATEMENT: the database locks more rows than it need, and its replicas may number messages \
+                 otherwise; set binlog_format to ROW or MIXED"
+                    .to_owned(),
+            );
+        }
         warnings
+    }
+}
+
+/// What else matters of the database.
+struct Server {
+    /// Names of tables that differ in case alone are different.
+    tells_case: bool,
+    logs_statements: bool,
+    /// Table -> engine.
+    engines: Vec<(String, String)>,
+}
+
+impl Server {
+    fn look(connection: &mut Conn) -> mysql::Result<Server> {
+        let variables: Option<(u8, u8, String)> =
+            connection.query_first("SELECT @@lower_case_table_names, @@log_bin, @@binlog_format")?;
+        let (lower_case, is_logged, format) = variables.unwrap_or_default();
+        let rows: Vec<Row> = connection.exec(
+            "SELECT table_name AS name, COALESCE(engine, '') AS engine
+             FROM information_schema.tables WHERE table_schema = DATABASE()",
+            (),
+        )?;
+        let engine = |mut row: Row| Ok((column(&mut row, "name")?, column(&mut row, "engine")?));
+        Ok(Server {
+            tells_case: lower_case == 0,
+            logs_statements: is_logged != 0 && format == "STATEMENT",
+            engines: rows.into_iter().map(engine).collect::<mysql::Result<_>>()?,
+        })
     }
 }
 
@@ -108,6 +207,8 @@ struct Column {
     kind: String,
     chars: u64,
     bytes: u64,
+    /// `None`: it holds no text.
+    charset: Option<String>,
 }
 
 impl Column {
@@ -123,7 +224,8 @@ impl Column {
 fn columns(connection: &mut Conn) -> mysql::Result<Vec<Column>> {
     let rows: Vec<Row> = connection.exec(
         "SELECT table_name AS table_name, column_name AS column_name, data_type AS data_type,
-            COALESCE(character_maximum_length, 0) AS chars, COALESCE(character_octet_length, 0) AS bytes
+            COALESCE(character_maximum_length, 0) AS chars, COALESCE(character_octet_length, 0) AS bytes,
+            character_set_name AS charset
          FROM information_schema.columns WHERE table_schema = DATABASE()",
         (),
     )?;
@@ -134,6 +236,7 @@ fn columns(connection: &mut Conn) -> mysql::Result<Vec<Column>> {
             kind: column::<String>(&mut row, "data_type")?.to_ascii_lowercase(),
             chars: column(&mut row, "chars")?,
             bytes: column(&mut row, "bytes")?,
+            charset: column(&mut row, "charset")?,
         })
     };
     rows.into_iter().map(read).collect()
@@ -147,6 +250,10 @@ pub(super) const NEEDED: &[(&str, &[&str])] = &[
     ("GroupUser", &["groupid", "userid", "grouprole"]),
     ("OfflineMessage", &["userid", "message"]),
 ];
+
+/// The columns that hold what clients send.
+const TEXTS: &[(&str, &str)] =
+    &[("User", "name"), ("AllGroup", "groupname"), ("AllGroup", "groupdesc"), ("OfflineMessage", "message")];
 
 /// The longest PHC string of the highest cost that can be configured, with room for a longer salt.
 const HASH_CHARS_MAX: usize = 128;

@@ -45,12 +45,12 @@ pub(super) fn padded(values: impl IntoIterator<Item = Value>) -> Vec<Value> {
 pub(super) const LIST_MAX: usize = 1024;
 
 /// How many of the rows that begin a batch go into one statement, given their sizes in bytes: 1 to 16, 32, 64, 128, 256
-/// or 512, and not more than [`RUN_BYTES_MAX`] unless the first alone is larger.
-pub(super) fn run_length(sizes: impl Iterator<Item = usize>) -> usize {
+/// or 512, and not more than `bytes_max` with what each row takes up besides, unless the first alone is larger.
+pub(super) fn run_length(sizes: impl Iterator<Item = usize>, bytes_max: usize) -> usize {
     let mut bytes = 0;
     let fits = sizes.take(RUN_ROWS_MAX).take_while(|size| {
-        bytes += size;
-        bytes <= RUN_BYTES_MAX
+        bytes += size + ROW_OVERHEAD;
+        bytes <= bytes_max
     });
     match fits.count() {
         0 => 1,
@@ -59,8 +59,11 @@ pub(super) fn run_length(sizes: impl Iterator<Item = usize>) -> usize {
     }
 }
 
-/// Well under `max_allowed_packet`, which is 16 MB or more unless somebody made it smaller.
-const RUN_BYTES_MAX: usize = 1 << 20;
+/// More text at once is not faster, even where the database takes it.
+pub(super) const RUN_BYTES_MAX: usize = 1 << 20;
+
+/// What a row takes up in a statement besides its text: numbers, lengths and types.
+const ROW_OVERHEAD: usize = 32;
 
 const RUN_ROWS_MAX: usize = 512;
 
@@ -80,12 +83,14 @@ mod tests {
 
     #[test]
     fn runs_have_few_lengths_and_bounded_sizes() {
-        let of = |rows: usize, size: usize| run_length(std::iter::repeat_n(size, rows));
+        let of = |rows: usize, size: usize| run_length(std::iter::repeat_n(size, rows), RUN_BYTES_MAX);
         assert_eq!(
             [1, 2, 15, 16, 17, 31, 32, 100, 512, 5000].map(|rows| of(rows, 1)),
             [1, 2, 15, 16, 16, 16, 32, 64, 512, 512]
         );
         assert_eq!(of(100, RUN_BYTES_MAX + 1), 1);
-        assert_eq!(of(100, RUN_BYTES_MAX / 3), 3);
+        assert_eq!(of(100, RUN_BYTES_MAX / 3), 2);
+        assert_eq!(of(100, RUN_BYTES_MAX / 3 - ROW_OVERHEAD), 3);
+        assert_eq!(run_length(std::iter::repeat_n(1000, 100), 4 * (1000 + ROW_OVERHEAD)), 4);
     }
 }

@@ -44,8 +44,9 @@ impl Maintenance {
     /// The database refuses, or does not answer.
     pub fn insert(&mut self, table: &Table, rows: &[Fields]) -> Result<(), OpenError> {
         let mut rest = rows;
+        let bytes_max = usize::try_from(self.longest_text()?).unwrap_or(usize::MAX).min(shapes::RUN_BYTES_MAX);
         while !rest.is_empty() {
-            let (run, later) = rest.split_at(shapes::run_length(rest.iter().map(|row| size(row))));
+            let (run, later) = rest.split_at(shapes::run_length(rest.iter().map(|row| size(row)), bytes_max));
             self.insert_run(table, run).map_err(|error| self.explain(&error))?;
             rest = later;
         }

@@ -57,14 +57,16 @@ impl Database {
     }
 
     fn create_at(account: &Account, schema: &str) -> Database {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(schema);
-        let sql = fs::read_to_string(&path).unwrap_or_else(|error| panic!("read {}: {error}", path.display()));
-        Database::create_with(account, &sql)
+        Database::create_with(account, &text_of(schema))
     }
 
     fn create_with(account: &Account, sql: &str) -> Database {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let name = format!("raybox_test_{}_{}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        Database::create_named(account, name, sql)
+    }
+
+    fn create_named(account: &Account, name: String, sql: &str) -> Database {
         let mut connection = account.connect(None).expect("connect to MariaDB");
         connection.query_drop(format!("DROP DATABASE IF EXISTS {name}")).expect("drop an old database");
         connection.query_drop(format!("CREATE DATABASE {name} CHARACTER SET utf8mb4")).expect("create a database");
@@ -276,11 +278,18 @@ pub struct MariaDb {
     process: Process,
     account: Account,
     folder: PathBuf,
+    options: Vec<String>,
 }
 
 impl MariaDb {
     /// Makes a data folder and starts a server on a free port; that takes some seconds.
     pub fn start() -> MariaDb {
+        MariaDb::start_with(&[])
+    }
+
+    /// The same with more options on its command line.
+    pub fn start_with(options: &[&str]) -> MariaDb {
+        let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
         let folder = watchdog::new_folder();
         install(&folder);
         let password = "of this test alone";
@@ -292,10 +301,10 @@ impl MariaDb {
         fs::write(folder.join("users.sql"), users).expect("write the users of MariaDB");
         let (process, ports) = start_on_free_ports(
             1,
-            |ports| launch(&folder, ports[0]),
+            |ports| launch(&folder, ports[0], &options),
             |process, ports| answers(process, &account(ports[0])),
         );
-        MariaDb { process, account: account(ports[0]), folder }
+        MariaDb { process, account: account(ports[0]), folder, options }
     }
 
     /// A new database in it, with the tables of a new installation.
@@ -306,6 +315,16 @@ impl MariaDb {
     /// The same with the tables as the reference server has them.
     pub fn create_reference(&self) -> Database {
         Database::create_at(&self.account, REFERENCE_SCHEMA)
+    }
+
+    /// A new database in it, without any table.
+    pub fn create_empty(&self) -> Database {
+        Database::create_with(&self.account, "")
+    }
+
+    /// A new database in it that has the name of another elsewhere, with the tables of a new installation.
+    pub fn create_namesake(&self, of: &Database) -> Database {
+        Database::create_named(&self.account, of.name().to_owned(), &text_of(NEW_SCHEMA))
     }
 
     /// Ends it at once, as a crash does.
@@ -329,8 +348,9 @@ impl MariaDb {
     /// Starts it again on the same port with the same data.
     pub fn restart(&mut self) {
         self.process.kill();
-        let (folder, account) = (&self.folder, &self.account);
-        self.process = start_again(|| launch(folder, account.address.port()), |process| answers(process, account));
+        let (folder, account, options) = (&self.folder, &self.account, &self.options);
+        let launch = || launch(folder, account.address.port(), options);
+        self.process = start_again(launch, |process| answers(process, account));
         self.set_away(false);
     }
 
@@ -357,7 +377,7 @@ fn install(folder: &Path) {
     assert!(output.status.success(), "mariadb-install-db failed:\n{}", String::from_utf8_lossy(&output.stderr));
 }
 
-fn launch(folder: &Path, port: u16) -> Process {
+fn launch(folder: &Path, port: u16, options: &[String]) -> Process {
     let mut command = Command::new("mariadbd");
     settings(&mut command, folder);
     command.arg(format!("--datadir={}", data(folder).display())).arg(format!("--port={port}"));
@@ -365,7 +385,7 @@ fn launch(folder: &Path, port: u16) -> Process {
     command.arg(format!("--pid-file={}", folder.join("mariadb.pid").display()));
     command.arg(format!("--init-file={}", folder.join("users.sql").display()));
     // Unlike the shared one, this one is killed in tests that then look for every row.
-    command.arg("--innodb-flush-log-at-trx-commit=2");
+    command.arg("--innodb-flush-log-at-trx-commit=2").args(options);
     Process::spawn(command, &folder.join("mariadb.log"))
 }
 
@@ -385,6 +405,11 @@ fn answers(process: &Process, account: &Account) -> bool {
     let pid_file = account.connect(None).and_then(|mut connection| connection.query_first("SELECT @@pid_file"));
     let Ok(Some(pid_file)) = pid_file.map(|path: Option<String>| path) else { return false };
     fs::read_to_string(pid_file).is_ok_and(|pid| pid.trim() == process.pid().to_string())
+}
+
+fn text_of(schema: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(schema);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("read {}: {error}", path.display()))
 }
 
 fn data(folder: &Path) -> PathBuf {

@@ -1,0 +1,713 @@
+//! [`ConnectionPool`]: connections to a database, each opened for the first call that needs it and kept for the next.
+//!
+//! ```text
+//!   call ── idle connection ──▶ works ──▶ back to the pool: to the call that has waited longest, else idle
+//!     └──── none idle: waits ◀─────────┐
+//!   keeper ─ one thread for each attempt to connect ─┘   never more than the waiting calls and the stock need
+//! ```
+//! The keeper is a thread that starts attempts, closes what is idle for too long and throws away what is broken. While the
+//! database refuses connections there is one attempt at a time, and a growing pause with a random part before the next,
+//! so that many idle nodes do not knock in step at a database that is full.
+//!
+//! No connection is tested before or after a call: that would be two more round trips. Instead the caller says that one is
+//! broken, and [`ConnectionPool::renew`] makes the pool forget all that were opened before.
+//!
+//! Why not r2d2: each attempt of its that fails begins the next by itself, for each connection that was ever missed. An
+//! idle node so knocked 600 times a second, and took every connection there was when the shortage was over.
+
+use std::collections::VecDeque;
+use std::error::Error;
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::ops::{Deref, DerefMut};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+/// Connections to one database. Shared by all threads that may block.
+pub struct ConnectionPool<C: Send + 'static> {
+    shared: Arc<Shared<C>>,
+}
+
+/// The bounds of a [`ConnectionPool`].
+#[derive(Clone, Copy, Debug)]
+pub struct PoolSizes {
+    /// The stock: connections that are opened without a call, and kept.
+    pub initial: u32,
+    /// The most connections.
+    pub max: u32,
+    /// How long a connection beyond the stock may be idle.
+    pub idle_timeout: Duration,
+    /// How long a call may wait while all connections are in use.
+    pub wait_timeout: Duration,
+    /// How much longer it may wait when there may be more connections than there are.
+    pub connect_timeout: Duration,
+}
+
+/// Why a connection could not be opened.
+#[derive(Clone, Debug)]
+pub struct OpenFailure {
+    /// In words.
+    pub cause: String,
+    /// The database answered, and does not want this connection: the operator is told.
+    pub is_refusal: bool,
+}
+
+/// Why a call got no connection in time.
+#[derive(Debug)]
+pub struct NoConnection(String);
+
+/// A connection for one call; it goes back to the pool when it is dropped.
+pub struct Pooled<C: Send + 'static> {
+    shared: Arc<Shared<C>>,
+    /// Taken when it is dropped.
+    kept: Option<Kept<C>>,
+    is_broken: bool,
+}
+
+struct Shared<C> {
+    /// The database, for the log.
+    name: String,
+    sizes: PoolSizes,
+    open: Box<dyn Fn() -> Result<C, OpenFailure> + Send + Sync>,
+    /// A leaf lock; nothing is opened, closed or logged under it.
+    state: Mutex<State<C>>,
+    /// There is something for the keeper to do.
+    work: Condvar,
+}
+
+struct State<C> {
+    /// The one that was used last is the last.
+    idle: Vec<Idle<C>>,
+    /// How many there are, those in use among them.
+    open: u32,
+    /// Attempts on their way.
+    opening: u32,
+    /// Calls, the one that has waited longest first.
+    waiting: VecDeque<Waiting<C>>,
+    next_ticket: u64,
+    /// Connections of an earlier age are not used any more.
+    age: u64,
+    pace: Pace,
+    /// To be closed by the keeper, for that may take a while.
+    doomed: Vec<C>,
+    is_closing: bool,
+}
+
+struct Kept<C> {
+    connection: C,
+    age: u64,
+    born: Instant,
+}
+
+struct Idle<C> {
+    kept: Kept<C>,
+    since: Instant,
+}
+
+struct Waiting<C> {
+    ticket: u64,
+    /// From then on it does not wait for what is in vain.
+    patient_until: Instant,
+    place: Sender<Kept<C>>,
+}
+
+/// When the next attempt to connect may be made.
+#[derive(Debug, Default)]
+struct Pace {
+    /// Attempts that have failed since the last that succeeded.
+    failures: u32,
+    /// When the last of them failed, and the share of the pause that is not left to chance.
+    last: Option<(Instant, f64)>,
+    cause: String,
+    /// The refusal of a connection is logged, and that it is over is not.
+    refused_since: Option<Instant>,
+}
+
+impl<C: Send + 'static> ConnectionPool<C> {
+    /// A pool whose stock is opened by other threads, now. `open` is called by one thread at a time or several, and may
+    /// block for as long as it bounds itself.
+    ///
+    /// # Errors
+    /// The system has no thread left.
+    pub fn new(
+        name: impl Into<String>,
+        sizes: PoolSizes,
+        open: impl Fn() -> Result<C, OpenFailure> + Send + Sync + 'static,
+    ) -> io::Result<ConnectionPool<C>> {
+        let state = State {
+            idle: Vec::new(),
+            open: 0,
+            opening: 0,
+            waiting: VecDeque::new(),
+            next_ticket: 0,
+            age: 0,
+            pace: Pace::default(),
+            doomed: Vec::new(),
+            is_closing: false,
+        };
+        let (state, work) = (Mutex::new(state), Condvar::new());
+        let shared = Arc::new(Shared { name: name.into(), sizes, open: Box::new(open), state, work });
+        let keeper = shared.clone();
+        thread::Builder::new().name("pool-keeper".to_owned()).spawn(move || keeper.keep())?;
+        Ok(ConnectionPool { shared })
+    }
+
+    /// A connection, at once or within the bounds of the pool. Calls that wait are served in order.
+    ///
+    /// # Errors
+    /// None was free in time, or none could be opened; the text says which.
+    pub fn connection(&self) -> Result<Pooled<C>, NoConnection> {
+        let (ticket, place) = {
+            let mut state = self.shared.state.lock();
+            if let Some(kept) = state.take_idle() {
+                return Ok(self.pooled(kept));
+            }
+            let (sender, place) = bounded(1);
+            let ticket = state.next_ticket;
+            state.next_ticket += 1;
+            let patient_until = Instant::now() + self.shared.sizes.wait_timeout;
+            state.waiting.push_back(Waiting { ticket, patient_until, place: sender });
+            self.shared.work.notify_one();
+            (ticket, place)
+        };
+        self.wait(ticket, &place)
+    }
+
+    fn wait(&self, ticket: u64, place: &Receiver<Kept<C>>) -> Result<Pooled<C>, NoConnection> {
+        let PoolSizes { max, wait_timeout, connect_timeout, .. } = self.shared.sizes;
+        let mut received = place.recv_timeout(wait_timeout);
+        if received.is_err() {
+            let has_prospect = {
+                let state = self.shared.state.lock();
+                state.open < max && !state.is_in_vain()
+            };
+            if has_prospect {
+                received = place.recv_timeout(connect_timeout);
+            }
+        }
+        if let Ok(kept) = received {
+            return Ok(self.pooled(kept));
+        }
+        let mut state = self.shared.state.lock();
+        state.waiting.retain(|waiting| waiting.ticket != ticket);
+        // It may have come just before.
+        if let Ok(kept) = place.try_recv() {
+            drop(state);
+            return Ok(self.pooled(kept));
+        }
+        Err(NoConnection(match (state.pace.failures, state.open) {
+            (0, open) if open >= max => format!("all {max} connections are in use"),
+            (0, _) => "none was opened in time".to_owned(),
+            (_, 0) => state.pace.cause.clone(),
+            (_, open) => format!("all {open} connections are in use, and there is no other: {}", state.pace.cause),
+        }))
+    }
+
+    fn pooled(&self, kept: Kept<C>) -> Pooled<C> {
+        Pooled { shared: self.shared.clone(), kept: Some(kept), is_broken: false }
+    }
+
+    /// Has no call use a connection that is open now.
+    pub fn renew(&self) {
+        let mut state = self.shared.state.lock();
+        state.renew();
+        self.shared.work.notify_one();
+    }
+
+    /// The same, unless that was done since this connection was opened.
+    pub fn renew_since(&self, connection: &Pooled<C>) {
+        let mut state = self.shared.state.lock();
+        if connection.kept.as_ref().is_some_and(|kept| kept.age == state.age) {
+            state.renew();
+            self.shared.work.notify_one();
+        }
+    }
+
+    /// The database is known to answer again: it is tried at once.
+    pub fn try_now(&self) {
+        let mut state = self.shared.state.lock();
+        state.pace.last = None;
+        self.shared.work.notify_one();
+    }
+
+    /// The most connections.
+    pub fn size_max(&self) -> u32 {
+        self.shared.sizes.max
+    }
+
+    /// How many connections are open, and how many of them are idle.
+    pub fn size(&self) -> (u32, u32) {
+        let state = self.shared.state.lock();
+        (state.open, u32::try_from(state.idle.len()).unwrap_or(u32::MAX))
+    }
+}
+
+impl<C: Send + 'static> Drop for ConnectionPool<C> {
+    fn drop(&mut self) {
+        let mut state = self.shared.state.lock();
+        state.is_closing = true;
+        state.renew();
+        let doomed = std::mem::take(&mut state.doomed);
+        self.shared.work.notify_one();
+        drop(state);
+        // Here, so that they are closed in order when the process ends after this.
+        close(doomed);
+    }
+}
+
+impl<C: Send + 'static> Pooled<C> {
+    /// Says that this connection must not be used again.
+    pub fn mark_broken(&mut self) {
+        self.is_broken = true;
+    }
+
+    /// How long ago it was opened.
+    pub fn age(&self) -> Duration {
+        self.kept.as_ref().map_or(Duration::ZERO, |kept| kept.born.elapsed())
+    }
+}
+
+impl<C: Send + 'static> Deref for Pooled<C> {
+    type Target = C;
+
+    fn deref(&self) -> &C {
+        &self.kept.as_ref().expect("taken when it is dropped only").connection
+    }
+}
+
+impl<C: Send + 'static> DerefMut for Pooled<C> {
+    fn deref_mut(&mut self) -> &mut C {
+        &mut self.kept.as_mut().expect("taken when it is dropped only").connection
+    }
+}
+
+impl<C: Send + 'static> Drop for Pooled<C> {
+    fn drop(&mut self) {
+        let Some(kept) = self.kept.take() else { return };
+        let mut state = self.shared.state.lock();
+        // A call that panicked has left it in the middle of something.
+        if self.is_broken || thread::panicking() || kept.age != state.age {
+            state.forget(kept);
+            self.shared.work.notify_one();
+        } else {
+            state.hand_on(kept);
+        }
+    }
+}
+
+impl<C: Send + 'static> Shared<C> {
+    /// The keeper's thread. It runs no code of the driver but that which closes a connection.
+    fn keep(self: &Arc<Self>) {
+        let mut state = self.state.lock();
+        while !state.is_closing {
+            let now = Instant::now();
+            let next = state.reap(&self.sizes, now);
+            let attempts = state.attempts(&self.sizes, now);
+            state.opening += attempts;
+            let doomed = std::mem::take(&mut state.doomed);
+            if attempts > 0 || !doomed.is_empty() {
+                MutexGuard::unlocked(&mut state, || {
+                    close(doomed);
+                    (0..attempts).for_each(|_| self.begin_attempt());
+                });
+                continue;
+            }
+            let due = if state.wanted(&self.sizes) > 0 { state.pace.due(state.has_waiting()) } else { None };
+            // Nobody tells the keeper of a connection that becomes idle: it looks.
+            let look = now + self.sizes.idle_timeout.clamp(LOOK_EVERY_MIN, LOOK_EVERY_MAX);
+            let until = next.into_iter().chain(due).fold(look, Instant::min);
+            self.work.wait_until(&mut state, until);
+        }
+    }
+
+    fn begin_attempt(self: &Arc<Self>) {
+        let shared = self.clone();
+        let spawned = thread::Builder::new().name("pool-open".to_owned()).spawn(move || shared.attempt());
+        if let Err(error) = spawned {
+            let cause = format!("the system has no thread left: {error}");
+            self.settle(0, Err(OpenFailure { cause, is_refusal: true }));
+        }
+    }
+
+    fn attempt(&self) {
+        // Read first: a connection that was being opened when the pool was renewed is an old one.
+        let age = self.state.lock().age;
+        let opened = catch_unwind(AssertUnwindSafe(|| (self.open)()));
+        let panicked = |_| Err(OpenFailure { cause: "the driver panicked".to_owned(), is_refusal: true });
+        self.settle(age, opened.unwrap_or_else(panicked));
+    }
+
+    /// An attempt is over.
+    fn settle(&self, age: u64, opened: Result<C, OpenFailure>) {
+        let now = Instant::now();
+        let mut state = self.state.lock();
+        state.opening -= 1;
+        let line = match opened {
+            Ok(connection) => {
+                state.open += 1;
+                state.pace.succeeded();
+                let kept = Kept { connection, age, born: now };
+                if age == state.age {
+                    state.hand_on(kept)
+                } else {
+                    state.forget(kept)
+                }
+                // As long as more is wanted, it is not known whether there is more.
+                let is_over = state.wanted(&self.sizes) == 0;
+                let since = if is_over { state.pace.refused_since.take() } else { None };
+                since.map(|since| {
+                    let seconds = now.saturating_duration_since(since).as_secs_f32();
+                    format!("{} gives connections again after {seconds:.1} s", self.name)
+                })
+            }
+            Err(OpenFailure { cause, is_refusal }) => {
+                state.pace.failed(now, &cause);
+                if state.is_in_vain() {
+                    state.waiting.retain(|waiting| waiting.patient_until > now);
+                }
+                let is_news = is_refusal && state.pace.refused_since.is_none();
+                is_news.then(|| {
+                    state.pace.refused_since = Some(now);
+                    let open = state.open;
+                    format!("{} gives no further connection beside {open} open ones: {cause}; trying again", self.name)
+                })
+            }
+        };
+        drop(state);
+        self.work.notify_one();
+        if let Some(line) = line {
+            log::warn!("{line}");
+        }
+    }
+}
+
+impl<C> State<C> {
+    fn has_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Nobody would bring a connection back, and none is being opened.
+    fn is_in_vain(&self) -> bool {
+        self.open == 0 && self.opening == 0 && self.pace.failures > 0
+    }
+
+    fn take_idle(&mut self) -> Option<Kept<C>> {
+        self.idle.pop().map(|idle| idle.kept)
+    }
+
+    /// To the call that has waited longest, or back into the pool.
+    fn hand_on(&mut self, mut kept: Kept<C>) {
+        while let Some(waiting) = self.waiting.pop_front() {
+            match waiting.place.send(kept) {
+                Ok(()) => return,
+                Err(gone) => kept = gone.into_inner(),
+            }
+        }
+        self.idle.push(Idle { kept, since: Instant::now() });
+    }
+
+    fn forget(&mut self, kept: Kept<C>) {
+        self.open -= 1;
+        self.doomed.push(kept.connection);
+    }
+
+    /// No connection that is open now is used again.
+    fn renew(&mut self) {
+        self.age += 1;
+        for idle in std::mem::take(&mut self.idle) {
+            self.forget(idle.kept);
+        }
+    }
+
+    /// Closes what has lived or been idle for too long. Returns when there is more to close.
+    fn reap(&mut self, sizes: &PoolSizes, now: Instant) -> Option<Instant> {
+        let mut surplus = self.open.saturating_sub(sizes.initial);
+        let (mut next, mut stay) = (None, Vec::with_capacity(self.idle.len()));
+        // The one that has been idle longest is the first.
+        for idle in std::mem::take(&mut self.idle) {
+            let mut end = idle.kept.born + LIFETIME_MAX;
+            if surplus > 0 {
+                end = end.min(idle.since + sizes.idle_timeout);
+            }
+            if end <= now {
+                surplus = surplus.saturating_sub(1);
+                self.forget(idle.kept);
+            } else {
+                next = next.into_iter().chain([end]).min();
+                stay.push(idle);
+            }
+        }
+        self.idle = stay;
+        next
+    }
+
+    /// How many connections the waiting calls and the stock need that nobody is opening.
+    fn wanted(&self, sizes: &PoolSizes) -> u32 {
+        let calls = u32::try_from(self.waiting.len()).unwrap_or(u32::MAX).saturating_sub(self.opening);
+        let stock = sizes.initial.saturating_sub(self.open + self.opening);
+        calls.max(stock).min(sizes.max.saturating_sub(self.open + self.opening))
+    }
+
+    /// How many attempts to begin now.
+    fn attempts(&self, sizes: &PoolSizes, now: Instant) -> u32 {
+        let wanted = self.wanted(sizes);
+        if self.pace.failures == 0 {
+            return wanted.min(ATTEMPTS_MAX.saturating_sub(self.opening));
+        }
+        let is_due = self.pace.due(self.has_waiting()).is_none_or(|at| at <= now);
+        if is_due && self.opening == 0 { wanted.min(1) } else { 0 }
+    }
+}
+
+impl Pace {
+    fn succeeded(&mut self) {
+        self.failures = 0;
+        self.last = None;
+    }
+
+    fn failed(&mut self, now: Instant, cause: &str) {
+        self.failures = self.failures.saturating_add(1);
+        // Between a half and one.
+        let share = 0.5 + f64::from(RandomState::new().hash_one(self.failures) as u32) / f64::from(u32::MAX) / 2.0;
+        self.last = Some((now, share));
+        cause.clone_into(&mut self.cause);
+    }
+
+    /// When the next attempt may begin; `None`: now.
+    fn due(&self, has_waiting: bool) -> Option<Instant> {
+        let (at, share) = self.last?;
+        let pause = FIRST_PAUSE * (1 << self.failures.saturating_sub(1).min(16));
+        Some(at + pause.min(if has_waiting { PAUSE_MAX } else { IDLE_PAUSE_MAX }).mul_f64(share))
+    }
+}
+
+/// Closing talks to the database, by the driver's code.
+fn close<C>(connections: Vec<C>) {
+    for connection in connections {
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(connection)));
+    }
+}
+
+impl fmt::Display for NoConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Error for NoConnection {}
+
+/// When its name points elsewhere, the old database is left behind within this time.
+const LIFETIME_MAX: Duration = Duration::from_secs(30 * 60);
+
+/// How long the keeper sleeps at most.
+const LOOK_EVERY_MIN: Duration = Duration::from_millis(100);
+const LOOK_EVERY_MAX: Duration = Duration::from_secs(10);
+
+/// Attempts on their way at the same time.
+const ATTEMPTS_MAX: u32 = 8;
+
+/// The pause after an attempt that failed. It doubles with each: up to this while calls wait, and up to that while none does.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+const IDLE_PAUSE_MAX: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    /// A database that gives a limited number of connections.
+    #[derive(Default)]
+    struct Database {
+        limit: AtomicU32,
+        open: AtomicU32,
+        attempts: AtomicU32,
+        most_attempts_at_once: AtomicU32,
+        attempts_now: AtomicU32,
+    }
+
+    /// One of them.
+    struct Link(Arc<Database>);
+
+    impl Drop for Link {
+        fn drop(&mut self) {
+            self.0.open.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    fn database(limit: u32) -> Arc<Database> {
+        Arc::new(Database { limit: limit.into(), ..Database::default() })
+    }
+
+    fn pool(database: &Arc<Database>, change: impl FnOnce(&mut PoolSizes)) -> ConnectionPool<Link> {
+        let mut sizes = PoolSizes {
+            initial: 2,
+            max: 100,
+            idle_timeout: PATIENCE,
+            wait_timeout: PATIENCE,
+            connect_timeout: PATIENCE,
+        };
+        change(&mut sizes);
+        let database = database.clone();
+        let open = move || {
+            database.attempts.fetch_add(1, Ordering::SeqCst);
+            let now = database.attempts_now.fetch_add(1, Ordering::SeqCst) + 1;
+            database.most_attempts_at_once.fetch_max(now, Ordering::SeqCst);
+            let limit = database.limit.load(Ordering::SeqCst);
+            let taken =
+                database.open.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| (n < limit).then_some(n + 1));
+            database.attempts_now.fetch_sub(1, Ordering::SeqCst);
+            let refusal = |_| OpenFailure { cause: "Too many connections".to_owned(), is_refusal: true };
+            taken.map(|_| Link(database.clone())).map_err(refusal)
+        };
+        ConnectionPool::new("a database", sizes, open).unwrap()
+    }
+
+    fn wait_until(what: &str, condition: impl Fn() -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !condition() {
+            assert!(Instant::now() < deadline, "in vain: {what}");
+            thread::park_timeout(Duration::from_millis(1));
+        }
+    }
+
+    #[test]
+    fn the_stock_is_opened_and_given_back() {
+        let database = database(100);
+        let pool = pool(&database, |sizes| sizes.initial = 3);
+        wait_until("the stock", || pool.size() == (3, 3));
+        let held: Vec<_> = (0..10).map(|_| pool.connection().unwrap()).collect();
+        // No connection but for a call that waits, and none beside those in use for the stock.
+        assert_eq!((pool.size().0, database.attempts.load(Ordering::SeqCst)), (10, 10));
+        drop(held);
+        assert_eq!(pool.size(), (10, 10));
+        drop(pool);
+        wait_until("all are closed", || database.open.load(Ordering::SeqCst) == 0);
+    }
+
+    #[test]
+    fn surplus_is_closed_when_it_has_been_idle() {
+        let database = database(100);
+        let pool = pool(&database, |sizes| sizes.idle_timeout = Duration::from_millis(20));
+        let held: Vec<_> = (0..10).map(|_| pool.connection().unwrap()).collect();
+        drop(held);
+        wait_until("the surplus is closed", || pool.size() == (2, 2));
+        wait_until("it is really closed", || database.open.load(Ordering::SeqCst) == 2);
+    }
+
+    #[test]
+    fn a_full_database_is_asked_by_one_attempt_at_a_time_and_calls_share_what_there_is() {
+        const CALLS: usize = 200;
+        let database = database(2);
+        let pool = pool(&database, |sizes| sizes.initial = 10);
+        wait_until("the first refusal", || database.attempts.load(Ordering::SeqCst) > 2);
+        wait_until("no attempt is on its way", || database.attempts_now.load(Ordering::SeqCst) == 0);
+        database.most_attempts_at_once.store(0, Ordering::SeqCst);
+        let before = database.attempts.load(Ordering::SeqCst);
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| (0..CALLS).for_each(|_| drop(pool.connection().unwrap())));
+            }
+        });
+        assert_eq!(pool.size().0, 2);
+        assert!(database.most_attempts_at_once.load(Ordering::SeqCst) <= 1);
+        let attempts = database.attempts.load(Ordering::SeqCst) - before;
+        assert!(attempts < 100, "{attempts} attempts for {} calls", 8 * CALLS);
+        // The shortage is over: the stock is filled, and no more is taken.
+        database.limit.store(100, Ordering::SeqCst);
+        pool.try_now();
+        wait_until("the stock", || pool.size().0 == 10);
+        thread::park_timeout(Duration::from_millis(50));
+        assert_eq!(database.open.load(Ordering::SeqCst), 10);
+    }
+
+    #[test]
+    fn pauses_grow_and_are_longer_when_nobody_waits() {
+        let now = Instant::now();
+        let mut pace = Pace::default();
+        assert_eq!(pace.due(true), None);
+        let mut pause = |waits| {
+            pace.failed(now, "full");
+            pace.due(waits).unwrap() - now
+        };
+        assert!((FIRST_PAUSE / 2..=FIRST_PAUSE).contains(&pause(true)));
+        for _ in 0..40 {
+            pause(true);
+        }
+        assert!((PAUSE_MAX / 2..=PAUSE_MAX).contains(&pause(true)));
+        assert!((IDLE_PAUSE_MAX / 2..=IDLE_PAUSE_MAX).contains(&pause(false)));
+        pace.succeeded();
+        assert_eq!(pace.due(false), None);
+    }
+
+    #[test]
+    fn calls_are_served_in_order() {
+        let database = database(1);
+        let pool = pool(&database, |sizes| (sizes.initial, sizes.max) = (1, 1));
+        let held = pool.connection().unwrap();
+        let order = Mutex::new(Vec::new());
+        thread::scope(|scope| {
+            for nth in 0..5 {
+                let (pool, order) = (&pool, &order);
+                scope.spawn(move || {
+                    let _connection = pool.connection().unwrap();
+                    order.lock().push(nth);
+                });
+                wait_until("it waits", || pool.shared.state.lock().waiting.len() == nth + 1);
+            }
+            drop(held);
+        });
+        assert_eq!(*order.lock(), [0, 1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn what_was_opened_before_a_renewal_is_not_used_again() {
+        let database = database(100);
+        let pool = pool(&database, |_| {});
+        let one = pool.connection().unwrap();
+        let other = pool.connection().unwrap();
+        pool.renew_since(&one);
+        let new = pool.connection().unwrap();
+        pool.renew_since(&other);
+        drop((one, other, new));
+        wait_until("the new ones are left", || pool.size() == (2, 2));
+        assert_eq!(database.attempts.load(Ordering::SeqCst), 4, "the second renewal was the same as the first");
+    }
+
+    #[test]
+    fn a_panic_of_the_driver_is_a_failed_attempt() {
+        let tries = Arc::new(AtomicU32::new(0));
+        let counted = tries.clone();
+        let open = move || if counted.fetch_add(1, Ordering::SeqCst) < 2 { panic!("a driver's") } else { Ok(()) };
+        let sizes =
+            PoolSizes { initial: 1, max: 1, idle_timeout: PATIENCE, wait_timeout: PATIENCE, connect_timeout: PATIENCE };
+        let pool = ConnectionPool::new("a database", sizes, open).unwrap();
+        drop(pool.connection().unwrap());
+        assert_eq!((pool.size(), tries.load(Ordering::SeqCst)), ((1, 1), 3));
+    }
+
+    #[test]
+    fn a_call_hears_why_there_is_no_connection() {
+        let database = database(0);
+        let soon =
+            |sizes: &mut PoolSizes| (sizes.wait_timeout, sizes.connect_timeout) = (PATIENCE / 100, PATIENCE / 100);
+        let refused = pool(&database, soon).connection().err().unwrap();
+        assert_eq!(refused.to_string(), "Too many connections");
+        database.limit.store(1, Ordering::SeqCst);
+        let pool = pool(&database, |sizes| {
+            soon(sizes);
+            (sizes.initial, sizes.max) = (1, 1);
+        });
+        let _held = pool.connection().unwrap();
+        assert_eq!(pool.connection().err().unwrap().to_string(), "all 1 connections are in use");
+    }
+}

@@ -1,0 +1,169 @@
+//! [`Dialer`]: opens connections to the database, and learns of each what it takes.
+
+use std::any::Any;
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use mysql::prelude::Queryable;
+use mysql::{Conn, Opts, OptsBuilder, Row};
+
+use super::error;
+
+/// Knows how to reach the database. The name is looked up for every connection, and all its addresses are tried: the first
+/// may be one where nobody listens, as `::1` of `localhost` often is, and a name may move to another server.
+#[derive(Clone)]
+pub(super) struct Dialer {
+    opts: Opts,
+    host: String,
+    port: u16,
+    limits: Limits,
+}
+
+/// What the database takes, as the connection says that was opened last.
+#[derive(Clone, Debug)]
+pub(super) struct Limits {
+    packet_bytes: Arc<AtomicUsize>,
+}
+
+impl Dialer {
+    pub(super) fn new(opts: OptsBuilder, host: &str, port: u16, limits: Limits) -> Dialer {
+        // What the database takes is asked for here: the driver would only say that a packet is too large for it.
+        let opts = Opts::from(opts.max_allowed_packet(Some(PACKET_BYTES_MAX)));
+        Dialer { opts, host: host.to_owned(), port, limits }
+    }
+
+    /// Opens a connection. Blocks, within the bounds of the options for each address.
+    ///
+    /// # Errors
+    /// Those of the address that was tried last.
+    pub(super) fn connect(&self) -> mysql::Result<Conn> {
+        let mut last = io::Error::new(ErrorKind::NotFound, "the name has no address").into();
+        let addresses: Vec<SocketAddr> = (self.host.as_str(), self.port).to_socket_addrs()?.collect();
+        for way in self.ways(&addresses) {
+            match open(way) {
+                Ok(mut connection) => {
+                    self.prepare(&mut connection)?;
+                    return Ok(connection);
+                }
+                // Here is the database, and it says no.
+                Err(error) if error::code(&error).is_some() => return Err(error),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// The driver tries the first address of a name alone. So it is given one address after the other, unless it needs the
+    /// name to encrypt: then one family of addresses after the other, all of which it tries when it is to bind to one.
+    fn ways(&self, addresses: &[SocketAddr]) -> Vec<Opts> {
+        if addresses.len() < 2 {
+            return vec![self.opts.clone()];
+        }
+        let opts = || OptsBuilder::from_opts(self.opts.clone());
+        if self.opts.get_ssl_opts().is_none() {
+            let by_address = |address: &SocketAddr| opts().ip_or_hostname(Some(address.ip().to_string())).into();
+            return addresses.iter().map(by_address).collect();
+        }
+        let mut families: Vec<IpAddr> = Vec::new();
+        for address in addresses {
+            let any = match address {
+                SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+                SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+            };
+            if !families.contains(&any) {
+                families.push(any);
+            }
+        }
+        let by_family = |any: &IpAddr| opts().bind_address(Some(SocketAddr::new(*any, 0))).into();
+        families.iter().map(by_family).collect()
+    }
+
+    /// Learns what the database takes, and has it lock the rows that a statement changes and not those between them. For
+    /// that it must write rows into its log of changes, if it writes one, and not statements.
+    fn prepare(&self, connection: &mut Conn) -> mysql::Result<()> {
+        let row: Option<Row> = connection
+            .query_first("SELECT @@max_allowed_packet AS packet, @@log_bin AS is_logged, @@binlog_format AS format")?;
+        let Some(mut row) = row else { return Ok(()) };
+        self.limits.learn(super::column::<u64>(&mut row, "packet")?);
+        let is_logged = super::column::<i64>(&mut row, "is_logged")? != 0;
+        let logs_statements = is_logged && super::column::<String>(&mut row, "format")? == "STATEMENT";
+        let level = if logs_statements { "REPEATABLE READ" } else { "READ COMMITTED" };
+        connection.query_drop(format!("SET SESSION TRANSACTION ISOLATION LEVEL {level}"))
+    }
+}
+
+/// The driver panics at some answers of a server, and that must not end the thread that looks after the database.
+fn open(opts: Opts) -> mysql::Result<Conn> {
+    catch_unwind(AssertUnwindSafe(|| Conn::new(opts)))
+        .unwrap_or_else(|panic| Err(io::Error::other(panicked(&*panic)).into()))
+}
+
+fn panicked(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref().copied());
+    format!("the driver panicked: {}", text.unwrap_or("no text"))
+}
+
+impl Limits {
+    pub(super) fn new() -> Limits {
+        Limits { packet_bytes: Arc::new(AtomicUsize::new(PACKET_BYTES_MAX)) }
+    }
+
+    fn learn(&self, packet_bytes: u64) {
+        self.packet_bytes.store(usize::try_from(packet_bytes).unwrap_or(usize::MAX), Ordering::Relaxed);
+    }
+
+    /// How much text fits into one statement, or into one row of an answer.
+    pub(super) fn text_bytes(&self) -> usize {
+        self.packet_bytes.load(Ordering::Relaxed).saturating_sub(PACKET_OVERHEAD)
+    }
+}
+
+/// What a packet holds besides the text.
+const PACKET_OVERHEAD: usize = 1024;
+
+/// The largest `max_allowed_packet` there is.
+const PACKET_BYTES_MAX: usize = 1 << 30;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fits_is_what_the_last_connection_said() {
+        let limits = Limits::new();
+        let shared = limits.clone();
+        assert_eq!(limits.text_bytes(), PACKET_BYTES_MAX - PACKET_OVERHEAD);
+        shared.learn(1 << 20);
+        assert_eq!(limits.text_bytes(), (1 << 20) - PACKET_OVERHEAD);
+        shared.learn(1);
+        assert_eq!(limits.text_bytes(), 0);
+    }
+
+    #[test]
+    fn every_address_of_a_name_is_tried() {
+        let addresses: Vec<SocketAddr> =
+            ["[::1]:3306", "127.0.0.1:3306", "127.0.0.2:3306"].map(|address| address.parse().unwrap()).into();
+        let opts = OptsBuilder::new().ip_or_hostname(Some("localhost"));
+        let dialer = |opts| Dialer::new(opts, "localhost", 3306, Limits::new());
+        let plain = dialer(opts.clone());
+        let hosts = |ways: &[Opts]| ways.iter().map(|way| way.get_ip_or_hostname().into_owned()).collect::<Vec<_>>();
+        assert_eq!(hosts(&plain.ways(&addresses)), ["::1", "127.0.0.1", "127.0.0.2"]);
+        assert_eq!(hosts(&plain.ways(&addresses[..1])), ["localhost"]);
+        // The name is needed to encrypt.
+        let ways = dialer(opts.ssl_opts(Some(mysql::SslOpts::default()))).ways(&addresses);
+        assert_eq!(hosts(&ways), ["localhost", "localhost"]);
+        let binds: Vec<_> = ways.iter().map(|way| way.bind_address().unwrap().ip().to_string()).collect();
+        assert_eq!(binds, ["::", "0.0.0.0"]);
+    }
+
+    #[test]
+    fn a_panic_of_the_driver_has_its_text() {
+        let panic = catch_unwind(|| panic!("cannot do {}", "that")).unwrap_err();
+        assert_eq!(panicked(&*panic), "the driver panicked: cannot do that");
+        let panic = catch_unwind(|| panic!("plain")).unwrap_err();
+        assert_eq!(panicked(&*panic), "the driver panicked: plain");
+    }
+}

@@ -1,0 +1,373 @@
+//! The store of a cluster when its database answers and does not do what it is asked: it is read-only, out of statements,
+//! takes little at once, a right is missing. None of that is about a message, and all of it passes. And tables and
+//! accounts that are not as they should be.
+
+mod util;
+
+use std::io;
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use raybox::config::{MysqlSettings, Secret};
+use raybox::protocol::UserId;
+use raybox::store::mysql::MysqlStore;
+use raybox::store::{Kept, Message, MessageId, Store, StoreError, UserState};
+use serde_json::json;
+use util::{Database, MariaDb, TestClient, TestServer, WRONG_PASSWORD, Workplace};
+use util::{chat, offline_user, password, user, wait_until};
+
+#[test]
+fn after_a_failover_the_new_primary_is_used_though_the_old_one_lives_on() {
+    let (old, new) = (MariaDb::start(), MariaDb::start());
+    let database = old.create_database();
+    let copy = new.create_namesake(&database);
+    let switch = Switch::to(database.address());
+    let account = ordinary(&database);
+    let _ = ordinary(&copy);
+    let store = open_with(&database, |settings| {
+        account(settings);
+        settings.port = switch.port;
+    });
+    let ann = new_user(&store, "ann");
+    append(&store, ann, "before").unwrap();
+    copy.run("INSERT INTO User (id, name, password) VALUES (1, 'ann', 'x')");
+    assert!(database.connections() >= 2, "one for calls and one for checks");
+    database.run("SET GLOBAL read_only = 1");
+    switch.lead_to(copy.address());
+    wait_until("the new primary takes messages", || append(&store, ann, "after").is_ok());
+    wait_until("the node is ready", || store.check().is_ok());
+    store.register("bob", "x").unwrap();
+    assert_eq!(texts(&store, ann), ["after"]);
+    assert_eq!(copy.count("SELECT COUNT(*) FROM OfflineMessage"), 1);
+    assert_eq!(database.rows::<String>("SELECT message FROM OfflineMessage"), ["before"]);
+    wait_until("nobody stays with the old one", || database.connections() == 0);
+}
+
+#[test]
+fn a_database_that_stays_read_only_is_not_knocked_at_by_every_call() {
+    const CALLS: usize = 2000;
+    let mariadb = MariaDb::start();
+    let database = mariadb.create_database();
+    let store = open_with(&database, ordinary(&database));
+    let ann = new_user(&store, "ann");
+    database.run("SET GLOBAL read_only = 1");
+    let before = database.status("Connections");
+    for _ in 0..CALLS {
+        assert!(is_down(append(&store, ann, "lost")));
+    }
+    assert!(store.check().is_err());
+    let connections = database.status("Connections") - before;
+    println!("{connections} connections for {CALLS} calls");
+    assert!(connections < 200, "{connections} connections for {CALLS} calls");
+    database.run("SET GLOBAL read_only = 0");
+    wait_until("it is ready", || store.check().is_ok());
+    append(&store, ann, "kept").unwrap();
+}
+
+#[test]
+fn a_database_out_of_statements_is_not_ready_and_takes_everything_later() {
+    let mariadb = MariaDb::start();
+    let database = mariadb.create_database();
+    let store = open(&database);
+    let ann = new_user(&store, "ann");
+    database.run("SET GLOBAL max_prepared_stmt_count = 0");
+    kill_connections(&database);
+    assert!(is_down(append(&store, ann, "lost")));
+    assert!(store.check().is_err(), "a node that stores nothing is not ready");
+    database.run("SET GLOBAL max_prepared_stmt_count = 16382");
+    wait_until("it is ready", || store.check().is_ok());
+    append(&store, ann, "kept").unwrap();
+    assert_eq!(texts(&store, ann), ["kept"]);
+}
+
+#[test]
+fn a_missing_right_is_not_about_messages_and_they_are_stored_as_soon_as_it_is_back() {
+    const MESSAGES: usize = 50;
+    let mariadb = MariaDb::start();
+    let database = mariadb.create_database();
+    let name = database.name();
+    database.run(&format!("CREATE USER ordinary@'%' IDENTIFIED BY 'pw'; GRANT ALL ON {name}.* TO ordinary@'%'"));
+    let builder = TestServer::builder().mysql(&database).file("mysql.cnf", cnf_of(&database, "ordinary", "pw"));
+    let server = builder.option("admin", "127.0.0.1:0").start();
+    let (mut ann, a) = user(&server, "ann");
+    let b = offline_user(&server, "bob");
+    wait_until("it is ready", || server.is_ready());
+    database.run(&format!("REVOKE INSERT ON {name}.* FROM ordinary@'%'"));
+    // Those that are open have the rights of their beginning.
+    kill_connections(&database);
+    wait_until("it is not ready", || !server.is_ready());
+    for n in 0..MESSAGES {
+        ann.send(&chat(a, b, &n.to_string()));
+    }
+    ann.ack_barrier();
+    assert_eq!(server.metric("raybox_spool_messages") as usize, MESSAGES);
+    assert!(!server.is_ready());
+    database.run(&format!("GRANT INSERT ON {name}.* TO ordinary@'%'"));
+    wait_until("everything is stored", || server.stored_for(b) == MESSAGES);
+    wait_until("it is ready again", || server.is_ready());
+}
+
+#[test]
+fn statements_are_no_longer_than_the_database_takes() {
+    let mariadb = MariaDb::start_with(&["--max-allowed-packet=256K"]);
+    let database = mariadb.create_database();
+    let store = open(&database);
+    let ann = new_user(&store, "ann");
+    let batch: Vec<Message> = (0..60).map(|n| message(ann, &numbered(n, 40_000))).collect();
+    assert_eq!(store.append(&batch).unwrap(), [Kept::Stored; 60]);
+    // One that never fits is refused by itself.
+    let too_long = "x".repeat(256 * 1024);
+    assert!(!store.fits(&too_long));
+    let mixed = [message(ann, "short"), message(ann, &too_long)];
+    assert_eq!(store.append(&mixed).unwrap(), [Kept::Stored, Kept::TooLong]);
+    let texts = texts(&store, ann);
+    assert_eq!(texts.len(), 61);
+    assert!(texts[..60].iter().enumerate().all(|(n, text)| *text == numbered(n, 40_000)));
+    store.check().unwrap();
+}
+
+#[test]
+fn a_database_that_takes_less_than_before_is_given_less() {
+    let mariadb = MariaDb::start_with(&["--max-allowed-packet=4M"]);
+    let database = mariadb.create_database();
+    let store = open(&database);
+    let ann = new_user(&store, "ann");
+    append(&store, ann, &numbered(0, 300_000)).unwrap();
+    append(&store, ann, "first").unwrap();
+    database.run("SET GLOBAL max_allowed_packet = 262144");
+    kill_connections(&database);
+    let batch: Vec<Message> = (0..60).map(|n| message(ann, &numbered(n, 40_000))).collect();
+    assert_eq!(store.append(&batch).unwrap(), [Kept::Stored; 60]);
+    // What the database cannot send any more does not stand in the way of the rest, and is not lost.
+    let texts = texts(&store, ann);
+    assert_eq!((texts[0].as_str(), texts.len()), ("first", 61));
+    assert_eq!(database.count("SELECT COUNT(*) FROM OfflineMessage"), 62);
+}
+
+#[test]
+fn on_the_reference_servers_tables_small_statements_delete_too() {
+    let mariadb = MariaDb::start_with(&["--max-allowed-packet=64K"]);
+    let database = mariadb.create_reference();
+    let store = open(&database);
+    let ann = new_user(&store, "ann");
+    let batch: Vec<Message> = (0..200).map(|n| message(ann, &numbered(n, 480))).collect();
+    store.append(&batch).unwrap();
+    let ids: Vec<MessageId> = store.fetch(ann, usize::MAX).unwrap().iter().map(|kept| kept.id).collect();
+    assert_eq!(ids.len(), 200);
+    store.delete(ann, &ids).unwrap();
+    assert_eq!(texts(&store, ann), [""; 0]);
+}
+
+#[test]
+fn a_database_that_logs_statements_works_and_the_operator_hears_of_it() {
+    let mariadb = MariaDb::start_with(&["--log-bin=log", "--server-id=1", "--binlog-format=STATEMENT"]);
+    let database = mariadb.create_empty();
+    assert!(Workplace::on(&database).succeed(&["migrate"]).contains("all tables are made"));
+    let server = TestServer::builder().mysql(&database).start();
+    assert!(server.logs().contains("set binlog_format to ROW or MIXED"), "{}", server.logs());
+    let (mut ann, a) = user(&server, "ann");
+    let b = offline_user(&server, "bob");
+    ann.send(&chat(a, b, "kept"));
+    ann.barrier();
+    let mut bob = util::login(&server, "bob", b);
+    assert_eq!(bob.fetch(b).len(), 1);
+    wait_until("it is deleted", || server.stored_for(b) == 0);
+    let store = open(&database);
+    store.set_states(&[(UserId(1), UserState::Online), (UserId(2), UserState::Offline)]).unwrap();
+    store.create_group(UserId(1), "group", "").unwrap();
+}
+
+#[test]
+fn names_of_tables_in_another_case_are_refused_with_the_statement_that_helps() {
+    const STATEMENT: &str = "RENAME TABLE `user` TO `User`, `offlinemessage` TO `OfflineMessage`";
+    let database = Database::create_reference();
+    database.run("RENAME TABLE User TO user, OfflineMessage TO offlinemessage");
+    let line = Workplace::on(&database).refused(&["127.0.0.1", "0"]);
+    assert!(line.starts_with("server: mysql.cnf, ") && line.ends_with(&format!("run {STATEMENT}")), "{line}");
+    let line = Workplace::on(&database).refused(&["migrate"]);
+    assert!(line.ends_with(&format!("run {STATEMENT}")), "{line}");
+    database.run(STATEMENT);
+    open(&database);
+}
+
+#[test]
+fn tables_that_take_less_are_named_at_the_start_and_what_does_not_fit_is_refused() {
+    let database = Database::create_reference();
+    database.run(
+        "ALTER TABLE Friend ENGINE = MyISAM; ALTER TABLE GroupUser ENGINE = Aria;
+         ALTER TABLE OfflineMessage CONVERT TO CHARACTER SET utf8mb3;
+         ALTER TABLE AllGroup CONVERT TO CHARACTER SET latin1",
+    );
+    let server = TestServer::builder().mysql(&database).start();
+    let logs = server.logs();
+    for part in [
+        "these tables know no transactions: Friend (MyISAM), GroupUser (Aria);",
+        "AllGroup.groupname (latin1), AllGroup.groupdesc (latin1), OfflineMessage.message (utf8mb3);",
+    ] {
+        assert_eq!(logs.lines().filter(|line| line.contains(part)).count(), 1, "{part}: {logs}");
+    }
+    let (mut ann, a) = user(&server, "ann");
+    let b = offline_user(&server, "bob");
+    ann.send(&chat(a, b, "🔑"));
+    ann.expect_refusal(503);
+    ann.send(&chat(a, b, "小"));
+    ann.barrier();
+    assert_eq!(server.stored_for(b), 1);
+}
+
+#[test]
+fn what_the_reference_servers_tables_leave_out_breaks_nothing() {
+    let database = Database::create_reference();
+    database.run(
+        "ALTER TABLE User MODIFY name VARCHAR(50) NULL, MODIFY password VARCHAR(56) NULL;
+         ALTER TABLE AllGroup MODIFY groupname VARCHAR(50) NULL;
+         ALTER TABLE OfflineMessage MODIFY message VARCHAR(500) NULL;
+         INSERT INTO User (id, name, password, state) VALUES (1, 'ann', 'pw-ann', NULL), (2, NULL, NULL, NULL);
+         INSERT INTO Friend VALUES (1, 2);
+         INSERT INTO AllGroup (id, groupname, groupdesc) VALUES (3, NULL, NULL);
+         INSERT INTO GroupUser VALUES (3, 1, NULL);
+         INSERT INTO OfflineMessage VALUES (1, NULL), (1, '{\"msgType\":4}')",
+    );
+    let server = TestServer::builder().mysql(&database).start();
+    let mut client = TestClient::connect(&server);
+    for wrong in ["NULL", "pw"] {
+        client.send(&json!({"msgType": 1, "USERID": 2, "password": wrong}));
+        client.expect_text(WRONG_PASSWORD);
+    }
+    client.login(1, &password("ann"));
+    let friends = client.ask(&json!({"msgType": 8, "FROMID": 1}));
+    let expected = json!([{"id": "2", "isGroup": "0", "name": ""}, {"id": "3", "isGroup": "1", "name": ""}]);
+    assert_eq!(friends["friends"], expected);
+    assert_eq!(client.ask(&json!({"msgType": 10, "FROMID": 1, "GROUPID": 3}))["name"], "");
+    assert_eq!(client.fetch_texts(1), [r#"{"msgType":4}"#]);
+    wait_until("it is deleted", || database.count("SELECT COUNT(*) FROM OfflineMessage WHERE message <> ''") == 0);
+}
+
+#[test]
+fn accounts_of_mariadb_log_in_or_the_line_leads_to_what_is_wrong() {
+    let mariadb = MariaDb::start_with(&["--plugin-load-add=auth_ed25519"]);
+    let database = mariadb.create_database();
+    let name = database.name();
+    for (account, how) in [
+        ("curve", "IDENTIFIED VIA ed25519 USING PASSWORD('pw')"),
+        ("nothing", "IDENTIFIED BY ''"),
+        ("sealed", "IDENTIFIED BY 'pw' REQUIRE SSL"),
+        ("shut", "IDENTIFIED BY 'pw' ACCOUNT LOCK"),
+        ("old", "IDENTIFIED BY 'pw' PASSWORD EXPIRE"),
+        ("socket", "IDENTIFIED VIA unix_socket"),
+    ] {
+        database.run(&format!("CREATE USER {account}@'%' {how}; GRANT ALL ON {name}.* TO {account}@'%'"));
+    }
+    for (account, password) in [("curve", "pw"), ("nothing", "")] {
+        let store = open_with(&database, |settings| {
+            (settings.username, settings.password) = (account.to_owned(), Secret::new(password));
+        });
+        new_user(&store, account);
+    }
+    for (account, parts) in [
+        ("sealed", ["user sealed is refused: Access denied", "set ssl=on if the account requires encryption"]),
+        ("shut", ["user shut cannot log in: ", "unlock it by ALTER USER"]),
+        ("old", ["user old cannot log in: ", "give it a new password by ALTER USER"]),
+        ("socket", ["user socket is refused: ", "correct the keys username and password"]),
+    ] {
+        let workplace = Workplace::new();
+        workplace.write("mysql.cnf", &cnf_of(&database, account, "pw"));
+        let line = workplace.refused(&["127.0.0.1", "0"]);
+        assert!(parts.iter().all(|part| line.contains(part)), "{line}");
+    }
+}
+
+/// Somebody who may do what the server needs and no more; above all not write where others may not.
+fn ordinary(database: &Database) -> impl Fn(&mut MysqlSettings) + use<> {
+    database.run(
+        "CREATE USER ordinary@'%' IDENTIFIED BY 'pw'; GRANT SELECT, INSERT, UPDATE, DELETE ON *.* TO ordinary@'%'",
+    );
+    |settings: &mut MysqlSettings| {
+        (settings.username, settings.password) = ("ordinary".to_owned(), Secret::new("pw"));
+    }
+}
+
+/// The `mysql.cnf` of a server that is another user there.
+fn cnf_of(database: &Database, user: &str, password: &str) -> String {
+    let (own, secret) = (format!("username={}\n", database.user()), format!("password={}\n", database.password()));
+    let cnf = database.cnf().replace(&own, &format!("username={user}\n"));
+    cnf.replace(&secret, &format!("password={password}\n"))
+}
+
+/// Those of the server.
+fn kill_connections(database: &Database) {
+    let ours: Vec<u64> = database.rows(&format!(
+        "SELECT id FROM information_schema.processlist WHERE db = '{}' AND id <> CONNECTION_ID()",
+        database.name()
+    ));
+    for id in ours {
+        database.run(&format!("KILL {id}"));
+    }
+}
+
+/// A port that leads to one server, and later leads new connections to another.
+struct Switch {
+    port: u16,
+    target: Arc<Mutex<SocketAddr>>,
+}
+
+impl Switch {
+    fn to(target: SocketAddr) -> Switch {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let (port, target) = (listener.local_addr().unwrap().port(), Arc::new(Mutex::new(target)));
+        let shared = target.clone();
+        thread::spawn(move || {
+            for client in listener.incoming() {
+                let server = TcpStream::connect(*shared.lock().unwrap());
+                let (Ok(client), Ok(server)) = (client, server) else { continue };
+                let back = (server.try_clone().unwrap(), client.try_clone().unwrap());
+                for (mut from, mut to) in [(client, server), back] {
+                    thread::spawn(move || {
+                        let _ = io::copy(&mut from, &mut to);
+                        let _ = to.shutdown(Shutdown::Both);
+                    });
+                }
+            }
+        });
+        Switch { port, target }
+    }
+
+    fn lead_to(&self, target: SocketAddr) {
+        *self.target.lock().unwrap() = target;
+    }
+}
+
+fn open(database: &Database) -> MysqlStore {
+    open_with(database, |_| ())
+}
+
+fn open_with(database: &Database, change: impl FnOnce(&mut MysqlSettings)) -> MysqlStore {
+    let mut settings = database.settings();
+    change(&mut settings);
+    MysqlStore::open(&settings).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn new_user(store: &MysqlStore, name: &str) -> UserId {
+    store.register(name, "x").unwrap()
+}
+
+fn message(to: UserId, text: &str) -> Message {
+    Message { to, text: Arc::from(text) }
+}
+
+fn numbered(n: usize, length: usize) -> String {
+    format!("{n:0>5}{}", "x".repeat(length - 5))
+}
+
+fn append(store: &MysqlStore, to: UserId, text: &str) -> Result<(), StoreError> {
+    store.append(&[message(to, text)]).map(|kept| assert_eq!(kept, [Kept::Stored]))
+}
+
+fn texts(store: &MysqlStore, user: UserId) -> Vec<String> {
+    store.fetch(user, usize::MAX).unwrap().into_iter().map(|kept| kept.text).collect()
+}
+
+fn is_down(result: Result<(), StoreError>) -> bool {
+    matches!(result, Err(StoreError::Unavailable(_)))
+}
