@@ -107,6 +107,40 @@ fn what_is_no_such_database_is_refused_in_one_line() {
 }
 
 #[test]
+fn rows_that_lack_what_they_need_are_named_before_anything_is_changed() {
+    let database = Database::create_reference();
+    database.run(
+        "ALTER TABLE User MODIFY name VARCHAR(50) NULL, MODIFY password VARCHAR(56) NULL;
+         ALTER TABLE AllGroup MODIFY groupname VARCHAR(50) NULL;
+         ALTER TABLE OfflineMessage MODIFY message VARCHAR(500) NULL;
+         INSERT INTO User (id, name, password) VALUES (3, 'ann', NULL), (5, 'bob', 'x'), (7, NULL, NULL);
+         INSERT INTO AllGroup (id, groupname) VALUES (4, NULL);
+         INSERT INTO OfflineMessage VALUES (3, NULL), (3, NULL), (3, 'a')",
+    );
+    let workplace = Workplace::on(&database);
+    let line = workplace.refused(&["migrate"]);
+    for part in [
+        "1 rows of User (id 7) have no name (NULL); ",
+        "2 rows of User (id 3, 7) have no password (NULL); ",
+        "1 rows of AllGroup (id 4) have no groupname (NULL); ",
+        "2 rows of OfflineMessage have no message (NULL); ",
+    ] {
+        assert!(line.contains(part), "{part}: {line}");
+    }
+    assert_eq!(database.count(&table_count("SchemaMigration")), 0, "nothing was changed");
+    // What the line says, word for word.
+    let statements = line.split("or run ").skip(1).map(|rest| rest.split("; ").next().expect("a statement"));
+    let statements: Vec<&str> = statements.collect();
+    assert_eq!(statements.len(), 4, "{line}");
+    statements.iter().for_each(|statement| database.run(statement));
+    workplace.succeed(&["migrate"]);
+    let server = TestServer::builder().mysql(&database).start();
+    let mut client = TestClient::connect(&server);
+    assert_eq!(client.ask(&json!({"msgType": 1, "USERID": 3, "password": "x"}))["errno"], 302);
+    client.login(5, "x");
+}
+
+#[test]
 fn it_is_refused_while_reference_nodes_are_there_unless_forced() {
     let database = Database::create_reference();
     let mut redis = Redis::start();

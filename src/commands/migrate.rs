@@ -17,7 +17,7 @@ use super::{CommandError, grouped, say, states};
 use crate::bus::redis::{Survey, survey};
 use crate::config::Config;
 use crate::store::mysql::Maintenance;
-use crate::store::mysql::maintenance::{MIGRATIONS, Migration, NAMES, NEW_TABLES, State};
+use crate::store::mysql::maintenance::{MIGRATIONS, Migration, NAMES, NEW_TABLES, Nulls, State};
 
 /// Does what the arguments, which begin with the command's name, say.
 ///
@@ -93,6 +93,7 @@ fn upgrade(
     }
     say("");
     check_cluster(config, options)?;
+    check_nulls(database)?;
     check_names(database, missing)?;
     let others = database.others().map_err(CommandError::refused)?;
     if others > 0 {
@@ -160,6 +161,34 @@ fn object(options: &Options, why: &str) -> Result<(), CommandError> {
         return Ok(());
     }
     Err(CommandError::refused(format_args!("migrate: {why}, or go on nevertheless with --force")))
+}
+
+/// Refuses rows that lack what the tables of this server cannot be without, before the first migration has begun.
+fn check_nulls(database: &mut Maintenance) -> Result<(), CommandError> {
+    let nulls = database.nulls().map_err(CommandError::refused)?;
+    if nulls.is_empty() {
+        return Ok(());
+    }
+    let describe = |nulls: &Nulls| {
+        let Nulls { table, column, rows, ids } = nulls;
+        let which = match (ids.is_empty(), *rows > 20) {
+            (true, _) => String::new(),
+            (false, false) => format!(" (id {ids})"),
+            (false, true) => format!(" (id {ids} and others)"),
+        };
+        let advice = match (*table, *column) {
+            // An empty one would let everybody in.
+            ("User", "password") => {
+                "UPDATE User SET password = SHA2(CONCAT(UUID(), RAND(), id), 224) WHERE password IS NULL"
+            }
+            ("User", _) => "UPDATE User SET name = CONCAT('user ', id) WHERE name IS NULL",
+            ("AllGroup", _) => "UPDATE AllGroup SET groupname = '' WHERE groupname IS NULL",
+            _ => "DELETE FROM OfflineMessage WHERE message IS NULL",
+        };
+        format!("{} rows of {table}{which} have no {column} (NULL); delete them, or run {advice}", grouped(*rows))
+    };
+    let nulls: Vec<String> = nulls.iter().map(describe).collect();
+    Err(CommandError::refused(format_args!("migrate: {}", nulls.join("; "))))
 }
 
 /// Refuses names that the last migration would stumble over, before the first has begun.
