@@ -100,15 +100,12 @@ impl Backlog {
         // More than comes in, or it would never end.
         self.drain_when_due(2 * batch.len(), now, services);
         // The oldest go first, so that what waits for a user keeps its order.
-        let mut deliveries = std::mem::take(&mut self.returned);
+        let (mut deliveries, mut works) = (std::mem::take(&mut self.returned), Vec::new());
         for item in batch {
             match item {
                 LaneItem::Delivery(delivery) => deliveries.push(delivery),
-                LaneItem::Work(user, work) => {
-                    self.place(std::mem::take(&mut deliveries), services);
-                    work(self.mailbox(user, services));
-                    deliveries = std::mem::take(&mut self.returned);
-                }
+                // When all of the batch is stored: a transaction for each would have the others' messages wait.
+                LaneItem::Work(user, work) => works.push((user, work)),
                 LaneItem::Answer(_, answer) => {
                     self.place(std::mem::take(&mut deliveries), services);
                     deliveries = std::mem::take(&mut self.returned);
@@ -117,6 +114,9 @@ impl Backlog {
             }
         }
         self.place(deliveries, services);
+        for (user, work) in works {
+            work(self.mailbox(user, services));
+        }
         self.again(now)
     }
 

@@ -76,6 +76,7 @@ pub mod password;
 pub mod presence;
 pub mod protocol;
 mod recent;
+pub mod requests;
 pub mod resources;
 pub mod router;
 pub mod server;

@@ -30,6 +30,7 @@ use crate::outages::Outages;
 use crate::outbox::{self, OutItem, Outbox};
 use crate::password::{PasswordError, Passwords};
 use crate::protocol::{self, FrameKind, GroupId, Id, ReplyKind, UserId};
+use crate::requests::{self, Kind, Requests};
 use crate::resources;
 use crate::router::{self, Routed, Router};
 use crate::session::{Effect, Effects, Input, Job, Known, MAILBOX_PATIENCE, Outcome, Session, Settled};
@@ -78,9 +79,9 @@ struct Shared {
     auth: Auth,
     services: Arc<Services>,
     router: Arc<Router>,
-    mailboxes: Mailboxes<Arc<ClientLink>>,
+    mailboxes: Mailboxes<Fetcher>,
     admission: Arc<Admission>,
-    workers: Workers,
+    requests: Arc<Requests>,
     hashers: Workers,
     hashers_queue: WorkersWatch,
     /// What a hasher takes when it is told that there is something: the one whose turn it is. A leaf lock.
@@ -185,7 +186,7 @@ impl Server {
         if let Some(upgrader) = shared.services.upgrader.lock().take() {
             upgrader.close(by);
         }
-        shared.workers.close(by);
+        shared.requests.close(by);
         shared.hashers.close(by);
         let spooled = shared.services.spool.load();
         if spooled.messages > 0 {
@@ -232,6 +233,7 @@ impl Shared {
                 log::error!("users of an earlier run may still be marked online: {error}");
             }
             bus.start(router.clone())?;
+            let workers = Workers::start("worker", config.workers, config.requests_max + config.workers)?;
             let hashers = Workers::start_in_background("hasher", config.hashers, admission::places(config))?;
             Ok(Shared {
                 auth: config.auth,
@@ -243,7 +245,7 @@ impl Shared {
                     services.metrics.clone(),
                     services.clock.clone(),
                 )),
-                workers: Workers::start("worker", config.workers, config.requests_max)?,
+                requests: Arc::new(Requests::new(workers, config.workers, config.requests_max)),
                 hashers_queue: hashers.watch(),
                 hashers,
                 turns: Arc::default(),
@@ -255,10 +257,9 @@ impl Shared {
         shared.router.watched_by(&services.metrics);
         let spool = Arc::downgrade(&spool);
         services.metrics.watch_spool(move || spool.upgrade().map(|spool| spool.load()).unwrap_or_default());
-        for (name, workers) in [("worker", &shared.workers), ("hasher", &shared.hashers)] {
-            let watch = workers.watch();
-            services.metrics.watch_queue(name, move || watch.waiting());
-        }
+        services.metrics.watch_queue("worker", shared.requests.watch());
+        let watch = shared.hashers.watch();
+        services.metrics.watch_queue("hasher", move || watch.waiting());
         Ok(shared)
     }
 
@@ -267,13 +268,14 @@ impl Shared {
         let (services, source) = (self.services.clone(), holder.source);
         match job {
             Job::Fetch { user } => {
-                if self.mailboxes.claim(user, link) {
-                    self.fetch(user, link);
+                let fetcher = Fetcher { link: link.clone(), holder };
+                if self.mailboxes.claim(user, &fetcher) {
+                    self.fetch(user, &fetcher);
                 }
             }
-            Job::Delete { user, .. } => {
+            Job::Delete { .. } => {
                 let answer = Answer::to(link);
-                self.router.submit(user, Box::new(move |_| answer.send(services.run(job))));
+                self.requests.submit_anyway(holder, move || answer.send(services.run(job)));
             }
             Job::CheckPassword { id, .. } => {
                 // A password that is remembered would have been recognised.
@@ -300,10 +302,13 @@ impl Shared {
             },
             _ => {
                 let answer = Answer::to(link);
-                if self.workers.submit(move || answer.send(services.run(job))).is_err() {
-                    // The job was dropped, and its answer with it: the session hears that the server is busy.
-                    self.services.metrics.refused(Hit::RequestsMax);
-                    log::debug!("too many requests wait");
+                let kind = match job {
+                    Job::Search { .. } | Job::GroupsNamed { .. } => Kind::Search,
+                    _ => Kind::Short,
+                };
+                // Without a place the answer is dropped: the session hears that the server is busy.
+                if let Some(place) = self.place(holder) {
+                    self.requests.submit(kind, place, move || answer.send(services.run(job)));
                 }
             }
         }
@@ -336,30 +341,59 @@ impl Shared {
         };
         self.turns.lock().push(source, Box::new(work));
         let next = move || {
-            let work = turns.lock().take();
-            work.expect("a hasher is told of each once")();
+            let (_, work) = turns.lock().take().expect("a hasher is told of each once");
+            work();
         };
         self.hashers.submit(next).expect("there is room for whoever has a place");
         true
     }
 
-    /// Fetches messages for a connection that has claimed the mailbox.
-    fn fetch(&self, user: UserId, link: &Arc<ClientLink>) {
-        let (answer, services) = (Answer::to(link), self.services.clone());
-        let work = Box::new(move |mailbox| {
-            answer.send(match mailbox {
-                Mailbox::Whole => services.run(Job::Fetch { user }),
-                // A part of what was kept would not be in the order sent.
-                Mailbox::InParts => Outcome::Refused(protocol::BUSY.into()),
-            });
+    /// A place for a request that a worker is to answer.
+    fn place(&self, holder: Holder) -> Option<requests::Place> {
+        let place = self.requests.place(holder);
+        if place.is_none() {
+            self.services.metrics.refused(Hit::RequestsMax);
+            log::debug!("too many requests of {} wait", holder.payer);
+        }
+        place
+    }
+
+    /// Fetches messages for a connection that has claimed the mailbox. The lane only says when all that is on its way to the
+    /// user is stored; a worker fetches, so that others' messages do not wait for it.
+    fn fetch(&self, user: UserId, fetcher: &Fetcher) {
+        let answer = Answer::to(&fetcher.link);
+        let Some(place) = self.place(fetcher.holder) else { return };
+        let (link, services, requests) = (fetcher.link.clone(), self.services.clone(), self.requests.clone());
+        let work = Box::new(move |mailbox| match mailbox {
+            Mailbox::Whole => requests.submit(Kind::Short, place, move || {
+                // Whoever is gone has given up the mailbox.
+                if !link.is_sealed() {
+                    answer.send(services.run(Job::Fetch { user }));
+                }
+            }),
+            // A part of what was kept would not be in the order sent.
+            Mailbox::InParts => answer.send(Outcome::Refused(protocol::BUSY.into())),
         });
         self.router.submit(user, work);
     }
 
-    fn release_mailbox(&self, user: UserId, link: &Arc<ClientLink>) {
-        if let Some(next) = self.mailboxes.release(user, link) {
+    fn release_mailbox(&self, user: UserId, fetcher: &Fetcher) {
+        if let Some(next) = self.mailboxes.release(user, fetcher) {
             self.fetch(user, &next);
         }
+    }
+}
+
+/// A connection that fetches messages, and whose share of the workers that takes.
+#[derive(Clone, Debug)]
+struct Fetcher {
+    link: Arc<ClientLink>,
+    holder: Holder,
+}
+
+impl PartialEq for Fetcher {
+    fn eq(&self, other: &Fetcher) -> bool {
+        self.link == other.link
     }
 }
 
@@ -558,10 +592,13 @@ impl Shell {
                         other.post(Posted::LoggedOut(user));
                     }
                 }
-                Effect::ReleaseMailbox(user) => self.shared.release_mailbox(user, link),
+                Effect::ReleaseMailbox(user) => {
+                    self.shared.release_mailbox(user, &Fetcher { link: link.clone(), holder });
+                }
                 Effect::WantMailbox(user) => {
-                    if let Some(holder) = self.shared.mailboxes.other_holder(user, link) {
-                        holder.post(Posted::MailboxWanted);
+                    let fetcher = Fetcher { link: link.clone(), holder };
+                    if let Some(other) = self.shared.mailboxes.other_holder(user, &fetcher) {
+                        other.link.post(Posted::MailboxWanted);
                     }
                 }
                 Effect::Remind => turn.remind(link, MAILBOX_PATIENCE),

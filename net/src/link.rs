@@ -364,7 +364,8 @@ impl<M> Link<M> {
         }
     }
 
-    pub(crate) fn is_sealed(&self) -> bool {
+    /// Whether it is closed, or about to be: it takes nothing more. Any thread.
+    pub fn is_sealed(&self) -> bool {
         !self.side.lock().state.writes()
     }
 

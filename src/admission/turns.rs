@@ -25,22 +25,22 @@ impl<K: Copy + Eq + Hash, T> Turns<K, T> {
     }
 
     /// Takes the one whose turn it is.
-    pub fn take(&mut self) -> Option<T> {
+    pub fn take(&mut self) -> Option<(K, T)> {
         self.take_if(|_| true)
     }
 
     /// Takes the first one, in the order of turns, whose key may be served now. Keys that may not keep their turn.
-    pub fn take_if(&mut self, may_be_served: impl Fn(&K) -> bool) -> Option<T> {
+    pub fn take_if(&mut self, may_be_served: impl Fn(&K) -> bool) -> Option<(K, T)> {
         let at = self.order.iter().position(may_be_served)?;
         let key = self.order.remove(at)?;
         let items = self.waiting.get_mut(&key).expect("somebody waits");
-        let item = items.pop_front();
+        let item = items.pop_front().expect("somebody waits");
         if items.is_empty() {
             self.waiting.remove(&key);
         } else {
             self.order.push_back(key);
         }
-        item
+        Some((key, item))
     }
 
     /// Whether nobody waits.
@@ -65,10 +65,11 @@ mod tests {
         for (from, name) in [(1, "a"), (1, "b"), (1, "c"), (2, "x"), (1, "d"), (3, "p"), (3, "q")] {
             turns.push(from, name);
         }
-        assert_eq!([(); 4].map(|()| turns.take()), ["a", "x", "p", "b"].map(Some));
+        assert_eq!([(); 4].map(|()| turns.take()), [(1, "a"), (2, "x"), (3, "p"), (1, "b")].map(Some));
         turns.push(2, "y");
         turns.push(2, "z");
-        assert_eq!([(); 5].map(|()| turns.take()), ["q", "c", "y", "d", "z"].map(Some));
+        let rest = [(3, "q"), (1, "c"), (2, "y"), (1, "d"), (2, "z")];
+        assert_eq!([(); 5].map(|()| turns.take()), rest.map(Some));
         assert_eq!(turns.take(), None);
         assert!(turns.waiting.is_empty() && turns.is_empty(), "nothing is kept of who was served");
     }
@@ -79,8 +80,8 @@ mod tests {
         for (from, name) in [(1, "a"), (2, "x"), (2, "y"), (1, "b")] {
             turns.push(from, name);
         }
-        assert_eq!([(); 2].map(|()| turns.take_if(|key| *key != 1)), ["x", "y"].map(Some));
+        assert_eq!([(); 2].map(|()| turns.take_if(|key| *key != 1)), [(2, "x"), (2, "y")].map(Some));
         assert_eq!(turns.take_if(|key| *key != 1), None);
-        assert_eq!([(); 2].map(|()| turns.take()), ["a", "b"].map(Some));
+        assert_eq!([(); 2].map(|()| turns.take()), [(1, "a"), (1, "b")].map(Some));
     }
 }

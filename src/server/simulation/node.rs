@@ -22,6 +22,7 @@ use crate::config::Config;
 use crate::delivery::Posted;
 use crate::mailboxes::Mailboxes;
 use crate::outbox::Outbox;
+use crate::requests::Requests;
 use crate::router::Router;
 use crate::server::{LANE_BATCH_MAX, OUTBOXES, STORE_GRACE, Shared, Shell, publish, services, settings};
 use crate::states::StateWriter;
@@ -125,7 +126,7 @@ impl Machine {
             admission: Arc::new(Admission::new(config, usize::MAX, services.metrics.clone(), clock.clone())),
             router,
             mailboxes: Mailboxes::new(),
-            workers: workers(config.requests_max),
+            requests: Arc::new(Requests::new(workers(config.requests_max + 4), 4, config.requests_max)),
             hashers_queue: hashers.watch(),
             hashers,
             turns: Arc::default(),
@@ -238,9 +239,9 @@ impl Machine {
     }
 
     fn step_job(&mut self, dice: &mut Dice) -> bool {
-        let Shared { workers, hashers, .. } = &*self.shared;
+        let Shared { requests, hashers, .. } = &*self.shared;
         if self.jobs.len() < 4
-            && let Some(job) = workers.take_job().or_else(|| hashers.take_job())
+            && let Some(job) = requests.take_told().or_else(|| hashers.take_job())
         {
             self.jobs.push(job);
             return true;
