@@ -284,10 +284,12 @@ impl Outbox {
             self.sequence += 1;
             envelope.sequence = self.sequence;
         }
+        let begun = clock.now();
         let published = bus.publish(&envelopes);
         assert_eq!(published.len(), envelopes.len(), "each envelope has an outcome");
         let now = clock.now();
-        let by = now + CONFIRMED_WITHIN;
+        // What a bus that stands still has left in doubt shall not wait for long once more.
+        let by = (begun + SETTLED_WITHIN).clamp(now + CONFIRMED_WITHIN_AT_LEAST, now + CONFIRMED_WITHIN);
         for (envelope, published) in envelopes.into_iter().zip(published) {
             let nodes = match published {
                 Published::Taken(nodes) => nodes,
@@ -417,6 +419,9 @@ impl Offers {
 
 /// How long a node has to confirm an envelope.
 pub const CONFIRMED_WITHIN: Duration = Duration::from_secs(2);
+/// The same with the time that it took to publish it, and how long a node has in any case.
+const SETTLED_WITHIN: Duration = Duration::from_secs(3);
+const CONFIRMED_WITHIN_AT_LEAST: Duration = Duration::from_secs(1);
 /// Batches that only look for late envelopes come no faster than this.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
 /// How long a place is believed after a message was offered to whoever wants it.
@@ -441,6 +446,8 @@ mod tests {
         answers: Mutex<VecDeque<Published>>,
         offered: Mutex<Vec<(u64, UserId, Vec<String>)>>,
         places: Mutex<Vec<Option<Place>>>,
+        /// What time it is when it has published.
+        stands_still: Mutex<Option<(Clock, Instant)>>,
     }
 
     impl Bus for Script {
@@ -451,6 +458,9 @@ mod tests {
             false
         }
         fn publish(&self, envelopes: &[Envelope]) -> Vec<Published> {
+            if let Some((clock, until)) = self.stands_still.lock().take() {
+                clock.set(until);
+            }
             let mut answers = self.answers.lock();
             let mut published = Vec::new();
             for envelope in envelopes {
@@ -776,6 +786,23 @@ mod tests {
         assert_eq!(tester.handle(vec![OutItem::Refused(1, 0)], &[]), (vec![], vec![]));
         tester.now += CONFIRMED_WITHIN;
         assert_eq!(tester.handle(vec![], &[]), (strings(&["a"]), vec![]));
+    }
+
+    #[test]
+    fn what_a_bus_that_stands_still_leaves_in_doubt_is_settled_within_the_time_of_all() {
+        let millis = Duration::from_millis;
+        for (took, left) in [(0, 2000), (1500, 1500), (2500, 1000)] {
+            let (took, left) = (millis(took), millis(left));
+            let mut tester = Tester::new();
+            tester.bus.answers.lock().push_back(Published::InDoubt);
+            let clock = Clock::standing_at(tester.now);
+            *tester.bus.stands_still.lock() = Some((clock.clone(), tester.now + took));
+            tester.outbox.handle(vec![message(1, "a")], &clock, &tester.bus);
+            tester.now += took + left - millis(1);
+            assert_eq!(tester.handle(vec![], &[]), (vec![], vec![]), "{took:?}");
+            tester.now += millis(1);
+            assert_eq!(tester.handle(vec![], &[]), (strings(&["a"]), vec![]), "{took:?}");
+        }
     }
 
     #[test]
