@@ -10,7 +10,7 @@ pub(crate) mod waiting;
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use net::Turn;
 
@@ -45,8 +45,9 @@ pub trait Bus: Send + Sync + 'static {
     /// Has nothing more sent here. When it returns, what was sent before has come, if that was possible in time. Blocks.
     fn hush(&self) {}
 
-    /// Says the last, and forgets the node. Blocks until it no longer calls it.
-    fn stop(&self) {}
+    /// Says the last, and forgets the node. Blocks until it no longer calls it, or until `by` and a second or so: what waits for
+    /// another program then goes on until the process ends.
+    fn stop(&self, _by: Instant) {}
 
     /// Notes for the other nodes that these users are on this node: should it die, they see to their states. Blocks.
     ///

@@ -248,7 +248,7 @@ impl Router {
         let left = self.outbox.as_ref().map_or(0, |outbox| outbox.close(by));
         bus.hush();
         let left = left + self.keepers.close(by);
-        bus.stop();
+        bus.stop(by);
         if self.states.close(by) {
             bus.say_goodbye();
         }

@@ -3,9 +3,11 @@
 mod util;
 
 use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use net::Turn;
 use raybox::bus::redis::RedisBus;
@@ -13,8 +15,8 @@ use raybox::bus::{Bus, Envelope, Node, Place, Published, Receipt};
 use raybox::config::{RedisSettings, Secret};
 use raybox::delivery::{Delivery, Origin, Posted};
 use raybox::protocol::{GroupId, UserId};
-use util::Redis;
-use util::{LONG_PATIENCE, wait_until, wait_within};
+use util::{LONG_PATIENCE, PATIENCE, wait_until, wait_within};
+use util::{Redis, Switch};
 
 /// Notes what it is told.
 #[derive(Default)]
@@ -155,15 +157,19 @@ impl Peer {
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        self.bus.stop();
+        self.bus.stop(Instant::now() + LONG_PATIENCE);
     }
 }
 
 fn settings(redis: &Redis) -> RedisSettings {
+    settings_at(redis.address())
+}
+
+fn settings_at(address: SocketAddr) -> RedisSettings {
     RedisSettings {
         file: PathBuf::from("redis.cnf"),
-        host: redis.address().ip().to_string(),
-        port: redis.address().port(),
+        host: address.ip().to_string(),
+        port: address.port(),
         username: None,
         password: None,
         db: 0,
@@ -180,10 +186,13 @@ fn delivery(to: UserId, text: &str) -> Delivery {
 }
 
 fn wait_until_both_want_ann(redis: &Redis) {
-    wait_until("both want them", || {
-        let ask = redis::cmd("PUBSUB").arg("NUMSUB").arg("raybox:u:7").query::<(String, u32)>(&mut redis.connect());
-        ask.expect("ask").1 == 2
-    });
+    wait_until("both want them", || listeners(redis, "raybox:u:7") == 2);
+}
+
+/// How many listen to a channel.
+fn listeners(redis: &Redis, channel: &str) -> u32 {
+    let ask = redis::cmd("PUBSUB").arg("NUMSUB").arg(channel).query::<(String, u32)>(&mut redis.connect());
+    ask.expect("ask").1
 }
 
 const ANN: UserId = UserId(7);
@@ -492,6 +501,136 @@ fn a_stopped_redis_leaves_what_is_published_in_doubt() {
 }
 
 #[test]
+fn many_commands_to_a_stopped_redis_cost_the_time_of_one() {
+    const USERS: i32 = 100;
+    let redis = Redis::start();
+    let one = Peer::start(&redis);
+    redis.stop();
+    let envelope = |n: i32| {
+        let to = UserId(n);
+        Envelope { to, place: None, sequence: n.unsigned_abs().into(), deliveries: vec![delivery(to, "{}")] }
+    };
+    let envelopes: Vec<_> = (1..=USERS).map(envelope).collect();
+    let users: Vec<_> = (1..=USERS).map(UserId).collect();
+    let (done, is_done) = mpsc::channel();
+    thread::scope(|scope| {
+        let bus = &one.bus;
+        scope.spawn(move || {
+            let published = bus.publish(&envelopes);
+            // From now on nothing is asked of Redis.
+            let asked: Vec<_> = users.iter().map(|user| bus.elsewhere(&[*user])).collect();
+            done.send((published, asked)).expect("the test waits");
+        });
+        // One timeout for each of them would be minutes.
+        let (published, asked) = is_done.recv_timeout(PATIENCE).expect("it gives up");
+        assert!(published.iter().all(|published| *published == Published::InDoubt));
+        assert!(asked.iter().all(Result::is_err));
+    });
+    redis.cont();
+    wait_within(LONG_PATIENCE, "it works again", || one.bus.is_ready());
+}
+
+#[test]
+fn a_node_stops_in_time_while_redis_stands_still() {
+    let redis = Redis::start();
+    let one = Peer::start(&redis);
+    redis.stop();
+    let (done, is_done) = mpsc::channel();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            wait_until("it is noticed", || !one.bus.is_ready());
+            let by = Instant::now();
+            one.bus.hush();
+            one.bus.stop(by);
+            one.bus.say_goodbye();
+            done.send(()).expect("the test waits");
+        });
+        is_done.recv_timeout(2 * PATIENCE).expect("it does not wait for Redis");
+    });
+    redis.cont();
+}
+
+#[test]
+fn connections_that_redis_closes_because_they_are_idle_are_no_outage() {
+    const THREADS: i32 = 4;
+    let redis = Redis::start_with(&["--timeout", "1"]);
+    let settings = RedisSettings { size: THREADS.unsigned_abs(), ..settings(&redis) };
+    let (one, two) = (Peer::start_with(&settings), Peer::start_with(&settings));
+    two.welcome(ANN);
+    let rejoined = one.notes.count(&Heard::Rejoined);
+    let quiet = redis.connections();
+    for round in 0..3 {
+        // Many at once, so that each uses a connection of its own.
+        let publish = |n: i32| {
+            for nth in 0..50 {
+                let sequence = (round * 10_000 + n * 100 + nth).unsigned_abs().into();
+                assert_eq!(one.publish(ANN, sequence, &["{}"]), Published::Taken(1));
+                one.notes.wait_for(&Heard::Confirmed(sequence));
+            }
+        };
+        thread::scope(|scope| (0..THREADS).for_each(|n| drop(scope.spawn(move || publish(n)))));
+        wait_until("Redis has closed what is idle", || redis.connections() <= quiet);
+    }
+    assert_eq!(one.notes.count(&Heard::Rejoined), rejoined, "no connection of the bus was given up");
+    assert!(one.bus.is_ready());
+}
+
+#[test]
+fn nodes_go_where_new_connections_lead() {
+    let (old, new) = (Redis::start(), Redis::start());
+    let switch = Switch::to(old.address());
+    let settings = settings_at(switch.address());
+    let (one, two) = (Peer::start_with(&settings), Peer::start_with(&settings));
+    two.welcome(ANN);
+    // The old one is alive, and its connections stay.
+    switch.turn(new.address());
+    wait_until("both listen on the new one", || listeners(&new, "raybox:u:7") == 1 && listeners(&new, "raybox:g") == 2);
+    wait_until("both are ready", || one.bus.is_ready() && two.bus.is_ready());
+    assert_eq!(listeners(&old, "raybox:g"), 0);
+    assert_eq!(one.publish(ANN, 1, &["{}"]), Published::Taken(1));
+    one.notes.wait_for(&Heard::Confirmed(1));
+}
+
+#[test]
+fn subscriptions_follow_the_connections_for_commands_to_another_redis() {
+    let (old, new) = (Redis::start(), Redis::start());
+    let switch = Switch::to(old.address());
+    let settings = settings_at(switch.address());
+    let (one, two) = (Peer::start_with(&settings), Peer::start_with(&settings));
+    two.welcome(ANN);
+    switch.turn(new.address());
+    // Connections for commands end, those that subscribe stay.
+    redis::cmd("CLIENT").arg("KILL").arg("TYPE").arg("normal").query::<u32>(&mut old.connect()).expect("kill");
+    let mut sequence = 0;
+    wait_until("messages are live again", || {
+        sequence += 1;
+        one.publish(ANN, sequence, &["{}"]) == Published::Taken(1)
+    });
+    one.notes.wait_for(&Heard::Confirmed(sequence));
+    assert_eq!((listeners(&old, "raybox:g"), listeners(&new, "raybox:g")), (0, 2));
+}
+
+#[test]
+fn a_primary_that_becomes_a_replica_is_left_though_its_connections_stay() {
+    let (old, new) = (Redis::start(), Redis::start());
+    let switch = Switch::to(old.address());
+    let settings = settings_at(switch.address());
+    let (one, two) = (Peer::start_with(&settings), Peer::start_with(&settings));
+    two.welcome(ANN);
+    old.follow(&new);
+    wait_until("it is noticed", || !one.bus.is_ready() && !two.bus.is_ready());
+    // A replica would take it, and tell those who listen to the replica alone.
+    assert_eq!(one.publish(ANN, 1, &["{}"]), Published::ToNobody);
+    let refusal = RedisBus::open(&settings).err().expect("a node does not start there").to_string();
+    assert!(refusal.contains("it is a replica"), "{refusal}");
+    switch.turn(new.address());
+    wait_until("both are on the new one", || one.bus.is_ready() && two.bus.is_ready());
+    wait_until("the user is wanted there", || one.bus.elsewhere(&[ANN]) == Ok(vec![ANN]));
+    assert_eq!(one.publish(ANN, 2, &["{}"]), Published::Taken(1));
+    one.notes.wait_for(&Heard::Confirmed(2));
+}
+
+#[test]
 fn a_redis_that_is_not_there_or_refuses_is_named() {
     let redis = Redis::start();
     let secured =
@@ -512,7 +651,7 @@ fn a_redis_that_is_not_there_or_refuses_is_named() {
     let bus = RedisBus::open(&settings).expect("the password is right");
     bus.start(Arc::new(Notes::default())).expect("threads");
     assert!(bus.is_ready());
-    bus.stop();
+    bus.stop(Instant::now() + LONG_PATIENCE);
     settings.port = util::free_port();
     let text = refusal(&settings);
     assert!(text.contains("onnection refused") && text.contains("start it"), "{text}");

@@ -17,5 +17,5 @@ pub use connections::{ConnectionPool, NoConnection, OpenFailure, PoolSizes, Pool
 #[cfg(feature = "simulation")]
 pub use lanes::ManualLane;
 pub use lanes::{Again, Held, LaneLoad, Lanes, LanesClosed, LanesWatch};
-pub use redis::{RedisFailure, RedisPool, RedisPoolSettings, without_arguments};
+pub use redis::{RedisConnection, RedisFailure, RedisPool, RedisPoolSettings, RedisStream, Timed, without_arguments};
 pub use workers::{Workers, WorkersFull, WorkersWatch, join_until};

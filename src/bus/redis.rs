@@ -14,7 +14,9 @@
 //!   bus-watch ─ who has died, who else is there (watch.rs)
 //! ```
 //! A node whose own probe does not come back in time tears its connections down and begins again; until it is through,
-//! nothing is published, and what is for other nodes goes to the store.
+//! nothing is published, and what is for other nodes goes to the store. A command that fails has a probe sent at once, and
+//! nothing is asked of Redis until that is back: a Redis that stands still costs one call its time, and not each. All
+//! connections lead to one Redis, and that is a primary (`scout.rs`).
 
 mod dial;
 mod envelope;
@@ -24,6 +26,8 @@ mod neighbours;
 mod post;
 mod receiver;
 mod registry;
+mod resolve;
+mod scout;
 mod survey;
 mod watch;
 mod wire;
@@ -33,8 +37,8 @@ use std::error::Error;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -42,9 +46,10 @@ use mio::{Poll, Token, Waker};
 use parking_lot::{Condvar, Mutex};
 use pool::{RedisFailure, RedisPool, RedisPoolSettings};
 
-use self::dial::Dialer;
+use self::dial::{Blocking, CALL_TIMEOUT, Commands, Dialer};
 use self::post::Post;
 use self::receiver::Receiver;
+use self::scout::Loss;
 pub use self::survey::{Claims, Survey, survey};
 use self::watch::Watch;
 use super::{Bus, Envelope, Neighbours, Node, Published, Receipt, Unreachable};
@@ -67,11 +72,15 @@ struct Shared {
     /// This process's name in the cluster.
     node: String,
     dialer: Dialer,
-    pool: RedisPool,
+    pool: RedisPool<Blocking>,
     waker: Waker,
     tasks: Mutex<Tasks>,
     /// Messages arrive at other nodes, as far as is known.
     up: AtomicBool,
+    /// Redis has failed since the last probe that came back: nothing is asked of it.
+    away: AtomicBool,
+    /// Which connections of the receiver hear this node's channel: they are counted from 1. Zero: none, as far as is known.
+    session: AtomicU64,
     neighbours: neighbours::Neighbours,
     /// When the last probe came back.
     probed: Mutex<Option<Instant>>,
@@ -106,8 +115,10 @@ enum Task {
     Unsubscribe(UserId),
     /// So many messages of this envelope found their user.
     Refuse(Receipt, usize),
-    /// What was published has failed: look after the connections.
-    Check,
+    /// A command has failed: see whether a message of this node still comes back.
+    Probe,
+    /// The connections lead to the wrong place.
+    Lost(Loss),
 }
 
 /// Redis cannot be used, and what to do about it.
@@ -137,33 +148,36 @@ impl RedisBus {
         let refuse = |cause: &dyn fmt::Display| RedisError::of(settings, cause);
         let dialer = Dialer::new(settings).map_err(|error| refuse(&error))?;
         dialer.connect().map_err(|error| refuse(&error))?;
-        let client = dialer.client().map_err(|error| refuse(&error))?;
-        let pool = RedisPool::new(
-            client,
-            RedisPoolSettings {
-                size: settings.size,
-                idle_timeout: settings.idle_timeout,
-                wait_timeout: settings.wait_timeout,
-                connect_timeout: dial::CONNECT_TIMEOUT,
-                response_timeout: dial::RESPONSE_TIMEOUT,
-            },
-        );
         let poll = Poll::new().map_err(|error| refuse(&error))?;
         let waker = Waker::new(poll.registry(), WAKER).map_err(|error| refuse(&error))?;
-        let shared = Shared {
-            node: format!("{:016x}", RandomState::new().hash_one(std::process::id())),
-            dialer,
-            pool,
-            waker,
-            tasks: Mutex::default(),
-            up: AtomicBool::new(false),
-            neighbours: neighbours::Neighbours::new(),
-            probed: Mutex::new(None),
-            commanded: Mutex::new(None),
-            stage: Mutex::new(Stage::Running),
-            changed: Condvar::new(),
+        let sizes = RedisPoolSettings {
+            size: settings.size,
+            idle_timeout: settings.idle_timeout,
+            wait_timeout: settings.wait_timeout,
         };
-        Ok(RedisBus { shared: Arc::new(shared), threads: Mutex::default(), poll: Mutex::new(Some(poll)) })
+        let shared = Arc::new_cyclic(|shared: &Weak<Shared>| {
+            let shared = shared.clone();
+            let dial = move |by| match shared.upgrade() {
+                Some(shared) => Ok(shared.dial(by)?),
+                None => Err("this node has stopped".into()),
+            };
+            Shared {
+                node: format!("{:016x}", RandomState::new().hash_one(std::process::id())),
+                dialer,
+                pool: RedisPool::new(sizes, dial),
+                waker,
+                tasks: Mutex::default(),
+                up: AtomicBool::new(false),
+                away: AtomicBool::new(false),
+                session: AtomicU64::new(0),
+                neighbours: neighbours::Neighbours::new(),
+                probed: Mutex::new(None),
+                commanded: Mutex::new(None),
+                stage: Mutex::new(Stage::Running),
+                changed: Condvar::new(),
+            }
+        });
+        Ok(RedisBus { shared, threads: Mutex::default(), poll: Mutex::new(Some(poll)) })
     }
 }
 
@@ -202,13 +216,13 @@ impl Bus for RedisBus {
         while *stage < Stage::Hushed && !self.shared.changed.wait_until(&mut stage, by).timed_out() {}
     }
 
-    fn stop(&self) {
+    fn stop(&self, by: Instant) {
         self.shared.set_stage(Stage::Stopping);
         self.shared.wake();
+        let by = by.max(Instant::now() + STOP_PATIENCE);
         for thread in self.threads.lock().drain(..) {
-            if thread.join().is_err() {
-                log::error!("a thread of the bus has panicked");
-            }
+            // One that waits for Redis still ends with the process.
+            pool::join_until(thread, by);
         }
     }
 
@@ -265,9 +279,9 @@ impl Bus for RedisBus {
                     .into_iter()
                     .map(|count| if count == 0 { Published::ToNobody } else { Published::Taken(count) })
                     .collect(),
-                // What comes after it must not be before it.
-                Err(RedisFailure::NotSent(_)) => break,
                 Err(RedisFailure::InDoubt(_)) => vec![Published::InDoubt; posts.len()],
+                // Nothing was sent. What comes after it must not be before it.
+                Err(_) => break,
             };
             let before = published.len();
             published.resize(before + batch.len(), Published::ToNobody);
@@ -318,7 +332,7 @@ impl Bus for RedisBus {
 
     fn group_changed(&self, group: GroupId) {
         // If it fails, the others look again before long.
-        let publish = |connection: &mut redis::Connection| {
+        let publish = |connection: &mut Commands| {
             redis::cmd("PUBLISH").arg(envelope::GROUPS).arg(group.0).query::<u32>(connection)
         };
         if self.shared.up.load(Ordering::Acquire) {
@@ -343,29 +357,44 @@ impl Bus for RedisBus {
 }
 
 impl Shared {
-    /// Does something with a pooled connection. If that fails, nothing more is published until the probe has come back.
-    fn run<T>(&self, work: impl FnOnce(&mut redis::Connection) -> redis::RedisResult<T>) -> Result<T, RedisFailure> {
-        let result = self.pool.run(work);
+    /// Does something with a pooled connection. If the connection fails, nothing more is asked of Redis until a probe has
+    /// come back.
+    fn run<T>(&self, work: impl Fn(&mut Commands) -> redis::RedisResult<T>) -> Result<T, RedisFailure> {
+        if self.away.load(Ordering::Acquire) {
+            return Err(RedisFailure::NoConnection("it has failed, and is not back yet".to_owned()));
+        }
+        let session = self.session.load(Ordering::Acquire);
+        let result = self.pool.run(Instant::now() + CALL_TIMEOUT, work);
         if let Err(failure) = &result {
             log::debug!("Redis: {failure}");
-            let is_refusal = matches!(failure, RedisFailure::InDoubt(error) if !error.is_io_error());
-            // All connections being in use says nothing about Redis.
-            if !is_refusal && !matches!(failure, RedisFailure::NotSent(_)) && self.up.swap(false, Ordering::AcqRel) {
-                self.add(Task::Check);
+            if failure.code() == Some("READONLY") {
+                self.lose(session, Loss::Demoted);
+            } else if failure.is_of_connection() && self.suspend() {
+                self.add(Task::Probe);
             }
         }
         result
     }
 
     /// The same for what should not fail because others use all connections just now.
-    fn publish<T>(&self, work: impl Fn(&mut redis::Connection) -> redis::RedisResult<T>) -> Result<T, RedisFailure> {
+    fn publish<T>(&self, work: impl Fn(&mut Commands) -> redis::RedisResult<T>) -> Result<T, RedisFailure> {
         let by = Instant::now() + POOL_PATIENCE;
         loop {
             match self.run(&work) {
-                Err(RedisFailure::NotSent(_)) if self.up.load(Ordering::Acquire) && Instant::now() < by => {}
+                Err(RedisFailure::Busy) if self.up.load(Ordering::Acquire) && Instant::now() < by => {}
                 result => return result,
             }
         }
+    }
+
+    /// From now on nothing is asked of Redis, until [`Shared::set_up`] or [`Shared::resume`]; false if nothing was anyway.
+    fn suspend(&self) -> bool {
+        // Before the receiver has begun, and after it has ended, it would send no probe.
+        let was_up = self.up.swap(false, Ordering::AcqRel);
+        if was_up {
+            self.away.store(true, Ordering::Release);
+        }
+        was_up
     }
 
     fn add(&self, task: Task) {
@@ -400,11 +429,26 @@ impl Shared {
         }
     }
 
-    fn set_up(&self) {
+    /// The connections of this session work.
+    fn set_up(&self, session: u64) {
         *self.commanded.lock() = Some(Instant::now());
+        self.session.store(session, Ordering::Release);
+        self.resume();
+    }
+
+    /// Redis answers.
+    fn resume(&self) {
         let _stage = self.stage.lock();
+        self.away.store(false, Ordering::Release);
         self.up.store(true, Ordering::Release);
         self.changed.notify_all();
+    }
+
+    /// They do not work any more, or nobody listens any more.
+    fn set_down(&self, is_away: bool) {
+        self.session.store(0, Ordering::Release);
+        self.away.store(is_away, Ordering::Release);
+        self.up.store(false, Ordering::Release);
     }
 }
 
@@ -434,5 +478,7 @@ const COMMAND_AGE_MAX: Duration = Duration::from_millis(3500);
 const START_PATIENCE: Duration = Duration::from_secs(3);
 /// How long messages wait for a connection before they go to the store.
 const POOL_PATIENCE: Duration = Duration::from_secs(1);
+/// How long the threads of a node that stops may take at least.
+const STOP_PATIENCE: Duration = Duration::from_secs(1);
 /// Commands that are sent before their answers are read.
 const PIPELINE_MAX: usize = 512;

@@ -4,6 +4,8 @@ use std::env;
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
+use serde_json::json;
+
 use crate::traffic::{Pair, Person, Recipient, Totals, Traffic, Twice};
 use crate::util::{Cluster, MariaDb, Redis, TestClient, TestServer};
 use crate::util::{LONG_PATIENCE, chat, login, number_of, numbered, offline_user, user, wait_until, wait_within};
@@ -31,6 +33,50 @@ fn redis_is_killed() {
 #[test]
 fn redis_freezes() {
     redis_fails(Fault::Frozen);
+}
+
+#[test]
+fn redis_freezes_under_a_message_to_many_who_are_offline() {
+    const MEMBERS: usize = 40;
+    let mut cluster = Cluster::start(2);
+    let node = &cluster.nodes[0];
+    let (mut bob, b) = user(node, "bob");
+    let (mut carol, c) = user(node, "carol");
+    let away = offline_user(node, "away");
+    let group = bob.create_group(b, "group");
+    let join = |n: usize| {
+        let (mut member, id) = user(node, &format!("member {n}"));
+        member.join_group(id, group);
+        id
+    };
+    let members: Vec<i64> = (0..MEMBERS).map(join).collect();
+    members.iter().for_each(|member| node.wait_state(*member, "offline"));
+    cluster.redis.stop();
+    let begun = Instant::now();
+    bob.send(&json!({"msgType": 9, "FROMID": b, "GROUPID": group, "msg": "to all"}));
+    let mut until_stored = || {
+        carol.send(&chat(c, away, "are you there?"));
+        // With a timeout for each of the members' messages this would take longer than a client waits.
+        carol.barrier();
+        begun.elapsed().as_secs_f64()
+    };
+    let stored_after = [until_stored(), until_stored()];
+    let terminated = Instant::now();
+    cluster.nodes[0].terminate();
+    let status = cluster.nodes[0].wait_exit(LONG_PATIENCE);
+    let stopped_after = terminated.elapsed().as_secs_f64();
+    assert!(status.success(), "everything is stored: {status}");
+    let other = &cluster.nodes[1];
+    assert_eq!(other.stored_for(away), 2);
+    let unstored: Vec<_> = members.iter().filter(|member| other.stored_for(**member) != 1).collect();
+    assert!(unstored.is_empty(), "{unstored:?}");
+    cluster.redis.cont();
+    writeln!(
+        io::stderr(),
+        "Redis frozen under a message to {MEMBERS} who are offline: another sender's messages were stored after \
+         {stored_after:.1?} s, and the node stopped {stopped_after:.1} s after it was told"
+    )
+    .expect("print the report");
 }
 
 #[test]

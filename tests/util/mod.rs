@@ -36,7 +36,7 @@ pub use command::{Ended, Running, Workplace};
 pub use leaks::{Footprint, GIVEN_BACK_WITHIN, Margin, wait_given_back};
 pub use neighbour::Neighbour;
 pub use server::{Builder, StoreLock, TestServer};
-pub use services::{Database, MariaDb, Nginx, Redis, free_port};
+pub use services::{Database, MariaDb, Nginx, Redis, Switch, free_port};
 pub use victim::World;
 
 /// How long a test waits for what must happen. Only a failing test ever waits this long.

@@ -19,7 +19,7 @@ use super::{LONG_PATIENCE, TestClient, signal, wait_until, wait_within, watchdog
 /// How long a server may take until it listens.
 const START_PATIENCE: Duration = Duration::from_secs(10);
 
-/// What a pool of connections runs on (r2d2). One to a database that is away begins when that is back.
+/// What a pool of connections may run on. One to a database that is away begins when that is back.
 const POOL_THREADS: usize = 3;
 
 /// One server in a folder of its own, which holds its settings, its logs and, unless it uses MySQL, its database.

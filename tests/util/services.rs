@@ -5,8 +5,10 @@ mod mariadb;
 mod nginx;
 mod process;
 mod redis;
+mod switch;
 
 pub use mariadb::{Database, MariaDb};
 pub use nginx::Nginx;
 pub use process::free_port;
 pub use redis::{Redis, RedisUse};
+pub use switch::Switch;

@@ -1,26 +1,31 @@
 //! [`Dialer`]: opens connections to Redis, plain or encrypted, logged in and ready.
+//!
+//! A connection is of use only if it leads to a primary. A replica refuses what is written, and takes what is published
+//! without telling anybody but its own listeners. So each connection asks for the role first, and all addresses of a name
+//! are tried until one is a primary's.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mio::event::Source;
 use mio::{Interest, Registry, Token};
-use redis::{
-    Client, Cmd, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo, RedisError, TlsCertificates,
-};
+use pool::{RedisConnection, RedisStream, Timed};
+use redis::{RedisError, RedisResult, Value};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
-use super::wire::{Reply, Wire};
+use super::resolve::Resolver;
+use super::wire::Wire;
 use crate::config::RedisSettings;
 
 /// Knows how to reach Redis.
 pub(super) struct Dialer {
     settings: RedisSettings,
+    resolver: Resolver,
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
 }
 
@@ -28,6 +33,15 @@ pub(super) struct Dialer {
 pub(super) enum Stream {
     Plain(mio::net::TcpStream),
     Tls(Box<StreamOwned<ClientConnection, mio::net::TcpStream>>),
+}
+
+/// A connection for commands, which wait for their answers.
+pub(super) type Commands = RedisConnection<Blocking>;
+
+/// What such a connection is made of.
+pub(super) enum Blocking {
+    Plain(Timed),
+    Tls(Box<StreamOwned<ClientConnection, Timed>>),
 }
 
 /// Why there is no connection.
@@ -39,6 +53,10 @@ pub(super) enum DialError {
     Io(io::Error),
     /// Redis answered with this.
     Refused(String),
+    /// It is a replica.
+    Replica,
+    /// It is another Redis than the one that this node listens to.
+    Elsewhere,
 }
 
 impl Dialer {
@@ -48,7 +66,8 @@ impl Dialer {
     /// [`DialError::Certificates`].
     pub(super) fn new(settings: &RedisSettings) -> Result<Dialer, DialError> {
         let tls = if settings.tls { Some(tls_config(settings)?) } else { None };
-        Ok(Dialer { settings: settings.clone(), tls })
+        let resolver = Resolver::new(&settings.host, settings.port);
+        Ok(Dialer { settings: settings.clone(), resolver, tls })
     }
 
     /// Where Redis is, for the log.
@@ -56,121 +75,187 @@ impl Dialer {
         format!("{}:{}", self.settings.host, self.settings.port)
     }
 
-    /// The same way for the library's own connections.
+    /// Connects, logs in, and finds a primary; the connection does not block then. Blocks, for at most [`CALL_TIMEOUT`].
     ///
     /// # Errors
-    /// [`DialError::Certificates`].
-    pub(super) fn client(&self) -> Result<Client, DialError> {
-        let RedisSettings { host, port, username, password, db, tls, tls_ca, .. } = &self.settings;
-        let refuse = |error: RedisError| DialError::Certificates(error.to_string());
-        let host = host.clone();
-        let address = match tls {
-            false => ConnectionAddr::Tcp(host, *port),
-            true => ConnectionAddr::TcpTls { host, port: *port, insecure: false, tls_params: None },
-        };
-        let mut login = RedisConnectionInfo::default().set_db(*db).set_skip_set_lib_name();
-        if let Some(username) = username {
-            login = login.set_username(username);
-        }
-        if let Some(password) = password {
-            login = login.set_password(password.expose());
-        }
-        let info: ConnectionInfo = address.into_connection_info().map_err(refuse)?.set_redis_settings(login);
-        if !tls {
-            return Client::open(info).map_err(refuse);
-        }
-        let root_cert = match tls_ca {
-            Some(file) => Some(std::fs::read(file).map_err(|error| unreadable(file.display(), &error))?),
-            None => None,
-        };
-        Client::build_with_tls(info, TlsCertificates { client_tls: None, root_cert }).map_err(refuse)
-    }
-
-    /// Connects and logs in. Blocks, for at most a few seconds.
-    ///
-    /// # Errors
-    /// [`DialError::Io`] and [`DialError::Refused`].
+    /// Any [`DialError`] but [`DialError::Certificates`].
     pub(super) fn connect(&self) -> Result<Wire<Stream>, DialError> {
-        let socket = self.socket().map_err(DialError::Io)?;
-        let Some((config, name)) = &self.tls else {
-            let mut wire = Wire::new(socket);
-            self.log_in(&mut wire)?;
-            let socket = nonblocking(wire.into_stream()).map_err(DialError::Io)?;
-            return Ok(Wire::new(Stream::Plain(socket)));
-        };
-        let session = ClientConnection::new(config.clone(), name.clone());
-        let session = session.map_err(|error| DialError::Refused(error.to_string()))?;
-        let mut wire = Wire::new(StreamOwned::new(session, socket));
-        self.log_in(&mut wire)?;
-        let StreamOwned { conn, sock } = wire.into_stream();
-        let socket = nonblocking(sock).map_err(DialError::Io)?;
-        Ok(Wire::new(Stream::Tls(Box::new(StreamOwned::new(conn, socket)))))
+        let stream = self.commands(Instant::now() + CALL_TIMEOUT)?.into_stream().into_nonblocking();
+        Ok(Wire::new(stream.map_err(DialError::Io)?))
     }
 
-    fn socket(&self) -> io::Result<TcpStream> {
-        let mut last = io::Error::new(ErrorKind::NotFound, "the name has no address");
-        for address in (self.settings.host.as_str(), self.settings.port).to_socket_addrs()? {
-            match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
-                Ok(socket) => {
-                    socket.set_nodelay(true)?;
-                    socket.set_read_timeout(Some(RESPONSE_TIMEOUT))?;
-                    socket.set_write_timeout(Some(RESPONSE_TIMEOUT))?;
-                    return Ok(socket);
-                }
-                Err(error) => last = error,
+    /// The same for commands. Blocks until `by`.
+    ///
+    /// # Errors
+    /// As for [`Dialer::connect`].
+    pub(super) fn commands(&self, by: Instant) -> Result<Commands, DialError> {
+        let (mut connection, role) = self.whoever_answers(by)?;
+        connection.begin(by);
+        if role == Role::Primary { Ok(connection) } else { Err(DialError::Replica) }
+    }
+
+    /// A connection to the first address where a primary answers, else to one where a replica does.
+    ///
+    /// # Errors
+    /// As for [`Dialer::connect`], when nobody answers.
+    pub(super) fn whoever_answers(&self, by: Instant) -> Result<(Commands, Role), DialError> {
+        let (mut replica, mut last) = (None, None);
+        for address in self.resolver.addresses(by).map_err(DialError::Io)? {
+            match self.open(address, by) {
+                Ok((connection, Role::Primary)) => return Ok((connection, Role::Primary)),
+                Ok(other) => replica = Some(other),
+                Err(error) => last = Some(error),
             }
         }
-        Err(last)
+        let nobody = || DialError::Io(ErrorKind::NotFound.into());
+        replica.ok_or_else(|| last.unwrap_or_else(nobody))
     }
 
-    /// Says who we are, and hears that Redis is there: a stopped one still accepts connections.
-    fn log_in(&self, wire: &mut Wire<impl Read + Write>) -> Result<(), DialError> {
+    fn open(&self, address: SocketAddr, by: Instant) -> Result<(Commands, Role), DialError> {
+        let left = by.saturating_duration_since(Instant::now()).min(STALL_MAX);
+        if left.is_zero() {
+            return Err(DialError::Io(ErrorKind::TimedOut.into()));
+        }
+        let socket = TcpStream::connect_timeout(&address, left).map_err(DialError::Io)?;
+        socket.set_nodelay(true).map_err(DialError::Io)?;
+        let socket = Timed::new(socket, by, STALL_MAX);
+        let stream = match &self.tls {
+            None => Blocking::Plain(socket),
+            Some((config, name)) => {
+                let session = ClientConnection::new(config.clone(), name.clone());
+                let session = session.map_err(|error| DialError::Refused(error.to_string()))?;
+                Blocking::Tls(Box::new(StreamOwned::new(session, socket)))
+            }
+        };
+        let mut connection = RedisConnection::new(stream);
+        self.log_in(&mut connection)?;
+        let role = Role::of(&mut connection)?;
+        Ok((connection, role))
+    }
+
+    fn log_in(&self, connection: &mut Commands) -> Result<(), DialError> {
         let RedisSettings { username, password, db, .. } = &self.settings;
-        let mut commands = Vec::new();
         if let Some(password) = password {
             let mut auth = redis::cmd("AUTH");
             if let Some(username) = username {
                 auth.arg(username);
             }
-            auth.arg(password.expose());
-            commands.push(auth);
+            auth.arg(password.expose()).query::<Value>(connection)?;
         }
         if *db != 0 {
-            commands.push(redis::cmd("SELECT").arg(*db).to_owned());
-        }
-        commands.push(redis::cmd("PING"));
-        for command in commands {
-            exchange(wire, &command)?;
+            redis::cmd("SELECT").arg(*db).query::<Value>(connection)?;
         }
         Ok(())
     }
 }
 
-/// How long a connection may take to come about, and an answer to come. A stopped Redis is to be noticed within seconds.
-pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-pub(super) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// What a Redis is to others.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Role {
+    /// What is written and published is its own.
+    Primary,
+    /// It follows another one.
+    Replica,
+}
 
-/// Sends one command on a connection that blocks, and waits for its answer.
-fn exchange(wire: &mut Wire<impl Read + Write>, command: &Cmd) -> Result<(), DialError> {
-    wire.push(&command.get_packed_command());
-    wire.flush().map_err(DialError::Io)?;
-    if wire.pending_bytes() > 0 {
-        return Err(DialError::Io(ErrorKind::TimedOut.into()));
-    }
-    loop {
-        match wire.next() {
-            Ok(Some(Reply::Error(text))) => return Err(DialError::Refused(String::from_utf8_lossy(text).into_owned())),
-            Ok(Some(_)) => return Ok(()),
-            Ok(None) => {}
-            Err(malformed) => return Err(DialError::Refused(malformed.to_string())),
+impl Role {
+    /// Asks for it; a Redis that stands still accepts connections, so this is also the sign of life. A Redis that does not
+    /// tell its role is taken for a primary.
+    fn of(connection: &mut Commands) -> RedisResult<Role> {
+        // Unlike ROLE and INFO, it needs no right beside that to connect (Redis 6).
+        match redis::cmd("HELLO").arg(2).query::<Value>(connection) {
+            Ok(answer) => return Ok(Role::said(&answer)),
+            Err(error) if error.is_io_error() => return Err(error),
+            Err(_) => {}
         }
-        if !wire.fill_once().map_err(DialError::Io)? {
-            return Err(DialError::Io(ErrorKind::TimedOut.into()));
+        match redis::cmd("INFO").arg("replication").query::<String>(connection) {
+            Ok(text) => {
+                let is_replica = text.lines().any(|line| line.trim_end() == "role:slave");
+                return Ok(if is_replica { Role::Replica } else { Role::Primary });
+            }
+            Err(error) if error.is_io_error() => return Err(error),
+            Err(_) => {}
+        }
+        redis::cmd("PING").query::<Value>(connection).map(|_| Role::Primary)
+    }
+
+    /// The role in `server redis version 7.0.15 … role master modules …`.
+    fn said(answer: &Value) -> Role {
+        let text = |value: &Value| match value {
+            Value::BulkString(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+            Value::SimpleString(text) => text.clone(),
+            _ => String::new(),
+        };
+        let Value::Array(pairs) = answer else { return Role::Primary };
+        let role = pairs.chunks(2).find(|pair| text(&pair[0]) == "role").and_then(|pair| pair.get(1)).map(text);
+        match role.as_deref() {
+            Some("replica" | "slave") => Role::Replica,
+            _ => Role::Primary,
         }
     }
 }
 
-fn nonblocking(socket: TcpStream) -> io::Result<mio::net::TcpStream> {
+/// How long Redis may take no step: to accept a connection, to take what is sent, to answer. A stopped Redis is to be noticed
+/// within seconds.
+pub(super) const STALL_MAX: Duration = Duration::from_secs(1);
+/// How long a call may take in all, and so may making a connection, with all addresses of the name.
+pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(2);
+
+impl Blocking {
+    fn into_nonblocking(self) -> io::Result<Stream> {
+        Ok(match self {
+            Blocking::Plain(socket) => Stream::Plain(nonblocking(socket)?),
+            Blocking::Tls(stream) => {
+                let StreamOwned { conn, sock } = *stream;
+                Stream::Tls(Box::new(StreamOwned::new(conn, nonblocking(sock)?)))
+            }
+        })
+    }
+}
+
+impl RedisStream for Blocking {
+    fn socket(&self) -> &Timed {
+        match self {
+            Blocking::Plain(socket) => socket,
+            Blocking::Tls(stream) => &stream.sock,
+        }
+    }
+
+    fn socket_mut(&mut self) -> &mut Timed {
+        match self {
+            Blocking::Plain(socket) => socket,
+            Blocking::Tls(stream) => &mut stream.sock,
+        }
+    }
+}
+
+impl Read for Blocking {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Blocking::Plain(socket) => socket.read(buffer),
+            Blocking::Tls(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl Write for Blocking {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Blocking::Plain(socket) => socket.write(bytes),
+            Blocking::Tls(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Blocking::Plain(socket) => socket.flush(),
+            Blocking::Tls(stream) => stream.flush(),
+        }
+    }
+}
+
+fn nonblocking(socket: Timed) -> io::Result<mio::net::TcpStream> {
+    let socket = socket.into_socket();
     socket.set_nonblocking(true)?;
     Ok(mio::net::TcpStream::from_std(socket))
 }
@@ -254,10 +339,27 @@ impl fmt::Display for DialError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             DialError::Certificates(text) | DialError::Refused(text) => f.write_str(text),
-            DialError::Io(error) if error.kind() == ErrorKind::WouldBlock => f.write_str("no answer in time"),
+            DialError::Io(error) if error.kind() == ErrorKind::TimedOut && error.get_ref().is_none() => {
+                f.write_str("no answer in time")
+            }
             DialError::Io(error) => error.fmt(f),
+            DialError::Replica => f.write_str("it is a replica, and a primary is needed"),
+            DialError::Elsewhere => f.write_str("its name leads to another Redis now"),
         }
     }
 }
 
 impl std::error::Error for DialError {}
+
+impl From<RedisError> for DialError {
+    fn from(error: RedisError) -> DialError {
+        let said = || pool::without_arguments(&error.to_string()).to_owned();
+        if error.is_timeout() {
+            DialError::Io(ErrorKind::TimedOut.into())
+        } else if error.is_io_error() {
+            DialError::Io(io::Error::other(said()))
+        } else {
+            DialError::Refused(said())
+        }
+    }
+}

@@ -14,8 +14,9 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use pool::RedisFailure;
-use redis::{Connection, RedisResult};
+use redis::RedisResult;
 
+use super::dial::Commands;
 use super::{PIPELINE_MAX, Shared, envelope, registry};
 use crate::bus::Node;
 use crate::delivery::Delivery;
@@ -68,7 +69,7 @@ pub(super) struct Listeners {
 }
 
 /// Asks on a connection of any kind.
-pub(super) fn listeners(connection: &mut Connection) -> RedisResult<Listeners> {
+pub(super) fn listeners(connection: &mut Commands) -> RedisResult<Listeners> {
     // Newer versions of Redis count different patterns, and all nodes listen to the same.
     let patterns: u32 = redis::cmd("PUBSUB").arg("NUMPAT").query(connection)?;
     if patterns == 0 {

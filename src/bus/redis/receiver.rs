@@ -19,6 +19,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::dial::{DialError, Stream};
 use super::envelope::{self, Incoming};
+use super::scout::Loss;
 use super::wire::{Malformed, Reply, Wire};
 use super::{HUSH_PATIENCE, Shared, Stage, Task, registry};
 use crate::bus::waiting::Waiting;
@@ -60,6 +61,10 @@ struct Talk {
     /// Answers to come until all users are subscribed to.
     initial: usize,
     probe: Probe,
+    /// A command has failed, and the probe that was sent then is not back yet.
+    is_in_doubt: bool,
+    /// When something is said on the mouth, lest Redis close it for being idle.
+    sign_due: Instant,
     /// This node stops, and waits no longer than this for what is still under way.
     hushing: Option<Instant>,
     stopping: Option<Instant>,
@@ -99,8 +104,8 @@ enum Ended {
     Refused(String),
     /// The probe did not come back.
     Deaf,
-    /// Publishing failed.
-    Doubt,
+    /// They lead to the wrong place.
+    Lost(Loss),
     Stopping,
 }
 
@@ -124,7 +129,7 @@ impl Receiver {
         while self.shared.stage() == Stage::Running {
             self.was_up = false;
             let Err(ended) = self.session();
-            self.shared.up.store(false, Ordering::Release);
+            self.shared.set_down(!matches!(ended, Ended::Stopping));
             self.let_go();
             if matches!(ended, Ended::Stopping) {
                 break;
@@ -220,6 +225,8 @@ impl Receiver {
             mouth_ready: true,
             initial: own_channels.len(),
             probe,
+            is_in_doubt: false,
+            sign_due: Instant::now() + SIGN_EVERY,
             hushing: None,
             stopping: None,
             receipts: Receipts::new(),
@@ -303,7 +310,7 @@ impl Receiver {
         let tasks = std::mem::take(&mut self.shared.tasks.lock().list);
         let (mut arriving, mut leaving) = (Vec::new(), Vec::new());
         // Whatever else there is to do is done first, so that nobody waits in vain.
-        let mut in_doubt = false;
+        let (mut lost, mut in_doubt) = (None, false);
         for task in tasks {
             match task {
                 Task::Subscribe(user, waiter) => {
@@ -322,16 +329,22 @@ impl Receiver {
                     let payload = envelope::refusal(receipt.sequence, delivered);
                     publish(&mut talk.mouth, envelope::node_channel(&receipt.node), &payload);
                 }
-                Task::Check => in_doubt = true,
+                Task::Probe => in_doubt = true,
+                Task::Lost(loss) => lost = Some(loss),
             }
         }
         self.unsubscribe(talk, &leaving);
         talk.subscribe(&arriving);
-        if in_doubt {
+        if let Some(loss) = lost {
             // What has arrived need not come again, if it can still be said.
             talk.confirm();
             talk.mouth.flush()?;
-            return Err(Ended::Doubt);
+            return Err(Ended::Lost(loss));
+        }
+        // Sent now: one that is under way says nothing about what has failed since.
+        if in_doubt && self.was_up && talk.hushing.is_none() {
+            talk.is_in_doubt = true;
+            talk.probe(Instant::now());
         }
         Ok(())
     }
@@ -354,6 +367,10 @@ impl Receiver {
             talk.say_who_is_here();
             talk.probe(now);
         }
+        if talk.sign_due <= now && talk.hushing.is_none() {
+            talk.sign_due = now + SIGN_EVERY;
+            command(&mut talk.mouth, "PING", &[] as &[&str]);
+        }
         if talk.probe.due <= now && talk.hushing.is_none() {
             if talk.probe.under_way {
                 return Err(Ended::Deaf);
@@ -363,13 +380,18 @@ impl Receiver {
         }
         if !self.was_up && talk.probe.number > 0 && !talk.probe.under_way {
             self.was_up = true;
+            talk.is_in_doubt = false;
             self.shared.pool.renew();
-            self.shared.set_up();
+            self.shared.set_up(self.sessions);
             // Others may have taken this node for dead until now, and its users for offline.
             self.node.on_rejoined();
             if let Some(since) = self.failing.take() {
                 log::warn!("Redis works again after {:.1} s", since.elapsed().as_secs_f32());
             }
+        }
+        if talk.is_in_doubt && self.was_up && !talk.probe.under_way {
+            talk.is_in_doubt = false;
+            self.shared.resume();
         }
         self.hush(talk, now)
     }
@@ -383,6 +405,8 @@ impl Receiver {
         }
         let Some(by) = talk.hushing else {
             talk.hushing = Some(now + HUSH_PATIENCE);
+            // From now on nobody listens to this node's channel either, which says nothing about where it is.
+            self.shared.session.store(0, Ordering::Release);
             // No channel named: all of them. The answer to what follows says that nothing will come any more.
             command(&mut talk.ears, "UNSUBSCRIBE", &[] as &[&str]);
             command(&mut talk.ears, "PING", &[] as &[&str]);
@@ -403,8 +427,8 @@ impl Receiver {
         if talk.hushing.is_some() {
             return HUSH_STEP;
         }
-        let dues = [Some(talk.probe.due), self.waiting.next_due(), self.turn.next_errand(), talk.receipts.next_due()];
-        let next = dues.into_iter().flatten().min().expect("the probe is always due");
+        let dues = [self.waiting.next_due(), self.turn.next_errand(), talk.receipts.next_due()];
+        let next = dues.into_iter().flatten().fold(talk.probe.due.min(talk.sign_due), Instant::min);
         next.saturating_duration_since(Instant::now())
     }
 
@@ -425,7 +449,7 @@ impl Receiver {
                 Task::Subscribe(_, waiter) => post_placed(waiter.into_iter().collect()),
                 Task::Unsubscribe(user) => self.node.on_left(user),
                 // The sender hears nothing and stores it in a while.
-                Task::Refuse(..) | Task::Check => {}
+                Task::Refuse(..) | Task::Probe | Task::Lost(_) => {}
             }
         }
     }
@@ -593,7 +617,8 @@ impl std::fmt::Display for Ended {
             Ended::Malformed(malformed) => malformed.fmt(f),
             Ended::Refused(text) => write!(f, "it refused: {}", pool::without_arguments(text)),
             Ended::Deaf => f.write_str("a message of this node to itself did not come back in time"),
-            Ended::Doubt => f.write_str("publishing failed"),
+            Ended::Lost(Loss::Demoted) => f.write_str("it has become a replica"),
+            Ended::Lost(Loss::Moved) => f.write_str("its name leads to another Redis now"),
             Ended::Stopping => f.write_str("this node stops"),
         }
     }
@@ -604,6 +629,8 @@ const MOUTH: Token = Token(2);
 /// How often a node writes to itself, and how long that may take.
 const PROBE_EVERY: Duration = Duration::from_secs(2);
 const PROBE_PATIENCE: Duration = Duration::from_secs(2);
+/// How often something is said on a connection that Redis may close when it is idle: `timeout` is a second at least.
+const SIGN_EVERY: Duration = Duration::from_millis(800);
 /// A probe that is older than this should have been followed by another.
 pub(super) const PROBE_AGE_MAX: Duration = Duration::from_millis(4500);
 /// How often a node that stops looks whether it may.

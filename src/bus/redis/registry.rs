@@ -13,8 +13,9 @@
 use std::collections::HashSet;
 
 use pool::RedisFailure;
-use redis::{Connection, RedisResult};
+use redis::RedisResult;
 
+use super::dial::Commands;
 use super::{Shared, envelope, neighbours};
 use crate::protocol::UserId;
 
@@ -34,7 +35,7 @@ fn listeners(shared: &Shared, channels: &[String]) -> Result<Vec<u32>, RedisFail
     if channels.is_empty() {
         return Ok(Vec::new());
     }
-    let ask = |connection: &mut redis::Connection| {
+    let ask = |connection: &mut Commands| {
         redis::cmd("PUBSUB").arg("NUMSUB").arg(channels).query::<Vec<(String, u32)>>(connection)
     };
     Ok(shared.run(ask)?.into_iter().map(|(_, count)| count).collect())
@@ -49,7 +50,7 @@ pub(super) fn unclaimed(shared: &Shared, users: &[UserId]) -> Result<HashSet<Use
 }
 
 /// The same on any connection.
-pub(super) fn unclaimed_on(connection: &mut Connection, users: &[UserId]) -> RedisResult<HashSet<UserId>> {
+pub(super) fn unclaimed_on(connection: &mut Commands, users: &[UserId]) -> RedisResult<HashSet<UserId>> {
     let mut unclaimed: HashSet<UserId> = users.iter().copied().collect();
     let nodes: Vec<String> = redis::cmd("SMEMBERS").arg(NODES).query(connection)?;
     for node in nodes {
@@ -100,7 +101,7 @@ pub(super) fn users_of(
 ) -> Result<bool, RedisFailure> {
     let mut cursor = 0_u64;
     loop {
-        let scan = |connection: &mut redis::Connection| {
+        let scan = |connection: &mut Commands| {
             let mut command = redis::cmd("SSCAN");
             command.arg(users_key(node)).arg(cursor).arg("COUNT").arg(USERS_AT_ONCE);
             command.query::<(u64, Vec<i32>)>(connection)
@@ -153,7 +154,7 @@ fn change(shared: &Shared, name: &str, users: &[UserId]) -> Result<(), RedisFail
 }
 
 fn take(shared: &Shared, key: &str) -> Result<bool, RedisFailure> {
-    let set = |connection: &mut redis::Connection| {
+    let set = |connection: &mut Commands| {
         let mut command = redis::cmd("SET");
         command.arg(key).arg(&shared.node).arg("NX").arg("EX").arg(CLAIM_SECONDS);
         command.query::<Option<String>>(connection)

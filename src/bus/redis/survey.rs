@@ -1,8 +1,10 @@
 //! [`survey`], [`Claims`]: who is in the cluster, for a command that is about to change what its nodes work on.
 
-use redis::{Connection, RedisResult};
+use std::time::Instant;
 
-use super::dial::{self, Dialer};
+use redis::RedisResult;
+
+use super::dial::{self, Commands, Dialer};
 use super::{RedisError, envelope, neighbours, registry};
 use crate::config::RedisSettings;
 use crate::protocol::UserId;
@@ -30,7 +32,7 @@ pub fn survey(settings: &RedisSettings) -> Result<Survey, RedisError> {
 /// Which users nodes of this server, living or dead, count as their own.
 pub struct Claims {
     settings: RedisSettings,
-    connection: Connection,
+    connection: Commands,
 }
 
 impl Claims {
@@ -48,24 +50,19 @@ impl Claims {
     /// [`RedisError`] when it does not answer.
     pub fn unclaimed(&mut self, users: &[UserId]) -> Result<Vec<UserId>, RedisError> {
         let Claims { settings, connection } = self;
+        connection.begin(Instant::now() + dial::CALL_TIMEOUT);
         let unclaimed = registry::unclaimed_on(connection, users).map_err(|error| RedisError::of(settings, &error))?;
         Ok(users.iter().copied().filter(|user| unclaimed.contains(user)).collect())
     }
 }
 
-fn connect(settings: &RedisSettings) -> Result<Connection, RedisError> {
+fn connect(settings: &RedisSettings) -> Result<Commands, RedisError> {
     let dialer = Dialer::new(settings).map_err(|error| RedisError::of(settings, &error))?;
-    let client = dialer.client().map_err(|error| RedisError::of(settings, &error))?;
-    let open = || {
-        let connection = client.get_connection_with_timeout(dial::CONNECT_TIMEOUT)?;
-        connection.set_read_timeout(Some(dial::RESPONSE_TIMEOUT))?;
-        connection.set_write_timeout(Some(dial::RESPONSE_TIMEOUT))?;
-        Ok(connection)
-    };
-    open().map_err(|error: redis::RedisError| RedisError::of(settings, &error))
+    let by = Instant::now() + dial::CALL_TIMEOUT;
+    dialer.commands(by).map_err(|error| RedisError::of(settings, &error))
 }
 
-fn look(connection: &mut Connection) -> RedisResult<Survey> {
+fn look(connection: &mut Commands) -> RedisResult<Survey> {
     let has_reference_nodes = neighbours::listeners(connection)?.nodes > 0;
     let clients: RedisResult<String> = redis::cmd("CLIENT").arg("LIST").arg("TYPE").arg("pubsub").query(connection);
     let reference_nodes = clients.map(|clients| pattern_listeners(&clients)).unwrap_or_default();

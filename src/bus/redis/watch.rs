@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use pool::RedisFailure;
 
+use super::dial::CALL_TIMEOUT;
 use super::{Shared, Stage, neighbours, registry};
 use crate::bus::Node;
 
@@ -22,6 +23,8 @@ pub(super) struct Watch {
     alone_since: Option<Instant>,
     /// Since when commands fail.
     failing: Option<Instant>,
+    /// When it has last looked where a new connection leads.
+    scouted: Instant,
 }
 
 impl Watch {
@@ -34,6 +37,7 @@ impl Watch {
             neighbours: 0,
             alone_since: None,
             failing: None,
+            scouted: Instant::now(),
         }
     }
 
@@ -42,6 +46,10 @@ impl Watch {
             if self.shared.up.load(Ordering::Acquire) {
                 let result = self.look();
                 self.tell(result.err());
+                if self.scouted.elapsed() >= SCOUT_EVERY {
+                    self.shared.scout(Instant::now() + CALL_TIMEOUT);
+                    self.scouted = Instant::now();
+                }
             } else {
                 // Who does not hear anything does not know who else is silent.
                 self.silent.clear();
@@ -163,3 +171,5 @@ impl Watch {
 /// How long a node may listen to nothing before it counts as dead: longer than it takes to connect again.
 const SILENCE_MAX: Duration = Duration::from_secs(3);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often it looks where a new connection leads. It looks at every second turn at most.
+const SCOUT_EVERY: Duration = Duration::from_millis(1500);

@@ -64,12 +64,8 @@ impl<S: Read + Write> Wire<S> {
         &mut self.stream
     }
 
-    /// The connection, when nothing is on its way.
-    pub(super) fn into_stream(self) -> S {
-        self.stream
-    }
-
     /// Bytes that the socket has not taken yet.
+    #[cfg(test)]
     pub(super) fn pending_bytes(&self) -> usize {
         self.output.len() - self.written
     }

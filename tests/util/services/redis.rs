@@ -21,6 +21,7 @@ pub struct Redis {
     process: Process,
     port: u16,
     folder: PathBuf,
+    options: &'static [&'static str],
     usage: RedisUse,
 }
 
@@ -39,11 +40,19 @@ struct Usage {
 impl Redis {
     /// Starts one on a free port.
     pub fn start() -> Redis {
+        Redis::start_with(&[])
+    }
+
+    /// The same with options of its own, such as `--timeout 1`.
+    pub fn start_with(options: &'static [&'static str]) -> Redis {
         let folder = watchdog::new_folder();
-        let (process, ports) =
-            start_on_free_ports(1, |ports| launch(&folder, ports[0]), |process, ports| answers(process, ports[0]));
+        let (process, ports) = start_on_free_ports(
+            1,
+            |ports| launch(&folder, ports[0], options),
+            |process, ports| answers(process, ports[0]),
+        );
         let usage = Usage { port: ports[0], nodes: AtomicUsize::new(0), is_away: AtomicBool::new(false) };
-        Redis { process, port: ports[0], folder, usage: RedisUse(Arc::new(usage)) }
+        Redis { process, port: ports[0], folder, options, usage: RedisUse(Arc::new(usage)) }
     }
 
     /// Where it listens.
@@ -116,10 +125,17 @@ impl Redis {
         self.usage.set_away(false);
     }
 
+    /// Makes it a replica of another one; its connections stay.
+    pub fn follow(&self, primary: &Redis) {
+        let command = redis::cmd("REPLICAOF").arg("127.0.0.1").arg(primary.port).to_owned();
+        command.query::<()>(&mut self.connect()).expect("make it a replica");
+    }
+
     /// Starts it again on the same port, empty.
     pub fn restart(&mut self) {
         self.process.kill();
-        self.process = start_again(|| launch(&self.folder, self.port), |process| answers(process, self.port));
+        self.process =
+            start_again(|| launch(&self.folder, self.port, self.options), |process| answers(process, self.port));
         self.usage.set_away(false);
     }
 }
@@ -160,10 +176,10 @@ impl Drop for Redis {
     }
 }
 
-fn launch(folder: &Path, port: u16) -> Process {
+fn launch(folder: &Path, port: u16, options: &[&str]) -> Process {
     let mut command = Command::new("redis-server");
     command.args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", "", "--appendonly", "no"]);
-    command.args(["--daemonize", "no", "--dir"]).arg(folder);
+    command.args(["--daemonize", "no", "--dir"]).arg(folder).args(options);
     Process::spawn(command, &folder.join("redis.log"))
 }
 

@@ -1,0 +1,194 @@
+//! [`RedisConnection`]: one connection to Redis on which a call ends at its deadline.
+//!
+//! The client library's own connection bounds each read. A call reads once for each command in it, so that a Redis which
+//! stands still would cost it one timeout for each of hundreds of commands. Here the call has one deadline, whatever it
+//! consists of. Commands are packed and answers parsed by the library.
+
+use std::fmt;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use redis::{ConnectionLike, Parser, RedisResult, Value};
+use rustix::net::{RecvFlags, recv};
+
+/// What a connection is made of: a socket that blocks, perhaps with encryption around it.
+pub trait RedisStream: Read + Write + Send {
+    /// The socket at the bottom.
+    fn socket(&self) -> &Timed;
+
+    /// The same, to set its deadline.
+    fn socket_mut(&mut self) -> &mut Timed;
+}
+
+/// A socket whose reads and writes end at a deadline, or earlier if the other end makes no progress.
+#[derive(Debug)]
+pub struct Timed {
+    socket: TcpStream,
+    by: Instant,
+    stall_max: Duration,
+}
+
+/// A connection that is logged in. Between calls nothing is on its way.
+pub struct RedisConnection<S> {
+    stream: S,
+    parser: Parser,
+    /// Something of the present call was written.
+    has_sent: bool,
+    /// It has failed: answers may still come, and would be taken for those to later commands.
+    is_broken: bool,
+}
+
+impl Timed {
+    /// A socket whose calls end at `by`, and earlier when nothing moves for `stall_max`.
+    pub fn new(socket: TcpStream, by: Instant, stall_max: Duration) -> Timed {
+        Timed { socket, by, stall_max }
+    }
+
+    /// Has the calls from now on end at `by`.
+    pub fn end_at(&mut self, by: Instant) {
+        self.by = by;
+    }
+
+    /// The socket, without a deadline.
+    pub fn into_socket(self) -> TcpStream {
+        self.socket
+    }
+
+    fn left(&self) -> io::Result<Option<Duration>> {
+        let left = self.by.saturating_duration_since(Instant::now()).min(self.stall_max);
+        if left.is_zero() { Err(ErrorKind::TimedOut.into()) } else { Ok(Some(left)) }
+    }
+}
+
+impl RedisStream for Timed {
+    fn socket(&self) -> &Timed {
+        self
+    }
+
+    fn socket_mut(&mut self) -> &mut Timed {
+        self
+    }
+}
+
+impl Read for Timed {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.socket.set_read_timeout(self.left()?)?;
+        self.socket.read(buffer).map_err(timed_out)
+    }
+}
+
+impl Write for Timed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.socket.set_write_timeout(self.left()?)?;
+        self.socket.write(bytes).map_err(timed_out)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A timeout of the socket itself says that it would block.
+fn timed_out(error: io::Error) -> io::Error {
+    if error.kind() == ErrorKind::WouldBlock { ErrorKind::TimedOut.into() } else { error }
+}
+
+impl<S: RedisStream> RedisConnection<S> {
+    /// A connection on which nothing was sent yet.
+    pub fn new(stream: S) -> RedisConnection<S> {
+        RedisConnection { stream, parser: Parser::new(), has_sent: false, is_broken: false }
+    }
+
+    /// Begins a call, which ends at `by` with all its commands.
+    pub fn begin(&mut self, by: Instant) {
+        self.stream.socket_mut().end_at(by);
+        self.has_sent = false;
+    }
+
+    /// What it is made of, when nothing is on its way.
+    pub fn into_stream(self) -> S {
+        self.stream
+    }
+
+    /// Whether something of the present call was written.
+    pub(super) fn has_sent(&self) -> bool {
+        self.has_sent
+    }
+
+    /// Whether it has failed.
+    pub(super) fn is_broken(&self) -> bool {
+        self.is_broken
+    }
+
+    /// Whether nothing has come that nobody asked for: neither bytes nor the end. Asks the kernel alone.
+    pub(super) fn is_quiet(&self) -> bool {
+        let peeked = recv(&self.stream.socket().socket, &mut [0], RecvFlags::PEEK | RecvFlags::DONTWAIT);
+        peeked == Err(rustix::io::Errno::AGAIN)
+    }
+
+    /// Whether the other end answers.
+    pub(super) fn answers(&mut self, by: Instant) -> bool {
+        self.begin(by);
+        redis::cmd("PING").query::<Value>(self).is_ok()
+    }
+
+    fn send(&mut self, packed: &[u8]) -> io::Result<()> {
+        let mut rest = packed;
+        while !rest.is_empty() {
+            match self.stream.write(rest) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(count) => {
+                    self.has_sent = true;
+                    rest = &rest[count..];
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.stream.flush()
+    }
+
+    fn exchange(&mut self, packed: &[u8], answers: usize) -> RedisResult<Vec<Value>> {
+        self.send(packed)?;
+        (0..answers).map(|_| self.parser.parse_value(&mut self.stream)).collect()
+    }
+
+    /// Sends commands and reads so many answers. The first failure ends it.
+    fn ask(&mut self, packed: &[u8], answers: usize) -> RedisResult<Vec<Value>> {
+        if self.is_broken {
+            return Err(io::Error::from(ErrorKind::NotConnected).into());
+        }
+        let result = self.exchange(packed, answers);
+        self.is_broken = result.is_err();
+        result
+    }
+}
+
+impl<S: RedisStream> ConnectionLike for RedisConnection<S> {
+    fn req_packed_command(&mut self, packed: &[u8]) -> RedisResult<Value> {
+        Ok(self.ask(packed, 1)?.pop().unwrap_or(Value::Nil))
+    }
+
+    fn req_packed_commands(&mut self, packed: &[u8], offset: usize, count: usize) -> RedisResult<Vec<Value>> {
+        Ok(self.ask(packed, offset + count)?.split_off(offset))
+    }
+
+    fn get_db(&self) -> i64 {
+        0
+    }
+
+    fn check_connection(&mut self) -> bool {
+        redis::cmd("PING").query::<Value>(self).is_ok()
+    }
+
+    fn is_open(&self) -> bool {
+        !self.is_broken
+    }
+}
+
+impl<S> fmt::Debug for RedisConnection<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisConnection").field("is_broken", &self.is_broken).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,79 @@
+//! Whether a connection leads to the Redis that this node listens to.
+//!
+//! Connections are made at different times, and the name of Redis, or the address behind it, may lead elsewhere since. A
+//! node that publishes on one Redis and listens on another reaches nobody and notices nothing. So each new connection asks
+//! how many listen to the channel of this node: none do on any other Redis. (A `run_id` would say the same, but it needs
+//! the right to `INFO`.)
+//!
+//! ```text
+//!                       this node is heard there          it is not
+//!   primary             good                              the name leads elsewhere: all connections are made anew
+//!   replica             demoted: likewise                 of no use; the old ones stay
+//! ```
+//! A node whose connections all last would never notice, so [`Watch`](super::watch::Watch) makes one every two seconds, just to look.
+
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use pool::RedisConnection;
+
+use super::dial::{Blocking, Commands, DialError, Role};
+use super::{Shared, Task, envelope};
+
+/// Why all connections are to be made anew.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Loss {
+    /// The Redis that this node listens to has become a replica.
+    Demoted,
+    /// New connections lead to another one.
+    Moved,
+}
+
+impl Shared {
+    /// A connection for commands to the Redis that this node listens to, or would, if it does not yet. Blocks until `by`. If
+    /// that is not where new connections lead, the receiver begins again.
+    ///
+    /// # Errors
+    /// Any [`DialError`] but [`DialError::Certificates`].
+    pub(super) fn dial(&self, by: Instant) -> Result<Commands, DialError> {
+        let (mut connection, role) = self.dialer.whoever_answers(by)?;
+        connection.begin(by);
+        let session = self.session.load(Ordering::Acquire);
+        let is_here = session == 0 || self.is_heard_on(&mut connection)?;
+        let loss = match (is_here, role) {
+            (true, Role::Primary) => return Ok(connection),
+            (true, Role::Replica) => Some(Loss::Demoted).filter(|_| session != 0),
+            (false, Role::Primary) => Some(Loss::Moved),
+            (false, Role::Replica) => None,
+        };
+        // Subscriptions that ended meanwhile say nothing.
+        if self.session.load(Ordering::Acquire) != session {
+            return if role == Role::Primary { Ok(connection) } else { Err(DialError::Replica) };
+        }
+        if let Some(loss) = loss {
+            self.lose(session, loss);
+        }
+        Err(if role == Role::Replica { DialError::Replica } else { DialError::Elsewhere })
+    }
+
+    /// Looks where a new connection leads. Blocks, for a few seconds at most.
+    pub(super) fn scout(&self, by: Instant) {
+        if let Err(error) = self.dial(by) {
+            log::debug!("a new connection to Redis: {error}");
+        }
+    }
+
+    /// Has the receiver make all connections anew, unless they are others already. Nothing is published until then.
+    pub(super) fn lose(&self, session: u64, loss: Loss) {
+        if session != 0 && self.session.compare_exchange(session, 0, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+            self.suspend();
+            self.add(Task::Lost(loss));
+        }
+    }
+
+    fn is_heard_on(&self, connection: &mut RedisConnection<Blocking>) -> Result<bool, DialError> {
+        let channel = envelope::node_channel(&self.node);
+        let counts: (String, u32) = redis::cmd("PUBSUB").arg("NUMSUB").arg(channel).query(connection)?;
+        Ok(counts.1 > 0)
+    }
+}

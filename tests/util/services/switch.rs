@@ -1,0 +1,53 @@
+//! An address that leads to one service, and later to another, as a name or a virtual address does at a failover.
+
+use std::io;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+/// Hands connections on. Those that there are stay where they lead when it is turned. Threads end with their connections.
+pub struct Switch {
+    address: SocketAddr,
+    target: Arc<Mutex<SocketAddr>>,
+}
+
+impl Switch {
+    /// Leads there.
+    pub fn to(target: SocketAddr) -> Switch {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port for the switch");
+        let address = listener.local_addr().expect("its address");
+        let target = Arc::new(Mutex::new(target));
+        let leads_to = target.clone();
+        thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                let to = *leads_to.lock().expect("the target");
+                // If nobody is there, the client finds its connection closed.
+                if let Ok(server) = TcpStream::connect(to) {
+                    pump(&client, &server);
+                    pump(&server, &client);
+                }
+            }
+        });
+        Switch { address, target }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// New connections lead there from now on.
+    pub fn turn(&self, target: SocketAddr) {
+        *self.target.lock().expect("the target") = target;
+    }
+}
+
+fn pump(from: &TcpStream, to: &TcpStream) {
+    let both = from.try_clone().and_then(|from| Ok((from, to.try_clone()?)));
+    let (mut from, mut to) = both.expect("descriptors for the switch");
+    thread::spawn(move || {
+        let _ = io::copy(&mut from, &mut to);
+        let _ = to.shutdown(Shutdown::Both);
+        let _ = from.shutdown(Shutdown::Both);
+    });
+}
