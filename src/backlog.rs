@@ -148,7 +148,13 @@ impl Backlog {
 
     /// Has the store keep messages, or else the spool. When neither can, the senders hear of it, and what has no sender
     /// waits.
-    fn keep(&mut self, deliveries: Vec<Delivery>, services: &Services) {
+    fn keep(&mut self, mut deliveries: Vec<Delivery>, services: &Services) {
+        if services.store.is_lost() {
+            // What has no sender the store saves beside its file, with all that it has.
+            let (returned, sent) = deliveries.into_iter().partition(is_returned);
+            self.refuse(sent, services);
+            deliveries = returned;
+        }
         if deliveries.is_empty() {
             return;
         }

@@ -1,13 +1,15 @@
 //! [`Health`]: whether this node is alive, and whether clients should be sent to it.
 //!
-//! Alive: its event loops turn. Ready: its store and its bus answer, and it is not on its way out. Whoever asks is told
-//! what was found lately and never waits for a database; two threads do the finding.
+//! Alive: its event loops turn. Ready: its store, and its spool if it has one, keep what they are given, its bus answers, and
+//! it is not on its way out. Whoever asks is told what was found lately and never waits for a database; threads do the finding.
 //!
 //! | thread | does | may block |
 //! |---|---|---|
 //! | `health` | asks every loop for a sign of life, looks at the bus | never |
-//! | `store-check` | asks the store for a sign of life | for as long as the store does |
+//! | `store-check` | asks the store whether it keeps what it is given | for as long as the store does |
+//! | `spool-check` | the same for the spool, if there is one | for as long as its disk does |
 
+use std::error::Error;
 use std::fmt::Write;
 use std::io;
 use std::sync::Arc;
@@ -15,12 +17,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::{RecvTimeoutError, Sender};
 use net::LoopWatch;
 use parking_lot::Mutex;
 
 use crate::bus::Bus;
 use crate::delivery::Posted;
+use crate::spool::Spool;
 use crate::store::{Store, StoreError};
 
 /// What is known of this node's health. Any thread asks; nothing here blocks.
@@ -28,6 +31,8 @@ use crate::store::{Store, StoreError};
 pub struct Health {
     loops: Arc<[LoopWatch<Posted>]>,
     store: Mutex<Finding>,
+    /// `None` where there is no spool.
+    spool: Mutex<Option<Finding>>,
     bus: Mutex<(Finding, Option<Duration>)>,
     draining: AtomicBool,
 }
@@ -51,16 +56,18 @@ pub struct Report {
 /// The threads that look. They end when this is closed.
 #[derive(Debug)]
 pub struct Checks {
-    stop: Sender<()>,
+    /// One for each thread. What is sent has it look at once; when this is dropped, it ends.
+    looks: Vec<Arc<Sender<()>>>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Health {
     /// A node of which nothing is known yet but its loops: it is not ready.
     pub fn new(loops: Arc<[LoopWatch<Posted>]>) -> Health {
-        let unknown = Finding { trouble: Some("not looked at yet".to_owned()), at: Instant::now() };
+        let unknown = Finding { trouble: Some(NOT_YET.to_owned()), at: Instant::now() };
         let bus = Mutex::new((unknown.clone(), None));
-        Health { loops, store: Mutex::new(unknown), bus, draining: AtomicBool::new(false) }
+        let (store, spool) = (Mutex::new(unknown), Mutex::new(None));
+        Health { loops, store, spool, bus, draining: AtomicBool::new(false) }
     }
 
     /// From now on no client should be sent here.
@@ -104,14 +111,21 @@ impl Health {
         age.map(|age| age + finding.at.elapsed())
     }
 
-    fn conditions(&self) -> [(&'static str, Option<String>); 3] {
+    fn conditions(&self) -> Vec<(&'static str, Option<String>)> {
         let draining = self.draining.load(Ordering::Relaxed).then(|| "the server stops".to_owned());
         let now = Instant::now();
-        [("store", self.store.lock().trouble(now)), ("bus", self.bus.lock().0.trouble(now)), ("running", draining)]
+        let mut conditions = vec![("store", self.store.lock().trouble(now))];
+        conditions.extend(self.spool.lock().as_ref().map(|finding| ("spool", finding.trouble(now))));
+        conditions.extend([("bus", self.bus.lock().0.trouble(now)), ("running", draining)]);
+        conditions
     }
 
     fn note_store(&self, trouble: Option<String>) {
         *self.store.lock() = Finding { trouble, at: Instant::now() };
+    }
+
+    fn note_spool(&self, trouble: Option<String>) {
+        *self.spool.lock() = Some(Finding { trouble, at: Instant::now() });
     }
 
     fn look(&self, bus: &dyn Bus) {
@@ -137,30 +151,52 @@ impl Checks {
     ///
     /// # Errors
     /// When the system has no thread left.
-    pub fn start(health: &Arc<Health>, store: Arc<dyn Store>, bus: Arc<dyn Bus>) -> io::Result<Checks> {
-        Checks::start_with(health, move || store.check(), bus)
+    pub fn start(
+        health: &Arc<Health>,
+        store: Arc<dyn Store>,
+        spool: Arc<dyn Spool>,
+        bus: Arc<dyn Bus>,
+    ) -> io::Result<Checks> {
+        let (of_store, of_spool) = (store.clone(), spool.clone());
+        let check_spool = spool.is_there().then_some(move || of_spool.check());
+        let checks = Checks::start_with(health, move || of_store.check(), check_spool, bus)?;
+        // In the order in which they were started.
+        store.on_trouble(look_now(&checks.looks[0]));
+        if spool.is_there() {
+            spool.on_trouble(look_now(&checks.looks[1]));
+        }
+        Ok(checks)
     }
 
     fn start_with(
         health: &Arc<Health>,
         check: impl Fn() -> Result<(), StoreError> + Send + 'static,
+        check_spool: Option<impl Fn() -> Result<(), StoreError> + Send + 'static>,
         bus: Arc<dyn Bus>,
     ) -> io::Result<Checks> {
-        let (stop, stopped) = crossbeam_channel::bounded(0);
-        let mut checks = Checks { stop, threads: Vec::new() };
+        let mut checks = Checks { looks: Vec::new(), threads: Vec::new() };
         let (of_store, of_bus) = (health.clone(), health.clone());
         let look = move || of_store.note_store(check().err().map(|error| one_line(&error.to_string())));
-        checks.add("store-check", stopped.clone(), look)?;
-        checks.add("health", stopped, move || of_bus.look(&*bus))?;
+        checks.add("store-check", look)?;
+        if let Some(check) = check_spool {
+            let of_spool = health.clone();
+            of_spool.note_spool(Some(NOT_YET.to_owned()));
+            // The error speaks of the database, which is elsewhere; its cause is about the disk.
+            let cause = |error: StoreError| error.source().map_or_else(|| error.to_string(), ToString::to_string);
+            let look = move || of_spool.note_spool(check().err().map(|error| one_line(&cause(error))));
+            checks.add("spool-check", look)?;
+        }
+        checks.add("health", move || of_bus.look(&*bus))?;
         Ok(checks)
     }
 
-    fn add(&mut self, name: &str, stopped: Receiver<()>, look: impl Fn() + Send + 'static) -> io::Result<()> {
+    fn add(&mut self, name: &str, look: impl Fn() + Send + 'static) -> io::Result<()> {
+        let (now, asked) = crossbeam_channel::bounded(1);
+        self.looks.push(Arc::new(now));
         let run = move || {
             loop {
                 look();
-                // Nothing is ever sent: the other end is there, or gone.
-                if stopped.recv_timeout(LOOK_EVERY) != Err(RecvTimeoutError::Timeout) {
+                if asked.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Disconnected) {
                     return;
                 }
             }
@@ -171,12 +207,23 @@ impl Checks {
 
     /// Stops looking, and lets go of the store and the bus. A look that takes longer than until `by` ends with the process.
     pub fn close(self, by: Instant) {
-        let Checks { stop, threads } = self;
-        drop(stop);
+        let Checks { looks, threads } = self;
+        drop(looks);
         for thread in threads {
             pool::join_until(thread, by);
         }
     }
+}
+
+/// Has a thread look at once. Does not keep it from ending.
+fn look_now(thread: &Arc<Sender<()>>) -> Box<dyn Fn() + Send + Sync> {
+    let thread = Arc::downgrade(thread);
+    Box::new(move || {
+        if let Some(thread) = thread.upgrade() {
+            // If there is no room, it is about to look.
+            let _ = thread.try_send(());
+        }
+    })
 }
 
 /// A driver's text may have several lines, and a condition has one.
@@ -184,6 +231,7 @@ fn one_line(text: &str) -> String {
     text.split(['\n', '\r']).map(str::trim).filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
+const NOT_YET: &str = "not looked at yet";
 /// How often each thread looks.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How old good news may be: red within five seconds of the end of a database that does not even say no.
@@ -193,6 +241,8 @@ const LOOP_PATIENCE: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
+    use crossbeam_channel::Receiver;
+
     use super::*;
 
     const PATIENCE: Duration = Duration::from_secs(20);
@@ -204,6 +254,8 @@ mod tests {
             thread::park_timeout(Duration::from_millis(1));
         }
     }
+
+    type NoCheck = fn() -> Result<(), StoreError>;
 
     /// A bus that can be broken.
     struct Wire(AtomicBool);
@@ -232,7 +284,7 @@ mod tests {
             false => Err(StoreError::Unavailable("gone\nfor good".into())),
         };
         assert_eq!(health.probe_age(), None);
-        let checks = Checks::start_with(&health, check, wire.clone()).expect("threads");
+        let checks = Checks::start_with(&health, check, None::<NoCheck>, wire.clone()).expect("threads");
         wait_until(|| health.ready().good);
         assert!(health.probe_age().is_some_and(|age| age >= Duration::from_secs(70)));
         works.store(false, Ordering::Relaxed);
@@ -251,6 +303,24 @@ mod tests {
     }
 
     #[test]
+    fn a_spool_that_keeps_nothing_is_told_where_there_is_one() {
+        let health = Arc::new(health());
+        let works = Arc::new(AtomicBool::new(false));
+        let of_spool = works.clone();
+        let check_spool = move || match of_spool.load(Ordering::Relaxed) {
+            true => Ok(()),
+            false => Err(StoreError::Unavailable("disk full".into())),
+        };
+        let wire = Arc::new(Wire(AtomicBool::new(true)));
+        let checks = Checks::start_with(&health, || Ok(()), Some(check_spool), wire).expect("threads");
+        wait_until(|| health.ready().text == "store: ok\nspool: disk full\nbus: ok\nrunning: ok\n");
+        assert!(!health.ready().good);
+        works.store(true, Ordering::Relaxed);
+        wait_until(|| health.ready().good);
+        checks.close(Instant::now() + PATIENCE);
+    }
+
+    #[test]
     fn a_store_that_hangs_keeps_nobody_from_being_told_or_from_stopping() {
         let health = Arc::new(health());
         let (release, held) = crossbeam_channel::bounded::<()>(0);
@@ -260,7 +330,7 @@ mod tests {
             Ok(())
         };
         let wire = Arc::new(Wire(AtomicBool::new(true)));
-        let checks = Checks::start_with(&health, check, wire).expect("threads");
+        let checks = Checks::start_with(&health, check, None::<NoCheck>, wire).expect("threads");
         has_entered.recv_timeout(PATIENCE).expect("the store is asked");
         wait_until(|| health.readiness()[1].1);
         assert!(!health.ready().good);

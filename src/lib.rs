@@ -46,6 +46,8 @@
 //! | `stop-limit` | ends a shutdown that takes too long | yes |
 //! | `admin`, `health` | the admin port, what it tells | on its clients |
 //! | `store-check`, `store-open` | whether the store answers, and at the start until it does | yes |
+//! | `spool-check` | whether the spool's disk takes what it is given | on the disk |
+//! | `store-watch`, `spool-watch` | whether the files of both are still where they were | on the disk |
 //!
 //! Locks are leaves (lock, copy or push, unlock), with one exception: a shard of [`presence`] is held while a message is
 //! handed to a connection's output or a lane, which are leaves themselves.

@@ -1,7 +1,7 @@
 //! The program: reads the settings, puts the parts together, and turns what becomes of them into an exit code.
 //!
-//! 0: stopped as asked, or done what was asked for. 1: stopped, but not all could be stored in time; not healthy; a command
-//! begun, but not finished. 2: not started, one line on stderr says why. 3: stopped as asked, and messages wait in the spool
+//! 0: stopped as asked, or done what was asked for. 1: stopped, but not all could be stored in time, or because a database
+//! file was taken away; not healthy; a command begun, but not finished. 2: not started, one line on stderr says why. 3: stopped as asked, and messages wait in the spool
 //! for the next start. 130 and 143: a second SIGINT or SIGTERM came before all work was finished (signals.rs).
 
 use std::env;
@@ -45,6 +45,12 @@ fn main() -> ExitCode {
         Ok(Invocation::Run(config)) => match serve(&config) {
             Ok(Stopped::Clean) => ExitCode::SUCCESS,
             Ok(Stopped::Left(_)) => ExitCode::FAILURE,
+            Ok(Stopped::Lost) => {
+                complain(
+                    "a database file was moved, replaced or deleted under the server; its log says where all is now",
+                );
+                ExitCode::FAILURE
+            }
             Ok(Stopped::Spooled(_)) => ExitCode::from(3),
             Err(error) => refuse(&*error),
         },
@@ -104,10 +110,15 @@ fn serve(config: &Config) -> Result<Stopped, Box<dyn Error>> {
     };
     let spool = open_spool(config)?;
     let (store_line, bus_line) = (store.describe(), bus.describe());
-    let server = Server::bind(config, store.clone(), spool, bus.clone())?;
+    let server = Server::bind(config, store.clone(), spool.clone(), bus.clone())?;
     let admin_address = admin.as_ref().map(Admin::address);
     let health = Arc::new(server.health());
-    let checks = admin.map(|admin| show(admin, &server, &health, &log, &store, &bus)).transpose()?;
+    let checks = admin.map(|admin| show(admin, &server, &health, &log, &store, &spool, &bus)).transpose()?;
+    let (of_lost, at_once) = (health.clone(), server.stopper());
+    server.when_lost(move || {
+        of_lost.drain();
+        at_once.stop_after(Duration::ZERO);
+    });
     let (stopper, delay, limit) = (server.stopper(), config.drain_delay, server.shutdown_limit());
     let stop = move || {
         // Nobody shall be sent here any more before the port closes.
@@ -123,7 +134,7 @@ fn serve(config: &Config) -> Result<Stopped, Box<dyn Error>> {
     if let Some(checks) = checks {
         checks.close(Instant::now() + CHECKS_GRACE);
     }
-    drop(store);
+    drop((store, spool));
     info!("stopped");
     Ok(stopped)
 }
@@ -157,6 +168,7 @@ fn show(
     health: &Arc<Health>,
     log: &LogGuard,
     store: &Arc<dyn Store>,
+    spool: &Arc<dyn Spool>,
     bus: &Arc<dyn Bus>,
 ) -> Result<Checks, Box<dyn Error>> {
     let metrics = server.metrics();
@@ -172,7 +184,7 @@ fn show(
         let bus = Arc::downgrade(bus);
         metrics.watch_pool("redis", move || bus.upgrade().and_then(|bus| bus.connections()).unwrap_or_default());
     }
-    let checks = Checks::start(health, store.clone(), bus.clone())?;
+    let checks = Checks::start(health, store.clone(), spool.clone(), bus.clone())?;
     admin.serve(health.clone(), metrics)?;
     Ok(checks)
 }

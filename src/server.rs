@@ -72,6 +72,9 @@ pub enum Stopped {
     Spooled(usize),
     /// So many messages could not be stored in time.
     Left(usize),
+    /// By itself: the file of the store or of the spool was moved, replaced or deleted. What was in it was saved beside it,
+    /// if that was possible.
+    Lost,
 }
 
 /// What all loops share.
@@ -148,6 +151,12 @@ impl Server {
         Health::new(self.loops.watches())
     }
 
+    /// Has `stop` called when the store's or the spool's file is taken away.
+    pub fn when_lost(&self, stop: impl Fn() + Clone + Send + Sync + 'static) {
+        self.shared.services.store.on_lost(Box::new(stop.clone()));
+        self.shared.services.spool.on_lost(Box::new(stop));
+    }
+
     /// Ends [`Server::run`] from any thread.
     pub fn stopper(&self) -> Stopper {
         self.acceptor.stopper()
@@ -192,12 +201,14 @@ impl Server {
         if spooled.messages > 0 {
             log::warn!("{spooled} wait in the spool for the database: start the server again in the same folder");
         }
+        let is_lost = shared.services.store.is_lost() || shared.services.spool.is_lost();
         match (left, spooled.messages) {
+            (0, _) if is_lost => Stopped::Lost,
             (0, 0) => Stopped::Clean,
             (0, spooled) => Stopped::Spooled(spooled),
             (left, _) => {
                 log::error!("about {left} messages could not be stored before the drain timeout was over");
-                Stopped::Left(left)
+                if is_lost { Stopped::Lost } else { Stopped::Left(left) }
             }
         }
     }

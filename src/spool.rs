@@ -39,6 +39,25 @@ pub trait Spool: Send + Sync + 'static {
     /// How full it is. Does not block for long.
     fn load(&self) -> SpoolLoad;
 
+    /// Finds out whether it takes what it is given, by a small write if need be, within a few seconds.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when it does not, or says nothing.
+    fn check(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// As [`Store::is_lost`](crate::store::Store::is_lost).
+    fn is_lost(&self) -> bool {
+        false
+    }
+
+    /// As [`Store::on_lost`](crate::store::Store::on_lost).
+    fn on_lost(&self, _stop: Box<dyn Fn() + Send + Sync>) {}
+
+    /// As [`Store::on_trouble`](crate::store::Store::on_trouble).
+    fn on_trouble(&self, _look: Box<dyn Fn() + Send + Sync>) {}
+
     /// Whether it ever keeps anything.
     fn is_there(&self) -> bool {
         true

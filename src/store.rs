@@ -105,11 +105,25 @@ pub trait Store: Send + Sync + 'static {
         None
     }
 
-    /// Asks the database for a sign of life, within a few seconds whatever is wrong with it.
+    /// Finds out whether the database keeps what it is given, by a small write if need be, within a few seconds whatever is
+    /// wrong with it.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] when none comes.
+    /// [`StoreError::Unavailable`] when it does not, or says nothing.
     fn check(&self) -> Result<(), StoreError>;
+
+    /// Whether the database was taken away for good, so that what it is given now would be found by nobody. It should be
+    /// given only what nobody can be told of, and the server should stop.
+    fn is_lost(&self) -> bool {
+        false
+    }
+
+    /// Has `stop` called when [`Store::is_lost`] becomes true, from any thread.
+    fn on_lost(&self, _stop: Box<dyn Fn() + Send + Sync>) {}
+
+    /// Has `look` called when it begins to keep nothing, from any thread, so that nobody needs to wait for the next
+    /// [`Store::check`] to know.
+    fn on_trouble(&self, _look: Box<dyn Fn() + Send + Sync>) {}
 }
 
 /// `User.state`, kept for neighbours and tools; the server itself never trusts it.

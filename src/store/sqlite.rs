@@ -7,10 +7,13 @@
 //! A write is in the write-ahead log and synced before its call returns, so a killed process or a power cut loses
 //! nothing that was acknowledged.
 
+mod condition;
 mod guard;
+mod live;
 mod open;
 mod readers;
 mod refusal;
+mod rescue;
 mod source;
 mod spool;
 #[cfg(test)]
@@ -18,29 +21,22 @@ mod tests;
 mod wal;
 mod writer;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, ffi, named_params};
 
-use self::guard::Guard;
-use self::readers::Readers;
+use self::live::Live;
 pub use self::refusal::OpenError;
 pub use self::source::Source;
 pub use self::spool::SpoolFile;
-use self::writer::Writer;
 use super::{FriendNames, Group, Kept, KeptMessage, Message, MessageId, Store, StoreError, User, UserState};
 use crate::collation::fold;
 use crate::protocol::{GroupId, UserId};
 
 /// A [`Store`] in a SQLite file. Dropping it finishes what is queued and leaves a single file without a log beside it.
 pub struct SqliteStore {
-    file: PathBuf,
-    // Dropped in this order: the last connection to close is the writer's, which empties the log; only then may another
-    // server have the file.
-    readers: Readers,
-    writer: Writer,
-    _guard: Guard,
+    live: Live,
 }
 
 impl SqliteStore {
@@ -54,11 +50,8 @@ impl SqliteStore {
 
     /// As [`SqliteStore::open`]; another program that holds the file is waited for no longer than `busy_timeout`.
     fn open_with(data_dir: &Path, busy_timeout: Duration) -> Result<SqliteStore, OpenError> {
-        let opened = open::open(data_dir, &open::STORE, busy_timeout)?;
-        let writer = Writer::start("store-writer", opened.connection)
-            .map_err(|cause| OpenError::Failed { file: opened.file.clone(), cause: Box::new(cause) })?;
-        let readers = Readers::new(opened.file.clone(), busy_timeout);
-        Ok(SqliteStore { file: opened.file, readers, writer, _guard: opened.guard })
+        let (live, ()) = Live::open(data_dir, &open::STORE, busy_timeout, |_| Ok(()))?;
+        Ok(SqliteStore { live })
     }
 }
 
@@ -67,7 +60,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Store for SqliteStore {
     fn describe(&self) -> String {
-        format!("SQLite {}", self.file.display())
+        format!("SQLite {}", self.live.file.display())
     }
 
     fn fits_hashes(&self) -> bool {
@@ -75,7 +68,7 @@ impl Store for SqliteStore {
     }
 
     fn credential(&self, user: UserId) -> Result<Option<String>, StoreError> {
-        self.readers.read(move |db| {
+        self.live.read(move |db| {
             db.prepare_cached("SELECT password FROM User WHERE id = :id")?
                 .query_row(named_params! {":id": user.0}, |row| row.get("password"))
                 .optional()
@@ -84,7 +77,7 @@ impl Store for SqliteStore {
 
     fn register(&self, name: &str, credential: &str) -> Result<UserId, StoreError> {
         let (name, name_key, credential) = (name.to_owned(), fold(name), credential.to_owned());
-        let id = self.writer.write(move |db| {
+        let id = self.live.change(move |db| {
             let inserted = db
                 .prepare_cached("INSERT INTO User (name, name_key, password) VALUES (:name, :name_key, :password)")?
                 .execute(named_params! {":name": name, ":name_key": name_key, ":password": credential});
@@ -99,7 +92,7 @@ impl Store for SqliteStore {
 
     fn replace_credential(&self, user: UserId, old: &str, new: &str) -> Result<(), StoreError> {
         let (old, new) = (old.to_owned(), new.to_owned());
-        self.writer.write(move |db| {
+        self.live.change(move |db| {
             db.prepare_cached("UPDATE User SET password = :new WHERE id = :id AND password = :old")?
                 .execute(named_params! {":new": new, ":id": user.0, ":old": old})
                 .map(drop)
@@ -108,7 +101,7 @@ impl Store for SqliteStore {
 
     fn set_states(&self, changes: &[(UserId, UserState)]) -> Result<(), StoreError> {
         let changes = changes.to_vec();
-        self.writer.write(move |db| {
+        self.live.write(move |db| {
             let mut update = db.prepare_cached("UPDATE User SET state = :state WHERE id = :id AND state <> :state")?;
             for (user, state) in &changes {
                 update.execute(named_params! {":state": state_text(*state), ":id": user.0})?;
@@ -118,12 +111,12 @@ impl Store for SqliteStore {
     }
 
     fn set_all_offline(&self) -> Result<(), StoreError> {
-        self.writer.write(|db| db.execute("UPDATE User SET state = 'offline' WHERE state <> 'offline'", []).map(drop))
+        self.live.write(|db| db.execute("UPDATE User SET state = 'offline' WHERE state <> 'offline'", []).map(drop))
     }
 
     fn online(&self, users: &[UserId]) -> Result<Vec<UserId>, StoreError> {
         let users = users.to_vec();
-        self.readers.read(move |db| {
+        self.live.read(move |db| {
             let mut query = db.prepare_cached("SELECT 1 FROM User WHERE id = :id AND state = 'online'")?;
             let mut online = Vec::new();
             for user in &users {
@@ -136,7 +129,7 @@ impl Store for SqliteStore {
     }
 
     fn online_after(&self, user: UserId, limit: usize) -> Result<Vec<UserId>, StoreError> {
-        self.readers.read(move |db| {
+        self.live.read(move |db| {
             let statement = "SELECT id FROM User WHERE id > :user AND state = 'online' ORDER BY id LIMIT :limit";
             let mut query = db.prepare_cached(statement)?;
             let ids = query
@@ -146,7 +139,7 @@ impl Store for SqliteStore {
     }
 
     fn add_friends(&self, a: UserId, b: UserId) -> Result<Option<FriendNames>, StoreError> {
-        self.writer.write(move |db| {
+        self.live.change(move |db| {
             let (Some(user_a), Some(user_b)) = (user_by_id(db, a)?, user_by_id(db, b)?) else { return Ok(None) };
             let mut insert = db.prepare_cached(
                 "INSERT INTO Friend (userid, friendid) VALUES (:user, :friend) ON CONFLICT DO NOTHING",
@@ -158,7 +151,7 @@ impl Store for SqliteStore {
     }
 
     fn remove_friend(&self, from: UserId, to: UserId) -> Result<(), StoreError> {
-        self.writer.write(move |db| {
+        self.live.change(move |db| {
             db.prepare_cached("DELETE FROM Friend WHERE userid = :user AND friendid = :friend")?
                 .execute(named_params! {":user": from.0, ":friend": to.0})
                 .map(drop)
@@ -166,7 +159,7 @@ impl Store for SqliteStore {
     }
 
     fn friends(&self, user: UserId) -> Result<Vec<User>, StoreError> {
-        self.readers.read(move |db| {
+        self.live.read(move |db| {
             db.prepare_cached(
                 "SELECT User.id, User.name FROM Friend JOIN User ON User.id = Friend.friendid
                  WHERE Friend.userid = :user ORDER BY Friend.friendid",
@@ -177,12 +170,12 @@ impl Store for SqliteStore {
     }
 
     fn user(&self, user: UserId) -> Result<Option<User>, StoreError> {
-        self.readers.read(move |db| user_by_id(db, user))
+        self.live.read(move |db| user_by_id(db, user))
     }
 
     fn create_group(&self, owner: UserId, name: &str, description: &str) -> Result<GroupId, StoreError> {
         let (name, name_key, description) = (name.to_owned(), fold(name), description.to_owned());
-        self.writer.write(move |db| {
+        self.live.change(move |db| {
             db.prepare_cached(
                 "INSERT INTO AllGroup (groupname, name_key, groupdesc) VALUES (:name, :name_key, :description)",
             )?
@@ -194,7 +187,7 @@ impl Store for SqliteStore {
     }
 
     fn join_group(&self, user: UserId, group: GroupId) -> Result<Option<String>, StoreError> {
-        self.writer.write(move |db| {
+        self.live.change(move |db| {
             let Some(found) = group_by_id(db, group)? else { return Ok(None) };
             add_member(db, group, user, "normal")?;
             Ok(Some(found.name))
@@ -202,7 +195,7 @@ impl Store for SqliteStore {
     }
 
     fn groups_of(&self, user: UserId) -> Result<Vec<Group>, StoreError> {
-        self.readers.read(move |db| {
+        self.live.read(move |db| {
             db.prepare_cached(
                 "SELECT AllGroup.id, groupname, groupdesc FROM GroupUser JOIN AllGroup ON AllGroup.id = GroupUser.groupid
                  WHERE GroupUser.userid = :user ORDER BY GroupUser.groupid",
@@ -213,12 +206,12 @@ impl Store for SqliteStore {
     }
 
     fn group(&self, group: GroupId) -> Result<Option<Group>, StoreError> {
-        self.readers.read(move |db| group_by_id(db, group))
+        self.live.read(move |db| group_by_id(db, group))
     }
 
     fn groups_named(&self, text: &str, limit: usize) -> Result<Vec<Group>, StoreError> {
         let (text, limit) = (fold(text), i64::try_from(limit).unwrap_or(i64::MAX));
-        self.readers.read(move |db| {
+        self.live.read(move |db| {
             // Not LIKE, which has wildcards. Folded text holds no NUL, at which some of SQLite's text functions stop.
             db.prepare_cached(
                 "SELECT id, groupname, groupdesc FROM AllGroup WHERE instr(name_key, :text) > 0 ORDER BY id LIMIT :limit",
@@ -229,7 +222,7 @@ impl Store for SqliteStore {
     }
 
     fn members(&self, group: GroupId) -> Result<Vec<UserId>, StoreError> {
-        self.readers.read(move |db| {
+        self.live.read(move |db| {
             db.prepare_cached("SELECT userid FROM GroupUser WHERE groupid = :group ORDER BY userid")?
                 .query_map(named_params! {":group": group.0}, |row| Ok(UserId(row.get("userid")?)))?
                 .collect()
@@ -238,7 +231,7 @@ impl Store for SqliteStore {
 
     fn append(&self, messages: &[Message]) -> Result<Vec<Kept>, StoreError> {
         let messages = messages.to_vec();
-        self.writer.write(move |db| {
+        self.live.write(move |db| {
             let mut exists = db.prepare_cached("SELECT 1 FROM User WHERE id = :id")?;
             let mut insert =
                 db.prepare_cached("INSERT INTO OfflineMessage (userid, message) VALUES (:user, :message)")?;
@@ -254,8 +247,8 @@ impl Store for SqliteStore {
     }
 
     fn fetch(&self, user: UserId, bytes_max: usize) -> Result<Vec<KeptMessage>, StoreError> {
-        self.writer.settle()?;
-        self.readers.read(move |db| {
+        self.live.settle()?;
+        self.live.read(move |db| {
             let mut select =
                 db.prepare_cached("SELECT id, message FROM OfflineMessage WHERE userid = :user ORDER BY id")?;
             let mut rows = select.query(named_params! {":user": user.0})?;
@@ -274,7 +267,7 @@ impl Store for SqliteStore {
 
     fn delete(&self, user: UserId, ids: &[MessageId]) -> Result<(), StoreError> {
         let ids = ids.to_vec();
-        self.writer.write(move |db| {
+        self.live.write(move |db| {
             let mut delete = db.prepare_cached("DELETE FROM OfflineMessage WHERE id = :id AND userid = :user")?;
             for id in &ids {
                 delete.execute(named_params! {":id": id.0, ":user": user.0})?;
@@ -284,7 +277,19 @@ impl Store for SqliteStore {
     }
 
     fn check(&self) -> Result<(), StoreError> {
-        self.readers.read(|db| db.query_row("SELECT 1", [], |_| Ok(())))
+        self.live.check()
+    }
+
+    fn is_lost(&self) -> bool {
+        self.live.condition.is_lost()
+    }
+
+    fn on_lost(&self, stop: Box<dyn Fn() + Send + Sync>) {
+        self.live.condition.on_lost(stop);
+    }
+
+    fn on_trouble(&self, look: Box<dyn Fn() + Send + Sync>) {
+        self.live.condition.on_trouble(look);
     }
 }
 

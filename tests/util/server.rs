@@ -355,6 +355,11 @@ impl TestServer {
         signal(self.pid(), "TERM");
     }
 
+    /// The test makes it end by itself.
+    pub fn expect_exit(&mut self) {
+        self.end_expected = true;
+    }
+
     /// The exit status; panics when the process does not end within `patience`.
     pub fn wait_exit(&mut self, patience: Duration) -> ExitStatus {
         wait_within(patience, "the server's end", || self.has_exited());

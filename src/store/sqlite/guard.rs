@@ -1,13 +1,14 @@
-//! [`Guard`]: what makes a database file ours alone while it is open.
+//! [`Guard`]: what makes a database file ours alone while it is open, and how we notice that it was taken away.
 //!
 //! Two locks, because operators remove lock files that look stale: one on the file beside the database, which names the
 //! process that holds it, and one on the database itself. Both are those of flock(2), which the kernel frees with the
 //! process, however that ends. SQLite's own locks are of another kind (fcntl(2)) and do not meet them on a local disk.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
@@ -17,8 +18,23 @@ use super::wal;
 /// The locks of one database. Drop it after the last connection: closing a file frees the locks that SQLite holds on it.
 pub(super) struct Guard {
     /// The database, the same file that SQLite has open.
-    _database: File,
+    database: File,
     _lock: File,
+    /// The files that must stay where they are, as they were when they were opened.
+    files: Vec<(PathBuf, Identity)>,
+}
+
+/// Which file it is, whatever its name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+impl Identity {
+    fn of(found: &Metadata) -> Identity {
+        Identity { device: found.dev(), inode: found.ino() }
+    }
 }
 
 impl Guard {
@@ -30,7 +46,46 @@ impl Guard {
         let lock = take_lock_file(database)?;
         let file = open_database(database, create)?;
         lock_itself(&file, database)?;
-        Ok(Guard { _database: file, _lock: lock })
+        Ok(Guard { database: file, _lock: lock, files: Vec::new() })
+    }
+
+    /// Remembers which files are open, now that SQLite has made those beside the database.
+    pub(super) fn remember_files(&mut self, database: &Path) -> io::Result<()> {
+        self.files = vec![(database.to_owned(), Identity::of(&self.database.metadata()?))];
+        for suffix in ["-wal", "-shm"] {
+            let path = wal::beside(database, suffix);
+            let identity = Identity::of(&fs::metadata(&path)?);
+            self.files.push((path, identity));
+        }
+        Ok(())
+    }
+
+    /// Which of the files is not where it was, in words, if one is not.
+    pub(super) fn loss(&self) -> Option<String> {
+        self.files.iter().find_map(|(path, identity)| {
+            let what = match fs::metadata(path) {
+                Ok(found) if Identity::of(&found) == *identity => return None,
+                Ok(_) => "was replaced by another file",
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                    "was moved or deleted"
+                }
+                // A disk that is in trouble says nothing about the file.
+                Err(_) => return None,
+            };
+            Some(format!("{} {what}{}", path.display(), self.elsewhere()))
+        })
+    }
+
+    /// Where the database is now, if the system knows (proc(5)).
+    #[cfg(target_os = "linux")]
+    fn elsewhere(&self) -> String {
+        let link = format!("/proc/self/fd/{}", self.database.as_raw_fd());
+        fs::read_link(link).map(|path| format!(" (the database is now {})", path.display())).unwrap_or_default()
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn elsewhere(&self) -> String {
+        String::new()
     }
 }
 

@@ -12,11 +12,15 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::guard::Guard;
 use super::refusal::{OpenError, refused};
+use super::rescue;
 use super::wal::{self, Log};
 
 /// One of the databases that this server writes.
 pub(super) struct Kind {
     pub(super) name: &'static str,
+    /// The names of its threads.
+    pub(super) writer: &'static str,
+    pub(super) watch: &'static str,
     /// The mark of its files (`PRAGMA application_id`).
     application_id: i64,
     /// The versions of its schema in order; `PRAGMA user_version` counts those applied.
@@ -25,27 +29,37 @@ pub(super) struct Kind {
     shrinks: bool,
     /// What is put right whenever it is opened.
     at_start: &'static str,
+    /// Writes a row of the kind that matters most, for nobody, and deletes it.
+    pub(super) probe: &'static str,
 }
 
 /// The embedded store.
 pub(super) const STORE: Kind = Kind {
     name: "raybox.db",
+    writer: "store-writer",
+    watch: "store-watch",
     // "RyBx".
     application_id: 0x5279_4278,
     migrations: &[include_str!("../../../sql/sqlite/0001_init.sql")],
     shrinks: false,
     at_start: "UPDATE User SET state = 'offline' WHERE state <> 'offline'",
+    probe: "INSERT INTO OfflineMessage (userid, message) VALUES (0, '');
+            DELETE FROM OfflineMessage WHERE id = last_insert_rowid()",
 };
 
 /// The spool of a store elsewhere.
 pub(super) const SPOOL: Kind = Kind {
     name: "spool.db",
+    writer: "spool-writer",
+    watch: "spool-watch",
     // "RyBs".
     application_id: 0x5279_4273,
     migrations: &[include_str!("../../../sql/spool/0001_init.sql")],
     shrinks: true,
     // The database may have been put right meanwhile.
     at_start: "UPDATE Spooled SET aside = 0 WHERE aside <> 0",
+    probe: "INSERT INTO Spooled (userid, message) VALUES (0, '');
+            DELETE FROM Spooled WHERE id = last_insert_rowid()",
 };
 
 impl Kind {
@@ -67,7 +81,11 @@ pub(super) fn open(data_dir: &Path, kind: &Kind, busy_timeout: Duration) -> Resu
     fs::create_dir_all(data_dir)
         .map_err(|cause| OpenError::Unwritable { path: data_dir.to_owned(), cause: Box::new(cause) })?;
     let file = data_dir.join(kind.name);
-    let guard = Guard::take(&file, true)?;
+    let rescued = rescue::place(&file);
+    if rescued.exists() {
+        return Err(OpenError::Rescued { file, rescued });
+    }
+    let mut guard = Guard::take(&file, true)?;
     check_log(&file)?;
     prepare(&file, kind, busy_timeout)?;
     // SQLite raises the change counter of a database by one for each time that it has read page 1. Opened once more, it
@@ -76,6 +94,7 @@ pub(super) fn open(data_dir: &Path, kind: &Kind, busy_timeout: Duration) -> Resu
     let connection = connect(&file, busy_timeout).map_err(refuse)?;
     configure(&connection).map_err(refuse)?;
     touch_page_one(&connection).map_err(refuse)?;
+    guard.remember_files(&file).map_err(|cause| OpenError::Failed { file: file.clone(), cause: Box::new(cause) })?;
     Ok(Opened { file, connection, guard })
 }
 

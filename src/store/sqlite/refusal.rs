@@ -69,6 +69,13 @@ pub enum OpenError {
         /// The database.
         file: PathBuf,
     },
+    /// A server has saved a database that was taken away from it, and nobody has said what counts.
+    Rescued {
+        /// The database.
+        file: PathBuf,
+        /// What was saved.
+        rescued: PathBuf,
+    },
     /// The database is gone, and its log is there.
     OrphanedLog {
         /// The database.
@@ -146,6 +153,13 @@ impl fmt::Display for OpenError {
                  to keep those changes, put the database back that they belong to",
                 file.display()
             ),
+            OpenError::Rescued { file, rescued } => write!(
+                f,
+                "{1} holds what the last server had stored when {0} was moved, replaced or deleted under it; move it to \
+                 {0} and delete {0}-wal and {0}-shm, or, if it is not wanted, move it away",
+                file.display(),
+                rescued.display()
+            ),
             OpenError::OrphanedLog { file } => write!(
                 f,
                 "{0} is missing or empty, and {0}-wal holds changes that belong to it; put the database back; \
@@ -187,6 +201,7 @@ impl Error for OpenError {
             OpenError::InUse { .. }
             | OpenError::Link { .. }
             | OpenError::ForeignLog { .. }
+            | OpenError::Rescued { .. }
             | OpenError::OrphanedLog { .. }
             | OpenError::NotOurs { .. }
             | OpenError::Newer { .. } => None,

@@ -8,11 +8,9 @@ use parking_lot::Mutex;
 use rusqlite::{Connection, Row, named_params};
 
 use super::BUSY_TIMEOUT;
-use super::guard::Guard;
+use super::live::Live;
 use super::open;
-use super::readers::Readers;
 use super::refusal::OpenError;
-use super::writer::Writer;
 use crate::protocol::UserId;
 use crate::spool::{Addition, MESSAGE_BYTES, PIECE_BYTES_MAX, PIECE_MAX, Part, Spool, SpoolId, SpoolLoad, Spooled};
 use crate::store::{Message, StoreError};
@@ -23,10 +21,7 @@ pub struct SpoolFile {
     bytes_max: usize,
     /// A leaf lock: what is in it, and what is just being put into it.
     state: Mutex<State>,
-    // Dropped in this order, as in the embedded store.
-    readers: Readers,
-    writer: Writer,
-    _guard: Guard,
+    live: Live,
 }
 
 #[derive(Debug, Default)]
@@ -50,26 +45,24 @@ impl SpoolFile {
     /// # Errors
     /// As for [`SqliteStore::open`](super::SqliteStore::open).
     pub fn open(data_dir: &Path, bytes_max: usize) -> Result<SpoolFile, OpenError> {
-        let opened = open::open(data_dir, &open::SPOOL, BUSY_TIMEOUT)?;
-        let file = opened.file;
-        let failed = |cause| OpenError::Failed { file: file.clone(), cause };
-        let load = measure(&opened.connection).map_err(|error| failed(Box::new(error)))?;
-        let writer = Writer::start("spool-writer", opened.connection).map_err(|error| failed(Box::new(error)))?;
+        let (live, load) = Live::open(data_dir, &open::SPOOL, BUSY_TIMEOUT, measure)?;
+        let file = live.file.clone();
         if load.messages > 0 {
             log::warn!("{load} of an earlier run wait in {} for the database", file.display());
         }
         let since = (load.messages > 0).then(|| (Instant::now(), 0));
         let state = Mutex::new(State { load, since, is_full: false });
-        let readers = Readers::new(file.clone(), BUSY_TIMEOUT);
-        Ok(SpoolFile { file, bytes_max, state, readers, writer, _guard: opened.guard })
+        Ok(SpoolFile { file, bytes_max, state, live })
     }
 
     /// Makes room for as many as there is room for; which have some.
     fn reserve(&self, messages: &[Addition]) -> Vec<bool> {
+        let is_lost = self.live.condition.is_lost();
         let mut state = self.state.lock();
         let mut reserve = |addition: &Addition| {
             let bytes = weight(&addition.message);
-            let fits = self.bytes_max > 0 && (addition.must || state.load.bytes + bytes <= self.bytes_max);
+            let has_room = !is_lost && state.load.bytes + bytes <= self.bytes_max;
+            let fits = self.bytes_max > 0 && (addition.must || has_room);
             if fits {
                 state.load.messages += 1;
                 state.load.bytes += bytes;
@@ -77,7 +70,7 @@ impl SpoolFile {
             fits
         };
         let kept: Vec<bool> = messages.iter().map(&mut reserve).collect();
-        let is_full = self.bytes_max > 0 && kept.contains(&false);
+        let is_full = self.bytes_max > 0 && !is_lost && kept.contains(&false);
         let begins_to_be_full = is_full && !state.is_full;
         state.is_full |= is_full;
         let load = state.load;
@@ -130,7 +123,7 @@ impl Spool for SpoolFile {
             return Ok(kept);
         }
         let (count, bytes) = (rows.len(), rows.iter().map(weight).sum::<usize>());
-        let written = self.writer.write(move |db| {
+        let written = self.live.write(move |db| {
             let mut insert = db.prepare_cached("INSERT INTO Spooled (userid, message) VALUES (:user, :message)")?;
             for row in &rows {
                 insert.execute(named_params! {":user": row.to.0, ":message": &*row.text})?;
@@ -148,7 +141,7 @@ impl Spool for SpoolFile {
     }
 
     fn oldest(&self, part: Part) -> Result<Vec<Spooled>, StoreError> {
-        self.readers.read(move |db| match part {
+        self.live.read(move |db| match part {
             // An id below zero, which the reference server's tables may hold, counts as in `lane_of`.
             Part::Lane { nth, of, after } => piece(
                 db,
@@ -166,7 +159,7 @@ impl Spool for SpoolFile {
 
     fn remove(&self, ids: &[SpoolId]) -> Result<(), StoreError> {
         let ids = ids.to_vec();
-        let (messages, bytes) = self.writer.write(move |db| {
+        let (messages, bytes) = self.live.write(move |db| {
             let mut delete =
                 db.prepare_cached("DELETE FROM Spooled WHERE id = :id RETURNING octet_length(message) AS bytes")?;
             let (mut messages, mut bytes) = (0, 0);
@@ -184,7 +177,7 @@ impl Spool for SpoolFile {
 
     fn set_aside(&self, ids: &[SpoolId]) -> Result<(), StoreError> {
         let ids = ids.to_vec();
-        let aside = self.writer.write(move |db| {
+        let aside = self.live.write(move |db| {
             let mut update = db.prepare_cached("UPDATE Spooled SET aside = 1 WHERE id = :id AND aside = 0")?;
             ids.iter().try_fold(0, |sum, id| Ok(sum + update.execute(named_params! {":id": id.0})?))
         })?;
@@ -194,6 +187,22 @@ impl Spool for SpoolFile {
 
     fn load(&self) -> SpoolLoad {
         self.state.lock().load
+    }
+
+    fn check(&self) -> Result<(), StoreError> {
+        self.live.check()
+    }
+
+    fn is_lost(&self) -> bool {
+        self.live.condition.is_lost()
+    }
+
+    fn on_lost(&self, stop: Box<dyn Fn() + Send + Sync>) {
+        self.live.condition.on_lost(stop);
+    }
+
+    fn on_trouble(&self, look: Box<dyn Fn() + Send + Sync>) {
+        self.live.condition.on_trouble(look);
     }
 }
 

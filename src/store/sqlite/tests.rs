@@ -390,11 +390,124 @@ fn a_full_disk_fails_the_call_and_the_store_works_again() {
     assert_eq!(store.fetch(user, usize::MAX).unwrap().len(), 100);
 }
 
+#[test]
+fn a_check_writes_and_leaves_nothing_behind() {
+    let dir = Dir::new();
+    let store = SqliteStore::open_with(&dir.0, Duration::from_millis(50)).unwrap();
+    let user = new_user(&store);
+    store.check().unwrap();
+    let holder = outside(&dir.0);
+    holder.execute_batch("BEGIN IMMEDIATE").unwrap();
+    wait_until(|| store.check().is_err());
+    let error = store.check().unwrap_err();
+    assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
+    holder.execute_batch("ROLLBACK").unwrap();
+    wait_until(|| store.check().is_ok());
+    assert_eq!(texts(&store, user), [""; 0]);
+    let rows: u32 = outside(&dir.0).query_row("SELECT count(*) FROM OfflineMessage", [], |row| row.get(0)).unwrap();
+    assert_eq!(rows, 0);
+}
+
+#[test]
+fn a_disk_that_does_not_answer_fails_the_check_in_time_and_is_asked_once() {
+    let dir = Dir::new();
+    let store = SqliteStore::open(&dir.0).unwrap();
+    let (go, gate) = bounded::<()>(0);
+    let (entered, is_in) = bounded(1);
+    thread::scope(|scope| {
+        let store = &store;
+        scope.spawn(move || {
+            store.live.write(move |_| {
+                let _ = entered.send(());
+                let _ = gate.recv();
+                Ok(())
+            })
+        });
+        is_in.recv().unwrap();
+        // What was found when it was opened may count for a second.
+        wait_until(|| store.check().is_err());
+        for _ in 0..100 {
+            let error = store.check().unwrap_err();
+            assert!(error.to_string().contains("does not answer"), "{error}");
+        }
+        assert!(store.live.writer().queued() <= 1, "probes pile up");
+        drop(go);
+    });
+    store.check().unwrap();
+}
+
+#[test]
+fn a_damaged_page_is_told_for_good() {
+    // The last leaf is where new messages go; the first is read by a fetch alone.
+    for end in ["max", "min"] {
+        let dir = Dir::new();
+        let store = SqliteStore::open(&dir.0).unwrap();
+        let user = new_user(&store);
+        store.append(&(0..200).map(|_| message(user, &"x".repeat(500))).collect::<Vec<_>>()).unwrap();
+        drop(store);
+        let query = format!("SELECT {end}(pageno) FROM dbstat WHERE name = 'OfflineMessage' AND pagetype = 'leaf'");
+        let page: u32 = outside(&dir.0).query_row(&query, [], |row| row.get(0)).unwrap();
+        let mut bytes = fs::read(dir.database()).unwrap();
+        bytes[(page as usize - 1) * 4096..][..4096].fill(0x5a);
+        fs::write(dir.database(), bytes).unwrap();
+        let store = SqliteStore::open(&dir.0).unwrap();
+        if end == "min" {
+            let failed = store.fetch(user, usize::MAX);
+            assert!(matches!(failed, Err(StoreError::Failed(_))), "{failed:?}");
+        }
+        wait_until(|| store.check().is_err_and(|error| error.to_string().contains("damaged")));
+        assert!(store.check().unwrap_err().to_string().contains("restore a backup"));
+    }
+}
+
+/// Moved, deleted or replaced: what was stored is saved, what comes back later too, and nothing else is taken.
+#[test]
+fn a_database_that_is_taken_away_is_saved_beside() {
+    type Take = fn(&Dir);
+    let takes: [(&str, Take); 4] = [
+        ("moved", |dir| fs::rename(dir.database(), dir.0.join("elsewhere")).unwrap()),
+        ("deleted", |dir| fs::remove_file(dir.database()).unwrap()),
+        ("replaced", |dir| {
+            fs::write(dir.0.join("other"), "").unwrap();
+            fs::rename(dir.0.join("other"), dir.database()).unwrap();
+        }),
+        ("without its log", |dir| fs::remove_file(dir.0.join("raybox.db-wal")).unwrap()),
+    ];
+    for (what, take) in takes {
+        let dir = Dir::new();
+        let store = SqliteStore::open(&dir.0).unwrap();
+        let user = new_user(&store);
+        append(&store, user, "before").unwrap();
+        let (stop, stopped) = bounded(1);
+        store.on_lost(Box::new(move || {
+            let _ = stop.try_send(());
+        }));
+        take(&dir);
+        append(&store, user, "between").unwrap();
+        stopped.recv_timeout(DEADLINE).unwrap_or_else(|_| panic!("{what}: nobody notices"));
+        assert!(store.is_lost() && store.check().is_err());
+        let refused = store.register("somebody", "x");
+        assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+        append(&store, user, "came back").unwrap();
+        drop(store);
+        let error = refusal(&dir.0);
+        assert!(matches!(error, OpenError::Rescued { .. }), "{what}: {error}");
+        for suffix in ["", "-wal", "-shm"] {
+            let _ = fs::remove_file(dir.0.join(format!("raybox.db{suffix}")));
+        }
+        let rescued = dir.0.join("raybox.db.rescued");
+        assert_eq!(fs::metadata(&rescued).unwrap().permissions().mode() & 0o777, 0o600);
+        fs::rename(rescued, dir.database()).unwrap();
+        let store = SqliteStore::open(&dir.0).unwrap();
+        assert_eq!(texts(&store, user), ["before", "between", "came back"], "{what}");
+    }
+}
+
 /// The limit of a database's size is a disk that is full, as far as SQLite is concerned.
 fn limit_pages(store: &SqliteStore, pages: u32) {
     // Fewer than there are means no more than there are.
     let limit = move |db: &Connection| db.query_row(&format!("PRAGMA max_page_count = {}", pages), [], |_| Ok(()));
-    store.writer.write(limit).unwrap();
+    store.live.writer().write(limit).unwrap();
 }
 
 #[test]
@@ -408,7 +521,7 @@ fn a_failing_operation_is_undone_alone() {
         let store = &store;
         let (entered, is_in) = bounded(1);
         scope.spawn(move || {
-            store.writer.write(move |_| {
+            store.live.writer().write(move |_| {
                 let _ = entered.send(());
                 let _ = gate.recv();
                 Ok(())
@@ -416,14 +529,14 @@ fn a_failing_operation_is_undone_alone() {
         });
         is_in.recv().unwrap();
         let failing = scope.spawn(move || {
-            store.writer.write(move |db| {
+            store.live.writer().write(move |db| {
                 db.execute("INSERT INTO OfflineMessage (userid, message) VALUES (:user, 'half')", [user.0])?;
                 db.execute("INSERT INTO User (name) VALUES ('without a key')", [])
             })
         });
         let beside = scope.spawn(move || append(store, user, "whole"));
         let deadline = Instant::now() + DEADLINE;
-        while store.writer.queued() < 2 {
+        while store.live.writer().queued() < 2 {
             assert!(Instant::now() < deadline, "both are queued behind the first");
             thread::yield_now();
         }
@@ -483,6 +596,14 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+fn wait_until(condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "in vain");
+        thread::park_timeout(Duration::from_millis(5));
     }
 }
 

@@ -13,29 +13,37 @@
 //! batch is undone, all its callers get [`StoreError::Unavailable`], and the next batch starts afresh.
 
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use rusqlite::{Connection, TransactionBehavior};
 
-use super::is_environmental;
+use super::condition::Condition;
 use super::open::touch_page_one;
+use super::{is_environmental, rescue};
 use crate::store::StoreError;
 
 /// The way to the writer thread. Dropping it lets the thread finish the queue, and waits for that.
 pub(super) struct Writer {
     /// `None` only while dropping.
-    queue: Option<Sender<Job>>,
+    queue: Option<Arc<Sender<Job>>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Writer {
-    /// Starts the thread called `name`, which closes `connection` when it ends.
-    pub(super) fn start(name: &str, connection: Connection) -> io::Result<Writer> {
+    /// Starts the thread called `name`, which closes `connection`, the one to `file`, when it ends.
+    pub(super) fn start(
+        name: &str,
+        connection: Connection,
+        file: PathBuf,
+        condition: Arc<Condition>,
+    ) -> io::Result<Writer> {
         let (queue, jobs) = bounded(BATCH_MAX);
-        let thread = thread::Builder::new().name(name.to_owned()).spawn(move || serve(connection, &jobs))?;
-        Ok(Writer { queue: Some(queue), thread: Some(thread) })
+        let run = move || serve(connection, &file, &condition, &jobs);
+        let thread = thread::Builder::new().name(name.to_owned()).spawn(run)?;
+        Ok(Writer { queue: Some(Arc::new(queue)), thread: Some(thread) })
     }
 
     /// Runs `operation` on the writer thread and returns once its changes are durable. It may use several statements:
@@ -57,15 +65,34 @@ impl Writer {
         answer.recv().map_err(|_| stopped())
     }
 
+    /// Has these statements run like a caller's, without waiting. The [`Condition`] hears what becomes of it; so it does
+    /// of what is queued already, if there is no room for one more.
+    pub(super) fn probe(&self, statements: &'static str) {
+        let _ = self.queue().try_send(Job::Write(Box::new(Probe(statements))));
+    }
+
+    /// Has the thread look at the [`Condition`] at once. Does not keep the writer from being dropped.
+    pub(super) fn nudger(&self) -> impl Fn() + Send + use<> {
+        let queue = Arc::downgrade(self.queue());
+        move || {
+            let (reply, _) = bounded(1);
+            // If the queue is full, the thread has work, and looks after each batch.
+            let _ = queue.upgrade().map(|queue| queue.try_send(Job::Settle(reply)));
+        }
+    }
+
     /// How many jobs wait for the batch after the current one.
     #[cfg(test)]
     pub(super) fn queued(&self) -> usize {
-        self.queue.as_ref().map_or(0, Sender::len)
+        self.queue().len()
     }
 
     fn submit(&self, job: Job) -> Result<(), StoreError> {
-        let queue = self.queue.as_ref().expect("the queue stays open until the writer is dropped");
-        queue.send(job).map_err(|_| stopped())
+        self.queue().send(job).map_err(|_| stopped())
+    }
+
+    fn queue(&self) -> &Arc<Sender<Job>> {
+        self.queue.as_ref().expect("the queue stays open until the writer is dropped")
     }
 }
 
@@ -141,12 +168,25 @@ impl Operation for Touch {
     fn fail(self: Box<Self>, _: StoreError) {}
 }
 
+/// Statements whose outcome nobody waits for.
+struct Probe(&'static str);
+
+impl Operation for Probe {
+    fn run(&mut self, db: &Connection) -> rusqlite::Result<()> {
+        db.execute_batch(self.0)
+    }
+
+    fn succeed(self: Box<Self>) {}
+
+    fn fail(self: Box<Self>, _: StoreError) {}
+}
+
 /// Batches from one [`Touch`] to the next. It adds a page to the log.
 const TOUCH_EVERY: u32 = 64;
 
 /// The thread: batch after batch until no caller is left.
-fn serve(mut connection: Connection, jobs: &Receiver<Job>) {
-    let mut batches: u32 = 0;
+fn serve(mut connection: Connection, file: &Path, condition: &Condition, jobs: &Receiver<Job>) {
+    let (mut batches, mut is_saved, mut is_stale): (u32, bool, bool) = (0, false, false);
     while let Ok(first) = jobs.recv() {
         let (mut operations, mut waiting) = (Vec::new(), Vec::new());
         for job in std::iter::once(first).chain(jobs.try_iter()).take(BATCH_MAX) {
@@ -161,22 +201,41 @@ fn serve(mut connection: Connection, jobs: &Receiver<Job>) {
             }
             batches = batches.wrapping_add(1);
         }
-        run_batch(&mut connection, operations);
+        let is_idle = operations.is_empty();
+        run_batch(&mut connection, operations, condition);
         for reply in waiting {
             let _ = reply.send(());
         }
+        if condition.is_lost() && !is_saved {
+            // At once, since nobody knows how long there is; and at the end again, with what came back until then.
+            rescue::save(&connection, file);
+            is_saved = true;
+        } else if is_saved {
+            is_stale |= !is_idle;
+        }
+    }
+    if condition.is_lost() && (!is_saved || is_stale) {
+        rescue::save(&connection, file);
     }
     // Leaves one complete file behind. If another program reads it just now, the log stays; the next start takes it up.
     let _ = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
 }
 
 /// Commits the batch, without those of its operations that fail, and answers everybody.
-fn run_batch(connection: &mut Connection, mut batch: Vec<Box<dyn Operation>>) {
+fn run_batch(connection: &mut Connection, mut batch: Vec<Box<dyn Operation>>, condition: &Condition) {
     while !batch.is_empty() {
         match commit(connection, &mut batch) {
-            Ok(()) => return batch.into_iter().for_each(|call| call.succeed()),
-            Err(Trouble::Operation(index, error)) => batch.remove(index).fail(StoreError::Failed(Box::new(error))),
+            Ok(()) => {
+                condition.wrote();
+                return batch.into_iter().for_each(|call| call.succeed());
+            }
+            Err(Trouble::Operation(index, error)) => {
+                condition.examine(&error);
+                batch.remove(index).fail(StoreError::Failed(Box::new(error)));
+            }
             Err(Trouble::Database(error)) => {
+                condition.examine(&error);
+                condition.failed(&error);
                 let cause = Arc::new(error);
                 return batch
                     .into_iter()

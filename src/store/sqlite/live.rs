@@ -1,0 +1,139 @@
+//! [`Live`]: a database file in use: its writer, its readers, its locks, and the watch over all of them.
+//!
+//! # A file that is taken away
+//! Unix lets anybody move, replace or delete a file that a server has open, and the server goes on writing to what has no
+//! name any more. So once a second, and whenever a reader is opened, the names are compared with the files that are open.
+//! When one differs, nothing more is accepted, the writer copies all that the database holds into a new file beside it,
+//! `raybox.db.rescued`, and the server stops. No server starts while that file is there: which of the two files counts is
+//! for a person to say.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
+use rusqlite::Connection;
+
+use super::condition::Condition;
+use super::guard::Guard;
+use super::open::{self, Kind};
+use super::readers::Readers;
+use super::refusal::OpenError;
+use super::writer::Writer;
+use crate::store::StoreError;
+
+/// See the [module](self). Dropping it finishes what is queued and leaves a single file without a log beside it.
+pub(super) struct Live {
+    pub(super) file: PathBuf,
+    pub(super) condition: Arc<Condition>,
+    kind: &'static Kind,
+    // Dropped in this order: the last connection to close is the writer's, which empties the log; only then may another
+    // server have the file.
+    _watch: Watch,
+    readers: Readers,
+    writer: Writer,
+    _guard: Arc<Guard>,
+}
+
+impl Live {
+    /// Opens the database of this kind in the folder `data_dir`; `look` sees it before anybody else does.
+    pub(super) fn open<T>(
+        data_dir: &Path,
+        kind: &'static Kind,
+        busy_timeout: Duration,
+        look: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<(Live, T), OpenError> {
+        let open::Opened { file, connection, guard } = open::open(data_dir, kind, busy_timeout)?;
+        let failed = |cause: io::Error| OpenError::Failed { file: file.clone(), cause: Box::new(cause) };
+        let seen = look(&connection).map_err(|error| super::refusal::refused(&file, error))?;
+        let (guard, condition) = (Arc::new(guard), Arc::new(Condition::new(file.display().to_string())));
+        let writer = Writer::start(kind.writer, connection, file.clone(), condition.clone()).map_err(failed)?;
+        let readers = Readers::new(file.clone(), busy_timeout, condition.clone(), guard.clone());
+        let watch = Watch::start(kind.watch, guard.clone(), condition.clone(), &writer).map_err(failed)?;
+        Ok((Live { file, condition, kind, _watch: watch, readers, writer, _guard: guard }, seen))
+    }
+
+    /// As [`Writer::write`].
+    pub(super) fn write<T, F>(&self, operation: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: Fn(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        self.writer.write(operation)
+    }
+
+    /// The same for a change that a client asks for: it is refused once the file was taken away.
+    pub(super) fn change<T, F>(&self, operation: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: Fn(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        self.condition.refuse_if_lost()?;
+        self.writer.write(operation)
+    }
+
+    /// As [`Readers::read`].
+    pub(super) fn read<T>(&self, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
+        self.readers.read(query)
+    }
+
+    /// As [`Writer::settle`].
+    pub(super) fn settle(&self) -> Result<(), StoreError> {
+        self.writer.settle()
+    }
+
+    /// Whether what is given to the writer reaches the disk: by what it wrote in the last second, or a row that is put
+    /// among the others and deleted.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], within [`PROBE_PATIENCE`].
+    pub(super) fn check(&self) -> Result<(), StoreError> {
+        self.condition.check(PROBE_PATIENCE, || self.writer.probe(self.kind.probe))
+    }
+
+    #[cfg(test)]
+    pub(super) fn writer(&self) -> &Writer {
+        &self.writer
+    }
+}
+
+/// The thread that compares names with files.
+struct Watch {
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Watch {
+    fn start(name: &str, guard: Arc<Guard>, condition: Arc<Condition>, writer: &Writer) -> io::Result<Watch> {
+        let (stop, stopped) = bounded::<()>(0);
+        let nudge = writer.nudger();
+        let run = move || {
+            // Nothing is ever sent: the other end is there, or gone.
+            while stopped.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
+                if let Some(how) = guard.loss() {
+                    condition.lose(&how);
+                    nudge();
+                    return;
+                }
+            }
+        };
+        let thread = thread::Builder::new().name(name.to_owned()).spawn(run)?;
+        Ok(Watch { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // A disk that stands still may keep it.
+            pool::join_until(thread, Instant::now() + LOOK_EVERY);
+        }
+    }
+}
+
+/// How long a disk may take for a probe.
+const PROBE_PATIENCE: Duration = Duration::from_secs(2);
+const LOOK_EVERY: Duration = Duration::from_secs(1);

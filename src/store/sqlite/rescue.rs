@@ -1,0 +1,51 @@
+//! Saving what a database holds when its file was taken away: all of it, in a new file beside the place where it was.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use rusqlite::Connection;
+
+use super::open::sqlite_path;
+use super::wal::beside;
+
+/// Where the copy is.
+pub(super) fn place(database: &Path) -> PathBuf {
+    beside(database, ".rescued")
+}
+
+/// Copies all that `connection` sees, which has the file open whatever its name is now. The copy gets its name when it is
+/// whole.
+pub(super) fn save(connection: &Connection, database: &Path) {
+    let (place, unfinished) = (place(database), beside(database, ".rescued.tmp"));
+    match copy(connection, &unfinished, &place) {
+        Ok(()) => log::error!(
+            "all that was stored is in {0}: move {0} to {1}, or away if it is not wanted, and start the server again",
+            place.display(),
+            database.display()
+        ),
+        Err(error) => {
+            log::error!("cannot save what was stored in {}: {error}", place.display());
+        }
+    }
+}
+
+fn copy(connection: &Connection, unfinished: &Path, place: &Path) -> Result<(), Box<dyn std::error::Error>> {
+    match fs::remove_file(unfinished) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    // SQLite fills an empty file, and would make one that all may read.
+    drop(OpenOptions::new().write(true).create_new(true).mode(0o600).open(unfinished)?);
+    connection.execute("VACUUM INTO ?1", [sqlite_path(unfinished).to_string_lossy()])?;
+    File::open(unfinished)?.sync_all()?;
+    fs::rename(unfinished, place)?;
+    sync_folder(place)?;
+    Ok(())
+}
+
+fn sync_folder(file: &Path) -> io::Result<()> {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder)?.sync_all()
+}

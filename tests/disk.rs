@@ -1,0 +1,121 @@
+//! The disk of the data folder is full, or somebody takes the files away: what was acknowledged is still there, and
+//! whoever looks at `/readyz` is told.
+
+mod util;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::json;
+use util::{LONG_PATIENCE, TestClient, TestServer};
+use util::{login, number_of, numbered, numbered_with_text, offline_user, user, wait_within};
+
+/// Limits how large the files of a server may become, which is a full disk as far as it is concerned.
+fn limit_files(server: &TestServer, bytes: &str) {
+    let limit = format!("--fsize={bytes}:unlimited");
+    let status = Command::new("prlimit").args(["--pid", &server.pid().to_string(), &limit]).status();
+    assert!(status.expect("run prlimit of util-linux").success(), "cannot limit the files of the server");
+}
+
+/// Sends one message; whether it was acknowledged.
+fn is_taken(sender: &mut TestClient, frame: &serde_json::Value) -> bool {
+    sender.send(frame);
+    sender.send(&json!({"msgType": 200}));
+    let reply = sender.recv();
+    if reply["errno"] == 200 {
+        return true;
+    }
+    assert_eq!(reply["errno"], 503);
+    assert_eq!(sender.recv()["errno"], 200);
+    false
+}
+
+#[test]
+fn a_full_disk_turns_readyz_red_loses_nothing_and_ends_by_itself() {
+    let server = TestServer::builder().option("admin", "127.0.0.1:0").start();
+    let (mut ann, a) = user(&server, "ann");
+    let b = offline_user(&server, "bob");
+    let mut accepted = Vec::new();
+    let mut send = |ann: &mut TestClient, n| {
+        let is_taken = is_taken(ann, &numbered_with_text(a, b, n, 10_000));
+        accepted.extend(is_taken.then_some(n));
+        is_taken
+    };
+    wait_within(LONG_PATIENCE, "it is ready", || server.is_ready());
+    limit_files(&server, "400000");
+    let mut n = 0;
+    while send(&mut ann, n) {
+        n += 1;
+        assert!(n < 1000, "the limit does nothing");
+    }
+    wait_within(LONG_PATIENCE, "it is not ready", || !server.is_ready());
+    assert!(!send(&mut ann, n + 1));
+    // It stays so without traffic, and ends without.
+    assert!(!server.is_ready());
+    limit_files(&server, "unlimited");
+    wait_within(LONG_PATIENCE, "it is ready again", || server.is_ready());
+    assert!(send(&mut ann, n + 2));
+    let got: Vec<usize> = login(&server, "bob", b).fetch_all(b).iter().map(number_of).collect();
+    assert_eq!(got, accepted);
+}
+
+/// What a server says that does not start in this folder.
+fn refused_in(folder: &Path) -> String {
+    let ended = Command::new(env!("CARGO_BIN_EXE_server"))
+        .args(["127.0.0.1", "0", "--log-dir", "logs"])
+        .current_dir(folder)
+        .output()
+        .expect("run the server");
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert_eq!(ended.status.code(), Some(2), "{said}");
+    said
+}
+
+#[test]
+fn a_database_that_is_replaced_under_the_server_ends_it_and_everything_is_saved() {
+    let builder = TestServer::builder().option("admin", "127.0.0.1:0").option("drain_timeout", "2s");
+    let mut server = builder.option("output_max", "64m").start();
+    server.expect_exit();
+    let (mut ann, a) = user(&server, "ann");
+    let b = offline_user(&server, "bob");
+    // More than the sockets take: most of it is in the server's memory.
+    let (carol, c) = user(&server, "carol");
+    for n in 0..300 {
+        ann.send(&numbered_with_text(a, c, n, 50_000));
+    }
+    ann.ack_barrier();
+    let stored = 20;
+    for n in 0..stored {
+        ann.send(&numbered(a, b, n));
+    }
+    ann.ack_barrier();
+    let database = server.folder().join("raybox.db");
+    fs::write(server.folder().join("other"), "").expect("a file");
+    fs::rename(server.folder().join("other"), &database).expect("replace the database");
+    assert_eq!(server.wait_exit(LONG_PATIENCE).code(), Some(1));
+    drop(carol);
+    let logs = server.logs();
+    for part in ["raybox.db was replaced by another file", "raybox.db.rescued: move "] {
+        assert!(logs.contains(part), "{part} is not in {logs}");
+    }
+    assert!(server.output().contains("a database file was moved, replaced or deleted"), "{}", server.output());
+    let said = refused_in(server.folder());
+    assert!(said.contains("raybox.db.rescued holds what the last server had stored"), "{said}");
+    for suffix in ["-wal", "-shm"] {
+        let _ = fs::remove_file(server.folder().join(format!("raybox.db{suffix}")));
+    }
+    fs::rename(server.folder().join("raybox.db.rescued"), &database).expect("put the saved one in its place");
+    server.restart();
+    let fetched = |name, id| -> Vec<usize> {
+        let mut client = login(&server, name, id);
+        client.set_patience(LONG_PATIENCE);
+        client.fetch_all(id).iter().map(number_of).collect()
+    };
+    assert_eq!(fetched("bob", b), (0..stored).collect::<Vec<_>>());
+    // The first ones are in the sockets of a client that never read.
+    let came_back = fetched("carol", c);
+    let first = came_back.first().copied().unwrap_or(300);
+    println!("{} of 300 came back from the connection and were saved", came_back.len());
+    assert!(first < 300 && came_back == (first..300).collect::<Vec<_>>(), "{came_back:?}");
+}
