@@ -81,9 +81,9 @@ pub struct Config {
     pub proxy_from: Networks,
     /// High-water mark of one connection's output, in bytes.
     pub output_bytes_max: usize,
-    /// Whether clients that do not read lines get frames that come close together as one.
-    pub paced: bool,
-    /// How close that is.
+    /// Who is sent one frame after the other, with pauses.
+    pub paced: Paced,
+    /// How long a pause is for each message that a frame shows.
     pub pace: Duration,
     /// How long the server goes on as before when it is told to stop, not being ready.
     pub drain_delay: Duration,
@@ -139,6 +139,17 @@ pub enum Auth {
     Strict,
     /// Anyone acts as anyone, as on the reference server.
     Compat,
+}
+
+/// Which clients are sent one frame after the other, with pauses, because they take whatever one read returns for one frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Paced {
+    /// None.
+    Off,
+    /// Those that do not end their frames with newlines.
+    On,
+    /// Those of them that the form of their password shows to be the usual client.
+    Auto,
 }
 
 /// Where to serve health and metrics, if anywhere; port 0 lets the system choose.
@@ -246,7 +257,7 @@ impl Config {
             proxy_protocol: false,
             proxy_from: Networks::default(),
             output_bytes_max: 0,
-            paced: false,
+            paced: Paced::Off,
             pace: Duration::ZERO,
             drain_delay: Duration::ZERO,
             drain_rate: 0,

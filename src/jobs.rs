@@ -13,7 +13,7 @@ use crate::clock::Clock;
 use crate::groups::GroupCache;
 use crate::metrics::{Login, Metrics};
 use crate::outages::Outages;
-use crate::password::{self, Passwords, Upgrade, Verdict};
+use crate::password::{self, Client, Passwords, Upgrade, Verdict};
 use crate::protocol::{self, GroupId, UserId};
 use crate::session::{Job, Outcome};
 use crate::spool::Spool;
@@ -59,7 +59,7 @@ impl Services {
         self.outages.note(what, outcome.as_ref().err());
         if login {
             self.metrics.login(match outcome {
-                Ok(Outcome::Password(true)) => Login::Accepted,
+                Ok(Outcome::Password(Some(_))) => Login::Accepted,
                 Ok(_) => Login::Wrong,
                 Err(_) => Login::Refused,
             });
@@ -117,6 +117,12 @@ impl Services {
                 let ids = messages.iter().map(|message| message.id).collect();
                 Outcome::Messages { reply: protocol::messages(&messages), ids }
             }
+            Job::FetchFrame { user } => {
+                let mut messages = store.fetch(user, self.fetch_bytes_max.min(net::JOINED_BYTES_MAX))?;
+                messages.truncate(protocol::fit_a_frame(&messages));
+                let ids = messages.iter().map(|message| message.id).collect();
+                Outcome::Messages { reply: protocol::messages(&messages), ids }
+            }
             Job::Delete { user, ids } => {
                 store.delete(user, &ids)?;
                 Outcome::Deleted
@@ -131,26 +137,26 @@ impl Services {
     }
 
     /// An unknown user takes as long as a wrong password.
-    fn check_password(&self, user: Option<UserId>, password: &str) -> Result<bool, StoreError> {
+    fn check_password(&self, user: Option<UserId>, password: &str) -> Result<Option<Client>, StoreError> {
         let stored = match user {
             Some(user) => self.store.credential(user)?,
             None => None,
         };
         let verdict = self.passwords.verify(stored.as_deref(), password);
-        let (Some(user), Some(stored)) = (user, stored) else { return Ok(false) };
+        let (Some(user), Some(stored)) = (user, stored) else { return Ok(None) };
         match verdict {
             Verdict::Wrong => {
                 if password::is_malformed(&stored) {
                     log::error!("the stored password of user {user} is damaged: nobody can log in as this user");
                 }
-                Ok(false)
+                Ok(None)
             }
             Verdict::Right { client, upgrade } => {
                 self.passwords.remember(user, password, client, self.passwords.stamp(&stored), self.clock.now());
                 if let Some(upgrade) = upgrade.filter(|upgrade| self.may_upgrade(*upgrade)) {
                     self.upgrade(user, stored, password, upgrade);
                 }
-                Ok(true)
+                Ok(Some(client))
             }
         }
     }
@@ -233,7 +239,7 @@ impl Job {
             Job::GroupsOf { .. } => "listing groups",
             Job::CreateGroup { .. } => "creating groups",
             Job::GroupsNamed { .. } | Job::Search { .. } => "searching",
-            Job::Fetch { .. } => "fetching stored messages",
+            Job::Fetch { .. } | Job::FetchFrame { .. } => "fetching stored messages",
             Job::Delete { .. } => "deleting fetched messages",
         }
     }

@@ -19,7 +19,7 @@ use crate::backlog::Backlog;
 use crate::berths::Berths;
 use crate::bus::Bus;
 use crate::clock::Clock;
-use crate::config::{Auth, Config, Networks};
+use crate::config::{Auth, Config, Networks, Paced};
 use crate::delivery::{self, ClientLink, LaneItem, Mailbox, Posted};
 use crate::groups::GroupCache;
 use crate::health::Health;
@@ -28,12 +28,12 @@ use crate::mailboxes::Mailboxes;
 use crate::metrics::{Hit, Login, LoopTally, Metrics, Stage};
 use crate::outages::Outages;
 use crate::outbox::{self, OutItem, Outbox};
-use crate::password::{PasswordError, Passwords};
+use crate::password::{self, PasswordError, Passwords};
 use crate::protocol::{self, FrameKind, GroupId, Id, ReplyKind, UserId};
 use crate::requests::{self, Kind, Requests};
 use crate::resources;
 use crate::router::{self, Routed, Router};
-use crate::session::{Effect, Effects, Input, Job, Known, MAILBOX_PATIENCE, Outcome, Session, Settled};
+use crate::session::{Effect, Effects, Input, Job, Known, Outcome, Session, Settled};
 use crate::spool::Spool;
 use crate::states::StateWriter;
 use crate::store::Store;
@@ -80,6 +80,8 @@ pub enum Stopped {
 /// What all loops share.
 struct Shared {
     auth: Auth,
+    paced: Paced,
+    pace: Duration,
     services: Arc<Services>,
     router: Arc<Router>,
     mailboxes: Mailboxes<Fetcher>,
@@ -248,6 +250,8 @@ impl Shared {
             let hashers = Workers::start_in_background("hasher", config.hashers, admission::places(config))?;
             Ok(Shared {
                 auth: config.auth,
+                paced: config.paced,
+                pace: config.pace,
                 router,
                 mailboxes: Mailboxes::new(),
                 admission: Arc::new(Admission::new(
@@ -293,8 +297,14 @@ impl Shared {
                 let differs = id.user().is_some_and(|user| services.passwords.remembers(user, now));
                 let attempt = self.admission.attempt(id, source, differs, now);
                 // Before the answer: who hears that it was wrong finds it counted.
+                let (link_to_pace, paced) = (link.clone(), self.paced);
                 let note = move |outcome: &Outcome| match outcome {
-                    Outcome::Password(right) => attempt.end(*right),
+                    Outcome::Password(right) => {
+                        attempt.end(right.is_some());
+                        if let Some(client) = right {
+                            paced.begin(*client, &link_to_pace);
+                        }
+                    }
                     _ => drop(attempt),
                 };
                 if !self.hash(job, link, source, now, note) {
@@ -370,7 +380,8 @@ impl Shared {
     }
 
     /// Fetches messages for a connection that has claimed the mailbox. The lane only says when all that is on its way to the
-    /// user is stored; a worker fetches, so that others' messages do not wait for it.
+    /// user is stored; a worker fetches, so that others' messages do not wait for it. A client that is paced gets what one
+    /// frame holds.
     fn fetch(&self, user: UserId, fetcher: &Fetcher) {
         let answer = Answer::to(&fetcher.link);
         let Some(place) = self.place(fetcher.holder) else { return };
@@ -379,7 +390,8 @@ impl Shared {
             Mailbox::Whole => requests.submit(Kind::Short, place, move || {
                 // Whoever is gone has given up the mailbox.
                 if !link.is_sealed() {
-                    answer.send(services.run(Job::Fetch { user }));
+                    let job = if link.is_paced() { Job::FetchFrame { user } } else { Job::Fetch { user } };
+                    answer.send(services.run(job));
                 }
             }),
             // A part of what was kept would not be in the order sent.
@@ -415,9 +427,11 @@ fn settings(config: &Config) -> Settings {
         idle_timeout: config.idle_timeout,
         output_bytes_max: config.output_bytes_max,
         drain_timeout: config.drain_timeout,
-        pace: config.paced.then_some(net::Pace {
-            pause: config.pace,
-            may_join: protocol::may_come_as_kept,
+        pace: (config.paced != Paced::Off).then_some(net::Pace {
+            each: config.pace,
+            everybody: config.paced == Paced::On,
+            shows: protocol::messages_shown,
+            joins: protocol::len_as_kept,
             join: protocol::as_kept,
         }),
     }
@@ -491,6 +505,17 @@ fn publish(outbox: &mut Outbox, batch: Vec<OutItem>, services: &Services, keeper
     sorted.again.map(Again::After)
 }
 
+impl Paced {
+    /// A user has logged in on a connection, to an account of such a client: the usual one has to be paced. It is known by
+    /// the form of the password that this login sends or that the account was made or used with before, because its automatic
+    /// relogin sends the other form. A connection that reads lines never is.
+    fn begin(self, client: password::Client, link: &ClientLink) {
+        if self == Paced::Auto && client == password::Client::Usual {
+            link.use_pace();
+        }
+    }
+}
+
 /// Posts the outcome of a job to a session. If the job is dropped or panics, the session hears that the server is busy.
 struct Answer {
     link: Option<Arc<ClientLink>>,
@@ -527,7 +552,7 @@ impl Shell {
         let source = seat.source();
         // An account that logs in with this input pays for what comes after.
         let holder = Holder { payer: session.user().map_or(Payer::Address(source), Payer::Account), source };
-        let known = Facts { shared: &self.shared, source, now: turn.now() };
+        let known = Facts { shared: &self.shared, link, source, now: turn.now() };
         let mut effects = Effects::new();
         let flow = session.on(input, &known, &mut effects);
         loop {
@@ -612,7 +637,7 @@ impl Shell {
                         other.link.post(Posted::MailboxWanted);
                     }
                 }
-                Effect::Remind => turn.remind(link, MAILBOX_PATIENCE),
+                Effect::Remind(after) => turn.remind(link, after),
                 Effect::HangUp => link.hang_up(),
             }
         }
@@ -770,6 +795,7 @@ impl Handler for Shell {
 /// What the sessions of a loop may know at once.
 struct Facts<'a> {
     shared: &'a Shared,
+    link: &'a ClientLink,
     source: Source,
     now: Instant,
 }
@@ -792,12 +818,13 @@ impl Known for Facts<'_> {
     }
 
     fn recognises(&self, user: UserId, password: &str) -> bool {
-        let recognised = self.shared.services.passwords.recognises(user, password, self.now).is_some();
-        if recognised {
+        let recognised = self.shared.services.passwords.recognises(user, password, self.now);
+        if let Some((client, _)) = recognised {
+            self.shared.paced.begin(client, self.link);
             self.shared.services.metrics.login(Login::Remembered);
             self.shared.admission.recognised(Id(user.0.into()), self.source);
         }
-        recognised
+        recognised.is_some()
     }
 
     fn is_connected(&self, user: UserId) -> bool {
@@ -806,6 +833,10 @@ impl Known for Facts<'_> {
 
     fn is_here(&self, user: UserId) -> bool {
         self.shared.router.is_here(user)
+    }
+
+    fn pace(&self) -> Option<Duration> {
+        self.link.is_paced().then_some(self.shared.pace)
     }
 }
 

@@ -23,6 +23,7 @@ use net::Flow;
 use smallvec::SmallVec;
 
 use crate::config::Auth;
+use crate::password::Client;
 use crate::protocol::{self, BadRequest, FrameKind, GroupId, Id, Request, UserId};
 use crate::store::{FriendNames, MessageId};
 
@@ -40,6 +41,8 @@ pub struct Session {
     pub(crate) hung_up: bool,
     /// A reminder will come.
     pub(crate) reminder_set: bool,
+    /// Whose kept messages go on in a further frame, after the client's pause.
+    pub(crate) more: Option<UserId>,
     /// What the frame that waits at the front of the input has been waiting for.
     pub(crate) found: Option<Box<Found>>,
 }
@@ -75,8 +78,10 @@ pub(crate) enum Awaited {
     Reply,
     /// The messages kept for this user.
     Messages(UserId),
-    /// That the messages of this user are deleted.
-    Deletion(UserId),
+    /// The same, for a further frame with them that nobody has asked for.
+    MoreMessages(UserId),
+    /// That so many messages of this user are deleted.
+    Deletion(UserId, u32),
 }
 
 /// What was found out for a frame while it waited.
@@ -161,8 +166,8 @@ pub enum Effect<'f> {
     ReleaseMailbox(UserId),
     /// Ask the connection that has this user's mailbox whether it still needs it.
     WantMailbox(UserId),
-    /// Report [`Input::Reminder`] after [`MAILBOX_PATIENCE`].
-    Remind,
+    /// Report [`Input::Reminder`] after this time.
+    Remind(Duration),
     /// Close the connection: it cannot be waited for any longer.
     HangUp,
 }
@@ -197,6 +202,8 @@ pub enum Job {
     Search { keyword: String },
     /// Get kept messages, as many as one reply holds. The user's mailbox is claimed until it is released.
     Fetch { user: UserId },
+    /// The same, as many as a frame for a client holds that is paced.
+    FetchFrame { user: UserId },
     /// Delete kept messages.
     Delete { user: UserId, ids: Vec<MessageId> },
 }
@@ -204,8 +211,8 @@ pub enum Job {
 /// What became of a [`Job`].
 #[derive(Debug)]
 pub enum Outcome {
-    /// Of [`Job::CheckPassword`].
-    Password(bool),
+    /// Of [`Job::CheckPassword`]: whose account it is if the password is right.
+    Password(Option<Client>),
     /// Of [`Effect::Join`]: messages come, or it is known that they cannot for now.
     Placed,
     /// Of [`Job::AddFriends`]; `None` if one of them does not exist.
@@ -241,6 +248,9 @@ pub trait Known {
 
     /// Whether messages that others send to this user come to this node.
     fn is_here(&self, user: UserId) -> bool;
+
+    /// How long the client is busy with each message that it shows, if it must not be sent anything meanwhile.
+    fn pace(&self) -> Option<Duration>;
 }
 
 impl Session {
@@ -248,7 +258,17 @@ impl Session {
     pub fn new(auth: Auth) -> Session {
         let (users, phase, unsettled) = (SmallVec::new(), Phase::Ready, Settled::default());
         let frame_kind = FrameKind::INVALID;
-        Session { auth, users, phase, unsettled, frame_kind, hung_up: false, reminder_set: false, found: None }
+        Session {
+            auth,
+            users,
+            phase,
+            unsettled,
+            frame_kind,
+            hung_up: false,
+            reminder_set: false,
+            more: None,
+            found: None,
+        }
     }
 
     /// Of what kind the frame was that was looked at last.
@@ -261,6 +281,9 @@ impl Session {
     /// at now, and nothing was done.
     pub fn on<'f>(&mut self, input: Input<'f>, known: &dyn Known, effects: &mut Effects<'f>) -> Flow {
         let flow = match input {
+            Input::Frame(frame) if self.is_sending() && known.pace().is_some() => {
+                self.logout_only(frame, known, effects)
+            }
             Input::Frame(_)
             | Input::Garbage
             | Input::Excess { .. }
@@ -298,7 +321,7 @@ impl Session {
             Input::Outcome(outcome) => self.on_outcome(outcome, known, effects),
             Input::Settled(settled) => self.on_settled(settled, effects),
             Input::Sent => self.on_sent(effects),
-            Input::Reminder => self.on_reminder(effects),
+            Input::Reminder => self.on_reminder(known, effects),
             Input::MailboxWanted { now, undelivered_bytes } => self.on_mailbox_wanted(now, undelivered_bytes, effects),
             Input::LoggedOut(user) => self.logged_out(user),
             Input::HangUp => self.on_hang_up(effects),
@@ -312,6 +335,20 @@ impl Session {
     fn is_ready(&self) -> bool {
         let Settled { frames, bytes, failed } = self.unsettled;
         matches!(self.phase, Phase::Ready) && failed == 0 && frames < UNSETTLED_MAX && bytes < UNSETTLED_BYTES_MAX
+    }
+
+    /// Kept messages are on their way to the client.
+    fn is_sending(&self) -> bool {
+        matches!(self.phase, Phase::Sending { .. })
+    }
+
+    /// Of all that was forwarded it is known what became of it.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.unsettled.frames == 0
+    }
+
+    pub(crate) fn note_kind(&mut self, kind: FrameKind) {
+        self.frame_kind = kind;
     }
 
     fn on_parsed<'f>(
@@ -348,7 +385,9 @@ impl Session {
             unreachable!("an outcome comes to a session that waits for it")
         };
         match (awaited, outcome) {
-            (Awaited::Password(user), Outcome::Password(right)) => self.password_checked(user, right, known, effects),
+            (Awaited::Password(user), Outcome::Password(right)) => {
+                self.password_checked(user, right.is_some(), known, effects);
+            }
             (Awaited::Place(user), Outcome::Placed) => self.placed(user, effects),
             (Awaited::Friends { a, b }, Outcome::Friends(names)) => self.friends_added(a, b, names, effects),
             (Awaited::Members(group), Outcome::Members(members)) => {
@@ -357,8 +396,15 @@ impl Session {
             (Awaited::Members(_), Outcome::Refused(reply)) => self.found = Some(Box::new(Found::Refusal(reply))),
             (Awaited::Messages(user), Outcome::Messages { reply, ids }) => self.fetched(user, reply, ids, effects),
             (Awaited::Messages(user), Outcome::Refused(reply)) => self.not_fetched(user, reply, effects),
+            (Awaited::MoreMessages(user), Outcome::Messages { reply, ids }) if !ids.is_empty() => {
+                self.fetched(user, reply, ids, effects);
+            }
+            // Nobody has asked, so nobody is answered.
+            (Awaited::MoreMessages(user), Outcome::Messages { .. }) => effects.push(Effect::ReleaseMailbox(user)),
+            (Awaited::MoreMessages(user), Outcome::Refused(_)) => self.fetch_more_later(user, effects),
             // When they could not be deleted, the next fetch returns them again, and this client got its answer.
-            (Awaited::Deletion(user), Outcome::Deleted | Outcome::Refused(_)) => self.deleted(user, effects),
+            (Awaited::Deletion(user, count), Outcome::Deleted) => self.deleted(user, count, known, effects),
+            (Awaited::Deletion(user, _), Outcome::Refused(_)) => effects.push(Effect::ReleaseMailbox(user)),
             (Awaited::Reply, Outcome::Reply(reply)) => effects.push(Effect::Reply(reply)),
             (Awaited::Password(_) | Awaited::Friends { .. } | Awaited::Reply, Outcome::Refused(reply)) => {
                 effects.push(Effect::Reply(reply));
@@ -422,7 +468,8 @@ impl Session {
     fn on_closed(&mut self, effects: &mut Effects<'_>) -> Flow {
         effects.extend(self.users.drain(..).map(Effect::Detach));
         match std::mem::replace(&mut self.phase, Phase::Ended) {
-            Phase::Sending { user, .. } | Phase::Waiting(Awaited::Deletion(user) | Awaited::Messages(user)) => {
+            Phase::Sending { user, .. }
+            | Phase::Waiting(Awaited::Deletion(user, _) | Awaited::Messages(user) | Awaited::MoreMessages(user)) => {
                 effects.push(Effect::ReleaseMailbox(user));
             }
             Phase::Waiting(Awaited::Place(user)) => effects.push(Effect::Detach(user)),

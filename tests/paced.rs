@@ -1,5 +1,6 @@
 //! `paced=on`: the usual client takes whatever one read returns for one frame, so that two frames which arrive together
-//! are both lost to it. Here they come one at a time, chat that comes close together as one frame of type 14.
+//! are both lost to it. Here they come one at a time, chat that comes close together as one frame of type 14. What such a client
+//! shows is in `tests/qt.rs`.
 
 mod util;
 
@@ -10,9 +11,9 @@ use util::{
 
 const MESSAGES: usize = 50;
 
-/// A server on which nothing is written for so long after a frame that a burst surely comes within that time.
+/// A server on which nothing is written for a while after a frame, so that a burst comes within that time.
 fn paced() -> TestServer {
-    TestServer::builder().option("paced", "on").option("pace_ms", "1000").start()
+    TestServer::builder().option("paced", "on").option("pace_ms", "50").start()
 }
 
 /// Chat as the client finds it: as it is, or in frames of type 14.

@@ -77,8 +77,9 @@ fn register(address: SocketAddr, count: usize, progress: &Progress) -> io::Resul
         let numbers = (first..count).step_by(registrars);
         numbers
             .map(|n| {
-                // As long as what the Qt client sends, the SHA-224 of a password.
-                let password = format!("{n:056x}");
+                // As long as what the Qt client sends, the SHA-224 of a password, but no such digits: that client is sent one
+                // frame at a time.
+                let password = format!("raybench-{n:047x}");
                 let reply = client.ask(&wire::register(&format!("{run}-{n}"), &password))?;
                 let id = reply["USERID"].as_i64().ok_or_else(|| io::Error::other(format!("no USERID in {reply}")))?;
                 progress.step();

@@ -529,7 +529,7 @@ impl<H: Handler> EventLoop<H> {
         conn.link.flush(&mut self.turn);
         if !conn.link.is_flushed() {
             // What is held is written then; what the socket does not take, when an event tells that it has room.
-            if let Some(at) = conn.link.pauses_until().filter(|at| *at > self.turn.now())
+            if let Some(at) = conn.link.held_until(self.turn.now())
                 && !std::mem::replace(&mut conn.write_timer_set, true)
             {
                 self.timers.set(at, id, Deadline::Write);

@@ -70,6 +70,6 @@ pub use handler::{CloseReason, Flow, Handler, Incoming, Settings};
 pub use json_prefix::NESTING_MAX;
 pub use link::{Link, Refused, Turn};
 pub use loop_group::LoopGroup;
-pub use output::{Fate, Pace};
+pub use output::{Fate, JOINED_BYTES_MAX, JOINED_MAX, Pace};
 pub use places::Accepted;
 pub use stats::{LoopStats, LoopWatch, TURN_BOUNDS, Tally, TurnTimes};

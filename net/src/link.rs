@@ -44,6 +44,8 @@ struct Side {
     state: State,
     /// Frames end with a newline and may share a write.
     line: bool,
+    /// Frames are written at the loop's pace, as long as they end without a newline.
+    paced: bool,
     /// Something was sent without a newline.
     bare_sent: bool,
     /// The turn that will write at its end; another turn that sends something writes as well, so that each has written
@@ -118,7 +120,8 @@ struct TurnId(u64);
 impl<M> Link<M> {
     pub(crate) fn new(id: ConnId, socket: Socket, client: Option<SocketAddr>, owner: LoopHandle<M>) -> Link<M> {
         let (state, output) = (State::Open, None);
-        let side = Side { state, line: false, bare_sent: false, scheduled: None, blocked: false, output };
+        let paced = owner.pace().is_some_and(|pace| pace.everybody);
+        let side = Side { state, line: false, paced, bare_sent: false, scheduled: None, blocked: false, output };
         let client = client.map(Box::new);
         Link { id, socket, client, owner, side: Mutex::new(side) }
     }
@@ -148,7 +151,9 @@ impl<M> Link<M> {
             {
                 // Perhaps nothing was written yet, because much was sent in this turn.
                 let written = if side.blocked { Written::Blocked } else { self.write(side, turn) };
-                if written != Written::All {
+                // What is held for a client that is paced may be as much as what another does not take, and no more.
+                let is_held = side.is_paced() && side.returnable() >= self.output_bytes_max();
+                if written != Written::All || is_held {
                     drop(guard);
                     self.report(turn, written);
                     return Err(Refused::Full);
@@ -166,7 +171,11 @@ impl<M> Link<M> {
 
     fn enqueue(self: &Arc<Link<M>>, side: &mut Side, turn: &mut Turn<M>, frame: &[u8], fate: Fate) {
         side.bare_sent |= !side.line;
-        side.output.get_or_insert_with(|| turn.pool.get()).push(frame, side.line, fate);
+        let output = side.output.get_or_insert_with(|| turn.pool.get());
+        match side.paced && !side.line {
+            true => output.push_paced(frame, fate, turn.now),
+            false => output.push(frame, side.line, fate),
+        }
         turn.sent_bytes += frame.len();
         if side.blocked || !side.state.writes() {
             return;
@@ -190,6 +199,16 @@ impl<M> Link<M> {
         }
     }
 
+    /// From now on writes at the loop's pace, if there is one and the client has not ended a frame with a newline. Any thread.
+    pub fn use_pace(&self) {
+        self.side.lock().paced = self.owner.pace().is_some();
+    }
+
+    /// Whether it writes at the loop's pace. Any thread.
+    pub fn is_paced(&self) -> bool {
+        self.side.lock().is_paced()
+    }
+
     /// Writes what is pending, now. Any thread.
     pub fn flush(self: &Arc<Link<M>>, turn: &mut Turn<M>) {
         let mut side = self.side.lock();
@@ -203,8 +222,12 @@ impl<M> Link<M> {
         let Some(output) = side.output.as_mut().filter(|_| side.state.writes()) else { return Written::All };
         let written = match self.owner.pace() {
             _ if side.line => output.write_to(&self.socket, Writing::Together),
-            None => output.write_to(&self.socket, Writing::OneByOne),
-            Some(pace) => output.write_paced(&self.socket, pace, turn.now, self.output_bytes_max() / 2),
+            Some(pace) if side.paced => {
+                // The turn may have begun a while ago, and what is written now is what the client is busy with from now on.
+                let now = turn.now.max(Instant::now());
+                output.write_paced(&self.socket, pace, now, self.output_bytes_max() / 2)
+            }
+            Some(_) | None => output.write_to(&self.socket, Writing::OneByOne),
         };
         side.blocked = written == Written::Blocked;
         match written {
@@ -220,7 +243,7 @@ impl<M> Link<M> {
         if output.awaits_report() || output.is_much_sent() {
             self.ask(output, side.state, turn);
         }
-        let pauses_until = output.pause.filter(|until| *until > turn.now);
+        let pauses_until = output.held_until(turn.now);
         if output.is_empty() && pauses_until.is_none() {
             turn.pool.put(side.output.take().expect("it is there"));
             return;
@@ -392,12 +415,17 @@ impl<M> Link<M> {
     /// So much is pending that a client should not be read on, since it would be answered.
     pub(crate) fn is_congested(&self) -> bool {
         let side = self.side.lock();
-        side.state.writes() && side.pending() >= self.output_bytes_max() / 2
+        // What others have sent waits longer for a client that is paced, and it may well ask for something meanwhile.
+        let pending = match &side.output {
+            Some(output) if side.is_paced() => output.pending_replies(),
+            _ => side.pending(),
+        };
+        side.state.writes() && pending >= self.output_bytes_max() / 2
     }
 
     /// Until when what is pending is held, if it is.
-    pub(crate) fn pauses_until(&self) -> Option<Instant> {
-        self.side.lock().output.as_ref().and_then(|output| output.pause)
+    pub(crate) fn held_until(&self, now: Instant) -> Option<Instant> {
+        self.side.lock().output.as_ref().and_then(|output| output.held_until(now))
     }
 
     fn output_bytes_max(&self) -> usize {
@@ -463,6 +491,10 @@ impl State {
 }
 
 impl Side {
+    fn is_paced(&self) -> bool {
+        self.paced && !self.line
+    }
+
     fn pending(&self) -> usize {
         self.output.as_ref().map_or(0, |output| output.pending())
     }

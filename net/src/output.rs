@@ -15,6 +15,10 @@ use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
+mod pace;
+
+pub use pace::{JOINED_BYTES_MAX, JOINED_MAX, Pace};
+
 /// What becomes of a frame that the connection does not bring to its client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fate {
@@ -26,18 +30,6 @@ pub enum Fate {
     /// It is dropped; but when the peer's kernel has acknowledged it all, [`Handler::on_sent`](crate::Handler::on_sent)
     /// hears this label.
     Report(u32),
-}
-
-/// How a client is written to that takes whatever one read returns for one frame: frames that become due soon after one was
-/// written are held, and leave together as one, if they are of a kind that may be joined.
-#[derive(Clone, Copy, Debug)]
-pub struct Pace {
-    /// How long nothing is written after a write.
-    pub pause: Duration,
-    /// Whether a frame may leave together with others.
-    pub may_join: fn(&[u8]) -> bool,
-    /// Makes one frame of several, without a newline in it.
-    pub join: fn(&[&[u8]]) -> Vec<u8>,
 }
 
 /// Which frames are given back.
@@ -91,6 +83,8 @@ pub(crate) struct Output {
     pub(crate) report_pause: Duration,
     /// Until when nothing more is written, if writes are paced.
     pub(crate) pause: Option<Instant>,
+    /// Since when the first reply waits, if writes are paced.
+    reply_since: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -213,25 +207,6 @@ impl Output {
         written
     }
 
-    /// Writes what is due at this pace. As much as `hurry_bytes` is not held: it would be too much before long.
-    pub(crate) fn write_paced(
-        &mut self,
-        mut socket: impl Write,
-        pace: &Pace,
-        now: Instant,
-        hurry_bytes: usize,
-    ) -> Written {
-        while self.pending() > 0 && (self.pause.is_none_or(|until| until <= now) || self.pending() >= hurry_bytes) {
-            self.join_first(pace);
-            let written = self.write_to(&mut socket, Writing::First);
-            if written != Written::All {
-                return written;
-            }
-            self.pause = Some(now + pace.pause);
-        }
-        Written::All
-    }
-
     fn advance(&mut self, count: usize) {
         self.written += count;
         self.written_of_first += count;
@@ -291,38 +266,6 @@ impl Output {
             self.written -= self.kept;
             self.kept = 0;
         }
-        self.check_invariants();
-    }
-
-    /// Joins the frames that are to be written next, as long as they are to be given back and `may_join`, into one that
-    /// `join` makes of them. A single one stays as it is.
-    fn join_first(&mut self, Pace { may_join, join, .. }: &Pace) {
-        if self.written_of_first > 0 {
-            return;
-        }
-        let (mut frames, mut end) = (Vec::new(), self.written);
-        for mark in self.marks.range(self.sent..) {
-            let frame = &self.bytes[end..end + mark.len()];
-            match mark.content {
-                Content::Frame(Fate::Return(label)) if !mark.line && may_join(frame) => frames.push((label, frame)),
-                _ => break,
-            }
-            end += mark.len();
-            if end - self.written >= JOINED_BYTES_MAX {
-                break;
-            }
-        }
-        if frames.len() < 2 {
-            return;
-        }
-        let count = frames.len();
-        let joined = join(&frames.iter().map(|(_, frame)| *frame).collect::<Vec<_>>());
-        let frames = frames.into_iter().map(|(label, frame)| (label, frame.into())).collect();
-        let mark = Mark::new(joined.len(), false, Content::Joined(frames));
-        self.returnable = self.returnable - (end - self.written) + mark.returnable();
-        self.bytes.splice(self.written..end, joined);
-        self.marks.drain(self.sent..self.sent + count);
-        self.marks.insert(self.sent, mark);
         self.check_invariants();
     }
 
@@ -403,8 +346,6 @@ impl Output {
 /// How much more may be written until the kernel is asked what has arrived: rarely enough that it costs nothing, often
 /// enough that the copies stay small.
 const SENT_BYTES_STEP: usize = 8 * 1024;
-/// Frames are joined up to about this length: one read should return all of it, over a network too.
-const JOINED_BYTES_MAX: usize = 4 * 1024;
 
 /// Empty outputs that still have their memory, for one thread.
 ///
@@ -441,10 +382,10 @@ mod tests {
     use super::*;
 
     /// Takes so many bytes in all, and at most `step` at once.
-    struct Socket {
+    pub(super) struct Socket {
         room: usize,
         step: usize,
-        writes: Vec<Vec<u8>>,
+        pub(super) writes: Vec<Vec<u8>>,
     }
 
     impl Write for Socket {
@@ -463,7 +404,7 @@ mod tests {
         }
     }
 
-    fn socket(room: usize, step: usize) -> Socket {
+    pub(super) fn socket(room: usize, step: usize) -> Socket {
         Socket { room, step, writes: Vec::new() }
     }
 
@@ -471,13 +412,13 @@ mod tests {
         output.write_to(&mut socket(room, usize::MAX), Writing::Together)
     }
 
-    fn acknowledge(output: &mut Output, unacknowledged: usize) -> Vec<u32> {
+    pub(super) fn acknowledge(output: &mut Output, unacknowledged: usize) -> Vec<u32> {
         let mut reports = Vec::new();
         output.acknowledge(unacknowledged, &mut reports);
         reports
     }
 
-    fn texts(back: &[(u32, Box<[u8]>)]) -> Vec<(u32, &str)> {
+    pub(super) fn texts(back: &[(u32, Box<[u8]>)]) -> Vec<(u32, &str)> {
         back.iter().map(|(label, frame)| (*label, str::from_utf8(frame).unwrap())).collect()
     }
 
@@ -566,28 +507,6 @@ mod tests {
         assert_eq!(output.write_to(&mut socket, Writing::Together), Written::All);
         assert_eq!(socket.writes, [b"gun{}"]);
         assert!(output.is_empty());
-    }
-
-    #[test]
-    fn joined_frames_are_one_write_and_come_back_as_they_were() {
-        let (pause, now) = (Duration::from_millis(30), Instant::now());
-        let join = |frames: &[&[u8]]| [b"<", &*frames.join(&b'+'), b">"].concat();
-        let pace = Pace { pause, may_join: |frame| frame.starts_with(b"m"), join };
-        let mut output = Output::default();
-        for frame in ["m1", "m2", "m3", "x4", "m5"] {
-            output.push(frame.as_bytes(), false, Fate::Return(7));
-        }
-        let mut socket = socket(100, 100);
-        for (millis, written) in [(0, 1), (29, 1), (30, 2), (31, 2), (60, 3), (90, 3)] {
-            let now = now + Duration::from_millis(millis);
-            assert_eq!(output.write_paced(&mut socket, &pace, now, 1000), Written::All);
-            assert_eq!(socket.writes.len(), written, "after {millis} ms");
-        }
-        assert_eq!(socket.writes, [&b"<m1+m2+m3>"[..], b"x4", b"m5"]);
-        acknowledge(&mut output, 5);
-        let back = output.take_back(|_| true, Back::Unacknowledged);
-        let expected: Vec<_> = ["m1", "m2", "m3", "x4", "m5"].map(|text| (7, text)).to_vec();
-        assert_eq!(texts(&back), expected);
     }
 
     #[test]

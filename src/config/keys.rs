@@ -8,7 +8,7 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use super::{
-    AdminAddress, Auth, Config, Limit, LogLevels, Networks, PasswordCost, PerSecond, Rate, SettingsFile,
+    AdminAddress, Auth, Config, Limit, LogLevels, Networks, Paced, PasswordCost, PerSecond, Rate, SettingsFile,
     VARIABLE_PREFIX,
 };
 use crate::resources;
@@ -32,6 +32,8 @@ enum Kind {
     File(fn(&mut Config, SettingsFile)),
     /// One of [`AUTHS`].
     Auth(fn(&mut Config, Auth)),
+    /// One of [`PACED`].
+    Paced(fn(&mut Config, Paced)),
     /// One of [`SWITCHES`].
     Switch(fn(&mut Config, bool)),
     /// Addresses and networks.
@@ -160,14 +162,14 @@ pub(super) static KEYS: &[Key] = &[
     },
     Key {
         name: "paced",
-        default: "off",
-        help: "Whether a client that reads no lines gets chat that comes close together as one frame of type 14",
-        kind: Kind::Switch(|config, on| config.paced = on),
+        default: "auto",
+        help: "Who gets one frame at a time, as the Qt client needs it; auto is those that log in as it does",
+        kind: Kind::Paced(|config, paced| config.paced = paced),
     },
     Key {
         name: "pace_ms",
-        default: "30",
-        help: "Milliseconds for which such a client is sent nothing after a frame",
+        default: "40",
+        help: "Milliseconds for each message in a frame for which such a client is sent nothing after it",
         kind: Kind::Count(1, 1000, |config, n| config.pace = n * MILLISECOND),
     },
     Key {
@@ -313,6 +315,7 @@ impl Key {
             Kind::Folder(set) => path(text).map(|folder| set(config, folder)),
             Kind::File(set) => file(text).map(|file| set(config, file)),
             Kind::Auth(set) => one_of(&AUTHS, text).map(|auth| set(config, auth)),
+            Kind::Paced(set) => one_of(&PACED, text).map(|paced| set(config, paced)),
             Kind::Switch(set) => one_of(&SWITCHES, text).map(|on| set(config, on)),
             Kind::Networks(set) => Networks::parse(text).map(|networks| set(config, networks)),
             Kind::Levels(set) => levels(text).map(|levels| set(config, levels)),
@@ -339,6 +342,7 @@ impl Key {
             Kind::Folder(_) => "a path".to_owned(),
             Kind::File(_) => "auto or a path".to_owned(),
             Kind::Auth(_) => names(&AUTHS),
+            Kind::Paced(_) => names(&PACED),
             Kind::Switch(_) => names(&SWITCHES),
             Kind::Networks(_) => "addresses and CIDR networks with commas".to_owned(),
             Kind::Levels(_) => names(&LEVELS),
@@ -361,6 +365,7 @@ impl Key {
             Kind::Folder(_)
             | Kind::File(_)
             | Kind::Auth(_)
+            | Kind::Paced(_)
             | Kind::Switch(_)
             | Kind::Count(..)
             | Kind::Threads(..)
@@ -384,7 +389,7 @@ impl Key {
         match self.kind {
             Kind::Folder(_) => "DIR",
             Kind::File(_) => "FILE",
-            Kind::Auth(_) | Kind::Switch(_) => "MODE",
+            Kind::Auth(_) | Kind::Paced(_) | Kind::Switch(_) => "MODE",
             Kind::Networks(_) => "NETWORKS",
             Kind::Levels(_) => "LEVEL",
             Kind::Count(..) | Kind::Threads(..) | Kind::Limit(..) => "N",
@@ -557,6 +562,8 @@ fn shown_time(time: Duration) -> String {
 
 const AUTHS: [(&str, Auth); 2] = [("strict", Auth::Strict), ("compat", Auth::Compat)];
 
+const PACED: [(&str, Paced); 3] = [("auto", Paced::Auto), ("on", Paced::On), ("off", Paced::Off)];
+
 const SWITCHES: [(&str, bool); 2] = [("on", true), ("off", false)];
 
 const LEVELS: [(&str, LevelFilter); 6] = [
@@ -593,6 +600,7 @@ mod tests {
             let other = match key.kind {
                 Kind::Folder(_) | Kind::File(_) => "elsewhere",
                 Kind::Auth(_) => "compat",
+                Kind::Paced(_) => "on",
                 Kind::Switch(_) => "on",
                 Kind::Networks(_) => "10.0.0.0/8",
                 Kind::Levels(_) => "trace",

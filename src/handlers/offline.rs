@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use net::Flow;
 
-use crate::protocol::{Id, UserId};
-use crate::session::{Awaited, Effect, Effects, Job, MAILBOX_PATIENCE, Phase, Session};
+use crate::protocol::{Id, Request, UserId};
+use crate::session::{Awaited, Effect, Effects, Job, Known, MAILBOX_PATIENCE, Phase, Session};
 use crate::store::MessageId;
 
 impl Session {
@@ -37,7 +37,8 @@ impl Session {
     pub(crate) fn on_sent(&mut self, effects: &mut Effects<'_>) -> Flow {
         match std::mem::replace(&mut self.phase, Phase::Ready) {
             Phase::Sending { user, ids, .. } => {
-                self.submit(Job::Delete { user, ids: ids.into() }, Awaited::Deletion(user), effects)
+                let awaited = Awaited::Deletion(user, u32::try_from(ids.len()).unwrap_or(u32::MAX));
+                self.submit(Job::Delete { user, ids: ids.into() }, awaited, effects)
             }
             // The connection broke in the same moment, and the mailbox was released: they stay.
             phase => {
@@ -48,18 +49,58 @@ impl Session {
     }
 
     /// A fetch takes long: perhaps another connection of the user has fetched and does not read its reply.
-    pub(crate) fn on_reminder(&mut self, effects: &mut Effects<'_>) -> Flow {
+    pub(crate) fn on_reminder(&mut self, known: &dyn Known, effects: &mut Effects<'_>) -> Flow {
         self.reminder_set = false;
-        if let Phase::Waiting(Awaited::Messages(user)) = self.phase {
+        if let Phase::Waiting(Awaited::Messages(user) | Awaited::MoreMessages(user)) = self.phase {
             effects.push(Effect::WantMailbox(user));
             self.remind(effects);
+        }
+        if let Some(user) = self.more.take() {
+            self.fetch_more(user, known, effects);
         }
         Flow::Taken
     }
 
     fn remind(&mut self, effects: &mut Effects<'_>) {
         if !std::mem::replace(&mut self.reminder_set, true) {
-            effects.push(Effect::Remind);
+            effects.push(Effect::Remind(MAILBOX_PATIENCE));
+        }
+    }
+
+    /// They could not be fetched now, and the client will not ask for the rest.
+    pub(crate) fn fetch_more_later(&mut self, user: UserId, effects: &mut Effects<'_>) {
+        effects.push(Effect::ReleaseMailbox(user));
+        self.more = Some(user);
+        effects.push(Effect::Remind(MAILBOX_PATIENCE));
+    }
+
+    /// The client has shown what it got of its kept messages. What it has asked for meanwhile goes first.
+    fn fetch_more(&mut self, user: UserId, known: &dyn Known, effects: &mut Effects<'_>) {
+        let Some(pace) = known.pace().filter(|_| !self.hung_up && self.may_act_as(Id(user.0.into())).is_ok()) else {
+            return;
+        };
+        match self.phase {
+            Phase::Ready if self.is_settled() => {
+                self.remind(effects);
+                self.submit(Job::Fetch { user }, Awaited::MoreMessages(user), effects);
+            }
+            Phase::Ended => {}
+            _ => {
+                self.more = Some(user);
+                effects.push(Effect::Remind(pace));
+            }
+        }
+    }
+
+    /// While a frame with kept messages is on its way to a client that must not be sent anything for a while: a logout does not
+    /// wait for that, since the client waits for nothing but the answer, and not for long. Its answer goes ahead.
+    pub(crate) fn logout_only(&mut self, frame: &[u8], known: &dyn Known, effects: &mut Effects<'_>) -> Flow {
+        match Request::parse(frame) {
+            Ok((kind, Request::Logout { user })) if self.is_settled() => {
+                self.note_kind(kind);
+                self.logout(user, known, effects)
+            }
+            Ok(_) | Err(_) => Flow::Later,
         }
     }
 
@@ -76,7 +117,13 @@ impl Session {
         Flow::Taken
     }
 
-    pub(crate) fn deleted(&mut self, user: UserId, effects: &mut Effects<'_>) {
+    /// A client that is paced gets a few messages at a time, and the next when it has shown these.
+    pub(crate) fn deleted(&mut self, user: UserId, count: u32, known: &dyn Known, effects: &mut Effects<'_>) {
         effects.push(Effect::ReleaseMailbox(user));
+        if let Some(pace) = known.pace() {
+            // Before that, what others have sent meanwhile.
+            effects.push(Effect::Remind(pace * (count + 1)));
+            self.more = Some(user);
+        }
     }
 }

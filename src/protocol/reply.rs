@@ -1,7 +1,8 @@
 //! What the server composes: fixed replies, and those made from what the store knows. All as the reference server's, to the
 //! byte, as far as it has them.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use super::{Asked, FrameKind, GroupId, Request, UserId};
 use crate::store::{Group, KeptMessage, User};
@@ -194,6 +195,26 @@ pub fn messages(messages: &[KeptMessage]) -> String {
     kept(messages.iter().map(|message| message.text.as_str()))
 }
 
+/// How many of these messages, from the first, belong into one reply for a client whose frames are joined: at least one.
+pub fn fit_a_frame(messages: &[KeptMessage]) -> usize {
+    let mut bytes = as_kept(&[]).len();
+    let fits = messages.iter().take(net::JOINED_MAX).take_while(|message| {
+        bytes += quoted_len(message.text.as_bytes()) + 1;
+        bytes <= net::JOINED_BYTES_MAX
+    });
+    fits.count().max(1).min(messages.len())
+}
+
+/// How long a text is as a JSON string.
+fn quoted_len(text: &[u8]) -> usize {
+    let escaped = |byte: &u8| match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 2,
+        0..0x20 => 6,
+        _ => 1,
+    };
+    2 + text.iter().map(escaped).sum::<usize>()
+}
+
 fn kept<'a>(texts: impl Iterator<Item = &'a str>) -> String {
     #[derive(Serialize)]
     struct Reply<'a> {
@@ -205,10 +226,24 @@ fn kept<'a>(texts: impl Iterator<Item = &'a str>) -> String {
     json(&Reply { errno: 200, msg_type: 14, msgs: texts.collect() })
 }
 
-/// Whether the usual client shows this frame also when it finds it among kept messages: chat and group chat.
-pub fn may_come_as_kept(frame: &[u8]) -> bool {
+/// How many bytes this frame takes among kept messages, with the comma, if the usual client shows it also when it finds it
+/// there: chat and group chat.
+pub fn len_as_kept(frame: &[u8]) -> Option<usize> {
     let kind = Request::parse(frame).map(|(kind, _)| kind);
-    kind.is_ok_and(|kind| kind == FrameKind::of(4) || kind == FrameKind::of(9))
+    let may = kind.is_ok_and(|kind| kind == FrameKind::of(4) || kind == FrameKind::of(9));
+    may.then(|| quoted_len(frame) + 1)
+}
+
+/// How many messages the usual client shows because of a reply: those in the reply to 14.
+pub fn messages_shown(reply: &[u8]) -> usize {
+    #[derive(Deserialize)]
+    struct Kept<'a> {
+        #[serde(borrow)]
+        msgs: Vec<&'a RawValue>,
+    }
+    let is_kept = reply.starts_with(br#"{"errno":200,"msgType":14,"#);
+    let kept = is_kept.then(|| serde_json::from_slice::<Kept<'_>>(reply).ok()).flatten();
+    kept.map_or(1, |kept| kept.msgs.len())
 }
 
 /// Several such frames as if they had been kept and fetched. The usual client takes that at any time.
@@ -254,6 +289,36 @@ mod tests {
     use super::*;
     use crate::protocol::Id;
     use crate::store::MessageId;
+
+    #[test]
+    fn what_comes_as_kept_is_measured_and_counted() {
+        for text in
+            [r#"{"msgType":4,"TOID":2,"msg":"\"x\" \u0001 \\ 你好"}"#, "{\"msgType\":9,\t\"FROMID\":1,\"GROUPID\":3}"]
+        {
+            let (one, two) = (as_kept(&[text.as_bytes()]), as_kept(&[text.as_bytes(), text.as_bytes()]));
+            assert_eq!(len_as_kept(text.as_bytes()), Some(two.len() - one.len()), "{text}");
+            assert_eq!((messages_shown(&one), messages_shown(&two)), (1, 2));
+        }
+        for other in [r#"{"msgType":5,"TOID":2}"#, r#"{"errno":200,"msgType":6,"name":"b","userId":7}"#, "{"] {
+            assert_eq!((len_as_kept(other.as_bytes()), messages_shown(other.as_bytes())), (None, 1), "{other}");
+        }
+        assert_eq!(quoted_len("a\u{1}\u{8}\u{c}\n\"".as_bytes()), json(&"a\u{1}\u{8}\u{c}\n\"").len());
+    }
+
+    #[test]
+    fn a_frame_of_kept_messages_is_short_but_holds_at_least_one() {
+        let message = |n: i64, len: usize| KeptMessage { id: MessageId(n), text: "\"".repeat(len) };
+        let fitting = |lens: &[usize]| {
+            let messages: Vec<_> = lens.iter().zip(0..).map(|(len, n)| message(n, *len)).collect();
+            let count = fit_a_frame(&messages);
+            assert!(count <= 1 || super::messages(&messages[..count]).len() <= net::JOINED_BYTES_MAX);
+            count
+        };
+        assert_eq!(
+            [fitting(&[]), fitting(&[5000]), fitting(&[300, 300, 300]), fitting(&[1; 50])],
+            [0, 1, 2, net::JOINED_MAX]
+        );
+    }
 
     #[test]
     fn replies_are_the_reference_servers_to_the_byte() {

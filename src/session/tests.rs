@@ -37,6 +37,10 @@ impl Known for Facts {
     fn is_here(&self, user: UserId) -> bool {
         user != UserId(4)
     }
+
+    fn pace(&self) -> Option<Duration> {
+        None
+    }
 }
 
 struct Tester {
@@ -277,10 +281,10 @@ fn a_login_is_answered_before_messages_can_come() {
     let check = Job::CheckPassword { id: Id(3), password: "p".into() };
     assert_eq!(session.frame(login), [Effect::Submit(check.clone())]);
     assert_eq!(session.later(Input::Frame(PING.as_bytes())), []);
-    assert_eq!(session.outcome(Outcome::Password(false)), reply(WRONG_LOGIN));
+    assert_eq!(session.outcome(Outcome::Password(None)), reply(WRONG_LOGIN));
     assert_eq!(session.frame(login), [Effect::Submit(check)]);
     let granted = [Effect::Reply(ACK.into()), Effect::Attach(UserId(3))];
-    assert_eq!(session.outcome(Outcome::Password(true)), granted);
+    assert_eq!(session.outcome(Outcome::Password(Some(Client::Other))), granted);
     let nobody = Job::CheckPassword { id: Id(4_294_967_299), password: "p".into() };
     let out_of_range = r#"{"msgType":1,"USERID":4294967299,"password":"p"}"#;
     assert_eq!(session.frame(out_of_range), [Effect::Submit(nobody)]);
@@ -380,7 +384,7 @@ fn kept_messages_are_deleted_when_they_are_out_and_not_before() {
     let (user, ids) = (UserId(1), vec![MessageId(7), MessageId(8)]);
     let found = || Outcome::Messages { reply: "two".into(), ids: vec![MessageId(7), MessageId(8)] };
     let mut session = Tester::logged_in();
-    assert_eq!(session.frame(fetch), [Effect::Remind, Effect::Submit(Job::Fetch { user })]);
+    assert_eq!(session.frame(fetch), [Effect::Remind(MAILBOX_PATIENCE), Effect::Submit(Job::Fetch { user })]);
     assert_eq!(session.outcome(found()), [Effect::ReplyAndReport("two".into())]);
     assert_eq!(session.later(Input::Frame(fetch.as_bytes())), []);
     assert_eq!(session.on(Input::Sent), [Effect::Submit(Job::Delete { user, ids })]);
@@ -412,9 +416,9 @@ fn a_client_that_does_not_take_its_messages_gives_way_to_another() {
         undelivered_bytes,
     };
     let mut session = Tester::logged_in();
-    assert_eq!(session.frame(fetch), [Effect::Remind, Effect::Submit(Job::Fetch { user })]);
+    assert_eq!(session.frame(fetch), [Effect::Remind(MAILBOX_PATIENCE), Effect::Submit(Job::Fetch { user })]);
     assert_eq!(session.on(wanted(0, 9)), [], "the store takes its time");
-    assert_eq!(session.on(Input::Reminder), [Effect::WantMailbox(user), Effect::Remind]);
+    assert_eq!(session.on(Input::Reminder), [Effect::WantMailbox(user), Effect::Remind(MAILBOX_PATIENCE)]);
     session.outcome(Outcome::Messages { reply: "one".into(), ids: vec![MessageId(7)] });
     assert_eq!(session.on(Input::Reminder), []);
     assert_eq!(session.on(wanted(0, 9)), []);
@@ -456,7 +460,7 @@ fn a_login_is_answered_when_the_other_nodes_know_of_it() {
         let asked = tester.frame(r#"{"msgType":1,"USERID":4,"password":"p"}"#);
         let job = Job::CheckPassword { id: Id(user.0.into()), password: "p".into() };
         assert_eq!(asked, [Effect::Submit(job)]);
-        assert_eq!(tester.outcome(Outcome::Password(true)), [Effect::Join(user)]);
+        assert_eq!(tester.outcome(Outcome::Password(Some(Client::Other))), [Effect::Join(user)]);
         assert_eq!(tester.later(Input::Frame(PING.as_bytes())), []);
         tester
     };
@@ -490,6 +494,9 @@ fn in_a_cluster_a_stranger_to_the_cache_is_looked_up_before_being_refused() {
         fn is_here(&self, _: UserId) -> bool {
             true
         }
+        fn pace(&self) -> Option<Duration> {
+            None
+        }
     }
     let mut session = Session::new(Auth::Strict);
     let mut feed = |input: Input<'static>| {
@@ -505,6 +512,93 @@ fn in_a_cluster_a_stranger_to_the_cache_is_looked_up_before_being_refused() {
     let (flow, effects) = feed(Input::Frame(frame.as_bytes()));
     assert_eq!(flow, Flow::Taken);
     assert_eq!(effects, [Effect::DeliverAll { to: members, except: UserId(3), text: frame.into() }]);
+}
+
+/// A client that is paced, whose messages take 40 ms each to show.
+struct Paced;
+
+impl Known for Paced {
+    fn members(&self, group: GroupId) -> Option<Arc<[UserId]>> {
+        Facts.members(group)
+    }
+    fn recognises(&self, user: UserId, password: &str) -> bool {
+        Facts.recognises(user, password)
+    }
+    fn login_wait(&self, id: Id) -> Option<u32> {
+        Facts.login_wait(id)
+    }
+    fn groups_change_elsewhere(&self) -> bool {
+        false
+    }
+    fn is_connected(&self, user: UserId) -> bool {
+        Facts.is_connected(user)
+    }
+    fn is_here(&self, user: UserId) -> bool {
+        Facts.is_here(user)
+    }
+    fn pace(&self) -> Option<Duration> {
+        Some(Duration::from_millis(40))
+    }
+}
+
+#[test]
+fn a_client_that_is_paced_gets_its_kept_messages_in_frames_with_pauses() {
+    let mut session = Tester::logged_in().session;
+    let mut on = |input: Input<'static>| {
+        let mut effects = Effects::new();
+        let flow = session.on(input, &Paced, &mut effects);
+        (flow, effects.into_vec())
+    };
+    let (user, ids) = (UserId(1), vec![MessageId(7), MessageId(8)]);
+    let taken = |effects: Vec<Effect<'static>>| (Flow::Taken, effects);
+    let found =
+        |reply: &str, ids: &[MessageId]| Input::Outcome(Outcome::Messages { reply: reply.into(), ids: ids.to_vec() });
+    let fetch = Effect::Submit(Job::Fetch { user });
+    let pause = |messages| Effect::Remind(Duration::from_millis(40) * messages);
+    let asked = on(Input::Frame(br#"{"msgType":14,"FROMID":1}"#));
+    assert_eq!(asked, taken(vec![Effect::Remind(MAILBOX_PATIENCE), fetch.clone()]));
+    assert_eq!(on(found("two", &ids)), taken(vec![Effect::ReplyAndReport("two".into())]));
+    assert_eq!(on(Input::Sent), taken(vec![Effect::Submit(Job::Delete { user, ids })]));
+    assert_eq!(on(Input::Outcome(Outcome::Deleted)), taken(vec![Effect::ReleaseMailbox(user), pause(3)]));
+    // What it asks for meanwhile is answered.
+    assert_eq!(on(Input::Frame(PING.as_bytes())), taken(reply(ACK)));
+    assert_eq!(on(Input::Frame(CHAT.as_bytes())).0, Flow::Taken);
+    assert_eq!(on(Input::Reminder), taken(vec![pause(1)]), "what it has sent is not settled");
+    on(Input::Settled(Settled { frames: 1, bytes: CHAT.len(), failed: 0 }));
+    assert_eq!(on(Input::Reminder), taken(vec![Effect::Remind(MAILBOX_PATIENCE), fetch.clone()]));
+    assert_eq!(on(found("one", &[MessageId(9)])), taken(vec![Effect::ReplyAndReport("one".into())]));
+    on(Input::Sent);
+    assert_eq!(on(Input::Outcome(Outcome::Deleted)), taken(vec![Effect::ReleaseMailbox(user), pause(2)]));
+    assert_eq!(on(Input::Reminder), taken(vec![Effect::Remind(MAILBOX_PATIENCE), fetch.clone()]));
+    let later = vec![Effect::ReleaseMailbox(user), Effect::Remind(MAILBOX_PATIENCE)];
+    assert_eq!(on(Input::Outcome(Outcome::Refused(BUSY.into()))), taken(later));
+    assert_eq!(on(Input::Reminder), taken(vec![Effect::Remind(MAILBOX_PATIENCE), fetch]));
+    assert_eq!(on(found("none", &[])), taken(vec![Effect::ReleaseMailbox(user)]), "nobody has asked for it");
+}
+
+#[test]
+fn the_logout_of_a_client_that_is_paced_does_not_wait_for_its_kept_messages() {
+    let user = UserId(1);
+    let logout = r#"{"msgType":3,"USERID":1}"#.as_bytes();
+    for (known, flow) in [(&Paced as &dyn Known, Flow::Taken), (&Facts, Flow::Later)] {
+        let mut session = Tester::logged_in().session;
+        let mut on = |input: Input<'static>| {
+            let mut effects = Effects::new();
+            let flow = session.on(input, known, &mut effects);
+            (flow, effects.into_vec())
+        };
+        on(Input::Frame(br#"{"msgType":14,"FROMID":1}"#));
+        on(Input::Outcome(Outcome::Messages { reply: "one".into(), ids: vec![MessageId(9)] }));
+        assert_eq!(on(Input::Frame(PING.as_bytes())), (Flow::Later, vec![]));
+        let answer = on(Input::Frame(logout));
+        assert_eq!(answer.0, flow);
+        if flow == Flow::Taken {
+            assert_eq!(answer.1, [Effect::Detach(user), Effect::Reply(ACK.into())]);
+            on(Input::Sent);
+            on(Input::Outcome(Outcome::Deleted));
+            assert_eq!(on(Input::Reminder), (Flow::Taken, vec![]), "no more for who has left");
+        }
+    }
 }
 
 /// What a script does with a session, as a property test chooses.
@@ -581,7 +675,7 @@ impl World {
                 Effect::LogOut(_)
                 | Effect::ReleaseMailbox(_)
                 | Effect::WantMailbox(_)
-                | Effect::Remind
+                | Effect::Remind(_)
                 | Effect::HangUp => {}
             }
         }
@@ -589,7 +683,7 @@ impl World {
 
     fn outcome(job: Job) -> Outcome {
         match job {
-            Job::CheckPassword { .. } => Outcome::Password(true),
+            Job::CheckPassword { .. } => Outcome::Password(Some(Client::Other)),
             Job::AddFriends { .. } => Outcome::Friends(Some(FriendNames { a: "a".into(), b: "b".into() })),
             Job::Members { .. } => Outcome::Members([UserId(1), UserId(2)].into()),
             Job::Fetch { .. } => Outcome::Messages { reply: "r".into(), ids: vec![MessageId(1)] },

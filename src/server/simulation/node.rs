@@ -123,6 +123,8 @@ impl Machine {
         let hashers = workers(admission::places(config));
         let shared = Arc::new(Shared {
             auth: config.auth,
+            paced: config.paced,
+            pace: config.pace,
             admission: Arc::new(Admission::new(config, usize::MAX, services.metrics.clone(), clock.clone())),
             router,
             mailboxes: Mailboxes::new(),

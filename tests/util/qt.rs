@@ -1,0 +1,119 @@
+//! A client that reads and shows as the usual one (Qt) does: one read is one JSON text or it is lost, every message that is
+//! shown keeps it busy, during which its socket fills, and while it logs in, registers or logs out, the next bytes are the reply.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::{LONG_PATIENCE, PATIENCE, TestServer};
+
+/// One connection of it. It never ends a frame with a newline.
+pub struct QtClient {
+    stream: TcpStream,
+    busy: Duration,
+    /// The messages it has shown.
+    pub shown: Vec<Value>,
+    /// The other frames it has understood.
+    pub others: Vec<Value>,
+    /// What it could not read.
+    pub lost: Vec<String>,
+}
+
+/// How long it is busy with one message.
+const BUSY: Duration = Duration::from_millis(35);
+/// How long it waits for the reply to a login, a registration or a logout.
+const REPLY_PATIENCE: Duration = Duration::from_secs(1);
+
+impl QtClient {
+    /// Connects.
+    pub fn connect(server: &TestServer) -> QtClient {
+        let stream = TcpStream::connect_timeout(&server.address(), PATIENCE).expect("connect to the server");
+        stream.set_nodelay(true).expect("set TCP_NODELAY");
+        QtClient { stream, busy: BUSY, shown: Vec::new(), others: Vec::new(), lost: Vec::new() }
+    }
+
+    /// Connects and logs in.
+    pub fn login(server: &TestServer, id: i64, password: &str) -> QtClient {
+        let mut client = QtClient::connect(server);
+        let reply = client.ask(&json!({"msgType": 1, "USERID": id, "password": password}));
+        assert_eq!(reply, json!({"errno": 200, "msgType": 200}));
+        client
+    }
+
+    /// Makes it faster, for a server whose `pace_ms` is less than the default.
+    pub fn set_busy(&mut self, busy: Duration) {
+        self.busy = busy;
+    }
+
+    pub fn send(&mut self, frame: &Value) {
+        self.stream.write_all(frame.to_string().as_bytes()).expect("send to the server");
+    }
+
+    /// Sends a request whose reply is what it reads next.
+    pub fn ask(&mut self, request: &Value) -> Value {
+        self.send(request);
+        let text =
+            self.read(REPLY_PATIENCE).unwrap_or_else(|| panic!("no reply within {REPLY_PATIENCE:?} to {request}"));
+        serde_json::from_str(&text)
+            .unwrap_or_else(|error| panic!("the reply to {request} cannot be read ({error}): {text}"))
+    }
+
+    /// Reads once, which must come in time, and does not show it; what it would show.
+    pub fn read_frame(&mut self) -> Vec<Value> {
+        let text = self.read(LONG_PATIENCE).expect("something to read");
+        let frame = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+        messages(&frame).unwrap_or_else(|| vec![frame])
+    }
+
+    /// Reads once and shows what it has read; false if nothing has come within `patience`.
+    pub fn read_and_show(&mut self, patience: Duration) -> bool {
+        let Some(text) = self.read(patience) else { return false };
+        match serde_json::from_str::<Value>(&text) {
+            Err(_) => self.lost.push(text),
+            Ok(frame) => match messages(&frame) {
+                None => self.others.push(frame),
+                Some(messages) => {
+                    thread::sleep(self.busy * u32::try_from(messages.len()).expect("a small number"));
+                    self.shown.extend(messages);
+                }
+            },
+        }
+        true
+    }
+
+    /// Reads and shows until so many messages were shown, or nothing has come for long after something was lost.
+    pub fn show_until(&mut self, messages: usize) {
+        let deadline = Instant::now() + LONG_PATIENCE;
+        while self.shown.len() < messages && Instant::now() < deadline {
+            let patience = if self.lost.is_empty() { LONG_PATIENCE } else { Duration::from_secs(2) };
+            if !self.read_and_show(patience) {
+                return;
+            }
+        }
+    }
+
+    fn read(&mut self, patience: Duration) -> Option<String> {
+        self.stream.set_read_timeout(Some(patience)).expect("set the read timeout");
+        let mut bytes = vec![0; 1 << 20];
+        match self.stream.read(&mut bytes) {
+            Ok(0) => panic!("the server has closed the connection"),
+            Ok(count) => Some(String::from_utf8_lossy(&bytes[..count]).into_owned()),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => None,
+            Err(error) => panic!("read from the server: {error}"),
+        }
+    }
+}
+
+/// The messages that a frame shows: itself, or those in a frame of type 14.
+fn messages(frame: &Value) -> Option<Vec<Value>> {
+    match (frame["msgType"].as_i64()?, frame["msgs"].as_array()) {
+        (4 | 9, _) => Some(vec![frame.clone()]),
+        (14, Some(texts)) => {
+            Some(texts.iter().map(|text| serde_json::from_str(text.as_str().expect("a text")).expect("JSON")).collect())
+        }
+        _ => None,
+    }
+}
