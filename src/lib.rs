@@ -10,6 +10,7 @@
 //!   what they want. The only module that sees threads, sockets and jobs at once.
 //! - [`session`] is one client's state machine without I/O; what each request means is in `handlers`.
 //! - [`protocol`] is the only module that knows JSON, [`store`] the only one that knows SQL, `net` knows mio.
+//! - [`fetches`] is the memory for replies with stored messages, and who waits for it.
 //! - [`admission`] are the limits: who may come in, how often and how fast.
 //! - [`presence`] is the only table that threads share: user -> connections.
 //! - [`router`] hands a message to a connection, or to its recipient's lane, whose batches are offered to the other nodes
@@ -62,6 +63,7 @@ pub mod collation;
 pub mod commands;
 pub mod config;
 pub mod delivery;
+pub mod fetches;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;

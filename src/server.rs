@@ -1,5 +1,7 @@
 //! [`Server`]: the shell around the sessions. It feeds them what happens and carries out what they want.
 
+mod fetching;
+
 use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
@@ -14,13 +16,15 @@ use net::{
 use parking_lot::Mutex;
 use pool::{Again, Lanes, Workers, WorkersWatch};
 
+use self::fetching::Fetcher;
 use crate::admission::{self, Admission, Excess, Holder, Meter, Pace, Payer, Refusal, Seat, Source, Turns};
 use crate::backlog::Backlog;
 use crate::berths::Berths;
 use crate::bus::Bus;
 use crate::clock::Clock;
 use crate::config::{Auth, Config, Networks, Paced};
-use crate::delivery::{self, ClientLink, LaneItem, Mailbox, Posted};
+use crate::delivery::{self, ClientLink, LaneItem, Posted};
+use crate::fetches::Fetches;
 use crate::groups::GroupCache;
 use crate::health::Health;
 use crate::jobs::Services;
@@ -85,6 +89,8 @@ struct Shared {
     services: Arc<Services>,
     router: Arc<Router>,
     mailboxes: Mailboxes<Fetcher>,
+    /// Who has claimed a mailbox, and memory for what is in it.
+    fetches: Fetches<Fetcher>,
     admission: Arc<Admission>,
     requests: Arc<Requests>,
     hashers: Workers,
@@ -254,6 +260,7 @@ impl Shared {
                 pace: config.pace,
                 router,
                 mailboxes: Mailboxes::new(),
+                fetches: fetching::fetches(config),
                 admission: Arc::new(Admission::new(
                     config,
                     descriptors,
@@ -377,46 +384,6 @@ impl Shared {
             log::debug!("too many requests of {} wait", holder.payer);
         }
         place
-    }
-
-    /// Fetches messages for a connection that has claimed the mailbox. The lane only says when all that is on its way to the
-    /// user is stored; a worker fetches, so that others' messages do not wait for it. A client that is paced gets what one
-    /// frame holds.
-    fn fetch(&self, user: UserId, fetcher: &Fetcher) {
-        let answer = Answer::to(&fetcher.link);
-        let Some(place) = self.place(fetcher.holder) else { return };
-        let (link, services, requests) = (fetcher.link.clone(), self.services.clone(), self.requests.clone());
-        let work = Box::new(move |mailbox| match mailbox {
-            Mailbox::Whole => requests.submit(Kind::Short, place, move || {
-                // Whoever is gone has given up the mailbox.
-                if !link.is_sealed() {
-                    let job = if link.is_paced() { Job::FetchFrame { user } } else { Job::Fetch { user } };
-                    answer.send(services.run(job));
-                }
-            }),
-            // A part of what was kept would not be in the order sent.
-            Mailbox::InParts => answer.send(Outcome::Refused(protocol::BUSY.into())),
-        });
-        self.router.submit(user, work);
-    }
-
-    fn release_mailbox(&self, user: UserId, fetcher: &Fetcher) {
-        if let Some(next) = self.mailboxes.release(user, fetcher) {
-            self.fetch(user, &next);
-        }
-    }
-}
-
-/// A connection that fetches messages, and whose share of the workers that takes.
-#[derive(Clone, Debug)]
-struct Fetcher {
-    link: Arc<ClientLink>,
-    holder: Holder,
-}
-
-impl PartialEq for Fetcher {
-    fn eq(&self, other: &Fetcher) -> bool {
-        self.link == other.link
     }
 }
 
@@ -612,7 +579,10 @@ impl Shell {
         for effect in effects.drain(..) {
             match effect {
                 Effect::Reply(reply) => self.send(turn, link, &reply, Fate::Drop),
-                Effect::ReplyAndReport(reply) => self.send(turn, link, &reply, Fate::Report(0)),
+                Effect::ReplyAndReport(reply) => {
+                    self.shared.fetched(&Fetcher { link: link.clone(), holder }, reply.len());
+                    self.send(turn, link, &reply, Fate::Report(0));
+                }
                 Effect::Deliver { to, text } => {
                     count(router.deliver(turn, to, &text, link, holder), text.len());
                 }
@@ -632,10 +602,7 @@ impl Shell {
                     self.shared.release_mailbox(user, &Fetcher { link: link.clone(), holder });
                 }
                 Effect::WantMailbox(user) => {
-                    let fetcher = Fetcher { link: link.clone(), holder };
-                    if let Some(other) = self.shared.mailboxes.other_holder(user, &fetcher) {
-                        other.link.post(Posted::MailboxWanted);
-                    }
+                    self.shared.ask_for_mailbox(user, &Fetcher { link: link.clone(), holder });
                 }
                 Effect::Remind(after) => turn.remind(link, after),
                 Effect::HangUp => link.hang_up(),

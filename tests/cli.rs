@@ -1,9 +1,10 @@
 //! The command line seen from outside: what is printed where, and which exit code follows.
 
 use std::env;
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader, Read};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{self, Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -337,6 +338,39 @@ fn a_data_folder_that_cannot_be_used_is_named() {
     sandbox.write("file", "not a folder");
     let line = sandbox.refused("127.0.0.1 0 --data file", &[]);
     assert!(line.starts_with("server: ") && line.contains("file"), "{line}");
+}
+
+#[test]
+fn a_limit_of_threads_is_named_and_nothing_is_started() {
+    let sandbox = Sandbox::new();
+    // Root has no such limit. Nobody else is this user, so that no other process counts.
+    let is_root = fs::metadata("/proc/self").is_ok_and(|metadata| metadata.uid() == 0);
+    let user = (50_000 + process::id() % 10_000).to_string();
+    let program = sandbox.work().join("server");
+    fs::copy(env!("CARGO_BIN_EXE_server"), &program).unwrap();
+    for folder in [sandbox.0.clone(), sandbox.work()] {
+        fs::set_permissions(folder, Permissions::from_mode(0o777)).unwrap();
+    }
+    let files = [
+        ("mysql.cnf", "ip=127.0.0.1\nport=1\nusername=a\npassword=b\ndbname=c\ncharset=utf8mb4\n"),
+        ("redis.cnf", "ip=127.0.0.1\nport=1\n"),
+    ];
+    for with_cluster in [false, true] {
+        if with_cluster {
+            files.iter().for_each(|(name, text)| sandbox.write(name, text));
+        }
+        for limit in if is_root { &[1, 2, 4, 8][..] } else { &[1] } {
+            let mut command = sandbox.command(if is_root { "setpriv" } else { "prlimit" });
+            if is_root {
+                command.args(["--reuid", &user, "--regid", &user, "--clear-groups", "prlimit"]);
+            }
+            command.arg(format!("--nproc={limit}")).arg(&program);
+            command.args("127.0.0.1 0 --loops 2 --hashers 1 --log-dir .".split_whitespace());
+            let End { code, stdout, stderr, .. } = Process::start(command).end();
+            assert_eq!((code, stdout.len(), stderr.len()), (Some(2), 0, 1), "{limit}: {stdout:?} {stderr:?}");
+            assert!(stderr[0].contains("threads it needs") && stderr[0].contains("ulimit -u"), "{}", stderr[0]);
+        }
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use util::{Builder, SetOnDrop, TestClient, TestServer, chat, login, password, user, wait_until};
+use util::{Builder, SetOnDrop, TestClient, TestServer, chat, login, offline_user, password, user, wait_until};
 
 const GREEDY: u8 = 2;
 const QUIET: u8 = 3;
@@ -202,4 +202,92 @@ fn unfinished_frames_take_a_bounded_memory_and_a_user_is_always_understood() {
     // One that was refused was told so.
     let refusals = greedy.iter_mut().filter_map(TestClient::recv_now).collect::<Vec<Value>>();
     assert!(refusals.len() > 100 && refusals.iter().all(|reply| reply["errno"] == 503), "{:?}", refusals.first());
+}
+
+/// Stores so many messages of 60 kB for a user who is not there.
+fn store_for(server: &TestServer, sender: &mut TestClient, from: i64, to: i64, count: usize) {
+    for n in 0..count {
+        sender.send(&chat(from, to, &format!("{n} {}", "z".repeat(60_000))));
+    }
+    sender.barrier();
+    assert_eq!(server.stored_for(to), count);
+}
+
+#[test]
+fn replies_that_nobody_reads_take_a_bounded_memory_and_others_fetch_on() {
+    const GREEDY_USERS: usize = 24;
+    const MESSAGES: usize = 40;
+    // Room for four full replies of 2 MiB, and for a dozen that are made.
+    let server = counting().option("memory_max", "16m").start();
+    let (mut alice, a) = user(&server, "alice");
+    let names: Vec<String> = (0..GREEDY_USERS).map(|n| format!("greedy {n}")).collect();
+    let ids: Vec<i64> = names.iter().map(|name| offline_user(&server, name)).collect();
+    let quiet = offline_user(&server, "quiet");
+    for id in &ids {
+        store_for(&server, &mut alice, a, *id, MESSAGES);
+    }
+    store_for(&server, &mut alice, a, quiet, MESSAGES);
+    let before = server.resident_bytes();
+    // What the kernels hold is little: nearly all of the reply stays with the server.
+    let mut greedy: Vec<TestClient> = names
+        .iter()
+        .zip(&ids)
+        .map(|(name, id)| {
+            let mut client = TestClient::connect_from_with(GREEDY, &server, |socket| {
+                socket.set_recv_buffer_size(4096).expect("an option");
+            });
+            client.login(*id, &password(name));
+            client.send(&json!({"msgType": 14, "FROMID": id}));
+            client
+        })
+        .collect();
+    let first = greedy.first_mut().expect("somebody");
+    first.wait_readable();
+    // Somebody of elsewhere gets all, page by page, while those wait. Nobody who reads is refused.
+    let begun = Instant::now();
+    let mut client = TestClient::connect_from(QUIET, &server);
+    client.login(quiet, &password("quiet"));
+    let all = client.fetch_all(quiet);
+    eprintln!("a quiet client has its {} messages after {:?}", all.len(), begun.elapsed());
+    assert_eq!(all.len(), MESSAGES);
+    let grown = server.resident_bytes().saturating_sub(before);
+    eprintln!("{GREEDY_USERS} unread fetches of {MESSAGES} messages of 60 kB: {} KiB more memory", grown / 1024);
+    assert!(grown < 40 << 20, "{} KiB", grown / 1024);
+    // Those that do not read give way to those of their address that wait, and lose nothing.
+    drop(greedy);
+    for id in &ids {
+        assert_eq!(server.stored_for(*id), MESSAGES, "nothing was deleted that did not arrive");
+    }
+}
+
+#[test]
+fn a_fetch_that_waits_for_memory_gets_it_from_one_that_does_not_read() {
+    const USERS: usize = 6;
+    let server = counting().option("memory_max", "1m").option("fetch_max", "512k").option("output_max", "64m").start();
+    let (mut alice, a) = user(&server, "alice");
+    let names: Vec<String> = (0..USERS).map(|n| format!("user {n}")).collect();
+    let ids: Vec<i64> = names.iter().map(|name| offline_user(&server, name)).collect();
+    // One page is more than both kernels hold.
+    for id in &ids {
+        store_for(&server, &mut alice, a, *id, 8);
+    }
+    let mut clients: Vec<TestClient> = names
+        .iter()
+        .zip(&ids)
+        .map(|(name, id)| {
+            let mut client = TestClient::connect_from_with(GREEDY, &server, |socket| {
+                socket.set_recv_buffer_size(4096).expect("an option");
+            });
+            client.login(*id, &password(name));
+            client.send(&json!({"msgType": 14, "FROMID": id}));
+            client
+        })
+        .collect();
+    // All are of one address, which has two pages. The last one reads, and those before it do not.
+    let mut last = clients.pop().expect("somebody");
+    last.set_patience(util::LONG_PATIENCE);
+    assert_eq!(last.recv_fetched().len(), 8);
+    for id in &ids[..USERS - 1] {
+        assert_eq!(server.stored_for(*id), 8);
+    }
 }

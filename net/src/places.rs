@@ -101,3 +101,39 @@ impl fmt::Debug for Gate {
         f.debug_struct("Gate").field("open", &self.places.open).field("max", &self.max).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::time::Duration;
+
+    use mio::{Events, Poll, Token};
+
+    use super::*;
+
+    #[test]
+    fn a_socket_that_is_closed_makes_room_and_wakes_whoever_waits_for_it() {
+        let mut poll = Poll::new().expect("a descriptor");
+        let waker = Arc::new(Waker::new(poll.registry(), Token(0)).expect("a descriptor"));
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let stream = || TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens");
+        let mut woken = |patience| {
+            let mut events = Events::with_capacity(1);
+            poll.poll(&mut events, Some(patience)).expect("a poller");
+            !events.is_empty()
+        };
+        let mut gate = Gate::new(waker);
+        gate.set_max(2);
+        let [first, second] = [(); 2].map(|()| {
+            assert!(gate.is_open());
+            gate.enter(stream())
+        });
+        assert!(!gate.is_open());
+        drop(first);
+        assert!(woken(Duration::from_secs(20)) && gate.is_open());
+        // Nobody waits now.
+        drop(second);
+        assert!(!woken(Duration::ZERO));
+        assert_eq!(gate.places.open.load(Ordering::SeqCst), 0);
+    }
+}

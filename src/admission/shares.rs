@@ -31,11 +31,16 @@ impl<K: Eq + Hash, S: BuildHasher + Default> Shares<K, S> {
 
     /// Takes `weight` for `key`; false if `key` has its share. A holder of nothing may take all that is free.
     pub fn take(&mut self, key: K, weight: usize) -> bool {
-        let fits = self.held(&key).saturating_add(weight) <= self.free();
+        let fits = self.would_take(&key, weight);
         if fits {
             self.take_anyway(key, weight);
         }
         fits
+    }
+
+    /// Whether `key` may have so much more.
+    pub fn would_take(&self, key: &K, weight: usize) -> bool {
+        self.held(key).saturating_add(weight) <= self.free()
     }
 
     /// Takes it though it may be more than is free: for what was accepted before, and is bounded there.

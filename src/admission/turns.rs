@@ -43,6 +43,16 @@ impl<K: Copy + Eq + Hash, T> Turns<K, T> {
         Some((key, item))
     }
 
+    /// Those of this key wait on that are wanted; the others no longer.
+    pub fn retain(&mut self, key: &K, wanted: impl Fn(&T) -> bool) {
+        let Some(items) = self.waiting.get_mut(key) else { return };
+        items.retain(wanted);
+        if items.is_empty() {
+            self.waiting.remove(key);
+            self.order.retain(|other| other != key);
+        }
+    }
+
     /// Whether nobody waits.
     pub fn is_empty(&self) -> bool {
         self.order.is_empty()

@@ -104,13 +104,13 @@ impl Session {
         }
     }
 
-    /// Another connection waits. A client that has taken nothing of its reply for a while gives way: most likely it is gone,
+    /// Another connection waits. A client that has taken next to nothing of its reply for a while gives way: most likely it is gone,
     /// and the other one is the same client, connected again.
     pub(crate) fn on_mailbox_wanted(&mut self, now: Instant, undelivered: usize, effects: &mut Effects<'_>) -> Flow {
         if let Phase::Sending { wanted, .. } = &mut self.phase {
             match wanted.as_deref() {
                 Some((since, _)) if now - *since < MAILBOX_PATIENCE => {}
-                Some((_, before)) if undelivered >= *before => effects.push(Effect::HangUp),
+                Some((_, before)) if is_stuck(*before, undelivered) => effects.push(Effect::HangUp),
                 Some(_) | None => *wanted = Some(Box::new((now, undelivered))),
             }
         }
@@ -127,3 +127,13 @@ impl Session {
         }
     }
 }
+
+/// Whether a client has taken next to nothing of what it had not received: one that takes a byte now and then gets a reply
+/// no sooner than one that takes none.
+fn is_stuck(before: usize, now: usize) -> bool {
+    let taken = before.saturating_sub(now);
+    taken == 0 || taken < before / PROGRESS_PART
+}
+
+/// Of a full reply (`fetch_max`) as much as the slowest modem takes within [`MAILBOX_PATIENCE`].
+const PROGRESS_PART: usize = 128;

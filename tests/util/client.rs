@@ -44,14 +44,24 @@ impl TestClient {
 
     /// A new connection in bare mode that comes from 127.0.0.`last`.
     pub fn connect_from(last: u8, server: &TestServer) -> TestClient {
-        TestClient::try_connect_from(last, server).expect("connect to the server")
+        TestClient::connect_from_with(last, server, |_| ())
+    }
+
+    /// The same with options set before the connection is made.
+    pub fn connect_from_with(last: u8, server: &TestServer, set: impl Fn(&Socket)) -> TestClient {
+        TestClient::try_from(last, server, set).expect("connect to the server")
     }
 
     /// The same, `None` when nobody takes the connection in time.
     pub fn try_connect_from(last: u8, server: &TestServer) -> Option<TestClient> {
+        TestClient::try_from(last, server, |_| ())
+    }
+
+    fn try_from(last: u8, server: &TestServer, set: impl Fn(&Socket)) -> Option<TestClient> {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
         // Or each connection would take a port of all addresses.
         socket.set_reuse_address(true).expect("an option");
+        set(&socket);
         socket.bind(&SocketAddr::from(([127, 0, 0, last], 0)).into()).expect("bind to a loopback address");
         socket.connect_timeout(&server.address().into(), PATIENCE).ok()?;
         Some(TestClient::on(socket.into()))

@@ -24,7 +24,7 @@ use crate::mailboxes::Mailboxes;
 use crate::outbox::Outbox;
 use crate::requests::Requests;
 use crate::router::Router;
-use crate::server::{LANE_BATCH_MAX, OUTBOXES, STORE_GRACE, Shared, Shell, publish, services, settings};
+use crate::server::{LANE_BATCH_MAX, OUTBOXES, STORE_GRACE, Shared, Shell, fetching, publish, services, settings};
 use crate::states::StateWriter;
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -129,6 +129,7 @@ impl Machine {
             router,
             mailboxes: Mailboxes::new(),
             requests: Arc::new(Requests::new(workers(config.requests_max + 4), 4, config.requests_max)),
+            fetches: fetching::fetches(config),
             hashers_queue: hashers.watch(),
             hashers,
             turns: Arc::default(),
@@ -369,6 +370,10 @@ impl Handler for Reader {
             Incoming::Likely(_) if !self.guesses => Flow::NoFrame,
             incoming => self.shell.on_incoming(turn, link, conn, incoming),
         }
+    }
+
+    fn on_kept(&mut self, conn: &mut Self::Conn, bytes: usize) -> bool {
+        self.shell.on_kept(conn, bytes)
     }
 
     fn on_sent(&mut self, turn: &mut Turn<Posted>, link: &Arc<Link<Posted>>, conn: &mut Self::Conn, label: u32) {

@@ -162,6 +162,8 @@ impl World {
             output_bytes_max: *dice.pick(&[600, 4096, 1 << 20]),
             lane_bytes_max: *dice.pick(&[3000, 1 << 20]),
             fetch_bytes_max: *dice.pick(&[300, 1 << 20]),
+            // With the smaller one a fetch often waits for others.
+            memory_bytes_max: *dice.pick(&[1, 1 << 30]),
             ..Config::with_defaults(address)
         };
         let kind = match dice.range(0..4) {

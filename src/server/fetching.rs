@@ -1,0 +1,101 @@
+//! How a session fetches stored messages: it claims the mailbox, waits for memory, and then for a worker.
+
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use super::{Answer, Shared};
+use crate::admission::Holder;
+use crate::config::Config;
+use crate::delivery::{ClientLink, Mailbox, Posted};
+use crate::fetches::Fetches;
+use crate::protocol::{self, UserId};
+use crate::requests::Kind;
+use crate::session::{Job, Outcome};
+
+/// A connection that fetches messages, and whose share of the workers and of the memory that takes.
+#[derive(Clone, Debug)]
+pub(super) struct Fetcher {
+    pub(super) link: Arc<ClientLink>,
+    pub(super) holder: Holder,
+}
+
+/// Half of the memory for clients. The texts and the reply that is made of them are in memory at once.
+pub(super) fn fetches(config: &Config) -> Fetches<Fetcher> {
+    Fetches::new(config.memory_bytes_max / 2, 2 * config.fetch_bytes_max)
+}
+
+impl Shared {
+    /// Fetches messages for a connection that has claimed the mailbox, when there is memory for the reply.
+    pub(super) fn fetch(&self, user: UserId, fetcher: &Fetcher) {
+        if self.fetches.begin(user, fetcher.holder.source, fetcher) {
+            self.submit_fetch(user, fetcher);
+        }
+    }
+
+    /// The reply of a connection that fetches is there.
+    pub(super) fn fetched(&self, fetcher: &Fetcher, bytes: usize) {
+        self.fetches.made(fetcher, bytes);
+        self.fetch_on();
+    }
+
+    pub(super) fn release_mailbox(&self, user: UserId, fetcher: &Fetcher) {
+        // Behind another connection of the user it neither has memory nor waits for it.
+        self.fetches.end(fetcher);
+        if let Some(next) = self.mailboxes.release(user, fetcher) {
+            self.fetch(user, &next);
+        }
+        self.fetch_on();
+    }
+
+    /// A fetch takes long: asks those that it waits for to say whether they get on.
+    pub(super) fn ask_for_mailbox(&self, user: UserId, fetcher: &Fetcher) {
+        match self.mailboxes.other_holder(user, fetcher) {
+            Some(other) => other.link.post(Posted::MailboxWanted),
+            None => {
+                self.fetches.in_the_way(fetcher).iter().for_each(|other| other.link.post(Posted::MailboxWanted));
+                self.fetch_on();
+            }
+        }
+    }
+
+    /// Has those fetch who have waited for memory that is free now.
+    fn fetch_on(&self) {
+        while let Some((user, fetcher)) = self.fetches.next() {
+            self.submit_fetch(user, &fetcher);
+        }
+    }
+
+    /// The lane only says when all that is on its way to the user is stored; a worker fetches, so that others' messages do not
+    /// wait for it. A client that is paced gets what one frame holds.
+    fn submit_fetch(&self, user: UserId, fetcher: &Fetcher) {
+        let answer = Answer::to(&fetcher.link);
+        let Some(place) = self.place(fetcher.holder) else { return };
+        let (link, services, requests) = (fetcher.link.clone(), self.services.clone(), self.requests.clone());
+        let work = Box::new(move |mailbox| match mailbox {
+            Mailbox::Whole => requests.submit(Kind::Short, place, move || {
+                // A connection that is gone has given up the mailbox.
+                if !link.is_sealed() {
+                    let job = if link.is_paced() { Job::FetchFrame { user } } else { Job::Fetch { user } };
+                    answer.send(services.run(job));
+                }
+            }),
+            // A part of what was kept would not be in the order sent.
+            Mailbox::InParts => answer.send(Outcome::Refused(protocol::BUSY.into())),
+        });
+        self.router.submit(user, work);
+    }
+}
+
+impl PartialEq for Fetcher {
+    fn eq(&self, other: &Fetcher) -> bool {
+        self.link == other.link
+    }
+}
+
+impl Eq for Fetcher {}
+
+impl Hash for Fetcher {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Arc::as_ptr(&self.link).hash(state);
+    }
+}
