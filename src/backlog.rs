@@ -22,9 +22,9 @@ use std::time::{Duration, Instant};
 use pool::Again;
 
 use crate::bus::Neighbours;
-use crate::delivery::{Delivery, LaneItem, Mailbox, Origin, messages, settle};
+use crate::delivery::{Delivery, LaneItem, Mailbox, Origin, messages, settle, settle_full};
 use crate::jobs::Services;
-use crate::metrics::{SpoolMove, Stage};
+use crate::metrics::{Hit, SpoolMove, Stage};
 use crate::protocol::UserId;
 use crate::spool::{Addition, Part, Spool, SpoolId};
 use crate::store::{Kept, StoreError};
@@ -137,13 +137,13 @@ impl Backlog {
             return;
         }
         if self.spooling.is_some() {
-            return self.spool(deliveries, services);
+            return self.spool(within_quotas(deliveries, services), services);
         }
         let untaken = offer_to_neighbours(deliveries, services, |taken| {
             services.metrics.confirmed(taken.len());
             settle(taken.into_iter().map(|delivery| (delivery, false)));
         });
-        self.keep(untaken, services);
+        self.keep(within_quotas(untaken, services), services);
     }
 
     /// Has the store keep messages, or else the spool. When neither can, the senders hear of it, and what has no sender
@@ -401,6 +401,19 @@ impl Moved {
     }
 }
 
+/// Refuses what a mailbox has no room for; returns the rest.
+fn within_quotas(deliveries: Vec<Delivery>, services: &Services) -> Vec<Delivery> {
+    let size = |user| services.store.mailbox_bytes(user).ok();
+    let (fits, full) = services.quotas.admit(deliveries, services.clock.now(), size);
+    if !full.is_empty() {
+        services.metrics.failed(full.len());
+        services.metrics.refused(Hit::MailboxMax);
+        log::debug!("the mailbox of user {} has no room for more of a sender", full[0].to);
+        settle_full(full);
+    }
+    fits
+}
+
 /// Returns what nodes of the reference server do not take; the others are settled by `taken`.
 fn offer_to_neighbours(
     deliveries: Vec<Delivery>,
@@ -640,6 +653,7 @@ mod tests {
                 passwords: Arc::new(Passwords::new(8, 1, 1, Duration::ZERO).unwrap()),
                 upgrader: Mutex::new(None),
                 berths: crate::berths::Berths::new(1 << 20),
+                quotas: crate::quotas::Quotas::new(1 << 20),
                 groups: GroupCache::new(None),
                 metrics: Arc::new(Metrics::new(1)),
                 fetch_bytes_max: 1000,

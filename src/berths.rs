@@ -46,6 +46,11 @@ impl Berths {
 }
 
 impl Berth {
+    /// Whose share it is.
+    pub fn holder(&self) -> Holder {
+        self.holder
+    }
+
     /// Takes more room for the same message; false if its holder has its share.
     pub fn widen(&self, bytes: usize) -> bool {
         let taken = self.berths.shares.lock().take(self.holder, bytes);

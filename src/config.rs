@@ -113,6 +113,8 @@ pub struct Config {
     pub logins_max: usize,
     /// Bytes of messages on their way to the store; beyond that, the 503 reply.
     pub lane_bytes_max: usize,
+    /// Most bytes stored for one user, with 64 for each message beside its text.
+    pub mailbox_bytes_max: usize,
     /// Bytes of messages that wait on the disk while the database of a cluster is away; beyond that, the 503 reply. Zero: none
     /// do.
     pub spool_bytes_max: usize,
@@ -273,6 +275,7 @@ impl Config {
             requests_max: 0,
             logins_max: 0,
             lane_bytes_max: 0,
+            mailbox_bytes_max: 0,
             spool_bytes_max: 0,
             fetch_bytes_max: 0,
             search_results_max: 0,

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use net::Link;
 use rustc_hash::FxHashMap;
 
+use crate::admission::Holder;
 use crate::berths::Berth;
 use crate::protocol::UserId;
 use crate::session::{Outcome, Settled};
@@ -64,6 +65,9 @@ pub enum Origin {
     /// Nobody: a test.
     #[cfg(test)]
     Tested,
+    /// Nobody: a test in which somebody pays.
+    #[cfg(test)]
+    Weighed(Berth),
 }
 
 /// A frame for many recipients, settled when all its deliveries are.
@@ -76,6 +80,8 @@ pub struct Fan {
     /// Deliveries on their way, and one for whoever is still adding some.
     left: AtomicUsize,
     failed: AtomicBool,
+    /// For want of room in a mailbox.
+    full: AtomicBool,
 }
 
 /// What passes through a lane: both kinds in one order, so that a fetch finds what was sent before it.
@@ -113,7 +119,7 @@ impl LaneItem {
 impl Fan {
     /// A frame of so many bytes, with one delivery more to come than is known.
     pub fn new(sender: Arc<ClientLink>, bytes: usize, berth: Berth) -> Arc<Fan> {
-        Arc::new(Fan { sender, bytes, berth, left: AtomicUsize::new(1), failed: AtomicBool::new(false) })
+        Arc::new(Fan { sender, bytes, berth, left: AtomicUsize::new(1), failed: false.into(), full: false.into() })
     }
 
     /// One more delivery is on its way, and takes up so many bytes; false if there is no room for it.
@@ -127,6 +133,14 @@ impl Fan {
 
     /// One delivery is settled, or all are under way. What became of the frame, if this was the last.
     pub fn one_less(&self, failed: bool) -> Option<Settled> {
+        self.settle(if failed { End::Failed } else { End::Done })
+    }
+
+    fn settle(&self, end: End) -> Option<Settled> {
+        let failed = end != End::Done;
+        if end == End::Full {
+            self.full.store(true, Ordering::Relaxed);
+        }
         if failed {
             self.failed.store(true, Ordering::Relaxed);
         }
@@ -134,7 +148,8 @@ impl Fan {
             return None;
         }
         let failed = u32::from(self.failed.load(Ordering::Relaxed));
-        Some(Settled { frames: 1, bytes: self.bytes, failed })
+        let full = u32::from(self.full.load(Ordering::Relaxed));
+        Some(Settled { frames: 1, bytes: self.bytes, failed, full })
     }
 }
 
@@ -144,6 +159,19 @@ pub fn messages(deliveries: &[Delivery]) -> Vec<Message> {
 }
 
 impl Delivery {
+    /// Whose share it takes up, if anybody's.
+    pub fn holder(&self) -> Option<Holder> {
+        match &self.origin {
+            Origin::Sender(_, berth) => Some(berth.holder()),
+            Origin::Group(fan) => Some(fan.berth.holder()),
+            #[cfg(test)]
+            Origin::Weighed(berth) => Some(berth.holder()),
+            #[cfg(test)]
+            Origin::Tested => None,
+            Origin::Returned { .. } | Origin::Spooled(_) => None,
+        }
+    }
+
     /// What the store is given of it.
     pub fn message(&self) -> Message {
         Message { to: self.to, text: self.text.clone() }
@@ -152,21 +180,41 @@ impl Delivery {
 
 /// Tells the senders what became of their frames, and whether that failed: one message a sender, one wake a loop.
 pub fn settle(deliveries: impl Iterator<Item = (Delivery, bool)>) {
+    tell(deliveries.map(|(delivery, failed)| (delivery, if failed { End::Failed } else { End::Done })));
+}
+
+/// The same for messages whose recipients have no room for more.
+pub fn settle_full(deliveries: Vec<Delivery>) {
+    tell(deliveries.into_iter().map(|delivery| (delivery, End::Full)));
+}
+
+/// What became of a delivery.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum End {
+    Done,
+    Failed,
+    /// The recipient's mailbox has no room for more of this sender.
+    Full,
+}
+
+fn tell(deliveries: impl Iterator<Item = (Delivery, End)>) {
     // Told in the order in which they come up here: the same happens in the same order wherever the links lie in memory.
     let mut totals: Vec<(Arc<ClientLink>, Settled, Option<Berth>)> = Vec::new();
     let mut by_sender: FxHashMap<*const ClientLink, usize> = FxHashMap::default();
-    for (delivery, failed) in deliveries {
+    for (delivery, end) in deliveries {
+        let failed = end != End::Done;
         let (sender, settled, berth) = match delivery.origin {
             Origin::Sender(sender, berth) => {
-                (sender, Settled { frames: 1, bytes: delivery.text.len(), failed: u32::from(failed) }, Some(berth))
+                let (failed, full) = (u32::from(failed), u32::from(end == End::Full));
+                (sender, Settled { frames: 1, bytes: delivery.text.len(), failed, full }, Some(berth))
             }
-            Origin::Group(fan) => match fan.one_less(failed) {
+            Origin::Group(fan) => match fan.settle(end) {
                 Some(settled) => (fan.sender.clone(), settled, None),
                 None => continue,
             },
             Origin::Spooled(_) => continue,
             #[cfg(test)]
-            Origin::Tested => continue,
+            Origin::Tested | Origin::Weighed(_) => continue,
             Origin::Returned { .. } => {
                 if failed {
                     log::error!("a message for user {} cannot be kept and is lost", delivery.to);
@@ -187,6 +235,7 @@ pub fn settle(deliveries: impl Iterator<Item = (Delivery, bool)>) {
         total.frames += settled.frames;
         total.bytes += settled.bytes;
         total.failed += settled.failed;
+        total.full += settled.full;
     }
     // The room first: a sender that hears of it finds it.
     let posts = totals.into_iter().map(|(sender, settled, room)| {

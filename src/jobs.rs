@@ -15,6 +15,7 @@ use crate::metrics::{Login, Metrics};
 use crate::outages::Outages;
 use crate::password::{self, Client, Passwords, Upgrade, Verdict};
 use crate::protocol::{self, GroupId, UserId};
+use crate::quotas::Quotas;
 use crate::session::{Job, Outcome};
 use crate::spool::Spool;
 use crate::store::{Kept, Message, Store, StoreError};
@@ -39,6 +40,8 @@ pub struct Services {
     pub groups: GroupCache,
     /// Room for what is on its way to other nodes and to the store.
     pub berths: Arc<Berths>,
+    /// How much may be stored for each user.
+    pub quotas: Quotas,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Most text that one fetch returns, in bytes.
@@ -125,6 +128,7 @@ impl Services {
             }
             Job::Delete { user, ids } => {
                 store.delete(user, &ids)?;
+                self.quotas.deleted(user);
                 Outcome::Deleted
             }
         })

@@ -79,6 +79,7 @@ pub mod outbox;
 pub mod password;
 pub mod presence;
 pub mod protocol;
+pub mod quotas;
 mod recent;
 pub mod requests;
 pub mod resources;

@@ -76,6 +76,8 @@ pub enum Hit {
     RequestsMax,
     /// Of messages on their way to other nodes and to the store.
     LaneMax,
+    /// Of what is stored for one user.
+    MailboxMax,
     /// Of descriptors: there are hardly any left for clients.
     Descriptors,
     /// Of the time that a connection may take to log in.
@@ -428,6 +430,7 @@ impl Hit {
         "logins_max",
         "requests_max",
         "lane_max",
+        "mailbox_max",
         "descriptors",
         "login_timeout",
         "memory_max",

@@ -34,6 +34,7 @@ use crate::outages::Outages;
 use crate::outbox::{self, OutItem, Outbox};
 use crate::password::{self, PasswordError, Passwords};
 use crate::protocol::{self, FrameKind, GroupId, Id, ReplyKind, UserId};
+use crate::quotas::Quotas;
 use crate::requests::{self, Kind, Requests};
 use crate::resources;
 use crate::router::{self, Routed, Router};
@@ -426,6 +427,7 @@ fn services(
         upgrader: Mutex::new(upgrader),
         groups: GroupCache::new(lifetime),
         berths: Berths::new(config.lane_bytes_max),
+        quotas: Quotas::new(config.mailbox_bytes_max),
         metrics: Arc::new(Metrics::new(config.loops)),
         fetch_bytes_max: config.fetch_bytes_max,
         search_results_max: config.search_results_max,

@@ -139,6 +139,8 @@ pub struct Settled {
     pub bytes: usize,
     /// How many of them could neither be delivered nor kept for some recipient.
     pub failed: u32,
+    /// How many of these because a recipient's mailbox is full.
+    pub full: u32,
 }
 
 /// What a session wants done, in this order.
@@ -333,7 +335,7 @@ impl Session {
 
     /// Whether a frame may be looked at: nothing is pending that it must wait for, and not too much is on its way.
     fn is_ready(&self) -> bool {
-        let Settled { frames, bytes, failed } = self.unsettled;
+        let Settled { frames, bytes, failed, .. } = self.unsettled;
         matches!(self.phase, Phase::Ready) && failed == 0 && frames < UNSETTLED_MAX && bytes < UNSETTLED_BYTES_MAX
     }
 
@@ -419,17 +421,20 @@ impl Session {
         self.unsettled.frames -= settled.frames;
         self.unsettled.bytes -= settled.bytes;
         self.unsettled.failed += settled.failed;
+        self.unsettled.full += settled.full;
         if self.unsettled.frames > 0 {
             return Flow::Taken;
         }
         let failed = std::mem::take(&mut self.unsettled.failed);
+        let full = std::mem::take(&mut self.unsettled.full);
+        let refusal = |nth| if nth < full { protocol::MAILBOX_FULL } else { protocol::NOT_KEPT };
         match std::mem::replace(&mut self.phase, Phase::Ready) {
             // Its own push is all that was on its way.
             Phase::Settling { reply } if failed == 0 => effects.push(Effect::Reply(reply.into())),
-            Phase::Settling { .. } => effects.push(Effect::Reply(protocol::NOT_KEPT.into())),
+            Phase::Settling { .. } => effects.push(Effect::Reply(refusal(0).into())),
             phase => {
                 self.phase = phase;
-                effects.extend((0..failed).map(|_| Effect::Reply(protocol::NOT_KEPT.into())));
+                effects.extend((0..failed).map(|nth| Effect::Reply(refusal(nth).into())));
             }
         }
         Flow::Taken
@@ -548,7 +553,8 @@ impl Session {
 
     fn check_invariants(&self) {
         if cfg!(debug_assertions) {
-            let Settled { frames, bytes, failed } = self.unsettled;
+            let Settled { frames, bytes, failed, full } = self.unsettled;
+            assert!(full <= failed, "each has failed");
             assert!(frames > 0 || (bytes, failed) == (0, 0), "nothing on its way, nothing to tell of it");
             let settling = matches!(self.phase, Phase::Settling { .. });
             assert!(!settling || frames > 0, "a reply waits for something");

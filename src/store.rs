@@ -88,6 +88,12 @@ pub trait Store: Send + Sync + 'static {
         true
     }
 
+    /// What is stored for `user`, in bytes, with [`MESSAGE_BYTES`](crate::quotas::MESSAGE_BYTES) for each message beside its
+    /// text. Asked only of mailboxes that much goes into.
+    fn mailbox_bytes(&self, _user: UserId) -> Result<usize, StoreError> {
+        Ok(0)
+    }
+
     /// The oldest messages kept for `user`, in the order they were appended, as many as fit in `bytes_max` of text
     /// but at least one if there is any. Nothing is deleted.
     fn fetch(&self, user: UserId, bytes_max: usize) -> Result<Vec<KeptMessage>, StoreError>;

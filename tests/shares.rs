@@ -83,3 +83,50 @@ fn a_text_for_many_absent_members_takes_room_once() {
     assert_eq!(server.stored(), 2 * MEMBERS);
     assert_eq!(refused(&server, "lane_max"), 0.0);
 }
+
+// Mailboxes
+
+#[test]
+fn one_sender_fills_half_of_a_mailbox_and_others_find_room() {
+    const MIB: usize = 1 << 20;
+    let server = TestServer::builder().option("admin", "127.0.0.1:0").option("mailbox_max", "1m").start();
+    let (_first, g) = user(&server, "greedy");
+    let (mut quiet, q) = user(&server, "quiet");
+    let victim = offline_user(&server, "victim");
+    let mut greedy = connections(&server, "greedy", g, 4);
+    let text = "x".repeat(20_000);
+    for _ in 0..40 {
+        for client in &mut greedy {
+            client.send(&chat(g, victim, &text));
+        }
+    }
+    let mut refused_count = 0;
+    for client in &mut greedy {
+        for frame in client.recv_until_barrier() {
+            assert_eq!(frame["errno"], 503, "{frame}");
+            assert!(frame["errmsg"].as_str().is_some_and(|text| text.contains("mailbox")), "{frame}");
+            refused_count += 1;
+        }
+    }
+    let stored = server.stored_for(victim);
+    println!("of {} messages of 20 kB {stored} are stored, {refused_count} refused", 40 * greedy.len());
+    assert_eq!(stored + refused_count, 40 * greedy.len());
+    assert!(stored * 20_000 <= 3 * MIB / 4 && stored * 20_000 >= MIB / 4, "{stored}");
+    assert!(refused(&server, "mailbox_max") > 0.0);
+    // Another sender's messages find room, and so do the greedy one's for somebody else.
+    for n in 0..10 {
+        quiet.send(&chat(q, victim, &n.to_string()));
+    }
+    quiet.barrier();
+    let other = offline_user(&server, "other");
+    greedy[0].send(&chat(g, other, &text));
+    greedy[0].barrier();
+    assert_eq!((server.stored_for(victim), server.stored_for(other)), (stored + 10, 1));
+    // What is fetched makes room.
+    let mut victim_client = login(&server, "victim", victim);
+    assert_eq!(victim_client.fetch_all(victim).len(), stored + 10);
+    victim_client.logout(victim);
+    greedy[0].send(&chat(g, victim, &text));
+    greedy[0].barrier();
+    assert_eq!(server.stored_for(victim), 1);
+}

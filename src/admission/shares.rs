@@ -67,6 +67,11 @@ impl<K: Eq + Hash, S: BuildHasher + Default> Shares<K, S> {
         self.used -= weight;
     }
 
+    /// From now on there is that much in all, whatever is held.
+    pub fn set_max(&mut self, max: usize) {
+        self.max = max;
+    }
+
     /// What nobody holds.
     pub fn free(&self) -> usize {
         self.max.saturating_sub(self.used)
@@ -117,6 +122,12 @@ impl NestedShares {
     pub fn give_back(&mut self, holder: Holder, weight: usize) {
         self.payers.give_back(holder.payer, weight);
         self.sources.give_back(holder.source, weight);
+    }
+
+    /// From now on there is that much in all, whatever is held.
+    pub fn set_max(&mut self, max: usize) {
+        self.payers.set_max(max);
+        self.sources.set_max(max);
     }
 
     /// What nobody holds.

@@ -259,6 +259,12 @@ pub(super) static KEYS: &[Key] = &[
         kind: Kind::Size(KIB, 2048 * MIB, |config, bytes| config.lane_bytes_max = bytes),
     },
     Key {
+        name: "mailbox_max",
+        default: "32m",
+        help: "Bytes of messages stored for one user; a sender beyond its share gets the 503 reply",
+        kind: Kind::Size(KIB, 1024 * 1024 * MIB, |config, bytes| config.mailbox_bytes_max = bytes),
+    },
+    Key {
         name: "spool_max",
         default: "256m",
         help: "Bytes of messages that wait on the disk while MySQL is away; more get the 503 reply; 0 is none",

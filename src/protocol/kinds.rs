@@ -99,6 +99,7 @@ mod tests {
             (SERVER_ERROR, "500"),
             (BUSY, "503"),
             (NOT_KEPT, "503"),
+            (MAILBOX_FULL, "503"),
         ];
         for (reply, expected) in fixed {
             assert_eq!(name(reply), expected, "{reply}");

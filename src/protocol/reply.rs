@@ -44,6 +44,8 @@ pub const BUSY: &str = r#"{"errmsg":"the server is busy, try again later","errno
 /// 503 for a frame that would need memory which others use. Nothing that follows is looked at.
 pub const CROWDED: &str =
     r#"{"errmsg":"too many long frames at once, connect again and send this one later","errno":503,"msgType":503}"#;
+/// 503 for a message to a user, or to a member of a group, for whom no more of this sender is stored.
+pub const MAILBOX_FULL: &str = r#"{"errmsg":"the mailbox of a recipient is full, try again when messages have been fetched","errno":503,"msgType":503}"#;
 /// 503 for a message that could neither be delivered nor kept.
 pub const NOT_KEPT: &str = r#"{"errmsg":"a message could not be kept, send it again later","errno":503,"msgType":503}"#;
 

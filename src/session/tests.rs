@@ -76,7 +76,7 @@ impl Tester {
     }
 
     fn settled(&mut self, frames: u32, bytes: usize, failed: u32) -> Vec<Effect<'static>> {
-        self.on(Input::Settled(Settled { frames, bytes, failed }))
+        self.on(Input::Settled(Settled { frames, bytes, failed, full: 0 }))
     }
 
     /// Nothing may follow from an input that must wait, but for the jobs it needs.
@@ -564,7 +564,7 @@ fn a_client_that_is_paced_gets_its_kept_messages_in_frames_with_pauses() {
     assert_eq!(on(Input::Frame(PING.as_bytes())), taken(reply(ACK)));
     assert_eq!(on(Input::Frame(CHAT.as_bytes())).0, Flow::Taken);
     assert_eq!(on(Input::Reminder), taken(vec![pause(1)]), "what it has sent is not settled");
-    on(Input::Settled(Settled { frames: 1, bytes: CHAT.len(), failed: 0 }));
+    on(Input::Settled(Settled { frames: 1, bytes: CHAT.len(), failed: 0, full: 0 }));
     assert_eq!(on(Input::Reminder), taken(vec![Effect::Remind(MAILBOX_PATIENCE), fetch.clone()]));
     assert_eq!(on(found("one", &[MessageId(9)])), taken(vec![Effect::ReplyAndReport("one".into())]));
     on(Input::Sent);
@@ -708,7 +708,7 @@ proptest! {
         };
         let settle = |world: &mut World, failed: bool| {
             let bytes = world.on_their_way.pop()?;
-            Some(Input::Settled(Settled { frames: 1, bytes, failed: failed.into() }))
+            Some(Input::Settled(Settled { frames: 1, bytes, failed: failed.into(), full: 0 }))
         };
         let mut hung_up = false;
         for act in acts {

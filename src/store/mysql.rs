@@ -41,6 +41,7 @@ use crate::collation::fold;
 use crate::config::MysqlSettings;
 use crate::metrics::PoolUse;
 use crate::protocol::{GroupId, UserId};
+use crate::quotas::MESSAGE_BYTES;
 
 /// A [`Store`] in a MySQL or MariaDB database.
 pub struct MysqlStore {
@@ -355,6 +356,16 @@ impl Store for MysqlStore {
 
     fn fits(&self, text: &str) -> bool {
         text.len() <= self.limits.text_bytes() && self.schema.fits(text)
+    }
+
+    fn mailbox_bytes(&self, user: UserId) -> Result<usize, StoreError> {
+        let bytes: Option<u64> = self.calls.call(|db, _| {
+            let statement = "SELECT CAST(COALESCE(SUM(LENGTH(message) + :each), 0) AS UNSIGNED) AS bytes
+                             FROM OfflineMessage WHERE userid = :user";
+            let row = db.exec_first(statement, params! {"user" => user.0, "each" => MESSAGE_BYTES})?;
+            row.map(|mut row: Row| column(&mut row, "bytes")).transpose()
+        })?;
+        Ok(usize::try_from(bytes.unwrap_or(0)).unwrap_or(usize::MAX))
     }
 
     fn fetch(&self, user: UserId, bytes_max: usize) -> Result<Vec<KeptMessage>, StoreError> {

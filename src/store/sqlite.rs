@@ -33,6 +33,7 @@ pub use self::spool::SpoolFile;
 use super::{FriendNames, Group, Kept, KeptMessage, Message, MessageId, Store, StoreError, User, UserState};
 use crate::collation::fold;
 use crate::protocol::{GroupId, UserId};
+use crate::quotas::MESSAGE_BYTES;
 
 /// A [`Store`] in a SQLite file. Dropping it finishes what is queued and leaves a single file without a log beside it.
 pub struct SqliteStore {
@@ -243,6 +244,17 @@ impl Store for SqliteStore {
                 Ok(Kept::Stored)
             };
             messages.iter().map(&mut keep).collect()
+        })
+    }
+
+    fn mailbox_bytes(&self, user: UserId) -> Result<usize, StoreError> {
+        self.live.read(move |db| {
+            let bytes: i64 = db
+                .prepare_cached(
+                    "SELECT coalesce(sum(octet_length(message) + :each), 0) FROM OfflineMessage WHERE userid = :user",
+                )?
+                .query_row(named_params! {":user": user.0, ":each": MESSAGE_BYTES as i64}, |row| row.get(0))?;
+            Ok(usize::try_from(bytes).unwrap_or(usize::MAX))
         })
     }
 

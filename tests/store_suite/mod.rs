@@ -10,6 +10,7 @@ use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use raybox::protocol::{GroupId, UserId};
+use raybox::quotas::MESSAGE_BYTES;
 use raybox::store::{FriendNames, Group, Kept, KeptMessage, Message, MessageId, Store, StoreError, User, UserState};
 
 /// A store that lives as long as one test.
@@ -65,6 +66,7 @@ macro_rules! narrow_store_suite {
             messages_for_unknown_users_are_not_kept,
             empty_batches_are_fine,
             ten_thousand_messages_are_deleted_at_once,
+            a_mailbox_weighs_what_is_in_it,
             concurrent_appends_keep_the_order_of_each_thread,
             one_name_is_given_once_however_many_ask,
             a_refused_operation_does_not_harm_those_beside_it,
@@ -455,6 +457,14 @@ pub(crate) fn empty_batches_are_fine(store: &dyn Store) {
     assert_eq!(store.append(&[]).unwrap(), []);
     store.delete(new_user(store), &[]).unwrap();
     store.set_states(&[]).unwrap();
+}
+
+pub(crate) fn a_mailbox_weighs_what_is_in_it(store: &dyn Store) {
+    let (user, other) = (new_user(store), new_user(store));
+    assert_eq!(store.mailbox_bytes(user).unwrap(), 0);
+    append(store, user, &["{\"a\":1}", "{\"b\":\"é\"}"]);
+    append(store, other, &["{}"]);
+    assert_eq!(store.mailbox_bytes(user).unwrap(), 7 + 10 + 2 * MESSAGE_BYTES);
 }
 
 pub(crate) fn ten_thousand_messages_are_deleted_at_once(store: &dyn Store) {

@@ -176,6 +176,10 @@ impl Store for LateStore {
         self.shared.store.get().is_some_and(|store| store.fits(text))
     }
 
+    fn mailbox_bytes(&self, user: UserId) -> Result<usize, StoreError> {
+        self.opened()?.mailbox_bytes(user)
+    }
+
     fn fetch(&self, user: UserId, bytes_max: usize) -> Result<Vec<KeptMessage>, StoreError> {
         self.opened()?.fetch(user, bytes_max)
     }
