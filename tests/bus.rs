@@ -4,7 +4,6 @@ mod util;
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -166,19 +165,8 @@ fn settings(redis: &Redis) -> RedisSettings {
 }
 
 fn settings_at(address: SocketAddr) -> RedisSettings {
-    RedisSettings {
-        file: PathBuf::from("redis.cnf"),
-        host: address.ip().to_string(),
-        port: address.port(),
-        username: None,
-        password: None,
-        db: 0,
-        tls: false,
-        tls_ca: None,
-        size: 2,
-        idle_timeout: Duration::from_secs(30),
-        wait_timeout: Duration::from_secs(1),
-    }
+    let wait_timeout = Duration::from_secs(1);
+    RedisSettings { wait_timeout, ..RedisSettings::at(&address.ip().to_string(), address.port()) }
 }
 
 fn delivery(to: UserId, text: &str) -> Delivery {
@@ -437,12 +425,49 @@ fn the_register_is_in_the_database_that_is_asked_for() {
     let mut commands = redis.connect();
     redis::cmd("SELECT").arg(3).query::<String>(&mut commands).expect("select");
     wait_until("both are registered", || {
-        let nodes: u32 = redis::cmd("SCARD").arg("raybox:nodes").query(&mut commands).expect("nodes");
+        let nodes: u32 = redis::cmd("SCARD").arg("raybox:@3:nodes").query(&mut commands).expect("nodes");
         nodes == 2
     });
     let missing = RedisBus::open(&RedisSettings { db: 99, ..settings(&redis) });
     let refusal = missing.err().expect("there is no such database").to_string();
     assert!(refusal.contains("out of range"), "{refusal}");
+}
+
+#[test]
+fn installations_on_one_redis_hear_nothing_of_each_other() {
+    let redis = Redis::start();
+    let named = |name: &str| RedisSettings { cluster_name: Some(name.to_owned()), ..settings(&redis) };
+    let in_first = RedisSettings { db: 1, ..settings(&redis) };
+    let all = [settings(&redis), in_first, named("blue"), named("green")];
+    let all: Vec<_> = all.iter().map(|settings| (Peer::start_with(settings), Peer::start_with(settings))).collect();
+    for (nth, (sender, recipient)) in all.iter().enumerate() {
+        recipient.welcome(ANN);
+        for (other, (one, two)) in all.iter().enumerate() {
+            // Those after this one have nobody yet.
+            let expected = if other <= nth { Published::Taken(1) } else { Published::ToNobody };
+            assert_eq!(
+                one.publish(ANN, nth as u64 + 1, &[&format!("{{\"of\":{other}}}")]),
+                expected,
+                "{other} at {nth}"
+            );
+            let strange =
+                |heard: &Heard| matches!(heard, Heard::Envelope(_, text) if !text.contains(&other.to_string()));
+            assert!(!two.notes.heard.lock().expect("notes").iter().any(strange));
+        }
+        sender.bus.group_changed(GroupId(nth as i32));
+        recipient.notes.wait_for(&Heard::Group(GroupId(nth as i32)));
+    }
+    for (nth, (_, recipient)) in all.iter().enumerate() {
+        let groups = (0..4).filter(|group| recipient.notes.count(&Heard::Group(GroupId(*group))) > 0);
+        assert!(groups.eq([nth as i32]), "of its own installation alone");
+    }
+    let publish = || redis::cmd("PUBLISH").arg("RayBox-user-7").arg("{}").query::<u32>(&mut redis.connect());
+    assert_eq!(publish(), Ok(1), "the channels of the reference server are of the installation without a name");
+    let willing = RedisSettings { cpp_nodes: Some(true), ..named("red") };
+    let willing = Peer::start_with(&willing);
+    willing.welcome(ANN);
+    assert_eq!(publish(), Ok(2), "unless another one says so");
+    willing.notes.wait_for(&Heard::Bare(ANN, "{}".to_owned()));
 }
 
 #[test]
@@ -628,6 +653,26 @@ fn a_primary_that_becomes_a_replica_is_left_though_its_connections_stay() {
     wait_until("the user is wanted there", || one.bus.elsewhere(&[ANN]) == Ok(vec![ANN]));
     assert_eq!(one.publish(ANN, 2, &["{}"]), Published::Taken(1));
     one.notes.wait_for(&Heard::Confirmed(2));
+}
+
+#[test]
+fn a_node_needs_no_more_rights_than_documented() {
+    let redis = Redis::start();
+    let rights = "resetkeys ~raybox:* resetchannels &raybox:* &RayBox-user* -@all +@pubsub +@set +@string +@connection +@keyspace";
+    assert!(include_str!("../docs/cluster.md").contains(rights), "this is what docs/cluster.md says");
+    let mut set_user = redis::cmd("ACL");
+    set_user.arg("SETUSER").arg("raybox").arg("on").arg(">secret").arg(rights.split(' ').collect::<Vec<_>>());
+    set_user.query::<()>(&mut redis.connect()).expect("make a user");
+    let login = (Some("raybox".to_owned()), Some(Secret::new("secret")));
+    let restricted = RedisSettings { username: login.0, password: login.1, ..settings(&redis) };
+    let (one, two) = (Peer::start_with(&restricted), Peer::start_with(&restricted));
+    two.welcome(ANN);
+    two.bus.claim(&[ANN]).expect("claim");
+    assert_eq!(one.publish(ANN, 1, &["{}"]), Published::Taken(1));
+    one.notes.wait_for(&Heard::Confirmed(1));
+    let other = Redis::start();
+    redis.follow(&other);
+    wait_until("it sees the role", || !one.bus.is_ready() && RedisBus::open(&restricted).is_err());
 }
 
 #[test]

@@ -22,6 +22,7 @@ mod dial;
 mod envelope;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+mod names;
 mod neighbours;
 mod post;
 mod receiver;
@@ -47,6 +48,7 @@ use parking_lot::{Condvar, Mutex};
 use pool::{RedisFailure, RedisPool, RedisPoolSettings};
 
 use self::dial::{Blocking, CALL_TIMEOUT, Commands, Dialer};
+use self::names::Names;
 use self::post::Post;
 use self::receiver::Receiver;
 use self::scout::Loss;
@@ -71,6 +73,7 @@ pub struct RedisBus {
 struct Shared {
     /// This process's name in the cluster.
     node: String,
+    names: Names,
     dialer: Dialer,
     pool: RedisPool<Blocking>,
     waker: Waker,
@@ -163,6 +166,7 @@ impl RedisBus {
             };
             Shared {
                 node: format!("{:016x}", RandomState::new().hash_one(std::process::id())),
+                names: Names::new(settings),
                 dialer,
                 pool: RedisPool::new(sizes, dial),
                 waker,
@@ -183,7 +187,9 @@ impl RedisBus {
 
 impl Bus for RedisBus {
     fn describe(&self) -> String {
-        format!("Redis {}, node {}", self.shared.dialer.address(), self.shared.node)
+        let Shared { dialer, names, node, .. } = &*self.shared;
+        let cluster = names.installation().map(|name| format!(", cluster {name}")).unwrap_or_default();
+        format!("Redis {}{cluster}, node {node}", dialer.address())
     }
 
     fn is_alone(&self) -> bool {
@@ -269,7 +275,7 @@ impl Bus for RedisBus {
         while !rest.is_empty() && self.shared.up.load(Ordering::Acquire) {
             let (batch, later) = rest.split_at(post::batch_length(rest));
             rest = later;
-            let posts = post::pack(&self.shared.node, batch);
+            let posts = post::pack(&self.shared.names, &self.shared.node, batch);
             let mut pipeline = redis::pipe();
             for Post { channel, payload, .. } in &posts {
                 pipeline.cmd("PUBLISH").arg(channel).arg(payload);
@@ -333,7 +339,7 @@ impl Bus for RedisBus {
     fn group_changed(&self, group: GroupId) {
         // If it fails, the others look again before long.
         let publish = |connection: &mut Commands| {
-            redis::cmd("PUBLISH").arg(envelope::GROUPS).arg(group.0).query::<u32>(connection)
+            redis::cmd("PUBLISH").arg(self.shared.names.groups_channel()).arg(group.0).query::<u32>(connection)
         };
         if self.shared.up.load(Ordering::Acquire) {
             let _ = self.shared.run(publish);
@@ -360,11 +366,15 @@ impl Shared {
     /// Does something with a pooled connection. If the connection fails, nothing more is asked of Redis until a probe has
     /// come back.
     fn run<T>(&self, work: impl Fn(&mut Commands) -> redis::RedisResult<T>) -> Result<T, RedisFailure> {
+        self.run_by(Instant::now() + CALL_TIMEOUT, work)
+    }
+
+    fn run_by<T>(&self, by: Instant, work: impl Fn(&mut Commands) -> redis::RedisResult<T>) -> Result<T, RedisFailure> {
         if self.away.load(Ordering::Acquire) {
             return Err(RedisFailure::NoConnection("it has failed, and is not back yet".to_owned()));
         }
         let session = self.session.load(Ordering::Acquire);
-        let result = self.pool.run(Instant::now() + CALL_TIMEOUT, work);
+        let result = self.pool.run(by, work);
         if let Err(failure) = &result {
             log::debug!("Redis: {failure}");
             if failure.code() == Some("READONLY") {
@@ -378,10 +388,11 @@ impl Shared {
 
     /// The same for what should not fail because others use all connections just now.
     fn publish<T>(&self, work: impl Fn(&mut Commands) -> redis::RedisResult<T>) -> Result<T, RedisFailure> {
-        let by = Instant::now() + POOL_PATIENCE;
+        let now = Instant::now();
+        let (by, patience) = (now + CALL_TIMEOUT, now + POOL_PATIENCE);
         loop {
-            match self.run(&work) {
-                Err(RedisFailure::Busy) if self.up.load(Ordering::Acquire) && Instant::now() < by => {}
+            match self.run_by(by, &work) {
+                Err(RedisFailure::Busy) if self.up.load(Ordering::Acquire) && Instant::now() < patience => {}
                 result => return result,
             }
         }

@@ -63,6 +63,10 @@ pub struct RedisSettings {
     pub password: Option<Secret>,
     /// The number of the database, the same for all nodes: they register in it.
     pub db: i64,
+    /// Tells the nodes of this installation from those of others that use the same Redis and the same database of it.
+    pub cluster_name: Option<String>,
+    /// Whether nodes of the reference server on this Redis are of this installation; `None`: if it has no name and `db` is 0.
+    pub cpp_nodes: Option<bool>,
     /// Whether connections are encrypted, and Redis's certificate checked.
     pub tls: bool,
     /// Certificates in PEM format that vouch for Redis's own; without it, those of public authorities.
@@ -127,6 +131,27 @@ impl fmt::Debug for SettingsFile {
     }
 }
 
+impl RedisSettings {
+    /// The Redis there, with the defaults of `redis.cnf`.
+    pub fn at(host: &str, port: u16) -> RedisSettings {
+        RedisSettings {
+            file: PathBuf::from("redis.cnf"),
+            host: host.to_owned(),
+            port,
+            username: None,
+            password: None,
+            db: 0,
+            cluster_name: None,
+            cpp_nodes: None,
+            tls: false,
+            tls_ca: None,
+            size: 2,
+            idle_timeout: Duration::from_secs(30),
+            wait_timeout: Duration::from_millis(100),
+        }
+    }
+}
+
 /// Reads the files that `config` names.
 pub(super) fn read(config: &mut Config, working_dir: &Path) -> Result<(), ConfigError> {
     if let Some((file, text)) = text_of(&config.mysql_file, "mysql.cnf", working_dir)? {
@@ -164,7 +189,8 @@ pub(super) fn redis(
     working_dir: &Path,
     notes: &mut Vec<String>,
 ) -> Result<RedisSettings, ConfigError> {
-    redis_settings(&Values::read(file, text, &REDIS_KEYS, working_dir, notes)?)
+    let values = Values::read(file, text, &REDIS_KEYS, working_dir, notes)?;
+    redis_settings(&values, notes)
 }
 
 /// The file and its text, `None` when it need not be there and is not.
@@ -225,21 +251,42 @@ fn check_charset(values: &Values<'_>, notes: &mut Vec<String>) -> Result<(), Con
     }
 }
 
-fn redis_settings(values: &Values<'_>) -> Result<RedisSettings, ConfigError> {
+fn redis_settings(values: &Values<'_>, notes: &mut Vec<String>) -> Result<RedisSettings, ConfigError> {
     let given = |key| values.optional(key).filter(|value| !value.is_empty());
+    let db = values.count("db", 0, 0, i32::MAX.unsigned_abs())?.into();
+    let cluster_name = given("cluster_name").map(str::to_owned);
+    if let Some(name) = cluster_name.as_deref().filter(|name| !is_cluster_name(name)) {
+        return Err(values.bad("cluster_name", name, "1 to 32 letters, digits, - and _".to_owned()));
+    }
+    let cpp_nodes = values.one_of("cpp_nodes", &AUTO)?.flatten();
+    if db != 0 && cluster_name.is_none() && cpp_nodes.is_none() {
+        notes.push(format!(
+            "{}: db={db}, so this server does not hear C++ servers that use the same Redis; if they are of this installation, \
+             set cpp_nodes=on",
+            values.file.display()
+        ));
+    }
     Ok(RedisSettings {
         file: values.file.to_owned(),
         host: values.host()?,
         port: values.port("6379")?,
         username: given("username").map(str::to_owned),
         password: given("password").map(Secret::new),
-        db: values.count("db", 0, 0, i32::MAX.unsigned_abs())?.into(),
+        db,
+        cluster_name,
+        cpp_nodes,
         tls: values.one_of("tls", &SWITCH)?.unwrap_or(false),
         tls_ca: values.readable("tls_ca")?,
         size: values.count("size", 2, 1, 10_000)?,
         idle_timeout: values.millis("connection_idle_time", 30_000)?,
         wait_timeout: values.millis("wait_timeout", 100)?,
     })
+}
+
+/// It is a part of the names of channels and keys.
+fn is_cluster_name(name: &str) -> bool {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    name.len() <= CLUSTER_NAME_BYTES_MAX && name.bytes().all(is_allowed)
 }
 
 /// What one of the files sets.
@@ -362,12 +409,28 @@ const MYSQL_KEYS: [&str; 15] = [
     "ssl_ca",
 ];
 
-const REDIS_KEYS: [&str; 10] =
-    ["ip", "port", "username", "password", "db", "tls", "tls_ca", "size", "connection_idle_time", "wait_timeout"];
+const REDIS_KEYS: [&str; 12] = [
+    "ip",
+    "port",
+    "username",
+    "password",
+    "db",
+    "cluster_name",
+    "cpp_nodes",
+    "tls",
+    "tls_ca",
+    "size",
+    "connection_idle_time",
+    "wait_timeout",
+];
 
 const TLS: [(&str, Tls); 3] = [("off", Tls::Off), ("on", Tls::On), ("verify", Tls::Verify)];
 
+const AUTO: [(&str, Option<bool>); 3] = [("auto", None), ("off", Some(false)), ("on", Some(true))];
+
 const SWITCH: [(&str, bool); 2] = [("off", false), ("on", true)];
+
+const CLUSTER_NAME_BYTES_MAX: usize = 32;
 
 const DAY_SECONDS: u32 = 24 * 60 * 60;
 
@@ -603,6 +666,31 @@ mod tests {
 
     fn uncommented(line: &str) -> &str {
         line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')).unwrap_or(line)
+    }
+
+    #[test]
+    fn an_installation_may_have_a_name_and_its_own_neighbours() {
+        let load = |added: &str| {
+            let redis = format!("ip=127.0.0.1\nport=6379\n{added}");
+            Folder::with("name", &[("mysql.cnf", MYSQL), ("redis.cnf", &redis)]).load("", &[])
+        };
+        let of = |added: &str| {
+            let config = load(added).unwrap();
+            let redis = config.redis.unwrap();
+            (
+                redis.cluster_name,
+                redis.cpp_nodes,
+                config.notes.iter().filter(|note| note.contains("cpp_nodes=on")).count(),
+            )
+        };
+        assert_eq!(of(""), (None, None, 0));
+        assert_eq!(of("cluster_name=\ncpp_nodes=auto\ndb=2\n"), (None, None, 1), "a file of the C++ server may say db");
+        assert_eq!(of("cluster_name=blue-1\ndb=2\n"), (Some("blue-1".to_owned()), None, 0));
+        assert_eq!(of("cpp_nodes=on\ndb=2\n"), (None, Some(true), 0));
+        for name in ["a b", "a:b", "a*", &"x".repeat(33)] {
+            let refusal = load(&format!("cluster_name={name}\n")).unwrap_err();
+            assert!(refusal.contains("cluster_name") && refusal.contains("1 to 32 letters"), "{refusal}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::traffic::{Pair, Person, Recipient, Totals, Traffic, Twice};
-use crate::util::{Cluster, LONG_PATIENCE, TestServer};
+use crate::util::{Cluster, Database, LONG_PATIENCE, Redis, TestServer};
 use crate::util::{chat, login, numbered, offline_user, user, wait_within};
 
 #[test]
@@ -21,6 +21,34 @@ fn messages_between_nodes_come_once_and_in_order() {
     assert_eq!((live.refused, live.unknown, live.fetched), (0, 0, 0), "{live}");
     let stored = Totals::of(&books[2..], Twice::Never);
     assert_eq!((stored.refused, stored.unknown, stored.live), (0, 0, 0), "{stored}");
+}
+
+#[test]
+fn installations_that_share_a_redis_do_not_read_each_others_messages() {
+    let redis = Redis::start();
+    let databases = [Database::create(), Database::create(), Database::create()];
+    let node = |installation: usize| {
+        let added = ["", "db=1\n", "cluster_name=third\n"][installation];
+        let builder = TestServer::builder().mysql(&databases[installation]).redis(&redis);
+        builder.file("redis.cnf", redis.cnf() + added).start()
+    };
+    let nodes: Vec<[TestServer; 2]> = (0..3).map(|installation| [node(installation), node(installation)]).collect();
+    // In each installation the same ids: the first user is online on the second node, the second one writes on the first node.
+    let mut strangers: Vec<_> = nodes.iter().map(|[_, two]| user(two, "ann")).collect();
+    let mut senders: Vec<_> = nodes.iter().map(|[one, _]| user(one, "bob")).collect();
+    assert!(strangers.iter().all(|(_, id)| *id == strangers[0].1), "they are taken for each other by their ids");
+    let away = strangers[2].1;
+    strangers[2].0.logout(away);
+    nodes[2][1].wait_state(away, "offline");
+    for (installation, (bob, b)) in senders.iter_mut().enumerate() {
+        bob.send(&numbered(*b, away, installation));
+        bob.barrier();
+    }
+    for (installation, (ann, a)) in strangers.iter_mut().enumerate().take(2) {
+        ann.expect(&numbered(senders[installation].1, *a, installation));
+        ann.expect_silence_until_barrier();
+    }
+    assert_eq!(nodes[2][1].stored_for(away), 1, "for one who is offline there, though such an id is online elsewhere");
 }
 
 #[test]

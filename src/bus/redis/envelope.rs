@@ -15,6 +15,8 @@
 //! raybox:g               <group>                                     the members of a group have changed
 //! RayBox-user-<user>     <frame>                                     to and from nodes of the reference server
 //! ```
+//! Installations with a number or a name have it behind `raybox:` (`names.rs`).
+//!
 //! A place is a node as long as it hears everything: `<node>-<number>`, another number for each connection.
 //!
 //! A frame is JSON text without a raw newline. The `1` is the version: a node passes over what it does not know, and the
@@ -23,6 +25,7 @@
 use std::io::Write;
 use std::str::FromStr;
 
+use super::names::{self, Names};
 use crate::protocol::{GroupId, UserId};
 
 /// What came through the bus.
@@ -50,14 +53,18 @@ pub(super) enum Incoming<'b> {
 
 impl<'b> Incoming<'b> {
     /// Reads a message; `None` for what no node writes.
-    pub(super) fn parse(channel: &'b [u8], payload: &'b [u8]) -> Option<Incoming<'b>> {
+    pub(super) fn parse(names: &Names, channel: &'b [u8], payload: &'b [u8]) -> Option<Incoming<'b>> {
         let channel = str::from_utf8(channel).ok()?;
         let payload = str::from_utf8(payload).ok()?;
-        if channel.starts_with(PLACE) {
+        let Some(channel) = names.own(channel) else {
+            let user = channel.strip_prefix(names::REFERENCE_USER)?;
+            return Some(Incoming::Bare { to: UserId(number(user)?), frame: payload });
+        };
+        if channel.starts_with(names::PLACE) {
             let (head, rest) = payload.split_once('\n')?;
             return Some(Incoming::Bundle { sender: head.strip_prefix("1 ")?, items: Items { rest } });
         }
-        if let Some(user) = channel.strip_prefix(USER) {
+        if let Some(user) = channel.strip_prefix(names::USER) {
             if let Some(place) = payload.strip_prefix("h ") {
                 return Some(Incoming::Hello { user: UserId(number(user)?), place });
             }
@@ -65,26 +72,26 @@ impl<'b> Incoming<'b> {
             let (sender, sequence) = head.strip_prefix("1 ")?.split_once(' ')?;
             return Some(Incoming::Envelope { to: UserId(number(user)?), sender, sequence: number(sequence)?, frames });
         }
-        if let Some(user) = channel.strip_prefix(REFERENCE_USER) {
-            return Some(Incoming::Bare { to: UserId(number(user)?), frame: payload });
-        }
-        if channel == HELLOS {
+        if channel == names::HELLOS {
             let (place, users) = payload.split_once(' ')?;
             return Some(Incoming::Hellos { place, users });
         }
-        if channel == GROUPS {
+        if channel == names::GROUPS {
             return number(payload).map(|group| Incoming::GroupChanged(GroupId(group)));
         }
-        match payload.split_once(' ') {
-            Some(("c", confirmed)) if channel.starts_with(NODE) => {
+        if !channel.starts_with(names::NODE) {
+            return None;
+        }
+        match payload.split_once(' ')? {
+            ("c", confirmed) => {
                 let (place, sequences) = confirmed.split_once(' ')?;
                 Some(Incoming::Confirmations { place: Some(place).filter(|place| *place != NO_PLACE), sequences })
             }
-            Some(("r", refusal)) if channel.starts_with(NODE) => {
+            ("r", refusal) => {
                 let (sequence, delivered) = refusal.split_once(' ')?;
                 Some(Incoming::Refusal { sequence: number(sequence)?, delivered: number(delivered)? })
             }
-            Some(("p", probe)) if channel.starts_with(NODE) => number(probe).map(Incoming::Probe),
+            ("p", probe) => number(probe).map(Incoming::Probe),
             _ => None,
         }
     }
@@ -215,71 +222,48 @@ pub(super) fn sequences(text: &str) -> impl Iterator<Item = u64> {
     text.split(' ').filter_map(number)
 }
 
-pub(super) fn user_channel(user: UserId) -> String {
-    format!("{USER}{user}")
-}
-
-pub(super) fn reference_channel(user: UserId) -> String {
-    format!("{REFERENCE_USER}{user}")
-}
-
-pub(super) fn place_channel(place: &str) -> String {
-    format!("{PLACE}{place}")
-}
-
-pub(super) fn node_channel(node: &str) -> String {
-    format!("{NODE}{node}")
-}
-
-/// The user whose channel of ours this is.
-pub(super) fn user_of(channel: &[u8]) -> Option<UserId> {
-    str::from_utf8(channel).ok()?.strip_prefix(USER).and_then(number).map(UserId)
-}
-
 fn number<N: FromStr>(text: &str) -> Option<N> {
     text.parse().ok()
 }
 
-pub(super) const GROUPS: &str = "raybox:g";
-pub(super) const HELLOS: &str = "raybox:h";
 /// Instead of the place of users who are elsewhere as well.
 const NO_PLACE: &str = "-";
-const USER: &str = "raybox:u:";
-const PLACE: &str = "raybox:p:";
-const NODE: &str = "raybox:n:";
-const REFERENCE_USER: &str = "RayBox-user-";
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn parse<'b>(channel: &'b [u8], payload: &'b [u8]) -> Option<Incoming<'b>> {
+        Incoming::parse(&Names::shortest(), channel, payload)
+    }
+
     #[test]
     fn what_is_written_is_read() {
         let payload = envelope("ab12", 7, ["{\"a\":1}", "{}"].into_iter());
         assert_eq!(payload, b"1 ab12 7\n{\"a\":1}\n{}");
-        let (to, channel) = (UserId(3), user_channel(UserId(3)));
+        let (to, channel) = (UserId(3), Names::shortest().user_channel(UserId(3)));
         let expected = Incoming::Envelope { to, sender: "ab12", sequence: 7, frames: "{\"a\":1}\n{}" };
-        assert_eq!(Incoming::parse(channel.as_bytes(), &payload), Some(expected));
-        assert_eq!(user_of(channel.as_bytes()), Some(to));
-        let own = node_channel("ab12");
-        assert_eq!(Incoming::parse(own.as_bytes(), &probe(5)), Some(Incoming::Probe(5)));
+        assert_eq!(parse(channel.as_bytes(), &payload), Some(expected));
+        assert_eq!(Names::shortest().user_of(channel.as_bytes()), Some(to));
+        let own = Names::shortest().node_channel("ab12");
+        assert_eq!(parse(own.as_bytes(), &probe(5)), Some(Incoming::Probe(5)));
         let refused = Incoming::Refusal { sequence: 7, delivered: 1 };
-        assert_eq!(Incoming::parse(own.as_bytes(), &refusal(7, 1)), Some(refused));
+        assert_eq!(parse(own.as_bytes(), &refusal(7, 1)), Some(refused));
         for place in [Some("ab12-3"), None] {
             let payload = confirmations(place, &[1, 20, 300]);
             let expected = Incoming::Confirmations { place, sequences: "1 20 300" };
-            assert_eq!(Incoming::parse(own.as_bytes(), &payload), Some(expected));
+            assert_eq!(parse(own.as_bytes(), &payload), Some(expected));
         }
         let payload = hellos("ab12-3", &[UserId(1), UserId(20)]);
         let expected = Incoming::Hellos { place: "ab12-3", users: "1,20" };
-        assert_eq!(Incoming::parse(HELLOS.as_bytes(), &payload), Some(expected));
+        assert_eq!(parse(b"raybox:h", &payload), Some(expected));
         assert!(users("1,20").eq([UserId(1), UserId(20)]));
         assert!(sequences("1 20 300").eq([1, 20, 300]));
         let expected = Incoming::Hello { user: to, place: "ab12-3" };
-        assert_eq!(Incoming::parse(channel.as_bytes(), &hello("ab12-3")), Some(expected));
-        assert_eq!(Incoming::parse(b"raybox:g", b"12"), Some(Incoming::GroupChanged(GroupId(12))));
+        assert_eq!(parse(channel.as_bytes(), &hello("ab12-3")), Some(expected));
+        assert_eq!(parse(b"raybox:g", b"12"), Some(Incoming::GroupChanged(GroupId(12))));
         let bare = Incoming::Bare { to: UserId(9), frame: "{}" };
-        assert_eq!(Incoming::parse(b"RayBox-user-9", b"{}"), Some(bare));
+        assert_eq!(parse(b"RayBox-user-9", b"{}"), Some(bare));
     }
 
     #[test]
@@ -290,8 +274,8 @@ mod tests {
         bundle.push(users(&[4]), ["{\"b\":2}"].into_iter());
         let payload = bundle.into_payload();
         assert_eq!(payload, b"1 ab12\n2 1:10,2:20,3:30\n{\"a\":1}\n{}\n1 4:40\n{\"b\":2}");
-        let channel = place_channel("cd34-1");
-        let Some(Incoming::Bundle { sender: "ab12", items }) = Incoming::parse(channel.as_bytes(), &payload) else {
+        let channel = Names::shortest().place_channel("cd34-1");
+        let Some(Incoming::Bundle { sender: "ab12", items }) = parse(channel.as_bytes(), &payload) else {
             panic!("it is a bundle");
         };
         let read: Vec<_> = items.map(|item| (item.frames, item.envelopes().collect::<Vec<_>>())).collect();
@@ -319,8 +303,8 @@ mod tests {
             ("raybox:g", ""),
             ("elsewhere", "c 1"),
         ] {
-            assert_eq!(Incoming::parse(channel.as_bytes(), payload.as_bytes()), None, "{channel} {payload}");
+            assert_eq!(parse(channel.as_bytes(), payload.as_bytes()), None, "{channel} {payload}");
         }
-        assert_eq!(Incoming::parse(b"raybox:g", b"\xff"), None);
+        assert_eq!(parse(b"raybox:g", b"\xff"), None);
     }
 }

@@ -6,28 +6,30 @@ use std::io::{self, ErrorKind, Read, Write};
 use redis::Value;
 
 use super::envelope::{self, Bundle, Incoming};
+use super::names::{self, Names};
 use super::wire::{Reply, Wire, parse};
 
 /// The bytes are a channel, a newline and a payload. What is read is written the same way again; whatever frames are
 /// written are read.
 pub fn envelope(data: &[u8]) {
+    let names = Names::shortest();
     let mut parts = data.splitn(2, |byte| *byte == b'\n');
     let (channel, payload) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-    let incoming = Incoming::parse(channel, payload);
-    let own = envelope::node_channel("ab12");
+    let incoming = Incoming::parse(&names, channel, payload);
+    let own = names.node_channel("ab12");
     match incoming {
         Some(Incoming::Envelope { to, sender, sequence, frames }) => {
-            assert_eq!(envelope::user_of(channel), Some(to));
+            assert_eq!(names.user_of(channel), Some(to));
             let again = envelope::envelope(sender, sequence, frames.split('\n'));
-            assert_eq!(Incoming::parse(envelope::user_channel(to).as_bytes(), &again), incoming);
+            assert_eq!(Incoming::parse(&names, names.user_channel(to).as_bytes(), &again), incoming);
         }
         Some(Incoming::Bare { to, .. }) => {
-            assert_eq!(Incoming::parse(envelope::reference_channel(to).as_bytes(), payload), incoming);
+            assert_eq!(Incoming::parse(&names, names::reference_channel(to).as_bytes(), payload), incoming);
         }
         Some(Incoming::Confirmations { place, sequences }) => {
             let sequences: Vec<u64> = envelope::sequences(sequences).collect();
             let again = envelope::confirmations(place, &sequences);
-            match Incoming::parse(own.as_bytes(), &again) {
+            match Incoming::parse(&names, own.as_bytes(), &again) {
                 Some(Incoming::Confirmations { place: to, sequences: text }) => {
                     assert!(to == place && envelope::sequences(text).eq(sequences));
                 }
@@ -43,7 +45,7 @@ pub fn envelope(data: &[u8]) {
                 bundle.push(item.envelopes(), frames.into_iter());
             }
             let again = bundle.into_payload();
-            match Incoming::parse(envelope::place_channel("ab12-1").as_bytes(), &again) {
+            match Incoming::parse(&names, names.place_channel("ab12-1").as_bytes(), &again) {
                 Some(Incoming::Bundle { sender: from, items: read }) => {
                     assert_eq!(from, sender);
                     let read = read.map(|item| (item.frames, item.envelopes().collect::<Vec<_>>()));
@@ -56,7 +58,7 @@ pub fn envelope(data: &[u8]) {
         Some(Incoming::Hellos { place, users }) => {
             let users: Vec<_> = envelope::users(users).collect();
             let again = envelope::hellos(place, &users);
-            match Incoming::parse(envelope::HELLOS.as_bytes(), &again) {
+            match Incoming::parse(&names, names.hellos_channel().as_bytes(), &again) {
                 Some(Incoming::Hellos { place: there, users: text }) => {
                     assert!(there == place && envelope::users(text).eq(users));
                 }
@@ -66,18 +68,18 @@ pub fn envelope(data: &[u8]) {
         }
         Some(Incoming::Hello { user, place }) => {
             let again = envelope::hello(place);
-            assert_eq!(Incoming::parse(envelope::user_channel(user).as_bytes(), &again), incoming);
+            assert_eq!(Incoming::parse(&names, names.user_channel(user).as_bytes(), &again), incoming);
         }
         Some(Incoming::Refusal { sequence, delivered }) => {
             let again = envelope::refusal(sequence, delivered);
-            assert_eq!(Incoming::parse(own.as_bytes(), &again), incoming);
+            assert_eq!(Incoming::parse(&names, own.as_bytes(), &again), incoming);
         }
         Some(Incoming::Probe(number)) => {
-            assert_eq!(Incoming::parse(own.as_bytes(), &envelope::probe(number)), incoming);
+            assert_eq!(Incoming::parse(&names, own.as_bytes(), &envelope::probe(number)), incoming);
         }
         Some(Incoming::GroupChanged(group)) => {
             let again = group.to_string();
-            assert_eq!(Incoming::parse(envelope::GROUPS.as_bytes(), again.as_bytes()), incoming);
+            assert_eq!(Incoming::parse(&names, names.groups_channel().as_bytes(), again.as_bytes()), incoming);
         }
         None => {}
     }
@@ -85,7 +87,7 @@ pub fn envelope(data: &[u8]) {
     let written = envelope::envelope("ab12", 7, text.split('\n'));
     let to = crate::protocol::UserId(3);
     let expected = Incoming::Envelope { to, sender: "ab12", sequence: 7, frames: &text };
-    assert_eq!(Incoming::parse(envelope::user_channel(to).as_bytes(), &written), Some(expected));
+    assert_eq!(Incoming::parse(&names, names.user_channel(to).as_bytes(), &written), Some(expected));
 }
 
 /// The bytes are what Redis answers, [`CUT`] where one read ends. It is the same however it is cut, and what the client

@@ -17,7 +17,8 @@ use pool::RedisFailure;
 use redis::RedisResult;
 
 use super::dial::Commands;
-use super::{PIPELINE_MAX, Shared, envelope, registry};
+use super::names;
+use super::{PIPELINE_MAX, Shared, registry};
 use crate::bus::Node;
 use crate::delivery::Delivery;
 use crate::protocol::UserId;
@@ -28,11 +29,17 @@ pub(super) struct Neighbours {
     are_there: AtomicBool,
     /// Redis does not let this node publish on the decoy channel, so a tool counts as a node.
     has_no_decoy: AtomicBool,
+    /// They were there, and not of this installation, which was said.
+    are_foreign: AtomicBool,
 }
 
 impl Neighbours {
     pub(super) fn new() -> Neighbours {
-        Neighbours { are_there: AtomicBool::new(false), has_no_decoy: AtomicBool::new(false) }
+        Neighbours {
+            are_there: AtomicBool::new(false),
+            has_no_decoy: AtomicBool::new(false),
+            are_foreign: AtomicBool::new(false),
+        }
     }
 
     pub(super) fn are_there(&self) -> bool {
@@ -55,7 +62,16 @@ pub(super) fn count(shared: &Shared) -> Result<u32, RedisFailure> {
              the reference server: add the channel pattern RayBox-user* to the rights of its user"
         );
     }
-    Ok(nodes)
+    if shared.names.hears_reference() {
+        return Ok(nodes);
+    }
+    if nodes > 0 && !shared.neighbours.are_foreign.swap(true, Ordering::AcqRel) {
+        log::warn!(
+            "C++ servers use this Redis, and this server does not hear them: if they are of this installation, set \
+             cpp_nodes=on in redis.cnf"
+        );
+    }
+    Ok(0)
 }
 
 /// Who listens to patterns.
@@ -81,7 +97,7 @@ pub(super) fn listeners(connection: &mut Commands) -> RedisResult<Listeners> {
         Err(error) if !error.is_io_error() => (0, false),
         Err(error) => return Err(error),
     };
-    let all = publish(&envelope::reference_channel(NOBODY))?;
+    let all = publish(&names::reference_channel(NOBODY))?;
     Ok(Listeners { patterns, nodes: all.saturating_sub(tools), has_decoy })
 }
 
@@ -100,7 +116,7 @@ pub(super) fn publish(shared: &Shared, deliveries: &[Delivery]) -> Vec<bool> {
         // A tool may come or go in between: it counts as long as it may have been there.
         decoy(&mut pipeline);
         for delivery in deliveries {
-            pipeline.cmd("PUBLISH").arg(envelope::reference_channel(delivery.to)).arg(&*delivery.text);
+            pipeline.cmd("PUBLISH").arg(names::reference_channel(delivery.to)).arg(&*delivery.text);
         }
         decoy(&mut pipeline);
         let Ok(counts) = shared.publish(|connection| pipeline.query::<Vec<u32>>(connection)) else { break };
@@ -115,12 +131,12 @@ pub(super) fn publish(shared: &Shared, deliveries: &[Delivery]) -> Vec<bool> {
 
 /// Notes in Redis that they are there: whoever finds this when they are gone looks after their users.
 pub(super) fn remember(shared: &Shared) -> Result<(), RedisFailure> {
-    shared.run(|connection| redis::cmd("SET").arg(WERE_THERE).arg(1).query(connection))
+    shared.run(|connection| redis::cmd("SET").arg(shared.names.key(WERE_THERE)).arg(1).query(connection))
 }
 
 /// Whether they were there, and nobody has looked after their users yet.
 pub(super) fn are_remembered(shared: &Shared) -> Result<bool, RedisFailure> {
-    shared.run(|connection| redis::cmd("EXISTS").arg(WERE_THERE).query(connection))
+    shared.run(|connection| redis::cmd("EXISTS").arg(shared.names.key(WERE_THERE)).query(connection))
 }
 
 /// The last of them has gone, and nobody else will set its users to offline: this does, as the only node. `None` if another
@@ -143,11 +159,11 @@ pub(super) fn bury(shared: &Shared, node: &dyn Node, on_page: &mut dyn FnMut()) 
         count += abandoned.len();
         on_page();
     }
-    shared.run(|connection| redis::cmd("DEL").arg(WERE_THERE).query::<u32>(connection))?;
+    shared.run(|connection| redis::cmd("DEL").arg(shared.names.key(WERE_THERE)).query::<u32>(connection))?;
     Ok(Some(count))
 }
 
 const DECOY: &str = "RayBox-user~decoy";
 const NOBODY: UserId = UserId(0);
 const NO_FRAME: &str = "{}";
-const WERE_THERE: &str = "raybox:neighbours";
+const WERE_THERE: &str = "neighbours";

@@ -5,6 +5,7 @@ use smallvec::SmallVec;
 
 use super::PIPELINE_MAX;
 use super::envelope::{self, Bundle};
+use super::names::Names;
 use crate::bus::{Envelope, Place};
 use crate::delivery::Delivery;
 use crate::protocol::UserId;
@@ -20,24 +21,24 @@ pub(super) struct Post {
 
 /// Makes posts of envelopes: those for one place go together, a text for many users of it once. What is for one user keeps
 /// its order.
-pub(super) fn pack(node: &str, envelopes: &[Envelope]) -> Vec<Post> {
+pub(super) fn pack(names: &Names, node: &str, envelopes: &[Envelope]) -> Vec<Post> {
     let mut posts = Vec::new();
     let mut parcels: FxHashMap<&Place, Parcel<'_>> = FxHashMap::default();
     for (index, envelope) in envelopes.iter().enumerate() {
         let Some(place) = &envelope.place else {
             let frames = envelope.deliveries.iter().map(|delivery| &*delivery.text);
             let payload = envelope::envelope(node, envelope.sequence, frames);
-            posts.push(Post { channel: envelope::user_channel(envelope.to), payload, envelopes: vec![index] });
+            posts.push(Post { channel: names.user_channel(envelope.to), payload, envelopes: vec![index] });
             continue;
         };
         let parcel = parcels.entry(place).or_default();
         // Two envelopes for one user are in two parcels, one after the other.
         if parcel.bytes > PARCEL_BYTES_MAX || parcel.users.contains(&envelope.to) {
-            posts.push(std::mem::take(parcel).into_post(node, place));
+            posts.push(std::mem::take(parcel).into_post(names, node, place));
         }
         parcel.add(index, envelope);
     }
-    posts.extend(parcels.into_iter().map(|(place, parcel)| parcel.into_post(node, place)));
+    posts.extend(parcels.into_iter().map(|(place, parcel)| parcel.into_post(names, node, place)));
     posts
 }
 
@@ -84,12 +85,12 @@ impl<'e> Parcel<'e> {
         self.items[at].envelopes.push((*to, *sequence));
     }
 
-    fn into_post(self, node: &str, place: &Place) -> Post {
+    fn into_post(self, names: &Names, node: &str, place: &Place) -> Post {
         let mut bundle = Bundle::new(node);
         for Item { deliveries, envelopes } in self.items {
             bundle.push(envelopes.into_iter(), deliveries.iter().map(|delivery| &*delivery.text));
         }
-        let channel = envelope::place_channel(place);
+        let channel = names.place_channel(place);
         Post { channel, payload: bundle.into_payload(), envelopes: self.envelopes }
     }
 }
@@ -119,7 +120,7 @@ mod tests {
     }
 
     fn packed(envelopes: &[Envelope]) -> Vec<(String, String, Vec<usize>)> {
-        let mut posts: Vec<_> = pack("me", envelopes)
+        let mut posts: Vec<_> = pack(&Names::shortest(), "me", envelopes)
             .into_iter()
             .map(|post| (post.channel, String::from_utf8(post.payload).expect("text"), post.envelopes))
             .collect();

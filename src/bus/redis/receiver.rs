@@ -19,6 +19,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::dial::{DialError, Stream};
 use super::envelope::{self, Incoming};
+use super::names::Names;
 use super::scout::Loss;
 use super::wire::{Malformed, Reply, Wire};
 use super::{HUSH_PATIENCE, Shared, Stage, Task, registry};
@@ -50,6 +51,7 @@ pub(super) struct Receiver {
 struct Talk {
     ears: Wire<Stream>,
     mouth: Wire<Stream>,
+    names: Names,
     own_channel: String,
     /// This node, as long as these connections last: whoever misses nothing on them knows who else has its users.
     place: Place,
@@ -209,16 +211,19 @@ impl Receiver {
         drop(tasks);
         self.drop_tasks(list);
         let users = self.node.on_rejoined();
-        let own_channel = envelope::node_channel(&self.shared.node);
+        let names = self.shared.names.clone();
+        let own_channel = names.node_channel(&self.shared.node);
         self.sessions += 1;
         let place: Place = format!("{}-{}", self.shared.node, self.sessions).into();
-        let own_channels = [own_channel.as_str(), envelope::GROUPS, envelope::HELLOS, &envelope::place_channel(&place)];
+        let own_channels =
+            [own_channel.clone(), names.groups_channel(), names.hellos_channel(), names.place_channel(&place)];
         command(&mut ears, "SUBSCRIBE", &own_channels);
         let probe = Probe { number: 0, under_way: true, due: Instant::now() + PROBE_PATIENCE };
         let mut talk = Talk {
             ears,
             mouth,
-            own_channel: own_channel.clone(),
+            names,
+            own_channel,
             place,
             rejoined: users.iter().copied().collect(),
             ears_ready: true,
@@ -239,7 +244,7 @@ impl Receiver {
     fn take(&mut self, talk: &mut Talk, confirmed: &mut Confirmed) -> Result<(), Ended> {
         while let Some(reply) = talk.ears.next()? {
             match reply {
-                Reply::Message { channel, payload } => match Incoming::parse(channel, payload) {
+                Reply::Message { channel, payload } => match Incoming::parse(&self.shared.names, channel, payload) {
                     // The user has come here since it was sent, and may have got newer messages of this node directly.
                     Some(Incoming::Envelope { sender, sequence, .. }) if sender == self.shared.node => {
                         self.node.on_refused(sequence, 0);
@@ -255,7 +260,7 @@ impl Receiver {
                             for (to, sequence) in item.envelopes() {
                                 let receipt = || Receipt { node: sender.into(), sequence };
                                 if talk.receipts.is_elsewhere(to) {
-                                    let channel = envelope::node_channel(sender);
+                                    let channel = self.shared.names.node_channel(sender);
                                     publish(&mut talk.mouth, &channel, &envelope::refusal(sequence, 0));
                                 } else if self.node.on_envelope(&mut self.turn, to, item.frames, &receipt) {
                                     talk.receipts.note(to, sender, sequence);
@@ -287,12 +292,12 @@ impl Receiver {
                 },
                 Reply::Subscribed(channel) => {
                     talk.initial = talk.initial.saturating_sub(1);
-                    if envelope::user_of(channel).is_some_and(|user| !talk.rejoined.contains(&user)) {
+                    if self.shared.names.user_of(channel).is_some_and(|user| !talk.rejoined.contains(&user)) {
                         publish(&mut talk.mouth, channel, &envelope::hello(&talk.place));
                     }
                 }
                 Reply::Unsubscribed(channel) => {
-                    if let Some(user) = envelope::user_of(channel) {
+                    if let Some(user) = self.shared.names.user_of(channel) {
                         self.leaving.remove(&user);
                         self.node.on_left(user);
                     }
@@ -327,7 +332,7 @@ impl Receiver {
                 }
                 Task::Refuse(receipt, delivered) => {
                     let payload = envelope::refusal(receipt.sequence, delivered);
-                    publish(&mut talk.mouth, envelope::node_channel(&receipt.node), &payload);
+                    publish(&mut talk.mouth, self.shared.names.node_channel(&receipt.node), &payload);
                 }
                 Task::Probe => in_doubt = true,
                 Task::Lost(loss) => lost = Some(loss),
@@ -355,7 +360,7 @@ impl Receiver {
         let now = Instant::now();
         talk.receipts.elsewhere.extend(users.iter().map(|user| (*user, now)));
         for users in users.chunks(registry::USERS_AT_ONCE) {
-            command(&mut talk.ears, "UNSUBSCRIBE", &channels(users));
+            command(&mut talk.ears, "UNSUBSCRIBE", &channels(&talk.names, users));
         }
     }
 
@@ -483,11 +488,14 @@ impl Receiver {
 impl Talk {
     /// Returns how many answers will come.
     fn subscribe(&mut self, users: &[UserId]) -> usize {
+        let mut answers = 0;
         for users in users.chunks(registry::USERS_AT_ONCE) {
             // The channel of our own comes last: its answer says that both are subscribed to.
-            command(&mut self.ears, "SUBSCRIBE", &channels(users));
+            let channels = channels(&self.names, users);
+            answers += channels.len();
+            command(&mut self.ears, "SUBSCRIBE", &channels);
         }
-        2 * users.len()
+        answers
     }
 
     fn probe(&mut self, now: Instant) {
@@ -499,7 +507,7 @@ impl Talk {
     fn say_who_is_here(&mut self) {
         let users: Vec<UserId> = self.rejoined.drain().collect();
         for users in users.chunks(registry::USERS_AT_ONCE) {
-            publish(&mut self.mouth, envelope::HELLOS, &envelope::hellos(&self.place, users));
+            publish(&mut self.mouth, self.names.hellos_channel(), &envelope::hellos(&self.place, users));
         }
     }
 
@@ -512,7 +520,7 @@ impl Talk {
         let of_others = of_others.drain().map(|receipts| (None, receipts));
         for (place, (node, sequences)) in of_residents.chain(of_others) {
             for sequences in sequences.chunks(RECEIPTS_AT_ONCE) {
-                publish(&mut self.mouth, envelope::node_channel(&node), &envelope::confirmations(place, sequences));
+                publish(&mut self.mouth, self.names.node_channel(&node), &envelope::confirmations(place, sequences));
             }
         }
     }
@@ -554,8 +562,8 @@ impl Probe {
     }
 }
 
-fn channels(users: &[UserId]) -> Vec<String> {
-    users.iter().flat_map(|user| [envelope::reference_channel(*user), envelope::user_channel(*user)]).collect()
+fn channels(names: &Names, users: &[UserId]) -> Vec<String> {
+    users.iter().flat_map(|user| names.channels_of(*user)).collect()
 }
 
 fn command(wire: &mut Wire<Stream>, name: &str, arguments: &[impl AsRef<[u8]>]) {

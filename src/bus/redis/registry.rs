@@ -4,7 +4,7 @@
 //! know whose `User.state` nobody will set to offline any more when it has died.
 //!
 //! ```text
-//! raybox:nodes        set of nodes
+//! raybox:nodes        set of nodes (behind raybox: there may be more, see `names.rs`)
 //! raybox:on:<node>    set of the users of a node
 //! raybox:first        who looks after a cluster that has just been started
 //! raybox:heir:<node>  who looks after the users of a node that has died, or of the last node of the reference server
@@ -16,14 +16,15 @@ use pool::RedisFailure;
 use redis::RedisResult;
 
 use super::dial::Commands;
-use super::{Shared, envelope, neighbours};
+use super::names::Names;
+use super::{Shared, neighbours};
 use crate::protocol::UserId;
 
 /// Which of these users any node of ours wants messages for.
 pub(super) fn subscribed(shared: &Shared, users: &[UserId]) -> Result<Vec<UserId>, RedisFailure> {
     let mut subscribed = Vec::new();
     for users in users.chunks(USERS_AT_ONCE) {
-        let channels: Vec<_> = users.iter().map(|user| envelope::user_channel(*user)).collect();
+        let channels: Vec<_> = users.iter().map(|user| shared.names.user_channel(*user)).collect();
         let counts = listeners(shared, &channels)?;
         subscribed.extend(users.iter().zip(counts).filter(|(_, count)| *count > 0).map(|(user, _)| *user));
     }
@@ -46,17 +47,17 @@ pub(super) fn unclaimed(shared: &Shared, users: &[UserId]) -> Result<HashSet<Use
     if users.is_empty() {
         return Ok(HashSet::new());
     }
-    shared.run(|connection| unclaimed_on(connection, users))
+    shared.run(|connection| unclaimed_on(connection, &shared.names, users))
 }
 
 /// The same on any connection.
-pub(super) fn unclaimed_on(connection: &mut Commands, users: &[UserId]) -> RedisResult<HashSet<UserId>> {
+pub(super) fn unclaimed_on(connection: &mut Commands, names: &Names, users: &[UserId]) -> RedisResult<HashSet<UserId>> {
     let mut unclaimed: HashSet<UserId> = users.iter().copied().collect();
-    let nodes: Vec<String> = redis::cmd("SMEMBERS").arg(NODES).query(connection)?;
+    let nodes: Vec<String> = redis::cmd("SMEMBERS").arg(names.key(NODES)).query(connection)?;
     for node in nodes {
         let mut pipeline = redis::pipe();
         for user in users {
-            pipeline.cmd("SISMEMBER").arg(users_key(&node)).arg(user.0);
+            pipeline.cmd("SISMEMBER").arg(users_key(names, &node)).arg(user.0);
         }
         let claims: Vec<bool> = pipeline.query(connection)?;
         for (user, _) in users.iter().zip(claims).filter(|(_, claimed)| *claimed) {
@@ -68,29 +69,36 @@ pub(super) fn unclaimed_on(connection: &mut Commands, users: &[UserId]) -> Redis
 
 /// The nodes that have registered and not said goodbye.
 pub(super) fn nodes(shared: &Shared) -> Result<Vec<String>, RedisFailure> {
-    shared.run(|connection| redis::cmd("SMEMBERS").arg(NODES).query(connection))
+    shared.run(|connection| redis::cmd("SMEMBERS").arg(shared.names.key(NODES)).query(connection))
 }
 
 /// Those among `nodes` that listen to nothing any more.
 pub(super) fn dead(shared: &Shared, nodes: Vec<String>) -> Result<Vec<String>, RedisFailure> {
-    let channels: Vec<_> = nodes.iter().map(|node| envelope::node_channel(node)).collect();
+    let channels: Vec<_> = nodes.iter().map(|node| shared.names.node_channel(node)).collect();
     let counts = listeners(shared, &channels)?;
     Ok(nodes.into_iter().zip(counts).filter(|(_, count)| *count == 0).map(|(node, _)| node).collect())
 }
 
 /// Whether no other node, of ours or of the reference server, is there, and none that starts just now claims the same.
 pub(super) fn is_first(shared: &Shared) -> Result<bool, RedisFailure> {
-    let registered = nodes(shared)?;
-    let count = registered.len();
-    if dead(shared, registered)?.len() < count || neighbours::count(shared)? > 0 {
+    // Nodes of an earlier build, during a rolling update, call everything by the shortest names.
+    for names in [&shared.names, &Names::shortest()] {
+        let registered: Vec<String> =
+            shared.run(|connection| redis::cmd("SMEMBERS").arg(names.key(NODES)).query(connection))?;
+        let channels: Vec<String> = registered.iter().map(|node| names.node_channel(node)).collect();
+        if listeners(shared, &channels)?.iter().any(|count| *count > 0) {
+            return Ok(false);
+        }
+    }
+    if neighbours::count(shared)? > 0 {
         return Ok(false);
     }
-    take(shared, FIRST)
+    take(shared, &shared.names.key(FIRST))
 }
 
 /// Whether this node, and no other, is to look after the users of a dead one.
 pub(super) fn inherits(shared: &Shared, node: &str) -> Result<bool, RedisFailure> {
-    take(shared, &format!("raybox:heir:{node}"))
+    take(shared, &shared.names.key(&format!("heir:{node}")))
 }
 
 /// The users of a node, page by page, until `page` returns false, which it then returns.
@@ -103,7 +111,7 @@ pub(super) fn users_of(
     loop {
         let scan = |connection: &mut Commands| {
             let mut command = redis::cmd("SSCAN");
-            command.arg(users_key(node)).arg(cursor).arg("COUNT").arg(USERS_AT_ONCE);
+            command.arg(users_key(&shared.names, node)).arg(cursor).arg("COUNT").arg(USERS_AT_ONCE);
             command.query::<(u64, Vec<i32>)>(connection)
         };
         let (next, users) = shared.run(scan)?;
@@ -120,13 +128,13 @@ pub(super) fn users_of(
 /// Forgets a node.
 pub(super) fn forget(shared: &Shared, node: &str) -> Result<(), RedisFailure> {
     let mut pipeline = redis::pipe();
-    pipeline.cmd("DEL").arg(users_key(node)).cmd("SREM").arg(NODES).arg(node);
+    pipeline.cmd("DEL").arg(users_key(&shared.names, node)).cmd("SREM").arg(shared.names.key(NODES)).arg(node);
     shared.run(|connection| pipeline.query::<(u32, u32)>(connection)).map(drop)
 }
 
 /// Registers this node; true if it was not registered.
 pub(super) fn register(shared: &Shared) -> Result<bool, RedisFailure> {
-    shared.publish(|connection| redis::cmd("SADD").arg(NODES).arg(&shared.node).query(connection))
+    shared.publish(|connection| redis::cmd("SADD").arg(shared.names.key(NODES)).arg(&shared.node).query(connection))
 }
 
 /// Counts these users as this node's own.
@@ -145,7 +153,7 @@ pub(super) fn disclaim(shared: &Shared, users: &[UserId]) -> Result<(), RedisFai
 }
 
 fn change(shared: &Shared, name: &str, users: &[UserId]) -> Result<(), RedisFailure> {
-    let key = users_key(&shared.node);
+    let key = users_key(&shared.names, &shared.node);
     for users in users.chunks(USERS_AT_ONCE) {
         let ids: Vec<i32> = users.iter().map(|user| user.0).collect();
         shared.publish(|connection| redis::cmd(name).arg(&key).arg(&ids).query::<u32>(connection))?;
@@ -162,12 +170,12 @@ fn take(shared: &Shared, key: &str) -> Result<bool, RedisFailure> {
     shared.run(set).map(|answer| answer.is_some())
 }
 
-fn users_key(node: &str) -> String {
-    format!("raybox:on:{node}")
+fn users_key(names: &Names, node: &str) -> String {
+    names.key(&format!("on:{node}"))
 }
 
-pub(super) const NODES: &str = "raybox:nodes";
-const FIRST: &str = "raybox:first";
+pub(super) const NODES: &str = "nodes";
+const FIRST: &str = "first";
 /// Longer than it takes to register, or to read the users of a node.
 const CLAIM_SECONDS: u32 = 10;
 /// Users in one command.

@@ -18,7 +18,7 @@ use std::time::Instant;
 use pool::RedisConnection;
 
 use super::dial::{Blocking, Commands, DialError, Role};
-use super::{Shared, Task, envelope};
+use super::{Shared, Task};
 
 /// Why all connections are to be made anew.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -72,7 +72,7 @@ impl Shared {
     }
 
     fn is_heard_on(&self, connection: &mut RedisConnection<Blocking>) -> Result<bool, DialError> {
-        let channel = envelope::node_channel(&self.node);
+        let channel = self.names.node_channel(&self.node);
         let counts: (String, u32) = redis::cmd("PUBSUB").arg("NUMSUB").arg(channel).query(connection)?;
         Ok(counts.1 > 0)
     }

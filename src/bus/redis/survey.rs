@@ -5,7 +5,8 @@ use std::time::Instant;
 use redis::RedisResult;
 
 use super::dial::{self, Commands, Dialer};
-use super::{RedisError, envelope, neighbours, registry};
+use super::names::Names;
+use super::{RedisError, neighbours, registry};
 use crate::config::RedisSettings;
 use crate::protocol::UserId;
 
@@ -26,7 +27,7 @@ pub struct Survey {
 /// [`RedisError`] when it does not answer.
 pub fn survey(settings: &RedisSettings) -> Result<Survey, RedisError> {
     let mut connection = connect(settings)?;
-    look(&mut connection).map_err(|error| RedisError::of(settings, &error))
+    look(&mut connection, settings).map_err(|error| RedisError::of(settings, &error))
 }
 
 /// Which users nodes of this server, living or dead, count as their own.
@@ -51,7 +52,8 @@ impl Claims {
     pub fn unclaimed(&mut self, users: &[UserId]) -> Result<Vec<UserId>, RedisError> {
         let Claims { settings, connection } = self;
         connection.begin(Instant::now() + dial::CALL_TIMEOUT);
-        let unclaimed = registry::unclaimed_on(connection, users).map_err(|error| RedisError::of(settings, &error))?;
+        let unclaimed = registry::unclaimed_on(connection, &Names::new(settings), users);
+        let unclaimed = unclaimed.map_err(|error| RedisError::of(settings, &error))?;
         Ok(users.iter().copied().filter(|user| unclaimed.contains(user)).collect())
     }
 }
@@ -62,12 +64,14 @@ fn connect(settings: &RedisSettings) -> Result<Commands, RedisError> {
     dialer.commands(by).map_err(|error| RedisError::of(settings, &error))
 }
 
-fn look(connection: &mut Commands) -> RedisResult<Survey> {
-    let has_reference_nodes = neighbours::listeners(connection)?.nodes > 0;
+fn look(connection: &mut Commands, settings: &RedisSettings) -> RedisResult<Survey> {
+    let names = Names::new(settings);
+    // Those that may be of this installation count, too: what is done while they are there cannot be undone.
+    let has_reference_nodes = settings.cpp_nodes != Some(false) && neighbours::listeners(connection)?.nodes > 0;
     let clients: RedisResult<String> = redis::cmd("CLIENT").arg("LIST").arg("TYPE").arg("pubsub").query(connection);
     let reference_nodes = clients.map(|clients| pattern_listeners(&clients)).unwrap_or_default();
-    let registered: Vec<String> = redis::cmd("SMEMBERS").arg(registry::NODES).query(connection)?;
-    let channels: Vec<String> = registered.iter().map(|node| envelope::node_channel(node)).collect();
+    let registered: Vec<String> = redis::cmd("SMEMBERS").arg(names.key(registry::NODES)).query(connection)?;
+    let channels: Vec<String> = registered.iter().map(|node| names.node_channel(node)).collect();
     let listeners: Vec<(String, u32)> = match channels.as_slice() {
         [] => Vec::new(),
         channels => redis::cmd("PUBSUB").arg("NUMSUB").arg(channels).query(connection)?,

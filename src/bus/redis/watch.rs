@@ -23,6 +23,8 @@ pub(super) struct Watch {
     alone_since: Option<Instant>,
     /// Since when commands fail.
     failing: Option<Instant>,
+    /// When this node was last without Redis. The others are then, too, and come back one after the other.
+    was_away: Option<Instant>,
     /// When it has last looked where a new connection leads.
     scouted: Instant,
 }
@@ -37,6 +39,7 @@ impl Watch {
             neighbours: 0,
             alone_since: None,
             failing: None,
+            was_away: None,
             scouted: Instant::now(),
         }
     }
@@ -53,6 +56,9 @@ impl Watch {
             } else {
                 // Who does not hear anything does not know who else is silent.
                 self.silent.clear();
+                if self.is_registered {
+                    self.was_away = Some(Instant::now());
+                }
             }
             if self.rest() {
                 return;
@@ -82,7 +88,8 @@ impl Watch {
         let now = Instant::now();
         for node in silent {
             let since = *self.silent.entry(node.clone()).or_insert(now);
-            if now.duration_since(since) >= SILENCE_MAX {
+            let all_may_return = self.was_away.is_some_and(|at| now.duration_since(at) < RETURN_MAX);
+            if now.duration_since(since) >= SILENCE_MAX && !all_may_return {
                 self.bury(&node)?;
             }
         }
@@ -170,6 +177,8 @@ impl Watch {
 
 /// How long a node may listen to nothing before it counts as dead: longer than it takes to connect again.
 const SILENCE_MAX: Duration = Duration::from_secs(3);
+/// How long others may take to be back after this node.
+const RETURN_MAX: Duration = Duration::from_secs(8);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often it looks where a new connection leads. It looks at every second turn at most.
 const SCOUT_EVERY: Duration = Duration::from_millis(1500);
