@@ -159,12 +159,24 @@ impl Router {
         self.presence.read(user).newest(user).is_some()
     }
 
-    /// Takes `user` from all connections of this node; returns these.
-    pub fn log_out(&self, turn: &mut Turn<Posted>, user: UserId) -> Vec<Arc<ClientLink>> {
-        let mut left = Vec::new();
+    /// Takes `user` from all connections of this node; returns these. `waiter` is posted the outcome when `User.state` says
+    /// what is true then.
+    pub fn log_out(
+        &self,
+        turn: &mut Turn<Posted>,
+        user: UserId,
+        waiter: Option<&Arc<ClientLink>>,
+    ) -> Vec<Arc<ClientLink>> {
+        if let Some(waiter) = waiter {
+            self.states.tell(user, UserState::Offline, waiter);
+        }
+        let (mut left, mut removed) = (Vec::new(), Removed::Nothing);
         while let Some(link) = self.newest(user) {
-            self.leave(turn, user, &link);
+            removed = self.leave(turn, user, &link);
             left.push(link);
+        }
+        if removed != Removed::Last {
+            self.states.tell_at_once(user);
         }
         left
     }
@@ -216,6 +228,20 @@ impl Router {
             } else {
                 self.keep(user, frames, false);
             }
+        }
+    }
+
+    /// Has `User.state` say that `user` is here; `link` is posted the outcome.
+    pub fn show(&self, user: UserId, link: &Arc<ClientLink>) {
+        self.states.note_and_tell(user, UserState::Online, link);
+    }
+
+    /// `link` no longer receives for `user`, and is posted the outcome when `User.state` says what is true then.
+    pub fn detach_and_show(&self, turn: &mut Turn<Posted>, user: UserId, link: &Arc<ClientLink>) {
+        // The departure may be noted, and written, at any moment from now on.
+        self.states.tell(user, UserState::Offline, link);
+        if self.leave(turn, user, link) != Removed::Last {
+            self.states.tell_at_once(user);
         }
     }
 
@@ -345,7 +371,7 @@ impl Router {
 
     /// Takes a user from a connection, and the user's messages that it will not bring to its client. They go to the
     /// connection that the user has now, unless that has got newer ones already.
-    fn leave(&self, turn: &mut Turn<Posted>, user: UserId, link: &Arc<ClientLink>) {
+    fn leave(&self, turn: &mut Turn<Posted>, user: UserId, link: &Arc<ClientLink>) -> Removed {
         let mut shard = self.presence.write(user);
         let was_newest = shard.holds_newest(user, link);
         let removed = shard.remove(user, link);
@@ -363,6 +389,7 @@ impl Router {
         if removed == Removed::Last {
             self.gone(user, came_back);
         }
+        removed
     }
 
     fn take_back(&self, user: UserId, link: &ClientLink) -> Vec<Box<[u8]>> {
@@ -492,8 +519,9 @@ impl Node for Router {
 
     fn on_left(&self, user: UserId) {
         let shard = self.presence.read(user);
-        if !shard.has(user) {
-            self.states.note(user, UserState::Offline);
+        match shard.has(user) {
+            false => self.states.note(user, UserState::Offline),
+            true => self.states.tell_at_once(user),
         }
     }
 

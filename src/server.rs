@@ -38,7 +38,7 @@ use crate::quotas::Quotas;
 use crate::requests::{self, Kind, Requests};
 use crate::resources;
 use crate::router::{self, Routed, Router};
-use crate::session::{Effect, Effects, Input, Job, Known, Outcome, Session, Settled};
+use crate::session::{Effect, Effects, Input, Job, Known, Outcome, STATE_PATIENCE, Session, Settled};
 use crate::spool::Spool;
 use crate::states::StateWriter;
 use crate::store::Store;
@@ -595,8 +595,10 @@ impl Shell {
                 Effect::Join(user) => router.join(user, link),
                 Effect::Attach(user) => router.attach(turn, user, link),
                 Effect::Detach(user) => router.detach(turn, user, link),
-                Effect::LogOut(user) => {
-                    for other in router.log_out(turn, user) {
+                Effect::DetachAndShow(user) => router.detach_and_show(turn, user, link),
+                Effect::Show(user) => router.show(user, link),
+                Effect::LogOut { user, shows } => {
+                    for other in router.log_out(turn, user, shows.then_some(link)) {
                         other.post(Posted::LoggedOut(user));
                     }
                 }
@@ -741,7 +743,7 @@ impl Handler for Shell {
         if client.seat.is_late(turn.now()) {
             return self.turn_away(turn, link, protocol::LOGIN_LATE);
         }
-        self.feed(turn, link, client, Input::Reminder);
+        self.feed(turn, link, client, Input::Reminder { now: turn.now() });
     }
 
     fn on_hang_up(&mut self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &mut Client) {
@@ -806,6 +808,10 @@ impl Known for Facts<'_> {
 
     fn pace(&self) -> Option<Duration> {
         self.link.is_paced().then_some(self.shared.pace)
+    }
+
+    fn shown_by(&self) -> Option<Instant> {
+        self.shared.services.bus.has_neighbours().then(|| self.now + STATE_PATIENCE)
     }
 }
 

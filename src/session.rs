@@ -25,7 +25,7 @@ use smallvec::SmallVec;
 use crate::config::Auth;
 use crate::password::Client;
 use crate::protocol::{self, BadRequest, FrameKind, GroupId, Id, Request, UserId};
-use crate::store::{FriendNames, MessageId};
+use crate::store::{FriendNames, MessageId, UserState};
 
 /// One client. See the [module](self).
 #[derive(Debug)]
@@ -70,6 +70,8 @@ pub(crate) enum Awaited {
     Password(UserId),
     /// That messages for this user come to this node.
     Place(UserId),
+    /// That this is the user's `User.state`: of a login or logout, which is answered then, at the latest `by` this time.
+    State { user: UserId, state: UserState, by: Instant },
     /// The members of a group, for the frame that still stands in the input.
     Members(GroupId),
     /// That these are friends.
@@ -119,7 +121,7 @@ pub enum Input<'f> {
     /// The reply with kept messages has arrived at the peer's kernel.
     Sent,
     /// The time of an [`Effect::Remind`] has come.
-    Reminder,
+    Reminder { now: Instant },
     /// Another connection waits to fetch the messages of the same user; so many bytes have not arrived at this client.
     MailboxWanted { now: Instant, undelivered_bytes: usize },
     /// Another connection has logged this user out, see [`Effect::LogOut`].
@@ -162,8 +164,13 @@ pub enum Effect<'f> {
     Attach(UserId),
     /// They no longer do.
     Detach(UserId),
-    /// Log this user out of every connection of this node; theirs hear [`Input::LoggedOut`].
-    LogOut(UserId),
+    /// Log this user out of every connection of this node; theirs hear [`Input::LoggedOut`]. If it `shows`,
+    /// [`Outcome::Shown`] comes as an input when the user's `User.state` says so.
+    LogOut { user: UserId, shows: bool },
+    /// The same; [`Outcome::Shown`] comes as an input when the user's `User.state` says so.
+    DetachAndShow(UserId),
+    /// Have the user's `User.state` say online; [`Outcome::Shown`] comes as an input.
+    Show(UserId),
     /// The messages kept for this user may be fetched by another connection.
     ReleaseMailbox(UserId),
     /// Ask the connection that has this user's mailbox whether it still needs it.
@@ -217,6 +224,9 @@ pub enum Outcome {
     Password(Option<Client>),
     /// Of [`Effect::Join`]: messages come, or it is known that they cannot for now.
     Placed,
+    /// Of [`Effect::Show`] and [`Effect::DetachAndShow`]: this is written, or overtaken, or cannot be written now. It may
+    /// come when nobody waits for it any more.
+    Shown(UserId, UserState),
     /// Of [`Job::AddFriends`]; `None` if one of them does not exist.
     Friends(Option<FriendNames>),
     /// Of [`Job::Members`], ascending; none for an unknown group.
@@ -253,6 +263,9 @@ pub trait Known {
 
     /// How long the client is busy with each message that it shows, if it must not be sent anything meanwhile.
     fn pace(&self) -> Option<Duration>;
+
+    /// Until when the answer to a login or logout waits for `User.state`; `None` when no node goes by that.
+    fn shown_by(&self) -> Option<Instant>;
 }
 
 impl Session {
@@ -323,7 +336,7 @@ impl Session {
             Input::Outcome(outcome) => self.on_outcome(outcome, known, effects),
             Input::Settled(settled) => self.on_settled(settled, effects),
             Input::Sent => self.on_sent(effects),
-            Input::Reminder => self.on_reminder(known, effects),
+            Input::Reminder { now } => self.on_reminder(now, known, effects),
             Input::MailboxWanted { now, undelivered_bytes } => self.on_mailbox_wanted(now, undelivered_bytes, effects),
             Input::LoggedOut(user) => self.logged_out(user),
             Input::HangUp => self.on_hang_up(effects),
@@ -383,6 +396,10 @@ impl Session {
     }
 
     fn on_outcome(&mut self, outcome: Outcome, known: &dyn Known, effects: &mut Effects<'_>) -> Flow {
+        if let Outcome::Shown(user, state) = outcome {
+            self.shown(user, state, effects);
+            return Flow::Taken;
+        }
         let Phase::Waiting(awaited) = std::mem::replace(&mut self.phase, Phase::Ready) else {
             unreachable!("an outcome comes to a session that waits for it")
         };
@@ -390,7 +407,7 @@ impl Session {
             (Awaited::Password(user), Outcome::Password(right)) => {
                 self.password_checked(user, right.is_some(), known, effects);
             }
-            (Awaited::Place(user), Outcome::Placed) => self.placed(user, effects),
+            (Awaited::Place(user), Outcome::Placed) => self.placed(user, known, effects),
             (Awaited::Friends { a, b }, Outcome::Friends(names)) => self.friends_added(a, b, names, effects),
             (Awaited::Members(group), Outcome::Members(members)) => {
                 self.found = Some(Box::new(Found::Members(group, members)))
@@ -440,6 +457,15 @@ impl Session {
         Flow::Taken
     }
 
+    fn on_reminder(&mut self, now: Instant, known: &dyn Known, effects: &mut Effects<'_>) -> Flow {
+        match self.phase {
+            // Perhaps it was set for another wait.
+            Phase::Waiting(Awaited::State { user, state, by }) if by <= now => self.shown(user, state, effects),
+            _ => self.on_mailbox_reminder(known, effects),
+        }
+        Flow::Taken
+    }
+
     /// A client that has closed will hardly read what it was sent and has not received: that goes elsewhere.
     fn on_end(&mut self, effects: &mut Effects<'_>) -> Flow {
         if self.unsettled.frames > 0 {
@@ -477,7 +503,9 @@ impl Session {
             | Phase::Waiting(Awaited::Deletion(user, _) | Awaited::Messages(user) | Awaited::MoreMessages(user)) => {
                 effects.push(Effect::ReleaseMailbox(user));
             }
-            Phase::Waiting(Awaited::Place(user)) => effects.push(Effect::Detach(user)),
+            Phase::Waiting(Awaited::Place(user) | Awaited::State { user, state: UserState::Online, .. }) => {
+                effects.push(Effect::Detach(user));
+            }
             Phase::Ready | Phase::Waiting(_) | Phase::Settling { .. } | Phase::Ended => {}
         }
         Flow::Taken
@@ -564,6 +592,8 @@ impl Session {
 
 /// How long a fetch waits for another connection of the same user whose reply makes no progress, and how often it asks.
 pub const MAILBOX_PATIENCE: Duration = Duration::from_secs(2);
+/// How long the answer to a login or logout waits for `User.state`. The client gives up after a second.
+pub const STATE_PATIENCE: Duration = Duration::from_millis(400);
 /// Frames of one client that may be on their way before it is read no further.
 const UNSETTLED_MAX: u32 = 4096;
 /// The same in bytes.

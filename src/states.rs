@@ -3,6 +3,9 @@
 //! Only the latest state of a user matters, so changes wait in a map, which is bounded by the users there are, and a
 //! thread writes all that have gathered as one batch. The column is for neighbours and tools: nobody here trusts it.
 //!
+//! While nodes of the reference server are there, which go by the column, a login or logout waits for it, and is told when it
+//! is written: with the batch. When it cannot be written now, nobody waits any longer.
+//!
 //! A user may be on several nodes. The one that is left asks the others before it writes `offline`, and once more after
 //! that: a user who arrived elsewhere in between is online.
 
@@ -15,7 +18,9 @@ use parking_lot::{Condvar, Mutex};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::bus::Bus;
+use crate::delivery::{ClientLink, Posted};
 use crate::protocol::UserId;
+use crate::session::Outcome;
 use crate::store::{Store, StoreError, UserState};
 
 /// Notes who came and went, and has it written.
@@ -35,6 +40,8 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Pending {
     states: FxHashMap<UserId, UserState>,
+    /// Connections that wait until a state is written. One waits for one state, and not for long.
+    waiting: FxHashMap<UserId, Vec<(UserState, Arc<ClientLink>)>>,
     /// The server stops: what cannot be written now is given up.
     stopping: bool,
     /// All that was noted is written.
@@ -62,11 +69,23 @@ impl StateWriter {
 
     /// Notes a change. Never blocks.
     pub fn note(&self, user: UserId, state: UserState) {
-        let mut pending = self.shared.pending.lock();
-        pending.states.insert(user, state);
-        if pending.states.len() == 1 {
-            self.shared.news.notify_one();
-        }
+        self.shared.note(user, state, None);
+    }
+
+    /// The same; `link` is posted [`Outcome::Shown`] when it is written.
+    pub fn note_and_tell(&self, user: UserId, state: UserState, link: &Arc<ClientLink>) {
+        self.shared.note(user, state, Some(link));
+    }
+
+    /// `link` is posted [`Outcome::Shown`] when this state, which will be noted, is written.
+    pub fn tell(&self, user: UserId, state: UserState, link: &Arc<ClientLink>) {
+        self.shared.pending.lock().waiting.entry(user).or_default().push((state, link.clone()));
+    }
+
+    /// Nobody needs to wait for the state of this user.
+    pub fn tell_at_once(&self, user: UserId) {
+        let told = self.shared.pending.lock().told(user, |_| true);
+        ClientLink::post_all(told);
     }
 
     /// Writes that these users have left a node, now; false if that is not possible. Blocks.
@@ -107,7 +126,10 @@ impl Shared {
             }
             let states: Vec<_> = pending.states.drain().collect();
             drop(pending);
-            if let Err(error) = self.write(&states) {
+            let written = self.write(&states);
+            // When it cannot be written, they are told as well, rather than wait for longer than their clients.
+            self.tell(&states);
+            if let Err(error) = written {
                 let mut pending = self.pending.lock();
                 if pending.stopping || !matches!(error, StoreError::Unavailable(_)) {
                     log::error!("the state of {} users was not written: {error}", states.len());
@@ -130,6 +152,32 @@ impl Shared {
         }
     }
 
+    fn note(&self, user: UserId, state: UserState, waiter: Option<&Arc<ClientLink>>) {
+        let mut pending = self.pending.lock();
+        pending.states.insert(user, state);
+        // Whoever waits for the other state will not see it written.
+        let overtaken = pending.told(user, |awaited| awaited != state);
+        if let Some(link) = waiter {
+            pending.waiting.entry(user).or_default().push((state, link.clone()));
+        }
+        if pending.states.len() == 1 {
+            self.news.notify_one();
+        }
+        drop(pending);
+        ClientLink::post_all(overtaken);
+    }
+
+    /// Tells those who wait for these states.
+    fn tell(&self, states: &[(UserId, UserState)]) {
+        let mut pending = self.pending.lock();
+        if pending.waiting.is_empty() {
+            return;
+        }
+        let told = states.iter().flat_map(|(user, state)| pending.told(*user, |awaited| awaited == *state)).collect();
+        drop(pending);
+        ClientLink::post_all(told);
+    }
+
     fn write(&self, states: &[(UserId, UserState)]) -> Result<(), StoreError> {
         // Claimed before it is written, and given up after: nobody is marked online whom no node would look after.
         let _ = self.bus.claim(&in_state(states, UserState::Online));
@@ -148,6 +196,19 @@ impl Shared {
     fn elsewhere(&self, states: &[(UserId, UserState)]) -> Vec<UserId> {
         let leaving = in_state(states, UserState::Offline);
         if leaving.is_empty() { leaving } else { self.bus.elsewhere(&leaving).unwrap_or_default() }
+    }
+}
+
+impl Pending {
+    /// Takes those who wait for such a state of this user; what they are to be posted.
+    fn told(&mut self, user: UserId, is_told: impl Fn(UserState) -> bool) -> Vec<(Arc<ClientLink>, Posted)> {
+        let Some(waiting) = self.waiting.get_mut(&user) else { return Vec::new() };
+        let told = waiting.extract_if(.., |(state, _)| is_told(*state));
+        let told = told.map(|(state, link)| (link, Posted::Outcome(Outcome::Shown(user, state)))).collect();
+        if waiting.is_empty() {
+            self.waiting.remove(&user);
+        }
+        told
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::LazyLock;
 use std::{fs, io};
 
 use serde_json::Value;
-use util::{Builder, Cluster, Database, Nginx, Redis, TestServer};
+use util::{Builder, Cluster, Database, Neighbour, Nginx, Redis, TestServer};
 
 /// Faults of the reference server that `auth=compat` is for: there they are played as they were recorded.
 const RIGHT_IN_COMPAT: [&str; 1] = ["logout-somebody-else"];
@@ -116,6 +116,43 @@ mod on_the_reference_servers_tables {
     }
 }
 
+/// One of our nodes and a stand-in for one of the reference server's, on its tables: the stand-in goes by `User.state`, so
+/// that must be right as soon as a login or logout is answered.
+mod beside_the_reference_server {
+    use super::*;
+
+    #[test]
+    fn clients_of_our_node() {
+        let (server, neighbour, _services) = mixed();
+        replay_some(&[server.address(), neighbour.address()], &["cluster.json", "sessions.json"], "");
+    }
+
+    #[test]
+    fn clients_of_the_reference_server() {
+        let (server, neighbour, _services) = mixed();
+        replay_some(&[neighbour.address(), server.address()], &["cluster.json"], "cluster-");
+    }
+
+    fn mixed() -> (TestServer, Neighbour, (Database, Redis)) {
+        let (database, redis) = (Database::create_reference(), Redis::start());
+        let neighbour = Neighbour::start(&database, &redis);
+        let server = TestServer::builder().mysql(&database).redis(&redis).start();
+        (server, neighbour, (database, redis))
+    }
+
+    /// As recorded, several times in a row: a state that is written late is not late each time.
+    fn replay_some(nodes: &[SocketAddr], files: &[&str], filter: &str) {
+        let mut command = replayer(nodes);
+        command.args(["--skip-quirks", "--skip-unauthenticated", "--filter", filter]);
+        command.args(files.iter().map(|file| folder().join(file)));
+        for _ in 0..3 {
+            let (printed, complaint) = run(&mut command);
+            let summary = printed.lines().last().unwrap_or_default();
+            assert!(summary.contains(" passed, 0 failed, ") && !summary.starts_with("0 "), "{printed}{complaint}");
+        }
+    }
+}
+
 fn on_one_node(choice: Choice) {
     let server = TestServer::builder().option("auth", choice.auth).start();
     replay(&[server.address()], choice);
@@ -145,29 +182,39 @@ fn two(choice: Choice) -> Cluster {
 }
 
 fn replay(nodes: &[SocketAddr], choice: Choice) {
+    let mut command = replayer(nodes);
+    command.arg(if choice.better { "--better" } else { "--skip-quirks" });
+    if choice.skips_unauthenticated() {
+        command.arg("--skip-unauthenticated");
+    }
+    let (printed, complaint) = run(command.args(scenario_files(choice)));
+    let (played, skipped) = expected_counts(nodes.len(), choice);
+    assert!(played > 100, "only {played} scenarios to play: are the files complete?");
+    let summary = format!("{played} passed, 0 failed, {skipped} skipped");
+    assert_eq!(printed.lines().last(), Some(summary.as_str()), "{printed}{complaint}");
+}
+
+fn replayer(nodes: &[SocketAddr]) -> Command {
     let mut command = Command::new("python3");
     command.arg(folder().join("replay.py")).args(["--jobs", "8"]);
     for node in nodes {
         command.arg("--node").arg(node.to_string());
     }
-    command.arg(if choice.better { "--better" } else { "--skip-quirks" });
-    if choice.skips_unauthenticated() {
-        command.arg("--skip-unauthenticated");
-    }
-    let result = command.args(scenario_files(choice)).output();
-    let output = result.unwrap_or_else(|error| match error.kind() {
+    command
+}
+
+/// What it printed, and what it complained of.
+fn run(command: &mut Command) -> (String, String) {
+    let output = command.output().unwrap_or_else(|error| match error.kind() {
         io::ErrorKind::NotFound => {
             panic!("this test needs python3: install it, on Debian with `apt-get install python3`")
         }
         _ => panic!("cannot run python3: {error}"),
     });
-    let printed = String::from_utf8_lossy(&output.stdout);
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    let (played, skipped) = expected_counts(nodes.len(), choice);
-    assert!(played > 100, "only {played} scenarios to play: are the files complete?");
-    let summary = format!("{played} passed, 0 failed, {skipped} skipped");
-    assert_eq!(printed.lines().last(), Some(summary.as_str()), "{printed}{complaint}");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (printed, complaint) = (text(&output.stdout), text(&output.stderr));
     assert_eq!(output.status.code(), Some(0), "{printed}{complaint}");
+    (printed, complaint)
 }
 
 /// How many scenarios so many nodes can play under `choice`, and how many are left out.

@@ -1,11 +1,13 @@
 //! Accounts: 1 login, 2 register, 3 logout, 15 search.
 
 use std::borrow::Cow;
+use std::time::Instant;
 
 use net::Flow;
 
 use crate::protocol::{self, Id, UserId};
-use crate::session::{Awaited, Effect, Effects, Job, Known, Phase, Session};
+use crate::session::{Awaited, Effect, Effects, Job, Known, Phase, STATE_PATIENCE, Session};
+use crate::store::UserState;
 
 impl Session {
     pub(crate) fn login(
@@ -36,17 +38,48 @@ impl Session {
         } else if self.hung_up {
             self.add_user(user);
             effects.push(Effect::Reply(protocol::ACK.into()));
-        } else if known.is_here(user) {
-            self.placed(user, effects);
+        } else if known.is_here(user) && known.shown_by().is_none() {
+            self.arrived(user, effects);
         } else {
             effects.push(Effect::Join(user));
             self.phase = Phase::Waiting(Awaited::Place(user));
         }
     }
 
-    /// Messages from other nodes come here: whoever hears that the user has logged in can write to them. The reply goes
-    /// first: the client takes the very next bytes as the answer to its login.
-    pub(crate) fn placed(&mut self, user: UserId, effects: &mut Effects<'_>) {
+    /// Messages from other nodes of ours come here: whoever hears that the user has logged in can write to them. Nodes of
+    /// the reference server go by `User.state`, so while there are any, that is written first.
+    pub(crate) fn placed(&mut self, user: UserId, known: &dyn Known, effects: &mut Effects<'_>) {
+        match known.shown_by().filter(|_| !self.hung_up) {
+            Some(by) => {
+                effects.push(Effect::Show(user));
+                self.wait_until_shown(user, UserState::Online, by, effects);
+            }
+            None => self.arrived(user, effects),
+        }
+    }
+
+    fn wait_until_shown(&mut self, user: UserId, state: UserState, by: Instant, effects: &mut Effects<'_>) {
+        effects.push(Effect::Remind(STATE_PATIENCE));
+        self.phase = Phase::Waiting(Awaited::State { user, state, by });
+    }
+
+    /// `User.state` is written, or not waited for any longer.
+    pub(crate) fn shown(&mut self, user: UserId, state: UserState, effects: &mut Effects<'_>) {
+        match self.phase {
+            Phase::Waiting(Awaited::State { user: whose, state: awaited, .. }) if (user, state) == (whose, awaited) => {
+            }
+            // It was late, and has been answered.
+            _ => return,
+        }
+        self.phase = Phase::Ready;
+        match state {
+            UserState::Online => self.arrived(user, effects),
+            UserState::Offline => effects.push(Effect::Reply(protocol::ACK.into())),
+        }
+    }
+
+    /// The reply goes first: the client takes the very next bytes as the answer to its login.
+    fn arrived(&mut self, user: UserId, effects: &mut Effects<'_>) {
         self.add_user(user);
         effects.push(Effect::Reply(protocol::ACK.into()));
         effects.push(if self.hung_up { Effect::Detach(user) } else { Effect::Attach(user) });
@@ -62,16 +95,24 @@ impl Session {
     }
 
     pub(crate) fn logout(&mut self, id: Id, known: &dyn Known, effects: &mut Effects<'_>) -> Flow {
+        // A reply with messages may be on its way. The client waits for the answer to its logout alone, and not for long.
+        let by = known.shown_by().filter(|_| matches!(self.phase, Phase::Ready));
         match id.user() {
             Some(user) if self.is(id) => {
                 self.remove_user(user);
-                effects.push(Effect::Detach(user));
+                effects.push(if by.is_some() { Effect::DetachAndShow(user) } else { Effect::Detach(user) });
             }
             // The reference server logs out whoever is on its node.
-            Some(user) if self.is_compat() && known.is_connected(user) => effects.push(Effect::LogOut(user)),
+            Some(user) if self.is_compat() && known.is_connected(user) => {
+                effects.push(Effect::LogOut { user, shows: by.is_some() });
+            }
             Some(_) | None => return self.reply(protocol::BAD_REQUEST, effects),
         }
-        self.reply(protocol::ACK, effects)
+        match by {
+            Some(by) => self.wait_until_shown(id.user_or_nobody(), UserState::Offline, by, effects),
+            None => effects.push(Effect::Reply(protocol::ACK.into())),
+        }
+        Flow::Taken
     }
 
     /// Another connection has logged this user out.

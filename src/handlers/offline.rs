@@ -49,7 +49,7 @@ impl Session {
     }
 
     /// A fetch takes long: perhaps another connection of the user has fetched and does not read its reply.
-    pub(crate) fn on_reminder(&mut self, known: &dyn Known, effects: &mut Effects<'_>) -> Flow {
+    pub(crate) fn on_mailbox_reminder(&mut self, known: &dyn Known, effects: &mut Effects<'_>) {
         self.reminder_set = false;
         if let Phase::Waiting(Awaited::Messages(user) | Awaited::MoreMessages(user)) = self.phase {
             effects.push(Effect::WantMailbox(user));
@@ -58,7 +58,6 @@ impl Session {
         if let Some(user) = self.more.take() {
             self.fetch_more(user, known, effects);
         }
-        Flow::Taken
     }
 
     fn remind(&mut self, effects: &mut Effects<'_>) {

@@ -41,6 +41,47 @@ impl Known for Facts {
     fn pace(&self) -> Option<Duration> {
         None
     }
+
+    fn shown_by(&self) -> Option<Instant> {
+        None
+    }
+}
+
+/// The same beside nodes of the reference server.
+struct Beside;
+
+impl Known for Beside {
+    fn members(&self, group: GroupId) -> Option<Arc<[UserId]>> {
+        Facts.members(group)
+    }
+
+    fn recognises(&self, user: UserId, password: &str) -> bool {
+        Facts.recognises(user, password)
+    }
+
+    fn login_wait(&self, id: Id) -> Option<u32> {
+        Facts.login_wait(id)
+    }
+
+    fn groups_change_elsewhere(&self) -> bool {
+        false
+    }
+
+    fn is_connected(&self, user: UserId) -> bool {
+        Facts.is_connected(user)
+    }
+
+    fn is_here(&self, user: UserId) -> bool {
+        Facts.is_here(user)
+    }
+
+    fn shown_by(&self) -> Option<Instant> {
+        Some(Instant::now() + STATE_PATIENCE)
+    }
+
+    fn pace(&self) -> Option<Duration> {
+        None
+    }
 }
 
 struct Tester {
@@ -62,8 +103,12 @@ impl Tester {
 
     /// What follows from an input that must be taken.
     fn on(&mut self, input: Input<'static>) -> Vec<Effect<'static>> {
+        self.on_knowing(input, &Facts)
+    }
+
+    fn on_knowing(&mut self, input: Input<'static>, known: &dyn Known) -> Vec<Effect<'static>> {
         let mut effects = Effects::new();
-        assert_eq!(self.session.on(input, &Facts, &mut effects), Flow::Taken);
+        assert_eq!(self.session.on(input, known, &mut effects), Flow::Taken);
         effects.into_vec()
     }
 
@@ -197,7 +242,7 @@ fn the_compatible_mode_lets_anybody_ask_and_log_others_out() {
     assert_eq!(stranger.frame(CHAT), forwarded);
     assert_eq!(stranger.settled(1, CHAT.len(), 0), []);
     assert_eq!(stranger.frame(r#"{"msgType":3,"USERID":1}"#), reply(BAD_REQUEST));
-    let logged_out = [Effect::LogOut(UserId(3)), Effect::Reply(ACK.into())];
+    let logged_out = [Effect::LogOut { user: UserId(3), shows: false }, Effect::Reply(ACK.into())];
     assert_eq!(stranger.frame(r#"{"msgType":3,"USERID":3}"#), logged_out);
     assert_eq!(stranger.frame(r#"{"msgType":100,"FROMID":1,"TOID":2}"#), reply(NO_METHOD));
     let asked = vec![Effect::Submit(Job::GroupsOf { user: UserId(7) })];
@@ -418,9 +463,10 @@ fn a_client_that_does_not_take_its_messages_gives_way_to_another() {
     let mut session = Tester::logged_in();
     assert_eq!(session.frame(fetch), [Effect::Remind(MAILBOX_PATIENCE), Effect::Submit(Job::Fetch { user })]);
     assert_eq!(session.on(wanted(0, 9)), [], "the store takes its time");
-    assert_eq!(session.on(Input::Reminder), [Effect::WantMailbox(user), Effect::Remind(MAILBOX_PATIENCE)]);
+    let now = Instant::now();
+    assert_eq!(session.on(Input::Reminder { now }), [Effect::WantMailbox(user), Effect::Remind(MAILBOX_PATIENCE)]);
     session.outcome(Outcome::Messages { reply: "one".into(), ids: vec![MessageId(7)] });
-    assert_eq!(session.on(Input::Reminder), []);
+    assert_eq!(session.on(Input::Reminder { now }), []);
     assert_eq!(session.on(wanted(0, 9)), []);
     assert_eq!(session.on(wanted(1, 9)), [], "asked by two, but not for long");
     assert_eq!(session.on(wanted(2, 8)), [], "it goes on");
@@ -472,6 +518,47 @@ fn a_login_is_answered_when_the_other_nodes_know_of_it() {
 }
 
 #[test]
+fn beside_the_reference_server_a_login_is_answered_when_the_state_is_written() {
+    let user = UserId(1);
+    let remind = Effect::Remind(STATE_PATIENCE);
+    let waiting = || {
+        let mut tester = Tester::new(Auth::Strict);
+        let login = br#"{"msgType":1,"USERID":1,"password":"known"}"#;
+        assert_eq!(tester.on_knowing(Input::Frame(login), &Beside), [Effect::Join(user)]);
+        let placed = Input::Outcome(Outcome::Placed);
+        assert_eq!(tester.on_knowing(placed, &Beside), [Effect::Show(user), remind.clone()]);
+        assert_eq!(tester.later(Input::Frame(PING.as_bytes())), []);
+        tester
+    };
+    let shown = Outcome::Shown(user, UserState::Online);
+    let arrived = [Effect::Reply(ACK.into()), Effect::Attach(user)];
+    assert_eq!(waiting().outcome(shown), arrived);
+    let mut late = waiting();
+    let now = Instant::now();
+    assert_eq!(late.on(Input::Reminder { now }), [], "it is for something else");
+    assert_eq!(late.outcome(Outcome::Shown(user, UserState::Offline)), [], "it is of an earlier logout");
+    assert_eq!(late.on(Input::Reminder { now: now + 2 * STATE_PATIENCE }), arrived);
+    assert_eq!(late.outcome(Outcome::Shown(user, UserState::Online)), [], "it has been answered");
+    assert_eq!(waiting().on(Input::Closed), [Effect::Detach(user)]);
+}
+
+#[test]
+fn beside_the_reference_server_a_logout_is_answered_when_the_state_is_written() {
+    let user = UserId(1);
+    let waiting = || {
+        let mut tester = Tester::logged_in();
+        let logout = Input::Frame(br#"{"msgType":3,"USERID":1}"#);
+        let asked = [Effect::DetachAndShow(user), Effect::Remind(STATE_PATIENCE)];
+        assert_eq!(tester.on_knowing(logout, &Beside), asked);
+        assert_eq!(tester.later(Input::Frame(PING.as_bytes())), []);
+        tester
+    };
+    assert_eq!(waiting().outcome(Outcome::Shown(user, UserState::Offline)), reply(ACK));
+    assert_eq!(waiting().on(Input::Reminder { now: Instant::now() + 2 * STATE_PATIENCE }), reply(ACK));
+    assert_eq!(waiting().on(Input::Closed), []);
+}
+
+#[test]
 fn in_a_cluster_a_stranger_to_the_cache_is_looked_up_before_being_refused() {
     struct Stale;
     impl Known for Stale {
@@ -495,6 +582,9 @@ fn in_a_cluster_a_stranger_to_the_cache_is_looked_up_before_being_refused() {
             true
         }
         fn pace(&self) -> Option<Duration> {
+            None
+        }
+        fn shown_by(&self) -> Option<Instant> {
             None
         }
     }
@@ -536,6 +626,10 @@ impl Known for Paced {
     fn is_here(&self, user: UserId) -> bool {
         Facts.is_here(user)
     }
+    fn shown_by(&self) -> Option<Instant> {
+        None
+    }
+
     fn pace(&self) -> Option<Duration> {
         Some(Duration::from_millis(40))
     }
@@ -563,16 +657,22 @@ fn a_client_that_is_paced_gets_its_kept_messages_in_frames_with_pauses() {
     // What it asks for meanwhile is answered.
     assert_eq!(on(Input::Frame(PING.as_bytes())), taken(reply(ACK)));
     assert_eq!(on(Input::Frame(CHAT.as_bytes())).0, Flow::Taken);
-    assert_eq!(on(Input::Reminder), taken(vec![pause(1)]), "what it has sent is not settled");
+    assert_eq!(on(Input::Reminder { now: Instant::now() }), taken(vec![pause(1)]), "what it has sent is not settled");
     on(Input::Settled(Settled { frames: 1, bytes: CHAT.len(), failed: 0, full: 0 }));
-    assert_eq!(on(Input::Reminder), taken(vec![Effect::Remind(MAILBOX_PATIENCE), fetch.clone()]));
+    assert_eq!(
+        on(Input::Reminder { now: Instant::now() }),
+        taken(vec![Effect::Remind(MAILBOX_PATIENCE), fetch.clone()])
+    );
     assert_eq!(on(found("one", &[MessageId(9)])), taken(vec![Effect::ReplyAndReport("one".into())]));
     on(Input::Sent);
     assert_eq!(on(Input::Outcome(Outcome::Deleted)), taken(vec![Effect::ReleaseMailbox(user), pause(2)]));
-    assert_eq!(on(Input::Reminder), taken(vec![Effect::Remind(MAILBOX_PATIENCE), fetch.clone()]));
+    assert_eq!(
+        on(Input::Reminder { now: Instant::now() }),
+        taken(vec![Effect::Remind(MAILBOX_PATIENCE), fetch.clone()])
+    );
     let later = vec![Effect::ReleaseMailbox(user), Effect::Remind(MAILBOX_PATIENCE)];
     assert_eq!(on(Input::Outcome(Outcome::Refused(BUSY.into()))), taken(later));
-    assert_eq!(on(Input::Reminder), taken(vec![Effect::Remind(MAILBOX_PATIENCE), fetch]));
+    assert_eq!(on(Input::Reminder { now: Instant::now() }), taken(vec![Effect::Remind(MAILBOX_PATIENCE), fetch]));
     assert_eq!(on(found("none", &[])), taken(vec![Effect::ReleaseMailbox(user)]), "nobody has asked for it");
 }
 
@@ -596,7 +696,7 @@ fn the_logout_of_a_client_that_is_paced_does_not_wait_for_its_kept_messages() {
             assert_eq!(answer.1, [Effect::Detach(user), Effect::Reply(ACK.into())]);
             on(Input::Sent);
             on(Input::Outcome(Outcome::Deleted));
-            assert_eq!(on(Input::Reminder), (Flow::Taken, vec![]), "no more for who has left");
+            assert_eq!(on(Input::Reminder { now: Instant::now() }), (Flow::Taken, vec![]), "no more for who has left");
         }
     }
 }
@@ -645,6 +745,8 @@ struct World {
     reporting: bool,
     /// A join is under way.
     joining: bool,
+    /// A state is being written.
+    showing: Option<(UserId, UserState)>,
     /// Whom the other nodes send here.
     joined: Vec<UserId>,
     attached: Vec<UserId>,
@@ -668,11 +770,17 @@ impl World {
                     self.joined.push(user);
                 }
                 Effect::Attach(user) => self.attached.push(user),
+                Effect::Show(user) => self.showing = Some((user, UserState::Online)),
+                Effect::DetachAndShow(user) => {
+                    self.attached.retain(|other| *other != user);
+                    self.joined.retain(|other| *other != user);
+                    self.showing = Some((user, UserState::Offline));
+                }
                 Effect::Detach(user) => {
                     self.attached.retain(|other| *other != user);
                     self.joined.retain(|other| *other != user);
                 }
-                Effect::LogOut(_)
+                Effect::LogOut { .. }
                 | Effect::ReleaseMailbox(_)
                 | Effect::WantMailbox(_)
                 | Effect::Remind(_)
@@ -697,12 +805,13 @@ proptest! {
     /// In whatever order and with whatever result things are done, no reply leaves early, at most one job runs, the
     /// session never gets stuck, and nobody stays attached.
     #[test]
-    fn whatever_happens_the_promises_hold(acts in acts()) {
+    fn whatever_happens_the_promises_hold(acts in acts(), has_neighbours in any::<bool>()) {
+        let known: &dyn Known = if has_neighbours { &Beside } else { &Facts };
         let mut session = Session::new(Auth::Strict);
         let mut world = World::default();
         let feed = |session: &mut Session, world: &mut World, input: Input<'static>| {
             let mut effects = Effects::new();
-            let flow = session.on(input, &Facts, &mut effects);
+            let flow = session.on(input, known, &mut effects);
             world.carry_out(effects.into_vec());
             flow
         };
@@ -727,6 +836,11 @@ proptest! {
                         feed(&mut session, &mut world, Input::Outcome(outcome));
                     } else if std::mem::take(&mut world.joining) {
                         feed(&mut session, &mut world, Input::Outcome(Outcome::Placed));
+                    } else if refused && world.showing.is_some() {
+                        let now = Instant::now() + 2 * STATE_PATIENCE;
+                        feed(&mut session, &mut world, Input::Reminder { now });
+                    } else if let Some((user, state)) = world.showing.take() {
+                        feed(&mut session, &mut world, Input::Outcome(Outcome::Shown(user, state)));
                     }
                 }
                 Act::Sent if std::mem::take(&mut world.reporting) => {
@@ -753,6 +867,8 @@ proptest! {
                 feed(&mut session, &mut world, Input::Outcome(World::outcome(job)));
             } else if std::mem::take(&mut world.joining) {
                 feed(&mut session, &mut world, Input::Outcome(Outcome::Placed));
+            } else if let Some((user, state)) = world.showing.take() {
+                feed(&mut session, &mut world, Input::Outcome(Outcome::Shown(user, state)));
             } else if std::mem::take(&mut world.reporting) && !hung_up {
                 feed(&mut session, &mut world, Input::Sent);
             }

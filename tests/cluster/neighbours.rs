@@ -222,6 +222,24 @@ fn when_the_last_neighbour_goes_its_users_messages_are_stored() {
     assert_eq!(cluster.nodes[0].stored_for(b), stored + 1);
 }
 
+/// Whoever hears that a user has come or gone has a neighbour's client write to them at once.
+#[test]
+fn the_state_is_right_when_a_login_or_logout_is_answered() {
+    let mixed = Mixed::start(Database::create_reference());
+    let (mut bob, b) = mixed.theirs("bob");
+    let a = offline_user(mixed.node(), "alice");
+    let mut alice = TestClient::connect(mixed.node());
+    for n in 0..25 {
+        alice.login(a, &password("alice"));
+        bob.send(&numbered(b, a, 2 * n));
+        alice.expect(&numbered(b, a, 2 * n));
+        alice.logout(a);
+        bob.send(&numbered(b, a, 2 * n + 1));
+        bob.barrier();
+        assert_eq!(mixed.node().stored_for(a), n + 1, "a message after a logout is lost");
+    }
+}
+
 /// What `redis-cli PSUBSCRIBE` and monitoring tools listen to.
 const TOOLS: [&str; 3] = ["*", "RayBox-*", "RayBox-user*"];
 

@@ -1,5 +1,5 @@
 //! A stand-in for a node of the C++ reference server, as protocol.md describes one: it goes by `User.state`, listens to
-//! `RayBox-user-*` by pattern, publishes bare frames, and checks nothing.
+//! `RayBox-user-*` by pattern, publishes bare frames, checks nothing, and writes `User.state` before it answers.
 //!
 //! It does on purpose what the reference does wrong where others can notice it: its users' state becomes `offline` with
 //! any of their connections, and what it publishes for a user who is nowhere is lost.
@@ -138,12 +138,20 @@ impl Node {
                 self.set_state(id("USERID"), "online");
                 Some(ack)
             }
+            2 => Some(
+                match self
+                    .insert("INSERT INTO User (name, password) VALUES (?, ?)", [&request["name"], &request["password"]])
+                {
+                    Some(user) => json!({"errno": 200, "msgType": 200, "USERID": user}),
+                    None => json!({"errno": 500, "msgType": 500, "errmsg": "server error, try again later!"}),
+                },
+            ),
             3 => {
                 self.users().remove(&id("USERID"));
                 self.set_state(id("USERID"), "offline");
                 Some(ack)
             }
-            4 => {
+            4 | 5 => {
                 self.forward(id("TOID"), request);
                 None
             }
@@ -155,6 +163,14 @@ impl Node {
                 self.forward(u2, &json!({"errno": 200, "msgType": 6, "name": name1, "new": true, "userId": u1}));
                 Some(json!({"errno": 200, "msgType": 6, "name": name2, "userId": u2}))
             }
+            8 => {
+                let friends = "SELECT id, name FROM User JOIN Friend ON id = friendid WHERE userid = ?";
+                let friends: Vec<(i64, String)> =
+                    lock(&self.database).exec(friends, (id("FROMID"),)).expect("ask for friends");
+                let friend = |(id, name): (i64, String)| json!({"id": id.to_string(), "isGroup": "0", "name": name});
+                let friends: Vec<Value> = friends.into_iter().map(friend).collect();
+                Some(json!({"errno": 200, "msgType": 8, "friends": friends}))
+            }
             9 => {
                 let members = "SELECT userid FROM GroupUser WHERE groupid = ? AND userid <> ?";
                 let members: Vec<i64> =
@@ -164,9 +180,37 @@ impl Node {
                 }
                 None
             }
+            10 => {
+                let join = "INSERT IGNORE INTO GroupUser (groupid, userid, grouprole) VALUES (?, ?, 'normal')";
+                lock(&self.database).exec_drop(join, (id("GROUPID"), id("FROMID"))).expect("join a group");
+                let name: Option<String> = lock(&self.database)
+                    .exec_first("SELECT groupname FROM AllGroup WHERE id = ?", (id("GROUPID"),))
+                    .expect("a group's name");
+                Some(json!({"errno": 200, "msgType": 10, "groupId": id("GROUPID"), "name": name}))
+            }
+            12 => {
+                let create = "INSERT INTO AllGroup (groupname, groupdesc) VALUES (?, ?)";
+                let group = self.insert(create, [&request["name"], &request["description"]]).expect("make a group");
+                let join = "INSERT INTO GroupUser (groupid, userid, grouprole) VALUES (?, ?, 'creator')";
+                lock(&self.database).exec_drop(join, (group, id("FROMID"))).expect("join the group");
+                Some(json!({"errno": 200, "msgType": 12, "GROUPID": group, "name": request["name"]}))
+            }
+            13 => {
+                let groups = self
+                    .groups(&request["name"])
+                    .into_iter()
+                    .map(|(id, name, desc)| json!({"id": id.to_string(), "name": name, "desc": desc, "gUsers": []}));
+                Some(json!({"errno": 200, "msgType": 200, "groups": groups.collect::<Vec<_>>()}))
+            }
             14 => Some(json!({"errno": 200, "msgType": 14, "msgs": self.take_stored(id("FROMID"))})),
-            // For the barriers of the tests.
-            15 => Some(json!({"errno": 200, "msgType": 15, "results": []})),
+            // Groups alone: users are looked up for nothing but the barriers of the tests.
+            15 => {
+                let groups = self
+                    .groups(&request["keyword"])
+                    .into_iter()
+                    .map(|(id, name, desc)| json!({"id": id.to_string(), "isGroup": "1", "name": name, "desc": desc}));
+                Some(json!({"errno": 200, "msgType": 15, "results": groups.collect::<Vec<_>>()}))
+            }
             200 => Some(ack),
             _ => Some(json!({"errmsg": "not played by the stand-in", "errno": 404, "msgType": 404})),
         }
@@ -189,6 +233,21 @@ impl Node {
             let insert = "INSERT INTO OfflineMessage (userid, message) VALUES (?, ?)";
             database.exec_drop(insert, (to, text)).expect("store a message");
         }
+    }
+
+    /// The id of the new row, unless there is one like it.
+    fn insert(&self, statement: &str, values: [&Value; 2]) -> Option<u64> {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let mut database = lock(&self.database);
+        let [first, second] = values.map(text);
+        database.exec_drop(statement, (first, second)).ok()?;
+        Some(database.last_insert_id())
+    }
+
+    fn groups(&self, name: &Value) -> Vec<(i64, String, Option<String>)> {
+        let name = name.as_str().unwrap_or_default();
+        let groups = "SELECT id, groupname, groupdesc FROM AllGroup WHERE groupname LIKE CONCAT('%', ?, '%')";
+        lock(&self.database).exec(groups, (name,)).expect("ask for groups")
     }
 
     fn take_stored(&self, user: i64) -> Vec<String> {
