@@ -37,6 +37,8 @@ pub struct Backlog {
     /// Messages that nobody would send again and that neither the store nor the spool could take. They are bounded by what
     /// connections may have had waiting when they ended, and newer than what is in the spool.
     returned: Vec<Delivery>,
+    /// How many of them the metrics know of.
+    counted: usize,
     spooling: Option<Spooling>,
     /// Is in the store, and could not be removed from the spool yet.
     moved: Vec<SpoolId>,
@@ -81,7 +83,7 @@ impl Backlog {
     /// The nth lane of so many. What an earlier run has left in the spool comes first.
     pub fn new(nth: usize, lanes: usize, spool: &dyn Spool) -> Backlog {
         let spooling = (spool.load().messages > 0).then(|| Spooling::after(SpoolId(i64::MIN), Due::Now));
-        Backlog { lane: (nth as u64, lanes as u64), returned: Vec::new(), spooling, moved: Vec::new() }
+        Backlog { lane: (nth as u64, lanes as u64), returned: Vec::new(), counted: 0, spooling, moved: Vec::new() }
     }
 
     /// When it is to be handled at first, if nothing comes.
@@ -117,6 +119,8 @@ impl Backlog {
         for (user, work) in works {
             work(self.mailbox(user, services));
         }
+        services.metrics.unstored(self.returned.len(), self.counted);
+        self.counted = self.returned.len();
         self.again(now)
     }
 
@@ -867,10 +871,12 @@ mod tests {
             *store.is_away.lock() = true;
             node.handle(vec![message(1, "a"), from(Origin::Returned { late: false }, 1, "b")]);
             assert_eq!((node.failed(), node.spooled()), (1, 0));
+            assert_eq!(node.count("raybox_unstored_messages"), 1);
             assert_eq!(node.fetch(1), Mailbox::InParts);
             *store.is_away.lock() = false;
             node.send(&[(1, "c")]);
             assert_eq!(node.kept_for(1), strings("bc"));
+            assert_eq!(node.count("raybox_unstored_messages"), 0);
         }
     }
 

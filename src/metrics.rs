@@ -135,6 +135,8 @@ struct Counts {
     refused: [Count; Hit::COUNT],
     batches: [Batches; Stage::NAMES.len()],
     spool: [Count; SpoolMove::NAMES.len()],
+    /// A gauge.
+    unstored: Count,
 }
 
 /// A number for what happens once a batch or seldom.
@@ -240,6 +242,16 @@ impl Metrics {
     /// Something has happened to so many messages in the spool.
     pub fn spool(&self, what: SpoolMove, n: usize) {
         self.counts.spool[what as usize].add(n);
+    }
+
+    /// Of what came back from connections, so many messages are in memory alone; they were so many when this was told last.
+    pub fn unstored(&self, now: usize, before: usize) {
+        self.counts.unstored.0.fetch_add((now as u64).wrapping_sub(before as u64), Ordering::Relaxed);
+    }
+
+    /// How many messages that came back from connections are in memory alone.
+    pub fn unstored_now(&self) -> usize {
+        usize::try_from(self.counts.unstored.value()).unwrap_or_default()
     }
 
     /// Something was refused because of a limit.
@@ -355,6 +367,7 @@ impl Metrics {
         show("raybox_bus_published_total", |counts| vec![counts.published.sample()]);
         show("raybox_bus_unconfirmed_total", |counts| vec![counts.unconfirmed.sample()]);
         show("raybox_slow_consumers_total", |counts| vec![counts.slow_consumers.sample()]);
+        show("raybox_unstored_messages", |counts| vec![counts.unstored.sample()]);
         show("raybox_spool_total", |counts| {
             SpoolMove::NAMES.iter().zip(&counts.spool).map(|(name, count)| count.sample().of(*name)).collect()
         });

@@ -199,7 +199,7 @@ impl Server {
         let unknown = shared.services.metrics.unknown_recipients_so_far();
         log::info!("messages for unknown recipients: {unknown}");
         let by = by.max(Instant::now() + STORE_GRACE);
-        let left = shared.router.close(by);
+        let left = shared.router.close(by) + shared.services.metrics.unstored_now();
         // Whoever asked is gone.
         if let Some(upgrader) = shared.services.upgrader.lock().take() {
             upgrader.close(by);

@@ -248,6 +248,50 @@ fn a_full_disk_refuses_and_loses_nothing() {
     assert_eq!(scene.fetch(), expected);
 }
 
+/// Somebody who reads nothing is gone, and what came back from the connection finds the database dead and the disk full.
+/// How many messages that is.
+fn with_messages_that_nothing_can_store(scene: &mut Scene) -> usize {
+    const SENT: usize = 300;
+    let (carol, c) = user(&scene.server, "carol");
+    for n in 0..SENT {
+        // More than the sockets take.
+        scene.ann.send(&numbered_with_text(scene.a, c, n, 50_000));
+    }
+    scene.ann.ack_barrier();
+    scene.mariadb.kill();
+    limit_files(&scene.server, "1");
+    drop(carol);
+    let unstored = || scene.server.metric("raybox_unstored_messages") as usize;
+    let returned = || scene.server.metric("raybox_deliveries_returned_total") as usize;
+    wait_within(LONG_PATIENCE, "all that came back is counted", || unstored() > 100 && unstored() == returned());
+    assert!(!scene.server.is_ready(), "it cannot be");
+    unstored()
+}
+
+#[test]
+fn what_nothing_can_store_is_counted_until_the_end() {
+    let mut scene = Scene::new(|builder| builder.option("output_max", "64m").option("drain_timeout", "1s"));
+    let unstored = with_messages_that_nothing_can_store(&mut scene);
+    scene.server.terminate();
+    assert_eq!(scene.server.wait_exit(LONG_PATIENCE).code(), Some(1));
+    // The log's disk is full too.
+    let said = scene.server.output();
+    assert!(said.contains(&format!("about {unstored} messages could not be stored")), "{unstored}: {said}");
+}
+
+#[test]
+fn what_nothing_can_store_is_stored_at_shutdown_when_there_is_room() {
+    let mut scene = Scene::new(|builder| builder.option("output_max", "64m"));
+    let unstored = with_messages_that_nothing_can_store(&mut scene);
+    scene.server.terminate();
+    limit_files(&scene.server, "unlimited");
+    assert_eq!(scene.server.wait_exit(LONG_PATIENCE).code(), Some(3), "something waits");
+    scene.server.restart();
+    assert_eq!(scene.spooled(), unstored);
+    scene.mariadb.restart();
+    scene.wait_drained();
+}
+
 #[test]
 fn a_neighbours_user_gets_them_live_when_the_database_is_back() {
     let (mariadb, redis) = (MariaDb::start(), Redis::start());

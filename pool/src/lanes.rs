@@ -63,6 +63,8 @@ struct Lane<T> {
 #[derive(Debug)]
 struct Queue<T> {
     items: VecDeque<(T, usize)>,
+    /// How many are being handled.
+    in_hand: usize,
     /// What the queued items and those being handled weigh.
     bytes: usize,
     closing: bool,
@@ -109,8 +111,15 @@ impl<T: Send + 'static> Lanes<T> {
 
     fn without_threads(count: usize) -> Lanes<T> {
         let lane = |_| {
-            let queue =
-                Queue { items: VecDeque::new(), bytes: 0, closing: false, ended: false, held: [0; 2], wanted: 0 };
+            let queue = Queue {
+                items: VecDeque::new(),
+                in_hand: 0,
+                bytes: 0,
+                closing: false,
+                ended: false,
+                held: [0; 2],
+                wanted: 0,
+            };
             Arc::new(Lane { queue: Mutex::new(queue), news: Condvar::new(), idle: Condvar::new() })
         };
         Lanes { lanes: (0..count).map(lane).collect(), threads: Mutex::default() }
@@ -182,7 +191,7 @@ impl<T: Send + 'static> Lanes<T> {
     }
 
     /// Handles everything that waits, then ends, but waits no longer than `by`. Returns how many items were left
-    /// undone; their threads end with the process.
+    /// undone, without those that a handler has put back to try them again; their threads end with the process.
     pub fn close(&self, by: Instant) -> usize {
         for lane in &self.lanes {
             lane.queue.lock().closing = true;
@@ -202,7 +211,7 @@ impl<T: Send + 'static> Lanes<T> {
                     log::error!("a lane has panicked");
                 }
             } else {
-                left += queue.items.len().max(1);
+                left += queue.items.len() + queue.in_hand;
             }
         }
         left
@@ -272,6 +281,7 @@ impl<T> Lane<T> {
     fn wait<S>(&self, hand: &mut Hand<S>, batch_max: usize) -> Option<Vec<T>> {
         let mut queue = self.queue.lock();
         queue.bytes -= std::mem::take(&mut hand.done);
+        queue.in_hand = 0;
         while queue.items.is_empty() {
             match hand.again {
                 None | Some(Again::UnlessClosing(_)) if queue.closing => {
@@ -298,6 +308,7 @@ impl<T> Lane<T> {
 fn take<T, S>(mut queue: MutexGuard<'_, Queue<T>>, hand: &mut Hand<S>, batch_max: usize) -> Vec<T> {
     let end = queue.items.len().min(batch_max);
     let batch: Vec<_> = queue.items.drain(..end).collect();
+    queue.in_hand = batch.len();
     drop(queue);
     hand.done = batch.iter().map(|(_, bytes)| bytes).sum();
     batch.into_iter().map(|(item, _)| item).collect()

@@ -186,7 +186,7 @@ const GAUGE: MetricType = MetricType::GAUGE;
 const HISTOGRAM: MetricType = MetricType::HISTOGRAM;
 
 /// Those of the process, named `process_`, are the `prometheus` crate's.
-static TABLE: [Row; 29] = [
+static TABLE: [Row; 30] = [
     Row::new("raybox_build_info", GAUGE, Some("version"), "Always 1; the label says which version runs."),
     Row::new("raybox_ready", GAUGE, Some("condition"), "Whether a condition of readiness holds, 1 or 0."),
     Row::new(
@@ -217,6 +217,12 @@ static TABLE: [Row; 29] = [
     Row::new("raybox_lane_items", GAUGE, Some("lane"), "Messages and other work that wait in a lane."),
     Row::new("raybox_lane_bytes", GAUGE, Some("lane"), "Bytes of what waits in a lane or is being handled."),
     Row::new("raybox_batch_messages", HISTOGRAM, Some("stage"), "Messages in one batch."),
+    Row::new(
+        "raybox_unstored_messages",
+        GAUGE,
+        None,
+        "Messages that came back from connections and that nothing can store: in memory alone.",
+    ),
     Row::new("raybox_spool_messages", GAUGE, None, "Messages that wait on this node's disk for the database."),
     Row::new("raybox_spool_bytes", GAUGE, None, "What they weigh, which spool_max bounds."),
     Row::new(
