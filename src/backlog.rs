@@ -99,6 +99,9 @@ impl Backlog {
             // Nothing has come for as long, or the time counts from now on: the attempt itself may have taken long.
             *due = if batch.is_empty() { Due::Now } else { Due::At(now + pause) };
         }
+        if services.spool.owes() {
+            services.spool.tidy();
+        }
         // More than comes in, or it would never end.
         self.drain_when_due(2 * batch.len(), now, services);
         // The oldest go first, so that what waits for a user keeps its order.
@@ -121,10 +124,10 @@ impl Backlog {
         }
         services.metrics.unstored(self.returned.len(), self.counted);
         self.counted = self.returned.len();
-        self.again(now)
+        self.again(now, services)
     }
 
-    fn again(&self, now: Instant) -> Option<Again> {
+    fn again(&self, now: Instant, services: &Services) -> Option<Again> {
         let retry = self.spooling.as_ref().map(|spooling| match spooling.due {
             Due::In(pause) => Again::UnlessClosing(pause),
             Due::At(at) if at > now => Again::UnlessClosing(at - now),
@@ -132,7 +135,8 @@ impl Backlog {
             Due::At(_) | Due::Now => Again::After(Duration::ZERO),
         });
         let returned = (!self.returned.is_empty()).then_some(Again::After(RETRY_AFTER));
-        returned.or(retry)
+        let owed = || services.spool.owes().then_some(Again::UnlessClosing(TIDY_EVERY));
+        returned.or(retry).or_else(owed)
     }
 
     /// Offers messages to nodes of the reference server, and has the store keep the rest.
@@ -446,6 +450,8 @@ const REFUSED_MAX: usize = 3;
 const REFUSALS_MAX: u32 = 12;
 /// How long what came back and found no place waits.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
+/// How often a lane that has nothing else to do sees to what its spool owes.
+const TIDY_EVERY: Duration = Duration::from_secs(1);
 /// How long the store is left alone when it has just failed, and when it has failed for a while.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);

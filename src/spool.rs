@@ -24,11 +24,20 @@ pub trait Spool: Send + Sync + 'static {
     /// The file cannot be read.
     fn oldest(&self, part: Part) -> Result<Vec<Spooled>, StoreError>;
 
-    /// Forgets messages, which are where they belong; one that is forgotten already is no error.
+    /// Forgets messages, which are where they belong; one that is forgotten already is no error. They may come back after a
+    /// crash, if the disk does not take their deletion now: then it is owed.
     ///
     /// # Errors
-    /// As for [`Spool::add`]; all of them are still there then.
+    /// The file cannot be read; all of them are still there then.
     fn remove(&self, ids: &[SpoolId]) -> Result<(), StoreError>;
+
+    /// Whether deletions are owed to the disk.
+    fn owes(&self) -> bool {
+        false
+    }
+
+    /// Tries to do what is owed, if it was not tried within the last second.
+    fn tidy(&self) {}
 
     /// Keeps messages, but lets [`Spool::oldest`] pass them over until the next start: the database refuses them.
     ///

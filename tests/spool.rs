@@ -248,6 +248,44 @@ fn a_full_disk_refuses_and_loses_nothing() {
     assert_eq!(scene.fetch(), expected);
 }
 
+#[test]
+fn a_full_disk_does_not_outlive_the_outage() {
+    let mut scene = Scene::new(|builder| builder);
+    scene.mariadb.kill();
+    scene.send(50);
+    limit_files(&scene.server, "1");
+    scene.mariadb.restart();
+    // What is stored cannot be deleted from the spool.
+    scene.wait_drained();
+    scene.send(20);
+    assert_eq!(scene.server.metric(r#"raybox_deliveries_total{path="stored"}"#), 20.0);
+    wait_within(LONG_PATIENCE, "the disk is told", || !scene.server.is_ready());
+    scene.assert_all_in_order();
+    limit_files(&scene.server, "unlimited");
+    wait_within(LONG_PATIENCE, "it is ready again", || scene.server.is_ready());
+    // The spool works as before.
+    scene.mariadb.kill();
+    scene.send(10);
+    scene.mariadb.restart();
+    scene.wait_drained();
+    assert_eq!(scene.fetch(), (70..80).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_server_that_stops_on_a_full_disk_stores_nothing_again() {
+    let mut scene = Scene::new(|builder| builder);
+    scene.mariadb.kill();
+    scene.send(50);
+    limit_files(&scene.server, "1");
+    scene.mariadb.restart();
+    scene.wait_drained();
+    scene.server.terminate();
+    assert_eq!(scene.server.wait_exit(LONG_PATIENCE).code(), Some(0));
+    scene.server.restart();
+    assert_eq!(scene.spooled(), 0);
+    scene.assert_all_in_order();
+}
+
 /// Somebody who reads nothing is gone, and what came back from the connection finds the database dead and the disk full.
 /// How many messages that is.
 fn with_messages_that_nothing_can_store(scene: &mut Scene) -> usize {

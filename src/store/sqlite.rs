@@ -9,6 +9,7 @@
 
 mod condition;
 mod guard;
+mod ids;
 mod live;
 mod open;
 mod readers;
@@ -21,11 +22,14 @@ mod tests;
 mod wal;
 mod writer;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, ffi, named_params};
 
+use self::condition::Condition;
+use self::ids::{Ids, Numbered};
 use self::live::Live;
 pub use self::refusal::OpenError;
 pub use self::source::Source;
@@ -37,6 +41,8 @@ use crate::quotas::MESSAGE_BYTES;
 
 /// A [`Store`] in a SQLite file. Dropping it finishes what is queued and leaves a single file without a log beside it.
 pub struct SqliteStore {
+    file: PathBuf,
+    ids: Arc<Ids>,
     live: Live,
 }
 
@@ -51,8 +57,10 @@ impl SqliteStore {
 
     /// As [`SqliteStore::open`]; another program that holds the file is waited for no longer than `busy_timeout`.
     fn open_with(data_dir: &Path, busy_timeout: Duration) -> Result<SqliteStore, OpenError> {
-        let (live, ()) = Live::open(data_dir, &open::STORE, busy_timeout, |_| Ok(()))?;
-        Ok(SqliteStore { live })
+        let file = data_dir.join(open::STORE.name);
+        let condition = Arc::new(Condition::new(file.display().to_string()));
+        let (live, ids) = Live::open(data_dir, &open::STORE, busy_timeout, condition, |db| Ids::open(data_dir, db))?;
+        Ok(SqliteStore { file, ids: Arc::new(ids), live })
     }
 }
 
@@ -61,7 +69,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Store for SqliteStore {
     fn describe(&self) -> String {
-        format!("SQLite {}", self.live.file.display())
+        format!("SQLite {}", self.file.display())
     }
 
     fn fits_hashes(&self) -> bool {
@@ -78,12 +86,17 @@ impl Store for SqliteStore {
 
     fn register(&self, name: &str, credential: &str) -> Result<UserId, StoreError> {
         let (name, name_key, credential) = (name.to_owned(), fold(name), credential.to_owned());
+        let ids = self.ids.clone();
         let id = self.live.change(move |db| {
             let inserted = db
                 .prepare_cached("INSERT INTO User (name, name_key, password) VALUES (:name, :name_key, :password)")?
                 .execute(named_params! {":name": name, ":name_key": name_key, ":password": credential});
             match inserted {
-                Ok(_) => Ok(Some(UserId(new_id(db)?))),
+                Ok(_) => {
+                    let id = new_id(db)?;
+                    ids.note(Numbered::User, id)?;
+                    Ok(Some(UserId(id)))
+                }
                 Err(error) if is_duplicate(&error) => Ok(None),
                 Err(error) => Err(error),
             }
@@ -176,12 +189,14 @@ impl Store for SqliteStore {
 
     fn create_group(&self, owner: UserId, name: &str, description: &str) -> Result<GroupId, StoreError> {
         let (name, name_key, description) = (name.to_owned(), fold(name), description.to_owned());
+        let ids = self.ids.clone();
         self.live.change(move |db| {
             db.prepare_cached(
                 "INSERT INTO AllGroup (groupname, name_key, groupdesc) VALUES (:name, :name_key, :description)",
             )?
             .execute(named_params! {":name": name, ":name_key": name_key, ":description": description})?;
             let group = GroupId(new_id(db)?);
+            ids.note(Numbered::Group, group.0)?;
             add_member(db, group, owner, "creator")?;
             Ok(group)
         })

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
-use super::refusal::OpenError;
+use super::refusal::{OpenError, refused_by_system};
 use super::wal;
 
 /// The locks of one database. Drop it after the last connection: closing a file frees the locks that SQLite holds on it.
@@ -93,7 +93,7 @@ impl Guard {
 /// two servers hold locks on two files of one name.
 fn take_lock_file(database: &Path) -> Result<File, OpenError> {
     let path = wal::beside(database, ".lock");
-    let failed = |cause: io::Error| refused(&path, cause);
+    let failed = |cause: io::Error| refused_by_system(&path, cause);
     // Whoever may write in the folder could lead a link to any file of this user, which would be emptied below.
     let mut lock = options().create(true).truncate(false).open(&path).map_err(failed)?;
     match lock.try_lock() {
@@ -115,7 +115,7 @@ fn take_lock_file(database: &Path) -> Result<File, OpenError> {
 /// The file is made for its owner alone, since it holds what people write to each other; SQLite gives the files beside it
 /// the same rights. If it is there already, its owner has decided.
 fn open_database(path: &Path, create: bool) -> Result<File, OpenError> {
-    options().create(create).truncate(false).open(path).map_err(|cause| refused(path, cause))
+    options().create(create).truncate(false).open(path).map_err(|cause| refused_by_system(path, cause))
 }
 
 fn options() -> OpenOptions {
@@ -133,16 +133,6 @@ fn lock_itself(file: &File, path: &Path) -> Result<(), OpenError> {
         Err(TryLockError::WouldBlock) => Err(OpenError::InUse { file: path.to_owned(), pid: None }),
         Ok(()) | Err(TryLockError::Error(_)) => Ok(()),
     }
-}
-
-fn refused(path: &Path, cause: io::Error) -> OpenError {
-    if fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink()) {
-        return OpenError::Link { path: path.to_owned() };
-    }
-    if cause.kind() == ErrorKind::StorageFull {
-        return OpenError::Full { file: path.to_owned(), cause: Box::new(cause) };
-    }
-    OpenError::Unwritable { path: path.to_owned(), cause: Box::new(cause) }
 }
 
 /// Whether the file is on another machine, as far as is known.

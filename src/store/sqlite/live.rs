@@ -8,7 +8,7 @@
 //! for a person to say.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -26,15 +26,14 @@ use crate::store::StoreError;
 
 /// See the [module](self). Dropping it finishes what is queued and leaves a single file without a log beside it.
 pub(super) struct Live {
-    pub(super) file: PathBuf,
     pub(super) condition: Arc<Condition>,
     kind: &'static Kind,
     // Dropped in this order: the last connection to close is the writer's, which empties the log; only then may another
     // server have the file.
-    _watch: Watch,
+    watch: Watch,
     readers: Readers,
     writer: Writer,
-    _guard: Arc<Guard>,
+    guard: Arc<Guard>,
 }
 
 impl Live {
@@ -43,16 +42,25 @@ impl Live {
         data_dir: &Path,
         kind: &'static Kind,
         busy_timeout: Duration,
-        look: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+        condition: Arc<Condition>,
+        look: impl FnOnce(&Connection) -> Result<T, OpenError>,
     ) -> Result<(Live, T), OpenError> {
         let open::Opened { file, connection, guard } = open::open(data_dir, kind, busy_timeout)?;
         let failed = |cause: io::Error| OpenError::Failed { file: file.clone(), cause: Box::new(cause) };
-        let seen = look(&connection).map_err(|error| super::refusal::refused(&file, error))?;
-        let (guard, condition) = (Arc::new(guard), Arc::new(Condition::new(file.display().to_string())));
+        let seen = look(&connection)?;
+        let guard = Arc::new(guard);
         let writer = Writer::start(kind.writer, connection, file.clone(), condition.clone()).map_err(failed)?;
         let readers = Readers::new(file.clone(), busy_timeout, condition.clone(), guard.clone());
         let watch = Watch::start(kind.watch, guard.clone(), condition.clone(), &writer).map_err(failed)?;
-        Ok((Live { file, condition, kind, _watch: watch, readers, writer, _guard: guard }, seen))
+        Ok((Live { condition, kind, watch, readers, writer, guard }, seen))
+    }
+
+    /// Closes everything, and hands out the locks, which are held until they are dropped.
+    pub(super) fn close(self) -> Arc<Guard> {
+        drop(self.watch);
+        drop(self.readers);
+        drop(self.writer);
+        self.guard
     }
 
     /// As [`Writer::write`].

@@ -2,6 +2,8 @@
 
 use std::error::Error;
 use std::fmt;
+use std::fs;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use rusqlite::{ErrorCode, ffi};
@@ -26,6 +28,17 @@ pub(super) fn refused(file: &Path, error: rusqlite::Error) -> OpenError {
         _ if extended == Some(ffi::SQLITE_IOERR_SHMSIZE) => OpenError::Full { file, cause },
         _ => OpenError::Failed { file, cause },
     }
+}
+
+/// What an error of the system means at the start.
+pub(super) fn refused_by_system(path: &Path, cause: io::Error) -> OpenError {
+    if fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink()) {
+        return OpenError::Link { path: path.to_owned() };
+    }
+    if cause.kind() == ErrorKind::StorageFull {
+        return OpenError::Full { file: path.to_owned(), cause: Box::new(cause) };
+    }
+    OpenError::Unwritable { path: path.to_owned(), cause: Box::new(cause) }
 }
 
 /// Why the database was not opened. The text names the file and says what to do.

@@ -1,27 +1,40 @@
 //! [`SpoolFile`]: a spool in a SQLite file, `spool.db`, by the embedded store's means: one writer with group commit, a
 //! synced log, a lock against other servers.
 
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{MappedRwLockReadGuard, Mutex, RwLock, RwLockReadGuard};
 use rusqlite::{Connection, Row, named_params};
 
 use super::BUSY_TIMEOUT;
+use super::condition::Condition;
 use super::live::Live;
 use super::open;
-use super::refusal::OpenError;
+use super::refusal::{OpenError, refused};
+use super::wal::beside;
 use crate::protocol::UserId;
 use crate::spool::{Addition, MESSAGE_BYTES, PIECE_BYTES_MAX, PIECE_MAX, Part, Spool, SpoolId, SpoolLoad, Spooled};
 use crate::store::{Message, StoreError};
 
 /// A [`Spool`] in a file. Logs when it begins to be used, when it is full and when it is empty again.
+///
+/// A full disk takes no deletion either. What cannot be deleted is remembered, and nobody sees it any more; when nothing
+/// else is in the file, the file is replaced by a new one, for which there is room then.
 pub struct SpoolFile {
+    data_dir: PathBuf,
     file: PathBuf,
     bytes_max: usize,
+    condition: Arc<Condition>,
     /// A leaf lock: what is in it, and what is just being put into it.
     state: Mutex<State>,
-    live: Live,
+    /// `None` when it could not be replaced by a new one. Calls hold it while they are made, so that it is not replaced
+    /// under them.
+    live: RwLock<Option<Live>>,
 }
 
 #[derive(Debug, Default)]
@@ -31,6 +44,10 @@ struct State {
     since: Option<(Instant, usize)>,
     /// It was full, and that is logged.
     is_full: bool,
+    /// These are where they belong, and could not be deleted. No more than there are in the file.
+    gone: Arc<BTreeSet<SpoolId>>,
+    /// When it was last tried to delete them.
+    tidied: Option<Instant>,
 }
 
 impl SpoolFile {
@@ -45,19 +62,96 @@ impl SpoolFile {
     /// # Errors
     /// As for [`SqliteStore::open`](super::SqliteStore::open).
     pub fn open(data_dir: &Path, bytes_max: usize) -> Result<SpoolFile, OpenError> {
-        let (live, load) = Live::open(data_dir, &open::SPOOL, BUSY_TIMEOUT, measure)?;
-        let file = live.file.clone();
+        let file = data_dir.join(open::SPOOL.name);
+        let condition = Arc::new(Condition::new(file.display().to_string()));
+        let (live, load) = Live::open(data_dir, &open::SPOOL, BUSY_TIMEOUT, condition.clone(), |db| {
+            measure(db).map_err(|error| refused(&file, error))
+        })?;
         if load.messages > 0 {
             log::warn!("{load} of an earlier run wait in {} for the database", file.display());
         }
         let since = (load.messages > 0).then(|| (Instant::now(), 0));
-        let state = Mutex::new(State { load, since, is_full: false });
-        Ok(SpoolFile { file, bytes_max, state, live })
+        let state = Mutex::new(State { load, since, ..State::default() });
+        let (data_dir, live) = (data_dir.to_owned(), RwLock::new(Some(live)));
+        Ok(SpoolFile { data_dir, file, bytes_max, condition, state, live })
+    }
+
+    fn live(&self) -> Result<MappedRwLockReadGuard<'_, Live>, StoreError> {
+        RwLockReadGuard::try_map(self.live.read(), Option::as_ref)
+            .map_err(|_| StoreError::Unavailable(format!("{} cannot be opened", self.file.display()).into()))
+    }
+
+    /// Forgets messages without the disk.
+    fn remember_gone(&self, live: &Live, ids: &[SpoolId], error: &StoreError) -> Result<(), StoreError> {
+        let known = self.state.lock().gone.clone();
+        let new: Vec<SpoolId> = ids.iter().copied().filter(|id| !known.contains(id)).collect();
+        let asked = new.clone();
+        let (messages, bytes) = live.read(move |db| {
+            let mut select = db.prepare_cached("SELECT octet_length(message) AS bytes FROM Spooled WHERE id = :id")?;
+            let mut sum = (0, 0);
+            for id in &asked {
+                for length in select.query_map(named_params! {":id": id.0}, |row| number(row, "bytes"))? {
+                    sum = (sum.0 + 1, sum.1 + length? + MESSAGE_BYTES);
+                }
+            }
+            Ok(sum)
+        })?;
+        drop(known);
+        let mut state = self.state.lock();
+        let begins = state.gone.is_empty();
+        Arc::make_mut(&mut state.gone).extend(new);
+        state.tidied.get_or_insert_with(Instant::now);
+        drop(state);
+        if begins {
+            let file = self.file.display();
+            log::warn!("{error}: what is stored cannot be deleted from {file}, and is passed over there");
+        }
+        self.note_leaving(messages, bytes, 0);
+        Ok(())
+    }
+
+    /// Deletes what was only forgotten, as far as the disk lets it.
+    fn delete_gone(&self) {
+        loop {
+            let some: Vec<SpoolId> = self.state.lock().gone.iter().take(PIECE_MAX).copied().collect();
+            let Ok(live) = self.live() else { return };
+            if some.is_empty() || delete(&live, &some).is_err() {
+                return;
+            }
+            let mut state = self.state.lock();
+            let gone = Arc::make_mut(&mut state.gone);
+            for id in &some {
+                gone.remove(id);
+            }
+            if gone.is_empty() {
+                log::warn!("all that is stored is deleted from {}", self.file.display());
+            }
+        }
+    }
+
+    /// Makes a new file if nothing is in the old one that is not where it belongs.
+    fn replace(&self) {
+        // Nobody puts anything in while this is held.
+        let mut slot = self.live.write();
+        let is_empty = self.state.lock().load.messages == 0;
+        if !is_empty || self.condition.is_lost() {
+            return;
+        }
+        if slot.take().map_or(Ok(()), |live| discard(live, &self.file)).is_ok() {
+            self.state.lock().gone = Arc::default();
+        }
+        match Live::open(&self.data_dir, &open::SPOOL, BUSY_TIMEOUT, self.condition.clone(), |_| Ok(())) {
+            Ok((live, ())) => {
+                *slot = Some(live);
+                log::warn!("{} is a new file: all that was in the old one is stored", self.file.display());
+            }
+            Err(error) => log::debug!("{error}"),
+        }
     }
 
     /// Makes room for as many as there is room for; which have some.
     fn reserve(&self, messages: &[Addition]) -> Vec<bool> {
-        let is_lost = self.live.condition.is_lost();
+        let is_lost = self.condition.is_lost();
         let mut state = self.state.lock();
         let mut reserve = |addition: &Addition| {
             let bytes = weight(&addition.message);
@@ -116,6 +210,7 @@ impl SpoolFile {
 
 impl Spool for SpoolFile {
     fn add(&self, messages: Vec<Addition>) -> Result<Vec<bool>, StoreError> {
+        let live = self.live()?;
         let kept = self.reserve(&messages);
         let with_room = messages.into_iter().zip(&kept).filter(|(_, kept)| **kept);
         let rows: Vec<Message> = with_room.map(|(addition, _)| addition.message).collect();
@@ -123,7 +218,7 @@ impl Spool for SpoolFile {
             return Ok(kept);
         }
         let (count, bytes) = (rows.len(), rows.iter().map(weight).sum::<usize>());
-        let written = self.live.write(move |db| {
+        let written = live.write(move |db| {
             let mut insert = db.prepare_cached("INSERT INTO Spooled (userid, message) VALUES (:user, :message)")?;
             for row in &rows {
                 insert.execute(named_params! {":user": row.to.0, ":message": &*row.text})?;
@@ -141,43 +236,57 @@ impl Spool for SpoolFile {
     }
 
     fn oldest(&self, part: Part) -> Result<Vec<Spooled>, StoreError> {
-        self.live.read(move |db| match part {
+        let gone = self.state.lock().gone.clone();
+        let live = self.live()?;
+        live.read(move |db| match part {
             // An id below zero, which the reference server's tables may hold, counts as in `lane_of`.
             Part::Lane { nth, of, after } => piece(
                 db,
                 "SELECT id, userid, message FROM Spooled
                  WHERE id > :after AND aside = 0 AND (userid & 4294967295) % :of = :nth ORDER BY id",
                 named_params! {":after": after.0, ":of": of.cast_signed(), ":nth": nth.cast_signed()},
+                &gone,
             ),
             Part::User(user) => piece(
                 db,
                 "SELECT id, userid, message FROM Spooled WHERE userid = :user AND aside = 0 ORDER BY id",
                 named_params! {":user": user.0},
+                &gone,
             ),
         })
     }
 
     fn remove(&self, ids: &[SpoolId]) -> Result<(), StoreError> {
-        let ids = ids.to_vec();
-        let (messages, bytes) = self.live.write(move |db| {
-            let mut delete =
-                db.prepare_cached("DELETE FROM Spooled WHERE id = :id RETURNING octet_length(message) AS bytes")?;
-            let (mut messages, mut bytes) = (0, 0);
-            for id in &ids {
-                for length in delete.query_map(named_params! {":id": id.0}, |row| number(row, "bytes"))? {
-                    messages += 1;
-                    bytes += length? + MESSAGE_BYTES;
-                }
+        let live = self.live()?;
+        match delete(&live, ids) {
+            Ok((messages, bytes)) => {
+                self.note_leaving(messages, bytes, 0);
+                Ok(())
             }
-            Ok((messages, bytes))
-        })?;
-        self.note_leaving(messages, bytes, 0);
-        Ok(())
+            Err(error) => self.remember_gone(&live, ids, &error),
+        }
+    }
+
+    fn owes(&self) -> bool {
+        !self.state.lock().gone.is_empty() || self.live.try_read().is_some_and(|live| live.is_none())
+    }
+
+    fn tidy(&self) {
+        let mut state = self.state.lock();
+        if state.tidied.is_some_and(|at| at.elapsed() < TIDY_EVERY) {
+            return;
+        }
+        state.tidied = Some(Instant::now());
+        drop(state);
+        self.delete_gone();
+        if self.owes() {
+            self.replace();
+        }
     }
 
     fn set_aside(&self, ids: &[SpoolId]) -> Result<(), StoreError> {
         let ids = ids.to_vec();
-        let aside = self.live.write(move |db| {
+        let aside = self.live()?.write(move |db| {
             let mut update = db.prepare_cached("UPDATE Spooled SET aside = 1 WHERE id = :id AND aside = 0")?;
             ids.iter().try_fold(0, |sum, id| Ok(sum + update.execute(named_params! {":id": id.0})?))
         })?;
@@ -190,20 +299,69 @@ impl Spool for SpoolFile {
     }
 
     fn check(&self) -> Result<(), StoreError> {
-        self.live.check()
+        self.live()?.check()
     }
 
     fn is_lost(&self) -> bool {
-        self.live.condition.is_lost()
+        self.condition.is_lost()
     }
 
     fn on_lost(&self, stop: Box<dyn Fn() + Send + Sync>) {
-        self.live.condition.on_lost(stop);
+        self.condition.on_lost(stop);
     }
 
     fn on_trouble(&self, look: Box<dyn Fn() + Send + Sync>) {
-        self.live.condition.on_trouble(look);
+        self.condition.on_trouble(look);
     }
+}
+
+impl Drop for SpoolFile {
+    fn drop(&mut self) {
+        self.delete_gone();
+        let left = self.state.get_mut();
+        if left.gone.is_empty() || self.condition.is_lost() {
+            return;
+        }
+        let (gone, waiting) = (left.gone.len(), left.load.messages);
+        let is_discarded =
+            waiting == 0 && self.live.get_mut().take().is_some_and(|live| discard(live, &self.file).is_ok());
+        if !is_discarded {
+            let file = self.file.display();
+            log::warn!(
+                "{gone} messages that are stored are still in {file}, and will be stored again at the next start"
+            );
+        }
+    }
+}
+
+/// Deletes rows; how many there were, and what they weigh.
+fn delete(live: &Live, ids: &[SpoolId]) -> Result<(usize, usize), StoreError> {
+    let ids = ids.to_vec();
+    live.write(move |db| {
+        let mut delete =
+            db.prepare_cached("DELETE FROM Spooled WHERE id = :id RETURNING octet_length(message) AS bytes")?;
+        let (mut messages, mut bytes) = (0, 0);
+        for id in &ids {
+            for length in delete.query_map(named_params! {":id": id.0}, |row| number(row, "bytes"))? {
+                messages += 1;
+                bytes += length? + MESSAGE_BYTES;
+            }
+        }
+        Ok((messages, bytes))
+    })
+}
+
+/// Closes a spool and deletes its files, which needs no room.
+fn discard(live: Live, file: &Path) -> io::Result<()> {
+    // The locks are held until the files are gone.
+    let _guard = live.close();
+    for suffix in ["", "-wal", "-shm"] {
+        match fs::remove_file(beside(file, suffix)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 fn measure(db: &Connection) -> rusqlite::Result<SpoolLoad> {
@@ -214,12 +372,20 @@ fn measure(db: &Connection) -> rusqlite::Result<SpoolLoad> {
     })
 }
 
-/// The first rows, as many as one piece holds.
-fn piece(db: &Connection, query: &str, parameters: &[(&str, &dyn rusqlite::ToSql)]) -> rusqlite::Result<Vec<Spooled>> {
+/// The first rows that are not gone, as many as one piece holds.
+fn piece(
+    db: &Connection,
+    query: &str,
+    parameters: &[(&str, &dyn rusqlite::ToSql)],
+    gone: &BTreeSet<SpoolId>,
+) -> rusqlite::Result<Vec<Spooled>> {
     let mut select = db.prepare_cached(query)?;
     let mut rows = select.query(parameters)?;
     let (mut found, mut bytes) = (Vec::new(), 0);
     while let Some(row) = rows.next()? {
+        if gone.contains(&SpoolId(row.get("id")?)) {
+            continue;
+        }
         let spooled = spooled(row)?;
         bytes += spooled.message.text.len();
         if bytes > PIECE_BYTES_MAX && !found.is_empty() {
@@ -246,3 +412,6 @@ fn number(row: &Row<'_>, column: &str) -> rusqlite::Result<usize> {
 fn weight(message: &Message) -> usize {
     message.text.len() + MESSAGE_BYTES
 }
+
+/// How often it is tried to delete what could not be deleted.
+const TIDY_EVERY: Duration = Duration::from_secs(1);

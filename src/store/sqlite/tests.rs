@@ -212,7 +212,7 @@ fn a_lock_file_that_is_removed_lets_no_second_opener_in() {
 
 #[test]
 fn a_symbolic_link_in_place_of_a_file_of_ours_is_refused_and_leads_nowhere() {
-    for name in ["raybox.db.lock", "raybox.db"] {
+    for name in ["raybox.db.lock", "raybox.db", "raybox.ids"] {
         let dir = Dir::new();
         let other = dir.0.join("somebody's");
         fs::write(&other, "precious").unwrap();
@@ -500,6 +500,40 @@ fn a_database_that_is_taken_away_is_saved_beside() {
         fs::rename(rescued, dir.database()).unwrap();
         let store = SqliteStore::open(&dir.0).unwrap();
         assert_eq!(texts(&store, user), ["before", "between", "came back"], "{what}");
+    }
+}
+
+#[test]
+fn a_restored_copy_gives_no_id_again() {
+    let dir = Dir::new();
+    let copy = dir.0.join("copy");
+    let store = SqliteStore::open(&dir.0).unwrap();
+    let owner = new_user(&store);
+    assert_eq!((owner, store.create_group(owner, "one", "").unwrap()), (UserId(1), GroupId(1)));
+    drop(store);
+    fs::copy(dir.database(), &copy).unwrap();
+    let store = SqliteStore::open(&dir.0).unwrap();
+    assert_eq!((new_user(&store), new_user(&store)), (UserId(2), UserId(3)));
+    drop(store);
+    for (restored, next) in [(Some(&copy), 4), (None, 5)] {
+        fs::remove_file(dir.database()).unwrap();
+        if let Some(copy) = restored {
+            fs::copy(copy, dir.database()).unwrap();
+        }
+        let store = SqliteStore::open(&dir.0).unwrap();
+        assert_eq!(new_user(&store), UserId(next), "{restored:?}");
+        assert_eq!(store.create_group(UserId(next), "another", "").unwrap(), GroupId(next - 2));
+    }
+    // An operator who wants to begin anew removes all of it; what is in the file otherwise does not matter.
+    for ids in [None, Some("what?\n")] {
+        fs::remove_file(dir.database()).unwrap();
+        fs::remove_file(dir.0.join("raybox.ids")).unwrap();
+        if let Some(text) = ids {
+            fs::write(dir.0.join("raybox.ids"), text).unwrap();
+        }
+        let store = SqliteStore::open(&dir.0).unwrap();
+        assert_eq!((new_user(&store), new_user(&store)), (UserId(1), UserId(2)));
+        assert!(fs::read_to_string(dir.0.join("raybox.ids")).unwrap().contains("user 0000000002 group 0000000000"));
     }
 }
 

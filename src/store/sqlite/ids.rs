@@ -1,0 +1,124 @@
+//! [`Ids`]: the highest ids that users and groups were ever given, in a file of their own, `raybox.ids`.
+//!
+//! An id is never given twice, for what is still on its way to its old owner, and what other people's clients remember of
+//! him, would reach the new one. The database sees to that (AUTOINCREMENT), but one that is restored from a backup does
+//! not know what was given since. So the file is written before the transaction that gives an id is committed, and what
+//! it says counts at the next start. It is one line of fixed length that is written in place: that needs no room on the
+//! disk, and a sector is written whole or not at all.
+
+use std::fs::{File, OpenOptions};
+use std::io::Read;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use parking_lot::Mutex;
+use rusqlite::{Connection, OptionalExtension, ffi, named_params};
+use rustix::fs::OFlags;
+
+use super::refusal::{OpenError, refused, refused_by_system};
+
+/// See the [module](self).
+pub(super) struct Ids {
+    path: PathBuf,
+    file: File,
+    /// Used by the writer alone, which holds it while it writes the file.
+    highest: Mutex<Highest>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+struct Highest {
+    users: i64,
+    groups: i64,
+}
+
+/// Who is given ids.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Numbered {
+    User,
+    Group,
+}
+
+impl Ids {
+    /// Opens `raybox.ids` in the folder `data_dir`, or makes it, and brings the database and the file to the higher ids of
+    /// both. Called before any is given, by the only server that uses the folder.
+    pub(super) fn open(data_dir: &Path, db: &Connection) -> Result<Ids, OpenError> {
+        let path = data_dir.join("raybox.ids");
+        let failed = |cause| refused_by_system(&path, cause);
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let options = options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
+        let file = options.open(&path).map_err(failed)?;
+        let ids = Ids { path, file, highest: Mutex::default() };
+        ids.reconcile(db).map_err(|error| refused(&ids.path, error))?;
+        Ok(ids)
+    }
+
+    fn reconcile(&self, db: &Connection) -> rusqlite::Result<()> {
+        let (mut text, mut highest) = (String::new(), self.highest.lock());
+        // A file that holds anything else is written anew.
+        let read = (&self.file).read_to_string(&mut text);
+        *highest = read.ok().and_then(|_| Highest::parse(&text)).unwrap_or_default();
+        let Highest { users, groups } = &mut *highest;
+        for (table, known) in [("User", users), ("AllGroup", groups)] {
+            let given: Option<i64> = db
+                .query_row(
+                    "SELECT seq FROM sqlite_sequence WHERE name = :table",
+                    named_params! {":table": table},
+                    |row| row.get(0),
+                )
+                .optional()?;
+            if given.unwrap_or_default() >= *known {
+                *known = given.unwrap_or_default();
+                continue;
+            }
+            let statement = match given {
+                Some(_) => "UPDATE sqlite_sequence SET seq = :known WHERE name = :table",
+                None => "INSERT INTO sqlite_sequence (name, seq) VALUES (:table, :known)",
+            };
+            db.execute(statement, named_params! {":table": table, ":known": *known})?;
+            log::warn!(
+                "{} says that table {table} has given ids up to {known}, and the database, which was perhaps restored, up to {}: \
+                 new ones begin after {known}",
+                self.path.display(),
+                given.unwrap_or_default()
+            );
+        }
+        self.write(*highest)
+    }
+
+    /// Notes an id that is about to be given. Called within the transaction that gives it.
+    pub(super) fn note(&self, who: Numbered, id: i32) -> rusqlite::Result<()> {
+        let mut highest = self.highest.lock();
+        let before = *highest;
+        let known = match who {
+            Numbered::User => &mut highest.users,
+            Numbered::Group => &mut highest.groups,
+        };
+        *known = (*known).max(id.into());
+        if *highest == before {
+            return Ok(());
+        }
+        self.write(*highest).inspect_err(|_| *highest = before)
+    }
+
+    fn write(&self, highest: Highest) -> rusqlite::Result<()> {
+        let written = self.file.write_all_at(highest.line().as_bytes(), 0).and_then(|()| self.file.sync_data());
+        // The disk is in trouble, as it would be for the database.
+        written.map_err(|cause| {
+            let text = format!("{}: {cause}", self.path.display());
+            rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_IOERR), Some(text))
+        })
+    }
+}
+
+impl Highest {
+    fn line(self) -> String {
+        let Highest { users, groups } = self;
+        format!("highest user {users:010} group {groups:010}\n")
+    }
+
+    fn parse(text: &str) -> Option<Highest> {
+        let (users, groups) = text.trim_end().strip_prefix("highest user ")?.split_once(" group ")?;
+        Some(Highest { users: users.parse().ok()?, groups: groups.parse().ok()? })
+    }
+}
