@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use mysql::prelude::Queryable;
-use mysql::{Conn, Opts, OptsBuilder, Row};
+use mysql::{Conn, Opts, OptsBuilder};
 
 use super::error;
 
@@ -20,6 +20,8 @@ pub(super) struct Dialer {
     host: String,
     port: u16,
     limits: Limits,
+    /// How many times the server that answered was not the one that is needed. The next attempt begins at another address.
+    moves: Arc<AtomicUsize>,
 }
 
 /// What the database takes, as the connection says that was opened last.
@@ -28,32 +30,54 @@ pub(super) struct Limits {
     packet_bytes: Arc<AtomicUsize>,
 }
 
+/// What a connection says of its server.
+pub(super) struct Traits {
+    packet_bytes: u64,
+    /// Its log of changes holds statements, and not rows.
+    pub(super) logs_statements: bool,
+}
+
 impl Dialer {
     pub(super) fn new(opts: OptsBuilder, host: &str, port: u16, limits: Limits) -> Dialer {
         // What the database takes is asked for here: the driver would only say that a packet is too large for it.
         let opts = Opts::from(opts.max_allowed_packet(Some(PACKET_BYTES_MAX)));
-        Dialer { opts, host: host.to_owned(), port, limits }
+        Dialer { opts, host: host.to_owned(), port, limits, moves: Arc::default() }
+    }
+
+    /// The same way with other options.
+    pub(super) fn with(&self, opts: OptsBuilder) -> Dialer {
+        let Dialer { host, port, limits, moves, .. } = self.clone();
+        Dialer { moves, ..Dialer::new(opts, &host, port, limits) }
+    }
+
+    /// The server that answered is not the one that is needed: next time, begin at another of the addresses.
+    pub(super) fn move_on(&self) {
+        self.moves.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Opens a connection. Blocks, within the bounds of the options for each address.
     ///
     /// # Errors
-    /// Those of the address that was tried last.
+    /// What the database says at the first address where it says anything, else what happened at the last one.
     pub(super) fn connect(&self) -> mysql::Result<Conn> {
-        let mut last = io::Error::new(ErrorKind::NotFound, "the name has no address").into();
-        let addresses: Vec<SocketAddr> = (self.host.as_str(), self.port).to_socket_addrs()?.collect();
+        let mut addresses: Vec<SocketAddr> = (self.host.as_str(), self.port).to_socket_addrs()?.collect();
+        let first = self.moves.load(Ordering::Relaxed) % addresses.len().max(1);
+        addresses.rotate_left(first);
+        let mut failed: mysql::Error = io::Error::new(ErrorKind::NotFound, "the name has no address").into();
         for way in self.ways(&addresses) {
-            match open(way) {
-                Ok(mut connection) => {
-                    self.prepare(&mut connection)?;
-                    return Ok(connection);
+            let is_bound = way.bind_address().is_some();
+            match open(way).and_then(|connection| self.prepare(connection)) {
+                Ok(connection) => return Ok(connection),
+                Err(_) if error::code(&failed).is_some() => {}
+                // The driver has tried those of the other family last, which cannot be bound so.
+                Err(mysql::Error::IoError(error)) if is_bound && error.kind() == ErrorKind::InvalidInput => {
+                    failed =
+                        io::Error::new(ErrorKind::ConnectionRefused, "none of its addresses takes connections").into();
                 }
-                // Here is the database, and it says no.
-                Err(error) if error::code(&error).is_some() => return Err(error),
-                Err(error) => last = error,
+                Err(error) => failed = error,
             }
         }
-        Err(last)
+        Err(failed)
     }
 
     /// The driver tries the first address of a name alone. So it is given one address after the other, unless it needs the
@@ -83,15 +107,27 @@ impl Dialer {
 
     /// Learns what the database takes, and has it lock the rows that a statement changes and not those between them. For
     /// that it must write rows into its log of changes, if it writes one, and not statements.
-    fn prepare(&self, connection: &mut Conn) -> mysql::Result<()> {
-        let row: Option<Row> = connection
-            .query_first("SELECT @@max_allowed_packet AS packet, @@log_bin AS is_logged, @@binlog_format AS format")?;
-        let Some(mut row) = row else { return Ok(()) };
-        self.limits.learn(super::column::<u64>(&mut row, "packet")?);
-        let is_logged = super::column::<i64>(&mut row, "is_logged")? != 0;
-        let logs_statements = is_logged && super::column::<String>(&mut row, "format")? == "STATEMENT";
-        let level = if logs_statements { "REPEATABLE READ" } else { "READ COMMITTED" };
-        connection.query_drop(format!("SET SESSION TRANSACTION ISOLATION LEVEL {level}"))
+    fn prepare(&self, mut connection: Conn) -> mysql::Result<Conn> {
+        let traits = Traits::of(&mut connection)?;
+        self.limits.learn(traits.packet_bytes);
+        let level = if traits.logs_statements { "REPEATABLE READ" } else { "READ COMMITTED" };
+        connection.query_drop(format!("SET SESSION TRANSACTION ISOLATION LEVEL {level}"))?;
+        Ok(connection)
+    }
+}
+
+impl Traits {
+    pub(super) fn of(connection: &mut Conn) -> mysql::Result<Traits> {
+        let all = connection.query_first("SELECT @@max_allowed_packet, @@log_bin, @@binlog_format");
+        let (packet_bytes, is_logged, format): (u64, u8, String) = match all {
+            // It has one format only.
+            Err(error) if error::code(&error) == Some(error::UNKNOWN_VARIABLE) => {
+                let packet_bytes: Option<u64> = connection.query_first("SELECT @@max_allowed_packet")?;
+                (packet_bytes.unwrap_or_default(), 0, String::new())
+            }
+            all => all?.unwrap_or_default(),
+        };
+        Ok(Traits { packet_bytes, logs_statements: is_logged != 0 && format == "STATEMENT" })
     }
 }
 

@@ -166,6 +166,14 @@ fn server_trouble(error: &MySqlError) -> Trouble {
     }
 }
 
+/// Whether the other end has closed a connection that there was.
+pub(super) fn is_closed(error: &Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    let kind = io_error(error).map(io::Error::kind);
+    matches!(kind, Some(BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof))
+        || (code(error).is_some() && trouble(error) == Trouble::Lost)
+}
+
 /// The number of the database's own error, if it is one.
 pub(super) fn code(error: &Error) -> Option<u16> {
     match error {
@@ -219,6 +227,7 @@ fn io_text(error: &io::Error) -> String {
 
 pub(super) const DUPLICATE_ENTRY: u16 = 1062;
 pub(super) const TABLE_EXISTS: u16 = 1050;
+pub(super) const UNKNOWN_VARIABLE: u16 = 1193;
 const NET_PACKET_TOO_LARGE: u16 = 1153;
 
 #[cfg(test)]

@@ -46,6 +46,8 @@ struct State {
     refusal: Option<Arc<str>>,
     /// The same, as a call has met it since the last look.
     met: Option<Arc<str>>,
+    /// When the look began that is not over yet: it may wait for the answer of a name server, say.
+    looking_since: Option<Instant>,
     /// A call has met something odd: look now.
     is_suspect: bool,
     is_closing: bool,
@@ -69,7 +71,10 @@ impl Health {
 
     /// Why the database cannot be used, if it cannot.
     pub(super) fn outage(&self) -> Option<Arc<str>> {
-        self.shared.state.lock().down.as_ref().map(|(_, cause)| cause.clone())
+        let state = self.shared.state.lock();
+        let is_late = || state.looking_since.is_some_and(|since| since.elapsed() > LOOK_PATIENCE);
+        let down = state.down.as_ref().map(|(_, cause)| cause.clone());
+        down.or_else(|| is_late().then(|| "no answer in time".into()))
     }
 
     /// Why the database is of no use, although calls may try: it is read only, say, or a table is gone.
@@ -123,12 +128,14 @@ impl Shared {
             }
             state.is_suspect = false;
             let has_met = state.met.is_some() || state.refusal.is_some();
+            let is_down = state.down.is_some();
+            state.looking_since = Some(Instant::now());
             drop(state);
             // Without this thread nobody would notice that the database is gone, or back.
-            let found = catch_unwind(AssertUnwindSafe(|| watcher.look(has_met)));
+            let found = catch_unwind(AssertUnwindSafe(|| watcher.look(has_met, is_down)));
+            self.state.lock().looking_since = None;
             match found.unwrap_or_else(|_| Err("the driver panicked".to_owned())) {
                 Ok(refusal) => {
-                    let refuses = refusal.is_some();
                     self.note_refusal(refusal, &watcher.name);
                     let was_down = self.state.lock().down.take();
                     if let Some((since, _)) = was_down {
@@ -140,7 +147,7 @@ impl Shared {
                         }
                         logged = false;
                     }
-                    if refuses {
+                    if has_met {
                         // A call that meets it again would have it looked for again at once.
                         self.pause();
                     }
@@ -198,14 +205,15 @@ struct Watcher {
 
 impl Watcher {
     /// Whether the database answers; if so, what it refuses. `has_met`: so did it before, to this thread or to a call.
-    fn look(&mut self, has_met: bool) -> Result<Option<String>, String> {
-        let refusal = self.look_here()?;
+    /// `is_down`: it did not answer before.
+    fn look(&mut self, has_met: bool, is_down: bool) -> Result<Option<String>, String> {
+        let refusal = self.look_here(!is_down)?;
         if refusal.is_none() && has_met { Ok(self.look_as_a_call()) } else { Ok(refusal) }
     }
 
     /// On a connection of its own.
-    fn look_here(&mut self) -> Result<Option<String>, String> {
-        let Some(mut connection) = self.connection.take() else { return self.look_anew() };
+    fn look_here(&mut self, was_well: bool) -> Result<Option<String>, String> {
+        let Some(mut connection) = self.connection.take() else { return self.look_anew(false) };
         if let Err(error) = probe(&mut connection) {
             match error::trouble(&error) {
                 // Somebody works on the table, and the database is well.
@@ -214,7 +222,7 @@ impl Watcher {
                 // writes any more, a new connection may lead to one that does.
                 Trouble::Lost | Trouble::Barred => {
                     self.pool.renew();
-                    return self.look_anew();
+                    return self.look_anew(was_well);
                 }
                 // Another attempt would take as long again.
                 Trouble::Silent => return Err(error::text(&error)),
@@ -228,8 +236,9 @@ impl Watcher {
         Ok(None)
     }
 
-    /// On a new connection.
-    fn look_anew(&mut self) -> Result<Option<String>, String> {
+    /// On a new connection. `lenient`: one that the database closes at once says nothing, for somebody may have killed it; the
+    /// next look, which is not lenient, tells.
+    fn look_anew(&mut self, lenient: bool) -> Result<Option<String>, String> {
         let mut connection = match self.dialer.connect() {
             Ok(connection) => connection,
             // It lives, though it has no connection to spare for this thread; perhaps for nobody here.
@@ -237,15 +246,18 @@ impl Watcher {
                 let (open, _) = self.pool.size();
                 return Ok((open == 0).then(|| error::text(&error)));
             }
+            Err(error) if lenient && error::is_closed(&error) => return Ok(None),
             Err(error) => return Err(error::text(&error)),
         };
         if let Err(error) = probe(&mut connection) {
             match error::trouble(&error) {
                 Trouble::Locked | Trouble::Waited => {}
+                Trouble::Lost if lenient => return Ok(None),
                 Trouble::Lost | Trouble::Silent => return Err(error::text(&error)),
                 // The next look is on a new connection again, which may lead elsewhere.
                 Trouble::Barred => {
                     self.was_barred = true;
+                    self.dialer.move_on();
                     return Ok(Some(error::text(&error)));
                 }
                 Trouble::Busy | Trouble::TooLarge | Trouble::Refused | Trouble::Unknown => {
@@ -294,4 +306,37 @@ fn rehearse(connection: &mut Conn) -> mysql::Result<()> {
 /// These need the table and the rights to write it, and change nothing.
 const NO_CHANGE: &str = "DELETE FROM OfflineMessage WHERE 1 = 0";
 const NO_INSERT: &str = "INSERT INTO OfflineMessage (userid, message) SELECT 0, '' FROM DUAL WHERE 1 = 0";
+/// A look that takes longer has found nothing good.
+const LOOK_PATIENCE: Duration = Duration::from_secs(3);
 const CHECK_EVERY: Duration = Duration::from_millis(500);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_that_never_ends_is_an_outage() {
+        let shared = Arc::new(Shared { state: Mutex::default(), news: Condvar::new() });
+        let health = Health { shared, thread: None };
+        assert_eq!(health.outage(), None);
+        let begin = |ago: Duration| health.shared.state.lock().looking_since = Instant::now().checked_sub(ago);
+        begin(Duration::ZERO);
+        assert_eq!(health.outage(), None);
+        begin(LOOK_PATIENCE * 2);
+        assert_eq!(health.outage().as_deref(), Some("no answer in time"));
+    }
+
+    #[test]
+    fn what_a_call_has_met_is_a_refusal_until_it_is_looked_for() {
+        let health =
+            Health { shared: Arc::new(Shared { state: Mutex::default(), news: Condvar::new() }), thread: None };
+        health.met("full");
+        health.met("something else");
+        assert_eq!(health.refusal().as_deref(), Some("full"));
+        assert_eq!(health.outage(), None, "calls may try");
+        health.shared.note_refusal(Some("full".to_owned()), "a database");
+        assert_eq!(health.refusal().as_deref(), Some("full"));
+        health.shared.note_refusal(None, "a database");
+        assert_eq!(health.refusal(), None);
+    }
+}

@@ -1,6 +1,7 @@
 //! [`LateStore`]: a database that does not answer yet when the server starts.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
@@ -69,7 +70,10 @@ impl Shared {
                 return;
             }
             drop(is_closing);
-            match MysqlStore::open(&self.settings) {
+            // Without this thread the database would never be opened.
+            let opened = catch_unwind(AssertUnwindSafe(|| MysqlStore::open(&self.settings)));
+            let Ok(opened) = opened else { continue };
+            match opened {
                 Ok(store) => {
                     log::warn!("the database answers: {}", store.describe());
                     let _ = self.store.set(store);

@@ -31,8 +31,7 @@ pub(super) fn open(settings: &MysqlSettings) -> Result<Opened, OpenError> {
     let at = Site::of(settings);
     let failed = |error: mysql::Error| at.explain(&error);
     let limits = Limits::new();
-    let dialer = |options| Dialer::new(options, &settings.host, settings.port, limits.clone());
-    let check = dialer(check_options(settings));
+    let check = Dialer::new(check_options(settings), &settings.host, settings.port, limits.clone());
     let mut connection = check.connect().map_err(failed)?;
     let version: Option<String> = connection.query_first("SELECT VERSION()").map_err(failed)?;
     let schema = Schema::detect(&mut connection).map_err(failed)?.map_err(|misfit| at.error(misfit.into()))?;
@@ -44,7 +43,7 @@ pub(super) fn open(settings: &MysqlSettings) -> Result<Opened, OpenError> {
         wait_timeout: settings.wait_timeout,
         connect_timeout: settings.connect_timeout,
     };
-    let dialer = dialer(options(settings));
+    let dialer = check.with(options(settings));
     let no_thread = |cause| at.error(Fault::Resources(cause));
     let pool = ConnectionPool::new(name.clone(), sizes, move || dialer.connect().map_err(|error| failure(&error)));
     let pool = Arc::new(pool.map_err(no_thread)?);
@@ -176,9 +175,11 @@ impl Site {
             Some(1129) => Fault::Account(cause, UNBLOCK),
             Some(1130) => Fault::Account(cause, OTHER_HOST),
             Some(3159) => Fault::Tls(cause),
+            // It is not there yet, or not there any more, for anybody.
+            Some(1047 | 1290 | 1836 | 3032) => Fault::Busy(cause),
             Some(_) if is_passing(error) => Fault::Busy(cause),
             Some(_) => Fault::Failed(cause),
-            None if is_about_login(error) => Fault::Account(cause, OTHER_LOGIN),
+            None if is_about_login(error, &cause) => Fault::Account(cause, OTHER_LOGIN),
             None if is_about_tls(error, &cause) => Fault::Tls(cause),
             None => Fault::Unreachable(cause),
         })
@@ -195,15 +196,16 @@ fn is_passing(error: &mysql::Error) -> bool {
 }
 
 /// The database wants another kind of login than there is here.
-fn is_about_login(error: &mysql::Error) -> bool {
-    matches!(
-        error,
+fn is_about_login(error: &mysql::Error, text: &str) -> bool {
+    match error {
         mysql::Error::DriverError(
             DriverError::UnknownAuthPlugin(_)
-                | DriverError::CleartextPluginDisabled
-                | DriverError::OldMysqlPasswordDisabled
-        )
-    )
+            | DriverError::CleartextPluginDisabled
+            | DriverError::OldMysqlPasswordDisabled,
+        ) => true,
+        // For one that it knows and has not been built with, the driver panics.
+        _ => text.contains("authentication plugin"),
+    }
 }
 
 fn is_about_tls(error: &mysql::Error, text: &str) -> bool {

@@ -4,6 +4,7 @@ use mysql::prelude::Queryable;
 use mysql::{Conn, Row};
 
 use super::column;
+use super::dial::Traits;
 
 /// What the tables of a database can hold, as found when it was opened.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -157,8 +158,8 @@ impl Schema {
         if !self.unsafe_tables.is_empty() {
             let tables = self.unsafe_tables.iter().map(|(table, engine)| format!("{table} ({engine})"));
             warnings.push(format!(
-                "these tables know no transactions: {}; a crash of the database may damage them, and messages come twice \
-                 after an error; convert them by ALTER TABLE ... ENGINE = InnoDB",
+                "these tables know no transactions: {}; a crash of the database may damage them, and stored messages may \
+                 come twice or in another order; convert them by ALTER TABLE ... ENGINE = InnoDB",
                 tables.collect::<Vec<_>>().join(", ")
             ));
         }
@@ -184,9 +185,7 @@ struct Server {
 
 impl Server {
     fn look(connection: &mut Conn) -> mysql::Result<Server> {
-        let variables: Option<(u8, u8, String)> =
-            connection.query_first("SELECT @@lower_case_table_names, @@log_bin, @@binlog_format")?;
-        let (lower_case, is_logged, format) = variables.unwrap_or_default();
+        let lower_case: Option<u8> = connection.query_first("SELECT @@lower_case_table_names")?;
         let rows: Vec<Row> = connection.exec(
             "SELECT table_name AS name, COALESCE(engine, '') AS engine
              FROM information_schema.tables WHERE table_schema = DATABASE()",
@@ -194,8 +193,8 @@ impl Server {
         )?;
         let engine = |mut row: Row| Ok((column(&mut row, "name")?, column(&mut row, "engine")?));
         Ok(Server {
-            tells_case: lower_case == 0,
-            logs_statements: is_logged != 0 && format == "STATEMENT",
+            tells_case: lower_case == Some(0),
+            logs_statements: Traits::of(connection)?.logs_statements,
             engines: rows.into_iter().map(engine).collect::<mysql::Result<_>>()?,
         })
     }
