@@ -566,7 +566,7 @@ mod tests {
         fn create_group(&self, _: UserId, _: &str, _: &str) -> Result<GroupId, StoreError> {
             unreachable!("lanes do not ask")
         }
-        fn join_group(&self, _: UserId, _: GroupId) -> Result<Option<String>, StoreError> {
+        fn join_group(&self, _: UserId, _: GroupId, _: usize) -> Result<crate::store::Joined, StoreError> {
             unreachable!("lanes do not ask")
         }
         fn groups_of(&self, _: UserId) -> Result<Vec<Group>, StoreError> {
@@ -668,6 +668,7 @@ mod tests {
                 metrics: Arc::new(Metrics::new(1)),
                 fetch_bytes_max: 1000,
                 search_results_max: 10,
+                group_members_max: 10,
                 outages: Outages::default(),
             };
             let lanes = (0..lanes).map(|nth| Backlog::new(nth, lanes, &*disk)).collect();

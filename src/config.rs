@@ -122,6 +122,8 @@ pub struct Config {
     pub fetch_bytes_max: usize,
     /// Most groups in one reply to a search.
     pub search_results_max: usize,
+    /// Most members of a group.
+    pub group_members_max: usize,
     /// What hashing one password costs.
     pub password_cost: PasswordCost,
     /// How long a verified password is remembered; zero: not at all.
@@ -279,6 +281,7 @@ impl Config {
             spool_bytes_max: 0,
             fetch_bytes_max: 0,
             search_results_max: 0,
+            group_members_max: 0,
             password_cost: PasswordCost { memory_kib: 0, passes: 0, lanes: 0 },
             password_memory: Duration::ZERO,
             admin: AdminAddress(None),

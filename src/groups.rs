@@ -7,6 +7,7 @@ use parking_lot::RwLock;
 use rustc_hash::FxHashMap;
 
 use crate::protocol::{GroupId, UserId};
+use crate::recent::Recent;
 use crate::store::{Store, StoreError};
 
 /// Group -> members, ascending. Whoever changes a group calls [`GroupCache::changed`], on this node and through the bus on
@@ -19,7 +20,12 @@ pub struct GroupCache {
 
 #[derive(Debug, Default)]
 struct Known {
-    groups: FxHashMap<GroupId, Members>,
+    /// Two generations: when the young one holds too much it becomes the old one, and what that held is forgotten.
+    young: FxHashMap<GroupId, Members>,
+    old: FxHashMap<GroupId, Members>,
+    /// What the young one weighs.
+    weight: usize,
+    strangers: Strangers,
     /// Counts the changes: what was read from the store before one is not kept after it.
     changes: u64,
 }
@@ -31,6 +37,10 @@ struct Members {
     since: Option<Instant>,
 }
 
+/// Who wrote to a group lately without being a member.
+#[derive(Debug)]
+struct Strangers(Recent<GroupId, Vec<(UserId, Instant)>>);
+
 impl GroupCache {
     /// Knows no group; what it learns it keeps for `lifetime`, or for ever.
     pub fn new(lifetime: Option<Duration>) -> GroupCache {
@@ -40,7 +50,7 @@ impl GroupCache {
     /// The members, if they are known.
     pub fn members(&self, group: GroupId, now: Instant) -> Option<Arc<[UserId]>> {
         let known = self.known.read();
-        let known = known.groups.get(&group)?;
+        let known = known.get(group)?;
         let since = known.since?;
         let is_fresh = self.lifetime.is_none_or(|lifetime| now.saturating_duration_since(since) < lifetime);
         is_fresh.then(|| known.members.clone())
@@ -49,6 +59,42 @@ impl GroupCache {
     /// Whether others than this node change groups, so that a user may be a member already who is not known as one.
     pub fn may_be_stale(&self) -> bool {
         self.lifetime.is_some()
+    }
+
+    /// Whether `user` was a member when the members were last read, however long ago.
+    pub fn was_member(&self, user: UserId, group: GroupId) -> bool {
+        self.known.read().get(group).is_some_and(|known| known.members.binary_search(&user).is_ok())
+    }
+
+    /// Whether `user` was found not to be a member a short time ago, and the group has not changed since.
+    pub fn is_stranger(&self, user: UserId, group: GroupId, now: Instant) -> bool {
+        let known = self.known.read();
+        let strangers = known.strangers.0.get(&group);
+        let is_stranger = |(stranger, since): &(UserId, Instant)| {
+            *stranger == user && now.saturating_duration_since(*since) < STRANGER_FOR
+        };
+        strangers.is_some_and(|strangers| strangers.iter().any(is_stranger))
+    }
+
+    /// Counts the changes; ask before the store is asked for what [`GroupCache::note_stranger`] notes.
+    pub fn changes(&self) -> u64 {
+        self.known.read().changes
+    }
+
+    /// The store has said that `user` is not a member, when there had been so many changes. Where others change groups this
+    /// is not remembered: the user may join on another node, and write here before this one hears of it.
+    pub fn note_stranger(&self, user: UserId, group: GroupId, now: Instant, changes: u64) {
+        let mut known = self.known.write();
+        if self.may_be_stale() || known.changes != changes {
+            return;
+        }
+        let mut strangers = known.strangers.0.get(&group).cloned().unwrap_or_default();
+        strangers.retain(|(stranger, since)| *stranger != user && now.saturating_duration_since(*since) < STRANGER_FOR);
+        if strangers.len() >= STRANGERS_MAX {
+            strangers.clear();
+        }
+        strangers.push((user, now));
+        known.strangers.0.insert(group, strangers);
     }
 
     /// Asks the store for the members, and keeps the answer, which is as of `now`. Blocks.
@@ -66,10 +112,7 @@ impl GroupCache {
         let mut known = self.known.write();
         let since = (known.changes == before).then_some(now);
         if !members.is_empty() {
-            if known.groups.len() >= GROUPS_MAX {
-                known.groups.clear();
-            }
-            known.groups.insert(group, Members { members: members.clone(), since });
+            known.insert(group, Members { members: members.clone(), since });
         }
         Ok(members)
     }
@@ -77,7 +120,7 @@ impl GroupCache {
     /// The members as they were last known, which are believed for another while.
     fn stale(&self, group: GroupId, now: Instant) -> Option<Arc<[UserId]>> {
         let mut known = self.known.write();
-        let known = known.groups.get_mut(&group)?;
+        let known = known.get_mut(group)?;
         known.since = Some(now);
         Some(known.members.clone())
     }
@@ -86,7 +129,8 @@ impl GroupCache {
     pub fn changed(&self, group: GroupId) {
         let mut known = self.known.write();
         known.changes += 1;
-        if let Some(known) = known.groups.get_mut(&group) {
+        known.strangers.0.remove(&group);
+        if let Some(known) = known.get_mut(group) {
             known.since = None;
         }
     }
@@ -95,9 +139,87 @@ impl GroupCache {
     pub fn forget(&self) {
         let mut known = self.known.write();
         known.changes += 1;
-        known.groups.values_mut().for_each(|known| known.since = None);
+        known.strangers = Strangers::default();
+        let Known { young, old, .. } = &mut *known;
+        young.values_mut().chain(old.values_mut()).for_each(|known| known.since = None);
     }
 }
 
-/// Groups that are kept; with more, all are forgotten and asked for again.
-const GROUPS_MAX: usize = 10_000;
+impl Known {
+    fn get(&self, group: GroupId) -> Option<&Members> {
+        self.young.get(&group).or_else(|| self.old.get(&group))
+    }
+
+    fn get_mut(&mut self, group: GroupId) -> Option<&mut Members> {
+        self.young.get_mut(&group).or_else(|| self.old.get_mut(&group))
+    }
+
+    fn insert(&mut self, group: GroupId, members: Members) {
+        let weight = weight(&members);
+        if self.weight + weight > GENERATION_BYTES_MAX {
+            self.old = std::mem::take(&mut self.young);
+            self.weight = 0;
+        }
+        self.old.remove(&group);
+        self.weight += weight;
+        if let Some(before) = self.young.insert(group, members) {
+            self.weight -= self::weight(&before);
+        }
+    }
+}
+
+impl Default for Strangers {
+    fn default() -> Strangers {
+        Strangers(Recent::new(STRANGE_GROUPS_MAX))
+    }
+}
+
+fn weight(members: &Members) -> usize {
+    size_of_val(&*members.members) + 64
+}
+
+/// What one of the two generations holds; so many groups of many members do not take the memory of others.
+const GENERATION_BYTES_MAX: usize = if cfg!(test) { 1000 } else { 32 << 20 };
+/// How long it is remembered that a user is not a member.
+const STRANGER_FOR: Duration = Duration::from_secs(10);
+/// Strangers of one group, and groups with strangers, that are remembered.
+const STRANGERS_MAX: usize = 64;
+const STRANGE_GROUPS_MAX: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn members(count: i32) -> Members {
+        Members { members: (1..=count).map(UserId).collect(), since: Some(Instant::now()) }
+    }
+
+    #[test]
+    fn it_is_bounded_by_what_it_holds_and_forgets_the_oldest() {
+        let mut known = Known::default();
+        for group in 1..=100 {
+            known.insert(GroupId(group), members(50));
+            known.insert(GroupId(group), members(40));
+            assert!(known.young.values().map(weight).sum::<usize>() == known.weight && known.weight <= 1000);
+            assert!(known.get(GroupId(group)).is_some() && known.young.len() + known.old.len() <= 10);
+        }
+        assert!(known.get(GroupId(1)).is_none());
+    }
+
+    #[test]
+    fn a_stranger_is_remembered_until_the_group_changes_or_for_a_while() {
+        let (groups, now, group, user) = (GroupCache::new(None), Instant::now(), GroupId(1), UserId(7));
+        let before = groups.changes();
+        groups.note_stranger(user, group, now, before);
+        assert!(groups.is_stranger(user, group, now));
+        assert!(!groups.is_stranger(UserId(8), group, now) && !groups.is_stranger(user, GroupId(2), now));
+        assert!(!groups.is_stranger(user, group, now + STRANGER_FOR));
+        groups.changed(group);
+        assert!(!groups.is_stranger(user, group, now));
+        groups.note_stranger(user, group, now, before);
+        assert!(!groups.is_stranger(user, group, now), "what was asked before the change says nothing");
+        let elsewhere = GroupCache::new(Some(Duration::from_secs(5)));
+        elsewhere.note_stranger(user, group, now, 0);
+        assert!(!elsewhere.is_stranger(user, group, now), "the user may have joined on another node");
+    }
+}

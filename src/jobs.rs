@@ -11,14 +11,14 @@ use crate::berths::Berths;
 use crate::bus::Bus;
 use crate::clock::Clock;
 use crate::groups::GroupCache;
-use crate::metrics::{Login, Metrics};
+use crate::metrics::{Hit, Login, Metrics};
 use crate::outages::Outages;
 use crate::password::{self, Client, Passwords, Upgrade, Verdict};
 use crate::protocol::{self, GroupId, UserId};
 use crate::quotas::Quotas;
 use crate::session::{Job, Outcome};
 use crate::spool::Spool;
-use crate::store::{Kept, Message, Store, StoreError};
+use crate::store::{Joined, Kept, Membership, Message, Store, StoreError};
 
 /// What jobs work with.
 pub struct Services {
@@ -48,6 +48,8 @@ pub struct Services {
     pub fetch_bytes_max: usize,
     /// Most groups that one search returns.
     pub search_results_max: usize,
+    /// Most members of a group.
+    pub group_members_max: usize,
     /// What fails of what is asked of the store and of the spool.
     pub outages: Outages,
 }
@@ -99,18 +101,25 @@ impl Services {
                 Outcome::Reply(protocol::ACK.into())
             }
             Job::Contacts { user } => reply(protocol::contacts(&store.friends(user)?, &store.groups_of(user)?)),
-            Job::Members { group } => Outcome::Members(self.groups.load(group, self.clock.now(), store)?),
-            Job::JoinGroup { user, group, asked } => {
-                let joined = store.join_group(user, group)?;
-                self.group_changed(group);
-                reply(
-                    joined.map_or_else(|| protocol::no_such_group(asked.into()), |name| protocol::joined(group, &name)),
-                )
-            }
+            Job::Members { group, sender } => self.members(group, sender)?,
+            Job::JoinGroup { user, group, asked } => match store.join_group(user, group, self.group_members_max)? {
+                Joined::New(name) => {
+                    self.group_changed(group);
+                    reply(protocol::joined(group, &name))
+                }
+                // Nothing has changed, so nobody need hear of it.
+                Joined::Already(name) => reply(protocol::joined(group, &name)),
+                Joined::NoSuchGroup => reply(protocol::no_such_group(asked.into())),
+                Joined::Full => {
+                    self.metrics.refused(Hit::GroupMembersMax);
+                    reply(protocol::group_full(asked.into()))
+                }
+            },
             Job::GroupsOf { user } => reply(protocol::groups(&store.groups_of(user)?)),
             Job::CreateGroup { owner, name, description } => {
                 let group = store.create_group(owner, &name, &description)?;
-                self.group_changed(group);
+                // Another node knows nothing of it that could be wrong.
+                self.groups.changed(group);
                 reply(protocol::group_created(group, &name))
             }
             Job::GroupsNamed { name } => reply(protocol::groups(&store.groups_named(&name, self.search_results_max)?)),
@@ -132,6 +141,23 @@ impl Services {
                 Outcome::Deleted
             }
         })
+    }
+
+    /// One row says whether the sender may write to the group; all are read only then.
+    fn members(&self, group: GroupId, sender: Option<UserId>) -> Result<Outcome, StoreError> {
+        let now = self.clock.now();
+        if let Some(sender) = sender.filter(|sender| !self.groups.was_member(*sender, group)) {
+            let changes = self.groups.changes();
+            match self.store.membership(sender, group)? {
+                Membership::Member => {}
+                Membership::NoSuchGroup => return Ok(Outcome::Members([].into())),
+                Membership::Stranger => {
+                    self.groups.note_stranger(sender, group, now, changes);
+                    return Ok(Outcome::Refused(protocol::NOT_A_MEMBER.into()));
+                }
+            }
+        }
+        Ok(Outcome::Members(self.groups.load(group, now, &*self.store)?))
     }
 
     /// Before the reply: whoever hears from the client that it has joined finds it in the group.

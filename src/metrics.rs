@@ -78,6 +78,8 @@ pub enum Hit {
     LaneMax,
     /// Of what is stored for one user.
     MailboxMax,
+    /// Of members of a group.
+    GroupMembersMax,
     /// Of descriptors: there are hardly any left for clients.
     Descriptors,
     /// Of the time that a connection may take to log in.
@@ -444,6 +446,7 @@ impl Hit {
         "requests_max",
         "lane_max",
         "mailbox_max",
+        "group_members_max",
         "descriptors",
         "login_timeout",
         "memory_max",

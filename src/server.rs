@@ -431,6 +431,7 @@ fn services(
         metrics: Arc::new(Metrics::new(config.loops)),
         fetch_bytes_max: config.fetch_bytes_max,
         search_results_max: config.search_results_max,
+        group_members_max: config.group_members_max,
         outages: Outages::default(),
     }))
 }
@@ -774,6 +775,10 @@ struct Facts<'a> {
 impl Known for Facts<'_> {
     fn members(&self, group: GroupId) -> Option<Arc<[UserId]>> {
         self.shared.services.groups.members(group, self.now)
+    }
+
+    fn is_stranger(&self, user: UserId, group: GroupId) -> bool {
+        self.shared.services.groups.is_stranger(user, group, self.now)
     }
 
     fn groups_change_elsewhere(&self) -> bool {

@@ -197,8 +197,8 @@ pub enum Job {
     RemoveFriend { user: UserId, friend: UserId },
     /// List friends and groups.
     Contacts { user: UserId },
-    /// Who is in a group?
-    Members { group: GroupId },
+    /// Who is in a group? Only if this user is, unless nobody is asked about.
+    Members { group: GroupId, sender: Option<UserId> },
     /// Become a member.
     JoinGroup { user: UserId, group: GroupId, asked: protocol::Id },
     /// List a user's groups.
@@ -245,6 +245,11 @@ pub enum Outcome {
 pub trait Known {
     /// The members of a group, ascending, if they are known.
     fn members(&self, group: GroupId) -> Option<Arc<[UserId]>>;
+
+    /// Whether this user was found not to be a member of a group a short time ago.
+    fn is_stranger(&self, _user: UserId, _group: GroupId) -> bool {
+        false
+    }
 
     /// Whether a user may have joined a group without this node having heard of it yet.
     fn groups_change_elsewhere(&self) -> bool;

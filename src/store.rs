@@ -12,6 +12,7 @@ pub mod tables;
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::metrics::PoolUse;
 use crate::protocol::{GroupId, UserId};
@@ -64,8 +65,19 @@ pub trait Store: Send + Sync + 'static {
     /// A new group with `owner` as its creator and first member.
     fn create_group(&self, owner: UserId, name: &str, description: &str) -> Result<GroupId, StoreError>;
 
-    /// Makes `user` a normal member unless it is a member already. The group's name, `None` for an unknown group.
-    fn join_group(&self, user: UserId, group: GroupId) -> Result<Option<String>, StoreError>;
+    /// Makes `user` a normal member unless it is a member already, or the group has `members_max` members. Nodes that do so
+    /// at the same time may exceed that.
+    fn join_group(&self, user: UserId, group: GroupId, members_max: usize) -> Result<Joined, StoreError>;
+
+    /// Whether `user` is a member, without reading all that are.
+    fn membership(&self, user: UserId, group: GroupId) -> Result<Membership, StoreError> {
+        let members = self.members(group)?;
+        Ok(match members.binary_search(&user) {
+            Ok(_) => Membership::Member,
+            Err(_) if members.is_empty() => Membership::NoSuchGroup,
+            Err(_) => Membership::Stranger,
+        })
+    }
 
     /// The groups that `user` is a member of, by ascending id.
     fn groups_of(&self, user: UserId) -> Result<Vec<Group>, StoreError>;
@@ -73,7 +85,8 @@ pub trait Store: Send + Sync + 'static {
     /// One group, `None` if unknown.
     fn group(&self, group: GroupId) -> Result<Option<Group>, StoreError>;
 
-    /// At most `limit` groups whose name contains `text` literally, without regard to case and accents, by ascending id.
+    /// At most `limit` groups whose name contains `text` literally, without regard to case and accents, by ascending id; those
+    /// that are found within [`SEARCH_TIME`].
     fn groups_named(&self, text: &str, limit: usize) -> Result<Vec<Group>, StoreError>;
 
     /// The members of `group` by ascending id; empty for an unknown group, since every group has its creator.
@@ -160,6 +173,35 @@ pub struct Group {
     /// Its description, at most 200 characters, perhaps empty.
     pub description: String,
 }
+
+/// What became of a user who wants to join a group.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Joined {
+    /// It is a member now, of the group with this name.
+    New(String),
+    /// It was one before.
+    Already(String),
+    /// The group has as many members as it may.
+    Full,
+    /// There is none with that id.
+    NoSuchGroup,
+}
+
+/// What a user is to a group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Membership {
+    /// One of its members.
+    Member,
+    /// Not one of them.
+    Stranger,
+    /// Nobody is a member.
+    NoSuchGroup,
+}
+
+/// No search goes on for longer, however many groups there are.
+pub const SEARCH_TIME: Duration = Duration::from_secs(1);
+/// Groups that a search looks at before it looks at the time.
+pub const SEARCH_PAGE: usize = 10_000;
 
 /// The names of two new friends, in the order they were asked for.
 #[derive(Clone, PartialEq, Eq, Debug)]

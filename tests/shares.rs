@@ -3,8 +3,10 @@
 
 mod util;
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
-use util::{StoreLock, TestClient, TestServer, chat, login, offline_user, user, wait_until};
+use util::{LONG_PATIENCE, StoreLock, TestClient, TestServer, chat, login, offline_user, user, wait_until};
 
 fn refused(server: &TestServer, limit: &str) -> f64 {
     server.metric(&format!("raybox_refused_total{{limit=\"{limit}\"}}"))
@@ -129,4 +131,97 @@ fn one_sender_fills_half_of_a_mailbox_and_others_find_room() {
     greedy[0].send(&chat(g, victim, &text));
     greedy[0].barrier();
     assert_eq!(server.stored_for(victim), 1);
+}
+
+// Workers
+
+#[test]
+fn searches_of_one_account_do_not_hold_up_what_another_one_asks() {
+    const GREEDY: usize = 40;
+    const SEARCHES: usize = 5;
+    const GROUPS: usize = 30_000;
+    const LISTS: usize = 20;
+    let server = TestServer::start();
+    let (_first, g) = user(&server, "greedy");
+    let (mut quiet, q) = user(&server, "quiet");
+    server.run_sql(&format!(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {GROUPS})
+         INSERT INTO AllGroup (groupname, name_key, groupdesc) SELECT 'group ' || i, 'group ' || i, '' FROM n"
+    ));
+    let mut greedy = connections(&server, "greedy", g, GREEDY);
+    for client in &mut greedy {
+        for _ in 0..SEARCHES {
+            client.send(&json!({"msgType": 13, "name": "no such group"}));
+        }
+    }
+    let mut times: Vec<Duration> = (0..LISTS)
+        .map(|_| {
+            let begun = Instant::now();
+            assert_eq!(quiet.ask(&json!({"msgType": 8, "FROMID": q}))["msgType"], 8);
+            begun.elapsed()
+        })
+        .collect();
+    let found = greedy.iter_mut().map(|client| std::iter::from_fn(|| client.recv_now()).count());
+    let found: Vec<usize> = found.collect();
+    times.sort_unstable();
+    let (done, all) = (found.iter().sum::<usize>(), GREEDY * SEARCHES);
+    println!("p50 {:?}, p99 {:?} while {done} of {all} searches were done", times[LISTS / 2], times[LISTS - 1]);
+    assert!(done < all, "the quiet one had to wait for the greedy one");
+    for (client, found) in greedy.iter_mut().zip(found) {
+        client.set_patience(LONG_PATIENCE);
+        (found..SEARCHES).for_each(|_| assert_eq!(client.recv()["errno"], 200));
+    }
+}
+
+#[test]
+fn fetches_of_clients_that_hang_up_do_not_hold_up_the_storing_of_others() {
+    const GREEDY: usize = 30;
+    const MESSAGES: usize = 20;
+    let server = TestServer::start();
+    let (mut quiet, q) = user(&server, "quiet");
+    let absent = offline_user(&server, "absent");
+    let (_first, g) = user(&server, "greedy");
+    let victim = offline_user(&server, "victim");
+    server.run_sql(&format!(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000)
+         INSERT INTO OfflineMessage (userid, message) SELECT {g}, '{{\"n\":' || i || '}}' FROM n"
+    ));
+    for client in connections(&server, "greedy", g, GREEDY).iter_mut() {
+        client.send(&json!({"msgType": 14, "FROMID": g}));
+    }
+    let mut times: Vec<Duration> = (0..MESSAGES)
+        .map(|n| {
+            let begun = Instant::now();
+            quiet.send(&chat(q, absent, &n.to_string()));
+            quiet.ack_barrier();
+            begun.elapsed()
+        })
+        .collect();
+    times.sort_unstable();
+    println!("stored within p50 {:?}, p99 {:?}", times[MESSAGES / 2], times[MESSAGES - 1]);
+    assert_eq!((server.stored_for(absent), server.stored_for(victim)), (MESSAGES, 0));
+}
+
+#[test]
+fn a_stranger_is_refused_until_it_joins_and_a_full_group_takes_nobody() {
+    let server = TestServer::builder().option("admin", "127.0.0.1:0").option("group_members_max", "2").start();
+    let (mut owner, o) = user(&server, "owner");
+    let (mut stranger, s) = user(&server, "stranger");
+    let (mut late, l) = user(&server, "late");
+    let group = owner.create_group(o, "two");
+    let text = |from: i64| json!({"msgType": 9, "FROMID": from, "GROUPID": group, "msg": "hello"});
+    for _ in 0..3 {
+        stranger.send(&text(s));
+        stranger.expect_refusal(403);
+    }
+    // The refusal is not remembered for longer than it is right.
+    stranger.join_group(s, group);
+    stranger.send(&text(s));
+    stranger.barrier();
+    owner.expect(&text(s));
+    stranger.join_group(s, group);
+    late.send(&json!({"msgType": 10, "FROMID": l, "GROUPID": group}));
+    let reply = late.recv();
+    assert_eq!((reply["errno"].as_i64(), reply["msgType"].as_i64()), (Some(403), Some(10)), "{reply}");
+    assert!(refused(&server, "group_members_max") > 0.0);
 }

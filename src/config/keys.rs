@@ -277,6 +277,12 @@ pub(super) static KEYS: &[Key] = &[
         kind: Kind::Size(KIB, 1024 * MIB, |config, bytes| config.fetch_bytes_max = bytes),
     },
     Key {
+        name: "group_members_max",
+        default: "20000",
+        help: "Most members of a group; whoever wants to join it then gets a 403",
+        kind: Kind::Count(2, 1_000_000, |config, n| config.group_members_max = n as usize),
+    },
+    Key {
         name: "search_max",
         default: "1000",
         help: "Most groups in one reply to a search",

@@ -99,7 +99,11 @@ impl Session {
         if let Some(members) = known.members(group).filter(is_plausible) {
             return Members::Known(members);
         }
-        self.submit(Job::Members { group }, Awaited::Members(group), effects);
+        if !self.is_compat() && known.is_stranger(sender, group) {
+            return Members::Refused(protocol::NOT_A_MEMBER.into());
+        }
+        let job = Job::Members { group, sender: (!self.is_compat()).then_some(sender) };
+        self.submit(job, Awaited::Members(group), effects);
         Members::Unknown
     }
 }

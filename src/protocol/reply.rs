@@ -118,6 +118,11 @@ pub fn no_such_group(group: Asked<'_>) -> String {
     format!(r#"{{"errmsg":"no such group","errno":404,"groupId":{},"msgType":10}}"#, group)
 }
 
+/// Refusal of 10 for a group that takes nobody more.
+pub fn group_full(group: Asked<'_>) -> String {
+    format!(r#"{{"errmsg":"the group has as many members as it may","errno":403,"groupId":{},"msgType":10}}"#, group)
+}
+
 /// Reply to 8.
 pub fn contacts(friends: &[User], groups: &[Group]) -> String {
     #[derive(Serialize)]

@@ -383,7 +383,7 @@ fn a_group_frame_goes_to_the_others_when_its_sender_is_a_member() {
     assert_eq!(session.frame(frame), [delivered]);
     session.settled(1, frame.len(), 0);
 
-    let ask = |group| vec![Effect::Submit(Job::Members { group: GroupId(group) })];
+    let ask = |group| vec![Effect::Submit(Job::Members { group: GroupId(group), sender: Some(UserId(1)) })];
     let unknown = r#"{"msgType":9,"FROMID":1,"GROUPID":2}"#;
     assert_eq!(session.later(Input::Frame(unknown.as_bytes())), ask(2));
     session.outcome(Outcome::Members([].into()));
@@ -595,7 +595,7 @@ fn in_a_cluster_a_stranger_to_the_cache_is_looked_up_before_being_refused() {
     };
     feed(Input::Frame(br#"{"msgType":1,"USERID":3,"password":"p"}"#));
     let frame = r#"{"msgType":9,"FROMID":3,"GROUPID":1}"#;
-    let asked = vec![Effect::Submit(Job::Members { group: GroupId(1) })];
+    let asked = vec![Effect::Submit(Job::Members { group: GroupId(1), sender: Some(UserId(3)) })];
     assert_eq!(feed(Input::Frame(frame.as_bytes())), (Flow::Later, asked));
     let members: Arc<[UserId]> = [UserId(1), UserId(2), UserId(3)].into();
     feed(Input::Outcome(Outcome::Members(members.clone())));

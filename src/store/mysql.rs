@@ -24,9 +24,10 @@ pub mod target;
 use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use mysql::prelude::{FromValue, Queryable};
-use mysql::{Row, Value, params};
+use mysql::{Conn, Row, Value, params};
 use rustc_hash::FxHashSet;
 
 use self::calls::{Attempt, Calls, Repeat, TooLarge};
@@ -36,7 +37,10 @@ pub use self::maintenance::Maintenance;
 pub use self::open::{Fault, OpenError, Site};
 use self::schema::Schema;
 use self::shapes::LIST_MAX;
-use super::{FriendNames, Group, Kept, KeptMessage, Message, MessageId, Store, StoreError, User, UserState};
+use super::{
+    FriendNames, Group, Joined, Kept, KeptMessage, Membership, Message, MessageId, SEARCH_PAGE, SEARCH_TIME, Store,
+    StoreError, User, UserState,
+};
 use crate::collation::fold;
 use crate::config::MysqlSettings;
 use crate::metrics::PoolUse;
@@ -265,16 +269,41 @@ impl Store for MysqlStore {
         })
     }
 
-    fn join_group(&self, user: UserId, group: GroupId) -> Result<Option<String>, StoreError> {
-        self.calls.call(|db, _| {
+    fn join_group(&self, user: UserId, group: GroupId, members_max: usize) -> Result<Joined, StoreError> {
+        let max = i64::try_from(members_max).unwrap_or(i64::MAX);
+        self.calls.call(|db, attempt| {
             let row = db.exec_first("SELECT groupname FROM AllGroup WHERE id = :id", params! {"id" => group.0})?;
-            let Some(mut row): Option<Row> = row else { return Ok(None) };
+            let Some(mut row): Option<Row> = row else { return Ok(Joined::NoSuchGroup) };
+            let name = column(&mut row, "groupname")?;
+            if is_member(db, group, user)? {
+                // The answer to the insert may have been lost.
+                return Ok(if attempt == Attempt::Again { Joined::New(name) } else { Joined::Already(name) });
+            }
+            let members: Option<Row> = db.exec_first(
+                "SELECT COUNT(*) AS members FROM (SELECT 1 FROM GroupUser WHERE groupid = :group LIMIT :max) AS some",
+                params! {"group" => group.0, max},
+            )?;
+            let members = members.map(|mut row| column::<i64>(&mut row, "members")).transpose()?;
+            if members.is_some_and(|members| members >= max) {
+                return Ok(Joined::Full);
+            }
             db.exec_drop(
                 "INSERT INTO GroupUser (groupid, userid, grouprole) VALUES (:group, :user, 'normal')
                  ON DUPLICATE KEY UPDATE userid = userid",
                 params! {"group" => group.0, "user" => user.0},
             )?;
-            text(&mut row, "groupname").map(Some)
+            Ok(Joined::New(name))
+        })
+    }
+
+    fn membership(&self, user: UserId, group: GroupId) -> Result<Membership, StoreError> {
+        self.calls.call(|db, _| {
+            if is_member(db, group, user)? {
+                return Ok(Membership::Member);
+            }
+            let statement = "SELECT userid AS id FROM GroupUser WHERE groupid = :group LIMIT 1";
+            let any: Option<Row> = db.exec_first(statement, params! {"group" => group.0})?;
+            Ok(if any.is_some() { Membership::Stranger } else { Membership::NoSuchGroup })
         })
     }
 
@@ -299,18 +328,33 @@ impl Store for MysqlStore {
     }
 
     fn groups_named(&self, text: &str, limit: usize) -> Result<Vec<Group>, StoreError> {
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let (statement, text) = if self.schema.has_name_keys {
+        let (condition, text) = if self.schema.has_name_keys {
             self.fill_name_keys()?;
-            let statement = "SELECT id, groupname, groupdesc FROM AllGroup WHERE INSTR(name_key, :text) > 0
-                             ORDER BY id LIMIT :limit";
-            (statement, fold(text))
+            ("INSTR(name_key, :text) > 0", fold(text))
         } else {
-            let statement = "SELECT id, groupname, groupdesc FROM AllGroup WHERE groupname LIKE :text ESCAPE '!'
-                             ORDER BY id LIMIT :limit";
-            (statement, format!("%{}%", text.replace('!', "!!").replace('%', "!%").replace('_', "!_")))
+            let escaped = text.replace('!', "!!").replace('%', "!%").replace('_', "!_");
+            ("groupname LIKE :text ESCAPE '!'", format!("%{escaped}%"))
         };
-        self.calls.call(|db, _| collect(db.exec(statement, params! {"text" => &text, limit})?, group_row))
+        let page = format!(
+            "SELECT MAX(id) AS last FROM
+             (SELECT id FROM AllGroup WHERE id > :after ORDER BY id LIMIT {SEARCH_PAGE}) AS page"
+        );
+        let search = format!(
+            "SELECT id, groupname, groupdesc FROM AllGroup
+             WHERE id > :after AND id <= :last AND {condition} ORDER BY id LIMIT :limit"
+        );
+        self.calls.call(|db, _| {
+            let (begun, mut found, mut after) = (Instant::now(), Vec::new(), i64::MIN);
+            while found.len() < limit && begun.elapsed() < SEARCH_TIME {
+                let last: Option<Row> = db.exec_first(&page, params! {after})?;
+                let last = last.map(|mut row| column::<Option<i64>>(&mut row, "last")).transpose()?;
+                let Some(last) = last.flatten() else { break };
+                let limit = i64::try_from(limit - found.len()).unwrap_or(i64::MAX);
+                found.extend(collect(db.exec(&search, params! {after, last, "text" => &text, limit})?, group_row)?);
+                after = last;
+            }
+            Ok(found)
+        })
     }
 
     fn members(&self, group: GroupId) -> Result<Vec<UserId>, StoreError> {
@@ -423,6 +467,12 @@ fn text(row: &mut Row, name: &str) -> mysql::Result<String> {
 
 fn collect<T>(rows: Vec<Row>, mut read: impl FnMut(&mut Row) -> mysql::Result<T>) -> mysql::Result<Vec<T>> {
     rows.into_iter().map(|mut row| read(&mut row)).collect()
+}
+
+fn is_member(db: &mut Conn, group: GroupId, user: UserId) -> mysql::Result<bool> {
+    let statement = "SELECT userid AS id FROM GroupUser WHERE groupid = :group AND userid = :user";
+    let row: Option<Row> = db.exec_first(statement, params! {"group" => group.0, "user" => user.0})?;
+    Ok(row.is_some())
 }
 
 /// The column `id` of users.

@@ -24,7 +24,7 @@ mod writer;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, ffi, named_params};
 
@@ -34,7 +34,10 @@ use self::live::Live;
 pub use self::refusal::OpenError;
 pub use self::source::Source;
 pub use self::spool::SpoolFile;
-use super::{FriendNames, Group, Kept, KeptMessage, Message, MessageId, Store, StoreError, User, UserState};
+use super::{
+    FriendNames, Group, Joined, Kept, KeptMessage, Membership, Message, MessageId, SEARCH_PAGE, SEARCH_TIME, Store,
+    StoreError, User, UserState,
+};
 use crate::collation::fold;
 use crate::protocol::{GroupId, UserId};
 use crate::quotas::MESSAGE_BYTES;
@@ -202,11 +205,39 @@ impl Store for SqliteStore {
         })
     }
 
-    fn join_group(&self, user: UserId, group: GroupId) -> Result<Option<String>, StoreError> {
-        self.live.change(move |db| {
-            let Some(found) = group_by_id(db, group)? else { return Ok(None) };
-            add_member(db, group, user, "normal")?;
-            Ok(Some(found.name))
+    fn join_group(&self, user: UserId, group: GroupId, members_max: usize) -> Result<Joined, StoreError> {
+        let join = move |db: &Connection, add: bool| {
+            let Some(found) = group_by_id(db, group)? else { return Ok(Joined::NoSuchGroup) };
+            if is_member(db, group, user)? {
+                return Ok(Joined::Already(found.name));
+            }
+            let members: i64 = db
+                .prepare_cached("SELECT count(*) FROM (SELECT 1 FROM GroupUser WHERE groupid = :group LIMIT :max)")?
+                .query_row(named_params! {":group": group.0, ":max": limit(members_max)}, |row| row.get(0))?;
+            if members >= limit(members_max) {
+                return Ok(Joined::Full);
+            }
+            if add {
+                add_member(db, group, user, "normal")?;
+            }
+            Ok(Joined::New(found.name))
+        };
+        // One that changes nothing waits for no write.
+        match self.live.read(|db| join(db, false))? {
+            Joined::New(_) => self.live.change(move |db| join(db, true)),
+            unchanged => Ok(unchanged),
+        }
+    }
+
+    fn membership(&self, user: UserId, group: GroupId) -> Result<Membership, StoreError> {
+        self.live.read(move |db| {
+            if is_member(db, group, user)? {
+                return Ok(Membership::Member);
+            }
+            let has_members = db
+                .prepare_cached("SELECT 1 FROM GroupUser WHERE groupid = :group LIMIT 1")?
+                .exists(named_params! {":group": group.0})?;
+            Ok(if has_members { Membership::Stranger } else { Membership::NoSuchGroup })
         })
     }
 
@@ -225,15 +256,30 @@ impl Store for SqliteStore {
         self.live.read(move |db| group_by_id(db, group))
     }
 
-    fn groups_named(&self, text: &str, limit: usize) -> Result<Vec<Group>, StoreError> {
-        let (text, limit) = (fold(text), i64::try_from(limit).unwrap_or(i64::MAX));
+    fn groups_named(&self, text: &str, max: usize) -> Result<Vec<Group>, StoreError> {
+        let text = fold(text);
         self.live.read(move |db| {
+            let (begun, mut found, mut after) = (Instant::now(), Vec::new(), i64::MIN);
+            let mut page = db.prepare_cached(
+                "SELECT max(id) FROM (SELECT id FROM AllGroup WHERE id > :after ORDER BY id LIMIT :page)",
+            )?;
             // Not LIKE, which has wildcards. Folded text holds no NUL, at which some of SQLite's text functions stop.
-            db.prepare_cached(
-                "SELECT id, groupname, groupdesc FROM AllGroup WHERE instr(name_key, :text) > 0 ORDER BY id LIMIT :limit",
-            )?
-            .query_map(named_params! {":text": text, ":limit": limit}, group_row)?
-            .collect()
+            let mut search = db.prepare_cached(
+                "SELECT id, groupname, groupdesc FROM AllGroup
+                 WHERE id > :after AND id <= :last AND instr(name_key, :text) > 0 ORDER BY id LIMIT :limit",
+            )?;
+            while found.len() < max && begun.elapsed() < SEARCH_TIME {
+                let last: Option<i64> =
+                    page.query_row(named_params! {":after": after, ":page": limit(SEARCH_PAGE)}, |row| row.get(0))?;
+                let Some(last) = last else { break };
+                let limit = limit(max - found.len());
+                let rows = named_params! {":after": after, ":last": last, ":text": text, ":limit": limit};
+                for group in search.query_map(rows, group_row)? {
+                    found.push(group?);
+                }
+                after = last;
+            }
+            Ok(found)
         })
     }
 
@@ -330,6 +376,16 @@ fn group_by_id(db: &Connection, group: GroupId) -> rusqlite::Result<Option<Group
     db.prepare_cached("SELECT id, groupname, groupdesc FROM AllGroup WHERE id = :id")?
         .query_row(named_params! {":id": group.0}, group_row)
         .optional()
+}
+
+fn is_member(db: &Connection, group: GroupId, user: UserId) -> rusqlite::Result<bool> {
+    db.prepare_cached("SELECT 1 FROM GroupUser WHERE groupid = :group AND userid = :user")?
+        .exists(named_params! {":group": group.0, ":user": user.0})
+}
+
+/// For a LIMIT.
+fn limit(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 fn add_member(db: &Connection, group: GroupId, user: UserId, role: &str) -> rusqlite::Result<()> {

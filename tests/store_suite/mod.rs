@@ -11,7 +11,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use raybox::protocol::{GroupId, UserId};
 use raybox::quotas::MESSAGE_BYTES;
-use raybox::store::{FriendNames, Group, Kept, KeptMessage, Message, MessageId, Store, StoreError, User, UserState};
+use raybox::store::{
+    FriendNames, Group, Joined, Kept, KeptMessage, Membership, Message, MessageId, Store, StoreError, User, UserState,
+};
 
 /// A store that lives as long as one test.
 pub(crate) trait Opened {
@@ -54,6 +56,7 @@ macro_rules! narrow_store_suite {
             a_group_has_its_creator,
             group_names_need_not_be_unique,
             joining_twice_joins_once,
+            a_full_group_takes_nobody_more,
             joining_an_unknown_group_joins_nothing,
             groups_and_members_come_by_ascending_id,
             the_search_takes_wildcards_literally,
@@ -139,7 +142,7 @@ pub(crate) fn strange_names_come_back_byte_for_byte(store: &dyn Store) {
         let expected = Group { id: group, name: name.clone(), description: strange.to_owned() };
         assert_eq!(store.group(group).unwrap(), Some(expected.clone()));
         assert!(store.groups_named(&name, 100).unwrap().contains(&expected), "{name:?}");
-        assert_eq!(store.join_group(user, group).unwrap(), Some(name));
+        assert_eq!(store.join_group(user, group, usize::MAX).unwrap(), Joined::New(name));
     }
 }
 
@@ -278,16 +281,30 @@ pub(crate) fn group_names_need_not_be_unique(store: &dyn Store) {
 pub(crate) fn joining_twice_joins_once(store: &dyn Store) {
     let (owner, user, name) = (new_user(store), new_user(store), unique("go"));
     let group = store.create_group(owner, &name, "d").unwrap();
-    for member in [user, user, owner] {
-        assert_eq!(store.join_group(member, group).unwrap().as_ref(), Some(&name));
+    let (new, already) = (Joined::New(name.clone()), Joined::Already(name));
+    assert_eq!(store.membership(user, group).unwrap(), Membership::Stranger);
+    for (member, joined) in [(user, &new), (user, &already), (owner, &already)] {
+        assert_eq!(store.join_group(member, group, usize::MAX).unwrap(), *joined);
+        assert_eq!(store.membership(member, group).unwrap(), Membership::Member);
     }
     assert_eq!(store.members(group).unwrap(), [owner, user]);
     assert_eq!(store.groups_of(user).unwrap().len(), 1);
 }
 
+pub(crate) fn a_full_group_takes_nobody_more(store: &dyn Store) {
+    let (owner, name) = (new_user(store), unique("full"));
+    let group = store.create_group(owner, &name, "d").unwrap();
+    let users: Vec<UserId> = (0..3).map(|_| new_user(store)).collect();
+    let joined: Vec<Joined> = users.iter().map(|user| store.join_group(*user, group, 3).unwrap()).collect();
+    assert_eq!(joined, [Joined::New(name.clone()), Joined::New(name.clone()), Joined::Full]);
+    assert_eq!(store.join_group(users[0], group, 3).unwrap(), Joined::Already(name));
+    assert_eq!(store.members(group).unwrap().len(), 3);
+}
+
 pub(crate) fn joining_an_unknown_group_joins_nothing(store: &dyn Store) {
     let user = new_user(store);
-    assert_eq!(store.join_group(user, GroupId(UNKNOWN)).unwrap(), None);
+    assert_eq!(store.join_group(user, GroupId(UNKNOWN), usize::MAX).unwrap(), Joined::NoSuchGroup);
+    assert_eq!(store.membership(user, GroupId(UNKNOWN)).unwrap(), Membership::NoSuchGroup);
     assert_eq!(store.groups_of(user).unwrap(), []);
     assert_eq!(store.members(GroupId(UNKNOWN)).unwrap(), []);
 }
@@ -296,10 +313,10 @@ pub(crate) fn groups_and_members_come_by_ascending_id(store: &dyn Store) {
     let users: Vec<UserId> = (0..4).map(|_| new_user(store)).collect();
     let groups: Vec<GroupId> = (0..4).map(|_| store.create_group(users[3], &unique("g"), "d").unwrap()).collect();
     for index in [2, 0, 1] {
-        store.join_group(users[index], groups[0]).unwrap();
+        store.join_group(users[index], groups[0], usize::MAX).unwrap();
     }
     for index in [3, 1, 2] {
-        store.join_group(users[0], groups[index]).unwrap();
+        store.join_group(users[0], groups[index], usize::MAX).unwrap();
     }
     assert_eq!(store.members(groups[0]).unwrap(), users);
     let joined: Vec<GroupId> = store.groups_of(users[0]).unwrap().iter().map(|group| group.id).collect();

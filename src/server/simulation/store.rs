@@ -8,7 +8,9 @@ use parking_lot::Mutex;
 use super::dice::Dice;
 use super::{Mutation, number_of};
 use crate::protocol::{GroupId, UserId};
-use crate::store::{FriendNames, Group, Kept, KeptMessage, Message, MessageId, Store, StoreError, User, UserState};
+use crate::store::{
+    FriendNames, Group, Joined, Kept, KeptMessage, Message, MessageId, Store, StoreError, User, UserState,
+};
 
 /// The durable facts.
 pub(super) struct Tables {
@@ -214,11 +216,13 @@ impl Store for NodeStore {
         })
     }
 
-    fn join_group(&self, user: UserId, group: GroupId) -> Result<Option<String>, StoreError> {
-        self.call(|tables| {
-            let (name, members) = tables.groups.get_mut(&group)?;
-            members.insert(user);
-            Some(name.clone())
+    fn join_group(&self, user: UserId, group: GroupId, _: usize) -> Result<Joined, StoreError> {
+        self.call(|tables| match tables.groups.get_mut(&group) {
+            None => Joined::NoSuchGroup,
+            Some((name, members)) => {
+                let is_new = members.insert(user);
+                (if is_new { Joined::New } else { Joined::Already })(name.clone())
+            }
         })
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::{APPENDERS, MysqlStore, OpenError};
+use super::{APPENDERS, Joined, Membership, MysqlStore, OpenError};
 use crate::config::MysqlSettings;
 use crate::metrics::PoolUse;
 use crate::protocol::{GroupId, UserId};
@@ -151,8 +151,12 @@ impl Store for LateStore {
         self.opened()?.create_group(owner, name, description)
     }
 
-    fn join_group(&self, user: UserId, group: GroupId) -> Result<Option<String>, StoreError> {
-        self.opened()?.join_group(user, group)
+    fn join_group(&self, user: UserId, group: GroupId, members_max: usize) -> Result<Joined, StoreError> {
+        self.opened()?.join_group(user, group, members_max)
+    }
+
+    fn membership(&self, user: UserId, group: GroupId) -> Result<Membership, StoreError> {
+        self.opened()?.membership(user, group)
     }
 
     fn groups_of(&self, user: UserId) -> Result<Vec<Group>, StoreError> {
