@@ -41,6 +41,7 @@
 //! | `lane-N`, `states` | messages and `User.state` on their way to the store | yes |
 //! | `bus` | subscribes, takes what other nodes send, writes it to clients, confirms | never |
 //! | `bus-watch` | who else is there, and who has died | on Redis |
+//! | `resolver` | looks up the name of Redis, while a connection is made | on name servers |
 //! | `store-writer`, `spool-writer` | the transactions of the embedded store, and of the spool | on the disk |
 //! | `log`, `signals` | what they say | yes |
 //! | `log-stderr` | lines that go to stderr | on the reader of stderr |
