@@ -146,6 +146,9 @@ pub trait Node: Send + Sync + 'static {
     /// Nothing will come any more for a user whom this node wanted messages for.
     fn on_left(&self, user: UserId);
 
+    /// A user has come to another node, and may have lost the connections to this one.
+    fn on_elsewhere(&self, turn: &mut Turn<Posted>, user: UserId);
+
     /// A node that had these users has died. Blocks until their states are written; false if they cannot be.
     fn on_died(&self, users: &[UserId]) -> bool;
 

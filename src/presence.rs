@@ -41,6 +41,9 @@ struct Seat<M> {
     link: Arc<Link<M>>,
     /// It has logged in again while another was newer: of what it holds, some is older than what the others have got.
     came_back: bool,
+    /// [`Link::pushes`] when it had got nothing yet that is newer than what the user's others hold. Any other number: it
+    /// has got something since, or may have before.
+    pushes: u32,
 }
 
 impl<M> Presence<M> {
@@ -89,6 +92,41 @@ impl<M> Shard<M> {
         self.seats(user).last().is_some_and(|seat| *seat.link == *link && !seat.came_back)
     }
 
+    /// Whether the connection that receives for `user` is not `link`, and has got nothing yet that is newer than what `link`
+    /// holds, so that it may be given that.
+    pub fn goes_first(&self, user: UserId, link: &Link<M>) -> bool {
+        let Some((newest, others)) = self.seats(user).split_last() else { return false };
+        let has_got_nothing = !newest.came_back && newest.link.pushes() == newest.pushes;
+        has_got_nothing && others.iter().any(|seat| *seat.link == *link && !seat.came_back)
+    }
+
+    /// The connection that receives for `user` was given what its oldest one held: that is older than what the others hold.
+    pub fn was_given_the_oldest(&mut self, user: UserId) {
+        let newest = match self.users.get_mut(&user) {
+            None => return,
+            Some(Seats::One(seat)) => Some(seat),
+            Some(Seats::More(seats)) => seats.last_mut(),
+        };
+        if let Some(seat) = newest {
+            seat.pushes = seat.link.pushes();
+        }
+    }
+
+    /// Whether no connection of `user` has logged in before `link`.
+    pub fn is_oldest(&self, user: UserId, link: &Link<M>) -> bool {
+        self.seats(user).first().is_some_and(|seat| *seat.link == *link)
+    }
+
+    /// Whether `user` is on `link`.
+    pub fn is_on(&self, user: UserId, link: &Link<M>) -> bool {
+        self.seats(user).iter().any(|seat| *seat.link == *link)
+    }
+
+    /// The connections of `user`, the one that logged in first before the others.
+    pub fn links(&self, user: UserId) -> impl DoubleEndedIterator<Item = &Arc<Link<M>>> {
+        self.seats(user).iter().map(|seat| &seat.link)
+    }
+
     fn seats(&self, user: UserId) -> &[Seat<M>] {
         self.users.get(&user).map_or(&[], Seats::as_slice)
     }
@@ -110,7 +148,7 @@ impl<M> Shard<M> {
 
     /// Notes that `link` will receive for `user`. [`Shard::add`] or [`Shard::remove`] follows.
     pub fn join(&mut self, user: UserId, link: &Arc<Link<M>>) {
-        push(&mut self.joining, user, Seat { link: link.clone(), came_back: false });
+        push(&mut self.joining, user, Seat { link: link.clone(), came_back: false, pushes: 0 });
     }
 
     /// Makes `link` the one that receives for `user`.
@@ -120,8 +158,15 @@ impl<M> Shard<M> {
         let was_nowhere = seats.is_empty();
         let before = seats.iter().position(|seat| seat.link == *link);
         let came_back = before.is_some_and(|at| at + 1 < seats.len() || seats[at].came_back);
+        let sent = link.pushes();
+        let pushes = match before {
+            Some(at) if at + 1 == seats.len() => seats[at].pushes,
+            // It may have got something newer than what another holds, when it was the newest before.
+            _ if sent > 0 && !was_nowhere => sent.wrapping_sub(1),
+            _ => sent,
+        };
         take(&mut self.users, user, link);
-        push(&mut self.users, user, Seat { link: link.clone(), came_back });
+        push(&mut self.users, user, Seat { link: link.clone(), came_back, pushes });
         match (was_nowhere, has_joined) {
             (true, true) => Added::FirstJoined,
             (true, false) => Added::First,

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use net::{Fate, Link, Turn};
 use pool::Lanes;
+use smallvec::SmallVec;
 
 use crate::admission::Holder;
 use crate::bus::{Node, Place, Receipt};
@@ -203,13 +204,15 @@ impl Router {
         }
     }
 
-    /// Makes `link` the connection that receives for `user`. The one that received so far is given up if its peer acknowledges
-    /// nothing: most likely it is the same client, which has lost that connection and come back, and shall not wait for its
-    /// messages until the system notices.
+    /// Makes `link` the connection that receives for `user`. One that received before is given up if its peer acknowledges
+    /// nothing, now or in the next seconds: most likely it is the same client, which has lost that connection and come back,
+    /// and shall not wait for its messages until the system notices.
     pub fn attach(&self, turn: &mut Turn<Posted>, user: UserId, link: &Arc<ClientLink>) {
         let mut shard = self.presence.write(user);
         let before = shard.newest(user).filter(|before| *before != link).cloned();
-        let held_newest = before.as_ref().is_some_and(|before| shard.holds_newest(user, before));
+        // What the newest so far holds is newer than what a connection has got that was older until now.
+        let may_follow =
+            before.as_ref().is_some_and(|before| shard.holds_newest(user, before)) && shard.is_on(user, link);
         let added = shard.add(user, link);
         if added == Added::First && self.outbox.is_some() {
             self.services.bus.subscribe(user, None);
@@ -217,16 +220,18 @@ impl Router {
         if added != Added::Another {
             self.states.note(user, UserState::Online);
         }
-        if let Some(stalled) = before.filter(|before| before.is_stalled(turn)) {
-            log::debug!("a connection of user {user} acknowledges nothing and is given up for a new one");
-            stalled.hang_up();
-            shard.remove(user, &stalled);
-            self.keep_earlier(user, &stalled);
-            let frames = self.take_back(user, &stalled);
-            if held_newest {
-                self.hand_on(turn, &mut shard, user, frames);
-            } else {
-                self.keep(user, frames, false);
+        if added != Added::Another {
+            return;
+        }
+        // The oldest first: so all of them may hand on what they hold.
+        let others: SmallVec<[Arc<ClientLink>; 2]> =
+            shard.links(user).filter(|other| *other != link).cloned().collect();
+        for other in others {
+            if other.doubt(turn) {
+                log::debug!("a connection of user {user} acknowledges nothing and is given up for a new one");
+                other.hang_up();
+                let follows = may_follow && before.as_ref() == Some(&other);
+                self.take_from(turn, &mut shard, user, &other, follows);
             }
         }
     }
@@ -373,7 +378,25 @@ impl Router {
     /// connection that the user has now, unless that has got newer ones already.
     fn leave(&self, turn: &mut Turn<Posted>, user: UserId, link: &Arc<ClientLink>) -> Removed {
         let mut shard = self.presence.write(user);
-        let was_newest = shard.holds_newest(user, link);
+        let may_follow = shard.holds_newest(user, link);
+        let (removed, came_back) = self.take_from(turn, &mut shard, user, link, may_follow);
+        if removed == Removed::Last {
+            self.gone(user, came_back);
+        }
+        removed
+    }
+
+    /// The same without telling others when it was the last. `follows`: what the connection holds is newer than what the next
+    /// one has got. Whether something came back.
+    fn take_from(
+        &self,
+        turn: &mut Turn<Posted>,
+        shard: &mut Shard<Posted>,
+        user: UserId,
+        link: &Arc<ClientLink>,
+        follows: bool,
+    ) -> (Removed, bool) {
+        let (goes_first, was_oldest) = (shard.goes_first(user, link), shard.is_oldest(user, link));
         let removed = shard.remove(user, link);
         let earlier_came_back = self.keep_earlier(user, link);
         let frames = self.take_back(user, link);
@@ -381,15 +404,16 @@ impl Router {
         // What it has written may still arrive. If it does not, others may have sent newer messages until that is known, even
         // on this connection, when the user logs in on it again.
         link.relabel(label_of(user), label_of(user) | EARLIER);
-        if was_newest {
-            self.hand_on(turn, &mut shard, user, frames);
+        if follows || goes_first {
+            let receiver = shard.newest(user).cloned();
+            self.hand_on(turn, shard, user, frames);
+            if goes_first && was_oldest && shard.newest(user) == receiver.as_ref() {
+                shard.was_given_the_oldest(user);
+            }
         } else {
             self.keep(user, frames, false);
         }
-        if removed == Removed::Last {
-            self.gone(user, came_back);
-        }
-        removed
+        (removed, came_back)
     }
 
     fn take_back(&self, user: UserId, link: &ClientLink) -> Vec<Box<[u8]>> {
@@ -522,6 +546,16 @@ impl Node for Router {
         match shard.has(user) {
             false => self.states.note(user, UserState::Offline),
             true => self.states.tell_at_once(user),
+        }
+    }
+
+    fn on_elsewhere(&self, turn: &mut Turn<Posted>, user: UserId) {
+        let shard = self.presence.read(user);
+        for link in shard.links(user) {
+            if link.doubt(turn) {
+                // Its loop takes back what it holds.
+                link.hang_up();
+            }
         }
     }
 

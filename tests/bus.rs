@@ -35,6 +35,7 @@ enum Heard {
     Confirmed(u64),
     Refused(u64, usize),
     Left(UserId),
+    Elsewhere(UserId),
     Group(GroupId),
     Rejoined,
 }
@@ -82,6 +83,10 @@ impl Node for Notes {
 
     fn on_left(&self, user: UserId) {
         self.note(Heard::Left(user));
+    }
+
+    fn on_elsewhere(&self, _: &mut Turn<Posted>, user: UserId) {
+        self.note(Heard::Elsewhere(user));
     }
 
     fn on_died(&self, users: &[UserId]) -> bool {

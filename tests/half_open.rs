@@ -5,12 +5,13 @@
 
 mod util;
 
-use std::time::Instant;
+use std::thread;
+use std::time::Duration;
 
 use serde_json::json;
 use util::{
-    LONG_PATIENCE, TestClient, TestServer, assert_covers, login, number_of, numbered, numbered_with_text, offline_user,
-    user, wait_until,
+    Cluster, LONG_PATIENCE, TestClient, TestServer, assert_covers, login, number_of, numbered, numbered_with_text,
+    offline_user, user, wait_until,
 };
 
 /// More than the window of a client that does not read, less than what the server's kernel takes.
@@ -60,17 +61,11 @@ fn what_arrives_is_not_stored() {
 fn who_comes_back_gets_at_once_what_the_old_connection_holds() {
     let server = TestServer::start();
     let (mut alice, a, _deaf, b) = with_a_deaf_bob(&server);
-    let deadline = Instant::now() + LONG_PATIENCE;
-    // The old connection gives way when it has acknowledged nothing for a while, and not before.
-    let (mut bob, mut got) = loop {
-        let mut bob = login(&server, "bob", b);
-        let got = bob.recv_until_barrier();
-        if !got.is_empty() {
-            break (bob, got);
-        }
-        assert!(Instant::now() < deadline, "the old connection keeps its messages");
-        bob.logout(b);
-    };
+    // So long that the server has noticed before that the old connection acknowledges nothing.
+    thread::sleep(Duration::from_secs(3));
+    let mut bob = login(&server, "bob", b);
+    let mut got = bob.recv_until_barrier();
+    assert!(!got.is_empty(), "the old connection keeps its messages");
     alice.send(&numbered(a, b, MESSAGES));
     while number_of(got.last().expect("it has some")) < MESSAGES {
         got.push(bob.recv());
@@ -79,6 +74,86 @@ fn who_comes_back_gets_at_once_what_the_old_connection_holds() {
     let first = got[0];
     assert!(0 < first && first < MESSAGES / 2, "what the old connection has brought does not come again: {first}");
     assert_eq!(got, (first..=MESSAGES).collect::<Vec<_>>(), "in order, and ahead of what is new");
+    assert_eq!(server.stored(), 0);
+}
+
+#[test]
+fn who_comes_back_before_the_old_connection_is_known_to_be_dead_gets_what_it_holds() {
+    let server = TestServer::start();
+    let (mut alice, a, _deaf, b) = with_a_deaf_bob(&server);
+    let mut bob = login(&server, "bob", b);
+    let mut got = vec![number_of(&bob.recv())];
+    alice.send(&numbered(a, b, MESSAGES));
+    while got.last() != Some(&MESSAGES) {
+        got.push(number_of(&bob.recv()));
+    }
+    assert!(0 < got[0] && got[0] < MESSAGES / 2, "what the old connection has brought does not come again: {}", got[0]);
+    assert_eq!(got, (got[0]..=MESSAGES).collect::<Vec<_>>(), "in order, and ahead of what is new");
+    assert_eq!(server.stored(), 0);
+}
+
+/// On one connection nothing may come after what was sent later, so it comes with a fetch.
+#[test]
+fn what_the_old_connection_holds_is_stored_when_the_new_one_has_got_something() {
+    let server = TestServer::start();
+    let (mut alice, a, _deaf, b) = with_a_deaf_bob(&server);
+    let mut bob = login(&server, "bob", b);
+    alice.send(&numbered(a, b, MESSAGES));
+    let mut got: Vec<usize> = Vec::new();
+    while got.last() != Some(&MESSAGES) {
+        got.push(number_of(&bob.recv()));
+    }
+    if got.len() == 1 {
+        // Otherwise this machine was so slow that the old connection was given up before.
+        wait_until("the old connection is given up", || server.stored_for(b) > 0);
+        got.splice(..0, bob.fetch_all(b).iter().map(number_of));
+    }
+    assert!(0 < got[0] && got[0] < MESSAGES / 2, "what the old connection has brought does not come again: {}", got[0]);
+    assert_eq!(got, (got[0]..=MESSAGES).collect::<Vec<_>>());
+}
+
+#[test]
+fn who_comes_back_on_another_node_leaves_no_connection_that_swallows_messages() {
+    let cluster = Cluster::start(2);
+    let (mut alice, a, _deaf, b) = with_a_deaf_bob(&cluster.nodes[0]);
+    let mut bob = login(&cluster.nodes[1], "bob", b);
+    wait_until("the old connection is given up", || cluster.nodes[0].stored_for(b) > 0);
+    // All of it, and in order; then the first node knows no connection of bob.
+    wait_until("messages come to the new connection", || {
+        alice.send(&numbered(a, b, MESSAGES));
+        alice.barrier();
+        bob.recv_now().is_some()
+    });
+    let mut stored: Vec<usize> = Vec::new();
+    wait_until("all of it is stored", || {
+        stored.extend(bob.fetch_all(b).iter().map(number_of));
+        stored.contains(&(MESSAGES - 1))
+    });
+    let first = stored[0];
+    assert!(0 < first && first < MESSAGES / 2, "what the old connection has brought does not come again: {first}");
+    stored.retain(|number| *number < MESSAGES);
+    assert_eq!(stored, (first..MESSAGES).collect::<Vec<_>>());
+}
+
+/// A device that acknowledges what it is sent after another one has come is not a connection that its client has lost.
+#[test]
+fn a_device_that_takes_its_messages_stays_when_another_one_comes() {
+    let server = TestServer::start();
+    let (mut alice, a, mut slow, b) = with_a_deaf_bob(&server);
+    let mut quick = login(&server, "bob", b);
+    let got: Vec<usize> = (0..MESSAGES).map(|_| number_of(&slow.recv())).collect();
+    assert_eq!(got, (0..MESSAGES).collect::<Vec<_>>());
+    // The server looks after a second. What it would take from a connection goes to the newest one.
+    assert_eq!(quick.recv_within(Duration::from_secs(2)), None);
+    quick.logout(b);
+    for n in 0..MESSAGES {
+        alice.send(&numbered_with_text(a, b, n, LENGTH));
+    }
+    alice.barrier();
+    // It may be as slow as any other again.
+    assert_eq!(quick.recv_within(Duration::from_secs(3)), None);
+    let got: Vec<usize> = (0..MESSAGES).map(|_| number_of(&slow.recv())).collect();
+    assert_eq!(got, (0..MESSAGES).collect::<Vec<_>>());
     assert_eq!(server.stored(), 0);
 }
 

@@ -10,6 +10,11 @@
 //! given back are kept until the peer's kernel has acknowledged them. How much it has not is asked by `SIOCOUTQ` (tcp(7)):
 //! when much was written since the last time, when the connection ends, and in an *errand* of the thread that wrote, a
 //! second after it did. An errand is a second look at one link at a certain time, see [`Turn::run_errands`].
+//!
+//! # Connections in doubt
+//! A client that has lost its connection and comes back on another one leaves the first behind, which looks alive until the
+//! system gives it up. Such a link is put in doubt ([`Link::doubt`]): if its peer acknowledges nothing for a second then,
+//! though there is something to acknowledge, it is hung up. A peer that has acknowledged all it was sent ends the doubt.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
@@ -53,6 +58,10 @@ struct Side {
     scheduled: Option<Scheduled>,
     /// The socket took no more; the owner will hear when it does.
     blocked: bool,
+    /// The client may have come back on another connection, and has not acknowledged all that it was sent since.
+    in_doubt: bool,
+    /// How many frames that are given back were sent so far. It wraps around.
+    pushes: u32,
     /// Nothing pending and nothing to be acknowledged: no memory.
     output: Option<Box<Output>>,
 }
@@ -121,7 +130,17 @@ impl<M> Link<M> {
     pub(crate) fn new(id: ConnId, socket: Socket, client: Option<SocketAddr>, owner: LoopHandle<M>) -> Link<M> {
         let (state, output) = (State::Open, None);
         let paced = owner.pace().is_some_and(|pace| pace.everybody);
-        let side = Side { state, line: false, paced, bare_sent: false, scheduled: None, blocked: false, output };
+        let side = Side {
+            state,
+            line: false,
+            paced,
+            bare_sent: false,
+            scheduled: None,
+            blocked: false,
+            in_doubt: false,
+            pushes: 0,
+            output,
+        };
         let client = client.map(Box::new);
         Link { id, socket, client, owner, side: Mutex::new(side) }
     }
@@ -171,6 +190,7 @@ impl<M> Link<M> {
 
     fn enqueue(self: &Arc<Link<M>>, side: &mut Side, turn: &mut Turn<M>, frame: &[u8], fate: Fate) {
         side.bare_sent |= !side.line;
+        side.pushes = side.pushes.wrapping_add(u32::from(matches!(fate, Fate::Return(_))));
         let output = side.output.get_or_insert_with(|| turn.pool.get());
         match side.paced && !side.line {
             true => output.push_paced(frame, fate, turn.now),
@@ -240,8 +260,8 @@ impl<M> Link<M> {
     /// Asks the kernel what has arrived if that is worth it, and has somebody come again for what has not.
     fn look_after(self: &Arc<Link<M>>, side: &mut Side, turn: &mut Turn<M>) {
         let Some(output) = &mut side.output else { return };
-        if output.awaits_report() || output.is_much_sent() {
-            self.ask(output, side.state, turn);
+        if output.awaits_report() || output.is_much_sent() || side.in_doubt {
+            side.in_doubt &= !self.ask(output, side.state, turn);
         }
         let pauses_until = output.held_until(turn.now);
         if output.is_empty() && pauses_until.is_none() {
@@ -253,8 +273,9 @@ impl<M> Link<M> {
             () if output.has_sent() => Some(turn.now + LOOK_AFTER),
             () => None,
         };
+        let stalled_at = output.waits_since().filter(|_| side.in_doubt).map(|since| since + STALLED_AFTER);
         // Otherwise the owner hears when the socket has room.
-        let Some(due) = [look, pauses_until].into_iter().flatten().min() else { return };
+        let Some(due) = [look, stalled_at, pauses_until].into_iter().flatten().min() else { return };
         // One that is long overdue was of a thread that has ended.
         if output.errand.is_none_or(|errand| errand > due || errand + LOOK_AFTER < turn.now) {
             output.errand = Some(due);
@@ -272,8 +293,15 @@ impl<M> Link<M> {
             // Its owner is about to close it.
             return;
         }
-        if output.has_sent() {
-            self.ask(output, side.state, turn);
+        if output.has_sent() || side.in_doubt {
+            side.in_doubt &= !self.ask(output, side.state, turn);
+        }
+        if side.in_doubt && has_stalled(output, turn.now) {
+            log::debug!("a connection acknowledges nothing, and its client may be on another one: it is closed");
+            side.state = State::Sealed;
+            drop(guard);
+            self.report(turn, Written::Broken);
+            return;
         }
         output.report_pause = match output.awaits_report() {
             true => (2 * output.report_pause).clamp(REPORT_PAUSE_MIN, REPORT_PAUSE_MAX),
@@ -290,11 +318,11 @@ impl<M> Link<M> {
         self.report(turn, written);
     }
 
-    /// Asks the kernel what the peer's kernel has acknowledged.
-    fn ask(&self, output: &mut Output, state: State, turn: &mut Turn<M>) {
+    /// Asks the kernel what the peer's kernel has acknowledged; whether that is all, and more than at the last look.
+    fn ask(&self, output: &mut Output, state: State, turn: &mut Turn<M>) -> bool {
         let unacknowledged = self.unacknowledged(state);
         output.acknowledge(unacknowledged, &mut turn.reports);
-        output.note_progress(unacknowledged, turn.now);
+        output.note_progress(unacknowledged, turn.now) && unacknowledged == 0
     }
 
     /// Bytes that the socket took and that the peer's kernel has not acknowledged. If that cannot be known, all of them.
@@ -304,25 +332,41 @@ impl<M> Link<M> {
 
     /// Looks now whether a report is due; returns those that are, for the owner, who would be posted them otherwise.
     pub(crate) fn take_reports(&self, turn: &mut Turn<M>) -> Vec<u32> {
-        let mut side = self.side.lock();
-        let state = side.state;
+        let mut guard = self.side.lock();
+        let side = &mut *guard;
         if let Some(output) = side.output.as_mut().filter(|output| output.awaits_report()) {
-            self.ask(output, state, turn);
+            side.in_doubt &= !self.ask(output, side.state, turn);
         }
-        drop(side);
+        drop(guard);
         std::mem::take(&mut turn.reports)
     }
 
-    /// Whether its peer has acknowledged nothing for a while though there is something to acknowledge. Any thread.
-    pub fn is_stalled(&self, turn: &mut Turn<M>) -> bool {
-        let mut side = self.side.lock();
-        let state = side.state;
-        let Some(output) = side.output.as_mut().filter(|output| output.waits_since().is_some()) else { return false };
-        self.ask(output, state, turn);
-        let waits_since = output.waits_since();
-        drop(side);
+    /// Puts the connection in doubt: its client has come to another one, and may have lost this one. It is hung up as soon
+    /// as its peer has acknowledged nothing for a while though there is something to acknowledge. Whether that is so
+    /// already; then the caller hangs it up. Any thread.
+    pub fn doubt(self: &Arc<Link<M>>, turn: &mut Turn<M>) -> bool {
+        let mut guard = self.side.lock();
+        let side = &mut *guard;
+        if !side.state.writes() {
+            return false;
+        }
+        // What was acknowledged before is no sign of life.
+        let stalled = side.output.as_mut().is_some_and(|output| {
+            self.ask(output, side.state, turn);
+            has_stalled(output, turn.now)
+        });
+        side.in_doubt = true;
+        if !stalled {
+            self.look_after(side, turn);
+        }
+        drop(guard);
         self.report(turn, Written::All);
-        waits_since.is_some_and(|since| turn.now.saturating_duration_since(since) >= STALLED_AFTER)
+        stalled
+    }
+
+    /// How many frames with [`Fate::Return`] it was sent so far, up to a number that wraps around. Any thread.
+    pub fn pushes(&self) -> u32 {
+        self.side.lock().pushes
     }
 
     /// Tells the owner what a write has come to, in the order in which it happened: what was written before the
@@ -482,6 +526,10 @@ impl<M> Link<M> {
             rest = elsewhere;
         }
     }
+}
+
+fn has_stalled(output: &Output, now: Instant) -> bool {
+    output.waits_since().is_some_and(|since| now.saturating_duration_since(since) >= STALLED_AFTER)
 }
 
 impl State {

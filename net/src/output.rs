@@ -233,15 +233,18 @@ impl Output {
         self.ask_at = self.written - self.kept + SENT_BYTES_STEP;
     }
 
-    /// Notes since when the peer's kernel owes an acknowledgement, which is known only from one look to the next.
-    pub(crate) fn note_progress(&mut self, unacknowledged: usize, now: Instant) {
+    /// Notes since when the peer's kernel owes an acknowledgement, which is known only from one look to the next. Whether
+    /// it has acknowledged something since the last look.
+    pub(crate) fn note_progress(&mut self, unacknowledged: usize, now: Instant) -> bool {
         let total = self.written_total.saturating_sub(i64::try_from(unacknowledged).unwrap_or(i64::MAX));
+        let has_progressed = total > self.acknowledged_total;
         if unacknowledged == 0 {
             self.waits_since = None;
-        } else if self.waits_since.is_none() || total > self.acknowledged_total {
+        } else if self.waits_since.is_none() || has_progressed {
             self.waits_since = Some(now);
         }
         self.acknowledged_total = total;
+        has_progressed
     }
 
     /// Nobody asks what became of the first mark, which is written.

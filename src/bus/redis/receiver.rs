@@ -273,13 +273,17 @@ impl Receiver {
                     Some(Incoming::Hello { user, place }) if *place == *talk.place => {
                         post_placed(self.waiting.take(user));
                     }
-                    Some(Incoming::Hello { user, .. }) => drop(talk.receipts.elsewhere.insert(user, Instant::now())),
+                    Some(Incoming::Hello { user, .. }) => {
+                        talk.receipts.elsewhere.insert(user, Instant::now());
+                        self.node.on_elsewhere(&mut self.turn, user);
+                    }
                     Some(Incoming::Hellos { place, users }) if *place == *talk.place => {
                         post_placed(envelope::users(users).flat_map(|user| self.waiting.take(user)).collect());
                     }
                     Some(Incoming::Hellos { users, .. }) => {
                         let now = Instant::now();
                         talk.receipts.elsewhere.extend(envelope::users(users).map(|user| (user, now)));
+                        envelope::users(users).for_each(|user| self.node.on_elsewhere(&mut self.turn, user));
                     }
                     Some(Incoming::Bare { to, frame }) => self.node.on_bare(&mut self.turn, to, frame),
                     Some(Incoming::Confirmations { place, sequences }) => {

@@ -408,6 +408,8 @@ impl SimBus {
                         post_placed(state.waiting.take(user));
                     } else if !self.ignores_hellos() {
                         state.elsewhere.insert(user, self.clock.now());
+                        drop(state);
+                        node.on_elsewhere(&mut turn, user);
                     }
                 }
                 Heard::Confirmed(place, sequences) => confirmed.push((place, sequences)),
