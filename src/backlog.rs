@@ -661,6 +661,7 @@ mod tests {
                 started: Instant::now(),
                 clock: Clock::default(),
                 passwords: Arc::new(Passwords::new(8, 1, 1, Duration::ZERO).unwrap()),
+                accounts: Arc::new(crate::accounts::Accounts::new()),
                 upgrader: Mutex::new(None),
                 berths: crate::berths::Berths::new(1 << 20),
                 quotas: crate::quotas::Quotas::new(1 << 20),

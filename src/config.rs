@@ -126,6 +126,8 @@ pub struct Config {
     pub group_members_max: usize,
     /// What hashing one password costs.
     pub password_cost: PasswordCost,
+    /// How often connected users' accounts are compared with the database; zero: never.
+    pub account_check: Duration,
     /// How long a verified password is remembered; zero: not at all.
     pub password_memory: Duration,
     /// The HTTP port for health and metrics.
@@ -283,6 +285,7 @@ impl Config {
             search_results_max: 0,
             group_members_max: 0,
             password_cost: PasswordCost { memory_kib: 0, passes: 0, lanes: 0 },
+            account_check: Duration::ZERO,
             password_memory: Duration::ZERO,
             admin: AdminAddress(None),
             log_dir: PathBuf::new(),

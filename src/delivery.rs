@@ -29,6 +29,8 @@ pub enum Posted {
     LoggedOut(UserId),
     /// Others need its descriptor: it is closed unless it has logged in meanwhile.
     MakeRoom,
+    /// The account of this user was changed or deleted, and the user is taken from the connection.
+    AccountChanged(UserId),
 }
 
 /// A connection of this server.

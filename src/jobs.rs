@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use pool::Workers;
 
+use crate::accounts::Accounts;
 use crate::berths::Berths;
 use crate::bus::Bus;
 use crate::clock::Clock;
@@ -34,6 +35,8 @@ pub struct Services {
     pub started: Instant,
     /// Hashing, and the memory of verified passwords.
     pub passwords: Arc<Passwords>,
+    /// What was stored for those who are connected.
+    pub accounts: Arc<Accounts>,
     /// Replaces stored passwords that are not as they would be stored today, until it is closed.
     pub upgrader: Mutex<Option<Workers>>,
     /// The members of groups.
@@ -182,7 +185,9 @@ impl Services {
                 Ok(None)
             }
             Verdict::Right { client, upgrade } => {
-                self.passwords.remember(user, password, client, self.passwords.stamp(&stored), self.clock.now());
+                let stamp = self.passwords.stamp(&stored);
+                self.passwords.remember(user, password, client, stamp, self.clock.now());
+                self.accounts.verified(user, stamp);
                 if let Some(upgrade) = upgrade.filter(|upgrade| self.may_upgrade(*upgrade)) {
                     self.upgrade(user, stored, password, upgrade);
                 }
@@ -210,11 +215,14 @@ impl Services {
     /// the next login tries again.
     fn upgrade(&self, user: UserId, stored: String, password: &str, upgrade: Upgrade) {
         let (store, passwords, password) = (self.store.clone(), self.passwords.clone(), password.to_owned());
+        let accounts = self.accounts.clone();
         let work = move || {
             let upgraded = match passwords.upgraded(&stored, &password, upgrade) {
                 Ok(hash) => {
                     store.replace_credential(user, &stored, &hash).map_err(|error| error.to_string()).map(|()| {
-                        passwords.restamp(user, passwords.stamp(&stored), passwords.stamp(&hash));
+                        let (from, to) = (passwords.stamp(&stored), passwords.stamp(&hash));
+                        passwords.restamp(user, from, to);
+                        accounts.restamp(user, from, to);
                     })
                 }
                 Err(error) => Err(error.to_string()),

@@ -54,6 +54,7 @@
 //! Locks are leaves (lock, copy or push, unlock), with one exception: a shard of [`presence`] is held while a message is
 //! handed to a connection's output or a lane, which are leaves themselves.
 
+pub mod accounts;
 pub mod admin;
 pub mod admission;
 pub mod backlog;

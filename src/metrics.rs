@@ -133,6 +133,8 @@ struct Counts {
     published: Count,
     unconfirmed: Count,
     slow_consumers: Count,
+    accounts_compared: Count,
+    logged_out: Count,
     logins: [Count; Login::NAMES.len()],
     refused: [Count; Hit::COUNT],
     batches: [Batches; Stage::NAMES.len()],
@@ -229,6 +231,16 @@ impl Metrics {
     /// Connections ended before they took so many messages, which are delivered again.
     pub fn returned(&self, n: usize) {
         self.counts.returned.add(n);
+    }
+
+    /// So many connected users' rows were compared with what they were at the login.
+    pub fn accounts_compared(&self, users: usize) {
+        self.counts.accounts_compared.add(users);
+    }
+
+    /// A changed or deleted account was taken from so many connections.
+    pub fn logged_out(&self, connections: usize) {
+        self.counts.logged_out.add(connections);
     }
 
     /// A connection did not take its messages and is closed.
@@ -370,6 +382,8 @@ impl Metrics {
         show("raybox_bus_unconfirmed_total", |counts| vec![counts.unconfirmed.sample()]);
         show("raybox_slow_consumers_total", |counts| vec![counts.slow_consumers.sample()]);
         show("raybox_unstored_messages", |counts| vec![counts.unstored.sample()]);
+        show("raybox_accounts_compared_total", |counts| vec![counts.accounts_compared.sample()]);
+        show("raybox_logged_out_total", |counts| vec![counts.logged_out.sample()]);
         show("raybox_spool_total", |counts| {
             SpoolMove::NAMES.iter().zip(&counts.spool).map(|(name, count)| count.sample().of(*name)).collect()
         });

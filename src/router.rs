@@ -182,6 +182,11 @@ impl Router {
         left
     }
 
+    /// Whether `user` is on any connection of this node, or about to be.
+    pub fn has(&self, user: UserId) -> bool {
+        self.presence.read(user).has(user)
+    }
+
     fn newest(&self, user: UserId) -> Option<Arc<ClientLink>> {
         self.presence.read(user).newest(user).cloned()
     }

@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use pool::{Again, Lanes, Workers, WorkersWatch};
 
 use self::fetching::Fetcher;
+use crate::accounts::{Accounts, Checker};
 use crate::admission::{self, Admission, Excess, Holder, Meter, Pace, Payer, Refusal, Seat, Source, Turns};
 use crate::backlog::Backlog;
 use crate::berths::Berths;
@@ -51,6 +52,7 @@ pub struct Server {
     proxies: Option<Networks>,
     loops: LoopGroup<Posted>,
     shared: Arc<Shared>,
+    checker: Checker,
     drain_rate: u32,
     drain_timeout: Duration,
 }
@@ -140,9 +142,11 @@ impl Server {
         let shell = |nth| Shell { shared: shared.clone(), tally: metrics.of_loop(nth) };
         let loops = LoopGroup::start(config.loops, settings(config), shell).map_err(StartError::Resources)?;
         metrics.watch_loops(loops.watches());
+        let checker = Checker::start(shared.services.clone(), &shared.router, config.account_check);
+        let checker = checker.map_err(StartError::Resources)?;
         let proxies = config.proxy_protocol.then(|| config.proxy_from.clone());
         let (drain_rate, drain_timeout) = (config.drain_rate, config.drain_timeout);
-        Ok(Server { acceptor, local_addr, proxies, loops, shared, drain_rate, drain_timeout })
+        Ok(Server { acceptor, local_addr, proxies, loops, shared, checker, drain_rate, drain_timeout })
     }
 
     /// The address it listens on, with the port that the system chose if none was asked for.
@@ -204,6 +208,7 @@ impl Server {
         if let Some(upgrader) = shared.services.upgrader.lock().take() {
             upgrader.close(by);
         }
+        self.checker.close(by);
         shared.requests.close(by);
         shared.hashers.close(by);
         let spooled = shared.services.spool.load();
@@ -424,6 +429,7 @@ fn services(
         started: clock.now(),
         clock,
         passwords: Arc::new(passwords.map_err(StartError::PasswordCost)?),
+        accounts: Arc::new(Accounts::new()),
         upgrader: Mutex::new(upgrader),
         groups: GroupCache::new(lifetime),
         berths: Berths::new(config.lane_bytes_max),
@@ -622,6 +628,20 @@ impl Shell {
         turn.turn_away(link);
     }
 
+    /// The account of a user of this connection was changed or deleted. A connection that is nobody else's is closed, so that
+    /// its client notices.
+    fn log_out(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &mut Client, user: UserId) {
+        if !client.session.is(Id(user.0.into())) {
+            return;
+        }
+        self.feed(turn, link, client, Input::LoggedOut(user));
+        if client.session.is_logged_in() {
+            self.send(turn, link, protocol::ACCOUNT_CHANGED, Fate::Drop);
+        } else {
+            self.turn_away(turn, link, protocol::ACCOUNT_CHANGED);
+        }
+    }
+
     /// A reply is refused only when the client is gone, and then nobody misses it.
     fn send(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, reply: &str, fate: Fate) {
         self.tally.reply(ReplyKind::of(reply));
@@ -731,6 +751,7 @@ impl Handler for Shell {
             Posted::Outcome(outcome) => Input::Outcome(outcome),
             Posted::Settled(settled) => Input::Settled(settled),
             Posted::LoggedOut(user) => Input::LoggedOut(user),
+            Posted::AccountChanged(user) => return self.log_out(turn, link, client, user),
             Posted::MailboxWanted => {
                 Input::MailboxWanted { now: turn.now(), undelivered_bytes: link.undelivered_bytes() }
             }
@@ -795,7 +816,8 @@ impl Known for Facts<'_> {
 
     fn recognises(&self, user: UserId, password: &str) -> bool {
         let recognised = self.shared.services.passwords.recognises(user, password, self.now);
-        if let Some((client, _)) = recognised {
+        if let Some((client, stamp)) = recognised {
+            self.shared.services.accounts.remembered(user, stamp);
             self.shared.paced.begin(client, self.link);
             self.shared.services.metrics.login(Login::Remembered);
             self.shared.admission.recognised(Id(user.0.into()), self.source);

@@ -29,6 +29,12 @@ pub trait Store: Send + Sync + 'static {
     /// `None` for an unknown user.
     fn credential(&self, user: UserId) -> Result<Option<String>, StoreError>;
 
+    /// The same of many users, in any order; those who are unknown or have none are left out.
+    fn credentials(&self, users: &[UserId]) -> Result<Vec<(UserId, String)>, StoreError> {
+        let find = |user: &UserId| Ok(self.credential(*user)?.map(|stored| (*user, stored)));
+        users.iter().filter_map(|user| find(user).transpose()).collect()
+    }
+
     /// A new user, offline. Names are unique without regard to case and accents.
     ///
     /// # Errors

@@ -295,6 +295,12 @@ pub(super) static KEYS: &[Key] = &[
         kind: Kind::Cost(|config, cost| config.password_cost = cost),
     },
     Key {
+        name: "account_check",
+        default: "5s",
+        help: "How often the accounts of connected users are compared with the database; 0 is never",
+        kind: Kind::Time(Duration::ZERO, DAY, |config, time| config.account_check = time),
+    },
+    Key {
         name: "password_memory",
         default: "24h",
         help: "Time a verified password is remembered; 0 is off",

@@ -186,7 +186,7 @@ const GAUGE: MetricType = MetricType::GAUGE;
 const HISTOGRAM: MetricType = MetricType::HISTOGRAM;
 
 /// Those of the process, named `process_`, are the `prometheus` crate's.
-static TABLE: [Row; 30] = [
+static TABLE: [Row; 32] = [
     Row::new("raybox_build_info", GAUGE, Some("version"), "Always 1; the label says which version runs."),
     Row::new("raybox_ready", GAUGE, Some("condition"), "Whether a condition of readiness holds, 1 or 0."),
     Row::new(
@@ -198,6 +198,8 @@ static TABLE: [Row; 30] = [
     Row::new("raybox_connections_accepted_total", COUNTER, Some("loop"), "Connections that an event loop was given."),
     Row::new("raybox_connections_closed_total", COUNTER, Some("reason"), "Connections closed, by reason."),
     Row::new("raybox_slow_consumers_total", COUNTER, None, "Connections closed because they did not take messages."),
+    Row::new("raybox_accounts_compared_total", COUNTER, None, "Rows of connected users that were compared."),
+    Row::new("raybox_logged_out_total", COUNTER, None, "Connections logged out because of a changed account."),
     Row::new("raybox_users_online", GAUGE, None, "Users with a connection to this node."),
     Row::new("raybox_logins_total", COUNTER, Some("outcome"), "Logins, by what became of them."),
     Row::new("raybox_refused_total", COUNTER, Some("limit"), "What was refused because of a limit, by its key."),

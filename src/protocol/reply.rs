@@ -17,6 +17,9 @@ pub const BAD_REQUEST: &str = r#"{"errmsg":"Failed to parse the json string!","e
 pub const LOGIN_FIRST: &str = r#"{"errmsg":"log in on this connection first","errno":403,"msgType":403}"#;
 /// 403 for a request in another user's name.
 pub const NOT_YOU: &str = r#"{"errmsg":"log in as the user that the request names","errno":403,"msgType":403}"#;
+/// 403 for a user whose account was changed or deleted while connected.
+pub const ACCOUNT_CHANGED: &str =
+    r#"{"errmsg":"your account was changed or deleted, log in again","errno":403,"msgType":403}"#;
 /// 403 for a message to a group by somebody else.
 pub const NOT_A_MEMBER: &str = r#"{"errmsg":"join the group before you write to it","errno":403,"msgType":403}"#;
 /// 404.

@@ -119,6 +119,21 @@ impl Store for MysqlStore {
         })
     }
 
+    fn credentials(&self, users: &[UserId]) -> Result<Vec<(UserId, String)>, StoreError> {
+        let mut all = Vec::new();
+        for users in users.chunks(LIST_MAX) {
+            let ids = shapes::padded(users.iter().map(|user| user.0.into()));
+            let statement = format!("SELECT id, password FROM User WHERE id IN {}", shapes::list(ids.len()));
+            let rows = self.calls.call(|db, _| {
+                collect(db.exec(&statement, &ids)?, |row| {
+                    Ok((UserId(column(row, "id")?), column::<Option<String>>(row, "password")?))
+                })
+            })?;
+            all.extend(rows.into_iter().filter_map(|(user, stored)| Some((user, stored?))));
+        }
+        Ok(all)
+    }
+
     fn register(&self, name: &str, credential: &str) -> Result<UserId, StoreError> {
         let id = self.calls.call(|db, attempt| {
             let inserted = db.exec_drop(

@@ -87,6 +87,18 @@ impl Store for SqliteStore {
         })
     }
 
+    fn credentials(&self, users: &[UserId]) -> Result<Vec<(UserId, String)>, StoreError> {
+        let users = users.to_vec();
+        self.live.read(move |db| {
+            let mut query = db.prepare_cached("SELECT password FROM User WHERE id = :id")?;
+            let mut find = |user: &UserId| {
+                let stored = query.query_row(named_params! {":id": user.0}, |row| row.get("password")).optional()?;
+                Ok(stored.map(|stored| (*user, stored)))
+            };
+            users.iter().filter_map(|user| find(user).transpose()).collect()
+        })
+    }
+
     fn register(&self, name: &str, credential: &str) -> Result<UserId, StoreError> {
         let (name, name_key, credential) = (name.to_owned(), fold(name), credential.to_owned());
         let ids = self.ids.clone();

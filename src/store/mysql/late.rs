@@ -107,6 +107,10 @@ impl Store for LateStore {
         self.opened()?.credential(user)
     }
 
+    fn credentials(&self, users: &[UserId]) -> Result<Vec<(UserId, String)>, StoreError> {
+        self.opened()?.credentials(users)
+    }
+
     fn register(&self, name: &str, credential: &str) -> Result<UserId, StoreError> {
         self.opened()?.register(name, credential)
     }
