@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::{MappedRwLockReadGuard, Mutex, RwLock, RwLockReadGuard};
-use rusqlite::{Connection, Row, named_params};
+use rusqlite::{Connection, OpenFlags, Row, named_params};
 
 use super::BUSY_TIMEOUT;
 use super::condition::Condition;
@@ -64,15 +64,27 @@ impl SpoolFile {
     pub fn open(data_dir: &Path, bytes_max: usize) -> Result<SpoolFile, OpenError> {
         let file = data_dir.join(open::SPOOL.name);
         let condition = Arc::new(Condition::new(file.display().to_string()));
-        let (live, load) = Live::open(data_dir, &open::SPOOL, BUSY_TIMEOUT, condition.clone(), |db| {
+        let opened = Live::open(data_dir, &open::SPOOL, BUSY_TIMEOUT, condition.clone(), |db| {
             measure(db).map_err(|error| refused(&file, error))
-        })?;
+        });
+        let (live, load) = match opened {
+            Ok((live, load)) => (Some(live), load),
+            // The database can do without it, and it opens by itself when there is room.
+            Err(error @ OpenError::Full { .. }) => match peek(&file) {
+                Some(load) => {
+                    log::error!("{error}; starting without it, and trying again every {TIDY_EVERY:?}");
+                    (None, load)
+                }
+                None => return Err(error),
+            },
+            Err(error) => return Err(error),
+        };
         if load.messages > 0 {
             log::warn!("{load} of an earlier run wait in {} for the database", file.display());
         }
         let since = (load.messages > 0).then(|| (Instant::now(), 0));
         let state = Mutex::new(State { load, since, ..State::default() });
-        let (data_dir, live) = (data_dir.to_owned(), RwLock::new(Some(live)));
+        let (data_dir, live) = (data_dir.to_owned(), RwLock::new(live));
         Ok(SpoolFile { data_dir, file, bytes_max, condition, state, live })
     }
 
@@ -129,21 +141,23 @@ impl SpoolFile {
         }
     }
 
-    /// Makes a new file if nothing is in the old one that is not where it belongs.
+    /// Makes a new file if nothing is in the old one that is not where it belongs; or opens one that could not be opened.
     fn replace(&self) {
         // Nobody puts anything in while this is held.
         let mut slot = self.live.write();
         let is_empty = self.state.lock().load.messages == 0;
-        if !is_empty || self.condition.is_lost() {
+        if self.condition.is_lost() || (slot.is_some() && !is_empty) {
             return;
         }
-        if slot.take().map_or(Ok(()), |live| discard(live, &self.file)).is_ok() {
+        let is_new = slot.take().is_some_and(|live| discard(live, &self.file).is_ok());
+        if is_new {
             self.state.lock().gone = Arc::default();
         }
         match Live::open(&self.data_dir, &open::SPOOL, BUSY_TIMEOUT, self.condition.clone(), |_| Ok(())) {
             Ok((live, ())) => {
                 *slot = Some(live);
-                log::warn!("{} is a new file: all that was in the old one is stored", self.file.display());
+                let what = if is_new { "is a new file: all that was in the old one is stored" } else { "is open" };
+                log::warn!("{} {what}", self.file.display());
             }
             Err(error) => log::debug!("{error}"),
         }
@@ -299,6 +313,9 @@ impl Spool for SpoolFile {
     }
 
     fn check(&self) -> Result<(), StoreError> {
+        if self.owes() {
+            self.tidy();
+        }
         self.live()?.check()
     }
 
@@ -362,6 +379,20 @@ fn discard(live: Live, file: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// What is in a spool that an orderly stop has left, without writing anything, the files beside it included. `None` if
+/// nobody knows: it is new, or there is a log.
+fn peek(file: &Path) -> Option<SpoolLoad> {
+    let log = fs::metadata(beside(file, "-wal"));
+    if log.is_ok_and(|log| log.len() > 0) {
+        return None;
+    }
+    let path = open::sqlite_path(file).to_string_lossy().replace('%', "%25").replace('?', "%3f").replace('#', "%23");
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    // Nobody changes it: this server has none of it open, and no other can open it while the disk is full either.
+    let db = Connection::open_with_flags(format!("file:{path}?immutable=1"), flags).ok()?;
+    measure(&db).ok()
 }
 
 fn measure(db: &Connection) -> rusqlite::Result<SpoolLoad> {
