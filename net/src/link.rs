@@ -459,12 +459,10 @@ impl<M> Link<M> {
     /// So much is pending that a client should not be read on, since it would be answered.
     pub(crate) fn is_congested(&self) -> bool {
         let side = self.side.lock();
+        let Some(output) = side.output.as_ref().filter(|_| side.state.writes()) else { return false };
+        let max = self.output_bytes_max() / 2;
         // What others have sent waits longer for a client that is paced, and it may well ask for something meanwhile.
-        let pending = match &side.output {
-            Some(output) if side.is_paced() => output.pending_replies(),
-            _ => side.pending(),
-        };
-        side.state.writes() && pending >= self.output_bytes_max() / 2
+        output.pending_replies() >= max.min(REPLIES_BYTES_MAX) || (!side.is_paced() && output.pending() >= max)
     }
 
     /// Until when what is pending is held, if it is.
@@ -691,6 +689,9 @@ impl<M> Ord for Errand<M> {
     }
 }
 
+/// Replies that wait for a client before it is read no further: enough to keep its socket busy, and little where thousands ask
+/// and do not read.
+const REPLIES_BYTES_MAX: usize = 64 * 1024;
 /// When the kernel is asked what has become of frames after which nothing was written.
 const LOOK_AFTER: Duration = Duration::from_secs(1);
 /// The same when somebody waits for the answer: at first soon, for most peers are near, then less often.
