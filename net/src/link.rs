@@ -178,6 +178,8 @@ impl<M> Link<M> {
                     return Err(Refused::Full);
                 }
             }
+            // Nothing is written any more: what is not given back is worthless, and would only lie here until the close.
+            State::Sealed | State::Finished if !matches!(fate, Fate::Return(_)) => return Ok(()),
             State::Open | State::PeerEnded | State::Sealed | State::Finished => {}
         }
         self.enqueue(side, turn, frame, fate);

@@ -361,6 +361,23 @@ fn a_closing_client_that_does_not_read_is_given_up() {
     assert_eq!(server.astray(), Astray::Unsent(1, long));
 }
 
+/// What it asked before is still answered, by an application that does not know or does not care.
+#[test]
+fn answers_to_a_connection_that_is_dead_take_no_memory() {
+    let server = TestServer::start(1, settings(), ignore);
+    let peer = server.connect();
+    peer.hold();
+    peer.link.hang_up();
+    peer.expect([Seen::HangUp, later("<end>")]);
+    let answer = format!("{{{}}}", "1".repeat(60_000));
+    (0..10).for_each(|_| peer.send(&answer, Fate::Drop).expect("it is not closed"));
+    assert_eq!(peer.link.pending_bytes(), 0);
+    // What is given back is taken.
+    peer.send("{}", Fate::Return(1)).expect("it is not closed");
+    peer.permit(1);
+    assert_eq!(server.astray(), Astray::Unsent(1, "{}".into()));
+}
+
 /// What a client is answered waits within bounds when it does not read, because it is not read on either.
 #[test]
 fn a_client_that_does_not_read_its_answers_is_not_read() {
