@@ -84,6 +84,17 @@ fn a_text_for_many_absent_members_takes_room_once() {
     }
     assert_eq!(server.stored(), 2 * MEMBERS);
     assert_eq!(refused(&server, "lane_max"), 0.0);
+    // On the disk, too. The text of each frame is there a few times at most: a batch may end in between.
+    assert!(server.count("SELECT count(*) FROM MessageText") <= 10);
+    assert!(server.count("SELECT sum(octet_length(message)) FROM OfflineMessage") <= 2 * 60_000);
+    for n in 0..MEMBERS {
+        let id = o + 1 + n as i64;
+        let mut member = login(&server, &format!("member {n}"), id);
+        let fetched = member.fetch_all(id);
+        assert!(fetched.len() == 2 && fetched.iter().all(|message| message["msg"] == text), "member {n}");
+        member.logout(id);
+    }
+    assert_eq!((server.stored(), server.count("SELECT count(*) FROM MessageText")), (0, 0));
 }
 
 // Mailboxes

@@ -22,11 +22,13 @@ mod tests;
 mod wal;
 mod writer;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, ffi, named_params};
+use rustc_hash::FxHashMap;
 
 use self::condition::Condition;
 use self::ids::{Ids, Numbered};
@@ -309,11 +311,19 @@ impl Store for SqliteStore {
             let mut exists = db.prepare_cached("SELECT 1 FROM User WHERE id = :id")?;
             let mut insert =
                 db.prepare_cached("INSERT INTO OfflineMessage (userid, message) VALUES (:user, :message)")?;
+            let mut shared = SharedTexts::of(&messages);
             let mut keep = |message: &Message| {
                 if !exists.exists(named_params! {":id": message.to.0})? {
                     return Ok(Kept::NoSuchUser);
                 }
-                insert.execute(named_params! {":user": message.to.0, ":message": &*message.text})?;
+                match shared.id_of(db, message)? {
+                    Some(text) => db
+                        .prepare_cached(
+                            "INSERT INTO OfflineMessage (userid, message, textid) VALUES (:user, '', :text)",
+                        )?
+                        .execute(named_params! {":user": message.to.0, ":text": text})?,
+                    None => insert.execute(named_params! {":user": message.to.0, ":message": &*message.text})?,
+                };
                 Ok(Kept::Stored)
             };
             messages.iter().map(&mut keep).collect()
@@ -324,7 +334,8 @@ impl Store for SqliteStore {
         self.live.read(move |db| {
             let bytes: i64 = db
                 .prepare_cached(
-                    "SELECT coalesce(sum(octet_length(message) + :each), 0) FROM OfflineMessage WHERE userid = :user",
+                    "SELECT coalesce(sum(octet_length(coalesce(MessageText.message, OfflineMessage.message)) + :each), 0)
+                     FROM OfflineMessage LEFT JOIN MessageText ON MessageText.id = textid WHERE userid = :user",
                 )?
                 .query_row(named_params! {":user": user.0, ":each": MESSAGE_BYTES as i64}, |row| row.get(0))?;
             Ok(usize::try_from(bytes).unwrap_or(usize::MAX))
@@ -334,8 +345,11 @@ impl Store for SqliteStore {
     fn fetch(&self, user: UserId, bytes_max: usize) -> Result<Vec<KeptMessage>, StoreError> {
         self.live.settle()?;
         self.live.read(move |db| {
-            let mut select =
-                db.prepare_cached("SELECT id, message FROM OfflineMessage WHERE userid = :user ORDER BY id")?;
+            let mut select = db.prepare_cached(
+                "SELECT OfflineMessage.id AS id, coalesce(MessageText.message, OfflineMessage.message) AS message
+                 FROM OfflineMessage LEFT JOIN MessageText ON MessageText.id = textid
+                 WHERE userid = :user ORDER BY OfflineMessage.id",
+            )?;
             let mut rows = select.query(named_params! {":user": user.0})?;
             let (mut kept, mut bytes) = (Vec::new(), 0);
             while let Some(row) = rows.next()? {
@@ -353,9 +367,20 @@ impl Store for SqliteStore {
     fn delete(&self, user: UserId, ids: &[MessageId]) -> Result<(), StoreError> {
         let ids = ids.to_vec();
         self.live.write(move |db| {
-            let mut delete = db.prepare_cached("DELETE FROM OfflineMessage WHERE id = :id AND userid = :user")?;
+            let mut delete =
+                db.prepare_cached("DELETE FROM OfflineMessage WHERE id = :id AND userid = :user RETURNING textid")?;
+            let mut texts = BTreeSet::new();
             for id in &ids {
-                delete.execute(named_params! {":id": id.0, ":user": user.0})?;
+                let text: Option<Option<i64>> =
+                    delete.query_row(named_params! {":id": id.0, ":user": user.0}, |row| row.get(0)).optional()?;
+                texts.extend(text.flatten());
+            }
+            let mut forget = db.prepare_cached(
+                "DELETE FROM MessageText
+                 WHERE id = :id AND NOT EXISTS (SELECT 1 FROM OfflineMessage WHERE textid = :id)",
+            )?;
+            for text in texts {
+                forget.execute(named_params! {":id": text})?;
             }
             Ok(())
         })
@@ -375,6 +400,34 @@ impl Store for SqliteStore {
 
     fn on_trouble(&self, look: Box<dyn Fn() + Send + Sync>) {
         self.live.condition.on_trouble(look);
+    }
+}
+
+/// The texts of a batch that several of its messages have, each stored once.
+struct SharedTexts {
+    /// Where a text lies in memory -> how many messages have it, and its id when it is stored.
+    texts: FxHashMap<*const u8, (u32, Option<i64>)>,
+}
+
+impl SharedTexts {
+    fn of(messages: &[Message]) -> SharedTexts {
+        let mut texts: FxHashMap<_, (u32, Option<i64>)> = FxHashMap::default();
+        for message in messages.iter().filter(|_| messages.len() > 1) {
+            texts.entry(message.text.as_ptr()).or_default().0 += 1;
+        }
+        texts.retain(|_, (count, _)| *count > 1);
+        SharedTexts { texts }
+    }
+
+    /// The id of the message's text, if that is shared.
+    fn id_of(&mut self, db: &Connection, message: &Message) -> rusqlite::Result<Option<i64>> {
+        let Some((_, id)) = self.texts.get_mut(&message.text.as_ptr()) else { return Ok(None) };
+        if id.is_none() {
+            db.prepare_cached("INSERT INTO MessageText (message) VALUES (:message)")?
+                .execute(named_params! {":message": &*message.text})?;
+            *id = Some(db.last_insert_rowid());
+        }
+        Ok(*id)
     }
 }
 

@@ -25,8 +25,9 @@ pub(super) struct Kind {
     application_id: i64,
     /// The versions of its schema in order; `PRAGMA user_version` counts those applied.
     migrations: &'static [&'static str],
-    /// Gives the disk back what is deleted.
-    shrinks: bool,
+    /// When a new file gives the disk back what is deleted: at once, or in small steps while there is nothing to do
+    /// (`writer.rs`).
+    auto_vacuum: &'static str,
     /// What is put right whenever it is opened.
     at_start: &'static str,
     /// Writes a row of the kind that matters most, for nobody, and deletes it.
@@ -40,8 +41,11 @@ pub(super) const STORE: Kind = Kind {
     watch: "store-watch",
     // "RyBx".
     application_id: 0x5279_4278,
-    migrations: &[include_str!("../../../sql/sqlite/0001_init.sql")],
-    shrinks: false,
+    migrations: &[
+        include_str!("../../../sql/sqlite/0001_init.sql"),
+        include_str!("../../../sql/sqlite/0002_shared_text.sql"),
+    ],
+    auto_vacuum: "incremental",
     at_start: "UPDATE User SET state = 'offline' WHERE state <> 'offline'",
     probe: "INSERT INTO OfflineMessage (userid, message) VALUES (0, '');
             DELETE FROM OfflineMessage WHERE id = last_insert_rowid()",
@@ -55,7 +59,7 @@ pub(super) const SPOOL: Kind = Kind {
     // "RyBs".
     application_id: 0x5279_4273,
     migrations: &[include_str!("../../../sql/spool/0001_init.sql")],
-    shrinks: true,
+    auto_vacuum: "full",
     // The database may have been put right meanwhile.
     at_start: "UPDATE Spooled SET aside = 0 WHERE aside <> 0",
     probe: "INSERT INTO Spooled (userid, message) VALUES (0, '');
@@ -104,10 +108,8 @@ fn prepare(file: &Path, kind: &Kind, busy_timeout: Duration) -> Result<(), OpenE
     let mut connection = connect(file, busy_timeout).map_err(refuse)?;
     check_identity(&connection, kind, file)?;
     check_writable(&connection, file)?;
-    if kind.shrinks {
-        // Counts while there is no table, and not once a page is written.
-        connection.pragma_update(None, "auto_vacuum", "full").map_err(refuse)?;
-    }
+    // Counts while there is no table, and not once a page is written.
+    connection.pragma_update(None, "auto_vacuum", kind.auto_vacuum).map_err(refuse)?;
     configure(&connection).map_err(refuse)?;
     bring_up_to_date(&mut connection, kind).map_err(refuse)?;
     // Another program that reads just now keeps the log from being emptied, which does no harm.

@@ -12,7 +12,7 @@ use super::open;
 use super::refusal::OpenError;
 use super::{BUSY_TIMEOUT, store_error};
 use crate::store::StoreError;
-use crate::store::tables::{Field, Fields, RowKey, Sum, Summing, Table};
+use crate::store::tables::{Field, Fields, MESSAGES, RowKey, Sum, Summing, Table};
 
 /// The database of a server that does not run. As long as this is there, none can start on it, and what is read is of one
 /// moment.
@@ -50,7 +50,7 @@ impl Source {
     /// # Errors
     /// The file cannot be read.
     pub fn count(&self, table: &Table, after: RowKey) -> Result<u64, StoreError> {
-        let query = format!("SELECT count(*) FROM {} WHERE {}", table.name, after_first(table));
+        let query = format!("SELECT count(*) FROM {} WHERE {}", whole(table), after_first(table));
         let count: i64 = self.db.query_row(&query, &*key(&after, table), |row| row.get(0)).map_err(store_error)?;
         Ok(count.unsigned_abs())
     }
@@ -69,7 +69,7 @@ impl Source {
         let query = format!(
             "SELECT {} FROM {} WHERE {} ORDER BY {}",
             table.column_list(),
-            table.name,
+            whole(table),
             after_first(table),
             table.key_list()
         );
@@ -113,9 +113,19 @@ impl Source {
     /// # Errors
     /// The file cannot be read.
     pub fn longest_message(&self) -> Result<u64, StoreError> {
-        let query = "SELECT max(octet_length(message)) FROM OfflineMessage";
-        let longest: Option<i64> = self.db.query_row(query, [], |row| row.get(0)).map_err(store_error)?;
+        let query = format!("SELECT max(octet_length(message)) FROM {}", whole(&MESSAGES));
+        let longest: Option<i64> = self.db.query_row(&query, [], |row| row.get(0)).map_err(store_error)?;
         Ok(longest.unwrap_or_default().unsigned_abs())
+    }
+}
+
+/// The table as other databases have it: each message with its text.
+fn whole(table: &Table) -> &'static str {
+    if table.name == MESSAGES.name {
+        "(SELECT OfflineMessage.id AS id, userid, coalesce(MessageText.message, OfflineMessage.message) AS message
+          FROM OfflineMessage LEFT JOIN MessageText ON MessageText.id = textid)"
+    } else {
+        table.name
     }
 }
 

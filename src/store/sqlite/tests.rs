@@ -26,7 +26,71 @@ fn a_missing_folder_is_made_and_the_schema_with_it() {
     let db = outside(&nested);
     let mode: String = db.query_row("PRAGMA journal_mode", [], |row| row.get(0)).unwrap();
     let version: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
-    assert_eq!((mode.as_str(), version), ("wal", 1));
+    assert_eq!((mode.as_str(), version), ("wal", 2));
+}
+
+#[test]
+fn a_file_of_the_first_version_keeps_its_messages() {
+    let dir = Dir::new();
+    fs::create_dir_all(&dir.0).unwrap();
+    let old = outside(&dir.0);
+    old.execute_batch(include_str!("../../../sql/sqlite/0001_init.sql")).unwrap();
+    old.execute_batch(
+        "PRAGMA application_id = 1383678584; PRAGMA user_version = 1;
+         INSERT INTO User (name, name_key, password) VALUES ('old', 'old', 'x');
+         INSERT INTO OfflineMessage (userid, message) VALUES (1, 'first');",
+    )
+    .unwrap();
+    drop(old);
+    let store = SqliteStore::open(&dir.0).unwrap();
+    append(&store, UserId(1), "second").unwrap();
+    assert_eq!(texts(&store, UserId(1)), ["first", "second"]);
+}
+
+#[test]
+fn a_text_for_many_is_there_once_until_the_last_has_fetched_it() {
+    let dir = Dir::new();
+    let store = SqliteStore::open(&dir.0).unwrap();
+    let users: Vec<UserId> = (0..3).map(|_| new_user(&store)).collect();
+    let shared: Arc<str> = "for all".into();
+    let unknown = UserId(1_000_000);
+    let all = users.iter().copied().chain([unknown]);
+    let batch: Vec<Message> =
+        all.map(|to| Message { to, text: shared.clone() }).chain([message(users[0], "own")]).collect();
+    let stored = Kept::Stored;
+    assert_eq!(store.append(&batch).unwrap(), [stored, stored, stored, Kept::NoSuchUser, stored]);
+    let count =
+        || outside(&dir.0).query_row("SELECT count(*) FROM MessageText", [], |row| row.get::<_, i64>(0)).unwrap();
+    assert_eq!(
+        (texts(&store, users[0]), texts(&store, users[2])),
+        (vec!["for all".into(), "own".into()], vec!["for all".into()])
+    );
+    for (nth, user) in users.iter().enumerate() {
+        assert_eq!(count(), 1, "before user {nth}");
+        let ids: Vec<MessageId> = store.fetch(*user, usize::MAX).unwrap().iter().map(|kept| kept.id).collect();
+        store.delete(*user, &ids).unwrap();
+    }
+    assert_eq!(count(), 0);
+}
+
+#[test]
+fn a_file_becomes_shorter_when_much_was_deleted() {
+    let dir = Dir::new();
+    let store = SqliteStore::open(&dir.0).unwrap();
+    let (user, text) = (new_user(&store), "x".repeat(10_000));
+    let batch: Vec<Message> = (0..2000).map(|_| message(user, &text)).collect();
+    store.append(&batch).unwrap();
+    let ids: Vec<MessageId> = store.fetch(user, usize::MAX).unwrap().iter().map(|kept| kept.id).collect();
+    store.delete(user, &ids).unwrap();
+    let pages = || outside(&dir.0).query_row("PRAGMA page_count", [], |row| row.get::<_, i64>(0)).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while pages() > 2048 {
+        assert!(Instant::now() < deadline, "{} pages stay", pages());
+        thread::sleep(Duration::from_millis(20));
+    }
+    // It goes on as before.
+    append(&store, user, "after").unwrap();
+    assert_eq!(texts(&store, user), ["after"]);
 }
 
 #[test]

@@ -16,8 +16,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::condition::Condition;
@@ -187,7 +188,17 @@ const TOUCH_EVERY: u32 = 64;
 /// The thread: batch after batch until no caller is left.
 fn serve(mut connection: Connection, file: &Path, condition: &Condition, jobs: &Receiver<Job>) {
     let (mut batches, mut is_saved, mut is_stale): (u32, bool, bool) = (0, false, false);
-    while let Ok(first) = jobs.recv() {
+    let mut may_shrink = true;
+    loop {
+        let first = match if may_shrink { jobs.recv_timeout(IDLE_AFTER) } else { jobs.recv().map_err(Into::into) } {
+            Ok(first) => first,
+            Err(RecvTimeoutError::Timeout) => {
+                may_shrink = !condition.is_lost() && shrink(&connection);
+                continue;
+            }
+            Err(RecvTimeoutError::Disconnected) => break,
+        };
+        may_shrink = true;
         let (mut operations, mut waiting) = (Vec::new(), Vec::new());
         for job in std::iter::once(first).chain(jobs.try_iter()).take(BATCH_MAX) {
             match job {
@@ -220,6 +231,37 @@ fn serve(mut connection: Connection, file: &Path, condition: &Condition, jobs: &
     // Leaves one complete file behind. If another program reads it just now, the log stays; the next start takes it up.
     let _ = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
 }
+
+/// Gives the disk back some of what was deleted; whether there is more. Fails in silence: there is time later.
+fn shrink(db: &Connection) -> bool {
+    let free = || db.query_row("PRAGMA freelist_count", [], |row| row.get::<_, i64>(0)).unwrap_or(0);
+    let before = free();
+    if before <= FREE_PAGES_MAX {
+        return false;
+    }
+    // Each row that is asked for is one page less.
+    let step = || -> rusqlite::Result<()> {
+        let mut statement = db.prepare(&format!("PRAGMA incremental_vacuum({PAGES_A_STEP})"))?;
+        let mut rows = statement.query([])?;
+        while rows.next()?.is_some() {}
+        Ok(())
+    };
+    let done = step();
+    let after = free();
+    if done.is_ok() && after <= FREE_PAGES_MAX {
+        // Only then does the file become shorter.
+        let _ = db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+    }
+    // A file that was made by an earlier version does not shrink.
+    done.is_ok() && after < before && after > FREE_PAGES_MAX
+}
+
+/// How long nobody writes before the file is made shorter, step by step.
+const IDLE_AFTER: Duration = Duration::from_millis(100);
+/// Pages of one step: 2 MB, a few milliseconds.
+const PAGES_A_STEP: u32 = 512;
+/// Free pages that stay for what comes next: 4 MB.
+const FREE_PAGES_MAX: i64 = 1024;
 
 /// Commits the batch, without those of its operations that fail, and answers everybody.
 fn run_batch(connection: &mut Connection, mut batch: Vec<Box<dyn Operation>>, condition: &Condition) {
