@@ -38,7 +38,7 @@ pub struct ListenSettings {
 }
 
 impl Acceptor {
-    /// Listens on `address`; an IPv6 wildcard takes IPv4 too, where the system has it so.
+    /// Listens on `address`; an IPv6 wildcard takes IPv4 too, however net.ipv6.bindv6only is set.
     ///
     /// The options of the listening socket (TCP_NODELAY, keepalive, TCP_USER_TIMEOUT, TCP_NOTSENT_LOWAT) are inherited by the
     /// accepted ones on Linux, which saves four system calls a connection.
@@ -47,6 +47,9 @@ impl Acceptor {
     /// The kernel's, e.g. that the address is in use.
     pub fn bind(address: SocketAddr, settings: ListenSettings) -> io::Result<Acceptor> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+        if address.is_ipv6() {
+            socket.set_only_v6(false)?;
+        }
         socket.set_reuse_address(true)?;
         socket.set_tcp_nodelay(true)?;
         let probes = TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_EVERY).with_retries(3);
