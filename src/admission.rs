@@ -22,7 +22,7 @@ use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use net::Complaints;
+use net::{Complaints, Foreign};
 use parking_lot::Mutex;
 
 pub use self::allowance::Allowance;
@@ -155,6 +155,25 @@ impl Admission {
     /// A login or a registration found no place in the queue of the hashers.
     pub fn no_room(&self, source: Source, now: Instant) {
         self.complain(Hit::LoginsMax, format_args!("a login or registration from {source}"), now);
+    }
+
+    /// A client spoke another protocol and was turned down: counts it, and says so with a line a minute for the operator.
+    pub fn speaks(&self, foreign: Foreign, source: Source, now: Instant) {
+        let (hit, protocol) = match foreign {
+            Foreign::Http { .. } => (Hit::Http, "HTTP"),
+            Foreign::Tls => (Hit::Tls, "TLS"),
+        };
+        self.metrics.refused(hit);
+        log::debug!("closed a connection from {source}: it speaks {protocol}");
+        let advice = "this port takes JSON over TCP; have the client connect elsewhere";
+        let raised = self.complaints.lock()[hit as usize].raise(now);
+        match raised {
+            Some(0) => log::warn!("closed a connection from {source} that speaks {protocol}: {advice}"),
+            Some(unsaid) => {
+                log::warn!("closed a connection from {source} that speaks {protocol}, and {unsaid} before it: {advice}")
+            }
+            None => {}
+        }
     }
 
     /// Somebody was turned away: counts it, and says so with a line a minute for the operator.

@@ -66,6 +66,7 @@ pub mod commands;
 pub mod config;
 pub mod delivery;
 pub mod fetches;
+pub mod foreign;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;

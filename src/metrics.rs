@@ -86,6 +86,10 @@ pub enum Hit {
     LoginTimeout,
     /// Of memory for what clients have begun to send, and for replies on their way.
     MemoryMax,
+    /// None: a client speaks HTTP.
+    Http,
+    /// None: a client speaks TLS.
+    Tls,
 }
 
 /// What takes messages in batches.
@@ -437,6 +441,7 @@ fn reason_name(reason: CloseReason) -> &'static str {
         CloseReason::Oversize => "oversize",
         CloseReason::Idle => "idle",
         CloseReason::Stopped => "stopped",
+        CloseReason::Foreign => "foreign",
         CloseReason::Excess => "excess",
         CloseReason::TurnedAway => "turned_away",
     }
@@ -464,6 +469,8 @@ impl Hit {
         "descriptors",
         "login_timeout",
         "memory_max",
+        "http",
+        "tls",
     ];
 
     /// How many there are.

@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use net::{
-    Acceptor, CloseReason, Fate, Flow, Handler, Incoming, ListenSettings, LoopGroup, Preface, Settings, Stopper, Turn,
+    Acceptor, CloseReason, Fate, Flow, Foreign, Handler, Incoming, ListenSettings, LoopGroup, Preface, Settings,
+    Stopper, Turn,
 };
 use parking_lot::Mutex;
 use pool::{Again, Lanes, Workers, WorkersWatch};
@@ -26,6 +27,7 @@ use crate::clock::Clock;
 use crate::config::{Auth, Config, Networks, Paced};
 use crate::delivery::{self, ClientLink, LaneItem, Posted};
 use crate::fetches::Fetches;
+use crate::foreign;
 use crate::groups::GroupCache;
 use crate::health::Health;
 use crate::jobs::Services;
@@ -527,12 +529,12 @@ impl Shell {
         let Client { session, seat, .. } = client;
         let source = seat.source();
         // An account that logs in with this input pays for what comes after.
-        let holder = Holder { payer: session.user().map_or(Payer::Address(source), Payer::Account), source };
+        let holder = Holder { payer: session.payer(source), source };
         let known = Facts { shared: &self.shared, link, source, now: turn.now() };
         let mut effects = Effects::new();
         let flow = session.on(input, &known, &mut effects);
         loop {
-            let settled = self.carry_out(turn, link, holder, &mut effects);
+            let settled = self.carry_out(turn, link, session, holder, &mut effects);
             if settled.frames == 0 {
                 break;
             }
@@ -555,6 +557,17 @@ impl Shell {
         }
     }
 
+    /// Answers a client that speaks another protocol; nothing of what it has sent was looked at.
+    fn turn_down(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &Client, foreign: Foreign) -> Flow {
+        self.shared.admission.speaks(foreign, client.seat.source(), turn.now());
+        let answer = foreign::answer(foreign);
+        if !answer.is_empty() {
+            // Refused only if the client is gone.
+            let _ = link.send(turn, answer, Fate::Drop);
+        }
+        Flow::Taken
+    }
+
     /// What becomes of a frame, or of something that is none, that is beyond what the connection may send.
     fn refuse(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &mut Client, refusal: Refusal) -> Flow {
         let flow = self.feed(turn, link, client, Input::Excess { last: refusal.last });
@@ -573,6 +586,7 @@ impl Shell {
         &self,
         turn: &mut Turn<Posted>,
         link: &Arc<ClientLink>,
+        session: &Session,
         holder: Holder,
         effects: &mut Effects<'_>,
     ) -> Settled {
@@ -600,9 +614,18 @@ impl Shell {
                 }
                 Effect::Submit(job) => self.shared.submit(job, link, holder, turn.now()),
                 Effect::Join(user) => router.join(user, link),
-                Effect::Attach(user) => router.attach(turn, user, link),
-                Effect::Detach(user) => router.detach(turn, user, link),
-                Effect::DetachAndShow(user) => router.detach_and_show(turn, user, link),
+                Effect::Attach(user) => {
+                    link.set_share(session.payer(holder.source).share());
+                    router.attach(turn, user, link);
+                }
+                Effect::Detach(user) => {
+                    link.set_share(session.payer(holder.source).share());
+                    router.detach(turn, user, link);
+                }
+                Effect::DetachAndShow(user) => {
+                    link.set_share(session.payer(holder.source).share());
+                    router.detach_and_show(turn, user, link);
+                }
                 Effect::Show(user) => router.show(user, link),
                 Effect::LogOut { user, shows } => {
                     for other in router.log_out(turn, user, shows.then_some(link)) {
@@ -690,6 +713,7 @@ impl Handler for Shell {
 
     fn on_open(&mut self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, mut seat: Seat) -> Client {
         log::debug!("connected: {:?}", link.peer());
+        link.set_share(Payer::Address(seat.source()).share());
         let session = Session::new(self.shared.auth);
         note_login(turn, link, &session, &mut seat);
         Client { session, meter: Meter::default(), seat }
@@ -708,6 +732,7 @@ impl Handler for Shell {
             Incoming::Garbage { len } => (Input::Garbage, Some(len)),
             Incoming::Blanks { len } => return self.count_blanks(turn, link, client, len),
             Incoming::Oversize => (Input::Oversize, None),
+            Incoming::Foreign(foreign) => return self.turn_down(turn, link, client, foreign),
             Incoming::End => (Input::End, None),
             Incoming::Stop => (Input::Stop, None),
             Incoming::Crowded => (Input::Crowded, None),
@@ -732,7 +757,8 @@ impl Handler for Shell {
             }
             (Flow::Taken | Flow::Last, Incoming::Garbage { .. }) => self.tally.frame(FrameKind::INVALID),
             (Flow::Taken, Incoming::Crowded) => client.seat.complain_of_kept(turn.now()),
-            (_, Incoming::Blanks { .. } | Incoming::Oversize | Incoming::End | Incoming::Stop | Incoming::Crowded)
+            (_, Incoming::Blanks { .. } | Incoming::Foreign(_) | Incoming::Oversize | Incoming::End)
+            | (_, Incoming::Stop | Incoming::Crowded)
             | (Flow::Later | Flow::NoFrame, _) => {}
         }
         flow
@@ -850,6 +876,9 @@ impl fmt::Display for StartError {
                 match error.kind() {
                     io::ErrorKind::AddrInUse => f.write_str("stop the program that uses the port, or choose another"),
                     io::ErrorKind::PermissionDenied => f.write_str("choose a port above 1023"),
+                    _ if is_without_ipv6(*address, error) => {
+                        f.write_str("this machine has IPv6 switched off: listen on 0.0.0.0, or switch it on")
+                    }
                     _ => f.write_str("choose an address of this machine, such as 0.0.0.0"),
                 }
             }
@@ -865,6 +894,16 @@ impl Error for StartError {
             StartError::Listen(_, error) | StartError::Resources(error) => Some(error),
             StartError::PasswordCost(error) => Some(error),
         }
+    }
+}
+
+/// Whether the kernel has no IPv6 at all, or no IPv6 address.
+fn is_without_ipv6(address: SocketAddr, error: &io::Error) -> bool {
+    let is_there_always = address.ip().is_unspecified() || address.ip().is_loopback();
+    match error.raw_os_error() {
+        Some(libc::EAFNOSUPPORT) => address.is_ipv6(),
+        Some(libc::EADDRNOTAVAIL) => address.is_ipv6() && is_there_always,
+        _ => false,
     }
 }
 

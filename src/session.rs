@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 use net::Flow;
 use smallvec::SmallVec;
 
+use crate::admission::{Payer, Source};
 use crate::config::Auth;
 use crate::password::Client;
 use crate::protocol::{self, BadRequest, FrameKind, GroupId, Id, Request, UserId};
@@ -578,6 +579,11 @@ impl Session {
     /// The user it logged in as first, of those it is.
     pub fn user(&self) -> Option<UserId> {
         self.users.first().copied()
+    }
+
+    /// Whose share of everything it uses; `source` is where it comes from.
+    pub fn payer(&self, source: Source) -> Payer {
+        self.user().map_or(Payer::Address(source), Payer::Account)
     }
 
     pub(crate) fn users(&self) -> usize {

@@ -66,7 +66,7 @@ fn take_all(decoder: &mut Decoder, received: &[u8]) -> usize {
             }
             Item::LineEnd { len } | Item::Blank { len } => len,
             Item::Incomplete => return taken,
-            Item::Oversize => unreachable!("no frame is that long"),
+            Item::Oversize | Item::Foreign(_) => unreachable!("no frame is that long, and these are frames"),
         };
         decoder.taken();
         at += len;

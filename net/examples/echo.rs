@@ -40,6 +40,8 @@ impl Handler for Echo {
             Incoming::Likely(_) => return Flow::NoFrame,
             Incoming::Garbage { .. } => br#"{"error":"not a JSON object"}"#,
             Incoming::Oversize => br#"{"error":"too long"}"#,
+            // It speaks HTTP or TLS.
+            Incoming::Foreign(_) => return Flow::Taken,
             Incoming::Blanks { .. } | Incoming::End | Incoming::Stop | Incoming::Crowded => return Flow::Taken,
         };
         // Refused only if the client is gone, and then nobody misses it. One that does not read is not read either.

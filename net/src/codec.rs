@@ -7,6 +7,8 @@
 //!   └─── frame ───┘└─── frame ───┘└skip┘└────── garbage ──────┘└─ the beginning of one
 //! ```
 //!
+//! A connection may begin with something else than frames, see [`crate::opening`]; that is shown once, and nothing after it.
+//!
 //! The decoder finds where an object ends by counting braces outside of strings; it does not judge what is inside.
 //! What is no object is garbage: it ends before a `{`, unless that is part of an array or a string, with a newline or
 //! where the received data ends. A started object that can no longer become JSON is garbage too, up to the next newline
@@ -20,6 +22,7 @@
 //! remembers how far it has looked, so that each byte of a frame is looked at once however it is cut into segments.
 
 use crate::json_prefix::JsonPrefix;
+use crate::opening::{self, Foreign, Opening};
 
 /// What stands at the front of the received bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,6 +53,8 @@ pub enum Item {
         /// How many bytes to pass over.
         len: usize,
     },
+    /// The connection begins with another protocol. Nothing that follows is looked at.
+    Foreign(Foreign),
     /// Nothing that can be taken before more arrives.
     Incomplete,
 }
@@ -67,6 +72,9 @@ pub struct Decoder {
 
 #[derive(Debug)]
 enum State {
+    /// At the beginning of a connection, of which it is not known what it speaks. If no more comes, it is the one that is
+    /// `late`, or garbage.
+    Beginning { begun: bool, late: Option<Foreign> },
     /// Before a frame.
     Between,
     /// In a frame that has not ended among the bytes looked at.
@@ -107,6 +115,12 @@ enum Place {
 }
 
 impl Decoder {
+    /// A decoder at the beginning of a connection, which may speak something else. The same as [`Decoder::new`] otherwise.
+    pub(crate) fn of_connection(frame_bytes_max: usize) -> Decoder {
+        let state = State::Beginning { begun: false, late: None };
+        Decoder { state, ..Decoder::new(frame_bytes_max) }
+    }
+
     /// A decoder at the beginning of a stream that takes frames of at most `frame_bytes_max` bytes.
     pub fn new(frame_bytes_max: usize) -> Decoder {
         Decoder { state: State::Between, frame_bytes_max, line_open: false, credit: credit_max(frame_bytes_max) }
@@ -117,6 +131,10 @@ impl Decoder {
     pub fn look(&mut self, bytes: &[u8], ended: bool) -> Item {
         let item = match &mut self.state {
             State::Shown(item) => return *item,
+            State::Beginning { .. } => match self.begin(bytes) {
+                Some(item) => item,
+                None => return self.look(bytes, ended),
+            },
             State::Between => self.between(bytes, ended),
             State::Garbage(rubbish) => {
                 let rubbish = *rubbish;
@@ -162,7 +180,8 @@ impl Decoder {
                 self.credit = credit_max(self.frame_bytes_max).min(self.credit + len * CREDIT_PER_BYTE);
             }
             State::Shown(Item::LineEnd { .. }) => self.line_open = false,
-            State::Shown(Item::Oversize | Item::Blank { .. } | Item::Incomplete)
+            State::Shown(Item::Oversize | Item::Foreign(_) | Item::Blank { .. } | Item::Incomplete)
+            | State::Beginning { .. }
             | State::Between
             | State::Inside(_)
             | State::Garbage(_) => {}
@@ -170,9 +189,9 @@ impl Decoder {
         self.state = State::Between;
     }
 
-    /// Whether a frame has begun that is not whole yet.
+    /// Whether a frame has begun that is not whole yet, or a connection of which more must tell what it speaks.
     pub fn is_inside(&self) -> bool {
-        matches!(self.state, State::Inside(_))
+        matches!(self.state, State::Inside(_) | State::Beginning { begun: true, .. })
     }
 
     /// Whether an item was shown and not taken.
@@ -180,9 +199,34 @@ impl Decoder {
         matches!(self.state, State::Shown(_))
     }
 
-    /// Gives up on a started frame: its bytes are dropped by the caller, and garbage is shown next.
+    /// Gives up on a started frame: its bytes are dropped by the caller, and garbage is shown next, or what the connection has
+    /// begun with.
     pub fn give_up(&mut self) {
-        self.state = State::Shown(Item::Garbage { len: 0, line: false });
+        let garbage = Item::Garbage { len: 0, line: false };
+        self.state = State::Shown(match self.state {
+            State::Beginning { late: Some(foreign), .. } => Item::Foreign(foreign),
+            _ => garbage,
+        });
+    }
+
+    /// Looks whether the connection begins with frames; `None` if it does.
+    fn begin(&mut self, bytes: &[u8]) -> Option<Item> {
+        let blanks = bytes.iter().position(|byte| !matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | 0));
+        match blanks {
+            Some(0) => {}
+            blanks => return Some(blank(blanks.unwrap_or(bytes.len()))),
+        }
+        match opening::look(bytes) {
+            Opening::Frames => {
+                self.state = State::Between;
+                None
+            }
+            Opening::Undecided(late) => {
+                self.state = State::Beginning { begun: true, late };
+                Some(Item::Incomplete)
+            }
+            Opening::Foreign(foreign) => Some(Item::Foreign(foreign)),
+        }
     }
 
     fn between(&mut self, bytes: &[u8], ended: bool) -> Item {
@@ -354,6 +398,10 @@ mod tests {
                     Item::LineEnd { len } => {
                         taken.push("\\n".into());
                         len
+                    }
+                    Item::Foreign(foreign) => {
+                        taken.push(format!("{foreign:?}"));
+                        return taken;
                     }
                     Item::Oversize => {
                         taken.push("oversize".into());

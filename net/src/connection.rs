@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::codec::Decoder;
 use crate::handler::CloseReason;
@@ -27,12 +27,18 @@ pub(crate) struct Connection<A, M> {
     pub(crate) congested: bool,
     /// Why its input ends, when it does.
     pub(crate) ends: CloseReason,
-    /// It is to be served in the next turn.
+    /// It waits to be served.
     pub(crate) queued: bool,
+    /// What the application holds is to be shown again when it is served.
+    pub(crate) show_again: bool,
+    /// What its socket has told since it waits.
+    pub(crate) news: News,
     /// The application was told that nothing sent will arrive.
     pub(crate) hung_up: bool,
     /// When bytes last came.
     pub(crate) heard: Instant,
+    /// None ever did.
+    pub(crate) is_new: bool,
     pub(crate) frame_timer_set: bool,
     pub(crate) write_timer_set: bool,
 }
@@ -66,12 +72,22 @@ pub(crate) enum Phase<A> {
 pub(crate) enum Input {
     /// Nothing that was not read; an event will tell.
     Dry,
-    /// Perhaps more than was read. `to_end`: the peer is known to have closed, so it must be read up to its end.
+    /// Perhaps more than was read. `to_end`: the peer is known to have closed, or to have sent an urgent byte, which a read ends
+    /// before; so a short read does not mean that all was read.
     Flowing { to_end: bool },
     /// What had arrived at some moment, at most so many bytes; it ends there, whatever the peer still sends.
     Rest { bytes_max: usize },
     /// Nothing more will come.
     Ended,
+}
+
+/// What a socket has told beside that there is something to read.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct News {
+    /// There is room to write.
+    pub(crate) writable: bool,
+    /// Nothing that is written will arrive.
+    pub(crate) gone: bool,
 }
 
 /// Where a connection's bytes stand after one read.
@@ -88,7 +104,7 @@ impl<A, M> Connection<A, M> {
             link,
             phase: Phase::Open(app),
             input: Input::Dry,
-            decoder: Decoder::new(frame_bytes_max),
+            decoder: Decoder::of_connection(frame_bytes_max),
             kept: None,
             blanks: 0,
             lines: false,
@@ -96,8 +112,11 @@ impl<A, M> Connection<A, M> {
             congested: false,
             ends: CloseReason::Ended,
             queued: false,
+            show_again: false,
+            news: News::default(),
             hung_up: false,
             heard: now,
+            is_new: true,
             frame_timer_set: false,
             write_timer_set: false,
         }
@@ -113,6 +132,7 @@ impl<A, M> Connection<A, M> {
             Ok(count) => {
                 self.input = self.input.after_read(count, count < scratch.len());
                 self.heard = now;
+                self.is_new = false;
                 count
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -135,6 +155,11 @@ impl<A, M> Connection<A, M> {
                 Read1::Appended
             }
         }
+    }
+
+    /// Whether nothing was heard of it lately.
+    pub(crate) fn is_quiet(&self, now: Instant) -> bool {
+        self.is_new || now.saturating_duration_since(self.heard) >= QUIET_AFTER
     }
 
     /// Asks for nothing more than what has arrived up to now, which fits into the kernel's buffer: a peer that never
@@ -243,13 +268,17 @@ impl Input {
         match self {
             Input::Rest { bytes_max } if count < bytes_max => Input::Rest { bytes_max: bytes_max - count },
             Input::Rest { .. } | Input::Ended => Input::Ended,
-            // A short read has emptied the socket (epoll(7), question 9) unless its end is still to be read.
+            // A short read has emptied the socket (epoll(7), question 9) unless its end is still to be read, or it has ended
+            // before an urgent byte.
             Input::Dry | Input::Flowing { to_end: false } if short => Input::Dry,
             Input::Dry => Input::Flowing { to_end: false },
             Input::Flowing { to_end } => Input::Flowing { to_end },
         }
     }
 }
+
+/// A client that says something once in this time, or less often, is not greedy.
+const QUIET_AFTER: Duration = Duration::from_secs(1);
 
 fn read_some(socket: &Socket, buffer: &mut [u8]) -> io::Result<usize> {
     loop {

@@ -16,6 +16,8 @@ pub struct Event {
     pub write_closed: bool,
     /// It is broken.
     pub error: bool,
+    /// An urgent byte is there (tcp(7)): a read ends before it, though more is there behind it.
+    pub urgent: bool,
 }
 
 impl From<&mio::event::Event> for Event {
@@ -27,6 +29,7 @@ impl From<&mio::event::Event> for Event {
             writable: event.is_writable(),
             write_closed: event.is_write_closed(),
             error: event.is_error(),
+            urgent: event.is_priority(),
         }
     }
 }

@@ -1,7 +1,8 @@
 //! [`EventLoop`]: poll, read, inbox, timers, flush, over and over.
 
+use std::collections::VecDeque;
 use std::io;
-use std::net::{Shutdown, SocketAddr};
+use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::vec;
@@ -9,11 +10,12 @@ use std::vec;
 use mio::{Events, Interest, Poll, Token, Waker};
 
 use crate::arrivals::{Arrival, ArrivalId, Arrivals, Preface, Verdict};
-use crate::connection::{Connection, Input, Phase, Read1};
+use crate::connection::{Connection, Input, News, Phase, Read1};
 use crate::event::Event;
 use crate::handler::{CloseReason, Handler, Settings};
 use crate::link::{Link, Turn};
 use crate::loop_handle::{Letter, LoopHandle};
+use crate::rounds::Rounds;
 use crate::showing::{Shown, show, show_received, tell_hang_up, tell_reports};
 use crate::slots::{ConnId, Slots};
 use crate::socket::Socket;
@@ -30,12 +32,22 @@ pub(crate) struct EventLoop<H: Handler> {
     timers: Timers,
     turn: Turn<H::Message>,
     /// Connections with something to do before the loop sleeps.
-    ready: Vec<ConnId>,
+    ready: Rounds<ConnId>,
+    /// The same for those that are not open yet.
+    newcomers: Rounds<Newcomer>,
     dead: Vec<ConnId>,
-    letters: Vec<Letter<H::Message>>,
+    letters: VecDeque<Letter<H::Message>>,
     scratch: Vec<u8>,
     stats: Arc<LoopStats>,
     stop: Stop,
+}
+
+/// What may become a connection.
+enum Newcomer {
+    /// It was accepted.
+    Accepted(Socket, SocketAddr, Preface),
+    /// It has sent something; if so, no more is waited for.
+    Spoke(ArrivalId, bool),
 }
 
 /// Whether the loop is to stop.
@@ -66,9 +78,10 @@ impl<H: Handler> EventLoop<H> {
             connections: Slots::new(),
             timers: Timers::default(),
             turn: Turn::new(),
-            ready: Vec::new(),
+            ready: Rounds::new(),
+            newcomers: Rounds::new(),
             dead: Vec::new(),
-            letters: Vec::new(),
+            letters: VecDeque::new(),
             scratch: vec![0; READ_BYTES],
             stats: Arc::new(LoopStats::new()),
             stop: Stop::No,
@@ -89,6 +102,7 @@ impl<H: Handler> EventLoop<H> {
     /// When the kernel refuses to poll: half a server is worse than none.
     pub(crate) fn run(mut self) {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
+        self.turn.watch_clock();
         self.begin(Instant::now());
         while !self.is_over() {
             self.poll(&mut events, Instant::now());
@@ -109,11 +123,14 @@ impl<H: Handler> EventLoop<H> {
         }
     }
 
-    /// One turn, which begins now, with what the poller has told.
+    /// One turn, which begins now, with what the poller has told. Each step has a budget, and what it leaves waits for the next
+    /// turn, which follows without sleep.
     pub(crate) fn turn(&mut self, now: Instant, events: impl Iterator<Item = Event>) {
         self.turn.begin(now);
-        self.read(events);
+        self.hear(events);
+        self.serve_those_who_wait();
         self.open_letters();
+        self.let_in();
         self.look_at_timers();
         self.bury();
         self.turn.flush();
@@ -142,7 +159,7 @@ impl<H: Handler> EventLoop<H> {
             Stop::No => None,
             Stop::Telling { next: at, .. } | Stop::By(at) => Some(at.saturating_duration_since(now)),
         };
-        match self.ready.is_empty() {
+        match self.ready.is_empty() && self.newcomers.is_empty() && self.letters.is_empty() {
             true => {
                 let errand = self.turn.next_errand().map(|due| due.saturating_duration_since(now));
                 [self.timers.wait(now), self.arrivals.wait(now), errand, stop].into_iter().flatten().min()
@@ -151,62 +168,144 @@ impl<H: Handler> EventLoop<H> {
         }
     }
 
-    fn read(&mut self, events: impl Iterator<Item = Event>) {
-        for id in std::mem::take(&mut self.ready) {
-            if let Some(conn) = self.connections.get_mut(id) {
-                conn.queued = false;
-                self.serve_unless_waiting(id);
-            }
-        }
+    /// Notes what sockets have told. While nobody waits and there is time, their connections are served at once.
+    fn hear(&mut self, events: impl Iterator<Item = Event>) {
         for event in events.filter(|event| event.token != WAKE.0) {
             if let Some(id) = arrival_id(event.token) {
-                self.look_at_arrival(id, event.read_closed || event.error);
+                let newcomer = Newcomer::Spoke(id, event.read_closed || event.error);
+                if let Some(arrival) = self.arrivals.get_mut(id) {
+                    self.newcomers.push(network_of(arrival.peer.ip()), newcomer, false);
+                }
                 continue;
             }
             let id = conn_id(event.token);
             let Some(conn) = self.connections.get_mut(id) else { continue };
-            if event.readable || event.read_closed || event.error {
-                let to_end = event.read_closed || event.error;
-                if let Input::Dry | Input::Flowing { .. } = conn.input {
-                    conn.input = Input::Flowing { to_end };
-                }
+            let to_end = event.read_closed || event.error || event.urgent;
+            if (event.readable || to_end)
+                && let Input::Dry | Input::Flowing { to_end: false } = conn.input
+            {
+                conn.input = Input::Flowing { to_end };
             }
-            if event.error || event.write_closed {
-                self.hang_up(id);
-            } else if event.writable {
-                conn.link.on_writable(&mut self.turn);
-                conn.congested &= conn.link.is_congested();
+            let news = News { writable: event.writable, gone: event.error || event.write_closed };
+            if self.ready.is_empty() && !self.turn.is_spent() {
+                self.attend_to(id, news);
+            } else {
+                conn.news = News { writable: conn.news.writable | news.writable, gone: conn.news.gone | news.gone };
+                queue(&mut self.ready, conn, self.turn.now());
             }
-            self.serve_unless_waiting(id);
         }
     }
 
+    /// Serves the connections whose turn it is.
+    fn serve_those_who_wait(&mut self) {
+        while !self.turn.is_spent()
+            && let Some(id) = self.ready.next()
+        {
+            let Some(conn) = self.connections.get_mut(id) else { continue };
+            conn.queued = false;
+            let news = std::mem::take(&mut conn.news);
+            if std::mem::take(&mut conn.show_again) {
+                self.serve_if_held(id);
+            }
+            self.attend_to(id, news);
+        }
+    }
+
+    /// Does what follows from what a socket has told.
+    fn attend_to(&mut self, id: ConnId, news: News) {
+        if news.gone {
+            self.hang_up(id);
+        } else if news.writable
+            && let Some(conn) = self.connections.get_mut(id)
+        {
+            conn.link.on_writable(&mut self.turn);
+            conn.congested &= conn.link.is_congested();
+        }
+        self.serve_unless_waiting(id);
+    }
+
     fn open_letters(&mut self) {
-        let mut letters = std::mem::take(&mut self.letters);
-        self.handle.take(&mut letters);
-        for letter in letters.drain(..) {
+        if self.handle.is_notified() {
+            self.take_letters();
+        }
+        if self.letters.is_empty() {
+            return;
+        }
+        self.turn.next_step();
+        // Many who come at once wait in rounds of their own, and let other letters pass.
+        let is_flood = self.letters.len() > LETTERS_FEW || !self.newcomers.is_empty();
+        while let Some(letter) = self.letters.pop_front() {
             match letter {
-                Letter::Accepted(socket, peer, preface) => self.arrive(socket, peer, preface),
-                Letter::Message(id, message) => self.deliver(id, message),
-                Letter::Sent(id, label) => {
-                    let Some(conn) = self.connections.get_mut(id) else { continue };
-                    let Phase::Open(app) = &mut conn.phase else { continue };
-                    self.handler.on_sent(&mut self.turn, &conn.link, app, label);
-                    self.serve_if_held(id);
+                Letter::Accepted(socket, peer, preface) if !is_flood => self.arrive(socket, peer, preface),
+                Letter::Accepted(socket, peer, preface) => {
+                    let newcomer = Newcomer::Accepted(socket, peer, preface);
+                    self.newcomers.push(network_of(peer.ip()), newcomer, false);
                 }
+                Letter::Message(id, message) => self.deliver(id, message),
+                Letter::Sent(id, label) => self.report(id, label),
                 Letter::HangUp(id) => self.hang_up(id),
                 Letter::Drain { pause, timeout } => self.drain(pause, timeout),
                 Letter::Beat => self.stats.on_beat(),
             }
             self.turn.relieve();
+            self.turn.spend(LETTER_WORK);
+            if self.turn.is_spent() {
+                return;
+            }
         }
-        self.letters = letters;
+    }
+
+    /// Takes what is in the inbox, behind what was left of it. A sign of life that is asked for does not wait for that.
+    fn take_letters(&mut self) {
+        if self.letters.is_empty() {
+            let mut letters = Vec::from(std::mem::take(&mut self.letters));
+            self.handle.take(&mut letters);
+            self.letters = letters.into();
+            return;
+        }
+        let mut letters = Vec::new();
+        self.handle.take(&mut letters);
+        for letter in letters {
+            match letter {
+                Letter::Beat => self.stats.on_beat(),
+                letter => self.letters.push_back(letter),
+            }
+        }
+    }
+
+    fn report(&mut self, id: ConnId, label: u32) {
+        let Some(conn) = self.connections.get_mut(id) else { return };
+        let Phase::Open(app) = &mut conn.phase else { return };
+        self.handler.on_sent(&mut self.turn, &conn.link, app, label);
+        self.serve_if_held(id);
+    }
+
+    /// Opens the connections whose turn it is, or looks what has come before that.
+    fn let_in(&mut self) {
+        if self.newcomers.is_empty() {
+            return;
+        }
+        self.turn.next_step();
+        while !self.turn.is_spent()
+            && let Some(newcomer) = self.newcomers.next()
+        {
+            match newcomer {
+                Newcomer::Accepted(socket, peer, preface) => self.arrive(socket, peer, preface),
+                Newcomer::Spoke(id, over) => self.look_at_arrival(id, over),
+            }
+            self.turn.spend(NEWCOMER_WORK);
+        }
     }
 
     fn look_at_timers(&mut self) {
         let now = self.turn.now();
+        self.turn.next_step();
         self.turn.run_errands();
-        while let Some((id, deadline)) = self.timers.pop(now) {
+        self.turn.next_step();
+        while !self.turn.is_spent()
+            && let Some((id, deadline)) = self.timers.pop(now)
+        {
+            self.turn.spend(TIMER_WORK);
             let Some(conn) = self.connections.get_mut(id) else { continue };
             match deadline {
                 Deadline::Idle => {
@@ -254,8 +353,11 @@ impl<H: Handler> EventLoop<H> {
                 }
             }
         }
-        while let Some(id) = self.arrivals.overdue(now) {
+        while !self.turn.is_spent()
+            && let Some(id) = self.arrivals.overdue(now)
+        {
             self.look_at_arrival(id, true);
+            self.turn.spend(NEWCOMER_WORK);
         }
         self.tell_to_stop();
         if let Stop::By(by) = self.stop
@@ -343,9 +445,10 @@ impl<H: Handler> EventLoop<H> {
         let EventLoop { handler, settings, poll, handle, turn, connections, .. } = self;
         let now = turn.now();
         let opened = connections.insert_with(|id| {
-            // Writable events come only after the socket was full (epoll reports edges), so asking for them always
+            // Without being told of an urgent byte, the loop would take the short read that ends before it for the end of what
+            // is there. Writable events come only after the socket was full (epoll reports edges), so asking for them always
             // costs nothing, while asking when they are needed would be a system call each time.
-            let interest = Interest::READABLE | Interest::WRITABLE;
+            let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
             socket.register(poll.registry(), token(id), interest)?;
             let link = Arc::new(Link::new(id, socket, client, handle.clone()));
             let app = handler.on_open(turn, &link, arrival);
@@ -389,7 +492,11 @@ impl<H: Handler> EventLoop<H> {
     }
 
     fn serve_if_held(&mut self, id: ConnId) {
-        if self.connections.get_mut(id).is_some_and(|conn| conn.held) {
+        let Some(conn) = self.connections.get_mut(id).filter(|conn| conn.held) else { return };
+        if self.turn.is_spent() {
+            conn.show_again = true;
+            queue(&mut self.ready, conn, self.turn.now());
+        } else {
             self.serve(id);
         }
     }
@@ -419,14 +526,14 @@ impl<H: Handler> EventLoop<H> {
         let EventLoop { handler, turn, connections, settings, timers, ready, .. } = self;
         let Some(conn) = connections.get_mut(id) else { return };
         let now = turn.now();
-        let mut budget = READ_BUDGET_BYTES;
+        let mut budget = READ_BYTES;
         let mut shown = match conn.held || conn.owes() {
             true => show_received(handler, turn, conn),
             false => Shown::All,
         };
         while matches!(shown, Shown::All) && conn.input.flows() {
             if budget == 0 {
-                queue(ready, conn);
+                queue(ready, conn, now);
                 break;
             }
             let read = conn.read(scratch, now);
@@ -446,17 +553,20 @@ impl<H: Handler> EventLoop<H> {
             budget = budget.saturating_sub(count);
             shown = outcome;
         }
-        conn.held = matches!(shown, Shown::Held);
+        // What is held is not looked at for want of something new, so it is still to be shown.
+        let is_held_on = conn.held && matches!(shown, Shown::Costly);
+        conn.show_again |= is_held_on;
+        conn.held = is_held_on || matches!(shown, Shown::Held);
         conn.congested = matches!(shown, Shown::Congested);
         if let Shown::Costly = shown {
-            queue(ready, conn);
+            queue(ready, conn, now);
         }
         let kept = conn.kept_bytes();
         if let Phase::Open(app) = &mut conn.phase
             && !handler.on_kept(app, kept)
         {
             conn.refuse_input(settings.frame_bytes_max);
-            queue(ready, conn);
+            queue(ready, conn, now);
         }
         if conn.watch_frame(now) {
             timers.set(now + settings.frame_timeout, id, Deadline::Frame);
@@ -468,12 +578,13 @@ impl<H: Handler> EventLoop<H> {
 
     fn discard(&mut self, id: ConnId, scratch: &mut [u8]) {
         let Some(conn) = self.connections.get_mut(id) else { return };
-        let mut budget = READ_BUDGET_BYTES;
+        let mut budget = READ_BYTES;
         while conn.input.flows() {
             let Read1::Fresh(count) = conn.read(scratch, self.turn.now()) else { unreachable!("nothing is kept") };
+            self.turn.spend(count / DISCARDED_PER_WORK);
             budget = budget.saturating_sub(count);
             if budget == 0 {
-                queue(&mut self.ready, conn);
+                queue(&mut self.ready, conn, self.turn.now());
                 return;
             }
         }
@@ -558,7 +669,7 @@ impl<H: Handler> EventLoop<H> {
         conn.phase = Phase::Lingering;
         // Whatever is known of the input, there may be bytes that were never asked for.
         conn.input = Input::Flowing { to_end: false };
-        queue(&mut self.ready, conn);
+        queue(&mut self.ready, conn, self.turn.now());
         self.timers.set(self.turn.now() + LINGER, id, Deadline::Close);
     }
 
@@ -585,6 +696,12 @@ impl<H: Handler> EventLoop<H> {
 
     /// Opens no more connections, and begins to close those that are there.
     fn drain(&mut self, pause: Duration, timeout: Duration) {
+        // Those that were accepted before are told like all others.
+        while let Some(newcomer) = self.newcomers.next() {
+            if let Newcomer::Accepted(socket, peer, preface) = newcomer {
+                self.arrive(socket, peer, preface);
+            }
+        }
         // Nothing was read of those, so nothing was promised.
         self.arrivals.clear();
         let left = self.connections.ids().into_iter();
@@ -627,10 +744,18 @@ fn take_out(socket: &Socket, scratch: &mut [u8]) {
     let _ = socket.read(scratch);
 }
 
-/// Has the connection served in the next turn, which follows without sleep.
-fn queue<A, M>(ready: &mut Vec<ConnId>, conn: &mut Connection<A, M>) {
+/// Has the connection served when its turn has come, in the next turn of the loop at the earliest if this one has done enough.
+fn queue<A, M>(ready: &mut Rounds<ConnId>, conn: &mut Connection<A, M>, now: Instant) {
     if !std::mem::replace(&mut conn.queued, true) {
-        ready.push(conn.link.id);
+        ready.push(conn.link.share(), conn.link.id, conn.is_quiet(now));
+    }
+}
+
+/// Who a newcomer counts as: an IPv4 address, or the first half of an IPv6 address, which one host may have all addresses of.
+fn network_of(ip: IpAddr) -> u64 {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => ip.to_bits().into(),
+        IpAddr::V6(ip) => (ip.to_bits() >> 64) as u64,
     }
 }
 
@@ -659,8 +784,16 @@ const ARRIVAL: usize = 1 << 31;
 const EVENTS_PER_TURN: usize = 1024;
 /// What one read asks for: the usual longest frame.
 const READ_BYTES: usize = 64 * 1024;
-/// What one connection may give in one turn before the others have theirs.
-const READ_BUDGET_BYTES: usize = 4 * READ_BYTES;
+/// As many letters as hardly cost anything.
+const LETTERS_FEW: usize = 64;
+/// What opening one letter costs, beside what it causes: in bytes of a frame, as all work of a turn is counted.
+const LETTER_WORK: usize = 256;
+/// What it costs to open a connection, or to look at one that is not open: several system calls.
+const NEWCOMER_WORK: usize = 4096;
+/// What a look at a deadline costs.
+const TIMER_WORK: usize = 256;
+/// Bytes that are read and dropped cost less than those that are looked at.
+const DISCARDED_PER_WORK: usize = 4;
 /// When a frame is out of time in the turn that will look at its rest.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// How long a connection that has told its end waits for the peer's.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::arrivals::Preface;
 use crate::link::{Link, Turn};
+use crate::opening::Foreign;
 use crate::output::Pace;
 
 /// What an application does with its connections. Every method is called by the loop's thread and must not block.
@@ -133,6 +134,9 @@ pub enum Incoming<'a> {
     /// So many bytes that ask for no answer: blanks between frames, line ends, garbage that goes on. They are shown when there
     /// are many, so that frames with a few between them cost no more calls.
     Blanks { len: usize },
+    /// The client speaks another protocol: it has begun with this, of which nothing was shown and nothing will be. When this is
+    /// taken, the connection is closed after what was sent has been written.
+    Foreign(Foreign),
     /// A frame that is too long. When this is taken, the connection is closed after what was sent has been written.
     Oversize,
     /// The client has closed its side, is gone or is idle for too long. When this is taken, the connection is closed
@@ -167,6 +171,8 @@ pub enum CloseReason {
     Broken,
     /// It sent a frame that is too long.
     Oversize,
+    /// It spoke another protocol.
+    Foreign,
     /// Nothing came from it for the idle timeout.
     Idle,
     /// The server stops.
@@ -180,10 +186,11 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// All of them.
-    pub const ALL: [CloseReason; 7] = [
+    pub const ALL: [CloseReason; 8] = [
         CloseReason::Ended,
         CloseReason::Broken,
         CloseReason::Oversize,
+        CloseReason::Foreign,
         CloseReason::Idle,
         CloseReason::Stopped,
         CloseReason::Excess,

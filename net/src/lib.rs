@@ -6,12 +6,21 @@
 //!
 //! # One turn of a loop
 //! 1. **poll**: wait for sockets, letters or the next deadline;
-//! 2. **read**: from each readable socket up to its budget, showing whole frames to the handler. What the handler wants
-//!    later stays where it is, and the socket is not read on: that is the backpressure;
-//! 3. **inbox**: open the letters of other threads: new connections, messages, hang-ups. All are taken at once; what they
+//! 2. **read**: from readable sockets, a slice of each, showing whole frames to the handler. What the handler wants later
+//!    stays where it is, and the socket is not read on: that is the backpressure;
+//! 3. **inbox**: open the letters of other threads: messages, hang-ups, new connections. All are taken at once; what they
 //!    cause waits for the next turn;
-//! 4. **timers**: idle connections, frames that do not complete, closings that do not end, prefaces that do not come;
-//! 5. **flush**: remove the dead, then write once to every connection that was sent something in this turn.
+//! 4. **newcomers**: open connections, or look whether their preface has come;
+//! 5. **timers**: second looks, idle connections, frames that do not complete, closings that do not end;
+//! 6. **flush**: remove the dead, then write once to every connection that was sent something in this turn.
+//!
+//! # Nobody has a turn for himself
+//! Each step but the first and the last has a budget, half a millisecond and a few hundred frames at most, but for the item that
+//! it is at. What it leaves waits for the next turn, which follows at once. Connections that wait are served by share, see
+//! [`Link::set_share`]: shares take turns, a slice each, and one that begins to wait goes first. So a client whose share was
+//! idle waits for the turn that is going on (about four budgets, one slice of 64 KiB or one frame, and what was sent in it) and
+//! for other shares that began to wait at the same time, however many connections others have. What one frame causes is not
+//! divided: a message to a group costs a write for each member.
 //!
 //! # Life of a connection
 //! A connection from a proxy begins before that: it is opened when its [`Preface`] has told who the client is.
@@ -51,9 +60,11 @@ mod json_prefix;
 mod link;
 mod loop_group;
 mod loop_handle;
+mod opening;
 mod output;
 mod places;
 mod proxy_header;
+mod rounds;
 mod showing;
 #[cfg(feature = "simulation")]
 pub mod simulation;
@@ -70,6 +81,7 @@ pub use handler::{CloseReason, Flow, Handler, Incoming, Settings};
 pub use json_prefix::NESTING_MAX;
 pub use link::{Link, Refused, Turn};
 pub use loop_group::LoopGroup;
+pub use opening::Foreign;
 pub use output::{Fate, JOINED_BYTES_MAX, JOINED_MAX, Pace};
 pub use places::Accepted;
 pub use stats::{LoopStats, LoopWatch, TURN_BOUNDS, Tally, TurnTimes};

@@ -21,7 +21,7 @@ use std::collections::BinaryHeap;
 use std::fmt;
 use std::io::ErrorKind;
 use std::net::{Shutdown, SocketAddr};
-use std::sync::atomic::{self, AtomicU64};
+use std::sync::atomic::{self, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -40,6 +40,8 @@ pub struct Link<M> {
     /// The client's address if a proxy has told it. Behind a pointer, because most have none.
     client: Option<Box<SocketAddr>>,
     owner: LoopHandle<M>,
+    /// Whose share of the loop's turns it uses.
+    share: AtomicU64,
     side: Mutex<Side>,
 }
 
@@ -107,12 +109,29 @@ pub struct Turn<M> {
     answered: Vec<Arc<Link<M>>>,
     /// How much was sent since the last flush.
     sent_bytes: usize,
+    budget: Budget,
     pub(crate) reminders: Vec<(Instant, ConnId)>,
     /// Connections whose descriptors are needed.
     pub(crate) turned_away: Vec<ConnId>,
     errands: BinaryHeap<Errand<M>>,
     pool: BufferPool,
     reports: Vec<u32>,
+}
+
+/// How much a step of a turn may still do. Work is counted in bytes, which costs hardly anything, and now and then the clock is
+/// read: what bytes cost depends on what is in them.
+#[derive(Debug)]
+struct Budget {
+    /// What this turn has done, without what was sent since the last flush.
+    work: usize,
+    /// When so much is done, the clock is read, or the step is over; 0 when it is.
+    next_look: usize,
+    /// When so much is done, the step is over.
+    work_max: usize,
+    /// When the step began.
+    begun: Instant,
+    /// Only loops have one: a simulation does the same work however fast it is.
+    clock: Option<fn() -> Instant>,
 }
 
 /// A look at a link, the earliest first.
@@ -142,7 +161,8 @@ impl<M> Link<M> {
             output,
         };
         let client = client.map(Box::new);
-        Link { id, socket, client, owner, side: Mutex::new(side) }
+        let share = AtomicU64::new(u64::from(id.generation) << 32 | u64::from(id.index));
+        Link { id, socket, client, owner, share, side: Mutex::new(side) }
     }
 
     /// The client's address: what a proxy has told, else the socket's, which is `None` when the kernel has forgotten it;
@@ -152,6 +172,16 @@ impl<M> Link<M> {
             Some(client) => Some(**client),
             None => self.socket.peer_addr().ok(),
         }
+    }
+
+    /// Has it use this share of its loop's time from now on; shares take turns, however many connections each has. Before,
+    /// it has one of its own.
+    pub fn set_share(&self, share: u64) {
+        self.share.store(share, Relaxed);
+    }
+
+    pub(crate) fn share(&self) -> u64 {
+        self.share.load(Relaxed)
     }
 
     /// Takes a frame, to be written at the end of this turn or when the socket has room.
@@ -386,7 +416,9 @@ impl<M> Link<M> {
     pub(crate) fn on_writable(self: &Arc<Link<M>>, turn: &mut Turn<M>) {
         let was_blocked = std::mem::take(&mut self.side.lock().blocked);
         if was_blocked {
+            let before = self.pending_bytes();
             self.flush(turn);
+            turn.spend(before.saturating_sub(self.pending_bytes()));
         }
     }
 
@@ -579,6 +611,7 @@ impl<M> Turn<M> {
             pushed: Vec::new(),
             answered: Vec::new(),
             sent_bytes: 0,
+            budget: Budget { work: 0, next_look: WORK_BETWEEN_LOOKS, work_max: STEP_WORK_MAX, begun: now, clock: None },
             reminders: Vec::new(),
             turned_away: Vec::new(),
             errands: BinaryHeap::new(),
@@ -595,6 +628,51 @@ impl<M> Turn<M> {
     /// A thread without a loop calls this whenever it wakes.
     pub fn begin(&mut self, now: Instant) {
         self.now = now;
+        let Budget { clock, .. } = self.budget;
+        self.budget = Budget { work: 0, next_look: WORK_BETWEEN_LOOKS, work_max: STEP_WORK_MAX, begun: now, clock };
+    }
+
+    /// Has the steps of its turns be over by the clock too.
+    pub(crate) fn watch_clock(&mut self) {
+        self.budget.clock = Some(Instant::now);
+    }
+
+    /// The next step of a turn begins, with a budget of its own. One that finds hardly anything done goes on with what is left.
+    pub(crate) fn next_step(&mut self) {
+        let done = self.done();
+        let budget = &mut self.budget;
+        if budget.next_look == 0 || done >= WORK_BETWEEN_LOOKS {
+            budget.next_look = done + WORK_BETWEEN_LOOKS;
+            budget.work_max = done + STEP_WORK_MAX;
+            budget.begun = budget.clock.map_or(budget.begun, |clock| clock());
+        }
+    }
+
+    /// Notes that this much was done, in bytes or what takes as long.
+    pub(crate) fn spend(&mut self, work: usize) {
+        self.budget.work += work;
+    }
+
+    /// Whether this step has done as much as it may: the rest waits for the next turn.
+    pub(crate) fn is_spent(&mut self) -> bool {
+        self.done() >= self.budget.next_look && self.look_at_clock()
+    }
+
+    #[cold]
+    fn look_at_clock(&mut self) -> bool {
+        let done = self.done();
+        let budget = &mut self.budget;
+        let is_over = || budget.clock.is_some_and(|clock| clock() - budget.begun >= STEP_TIME_MAX);
+        if budget.next_look == 0 || done >= budget.work_max || is_over() {
+            budget.next_look = 0;
+            return true;
+        }
+        budget.next_look = done + WORK_BETWEEN_LOOKS;
+        false
+    }
+
+    fn done(&self) -> usize {
+        self.budget.work + self.sent_bytes
     }
 
     /// When there is something to do for a link that this thread has written to, if there is.
@@ -602,13 +680,13 @@ impl<M> Turn<M> {
         self.errands.peek().map(|errand| errand.due)
     }
 
-    /// Does it, if it is time.
+    /// Does it, if it is time, as far as the budget of this turn goes.
     pub fn run_errands(&mut self) {
-        while let Some(Errand { due, link }) = self.errands.pop() {
-            if due > self.now {
-                self.errands.push(Errand { due, link });
-                return;
-            }
+        while self.next_errand().is_some_and(|due| due <= self.now)
+            && !self.is_spent()
+            && let Some(Errand { due, link }) = self.errands.pop()
+        {
+            self.spend(ERRAND_WORK);
             if let Some(link) = link.upgrade() {
                 link.on_errand(self, due);
             }
@@ -640,7 +718,7 @@ impl<M> Turn<M> {
     /// Writes to every connection that was sent something: first to those that others wrote to, then to those that were
     /// only answered, so that what a frame caused elsewhere leaves before the reply to a later one.
     pub fn flush(&mut self) {
-        self.sent_bytes = 0;
+        self.budget.work += std::mem::take(&mut self.sent_bytes);
         // The lists are put back empty: their memory is used again.
         let pushed = std::mem::take(&mut self.pushed);
         self.pushed = self.flush_links(pushed);
@@ -704,3 +782,11 @@ const REPORT_PAUSE_MAX: Duration = Duration::from_millis(100);
 const STALLED_AFTER: Duration = Duration::from_secs(1);
 /// What one turn sends before it writes.
 const SENT_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// The longest that one step of a turn may take before the others have theirs, but for the item that it is at.
+const STEP_TIME_MAX: Duration = Duration::from_micros(500);
+/// The same by its work, which the writing at the end of the turn is in proportion to: a few hundred short frames.
+const STEP_WORK_MAX: usize = 256 * 1024;
+/// Some tens of microseconds.
+const WORK_BETWEEN_LOOKS: usize = 16 * 1024;
+/// What an errand costs: a system call or two.
+const ERRAND_WORK: usize = 512;

@@ -75,6 +75,11 @@ impl<M> LoopHandle<M> {
         self.notify();
     }
 
+    /// Whether something was posted since the last taking.
+    pub(crate) fn is_notified(&self) -> bool {
+        self.inbox.notified.load(Ordering::Acquire)
+    }
+
     /// How many wait.
     pub(crate) fn letters(&self) -> usize {
         self.inbox.letters.lock().len()

@@ -76,7 +76,7 @@ pub(crate) fn show<H: Handler>(
     // The first look is at once: an application that holds often may be shown one item at a time.
     let (mut consumed, mut taken) = (0, FRAMES_BETWEEN_LOOKS);
     loop {
-        if turn.is_heavy() {
+        if turn.is_spent() {
             return (consumed, Shown::Costly);
         }
         // The end is shown all the same: it asks for no answer.
@@ -112,6 +112,7 @@ pub(crate) fn show<H: Handler>(
                     consumed += line_end;
                     *blanks += line_end - len;
                     taken += 1;
+                    turn.spend(len + ITEM_WORK);
                     continue;
                 }
                 Flow::NoFrame => {}
@@ -121,6 +122,7 @@ pub(crate) fn show<H: Handler>(
             Item::Frame { len, line } => (Incoming::Frame(&rest[..len]), len, line),
             Item::Garbage { len, line } => (Incoming::Garbage { len: *blanks + len }, len, line),
             Item::Oversize => (Incoming::Oversize, 0, false),
+            Item::Foreign(foreign) => (Incoming::Foreign(foreign), 0, false),
             Item::LineEnd { len } => {
                 decoder.taken();
                 use_lines(lines, link, turn);
@@ -155,6 +157,7 @@ pub(crate) fn show<H: Handler>(
         match (handler.on_incoming(turn, link, app, incoming), incoming) {
             (Flow::Later, _) => return (consumed, Shown::Held),
             (Flow::Taken, Incoming::Oversize) => return (bytes.len(), Shown::Over(CloseReason::Oversize)),
+            (Flow::Taken, Incoming::Foreign(_)) => return (bytes.len(), Shown::Over(CloseReason::Foreign)),
             (Flow::Taken, Incoming::End | Incoming::Stop | Incoming::Crowded) => {
                 return (bytes.len(), Shown::Over(*ends));
             }
@@ -168,6 +171,7 @@ pub(crate) fn show<H: Handler>(
                 decoder.taken();
                 consumed += len;
                 taken += 1;
+                turn.spend(len + ITEM_WORK);
             }
         }
     }
@@ -182,5 +186,7 @@ fn use_lines<M>(lines: &mut bool, link: &Arc<Link<M>>, turn: &mut Turn<M>) {
 
 /// Items that are shown before the output is looked at again.
 const FRAMES_BETWEEN_LOOKS: usize = 64;
+/// What an item costs beside its bytes.
+const ITEM_WORK: usize = 512;
 /// Bytes that ask for no answer and are not shown before more have come.
 const BLANKS_UNSHOWN_MAX: usize = 4096;

@@ -412,3 +412,82 @@ fn a_frame_for_a_lingering_connection_comes_back_and_does_not_break_it() {
 fn roomy(socket: SockRef<'_>) {
     socket.set_recv_buffer_size(4 * 1024 * 1024).expect("an option");
 }
+
+/// Runs on the loop's thread until the test says so: what is sent meanwhile is there when the loop looks.
+fn pause_the_loop(peer: &Peer) -> std::sync::mpsc::Sender<()> {
+    let (go_on, wait) = std::sync::mpsc::channel();
+    let (paused, has_paused) = std::sync::mpsc::channel();
+    peer.link.post(Note::Run(Box::new(move |_| {
+        paused.send(()).expect("the test waits");
+        wait.recv().expect("the test goes on");
+    })));
+    has_paused.recv_timeout(util::PATIENCE).expect("the loop pauses");
+    go_on
+}
+
+#[test]
+fn an_urgent_byte_hides_nothing_of_what_is_behind_it() {
+    let server = TestServer::start(1, settings(), ignore);
+    for _ in 0..5 {
+        let mut peer = server.connect();
+        peer.write("{}");
+        peer.expect([taken("{}")]);
+        let go_on = pause_the_loop(&peer);
+        peer.write(r#"{"before":1}"#);
+        SockRef::from(&peer.socket).send_out_of_band(b"!").expect("one byte has room");
+        peer.write(r#"{"behind":1}"#);
+        go_on.send(()).expect("the loop waits");
+        peer.expect([taken(r#"{"before":1}"#), taken(r#"{"behind":1}"#)]);
+    }
+}
+
+#[test]
+fn what_begins_with_http_is_shown_as_such_and_nothing_of_it_as_a_frame() {
+    const POST: &str = "POST / HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\n\r\n{\"a\":1}";
+    let server = TestServer::start(1, settings(), ignore);
+    let plain = "<Http { upgrade: false, head: false }>";
+    for cut in (1..POST.len()).step_by(3) {
+        let mut peer = server.connect();
+        let (first, rest) = POST.split_at(cut);
+        peer.write(first);
+        peer.write(rest);
+        peer.expect([taken(plain), Seen::Closed(CloseReason::Foreign)]);
+        assert_eq!(peer.rest(), "");
+    }
+    let mut peer = server.connect();
+    for byte in "GET /chat HTTP/1.1\r\nUpgrade: websocket\r\n\r\n".bytes() {
+        peer.socket.write_all(&[byte]).expect("the server reads");
+    }
+    peer.expect([taken("<Http { upgrade: true, head: false }>"), Seen::Closed(CloseReason::Foreign)]);
+    // A head that has no end, because its client has none to send.
+    let mut peer = server.connect();
+    peer.write("HEAD / HTTP/1.1\r\nHost:");
+    peer.end();
+    peer.expect([taken("<Http { upgrade: false, head: true }>"), Seen::Closed(CloseReason::Foreign)]);
+    let mut peer = server.connect();
+    peer.write("\u{16}\u{3}\u{1}");
+    peer.expect([taken("<Tls>"), Seen::Closed(CloseReason::Foreign)]);
+}
+
+#[test]
+fn a_beginning_that_turns_out_to_be_no_method_is_garbage_as_ever() {
+    let settings = Settings { frame_timeout: Duration::from_millis(50), ..settings() };
+    let server = TestServer::start(1, settings, echo);
+    let mut peer = server.connect();
+    peer.write("P");
+    peer.expect_bytes("<garbage>");
+    peer.write(r#"{"a":1}GET / {"b":2}"#);
+    peer.expect_bytes(r#"{"a":1}<garbage>{"b":2}"#);
+    let mut peer = server.connect();
+    peer.write("PO");
+    peer.write("ST{}");
+    peer.expect_bytes("<garbage>{}");
+    let mut peer = server.connect();
+    peer.write("GET / HT");
+    peer.expect_bytes("<Http { upgrade: false, head: false }>");
+    assert_eq!(peer.rest(), "");
+    let mut peer = server.connect();
+    peer.write("G");
+    peer.end();
+    peer.expect_bytes("<garbage>");
+}

@@ -23,6 +23,20 @@ pub struct Holder {
     pub source: Source,
 }
 
+impl Payer {
+    /// A number for it that no other has: half of them are for accounts. No IPv6 network has one of those, which begin with
+    /// 8000:0000 (RFC 4291, 2.4: not assigned).
+    pub fn share(self) -> u64 {
+        match self {
+            Payer::Account(user) => ACCOUNT | u64::from(user.0.cast_unsigned()),
+            Payer::Address(source) => source.number(),
+        }
+    }
+}
+
+/// Marks accounts.
+const ACCOUNT: u64 = 1 << 63;
+
 impl fmt::Display for Payer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

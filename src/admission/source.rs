@@ -17,6 +17,13 @@ impl Source {
     }
 }
 
+impl Source {
+    /// A number for it that no other has.
+    pub(super) fn number(self) -> u64 {
+        self.0
+    }
+}
+
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0 & !u64::from(u32::MAX) == IPV4 {

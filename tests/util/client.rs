@@ -78,6 +78,11 @@ impl TestClient {
         self.patience = patience;
     }
 
+    /// The connection itself, for a test that reads and writes in its own way.
+    pub fn into_stream(self) -> TcpStream {
+        self.stream
+    }
+
     // Sending
 
     /// Sends one frame.

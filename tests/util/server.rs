@@ -248,6 +248,16 @@ impl TestServer {
         }
     }
 
+    /// The same for `/healthz`: whether its event loops turn.
+    pub fn is_alive(&self) -> bool {
+        let answer = self.ask_admin("/healthz");
+        match answer.split(' ').nth(1) {
+            Some("200") => true,
+            Some("503") => false,
+            _ => panic!("/healthz answers {answer:?}"),
+        }
+    }
+
     /// The value of a series without labels.
     pub fn metric(&self, name: &str) -> f64 {
         let answer = self.ask_admin("/metrics");

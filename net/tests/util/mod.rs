@@ -77,6 +77,7 @@ pub(crate) fn text_of(incoming: Incoming<'_>) -> String {
         Incoming::Garbage { .. } => "<garbage>".into(),
         Incoming::Blanks { len } => format!("<{len} blanks>"),
         Incoming::Oversize => "<oversize>".into(),
+        Incoming::Foreign(foreign) => format!("<{foreign:?}>"),
         Incoming::End => "<end>".into(),
         Incoming::Stop => "<stop>".into(),
         Incoming::Crowded => "<crowded>".into(),

@@ -143,6 +143,7 @@ impl Pipe {
             writable: state.broken || state.written.len() - state.acknowledged < self.room,
             write_closed: hung_up,
             error: state.broken,
+            urgent: false,
         })
     }
 }

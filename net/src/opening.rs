@@ -1,0 +1,123 @@
+//! What the first bytes of a connection say: whether its client speaks JSON, or something that only found the way here.
+//!
+//! A web page may have a browser send a request to any address and port, and has its choice of what stands in it: the frames
+//! in it would be taken for the page's visitor. So a connection that begins with HTTP is answered in HTTP and closed, and
+//! nothing in it is looked at; one that begins with TLS, which nobody here speaks, is closed.
+//!
+//! ```text
+//!   {"msgType":…          frames
+//!   keep this socket alive   frames: garbage, as ever
+//!   G  GE  GET            not known yet: wait for more, as for the rest of a frame
+//!   GET / HTTP/1.1 …      HTTP; the rest of its head is waited for, which tells whether it wants to upgrade
+//!   0x16 …                TLS
+//! ```
+
+/// What a client speaks that does not speak JSON.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Foreign {
+    /// HTTP.
+    Http {
+        /// It asks for another protocol, such as a WebSocket.
+        upgrade: bool,
+        /// It asks for a head alone: the answer has no body.
+        head: bool,
+    },
+    /// TLS.
+    Tls,
+}
+
+/// What is known of a beginning.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Opening {
+    /// Frames, or what is to be treated as such.
+    Frames,
+    /// More bytes will tell. If none come, it is this, or else garbage.
+    Undecided(Option<Foreign>),
+    /// Something else.
+    Foreign(Foreign),
+}
+
+/// Looks at the first bytes of a connection, blanks before them left out.
+pub(crate) fn look(bytes: &[u8]) -> Opening {
+    match bytes.first() {
+        None => return Opening::Undecided(None),
+        Some(&TLS_HANDSHAKE) => return Opening::Foreign(Foreign::Tls),
+        Some(_) => {}
+    }
+    if METHODS.iter().any(|method| bytes.starts_with(method)) {
+        return look_at_head(bytes);
+    }
+    match METHODS.iter().any(|method| method.starts_with(bytes)) {
+        true => Opening::Undecided(None),
+        false => Opening::Frames,
+    }
+}
+
+/// A head ends with an empty line.
+fn look_at_head(bytes: &[u8]) -> Opening {
+    let near = &bytes[..bytes.len().min(HEAD_BYTES_MAX)];
+    let mut lines = near.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+    let (mut upgrade, mut whole) = (false, near.len() == HEAD_BYTES_MAX);
+    let head = near.starts_with(b"HEAD ");
+    // What stands behind the last newline is no whole line.
+    let count = memchr::memchr_iter(b'\n', near).count();
+    for line in lines.by_ref().take(count).skip(1) {
+        if line.is_empty() {
+            whole = true;
+            break;
+        }
+        upgrade |= line.get(..UPGRADE.len()).is_some_and(|name| name.eq_ignore_ascii_case(UPGRADE));
+    }
+    let http = Foreign::Http { upgrade, head };
+    if whole { Opening::Foreign(http) } else { Opening::Undecided(Some(http)) }
+}
+
+/// The methods of RFC 9110 and RFC 5789, and the beginning of HTTP/2 (RFC 9113, 3.4), each with the blank behind it.
+const METHODS: [&[u8]; 10] =
+    [b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"CONNECT ", b"OPTIONS ", b"TRACE ", b"PATCH ", b"PRI "];
+const UPGRADE: &[u8] = b"upgrade:";
+/// The type of the record that TLS begins with (RFC 8446, 5.1).
+const TLS_HANDSHAKE: u8 = 0x16;
+/// The answer does not wait for more of a head.
+const HEAD_BYTES_MAX: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLAIN: Foreign = Foreign::Http { upgrade: false, head: false };
+
+    #[test]
+    fn every_beginning_of_a_request_waits_for_more() {
+        for method in METHODS {
+            for end in 1..method.len() {
+                assert_eq!(look(&method[..end]), Opening::Undecided(None), "{}", method[..end].escape_ascii());
+            }
+            let head = *method == *b"HEAD ";
+            assert_eq!(look(method), Opening::Undecided(Some(Foreign::Http { upgrade: false, head })));
+        }
+        assert_eq!(look(b""), Opening::Undecided(None));
+    }
+
+    #[test]
+    fn a_request_is_known_when_its_head_is_there() {
+        let post = b"POST / HTTP/1.1\r\nHost: x\r\n\r\n{\"msgType\":1}";
+        assert_eq!(look(post), Opening::Foreign(PLAIN));
+        assert_eq!(look(&post[..27]), Opening::Undecided(Some(PLAIN)));
+        assert_eq!(look(b"GET /\n\n"), Opening::Foreign(PLAIN));
+        let upgrade = Foreign::Http { upgrade: true, head: false };
+        assert_eq!(look(b"GET / HTTP/1.1\r\nUPgrade : x\r\n\r\n"), Opening::Foreign(PLAIN), "no such header");
+        assert_eq!(look(b"GET / HTTP/1.1\r\nA: upgrade:\r\nUPgrade: websocket\r\n\r\n"), Opening::Foreign(upgrade));
+        assert_eq!(look(b"GET / HTTP/1.1\r\n\r\nUpgrade: websocket\r\n\r\n"), Opening::Foreign(PLAIN), "in the body");
+        assert_eq!(look(&[b"GET /", &[b'x'; HEAD_BYTES_MAX][..]].concat()), Opening::Foreign(PLAIN));
+        assert_eq!(look(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), Opening::Foreign(PLAIN));
+    }
+
+    #[test]
+    fn everything_else_is_as_ever() {
+        for bytes in [&b"{"[..], b"keep this socket alive", b"GETX", b"Px", b"get / HTTP/1.1", b"\x17\x03", b"[{}]"] {
+            assert_eq!(look(bytes), Opening::Frames, "{}", bytes.escape_ascii());
+        }
+        assert_eq!(look(b"\x16"), Opening::Foreign(Foreign::Tls));
+    }
+}

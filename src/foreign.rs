@@ -1,0 +1,51 @@
+//! What a client hears that speaks another protocol than this port: HTTP gets an answer in HTTP, TLS none.
+
+use std::sync::LazyLock;
+
+use net::Foreign;
+
+/// The answer; empty where none would be understood.
+pub fn answer(foreign: Foreign) -> &'static [u8] {
+    static ANSWERS: LazyLock<[String; 4]> = LazyLock::new(|| {
+        [(false, false), (false, true), (true, false), (true, true)].map(|(upgrade, head)| http(upgrade, head))
+    });
+    match foreign {
+        Foreign::Http { upgrade, head } => ANSWERS[2 * usize::from(upgrade) + usize::from(head)].as_bytes(),
+        Foreign::Tls => b"",
+    }
+}
+
+fn http(upgrade: bool, head: bool) -> String {
+    // A 426 has to say what to upgrade to (RFC 9110, 15.5.22).
+    let (status, more) = match upgrade {
+        true => ("426 Upgrade Required", "Upgrade: raybox\r\nConnection: Upgrade\r\n"),
+        false => ("400 Bad Request", ""),
+    };
+    let (length, body) = (TEXT.len(), if head { "" } else { TEXT });
+    format!(
+        "HTTP/1.1 {status}\r\n{more}Content-Type: text/plain; charset=utf-8\r\nContent-Length: {length}\r\n\
+         Connection: close\r\n\r\n{body}"
+    )
+}
+
+const TEXT: &str = "This port speaks JSON objects over TCP, not HTTP. Nothing of the request was looked at.\n";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_as_long_as_it_says() {
+        for (upgrade, head, status) in
+            [(false, false, "400"), (false, true, "400"), (true, false, "426"), (true, true, "426")]
+        {
+            let answer = str::from_utf8(answer(Foreign::Http { upgrade, head })).expect("text");
+            let (fields, body) = answer.split_once("\r\n\r\n").expect("a head");
+            assert!(fields.starts_with(&format!("HTTP/1.1 {status} ")), "{fields}");
+            assert!(fields.contains(&format!("Content-Length: {}", TEXT.len())), "{fields}");
+            assert_eq!(body, if head { "" } else { TEXT });
+            assert_eq!(fields.contains("Upgrade: raybox"), upgrade);
+        }
+        assert_eq!(answer(Foreign::Tls), b"");
+    }
+}
