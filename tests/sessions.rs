@@ -224,7 +224,7 @@ fn a_client_that_never_reads_is_closed_and_loses_nothing() {
     // More than the kernel keeps for both ends of a connection.
     const MESSAGES: usize = 400;
     const LENGTH: usize = 60_000;
-    let server = TestServer::builder().option("output_max", "64k").start();
+    let server = TestServer::builder().option("output_max", "64k").option("mailbox_max", "256m").start();
     let (mut alice, a) = user(&server, "alice");
     let (mut deaf, b) = user(&server, "bob");
     let (mut carol, c) = user(&server, "carol");
