@@ -39,7 +39,7 @@ pub use networks::Networks;
 /// Every setting of one server process.
 ///
 /// `Debug` is fit for a log: a secret must be a type of its own that prints as `***`.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Config {
     /// Where to listen; port 0 lets the system choose.
     pub listen: SocketAddr,

@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::panic;
 use std::path::Path;
 use std::process::{self, ExitCode};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -126,8 +126,7 @@ fn serve(config: &Config) -> Result<Stopped, Box<dyn Error>> {
         stopper.stop_after(delay);
         limit_shutdown(delay, limit.clone());
     };
-    let (control, before) = (log.control(), config.clone());
-    signals.handle(stop, move || look_again(&before, &control))?;
+    signals.handle(stop, look_again(config.clone(), log.control())?)?;
     announce(config, server.local_addr(), admin_address, &store_line, &bus_line);
     tell_of(descriptors);
     let stopped = server.run();
@@ -241,10 +240,22 @@ fn limit_shutdown(delay: Duration, limit: impl FnOnce() -> Duration + Send + 'st
     }
 }
 
-/// After a SIGHUP: opens the log file again and reads the settings again. What cannot be changed while the server runs is
-/// named, and mistakes change nothing.
-fn look_again(before: &Config, log: &LogControl) {
-    log.reopen();
+/// What is to be done after a SIGHUP: the log file is opened again, and a thread named `settings` reads the settings again.
+/// Their disk may not answer, and later signals must be handled all the same.
+fn look_again(before: Config, log: LogControl) -> io::Result<impl Fn() + Send + 'static> {
+    let (ask, asked) = mpsc::sync_channel(1);
+    let control = log.clone();
+    let read = move || asked.iter().for_each(|()| read_again(&before, &control));
+    thread::Builder::new().name("settings".to_owned()).spawn(read)?;
+    Ok(move || {
+        log.reopen();
+        // If the channel is full, the settings are read again after this anyway.
+        let _ = ask.try_send(());
+    })
+}
+
+/// Reads the settings again. What cannot be changed while the server runs is named, and mistakes change nothing.
+fn read_again(before: &Config, log: &LogControl) {
     let mut now = match Config::load(env::args_os(), env::vars_os(), Path::new(".")) {
         Ok(Invocation::Run(config)) => *config,
         Ok(Invocation::Print(_)) => return,
@@ -256,7 +267,7 @@ fn look_again(before: &Config, log: &LogControl) {
     log.set_levels(&now.log_level);
     now.log_level = before.log_level.clone();
     now.notes = before.notes.clone();
-    if format!("{now:?}") == format!("{before:?}") {
+    if now == *before {
         info!("the log file was opened again, and log_level was read again");
     } else {
         warn!("log_level was read again; other settings have changed and take effect when the server starts again");
@@ -313,7 +324,6 @@ mod tests {
     use std::io::{BufRead, BufReader};
     use std::os::unix::process::ExitStatusExt;
     use std::process::{Child, Command, Stdio};
-    use std::sync::mpsc;
 
     const PATIENCE: Duration = Duration::from_secs(30);
 

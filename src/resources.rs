@@ -166,9 +166,9 @@ const MEMORY_MAX: usize = 512 << 20;
 /// Where nobody can look.
 const MEMORY_USUALLY: u64 = 1 << 30;
 
-/// Beside loops, workers and hashers: of the log, the signals, the embedded store, its lane, `User.state`, old passwords, the
-/// admin port, the checks of health.
-const THREADS_OF_ALL: usize = 10;
+/// Beside loops, workers and hashers: of the log, the signals, the settings, the embedded store, its lane, `User.state`, old
+/// passwords, the admin port, the checks of health.
+const THREADS_OF_ALL: usize = 11;
 /// The lanes, the spool, a look at the database, what opens it, and three of the pool.
 const THREADS_WITH_MYSQL: usize = 10;
 /// The bus, the lane to it, and three of the pool.

@@ -3,10 +3,11 @@
 mod util;
 
 use std::fs;
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::json;
-use util::{LONG_PATIENCE, TestServer};
+use util::{LONG_PATIENCE, MariaDb, TestServer};
 use util::{login, number_of, numbered, offline_user, signal, user, wait_until};
 
 const EXIT_PATIENCE: Duration = Duration::from_secs(20);
@@ -78,6 +79,37 @@ fn sighup_opens_the_log_again_and_reads_the_level_again() {
     carol.set_patience(LONG_PATIENCE);
     carol.send(&json!({"msgType": 200}));
     carol.recv();
+}
+
+#[test]
+fn settings_that_cannot_be_read_do_not_keep_a_server_from_stopping() {
+    let mut server = TestServer::start();
+    let cnf = server.folder().join("server.cnf");
+    // Opening a pipe that nobody writes blocks, as a file does on a disk that does not answer.
+    assert!(Command::new("mkfifo").arg(&cnf).status().expect("coreutils").success());
+    signal(server.pid(), "HUP");
+    signal(server.pid(), "USR2");
+    wait_until("SIGUSR2 is in the log", || server.logs().contains("SIGUSR2"));
+    server.terminate();
+    assert_eq!(server.wait_exit(EXIT_PATIENCE).code(), Some(0));
+    fs::remove_file(cnf).expect("a pipe");
+}
+
+#[test]
+fn a_changed_password_of_the_database_is_named_after_a_sighup() {
+    let mariadb = MariaDb::start();
+    let database = mariadb.create_database();
+    let server = TestServer::builder().mysql(&database).start();
+    let cnf = server.folder().join("mysql.cnf");
+    let text = fs::read_to_string(&cnf).expect("settings");
+    let changed: String = text
+        .lines()
+        .map(|line| if line.starts_with("password=") { "password=another\n".to_owned() } else { format!("{line}\n") })
+        .collect();
+    assert_ne!(changed, text);
+    fs::write(cnf, changed).expect("write settings");
+    signal(server.pid(), "HUP");
+    wait_until("the change is named", || server.logs().contains("other settings have changed"));
 }
 
 #[test]

@@ -14,7 +14,7 @@ use super::file::settings_in;
 use super::{Config, ConfigError, Place, file, keys, nearest};
 
 /// How to reach the database.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct MysqlSettings {
     /// The file these settings are from, as it was named.
     pub file: PathBuf,
@@ -49,7 +49,7 @@ pub struct MysqlSettings {
 }
 
 /// How to reach Redis.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct RedisSettings {
     /// The file these settings are from, as it was named.
     pub file: PathBuf,
