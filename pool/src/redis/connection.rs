@@ -159,6 +159,8 @@ impl<S: RedisStream> RedisConnection<S> {
         if self.is_broken {
             return Err(io::Error::from(ErrorKind::NotConnected).into());
         }
+        // Also if it panics in the middle: the rest of the answers would be taken for those to the next call.
+        self.is_broken = true;
         let result = self.exchange(packed, answers);
         self.is_broken = result.is_err();
         result

@@ -136,7 +136,7 @@ impl Shared {
             self.state.lock().looking_since = None;
             match found.unwrap_or_else(|_| Err("the driver panicked".to_owned())) {
                 Ok(refusal) => {
-                    self.note_refusal(refusal, &watcher.name);
+                    self.note_refusal(refusal, has_met, &watcher.name);
                     let was_down = self.state.lock().down.take();
                     if let Some((since, _)) = was_down {
                         // Whatever connections were open, their servers may be gone or still be at an old statement.
@@ -168,8 +168,9 @@ impl Shared {
         }
     }
 
-    /// One line when the database begins to refuse, one when it no longer does.
-    fn note_refusal(&self, refusal: Option<String>, name: &str) {
+    /// One line when the database begins to refuse, one when it no longer does. `has_met`: what calls had met before was
+    /// looked for.
+    fn note_refusal(&self, refusal: Option<String>, has_met: bool, name: &str) {
         let (is, was) = (refusal.is_some(), self.state.lock().refusal.take());
         match (&refusal, was.is_some()) {
             (Some(cause), false) => log::error!("{name} is of no use: {cause}"),
@@ -177,8 +178,10 @@ impl Shared {
             (Some(_), true) | (None, false) => {}
         }
         let mut state = self.state.lock();
-        // What calls have met is in the answer: they were imitated.
-        state.met = None;
+        // What calls had met is in the answer: they were imitated. What they have met during this look is for the next one.
+        if has_met {
+            state.met = None;
+        }
         if is {
             state.refusal = refusal.map(Arc::from);
         }
@@ -334,9 +337,11 @@ mod tests {
         health.met("something else");
         assert_eq!(health.refusal().as_deref(), Some("full"));
         assert_eq!(health.outage(), None, "calls may try");
-        health.shared.note_refusal(Some("full".to_owned()), "a database");
+        health.shared.note_refusal(None, false, "a database");
+        assert_eq!(health.refusal().as_deref(), Some("full"), "the look had begun before, and did not look for it");
+        health.shared.note_refusal(Some("full".to_owned()), true, "a database");
         assert_eq!(health.refusal().as_deref(), Some("full"));
-        health.shared.note_refusal(None, "a database");
+        health.shared.note_refusal(None, true, "a database");
         assert_eq!(health.refusal(), None);
     }
 }
