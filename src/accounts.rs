@@ -42,6 +42,14 @@ struct Entry {
     stamp: Stamp,
     /// In how many looks at everybody, the latest, the user was on no connection.
     absent: u8,
+    /// This node replaces what is stored, and another one may be faster: until then a difference is no change of the account.
+    upgrading_until: Option<Instant>,
+}
+
+impl Entry {
+    fn new(stamp: Stamp) -> Entry {
+        Entry { stamp, absent: 0, upgrading_until: None }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -60,7 +68,7 @@ impl Accounts {
     /// The password of `user` was checked against what has this stamp, and is right. If it was another one before, the
     /// account was changed, and whoever is connected as this user used the old password: they are logged out.
     pub fn verified(&self, user: UserId, stamp: Stamp) {
-        let before = self.shard(user).lock().insert(user, Entry { stamp, absent: 0 });
+        let before = self.shard(user).lock().insert(user, Entry::new(stamp));
         if before.is_some_and(|before| before.stamp != stamp) {
             self.log_out(user);
         }
@@ -68,7 +76,7 @@ impl Accounts {
 
     /// `user` was logged in from memory. What is stored had this stamp then, which is looked at soon. Never blocks.
     pub fn remembered(&self, user: UserId, stamp: Stamp) {
-        self.shard(user).lock().entry(user).or_insert(Entry { stamp, absent: 0 }).absent = 0;
+        self.shard(user).lock().entry(user).or_insert(Entry::new(stamp)).absent = 0;
         let mut queue = self.queue.lock();
         // Beyond that, the look at everybody finds them.
         if queue.remembered.len() < REMEMBERED_MAX {
@@ -86,12 +94,29 @@ impl Accounts {
         }
     }
 
+    /// What is stored for `user`, plain text, is about to be replaced by this node: it is not looked at before [`Accounts::upgraded`],
+    /// but for no longer than until then.
+    pub fn upgrading(&self, user: UserId, until: Instant) {
+        if let Some(entry) = self.shard(user).lock().get_mut(&user) {
+            entry.upgrading_until = Some(until);
+        }
+    }
+
+    /// That is over, however it went.
+    pub fn upgraded(&self, user: UserId) {
+        if let Some(entry) = self.shard(user).lock().get_mut(&user) {
+            entry.upgrading_until = None;
+        }
+    }
+
     fn shard(&self, user: UserId) -> &Mutex<FxHashMap<UserId, Entry>> {
         &self.shards[user.0 as usize % SHARDS]
     }
 
-    fn stamp(&self, user: UserId) -> Option<Stamp> {
-        self.shard(user).lock().get(&user).map(|entry| entry.stamp)
+    /// The stamp that the row must have at this time, if that is known.
+    fn stamp(&self, user: UserId, now: Instant) -> Option<Stamp> {
+        let shard = self.shard(user).lock();
+        shard.get(&user).filter(|entry| entry.upgrading_until.is_none_or(|until| until <= now)).map(|entry| entry.stamp)
     }
 
     fn router(&self) -> Option<Arc<Router>> {
@@ -263,9 +288,10 @@ fn changed(services: &Services, mut users: Vec<UserId>) -> Result<Vec<UserId>, S
     }
     let stored: FxHashMap<UserId, String> = services.store.credentials(&users)?.into_iter().collect();
     services.metrics.accounts_compared(users.len());
+    let now = Instant::now();
     users.retain(|user| {
-        let now = stored.get(user).map(|stored| services.passwords.stamp(stored));
-        services.accounts.stamp(*user).is_some_and(|noted| now != Some(noted))
+        let found = stored.get(user).map(|stored| services.passwords.stamp(stored));
+        services.accounts.stamp(*user, now).is_some_and(|noted| found != Some(noted))
     });
     Ok(users)
 }

@@ -218,21 +218,35 @@ impl Services {
         let accounts = self.accounts.clone();
         let work = move || {
             let upgraded = match passwords.upgraded(&stored, &password, upgrade) {
-                Ok(hash) => {
-                    store.replace_credential(user, &stored, &hash).map_err(|error| error.to_string()).map(|()| {
-                        let (from, to) = (passwords.stamp(&stored), passwords.stamp(&hash));
-                        passwords.restamp(user, from, to);
-                        accounts.restamp(user, from, to);
-                    })
-                }
+                Ok(hash) => store
+                    .replace_credential(user, &stored, &hash)
+                    .and_then(|()| store.credential(user))
+                    .map_err(|error| error.to_string())
+                    .map(|now| {
+                        // Another node may have been faster, with another salt. If the password is right for its hash too,
+                        // the account is the same; if not, the stamp stays, and the change is noticed.
+                        let is_same = |now: &String| {
+                            *now == hash || matches!(passwords.verify(Some(now), &password), Verdict::Right { .. })
+                        };
+                        if let Some(now) = now.filter(is_same) {
+                            let (from, to) = (passwords.stamp(&stored), passwords.stamp(&now));
+                            passwords.restamp(user, from, to);
+                            accounts.restamp(user, from, to);
+                        }
+                    }),
                 Err(error) => Err(error.to_string()),
             };
+            accounts.upgraded(user);
             if let Err(error) = upgraded {
                 log::warn!("the password of user {user} is still stored as it was: {error}");
             }
         };
+        if upgrade == Upgrade::Hash {
+            self.accounts.upgrading(user, self.clock.now() + UPGRADE_PATIENCE);
+        }
         let upgrader = self.upgrader.lock();
         if upgrader.as_ref().is_none_or(|upgrader| upgrader.submit(work).is_err()) {
+            self.accounts.upgraded(user);
             log::debug!("the password of user {user} is stored as it was until the next login");
         }
     }
@@ -287,5 +301,7 @@ fn reply(reply: String) -> Outcome {
     Outcome::Reply(Cow::Owned(reply))
 }
 
+/// How long an upgrade may wait for its turn before the account is compared with the database all the same.
+const UPGRADE_PATIENCE: Duration = Duration::from_secs(30);
 /// How long after the start of a node there may be nodes of an older build, since a cluster is updated node by node.
 const ROLLING_UPDATE: Duration = Duration::from_secs(3600);

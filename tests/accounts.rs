@@ -134,6 +134,38 @@ fn a_stored_password_that_is_upgraded_logs_nobody_out() {
 }
 
 #[test]
+fn two_nodes_that_upgrade_the_same_stored_password_log_nobody_out() {
+    const USERS: usize = 8;
+    let database = Database::create();
+    let site = || Site::start(TestServer::builder(), Some(database.clone()));
+    let (one, other) = (site(), site());
+    let connect = |site: &Site| TestClient::connect(&site.server);
+    let mut first = connect(&one);
+    let ids: Vec<i64> = (0..USERS).map(|n| first.register(&format!("ann{n}"), "secret")).collect();
+    database.run("UPDATE User SET password = 'plain'");
+    let mut clients: Vec<_> = ids.iter().map(|id| (*id, connect(&one), connect(&other))).collect();
+    // Both nodes read the plain text before either has replaced it.
+    for (id, a, b) in &mut clients {
+        let frame = json!({"msgType": 1, "USERID": id, "password": "plain"});
+        a.send(&frame);
+        b.send(&frame);
+    }
+    for (_, a, b) in &mut clients {
+        a.expect_text(ACK);
+        b.expect_text(ACK);
+    }
+    let hashes = "SELECT COUNT(*) FROM User WHERE password LIKE '$argon2%'";
+    wait_until("all are hashes", || database.count(hashes) == USERS);
+    one.wait_compared();
+    other.wait_compared();
+    for (_, a, b) in &mut clients {
+        a.barrier();
+        b.barrier();
+    }
+    assert!(one.server.metric("raybox_logged_out_total") + other.server.metric("raybox_logged_out_total") < 0.5);
+}
+
+#[test]
 fn while_the_database_is_away_nobody_is_logged_out() {
     let mut mariadb = MariaDb::start();
     let site = Site::start(TestServer::builder(), Some(mariadb.create_database()));
