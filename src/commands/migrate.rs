@@ -220,7 +220,7 @@ fn command() -> clap::Command {
         .after_help(AFTER_HELP)
         .arg(file("mysql", "Settings of the database, else as of a server started here: usually mysql.cnf"))
         .arg(file("redis", "Settings of Redis, else as of a server started here: usually redis.cnf, if it is there"))
-        .arg(flag("reset-states", "Only set users to offline whom stopped reference servers have left online"))
+        .arg(flag("reset-states", "Only set users to offline that stopped reference servers have left online"))
         .arg(flag("dry-run", "Show what would be done, and do nothing"))
         .arg(flag("force", "Go on even though nodes of the reference server are connected to Redis"))
 }

@@ -163,7 +163,7 @@ pub(super) static KEYS: &[Key] = &[
     Key {
         name: "paced",
         default: "auto",
-        help: "Who gets one frame at a time, as the Qt client needs it; auto is those that log in as it does",
+        help: "Which clients get one frame at a time, as the Qt client needs it; auto: those that log in as the Qt client does",
         kind: Kind::Paced(|config, paced| config.paced = paced),
     },
     Key {
@@ -279,7 +279,7 @@ pub(super) static KEYS: &[Key] = &[
     Key {
         name: "group_members_max",
         default: "20000",
-        help: "Most members of a group; whoever wants to join it then gets a 403",
+        help: "Most members of a group; a request to join a full one gets a 403",
         kind: Kind::Count(2, 1_000_000, |config, n| config.group_members_max = n as usize),
     },
     Key {
