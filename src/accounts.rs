@@ -11,6 +11,7 @@
 //! N / 5,120 seconds, and logged out [`PAUSE`] later.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -231,7 +232,10 @@ impl Comparison {
             let soon = queue.remembered.len().min(BATCH / 2);
             let remembered = queue.remembered.drain(..soon).collect();
             drop(queue);
-            let compared = self.step(services, remembered, Instant::now());
+            // Without this thread nobody would notice a change any more.
+            let step = || self.step(services, remembered, Instant::now());
+            let compared = catch_unwind(AssertUnwindSafe(step))
+                .unwrap_or_else(|_| Err(StoreError::Failed("the driver panicked".into())));
             services.outages.note("comparing accounts", compared.as_ref().err());
             pause = if compared.is_ok() { PAUSE } else { RETRY_AFTER };
         }
