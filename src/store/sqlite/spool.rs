@@ -48,6 +48,8 @@ struct State {
     gone: Arc<BTreeSet<SpoolId>>,
     /// When it was last tried to delete them.
     tidied: Option<Instant>,
+    /// The highest id that a file which was replaced has given. Lanes remember ids, so none may come again.
+    given: i64,
 }
 
 impl SpoolFile {
@@ -125,8 +127,8 @@ impl SpoolFile {
     /// Deletes what was only forgotten, as far as the disk lets it.
     fn delete_gone(&self) {
         loop {
-            let some: Vec<SpoolId> = self.state.lock().gone.iter().take(PIECE_MAX).copied().collect();
             let Ok(live) = self.live() else { return };
+            let some: Vec<SpoolId> = self.state.lock().gone.iter().take(PIECE_MAX).copied().collect();
             if some.is_empty() || delete(&live, &some).is_err() {
                 return;
             }
@@ -149,11 +151,19 @@ impl SpoolFile {
         if self.condition.is_lost() || (slot.is_some() && !is_empty) {
             return;
         }
+        if let Some(live) = &*slot {
+            match live.read(highest_given) {
+                Ok(given) => self.state.lock().given = given,
+                Err(error) => return log::debug!("{error}"),
+            }
+        }
         let is_new = slot.take().is_some_and(|live| discard(live, &self.file).is_ok());
         if is_new {
             self.state.lock().gone = Arc::default();
         }
-        match Live::open(&self.data_dir, &open::SPOOL, BUSY_TIMEOUT, self.condition.clone(), |_| Ok(())) {
+        let given = self.state.lock().given;
+        let go_on = |db: &Connection| go_on_after(db, given).map_err(|error| refused(&self.file, error));
+        match Live::open(&self.data_dir, &open::SPOOL, BUSY_TIMEOUT, self.condition.clone(), go_on) {
             Ok((live, ())) => {
                 *slot = Some(live);
                 let what = if is_new { "is a new file: all that was in the old one is stored" } else { "is open" };
@@ -250,8 +260,9 @@ impl Spool for SpoolFile {
     }
 
     fn oldest(&self, part: Part) -> Result<Vec<Spooled>, StoreError> {
-        let gone = self.state.lock().gone.clone();
+        // In this order: what is gone is of the file that is read.
         let live = self.live()?;
+        let gone = self.state.lock().gone.clone();
         live.read(move |db| match part {
             // An id below zero, which the reference server's tables may hold, counts as in `lane_of`.
             Part::Lane { nth, of, after } => piece(
@@ -366,6 +377,20 @@ fn delete(live: &Live, ids: &[SpoolId]) -> Result<(usize, usize), StoreError> {
         }
         Ok((messages, bytes))
     })
+}
+
+fn highest_given(db: &Connection) -> rusqlite::Result<i64> {
+    db.query_row("SELECT COALESCE(max(seq), 0) FROM sqlite_sequence WHERE name = 'Spooled'", [], |row| row.get(0))
+}
+
+/// Has the next id be higher than this one.
+fn go_on_after(db: &Connection, given: i64) -> rusqlite::Result<()> {
+    if highest_given(db)? >= given {
+        return Ok(());
+    }
+    db.execute("DELETE FROM sqlite_sequence WHERE name = 'Spooled'", [])?;
+    db.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('Spooled', :given)", named_params! {":given": given})?;
+    Ok(())
 }
 
 /// Closes a spool and deletes its files, which needs no room.
