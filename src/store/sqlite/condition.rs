@@ -119,10 +119,12 @@ impl Condition {
 
     /// Has `stop` called when the file is taken away, at once if it was already.
     pub(super) fn on_lost(&self, stop: Callback) {
+        // Under the lock, or a loss just now would call nobody.
+        let mut on_lost = self.on_lost.lock();
         if self.is_lost() {
             stop();
         }
-        *self.on_lost.lock() = Some(stop);
+        *on_lost = Some(stop);
     }
 
     /// Has `look` called when changes begin not to be written.

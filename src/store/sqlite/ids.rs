@@ -57,7 +57,8 @@ impl Ids {
         let (mut text, mut highest) = (String::new(), self.highest.lock());
         // A file that holds anything else is written anew.
         let read = (&self.file).read_to_string(&mut text);
-        *highest = read.ok().and_then(|_| Highest::parse(&text)).unwrap_or_default();
+        let found = read.ok().and_then(|_| Highest::parse(&text));
+        *highest = found.unwrap_or_default();
         let Highest { users, groups } = &mut *highest;
         for (table, known) in [("User", users), ("AllGroup", groups)] {
             let given: Option<i64> = db
@@ -83,7 +84,13 @@ impl Ids {
                 given.unwrap_or_default()
             );
         }
-        self.write(*highest)
+        if found == Some(*highest) {
+            return Ok(());
+        }
+        self.write(*highest)?;
+        // What is behind the line would make it unreadable. That nothing was cut off is noticed at the next start.
+        let _ = self.file.set_len(highest.line().len() as u64);
+        Ok(())
     }
 
     /// Notes an id that is about to be given. Called within the transaction that gives it.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{RecvTimeoutError, Sender, TryRecvError, bounded};
 use rusqlite::Connection;
 
 use super::condition::Condition;
@@ -120,7 +120,12 @@ impl Watch {
         let run = move || {
             // Nothing is ever sent: the other end is there, or gone.
             while stopped.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
-                if let Some(how) = guard.loss() {
+                let loss = guard.loss();
+                // The look may have taken long, and whoever closed the files may have deleted them since.
+                if stopped.try_recv() == Err(TryRecvError::Disconnected) {
+                    return;
+                }
+                if let Some(how) = loss {
                     condition.lose(&how);
                     nudge();
                     return;
