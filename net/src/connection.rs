@@ -288,11 +288,3 @@ fn read_some(socket: &Socket, buffer: &mut [u8]) -> io::Result<usize> {
         }
     }
 }
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn size() {
-        eprintln!("SIZE {}", size_of::<super::Connection<[u64; 0], ()>>());
-    }
-}
