@@ -305,9 +305,15 @@ impl<M> Link<M> {
             () if output.has_sent() => Some(turn.now + LOOK_AFTER),
             () => None,
         };
-        let stalled_at = output.waits_since().filter(|_| side.in_doubt).map(|since| since + STALLED_AFTER);
+        let due = match (side.in_doubt, pauses_until) {
+            (false, None) => look,
+            (in_doubt, _) => {
+                let stalled_at = output.waits_since().filter(|_| in_doubt).map(|since| since + STALLED_AFTER);
+                [look, stalled_at, pauses_until].into_iter().flatten().min()
+            }
+        };
         // Otherwise the owner hears when the socket has room.
-        let Some(due) = [look, stalled_at, pauses_until].into_iter().flatten().min() else { return };
+        let Some(due) = due else { return };
         // One that is long overdue was of a thread that has ended.
         if output.errand.is_none_or(|errand| errand > due || errand + LOOK_AFTER < turn.now) {
             output.errand = Some(due);
@@ -787,6 +793,6 @@ const STEP_TIME_MAX: Duration = Duration::from_micros(500);
 /// The same by its work, which the writing at the end of the turn is in proportion to: a few hundred short frames.
 const STEP_WORK_MAX: usize = 256 * 1024;
 /// Some tens of microseconds.
-const WORK_BETWEEN_LOOKS: usize = 16 * 1024;
+const WORK_BETWEEN_LOOKS: usize = 32 * 1024;
 /// What an errand costs: a system call or two.
 const ERRAND_WORK: usize = 512;

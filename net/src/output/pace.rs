@@ -80,8 +80,9 @@ impl Output {
 
     /// Until when nothing is written, if that is later than `now`.
     pub(crate) fn held_until(&self, now: Instant) -> Option<Instant> {
+        let pause = self.pause?;
         let reply = self.reply_since.map(|since| since + REPLY_HELD_MAX);
-        self.pause.map(|pause| reply.map_or(pause, |reply| reply.min(pause))).filter(|until| *until > now)
+        Some(reply.map_or(pause, |reply| reply.min(pause))).filter(|until| *until > now)
     }
 
     /// Bytes that were not written and that nobody else has sent.
