@@ -523,8 +523,9 @@ fn a_registration_costs_nothing_while_the_database_is_away() {
         client.send(&register(&format!("user {n}")));
         client.expect_text(SERVER_ERROR);
     }
+    wait_within(LONG_PATIENCE, "the server knows that the database is gone", || !server.is_ready());
     mariadb.restart();
-    wait_within(LONG_PATIENCE, "the server has noticed", || server.is_ready());
+    wait_within(LONG_PATIENCE, "the server knows that it is back", || server.is_ready());
     // A name that is taken is the client's own fault.
     client.send(&register("first"));
     client.expect_text(SERVER_ERROR);
