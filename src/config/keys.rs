@@ -260,7 +260,7 @@ pub(super) static KEYS: &[Key] = &[
     },
     Key {
         name: "mailbox_max",
-        default: "32m",
+        default: "64m",
         help: "Bytes of messages stored for one user; a sender beyond its share gets the 503 reply",
         kind: Kind::Size(KIB, 1024 * 1024 * MIB, |config, bytes| config.mailbox_bytes_max = bytes),
     },

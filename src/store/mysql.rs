@@ -289,7 +289,7 @@ impl Store for MysqlStore {
         self.calls.call(|db, attempt| {
             let row = db.exec_first("SELECT groupname FROM AllGroup WHERE id = :id", params! {"id" => group.0})?;
             let Some(mut row): Option<Row> = row else { return Ok(Joined::NoSuchGroup) };
-            let name = column(&mut row, "groupname")?;
+            let name = text(&mut row, "groupname")?;
             if is_member(db, group, user)? {
                 // The answer to the insert may have been lost.
                 return Ok(if attempt == Attempt::Again { Joined::New(name) } else { Joined::Already(name) });
