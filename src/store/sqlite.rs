@@ -345,15 +345,17 @@ impl Store for SqliteStore {
     fn fetch(&self, user: UserId, bytes_max: usize) -> Result<Vec<KeptMessage>, StoreError> {
         self.live.settle()?;
         self.live.read(move |db| {
-            let mut select = db.prepare_cached(
-                "SELECT OfflineMessage.id AS id, coalesce(MessageText.message, OfflineMessage.message) AS message
-                 FROM OfflineMessage LEFT JOIN MessageText ON MessageText.id = textid
-                 WHERE userid = :user ORDER BY OfflineMessage.id",
-            )?;
+            let mut select =
+                db.prepare_cached("SELECT id, message, textid FROM OfflineMessage WHERE userid = :user ORDER BY id")?;
+            // Few messages have a text that others have too: a join would cost all of them.
+            let mut shared = db.prepare_cached("SELECT message FROM MessageText WHERE id = :id")?;
             let mut rows = select.query(named_params! {":user": user.0})?;
             let (mut kept, mut bytes) = (Vec::new(), 0);
             while let Some(row) = rows.next()? {
-                let text: String = row.get("message")?;
+                let text: String = match row.get("textid")? {
+                    None::<i64> => row.get("message")?,
+                    Some(id) => shared.query_row(named_params! {":id": id}, |row| row.get(0))?,
+                };
                 bytes += text.len();
                 if bytes > bytes_max && !kept.is_empty() {
                     break;
@@ -367,13 +369,17 @@ impl Store for SqliteStore {
     fn delete(&self, user: UserId, ids: &[MessageId]) -> Result<(), StoreError> {
         let ids = ids.to_vec();
         self.live.write(move |db| {
-            let mut delete =
-                db.prepare_cached("DELETE FROM OfflineMessage WHERE id = :id AND userid = :user RETURNING textid")?;
+            let mut delete = db.prepare_cached("DELETE FROM OfflineMessage WHERE id = :id AND userid = :user")?;
+            let mut text_of =
+                db.prepare_cached("SELECT textid FROM OfflineMessage WHERE id = :id AND userid = :user")?;
+            let any_shared = db.prepare_cached("SELECT 1 FROM MessageText LIMIT 1")?.exists([])?;
             let mut texts = BTreeSet::new();
             for id in &ids {
-                let text: Option<Option<i64>> =
-                    delete.query_row(named_params! {":id": id.0, ":user": user.0}, |row| row.get(0)).optional()?;
-                texts.extend(text.flatten());
+                let row = named_params! {":id": id.0, ":user": user.0};
+                if any_shared {
+                    texts.extend(text_of.query_row(row, |row| row.get::<_, Option<i64>>(0)).optional()?.flatten());
+                }
+                delete.execute(row)?;
             }
             let mut forget = db.prepare_cached(
                 "DELETE FROM MessageText

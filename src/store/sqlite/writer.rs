@@ -188,17 +188,21 @@ const TOUCH_EVERY: u32 = 64;
 /// The thread: batch after batch until no caller is left.
 fn serve(mut connection: Connection, file: &Path, condition: &Condition, jobs: &Receiver<Job>) {
     let (mut batches, mut is_saved, mut is_stale): (u32, bool, bool) = (0, false, false);
-    let mut may_shrink = true;
+    let mut look_after = Some(IDLE_AFTER);
     loop {
-        let first = match if may_shrink { jobs.recv_timeout(IDLE_AFTER) } else { jobs.recv().map_err(Into::into) } {
+        let first = match look_after {
+            Some(after) => jobs.recv_timeout(after),
+            None => jobs.recv().map_err(Into::into),
+        };
+        let first = match first {
             Ok(first) => first,
             Err(RecvTimeoutError::Timeout) => {
-                may_shrink = !condition.is_lost() && shrink(&connection);
+                look_after = (!condition.is_lost() && shrink(&connection)).then_some(PAUSE);
                 continue;
             }
             Err(RecvTimeoutError::Disconnected) => break,
         };
-        may_shrink = true;
+        look_after = Some(IDLE_AFTER);
         let (mut operations, mut waiting) = (Vec::new(), Vec::new());
         for job in std::iter::once(first).chain(jobs.try_iter()).take(BATCH_MAX) {
             match job {
@@ -234,7 +238,10 @@ fn serve(mut connection: Connection, file: &Path, condition: &Condition, jobs: &
 
 /// Gives the disk back some of what was deleted; whether there is more. Fails in silence: there is time later.
 fn shrink(db: &Connection) -> bool {
-    let free = || db.query_row("PRAGMA freelist_count", [], |row| row.get::<_, i64>(0)).unwrap_or(0);
+    let free = || {
+        let count = db.prepare_cached("PRAGMA freelist_count");
+        count.and_then(|mut count| count.query_row([], |row| row.get::<_, i64>(0))).unwrap_or(0)
+    };
     let before = free();
     if before <= FREE_PAGES_MAX {
         return false;
@@ -256,8 +263,9 @@ fn shrink(db: &Connection) -> bool {
     done.is_ok() && after < before && after > FREE_PAGES_MAX
 }
 
-/// How long nobody writes before the file is made shorter, step by step.
-const IDLE_AFTER: Duration = Duration::from_millis(100);
+/// How long nobody writes before the file is made shorter, and the pause between two steps.
+const IDLE_AFTER: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(20);
 /// Pages of one step: 2 MB, a few milliseconds.
 const PAGES_A_STEP: u32 = 512;
 /// Free pages that stay for what comes next: 4 MB.
