@@ -7,14 +7,19 @@ use std::process::Command;
 use std::time::Duration;
 
 use serde_json::json;
-use util::{LONG_PATIENCE, MariaDb, TestServer};
+use util::{Builder, LONG_PATIENCE, MariaDb, TestServer};
 use util::{login, number_of, numbered, offline_user, signal, user, wait_until};
 
 const EXIT_PATIENCE: Duration = Duration::from_secs(20);
 
+/// A server that heeds SIGHUP also where the tests were started with the signal ignored, as by nohup.
+fn heeding_hup() -> Builder {
+    TestServer::builder().after(r#"exec env --default-signal=HUP "$0" "$@""#)
+}
+
 #[test]
 fn a_closed_terminal_and_a_rotation_cost_nothing() {
-    let mut server = TestServer::start();
+    let mut server = heeding_hup().start();
     let (mut alice, a) = user(&server, "alice");
     let (mut bob, b) = user(&server, "bob");
     let carol = offline_user(&server, "carol");
@@ -34,7 +39,7 @@ fn a_closed_terminal_and_a_rotation_cost_nothing() {
 
 #[test]
 fn sigquit_is_a_graceful_shutdown_that_sigterm_does_not_hurry() {
-    let mut server = TestServer::builder().option("drain_delay", "1500ms").start();
+    let mut server = heeding_hup().option("drain_delay", "1500ms").start();
     let (mut alice, a) = user(&server, "alice");
     let (mut bob, b) = user(&server, "bob");
     signal(server.pid(), "QUIT");
@@ -49,7 +54,7 @@ fn sigquit_is_a_graceful_shutdown_that_sigterm_does_not_hurry() {
 
 #[test]
 fn sighup_opens_the_log_again_and_reads_the_level_again() {
-    let server = TestServer::builder().file("server.cnf", "log_level=warn\n".to_owned()).start();
+    let server = heeding_hup().file("server.cnf", "log_level=warn\n".to_owned()).start();
     signal(server.pid(), "HUP");
     // The line about it is below the level.
     let _ = user(&server, "alice");
@@ -83,7 +88,7 @@ fn sighup_opens_the_log_again_and_reads_the_level_again() {
 
 #[test]
 fn settings_that_cannot_be_read_do_not_keep_a_server_from_stopping() {
-    let mut server = TestServer::start();
+    let mut server = heeding_hup().start();
     let cnf = server.folder().join("server.cnf");
     // Opening a pipe that nobody writes blocks, as a file does on a disk that does not answer.
     assert!(Command::new("mkfifo").arg(&cnf).status().expect("coreutils").success());
@@ -99,7 +104,7 @@ fn settings_that_cannot_be_read_do_not_keep_a_server_from_stopping() {
 fn a_changed_password_of_the_database_is_named_after_a_sighup() {
     let mariadb = MariaDb::start();
     let database = mariadb.create_database();
-    let server = TestServer::builder().mysql(&database).start();
+    let server = heeding_hup().mysql(&database).start();
     let cnf = server.folder().join("mysql.cnf");
     let text = fs::read_to_string(&cnf).expect("settings");
     let changed: String = text
