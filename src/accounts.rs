@@ -31,7 +31,7 @@ use crate::store::StoreError;
 pub struct Accounts {
     /// Leaf locks.
     shards: Box<[Mutex<FxHashMap<UserId, Entry>>]>,
-    /// Who was logged in from memory and is to be looked at soon. A leaf lock.
+    /// Users who were logged in from memory, to be looked at soon. A leaf lock.
     queue: Mutex<Queue>,
     news: Condvar,
     /// Logs out, as soon as there is one.
@@ -190,7 +190,7 @@ impl Checker {
     }
 }
 
-/// Who is to be compared next.
+/// The users to be compared next.
 #[derive(Debug)]
 struct Comparison {
     interval: Duration,
@@ -199,7 +199,7 @@ struct Comparison {
     /// The next shard of this look, and who is left of the one before.
     shard: usize,
     left: Vec<UserId>,
-    /// Whose row differed a moment ago. It may have been replaced by this node, which has not noted that yet.
+    /// Users whose row differed a moment ago. This node may have replaced the row and not noted that yet.
     suspects: Vec<UserId>,
 }
 

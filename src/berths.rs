@@ -46,7 +46,7 @@ impl Berths {
 }
 
 impl Berth {
-    /// Whose share it is.
+    /// The owner of the share.
     pub fn holder(&self) -> Holder {
         self.holder
     }

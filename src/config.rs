@@ -81,7 +81,7 @@ pub struct Config {
     pub proxy_from: Networks,
     /// High-water mark of one connection's output, in bytes.
     pub output_bytes_max: usize,
-    /// Who is sent one frame after the other, with pauses.
+    /// The clients that are sent one frame after the other, with pauses.
     pub paced: Paced,
     /// How long a pause is for each message that a frame shows.
     pub pace: Duration,

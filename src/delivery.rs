@@ -161,7 +161,7 @@ pub fn messages(deliveries: &[Delivery]) -> Vec<Message> {
 }
 
 impl Delivery {
-    /// Whose share it takes up, if anybody's.
+    /// The holder whose share it takes up, if there is one.
     pub fn holder(&self) -> Option<Holder> {
         match &self.origin {
             Origin::Sender(_, berth) => Some(berth.holder()),

@@ -37,7 +37,7 @@ struct Members {
     since: Option<Instant>,
 }
 
-/// Who wrote to a group lately without being a member.
+/// Users who wrote to a group lately without being a member.
 #[derive(Debug)]
 struct Strangers(Recent<GroupId, Vec<(UserId, Instant)>>);
 

@@ -58,7 +58,7 @@ pub enum Verdict {
     Wrong,
     /// The password.
     Right {
-        /// Whose account it is: the usual client's if it was ever used in that client's form, as far as is known.
+        /// The kind of client that uses the account: the usual one if the password ever came in its form, as far as is known.
         client: Client,
         /// What is stored should be replaced, see [`Passwords::upgraded`].
         upgrade: Option<Upgrade>,

@@ -39,7 +39,7 @@ struct Mailbox {
 }
 
 struct Shared {
-    /// Who has put in how much of what is not in `others`.
+    /// How much each sender has put in, of what is not in `others`.
     shares: NestedShares,
     put_in: usize,
     asked: Instant,

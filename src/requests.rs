@@ -164,7 +164,7 @@ fn serve(queue: &Mutex<Queue>) {
     }
 }
 
-/// Whoever waits for the outcome of a job that panics hears of it from the job itself, which is dropped.
+/// The client that waits for the outcome of a job that panics hears of it from the job itself, which is dropped.
 fn run(work: Work) {
     if catch_unwind(AssertUnwindSafe(work)).is_err() {
         log::error!("a request has panicked; the worker goes on");

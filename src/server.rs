@@ -94,7 +94,7 @@ struct Shared {
     services: Arc<Services>,
     router: Arc<Router>,
     mailboxes: Mailboxes<Fetcher>,
-    /// Who has claimed a mailbox, and memory for what is in it.
+    /// A connection that has claimed a mailbox, and memory for what is in it.
     fetches: Fetches<Fetcher>,
     admission: Arc<Admission>,
     requests: Arc<Requests>,

@@ -42,7 +42,7 @@ pub struct Session {
     pub(crate) hung_up: bool,
     /// A reminder will come.
     pub(crate) reminder_set: bool,
-    /// Whose kept messages go on in a further frame, after the client's pause.
+    /// The user whose stored messages go on in a further frame, after the client's pause.
     pub(crate) more: Option<UserId>,
     /// What the frame that waits at the front of the input has been waiting for.
     pub(crate) found: Option<Box<Found>>,
@@ -198,7 +198,7 @@ pub enum Job {
     RemoveFriend { user: UserId, friend: UserId },
     /// List friends and groups.
     Contacts { user: UserId },
-    /// Who is in a group? Only if this user is, unless nobody is asked about.
+    /// The members of a group, if this user is one of them or no user is named.
     Members { group: GroupId, sender: Option<UserId> },
     /// Become a member.
     JoinGroup { user: UserId, group: GroupId, asked: protocol::Id },
@@ -581,7 +581,7 @@ impl Session {
         self.users.first().copied()
     }
 
-    /// Whose share of everything it uses; `source` is where it comes from.
+    /// The payer of everything it uses; `source` is where it comes from.
     pub fn payer(&self, source: Source) -> Payer {
         self.user().map_or(Payer::Address(source), Payer::Account)
     }

@@ -155,7 +155,7 @@ impl Shared {
     fn note(&self, user: UserId, state: UserState, waiter: Option<&Arc<ClientLink>>) {
         let mut pending = self.pending.lock();
         pending.states.insert(user, state);
-        // Whoever waits for the other state will not see it written.
+        // A client that waits for the other state will not see that one written.
         let overtaken = pending.told(user, |awaited| awaited != state);
         if let Some(link) = waiter {
             pending.waiting.entry(user).or_default().push((state, link.clone()));

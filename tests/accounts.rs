@@ -1,4 +1,4 @@
-//! Who is connected when the account is changed or deleted in the database, as an operator does after a theft, is logged out, and
+//! A user who is connected when the account is changed or deleted in the database, as an operator does after a theft, is logged out, and
 //! the old password is forgotten.
 
 mod util;

@@ -751,7 +751,7 @@ fn queue<A, M>(ready: &mut Rounds<ConnId>, conn: &mut Connection<A, M>, now: Ins
     }
 }
 
-/// Who a newcomer counts as: an IPv4 address, or the first half of an IPv6 address, which one host may have all addresses of.
+/// The address that a newcomer counts as: an IPv4 address, or the first half of an IPv6 one, whose rest one host may choose.
 fn network_of(ip: IpAddr) -> u64 {
     match ip.to_canonical() {
         IpAddr::V4(ip) => ip.to_bits().into(),

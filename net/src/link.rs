@@ -40,7 +40,7 @@ pub struct Link<M> {
     /// The client's address if a proxy has told it. Behind a pointer, because most have none.
     client: Option<Box<SocketAddr>>,
     owner: LoopHandle<M>,
-    /// Whose share of the loop's turns it uses.
+    /// The share of the loop's turns that it uses.
     share: AtomicU64,
     side: Mutex<Side>,
 }

@@ -14,10 +14,10 @@ pub enum Payer {
     Address(Source),
 }
 
-/// Who asks for a share, with what every share is bounded by: that of the payer and that of the address.
+/// The payer and the address that a share belongs to: both bound it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Holder {
-    /// Whose share it is.
+    /// The owner of the share.
     pub payer: Payer,
     /// Where the connection comes from.
     pub source: Source,

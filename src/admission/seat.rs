@@ -65,7 +65,7 @@ impl Admission {
 }
 
 impl Seat {
-    /// Who came through a proxy is this client.
+    /// The client behind a proxy is this one.
     ///
     /// # Errors
     /// It may not come in: because of this limit.
@@ -80,7 +80,7 @@ impl Seat {
         Ok(self)
     }
 
-    /// Whose it is.
+    /// The owner.
     pub fn source(&self) -> Source {
         self.source
     }

@@ -21,7 +21,7 @@ use super::strangers::{StrangerId, Strangers};
 use crate::config::Limit;
 use crate::metrics::Hit;
 
-/// Who has come in and is still there. `W` is how to reach a connection that is to make room.
+/// The connections that have come in and are still there. `W` is how to reach one that is to make room.
 #[derive(Debug)]
 pub struct Seats<W> {
     max: Limit,
@@ -174,7 +174,7 @@ mod tests {
         Source::of([192, 0, 2, last].into())
     }
 
-    /// Who comes next: connections are numbered, and stay strangers or log in.
+    /// The connections that come: they are numbered, and stay strangers or log in.
     struct Room {
         seats: Seats<u32>,
         next: u32,

@@ -15,7 +15,7 @@ use foldhash::fast::RandomState;
 
 use super::{Holder, Payer, Source};
 
-/// Who holds how much. The owner says what is counted: places in a queue, or bytes.
+/// How much each holder has. The owner says what is counted: places in a queue, or bytes.
 ///
 /// Where keys come from outside, the hasher has to be one with a secret, as this one is. It costs a stored message a tenth of
 /// what the standard library's does.

@@ -9,7 +9,7 @@ use super::Source;
 /// Names one of them. It is never used again.
 pub type StrangerId = NonZeroU64;
 
-/// Who is there and not logged in. `W` is how to reach one.
+/// The connections that are not logged in. `W` is how to reach one.
 #[derive(Debug)]
 pub struct Strangers<W> {
     /// By age: ids ascend.

@@ -222,7 +222,7 @@ fn when_the_last_neighbour_goes_its_users_messages_are_stored() {
     assert_eq!(cluster.nodes[0].stored_for(b), stored + 1);
 }
 
-/// Whoever hears that a user has come or gone has a neighbour's client write to them at once.
+/// A neighbour's client writes to a user as soon as it hears that the user has come or gone.
 #[test]
 fn the_state_is_right_when_a_login_or_logout_is_answered() {
     let mixed = Mixed::start(Database::create_reference());

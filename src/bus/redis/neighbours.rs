@@ -74,7 +74,7 @@ pub(super) fn count(shared: &Shared) -> Result<u32, RedisFailure> {
     Ok(0)
 }
 
-/// Who listens to patterns.
+/// The listeners to patterns.
 pub(super) struct Listeners {
     /// How many patterns there are.
     patterns: u32,

@@ -94,7 +94,7 @@ impl Guard {
 fn take_lock_file(database: &Path) -> Result<File, OpenError> {
     let path = wal::beside(database, ".lock");
     let failed = |cause: io::Error| refused_by_system(&path, cause);
-    // Whoever may write in the folder could lead a link to any file of this user, which would be emptied below.
+    // A user who may write in the folder could point a link at any file of this user, which would be emptied below.
     let mut lock = options().create(true).truncate(false).open(&path).map_err(failed)?;
     match lock.try_lock() {
         Ok(()) => {}

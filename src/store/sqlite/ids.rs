@@ -31,7 +31,7 @@ struct Highest {
     groups: i64,
 }
 
-/// Who is given ids.
+/// The kinds of thing that are given ids.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Numbered {
     User,
