@@ -14,7 +14,7 @@ use util::{Builder, LONG_PATIENCE, SetOnDrop, TestClient, TestServer, WRONG_PASS
 use util::{numbered, password, raise_descriptor_limit, user, wait_within};
 
 /// Some tenths of a second for each password.
-const COST: &str = if cfg!(debug_assertions) { "m=4096,t=2,p=1" } else { "m=65536,t=3,p=1" };
+const COST: &str = "m=65536,t=3,p=1";
 
 /// What a storm has come to.
 #[derive(Default)]
