@@ -26,6 +26,7 @@ use crate::delivery::{Delivery, LaneItem, Mailbox, Origin, messages, settle, set
 use crate::jobs::Services;
 use crate::metrics::{Hit, SpoolMove, Stage};
 use crate::protocol::UserId;
+use crate::quotas::{Admitted, Size};
 use crate::spool::{Addition, Part, Spool, SpoolId};
 use crate::store::{Kept, StoreError};
 
@@ -145,13 +146,13 @@ impl Backlog {
             return;
         }
         if self.spooling.is_some() {
-            return self.spool(within_quotas(deliveries, services), services);
+            return self.spool(within_quotas(deliveries, false, services), services);
         }
         let untaken = offer_to_neighbours(deliveries, services, |taken| {
             services.metrics.confirmed(taken.len());
             settle(taken.into_iter().map(|delivery| (delivery, false)));
         });
-        self.keep(within_quotas(untaken, services), services);
+        self.keep(within_quotas(untaken, true, services), services);
     }
 
     /// Has the store keep messages, or else the spool. When neither can, the senders hear of it, and what has no sender
@@ -409,14 +410,23 @@ impl Moved {
     }
 }
 
-/// Refuses what a mailbox has no room for; returns the rest.
-fn within_quotas(deliveries: Vec<Delivery>, services: &Services) -> Vec<Delivery> {
+/// Refuses what a mailbox has no room for; returns the rest. `may_ask`: the store is there.
+fn within_quotas(deliveries: Vec<Delivery>, may_ask: bool, services: &Services) -> Vec<Delivery> {
     let size = |user| services.store.mailbox_bytes(user).ok();
-    let (fits, full) = services.quotas.admit(deliveries, services.clock.now(), size);
+    let size = may_ask.then_some(&size as Size<'_>);
+    let Admitted { fits, full, filled } = services.quotas.admit(deliveries, &services.clock, size);
+    if let Some(first) = filled.first() {
+        let more = if filled.len() > 1 { format!(" and {} more", filled.len() - 1) } else { String::new() };
+        log::warn!(
+            "the mailbox of user {first}{more} has no room for more of a sender (mailbox_max): messages to them are refused, \
+             and messages to groups leave them out"
+        );
+    }
     if !full.is_empty() {
-        services.metrics.failed(full.len());
+        let left_out = full.iter().filter(|delivery| delivery.is_of_group()).count();
+        services.metrics.left_out(left_out);
+        services.metrics.failed(full.len() - left_out);
         services.metrics.refused(Hit::MailboxMax);
-        log::debug!("the mailbox of user {} has no room for more of a sender", full[0].to);
         settle_full(full);
     }
     fits

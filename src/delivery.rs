@@ -3,15 +3,16 @@
 //! A node that is not alone offers it to the others first (`outbox.rs`). What none of them takes comes to the lanes to the
 //! store (`backlog.rs`), which keep it.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use net::Link;
 use rustc_hash::FxHashMap;
 
-use crate::admission::Holder;
+use crate::admission::{Holder, Payer, Source};
 use crate::berths::Berth;
-use crate::protocol::UserId;
+use crate::protocol::{GroupId, UserId};
 use crate::session::{Outcome, Settled};
 use crate::spool::SpoolId;
 use crate::store::Message;
@@ -73,17 +74,23 @@ pub enum Origin {
 }
 
 /// A frame for many recipients, settled when all its deliveries are.
+///
+/// A recipient whose mailbox has no room is left out, and the frame has not failed as long as it reaches anybody: otherwise one
+/// member who never comes back would have every message to a busy group refused.
 #[derive(Debug)]
 pub struct Fan {
     sender: Arc<ClientLink>,
+    group: GroupId,
     bytes: usize,
     /// Room for the text, once, and for all deliveries.
     berth: Berth,
     /// Deliveries on their way, and one for whoever is still adding some.
     left: AtomicUsize,
     failed: AtomicBool,
-    /// For want of room in a mailbox.
+    /// A mailbox had no room.
     full: AtomicBool,
+    /// It was delivered to somebody, or stored.
+    reached: AtomicBool,
 }
 
 /// What passes through a lane: both kinds in one order, so that a fetch finds what was sent before it.
@@ -120,8 +127,9 @@ impl LaneItem {
 
 impl Fan {
     /// A frame of so many bytes, with one delivery more to come than is known.
-    pub fn new(sender: Arc<ClientLink>, bytes: usize, berth: Berth) -> Arc<Fan> {
-        Arc::new(Fan { sender, bytes, berth, left: AtomicUsize::new(1), failed: false.into(), full: false.into() })
+    pub fn new(sender: Arc<ClientLink>, group: GroupId, bytes: usize, berth: Berth) -> Arc<Fan> {
+        let (left, [failed, full, reached]) = (AtomicUsize::new(1), [const { AtomicBool::new(false) }; 3]);
+        Arc::new(Fan { sender, group, bytes, berth, left, failed, full, reached })
     }
 
     /// One more delivery is on its way, and takes up so many bytes; false if there is no room for it.
@@ -133,25 +141,39 @@ impl Fan {
         is_added
     }
 
-    /// One delivery is settled, or all are under way. What became of the frame, if this was the last.
-    pub fn one_less(&self, failed: bool) -> Option<Settled> {
-        self.settle(if failed { End::Failed } else { End::Done })
+    /// One delivery could not be made.
+    pub fn one_failed(&self) {
+        // More are to come, or this one would not be known.
+        let settled = self.settle(End::Failed);
+        debug_assert!(settled.is_none(), "not all are under way");
+    }
+
+    /// All deliveries are under way; `reached`: some have reached connections of this node. What became of the frame, if all
+    /// are settled.
+    pub fn all_under_way(&self, failed: bool, reached: bool) -> Option<Settled> {
+        self.failed.fetch_or(failed, Ordering::Relaxed);
+        self.reached.fetch_or(reached, Ordering::Relaxed);
+        self.one_less()
     }
 
     fn settle(&self, end: End) -> Option<Settled> {
-        let failed = end != End::Done;
-        if end == End::Full {
-            self.full.store(true, Ordering::Relaxed);
-        }
-        if failed {
-            self.failed.store(true, Ordering::Relaxed);
-        }
+        let flag = match end {
+            End::Done => &self.reached,
+            End::Failed => &self.failed,
+            End::Full => &self.full,
+        };
+        flag.store(true, Ordering::Relaxed);
+        self.one_less()
+    }
+
+    fn one_less(&self) -> Option<Settled> {
         if self.left.fetch_sub(1, Ordering::AcqRel) > 1 {
             return None;
         }
-        let failed = u32::from(self.failed.load(Ordering::Relaxed));
-        let full = u32::from(self.full.load(Ordering::Relaxed));
-        Some(Settled { frames: 1, bytes: self.bytes, failed, full })
+        let [failed, full, reached] =
+            [&self.failed, &self.full, &self.reached].map(|flag| flag.load(Ordering::Relaxed));
+        let full = full && !failed && !reached;
+        Some(Settled { frames: 1, bytes: self.bytes, failed: u32::from(failed || full), full: u32::from(full) })
     }
 }
 
@@ -161,17 +183,22 @@ pub fn messages(deliveries: &[Delivery]) -> Vec<Message> {
 }
 
 impl Delivery {
-    /// The holder whose share it takes up, if there is one.
-    pub fn holder(&self) -> Option<Holder> {
+    /// Whose share of its recipient's mailbox it takes up, if anybody's: its sender's or its group's.
+    pub fn payer_of_mailbox(&self) -> Option<Holder> {
         match &self.origin {
             Origin::Sender(_, berth) => Some(berth.holder()),
-            Origin::Group(fan) => Some(fan.berth.holder()),
+            Origin::Group(fan) => Some(Holder { payer: Payer::Group(fan.group), source: Source::of(ALL_GROUPS) }),
             #[cfg(test)]
             Origin::Weighed(berth) => Some(berth.holder()),
             #[cfg(test)]
             Origin::Tested => None,
             Origin::Returned { .. } | Origin::Spooled(_) => None,
         }
+    }
+
+    /// Whether it was sent to a group.
+    pub fn is_of_group(&self) -> bool {
+        matches!(self.origin, Origin::Group(_))
     }
 
     /// What the store is given of it.
@@ -246,3 +273,6 @@ fn tell(deliveries: impl Iterator<Item = (Delivery, End)>) {
     });
     ClientLink::post_all(posts.collect());
 }
+
+/// Groups count as one address, which no client has: together they leave room in a mailbox for others.
+const ALL_GROUPS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);

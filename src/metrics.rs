@@ -133,6 +133,7 @@ struct Counts {
     stored: Count,
     failed: Count,
     unknown: Count,
+    left_out: Count,
     returned: Count,
     published: Count,
     unconfirmed: Count,
@@ -225,6 +226,11 @@ impl Metrics {
     /// So many messages were for ids that nobody has.
     pub fn unknown_recipients(&self, n: usize) {
         self.counts.unknown.add(n);
+    }
+
+    /// So many messages to groups were not stored for a member whose mailbox has no room.
+    pub fn left_out(&self, n: usize) {
+        self.counts.left_out.add(n);
     }
 
     /// How many messages were for ids that nobody has.
@@ -378,6 +384,7 @@ impl Metrics {
                 ("spooled", counts.spool[SpoolMove::Spooled as usize].value()),
                 ("failed", counts.failed.value()),
                 ("unknown", counts.unknown.value()),
+                ("left_out", counts.left_out.value()),
             ];
             paths.into_iter().map(|(path, n)| Sample::number(n).of(path)).collect()
         });
@@ -580,6 +587,7 @@ mod tests {
         metrics.failed(5);
         metrics.unknown_recipients(6);
         metrics.returned(7);
+        metrics.left_out(10);
         metrics.published(8);
         metrics.unconfirmed(9);
         metrics.slow_consumer();
@@ -596,6 +604,7 @@ mod tests {
             r#"raybox_deliveries_total{path="stored"} 4"#,
             r#"raybox_deliveries_total{path="failed"} 5"#,
             r#"raybox_deliveries_total{path="unknown"} 6"#,
+            r#"raybox_deliveries_total{path="left_out"} 10"#,
             "raybox_deliveries_returned_total 7",
             "raybox_bus_published_total 8",
             "raybox_bus_unconfirmed_total 9",

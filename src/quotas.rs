@@ -2,18 +2,24 @@
 //!
 //! A mailbox is counted only from the moment in which this node has put a sixteenth of its quota in, and then its size is asked
 //! once. So an ordinary message costs a lookup, and no query. From there on each account and address has its share of what
-//! is left: one sender fills half of a mailbox, and others find room in the other half.
+//! is left: one sender fills half of a mailbox, and others find room in the other half. A group is such a sender, whoever
+//! writes to it, and all groups together have four fifths at most. So a busy group leaves room for its dormant members' friends.
 //!
-//! What other nodes store and delete is not seen. Before a sender is refused, the size is asked again, once a second at
-//! most. So nobody is refused for long for what is gone, and a mailbox that several nodes write to exceeds its quota by a
-//! sixteenth for each of them and by what they store within a second.
+//! What other nodes store and delete is not seen. Before a sender is refused, the size is asked again, after a second at
+//! first, and less often while the mailbox stays full. So nobody is refused for long for what is gone, and a mailbox that
+//! several nodes write to exceeds its quota by a sixteenth for each of them and by what they store between two questions.
+//!
+//! A group may have thousands of dormant members, whose mailboxes fill at the same time, and the size of each takes a query.
+//! So at most a tenth of the time goes into questions, and none into a database that is away. A mailbox that cannot be asked
+//! about is counted a little later, from what this node has put in.
 
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use rustc_hash::FxBuildHasher;
 
 use crate::admission::{Holder, NestedShares};
+use crate::clock::Clock;
 use crate::delivery::Delivery;
 use crate::protocol::UserId;
 use crate::recent::Recent;
@@ -25,9 +31,25 @@ pub struct Quotas {
     known: Mutex<Known>,
 }
 
+/// What becomes of a batch.
+#[derive(Debug, Default)]
+pub struct Admitted {
+    /// It is to be stored.
+    pub fits: Vec<Delivery>,
+    /// It finds no room.
+    pub full: Vec<Delivery>,
+    /// Users whose mailboxes have refused something for the first time.
+    pub filled: Vec<UserId>,
+}
+
+/// Asks how many bytes are stored for a user; `None` if that cannot be known now.
+pub type Size<'a> = &'a dyn Fn(UserId) -> Option<usize>;
+
 struct Known {
     mailboxes: Recent<UserId, Mailbox, FxBuildHasher>,
     batches: u64,
+    /// Nothing is asked before.
+    next_question: Option<Instant>,
 }
 
 struct Mailbox {
@@ -42,44 +64,42 @@ struct Shared {
     /// How much each sender has put in, of what is not in `others`.
     shares: NestedShares,
     put_in: usize,
-    asked: Instant,
+    /// When the size may be asked again, and how long it is left alone after that.
+    ask_at: Instant,
+    pause: Duration,
+    /// It has refused something, and that was said.
+    has_refused: bool,
 }
 
 impl Quotas {
     /// Each mailbox may hold so many bytes, each message with [`MESSAGE_BYTES`] beside its text.
     pub fn new(bytes_max: usize) -> Quotas {
-        Quotas { bytes_max, known: Mutex::new(Known { mailboxes: Recent::new(KNOWN_MAX), batches: 0 }) }
+        let known = Known { mailboxes: Recent::new(KNOWN_MAX), batches: 0, next_question: None };
+        Quotas { bytes_max, known: Mutex::new(known) }
     }
 
-    /// Parts a batch that is going to be stored into what fits and what does not. `size` asks how many bytes are stored for
-    /// a user; `None` if that cannot be known now. What has no sender always fits.
-    pub fn admit(
-        &self,
-        deliveries: Vec<Delivery>,
-        now: Instant,
-        size: impl Fn(UserId) -> Option<usize>,
-    ) -> (Vec<Delivery>, Vec<Delivery>) {
+    /// Parts a batch that is going to be stored into what fits and what does not. Without `size` nothing is asked: the
+    /// database is away. What has no sender always fits.
+    pub fn admit(&self, deliveries: Vec<Delivery>, clock: &Clock, size: Option<Size<'_>>) -> Admitted {
         let mut known = self.known.lock();
         known.batches += 1;
         let batch = known.batches;
-        let mut full = Vec::new();
-        let mut fits = |delivery: &Delivery| {
-            let bytes = delivery.text.len() + MESSAGE_BYTES;
-            match self.add(&mut known, delivery, bytes, batch, now) {
-                Verdict::Fits => return true,
-                Verdict::Full => return false,
-                Verdict::Ask => {}
-            }
-            let size = parking_lot::MutexGuard::unlocked(&mut known, || size(delivery.to));
-            self.note(&mut known, delivery.to, size, batch, now);
-            self.add(&mut known, delivery, bytes, batch, now) == Verdict::Fits
-        };
         // Nearly always all of them fit.
-        let mut kept = Vec::with_capacity(deliveries.len());
+        let mut admitted = Admitted { fits: Vec::with_capacity(deliveries.len()), ..Admitted::default() };
         for delivery in deliveries {
-            if fits(&delivery) { &mut kept } else { &mut full }.push(delivery);
+            let to = delivery.to;
+            match self.is_admitted(&mut known, &delivery, batch, clock, size) {
+                true => admitted.fits.push(delivery),
+                false => {
+                    admitted.full.push(delivery);
+                    let shared = known.mailboxes.get_mut(&to).and_then(|mailbox| mailbox.shares.as_mut());
+                    if shared.is_some_and(|shared| !std::mem::replace(&mut shared.has_refused, true)) {
+                        admitted.filled.push(to);
+                    }
+                }
+            }
         }
-        (kept, full)
+        admitted
     }
 
     /// Messages of this user were deleted: what is left is asked when it matters.
@@ -87,14 +107,51 @@ impl Quotas {
         self.known.lock().mailboxes.remove(&user);
     }
 
+    fn is_admitted(
+        &self,
+        known: &mut MutexGuard<'_, Known>,
+        delivery: &Delivery,
+        batch: u64,
+        clock: &Clock,
+        size: Option<Size<'_>>,
+    ) -> bool {
+        let bytes = delivery.text.len() + MESSAGE_BYTES;
+        let (mut now, mut is_asked) = (clock.now(), false);
+        loop {
+            let verdict = self.add(known, delivery, bytes, batch, now);
+            let may_wait = match verdict {
+                Verdict::Fits => return true,
+                Verdict::Full => return false,
+                Verdict::AskFirst { may_wait } => may_wait,
+                Verdict::AskAgain => false,
+            };
+            match size.filter(|_| !is_asked && known.next_question.is_none_or(|at| at <= now)) {
+                Some(size) => {
+                    is_asked = true;
+                    let answer = MutexGuard::unlocked(known, || size(delivery.to));
+                    let asked_at = std::mem::replace(&mut now, clock.now());
+                    known.next_question = Some(now + REST * now.saturating_duration_since(asked_at));
+                    self.note(known, delivery.to, answer, batch, now);
+                }
+                None if verdict == Verdict::AskAgain => return false,
+                None if may_wait => {
+                    self.add_uncounted(known, delivery.to, bytes, batch);
+                    return true;
+                }
+                None => self.note(known, delivery.to, None, batch, now),
+            }
+        }
+    }
+
     fn add(&self, known: &mut Known, delivery: &Delivery, bytes: usize, batch: u64, now: Instant) -> Verdict {
         let Some(mailbox) = known.mailboxes.get_mut(&delivery.to) else {
             known.mailboxes.insert(delivery.to, Mailbox { added: 0, batch: 0, shares: None });
             return self.add(known, delivery, bytes, batch, now);
         };
-        let verdict = match (&mut mailbox.shares, delivery.holder()) {
-            (None, holder) if holder.is_none() || mailbox.added + bytes <= self.bytes_max / UNCOUNTED => Verdict::Fits,
-            (None, _) => Verdict::Ask,
+        let uncounted = mailbox.added + bytes;
+        let verdict = match (&mut mailbox.shares, delivery.payer_of_mailbox()) {
+            (None, holder) if holder.is_none() || uncounted <= self.bytes_max / UNCOUNTED => Verdict::Fits,
+            (None, _) => Verdict::AskFirst { may_wait: uncounted <= self.bytes_max / UNASKED },
             (Some(_), None) => Verdict::Fits,
             (Some(shared), Some(holder)) => shared.take(holder, bytes, mailbox.batch != batch, now),
         };
@@ -105,6 +162,13 @@ impl Quotas {
         verdict
     }
 
+    fn add_uncounted(&self, known: &mut Known, user: UserId, bytes: usize, batch: u64) {
+        if let Some(mailbox) = known.mailboxes.get_mut(&user) {
+            mailbox.added += bytes;
+            mailbox.batch = batch;
+        }
+    }
+
     fn note(&self, known: &mut Known, user: UserId, size: Option<usize>, batch: u64, now: Instant) {
         let Some(mailbox) = known.mailboxes.get_mut(&user) else { return };
         let pending = if mailbox.batch == batch { mailbox.added } else { 0 };
@@ -112,14 +176,14 @@ impl Quotas {
             // What is known must do. The spool is bounded by itself.
             let others = mailbox.added;
             let new = || Box::new(Shared::new(self.bytes_max.saturating_sub(others), now));
-            mailbox.shares.get_or_insert_with(new).asked = now;
+            mailbox.shares.get_or_insert_with(new).put_off(now);
             return;
         };
         match &mut mailbox.shares {
             // Nothing was taken away, and others may have put something in.
             Some(shared) if size >= shared.put_in => {
                 shared.shares.set_max(self.bytes_max.saturating_sub(size - shared.put_in));
-                shared.asked = now;
+                shared.put_off(now);
             }
             shares => {
                 *shares = Some(Box::new(Shared::new(self.bytes_max.saturating_sub(size), now)));
@@ -130,8 +194,14 @@ impl Quotas {
 }
 
 impl Shared {
-    fn new(free: usize, asked: Instant) -> Shared {
-        Shared { shares: NestedShares::new(free), put_in: 0, asked }
+    fn new(free: usize, now: Instant) -> Shared {
+        let shares = NestedShares::new(free);
+        Shared { shares, put_in: 0, ask_at: now + PAUSE_MIN, pause: PAUSE_MIN, has_refused: false }
+    }
+
+    fn put_off(&mut self, now: Instant) {
+        self.pause = (2 * self.pause).min(PAUSE_MAX);
+        self.ask_at = now + self.pause;
     }
 
     fn take(&mut self, holder: Holder, bytes: usize, may_ask: bool, now: Instant) -> Verdict {
@@ -139,8 +209,7 @@ impl Shared {
             self.put_in += bytes;
             return Verdict::Fits;
         }
-        let is_old = now.saturating_duration_since(self.asked) >= ASKED_EVERY;
-        if may_ask && is_old { Verdict::Ask } else { Verdict::Full }
+        if may_ask && self.ask_at <= now { Verdict::AskAgain } else { Verdict::Full }
     }
 }
 
@@ -148,8 +217,12 @@ impl Shared {
 enum Verdict {
     Fits,
     Full,
-    /// The mailbox's size is to be asked first.
-    Ask,
+    /// The mailbox's size is to be asked first, if it cannot wait a little longer.
+    AskFirst {
+        may_wait: bool,
+    },
+    /// It is full, unless something was deleted since it was asked.
+    AskAgain,
 }
 
 /// What a message weighs beside its text.
@@ -158,7 +231,13 @@ pub const MESSAGE_BYTES: usize = 64;
 const KNOWN_MAX: usize = 100_000;
 /// Which part of its quota a node puts into a mailbox before it is counted.
 const UNCOUNTED: usize = 16;
-const ASKED_EVERY: Duration = Duration::from_secs(1);
+/// The same when there is no time to ask for its size.
+const UNASKED: usize = 4;
+/// How long a full mailbox is left alone before its size is asked again, at first and in the end.
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+/// How many times as long as a question takes nothing more is asked.
+const REST: u32 = 9;
 
 #[cfg(test)]
 mod tests {
@@ -169,6 +248,7 @@ mod tests {
     use crate::admission::{Payer, Source};
     use crate::berths::Berths;
     use crate::delivery::Origin;
+    use crate::protocol::GroupId;
 
     const MAX: usize = 16_000;
 
@@ -176,32 +256,48 @@ mod tests {
         quotas: Quotas,
         stored: Cell<usize>,
         asked: Cell<usize>,
-        now: Instant,
+        clock: Clock,
+        /// How long a question takes, or none: nobody can be asked.
+        asking: Option<Duration>,
     }
 
     impl Scene {
         fn new() -> Scene {
-            Scene { quotas: Quotas::new(MAX), stored: Cell::new(0), asked: Cell::new(0), now: Instant::now() }
+            let clock = Clock::standing_at(Instant::now());
+            let (stored, asked) = (Cell::new(0), Cell::new(0));
+            Scene { quotas: Quotas::new(MAX), stored, asked, clock, asking: Some(Duration::ZERO) }
         }
 
         /// Stores messages of 100 bytes each in one batch; how many fit.
         fn store(&self, from: i32, count: usize) -> usize {
+            self.store_for(Payer::Account(UserId(from)), 9, count)
+        }
+
+        fn store_for(&self, payer: Payer, to: i32, count: usize) -> usize {
             let berths = Berths::new(1 << 30);
-            let source = Source::of([192, 0, 2, 1].into());
-            let holder = Holder { payer: Payer::Account(UserId(from)), source };
+            let address = if let Payer::Group(_) = payer { [0, 0, 0, 0] } else { [192, 0, 2, 1] };
+            let holder = Holder { payer, source: Source::of(address.into()) };
             let delivery = |_| Delivery {
-                to: UserId(9),
+                to: UserId(to),
                 text: Arc::from("x".repeat(100 - MESSAGE_BYTES)),
                 origin: Origin::Weighed(berths.take(holder, 1).expect("room")),
                 was_refused: false,
             };
-            let (kept, full) = self.quotas.admit((0..count).map(delivery).collect(), self.now, |_| {
+            let size = |_| {
                 self.asked.set(self.asked.get() + 1);
+                self.pass(self.asking.unwrap_or_default());
                 Some(self.stored.get())
-            });
-            assert_eq!(kept.len() + full.len(), count);
-            self.stored.set(self.stored.get() + 100 * kept.len());
-            kept.len()
+            };
+            let size = self.asking.map(|_| &size as Size<'_>);
+            let admitted = self.quotas.admit((0..count).map(delivery).collect(), &self.clock, size);
+            let kept = admitted.fits.len();
+            assert_eq!(kept + admitted.full.len(), count);
+            self.stored.set(self.stored.get() + 100 * kept);
+            kept
+        }
+
+        fn pass(&self, time: Duration) {
+            self.clock.set(self.clock.now() + time);
         }
     }
 
@@ -227,13 +323,13 @@ mod tests {
 
     #[test]
     fn what_others_stored_counts_and_what_is_fetched_makes_room() {
-        let mut scene = Scene::new();
+        let scene = Scene::new();
         scene.stored.set(MAX);
         assert_eq!(scene.store(1, 11), 10, "a sixteenth is not counted");
         assert_eq!((scene.store(1, 5), scene.asked.get()), (0, 1), "it is not asked again at once");
         // Another node deletes.
         scene.stored.set(0);
-        scene.now += ASKED_EVERY;
+        scene.pass(PAUSE_MIN);
         assert!(scene.store(1, 50) == 50);
         assert_eq!(scene.asked.get(), 2);
         // This node does.
@@ -241,5 +337,55 @@ mod tests {
         scene.stored.set(0);
         scene.quotas.deleted(UserId(9));
         assert_eq!(scene.store(1, 50), 50);
+    }
+
+    #[test]
+    fn a_mailbox_that_stays_full_is_asked_about_less_and_less() {
+        let scene = Scene::new();
+        scene.stored.set(MAX);
+        for _ in 0..600 {
+            scene.store(1, 20);
+            scene.pass(Duration::from_secs(1));
+        }
+        let asked = scene.asked.get();
+        assert!((10..=20).contains(&asked), "{asked} times in ten minutes");
+    }
+
+    #[test]
+    fn thousands_of_mailboxes_that_fill_at_the_same_time_do_not_keep_the_lane() {
+        const MEMBERS: i32 = 2000;
+        let mut scene = Scene::new();
+        scene.asking = Some(Duration::from_millis(10));
+        let begun = scene.clock.now();
+        // A group message every millisecond, to members whose mailboxes are all in the same state.
+        for _ in 0..100 {
+            for member in 0..MEMBERS {
+                scene.store_for(Payer::Group(GroupId(1)), 100 + member, 1);
+            }
+            scene.pass(Duration::from_millis(1));
+        }
+        let (took, asked) = (scene.clock.now() - begun, scene.asked.get());
+        assert!(asked > 0 && took < Duration::from_millis(130), "{asked} questions, {took:?}");
+    }
+
+    #[test]
+    fn what_cannot_be_asked_is_counted_a_little_later() {
+        let mut scene = Scene::new();
+        scene.asking = None;
+        let stored: usize = (0..300).map(|_| scene.store(1, 1)).sum();
+        // A quarter that is not counted, and half of the rest.
+        assert!((90..=105).contains(&stored), "{stored}");
+        assert!(scene.store(2, 10) == 10 && scene.asked.get() == 0);
+    }
+
+    #[test]
+    fn a_group_is_one_sender_whoever_writes_to_it() {
+        let scene = Scene::new();
+        let [group, another] = [1, 2].map(|group| Payer::Group(GroupId(group)));
+        let of_group: usize = (0..300).map(|_| scene.store_for(group, 9, 1)).sum();
+        assert!((70..=90).contains(&of_group), "{of_group}");
+        let of_another: usize = (0..300).map(|_| scene.store_for(another, 9, 1)).sum();
+        assert!((30..=50).contains(&of_another), "{of_another}");
+        assert_eq!(scene.store(1, 10), 10, "a friend finds room");
     }
 }

@@ -43,6 +43,19 @@ pub enum Routed {
     OnItsWay,
 }
 
+/// A frame for the members of a group, but for its sender.
+#[derive(Debug)]
+pub struct GroupFrame<'f> {
+    /// The group.
+    pub group: GroupId,
+    /// All of them, ascending.
+    pub members: &'f [UserId],
+    /// The sender.
+    pub except: UserId,
+    /// Its JSON text.
+    pub text: &'f str,
+}
+
 impl Router {
     /// A router for a node where nobody is online yet.
     pub fn new(
@@ -89,27 +102,27 @@ impl Router {
         }
     }
 
-    /// Forwards a frame to all these users but one. Its text takes up room once, however many of them are not here.
+    /// Forwards a frame to a group. Its text takes up room once, however many members are not here.
     pub fn deliver_all(
         &self,
         turn: &mut Turn<Posted>,
-        to: &[UserId],
-        except: UserId,
-        text: &str,
+        frame: &GroupFrame<'_>,
         sender: &Arc<ClientLink>,
         holder: Holder,
     ) -> Routed {
+        let &GroupFrame { group, members, except, text } = frame;
         // Most groups are online: what only the lanes need is made when the first member is not.
         let mut shared = None;
         let (mut delivered, mut refused) = (0, 0);
-        for &to in to.iter().filter(|to| **to != except) {
+        for &to in members.iter().filter(|to| **to != except) {
             let parked = self.route(turn, to, text.as_bytes(), || {
                 let (fan, text, _) = shared
                     .get_or_insert_with(|| {
                         let berth = self.services.berths.take(holder, text.len())?;
                         // What is for other nodes goes to each of them in one message.
                         let held = self.outbox.as_ref().map(Lanes::hold);
-                        Some((Fan::new(sender.clone(), text.len(), berth), Arc::<str>::from(text), held))
+                        let fan = Fan::new(sender.clone(), group, text.len(), berth);
+                        Some((fan, Arc::<str>::from(text), held))
                     })
                     .as_ref()?;
                 let is_added = fan.add(DELIVERY_BYTES);
@@ -124,7 +137,7 @@ impl Router {
                 Parked::No => delivered += 1,
                 Parked::Refused(Delivery { origin: Origin::Group(fan), .. }) => {
                     self.services.metrics.failed(1);
-                    fan.one_less(true);
+                    fan.one_failed();
                 }
                 Parked::NoRoom => refused += 1,
                 Parked::Yes | Parked::Refused(_) => {}
@@ -135,7 +148,7 @@ impl Router {
         if refused > 0 {
             self.no_room(refused, holder);
         }
-        match shared.flatten().map(|(fan, ..)| fan.one_less(refused > 0)) {
+        match shared.flatten().map(|(fan, ..)| fan.all_under_way(refused > 0, delivered > 0)) {
             None => Routed::Settled { failed: refused > 0 },
             Some(Some(Settled { failed, .. })) => Routed::Settled { failed: failed > 0 },
             Some(None) => Routed::OnItsWay,

@@ -40,7 +40,7 @@ use crate::protocol::{self, FrameKind, GroupId, Id, ReplyKind, UserId};
 use crate::quotas::Quotas;
 use crate::requests::{self, Kind, Requests};
 use crate::resources;
-use crate::router::{self, Routed, Router};
+use crate::router::{self, GroupFrame, Routed, Router};
 use crate::session::{Effect, Effects, Input, Job, Known, Outcome, STATE_PATIENCE, Session, Settled};
 use crate::spool::Spool;
 use crate::states::StateWriter;
@@ -609,8 +609,9 @@ impl Shell {
                 Effect::Deliver { to, text } => {
                     count(router.deliver(turn, to, &text, link, holder), text.len());
                 }
-                Effect::DeliverAll { to, except, text } => {
-                    count(router.deliver_all(turn, &to, except, &text, link, holder), text.len());
+                Effect::DeliverAll { group, to, except, text } => {
+                    let frame = GroupFrame { group, members: &to, except, text: &text };
+                    count(router.deliver_all(turn, &frame, link, holder), text.len());
                 }
                 Effect::Submit(job) => self.shared.submit(job, link, holder, turn.now()),
                 Effect::Join(user) => router.join(user, link),

@@ -155,8 +155,8 @@ pub enum Effect<'f> {
     ReplyAndReport(String),
     /// Forward a frame to one user; [`Input::Settled`] tells what became of it.
     Deliver { to: UserId, text: Cow<'f, str> },
-    /// Forward a frame to all of these but one; settled as one frame.
-    DeliverAll { to: Arc<[UserId]>, except: UserId, text: Cow<'f, str> },
+    /// Forward a frame to all of these members of a group but one; settled as one frame.
+    DeliverAll { group: GroupId, to: Arc<[UserId]>, except: UserId, text: Cow<'f, str> },
     /// Have a job done; its [`Outcome`] comes as an input.
     Submit(Job),
     /// Have the other nodes send messages for this user here; [`Outcome::Placed`] comes as an input.

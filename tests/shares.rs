@@ -145,6 +145,47 @@ fn one_sender_fills_half_of_a_mailbox_and_others_find_room() {
     assert_eq!(server.stored_for(victim), 1);
 }
 
+#[test]
+fn a_member_with_a_full_mailbox_is_left_out_and_the_group_goes_on() {
+    const MESSAGES: usize = 40;
+    let server = TestServer::builder().option("admin", "127.0.0.1:0").option("mailbox_max", "64k").start();
+    let (mut owner, o) = user(&server, "owner");
+    let group = owner.create_group(o, "busy");
+    let [mut reader, mut dormant, mut friend] = ["reader", "dormant", "friend"].map(|name| user(&server, name));
+    reader.0.join_group(reader.1, group);
+    dormant.0.join_group(dormant.1, group);
+    dormant.0.logout(dormant.1);
+    let text = "x".repeat(4000);
+    let message = json!({"msgType": 9, "FROMID": o, "GROUPID": group, "msg": text});
+    for _ in 0..MESSAGES {
+        owner.send(&message);
+        reader.0.expect(&message);
+    }
+    // Nothing was refused: the next reply would be that.
+    owner.barrier();
+    let stored = server.stored_for(dormant.1);
+    assert!((5..=10).contains(&stored), "{stored} messages are half of the mailbox");
+    assert_eq!(server.metric(r#"raybox_deliveries_total{path="left_out"}"#) as usize, MESSAGES - stored);
+    // A friend's message finds room, and when the mailbox is empty the group's messages do again.
+    friend.0.send(&chat(friend.1, dormant.1, "hello"));
+    friend.0.barrier();
+    let mut back = login(&server, "dormant", dormant.1);
+    assert_eq!(back.fetch_all(dormant.1).len(), stored + 1);
+    back.logout(dormant.1);
+    owner.send(&message);
+    owner.barrier();
+    reader.0.expect(&message);
+    assert_eq!(server.stored_for(dormant.1), 1);
+    // One that reaches nobody is refused.
+    reader.0.logout(reader.1);
+    let refusal = (0..MESSAGES).find_map(|_| {
+        owner.send(&message);
+        owner.recv_until_barrier().into_iter().next()
+    });
+    let refusal = refusal.expect("both mailboxes are full");
+    assert!(refusal["errno"] == 503 && refusal["errmsg"].to_string().contains("mailbox"), "{refusal}");
+}
+
 // Workers
 
 #[test]

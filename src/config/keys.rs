@@ -260,8 +260,8 @@ pub(super) static KEYS: &[Key] = &[
     },
     Key {
         name: "mailbox_max",
-        default: "64m",
-        help: "Bytes of messages stored for one user; a sender beyond its share gets the 503 reply",
+        default: "16m",
+        help: "Bytes of messages stored for one user; a sender beyond its share gets the 503 reply, a group leaves the user out",
         kind: Kind::Size(KIB, 1024 * 1024 * MIB, |config, bytes| config.mailbox_bytes_max = bytes),
     },
     Key {

@@ -62,8 +62,8 @@ impl Session {
         if let Err(reply) = self.may_act_as(from) {
             return self.reply(reply, effects);
         }
-        let sender = from.user_or_nobody();
-        match self.members(group.group_or_none(), sender, known, effects) {
+        let (sender, group) = (from.user_or_nobody(), group.group_or_none());
+        match self.members(group, sender, known, effects) {
             Members::Unknown => Flow::Later,
             Members::Refused(reply) => {
                 let flow = self.reply(reply.clone(), effects);
@@ -80,7 +80,7 @@ impl Session {
             Members::Known(members) => {
                 let text = text.text();
                 self.count_unsettled(text.len());
-                effects.push(Effect::DeliverAll { to: members, except: sender, text });
+                effects.push(Effect::DeliverAll { group, to: members, except: sender, text });
                 Flow::Taken
             }
         }

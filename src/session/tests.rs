@@ -379,7 +379,7 @@ fn a_group_frame_goes_to_the_others_when_its_sender_is_a_member() {
     let mut session = Tester::logged_in();
     let frame = r#"{"msgType":9,"FROMID":1,"GROUPID":1}"#;
     let members: Arc<[UserId]> = [UserId(1), UserId(2)].into();
-    let delivered = Effect::DeliverAll { to: members, except: UserId(1), text: frame.into() };
+    let delivered = Effect::DeliverAll { group: GroupId(1), to: members, except: UserId(1), text: frame.into() };
     assert_eq!(session.frame(frame), [delivered]);
     session.settled(1, frame.len(), 0);
 
@@ -601,7 +601,7 @@ fn in_a_cluster_a_stranger_to_the_cache_is_looked_up_before_being_refused() {
     feed(Input::Outcome(Outcome::Members(members.clone())));
     let (flow, effects) = feed(Input::Frame(frame.as_bytes()));
     assert_eq!(flow, Flow::Taken);
-    assert_eq!(effects, [Effect::DeliverAll { to: members, except: UserId(3), text: frame.into() }]);
+    assert_eq!(effects, [Effect::DeliverAll { group: GroupId(1), to: members, except: UserId(3), text: frame.into() }]);
 }
 
 /// A client that is paced, whose messages take 40 ms each to show.
