@@ -83,12 +83,33 @@ fn one_connection_too_many_is_told_so_and_closed() {
     assert_eq!(complaints(&server, "max_connections"), 1, "and not for each of them");
     first.barrier();
     second.barrier();
-    // Who leaves makes room.
+    // A connection that ends makes room.
     drop(first);
     wait_until("there is room", || {
         let mut next = TestClient::connect(&server);
         next.try_send(&json!({"msgType": 200})) && next.recv()["errno"] == 200
     });
+}
+
+#[test]
+fn a_connection_without_a_login_makes_room_and_the_log_names_the_limit() {
+    let server = counting().option("max_connections", "4").start();
+    // One after the other, so that the first is the oldest.
+    let mut strangers: Vec<_> = (0..3)
+        .map(|_| {
+            let mut stranger = TestClient::connect(&server);
+            stranger.ack_barrier();
+            stranger
+        })
+        .collect();
+    let mut newcomer = TestClient::connect(&server);
+    newcomer.ack_barrier();
+    strangers[0].expect_refusal(429);
+    strangers[0].expect_eof();
+    wait_until("the log says so", || complaints(&server, "max_connections") == 1);
+    assert!((refused(&server, "max_connections") - 1.0).abs() < 0.1);
+    assert!(refused(&server, "descriptors").abs() < 0.1, "there are enough of them");
+    strangers[1].ack_barrier();
 }
 
 #[test]

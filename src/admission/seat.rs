@@ -54,10 +54,10 @@ impl Admission {
     }
 
     /// Has a connection make room for one that has come from there.
-    fn have_leave(&self, leaves: Option<Weak<ClientLink>>, newcomer: Source, now: Instant) {
-        let Some(leaves) = leaves else { return };
+    fn have_leave(&self, leaves: Option<(Weak<ClientLink>, Hit)>, newcomer: Source, now: Instant) {
+        let Some((leaves, hit)) = leaves else { return };
         let whom = format_args!("the oldest connection that is not logged in, for one from {newcomer}");
-        self.complain(Hit::Descriptors, whom, now);
+        self.complain(hit, whom, now);
         if let Some(link) = leaves.upgrade() {
             link.post(Posted::MakeRoom);
         }

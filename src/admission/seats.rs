@@ -51,11 +51,12 @@ impl<W> Seats<W> {
         Seats { max, max_of_address, descriptors, taken: 0, unintroduced: 0, of_address, strangers }
     }
 
-    /// A connection comes in, of this address if it is known. Returns who has to make room for it.
+    /// A connection comes in, of this address if it is known. Returns the connection that has to make room for it, and the
+    /// limit that is why.
     ///
     /// # Errors
     /// The limit that it is beyond; it is not counted then.
-    pub fn take(&mut self, source: Option<Source>, crowd: Crowd) -> Result<Option<W>, Hit> {
+    pub fn take(&mut self, source: Option<Source>, crowd: Crowd) -> Result<Option<(W, Hit)>, Hit> {
         source.map_or(Ok(()), |source| self.check_address(source))?;
         let leaves = self.make_room(source, crowd)?;
         match source {
@@ -66,11 +67,12 @@ impl<W> Seats<W> {
         Ok(leaves)
     }
 
-    /// A connection that came in is of this address. Returns who has to make room for it.
+    /// A connection that came in is of this address. Returns the connection that has to make room for it, and the limit
+    /// that is why.
     ///
     /// # Errors
     /// The limit that it is beyond; it is not counted for the address then.
-    pub fn assign(&mut self, source: Source, crowd: Crowd) -> Result<Option<W>, Hit> {
+    pub fn assign(&mut self, source: Source, crowd: Crowd) -> Result<Option<(W, Hit)>, Hit> {
         self.check_address(source)?;
         let leaves = self.room_of_address(self.held(source), crowd, Some(source))?;
         *self.of_address.entry(source).or_default() += 1;
@@ -107,9 +109,10 @@ impl<W> Seats<W> {
         }
     }
 
-    fn make_room(&mut self, source: Option<Source>, crowd: Crowd) -> Result<Option<W>, Hit> {
+    fn make_room(&mut self, source: Option<Source>, crowd: Crowd) -> Result<Option<(W, Hit)>, Hit> {
         let max = self.max.0.map_or(usize::MAX, |max| max as usize);
-        let room = max.min(self.descriptors);
+        let (room, scarce) =
+            if max < self.descriptors { (max, Hit::MaxConnections) } else { (self.descriptors, Hit::Descriptors) };
         let free = room.saturating_sub(self.taken);
         if free > room / 4 {
             return Ok(None);
@@ -120,21 +123,21 @@ impl<W> Seats<W> {
         if self.strangers.len() >= strangers_max
             && let Some(leaves) = self.strangers.take_oldest()
         {
-            return Ok(Some(leaves));
+            return Ok(Some((leaves, scarce)));
         }
         match self.room_of_address(held, crowd, source)? {
-            None if free == 0 => Err(if max < self.descriptors { Hit::MaxConnections } else { Hit::Descriptors }),
+            None if free == 0 => Err(scarce),
             leaves => Ok(leaves),
         }
     }
 
     /// Whether an address that has so many connections may have another one, and which of its own makes room for it.
-    fn room_of_address(&mut self, held: usize, crowd: Crowd, source: Option<Source>) -> Result<Option<W>, Hit> {
+    fn room_of_address(&mut self, held: usize, crowd: Crowd, source: Option<Source>) -> Result<Option<(W, Hit)>, Hit> {
         if !self.has_too_many(held, crowd) {
             return Ok(None);
         }
         let leaves = source.and_then(|source| self.strangers.take_oldest_of(source));
-        leaves.map(Some).ok_or(Hit::Descriptors)
+        leaves.map(|leaves| Some((leaves, Hit::Descriptors))).ok_or(Hit::Descriptors)
     }
 
     /// Whether an address that has so many connections has its share of the descriptors.
@@ -191,7 +194,7 @@ mod tests {
         }
 
         fn come_through(&mut self, from: u8, logs_in: bool, crowd: Crowd) -> Result<Option<u32>, Hit> {
-            let leaves = self.seats.take(Some(source(from)), crowd)?;
+            let leaves = self.seats.take(Some(source(from)), crowd)?.map(|(leaves, _)| leaves);
             self.next += 1;
             if !logs_in {
                 self.seats.insert_stranger(source(from), self.next, Instant::now());
@@ -267,6 +270,15 @@ mod tests {
         room.seats.give_back(Some(source(1)));
         assert_eq!(room.fill(1, 100, false), (100, 0));
         assert_eq!(room.seats.held(source(2)), 1);
+    }
+
+    #[test]
+    fn strangers_make_room_because_of_the_limit_that_is_lower() {
+        for (max, descriptors, limit) in [(4, 1000, Hit::MaxConnections), (1000, 4, Hit::Descriptors)] {
+            let mut room = Room { seats: Seats::new(Limit(Some(max)), Limit(None), descriptors), next: 0 };
+            assert_eq!(room.fill(1, 3, false), (0, 0));
+            assert_eq!(room.seats.take(Some(source(2)), Usual), Ok(Some((1, limit))));
+        }
     }
 
     #[test]
