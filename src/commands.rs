@@ -1,5 +1,6 @@
 //! What the program does beside serving, each as `server COMMAND`.
 
+pub mod compact;
 pub mod copy;
 pub mod health;
 pub mod migrate;

@@ -465,7 +465,8 @@ Commands:
   server health [ADDRESS]                      asks a running server whether it is ready, at the address of its key admin
   server migrate [--dry-run]                   brings the tables of the database in mysql.cnf up to date
   server copy --from raybox.db --to mysql.cnf  copies what a server keeps in a file into that database
-Their exit code is 0, 1 when not healthy or not finished, 2 when refused. migrate and copy explain themselves with --help.";
+  server compact [FILE]                        makes raybox.db as small as what is in it, while its server is stopped
+Their exit code is 0, 1 when not healthy or not finished, 2 when refused. The last three explain themselves with --help.";
 
 #[cfg(test)]
 mod tests {

@@ -47,7 +47,8 @@
 //! | `log-stderr` | lines that go to stderr | on the reader of stderr |
 //! | `stop-limit` | ends a shutdown that takes too long | yes |
 //! | `admin`, `health` | the admin port, what it tells | on its clients |
-//! | `store-check`, `store-open` | whether the store answers, and at the start until it does | yes |
+//! | `store-check` | whether the store answers | yes |
+//! | `store-open` | opens a store that did not answer, or had no room, at the start | yes |
 //! | `spool-check` | whether the spool's disk takes what it is given | on the disk |
 //! | `store-watch`, `spool-watch` | whether the files of both are still where they were | on the disk |
 //!

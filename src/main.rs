@@ -22,7 +22,7 @@ use raybox::admin::Admin;
 use raybox::bus::Bus;
 use raybox::bus::local::LocalBus;
 use raybox::bus::redis::RedisBus;
-use raybox::commands::{CommandError, copy, health, migrate};
+use raybox::commands::{CommandError, compact, copy, health, migrate};
 use raybox::config::{Auth, Config, Invocation};
 use raybox::health::{Checks, Health};
 use raybox::logging::{self, LogControl, LogGuard};
@@ -38,6 +38,7 @@ fn main() -> ExitCode {
     match env::args_os().nth(1).as_deref().and_then(OsStr::to_str) {
         Some("health") => return check_health(),
         Some("migrate") => return end(migrate::run(env::args_os().skip(1), env::vars_os(), Path::new("."))),
+        Some("compact") => return end(compact::run(env::args_os().skip(1), Path::new("."))),
         Some("copy") => return end(copy::run(env::args_os().skip(1), env::vars_os(), Path::new("."))),
         _ => {}
     }

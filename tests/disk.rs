@@ -119,3 +119,37 @@ fn a_database_that_is_replaced_under_the_server_ends_it_and_everything_is_saved(
     println!("{} of 300 came back from the connection and were saved", came_back.len());
     assert!(first < 300 && came_back == (first..300).collect::<Vec<_>>(), "{came_back:?}");
 }
+
+#[test]
+fn a_start_on_a_full_disk_lets_everything_be_read_and_ends_by_itself() {
+    // Less than the index of a log. The first start has room, and none of the later ones.
+    let limit = "[ ! -e raybox.db ] || ulimit -S -f 30";
+    let mut server = TestServer::builder().option("admin", "127.0.0.1:0").after(limit).start();
+    let (mut ann, a) = user(&server, "ann");
+    let b = offline_user(&server, "bob");
+    let mut accepted = vec![0];
+    assert!(is_taken(&mut ann, &numbered(a, b, 0)));
+    drop(ann);
+    server.terminate();
+    assert!(server.wait_exit(LONG_PATIENCE).success());
+    // Once after an orderly stop, and once when a log was left.
+    for round in 1..=2 {
+        server.restart();
+        let logs = server.logs();
+        assert!(logs.contains("what is stored can be read, and nothing can be stored"), "{logs}");
+        let mut ann = login(&server, "ann", a);
+        assert!(!is_taken(&mut ann, &numbered(a, b, 10 * round)), "nothing is stored");
+        assert!(!server.is_ready());
+        limit_files(&server, "unlimited");
+        wait_within(LONG_PATIENCE, "it is ready", || server.is_ready());
+        assert!(is_taken(&mut ann, &numbered(a, b, round)));
+        accepted.push(round);
+        server.wait_state(a, "online");
+        server.kill9();
+    }
+    server.restart();
+    limit_files(&server, "unlimited");
+    wait_within(LONG_PATIENCE, "it is ready", || server.is_ready());
+    let got: Vec<usize> = login(&server, "bob", b).fetch_all(b).iter().map(number_of).collect();
+    assert_eq!(got, accepted);
+}

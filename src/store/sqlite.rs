@@ -10,11 +10,13 @@
 mod condition;
 mod guard;
 mod ids;
+mod late;
 mod live;
 mod open;
 mod readers;
 mod refusal;
 mod rescue;
+mod shrinking;
 mod source;
 mod spool;
 #[cfg(test)]
@@ -31,9 +33,10 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, ffi, named_params}
 use rustc_hash::FxHashMap;
 
 use self::condition::Condition;
-use self::ids::{Ids, Numbered};
-use self::live::Live;
+use self::ids::Numbered;
+use self::late::Late;
 pub use self::refusal::OpenError;
+pub use self::shrinking::{Compacted, compact};
 pub use self::source::Source;
 pub use self::spool::SpoolFile;
 use super::{
@@ -47,12 +50,13 @@ use crate::quotas::MESSAGE_BYTES;
 /// A [`Store`] in a SQLite file. Dropping it finishes what is queued and leaves a single file without a log beside it.
 pub struct SqliteStore {
     file: PathBuf,
-    ids: Arc<Ids>,
-    live: Live,
+    condition: Arc<Condition>,
+    live: Late,
 }
 
 impl SqliteStore {
-    /// Opens `raybox.db` in the folder `data_dir`, creating and migrating what is missing, and marks every user offline.
+    /// Opens `raybox.db` in the folder `data_dir`, creating and migrating what is missing, and marks every user offline. On
+    /// a disk that is full it only reads what is there, and does the rest when there is room.
     ///
     /// # Errors
     /// Whatever the operator has to put right; see [`OpenError`]. A file that is refused is not changed.
@@ -64,8 +68,8 @@ impl SqliteStore {
     fn open_with(data_dir: &Path, busy_timeout: Duration) -> Result<SqliteStore, OpenError> {
         let file = data_dir.join(open::STORE.name);
         let condition = Arc::new(Condition::new(file.display().to_string()));
-        let (live, ids) = Live::open(data_dir, &open::STORE, busy_timeout, condition, |db| Ids::open(data_dir, db))?;
-        Ok(SqliteStore { file, ids: Arc::new(ids), live })
+        let live = Late::open(data_dir, busy_timeout, condition.clone())?;
+        Ok(SqliteStore { file, condition, live })
     }
 }
 
@@ -103,8 +107,9 @@ impl Store for SqliteStore {
 
     fn register(&self, name: &str, credential: &str) -> Result<UserId, StoreError> {
         let (name, name_key, credential) = (name.to_owned(), fold(name), credential.to_owned());
-        let ids = self.ids.clone();
-        let id = self.live.change(move |db| {
+        let (live, ids) = self.live.live()?;
+        let ids = ids.clone();
+        let id = live.change(move |db| {
             let inserted = db
                 .prepare_cached("INSERT INTO User (name, name_key, password) VALUES (:name, :name_key, :password)")?
                 .execute(named_params! {":name": name, ":name_key": name_key, ":password": credential});
@@ -206,8 +211,9 @@ impl Store for SqliteStore {
 
     fn create_group(&self, owner: UserId, name: &str, description: &str) -> Result<GroupId, StoreError> {
         let (name, name_key, description) = (name.to_owned(), fold(name), description.to_owned());
-        let ids = self.ids.clone();
-        self.live.change(move |db| {
+        let (live, ids) = self.live.live()?;
+        let ids = ids.clone();
+        live.change(move |db| {
             db.prepare_cached(
                 "INSERT INTO AllGroup (groupname, name_key, groupdesc) VALUES (:name, :name_key, :description)",
             )?
@@ -397,15 +403,15 @@ impl Store for SqliteStore {
     }
 
     fn is_lost(&self) -> bool {
-        self.live.condition.is_lost()
+        self.condition.is_lost()
     }
 
     fn on_lost(&self, stop: Box<dyn Fn() + Send + Sync>) {
-        self.live.condition.on_lost(stop);
+        self.condition.on_lost(stop);
     }
 
     fn on_trouble(&self, look: Box<dyn Fn() + Send + Sync>) {
-        self.live.condition.on_trouble(look);
+        self.condition.on_trouble(look);
     }
 }
 

@@ -13,6 +13,7 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use super::guard::Guard;
 use super::refusal::{OpenError, refused};
 use super::rescue;
+use super::shrinking;
 use super::wal::{self, Log};
 
 /// One of the databases that this server writes.
@@ -27,7 +28,7 @@ pub(super) struct Kind {
     migrations: &'static [&'static str],
     /// When a new file gives the disk back what is deleted: at once, or in small steps while there is nothing to do
     /// (`writer.rs`).
-    auto_vacuum: &'static str,
+    pub(super) auto_vacuum: &'static str,
     /// What is put right whenever it is opened.
     at_start: &'static str,
     /// Writes a row of the kind that matters most, for nobody, and deletes it.
@@ -112,12 +113,14 @@ fn prepare(file: &Path, kind: &Kind, busy_timeout: Duration) -> Result<(), OpenE
     connection.pragma_update(None, "auto_vacuum", kind.auto_vacuum).map_err(refuse)?;
     configure(&connection).map_err(refuse)?;
     bring_up_to_date(&mut connection, kind).map_err(refuse)?;
+    shrinking::enable_if_cheap(&connection, file);
     // Another program that reads just now keeps the log from being emptied, which does no harm.
     connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(refuse)
 }
 
-/// Opens the database for one who only reads it, at one moment, while no server uses it.
-pub(super) fn open_to_read(file: &Path, busy_timeout: Duration) -> Result<(Connection, Guard), OpenError> {
+/// Opens the store's database for one who only reads it, at one moment, while no server uses it. `alone`: no other program
+/// can read it meanwhile, and nothing needs room on its disk, for the index of the log is in memory.
+pub(super) fn open_to_read(file: &Path, busy_timeout: Duration, alone: bool) -> Result<(Connection, Guard), OpenError> {
     let guard = Guard::take(file, false)?;
     check_log(file)?;
     let refuse = |error| refused(file, error);
@@ -125,6 +128,10 @@ pub(super) fn open_to_read(file: &Path, busy_timeout: Duration) -> Result<(Conne
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(sqlite_path(file), flags).map_err(refuse)?;
     connection.busy_timeout(busy_timeout).map_err(refuse)?;
+    if alone {
+        connection.pragma_update(None, "locking_mode", "exclusive").map_err(refuse)?;
+        connection.pragma_update(None, "query_only", true).map_err(refuse)?;
+    }
     check_identity(&connection, &STORE, file)?;
     let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(refuse)?;
     if version < STORE.newest() {

@@ -1,10 +1,11 @@
 //! The connections that queries run on, so that none of them waits for the writer's syncs.
 
+use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use rusqlite::{Connection, OpenFlags};
 
 use super::condition::Condition;
@@ -13,33 +14,79 @@ use super::store_error;
 use crate::store::StoreError;
 
 /// Read-only connections, one per query under way. A query sees everything that was committed before it began.
+///
+/// Some are open from the beginning: a process whose clients have all its descriptors can open no more. Then a query waits
+/// for another one's connection.
 pub(super) struct Readers {
     file: PathBuf,
     busy_timeout: Duration,
     condition: Arc<Condition>,
     guard: Arc<Guard>,
-    /// A leaf lock, held to take or put back one connection: those that nobody uses.
-    idle: Mutex<Vec<Connection>>,
+    /// A leaf lock, held to take or put back one connection.
+    pool: Mutex<Pool>,
+    put_back: Condvar,
+}
+
+#[derive(Default)]
+struct Pool {
+    /// Those that nobody uses.
+    idle: Vec<Connection>,
+    /// How many there are in all.
+    open: usize,
 }
 
 impl Readers {
     pub(super) fn new(file: PathBuf, busy_timeout: Duration, condition: Arc<Condition>, guard: Arc<Guard>) -> Readers {
-        Readers { file, busy_timeout, condition, guard, idle: Mutex::default() }
+        let (pool, put_back) = (Mutex::default(), Condvar::new());
+        let readers = Readers { file, busy_timeout, condition, guard, pool, put_back };
+        // One that cannot be opened now may be later.
+        let ready: Vec<Connection> = (0..READY).map_while(|_| readers.connect().ok()).collect();
+        *readers.pool.lock() = Pool { open: ready.len(), idle: ready };
+        readers
     }
 
-    /// Runs `query` on a connection of its own. Never waits for another query: the calling threads bound their number.
+    /// Runs `query` on a connection of its own. Waits for another query only if no connection can be opened: the calling
+    /// threads bound their number.
     pub(super) fn read<T>(&self, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
-        let idle = self.idle.lock().pop();
-        let connection = idle.map_or_else(|| self.connect(), Ok)?;
-        let found = query(&connection).map_err(|error| {
+        let connection = Lease { readers: self, connection: Some(self.take()?) };
+        query(&connection).map_err(|error| {
             self.condition.examine(&error);
             store_error(error)
-        })?;
-        let mut idle = self.idle.lock();
-        if idle.len() < IDLE_MAX {
-            idle.push(connection);
+        })
+    }
+
+    fn take(&self) -> Result<Connection, StoreError> {
+        if let Some(idle) = self.pool.lock().idle.pop() {
+            return Ok(idle);
         }
-        Ok(found)
+        let error = match self.connect() {
+            Ok(connection) => {
+                self.pool.lock().open += 1;
+                return Ok(connection);
+            }
+            Err(error) => error,
+        };
+        let until = Instant::now() + self.busy_timeout;
+        let mut pool = self.pool.lock();
+        while pool.open > 0 && !self.condition.is_lost() {
+            if let Some(idle) = pool.idle.pop() {
+                return Ok(idle);
+            }
+            if self.put_back.wait_until(&mut pool, until).timed_out() {
+                break;
+            }
+        }
+        Err(error)
+    }
+
+    fn put_back(&self, connection: Connection) {
+        let mut pool = self.pool.lock();
+        if pool.idle.len() < IDLE_MAX {
+            pool.idle.push(connection);
+            self.put_back.notify_one();
+        } else {
+            pool.open -= 1;
+        }
     }
 
     fn connect(&self) -> Result<Connection, StoreError> {
@@ -52,9 +99,37 @@ impl Readers {
         self.condition.refuse_if_lost()?;
         let connection = opened.map_err(store_error)?;
         connection.busy_timeout(self.busy_timeout).map_err(store_error)?;
+        // Opens the log, which needs another descriptor.
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())).map_err(store_error)?;
         Ok(connection)
     }
 }
+
+/// A connection in use, which is put back by a panic too.
+struct Lease<'a> {
+    readers: &'a Readers,
+    /// `None` only while dropping.
+    connection: Option<Connection>,
+}
+
+impl Deref for Lease<'_> {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        self.connection.as_ref().expect("it is there until it is dropped")
+    }
+}
+
+impl Drop for Lease<'_> {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            self.readers.put_back(connection);
+        }
+    }
+}
+
+/// Connections that are opened at the start.
+pub(super) const READY: usize = 4;
 
 /// Connections kept for the next query. Each has a page cache of up to 2 MB.
 const IDLE_MAX: usize = 8;

@@ -124,6 +124,20 @@ pub enum OpenError {
     },
 }
 
+impl OpenError {
+    /// The disk takes nothing now, and what is in the database may be read nevertheless.
+    pub(super) fn may_pass(&self) -> bool {
+        match self {
+            OpenError::Full { .. } => true,
+            // A quota or a limit of the size of files, where the disk itself has room.
+            OpenError::Failed { cause, .. } => cause.downcast_ref::<rusqlite::Error>().is_some_and(|error| {
+                error.sqlite_error().is_some_and(|error| error.extended_code == ffi::SQLITE_IOERR_WRITE)
+            }),
+            _ => false,
+        }
+    }
+}
+
 impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -36,7 +36,7 @@ impl Source {
             let cause = io::Error::new(io::ErrorKind::UnexpectedEof, "the file is empty");
             return Err(OpenError::Damaged { file, cause: Box::new(cause) });
         }
-        let (db, guard) = open::open_to_read(&file, BUSY_TIMEOUT)?;
+        let (db, guard) = open::open_to_read(&file, BUSY_TIMEOUT, false)?;
         Ok(Source { file, db, _guard: guard })
     }
 

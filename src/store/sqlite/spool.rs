@@ -471,3 +471,36 @@ fn weight(message: &Message) -> usize {
 
 /// How often it is tried to delete what could not be deleted.
 const TIDY_EVERY: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::env;
+    use std::process;
+
+    #[test]
+    fn a_file_that_replaces_another_gives_no_id_again() {
+        let dir = env::temp_dir().join(format!("raybox-spool-{}", process::id()));
+        let spool = SpoolFile::open(&dir, 1 << 20).unwrap();
+        let add = |text: &str| {
+            let message = Message { to: UserId(5), text: text.into() };
+            assert_eq!(spool.add(vec![Addition { message, must: false }]).unwrap(), [true]);
+        };
+        let waiting = |after| spool.oldest(Part::Lane { nth: 0, of: 1, after }).unwrap();
+        ["a", "b", "c"].into_iter().for_each(add);
+        let ids: Vec<SpoolId> = waiting(SpoolId(0)).iter().map(|spooled| spooled.id).collect();
+        // The disk takes no deletion, as a full one.
+        spool.live().unwrap().write(|db| db.pragma_update(None, "query_only", true)).unwrap();
+        spool.remove(&ids).unwrap();
+        assert!(spool.owes());
+        spool.replace();
+        assert!(!spool.owes(), "it is a new file");
+        add("d");
+        // A lane goes on after what it has seen to.
+        let left: Vec<_> = waiting(ids[2]).iter().map(|spooled| spooled.message.text.to_string()).collect();
+        assert_eq!(left, ["d"]);
+        drop(spool);
+        fs::remove_dir_all(dir).unwrap();
+    }
+}

@@ -358,12 +358,89 @@ fn a_log_of_its_own_is_never_refused() {
             let checkpoint = format!("PRAGMA wal_checkpoint({mode})");
             outside(&dir.0).query_row(&checkpoint, [], |_| Ok(())).unwrap();
         }
+        // What an operator does to a live database changes what page 1 says of its tables.
+        let by_operator = ["CREATE INDEX theirs ON User (state)", "ANALYZE", "VACUUM", "DROP INDEX theirs"];
+        if round % 3 == 2 {
+            outside(&dir.0).execute_batch(by_operator[round / 3 % 4]).unwrap();
+        }
         for suffix in ["", "-wal"] {
             let name = format!("raybox.db{suffix}");
             fs::copy(dir.0.join(&name), copy.0.join(&name)).unwrap();
         }
         assert_eq!(wal::look(&copy.database()).unwrap(), wal::Log::Good, "round {round}");
     }
+    drop(store);
+    // The copy is what a server that was killed then has left.
+    let store = SqliteStore::open(&copy.0).unwrap();
+    assert!(!store.fetch(user, 1).unwrap().is_empty());
+}
+
+#[test]
+fn queries_go_on_when_no_descriptor_is_left() {
+    let Some(data_dir) = env::var_os(WITHOUT_DESCRIPTORS) else {
+        // The limit is that of a process.
+        let dir = Dir::new();
+        let mut command = Command::new(env::current_exe().unwrap());
+        command.args(["--exact", "store::sqlite::tests::queries_go_on_when_no_descriptor_is_left", "--nocapture"]);
+        let output = command.env(WITHOUT_DESCRIPTORS, &dir.0).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        return;
+    };
+    let store = SqliteStore::open(Path::new(&data_dir)).unwrap();
+    let user = new_user(&store);
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let none = rustix::process::Rlimit { current: Some(0), ..limit };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, none).unwrap();
+    assert!(fs::File::open("/dev/null").is_err(), "no descriptor is left");
+    // As many at once as are ready, and one more, which waits.
+    let queries = readers::READY + 1;
+    let (entered, is_in) = bounded(queries);
+    let (go, gate) = bounded::<()>(0);
+    thread::scope(|scope| {
+        for _ in 0..queries {
+            let (entered, gate, store) = (entered.clone(), gate.clone(), &store);
+            scope.spawn(move || {
+                let found = store.live.read(|db| {
+                    entered.send(()).unwrap();
+                    let _ = gate.recv();
+                    user_by_id(db, user)
+                });
+                assert!(found.unwrap().is_some());
+            });
+        }
+        for _ in 0..readers::READY {
+            is_in.recv_timeout(Duration::from_secs(30)).unwrap();
+        }
+        drop(go);
+    });
+    append(&store, user, "stored too").unwrap();
+    assert_eq!(texts(&store, user), ["stored too"]);
+}
+
+const WITHOUT_DESCRIPTORS: &str = "TEST_WITHOUT_DESCRIPTORS";
+
+#[test]
+fn a_small_file_of_an_earlier_version_learns_to_become_shorter() {
+    let dir = Dir::new();
+    drop(SqliteStore::open(&dir.0).unwrap());
+    let mode = |db: &Connection| db.query_row("PRAGMA auto_vacuum", [], |row| row.get::<_, i64>(0)).unwrap();
+    let as_before = || outside(&dir.0).execute_batch("PRAGMA auto_vacuum = none; VACUUM").unwrap();
+    as_before();
+    assert_eq!(mode(&outside(&dir.0)), 0);
+    let store = SqliteStore::open(&dir.0).unwrap();
+    let user = new_user(&store);
+    append(&store, user, &"x".repeat(1_000_000)).unwrap();
+    assert_eq!(mode(&outside(&dir.0)), 2, "a little at a time");
+    assert!(matches!(compact(&dir.0), Err(OpenError::InUse { .. })), "a server runs");
+    store.delete(user, &[store.fetch(user, 1).unwrap()[0].id]).unwrap();
+    drop(store);
+    as_before();
+    append(&SqliteStore::open(&dir.0).unwrap(), user, "kept").unwrap();
+    let (file, sizes) = compact(&dir.0).unwrap();
+    assert_eq!(file, dir.database());
+    assert!(sizes.after <= sizes.before, "{sizes:?}");
+    let store = SqliteStore::open(&dir.0).unwrap();
+    assert_eq!((mode(&outside(&dir.0)), texts(&store, user)), (2, vec!["kept".to_owned()]));
 }
 
 #[test]

@@ -1,0 +1,203 @@
+//! [`Late`]: a database that is opened as soon as its disk has room.
+//!
+//! A full disk lets nobody open a database for writing, and all that is in it can be read. A server that starts then reads
+//! through one connection that has the file to itself: the index of the log is in memory, where SQLite would make a file
+//! otherwise. It accepts nothing to store, and a thread named `store-open` tries to open the database, [`Live`], again and again.
+
+use std::error::Error as _;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use parking_lot::Mutex;
+use rusqlite::Connection;
+
+use super::condition::Condition;
+use super::guard::Guard;
+use super::ids::Ids;
+use super::live::Live;
+use super::open::{self, STORE};
+use super::refusal::OpenError;
+use super::store_error;
+use crate::store::StoreError;
+
+/// See the [module](self). Dropping it closes the database in order.
+pub(super) struct Late {
+    shared: Arc<Shared>,
+    /// Only where the database could not be opened at once. Dropping the sender ends the thread.
+    opener: Option<(Sender<()>, JoinHandle<()>)>,
+}
+
+struct Shared {
+    data_dir: PathBuf,
+    busy_timeout: Duration,
+    condition: Arc<Condition>,
+    live: OnceLock<(Live, Arc<Ids>)>,
+    /// Held by reads that cannot use `live` yet, and while `live` is tried to be opened.
+    waiting: Mutex<Waiting>,
+}
+
+/// A database that cannot be opened for writing yet.
+#[derive(Default)]
+struct Waiting {
+    /// `None` if it cannot even be read.
+    frozen: Option<Frozen>,
+    /// Why nothing can be written.
+    why: String,
+}
+
+/// A database that is only read, by one connection that has it to itself.
+struct Frozen {
+    // Dropped in this order, as those of `Live`.
+    db: Connection,
+    _guard: Guard,
+}
+
+impl Late {
+    /// Opens the store in the folder `data_dir`, or only reads it for the time being, if its disk takes nothing.
+    ///
+    /// # Errors
+    /// As for [`SqliteStore::open`](super::SqliteStore::open); a full disk is one only if nothing can be read either.
+    pub(super) fn open(data_dir: &Path, busy_timeout: Duration, condition: Arc<Condition>) -> Result<Late, OpenError> {
+        let (data_dir, live, waiting) = (data_dir.to_owned(), OnceLock::new(), Mutex::default());
+        let shared = Arc::new(Shared { data_dir, busy_timeout, condition, live, waiting });
+        let Err(error) = shared.try_to_open() else { return Ok(Late { shared, opener: None }) };
+        if !error.may_pass() || shared.waiting.lock().frozen.is_none() {
+            return Err(error);
+        }
+        let why = shared.waiting.lock().why.clone();
+        log::error!("{why}: what is stored can be read, and nothing can be stored; trying again every {RETRY_AFTER:?}");
+        let failed = |cause: io::Error| OpenError::Failed { file: shared.file(), cause: Box::new(cause) };
+        let (stop, stopped) = bounded(0);
+        let opener = shared.clone();
+        let thread = thread::Builder::new().name("store-open".to_owned()).spawn(move || opener.run(&stopped));
+        let thread = thread.map_err(failed)?;
+        Ok(Late { shared, opener: Some((stop, thread)) })
+    }
+
+    /// The database in use, with its ids.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] while it cannot be opened for writing.
+    pub(super) fn live(&self) -> Result<&(Live, Arc<Ids>), StoreError> {
+        self.shared.live.get().ok_or_else(|| self.shared.unavailable())
+    }
+
+    /// As [`Live::write`].
+    pub(super) fn write<T, F>(&self, operation: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: Fn(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        self.live()?.0.write(operation)
+    }
+
+    /// As [`Live::change`].
+    pub(super) fn change<T, F>(&self, operation: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: Fn(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        self.live()?.0.change(operation)
+    }
+
+    /// As [`Live::read`], but one query at a time while the database cannot be opened for writing.
+    pub(super) fn read<T>(&self, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
+        if let Some((live, _)) = self.shared.live.get() {
+            return live.read(query);
+        }
+        let waiting = self.shared.waiting.lock();
+        // It may have been opened while the lock was waited for.
+        if let Some((live, _)) = self.shared.live.get() {
+            drop(waiting);
+            return live.read(query);
+        }
+        match &waiting.frozen {
+            Some(frozen) => query(&frozen.db).map_err(store_error),
+            None => Err(StoreError::Unavailable(waiting.why.clone().into())),
+        }
+    }
+
+    /// As [`Live::settle`].
+    pub(super) fn settle(&self) -> Result<(), StoreError> {
+        // Before it is open, nothing is queued.
+        self.shared.live.get().map_or(Ok(()), |(live, _)| live.settle())
+    }
+
+    /// As [`Live::check`].
+    pub(super) fn check(&self) -> Result<(), StoreError> {
+        self.live()?.0.check()
+    }
+
+    #[cfg(test)]
+    pub(super) fn writer(&self) -> &super::writer::Writer {
+        self.live().expect("it is open").0.writer()
+    }
+}
+
+impl Drop for Late {
+    fn drop(&mut self) {
+        let Some((stop, thread)) = self.opener.take() else { return };
+        drop(stop);
+        // A disk that stands still may keep it.
+        pool::join_until(thread, Instant::now() + RETRY_AFTER);
+    }
+}
+
+impl Shared {
+    fn file(&self) -> PathBuf {
+        self.data_dir.join(STORE.name)
+    }
+
+    fn unavailable(&self) -> StoreError {
+        StoreError::Unavailable(self.waiting.lock().why.clone().into())
+    }
+
+    fn run(&self, stopped: &Receiver<()>) {
+        let mut known = self.waiting.lock().why.clone();
+        // Nothing is ever sent: the other end is there, or gone.
+        while stopped.recv_timeout(RETRY_AFTER) == Err(RecvTimeoutError::Timeout) {
+            if self.try_to_open().is_ok() {
+                log::warn!("{} is open: its disk takes what is to be stored", self.file().display());
+                return;
+            }
+            let why = self.waiting.lock().why.clone();
+            if why != known {
+                log::error!("{why}");
+                known = why;
+            }
+        }
+    }
+
+    /// Opens the database. If that is not possible, it can be read after this, unless that is not possible either.
+    fn try_to_open(&self) -> Result<(), OpenError> {
+        let mut waiting = self.waiting.lock();
+        // Its locks would be in the way.
+        waiting.frozen = None;
+        let ids = |db: &Connection| Ids::open(&self.data_dir, db);
+        match Live::open(&self.data_dir, &STORE, self.busy_timeout, self.condition.clone(), ids) {
+            Ok((live, ids)) => {
+                // Nobody else sets it.
+                let _ = self.live.set((live, Arc::new(ids)));
+                Ok(())
+            }
+            Err(error) => {
+                waiting.why = match error.source() {
+                    Some(cause) if error.may_pass() => {
+                        format!("the disk of {} takes nothing: {cause}", self.file().display())
+                    }
+                    _ => error.to_string(),
+                };
+                let frozen = open::open_to_read(&self.file(), self.busy_timeout, true);
+                waiting.frozen = frozen.ok().map(|(db, guard)| Frozen { db, _guard: guard });
+                Err(error)
+            }
+        }
+    }
+}
+
+/// An attempt reads the log, which may have 64 MB.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
