@@ -26,7 +26,7 @@ use raybox::commands::{CommandError, compact, copy, health, migrate};
 use raybox::config::{Auth, Config, Invocation};
 use raybox::health::{Checks, Health};
 use raybox::logging::{self, LogControl, LogGuard};
-use raybox::resources::{self, Descriptors};
+use raybox::resources::{self, AddressSpace, Descriptors};
 use raybox::server::{Server, Stopped};
 use raybox::signals;
 use raybox::spool::{NoSpool, Spool};
@@ -99,9 +99,12 @@ fn end(outcome: Result<(), CommandError>) -> ExitCode {
 /// Runs a server until a signal stops it; an error is one at start.
 fn serve(config: &Config) -> Result<Stopped, Box<dyn Error>> {
     let descriptors = Descriptors::raise();
+    let space = AddressSpace::of_process();
+    space.iter().for_each(|space| space.bound_allocator());
     resources::check_threads(config)?;
     let signals = signals::catch()?;
     let log = logging::init(&config.log_dir, &config.log_level)?;
+    space.map(|space| space.check(config)).transpose()?;
     log_panics();
     let admin = config.admin.0.map(Admin::bind).transpose()?;
     let store = open_store(config)?;

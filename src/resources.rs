@@ -1,5 +1,7 @@
 //! What the system lets this process have: descriptors, memory, threads.
 
+mod address_space;
+
 use std::error::Error;
 use std::fmt;
 use std::fs;
@@ -9,6 +11,7 @@ use std::thread;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+pub use self::address_space::{AddressSpace, TooLittleSpace};
 use crate::config::Config;
 
 /// The limit of descriptors, raised as far as it may be.
@@ -68,8 +71,9 @@ pub fn descriptors_for_clients(config: &Config) -> (usize, usize) {
 
 /// Memory for what clients have begun to send and for replies on their way, in bytes: a part of what this process may have.
 pub fn memory_for_clients() -> usize {
-    let own = [Resource::As, Resource::Data].into_iter().filter_map(|resource| getrlimit(resource).current);
-    let memory = memory(Path::new("/")).into_iter().chain(own).min().unwrap_or(MEMORY_USUALLY);
+    let space = AddressSpace::of_process().map(AddressSpace::left);
+    let own = getrlimit(Resource::Data).current;
+    let memory = memory(Path::new("/")).into_iter().chain(space).chain(own).min().unwrap_or(MEMORY_USUALLY);
     usize::try_from(memory / MEMORY_PART).unwrap_or(usize::MAX).clamp(MEMORY_MIN, MEMORY_MAX)
 }
 
@@ -104,6 +108,8 @@ fn memory(root: &Path) -> Option<u64> {
 #[derive(Debug)]
 pub struct TooFewThreads {
     needed: usize,
+    /// Settings that need fewer, if there are any.
+    instead: &'static str,
     cause: io::Error,
 }
 
@@ -113,9 +119,24 @@ pub struct TooFewThreads {
 /// # Errors
 /// It does not.
 pub fn check_threads(config: &Config) -> Result<(), TooFewThreads> {
+    start_threads(threads_needed(config), " or lower loops, workers and hashers")
+}
+
+/// The same for a command that only works on the database of a cluster.
+///
+/// # Errors
+/// The system does not give them.
+pub fn check_threads_of_command() -> Result<(), TooFewThreads> {
+    start_threads(THREADS_OF_COMMAND, "")
+}
+
+fn threads_needed(config: &Config) -> usize {
     let of_cluster = config.mysql.as_ref().map_or(0, |_| THREADS_WITH_MYSQL)
         + config.redis.as_ref().map_or(0, |_| THREADS_WITH_REDIS);
-    let needed = config.loops + config.workers + config.hashers + THREADS_OF_ALL + of_cluster;
+    config.loops + config.workers + config.hashers + THREADS_OF_ALL + of_cluster
+}
+
+fn start_threads(needed: usize, instead: &'static str) -> Result<(), TooFewThreads> {
     // Each waits until the sender is dropped.
     let (hold, held) = crossbeam_channel::bounded::<()>(0);
     let start = |_| {
@@ -124,18 +145,18 @@ pub fn check_threads(config: &Config) -> Result<(), TooFewThreads> {
     };
     let threads: io::Result<Vec<_>> = (0..needed).map(start).collect();
     drop(hold);
-    let threads = threads.map_err(|cause| TooFewThreads { needed, cause })?;
+    let threads = threads.map_err(|cause| TooFewThreads { needed, instead, cause })?;
     threads.into_iter().for_each(|thread| drop(thread.join()));
     Ok(())
 }
 
 impl fmt::Display for TooFewThreads {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let TooFewThreads { needed, cause } = self;
+        let TooFewThreads { needed, instead, cause } = self;
         write!(
             f,
             "the system does not give this process the {needed} threads it needs: {cause}; raise the limit (ulimit -u, \
-             TasksMax in systemd, pids.max of a container) or lower loops, workers and hashers"
+             TasksMax in systemd, pids.max of a container){instead}"
         )
     }
 }
@@ -171,6 +192,8 @@ const MEMORY_USUALLY: u64 = 1 << 30;
 const THREADS_OF_ALL: usize = 11;
 /// The lanes, the spool, a look at the database, what opens it, and three of the pool.
 const THREADS_WITH_MYSQL: usize = 10;
+/// The one that moves a progress bar, and the one that looks up a name.
+const THREADS_OF_COMMAND: usize = 2;
 /// The bus, the lane to it, and three of the pool.
 const THREADS_WITH_REDIS: usize = 6;
 

@@ -360,17 +360,35 @@ fn a_limit_of_threads_is_named_and_nothing_is_started() {
             files.iter().for_each(|(name, text)| sandbox.write(name, text));
         }
         for limit in if is_root { &[1, 2, 4, 8][..] } else { &[1] } {
-            let mut command = sandbox.command(if is_root { "setpriv" } else { "prlimit" });
-            if is_root {
-                command.args(["--reuid", &user, "--regid", &user, "--clear-groups", "prlimit"]);
+            let server = "127.0.0.1 0 --loops 2 --hashers 1 --log-dir .";
+            let commands = ["migrate", "copy --from raybox.db --to mysql.cnf"];
+            // The commands need fewer threads.
+            let of_commands = if with_cluster && *limit == 1 { &commands[..] } else { &[] };
+            for arguments in of_commands.iter().chain([&server]) {
+                let mut command = sandbox.command(if is_root { "setpriv" } else { "prlimit" });
+                if is_root {
+                    command.args(["--reuid", &user, "--regid", &user, "--clear-groups", "prlimit"]);
+                }
+                command.arg(format!("--nproc={limit}")).arg(&program).args(arguments.split_whitespace());
+                let End { code, stdout, stderr, .. } = Process::start(command).end();
+                let said = format!("{arguments}, {limit}: {stdout:?} {stderr:?}");
+                assert_eq!((code, stdout.len(), stderr.len()), (Some(2), 0, 1), "{said}");
+                assert!(stderr[0].contains("threads it needs") && stderr[0].contains("ulimit -u"), "{said}");
             }
-            command.arg(format!("--nproc={limit}")).arg(&program);
-            command.args("127.0.0.1 0 --loops 2 --hashers 1 --log-dir .".split_whitespace());
-            let End { code, stdout, stderr, .. } = Process::start(command).end();
-            assert_eq!((code, stdout.len(), stderr.len()), (Some(2), 0, 1), "{limit}: {stdout:?} {stderr:?}");
-            assert!(stderr[0].contains("threads it needs") && stderr[0].contains("ulimit -u"), "{}", stderr[0]);
         }
     }
+}
+
+#[test]
+fn an_address_space_that_is_too_small_is_named_and_nothing_is_started() {
+    let sandbox = Sandbox::new();
+    let mut command = sandbox.command("prlimit");
+    command.arg(format!("--as={}", 64 << 20)).arg(env!("CARGO_BIN_EXE_server"));
+    command.args("127.0.0.1 0 --log-dir .".split_whitespace());
+    let End { code, stdout, stderr, .. } = Process::start(command).end();
+    assert_eq!((code, stdout.len(), stderr.len()), (Some(2), 0, 1), "{stdout:?} {stderr:?}");
+    assert!(stderr[0].contains("the address space is limited to 64 MiB (ulimit -v)"), "{}", stderr[0]);
+    assert!(!sandbox.work().join("raybox.db").exists());
 }
 
 #[test]

@@ -204,6 +204,27 @@ fn unfinished_frames_take_a_bounded_memory_and_a_user_is_always_understood() {
     assert!(refusals.len() > 100 && refusals.iter().all(|reply| reply["errno"] == 503), "{:?}", refusals.first());
 }
 
+#[test]
+fn unfinished_frames_do_not_end_a_server_whose_address_space_is_limited() {
+    const FRAMES: usize = 2_000;
+    let server = counting().after("ulimit -v 262144").option("frame_timeout", "1h").start();
+    let (mut quiet, _, _) = come(&server, QUIET, "quiet");
+    let half = half(60_000);
+    // More than twice what there is, most of which is let go again.
+    let mut greedy = Vec::new();
+    for n in 0..FRAMES {
+        let mut client = TestClient::connect_from(10 + (n % 50) as u8, &server);
+        client.send_raw(half.as_bytes());
+        greedy.push(client);
+        if n % 100 == 0 {
+            quiet.barrier();
+        }
+    }
+    wait_until("some are refused", || refused(&server, "memory_max") > 100.0);
+    come(&server, QUIET, "another");
+    quiet.barrier();
+}
+
 /// Stores so many messages of 60 kB for a user who is not there.
 fn store_for(server: &TestServer, sender: &mut TestClient, from: i64, to: i64, count: usize) {
     for n in 0..count {

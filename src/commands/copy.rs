@@ -19,6 +19,7 @@ use clap::Arg;
 use super::progress::Progress;
 use super::{CommandError, grouped, say};
 use crate::config::Config;
+use crate::resources;
 use crate::store::mysql::Maintenance;
 use crate::store::mysql::maintenance::State;
 use crate::store::mysql::target::{SameName, size};
@@ -35,6 +36,7 @@ pub fn run(
     working_dir: &Path,
 ) -> Result<(), CommandError> {
     let Some(matches) = super::arguments(command(), USAGE, arguments)? else { return Ok(()) };
+    resources::check_threads_of_command().map_err(CommandError::refused)?;
     let file = |name: &str| matches.get_one::<String>(name).map_or("", String::as_str);
     let config = Config::for_command(Some(file("to")), None, env, working_dir).map_err(CommandError::refused)?;
     let settings = config.mysql.ok_or_else(|| CommandError::refused("copy: --to needs the name of a file"))?;

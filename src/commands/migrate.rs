@@ -16,6 +16,7 @@ use super::progress::Progress;
 use super::{CommandError, grouped, say, states};
 use crate::bus::redis::{Survey, survey};
 use crate::config::Config;
+use crate::resources;
 use crate::store::mysql::Maintenance;
 use crate::store::mysql::maintenance::{MIGRATIONS, Migration, NAMES, NEW_TABLES, Nulls, State};
 
@@ -29,6 +30,7 @@ pub fn run(
     working_dir: &Path,
 ) -> Result<(), CommandError> {
     let Some(matches) = super::arguments(command(), USAGE, arguments)? else { return Ok(()) };
+    resources::check_threads_of_command().map_err(CommandError::refused)?;
     let file = |name: &str| matches.get_one::<String>(name).map(String::as_str);
     let config = Config::for_command(file("mysql"), file("redis"), env, working_dir);
     let config = config.map_err(CommandError::refused)?;

@@ -235,7 +235,7 @@ pub(super) static KEYS: &[Key] = &[
     Key {
         name: "memory_max",
         default: "auto",
-        help: "Memory for frames that are not whole yet and for offline messages on their way to clients; auto is an eighth of the machine's or container's, from 8m to 512m",
+        help: "Memory for frames that are not whole yet and for offline messages on their way to clients; auto is an eighth of the machine's or container's, or of what a limit of the address space (ulimit -v) leaves, from 8m to 512m",
         kind: Kind::AutoSize(MIB, 1024 * 1024 * MIB, resources::memory_for_clients, |config, bytes| {
             config.memory_bytes_max = bytes;
         }),
