@@ -6,15 +6,16 @@ mod util;
 
 use std::io;
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 
+use mysql::prelude::Queryable;
 use raybox::config::{MysqlSettings, Secret};
 use raybox::protocol::UserId;
 use raybox::store::mysql::MysqlStore;
 use raybox::store::{Kept, Message, MessageId, Store, StoreError, UserState};
 use serde_json::json;
-use util::{Database, MariaDb, TestClient, TestServer, WRONG_PASSWORD, Workplace};
+use util::{Database, MariaDb, PATIENCE, TestClient, TestServer, WRONG_PASSWORD, Workplace};
 use util::{chat, offline_user, password, user, wait_until};
 
 #[test]
@@ -63,6 +64,82 @@ fn a_database_that_stays_read_only_is_not_knocked_at_by_every_call() {
     database.run("SET GLOBAL read_only = 0");
     wait_until("it is ready", || store.check().is_ok());
     append(&store, ann, "kept").unwrap();
+}
+
+#[test]
+fn a_table_that_is_full_is_not_ready_until_there_is_room() {
+    let mariadb = MariaDb::start();
+    let database = mariadb.create_database();
+    // Such a table can really be full: 64 KiB.
+    database.run("ALTER TABLE OfflineMessage ENGINE = MyISAM MAX_ROWS = 1 AVG_ROW_LENGTH = 1");
+    let store = open(&database);
+    let (tell, told) = mpsc::channel();
+    store.on_trouble(Box::new(move || {
+        let _ = tell.send(());
+    }));
+    wait_until("it is ready", || store.check().is_ok());
+    // Somebody else fills it, and no call meets that.
+    while database
+        .connect()
+        .query_drop("INSERT INTO OfflineMessage (userid, message) VALUES (7, REPEAT('x', 1000))")
+        .is_ok()
+    {}
+    while database.connect().query_drop("INSERT INTO OfflineMessage (userid, message) VALUES (7, '')").is_ok() {}
+    wait_until("it is not ready", || store.check().is_err());
+    told.recv_timeout(PATIENCE).expect("the node was told at once");
+    let ann = new_user(&store, "ann");
+    assert!(is_down(append(&store, ann, "lost")));
+    // It stays so while the database is looked at again and again.
+    let looks = || database.status("Com_delete");
+    let before = looks();
+    while looks() < before + 10 {
+        assert!(store.check().is_err());
+    }
+    database.run("DELETE FROM OfflineMessage");
+    wait_until("it is ready again", || store.check().is_ok());
+    append(&store, ann, "kept").unwrap();
+    assert_eq!(
+        database.rows::<String>("SELECT message FROM OfflineMessage"),
+        ["kept"],
+        "no look leaves anything behind"
+    );
+}
+
+#[test]
+fn a_look_writes_nothing_into_a_server_that_others_may_not_write() {
+    let mariadb = MariaDb::start();
+    let database = mariadb.create_database();
+    let next =
+        || database.count("SELECT auto_increment FROM information_schema.tables WHERE table_name = 'OfflineMessage'");
+    // This account may write all the same.
+    let store = open(&database);
+    wait_until("a look has written", || next() > 1);
+    database.run("SET GLOBAL read_only = 1");
+    let looks = || database.status("Com_delete");
+    // One may be under way.
+    let under_way = looks();
+    wait_until("it is over", || looks() > under_way + 2);
+    let (before, count) = (looks(), next());
+    wait_until("as many as come between two that write", || looks() > before + 10);
+    assert_eq!(next(), count);
+    store.check().unwrap();
+}
+
+#[test]
+fn a_fetch_takes_little_more_from_the_database_than_it_returns() {
+    let mariadb = MariaDb::start();
+    let database = mariadb.create_database();
+    let store = open(&database);
+    let ann = new_user(&store, "ann");
+    let batch: Vec<Message> = (0..256).map(|n| message(ann, &numbered(n, 60_000))).collect();
+    store.append(&batch).unwrap();
+    let before = database.status("Bytes_sent");
+    assert_eq!(store.fetch(ann, 100_000).unwrap().len(), 1);
+    let sent = database.status("Bytes_sent") - before;
+    println!("{sent} bytes for one message of 60,000");
+    assert!(sent < 3_000_000, "{sent} bytes");
+    let all = store.fetch(ann, usize::MAX).unwrap();
+    assert!(all.iter().enumerate().all(|(n, kept)| kept.text == numbered(n, 60_000)) && all.len() == 256);
 }
 
 #[test]

@@ -17,6 +17,7 @@ mod late;
 pub mod maintenance;
 mod messages;
 mod open;
+mod probe;
 mod schema;
 mod shapes;
 pub mod target;
@@ -464,6 +465,10 @@ impl Store for MysqlStore {
 
     fn check(&self) -> Result<(), StoreError> {
         self.calls.check()
+    }
+
+    fn on_trouble(&self, look: Box<dyn Fn() + Send + Sync>) {
+        self.calls.on_trouble(look);
     }
 }
 

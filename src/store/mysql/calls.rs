@@ -22,7 +22,7 @@ use mysql::{Conn, Transaction, TxOpts};
 use pool::{ConnectionPool, Pooled};
 
 use super::error::{self, Trouble};
-use super::health::{self, Health};
+use super::health::Health;
 use crate::metrics::PoolUse;
 use crate::store::StoreError;
 
@@ -78,6 +78,11 @@ impl Calls {
             Some(cause) => Err(StoreError::Unavailable((*cause).into())),
             None => Ok(()),
         }
+    }
+
+    /// Has `look` called when the database begins to be of no use.
+    pub(super) fn on_trouble(&self, look: Box<dyn Fn() + Send + Sync>) {
+        self.health.on_trouble(look);
     }
 
     /// Whether a call has any prospect.
@@ -171,7 +176,7 @@ impl Calls {
                 }
                 Trouble::Refused => return Err(StoreError::Failed(error::text(&error).into())),
                 Trouble::Unknown => {
-                    return match health::probe(&mut connection) {
+                    return match self.health.probe(&mut connection) {
                         Ok(()) => Err(StoreError::Failed(error::text(&error).into())),
                         Err(_) => {
                             connection.mark_broken();

@@ -9,8 +9,8 @@
 //!   up ◀─── the check is answered, again every 500 ms ─ down
 //! ```
 //! A database that answers may be of no use all the same: it is read-only, full, or lacks a right or a table. Calls may try
-//! then, but the node is not ready. That is found by the check itself or by a call; what a call has met is over when the
-//! same is possible again on a connection of calls.
+//! then, but the node is not ready. That is found by the check itself, which stores a message for nobody every few seconds
+//! (`probe.rs`), or by a call; what a call has met is over when the same is possible again on a connection of calls.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,24 +19,30 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use mysql::Conn;
-use mysql::prelude::Queryable;
 use parking_lot::{Condvar, Mutex};
 use pool::ConnectionPool;
 
 use super::dial::Dialer;
 use super::error::{self, Trouble};
+use super::probe::{self, Probe};
 
 /// What is known of the database. Dropping it ends the thread.
 pub(super) struct Health {
     shared: Arc<Shared>,
+    probe: Probe,
     thread: Option<JoinHandle<()>>,
 }
 
+#[derive(Default)]
 struct Shared {
     /// A leaf lock.
     state: Mutex<State>,
     news: Condvar,
+    /// What is called when trouble begins. Held while it is called, which must not come back here.
+    on_trouble: Mutex<Option<Callback>>,
 }
+
+type Callback = Box<dyn Fn() + Send + Sync>;
 
 #[derive(Default)]
 struct State {
@@ -60,13 +66,25 @@ impl Health {
         dialer: Dialer,
         pool: Arc<ConnectionPool<Conn>>,
         name: String,
+        probe: Probe,
     ) -> io::Result<Health> {
-        let shared = Arc::new(Shared { state: Mutex::default(), news: Condvar::new() });
-        let mut watcher = Watcher { connection: Some(connection), dialer, pool, name, was_barred: false };
+        let shared = Arc::new(Shared::default());
+        let connection = Some(connection);
+        let mut watcher = Watcher { connection, dialer, pool, name, probe, was_barred: false, written: None };
         let watched = shared.clone();
         let run = move || watched.run(&mut watcher);
         let thread = thread::Builder::new().name("store-check".to_owned()).spawn(run)?;
-        Ok(Health { shared, thread: Some(thread) })
+        Ok(Health { shared, probe, thread: Some(thread) })
+    }
+
+    /// Has `look` called, from any thread, when the database begins to be of no use.
+    pub(super) fn on_trouble(&self, look: Callback) {
+        *self.shared.on_trouble.lock() = Some(look);
+    }
+
+    /// Whether a message can be stored through this connection, found out by one for nobody.
+    pub(super) fn probe(&self, connection: &mut Conn) -> mysql::Result<()> {
+        self.probe.write(connection)
     }
 
     /// Why the database cannot be used, if it cannot.
@@ -86,17 +104,23 @@ impl Health {
     /// A call was refused something that has nothing to do with what was asked.
     pub(super) fn met(&self, cause: &str) {
         let mut state = self.shared.state.lock();
+        let begins = state.met.is_none() && state.refusal.is_none();
         state.met.get_or_insert_with(|| cause.into());
         state.is_suspect = true;
         self.shared.news.notify_one();
+        drop(state);
+        self.shared.tell_trouble(begins);
     }
 
     /// A call got no answer. Others need not try until a check is answered.
     pub(super) fn fell_silent(&self, cause: &str) {
         let mut state = self.shared.state.lock();
+        let begins = state.down.is_none();
         state.down.get_or_insert_with(|| (Instant::now(), cause.into()));
         state.is_suspect = true;
         self.shared.news.notify_one();
+        drop(state);
+        self.shared.tell_trouble(begins);
     }
 
     /// A call has lost its connection or got none: the next check is made at once.
@@ -116,6 +140,12 @@ impl Drop for Health {
 }
 
 impl Shared {
+    fn tell_trouble(&self, begins: bool) {
+        if begins && let Some(look) = &*self.on_trouble.lock() {
+            look();
+        }
+    }
+
     fn run(&self, watcher: &mut Watcher) {
         let mut logged = false;
         loop {
@@ -158,9 +188,11 @@ impl Shared {
                         logged = true;
                     }
                     let mut state = self.state.lock();
+                    let begins = state.down.is_none();
                     let since = state.down.take().map_or_else(Instant::now, |(since, _)| since);
                     state.down = Some((since, cause.into()));
                     drop(state);
+                    self.tell_trouble(begins);
                     // Otherwise a refusal, which comes at once, would be asked for again at once.
                     self.pause();
                 }
@@ -171,8 +203,8 @@ impl Shared {
     /// One line when the database begins to refuse, one when it no longer does. `has_met`: what calls had met before was
     /// looked for.
     fn note_refusal(&self, refusal: Option<String>, has_met: bool, name: &str) {
-        let (is, was) = (refusal.is_some(), self.state.lock().refusal.take());
-        match (&refusal, was.is_some()) {
+        let (is, was) = (refusal.is_some(), self.state.lock().refusal.take().is_some());
+        match (&refusal, was) {
             (Some(cause), false) => log::error!("{name} is of no use: {cause}"),
             (None, true) => log::warn!("{name} does what is needed again"),
             (Some(_), true) | (None, false) => {}
@@ -185,6 +217,8 @@ impl Shared {
         if is {
             state.refusal = refusal.map(Arc::from);
         }
+        drop(state);
+        self.tell_trouble(is && !was);
     }
 
     /// Waits for the time of the next check, whoever asks for one.
@@ -202,6 +236,9 @@ struct Watcher {
     dialer: Dialer,
     pool: Arc<ConnectionPool<Conn>>,
     name: String,
+    probe: Probe,
+    /// When a message for nobody was last stored on the connection of this thread.
+    written: Option<Instant>,
     /// The last connection led to a server that takes no writes, or its user had no right.
     was_barred: bool,
 }
@@ -217,7 +254,7 @@ impl Watcher {
     /// On a connection of its own.
     fn look_here(&mut self, was_well: bool) -> Result<Option<String>, String> {
         let Some(mut connection) = self.connection.take() else { return self.look_anew(false) };
-        if let Err(error) = probe(&mut connection) {
+        if let Err(error) = self.probe(&mut connection) {
             match error::trouble(&error) {
                 // Somebody works on the table, and the database is well.
                 Trouble::Locked | Trouble::Waited => {}
@@ -252,7 +289,7 @@ impl Watcher {
             Err(error) if lenient && error::is_closed(&error) => return Ok(None),
             Err(error) => return Err(error::text(&error)),
         };
-        if let Err(error) = probe(&mut connection) {
+        if let Err(error) = self.probe(&mut connection) {
             match error::trouble(&error) {
                 Trouble::Locked | Trouble::Waited => {}
                 Trouble::Lost if lenient => return Ok(None),
@@ -276,13 +313,24 @@ impl Watcher {
         Ok(None)
     }
 
+    /// Usually the least, since every node looks twice a second, and a write costs the database a sync and its log of changes
+    /// an entry.
+    fn probe(&mut self, connection: &mut Conn) -> mysql::Result<()> {
+        if self.written.is_some_and(|at| at.elapsed() < WRITE_EVERY) {
+            return probe::look(connection);
+        }
+        self.probe.write(connection)?;
+        self.written = Some(Instant::now());
+        Ok(())
+    }
+
     /// On a connection of calls, by their kind of statement: what they are refused may not be refused here.
     fn look_as_a_call(&self) -> Option<String> {
         let mut connection = match self.pool.connection() {
             Ok(connection) => connection,
             Err(error) => return Some(error.to_string()),
         };
-        let error = rehearse(&mut connection).err()?;
+        let error = self.probe.write(&mut connection).err()?;
         let trouble = error::trouble(&error);
         if matches!(trouble, Trouble::Locked | Trouble::Waited) {
             return None;
@@ -294,24 +342,11 @@ impl Watcher {
     }
 }
 
-/// Has the database do the least that needs the table and the rights to write it.
-pub(super) fn probe(connection: &mut Conn) -> mysql::Result<()> {
-    connection.query_drop(NO_CHANGE)?;
-    connection.query_drop(NO_INSERT)
-}
-
-/// Does what calls do when they keep a message, by statements that are prepared, and changes nothing.
-fn rehearse(connection: &mut Conn) -> mysql::Result<()> {
-    connection.exec_drop(NO_CHANGE, ())?;
-    connection.exec_drop(NO_INSERT, ())
-}
-
-/// These need the table and the rights to write it, and change nothing.
-const NO_CHANGE: &str = "DELETE FROM OfflineMessage WHERE 1 = 0";
-const NO_INSERT: &str = "INSERT INTO OfflineMessage (userid, message) SELECT 0, '' FROM DUAL WHERE 1 = 0";
 /// A look that takes longer has found nothing good.
 const LOOK_PATIENCE: Duration = Duration::from_secs(3);
 const CHECK_EVERY: Duration = Duration::from_millis(500);
+/// How often a message for nobody is stored while all is well.
+const WRITE_EVERY: Duration = Duration::from_secs(3);
 
 #[cfg(test)]
 mod tests {
@@ -319,8 +354,7 @@ mod tests {
 
     #[test]
     fn a_look_that_never_ends_is_an_outage() {
-        let shared = Arc::new(Shared { state: Mutex::default(), news: Condvar::new() });
-        let health = Health { shared, thread: None };
+        let health = Health { shared: Arc::default(), probe: Probe::Nothing, thread: None };
         assert_eq!(health.outage(), None);
         let begin = |ago: Duration| health.shared.state.lock().looking_since = Instant::now().checked_sub(ago);
         begin(Duration::ZERO);
@@ -331,10 +365,12 @@ mod tests {
 
     #[test]
     fn what_a_call_has_met_is_a_refusal_until_it_is_looked_for() {
-        let health =
-            Health { shared: Arc::new(Shared { state: Mutex::default(), news: Condvar::new() }), thread: None };
+        let health = Health { shared: Arc::default(), probe: Probe::Nothing, thread: None };
+        let (tell, told) = std::sync::mpsc::channel();
+        health.on_trouble(Box::new(move || tell.send(()).unwrap()));
         health.met("full");
         health.met("something else");
+        assert_eq!(told.try_iter().count(), 1, "once, when it begins");
         assert_eq!(health.refusal().as_deref(), Some("full"));
         assert_eq!(health.outage(), None, "calls may try");
         health.shared.note_refusal(None, false, "a database");

@@ -23,6 +23,8 @@ pub struct LateStore {
 struct Shared {
     settings: MysqlSettings,
     store: OnceLock<MysqlStore>,
+    /// What the store is to call, until it is open. Held while it is handed on.
+    on_trouble: Mutex<Option<Box<dyn Fn() + Send + Sync>>>,
     is_closing: Mutex<bool>,
     closing: Condvar,
 }
@@ -37,6 +39,7 @@ impl LateStore {
         let shared = Arc::new(Shared {
             settings: settings.clone(),
             store: OnceLock::new(),
+            on_trouble: Mutex::new(None),
             is_closing: Mutex::new(false),
             closing: Condvar::new(),
         });
@@ -76,6 +79,10 @@ impl Shared {
             match opened {
                 Ok(store) => {
                     log::warn!("the database answers: {}", store.describe());
+                    let mut on_trouble = self.on_trouble.lock();
+                    if let Some(look) = on_trouble.take() {
+                        store.on_trouble(look);
+                    }
                     let _ = self.store.set(store);
                     return;
                 }
@@ -210,6 +217,14 @@ impl Store for LateStore {
 
     fn check(&self) -> Result<(), StoreError> {
         self.opened()?.check()
+    }
+
+    fn on_trouble(&self, look: Box<dyn Fn() + Send + Sync>) {
+        let mut on_trouble = self.shared.on_trouble.lock();
+        match self.shared.store.get() {
+            Some(store) => store.on_trouble(look),
+            None => *on_trouble = Some(look),
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::BuildHasher;
 
 use mysql::prelude::Queryable;
-use mysql::{Conn, Row, Transaction, Value, params};
+use mysql::{Conn, Transaction, Value, params};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::shapes::{self, LIST_MAX};
@@ -48,8 +48,9 @@ pub(super) fn existing(connection: &mut Conn, users: &BTreeSet<UserId>) -> mysql
     Ok(existing)
 }
 
-/// The oldest messages of `user`, page by page, so that no more is read than asked for, and how many were passed over
-/// because the database cannot send more than `row_bytes_max` of text in a row.
+/// The oldest messages of `user`, page by page, and how many were passed over because the database cannot send more than
+/// `row_bytes_max` of text in a row. A page has as many rows as probably are asked for, and its rows are read one by one:
+/// no more is in memory than asked for, and little more comes from the database.
 pub(super) fn fetch(
     connection: &mut Conn,
     user: UserId,
@@ -57,17 +58,19 @@ pub(super) fn fetch(
     row_bytes_max: usize,
 ) -> mysql::Result<(Vec<KeptMessage>, usize)> {
     let (mut kept, mut unreadable, mut bytes, mut after) = (Vec::new(), 0, 0, i64::MIN);
+    let mut page = FIRST_PAGE;
     loop {
         // One that is too long would have the whole page fail.
-        let rows: Vec<Row> = connection.exec(
+        let rows = connection.exec_iter(
             "SELECT id, IF(OCTET_LENGTH(message) > :row_bytes_max, NULL, message) AS message
-             FROM OfflineMessage WHERE userid = :user AND id > :after ORDER BY id LIMIT 256",
-            params! {"user" => user.0, after, row_bytes_max},
+             FROM OfflineMessage WHERE userid = :user AND id > :after ORDER BY id LIMIT :page",
+            params! {"user" => user.0, after, row_bytes_max, page},
         )?;
-        let is_last = rows.len() < PAGE;
-        for mut row in rows {
+        let mut count = 0;
+        for row in rows {
+            let mut row = row?;
             let (id, text): (i64, Option<String>) = (column(&mut row, "id")?, column(&mut row, "message")?);
-            after = id;
+            (after, count) = (id, count + 1);
             let Some(text) = text else {
                 unreadable += 1;
                 continue;
@@ -78,10 +81,18 @@ pub(super) fn fetch(
             }
             kept.push(KeptMessage { id: MessageId(id), text });
         }
-        if is_last {
+        if count < page {
             return Ok((kept, unreadable));
         }
+        page = next_page(bytes_max.saturating_sub(bytes), bytes, kept.len());
     }
+}
+
+/// How many rows are worth asking for, when `left` bytes are wanted after `rows` of them had `bytes`.
+fn next_page(left: usize, bytes: usize, rows: usize) -> usize {
+    let size = bytes / rows.max(1);
+    // One more, which tells that there is more than is wanted.
+    (left / size.max(1) + 1).clamp(1, PAGE_MAX)
 }
 
 /// Deletes messages of `user`, one statement a list of ids.
@@ -99,11 +110,12 @@ pub(super) fn fetch_keyless(
     bytes_max: usize,
     hashes: &RandomState,
 ) -> mysql::Result<Vec<KeptMessage>> {
-    let rows: Vec<Row> = connection
-        .exec("SELECT message FROM OfflineMessage WHERE userid = :user LIMIT 65536", params! {"user" => user.0})?;
+    let statement = "SELECT message FROM OfflineMessage WHERE userid = :user LIMIT 65536";
+    let rows = connection.exec_iter(statement, params! {"user" => user.0})?;
     let (mut kept, mut bytes) = (Vec::new(), 0);
     let mut seen: FxHashMap<String, u64> = FxHashMap::default();
-    for mut row in rows {
+    for row in rows {
+        let mut row = row?;
         // The reference server never writes NULL, and its clients could not read it.
         let Some(text) = column::<Option<String>>(&mut row, "message")? else { continue };
         bytes += text.len();
@@ -125,20 +137,25 @@ pub(super) fn delete_keyless(
     hashes: &RandomState,
     bytes_max: usize,
 ) -> mysql::Result<()> {
-    let rows: Vec<Row> = transaction
-        .exec("SELECT message FROM OfflineMessage WHERE userid = :user FOR UPDATE", params! {"user" => user.0})?;
     let ids: FxHashSet<MessageId> = ids.iter().copied().collect();
-    // Text -> rows there are, rows to delete.
-    let mut texts: BTreeMap<String, (u64, u64)> = BTreeMap::new();
-    for mut row in rows {
-        let Some(text) = column::<Option<String>>(&mut row, "message")? else { continue };
-        let id = keyless_id(hashes, &text, texts.get(&text).map_or(0, |counts| counts.0));
-        let counts = texts.entry(text).or_default();
-        counts.0 += 1;
-        counts.1 += u64::from(ids.contains(&id));
+    // Hash of a text -> rows there are; and only of what is deleted, text -> rows to delete.
+    let (mut rows_of, mut doomed) = (FxHashMap::default(), BTreeMap::<String, u64>::new());
+    let statement = "SELECT message FROM OfflineMessage WHERE userid = :user FOR UPDATE";
+    for row in transaction.exec_iter(statement, params! {"user" => user.0})? {
+        let Some(text) = column::<Option<String>>(&mut row?, "message")? else { continue };
+        let rows: &mut u64 = rows_of.entry(hashes.hash_one(&text)).or_default();
+        let id = keyless_id(hashes, &text, *rows);
+        *rows += 1;
+        if ids.contains(&id) {
+            *doomed.entry(text).or_default() += 1;
+        }
     }
-    texts.retain(|_, (_, doomed)| *doomed > 0);
-    let (whole, part): (Vec<_>, Vec<_>) = texts.into_iter().partition(|(_, (rows, doomed))| rows == doomed);
+    let with_rows = |(text, doomed)| {
+        let rows = rows_of.get(&hashes.hash_one(&text)).copied().unwrap_or(doomed);
+        (text, (rows, doomed))
+    };
+    let texts = doomed.into_iter().map(with_rows);
+    let (whole, part): (Vec<_>, Vec<_>) = texts.partition(|(_, (rows, doomed))| rows == doomed);
     // A list is padded to up to twice its length.
     let longest = whole.iter().map(|(text, _)| 2 * text.len()).max().unwrap_or_default().max(1);
     for texts in whole.chunks((bytes_max / longest).clamp(1, KEYLESS_LIST_MAX)) {
@@ -172,8 +189,22 @@ fn keyless_id(hashes: &RandomState, text: &str, nth: u64) -> MessageId {
     MessageId(hashes.hash_one((text, nth)).cast_signed())
 }
 
-/// As in the statement.
-const PAGE: usize = 256;
+/// Rows that are asked for at once: most mailboxes hold fewer than the first.
+const FIRST_PAGE: usize = 32;
+const PAGE_MAX: usize = 1024;
 
 /// The rows are at most 2000 bytes each.
 const KEYLESS_LIST_MAX: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_has_about_what_is_wanted() {
+        assert_eq!(next_page(64 * 1024, 32 * 60_000, 32), 2, "one that fits, and one that tells that there is more");
+        assert_eq!(next_page(0, 1000, 10), 1);
+        assert_eq!(next_page(1 << 20, 3_200, 32), PAGE_MAX);
+        assert_eq!(next_page(1 << 20, 0, 0), PAGE_MAX, "nothing readable was there so far");
+    }
+}

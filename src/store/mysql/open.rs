@@ -47,7 +47,7 @@ pub(super) fn open(settings: &MysqlSettings) -> Result<Opened, OpenError> {
     let no_thread = |cause| at.error(Fault::Resources(cause));
     let pool = ConnectionPool::new(name.clone(), sizes, move || dialer.connect().map_err(|error| failure(&error)));
     let pool = Arc::new(pool.map_err(no_thread)?);
-    let health = Health::watch(connection, check, pool.clone(), name.clone()).map_err(no_thread)?;
+    let health = Health::watch(connection, check, pool.clone(), name.clone(), schema.probe()).map_err(no_thread)?;
     Ok(Opened { calls: Calls::new(pool, health), schema, limits, name })
 }
 

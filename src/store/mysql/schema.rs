@@ -5,6 +5,7 @@ use mysql::{Conn, Row};
 
 use super::column;
 use super::dial::Traits;
+use super::probe::Probe;
 
 /// What the tables of a database can hold, as found when it was opened.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -25,6 +26,8 @@ pub(super) struct Schema {
     unsafe_tables: Vec<(String, String)>,
     /// The database logs its changes as statements.
     logs_statements: bool,
+    /// Somebody's trigger sees new messages.
+    has_triggers: bool,
 }
 
 /// Why the tables of a database are of no use.
@@ -109,6 +112,7 @@ impl Schema {
             narrow: narrow.collect(),
             unsafe_tables: unsafe_tables.collect(),
             logs_statements: server.logs_statements,
+            has_triggers: server.triggered.iter().any(|table| same(table, "OfflineMessage")),
         }))
     }
 
@@ -116,6 +120,17 @@ impl Schema {
     pub(super) fn fits(&self, text: &str) -> bool {
         // What MySQL calls utf8 holds characters of up to three bytes.
         self.message_max.fits(text) && !(self.is_three_bytes && text.bytes().any(|byte| byte >= 0xF0))
+    }
+
+    /// How it is found out whether messages can be stored.
+    pub(super) fn probe(&self) -> Probe {
+        let can_undo = self.unsafe_tables.iter().all(|(table, _)| table != "OfflineMessage");
+        match (self.has_message_ids, can_undo) {
+            _ if self.has_triggers => Probe::Nothing,
+            (true, _) => Probe::Committed,
+            (false, true) => Probe::Undone,
+            (false, false) => Probe::Nothing,
+        }
     }
 
     /// Whether a hashed password fits.
@@ -181,6 +196,8 @@ struct Server {
     logs_statements: bool,
     /// Table -> engine.
     engines: Vec<(String, String)>,
+    /// Tables with triggers, as far as this user may know.
+    triggered: Vec<String>,
 }
 
 impl Server {
@@ -196,6 +213,9 @@ impl Server {
             tells_case: lower_case == Some(0),
             logs_statements: Traits::of(connection)?.logs_statements,
             engines: rows.into_iter().map(engine).collect::<mysql::Result<_>>()?,
+            triggered: connection.query(
+                "SELECT event_object_table FROM information_schema.triggers WHERE event_object_schema = DATABASE()",
+            )?,
         })
     }
 }
