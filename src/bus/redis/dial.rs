@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use mio::event::Source;
 use mio::{Interest, Registry, Token};
+use parking_lot::Mutex;
 use pool::{RedisConnection, RedisStream, Timed};
 use redis::{RedisError, RedisResult, Value};
 use rustls::pki_types::pem::PemObject;
@@ -27,6 +28,8 @@ pub(super) struct Dialer {
     settings: RedisSettings,
     resolver: Resolver,
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+    /// Where a primary answered last. A dead address before it would cost a timeout for each connection.
+    known: Mutex<Option<SocketAddr>>,
 }
 
 /// A connection that does not block.
@@ -67,7 +70,7 @@ impl Dialer {
     pub(super) fn new(settings: &RedisSettings) -> Result<Dialer, DialError> {
         let tls = if settings.tls { Some(tls_config(settings)?) } else { None };
         let resolver = Resolver::new(&settings.host, settings.port);
-        Ok(Dialer { settings: settings.clone(), resolver, tls })
+        Ok(Dialer { settings: settings.clone(), resolver, tls, known: Mutex::new(None) })
     }
 
     /// Where Redis is, for the log.
@@ -100,9 +103,14 @@ impl Dialer {
     /// As for [`Dialer::connect`], when nobody answers.
     pub(super) fn whoever_answers(&self, by: Instant) -> Result<(Commands, Role), DialError> {
         let (mut replica, mut last) = (None, None);
-        for address in self.resolver.addresses(by).map_err(DialError::Io)? {
+        let addresses = self.resolver.addresses(by).map_err(DialError::Io)?;
+        let known = *self.known.lock();
+        for address in known_first(addresses, known) {
             match self.open(address, by) {
-                Ok((connection, Role::Primary)) => return Ok((connection, Role::Primary)),
+                Ok((connection, Role::Primary)) => {
+                    *self.known.lock() = Some(address);
+                    return Ok((connection, Role::Primary));
+                }
                 Ok(other) => replica = Some(other),
                 Err(error) => last = Some(error),
             }
@@ -147,6 +155,14 @@ impl Dialer {
         }
         Ok(())
     }
+}
+
+/// The others follow in their order.
+fn known_first(mut addresses: Vec<SocketAddr>, known: Option<SocketAddr>) -> Vec<SocketAddr> {
+    if let Some(at) = addresses.iter().position(|address| Some(*address) == known) {
+        addresses[..=at].rotate_right(1);
+    }
+    addresses
 }
 
 /// What a Redis is to others.

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use mysql::prelude::Queryable;
 use mysql::{Conn, Opts, OptsBuilder};
+use parking_lot::Mutex;
 
 use super::error;
 
@@ -20,8 +21,27 @@ pub(super) struct Dialer {
     host: String,
     port: u16,
     limits: Limits,
+    /// Shared by all dialers of one database.
+    order: Arc<Mutex<Order>>,
+}
+
+/// At which of the addresses of a name an attempt begins.
+#[derive(Clone, Copy, Debug, Default)]
+struct Order {
+    /// The address that answered last. A dead one before it would cost a timeout for each connection.
+    known: Option<IpAddr>,
     /// How many times the server that answered was not the one that is needed. The next attempt begins at another address.
-    moves: Arc<AtomicUsize>,
+    moves: usize,
+}
+
+impl Order {
+    fn sort(self, addresses: &mut [SocketAddr]) {
+        let first = self.moves % addresses.len().max(1);
+        addresses.rotate_left(first);
+        if let Some(at) = addresses.iter().position(|address| Some(address.ip()) == self.known) {
+            addresses[..=at].rotate_right(1);
+        }
+    }
 }
 
 /// What the database takes, as the connection says that was opened last.
@@ -41,18 +61,20 @@ impl Dialer {
     pub(super) fn new(opts: OptsBuilder, host: &str, port: u16, limits: Limits) -> Dialer {
         // What the database takes is asked for here: the driver would only say that a packet is too large for it.
         let opts = Opts::from(opts.max_allowed_packet(Some(PACKET_BYTES_MAX)));
-        Dialer { opts, host: host.to_owned(), port, limits, moves: Arc::default() }
+        Dialer { opts, host: host.to_owned(), port, limits, order: Arc::default() }
     }
 
     /// The same way with other options.
     pub(super) fn with(&self, opts: OptsBuilder) -> Dialer {
-        let Dialer { host, port, limits, moves, .. } = self.clone();
-        Dialer { moves, ..Dialer::new(opts, &host, port, limits) }
+        let Dialer { host, port, limits, order, .. } = self.clone();
+        Dialer { order, ..Dialer::new(opts, &host, port, limits) }
     }
 
     /// The server that answered is not the one that is needed: next time, begin at another of the addresses.
     pub(super) fn move_on(&self) {
-        self.moves.fetch_add(1, Ordering::Relaxed);
+        let mut order = self.order.lock();
+        order.known = None;
+        order.moves = order.moves.wrapping_add(1);
     }
 
     /// Opens a connection. Blocks, within the bounds of the options for each address.
@@ -61,13 +83,21 @@ impl Dialer {
     /// What the database says at the first address where it says anything, else what happened at the last one.
     pub(super) fn connect(&self) -> mysql::Result<Conn> {
         let mut addresses: Vec<SocketAddr> = (self.host.as_str(), self.port).to_socket_addrs()?.collect();
-        let first = self.moves.load(Ordering::Relaxed) % addresses.len().max(1);
-        addresses.rotate_left(first);
+        let order = *self.order.lock();
+        order.sort(&mut addresses);
         let mut failed: mysql::Error = io::Error::new(ErrorKind::NotFound, "the name has no address").into();
-        for way in self.ways(&addresses) {
-            let is_bound = way.bind_address().is_some();
+        for (nth, way) in self.ways(&addresses).into_iter().enumerate() {
+            let bound = way.bind_address();
+            let is_bound = bound.is_some();
+            let leads_to = match bound {
+                None => addresses.get(nth),
+                Some(any) => addresses.iter().find(|address| address.is_ipv4() == any.is_ipv4()),
+            };
             match open(way).and_then(|connection| self.prepare(connection)) {
-                Ok(connection) => return Ok(connection),
+                Ok(connection) => {
+                    self.order.lock().known = leads_to.map(SocketAddr::ip);
+                    return Ok(connection);
+                }
                 Err(_) if error::code(&failed).is_some() => {}
                 // The driver has tried those of the other family last, which cannot be bound so.
                 Err(mysql::Error::IoError(error)) if is_bound && error.kind() == ErrorKind::InvalidInput => {
@@ -193,6 +223,28 @@ mod tests {
         assert_eq!(hosts(&ways), ["localhost", "localhost"]);
         let binds: Vec<_> = ways.iter().map(|way| way.bind_address().unwrap().ip().to_string()).collect();
         assert_eq!(binds, ["::", "0.0.0.0"]);
+    }
+
+    #[test]
+    fn the_address_that_answered_is_tried_first_until_it_is_the_wrong_server() {
+        let addresses = ["[::1]:3306", "127.0.0.1:3306", "127.0.0.2:3306"].map(|address| address.parse().unwrap());
+        let opts = OptsBuilder::new().ip_or_hostname(Some("localhost"));
+        let dialer = Dialer::new(opts.clone(), "localhost", 3306, Limits::new());
+        let beside = dialer.with(opts);
+        let sorted = || {
+            let mut sorted = addresses;
+            let order = *beside.order.lock();
+            order.sort(&mut sorted);
+            sorted.map(|address: SocketAddr| addresses.iter().position(|known| *known == address).unwrap())
+        };
+        assert_eq!(sorted(), [0, 1, 2]);
+        dialer.order.lock().known = Some(addresses[2].ip());
+        assert_eq!(sorted(), [2, 0, 1], "the others follow in their order");
+        dialer.order.lock().known = Some([10, 0, 0, 1].into());
+        assert_eq!(sorted(), [0, 1, 2], "the name has moved");
+        dialer.order.lock().known = Some(addresses[0].ip());
+        dialer.move_on();
+        assert_eq!(sorted(), [1, 2, 0]);
     }
 
     #[test]
