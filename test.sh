@@ -54,7 +54,7 @@ start_mariadb() {
     local password as_user=() attempt
     password=$(od -An -N12 -tx1 /dev/urandom | tr -d ' \n')
     [ "$(id -u)" -ne 0 ] || as_user=(--user=root)
-    mariadb-install-db --defaults-file="$PWD/tests/util/mariadb.cnf" "${as_user[@]}" --datadir="$run/mariadb" --tmpdir="$run" \
+    mariadb-install-db --defaults-file="$PWD/testkit/mariadb.cnf" "${as_user[@]}" --datadir="$run/mariadb" --tmpdir="$run" \
         --auth-root-authentication-method=normal --skip-test-db --skip-name-resolve >"$run/mariadb-install.log" 2>&1 ||
         fail "mariadb-install-db failed: $(tail -n 5 "$run/mariadb-install.log")"
     printf '%s\n' "CREATE OR REPLACE USER test@'%' IDENTIFIED BY '$password';" \
@@ -63,7 +63,7 @@ start_mariadb() {
     for attempt in 1 2 3 4 5; do
         # Below the ports that outgoing connections are given.
         local port=$((20000 + RANDOM % 12000))
-        setpriv --pdeathsig KILL mariadbd --defaults-file="$PWD/tests/util/mariadb.cnf" "${as_user[@]}" \
+        setpriv --pdeathsig KILL mariadbd --defaults-file="$PWD/testkit/mariadb.cnf" "${as_user[@]}" \
             --datadir="$run/mariadb" --tmpdir="$run" --port="$port" --socket="$run/mariadb.sock" --pid-file="$run/mariadb.pid" \
             --init-file="$run/mariadb.sql" >"$run/mariadb.log" 2>&1 &
         mariadb_pid=$!

@@ -1,10 +1,8 @@
 //! A user who is connected when the account is changed or deleted in the database, as an operator does after a theft, is logged out, and
 //! the old password is forgotten.
 
-mod util;
-
 use serde_json::json;
-use util::{
+use testkit::{
     ACK, Builder, Database, MariaDb, TestClient, TestServer, WRONG_PASSWORD, assert_refusal, chat, login, password,
     user, wait_until,
 };

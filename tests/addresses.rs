@@ -1,13 +1,11 @@
 //! The addresses that a server listens on, whatever the system is set to.
 
-mod util;
-
 use std::fs;
 use std::process::Command;
 use std::thread;
 
 use rustix::thread::{UnshareFlags, unshare};
-use util::{TestServer, user};
+use testkit::{TestServer, user};
 
 /// A system where an IPv6 socket takes IPv6 alone: in a network of this thread's own, if that is possible.
 fn take_ipv6_alone() -> Result<(), String> {

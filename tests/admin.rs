@@ -1,7 +1,5 @@
 //! The admin port seen from outside: health, readiness, and numbers that are true and well written.
 
-mod util;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirEntry};
 use std::io::{ErrorKind, Read, Write};
@@ -9,8 +7,8 @@ use std::net::{SocketAddr, TcpStream};
 
 use serde_json::json;
 
-use util::{LONG_PATIENCE, NOBODY, PATIENCE, TestClient, TestServer};
-use util::{chat, login, numbered_with_text, offline_user, user, wait_until};
+use testkit::{LONG_PATIENCE, NOBODY, PATIENCE, TestClient, TestServer};
+use testkit::{chat, login, numbered_with_text, offline_user, user, wait_until};
 
 /// A server with an admin port.
 fn start() -> (TestServer, SocketAddr) {

@@ -3,16 +3,14 @@
 //! What depends on the time is tested where the time is an argument (`src/admission`). Here a burst is sent in one write to a
 //! fresh connection, so that it arrives in one turn of the loop, in which no time passes.
 
-mod util;
-
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use util::{ACK, BAD_REQUEST, Builder, LONG_PATIENCE, MariaDb, SERVER_ERROR, SetOnDrop, StoreLock, TestClient};
-use util::{TestServer, WRONG_PASSWORD};
-use util::{assert_refusal, chat, numbered, offline_user, password, user, wait_until, wait_within};
+use testkit::{ACK, BAD_REQUEST, Builder, LONG_PATIENCE, MariaDb, SERVER_ERROR, SetOnDrop, StoreLock, TestClient};
+use testkit::{TestServer, WRONG_PASSWORD};
+use testkit::{assert_refusal, chat, numbered, offline_user, password, user, wait_until, wait_within};
 
 const PING: &str = r#"{"msgType":200}"#;
 

@@ -1,7 +1,5 @@
 //! The bus of a cluster, on a real Redis, with nodes that only note what they are told.
 
-mod util;
-
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, mpsc};
@@ -14,8 +12,8 @@ use raybox::bus::{Bus, Envelope, Node, Place, Published, Receipt};
 use raybox::config::{RedisSettings, Secret};
 use raybox::delivery::{Delivery, Origin, Posted};
 use raybox::protocol::{GroupId, UserId};
-use util::{LONG_PATIENCE, PATIENCE, wait_until, wait_within};
-use util::{Redis, Switch};
+use testkit::{LONG_PATIENCE, PATIENCE, wait_until, wait_within};
+use testkit::{Redis, Switch};
 
 /// Notes what it is told.
 #[derive(Default)]
@@ -702,7 +700,7 @@ fn a_redis_that_is_not_there_or_refuses_is_named() {
     bus.start(Arc::new(Notes::default())).expect("threads");
     assert!(bus.is_ready());
     bus.stop(Instant::now() + LONG_PATIENCE);
-    settings.port = util::free_port();
+    settings.port = testkit::free_port();
     let text = refusal(&settings);
     assert!(text.contains("onnection refused") && text.contains("start it"), "{text}");
 }

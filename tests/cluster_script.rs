@@ -1,13 +1,11 @@
 //! `scripts/cluster.sh`: a cluster on this machine, up, mended and down again, with nothing left behind.
 
-mod util;
-
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{self, Command, Output};
 
-use util::{LONG_PATIENCE, TestClient, chat, password};
+use testkit::{LONG_PATIENCE, TestClient, chat, password};
 
 /// The cluster of one test. Dropping it takes it down and removes its folder.
 struct Script {
@@ -118,7 +116,7 @@ fn a_cluster_goes_up_is_mended_and_goes_down() {
     let server2 = fs::read_to_string(script.folder.join("server2/process")).expect("read its note");
     let server2 = server2.split(' ').next().expect("a pid");
     assert!(Command::new("kill").args(["-9", server2]).status().expect("run kill").success());
-    util::wait_until("the server's end is seen", || !is_up());
+    testkit::wait_until("the server's end is seen", || !is_up());
     script.succeeds(&["up", "2"]);
     assert!(is_up());
     let mut bob = connect(script.address("server2"));

@@ -3,8 +3,6 @@
 //! has a port of its own in nginx, since the scenarios say which node a client is on; clients that nginx spreads over
 //! the nodes are in `tests/cluster`.
 
-mod util;
-
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,7 +10,7 @@ use std::sync::LazyLock;
 use std::{fs, io};
 
 use serde_json::Value;
-use util::{Builder, Cluster, Database, Neighbour, Nginx, Redis, TestServer};
+use testkit::{Builder, Cluster, Database, Neighbour, Nginx, Redis, TestServer};
 
 /// Faults of the reference server that `auth=compat` is for: there they are played as they were recorded.
 const RIGHT_IN_COMPAT: [&str; 1] = ["logout-somebody-else"];

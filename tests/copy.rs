@@ -1,14 +1,12 @@
 //! `server copy`: an installation in one file moves into a database, whole, whatever happens on the way.
 
-mod util;
-
 use std::fs;
 use std::process;
 
 use mysql::prelude::Queryable;
 use rusqlite::Connection;
 use serde_json::json;
-use util::{
+use testkit::{
     Database, LONG_PATIENCE, Running, TestClient, TestServer, Workplace, login, number_of, numbered, offline_user,
     signal, user, wait_within,
 };
@@ -284,7 +282,7 @@ fn ten_thousand_users_with_a_hundred_thousand_messages_have_equal_checksums() {
 
 #[test]
 fn a_database_that_stops_answering_is_said_and_the_copy_completed_later() {
-    let mut mariadb = util::MariaDb::start();
+    let mut mariadb = testkit::MariaDb::start();
     let database = mariadb.create_database();
     let workplace = source_of(2_000, 50_000);
     workplace.write("mysql.cnf", &database.cnf());
@@ -320,8 +318,8 @@ fn wait_for_lock(running: &Running, database: &Database) {
 /// Ends a server in order. What it leaves behind is in the workplace.
 fn stopped(mut server: TestServer) -> Source {
     server.terminate();
-    assert!(server.wait_exit(util::PATIENCE).success());
-    let workplace = Workplace::new();
+    assert!(server.wait_exit(testkit::PATIENCE).success());
+    let workplace = Workplace::empty();
     fs::copy(server.folder().join("raybox.db"), workplace.path().join("raybox.db")).expect("copy the database");
     Source(workplace)
 }

@@ -1,15 +1,13 @@
 //! The disk of the data folder is full, or somebody takes the files away: what was acknowledged is still there, and
 //! whoever looks at `/readyz` is told.
 
-mod util;
-
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
 use serde_json::json;
-use util::{LONG_PATIENCE, TestClient, TestServer};
-use util::{login, number_of, numbered, numbered_with_text, offline_user, user, wait_within};
+use testkit::{LONG_PATIENCE, TestClient, TestServer};
+use testkit::{login, number_of, numbered, numbered_with_text, offline_user, user, wait_within};
 
 /// Limits how large the files of a server may become, which is a full disk as far as it is concerned.
 fn limit_files(server: &TestServer, bytes: &str) {

@@ -1,8 +1,6 @@
 //! Greedy clients beside a quiet pair on one event loop: the pair is answered while the greedy ones' input waits, and the loop
 //! gives its signs of life. Whether the pair is fast is printed, not asserted: that is up to the machine.
 
-mod util;
-
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::sync::Barrier;
@@ -12,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use socket2::SockRef;
-use util::{
+use testkit::{
     LONG_PATIENCE, NOBODY, SetOnDrop, TestClient, TestServer, numbered, password, raise_descriptor_limit, user,
 };
 

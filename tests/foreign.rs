@@ -1,12 +1,10 @@
 //! Clients that speak another protocol on this port: nothing of what they send is executed.
 
-mod util;
-
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use serde_json::json;
-use util::{ACK, BAD_REQUEST, PATIENCE, TestClient, TestServer, user};
+use testkit::{ACK, BAD_REQUEST, PATIENCE, TestClient, TestServer, user};
 
 /// What a web page can have a browser send anywhere: a form with a text of its choice.
 const POST: &str = "POST / HTTP/1.1\r\nHost: chat\r\nContent-Type: text/plain\r\nContent-Length: 50\r\n\r\n\
@@ -70,7 +68,7 @@ fn tls_is_closed_unread() {
 
 #[test]
 fn http_behind_a_proxy_header_is_http() {
-    let options = |builder: util::Builder| {
+    let options = |builder: testkit::Builder| {
         builder.option("proxy_protocol", "on").option("proxy_from", "127.0.0.1").option("admin", "127.0.0.1:0")
     };
     let server = options(TestServer::builder()).start();

@@ -1,12 +1,10 @@
 //! How frames are found in the stream of bytes, and how replies are separated.
 
-mod util;
-
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use util::{ACK, BAD_REQUEST, NO_SUCH_METHOD, PATIENCE, TestClient, TestServer};
-use util::{chat, login, offline_user, password, user};
+use testkit::{ACK, BAD_REQUEST, NO_SUCH_METHOD, PATIENCE, TestClient, TestServer};
+use testkit::{chat, login, offline_user, password, user};
 
 /// A request that anybody may send, whose reply is [`NO_SUCH_METHOD`].
 const GOOD: &str = r#"{"msgType":99}"#;

@@ -3,13 +3,11 @@
 //! Such a client reads nothing here, so that its kernel's window closes: what is sent then stays in the server's kernel,
 //! written as far as the server can see, and is lost with the connection unless the server has kept it.
 
-mod util;
-
 use std::thread;
 use std::time::Duration;
 
 use serde_json::json;
-use util::{
+use testkit::{
     Cluster, LONG_PATIENCE, TestClient, TestServer, assert_covers, login, number_of, numbered, numbered_with_text,
     offline_user, user, wait_until,
 };

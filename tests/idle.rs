@@ -3,15 +3,13 @@
 //! `IDLE_CONNECTIONS` sets how many, and `IDLE_USERS` how many users they are; above 14,000 they use two addresses of the loopback interface, since
 //! every connection to one address needs a port of its own.
 
-mod util;
-
 use std::fs;
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process;
 
-use util::{LONG_PATIENCE, TestClient, TestServer};
-use util::{chat, offline_user, password, raise_descriptor_limit, wait_until, wait_within};
+use testkit::{LONG_PATIENCE, TestClient, TestServer};
+use testkit::{chat, offline_user, password, raise_descriptor_limit, wait_until, wait_within};
 
 const CONNECTIONS: usize = 2_000;
 const CONNECTIONS_PER_ADDRESS: usize = 14_000;

@@ -1,10 +1,8 @@
 //! Scarce resources and awkward input: what runs out is waited for or refused, and nobody else notices.
 
-mod util;
-
 use serde_json::{Value, json};
-use util::{ACK, BAD_REQUEST, LONG_PATIENCE, NO_SUCH_METHOD, NOBODY, TestClient, TestServer, WRONG_PASSWORD};
-use util::{assert_refusal, chat, login, offline_user, password, user};
+use testkit::{ACK, BAD_REQUEST, LONG_PATIENCE, NO_SUCH_METHOD, NOBODY, TestClient, TestServer, WRONG_PASSWORD};
+use testkit::{assert_refusal, chat, login, offline_user, password, user};
 
 // Searching
 

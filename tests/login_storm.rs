@@ -1,7 +1,5 @@
 //! More logins than there are hashers for, and those who are in and chat.
 
-mod util;
-
 use std::env;
 use std::io::{self, Write};
 use std::process;
@@ -10,8 +8,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use util::{Builder, LONG_PATIENCE, SetOnDrop, TestClient, TestServer, WRONG_PASSWORD};
-use util::{numbered, password, raise_descriptor_limit, user, wait_within};
+use testkit::{Builder, LONG_PATIENCE, SetOnDrop, TestClient, TestServer, WRONG_PASSWORD};
+use testkit::{numbered, password, raise_descriptor_limit, user, wait_within};
 
 /// Some tenths of a second for each password.
 const COST: &str = "m=65536,t=3,p=1";

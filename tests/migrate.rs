@@ -1,12 +1,10 @@
 //! `server migrate`: the reference server's tables become ours with all that is in them, whoever is in the way.
 
-mod util;
-
 use std::process;
 
 use mysql::prelude::Queryable;
 use serde_json::json;
-use util::{
+use testkit::{
     Database, LONG_PATIENCE, MariaDb, Neighbour, Redis, TestClient, TestServer, Workplace, chat, login, numbered,
     offline_user, password, user, wait_until, wait_within,
 };
@@ -94,7 +92,7 @@ fn what_is_no_such_database_is_refused_in_one_line() {
     let line = Workplace::on(&newer).refused(&["migrate"]);
     assert!(line.contains("has migration 99, which this version of the server does not know"), "{line}");
 
-    let workplace = Workplace::new();
+    let workplace = Workplace::empty();
     assert_eq!(
         workplace.refused(&["migrate"]),
         "server: migrate: there is no mysql.cnf here; name one with --mysql FILE"
@@ -282,7 +280,7 @@ fn it_needs_the_rights_that_its_help_names_and_no_others() {
     };
     let cnf = database.cnf();
     let cnf = cnf.replace(&format!("username={}", database.user()), &format!("username={user}"));
-    let workplace = Workplace::new();
+    let workplace = Workplace::empty();
     workplace.write("mysql.cnf", &cnf.replace(&format!("password={}", database.password()), "password=pw"));
     let help = workplace.succeed(&["migrate", "--help"]);
     let rights = ["SELECT", "INSERT", "CREATE", "ALTER"];
@@ -334,7 +332,7 @@ fn nodes_of_this_server_go_on_while_their_tables_change() {
     assert_eq!(found["groups"][0]["id"], group.to_string());
 
     let mut bob = login(&node, "bob", b);
-    let kept: Vec<_> = bob.fetch(b).iter().map(util::number_of).collect();
+    let kept: Vec<_> = bob.fetch(b).iter().map(testkit::number_of).collect();
     assert_eq!(kept, [0, 1]);
     wait_within(LONG_PATIENCE, "they are deleted", || database.count("SELECT COUNT(*) FROM OfflineMessage") == 0);
 }

@@ -1,7 +1,7 @@
 //! The store of a cluster when its database suffers: killed, stopped, restarted, out of connections, in the way of
 //! itself. And what an operator reads when it cannot be used at all.
 
-mod util;
+mod mysql_store;
 
 use std::fs;
 use std::net::TcpListener;
@@ -13,12 +13,15 @@ use std::thread;
 use std::time::Duration;
 
 use mysql::prelude::Queryable;
+use mysql_store::open_with;
 use raybox::config::{MysqlSettings, Secret};
 use raybox::protocol::UserId;
 use raybox::store::mysql::MysqlStore;
 use raybox::store::{Kept, Message, MessageId, Store, StoreError, UserState};
 use serde_json::json;
-use util::{Database, MariaDb, SetOnDrop, TestClient, TestServer, chat, login, offline_user, wait_until, wait_within};
+use testkit::{
+    Database, MariaDb, SetOnDrop, TestClient, TestServer, chat, login, offline_user, wait_until, wait_within,
+};
 
 /// How soon the loss of the database must be known, with or without calls.
 const NOTICED: Duration = Duration::from_secs(4);
@@ -183,18 +186,16 @@ fn a_database_without_connections_to_spare_is_busy_until_it_has_some() {
     // Nobody but the test, who may do everything, gets a connection now.
     database.run("SET GLOBAL max_connections = 10");
     let mut others = Vec::new();
-    let mut settings = database.settings();
-    ordinary(&mut settings);
-    let connect = |settings: &MysqlSettings| {
+    let connect = || {
         let options = mysql::OptsBuilder::new()
-            .ip_or_hostname(Some(settings.host.clone()))
-            .tcp_port(settings.port)
-            .user(Some(settings.username.clone()))
-            .pass(Some(settings.password.expose()))
+            .ip_or_hostname(Some(database.address().ip().to_string()))
+            .tcp_port(database.address().port())
+            .user(Some("ordinary"))
+            .pass(Some("pw"))
             .prefer_socket(false);
         mysql::Conn::new(options)
     };
-    while let Ok(connection) = connect(&settings) {
+    while let Ok(connection) = connect() {
         others.push(connection);
     }
     let kill_ours = || {
@@ -204,7 +205,7 @@ fn a_database_without_connections_to_spare_is_busy_until_it_has_some() {
         ));
         for id in ours {
             database.run(&format!("KILL {id}"));
-            others.extend(connect(&settings));
+            others.extend(connect());
         }
     };
     {
@@ -528,12 +529,6 @@ impl Drop for Folder {
 
 fn open(database: &Database) -> MysqlStore {
     open_with(database, |_| ())
-}
-
-fn open_with(database: &Database, change: impl FnOnce(&mut MysqlSettings)) -> MysqlStore {
-    let mut settings = database.settings();
-    change(&mut settings);
-    MysqlStore::open(&settings).unwrap_or_else(|error| panic!("{error}"))
 }
 
 fn new_user(store: &MysqlStore, name: &str) -> UserId {

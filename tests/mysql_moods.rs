@@ -2,7 +2,7 @@
 //! takes little at once, a right is missing. None of that is about a message, and all of it passes. And tables and
 //! accounts that are not as they should be.
 
-mod util;
+mod mysql_store;
 
 use std::io;
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -10,13 +10,14 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 
 use mysql::prelude::Queryable;
+use mysql_store::open_with;
 use raybox::config::{MysqlSettings, Secret};
 use raybox::protocol::UserId;
 use raybox::store::mysql::MysqlStore;
 use raybox::store::{Kept, Message, MessageId, Store, StoreError, UserState};
 use serde_json::json;
-use util::{Database, MariaDb, PATIENCE, TestClient, TestServer, WRONG_PASSWORD, Workplace};
-use util::{chat, offline_user, password, user, wait_until};
+use testkit::{Database, MariaDb, PATIENCE, TestClient, TestServer, WRONG_PASSWORD, Workplace};
+use testkit::{chat, offline_user, password, user, wait_until};
 
 #[test]
 fn after_a_failover_the_new_primary_is_used_though_the_old_one_lives_on() {
@@ -247,7 +248,7 @@ fn a_database_that_logs_statements_works_and_the_operator_hears_of_it() {
     let b = offline_user(&server, "bob");
     ann.send(&chat(a, b, "kept"));
     ann.barrier();
-    let mut bob = util::login(&server, "bob", b);
+    let mut bob = testkit::login(&server, "bob", b);
     assert_eq!(bob.fetch(b).len(), 1);
     wait_until("it is deleted", || server.stored_for(b) == 0);
     let store = open(&database);
@@ -348,7 +349,7 @@ fn accounts_of_mariadb_log_in_or_the_line_leads_to_what_is_wrong() {
         ("old", ["user old cannot log in: ", "give it a new password by ALTER USER"]),
         ("socket", ["user socket is refused: ", "correct the keys username and password"]),
     ] {
-        let workplace = Workplace::new();
+        let workplace = Workplace::empty();
         workplace.write("mysql.cnf", &cnf_of(&database, account, "pw"));
         let line = workplace.refused(&["127.0.0.1", "0"]);
         assert!(parts.iter().all(|part| line.contains(part)), "{line}");
@@ -417,12 +418,6 @@ impl Switch {
 
 fn open(database: &Database) -> MysqlStore {
     open_with(database, |_| ())
-}
-
-fn open_with(database: &Database, change: impl FnOnce(&mut MysqlSettings)) -> MysqlStore {
-    let mut settings = database.settings();
-    change(&mut settings);
-    MysqlStore::open(&settings).unwrap_or_else(|error| panic!("{error}"))
 }
 
 fn new_user(store: &MysqlStore, name: &str) -> UserId {

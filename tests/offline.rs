@@ -1,14 +1,12 @@
 //! Messages for those who are away: kept whole, in order, returned once.
 
-mod util;
-
 use std::sync::Mutex;
 use std::thread;
 use std::time::Instant;
 
 use serde_json::{Value, json};
-use util::{LONG_PATIENCE, NOBODY, TestClient, TestServer};
-use util::{chat, login, number_of, numbered, numbered_with_text, offline_user, user, wait_until, wait_within};
+use testkit::{LONG_PATIENCE, NOBODY, TestClient, TestServer};
+use testkit::{chat, login, number_of, numbered, numbered_with_text, offline_user, user, wait_until, wait_within};
 
 /// Sends `count` numbered messages and waits until they are settled.
 fn send_numbered(sender: &mut TestClient, from: i64, to: i64, count: usize) {
@@ -119,7 +117,7 @@ fn a_fetch_deletes_exactly_what_it_returned() {
             alice.send(&numbered(a, c, n));
         }
         alice.barrier();
-        bob.login(b, &util::password("bob"));
+        bob.login(b, &testkit::password("bob"));
         assert_eq!(numbers(&bob.fetch(b)), (0..round).collect::<Vec<_>>());
         assert_eq!(bob.fetch(b), [] as [Value; 0]);
         bob.logout(b);
@@ -142,7 +140,7 @@ fn nothing_is_lost_between_live_and_stored() {
         let deadline = Instant::now() + LONG_PATIENCE;
         while got.len() < total {
             assert!(Instant::now() < deadline, "{} of {total} arrived", got.len());
-            bob.send(&json!({"msgType": 1, "USERID": b, "password": util::password("bob")}));
+            bob.send(&json!({"msgType": 1, "USERID": b, "password": testkit::password("bob")}));
             assert_eq!(bob.recv()["errno"], 200);
             got.extend(numbers(&bob.collect(b)));
             bob.send(&json!({"msgType": 3, "USERID": b}));
@@ -172,7 +170,7 @@ fn pipelined_fetches_return_everything_once() {
     let mut bob = TestClient::connect(&server);
     for _ in 0..10 {
         send_numbered(&mut alice, a, b, 20);
-        bob.login(b, &util::password("bob"));
+        bob.login(b, &testkit::password("bob"));
         let fetch = json!({"msgType": 14, "FROMID": b}).to_string();
         bob.send_raw(fetch.repeat(2).as_bytes());
         assert_eq!(bob.recv_fetched().len(), 20);

@@ -2,10 +2,8 @@
 //! are both lost to it. Here they come one at a time, chat that comes close together as one frame of type 14. What such a client
 //! shows is in `tests/qt.rs`.
 
-mod util;
-
 use serde_json::{Value, json};
-use util::{
+use testkit::{
     LONG_PATIENCE, PATIENCE, TestClient, TestServer, chat, login, number_of, numbered, offline_user, password, user,
 };
 
@@ -141,13 +139,13 @@ fn what_is_held_is_written_before_the_server_stops() {
 fn a_client_that_does_not_read_holds_up_nobody_when_it_closes() {
     const LENGTH: usize = 60_000;
     let options = [("paced", "on"), ("pace_ms", "1"), ("loops", "1"), ("output_max", "8m"), ("drain_timeout", "1s")];
-    let start = |builder: util::Builder, (key, value): (&str, &str)| builder.option(key, value);
+    let start = |builder: testkit::Builder, (key, value): (&str, &str)| builder.option(key, value);
     let mut server = options.into_iter().fold(TestServer::builder(), start).start();
     let (mut alice, a) = user(&server, "alice");
     let (mut deaf, b) = user(&server, "bob");
     alice.set_patience(LONG_PATIENCE);
     for n in 0..80 {
-        alice.send(&util::numbered_with_text(a, b, n, LENGTH));
+        alice.send(&testkit::numbered_with_text(a, b, n, LENGTH));
     }
     alice.barrier();
     deaf.half_close();
@@ -157,7 +155,7 @@ fn a_client_that_does_not_read_holds_up_nobody_when_it_closes() {
     }
     let (mut other, c) = user(&server, "carol");
     for n in 0..80 {
-        alice.send(&util::numbered_with_text(a, c, n, LENGTH));
+        alice.send(&testkit::numbered_with_text(a, c, n, LENGTH));
     }
     alice.barrier();
     server.terminate();

@@ -1,12 +1,10 @@
 //! Two forms of a password are right for one account: the usual client (Qt) logs in with the SHA-224 of it in hexadecimal
 //! digits, and comes back by itself after a lost connection with the password as it was typed.
 
-mod util;
-
 use argon2::password_hash::PasswordHasher;
 use argon2::{Algorithm, Argon2, Params, Version};
 use serde_json::json;
-use util::{Database, TestClient, TestServer, WRONG_PASSWORD, wait_until};
+use testkit::{Database, TestClient, TestServer, WRONG_PASSWORD, wait_until};
 
 const PLAIN: &str = "secret";
 /// Its SHA-224.

@@ -1,14 +1,12 @@
 //! What all clients share and one could take: descriptors and memory. Greedy clients come from 127.0.0.2, quiet ones from
 //! elsewhere, and those notice nothing.
 
-mod util;
-
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use util::{Builder, SetOnDrop, TestClient, TestServer, chat, login, offline_user, password, user, wait_until};
+use testkit::{Builder, SetOnDrop, TestClient, TestServer, chat, login, offline_user, password, user, wait_until};
 
 const GREEDY: u8 = 2;
 const QUIET: u8 = 3;
@@ -306,7 +304,7 @@ fn a_fetch_that_waits_for_memory_gets_it_from_one_that_does_not_read() {
         .collect();
     // All are of one address, which has two pages. The last one reads, and those before it do not.
     let mut last = clients.pop().expect("somebody");
-    last.set_patience(util::LONG_PATIENCE);
+    last.set_patience(testkit::LONG_PATIENCE);
     assert_eq!(last.recv_fetched().len(), 8);
     for id in &ids[..USERS - 1] {
         assert_eq!(server.stored_for(*id), 8);

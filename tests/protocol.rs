@@ -1,7 +1,5 @@
 //! docs/protocol.md and examples/client.py: what they say is what the server does.
 
-mod util;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -11,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use util::{LONG_PATIENCE, TestClient, TestServer, chat, free_port, user, wait_within};
+use testkit::{LONG_PATIENCE, TestClient, TestServer, chat, free_port, user, wait_within};
 
 /// One fenced block of examples, and the options that its server needs.
 #[derive(PartialEq, Debug)]

@@ -1,12 +1,10 @@
 //! Behind a proxy that speaks the PROXY protocol: whose address counts, and who is refused.
 
-mod util;
-
 use std::fs;
 use std::path::Path;
 
 use serde_json::json;
-use util::{ACK, BAD_REQUEST, Builder, Nginx, TestClient, TestServer, chat, offline_user, password, wait_until};
+use testkit::{ACK, BAD_REQUEST, Builder, Nginx, TestClient, TestServer, chat, offline_user, password, wait_until};
 
 const HEADER: &[u8] = b"PROXY TCP4 203.0.113.7 10.0.0.1 51234 8003\r\n";
 const CLIENT: &str = "203.0.113.7:51234";

@@ -1,14 +1,12 @@
 //! The usual client (Qt) loses nothing, at the default settings: it is known by the password it sends, and is written to as it
 //! can read.
 
-mod util;
-
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use util::{LONG_PATIENCE, QtClient, TestClient, TestServer, number_of, numbered, user, wait_until};
+use testkit::{LONG_PATIENCE, QtClient, TestClient, TestServer, number_of, numbered, user, wait_until};
 
 const PASSWORD: &str = "secret";
 /// Its SHA-224, which the client's login sends. Its automatic relogin sends the password.
@@ -153,8 +151,8 @@ fn is_paced(server: &TestServer, client: &mut TestClient, id: i64) -> bool {
     client.set_patience(LONG_PATIENCE);
     let mut sender = TestClient::connect(server);
     let name = format!("sender of {}", SENDERS.fetch_add(1, Ordering::Relaxed));
-    let s = sender.register(&name, &util::password(&name));
-    sender.login(s, &util::password(&name));
+    let s = sender.register(&name, &testkit::password(&name));
+    sender.login(s, &testkit::password(&name));
     let burst: String = (0..BURST).map(|n| numbered(s, id, n).to_string()).collect();
     sender.send_raw(burst.as_bytes());
     let (mut messages, mut frames) = (0, 0);

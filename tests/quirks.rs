@@ -2,15 +2,13 @@
 //!
 //! [`COVERED`] says which test stands for which scenario, and a test checks that no scenario is forgotten.
 
-mod util;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
 use serde_json::{Value, json};
-use util::{ACK, BAD_REQUEST, NO_SUCH_METHOD, NOBODY, SERVER_ERROR, TestClient, TestServer, WRONG_PASSWORD};
-use util::{assert_no_repeated_member, chat, login, number_of, numbered, offline_user, password, user, wait_until};
+use testkit::{ACK, BAD_REQUEST, NO_SUCH_METHOD, NOBODY, SERVER_ERROR, TestClient, TestServer, WRONG_PASSWORD};
+use testkit::{assert_no_repeated_member, chat, login, number_of, numbered, offline_user, password, user, wait_until};
 
 /// Every scenario marked `cpp_quirk` without `better_steps` that one node can play, and the test that replaces it.
 const COVERED: &[(&str, fn())] = &[

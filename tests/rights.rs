@@ -1,59 +1,57 @@
 //! Nobody acts as somebody else.
 
-mod util;
-
 use serde_json::{Value, json};
-use util::{ACK, BAD_REQUEST, NO_SUCH_METHOD, TestClient, TestServer, World};
-use util::{assert_no_repeated_member, chat, login, members, offline_user, password, user, wait_until};
+use testkit::{ACK, BAD_REQUEST, NO_SUCH_METHOD, TestClient, TestServer, World};
+use testkit::{
+    assert_no_repeated_member, assert_refusal, chat, login, members, offline_user, password, user, wait_until,
+};
 
-impl World {
-    /// Every request that only the victim may send.
-    fn forgeries(&self) -> Vec<Value> {
-        let (v, b, c) = (self.victim, self.bob.1, self.carol.1);
-        vec![
-            json!({"msgType": 4, "FROMID": v, "TOID": b, "msg": "forged"}),
-            json!({"msgType": 4, "FROMID": v, "TOID": v, "msg": "forged"}),
-            json!({"msgType": 5, "FROMID": v, "TOID": b, "msg": "forged"}),
-            json!({"msgType": 6, "U1": v, "U2": c}),
-            json!({"msgType": 7, "FROMID": v, "TOID": b}),
-            json!({"msgType": 8, "FROMID": v}),
-            json!({"msgType": 9, "FROMID": v, "GROUPID": self.group, "msg": "forged"}),
-            json!({"msgType": 10, "FROMID": v, "GROUPID": self.carols_group}),
-            json!({"msgType": 11, "FROMID": v}),
-            json!({"msgType": 12, "FROMID": v, "name": "forged", "description": "d"}),
-            json!({"msgType": 14, "FROMID": v}),
-        ]
-    }
+/// Every request that only the victim may send.
+fn forgeries(world: &World) -> Vec<Value> {
+    let (v, b, c) = (world.victim, world.bob.1, world.carol.1);
+    vec![
+        json!({"msgType": 4, "FROMID": v, "TOID": b, "msg": "forged"}),
+        json!({"msgType": 4, "FROMID": v, "TOID": v, "msg": "forged"}),
+        json!({"msgType": 5, "FROMID": v, "TOID": b, "msg": "forged"}),
+        json!({"msgType": 6, "U1": v, "U2": c}),
+        json!({"msgType": 7, "FROMID": v, "TOID": b}),
+        json!({"msgType": 8, "FROMID": v}),
+        json!({"msgType": 9, "FROMID": v, "GROUPID": world.group, "msg": "forged"}),
+        json!({"msgType": 10, "FROMID": v, "GROUPID": world.carols_group}),
+        json!({"msgType": 11, "FROMID": v}),
+        json!({"msgType": 12, "FROMID": v, "name": "forged", "description": "d"}),
+        json!({"msgType": 14, "FROMID": v}),
+    ]
+}
 
-    /// Sends every forgery from `attacker` and checks that each is refused and none did anything.
-    fn attack(mut self, attacker: &mut TestClient) {
-        for forgery in self.forgeries() {
-            attacker.send(&forgery);
-            let reply = attacker.recv_text();
-            assert!(reply.contains(r#""errno":403"#), "{forgery} got {reply}");
-            util::assert_refusal(&reply, 403);
-        }
-        attacker.send(&json!({"msgType": 3, "USERID": self.victim}));
-        attacker.expect_text(BAD_REQUEST);
-        attacker.barrier();
-        self.expect_silence();
-        self.assert_untouched();
+/// Sends every forgery from `attacker` and checks that each is refused and none did anything.
+fn attack(mut world: World, attacker: &mut TestClient) {
+    for forgery in forgeries(&world) {
+        attacker.send(&forgery);
+        let reply = attacker.recv_text();
+        assert!(reply.contains(r#""errno":403"#), "{forgery} got {reply}");
+        assert_refusal(&reply, 403);
     }
+    attacker.send(&json!({"msgType": 3, "USERID": world.victim}));
+    attacker.expect_text(BAD_REQUEST);
+    attacker.barrier();
+    world.expect_silence();
+    assert_untouched(&world);
+}
 
-    /// What the owner sees is what [`World::new`] left.
-    fn assert_untouched(&self) {
-        let (v, b) = (self.victim, self.bob.1);
-        let mut owner = login(&self.server, "victim", v);
-        let friends = owner.ask(&json!({"msgType": 8, "FROMID": v}));
-        let bob = json!({"id": b.to_string(), "isGroup": "0", "name": "bob"});
-        let group = json!({"id": self.group.to_string(), "isGroup": "1", "name": "the victim's"});
-        assert_eq!(friends, json!({"errno": 200, "friends": [bob, group], "msgType": 8}));
-        let groups = owner.ask(&json!({"msgType": 11, "FROMID": v}));
-        let group = json!({"desc": "d", "gUsers": [], "id": self.group.to_string(), "name": "the victim's"});
-        assert_eq!(groups, json!({"errno": 200, "groups": [group], "msgType": 200}));
-        assert_eq!(owner.fetch_all(v), [chat(b, v, "waiting")]);
-        wait_until("nothing waits for anybody else", || self.server.stored() == 0);
-    }
+/// What the owner sees is what [`World::new`] left.
+fn assert_untouched(world: &World) {
+    let (v, b) = (world.victim, world.bob.1);
+    let mut owner = login(&world.server, "victim", v);
+    let friends = owner.ask(&json!({"msgType": 8, "FROMID": v}));
+    let bob = json!({"id": b.to_string(), "isGroup": "0", "name": "bob"});
+    let group = json!({"id": world.group.to_string(), "isGroup": "1", "name": "the victim's"});
+    assert_eq!(friends, json!({"errno": 200, "friends": [bob, group], "msgType": 8}));
+    let groups = owner.ask(&json!({"msgType": 11, "FROMID": v}));
+    let group = json!({"desc": "d", "gUsers": [], "id": world.group.to_string(), "name": "the victim's"});
+    assert_eq!(groups, json!({"errno": 200, "groups": [group], "msgType": 200}));
+    assert_eq!(owner.fetch_all(v), [chat(b, v, "waiting")]);
+    wait_until("nothing waits for anybody else", || world.server.stored() == 0);
 }
 
 #[test]
@@ -69,7 +67,7 @@ fn a_stranger_may_do_nothing() {
         stranger.send(&frame);
         stranger.expect_refusal(403);
     }
-    world.attack(&mut stranger);
+    attack(world, &mut stranger);
 }
 
 #[test]
@@ -92,7 +90,7 @@ fn a_stranger_may_register_and_log_in() {
 fn another_user_may_not_act_as_the_victim() {
     let world = World::new(TestServer::start());
     let (mut eve, _) = user(&world.server, "eve");
-    world.attack(&mut eve);
+    attack(world, &mut eve);
 }
 
 #[test]
@@ -100,7 +98,7 @@ fn a_friend_and_fellow_member_may_not_act_as_the_victim() {
     let world = World::new(TestServer::start());
     let mut bob = login(&world.server, "bob", world.bob.1);
     // From here on pushes to bob arrive on this connection; its replies show that there are none.
-    world.attack(&mut bob);
+    attack(world, &mut bob);
 }
 
 #[test]
@@ -109,7 +107,7 @@ fn a_logout_ends_all_rights() {
     let mut former = TestClient::connect(&world.server);
     former.login(world.victim, &password("victim"));
     former.logout(world.victim);
-    world.attack(&mut former);
+    attack(world, &mut former);
 }
 
 #[test]
@@ -120,7 +118,7 @@ fn who_logs_in_as_somebody_else_keeps_no_rights_of_before() {
     former.login(world.victim, &password("victim"));
     former.logout(world.victim);
     former.login(e, &password("eve"));
-    world.attack(&mut former);
+    attack(world, &mut former);
 }
 
 #[test]
@@ -129,7 +127,7 @@ fn a_failed_login_gives_no_rights() {
     let (mut eve, _) = user(&world.server, "eve");
     eve.send(&json!({"msgType": 1, "USERID": world.victim, "password": password("eve")}));
     assert_eq!(eve.recv()["errno"], 302);
-    world.attack(&mut eve);
+    attack(world, &mut eve);
 }
 
 #[test]

@@ -1,15 +1,13 @@
 //! Passwords and what people write to each other stand in no log, whatever happens and at whatever level.
 
-mod util;
-
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 
 use serde_json::{Value, json};
-use util::{
+use testkit::{
     BAD_REQUEST, Cluster, Database, LONG_PATIENCE, MariaDb, NOBODY, Redis, TestClient, TestServer, WRONG_PASSWORD,
 };
-use util::{chat, wait_until};
+use testkit::{chat, wait_until};
 
 const PASSWORD: &str = "pw-9f3a71d2";
 const TEXT: &str = "txt-5c1be207";

@@ -1,7 +1,5 @@
 //! The test ground itself: databases, Redis and nginx come, suffer and go as the other suites rely on.
 
-mod util;
-
 use std::env;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
@@ -10,8 +8,8 @@ use std::process::{Command, Stdio};
 use std::thread;
 
 use serde_json::json;
-use util::{Database, Footprint, Margin, MariaDb, Neighbour, Nginx, Redis, TestClient, TestServer};
-use util::{chat, signal, wait_given_back, wait_until};
+use testkit::{Database, Footprint, Margin, MariaDb, Neighbour, Nginx, Redis, TestClient, TestServer};
+use testkit::{chat, signal, wait_given_back, wait_until};
 
 #[test]
 fn databases_are_apart_and_go_with_their_last_owner() {

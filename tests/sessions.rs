@@ -1,13 +1,11 @@
 //! Who is where: several connections, several users, and the ends of connections.
 
-mod util;
-
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use serde_json::{Value, json};
-use util::{ACK, LONG_PATIENCE, NO_SUCH_METHOD, SetOnDrop, TestClient, TestServer};
-use util::{
+use testkit::{ACK, LONG_PATIENCE, NO_SUCH_METHOD, SetOnDrop, TestClient, TestServer};
+use testkit::{
     assert_covers, chat, login, number_of, numbered, numbered_with_text, offline_user, password, user, wait_until,
 };
 

@@ -1,12 +1,10 @@
 //! A greedy client beside a quiet one: whatever the greedy one uses up, the quiet one is served. Nothing here depends on how
 //! fast the machine is; the figures that are printed do.
 
-mod util;
-
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use util::{LONG_PATIENCE, StoreLock, TestClient, TestServer, chat, login, offline_user, user, wait_until};
+use testkit::{LONG_PATIENCE, StoreLock, TestClient, TestServer, chat, login, offline_user, user, wait_until};
 
 fn refused(server: &TestServer, limit: &str) -> f64 {
     server.metric(&format!("raybox_refused_total{{limit=\"{limit}\"}}"))

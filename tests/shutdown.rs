@@ -1,15 +1,13 @@
 //! The end of a server: everything in flight is finished, and nobody can hold it up for ever.
 
-mod util;
-
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use util::{ACK, LONG_PATIENCE, StoreLock, TestClient, TestServer};
-use util::{assert_covers, login, number_of, numbered, numbered_with_text, offline_user, user, wait_until};
+use testkit::{ACK, LONG_PATIENCE, StoreLock, TestClient, TestServer};
+use testkit::{assert_covers, login, number_of, numbered, numbered_with_text, offline_user, user, wait_until};
 
 const EXIT_PATIENCE: Duration = Duration::from_secs(20);
 

@@ -1,14 +1,12 @@
 //! Signals: only a request to stop stops the server, and that one loses nothing.
 
-mod util;
-
 use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
 use serde_json::json;
-use util::{Builder, LONG_PATIENCE, MariaDb, TestServer};
-use util::{login, number_of, numbered, offline_user, signal, user, wait_until};
+use testkit::{Builder, LONG_PATIENCE, MariaDb, TestServer};
+use testkit::{login, number_of, numbered, offline_user, signal, user, wait_until};
 
 const EXIT_PATIENCE: Duration = Duration::from_secs(20);
 

@@ -1,15 +1,13 @@
 //! While the database is away, what must be kept waits in `spool.db`: MariaDB is killed and frozen, and so is the server.
 
-mod util;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use serde_json::json;
-use util::{LONG_PATIENCE, MariaDb, Neighbour, Redis, TestClient, TestServer, Workplace, assert_refusal};
-use util::{login, number_of, numbered, numbered_with_text, offline_user, user, wait_within};
+use testkit::{LONG_PATIENCE, MariaDb, Neighbour, Redis, TestClient, TestServer, Workplace, assert_refusal};
+use testkit::{login, number_of, numbered, numbered_with_text, offline_user, user, wait_within};
 
 /// A server on a MariaDB of its own, with somebody who writes, and somebody who has been there and is away.
 struct Scene {
@@ -23,7 +21,7 @@ struct Scene {
 }
 
 impl Scene {
-    fn new(options: impl FnOnce(util::Builder) -> util::Builder) -> Scene {
+    fn new(options: impl FnOnce(testkit::Builder) -> testkit::Builder) -> Scene {
         let mariadb = MariaDb::start();
         let builder = TestServer::builder().mysql(&mariadb.create_database()).option("admin", "127.0.0.1:0");
         let server = options(builder).start();
@@ -422,7 +420,7 @@ fn a_neighbours_user_gets_them_live_when_the_database_is_back() {
 
 #[test]
 fn two_servers_do_not_share_a_folder() {
-    let database = util::Database::create();
+    let database = testkit::Database::create();
     let first = TestServer::builder().mysql(&database).start();
     let second = Command::new(env!("CARGO_BIN_EXE_server"))
         .args(["127.0.0.1", "0", "--log-dir", "logs"])
@@ -440,7 +438,7 @@ fn a_server_that_was_never_there_does_not_start_without_its_database() {
     let mut mariadb = MariaDb::start();
     let database = mariadb.create_database();
     mariadb.kill();
-    let workplace = Workplace::new();
+    let workplace = Workplace::empty();
     database.write_cnf(workplace.path());
     let line = workplace.refused(&["127.0.0.1", "0"]);
     assert!(line.contains("no database answers"), "{line}");

@@ -1,14 +1,12 @@
 //! A database that does not take writes for a while: what does not need it goes on, what needs it waits or is refused.
 
-mod util;
-
 use std::thread;
 use std::time::Duration;
 
 use rusqlite::Connection;
 use serde_json::json;
-use util::{ACK, LONG_PATIENCE, StoreLock, TestClient, TestServer};
-use util::{assert_refusal, chat, login, number_of, numbered, offline_user, password, user, wait_until};
+use testkit::{ACK, LONG_PATIENCE, StoreLock, TestClient, TestServer};
+use testkit::{assert_refusal, chat, login, number_of, numbered, offline_user, password, user, wait_until};
 
 #[test]
 fn chat_on_the_node_goes_on() {

@@ -1,7 +1,7 @@
 //! What every store must do, checked on each store there is.
 
+mod mysql_store;
 mod store_suite;
-mod util;
 
 mod sqlite {
     use std::fs;
@@ -46,9 +46,10 @@ mod sqlite {
 mod mysql {
     use raybox::store::Store;
     use raybox::store::mysql::MysqlStore;
+    use testkit::Database;
 
+    use crate::mysql_store::open_with;
     use crate::store_suite;
-    use crate::util::Database;
 
     /// A store on a database of its own, which goes with it.
     pub(super) struct Fresh {
@@ -58,8 +59,7 @@ mod mysql {
 
     impl Fresh {
         pub(super) fn on(database: Database) -> Fresh {
-            let store = MysqlStore::open(&database.settings()).expect("the store opens");
-            Fresh { store, database }
+            Fresh { store: open_with(&database, |_| ()), database }
         }
     }
 
@@ -81,10 +81,10 @@ mod mysql_reference {
     use std::sync::Arc;
 
     use raybox::store::{Kept, Message, MessageId, Store, StoreError};
+    use testkit::Database;
 
     use super::mysql::Fresh;
     use crate::store_suite;
-    use crate::util::Database;
 
     fn open() -> Fresh {
         Fresh::on(Database::create_reference())

@@ -7,10 +7,7 @@
 //!
 //! [`soak`] and [`window`] have flags of their own.
 
-#![allow(unreachable_pub, reason = "the parts of one program, as in util")]
-
-#[path = "../util/mod.rs"]
-mod util;
+#![allow(unreachable_pub, reason = "the parts of one program")]
 
 mod books;
 mod network;

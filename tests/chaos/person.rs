@@ -19,7 +19,7 @@ use socket2::SockRef;
 use crate::books::{Arrival, Books, Connection, Fate, How, Lot, Moment, Place, Target};
 use crate::network::{Network, Source};
 use crate::schedule::Dice;
-use crate::util::{TestClient, password};
+use testkit::{TestClient, password};
 
 /// One client.
 pub struct Person {

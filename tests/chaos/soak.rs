@@ -14,8 +14,8 @@ use crate::network::Network;
 use crate::report::Report;
 use crate::schedule::Schedule;
 use crate::stage::Stage;
-use crate::util::{Footprint, Margin, SetOnDrop};
 use crate::{number, say};
+use testkit::{Footprint, Margin, SetOnDrop};
 
 #[test]
 fn nothing_grows() {

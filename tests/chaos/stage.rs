@@ -14,8 +14,8 @@ use crate::network::Network;
 use crate::person::{Actor, Habit, Order, PERSONS_MAX, Person, Phase, Post, World};
 use crate::report;
 use crate::schedule::{EARLY, Fault, Kind, Schedule, USER_TIMEOUT};
-use crate::util::{Cluster, LONG_PATIENCE, MariaDb, Nginx, Redis, TestServer};
-use crate::util::{free_port, login, offline_user, wait_within};
+use testkit::{Cluster, LONG_PATIENCE, MariaDb, Nginx, Redis, TestServer};
+use testkit::{free_port, login, offline_user, wait_within};
 
 /// The servers.
 pub struct Stage {
@@ -43,7 +43,7 @@ impl Stage {
         let database = mariadb.create_database();
         // What pools have opened while the database stood still they shall have closed soon after the run.
         let cnf = format!("{}maxIdleTime=5\n", database.cnf());
-        let options = |builder: crate::util::Builder| {
+        let options = |builder: testkit::Builder| {
             // Clients and nginx look for a node where it was before.
             let builder = builder.file("mysql.cnf", cnf.clone());
             let builder = builder.host(network.host().to_string().leak()).port(free_port());

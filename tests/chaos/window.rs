@@ -14,9 +14,9 @@ use serde_json::json;
 use socket2::{Domain, Socket, Type};
 
 use crate::schedule::Dice;
-use crate::util::{Cluster, LONG_PATIENCE, SetOnDrop, TestClient};
-use crate::util::{free_port, login, number_of, numbered_with_text, offline_user, password, wait_within};
 use crate::{number, say};
+use testkit::{Cluster, LONG_PATIENCE, SetOnDrop, TestClient};
+use testkit::{free_port, login, number_of, numbered_with_text, offline_user, password, wait_within};
 
 #[test]
 fn a_killed_node_takes_next_to_nothing_from_recipients_who_read() {

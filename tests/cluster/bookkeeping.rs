@@ -1,7 +1,7 @@
 //! That the traffic of the other tests keeps honest books, on one embedded server.
 
 use crate::traffic::{Pair, Person, Recipient, Totals, Traffic, Twice};
-use crate::util::{TestServer, free_port, offline_user};
+use testkit::{TestServer, free_port, offline_user};
 
 #[test]
 fn traffic_in_normal_running_comes_once() {

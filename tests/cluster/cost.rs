@@ -5,8 +5,8 @@ use std::io::{self, Write};
 
 use serde_json::json;
 
-use crate::util::{Cluster, Redis, TestClient};
-use crate::util::{numbered, user};
+use testkit::{Cluster, Redis, TestClient};
+use testkit::{numbered, user};
 
 /// Messages that are counted, each sent when the one before has arrived, so that none share an envelope.
 const MESSAGES: usize = 500;

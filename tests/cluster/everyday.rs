@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use crate::traffic::{Pair, Person, Recipient, Totals, Traffic, Twice};
-use crate::util::{Cluster, Database, LONG_PATIENCE, Redis, TestServer};
-use crate::util::{chat, login, numbered, offline_user, user, wait_within};
+use testkit::{Cluster, Database, LONG_PATIENCE, Redis, TestServer};
+use testkit::{chat, login, numbered, offline_user, user, wait_within};
 
 #[test]
 fn messages_between_nodes_come_once_and_in_order() {

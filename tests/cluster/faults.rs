@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::traffic::{Pair, Person, Recipient, Totals, Traffic, Twice};
-use crate::util::{Cluster, MariaDb, Redis, TestClient, TestServer};
-use crate::util::{LONG_PATIENCE, chat, login, number_of, numbered, offline_user, user, wait_until, wait_within};
+use testkit::{Cluster, MariaDb, Redis, TestClient, TestServer};
+use testkit::{LONG_PATIENCE, chat, login, number_of, numbered, offline_user, user, wait_until, wait_within};
 
 /// How something goes away.
 #[derive(Clone, Copy, Debug)]
@@ -99,7 +99,7 @@ fn redis_fails(fault: Fault) {
 
 fn mariadb_fails(fault: Fault) {
     let mut mariadb = MariaDb::start();
-    let options = |builder: crate::util::Builder| builder.option("admin", "127.0.0.1:0");
+    let options = |builder: testkit::Builder| builder.option("admin", "127.0.0.1:0");
     let cluster = Cluster::start_on(mariadb.create_database(), Redis::start(), 2, options);
     let node = &cluster.nodes[1];
     let (mut before, id) = user(node, "regular");

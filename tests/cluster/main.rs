@@ -3,10 +3,7 @@
 //!
 //! `OUTAGE_SECONDS` sets how long a service is away (20), `STORM_USERS` how many users come back at once (500).
 
-#![allow(unreachable_pub, reason = "the parts of one program, as in util")]
-
-#[path = "../util/mod.rs"]
-mod util;
+#![allow(unreachable_pub, reason = "the parts of one program")]
 
 mod bookkeeping;
 mod cost;

@@ -6,8 +6,8 @@ use std::thread;
 
 use serde_json::{Value, json};
 
-use crate::util::{Cluster, Database, Neighbour, Nginx, Redis, SetOnDrop, TestClient, TestServer, Workplace};
-use crate::util::{chat, login, number_of, numbered, offline_user, password, user, wait_until};
+use testkit::{Cluster, Database, Neighbour, Nginx, Redis, SetOnDrop, TestClient, TestServer, Workplace};
+use testkit::{chat, login, number_of, numbered, offline_user, password, user, wait_until};
 
 /// Two of our nodes and a neighbour.
 struct Mixed {

@@ -3,8 +3,8 @@
 use std::io::{self, Write};
 
 use crate::traffic::{Pair, Person, Recipient, Totals, Traffic, Twice};
-use crate::util::{Cluster, LONG_PATIENCE, Nginx, TestServer};
-use crate::util::{free_port, offline_user, wait_within};
+use testkit::{Cluster, LONG_PATIENCE, Nginx, TestServer};
+use testkit::{free_port, offline_user, wait_within};
 
 #[test]
 fn a_rolling_restart_loses_nothing_that_was_acknowledged() {

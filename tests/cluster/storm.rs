@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::util::{Cluster, Database, LONG_PATIENCE, MariaDb, Redis, TestClient};
-use crate::util::{TestServer, chat, password, raise_descriptor_limit, wait_within};
+use testkit::{Cluster, Database, LONG_PATIENCE, MariaDb, Redis, TestClient};
+use testkit::{TestServer, chat, password, raise_descriptor_limit, wait_within};
 
 const USERS: usize = 500;
 /// Clients that connect at a time.

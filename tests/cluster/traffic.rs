@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::util::{LONG_PATIENCE, SetOnDrop, TestClient};
-use crate::util::{assert_refusal, number_of, numbered, password, wait_within};
+use testkit::{LONG_PATIENCE, SetOnDrop, TestClient};
+use testkit::{assert_refusal, number_of, numbered, password, wait_within};
 
 /// A user of a [`Pair`], and the nodes where they log in: at the first that lets them.
 #[derive(Clone)]

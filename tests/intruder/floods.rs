@@ -7,8 +7,8 @@ use std::thread;
 use serde_json::json;
 
 use super::others::undisturbed;
-use crate::util::{BAD_REQUEST, LONG_PATIENCE, NO_SUCH_METHOD, TestClient, TestServer};
-use crate::util::{assert_refusal, raise_descriptor_limit, wait_within};
+use testkit::{BAD_REQUEST, LONG_PATIENCE, NO_SUCH_METHOD, TestClient, TestServer};
+use testkit::{assert_refusal, raise_descriptor_limit, wait_within};
 
 const MIB: usize = 1 << 20;
 

@@ -2,10 +2,8 @@
 
 use serde_json::json;
 
-use crate::util::{
-    ACK, BAD_REQUEST, LOG_IN_FIRST, NO_SUCH_METHOD, NOT_A_MEMBER, NOT_YOU, SERVER_ERROR, WRONG_PASSWORD,
-};
-use crate::util::{Database, TestClient, TestServer, World, chat, login, offline_user, password};
+use testkit::{ACK, BAD_REQUEST, LOG_IN_FIRST, NO_SUCH_METHOD, NOT_A_MEMBER, NOT_YOU, SERVER_ERROR, WRONG_PASSWORD};
+use testkit::{Database, TestClient, TestServer, World, chat, login, offline_user, password};
 
 /// The victim's world, and Eve, who means harm.
 struct Scene {

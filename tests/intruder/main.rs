@@ -1,9 +1,6 @@
 //! Somebody who means harm: what such a client may send, and that nobody else notices.
 
-#![allow(unreachable_pub, reason = "the parts of one program, as in util")]
-
-#[path = "../util/mod.rs"]
-mod util;
+#![allow(unreachable_pub, reason = "the parts of one program")]
 
 mod floods;
 mod impostor;

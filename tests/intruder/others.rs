@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use crate::util::{LONG_PATIENCE, SetOnDrop, TestClient, TestServer, numbered, offline_user, password};
+use testkit::{LONG_PATIENCE, SetOnDrop, TestClient, TestServer, numbered, offline_user, password};
 
 const PAIRS: usize = 3;
 

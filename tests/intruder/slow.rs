@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::others::{somebody, undisturbed};
-use crate::util::{BAD_REQUEST, Builder, LONG_PATIENCE, TestClient, TestServer};
-use crate::util::{raise_descriptor_limit, user, wait_within};
+use testkit::{BAD_REQUEST, Builder, LONG_PATIENCE, TestClient, TestServer};
+use testkit::{raise_descriptor_limit, user, wait_within};
 
 const CONNECTIONS: usize = 1_000;
 

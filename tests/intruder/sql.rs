@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::util::{BAD_REQUEST, Database, SERVER_ERROR, TestClient, TestServer, WRONG_PASSWORD};
-use crate::util::{login, offline_user, user};
+use testkit::{BAD_REQUEST, Database, SERVER_ERROR, TestClient, TestServer, WRONG_PASSWORD};
+use testkit::{login, offline_user, user};
 
 /// Short enough for a name with a number behind it.
 const TEXTS: [&str; 20] = [

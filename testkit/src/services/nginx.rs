@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::process::{Process, start_again, start_on_free_ports};
-use crate::util::{LONG_PATIENCE, wait_within, watchdog};
+use crate::{LONG_PATIENCE, text_of, wait_within, watchdog};
 
 /// A running nginx. Dropping it kills it.
 pub struct Nginx {
@@ -42,10 +42,7 @@ impl Nginx {
     }
 
     fn with_file(host: Ipv4Addr, file: &str, servers: &[SocketAddr]) -> Nginx {
-        let shipped = |name: &str| {
-            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf").join(name);
-            fs::read_to_string(&path).unwrap_or_else(|error| panic!("read {}: {error}", path.display()))
-        };
+        let shipped = |name: &str| text_of(&format!("conf/{name}"));
         let (frame, forward) = (shipped("nginx.conf"), shipped(file));
         Nginx::start_with(host, 1, |folder, listen| {
             let frame = replace_lines(&frame, "pid ", &format!("pid {}/nginx.pid;", folder.display()));

@@ -3,18 +3,13 @@
 //!
 //! Silence is never proved by waiting. A request that costs the server nothing is sent behind, and its reply must be
 //! the next thing to arrive: a *barrier*.
-#![allow(
-    dead_code,
-    unused_imports,
-    unreachable_pub,
-    reason = "every suite compiles this module and uses its own part of it"
-)]
 
 mod client;
 mod cluster;
 mod command;
 mod leaks;
 mod neighbour;
+mod program;
 mod qt;
 mod server;
 mod services;
@@ -23,6 +18,7 @@ mod watchdog;
 
 use std::fmt;
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -166,6 +162,12 @@ pub fn assert_covers(live: &[usize], stored: &[usize], total: usize) {
     assert!(first <= live.len(), "lost between {} read live and {first}, the first one stored", live.len());
     let expected: Vec<usize> = (first..total).collect();
     assert_eq!(stored, expected, "what was stored must go on in order up to the last message");
+}
+
+/// The text of a file of the repository, which is named from its root.
+fn text_of(file: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(file);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("read {}: {error}", path.display()))
 }
 
 /// The members of the object `text` in the order written, repeated ones repeated.

@@ -10,13 +10,13 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use crate::util::{signal, signal_group, wait_within, watchdog};
+use crate::{signal, signal_group, wait_within, watchdog};
 
 /// How long a server may take until it serves. Only one that never will takes this long.
 const START_PATIENCE: Duration = Duration::from_secs(60);
 
 /// A child process that writes to a log in its folder. Dropping it kills it.
-pub struct Process {
+pub(super) struct Process {
     child: Child,
     /// Whether it has children of its own, which are in a process group with it.
     has_children: bool,
@@ -26,12 +26,12 @@ pub struct Process {
 
 impl Process {
     /// Runs `command`; what it prints goes to `log`.
-    pub fn spawn(command: Command, log: &Path) -> Process {
+    pub(super) fn spawn(command: Command, log: &Path) -> Process {
         Process::start(command, log, false)
     }
 
     /// The same for one that starts processes of its own, which are killed with it.
-    pub fn spawn_with_children(mut command: Command, log: &Path) -> Process {
+    pub(super) fn spawn_with_children(mut command: Command, log: &Path) -> Process {
         command.process_group(0);
         Process::start(command, log, true)
     }
@@ -47,17 +47,17 @@ impl Process {
     }
 
     /// The process id.
-    pub fn pid(&self) -> u32 {
+    pub(super) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// Sends the signal of this name.
-    pub fn signal(&self, name: &str) {
+    pub(super) fn signal(&self, name: &str) {
         signal(self.pid(), name);
     }
 
     /// Ends it without giving it a chance to do anything.
-    pub fn kill(&mut self) {
+    pub(super) fn kill(&mut self) {
         // Its number may be another's once its status was taken.
         if self.has_children && self.status().is_none() {
             signal_group(self.pid(), "KILL");
@@ -68,7 +68,7 @@ impl Process {
     }
 
     /// What it ended with, if it has.
-    pub fn status(&mut self) -> Option<ExitStatus> {
+    pub(super) fn status(&mut self) -> Option<ExitStatus> {
         if self.status.is_none() {
             self.status = self.child.try_wait().expect("look after a server");
             if self.status.is_some() {
@@ -79,7 +79,7 @@ impl Process {
     }
 
     /// What it printed.
-    pub fn printed(&self) -> String {
+    pub(super) fn printed(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 }
@@ -97,7 +97,7 @@ impl Drop for Process {
 /// *this* process that answers there.
 ///
 /// A port found free may be another's when the server wants it; then it ends, and other ports are tried.
-pub fn start_on_free_ports(
+pub(super) fn start_on_free_ports(
     ports: usize,
     mut launch: impl FnMut(&[u16]) -> Process,
     mut serves: impl FnMut(&Process, &[u16]) -> bool,
@@ -114,7 +114,7 @@ pub fn start_on_free_ports(
 
 /// Starts a server again on ports that it had before. They are below those of outgoing connections, so that hardly
 /// anybody has taken them meanwhile; who did must give them back.
-pub fn start_again(mut launch: impl FnMut() -> Process, mut serves: impl FnMut(&Process) -> bool) -> Process {
+pub(super) fn start_again(mut launch: impl FnMut() -> Process, mut serves: impl FnMut(&Process) -> bool) -> Process {
     for _ in 0..ATTEMPTS {
         let mut process = launch();
         if wait_served(&mut process, &mut serves) {

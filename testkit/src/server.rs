@@ -8,13 +8,13 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
-use super::leaks::{Footprint, Margin, wait_given_back};
-use super::services::{Database, Redis, RedisUse};
-use super::{LONG_PATIENCE, TestClient, signal, wait_until, wait_within, watchdog};
+use crate::leaks::{Footprint, Margin, wait_given_back};
+use crate::services::{Database, Redis, RedisUse};
+use crate::{LONG_PATIENCE, program, signal, wait_until, wait_within, watchdog};
 
 /// How long a server may take until it listens.
 const START_PATIENCE: Duration = Duration::from_secs(10);
@@ -183,7 +183,7 @@ impl Builder {
     }
 
     fn command(&self, folder: &Path) -> Command {
-        let program = env!("CARGO_BIN_EXE_server");
+        let program = program::path();
         let mut first = String::new();
         if let Some(limit) = self.descriptors_max {
             first += &format!("ulimit -n {limit}; ");
@@ -202,10 +202,7 @@ impl Builder {
         for (key, value) in &self.options {
             command.arg(format!("--{key}")).arg(value);
         }
-        // The settings of whoever runs the tests are not meant.
-        for (variable, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("RAYBOX_")) {
-            command.env_remove(variable);
-        }
+        program::remove_settings(&mut command);
         command.current_dir(folder).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }

@@ -2,9 +2,9 @@
 
 use std::net::SocketAddr;
 
-use super::TestServer;
-use super::server::Builder;
-use super::services::{Database, Redis};
+use crate::TestServer;
+use crate::server::Builder;
+use crate::services::{Database, Redis};
 
 /// A cluster of real servers with a database and a Redis of its own.
 pub struct Cluster {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{LONG_PATIENCE, PATIENCE, TestServer};
+use crate::{LONG_PATIENCE, PATIENCE, TestServer};
 
 /// One connection of it. It never ends a frame with a newline.
 pub struct QtClient {

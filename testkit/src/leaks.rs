@@ -82,7 +82,7 @@ pub fn wait_given_back(process: u32, before: Footprint, margin: Margin) -> Resul
 /// Waits until a service has no more connections than the pools of its users may keep; what is left if it has.
 ///
 /// `ours` is whether the test itself has put the service out of reach: then there is nobody to be asked.
-pub fn connection_leak(service: &str, users: usize, ours: bool, count: impl Fn() -> usize) -> Option<String> {
+pub(crate) fn connection_leak(service: &str, users: usize, ours: bool, count: impl Fn() -> usize) -> Option<String> {
     if ours {
         eprintln!("the connections to {service} are not counted: the test has put it out of reach");
         return None;

@@ -13,8 +13,8 @@ use std::time::Duration;
 use redis::{Client, Connection};
 
 use super::process::{Process, start_again, start_on_free_ports};
-use crate::util::leaks::connection_leak;
-use crate::util::{PATIENCE, watchdog};
+use crate::leaks::connection_leak;
+use crate::{PATIENCE, watchdog};
 
 /// A running redis-server without persistence. Dropping it kills it.
 pub struct Redis {
@@ -27,7 +27,7 @@ pub struct Redis {
 
 /// Who uses a Redis: what a server of it needs to know at its end.
 #[derive(Clone)]
-pub struct RedisUse(Arc<Usage>);
+pub(crate) struct RedisUse(Arc<Usage>);
 
 struct Usage {
     port: u16,
@@ -76,7 +76,7 @@ impl Redis {
     }
 
     /// For a server that is to use it.
-    pub fn in_use(&self) -> RedisUse {
+    pub(crate) fn in_use(&self) -> RedisUse {
         self.usage.clone()
     }
 
@@ -142,17 +142,17 @@ impl Redis {
 
 impl RedisUse {
     /// A server begins to use it.
-    pub fn joined(&self) {
+    pub(crate) fn joined(&self) {
         self.0.nodes.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A server that used it has ended.
-    pub fn left(&self) {
+    pub(crate) fn left(&self) {
         self.0.nodes.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// What is left of the connections of servers whose clients have gone.
-    pub fn leak(&self) -> Option<String> {
+    pub(crate) fn leak(&self) -> Option<String> {
         let is_away = self.0.is_away.load(Ordering::Relaxed);
         connection_leak("Redis", self.0.nodes.load(Ordering::Relaxed), is_away, || self.connections())
     }

@@ -11,11 +11,10 @@ use std::time::Duration;
 
 use mysql::prelude::{FromRow, Queryable};
 use mysql::{Conn, Opts, OptsBuilder};
-use raybox::config::{MysqlSettings, Secret, Tls};
 
 use super::process::{Process, start_again, start_on_free_ports};
-use crate::util::leaks::connection_leak;
-use crate::util::watchdog;
+use crate::leaks::connection_leak;
+use crate::{text_of, watchdog};
 
 /// One database with the server's tables. Clones are the same database; the last one takes it away.
 #[derive(Clone)]
@@ -96,17 +95,17 @@ impl Database {
     }
 
     /// A server begins to use it.
-    pub fn joined(&self) {
+    pub(crate) fn joined(&self) {
         self.0.nodes.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A server that used it has ended.
-    pub fn left(&self) {
+    pub(crate) fn left(&self) {
         self.0.nodes.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// What is left of the connections of servers whose clients have gone.
-    pub fn leak(&self) -> Option<String> {
+    pub(crate) fn leak(&self) -> Option<String> {
         connection_leak("MariaDB", self.0.nodes.load(Ordering::Relaxed), self.is_away(), || self.connections())
     }
 
@@ -140,37 +139,7 @@ impl Database {
         )
     }
 
-    /// The same for a store that is opened without a server. Of a database elsewhere, TEST_MYSQL_TLS (`on`, `verify`) and
-    /// TEST_MYSQL_CA say how to encrypt the connections.
-    pub fn settings(&self) -> MysqlSettings {
-        let Account { address, user, password, .. } = &self.0.account;
-        let tls = match env::var("TEST_MYSQL_TLS").as_deref() {
-            Err(_) => Tls::Off,
-            Ok("on") => Tls::On,
-            Ok("verify") => Tls::Verify,
-            Ok(other) => panic!("TEST_MYSQL_TLS must be on or verify, not {other:?}"),
-        };
-        let patience = Duration::from_secs(10);
-        MysqlSettings {
-            file: "mysql.cnf".into(),
-            host: address.ip().to_string(),
-            port: address.port(),
-            username: user.clone(),
-            password: Secret::new(password),
-            database: self.0.name.clone(),
-            initial_size: 1,
-            max_size: 32,
-            idle_timeout: patience,
-            wait_timeout: Duration::from_millis(100),
-            connect_timeout: patience,
-            read_timeout: patience,
-            write_timeout: patience,
-            tls,
-            ca: env::var_os("TEST_MYSQL_CA").map(PathBuf::from),
-        }
-    }
-
-    /// Writes it into the working directory of a server.
+    /// Writes the settings into the working directory of a server.
     pub fn write_cnf(&self, folder: &Path) {
         fs::write(folder.join("mysql.cnf"), self.cnf()).expect("write mysql.cnf");
     }
@@ -391,7 +360,7 @@ fn launch(folder: &Path, port: u16, options: &[String]) -> Process {
 
 /// The common settings, which must come first. It wants to be told when it is to run as root, as in a container.
 fn settings(command: &mut Command, folder: &Path) {
-    command.arg(format!("--defaults-file={}/tests/util/mariadb.cnf", env!("CARGO_MANIFEST_DIR")));
+    command.arg(concat!("--defaults-file=", env!("CARGO_MANIFEST_DIR"), "/mariadb.cnf"));
     // A MariaDB that starts deletes the temporary tables in this folder, also those of others.
     command.arg(format!("--tmpdir={}", folder.display()));
     let user = Command::new("id").arg("-u").output().expect("run id");
@@ -407,17 +376,12 @@ fn answers(process: &Process, account: &Account) -> bool {
     fs::read_to_string(pid_file).is_ok_and(|pid| pid.trim() == process.pid().to_string())
 }
 
-fn text_of(schema: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(schema);
-    fs::read_to_string(&path).unwrap_or_else(|error| panic!("read {}: {error}", path.display()))
-}
-
 fn data(folder: &Path) -> PathBuf {
     folder.join("data")
 }
 
-/// Of a new installation, from the root of the repository.
+/// The schema of a new installation.
 const NEW_SCHEMA: &str = "sql/chat.sql";
 
-/// Of the reference server.
-const REFERENCE_SCHEMA: &str = "tests/util/services/reference.sql";
+/// The schema of the reference server.
+const REFERENCE_SCHEMA: &str = "testkit/reference.sql";

@@ -12,12 +12,12 @@ use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::{env, fs};
 
 /// Has `child` killed should this process end before it is [released](release); with it the group that it leads, if so.
-pub fn watch(child: &Child, leads_group: bool) {
+pub(crate) fn watch(child: &Child, leads_group: bool) {
     tell(&format!("+{}", target(child, leads_group)));
 }
 
 /// Forgets a process that has ended. Call it once its status was taken, since its number may be used again.
-pub fn release(child: &Child, leads_group: bool) {
+pub(crate) fn release(child: &Child, leads_group: bool) {
     tell(&format!("-{}", target(child, leads_group)));
 }
 
@@ -27,7 +27,7 @@ fn target(child: &Child, leads_group: bool) -> String {
 }
 
 /// A new empty folder, which goes when this process ends if it was not removed before.
-pub fn new_folder() -> PathBuf {
+pub(crate) fn new_folder() -> PathBuf {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
     drop(watchdog());

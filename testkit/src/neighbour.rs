@@ -16,7 +16,7 @@ use mysql::Conn;
 use mysql::prelude::Queryable;
 use serde_json::{Deserializer, Value, json};
 
-use super::services::{Database, Redis};
+use crate::services::{Database, Redis};
 
 /// A running stand-in. Dropping it closes its connections and ends its threads; like the reference it leaves the state
 /// of its users as that makes it.

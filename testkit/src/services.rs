@@ -10,5 +10,6 @@ mod switch;
 pub use mariadb::{Database, MariaDb};
 pub use nginx::Nginx;
 pub use process::free_port;
-pub use redis::{Redis, RedisUse};
+pub use redis::Redis;
+pub(crate) use redis::RedisUse;
 pub use switch::Switch;

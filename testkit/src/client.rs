@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
 
-use super::{ACK, PATIENCE, TestServer, members};
+use crate::{ACK, PATIENCE, TestServer, members};
 
 /// One connection. It cuts the replies out of the byte stream itself, so that it finds them wherever segments end.
 pub struct TestClient {

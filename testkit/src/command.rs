@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::{io::BufRead, io::BufReader, io::Read};
 
-use super::services::Database;
-use super::watchdog;
+use crate::services::Database;
+use crate::{program, watchdog};
 
 /// A working directory for commands; gone when it is dropped.
 pub struct Workplace(PathBuf);
@@ -31,14 +31,14 @@ pub struct Running {
 }
 
 impl Workplace {
-    /// An empty one.
-    pub fn new() -> Workplace {
+    /// An empty folder.
+    pub fn empty() -> Workplace {
         Workplace(watchdog::new_folder())
     }
 
     /// One with the `mysql.cnf` of this database.
     pub fn on(database: &Database) -> Workplace {
-        let workplace = Workplace::new();
+        let workplace = Workplace::empty();
         database.write_cnf(&workplace.0);
         workplace
     }
@@ -55,10 +55,8 @@ impl Workplace {
 
     /// Starts `server` with these arguments.
     pub fn start(&self, arguments: &[&str]) -> Running {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_server"));
-        for (variable, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("RAYBOX_")) {
-            command.env_remove(variable);
-        }
+        let mut command = Command::new(program::path());
+        program::remove_settings(&mut command);
         command.args(arguments).current_dir(&self.0);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start the command: {error}"));

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{TestClient, TestServer, chat, user};
+use crate::{TestClient, TestServer, chat, user};
 
 /// The victim is away, has bob as a friend, a group with bob in it and a message waiting. Carol is nobody's friend and has a
 /// group of her own.

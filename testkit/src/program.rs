@@ -1,0 +1,25 @@
+//! The server's program: where Cargo has put it, and an environment without the settings of the user who runs the tests.
+
+use std::env;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// The path of `server`.
+///
+/// Cargo tells each test of the package where its programs are. A test binary that is started by hand, as under a
+/// debugger, is not told; then the program is in the folder above that of the test binary.
+pub(crate) fn path() -> PathBuf {
+    let path = env::var_os("CARGO_BIN_EXE_server").map(PathBuf::from).or_else(|| {
+        let test = env::current_exe().ok()?;
+        Some(test.parent()?.parent()?.join("server"))
+    });
+    let path = path.filter(|path| path.is_file());
+    path.expect("no program `server` beside the tests: build it with `cargo build --bin server`")
+}
+
+/// Removes the variables that set options of the server.
+pub(crate) fn remove_settings(command: &mut Command) {
+    for (variable, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("RAYBOX_")) {
+        command.env_remove(variable);
+    }
+}
