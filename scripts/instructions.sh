@@ -7,7 +7,7 @@
 #     scripts/instructions.sh --update "REASON" chat    records the figure of today, and why it has changed
 #
 # It builds the release binary, installs valgrind where it is missing and may, and plays fixed sessions to the real server
-# under callgrind: scripts/instructions.py. The figures are in bench/instructions.txt.
+# under callgrind: scripts/instructions.py. The figures are in raybench/instructions.txt.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
