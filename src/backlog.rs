@@ -857,7 +857,7 @@ mod tests {
         node.work_for(LONG);
         assert_eq!((node.kept_for(1), node.kept_for(2)), (strings("acd"), strings("be")));
         store.fail_after(0);
-        node.handle(vec![message(1, "e"), from(Origin::Returned { late: false }, 1, "f")]);
+        node.handle(vec![message(1, "e"), from(Origin::Returned { late: false, elsewhere: false }, 1, "f")]);
         *node.disk.is_broken.lock() = true;
         assert_eq!(node.fetch(1), Mailbox::InParts, "it may be stored, and stored again");
         *node.disk.is_broken.lock() = false;
@@ -871,7 +871,7 @@ mod tests {
         let mut node = Node::start(&folder, &store, 1, 2 * (MESSAGE_BYTES + 1));
         *store.is_away.lock() = true;
         node.send(&[(1, "a"), (1, "b"), (1, "c")]);
-        node.handle(vec![from(Origin::Returned { late: false }, 1, "d"), message(1, "e")]);
+        node.handle(vec![from(Origin::Returned { late: false, elsewhere: false }, 1, "d"), message(1, "e")]);
         assert_eq!((node.spooled(), node.failed()), (3, 2));
         *store.is_away.lock() = false;
         node.now += LONG;
@@ -887,7 +887,7 @@ mod tests {
             let mut node = Node::start(&folder, &store, 1, bytes_max);
             *node.disk.is_broken.lock() = bytes_max > 0;
             *store.is_away.lock() = true;
-            node.handle(vec![message(1, "a"), from(Origin::Returned { late: false }, 1, "b")]);
+            node.handle(vec![message(1, "a"), from(Origin::Returned { late: false, elsewhere: false }, 1, "b")]);
             assert_eq!((node.failed(), node.spooled()), (1, 0));
             assert_eq!(node.count("raybox_unstored_messages"), 1);
             assert_eq!(node.fetch(1), Mailbox::InParts);

@@ -134,6 +134,10 @@ pub trait Node: Send + Sync + 'static {
     /// after it.
     fn on_envelope(&self, turn: &mut Turn<Posted>, to: UserId, frames: &str, receipt: &dyn Fn() -> Receipt) -> bool;
 
+    /// The same of messages that a dead connection to another node had not taken, for a user who has come here since: all
+    /// that the user's connection here has got must be older.
+    fn on_returned(&self, turn: &mut Turn<Posted>, to: UserId, frames: &str, receipt: &dyn Fn() -> Receipt) -> bool;
+
     /// Takes a message for a user from a node of the reference server.
     fn on_bare(&self, turn: &mut Turn<Posted>, to: UserId, frame: &str);
 
@@ -177,6 +181,8 @@ pub struct Envelope {
     pub place: Option<Place>,
     /// Tells it from all others of this node.
     pub sequence: u64,
+    /// A dead connection of the user has returned the messages, see [`Node::on_returned`].
+    pub is_returned: bool,
     /// The messages, in order.
     pub deliveries: Vec<Delivery>,
 }

@@ -62,6 +62,8 @@ pub enum Origin {
         /// The user had left that connection before, so that what others have sent since may be newer. Otherwise all that is on
         /// its way to other nodes from here was sent before the user came.
         late: bool,
+        /// The user has come to another node since, and that may hand it on if it has nothing newer. Otherwise it is stored.
+        elsewhere: bool,
     },
     /// Nobody any more: it has waited in the spool, and is there until it is where it belongs.
     Spooled(SpoolId),
@@ -199,6 +201,11 @@ impl Delivery {
     /// Whether it was sent to a group.
     pub fn is_of_group(&self) -> bool {
         matches!(self.origin, Origin::Group(_))
+    }
+
+    /// Whether a dead connection has returned it, and the user's connection to another node may get it.
+    pub fn follows_its_user(&self) -> bool {
+        matches!(self.origin, Origin::Returned { elsewhere: true, .. })
     }
 
     /// What the store is given of it.

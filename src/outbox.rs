@@ -14,6 +14,9 @@
 //! or a node has just died, and what is in flight may have to go to the store first. That keeps the order. So does what came
 //! back from a connection of this node: while the user had that, nothing was published for the user here.
 //!
+//! What a dead connection of this node has returned, whose user has come to another node since, is published as well. That node
+//! hands it on if the user's connection there has got nothing newer; otherwise, or when nothing confirms, it is kept.
+//!
 //! Who confirms an envelope has the user, and if no other node was offered it, has the user alone. That place is remembered
 //! for a while, and the next messages are addressed to it: the bus sends all that is for one place together, a text for
 //! many of its users once. A place that is gone takes nothing, and one that has not the user, or not alone any more,
@@ -91,6 +94,8 @@ struct Flight {
     is_last_try: bool,
     /// The place it was addressed to.
     place: Option<Place>,
+    /// A dead connection has returned it.
+    is_returned: bool,
     /// When it was offered to whoever wants it, and one node did.
     alone_since: Option<Instant>,
 }
@@ -121,17 +126,22 @@ impl Outbox {
             let user = item.user();
             match (item, self.users.get_mut(&user)) {
                 // It does not wait for what is in flight: two nodes would wait for each other. But it must not be said before
-                // what came back is kept.
-                (item @ LaneItem::Answer(..), Some(line)) if line.waiting.iter().any(came_back) => {
-                    line.waiting.push(item)
+                // what came back is settled.
+                (item @ LaneItem::Answer(..), _) => {
+                    self.publish_first(user, &mut offers, clock, bus, &mut sorted);
+                    match self.users.get_mut(&user) {
+                        Some(line) if line.has_returned() => line.waiting.push(item),
+                        Some(_) | None => sorted.keep.push(item),
+                    }
                 }
-                (item @ LaneItem::Answer(..), _) => sorted.keep.push(item),
                 // What came back late from a connection is older than what others send to the user's next one, perhaps on
                 // another node, and must not come after it.
-                (LaneItem::Delivery(delivery), _) if matches!(delivery.origin, Origin::Returned { late: true }) => {
+                (LaneItem::Delivery(delivery), _) if matches!(delivery.origin, Origin::Returned { late: true, .. }) => {
                     self.publish_first(user, &mut offers, clock, bus, &mut sorted);
                     sorted.keep.push(LaneItem::Delivery(delivery));
                 }
+                // The user has come to another node since.
+                (LaneItem::Delivery(delivery), None) if delivery.follows_its_user() => offers.add(delivery),
                 // What was sent to the user before work, or before there was the connection that this came back from, must be
                 // settled before.
                 (item, _) if came_back(&item) || matches!(item, LaneItem::Work(..)) => {
@@ -261,7 +271,7 @@ impl Outbox {
     fn publish(&mut self, offers: Offers, clock: &Clock, bus: &dyn Bus, sorted: &mut Sorted) {
         // All that is for one user goes one way, so that it keeps its order: no place ends in between.
         let (mut envelopes, now) = (offers.envelopes, clock.now());
-        for envelope in &mut envelopes {
+        for envelope in envelopes.iter_mut().filter(|envelope| !envelope.is_returned) {
             envelope.place = self.places.of(envelope.to, now);
         }
         let missed = self.offer(envelopes, clock, bus, sorted);
@@ -307,12 +317,14 @@ impl Outbox {
                     continue;
                 }
             };
-            let Envelope { to, place, sequence, deliveries } = envelope;
+            let Envelope { to, place, sequence, is_returned, deliveries } = envelope;
             sorted.published += if nodes > 0 { deliveries.len() } else { 0 };
             self.in_flight.push_back((sequence, to, by));
-            let is_last_try = deliveries.iter().any(|delivery| delivery.was_refused);
-            let alone_since = (place.is_none() && published == Published::Taken(1)).then_some(now);
-            let flight = Flight { sequence, deliveries, delivered: 0, nodes, is_last_try, place, alone_since };
+            let is_last_try = is_returned || deliveries.iter().any(|delivery| delivery.was_refused);
+            let is_alone = place.is_none() && !is_returned && published == Published::Taken(1);
+            let alone_since = is_alone.then_some(now);
+            let flight =
+                Flight { sequence, deliveries, delivered: 0, nodes, is_last_try, place, is_returned, alone_since };
             self.users.entry(to).or_default().in_flight.push_back(flight);
         }
         missed
@@ -337,6 +349,11 @@ impl Line {
     /// Whether something is older than a new message and may come after it, if that is published now.
     fn must_wait(&self) -> bool {
         self.has_kept || !self.waiting.is_empty() || self.in_flight.iter().any(|flight| flight.nodes == 0)
+    }
+
+    /// Whether something came back from a connection of this node, and is not settled.
+    fn has_returned(&self) -> bool {
+        self.waiting.iter().any(came_back) || self.in_flight.iter().any(|flight| flight.is_returned)
     }
 }
 
@@ -402,11 +419,12 @@ struct Offers {
 
 impl Offers {
     fn add(&mut self, delivery: Delivery) {
-        let (to, bytes) = (delivery.to, delivery.text.len());
+        let (to, bytes, is_returned) = (delivery.to, delivery.text.len(), delivery.follows_its_user());
         let (at, held) = self.by_user.entry(to).or_insert((usize::MAX, 0));
-        if *at == usize::MAX || *held + bytes > ENVELOPE_BYTES_MAX {
+        let fits = |envelope: &Envelope| envelope.is_returned == is_returned && *held + bytes <= ENVELOPE_BYTES_MAX;
+        if !self.envelopes.get(*at).is_some_and(fits) {
             (*at, *held) = (self.envelopes.len(), 0);
-            self.envelopes.push(Envelope { to, place: None, sequence: 0, deliveries: Vec::new() });
+            self.envelopes.push(Envelope { to, place: None, sequence: 0, is_returned, deliveries: Vec::new() });
         }
         *held += bytes;
         self.envelopes[*at].deliveries.push(delivery);
@@ -518,7 +536,14 @@ mod tests {
     }
 
     fn returned(to: i32, text: &str, late: bool) -> OutItem {
-        let origin = Origin::Returned { late };
+        came_back(to, text, Origin::Returned { late, elsewhere: false })
+    }
+
+    fn followed(to: i32, text: &str) -> OutItem {
+        came_back(to, text, Origin::Returned { late: false, elsewhere: true })
+    }
+
+    fn came_back(to: i32, text: &str, origin: Origin) -> OutItem {
         OutItem::Lane(LaneItem::Delivery(Delivery { to: UserId(to), text: text.into(), origin, was_refused: false }))
     }
 
@@ -548,6 +573,41 @@ mod tests {
         let late = tester.handle(vec![OutItem::Confirmed(None, vec![3])], &[]);
         assert_eq!(late, (strings(&["b"]), strings(&["c"])), "a confirmation that has come counts");
         assert_eq!(tester.handle(vec![OutItem::Confirmed(None, vec![1, 2])], &[]), (vec![], vec![]), "too late");
+    }
+
+    #[test]
+    fn what_a_dead_connection_has_returned_follows_its_user_to_another_node_and_is_kept_if_that_has_something_newer() {
+        let answer = || OutItem::Lane(LaneItem::Answer(UserId(1), Box::new(|| ())));
+        let mut tester = Tester::new();
+        let batch = vec![followed(1, "a"), followed(1, "b"), answer(), message(1, "c")];
+        // The node itself hears it as well.
+        assert_eq!(tester.handle(batch, &[Published::Taken(2)]), (vec![], vec![]));
+        assert_eq!(tester.offered(), [(1, UserId(1), strings(&["a", "b"]))], "in one envelope, before anything newer");
+        assert_eq!(
+            tester.handle(vec![OutItem::Refused(1, 0)], &[]),
+            (vec![], vec![]),
+            "the node itself does not want it"
+        );
+        let settled = tester.handle(vec![OutItem::Confirmed(None, vec![1])], &[TAKEN]);
+        assert_eq!(settled, (strings(&["answer about 1"]), strings(&["a", "b"])));
+        assert_eq!(tester.offered(), [(2, UserId(1), strings(&["c"]))]);
+
+        let mut tester = Tester::new();
+        tester.handle(vec![followed(1, "a"), followed(1, "b"), message(1, "c")], &[TAKEN, TAKEN]);
+        let offered = [(1, UserId(1), strings(&["a", "b"])), (2, UserId(1), strings(&["c"]))];
+        assert_eq!(tester.offered(), offered, "what is newer follows at once");
+        let refused = tester.handle(vec![OutItem::Refused(1, 1)], &[]);
+        assert_eq!(refused, (strings(&["b"]), strings(&["a"])), "it is not offered again");
+        assert_eq!(tester.handle(vec![OutItem::Confirmed(None, vec![2])], &[]), (vec![], strings(&["c"])));
+
+        let mut tester = Tester::new();
+        assert_eq!(
+            tester.handle(vec![followed(1, "a"), answer()], &[NOBODY]),
+            (strings(&["a", "answer about 1"]), vec![])
+        );
+        tester.handle(vec![followed(1, "b")], &[TAKEN]);
+        tester.now += CONFIRMED_WITHIN;
+        assert_eq!(tester.handle(vec![], &[]), (strings(&["b"]), vec![]), "nothing confirms it");
     }
 
     #[test]

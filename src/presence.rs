@@ -26,6 +26,17 @@ pub struct Shard<M> {
     users: FxHashMap<UserId, Seats<M>>,
     /// Connections that will receive for a user as soon as the other nodes send here.
     joining: FxHashMap<UserId, Seats<M>>,
+    /// Whose newest connection was given what one to another node had not taken.
+    given: FxHashMap<UserId, Given>,
+}
+
+/// What a dead connection to another node had not taken, and this node has handed on.
+#[derive(Debug)]
+struct Given {
+    /// The name of that node: what others return may be older.
+    by: Box<str>,
+    /// [`Link::pushes`] of the connection that was given it: any other number, and it has got something since.
+    pushes: u32,
 }
 
 /// A user's connections in the order of their logins. Small, for nearly all users have one: there is an entry for each.
@@ -41,6 +52,8 @@ struct Seat<M> {
     link: Arc<Link<M>>,
     /// It has logged in again while another was newer: of what it holds, some is older than what the others have got.
     came_back: bool,
+    /// The user has come to another node since.
+    is_elsewhere: bool,
     /// [`Link::pushes`] when it had got nothing yet that is newer than what the user's others hold. Any other number: it
     /// has got something since, or may have before.
     pushes: u32,
@@ -49,7 +62,8 @@ struct Seat<M> {
 impl<M> Presence<M> {
     /// Nobody is online.
     pub fn new() -> Presence<M> {
-        let shard = || Shard { users: FxHashMap::default(), joining: FxHashMap::default() };
+        let shard =
+            || Shard { users: FxHashMap::default(), joining: FxHashMap::default(), given: FxHashMap::default() };
         Presence { shards: (0..SHARDS).map(|_| RwLock::new(shard())).collect() }
     }
 
@@ -112,6 +126,36 @@ impl<M> Shard<M> {
         }
     }
 
+    /// The connection that may be given what a dead one to that node had not taken: the newest, if it has got nothing yet that
+    /// is newer, or was given only what that node has returned before.
+    pub fn follows_elsewhere(&self, user: UserId, node: &str) -> Option<&Arc<Link<M>>> {
+        let newest = self.seats(user).last().filter(|seat| !seat.came_back)?;
+        let pushes = newest.link.pushes();
+        let goes_on = self.given.get(&user).is_some_and(|given| *given.by == *node && given.pushes == pushes);
+        (goes_on || pushes == newest.pushes).then_some(&newest.link)
+    }
+
+    /// It was given that.
+    pub fn was_given(&mut self, user: UserId, node: &str) {
+        if let Some(pushes) = self.newest(user).map(|link| link.pushes()) {
+            self.given.insert(user, Given { by: node.into(), pushes });
+        }
+    }
+
+    /// The user has come to another node, later than to the connections here.
+    pub fn went_elsewhere(&mut self, user: UserId) {
+        match self.users.get_mut(&user) {
+            None => {}
+            Some(Seats::One(seat)) => seat.is_elsewhere = true,
+            Some(Seats::More(seats)) => seats.iter_mut().for_each(|seat| seat.is_elsewhere = true),
+        }
+    }
+
+    /// Whether the user has come to another node since the login on `link`.
+    pub fn is_elsewhere(&self, user: UserId, link: &Link<M>) -> bool {
+        self.seats(user).iter().any(|seat| *seat.link == *link && seat.is_elsewhere)
+    }
+
     /// Whether no connection of `user` has logged in before `link`.
     pub fn is_oldest(&self, user: UserId, link: &Link<M>) -> bool {
         self.seats(user).first().is_some_and(|seat| *seat.link == *link)
@@ -148,12 +192,13 @@ impl<M> Shard<M> {
 
     /// Notes that `link` will receive for `user`. [`Shard::add`] or [`Shard::remove`] follows.
     pub fn join(&mut self, user: UserId, link: &Arc<Link<M>>) {
-        push(&mut self.joining, user, Seat { link: link.clone(), came_back: false, pushes: 0 });
+        push(&mut self.joining, user, Seat { link: link.clone(), came_back: false, is_elsewhere: false, pushes: 0 });
     }
 
     /// Makes `link` the one that receives for `user`.
     pub fn add(&mut self, user: UserId, link: &Arc<Link<M>>) -> Added {
         let has_joined = take(&mut self.joining, user, link);
+        self.given.remove(&user);
         let seats = self.seats(user);
         let was_nowhere = seats.is_empty();
         let before = seats.iter().position(|seat| seat.link == *link);
@@ -166,7 +211,7 @@ impl<M> Shard<M> {
             _ => sent,
         };
         take(&mut self.users, user, link);
-        push(&mut self.users, user, Seat { link: link.clone(), came_back, pushes });
+        push(&mut self.users, user, Seat { link: link.clone(), came_back, is_elsewhere: false, pushes });
         match (was_nowhere, has_joined) {
             (true, true) => Added::FirstJoined,
             (true, false) => Added::First,
@@ -177,6 +222,9 @@ impl<M> Shard<M> {
     /// Forgets that `user` is on `link`, or about to be; whether that was so, and whether the user is nowhere now.
     pub fn remove(&mut self, user: UserId, link: &Link<M>) -> Removed {
         let was_there = take(&mut self.users, user, link) | take(&mut self.joining, user, link);
+        if was_there {
+            self.given.remove(&user);
+        }
         match was_there {
             false => Removed::Nothing,
             true if self.has(user) => Removed::One,

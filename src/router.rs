@@ -279,7 +279,7 @@ impl Router {
         let to = UserId((label & !EARLIER).cast_signed());
         self.services.metrics.returned(1);
         let _shard = self.presence.write(to);
-        self.keep(to, vec![frame], true);
+        self.keep(to, vec![frame], KEPT_LATE);
     }
 
     /// Has work done on a user's kept messages, after all that is on its way to them. Whoever asks bounds how much of it
@@ -415,6 +415,7 @@ impl Router {
         follows: bool,
     ) -> (Removed, bool) {
         let (goes_first, was_oldest) = (shard.goes_first(user, link), shard.is_oldest(user, link));
+        let elsewhere = shard.is_elsewhere(user, link);
         let removed = shard.remove(user, link);
         let earlier_came_back = self.keep_earlier(user, link);
         let frames = self.take_back(user, link);
@@ -424,12 +425,12 @@ impl Router {
         link.relabel(label_of(user), label_of(user) | EARLIER);
         if follows || goes_first {
             let receiver = shard.newest(user).cloned();
-            self.hand_on(turn, shard, user, frames);
+            self.hand_on(turn, shard, user, frames, elsewhere);
             if goes_first && was_oldest && shard.newest(user) == receiver.as_ref() {
                 shard.was_given_the_oldest(user);
             }
         } else {
-            self.keep(user, frames, false);
+            self.keep(user, frames, KEPT);
         }
         (removed, came_back)
     }
@@ -443,7 +444,7 @@ impl Router {
     fn keep_earlier(&self, user: UserId, link: &ClientLink) -> bool {
         let frames = self.take_back_labelled(label_of(user) | EARLIER, link);
         let came_back = !frames.is_empty();
-        self.keep(user, frames, true);
+        self.keep(user, frames, KEPT_LATE);
         came_back
     }
 
@@ -455,11 +456,19 @@ impl Router {
 
     fn route_anyway(&self, turn: &mut Turn<Posted>, user: UserId, frames: Vec<Box<[u8]>>) {
         let mut shard = self.presence.write(user);
-        self.hand_on(turn, &mut shard, user, frames);
+        self.hand_on(turn, &mut shard, user, frames, false);
     }
 
-    /// Gives frames, in order, to the connection that the user has now, or to the lane.
-    fn hand_on(&self, turn: &mut Turn<Posted>, shard: &mut Shard<Posted>, user: UserId, mut frames: Vec<Box<[u8]>>) {
+    /// Gives frames, in order, to the connection that the user has now, or to the lane; `elsewhere`: the connection that had
+    /// them was there before the user came to another node.
+    fn hand_on(
+        &self,
+        turn: &mut Turn<Posted>,
+        shard: &mut Shard<Posted>,
+        user: UserId,
+        mut frames: Vec<Box<[u8]>>,
+        mut elsewhere: bool,
+    ) {
         let mut is_gone = false;
         while let Some(next) = shard.newest(user).filter(|_| !frames.is_empty()).cloned() {
             let taken = frames.iter().take_while(|frame| next.send(turn, frame, label(user)).is_ok()).count();
@@ -472,6 +481,7 @@ impl Router {
             self.services.metrics.slow_consumer();
             next.hang_up();
             let was_newest = shard.holds_newest(user, &next);
+            elsewhere &= was_newest && shard.is_elsewhere(user, &next);
             is_gone = shard.remove(user, &next) == Removed::Last;
             self.keep_earlier(user, &next);
             frames = self.take_back(user, &next);
@@ -480,20 +490,20 @@ impl Router {
                 break;
             }
         }
-        self.keep(user, frames, false);
+        self.keep(user, frames, Origin::Returned { late: false, elsewhere });
         if is_gone {
             self.gone(user, true);
         }
     }
 
-    /// Has frames that a connection has given back kept, in order; `late`: when the user had left it already. The user's shard
-    /// is held.
-    fn keep(&self, user: UserId, frames: Vec<Box<[u8]>>, late: bool) {
+    /// Has frames that a connection has given back kept, in order. The user's shard is held.
+    fn keep(&self, user: UserId, frames: Vec<Box<[u8]>>, origin: Origin) {
+        let Origin::Returned { late, elsewhere } = origin else { unreachable!("nobody waits for it") };
         for frame in frames {
             let Ok(text) = String::from_utf8(frame.into_vec()) else { unreachable!("it was text when it was sent") };
             let bytes = text.len() + DELIVERY_BYTES;
-            let delivery =
-                Delivery { to: user, text: text.into(), origin: Origin::Returned { late }, was_refused: false };
+            let origin = Origin::Returned { late, elsewhere };
+            let delivery = Delivery { to: user, text: text.into(), origin, was_refused: false };
             self.queue_anyway(user, LaneItem::Delivery(delivery), bytes);
         }
     }
@@ -540,6 +550,26 @@ impl Node for Router {
         true
     }
 
+    fn on_returned(&self, turn: &mut Turn<Posted>, to: UserId, frames: &str, receipt: &dyn Fn() -> Receipt) -> bool {
+        let receipt = receipt();
+        let mut shard = self.presence.write(to);
+        let mut delivered = 0;
+        if let Some(link) = shard.follows_elsewhere(to, &receipt.node).cloned() {
+            let taken = frames.split('\n').take_while(|frame| link.send(turn, frame.as_bytes(), label(to)).is_ok());
+            delivered = taken.count();
+            if delivered > 0 {
+                shard.was_given(to, &receipt.node);
+            }
+        }
+        drop(shard);
+        let is_all = delivered == frames.split('\n').count();
+        if !is_all {
+            // It need not wait for what is kept here: the order of what is kept now is not promised.
+            self.services.bus.refuse(receipt, delivered);
+        }
+        is_all
+    }
+
     fn on_bare(&self, turn: &mut Turn<Posted>, to: UserId, frame: &str) {
         // A line is a frame for those who read lines.
         let frame = if frame.contains(['\n', '\r']) { frame.replace(['\n', '\r'], " ") } else { frame.to_owned() };
@@ -568,7 +598,8 @@ impl Node for Router {
     }
 
     fn on_elsewhere(&self, turn: &mut Turn<Posted>, user: UserId) {
-        let shard = self.presence.read(user);
+        let mut shard = self.presence.write(user);
+        shard.went_elsewhere(user);
         for link in shard.links(user) {
             if link.doubt(turn) {
                 // Its loop takes back what it holds.
@@ -633,6 +664,10 @@ fn label_of(user: UserId) -> u32 {
 
 /// Added to the label of messages whose user has left the connection since. No user's id is that high.
 const EARLIER: u32 = 1 << 31;
+
+/// What a connection has given back and is to be stored; and what it has after the user had left it.
+const KEPT: Origin = Origin::Returned { late: false, elsewhere: false };
+const KEPT_LATE: Origin = Origin::Returned { late: true, elsewhere: false };
 
 /// What a delivery weighs beside its text, and other work at all.
 const DELIVERY_BYTES: usize = size_of::<LaneItem>() + size_of::<Link<Posted>>();

@@ -29,6 +29,7 @@ struct Notes {
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Heard {
     Envelope(UserId, String),
+    Returned(UserId, String),
     Bare(UserId, String),
     Confirmed(u64),
     Refused(u64, usize),
@@ -64,6 +65,11 @@ impl Node for Notes {
             self.refused.lock().expect("notes").push(receipt());
         }
         is_here
+    }
+
+    fn on_returned(&self, _: &mut Turn<Posted>, to: UserId, frames: &str, _: &dyn Fn() -> Receipt) -> bool {
+        self.note(Heard::Returned(to, frames.to_owned()));
+        true
     }
 
     fn on_bare(&self, _: &mut Turn<Posted>, to: UserId, frame: &str) {
@@ -138,7 +144,7 @@ impl Peer {
 
     fn publish_at(&self, place: Option<Place>, to: UserId, sequence: u64, texts: &[&str]) -> Published {
         let deliveries = texts.iter().map(|text| delivery(to, text)).collect();
-        self.bus.publish(&[Envelope { to, place, sequence, deliveries }])[0]
+        self.bus.publish(&[Envelope { to, place, sequence, is_returned: false, deliveries }])[0]
     }
 
     /// Where the user is, as a message for them finds out.
@@ -173,7 +179,7 @@ fn settings_at(address: SocketAddr) -> RedisSettings {
 }
 
 fn delivery(to: UserId, text: &str) -> Delivery {
-    Delivery { to, text: text.into(), origin: Origin::Returned { late: false }, was_refused: false }
+    Delivery { to, text: text.into(), origin: Origin::Returned { late: false, elsewhere: false }, was_refused: false }
 }
 
 fn wait_until_both_want_ann(redis: &Redis) {
@@ -207,6 +213,21 @@ fn an_envelope_reaches_the_node_that_has_its_user_and_is_confirmed() {
 }
 
 #[test]
+fn what_a_dead_connection_has_returned_comes_as_such_and_is_confirmed() {
+    let redis = Redis::start();
+    let (one, two) = (Peer::start(&redis), Peer::start(&redis));
+    one.welcome(ANN);
+    two.welcome(ANN);
+    wait_until_both_want_ann(&redis);
+    let deliveries = vec![delivery(ANN, "{}")];
+    let envelope = Envelope { to: ANN, place: None, sequence: 43, is_returned: true, deliveries };
+    assert_eq!(one.bus.publish(&[envelope]), [Published::Taken(2)]);
+    two.notes.wait_for(&Heard::Returned(ANN, "{}".to_owned()));
+    one.notes.wait_for(&Heard::Confirmed(43));
+    one.notes.wait_for(&Heard::Refused(43, 0));
+}
+
+#[test]
 fn what_is_for_a_place_goes_there_in_one_message_with_each_text_once() {
     let redis = Redis::start();
     let (one, two) = (Peer::start(&redis), Peer::start(&redis));
@@ -216,7 +237,7 @@ fn what_is_for_a_place_goes_there_in_one_message_with_each_text_once() {
     let text: Arc<str> = "{\"g\":1}".into();
     let envelopes = [(ANN, 2), (BOB, 3)].map(|(to, sequence)| {
         let deliveries = vec![Delivery { text: text.clone(), ..delivery(to, "") }];
-        Envelope { to, place: Some(place.clone()), sequence, deliveries }
+        Envelope { to, place: Some(place.clone()), sequence, is_returned: false, deliveries }
     });
     let watched = redis.watch_published();
     assert_eq!(one.bus.publish(&envelopes), [Published::Taken(1); 2]);
@@ -536,7 +557,13 @@ fn many_commands_to_a_stopped_redis_cost_the_time_of_one() {
     redis.stop();
     let envelope = |n: i32| {
         let to = UserId(n);
-        Envelope { to, place: None, sequence: n.unsigned_abs().into(), deliveries: vec![delivery(to, "{}")] }
+        Envelope {
+            to,
+            place: None,
+            sequence: n.unsigned_abs().into(),
+            is_returned: false,
+            deliveries: vec![delivery(to, "{}")],
+        }
     };
     let envelopes: Vec<_> = (1..=USERS).map(envelope).collect();
     let users: Vec<_> = (1..=USERS).map(UserId).collect();

@@ -3,6 +3,7 @@
 //! ```text
 //! channel                payload
 //! raybox:u:<user>        1 <node> <sequence>\n<frame>[\n<frame> …]   messages for a user, to be confirmed
+//! raybox:u:<user>        b <node> <sequence>\n<frame>[\n<frame> …]   the same, returned by a dead connection of that node
 //! raybox:u:<user>        h <place>                                   the user has come to this place
 //! raybox:h               <place> <user>[,<user> …]                  these users are at that place, which was away
 //! raybox:p:<place>       1 <node>\n<item>[\n<item> …]                messages for users of a place, to be confirmed; an item is
@@ -33,6 +34,8 @@ use crate::protocol::{GroupId, UserId};
 pub(super) enum Incoming<'b> {
     /// Messages for a user, from another node of ours.
     Envelope { to: UserId, sender: &'b str, sequence: u64, frames: &'b str },
+    /// The same, which a dead connection of that node has returned.
+    Returned { to: UserId, sender: &'b str, sequence: u64, frames: &'b str },
     /// Messages for users of this place, from another node of ours.
     Bundle { sender: &'b str, items: Items<'b> },
     /// The user has come to that place.
@@ -69,8 +72,14 @@ impl<'b> Incoming<'b> {
                 return Some(Incoming::Hello { user: UserId(number(user)?), place });
             }
             let (head, frames) = payload.split_once('\n')?;
-            let (sender, sequence) = head.strip_prefix("1 ")?.split_once(' ')?;
-            return Some(Incoming::Envelope { to: UserId(number(user)?), sender, sequence: number(sequence)?, frames });
+            let (kind, head) = head.split_once(' ')?;
+            let (sender, sequence) = head.split_once(' ')?;
+            let (to, sequence) = (UserId(number(user)?), number(sequence)?);
+            return match kind {
+                "1" => Some(Incoming::Envelope { to, sender, sequence, frames }),
+                "b" => Some(Incoming::Returned { to, sender, sequence, frames }),
+                _ => None,
+            };
         }
         if channel == names::HELLOS {
             let (place, users) = payload.split_once(' ')?;
@@ -168,10 +177,15 @@ impl Bundle {
     }
 }
 
-/// The payload of an envelope with these frames.
-pub(super) fn envelope<'a>(sender: &str, sequence: u64, frames: impl Iterator<Item = &'a str>) -> Vec<u8> {
+/// The payload of an envelope with these frames; `is_returned`: by a dead connection.
+pub(super) fn envelope<'a>(
+    sender: &str,
+    sequence: u64,
+    is_returned: bool,
+    frames: impl Iterator<Item = &'a str>,
+) -> Vec<u8> {
     let mut payload = Vec::with_capacity(256);
-    let _ = write!(payload, "1 {sender} {sequence}");
+    let _ = write!(payload, "{} {sender} {sequence}", if is_returned { 'b' } else { '1' });
     for frame in frames {
         payload.push(b'\n');
         payload.extend_from_slice(frame.as_bytes());
@@ -239,10 +253,14 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read() {
-        let payload = envelope("ab12", 7, ["{\"a\":1}", "{}"].into_iter());
+        let payload = envelope("ab12", 7, false, ["{\"a\":1}", "{}"].into_iter());
         assert_eq!(payload, b"1 ab12 7\n{\"a\":1}\n{}");
         let (to, channel) = (UserId(3), Names::shortest().user_channel(UserId(3)));
         let expected = Incoming::Envelope { to, sender: "ab12", sequence: 7, frames: "{\"a\":1}\n{}" };
+        assert_eq!(parse(channel.as_bytes(), &payload), Some(expected));
+        let payload = envelope("ab12", 7, true, ["{}"].into_iter());
+        assert_eq!(payload, b"b ab12 7\n{}");
+        let expected = Incoming::Returned { to, sender: "ab12", sequence: 7, frames: "{}" };
         assert_eq!(parse(channel.as_bytes(), &payload), Some(expected));
         assert_eq!(Names::shortest().user_of(channel.as_bytes()), Some(to));
         let own = Names::shortest().node_channel("ab12");

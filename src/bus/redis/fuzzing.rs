@@ -18,9 +18,12 @@ pub fn envelope(data: &[u8]) {
     let incoming = Incoming::parse(&names, channel, payload);
     let own = names.node_channel("ab12");
     match incoming {
-        Some(Incoming::Envelope { to, sender, sequence, frames }) => {
+        Some(
+            Incoming::Envelope { to, sender, sequence, frames } | Incoming::Returned { to, sender, sequence, frames },
+        ) => {
             assert_eq!(names.user_of(channel), Some(to));
-            let again = envelope::envelope(sender, sequence, frames.split('\n'));
+            let is_returned = matches!(incoming, Some(Incoming::Returned { .. }));
+            let again = envelope::envelope(sender, sequence, is_returned, frames.split('\n'));
             assert_eq!(Incoming::parse(&names, names.user_channel(to).as_bytes(), &again), incoming);
         }
         Some(Incoming::Bare { to, .. }) => {
@@ -84,7 +87,7 @@ pub fn envelope(data: &[u8]) {
         None => {}
     }
     let text = String::from_utf8_lossy(payload);
-    let written = envelope::envelope("ab12", 7, text.split('\n'));
+    let written = envelope::envelope("ab12", 7, false, text.split('\n'));
     let to = crate::protocol::UserId(3);
     let expected = Incoming::Envelope { to, sender: "ab12", sequence: 7, frames: &text };
     assert_eq!(Incoming::parse(&names, names.user_channel(to).as_bytes(), &written), Some(expected));

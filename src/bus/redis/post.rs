@@ -27,7 +27,7 @@ pub(super) fn pack(names: &Names, node: &str, envelopes: &[Envelope]) -> Vec<Pos
     for (index, envelope) in envelopes.iter().enumerate() {
         let Some(place) = &envelope.place else {
             let frames = envelope.deliveries.iter().map(|delivery| &*delivery.text);
-            let payload = envelope::envelope(node, envelope.sequence, frames);
+            let payload = envelope::envelope(node, envelope.sequence, envelope.is_returned, frames);
             posts.push(Post { channel: names.user_channel(envelope.to), payload, envelopes: vec![index] });
             continue;
         };
@@ -116,7 +116,7 @@ mod tests {
             was_refused: false,
         };
         let deliveries = texts.iter().map(delivery).collect();
-        Envelope { to: UserId(to), place: place.map(Place::from), sequence, deliveries }
+        Envelope { to: UserId(to), place: place.map(Place::from), sequence, is_returned: false, deliveries }
     }
 
     fn packed(envelopes: &[Envelope]) -> Vec<(String, String, Vec<usize>)> {

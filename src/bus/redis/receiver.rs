@@ -246,12 +246,20 @@ impl Receiver {
             match reply {
                 Reply::Message { channel, payload } => match Incoming::parse(&self.shared.names, channel, payload) {
                     // The user has come here since it was sent, and may have got newer messages of this node directly.
-                    Some(Incoming::Envelope { sender, sequence, .. }) if sender == self.shared.node => {
+                    Some(Incoming::Envelope { sender, sequence, .. } | Incoming::Returned { sender, sequence, .. })
+                        if sender == self.shared.node =>
+                    {
                         self.node.on_refused(sequence, 0);
                     }
                     Some(Incoming::Envelope { to, sender, sequence, frames }) => {
                         let receipt = || Receipt { node: sender.into(), sequence };
                         if self.node.on_envelope(&mut self.turn, to, frames, &receipt) {
+                            talk.receipts.note(to, sender, sequence);
+                        }
+                    }
+                    Some(Incoming::Returned { to, sender, sequence, frames }) => {
+                        let receipt = || Receipt { node: sender.into(), sequence };
+                        if self.node.on_returned(&mut self.turn, to, frames, &receipt) {
                             talk.receipts.note(to, sender, sequence);
                         }
                     }

@@ -71,6 +71,13 @@ enum Heard {
         sequence: u64,
         frames: String,
     },
+    /// The same, returned by a dead connection.
+    Returned {
+        to: UserId,
+        sender: String,
+        sequence: u64,
+        frames: String,
+    },
     /// The same for a user who is nowhere else.
     Addressed {
         to: UserId,
@@ -211,6 +218,7 @@ impl Wires {
         for node in &nodes {
             let (sender, sequence, frames) = (sender.to_owned(), envelope.sequence, frames.join("\n"));
             let heard = match envelope.place {
+                None if envelope.is_returned => Heard::Returned { to, sender, sequence, frames },
                 None => Heard::Envelope { to, sender, sequence, frames },
                 Some(_) => Heard::Addressed { to, sender, sequence, frames },
             };
@@ -386,7 +394,17 @@ impl SimBus {
             let heard = self.wires.lock().hearers.get_mut(&self.name).and_then(|hearer| hearer.heard.pop_front());
             let Some(heard) = heard else { break };
             match heard {
-                Heard::Envelope { sender, sequence, .. } if sender == self.name => node.on_refused(sequence, 0),
+                Heard::Envelope { sender, sequence, .. } | Heard::Returned { sender, sequence, .. }
+                    if sender == self.name =>
+                {
+                    node.on_refused(sequence, 0);
+                }
+                Heard::Returned { to, sender, sequence, frames } => {
+                    let receipt = || Receipt { node: sender.as_str().into(), sequence };
+                    if node.on_returned(&mut turn, to, &frames, &receipt) {
+                        receipts.entry((sender, !self.is_elsewhere(to))).or_default().push(sequence);
+                    }
+                }
                 Heard::Envelope { to, sender, sequence, frames } => {
                     let receipt = || Receipt { node: sender.as_str().into(), sequence };
                     if node.on_envelope(&mut turn, to, &frames, &receipt) {
