@@ -27,7 +27,7 @@ import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-RECORDED = ROOT / "bench" / "instructions.txt"
+RECORDED = ROOT / "raybench" / "instructions.txt"
 ALLOWED = 0.05   # so much more is no failure, and so much less is no news
 PATIENCE = 120   # seconds that anything may take: valgrind runs one thread at a time, and each fifty times slower
 IDLE = 2         # seconds without anything to do, after which nothing more is due
