@@ -3,10 +3,14 @@
 //! the seed says. Every step is checked against what is promised (`ledger.rs`).
 //!
 //! ```text
-//!   world.rs    clients, faults, and whose turn it is        ledger.rs   what was sent, and what has become of it
+//!   world.rs    nodes, time, and whose turn it is            ledger.rs   what was sent, and what has become of it
 //!   node.rs     a server that does one step at a time        socket.rs   what both kernels hold of a connection
 //!   store.rs    a database that outlives the nodes           bus.rs      a Redis between the nodes
 //!   spool.rs    a disk that outlives a node                  guesses.rs  two nodes that must do the same
+//!
+//!   world/client.rs    a client, and what it is owed       world/requests.rs  what clients do
+//!   world/faults.rs    what fails                          world/checks.rs    what is seen, and must be so
+//!   world/rest.rs      the end: all is mended and comes to rest
 //! ```
 //! `SIM_SEED=n` runs one seed and prints what happens in it; `SIM_SEEDS=n` runs so many.
 
