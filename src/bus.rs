@@ -5,8 +5,8 @@
 //! a message that it has taken stays with the sending node until the receiving node confirms it (`outbox.rs`).
 
 pub mod local;
+pub(crate) mod peer;
 pub mod redis;
-pub(crate) mod waiting;
 
 use std::io;
 use std::sync::Arc;
@@ -196,6 +196,13 @@ pub enum Published {
     Taken(u32),
     /// The bus failed in the middle: perhaps a node got it.
     InDoubt,
+}
+
+impl Published {
+    /// So many nodes get it.
+    pub(crate) fn to(nodes: u32) -> Published {
+        if nodes == 0 { Published::ToNobody } else { Published::Taken(nodes) }
+    }
 }
 
 /// What became of messages that were offered to nodes of the reference server.

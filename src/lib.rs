@@ -13,6 +13,7 @@
 //! - [`fetches`] is the memory for replies with stored messages, and who waits for it.
 //! - [`admission`] are the limits: who may come in, how often and how fast.
 //! - [`presence`] is the only table that threads share: user -> connections.
+//! - `bus::peer` is what nodes say to each other, without I/O; [`bus::redis`] carries it, and in tests simulated wires do.
 //! - [`router`] hands a message to a connection, or to its recipient's lane, whose batches are offered to the other nodes
 //!   ([`outbox`], [`bus`]) and kept ([`backlog`]): in the store, or in the [`spool`] while that is away.
 //! - [`config`], [`logging`]: read once; one writer. [`signals`] stop the server, or have it look again. [`commands`]: what the program does beside serving.

@@ -2,11 +2,8 @@
 //!
 //! Redis itself is the register of who is where: a node subscribes to the channels of exactly its own users, so that a
 //! message reaches the nodes that have its recipient and no other, the answer to `PUBLISH` says how many these are, and
-//! the users of a node that dies are gone with its connection. What the channels carry is in `envelope.rs`.
-//!
-//! Once it is known that a user is at one place only, what is for all users of that place goes there in one `PUBLISH`
-//! (`post.rs`). Every node that a user comes to says so on the user's channel, and whoever had the user alone until then
-//! refuses from now on what was sent to it alone.
+//! the users of a node that dies are gone with its connection. What nodes say to each other is in `bus/peer`; a channel is a
+//! topic of theirs (`names.rs`).
 //!
 //! ```text
 //!   lane-out ── PUBLISH, pipelined, on pooled connections ──▶ Redis ──┬──▶ bus   (receiver.rs) of other nodes
@@ -19,12 +16,11 @@
 //! connections lead to one Redis, and that is a primary (`scout.rs`).
 
 mod dial;
-mod envelope;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+mod line;
 mod names;
 mod neighbours;
-mod post;
 mod receiver;
 mod registry;
 mod resolve;
@@ -49,17 +45,17 @@ use pool::{RedisFailure, RedisPool, RedisPoolSettings};
 
 use self::dial::{Blocking, CALL_TIMEOUT, Commands, Dialer};
 use self::names::Names;
-use self::post::Post;
 use self::receiver::Receiver;
 use self::scout::Loss;
 pub use self::survey::{Claims, Survey, survey};
 use self::watch::Watch;
+use super::peer::driver::{self, NodeTasks};
+use super::peer::{Courier, HUSH_PATIENCE, NotSent, PROBE_AGE_MAX, PeerTask, PeerTasks, Post, announce_group, offer};
 use super::{Bus, Envelope, Neighbours, Node, Published, Receipt, Unreachable};
 use crate::config::RedisSettings;
-use crate::delivery::{ClientLink, Delivery, Posted};
+use crate::delivery::{ClientLink, Delivery};
 use crate::metrics::PoolUse;
 use crate::protocol::{GroupId, UserId};
-use crate::session::Outcome;
 
 /// A [`Bus`] through Redis.
 pub struct RedisBus {
@@ -77,7 +73,10 @@ struct Shared {
     dialer: Dialer,
     pool: RedisPool<Blocking>,
     waker: Waker,
-    tasks: Mutex<Tasks>,
+    /// What the receiver is to do.
+    tasks: Mutex<NodeTasks>,
+    /// Why the receiver is to make its connections anew.
+    loss: Mutex<Option<Loss>>,
     /// Messages arrive at other nodes, as far as is known.
     up: AtomicBool,
     /// Redis has failed since the last probe that came back: nothing is asked of it.
@@ -103,25 +102,6 @@ enum Stage {
     /// Nothing more comes.
     Hushed,
     Stopping,
-}
-
-/// What the receiver is to do.
-#[derive(Default)]
-struct Tasks {
-    /// Subscriptions are being kept, so waiting for one has a point.
-    connected: bool,
-    list: Vec<Task>,
-}
-
-enum Task {
-    Subscribe(UserId, Option<Arc<ClientLink>>),
-    Unsubscribe(UserId),
-    /// So many messages of this envelope found their user.
-    Refuse(Receipt, usize),
-    /// A command has failed: see whether a message of this node still comes back.
-    Probe,
-    /// The connections lead to the wrong place.
-    Lost(Loss),
 }
 
 /// Redis cannot be used, and what to do about it.
@@ -170,7 +150,8 @@ impl RedisBus {
                 dialer,
                 pool: RedisPool::new(sizes, dial),
                 waker,
-                tasks: Mutex::default(),
+                tasks: Mutex::new(PeerTasks::new()),
+                loss: Mutex::new(None),
                 up: AtomicBool::new(false),
                 away: AtomicBool::new(false),
                 session: AtomicU64::new(0),
@@ -247,56 +228,21 @@ impl Bus for RedisBus {
     }
 
     fn subscribe(&self, user: UserId, waiter: Option<&Arc<ClientLink>>) {
-        let mut tasks = self.shared.tasks.lock();
-        if tasks.connected {
-            let is_first = tasks.add(Task::Subscribe(user, waiter.cloned()));
-            drop(tasks);
-            if is_first {
-                self.shared.wake();
-            }
-        } else if let Some(waiter) = waiter {
-            // When Redis is back, everybody who is here by then is subscribed to.
-            drop(tasks);
-            waiter.post(Posted::Outcome(Outcome::Placed));
+        if driver::subscribe(&self.shared.tasks, user, waiter) {
+            self.shared.wake();
         }
     }
 
     fn unsubscribe(&self, user: UserId) {
-        self.shared.add(Task::Unsubscribe(user));
+        self.shared.add(PeerTask::Unsubscribe(user));
     }
 
     fn refuse(&self, receipt: Receipt, delivered: usize) {
-        self.shared.add(Task::Refuse(receipt, delivered));
+        self.shared.add(PeerTask::Refuse(receipt, delivered));
     }
 
     fn publish(&self, envelopes: &[Envelope]) -> Vec<Published> {
-        let mut published = Vec::with_capacity(envelopes.len());
-        let mut rest = envelopes;
-        while !rest.is_empty() && self.shared.up.load(Ordering::Acquire) {
-            let (batch, later) = rest.split_at(post::batch_length(rest));
-            rest = later;
-            let posts = post::pack(&self.shared.names, &self.shared.node, batch);
-            let mut pipeline = redis::pipe();
-            for Post { channel, payload, .. } in &posts {
-                pipeline.cmd("PUBLISH").arg(channel).arg(payload);
-            }
-            let outcomes = match self.shared.publish(|connection| pipeline.query::<Vec<u32>>(connection)) {
-                Ok(counts) => counts
-                    .into_iter()
-                    .map(|count| if count == 0 { Published::ToNobody } else { Published::Taken(count) })
-                    .collect(),
-                Err(RedisFailure::InDoubt(_)) => vec![Published::InDoubt; posts.len()],
-                // Nothing was sent. What comes after it must not be before it.
-                Err(_) => break,
-            };
-            let before = published.len();
-            published.resize(before + batch.len(), Published::ToNobody);
-            for (post, outcome) in posts.iter().zip(outcomes) {
-                post.envelopes.iter().for_each(|envelope| published[before + *envelope] = outcome);
-            }
-        }
-        published.resize(envelopes.len(), Published::ToNobody);
-        published
+        offer(&*self.shared, &self.shared.node, envelopes)
     }
 
     fn has_neighbours(&self) -> bool {
@@ -337,18 +283,12 @@ impl Bus for RedisBus {
     }
 
     fn group_changed(&self, group: GroupId) {
-        // If it fails, the others look again before long.
-        let publish = |connection: &mut Commands| {
-            redis::cmd("PUBLISH").arg(self.shared.names.groups_channel()).arg(group.0).query::<u32>(connection)
-        };
-        if self.shared.up.load(Ordering::Acquire) {
-            let _ = self.shared.run(publish);
-        }
+        announce_group(&*self.shared, group);
     }
 
     fn is_ready(&self) -> bool {
         let commands_work = self.shared.commanded.lock().is_some_and(|then| then.elapsed() < COMMAND_AGE_MAX);
-        let probe_is_fresh = self.probe_age().is_some_and(|age| age < receiver::PROBE_AGE_MAX);
+        let probe_is_fresh = self.probe_age().is_some_and(|age| age < PROBE_AGE_MAX);
         self.shared.up.load(Ordering::Acquire) && probe_is_fresh && commands_work
     }
 
@@ -380,7 +320,7 @@ impl Shared {
             if failure.code() == Some("READONLY") {
                 self.lose(session, Loss::Demoted);
             } else if failure.is_of_connection() && self.suspend() {
-                self.add(Task::Probe);
+                self.add(PeerTask::Probe);
             }
         }
         result
@@ -408,7 +348,7 @@ impl Shared {
         was_up
     }
 
-    fn add(&self, task: Task) {
+    fn add(&self, task: PeerTask<Arc<ClientLink>>) {
         let is_first = self.tasks.lock().add(task);
         if is_first {
             self.wake();
@@ -455,6 +395,11 @@ impl Shared {
         self.changed.notify_all();
     }
 
+    /// This node listens to nothing any more, because it stops.
+    fn forget_session(&self) {
+        self.session.store(0, Ordering::Release);
+    }
+
     /// They do not work any more, or nobody listens any more.
     fn set_down(&self, is_away: bool) {
         self.session.store(0, Ordering::Release);
@@ -463,11 +408,21 @@ impl Shared {
     }
 }
 
-impl Tasks {
-    /// True if there was nothing to do before.
-    fn add(&mut self, task: Task) -> bool {
-        self.list.push(task);
-        self.list.len() == 1
+impl Courier for Shared {
+    fn is_open(&self) -> bool {
+        self.up.load(Ordering::Acquire)
+    }
+
+    fn post(&self, posts: &[Post<'_>]) -> Result<Vec<Published>, NotSent> {
+        let mut pipeline = redis::pipe();
+        for Post { topic, payload, .. } in posts {
+            pipeline.cmd("PUBLISH").arg(self.names.channel(*topic)).arg(payload);
+        }
+        match self.publish(|connection| pipeline.query::<Vec<u32>>(connection)) {
+            Ok(counts) => Ok(counts.into_iter().map(Published::to).collect()),
+            Err(RedisFailure::InDoubt(_)) => Ok(vec![Published::InDoubt; posts.len()]),
+            Err(_) => Err(NotSent),
+        }
     }
 }
 
@@ -481,8 +436,6 @@ impl fmt::Display for RedisError {
 impl Error for RedisError {}
 
 const WAKER: Token = Token(0);
-/// How long a node that stops waits for what others are just sending it.
-const HUSH_PATIENCE: Duration = Duration::from_secs(1);
 /// Commands are tried every second; after this long without success something is wrong.
 const COMMAND_AGE_MAX: Duration = Duration::from_millis(3500);
 /// How long a start waits for the first probe.
@@ -491,5 +444,3 @@ const START_PATIENCE: Duration = Duration::from_secs(3);
 const POOL_PATIENCE: Duration = Duration::from_secs(1);
 /// How long the threads of a node that stops may take at least.
 const STOP_PATIENCE: Duration = Duration::from_secs(1);
-/// Commands that are sent before their answers are read.
-const PIPELINE_MAX: usize = 512;

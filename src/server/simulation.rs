@@ -54,8 +54,12 @@ enum Mutation {
     DeletesEarly,
     BusReorders,
     BusMisdelivers,
-    /// A node takes itself for the only one that has a user, though another has said that it has the user too.
-    IgnoresHellos,
+    /// No node hears of another that it has a user too, so each may take itself for the only one.
+    LosesHellos,
+    /// A node forgets at once that it has heard so.
+    ForgetsElsewhere,
+    /// What goes to another node is confirmed, and comes nowhere.
+    ConfirmsEarly,
     /// A frame that the server writes does not reach the client.
     LosesWritten,
     /// Whoever asks is let in.
@@ -144,7 +148,9 @@ fn a_broken_world_is_noticed() {
         (Mutation::DeletesEarly, "deleted"),
         (Mutation::BusReorders, "order"),
         (Mutation::BusMisdelivers, "stranger"),
-        (Mutation::IgnoresHellos, "every node"),
+        (Mutation::LosesHellos, "every node"),
+        (Mutation::ForgetsElsewhere, "every node"),
+        (Mutation::ConfirmsEarly, "lost|every node"),
         (Mutation::LosesWritten, "lost"),
         (Mutation::LetsAnyoneIn, "let in|stranger"),
         (Mutation::AcknowledgesEarly, "lost"),

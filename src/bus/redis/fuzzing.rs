@@ -5,9 +5,10 @@ use std::io::{self, ErrorKind, Read, Write};
 
 use redis::Value;
 
-use super::envelope::{self, Bundle, Incoming};
-use super::names::{self, Names};
+use super::names::{self, Channel, Names};
 use super::wire::{Reply, Wire, parse};
+use crate::bus::peer::Topic;
+use crate::bus::peer::envelope::{self, Bundle, Items, PeerMessage};
 
 /// The bytes are a channel, a newline and a payload. What is read is written the same way again; whatever frames are
 /// written are read.
@@ -15,82 +16,91 @@ pub fn envelope(data: &[u8]) {
     let names = Names::shortest();
     let mut parts = data.splitn(2, |byte| *byte == b'\n');
     let (channel, payload) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-    let incoming = Incoming::parse(&names, channel, payload);
-    let own = names.node_channel("ab12");
-    match incoming {
-        Some(
-            Incoming::Envelope { to, sender, sequence, frames } | Incoming::Returned { to, sender, sequence, frames },
-        ) => {
-            assert_eq!(names.user_of(channel), Some(to));
-            let is_returned = matches!(incoming, Some(Incoming::Returned { .. }));
-            let again = envelope::envelope(sender, sequence, is_returned, frames.split('\n'));
-            assert_eq!(Incoming::parse(&names, names.user_channel(to).as_bytes(), &again), incoming);
+    match names.read(channel) {
+        Some(Channel::Topic(topic)) => {
+            assert_eq!(names.read(names.channel(topic).as_bytes()), Some(Channel::Topic(topic)));
+            peer_message(topic, payload);
         }
-        Some(Incoming::Bare { to, .. }) => {
-            assert_eq!(Incoming::parse(&names, names::reference_channel(to).as_bytes(), payload), incoming);
-        }
-        Some(Incoming::Confirmations { place, sequences }) => {
-            let sequences: Vec<u64> = envelope::sequences(sequences).collect();
-            let again = envelope::confirmations(place, &sequences);
-            match Incoming::parse(&names, own.as_bytes(), &again) {
-                Some(Incoming::Confirmations { place: to, sequences: text }) => {
-                    assert!(to == place && envelope::sequences(text).eq(sequences));
-                }
-                None => assert!(sequences.is_empty(), "an empty list is not worth a message"),
-                other => panic!("{other:?}"),
-            }
-        }
-        Some(Incoming::Bundle { sender, items }) => {
-            let items: Vec<_> = items.filter(|item| item.envelopes().count() > 0).collect();
-            let mut bundle = Bundle::new(sender);
-            for item in &items {
-                let frames: Vec<_> = item.frames.split('\n').collect();
-                bundle.push(item.envelopes(), frames.into_iter());
-            }
-            let again = bundle.into_payload();
-            match Incoming::parse(&names, names.place_channel("ab12-1").as_bytes(), &again) {
-                Some(Incoming::Bundle { sender: from, items: read }) => {
-                    assert_eq!(from, sender);
-                    let read = read.map(|item| (item.frames, item.envelopes().collect::<Vec<_>>()));
-                    assert!(read.eq(items.iter().map(|item| (item.frames, item.envelopes().collect()))));
-                }
-                None => assert!(items.is_empty(), "an empty one is not worth a message"),
-                other => panic!("{other:?}"),
-            }
-        }
-        Some(Incoming::Hellos { place, users }) => {
-            let users: Vec<_> = envelope::users(users).collect();
-            let again = envelope::hellos(place, &users);
-            match Incoming::parse(&names, names.hellos_channel().as_bytes(), &again) {
-                Some(Incoming::Hellos { place: there, users: text }) => {
-                    assert!(there == place && envelope::users(text).eq(users));
-                }
-                None => assert!(users.is_empty(), "an empty list is not worth a message"),
-                other => panic!("{other:?}"),
-            }
-        }
-        Some(Incoming::Hello { user, place }) => {
-            let again = envelope::hello(place);
-            assert_eq!(Incoming::parse(&names, names.user_channel(user).as_bytes(), &again), incoming);
-        }
-        Some(Incoming::Refusal { sequence, delivered }) => {
-            let again = envelope::refusal(sequence, delivered);
-            assert_eq!(Incoming::parse(&names, own.as_bytes(), &again), incoming);
-        }
-        Some(Incoming::Probe(number)) => {
-            assert_eq!(Incoming::parse(&names, own.as_bytes(), &envelope::probe(number)), incoming);
-        }
-        Some(Incoming::GroupChanged(group)) => {
-            let again = group.to_string();
-            assert_eq!(Incoming::parse(&names, names.groups_channel().as_bytes(), again.as_bytes()), incoming);
+        Some(Channel::Reference(to)) => {
+            assert_eq!(names.read(names::reference_channel(to).as_bytes()), Some(Channel::Reference(to)));
         }
         None => {}
     }
     let text = String::from_utf8_lossy(payload);
     let written = envelope::envelope("ab12", 7, false, text.split('\n'));
     let to = crate::protocol::UserId(3);
-    let expected = Incoming::Envelope { to, sender: "ab12", sequence: 7, frames: &text };
-    assert_eq!(Incoming::parse(&names, names.user_channel(to).as_bytes(), &written), Some(expected));
+    let expected = PeerMessage::Envelope { to, sender: "ab12", sequence: 7, frames: &text };
+    assert_eq!(PeerMessage::parse(Topic::User(to), &written), Some(expected));
+}
+
+fn peer_message(topic: Topic<&str>, payload: &[u8]) {
+    let read = PeerMessage::parse(topic, payload);
+    let own = Topic::Node("ab12");
+    match read {
+        Some(
+            PeerMessage::Envelope { sender, sequence, frames, .. }
+            | PeerMessage::Returned { sender, sequence, frames, .. },
+        ) => {
+            let is_returned = matches!(read, Some(PeerMessage::Returned { .. }));
+            let again = envelope::envelope(sender, sequence, is_returned, frames.split('\n'));
+            assert_eq!(PeerMessage::parse(topic, &again), read);
+        }
+        Some(PeerMessage::Confirmations { place, sequences }) => {
+            let sequences: Vec<u64> = envelope::sequences(sequences).collect();
+            let again = envelope::confirmations(place, &sequences);
+            match PeerMessage::parse(own, &again) {
+                Some(PeerMessage::Confirmations { place: to, sequences: text }) => {
+                    assert!(to == place && envelope::sequences(text).eq(sequences));
+                }
+                None => assert!(sequences.is_empty(), "an empty list is not worth a message"),
+                other => panic!("{other:?}"),
+            }
+        }
+        Some(PeerMessage::Bundle { sender, items }) => bundle(sender, items),
+        Some(PeerMessage::Hellos { place, users }) => {
+            let users: Vec<_> = envelope::users(users).collect();
+            let again = envelope::hellos(place, &users);
+            match PeerMessage::parse(Topic::Hellos, &again) {
+                Some(PeerMessage::Hellos { place: there, users: text }) => {
+                    assert!(there == place && envelope::users(text).eq(users));
+                }
+                None => assert!(users.is_empty(), "an empty list is not worth a message"),
+                other => panic!("{other:?}"),
+            }
+        }
+        Some(PeerMessage::Hello { place, .. }) => {
+            assert_eq!(PeerMessage::parse(topic, &envelope::hello(place)), read);
+        }
+        Some(PeerMessage::Refusal { sequence, delivered }) => {
+            assert_eq!(PeerMessage::parse(own, &envelope::refusal(sequence, delivered)), read);
+        }
+        Some(PeerMessage::Probe(number)) => {
+            assert_eq!(PeerMessage::parse(own, &envelope::probe(number)), read);
+        }
+        Some(PeerMessage::GroupChanged(group)) => {
+            assert_eq!(PeerMessage::parse(Topic::Groups, &envelope::group(group)), read);
+        }
+        None => {}
+    }
+}
+
+fn bundle(sender: &str, items: Items<'_>) {
+    let items: Vec<_> = items.filter(|item| item.envelopes().count() > 0).collect();
+    let mut bundle = Bundle::new(sender);
+    for item in &items {
+        let frames: Vec<_> = item.frames.split('\n').collect();
+        bundle.push(item.envelopes(), frames.into_iter());
+    }
+    let again = bundle.into_payload();
+    match PeerMessage::parse(Topic::Place("ab12-1"), &again) {
+        Some(PeerMessage::Bundle { sender: from, items: read }) => {
+            assert_eq!(from, sender);
+            let read = read.map(|item| (item.frames, item.envelopes().collect::<Vec<_>>()));
+            assert!(read.eq(items.iter().map(|item| (item.frames, item.envelopes().collect()))));
+        }
+        None => assert!(items.is_empty(), "an empty one is not worth a message"),
+        other => panic!("{other:?}"),
+    }
 }
 
 /// The bytes are what Redis answers, [`CUT`] where one read ends. It is the same however it is cut, and what the client

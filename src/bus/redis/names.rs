@@ -11,6 +11,7 @@
 //! Nodes of the reference server have no room for either in `RayBox-user-7`. Their channels belong to one installation on a
 //! Redis, and that is the one with the shortest names unless `cpp_nodes` says otherwise.
 
+use crate::bus::peer::Topic;
 use crate::config::RedisSettings;
 use crate::protocol::UserId;
 
@@ -20,6 +21,15 @@ pub(super) struct Names {
     prefix: String,
     /// The channels of the reference server's nodes are those of this installation.
     hears_reference: bool,
+}
+
+/// What a channel carries.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Channel<'c> {
+    /// What nodes of this server say.
+    Topic(Topic<&'c str>),
+    /// What nodes of the reference server send to this user.
+    Reference(UserId),
 }
 
 impl Names {
@@ -49,19 +59,23 @@ impl Names {
         self.prefix.strip_prefix(COMMON)?.strip_suffix(':')
     }
 
-    /// A channel without what all of this installation begin with.
-    pub(super) fn own<'c>(&self, channel: &'c str) -> Option<&'c str> {
-        channel.strip_prefix(&*self.prefix)
+    /// What a channel is about; `None` for one of others.
+    pub(super) fn read<'c>(&self, channel: &'c [u8]) -> Option<Channel<'c>> {
+        let channel = str::from_utf8(channel).ok()?;
+        if let Some(topic) = channel.strip_prefix(&*self.prefix) {
+            return Topic::parse(topic).map(Channel::Topic);
+        }
+        let user = channel.strip_prefix(REFERENCE_USER)?;
+        user.parse().ok().map(|user| Channel::Reference(UserId(user)))
     }
 
-    /// The user whose channel this is.
-    pub(super) fn user_of(&self, channel: &[u8]) -> Option<UserId> {
-        let user = self.own(str::from_utf8(channel).ok()?)?.strip_prefix(USER)?;
-        user.parse().ok().map(UserId)
+    /// The channel of a topic.
+    pub(super) fn channel(&self, topic: Topic<&str>) -> String {
+        format!("{}{topic}", self.prefix)
     }
 
     pub(super) fn user_channel(&self, user: UserId) -> String {
-        format!("{}{USER}{user}", self.prefix)
+        self.channel(Topic::User(user))
     }
 
     /// The channels to listen to for a user; the one of our own comes last.
@@ -70,20 +84,8 @@ impl Names {
         reference.into_iter().chain([self.user_channel(user)])
     }
 
-    pub(super) fn place_channel(&self, place: &str) -> String {
-        format!("{}{PLACE}{place}", self.prefix)
-    }
-
     pub(super) fn node_channel(&self, node: &str) -> String {
-        format!("{}{NODE}{node}", self.prefix)
-    }
-
-    pub(super) fn groups_channel(&self) -> String {
-        format!("{}{GROUPS}", self.prefix)
-    }
-
-    pub(super) fn hellos_channel(&self) -> String {
-        format!("{}{HELLOS}", self.prefix)
+        self.channel(Topic::Node(node))
     }
 
     /// A key with this end.
@@ -96,13 +98,7 @@ pub(super) fn reference_channel(user: UserId) -> String {
     format!("{REFERENCE_USER}{user}")
 }
 
-/// What channels of ours are, behind what those of an installation begin with.
-pub(super) const USER: &str = "u:";
-pub(super) const PLACE: &str = "p:";
-pub(super) const NODE: &str = "n:";
-pub(super) const GROUPS: &str = "g";
-pub(super) const HELLOS: &str = "h";
-pub(super) const REFERENCE_USER: &str = "RayBox-user-";
+const REFERENCE_USER: &str = "RayBox-user-";
 const COMMON: &str = "raybox:";
 
 #[cfg(test)]
@@ -123,7 +119,7 @@ mod tests {
         for (nth, one) in all.iter().enumerate() {
             let channel = one.user_channel(UserId(7));
             for (other, others) in all.iter().enumerate() {
-                assert_eq!(others.user_of(channel.as_bytes()).is_some(), nth == other, "{channel} {}", others.prefix);
+                assert_eq!(others.read(channel.as_bytes()).is_some(), nth == other, "{channel} {}", others.prefix);
             }
         }
     }
@@ -134,6 +130,11 @@ mod tests {
         assert_eq!(shortest.prefix, Names::shortest().prefix);
         assert!(shortest.channels_of(UserId(7)).eq(["RayBox-user-7".to_owned(), "raybox:u:7".to_owned()]));
         assert_eq!((shortest.key("nodes").as_str(), shortest.installation()), ("raybox:nodes", None));
+        assert_eq!(shortest.read(b"RayBox-user-7"), Some(Channel::Reference(UserId(7))));
+        assert_eq!(shortest.read(b"raybox:u:7"), Some(Channel::Topic(Topic::User(UserId(7)))));
+        for foreign in [&b"RayBox-user-"[..], b"RayBox-user~decoy", b"raybox:u:x", b"elsewhere", b"\xff"] {
+            assert_eq!(shortest.read(foreign), None);
+        }
         let other = names(1, Some("blue"), None);
         assert!(other.channels_of(UserId(7)).eq(["raybox:@1.blue:u:7".to_owned()]));
         assert_eq!(other.installation(), Some("@1.blue"));

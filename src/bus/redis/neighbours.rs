@@ -18,8 +18,9 @@ use redis::RedisResult;
 
 use super::dial::Commands;
 use super::names;
-use super::{PIPELINE_MAX, Shared, registry};
+use super::{Shared, registry};
 use crate::bus::Node;
+use crate::bus::peer::{POSTS_MAX, USERS_AT_ONCE};
 use crate::delivery::Delivery;
 use crate::protocol::UserId;
 
@@ -106,7 +107,7 @@ pub(super) fn listeners(connection: &mut Commands) -> RedisResult<Listeners> {
 pub(super) fn publish(shared: &Shared, deliveries: &[Delivery]) -> Vec<bool> {
     let has_decoy = !shared.neighbours.has_no_decoy.load(Ordering::Acquire);
     let mut taken = Vec::with_capacity(deliveries.len());
-    for deliveries in deliveries.chunks(PIPELINE_MAX) {
+    for deliveries in deliveries.chunks(POSTS_MAX) {
         let mut pipeline = redis::pipe();
         let decoy = |pipeline: &mut redis::Pipeline| {
             if has_decoy {
@@ -147,7 +148,7 @@ pub(super) fn bury(shared: &Shared, node: &dyn Node, on_page: &mut dyn FnMut()) 
     }
     let (mut after, mut count) = (UserId(0), 0);
     loop {
-        let Some(online) = node.online_after(after, registry::USERS_AT_ONCE) else { return Ok(None) };
+        let Some(online) = node.online_after(after, USERS_AT_ONCE) else { return Ok(None) };
         let Some(last) = online.last() else { break };
         after = *last;
         let abandoned: HashSet<UserId> = registry::unclaimed(shared, &online)?;

@@ -18,6 +18,7 @@ use redis::RedisResult;
 use super::dial::Commands;
 use super::names::Names;
 use super::{Shared, neighbours};
+use crate::bus::peer::USERS_AT_ONCE;
 use crate::protocol::UserId;
 
 /// Which of these users any node of ours wants messages for.
@@ -178,5 +179,3 @@ pub(super) const NODES: &str = "nodes";
 const FIRST: &str = "first";
 /// Longer than it takes to register, or to read the users of a node.
 const CLAIM_SECONDS: u32 = 10;
-/// Users in one command.
-pub(super) const USERS_AT_ONCE: usize = 500;

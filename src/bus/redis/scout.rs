@@ -17,8 +17,8 @@ use std::time::Instant;
 
 use pool::RedisConnection;
 
+use super::Shared;
 use super::dial::{Blocking, Commands, DialError, Role};
-use super::{Shared, Task};
 
 /// Why all connections are to be made anew.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,7 +67,8 @@ impl Shared {
     pub(super) fn lose(&self, session: u64, loss: Loss) {
         if session != 0 && self.session.compare_exchange(session, 0, Ordering::AcqRel, Ordering::Acquire).is_ok() {
             self.suspend();
-            self.add(Task::Lost(loss));
+            *self.loss.lock() = Some(loss);
+            self.wake();
         }
     }
 

@@ -122,23 +122,27 @@ impl Ledger {
     /// The database has been given a message, which has come back from a connection other than those that had older ones of the
     /// same sender, or which no node had confirmed in time. Nobody can keep the older ones first while their connection is not
     /// known to be dead, or if it is known on another node: `is_apart` says so of a connection and of those at whose nodes it
-    /// is known that the newer one must be kept.
+    /// is known that the newer one must be kept. Nor can anybody when an older one is still on its way through another node,
+    /// refused or in doubt, while the newer one was delivered there: `on_other_node` says so of two connections.
     pub(super) fn note_stored(
         &mut self,
         number: u32,
         to: UserId,
         now: Instant,
         is_apart: impl Fn(ConnNo, &BTreeSet<ConnNo>) -> bool,
+        on_other_node: impl Fn(ConnNo, ConnNo) -> bool,
     ) {
         self.copy(number, to).stored += 1;
         let (before, rest) = self.messages.split_at_mut(number as usize);
         let (from, sent, newer) = (rest[0].from, rest[0].sent, &rest[0].copies[&to]);
         let was_given_up = newer.written.is_empty() && now - sent >= CONFIRMED_WITHIN;
+        let came_through_other = newer.written.iter().any(|no| on_other_node(*no, from));
         let known_by = if was_given_up { BTreeSet::from([from]) } else { newer.written.clone() };
         for older in before.iter_mut().filter(|older| !known_by.is_empty() && older.from == from) {
             if let Some(older) = older.copies.get_mut(&to) {
                 let is_other = older.written.is_disjoint(&newer.written) && !older.is_there();
                 older.late |= is_other && older.written.iter().any(|no| is_apart(*no, &known_by));
+                older.late |= came_through_other && older.written.is_empty() && !older.is_there();
             }
         }
     }

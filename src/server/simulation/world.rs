@@ -49,6 +49,8 @@ pub(super) struct World {
     faults: usize,
     /// A node or Redis has failed: until all is mended, not every node that has a user need be known.
     is_torn: bool,
+    /// How often nodes had given their connections to Redis up at the last look.
+    given_up: usize,
     /// When something last was so late that a login, or a confirmation, may not have waited for it.
     disturbed_at: usize,
     trace: bool,
@@ -123,6 +125,7 @@ impl World {
             step: 0,
             faults: 0,
             is_torn: false,
+            given_up: 0,
             disturbed_at: 0,
             trace,
             lines: VecDeque::new(),

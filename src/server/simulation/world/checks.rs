@@ -1,5 +1,7 @@
 //! What is seen after every step, and whether it may be so.
 
+use std::collections::BTreeSet;
+
 use super::client::{Client, Expected, Frame, Life};
 use super::{CLIENTS_MAX, Kind, USERS, World};
 use crate::protocol::{
@@ -13,6 +15,11 @@ use crate::server::simulation::{Mutation, number_of};
 impl World {
     pub(super) fn observe(&mut self) {
         self.note_news();
+        let given_up = self.wires.lock().given_up;
+        if std::mem::replace(&mut self.given_up, given_up) != given_up {
+            // A node has found itself deaf, when nothing was done for it for long, or its connection was broken.
+            self.tear();
+        }
         for client in self.clients.iter_mut().filter(|client| client.pipe.is_closed()) {
             client.gone_at.get_or_insert(self.step);
         }
@@ -238,10 +245,11 @@ impl World {
                 News::Stored { to, number } => {
                     self.note(|_| format!("message {number} is stored for user {to}"));
                     let clients = &self.clients;
-                    self.ledger.note_stored(number, to, self.now, |no, known_by| {
-                        let is_there = |other: &usize| clients[*other].home.node == clients[no].home.node;
-                        clients[no].gone_at.is_none() || !known_by.iter().any(is_there)
-                    });
+                    let on_other_node = |no: usize, other: usize| clients[no].home.node != clients[other].home.node;
+                    let is_apart = |no: usize, known_by: &BTreeSet<usize>| {
+                        clients[no].gone_at.is_none() || known_by.iter().all(|other| on_other_node(no, *other))
+                    };
+                    self.ledger.note_stored(number, to, self.now, is_apart, on_other_node);
                 }
                 News::Refused { to, number } => {
                     self.note(|_| format!("message {number} for user {to} is refused for ever"));

@@ -69,9 +69,13 @@ impl World {
             self.ledger.check_kept(user, tables.kept(user).filter_map(number_of));
         }
         let (clients, kind) = (&self.clients, self.kind);
+        let may_be_refused = self.config.lane_bytes_max < 1 << 20;
         let is_required = |message: &Message| {
-            let was_read = clients[message.from].pipe.bytes_read() >= message.ends_at;
-            message.acknowledged || (was_read && kind != Kind::Everything)
+            let sender = &clients[message.from];
+            let was_read = sender.pipe.bytes_read() >= message.ends_at;
+            // A sender who has gone cannot be told that there was no room.
+            let would_be_told = sender.ended_at.is_none() || !may_be_refused;
+            message.acknowledged || (was_read && kind != Kind::Everything && would_be_told)
         };
         self.ledger.check_end(is_required, self.kind == Kind::Calm);
     }

@@ -1,55 +1,83 @@
-//! [`Post`]: one `PUBLISH`, and the envelopes in it.
+//! [`Post`]: what is published at once, and the envelopes in it.
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
 
-use super::PIPELINE_MAX;
 use super::envelope::{self, Bundle};
-use super::names::Names;
-use crate::bus::{Envelope, Place};
+use super::{Courier, Topic};
+use crate::bus::{Envelope, Place, Published};
 use crate::delivery::Delivery;
-use crate::protocol::UserId;
+use crate::protocol::{GroupId, UserId};
 
 /// See the [module](self).
 #[derive(Debug)]
-pub(super) struct Post {
-    pub(super) channel: String,
-    pub(super) payload: Vec<u8>,
+pub(crate) struct Post<'e> {
+    /// What it is about.
+    pub(crate) topic: Topic<&'e str>,
+    /// What is said.
+    pub(crate) payload: Vec<u8>,
     /// Which of the envelopes are in it.
     pub(super) envelopes: Vec<usize>,
 }
 
 /// Makes posts of envelopes: those for one place go together, a text for many users of it once. What is for one user keeps
 /// its order.
-pub(super) fn pack(names: &Names, node: &str, envelopes: &[Envelope]) -> Vec<Post> {
+fn pack<'e>(node: &str, envelopes: &'e [Envelope]) -> Vec<Post<'e>> {
     let mut posts = Vec::new();
     let mut parcels: FxHashMap<&Place, Parcel<'_>> = FxHashMap::default();
     for (index, envelope) in envelopes.iter().enumerate() {
         let Some(place) = &envelope.place else {
             let frames = envelope.deliveries.iter().map(|delivery| &*delivery.text);
             let payload = envelope::envelope(node, envelope.sequence, envelope.is_returned, frames);
-            posts.push(Post { channel: names.user_channel(envelope.to), payload, envelopes: vec![index] });
+            posts.push(Post { topic: Topic::User(envelope.to), payload, envelopes: vec![index] });
             continue;
         };
         let parcel = parcels.entry(place).or_default();
         // Two envelopes for one user are in two parcels, one after the other.
         if parcel.bytes > PARCEL_BYTES_MAX || parcel.users.contains(&envelope.to) {
-            posts.push(std::mem::take(parcel).into_post(names, node, place));
+            posts.push(std::mem::take(parcel).into_post(node, place));
         }
         parcel.add(index, envelope);
     }
-    posts.extend(parcels.into_iter().map(|(place, parcel)| parcel.into_post(names, node, place)));
+    posts.extend(parcels.into_iter().map(|(place, parcel)| parcel.into_post(node, place)));
     posts
 }
 
-/// How many envelopes go in one pipeline: the answers come when all is received, so it must not take long.
-pub(super) fn batch_length(envelopes: &[Envelope]) -> usize {
+/// Offers envelopes to the nodes that want them, as long as the way there is open. Blocks while the courier does.
+pub(crate) fn offer(courier: &dyn Courier, node: &str, envelopes: &[Envelope]) -> Vec<Published> {
+    let mut published = Vec::with_capacity(envelopes.len());
+    let mut rest = envelopes;
+    while !rest.is_empty() && courier.is_open() {
+        let (batch, later) = rest.split_at(batch_length(rest));
+        rest = later;
+        let posts = pack(node, batch);
+        // What comes after what was not sent must not be before it.
+        let Ok(outcomes) = courier.post(&posts) else { break };
+        let before = published.len();
+        published.resize(before + batch.len(), Published::ToNobody);
+        for (post, outcome) in posts.iter().zip(outcomes) {
+            post.envelopes.iter().for_each(|envelope| published[before + *envelope] = outcome);
+        }
+    }
+    published.resize(envelopes.len(), Published::ToNobody);
+    published
+}
+
+/// Tells all nodes that a group has other members. If that fails, they look again before long. Blocks while the courier does.
+pub(crate) fn announce_group(courier: &dyn Courier, group: GroupId) {
+    if courier.is_open() {
+        let _ = courier.post(&[Post { topic: Topic::Groups, payload: envelope::group(group), envelopes: Vec::new() }]);
+    }
+}
+
+/// How many envelopes go at once: the answers come when all is received, so it must not take long.
+fn batch_length(envelopes: &[Envelope]) -> usize {
     let (mut bytes, mut addressed_to_all) = (0, 0);
     let fitting = envelopes.iter().take_while(|envelope| {
         let is_first = bytes == 0;
         bytes += envelope.deliveries.iter().map(|delivery| delivery.text.len()).sum::<usize>() + HEAD_BYTES;
         addressed_to_all += usize::from(envelope.place.is_none());
-        is_first || (bytes <= PIPELINE_BYTES_MAX && addressed_to_all <= PIPELINE_MAX)
+        is_first || (bytes <= PIPELINE_BYTES_MAX && addressed_to_all <= POSTS_MAX)
     });
     fitting.count()
 }
@@ -85,19 +113,20 @@ impl<'e> Parcel<'e> {
         self.items[at].envelopes.push((*to, *sequence));
     }
 
-    fn into_post(self, names: &Names, node: &str, place: &Place) -> Post {
+    fn into_post(self, node: &str, place: &'e Place) -> Post<'e> {
         let mut bundle = Bundle::new(node);
         for Item { deliveries, envelopes } in self.items {
             bundle.push(envelopes.into_iter(), deliveries.iter().map(|delivery| &*delivery.text));
         }
-        let channel = names.place_channel(place);
-        Post { channel, payload: bundle.into_payload(), envelopes: self.envelopes }
+        Post { topic: Topic::Place(place), payload: bundle.into_payload(), envelopes: self.envelopes }
     }
 }
 
 /// About what a user and a sequence take.
 const HEAD_BYTES: usize = 24;
-/// Text in one post, and in one pipeline, unless a single one is longer.
+/// Posts that are published before their answers are read.
+pub(in crate::bus) const POSTS_MAX: usize = 512;
+/// Text in one post, and in all that are published at once, unless a single one is longer.
 const PARCEL_BYTES_MAX: usize = 256 * 1024;
 const PIPELINE_BYTES_MAX: usize = 1024 * 1024;
 
@@ -120,9 +149,9 @@ mod tests {
     }
 
     fn packed(envelopes: &[Envelope]) -> Vec<(String, String, Vec<usize>)> {
-        let mut posts: Vec<_> = pack(&Names::shortest(), "me", envelopes)
+        let mut posts: Vec<_> = pack("me", envelopes)
             .into_iter()
-            .map(|post| (post.channel, String::from_utf8(post.payload).expect("text"), post.envelopes))
+            .map(|post| (post.topic.to_string(), String::from_utf8(post.payload).expect("text"), post.envelopes))
             .collect();
         // Places come in any order.
         posts.sort_by_key(|(.., envelopes)| envelopes[0]);
@@ -140,11 +169,11 @@ mod tests {
             envelope(5, Some("a-1"), 5, &[&group, &other]),
         ];
         let expected = [
-            ("raybox:p:a-1", "1 me\n1 1:1,3:3\n{\"g\":1}\n2 5:5\n{\"g\":1}\n{}", vec![0, 2, 4]),
-            ("raybox:p:b-1", "1 me\n1 2:2\n{\"g\":1}", vec![1]),
-            ("raybox:u:4", "1 me 4\n{\"g\":1}\n{}", vec![3]),
+            ("p:a-1", "1 me\n1 1:1,3:3\n{\"g\":1}\n2 5:5\n{\"g\":1}\n{}", vec![0, 2, 4]),
+            ("p:b-1", "1 me\n1 2:2\n{\"g\":1}", vec![1]),
+            ("u:4", "1 me 4\n{\"g\":1}\n{}", vec![3]),
         ];
-        let expected = expected.map(|(channel, payload, envelopes)| (channel.into(), payload.into(), envelopes));
+        let expected = expected.map(|(topic, payload, envelopes)| (topic.into(), payload.into(), envelopes));
         assert_eq!(packed(&envelopes), expected);
     }
 

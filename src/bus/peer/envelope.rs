@@ -1,0 +1,319 @@
+//! [`PeerMessage`]: what nodes write to each other, byte for byte.
+//!
+//! ```text
+//! topic      payload
+//! u:<user>   1 <node> <sequence>\n<frame>[\n<frame> …]   messages for a user, to be confirmed
+//! u:<user>   b <node> <sequence>\n<frame>[\n<frame> …]   the same, returned by a dead connection of that node
+//! u:<user>   h <place>                                   the user has come to this place
+//! h          <place> <user>[,<user> …]                   these users are at that place, which was cut off
+//! p:<place>  1 <node>\n<item>[\n<item> …]                messages for users of a place, to be confirmed; an item is
+//!                                                        <frames> <user>:<sequence>[,<user>:<sequence> …]
+//!                                                        and so many frames, one on each line
+//! n:<node>   c <place> <sequence> [<sequence> …]         confirmations, to the node that sent the messages; the place
+//!                                                        is - if the users are elsewhere as well
+//! n:<node>   r <sequence> <count>                        so many of an envelope's messages found their user
+//! n:<node>   p <number>                                  a node's probe, to itself
+//! g          <group>                                     the members of a group have changed
+//! ```
+//! A place is a node for as long as it hears everything: `<node>-<number>`, another number for each connection.
+//!
+//! A frame is JSON text without a raw newline. The `1` is the version: a node passes over what it does not know, and the
+//! sender then stores the message because nobody confirms it.
+
+use std::io::Write;
+use std::str::FromStr;
+
+use super::Topic;
+use crate::protocol::{GroupId, UserId};
+
+/// What another node has said, or this one to itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum PeerMessage<'b> {
+    /// Messages for a user.
+    Envelope { to: UserId, sender: &'b str, sequence: u64, frames: &'b str },
+    /// The same, which a dead connection of that node has returned.
+    Returned { to: UserId, sender: &'b str, sequence: u64, frames: &'b str },
+    /// Messages for users of this place.
+    Bundle { sender: &'b str, items: Items<'b> },
+    /// The user has come to that place.
+    Hello { user: UserId, place: &'b str },
+    /// All these users are at that place.
+    Hellos { place: &'b str, users: &'b str },
+    /// These envelopes of ours are settled.
+    Confirmations { place: Option<&'b str>, sequences: &'b str },
+    /// Only so many messages of this envelope of ours found their user.
+    Refusal { sequence: u64, delivered: usize },
+    /// A probe of ours.
+    Probe(u64),
+    /// The members of this group are others now.
+    GroupChanged(GroupId),
+}
+
+impl<'b> PeerMessage<'b> {
+    /// Reads a message; `None` for what no node writes.
+    pub(crate) fn parse(topic: Topic<&'b str>, payload: &'b [u8]) -> Option<PeerMessage<'b>> {
+        let payload = str::from_utf8(payload).ok()?;
+        match topic {
+            Topic::Place(_) => {
+                let (head, rest) = payload.split_once('\n')?;
+                Some(PeerMessage::Bundle { sender: head.strip_prefix("1 ")?, items: Items { rest } })
+            }
+            Topic::User(user) => match payload.strip_prefix("h ") {
+                Some(place) => Some(PeerMessage::Hello { user, place }),
+                None => {
+                    let (head, frames) = payload.split_once('\n')?;
+                    let (kind, head) = head.split_once(' ')?;
+                    let (sender, sequence) = head.split_once(' ')?;
+                    let sequence = number(sequence)?;
+                    match kind {
+                        "1" => Some(PeerMessage::Envelope { to: user, sender, sequence, frames }),
+                        "b" => Some(PeerMessage::Returned { to: user, sender, sequence, frames }),
+                        _ => None,
+                    }
+                }
+            },
+            Topic::Hellos => {
+                let (place, users) = payload.split_once(' ')?;
+                Some(PeerMessage::Hellos { place, users })
+            }
+            Topic::Groups => number(payload).map(|group| PeerMessage::GroupChanged(GroupId(group))),
+            Topic::Node(_) => PeerMessage::parse_answer(payload),
+        }
+    }
+
+    /// What is said to a node itself.
+    fn parse_answer(payload: &'b str) -> Option<PeerMessage<'b>> {
+        match payload.split_once(' ')? {
+            ("c", confirmed) => {
+                let (place, sequences) = confirmed.split_once(' ')?;
+                Some(PeerMessage::Confirmations { place: Some(place).filter(|place| *place != NO_PLACE), sequences })
+            }
+            ("r", refusal) => {
+                let (sequence, delivered) = refusal.split_once(' ')?;
+                Some(PeerMessage::Refusal { sequence: number(sequence)?, delivered: number(delivered)? })
+            }
+            ("p", probe) => number(probe).map(PeerMessage::Probe),
+            _ => None,
+        }
+    }
+}
+
+/// What a bundle holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Items<'b> {
+    rest: &'b str,
+}
+
+/// Frames, one on each line, and what was written of the envelopes that consist of them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Item<'b> {
+    pub(crate) frames: &'b str,
+    envelopes: &'b str,
+}
+
+impl<'b> Item<'b> {
+    /// Whom they are for, and the sequence of the envelope.
+    pub(crate) fn envelopes(&self) -> impl Iterator<Item = (UserId, u64)> + use<'b> {
+        self.envelopes.split(',').filter_map(|envelope| {
+            let (user, sequence) = envelope.split_once(':')?;
+            Some((UserId(number(user)?), number(sequence)?))
+        })
+    }
+}
+
+impl<'b> Iterator for Items<'b> {
+    type Item = Item<'b>;
+
+    /// What no node writes ends the bundle: its sender stores the messages.
+    fn next(&mut self) -> Option<Item<'b>> {
+        let (head, rest) = self.rest.split_once('\n')?;
+        let (count, envelopes) = head.split_once(' ')?;
+        let last = number::<usize>(count)?.checked_sub(1)?;
+        let (frames, rest) = match memchr::memchr_iter(b'\n', rest.as_bytes()).nth(last) {
+            Some(end) => (&rest[..end], &rest[end + 1..]),
+            None => (rest, ""),
+        };
+        self.rest = rest;
+        Some(Item { frames, envelopes })
+    }
+}
+
+/// A bundle that is being written.
+#[derive(Debug)]
+pub(crate) struct Bundle(Vec<u8>);
+
+impl Bundle {
+    pub(crate) fn new(sender: &str) -> Bundle {
+        Bundle(format!("1 {sender}").into_bytes())
+    }
+
+    /// Adds frames for these users.
+    pub(crate) fn push<'a>(
+        &mut self,
+        envelopes: impl Iterator<Item = (UserId, u64)>,
+        frames: impl ExactSizeIterator<Item = &'a str>,
+    ) {
+        let Bundle(payload) = self;
+        let _ = write!(payload, "\n{}", frames.len());
+        for (n, (user, sequence)) in envelopes.enumerate() {
+            let _ = write!(payload, "{}{user}:{sequence}", if n == 0 { ' ' } else { ',' });
+        }
+        for frame in frames {
+            payload.push(b'\n');
+            payload.extend_from_slice(frame.as_bytes());
+        }
+    }
+
+    pub(crate) fn into_payload(self) -> Vec<u8> {
+        self.0
+    }
+}
+
+/// The payload of an envelope with these frames; `is_returned`: by a dead connection.
+pub(crate) fn envelope<'a>(
+    sender: &str,
+    sequence: u64,
+    is_returned: bool,
+    frames: impl Iterator<Item = &'a str>,
+) -> Vec<u8> {
+    let mut payload = Vec::with_capacity(256);
+    let _ = write!(payload, "{} {sender} {sequence}", if is_returned { 'b' } else { '1' });
+    for frame in frames {
+        payload.push(b'\n');
+        payload.extend_from_slice(frame.as_bytes());
+    }
+    payload
+}
+
+/// The payload that confirms these envelopes.
+pub(crate) fn confirmations(place: Option<&str>, sequences: &[u64]) -> Vec<u8> {
+    let mut payload = format!("c {}", place.unwrap_or(NO_PLACE)).into_bytes();
+    for sequence in sequences {
+        let _ = write!(payload, " {sequence}");
+    }
+    payload
+}
+
+/// The payload that tells how many messages of an envelope found their user.
+pub(crate) fn refusal(sequence: u64, delivered: usize) -> Vec<u8> {
+    format!("r {sequence} {delivered}").into_bytes()
+}
+
+/// The payload that says that a user has come to this place.
+pub(crate) fn hello(place: &str) -> Vec<u8> {
+    format!("h {place}").into_bytes()
+}
+
+/// The payload that says so of many users.
+pub(crate) fn hellos(place: &str, users: &[UserId]) -> Vec<u8> {
+    let mut payload = place.as_bytes().to_vec();
+    for (n, user) in users.iter().enumerate() {
+        let _ = write!(payload, "{}{user}", if n == 0 { ' ' } else { ',' });
+    }
+    payload
+}
+
+/// The users who are at a place.
+pub(crate) fn users(text: &str) -> impl Iterator<Item = UserId> + Clone {
+    text.split(',').filter_map(number).map(UserId)
+}
+
+/// The payload that says that a group has other members now.
+pub(crate) fn group(group: GroupId) -> Vec<u8> {
+    group.0.to_string().into_bytes()
+}
+
+/// The payload of a probe.
+pub(crate) fn probe(number: u64) -> Vec<u8> {
+    format!("p {number}").into_bytes()
+}
+
+/// The sequences that are confirmed.
+pub(crate) fn sequences(text: &str) -> impl Iterator<Item = u64> {
+    text.split(' ').filter_map(number)
+}
+
+fn number<N: FromStr>(text: &str) -> Option<N> {
+    text.parse().ok()
+}
+
+/// Instead of the place of users who are elsewhere as well.
+const NO_PLACE: &str = "-";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse<'b>(topic: &'b str, payload: &'b [u8]) -> Option<PeerMessage<'b>> {
+        PeerMessage::parse(Topic::parse(topic)?, payload)
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let payload = envelope("ab12", 7, false, ["{\"a\":1}", "{}"].into_iter());
+        assert_eq!(payload, b"1 ab12 7\n{\"a\":1}\n{}");
+        let (to, topic, own) = (UserId(3), "u:3", "n:ab12");
+        let expected = PeerMessage::Envelope { to, sender: "ab12", sequence: 7, frames: "{\"a\":1}\n{}" };
+        assert_eq!(parse(topic, &payload), Some(expected));
+        let payload = envelope("ab12", 7, true, ["{}"].into_iter());
+        assert_eq!(payload, b"b ab12 7\n{}");
+        let expected = PeerMessage::Returned { to, sender: "ab12", sequence: 7, frames: "{}" };
+        assert_eq!(parse(topic, &payload), Some(expected));
+        assert_eq!(parse(own, &probe(5)), Some(PeerMessage::Probe(5)));
+        let refused = PeerMessage::Refusal { sequence: 7, delivered: 1 };
+        assert_eq!(parse(own, &refusal(7, 1)), Some(refused));
+        for place in [Some("ab12-3"), None] {
+            let payload = confirmations(place, &[1, 20, 300]);
+            let expected = PeerMessage::Confirmations { place, sequences: "1 20 300" };
+            assert_eq!(parse(own, &payload), Some(expected));
+        }
+        let payload = hellos("ab12-3", &[UserId(1), UserId(20)]);
+        let expected = PeerMessage::Hellos { place: "ab12-3", users: "1,20" };
+        assert_eq!(parse("h", &payload), Some(expected));
+        assert!(users("1,20").eq([UserId(1), UserId(20)]));
+        assert!(sequences("1 20 300").eq([1, 20, 300]));
+        let expected = PeerMessage::Hello { user: to, place: "ab12-3" };
+        assert_eq!(parse(topic, &hello("ab12-3")), Some(expected));
+        assert_eq!(parse("g", &group(GroupId(12))), Some(PeerMessage::GroupChanged(GroupId(12))));
+    }
+
+    #[test]
+    fn a_bundle_holds_each_text_once() {
+        let mut bundle = Bundle::new("ab12");
+        let users = |ids: &'static [i32]| ids.iter().map(|id| (UserId(*id), *id as u64 * 10));
+        bundle.push(users(&[1, 2, 3]), ["{\"a\":1}", "{}"].into_iter());
+        bundle.push(users(&[4]), ["{\"b\":2}"].into_iter());
+        let payload = bundle.into_payload();
+        assert_eq!(payload, b"1 ab12\n2 1:10,2:20,3:30\n{\"a\":1}\n{}\n1 4:40\n{\"b\":2}");
+        let Some(PeerMessage::Bundle { sender: "ab12", items }) = parse("p:cd34-1", &payload) else {
+            panic!("it is a bundle");
+        };
+        let read: Vec<_> = items.map(|item| (item.frames, item.envelopes().collect::<Vec<_>>())).collect();
+        let expected = [
+            ("{\"a\":1}\n{}", vec![(UserId(1), 10), (UserId(2), 20), (UserId(3), 30)]),
+            ("{\"b\":2}", vec![(UserId(4), 40)]),
+        ];
+        assert_eq!(read, expected);
+    }
+
+    #[test]
+    fn what_nobody_writes_is_passed_over() {
+        for (topic, payload) in [
+            ("u:3", "2 ab 7\n{}"),
+            ("u:3", "1 ab x\n{}"),
+            ("u:3", "1 ab 7"),
+            ("u:x", "1 ab 7\n{}"),
+            ("n:ab", "z 1"),
+            ("n:ab", "p x"),
+            ("n:ab", "r 1"),
+            ("n:ab", "c 1"),
+            ("p:ab-1", "1 cd"),
+            ("p:ab-1", "2 cd\n1 1:1\n{}"),
+            ("g", ""),
+            ("elsewhere", "c 1"),
+        ] {
+            assert_eq!(parse(topic, payload.as_bytes()), None, "{topic} {payload}");
+        }
+        assert_eq!(parse("g", b"\xff"), None);
+    }
+}

@@ -1,0 +1,135 @@
+//! [`Receipts`]: envelopes to be confirmed to the nodes that sent them, and which users may be elsewhere as well.
+
+use std::time::{Duration, Instant};
+
+use rustc_hash::FxHashMap;
+
+use crate::protocol::UserId;
+
+/// Envelopes that have found their users here. See the [module](self).
+#[derive(Debug)]
+pub(super) struct Receipts {
+    /// Of users who are here alone, by the node that sent the envelopes.
+    of_residents: FxHashMap<Box<str>, Vec<u64>>,
+    /// Of users who may be elsewhere as well.
+    of_others: FxHashMap<Box<str>, Vec<u64>>,
+    /// Since when each of these users may be elsewhere: the user has come to another place, or left this one. Until this
+    /// expires, envelopes addressed to this place alone are refused: their sender may not know that the user has moved.
+    elsewhere: FxHashMap<UserId, Instant>,
+    elsewhere_for: Duration,
+    /// The next confirmations are not sent before.
+    due: Instant,
+}
+
+/// Confirmations for one node.
+#[derive(PartialEq, Eq, Debug)]
+pub(super) struct Confirmation {
+    /// The node that sent the envelopes.
+    pub(super) sender: Box<str>,
+    /// Their users are here alone.
+    pub(super) of_residents: bool,
+    pub(super) sequences: Vec<u64>,
+}
+
+impl Receipts {
+    /// Nothing has come yet, and no user is known to be elsewhere. A user who has come elsewhere is thought to be there
+    /// for `elsewhere_for`.
+    pub(super) fn new(elsewhere_for: Duration, now: Instant) -> Receipts {
+        Receipts {
+            of_residents: FxHashMap::default(),
+            of_others: FxHashMap::default(),
+            elsewhere: FxHashMap::default(),
+            elsewhere_for,
+            due: now,
+        }
+    }
+
+    /// These users have come to another place, or left this one.
+    pub(super) fn note_elsewhere(&mut self, users: impl Iterator<Item = UserId>, now: Instant) {
+        self.elsewhere.extend(users.map(|user| (user, now)));
+    }
+
+    /// Whether the user may be somewhere else as well, without all other nodes knowing that.
+    pub(super) fn is_elsewhere(&self, user: UserId, now: Instant) -> bool {
+        let since = self.elsewhere.get(&user);
+        since.is_some_and(|since| now.saturating_duration_since(*since) < self.elsewhere_for)
+    }
+
+    /// Drops what has expired, so that the table does not grow.
+    pub(super) fn forget_expired(&mut self, now: Instant) {
+        self.elsewhere.retain(|_, since| now.saturating_duration_since(*since) < self.elsewhere_for);
+    }
+
+    /// An envelope is with its user.
+    pub(super) fn note(&mut self, user: UserId, sender: &str, sequence: u64, now: Instant) {
+        let receipts = if self.is_elsewhere(user, now) { &mut self.of_others } else { &mut self.of_residents };
+        append(receipts, sender, std::iter::once(sequence));
+    }
+
+    /// What is to be confirmed. The next confirmations are due a little later: each wakes three threads of the node that
+    /// gets it.
+    pub(super) fn take(&mut self, now: Instant) -> Vec<Confirmation> {
+        if self.is_empty() {
+            return Vec::new();
+        }
+        self.due = now + CONFIRM_EVERY;
+        let of_residents = self.of_residents.drain().map(|receipts| (true, receipts));
+        let of_others = self.of_others.drain().map(|receipts| (false, receipts));
+        let all = of_residents.chain(of_others);
+        all.map(|(of_residents, (sender, sequences))| Confirmation { sender, of_residents, sequences }).collect()
+    }
+
+    /// The next confirmations are sent then: at once after a pause, together while many envelopes come. `None` if there is
+    /// nothing to confirm.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        (!self.is_empty()).then_some(self.due)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.of_residents.is_empty() && self.of_others.is_empty()
+    }
+}
+
+/// Adds sequences to those under this name. Only a new name is copied.
+pub(super) fn append(by_name: &mut FxHashMap<Box<str>, Vec<u64>>, name: &str, sequences: impl Iterator<Item = u64>) {
+    match by_name.get_mut(name) {
+        Some(noted) => noted.extend(sequences),
+        None => drop(by_name.insert(name.into(), sequences.collect())),
+    }
+}
+
+/// Confirmations are sent no more often. Nobody waits for one but a sender who asks whether all has arrived.
+const CONFIRM_EVERY: Duration = Duration::from_millis(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn confirmations_wait_for_each_other_only_while_many_come() {
+        let start = Instant::now();
+        let mut receipts = Receipts::new(Duration::from_secs(60), start);
+        assert_eq!((receipts.next_due(), receipts.take(start)), (None, Vec::new()));
+        receipts.note(UserId(1), "a", 7, start);
+        assert_eq!(receipts.next_due(), Some(start), "at once after a pause");
+        let taken = receipts.take(start);
+        assert_eq!(taken, [Confirmation { sender: "a".into(), of_residents: true, sequences: vec![7] }]);
+        receipts.note(UserId(1), "a", 8, start);
+        receipts.note(UserId(2), "a", 9, start);
+        assert_eq!(receipts.next_due(), Some(start + CONFIRM_EVERY));
+        assert_eq!(receipts.take(start + CONFIRM_EVERY)[0].sequences, [8, 9]);
+    }
+
+    #[test]
+    fn a_user_who_may_be_elsewhere_is_no_resident_until_that_expires() {
+        let (start, lease) = (Instant::now(), Duration::from_secs(60));
+        let mut receipts = Receipts::new(lease, start);
+        receipts.note_elsewhere([UserId(1)].into_iter(), start);
+        for (after, of_residents) in [(Duration::ZERO, false), (lease - CONFIRM_EVERY, false), (lease, true)] {
+            receipts.note(UserId(1), "a", 1, start + after);
+            assert_eq!(receipts.take(start)[0].of_residents, of_residents, "after {after:?}");
+        }
+        receipts.forget_expired(start + lease);
+        assert!(receipts.elsewhere.is_empty());
+    }
+}

@@ -1,0 +1,91 @@
+//! [`Topic`]: what nodes say things about, whatever a transport calls it.
+
+use std::fmt;
+
+use crate::protocol::UserId;
+
+/// Every message between nodes has one. A node hears the topics that it listens to. `S` is how names are held.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(crate) enum Topic<S> {
+    /// What is for a user, wherever the user is, and where the user has come to.
+    User(UserId),
+    /// What is for users of this place alone.
+    Place(S),
+    /// What is for a node itself: answers to what it has sent, and its probes.
+    Node(S),
+    /// Where users are whose node was cut off.
+    Hellos,
+    /// Groups that have other members now.
+    Groups,
+}
+
+impl<'t> Topic<&'t str> {
+    /// Reads what `Display` writes.
+    pub(crate) fn parse(text: &'t str) -> Option<Topic<&'t str>> {
+        if let Some(user) = text.strip_prefix(USER) {
+            return user.parse().ok().map(|user| Topic::User(UserId(user)));
+        }
+        match text {
+            HELLOS => Some(Topic::Hellos),
+            GROUPS => Some(Topic::Groups),
+            _ => {
+                let place = text.strip_prefix(PLACE).map(Topic::Place);
+                place.or_else(|| text.strip_prefix(NODE).map(Topic::Node))
+            }
+        }
+    }
+}
+
+impl<S: AsRef<str>> Topic<S> {
+    /// The same with a borrowed name.
+    pub(crate) fn as_ref(&self) -> Topic<&str> {
+        match self {
+            Topic::User(user) => Topic::User(*user),
+            Topic::Place(place) => Topic::Place(place.as_ref()),
+            Topic::Node(node) => Topic::Node(node.as_ref()),
+            Topic::Hellos => Topic::Hellos,
+            Topic::Groups => Topic::Groups,
+        }
+    }
+}
+
+impl<S: AsRef<str>> fmt::Display for Topic<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Topic::User(user) => write!(f, "{USER}{user}"),
+            Topic::Place(place) => write!(f, "{PLACE}{}", place.as_ref()),
+            Topic::Node(node) => write!(f, "{NODE}{}", node.as_ref()),
+            Topic::Hellos => f.write_str(HELLOS),
+            Topic::Groups => f.write_str(GROUPS),
+        }
+    }
+}
+
+const USER: &str = "u:";
+const PLACE: &str = "p:";
+const NODE: &str = "n:";
+const GROUPS: &str = "g";
+const HELLOS: &str = "h";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_that_is_written_is_read() {
+        let topics = [
+            (Topic::User(UserId(7)), "u:7"),
+            (Topic::Place("ab12-3"), "p:ab12-3"),
+            (Topic::Node("ab12"), "n:ab12"),
+            (Topic::Hellos, "h"),
+            (Topic::Groups, "g"),
+        ];
+        for (topic, text) in topics {
+            assert_eq!(topic.to_string(), text);
+            assert_eq!(Topic::parse(text), Some(topic));
+        }
+        for text in ["", "u:", "u:x", "h1", "x:1", "nodes"] {
+            assert_eq!(Topic::parse(text), None, "{text}");
+        }
+    }
+}

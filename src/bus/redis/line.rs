@@ -1,0 +1,212 @@
+//! [`RedisLine`]: two connections to Redis as one [`Line`], because a connection that subscribes may not publish.
+//!
+//! ```text
+//!   ears   SUBSCRIBE ▶   ◀ what others have published
+//!   mouth  PUBLISH ▶     answers that nobody waits for
+//! ```
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mio::{Interest, Registry, Token};
+
+use super::dial::Stream;
+use super::names::Channel;
+use super::receiver::SessionError;
+use super::wire::{Reply, Wire};
+use super::{Shared, Stage};
+use crate::bus::peer::{Event, Line, PeerNews, Topic, USERS_AT_ONCE};
+use crate::protocol::UserId;
+
+/// See the [module](self).
+pub(super) struct RedisLine {
+    shared: Arc<Shared>,
+    ears: Wire<Stream>,
+    mouth: Wire<Stream>,
+    /// Something may still be read, though no event will say so.
+    ears_ready: bool,
+    mouth_ready: bool,
+    /// When something is said on the mouth, lest Redis close it for being idle.
+    sign_due: Instant,
+    /// The other nodes could be published to.
+    was_up: bool,
+}
+
+impl RedisLine {
+    /// Connects. Blocks, for a few seconds at most.
+    pub(super) fn open(shared: &Arc<Shared>, registry: &Registry) -> Result<RedisLine, SessionError> {
+        let mut ears = shared.dialer.connect()?;
+        let mut mouth = shared.dialer.connect()?;
+        registry.register(ears.stream_mut(), EARS, Interest::READABLE | Interest::WRITABLE)?;
+        registry.register(mouth.stream_mut(), MOUTH, Interest::READABLE | Interest::WRITABLE)?;
+        Ok(RedisLine {
+            shared: shared.clone(),
+            ears,
+            mouth,
+            ears_ready: true,
+            mouth_ready: true,
+            sign_due: Instant::now() + SIGN_EVERY,
+            was_up: false,
+        })
+    }
+
+    /// Writes what the sockets take.
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        self.ears.flush()?;
+        self.mouth.flush()
+    }
+
+    /// Whether something may be read though no event will say so.
+    pub(super) fn is_ready(&self) -> bool {
+        self.ears_ready || self.mouth_ready
+    }
+
+    /// Something has happened to one of the sockets.
+    pub(super) fn on_event(&mut self, token: Token) {
+        self.ears_ready |= token == EARS;
+        self.mouth_ready |= token == MOUTH;
+    }
+
+    /// Reads what others have said, up to a budget; false if nothing can have come.
+    pub(super) fn fill(&mut self) -> io::Result<bool> {
+        let was_ready = self.ears_ready;
+        if was_ready {
+            self.ears_ready = self.ears.fill()?;
+        }
+        Ok(was_ready)
+    }
+
+    /// Reads the answers to what was said here.
+    pub(super) fn take_answers(&mut self) -> Result<(), SessionError> {
+        if self.mouth_ready {
+            self.mouth_ready = self.mouth.fill()?;
+            while let Some(reply) = self.mouth.next()? {
+                if let Reply::Error(text) = reply {
+                    return Err(SessionError::refused(text));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether all that was said is with Redis.
+    pub(super) fn is_answered(&self) -> bool {
+        self.mouth.is_answered()
+    }
+
+    /// Says something if it has been long since.
+    pub(super) fn give_sign(&mut self, now: Instant) {
+        if self.sign_due <= now {
+            self.sign_due = now + SIGN_EVERY;
+            command(&mut self.mouth, "PING", &[] as &[&str]);
+        }
+    }
+
+    /// When it will be too long.
+    pub(super) fn sign_due(&self) -> Instant {
+        self.sign_due
+    }
+
+    /// Whether the other nodes could ever be published to.
+    pub(super) fn was_up(&self) -> bool {
+        self.was_up
+    }
+
+    fn channels(&self, topics: &[Topic<&str>]) -> Vec<String> {
+        let names = &self.shared.names;
+        let mut channels = Vec::with_capacity(2 * topics.len());
+        for topic in topics {
+            match topic {
+                // The channel of our own comes last: its answer says that both are subscribed to.
+                Topic::User(user) => channels.extend(names.channels_of(*user)),
+                other => channels.push(names.channel(*other)),
+            }
+        }
+        channels
+    }
+}
+
+impl Line for RedisLine {
+    type Broken = SessionError;
+
+    fn listen(&mut self, topics: &[Topic<&str>]) {
+        for topics in topics.chunks(USERS_AT_ONCE) {
+            let channels = self.channels(topics);
+            command(&mut self.ears, "SUBSCRIBE", &channels);
+        }
+    }
+
+    fn ignore(&mut self, users: &[UserId]) {
+        for users in users.chunks(USERS_AT_ONCE) {
+            let topics: Vec<_> = users.iter().copied().map(Topic::User).collect();
+            let channels = self.channels(&topics);
+            command(&mut self.ears, "UNSUBSCRIBE", &channels);
+        }
+    }
+
+    fn ignore_all(&mut self) {
+        // No channel named: all of them. The answer to what follows says that nothing will come any more.
+        command(&mut self.ears, "UNSUBSCRIBE", &[] as &[&str]);
+        command(&mut self.ears, "PING", &[] as &[&str]);
+    }
+
+    fn say(&mut self, topic: Topic<&str>, payload: &[u8]) {
+        let channel = self.shared.names.channel(topic);
+        self.mouth.push(&redis::cmd("PUBLISH").arg(channel).arg(payload).get_packed_command());
+    }
+
+    fn next_event(&mut self) -> Result<Option<Event<'_>>, SessionError> {
+        let names = &self.shared.names;
+        let Some(reply) = self.ears.next()? else { return Ok(None) };
+        Ok(Some(match reply {
+            Reply::Message { channel, payload } => match names.read(channel) {
+                Some(Channel::Topic(topic)) => Event::Said(topic, payload),
+                Some(Channel::Reference(to)) => {
+                    str::from_utf8(payload).map_or(Event::Other, |frame| Event::Bare(to, frame))
+                }
+                None => {
+                    log::debug!("a message on {} that no node writes", channel.escape_ascii());
+                    Event::Other
+                }
+            },
+            Reply::Subscribed(channel) => match names.read(channel) {
+                Some(Channel::Topic(topic)) => Event::Listening(topic),
+                Some(Channel::Reference(_)) | None => Event::Other,
+            },
+            Reply::Unsubscribed(channel) => match names.read(channel) {
+                Some(Channel::Topic(Topic::User(user))) => Event::Ignoring(user),
+                Some(_) | None => Event::Other,
+            },
+            Reply::Error(text) => return Err(SessionError::refused(text)),
+            // To the only command that has such an answer, the one after the last UNSUBSCRIBE.
+            Reply::Done => Event::Silence,
+        }))
+    }
+
+    fn on_news(&mut self, news: PeerNews) {
+        match news {
+            PeerNews::Heard => *self.shared.probed.lock() = Some(Instant::now()),
+            PeerNews::Up { session } => {
+                self.was_up = true;
+                self.shared.pool.renew();
+                self.shared.set_up(session);
+            }
+            PeerNews::Resumed => self.shared.resume(),
+            PeerNews::Hushed => self.shared.set_stage(Stage::Hushed),
+        }
+    }
+}
+
+fn command(wire: &mut Wire<Stream>, name: &str, arguments: &[impl AsRef<[u8]>]) {
+    let mut command = redis::cmd(name);
+    for argument in arguments {
+        command.arg(argument.as_ref());
+    }
+    wire.push(&command.get_packed_command());
+}
+
+const EARS: Token = Token(1);
+const MOUTH: Token = Token(2);
+/// How often something is said on a connection that Redis may close when it is idle: `timeout` is a second at least.
+const SIGN_EVERY: Duration = Duration::from_millis(800);
