@@ -5,7 +5,7 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use raybox::bus::{Bus, Envelope, Published};
 use raybox::clock::Clock;
 use raybox::delivery::{Delivery, LaneItem, Origin};
-use raybox::outbox::{OutItem, Outbox};
+use raybox::outbox::{ENVELOPE_BYTES_MAX, OutItem, Outbox};
 use raybox::protocol::UserId;
 use raybox::spool::SpoolId;
 
@@ -16,7 +16,7 @@ fn batches(c: &mut Criterion) {
     {
         group.throughput(Throughput::Elements(messages));
         group.bench_function(name, |b| {
-            let mut outbox = Outbox::default();
+            let mut outbox = Outbox::new(ENVELOPE_BYTES_MAX);
             let (clock, mut sequence) = (Clock::default(), 0);
             let batch = || (0..messages).map(|nth| message(1 + (nth % users) as i32)).collect::<Vec<OutItem>>();
             b.iter_batched(

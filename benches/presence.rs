@@ -2,14 +2,12 @@
 //! logs users in and out.
 
 use std::hint::black_box;
-use std::io;
-use std::net::{Ipv4Addr, Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use net::simulation::{SimulatedSocket, lone_link};
+use net::simulation::link_to_nowhere;
 use raybox::delivery::{ClientLink, Posted};
 use raybox::presence::Presence;
 use raybox::protocol::UserId;
@@ -71,7 +69,7 @@ fn beside(act: impl Fn(UserId) + Sync, measure: impl FnOnce()) {
 fn crowded() -> Presence<Posted> {
     let presence = Presence::new();
     // One link each, without a poller each: a process has fewer descriptors than there are users.
-    let links: Vec<Arc<ClientLink>> = (0..LINKS).map(|_| lone_link(Arc::new(Nowhere)).expect("a link")).collect();
+    let links: Vec<Arc<ClientLink>> = (0..LINKS).map(|_| link_to_nowhere().expect("a link")).collect();
     for user in 1..=USERS {
         presence.write(UserId(user)).add(UserId(user), &links[user as usize % LINKS]);
     }
@@ -81,36 +79,6 @@ fn crowded() -> Presence<Posted> {
 /// Every user again and again, in an order that no cache foresees.
 fn scattered() -> impl Iterator<Item = UserId> {
     (0..).map(|nth: i32| UserId(nth.wrapping_mul(STEP).rem_euclid(USERS) + 1))
-}
-
-/// A socket that nobody reads or writes here.
-#[derive(Debug)]
-struct Nowhere;
-
-impl SimulatedSocket for Nowhere {
-    fn read(&self, _: &mut [u8]) -> io::Result<usize> {
-        Err(io::ErrorKind::WouldBlock.into())
-    }
-    fn peek(&self, _: &mut [u8]) -> io::Result<usize> {
-        Err(io::ErrorKind::WouldBlock.into())
-    }
-    fn write(&self, bytes: &[u8]) -> io::Result<usize> {
-        Ok(bytes.len())
-    }
-    fn shutdown(&self, _: Shutdown) -> io::Result<()> {
-        Ok(())
-    }
-    fn peer_addr(&self) -> io::Result<SocketAddr> {
-        Ok((Ipv4Addr::LOCALHOST, 1).into())
-    }
-    fn receive_buffer_bytes(&self) -> usize {
-        64 * 1024
-    }
-    fn unacknowledged(&self) -> usize {
-        0
-    }
-    fn register(&self, _: usize) {}
-    fn deregister(&self) {}
 }
 
 const USERS: i32 = 10_000;

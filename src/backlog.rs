@@ -749,7 +749,7 @@ mod tests {
     }
 
     fn message(to: i32, text: &str) -> LaneItem {
-        from(Origin::Tested, to, text)
+        from(Origin::Spooled(SpoolId(1)), to, text)
     }
 
     fn from(origin: Origin, to: i32, text: &str) -> LaneItem {

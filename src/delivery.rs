@@ -67,12 +67,6 @@ pub enum Origin {
     },
     /// Nobody any more: it has waited in the spool, and is there until it is where it belongs.
     Spooled(SpoolId),
-    /// Nobody: a test.
-    #[cfg(test)]
-    Tested,
-    /// Nobody: a test in which somebody pays.
-    #[cfg(test)]
-    Weighed(Berth),
 }
 
 /// A frame for many recipients, settled when all its deliveries are.
@@ -190,10 +184,6 @@ impl Delivery {
         match &self.origin {
             Origin::Sender(_, berth) => Some(berth.holder()),
             Origin::Group(fan) => Some(Holder { payer: Payer::Group(fan.group), source: Source::of(ALL_GROUPS) }),
-            #[cfg(test)]
-            Origin::Weighed(berth) => Some(berth.holder()),
-            #[cfg(test)]
-            Origin::Tested => None,
             Origin::Returned { .. } | Origin::Spooled(_) => None,
         }
     }
@@ -249,8 +239,6 @@ fn tell(deliveries: impl Iterator<Item = (Delivery, End)>) {
                 None => continue,
             },
             Origin::Spooled(_) => continue,
-            #[cfg(test)]
-            Origin::Tested | Origin::Weighed(_) => continue,
             Origin::Returned { .. } => {
                 if failed {
                     log::error!("a message for user {} cannot be kept and is lost", delivery.to);

@@ -18,8 +18,10 @@ pub struct GroupCache {
     lifetime: Option<Duration>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Known {
+    /// What one of the two generations holds; so many groups of many members do not take the memory of others.
+    generation_bytes_max: usize,
     /// Two generations: when the young one holds too much it becomes the old one, and what that held is forgotten.
     young: FxHashMap<GroupId, Members>,
     old: FxHashMap<GroupId, Members>,
@@ -44,7 +46,7 @@ struct Strangers(Recent<GroupId, Vec<(UserId, Instant)>>);
 impl GroupCache {
     /// Knows no group; what it learns it keeps for `lifetime`, or for ever.
     pub fn new(lifetime: Option<Duration>) -> GroupCache {
-        GroupCache { known: RwLock::default(), lifetime }
+        GroupCache { known: RwLock::new(Known::new(GENERATION_BYTES_MAX)), lifetime }
     }
 
     /// The members, if they are known.
@@ -146,6 +148,17 @@ impl GroupCache {
 }
 
 impl Known {
+    fn new(generation_bytes_max: usize) -> Known {
+        Known {
+            generation_bytes_max,
+            young: FxHashMap::default(),
+            old: FxHashMap::default(),
+            weight: 0,
+            strangers: Strangers::default(),
+            changes: 0,
+        }
+    }
+
     fn get(&self, group: GroupId) -> Option<&Members> {
         self.young.get(&group).or_else(|| self.old.get(&group))
     }
@@ -156,7 +169,7 @@ impl Known {
 
     fn insert(&mut self, group: GroupId, members: Members) {
         let weight = weight(&members);
-        if self.weight + weight > GENERATION_BYTES_MAX {
+        if self.weight + weight > self.generation_bytes_max {
             self.old = std::mem::take(&mut self.young);
             self.weight = 0;
         }
@@ -178,8 +191,8 @@ fn weight(members: &Members) -> usize {
     size_of_val(&*members.members) + 64
 }
 
-/// What one of the two generations holds; so many groups of many members do not take the memory of others.
-const GENERATION_BYTES_MAX: usize = if cfg!(test) { 1000 } else { 32 << 20 };
+/// What a node remembers of groups is twice this.
+const GENERATION_BYTES_MAX: usize = 32 << 20;
 /// How long it is remembered that a user is not a member.
 const STRANGER_FOR: Duration = Duration::from_secs(10);
 /// Strangers of one group, and groups with strangers, that are remembered.
@@ -196,7 +209,7 @@ mod tests {
 
     #[test]
     fn it_is_bounded_by_what_it_holds_and_forgets_the_oldest() {
-        let mut known = Known::default();
+        let mut known = Known::new(1000);
         for group in 1..=100 {
             known.insert(GroupId(group), members(50));
             known.insert(GroupId(group), members(40));

@@ -60,8 +60,9 @@ pub struct Sorted {
 }
 
 /// See the [module](self).
-#[derive(Default)]
 pub struct Outbox {
+    /// Text in one envelope, unless a single message is longer.
+    envelope_bytes_max: usize,
     sequence: u64,
     users: FxHashMap<UserId, Line>,
     places: Places,
@@ -101,6 +102,18 @@ struct Flight {
 }
 
 impl Outbox {
+    /// An empty one, whose envelopes hold at most this much text unless a single message is longer. The server passes
+    /// [`ENVELOPE_BYTES_MAX`].
+    pub fn new(envelope_bytes_max: usize) -> Outbox {
+        Outbox {
+            envelope_bytes_max,
+            sequence: 0,
+            users: FxHashMap::default(),
+            places: Places::default(),
+            in_flight: VecDeque::new(),
+        }
+    }
+
     /// Takes a batch. Blocks while the bus publishes.
     pub fn handle(&mut self, batch: Vec<OutItem>, clock: &Clock, bus: &dyn Bus) -> Sorted {
         let now = clock.now();
@@ -121,7 +134,7 @@ impl Outbox {
             }
         }
         self.expire(now, &mut released, &mut sorted);
-        let mut offers = Offers::default();
+        let mut offers = Offers::new(self.envelope_bytes_max);
         for item in released.into_iter().chain(items) {
             let user = item.user();
             match (item, self.users.get_mut(&user)) {
@@ -165,7 +178,8 @@ impl Outbox {
     /// Publishes what has gathered, if some of it is for this user.
     fn publish_first(&mut self, user: UserId, offers: &mut Offers, clock: &Clock, bus: &dyn Bus, sorted: &mut Sorted) {
         if offers.has(user) {
-            self.publish(std::mem::take(offers), clock, bus, sorted);
+            let gathered = std::mem::replace(offers, Offers::new(self.envelope_bytes_max));
+            self.publish(gathered, clock, bus, sorted);
         }
     }
 
@@ -410,18 +424,23 @@ impl Places {
 }
 
 /// Messages to be published together: one envelope for each user, or several for one who gets much.
-#[derive(Default)]
 struct Offers {
+    envelope_bytes_max: usize,
     envelopes: Vec<Envelope>,
     /// The last envelope of each user, and how much it holds.
     by_user: FxHashMap<UserId, (usize, usize)>,
 }
 
 impl Offers {
+    fn new(envelope_bytes_max: usize) -> Offers {
+        Offers { envelope_bytes_max, envelopes: Vec::new(), by_user: FxHashMap::default() }
+    }
+
     fn add(&mut self, delivery: Delivery) {
         let (to, bytes, is_returned) = (delivery.to, delivery.text.len(), delivery.follows_its_user());
         let (at, held) = self.by_user.entry(to).or_insert((usize::MAX, 0));
-        let fits = |envelope: &Envelope| envelope.is_returned == is_returned && *held + bytes <= ENVELOPE_BYTES_MAX;
+        let fits =
+            |envelope: &Envelope| envelope.is_returned == is_returned && *held + bytes <= self.envelope_bytes_max;
         if !self.envelopes.get(*at).is_some_and(fits) {
             (*at, *held) = (self.envelopes.len(), 0);
             self.envelopes.push(Envelope { to, place: None, sequence: 0, is_returned, deliveries: Vec::new() });
@@ -448,8 +467,8 @@ pub const PLACE_LEASE: Duration = Duration::from_secs(30);
 const UNKNOWN_FOR: Duration = Duration::from_secs(60);
 /// Users whose place is remembered; some tens of megabytes.
 const PLACES_MAX: usize = 1 << 20;
-/// Text in one envelope, unless a single message is longer. Tests have little, and several envelopes for a user.
-const ENVELOPE_BYTES_MAX: usize = if cfg!(test) { 200 } else { 256 * 1024 };
+/// Text in one envelope of the server, unless a single message is longer.
+pub const ENVELOPE_BYTES_MAX: usize = 256 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -457,6 +476,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::spool::SpoolId;
+
+    /// What an envelope holds here, so that some users have several.
+    const LITTLE: usize = 200;
 
     /// Answers what it is told, and remembers what it was offered.
     #[derive(Default)]
@@ -500,7 +523,7 @@ mod tests {
     impl Tester {
         fn new() -> Tester {
             let now = Instant::now();
-            Tester { outbox: Outbox::default(), bus: Script::default(), now }
+            Tester { outbox: Outbox::new(LITTLE), bus: Script::default(), now }
         }
 
         /// What is kept and what is delivered after a batch.
@@ -523,7 +546,8 @@ mod tests {
     }
 
     fn message(to: i32, text: &str) -> OutItem {
-        let delivery = Delivery { to: UserId(to), text: text.into(), origin: Origin::Tested, was_refused: false };
+        let delivery =
+            Delivery { to: UserId(to), text: text.into(), origin: Origin::Spooled(SpoolId(1)), was_refused: false };
         OutItem::Lane(LaneItem::Delivery(delivery))
     }
 
@@ -637,7 +661,7 @@ mod tests {
     fn what_nobody_wants_is_not_sent_after_what_was_taken_behind_it() {
         let mut tester = Tester::new();
         tester.handle(vec![message(1, "in flight")], &[TAKEN]);
-        let long = |text: &str| text.repeat(ENVELOPE_BYTES_MAX);
+        let long = |text: &str| text.repeat(LITTLE);
         let two = vec![message(1, &long("a")), message(1, &long("b"))];
         assert_eq!(tester.handle(two, &[NOBODY, TAKEN]), (vec![], vec![]), "the user comes in between");
         tester.offered();
@@ -868,7 +892,7 @@ mod tests {
     #[test]
     fn one_envelope_does_not_grow_without_bound() {
         let mut tester = Tester::new();
-        let long = "x".repeat(ENVELOPE_BYTES_MAX / 2 + 1);
+        let long = "x".repeat(LITTLE / 2 + 1);
         tester.handle(vec![message(1, &long), message(1, &long), message(1, "y")], &[TAKEN, TAKEN]);
         let lengths: Vec<_> = tester.offered().iter().map(|(_, _, texts)| texts.len()).collect();
         assert_eq!(lengths, [1, 2]);

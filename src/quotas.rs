@@ -277,10 +277,11 @@ mod tests {
             let berths = Berths::new(1 << 30);
             let address = if let Payer::Group(_) = payer { [0, 0, 0, 0] } else { [192, 0, 2, 1] };
             let holder = Holder { payer, source: Source::of(address.into()) };
+            let sender = net::simulation::link_to_nowhere().expect("descriptors");
             let delivery = |_| Delivery {
                 to: UserId(to),
                 text: Arc::from("x".repeat(100 - MESSAGE_BYTES)),
-                origin: Origin::Weighed(berths.take(holder, 1).expect("room")),
+                origin: Origin::Sender(sender.clone(), berths.take(holder, 1).expect("room")),
                 was_refused: false,
             };
             let size = |_| {

@@ -25,7 +25,7 @@ pub struct Router {
     services: Arc<Services>,
     presence: Arc<Presence<Posted>>,
     /// To other nodes, when there can be any. What none of them takes goes on to `keepers`.
-    outbox: Option<Lanes<OutItem>>,
+    outbox: Option<Arc<Lanes<OutItem>>>,
     /// To the store.
     keepers: Arc<Lanes<LaneItem>>,
     states: StateWriter,
@@ -60,7 +60,7 @@ impl Router {
     /// A router for a node where nobody is online yet.
     pub fn new(
         services: Arc<Services>,
-        outbox: Option<Lanes<OutItem>>,
+        outbox: Option<Arc<Lanes<OutItem>>>,
         keepers: Arc<Lanes<LaneItem>>,
         states: StateWriter,
     ) -> Router {
@@ -120,7 +120,7 @@ impl Router {
                     .get_or_insert_with(|| {
                         let berth = self.services.berths.take(holder, text.len())?;
                         // What is for other nodes goes to each of them in one message.
-                        let held = self.outbox.as_ref().map(Lanes::hold);
+                        let held = self.outbox.as_deref().map(Lanes::hold);
                         let fan = Fan::new(sender.clone(), group, text.len(), berth);
                         Some((fan, Arc::<str>::from(text), held))
                     })
@@ -302,12 +302,6 @@ impl Router {
             bus.say_goodbye();
         }
         left
-    }
-
-    /// Its lanes, to other nodes and to the store.
-    #[cfg(test)]
-    pub(crate) fn lanes(&self) -> (Option<&Lanes<OutItem>>, &Lanes<LaneItem>) {
-        (self.outbox.as_ref(), &self.keepers)
     }
 
     fn queue(&self, user: UserId, item: LaneItem, bytes: usize) -> Result<(), LaneItem> {

@@ -34,7 +34,7 @@ use crate::jobs::Services;
 use crate::mailboxes::Mailboxes;
 use crate::metrics::{Hit, Login, LoopTally, Metrics, Stage};
 use crate::outages::Outages;
-use crate::outbox::{self, OutItem, Outbox};
+use crate::outbox::{self, ENVELOPE_BYTES_MAX, OutItem, Outbox};
 use crate::password::{self, PasswordError, Passwords};
 use crate::protocol::{self, FrameKind, GroupId, Id, ReplyKind, UserId};
 use crate::quotas::Quotas;
@@ -252,7 +252,8 @@ impl Shared {
         let start = || -> io::Result<Shared> {
             let keepers = start_keepers(&services)?;
             let outbox = if bus.is_alone() { None } else { Some(start_outbox(services.clone(), keepers.clone())?) };
-            let states = StateWriter::start(store.clone(), bus.clone())?;
+            let states = StateWriter::new(store.clone(), bus.clone());
+            states.start()?;
             let router = Arc::new(Router::new(services.clone(), outbox, keepers, states));
             if bus.is_first()
                 && let Err(error) = store.set_all_offline()
@@ -457,9 +458,10 @@ fn start_keepers(services: &Arc<Services>) -> io::Result<Arc<Lanes<LaneItem>>> {
 }
 
 /// The lane to other nodes.
-fn start_outbox(services: Arc<Services>, keepers: Arc<Lanes<LaneItem>>) -> io::Result<Lanes<OutItem>> {
+fn start_outbox(services: Arc<Services>, keepers: Arc<Lanes<LaneItem>>) -> io::Result<Arc<Lanes<OutItem>>> {
     let publish = move |outbox: &mut Outbox, batch| publish(outbox, batch, &services, &keepers);
-    Lanes::start("lane-out", OUTBOXES, LANE_BATCH_MAX, |_| (Outbox::default(), None), publish)
+    let begin = |_| (Outbox::new(ENVELOPE_BYTES_MAX), None);
+    Lanes::start("lane-out", OUTBOXES, LANE_BATCH_MAX, begin, publish).map(Arc::new)
 }
 
 /// One batch of the lane to other nodes.

@@ -49,22 +49,21 @@ struct Pending {
 }
 
 impl StateWriter {
-    /// Starts the thread, named `states`.
+    /// A writer that only notes changes, until it is [started](StateWriter::start).
+    pub fn new(store: Arc<dyn Store>, bus: Arc<dyn Bus>) -> StateWriter {
+        let shared = Arc::new(Shared { store, bus, pending: Mutex::default(), news: Condvar::new() });
+        StateWriter { shared, thread: Mutex::new(None) }
+    }
+
+    /// Starts the thread that writes, named `states`. Call it once.
     ///
     /// # Errors
     /// When the system has no thread left.
-    pub fn start(store: Arc<dyn Store>, bus: Arc<dyn Bus>) -> io::Result<StateWriter> {
-        let shared = Arc::new(Shared { store, bus, pending: Mutex::default(), news: Condvar::new() });
-        let writer = shared.clone();
+    pub fn start(&self) -> io::Result<()> {
+        let writer = self.shared.clone();
         let thread = thread::Builder::new().name("states".into()).spawn(move || writer.run())?;
-        Ok(StateWriter { shared, thread: Mutex::new(Some(thread)) })
-    }
-
-    /// One that only notes.
-    #[cfg(test)]
-    pub(crate) fn idle(store: Arc<dyn Store>, bus: Arc<dyn Bus>) -> StateWriter {
-        let shared = Arc::new(Shared { store, bus, pending: Mutex::default(), news: Condvar::new() });
-        StateWriter { shared, thread: Mutex::new(None) }
+        *self.thread.lock() = Some(thread);
+        Ok(())
     }
 
     /// Notes a change. Never blocks.

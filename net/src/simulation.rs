@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{Shutdown, SocketAddr};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -73,6 +73,43 @@ pub fn lone_link<M>(socket: Arc<dyn SimulatedSocket>) -> io::Result<Arc<Link<M>>
     let poll = Poll::new()?;
     let owner = LoopHandle::new(Waker::new(poll.registry(), Token(0))?, 0, None);
     Ok(Arc::new(Link::new(ConnId { index: 0, generation: 0 }, Socket::Simulated(socket), None, owner)))
+}
+
+/// A link of no loop whose socket takes everything and brings nothing.
+///
+/// # Errors
+/// When there is no descriptor left.
+pub fn link_to_nowhere<M>() -> io::Result<Arc<Link<M>>> {
+    lone_link(Arc::new(Nowhere))
+}
+
+#[derive(Debug)]
+struct Nowhere;
+
+impl SimulatedSocket for Nowhere {
+    fn read(&self, _: &mut [u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+    fn peek(&self, _: &mut [u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+    fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(bytes.len())
+    }
+    fn shutdown(&self, _: Shutdown) -> io::Result<()> {
+        Ok(())
+    }
+    fn peer_addr(&self) -> io::Result<SocketAddr> {
+        Ok((Ipv4Addr::LOCALHOST, 1).into())
+    }
+    fn receive_buffer_bytes(&self) -> usize {
+        64 * 1024
+    }
+    fn unacknowledged(&self) -> usize {
+        0
+    }
+    fn register(&self, _: usize) {}
+    fn deregister(&self) {}
 }
 
 /// A loop without a thread, a poller or a clock.

@@ -19,9 +19,9 @@ use crate::backlog::Backlog;
 use crate::bus::Bus;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::delivery::Posted;
+use crate::delivery::{LaneItem, Posted};
 use crate::mailboxes::Mailboxes;
-use crate::outbox::Outbox;
+use crate::outbox::{OutItem, Outbox};
 use crate::requests::Requests;
 use crate::router::Router;
 use crate::server::{LANE_BATCH_MAX, OUTBOXES, STORE_GRACE, Shared, Shell, fetching, publish, services, settings};
@@ -35,6 +35,9 @@ pub(super) struct Machine {
     lanes: Vec<Lane>,
     /// How many of the lanes lead to other nodes; they come first.
     outboxes: usize,
+    /// Where the router puts what these lanes take.
+    outbox: Arc<Lanes<OutItem>>,
+    keepers: Arc<Lanes<LaneItem>>,
     /// Jobs that a worker has begun.
     jobs: Vec<Job>,
     pub(super) bus: Arc<SimBus>,
@@ -115,9 +118,11 @@ impl Machine {
         let keepers = Arc::new(keepers);
         let (of_services, of_keepers) = (services.clone(), keepers.clone());
         let publish = move |outbox: &mut Outbox, batch| publish(outbox, batch, &of_services, &of_keepers);
-        let (outbox, publishing) = Lanes::manual(OUTBOXES, LANE_BATCH_MAX, |_| (Outbox::default(), None), publish);
-        let states = StateWriter::idle(services.store.clone(), services.bus.clone());
-        let router = Arc::new(Router::new(services.clone(), Some(outbox), keepers, states));
+        let begin = |_| (Outbox::new(ENVELOPE_BYTES_MAX), None);
+        let (outbox, publishing) = Lanes::manual(OUTBOXES, LANE_BATCH_MAX, begin, publish);
+        let states = StateWriter::new(services.store.clone(), services.bus.clone());
+        let outbox = Arc::new(outbox);
+        let router = Arc::new(Router::new(services.clone(), Some(outbox.clone()), keepers.clone(), states));
         bus.start(router.clone()).expect("it starts no thread");
         let workers = |waiting_max| Workers::start("none", 0, waiting_max).expect("no thread");
         let hashers = workers(admission::places(config));
@@ -145,6 +150,8 @@ impl Machine {
             shared,
             lanes: publishing.into_iter().chain(keeping).map(|by_hand| Lane::new(by_hand, clock.now())).collect(),
             outboxes: OUTBOXES,
+            outbox,
+            keepers,
             jobs: Vec::new(),
             bus,
             clock: clock.clone(),
@@ -267,13 +274,12 @@ impl Machine {
 
     /// The steps of `Server::run` and `Router::close` after the acceptor has ended.
     fn step_stop(&mut self, now: Instant) -> bool {
-        let (outbox, keepers) = self.shared.router.lanes();
         let next = match self.stage {
             Stage::Running | Stage::Stopped => return false,
             Stage::Draining if self.loops.iter().all(ManualLoop::is_over) => {
                 self.loops.drain(..).for_each(ManualLoop::end);
                 let by = now + STORE_GRACE;
-                outbox.expect("there are other nodes").close(now);
+                self.outbox.close(now);
                 Stage::Publishing(by)
             }
             Stage::Publishing(by) if end(&mut self.lanes[..self.outboxes]) || by <= now => {
@@ -281,7 +287,7 @@ impl Machine {
                 Stage::Hushing(by)
             }
             Stage::Hushing(by) if self.bus.is_hushed() => {
-                keepers.close(now);
+                self.keepers.close(now);
                 Stage::Keeping(by)
             }
             Stage::Keeping(by) if end(&mut self.lanes[self.outboxes..]) || by <= now => Stage::Saying(by),
@@ -316,9 +322,8 @@ impl Machine {
 
     /// The most that its lanes hold, in bytes.
     pub(super) fn lane_bytes(&self) -> usize {
-        let (outbox, keepers) = self.shared.router.lanes();
-        let loads = outbox.map(|outbox| outbox.watch().loads()).unwrap_or_default();
-        loads.into_iter().chain(keepers.watch().loads()).map(|load| load.bytes).max().unwrap_or(0)
+        let loads = self.outbox.watch().loads();
+        loads.into_iter().chain(self.keepers.watch().loads()).map(|load| load.bytes).max().unwrap_or(0)
     }
 
     pub(super) fn letters(&self) -> usize {
@@ -414,3 +419,6 @@ impl Handler for Reader {
 fn end(lanes: &mut [Lane]) -> bool {
     lanes.iter_mut().fold(true, |all, lane| lane.by_hand.end() & all)
 }
+
+/// Little text in one envelope, so that some users have several.
+const ENVELOPE_BYTES_MAX: usize = 200;
