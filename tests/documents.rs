@@ -1,0 +1,65 @@
+//! The documents: what they link to exists.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The Markdown files that people read.
+fn documents() -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for folder in ["", "docs", "sql", "tests/conformance"] {
+        for entry in fs::read_dir(root().join(folder)).expect("list a folder") {
+            let path = entry.expect("list a folder").path();
+            if path.extension().is_some_and(|extension| extension == "md") {
+                found.push(path);
+            }
+        }
+    }
+    found
+}
+
+/// The text without its fenced blocks, in which brackets mean something else.
+fn prose(text: &str) -> String {
+    text.split("\n```").step_by(2).collect::<Vec<_>>().join("\n")
+}
+
+/// The names that a page gives its headings.
+fn anchors(text: &str) -> BTreeSet<String> {
+    let headings = text.lines().filter(|line| line.starts_with('#'));
+    let kept = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
+    headings
+        .map(|line| line.trim_start_matches('#').trim().to_lowercase())
+        .map(|heading| heading.chars().filter(kept).map(|c| if c == ' ' { '-' } else { c }).collect())
+        .collect()
+}
+
+#[test]
+fn every_link_leads_somewhere() {
+    let documents = documents();
+    assert!(documents.len() > 10, "{documents:?}");
+    let mut broken = Vec::new();
+    for document in documents {
+        let text = prose(&fs::read_to_string(&document).expect("read a document"));
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if link.contains("://") {
+                continue;
+            }
+            let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target = match file {
+                "" => document.clone(),
+                _ => document.parent().expect("a folder").join(file),
+            };
+            let leads = target.exists()
+                && (anchor.is_empty()
+                    || anchors(&prose(&fs::read_to_string(&target).expect("read the target"))).contains(anchor));
+            if !leads {
+                broken.push(format!("{}: {link}", document.strip_prefix(root()).expect("within").display()));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{broken:#?}");
+}
