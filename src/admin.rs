@@ -40,14 +40,14 @@ pub enum AdminError {
     Thread(io::Error),
 }
 
-/// What requests are answered from.
+/// The sources of the answers.
 #[derive(Debug)]
 struct Known {
     health: Arc<Health>,
     metrics: Arc<Metrics>,
 }
 
-/// What a client asks for.
+/// A request.
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Asked {
     /// With this method for this path.
@@ -180,7 +180,7 @@ fn read_request(client: &mut Timed<'_>) -> io::Result<Asked> {
     Ok(Asked::TooMuch)
 }
 
-/// What is asked for, `None` while that is not all there. The query is no part of the path.
+/// The request, `None` while it is incomplete. The query is not part of the path.
 fn parse(head: &[u8]) -> Option<Asked> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut request = httparse::Request::new(&mut headers);

@@ -48,7 +48,7 @@ use crate::protocol::Id;
 pub struct Admission {
     rates: Rates,
     seats: Mutex<Seats<Weak<ClientLink>>>,
-    /// What clients have begun to send.
+    /// The memory of unfinished frames.
     kept: Mutex<Kept>,
     /// The proxies whose addresses many clients may come from.
     proxies: Networks,

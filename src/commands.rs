@@ -1,4 +1,4 @@
-//! What the program does beside serving, each as `server COMMAND`.
+//! The commands beside serving, each run as `server COMMAND`.
 
 pub mod compact;
 pub mod copy;

@@ -51,9 +51,9 @@ pub struct Config {
     pub redis_file: SettingsFile,
     /// The database that the nodes of a cluster share; without it, the embedded store.
     pub mysql: Option<MysqlSettings>,
-    /// What carries messages between nodes; without it, there is one node. Never there without `mysql`.
+    /// The bus between nodes; without it, there is one node. Never set without `mysql`.
     pub redis: Option<RedisSettings>,
-    /// What the operator should hear though it stops nothing, one line each.
+    /// Warnings for the operator that do not prevent the start, one line each.
     pub notes: Vec<String>,
     /// Whether a connection must be logged in as the user it acts as.
     pub auth: Auth,
@@ -124,7 +124,7 @@ pub struct Config {
     pub search_results_max: usize,
     /// Most members of a group.
     pub group_members_max: usize,
-    /// What hashing one password costs.
+    /// The cost of hashing one password.
     pub password_cost: PasswordCost,
     /// How often connected users' accounts are compared with the database; zero: never.
     pub account_check: Duration,
@@ -138,7 +138,7 @@ pub struct Config {
     pub log_level: LogLevels,
 }
 
-/// Who may act as whom.
+/// Which users a connection may act as.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Auth {
     /// A connection acts only as a user it logged in as.
@@ -173,7 +173,7 @@ pub struct PasswordCost {
     pub lanes: u32,
 }
 
-/// What is logged.
+/// Which lines are logged.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LogLevels {
     /// The least important level, where no other is named.
@@ -182,7 +182,7 @@ pub struct LogLevels {
     pub parts: Vec<(String, LevelFilter)>,
 }
 
-/// What the command line asks for.
+/// The action that the command line asks for.
 #[derive(Debug)]
 pub enum Invocation {
     /// Run a server with these settings.

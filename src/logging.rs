@@ -63,7 +63,7 @@ pub fn init(dir: &Path, levels: &LogLevels) -> Result<LogGuard, LogError> {
     Ok(guard)
 }
 
-/// What every record comes to first: it passes only what is to be logged.
+/// The first to see every record: it passes only those that are to be logged.
 struct Front {
     levels: Arc<RwLock<Levels>>,
     limiter: Arc<Limiter>,
@@ -98,7 +98,7 @@ pub struct LogGuard {
     ended: Receiver<()>,
 }
 
-/// What may be changed while the log is written, by any thread.
+/// Settings that any thread may change while the log is written.
 #[derive(Clone)]
 pub struct LogControl {
     messages: Sender<Message>,
@@ -126,7 +126,7 @@ impl LogGuard {
         move || dropped.load(Ordering::Relaxed)
     }
 
-    /// What may be changed while the log is written.
+    /// Settings that may be changed while the log is written.
     pub fn control(&self) -> LogControl {
         LogControl { messages: self.messages.clone(), levels: self.levels.clone() }
     }
@@ -169,7 +169,7 @@ impl Error for LogError {
     }
 }
 
-/// What waits for the writer.
+/// An item that waits for the writer.
 enum Message {
     Line(Line),
     /// Dropped by the writer when everything before it is written, which the other end of the channel notices.

@@ -244,7 +244,7 @@ fn limit_shutdown(delay: Duration, limit: impl FnOnce() -> Duration + Send + 'st
     }
 }
 
-/// What is to be done after a SIGHUP: the log file is opened again, and a thread named `settings` reads the settings again.
+/// The work after a SIGHUP: the log file is opened again, and a thread named `settings` reads the settings again.
 /// Their disk may not answer, and later signals must be handled all the same.
 fn look_again(before: Config, log: LogControl) -> io::Result<impl Fn() + Send + 'static> {
     let (ask, asked) = mpsc::sync_channel(1);

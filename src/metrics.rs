@@ -30,7 +30,7 @@ pub struct Metrics {
     counts: Arc<Counts>,
 }
 
-/// What one event loop counts, in cache lines of its own. Only its thread may tell.
+/// The counters of one event loop, in cache lines of their own. Only its thread may write them.
 #[derive(Debug)]
 #[repr(align(128))]
 pub struct LoopTally {
@@ -38,7 +38,7 @@ pub struct LoopTally {
     replies: [Tally; ReplyKind::NAMES.len()],
 }
 
-/// What became of a login.
+/// The outcome of a login.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Login {
     /// The password was hashed and is right.
@@ -92,7 +92,7 @@ pub enum Hit {
     Tls,
 }
 
-/// What takes messages in batches.
+/// A stage that takes messages in batches.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Stage {
     /// The bus.
@@ -101,7 +101,7 @@ pub enum Stage {
     Store,
 }
 
-/// What happens to messages in the spool.
+/// An event of messages in the spool.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SpoolMove {
     /// They are put in.
@@ -125,7 +125,7 @@ pub struct PoolUse {
     pub max: u32,
 }
 
-/// What is counted in one place for all threads.
+/// Counters that all threads share.
 #[derive(Debug, Default)]
 struct Counts {
     local: Sharded,
@@ -191,7 +191,7 @@ impl Metrics {
     }
 }
 
-/// What happened.
+/// The event.
 impl Metrics {
     /// So many messages were handed to connections of this node.
     pub fn delivered_locally(&self, n: usize) {
@@ -289,7 +289,7 @@ impl Metrics {
     }
 }
 
-/// What can be looked at. Each is told once for each name.
+/// Values that are read when the metrics are. Each is registered once for each name.
 impl Metrics {
     /// The event loops, in the order of their names.
     pub fn watch_loops<M: Send + 'static>(&self, loops: Arc<[LoopWatch<M>]>) {
@@ -327,7 +327,7 @@ impl Metrics {
         self.families.add("raybox_lane_bytes", each(|load| load.bytes));
     }
 
-    /// Who is online here.
+    /// The users who are online here.
     pub fn watch_users(&self, online: impl Fn() -> usize + Send + Sync + 'static) {
         self.families.add("raybox_users_online", move || vec![Sample::number(online() as u64)]);
     }
@@ -483,7 +483,7 @@ impl Hit {
     /// How many there are.
     pub const COUNT: usize = Hit::KEYS.len();
 
-    /// What the operator may do where that is no setting, for the end of a line.
+    /// The remedy where the limit is not a setting, for the end of a log line.
     pub fn remedy(self) -> &'static str {
         if self == Hit::Descriptors { ": raise it (ulimit -Hn, LimitNOFILE in systemd)" } else { "" }
     }

@@ -5,7 +5,7 @@
 //! values are accepted, and reported as worth an upgrade: hashes without `keyid`, which are over what was sent, and rows of
 //! the reference server, which hold plain text in either form.
 //!
-//! Whatever the outcome, a check by [`Passwords::verify`] that fails costs one argon2 computation, so that its duration tells
+//! Every check by [`Passwords::verify`] that fails costs one argon2 computation, so that its duration tells
 //! nothing about the account. While there are older hashes, one that is sent in plain costs two: they have to be tried in both forms.
 //!
 //! [`Passwords::recognises`] spares a returning client that computation: it knows, under a key that dies with the process,
@@ -60,12 +60,12 @@ pub enum Verdict {
     Right {
         /// The kind of client that uses the account: the usual one if the password ever came in its form, as far as is known.
         client: Client,
-        /// What is stored should be replaced, see [`Passwords::upgraded`].
+        /// The stored value should be replaced, see [`Passwords::upgraded`].
         upgrade: Option<Upgrade>,
     },
 }
 
-/// What is to be done about a stored value that is not as it would be stored today.
+/// The change to a stored value that is not as it would be stored today.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Upgrade {
     /// It is plain text.
@@ -163,7 +163,7 @@ impl Passwords {
         (right.then_some(verdict), computed + again)
     }
 
-    /// What is to be stored instead of `stored`, for which `password` is right. For jobs only.
+    /// The value to be stored instead of `stored`, for which `password` is right. For jobs only.
     ///
     /// # Errors
     /// As [`Passwords::hash`].
@@ -218,7 +218,7 @@ impl Passwords {
         self.memory.lock().get(user, now, self.remember_for).is_some()
     }
 
-    /// What is stored for `user` was replaced by something for which the same password is right.
+    /// The stored value of `user` was replaced by one for which the same password is right.
     pub fn restamp(&self, user: UserId, from: Stamp, to: Stamp) {
         if let Some(known) = self.memory.lock().get_mut(user).filter(|known| known.stamp == from) {
             known.stamp = to;
@@ -478,7 +478,7 @@ mod tests {
         }
     }
 
-    /// What takes the time is one computation of argon2, so these are counted, not timed.
+    /// The time goes into the computation of argon2, so computations are counted, not timed.
     #[test]
     fn every_failed_check_costs_as_much_as_a_wrong_password() {
         let passwords = cheap();

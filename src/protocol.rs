@@ -1,4 +1,4 @@
-//! What travels on the wire: requests, replies and pushes, and their JSON. The only file that knows it.
+//! Requests, replies and pushes as JSON. Everything that travels on the wire is read and composed here.
 //!
 //! # What a reply acknowledges
 //! Requests of one connection are answered in the order sent, and a reply leaves only after every earlier frame of that
@@ -39,7 +39,7 @@ pub struct Asked<'f> {
     digits: Option<&'f str>,
 }
 
-/// What a client asks for. Texts borrow from the frame.
+/// A request of a client. Texts borrow from the frame.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Request<'f> {
     /// 1: be `user` on this connection.
@@ -76,7 +76,7 @@ pub enum Request<'f> {
     Fixed(&'static str),
 }
 
-/// Who a chat claims to be from.
+/// The sender that a chat names.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Sender {
     /// This id.

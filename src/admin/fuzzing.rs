@@ -1,4 +1,4 @@
-//! What a client of the admin port may send.
+//! Any bytes that a client of the admin port may send.
 
 use std::sync::{Arc, LazyLock};
 

@@ -9,7 +9,7 @@ use super::Source;
 use crate::config::Limit;
 use crate::recent::Recent;
 
-/// What addresses have used up.
+/// The amounts that addresses have used up.
 #[derive(Debug)]
 pub struct Allowance {
     an_hour: Limit,
@@ -51,7 +51,7 @@ impl Allowance {
     /// It has not happened after all.
     pub fn give_back(&mut self, source: Source, now: Instant) {
         let Some(interval) = self.interval() else { return };
-        // What was forgotten in between may be given back all the same.
+        // An amount that was forgotten in between may be given back all the same.
         let Some(full_at) = self.full_at.get_mut(&source) else { return };
         match full_at.checked_sub(interval) {
             Some(earlier) if earlier > now => *full_at = earlier,

@@ -9,7 +9,7 @@ use super::{Shares, Source};
 #[derive(Debug)]
 pub struct Kept {
     of_address: Shares<Source>,
-    /// What connections hold that are not logged in.
+    /// The memory of connections that are not logged in.
     of_strangers: usize,
 }
 

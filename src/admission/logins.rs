@@ -69,7 +69,7 @@ impl Logins {
         }
     }
 
-    /// What became of an attempt: whether the password was right, `None` if that was not found out.
+    /// An attempt is over: whether the password was right, `None` if that was not found out.
     pub fn end(&mut self, id: Id, source: Source, right: Option<bool>, now: Instant) {
         if right != Some(false) {
             self.of_address.give_back(source, now);
@@ -109,7 +109,7 @@ impl Logins {
 }
 
 impl Failures {
-    /// What is long ago does not count.
+    /// Failures of long ago do not count.
     fn is_over(&self, now: Instant) -> bool {
         self.pending == 0 && now.saturating_duration_since(self.at) >= FORGOTTEN_AFTER
     }

@@ -20,7 +20,7 @@ pub struct Rates {
     pub epoch: Instant,
 }
 
-/// What one connection may still send. Small: there is one for each connection, however idle.
+/// The allowance that one connection has left. Small: there is one for each connection, however idle.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Meter {
     frames: Bucket,
@@ -42,7 +42,7 @@ pub enum Excess {
     Bytes,
 }
 
-/// What is to be done with a frame that is beyond the limit.
+/// The treatment of a frame that is beyond the limit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Refusal {
     /// Beyond which.
@@ -196,7 +196,7 @@ mod tests {
         assert_eq!(send(&mut meter, &rates, 5000, 3, 50), (0, 3, false));
         assert_eq!(send(&mut meter, &rates, 5099, 1, 50), (0, 1, false));
         assert_eq!(send(&mut meter, &rates, 5100, 2, 50), (1, 1, false));
-        // What is not a whole frame yet is not forgotten.
+        // An incomplete frame is not forgotten.
         assert_eq!(send(&mut meter, &rates, 5250, 2, 50), (1, 1, false));
         assert_eq!(send(&mut meter, &rates, 5300, 2, 50), (1, 1, false));
         assert_eq!(send(&mut meter, &rates, 60_000, 21, 50), (20, 1, false), "never more than the burst at once");

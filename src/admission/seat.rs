@@ -130,7 +130,7 @@ impl Seat {
         bytes == self.kept || self.change_kept(bytes)
     }
 
-    /// What its client has begun to send was dropped for want of memory.
+    /// The unfinished frame of its client was dropped for want of memory.
     pub fn complain_of_kept(&self, now: Instant) {
         self.admission.complain(Hit::MemoryMax, format_args!("a frame from {}", self.source), now);
     }

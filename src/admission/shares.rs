@@ -75,7 +75,7 @@ impl<K: Eq + Hash, S: BuildHasher + Default> Shares<K, S> {
         self.max = max;
     }
 
-    /// What nobody holds.
+    /// The free amount.
     pub fn free(&self) -> usize {
         self.max.saturating_sub(self.used)
     }
@@ -134,7 +134,7 @@ impl NestedShares {
         self.sources.set_max(max);
     }
 
-    /// What nobody holds.
+    /// The free amount.
     pub fn free(&self) -> usize {
         self.payers.free()
     }

@@ -88,7 +88,7 @@ mod tests {
     use std::net::TcpListener;
     use std::thread;
 
-    /// What is made of a server's answer.
+    /// The verdict on a server's answer.
     fn after(answer: &'static str) -> Result<String, String> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();

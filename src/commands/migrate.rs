@@ -156,7 +156,7 @@ fn reference(nodes: &[String]) -> String {
     )
 }
 
-/// What forbids the work, unless it is a dry run or `--force` was given.
+/// The reason not to migrate, unless this is a dry run or `--force` was given.
 fn object(options: &Options, why: &str) -> Result<(), CommandError> {
     if options.is_dry_run || options.is_forced {
         say(format_args!("warning: {why}"));

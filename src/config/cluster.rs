@@ -22,7 +22,7 @@ pub struct MysqlSettings {
     pub host: String,
     /// The TCP port.
     pub port: u16,
-    /// Who logs in.
+    /// The user to log in as.
     pub username: String,
     /// The user's password, perhaps empty.
     pub password: Secret,
@@ -57,7 +57,7 @@ pub struct RedisSettings {
     pub host: String,
     /// The TCP port.
     pub port: u16,
-    /// Who logs in; without it, the default user.
+    /// The user to log in as; without it, the default user.
     pub username: Option<String>,
     /// The password; without it, nobody logs in.
     pub password: Option<Secret>,
@@ -207,7 +207,7 @@ fn text_of(file: &SettingsFile, usual: &str, working_dir: &Path) -> Result<Optio
     }
 }
 
-/// What the operator should hear of a file with a password that every user of the machine can read. Those of its group may.
+/// A warning for the operator if every user of the machine can read this file, which holds a password. Its group may.
 fn readable_secret(file: &Path, working_dir: &Path) -> Option<String> {
     let mode = fs::metadata(working_dir.join(file)).ok()?.mode();
     let file = file.display();
@@ -289,7 +289,7 @@ fn is_cluster_name(name: &str) -> bool {
     name.len() <= CLUSTER_NAME_BYTES_MAX && name.bytes().all(is_allowed)
 }
 
-/// What one of the files sets.
+/// The settings of one of the files.
 struct Values<'a> {
     file: &'a Path,
     working_dir: &'a Path,

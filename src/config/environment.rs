@@ -1,4 +1,4 @@
-//! What the environment says: variables that begin with `RAYBOX_`.
+//! Settings from the environment: variables that begin with `RAYBOX_`.
 //!
 //! Kubernetes puts the addresses of every service into every pod, and Docker those of linked containers: where a service is
 //! called `raybox`, or `raybox-` and something, these variables begin with the prefix of ours. They must not end the
@@ -24,7 +24,7 @@ pub(super) fn apply_all(
             continue;
         }
         if let Some(key) = KEYS.iter().find(|key| key.variable() == name) {
-            // What is not UTF-8 gets replacement characters, and those no value may hold.
+            // Bytes that are not UTF-8 become replacement characters, which no value may hold.
             apply(config, key, &value.to_string_lossy(), &name, || Place::Environment)?;
         } else if is_of_service(&name) {
             services.push(name.escape_debug().to_string());

@@ -1,4 +1,4 @@
-//! What the operator is told when the settings are wrong.
+//! Errors in the settings, as the operator reads them.
 
 use std::error::Error;
 use std::fmt;
@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use super::USAGE;
 
-/// What is wrong with the settings. `Display` is one line that names the culprit, its place and what is allowed.
+/// An error in the settings. `Display` is one line that names the culprit, its place and what is allowed.
 #[derive(Debug)]
 pub enum ConfigError {
     /// The command line as a whole: something is missing, given twice or too much.
@@ -29,7 +29,7 @@ pub enum ConfigError {
         name: String,
         /// The refused value.
         value: String,
-        /// What would be taken.
+        /// The values that are allowed.
         allowed: String,
     },
     /// A line of the file without `=`.
@@ -68,7 +68,7 @@ pub enum ConfigError {
         file: PathBuf,
         /// The key.
         name: &'static str,
-        /// What a value looks like.
+        /// How a value looks.
         example: &'static str,
     },
     /// A setting names a file that cannot be read.

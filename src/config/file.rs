@@ -20,7 +20,7 @@ pub(super) struct Setting<'a> {
     pub(super) value: &'a str,
 }
 
-/// What a file sets, each key at most once.
+/// The settings of a file, each key at most once.
 pub(super) fn settings_in<'a>(path: &Path, text: &'a str) -> Result<Vec<Setting<'a>>, ConfigError> {
     let mut settings: Vec<Setting<'a>> = Vec::new();
     // Editors of another system may begin the file with a byte order mark.

@@ -19,12 +19,12 @@ pub(super) struct Key {
     pub(super) name: &'static str,
     /// A value like any other.
     pub(super) default: &'static str,
-    /// What it is for, on one line; the bounds and the default are added to it.
+    /// Its purpose, on one line; the bounds and the default are added to it.
     pub(super) help: &'static str,
     kind: Kind,
 }
 
-/// What values a key takes, each with the function that puts one into its field.
+/// The kinds of values that keys take, each with the function that puts one into its field.
 enum Kind {
     /// A folder, which need not exist.
     Folder(fn(&mut Config, PathBuf)),
@@ -377,7 +377,7 @@ impl Key {
         }
     }
 
-    /// What is allowed, for whoever wrote something else: the bounds and how a value looks.
+    /// The allowed values, for an error text: the bounds and how a value looks.
     pub(super) fn allowed(&self) -> String {
         let look = match self.kind {
             Kind::Folder(_)
@@ -402,7 +402,7 @@ impl Key {
         self.bounds() + look
     }
 
-    /// What stands for the value in the help.
+    /// The placeholder of the value in the help.
     pub(super) fn value_name(&self) -> &'static str {
         match self.kind {
             Kind::Folder(_) => "DIR",

@@ -91,7 +91,7 @@ impl Writer {
         }
         let waiting = matches!(self.output, Output::Stderr { retry_at } if now < retry_at);
         let in_file = !waiting && self.append(now);
-        // Who closed stderr does not want to hear of it.
+        // An operator who closed stderr does not want to read about it.
         let _ = self.stderr.write_all(if in_file { &self.errors } else { &self.lines });
         self.lines.clear();
         self.errors.clear();
@@ -214,7 +214,7 @@ pub(super) mod tests {
         }
     }
 
-    /// What would be on stderr, for the test to look at.
+    /// The lines for stderr, for the test to look at.
     #[derive(Clone, Default)]
     pub(in super::super) struct Shared(Arc<Mutex<Vec<u8>>>);
 
@@ -378,7 +378,7 @@ pub(super) mod tests {
         assert_eq!(folder.read(DAY_1), "2026-07-09 01:02:03.000 one\n");
         assert_eq!(fs::metadata(folder.0.join(DAY_1)).unwrap().mode() & 0o137, 0, "0640, or less by the umask");
 
-        // What was open when a link took the name's place is left alone.
+        // A file that was open when a link took its name's place is left alone.
         fs::rename(folder.0.join(DAY_1), folder.0.join("moved")).unwrap();
         symlink(folder.0.join("moved"), folder.0.join(DAY_1)).unwrap();
         writer.write(&info, now);

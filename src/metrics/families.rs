@@ -15,7 +15,7 @@ use prometheus::{Registry, TextEncoder};
 struct Row {
     name: &'static str,
     kind: MetricType,
-    /// What tells the numbers of the family apart, if there are several.
+    /// The label that tells the numbers of the family apart, if there are several.
     label: Option<&'static str>,
     help: &'static str,
 }
@@ -113,7 +113,7 @@ impl fmt::Debug for Families {
     }
 }
 
-/// What the registry holds.
+/// A family in the registry.
 struct Shown(Arc<Family>);
 
 impl Collector for Shown {

@@ -41,7 +41,7 @@ impl Client {
     }
 }
 
-/// What is hashed and remembered of a password: 56 lower-case hexadecimal digits as they are, anything else by the SHA-224 of
+/// The form of a password that is hashed and remembered: 56 lower-case hexadecimal digits as they are, anything else by the SHA-224 of
 /// its bytes in such digits.
 pub(super) fn canonical(password: &str) -> Cow<'_, str> {
     if is_digest(password) {

@@ -15,11 +15,11 @@ pub(super) struct Memory {
     aged: Option<Instant>,
 }
 
-/// What is known of one user's password.
+/// The knowledge of one user's password.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Known {
     pub(super) tag: Tag,
-    /// What was stored when it was verified.
+    /// The stored value when it was verified.
     pub(super) stamp: Stamp,
     pub(super) client: Client,
 }

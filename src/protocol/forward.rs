@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
 
-/// What is to be forwarded for a frame: the same JSON value on one line. Nearly always the frame itself.
+/// The text to be forwarded for a frame: the same JSON value on one line. Nearly always the frame itself.
 ///
 /// Nothing is looked at or copied before [`Forward::text`], so that a frame which its sender may not send costs no more
 /// than its reading.

@@ -2,11 +2,11 @@
 
 use memchr::memmem;
 
-/// What a client sent: a number of the protocol, another one, or nothing that is a request.
+/// The kind of a frame: a number of the protocol, another number, or not a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FrameKind(u8);
 
-/// What a reply says: its errno.
+/// The kind of a reply: its errno.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ReplyKind(u8);
 

@@ -1,4 +1,4 @@
-//! What the server composes: fixed replies, and those made from what the store knows. All as the reference server's, to the
+//! The replies: fixed ones, and those made from data of the store. All as the reference server's, to the
 //! byte, as far as it has them.
 
 use serde::{Deserialize, Serialize};
