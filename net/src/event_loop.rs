@@ -13,7 +13,7 @@ use crate::arrivals::{Arrival, ArrivalId, Arrivals, Preface, Verdict};
 use crate::connection::{Connection, Input, News, Phase, Read1};
 use crate::event::Event;
 use crate::handler::{CloseReason, Handler, Settings};
-use crate::link::{Link, Turn};
+use crate::link::Link;
 use crate::loop_handle::{Letter, LoopHandle};
 use crate::rounds::Rounds;
 use crate::showing::{Shown, show, show_received, tell_hang_up, tell_reports};
@@ -21,6 +21,7 @@ use crate::slots::{ConnId, Slots};
 use crate::socket::Socket;
 use crate::stats::{LoopStats, LoopWatch};
 use crate::timer::{Deadline, Timers};
+use crate::turn::Turn;
 
 pub(crate) struct EventLoop<H: Handler> {
     handler: H,
@@ -102,7 +103,7 @@ impl<H: Handler> EventLoop<H> {
     /// When the kernel refuses to poll: half a server is worse than none.
     pub(crate) fn run(mut self) {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
-        self.turn.watch_clock();
+        self.turn.budget.watch_clock(Instant::now);
         self.begin(Instant::now());
         while !self.is_over() {
             self.poll(&mut events, Instant::now());
@@ -187,7 +188,7 @@ impl<H: Handler> EventLoop<H> {
                 conn.input = Input::Flowing { to_end };
             }
             let news = News { writable: event.writable, gone: event.error || event.write_closed };
-            if self.ready.is_empty() && !self.turn.is_spent() {
+            if self.ready.is_empty() && !self.turn.is_spent() && self.turn.budget.has_left(conn.link.share()) {
                 self.attend_to(id, news);
             } else {
                 conn.news = News { writable: conn.news.writable | news.writable, gone: conn.news.gone | news.gone };
@@ -199,7 +200,7 @@ impl<H: Handler> EventLoop<H> {
     /// Serves the connections whose turn it is.
     fn serve_those_who_wait(&mut self) {
         while !self.turn.is_spent()
-            && let Some(id) = self.ready.next()
+            && let Some(id) = self.ready.next(|share| self.turn.budget.has_left(share))
         {
             let Some(conn) = self.connections.get_mut(id) else { continue };
             conn.queued = false;
@@ -231,7 +232,7 @@ impl<H: Handler> EventLoop<H> {
         if self.letters.is_empty() {
             return;
         }
-        self.turn.next_step();
+        self.turn.budget.next_step();
         // Many who come at once wait in rounds of their own, and let other letters pass.
         let is_flood = self.letters.len() > LETTERS_FEW || !self.newcomers.is_empty();
         while let Some(letter) = self.letters.pop_front() {
@@ -248,7 +249,7 @@ impl<H: Handler> EventLoop<H> {
                 Letter::Beat => self.stats.on_beat(),
             }
             self.turn.relieve();
-            self.turn.spend(LETTER_WORK);
+            self.turn.budget.spend(LETTER_WORK);
             if self.turn.is_spent() {
                 return;
             }
@@ -285,27 +286,27 @@ impl<H: Handler> EventLoop<H> {
         if self.newcomers.is_empty() {
             return;
         }
-        self.turn.next_step();
+        self.turn.budget.next_step();
         while !self.turn.is_spent()
-            && let Some(newcomer) = self.newcomers.next()
+            && let Some(newcomer) = self.newcomers.next(|_| true)
         {
             match newcomer {
                 Newcomer::Accepted(socket, peer, preface) => self.arrive(socket, peer, preface),
                 Newcomer::Spoke(id, over) => self.look_at_arrival(id, over),
             }
-            self.turn.spend(NEWCOMER_WORK);
+            self.turn.budget.spend(NEWCOMER_WORK);
         }
     }
 
     fn look_at_timers(&mut self) {
         let now = self.turn.now();
-        self.turn.next_step();
+        self.turn.budget.next_step();
         self.turn.run_errands();
-        self.turn.next_step();
+        self.turn.budget.next_step();
         while !self.turn.is_spent()
             && let Some((id, deadline)) = self.timers.pop(now)
         {
-            self.turn.spend(TIMER_WORK);
+            self.turn.budget.spend(TIMER_WORK);
             let Some(conn) = self.connections.get_mut(id) else { continue };
             match deadline {
                 Deadline::Idle => {
@@ -357,7 +358,7 @@ impl<H: Handler> EventLoop<H> {
             && let Some(id) = self.arrivals.overdue(now)
         {
             self.look_at_arrival(id, true);
-            self.turn.spend(NEWCOMER_WORK);
+            self.turn.budget.spend(NEWCOMER_WORK);
         }
         self.tell_to_stop();
         if let Stop::By(by) = self.stop
@@ -493,7 +494,7 @@ impl<H: Handler> EventLoop<H> {
 
     fn serve_if_held(&mut self, id: ConnId) {
         let Some(conn) = self.connections.get_mut(id).filter(|conn| conn.held) else { return };
-        if self.turn.is_spent() {
+        if self.turn.is_spent() || !self.turn.budget.has_left(conn.link.share()) {
             conn.show_again = true;
             queue(&mut self.ready, conn, self.turn.now());
         } else {
@@ -509,6 +510,7 @@ impl<H: Handler> EventLoop<H> {
             return;
         };
         let was_held = conn.held;
+        self.turn.budget.begin_serving(conn.link.share());
         match conn.phase {
             Phase::Open(_) => self.read_and_show(id, &mut scratch),
             Phase::Draining(_) => self.drain_on(id),
@@ -516,6 +518,7 @@ impl<H: Handler> EventLoop<H> {
             Phase::Dead => {}
         }
         self.scratch = scratch;
+        self.turn.budget.end_serving();
         if !was_held {
             self.hear_reports(id);
         }
@@ -581,7 +584,7 @@ impl<H: Handler> EventLoop<H> {
         let mut budget = READ_BYTES;
         while conn.input.flows() {
             let Read1::Fresh(count) = conn.read(scratch, self.turn.now()) else { unreachable!("nothing is kept") };
-            self.turn.spend(count / DISCARDED_PER_WORK);
+            self.turn.budget.spend(count / DISCARDED_PER_WORK);
             budget = budget.saturating_sub(count);
             if budget == 0 {
                 queue(&mut self.ready, conn, self.turn.now());
@@ -697,7 +700,7 @@ impl<H: Handler> EventLoop<H> {
     /// Opens no more connections, and begins to close those that are there.
     fn drain(&mut self, pause: Duration, timeout: Duration) {
         // Those that were accepted before are told like all others.
-        while let Some(newcomer) = self.newcomers.next() {
+        while let Some(newcomer) = self.newcomers.next(|_| true) {
             if let Newcomer::Accepted(socket, peer, preface) = newcomer {
                 self.arrive(socket, peer, preface);
             }

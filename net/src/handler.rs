@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::arrivals::Preface;
-use crate::link::{Link, Turn};
+use crate::link::Link;
 use crate::opening::Foreign;
 use crate::output::Pace;
+use crate::turn::Turn;
 
 /// What an application does with its connections. Every method is called by the loop's thread and must not block.
 pub trait Handler {

@@ -15,12 +15,15 @@
 //! 6. **flush**: remove the dead, then write once to every connection that was sent something in this turn.
 //!
 //! # Nobody has a turn for himself
-//! Each step but the first and the last has a budget, half a millisecond and a few hundred frames at most, but for the item that
-//! it is at. What it leaves waits for the next turn, which follows at once. Connections that wait are served by share, see
-//! [`Link::set_share`]: shares take turns, a slice each, and one that begins to wait goes first. So a client whose share was
-//! idle waits for the turn that is going on (about four budgets, one slice of 64 KiB or one frame, and what was sent in it) and
-//! for other shares that began to wait at the same time, however many connections others have. What one frame causes is not
-//! divided: a message to a group costs a write for each member.
+//! The step that reads has a budget of four milliseconds and 2 MiB of work, one share in it half a
+//! millisecond and 256 KiB, and each other step as much as one share: at most, but for the item that it is
+//! at. Work is counted in bytes of frames, and 512 for each frame. Whatever is left waits for the next turn,
+//! which follows at once. Connections that wait are served by share, see [`Link::set_share`]: shares take
+//! turns, a slice each, and one that begins to wait goes first. So a client whose share was idle waits for
+//! the turn that is going on, and for other shares that began to wait at the same time, however many
+//! connections others have. One greedy share makes a turn as long as its part; only as many shares as are
+//! busy at once make it longer. What one frame causes is not divided: a message to a group costs a write for
+//! each member.
 //!
 //! # Life of a connection
 //! A connection from a proxy begins before that: it is opened when its [`Preface`] has told who the client is.
@@ -47,6 +50,8 @@
 
 mod acceptor;
 mod arrivals;
+mod budget;
+mod buffer_pool;
 mod codec;
 mod complaints;
 mod connection;
@@ -72,6 +77,7 @@ mod slots;
 mod socket;
 mod stats;
 mod timer;
+mod turn;
 
 pub use acceptor::{Acceptor, ListenSettings, Stopper};
 pub use arrivals::Preface;
@@ -79,9 +85,10 @@ pub use codec::{Decoder, Item};
 pub use complaints::Complaints;
 pub use handler::{CloseReason, Flow, Handler, Incoming, Settings};
 pub use json_prefix::NESTING_MAX;
-pub use link::{Link, Refused, Turn};
+pub use link::{Link, Refused};
 pub use loop_group::LoopGroup;
 pub use opening::Foreign;
 pub use output::{Fate, JOINED_BYTES_MAX, JOINED_MAX, Pace};
 pub use places::Accepted;
 pub use stats::{LoopStats, LoopWatch, TURN_BOUNDS, Tally, TurnTimes};
+pub use turn::Turn;

@@ -16,21 +16,20 @@
 //! system gives it up. Such a link is put in doubt ([`Link::doubt`]): if its peer acknowledges nothing for a second then,
 //! though there is something to acknowledge, it is hung up. A peer that has acknowledged all it was sent ends the doubt.
 
-use std::cmp::Ordering;
-use std::collections::BinaryHeap;
 use std::fmt;
 use std::io::ErrorKind;
 use std::net::{Shutdown, SocketAddr};
-use std::sync::atomic::{self, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
 use crate::loop_handle::{Letter, LoopHandle};
-use crate::output::{Back, BufferPool, Fate, Output, Writing, Written};
+use crate::output::{Back, Fate, Output, Writing, Written};
 use crate::slots::ConnId;
 use crate::socket::Socket;
+use crate::turn::{Turn, TurnId};
 
 /// The shared part of a connection. It outlives the connection: a closed link refuses everything. It keeps the
 /// connection's descriptor, so it should not be kept for long after [`Handler::on_close`](crate::Handler::on_close).
@@ -97,53 +96,6 @@ pub enum Refused {
     /// More than the high-water mark is pending: a slow consumer, to be closed.
     Full,
 }
-
-/// What one thread does for connections in one turn of its loop: the links it has to write, and memory for it.
-/// A thread without a loop makes one for itself and calls [`Turn::flush`].
-#[derive(Debug)]
-pub struct Turn<M> {
-    id: TurnId,
-    now: Instant,
-    /// Links that were sent something from another client, and those that were only answered.
-    pushed: Vec<Arc<Link<M>>>,
-    answered: Vec<Arc<Link<M>>>,
-    /// How much was sent since the last flush.
-    sent_bytes: usize,
-    budget: Budget,
-    pub(crate) reminders: Vec<(Instant, ConnId)>,
-    /// Connections whose descriptors are needed.
-    pub(crate) turned_away: Vec<ConnId>,
-    errands: BinaryHeap<Errand<M>>,
-    pool: BufferPool,
-    reports: Vec<u32>,
-}
-
-/// How much a step of a turn may still do. Work is counted in bytes, which costs hardly anything, and now and then the clock is
-/// read: what bytes cost depends on what is in them.
-#[derive(Debug)]
-struct Budget {
-    /// What this turn has done, without what was sent since the last flush.
-    work: usize,
-    /// When so much is done, the clock is read, or the step is over; 0 when it is.
-    next_look: usize,
-    /// When so much is done, the step is over.
-    work_max: usize,
-    /// When the step began.
-    begun: Instant,
-    /// Only loops have one: a simulation does the same work however fast it is.
-    clock: Option<fn() -> Instant>,
-}
-
-/// A look at a link, the earliest first.
-#[derive(Debug)]
-struct Errand<M> {
-    due: Instant,
-    link: Weak<Link<M>>,
-}
-
-/// Tells the turns of different threads apart.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct TurnId(u64);
 
 impl<M> Link<M> {
     pub(crate) fn new(id: ConnId, socket: Socket, client: Option<SocketAddr>, owner: LoopHandle<M>) -> Link<M> {
@@ -225,21 +177,20 @@ impl<M> Link<M> {
         side.pushes = side.pushes.wrapping_add(u32::from(matches!(fate, Fate::Return(_))));
         let output = side.output.get_or_insert_with(|| turn.pool.get());
         match side.paced && !side.line {
-            true => output.push_paced(frame, fate, turn.now),
+            true => output.push_paced(frame, fate, turn.now()),
             false => output.push(frame, side.line, fate),
         }
-        turn.sent_bytes += frame.len();
+        turn.note_sent(frame.len());
         if side.blocked || !side.state.writes() {
             return;
         }
         let pushed = matches!(fate, Fate::Return(_));
-        let now = Scheduled { turn: turn.id, pushed };
+        let now = Scheduled { turn: turn.id(), pushed };
         match side.scheduled {
             Some(before) if before.turn == now.turn && (before.pushed || !pushed) => return,
             Some(_) | None => side.scheduled = Some(now),
         }
-        let links = if pushed { &mut turn.pushed } else { &mut turn.answered };
-        links.push(self.clone());
+        turn.list(self.clone(), pushed);
     }
 
     /// From now on every frame ends with a newline; if some were sent without, one newline ends them now.
@@ -276,7 +227,7 @@ impl<M> Link<M> {
             _ if side.line => output.write_to(&self.socket, Writing::Together),
             Some(pace) if side.paced => {
                 // The turn may have begun a while ago, and what is written now is what the client is busy with from now on.
-                let now = turn.now.max(Instant::now());
+                let now = turn.now().max(Instant::now());
                 output.write_paced(&self.socket, pace, now, self.output_bytes_max() / 2)
             }
             Some(_) | None => output.write_to(&self.socket, Writing::OneByOne),
@@ -295,14 +246,14 @@ impl<M> Link<M> {
         if output.awaits_report() || output.is_much_sent() || side.in_doubt {
             side.in_doubt &= !self.ask(output, side.state, turn);
         }
-        let pauses_until = output.held_until(turn.now);
+        let pauses_until = output.held_until(turn.now());
         if output.is_empty() && pauses_until.is_none() {
             turn.pool.put(side.output.take().expect("it is there"));
             return;
         }
         let look = match () {
-            () if output.awaits_report() => Some(turn.now + output.report_pause.max(REPORT_PAUSE_MIN)),
-            () if output.has_sent() => Some(turn.now + LOOK_AFTER),
+            () if output.awaits_report() => Some(turn.now() + output.report_pause.max(REPORT_PAUSE_MIN)),
+            () if output.has_sent() => Some(turn.now() + LOOK_AFTER),
             () => None,
         };
         let due = match (side.in_doubt, pauses_until) {
@@ -315,14 +266,14 @@ impl<M> Link<M> {
         // Otherwise the owner hears when the socket has room.
         let Some(due) = due else { return };
         // One that is long overdue was of a thread that has ended.
-        if output.errand.is_none_or(|errand| errand > due || errand + LOOK_AFTER < turn.now) {
+        if output.errand.is_none_or(|errand| errand > due || errand + LOOK_AFTER < turn.now()) {
             output.errand = Some(due);
-            turn.errands.push(Errand { due, link: Arc::downgrade(self) });
+            turn.look_again(due, self);
         }
     }
 
     /// An errand's time has come.
-    fn on_errand(self: &Arc<Link<M>>, turn: &mut Turn<M>, due: Instant) {
+    pub(crate) fn on_errand(self: &Arc<Link<M>>, turn: &mut Turn<M>, due: Instant) {
         let mut guard = self.side.lock();
         let side = &mut *guard;
         let Some(output) = side.output.as_mut().filter(|output| output.errand == Some(due)) else { return };
@@ -334,7 +285,7 @@ impl<M> Link<M> {
         if output.has_sent() || side.in_doubt {
             side.in_doubt &= !self.ask(output, side.state, turn);
         }
-        if side.in_doubt && has_stalled(output, turn.now) {
+        if side.in_doubt && has_stalled(output, turn.now()) {
             log::debug!("a connection acknowledges nothing, and its client may be on another one: it is closed");
             side.state = State::Sealed;
             drop(guard);
@@ -360,7 +311,7 @@ impl<M> Link<M> {
     fn ask(&self, output: &mut Output, state: State, turn: &mut Turn<M>) -> bool {
         let unacknowledged = self.unacknowledged(state);
         output.acknowledge(unacknowledged, &mut turn.reports);
-        output.note_progress(unacknowledged, turn.now) && unacknowledged == 0
+        output.note_progress(unacknowledged, turn.now()) && unacknowledged == 0
     }
 
     /// Bytes that the socket took and that the peer's kernel has not acknowledged. If that cannot be known, all of them.
@@ -391,7 +342,7 @@ impl<M> Link<M> {
         // What was acknowledged before is no sign of life.
         let stalled = side.output.as_mut().is_some_and(|output| {
             self.ask(output, side.state, turn);
-            has_stalled(output, turn.now)
+            has_stalled(output, turn.now())
         });
         side.in_doubt = true;
         if !stalled {
@@ -424,7 +375,7 @@ impl<M> Link<M> {
         if was_blocked {
             let before = self.pending_bytes();
             self.flush(turn);
-            turn.spend(before.saturating_sub(self.pending_bytes()));
+            turn.budget.spend(before.saturating_sub(self.pending_bytes()));
         }
     }
 
@@ -602,179 +553,6 @@ impl<M> fmt::Debug for Link<M> {
     }
 }
 
-impl<M> Turn<M> {
-    /// A turn with nothing to do yet.
-    pub fn new() -> Turn<M> {
-        Turn::at(Instant::now())
-    }
-
-    /// The same, which began then.
-    pub fn at(now: Instant) -> Turn<M> {
-        static TURNS: AtomicU64 = AtomicU64::new(0);
-        Turn {
-            id: TurnId(TURNS.fetch_add(1, atomic::Ordering::Relaxed)),
-            now,
-            pushed: Vec::new(),
-            answered: Vec::new(),
-            sent_bytes: 0,
-            budget: Budget { work: 0, next_look: WORK_BETWEEN_LOOKS, work_max: STEP_WORK_MAX, begun: now, clock: None },
-            reminders: Vec::new(),
-            turned_away: Vec::new(),
-            errands: BinaryHeap::new(),
-            pool: BufferPool::default(),
-            reports: Vec::new(),
-        }
-    }
-
-    /// When this turn began.
-    pub fn now(&self) -> Instant {
-        self.now
-    }
-
-    /// A thread without a loop calls this whenever it wakes.
-    pub fn begin(&mut self, now: Instant) {
-        self.now = now;
-        let Budget { clock, .. } = self.budget;
-        self.budget = Budget { work: 0, next_look: WORK_BETWEEN_LOOKS, work_max: STEP_WORK_MAX, begun: now, clock };
-    }
-
-    /// Has the steps of its turns be over by the clock too.
-    pub(crate) fn watch_clock(&mut self) {
-        self.budget.clock = Some(Instant::now);
-    }
-
-    /// The next step of a turn begins, with a budget of its own. One that finds hardly anything done goes on with what is left.
-    pub(crate) fn next_step(&mut self) {
-        let done = self.done();
-        let budget = &mut self.budget;
-        if budget.next_look == 0 || done >= WORK_BETWEEN_LOOKS {
-            budget.next_look = done + WORK_BETWEEN_LOOKS;
-            budget.work_max = done + STEP_WORK_MAX;
-            budget.begun = budget.clock.map_or(budget.begun, |clock| clock());
-        }
-    }
-
-    /// Notes that this much was done, in bytes or what takes as long.
-    pub(crate) fn spend(&mut self, work: usize) {
-        self.budget.work += work;
-    }
-
-    /// Whether this step has done as much as it may: the rest waits for the next turn.
-    pub(crate) fn is_spent(&mut self) -> bool {
-        self.done() >= self.budget.next_look && self.look_at_clock()
-    }
-
-    #[cold]
-    fn look_at_clock(&mut self) -> bool {
-        let done = self.done();
-        let budget = &mut self.budget;
-        let is_over = || budget.clock.is_some_and(|clock| clock() - budget.begun >= STEP_TIME_MAX);
-        if budget.next_look == 0 || done >= budget.work_max || is_over() {
-            budget.next_look = 0;
-            return true;
-        }
-        budget.next_look = done + WORK_BETWEEN_LOOKS;
-        false
-    }
-
-    fn done(&self) -> usize {
-        self.budget.work + self.sent_bytes
-    }
-
-    /// When there is something to do for a link that this thread has written to, if there is.
-    pub fn next_errand(&self) -> Option<Instant> {
-        self.errands.peek().map(|errand| errand.due)
-    }
-
-    /// Does it, if it is time, as far as the budget of this turn goes.
-    pub fn run_errands(&mut self) {
-        while self.next_errand().is_some_and(|due| due <= self.now)
-            && !self.is_spent()
-            && let Some(Errand { due, link }) = self.errands.pop()
-        {
-            self.spend(ERRAND_WORK);
-            if let Some(link) = link.upgrade() {
-                link.on_errand(self, due);
-            }
-        }
-    }
-
-    /// Has [`Handler::on_reminder`](crate::Handler::on_reminder) called for a connection of this loop after some time.
-    pub fn remind(&mut self, link: &Link<M>, after: Duration) {
-        self.reminders.push((self.now + after, link.id));
-    }
-
-    /// Has a connection of this loop closed at the end of the turn, because others need its descriptor: what was sent to it is
-    /// written as far as its socket takes it at once.
-    pub fn turn_away(&mut self, link: &Link<M>) {
-        self.turned_away.push(link.id);
-    }
-
-    /// Writes now if much was sent already: a frame for thousands of clients must not lie in memory thousands of times.
-    pub fn relieve(&mut self) {
-        if self.is_heavy() {
-            self.flush();
-        }
-    }
-
-    pub(crate) fn is_heavy(&self) -> bool {
-        self.sent_bytes >= SENT_BYTES_MAX
-    }
-
-    /// Writes to every connection that was sent something: first to those that others wrote to, then to those that were
-    /// only answered, so that what a frame caused elsewhere leaves before the reply to a later one.
-    pub fn flush(&mut self) {
-        self.budget.work += std::mem::take(&mut self.sent_bytes);
-        // The lists are put back empty: their memory is used again.
-        let pushed = std::mem::take(&mut self.pushed);
-        self.pushed = self.flush_links(pushed);
-        let answered = std::mem::take(&mut self.answered);
-        self.answered = self.flush_links(answered);
-    }
-
-    fn flush_links(&mut self, mut links: Vec<Arc<Link<M>>>) -> Vec<Arc<Link<M>>> {
-        for link in links.drain(..) {
-            link.flush(self);
-        }
-        links
-    }
-}
-
-/// A link that is to be written in some turn is not taken up by another: a turn that ends early, in a panic say, would
-/// silence it for ever.
-impl<M> Drop for Turn<M> {
-    fn drop(&mut self) {
-        self.flush();
-    }
-}
-
-impl<M> Default for Turn<M> {
-    fn default() -> Turn<M> {
-        Turn::new()
-    }
-}
-
-impl<M> PartialEq for Errand<M> {
-    fn eq(&self, other: &Errand<M>) -> bool {
-        self.due == other.due
-    }
-}
-
-impl<M> Eq for Errand<M> {}
-
-impl<M> PartialOrd for Errand<M> {
-    fn partial_cmp(&self, other: &Errand<M>) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-/// The earliest is the greatest.
-impl<M> Ord for Errand<M> {
-    fn cmp(&self, other: &Errand<M>) -> Ordering {
-        other.due.cmp(&self.due)
-    }
-}
-
 /// Replies that wait for a client before it is read no further: enough to keep its socket busy, and little where thousands ask
 /// and do not read.
 const REPLIES_BYTES_MAX: usize = 64 * 1024;
@@ -786,13 +564,3 @@ const REPORT_PAUSE_MAX: Duration = Duration::from_millis(100);
 /// How long a peer may owe an acknowledgement until its connection counts as dead for whoever has a better one. Several
 /// times what any round trip takes.
 const STALLED_AFTER: Duration = Duration::from_secs(1);
-/// What one turn sends before it writes.
-const SENT_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// The longest that one step of a turn may take before the others have theirs, but for the item that it is at.
-const STEP_TIME_MAX: Duration = Duration::from_micros(500);
-/// The same by its work, which the writing at the end of the turn is in proportion to: a few hundred short frames.
-const STEP_WORK_MAX: usize = 256 * 1024;
-/// Some tens of microseconds.
-const WORK_BETWEEN_LOOKS: usize = 32 * 1024;
-/// What an errand costs: a system call or two.
-const ERRAND_WORK: usize = 512;

@@ -9,7 +9,7 @@
 //! Frames keep their borders until the peer's kernel has acknowledged them, so that those which a dying connection did not
 //! bring to its client can be given back to whoever sent them. What is never given back is forgotten as soon as it is
 //! written, unless it stands behind a frame that may be. A connection with nothing to write and nothing to be acknowledged
-//! holds no buffer: buffers come from and return to a [`BufferPool`] of the thread that writes.
+//! holds no buffer: buffers come from and return to a [`BufferPool`](crate::buffer_pool::BufferPool) of the thread that writes.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -330,6 +330,17 @@ impl Output {
         }
     }
 
+    /// Makes it like a new one, but for its memory. Nothing is pending in it, and nothing is awaited.
+    pub(crate) fn clear(&mut self) {
+        let Output { bytes, marks, .. } = std::mem::take(self);
+        *self = Output { bytes, marks, ..Output::default() };
+    }
+
+    /// Bytes of memory that it holds.
+    pub(crate) fn memory(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     /// It visits all marks; when they are many, only now and then.
     fn check_invariants(&self) {
         if cfg!(debug_assertions) && (self.marks.len() < 64 || self.written_total % 64 == 0) {
@@ -349,34 +360,6 @@ impl Output {
 /// How much more may be written until the kernel is asked what has arrived: rarely enough that it costs nothing, often
 /// enough that the copies stay small.
 const SENT_BYTES_STEP: usize = 8 * 1024;
-
-/// Empty outputs that still have their memory, for one thread.
-///
-/// They are boxed because a link has room for a pointer only: most links have nothing to write.
-#[derive(Debug, Default)]
-#[expect(clippy::vec_box)]
-pub(crate) struct BufferPool {
-    spare: Vec<Box<Output>>,
-}
-
-impl BufferPool {
-    const OUTPUTS_MAX: usize = 256;
-    const BYTES_MAX: usize = 64 * 1024;
-
-    pub(crate) fn get(&mut self) -> Box<Output> {
-        self.spare.pop().unwrap_or_default()
-    }
-
-    pub(crate) fn put(&mut self, mut output: Box<Output>) {
-        debug_assert!(output.is_empty());
-        if self.spare.len() < Self::OUTPUTS_MAX && output.bytes.capacity() <= Self::BYTES_MAX {
-            // Nothing is left of it but its memory.
-            let Output { bytes, marks, .. } = std::mem::take(&mut *output);
-            *output = Output { bytes, marks, ..Output::default() };
-            self.spare.push(output);
-        }
-    }
-}
 
 #[cfg(test)]
 mod tests {

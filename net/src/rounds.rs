@@ -69,24 +69,38 @@ impl<T> Rounds<T> {
         }
     }
 
-    /// The item whose turn it is.
-    pub(crate) fn next(&mut self) -> Option<T> {
-        while self.len > 0 {
-            let share = self.fresh.pop_front().or_else(|| self.served.pop_front())?;
-            match self.waiting.get_mut(&share).and_then(Share::next) {
-                Some(item) => {
+    /// The item whose turn it is, of the shares that may be served now. The others keep their places.
+    pub(crate) fn next(&mut self, may_be_served: impl Fn(u64) -> bool) -> Option<T> {
+        let (mut passed_fresh, mut passed_served) = (Vec::new(), Vec::new());
+        let mut found = None;
+        while self.len > 0 && found.is_none() {
+            let (share, passed) = match self.fresh.pop_front() {
+                Some(share) => (share, &mut passed_fresh),
+                None => match self.served.pop_front() {
+                    Some(share) => (share, &mut passed_served),
+                    None => break,
+                },
+            };
+            if !may_be_served(share) {
+                passed.push(share);
+                continue;
+            }
+            found = self.waiting.get_mut(&share).and_then(Share::next);
+            match found {
+                Some(_) => {
                     self.len -= 1;
                     self.served.push_back(share);
-                    return Some(item);
                 }
                 None => _ = self.waiting.remove(&share),
             }
         }
+        passed_fresh.into_iter().rev().for_each(|share| self.fresh.push_front(share));
+        passed_served.into_iter().rev().for_each(|share| self.served.push_front(share));
         // Nobody waits: all may be fresh again.
-        if !self.waiting.is_empty() {
+        if found.is_none() && self.len == 0 && !self.waiting.is_empty() {
             *self = Rounds::new();
         }
-        None
+        found
     }
 }
 
@@ -95,7 +109,7 @@ mod tests {
     use super::*;
 
     fn all(rounds: &mut Rounds<&'static str>) -> Vec<&'static str> {
-        std::iter::from_fn(|| rounds.next()).collect()
+        std::iter::from_fn(|| rounds.next(|_| true)).collect()
     }
 
     #[test]
@@ -119,14 +133,26 @@ mod tests {
             rounds.push(share, "greedy", false);
         }
         for _ in 0..1500 {
-            rounds.next();
+            rounds.next(|_| true);
         }
         rounds.push(1000, "quiet", false);
-        assert_eq!(rounds.next(), Some("quiet"));
+        assert_eq!(rounds.next(|_| true), Some("quiet"));
         // Not so in the same round once more.
         rounds.push(1000, "again", false);
-        assert_eq!(rounds.next(), Some("greedy"));
+        assert_eq!(rounds.next(|_| true), Some("greedy"));
         assert_eq!(all(&mut rounds).last(), Some(&"again"));
+    }
+
+    #[test]
+    fn a_share_that_may_not_be_served_keeps_its_place() {
+        let mut rounds = Rounds::new();
+        for (share, item) in [(1, "a1"), (1, "a2"), (2, "b1"), (3, "c1"), (2, "b2")] {
+            rounds.push(share, item, false);
+        }
+        assert_eq!(rounds.next(|share| share != 1), Some("b1"));
+        assert_eq!(rounds.next(|share| share == 2), Some("b2"));
+        assert_eq!(rounds.next(|share| share > 3), None);
+        assert_eq!(all(&mut rounds), ["a1", "c1", "a2"]);
     }
 
     #[test]

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use crate::codec::Item;
 use crate::connection::{Connection, Input, Phase};
 use crate::handler::{CloseReason, Flow, Handler, Incoming};
-use crate::link::{Link, Turn};
+use crate::link::Link;
+use crate::turn::Turn;
 
 /// How showing the received bytes to the application ended.
 pub(crate) enum Shown {
@@ -112,7 +113,7 @@ pub(crate) fn show<H: Handler>(
                     consumed += line_end;
                     *blanks += line_end - len;
                     taken += 1;
-                    turn.spend(len + ITEM_WORK);
+                    turn.budget.spend(len + ITEM_WORK);
                     continue;
                 }
                 Flow::NoFrame => {}
@@ -171,7 +172,7 @@ pub(crate) fn show<H: Handler>(
                 decoder.taken();
                 consumed += len;
                 taken += 1;
-                turn.spend(len + ITEM_WORK);
+                turn.budget.spend(len + ITEM_WORK);
             }
         }
     }

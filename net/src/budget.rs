@@ -1,0 +1,272 @@
+//! [`Budget`]: how much a step of a turn may still do, and how much of that one share.
+//!
+//! Work is counted in bytes of frames, because that costs nothing. Bytes differ in cost, so the clock
+//! is read now and then, and time counts as the work that usually takes as long: one limit bounds both.
+
+use std::time::{Duration, Instant};
+
+/// The work of one turn, and its bounds.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    /// Work of this turn so far.
+    work: usize,
+    /// Below this nothing is over and the clock need not be read: all that is compared for each frame.
+    next_look: usize,
+    /// Work at which the step began, and at which it is over.
+    step: (usize, usize),
+    /// The share that is being served.
+    served: Option<Served>,
+    /// Work and time of the last look at the clock.
+    looked: (usize, Instant),
+    /// Only loops have one. A simulation does the same work on a fast and on a slow machine.
+    clock: Option<fn() -> Instant>,
+    spenders: Spenders,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Served {
+    share: u64,
+    /// Work at which it began, and at which the share has had its part of this turn.
+    from: usize,
+    end: usize,
+}
+
+impl Budget {
+    pub(crate) fn new(now: Instant) -> Budget {
+        let mut budget = Budget {
+            work: 0,
+            next_look: 0,
+            step: (0, 0),
+            served: None,
+            looked: (0, now),
+            clock: None,
+            spenders: Spenders::new(),
+        };
+        budget.begin(now);
+        budget
+    }
+
+    /// A turn begins, with the step that serves connections.
+    pub(crate) fn begin(&mut self, now: Instant) {
+        (self.work, self.served, self.looked) = (0, None, (0, now));
+        self.spenders.forget();
+        self.begin_step(SERVING_WORK_MAX);
+    }
+
+    pub(crate) fn watch_clock(&mut self, clock: fn() -> Instant) {
+        self.clock = Some(clock);
+    }
+
+    /// Another step begins. If the last one did hardly anything, its time is not worth a look at the clock.
+    pub(crate) fn next_step(&mut self) {
+        if self.work >= self.next_look || self.work - self.step.0 >= WORK_BETWEEN_LOOKS {
+            self.charge_time();
+        }
+        self.begin_step(STEP_WORK_MAX);
+    }
+
+    fn begin_step(&mut self, work_max: usize) {
+        self.step = (self.work, self.work + work_max);
+        self.next_look = self.work + WORK_BETWEEN_LOOKS.min(work_max);
+    }
+
+    pub(crate) fn spend(&mut self, work: usize) {
+        self.work += work;
+    }
+
+    /// Whether the step, or the share that is being served, has done as much as it may.
+    pub(crate) fn is_spent(&mut self) -> bool {
+        self.work >= self.next_look && self.look()
+    }
+
+    #[cold]
+    fn look(&mut self) -> bool {
+        let end = |budget: &Budget| budget.served.map_or(budget.step.1, |served| served.end.min(budget.step.1));
+        if self.work < end(self) {
+            self.charge_time();
+        }
+        let end = end(self);
+        self.next_look = end.min(self.work + WORK_BETWEEN_LOOKS);
+        self.work >= end
+    }
+
+    /// Counts the time since the last look as work if it is more than the work that was counted.
+    fn charge_time(&mut self) {
+        let Some(clock) = self.clock else { return };
+        let (work, then) = self.looked;
+        let now = clock();
+        self.work = self.work.max(work + work_of(now.saturating_duration_since(then)));
+        self.looked = (self.work, now);
+    }
+
+    /// Whether the share has something left of its part of this turn.
+    pub(crate) fn has_left(&self, share: u64) -> bool {
+        self.spenders.work_of(share) < SHARE_WORK_MAX
+    }
+
+    /// From here on all work is this share's.
+    pub(crate) fn begin_serving(&mut self, share: u64) {
+        let end = self.work + SHARE_WORK_MAX.saturating_sub(self.spenders.work_of(share));
+        self.next_look = self.next_look.min(end);
+        self.served = Some(Served { share, from: self.work, end });
+    }
+
+    pub(crate) fn end_serving(&mut self) {
+        if let Some(Served { share, from, .. }) = self.served.take() {
+            self.spenders.add(share, self.work - from);
+        }
+    }
+}
+
+/// What shares have done in this turn. Each has one place, which a share with more work takes from one
+/// with less: a share that is not found has done little, or is let off for once, and is never charged
+/// for the work of another.
+#[derive(Debug)]
+struct Spenders {
+    turn: u32,
+    places: Box<[Spender; SPENDERS]>,
+}
+
+#[derive(Clone, Copy, Default, Debug)]
+struct Spender {
+    share: u64,
+    turn: u32,
+    work: u32,
+}
+
+impl Spenders {
+    fn new() -> Spenders {
+        Spenders { turn: 0, places: Box::new([Spender::default(); SPENDERS]) }
+    }
+
+    fn forget(&mut self) {
+        // Places begin with turn 0.
+        self.turn = self.turn.checked_add(1).unwrap_or(1);
+    }
+
+    fn work_of(&self, share: u64) -> usize {
+        let place = &self.places[place_of(share)];
+        if place.turn == self.turn && place.share == share { place.work as usize } else { 0 }
+    }
+
+    fn add(&mut self, share: u64, work: usize) {
+        let turn = self.turn;
+        let place = &mut self.places[place_of(share)];
+        let work = u32::try_from(work).unwrap_or(u32::MAX);
+        if place.turn == turn && place.share == share {
+            place.work = place.work.saturating_add(work);
+        } else if place.turn != turn || place.work < work {
+            *place = Spender { share, turn, work };
+        }
+    }
+}
+
+fn place_of(share: u64) -> usize {
+    // Fibonacci hashing: the upper bits of the product depend on all bits of the share.
+    (share.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (u64::BITS - SPENDERS.ilog2())) as usize
+}
+
+fn work_of(time: Duration) -> usize {
+    usize::try_from(time.as_micros()).unwrap_or(usize::MAX).saturating_mul(WORK_PER_MICROSECOND)
+}
+
+/// Work that takes about a microsecond: a short frame with its share of reading and writing.
+const WORK_PER_MICROSECOND: usize = 512;
+/// What one share may do in a turn: half a millisecond, or a few hundred short frames.
+const SHARE_WORK_MAX: usize = 256 * 1024;
+/// What a step other than the serving of connections may do.
+const STEP_WORK_MAX: usize = 256 * 1024;
+/// What all shares together may do in a turn. The more frames a turn takes from clients that ask for
+/// little each, the fewer system calls a frame costs.
+const SERVING_WORK_MAX: usize = 2 * 1024 * 1024;
+/// Some tens of microseconds.
+const WORK_BETWEEN_LOOKS: usize = 32 * 1024;
+/// Places for shares: many more than can use up their part of one turn.
+const SPENDERS: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::sync::LazyLock;
+
+    use super::*;
+
+    /// Serves a share until it or the step is over, in frames of this much work; the work that it did.
+    fn serve(budget: &mut Budget, share: u64, frame: usize, frames: usize) -> usize {
+        budget.begin_serving(share);
+        let mut work = 0;
+        for _ in 0..frames {
+            if budget.is_spent() {
+                break;
+            }
+            budget.spend(frame);
+            work += frame;
+        }
+        budget.end_serving();
+        work
+    }
+
+    #[test]
+    fn a_share_has_its_part_and_others_have_theirs() {
+        let mut budget = Budget::new(Instant::now());
+        assert!(serve(&mut budget, 1, 1000, usize::MAX).abs_diff(SHARE_WORK_MAX) <= 1000);
+        assert!(!budget.has_left(1) && budget.has_left(2));
+        assert!(!budget.is_spent(), "the step goes on for the others");
+        // In two visits the same as in one.
+        assert_eq!(serve(&mut budget, 2, 1000, 200), 200_000);
+        assert!(budget.has_left(2));
+        assert!((200_000 + serve(&mut budget, 2, 1000, usize::MAX)).abs_diff(SHARE_WORK_MAX) <= 1000);
+        budget.begin(Instant::now());
+        assert!(budget.has_left(1) && budget.has_left(2));
+    }
+
+    #[test]
+    fn all_shares_together_end_the_step_and_the_next_step_has_work_of_its_own() {
+        let mut budget = Budget::new(Instant::now());
+        let all: usize = (0..100).map(|share| serve(&mut budget, share, 1000, usize::MAX)).sum();
+        assert!(budget.is_spent() && all.abs_diff(SERVING_WORK_MAX) <= 10_000, "{all}");
+        budget.next_step();
+        assert!(!budget.is_spent());
+        budget.spend(STEP_WORK_MAX);
+        assert!(budget.is_spent());
+    }
+
+    thread_local! {
+        static PASSED: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+    }
+
+    fn clock() -> Instant {
+        static BEGINNING: LazyLock<Instant> = LazyLock::new(Instant::now);
+        *BEGINNING + PASSED.get()
+    }
+
+    #[test]
+    fn slow_work_counts_by_its_time_for_the_share_that_does_it() {
+        let mut budget = Budget::new(clock());
+        budget.watch_clock(clock);
+        budget.begin_serving(1);
+        budget.spend(64 * 1024);
+        assert!(!budget.is_spent(), "no time has passed");
+        PASSED.set(Duration::from_millis(1));
+        budget.spend(64 * 1024);
+        assert!(budget.is_spent());
+        budget.end_serving();
+        assert!(!budget.has_left(1) && !budget.is_spent());
+        budget.begin_serving(2);
+        assert!(!budget.is_spent(), "the time of one share is not another's");
+        budget.end_serving();
+    }
+
+    #[test]
+    fn a_share_is_not_charged_for_another_in_its_place() {
+        let place = place_of(1);
+        let other = (2..).find(|share| place_of(*share) == place).expect("there are more shares than places");
+        let mut spenders = Spenders::new();
+        spenders.forget();
+        spenders.add(1, 1000);
+        spenders.add(other, 10);
+        assert_eq!((spenders.work_of(1), spenders.work_of(other)), (1000, 0));
+        spenders.add(other, 2000);
+        assert_eq!((spenders.work_of(1), spenders.work_of(other)), (0, 2000));
+    }
+}

@@ -1,0 +1,201 @@
+//! [`Turn`]: what one thread does for connections in one turn of its loop.
+
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+use std::sync::atomic::{self, AtomicU64};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use crate::budget::Budget;
+use crate::buffer_pool::BufferPool;
+use crate::link::Link;
+use crate::slots::ConnId;
+
+/// What one thread does for connections in one turn of its loop: the links that it has to write, memory
+/// for their output, and how much work the turn may still do. A thread without a loop makes a turn for
+/// itself and calls [`Turn::flush`].
+#[derive(Debug)]
+pub struct Turn<M> {
+    id: TurnId,
+    now: Instant,
+    /// Links that were sent something from another client, and those that were only answered.
+    pushed: Vec<Arc<Link<M>>>,
+    answered: Vec<Arc<Link<M>>>,
+    /// How much was sent since the last flush.
+    sent_bytes: usize,
+    pub(crate) budget: Budget,
+    pub(crate) reminders: Vec<(Instant, ConnId)>,
+    /// Connections whose descriptors are needed.
+    pub(crate) turned_away: Vec<ConnId>,
+    errands: BinaryHeap<Errand<M>>,
+    pub(crate) pool: BufferPool,
+    /// Labels of the link that is being looked at, whose frames have arrived.
+    pub(crate) reports: Vec<u32>,
+}
+
+/// Tells the turns of different threads apart.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct TurnId(u64);
+
+/// A second look at a link at a certain time. The earliest is the greatest.
+#[derive(Debug)]
+struct Errand<M> {
+    due: Instant,
+    link: Weak<Link<M>>,
+}
+
+impl<M> Turn<M> {
+    /// A turn with nothing to do yet.
+    pub fn new() -> Turn<M> {
+        Turn::at(Instant::now())
+    }
+
+    /// A turn that began at `now`.
+    pub fn at(now: Instant) -> Turn<M> {
+        static TURNS: AtomicU64 = AtomicU64::new(0);
+        Turn {
+            id: TurnId(TURNS.fetch_add(1, atomic::Ordering::Relaxed)),
+            now,
+            pushed: Vec::new(),
+            answered: Vec::new(),
+            sent_bytes: 0,
+            budget: Budget::new(now),
+            reminders: Vec::new(),
+            turned_away: Vec::new(),
+            errands: BinaryHeap::new(),
+            pool: BufferPool::default(),
+            reports: Vec::new(),
+        }
+    }
+
+    /// When this turn began.
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// A thread without a loop calls this whenever it wakes.
+    pub fn begin(&mut self, now: Instant) {
+        self.now = now;
+        self.budget.begin(now);
+    }
+
+    /// Whether this step, or the share that is being served, has done as much as it may: the rest waits
+    /// for the next turn.
+    pub(crate) fn is_spent(&mut self) -> bool {
+        self.budget.is_spent()
+    }
+
+    pub(crate) fn id(&self) -> TurnId {
+        self.id
+    }
+
+    /// Notes that this many bytes were sent to a link.
+    pub(crate) fn note_sent(&mut self, bytes: usize) {
+        self.sent_bytes += bytes;
+        self.budget.spend(bytes);
+    }
+
+    /// Has the link written at the end of this turn.
+    pub(crate) fn list(&mut self, link: Arc<Link<M>>, is_pushed: bool) {
+        let links = if is_pushed { &mut self.pushed } else { &mut self.answered };
+        links.push(link);
+    }
+
+    /// Has the link looked at again at this time.
+    pub(crate) fn look_again(&mut self, due: Instant, link: &Arc<Link<M>>) {
+        self.errands.push(Errand { due, link: Arc::downgrade(link) });
+    }
+
+    /// When there is something to do for a link that this thread has written to, if there is.
+    pub fn next_errand(&self) -> Option<Instant> {
+        self.errands.peek().map(|errand| errand.due)
+    }
+
+    /// Does it, if it is time, as far as the budget of this turn goes.
+    pub fn run_errands(&mut self) {
+        while self.next_errand().is_some_and(|due| due <= self.now)
+            && !self.is_spent()
+            && let Some(Errand { due, link }) = self.errands.pop()
+        {
+            self.budget.spend(ERRAND_WORK);
+            if let Some(link) = link.upgrade() {
+                link.on_errand(self, due);
+            }
+        }
+    }
+
+    /// Has [`Handler::on_reminder`](crate::Handler::on_reminder) called for a connection of this loop after some time.
+    pub fn remind(&mut self, link: &Link<M>, after: Duration) {
+        self.reminders.push((self.now + after, link.id));
+    }
+
+    /// Has a connection of this loop closed at the end of the turn, because others need its descriptor: what was sent to it is
+    /// written as far as its socket takes it at once.
+    pub fn turn_away(&mut self, link: &Link<M>) {
+        self.turned_away.push(link.id);
+    }
+
+    /// Writes now if much was sent already: a frame for thousands of clients must not lie in memory thousands of times.
+    pub fn relieve(&mut self) {
+        if self.sent_bytes >= SENT_BYTES_MAX {
+            self.flush();
+        }
+    }
+
+    /// Writes to every connection that was sent something: first to those that others wrote to, then to those that were
+    /// only answered, so that what a frame caused elsewhere leaves before the reply to a later one.
+    pub fn flush(&mut self) {
+        self.sent_bytes = 0;
+        // The lists are put back empty: their memory is used again.
+        let pushed = std::mem::take(&mut self.pushed);
+        self.pushed = self.flush_links(pushed);
+        let answered = std::mem::take(&mut self.answered);
+        self.answered = self.flush_links(answered);
+    }
+
+    fn flush_links(&mut self, mut links: Vec<Arc<Link<M>>>) -> Vec<Arc<Link<M>>> {
+        for link in links.drain(..) {
+            link.flush(self);
+        }
+        links
+    }
+}
+
+/// A link that is to be written in some turn is not taken up by another: a turn that ends early, in a panic say, would
+/// silence it for ever.
+impl<M> Drop for Turn<M> {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
+impl<M> Default for Turn<M> {
+    fn default() -> Turn<M> {
+        Turn::new()
+    }
+}
+
+impl<M> PartialEq for Errand<M> {
+    fn eq(&self, other: &Errand<M>) -> bool {
+        self.due == other.due
+    }
+}
+
+impl<M> Eq for Errand<M> {}
+
+impl<M> PartialOrd for Errand<M> {
+    fn partial_cmp(&self, other: &Errand<M>) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<M> Ord for Errand<M> {
+    fn cmp(&self, other: &Errand<M>) -> Ordering {
+        other.due.cmp(&self.due)
+    }
+}
+
+/// What one turn sends before it writes.
+const SENT_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// What an errand costs: a system call or two.
+const ERRAND_WORK: usize = 512;
