@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::complaints::Complaints;
 use crate::proxy_header::{self, Beginning, HEADER_BYTES_MAX};
@@ -106,9 +106,9 @@ impl<A> Arrivals<A> {
         self.due.front().filter(|(due, _)| *due <= now).map(|&(_, id)| id)
     }
 
-    /// How long until the next one's time is over; `None` if there is none.
-    pub(crate) fn wait(&self, now: Instant) -> Option<Duration> {
-        self.due.front().map(|(due, _)| due.saturating_duration_since(now))
+    /// When the time of the next one is over, if there is one.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        self.due.front().map(|(due, _)| *due)
     }
 
     /// Says that a connection was refused: a line a minute for the operator, with the number of those kept back, and all
@@ -176,6 +176,8 @@ const HEADER_UNTRUSTED: &str = "it begins with a PROXY header, which is not beli
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::places::Accepted;
 

@@ -101,18 +101,21 @@ impl Budget {
 
     /// Whether the share has something left of its part of this turn.
     pub(crate) fn has_left(&self, share: u64) -> bool {
-        self.spenders.work_of(share) < SHARE_WORK_MAX
+        self.work < SHARE_WORK_MAX || self.spenders.work_of(share) < SHARE_WORK_MAX
     }
 
     /// From here on all work is this share's.
     pub(crate) fn begin_serving(&mut self, share: u64) {
-        let end = self.work + SHARE_WORK_MAX.saturating_sub(self.spenders.work_of(share));
+        let done = if self.work < UNTRACKED_WORK { 0 } else { self.spenders.work_of(share) };
+        let end = self.work + SHARE_WORK_MAX.saturating_sub(done);
         self.next_look = self.next_look.min(end);
         self.served = Some(Served { share, from: self.work, end });
     }
 
     pub(crate) fn end_serving(&mut self) {
-        if let Some(Served { share, from, .. }) = self.served.take() {
+        if let Some(Served { share, from, .. }) = self.served.take()
+            && self.work >= UNTRACKED_WORK
+        {
             self.spenders.add(share, self.work - from);
         }
     }
@@ -174,6 +177,8 @@ fn work_of(time: Duration) -> usize {
 const WORK_PER_MICROSECOND: usize = 512;
 /// What one share may do in a turn: half a millisecond, or a few hundred short frames.
 const SHARE_WORK_MAX: usize = 256 * 1024;
+/// Work at the beginning of a turn of which nobody keeps account: most turns are shorter.
+const UNTRACKED_WORK: usize = 32 * 1024;
 /// What a step other than the serving of connections may do.
 const STEP_WORK_MAX: usize = 256 * 1024;
 /// What all shares together may do in a turn. The more frames a turn takes from clients that ask for

@@ -156,17 +156,18 @@ impl<H: Handler> EventLoop<H> {
 
     /// How long the loop may sleep if no socket and no letter wakes it; `None` is for ever.
     pub(crate) fn sleep(&self, now: Instant) -> Option<Duration> {
-        let stop = match self.stop {
-            Stop::No => None,
-            Stop::Telling { next: at, .. } | Stop::By(at) => Some(at.saturating_duration_since(now)),
-        };
         match self.ready.is_empty() && self.newcomers.is_empty() && self.letters.is_empty() {
-            true => {
-                let errand = self.turn.next_errand().map(|due| due.saturating_duration_since(now));
-                [self.timers.wait(now), self.arrivals.wait(now), errand, stop].into_iter().flatten().min()
-            }
+            true => self.next_deadline().map(|due| due.saturating_duration_since(now)),
             false => Some(Duration::ZERO),
         }
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        let stop = match self.stop {
+            Stop::No => None,
+            Stop::Telling { next: at, .. } | Stop::By(at) => Some(at),
+        };
+        [self.timers.next(), self.arrivals.next_deadline(), self.turn.next_errand(), stop].into_iter().flatten().min()
     }
 
     /// Notes what sockets have told. While nobody waits and there is time, their connections are served at once.
@@ -199,6 +200,9 @@ impl<H: Handler> EventLoop<H> {
 
     /// Serves the connections whose turn it is.
     fn serve_those_who_wait(&mut self) {
+        if self.ready.is_empty() {
+            return;
+        }
         while !self.turn.is_spent()
             && let Some(id) = self.ready.next(|share| self.turn.budget.has_left(share))
         {
@@ -300,6 +304,9 @@ impl<H: Handler> EventLoop<H> {
 
     fn look_at_timers(&mut self) {
         let now = self.turn.now();
+        if self.next_deadline().is_none_or(|due| due > now) {
+            return;
+        }
         self.turn.budget.next_step();
         self.turn.run_errands();
         self.turn.budget.next_step();
@@ -373,6 +380,9 @@ impl<H: Handler> EventLoop<H> {
 
     /// Removes the dead, gives back what they did not take, and sets the deadlines that the application asked for.
     fn bury(&mut self) {
+        if self.dead.is_empty() && self.turn.turned_away.is_empty() && self.turn.reminders.is_empty() {
+            return;
+        }
         for id in std::mem::take(&mut self.turn.turned_away) {
             self.turn_away(id);
         }

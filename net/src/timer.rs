@@ -5,7 +5,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::slots::ConnId;
 
@@ -52,9 +52,9 @@ impl Timers {
         }
     }
 
-    /// How long until the next deadline; `None` if there is none.
-    pub(crate) fn wait(&self, now: Instant) -> Option<Duration> {
-        self.heap.peek().map(|Reverse((at, ..))| at.saturating_duration_since(now))
+    /// The next deadline, if there is one.
+    pub(crate) fn next(&self) -> Option<Instant> {
+        self.heap.peek().map(|Reverse((at, ..))| *at)
     }
 }
 
@@ -65,6 +65,8 @@ const SWEEP_MIN: usize = 1000;
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -72,10 +74,10 @@ mod tests {
         let start = Instant::now();
         let id = |index| ConnId { index, generation: 0 };
         let mut timers = Timers::default();
-        assert_eq!(timers.wait(start), None);
+        assert_eq!(timers.next(), None);
         timers.set(start + Duration::from_secs(2), id(2), Deadline::Idle);
         timers.set(start + Duration::from_secs(1), id(1), Deadline::Frame);
-        assert_eq!(timers.wait(start), Some(Duration::from_secs(1)));
+        assert_eq!(timers.next(), Some(start + Duration::from_secs(1)));
         assert_eq!(timers.pop(start), None);
         let later = start + Duration::from_secs(2);
         assert_eq!(timers.pop(later), Some((id(1), Deadline::Frame)));

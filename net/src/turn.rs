@@ -146,18 +146,20 @@ impl<M> Turn<M> {
     /// only answered, so that what a frame caused elsewhere leaves before the reply to a later one.
     pub fn flush(&mut self) {
         self.sent_bytes = 0;
-        // The lists are put back empty: their memory is used again.
-        let pushed = std::mem::take(&mut self.pushed);
-        self.pushed = self.flush_links(pushed);
-        let answered = std::mem::take(&mut self.answered);
-        self.answered = self.flush_links(answered);
+        self.flush_list(|turn| &mut turn.pushed);
+        self.flush_list(|turn| &mut turn.answered);
     }
 
-    fn flush_links(&mut self, mut links: Vec<Arc<Link<M>>>) -> Vec<Arc<Link<M>>> {
+    fn flush_list(&mut self, list: impl Fn(&mut Turn<M>) -> &mut Vec<Arc<Link<M>>>) {
+        if list(self).is_empty() {
+            return;
+        }
+        let mut links = std::mem::take(list(self));
         for link in links.drain(..) {
             link.flush(self);
         }
-        links
+        // Empty again: its memory is used for the next turn.
+        *list(self) = links;
     }
 }
 
