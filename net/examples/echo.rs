@@ -16,7 +16,7 @@ use std::thread;
 use std::time::Duration;
 
 use net::{
-    Acceptor, CloseReason, Fate, Flow, Handler, Incoming, Link, ListenSettings, LoopGroup, Preface, Settings, Turn,
+    Acceptor, Fate, Flow, Handler, Incoming, Link, ListenSettings, LoopGroup, Preface, Settings, Turn,
 };
 
 /// Each loop has one. An echo needs to remember nothing about a client, and no thread has a message for it.
@@ -48,13 +48,6 @@ impl Handler for Echo {
         let _ = link.send(turn, reply, Fate::Drop);
         Flow::Taken
     }
-
-    fn on_sent(&mut self, _: &mut Turn<()>, _: &Arc<Link<()>>, _: &mut (), _: u32) {}
-    fn on_message(&mut self, _: &mut Turn<()>, _: &Arc<Link<()>>, _: &mut (), _: ()) {}
-    fn on_hang_up(&mut self, _: &mut Turn<()>, _: &Arc<Link<()>>, _: &mut ()) {}
-    fn on_close(&mut self, _: &mut Turn<()>, _: &Arc<Link<()>>, _: (), _: CloseReason) {}
-    fn on_unsent(&mut self, _: &mut Turn<()>, _: u32, _: Box<[u8]>) {}
-    fn on_stray(&mut self, _: &mut Turn<()>, _: ()) {}
 }
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -11,6 +11,10 @@ use crate::output::Pace;
 use crate::turn::Turn;
 
 /// What an application does with its connections. Every method is called by the loop's thread and must not block.
+///
+/// Three methods have no default: a client is let in or not, a connection opens, something comes from it. The others
+/// do nothing by default, which is right as long as the application does not use what they belong to:
+/// [`Link::post`], [`Fate::Report`](crate::Fate::Report), [`Fate::Return`](crate::Fate::Return), [`Turn::remind`].
 pub trait Handler {
     /// What the application knows of one connection.
     type Conn;
@@ -74,7 +78,9 @@ pub trait Handler {
         link: &Arc<Link<Self::Message>>,
         conn: &mut Self::Conn,
         label: u32,
-    );
+    ) {
+        let _ = (turn, link, conn, label);
+    }
 
     /// So many bytes of memory hold what came from the client and was not taken: the beginning of a frame, or what was answered
     /// with [`Flow::Later`]. Called after each look at the connection, so it should cost nothing when nothing has changed; a
@@ -92,7 +98,9 @@ pub trait Handler {
         link: &Arc<Link<Self::Message>>,
         conn: &mut Self::Conn,
         message: Self::Message,
-    );
+    ) {
+        let _ = (turn, link, conn, message);
+    }
 
     /// The time of a [`Turn::remind`] has come.
     fn on_reminder(&mut self, turn: &mut Turn<Self::Message>, link: &Arc<Link<Self::Message>>, conn: &mut Self::Conn) {
@@ -101,7 +109,9 @@ pub trait Handler {
 
     /// The connection is dead or was hung up: nothing sent to it will arrive. What it sent before is still shown, then
     /// [`Incoming::End`]. Called at most once.
-    fn on_hang_up(&mut self, turn: &mut Turn<Self::Message>, link: &Arc<Link<Self::Message>>, conn: &mut Self::Conn);
+    fn on_hang_up(&mut self, turn: &mut Turn<Self::Message>, link: &Arc<Link<Self::Message>>, conn: &mut Self::Conn) {
+        let _ = (turn, link, conn);
+    }
 
     /// The connection is closing, and nothing more will be shown of it. All that was sent to it is written, or it could
     /// not be in time; what it did not take can still be asked for by [`Link::take_back`].
@@ -111,14 +121,20 @@ pub trait Handler {
         link: &Arc<Link<Self::Message>>,
         conn: Self::Conn,
         reason: CloseReason,
-    );
+    ) {
+        let _ = (turn, link, conn, reason);
+    }
 
     /// A frame that was sent with [`Fate::Return`](crate::Fate::Return) could not be written before the connection
     /// ended, and was not asked for by [`Link::take_back`].
-    fn on_unsent(&mut self, turn: &mut Turn<Self::Message>, label: u32, frame: Box<[u8]>);
+    fn on_unsent(&mut self, turn: &mut Turn<Self::Message>, label: u32, frame: Box<[u8]>) {
+        let _ = (turn, label, frame);
+    }
 
     /// A message for a connection that is closing or gone.
-    fn on_stray(&mut self, turn: &mut Turn<Self::Message>, message: Self::Message);
+    fn on_stray(&mut self, turn: &mut Turn<Self::Message>, message: Self::Message) {
+        let _ = (turn, message);
+    }
 }
 
 /// What came from a client, in the order in which it came.
