@@ -535,12 +535,11 @@ impl Shell {
         let known = Facts { shared: &self.shared, link, source, now: turn.now() };
         let mut effects = Effects::new();
         let flow = session.on(input, &known, &mut effects);
-        loop {
+        while !effects.is_empty() {
             let settled = self.carry_out(turn, link, session, holder, &mut effects);
-            if settled.frames == 0 {
-                break;
+            if settled.frames > 0 {
+                session.on(Input::Settled(settled), &known, &mut effects);
             }
-            session.on(Input::Settled(settled), &known, &mut effects);
         }
         if session.is_logged_in() != seat.is_users() {
             note_login(turn, link, session, seat);
@@ -604,10 +603,6 @@ impl Shell {
         for effect in effects.drain(..) {
             match effect {
                 Effect::Reply(reply) => self.send(turn, link, &reply, Fate::Drop),
-                Effect::ReplyAndReport(reply) => {
-                    self.shared.fetched(&Fetcher { link: link.clone(), holder }, reply.len());
-                    self.send(turn, link, &reply, Fate::Report(0));
-                }
                 Effect::Deliver { to, text } => {
                     count(router.deliver(turn, to, &text, link, holder), text.len());
                 }
@@ -615,37 +610,59 @@ impl Shell {
                     let frame = GroupFrame { group, members: &to, except, text: &text };
                     count(router.deliver_all(turn, &frame, link, holder), text.len());
                 }
-                Effect::Submit(job) => self.shared.submit(job, link, holder, turn.now()),
-                Effect::Join(user) => router.join(user, link),
-                Effect::Attach(user) => {
-                    link.set_share(session.payer(holder.source).share());
-                    router.attach(turn, user, link);
-                }
-                Effect::Detach(user) => {
-                    link.set_share(session.payer(holder.source).share());
-                    router.detach(turn, user, link);
-                }
-                Effect::DetachAndShow(user) => {
-                    link.set_share(session.payer(holder.source).share());
-                    router.detach_and_show(turn, user, link);
-                }
-                Effect::Show(user) => router.show(user, link),
-                Effect::LogOut { user, shows } => {
-                    for other in router.log_out(turn, user, shows.then_some(link)) {
-                        other.post(Posted::LoggedOut(user));
-                    }
-                }
-                Effect::ReleaseMailbox(user) => {
-                    self.shared.release_mailbox(user, &Fetcher { link: link.clone(), holder });
-                }
-                Effect::WantMailbox(user) => {
-                    self.shared.ask_for_mailbox(user, &Fetcher { link: link.clone(), holder });
-                }
-                Effect::Remind(after) => turn.remind(link, after),
-                Effect::HangUp => link.hang_up(),
+                effect => self.carry_out_seldom(turn, link, session, holder, effect),
             }
         }
         settled
+    }
+
+    /// Carries out an effect that no chat message has. It is apart so that chat messages do not pay for what
+    /// this needs.
+    #[inline(never)]
+    fn carry_out_seldom(
+        &self,
+        turn: &mut Turn<Posted>,
+        link: &Arc<ClientLink>,
+        session: &Session,
+        holder: Holder,
+        effect: Effect<'_>,
+    ) {
+        let Shared { router, .. } = &*self.shared;
+        match effect {
+            Effect::Reply(_) | Effect::Deliver { .. } | Effect::DeliverAll { .. } => unreachable!("carried out above"),
+            Effect::ReplyAndReport(reply) => {
+                self.shared.fetched(&Fetcher { link: link.clone(), holder }, reply.len());
+                self.send(turn, link, &reply, Fate::Report(0));
+            }
+            Effect::Submit(job) => self.shared.submit(job, link, holder, turn.now()),
+            Effect::Join(user) => router.join(user, link),
+            Effect::Attach(user) => {
+                link.set_share(session.payer(holder.source).share());
+                router.attach(turn, user, link);
+            }
+            Effect::Detach(user) => {
+                link.set_share(session.payer(holder.source).share());
+                router.detach(turn, user, link);
+            }
+            Effect::DetachAndShow(user) => {
+                link.set_share(session.payer(holder.source).share());
+                router.detach_and_show(turn, user, link);
+            }
+            Effect::Show(user) => router.show(user, link),
+            Effect::LogOut { user, shows } => {
+                for other in router.log_out(turn, user, shows.then_some(link)) {
+                    other.post(Posted::LoggedOut(user));
+                }
+            }
+            Effect::ReleaseMailbox(user) => {
+                self.shared.release_mailbox(user, &Fetcher { link: link.clone(), holder });
+            }
+            Effect::WantMailbox(user) => {
+                self.shared.ask_for_mailbox(user, &Fetcher { link: link.clone(), holder });
+            }
+            Effect::Remind(after) => turn.remind(link, after),
+            Effect::HangUp => link.hang_up(),
+        }
     }
 
     /// Closes a connection that is not logged in, with a last word.

@@ -15,9 +15,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use net::{
-    Acceptor, Fate, Flow, Handler, Incoming, Link, ListenSettings, LoopGroup, Preface, Settings, Turn,
-};
+use net::{Acceptor, Fate, Flow, Handler, Incoming, Link, ListenSettings, LoopGroup, Preface, Settings, Turn};
 
 /// Each loop has one. An echo needs to remember nothing about a client, and no thread has a message for it.
 struct Echo;
