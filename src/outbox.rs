@@ -898,6 +898,65 @@ mod tests {
         assert_eq!(lengths, [1, 2]);
     }
 
+    #[test]
+    fn the_next_look_is_when_the_oldest_envelope_is_late_and_not_at_once() {
+        let mut tester = Tester::new();
+        let begun = tester.now;
+        let again = |tester: &mut Tester, batch| {
+            tester.bus.answers.lock().push_back(TAKEN);
+            tester.outbox.handle(batch, &Clock::standing_at(tester.now), &tester.bus).again
+        };
+        assert_eq!(again(&mut tester, vec![message(1, "a")]), Some(CONFIRMED_WITHIN));
+        tester.now = begun + CONFIRMED_WITHIN / 2;
+        assert_eq!(again(&mut tester, vec![message(2, "b")]), Some(CONFIRMED_WITHIN / 2), "the first one");
+        tester.now = begun + CONFIRMED_WITHIN - Duration::from_millis(1);
+        assert_eq!(again(&mut tester, vec![]), Some(SHORTEST_PAUSE));
+    }
+
+    #[test]
+    fn every_message_of_an_envelope_that_nobody_confirms_is_counted() {
+        let mut tester = Tester::new();
+        tester.handle(vec![message(1, "a"), message(1, "b")], &[TAKEN]);
+        tester.now += CONFIRMED_WITHIN;
+        let sorted = tester.outbox.handle(vec![], &Clock::standing_at(tester.now), &tester.bus);
+        assert_eq!((sorted.unconfirmed, sorted.keep.len()), (2, 2));
+    }
+
+    #[test]
+    fn three_nodes_that_deliver_more_and_more_of_an_envelope_deliver_no_message_twice() {
+        let mut tester = Tester::new();
+        let batch = ["a", "b", "c", "d"].map(|text| message(1, text)).into();
+        tester.handle(batch, &[Published::Taken(3)]);
+        assert_eq!(tester.handle(vec![OutItem::Refused(1, 1)], &[]), (vec![], strings(&["a"])));
+        assert_eq!(tester.handle(vec![OutItem::Refused(1, 2)], &[]), (vec![], strings(&["b"])));
+        assert_eq!(tester.handle(vec![OutItem::Refused(1, 3)], &[]), (strings(&["d"]), strings(&["c"])));
+    }
+
+    #[test]
+    fn what_is_refused_is_kept_when_a_single_message_sent_after_it_was_delivered() {
+        let mut tester = Tester::new();
+        tester.handle(vec![message(1, "a")], &[TAKEN]);
+        tester.handle(vec![message(1, "b"), message(1, "c")], &[Published::Taken(2)]);
+        assert_eq!(tester.handle(vec![OutItem::Refused(2, 1)], &[]), (vec![], strings(&["b"])));
+        tester.offered();
+        assert_eq!(tester.handle(vec![OutItem::Refused(1, 0)], &[TAKEN]), (strings(&["a"]), vec![]));
+        assert_eq!(tester.offered(), [], "it would come after the newer one");
+    }
+
+    #[test]
+    fn what_follows_its_user_waits_for_what_is_in_flight_and_is_offered_to_whoever_has_the_user() {
+        let mut tester = Tester::new();
+        tester.handle(vec![message(1, "a")], &[TAKEN]);
+        tester.offered();
+        assert_eq!(tester.handle(vec![followed(1, "b")], &[TAKEN]), (vec![], vec![]));
+        assert_eq!(tester.offered(), [], "what was sent before may come back");
+        tester.handle(vec![OutItem::Confirmed(place("x-1"), vec![1])], &[TAKEN]);
+        assert_eq!(tester.offered().len(), 1);
+        tester.handle(vec![OutItem::Confirmed(place("x-1"), vec![2]), message(1, "c")], &[TAKEN]);
+        tester.handle(vec![OutItem::Confirmed(place("x-1"), vec![3]), followed(1, "d")], &[TAKEN]);
+        assert_eq!(places(&tester), [None, None, place("x-1"), None], "the place may not be the newest");
+    }
+
     #[derive(Clone, Debug)]
     enum Act {
         Send(i32),
