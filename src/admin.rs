@@ -1,10 +1,10 @@
 //! [`Admin`]: a small HTTP port for orchestrators and Prometheus: `/healthz`, `/readyz` and `/metrics`.
 //!
-//! It answers `GET` and `HEAD`, one request a connection, and knows no rights: whoever reaches the port may ask. What is
-//! answered was found out before ([`Health`]) or is read off ([`Metrics`]), so no answer waits for anything.
+//! It answers `GET` and `HEAD`, one request a connection, and has no access control. The answers were
+//! found out before ([`Health`]) or are read off ([`Metrics`]), so no answer waits for anything.
 //!
-//! A client may be slow, or silent, or many. A connection has a thread and a few seconds, and there are only so many at a
-//! time: when one more comes, the oldest is shut down. So whoever asks and reads is answered, whatever the others do.
+//! Clients may be slow, silent, or many. A connection has a thread and a few seconds, and their number is bounded: when
+//! one more comes, the oldest is shut down. So a client that asks and reads is answered, whatever the others do.
 //! The parser of requests is `httparse`; a whole server library that bounds time, size and number of its connections, and
 //! survives a process out of descriptors, was not found without an async runtime.
 

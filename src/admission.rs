@@ -70,8 +70,8 @@ pub struct Place {
     source: Source,
 }
 
-/// A login that is being checked. Dropped without a word it has not happened, or was wrong if the password was seen to
-/// differ.
+/// A login that is being checked. If dropped without an outcome, it is not counted, unless the password differed from the
+/// remembered one: then it counts as a failure.
 #[derive(Debug)]
 pub struct Attempt {
     admission: Arc<Admission>,
@@ -80,7 +80,7 @@ pub struct Attempt {
     right: Option<bool>,
 }
 
-/// An account that is being made. Dropped without a word it was not, for no fault of the client.
+/// An account that is being made. If dropped without an outcome, it is not counted: the failure was not the client's.
 #[derive(Debug)]
 pub struct Registration {
     admission: Arc<Admission>,
@@ -120,8 +120,8 @@ impl Admission {
         Some(seconds(wait))
     }
 
-    /// A login is going to be checked. `differs` says that its password is not the one that is remembered: who is told
-    /// anything but that it was right has learnt that much, so it counts as wrong even if nobody gets round to checking it.
+    /// A login is going to be checked. `differs` says that its password is not the one that is remembered. A client
+    /// that gets any other answer than "right" has learnt that much, so the attempt counts as wrong even if it is never checked.
     pub fn attempt(self: &Arc<Admission>, id: Id, source: Source, differs: bool, now: Instant) -> Attempt {
         self.logins.lock().begin(id, source, now);
         Attempt { admission: self.clone(), id, source, right: differs.then_some(false) }
@@ -147,7 +147,7 @@ impl Admission {
         }
     }
 
-    /// A password is going to be hashed. No address may have so many of them wait that there is no place for others.
+    /// A password is going to be hashed. One address never has all places of the queue.
     pub fn queue(self: &Arc<Admission>, source: Source) -> Option<Place> {
         self.hashing.lock().take(source, 1).then(|| Place { admission: self.clone(), source })
     }

@@ -8,17 +8,18 @@
 //! ```
 //! - [`server`] is the shell: it implements the reactor's [`Handler`](net::Handler), feeds the sessions and carries out
 //!   what they want. The only module that sees threads, sockets and jobs at once.
-//! - [`session`] is one client's state machine without I/O; what each request means is in `handlers`.
-//! - [`protocol`] is the only module that knows JSON, [`store`] the only one that knows SQL, `net` knows mio.
-//! - [`fetches`] is the memory for replies with stored messages, and who waits for it.
-//! - [`admission`] are the limits: who may come in, how often and how fast.
-//! - [`presence`] is the only table that threads share: user -> connections.
+//! - [`session`] is one client's state machine without I/O; `handlers` holds the meaning of each request.
+//! - [`protocol`] reads and writes the JSON of clients, [`store`] speaks SQL, `net` and the bus over Redis poll with mio.
+//! - [`fetches`] bounds the memory for replies with stored messages, and queues the fetches that wait for it.
+//! - [`admission`] holds the limits: which clients may come in, how often and how fast.
+//! - [`presence`] is the only table that loops share: user -> connections.
 //! - `bus::peer` is what nodes say to each other, without I/O; [`bus::redis`] carries it, and in tests simulated wires do.
 //! - [`router`] hands a message to a connection, or to its recipient's lane, whose batches are offered to the other nodes
-//!   ([`outbox`], [`bus`]) and kept ([`backlog`]): in the store, or in the [`spool`] while that is away.
-//! - [`config`], [`logging`]: read once; one writer. [`signals`] stop the server, or have it look again. [`commands`]: what the program does beside serving.
-//! - [`resources`] is what the system lets the process have: descriptors, memory, threads.
-//! - [`metrics`] are what all of these count, [`health`] whether they work, [`admin`] the HTTP port that shows both.
+//!   ([`outbox`], [`bus`]) and stored ([`backlog`]): in the store, or in the [`spool`] while that is unavailable.
+//! - [`config`] is read once, [`logging`] has one writer. [`signals`] stop the server, or make it read settings again.
+//!   [`commands`] are the commands beside serving.
+//! - [`resources`] are the limits of the system: descriptors, memory, threads.
+//! - [`metrics`] are the counters of all of these, [`health`] whether they work, [`admin`] the HTTP port that shows both.
 //!
 //! # One message, end to end
 //! 1. The sender's loop reads its socket, and `net`'s codec finds the frame in the loop's own buffer.
@@ -27,8 +28,8 @@
 //! 3. The router looks the recipient up. Online here: the bytes go into the output of that connection, whichever loop owns
 //!    it, and this loop writes it at the end of its turn. No other thread is woken.
 //! 4. On another node: the message goes into the lane to the bus, and stays in its [`outbox`] until that node confirms it.
-//!    Away: it goes on to the recipient's lane, whose thread has the store take all that waits as one batch. What became
-//!    of it is posted to the sender's session.
+//!    Offline: it goes on to the recipient's lane, whose thread stores everything that waits as one batch. The outcome
+//!    is posted to the sender's session.
 //! 5. The connection keeps the message until the client's kernel has acknowledged it. One that ends before gives it back, and
 //!    it takes step 3 or 4 again.
 //!
@@ -40,7 +41,7 @@
 //! | `worker-N`, `hasher-N`, `upgrader-0` | requests that need the store, passwords | yes |
 //! | `lane-out-0` | messages on their way to other nodes, until they are confirmed | on Redis |
 //! | `lane-N`, `states` | messages and `User.state` on their way to the store | yes |
-//! | `bus` | subscribes, takes what other nodes send, writes it to clients, confirms | never |
+//! | `bus` | subscribes, takes messages of other nodes, writes them to clients, confirms | only while it connects to Redis |
 //! | `bus-watch` | who else is there, and who has died | on Redis |
 //! | `resolver` | looks up the name of Redis, while a connection is made | on name servers |
 //! | `store-writer`, `spool-writer` | the transactions of the embedded store, and of the spool | on the disk |
@@ -48,7 +49,8 @@
 //! | `log-stderr` | lines that go to stderr | on the reader of stderr |
 //! | `stop-limit` | ends a shutdown that takes too long | yes |
 //! | `admin`, `health` | the admin port, what it tells | on its clients |
-//! | `store-check` | whether the store answers | yes |
+//! | `store-check` | whether the store keeps what it is given | yes |
+//! | `mysql-sign` | whether the database gives a sign of life | on the database |
 //! | `store-open` | opens a store that did not answer, or had no room, at the start | yes |
 //! | `spool-check` | whether the spool's disk takes what it is given | on the disk |
 //! | `store-watch`, `spool-watch` | whether the files of both are still where they were | on the disk |

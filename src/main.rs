@@ -311,7 +311,7 @@ fn complain(line: impl fmt::Display) {
     let _ = writeln!(io::stderr(), "server: {line}");
 }
 
-/// Unlike `print` it survives a closed stdout: who does not read the banner may still want the server.
+/// Unlike `print` it survives a closed stdout: an operator who does not read the banner may still want the server.
 fn print(text: &str) {
     let mut stdout = io::stdout();
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());

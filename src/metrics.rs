@@ -1,8 +1,8 @@
 //! [`Metrics`]: what the server has done and how it is doing, in numbers for Prometheus.
 //!
-//! Two kinds of numbers. What *happens* is told by whoever does it ([`Metrics::stored`], [`LoopTally::frame`]). What can be
-//! *looked at*, the length of a queue say, is looked at when somebody asks: the parts of the server say how
-//! ([`Metrics::watch_queue`]), by closures that must not block. `docs/metrics.md` explains every number.
+//! There are two kinds of numbers. *Events* are counted by the code that causes them ([`Metrics::stored`],
+//! [`LoopTally::frame`]). *Values*, such as the length of a queue, are read when the metrics are: the parts of the server
+//! register closures for that ([`Metrics::watch_queue`]), which must not block. `docs/metrics.md` explains every number.
 //!
 //! A message on its way costs next to nothing here: what a loop counts are plain numbers of its own, and what all threads
 //! count in one place is kept apart by thread. No label is looked up but when somebody asks.
@@ -268,7 +268,7 @@ impl Metrics {
         self.counts.spool[what as usize].add(n);
     }
 
-    /// Of what came back from connections, so many messages are in memory alone; they were so many when this was told last.
+    /// `now` messages that came back from connections are in memory alone; at the last call there were `before`.
     pub fn unstored(&self, now: usize, before: usize) {
         self.counts.unstored.0.fetch_add((now as u64).wrapping_sub(before as u64), Ordering::Relaxed);
     }

@@ -1,7 +1,7 @@
-//! [`Spool`]: where messages wait on this node's disk while the database of the cluster is away.
+//! [`Spool`]: where messages wait on this node's disk while the database of the cluster is unavailable.
 //!
-//! The lanes to the store (`delivery.rs`) decide what goes in and when it comes out; a spool only keeps it, in order, and
-//! within its bound. Everything that is in it was accepted, and its sender has been told so.
+//! The lanes to the store (`backlog.rs`) decide when messages go in and come out; a spool only holds them, in order, and
+//! within its bound. Every message in it was accepted, and its sender has had the confirmation.
 
 use std::fmt;
 

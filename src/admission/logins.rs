@@ -1,4 +1,4 @@
-//! [`Logins`]: who has to wait before the next attempt to log in.
+//! [`Logins`]: how long clients have to wait before the next attempt to log in.
 //!
 //! Failures are counted for each account and address together. A few are free; then every one makes the next attempt wait
 //! twice as long. Who comes from another address is not concerned, so nobody can lock the owner out. Whatever the account,
@@ -28,8 +28,8 @@ pub struct Logins {
 struct Failures {
     count: u32,
     pending: u32,
-    /// No attempt before, if it was wrong so often. Each loop has its own time, so nobody may have to wait for the time
-    /// at which an attempt on another loop began.
+    /// Earliest time of the next attempt, set by failures only. It is never derived from when an attempt began,
+    /// because loops read the clock at different moments.
     until: Option<Instant>,
     /// When it last changed.
     at: Instant,

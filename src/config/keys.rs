@@ -145,13 +145,13 @@ pub(super) static KEYS: &[Key] = &[
     Key {
         name: "user_timeout",
         default: "30s",
-        help: "Time a peer may leave data unacknowledged (TCP_USER_TIMEOUT)",
+        help: "Time a client may leave data unacknowledged (TCP_USER_TIMEOUT)",
         kind: Kind::Time(MILLISECOND, DAY, |config, time| config.user_timeout = time),
     },
     Key {
         name: "proxy_protocol",
         default: "off",
-        help: "Whether the proxies of --proxy-from tell the client's address (PROXY protocol 1 or 2)",
+        help: "Whether the proxies of --proxy-from send the client's address (PROXY protocol 1 or 2)",
         kind: Kind::Switch(|config, on| config.proxy_protocol = on),
     },
     Key {
@@ -175,19 +175,19 @@ pub(super) static KEYS: &[Key] = &[
     Key {
         name: "drain_delay",
         default: "0",
-        help: "Time for which all goes on, but /readyz is red, when told to stop",
+        help: "Time after a stop signal during which the server goes on and /readyz returns 503",
         kind: Kind::Time(Duration::ZERO, DAY, |config, time| config.drain_delay = time),
     },
     Key {
         name: "drain_rate",
         default: "1000",
-        help: "Connections that are closed each second after that",
+        help: "Connections that are closed per second after that",
         kind: Kind::Count(1, 1_000_000, |config, n| config.drain_rate = n),
     },
     Key {
         name: "drain_timeout",
         default: "10s",
-        help: "Time to finish what is in flight when the last connection is told",
+        help: "Time that shutdown may take after the last connection was told to close",
         kind: Kind::Time(MILLISECOND, DAY, |config, time| config.drain_timeout = time),
     },
     Key {
@@ -205,13 +205,13 @@ pub(super) static KEYS: &[Key] = &[
     Key {
         name: "frames_per_second",
         default: "1000000",
-        help: "Frames of one connection, perhaps with how many may come at once (100/500); more get the 429 reply",
+        help: "Frames per second of one connection, and optionally how many at once (100/500); more get the 429 reply",
         kind: Kind::Rate(COUNT_MAX, |config, rate| config.frames_per_second = rate),
     },
     Key {
         name: "bytes_per_second",
         default: "256m",
-        help: "Bytes in a second of one connection, perhaps with how many may come at once (1m/4m); more get the 429 reply",
+        help: "Bytes per second of one connection, and optionally how many at once (1m/4m); more get the 429 reply",
         kind: Kind::ByteRate(1 << 30, |config, rate| config.bytes_per_second = rate),
     },
     Key {
@@ -235,7 +235,7 @@ pub(super) static KEYS: &[Key] = &[
     Key {
         name: "memory_max",
         default: "auto",
-        help: "Memory for frames that are not whole yet and for offline messages on their way to clients; auto is an eighth of the machine's or container's, or of what a limit of the address space (ulimit -v) leaves, from 8m to 512m",
+        help: "Memory for incomplete frames and for offline messages on their way to clients; auto is an eighth of the machine's or container's, or of what a limit of the address space (ulimit -v) leaves, from 8m to 512m",
         kind: Kind::AutoSize(MIB, 1024 * 1024 * MIB, resources::memory_for_clients, |config, bytes| {
             config.memory_bytes_max = bytes;
         }),
@@ -267,7 +267,7 @@ pub(super) static KEYS: &[Key] = &[
     Key {
         name: "spool_max",
         default: "256m",
-        help: "Bytes of messages that wait on the disk while MySQL is away; more get the 503 reply; 0 is none",
+        help: "Bytes of messages that wait on the disk while MySQL is unavailable; more get the 503 reply; 0 is none",
         kind: Kind::Size(0, 1024 * 1024 * MIB, |config, bytes| config.spool_bytes_max = bytes),
     },
     Key {
@@ -499,7 +499,7 @@ fn address(text: &str) -> Option<AdminAddress> {
     if text == "off" {
         Some(AdminAddress(None))
     } else {
-        // A port alone is for this machine: who wants others to ask has to say where they come in.
+        // A port alone is for this machine: an operator who wants others to ask has to give the address.
         let alone = || Some(SocketAddr::from((Ipv4Addr::LOCALHOST, number(text)?.try_into().ok()?)));
         text.parse().ok().or_else(alone).map(|at| AdminAddress(Some(at)))
     }

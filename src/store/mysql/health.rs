@@ -1,7 +1,7 @@
 //! [`Health`]: whether the database gives signs of life, so that calls need not find out one by one.
 //!
 //! A call that waits for a database which was stopped or cut off waits for its whole timeout, and the next one too: all
-//! workers would soon do nothing else. So one thread, `store-check`, asks for a sign of life on a connection of its
+//! workers would soon do nothing else. So one thread, `mysql-sign`, asks for a sign of life on a connection of its
 //! own, and while there is none every call fails at once.
 //!
 //! ```text
@@ -73,7 +73,7 @@ impl Health {
         let mut watcher = Watcher { connection, dialer, pool, name, probe, was_barred: false, written: None };
         let watched = shared.clone();
         let run = move || watched.run(&mut watcher);
-        let thread = thread::Builder::new().name("store-check".to_owned()).spawn(run)?;
+        let thread = thread::Builder::new().name("mysql-sign".to_owned()).spawn(run)?;
         Ok(Health { shared, probe, thread: Some(thread) })
     }
 
