@@ -637,8 +637,10 @@ mod tests {
         bench.said(Topic::Place("me-1"), b"1 other\n1 1:9\n{}");
         assert_eq!(bench.says(), pairs(&[("n:other", "r 9 0")]), "nobody here has heard where the user was meanwhile");
         // Nothing more is heard of one whose connection has ended.
-        bench.peer.close(vec![PeerTask::Subscribe(ALICE, Some("alice"))]);
-        assert_eq!(bench.commands(), [PeerCommand::Left(BOB), PeerCommand::Placed(vec!["alice"])]);
+        let late = UserId(3);
+        bench.peer.close(vec![PeerTask::Subscribe(ALICE, Some("alice")), PeerTask::Unsubscribe(late)]);
+        let expected = [PeerCommand::Left(BOB), PeerCommand::Placed(vec!["alice"]), PeerCommand::Left(late)];
+        assert_eq!(bench.commands(), expected);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::{Kind, LONG_PAUSE, USERS, World};
 use crate::outbox::PLACE_LEASE;
 use crate::protocol::UserId;
 use crate::server::simulation::ledger::Message;
-use crate::server::simulation::node::Machine;
+use crate::server::simulation::node::{Machine, Part};
 use crate::server::simulation::number_of;
 
 impl World {
@@ -81,7 +81,7 @@ impl World {
     }
 
     /// All is mended: whatever has happened before, a user who comes and goes on all nodes but one is reached from that one
-    /// wherever the user is.
+    /// wherever the user is. Nodes may still give their connections to Redis up, and are back before the user is written to.
     fn check_recovery(&mut self) {
         for node in 0..self.nodes.len() {
             if self.nodes[node].machine.is_none() {
@@ -97,12 +97,20 @@ impl World {
         self.login_as(from, sender);
         for _ in 0..ROAMING_STEPS {
             let pause = *self.dice.pick(&[LONG_PAUSE, PLACE_LEASE]);
+            let reconnects = self.kind == Kind::Everything && self.dice.one_in(3);
+            if reconnects {
+                let node = self.dice.range(0..self.nodes.len());
+                self.give_up_connection(node);
+            }
             match *self.dice.pick(&clients) {
                 no if no == from => self.set_time(self.now + pause),
-                no if self.clients[no].placed.contains(&recipient) => self.logout(no, recipient),
+                no if self.clients[no].receives.contains(&recipient) => self.logout(no, recipient),
                 no => self.login_as(no, recipient),
             }
             self.settle();
+            if reconnects {
+                self.note_all_placed(&clients, recipient);
+            }
             if self.dice.one_in(2) {
                 let number = self.ledger.messages.len();
                 let frame = format!(r#"{{"msgType":4,"FROMID":{sender},"TOID":{recipient},"n":{number},"msg":""}}"#);
@@ -117,6 +125,26 @@ impl World {
         self.settle();
         clients.iter().for_each(|no| self.clients[*no].state = Life::HalfClosed);
         self.settle();
+    }
+
+    /// A node gives its connection to Redis up, which notices that at once. It hears nothing until it has another.
+    fn give_up_connection(&mut self, node: usize) {
+        let machine = self.nodes[node].machine.as_ref().expect("it runs");
+        machine.bus.doubt();
+        self.note(|_| format!("node {node} gives its connection to Redis up"));
+        self.step_part(node, Part::Bus);
+        self.wires.lock().forget_cut_off();
+    }
+
+    /// All nodes are connected, and know where the user is.
+    fn note_all_placed(&mut self, clients: &[usize], user: UserId) {
+        (self.is_torn, self.disturbed_at) = (false, self.step);
+        self.step += 1;
+        for no in clients {
+            if self.clients[*no].receives.contains(&user) {
+                self.clients[*no].placed.insert(user);
+            }
+        }
     }
 
     /// Goes on until nothing happens any more.
