@@ -2,7 +2,7 @@
 //! the confirmation, without the bus itself.
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use raybox::bus::{Bus, Envelope, Published};
+use raybox::bus::{Envelope, Published, Publisher};
 use raybox::clock::Clock;
 use raybox::delivery::{Delivery, LaneItem, Origin};
 use raybox::outbox::{ENVELOPE_BYTES_MAX, OutItem, Outbox};
@@ -41,10 +41,7 @@ fn batches(c: &mut Criterion) {
 /// Another node takes everything.
 struct Taker;
 
-impl Bus for Taker {
-    fn describe(&self) -> String {
-        "a bus that takes everything".into()
-    }
+impl Publisher for Taker {
     fn publish(&self, envelopes: &[Envelope]) -> Vec<Published> {
         vec![Published::Taken(1); envelopes.len()]
     }

@@ -3,6 +3,9 @@
 //! [`Bus`] is the seam between one node and the others. Who is where is known to the bus alone: a node tells it whose
 //! messages it wants, and a message that is published comes to every node that wants it. The bus is fast and forgets; so
 //! a message that it has taken stays with the sending node until the receiving node confirms it (`outbox.rs`).
+//!
+//! What nodes say to each other is in `peer`, whatever carries it. [`redis`] does; [`local`] is the bus of a node that is
+//! alone. Another carrier is another file with the traits of this one, and with `Line` and `Courier` of `peer`.
 
 pub mod local;
 pub(crate) mod peer;
@@ -18,119 +21,109 @@ use crate::delivery::{ClientLink, Delivery, Posted};
 use crate::metrics::PoolUse;
 use crate::protocol::{GroupId, UserId};
 
-/// The way to the other nodes of the cluster. Unless a method says that it blocks, any thread may call it. What is written
-/// here is the bus of a node that is alone.
-pub trait Bus: Send + Sync + 'static {
-    /// One word or two for the log: which bus this is.
-    fn describe(&self) -> String;
+/// All ways to the other nodes of the cluster. A caller takes the one that it uses. Unless a method says that it blocks, any
+/// thread may call it.
+pub trait Bus: Exchange + Register + ReferenceNodes + BusHealth {}
 
+impl<B: Exchange + Register + ReferenceNodes + BusHealth> Bus for B {}
+
+/// Publishes messages for users of other nodes.
+pub trait Publisher: Send + Sync + 'static {
+    /// Offers each envelope to the nodes that want it. Blocks, for at most a few seconds.
+    fn publish(&self, envelopes: &[Envelope]) -> Vec<Published>;
+}
+
+/// Exchanges messages with other nodes.
+pub trait Exchange: Publisher {
     /// Whether there can be no other node. Then nothing is published or subscribed to.
-    fn is_alone(&self) -> bool {
-        true
-    }
-
-    /// Whether no other node is there, so that whoever is marked online is not. Blocks.
-    fn is_first(&self) -> bool {
-        true
-    }
+    fn is_alone(&self) -> bool;
 
     /// Begins to receive for `node`, and to keep its subscriptions.
     ///
     /// # Errors
     /// When the system has no thread left.
-    fn start(&self, _node: Arc<dyn Node>) -> io::Result<()> {
-        Ok(())
-    }
+    fn start(&self, node: Arc<dyn Node>) -> io::Result<()>;
 
     /// Has nothing more sent here. When it returns, what was sent before has come, if that was possible in time. Blocks.
-    fn hush(&self) {}
+    fn hush(&self);
 
     /// Says the last, and forgets the node. Blocks until it no longer calls it, or until `by` and a second or so: what waits for
     /// another program then goes on until the process ends.
-    fn stop(&self, _by: Instant) {}
+    fn stop(&self, by: Instant);
+
+    /// From now on this node wants the messages for `user`. When they come, and other places that have the user know that
+    /// they are not alone, or when it is known that this cannot be, the waiter is posted the outcome
+    /// [`Placed`](crate::session::Outcome::Placed).
+    fn subscribe(&self, user: UserId, waiter: Option<&Arc<ClientLink>>);
+
+    /// This node no longer wants them. [`Node::on_left`] is called when none will come any more.
+    fn unsubscribe(&self, user: UserId);
+
+    /// Tells the node that sent an envelope that not all of it has found its user here, but only so many of its messages.
+    fn refuse(&self, receipt: Receipt, delivered: usize);
+
+    /// Tells all nodes that a group has other members now. Blocks.
+    fn group_changed(&self, group: GroupId);
+}
+
+/// Who is where, as all nodes know it.
+pub trait Register: Send + Sync + 'static {
+    /// Whether no other node is there, so that whoever is marked online is not. Blocks.
+    fn is_first(&self) -> bool;
 
     /// Notes for the other nodes that these users are on this node: should it die, they see to their states. Blocks.
     ///
     /// # Errors
     /// When that is not possible just now.
-    fn claim(&self, _users: &[UserId]) -> Result<(), Unreachable> {
-        Ok(())
-    }
+    fn claim(&self, users: &[UserId]) -> Result<(), Unreachable>;
 
     /// They have left it, and their states are written. Blocks.
     ///
     /// # Errors
-    /// As for [`Bus::claim`].
-    fn disclaim(&self, _users: &[UserId]) -> Result<(), Unreachable> {
-        Ok(())
-    }
+    /// As for [`Register::claim`].
+    fn disclaim(&self, users: &[UserId]) -> Result<(), Unreachable>;
 
     /// All have left it: the other nodes need not look after anybody. Blocks.
-    fn say_goodbye(&self) {}
-
-    /// From now on this node wants the messages for `user`. When they come, and other places that have the user know that
-    /// they are not alone, or when it is known that this cannot be, the waiter is posted the outcome
-    /// [`Placed`](crate::session::Outcome::Placed).
-    fn subscribe(&self, _user: UserId, _waiter: Option<&Arc<ClientLink>>) {}
-
-    /// This node no longer wants them. [`Node::on_left`] is called when none will come any more.
-    fn unsubscribe(&self, _user: UserId) {}
-
-    /// Offers each envelope to the nodes that want it. Blocks, for at most a few seconds.
-    fn publish(&self, envelopes: &[Envelope]) -> Vec<Published> {
-        vec![Published::ToNobody; envelopes.len()]
-    }
-
-    /// Tells the node that sent an envelope that not all of it has found its user here, but only so many of its messages.
-    fn refuse(&self, _receipt: Receipt, _delivered: usize) {}
-
-    /// Whether nodes of the reference server are there, as far as is known. Does not block.
-    fn has_neighbours(&self) -> bool {
-        false
-    }
-
-    /// Offers messages to nodes of the reference server, if there are any: they take what is for a user who is online
-    /// with them. `online` says whose state says so. Returns what they did not take, in the order given. Blocks.
-    fn publish_to_neighbours(
-        &self,
-        deliveries: Vec<Delivery>,
-        _online: &dyn Fn(&[UserId]) -> Vec<UserId>,
-    ) -> Neighbours {
-        Neighbours { taken: Vec::new(), untaken: deliveries }
-    }
+    fn say_goodbye(&self);
 
     /// Which of these users other nodes want messages for. Blocks.
     ///
     /// # Errors
     /// When that cannot be known.
-    fn elsewhere(&self, _users: &[UserId]) -> Result<Vec<UserId>, Unreachable> {
-        Ok(Vec::new())
-    }
+    fn elsewhere(&self, users: &[UserId]) -> Result<Vec<UserId>, Unreachable>;
+}
 
-    /// Tells all nodes that a group has other members now. Blocks.
-    fn group_changed(&self, _group: GroupId) {}
+/// Nodes of the reference server.
+pub trait ReferenceNodes: Send + Sync + 'static {
+    /// Whether any are there, as far as is known. Does not block.
+    fn has_neighbours(&self) -> bool;
 
-    /// Whether messages to other nodes arrive there, as far as is known. Does not block.
-    fn is_ready(&self) -> bool {
-        true
-    }
+    /// Offers messages to them, if there are any: they take what is for a user who is online with them. `online` says whose
+    /// state says so. Returns what they did not take, in the order given. Blocks.
+    fn publish_to_neighbours(&self, deliveries: Vec<Delivery>, online: &dyn Fn(&[UserId]) -> Vec<UserId>)
+    -> Neighbours;
+}
+
+/// How the bus is. Nothing of this blocks.
+pub trait BusHealth: Send + Sync + 'static {
+    /// One word or two for the log: which bus this is.
+    fn describe(&self) -> String;
+
+    /// Whether messages to other nodes arrive there, as far as is known.
+    fn is_ready(&self) -> bool;
 
     /// How long ago the last message of this node to itself came back; `None` for a bus that needs no such probe, or
-    /// when none has come yet. Does not block.
-    fn probe_age(&self) -> Option<Duration> {
-        None
-    }
+    /// when none has come yet.
+    fn probe_age(&self) -> Option<Duration>;
 
-    /// How the connections for commands are used, if there are any. Does not block.
-    fn connections(&self) -> Option<PoolUse> {
-        None
-    }
+    /// How the connections for commands are used, if there are any.
+    fn connections(&self) -> Option<PoolUse>;
 }
 
 /// What the bus calls, from threads of its own. Nothing of it may block, unless it says so.
 pub trait Node: Send + Sync + 'static {
     /// Takes messages for a user from another node, one on each line. True when all are with the user's connection.
-    /// Otherwise [`Bus::refuse`] follows, once all that was here for the user before is kept: the sender keeps the rest
+    /// Otherwise [`Exchange::refuse`] follows, once all that was here for the user before is kept: the sender keeps the rest
     /// after it.
     fn on_envelope(&self, turn: &mut Turn<Posted>, to: UserId, frames: &str, receipt: &dyn Fn() -> Receipt) -> bool;
 

@@ -21,7 +21,7 @@ use crossbeam_channel::{RecvTimeoutError, Sender};
 use net::LoopWatch;
 use parking_lot::Mutex;
 
-use crate::bus::Bus;
+use crate::bus::BusHealth;
 use crate::delivery::Posted;
 use crate::spool::Spool;
 use crate::store::{Store, StoreError};
@@ -128,7 +128,7 @@ impl Health {
         *self.spool.lock() = Some(Finding { trouble, at: Instant::now() });
     }
 
-    fn look(&self, bus: &dyn Bus) {
+    fn look(&self, bus: &dyn BusHealth) {
         self.loops.iter().for_each(LoopWatch::ask);
         let trouble = (!bus.is_ready()).then(|| "messages to other nodes do not arrive".to_owned());
         *self.bus.lock() = (Finding { trouble, at: Instant::now() }, bus.probe_age());
@@ -155,7 +155,7 @@ impl Checks {
         health: &Arc<Health>,
         store: Arc<dyn Store>,
         spool: Arc<dyn Spool>,
-        bus: Arc<dyn Bus>,
+        bus: Arc<dyn BusHealth>,
     ) -> io::Result<Checks> {
         let (of_store, of_spool) = (store.clone(), spool.clone());
         let check_spool = spool.is_there().then_some(move || of_spool.check());
@@ -172,7 +172,7 @@ impl Checks {
         health: &Arc<Health>,
         check: impl Fn() -> Result<(), StoreError> + Send + 'static,
         check_spool: Option<impl Fn() -> Result<(), StoreError> + Send + 'static>,
-        bus: Arc<dyn Bus>,
+        bus: Arc<dyn BusHealth>,
     ) -> io::Result<Checks> {
         let mut checks = Checks { looks: Vec::new(), threads: Vec::new() };
         let (of_store, of_bus) = (health.clone(), health.clone());
@@ -244,6 +244,7 @@ mod tests {
     use crossbeam_channel::Receiver;
 
     use super::*;
+    use crate::metrics::PoolUse;
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -260,7 +261,7 @@ mod tests {
     /// A bus that can be broken.
     struct Wire(AtomicBool);
 
-    impl Bus for Wire {
+    impl BusHealth for Wire {
         fn describe(&self) -> String {
             "a wire".into()
         }
@@ -271,6 +272,10 @@ mod tests {
 
         fn probe_age(&self) -> Option<Duration> {
             Some(Duration::from_secs(70))
+        }
+
+        fn connections(&self) -> Option<PoolUse> {
+            None
         }
     }
 

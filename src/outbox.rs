@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 
-use crate::bus::{Bus, Envelope, Place, Published};
+use crate::bus::{Envelope, Place, Published, Publisher};
 use crate::clock::Clock;
 use crate::delivery::{Delivery, LaneItem, Origin};
 use crate::protocol::UserId;
@@ -115,7 +115,7 @@ impl Outbox {
     }
 
     /// Takes a batch. Blocks while the bus publishes.
-    pub fn handle(&mut self, batch: Vec<OutItem>, clock: &Clock, bus: &dyn Bus) -> Sorted {
+    pub fn handle(&mut self, batch: Vec<OutItem>, clock: &Clock, bus: &dyn Publisher) -> Sorted {
         let now = clock.now();
         let mut sorted = Sorted::default();
         // Answers that have come are looked at before any envelope is found to be late.
@@ -176,7 +176,14 @@ impl Outbox {
     }
 
     /// Publishes what has gathered, if some of it is for this user.
-    fn publish_first(&mut self, user: UserId, offers: &mut Offers, clock: &Clock, bus: &dyn Bus, sorted: &mut Sorted) {
+    fn publish_first(
+        &mut self,
+        user: UserId,
+        offers: &mut Offers,
+        clock: &Clock,
+        bus: &dyn Publisher,
+        sorted: &mut Sorted,
+    ) {
         if offers.has(user) {
             let gathered = std::mem::replace(offers, Offers::new(self.envelope_bytes_max));
             self.publish(gathered, clock, bus, sorted);
@@ -282,7 +289,7 @@ impl Outbox {
         Some((user, at))
     }
 
-    fn publish(&mut self, offers: Offers, clock: &Clock, bus: &dyn Bus, sorted: &mut Sorted) {
+    fn publish(&mut self, offers: Offers, clock: &Clock, bus: &dyn Publisher, sorted: &mut Sorted) {
         // All that is for one user goes one way, so that it keeps its order: no place ends in between.
         let (mut envelopes, now) = (offers.envelopes, clock.now());
         for envelope in envelopes.iter_mut().filter(|envelope| !envelope.is_returned) {
@@ -297,7 +304,7 @@ impl Outbox {
         &mut self,
         mut envelopes: Vec<Envelope>,
         clock: &Clock,
-        bus: &dyn Bus,
+        bus: &dyn Publisher,
         sorted: &mut Sorted,
     ) -> Vec<Envelope> {
         let mut missed = Vec::new();
@@ -491,13 +498,7 @@ mod tests {
         stands_still: Mutex<Option<(Clock, Instant)>>,
     }
 
-    impl Bus for Script {
-        fn describe(&self) -> String {
-            "a script".into()
-        }
-        fn is_alone(&self) -> bool {
-            false
-        }
+    impl Publisher for Script {
         fn publish(&self, envelopes: &[Envelope]) -> Vec<Published> {
             if let Some((clock, until)) = self.stands_still.lock().take() {
                 clock.set(until);

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use crate::bus::Bus;
+use crate::bus::Register;
 use crate::delivery::{ClientLink, Posted};
 use crate::protocol::UserId;
 use crate::session::Outcome;
@@ -32,7 +32,7 @@ pub struct StateWriter {
 
 struct Shared {
     store: Arc<dyn Store>,
-    bus: Arc<dyn Bus>,
+    bus: Arc<dyn Register>,
     pending: Mutex<Pending>,
     news: Condvar,
 }
@@ -50,7 +50,7 @@ struct Pending {
 
 impl StateWriter {
     /// A writer that only notes changes, until it is [started](StateWriter::start).
-    pub fn new(store: Arc<dyn Store>, bus: Arc<dyn Bus>) -> StateWriter {
+    pub fn new(store: Arc<dyn Store>, bus: Arc<dyn Register>) -> StateWriter {
         let shared = Arc::new(Shared { store, bus, pending: Mutex::default(), news: Condvar::new() });
         StateWriter { shared, thread: Mutex::new(None) }
     }

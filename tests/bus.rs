@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use net::Turn;
 use raybox::bus::redis::RedisBus;
-use raybox::bus::{Bus, Envelope, Node, Place, Published, Receipt};
+use raybox::bus::{
+    BusHealth, Envelope, Exchange, Node, Place, Published, Publisher, Receipt, ReferenceNodes, Register,
+};
 use raybox::config::{RedisSettings, Secret};
 use raybox::delivery::{Delivery, Origin, Posted};
 use raybox::protocol::{GroupId, UserId};

@@ -1,13 +1,92 @@
 //! The bus of a node that is alone.
 
-use super::Bus;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{BusHealth, Envelope, Exchange, Neighbours, Node, Published, Publisher, Receipt, ReferenceNodes};
+use super::{Register, Unreachable};
+use crate::delivery::{ClientLink, Delivery};
+use crate::metrics::PoolUse;
+use crate::protocol::{GroupId, UserId};
 
 /// No other node is there, so nobody takes anything.
 #[derive(Debug)]
 pub struct LocalBus;
 
-impl Bus for LocalBus {
+impl Publisher for LocalBus {
+    fn publish(&self, envelopes: &[Envelope]) -> Vec<Published> {
+        vec![Published::ToNobody; envelopes.len()]
+    }
+}
+
+/// Nothing comes from anybody. A node that is alone has nobody wait for that.
+impl Exchange for LocalBus {
+    fn is_alone(&self) -> bool {
+        true
+    }
+
+    fn start(&self, _: Arc<dyn Node>) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn hush(&self) {}
+
+    fn stop(&self, _: Instant) {}
+
+    fn subscribe(&self, _: UserId, _: Option<&Arc<ClientLink>>) {}
+
+    fn unsubscribe(&self, _: UserId) {}
+
+    fn refuse(&self, _: Receipt, _: usize) {}
+
+    fn group_changed(&self, _: GroupId) {}
+}
+
+impl Register for LocalBus {
+    fn is_first(&self) -> bool {
+        true
+    }
+
+    fn claim(&self, _: &[UserId]) -> Result<(), Unreachable> {
+        Ok(())
+    }
+
+    fn disclaim(&self, _: &[UserId]) -> Result<(), Unreachable> {
+        Ok(())
+    }
+
+    fn say_goodbye(&self) {}
+
+    fn elsewhere(&self, _: &[UserId]) -> Result<Vec<UserId>, Unreachable> {
+        Ok(Vec::new())
+    }
+}
+
+impl ReferenceNodes for LocalBus {
+    fn has_neighbours(&self) -> bool {
+        false
+    }
+
+    fn publish_to_neighbours(&self, untaken: Vec<Delivery>, _: &dyn Fn(&[UserId]) -> Vec<UserId>) -> Neighbours {
+        Neighbours { taken: Vec::new(), untaken }
+    }
+}
+
+impl BusHealth for LocalBus {
     fn describe(&self) -> String {
         "in-process".into()
+    }
+
+    fn is_ready(&self) -> bool {
+        true
+    }
+
+    fn probe_age(&self) -> Option<Duration> {
+        None
+    }
+
+    fn connections(&self) -> Option<PoolUse> {
+        None
     }
 }

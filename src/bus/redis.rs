@@ -45,19 +45,21 @@ use pool::{RedisFailure, RedisPool, RedisPoolSettings};
 
 use self::dial::{Blocking, CALL_TIMEOUT, Commands, Dialer};
 use self::names::Names;
+use self::neighbours::KnownNeighbours;
 use self::receiver::Receiver;
 use self::scout::Loss;
 pub use self::survey::{Claims, Survey, survey};
 use self::watch::Watch;
 use super::peer::driver::{self, NodeTasks};
 use super::peer::{Courier, HUSH_PATIENCE, NotSent, PROBE_AGE_MAX, PeerTask, PeerTasks, Post, announce_group, offer};
-use super::{Bus, Envelope, Neighbours, Node, Published, Receipt, Unreachable};
+use super::{BusHealth, Envelope, Exchange, Neighbours, Node, Published, Publisher, Receipt, ReferenceNodes};
+use super::{Register, Unreachable};
 use crate::config::RedisSettings;
 use crate::delivery::{ClientLink, Delivery};
 use crate::metrics::PoolUse;
 use crate::protocol::{GroupId, UserId};
 
-/// A [`Bus`] through Redis.
+/// A [`Bus`](super::Bus) through Redis.
 pub struct RedisBus {
     shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -83,7 +85,7 @@ struct Shared {
     away: AtomicBool,
     /// Which connections of the receiver hear this node's channel: they are counted from 1. Zero: none, as far as is known.
     session: AtomicU64,
-    neighbours: neighbours::Neighbours,
+    neighbours: KnownNeighbours,
     /// When the last probe came back.
     probed: Mutex<Option<Instant>>,
     /// When commands last worked, if they ever did.
@@ -155,7 +157,7 @@ impl RedisBus {
                 up: AtomicBool::new(false),
                 away: AtomicBool::new(false),
                 session: AtomicU64::new(0),
-                neighbours: neighbours::Neighbours::new(),
+                neighbours: KnownNeighbours::new(),
                 probed: Mutex::new(None),
                 commanded: Mutex::new(None),
                 stage: Mutex::new(Stage::Running),
@@ -166,19 +168,15 @@ impl RedisBus {
     }
 }
 
-impl Bus for RedisBus {
-    fn describe(&self) -> String {
-        let Shared { dialer, names, node, .. } = &*self.shared;
-        let cluster = names.installation().map(|name| format!(", cluster {name}")).unwrap_or_default();
-        format!("Redis {}{cluster}, node {node}", dialer.address())
+impl Publisher for RedisBus {
+    fn publish(&self, envelopes: &[Envelope]) -> Vec<Published> {
+        offer(&*self.shared, &self.shared.node, envelopes)
     }
+}
 
+impl Exchange for RedisBus {
     fn is_alone(&self) -> bool {
         false
-    }
-
-    fn is_first(&self) -> bool {
-        registry::is_first(&self.shared).unwrap_or(false)
     }
 
     fn start(&self, node: Arc<dyn Node>) -> io::Result<()> {
@@ -213,20 +211,6 @@ impl Bus for RedisBus {
         }
     }
 
-    fn claim(&self, users: &[UserId]) -> Result<(), Unreachable> {
-        registry::claim(&self.shared, users).map_err(|_| Unreachable)
-    }
-
-    fn disclaim(&self, users: &[UserId]) -> Result<(), Unreachable> {
-        registry::disclaim(&self.shared, users).map_err(|_| Unreachable)
-    }
-
-    fn say_goodbye(&self) {
-        if let Err(failure) = registry::forget(&self.shared, &self.shared.node) {
-            log::debug!("the other nodes will find out that this one has gone: {failure}");
-        }
-    }
-
     fn subscribe(&self, user: UserId, waiter: Option<&Arc<ClientLink>>) {
         if driver::subscribe(&self.shared.tasks, user, waiter) {
             self.shared.wake();
@@ -241,10 +225,36 @@ impl Bus for RedisBus {
         self.shared.add(PeerTask::Refuse(receipt, delivered));
     }
 
-    fn publish(&self, envelopes: &[Envelope]) -> Vec<Published> {
-        offer(&*self.shared, &self.shared.node, envelopes)
+    fn group_changed(&self, group: GroupId) {
+        announce_group(&*self.shared, group);
+    }
+}
+
+impl Register for RedisBus {
+    fn is_first(&self) -> bool {
+        registry::is_first(&self.shared).unwrap_or(false)
     }
 
+    fn claim(&self, users: &[UserId]) -> Result<(), Unreachable> {
+        registry::claim(&self.shared, users).map_err(|_| Unreachable)
+    }
+
+    fn disclaim(&self, users: &[UserId]) -> Result<(), Unreachable> {
+        registry::disclaim(&self.shared, users).map_err(|_| Unreachable)
+    }
+
+    fn say_goodbye(&self) {
+        if let Err(failure) = registry::forget(&self.shared, &self.shared.node) {
+            log::debug!("the other nodes will find out that this one has gone: {failure}");
+        }
+    }
+
+    fn elsewhere(&self, users: &[UserId]) -> Result<Vec<UserId>, Unreachable> {
+        registry::subscribed(&self.shared, users).map_err(|_| Unreachable)
+    }
+}
+
+impl ReferenceNodes for RedisBus {
     fn has_neighbours(&self) -> bool {
         self.shared.neighbours.are_there()
     }
@@ -277,13 +287,13 @@ impl Bus for RedisBus {
         }
         Neighbours { taken, untaken }
     }
+}
 
-    fn elsewhere(&self, users: &[UserId]) -> Result<Vec<UserId>, Unreachable> {
-        registry::subscribed(&self.shared, users).map_err(|_| Unreachable)
-    }
-
-    fn group_changed(&self, group: GroupId) {
-        announce_group(&*self.shared, group);
+impl BusHealth for RedisBus {
+    fn describe(&self) -> String {
+        let Shared { dialer, names, node, .. } = &*self.shared;
+        let cluster = names.installation().map(|name| format!(", cluster {name}")).unwrap_or_default();
+        format!("Redis {}{cluster}, node {node}", dialer.address())
     }
 
     fn is_ready(&self) -> bool {

@@ -5,8 +5,9 @@
 //! ```text
 //!   world.rs    nodes, time, and whose turn it is            ledger.rs   what was sent, and what has become of it
 //!   node.rs     a server that does one step at a time        socket.rs   what both kernels hold of a connection
-//!   store.rs    a database that outlives the nodes           bus.rs      a Redis between the nodes
-//!   spool.rs    a disk that outlives a node                  guesses.rs  two nodes that must do the same
+//!   store.rs    a database that outlives the nodes           wires.rs    a Redis between the nodes
+//!   spool.rs    a disk that outlives a node                  bus.rs      a node's way to the wires
+//!   guesses.rs  two nodes that must do the same
 //!
 //!   world/client.rs    a client, and what it is owed       world/requests.rs  what clients do
 //!   world/faults.rs    what fails                          world/checks.rs    what is seen, and must be so
@@ -22,6 +23,7 @@ mod node;
 mod socket;
 mod spool;
 mod store;
+mod wires;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -32,11 +34,11 @@ use std::time::Instant;
 use net::Turn;
 use parking_lot::Mutex;
 
-use self::bus::Wires;
 use self::dice::Dice;
 use self::node::{Machine, Part};
 use self::socket::Pipe;
 use self::store::Tables;
+use self::wires::Wires;
 use self::world::World;
 use crate::admission::{Holder, Payer, Source};
 use crate::clock::Clock;

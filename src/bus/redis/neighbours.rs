@@ -26,7 +26,7 @@ use crate::protocol::UserId;
 
 /// What is known of them.
 #[derive(Debug)]
-pub(super) struct Neighbours {
+pub(super) struct KnownNeighbours {
     are_there: AtomicBool,
     /// Redis does not let this node publish on the decoy channel, so a tool counts as a node.
     has_no_decoy: AtomicBool,
@@ -34,9 +34,9 @@ pub(super) struct Neighbours {
     are_foreign: AtomicBool,
 }
 
-impl Neighbours {
-    pub(super) fn new() -> Neighbours {
-        Neighbours {
+impl KnownNeighbours {
+    pub(super) fn new() -> KnownNeighbours {
+        KnownNeighbours {
             are_there: AtomicBool::new(false),
             has_no_decoy: AtomicBool::new(false),
             are_foreign: AtomicBool::new(false),

@@ -1,10 +1,5 @@
-//! [`Wires`]: a Redis between simulated nodes, and [`SimBus`], a node's way to it.
-//!
-//! As in the real one, a node has a connection that hears, one that says, and others that publish and wait for the answer.
-//! What goes through one of them keeps its order; between them nothing does. What the nodes say to each other, and when, is
-//! the server's own (`bus/peer`): here are only wires, what they lose, and how long they take.
+//! [`SimBus`]: a node's way to the [`Wires`]. What nodes say to each other, and when, is the server's own (`bus/peer`).
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,204 +8,18 @@ use net::Turn;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::Mutation;
-use super::dice::Dice;
+use super::wires::{Heard, Hearer, Order, Wires, owned};
 use crate::bus::peer::driver::{self, NodeTasks};
-use crate::bus::peer::envelope::{self, PeerMessage};
 use crate::bus::peer::{
     Courier, Event, Line, NotSent, PeerDriver, PeerNews, PeerRules, PeerTask, PeerTasks, Post, Topic, announce_group,
     offer,
 };
-use crate::bus::{Bus, Envelope, Node, Published, Receipt, Unreachable};
+use crate::bus::{BusHealth, Envelope, Exchange, Neighbours, Node, Published, Publisher, Receipt, ReferenceNodes};
+use crate::bus::{Register, Unreachable};
 use crate::clock::Clock;
-use crate::delivery::ClientLink;
+use crate::delivery::{ClientLink, Delivery};
+use crate::metrics::PoolUse;
 use crate::protocol::{GroupId, UserId};
-
-type SimTopic = Topic<Box<str>>;
-
-/// What Redis holds: who hears what, and what is on its way.
-pub(super) struct Wires {
-    pub(super) is_up: bool,
-    /// Publishing fails in the middle once in so many times; never if 0.
-    pub(super) fails_once_in: usize,
-    pub(super) faults: usize,
-    /// How often a node has given its connection up.
-    pub(super) given_up: usize,
-    hearers: BTreeMap<String, Hearer>,
-    /// How many connections Redis has held for longer than their nodes.
-    left: u64,
-    dice: Dice,
-    mutation: Option<Mutation>,
-}
-
-/// A node, as Redis knows it.
-#[derive(Default)]
-struct Hearer {
-    wanted: BTreeSet<SimTopic>,
-    /// From the node: on the connection that hears, and on the one that says.
-    orders: VecDeque<Order>,
-    said: VecDeque<(SimTopic, Vec<u8>)>,
-    /// To the node.
-    heard: VecDeque<Heard>,
-    /// Nothing reaches the node any more, and Redis does not know it.
-    is_cut_off: bool,
-}
-
-/// What a node wants of Redis.
-enum Order {
-    Listen(SimTopic),
-    Ignore(UserId),
-    IgnoreAll,
-    Ping,
-}
-
-/// What Redis tells a node.
-enum Heard {
-    Said(SimTopic, Vec<u8>),
-    Listening(SimTopic),
-    Ignoring(UserId),
-    Pong,
-}
-
-impl Wires {
-    pub(super) fn new(seed: u64, mutation: Option<Mutation>) -> Wires {
-        let dice = Dice::new(seed ^ 0xb05);
-        let hearers = BTreeMap::new();
-        Wires { is_up: true, fails_once_in: 0, faults: 0, given_up: 0, hearers, left: 0, dice, mutation }
-    }
-
-    /// Redis ends: everything that is on its way is gone.
-    pub(super) fn end(&mut self) {
-        self.is_up = false;
-        self.hearers.clear();
-        self.faults += 1;
-    }
-
-    /// Nothing reaches this node any more, but Redis goes on sending to it.
-    pub(super) fn cut_off(&mut self, node: &str) {
-        if let Some(hearer) = self.hearers.get_mut(node) {
-            (hearer.is_cut_off, hearer.heard) = (true, VecDeque::new());
-            self.faults += 1;
-        }
-    }
-
-    /// A node gives its connection up, and Redis may notice that late: what goes there is taken, and comes nowhere.
-    fn leave(&mut self, node: &str) {
-        self.given_up += 1;
-        let Some(Hearer { wanted, .. }) = self.hearers.remove(node) else { return };
-        if self.dice.one_in(2) {
-            self.left += 1;
-            let hearer = Hearer { wanted, is_cut_off: true, ..Hearer::default() };
-            self.hearers.insert(format!("{node}, left as number {}", self.left), hearer);
-        }
-    }
-
-    /// Redis notices that a node is gone.
-    pub(super) fn forget(&mut self, node: &str) {
-        self.hearers.remove(node);
-    }
-
-    pub(super) fn forget_cut_off(&mut self) {
-        self.hearers.retain(|_, hearer| !hearer.is_cut_off);
-    }
-
-    /// Whether something is on its way from this node.
-    pub(super) fn has_work(&self, node: &str) -> bool {
-        self.hearers.get(node).is_some_and(|hearer| !hearer.orders.is_empty() || !hearer.said.is_empty())
-    }
-
-    fn has_heard(&self, node: &str) -> bool {
-        self.hearers.get(node).is_some_and(|hearer| !hearer.heard.is_empty())
-    }
-
-    /// Redis does one thing for this node.
-    pub(super) fn step(&mut self, node: &str) {
-        let Some(hearer) = self.hearers.get_mut(node) else { return };
-        let says = !hearer.said.is_empty() && (hearer.orders.is_empty() || self.dice.one_in(2));
-        if says {
-            let (topic, payload) = hearer.said.pop_front().expect("it is there");
-            self.publish(node, &topic, &payload);
-            return;
-        }
-        let Some(order) = hearer.orders.pop_front() else { return };
-        let answers = match order {
-            Order::Listen(topic) => {
-                hearer.wanted.insert(topic.clone());
-                vec![Heard::Listening(topic)]
-            }
-            Order::Ignore(user) => {
-                hearer.wanted.remove(&Topic::User(user));
-                vec![Heard::Ignoring(user)]
-            }
-            Order::IgnoreAll => std::mem::take(&mut hearer.wanted).into_iter().filter_map(ignoring).collect(),
-            Order::Ping => vec![Heard::Pong],
-        };
-        answers.into_iter().for_each(|answer| self.send(node, answer));
-    }
-
-    /// What other nodes say and ask for comes between the commands of a pipeline.
-    fn step_between(&mut self) {
-        let nodes: Vec<_> = self.hearers.keys().cloned().collect();
-        if !nodes.is_empty() && self.dice.one_in(2) {
-            let node = self.dice.pick(&nodes).clone();
-            self.step(&node);
-        }
-    }
-
-    fn send(&mut self, node: &str, heard: Heard) {
-        let Some(hearer) = self.hearers.get_mut(node).filter(|hearer| !hearer.is_cut_off) else { return };
-        hearer.heard.push_back(heard);
-        let len = hearer.heard.len();
-        if self.mutation == Some(Mutation::BusReorders) && len > 1 && self.dice.one_in(2) {
-            hearer.heard.swap(len - 1, len - 2);
-        }
-    }
-
-    /// Sends something to all nodes that listen, and returns how many these are.
-    fn publish(&mut self, from: &str, topic: &SimTopic, payload: &[u8]) -> u32 {
-        let listens = |hearer: &Hearer| hearer.wanted.contains(topic);
-        let nodes: Vec<String> =
-            self.hearers.iter().filter(|(_, hearer)| listens(hearer)).map(|(node, _)| node.clone()).collect();
-        let message = PeerMessage::parse(topic.as_ref(), payload);
-        if self.mutation == Some(Mutation::ConfirmsEarly)
-            && let Some(PeerMessage::Envelope { sender, sequence, .. }) = message
-            && !nodes.is_empty()
-            && self.dice.one_in(4)
-        {
-            self.send(from, Heard::Said(Topic::Node(sender.into()), envelope::confirmations(None, &[sequence])));
-            return nodes.len() as u32;
-        }
-        let is_hello = matches!(message, Some(PeerMessage::Hello { .. } | PeerMessage::Hellos { .. }));
-        let is_lost = is_hello && self.mutation == Some(Mutation::LosesHellos);
-        for node in nodes.iter().filter(|node| !is_lost || *node == from) {
-            let topic = self.misdelivered(node, topic).unwrap_or_else(|| topic.clone());
-            self.send(node, Heard::Said(topic, payload.to_vec()));
-        }
-        nodes.len() as u32
-    }
-
-    /// Another user of the node, if this is broken.
-    fn misdelivered(&mut self, node: &str, topic: &SimTopic) -> Option<SimTopic> {
-        if self.mutation != Some(Mutation::BusMisdelivers) || !matches!(topic, Topic::User(_)) || !self.dice.one_in(4) {
-            return None;
-        }
-        let wanted = &self.hearers.get(node)?.wanted;
-        wanted.iter().find(|other| matches!(other, Topic::User(_)) && *other != topic).cloned()
-    }
-}
-
-fn ignoring(topic: SimTopic) -> Option<Heard> {
-    if let Topic::User(user) = topic { Some(Heard::Ignoring(user)) } else { None }
-}
-
-fn owned(topic: Topic<&str>) -> SimTopic {
-    match topic {
-        Topic::User(user) => Topic::User(user),
-        Topic::Place(place) => Topic::Place(place.into()),
-        Topic::Node(node) => Topic::Node(node.into()),
-        Topic::Hellos => Topic::Hellos,
-        Topic::Groups => Topic::Groups,
-    }
-}
 
 /// A node's connection.
 struct SimLine<'w> {
@@ -477,11 +286,13 @@ impl Courier for SimBus {
     }
 }
 
-impl Bus for SimBus {
-    fn describe(&self) -> String {
-        "a simulation".into()
+impl Publisher for SimBus {
+    fn publish(&self, envelopes: &[Envelope]) -> Vec<Published> {
+        offer(self, &self.name, envelopes)
     }
+}
 
+impl Exchange for SimBus {
     fn is_alone(&self) -> bool {
         false
     }
@@ -491,6 +302,12 @@ impl Bus for SimBus {
         *self.driver.lock() = Some(PeerDriver::new(&self.name, self.rules, node, turn));
         Ok(())
     }
+
+    /// See [`SimBus::begin_to_hush`].
+    fn hush(&self) {}
+
+    /// See [`SimBus::end`].
+    fn stop(&self, _: Instant) {}
 
     fn subscribe(&self, user: UserId, waiter: Option<&Arc<ClientLink>>) {
         driver::subscribe(&self.tasks, user, waiter);
@@ -504,16 +321,57 @@ impl Bus for SimBus {
         self.tasks.lock().add(PeerTask::Refuse(receipt, delivered));
     }
 
-    fn publish(&self, envelopes: &[Envelope]) -> Vec<Published> {
-        offer(self, &self.name, envelopes)
+    fn group_changed(&self, group: GroupId) {
+        announce_group(self, group);
     }
+}
+
+/// States are not written in a simulation.
+impl Register for SimBus {
+    fn is_first(&self) -> bool {
+        false
+    }
+
+    fn claim(&self, _: &[UserId]) -> Result<(), Unreachable> {
+        Ok(())
+    }
+
+    fn disclaim(&self, _: &[UserId]) -> Result<(), Unreachable> {
+        Ok(())
+    }
+
+    fn say_goodbye(&self) {}
 
     fn elsewhere(&self, _: &[UserId]) -> Result<Vec<UserId>, Unreachable> {
         Ok(Vec::new())
     }
+}
 
-    fn group_changed(&self, group: GroupId) {
-        announce_group(self, group);
+impl ReferenceNodes for SimBus {
+    fn has_neighbours(&self) -> bool {
+        false
+    }
+
+    fn publish_to_neighbours(&self, untaken: Vec<Delivery>, _: &dyn Fn(&[UserId]) -> Vec<UserId>) -> Neighbours {
+        Neighbours { taken: Vec::new(), untaken }
+    }
+}
+
+impl BusHealth for SimBus {
+    fn describe(&self) -> String {
+        "a simulation".into()
+    }
+
+    fn is_ready(&self) -> bool {
+        self.is_open()
+    }
+
+    fn probe_age(&self) -> Option<Duration> {
+        None
+    }
+
+    fn connections(&self) -> Option<PoolUse> {
+        None
     }
 }
 

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::bus::Wires;
 use super::dice::Dice;
 use super::node::Machine;
 use super::socket::Pipe;
 use super::store::Tables;
+use super::wires::Wires;
 use crate::clock::Clock;
 use crate::config::{Auth, Config, PasswordCost, PerSecond, Rate};
 

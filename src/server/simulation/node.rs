@@ -9,14 +9,15 @@ use net::{CloseReason, Flow, Handler, Incoming, Link, Preface, Turn};
 use parking_lot::Mutex;
 use pool::{Again, Lanes, ManualLane, Workers};
 
-use super::bus::{SimBus, Wires};
+use super::bus::SimBus;
 use super::dice::Dice;
 use super::socket::Pipe;
 use super::spool::{Disk, NodeSpool};
 use super::store::{NodeStore, Tables};
+use super::wires::Wires;
 use crate::admission::{self, Admission, Pace};
 use crate::backlog::Backlog;
-use crate::bus::Bus;
+use crate::bus::Exchange;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::delivery::{LaneItem, Posted};

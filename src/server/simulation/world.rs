@@ -18,13 +18,13 @@ use rustc_hash::FxHasher;
 
 use self::client::{Client, Life};
 use super::Mutation;
-use super::bus::Wires;
 use super::dice::Dice;
 use super::ledger::Ledger;
 use super::node::{Machine, Part};
 use super::socket::Pipe;
 use super::spool::Disk;
 use super::store::Tables;
+use super::wires::Wires;
 use crate::clock::Clock;
 use crate::config::{Auth, Config, PasswordCost};
 use crate::protocol::UserId;
