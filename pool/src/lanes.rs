@@ -84,10 +84,25 @@ pub struct Held<'l, T> {
 }
 
 impl<T: Send + 'static> Lanes<T> {
-    /// Starts `count` lanes on threads named `<name>-0` and so on. How much may wait is for the owner to bound, across all
-    /// lanes. `handle` gets at most `batch_max` items at once, with what its lane keeps between batches. It may ask to be called again after some time, with nothing if nothing came. `begin` says what the nth lane has kept at
-    /// first, and whether its handler is to be called though nothing has come. A handler that panics loses its batch and
-    /// the lane goes on.
+    /// Starts `count` lanes on threads named `<name>-0` and so on. The owner bounds how much may wait, across all lanes.
+    /// `handle` gets at most `batch_max` items at once, with the state that its lane keeps between batches. It may ask to
+    /// be called again after some time, with nothing if nothing came. `begin` returns the nth lane's first state, and when
+    /// its handler is to be called though nothing has come. A handler that panics loses its batch, and the lane goes on.
+    ///
+    /// ```
+    /// # use std::{sync::mpsc, time::{Duration, Instant}};
+    /// let (sender, handled) = mpsc::channel();
+    /// let lanes = pool::Lanes::start("lane", 2, 100, |_| (0, None), move |sum: &mut u32, batch: Vec<u32>| {
+    ///     *sum += batch.iter().sum::<u32>();
+    ///     sender.send(*sum).unwrap();
+    ///     None
+    /// })?;
+    /// lanes.submit(7, 1, 4).unwrap();
+    /// lanes.submit(7, 2, 4).unwrap();
+    /// assert_eq!(lanes.close(Instant::now() + Duration::from_secs(10)), 0);
+    /// assert_eq!(handled.iter().last(), Some(3));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     ///
     /// # Errors
     /// When the system has no thread left.
@@ -172,8 +187,9 @@ impl<T: Send + 'static> Lanes<T> {
         Ok(())
     }
 
-    /// No batch is begun until the answer is dropped, so that what is submitted meanwhile is handled together, if it is not too
-    /// much for a batch and the lane has not waited for others who hold it before. Whoever holds lanes must not wait for them.
+    /// Delays each lane's next batch until the guard is dropped, so that items submitted meanwhile share a batch (up to
+    /// `batch_max`). A lane that is already waiting for earlier guards does not wait for this one. The holder of a guard
+    /// must not wait for the lanes.
     pub fn hold(&self) -> Held<'_, T> {
         let hold = |lane| {
             let Lane { queue, .. }: &Lane<T> = lane;

@@ -8,6 +8,8 @@
 //! Workers and pools are bounded and say when they are full; what to do then is for the caller to decide. How much the lanes
 //! hold, the caller bounds, because it knows whose each item is. A job that panics is reported and ends alone.
 
+#![warn(missing_docs)]
+
 mod connections;
 mod lanes;
 mod redis;
