@@ -15,6 +15,7 @@ use crate::berths::Berth;
 use crate::protocol::{GroupId, UserId};
 use crate::session::{Outcome, Settled};
 use crate::spool::SpoolId;
+use crate::spread::Spread;
 use crate::store::Message;
 
 /// What other threads post to a session.
@@ -24,6 +25,8 @@ pub enum Posted {
     Outcome(Outcome),
     /// What became of frames it forwarded.
     Settled(Settled),
+    /// A frame that it forwards to a large group goes on to more of the members.
+    Spread(Box<Spread>),
     /// Another connection of one of its users waits for the mailbox.
     MailboxWanted,
     /// Another connection has logged this user out.

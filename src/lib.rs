@@ -14,6 +14,7 @@
 //! - [`admission`] holds the limits: which clients may come in, how often and how fast.
 //! - [`presence`] is the only table that loops share: user -> connections.
 //! - `bus::peer` is what nodes say to each other, without I/O; [`bus::redis`] carries it, and in tests simulated wires do.
+//! - [`spread`] hands a frame to a large group, some members at a time.
 //! - [`router`] hands a message to a connection, or to its recipient's lane, whose batches are offered to the other nodes
 //!   ([`outbox`], [`bus`]) and stored ([`backlog`]): in the store, or in the [`spool`] while that is unavailable.
 //! - [`config`] is read once, [`logging`] has one writer. [`signals`] stop the server, or make it read settings again.
@@ -95,5 +96,6 @@ pub mod server;
 pub mod session;
 pub mod signals;
 pub mod spool;
+pub mod spread;
 pub mod states;
 pub mod store;

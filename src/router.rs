@@ -17,6 +17,7 @@ use crate::presence::{Added, Presence, Removed, Shard};
 use crate::protocol::{GroupId, UserId};
 use crate::session::Settled;
 use crate::spool::lane_key;
+use crate::spread::{MEMBER_WORK, SoFar, Spread, members_at_once};
 use crate::states::StateWriter;
 use crate::store::UserState;
 
@@ -110,21 +111,45 @@ impl Router {
         sender: &Arc<ClientLink>,
         holder: Holder,
     ) -> Routed {
+        let mut so_far = SoFar::default();
+        self.hand_out(turn, frame, sender, holder, &mut so_far);
+        self.conclude(so_far, holder)
+    }
+
+    /// The same for a group with very many members: some of them at each call. What became of the frame, when that was all.
+    pub fn spread(&self, turn: &mut Turn<Posted>, spread: &mut Spread) -> Option<Routed> {
+        let Spread { group, except, holder, done, .. } = *spread;
+        let end = spread.members.len().min(done + members_at_once(spread.text.len()));
+        let frame = GroupFrame { group, members: &spread.members[done..end], except, text: &spread.text };
+        self.hand_out(turn, &frame, &spread.sender, holder, &mut spread.so_far);
+        turn.spend((end - done) * MEMBER_WORK);
+        spread.done = end;
+        (end == spread.members.len()).then(|| self.conclude(std::mem::take(&mut spread.so_far), holder))
+    }
+
+    /// Hands a frame to connections of this node, or to the lanes.
+    fn hand_out(
+        &self,
+        turn: &mut Turn<Posted>,
+        frame: &GroupFrame<'_>,
+        sender: &Arc<ClientLink>,
+        holder: Holder,
+        so_far: &mut SoFar,
+    ) {
         let &GroupFrame { group, members, except, text } = frame;
         // Most groups are online: what only the lanes need is made when the first member is not.
-        let mut shared = None;
-        let (mut delivered, mut refused) = (0, 0);
+        let SoFar { shared, delivered, refused } = so_far;
+        let mut held = None;
         for &to in members.iter().filter(|to| **to != except) {
             let parked = self.route(turn, to, text.as_bytes(), || {
-                let (fan, text, _) = shared
+                let (fan, text) = shared
                     .get_or_insert_with(|| {
                         let berth = self.services.berths.take(holder, text.len())?;
-                        // What is for other nodes goes to each of them in one message.
-                        let held = self.outbox.as_deref().map(Lanes::hold);
-                        let fan = Fan::new(sender.clone(), group, text.len(), berth);
-                        Some((fan, Arc::<str>::from(text), held))
+                        Some((Fan::new(sender.clone(), group, text.len(), berth), Arc::<str>::from(text)))
                     })
                     .as_ref()?;
+                // What is for other nodes goes to each of them in one message.
+                held.get_or_insert_with(|| self.outbox.as_deref().map(Lanes::hold));
                 let is_added = fan.add(DELIVERY_BYTES);
                 is_added.then(|| Delivery {
                     to,
@@ -134,21 +159,26 @@ impl Router {
                 })
             });
             match parked {
-                Parked::No => delivered += 1,
+                Parked::No => *delivered += 1,
                 Parked::Refused(Delivery { origin: Origin::Group(fan), .. }) => {
                     self.services.metrics.failed(1);
                     fan.one_failed();
                 }
-                Parked::NoRoom => refused += 1,
+                Parked::NoRoom => *refused += 1,
                 Parked::Yes | Parked::Refused(_) => {}
             }
             turn.relieve();
         }
+    }
+
+    /// All members were looked at.
+    fn conclude(&self, so_far: SoFar, holder: Holder) -> Routed {
+        let SoFar { shared, delivered, refused } = so_far;
         self.services.metrics.delivered_locally(delivered);
         if refused > 0 {
             self.no_room(refused, holder);
         }
-        match shared.flatten().map(|(fan, ..)| fan.all_under_way(refused > 0, delivered > 0)) {
+        match shared.flatten().map(|(fan, _)| fan.all_under_way(refused > 0, delivered > 0)) {
             None => Routed::Settled { failed: refused > 0 },
             Some(Some(Settled { failed, .. })) => Routed::Settled { failed: failed > 0 },
             Some(None) => Routed::OnItsWay,

@@ -43,6 +43,7 @@ use crate::resources;
 use crate::router::{self, GroupFrame, Routed, Router};
 use crate::session::{Effect, Effects, Input, Job, Known, Outcome, STATE_PATIENCE, Session, Settled};
 use crate::spool::Spool;
+use crate::spread::{Spread, members_at_once};
 use crate::states::StateWriter;
 use crate::store::Store;
 
@@ -606,7 +607,7 @@ impl Shell {
                 Effect::Deliver { to, text } => {
                     count(router.deliver(turn, to, &text, link, holder), text.len());
                 }
-                Effect::DeliverAll { group, to, except, text } => {
+                Effect::DeliverAll { group, to, except, text } if to.len() <= members_at_once(text.len()) => {
                     let frame = GroupFrame { group, members: &to, except, text: &text };
                     count(router.deliver_all(turn, &frame, link, holder), text.len());
                 }
@@ -629,7 +630,13 @@ impl Shell {
     ) {
         let Shared { router, .. } = &*self.shared;
         match effect {
-            Effect::Reply(_) | Effect::Deliver { .. } | Effect::DeliverAll { .. } => unreachable!("carried out above"),
+            Effect::Reply(_) | Effect::Deliver { .. } => unreachable!("carried out above"),
+            Effect::DeliverAll { group, to, except, text } => {
+                let mut spread = Box::new(Spread::new((group, to), except, &text, link.clone(), holder));
+                // More than that are left.
+                router.spread(turn, &mut spread);
+                link.post(Posted::Spread(spread));
+            }
             Effect::ReplyAndReport(reply) => {
                 self.shared.fetched(&Fetcher { link: link.clone(), holder }, reply.len());
                 self.send(turn, link, &reply, Fate::Report(0));
@@ -662,6 +669,18 @@ impl Shell {
             }
             Effect::Remind(after) => turn.remind(link, after),
             Effect::HangUp => link.hang_up(),
+        }
+    }
+
+    /// Hands a frame to more members of a large group.
+    fn spread_on(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &mut Client, mut spread: Box<Spread>) {
+        let Some(routed) = self.shared.router.spread(turn, &mut spread) else {
+            return link.post(Posted::Spread(spread));
+        };
+        self.feed(turn, link, client, Input::Spread);
+        if let Routed::Settled { failed } = routed {
+            let settled = Settled { frames: 1, bytes: spread.text.len(), failed: u32::from(failed), full: 0 };
+            self.feed(turn, link, client, Input::Settled(settled));
         }
     }
 
@@ -796,6 +815,7 @@ impl Handler for Shell {
         let input = match message {
             Posted::Outcome(outcome) => Input::Outcome(outcome),
             Posted::Settled(settled) => Input::Settled(settled),
+            Posted::Spread(spread) => return self.spread_on(turn, link, client, spread),
             Posted::LoggedOut(user) => Input::LoggedOut(user),
             Posted::AccountChanged(user) => return self.log_out(turn, link, client, user),
             Posted::MailboxWanted => {
@@ -827,8 +847,13 @@ impl Handler for Shell {
         self.shared.router.give_back(label, frame);
     }
 
-    /// Whatever a closed session would have heard, it has given up its claims before.
-    fn on_stray(&mut self, _: &mut Turn<Posted>, _: Posted) {}
+    /// A frame that was begun to be handed out is brought to its end. Of anything else nothing is to be done: a session gives up
+    /// its claims before it closes.
+    fn on_stray(&mut self, turn: &mut Turn<Posted>, message: Posted) {
+        if let Posted::Spread(mut spread) = message {
+            while self.shared.router.spread(turn, &mut spread).is_none() {}
+        }
+    }
 }
 
 /// What the sessions of a loop may know at once.

@@ -26,6 +26,8 @@ use crate::admission::{Payer, Source};
 use crate::config::Auth;
 use crate::password::Client;
 use crate::protocol::{self, BadRequest, FrameKind, GroupId, Id, Request, UserId};
+#[cfg(doc)]
+use crate::spread::members_at_once;
 use crate::store::{FriendNames, MessageId, UserState};
 
 /// One client. See the [module](self).
@@ -55,6 +57,8 @@ pub(crate) enum Phase {
     Ready,
     /// For a job's outcome.
     Waiting(Awaited),
+    /// A frame is being handed to the members of a large group: what comes after it must not overtake it.
+    Spreading,
     /// The request is done, but its push is not settled yet.
     Settling { reply: String },
     /// Kept messages are on their way to the client; they are deleted when they have arrived.
@@ -117,6 +121,8 @@ pub enum Input<'f> {
     Crowded,
     /// A job is done.
     Outcome(Outcome),
+    /// A frame for a large group is on its way to all members.
+    Spread,
     /// What became of forwarded frames.
     Settled(Settled),
     /// The reply with kept messages has arrived at the peer's kernel.
@@ -155,7 +161,8 @@ pub enum Effect<'f> {
     ReplyAndReport(String),
     /// Forward a frame to one user; [`Input::Settled`] tells what became of it.
     Deliver { to: UserId, text: Cow<'f, str> },
-    /// Forward a frame to all of these members of a group but one; settled as one frame.
+    /// Forward a frame to all of these members of a group but one; settled as one frame. If they are more than
+    /// [`members_at_once`], [`Input::Spread`] comes before that.
     DeliverAll { group: GroupId, to: Arc<[UserId]>, except: UserId, text: Cow<'f, str> },
     /// Have a job done; its [`Outcome`] comes as an input.
     Submit(Job),
@@ -340,6 +347,7 @@ impl Session {
             Input::End => self.on_end(effects),
             Input::Stop => self.on_stop(),
             Input::Outcome(outcome) => self.on_outcome(outcome, known, effects),
+            Input::Spread => self.on_spread(),
             Input::Settled(settled) => self.on_settled(settled, effects),
             Input::Sent => self.on_sent(effects),
             Input::Reminder { now } => self.on_reminder(now, known, effects),
@@ -440,6 +448,14 @@ impl Session {
         Flow::Taken
     }
 
+    fn on_spread(&mut self) -> Flow {
+        // It may have ended meanwhile.
+        if let Phase::Spreading = self.phase {
+            self.phase = Phase::Ready;
+        }
+        Flow::Taken
+    }
+
     fn on_settled(&mut self, settled: Settled, effects: &mut Effects<'_>) -> Flow {
         self.unsettled.frames -= settled.frames;
         self.unsettled.bytes -= settled.bytes;
@@ -512,7 +528,7 @@ impl Session {
             Phase::Waiting(Awaited::Place(user) | Awaited::State { user, state: UserState::Online, .. }) => {
                 effects.push(Effect::Detach(user));
             }
-            Phase::Ready | Phase::Waiting(_) | Phase::Settling { .. } | Phase::Ended => {}
+            Phase::Ready | Phase::Spreading | Phase::Waiting(_) | Phase::Settling { .. } | Phase::Ended => {}
         }
         Flow::Taken
     }

@@ -1,6 +1,7 @@
 //! Greedy clients beside a quiet pair on one event loop: the pair is answered while the greedy ones' input waits, and the loop
 //! gives its signs of life. Whether the pair is fast is printed, not asserted: that is up to the machine.
 
+use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::sync::Barrier;
@@ -12,6 +13,7 @@ use serde_json::json;
 use socket2::SockRef;
 use testkit::{
     LONG_PATIENCE, NOBODY, SetOnDrop, TestClient, TestServer, numbered, password, raise_descriptor_limit, user,
+    wait_until,
 };
 
 /// Messages that the quiet pair exchanges in each direction.
@@ -118,6 +120,49 @@ fn chat_beside(server: &TestServer, what: &str, streams: Vec<TcpStream>, frame: 
         println!("beside {what}: p50 {:?}, p99 {:?} for there and back", at(50), at(99));
     });
     assert!(taken.into_inner() > 0, "nobody was greedy");
+}
+
+fn stands_still(server: &TestServer) -> bool {
+    let threads = fs::read_dir(format!("/proc/{}/task", server.pid())).expect("list the threads");
+    let mut states = threads.map(|thread| fs::read_to_string(thread.expect("a thread").path().join("status")));
+    states.all(|status| status.is_ok_and(|status| status.contains("State:\tT")))
+}
+
+/// A frame for thousands of members is handed to some of them at a time: what others have sent meanwhile comes in between,
+/// and what its sender sends behind it does not.
+#[test]
+fn a_frame_for_a_large_group_lets_others_pass_and_nothing_of_its_sender() {
+    const MEMBERS: usize = 5000;
+    let server = TestServer::builder().option("loops", "1").start();
+    let (mut greedy, g) = user(&server, "greedy");
+    let (mut quiet, q) = user(&server, "quiet");
+    let group = greedy.create_group(g, "large");
+    server.run_sql(&format!(
+        "WITH RECURSIVE n(i) AS (SELECT 100 UNION ALL SELECT i + 1 FROM n WHERE i < 100 + {MEMBERS})
+         INSERT INTO User (id, name, name_key, password) SELECT i, 'user ' || i, 'user ' || i, '' FROM n;
+         INSERT INTO GroupUser (groupid, userid, grouprole) SELECT {group}, id, 'normal' FROM User WHERE id >= 100"
+    ));
+    // The members come in the order of their ids: this one is the last.
+    let (mut last, l) = user(&server, "last");
+    assert!(l > 100);
+    last.join_group(l, group);
+    let message = |nth: i64| json!({"msgType": 9, "FROMID": g, "GROUPID": group, "msg": "x".repeat(2000), "n": nth});
+    // From here on the members are known.
+    greedy.send(&message(0));
+    last.expect(&message(0));
+    greedy.barrier();
+    // Both are there when the loop looks, the large one first.
+    server.stop();
+    wait_until("every thread stands still", || stands_still(&server));
+    greedy.send(&message(1));
+    greedy.send(&numbered(g, l, 2));
+    quiet.send(&numbered(q, l, 3));
+    server.cont();
+    last.expect(&numbered(q, l, 3));
+    last.expect(&message(1));
+    last.expect(&numbered(g, l, 2));
+    greedy.barrier();
+    assert_eq!(server.stored(), 2 * (MEMBERS + 1));
 }
 
 #[test]

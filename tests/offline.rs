@@ -252,7 +252,11 @@ fn a_connection_that_dies_over_its_reply_deletes_nothing_it_did_not_get() {
     // More than the kernel keeps for both ends of a connection, so that the reply cannot leave the server.
     const MESSAGES: usize = 300;
     const LENGTH: usize = 60_000;
-    let server = TestServer::builder().option("fetch_max", "32m").option("output_max", "128m").start();
+    let server = TestServer::builder()
+        .option("fetch_max", "32m")
+        .option("mailbox_max", "256m")
+        .option("output_max", "128m")
+        .start();
     let (mut alice, a) = user(&server, "alice");
     let b = offline_user(&server, "bob");
     alice.set_patience(LONG_PATIENCE);
@@ -383,7 +387,8 @@ fn what_was_acknowledged_survives_a_kill() {
 /// A user with so much waiting that no socket buffer takes the reply that holds it all.
 fn with_a_large_mailbox() -> (TestServer, TestClient, i64, i64, usize) {
     const COUNT: usize = 400;
-    let builder = TestServer::builder().option("fetch_max", "64m").option("user_timeout", "600s");
+    let builder =
+        TestServer::builder().option("fetch_max", "64m").option("mailbox_max", "256m").option("user_timeout", "600s");
     // 24 MB, and two replies that hold them. Repeated, it stays at 150 MiB more than a new server.
     let server = builder.may_keep(128).start();
     let (mut alice, a) = user(&server, "alice");

@@ -139,7 +139,12 @@ impl<H: Handler> EventLoop<H> {
 
     pub(crate) fn end(mut self) {
         // The last closings may have made the application post something; it goes to on_stray.
-        self.open_letters();
+        loop {
+            self.open_letters();
+            if self.letters.is_empty() {
+                break;
+            }
+        }
         self.turn.flush();
         self.stats.on_end();
     }

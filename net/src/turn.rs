@@ -111,6 +111,11 @@ impl<M> Turn<M> {
         self.errands.peek().map(|errand| errand.due)
     }
 
+    /// Notes that this much was done beside what is sent, in bytes or what takes as long.
+    pub fn spend(&mut self, work: usize) {
+        self.budget.spend(work);
+    }
+
     /// Does it, if it is time, as far as the budget of this turn goes.
     pub fn run_errands(&mut self) {
         while self.next_errand().is_some_and(|due| due <= self.now)

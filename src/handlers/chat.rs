@@ -6,7 +6,8 @@ use std::sync::Arc;
 use net::Flow;
 
 use crate::protocol::{self, BadRequest, Forward, GroupId, Id, Sender, UserId};
-use crate::session::{Awaited, Effect, Effects, Found, Job, Known, Session};
+use crate::session::{Awaited, Effect, Effects, Found, Job, Known, Phase, Session};
+use crate::spread::members_at_once;
 
 impl Session {
     pub(crate) fn chat<'f>(
@@ -80,6 +81,9 @@ impl Session {
             Members::Known(members) => {
                 let text = text.text();
                 self.count_unsettled(text.len());
+                if members.len() > members_at_once(text.len()) {
+                    self.phase = Phase::Spreading;
+                }
                 effects.push(Effect::DeliverAll { group, to: members, except: sender, text });
                 Flow::Taken
             }

@@ -10,9 +10,15 @@ use crate::protocol::{
 /// Knows the members of group 1 (users 1 and 2) and the password "known" of user 1.
 struct Facts;
 
+const LARGE_GROUP: GroupId = GroupId(1000);
+
 impl Known for Facts {
     fn members(&self, group: GroupId) -> Option<Arc<[UserId]>> {
-        (group == GroupId(1)).then(|| [UserId(1), UserId(2)].into())
+        match group {
+            GroupId(1) => Some([UserId(1), UserId(2)].into()),
+            LARGE_GROUP => Some((1..=1000).map(UserId).collect()),
+            _ => None,
+        }
     }
 
     fn recognises(&self, user: UserId, password: &str) -> bool {
@@ -372,6 +378,20 @@ fn too_much_on_its_way_stops_the_reading() {
     assert_eq!(session.later(Input::Frame(CHAT.as_bytes())), []);
     session.settled(1, CHAT.len(), 0);
     session.frame(CHAT);
+}
+
+#[test]
+fn what_follows_a_frame_for_a_large_group_waits_until_it_is_on_its_way_to_all() {
+    let mut session = Tester::logged_in();
+    let frame = r#"{"msgType":9,"FROMID":1,"GROUPID":1000}"#;
+    let members: Arc<[UserId]> = (1..=1000).map(UserId).collect();
+    let delivered = Effect::DeliverAll { group: LARGE_GROUP, to: members, except: UserId(1), text: frame.into() };
+    assert_eq!(session.frame(frame), [delivered]);
+    let chat = r#"{"msgType":4,"FROMID":1,"TOID":2}"#;
+    let mut effects = Effects::new();
+    assert_eq!(session.session.on(Input::Frame(chat.as_bytes()), &Facts, &mut effects), Flow::Later);
+    assert_eq!(session.on(Input::Spread), []);
+    assert_eq!(session.frame(chat), [Effect::Deliver { to: UserId(2), text: chat.into() }]);
 }
 
 #[test]
