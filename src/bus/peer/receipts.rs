@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_who_may_be_elsewhere_is_no_resident_until_that_expires() {
+    fn a_user_who_may_be_elsewhere_is_not_a_resident_until_that_expires() {
         let (start, lease) = (Instant::now(), Duration::from_secs(60));
         let mut receipts = Receipts::new(lease, start);
         receipts.note_elsewhere([UserId(1)].into_iter(), start);
