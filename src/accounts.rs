@@ -290,7 +290,7 @@ fn changed(services: &Services, mut users: Vec<UserId>) -> Result<Vec<UserId>, S
     if users.is_empty() {
         return Ok(users);
     }
-    let stored: FxHashMap<UserId, String> = services.store.credentials(&users)?.into_iter().collect();
+    let stored: FxHashMap<UserId, String> = services.store.accounts.get()?.credentials(&users)?.into_iter().collect();
     services.metrics.accounts_compared(users.len());
     let now = Instant::now();
     users.retain(|user| {

@@ -158,7 +158,7 @@ impl Backlog {
     /// Has the store keep messages, or else the spool. When neither can, the senders hear of it, and what has no sender
     /// waits.
     fn keep(&mut self, mut deliveries: Vec<Delivery>, services: &Services) {
-        if services.store.is_lost() {
+        if services.store.database.is_lost() {
             // What has no sender the store saves beside its file, with all that it has.
             let (returned, sent) = deliveries.into_iter().partition(is_returned);
             self.refuse(sent, services);
@@ -194,18 +194,18 @@ impl Backlog {
             // about them.
             Err(StoreError::Failed(_)) if deliveries.len() > 1 && refused < REFUSED_MAX => {
                 let second = deliveries.split_off(deliveries.len() / 2);
-                let kept = services.store.append(&messages(&deliveries));
+                let kept = append(&deliveries, services);
                 let refused = self.settle_kept(deliveries, kept, refused, services);
                 if self.spooling.is_some() {
                     // The first half is there, and the second must not overtake it.
                     self.spool(second, services);
                     return refused;
                 }
-                let kept = services.store.append(&messages(&second));
+                let kept = append(&second, services);
                 self.settle_kept(second, kept, refused, services)
             }
             // It is about this message: the database is well, and would refuse it for ever.
-            Err(StoreError::Failed(cause)) if deliveries.len() == 1 && services.store.check().is_ok() => {
+            Err(StoreError::Failed(cause)) if deliveries.len() == 1 && services.store.database.check().is_ok() => {
                 log::debug!("a message was refused: {cause}");
                 if deliveries.iter().all(is_returned) && services.spool.is_there() {
                     // Nobody would send it again: it is tried more often, and not given up.
@@ -401,7 +401,7 @@ impl Moved {
                 self.store(first, services)?;
                 self.store(second, services)
             }
-            Err(StoreError::Failed(_)) if deliveries.len() == 1 && services.store.check().is_ok() => {
+            Err(StoreError::Failed(_)) if deliveries.len() == 1 && services.store.database.check().is_ok() => {
                 self.refused.extend(spool_id(&deliveries[0]));
                 Ok(())
             }
@@ -410,9 +410,14 @@ impl Moved {
     }
 }
 
+/// Has the store keep deliveries, one of which it has refused; that is not counted again.
+fn append(deliveries: &[Delivery], services: &Services) -> Result<Vec<Kept>, StoreError> {
+    services.store.messages.get()?.append(&messages(deliveries))
+}
+
 /// Refuses what a mailbox has no room for; returns the rest. `may_ask`: the store is there.
 fn within_quotas(deliveries: Vec<Delivery>, may_ask: bool, services: &Services) -> Vec<Delivery> {
-    let size = |user| services.store.mailbox_bytes(user).ok();
+    let size = |user| services.store.messages.get().ok()?.mailbox_bytes(user).ok();
     let size = may_ask.then_some(&size as Size<'_>);
     let Admitted { fits, full, filled } = services.quotas.admit(deliveries, &services.clock, size);
     if let Some(first) = filled.first() {
@@ -439,7 +444,8 @@ fn offer_to_neighbours(
     settle: impl FnOnce(Vec<Delivery>),
 ) -> Vec<Delivery> {
     // While the store is away, nobody is known to be online there.
-    let online = |users: &[UserId]| services.store.online(users).unwrap_or_default();
+    let online =
+        |users: &[UserId]| services.store.states.get().and_then(|store| store.online(users)).unwrap_or_default();
     let Neighbours { taken, untaken } = services.bus.publish_to_neighbours(deliveries, &online);
     services.metrics.published(taken.len());
     settle(taken);
@@ -483,10 +489,9 @@ mod tests {
     use crate::metrics::Metrics;
     use crate::outages::Outages;
     use crate::password::Passwords;
-    use crate::protocol::GroupId;
     use crate::spool::{MESSAGE_BYTES, PIECE_MAX, SpoolLoad, Spooled};
     use crate::store::sqlite::SpoolFile;
-    use crate::store::{FriendNames, Group, KeptMessage, Message, MessageId, Store, User, UserState};
+    use crate::store::{Database, KeptMessage, Message, MessageId, Messages, Role, States, Store, UserState};
 
     /// A store that can be away, full of whims, and remembers what it was given.
     #[derive(Default)]
@@ -508,7 +513,7 @@ mod tests {
         StoreError::Unavailable("it is away".into())
     }
 
-    impl Store for Script {
+    impl Messages for Script {
         fn append(&self, messages: &[Message]) -> Result<Vec<Kept>, StoreError> {
             match self.failures.lock().pop_front() {
                 Some(Some(error)) => return Err(error),
@@ -531,28 +536,19 @@ mod tests {
         fn fits(&self, text: &str) -> bool {
             text.len() <= LONGEST
         }
-        fn check(&self) -> Result<(), StoreError> {
-            if *self.is_away.lock() { Err(away()) } else { Ok(()) }
+        fn fetch(&self, _: UserId, _: usize) -> Result<Vec<KeptMessage>, StoreError> {
+            unreachable!("lanes do not ask")
         }
+        fn delete(&self, _: UserId, _: &[MessageId]) -> Result<(), StoreError> {
+            unreachable!("lanes do not ask")
+        }
+    }
+
+    impl States for Script {
         fn online(&self, _: &[UserId]) -> Result<Vec<UserId>, StoreError> {
             self.check().map(|()| Vec::new())
         }
         fn online_after(&self, _: UserId, _: usize) -> Result<Vec<UserId>, StoreError> {
-            unreachable!("lanes do not ask")
-        }
-        fn describe(&self) -> String {
-            "a script".into()
-        }
-        fn fits_hashes(&self) -> bool {
-            unreachable!("lanes do not ask")
-        }
-        fn credential(&self, _: UserId) -> Result<Option<String>, StoreError> {
-            unreachable!("lanes do not ask")
-        }
-        fn register(&self, _: &str, _: &str) -> Result<UserId, StoreError> {
-            unreachable!("lanes do not ask")
-        }
-        fn replace_credential(&self, _: UserId, _: &str, _: &str) -> Result<(), StoreError> {
             unreachable!("lanes do not ask")
         }
         fn set_states(&self, _: &[(UserId, UserState)]) -> Result<(), StoreError> {
@@ -561,41 +557,14 @@ mod tests {
         fn set_all_offline(&self) -> Result<(), StoreError> {
             unreachable!("lanes do not ask")
         }
-        fn add_friends(&self, _: UserId, _: UserId) -> Result<Option<FriendNames>, StoreError> {
-            unreachable!("lanes do not ask")
+    }
+
+    impl Database for Script {
+        fn describe(&self) -> String {
+            "a script".into()
         }
-        fn remove_friend(&self, _: UserId, _: UserId) -> Result<(), StoreError> {
-            unreachable!("lanes do not ask")
-        }
-        fn friends(&self, _: UserId) -> Result<Vec<User>, StoreError> {
-            unreachable!("lanes do not ask")
-        }
-        fn user(&self, _: UserId) -> Result<Option<User>, StoreError> {
-            unreachable!("lanes do not ask")
-        }
-        fn create_group(&self, _: UserId, _: &str, _: &str) -> Result<GroupId, StoreError> {
-            unreachable!("lanes do not ask")
-        }
-        fn join_group(&self, _: UserId, _: GroupId, _: usize) -> Result<crate::store::Joined, StoreError> {
-            unreachable!("lanes do not ask")
-        }
-        fn groups_of(&self, _: UserId) -> Result<Vec<Group>, StoreError> {
-            unreachable!("lanes do not ask")
-        }
-        fn group(&self, _: GroupId) -> Result<Option<Group>, StoreError> {
-            unreachable!("lanes do not ask")
-        }
-        fn groups_named(&self, _: &str, _: usize) -> Result<Vec<Group>, StoreError> {
-            unreachable!("lanes do not ask")
-        }
-        fn members(&self, _: GroupId) -> Result<Vec<UserId>, StoreError> {
-            unreachable!("lanes do not ask")
-        }
-        fn fetch(&self, _: UserId, _: usize) -> Result<Vec<KeptMessage>, StoreError> {
-            unreachable!("lanes do not ask")
-        }
-        fn delete(&self, _: UserId, _: &[MessageId]) -> Result<(), StoreError> {
-            unreachable!("lanes do not ask")
+        fn check(&self) -> Result<(), StoreError> {
+            if *self.is_away.lock() { Err(away()) } else { Ok(()) }
         }
     }
 
@@ -665,7 +634,13 @@ mod tests {
             let file = SpoolFile::open(&folder.0, bytes_max).unwrap();
             let disk = Arc::new(Disk { file, is_broken: Mutex::new(false) });
             let services = Services {
-                store: store.clone(),
+                store: Store {
+                    accounts: Role::none(),
+                    contacts: Role::none(),
+                    messages: Role::of(store.clone()),
+                    states: Role::of(store.clone()),
+                    database: store.clone(),
+                },
                 spool: disk.clone(),
                 bus: Arc::new(LocalBus),
                 started: Instant::now(),

@@ -8,7 +8,7 @@ use rustc_hash::FxHashMap;
 
 use crate::protocol::{GroupId, UserId};
 use crate::recent::Recent;
-use crate::store::{Store, StoreError};
+use crate::store::{Contacts, StoreError};
 
 /// Group -> members, ascending. Whoever changes a group calls [`GroupCache::changed`], on this node and through the bus on
 /// all others. Nodes of the reference server do not, so in a cluster nothing is kept for long.
@@ -103,7 +103,7 @@ impl GroupCache {
     ///
     /// # Errors
     /// The store's.
-    pub fn load(&self, group: GroupId, now: Instant, store: &dyn Store) -> Result<Arc<[UserId]>, StoreError> {
+    pub fn load(&self, group: GroupId, now: Instant, store: &dyn Contacts) -> Result<Arc<[UserId]>, StoreError> {
         let before = self.known.read().changes;
         let members: Arc<[UserId]> = match store.members(group) {
             Ok(members) => members.into(),

@@ -24,7 +24,7 @@ use parking_lot::Mutex;
 use crate::bus::BusHealth;
 use crate::delivery::Posted;
 use crate::spool::Spool;
-use crate::store::{Store, StoreError};
+use crate::store::{Database, StoreError};
 
 /// What is known of this node's health. Any thread asks; nothing here blocks.
 #[derive(Debug)]
@@ -153,7 +153,7 @@ impl Checks {
     /// When the system has no thread left.
     pub fn start(
         health: &Arc<Health>,
-        store: Arc<dyn Store>,
+        store: Arc<dyn Database>,
         spool: Arc<dyn Spool>,
         bus: Arc<dyn BusHealth>,
     ) -> io::Result<Checks> {

@@ -24,7 +24,7 @@ use crate::store::{Joined, Kept, Membership, Message, Store, StoreError};
 /// What jobs work with.
 pub struct Services {
     /// The durable facts.
-    pub store: Arc<dyn Store>,
+    pub store: Store,
     /// Where messages wait while the store is away.
     pub spool: Arc<dyn Spool>,
     /// The other nodes.
@@ -88,58 +88,66 @@ impl Services {
     /// # Errors
     /// The store's.
     pub fn appended(&self, messages: &[Message]) -> Result<Vec<Kept>, StoreError> {
-        let result = self.store.append(messages);
+        let result = self.store.messages.get().and_then(|store| store.append(messages));
         self.outages.note("storing messages", result.as_ref().err());
         result
     }
 
     fn try_run(&self, job: Job) -> Result<Outcome, StoreError> {
-        let store = &*self.store;
+        let Services { store, .. } = self;
         Ok(match job {
             Job::CheckPassword { id, password } => Outcome::Password(self.check_password(id.user(), &password)?),
             Job::Register { name, password } => self.register(&name, &password)?,
-            Job::AddFriends { a, b } => Outcome::Friends(store.add_friends(a, b)?),
+            Job::AddFriends { a, b } => Outcome::Friends(store.contacts.get()?.add_friends(a, b)?),
             Job::RemoveFriend { user, friend } => {
-                store.remove_friend(user, friend)?;
+                store.contacts.get()?.remove_friend(user, friend)?;
                 Outcome::Reply(protocol::ACK.into())
             }
-            Job::Contacts { user } => reply(protocol::contacts(&store.friends(user)?, &store.groups_of(user)?)),
+            Job::Contacts { user } => reply(protocol::contacts(
+                &store.contacts.get()?.friends(user)?,
+                &store.contacts.get()?.groups_of(user)?,
+            )),
             Job::Members { group, sender } => self.members(group, sender)?,
-            Job::JoinGroup { user, group, asked } => match store.join_group(user, group, self.group_members_max)? {
-                Joined::New(name) => {
-                    self.group_changed(group);
-                    reply(protocol::joined(group, &name))
+            Job::JoinGroup { user, group, asked } => {
+                match store.contacts.get()?.join_group(user, group, self.group_members_max)? {
+                    Joined::New(name) => {
+                        self.group_changed(group);
+                        reply(protocol::joined(group, &name))
+                    }
+                    // Nothing has changed, so nobody need hear of it.
+                    Joined::Already(name) => reply(protocol::joined(group, &name)),
+                    Joined::NoSuchGroup => reply(protocol::no_such_group(asked.into())),
+                    Joined::Full => {
+                        self.metrics.refused(Hit::GroupMembersMax);
+                        reply(protocol::group_full(asked.into()))
+                    }
                 }
-                // Nothing has changed, so nobody need hear of it.
-                Joined::Already(name) => reply(protocol::joined(group, &name)),
-                Joined::NoSuchGroup => reply(protocol::no_such_group(asked.into())),
-                Joined::Full => {
-                    self.metrics.refused(Hit::GroupMembersMax);
-                    reply(protocol::group_full(asked.into()))
-                }
-            },
-            Job::GroupsOf { user } => reply(protocol::groups(&store.groups_of(user)?)),
+            }
+            Job::GroupsOf { user } => reply(protocol::groups(&store.contacts.get()?.groups_of(user)?)),
             Job::CreateGroup { owner, name, description } => {
-                let group = store.create_group(owner, &name, &description)?;
+                let group = store.contacts.get()?.create_group(owner, &name, &description)?;
                 // Another node knows nothing of it that could be wrong.
                 self.groups.changed(group);
                 reply(protocol::group_created(group, &name))
             }
-            Job::GroupsNamed { name } => reply(protocol::groups(&store.groups_named(&name, self.search_results_max)?)),
+            Job::GroupsNamed { name } => {
+                reply(protocol::groups(&store.contacts.get()?.groups_named(&name, self.search_results_max)?))
+            }
             Job::Search { keyword } => self.search(&keyword)?,
             Job::Fetch { user } => {
-                let messages = store.fetch(user, self.fetch_bytes_max)?;
+                let messages = store.messages.get()?.fetch(user, self.fetch_bytes_max)?;
                 let ids = messages.iter().map(|message| message.id).collect();
                 Outcome::Messages { reply: protocol::messages(&messages), ids }
             }
             Job::FetchFrame { user } => {
-                let mut messages = store.fetch(user, self.fetch_bytes_max.min(net::JOINED_BYTES_MAX))?;
+                let mut messages =
+                    store.messages.get()?.fetch(user, self.fetch_bytes_max.min(net::JOINED_BYTES_MAX))?;
                 messages.truncate(protocol::fit_a_frame(&messages));
                 let ids = messages.iter().map(|message| message.id).collect();
                 Outcome::Messages { reply: protocol::messages(&messages), ids }
             }
             Job::Delete { user, ids } => {
-                store.delete(user, &ids)?;
+                store.messages.get()?.delete(user, &ids)?;
                 self.quotas.deleted(user);
                 Outcome::Deleted
             }
@@ -151,7 +159,7 @@ impl Services {
         let now = self.clock.now();
         if let Some(sender) = sender.filter(|sender| !self.groups.was_member(*sender, group)) {
             let changes = self.groups.changes();
-            match self.store.membership(sender, group)? {
+            match self.store.contacts.get()?.membership(sender, group)? {
                 Membership::Member => {}
                 Membership::NoSuchGroup => return Ok(Outcome::Members([].into())),
                 Membership::Stranger => {
@@ -160,7 +168,7 @@ impl Services {
                 }
             }
         }
-        Ok(Outcome::Members(self.groups.load(group, now, &*self.store)?))
+        Ok(Outcome::Members(self.groups.load(group, now, self.store.contacts.get()?)?))
     }
 
     /// Before the reply: whoever hears from the client that it has joined finds it in the group.
@@ -172,7 +180,7 @@ impl Services {
     /// An unknown user takes as long as a wrong password.
     fn check_password(&self, user: Option<UserId>, password: &str) -> Result<Option<Client>, StoreError> {
         let stored = match user {
-            Some(user) => self.store.credential(user)?,
+            Some(user) => self.store.accounts.get()?.credential(user)?,
             None => None,
         };
         let verdict = self.passwords.verify(stored.as_deref(), password);
@@ -214,13 +222,16 @@ impl Services {
     /// this server takes the place of the reference server, everybody comes at once. With too many of them, or if it fails,
     /// the next login tries again.
     fn upgrade(&self, user: UserId, stored: String, password: &str, upgrade: Upgrade) {
-        let (store, passwords, password) = (self.store.clone(), self.passwords.clone(), password.to_owned());
+        let (store, passwords, password) = (self.store.accounts.clone(), self.passwords.clone(), password.to_owned());
         let accounts = self.accounts.clone();
         let work = move || {
             let upgraded = match passwords.upgraded(&stored, &password, upgrade) {
                 Ok(hash) => store
-                    .replace_credential(user, &stored, &hash)
-                    .and_then(|()| store.credential(user))
+                    .get()
+                    .and_then(|store| {
+                        store.replace_credential(user, &stored, &hash)?;
+                        store.credential(user)
+                    })
                     .map_err(|error| error.to_string())
                     .map(|now| {
                         // Another node may have been faster, with another salt. If the password is right for its hash too,
@@ -257,7 +268,7 @@ impl Services {
         } else {
             Cow::Borrowed(password)
         };
-        match self.store.register(name, &credential) {
+        match self.store.accounts.get()?.register(name, &credential) {
             Err(StoreError::NameTaken) => Ok(Outcome::Reply(protocol::SERVER_ERROR.into())),
             result => Ok(reply(protocol::registered(result?))),
         }
@@ -266,9 +277,9 @@ impl Services {
     fn search(&self, keyword: &str) -> Result<Outcome, StoreError> {
         let all_digits = !keyword.is_empty() && keyword.bytes().all(|byte| byte.is_ascii_digit());
         let id = if all_digits { keyword.parse().unwrap_or(0) } else { 0 };
-        let user = if id > 0 { self.store.user(UserId(id))? } else { None };
-        let by_id = if id > 0 { self.store.group(GroupId(id))? } else { None };
-        let mut named = self.store.groups_named(keyword, self.search_results_max)?;
+        let user = if id > 0 { self.store.accounts.get()?.user(UserId(id))? } else { None };
+        let by_id = if id > 0 { self.store.contacts.get()?.group(GroupId(id))? } else { None };
+        let mut named = self.store.contacts.get()?.groups_named(keyword, self.search_results_max)?;
         if let Some(group) = by_id {
             named.retain(|other| other.id != group.id);
             named.insert(0, group);

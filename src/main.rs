@@ -31,7 +31,7 @@ use raybox::server::{Server, Stopped};
 use raybox::signals;
 use raybox::spool::{NoSpool, Spool};
 use raybox::store::Store;
-use raybox::store::mysql::{LateStore, MysqlStore};
+use raybox::store::mysql::{MysqlStore, open_later};
 use raybox::store::sqlite::{SpoolFile, SqliteStore};
 
 fn main() -> ExitCode {
@@ -113,7 +113,7 @@ fn serve(config: &Config) -> Result<Stopped, Box<dyn Error>> {
         None => Arc::new(LocalBus),
     };
     let spool = open_spool(config)?;
-    let (store_line, bus_line) = (store.describe(), bus.describe());
+    let (store_line, bus_line) = (store.database.describe(), bus.describe());
     let server = Server::bind(config, store.clone(), spool.clone(), bus.clone())?;
     let admin_address = admin.as_ref().map(Admin::address);
     let health = Arc::new(server.health());
@@ -144,12 +144,12 @@ fn serve(config: &Config) -> Result<Stopped, Box<dyn Error>> {
 
 /// Nobody can do much on a server whose database is away, so that an operator who starts one, perhaps with a wrong address,
 /// is told at once. A server that has been there before starts nevertheless: it may have messages for the database.
-fn open_store(config: &Config) -> Result<Arc<dyn Store>, Box<dyn Error>> {
-    let Some(settings) = &config.mysql else { return Ok(Arc::new(SqliteStore::open(&config.data_dir)?)) };
+fn open_store(config: &Config) -> Result<Store, Box<dyn Error>> {
+    let Some(settings) = &config.mysql else { return Ok(Store::of(Arc::new(SqliteStore::open(&config.data_dir)?))) };
     match MysqlStore::open(settings) {
-        Ok(store) => Ok(Arc::new(store)),
+        Ok(store) => Ok(Store::of(Arc::new(store))),
         Err(error) if error.fault.may_pass() && SpoolFile::is_there(&config.data_dir) => {
-            Ok(Arc::new(LateStore::start(settings, &error)?))
+            Ok(open_later(settings, &error)?)
         }
         Err(error) => Err(error.into()),
     }
@@ -170,7 +170,7 @@ fn show(
     server: &Server,
     health: &Arc<Health>,
     log: &LogGuard,
-    store: &Arc<dyn Store>,
+    store: &Store,
     spool: &Arc<dyn Spool>,
     bus: &Arc<dyn Bus>,
 ) -> Result<Checks, Box<dyn Error>> {
@@ -179,15 +179,15 @@ fn show(
     metrics.watch_readiness(move || ready.readiness());
     metrics.watch_probe(move || probe.probe_age());
     metrics.watch_log(log.dropped_lines());
-    if store.connections().is_some() {
-        let store = Arc::downgrade(store);
+    if store.database.connections().is_some() {
+        let store = Arc::downgrade(&store.database);
         metrics.watch_pool("mysql", move || store.upgrade().and_then(|store| store.connections()).unwrap_or_default());
     }
     if bus.connections().is_some() {
         let bus = Arc::downgrade(bus);
         metrics.watch_pool("redis", move || bus.upgrade().and_then(|bus| bus.connections()).unwrap_or_default());
     }
-    let checks = Checks::start(health, store.clone(), spool.clone(), bus.clone())?;
+    let checks = Checks::start(health, store.database.clone(), spool.clone(), bus.clone())?;
     admin.serve(health.clone(), metrics)?;
     Ok(checks)
 }

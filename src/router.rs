@@ -638,7 +638,7 @@ impl Node for Router {
     }
 
     fn online_after(&self, user: UserId, limit: usize) -> Option<Vec<UserId>> {
-        self.services.store.online_after(user, limit).ok()
+        self.services.store.states.get().ok()?.online_after(user, limit).ok()
     }
 
     fn on_group_changed(&self, group: GroupId) {

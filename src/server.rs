@@ -45,7 +45,7 @@ use crate::session::{Effect, Effects, Input, Job, Known, Outcome, STATE_PATIENCE
 use crate::spool::Spool;
 use crate::spread::{Spread, members_at_once};
 use crate::states::StateWriter;
-use crate::store::Store;
+use crate::store::{States, Store};
 
 /// A server that listens.
 pub struct Server {
@@ -128,12 +128,7 @@ impl Server {
     ///
     /// # Errors
     /// [`StartError`]; nothing goes on running then but threads that wait for work.
-    pub fn bind(
-        config: &Config,
-        store: Arc<dyn Store>,
-        spool: Arc<dyn Spool>,
-        bus: Arc<dyn Bus>,
-    ) -> Result<Server, StartError> {
+    pub fn bind(config: &Config, store: Store, spool: Arc<dyn Spool>, bus: Arc<dyn Bus>) -> Result<Server, StartError> {
         let listen = ListenSettings { backlog: config.backlog, user_timeout: config.user_timeout };
         let mut acceptor =
             Acceptor::bind(config.listen, listen).map_err(|error| StartError::Listen(config.listen, error))?;
@@ -169,7 +164,7 @@ impl Server {
 
     /// Has `stop` called when the store's or the spool's file is taken away.
     pub fn when_lost(&self, stop: impl Fn() + Clone + Send + Sync + 'static) {
-        self.shared.services.store.on_lost(Box::new(stop.clone()));
+        self.shared.services.store.database.on_lost(Box::new(stop.clone()));
         self.shared.services.spool.on_lost(Box::new(stop));
     }
 
@@ -218,7 +213,7 @@ impl Server {
         if spooled.messages > 0 {
             log::warn!("{spooled} wait in the spool for the database: start the server again in the same folder");
         }
-        let is_lost = shared.services.store.is_lost() || shared.services.spool.is_lost();
+        let is_lost = shared.services.store.database.is_lost() || shared.services.spool.is_lost();
         match (left, spooled.messages) {
             (0, _) if is_lost => Stopped::Lost,
             (0, 0) => Stopped::Clean,
@@ -244,7 +239,7 @@ impl Shared {
     fn start(
         config: &Config,
         descriptors: usize,
-        store: Arc<dyn Store>,
+        store: Store,
         spool: Arc<dyn Spool>,
         bus: Arc<dyn Bus>,
     ) -> Result<Shared, StartError> {
@@ -253,11 +248,11 @@ impl Shared {
         let start = || -> io::Result<Shared> {
             let keepers = start_keepers(&services)?;
             let outbox = if bus.is_alone() { None } else { Some(start_outbox(services.clone(), keepers.clone())?) };
-            let states = StateWriter::new(store.clone(), bus.clone());
+            let states = StateWriter::new(store.states.clone(), bus.clone());
             states.start()?;
             let router = Arc::new(Router::new(services.clone(), outbox, keepers, states));
             if bus.is_first()
-                && let Err(error) = store.set_all_offline()
+                && let Err(error) = store.states.get().and_then(States::set_all_offline)
             {
                 log::error!("users of an earlier run may still be marked online: {error}");
             }
@@ -417,7 +412,7 @@ fn settings(config: &Config) -> Settings {
 /// What jobs work with.
 fn services(
     config: &Config,
-    store: Arc<dyn Store>,
+    store: Store,
     spool: Arc<dyn Spool>,
     bus: Arc<dyn Bus>,
     clock: Clock,
@@ -448,7 +443,7 @@ fn services(
 
 /// The lanes to the store.
 fn start_keepers(services: &Arc<Services>) -> io::Result<Arc<Lanes<LaneItem>>> {
-    let (lanes, keeping) = (services.store.appenders(), services.clone());
+    let (lanes, keeping) = (services.store.database.appenders(), services.clone());
     let keep = move |backlog: &mut Backlog, batch| backlog.handle(batch, keeping.clock.now(), &keeping);
     let begin = |nth| {
         let backlog = Backlog::new(nth, lanes, &*services.spool);

@@ -56,15 +56,15 @@ pub trait Spool: Send + Sync + 'static {
         Ok(())
     }
 
-    /// As [`Store::is_lost`](crate::store::Store::is_lost).
+    /// As [`Database::is_lost`](crate::store::Database::is_lost).
     fn is_lost(&self) -> bool {
         false
     }
 
-    /// As [`Store::on_lost`](crate::store::Store::on_lost).
+    /// As [`Database::on_lost`](crate::store::Database::on_lost).
     fn on_lost(&self, _stop: Box<dyn Fn() + Send + Sync>) {}
 
-    /// As [`Store::on_trouble`](crate::store::Store::on_trouble).
+    /// As [`Database::on_trouble`](crate::store::Database::on_trouble).
     fn on_trouble(&self, _look: Box<dyn Fn() + Send + Sync>) {}
 
     /// Whether it ever keeps anything.

@@ -21,7 +21,7 @@ use crate::bus::Register;
 use crate::delivery::{ClientLink, Posted};
 use crate::protocol::UserId;
 use crate::session::Outcome;
-use crate::store::{Store, StoreError, UserState};
+use crate::store::{Role, States, StoreError, UserState};
 
 /// Notes who came and went, and has it written.
 pub struct StateWriter {
@@ -31,7 +31,7 @@ pub struct StateWriter {
 }
 
 struct Shared {
-    store: Arc<dyn Store>,
+    store: Role<dyn States>,
     bus: Arc<dyn Register>,
     pending: Mutex<Pending>,
     news: Condvar,
@@ -50,7 +50,7 @@ struct Pending {
 
 impl StateWriter {
     /// A writer that only notes changes, until it is [started](StateWriter::start).
-    pub fn new(store: Arc<dyn Store>, bus: Arc<dyn Register>) -> StateWriter {
+    pub fn new(store: Role<dyn States>, bus: Arc<dyn Register>) -> StateWriter {
         let shared = Arc::new(Shared { store, bus, pending: Mutex::default(), news: Condvar::new() });
         StateWriter { shared, thread: Mutex::new(None) }
     }
@@ -186,9 +186,9 @@ impl Shared {
         if states.is_empty() {
             return Ok(());
         }
-        self.store.set_states(&states)?;
+        self.store.get()?.set_states(&states)?;
         let arrived: Vec<_> = self.elsewhere(&states).into_iter().map(|user| (user, UserState::Online)).collect();
-        if arrived.is_empty() { Ok(()) } else { self.store.set_states(&arrived) }
+        if arrived.is_empty() { Ok(()) } else { self.store.get()?.set_states(&arrived) }
     }
 
     /// Who of those that are to be offline is on another node. When the others cannot be asked, they will tell.

@@ -17,7 +17,9 @@ use mysql_store::open_with;
 use raybox::config::{MysqlSettings, Secret};
 use raybox::protocol::UserId;
 use raybox::store::mysql::MysqlStore;
-use raybox::store::{Kept, Message, MessageId, Store, StoreError, UserState};
+use raybox::store::{
+    Accounts, Contacts, Database as _, Kept, Message, MessageId, Messages, States, StoreError, UserState,
+};
 use serde_json::json;
 use testkit::{
     Database, MariaDb, SetOnDrop, TestClient, TestServer, chat, login, offline_user, wait_until, wait_within,

@@ -14,7 +14,9 @@ use mysql_store::open_with;
 use raybox::config::{MysqlSettings, Secret};
 use raybox::protocol::UserId;
 use raybox::store::mysql::MysqlStore;
-use raybox::store::{Kept, Message, MessageId, Store, StoreError, UserState};
+use raybox::store::{
+    Accounts, Contacts, Database as _, Kept, Message, MessageId, Messages, States, StoreError, UserState,
+};
 use serde_json::json;
 use testkit::{Database, MariaDb, PATIENCE, TestClient, TestServer, WRONG_PASSWORD, Workplace};
 use testkit::{chat, offline_user, password, user, wait_until};

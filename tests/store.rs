@@ -8,7 +8,7 @@ mod sqlite {
     use std::path::PathBuf;
     use std::sync::atomic::{AtomicU32, Ordering};
 
-    use raybox::store::Store;
+    use raybox::store::AllRoles;
     use raybox::store::sqlite::SqliteStore;
 
     use crate::store_suite;
@@ -20,7 +20,7 @@ mod sqlite {
     }
 
     impl store_suite::Opened for Fresh {
-        fn store(&self) -> &dyn Store {
+        fn store(&self) -> &dyn AllRoles {
             self.store.as_ref().expect("open until dropped")
         }
     }
@@ -44,7 +44,7 @@ mod sqlite {
 }
 
 mod mysql {
-    use raybox::store::Store;
+    use raybox::store::AllRoles;
     use raybox::store::mysql::MysqlStore;
     use testkit::Database;
 
@@ -64,7 +64,7 @@ mod mysql {
     }
 
     impl store_suite::Opened for Fresh {
-        fn store(&self) -> &dyn Store {
+        fn store(&self) -> &dyn AllRoles {
             &self.store
         }
     }
@@ -80,7 +80,7 @@ mod mysql {
 mod mysql_reference {
     use std::sync::Arc;
 
-    use raybox::store::{Kept, Message, MessageId, Store, StoreError};
+    use raybox::store::{Accounts, Database as _, Kept, Message, MessageId, Messages, StoreError};
     use testkit::Database;
 
     use super::mysql::Fresh;

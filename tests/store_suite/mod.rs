@@ -12,12 +12,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use raybox::protocol::{GroupId, UserId};
 use raybox::quotas::MESSAGE_BYTES;
 use raybox::store::{
-    FriendNames, Group, Joined, Kept, KeptMessage, Membership, Message, MessageId, Store, StoreError, User, UserState,
+    AllRoles, FriendNames, Group, Joined, Kept, KeptMessage, Membership, Message, MessageId, StoreError, User,
+    UserState,
 };
 
 /// A store that lives as long as one test.
 pub(crate) trait Opened {
-    fn store(&self) -> &dyn Store;
+    fn store(&self) -> &dyn AllRoles;
 }
 
 /// Makes one `#[test]` of every behaviour, on the stores that `$open` gives.
@@ -91,7 +92,7 @@ macro_rules! behaviours {
 }
 pub(crate) use behaviours;
 
-pub(crate) fn a_new_user_is_found(store: &dyn Store) {
+pub(crate) fn a_new_user_is_found(store: &dyn AllRoles) {
     let name = unique("alice");
     let id = store.register(&name, "secret").unwrap();
     assert!(id.0 > 0);
@@ -102,7 +103,7 @@ pub(crate) fn a_new_user_is_found(store: &dyn Store) {
     assert_eq!(store.credential(empty_password).unwrap().as_deref(), Some(""));
 }
 
-pub(crate) fn names_are_unique_without_regard_to_case_and_accents(store: &dyn Store) {
+pub(crate) fn names_are_unique_without_regard_to_case_and_accents(store: &dyn AllRoles) {
     let tag = unique("");
     for (taken, also_taken) in [
         ("Harper", "hARPER"),
@@ -121,7 +122,7 @@ pub(crate) fn names_are_unique_without_regard_to_case_and_accents(store: &dyn St
     }
 }
 
-pub(crate) fn a_refused_name_changes_nothing(store: &dyn Store) {
+pub(crate) fn a_refused_name_changes_nothing(store: &dyn AllRoles) {
     let name = unique("mason");
     let id = store.register(&name, "first").unwrap();
     assert!(matches!(store.register(&name.to_uppercase(), "second"), Err(StoreError::NameTaken)));
@@ -129,7 +130,7 @@ pub(crate) fn a_refused_name_changes_nothing(store: &dyn Store) {
     assert_eq!(store.user(id).unwrap(), Some(User { id, name }));
 }
 
-pub(crate) fn strange_names_come_back_byte_for_byte(store: &dyn Store) {
+pub(crate) fn strange_names_come_back_byte_for_byte(store: &dyn AllRoles) {
     let tag = unique("");
     let owner = new_user(store);
     for strange in STRANGE {
@@ -146,7 +147,7 @@ pub(crate) fn strange_names_come_back_byte_for_byte(store: &dyn Store) {
     }
 }
 
-pub(crate) fn unknown_ids_have_nothing(store: &dyn Store) {
+pub(crate) fn unknown_ids_have_nothing(store: &dyn AllRoles) {
     for id in [UNKNOWN, 0, -1, i32::MIN] {
         let (user, group) = (UserId(id), GroupId(id));
         assert_eq!(store.credential(user).unwrap(), None);
@@ -163,7 +164,7 @@ pub(crate) fn unknown_ids_have_nothing(store: &dyn Store) {
     }
 }
 
-pub(crate) fn a_credential_is_replaced_only_where_it_is_still_the_old_one(store: &dyn Store) {
+pub(crate) fn a_credential_is_replaced_only_where_it_is_still_the_old_one(store: &dyn AllRoles) {
     let user = store.register(&unique("carol"), "old").unwrap();
     let bystander = store.register(&unique("dave"), "old").unwrap();
     store.replace_credential(user, "other", "new").unwrap();
@@ -174,7 +175,7 @@ pub(crate) fn a_credential_is_replaced_only_where_it_is_still_the_old_one(store:
     assert_eq!(store.credential(bystander).unwrap().as_deref(), Some("old"));
 }
 
-pub(crate) fn who_is_online_is_listed_in_pages(store: &dyn Store) {
+pub(crate) fn who_is_online_is_listed_in_pages(store: &dyn AllRoles) {
     let users: Vec<UserId> = (0..5).map(|_| new_user(store)).collect();
     let online = [users[0], users[2], users[3]];
     store.set_states(&online.map(|user| (user, UserState::Online))).unwrap();
@@ -186,7 +187,7 @@ pub(crate) fn who_is_online_is_listed_in_pages(store: &dyn Store) {
     assert_eq!(of_these(store.online_after(users[3], 100).unwrap()), []);
 }
 
-pub(crate) fn states_of_unknown_users_are_passed_over(store: &dyn Store) {
+pub(crate) fn states_of_unknown_users_are_passed_over(store: &dyn AllRoles) {
     let user = new_user(store);
     store
         .set_states(&[
@@ -199,7 +200,7 @@ pub(crate) fn states_of_unknown_users_are_passed_over(store: &dyn Store) {
     assert_eq!(store.user(UserId(UNKNOWN)).unwrap(), None);
 }
 
-pub(crate) fn the_online_are_told_from_the_others(store: &dyn Store) {
+pub(crate) fn the_online_are_told_from_the_others(store: &dyn AllRoles) {
     let users = [new_user(store), new_user(store), new_user(store)];
     assert_eq!(store.online(&users).unwrap(), []);
     store.set_states(&[(users[0], UserState::Online), (users[2], UserState::Online)]).unwrap();
@@ -212,7 +213,7 @@ pub(crate) fn the_online_are_told_from_the_others(store: &dyn Store) {
     store.check().unwrap();
 }
 
-pub(crate) fn friends_are_friends_both_ways(store: &dyn Store) {
+pub(crate) fn friends_are_friends_both_ways(store: &dyn AllRoles) {
     let (a_name, b_name) = (unique("a"), unique("b"));
     let a = store.register(&a_name, "x").unwrap();
     let b = store.register(&b_name, "x").unwrap();
@@ -222,7 +223,7 @@ pub(crate) fn friends_are_friends_both_ways(store: &dyn Store) {
     assert_eq!(store.friends(b).unwrap(), [User { id: a, name: a_name }]);
 }
 
-pub(crate) fn adding_a_friend_twice_adds_once(store: &dyn Store) {
+pub(crate) fn adding_a_friend_twice_adds_once(store: &dyn AllRoles) {
     let (a, b) = (new_user(store), new_user(store));
     let first = store.add_friends(a, b).unwrap().unwrap();
     assert_eq!(store.add_friends(a, b).unwrap(), Some(first.clone()));
@@ -232,7 +233,7 @@ pub(crate) fn adding_a_friend_twice_adds_once(store: &dyn Store) {
     assert_eq!(ids(&store.friends(b).unwrap()), [a]);
 }
 
-pub(crate) fn friends_come_by_ascending_id(store: &dyn Store) {
+pub(crate) fn friends_come_by_ascending_id(store: &dyn AllRoles) {
     let users: Vec<UserId> = (0..5).map(|_| new_user(store)).collect();
     for index in [3, 1, 4, 2] {
         store.add_friends(users[0], users[index]).unwrap();
@@ -240,7 +241,7 @@ pub(crate) fn friends_come_by_ascending_id(store: &dyn Store) {
     assert_eq!(ids(&store.friends(users[0]).unwrap()), users[1..]);
 }
 
-pub(crate) fn adding_an_unknown_friend_adds_nothing(store: &dyn Store) {
+pub(crate) fn adding_an_unknown_friend_adds_nothing(store: &dyn AllRoles) {
     let user = new_user(store);
     assert_eq!(store.add_friends(user, UserId(UNKNOWN)).unwrap(), None);
     assert_eq!(store.add_friends(UserId(-5), user).unwrap(), None);
@@ -248,7 +249,7 @@ pub(crate) fn adding_an_unknown_friend_adds_nothing(store: &dyn Store) {
     assert_eq!(store.friends(UserId(UNKNOWN)).unwrap(), []);
 }
 
-pub(crate) fn removing_a_friend_removes_one_direction(store: &dyn Store) {
+pub(crate) fn removing_a_friend_removes_one_direction(store: &dyn AllRoles) {
     let (a, b) = (new_user(store), new_user(store));
     store.add_friends(a, b).unwrap();
     store.remove_friend(a, b).unwrap();
@@ -259,7 +260,7 @@ pub(crate) fn removing_a_friend_removes_one_direction(store: &dyn Store) {
     assert_eq!(ids(&store.friends(a).unwrap()), [b]);
 }
 
-pub(crate) fn a_group_has_its_creator(store: &dyn Store) {
+pub(crate) fn a_group_has_its_creator(store: &dyn AllRoles) {
     let (owner, name) = (new_user(store), unique("rust"));
     let id = store.create_group(owner, &name, "").unwrap();
     assert!(id.0 > 0);
@@ -269,7 +270,7 @@ pub(crate) fn a_group_has_its_creator(store: &dyn Store) {
     assert_eq!(store.members(id).unwrap(), [owner]);
 }
 
-pub(crate) fn group_names_need_not_be_unique(store: &dyn Store) {
+pub(crate) fn group_names_need_not_be_unique(store: &dyn AllRoles) {
     let (owner, name) = (new_user(store), unique("twin"));
     let first = store.create_group(owner, &name, "first").unwrap();
     let second = store.create_group(owner, &name, "second").unwrap();
@@ -278,7 +279,7 @@ pub(crate) fn group_names_need_not_be_unique(store: &dyn Store) {
     assert_eq!(descriptions, ["first", "second"]);
 }
 
-pub(crate) fn joining_twice_joins_once(store: &dyn Store) {
+pub(crate) fn joining_twice_joins_once(store: &dyn AllRoles) {
     let (owner, user, name) = (new_user(store), new_user(store), unique("go"));
     let group = store.create_group(owner, &name, "d").unwrap();
     let (new, already) = (Joined::New(name.clone()), Joined::Already(name));
@@ -291,7 +292,7 @@ pub(crate) fn joining_twice_joins_once(store: &dyn Store) {
     assert_eq!(store.groups_of(user).unwrap().len(), 1);
 }
 
-pub(crate) fn a_full_group_takes_nobody_more(store: &dyn Store) {
+pub(crate) fn a_full_group_takes_nobody_more(store: &dyn AllRoles) {
     let (owner, name) = (new_user(store), unique("full"));
     let group = store.create_group(owner, &name, "d").unwrap();
     let users: Vec<UserId> = (0..3).map(|_| new_user(store)).collect();
@@ -301,7 +302,7 @@ pub(crate) fn a_full_group_takes_nobody_more(store: &dyn Store) {
     assert_eq!(store.members(group).unwrap().len(), 3);
 }
 
-pub(crate) fn joining_an_unknown_group_joins_nothing(store: &dyn Store) {
+pub(crate) fn joining_an_unknown_group_joins_nothing(store: &dyn AllRoles) {
     let user = new_user(store);
     assert_eq!(store.join_group(user, GroupId(UNKNOWN), usize::MAX).unwrap(), Joined::NoSuchGroup);
     assert_eq!(store.membership(user, GroupId(UNKNOWN)).unwrap(), Membership::NoSuchGroup);
@@ -309,7 +310,7 @@ pub(crate) fn joining_an_unknown_group_joins_nothing(store: &dyn Store) {
     assert_eq!(store.members(GroupId(UNKNOWN)).unwrap(), []);
 }
 
-pub(crate) fn groups_and_members_come_by_ascending_id(store: &dyn Store) {
+pub(crate) fn groups_and_members_come_by_ascending_id(store: &dyn AllRoles) {
     let users: Vec<UserId> = (0..4).map(|_| new_user(store)).collect();
     let groups: Vec<GroupId> = (0..4).map(|_| store.create_group(users[3], &unique("g"), "d").unwrap()).collect();
     for index in [2, 0, 1] {
@@ -323,7 +324,7 @@ pub(crate) fn groups_and_members_come_by_ascending_id(store: &dyn Store) {
     assert_eq!(joined, groups);
 }
 
-pub(crate) fn the_search_ignores_case_and_accents(store: &dyn Store) {
+pub(crate) fn the_search_ignores_case_and_accents(store: &dyn AllRoles) {
     let (owner, tag) = (new_user(store), unique(""));
     let group = store.create_group(owner, &format!("Café № １２ Straße{tag}"), "d").unwrap();
     for text in ["CAFE", "café", "ＣＡＦＥ", "é № 12", "STRASSE", "aße"] {
@@ -332,7 +333,7 @@ pub(crate) fn the_search_ignores_case_and_accents(store: &dyn Store) {
     assert_eq!(search(store, "cafe12", &tag), []);
 }
 
-pub(crate) fn the_search_takes_wildcards_literally(store: &dyn Store) {
+pub(crate) fn the_search_takes_wildcards_literally(store: &dyn AllRoles) {
     let (owner, tag) = (new_user(store), unique(""));
     let group = |name: &str| store.create_group(owner, &format!("{name}{tag}"), "d").unwrap();
     let (plain, percent, underscore) = (group("abc"), group("a%c"), group("a_c"));
@@ -354,7 +355,7 @@ pub(crate) fn the_search_takes_wildcards_literally(store: &dyn Store) {
     assert_eq!(search(store, "nothing' OR '1'='1", &tag), []);
 }
 
-pub(crate) fn the_search_is_limited_and_ordered(store: &dyn Store) {
+pub(crate) fn the_search_is_limited_and_ordered(store: &dyn AllRoles) {
     let (owner, tag) = (new_user(store), unique("many"));
     let groups: Vec<GroupId> = (0..5).map(|_| store.create_group(owner, &tag, "d").unwrap()).collect();
     for limit in [0, 1, 3, 5, 100, usize::MAX] {
@@ -363,7 +364,7 @@ pub(crate) fn the_search_is_limited_and_ordered(store: &dyn Store) {
     }
 }
 
-pub(crate) fn an_empty_search_finds_every_group(store: &dyn Store) {
+pub(crate) fn an_empty_search_finds_every_group(store: &dyn AllRoles) {
     let owner = new_user(store);
     let named = store.create_group(owner, &unique("any"), "d").unwrap();
     let unnamed = store.create_group(owner, "", "d").unwrap();
@@ -372,7 +373,7 @@ pub(crate) fn an_empty_search_finds_every_group(store: &dyn Store) {
     assert_eq!(store.groups_named("", 1).unwrap().len(), 1);
 }
 
-pub(crate) fn a_search_of_any_size_and_content_is_harmless(store: &dyn Store) {
+pub(crate) fn a_search_of_any_size_and_content_is_harmless(store: &dyn AllRoles) {
     let (owner, tag) = (new_user(store), unique(""));
     let group = store.create_group(owner, &format!("a\0b{tag}"), "d").unwrap();
     assert_eq!(search(store, "a\0b", &tag), [group]);
@@ -381,7 +382,7 @@ pub(crate) fn a_search_of_any_size_and_content_is_harmless(store: &dyn Store) {
     assert_eq!(search(store, &"\0x".repeat(30000), &tag), []);
 }
 
-pub(crate) fn messages_are_fetched_in_order_and_exactly(store: &dyn Store) {
+pub(crate) fn messages_are_fetched_in_order_and_exactly(store: &dyn AllRoles) {
     let user = new_user(store);
     let texts: Vec<String> = STRANGE.iter().map(|s| format!(r#"{{"msg":"{s}"}}"#)).collect();
     let (first, rest) = texts.split_at(2);
@@ -394,7 +395,7 @@ pub(crate) fn messages_are_fetched_in_order_and_exactly(store: &dyn Store) {
     assert!(kept.is_sorted_by(|a, b| a.id < b.id));
 }
 
-pub(crate) fn a_fetch_deletes_nothing(store: &dyn Store) {
+pub(crate) fn a_fetch_deletes_nothing(store: &dyn AllRoles) {
     let user = new_user(store);
     append(store, user, &["1", "2"]);
     let kept = store.fetch(user, usize::MAX).unwrap();
@@ -402,7 +403,7 @@ pub(crate) fn a_fetch_deletes_nothing(store: &dyn Store) {
     assert_eq!(store.fetch(user, usize::MAX).unwrap(), kept);
 }
 
-pub(crate) fn a_delete_spares_what_came_after_the_fetch(store: &dyn Store) {
+pub(crate) fn a_delete_spares_what_came_after_the_fetch(store: &dyn AllRoles) {
     let user = new_user(store);
     append(store, user, &["1", "2", "3"]);
     let kept = store.fetch(user, usize::MAX).unwrap();
@@ -413,7 +414,7 @@ pub(crate) fn a_delete_spares_what_came_after_the_fetch(store: &dyn Store) {
     assert_eq!(texts(&store.fetch(user, usize::MAX).unwrap()), ["2", "4"]);
 }
 
-pub(crate) fn message_ids_are_never_used_again(store: &dyn Store) {
+pub(crate) fn message_ids_are_never_used_again(store: &dyn AllRoles) {
     let user = new_user(store);
     let mut last = MessageId(i64::MIN);
     for _ in 0..3 {
@@ -425,7 +426,7 @@ pub(crate) fn message_ids_are_never_used_again(store: &dyn Store) {
     }
 }
 
-pub(crate) fn one_user_cannot_touch_the_messages_of_another(store: &dyn Store) {
+pub(crate) fn one_user_cannot_touch_the_messages_of_another(store: &dyn AllRoles) {
     let (a, b) = (new_user(store), new_user(store));
     let batch = [message(a, "for a"), message(b, "for b"), message(a, "again for a")];
     assert_eq!(store.append(&batch).unwrap(), [Kept::Stored; 3]);
@@ -439,7 +440,7 @@ pub(crate) fn one_user_cannot_touch_the_messages_of_another(store: &dyn Store) {
     assert_eq!(texts(&store.fetch(b, usize::MAX).unwrap()), ["for b"]);
 }
 
-pub(crate) fn a_fetch_keeps_to_its_bytes(store: &dyn Store) {
+pub(crate) fn a_fetch_keeps_to_its_bytes(store: &dyn AllRoles) {
     let user = new_user(store);
     append(store, user, &["1234567890", "éé", "12345678901", ""]);
     for (bytes_max, count) in [(0, 1), (9, 1), (10, 1), (13, 1), (14, 2), (24, 2), (25, 4), (usize::MAX, 4)] {
@@ -447,7 +448,7 @@ pub(crate) fn a_fetch_keeps_to_its_bytes(store: &dyn Store) {
     }
 }
 
-pub(crate) fn long_messages_survive(store: &dyn Store) {
+pub(crate) fn long_messages_survive(store: &dyn AllRoles) {
     let user = new_user(store);
     let long = ["x".repeat(65536), "界".repeat(65536 / 3), "\\\"".repeat(32768)];
     assert_eq!(append(store, user, &long), [Kept::Stored; 3]);
@@ -455,7 +456,7 @@ pub(crate) fn long_messages_survive(store: &dyn Store) {
     assert_eq!(store.fetch(user, 65536).unwrap().len(), 1);
 }
 
-pub(crate) fn messages_for_unknown_users_are_not_kept(store: &dyn Store) {
+pub(crate) fn messages_for_unknown_users_are_not_kept(store: &dyn AllRoles) {
     let user = new_user(store);
     let batch = [
         message(UserId(UNKNOWN), "lost"),
@@ -470,13 +471,13 @@ pub(crate) fn messages_for_unknown_users_are_not_kept(store: &dyn Store) {
     assert_eq!(store.fetch(UserId(UNKNOWN), usize::MAX).unwrap(), []);
 }
 
-pub(crate) fn empty_batches_are_fine(store: &dyn Store) {
+pub(crate) fn empty_batches_are_fine(store: &dyn AllRoles) {
     assert_eq!(store.append(&[]).unwrap(), []);
     store.delete(new_user(store), &[]).unwrap();
     store.set_states(&[]).unwrap();
 }
 
-pub(crate) fn a_mailbox_weighs_what_is_in_it(store: &dyn Store) {
+pub(crate) fn a_mailbox_weighs_what_is_in_it(store: &dyn AllRoles) {
     let (user, other) = (new_user(store), new_user(store));
     assert_eq!(store.mailbox_bytes(user).unwrap(), 0);
     append(store, user, &["{\"a\":1}", "{\"b\":\"é\"}"]);
@@ -484,7 +485,7 @@ pub(crate) fn a_mailbox_weighs_what_is_in_it(store: &dyn Store) {
     assert_eq!(store.mailbox_bytes(user).unwrap(), 7 + 10 + 2 * MESSAGE_BYTES);
 }
 
-pub(crate) fn ten_thousand_messages_are_deleted_at_once(store: &dyn Store) {
+pub(crate) fn ten_thousand_messages_are_deleted_at_once(store: &dyn AllRoles) {
     let user = new_user(store);
     let texts_in: Vec<String> = (0..10_001).map(|number| number.to_string()).collect();
     append(store, user, &texts_in);
@@ -494,7 +495,7 @@ pub(crate) fn ten_thousand_messages_are_deleted_at_once(store: &dyn Store) {
     assert_eq!(texts(&store.fetch(user, usize::MAX).unwrap()), ["10000"]);
 }
 
-pub(crate) fn concurrent_appends_keep_the_order_of_each_thread(store: &dyn Store) {
+pub(crate) fn concurrent_appends_keep_the_order_of_each_thread(store: &dyn AllRoles) {
     const THREADS: usize = 8;
     const EACH: usize = 50;
     let user = new_user(store);
@@ -518,7 +519,7 @@ pub(crate) fn concurrent_appends_keep_the_order_of_each_thread(store: &dyn Store
     }
 }
 
-pub(crate) fn one_name_is_given_once_however_many_ask(store: &dyn Store) {
+pub(crate) fn one_name_is_given_once_however_many_ask(store: &dyn AllRoles) {
     let name = unique("wanted");
     let ask = || match store.register(&name, "x") {
         Ok(_) => 1,
@@ -532,7 +533,7 @@ pub(crate) fn one_name_is_given_once_however_many_ask(store: &dyn Store) {
     assert_eq!(given, 1);
 }
 
-pub(crate) fn a_refused_operation_does_not_harm_those_beside_it(store: &dyn Store) {
+pub(crate) fn a_refused_operation_does_not_harm_those_beside_it(store: &dyn AllRoles) {
     const EACH: usize = 50;
     let name = unique("taken");
     let user = store.register(&name, "x").unwrap();
@@ -578,7 +579,7 @@ fn unique(name: &str) -> String {
     format!("{name}-{}-{count}", now.as_nanos() as u64)
 }
 
-fn new_user(store: &dyn Store) -> UserId {
+fn new_user(store: &dyn AllRoles) -> UserId {
     store.register(&unique("user"), "x").unwrap()
 }
 
@@ -590,7 +591,7 @@ fn message(to: UserId, text: &str) -> Message {
     Message { to, text: Arc::from(text) }
 }
 
-fn append(store: &dyn Store, to: UserId, texts: &[impl AsRef<str>]) -> Vec<Kept> {
+fn append(store: &dyn AllRoles, to: UserId, texts: &[impl AsRef<str>]) -> Vec<Kept> {
     let batch: Vec<Message> = texts.iter().map(|text| message(to, text.as_ref())).collect();
     store.append(&batch).unwrap()
 }
@@ -600,7 +601,7 @@ fn texts(kept: &[KeptMessage]) -> Vec<&str> {
 }
 
 /// The groups of the test that owns `tag` whose names contain `text`.
-fn search(store: &dyn Store, text: &str, tag: &str) -> Vec<GroupId> {
+fn search(store: &dyn AllRoles, text: &str, tag: &str) -> Vec<GroupId> {
     let found = store.groups_named(text, usize::MAX).unwrap();
     found.into_iter().filter(|group| group.name.ends_with(tag)).map(|group| group.id).collect()
 }

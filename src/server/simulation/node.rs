@@ -27,6 +27,7 @@ use crate::requests::Requests;
 use crate::router::Router;
 use crate::server::{LANE_BATCH_MAX, OUTBOXES, STORE_GRACE, Shared, Shell, fetching, publish, services, settings};
 use crate::states::StateWriter;
+use crate::store::Store;
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -103,12 +104,12 @@ impl Machine {
         guesses: bool,
     ) -> Machine {
         let bus = Arc::new(SimBus::new(name, wires.clone(), clock.clone()));
-        let store = Arc::new(NodeStore { tables: tables.clone() });
+        let store = Store::of(Arc::new(NodeStore { tables: tables.clone() }));
         disk.lock().restart();
         let spool = Arc::new(NodeSpool(disk.clone()));
         let services = services(config, store, spool, bus.clone(), clock.clone(), None).expect("a good configuration");
         let keeping = services.clone();
-        let count = services.store.appenders();
+        let count = services.store.database.appenders();
         let keep = move |backlog: &mut Backlog, batch| backlog.handle(batch, keeping.clock.now(), &keeping);
         let begin = |nth| {
             let backlog = Backlog::new(nth, count, &*services.spool);
@@ -121,7 +122,7 @@ impl Machine {
         let publish = move |outbox: &mut Outbox, batch| publish(outbox, batch, &of_services, &of_keepers);
         let begin = |_| (Outbox::new(ENVELOPE_BYTES_MAX), None);
         let (outbox, publishing) = Lanes::manual(OUTBOXES, LANE_BATCH_MAX, begin, publish);
-        let states = StateWriter::new(services.store.clone(), services.bus.clone());
+        let states = StateWriter::new(services.store.states.clone(), services.bus.clone());
         let outbox = Arc::new(outbox);
         let router = Arc::new(Router::new(services.clone(), Some(outbox.clone()), keepers.clone(), states));
         bus.start(router.clone()).expect("it starts no thread");

@@ -9,7 +9,8 @@ use super::dice::Dice;
 use super::{Mutation, number_of};
 use crate::protocol::{GroupId, UserId};
 use crate::store::{
-    FriendNames, Group, Joined, Kept, KeptMessage, Message, MessageId, Store, StoreError, User, UserState,
+    Accounts, Contacts, Database, FriendNames, Group, Joined, Kept, KeptMessage, Message, MessageId, Messages, States,
+    StoreError, User, UserState,
 };
 
 /// The durable facts.
@@ -138,11 +139,7 @@ impl NodeStore {
     }
 }
 
-impl Store for NodeStore {
-    fn describe(&self) -> String {
-        "a simulation".into()
-    }
-
+impl Accounts for NodeStore {
     fn fits_hashes(&self) -> bool {
         false
     }
@@ -166,22 +163,12 @@ impl Store for NodeStore {
         Ok(())
     }
 
-    fn set_states(&self, _: &[(UserId, UserState)]) -> Result<(), StoreError> {
-        Ok(())
+    fn user(&self, user: UserId) -> Result<Option<User>, StoreError> {
+        self.call(|tables| tables.users.get(&user).map(|(name, _)| User { id: user, name: name.clone() }))
     }
+}
 
-    fn set_all_offline(&self) -> Result<(), StoreError> {
-        Ok(())
-    }
-
-    fn online(&self, _: &[UserId]) -> Result<Vec<UserId>, StoreError> {
-        Ok(Vec::new())
-    }
-
-    fn online_after(&self, _: UserId, _: usize) -> Result<Vec<UserId>, StoreError> {
-        Ok(Vec::new())
-    }
-
+impl Contacts for NodeStore {
     fn add_friends(&self, a: UserId, b: UserId) -> Result<Option<FriendNames>, StoreError> {
         self.call(|tables| {
             let name = |user| tables.users.get(user).map(|(name, _)| name.clone());
@@ -202,10 +189,6 @@ impl Store for NodeStore {
             let friends = tables.friends.iter().filter(|(from, _)| *from == user).map(|(_, to)| *to);
             friends.map(|id| User { id, name: tables.users[&id].0.clone() }).collect()
         })
-    }
-
-    fn user(&self, user: UserId) -> Result<Option<User>, StoreError> {
-        self.call(|tables| tables.users.get(&user).map(|(name, _)| User { id: user, name: name.clone() }))
     }
 
     fn create_group(&self, owner: UserId, name: &str, _: &str) -> Result<GroupId, StoreError> {
@@ -249,7 +232,9 @@ impl Store for NodeStore {
             tables.groups.get(&group).map_or(Vec::new(), |(_, members)| members.iter().copied().collect())
         })
     }
+}
 
+impl Messages for NodeStore {
     fn append(&self, messages: &[Message]) -> Result<Vec<Kept>, StoreError> {
         let kept = self.call(|tables| tables.append(messages));
         if let (Err(StoreError::Failed(_)), [message]) = (&kept, messages)
@@ -281,6 +266,30 @@ impl Store for NodeStore {
 
     fn delete(&self, user: UserId, ids: &[MessageId]) -> Result<(), StoreError> {
         self.call(|tables| tables.delete(user, ids))
+    }
+}
+
+impl States for NodeStore {
+    fn set_states(&self, _: &[(UserId, UserState)]) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn set_all_offline(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn online(&self, _: &[UserId]) -> Result<Vec<UserId>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    fn online_after(&self, _: UserId, _: usize) -> Result<Vec<UserId>, StoreError> {
+        Ok(Vec::new())
+    }
+}
+
+impl Database for NodeStore {
+    fn describe(&self) -> String {
+        "a simulation".into()
     }
 
     fn appenders(&self) -> usize {

@@ -1,32 +1,130 @@
-//! Kept messages: the table `OfflineMessage`, with ids and, as the reference server made it, without.
-//!
-//! Without ids nothing tells two equal rows apart, and nothing needs to: equal messages of one user are as good as each
-//! other, if only as many are deleted as were returned. So the id of a message there is a hash of its text and of how many
-//! equal ones come before it. Rows come in the order they were inserted, because a table without a key is kept in the
-//! order of a hidden one.
+//! Messages that wait: the table `OfflineMessage` with ids, and what it has in common with one without (`keyless.rs`).
 
-use std::collections::hash_map::RandomState;
-use std::collections::{BTreeMap, BTreeSet};
-use std::hash::BuildHasher;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use mysql::prelude::Queryable;
-use mysql::{Conn, Transaction, Value, params};
-use rustc_hash::{FxHashMap, FxHashSet};
+use mysql::{Conn, Row, Value, params};
+use rustc_hash::FxHashSet;
 
+use super::calls::{Repeat, TooLarge};
 use super::shapes::{self, LIST_MAX};
-use super::{column, ids_of};
+use super::{Base, column, ids_of};
 use crate::protocol::UserId;
-use crate::store::{KeptMessage, Message, MessageId};
+use crate::quotas::MESSAGE_BYTES;
+use crate::store::{Kept, KeptMessage, Message, MessageId, Messages, StoreError};
+
+/// Messages in a table whose rows have ids.
+pub(super) struct Numbered {
+    base: Arc<Base>,
+    /// It is logged that there are messages that no reply can hold.
+    has_unreadable: AtomicBool,
+}
+
+impl Numbered {
+    pub(super) fn of(base: Arc<Base>) -> Numbered {
+        Numbered { base, has_unreadable: AtomicBool::new(false) }
+    }
+}
+
+impl Messages for Numbered {
+    fn append(&self, messages: &[Message]) -> Result<Vec<Kept>, StoreError> {
+        self.base.append(messages)
+    }
+
+    fn fits(&self, text: &str) -> bool {
+        self.base.fits(text)
+    }
+
+    fn mailbox_bytes(&self, user: UserId) -> Result<usize, StoreError> {
+        self.base.mailbox_bytes(user)
+    }
+
+    fn fetch(&self, user: UserId, bytes_max: usize) -> Result<Vec<KeptMessage>, StoreError> {
+        let Base { calls, limits, name, .. } = &*self.base;
+        let (kept, unreadable) = calls.call(|db, _| fetch(db, user, bytes_max, limits.text_bytes()))?;
+        if unreadable > 0 && !self.has_unreadable.swap(true, Ordering::Relaxed) {
+            log::error!(
+                "{name}: {unreadable} messages for user {} are larger than max_allowed_packet and stay in the table until it \
+                 is raised; others like them are not logged",
+                user.0
+            );
+        }
+        Ok(kept)
+    }
+
+    fn delete(&self, user: UserId, ids: &[MessageId]) -> Result<(), StoreError> {
+        let (calls, mut ids) = (&self.base.calls, ids.to_vec());
+        ids.sort_unstable();
+        match ids.as_slice() {
+            [] => Ok(()),
+            few if few.len() <= LIST_MAX => calls.call(|db, _| delete(db, user, few)),
+            many => {
+                calls.transaction(Repeat::Freely, |db| many.chunks(LIST_MAX).try_for_each(|ids| delete(db, user, ids)))
+            }
+        }
+    }
+}
+
+/// What both kinds of tables have in common.
+impl Base {
+    pub(super) fn append(&self, messages: &[Message]) -> Result<Vec<Kept>, StoreError> {
+        let recipients: BTreeSet<UserId> = messages.iter().map(|message| message.to).collect();
+        let existing: FxHashSet<UserId> = self.calls.call(|db, _| existing(db, &recipients))?;
+        let mut bytes_max = usize::MAX;
+        loop {
+            // What the database takes is known since a connection is open, and may have changed since.
+            let outcome = |message: &Message| match existing.contains(&message.to) {
+                false => Kept::NoSuchUser,
+                true if self.fits(&message.text) => Kept::Stored,
+                true => Kept::TooLong,
+            };
+            let kept: Vec<Kept> = messages.iter().map(outcome).collect();
+            let stored = messages.iter().zip(&kept).filter(|(_, kept)| **kept == Kept::Stored);
+            let rows: Vec<&Message> = stored.map(|(message, _)| message).collect();
+            bytes_max = bytes_max.min(self.limits.text_bytes()).min(shapes::RUN_BYTES_MAX);
+            let runs = runs_of(&rows, bytes_max);
+            let inserted = match runs.as_slice() {
+                [] => Ok(()),
+                [run] => self.calls.call(|db, _| insert(db, run)),
+                runs => self.calls.transaction(Repeat::Freely, |db| runs.iter().try_for_each(|run| insert(db, run))),
+            };
+            match inserted {
+                Ok(()) => return Ok(kept),
+                // The database takes less than it says, or less than it did: it is given less until it takes it.
+                Err(StoreError::Failed(cause)) if cause.is::<TooLarge>() && runs.iter().any(|run| run.len() > 1) => {
+                    bytes_max /= 2;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    pub(super) fn fits(&self, text: &str) -> bool {
+        text.len() <= self.limits.text_bytes() && self.schema.fits(text)
+    }
+
+    pub(super) fn mailbox_bytes(&self, user: UserId) -> Result<usize, StoreError> {
+        let bytes: Option<u64> = self.calls.call(|db, _| {
+            let statement = "SELECT CAST(COALESCE(SUM(LENGTH(message) + :each), 0) AS UNSIGNED) AS bytes
+                             FROM OfflineMessage WHERE userid = :user";
+            let row = db.exec_first(statement, params! {"user" => user.0, "each" => MESSAGE_BYTES})?;
+            row.map(|mut row: Row| column(&mut row, "bytes")).transpose()
+        })?;
+        Ok(usize::try_from(bytes.unwrap_or(0)).unwrap_or(usize::MAX))
+    }
+}
 
 /// One run of rows, as one statement.
-pub(super) fn insert(connection: &mut impl Queryable, rows: &[&Message]) -> mysql::Result<()> {
+fn insert(connection: &mut impl Queryable, rows: &[&Message]) -> mysql::Result<()> {
     let values = rows.iter().flat_map(|row| [row.to.0.into(), Value::from(row.text.as_bytes())]);
     let statement = format!("INSERT INTO OfflineMessage (userid, message) VALUES {}", shapes::pairs(rows.len()));
     connection.exec_drop(statement, values.collect::<Vec<_>>())
 }
 
 /// Splits rows into runs for [`insert`], of so many bytes at most.
-pub(super) fn runs<'a>(mut rows: &'a [&'a Message], bytes_max: usize) -> Vec<&'a [&'a Message]> {
+fn runs_of<'a>(mut rows: &'a [&'a Message], bytes_max: usize) -> Vec<&'a [&'a Message]> {
     let mut runs = Vec::new();
     while !rows.is_empty() {
         let (run, rest) = rows.split_at(shapes::run_length(rows.iter().map(|row| row.text.len()), bytes_max));
@@ -37,7 +135,7 @@ pub(super) fn runs<'a>(mut rows: &'a [&'a Message], bytes_max: usize) -> Vec<&'a
 }
 
 /// Those of `users` who exist.
-pub(super) fn existing(connection: &mut Conn, users: &BTreeSet<UserId>) -> mysql::Result<FxHashSet<UserId>> {
+fn existing(connection: &mut Conn, users: &BTreeSet<UserId>) -> mysql::Result<FxHashSet<UserId>> {
     let users: Vec<UserId> = users.iter().copied().collect();
     let mut existing = FxHashSet::default();
     for users in users.chunks(LIST_MAX) {
@@ -51,7 +149,7 @@ pub(super) fn existing(connection: &mut Conn, users: &BTreeSet<UserId>) -> mysql
 /// The oldest messages of `user`, page by page, and how many were passed over because the database cannot send more than
 /// `row_bytes_max` of text in a row. A page has as many rows as probably are asked for, and its rows are read one by one:
 /// no more is in memory than asked for, and little more comes from the database.
-pub(super) fn fetch(
+fn fetch(
     connection: &mut Conn,
     user: UserId,
     bytes_max: usize,
@@ -96,105 +194,16 @@ fn next_page(left: usize, bytes: usize, rows: usize) -> usize {
 }
 
 /// Deletes messages of `user`, one statement a list of ids.
-pub(super) fn delete(connection: &mut impl Queryable, user: UserId, ids: &[MessageId]) -> mysql::Result<()> {
+fn delete(connection: &mut impl Queryable, user: UserId, ids: &[MessageId]) -> mysql::Result<()> {
     let list = shapes::padded(ids.iter().map(|id| id.0.into()));
     let statement = format!("DELETE FROM OfflineMessage WHERE userid = ? AND id IN {}", shapes::list(list.len()));
     let values: Vec<Value> = std::iter::once(user.0.into()).chain(list).collect();
     connection.exec_drop(statement, values)
 }
 
-/// [`fetch`] from a table without ids.
-pub(super) fn fetch_keyless(
-    connection: &mut Conn,
-    user: UserId,
-    bytes_max: usize,
-    hashes: &RandomState,
-) -> mysql::Result<Vec<KeptMessage>> {
-    let statement = "SELECT message FROM OfflineMessage WHERE userid = :user LIMIT 65536";
-    let rows = connection.exec_iter(statement, params! {"user" => user.0})?;
-    let (mut kept, mut bytes) = (Vec::new(), 0);
-    let mut seen: FxHashMap<String, u64> = FxHashMap::default();
-    for row in rows {
-        let mut row = row?;
-        // The reference server never writes NULL, and its clients could not read it.
-        let Some(text) = column::<Option<String>>(&mut row, "message")? else { continue };
-        bytes += text.len();
-        if bytes > bytes_max && !kept.is_empty() {
-            break;
-        }
-        let nth = seen.entry(text.clone()).or_default();
-        kept.push(KeptMessage { id: keyless_id(hashes, &text, *nth), text });
-        *nth += 1;
-    }
-    Ok(kept)
-}
-
-/// [`delete`] from a table without ids: of each text as many rows as were returned, the oldest.
-pub(super) fn delete_keyless(
-    transaction: &mut Transaction<'_>,
-    user: UserId,
-    ids: &[MessageId],
-    hashes: &RandomState,
-    bytes_max: usize,
-) -> mysql::Result<()> {
-    let ids: FxHashSet<MessageId> = ids.iter().copied().collect();
-    // Hash of a text -> rows there are; and only of what is deleted, text -> rows to delete.
-    let (mut rows_of, mut doomed) = (FxHashMap::default(), BTreeMap::<String, u64>::new());
-    let statement = "SELECT message FROM OfflineMessage WHERE userid = :user FOR UPDATE";
-    for row in transaction.exec_iter(statement, params! {"user" => user.0})? {
-        let Some(text) = column::<Option<String>>(&mut row?, "message")? else { continue };
-        let rows: &mut u64 = rows_of.entry(hashes.hash_one(&text)).or_default();
-        let id = keyless_id(hashes, &text, *rows);
-        *rows += 1;
-        if ids.contains(&id) {
-            *doomed.entry(text).or_default() += 1;
-        }
-    }
-    let with_rows = |(text, doomed)| {
-        let rows = rows_of.get(&hashes.hash_one(&text)).copied().unwrap_or(doomed);
-        (text, (rows, doomed))
-    };
-    let texts = doomed.into_iter().map(with_rows);
-    let (whole, part): (Vec<_>, Vec<_>) = texts.partition(|(_, (rows, doomed))| rows == doomed);
-    // A list is padded to up to twice its length.
-    let longest = whole.iter().map(|(text, _)| 2 * text.len()).max().unwrap_or_default().max(1);
-    for texts in whole.chunks((bytes_max / longest).clamp(1, KEYLESS_LIST_MAX)) {
-        // The limit spares an equal message that came in meanwhile: it is behind these.
-        let rows = texts.iter().map(|(_, (rows, _))| rows).sum();
-        delete_texts(transaction, user, texts.iter().map(|(text, _)| text), rows)?;
-    }
-    for (text, (_, doomed)) in part {
-        delete_texts(transaction, user, std::iter::once(&text), doomed)?;
-    }
-    Ok(())
-}
-
-/// Deletes the first `rows` rows that hold one of `texts`, compared byte by byte whatever the column's collation.
-fn delete_texts<'a>(
-    transaction: &mut Transaction<'_>,
-    user: UserId,
-    texts: impl Iterator<Item = &'a String>,
-    rows: u64,
-) -> mysql::Result<()> {
-    let list = shapes::padded(texts.map(|text| text.as_bytes().into()));
-    let statement = format!(
-        "DELETE FROM OfflineMessage WHERE userid = ? AND CAST(message AS BINARY) IN {} LIMIT ?",
-        shapes::list(list.len())
-    );
-    let values: Vec<Value> = std::iter::once(user.0.into()).chain(list).chain([rows.into()]).collect();
-    transaction.exec_drop(statement, values)
-}
-
-fn keyless_id(hashes: &RandomState, text: &str, nth: u64) -> MessageId {
-    MessageId(hashes.hash_one((text, nth)).cast_signed())
-}
-
 /// Rows that are asked for at once: most mailboxes hold fewer than the first.
 const FIRST_PAGE: usize = 32;
 const PAGE_MAX: usize = 1024;
-
-/// The rows are at most 2000 bytes each.
-const KEYLESS_LIST_MAX: usize = 256;
 
 #[cfg(test)]
 mod tests {

@@ -14,8 +14,11 @@ use std::thread;
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded, unbounded};
+use rusqlite::ffi;
 
 use super::*;
+use crate::protocol::GroupId;
+use crate::store::{Accounts, Contacts, Kept, Message, MessageId, Messages, States, UserState};
 
 #[test]
 fn a_missing_folder_is_made_and_the_schema_with_it() {

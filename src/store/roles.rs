@@ -1,0 +1,269 @@
+//! The roles of a store: each caller takes the one that it uses, and a test double implements that one.
+//!
+//! | role | what is asked of it |
+//! |---|---|
+//! | [`Accounts`] | who there is, and their passwords |
+//! | [`Contacts`] | friends and groups |
+//! | [`Messages`] | what waits for users who are offline |
+//! | [`States`] | the column `User.state`, for neighbours and tools |
+//! | [`Database`] | whether it works, for the operator |
+//!
+//! A [`Role`] is the way to one of them, which may not be open yet.
+
+use std::sync::{Arc, OnceLock};
+
+use super::{
+    FriendNames, Group, Joined, Kept, KeptMessage, Membership, Message, MessageId, StoreError, User, UserState,
+};
+use crate::metrics::PoolUse;
+use crate::protocol::{GroupId, UserId};
+
+/// The durable facts, by roles. Cloning shares them.
+#[derive(Clone)]
+pub struct Store {
+    /// Who there is.
+    pub accounts: Role<dyn Accounts>,
+    /// Friends and groups.
+    pub contacts: Role<dyn Contacts>,
+    /// What waits for users.
+    pub messages: Role<dyn Messages>,
+    /// `User.state`.
+    pub states: Role<dyn States>,
+    /// What all of it stands on. Always there.
+    pub database: Arc<dyn Database>,
+}
+
+impl Store {
+    /// All roles of one database.
+    pub fn of<S: AllRoles>(store: Arc<S>) -> Store {
+        Store {
+            accounts: Role::of(store.clone()),
+            contacts: Role::of(store.clone()),
+            messages: Role::of(store.clone()),
+            states: Role::of(store.clone()),
+            database: store,
+        }
+    }
+
+    /// The roles of a database that is not open yet, and what opens them.
+    pub(super) fn late(database: Arc<dyn Database>) -> (Store, Opener) {
+        let (accounts, contacts, messages, states) = (Role::none(), Role::none(), Role::none(), Role::none());
+        let store = Store { accounts, contacts, messages, states, database };
+        let Store { accounts, contacts, messages, states, .. } = store.clone();
+        (store, Opener { accounts, contacts, messages, states })
+    }
+
+    /// As [`Accounts::fits_hashes`]. Whoever asks before that is known gets no further anyway.
+    pub fn fits_hashes(&self) -> bool {
+        self.accounts.get().map_or(true, |accounts| accounts.fits_hashes())
+    }
+
+    /// As [`Messages::fits`]. What is accepted must be stored, so nothing fits before anything is known of the tables.
+    pub fn fits(&self, text: &str) -> bool {
+        self.messages.get().is_ok_and(|messages| messages.fits(text))
+    }
+}
+
+/// Opens the roles of a store that was made before its database answered.
+pub(super) struct Opener {
+    accounts: Role<dyn Accounts>,
+    contacts: Role<dyn Contacts>,
+    messages: Role<dyn Messages>,
+    states: Role<dyn States>,
+}
+
+impl Opener {
+    pub(super) fn open<S: AllRoles>(&self, store: &Arc<S>) {
+        self.accounts.open(store.clone());
+        self.contacts.open(store.clone());
+        self.messages.open(store.clone());
+        self.states.open(store.clone());
+    }
+}
+
+/// The way to one role of a store. Cloning shares it.
+pub struct Role<R: ?Sized>(Arc<OnceLock<Arc<R>>>);
+
+impl<R: ?Sized> Role<R> {
+    /// One that is open.
+    pub fn of(role: Arc<R>) -> Role<R> {
+        Role(Arc::new(OnceLock::from(role)))
+    }
+
+    /// One that is not open, and perhaps never will be.
+    pub fn none() -> Role<R> {
+        Role(Arc::default())
+    }
+
+    /// The role.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] before it is open.
+    pub fn get(&self) -> Result<&R, StoreError> {
+        self.0.get().map(|role| &**role).ok_or_else(|| StoreError::Unavailable(NOT_OPEN.into()))
+    }
+
+    /// Opens it, unless it is open.
+    fn open(&self, role: Arc<R>) {
+        let _ = self.0.set(role);
+    }
+}
+
+impl<R: ?Sized> Clone for Role<R> {
+    fn clone(&self) -> Role<R> {
+        Role(self.0.clone())
+    }
+}
+
+const NOT_OPEN: &str = "the database has not answered yet";
+
+/// A database that has all roles.
+pub trait AllRoles: Accounts + Contacts + Messages + States + Database {}
+
+impl<S: Accounts + Contacts + Messages + States + Database> AllRoles for S {}
+
+/// Who there is. Its methods block and may be called from any thread but a loop, as those of all roles.
+pub trait Accounts: Send + Sync + 'static {
+    /// Whether a hashed password fits its column. Where it does not, passwords are stored and compared as plain text.
+    fn fits_hashes(&self) -> bool;
+
+    /// The stored password of `user` as it stands in the table (a PHC string, or plain text of the reference server),
+    /// `None` for an unknown user.
+    fn credential(&self, user: UserId) -> Result<Option<String>, StoreError>;
+
+    /// The same of many users, in any order; those who are unknown or have none are left out.
+    fn credentials(&self, users: &[UserId]) -> Result<Vec<(UserId, String)>, StoreError> {
+        let find = |user: &UserId| Ok(self.credential(*user)?.map(|stored| (*user, stored)));
+        users.iter().filter_map(|user| find(user).transpose()).collect()
+    }
+
+    /// A new user, offline. Names are unique without regard to case and accents.
+    ///
+    /// # Errors
+    /// [`StoreError::NameTaken`] when the name is in use.
+    fn register(&self, name: &str, credential: &str) -> Result<UserId, StoreError>;
+
+    /// Replaces the stored password of `user`, but only where it still equals `old`.
+    fn replace_credential(&self, user: UserId, old: &str, new: &str) -> Result<(), StoreError>;
+
+    /// One user, `None` if unknown.
+    fn user(&self, user: UserId) -> Result<Option<User>, StoreError>;
+}
+
+/// Friends and groups.
+pub trait Contacts: Send + Sync + 'static {
+    /// Makes two users friends of each other, each row once. `None` when one of them does not exist.
+    fn add_friends(&self, a: UserId, b: UserId) -> Result<Option<FriendNames>, StoreError>;
+
+    /// Deletes the one row `from` -> `to`; no such row is no error.
+    fn remove_friend(&self, from: UserId, to: UserId) -> Result<(), StoreError>;
+
+    /// The friends of `user` by ascending id.
+    fn friends(&self, user: UserId) -> Result<Vec<User>, StoreError>;
+
+    /// A new group with `owner` as its creator and first member.
+    fn create_group(&self, owner: UserId, name: &str, description: &str) -> Result<GroupId, StoreError>;
+
+    /// Makes `user` a normal member unless it is a member already, or the group has `members_max` members. Nodes that do so
+    /// at the same time may exceed that.
+    fn join_group(&self, user: UserId, group: GroupId, members_max: usize) -> Result<Joined, StoreError>;
+
+    /// Whether `user` is a member, without reading all that are.
+    fn membership(&self, user: UserId, group: GroupId) -> Result<Membership, StoreError> {
+        let members = self.members(group)?;
+        Ok(match members.binary_search(&user) {
+            Ok(_) => Membership::Member,
+            Err(_) if members.is_empty() => Membership::NoSuchGroup,
+            Err(_) => Membership::Stranger,
+        })
+    }
+
+    /// The groups that `user` is a member of, by ascending id.
+    fn groups_of(&self, user: UserId) -> Result<Vec<Group>, StoreError>;
+
+    /// One group, `None` if unknown.
+    fn group(&self, group: GroupId) -> Result<Option<Group>, StoreError>;
+
+    /// At most `limit` groups whose name contains `text` literally, without regard to case and accents, by ascending id; those
+    /// that are found within [`SEARCH_TIME`](super::SEARCH_TIME).
+    fn groups_named(&self, text: &str, limit: usize) -> Result<Vec<Group>, StoreError>;
+
+    /// The members of `group` by ascending id; empty for an unknown group, since every group has its creator.
+    fn members(&self, group: GroupId) -> Result<Vec<UserId>, StoreError>;
+}
+
+/// Messages that are read once: what waits for users who are offline.
+pub trait Messages: Send + Sync + 'static {
+    /// Keeps messages for recipients that are not online. The whole batch is one transaction: all or nothing.
+    /// Returns one outcome per message, in the order given; of one recipient, later messages are fetched later.
+    fn append(&self, messages: &[Message]) -> Result<Vec<Kept>, StoreError>;
+
+    /// Whether [`Messages::append`] would not find this text too long, as far as is known without asking the database.
+    fn fits(&self, _text: &str) -> bool {
+        true
+    }
+
+    /// What is stored for `user`, in bytes, with [`MESSAGE_BYTES`](crate::quotas::MESSAGE_BYTES) for each message beside its
+    /// text. Asked only of mailboxes that much goes into.
+    fn mailbox_bytes(&self, _user: UserId) -> Result<usize, StoreError> {
+        Ok(0)
+    }
+
+    /// The oldest messages kept for `user`, in the order they were appended, as many as fit in `bytes_max` of text
+    /// but at least one if there is any. Nothing is deleted.
+    fn fetch(&self, user: UserId, bytes_max: usize) -> Result<Vec<KeptMessage>, StoreError>;
+
+    /// Deletes exactly these messages of `user`; one that is gone already is no error.
+    fn delete(&self, user: UserId, ids: &[MessageId]) -> Result<(), StoreError>;
+}
+
+/// `User.state`, which the server writes for neighbours and tools, and never trusts.
+pub trait States: Send + Sync + 'static {
+    /// Writes `User.state` for many users at once. Later entries of one user win; unknown users are passed over.
+    fn set_states(&self, changes: &[(UserId, UserState)]) -> Result<(), StoreError>;
+
+    /// Writes that nobody is online.
+    fn set_all_offline(&self) -> Result<(), StoreError>;
+
+    /// Those of `users` whose `User.state` says online, in any order. The column is what reference nodes go by.
+    fn online(&self, users: &[UserId]) -> Result<Vec<UserId>, StoreError>;
+
+    /// The users after `user` whose `User.state` says online, by ascending id, at most `limit` of them.
+    fn online_after(&self, user: UserId, limit: usize) -> Result<Vec<UserId>, StoreError>;
+}
+
+/// What all roles stand on.
+pub trait Database: Send + Sync + 'static {
+    /// One line for the log and the operator: which database this is and where.
+    fn describe(&self) -> String;
+
+    /// How many threads may append at the same time and be faster for it.
+    fn appenders(&self) -> usize {
+        1
+    }
+
+    /// How the connections are used, if there are any. Does not block.
+    fn connections(&self) -> Option<PoolUse> {
+        None
+    }
+
+    /// Finds out whether the database keeps what it is given, by a small write if need be, within a few seconds whatever is
+    /// wrong with it.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when it does not, or says nothing.
+    fn check(&self) -> Result<(), StoreError>;
+
+    /// Whether the database was taken away for good, so that what it is given now would be found by nobody. It should be
+    /// given only what nobody can be told of, and the server should stop.
+    fn is_lost(&self) -> bool {
+        false
+    }
+
+    /// Has `stop` called when [`Database::is_lost`] becomes true, from any thread.
+    fn on_lost(&self, _stop: Box<dyn Fn() + Send + Sync>) {}
+
+    /// Has `look` called when it begins to keep nothing, from any thread, so that nobody needs to wait for the next
+    /// [`Database::check`] to know.
+    fn on_trouble(&self, _look: Box<dyn Fn() + Send + Sync>) {}
+}

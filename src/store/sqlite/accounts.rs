@@ -1,0 +1,73 @@
+//! Accounts in the table `User`.
+
+use rusqlite::{OptionalExtension, ffi, named_params};
+
+use super::ids::Numbered;
+use super::{SqliteStore, new_id, user_by_id};
+use crate::collation::fold;
+use crate::protocol::UserId;
+use crate::store::{Accounts, StoreError, User};
+
+impl Accounts for SqliteStore {
+    fn fits_hashes(&self) -> bool {
+        true
+    }
+
+    fn credential(&self, user: UserId) -> Result<Option<String>, StoreError> {
+        self.live.read(move |db| {
+            db.prepare_cached("SELECT password FROM User WHERE id = :id")?
+                .query_row(named_params! {":id": user.0}, |row| row.get("password"))
+                .optional()
+        })
+    }
+
+    fn credentials(&self, users: &[UserId]) -> Result<Vec<(UserId, String)>, StoreError> {
+        let users = users.to_vec();
+        self.live.read(move |db| {
+            let mut query = db.prepare_cached("SELECT password FROM User WHERE id = :id")?;
+            let mut find = |user: &UserId| {
+                let stored = query.query_row(named_params! {":id": user.0}, |row| row.get("password")).optional()?;
+                Ok(stored.map(|stored| (*user, stored)))
+            };
+            users.iter().filter_map(|user| find(user).transpose()).collect()
+        })
+    }
+
+    fn register(&self, name: &str, credential: &str) -> Result<UserId, StoreError> {
+        let (name, name_key, credential) = (name.to_owned(), fold(name), credential.to_owned());
+        let (live, ids) = self.live.live()?;
+        let ids = ids.clone();
+        let id = live.change(move |db| {
+            let inserted = db
+                .prepare_cached("INSERT INTO User (name, name_key, password) VALUES (:name, :name_key, :password)")?
+                .execute(named_params! {":name": name, ":name_key": name_key, ":password": credential});
+            match inserted {
+                Ok(_) => {
+                    let id = new_id(db)?;
+                    ids.note(Numbered::User, id)?;
+                    Ok(Some(UserId(id)))
+                }
+                Err(error) if is_duplicate(&error) => Ok(None),
+                Err(error) => Err(error),
+            }
+        })?;
+        id.ok_or(StoreError::NameTaken)
+    }
+
+    fn replace_credential(&self, user: UserId, old: &str, new: &str) -> Result<(), StoreError> {
+        let (old, new) = (old.to_owned(), new.to_owned());
+        self.live.change(move |db| {
+            db.prepare_cached("UPDATE User SET password = :new WHERE id = :id AND password = :old")?
+                .execute(named_params! {":new": new, ":id": user.0, ":old": old})
+                .map(drop)
+        })
+    }
+
+    fn user(&self, user: UserId) -> Result<Option<User>, StoreError> {
+        self.live.read(move |db| user_by_id(db, user))
+    }
+}
+
+fn is_duplicate(error: &rusqlite::Error) -> bool {
+    error.sqlite_error().is_some_and(|cause| cause.extended_code == ffi::SQLITE_CONSTRAINT_UNIQUE)
+}

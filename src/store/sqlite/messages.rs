@@ -1,0 +1,128 @@
+//! Messages that wait: the table `OfflineMessage`, and the texts that several of them share in `MessageText`.
+
+use std::collections::BTreeSet;
+
+use rusqlite::{Connection, OptionalExtension, named_params};
+use rustc_hash::FxHashMap;
+
+use super::SqliteStore;
+use crate::protocol::UserId;
+use crate::quotas::MESSAGE_BYTES;
+use crate::store::{Kept, KeptMessage, Message, MessageId, Messages, StoreError};
+
+impl Messages for SqliteStore {
+    fn append(&self, messages: &[Message]) -> Result<Vec<Kept>, StoreError> {
+        let messages = messages.to_vec();
+        self.live.write(move |db| {
+            let mut exists = db.prepare_cached("SELECT 1 FROM User WHERE id = :id")?;
+            let mut insert =
+                db.prepare_cached("INSERT INTO OfflineMessage (userid, message) VALUES (:user, :message)")?;
+            let mut shared = SharedTexts::of(&messages);
+            let mut keep = |message: &Message| {
+                if !exists.exists(named_params! {":id": message.to.0})? {
+                    return Ok(Kept::NoSuchUser);
+                }
+                match shared.id_of(db, message)? {
+                    Some(text) => db
+                        .prepare_cached(
+                            "INSERT INTO OfflineMessage (userid, message, textid) VALUES (:user, '', :text)",
+                        )?
+                        .execute(named_params! {":user": message.to.0, ":text": text})?,
+                    None => insert.execute(named_params! {":user": message.to.0, ":message": &*message.text})?,
+                };
+                Ok(Kept::Stored)
+            };
+            messages.iter().map(&mut keep).collect()
+        })
+    }
+
+    fn mailbox_bytes(&self, user: UserId) -> Result<usize, StoreError> {
+        self.live.read(move |db| {
+            let bytes: i64 = db
+                .prepare_cached(
+                    "SELECT coalesce(sum(octet_length(coalesce(MessageText.message, OfflineMessage.message)) + :each), 0)
+                     FROM OfflineMessage LEFT JOIN MessageText ON MessageText.id = textid WHERE userid = :user",
+                )?
+                .query_row(named_params! {":user": user.0, ":each": MESSAGE_BYTES as i64}, |row| row.get(0))?;
+            Ok(usize::try_from(bytes).unwrap_or(usize::MAX))
+        })
+    }
+
+    fn fetch(&self, user: UserId, bytes_max: usize) -> Result<Vec<KeptMessage>, StoreError> {
+        self.live.settle()?;
+        self.live.read(move |db| {
+            let mut select =
+                db.prepare_cached("SELECT id, message, textid FROM OfflineMessage WHERE userid = :user ORDER BY id")?;
+            // Few messages have a text that others have too: a join would cost all of them.
+            let mut shared = db.prepare_cached("SELECT message FROM MessageText WHERE id = :id")?;
+            let mut rows = select.query(named_params! {":user": user.0})?;
+            let (mut kept, mut bytes) = (Vec::new(), 0);
+            while let Some(row) = rows.next()? {
+                let text: String = match row.get("textid")? {
+                    None::<i64> => row.get("message")?,
+                    Some(id) => shared.query_row(named_params! {":id": id}, |row| row.get(0))?,
+                };
+                bytes += text.len();
+                if bytes > bytes_max && !kept.is_empty() {
+                    break;
+                }
+                kept.push(KeptMessage { id: MessageId(row.get("id")?), text });
+            }
+            Ok(kept)
+        })
+    }
+
+    fn delete(&self, user: UserId, ids: &[MessageId]) -> Result<(), StoreError> {
+        let ids = ids.to_vec();
+        self.live.write(move |db| {
+            let mut delete = db.prepare_cached("DELETE FROM OfflineMessage WHERE id = :id AND userid = :user")?;
+            let mut text_of =
+                db.prepare_cached("SELECT textid FROM OfflineMessage WHERE id = :id AND userid = :user")?;
+            let any_shared = db.prepare_cached("SELECT 1 FROM MessageText LIMIT 1")?.exists([])?;
+            let mut texts = BTreeSet::new();
+            for id in &ids {
+                let row = named_params! {":id": id.0, ":user": user.0};
+                if any_shared {
+                    texts.extend(text_of.query_row(row, |row| row.get::<_, Option<i64>>(0)).optional()?.flatten());
+                }
+                delete.execute(row)?;
+            }
+            let mut forget = db.prepare_cached(
+                "DELETE FROM MessageText
+                 WHERE id = :id AND NOT EXISTS (SELECT 1 FROM OfflineMessage WHERE textid = :id)",
+            )?;
+            for text in texts {
+                forget.execute(named_params! {":id": text})?;
+            }
+            Ok(())
+        })
+    }
+}
+
+/// The texts of a batch that several of its messages have, each stored once.
+struct SharedTexts {
+    /// Where a text lies in memory -> how many messages have it, and its id when it is stored.
+    texts: FxHashMap<*const u8, (u32, Option<i64>)>,
+}
+
+impl SharedTexts {
+    fn of(messages: &[Message]) -> SharedTexts {
+        let mut texts: FxHashMap<_, (u32, Option<i64>)> = FxHashMap::default();
+        for message in messages.iter().filter(|_| messages.len() > 1) {
+            texts.entry(message.text.as_ptr()).or_default().0 += 1;
+        }
+        texts.retain(|_, (count, _)| *count > 1);
+        SharedTexts { texts }
+    }
+
+    /// The id of the message's text, if that is shared.
+    fn id_of(&mut self, db: &Connection, message: &Message) -> rusqlite::Result<Option<i64>> {
+        let Some((_, id)) = self.texts.get_mut(&message.text.as_ptr()) else { return Ok(None) };
+        if id.is_none() {
+            db.prepare_cached("INSERT INTO MessageText (message) VALUES (:message)")?
+                .execute(named_params! {":message": &*message.text})?;
+            *id = Some(db.last_insert_rowid());
+        }
+        Ok(*id)
+    }
+}
