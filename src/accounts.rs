@@ -175,7 +175,7 @@ impl Checker {
     /// # Errors
     /// When the system has no thread left.
     pub fn start(services: Arc<Services>, router: &Arc<Router>, interval: Duration) -> io::Result<Checker> {
-        let _ = services.accounts.router.set(Arc::downgrade(router));
+        let _ = services.logins.accounts.router.set(Arc::downgrade(router));
         let comparing = services.clone();
         let run = move || Comparison::new(interval, Instant::now()).run(&comparing);
         let thread = thread::Builder::new().name("accounts".into()).spawn(run)?;
@@ -184,8 +184,8 @@ impl Checker {
 
     /// Ends it, and does not wait for a database beyond `by`.
     pub fn close(self, by: Instant) {
-        self.services.accounts.queue.lock().stopping = true;
-        self.services.accounts.news.notify_one();
+        self.services.logins.accounts.queue.lock().stopping = true;
+        self.services.logins.accounts.news.notify_one();
         pool::join_until(self.thread, by);
     }
 }
@@ -211,16 +211,16 @@ impl Comparison {
     fn run(mut self, services: &Services) {
         let mut pause = PAUSE;
         loop {
-            let mut queue = services.accounts.queue.lock();
+            let mut queue = services.logins.accounts.queue.lock();
             if !queue.stopping && self.is_idle() && queue.remembered.is_empty() {
                 match self.interval.is_zero() {
-                    true => services.accounts.news.wait(&mut queue),
-                    false => drop(services.accounts.news.wait_until(&mut queue, self.next)),
+                    true => services.logins.accounts.news.wait(&mut queue),
+                    false => drop(services.logins.accounts.news.wait_until(&mut queue, self.next)),
                 }
             }
             if !queue.stopping {
                 // Those who log in meanwhile share the statement.
-                services.accounts.news.wait_for(&mut queue, pause);
+                services.logins.accounts.news.wait_for(&mut queue, pause);
             }
             if queue.stopping {
                 return;
@@ -256,7 +256,7 @@ impl Comparison {
             if let Some(user) = self.left.pop() {
                 batch.push(user);
             } else if self.shard < SHARDS {
-                self.left = services.accounts.connected(self.shard);
+                self.left = services.logins.accounts.connected(self.shard);
                 self.shard += 1;
             } else {
                 break;
@@ -294,16 +294,16 @@ fn changed(services: &Services, mut users: Vec<UserId>) -> Result<Vec<UserId>, S
     services.metrics.accounts_compared(users.len());
     let now = Instant::now();
     users.retain(|user| {
-        let found = stored.get(user).map(|stored| services.passwords.stamp(stored));
-        services.accounts.stamp(*user, now).is_some_and(|noted| found != Some(noted))
+        let found = stored.get(user).map(|stored| services.logins.passwords.stamp(stored));
+        services.logins.accounts.stamp(*user, now).is_some_and(|noted| found != Some(noted))
     });
     Ok(users)
 }
 
 /// Logs out a user whose account has changed; from how many connections.
 fn end(services: &Services, user: UserId) -> usize {
-    services.passwords.forget(user);
-    let ended = services.accounts.log_out(user);
+    services.logins.passwords.forget(user);
+    let ended = services.logins.accounts.log_out(user);
     services.metrics.logged_out(ended);
     ended
 }

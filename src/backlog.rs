@@ -419,7 +419,7 @@ fn append(deliveries: &[Delivery], services: &Services) -> Result<Vec<Kept>, Sto
 fn within_quotas(deliveries: Vec<Delivery>, may_ask: bool, services: &Services) -> Vec<Delivery> {
     let size = |user| services.store.messages.get().ok()?.mailbox_bytes(user).ok();
     let size = may_ask.then_some(&size as Size<'_>);
-    let Admitted { fits, full, filled } = services.quotas.admit(deliveries, &services.clock, size);
+    let Admitted { fits, full, filled } = services.mail.quotas.admit(deliveries, &services.clock, size);
     if let Some(first) = filled.first() {
         let more = if filled.len() > 1 { format!(" and {} more", filled.len() - 1) } else { String::new() };
         log::warn!(
@@ -486,6 +486,7 @@ mod tests {
     use crate::bus::local::LocalBus;
     use crate::clock::Clock;
     use crate::groups::GroupCache;
+    use crate::jobs::{Directory, Limits, Logins, Mail};
     use crate::metrics::Metrics;
     use crate::outages::Outages;
     use crate::password::Passwords;
@@ -633,28 +634,28 @@ mod tests {
         fn start(folder: &Folder, store: &Arc<Script>, lanes: usize, bytes_max: usize) -> Node {
             let file = SpoolFile::open(&folder.0, bytes_max).unwrap();
             let disk = Arc::new(Disk { file, is_broken: Mutex::new(false) });
+            let of_lanes = Store {
+                accounts: Role::none(),
+                contacts: Role::none(),
+                messages: Role::of(store.clone()),
+                states: Role::of(store.clone()),
+                database: store.clone(),
+            };
+            let (bus, clock, metrics) = (Arc::new(LocalBus), Clock::default(), Arc::new(Metrics::new(1)));
+            let passwords = Passwords::new(8, 1, 1, Duration::ZERO).unwrap();
+            let limits = Limits { search_results_max: 10, group_members_max: 10 };
+            let groups = GroupCache::new(None);
+            let of_directory = metrics.clone();
             let services = Services {
-                store: Store {
-                    accounts: Role::none(),
-                    contacts: Role::none(),
-                    messages: Role::of(store.clone()),
-                    states: Role::of(store.clone()),
-                    database: store.clone(),
-                },
+                logins: Logins::new(of_lanes.accounts.clone(), bus.clone(), clock.clone(), passwords, None),
+                mail: Mail::new(of_lanes.messages.clone(), 1 << 20, 1000),
+                directory: Directory::new(of_lanes.clone(), bus.clone(), clock.clone(), of_directory, groups, limits),
+                store: of_lanes,
                 spool: disk.clone(),
-                bus: Arc::new(LocalBus),
-                started: Instant::now(),
-                clock: Clock::default(),
-                passwords: Arc::new(Passwords::new(8, 1, 1, Duration::ZERO).unwrap()),
-                accounts: Arc::new(crate::accounts::Accounts::new()),
-                upgrader: Mutex::new(None),
+                bus,
+                clock,
                 berths: crate::berths::Berths::new(1 << 20),
-                quotas: crate::quotas::Quotas::new(1 << 20),
-                groups: GroupCache::new(None),
-                metrics: Arc::new(Metrics::new(1)),
-                fetch_bytes_max: 1000,
-                search_results_max: 10,
-                group_members_max: 10,
+                metrics,
                 outages: Outages::default(),
             };
             let lanes = (0..lanes).map(|nth| Backlog::new(nth, lanes, &*disk)).collect();

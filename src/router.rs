@@ -642,11 +642,11 @@ impl Node for Router {
     }
 
     fn on_group_changed(&self, group: GroupId) {
-        self.services.groups.changed(group);
+        self.services.directory.groups.changed(group);
     }
 
     fn on_rejoined(&self) -> Vec<UserId> {
-        self.services.groups.forget();
+        self.services.directory.groups.forget();
         let mut all = Vec::new();
         for shard in self.presence.shards() {
             for user in shard.users() {

@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use pool::{Again, Lanes, Workers, WorkersWatch};
 
 use self::fetching::Fetcher;
-use crate::accounts::{Accounts, Checker};
+use crate::accounts::Checker;
 use crate::admission::{self, Admission, Excess, Holder, Meter, Pace, Payer, Refusal, Seat, Source, Turns};
 use crate::backlog::Backlog;
 use crate::berths::Berths;
@@ -30,14 +30,13 @@ use crate::fetches::Fetches;
 use crate::foreign;
 use crate::groups::GroupCache;
 use crate::health::Health;
-use crate::jobs::Services;
+use crate::jobs::{Directory, Limits, Logins, Mail, Services};
 use crate::mailboxes::Mailboxes;
 use crate::metrics::{Hit, Login, LoopTally, Metrics, Stage};
 use crate::outages::Outages;
 use crate::outbox::{self, ENVELOPE_BYTES_MAX, OutItem, Outbox};
 use crate::password::{self, PasswordError, Passwords};
 use crate::protocol::{self, FrameKind, GroupId, Id, ReplyKind, UserId};
-use crate::quotas::Quotas;
 use crate::requests::{self, Kind, Requests};
 use crate::resources;
 use crate::router::{self, GroupFrame, Routed, Router};
@@ -203,7 +202,7 @@ impl Server {
         let by = by.max(Instant::now() + STORE_GRACE);
         let left = shared.router.close(by) + shared.services.metrics.unstored_now();
         // Whoever asked is gone.
-        if let Some(upgrader) = shared.services.upgrader.lock().take() {
+        if let Some(upgrader) = shared.services.logins.upgrader.lock().take() {
             upgrader.close(by);
         }
         self.checker.close(by);
@@ -306,7 +305,7 @@ impl Shared {
             }
             Job::CheckPassword { id, .. } => {
                 // A password that is remembered would have been recognised.
-                let differs = id.user().is_some_and(|user| services.passwords.remembers(user, now));
+                let differs = id.user().is_some_and(|user| services.logins.passwords.remembers(user, now));
                 let attempt = self.admission.attempt(id, source, differs, now);
                 // Before the answer: who hears that it was wrong finds it counted.
                 let (link_to_pace, paced) = (link.clone(), self.paced);
@@ -420,23 +419,20 @@ fn services(
 ) -> Result<Arc<Services>, StartError> {
     let cost = config.password_cost;
     let passwords = Passwords::new(cost.memory_kib, cost.passes, cost.lanes, config.password_memory);
-    let lifetime = (!bus.is_alone()).then_some(GROUP_LIFETIME);
+    let passwords = passwords.map_err(StartError::PasswordCost)?;
+    let metrics = Arc::new(Metrics::new(config.loops));
+    let groups = GroupCache::new((!bus.is_alone()).then_some(GROUP_LIFETIME));
+    let limits = Limits { search_results_max: config.search_results_max, group_members_max: config.group_members_max };
     Ok(Arc::new(Services {
+        logins: Logins::new(store.accounts.clone(), bus.clone(), clock.clone(), passwords, upgrader),
+        directory: Directory::new(store.clone(), bus.clone(), clock.clone(), metrics.clone(), groups, limits),
+        mail: Mail::new(store.messages.clone(), config.mailbox_bytes_max, config.fetch_bytes_max),
         store,
         spool,
         bus,
-        started: clock.now(),
         clock,
-        passwords: Arc::new(passwords.map_err(StartError::PasswordCost)?),
-        accounts: Arc::new(Accounts::new()),
-        upgrader: Mutex::new(upgrader),
-        groups: GroupCache::new(lifetime),
         berths: Berths::new(config.lane_bytes_max),
-        quotas: Quotas::new(config.mailbox_bytes_max),
-        metrics: Arc::new(Metrics::new(config.loops)),
-        fetch_bytes_max: config.fetch_bytes_max,
-        search_results_max: config.search_results_max,
-        group_members_max: config.group_members_max,
+        metrics,
         outages: Outages::default(),
     }))
 }
@@ -861,15 +857,15 @@ struct Facts<'a> {
 
 impl Known for Facts<'_> {
     fn members(&self, group: GroupId) -> Option<Arc<[UserId]>> {
-        self.shared.services.groups.members(group, self.now)
+        self.shared.services.directory.groups.members(group, self.now)
     }
 
     fn is_stranger(&self, user: UserId, group: GroupId) -> bool {
-        self.shared.services.groups.is_stranger(user, group, self.now)
+        self.shared.services.directory.groups.is_stranger(user, group, self.now)
     }
 
     fn groups_change_elsewhere(&self) -> bool {
-        self.shared.services.groups.may_be_stale()
+        self.shared.services.directory.groups.may_be_stale()
     }
 
     fn login_wait(&self, id: Id) -> Option<u32> {
@@ -881,9 +877,9 @@ impl Known for Facts<'_> {
     }
 
     fn recognises(&self, user: UserId, password: &str) -> bool {
-        let recognised = self.shared.services.passwords.recognises(user, password, self.now);
+        let recognised = self.shared.services.logins.passwords.recognises(user, password, self.now);
         if let Some((client, stamp)) = recognised {
-            self.shared.services.accounts.remembered(user, stamp);
+            self.shared.services.logins.accounts.remembered(user, stamp);
             self.shared.paced.begin(client, self.link);
             self.shared.services.metrics.login(Login::Remembered);
             self.shared.admission.recognised(Id(user.0.into()), self.source);

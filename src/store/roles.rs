@@ -53,11 +53,6 @@ impl Store {
         (store, Opener { accounts, contacts, messages, states })
     }
 
-    /// As [`Accounts::fits_hashes`]. Whoever asks before that is known gets no further anyway.
-    pub fn fits_hashes(&self) -> bool {
-        self.accounts.get().map_or(true, |accounts| accounts.fits_hashes())
-    }
-
     /// As [`Messages::fits`]. What is accepted must be stored, so nothing fits before anything is known of the tables.
     pub fn fits(&self, text: &str) -> bool {
         self.messages.get().is_ok_and(|messages| messages.fits(text))

@@ -1,0 +1,153 @@
+//! [`Logins`]: registering users, checking their passwords, and storing passwords as they are stored today.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use pool::Workers;
+
+use super::reply;
+use crate::accounts::Accounts;
+use crate::bus::Bus;
+use crate::clock::Clock;
+use crate::password::{self, Client, Passwords, Upgrade, Verdict};
+use crate::protocol::{self, UserId};
+use crate::session::Outcome;
+use crate::store::{self, Role, StoreError};
+
+/// Who may come in.
+pub struct Logins {
+    store: Role<dyn store::Accounts>,
+    bus: Arc<dyn Bus>,
+    clock: Clock,
+    /// When this server was started.
+    started: Instant,
+    /// Hashing, and the memory of verified passwords.
+    pub passwords: Arc<Passwords>,
+    /// What was stored for those who are connected.
+    pub accounts: Arc<Accounts>,
+    /// Replaces stored passwords that are not as they would be stored today, until it is closed.
+    pub upgrader: Mutex<Option<Workers>>,
+}
+
+impl Logins {
+    /// Nobody is known. Without an `upgrader`, passwords stay as they are stored.
+    pub fn new(
+        store: Role<dyn store::Accounts>,
+        bus: Arc<dyn Bus>,
+        clock: Clock,
+        passwords: Passwords,
+        upgrader: Option<Workers>,
+    ) -> Logins {
+        let (started, passwords, accounts) = (clock.now(), Arc::new(passwords), Arc::new(Accounts::new()));
+        Logins { store, bus, clock, started, passwords, accounts, upgrader: Mutex::new(upgrader) }
+    }
+
+    /// An unknown user takes as long as a wrong password.
+    pub(super) fn check(&self, user: Option<UserId>, password: &str) -> Result<Option<Client>, StoreError> {
+        let stored = match user {
+            Some(user) => self.store.get()?.credential(user)?,
+            None => None,
+        };
+        let verdict = self.passwords.verify(stored.as_deref(), password);
+        let (Some(user), Some(stored)) = (user, stored) else { return Ok(None) };
+        match verdict {
+            Verdict::Wrong => {
+                if password::is_malformed(&stored) {
+                    log::error!("the stored password of user {user} is damaged: nobody can log in as this user");
+                }
+                Ok(None)
+            }
+            Verdict::Right { client, upgrade } => {
+                let stamp = self.passwords.stamp(&stored);
+                self.passwords.remember(user, password, client, stamp, self.clock.now());
+                self.accounts.verified(user, stamp);
+                if let Some(upgrade) = upgrade.filter(|upgrade| self.may_upgrade(*upgrade)) {
+                    self.upgrade(user, stored, password, upgrade);
+                }
+                Ok(Some(client))
+            }
+        }
+    }
+
+    /// While a cluster is updated node by node, some nodes may still check what they are sent against a hash over the same:
+    /// they would refuse a password in plain once its hash is over the canonical form. A hash over digits is the same for
+    /// both, and plain text stands only where no node has hashed before.
+    fn may_upgrade(&self, upgrade: Upgrade) -> bool {
+        let fits = self.fits_hashes();
+        match upgrade {
+            Upgrade::Hash | Upgrade::Mark => fits,
+            Upgrade::Rehash => {
+                fits && (self.bus.is_alone()
+                    || self.clock.now().saturating_duration_since(self.started) >= ROLLING_UPDATE)
+            }
+        }
+    }
+
+    /// Whoever asks before that is known gets no further anyway.
+    fn fits_hashes(&self) -> bool {
+        self.store.get().map_or(true, |store| store.fits_hashes())
+    }
+
+    /// Has a stored password replaced by what would be stored today, after the login, which does not wait for it: on the day
+    /// this server takes the place of the reference server, everybody comes at once. With too many of them, or if it fails,
+    /// the next login tries again.
+    fn upgrade(&self, user: UserId, stored: String, password: &str, upgrade: Upgrade) {
+        let (store, passwords, password) = (self.store.clone(), self.passwords.clone(), password.to_owned());
+        let accounts = self.accounts.clone();
+        let work = move || {
+            let upgraded = match passwords.upgraded(&stored, &password, upgrade) {
+                Ok(hash) => store
+                    .get()
+                    .and_then(|store| {
+                        store.replace_credential(user, &stored, &hash)?;
+                        store.credential(user)
+                    })
+                    .map_err(|error| error.to_string())
+                    .map(|now| {
+                        // Another node may have been faster, with another salt. If the password is right for its hash too,
+                        // the account is the same; if not, the stamp stays, and the change is noticed.
+                        let is_same = |now: &String| {
+                            *now == hash || matches!(passwords.verify(Some(now), &password), Verdict::Right { .. })
+                        };
+                        if let Some(now) = now.filter(is_same) {
+                            let (from, to) = (passwords.stamp(&stored), passwords.stamp(&now));
+                            passwords.restamp(user, from, to);
+                            accounts.restamp(user, from, to);
+                        }
+                    }),
+                Err(error) => Err(error.to_string()),
+            };
+            accounts.upgraded(user);
+            if let Err(error) = upgraded {
+                log::warn!("the password of user {user} is still stored as it was: {error}");
+            }
+        };
+        if upgrade == Upgrade::Hash {
+            self.accounts.upgrading(user, self.clock.now() + UPGRADE_PATIENCE);
+        }
+        let upgrader = self.upgrader.lock();
+        if upgrader.as_ref().is_none_or(|upgrader| upgrader.submit(work).is_err()) {
+            self.accounts.upgraded(user);
+            log::debug!("the password of user {user} is stored as it was until the next login");
+        }
+    }
+
+    pub(super) fn register(&self, name: &str, password: &str) -> Result<Outcome, StoreError> {
+        let credential = if self.fits_hashes() {
+            Cow::Owned(self.passwords.hash(password).map_err(|error| StoreError::Failed(Box::new(error)))?)
+        } else {
+            Cow::Borrowed(password)
+        };
+        match self.store.get()?.register(name, &credential) {
+            Err(StoreError::NameTaken) => Ok(Outcome::Reply(protocol::SERVER_ERROR.into())),
+            result => Ok(reply(protocol::registered(result?))),
+        }
+    }
+}
+
+/// How long an upgrade may wait for its turn before the account is compared with the database all the same.
+const UPGRADE_PATIENCE: Duration = Duration::from_secs(30);
+/// How long after the start of a node there may be nodes of an older build, since a cluster is updated node by node.
+const ROLLING_UPDATE: Duration = Duration::from_secs(3600);
