@@ -9,7 +9,8 @@
 
 It works on a copy of the sources in target/mutants, which is built there: some minutes the first time. A change that
 no test notices survives. Each survivor needs a test that kills it, or a reason in the list why nobody could notice it.
-The exit status is 1 if a change survives without such a reason, or if one that has a reason is noticed after all.
+The exit status is 1 if a change survives without such a reason, or if one that has a reason is noticed after all. Those
+that the list marks as open are known to survive, and wait for a test.
 """
 
 import json
@@ -34,7 +35,7 @@ class Mutant:
 
     def __init__(self, file, tests, line):
         self.file, self.tests, self.line = file, tests, line
-        self.old, self.new, self.equivalent = [], [], ""
+        self.old, self.new, self.equivalent, self.open = [], [], "", ""
 
     def apply(self, text):
         """The file's text with the change, or None unless the old lines stand in it exactly once before its tests."""
@@ -61,7 +62,7 @@ def read_list():
         elif sign == "@":
             file, *tests = rest.split()
             current = None
-        elif sign in "-+=" and file:
+        elif sign in "-+=?" and file:
             if current is None:
                 current = Mutant(file, tests, number)
                 mutants.append(current)
@@ -69,10 +70,12 @@ def read_list():
                 current.old.append(rest)
             elif sign == "+":
                 current.new.append(rest)
+            elif sign == "?":
+                current.open = f"{current.open} {rest}".strip()
             else:
                 current.equivalent = f"{current.equivalent} {rest}".strip()
         else:
-            sys.exit(f"mutants: {LIST.name}, line {number}: begin it with one of # @ - + =")
+            sys.exit(f"mutants: {LIST.name}, line {number}: begin it with one of # @ - + = ?")
     stale = [mutant for mutant in mutants if not mutant.old or mutant.apply((ROOT / mutant.file).read_text()) is None]
     for mutant in stale:
         print(f"mutants: {LIST.name}, line {mutant.line}: these lines must stand in {mutant.file} exactly once: {mutant}")
@@ -157,9 +160,11 @@ def main():
     for number, mutant in enumerate(mutants, 1):
         began = time.monotonic()
         result = outcome(mutant)
-        is_right = result.startswith("killed") != bool(mutant.equivalent) and result != "does not compile"
+        is_right = result.startswith("killed") != bool(mutant.equivalent) or (result == "survives" and mutant.open)
+        is_right = is_right and result != "does not compile"
         wrong += not is_right
         note = f" (equivalent: {mutant.equivalent})" if mutant.equivalent else ""
+        note = f" (open: {mutant.open})" if mutant.open else note
         print(f"{number}/{len(mutants)} {'ok' if is_right else 'WRONG'}: {result}, {time.monotonic() - began:.0f} s: "
               f"{LIST.name}:{mutant.line} {mutant}{note}", flush=True)
     print(f"mutants: {len(mutants)} changes, {wrong} to look at")

@@ -965,4 +965,19 @@ mod tests {
     fn strings(letters: &str) -> Vec<String> {
         letters.chars().map(String::from).collect()
     }
+
+    #[test]
+    fn a_single_message_of_an_earlier_run_is_stored_and_one_of_two_is_not_refused_with_the_other() {
+        let (folder, store) = (Folder::new(), Arc::new(Script::default()));
+        let mut node = Node::start(&folder, &store, 1, ROOM);
+        node.send(&[(1, "poison"), (1, "a")]);
+        assert_eq!((node.kept_for(1), node.failed()), (strings("a"), 1));
+        *store.is_away.lock() = true;
+        node.send(&[(1, "b")]);
+        drop(node);
+        *store.is_away.lock() = false;
+        let mut node = Node::start(&folder, &store, 1, ROOM);
+        node.work_for(LONG);
+        assert_eq!((node.kept_for(1), node.spooled()), (strings("ab"), 0));
+    }
 }

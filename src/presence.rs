@@ -301,3 +301,94 @@ fn shard_of(user: UserId) -> usize {
 
 /// Enough that two loops seldom want the same.
 const SHARDS: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use net::simulation::link_to_nowhere;
+    use net::{Fate, Turn};
+
+    use super::*;
+
+    const USER: UserId = UserId(1);
+
+    fn shard() -> Shard<()> {
+        Shard { users: FxHashMap::default(), joining: FxHashMap::default(), given: FxHashMap::default() }
+    }
+
+    fn links<const N: usize>() -> [Arc<Link<()>>; N] {
+        std::array::from_fn(|_| link_to_nowhere().expect("descriptors"))
+    }
+
+    fn push(link: &Arc<Link<()>>) {
+        let before = link.pushes();
+        link.send(&mut Turn::at(Instant::now()), b"{}", Fate::Return(1)).expect("it takes everything");
+        assert_ne!(link.pushes(), before);
+    }
+
+    #[test]
+    fn the_last_login_receives_and_the_first_one_is_the_oldest() {
+        let (mut shard, [a, b]) = (shard(), links());
+        assert_eq!((shard.add(USER, &a), shard.add(USER, &b)), (Added::First, Added::Another));
+        assert_eq!(shard.newest(USER), Some(&b));
+        assert!(shard.is_oldest(USER, &a) && !shard.is_oldest(USER, &b));
+        assert_eq!((shard.remove(USER, &b), shard.remove(USER, &b)), (Removed::One, Removed::Nothing));
+        assert_eq!(shard.newest(USER), Some(&a));
+        assert_eq!(shard.remove(USER, &a), Removed::Last);
+    }
+
+    #[test]
+    fn who_is_about_to_come_is_here_and_leaves_as_a_whole() {
+        let (mut shard, [a]) = (shard(), links());
+        shard.join(USER, &a);
+        assert!(shard.has(USER) && shard.newest(USER).is_none());
+        assert_eq!(shard.add(USER, &a), Added::FirstJoined);
+        shard.join(USER, &a);
+        assert_eq!((shard.remove(USER, &a), shard.has(USER)), (Removed::Last, false));
+    }
+
+    #[test]
+    fn a_connection_that_has_logged_in_again_behind_another_never_holds_only_the_newest() {
+        let (mut shard, [a, b, c]) = (shard(), links());
+        shard.add(USER, &a);
+        shard.add(USER, &b);
+        assert!(shard.holds_newest(USER, &b) && shard.goes_first(USER, &a), "b has got nothing");
+        shard.add(USER, &a);
+        assert!(!shard.holds_newest(USER, &a) && !shard.goes_first(USER, &b), "a has older messages");
+        assert_eq!(shard.follows_elsewhere(USER, "x"), None);
+        shard.add(USER, &a);
+        assert!(!shard.holds_newest(USER, &a), "once more changes nothing");
+        shard.add(USER, &c);
+        assert!(shard.goes_first(USER, &b) && !shard.goes_first(USER, &a), "some of what a holds is newer");
+    }
+
+    #[test]
+    fn what_an_older_connection_holds_goes_first_only_while_the_newest_has_got_nothing() {
+        let (mut shard, [a, b]) = (shard(), links());
+        shard.add(USER, &a);
+        shard.add(USER, &b);
+        push(&b);
+        assert!(!shard.goes_first(USER, &a), "b has got something newer");
+        shard.add(USER, &b);
+        assert!(!shard.goes_first(USER, &a), "another login does not change that");
+        shard.was_given_the_oldest(USER);
+        assert!(shard.goes_first(USER, &a), "what b has got is older than what others hold");
+        shard.remove(USER, &b);
+        shard.add(USER, &b);
+        assert!(!shard.goes_first(USER, &a), "b was here before, and may have got something newer");
+    }
+
+    #[test]
+    fn what_one_node_returns_follows_to_a_connection_that_has_got_nothing_else() {
+        let (mut shard, [a]) = (shard(), links());
+        shard.add(USER, &a);
+        assert_eq!(shard.follows_elsewhere(USER, "x"), Some(&a));
+        push(&a);
+        assert_eq!(shard.follows_elsewhere(USER, "x"), None);
+        shard.was_given(USER, "x");
+        assert_eq!((shard.follows_elsewhere(USER, "x"), shard.follows_elsewhere(USER, "y")), (Some(&a), None));
+        push(&a);
+        assert_eq!(shard.follows_elsewhere(USER, "x"), None, "it has got something since");
+    }
+}

@@ -684,4 +684,64 @@ mod tests {
         confirmed.sort();
         assert_eq!(confirmed, [(None, vec![4]), (Some("other-1".into()), vec![1, 2, 3])]);
     }
+
+    #[test]
+    fn nobody_waits_for_a_connection_that_is_gone_or_for_longer_than_a_login_may_take() {
+        let mut bench = Bench::up(&[]);
+        let login = || vec![PeerTask::Subscribe(ALICE, Some("alice"))];
+        bench.peer.do_tasks(login(), bench.now);
+        bench.commands();
+        let due = bench.peer.next_due().expect("somebody waits");
+        bench.after(due - bench.now).expect("it is in time");
+        assert_eq!(bench.commands(), [PeerCommand::Placed(vec!["alice"])], "the client would not wait longer");
+        bench.peer.do_tasks(login(), bench.now);
+        bench.commands();
+        bench.peer.close(Vec::new());
+        assert_eq!(bench.commands(), [PeerCommand::Placed(vec!["alice"])]);
+    }
+
+    #[test]
+    fn what_a_bundle_brings_for_nobody_is_not_confirmed() {
+        let mut bench = Bench::up(&[]);
+        bench.said(Topic::Place("me-1"), b"1 other\n1 1:9\n{}");
+        bench.after(Duration::from_millis(1)).expect("it is in time");
+        assert_eq!(bench.says(), []);
+    }
+
+    #[test]
+    fn a_node_probes_only_when_it_hears_all_that_it_wants_to_hear() {
+        let mut bench = Bench::new();
+        bench.peer.open(&[ALICE], bench.now);
+        bench.commands();
+        bench.peer.do_tasks(vec![PeerTask::Probe], bench.now);
+        bench.peer.tick(bench.now).expect("it is in time");
+        assert_eq!(bench.says(), [], "it would say that it is up");
+    }
+
+    #[test]
+    fn many_users_are_said_to_be_here_in_several_messages() {
+        let users: Vec<UserId> = (1..=USERS_AT_ONCE as i32 + 1).map(UserId).collect();
+        let mut bench = Bench::new();
+        bench.peer.open(&users, bench.now);
+        bench.listen_to_all();
+        bench.peer.tick(bench.now).expect("it is in time");
+        let said = bench.says();
+        let named = |payload: &str| payload.split_once(' ').expect("a place and users").1.split(',').count();
+        let hellos = said.iter().filter(|(topic, _)| topic == "h").map(|(_, payload)| named(payload));
+        assert_eq!(hellos.collect::<Vec<_>>(), [USERS_AT_ONCE, 1]);
+    }
+
+    #[test]
+    fn a_node_that_hushes_waits_for_what_is_on_its_way_confirms_without_a_pause_and_needs_no_probe() {
+        let mut bench = Bench::up(&[ALICE]);
+        bench.peer.hush(bench.now);
+        bench.commands();
+        for payload in [&b"1 other 7\n{}"[..], b"1 other 8\n{}"] {
+            bench.said(Topic::User(ALICE), payload);
+            bench.peer.tick(bench.now).expect("it needs no probe");
+            let commands = bench.commands();
+            assert!(matches!(commands[..], [PeerCommand::Say(..)]), "{commands:?}");
+        }
+        assert_eq!(bench.peer.next_probe(), None);
+    }
 }

@@ -188,4 +188,37 @@ mod tests {
         let posts = packed(&envelopes);
         assert_eq!(posts.iter().map(|(.., envelopes)| envelopes.clone()).collect::<Vec<_>>(), [vec![0, 1], vec![2]]);
     }
+
+    #[test]
+    fn neither_a_parcel_nor_a_pipeline_grows_without_bound() {
+        let texts: Vec<Arc<str>> = (0..3).map(|n| n.to_string().repeat(PARCEL_BYTES_MAX * 2 / 3).into()).collect();
+        let to_place = |(n, text): (usize, &Arc<str>)| envelope(n as i32 + 1, Some("a-1"), n as u64, &[text]);
+        let posts = packed(&texts.iter().enumerate().map(to_place).collect::<Vec<_>>());
+        assert_eq!(posts.iter().map(|(.., envelopes)| envelopes.clone()).collect::<Vec<_>>(), [vec![0, 1], vec![2]]);
+        let text: Arc<str> = "{}".into();
+        let many = |place| (0..=POSTS_MAX).map(|n| envelope(1, place, n as u64, &[&text])).collect::<Vec<_>>();
+        assert_eq!(batch_length(&many(None)), POSTS_MAX, "each is a post of its own");
+        assert_eq!(batch_length(&many(Some("a-1"))), POSTS_MAX + 1);
+    }
+
+    #[test]
+    fn what_comes_after_what_was_not_sent_is_not_sent_either() {
+        struct FailsOnce(parking_lot::Mutex<usize>);
+
+        impl Courier for FailsOnce {
+            fn is_open(&self) -> bool {
+                true
+            }
+            fn post(&self, posts: &[Post<'_>]) -> Result<Vec<Published>, super::super::NotSent> {
+                let mut calls = self.0.lock();
+                *calls += 1;
+                if *calls == 1 { Err(super::super::NotSent) } else { Ok(vec![Published::Taken(1); posts.len()]) }
+            }
+        }
+
+        let text: Arc<str> = "{}".into();
+        let envelopes: Vec<_> = (0..=POSTS_MAX).map(|n| envelope(1, None, n as u64, &[&text])).collect();
+        let courier = FailsOnce(parking_lot::Mutex::new(0));
+        assert_eq!(offer(&courier, "me", &envelopes), vec![Published::ToNobody; envelopes.len()]);
+    }
 }

@@ -129,6 +129,8 @@ mod tests {
             receipts.note(UserId(1), "a", 1, start + after);
             assert_eq!(receipts.take(start)[0].of_residents, of_residents, "after {after:?}");
         }
+        receipts.forget_expired(start + lease - CONFIRM_EVERY);
+        assert!(receipts.is_elsewhere(UserId(1), start + lease - CONFIRM_EVERY));
         receipts.forget_expired(start + lease);
         assert!(receipts.elsewhere.is_empty());
     }

@@ -93,4 +93,14 @@ mod tests {
         assert_eq!(waiting.take_all(), ["second again"]);
         assert_eq!(waiting.next_due(), None);
     }
+
+    #[test]
+    fn who_waits_again_for_the_same_user_waits_for_as_long_as_anybody() {
+        let (start, pause) = (Instant::now(), LOGIN_PATIENCE / 5);
+        let mut waiting = Waiting::new();
+        waiting.add(UserId(1), "first", start);
+        assert_eq!(waiting.take(UserId(1)), ["first"]);
+        waiting.add(UserId(1), "again", start + pause);
+        assert_eq!(waiting.next_due(), Some(start + pause + LOGIN_PATIENCE));
+    }
 }
