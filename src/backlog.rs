@@ -234,7 +234,11 @@ impl Backlog {
             deliveries.into_iter().partition(|delivery| services.store.fits(&delivery.text));
         services.metrics.failed(too_long.len());
         settle(too_long.into_iter().map(|delivery| (delivery, true)));
-        let addition = |delivery: &Delivery| Addition { message: delivery.message(), must: is_returned(delivery) };
+        let addition = |delivery: &Delivery| Addition {
+            message: delivery.message(),
+            must: is_returned(delivery),
+            holder: delivery.holder(),
+        };
         let kept = services.spool.add(deliveries.iter().map(addition).collect());
         services.outages.note("writing to the spool", kept.as_ref().err());
         let kept = kept.unwrap_or_else(|_| vec![false; deliveries.len()]);

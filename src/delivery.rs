@@ -182,6 +182,14 @@ pub fn messages(deliveries: &[Delivery]) -> Vec<Message> {
 }
 
 impl Delivery {
+    /// Who sent it, and whose share it takes up on its way; nobody if it has no sender any more.
+    pub fn holder(&self) -> Option<Holder> {
+        match &self.origin {
+            Origin::Group(fan) => Some(fan.berth.holder()),
+            _ => self.payer_of_mailbox(),
+        }
+    }
+
     /// Whose share of its recipient's mailbox it takes up, if anybody's: its sender's or its group's.
     pub fn payer_of_mailbox(&self) -> Option<Holder> {
         match &self.origin {

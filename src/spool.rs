@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use crate::admission::Holder;
 use crate::protocol::UserId;
 use crate::store::{Message, StoreError};
 
@@ -80,6 +81,8 @@ pub struct Addition {
     pub message: Message,
     /// Nobody could be told that it is not kept: it may exceed the bound.
     pub must: bool,
+    /// Whose share of the room it takes up, if anybody's.
+    pub holder: Option<Holder>,
 }
 
 /// A message that waits.

@@ -128,6 +128,11 @@ impl NestedShares {
         self.sources.give_back(holder.source, weight);
     }
 
+    /// What both the payer and the address hold.
+    pub fn held(&self, holder: &Holder) -> usize {
+        self.payers.held(&holder.payer).min(self.sources.held(&holder.source))
+    }
+
     /// From now on there is that much in all, whatever is held.
     pub fn set_max(&mut self, max: usize) {
         self.payers.set_max(max);

@@ -59,7 +59,7 @@ impl Spool for NodeSpool {
     fn add(&self, messages: Vec<Addition>) -> Result<Vec<bool>, StoreError> {
         self.call(|disk| {
             let mut kept = Vec::new();
-            for Addition { message, must } in messages {
+            for Addition { message, must, .. } in messages {
                 let fits = must || disk.messages.len() < disk.room;
                 kept.push(fits);
                 if fits {

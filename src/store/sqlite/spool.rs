@@ -17,6 +17,7 @@ use super::live::Live;
 use super::open;
 use super::refusal::{OpenError, refused};
 use super::wal::beside;
+use crate::admission::{Holder, NestedShares};
 use crate::protocol::UserId;
 use crate::spool::{Addition, MESSAGE_BYTES, PIECE_BYTES_MAX, PIECE_MAX, Part, Spool, SpoolId, SpoolLoad, Spooled};
 use crate::store::{Message, StoreError};
@@ -42,6 +43,9 @@ struct State {
     load: SpoolLoad,
     /// Since when there is something in it that is not set aside, and how much has left it since.
     since: Option<(Instant, usize)>,
+    /// How much of the room each sender has taken since nothing waited, and all of them together. What was drained in between
+    /// counts on: who has put in much lets others go first.
+    shares: Option<(NestedShares, usize)>,
     /// It was full, and that is logged.
     is_full: bool,
     /// These are where they belong, and could not be deleted. No more than there are in the file.
@@ -180,6 +184,7 @@ impl SpoolFile {
         let mut reserve = |addition: &Addition| {
             let bytes = weight(&addition.message);
             let has_room = !is_lost && state.load.bytes + bytes <= self.bytes_max;
+            let has_room = has_room && (addition.must || state.take_share(addition.holder, bytes, self.bytes_max));
             let fits = self.bytes_max > 0 && (addition.must || has_room);
             if fits {
                 state.load.messages += 1;
@@ -223,6 +228,7 @@ impl SpoolFile {
             return;
         }
         state.is_full = false;
+        state.shares = None;
         let (ended, aside) = (state.since.take(), state.load.aside);
         drop(state);
         if let Some((since, left)) = ended {
@@ -232,10 +238,41 @@ impl SpoolFile {
     }
 }
 
+impl State {
+    /// Takes room for a sender; false if it has its share.
+    fn take_share(&mut self, holder: Option<Holder>, bytes: usize, bytes_max: usize) -> bool {
+        let Some(holder) = holder else { return true };
+        let free = bytes_max.saturating_sub(self.load.bytes);
+        let (shares, taken) = self.shares.get_or_insert_with(|| (NestedShares::new(0), 0));
+        shares.set_max(*taken + free);
+        let fits = shares.take(holder, bytes);
+        *taken += if fits { bytes } else { 0 };
+        fits
+    }
+
+    /// It could not be written. Shares that were begun anew meanwhile know nothing of it.
+    fn give_back(&mut self, held: Vec<(Holder, usize)>) {
+        if self.load.messages <= self.load.aside {
+            self.shares = None;
+        } else if let Some((shares, taken)) = &mut self.shares {
+            for (holder, bytes) in held {
+                let bytes = bytes.min(shares.held(&holder));
+                shares.give_back(holder, bytes);
+                *taken -= bytes;
+            }
+        }
+    }
+}
+
 impl Spool for SpoolFile {
     fn add(&self, messages: Vec<Addition>) -> Result<Vec<bool>, StoreError> {
         let live = self.live()?;
         let kept = self.reserve(&messages);
+        let share = |(addition, kept): (&Addition, &bool)| {
+            let holder = addition.holder.filter(|_| *kept && !addition.must)?;
+            Some((holder, weight(&addition.message)))
+        };
+        let shares: Vec<_> = messages.iter().zip(&kept).filter_map(share).collect();
         let with_room = messages.into_iter().zip(&kept).filter(|(_, kept)| **kept);
         let rows: Vec<Message> = with_room.map(|(addition, _)| addition.message).collect();
         if rows.is_empty() {
@@ -253,6 +290,7 @@ impl Spool for SpoolFile {
             let mut state = self.state.lock();
             state.load.messages -= count;
             state.load.bytes -= bytes;
+            state.give_back(shares);
             return Err(error);
         }
         self.note_use();
@@ -479,13 +517,37 @@ mod tests {
     use std::env;
     use std::process;
 
+    use crate::admission::{Payer, Source};
+
+    #[test]
+    fn one_sender_has_half_of_it_and_others_find_room() {
+        let dir = env::temp_dir().join(format!("raybox-spool-shares-{}", process::id()));
+        let _ = fs::remove_dir_all(&dir);
+        let spool = SpoolFile::open(&dir, 100 * 1000).unwrap();
+        let add = |user: i32| {
+            let source = Source::of([192, 0, 2, 1].into());
+            let holder = Some(Holder { payer: Payer::Account(UserId(user)), source });
+            let message = Message { to: UserId(9), text: "x".repeat(1000 - MESSAGE_BYTES).into() };
+            spool.add(vec![Addition { message, must: false, holder }]).unwrap()[0]
+        };
+        assert_eq!((0..100).filter(|_| add(1)).count(), 50);
+        assert_eq!((0..20).filter(|_| add(2)).count(), 20, "a quiet sender finds room");
+        // When it is empty everybody may begin again.
+        let part = Part::Lane { nth: 0, of: 1, after: SpoolId(0) };
+        let ids: Vec<SpoolId> = spool.oldest(part).unwrap().iter().map(|spooled| spooled.id).collect();
+        spool.remove(&ids).unwrap();
+        assert!(add(1));
+        drop(spool);
+        let _ = fs::remove_dir_all(&dir);
+    }
+
     #[test]
     fn a_file_that_replaces_another_gives_no_id_again() {
         let dir = env::temp_dir().join(format!("raybox-spool-{}", process::id()));
         let spool = SpoolFile::open(&dir, 1 << 20).unwrap();
         let add = |text: &str| {
             let message = Message { to: UserId(5), text: text.into() };
-            assert_eq!(spool.add(vec![Addition { message, must: false }]).unwrap(), [true]);
+            assert_eq!(spool.add(vec![Addition { message, must: false, holder: None }]).unwrap(), [true]);
         };
         let waiting = |after| spool.oldest(Part::Lane { nth: 0, of: 1, after }).unwrap();
         ["a", "b", "c"].into_iter().for_each(add);
