@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::loop_handle::{Letter, LoopHandle};
 use crate::output::{Back, Fate, Output, Writing, Written};
@@ -54,8 +54,8 @@ struct Side {
     paced: bool,
     /// Something was sent without a newline.
     bare_sent: bool,
-    /// The turn that will write at its end; another turn that sends something writes as well, so that each has written
-    /// what it sent before it is over.
+    /// The turn that has this link on one of its lists, and which. Every turn that sends something lists it
+    /// too, so that each has written what it sent before it is over.
     scheduled: Option<Scheduled>,
     /// The socket took no more; the owner will hear when it does.
     blocked: bool,
@@ -67,11 +67,11 @@ struct Side {
     output: Option<Box<Output>>,
 }
 
-/// In which turn, and whether among the links that others have written to.
+/// On a list of a turn: the one that is written last if it was sent a reply in that turn.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Scheduled {
     turn: TurnId,
-    pushed: bool,
+    answered: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -184,13 +184,13 @@ impl<M> Link<M> {
         if side.blocked || !side.state.writes() {
             return;
         }
-        let pushed = matches!(fate, Fate::Return(_));
-        let now = Scheduled { turn: turn.id(), pushed };
+        let answered = !matches!(fate, Fate::Return(_));
+        let now = Scheduled { turn: turn.id(), answered };
         match side.scheduled {
-            Some(before) if before.turn == now.turn && (before.pushed || !pushed) => return,
+            Some(before) if before.turn == now.turn && (before.answered || !answered) => return,
             Some(_) | None => side.scheduled = Some(now),
         }
-        turn.list(self.clone(), pushed);
+        turn.list(self.clone(), answered);
     }
 
     /// From now on every frame ends with a newline; if some were sent without, one newline ends them now.
@@ -214,7 +214,18 @@ impl<M> Link<M> {
 
     /// Writes what is pending, now. Any thread.
     pub fn flush(self: &Arc<Link<M>>, turn: &mut Turn<M>) {
-        let mut side = self.side.lock();
+        self.flush_side(self.side.lock(), turn);
+    }
+
+    /// The same, unless there is a reply in it: then it is written later in the same flush of the turn.
+    pub(crate) fn flush_unless_answered(self: &Arc<Link<M>>, turn: &mut Turn<M>) {
+        let side = self.side.lock();
+        if side.scheduled != Some(Scheduled { turn: turn.id(), answered: true }) {
+            self.flush_side(side, turn);
+        }
+    }
+
+    fn flush_side(self: &Arc<Link<M>>, mut side: MutexGuard<'_, Side>, turn: &mut Turn<M>) {
         side.scheduled = None;
         let written = self.write(&mut side, turn);
         drop(side);

@@ -18,7 +18,7 @@ use crate::slots::ConnId;
 pub struct Turn<M> {
     id: TurnId,
     now: Instant,
-    /// Links that were sent something from another client, and those that were only answered.
+    /// Links that were sent something from another client, and those that were sent a reply.
     pushed: Vec<Arc<Link<M>>>,
     answered: Vec<Arc<Link<M>>>,
     /// How much was sent since the last flush.
@@ -96,8 +96,8 @@ impl<M> Turn<M> {
     }
 
     /// Has the link written at the end of this turn.
-    pub(crate) fn list(&mut self, link: Arc<Link<M>>, is_pushed: bool) {
-        let links = if is_pushed { &mut self.pushed } else { &mut self.answered };
+    pub(crate) fn list(&mut self, link: Arc<Link<M>>, answered: bool) {
+        let links = if answered { &mut self.answered } else { &mut self.pushed };
         links.push(link);
     }
 
@@ -147,21 +147,25 @@ impl<M> Turn<M> {
         }
     }
 
-    /// Writes to every connection that was sent something: first to those that others wrote to, then to those that were
-    /// only answered, so that what a frame caused elsewhere leaves before the reply to a later one.
+    /// Writes to every connection that was sent something. Those that were sent a reply come last: what a frame
+    /// caused elsewhere leaves before the reply to a later one.
     pub fn flush(&mut self) {
         self.sent_bytes = 0;
-        self.flush_list(|turn| &mut turn.pushed);
-        self.flush_list(|turn| &mut turn.answered);
+        self.flush_list(|turn| &mut turn.pushed, Link::flush_unless_answered);
+        self.flush_list(|turn| &mut turn.answered, Link::flush);
     }
 
-    fn flush_list(&mut self, list: impl Fn(&mut Turn<M>) -> &mut Vec<Arc<Link<M>>>) {
+    fn flush_list(
+        &mut self,
+        list: impl Fn(&mut Turn<M>) -> &mut Vec<Arc<Link<M>>>,
+        flush: impl Fn(&Arc<Link<M>>, &mut Turn<M>),
+    ) {
         if list(self).is_empty() {
             return;
         }
         let mut links = std::mem::take(list(self));
         for link in links.drain(..) {
-            link.flush(self);
+            flush(&link, self);
         }
         // Empty again: its memory is used for the next turn.
         *list(self) = links;

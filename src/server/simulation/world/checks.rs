@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::client::{Client, Expected, Frame, Life};
 use super::{CLIENTS_MAX, Kind, USERS, World};
 use crate::protocol::{
-    ACK, BAD_REQUEST, BUSY, LOGIN_FIRST, NO_METHOD, NOT_A_MEMBER, NOT_KEPT, NOT_YOU, SERVER_ERROR, WRONG_LOGIN,
+    ACK, BAD_REQUEST, BUSY, LOGIN_FIRST, NO_METHOD, NOT_A_MEMBER, NOT_KEPT, NOT_YOU, SERVER_ERROR, UserId, WRONG_LOGIN,
 };
 use crate::server::simulation::ledger::Message;
 use crate::server::simulation::spool::Change;
@@ -183,7 +183,15 @@ impl World {
                 || !copy.written.is_empty()
                 || copy.excused
                 || self.clients.iter().any(|client| client.may_hold(*user, message.sent_at))
+                || self.may_be_given_up(*user, message.sent_at)
         })
+    }
+
+    /// Whether a connection that acknowledges nothing may have been given up for another one of its user. What it
+    /// was sent and had not written is on its way to the store then.
+    fn may_be_given_up(&self, user: UserId, sent_at: usize) -> bool {
+        let on: Vec<_> = self.clients.iter().filter(|client| client.was_on(user, sent_at)).collect();
+        on.len() > 1 && on.iter().any(|client| client.pipe.outstanding() > 0)
     }
 
     /// What has come to the client's kernel.

@@ -152,9 +152,14 @@ impl Client {
             || self.pipe.is_broken()
             || !self.receives.contains(&user)
             || self.leaves(user);
+        gives_back && self.was_on(user, sent_at)
+    }
+
+    /// Whether it may have received for this user since then.
+    pub(super) fn was_on(&self, user: UserId, sent_at: usize) -> bool {
         let gone_at = self.gone_at.max(self.ended_at);
         let was_there = self.pipe.is_registered() || gone_at.is_none_or(|at| at >= sent_at);
-        self.may_receive().contains(&user) && was_there && gives_back
+        self.may_receive().contains(&user) && was_there
     }
 
     /// Whether it has asked to be logged out as this user.
