@@ -382,7 +382,7 @@ impl Books {
         };
         let are_apart = lot.connection != connection && (one.place != other.place || one.place == Place::Nginx);
         let settled = self.settled(lot);
-        are_apart && outages.iter().any(|outage| lot.sent <= outage.well && outage.begun <= settled)
+        are_apart && outages.iter().any(|outage| lot.sent <= outage.well + DRAINED_AFTER && outage.begun <= settled)
     }
 
     /// Where nodes may have known this user between these times.
@@ -486,6 +486,10 @@ impl Place {
 /// How long after a message was handed to a connection that broke it may be stored: a node finds out after at most so
 /// long that a peer is gone, and waits for the database.
 const AFTERMATH: Duration = Duration::from_secs(8);
+
+/// How long after the end of an outage of the database a spool may still have something: what is sent meanwhile stands
+/// behind that.
+const DRAINED_AFTER: Duration = Duration::from_secs(3);
 
 /// How long nginx may keep a message on a machine that is busy.
 const IN_PROXY: Duration = Duration::from_secs(1);
