@@ -665,6 +665,10 @@ impl Shell {
 
     /// Hands a frame to more members of a large group.
     fn spread_on(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &mut Client, mut spread: Box<Spread>) {
+        // Others open their letters between two of an account, however many groups it writes to at once.
+        if !turn.has_left(link) {
+            return link.post(Posted::Spread(spread));
+        }
         let Some(routed) = self.shared.router.spread(turn, &mut spread) else {
             return link.post(Posted::Spread(spread));
         };
@@ -842,7 +846,11 @@ impl Handler for Shell {
     /// its claims before it closes.
     fn on_stray(&mut self, turn: &mut Turn<Posted>, message: Posted) {
         if let Posted::Spread(mut spread) = message {
-            while self.shared.router.spread(turn, &mut spread).is_none() {}
+            // A piece at a time, as if the sender were there.
+            if self.shared.router.spread(turn, &mut spread).is_none() {
+                let sender = spread.sender.clone();
+                sender.post(Posted::Spread(spread));
+            }
         }
     }
 }

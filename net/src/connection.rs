@@ -94,8 +94,8 @@ pub(crate) struct News {
 pub(crate) enum Read1 {
     /// So many bytes lie in the scratch buffer, none were kept from before.
     Fresh(usize),
-    /// They were appended to what was received before.
-    Appended,
+    /// So many were appended to what was received before.
+    Appended(usize),
 }
 
 impl<A, M> Connection<A, M> {
@@ -152,7 +152,7 @@ impl<A, M> Connection<A, M> {
             None => Read1::Fresh(count),
             Some(kept) => {
                 kept.bytes.extend_from_slice(&scratch[..count]);
-                Read1::Appended
+                Read1::Appended(count)
             }
         }
     }

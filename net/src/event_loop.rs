@@ -485,7 +485,9 @@ impl<H: Handler> EventLoop<H> {
             self.handler.on_stray(&mut self.turn, message);
             return;
         };
+        self.turn.budget.begin_serving(link.share());
         self.handler.on_message(&mut self.turn, link, app, message);
+        self.turn.budget.end_serving();
         self.serve_if_held(id);
     }
 
@@ -558,6 +560,9 @@ impl<H: Handler> EventLoop<H> {
             if conn.input == Input::Ended && conn.link.is_sealed() {
                 tell_hang_up(handler, turn, conn);
             }
+            // Bytes that are never shown, blanks or a frame without an end, cost the reading and the search.
+            let (Read1::Fresh(count) | Read1::Appended(count)) = read;
+            turn.budget.spend(count / DISCARDED_PER_WORK);
             let (count, outcome) = match read {
                 Read1::Fresh(count) => {
                     let (consumed, outcome) = show(handler, turn, conn, &scratch[..count]);
@@ -566,7 +571,7 @@ impl<H: Handler> EventLoop<H> {
                     }
                     (count, outcome)
                 }
-                Read1::Appended => (scratch.len(), show_received(handler, turn, conn)),
+                Read1::Appended(count) => (count, show_received(handler, turn, conn)),
             };
             budget = budget.saturating_sub(count);
             shown = outcome;

@@ -463,8 +463,12 @@ impl<M> Link<M> {
         let side = self.side.lock();
         let Some(output) = side.output.as_ref().filter(|_| side.state.writes()) else { return false };
         let max = self.output_bytes_max() / 2;
-        // What others have sent waits longer for a client that is paced, and it may well ask for something meanwhile.
-        output.pending_replies() >= max.min(REPLIES_BYTES_MAX) || (!side.is_paced() && output.pending() >= max)
+        match side.is_paced() {
+            // What others have sent waits longer for a client that is paced, and it may well ask for something meanwhile.
+            // From this length on its replies are written without a pause, and the owner hears when the socket has room.
+            true => output.pending_replies() >= max,
+            false => output.pending_replies() >= max.min(REPLIES_BYTES_MAX) || output.pending() >= max,
+        }
     }
 
     /// Until when what is pending is held, if it is.

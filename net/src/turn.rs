@@ -85,6 +85,12 @@ impl<M> Turn<M> {
         self.budget.is_spent()
     }
 
+    /// Whether the share of this connection has something left of its part of this turn. Work that can wait is
+    /// posted to the connection again if not.
+    pub fn has_left(&self, link: &Link<M>) -> bool {
+        self.budget.has_left(link.share())
+    }
+
     pub(crate) fn id(&self) -> TurnId {
         self.id
     }
@@ -147,8 +153,9 @@ impl<M> Turn<M> {
         }
     }
 
-    /// Writes to every connection that was sent something. Those that were sent a reply come last: what a frame
-    /// caused elsewhere leaves before the reply to a later one.
+    /// Writes to every connection that was sent something. Those that were sent a reply come last, so that what a
+    /// frame caused elsewhere leaves before the reply to a later one, unless the link that it went to was sent a
+    /// reply in this turn as well.
     pub fn flush(&mut self) {
         self.sent_bytes = 0;
         self.flush_list(|turn| &mut turn.pushed, Link::flush_unless_answered);

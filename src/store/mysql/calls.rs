@@ -178,6 +178,10 @@ impl Calls {
                 Trouble::Unknown => {
                     return match self.health.probe(&mut connection) {
                         Ok(()) => Err(StoreError::Failed(error::text(&error).into())),
+                        // Somebody works on the table, and the database is well.
+                        Err(other) if matches!(error::trouble(&other), Trouble::Locked | Trouble::Waited) => {
+                            Err(StoreError::Failed(error::text(&error).into()))
+                        }
                         Err(_) => {
                             connection.mark_broken();
                             self.health.met(&error::text(&error));

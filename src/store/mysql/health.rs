@@ -70,7 +70,8 @@ impl Health {
     ) -> io::Result<Health> {
         let shared = Arc::new(Shared::default());
         let connection = Some(connection);
-        let mut watcher = Watcher { connection, dialer, pool, name, probe, was_barred: false, written: None };
+        let mut watcher =
+            Watcher { connection, dialer, pool, name, probe, was_barred: false, written: None, stalls: None };
         let watched = shared.clone();
         let run = move || watched.run(&mut watcher);
         let thread = thread::Builder::new().name("mysql-sign".to_owned()).spawn(run)?;
@@ -237,8 +238,10 @@ struct Watcher {
     pool: Arc<ConnectionPool<Conn>>,
     name: String,
     probe: Probe,
-    /// When a message for nobody was last stored on the connection of this thread.
+    /// When a message for nobody was last stored on the connection of this thread, or tried.
     written: Option<Instant>,
+    /// The last one was not stored in time, though the database answers.
+    stalls: Option<String>,
     /// The last connection led to a server that takes no writes, or its user had no right.
     was_barred: bool,
 }
@@ -264,8 +267,8 @@ impl Watcher {
                     self.pool.renew();
                     return self.look_anew(was_well);
                 }
-                // Another attempt would take as long again.
-                Trouble::Silent => return Err(error::text(&error)),
+                // Another attempt would take as long again. The connection waits for its answer, and is closed.
+                Trouble::Silent => return self.stall().map(Some).ok_or_else(|| error::text(&error)),
                 Trouble::Busy | Trouble::TooLarge | Trouble::Refused | Trouble::Unknown => {
                     self.connection = Some(connection);
                     return Ok(Some(error::text(&error)));
@@ -273,7 +276,7 @@ impl Watcher {
             }
         }
         self.connection = Some(connection);
-        Ok(None)
+        Ok(self.stall())
     }
 
     /// On a new connection. `lenient`: one that the database closes at once says nothing, for somebody may have killed it; the
@@ -293,7 +296,8 @@ impl Watcher {
             match error::trouble(&error) {
                 Trouble::Locked | Trouble::Waited => {}
                 Trouble::Lost if lenient => return Ok(None),
-                Trouble::Lost | Trouble::Silent => return Err(error::text(&error)),
+                Trouble::Silent => return self.stall().map(Some).ok_or_else(|| error::text(&error)),
+                Trouble::Lost => return Err(error::text(&error)),
                 // The next look is on a new connection again, which may lead elsewhere.
                 Trouble::Barred => {
                     self.was_barred = true;
@@ -310,7 +314,7 @@ impl Watcher {
             self.pool.renew();
         }
         self.connection = Some(connection);
-        Ok(None)
+        Ok(self.stall())
     }
 
     /// Usually the least, since every node looks twice a second, and a write costs the database a sync and its log of changes
@@ -319,9 +323,22 @@ impl Watcher {
         if self.written.is_some_and(|at| at.elapsed() < WRITE_EVERY) {
             return probe::look(connection);
         }
-        self.probe.write(connection)?;
-        self.written = Some(Instant::now());
-        Ok(())
+        // What does not answer this is down. What answers, and stores nothing in time, can still be read.
+        probe::look(connection)?;
+        let done = self.probe.write(connection);
+        self.stalls = match &done {
+            Err(error) if error::trouble(error) == Trouble::Silent => Some(error::text(error)),
+            _ => None,
+        };
+        if done.is_ok() || self.stalls.is_some() {
+            self.written = Some(Instant::now());
+        }
+        done
+    }
+
+    /// Why nothing is stored although the database answers, until the next attempt.
+    fn stall(&self) -> Option<String> {
+        self.stalls.as_ref().map(|why| format!("the database answers, but stores nothing in time: {why}"))
     }
 
     /// On a connection of calls, by their kind of statement: what they are refused may not be refused here.

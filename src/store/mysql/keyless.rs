@@ -64,15 +64,17 @@ fn fetch(
 ) -> mysql::Result<Vec<KeptMessage>> {
     let statement = "SELECT message FROM OfflineMessage WHERE userid = :user LIMIT 65536";
     let rows = connection.exec_iter(statement, params! {"user" => user.0})?;
-    let (mut kept, mut bytes) = (Vec::new(), 0);
+    let (mut kept, mut bytes, mut is_full) = (Vec::new(), 0, false);
     let mut seen: FxHashMap<String, u64> = FxHashMap::default();
     for row in rows {
         let mut row = row?;
         // The reference server never writes NULL, and its clients could not read it.
         let Some(text) = column::<Option<String>>(&mut row, "message")? else { continue };
         bytes += text.len();
-        if bytes > bytes_max && !kept.is_empty() {
-            break;
+        // The rest is read all the same: an error in it must not stay in the connection.
+        is_full |= bytes > bytes_max && !kept.is_empty();
+        if is_full {
+            continue;
         }
         let nth = seen.entry(text.clone()).or_default();
         kept.push(KeptMessage { id: id_of(hashes, &text, *nth), text });

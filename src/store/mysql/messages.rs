@@ -156,6 +156,7 @@ fn fetch(
     row_bytes_max: usize,
 ) -> mysql::Result<(Vec<KeptMessage>, usize)> {
     let (mut kept, mut unreadable, mut bytes, mut after) = (Vec::new(), 0, 0, i64::MIN);
+    let mut is_full = false;
     let mut page = FIRST_PAGE;
     loop {
         // One that is too long would have the whole page fail.
@@ -174,12 +175,13 @@ fn fetch(
                 continue;
             };
             bytes += text.len();
-            if bytes > bytes_max && !kept.is_empty() {
-                return Ok((kept, unreadable));
+            // The rest of the page is read all the same: an error in it must not stay in the connection.
+            is_full |= bytes > bytes_max && !kept.is_empty();
+            if !is_full {
+                kept.push(KeptMessage { id: MessageId(id), text });
             }
-            kept.push(KeptMessage { id: MessageId(id), text });
         }
-        if count < page {
+        if is_full || count < page {
             return Ok((kept, unreadable));
         }
         page = next_page(bytes_max.saturating_sub(bytes), bytes, kept.len());

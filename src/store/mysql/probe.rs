@@ -7,7 +7,7 @@
 //! for first.
 
 use mysql::prelude::Queryable;
-use mysql::{Conn, TxOpts, params};
+use mysql::{Conn, params};
 
 use super::error::{self, Trouble};
 
@@ -41,15 +41,25 @@ impl Probe {
     }
 
     fn write_row(self, connection: &mut Conn) -> mysql::Result<()> {
-        // Dropped, it is undone.
-        let mut transaction = connection.start_transaction(TxOpts::default())?;
-        transaction.exec_drop("INSERT INTO OfflineMessage (userid, message) VALUES (0, '')", ())?;
-        if self == Probe::Undone {
-            return transaction.rollback();
+        connection.query_drop("START TRANSACTION")?;
+        match self.change(connection) {
+            // To undo it would take as long again. The caller closes the connection, and that undoes it.
+            Err(error) if matches!(error::trouble(&error), Trouble::Silent | Trouble::Lost) => Err(error),
+            Ok(true) => connection.query_drop("COMMIT"),
+            Ok(false) => connection.query_drop("ROLLBACK"),
+            Err(error) => connection.query_drop("ROLLBACK").and(Err(error)),
         }
-        let id = transaction.last_insert_id();
-        transaction.exec_drop("DELETE FROM OfflineMessage WHERE id = :id AND userid = 0", params! {id})?;
-        transaction.commit()
+    }
+
+    /// Whether the row is gone, so that the transaction can be committed.
+    fn change(self, connection: &mut Conn) -> mysql::Result<bool> {
+        connection.query_drop("INSERT INTO OfflineMessage (userid, message) VALUES (0, '')")?;
+        if self == Probe::Undone {
+            return Ok(false);
+        }
+        let id = connection.last_insert_id();
+        connection.exec_drop("DELETE FROM OfflineMessage WHERE id = :id AND userid = 0", params! {id})?;
+        Ok(connection.affected_rows() == 1)
     }
 }
 

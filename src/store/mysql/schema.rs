@@ -28,6 +28,8 @@ pub(super) struct Schema {
     logs_statements: bool,
     /// Somebody's trigger sees new messages.
     has_triggers: bool,
+    /// Whether this user is shown all triggers.
+    knows_triggers: bool,
 }
 
 /// Why the tables of a database are of no use.
@@ -112,6 +114,7 @@ impl Schema {
             narrow: narrow.collect(),
             unsafe_tables: unsafe_tables.collect(),
             logs_statements: server.logs_statements,
+            knows_triggers: server.knows_triggers,
             has_triggers: server.triggered.iter().any(|table| same(table, "OfflineMessage")),
         }))
     }
@@ -127,9 +130,9 @@ impl Schema {
         let can_undo = self.unsafe_tables.iter().all(|(table, _)| table != "OfflineMessage");
         match (self.has_message_ids, can_undo) {
             _ if self.has_triggers => Probe::Nothing,
-            (true, _) => Probe::Committed,
-            (false, true) => Probe::Undone,
-            (false, false) => Probe::Nothing,
+            (_, false) => Probe::Nothing,
+            (true, true) if self.knows_triggers => Probe::Committed,
+            (_, true) => Probe::Undone,
         }
     }
 
@@ -196,8 +199,9 @@ struct Server {
     logs_statements: bool,
     /// Table -> engine.
     engines: Vec<(String, String)>,
-    /// Tables with triggers, as far as this user may know.
+    /// Tables with triggers, as far as this user may know, and whether the user may know them all.
     triggered: Vec<String>,
+    knows_triggers: bool,
 }
 
 impl Server {
@@ -213,12 +217,21 @@ impl Server {
             tells_case: lower_case == Some(0),
             logs_statements: Traits::of(connection)?.logs_statements,
             engines: rows.into_iter().map(engine).collect::<mysql::Result<_>>()?,
+            knows_triggers: connection.query_first(KNOWS_TRIGGERS)? == Some(1),
             triggered: connection.query(
                 "SELECT event_object_table FROM information_schema.triggers WHERE event_object_schema = DATABASE()",
             )?,
         })
     }
 }
+
+/// Triggers are shown only to a user with the right to make some.
+const KNOWS_TRIGGERS: &str = "SELECT
+    EXISTS(SELECT 1 FROM information_schema.user_privileges WHERE privilege_type = 'TRIGGER')
+    OR EXISTS(SELECT 1 FROM information_schema.schema_privileges
+              WHERE privilege_type = 'TRIGGER' AND DATABASE() LIKE table_schema)
+    OR EXISTS(SELECT 1 FROM information_schema.table_privileges
+              WHERE privilege_type = 'TRIGGER' AND table_schema = DATABASE() AND LOWER(table_name) = 'offlinemessage')";
 
 struct Column {
     table: String,

@@ -6,6 +6,7 @@
 
 use std::error::Error as _;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
@@ -45,6 +46,8 @@ struct Shared {
 struct Waiting {
     /// `None` if it cannot even be read.
     frozen: Option<Frozen>,
+    /// Which file that is: its device and number.
+    inode: Option<(u64, u64)>,
     /// Why nothing can be written.
     why: String,
 }
@@ -175,6 +178,15 @@ impl Shared {
     /// Opens the database. If that is not possible, it can be read after this, unless that is not possible either.
     fn try_to_open(&self) -> Result<(), OpenError> {
         let mut waiting = self.waiting.lock();
+        // Another attempt must not make a new database where the one that is read has been.
+        if let Some(known) = waiting.inode
+            && inode(&self.file()) != Some(known)
+        {
+            let how = format!("{} was moved, replaced or deleted", self.file().display());
+            self.condition.lose(&how);
+            waiting.why = how.clone();
+            return Err(OpenError::Failed { file: self.file(), cause: how.into() });
+        }
         // Its locks would be in the way.
         waiting.frozen = None;
         let ids = |db: &Connection| Ids::open(&self.data_dir, db);
@@ -193,10 +205,18 @@ impl Shared {
                 };
                 let frozen = open::open_to_read(&self.file(), self.busy_timeout, true);
                 waiting.frozen = frozen.ok().map(|(db, guard)| Frozen { db, _guard: guard });
+                if waiting.inode.is_none() && waiting.frozen.is_some() {
+                    waiting.inode = inode(&self.file());
+                }
                 Err(error)
             }
         }
     }
+}
+
+/// Which file has this name.
+fn inode(file: &Path) -> Option<(u64, u64)> {
+    std::fs::metadata(file).ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
 /// An attempt reads the log, which may have 64 MB.

@@ -47,7 +47,14 @@ impl Live {
     ) -> Result<(Live, T), OpenError> {
         let open::Opened { file, connection, guard } = open::open(data_dir, kind, busy_timeout)?;
         let failed = |cause: io::Error| OpenError::Failed { file: file.clone(), cause: Box::new(cause) };
-        let seen = look(&connection)?;
+        let seen = match look(&connection) {
+            Ok(seen) => seen,
+            Err(error) => {
+                // Before the guard: closing its file frees the locks under which a connection closes.
+                drop(connection);
+                return Err(error);
+            }
+        };
         let guard = Arc::new(guard);
         let writer = Writer::start(kind.writer, connection, file.clone(), condition.clone()).map_err(failed)?;
         let readers = Readers::new(file.clone(), busy_timeout, condition.clone(), guard.clone());
