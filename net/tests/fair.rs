@@ -80,3 +80,35 @@ fn everybody_is_served_in_the_end() {
     }
     wait_until(|| *taken.lock().expect("no panic") == 50 * 2000);
 }
+
+/// Blanks ask for no answer, and reading them takes time all the same.
+#[test]
+fn bytes_that_are_no_items_end_a_turn_too() {
+    const GREEDY: usize = 200;
+    const BLANKS: usize = 60_000;
+    let shown = Arc::new(Mutex::new(0));
+    let count = shown.clone();
+    let react = move |_: &mut Turn<Note>, _: &Arc<Link<Note>>, incoming: Incoming<'_>| {
+        if let Incoming::Blanks { len } = incoming {
+            *count.lock().expect("no panic") += len;
+        }
+    };
+    let server = TestServer::start(1, settings(), react);
+    let mut peers: Vec<Peer> = (0..GREEDY).map(|_| server.connect()).collect();
+    peers.iter().for_each(|peer| peer.link.set_share(1));
+    let quiet = server.connect();
+    let (stopped, go_on) = stop_at_letters(&quiet);
+    stopped.recv_timeout(PATIENCE).expect("the loop stops");
+    for peer in &mut peers {
+        peer.socket.write_all(" ".repeat(BLANKS).as_bytes()).expect("it has room");
+    }
+    let (stopped, go_on_again) = stop_at_letters(&quiet);
+    go_on.send(()).expect("the loop waits");
+    stopped.recv_timeout(PATIENCE).expect("letters are opened in every turn");
+    let in_one_turn = *shown.lock().expect("no panic");
+    println!("{in_one_turn} of {} bytes in one turn", GREEDY * BLANKS);
+    assert!(in_one_turn < GREEDY * BLANKS / 2);
+    go_on_again.send(()).expect("the loop waits");
+    // A few of each may wait for more.
+    wait_until(|| *shown.lock().expect("no panic") >= GREEDY * (BLANKS - 4096));
+}

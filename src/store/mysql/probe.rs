@@ -1,10 +1,10 @@
 //! [`Probe`]: whether the database stores messages, found out by one for nobody.
 //!
 //! A database may answer, and take statements that change nothing, while it can store nothing: its disk is full, a table is
-//! full or damaged, its log of changes cannot be written. So now and then a row for user 0, whom nobody can be, is inserted
-//! and deleted in one transaction, which other programs never see. A primary that became a replica refuses it; but an
-//! account that may write to a read-only server is not refused, and the row would make the replica differ, so that is asked
-//! for first.
+//! full or damaged, its log of changes cannot be written. So now and then a row for user 0, whom nobody
+//! can be, is inserted and deleted in one transaction, which other programs never see, unless the table
+//! knows no transactions. A primary that became a replica refuses it; but an account that may write to a
+//! read-only server is not refused, and the row would make the replica differ, so that is asked for first.
 
 use mysql::prelude::Queryable;
 use mysql::{Conn, params};

@@ -130,9 +130,9 @@ impl Schema {
         let can_undo = self.unsafe_tables.iter().all(|(table, _)| table != "OfflineMessage");
         match (self.has_message_ids, can_undo) {
             _ if self.has_triggers => Probe::Nothing,
-            (_, false) => Probe::Nothing,
-            (true, true) if self.knows_triggers => Probe::Committed,
+            (true, _) if self.knows_triggers => Probe::Committed,
             (_, true) => Probe::Undone,
+            (_, false) => Probe::Nothing,
         }
     }
 
