@@ -103,7 +103,7 @@ impl Backlog {
         if services.spool.owes() {
             services.spool.tidy();
         }
-        // More than comes in, or it would never end.
+        // Drain more than this batch adds, or the spool would never empty.
         self.drain_when_due(2 * batch.len(), now, services);
         // The oldest go first, so that what waits for a user keeps its order.
         let (mut deliveries, mut works) = (std::mem::take(&mut self.returned), Vec::new());

@@ -66,7 +66,7 @@ pub trait Exchange: Publisher {
     fn group_changed(&self, group: GroupId);
 }
 
-/// Who is where, as all nodes know it.
+/// The register of which user is on which node, as all nodes know it.
 pub trait Register: Send + Sync + 'static {
     /// Whether no other node is there, so that whoever is marked online is not. Blocks.
     fn is_first(&self) -> bool;

@@ -47,13 +47,13 @@ pub struct Delivery {
     pub to: UserId,
     /// The frame's JSON text, shared by all recipients.
     pub text: Arc<str>,
-    /// Who waits to hear what becomes of it.
+    /// The connection that waits to hear what becomes of it.
     pub origin: Origin,
     /// A node that should have had the recipient had not.
     pub was_refused: bool,
 }
 
-/// Who waits to hear what becomes of a delivery.
+/// What waits to hear what becomes of a delivery.
 #[derive(Debug)]
 pub enum Origin {
     /// The sender of a frame for one recipient, and the room that it takes up.
@@ -115,7 +115,7 @@ pub enum Mailbox {
 }
 
 impl LaneItem {
-    /// Whose lane it travels in.
+    /// The user in whose lane it travels.
     pub fn user(&self) -> UserId {
         match self {
             LaneItem::Delivery(delivery) => delivery.to,
@@ -182,7 +182,7 @@ pub fn messages(deliveries: &[Delivery]) -> Vec<Message> {
 }
 
 impl Delivery {
-    /// Who sent it, and whose share it takes up on its way; nobody if it has no sender any more.
+    /// Its sender, and the owner of the share that it takes up on its way; nobody if it has no sender any more.
     pub fn holder(&self) -> Option<Holder> {
         match &self.origin {
             Origin::Group(fan) => Some(fan.berth.holder()),
@@ -190,7 +190,7 @@ impl Delivery {
         }
     }
 
-    /// Whose share of its recipient's mailbox it takes up, if anybody's: its sender's or its group's.
+    /// The owner of the share of its recipient's mailbox that it takes up, if anybody: its sender or its group.
     pub fn payer_of_mailbox(&self) -> Option<Holder> {
         match &self.origin {
             Origin::Sender(_, berth) => Some(berth.holder()),

@@ -30,7 +30,7 @@ pub struct Services {
     pub bus: Arc<dyn Bus>,
     /// What time it is.
     pub clock: Clock,
-    /// Who may come in.
+    /// Logins: whether a client may come in.
     pub logins: Logins,
     /// Friends and groups.
     pub directory: Directory,

@@ -44,7 +44,7 @@ impl<W: Clone + PartialEq> Mailboxes<W> {
         }
     }
 
-    /// Who has the mailbox of `user`, if that is not `who`.
+    /// The holder of the mailbox of `user`, if that is not `who`.
     pub fn other_holder(&self, user: UserId, who: &W) -> Option<W> {
         self.claimed.lock().get(&user).map(|claim| claim.holder.clone()).filter(|holder| holder != who)
     }

@@ -17,7 +17,7 @@
 //! What a dead connection of this node has returned, whose user has come to another node since, is published as well. That node
 //! hands it on if the user's connection there has got nothing newer; otherwise, or when nothing confirms, it is kept.
 //!
-//! Who confirms an envelope has the user, and if no other node was offered it, has the user alone. That place is remembered
+//! A node that confirms an envelope has the user, and if no other node was offered it, has the user alone. That place is remembered
 //! for a while, and the next messages are addressed to it: the bus sends all that is for one place together, a text for
 //! many of its users once. A place that is gone takes nothing, and one that has not the user, or not alone any more,
 //! refuses; then the message is offered to whoever wants it, as if no place were known.
@@ -66,7 +66,7 @@ pub struct Outbox {
     sequence: u64,
     users: FxHashMap<UserId, Line>,
     places: Places,
-    /// Whose envelope has which sequence, and when it is given up; ascending in both.
+    /// The user of each sequence, and when its envelope is given up; ascending in both.
     in_flight: VecDeque<(u64, UserId, Instant)>,
 }
 
@@ -280,7 +280,7 @@ impl Outbox {
         }
     }
 
-    /// Whose envelope this is, and where in the user's line; `None` if it is settled.
+    /// The user of this envelope, and its place in the user's line; `None` if it is settled.
     fn find(&self, sequence: u64) -> Option<(UserId, usize)> {
         let at = self.in_flight.binary_search_by_key(&sequence, |(sequence, ..)| *sequence).ok()?;
         let user = self.in_flight[at].1;

@@ -1,6 +1,6 @@
 //! [`Presence`]: which users are online on this node, and on which connections. The one table that loops share.
 //!
-//! Whoever delivers to a user holds the user's shard for reading while it hands the message over, to a connection or to
+//! A thread that delivers to a user holds the user's shard for reading while it hands the message over, to a connection or to
 //! a lane; whoever changes where the user's messages go holds it for writing, and moves the messages that a leaving
 //! connection did not take in the same breath. So messages of one sender to one recipient stay in order whatever comes
 //! and goes. Under a shard's lock only leaf locks are taken: those of a link's output, of a lane, of the state writer.
@@ -26,7 +26,7 @@ pub struct Shard<M> {
     users: FxHashMap<UserId, Seats<M>>,
     /// Connections that will receive for a user as soon as the other nodes send here.
     joining: FxHashMap<UserId, Seats<M>>,
-    /// Whose newest connection was given what one to another node had not taken.
+    /// Users whose newest connection was given what one to another node had not taken.
     given: FxHashMap<UserId, Given>,
 }
 
@@ -180,12 +180,12 @@ impl<M> Shard<M> {
         self.users.contains_key(&user) || self.joining.contains_key(&user)
     }
 
-    /// Who receives on this node.
+    /// The users that receive on this node.
     pub fn users(&self) -> impl Iterator<Item = UserId> {
         self.users.keys().copied()
     }
 
-    /// Who is about to.
+    /// The users that are about to.
     pub fn joining(&self) -> impl Iterator<Item = UserId> {
         self.joining.keys().copied()
     }

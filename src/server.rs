@@ -50,7 +50,7 @@ use crate::store::{States, Store};
 pub struct Server {
     acceptor: Acceptor,
     local_addr: SocketAddr,
-    /// Who must begin with a PROXY header, if anybody.
+    /// The peers that must begin with a PROXY header, if any.
     proxies: Option<Networks>,
     loops: LoopGroup<Posted>,
     shared: Arc<Shared>,
@@ -100,7 +100,7 @@ struct Shared {
     requests: Arc<Requests>,
     hashers: Workers,
     hashers_queue: WorkersWatch,
-    /// What a hasher takes when it is told that there is something: the one whose turn it is. A leaf lock.
+    /// Passwords waiting to be hashed, one queue per address, served round-robin. A leaf lock.
     turns: Arc<Mutex<Turns<Source, Work>>>,
     /// How long the hashers take.
     hashing: Arc<Pace>,
@@ -201,7 +201,7 @@ impl Server {
         log::info!("messages for unknown recipients: {unknown}");
         let by = by.max(Instant::now() + STORE_GRACE);
         let left = shared.router.close(by) + shared.services.metrics.unstored_now();
-        // Whoever asked is gone.
+        // The client that asked is gone.
         if let Some(upgrader) = shared.services.logins.upgrader.lock().take() {
             upgrader.close(by);
         }

@@ -34,7 +34,7 @@ use crate::store::{FriendNames, MessageId, UserState};
 #[derive(Debug)]
 pub struct Session {
     auth: Auth,
-    /// Who it has logged in as, the latest last.
+    /// The users that it has logged in as, the latest last.
     users: SmallVec<[UserId; 1]>,
     pub(crate) phase: Phase,
     unsettled: Settled,
@@ -73,7 +73,7 @@ pub(crate) enum Phase {
 pub(crate) enum Awaited {
     /// Whether the password of this user is right.
     Password(UserId),
-    /// That messages for this user come to this node.
+    /// The bus to confirm that this node is subscribed for the user.
     Place(UserId),
     /// That this is the user's `User.state`: of a login or logout, which is answered then, at the latest `by` this time.
     State { user: UserId, state: UserState, by: Instant },

@@ -81,7 +81,7 @@ pub struct Addition {
     pub message: Message,
     /// Nobody could be told that it is not kept: it may exceed the bound.
     pub must: bool,
-    /// Whose share of the room it takes up, if anybody's.
+    /// The owner of the share of the room that it takes up, if anybody.
     pub holder: Option<Holder>,
 }
 

@@ -21,7 +21,7 @@ pub struct Spread {
     pub except: UserId,
     /// The frame's JSON text.
     pub text: Arc<str>,
-    /// Who sent it, and whose share it takes up.
+    /// Its sender, whose share it takes up.
     pub sender: Arc<ClientLink>,
     /// The owner of that share.
     pub holder: Holder,

@@ -191,7 +191,7 @@ impl Shared {
         if arrived.is_empty() { Ok(()) } else { self.store.get()?.set_states(&arrived) }
     }
 
-    /// Who of those that are to be offline is on another node. When the others cannot be asked, they will tell.
+    /// Those that are to be offline and are on another node. When the others cannot be asked, they will tell.
     fn elsewhere(&self, states: &[(UserId, UserState)]) -> Vec<UserId> {
         let leaving = in_state(states, UserState::Offline);
         if leaving.is_empty() { leaving } else { self.bus.elsewhere(&leaving).unwrap_or_default() }

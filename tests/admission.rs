@@ -155,7 +155,7 @@ fn who_waits_for_its_proxy_header_counts() {
     let alice = silent[0].register("alice", "secret");
     silent[0].login(alice, "secret");
     expect_full();
-    // Whoever gives up makes room, whether its header has come or not.
+    // A client that gives up makes room, whether its header has come or not.
     for _ in 0..2 {
         drop(silent.remove(0));
         wait_until("there is room", || {
@@ -562,7 +562,7 @@ fn guesses_count_while_the_database_is_away() {
     let a = client.register("alice", &password("alice"));
     client.login(a, &password("alice"));
     mariadb.kill();
-    // Whoever knows the password is let in as before.
+    // A client that knows the password is let in as before.
     client.login(a, &password("alice"));
     for _ in 0..10 {
         assert_eq!(try_login(&mut client, a + 1000, "guess")["errno"], 503, "of nobody else anything is known");

@@ -69,7 +69,7 @@ fn everything_moves_and_the_server_goes_on_with_it() {
 fn a_second_run_changes_nothing_and_a_used_copy_is_never_written_to() {
     let (workplace, database) = small();
     workplace.succeed(&COPY);
-    // Who may not write has not written.
+    // An account that may not write has not written.
     let keeper = format!("reader{}", process::id());
     let forget = format!("DROP USER IF EXISTS {keeper}@'%'");
     database.run(&format!(

@@ -187,7 +187,7 @@ fn killed_in_the_middle_it_is_finished_by_the_next_run() {
     let database = Database::create_reference();
     database.run("INSERT INTO User (name, password) VALUES ('ann', 'plain')");
     let workplace = Workplace::on(&database);
-    // Whoever has read a table in a transaction keeps it from being changed.
+    // A transaction that has read a table keeps it from being changed.
     let mut reader = database.connect();
     reader.query_drop("START TRANSACTION").unwrap();
     reader.query_drop("SELECT * FROM GroupUser").unwrap();

@@ -69,7 +69,7 @@ fn what_is_sent_while_the_database_is_dead_comes_in_order_when_it_is_back() {
     scene.send(10);
     scene.mariadb.kill();
     scene.send(30);
-    // Who was here before can come, and is not given the half of it.
+    // A user who was here before can come, and is not given the half of it.
     let mut bob = login(&scene.server, "bob", scene.b);
     bob.send(&json!({"msgType": 14, "FROMID": scene.b}));
     bob.expect_refusal(503);

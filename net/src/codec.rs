@@ -14,9 +14,9 @@
 //! where the received data ends. A started object that can no longer become JSON is garbage too, up to the next newline
 //! or where the received data ends.
 //!
-//! To find out that an object has no end, all that was received is looked at, and again for the next one. Whoever begins
-//! one object after the other and ends none would so have little cost much. Hence the looking in vain is limited: to so
-//! many times the bytes that are taken. Beyond, all that was received is one piece of garbage.
+//! To find out that an object has no end, all that was received is looked at, and again for the next one. A client
+//! that opens object after object and closes none could make few bytes cost much scanning, so wasted scanning is
+//! limited to a multiple of the bytes consumed. Beyond, all that was received is one piece of garbage.
 //!
 //! The decoder keeps no bytes. It looks at the received ones that were not consumed, says what is at their front, and
 //! remembers how far it has looked, so that each byte of a frame is looked at once however it is cut into segments.

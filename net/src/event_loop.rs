@@ -690,7 +690,7 @@ impl<H: Handler> EventLoop<H> {
             return;
         }
         conn.phase = Phase::Lingering;
-        // Whatever is known of the input, there may be bytes that were never asked for.
+        // There may be bytes that were never asked for, even after the known end of the input.
         conn.input = Input::Flowing { to_end: false };
         queue(&mut self.ready, conn, self.turn.now());
         self.timers.set(self.turn.now() + LINGER, id, Deadline::Close);
@@ -817,7 +817,7 @@ const NEWCOMER_WORK: usize = 4096;
 const TIMER_WORK: usize = 256;
 /// Bytes that are read and dropped cost less than those that are looked at.
 const DISCARDED_PER_WORK: usize = 4;
-/// When a frame is out of time in the turn that will look at its rest.
+/// How soon to check a frame's deadline again when bytes that may complete it are already queued.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// How long a connection that has told its end waits for the peer's.
 const LINGER: Duration = Duration::from_secs(1);

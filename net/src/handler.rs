@@ -142,9 +142,9 @@ pub trait Handler {
 pub enum Incoming<'a> {
     /// One JSON object by its braces, at most `frame_bytes_max` long; whether it is good JSON was not looked at.
     Frame(&'a [u8]),
-    /// What begins and ends with a brace, and in all likelihood is a frame. If it is one good JSON object it is to be dealt
-    /// with as a frame; if not, the answer is [`Flow::NoFrame`]. Whoever reads it finds that out for nothing, which spares
-    /// the search for the braces. [`Flow::Later`] is an answer only if it is one: what else waits must have been looked at.
+    /// Bytes that begin and end with a brace, and in all likelihood are a frame. The loop has not searched for the
+    /// closing brace. Parse them: if they are one valid JSON object, treat them as a frame; otherwise return
+    /// [`Flow::NoFrame`], and the loop searches. Return [`Flow::Later`] only for a valid object.
     Likely(&'a [u8]),
     /// A run of bytes that is no frame, or a frame that did not complete in time; so many bytes with the blanks before it.
     Garbage { len: usize },

@@ -402,7 +402,7 @@ impl<M> Link<M> {
         let Some(output) = &mut side.output else { return Vec::new() };
         let back = if side.state == State::Open { Back::Unwritten } else { Back::Unacknowledged };
         if back == Back::Unacknowledged {
-            // Whoever waits for a report has heard of the end.
+            // Those that wait for a report have heard of the end.
             output.acknowledge(self.unacknowledged(side.state), &mut Vec::new());
         }
         let back = output.take_back(wanted, back);
@@ -506,7 +506,7 @@ impl<M> Link<M> {
         let back = self.take_back_where(&mut side, |_| true);
         (side.state, side.output) = (State::Closed, None);
         drop(side);
-        // Whoever still has the link keeps the descriptor open: the peer would not hear of the end.
+        // A link that is still held keeps the descriptor open: the peer would not hear of the end.
         if let Err(error) = self.socket.shutdown(Shutdown::Both)
             && error.kind() != ErrorKind::NotConnected
         {

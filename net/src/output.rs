@@ -69,13 +69,13 @@ pub(crate) struct Output {
     written_of_first: usize,
     /// Bytes of the frames that can be given back and are not wholly written, as if nothing of the first were written.
     returnable: usize,
-    /// All bytes that the socket took of this output, and how many of them were acknowledged when the kernel was last asked:
-    /// less than none while it has some from before.
+    /// All bytes that the socket took of this output, and how many of them were acknowledged when the kernel was
+    /// last asked: negative while the kernel still holds bytes from before this output existed.
     written_total: i64,
     acknowledged_total: i64,
     /// Since when the peer's kernel owes an acknowledgement and has given none.
     waits_since: Option<Instant>,
-    /// Up to which length of what is written and kept nobody asks the kernel.
+    /// The kernel is not asked (SIOCOUTQ) while fewer written bytes than this are kept.
     ask_at: usize,
     /// When the next look after it is due: the link's.
     pub(crate) errand: Option<Instant>,

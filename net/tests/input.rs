@@ -278,7 +278,7 @@ fn a_flood_does_not_outlive_a_hang_up() {
     let flooding = thread::spawn(move || while socket.write_all(&b"{}".repeat(10_000)).is_ok() {});
     expect(&seen, [taken("{}")]);
     link.hang_up();
-    // Who holds a link keeps its socket: the flood would not be told to end.
+    // A test that holds a link keeps its socket: the flood would not be told to end.
     drop(link);
     let end = std::iter::repeat_with(|| next(&seen)).find(|seen| matches!(seen, Seen::Closed(_)));
     assert_eq!(end, Some(Seen::Closed(CloseReason::Broken)));

@@ -123,7 +123,7 @@ struct Asking<'a, S> {
     waiting_since: Instant,
 }
 
-/// Who asks, and how.
+/// The client that asks, and how.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Inquiry<'a> {
     /// Connections are spread over them.

@@ -80,7 +80,7 @@ pub(crate) fn run(settings: Settings) -> io::Result<()> {
 fn accept(listener: &TcpListener) -> io::Result<TcpStream> {
     let (mut connection, _) = listener.accept()?;
     connection.set_nodelay(true)?;
-    // Who is told so may rely on being in the room.
+    // A client that is told so may rely on being in the room.
     connection.write_all(&[ACCEPTED])?;
     Ok(connection)
 }
@@ -101,7 +101,7 @@ fn relay(connections: &mut [Option<TcpStream>], index: usize, settings: Settings
             None => to.write_all(received),
             Some(last) => received.split_inclusive(|byte| *byte == last).try_for_each(|frame| to.write_all(frame)),
         };
-        // Who has gone is noticed when it is read.
+        // A client that has gone is noticed when it is read.
         let _ = written;
     }
 }

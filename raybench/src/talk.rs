@@ -43,7 +43,7 @@ struct Seat {
     /// What is to be written; the first `written` bytes have been.
     out: Vec<u8>,
     written: usize,
-    /// Who sends from here, if anybody.
+    /// The user who sends from here, if anybody.
     sender: Option<usize>,
     first_sender: usize,
     /// What came of each sender of the room.

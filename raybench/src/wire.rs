@@ -188,7 +188,7 @@ impl Client {
         };
         let mut len = values.byte_offset();
         if self.framing == Framing::Lines {
-            // Who reads next must not find it.
+            // The next reader must not find it.
             match self.received.get(len) {
                 Some(b'\n') => len += 1,
                 Some(_) => return Err(io::Error::other("a reply came without a newline")),

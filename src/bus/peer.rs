@@ -49,7 +49,7 @@ use crate::protocol::{GroupId, UserId};
 pub(crate) struct Peer<W> {
     node: Box<str>,
     rules: PeerRules,
-    /// Who waits until the other nodes know of a user.
+    /// Those that wait until the other nodes know of a user.
     waiting: Waiting<W>,
     /// Users who were unsubscribed from, for whom something may still come.
     leaving: FxHashSet<UserId>,

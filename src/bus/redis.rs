@@ -188,7 +188,7 @@ impl Exchange for RedisBus {
         threads.push(thread::Builder::new().name("bus-watch".to_owned()).spawn(move || watch.run())?);
         // The first clients find the other nodes, unless Redis has just gone.
         self.shared.wait_until_up(Instant::now() + START_PATIENCE);
-        // Whoever starts after this one is not the first.
+        // A node that starts after this one is not the first.
         let _ = registry::register(&self.shared);
         let _ = neighbours::look(&self.shared);
         Ok(())

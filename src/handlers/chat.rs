@@ -90,7 +90,7 @@ impl Session {
         }
     }
 
-    /// Who is in a group: known, found out while the frame waited, or to be found out while it waits on.
+    /// The members of a group: known, found out while the frame waited, or to be found out while it waits on.
     fn members(&mut self, group: GroupId, sender: UserId, known: &dyn Known, effects: &mut Effects<'_>) -> Members {
         match self.found.take().map(|found| *found) {
             Some(Found::Members(found, members)) if found == group => return Members::Known(members),

@@ -16,7 +16,7 @@ use crate::protocol::{self, UserId};
 use crate::session::Outcome;
 use crate::store::{self, Role, StoreError};
 
-/// Who may come in.
+/// Logins: whether a client may come in.
 pub struct Logins {
     store: Role<dyn store::Accounts>,
     bus: Arc<dyn Bus>,
@@ -85,7 +85,7 @@ impl Logins {
         }
     }
 
-    /// Whoever asks before that is known gets no further anyway.
+    /// A client that asks before that is known gets no further anyway.
     fn fits_hashes(&self) -> bool {
         self.store.get().map_or(true, |store| store.fits_hashes())
     }

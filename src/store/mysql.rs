@@ -64,7 +64,7 @@ impl MysqlStore {
     /// Connects and looks at the tables, which it logs.
     ///
     /// # Errors
-    /// Whatever the operator has to put right; see [`OpenError`]. Once it is open, the store survives the database.
+    /// Anything that the operator has to put right; see [`OpenError`]. Once it is open, the store survives the database.
     pub fn open(settings: &MysqlSettings) -> Result<MysqlStore, OpenError> {
         let open::Opened { calls, schema, limits, name } = open::open(settings)?;
         log::info!("{name}: {}", schema.describe());

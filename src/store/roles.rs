@@ -21,7 +21,7 @@ use crate::protocol::{GroupId, UserId};
 /// The durable facts, by roles. Cloning shares them.
 #[derive(Clone)]
 pub struct Store {
-    /// Who there is.
+    /// The accounts.
     pub accounts: Role<dyn Accounts>,
     /// Friends and groups.
     pub contacts: Role<dyn Contacts>,
@@ -117,7 +117,7 @@ pub trait AllRoles: Accounts + Contacts + Messages + States + Database {}
 
 impl<S: Accounts + Contacts + Messages + States + Database> AllRoles for S {}
 
-/// Who there is. Its methods block and may be called from any thread but a loop, as those of all roles.
+/// The accounts. Its methods block and may be called from any thread but a loop, as those of all roles.
 pub trait Accounts: Send + Sync + 'static {
     /// Whether a hashed password fits its column. Where it does not, passwords are stored and compared as plain text.
     fn fits_hashes(&self) -> bool;

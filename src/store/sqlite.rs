@@ -55,7 +55,7 @@ impl SqliteStore {
     /// a disk that is full it only reads what is there, and does the rest when there is room.
     ///
     /// # Errors
-    /// Whatever the operator has to put right; see [`OpenError`]. A file that is refused is not changed.
+    /// Anything that the operator has to put right; see [`OpenError`]. A file that is refused is not changed.
     pub fn open(data_dir: &Path) -> Result<SqliteStore, OpenError> {
         SqliteStore::open_with(data_dir, BUSY_TIMEOUT)
     }

@@ -24,11 +24,11 @@ pub struct Table {
 pub const MESSAGES: Table =
     Table { name: "OfflineMessage", columns: &["id", "userid", "message"], key_columns: 1, numbers_itself: true };
 
-/// Who is in which group.
+/// The members of each group.
 pub const MEMBERS: Table =
     Table { name: "GroupUser", columns: &["groupid", "userid", "grouprole"], key_columns: 2, numbers_itself: false };
 
-/// Who has whom as a friend.
+/// The friends of each user.
 pub const FRIENDS: Table =
     Table { name: "Friend", columns: &["userid", "friendid"], key_columns: 2, numbers_itself: false };
 

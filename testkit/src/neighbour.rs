@@ -28,7 +28,7 @@ pub struct Neighbour {
 
 /// What its threads share.
 struct Node {
-    /// Who is logged in here, and where to write to.
+    /// The users that are logged in here, and where to write to.
     users: Mutex<HashMap<i64, Arc<TcpStream>>>,
     connections: Mutex<Vec<Arc<TcpStream>>>,
     database: Mutex<Conn>,

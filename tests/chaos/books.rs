@@ -127,7 +127,7 @@ pub enum Party {
     Client(i64),
 }
 
-/// Who is who.
+/// The names of all.
 #[derive(Debug, Default)]
 pub struct Members(pub HashMap<i64, BTreeSet<i64>>);
 
@@ -201,7 +201,7 @@ pub struct Verdict {
 }
 
 impl Members {
-    /// Who is to get what `from` sends to `target`.
+    /// The users that are to get what `from` sends to `target`.
     pub fn recipients(&self, from: i64, target: Target) -> Vec<i64> {
         match target {
             Target::User(user) => vec![user],

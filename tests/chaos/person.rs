@@ -393,7 +393,7 @@ impl<'a> Actor<'a> {
 
     fn obey(&mut self) {
         let Some((at, order)) = self.post.orders.lock().expect("orders").pop_front() else { return };
-        // Whoever was not there in time is spared.
+        // A person who was not there in time is spared.
         if at.elapsed() > ORDER_PATIENCE || self.session.is_none() {
             return;
         }

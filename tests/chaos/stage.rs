@@ -32,7 +32,7 @@ pub struct Run {
     pub books: Vec<Books>,
     pub members: Members,
     pub caused: Vec<Caused>,
-    /// Who is there all the time, so that a silence says something.
+    /// The people who are there all the time, so that a silence says something.
     pub steady: BTreeSet<i64>,
 }
 

@@ -88,7 +88,7 @@ fn a_user_on_several_nodes_is_reached_on_each_and_stays_reachable() {
     bob.send(&numbered(b, a, 2));
     second.expect(&numbered(b, a, 2));
     bob.barrier();
-    // Who leaves the same node later is known to be offline: by then it was decided about alice too.
+    // A user who leaves the same node later is known to be offline: by then it was decided about alice too.
     let (dave, d) = user(&cluster.nodes[1], "dave");
     cluster.nodes[1].wait_state(d, "online");
     drop(dave);

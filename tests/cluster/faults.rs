@@ -104,7 +104,7 @@ fn mariadb_fails(fault: Fault) {
     let node = &cluster.nodes[1];
     let (mut before, id) = user(node, "regular");
     before.logout(id);
-    // Who was here before can come back meanwhile.
+    // A user who was here before can come back meanwhile.
     let arrive = || (login(node, "regular", id), id);
     outage(&format!("MariaDB {fault:?}"), &cluster.nodes, &mut mariadb, fault, arrive);
 }
@@ -148,7 +148,7 @@ fn outage(
         let green = wait_readiness(nodes, true);
         bob.send(&chat(b, l, "welcome"));
         late.expect(&chat(b, l, "welcome"));
-        // Whoever is away fetches from the other node, which does not know what waits on this one's disk.
+        // A user who is away fetches from the other node, which does not know what waits on this one's disk.
         let is_spooled = |node: &TestServer| node.metric("raybox_spool_messages") > 0.0;
         wait_within(LONG_PATIENCE, "what waited is stored", || !nodes.iter().any(is_spooled));
         traffic.flow(20);

@@ -34,7 +34,7 @@ impl Scene {
         let mut successor = login(&self.world.server, "victim", v);
         successor.logout(v);
         successor.login(e, &password("eve"));
-        // Whoever logs in as two is both, and still nobody else.
+        // A client that logs in as two is both, and still nobody else.
         let mut both = login(&self.world.server, "eve", e);
         let maud = offline_user(&self.world.server, "maud");
         both.login(maud, &password("maud"));

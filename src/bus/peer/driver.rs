@@ -136,7 +136,7 @@ impl PeerDriver {
     /// When the connection is of no use any more. What had come before is handed on.
     pub(crate) fn hear<L: Line>(&mut self, line: &mut L, now: Instant) -> Result<(), L::Broken> {
         let heard = self.hear_all(line, now);
-        // Whatever came after it: what was handed to connections is written.
+        // What was handed to connections is written before anything that came after it.
         self.turn.flush();
         for (place, sequences) in self.peer.take_confirmed() {
             self.node.on_confirmed(place, sequences);

@@ -14,7 +14,7 @@ use crate::bus::{Envelope, Node, Place, Published, Receipt};
 use crate::delivery::{Delivery, Origin, Posted};
 use crate::protocol::{GroupId, UserId};
 
-/// Who listens to what, and what each has not heard yet.
+/// The channels that each node listens to, and what each has not heard yet.
 #[derive(Default)]
 struct Hub(Mutex<BTreeMap<usize, Mailbox>>);
 

@@ -32,12 +32,12 @@ impl<W> Waiting<W> {
         waiters.push(waiter);
     }
 
-    /// Who has waited for this user, and does no longer.
+    /// Removes and returns those that waited for this user.
     pub(crate) fn take(&mut self, user: UserId) -> Vec<W> {
         self.by_user.remove(&user).map(|(_, waiters)| waiters).unwrap_or_default()
     }
 
-    /// Who would not wait any longer, and does not.
+    /// Removes and returns the waiters whose time is up.
     pub(crate) fn take_late(&mut self, now: Instant) -> Vec<W> {
         let mut late = Vec::new();
         while let Some((due, user)) = self.next().filter(|(due, _)| *due <= now) {

@@ -54,7 +54,7 @@ impl Watch {
                     self.scouted = Instant::now();
                 }
             } else {
-                // Who does not hear anything does not know who else is silent.
+                // A node that hears nothing does not know which others are silent.
                 self.silent.clear();
                 if self.is_registered {
                     self.was_away = Some(Instant::now());

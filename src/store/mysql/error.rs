@@ -43,7 +43,7 @@ pub(super) fn trouble(error: &Error) -> Trouble {
         Error::DriverError(
             DriverError::MismatchedStmtParams(..) | DriverError::Params(_) | DriverError::MixedParams,
         ) => Trouble::Refused,
-        // Whatever else the driver says, it does not know any more where in the conversation it is.
+        // After any other error the driver does not know any more where in the conversation it is.
         Error::DriverError(_) => Trouble::Lost,
         Error::UrlError(_) | Error::FromValueError(_) | Error::FromRowError(_) => Trouble::Refused,
     }

@@ -170,7 +170,7 @@ impl Shared {
                     self.note_refusal(refusal, has_met, &watcher.name);
                     let was_down = self.state.lock().down.take();
                     if let Some((since, _)) = was_down {
-                        // Whatever connections were open, their servers may be gone or still be at an old statement.
+                        // The servers of all connections that were open may be gone or still be at an old statement.
                         watcher.pool.renew();
                         watcher.pool.try_now();
                         if logged {

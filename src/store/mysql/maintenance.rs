@@ -119,7 +119,7 @@ impl Maintenance {
                 names @ Misfit::Names(_) => return Ok(Err(names)),
             };
             let is_ours = |table: &String| is(RECORD)(table) || NEEDED.iter().any(|(known, _)| is(known)(table));
-            // Whoever makes the tables makes the record first and fills it last.
+            // A program that makes the tables makes the record first and fills it last.
             let is_begun = applied.is_some_and(|applied| applied.is_empty()) && tables.iter().all(is_ours);
             return Ok(Ok(if tables.is_empty() || is_begun { State::Empty } else { State::Foreign(missing) }));
         }

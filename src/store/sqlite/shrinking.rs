@@ -36,7 +36,7 @@ pub fn compact(path: &Path) -> Result<(PathBuf, Compacted), OpenError> {
     if file.file_name().is_none_or(|name| name != STORE.name) {
         return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, format!("its name is not {}", STORE.name))));
     }
-    // Whoever holds the locks is named by this.
+    // This names the holder of the locks.
     let opened = open::open(folder, &STORE, BUSY_TIMEOUT)?;
     make_anew(&opened.connection).map_err(|error| refused(&file, error))?;
     let after = fs::metadata(&file).map_err(failed)?.len();

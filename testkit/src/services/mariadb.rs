@@ -119,7 +119,7 @@ impl Database {
         self.0.account.address
     }
 
-    /// Who may use it.
+    /// The account that may use it.
     pub fn user(&self) -> &str {
         &self.0.account.user
     }
@@ -198,7 +198,7 @@ impl Database {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        // Whoever killed the server has taken the database away too.
+        // A test that killed the server has taken the database away too.
         if let Ok(mut connection) = self.account.connect(None) {
             let _ = connection.query_drop(format!("DROP DATABASE IF EXISTS {}", self.name));
         }

@@ -102,7 +102,7 @@ impl Nginx {
     }
 
     /// One port in front of each list of servers, taken in turn; a server that does not answer is left out for a second.
-    /// Who ends only the sending direction still gets answers, which is not nginx's own way.
+    /// A client that ends only the sending direction still gets answers, which is not nginx's own way.
     pub fn balancing(groups: &[&[SocketAddr]]) -> Nginx {
         Nginx::start(groups.len(), |listen| {
             let mut conf = String::new();

@@ -25,7 +25,7 @@ pub struct Redis {
     usage: RedisUse,
 }
 
-/// Who uses a Redis: what a server of it needs to know at its end.
+/// A user of a Redis: what a server of it needs to know at its end.
 #[derive(Clone)]
 pub(crate) struct RedisUse(Arc<Usage>);
 
