@@ -229,4 +229,4 @@ const CACHE_KIB: i64 = 16 * 1024;
 /// same index pages after nearly every commit.
 const LOG_PAGES: i64 = 16 * 1024;
 const LOG_BYTES_KEPT: i64 = 64 * 1024 * 1024;
-const STATEMENTS_KEPT: usize = 32;
+const STATEMENTS_KEPT: usize = 64;

@@ -19,7 +19,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::{Connection};
 
 use super::condition::Condition;
 use super::open::touch_page_one;
@@ -303,17 +303,27 @@ enum Trouble {
     Database(rusqlite::Error),
 }
 
-/// Runs the batch in one transaction. On an error nothing of it remains: the transaction rolls back when it is dropped.
-fn commit(connection: &mut Connection, batch: &mut [Box<dyn Operation>]) -> Result<(), Trouble> {
+/// Runs the batch in one transaction. On an error nothing of it remains.
+fn commit(connection: &Connection, batch: &mut [Box<dyn Operation>]) -> Result<(), Trouble> {
+    // Prepared once: to parse them costs as much as to store a short message.
+    let run = |statement: &str| connection.prepare_cached(statement)?.execute([]).map(drop);
     // Takes the write lock at once: a transaction that began as a reader could not wait for it.
-    let transaction =
-        connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(Trouble::Database)?;
+    run("BEGIN IMMEDIATE").map_err(Trouble::Database)?;
+    let done = run_all(connection, batch).and_then(|()| run("COMMIT").map_err(Trouble::Database));
+    // Some errors have undone it already.
+    if done.is_err() && !connection.is_autocommit() {
+        let _ = connection.execute_batch("ROLLBACK");
+    }
+    done
+}
+
+fn run_all(connection: &Connection, batch: &mut [Box<dyn Operation>]) -> Result<(), Trouble> {
     for (index, operation) in batch.iter_mut().enumerate() {
-        operation.run(&transaction).map_err(|error| {
+        operation.run(connection).map_err(|error| {
             if is_environmental(&error) { Trouble::Database(error) } else { Trouble::Operation(index, error) }
         })?;
     }
-    transaction.commit().map_err(Trouble::Database)
+    Ok(())
 }
 
 fn stopped() -> StoreError {
