@@ -1,5 +1,7 @@
 //! [`FrameKind`] and [`ReplyKind`]: what frames and replies are sorted by when they are counted.
 
+use std::sync::LazyLock;
+
 use memchr::memmem;
 
 /// The kind of a frame: a number of the protocol, another number, or not a request.
@@ -47,7 +49,7 @@ impl ReplyKind {
     /// order.
     pub fn of(reply: &str) -> ReplyKind {
         let after_key = reply.strip_prefix(FIRST_KEY).or_else(|| {
-            let at = memmem::find(reply.as_bytes(), KEY.as_bytes())?;
+            let at = ERRNO.find(reply.as_bytes())?;
             Some(&reply[at + KEY.len()..])
         });
         let digits = after_key.and_then(|rest| rest.get(..3)).unwrap_or_default();
@@ -63,6 +65,8 @@ impl ReplyKind {
 
 const FIRST_KEY: &str = "{\"errno\":";
 const KEY: &str = "\"errno\":";
+/// Made once: to prepare the search costs more than to search a reply.
+static ERRNO: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(KEY));
 
 #[cfg(test)]
 mod tests {

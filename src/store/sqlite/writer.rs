@@ -19,7 +19,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
-use rusqlite::{Connection};
+use rusqlite::Connection;
 
 use super::condition::Condition;
 use super::open::touch_page_one;
