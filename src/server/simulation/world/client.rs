@@ -11,7 +11,7 @@ pub(super) struct Client {
     pub(super) pipe: Arc<Pipe>,
     pub(super) home: Home,
     pub(super) line: bool,
-    /// Who it logs in as at first.
+    /// The user that it logs in as at first.
     pub(super) first: UserId,
     /// Bytes on their way to the node, and all bytes up to them.
     pub(super) outgoing: VecDeque<u8>,
@@ -21,7 +21,7 @@ pub(super) struct Client {
     pub(super) ended_at: Option<usize>,
     pub(super) gone_at: Option<usize>,
     pub(super) stalled: bool,
-    /// Whoever it may act as, as far as it knows.
+    /// The users that it may act as, as far as it knows.
     pub(super) users: Vec<UserId>,
     /// Whom it receives for, by what the server has written; and whom it ever did.
     pub(super) receives: BTreeSet<UserId>,

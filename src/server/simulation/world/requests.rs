@@ -42,7 +42,7 @@ impl World {
         let pipe = Arc::new(Pipe::new(peer, room, self.mutation == Some(Mutation::AcknowledgesEarly)));
         machine.assign(of_loop, &pipe, peer);
         let line = self.dice.one_in(2);
-        // Who is on several nodes is often written to from another one.
+        // A user on several nodes is often written to from another one.
         let home = if node == 0 { 0..USERS / 2 } else { USERS / 2..USERS };
         let users = if self.dice.one_in(2) { home } else { 0..USERS };
         let first = UserId(1 + self.dice.range(users) as i32);
@@ -141,7 +141,7 @@ impl World {
                     r#""msgType":6,"U2":2,"U1":"#,
                     r#""msgType":7,"TOID":2,"FROMID":"#,
                 ]);
-                // Whoever joins must be a member already: who is meant by a message is known from the start.
+                // Only members join: the recipients of a message are known from the start.
                 if request.contains(":10,") && user.0 > 3 {
                     return;
                 }
