@@ -98,6 +98,8 @@ pub struct Connection {
 pub struct Caused {
     pub kind: Kind,
     pub begun: Moment,
+    /// When the fault was complete: a process that is killed serves for some milliseconds after `begun`.
+    pub complete: Moment,
     pub over: Moment,
     /// How long after its end all nodes concerned were ready.
     pub ready_after: Option<Duration>,
@@ -218,8 +220,7 @@ type Sent<'a> = HashMap<(i64, Target, usize), &'a Lot>;
 
 /// Compares the books of all, knowing what was caused.
 pub fn check(books: &[&Books], members: &Members, caused: &[Caused]) -> Verdict {
-    let proxy_kills: Vec<Moment> =
-        caused.iter().filter(|caused| caused.kind == Kind::NginxKilled).map(|caused| caused.begun).collect();
+    let proxy_kills: Vec<&Caused> = caused.iter().filter(|caused| caused.kind == Kind::NginxKilled).collect();
     let parts = caused.iter().flat_map(|caused| &caused.parts);
     let outages: Vec<Part> = parts.filter(|part| part.party == Party::Database).copied().collect();
     let mut verdict = Verdict::default();
@@ -409,10 +410,12 @@ impl Books {
     }
 
     /// Whether messages may have been in nginx, on their way to this user, when it was killed.
-    fn was_robbed(&self, lot: &Lot, proxy_kills: &[Moment]) -> bool {
+    fn was_robbed(&self, lot: &Lot, proxy_kills: &[&Caused]) -> bool {
         let Fate::Acknowledged { at, .. } = lot.fate else { return false };
         proxy_kills.iter().any(|kill| {
-            lot.sent <= *kill && *kill <= at + IN_PROXY && self.used_nginx(kill.saturating_sub(IN_PROXY), *kill)
+            lot.sent <= kill.complete
+                && kill.begun <= at + IN_PROXY
+                && self.used_nginx(kill.begun.saturating_sub(IN_PROXY), kill.complete)
         })
     }
 
@@ -527,7 +530,7 @@ mod tests {
 
     fn caused(kind: Kind, party: Party, begun: Moment, well: Moment) -> Caused {
         let parts = vec![Part { party, begun, well }];
-        Caused { kind, begun, over: well, ready_after: None, parts, spooled: 0 }
+        Caused { kind, begun, complete: begun, over: well, ready_after: None, parts, spooled: 0 }
     }
 
     fn found_after(books: &[&Books], caused: &[Caused]) -> Vec<(Wrong, i64, usize)> {
@@ -581,6 +584,10 @@ mod tests {
         assert_eq!(found_with(&[&ann(ACKNOWLEDGED, BOB), &bob], &[SECOND / 2]), [(Wrong::Lost, 2, 2)], "before");
         assert_eq!(found_with(&[&ann(ACKNOWLEDGED, BOB), &bob], &[3 * SECOND]), [(Wrong::Lost, 2, 2)], "long after");
         assert_eq!(found_with(&[&ann(ACKNOWLEDGED, BOB), &bob], &[]), [(Wrong::Lost, 2, 2)], "nothing was killed");
+        // The kill began before the message was sent, and took until after that.
+        let kill = caused(Kind::NginxKilled, Party::Nginx, SECOND / 2, SECOND / 2);
+        let slow = [Caused { complete: SECOND + SECOND / 2, ..kill }];
+        assert_eq!(found_after(&[&ann(ACKNOWLEDGED, BOB), &bob], &slow), [(Wrong::TakenByProxy, 2, 2)]);
     }
 
     #[test]

@@ -196,7 +196,7 @@ impl Stage {
                 let (begun, over) = (*begun, *over);
                 // It may take so long until its node gives up what it has sent there.
                 let part = Part { party: Party::Client(person.id), begun, well: over + USER_TIMEOUT };
-                caused.push(Caused { kind, begun, over, ready_after: None, parts: vec![part], spooled: 0 });
+                caused.push(Caused { kind, begun, complete: begun, over, ready_after: None, parts: vec![part], spooled: 0 });
             }
         }
         caused.sort_by_key(|caused| caused.begun);
@@ -266,7 +266,7 @@ impl Conductor<'_> {
             }
         }
         steps.sort_by_key(|(at, step, _)| (*at, *step));
-        let (mut begun, mut over) = (Moment::ZERO, Moment::ZERO);
+        let (mut begun, mut complete, mut over) = (Moment::ZERO, Moment::ZERO, Moment::ZERO);
         for (at, step, fault) in steps {
             self.wait_until(at + self.shift);
             self.shift = self.shift.max(self.world.now().saturating_sub(at));
@@ -276,6 +276,7 @@ impl Conductor<'_> {
                     begun = self.world.now();
                     self.progress.begin(fault.kind);
                     self.cause(fault);
+                    complete = self.world.now();
                 }
                 Step::NodeDown => {
                     self.kill_node(fault, at);
@@ -289,7 +290,7 @@ impl Conductor<'_> {
                     self.bring_back(fault);
                 }
                 Step::End => {
-                    self.recover(fault, begun, over);
+                    self.recover(fault, (begun, complete), over);
                     self.progress.end();
                 }
             }
@@ -428,7 +429,7 @@ impl Conductor<'_> {
     }
 
     /// Waits until the nodes concerned are ready, and writes down what the fault was.
-    fn recover(&mut self, fault: &Fault, begun: Moment, over: Moment) {
+    fn recover(&mut self, fault: &Fault, (begun, complete): (Moment, Moment), over: Moment) {
         let nodes: Vec<&TestServer> = match fault.kind {
             Kind::NodeKilled | Kind::NodeFrozen => vec![&self.stage.cluster.nodes[fault.target]],
             _ => self.stage.cluster.nodes.iter().collect(),
@@ -440,7 +441,8 @@ impl Conductor<'_> {
         let mut parts = std::mem::take(&mut self.failing);
         parts.iter_mut().for_each(|part| part.well = part.well.min(well));
         let spooled = std::mem::take(&mut self.spooled);
-        let caused = Caused { kind: fault.kind, begun, over, ready_after: Some(well - over), parts, spooled };
+        let ready_after = Some(well - over);
+        let caused = Caused { kind: fault.kind, begun, complete, over, ready_after, parts, spooled };
         self.caused.lock().expect("what was caused").push(caused);
     }
 

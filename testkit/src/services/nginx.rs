@@ -71,9 +71,11 @@ impl Nginx {
         Nginx { process, addresses: addresses(host, &ports), folder }
     }
 
-    /// Ends it at once, as a crash does: every connection through it ends.
+    /// Ends it at once, as a crash does. Returns when every connection through it has ended.
     pub fn kill(&mut self) {
+        let workers = self.workers();
         self.process.kill();
+        wait_within(LONG_PATIENCE, "nginx's workers have ended", || !workers.iter().copied().any(has_open_files));
     }
 
     /// Reads its settings again, as after a change (SIGHUP): new worker processes take new connections, and the old ones
@@ -165,4 +167,9 @@ fn has_written_its_pid(folder: &Path, process: &Process) -> bool {
 
 fn addresses(host: Ipv4Addr, ports: &[u16]) -> Vec<SocketAddr> {
     ports.iter().map(|port| SocketAddr::from((host, *port))).collect()
+}
+
+/// Whether this process lives; one that has ended may still be listed, without its files.
+fn has_open_files(pid: u32) -> bool {
+    fs::read_dir(format!("/proc/{pid}/fd")).is_ok_and(|files| files.count() > 0)
 }
