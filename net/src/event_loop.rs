@@ -659,6 +659,8 @@ impl<H: Handler> EventLoop<H> {
             self.kill(id);
             return;
         }
+        // What the replies here confirm goes first.
+        self.turn.flush();
         // Another loop may have been writing when this one did, and then no event would tell.
         conn.link.flush(&mut self.turn);
         if !conn.link.is_flushed() {

@@ -144,14 +144,24 @@ impl<M> Link<M> {
     /// read either.
     pub fn send(self: &Arc<Link<M>>, turn: &mut Turn<M>, frame: &[u8], fate: Fate) -> Result<(), Refused> {
         let mut guard = self.side.lock();
+        let answered = !matches!(fate, Fate::Return(_));
+        if guard.must_wait_for_others(answered, self.output_bytes_max(), turn) {
+            drop(guard);
+            turn.flush();
+            guard = self.side.lock();
+        }
         let side = &mut *guard;
+        let mut written = Written::All;
+        if answered && side.is_behind_others(turn) {
+            written = self.write(side, turn);
+        }
         match side.state {
             State::Closed => return Err(Refused::Closed),
             State::Open | State::PeerEnded
                 if matches!(fate, Fate::Return(_)) && side.returnable() >= self.output_bytes_max() =>
             {
                 // Perhaps nothing was written yet, because much was sent in this turn.
-                let written = if side.blocked { Written::Blocked } else { self.write(side, turn) };
+                written = if side.blocked { Written::Blocked } else { self.write(side, turn) };
                 // What is held for a client that is paced may be as much as what another does not take, and no more.
                 let is_held = side.is_paced() && side.returnable() >= self.output_bytes_max();
                 if written != Written::All || is_held {
@@ -161,13 +171,17 @@ impl<M> Link<M> {
                 }
             }
             // Nothing is written any more: what is not given back is worthless, and would only lie here until the close.
-            State::Sealed | State::Finished if !matches!(fate, Fate::Return(_)) => return Ok(()),
+            State::Sealed | State::Finished if answered => {
+                drop(guard);
+                self.report(turn, written);
+                return Ok(());
+            }
             State::Open | State::PeerEnded | State::Sealed | State::Finished => {}
         }
         self.enqueue(side, turn, frame, fate);
         drop(guard);
-        if !turn.reports.is_empty() {
-            self.report(turn, Written::All);
+        if !turn.reports.is_empty() || written == Written::Broken {
+            self.report(turn, written);
         }
         Ok(())
     }
@@ -187,7 +201,10 @@ impl<M> Link<M> {
         let answered = !matches!(fate, Fate::Return(_));
         let now = Scheduled { turn: turn.id(), answered };
         match side.scheduled {
-            Some(before) if before.turn == now.turn && (before.answered || !answered) => return,
+            Some(before) if before.turn == now.turn && (before.answered || !answered) => {
+                turn.is_mixed |= before.answered && !answered;
+                return;
+            }
             Some(_) | None => side.scheduled = Some(now),
         }
         turn.list(self.clone(), answered);
@@ -543,6 +560,25 @@ impl State {
 }
 
 impl Side {
+    /// Whether the turn has to be written before this link takes a frame, because a reply must not leave before the frames
+    /// that it confirms. A reply confirms all that its client has had forwarded before.
+    fn must_wait_for_others<M>(&self, answered: bool, output_bytes_max: usize, turn: &Turn<M>) -> bool {
+        let is_answered = self.scheduled == Some(Scheduled { turn: turn.id(), answered: true });
+        match answered {
+            // It is written before a link that was sent a reply later, and such a link may hold what this reply confirms.
+            true => is_answered && turn.is_mixed,
+            // It is full and would be written now, with the replies in it.
+            false => is_answered && self.returnable() >= output_bytes_max,
+        }
+    }
+
+    /// Whether what is pending has to be written before the link takes a reply: from then on it is written after the links
+    /// that were sent a reply earlier in this turn, and those replies may confirm what is pending here.
+    fn is_behind_others<M>(&self, turn: &Turn<M>) -> bool {
+        let is_answered = self.scheduled == Some(Scheduled { turn: turn.id(), answered: true });
+        !is_answered && !self.blocked && turn.has_answered() && self.pending() > 0
+    }
+
     fn is_paced(&self) -> bool {
         self.paced && !self.line
     }

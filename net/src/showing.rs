@@ -84,6 +84,8 @@ pub(crate) fn show<H: Handler>(
         if taken == FRAMES_BETWEEN_LOOKS && consumed < bytes.len() {
             taken = 0;
             if link.is_congested() {
+                // All that was sent, because the replies here may confirm it.
+                turn.flush();
                 link.flush(turn);
                 if link.is_congested() {
                     return (consumed, Shown::Congested);

@@ -21,6 +21,8 @@ pub struct Turn<M> {
     /// Links that were sent something from another client, and those that were sent a reply.
     pushed: Vec<Arc<Link<M>>>,
     answered: Vec<Arc<Link<M>>>,
+    /// A link that was sent a reply was sent something from another client after that, since the last flush.
+    pub(crate) is_mixed: bool,
     /// How much was sent since the last flush.
     sent_bytes: usize,
     pub(crate) budget: Budget,
@@ -58,6 +60,7 @@ impl<M> Turn<M> {
             now,
             pushed: Vec::new(),
             answered: Vec::new(),
+            is_mixed: false,
             sent_bytes: 0,
             budget: Budget::new(now),
             reminders: Vec::new(),
@@ -107,6 +110,11 @@ impl<M> Turn<M> {
         links.push(link);
     }
 
+    /// Whether a link was sent a reply since the last flush.
+    pub(crate) fn has_answered(&self) -> bool {
+        !self.answered.is_empty()
+    }
+
     /// Has the link looked at again at this time.
     pub(crate) fn look_again(&mut self, due: Instant, link: &Arc<Link<M>>) {
         self.errands.push(Errand { due, link: Arc::downgrade(link) });
@@ -153,11 +161,14 @@ impl<M> Turn<M> {
         }
     }
 
-    /// Writes to every connection that was sent something. Those that were sent a reply come last, so that what a
-    /// frame caused elsewhere leaves before the reply to a later one, unless the link that it went to was sent a
-    /// reply in this turn as well.
+    /// Writes to every connection that was sent something. Those that were sent a reply come last, in the order of their
+    /// first replies, so that a frame leaves before a later reply to its sender confirms it: a process that is killed
+    /// between two writes loses nothing that it has confirmed. [`Link::send`] writes earlier what this order would write
+    /// too late. One gap is left: a second thread that sends to one of the links at the same moment writes all it finds
+    /// there, and may write a reply of this turn early.
     pub fn flush(&mut self) {
         self.sent_bytes = 0;
+        self.is_mixed = false;
         self.flush_list(|turn| &mut turn.pushed, Link::flush_unless_answered);
         self.flush_list(|turn| &mut turn.answered, Link::flush);
     }
@@ -217,3 +228,128 @@ impl<M> Ord for Errand<M> {
 const SENT_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// What an errand costs: a system call or two.
 const ERRAND_WORK: usize = 512;
+
+#[cfg(all(test, feature = "simulation"))]
+mod tests {
+    use std::io;
+    use std::net::{Shutdown, SocketAddr};
+
+    use mio::{Poll, Token, Waker};
+    use parking_lot::Mutex;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::loop_handle::LoopHandle;
+    use crate::output::Fate;
+    use crate::simulation::SimulatedSocket;
+    use crate::socket::Socket;
+
+    /// Takes everything, and notes it in a log that all sockets share.
+    #[derive(Debug)]
+    struct Recorder(Arc<Mutex<String>>);
+
+    impl SimulatedSocket for Recorder {
+        fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().push_str(std::str::from_utf8(bytes).expect("frames are text"));
+            Ok(bytes.len())
+        }
+        fn read(&self, _: &mut [u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+        fn peek(&self, _: &mut [u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+        fn shutdown(&self, _: Shutdown) -> io::Result<()> {
+            Ok(())
+        }
+        fn peer_addr(&self) -> io::Result<SocketAddr> {
+            Err(io::ErrorKind::NotConnected.into())
+        }
+        fn receive_buffer_bytes(&self) -> usize {
+            64 * 1024
+        }
+        fn unacknowledged(&self) -> usize {
+            0
+        }
+        fn register(&self, _: usize) {}
+        fn deregister(&self) {}
+    }
+
+    /// What a client's frame causes in a turn.
+    #[derive(Clone, Copy, Debug)]
+    enum Act {
+        /// It is forwarded from one client to another.
+        Forward(usize, usize),
+        /// Its sender gets a reply, which confirms all that this client has had forwarded before.
+        Reply(usize),
+    }
+
+    /// Carries the acts out in one turn; all that is written, in this order: "7" is a forwarded frame, "r7" a reply.
+    fn written(acts: &[Act], clients: usize, output_bytes_max: usize) -> Vec<String> {
+        let poll = Poll::new().expect("a descriptor");
+        let waker = Waker::new(poll.registry(), Token(0)).expect("a descriptor");
+        let owner: LoopHandle<()> = LoopHandle::new(waker, output_bytes_max, None);
+        let log = Arc::new(Mutex::new(String::new()));
+        let link = |index| {
+            let socket = Socket::Simulated(Arc::new(Recorder(log.clone())));
+            let link = Arc::new(Link::new(ConnId { index, generation: 0 }, socket, None, owner.clone()));
+            let mut turn = Turn::new();
+            link.use_lines(&mut turn);
+            link
+        };
+        let links: Vec<_> = (0..clients as u32).map(link).collect();
+        let mut turn = Turn::new();
+        for (nth, act) in acts.iter().enumerate() {
+            let (to, frame, fate) = match *act {
+                Act::Forward(_, to) => (to, nth.to_string(), Fate::Return(1)),
+                Act::Reply(to) => (to, format!("r{nth}"), Fate::Drop),
+            };
+            links[to].send(&mut turn, frame.as_bytes(), fate).expect("the link takes it");
+        }
+        turn.flush();
+        log.lock().lines().map(str::to_owned).collect()
+    }
+
+    fn check(acts: &[Act], clients: usize, output_bytes_max: usize) {
+        let written = written(acts, clients, output_bytes_max);
+        assert_eq!(written.len(), acts.len(), "{written:?}");
+        let at = |frame: String| written.iter().position(|other| *other == frame).expect("it was written");
+        for (nth, act) in acts.iter().enumerate() {
+            let Act::Reply(client) = *act else { continue };
+            for (before, _) in acts[..nth]
+                .iter()
+                .enumerate()
+                .filter(|(_, act)| matches!(act, Act::Forward(from, _) if *from == client))
+            {
+                assert!(at(before.to_string()) < at(format!("r{nth}")), "r{nth} confirms {before}: {written:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_reply_leaves_after_what_its_client_sent_to_a_client_that_is_answered_later() {
+        check(&[Act::Forward(0, 1), Act::Reply(0), Act::Reply(1)], 2, 1 << 20);
+    }
+
+    #[test]
+    fn replies_that_confirm_what_each_others_clients_sent_are_written_in_two_steps() {
+        let both = [Act::Reply(0), Act::Reply(1), Act::Forward(0, 1), Act::Forward(1, 0), Act::Reply(0), Act::Reply(1)];
+        check(&both, 2, 1 << 20);
+    }
+
+    proptest! {
+        #[test]
+        fn no_reply_leaves_before_what_it_confirms(
+            acts in prop::collection::vec(
+                prop_oneof![
+                    (0_usize..4, 0_usize..4).prop_map(|(from, to)| Act::Forward(from, to)),
+                    (0_usize..4).prop_map(Act::Reply),
+                ],
+                0..40,
+            ),
+            output_bytes_max in prop::sample::select(vec![4, 1 << 20]),
+        ) {
+            check(&acts, 4, output_bytes_max);
+        }
+    }
+}

@@ -196,7 +196,15 @@ impl Stage {
                 let (begun, over) = (*begun, *over);
                 // It may take so long until its node gives up what it has sent there.
                 let part = Part { party: Party::Client(person.id), begun, well: over + USER_TIMEOUT };
-                caused.push(Caused { kind, begun, complete: begun, over, ready_after: None, parts: vec![part], spooled: 0 });
+                caused.push(Caused {
+                    kind,
+                    begun,
+                    complete: begun,
+                    over,
+                    ready_after: None,
+                    parts: vec![part],
+                    spooled: 0,
+                });
             }
         }
         caused.sort_by_key(|caused| caused.begun);
