@@ -2,12 +2,12 @@
 //! the confirmation, without the bus itself.
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use raybox::base::clock::Clock;
 use raybox::bus::{Envelope, Published, Publisher};
-use raybox::clock::Clock;
 use raybox::delivery::{Delivery, LaneItem, Origin};
-use raybox::outbox::{ENVELOPE_BYTES_MAX, OutItem, Outbox};
 use raybox::protocol::UserId;
-use raybox::spool::SpoolId;
+use raybox::routing::outbox::{ENVELOPE_BYTES_MAX, OutItem, Outbox};
+use raybox::store::spool::SpoolId;
 
 fn batches(c: &mut Criterion) {
     let mut group = c.benchmark_group("outbox");

@@ -9,8 +9,8 @@ use std::thread;
 use criterion::{Criterion, criterion_group, criterion_main};
 use net::simulation::link_to_nowhere;
 use raybox::delivery::{ClientLink, Posted};
-use raybox::presence::Presence;
 use raybox::protocol::UserId;
+use raybox::routing::presence::Presence;
 
 fn look_up(c: &mut Criterion) {
     let presence = crowded();

@@ -4,13 +4,19 @@
 //! Each is a setting, each can be off, and each counts how often it was hit. What they know is plain state that gets the
 //! time as an argument; here are the locks around it, which are leaves and taken once for a connection, a login or a
 //! registration, never for a message.
+//!
+//! Room is shared out fairly among accounts and addresses ([`NestedShares`]): in the lanes ([`berths`]), for requests that
+//! wait for the store ([`requests`]), and for replies with stored messages ([`fetches`]).
 
 mod allowance;
+pub mod berths;
+pub mod fetches;
 mod kept;
 mod logins;
 mod meter;
 mod pace;
 mod payer;
+pub mod requests;
 mod seat;
 mod seats;
 mod shares;
@@ -37,7 +43,7 @@ pub use self::shares::{NestedShares, Shares};
 pub use self::source::Source;
 pub use self::strangers::{StrangerId, Strangers};
 pub use self::turns::Turns;
-use crate::clock::Clock;
+use crate::base::clock::Clock;
 use crate::config::{Config, Networks};
 use crate::delivery::ClientLink;
 use crate::metrics::{Hit, Metrics};

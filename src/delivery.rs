@@ -3,6 +3,8 @@
 //! A node that is not alone offers it to the others first (`outbox.rs`). What none of them takes comes to the lanes to the
 //! store (`backlog.rs`), which keep it.
 
+pub mod spread;
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -10,13 +12,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use net::Link;
 use rustc_hash::FxHashMap;
 
+use crate::admission::berths::Berth;
 use crate::admission::{Holder, Payer, Source};
-use crate::berths::Berth;
+use crate::delivery::spread::Spread;
 use crate::protocol::{GroupId, UserId};
 use crate::session::{Outcome, Settled};
-use crate::spool::SpoolId;
-use crate::spread::Spread;
 use crate::store::Message;
+use crate::store::spool::SpoolId;
 
 /// What other threads post to a session.
 #[derive(Debug)]

@@ -15,9 +15,9 @@ pub use net::fuzzing::proxy_header;
 pub use reply::reply;
 pub use request::request;
 
-pub use crate::admin::fuzzing::http;
 pub use crate::bus::redis::fuzzing::{envelope, redis_reply};
 pub use crate::config::fuzzing::config;
+pub use crate::operation::admin::fuzzing::http;
 
 #[cfg(test)]
 #[path = "../fuzz/without_fuzzer.rs"]

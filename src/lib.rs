@@ -2,25 +2,30 @@
 //!
 //! # What is where
 //! ```text
-//!   main ─▶ server ─▶ session, handlers ─▶ protocol          what clients say and hear
-//!              │  └─▶ router ─▶ presence, backlog ─▶ bus       where messages go
-//!              └────▶ jobs ─▶ store, password, groups          what is asked of the database
+//!   main ─▶ server ─▶ session ─▶ protocol                     what clients say and hear
+//!              │  └─▶ routing ─▶ delivery, bus                where messages go
+//!              └────▶ jobs ─▶ store, password, groups         what is asked of the database
 //! ```
+//! From the top down:
 //! - [`server`] is the shell: it implements the reactor's [`Handler`](net::Handler), feeds the sessions and carries out
-//!   what they want. The only module that sees threads, sockets and jobs at once.
-//! - [`session`] is one client's state machine without I/O; `handlers` holds the meaning of each request.
-//! - [`protocol`] reads and writes the JSON of clients, [`store`] speaks SQL, `net` and the bus over Redis poll with mio.
-//! - [`fetches`] bounds the memory for replies with stored messages, and queues the fetches that wait for it.
-//! - [`admission`] holds the limits: which clients may come in, how often and how fast.
-//! - [`presence`] is the only table that loops share: user -> connections.
-//! - `bus::peer` is what nodes say to each other, without I/O; [`bus::redis`] carries it, and in tests simulated wires do.
-//! - [`spread`] hands a frame to a large group, some members at a time.
-//! - [`router`] hands a message to a connection, or to its recipient's lane, whose batches are offered to the other nodes
-//!   ([`outbox`], [`bus`]) and stored ([`backlog`]): in the store, or in the [`spool`] while that is unavailable.
-//! - [`config`] is read once, [`logging`] has one writer. [`signals`] stop the server, or make it read settings again.
-//!   [`commands`] are the commands beside serving.
-//! - [`resources`] are the limits of the system: descriptors, memory, threads.
-//! - [`metrics`] are the counters of all of these, [`health`] whether they work, [`admin`] the HTTP port that shows both.
+//!   what they want. The only module that sees threads, sockets and jobs at once. [`server::jobs`] is what its threads do.
+//! - [`operation`] is for the operator: [`operation::admin`] is the HTTP port that shows the metrics and whether all parts work
+//!   ([`operation::health`]), [`operation::logging`] has one writer, [`operation::signals`] stop the server, or make it read
+//!   settings again. [`operation::commands`] are the commands beside serving, and [`operation::resources`] are the limits of
+//!   the system: descriptors, memory, threads.
+//! - [`routing`] is where messages go. [`routing::router`] hands a message to a connection, or to its recipient's lane, whose
+//!   batches are offered to the other nodes ([`routing::outbox`]) and stored ([`routing::backlog`]).
+//!   [`routing::presence`] is the only table that loops share: user -> connections.
+//! - [`bus`] is the way to other nodes. `bus::peer` is what nodes say to each other, without I/O; [`bus::redis`] carries it,
+//!   and in tests simulated wires do.
+//! - [`delivery`] is one message on its way. [`delivery::spread`] hands a frame to a large group, some members at a time.
+//! - [`session`] is one client's state machine without I/O; its `handlers` hold the meaning of each request.
+//! - [`store`] speaks SQL. [`store::spool`] is where messages wait while the database is unavailable.
+//! - [`admission`] holds the limits: which clients may come in, how often and how fast, and how much room each has.
+//! - [`metrics`] are the counters of all of these.
+//! - [`protocol`] reads and writes the JSON of clients; `net` and the bus over Redis poll with mio.
+//! - [`config`] is read once.
+//! - [`base`] is what all of them may use.
 //!
 //! # One message, end to end
 //! 1. The sender's loop reads its socket, and `net`'s codec finds the frame in the loop's own buffer.
@@ -28,7 +33,7 @@
 //!    borrows those bytes, decides, and answers with effects: deliver this to that user.
 //! 3. The router looks the recipient up. Online here: the bytes go into the output of that connection, whichever loop owns
 //!    it, and this loop writes it at the end of its turn. No other thread is woken.
-//! 4. On another node: the message goes into the lane to the bus, and stays in its [`outbox`] until that node confirms it.
+//! 4. On another node: the message goes into the lane to the bus, and stays in its [`outbox`](routing::outbox) until that node confirms it.
 //!    Offline: it goes on to the recipient's lane, whose thread stores everything that waits as one batch. The outcome
 //!    is posted to the sender's session.
 //! 5. The connection keeps the message until the client's kernel has acknowledged it. One that ends before gives it back, and
@@ -56,46 +61,21 @@
 //! | `spool-check` | whether the spool's disk takes what it is given | on the disk |
 //! | `store-watch`, `spool-watch` | whether the files of both are still where they were | on the disk |
 //!
-//! Locks are leaves (lock, copy or push, unlock), with one exception: a shard of [`presence`] is held while a message is
-//! handed to a connection's output or a lane, which are leaves themselves.
+//! Locks are leaves (lock, copy or push, unlock), with one exception: a shard of [`presence`](routing::presence) is held
+//! while a message is handed to a connection's output or a lane, which are leaves themselves.
 
-pub mod accounts;
-pub mod admin;
 pub mod admission;
-pub mod backlog;
-pub mod berths;
+pub mod base;
 pub mod bus;
-pub mod clock;
-pub mod collation;
-pub mod commands;
 pub mod config;
 pub mod delivery;
-pub mod fetches;
-pub mod foreign;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
-pub mod groups;
-mod handlers;
-pub mod health;
-pub mod jobs;
-pub mod logging;
-pub mod mailboxes;
 pub mod metrics;
-pub mod outages;
-pub mod outbox;
-pub mod password;
-pub mod presence;
+pub mod operation;
 pub mod protocol;
-pub mod quotas;
-mod recent;
-pub mod requests;
-pub mod resources;
-pub mod router;
+pub mod routing;
 pub mod server;
 pub mod session;
-pub mod signals;
-pub mod spool;
-pub mod spread;
-pub mod states;
 pub mod store;

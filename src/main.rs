@@ -18,20 +18,20 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use log::{Level, error, info, log_enabled, warn};
-use raybox::admin::Admin;
 use raybox::bus::Bus;
 use raybox::bus::local::LocalBus;
 use raybox::bus::redis::RedisBus;
-use raybox::commands::{CommandError, compact, copy, health, migrate};
 use raybox::config::{Auth, Config, Invocation};
-use raybox::health::{Checks, Health};
-use raybox::logging::{self, LogControl, LogGuard};
-use raybox::resources::{self, AddressSpace, Descriptors};
+use raybox::operation::admin::Admin;
+use raybox::operation::commands::{CommandError, compact, copy, health, migrate};
+use raybox::operation::health::{Checks, Health};
+use raybox::operation::logging::{self, LogControl, LogGuard};
+use raybox::operation::resources::{self, AddressSpace, Descriptors};
+use raybox::operation::signals;
 use raybox::server::{Server, Stopped};
-use raybox::signals;
-use raybox::spool::{NoSpool, Spool};
 use raybox::store::Store;
 use raybox::store::mysql::{MysqlStore, open_later};
+use raybox::store::spool::{NoSpool, Spool};
 use raybox::store::sqlite::{SpoolFile, SqliteStore};
 
 fn main() -> ExitCode {

@@ -19,7 +19,7 @@ use net::{CloseReason, LoopWatch, TURN_BOUNDS, Tally, TurnTimes};
 use pool::LanesWatch;
 
 use crate::protocol::{FrameKind, ReplyKind};
-use crate::spool::SpoolLoad;
+use crate::store::spool::SpoolLoad;
 use families::{Families, Sample};
 
 /// The numbers of one server. Any thread tells, any thread asks.

@@ -1,6 +1,9 @@
 //! [`Server`]: the shell around the sessions. It feeds them what happens and carries out what they want.
 
+pub mod accounts;
 mod fetching;
+pub mod foreign;
+pub mod jobs;
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -17,33 +20,32 @@ use net::{
 use parking_lot::Mutex;
 use pool::{Again, Lanes, Workers, WorkersWatch};
 
+use self::accounts::Checker;
 use self::fetching::Fetcher;
-use crate::accounts::Checker;
+use self::jobs::{Directory, Limits, Logins, Mail, Services};
+use crate::admission::berths::Berths;
+use crate::admission::fetches::Fetches;
+use crate::admission::requests::{self, Kind, Requests};
 use crate::admission::{self, Admission, Excess, Holder, Meter, Pace, Payer, Refusal, Seat, Source, Turns};
-use crate::backlog::Backlog;
-use crate::berths::Berths;
+use crate::base::clock::Clock;
 use crate::bus::Bus;
-use crate::clock::Clock;
 use crate::config::{Auth, Config, Networks, Paced};
+use crate::delivery::spread::{Spread, members_at_once};
 use crate::delivery::{self, ClientLink, LaneItem, Posted};
-use crate::fetches::Fetches;
-use crate::foreign;
-use crate::groups::GroupCache;
-use crate::health::Health;
-use crate::jobs::{Directory, Limits, Logins, Mail, Services};
-use crate::mailboxes::Mailboxes;
 use crate::metrics::{Hit, Login, LoopTally, Metrics, Stage};
-use crate::outages::Outages;
-use crate::outbox::{self, ENVELOPE_BYTES_MAX, OutItem, Outbox};
-use crate::password::{self, PasswordError, Passwords};
+use crate::operation::health::Health;
+use crate::operation::resources;
 use crate::protocol::{self, FrameKind, GroupId, Id, ReplyKind, UserId};
-use crate::requests::{self, Kind, Requests};
-use crate::resources;
-use crate::router::{self, GroupFrame, Routed, Router};
+use crate::routing::backlog::Backlog;
+use crate::routing::groups::GroupCache;
+use crate::routing::mailboxes::Mailboxes;
+use crate::routing::outbox::{self, ENVELOPE_BYTES_MAX, OutItem, Outbox};
+use crate::routing::router::{self, GroupFrame, Routed, Router};
+use crate::routing::states::StateWriter;
+use crate::session::password::{self, PasswordError, Passwords};
 use crate::session::{Effect, Effects, Input, Job, Known, Outcome, STATE_PATIENCE, Session, Settled};
-use crate::spool::Spool;
-use crate::spread::{Spread, members_at_once};
-use crate::states::StateWriter;
+use crate::store::outages::Outages;
+use crate::store::spool::Spool;
 use crate::store::{States, Store};
 
 /// A server that listens.
@@ -156,7 +158,7 @@ impl Server {
         self.shared.services.metrics.clone()
     }
 
-    /// What is known of its health; who starts [`Checks`](crate::health::Checks) has it known.
+    /// What is known of its health; who starts [`Checks`](crate::operation::health::Checks) has it known.
     pub fn health(&self) -> Health {
         Health::new(self.loops.watches())
     }

@@ -15,6 +15,9 @@
 //! Chat does not leave `Ready`: it is forwarded, and only counted until it is settled. Whatever is answered waits until
 //! the count is zero, and whatever comes while the session is not ready waits in the connection's input.
 
+mod handlers;
+pub mod password;
+
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,10 +27,10 @@ use smallvec::SmallVec;
 
 use crate::admission::{Payer, Source};
 use crate::config::Auth;
-use crate::password::Client;
-use crate::protocol::{self, BadRequest, FrameKind, GroupId, Id, Request, UserId};
 #[cfg(doc)]
-use crate::spread::members_at_once;
+use crate::delivery::spread::members_at_once;
+use crate::protocol::{self, BadRequest, FrameKind, GroupId, Id, Request, UserId};
+use crate::session::password::Client;
 use crate::store::{FriendNames, MessageId, UserState};
 
 /// One client. See the [module](self).

@@ -6,7 +6,9 @@
 //! The store keeps what it is given: rights, length limits and password hashing are decided before it is asked.
 
 pub mod mysql;
+pub mod outages;
 pub mod roles;
+pub mod spool;
 pub mod sqlite;
 pub mod tables;
 

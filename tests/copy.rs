@@ -222,7 +222,7 @@ fn names_that_only_the_database_takes_for_the_same_are_named_before_anything_is_
     let (workplace, database) = small();
     let source = workplace.open();
     for (id, name) in [(20, "あ"), (21, "ア"), (22, "ぃ"), (23, "い")] {
-        let key = raybox::collation::fold(name);
+        let key = raybox::base::collation::fold(name);
         let insert = "INSERT INTO User (id, name, name_key, password) VALUES (?1, ?2, ?3, '')";
         source.execute(insert, (id, name, key)).expect("different names to the source");
     }

@@ -6,8 +6,8 @@
 use std::time::{Duration, Instant};
 
 use super::Source;
+use crate::base::recent::Recent;
 use crate::config::Limit;
-use crate::recent::Recent;
 
 /// The amounts that addresses have used up.
 #[derive(Debug)]

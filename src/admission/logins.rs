@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 
 use super::Source;
 use super::allowance::Allowance;
+use crate::base::recent::Recent;
 use crate::config::Limit;
 use crate::metrics::Hit;
 use crate::protocol::Id;
-use crate::recent::Recent;
 
 /// Failed logins of late, and those that are being checked.
 #[derive(Debug)]

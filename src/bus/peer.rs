@@ -41,8 +41,8 @@ pub(crate) use self::tasks::{PeerTask, PeerTasks};
 pub(crate) use self::topic::Topic;
 use self::waiting::Waiting;
 use super::{Place, Receipt};
-use crate::outbox::PLACE_LEASE;
 use crate::protocol::{GroupId, UserId};
+use crate::routing::outbox::PLACE_LEASE;
 
 /// See the [module](self).
 #[derive(Debug)]

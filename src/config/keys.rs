@@ -11,7 +11,7 @@ use super::{
     AdminAddress, Auth, Config, Limit, LogLevels, Networks, Paced, PasswordCost, PerSecond, Rate, SettingsFile,
     VARIABLE_PREFIX,
 };
-use crate::resources;
+use crate::operation::resources;
 
 /// One setting.
 pub(super) struct Key {

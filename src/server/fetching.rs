@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use super::{Answer, Shared};
 use crate::admission::Holder;
+use crate::admission::fetches::Fetches;
+use crate::admission::requests::Kind;
 use crate::config::Config;
 use crate::delivery::{ClientLink, Mailbox, Posted};
-use crate::fetches::Fetches;
 use crate::protocol::{self, UserId};
-use crate::requests::Kind;
 use crate::session::{Job, Outcome};
 
 /// A connection that fetches messages, and whose share of the workers and of the memory that takes.

@@ -41,11 +41,11 @@ use self::store::Tables;
 use self::wires::Wires;
 use self::world::World;
 use crate::admission::{Holder, Payer, Source};
-use crate::clock::Clock;
+use crate::base::clock::Clock;
 use crate::config::Config;
 use crate::delivery::Posted;
-use crate::presence::Presence;
 use crate::protocol::UserId;
+use crate::routing::presence::Presence;
 
 /// What is wrong with the world on purpose, so that the checks have something to find.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

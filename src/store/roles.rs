@@ -198,7 +198,7 @@ pub trait Messages: Send + Sync + 'static {
         true
     }
 
-    /// What is stored for `user`, in bytes, with [`MESSAGE_BYTES`](crate::quotas::MESSAGE_BYTES) for each message beside its
+    /// What is stored for `user`, in bytes, with [`MESSAGE_BYTES`](crate::routing::quotas::MESSAGE_BYTES) for each message beside its
     /// text. Asked only of mailboxes that much goes into.
     fn mailbox_bytes(&self, _user: UserId) -> Result<usize, StoreError> {
         Ok(0)

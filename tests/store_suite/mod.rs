@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use raybox::protocol::{GroupId, UserId};
-use raybox::quotas::MESSAGE_BYTES;
+use raybox::routing::quotas::MESSAGE_BYTES;
 use raybox::store::{
     AllRoles, FriendNames, Group, Joined, Kept, KeptMessage, Membership, Message, MessageId, StoreError, User,
     UserState,

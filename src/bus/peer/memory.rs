@@ -229,8 +229,12 @@ impl Station {
     }
 
     fn send(&self, to: UserId, place: Option<&str>, sequence: u64, text: &str) -> Published {
-        let delivery =
-            Delivery { to, text: text.into(), origin: Origin::Spooled(crate::spool::SpoolId(1)), was_refused: false };
+        let delivery = Delivery {
+            to,
+            text: text.into(),
+            origin: Origin::Spooled(crate::store::spool::SpoolId(1)),
+            was_refused: false,
+        };
         let envelope =
             Envelope { to, place: place.map(Place::from), sequence, is_returned: false, deliveries: vec![delivery] };
         let courier = MemoryCourier { hub: self.line.hub.clone(), is_up: self.line.is_up.clone() };

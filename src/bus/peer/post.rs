@@ -141,7 +141,7 @@ mod tests {
         let delivery = |text: &&Arc<str>| Delivery {
             to: UserId(to),
             text: Arc::clone(text),
-            origin: Origin::Spooled(crate::spool::SpoolId(1)),
+            origin: Origin::Spooled(crate::store::spool::SpoolId(1)),
             was_refused: false,
         };
         let deliveries = texts.iter().map(delivery).collect();

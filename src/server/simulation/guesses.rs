@@ -10,7 +10,7 @@ use super::node::Machine;
 use super::socket::Pipe;
 use super::store::Tables;
 use super::wires::Wires;
-use crate::clock::Clock;
+use crate::base::clock::Clock;
 use crate::config::{Auth, Config, PasswordCost, PerSecond, Rate};
 
 /// A server with one client.

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use crate::outbox::CONFIRMED_WITHIN;
 use crate::protocol::UserId;
+use crate::routing::outbox::CONFIRMED_WITHIN;
 
 /// Names a connection of a client, for ever.
 pub(super) type ConnNo = usize;

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use super::number_of;
 use crate::protocol::UserId;
-use crate::spool::{Addition, Part, Spool, SpoolId, SpoolLoad, Spooled, lane_of};
+use crate::store::spool::{Addition, Part, Spool, SpoolId, SpoolLoad, Spooled, lane_of};
 use crate::store::{Message, StoreError};
 
 #[derive(Default)]

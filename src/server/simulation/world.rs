@@ -25,7 +25,7 @@ use super::socket::Pipe;
 use super::spool::Disk;
 use super::store::Tables;
 use super::wires::Wires;
-use crate::clock::Clock;
+use crate::base::clock::Clock;
 use crate::config::{Auth, Config, PasswordCost};
 use crate::protocol::UserId;
 

@@ -7,7 +7,7 @@ use mysql::{Conn, Row, params};
 
 use super::calls::{Attempt, Repeat};
 use super::{MysqlStore, collect, column, ids_of, new_id, text, user_row};
-use crate::collation::fold;
+use crate::base::collation::fold;
 use crate::protocol::{GroupId, UserId};
 use crate::store::{Contacts, FriendNames, Group, Joined, Membership, SEARCH_PAGE, SEARCH_TIME, StoreError, User};
 

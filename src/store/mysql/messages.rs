@@ -12,7 +12,7 @@ use super::calls::{Repeat, TooLarge};
 use super::shapes::{self, LIST_MAX};
 use super::{Base, column, ids_of};
 use crate::protocol::UserId;
-use crate::quotas::MESSAGE_BYTES;
+use crate::routing::quotas::MESSAGE_BYTES;
 use crate::store::{Kept, KeptMessage, Message, MessageId, Messages, StoreError};
 
 /// Messages in a table whose rows have ids.

@@ -7,7 +7,7 @@ use super::error;
 use super::maintenance::Maintenance;
 use super::open::OpenError;
 use super::{column, shapes};
-use crate::collation::fold;
+use crate::base::collation::fold;
 use crate::store::tables::{Field, Fields, GROUPS, Sum, Summing, Table, USERS};
 
 /// Two users whose names are the same to the database.

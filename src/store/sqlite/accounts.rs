@@ -4,7 +4,7 @@ use rusqlite::{OptionalExtension, ffi, named_params};
 
 use super::ids::Numbered;
 use super::{SqliteStore, new_id, user_by_id};
-use crate::collation::fold;
+use crate::base::collation::fold;
 use crate::protocol::UserId;
 use crate::store::{Accounts, StoreError, User};
 

@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Row, named_params};
 
 use super::ids::Numbered;
 use super::{SqliteStore, limit, new_id, user_by_id, user_row};
-use crate::collation::fold;
+use crate::base::collation::fold;
 use crate::protocol::{GroupId, UserId};
 use crate::store::{Contacts, FriendNames, Group, Joined, Membership, SEARCH_PAGE, SEARCH_TIME, StoreError, User};
 

@@ -7,7 +7,7 @@ use rustc_hash::FxHashMap;
 
 use super::SqliteStore;
 use crate::protocol::UserId;
-use crate::quotas::MESSAGE_BYTES;
+use crate::routing::quotas::MESSAGE_BYTES;
 use crate::store::{Kept, KeptMessage, Message, MessageId, Messages, StoreError};
 
 impl Messages for SqliteStore {

@@ -19,7 +19,9 @@ use super::refusal::{OpenError, refused};
 use super::wal::beside;
 use crate::admission::{Holder, NestedShares};
 use crate::protocol::UserId;
-use crate::spool::{Addition, MESSAGE_BYTES, PIECE_BYTES_MAX, PIECE_MAX, Part, Spool, SpoolId, SpoolLoad, Spooled};
+use crate::store::spool::{
+    Addition, MESSAGE_BYTES, PIECE_BYTES_MAX, PIECE_MAX, Part, Spool, SpoolId, SpoolLoad, Spooled,
+};
 use crate::store::{Message, StoreError};
 
 /// A [`Spool`] in a file. Logs when it begins to be used, when it is full and when it is empty again.

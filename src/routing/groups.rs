@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use parking_lot::RwLock;
 use rustc_hash::FxHashMap;
 
+use crate::base::recent::Recent;
 use crate::protocol::{GroupId, UserId};
-use crate::recent::Recent;
 use crate::store::{Contacts, StoreError};
 
 /// Group -> members, ascending. Whoever changes a group calls [`GroupCache::changed`], on this node and through the bus on

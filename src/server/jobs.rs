@@ -10,14 +10,14 @@ use std::sync::Arc;
 pub use self::directory::{Directory, Limits};
 pub use self::logins::Logins;
 pub use self::mail::Mail;
-use crate::berths::Berths;
+use crate::admission::berths::Berths;
+use crate::base::clock::Clock;
 use crate::bus::Bus;
-use crate::clock::Clock;
 use crate::metrics::{Login, Metrics};
-use crate::outages::Outages;
 use crate::protocol;
 use crate::session::{Job, Outcome};
-use crate::spool::Spool;
+use crate::store::outages::Outages;
+use crate::store::spool::Spool;
 use crate::store::{Kept, Message, Store, StoreError};
 
 /// What jobs work with.

@@ -21,8 +21,8 @@ use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::health::{Health, Report};
 use crate::metrics::Metrics;
+use crate::operation::health::{Health, Report};
 
 /// The port, taken but not served yet.
 #[derive(Debug)]

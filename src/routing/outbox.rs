@@ -29,8 +29,8 @@ use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 
+use crate::base::clock::Clock;
 use crate::bus::{Envelope, Place, Published, Publisher};
-use crate::clock::Clock;
 use crate::delivery::{Delivery, LaneItem, Origin};
 use crate::protocol::UserId;
 
@@ -483,7 +483,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::spool::SpoolId;
+    use crate::store::spool::SpoolId;
 
     /// What an envelope holds here, so that some users have several.
     const LITTLE: usize = 200;

@@ -19,7 +19,7 @@ use clap::Arg;
 use super::progress::Progress;
 use super::{CommandError, grouped, say};
 use crate::config::Config;
-use crate::resources;
+use crate::operation::resources;
 use crate::store::mysql::Maintenance;
 use crate::store::mysql::maintenance::State;
 use crate::store::mysql::target::{SameName, size};

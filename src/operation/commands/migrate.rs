@@ -16,7 +16,7 @@ use super::progress::Progress;
 use super::{CommandError, grouped, say, states};
 use crate::bus::redis::{Survey, survey};
 use crate::config::Config;
-use crate::resources;
+use crate::operation::resources;
 use crate::store::mysql::Maintenance;
 use crate::store::mysql::maintenance::{MIGRATIONS, Migration, NAMES, NEW_TABLES, Nulls, State};
 

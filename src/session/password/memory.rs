@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use rustc_hash::FxBuildHasher;
 
 use super::{Client, Stamp};
+use crate::base::recent::Recent;
 use crate::protocol::UserId;
-use crate::recent::Recent;
 
 /// The tags of the passwords that were verified last. Ids are the store's own, so they need no hasher with a secret.
 pub(super) struct Memory {

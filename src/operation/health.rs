@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 
 use crate::bus::BusHealth;
 use crate::delivery::Posted;
-use crate::spool::Spool;
+use crate::store::spool::Spool;
 use crate::store::{Database, StoreError};
 
 /// What is known of this node's health. Any thread asks; nothing here blocks.

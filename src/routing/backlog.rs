@@ -23,11 +23,11 @@ use pool::Again;
 
 use crate::bus::Neighbours;
 use crate::delivery::{Delivery, LaneItem, Mailbox, Origin, messages, settle, settle_full};
-use crate::jobs::Services;
 use crate::metrics::{Hit, SpoolMove, Stage};
 use crate::protocol::UserId;
-use crate::quotas::{Admitted, Size};
-use crate::spool::{Addition, Part, Spool, SpoolId};
+use crate::routing::quotas::{Admitted, Size};
+use crate::server::jobs::Services;
+use crate::store::spool::{Addition, Part, Spool, SpoolId};
 use crate::store::{Kept, StoreError};
 
 /// See the [module](self).
@@ -487,14 +487,14 @@ mod tests {
     use parking_lot::Mutex;
 
     use super::*;
+    use crate::base::clock::Clock;
     use crate::bus::local::LocalBus;
-    use crate::clock::Clock;
-    use crate::groups::GroupCache;
-    use crate::jobs::{Directory, Limits, Logins, Mail};
     use crate::metrics::Metrics;
-    use crate::outages::Outages;
-    use crate::password::Passwords;
-    use crate::spool::{MESSAGE_BYTES, PIECE_MAX, SpoolLoad, Spooled};
+    use crate::routing::groups::GroupCache;
+    use crate::server::jobs::{Directory, Limits, Logins, Mail};
+    use crate::session::password::Passwords;
+    use crate::store::outages::Outages;
+    use crate::store::spool::{MESSAGE_BYTES, PIECE_MAX, SpoolLoad, Spooled};
     use crate::store::sqlite::SpoolFile;
     use crate::store::{Database, KeptMessage, Message, MessageId, Messages, Role, States, Store, UserState};
 
@@ -658,7 +658,7 @@ mod tests {
                 spool: disk.clone(),
                 bus,
                 clock,
-                berths: crate::berths::Berths::new(1 << 20),
+                berths: crate::admission::berths::Berths::new(1 << 20),
                 metrics,
                 outages: Outages::default(),
             };
@@ -670,7 +670,7 @@ mod tests {
         fn handle(&mut self, items: Vec<LaneItem>) {
             let mut batches: Vec<Vec<LaneItem>> = self.lanes.iter().map(|_| Vec::new()).collect();
             for item in items {
-                let lane = crate::spool::lane_of(item.user(), self.lanes.len() as u64);
+                let lane = crate::store::spool::lane_of(item.user(), self.lanes.len() as u64);
                 batches[usize::try_from(lane).unwrap()].push(item);
             }
             for (lane, batch) in self.lanes.iter_mut().zip(batches) {

@@ -19,10 +19,10 @@ use parking_lot::{Mutex, MutexGuard};
 use rustc_hash::FxBuildHasher;
 
 use crate::admission::{Holder, NestedShares};
-use crate::clock::Clock;
+use crate::base::clock::Clock;
+use crate::base::recent::Recent;
 use crate::delivery::Delivery;
 use crate::protocol::UserId;
-use crate::recent::Recent;
 
 /// The mailboxes that were written to lately.
 pub struct Quotas {
@@ -245,8 +245,8 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::admission::berths::Berths;
     use crate::admission::{Payer, Source};
-    use crate::berths::Berths;
     use crate::delivery::Origin;
     use crate::protocol::GroupId;
 

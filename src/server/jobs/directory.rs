@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use super::reply;
+use crate::base::clock::Clock;
 use crate::bus::Bus;
-use crate::clock::Clock;
-use crate::groups::GroupCache;
 use crate::metrics::{Hit, Metrics};
 use crate::protocol::{self, GroupId, UserId};
+use crate::routing::groups::GroupCache;
 use crate::session::Outcome;
 use crate::store::{Joined, Membership, Store, StoreError};
 

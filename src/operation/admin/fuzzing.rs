@@ -3,8 +3,8 @@
 use std::sync::{Arc, LazyLock};
 
 use super::{Asked, HEAD_BYTES_MAX, Known, OK, parse};
-use crate::health::Health;
 use crate::metrics::Metrics;
+use crate::operation::health::Health;
 
 /// The bytes are what was received. Once it is known what is asked for, nothing that follows changes that, and the answer is
 /// a response whose length is right.

@@ -21,10 +21,10 @@ use parking_lot::{Condvar, Mutex};
 use rustc_hash::FxHashMap;
 
 use crate::delivery::Posted;
-use crate::jobs::Services;
-use crate::password::Stamp;
 use crate::protocol::UserId;
-use crate::router::Router;
+use crate::routing::router::Router;
+use crate::server::jobs::Services;
+use crate::session::password::Stamp;
 use crate::store::StoreError;
 
 /// The stamps of those who are connected, or were lately. Shared by all threads.

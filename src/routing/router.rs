@@ -9,17 +9,17 @@ use smallvec::SmallVec;
 
 use crate::admission::Holder;
 use crate::bus::{Node, Place, Receipt};
+use crate::delivery::spread::{MEMBER_WORK, SoFar, Spread, members_at_once};
 use crate::delivery::{ClientLink, Delivery, Fan, LaneItem, Origin, Posted, Work};
-use crate::jobs::Services;
 use crate::metrics::{Hit, Metrics};
-use crate::outbox::OutItem;
-use crate::presence::{Added, Presence, Removed, Shard};
 use crate::protocol::{GroupId, UserId};
+use crate::routing::outbox::OutItem;
+use crate::routing::presence::{Added, Presence, Removed, Shard};
+use crate::routing::states::StateWriter;
+use crate::server::jobs::Services;
 use crate::session::Settled;
-use crate::spool::lane_key;
-use crate::spread::{MEMBER_WORK, SoFar, Spread, members_at_once};
-use crate::states::StateWriter;
 use crate::store::UserState;
+use crate::store::spool::lane_key;
 
 /// Knows who is online, and sends messages on: to a connection of this node, or into the recipient's lane.
 pub struct Router {

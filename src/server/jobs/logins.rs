@@ -8,12 +8,12 @@ use parking_lot::Mutex;
 use pool::Workers;
 
 use super::reply;
-use crate::accounts::Accounts;
+use crate::base::clock::Clock;
 use crate::bus::Bus;
-use crate::clock::Clock;
-use crate::password::{self, Client, Passwords, Upgrade, Verdict};
 use crate::protocol::{self, UserId};
+use crate::server::accounts::Accounts;
 use crate::session::Outcome;
+use crate::session::password::{self, Client, Passwords, Upgrade, Verdict};
 use crate::store::{self, Role, StoreError};
 
 /// Logins: whether a client may come in.

@@ -1,7 +1,7 @@
 //! [`Mail`]: fetching what waits for users, and deleting what has arrived.
 
 use crate::protocol::{self, UserId};
-use crate::quotas::Quotas;
+use crate::routing::quotas::Quotas;
 use crate::session::Outcome;
 use crate::store::{KeptMessage, MessageId, Messages, Role, StoreError};
 
