@@ -8,11 +8,12 @@
 //!
 //! ```text
 //! 2026-07-09 18:04:05.123 INFO  loop-0 raybox::server: message
-//! local time              level thread target
+//! local time              level thread name of the part
 //! ```
 
 mod levels;
 mod limiter;
+mod names;
 mod stderr;
 mod writer;
 
@@ -34,6 +35,7 @@ use parking_lot::RwLock;
 use crate::config::LogLevels;
 use levels::Levels;
 use limiter::{Limiter, REPORT_EVERY};
+use names::Name;
 use stderr::Stderr;
 use writer::{Line, Writer};
 
@@ -52,8 +54,8 @@ pub fn init(dir: &Path, levels: &LogLevels) -> Result<LogGuard, LogError> {
     let (_, formatter) = fern::Dispatch::new()
         .format(|out, message, record| {
             let thread = thread::current();
-            let (level, thread, target) = (record.level(), thread.name().unwrap_or("-"), record.target());
-            out.finish(format_args!("{level:<5} {thread} {target}: {message}"));
+            let (level, thread, name) = (record.level(), thread.name().unwrap_or("-"), Name::of(record.target()));
+            out.finish(format_args!("{level:<5} {thread} {name}: {message}"));
         })
         .chain(Box::new(queue) as Box<dyn Log>)
         .into_log();
@@ -274,8 +276,8 @@ fn run(mut writer: Writer, inbox: &Receiver<Message>, dropped: &AtomicU64, limit
 
 /// A line of the log's own.
 fn report(text: fmt::Arguments<'_>) -> Line {
-    let (level, target) = (Level::Warn, module_path!());
-    Line { at: Timestamp::now(), level, text: format!("{level:<5} {THREAD} {target}: {text}") }
+    let (level, name) = (Level::Warn, Name::of(module_path!()));
+    Line { at: Timestamp::now(), level, text: format!("{level:<5} {THREAD} {name}: {text}") }
 }
 
 /// Escapes newlines and other control characters, so that one record stays one line and does nothing to a terminal.

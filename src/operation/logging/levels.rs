@@ -2,6 +2,7 @@
 
 use log::{LevelFilter, Metadata};
 
+use super::names::Name;
 use crate::config::LogLevels;
 
 /// The least important level that is logged, for everything and for parts of the program.
@@ -21,10 +22,8 @@ impl Levels {
 
     /// Whether such a record is logged.
     pub(super) fn allow(&self, metadata: &Metadata<'_>) -> bool {
-        let is_of = |part: &str| {
-            metadata.target().strip_prefix(part).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
-        };
-        let part = self.parts.iter().find(|(part, _)| is_of(part));
+        let name = Name::of(metadata.target());
+        let part = self.parts.iter().find(|(part, _)| name.is_of(part));
         metadata.level() <= part.map_or(self.everything, |(_, level)| *level)
     }
 
@@ -53,8 +52,10 @@ mod tests {
         let parts = parts.map(|(part, level)| (part.to_owned(), level)).to_vec();
         let levels = Levels::new(&LogLevels { everything: LevelFilter::Info, parts });
         let allows = |target, level| levels.allow(&Metadata::builder().target(target).level(level).build());
-        assert!(allows("raybox::router", Level::Trace) && allows("raybox::router::inner", Level::Trace));
-        assert!(!allows("raybox::routers", Level::Info) && allows("raybox::routers", Level::Warn));
+        assert!(
+            allows("raybox::routing::router", Level::Trace) && allows("raybox::routing::router::inner", Level::Trace)
+        );
+        assert!(!allows("raybox::routing::routers", Level::Info) && allows("raybox::routing::routers", Level::Warn));
         assert!(allows("net", Level::Debug) && !allows("network", Level::Debug) && allows("network", Level::Info));
         assert_eq!(levels.most_verbose(), LevelFilter::Trace);
     }
