@@ -1,5 +1,5 @@
-//! What it costs to take messages to other nodes, in batches of one and of many: from the batch that a lane hands over to
-//! the confirmation, without the bus itself.
+//! The cost of sending messages to other nodes in batches of one and of many, from the batch that a
+//! lane hands over to the confirmation. The bus itself is not included.
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use raybox::base::clock::Clock;
@@ -38,7 +38,7 @@ fn batches(c: &mut Criterion) {
     group.finish();
 }
 
-/// Another node takes everything.
+/// A node that accepts everything.
 struct Taker;
 
 impl Publisher for Taker {
@@ -50,7 +50,7 @@ impl Publisher for Taker {
 fn message(to: i32) -> OutItem {
     let text =
         r#"{"FROMID":1042,"TOID":1043,"msgType":4,"sendTime":"2026-01-01 12:00:00","msg":"how are you? ......"}"#;
-    // Of this origin nobody is told: that is another part's cost.
+    // Nobody is notified about a message of this origin, so the cost of notifying is not measured.
     let origin = Origin::Spooled(SpoolId(1));
     OutItem::Lane(LaneItem::Delivery(Delivery { to: UserId(to), text: text.into(), origin, was_refused: false }))
 }

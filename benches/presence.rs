@@ -1,5 +1,5 @@
-//! What it costs to find out which connection receives for a user: alone, and while another thread does the same or
-//! logs users in and out.
+//! The cost of finding the connection that receives for a user: alone, and while another thread
+//! does the same or logs users in and out.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -36,13 +36,14 @@ fn look_up(c: &mut Criterion) {
     group.finish();
 }
 
-/// As for a delivery: the shard is held, the link found, and the shard given back. Whether somebody was there.
+/// Does what a delivery does: lock the shard, find the link, unlock the shard. Returns whether the
+/// user was online.
 fn find(presence: &Presence<Posted>, user: Option<UserId>) -> bool {
     let user = black_box(user.expect("they never end"));
     presence.read(user).newest(user).map(black_box).is_some()
 }
 
-/// A user logs in on a connection once more.
+/// Logs a user in once more, on another connection.
 fn move_one(presence: &Presence<Posted>, user: UserId) {
     let mut shard = presence.write(user);
     let link = shard.newest(user).expect("all are online").clone();
@@ -50,12 +51,12 @@ fn move_one(presence: &Presence<Posted>, user: UserId) {
     shard.add(user, &link);
 }
 
-/// Measures while another thread does this to one user after the other without a pause.
+/// Measures while another thread runs `act` for one user after the other without a pause.
 fn beside(act: impl Fn(UserId) + Sync, measure: impl FnOnce()) {
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
-            // From the middle on, so that both are not at the same users all the time.
+            // Starts in the middle, so that the two threads rarely meet at the same users.
             let mut users = scattered().skip(USERS as usize / 2);
             while !stop.load(Ordering::Relaxed) {
                 users.next().into_iter().for_each(&act);
@@ -68,7 +69,7 @@ fn beside(act: impl Fn(UserId) + Sync, measure: impl FnOnce()) {
 
 fn crowded() -> Presence<Posted> {
     let presence = Presence::new();
-    // One link each, without a poller each: a process has fewer descriptors than there are users.
+    // One link for several users, because a process has fewer descriptors than there are users.
     let links: Vec<Arc<ClientLink>> = (0..LINKS).map(|_| link_to_nowhere().expect("a link")).collect();
     for user in 1..=USERS {
         presence.write(UserId(user)).add(UserId(user), &links[user as usize % LINKS]);
@@ -76,14 +77,14 @@ fn crowded() -> Presence<Posted> {
     presence
 }
 
-/// Every user again and again, in an order that no cache foresees.
+/// All users in an endless cycle, in an order that no cache can predict.
 fn scattered() -> impl Iterator<Item = UserId> {
     (0..).map(|nth: i32| UserId(nth.wrapping_mul(STEP).rem_euclid(USERS) + 1))
 }
 
 const USERS: i32 = 10_000;
 const LINKS: usize = 100;
-/// Without a common divisor with the number of users.
+/// Coprime with the number of users, so that the steps reach every user.
 const STEP: i32 = 7_919;
 
 criterion_group!(benches, look_up);

@@ -1,4 +1,4 @@
-//! What it costs to read a request.
+//! The cost of parsing a request.
 
 use std::hint::black_box;
 
@@ -16,7 +16,7 @@ fn parse(c: &mut Criterion) {
     group.finish();
 }
 
-/// A name, a frame, and whether it is a request.
+/// Tuples of a name, a frame, and whether the frame is a request.
 fn frames() -> Vec<(&'static str, String, bool)> {
     let chat = |text: &str| {
         let head = r#"{"FROMID":1042,"TOID":1043,"msgType":4,"sendTime":"2026-01-01 12:00:00","msg":""#;

@@ -1,7 +1,9 @@
-//! The checks of the fuzz targets on stable Rust, as tests: first with every file of a target's corpus as it is, then with
-//! what random edits make of these files. Both packages that have such checks include this file.
+//! Runs the checks of the fuzz targets on stable Rust, as tests: first on each file of a target's
+//! corpus, then on random edits of these files. Both packages that have such checks include this
+//! file.
 //!
-//! `PROPTEST_CASES` says how many edited inputs (256); `scripts/fuzz.sh` counts in seconds.
+//! `PROPTEST_CASES` sets the number of edited inputs (256 by default); `scripts/fuzz.sh` runs for a
+//! number of seconds instead.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -31,7 +33,7 @@ pub(super) fn check(target: &str, check: fn(&[u8])) {
     }
 }
 
-/// Tells which input a check panics with.
+/// Prints the input with which a check panics.
 struct Shown<T: std::fmt::Display>(T);
 
 impl<T: std::fmt::Display> Drop for Shown<T> {
@@ -56,14 +58,15 @@ fn folder() -> PathBuf {
     root.expect("the corpora are in fuzz/corpus").join("fuzz/corpus")
 }
 
-/// One change of an input, at places that fit whatever its length is.
+/// One edit of an input. Its positions are relative, so they fit an input of any length.
 #[derive(Clone, Debug)]
 enum Edit {
     Insert(Index, Vec<u8>),
     Replace(Index, u8),
     Remove(Index, Index),
     Repeat(Index, Index, u8),
-    /// What stands behind one place in this input is replaced by what stands behind another in that one.
+    /// Replaces the bytes behind one position of this input by those behind a position of another
+    /// input.
     Splice(Index, Index, Vec<u8>),
     Swap(Index, Index),
 }
@@ -87,7 +90,7 @@ fn edited(corpus: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
 fn apply(mut bytes: Vec<u8>, edit: Edit) -> Vec<u8> {
     let range = |from: Index, to: Index, bytes: &[u8]| {
         let (from, to) = (from.index(bytes.len() + 1), to.index(bytes.len() + 1));
-        // Short ones are more telling.
+        // Shorter ranges find more.
         let (from, to) = (from.min(to), from.max(to));
         from..to.min(from + 64)
     };
@@ -120,10 +123,10 @@ fn apply(mut bytes: Vec<u8>, edit: Edit) -> Vec<u8> {
     bytes
 }
 
-/// As long as the fuzzer makes its inputs.
+/// The longest input, as for the fuzzer.
 const LENGTH_MAX: usize = 4096;
 
-/// What the readers look out for.
+/// Byte sequences that the parsers treat specially.
 const TOKENS: [&[u8]; 40] = [
     b"{",
     b"}",

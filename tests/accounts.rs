@@ -1,5 +1,5 @@
-//! A user who is connected when the account is changed or deleted in the database, as an operator does after a theft, is logged out, and
-//! the old password is forgotten.
+//! If an operator changes or deletes an account in the database, as after a theft, its connected
+//! user is logged out, and the old password is forgotten.
 
 use serde_json::json;
 use testkit::{
@@ -7,7 +7,7 @@ use testkit::{
     user, wait_until,
 };
 
-/// A server that looks at everybody often, and its database.
+/// A server that often compares all accounts with the database, and its database.
 struct Site {
     server: TestServer,
     database: Option<Database>,
@@ -20,7 +20,7 @@ impl Site {
         Site { server: builder.start(), database }
     }
 
-    /// On each kind of store.
+    /// Runs a test on each kind of store.
     fn on_each_store(test: impl Fn(&Site)) {
         test(&Site::start(TestServer::builder(), None));
         test(&Site::start(TestServer::builder(), Some(Database::create())));
@@ -34,7 +34,7 @@ impl Site {
         }
     }
 
-    /// Everybody was looked at twice since.
+    /// Waits until all accounts were compared twice.
     fn wait_compared(&self) {
         let compared = || self.server.metric("raybox_accounts_compared_total");
         let (users, before) = (self.server.metric("raybox_users_online"), compared());
@@ -42,7 +42,8 @@ impl Site {
     }
 }
 
-/// The client is told that its account is another one, and nothing else.
+/// Expects the client to be logged out because its account has changed, and to receive nothing
+/// else.
 fn expect_logged_out(client: &mut TestClient) {
     assert_refusal(&client.recv_text(), 403);
     client.expect_eof();
@@ -80,7 +81,7 @@ fn a_password_that_is_remembered_lets_nobody_stay_who_comes_back_with_the_old_on
         site.run(&format!("UPDATE User SET password = 'changed' WHERE id = {a}"));
         let mut thief = TestClient::connect(&site.server);
         thief.send(&json!({"msgType": 1, "USERID": a, "password": password("ann")}));
-        // It is answered before the database is asked.
+        // This request is answered before the database is asked.
         thief.expect_text(ACK);
         expect_logged_out(&mut thief);
         let mut back = TestClient::connect(&site.server);
@@ -91,7 +92,7 @@ fn a_password_that_is_remembered_lets_nobody_stay_who_comes_back_with_the_old_on
 
 #[test]
 fn the_owner_who_logs_in_with_the_new_password_has_the_old_connections_ended() {
-    // Nobody is looked at by the clock.
+    // No account is compared because of the clock.
     let server = TestServer::builder().option("account_check", "1h").start();
     let (mut thief, a) = user(&server, "ann");
     server.run_sql(&format!("UPDATE User SET password = 'changed' WHERE id = {a}"));
@@ -142,7 +143,7 @@ fn two_nodes_that_upgrade_the_same_stored_password_log_nobody_out() {
     let ids: Vec<i64> = (0..USERS).map(|n| first.register(&format!("ann{n}"), "secret")).collect();
     database.run("UPDATE User SET password = 'plain'");
     let mut clients: Vec<_> = ids.iter().map(|id| (*id, connect(&one), connect(&other))).collect();
-    // Both nodes read the plain text before either has replaced it.
+    // Both nodes read the plain-text password before either has replaced it.
     for (id, a, b) in &mut clients {
         let frame = json!({"msgType": 1, "USERID": id, "password": "plain"});
         a.send(&frame);

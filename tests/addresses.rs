@@ -1,4 +1,4 @@
-//! The addresses that a server listens on, whatever the system is set to.
+//! The addresses that a server listens on, independent of the system's settings.
 
 use std::fs;
 use std::process::Command;
@@ -7,7 +7,8 @@ use std::thread;
 use rustix::thread::{UnshareFlags, unshare};
 use testkit::{TestServer, user};
 
-/// A system where an IPv6 socket takes IPv6 alone: in a network of this thread's own, if that is possible.
+/// Makes IPv6 sockets accept IPv6 only, in a network namespace for this thread, if the kernel
+/// allows that.
 fn take_ipv6_alone() -> Result<(), String> {
     unshare(UnshareFlags::NEWNET).map_err(|error| format!("no network of its own (needs root): {error}"))?;
     let up = Command::new("ip").args(["link", "set", "lo", "up"]).status().map_err(|error| error.to_string())?;
@@ -26,6 +27,6 @@ fn all_addresses_are_those_of_ipv4_too_whatever_bindv6only_is() {
         assert!(server.address().is_ipv4());
         user(&server, "ann").0.barrier();
     };
-    // The network is the thread's, and what it starts has it too.
+    // The namespace belongs to the thread, and processes that it starts inherit it.
     thread::spawn(test).join().unwrap();
 }

@@ -1,4 +1,5 @@
-//! The admin port seen from outside: health, readiness, and numbers that are true and well written.
+//! The admin port, tested from outside: health, readiness, and metrics that are true and well
+//! formed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirEntry};
@@ -17,7 +18,7 @@ fn start() -> (TestServer, SocketAddr) {
     (server, address)
 }
 
-/// Where the banner says that the admin port is.
+/// The address of the admin port, from the banner.
 fn admin_of(server: &TestServer) -> SocketAddr {
     let output = server.output();
     let banner = output.lines().next().expect("there is a banner");
@@ -57,7 +58,7 @@ fn wait_ready(address: SocketAddr) {
     wait_until("the server is ready", || get(address, "/readyz").status == 200);
 }
 
-/// The numbers by their whole name, labels included.
+/// The values by full name, labels included.
 fn numbers(address: SocketAddr) -> BTreeMap<String, f64> {
     let answer = get(address, "/metrics");
     assert_eq!(answer.status, 200, "{}", answer.body);
@@ -73,7 +74,8 @@ fn without_being_asked_for_there_is_none() {
     let server = TestServer::start();
     assert!(!server.output().contains("admin"), "{}", server.output());
     let mut names = Vec::new();
-    // A thread gives itself its name; until then it has that of the process, as the main thread does for ever.
+    // A thread sets its own name; until then it has that of the process. The main thread never sets
+    // one.
     wait_until("every thread has its name", || {
         names = thread_names(&server);
         names.iter().filter(|name| *name == "server").count() == 1 && names.iter().any(|name| name == "loop-0")
@@ -83,7 +85,7 @@ fn without_being_asked_for_there_is_none() {
 
 fn thread_names(server: &TestServer) -> Vec<String> {
     let threads = fs::read_dir(format!("/proc/{}/task", server.pid())).expect("list the threads");
-    // One that has ended meanwhile has no name.
+    // A thread that has ended meanwhile has no name.
     let name = |thread: DirEntry| fs::read_to_string(thread.path().join("comm")).ok();
     threads.filter_map(|thread| name(thread.expect("a thread"))).map(|name| name.trim_end().to_owned()).collect()
 }
@@ -120,7 +122,7 @@ fn silent_and_slow_clients_neither_block_nor_pile_up() {
     let at_rest = threads(admin);
     let mut clients: Vec<TcpStream> = (0..200).map(|_| connect(admin)).collect();
     for client in clients.iter_mut().skip(1).step_by(2) {
-        // The oldest may have been closed already.
+        // The server may have closed the oldest connection already.
         let _ = client.write_all(b"GET /healthz HTT");
     }
     for _ in 0..10 {
@@ -130,7 +132,7 @@ fn silent_and_slow_clients_neither_block_nor_pile_up() {
     assert!(with_clients - at_rest <= 64.0, "{at_rest} threads became {with_clients}");
     for client in &mut clients {
         let mut rest = Vec::new();
-        // Closed or reset, but in time.
+        // The connection is closed or reset, but in time.
         assert!(!client.read_to_end(&mut rest).is_err_and(|error| error.kind() == ErrorKind::WouldBlock));
         assert_eq!(rest, b"", "nobody is answered who did not ask");
     }
@@ -167,7 +169,7 @@ fn a_server_that_stops_is_not_ready_before_its_port_closes_and_alive_to_the_end(
     let (mut slow, b) = user(&server, "bob");
     alice.set_patience(LONG_PATIENCE);
     slow.set_patience(LONG_PATIENCE);
-    // More than the sockets take, so that the server cannot finish before its client reads.
+    // More than the sockets hold, so that the server cannot finish before its client reads.
     for n in 0..1000 {
         alice.send(&numbered_with_text(a, b, n, 60_000));
     }
@@ -281,8 +283,8 @@ fn the_numbers_are_well_written() {
     assert!(kinds.len() > 20, "{kinds:?}");
 }
 
-/// Checks a text as a scraper would and a little more strictly (Prometheus' text format 0.0.4 and its rules for names);
-/// returns the kind of each family.
+/// Checks a text against Prometheus' text format 0.0.4 and its naming rules, slightly more strictly
+/// than a scraper does. Returns the kind of each family.
 fn check_exposition(text: &str) -> Result<BTreeMap<String, String>, String> {
     let mut kinds: BTreeMap<String, String> = BTreeMap::new();
     let (mut helped, mut seen, mut family) = (BTreeSet::new(), BTreeSet::new(), String::new());
@@ -353,7 +355,8 @@ fn is_name(name: &str, colons: bool) -> bool {
 
 type Labels = Vec<(String, String)>;
 
-/// The name of a series, and its labels with their values. None of ours has a quote or a backslash in it.
+/// The name of a series, and its labels with their values. No label of ours contains a quote or a
+/// backslash.
 fn labels_of(series: &str) -> Result<(&str, Labels), String> {
     let Some((name, rest)) = series.split_once('{') else { return Ok((series, Vec::new())) };
     let inner = rest.strip_suffix('}').ok_or_else(|| format!("no end of labels: {series}"))?;

@@ -1,7 +1,9 @@
-//! Limits: who is turned away, slowed down or told to come later, and who notices nothing of it.
+//! Limits: which clients are refused, slowed down or asked to come back later, and that all others
+//! notice nothing.
 //!
-//! What depends on the time is tested where the time is an argument (`src/admission`). Here a burst is sent in one write to a
-//! fresh connection, so that it arrives in one turn of the loop, in which no time passes.
+//! Behaviour that depends on time is tested where the time is an argument (`src/admission`). Here a
+//! burst is sent in one write to a fresh connection, so that it arrives in one turn of the loop,
+//! during which the loop's time does not advance.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -14,17 +16,17 @@ use testkit::{assert_refusal, chat, numbered, offline_user, password, user, wait
 
 const PING: &str = r#"{"msgType":200}"#;
 
-/// A server with an admin port, which counts.
+/// A server with an admin port, so that a test can read its counters.
 fn counting() -> Builder {
     TestServer::builder().option("admin", "0")
 }
 
-/// The same behind the proxies of these tests, which come from 127.0.0.1.
+/// The same behind these tests' proxies, which connect from 127.0.0.1.
 fn behind_proxy() -> Builder {
     counting().option("proxy_protocol", "on")
 }
 
-/// A client who comes from this address, as the proxy says.
+/// A client with this address, as the proxy header says.
 fn from(server: &TestServer, address: &str) -> TestClient {
     let mut client = TestClient::connect(server);
     client.send_raw(header_of(address).as_bytes());
@@ -36,7 +38,7 @@ fn header_of(address: &str) -> String {
     format!("PROXY {family} {address} {own} 51234 8003\r\n")
 }
 
-/// How often the log tells the operator that this limit is reached.
+/// How often the log says that this limit is reached.
 fn complaints(server: &TestServer, limit: &str) -> usize {
     let end = format!("the limit {limit} is reached");
     server
@@ -50,7 +52,7 @@ fn refused(server: &TestServer, limit: &str) -> f64 {
     server.metric(&format!(r#"raybox_refused_total{{limit="{limit}"}}"#))
 }
 
-/// Checks a refusal that says when to come again, and returns after how many seconds.
+/// Expects a refusal with a time to wait, and returns the seconds.
 fn expect_later(client: &mut TestClient, errno: u64) -> u64 {
     let reply = client.recv();
     assert_eq!((&reply["errno"], &reply["msgType"]), (&json!(errno), &json!(errno)), "{reply}");
@@ -68,7 +70,7 @@ fn try_login(client: &mut TestClient, id: i64, password: &str) -> Value {
 #[test]
 fn one_connection_too_many_is_told_so_and_closed() {
     let server = counting().option("max_connections", "2").start();
-    // Those that are logged in: others would make room.
+    // Logged in, because connections without a login would make room.
     let (mut first, _) = user(&server, "first");
     let (mut second, _) = user(&server, "second");
     for _ in 0..20 {
@@ -137,7 +139,7 @@ fn the_addresses_that_a_proxy_tells_count_apart_and_ipv6_by_network() {
 #[test]
 fn who_waits_for_its_proxy_header_counts() {
     const MAX: usize = 20;
-    // On one loop they come in the order in which they connect.
+    // On one loop they are accepted in the order in which they connect.
     let builder = behind_proxy().option("loops", "1").option("max_connections", &MAX.to_string());
     let server = builder.option("frame_timeout", "1h").start();
     let mut silent: Vec<TestClient> = (0..MAX).map(|_| TestClient::connect(&server)).collect();
@@ -150,12 +152,13 @@ fn who_waits_for_its_proxy_header_counts() {
     assert!((refused(&server, "max_connections") - 5.0).abs() < 0.1);
     assert!((server.metric(r#"raybox_connections_open{loop="0"}"#) - MAX as f64).abs() < 0.1);
     wait_until("the log says so", || complaints(&server, "max_connections") == 1);
-    // The header makes a client of it, and no second connection. One that is logged in makes no room.
+    // The header makes it a client, and does not count it twice. A logged-in connection does not
+    // make room.
     silent[0].send_raw(header_of("203.0.113.7").as_bytes());
     let alice = silent[0].register("alice", "secret");
     silent[0].login(alice, "secret");
     expect_full();
-    // A client that gives up makes room, whether its header has come or not.
+    // A client that gives up makes room, whether its header has arrived or not.
     for _ in 0..2 {
         drop(silent.remove(0));
         wait_until("there is room", || {
@@ -179,7 +182,8 @@ fn who_sends_no_proxy_header_in_time_makes_room() {
     for _ in 0..3 {
         let silent: Vec<TestClient> = (0..MAX).map(|_| TestClient::connect(&server)).collect();
         silent.into_iter().for_each(|mut client| {
-            // As the header did not come, or because those before it are still there.
+            // Closed because its header did not come, or because the ones before it are still
+            // there.
             client.read_to_end();
         });
     }
@@ -218,7 +222,7 @@ fn a_frame_beyond_the_burst_is_refused_and_neither_delivered_nor_kept() {
     }
     assert_eq!(server.stored(), 2);
     assert!((refused(&server, "frames_per_second") - 3.0).abs() < 0.1);
-    // What was refused did not come later either.
+    // The refused message does not arrive later either.
     drop(sender);
     bob.barrier();
     assert_eq!(server.stored(), 2);
@@ -231,7 +235,7 @@ fn a_refusal_waits_for_what_was_sent_before_it() {
     let lock = StoreLock::take(&server);
     let mut sender = TestClient::connect(&server);
     sender.send_raw(format!("{}{}{PING}", numbered(1, carol, 0), numbered(1, carol, 1)).as_bytes());
-    // The only loop has seen the one when it answers the other.
+    // There is one loop, so it has seen the first client's frames when it answers the second.
     let mut other = TestClient::connect(&server);
     other.ack_barrier();
     assert_eq!(sender.recv_now(), None, "two messages are on their way to the store");
@@ -254,7 +258,7 @@ fn who_goes_on_is_closed_after_what_it_was_sent() {
     wait_until("it is counted", || {
         (server.metric(r#"raybox_connections_closed_total{reason="excess"}"#) - 1.0).abs() < 0.1
     });
-    // It may come again.
+    // The client may connect again.
     TestClient::connect(&server).ack_barrier();
 }
 
@@ -280,14 +284,14 @@ fn bytes_are_limited_too() {
     }
     client.expect_refusal(429);
     assert!((refused(&server, "bytes_per_second") - 1.0).abs() < 0.1);
-    // Garbage has a length as well.
+    // Invalid input counts by its length as well.
     let mut client = TestClient::connect(&server);
     client.send_raw(format!("{}\n{PING}", "x".repeat(2000)).as_bytes());
     client.expect_text(BAD_REQUEST);
     client.expect_refusal(429);
 }
 
-/// What is sent in vain, again and again, until the server has had enough; the replies.
+/// Sends the same bytes until the server closes the connection; returns the replies.
 fn flood_until_closed(client: &mut TestClient, bytes: &[u8]) -> Vec<Value> {
     client.set_patience(LONG_PATIENCE);
     let deadline = Instant::now() + LONG_PATIENCE;
@@ -302,7 +306,7 @@ fn a_flood_of_blanks_is_refused_and_then_closed() {
     for blanks in ["\n", " ", "\r\n\t\0"] {
         let server = counting().option("frames_per_second", "100/5").option("bytes_per_second", "1k/10k").start();
         let mut client = TestClient::connect(&server);
-        // A few between frames are counted, and cost nothing else.
+        // A few bytes between frames are counted, and have no other cost.
         for _ in 0..3 {
             client.send_raw(format!("{PING}{}", blanks.repeat(100)).as_bytes());
             client.expect_text(ACK);
@@ -328,7 +332,7 @@ fn blanks_behind_each_frame_use_up_bytes() {
             break;
         }
         assert_eq!(reply["errno"], 200);
-        // The frames alone would be twice as many.
+        // Without counting the blanks, there would be twice as many replies.
         assert!(replies < 700, "blanks are free");
     }
     assert!(replies >= 40, "{replies}");
@@ -340,7 +344,7 @@ fn frames_that_are_never_finished_use_up_bytes() {
     let server = builder.option("frames_per_second", "1000000/2").start();
     let mut client = TestClient::connect(&server);
     client.set_patience(LONG_PATIENCE);
-    // Its debt takes a minute to pay.
+    // Its debt takes a minute to pay off.
     let unfinished = format!(r#"{{"x":"{}"#, "x".repeat(60_000));
     let mut replies = Vec::new();
     while client.try_send_raw(unfinished.as_bytes())
@@ -353,11 +357,11 @@ fn frames_that_are_never_finished_use_up_bytes() {
     assert_eq!(replies[0], 401);
     assert_eq!(replies.last(), Some(&json!(429)), "{replies:?}");
     assert!(refused(&server, "bytes_per_second") >= 3.0, "as many as frames may come at once, and the last word");
-    // Garbage that comes in pieces has a length as well.
+    // Invalid input that arrives in pieces counts by its length as well.
     let mut client = TestClient::connect(&server);
     client.set_patience(LONG_PATIENCE);
     client.send_raw(&[b"x".repeat(1 << 20).as_slice(), b"\n", PING.as_bytes()].concat());
-    // It ends where what was received ended, and may be several.
+    // An invalid run ends where the received bytes end, so there may be several.
     while let reply = client.recv()
         && reply["errno"] != 429
     {
@@ -417,7 +421,7 @@ fn guessing_takes_longer_each_time_and_does_not_lock_the_owner_out() {
     let mut owner = from(&server, "203.0.113.8");
     let a = owner.register("alice", &password("alice"));
     let b = owner.register("bob", &password("bob"));
-    // Now the password is remembered.
+    // Now the password is in the server's memory.
     owner.login(a, &password("alice"));
     let mut attacker = from(&server, "203.0.113.7");
     let mut guesses = 0;
@@ -437,12 +441,13 @@ fn guessing_takes_longer_each_time_and_does_not_lock_the_owner_out() {
         }
     };
     assert!(guesses > 3, "two are free, and the third costs a second");
-    // Neither the right password, nor on another connection: nothing is looked at.
+    // During the lockout nothing is checked, neither the right password nor a login on another
+    // connection.
     for mut guesser in [attacker, from(&server, "203.0.113.7")] {
         let reply = try_login(&mut guesser, a, &password("alice"));
         let waited = told.elapsed() + Duration::from_secs(1) >= Duration::from_secs(seconds);
         assert!(reply["errno"] == 429 || waited, "{reply} after {:?}", told.elapsed());
-        // Other accounts are not concerned.
+        // Other accounts are not affected.
         guesser.login(b, &password("bob"));
     }
     assert!(refused(&server, "login_failures") >= 1.0);
@@ -452,12 +457,12 @@ fn guessing_takes_longer_each_time_and_does_not_lock_the_owner_out() {
     assert!(logs.contains(&format!("turned away a login as user {a} from 203.0.113.7")), "{logs}");
     assert!(!logs.contains("guess") && !logs.contains(&password("alice")), "no password in {logs}");
     assert!(server.metric(r#"raybox_logins_total{outcome="delayed"}"#) >= 1.0);
-    // The owner comes from elsewhere, with a password that is remembered or not.
+    // The owner logs in from another address, with a remembered password or not.
     from(&server, "203.0.113.8").login(a, &password("alice"));
     from(&server, "203.0.113.9").login(a, &password("alice"));
 }
 
-/// Of a password that is remembered it is seen without a hasher whether a guess is right.
+/// A guess at a remembered password is found wrong without a hasher.
 #[test]
 fn guesses_that_find_the_queue_full_count() {
     let builder = behind_proxy().option("login_failures", "2").option("loops", "1");
@@ -468,7 +473,7 @@ fn guesses_that_find_the_queue_full_count() {
     let mut holder = from(&server, "203.0.113.7");
     let mut attacker = from(&server, "203.0.113.7");
     [&mut holder, &mut attacker].into_iter().for_each(TestClient::ack_barrier);
-    // This one has the place of its address until the store writes.
+    // This request occupies the place of its address until the store writes.
     let lock = StoreLock::take(&server);
     holder.send(&json!({"msgType": 2, "name": "holder", "password": "x"}));
     attacker.ack_barrier();
@@ -483,7 +488,7 @@ fn guesses_that_find_the_queue_full_count() {
         assert!(guesses < 10, "guesses are free");
     }
     assert!(guesses >= 3, "two are free, and the third costs a second");
-    // Of somebody who has not been here nothing is learnt: it may be tried again.
+    // A guess at an account that has not logged in here reveals nothing, so it may be tried again.
     for _ in 0..10 {
         assert_eq!(try_login(&mut attacker, a + 1000, "guess")["errno"], 503);
     }
@@ -545,7 +550,7 @@ fn a_registration_costs_nothing_while_the_database_is_away() {
     wait_within(LONG_PATIENCE, "the server knows that the database is gone", || !server.is_ready());
     mariadb.restart();
     wait_within(LONG_PATIENCE, "the server knows that it is back", || server.is_ready());
-    // A name that is taken is the client's own fault.
+    // A name that is taken counts as the client's own fault.
     client.send(&register("first"));
     client.expect_text(SERVER_ERROR);
     client.register("second", "x");
@@ -581,7 +586,7 @@ fn guesses_count_while_the_database_is_away() {
 #[test]
 fn a_full_queue_of_logins_says_when_to_come_again() {
     let builder = counting().option("hashers", "1").option("logins_max", "1");
-    // Dear enough for all the requests to arrive while the first password is being hashed.
+    // Expensive enough for all the requests to arrive while the first password is being hashed.
     let server = builder.option("argon2", "m=65536,t=2,p=1").option("login_failures", "off").start();
     let mut clients: Vec<TestClient> = (0..12).map(|_| TestClient::connect(&server)).collect();
     for (n, client) in clients.iter_mut().enumerate() {
@@ -618,7 +623,8 @@ fn who_comes_from_elsewhere_does_not_wait_for_all_that_one_address_has_in_the_qu
     };
     let mut others: Vec<TestClient> = (0..5).map(|_| come("203.0.113.7")).collect();
     let (mut client, mut watcher) = (come("203.0.113.8"), come("203.0.113.9"));
-    // The first one keeps the hasher until the store writes, and so the numbers of the accounts tell the order.
+    // The first request occupies the hasher until the store writes, so the account numbers show the
+    // order.
     let lock = StoreLock::take(&server);
     let mut nth = 0;
     let mut register = |client: &mut TestClient| {

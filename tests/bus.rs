@@ -1,4 +1,4 @@
-//! The bus of a cluster, on a real Redis, with nodes that only note what they are told.
+//! The bus of a cluster, on a real Redis, with nodes that only record their events.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -17,14 +17,14 @@ use raybox::protocol::{GroupId, UserId};
 use testkit::{LONG_PATIENCE, PATIENCE, wait_until, wait_within};
 use testkit::{Redis, Switch};
 
-/// Notes what it is told.
+/// Records the events of its node.
 #[derive(Default)]
 struct Notes {
-    /// Whose messages find them; those for others find nobody.
+    /// Users whose messages find them here; messages for others find nobody.
     here: Mutex<HashSet<UserId>>,
     heard: Mutex<Vec<Heard>>,
     refused: Mutex<Vec<Receipt>>,
-    /// Where the last confirmation came from.
+    /// Where the last confirmation says that the user is.
     place: Mutex<Option<Place>>,
 }
 
@@ -133,7 +133,7 @@ impl Peer {
         Peer { bus, notes }
     }
 
-    /// `user` comes to this node, and the others know.
+    /// `user` logs in at this node, and the other nodes know.
     fn welcome(&self, user: UserId) {
         self.notes.here.lock().expect("notes").insert(user);
         self.bus.subscribe(user, None);
@@ -156,7 +156,7 @@ impl Peer {
         self.notes.last_place().expect("a node says where it is")
     }
 
-    /// `user` leaves this node.
+    /// `user` logs out from this node.
     fn leave(&self, user: UserId) {
         self.notes.here.lock().expect("notes").remove(&user);
         let left = self.notes.count(&Heard::Left(user));
@@ -188,7 +188,7 @@ fn wait_until_both_want_ann(redis: &Redis) {
     wait_until("both want them", || listeners(redis, "raybox:u:7") == 2);
 }
 
-/// How many listen to a channel.
+/// The number of subscribers to a channel.
 fn listeners(redis: &Redis, channel: &str) -> u32 {
     let ask = redis::cmd("PUBSUB").arg("NUMSUB").arg(channel).query::<(String, u32)>(&mut redis.connect());
     ask.expect("ask").1
@@ -206,7 +206,7 @@ fn an_envelope_reaches_the_node_that_has_its_user_and_is_confirmed() {
     two.notes.wait_for(&Heard::Envelope(ANN, "{\"a\":1}\n{}".to_owned()));
     one.notes.wait_for(&Heard::Confirmed(41));
     assert_eq!(one.publish(BOB, 42, &["{}"]), Published::ToNobody);
-    // What the third one is told next is the first it hears: no envelope came to it.
+    // The third node's next event is its first: no envelope reached it.
     one.bus.group_changed(GroupId(3));
     three.notes.wait_for(&Heard::Group(GroupId(3)));
     let heard = three.notes.heard.lock().expect("notes");
@@ -262,7 +262,7 @@ fn who_has_left_and_come_again_may_be_elsewhere_and_has_no_place_for_a_while() {
     two.welcome(ANN);
     let place = one.find(ANN, 1);
     two.leave(ANN);
-    // This is not heard by the second one.
+    // The second node does not receive this announcement.
     three.welcome(ANN);
     two.welcome(ANN);
     wait_until_both_want_ann(&redis);
@@ -283,7 +283,7 @@ fn a_place_refuses_what_is_for_a_user_who_has_come_elsewhere_too() {
     assert_eq!(one.publish_at(Some(place.clone()), ANN, 2, &["{}"]), Published::Taken(1));
     one.notes.wait_for(&Heard::Confirmed(2));
     three.welcome(ANN);
-    // What three says comes before what one sends after it.
+    // The announcement of node three arrives before what node one sends after it.
     wait_until("three has said that it has the user too", || {
         one.publish_at(Some(place.clone()), ANN, 3, &["{\"alone\":true}"]);
         one.notes.count(&Heard::Refused(3, 0)) > 0
@@ -351,7 +351,7 @@ fn who_has_left_is_wanted_by_nobody() {
     two.notes.wait_for(&Heard::Left(ANN));
     assert_eq!(one.publish(ANN, 1, &["{}"]), Published::ToNobody);
     assert_eq!(one.publish(BOB, 2, &["{}"]), Published::Taken(1));
-    // Coming and going is done in its order.
+    // Logins and logouts are processed in their order.
     for _ in 0..50 {
         two.bus.unsubscribe(BOB);
         two.bus.subscribe(BOB, None);
@@ -386,13 +386,14 @@ fn reference_nodes_are_heard_and_reached() {
     two.bus.claim(&[BOB]).expect("claim");
     wait_until("the neighbour is noticed", || {
         let neighbours = one.bus.publish_to_neighbours(offers(), &everybody);
-        // Bob is with a node of ours, so his messages are for no neighbour, whatever his state says.
+        // Bob is with a node of ours, so his messages are for no neighbour, whatever his state
+        // says.
         texts(&neighbours.taken) == ["{\"n\":1}", "{\"n\":3}"] && texts(&neighbours.untaken) == ["{\"n\":2}"]
     });
     for expected in ["{\"n\":1}", "{\"n\":3}"] {
         let message = loop {
             let message = patterns.get_message().expect("a message");
-            // What is for nobody only finds out who listens.
+            // A message for nobody only tests who listens.
             if message.get_channel_name() != "RayBox-user-0" {
                 break message;
             }
@@ -469,7 +470,7 @@ fn installations_on_one_redis_hear_nothing_of_each_other() {
     for (nth, (sender, recipient)) in all.iter().enumerate() {
         recipient.welcome(ANN);
         for (other, (one, two)) in all.iter().enumerate() {
-            // Those after this one have nobody yet.
+            // The users after this one are not logged in yet.
             let expected = if other <= nth { Published::Taken(1) } else { Published::ToNobody };
             assert_eq!(
                 one.publish(ANN, nth as u64 + 1, &[&format!("{{\"of\":{other}}}")]),
@@ -574,11 +575,11 @@ fn many_commands_to_a_stopped_redis_cost_the_time_of_one() {
         let bus = &one.bus;
         scope.spawn(move || {
             let published = bus.publish(&envelopes);
-            // From now on nothing is asked of Redis.
+            // From now on Redis is not asked.
             let asked: Vec<_> = users.iter().map(|user| bus.elsewhere(&[*user])).collect();
             done.send((published, asked)).expect("the test waits");
         });
-        // One timeout for each of them would be minutes.
+        // One timeout for each of them would add up to minutes.
         let (published, asked) = is_done.recv_timeout(PATIENCE).expect("it gives up");
         assert!(published.iter().all(|published| *published == Published::InDoubt));
         assert!(asked.iter().all(Result::is_err));
@@ -617,7 +618,7 @@ fn connections_that_redis_closes_because_they_are_idle_are_no_outage() {
     let rejoined = one.notes.count(&Heard::Rejoined);
     let quiet = redis.connections();
     for round in 0..3 {
-        // Many at once, so that each uses a connection of its own.
+        // Many at the same time, so that each uses a connection of its own.
         let publish = |n: i32| {
             for nth in 0..50 {
                 let sequence = (round * 10_000 + n * 100 + nth).unsigned_abs().into();
@@ -639,7 +640,7 @@ fn nodes_go_where_new_connections_lead() {
     let settings = settings_at(switch.address());
     let (one, two) = (Peer::start_with(&settings), Peer::start_with(&settings));
     two.welcome(ANN);
-    // The old one is alive, and its connections stay.
+    // The old server still runs, and connections to it stay.
     switch.turn(new.address());
     wait_until("both listen on the new one", || listeners(&new, "raybox:u:7") == 1 && listeners(&new, "raybox:g") == 2);
     wait_until("both are ready", || one.bus.is_ready() && two.bus.is_ready());
@@ -656,7 +657,7 @@ fn subscriptions_follow_the_connections_for_commands_to_another_redis() {
     let (one, two) = (Peer::start_with(&settings), Peer::start_with(&settings));
     two.welcome(ANN);
     switch.turn(new.address());
-    // Connections for commands end, those that subscribe stay.
+    // Ends the connections for commands; those that subscribe stay.
     redis::cmd("CLIENT").arg("KILL").arg("TYPE").arg("normal").query::<u32>(&mut old.connect()).expect("kill");
     let mut sequence = 0;
     wait_until("messages are live again", || {
@@ -676,7 +677,8 @@ fn a_primary_that_becomes_a_replica_is_left_though_its_connections_stay() {
     two.welcome(ANN);
     old.follow(&new);
     wait_until("it is noticed", || !one.bus.is_ready() && !two.bus.is_ready());
-    // A replica would take it, and tell those who listen to the replica alone.
+    // A replica would accept the message, and deliver it only to those who subscribe at the
+    // replica.
     assert_eq!(one.publish(ANN, 1, &["{}"]), Published::ToNobody);
     let refusal = RedisBus::open(&settings).err().expect("a node does not start there").to_string();
     assert!(refusal.contains("it is a replica"), "{refusal}");

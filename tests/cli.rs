@@ -1,4 +1,4 @@
-//! The command line seen from outside: what is printed where, and which exit code follows.
+//! The command line, tested from outside: what is printed where, and with which exit code.
 
 use std::env;
 use std::fs::{self, Permissions};
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A folder of its own for one test, with `work` in it to run the server in; gone when the test is over.
+/// A folder for one test, with `work` in it to run the server in; removed when the test is over.
 struct Sandbox(PathBuf);
 
 impl Sandbox {
@@ -34,7 +34,7 @@ impl Sandbox {
         fs::write(self.work().join(name), text).unwrap();
     }
 
-    /// All that was logged into `../logs`.
+    /// The text of all files in `../logs`.
     fn log(&self) -> String {
         let files = fs::read_dir(self.0.join("logs")).map(|files| files.map(|file| file.unwrap().path()).collect());
         let mut files: Vec<PathBuf> = files.unwrap_or_default();
@@ -48,7 +48,7 @@ impl Sandbox {
         Process::start(command)
     }
 
-    /// A command in the working folder, without settings from the environment of the test.
+    /// A command in the working folder, without the settings of the developer's environment.
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command.current_dir(self.work());
@@ -58,7 +58,7 @@ impl Sandbox {
         command
     }
 
-    /// Starts a server that must run, and waits for its banner.
+    /// Starts a server, which must run, and waits for its banner.
     fn serve(&self, args: &str, env: &[(&str, &str)]) -> (Process, String) {
         let mut process = self.start(args, env);
         match process.stdout.recv_timeout(PATIENCE) {
@@ -67,7 +67,7 @@ impl Sandbox {
         }
     }
 
-    /// Starts a server that must not run. Returns the one line on stderr.
+    /// Starts a server, which must refuse to run. Returns the one line on stderr.
     fn refused(&self, args: &str, env: &[(&str, &str)]) -> String {
         let end = self.start(args, env).end();
         assert_eq!(end.code, Some(2), "{args}: {end:?}");
@@ -83,7 +83,7 @@ impl Drop for Sandbox {
     }
 }
 
-/// A started server, killed if it is still there when the test is over.
+/// A started server, killed if it still runs when the test is over.
 struct Process {
     child: Child,
     stdout: Receiver<String>,
@@ -111,7 +111,7 @@ impl Process {
         assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
     }
 
-    /// Waits for the end. The process holds both streams open until then.
+    /// Waits until the process exits. It holds both streams open until then.
     fn end(&mut self) -> End {
         let deadline = Instant::now() + PATIENCE;
         let (stdout, stderr) = (self.rest(&self.stdout, deadline), self.rest(&self.stderr, deadline));
@@ -127,7 +127,7 @@ impl Process {
         std::iter::from_fn(next).collect()
     }
 
-    /// Stops a running server, which must have had nothing to complain about.
+    /// Stops a running server, which must not have complained about anything.
     fn stop(mut self) {
         self.signal("TERM");
         let end = self.end();
@@ -142,7 +142,7 @@ impl Drop for Process {
     }
 }
 
-/// The lines of a stream as they come.
+/// Receives the lines of a stream.
 fn lines(stream: impl Read + Send + 'static) -> Receiver<String> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || BufReader::new(stream).lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
@@ -343,7 +343,8 @@ fn a_data_folder_that_cannot_be_used_is_named() {
 #[test]
 fn a_limit_of_threads_is_named_and_nothing_is_started() {
     let sandbox = Sandbox::new();
-    // Root has no such limit. Nobody else is this user, so that no other process counts.
+    // Root is not subject to this limit. Only this test runs processes as this user, so no other
+    // process counts.
     let is_root = fs::metadata("/proc/self").is_ok_and(|metadata| metadata.uid() == 0);
     let user = (50_000 + process::id() % 10_000).to_string();
     let program = sandbox.work().join("server");
@@ -438,7 +439,8 @@ fn a_closed_stdout_does_not_stop_the_server() {
     let mut command = sandbox.command("sh");
     command.args(["-c", "exec \"$0\" 127.0.0.1 0 > pipe", env!("CARGO_BIN_EXE_server")]);
     let process = Process::start(command);
-    // The server starts when both ends are open (fifo(7)), and finds nobody there when it has a banner to write.
+    // The server starts when both ends are open (fifo(7)), and the reader has gone when it writes
+    // its banner.
     drop(fs::File::open(&pipe).unwrap());
     wait_until("the log", || sandbox.log().contains("listening on"));
     process.stop();

@@ -1,4 +1,5 @@
-//! `scripts/cluster.sh`: a cluster on this machine, up, mended and down again, with nothing left behind.
+//! `scripts/cluster.sh`: a cluster on this machine is started, repaired and stopped, with nothing
+//! left behind.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -7,7 +8,7 @@ use std::process::{self, Command, Output};
 
 use testkit::{LONG_PATIENCE, TestClient, chat, password};
 
-/// The cluster of one test. Dropping it takes it down and removes its folder.
+/// The cluster of one test. Dropping it stops the cluster and removes its folder.
 struct Script {
     folder: PathBuf,
 }
@@ -23,14 +24,14 @@ impl Script {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/cluster.sh");
         let mut command = Command::new(script);
         command.args(arguments).env("RUN", &self.folder).env("SERVER", env!("CARGO_BIN_EXE_server"));
-        // The settings of whoever runs the tests are not meant.
+        // The developer's settings must not reach the script.
         for (variable, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("RAYBOX_")) {
             command.env_remove(variable);
         }
         command.output().expect("run scripts/cluster.sh")
     }
 
-    /// Must succeed; what it said on stdout.
+    /// Runs the script, which must succeed. Returns its stdout.
     #[track_caller]
     fn succeeds(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
@@ -45,7 +46,7 @@ impl Script {
         SocketAddr::from(([127, 0, 0, 1], port.trim().parse().expect("a port")))
     }
 
-    /// Those that it notes as started.
+    /// The PIDs that the script has recorded as started.
     fn pids(&self) -> Vec<u32> {
         let entries = fs::read_dir(&self.folder).expect("list the folder");
         let notes = entries.filter_map(|entry| fs::read_to_string(entry.ok()?.path().join("process")).ok());
@@ -68,7 +69,7 @@ fn is_running(pid: u32) -> bool {
     state.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(" Z"))
 }
 
-/// Processes whose command line names the folder.
+/// The number of processes whose command line names the folder.
 fn processes_of(folder: &Path) -> usize {
     let folder = folder.to_string_lossy().into_owned();
     let entries = fs::read_dir("/proc").expect("list /proc");
@@ -76,7 +77,8 @@ fn processes_of(folder: &Path) -> usize {
     commands.filter(|command| String::from_utf8_lossy(command).contains(&folder)).count()
 }
 
-/// The script's servers hash passwords at the full cost, in a thread that gives way to whatever else runs on this machine.
+/// The script's servers hash passwords at the full cost, in a thread that gives way to all other
+/// work on this machine.
 fn connect(address: SocketAddr) -> TestClient {
     let mut client = TestClient::connect_to(address);
     client.set_patience(LONG_PATIENCE);
@@ -98,7 +100,7 @@ fn a_cluster_goes_up_is_mended_and_goes_down() {
     script.succeeds(&["up", "2"]);
     assert!(is_up());
 
-    // Users of different servers talk, and one through nginx with both.
+    // Users of different servers talk to each other, and one behind nginx talks to both.
     let (mut ann, a) = new_user(script.address("server1"), "ann");
     let (mut bob, b) = new_user(script.address("server2"), "bob");
     let (mut eve, e) = new_user(script.address("nginx"), "eve");

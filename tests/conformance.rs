@@ -1,7 +1,8 @@
-//! Plays the recorded exchanges of `tests/conformance` against this server, in both modes of `auth`: one embedded node;
-//! two nodes on MariaDB and Redis, also with the reference server's tables; and two nodes behind nginx. There each node
-//! has a port of its own in nginx, since the scenarios say which node a client is on; clients that nginx spreads over
-//! the nodes are in `tests/cluster`.
+//! Plays the recorded exchanges of `tests/conformance` against this server, in both modes of
+//! `auth`: one embedded node; two nodes on MariaDB and Redis, also with the reference server's
+//! tables; and two nodes behind nginx. There each node has a port of its own in nginx, since the
+//! scenarios say which node a client is on; clients that nginx spreads over the nodes are in
+//! `tests/cluster`.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -12,14 +13,16 @@ use std::{fs, io};
 use serde_json::Value;
 use testkit::{Builder, Cluster, Database, Neighbour, Nginx, Redis, TestServer};
 
-/// Faults of the reference server that `auth=compat` is for: there they are played as they were recorded.
+/// Faults of the reference server that `auth=compat` exists for: in that mode they are played as
+/// recorded.
 const RIGHT_IN_COMPAT: [&str; 1] = ["logout-somebody-else"];
 
-/// Which scenarios `replay.py` is asked to play.
+/// The scenarios that `replay.py` should play.
 #[derive(Clone, Copy)]
 struct Choice {
     auth: &'static str,
-    /// Where the reference errs: what a correct server does. Otherwise only what was recorded, without its errors.
+    /// For faults of the reference, the behaviour of a correct server. Otherwise only the
+    /// recordings without faults.
     better: bool,
 }
 
@@ -114,8 +117,8 @@ mod on_the_reference_servers_tables {
     }
 }
 
-/// One of our nodes and a stand-in for one of the reference server's, on its tables: the stand-in goes by `User.state`, so
-/// that must be right as soon as a login or logout is answered.
+/// One of our nodes beside a stand-in for a node of the reference server, on its tables. The
+/// stand-in relies on `User.state`, so that must be right as soon as a login or logout is answered.
 mod beside_the_reference_server {
     use super::*;
 
@@ -138,7 +141,7 @@ mod beside_the_reference_server {
         (server, neighbour, (database, redis))
     }
 
-    /// As recorded, several times in a row: a state that is written late is not late each time.
+    /// As recorded, several times in a row: a state that is written late is not late every time.
     fn replay_some(nodes: &[SocketAddr], files: &[&str], filter: &str) {
         let mut command = replayer(nodes);
         command.args(["--skip-quirks", "--skip-unauthenticated", "--filter", filter]);
@@ -168,7 +171,8 @@ fn through_nginx(choice: Choice) {
     replay(nginx.addresses(), choice);
 }
 
-/// Where the reference errs, its tables do: what is longer than 500 characters does not fit.
+/// The limits of the reference's tables count as faults of the reference: more than 500 characters
+/// do not fit.
 fn on_reference_tables(choice: Choice) {
     let options = |builder: Builder| builder.option("auth", choice.auth);
     let cluster = Cluster::start_on(Database::create_reference(), Redis::start(), 2, options);
@@ -201,7 +205,7 @@ fn replayer(nodes: &[SocketAddr]) -> Command {
     command
 }
 
-/// What it printed, and what it complained of.
+/// Returns its output, and its complaints.
 fn run(command: &mut Command) -> (String, String) {
     let output = command.output().unwrap_or_else(|error| match error.kind() {
         io::ErrorKind::NotFound => {
@@ -215,7 +219,7 @@ fn run(command: &mut Command) -> (String, String) {
     (printed, complaint)
 }
 
-/// How many scenarios so many nodes can play under `choice`, and how many are left out.
+/// How many scenarios this number of nodes can play under `choice`, and how many are left out.
 fn expected_counts(nodes: usize, choice: Choice) -> (usize, usize) {
     let (mut played, mut skipped) = (0, 0);
     for file in scenario_files(choice) {
@@ -246,7 +250,7 @@ impl Choice {
     }
 }
 
-/// The recordings, or for `auth=compat` copies in which [`RIGHT_IN_COMPAT`] is no fault.
+/// The recordings; for `auth=compat` copies in which [`RIGHT_IN_COMPAT`] does not count as a fault.
 fn scenario_files(choice: Choice) -> Vec<PathBuf> {
     static FOR_COMPAT: LazyLock<Vec<PathBuf>> = LazyLock::new(|| recordings().iter().map(|file| adapt(file)).collect());
     if choice.auth == "compat" { FOR_COMPAT.clone() } else { recordings() }

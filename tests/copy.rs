@@ -1,4 +1,5 @@
-//! `server copy`: an installation in one file moves into a database, whole, whatever happens on the way.
+//! `server copy`: an embedded installation moves into a database, complete, whatever happens on the
+//! way.
 
 use std::fs;
 use std::process;
@@ -29,7 +30,7 @@ fn everything_moves_and_the_server_goes_on_with_it() {
     ann.barrier();
     let workplace = stopped(old);
     let source = workplace.open();
-    // The last user and the last group are gone; their ids must not come again.
+    // The last user and the last group were deleted; their ids must not be given out again.
     source.execute_batch(&format!(
         "INSERT INTO User (id, name, name_key, password) VALUES ({c} + 5, 'x', 'x', 'x'); DELETE FROM User WHERE name = 'x';
          INSERT INTO AllGroup (id, groupname, name_key, groupdesc) VALUES (77, 'x', 'x', ''); DELETE FROM AllGroup WHERE id = 77;
@@ -69,7 +70,7 @@ fn everything_moves_and_the_server_goes_on_with_it() {
 fn a_second_run_changes_nothing_and_a_used_copy_is_never_written_to() {
     let (workplace, database) = small();
     workplace.succeed(&COPY);
-    // An account that may not write has not written.
+    // The copy must notice in advance that this account may not write.
     let keeper = format!("reader{}", process::id());
     let forget = format!("DROP USER IF EXISTS {keeper}@'%'");
     database.run(&format!(
@@ -85,7 +86,8 @@ fn a_second_run_changes_nothing_and_a_used_copy_is_never_written_to() {
     database.run(&forget);
     workplace.write("mysql.cnf", &database.cnf());
 
-    // Fetched messages must not come back, not even the last ones, without which the rest is a beginning of the source.
+    // Fetched messages must not come back, not even the last ones. Without those, the rest is a
+    // prefix of the source.
     database.run("DELETE FROM OfflineMessage ORDER BY id DESC LIMIT 10");
     let line = workplace.refused(&COPY);
     assert!(line.contains("a copy that is in use: what differs from raybox.db is in OfflineMessage; "), "{line}");
@@ -124,7 +126,8 @@ fn a_database_with_other_data_is_refused_whichever_table_it_is_in() {
 #[test]
 fn killed_in_the_middle_of_any_table_it_is_completed_by_the_next_run() {
     let (workplace, database) = small();
-    // Rows that a transaction has inserted and not committed: nobody sees them, and who inserts the same waits.
+    // Rows that a transaction has inserted and not committed: they are invisible, and inserting the
+    // same rows waits.
     for (block, copied) in [
         ("INSERT INTO OfflineMessage (id, userid, message) VALUES (20, 1, 'x')", [0, 0, 0, 0, 0]),
         ("INSERT INTO GroupUser VALUES (2, 3, 'normal')", [40, 0, 0, 0, 0]),
@@ -138,7 +141,8 @@ fn killed_in_the_middle_of_any_table_it_is_completed_by_the_next_run() {
         wait_for_lock(&running, &database);
         running.kill9();
         blocker.query_drop("ROLLBACK").unwrap();
-        // What was asked of the database before the kill is still done, and then the lock of the dead is free.
+        // The database still executes what was sent before the kill; then the lock of the killed
+        // process is free.
         let locks = format!("SELECT IS_FREE_LOCK(CONCAT('raybox ', LEFT(SHA2('{}', 256), 32)))", database.name());
         wait_within(LONG_PATIENCE, "the dead one is gone", || database.count(&locks) == 1);
         let there = rows(&database);
@@ -194,7 +198,7 @@ fn a_source_that_a_server_uses_is_refused() {
     let line = workplace.refused(&["copy", "--from", path.to_str().unwrap(), "--to", "mysql.cnf"]);
     let expected = format!("is in use by another server, process {}; stop that one", server.pid());
     assert!(line.contains(&expected), "{line}");
-    // Its folder is as good as the file.
+    // The folder works as well as the file.
     let line = workplace.refused(&["copy", "--from", server.folder().to_str().unwrap(), "--to", "mysql.cnf"]);
     assert!(line.contains(&expected), "{line}");
     assert_eq!(rows(&database), [0; 5]);
@@ -273,7 +277,7 @@ fn ten_thousand_users_with_a_hundred_thousand_messages_have_equal_checksums() {
     let shown = workplace.succeed(&COPY);
     assert_equal_tables(&shown, [100_000, 0, 0, 0, 10_000]);
     println!("{shown}");
-    // The sums are of what is there: one changed letter shows.
+    // The checksums are of the contents: one changed letter shows.
     database
         .run("UPDATE OfflineMessage SET message = REPLACE(message, '\"n\":99999', '\"n\":99998') WHERE id = 100000");
     let line = workplace.refused(&COPY);
@@ -301,9 +305,10 @@ fn a_database_that_stops_answering_is_said_and_the_copy_completed_later() {
     assert_equal_tables(&shown, [50_000, 0, 0, 0, 2_000]);
 }
 
-/// Waits until the copy waits for a row that somebody else has inserted.
+/// Waits until the copy waits for a row that another transaction has inserted.
 fn wait_for_lock(running: &Running, database: &Database) {
-    // Not by innodb_trx, which shows the same to everybody who asks again within a tenth of a second.
+    // Not from innodb_trx: that shows the same snapshot to all who ask again within a tenth of a
+    // second.
     let inserting = "SELECT id FROM information_schema.processlist WHERE db = DATABASE() AND info LIKE 'INSERT%'";
     let waits = |thread: &u64| {
         let status: Vec<(String, String, String)> = database.rows("SHOW ENGINE INNODB STATUS");
@@ -315,7 +320,7 @@ fn wait_for_lock(running: &Running, database: &Database) {
     });
 }
 
-/// Ends a server in order. What it leaves behind is in the workplace.
+/// Shuts a server down gracefully. Its files stay in the workplace.
 fn stopped(mut server: TestServer) -> Source {
     server.terminate();
     assert!(server.wait_exit(testkit::PATIENCE).success());
@@ -357,7 +362,7 @@ fn small() -> (Source, Database) {
     (source, database)
 }
 
-/// So many users and messages, and a database with empty tables.
+/// This number of users and messages, and a database with empty tables.
 fn many(users: usize, messages: usize) -> (Source, Database) {
     let (source, database) = (source_of(users, messages), Database::create());
     source.write("mysql.cnf", &database.cnf());
@@ -383,7 +388,8 @@ fn source_of(users: usize, messages: usize) -> Source {
     source
 }
 
-/// Checks the table that is printed: so many rows of messages, members, friends, groups and users, all equal.
+/// Checks the printed table: the numbers of messages, members, friends, groups and users, equal on
+/// both sides.
 fn assert_equal_tables(shown: &str, rows: [u64; 5]) {
     for (table, rows) in ["OfflineMessage", "GroupUser", "Friend", "AllGroup", "User"].iter().zip(rows) {
         let of_table = |line: &&str| line.starts_with(&format!("{table} ")) && line.contains("equal");
@@ -396,13 +402,13 @@ fn assert_equal_tables(shown: &str, rows: [u64; 5]) {
     assert!(!shown.contains("DIFFERENT"), "{shown}");
 }
 
-/// How many rows of messages, members, friends, groups and users there are.
+/// The numbers of messages, members, friends, groups and users.
 fn rows(database: &Database) -> [usize; 5] {
     ["OfflineMessage", "GroupUser", "Friend", "AllGroup", "User"]
         .map(|table| database.count(&format!("SELECT COUNT(*) FROM {table}")))
 }
 
-/// All that is in a source.
+/// Everything in a source.
 fn dump(source: &Connection) -> Vec<String> {
     let mut all = Vec::new();
     for query in [

@@ -1,5 +1,5 @@
-//! The disk of the data folder is full, or somebody takes the files away: what was acknowledged is still there, and
-//! whoever looks at `/readyz` is told.
+//! The disk of the data folder is full, or its files are deleted: acknowledged messages are still
+//! there, and `/readyz` reports the problem.
 
 use std::fs;
 use std::path::Path;
@@ -9,14 +9,14 @@ use serde_json::json;
 use testkit::{LONG_PATIENCE, TestClient, TestServer};
 use testkit::{login, number_of, numbered, numbered_with_text, offline_user, user, wait_within};
 
-/// Limits how large the files of a server may become, which is a full disk as far as it is concerned.
+/// Limits the size of the server's files, which has the effect of a full disk.
 fn limit_files(server: &TestServer, bytes: &str) {
     let limit = format!("--fsize={bytes}:unlimited");
     let status = Command::new("prlimit").args(["--pid", &server.pid().to_string(), &limit]).status();
     assert!(status.expect("run prlimit of util-linux").success(), "cannot limit the files of the server");
 }
 
-/// Sends one message; whether it was acknowledged.
+/// Sends one message. Returns whether it was acknowledged.
 fn is_taken(sender: &mut TestClient, frame: &serde_json::Value) -> bool {
     sender.send(frame);
     sender.send(&json!({"msgType": 200}));
@@ -49,7 +49,7 @@ fn a_full_disk_turns_readyz_red_loses_nothing_and_ends_by_itself() {
     }
     wait_within(LONG_PATIENCE, "it is not ready", || !server.is_ready());
     assert!(!send(&mut ann, n + 1));
-    // It stays so without traffic, and ends without.
+    // The state stays without traffic, and ends without traffic.
     assert!(!server.is_ready());
     limit_files(&server, "unlimited");
     wait_within(LONG_PATIENCE, "it is ready again", || server.is_ready());
@@ -58,7 +58,7 @@ fn a_full_disk_turns_readyz_red_loses_nothing_and_ends_by_itself() {
     assert_eq!(got, accepted);
 }
 
-/// What a server says that does not start in this folder.
+/// The error of a server that refuses to start in this folder.
 fn refused_in(folder: &Path) -> String {
     let ended = Command::new(env!("CARGO_BIN_EXE_server"))
         .args(["127.0.0.1", "0", "--log-dir", "logs"])
@@ -77,7 +77,7 @@ fn a_database_that_is_replaced_under_the_server_ends_it_and_everything_is_saved(
     server.expect_exit();
     let (mut ann, a) = user(&server, "ann");
     let b = offline_user(&server, "bob");
-    // More than the sockets take: most of it is in the server's memory.
+    // More than the sockets hold: most of it is in the server's memory.
     let (carol, c) = user(&server, "carol");
     for n in 0..300 {
         ann.send(&numbered_with_text(a, c, n, 50_000));
@@ -120,7 +120,7 @@ fn a_database_that_is_replaced_under_the_server_ends_it_and_everything_is_saved(
 
 #[test]
 fn a_start_on_a_full_disk_lets_everything_be_read_and_ends_by_itself() {
-    // Less than the index of a log. The first start has room, and none of the later ones.
+    // Less than the index of a log. The first start has room, and the later ones have not.
     let limit = "[ ! -e raybox.db ] || ulimit -S -f 30";
     let mut server = TestServer::builder().option("admin", "127.0.0.1:0").after(limit).start();
     let (mut ann, a) = user(&server, "ann");
@@ -130,7 +130,7 @@ fn a_start_on_a_full_disk_lets_everything_be_read_and_ends_by_itself() {
     drop(ann);
     server.terminate();
     assert!(server.wait_exit(LONG_PATIENCE).success());
-    // Once after an orderly stop, and once when a log was left.
+    // Once after a graceful shutdown, and once with a log left behind.
     for round in 1..=2 {
         server.restart();
         let logs = server.logs();

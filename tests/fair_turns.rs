@@ -1,5 +1,6 @@
-//! Greedy clients beside a quiet pair on one event loop: the pair is answered while the greedy ones' input waits, and the loop
-//! gives its signs of life. Whether the pair is fast is printed, not asserted: that is up to the machine.
+//! Greedy clients beside a quiet pair on one event loop: the pair is answered while the greedy
+//! ones' input waits, and the loop reports itself alive. The speed of the pair is printed, not
+//! asserted, because it depends on the machine.
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -19,13 +20,13 @@ use testkit::{
 /// Messages that the quiet pair exchanges in each direction.
 const ROUNDS: usize = 50;
 
-/// The longest frame that is allowed, of the type that costs most.
+/// The longest allowed frame, of the type that costs most.
 fn heavy_frame(from: i64) -> String {
     let (pairs, text) = (vec![[1, 2]; 5500], "x".repeat(30_000));
     json!({"msgType": 100, "FROMID": from, "TOID": NOBODY, "pairs": pairs, "msg": text}).to_string()
 }
 
-/// One that costs less, for there are many.
+/// A cheaper long frame, for use in large numbers.
 fn long_frame() -> String {
     json!({"msgType": 100, "FROMID": 1, "TOID": NOBODY, "msg": "x".repeat(60_000)}).to_string()
 }
@@ -36,15 +37,15 @@ fn frames_of_the_greedy(server: &TestServer) -> usize {
     count.map_or(0, |count| count.parse().expect("a number"))
 }
 
-/// Keeps these connections full of this frame and reads what comes, until told that it is over; how often one of them took
-/// something.
+/// Keeps these connections full of this frame and reads replies, until `is_over`. Returns how often
+/// a connection took more bytes.
 fn flood(mut streams: Vec<TcpStream>, frame: &[u8], is_flooding: &Barrier, is_over: &AtomicBool) -> usize {
     let mut begun: Vec<usize> = vec![0; streams.len()];
     let mut taken = 0;
     let mut replies = [0; 4096];
     for stream in &streams {
         stream.set_nonblocking(true).expect("an option");
-        // Enough to be greedy, and not all the memory of the kernel.
+        // Enough to be greedy, without taking all the memory of the kernel.
         SockRef::from(stream).set_send_buffer_size(64 * 1024).expect("an option");
     }
     let mut first = true;
@@ -72,8 +73,8 @@ fn flood(mut streams: Vec<TcpStream>, frame: &[u8], is_flooding: &Barrier, is_ov
     taken
 }
 
-/// Has a pair chat while `streams` are kept full of `frame`, and asks meanwhile whether the loop is alive. `beside` is done at
-/// the end of that.
+/// Lets a pair chat while `streams` are kept full of `frame`, and checks meanwhile that the loop is
+/// alive. `beside` runs at the end.
 fn chat_beside(server: &TestServer, what: &str, streams: Vec<TcpStream>, frame: &str, beside: impl FnOnce()) {
     const FLOODERS: usize = 4;
     let (mut left, l) = user(server, "quiet left");
@@ -107,11 +108,11 @@ fn chat_beside(server: &TestServer, what: &str, streams: Vec<TcpStream>, frame: 
                 assert!(server.is_alive(), "the loop gave no sign of life beside {what}");
             }
         }
-        // Where a turn serves everybody, all greedy connections have had several frames in each round.
+        // If a turn serves every connection, each greedy one has had several frames in each round.
         let frames = (frames_of_the_greedy(server) - before) / ROUNDS;
         println!("beside {what}: {frames} of their frames in each round");
         assert!(frames < connections * 4, "the pair waited for all of {what}");
-        // A client that asks for something is answered too.
+        // A client that sends a request is answered too.
         left.barrier();
         beside();
         drop(over);
@@ -128,8 +129,8 @@ fn stands_still(server: &TestServer) -> bool {
     states.all(|status| status.is_ok_and(|status| status.contains("State:\tT")))
 }
 
-/// A frame for thousands of members is handed to some of them at a time: what others have sent meanwhile comes in between,
-/// and what its sender sends behind it does not.
+/// A frame for thousands of members is delivered to some of them at a time. Frames that other
+/// clients have sent meanwhile are served in between; frames that its sender sent after it are not.
 #[test]
 fn a_frame_for_a_large_group_lets_others_pass_and_nothing_of_its_sender() {
     const MEMBERS: usize = 5000;
@@ -142,16 +143,16 @@ fn a_frame_for_a_large_group_lets_others_pass_and_nothing_of_its_sender() {
          INSERT INTO User (id, name, name_key, password) SELECT i, 'user ' || i, 'user ' || i, '' FROM n;
          INSERT INTO GroupUser (groupid, userid, grouprole) SELECT {group}, id, 'normal' FROM User WHERE id >= 100"
     ));
-    // The members come in the order of their ids: this one is the last.
+    // Members are served in the order of their ids, so this one is the last.
     let (mut last, l) = user(&server, "last");
     assert!(l > 100);
     last.join_group(l, group);
     let message = |nth: i64| json!({"msgType": 9, "FROMID": g, "GROUPID": group, "msg": "x".repeat(2000), "n": nth});
-    // From here on the members are known.
+    // From here on the node knows the members.
     greedy.send(&message(0));
     last.expect(&message(0));
     greedy.barrier();
-    // Both are there when the loop looks, the large one first.
+    // Both frames have arrived when the loop reads, the large one first.
     server.stop();
     wait_until("every thread stands still", || stands_still(&server));
     greedy.send(&message(1));
@@ -174,9 +175,9 @@ fn many_connections_of_one_user_do_not_keep_others_waiting() {
         client.login(id, &password("greedy"));
         client.into_stream()
     });
-    // In somebody else's name: refused, and not rewritten before.
+    // In another user's name: refused, before the frame is rewritten.
     chat_beside(&server, "20 connections of one user", streams.collect(), &heavy_frame(id + 1), || {
-        // A new client is let in.
+        // A new client is accepted.
         TestClient::connect(&server).barrier();
     });
     greedy.barrier();

@@ -1,4 +1,4 @@
-//! Clients that speak another protocol on this port: nothing of what they send is executed.
+//! Clients that speak another protocol on this port: the server executes nothing of what they send.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use serde_json::json;
 use testkit::{ACK, BAD_REQUEST, PATIENCE, TestClient, TestServer, user};
 
-/// What a web page can have a browser send anywhere: a form with a text of its choice.
+/// A request that a web page can make a browser send to any address: a form with arbitrary text.
 const POST: &str = "POST / HTTP/1.1\r\nHost: chat\r\nContent-Type: text/plain\r\nContent-Length: 50\r\n\r\n\
                     {\"msgType\":2,\"name\":\"mallory\",\"password\":\"secret\"}\n";
 
@@ -16,7 +16,7 @@ fn converse(server: &TestServer, pieces: &[&str]) -> String {
     stream.set_nodelay(true).expect("set TCP_NODELAY");
     stream.set_read_timeout(Some(PATIENCE)).expect("set a timeout");
     for piece in pieces {
-        // The server may have answered and closed before the last one.
+        // The server may have answered and closed before the last piece.
         let _ = stream.write_all(piece.as_bytes());
     }
     let mut answer = String::new();
@@ -47,7 +47,7 @@ fn a_web_pages_request_is_answered_in_http_and_not_executed() {
     assert_eq!(server.count("SELECT count(*) FROM User"), 0, "nobody was registered");
     assert!(server.metrics().contains("raybox_refused_total{limit=\"http\"}"));
     assert!(server.logs().contains("speaks HTTP"), "{}", server.logs());
-    // A line for each would let anybody fill the log.
+    // A line for each client would let anybody fill the log.
     assert_eq!(server.logs().matches("speaks HTTP").count(), 1);
 }
 
@@ -81,7 +81,7 @@ fn http_behind_a_proxy_header_is_http() {
 #[test]
 fn what_only_looks_like_it_is_as_ever() {
     let server = TestServer::start();
-    // The real client's sign of life, also as the first that it says.
+    // The real client's heartbeat, also as the first bytes it sends.
     let mut client = TestClient::connect(&server);
     client.send_raw(b"keep this socket alive");
     client.expect_text(BAD_REQUEST);
@@ -91,13 +91,13 @@ fn what_only_looks_like_it_is_as_ever() {
     client.expect_text(BAD_REQUEST);
     client.send(&json!({"msgType": 200}));
     client.expect_text(ACK);
-    // Beginnings that turn out to be no method.
+    // First bytes that turn out not to be an HTTP method.
     let mut client = TestClient::connect(&server);
     client.send_raw(b"PO");
     client.send_raw(b"{\"msgType\":200}");
     client.expect_text(BAD_REQUEST);
     client.expect_text(ACK);
-    // A frame may hold what it likes.
+    // Inside a frame such text is allowed.
     let (mut alice, a) = user(&server, "alice");
     let chat = json!({"msgType": 4, "FROMID": a, "TOID": a, "msg": "POST / HTTP/1.1\r\n\r\n"});
     alice.send(&chat);

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use testkit::{ACK, BAD_REQUEST, NO_SUCH_METHOD, PATIENCE, TestClient, TestServer};
 use testkit::{chat, login, offline_user, password, user};
 
-/// A request that anybody may send, whose reply is [`NO_SUCH_METHOD`].
+/// A request that every client may send; the reply is [`NO_SUCH_METHOD`].
 const GOOD: &str = r#"{"msgType":99}"#;
 
 const HEARTBEAT: &str = "keep this socket alive";
@@ -44,8 +44,8 @@ fn converse(send: impl FnOnce(&mut TestClient, &[String])) -> Vec<String> {
     let frames = conversation(a, b);
     let mut client = TestClient::connect(&server);
     send(&mut client, &frames);
-    // All but the chat to bob come back with something. What is promised of pushes is their own order, not their place
-    // among the replies, so they go first here.
+    // Every request but the chat to bob is answered. The order among pushes is guaranteed, but not
+    // their position among the replies, so this test puts them first.
     let mut replies: Vec<String> = (1..frames.len()).map(|_| client.recv_text()).collect();
     replies.sort_by_key(|reply| !reply.contains("to myself"));
     client.barrier();
@@ -69,7 +69,7 @@ fn any_segmentation_gives_the_same_replies() {
     });
     assert_eq!(byte_by_byte, one_by_one, "each byte its own segment");
     let cut_anywhere = converse(|client, frames| {
-        // Sizes that drift against those of the frames.
+        // Piece sizes that shift against the sizes of the frames.
         let bytes = frames.concat().into_bytes();
         let mut rest = bytes.as_slice();
         for size in (1..).map(|n| 1 + (n * 37) % 61) {
@@ -108,7 +108,7 @@ fn replies_are_bare_for_a_client_that_sends_no_newline() {
         client.expect_bytes(NO_SUCH_METHOD.as_bytes());
         client.expect_no_bytes();
     }
-    // Whitespace that is no newline does not matter, wherever it stands.
+    // Whitespace other than a newline makes no difference, wherever it stands.
     client.send_raw(format!(" \t{GOOD} \t{GOOD}\0").as_bytes());
     client.expect_bytes([NO_SUCH_METHOD, NO_SUCH_METHOD].concat().as_bytes());
     client.send_text(r#"{"msgType":200}"#);
@@ -140,7 +140,7 @@ fn replies_end_with_a_newline_for_a_client_that_sends_lines() {
         client.expect_bytes(format!("{NO_SUCH_METHOD}\n{NO_SUCH_METHOD}\n").as_bytes());
         client.send_raw(format!("{HEARTBEAT}{end}").as_bytes());
         client.expect_bytes(format!("{BAD_REQUEST}\n").as_bytes());
-        // Once a reader of lines, always one.
+        // A connection stays in line mode.
         client.send_text(GOOD);
         client.expect_bytes(format!("{NO_SUCH_METHOD}\n").as_bytes());
         client.half_close();
@@ -161,7 +161,7 @@ fn pushes_end_as_the_recipient_likes_it() {
     let mut carol = TestClient::connect(&server);
     carol.send(&json!({"msgType": 1, "USERID": c, "password": password("carol")}));
     carol.expect_bytes(ACK.as_bytes());
-    // The sender's own way does not matter.
+    // The sender's own mode makes no difference.
     for end in ["", "\n"] {
         let to_bob = chat(a, b, "hi").to_string();
         let to_carol = chat(a, c, "hi").to_string();
@@ -191,7 +191,8 @@ fn a_first_newline_midway_is_answered_by_one_at_once() {
     client.expect_eof();
     client.expect_no_bytes();
 
-    // The same when the newline comes with the next frame: the reader of lines must be able to tell the replies apart.
+    // The same if the newline arrives with the next frame: a client that reads lines must be able
+    // to tell the replies apart.
     let mut client = TestClient::connect(&server);
     client.send_text(GOOD);
     client.expect_bytes(NO_SUCH_METHOD.as_bytes());
@@ -264,7 +265,8 @@ fn any_first_byte_but_that_of_tls_leaves_the_connection_usable() {
                 continue;
             }
             b'{' => {
-                // The brace starts an object that the next one makes a bad one: what follows belongs to it.
+                // This brace opens an object that the next brace makes invalid: the following bytes
+                // belong to it.
                 client.expect_text(BAD_REQUEST);
                 client.send_text(GOOD);
             }
@@ -311,7 +313,7 @@ fn a_trickled_frame_is_given_up_and_harms_nobody() {
         }
     };
     assert_eq!(reply.to_string(), BAD_REQUEST);
-    // A byte that was under way when the frame was given up is a bad run of its own.
+    // A byte that was on its way when the frame was given up is an invalid run of its own.
     slow.send_raw(format!("\n{GOOD}").as_bytes());
     let mut reply = slow.recv_text();
     if reply == BAD_REQUEST {
@@ -385,7 +387,7 @@ fn a_frame_of_the_greatest_length_is_a_frame_like_any_other() {
     alice.send_text(&frame);
     let got = bob.recv();
     assert_eq!(got, serde_json::from_str::<Value>(&frame).expect("JSON"));
-    // What stands between frames does not count.
+    // Bytes between frames do not count.
     alice.send_raw(format!("{}{frame}\n", " ".repeat(1000)).as_bytes());
     assert_eq!(bob.recv(), got);
     alice.barrier();
@@ -399,7 +401,7 @@ fn a_longer_frame_is_refused_and_ends_the_connection() {
     client.send_text(&padded(r#"{"msgType":99,"pad":""#, FRAME_BYTES_MAX + 1));
     client.expect_refusal(413);
     client.expect_eof();
-    // Nobody waits for the end of a frame that is too long already.
+    // The server does not wait for the end of a frame that is too long already.
     let mut client = TestClient::connect(&server);
     client.try_send_raw(&[br#"{"pad":""#.as_slice(), &[b'x'; FRAME_BYTES_MAX]].concat());
     client.expect_refusal(413);
@@ -445,7 +447,8 @@ fn ten_thousand_brackets_are_just_a_bad_frame() {
     for (open, close) in [("[", "]"), (r#"{"k":"#, "}")] {
         client.send_text(&format!(r#"{{"msgType":99,"x":{}0{}}}"#, open.repeat(10_000), close.repeat(10_000)));
         client.expect_text(BAD_REQUEST);
-        // The frame may arrive in several segments, and a bad run ends where the received data ends.
+        // The frame may arrive in several segments, and an invalid run ends where the received data
+        // ends.
         let more = client.recv_until_barrier();
         assert!(more.iter().all(|reply| reply["errno"] == 401), "{more:?}");
         client.barrier();

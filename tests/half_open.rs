@@ -1,7 +1,9 @@
-//! Clients that are gone while they still look online: what the server's kernel took and theirs never acknowledged.
+//! Clients that have gone while they still seem online: messages that the server's kernel took and
+//! the client's kernel never acknowledged.
 //!
-//! Such a client reads nothing here, so that its kernel's window closes: what is sent then stays in the server's kernel,
-//! written as far as the server can see, and is lost with the connection unless the server has kept it.
+//! Such a client reads nothing here, so that its kernel's window closes. Bytes that are sent then
+//! stay in the server's kernel, written as far as the server can see, and would be lost with the
+//! connection if the server did not hold a copy.
 
 use std::thread;
 use std::time::Duration;
@@ -12,11 +14,11 @@ use testkit::{
     offline_user, user, wait_until,
 };
 
-/// More than the window of a client that does not read, less than what the server's kernel takes.
+/// More than the window of a client that does not read, and less than the server's kernel takes.
 const MESSAGES: usize = 200;
 const LENGTH: usize = 4_000;
 
-/// Bob, who reads nothing of what Alice has sent him; the server has written it all.
+/// Bob reads nothing of what Alice has sent him; the server has written all of it.
 fn with_a_deaf_bob(server: &TestServer) -> (TestClient, i64, TestClient, i64) {
     let (mut alice, a) = user(server, "alice");
     let (bob, b) = user(server, "bob");
@@ -59,7 +61,7 @@ fn what_arrives_is_not_stored() {
 fn who_comes_back_gets_at_once_what_the_old_connection_holds() {
     let server = TestServer::start();
     let (mut alice, a, _deaf, b) = with_a_deaf_bob(&server);
-    // So long that the server has noticed before that the old connection acknowledges nothing.
+    // Long enough for the server to notice that the old connection acknowledges nothing.
     thread::sleep(Duration::from_secs(3));
     let mut bob = login(&server, "bob", b);
     let mut got = bob.recv_until_barrier();
@@ -90,7 +92,7 @@ fn who_comes_back_before_the_old_connection_is_known_to_be_dead_gets_what_it_hol
     assert_eq!(server.stored(), 0);
 }
 
-/// On one connection nothing may come after what was sent later, so it comes with a fetch.
+/// A connection must not receive a message after one that was sent later, so a fetch returns it.
 #[test]
 fn what_the_old_connection_holds_is_stored_when_the_new_one_has_got_something() {
     let server = TestServer::start();
@@ -102,7 +104,8 @@ fn what_the_old_connection_holds_is_stored_when_the_new_one_has_got_something() 
         got.push(number_of(&bob.recv()));
     }
     if got.len() == 1 {
-        // Otherwise this machine was so slow that the old connection was given up before.
+        // If nothing were stored, this machine would be so slow that the old connection was given
+        // up before.
         wait_until("the old connection is given up", || server.stored_for(b) > 0);
         got.splice(..0, bob.fetch_all(b).iter().map(number_of));
     }
@@ -126,7 +129,7 @@ fn who_comes_back_on_another_node_gets_at_once_what_the_old_connection_holds() {
     assert_eq!(cluster.nodes[0].stored_for(b), 0);
 }
 
-/// On one connection nothing may come after what was sent later, so it comes with a fetch.
+/// A connection must not receive a message after one that was sent later, so a fetch returns it.
 #[test]
 fn what_the_old_connection_holds_is_stored_when_the_new_one_on_another_node_has_got_something() {
     let cluster = Cluster::start(2);
@@ -141,7 +144,8 @@ fn what_the_old_connection_holds_is_stored_when_the_new_one_on_another_node_has_
         got.push(number_of(&bob.recv()));
     }
     if got.len() == 1 {
-        // Otherwise this machine was so slow that the old connection was given up before.
+        // If nothing were stored, this machine would be so slow that the old connection was given
+        // up before.
         wait_until("the old connection is given up", || cluster.nodes[0].stored_for(b) > 0);
         got.clear();
         wait_until("all of it is stored", || {
@@ -152,12 +156,13 @@ fn what_the_old_connection_holds_is_stored_when_the_new_one_on_another_node_has_
     }
     assert!(0 < got[0] && got[0] < MESSAGES / 2, "what the old connection has brought does not come again: {}", got[0]);
     assert_eq!(got, (got[0]..=MESSAGES).collect::<Vec<_>>());
-    // The first node knows no connection of bob any more.
+    // The first node no longer has a connection of bob.
     alice.send(&numbered(a, b, MESSAGES + 1));
     bob.expect(&numbered(a, b, MESSAGES + 1));
 }
 
-/// A device that acknowledges what it is sent after another one has come is not a connection that its client has lost.
+/// If a device acknowledges what it was sent after another device logged in, its connection does
+/// not count as lost.
 #[test]
 fn a_device_that_takes_its_messages_stays_when_another_one_comes() {
     let server = TestServer::start();
@@ -165,14 +170,15 @@ fn a_device_that_takes_its_messages_stays_when_another_one_comes() {
     let mut quick = login(&server, "bob", b);
     let got: Vec<usize> = (0..MESSAGES).map(|_| number_of(&slow.recv())).collect();
     assert_eq!(got, (0..MESSAGES).collect::<Vec<_>>());
-    // The server looks after a second. What it would take from a connection goes to the newest one.
+    // The server checks after a second. What it took back from a connection would go to the newest
+    // one.
     assert_eq!(quick.recv_within(Duration::from_secs(2)), None);
     quick.logout(b);
     for n in 0..MESSAGES {
         alice.send(&numbered_with_text(a, b, n, LENGTH));
     }
     alice.barrier();
-    // It may be as slow as any other again.
+    // From now on it may be as slow as any other device.
     assert_eq!(quick.recv_within(Duration::from_secs(3)), None);
     let got: Vec<usize> = (0..MESSAGES).map(|_| number_of(&slow.recv())).collect();
     assert_eq!(got, (0..MESSAGES).collect::<Vec<_>>());

@@ -1,7 +1,9 @@
-//! Thousands of clients who are logged in and silent: what each costs, and that all of it is given back.
+//! Thousands of clients who are logged in and silent: the cost of each, and that all of it is
+//! released.
 //!
-//! `IDLE_CONNECTIONS` sets how many, and `IDLE_USERS` how many users they are; above 14,000 they use two addresses of the loopback interface, since
-//! every connection to one address needs a port of its own.
+//! `IDLE_CONNECTIONS` sets the number of connections, `IDLE_USERS` the number of their users. More
+//! than 14,000 use two addresses of the loopback interface, because every connection to one address
+//! needs a port of its own.
 
 use std::fs;
 use std::io::{self, Write};
@@ -15,7 +17,7 @@ const CONNECTIONS: usize = 2_000;
 const CONNECTIONS_PER_ADDRESS: usize = 14_000;
 const USERS: usize = 100;
 
-/// A generous bound; what is measured is printed.
+/// A generous bound; the measured value is printed.
 const MEMORY_PER_CONNECTION_MAX: usize = 2 * 1024;
 
 #[test]
@@ -28,7 +30,7 @@ fn idle_connections_are_cheap_and_leave_nothing_behind() {
     raise_descriptor_limit(server.pid(), needed);
     let sockets_at_rest = server.sockets();
     let users: Vec<i64> = (0..count_of_users).map(|n| offline_user(&server, &name(n))).collect();
-    // One round of everything first, so that what is made once is not counted.
+    // One round first, so that one-time allocations are not counted.
     for (n, id) in users.iter().enumerate() {
         connect(&server, n, n, *id);
     }
@@ -42,12 +44,12 @@ fn idle_connections_are_cheap_and_leave_nothing_behind() {
     let per_connection = |before: usize, after: usize| after.saturating_sub(before) / connections.max(1);
     let resident = per_connection(before.resident, after.resident);
     let heap = per_connection(before.heap, after.heap);
-    // Past the capture of a passing test's output: the numbers are what this test is for.
+    // Written to stderr directly, so that the numbers are printed although the test passes.
     let line = format!("{connections} idle connections: {resident} bytes resident and {heap} bytes of heap for each");
     writeln!(io::stderr(), "{line}").expect("print the result");
     assert!(resident <= MEMORY_PER_CONNECTION_MAX, "{resident} bytes for each connection");
 
-    // They are all still there, and the newest of each user receives.
+    // All connections are still open, and the newest one of each user receives.
     let (first, last) = (0, connections - 1);
     let to = users[last % count_of_users];
     clients[first].send(&chat(users[first], to, "awake?"));
@@ -63,7 +65,7 @@ fn idle_connections_are_cheap_and_leave_nothing_behind() {
     });
 }
 
-/// A logged-in connection, the `n`-th of all.
+/// A logged-in connection, number `n` of all.
 fn connect(server: &TestServer, n: usize, user: usize, id: i64) -> TestClient {
     let host = if n < CONNECTIONS_PER_ADDRESS { Ipv4Addr::LOCALHOST } else { Ipv4Addr::new(127, 0, 0, 2) };
     let mut client = TestClient::connect_to(SocketAddr::from((host, server.address().port())));
@@ -89,7 +91,7 @@ fn wait_all_offline(server: &TestServer) {
     });
 }
 
-/// What the kernel says of the server's memory, in bytes.
+/// The server's memory in bytes, as the kernel reports it.
 struct Memory {
     resident: usize,
     heap: usize,
@@ -100,7 +102,8 @@ impl Memory {
         let status = fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("read /proc/PID/status");
         let resident = kilobytes(&status, "VmRSS:");
         let maps = fs::read_to_string(format!("/proc/{}/smaps", server.pid())).expect("read /proc/PID/smaps");
-        // Private pages that belong to no file: the heap, and stacks, which do not grow with connections.
+        // Private pages that belong to no file: the heap, and stacks, which do not grow with
+        // connections.
         let heap =
             maps.lines().filter(|line| line.starts_with("Anonymous:")).map(|line| kilobytes(line, "Anonymous:")).sum();
         Memory { resident, heap }

@@ -1,4 +1,5 @@
-//! Scarce resources and awkward input: what runs out is waited for or refused, and nobody else notices.
+//! Scarce resources and awkward input: the server waits for a resource or refuses, and other
+//! clients notice nothing.
 
 use serde_json::{Value, json};
 use testkit::{ACK, BAD_REQUEST, LONG_PATIENCE, NO_SUCH_METHOD, NOBODY, TestClient, TestServer, WRONG_PASSWORD};
@@ -41,7 +42,7 @@ fn a_search_returns_a_bounded_number_of_groups() {
     assert_eq!(found["groups"].as_array().map(Vec::len), Some(5), "{found}");
     let found = alice.ask(&json!({"msgType": 15, "keyword": "of many"}));
     assert_eq!(found["results"].as_array().map(Vec::len), Some(5), "{found}");
-    // One's own are listed all.
+    // A user's own groups are always listed in full.
     let own = alice.ask(&json!({"msgType": 11, "FROMID": a}));
     assert_eq!(own["groups"].as_array().map(Vec::len), Some(12), "{own}");
 }
@@ -112,7 +113,7 @@ fn a_nul_in_a_name_is_kept_or_refused() {
         assert_eq!(reply.to_string(), BAD_REQUEST);
         assert_eq!(listed["groups"], json!([]));
     }
-    // In a password and in what is searched for it is a character like any other.
+    // In a password and in a search keyword it is a character like any other.
     let mut client = TestClient::connect(&server);
     let id = client.register("bob", "pass\0word");
     client.send(&json!({"msgType": 1, "USERID": id, "password": "pass"}));
@@ -125,7 +126,7 @@ fn a_nul_in_a_name_is_kept_or_refused() {
 
 // Numbers
 
-/// What a request with an id of nobody is answered with.
+/// The answer to a request with an id of no user.
 enum Answer {
     Text(&'static str),
     Refusal(u64),
@@ -226,7 +227,7 @@ fn a_refusal_names_the_id_it_was_asked_for() {
 #[test]
 fn too_many_logins_at_once_are_told_to_come_later() {
     let builder = TestServer::builder().option("hashers", "1").option("logins_max", "1");
-    // Dear enough for all the requests to arrive while the first password is being checked.
+    // Expensive enough for all the requests to arrive while the first password is being checked.
     let server = builder.option("argon2", "m=65536,t=2,p=1").start();
     let mut client = TestClient::connect(&server);
     client.set_patience(LONG_PATIENCE);
@@ -234,7 +235,7 @@ fn too_many_logins_at_once_are_told_to_come_later() {
     let mut clients: Vec<TestClient> = (0..16).map(|_| TestClient::connect(&server)).collect();
     for (n, client) in clients.iter_mut().enumerate() {
         client.set_patience(LONG_PATIENCE);
-        // A right password may be remembered and cost nothing; a wrong one is always checked.
+        // A right password may be remembered and cost nothing; a wrong one is always hashed.
         let tried = if n == 0 { password("alice") } else { format!("wrong {n}") };
         client.send(&json!({"msgType": 1, "USERID": a, "password": tried}));
     }
@@ -252,7 +253,7 @@ fn too_many_logins_at_once_are_told_to_come_later() {
         client.ack_barrier();
     }
     assert!(refused > 0, "with one place in the queue somebody must be refused");
-    // Later there is room again, on a connection that was refused too.
+    // Later there is room again, also on a connection that was refused.
     let last = clients.last_mut().expect("a client");
     last.login(a, &password("alice"));
 }
@@ -303,7 +304,7 @@ fn secrets_and_message_texts_are_never_logged() {
         let line = text.lines().find(|line| line.contains(SECRET));
         assert_eq!(line, None);
     }
-    // Nor does the database hold a password as it was sent.
+    // The database does not contain a password as it was sent either.
     let query = "SELECT password FROM User WHERE id = ?1";
     let stored: String = server.database().query_row(query, [a], |row| row.get(0)).expect("a password");
     assert!(stored.starts_with("$argon2id$"), "{stored}");

@@ -1,4 +1,4 @@
-//! More logins than there are hashers for, and those who are in and chat.
+//! More logins than hashers, beside clients that are logged in and chat.
 
 use std::env;
 use std::io::{self, Write};
@@ -11,10 +11,10 @@ use serde_json::json;
 use testkit::{Builder, LONG_PATIENCE, SetOnDrop, TestClient, TestServer, WRONG_PASSWORD};
 use testkit::{numbered, password, raise_descriptor_limit, user, wait_within};
 
-/// Some tenths of a second for each password.
+/// A few tenths of a second for each password.
 const COST: &str = "m=65536,t=3,p=1";
 
-/// What a storm has come to.
+/// The progress of a storm.
 #[derive(Default)]
 struct Storm {
     /// Passwords that were hashed.
@@ -25,8 +25,8 @@ struct Storm {
 }
 
 impl Storm {
-    /// So many clients try one password after the other until it is over. There are more of them than the queue holds, so
-    /// it is full all the time.
+    /// Lets this number of clients try one password after the other until the storm is over. There
+    /// are more clients than places in the queue, so it is full all the time.
     fn rage(&self, clients: usize, connect: impl Fn() -> TestClient) {
         let mut clients: Vec<TestClient> = (0..clients).map(|_| connect()).collect();
         let guess = |client: &mut TestClient| client.send(&json!({"msgType": 1, "USERID": 1, "password": "wrong"}));
@@ -56,7 +56,7 @@ impl Storm {
         self.checked.load(Ordering::Relaxed)
     }
 
-    /// Waits until another password was hashed and another login refused.
+    /// Waits until another password was hashed and another login was refused.
     fn wait_on(&self) {
         let (checked, refused) = (self.checked(), self.refused.load(Ordering::Relaxed));
         wait_within(LONG_PATIENCE, "the storm goes on", || {
@@ -93,7 +93,7 @@ impl Pair {
         *sent += 1;
     }
 
-    /// The same, and both have it acknowledged by a request that asks the store.
+    /// Like `chat`, and both users have it acknowledged by a request that reads the store.
     fn chat_and_ask(&mut self) {
         self.chat();
         self.left.0.barrier();
@@ -101,19 +101,20 @@ impl Pair {
     }
 }
 
-/// One hasher, whose limits for the addresses of these tests, which are one, are off.
+/// A server with one hasher and without limits for an address, because these tests use a single
+/// one.
 fn server() -> Builder {
     let limits = ["login_failures", "login_failures_per_address"];
     let builder = limits.into_iter().fold(TestServer::builder(), |builder, key| builder.option(key, "off"));
     builder.option("hashers", "1")
 }
 
-/// If a loop, or what answers requests to the store, hashed passwords, there would be one or two of them for each answer that
-/// somebody gets: a password is being hashed at any time, and others wait.
+/// If a loop or a worker of the store hashed passwords, at least one would be hashed during each
+/// answer to a client, because one is being hashed at any time and others wait.
 #[test]
 fn those_who_are_in_chat_on_between_two_passwords() {
     const PAIRS: usize = 3;
-    /// Each is four answers of the server, one after the other.
+    /// Each step is four answers of the server, one after the other.
     const STEPS: usize = 20;
     const TIMES: usize = 5;
     let server = server().option("argon2", COST).option("logins_max", "4").start();
@@ -132,7 +133,7 @@ fn those_who_are_in_chat_on_between_two_passwords() {
                     wait_within(LONG_PATIENCE, "twenty rounds of chat between two passwords, five times", || {
                         let before = storm.checked();
                         (0..STEPS).for_each(|_| pair.chat_and_ask());
-                        // The end of one may fall between.
+                        // At most the end of one hash may fall into the step.
                         times += usize::from(storm.checked() - before <= 1);
                         storm.wait_on();
                         times == TIMES
@@ -149,7 +150,7 @@ fn those_who_are_in_chat_on_between_two_passwords() {
 #[test]
 fn one_address_does_not_keep_others_from_logging_in() {
     let server = server().option("proxy_protocol", "on").option("argon2", "m=1024,t=2,p=1").option("logins_max", "8");
-    // Nobody is let in because the password was right before.
+    // No login succeeds just because its password was right before.
     let server = server.option("password_memory", "0").start();
     let from = |address: &str| {
         let mut client = TestClient::connect(&server);
@@ -170,8 +171,8 @@ fn one_address_does_not_keep_others_from_logging_in() {
     });
 }
 
-/// What a storm costs those who chat. The settings are those that the server is shipped with, but for the limits of an
-/// address.
+/// The cost of a storm for clients that chat. The settings are those that the server ships with,
+/// except for the limits of an address.
 #[test]
 #[ignore = "measures, and asserts nothing; see docs/testing.md"]
 fn latency_calm_and_in_a_storm() {
@@ -210,7 +211,7 @@ fn latency_calm_and_in_a_storm() {
     print(&format!("medians of {rounds} rounds: calm {}, in the storm {}", median(&calm), median(&stormy)));
 }
 
-/// How long a message and its answer take, of all pairs, each of which rests a little after each.
+/// The times of a message and its answer for all pairs; each pair rests a little after each.
 fn round_trips(pairs: &mut [Pair]) -> Vec<Duration> {
     const EACH: usize = 1500;
     const REST: Duration = Duration::from_millis(2);
@@ -258,7 +259,7 @@ fn median(rounds: &[Quantiles]) -> Quantiles {
     Quantiles { p50: median(|round| round.p50), p99: median(|round| round.p99) }
 }
 
-/// Past the capture of a passing test's output: the numbers are what this is for.
+/// Writes to stderr directly, so that the numbers are printed although the test passes.
 fn print(line: &str) {
     writeln!(io::stderr(), "{line}").expect("print the result");
 }

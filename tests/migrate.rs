@@ -1,4 +1,5 @@
-//! `server migrate`: the reference server's tables become ours with all that is in them, whoever is in the way.
+//! `server migrate`: the reference server's tables become ours with all their contents, even if
+//! other sessions are in the way.
 
 use std::process;
 
@@ -126,7 +127,7 @@ fn rows_that_lack_what_they_need_are_named_before_anything_is_changed() {
         assert!(line.contains(part), "{part}: {line}");
     }
     assert_eq!(database.count(&table_count("SchemaMigration")), 0, "nothing was changed");
-    // What the line says, word for word.
+    // The statements exactly as the line gives them.
     let statements = line.split("or run ").skip(1).map(|rest| rest.split("; ").next().expect("a statement"));
     let statements: Vec<&str> = statements.collect();
     assert_eq!(statements.len(), 4, "{line}");
@@ -187,7 +188,7 @@ fn killed_in_the_middle_it_is_finished_by_the_next_run() {
     let database = Database::create_reference();
     database.run("INSERT INTO User (name, password) VALUES ('ann', 'plain')");
     let workplace = Workplace::on(&database);
-    // A transaction that has read a table keeps it from being changed.
+    // A transaction that has read a table blocks changes of the table.
     let mut reader = database.connect();
     reader.query_drop("START TRANSACTION").unwrap();
     reader.query_drop("SELECT * FROM GroupUser").unwrap();
@@ -320,7 +321,7 @@ fn nodes_of_this_server_go_on_while_their_tables_change() {
     stored(2);
     let group = ann.create_group(a, "Größe");
     let new = TestServer::builder().mysql(&database).redis(&redis).start();
-    // Logging in there makes a hash of the password, with which the old node has no trouble.
+    // A login there replaces the password by a hash, which the old node accepts.
     drop(login(&new, "ann", a));
     let hashed = format!("SELECT COUNT(*) FROM User WHERE id = {a} AND password LIKE '$argon2id$%'");
     wait_until("it is hashed", || database.count(&hashed) == 1);
@@ -352,7 +353,7 @@ fn column_count(table: &str, column: &str) -> String {
     )
 }
 
-/// Whether a change of this table waits for somebody who uses it.
+/// Whether a change of this table waits for another session.
 fn is_waiting_to_change(database: &Database, table: &str) -> bool {
     let waiting = format!(
         "SELECT COUNT(*) FROM information_schema.processlist

@@ -1,5 +1,5 @@
-//! The store of a cluster when its database suffers: killed, stopped, restarted, out of connections, in the way of
-//! itself. And what an operator reads when it cannot be used at all.
+//! The store of a cluster when its database fails: killed, frozen, restarted, out of connections,
+//! deadlocked. Also the error texts for operators when a database cannot be used at all.
 
 mod mysql_store;
 
@@ -25,7 +25,7 @@ use testkit::{
     Database, MariaDb, SetOnDrop, TestClient, TestServer, chat, login, offline_user, wait_until, wait_within,
 };
 
-/// How soon the loss of the database must be known, with or without calls.
+/// The time within which the loss of the database must be noticed, with or without calls.
 const NOTICED: Duration = Duration::from_secs(4);
 
 #[test]
@@ -61,7 +61,7 @@ fn a_stopped_database_is_noticed_without_any_call_and_used_again_when_it_goes_on
     for _ in 0..2 {
         mariadb.stop();
         wait_within(NOTICED, "no sign of life", || is_down(store.check()));
-        // Each of these would wait for its whole timeout, and the test for hours.
+        // If each of these waited for its whole timeout, the test would take hours.
         for _ in 0..10_000 {
             assert!(is_down(append(&store, user, "lost").map(drop)));
         }
@@ -127,7 +127,8 @@ fn what_was_acknowledged_under_kills_and_stops_is_there() {
     for (thread, kept) in kept.iter().enumerate() {
         let prefix = format!("{thread} ");
         let stored: Vec<usize> = texts.iter().filter_map(|text| text.strip_prefix(&prefix)?.parse().ok()).collect();
-        // What the sender heard an error of may come twice, or late: a stopped database does in the end what it was asked.
+        // A message whose sender got an error may arrive twice or late: a frozen database executes
+        // in the end what it was sent.
         let places: Vec<Option<usize>> =
             kept.iter().map(|number| stored.iter().position(|stored| stored == number)).collect();
         assert!(places.iter().all(Option::is_some), "thread {thread}: all that was acknowledged is there");
@@ -163,7 +164,7 @@ fn killed_connections_cost_no_error() {
             ours.len() >= 2
         });
         for id in ours {
-            // One that has just ended by itself is not there any more.
+            // A connection that has just ended by itself no longer exists.
             let _ = database.connect().query_drop(format!("KILL {id}"));
         }
         append(&store, user, &round.to_string()).unwrap();
@@ -185,7 +186,7 @@ fn a_database_without_connections_to_spare_is_busy_until_it_has_some() {
     };
     let store = open_with(&database, ordinary);
     let user = new_user(&store, "ann");
-    // Nobody but the test, who may do everything, gets a connection now.
+    // Only the test, whose account has all privileges, gets a connection now.
     database.run("SET GLOBAL max_connections = 10");
     let mut others = Vec::new();
     let connect = || {
@@ -239,7 +240,7 @@ fn a_database_without_its_table_is_not_ready_fills_no_log_and_gets_everything_la
     }
     ann.ack_barrier();
     assert_eq!(server.metric("raybox_spool_messages") as usize, MESSAGES);
-    // What needs another table goes on.
+    // Requests that need other tables still work.
     let groups = ann.ask(&json!({"msgType": 11, "FROMID": a}));
     assert_eq!(groups["errno"], 200, "{groups}");
     let lines = server.logs().lines().count() - before;
@@ -263,7 +264,7 @@ fn nodes_in_each_others_way_lose_nothing() {
             let users = &users;
             scope.spawn(move || {
                 for round in 0..ROUNDS {
-                    // Every node has another order.
+                    // Every node writes in another order.
                     let mut users = users.clone();
                     users.rotate_left((7 * node + round) % 20);
                     let state = |n| if (n + node) % 2 == 0 { UserState::Online } else { UserState::Offline };
@@ -317,7 +318,7 @@ fn batches_cost_few_statements_and_few_prepared_ones() {
         database.status("Com_stmt_execute") - before
     };
     let batch: Vec<Message> = users.iter().map(|user| message(*user, "text")).collect();
-    // One to look for the recipients, one of 512 rows, 256, 128, 64, 32 and 8.
+    // One to find the recipients, one each of 512, 256, 128, 64, 32 and 8 rows.
     assert_eq!(executed(&|| assert_eq!(store.append(&batch).unwrap().len(), 1000)), 7);
     assert_eq!(executed(&|| assert_eq!(store.append(&batch[..16]).unwrap().len(), 16)), 2);
     let states: Vec<_> = users.iter().map(|user| (*user, UserState::Online)).collect();
@@ -355,7 +356,7 @@ fn a_text_that_does_not_fit_is_refused_in_every_mode_of_the_database() {
 fn what_reference_servers_write_is_read() {
     let database = Database::create();
     let store = open(&database);
-    // As they are written there: some with a list of columns, some without.
+    // The forms that occur there: some with a list of columns, some without.
     database.run(
         "INSERT INTO User (name, password, state) VALUES ('ann', 'secret', 'offline');
          INSERT INTO OfflineMessage VALUES (1, 'first');
@@ -392,7 +393,7 @@ fn the_reference_servers_tables_are_migrated_with_what_is_in_them() {
         .collect();
     files.sort();
     assert!(!files.is_empty());
-    // The second time each is as good as one that was interrupted.
+    // The second run is like one after an interruption.
     for _ in 0..2 {
         for file in &files {
             database.run(&fs::read_to_string(file).unwrap());
@@ -487,7 +488,7 @@ fn on_tables_of_this_server_passwords_become_hashes() {
     let mut client = TestClient::connect(&server);
     client.register("new", "secret");
     client.login(1, "plain");
-    // That of the other server is hashed after its login is answered.
+    // The password that the other server checks is hashed after its login is answered.
     wait_until("both are hashed", || {
         let stored: Vec<String> = database.rows("SELECT password FROM User ORDER BY id");
         stored.len() == 2 && stored.iter().all(|password| password.starts_with("$argon2id$"))
@@ -495,7 +496,7 @@ fn on_tables_of_this_server_passwords_become_hashes() {
     TestClient::connect(&server).login(1, "plain");
 }
 
-/// Starts a server with this `mysql.cnf`, which must end with 2 and one line on stderr.
+/// Starts a server with this `mysql.cnf`; it must exit with code 2 and one line on stderr.
 fn refused(cnf: &str) -> String {
     let folder = Folder::new();
     fs::write(folder.0.join("mysql.cnf"), cnf).unwrap();
@@ -510,7 +511,7 @@ fn refused(cnf: &str) -> String {
     stderr.trim_end().to_owned()
 }
 
-/// A folder that goes with its test.
+/// A folder that is removed with its test.
 struct Folder(PathBuf);
 
 impl Folder {

@@ -1,6 +1,7 @@
-//! The store of a cluster when its database answers and does not do what it is asked: it is read-only, out of statements,
-//! takes little at once, a right is missing. None of that is about a message, and all of it passes. And tables and
-//! accounts that are not as they should be.
+//! The store of a cluster when its database answers and cannot do what it is asked: it is
+//! read-only, out of prepared statements, limits the size of a packet, or a privilege is missing.
+//! None of that is caused by a message, and all of it is temporary. Also tables and accounts that
+//! are not as they should be.
 
 mod mysql_store;
 
@@ -73,7 +74,7 @@ fn a_database_that_stays_read_only_is_not_knocked_at_by_every_call() {
 fn a_table_that_is_full_is_not_ready_until_there_is_room() {
     let mariadb = MariaDb::start();
     let database = mariadb.create_database();
-    // Such a table can really be full: 64 KiB.
+    // A table of this kind can really be full: 64 KiB.
     database.run("ALTER TABLE OfflineMessage ENGINE = MyISAM MAX_ROWS = 1 AVG_ROW_LENGTH = 1");
     let store = open(&database);
     let (tell, told) = mpsc::channel();
@@ -81,7 +82,7 @@ fn a_table_that_is_full_is_not_ready_until_there_is_room() {
         let _ = tell.send(());
     }));
     wait_until("it is ready", || store.check().is_ok());
-    // Somebody else fills it, and no call meets that.
+    // Another session fills it, and no call of the store notices.
     while database
         .connect()
         .query_drop("INSERT INTO OfflineMessage (userid, message) VALUES (7, REPEAT('x', 1000))")
@@ -92,7 +93,7 @@ fn a_table_that_is_full_is_not_ready_until_there_is_room() {
     told.recv_timeout(PATIENCE).expect("the node was told at once");
     let ann = new_user(&store, "ann");
     assert!(is_down(append(&store, ann, "lost")));
-    // It stays so while the database is looked at again and again.
+    // The store stays unavailable while the database is probed again and again.
     let looks = || database.status("Com_delete");
     let before = looks();
     while looks() < before + 10 {
@@ -114,12 +115,12 @@ fn a_look_writes_nothing_into_a_server_that_others_may_not_write() {
     let database = mariadb.create_database();
     let next =
         || database.count("SELECT auto_increment FROM information_schema.tables WHERE table_name = 'OfflineMessage'");
-    // This account may write all the same.
+    // This account may write nevertheless.
     let store = open(&database);
     wait_until("a look has written", || next() > 1);
     database.run("SET GLOBAL read_only = 1");
     let looks = || database.status("Com_delete");
-    // One may be under way.
+    // A probe may be on its way.
     let under_way = looks();
     wait_until("it is over", || looks() > under_way + 2);
     let (before, count) = (looks(), next());
@@ -174,7 +175,7 @@ fn a_missing_right_is_not_about_messages_and_they_are_stored_as_soon_as_it_is_ba
     let b = offline_user(&server, "bob");
     wait_until("it is ready", || server.is_ready());
     database.run(&format!("REVOKE INSERT ON {name}.* FROM ordinary@'%'"));
-    // Those that are open have the rights of their beginning.
+    // Open connections have the privileges that they began with.
     kill_connections(&database);
     wait_until("it is not ready", || !server.is_ready());
     for n in 0..MESSAGES {
@@ -196,7 +197,7 @@ fn statements_are_no_longer_than_the_database_takes() {
     let ann = new_user(&store, "ann");
     let batch: Vec<Message> = (0..60).map(|n| message(ann, &numbered(n, 40_000))).collect();
     assert_eq!(store.append(&batch).unwrap(), [Kept::Stored; 60]);
-    // One that never fits is refused by itself.
+    // A message that never fits is refused by itself.
     let too_long = "x".repeat(256 * 1024);
     assert!(!store.fits(&too_long));
     let mixed = [message(ann, "short"), message(ann, &too_long)];
@@ -219,7 +220,7 @@ fn a_database_that_takes_less_than_before_is_given_less() {
     kill_connections(&database);
     let batch: Vec<Message> = (0..60).map(|n| message(ann, &numbered(n, 40_000))).collect();
     assert_eq!(store.append(&batch).unwrap(), [Kept::Stored; 60]);
-    // What the database cannot send any more does not stand in the way of the rest, and is not lost.
+    // A message that the database can no longer send does not block the others, and is not lost.
     let texts = texts(&store, ann);
     assert_eq!((texts[0].as_str(), texts.len()), ("first", 61));
     assert_eq!(database.count("SELECT COUNT(*) FROM OfflineMessage"), 62);
@@ -358,7 +359,8 @@ fn accounts_of_mariadb_log_in_or_the_line_leads_to_what_is_wrong() {
     }
 }
 
-/// Somebody who may do what the server needs and no more; above all not write where others may not.
+/// An account with the privileges that the server needs and no more; above all it may not write
+/// while the server is read-only.
 fn ordinary(database: &Database) -> impl Fn(&mut MysqlSettings) + use<> {
     database.run(
         "CREATE USER ordinary@'%' IDENTIFIED BY 'pw'; GRANT SELECT, INSERT, UPDATE, DELETE ON *.* TO ordinary@'%'",
@@ -368,14 +370,14 @@ fn ordinary(database: &Database) -> impl Fn(&mut MysqlSettings) + use<> {
     }
 }
 
-/// The `mysql.cnf` of a server that is another user there.
+/// The `mysql.cnf` of a server that uses another account.
 fn cnf_of(database: &Database, user: &str, password: &str) -> String {
     let (own, secret) = (format!("username={}\n", database.user()), format!("password={}\n", database.password()));
     let cnf = database.cnf().replace(&own, &format!("username={user}\n"));
     cnf.replace(&secret, &format!("password={password}\n"))
 }
 
-/// Those of the server.
+/// Kills the server's connections.
 fn kill_connections(database: &Database) {
     let ours: Vec<u64> = database.rows(&format!(
         "SELECT id FROM information_schema.processlist WHERE db = '{}' AND id <> CONNECTION_ID()",

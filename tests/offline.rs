@@ -1,4 +1,4 @@
-//! Messages for those who are away: kept whole, in order, returned once.
+//! Messages for offline users: stored whole, in order, returned once.
 
 use std::sync::Mutex;
 use std::thread;
@@ -23,7 +23,7 @@ fn numbers(frames: &[Value]) -> Vec<usize> {
     frames.iter().map(number_of).collect()
 }
 
-/// A reply may be read before the database has done what follows it.
+/// Waits, because a reply may arrive before the database has deleted the fetched messages.
 fn assert_all_deleted(server: &TestServer) {
     wait_until("what was fetched is deleted", || server.stored() == 0);
 }
@@ -76,7 +76,7 @@ fn messages_of_any_length_are_kept() {
     for length in lengths {
         alice.send(&chat(a, b, &"m".repeat(length)));
     }
-    // Wide characters count as they are in UTF-8.
+    // Multi-byte characters count by their length in UTF-8.
     let wide = chat(a, b, &"界😀\"\\".repeat(2_000));
     alice.send(&wide);
     alice.barrier();
@@ -134,7 +134,8 @@ fn nothing_is_lost_between_live_and_stored() {
     let total = 3_000;
     let got = thread::scope(|scope| {
         let sending = scope.spawn(|| send_numbered(&mut alice, a, b, total));
-        // Coming, fetching and going all the while; a logout is acknowledged behind every push.
+        // The recipient logs in, fetches and logs out all the while; the answer to a logout comes
+        // after every push.
         let mut got = Vec::new();
         let mut bob = TestClient::connect(&server);
         let deadline = Instant::now() + LONG_PATIENCE;
@@ -249,7 +250,8 @@ fn one_message_longer_than_a_part_is_returned_alone() {
 
 #[test]
 fn a_connection_that_dies_over_its_reply_deletes_nothing_it_did_not_get() {
-    // More than the kernel keeps for both ends of a connection, so that the reply cannot leave the server.
+    // More than the kernel holds for both ends of a connection, so that the reply cannot leave the
+    // server.
     const MESSAGES: usize = 300;
     const LENGTH: usize = 60_000;
     let server = TestServer::builder()
@@ -347,7 +349,7 @@ fn what_was_acknowledged_survives_a_kill() {
     let mut server = TestServer::start();
     let (mut alice, a) = user(&server, "alice");
     let b = offline_user(&server, "bob");
-    // Enough for the kill to come in the middle of the sending.
+    // Enough messages for the kill to come in the middle of the sending.
     let enough = 1_000;
     let mut sent = 0;
     let mut acknowledged = 0;
@@ -355,7 +357,8 @@ fn what_was_acknowledged_survives_a_kill() {
     thread::scope(|scope| {
         let sending = scope.spawn(|| {
             while Instant::now() < deadline {
-                // A reply acknowledges all that was sent before it; more is under way when the end comes.
+                // A reply acknowledges everything sent before it; more is on its way when the
+                // server is killed.
                 for _ in 0..50 {
                     if !alice.try_send(&numbered(a, b, sent)) {
                         return;
@@ -384,12 +387,13 @@ fn what_was_acknowledged_survives_a_kill() {
     assert_eq!(got, (0..got.len()).collect::<Vec<_>>(), "in order, none twice, none missing");
 }
 
-/// A user with so much waiting that no socket buffer takes the reply that holds it all.
+/// A user with so many stored messages that no socket buffer takes the reply with all of them.
 fn with_a_large_mailbox() -> (TestServer, TestClient, i64, i64, usize) {
     const COUNT: usize = 400;
     let builder =
         TestServer::builder().option("fetch_max", "64m").option("mailbox_max", "256m").option("user_timeout", "600s");
-    // 24 MB, and two replies that hold them. Repeated, it stays at 150 MiB more than a new server.
+    // 24 MB, and two replies with all of them. In repeated runs, memory stays at 150 MiB more than
+    // that of a new server.
     let server = builder.may_keep(128).start();
     let (mut alice, a) = user(&server, "alice");
     let b = offline_user(&server, "bob");

@@ -1,6 +1,6 @@
-//! `paced=on`: the usual client takes whatever one read returns for one frame, so that two frames which arrive together
-//! are both lost to it. Here they come one at a time, chat that comes close together as one frame of type 14. What such a client
-//! shows is in `tests/qt.rs`.
+//! `paced=on`: the usual client takes the bytes of one read for one frame, so two frames that
+//! arrive together are both lost to it. Here frames arrive one at a time, and chat messages close
+//! together arrive as one frame of type 14. `tests/qt.rs` tests what such a client shows.
 
 use serde_json::{Value, json};
 use testkit::{
@@ -9,12 +9,12 @@ use testkit::{
 
 const MESSAGES: usize = 50;
 
-/// A server on which nothing is written for a while after a frame, so that a burst comes within that time.
+/// A server that waits after each frame for longer than a burst takes.
 fn paced() -> TestServer {
     TestServer::builder().option("paced", "on").option("pace_ms", "50").start()
 }
 
-/// Chat as the client finds it: as it is, or in frames of type 14.
+/// The chat messages in these frames: each by itself, or inside a frame of type 14.
 fn unpack(frames: &[Value]) -> Vec<Value> {
     let unpack = |frame: &Value| match frame["msgs"].as_array() {
         Some(texts) => texts.iter().map(|text| serde_json::from_str(text.as_str().expect("a text")).unwrap()).collect(),
@@ -23,7 +23,7 @@ fn unpack(frames: &[Value]) -> Vec<Value> {
     frames.iter().flat_map(unpack).collect()
 }
 
-/// The frames that come until all these messages have.
+/// The frames that arrive until all these messages have.
 fn recv_messages(client: &mut TestClient, messages: usize) -> Vec<Value> {
     let mut frames = Vec::new();
     while unpack(&frames).len() < messages {
@@ -72,7 +72,7 @@ fn a_reply_is_alone() {
     let mut bob = TestClient::connect(&server);
     bob.set_patience(LONG_PATIENCE);
     bob.send(&json!({"msgType": 1, "USERID": b, "password": password("bob")}));
-    // Whatever comes of these comes after the reply to the login, and not with it.
+    // Pushes arrive after the reply to the login, and not together with it.
     let until_online = (0..).take_while(|n| {
         alice.send(&numbered(a, b, *n));
         alice.barrier();
@@ -106,7 +106,7 @@ fn what_is_held_is_not_lost_when_the_client_goes() {
     let burst: String = (0..MESSAGES).map(|n| numbered(a, b, n).to_string()).collect();
     alice.send_raw(burst.as_bytes());
     let mut got = vec![bob.recv()];
-    // It has taken what it was sent: closing tells how much that was.
+    // The client has taken everything it was sent: closing shows how much that was.
     got.extend(bob.recv_now());
     drop(bob);
     server.wait_state(b, "offline");
@@ -134,7 +134,7 @@ fn what_is_held_is_written_before_the_server_stops() {
     assert!(server.wait_exit(PATIENCE).success());
 }
 
-/// Its socket is full, and the pause after the last frame is long over.
+/// The client's socket is full, and the pause after the last frame is long over.
 #[test]
 fn a_client_that_does_not_read_holds_up_nobody_when_it_closes() {
     const LENGTH: usize = 60_000;

@@ -1,5 +1,6 @@
-//! Two forms of a password are right for one account: the usual client (Qt) logs in with the SHA-224 of it in hexadecimal
-//! digits, and comes back by itself after a lost connection with the password as it was typed.
+//! Two forms of a password are right for one account: the usual client (Qt) logs in with the
+//! password's SHA-224 in hexadecimal digits. After a lost connection it logs in automatically with
+//! the password as it was typed.
 
 use argon2::password_hash::PasswordHasher;
 use argon2::{Algorithm, Argon2, Params, Version};
@@ -7,9 +8,9 @@ use serde_json::json;
 use testkit::{Database, TestClient, TestServer, WRONG_PASSWORD, wait_until};
 
 const PLAIN: &str = "secret";
-/// Its SHA-224.
+/// The SHA-224 of the password.
 const DIGITS: &str = "95c7fbca92ac5083afda62a564a3d014fc3b72c9140e3cb99ea6bf12";
-/// That of the empty password.
+/// The SHA-224 of the empty password.
 const OTHER_DIGITS: &str = "d14a028c2a3a2bc9476102bb288234c415a2b01f828ea62ac5b3e42f";
 
 /// The reply to a login on a connection of its own.
@@ -23,7 +24,7 @@ fn log_in(server: &TestServer, id: i64, password: &str) {
     TestClient::connect(server).login(id, password);
 }
 
-/// As servers stored passwords before: the hash of what they were sent.
+/// The form in which earlier servers stored passwords: the hash of what they were sent.
 fn older_hash(sent: &str) -> String {
     let cheap = Params::new(64, 1, 1, None).expect("a lawful cost");
     Argon2::new(Algorithm::Argon2id, Version::V0x13, cheap).hash_password(sent.as_bytes()).expect("a hash").to_string()
@@ -39,7 +40,7 @@ fn whatever_form_an_account_was_made_with_both_are_right() {
     let mut server = TestServer::builder().option("login_failures", "0").option("admin", "0").start();
     let ids = [("by digits", DIGITS), ("in plain", PLAIN)]
         .map(|(name, password)| TestClient::connect(&server).register(name, password));
-    // From memory, and after a restart from what is stored.
+    // First from memory, then after a restart from the store.
     for _ in 0..2 {
         for id in ids {
             for form in [PLAIN, DIGITS, PLAIN, DIGITS] {
@@ -89,7 +90,7 @@ fn older_hashes_are_right_in_both_forms_and_become_like_new_ones() {
     for (then, first, second) in [(DIGITS, DIGITS, PLAIN), (DIGITS, PLAIN, DIGITS), (PLAIN, PLAIN, DIGITS)] {
         let older = older_hash(then);
         server.run_sql(&format!("UPDATE User SET password = '{older}' WHERE id = {id}"));
-        // What is remembered is of another time.
+        // The restart clears the remembered passwords.
         server.restart();
         log_in(&server, id, first);
         wait_until("the hash is upgraded", || stored(&server, id).contains("keyid="));

@@ -1,4 +1,4 @@
-//! docs/protocol.md and examples/client.py: what they say is what the server does.
+//! docs/protocol.md and examples/client.py: the server behaves as they say.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -36,7 +36,7 @@ fn examples(document: &str) -> Vec<Block> {
     blocks
 }
 
-/// The people of the examples, by the names of their connections.
+/// The users of the examples, by the names of their connections.
 #[derive(Default)]
 struct Cast {
     clients: BTreeMap<String, TestClient>,
@@ -64,7 +64,7 @@ impl Cast {
         }
     }
 
-    /// Nobody may have received anything that the document does not show.
+    /// Checks that no user has received anything that the document does not show.
     fn end(self) {
         for (name, mut client) in self.clients {
             if !client.has_ended() {
@@ -104,7 +104,7 @@ fn both_languages_have_the_same_examples() {
     assert_eq!(examples(&read("docs/protocol.md")), examples(&read("docs/protocol.zh-CN.md")));
 }
 
-/// The texts that the server can put into an error, as its source has them.
+/// The texts of the server's errors, taken from its source.
 fn error_texts() -> Vec<String> {
     let source = read("src/protocol/reply.rs");
     let product = source.split("#[cfg(test)]").next().expect("the part before the tests");
@@ -112,7 +112,7 @@ fn error_texts() -> Vec<String> {
     for opening in ["errmsg\":\"", "errmsg\\\":\\\"", "302,\"msg\":\"", "later(\""] {
         for rest in product.split(opening).skip(1) {
             let text = rest.split(['"', '\\']).next().unwrap_or_default();
-            // What `later` puts in is found where it is called.
+            // The texts that `later` fills in are found where it is called.
             if text != "{errmsg}" {
                 texts.push(text.to_owned());
             }
@@ -133,7 +133,7 @@ fn every_error_is_documented() {
     }
 }
 
-/// The example client as a user has it: lines are typed in, lines are printed.
+/// The example client as a user runs it: lines are typed in, lines are printed.
 struct Example {
     child: Child,
     printed: Arc<Mutex<String>>,
@@ -161,7 +161,7 @@ impl Example {
         writeln!(stdin, "{line}").expect("type a line");
     }
 
-    /// How often it has printed this line.
+    /// The number of times that it has printed this line.
     fn count(&self, line: &str) -> usize {
         self.printed.lock().expect("what was printed").lines().filter(|printed| *printed == line).count()
     }
@@ -170,7 +170,7 @@ impl Example {
         wait_within(LONG_PATIENCE, line, || self.count(line) >= times);
     }
 
-    /// No more will be typed; it must end well.
+    /// Ends its input; it must exit with success.
     fn finish(&mut self) {
         drop(self.child.stdin.take());
         let status = self.child.wait().expect("wait for the example");

@@ -1,4 +1,5 @@
-//! Behind a proxy that speaks the PROXY protocol: whose address counts, and who is refused.
+//! Behind a proxy that speaks the PROXY protocol: whose address counts, and which clients are
+//! refused.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +10,7 @@ use testkit::{ACK, BAD_REQUEST, Builder, Nginx, TestClient, TestServer, chat, of
 const HEADER: &[u8] = b"PROXY TCP4 203.0.113.7 10.0.0.1 51234 8003\r\n";
 const CLIENT: &str = "203.0.113.7:51234";
 
-/// Clients of these tests come from 127.0.0.1.
+/// Clients of these tests connect from 127.0.0.1.
 fn behind_proxy() -> Builder {
     TestServer::builder().option("proxy_protocol", "on").option("log_level", "debug")
 }
@@ -20,7 +21,7 @@ fn connect_as_proxy(server: &TestServer, header: &[u8]) -> TestClient {
     client
 }
 
-/// The lines of the log at this level that hold all of `texts`.
+/// The number of log lines at this level that contain all of `texts`.
 fn log_lines(server: &TestServer, level: &str, texts: &[&str]) -> usize {
     let logs = server.logs();
     let is_meant = |line: &&str| line.contains(level) && texts.iter().all(|text| line.contains(text));
@@ -105,7 +106,7 @@ fn nginx_that_reads_its_settings_again_keeps_the_connections_there_are() {
     assert!(nginx.workers().intersection(&old).next().is_some(), "an old worker has a connection");
 }
 
-/// As `nc -N` does behind its requests.
+/// As `nc -N` does after its requests.
 #[test]
 fn a_half_closed_client_behind_nginx_gets_its_answers() {
     let server = behind_proxy().option("proxy_from", Nginx::COMES_FROM).start();
@@ -121,7 +122,7 @@ fn a_half_closed_client_behind_nginx_gets_its_answers() {
     }
 }
 
-/// What is not the header and not a comment is the same in both files.
+/// Except for the header and comments, both files are the same.
 #[test]
 fn the_settings_of_nginx_for_a_replacement_differ_in_the_header_alone() {
     let settings = |name: &str| {

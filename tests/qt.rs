@@ -1,5 +1,5 @@
-//! The usual client (Qt) loses nothing, at the default settings: it is known by the password it sends, and is written to as it
-//! can read.
+//! The usual client (Qt) loses nothing at the default settings: the server recognizes it by the
+//! password it sends, and writes to it in the way it can read.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -9,10 +9,11 @@ use serde_json::{Value, json};
 use testkit::{LONG_PATIENCE, QtClient, TestClient, TestServer, number_of, numbered, user, wait_until};
 
 const PASSWORD: &str = "secret";
-/// Its SHA-224, which the client's login sends. Its automatic relogin sends the password.
+/// The SHA-224 of the password, which the client's login sends. Its automatic relogin sends the
+/// password.
 const DIGITS: &str = "95c7fbca92ac5083afda62a564a3d014fc3b72c9140e3cb99ea6bf12";
 
-/// As the real client composes it, so that a dozen of them fill a segment.
+/// A message as the real client composes it; a dozen of them fill a segment.
 fn message(from: i64, to: i64, n: usize) -> Value {
     json!({"msgType": 4, "FROMID": from, "TOID": to, "msg": "hello", "n": n, "sendTime": 1_702_556_908_737_i64})
 }
@@ -29,7 +30,7 @@ fn assert_shown(client: &QtClient, total: usize) {
     assert_eq!(numbers, (0..total).collect::<Vec<_>>());
 }
 
-/// Has somebody send these messages, each after a pause, while the client reads.
+/// Lets another user send these messages, each after a pause, while the client reads.
 fn send_while_it_reads(server: &TestServer, qt: &mut QtClient, id: i64, pauses: &[Duration]) {
     let (mut alice, a) = user(server, "alice");
     thread::scope(|scope| {
@@ -110,7 +111,7 @@ fn a_fetch_that_breaks_off_in_the_middle_loses_nothing() {
     alice.barrier();
     let mut seen = Vec::new();
     for connection in 0.. {
-        // Back by itself.
+        // The client logs in again automatically.
         let mut qt = QtClient::login(&server, id, if connection == 0 { DIGITS } else { PASSWORD });
         qt.send(&json!({"msgType": 14, "FROMID": id}));
         qt.show_until((STORED - seen.len()).min(20));
@@ -144,7 +145,7 @@ fn the_reply_to_a_logout_goes_ahead_of_what_waits() {
     }
 }
 
-/// Whether a client is paced: then a burst comes to it in frames of type 14.
+/// Whether a client is paced: then a burst reaches it in frames of type 14.
 fn is_paced(server: &TestServer, client: &mut TestClient, id: i64) -> bool {
     const BURST: usize = 20;
     static SENDERS: AtomicUsize = AtomicUsize::new(0);
@@ -175,7 +176,7 @@ fn it_is_known_by_its_password_and_when_it_comes_back_by_the_account() {
     };
     for _ in 0..2 {
         assert!(paced(&server, TestClient::connect(&server), id, DIGITS));
-        // From what is remembered, and after the restart from what is stored.
+        // First from memory, and after the restart from the store.
         server.restart();
         for _ in 0..2 {
             assert!(paced(&server, TestClient::connect(&server), id, PASSWORD));

@@ -1,6 +1,8 @@
-//! What this server does where a recording shows a fault of the reference and no better exchange is recorded.
+//! The behaviour of this server where a recording shows a fault of the reference and no better
+//! exchange is recorded.
 //!
-//! [`COVERED`] says which test stands for which scenario, and a test checks that no scenario is forgotten.
+//! [`COVERED`] says which test covers which scenario, and a test checks that no scenario is
+//! forgotten.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,7 +12,8 @@ use serde_json::{Value, json};
 use testkit::{ACK, BAD_REQUEST, NO_SUCH_METHOD, NOBODY, SERVER_ERROR, TestClient, TestServer, WRONG_PASSWORD};
 use testkit::{assert_no_repeated_member, chat, login, number_of, numbered, offline_user, password, user, wait_until};
 
-/// Every scenario marked `cpp_quirk` without `better_steps` that one node can play, and the test that replaces it.
+/// Every scenario marked `cpp_quirk` without `better_steps` that one node can play, and the test
+/// that replaces it.
 const COVERED: &[(&str, fn())] = &[
     ("chat-exact-text", forwarded_text_is_the_value_that_was_sent),
     ("chat-integer-beyond-64-bits", integers_beyond_64_bits_keep_their_digits),
@@ -27,7 +30,7 @@ const COVERED: &[(&str, fn())] = &[
     ("session-newest-closes-first", the_older_connection_receives_when_the_newest_closes),
 ];
 
-/// Those that need two nodes; one embedded server has no neighbour, so they are the cluster's tests to cover.
+/// Scenarios that need two nodes; the cluster's tests cover these.
 const NEEDS_TWO_NODES: &[&str] = &["cluster-one-of-two-logins-ends"];
 
 #[test]
@@ -95,7 +98,8 @@ fn a_byte_order_mark_hides_no_request() {
     let server = TestServer::start();
     let mut client = TestClient::connect(&server);
     client.send_raw(b"\xef\xbb\xbf{\"msgType\":99}");
-    // Skipping the mark or answering 401 for it are both fine; the request behind it is answered either way.
+    // The server may skip the mark or answer 401 for it; either way it answers the request behind
+    // it.
     let mut text = client.recv_text();
     if text == BAD_REQUEST {
         text = client.recv_text();
@@ -112,7 +116,7 @@ fn a_huge_msgtype_is_unknown() {
         alice.send_text(&format!(r#"{{"msgType":{number}}}"#));
         alice.expect_text(NO_SUCH_METHOD);
     }
-    // Not written as an integer: the recording allows 404 as well.
+    // The number is not written as an integer: the recording allows 404 as well.
     alice.send_text(r#"{"msgType":1e300}"#);
     let text = alice.recv_text();
     assert!(text == BAD_REQUEST || text == NO_SUCH_METHOD, "{text}");
@@ -191,7 +195,7 @@ fn the_compatible_mode_makes_groups_for_nobody_and_logs_others_out() {
     wait_until("the message is stored", || server.stored_for(a) == 1);
     alice.expect_silence_until_barrier();
     server.wait_state(a, "offline");
-    // The connection itself is not that user any more.
+    // The connection is no longer logged in as that user.
     alice.send(&json!({"msgType": 3, "USERID": a}));
     alice.expect_text(BAD_REQUEST);
 }
@@ -290,8 +294,9 @@ fn the_older_connection_receives_when_the_newest_closes() {
     let newer = login(&server, "alice", a);
     let (mut bob, b) = user(&server, "bob");
     drop(newer);
-    // The server learns of the end some time later. What it has written to the dead connection before that counts as
-    // delivered (protocol 4.1); what that did not take goes to the older one or the store.
+    // The server notices the end some time later. What it has written to the broken connection
+    // before that counts as delivered (protocol 4.1); the rest goes to the older connection or the
+    // store.
     let mut sent = 0;
     wait_until("the older connection receives", || {
         bob.send(&numbered(b, a, sent));

@@ -1,4 +1,4 @@
-//! Nobody acts as somebody else.
+//! No client can act as another user.
 
 use serde_json::{Value, json};
 use testkit::{ACK, BAD_REQUEST, NO_SUCH_METHOD, TestClient, TestServer, World};
@@ -24,7 +24,7 @@ fn forgeries(world: &World) -> Vec<Value> {
     ]
 }
 
-/// Sends every forgery from `attacker` and checks that each is refused and none did anything.
+/// Sends every forgery from `attacker`, and checks that each is refused and has no effect.
 fn attack(mut world: World, attacker: &mut TestClient) {
     for forgery in forgeries(&world) {
         attacker.send(&forgery);
@@ -39,7 +39,7 @@ fn attack(mut world: World, attacker: &mut TestClient) {
     assert_untouched(&world);
 }
 
-/// What the owner sees is what [`World::new`] left.
+/// Checks that the owner's data is as [`World::new`] left it.
 fn assert_untouched(world: &World) {
     let (v, b) = (world.victim, world.bob.1);
     let mut owner = login(&world.server, "victim", v);
@@ -75,7 +75,7 @@ fn a_stranger_may_register_and_log_in() {
     let server = TestServer::start();
     let mut stranger = TestClient::connect(&server);
     let id = stranger.register("new", "secret");
-    // To register is not to log in.
+    // Registering does not log in.
     stranger.send(&json!({"msgType": 11, "FROMID": id}));
     stranger.expect_refusal(403);
     stranger.send(&json!({"msgType": 1, "USERID": id, "password": "wrong"}));
@@ -157,7 +157,7 @@ fn any_login_is_enough_where_nobody_is_named() {
         alice.send(&frame);
         bob.expect(&frame);
     }
-    // Somebody else's name in a member that the request does not know means nothing.
+    // Another user's name in a member that the request does not use has no effect.
     assert_eq!(alice.ask(&json!({"msgType": 15, "FROMID": b, "keyword": "none"}))["errno"], 200);
     assert_eq!(alice.ask(&json!({"msgType": 11, "FROMID": a, "USERID": b, "U1": b}))["errno"], 200);
 }
@@ -201,7 +201,7 @@ fn group_chat_needs_membership() {
     assert_eq!(server.stored_for(away), 1);
 }
 
-/// What a recipient gets of a frame in which the sender's id is given twice.
+/// Checks what a recipient gets of a frame that gives the sender's id twice.
 fn assert_forged_twice(text: &str, name: &str, sender: i64, victim: i64) {
     assert_no_repeated_member(text);
     assert!(!text.contains(&victim.to_string()), "{name} must not carry the victim's id: {text}");
@@ -238,7 +238,7 @@ fn a_repeated_fromid_deceives_nobody() {
             assert_forged_twice(&text, "a push", e, victim);
         }
         stored += 1;
-        // The one that counts comes last, so these are refused.
+        // The last one counts, so these are refused.
         for kind in [4, 5] {
             eve.send_text(&format!(r#"{{"msgType":{kind},"FROMID":{e},"TOID":{b},"msg":"hi","{key}":{victim}}}"#));
             eve.expect_refusal(403);
@@ -297,7 +297,7 @@ fn type_100_is_chat_for_those_logged_in_and_unknown_to_others() {
     alice.send(&frame(a, c));
     alice.barrier();
     assert_eq!(login(&server, "carol", c).fetch(c), [chat(a, c, "hi")]);
-    // As somebody else, or to nobody at all.
+    // As another user, or to no user.
     alice.send(&frame(c, b));
     alice.expect_refusal(403);
     alice.send(&json!({"msgType": 100, "FROMID": a}));

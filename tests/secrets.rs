@@ -1,4 +1,4 @@
-//! Passwords and what people write to each other stand in no log, whatever happens and at whatever level.
+//! Passwords and the texts of messages are never logged, whatever happens and at any level.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -12,8 +12,8 @@ use testkit::{chat, wait_until};
 const PASSWORD: &str = "pw-9f3a71d2";
 const TEXT: &str = "txt-5c1be207";
 
-/// Everything that a client can send, good and bad, with recognisable passwords and texts. `to` is online elsewhere, `away`
-/// is offline.
+/// All requests that a client can send, valid and invalid, with recognisable passwords and texts.
+/// `to` is online elsewhere, `away` is offline.
 fn requests(own: i64, to: i64, away: i64, group: i64) -> Vec<Value> {
     let wrong = format!("{PASSWORD} wrong");
     vec![
@@ -47,7 +47,7 @@ fn requests(own: i64, to: i64, away: i64, group: i64) -> Vec<Value> {
     ]
 }
 
-/// Has a client send it all, and what is no request.
+/// Sends all of them from a client, and invalid input as well.
 fn send_everything(client: &mut TestClient, own: i64, to: i64, away: i64, group: i64) {
     client.set_patience(LONG_PATIENCE);
     client.send(&json!({"msgType": 77, "msg": TEXT}));
@@ -62,12 +62,12 @@ fn send_everything(client: &mut TestClient, own: i64, to: i64, away: i64, group:
     recv_up_to_no_method(client);
 }
 
-/// Of the answers before it nothing is expected but that they come.
+/// Reads up to the reply to the unknown request; the answers before it may be anything.
 fn recv_up_to_no_method(client: &mut TestClient) {
     while client.recv()["msgType"] != 404 {}
 }
 
-/// Nothing of that is in what this server has written, nor in what it tells of itself.
+/// Checks that none of these are in the server's output, logs or metrics.
 fn assert_silent(server: &TestServer, secrets: &[&str]) {
     let written = [server.logs(), server.output(), server.metrics()];
     assert!(written[0].lines().count() > 10, "a trace of all this must leave something");
@@ -99,14 +99,14 @@ fn a_node_of_a_cluster_tells_no_secrets_whatever_fails() {
     let mut long = TestClient::connect(one);
     long.try_send_raw(format!(r#"{{"msgType":4,"msg":"{TEXT}{}"#, "x".repeat(70_000)).as_bytes());
     long.expect_refusal(413);
-    // The database refuses the text, and quotes it.
+    // The database refuses the text, and quotes it in its error.
     cluster.database.run("ALTER TABLE OfflineMessage MODIFY message text CHARACTER SET utf8mb3");
     ann.send(&chat(a, c, &format!("\u{1f511}{TEXT}")));
     ann.send(&json!({"msgType": 404}));
     recv_up_to_no_method(&mut ann);
     wait_until("the log tells of the refusal", || one.logs().contains("1366"));
     assert!(!one.logs().contains("xF0"), "and of the text not even the first letter");
-    // The database is gone.
+    // The database is down.
     mariadb.kill();
     send_everything(&mut ann, a, b, c, group);
     for server in &cluster.nodes {
@@ -127,7 +127,7 @@ fn the_embedded_server_tells_no_secrets() {
     let group = ann.create_group(a, "group");
     bob.join_group(b, group);
     send_everything(&mut ann, a, b, c, group);
-    // What only the server should need is gone.
+    // Tables that only the server should need are dropped.
     server.run_sql("DROP TABLE OfflineMessage; DROP TABLE Friend");
     send_everything(&mut ann, a, b, c, group);
     ann.send(&json!({"msgType": 1, "USERID": a}));
@@ -135,7 +135,7 @@ fn the_embedded_server_tells_no_secrets() {
     ann.send(&json!({"msgType": 1, "USERID": c, "password": format!("{PASSWORD} wrong")}));
     ann.expect_text(WRONG_PASSWORD);
     assert_silent(&server, &[]);
-    // Nor does the folder hold it anywhere but in the database, where the messages are.
+    // No file of the folder contains it except the database, where the messages are.
     for entry in fs::read_dir(server.folder()).expect("list the folder") {
         let path = entry.expect("an entry").path();
         let is_database = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("raybox.db"));

@@ -1,4 +1,5 @@
-//! The test ground itself: databases, Redis and nginx come, suffer and go as the other suites rely on.
+//! Tests the testkit itself: databases, Redis and nginx start, fail and restart as the other suites
+//! expect.
 
 use std::env;
 use std::io::{BufRead, BufReader};

@@ -1,4 +1,4 @@
-//! Who is where: several connections, several users, and the ends of connections.
+//! Presence: several connections, several users, and connections that end.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -23,7 +23,7 @@ fn the_newest_login_receives_and_its_end_gives_back() {
         for older in &mut connections {
             older.expect_silence_until_barrier();
         }
-        // A logout is acknowledged, so that what is sent after it goes to the next one.
+        // The logout is acknowledged, so messages sent after it go to the next connection.
         newest.logout(a);
     }
     bob.send(&numbered(b, a, n));
@@ -41,7 +41,7 @@ fn a_repeated_login_makes_a_connection_the_newest() {
     bob.send(&chat(b, a, "back"));
     first.expect(&chat(b, a, "back"));
     second.expect_silence_until_barrier();
-    // Logged in twice on one connection is logged in once.
+    // Two logins on one connection count as one.
     first.logout(a);
     bob.send(&chat(b, a, "the other"));
     second.expect(&chat(b, a, "the other"));
@@ -61,7 +61,8 @@ fn the_state_is_online_until_the_last_connection_is_gone() {
     let (mut bob, b) = user(&server, "bob");
     drop(third);
     drop(first);
-    // Both ends are known to the server when its answer to a later connection's end is; so end one more user.
+    // When the server has answered to the end of a later connection, it knows both earlier ends; so
+    // end one more.
     let (last, c) = user(&server, "carol");
     server.wait_state(c, "online");
     drop(last);
@@ -92,7 +93,7 @@ fn several_users_on_one_connection() {
         shared.expect(&chat(b, *id, "to each"));
         server.wait_state(*id, "online");
     }
-    // One of them may write to another.
+    // One of its users may write to another.
     shared.send(&chat(ids[0], ids[1], "inside"));
     shared.expect(&chat(ids[0], ids[1], "inside"));
     shared.logout(ids[1]);
@@ -149,9 +150,9 @@ fn the_login_reply_comes_before_any_push() {
         for _ in 0..40 {
             let mut alice = TestClient::connect(&server);
             alice.send(&json!({"msgType": 1, "USERID": a, "password": password("alice")}));
-            // The real client takes the very next bytes as the reply.
+            // The real client takes the very next bytes for the reply.
             alice.expect_text(ACK);
-            // It is online from then on: pushes follow.
+            // The user is online from then on: pushes follow.
             assert_eq!(alice.recv()["msgType"], 4);
             connections.push(alice);
         }
@@ -219,7 +220,7 @@ fn what_was_sent_before_a_close_is_delivered() {
 
 #[test]
 fn a_client_that_never_reads_is_closed_and_loses_nothing() {
-    // More than the kernel keeps for both ends of a connection.
+    // More than the kernel holds for both ends of a connection.
     const MESSAGES: usize = 400;
     const LENGTH: usize = 60_000;
     let server = TestServer::builder().option("output_max", "64k").option("mailbox_max", "256m").start();
@@ -253,7 +254,7 @@ fn a_client_that_never_reads_is_closed_and_loses_nothing() {
 fn a_client_that_reads_is_never_too_slow_for_a_burst() {
     const SENDERS: usize = 4;
     const EACH: usize = 100;
-    // Each burst is more than may wait for a client, and all together less than a socket takes.
+    // Each burst is more than may wait for a client, and all together are less than a socket takes.
     let server = TestServer::builder().option("output_max", "64k").start();
     let (mut bob, b) = user(&server, "bob");
     bob.set_patience(LONG_PATIENCE);
@@ -283,7 +284,7 @@ fn a_plain_password_is_accepted_at_once_and_hashed_afterwards() {
     };
     assert_eq!(plain(&server), 0);
     server.run_sql(&format!("UPDATE User SET password = '{}' WHERE id = {b}", password("bob")));
-    // A server that has not verified the password before.
+    // After a restart the server has not verified the password before.
     server.restart();
     assert_eq!(plain(&server), 1);
     let mut wrong = TestClient::connect(&server);

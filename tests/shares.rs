@@ -1,5 +1,5 @@
-//! A greedy client beside a quiet one: whatever the greedy one uses up, the quiet one is served. Nothing here depends on how
-//! fast the machine is; the figures that are printed do.
+//! A greedy client beside a quiet one: whatever the greedy one uses up, the quiet one is served. No
+//! check depends on the speed of the machine; the printed figures do.
 
 use std::time::{Duration, Instant};
 
@@ -31,7 +31,7 @@ fn one_account_with_many_connections_does_not_take_the_room_of_the_lanes_from_ot
     let (mut quiet, q) = user(&server, "quiet");
     let absent = offline_user(&server, "absent");
     let mut greedy = connections(&server, "greedy", g, GREEDY);
-    // Nothing leaves the lanes meanwhile.
+    // Nothing leaves the lanes while this lock is held.
     let lock = StoreLock::take(&server);
     let text = "x".repeat(30_000);
     for client in &mut greedy {
@@ -40,7 +40,7 @@ fn one_account_with_many_connections_does_not_take_the_room_of_the_lanes_from_ot
         }
     }
     wait_until("the greedy one is refused", || refused(&server, "lane_max") > 0.0);
-    // Forwarded as chat is, and counted apart.
+    // Forwarded like chat, and counted separately.
     for n in 0..QUIET {
         quiet.send(&json!({"msgType": 5, "FROMID": q, "TOID": absent, "msg": n.to_string()}));
     }
@@ -48,14 +48,14 @@ fn one_account_with_many_connections_does_not_take_the_room_of_the_lanes_from_ot
         server.metric(r#"raybox_frames_total{type="5"}"#) as usize == QUIET
     });
     drop(lock);
-    // The next reply would be a refusal.
+    // If a message had been refused, the next reply would be the refusal.
     quiet.barrier();
     assert_eq!(server.stored_for(absent), QUIET);
     let refused: usize = greedy.iter_mut().map(|client| refusals(&client.recv_until_barrier())).sum();
     println!("of the greedy one's {} messages {refused} are refused, of the quiet one's {QUIET} none", 20 * GREEDY);
     assert_eq!(server.stored_for(victim), 20 * GREEDY - refused, "each is stored or refused");
     assert!(refused > 0);
-    // Room is given back.
+    // Room becomes free again.
     greedy[0].send(&chat(g, victim, &text));
     greedy[0].barrier();
     quiet.send(&json!({"msgType": 4, "FROMID": q, "TOID": absent, "msg": text}));
@@ -74,7 +74,7 @@ fn a_text_for_many_absent_members_takes_room_once() {
         member.join_group(id, group);
     }
     wait_until("they are gone", || (0..MEMBERS).all(|n| server.state_of(o + 1 + n as i64) == "offline"));
-    // A hundred times as much as there is room for, if each member counted.
+    // A hundred times the available room, if each member counted.
     let text = "x".repeat(60_000);
     for _ in 0..2 {
         owner.send(&json!({"msgType": 9, "FROMID": o, "GROUPID": group, "msg": text}));
@@ -82,7 +82,8 @@ fn a_text_for_many_absent_members_takes_room_once() {
     }
     assert_eq!(server.stored(), 2 * MEMBERS);
     assert_eq!(refused(&server, "lane_max"), 0.0);
-    // On the disk, too: once for each batch of the frame's rows. A batch with one of them keeps the text in that row.
+    // On disk the text counts once for each batch of the frame's rows. A batch with a single row
+    // holds the text in that row.
     let kept = server.count("SELECT count(*) FROM MessageText")
         + server.count("SELECT count(*) FROM OfflineMessage WHERE octet_length(message) >= 60000");
     assert!(kept <= MEMBERS / 5, "{kept} times for two frames to {MEMBERS} members");
@@ -125,7 +126,7 @@ fn one_sender_fills_half_of_a_mailbox_and_others_find_room() {
     assert_eq!(stored + refused_count, 40 * greedy.len());
     assert!(stored * 20_000 <= 3 * MIB / 4 && stored * 20_000 >= MIB / 4, "{stored}");
     assert!(refused(&server, "mailbox_max") > 0.0);
-    // Another sender's messages find room, and so do the greedy one's for somebody else.
+    // Another sender's messages find room, and so do the greedy one's messages for another user.
     for n in 0..10 {
         quiet.send(&chat(q, victim, &n.to_string()));
     }
@@ -134,7 +135,7 @@ fn one_sender_fills_half_of_a_mailbox_and_others_find_room() {
     greedy[0].send(&chat(g, other, &text));
     greedy[0].barrier();
     assert_eq!((server.stored_for(victim), server.stored_for(other)), (stored + 10, 1));
-    // What is fetched makes room.
+    // Fetching makes room.
     let mut victim_client = login(&server, "victim", victim);
     assert_eq!(victim_client.fetch_all(victim).len(), stored + 10);
     victim_client.logout(victim);
@@ -159,12 +160,12 @@ fn a_member_with_a_full_mailbox_is_left_out_and_the_group_goes_on() {
         owner.send(&message);
         reader.0.expect(&message);
     }
-    // Nothing was refused: the next reply would be that.
+    // Nothing was refused; otherwise the next reply would be the refusal.
     owner.barrier();
     let stored = server.stored_for(dormant.1);
     assert!((5..=10).contains(&stored), "{stored} messages are half of the mailbox");
     assert_eq!(server.metric(r#"raybox_deliveries_total{path="left_out"}"#) as usize, MESSAGES - stored);
-    // A friend's message finds room, and when the mailbox is empty the group's messages do again.
+    // A friend's message finds room, and once the mailbox is empty the group's messages do again.
     friend.0.send(&chat(friend.1, dormant.1, "hello"));
     friend.0.barrier();
     let mut back = login(&server, "dormant", dormant.1);
@@ -174,7 +175,7 @@ fn a_member_with_a_full_mailbox_is_left_out_and_the_group_goes_on() {
     owner.barrier();
     reader.0.expect(&message);
     assert_eq!(server.stored_for(dormant.1), 1);
-    // One that reaches nobody is refused.
+    // A message that reaches no member is refused.
     reader.0.logout(reader.1);
     let refusal = (0..MESSAGES).find_map(|_| {
         owner.send(&message);
@@ -265,7 +266,7 @@ fn a_stranger_is_refused_until_it_joins_and_a_full_group_takes_nobody() {
         stranger.send(&text(s));
         stranger.expect_refusal(403);
     }
-    // The refusal is not remembered for longer than it is right.
+    // The refusal is forgotten as soon as it is no longer true.
     stranger.join_group(s, group);
     stranger.send(&text(s));
     stranger.barrier();

@@ -1,4 +1,4 @@
-//! The end of a server: everything in flight is finished, and nobody can hold it up for ever.
+//! Shutdown of a server: everything in flight is finished, and no client can delay it for ever.
 
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,7 +11,7 @@ use testkit::{assert_covers, login, number_of, numbered, numbered_with_text, off
 
 const EXIT_PATIENCE: Duration = Duration::from_secs(20);
 
-/// More than the kernel keeps for both ends of a connection.
+/// More than the kernel holds for both ends of a connection.
 const STUFFING: usize = 300;
 const STUFFING_LENGTH: usize = 60_000;
 
@@ -28,7 +28,7 @@ fn an_idle_server_ends_at_once_with_status_0() {
     assert!(TcpStream::connect(server.address()).is_err(), "nobody listens any more");
 }
 
-/// One sender of a pair: it counts the messages that were acknowledged.
+/// One sender of a pair: counts the messages that were acknowledged.
 fn send_until_the_end(client: &mut TestClient, from: i64, to: i64, acknowledged: &AtomicUsize) {
     let deadline = Instant::now() + LONG_PATIENCE;
     let mut sent = 0;
@@ -53,7 +53,7 @@ fn send_until_the_end(client: &mut TestClient, from: i64, to: i64, acknowledged:
 #[test]
 fn nothing_acknowledged_is_lost_by_a_shutdown_under_traffic() {
     let mut server = TestServer::builder().option("loops", "2").start();
-    // Three recipients who are there and three who are away, each with a sender of its own.
+    // Three online and three offline recipients, each with its own sender.
     let mut senders: Vec<(TestClient, i64)> = (0..6).map(|n| user(&server, &format!("sender {n}"))).collect();
     let mut there: Vec<(TestClient, i64)> = (0..3).map(|n| user(&server, &format!("recipient {n}"))).collect();
     let mut recipients: Vec<i64> = there.iter().map(|(_, id)| *id).collect();
@@ -84,12 +84,12 @@ fn nothing_acknowledged_is_lost_by_a_shutdown_under_traffic() {
         got.extend(stored.iter().map(number_of));
         let acknowledged = acknowledged[n].load(Ordering::Relaxed);
         assert!(got.len() >= acknowledged, "recipient {n}: {acknowledged} acknowledged, {} arrived", got.len());
-        // A shutdown is no failure: nothing comes twice.
+        // A shutdown is not a failure: no message arrives twice.
         assert_eq!(got, (0..got.len()).collect::<Vec<_>>(), "recipient {n}");
     }
 }
 
-/// A server with a recipient who does not read and has more waiting than its socket takes.
+/// A server with a recipient who does not read and has more waiting than the socket takes.
 fn with_a_client_that_does_not_read(drain_timeout: &str) -> (TestServer, TestClient, i64) {
     let builder = TestServer::builder().option("output_max", "128m").option("user_timeout", "600s");
     let server = builder.option("drain_timeout", drain_timeout).start();
@@ -140,10 +140,11 @@ fn the_drain_timeout_bounds_a_database_that_does_not_answer() {
     for (client, id) in &mut clients {
         client.send(&json!({"msgType": 12, "FROMID": id, "name": "g", "description": ""}));
     }
-    // Another client's request was read, so the loops have seen the others' as well or will when they drain.
+    // Another client's request was read, so the loops have read the others' as well or will when
+    // they drain.
     clients[0].0.send(&json!({"msgType": 200}));
     server.terminate();
-    // Each request would wait for the lock for five seconds, four at a time.
+    // Each request would wait five seconds for the lock, four at a time.
     server.wait_exit(EXIT_PATIENCE);
     drop(lock);
 }
@@ -168,7 +169,7 @@ fn a_server_starts_again_on_what_the_last_one_left() {
     alice.ask(&json!({"msgType": 6, "U1": a, "U2": b}));
     let friends = alice.ask(&json!({"msgType": 8, "FROMID": a}));
     for n in 0..3 {
-        // The end by a signal and the end by a kill leave the same.
+        // Shutdown by a signal and by a kill leave the same data.
         if n == 1 {
             server.kill9();
         } else {
@@ -176,7 +177,7 @@ fn a_server_starts_again_on_what_the_last_one_left() {
             assert_eq!(server.wait_exit(EXIT_PATIENCE).code(), Some(0));
         }
         server.restart();
-        // After a kill the database still says online; nobody is.
+        // After a kill the database still says online, though no user is.
         server.wait_state(a, "offline");
         let mut alice = login(&server, "alice", a);
         assert_eq!(alice.ask(&json!({"msgType": 8, "FROMID": a})), friends);
@@ -203,7 +204,7 @@ fn a_server_that_is_told_to_stop_goes_on_for_the_drain_delay_but_is_not_ready() 
 
 #[test]
 fn connections_are_closed_one_after_the_other_and_the_others_are_served_meanwhile() {
-    // Each of the two loops closes one every 2 seconds, in the order in which they came.
+    // Each of the two loops closes one connection every 2 seconds, in the order of connecting.
     let mut server = TestServer::builder().option("loops", "2").option("drain_rate", "1").start();
     let mut clients: Vec<(TestClient, i64)> = (0..6).map(|n| user(&server, &format!("user {n}"))).collect();
     server.terminate();

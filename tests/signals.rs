@@ -1,4 +1,4 @@
-//! Signals: only a request to stop stops the server, and that one loses nothing.
+//! Signals: only a request to stop stops the server, and stopping loses nothing.
 
 use std::fs;
 use std::process::Command;
@@ -10,7 +10,8 @@ use testkit::{login, number_of, numbered, offline_user, signal, user, wait_until
 
 const EXIT_PATIENCE: Duration = Duration::from_secs(20);
 
-/// A server that heeds SIGHUP also where the tests were started with the signal ignored, as by nohup.
+/// A server that handles SIGHUP even if the tests were started with the signal ignored, as by
+/// nohup.
 fn heeding_hup() -> Builder {
     TestServer::builder().after(r#"exec env --default-signal=HUP "$0" "$@""#)
 }
@@ -54,7 +55,7 @@ fn sigquit_is_a_graceful_shutdown_that_sigterm_does_not_hurry() {
 fn sighup_opens_the_log_again_and_reads_the_level_again() {
     let server = heeding_hup().file("server.cnf", "log_level=warn\n".to_owned()).start();
     signal(server.pid(), "HUP");
-    // The line about it is below the level.
+    // The log line about it is below the level.
     let _ = user(&server, "alice");
     assert!(!server.logs().contains("log_level was read again"));
 
@@ -88,7 +89,7 @@ fn sighup_opens_the_log_again_and_reads_the_level_again() {
 fn settings_that_cannot_be_read_do_not_keep_a_server_from_stopping() {
     let mut server = heeding_hup().start();
     let cnf = server.folder().join("server.cnf");
-    // Opening a pipe that nobody writes blocks, as a file does on a disk that does not answer.
+    // Opening a pipe without a writer blocks, like a file on a disk that does not respond.
     assert!(Command::new("mkfifo").arg(&cnf).status().expect("coreutils").success());
     signal(server.pid(), "HUP");
     signal(server.pid(), "USR2");
@@ -119,7 +120,7 @@ fn a_changed_password_of_the_database_is_named_after_a_sighup() {
 fn a_sighup_that_is_ignored_from_the_start_stays_ignored() {
     let server = TestServer::builder().after("trap '' HUP").start();
     signal(server.pid(), "HUP");
-    // Signals of one process are handled in the order of their numbers; SIGUSR2 is a later one.
+    // Pending signals of a process are handled in the order of their numbers; SIGUSR2 comes later.
     signal(server.pid(), "USR2");
     wait_until("the other signal is in the log", || server.logs().contains("SIGUSR2"));
     assert!(!server.logs().contains("opened again"));

@@ -1,4 +1,5 @@
-//! While the database is away, what must be kept waits in `spool.db`: MariaDB is killed and frozen, and so is the server.
+//! While the database is unreachable, messages that must be stored wait in `spool.db`: MariaDB is
+//! killed and frozen, and so is the server.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,9 +10,10 @@ use serde_json::json;
 use testkit::{LONG_PATIENCE, MariaDb, Neighbour, Redis, TestClient, TestServer, Workplace, assert_refusal};
 use testkit::{login, number_of, numbered, numbered_with_text, offline_user, user, wait_within};
 
-/// A server on a MariaDB of its own, with somebody who writes, and somebody who has been there and is away.
+/// A server on a MariaDB of its own, with a sender, and a recipient who was online before and is
+/// offline.
 struct Scene {
-    // The server ends before what it stands on.
+    // Dropped first: the server exits before its services.
     server: TestServer,
     ann: TestClient,
     a: i64,
@@ -32,7 +34,7 @@ impl Scene {
         Scene { server, ann, a, b, sent: 0, mariadb }
     }
 
-    /// Ann writes so many messages to Bob, all of which are acknowledged.
+    /// Ann sends this number of messages to Bob, all of which are acknowledged.
     fn send(&mut self, count: usize) {
         for _ in 0..count {
             self.ann.send(&numbered(self.a, self.b, self.sent));
@@ -46,12 +48,12 @@ impl Scene {
         self.server.metric("raybox_spool_messages") as usize
     }
 
-    /// Nobody says anything to the server but how it is.
+    /// Waits without sending the server anything but health checks.
     fn wait_drained(&self) {
         wait_within(LONG_PATIENCE, "the spool drains", || self.spooled() == 0);
     }
 
-    /// What Bob finds.
+    /// The messages that Bob fetches.
     fn fetch(&self) -> Vec<usize> {
         let mut bob = login(&self.server, "bob", self.b);
         bob.set_patience(LONG_PATIENCE);
@@ -69,7 +71,7 @@ fn what_is_sent_while_the_database_is_dead_comes_in_order_when_it_is_back() {
     scene.send(10);
     scene.mariadb.kill();
     scene.send(30);
-    // A user who was here before can come, and is not given the half of it.
+    // A user who was online before can log in, and gets no partial result.
     let mut bob = login(&scene.server, "bob", scene.b);
     bob.send(&json!({"msgType": 14, "FROMID": scene.b}));
     bob.expect_refusal(503);
@@ -107,7 +109,8 @@ fn what_is_sent_while_the_database_is_frozen_comes_in_order_when_it_goes_on() {
     scene.mariadb.cont();
     scene.wait_drained();
     scene.send(10);
-    // A frozen database does in the end what it was asked: what was in doubt when it froze may be there twice.
+    // A frozen database executes in the end what it was sent: messages in doubt when it froze may
+    // be stored twice.
     assert_first_ones_in_order(&scene.fetch(), scene.sent);
 }
 
@@ -121,10 +124,10 @@ fn a_server_that_is_killed_meanwhile_starts_without_its_database_and_drains_with
     scene.server.restart();
     assert!(!scene.server.is_ready(), "it cannot be");
     assert_eq!(scene.spooled(), 50);
-    // Nobody is remembered, and nobody can be looked up.
+    // The server remembers no user, and cannot look any up.
     let mut bob = TestClient::connect(&scene.server);
     assert!(!bob.try_login(scene.b, "pw-bob"));
-    // Once more, and this time the end is in order.
+    // Once more, and this time with a graceful shutdown.
     scene.server.terminate();
     assert_eq!(scene.server.wait_exit(LONG_PATIENCE).code(), Some(3), "something waits");
     assert!(scene.server.logs().contains("50 messages (") && scene.server.logs().contains("start the server again"));
@@ -141,7 +144,7 @@ fn a_server_that_is_killed_meanwhile_starts_without_its_database_and_drains_with
 fn a_server_that_is_killed_while_it_drains_loses_nothing() {
     const MANY: usize = 6000;
     let mut scene = Scene::new(|builder| builder);
-    // So that there is a middle.
+    // The trigger slows inserts down, so that there is a middle.
     scene.server.run_sql("CREATE TRIGGER slow BEFORE INSERT ON OfflineMessage FOR EACH ROW DO SLEEP(0.001)");
     scene.mariadb.kill();
     for _ in 0..6 {
@@ -171,7 +174,7 @@ fn a_server_with_a_spool_starts_though_the_database_has_no_connection_to_spare()
     scene.server.kill9();
     scene.mariadb.restart();
     database.run(&format!("ALTER USER {}@'%' WITH MAX_USER_CONNECTIONS 1", database.user()));
-    // Those from before do not count.
+    // Connections from before do not count.
     let _the_one = database.connect();
     scene.server.restart();
     assert_eq!(scene.spooled(), 20);
@@ -222,7 +225,7 @@ fn a_full_disk_refuses_and_loses_nothing() {
     let mut scene = Scene::new(|builder| builder);
     scene.mariadb.kill();
     scene.send(10);
-    // No file may grow beyond this, the spool's log among them.
+    // No file may grow beyond this size, including the spool's log.
     limit_files(&scene.server, "200000");
     let mut refused = 0;
     let mut n = 1000;
@@ -254,7 +257,7 @@ fn a_full_disk_does_not_outlive_the_outage() {
     scene.send(50);
     limit_files(&scene.server, "1");
     scene.mariadb.restart();
-    // What is stored cannot be deleted from the spool.
+    // Messages that are stored now cannot be deleted from the spool.
     scene.wait_drained();
     scene.send(20);
     assert_eq!(scene.server.metric(r#"raybox_deliveries_total{path="stored"}"#), 20.0);
@@ -285,11 +288,11 @@ fn a_server_that_stops_on_a_full_disk_stores_nothing_again() {
     scene.assert_all_in_order();
 }
 
-/// A small disk of its own, full to the last byte until it is told otherwise. It needs root.
+/// A small disk of its own, full to the last byte until it is freed. It needs root.
 struct SmallDisk(std::path::PathBuf);
 
 impl SmallDisk {
-    /// A disk, or why there is none.
+    /// A disk, or the reason why there is none.
     fn mount() -> Result<SmallDisk, String> {
         let path = std::env::temp_dir().join(format!("raybox-small-disk-{}", std::process::id()));
         fs::create_dir_all(&path).expect("a folder");
@@ -349,13 +352,13 @@ fn a_server_starts_though_the_disk_of_its_spool_is_full() {
     assert_eq!(scene.server.wait_exit(LONG_PATIENCE).code(), Some(0));
 }
 
-/// Somebody who reads nothing is gone, and what came back from the connection finds the database dead and the disk full.
-/// How many messages that is.
+/// A client that reads nothing has gone, and the messages that came back from its connection find
+/// the database down and the disk full. Returns the number of these messages.
 fn with_messages_that_nothing_can_store(scene: &mut Scene) -> usize {
     const SENT: usize = 300;
     let (carol, c) = user(&scene.server, "carol");
     for n in 0..SENT {
-        // More than the sockets take.
+        // More than the sockets hold.
         scene.ann.send(&numbered_with_text(scene.a, c, n, 50_000));
     }
     scene.ann.ack_barrier();
@@ -446,7 +449,7 @@ fn a_server_that_was_never_there_does_not_start_without_its_database() {
     assert!(!workplace.path().join("spool.db").exists());
 }
 
-/// Whatever came twice, all of them came, and for the first time in order.
+/// Checks that all messages arrived, in order of their first arrival; some may have arrived twice.
 fn assert_first_ones_in_order(got: &[usize], count: usize) {
     let mut seen = BTreeSet::new();
     let first: Vec<usize> = got.iter().copied().filter(|number| seen.insert(*number)).collect();

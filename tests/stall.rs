@@ -1,4 +1,5 @@
-//! A database that does not take writes for a while: what does not need it goes on, what needs it waits or is refused.
+//! A database that accepts no writes for a while: requests that do not need it go on, the others
+//! wait or are refused.
 
 use std::thread;
 use std::time::Duration;
@@ -15,7 +16,7 @@ fn chat_on_the_node_goes_on() {
     let (mut bob, b) = user(&server, "bob");
     let c = offline_user(&server, "carol");
     let lock = StoreLock::take(&server);
-    // What waits for the lock is the sender's own, and does not hold up what the sender writes to others.
+    // Messages that wait for the lock delay only their recipient's messages, not those to others.
     alice.send(&chat(a, c, "held up"));
     for n in 0..200 {
         alice.send(&numbered(a, b, n));
@@ -38,7 +39,7 @@ fn chat_in_a_known_group_goes_on() {
     let group = alice.create_group(a, "the group");
     bob.join_group(b, group);
     let message = |n: usize| json!({"msgType": 9, "FROMID": a, "GROUPID": group, "n": n});
-    // The first message makes the members known to the node.
+    // The first message makes the node load the members.
     alice.send(&message(0));
     bob.expect(&message(0));
     let lock = StoreLock::take(&server);
@@ -63,7 +64,7 @@ fn users_verified_before_log_in_and_out() {
         bob.expect(&numbered(a, b, n));
         bob.logout(b);
     }
-    // A wrong password is no better for the stall.
+    // A wrong password is no better because of the stall.
     let mut eve = TestClient::connect(&server);
     eve.send(&json!({"msgType": 1, "USERID": b, "password": password("alice")}));
     let reply = eve.recv();
@@ -86,7 +87,7 @@ fn a_reply_waits_until_what_was_sent_before_is_stored_or_refused() {
     let lock = StoreLock::take(&server);
     alice.send(&chat(a, c, "for later"));
     alice.send(&json!({"msgType": 200}));
-    // Time passes in which the server could answer if it wanted to.
+    // Time passes in which the server could answer.
     for n in 0..500 {
         bob.send(&numbered(b, d, n));
         dave.expect(&numbered(b, d, n));
@@ -144,7 +145,8 @@ fn what_was_sent_meanwhile_is_stored_in_order_or_refused() {
     assert!(got.is_sorted_by(|before, after| before < after), "{got:?}");
 }
 
-/// One table is gone and the others are there: clients who need both do not have the log told of each call.
+/// One table is gone and the others are there: requests that need both do not cause a log line for
+/// each call.
 #[test]
 fn a_kind_of_call_that_fails_beside_one_that_works_writes_one_line() {
     let server = TestServer::start();
@@ -174,7 +176,8 @@ fn a_kind_of_call_that_fails_beside_one_that_works_writes_one_line() {
     assert_eq!((lines("fails: "), lines("works again, ")), (1, 1), "{logs}");
 }
 
-/// The log folder cannot be written, so lines go to stderr, a pipe of 64 KiB (pipe(7)) that nobody reads.
+/// The log folder is not writable, so lines go to stderr, a pipe of 64 KiB (pipe(7)) that is not
+/// read.
 #[test]
 fn nobody_waits_for_a_stderr_that_nobody_reads() {
     let builder = TestServer::builder().option("log_dir", "/proc/nowhere").option("log_level", "debug");
@@ -182,7 +185,7 @@ fn nobody_waits_for_a_stderr_that_nobody_reads() {
     let mut server = builder.after("mkfifo unread; exec 2<>unread").start();
     let (mut alice, a) = user(&server, "alice");
     let (mut bob, b) = user(&server, "bob");
-    // Each writes two lines of some hundred bytes.
+    // Each writes two lines of about a hundred bytes.
     for _ in 0..1000 {
         TestClient::connect(&server).ack_barrier();
     }

@@ -1,4 +1,4 @@
-//! What every store must do, checked on each store there is.
+//! The behaviour that every store must have, checked on each kind of store.
 
 mod mysql_store;
 mod store_suite;
@@ -13,7 +13,7 @@ mod sqlite {
 
     use crate::store_suite;
 
-    /// A fresh store in a folder of its own, which goes with it.
+    /// A new store in a folder of its own, which is removed with it.
     struct Fresh {
         store: Option<SqliteStore>,
         data_dir: PathBuf,
@@ -51,7 +51,7 @@ mod mysql {
     use crate::mysql_store::open_with;
     use crate::store_suite;
 
-    /// A store on a database of its own, which goes with it.
+    /// A store on a database of its own, which is removed with it.
     pub(super) struct Fresh {
         pub(super) store: MysqlStore,
         pub(super) database: Database,
@@ -76,7 +76,8 @@ mod mysql {
     store_suite::store_suite!(open);
 }
 
-/// The reference server's tables as they are. What the narrow suite leaves out is different there, and tested here.
+/// The reference server's tables as they are. Behaviour that the narrow suite leaves out differs
+/// there, and is tested here.
 mod mysql_reference {
     use std::sync::Arc;
 
@@ -127,7 +128,8 @@ mod mysql_reference {
         let kept = store.fetch(user, 8).unwrap();
         let ids: Vec<MessageId> = kept.iter().map(|message| message.id).collect();
         assert_eq!(ids.len(), 2);
-        // What is equal and came later stays, also what comes between the fetch and the delete.
+        // An equal message that came later stays, also one that comes between the fetch and the
+        // delete.
         store.append(&[message(user, "SAME")]).unwrap();
         store.delete(user, &ids).unwrap();
         assert_eq!(texts(), ["same", "last", "same ", "SAME"]);
@@ -136,7 +138,7 @@ mod mysql_reference {
         store.delete(user, &all).unwrap();
         assert_eq!(texts(), [""; 0]);
         assert_eq!(store.fetch(other, usize::MAX).unwrap().len(), 1);
-        // What only looks equal to the database's collation is another message.
+        // A text that only the database's collation takes for equal is another message.
         store.append(&["CASE", "case"].map(|text| message(user, text))).unwrap();
         let kept = store.fetch(user, usize::MAX).unwrap();
         store.delete(user, &[kept[1].id]).unwrap();

@@ -1,4 +1,5 @@
-//! The users a run needs. They are registered as it begins, or taken from a file of an earlier run.
+//! The users a run needs. They are registered at the beginning of the run, or read from the file of
+//! an earlier run.
 
 use std::fs;
 use std::io;
@@ -19,10 +20,12 @@ pub(crate) struct Account {
     pub(crate) password: String,
 }
 
-/// Connections that register at once: a server hashes and commits several together.
+/// Connections that register at the same time: a server hashes and commits several registrations
+/// together.
 const REGISTRARS: usize = 8;
 
-/// So many accounts of the server at `address`; what `file` lacks is registered and written to it.
+/// Returns `count` accounts of the server at `address`. Accounts that `file` lacks are registered
+/// and added to it.
 pub(crate) fn provide(
     address: SocketAddr,
     count: usize,
@@ -46,7 +49,7 @@ pub(crate) fn provide(
     Ok(accounts)
 }
 
-/// A connection of this user.
+/// A new connection on which this user is logged in.
 pub(crate) fn log_in(address: SocketAddr, account: &Account, framing: Framing) -> io::Result<Client> {
     let mut client = Client::connect(address, framing)?;
     client.ask(&wire::login(account.id, &account.password))?;
@@ -55,7 +58,7 @@ pub(crate) fn log_in(address: SocketAddr, account: &Account, framing: Framing) -
 
 fn read(path: &Path) -> io::Result<Vec<Account>> {
     if !path.is_file() {
-        // A device may have no end.
+        // A device file may never end, so only regular files are read.
         return Err(about(path, io::Error::other("this is no file of accounts")));
     }
     let text = fs::read_to_string(path).map_err(|error| about(path, error))?;
@@ -68,7 +71,7 @@ fn about(path: &Path, error: io::Error) -> io::Error {
 }
 
 fn register(address: SocketAddr, count: usize, progress: &Progress) -> io::Result<Vec<Account>> {
-    // Names must not be those of another run.
+    // Names must differ from those of other runs.
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let run = format!("raybench-{:x}-{:x}", process::id(), now.as_micros());
     let registrars = REGISTRARS.min(count);
@@ -77,8 +80,8 @@ fn register(address: SocketAddr, count: usize, progress: &Progress) -> io::Resul
         let numbers = (first..count).step_by(registrars);
         numbers
             .map(|n| {
-                // As long as what the Qt client sends, the SHA-224 of a password, but no such digits: that client is sent one
-                // frame at a time.
+                // As long as the password that the Qt client sends (a SHA-224), but not hexadecimal
+                // digits only: a server paces that client, one frame at a time.
                 let password = format!("raybench-{n:047x}");
                 let reply = client.ask(&wire::register(&format!("{run}-{n}"), &password))?;
                 let id = reply["USERID"].as_i64().ok_or_else(|| io::Error::other(format!("no USERID in {reply}")))?;

@@ -1,5 +1,5 @@
-//! Many connections that ask and are answered, in one thread: for logins and for the ramp. Each answer is checked to the
-//! last byte.
+//! One thread that drives many connections which send requests and wait for the answers, for the
+//! logins and for the ramp. Each answer is compared to the last byte.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -20,7 +20,7 @@ use crate::wire::{self, Framing};
 
 /// The reply to a login or a logout that succeeded.
 pub(crate) const OK: &str = r#"{"errno":200,"msgType":200}"#;
-/// The reply to a chat by nobody.
+/// The reply to a chat message from a user who does not exist.
 pub(crate) const NO_SUCH: &str =
     r#"{"errmsg":"No such method, failed to process your request!","errno":404,"msgType":404}"#;
 
@@ -29,7 +29,7 @@ pub(crate) const NO_SUCH: &str =
 pub(crate) struct Step {
     request: Vec<u8>,
     answer: Vec<u8>,
-    /// What its time is one of; `None` if it is not measured.
+    /// Index of the histogram for its time; `None` if it is not measured.
     kind: Option<usize>,
 }
 
@@ -45,32 +45,34 @@ impl Step {
         Step { request: frame(request), answer: frame(answer), kind: None }
     }
 
-    /// One of those whose rate and times are measured, the times with those of the same kind.
+    /// Counts this step in the rate, and records its time in the histogram of this kind.
     pub(crate) fn counted(self, kind: usize) -> Step {
         Step { kind: Some(kind), ..self }
     }
 }
 
-/// What a connection does.
+/// What each connection does with its scripts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Course {
-    /// One script after the other until the phase is the last, or the scripts are empty.
+    /// Runs one script after another until the last phase, or until there are no more scripts.
     Repeat,
-    /// The same, each on a connection of its own.
+    /// Like `Repeat`, with a new connection for each script.
     Reconnect,
-    /// They begin one after the other within this time, do one script each, and stay until all have. The time of the first
-    /// answer counts from when the connection was due.
+    /// The connections start evenly spread over this time, run one script each, and stay open until
+    /// all have run theirs. The time of the first answer counts from when the connection was due to
+    /// start.
     Ramp(Duration),
 }
 
-/// How long an answer may take.
+/// The longest wait for an answer.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
-/// How long a change of the phase may go unnoticed.
+/// The longest time until a change of the phase is noticed.
 const TURN: Duration = Duration::from_millis(1);
 
-/// Begins a connection. On one machine they come from many addresses of the loopback network, others for each thousand and in
-/// each run: the search for a free port takes milliseconds when more than half of those of an address are in use, or were
-/// a minute ago.
+/// Begins a connection. On one machine, connections come from many addresses of the loopback
+/// network: another address for each thousand, and others in each run. Otherwise the kernel's
+/// search for a free port takes milliseconds once more than half of the ports of an address are in
+/// use or were in use a minute ago.
 fn begin_to_connect(address: SocketAddr) -> io::Result<TcpStream> {
     static BEGUN: AtomicUsize = AtomicUsize::new(0);
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
@@ -86,7 +88,7 @@ fn begin_to_connect(address: SocketAddr) -> io::Result<TcpStream> {
     }
 }
 
-/// Where the connection with this number comes from.
+/// The source address of the connection with this number.
 fn source(number: usize, run: u32) -> Ipv4Addr {
     let nth = number / CONNECTIONS_PER_ADDRESS;
     Ipv4Addr::new(127, (run % 254) as u8 + 1, (nth / 250) as u8, (nth % 250) as u8 + 1)
@@ -95,7 +97,7 @@ fn source(number: usize, run: u32) -> Ipv4Addr {
 const CONNECTIONS_PER_ADDRESS: usize = 1_000;
 
 struct Asker {
-    /// None before it is due and after the end.
+    /// `None` before the connection is due and after it has ended.
     stream: Option<TcpStream>,
     is_connected: bool,
     script: Vec<Step>,
@@ -115,28 +117,29 @@ struct Asking<'a, S> {
     poll: Poll,
     watch: Watch,
     findings: Findings,
-    /// Connections that have not done what they have to do.
+    /// Connections that have not finished their scripts.
     busy: usize,
     start: Instant,
     last_answer: Instant,
-    /// Somebody waits, and no answer has come since then.
+    /// The time of the last answer, or of the first request after a time without one.
     waiting_since: Instant,
 }
 
-/// The client that asks, and how.
+/// The settings of the client that sends requests.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Inquiry<'a> {
-    /// Connections are spread over them.
+    /// The connections are spread over these addresses.
     pub(crate) addresses: &'a [SocketAddr],
     pub(crate) connections: usize,
     pub(crate) course: Course,
-    /// The counted answers are of so many kinds.
+    /// The number of histograms for the counted answers.
     pub(crate) kinds: usize,
-    /// When nobody has got an answer for so long, those who wait are given up.
+    /// When no connection has got an answer for this long, the ones that wait are given up.
     pub(crate) patience: Duration,
 }
 
-/// What was found, and when the last answer came. `script` says what connection `n` asks in its turn `k`.
+/// Returns the findings and the time of the last answer. `script` returns the requests of
+/// connection `n` in its round `k`.
 pub(crate) fn ask<S: FnMut(usize, usize) -> Vec<Step>>(
     inquiry: Inquiry<'_>,
     phase: &Phase,
@@ -185,7 +188,8 @@ impl<S: FnMut(usize, usize) -> Vec<Step>> Asking<'_, S> {
         }
     }
 
-    /// Whether somebody has waited too long; then nobody's answer is waited for, and who has not begun will not.
+    /// Whether an answer has taken too long. Then no answer is waited for, and no more connections
+    /// start.
     fn is_given_up(&mut self) -> bool {
         if self.busy == 0 || self.waiting_since.elapsed() <= self.inquiry.patience {
             return false;
@@ -247,7 +251,7 @@ impl<S: FnMut(usize, usize) -> Vec<Step>> Asking<'_, S> {
         }
     }
 
-    /// Goes on as far as the socket lets it.
+    /// Sends and receives until the socket would block.
     fn serve(&mut self, index: usize) -> io::Result<()> {
         loop {
             let asker = &mut self.askers[index];
@@ -296,7 +300,7 @@ impl<S: FnMut(usize, usize) -> Vec<Step>> Asking<'_, S> {
         }
     }
 
-    /// It stays, and nothing may come.
+    /// Checks a connection that stays open and must receive nothing.
     fn check_silence(&mut self, index: usize) {
         let asker = &mut self.askers[index];
         let Some(stream) = &asker.stream else { return };
@@ -359,7 +363,7 @@ impl<S: FnMut(usize, usize) -> Vec<Step>> Asking<'_, S> {
         }
     }
 
-    /// It has nothing more to ask.
+    /// Ends the scripts of a connection.
     fn finish(&mut self, index: usize) {
         self.askers[index].script.clear();
         self.busy -= 1;
@@ -382,7 +386,7 @@ mod tests {
 
     use super::*;
 
-    /// A ramp of so many connections to a server that answers or is silent.
+    /// A ramp of this many connections to a server that answers or stays silent.
     fn ramp(connections: usize, over: Duration, patience: Duration, answers: bool) -> Findings {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("an address");

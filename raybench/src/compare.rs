@@ -1,4 +1,5 @@
-//! Two targets in turns, so that what else the machine does meets both, and the ratios of each round.
+//! Runs two targets in turns, so that other work of the machine affects both, and compares them
+//! round by round.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -9,8 +10,9 @@ use crate::report::{Run, completeness, mark, number, shown, text_of_trouble};
 use crate::tally::{Figure, Outcome};
 use crate::workload::Context;
 
-/// Runs both `rounds` times, and prints each round as it is done. B begins every other round, so that what the one leaves
-/// behind meets the other as often. An error ends it; what was done before it is kept.
+/// Runs both targets `rounds` times, and prints each round when it is done. Target B goes first in
+/// every other round, so that each target equally often follows the other. An error ends the
+/// comparison; the rounds done before are part of the result.
 pub(crate) fn compare(
     mut contexts: [Context; 2],
     rounds: u32,
@@ -62,7 +64,8 @@ fn summary(outcome: &Outcome) -> String {
     words.join(", ")
 }
 
-/// A table: for each figure the medians of both, and the ratio of B to A with its least and greatest.
+/// A table: for each figure the medians of both, and the ratio of B to A with its least and
+/// greatest.
 pub(crate) fn text(runs: &[Run]) -> String {
     let mut text = String::new();
     if !runs.iter().all(Run::is_complete) {
@@ -92,7 +95,7 @@ pub(crate) fn text(runs: &[Run]) -> String {
 
 pub(crate) const LETTERS: [&str; 2] = ["A", "B"];
 
-/// What B's figure was to A's, round by round.
+/// The ratio of B's figure to A's, round by round.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) struct Ratio {
     pub(crate) median: f64,
@@ -101,7 +104,8 @@ pub(crate) struct Ratio {
 }
 
 impl Ratio {
-    /// Of the rounds in which both have the figure, and A's is not zero; `None` if there is none.
+    /// Covers the rounds in which both have the figure and A's is not zero; `None` if there are no
+    /// such rounds.
     pub(crate) fn of(runs: &[Run], title: &str) -> Option<Ratio> {
         let [a, b] = runs else { return None };
         let pairs = a.values(title).into_iter().zip(b.values(title));
@@ -128,7 +132,7 @@ pub(crate) fn titles(runs: &[Run]) -> Vec<(String, &'static str)> {
     titles
 }
 
-/// Of those that are known.
+/// The median of the values that are known.
 pub(crate) fn median(values: &[Option<f64>]) -> Option<f64> {
     let mut sorted: Vec<f64> = values.iter().flatten().copied().collect();
     sorted.sort_by(f64::total_cmp);
@@ -165,7 +169,7 @@ mod tests {
 
     #[test]
     fn figures_are_compared_with_those_of_the_same_round() {
-        // A had none in its second round, B none after it.
+        // A has no figure in its second round, B has none after it.
         let runs = [run("a", &[1.0, f64::NAN, 4.0]), run("b", &[2.0, 100.0])];
         assert_eq!(Ratio::of(&runs, "rate"), Some(Ratio { median: 2.0, least: 2.0, most: 2.0 }));
         assert_eq!(Ratio::of(&[run("a", &[0.0]), run("b", &[2.0])], "rate"), None, "nothing is infinite");

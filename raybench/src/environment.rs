@@ -1,4 +1,4 @@
-//! What a result was measured with and on.
+//! The machine and the software that a result was measured with.
 
 use std::fs;
 use std::thread;
@@ -9,11 +9,11 @@ use serde::Serialize;
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Environment {
     pub(crate) version: &'static str,
-    /// When, in UTC.
+    /// The date and time in UTC.
     pub(crate) date: String,
     pub(crate) kernel: String,
     pub(crate) cpu: String,
-    /// Those that this process may use.
+    /// The processors that this process may use.
     pub(crate) cores: usize,
 }
 
@@ -33,7 +33,7 @@ impl Environment {
     }
 }
 
-/// Not every architecture says it.
+/// Not every architecture reports its model name.
 fn cpu() -> Option<String> {
     let text = fs::read_to_string("/proc/cpuinfo").ok()?;
     let line = text.lines().find(|line| line.starts_with("model name"))?;

@@ -1,4 +1,5 @@
-//! Ctrl-C: what there is, is still told. A second one ends the process at once.
+//! Ctrl-C: the first one ends the run and prints the result so far. A second one ends the process
+//! immediately.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,10 +9,11 @@ use std::time::{Duration, Instant};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-/// The exit code, as shells have it for a process that SIGINT ended.
+/// The exit code, the same that shells report for a process killed by SIGINT.
 pub(crate) const EXIT_CODE: u8 = 130;
 
-/// timeout(1) sends its signal to the process and to its group: one that follows so soon is still the first.
+/// timeout(1) sends its signal to the process and to its group: two signals this close together
+/// count as one.
 const SAME: Duration = Duration::from_millis(500);
 
 static REQUESTED: AtomicBool = AtomicBool::new(false);
@@ -35,7 +37,8 @@ pub(crate) fn is_requested() -> bool {
 }
 
 /// # Errors
-/// When somebody wants an end.
+///
+/// When the run was interrupted.
 pub(crate) fn check() -> io::Result<()> {
     if is_requested() { Err(io::Error::other("interrupted")) } else { Ok(()) }
 }

@@ -1,14 +1,16 @@
-//! Descriptors: this process needs one for each connection.
+//! The limit on file descriptors: this process needs one for each connection.
 
 use std::io;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Besides connections: standard input and output, the relay's pipes, polls, files that are read for a moment.
+/// Descriptors besides connections: standard input and output, the relay's pipes, polls, files that
+/// are open for a moment.
 const OTHERS: u64 = 64;
 
 /// # Errors
-/// When so many are not allowed; the text says what to do.
+///
+/// When the limit is too low; the text says what to do.
 pub(crate) fn need_descriptors(connections: usize) -> io::Result<()> {
     let needed = connections as u64 + OTHERS;
     let limit = getrlimit(Resource::Nofile);

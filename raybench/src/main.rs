@@ -1,6 +1,7 @@
-//! raybench measures chat servers, and checks every byte that comes back: there is no throughput without completeness.
+//! raybench measures chat servers, and checks every byte of the replies: a throughput counts only
+//! if nothing is lost.
 //!
-//! `raybench --help` names the workloads; `docs/performance.md` says how to read what they print.
+//! `raybench --help` names the workloads; `docs/performance.md` explains their output.
 
 mod accounts;
 mod ask;
@@ -150,7 +151,7 @@ fn main() -> ExitCode {
 enum End {
     Complete,
     Incomplete,
-    /// What there is was printed.
+    /// The run failed; its partial result was printed.
     Failed,
 }
 
@@ -195,7 +196,7 @@ fn run(options: &Options, settings: Vec<(String, String)>) -> io::Result<End> {
     Ok(if runs.iter().all(Run::is_complete) { End::Complete } else { End::Incomplete })
 }
 
-/// Tells the result wherever it is to go, whether or not one of these places takes it. The first error.
+/// Writes the result to all its destinations, even if one of them fails. Returns the first error.
 fn print(common: &Common, about: &About, runs: &[Run]) -> io::Result<()> {
     let text = if let [run] = runs { report::text(run) } else { compare::text(runs) };
     let json = format!("{}\n", report::json(about, runs));
@@ -220,7 +221,7 @@ fn say(text: &str) -> io::Result<()> {
     said.map_err(|error| io::Error::new(error.kind(), format!("standard output: {error}")))
 }
 
-/// Whether a result can be written there, before it is measured in vain.
+/// Checks that the result can be written to this file, before the measurement.
 fn check_writable(path: &Path) -> io::Result<()> {
     let was_there = path.exists();
     OpenOptions::new().append(true).create(true).open(path).map_err(|error| about_file(path, &error))?;
@@ -246,7 +247,7 @@ impl Common {
         }
     }
 
-    /// Files that the results go to.
+    /// The files that the results are written to.
     fn outputs(&self) -> impl Iterator<Item = &Path> {
         let paths = [self.json.as_deref(), self.report.as_deref()].into_iter().flatten();
         paths.filter(|path| *path != Path::new("-"))

@@ -1,4 +1,4 @@
-//! Users who write to others who are away, and these come back.
+//! Users who write to others who are offline, and these come back.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ use crate::workload::Context;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WritingToAbsent {
     pub(crate) senders: usize,
-    /// To each sender one.
+    /// The number of messages that each sender writes to its recipient.
     pub(crate) messages: usize,
     pub(crate) size: usize,
     pub(crate) framing: Framing,
@@ -40,7 +40,7 @@ pub(crate) fn offline(workload: WritingToAbsent, context: &Context) -> io::Resul
         absent.iter().enumerate().map(|(n, account)| Absent { account, address: address(n) }).collect();
     context.progress.stage("emptying", senders);
     for absent in &absent {
-        // What an earlier run left must not be counted.
+        // Messages that an earlier run left must not be counted.
         absent.fetch_all(framing, |_, _| ())?;
         context.progress.step();
     }
@@ -50,7 +50,7 @@ pub(crate) fn offline(workload: WritingToAbsent, context: &Context) -> io::Resul
     let mut outcome = Outcome { times: vec![("fetch", times())], ..Outcome::default() };
     let (sent, measured) = write_all(clients, &templates, messages as u64, pids, context, &mut outcome)?;
     let fetching = fetch_all(&absent, &templates, &sent, framing, context, &mut outcome);
-    // What was not kept was not written either.
+    // Messages that were not stored were not written to disk either.
     let delivered = outcome.counts.delivered;
     outcome.push_rate(What::Messages, delivered, &measured);
     outcome.push("fetched", delivered as f64 / fetching.as_secs_f64(), What::Messages.per_second());
@@ -58,7 +58,8 @@ pub(crate) fn offline(workload: WritingToAbsent, context: &Context) -> io::Resul
     Ok(outcome)
 }
 
-/// Writes to all, each sender in a thread of its own; how many messages each has handed over, and what that cost.
+/// Writes to all recipients, each sender in a thread of its own. Returns how many messages each has
+/// sent, and the cost.
 fn write_all(
     clients: Vec<Client>,
     templates: &[Template],
@@ -96,7 +97,7 @@ fn write_all(
     Ok((sent, measured))
 }
 
-/// How many messages were handed over, and whether all is stored.
+/// Returns how many messages were sent, and whether all of them are stored.
 fn write(mut client: Client, template: &Template, messages: u64) -> (u64, io::Result<()>) {
     let mut frames = Vec::with_capacity(PIECE + template.len());
     let mut sent = 0;
@@ -112,14 +113,14 @@ fn write(mut client: Client, template: &Template, messages: u64) -> (u64, io::Re
             client.send_raw(&frames)?;
             sent = next;
         }
-        // The answer means that all of it is stored.
+        // The answer confirms that all of it is stored.
         client.ask(&wire::barrier(template.from())).map(drop)
     };
     let result = write_some();
     (sent, result)
 }
 
-/// The absent come back, one after the other; how long that took.
+/// Logs the absent users in again, one after the other. Returns how long that took.
 fn fetch_all(
     absent: &[Absent<'_>],
     templates: &[Template],
@@ -164,7 +165,7 @@ fn fetch_all(
     elapsed
 }
 
-/// Somebody who is written to while away.
+/// A user who is written to while offline.
 #[derive(Clone, Copy)]
 struct Absent<'a> {
     account: &'a Account,
@@ -172,7 +173,8 @@ struct Absent<'a> {
 }
 
 impl Absent<'_> {
-    /// Logs in, fetches until nothing is left, and leaves. `take` gets what each fetch returned, and the time it took.
+    /// Logs in, fetches until nothing is left, and logs out. `take` gets what each fetch returned,
+    /// and the time the fetch took.
     fn fetch_all(self, framing: Framing, mut take: impl FnMut(Vec<String>, Duration)) -> io::Result<()> {
         let mut client = accounts::log_in(self.address, self.account, framing)?;
         loop {
@@ -181,7 +183,7 @@ impl Absent<'_> {
             let took = start.elapsed();
             let texts: Vec<String> = serde_json::from_value(reply["msgs"].take()).map_err(io::Error::other)?;
             if texts.is_empty() {
-                // The logout waits for what the fetch deletes.
+                // The logout waits until the fetched messages are deleted.
                 return client.ask(&wire::logout(self.account.id)).map(drop);
             }
             take(texts, took);

@@ -1,4 +1,4 @@
-//! What the command line may say.
+//! The command line.
 
 use std::ffi::OsStr;
 use std::net::SocketAddr;
@@ -30,25 +30,28 @@ pub(crate) struct Options {
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Common {
-    /// Where the nodes are: HOST:PORT, with commas between them; connections are spread over them
+    /// Addresses of the nodes, HOST:PORT, separated by commas; the connections are spread over them
     #[arg(long, global = true, value_delimiter = ',', value_parser = target::address, default_value = "127.0.0.1:6000")]
     pub(crate) address: Vec<SocketAddr>,
-    /// The processes of the server, if it runs on this machine: their processor time and memory are measured
+    /// PIDs of the server's processes, if they run on this machine: their processor time and memory
+    /// are measured
     #[arg(long, global = true, value_delimiter = ',', value_parser = target::pid)]
     pub(crate) pid: Vec<u32>,
-    /// Measure the relay instead of a server: a program of system calls alone, which is started for the run
+    /// Measure the relay instead of a server: a program that only makes the necessary system calls;
+    /// it is started for the run
     #[arg(long, global = true)]
     pub(crate) relay: bool,
-    /// Seconds that are measured
+    /// Measured time in seconds
     #[arg(long, global = true, default_value = "5", value_parser = seconds)]
     pub(crate) seconds: Duration,
-    /// Seconds before that which are not
+    /// Seconds of warm-up before that, not measured
     #[arg(long, global = true, default_value = "1", value_parser = seconds)]
     pub(crate) warm_up: Duration,
-    /// Keep the registered users in this file, and take them from it the next time
+    /// Store the registered users in this file, and read them from it the next time
     #[arg(long, global = true)]
     pub(crate) accounts: Option<PathBuf>,
-    /// Write the result as JSON to this file; - is standard output, and the text goes to standard error
+    /// Write the result as JSON to this file; - is standard output, and the text goes to standard
+    /// error
     #[arg(long, global = true)]
     pub(crate) json: Option<PathBuf>,
     /// Write the result as an HTML page with plots to this file
@@ -65,27 +68,29 @@ pub(crate) enum Mode {
     Workload(Workload),
     /// Run a workload against two targets, in turns, and show the ratios
     Compare {
-        /// The yardstick: relay, or ADDRESS[,ADDRESS...][@PID[,PID...]]
+        /// The baseline: relay, or ADDRESS[,ADDRESS...][@PID[,PID...]]
         #[arg(short)]
         a: Target,
-        /// What is compared with it, written likewise
+        /// The target to compare with it, in the same form
         #[arg(short)]
         b: Target,
-        /// How often each is measured
+        /// Number of rounds
         #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
         rounds: u32,
         #[command(subcommand)]
         workload: Workload,
     },
-    /// Be the relay, until standard input ends
+    /// Run as the relay, until standard input ends
     Relay {
-        /// Where to listen
+        /// The address to listen on
         #[arg(long, default_value = "127.0.0.1:6100", value_parser = target::address)]
         listen: SocketAddr,
-        /// How many consecutive connections hear each other
+        /// Connections in a room, counted in the order of connecting: each gets what the others of
+        /// its room send
         #[arg(long, default_value = "2", value_parser = clap::value_parser!(u16).range(2..))]
         room: u16,
-        /// Write each frame by itself; frames end with this byte (10 is a newline, 125 a closing brace)
+        /// Write each frame in a write of its own; this byte ends a frame (10 is a newline, 125 a
+        /// closing brace)
         #[arg(long)]
         split_at: Option<u8>,
     },
@@ -95,28 +100,28 @@ pub(crate) enum Mode {
 pub(crate) enum Workload {
     /// Users who write to each other in pairs: one sends, the other receives
     Pairs(PairsOptions),
-    /// The same through several nodes: the two of a pair are on different ones
+    /// The same across nodes: the two users of a pair are on different nodes
     Cross(PairsOptions),
     /// Groups, in which one member sends and all the others receive
     Group {
         /// Members of each group
         #[arg(long, default_value = "100", value_parser = clap::value_parser!(u16).range(3..=10_000))]
         members: u16,
-        /// How many groups
+        /// Number of groups
         #[arg(long, default_value = "1", value_parser = count())]
         groups: u32,
-        /// How many members of each send
+        /// Number of members of each group who send
         #[arg(long, default_value = "1", value_parser = count())]
         senders: u32,
         #[command(flatten)]
         talk: TalkOptions,
     },
-    /// Users who are logged in and say nothing: what each costs
+    /// Users who are logged in and send nothing: the cost of each connection
     Idle {
-        /// How many connections
+        /// Number of connections
         #[arg(long, default_value = "15000", value_parser = count())]
         connections: u32,
-        /// How many users they are
+        /// Number of users on these connections
         #[arg(long, default_value = "1000", value_parser = count())]
         users: u32,
         #[command(flatten)]
@@ -124,27 +129,28 @@ pub(crate) enum Workload {
     },
     /// Users who log in again and again
     Login {
-        /// How many log in at once
+        /// Number of connections that log in at the same time
         #[arg(long, default_value = "50", value_parser = count())]
         connections: u32,
-        /// How many users they are
+        /// Number of users
         #[arg(long, default_value = "1000", value_parser = count())]
         users: u32,
-        /// On a new connection each time
+        /// Use a new connection for each login
         #[arg(long)]
         reconnect: bool,
-        /// Each user once, and not before the time is taken: after a restart the server must hash each password
+        /// Log each user in once, and not during the warm-up: after a restart the server must hash
+        /// each password
         #[arg(long)]
         first: bool,
         #[command(flatten)]
         framing: Bare,
     },
-    /// Users who write to others who are away and come back
+    /// Users who write to others who are offline and come back
     Offline {
-        /// How many write, each to another who is away
+        /// Number of senders, each with an offline recipient of its own
         #[arg(long, default_value = "10", value_parser = count())]
         senders: u32,
-        /// How many messages each writes
+        /// Number of messages that each sender writes
         #[arg(long, default_value = "10000", value_parser = count())]
         messages: u32,
         /// Bytes of each frame, its newline included
@@ -153,15 +159,16 @@ pub(crate) enum Workload {
         #[command(flatten)]
         framing: Bare,
     },
-    /// Many connections within a short time: each asks what the C++ server's author asked, then logs in
+    /// Many connections within a short time: each asks what the C++ server's author asked in his
+    /// benchmark, then logs in
     Ramp {
-        /// How many connections
+        /// Number of connections
         #[arg(long, default_value = "19000", value_parser = count())]
         connections: u32,
-        /// Within so many seconds
+        /// Seconds over which the connections are spread
         #[arg(long, default_value = "10", value_parser = seconds)]
         over: Duration,
-        /// How many users log in on them
+        /// Number of users who log in on them
         #[arg(long, default_value = "1000", value_parser = count())]
         users: u32,
         #[command(flatten)]
@@ -171,10 +178,10 @@ pub(crate) enum Workload {
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct PairsOptions {
-    /// How many pairs
+    /// Number of pairs
     #[arg(long, default_value = "50", value_parser = count())]
     pub(crate) pairs: u32,
-    /// Users who are logged in beside them and say nothing; the relay has none
+    /// Users who are also logged in and send nothing; the relay has none
     #[arg(long, default_value = "0", value_parser = clap::value_parser!(u32).range(..=1_000_000))]
     pub(crate) bystanders: u32,
     #[command(flatten)]
@@ -183,16 +190,17 @@ pub(crate) struct PairsOptions {
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct TalkOptions {
-    /// How many messages of each sender are on their way at once
+    /// Number of messages of each sender that are on their way at the same time
     #[arg(long, default_value = "1", value_parser = count(), conflicts_with = "rate")]
     pub(crate) window: u32,
-    /// Send so many each second, all senders together, whatever comes back; times count from when a message was due
+    /// Messages to send each second, all senders together, independent of the deliveries; times
+    /// count from when a message was due
     #[arg(long, value_parser = rate)]
     pub(crate) rate: Option<f64>,
     /// Bytes of each frame, its newline included
     #[arg(long, default_value = "100", value_parser = size)]
     pub(crate) size: usize,
-    /// At the end, give up what is missing when nothing has come for so many seconds
+    /// At the end, give up missing messages when nothing has arrived for this many seconds
     #[arg(long, default_value = "5", value_parser = seconds)]
     pub(crate) patience: Duration,
     /// Threads of this program, which share the pairs or groups
@@ -204,7 +212,8 @@ pub(crate) struct TalkOptions {
 
 #[derive(Args, Clone, Copy, Debug)]
 pub(crate) struct Bare {
-    /// Frames without newlines, as the Qt client sends them; the relay then writes each by itself, as a server must
+    /// Send frames without newlines, as the Qt client does; the relay then writes each frame by
+    /// itself, as a server must
     #[arg(long)]
     pub(crate) bare: bool,
 }
@@ -219,13 +228,13 @@ impl Common {
 }
 
 impl Workload {
-    /// Whether it goes on for the time that it is told to.
+    /// Whether it runs for a given time.
     pub(crate) fn is_timed(&self) -> bool {
         !matches!(self, Workload::Offline { .. } | Workload::Ramp { .. } | Workload::Login { first: true, .. })
     }
 }
 
-/// Whether this is an option of workloads that are told how long they go on.
+/// Whether this option applies only to workloads that run for a given time.
 pub(crate) fn is_of_time(name: &str) -> bool {
     matches!(name, "seconds" | "warm_up")
 }
@@ -256,7 +265,7 @@ fn rate(text: &str) -> Result<f64, String> {
     rate.ok_or_else(|| format!("`{text}` is no number of messages a second from 0.001 to 10000000"))
 }
 
-/// What the single options do not say of each other.
+/// Checks what the declarations of the single options cannot express.
 pub(crate) fn check(options: &Options, matches: &ArgMatches) -> Result<(), &'static str> {
     let is_given = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
     let (workload, targets) = match &options.mode {
@@ -330,7 +339,7 @@ pub(crate) fn check(options: &Options, matches: &ArgMatches) -> Result<(), &'sta
     }
 }
 
-/// The command line, without where the results go.
+/// The command line, without the options that say where the results go.
 pub(crate) fn command_line(arguments: impl Iterator<Item = String>) -> String {
     let mut words = arguments.skip(1);
     let mut kept = vec!["raybench".to_owned()];
@@ -345,7 +354,8 @@ pub(crate) fn command_line(arguments: impl Iterator<Item = String>) -> String {
     kept.join(" ")
 }
 
-/// Every option that counts with its value, given or not, without where the results go.
+/// Every option that affects the result with its value, given or default; not those that say where
+/// the results go.
 pub(crate) fn settings(command: &Command, matches: &ArgMatches) -> Vec<(String, String)> {
     let mut settings: Vec<(String, String)> = Vec::new();
     let is_comparison = matches.subcommand_name() == Some("compare");

@@ -1,4 +1,4 @@
-//! Results as one HTML page that needs nothing else.
+//! Results as one HTML page that loads nothing else.
 
 use std::fmt::Write as _;
 use std::io;
@@ -63,7 +63,7 @@ pub(crate) fn page(about: &About, runs: &[Run]) -> io::Result<String> {
     Ok(page)
 }
 
-/// Medians over the rounds; with two targets the ratios of the second to the first too.
+/// Medians over the rounds; with two targets also the ratios of the second to the first.
 fn table(page: &mut String, runs: &[Run]) {
     let is_comparison = runs.len() == 2;
     page.push_str("<table><tr><th></th>");
@@ -95,7 +95,7 @@ fn table(page: &mut String, runs: &[Run]) {
     }
 }
 
-/// Every option, and what the run was made with and on.
+/// All options, and the software and machine of the run.
 fn settings(page: &mut String, about: &About) {
     let Environment { version, date, kernel, cpu, cores } = &about.environment;
     page.push_str("<h2>Settings</h2>\n<table>\n");
@@ -109,7 +109,7 @@ fn settings(page: &mut String, about: &About) {
 }
 
 fn plot_times(runs: &[Run], of_each: &[Vec<(f64, f64)>]) -> io::Result<String> {
-    // Each nine more is as wide as the one before.
+    // Each further nine is as wide as the one before.
     let to_nines = |(q, ms): &(f64, f64)| (-(1.0 - q).log10(), ms.max(1e-3));
     let lines: Vec<Vec<(f64, f64)>> = of_each.iter().map(|line| line.iter().map(to_nines).collect()).collect();
     let nines = bound(&lines, |(x, _)| *x).max(1.0);
@@ -154,7 +154,7 @@ fn plot_slices(runs: &[Run], what: &str) -> io::Result<String> {
     let mut svg = String::new();
     {
         let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
-        // The legend has the upper part for itself: a stall is a line at the bottom.
+        // The upper part is free for the legend: a stall shows as a line at the bottom.
         let (seconds, most) = (bound(&all, |(x, _)| *x).max(slice), bound(&all, |(_, y)| *y).max(1.0) * 1.35);
         let mut chart = ChartBuilder::on(&area)
             .margin(10)

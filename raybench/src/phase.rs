@@ -1,11 +1,12 @@
-//! How far a run is: a part that is not measured, the measured time, and the end, in which nothing is sent any more.
+//! The phases of a run: a warm-up that is not measured, the measured time, and the last phase, in
+//! which nothing is sent any more.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use nix::time::{ClockId, clock_gettime};
 
-/// The same for all threads of a run.
+/// Shared by all threads of a run.
 #[derive(Debug, Default)]
 pub(crate) struct Phase {
     measured: OnceLock<Instant>,
@@ -13,17 +14,17 @@ pub(crate) struct Phase {
 }
 
 impl Phase {
-    /// Begins the measured time; when that was.
+    /// Begins the measured time, and returns the instant.
     pub(crate) fn begin_measured(&self) -> Instant {
         *self.measured.get_or_init(Instant::now)
     }
 
-    /// Ends it; when that was.
+    /// Ends the measured time, and returns the instant.
     pub(crate) fn begin_last(&self) -> Instant {
         *self.last.get_or_init(Instant::now)
     }
 
-    /// Whether nothing is to be sent any more.
+    /// Whether nothing is sent any more.
     pub(crate) fn is_last(&self) -> bool {
         self.last.get().is_some()
     }
@@ -43,7 +44,8 @@ impl Phase {
     }
 }
 
-/// What a thread of this program did in the measured time, as it noticed its begin and its end.
+/// The work of one thread of this program in the measured time, between the turns in which it
+/// noticed the beginning and the end.
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
     begin: Option<Look>,
@@ -58,7 +60,7 @@ struct Look {
 }
 
 impl Watch {
-    /// Called in each turn of a loop; `done` says how much it has done until now.
+    /// Called in each turn of a loop; `done` returns how much the loop has done until now.
     pub(crate) fn look(&mut self, phase: &Phase, done: impl FnOnce() -> u64) {
         if self.begin.is_none() && phase.measured.get().is_some() {
             self.begin = Look::now(done());
@@ -73,13 +75,13 @@ impl Watch {
         Some(end.cpu.saturating_sub(begin.cpu).as_secs_f64() / (end.at - begin.at).as_secs_f64())
     }
 
-    /// The same of a thread that ends with the measured time.
+    /// The same, for a thread that ends with the measured time.
     pub(crate) fn busy_until_now(&mut self) -> Option<f64> {
         self.end = self.end.or_else(|| Look::now(0));
         self.busy()
     }
 
-    /// What was done in each second.
+    /// The work done per second.
     pub(crate) fn rate(&self) -> Option<f64> {
         let (begin, end) = self.begin.zip(self.end)?;
         Some((end.done - begin.done) as f64 / (end.at - begin.at).as_secs_f64())

@@ -17,10 +17,10 @@ impl Progress {
         Progress { bar }
     }
 
-    /// What comes now takes so many steps.
+    /// Begins a stage of this many steps.
     pub(crate) fn stage(&self, what: &str, steps: usize) {
         if self.bar.is_finished() {
-            // Another round: what has ended is not drawn any more.
+            // A later round draws over the bar of the round before.
             self.bar.reset();
         }
         self.bar.set_message(what.to_owned());

@@ -1,7 +1,8 @@
-//! The yardstick: what the system calls alone cost.
+//! The baseline: the cost of the system calls alone.
 //!
-//! One thread, one `epoll`, no frames, no users: what one connection of a room sends is read once and written to each of
-//! the others. Rooms are consecutive connections. Nothing here could be left out but the system calls.
+//! One thread, one `epoll`, no frames, no users: bytes from one connection of a room are read once
+//! and written to each of the others. A room is a number of consecutive connections. Only the
+//! system calls are left.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -13,23 +14,24 @@ use std::time::Duration;
 
 use rustix::event::epoll::{self, EventData, EventFlags};
 
-/// How it is run.
+/// The settings of a relay.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Settings {
     pub(crate) listen: SocketAddr,
     /// Connections of one room.
     pub(crate) room: usize,
-    /// Each frame, up to this byte, is written by itself: what a server must do whose clients take one read for one frame.
+    /// Write each frame, up to and including this byte, in a write of its own, as a server must if
+    /// its clients take one read for one frame.
     pub(crate) split_at: Option<u8>,
 }
 
-/// What each connection is sent first.
+/// The byte that each connection is sent first.
 pub(crate) const ACCEPTED: u8 = b'\n';
 
 const LISTENER: u64 = u64::MAX;
 const STANDARD_INPUT: u64 = u64::MAX - 1;
 
-/// Relays until its standard input ends.
+/// Relays until standard input ends.
 pub(crate) fn run(settings: Settings) -> io::Result<()> {
     let listener = TcpListener::bind(settings.listen)
         .map_err(|error| io::Error::new(error.kind(), format!("cannot listen at {}: {error}", settings.listen)))?;
@@ -37,9 +39,10 @@ pub(crate) fn run(settings: Settings) -> io::Result<()> {
     io::stdout().flush()?;
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     epoll::add(&epoll, &listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
-    // A file or /dev/null never ends so: then it relays until it is killed.
+    // A regular file or /dev/null cannot be polled: with those the relay runs until it is killed.
     let _ = epoll::add(&epoll, io::stdin().as_fd(), EventData::new_u64(STANDARD_INPUT), EventFlags::IN);
-    // Blocking sockets: they are read when something is there, and a receiver that does not read may hold all up.
+    // The sockets are blocking: they are read when they are readable, and a receiver that does not
+    // read may block the relay.
     let mut connections: Vec<Option<TcpStream>> = Vec::new();
     let mut events = Vec::with_capacity(256);
     let mut buffer = vec![0; 256 * 1024];
@@ -61,7 +64,8 @@ pub(crate) fn run(settings: Settings) -> io::Result<()> {
                         Err(error) => {
                             let _ =
                                 writeln!(io::stderr(), "raybench relay: a connection could not be accepted: {error}");
-                            // Without descriptors it would be asked for again at once.
+                            // Without free descriptors, epoll would report the connection again
+                            // immediately.
                             thread::sleep(Duration::from_millis(10));
                         }
                     }
@@ -80,7 +84,7 @@ pub(crate) fn run(settings: Settings) -> io::Result<()> {
 fn accept(listener: &TcpListener) -> io::Result<TcpStream> {
     let (mut connection, _) = listener.accept()?;
     connection.set_nodelay(true)?;
-    // A client that is told so may rely on being in the room.
+    // A client that has received this byte is in its room.
     connection.write_all(&[ACCEPTED])?;
     Ok(connection)
 }
@@ -101,12 +105,13 @@ fn relay(connections: &mut [Option<TcpStream>], index: usize, settings: Settings
             None => to.write_all(received),
             Some(last) => received.split_inclusive(|byte| *byte == last).try_for_each(|frame| to.write_all(frame)),
         };
-        // A client that has gone is noticed when it is read.
+        // A client that has gone is noticed at the next read from it.
         let _ = written;
     }
 }
 
-/// A relay in a process of its own, so that its processor time can be told from ours. It ends with this handle.
+/// A relay in a process of its own, so that its processor time is separate from ours. Dropping this
+/// handle ends it.
 #[derive(Debug)]
 pub(crate) struct Relay {
     child: Child,
@@ -120,7 +125,7 @@ impl Relay {
         if let Some(byte) = split_at {
             command.args(["--split-at", &byte.to_string()]);
         }
-        // Ctrl-C on the terminal is for us, who end it.
+        // Ctrl-C on the terminal is for this process, which then ends the relay.
         command.process_group(0);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let mut line = String::new();

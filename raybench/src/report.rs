@@ -8,18 +8,18 @@ use serde_json::{Value, json};
 use crate::environment::Environment;
 use crate::tally::{Counts, Figure, Outcome, SLICE, Times, times};
 
-/// What was done, with what and where.
+/// What was run, and the software and machine it ran on.
 #[derive(Debug)]
 pub(crate) struct About {
     pub(crate) workload: &'static str,
     /// The command line.
     pub(crate) command: String,
-    /// All options and what they were.
+    /// All options with their values.
     pub(crate) settings: Vec<(String, String)>,
     pub(crate) environment: Environment,
 }
 
-/// What a target did in all its rounds.
+/// The results of a target in all its rounds.
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) name: String,
@@ -45,7 +45,7 @@ impl Run {
         self.rounds.iter().find_map(|round| round.first_trouble.as_deref())
     }
 
-    /// With the round in front, if there are several.
+    /// Each warning begins with its round, if there are several.
     pub(crate) fn warnings(&self) -> Vec<String> {
         let several = self.rounds.len() > 1;
         let of_round = |(n, round): (usize, &Outcome)| {
@@ -55,7 +55,8 @@ impl Run {
         self.rounds.iter().enumerate().flat_map(of_round).collect()
     }
 
-    /// What a figure was in each round; an interrupted round has none beside whole ones.
+    /// The values of a figure, round by round; `None` for an interrupted round if there are several
+    /// rounds.
     pub(crate) fn values(&self, title: &str) -> Vec<Option<f64>> {
         let is_one_of_several = self.rounds.len() > 1;
         let of_round = |round: &Outcome| {
@@ -65,7 +66,7 @@ impl Run {
         self.rounds.iter().map(of_round).collect()
     }
 
-    /// The times of all rounds, and what they are of.
+    /// The times of all rounds, with the name of each kind.
     pub(crate) fn times(&self) -> Vec<(&'static str, Times)> {
         let mut all: Vec<(&str, Times)> = Vec::new();
         for (of, more) in self.rounds.iter().flat_map(|round| &round.times) {
@@ -95,7 +96,7 @@ pub(crate) fn text(run: &Run) -> String {
     text
 }
 
-/// What stands before what is not whole.
+/// The mark in front of a figure whose round is not complete.
 pub(crate) fn mark(outcome: &Outcome) -> &'static str {
     match outcome {
         Outcome { is_interrupted: true, .. } => "INCOMPLETE (interrupted): ",
@@ -104,7 +105,7 @@ pub(crate) fn mark(outcome: &Outcome) -> &'static str {
     }
 }
 
-/// The counts, and what went wrong, each on a line of its own.
+/// The counts and the errors, each on a line of its own.
 pub(crate) fn text_of_trouble(run: &Run) -> String {
     let mut text = format!("{}\n", completeness(&run.counts()));
     if let Some(trouble) = run.first_trouble() {
@@ -119,7 +120,7 @@ pub(crate) fn text_of_trouble(run: &Run) -> String {
     text
 }
 
-/// A figure, or the sign for none.
+/// A figure as text, or a dash for none.
 pub(crate) fn shown(value: Option<f64>) -> String {
     value.map_or_else(|| "-".to_owned(), number)
 }
@@ -132,7 +133,7 @@ pub(crate) fn completeness(counts: &Counts) -> String {
     )
 }
 
-/// With as many digits as mean something, and thousands apart.
+/// A number with its significant digits, and a separator between thousands.
 pub(crate) fn number(value: f64) -> String {
     let digits = match value.abs() {
         large if large >= 100.0 => 0,
@@ -191,7 +192,7 @@ fn json_of_run(run: &Run) -> Value {
     })
 }
 
-/// Quantiles, and the time each ends with in milliseconds, denser towards 1.
+/// Quantiles with their times in milliseconds, denser towards 1.
 pub(crate) fn percentiles(times: &Times) -> Vec<(f64, f64)> {
     if times.is_empty() {
         return Vec::new();

@@ -9,34 +9,34 @@ use crate::progress::Progress;
 use crate::relay;
 use crate::wire::{self, Client, Framing, Template, To};
 
-/// What rooms are wanted.
+/// The rooms to set up.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
     pub(crate) rooms: usize,
-    /// Two talk as users; more are a group.
+    /// A room of two is two users; a larger one is a group.
     pub(crate) members: usize,
-    /// So many of the members send, the others only receive.
+    /// The number of members who send; the others only receive.
     pub(crate) senders: usize,
     pub(crate) size: usize,
     pub(crate) framing: Framing,
-    /// Users who are logged in beside them and say nothing.
+    /// Users who are also logged in and send nothing.
     pub(crate) bystanders: usize,
 }
 
-/// Connections whose first ones send, what they send, and all the others get.
+/// The connections of one room. The first ones send; all the others of the room receive.
 #[derive(Debug)]
 pub(crate) struct Room {
     pub(crate) members: Vec<TcpStream>,
     pub(crate) templates: Vec<Template>,
 }
 
-/// The rooms, and connections that must only stay.
+/// The rooms, and further connections that must only stay open.
 pub(crate) struct Rooms {
     pub(crate) rooms: Vec<Room>,
     pub(crate) bystanders: Vec<TcpStream>,
 }
 
-/// On a server: users are registered and logged in, groups made.
+/// Sets up the rooms on a server: registers and logs in users, creates groups.
 pub(crate) fn on_server(
     plan: Plan,
     addresses: &[SocketAddr],
@@ -48,12 +48,12 @@ pub(crate) fn on_server(
     let (talkers, bystanders) = accounts.split_at(talkers);
     progress.stage("logging in", accounts.len());
     let accounts: Vec<&[Account]> = talkers.chunks(plan.members).collect();
-    // A server deals its connections out to its loops one by one: the first members, who send, of all rooms come first, so that
-    // they are not all on one loop.
+    // A server assigns its connections to its loops in turn. The first members of all rooms, who
+    // send, connect first, so that they are not all on one loop.
     let mut clients: Vec<Vec<Client>> = accounts.iter().map(|_| Vec::with_capacity(plan.members)).collect();
     for member in 0..plan.members {
         for (n, (room, accounts)) in clients.iter_mut().zip(&accounts).enumerate() {
-            // The members are spread over the nodes, and the first ones are on a different one in each room.
+            // The members are spread over the nodes, beginning with another node in each room.
             let node = addresses[(n + member) % addresses.len()];
             room.push(log_in(node, &accounts[member], plan, progress)?);
         }
@@ -94,7 +94,7 @@ fn set_up(mut clients: Vec<Client>, accounts: &[Account], plan: Plan) -> io::Res
     Ok(Room { members, templates })
 }
 
-/// On a relay, which makes rooms of consecutive connections, and does not ask who one is.
+/// Sets up the rooms on a relay, which makes rooms of consecutive connections and has no users.
 pub(crate) fn on_relay(plan: Plan, address: SocketAddr) -> io::Result<Rooms> {
     let room = || -> io::Result<Room> {
         let members = (0..plan.members).map(|_| {

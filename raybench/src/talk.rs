@@ -19,50 +19,53 @@ use crate::wire::{Framing, Template};
 /// When a message is sent.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) enum Pace {
-    /// A closed loop: each sender has so many on their way.
+    /// A closed loop: each sender has this many messages on their way.
     Window(usize),
-    /// An open loop: so many each second by the senders of this thread together, whatever comes back. Times are counted
-    /// from when a message was due, so that a server that is late is seen to be late for all of them.
+    /// An open loop: the senders of this thread together send this many messages per second,
+    /// independent of the deliveries. Times count from when a message was due, so a delay of the
+    /// server shows in all messages that it delays.
     Rate(f64),
 }
 
-/// When all is there, more could still come, which would be too much: the end is when nothing has for so long.
+/// How long a run waits for surplus messages after the last expected one: it ends when nothing has
+/// arrived for this time.
 pub(crate) const QUIET: Duration = Duration::from_millis(300);
 /// The longest frame: more than a server takes by default.
 pub(crate) const FRAME_MAX: usize = 128 * 1024;
-/// The most messages an open loop sends before it looks at what came, and whether the run is over.
+/// The most messages that an open loop sends before it reads and checks whether the run is over.
 const SENDS_IN_A_TURN: usize = 256;
-/// How long a change of the phase may go unnoticed.
+/// The longest time until a change of the phase is noticed.
 const TURN: Duration = Duration::from_millis(20);
 const TIMER: Token = Token(usize::MAX);
 
 struct Seat {
     stream: TcpStream,
-    /// The beginning of a frame of which the rest has not come.
+    /// The beginning of a frame whose rest has not arrived.
     partial: Vec<u8>,
-    /// What is to be written; the first `written` bytes have been.
+    /// Bytes to write; the first `written` of them have been written.
     out: Vec<u8>,
     written: usize,
-    /// The user who sends from here, if anybody.
+    /// The user who sends on this connection, if any.
     sender: Option<usize>,
     first_sender: usize,
-    /// What came of each sender of the room.
+    /// The messages received from each sender of the room.
     received: Vec<Received>,
     is_closed: bool,
 }
 
 struct Sender {
-    /// Nobody else sends from there.
+    /// The connection that only this sender sends on.
     seat: usize,
     template: Template,
     next: u64,
     /// Bytes handed to the socket.
     handed: u64,
     receivers: usize,
-    /// Those on their way: when they were due, and how many receivers have not got them. The first has number `oldest`.
+    /// Messages on their way: when each was due, and how many receivers lack it. The first has
+    /// number `oldest`.
     open: VecDeque<(Instant, usize)>,
     oldest: u64,
-    /// How many of them have not reached everybody.
+    /// The number of them that have not reached every receiver.
     on_their_way: usize,
 }
 
@@ -76,13 +79,14 @@ struct Talker<'a> {
     watch: Watch,
     findings: Findings,
     buffer: Vec<u8>,
-    /// When anything came.
+    /// When anything last arrived.
     last_arrival: Instant,
-    /// When a message came that was missing.
+    /// When a missing message last arrived.
     last_progress: Instant,
 }
 
-/// Talks in these rooms until the phase is the last one and all has come, or nothing has come for as long as `patience`.
+/// Runs these rooms until the last phase, and then until everything has arrived or nothing has
+/// arrived for `patience`.
 pub(crate) fn talk(
     rooms: Vec<Room>,
     pace: Pace,
@@ -198,13 +202,14 @@ impl Talker<'_> {
         self.watch.look(self.phase, || self.senders.iter().map(Sender::sent).sum());
         let Some(last) = self.phase.last_since() else { return false };
         let all_came = self.senders.iter().all(|sender| sender.on_their_way == 0);
-        // What is no progress is not waited for, or a server that never stops would be for ever.
+        // Only arrivals of missing messages count as progress; otherwise a server that never stops
+        // sending would keep the run going for ever.
         let is_given_up = self.last_progress.max(last).elapsed() > self.patience;
         let is_quiet = self.last_arrival.max(last).elapsed() > QUIET;
         is_given_up || (all_came && is_quiet) || self.seats.iter().all(|seat| seat.is_closed)
     }
 
-    /// Counts what is missing, and what is left over.
+    /// Counts the missing messages and the leftover bytes.
     fn finish(mut self) -> Findings {
         for seat in &self.seats {
             for (received, sender) in seat.received.iter().zip(&self.senders[seat.first_sender..]) {
@@ -243,7 +248,8 @@ impl Talker<'_> {
         }
     }
 
-    /// Takes what is there; `to_its_end` if the other side writes no more, for then no other event tells it.
+    /// Reads what is available; with `to_its_end` until the end of the stream, because no other
+    /// event follows if the peer has closed.
     fn read(&mut self, seat: usize, to_its_end: bool) {
         let mut buffer = std::mem::take(&mut self.buffer);
         loop {
@@ -280,7 +286,7 @@ impl Talker<'_> {
     }
 
     fn close(&mut self, seat: usize, why: &str) {
-        // A write may have found it out within a read.
+        // A write during the read may have noticed the end already.
         if std::mem::replace(&mut self.seats[seat].is_closed, true) {
             return;
         }
@@ -288,11 +294,11 @@ impl Talker<'_> {
         self.findings.trouble(|| why.to_owned());
     }
 
-    /// Checks all whole frames; how many bytes they are.
+    /// Checks all complete frames, and returns their length in bytes.
     fn take_all(&mut self, seat: usize, received: &[u8]) -> usize {
         let now = Instant::now();
         self.last_arrival = now;
-        // Replies may be asked for again by the same sender, which writes all that it may send at once.
+        // A sender may occur several times here; each time it writes all that it may send.
         let mut may_send = Vec::new();
         let (mut from, mut arrived) = (0, 0);
         for at in memchr::memchr_iter(self.last_byte, received) {
@@ -327,7 +333,8 @@ impl Talker<'_> {
         from
     }
 
-    /// The sender of a message that is now with its receiver; `None` if it is none.
+    /// Returns the sender of a message that has arrived at this receiver; `None` if the frame is
+    /// not such a message.
     fn take(&mut self, seat: usize, frame: &[u8], now: Instant) -> Option<(usize, Arrival)> {
         let Seat { first_sender, received, .. } = &mut self.seats[seat];
         let of_room = if received.len() == 1 { 0 } else { Template::sender_of(frame)? };
@@ -344,7 +351,7 @@ impl Talker<'_> {
             return Some((index, arrival));
         }
         let (due, left) = &mut sender.open[(number - sender.oldest) as usize];
-        // Those that come after the measured time have waited longest.
+        // Messages that arrive after the measured time have waited longest, so they count.
         if self.phase.is_measured(*due) {
             record(&mut self.findings.times[0], now.saturating_duration_since(*due));
         }
@@ -359,7 +366,7 @@ impl Talker<'_> {
         Some((index, arrival))
     }
 
-    /// Sends what the window has room for.
+    /// Sends as many messages as the window allows.
     fn refill(&mut self, sender: usize) {
         let Pace::Window(window) = self.pace else { return };
         let now = Instant::now();
@@ -392,7 +399,8 @@ impl Talker<'_> {
                     sender.handed += len as u64;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    // While a backlog stands, what has been written would stay. As much is moved as was written before.
+                    // The written part of a backlog is dropped once it is more than half, so bytes
+                    // are moved at most as often as they were written.
                     if *written > out.len() / 2 {
                         out.drain(..*written);
                         *written = 0;
@@ -412,7 +420,7 @@ impl Talker<'_> {
 }
 
 impl Sender {
-    /// Messages of which all bytes were handed to the socket.
+    /// Messages whose bytes were all handed to the socket.
     fn sent(&self) -> u64 {
         self.handed / self.template.len() as u64
     }
@@ -422,10 +430,10 @@ fn unless_interrupted(error: io::Error) -> io::Result<()> {
     if error.kind() == io::ErrorKind::Interrupted { Ok(()) } else { Err(error) }
 }
 
-/// Lets the timer end after a time; `poll` by itself knows milliseconds only.
+/// Sets the timer to expire after this time; `poll` itself has a resolution of milliseconds.
 fn arm(timer: &OwnedFd, after: Duration) -> io::Result<()> {
     let never = Timespec { tv_sec: 0, tv_nsec: 0 };
-    // Zero would disarm it.
+    // Zero would disarm the timer.
     let after = after.max(Duration::from_nanos(1));
     let value = Timespec { tv_sec: after.as_secs() as i64, tv_nsec: i64::from(after.subsec_nanos()) };
     let spec = Itimerspec { it_interval: never, it_value: value };

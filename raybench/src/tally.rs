@@ -1,4 +1,4 @@
-//! The books of a run: what was sent, what came, how often, in which order, and when.
+//! The books of a run: what was sent, what arrived, how often, in which order, and when.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -8,19 +8,19 @@ use serde::Serialize;
 
 use crate::target::{Measured, Usage};
 
-/// What one receiver has got of one sender.
+/// The messages that one receiver has got from one sender.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Received {
     next: u64,
-    /// Smaller numbers that have not come yet.
+    /// Smaller numbers that have not arrived yet.
     missing: BTreeSet<u64>,
 }
 
-/// What a message turned out to be.
+/// The result of checking a message that has arrived.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Arrival {
     InOrder,
-    /// Behind one that was sent after it.
+    /// It arrived after one that was sent later.
     Late,
     Twice,
 }
@@ -44,17 +44,17 @@ impl Received {
     }
 }
 
-/// What a run, or a part of it, has seen.
+/// The counts of a run or of a part of it.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub(crate) struct Counts {
     /// Messages handed to the server.
     pub(crate) sent: u64,
-    /// Messages that arrived, at each receiver, from the first second to the last.
+    /// Messages that arrived at each receiver, during the whole run.
     pub(crate) delivered: u64,
     pub(crate) lost: u64,
     pub(crate) duplicated: u64,
     pub(crate) reordered: u64,
-    /// Frames that nobody sent: errors, or broken ones.
+    /// Frames that no sender of the run has sent: errors, or broken ones.
     pub(crate) foreign: u64,
     /// Connections that the server closed.
     pub(crate) closed: u64,
@@ -82,25 +82,25 @@ impl Counts {
         self.closed += other.closed;
     }
 
-    /// Whether all that was sent came once, in order, and nothing else did.
+    /// Whether everything that was sent arrived once and in order, and nothing else arrived.
     pub(crate) fn is_complete(&self) -> bool {
         let Counts { sent: _, delivered: _, lost, duplicated, reordered, foreign, closed } = *self;
         lost + duplicated + reordered + foreign + closed == 0
     }
 }
 
-/// One value of a result; what a comparison compares.
+/// One value of a result; comparisons compare these.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Figure {
     pub(crate) name: &'static str,
-    /// What a percentile is of, "delivery" say; empty for other figures.
+    /// The kind of a percentile, such as "delivery"; empty for other figures.
     pub(crate) of: &'static str,
     pub(crate) value: f64,
     pub(crate) unit: &'static str,
 }
 
 impl Figure {
-    /// Name and what it is of, for the eye.
+    /// The name with the kind, for people.
     pub(crate) fn title(&self) -> String {
         if self.of.is_empty() { self.name.to_owned() } else { format!("{}, {}", self.of, self.name) }
     }
@@ -109,29 +109,30 @@ impl Figure {
 /// Times, in nanoseconds.
 pub(crate) type Times = Histogram<u64>;
 
-/// An empty histogram: from a nanosecond to two days, longer than a run may be, within a thousandth.
+/// An empty histogram from a nanosecond to two days, longer than any run, with a precision of a
+/// thousandth.
 pub(crate) fn times() -> Times {
     Histogram::new_with_bounds(1, 2 * 86_400 * 1_000_000_000, 3).expect("these bounds are allowed")
 }
 
 pub(crate) fn record(times: &mut Times, time: Duration) {
-    // 64 bits last for centuries.
+    // 64 bits of nanoseconds last for centuries.
     times.saturating_record((time.as_nanos() as u64).max(1));
 }
 
-/// How long a point of the throughput plot is.
+/// The time that one point of the throughput plot stands for.
 pub(crate) const SLICE: Duration = Duration::from_millis(100);
 
-/// What was done in each [`SLICE`] of a time.
+/// The work done in each [`SLICE`] of a time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Slices {
     counts: Vec<u64>,
-    /// The last one is cut short by the end.
+    /// The last slice was cut short by the end of the measurement.
     last_is_partial: bool,
 }
 
 impl Slices {
-    /// So many more, this far into the time.
+    /// Adds `count` at this offset into the measured time.
     pub(crate) fn note(&mut self, at: Duration, count: u64) {
         let slice = (at.as_nanos() / SLICE.as_nanos()) as usize;
         self.reach(slice + 1);
@@ -143,7 +144,7 @@ impl Slices {
         self.counts.iter_mut().zip(&other.counts).for_each(|(sum, more)| *sum += more);
     }
 
-    /// The time was so long: those in which nothing was done are zeros to its end.
+    /// Ends the series after `elapsed`: the slices without work up to that time are zeros.
     pub(crate) fn end(&mut self, elapsed: Duration) {
         self.reach(elapsed.as_nanos().div_ceil(SLICE.as_nanos()) as usize);
         self.last_is_partial = elapsed < SLICE * self.counts.len() as u32;
@@ -153,7 +154,7 @@ impl Slices {
         &self.counts
     }
 
-    /// Those that are as long as they should be.
+    /// The slices of full length.
     pub(crate) fn whole(&self) -> &[u64] {
         &self.counts[..self.counts.len() - usize::from(self.last_is_partial && !self.counts.is_empty())]
     }
@@ -165,17 +166,18 @@ impl Slices {
     }
 }
 
-/// What one thread found.
+/// The findings of one thread.
 #[derive(Debug)]
 pub(crate) struct Findings {
-    /// Of the whole run.
+    /// Counts of the whole run.
     pub(crate) counts: Counts,
-    /// Deliveries, or counted answers, that came within the measured time.
+    /// Deliveries, or counted answers, that arrived within the measured time.
     pub(crate) measured: u64,
-    /// How long what was due in the measured time took, whenever it came; one for each kind of what is timed.
+    /// Times of the messages that were due in the measured time, whenever they arrived; one
+    /// histogram for each kind.
     pub(crate) times: Vec<Times>,
     pub(crate) slices: Slices,
-    /// The first frame that nobody sent, or the first error, in words.
+    /// The first unexpected frame, or the first error, in words.
     pub(crate) first_trouble: Option<String>,
     /// The share of the measured time in which the thread was on a processor.
     pub(crate) busy: Option<f64>,
@@ -184,7 +186,7 @@ pub(crate) struct Findings {
 }
 
 impl Findings {
-    /// None yet, and so many kinds of times.
+    /// Empty findings with this number of kinds of times.
     pub(crate) fn new(kinds: usize) -> Findings {
         Findings {
             counts: Counts::default(),
@@ -202,22 +204,22 @@ impl Findings {
     }
 }
 
-/// What a round found.
+/// The findings of a round.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
     pub(crate) counts: Counts,
     pub(crate) figures: Vec<Figure>,
-    /// Times, and what each of them is of: "delivery", say.
+    /// Times with the name of each kind, such as "delivery".
     pub(crate) times: Vec<(&'static str, Times)>,
     pub(crate) slices: Slices,
     pub(crate) first_trouble: Option<String>,
-    /// What makes the figures doubtful, but nothing incomplete.
+    /// Problems that make the figures doubtful, though nothing is missing.
     pub(crate) warnings: Vec<String>,
-    /// How busy each thread of this program was, as shares of the measured time.
+    /// How busy each thread of this program was, as a share of the measured time.
     pub(crate) generator_threads: Vec<f64>,
-    /// Messages a second that an open loop was to send, and that it did send.
+    /// For an open loop: the messages per second that it should have sent, and those it sent.
     pub(crate) rates: Option<Rates>,
-    /// Somebody did not want to wait for the end.
+    /// The run was interrupted before its end.
     pub(crate) is_interrupted: bool,
 }
 
@@ -227,11 +229,11 @@ pub(crate) struct Rates {
     pub(crate) reached: f64,
 }
 
-/// A thread that is busier than this may be what the figures measure.
+/// If a thread is busier than this, the figures may measure that thread instead of the target.
 const BUSY_MAX: f64 = 0.9;
 
 impl Outcome {
-    /// What threads found, whose times are of these things.
+    /// Joins the findings of threads; `times_of` names the kinds of their times.
     pub(crate) fn of(findings: Vec<Findings>, times_of: &[&'static str]) -> Outcome {
         let mut outcome = Outcome { times: times_of.iter().map(|of| (*of, times())).collect(), ..Outcome::default() };
         for one in findings {
@@ -246,7 +248,7 @@ impl Outcome {
         outcome
     }
 
-    /// Whether all that was to come came, and nothing else did.
+    /// Whether everything expected arrived, and nothing else did.
     pub(crate) fn is_complete(&self) -> bool {
         self.counts.is_complete() && self.first_trouble.is_none() && !self.is_interrupted
     }
@@ -255,7 +257,7 @@ impl Outcome {
         self.first_trouble.get_or_insert_with(text);
     }
 
-    /// Nothing is said where there is nothing to say: a ratio to zero is no figure.
+    /// Adds a figure, unless it is not finite: a ratio to zero is left out.
     pub(crate) fn push(&mut self, name: &'static str, value: f64, unit: &'static str) {
         self.push_of(name, "", value, unit);
     }
@@ -266,7 +268,7 @@ impl Outcome {
         }
     }
 
-    /// How many in the measured time, and what each has cost the target.
+    /// Adds the rate in the measured time, and the cost of each unit for the target.
     pub(crate) fn push_rate(&mut self, what: What, count: u64, measured: &Measured) {
         let seconds = measured.elapsed.as_secs_f64();
         self.push("rate", count as f64 / seconds, what.per_second());
@@ -279,7 +281,8 @@ impl Outcome {
         }
     }
 
-    /// What the target used, with a warning if a process has ended and nobody can tell.
+    /// Returns what the target used; adds a warning if a process has ended and its usage is
+    /// unknown.
     pub(crate) fn used(&mut self, measured: &Measured) -> Option<Usage> {
         match &measured.used {
             Ok(used) => *used,
@@ -290,7 +293,8 @@ impl Outcome {
         }
     }
 
-    /// Percentiles as figures, in milliseconds; those that so few times do not tell from the greatest are left out.
+    /// Adds percentiles in milliseconds, except those that so small a sample cannot tell from the
+    /// maximum.
     pub(crate) fn push_times(&mut self) {
         for (of, times) in std::mem::take(&mut self.times) {
             for (name, quantile, least) in
@@ -307,7 +311,7 @@ impl Outcome {
         }
     }
 
-    /// How busy this program was, and whether it could do what it was to do.
+    /// Adds how busy this program was, and warns if it was too busy to send what it should.
     pub(crate) fn push_generator(&mut self) {
         let busiest = self.generator_threads.iter().copied().fold(f64::NAN, f64::max);
         self.push("generator CPU", busiest * 100.0, "%");
@@ -320,13 +324,13 @@ impl Outcome {
         }
     }
 
-    /// What an open loop was to send, and did.
+    /// Adds the rate that an open loop should have reached, and the one it reached.
     pub(crate) fn push_rates(&mut self, rates: Rates, elapsed: Duration) {
         let Rates { asked, reached } = rates;
         self.rates = Some(rates);
         self.push("rate asked", asked, What::Messages.per_second());
         self.push("rate sent", reached, What::Messages.per_second());
-        // Each thread may be in the midst of one message.
+        // Each thread may be in the middle of one message.
         let threads = self.generator_threads.len() as f64;
         if reached < asked * 0.99 - threads / elapsed.as_secs_f64() {
             self.warnings.push(format!(
@@ -337,7 +341,7 @@ impl Outcome {
     }
 }
 
-/// What is counted.
+/// The unit that is counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum What {
     Deliveries,

@@ -1,4 +1,5 @@
-//! What is measured: a server that runs already, or the relay, which is started for the run.
+//! The target of a measurement: a server that already runs, or the relay, which is started for the
+//! run.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -10,11 +11,11 @@ use std::time::{Duration, Instant};
 use nix::time::{clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
 
-/// Where to connect to, and whose processor time counts.
+/// Where to connect, and whose processor time is measured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
     Server {
-        /// One for each node; connections are spread over them.
+        /// One address for each node; connections are spread over them.
         addresses: Vec<SocketAddr>,
         /// The processes measured, on this machine.
         pids: Vec<u32>,
@@ -43,7 +44,7 @@ impl Target {
         pids.iter().collect::<BTreeSet<_>>().len() < pids.len()
     }
 
-    /// A warning, if the processes cannot be all that the load goes to.
+    /// Returns a warning if the measured processes cannot be all that carry the load.
     pub(crate) fn unmeasured(&self) -> Option<String> {
         let Target::Server { addresses, pids } = self else { return None };
         let nodes = addresses.iter().collect::<BTreeSet<_>>().len();
@@ -71,7 +72,7 @@ pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
     found.ok_or_else(|| format!("`{text}` has no address"))
 }
 
-/// A process; what `pidof` prints is one, none, or several.
+/// Parses one PID; `pidof` may print none or several.
 pub(crate) fn pid(text: &str) -> Result<u32, String> {
     match text.split_whitespace().count() {
         0 => Err("a process number is missing: does the server run?".to_owned()),
@@ -80,19 +81,19 @@ pub(crate) fn pid(text: &str) -> Result<u32, String> {
     }
 }
 
-/// What some processes have used.
+/// The processor time and memory that some processes have used.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Usage {
     /// User and system time, in seconds.
     pub(crate) cpu: f64,
-    /// Memory that is resident, in bytes: `VmRSS` of proc(5).
+    /// Resident memory in bytes: `VmRSS` of proc(5).
     pub(crate) resident: u64,
-    /// What of it is theirs alone, without files and what they share: `RssAnon`.
+    /// The part of it that is private to the process, without files and shared memory: `RssAnon`.
     pub(crate) own: u64,
 }
 
 impl Usage {
-    /// Of all these processes together; none are no usage.
+    /// The sum over all these processes; zero for none.
     pub(crate) fn of(pids: &[u32]) -> Result<Usage, String> {
         let mut sum = Usage::default();
         for pid in pids {
@@ -114,14 +115,14 @@ impl Usage {
     }
 }
 
-/// The clock of the process: it counts nanoseconds, and keeps those of threads that have ended.
+/// The CPU clock of the process: it counts nanoseconds, and includes threads that have ended.
 fn cpu(pid: u32) -> Option<f64> {
     let pid = Pid::from_raw(i32::try_from(pid).ok().filter(|pid| *pid > 0)?);
     let time = clock_getcpuclockid(pid).and_then(clock_gettime).ok()?;
     Some(Duration::from(time).as_secs_f64())
 }
 
-/// Measures what some processes use, from its making to its end.
+/// Measures what some processes use between `start` and `stop`.
 #[derive(Debug)]
 pub(crate) struct Meter<'a> {
     pids: &'a [u32],
@@ -129,17 +130,17 @@ pub(crate) struct Meter<'a> {
     since: Instant,
 }
 
-/// A time, and what the target used in it.
+/// A period, and what the target used in it.
 #[derive(Debug)]
 pub(crate) struct Measured {
     pub(crate) elapsed: Duration,
-    /// The processor time is that of this time, the memory that at its end. Nothing if there are no processes to look at, an
-    /// error if one has ended.
+    /// The processor time within this period, and the memory at its end. `None` if there are no
+    /// processes to measure, an error if one has ended.
     pub(crate) used: Result<Option<Usage>, String>,
 }
 
 impl<'a> Meter<'a> {
-    /// Begins at this instant, or shortly after it.
+    /// Starts measuring at this instant, or shortly after it.
     pub(crate) fn start(pids: &'a [u32], since: Instant) -> Meter<'a> {
         Meter { pids, before: Usage::of(pids), since }
     }

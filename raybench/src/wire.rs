@@ -1,4 +1,4 @@
-//! What is said on the wire, as far as a load generator says it.
+//! The part of the wire protocol that a load generator needs.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -9,17 +9,18 @@ use serde_json::Value;
 
 use crate::interrupt;
 
-/// How frames are told apart.
+/// How the end of a frame is found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Framing {
-    /// Each ends with a newline, in both directions.
+    /// Each frame ends with a newline, in both directions.
     Lines,
-    /// They stand back to back, as the Qt client sends them. None of those that are measured holds a second brace.
+    /// Frames are sent without a separator, as by the Qt client. A measured frame contains exactly
+    /// one closing brace.
     Bare,
 }
 
 impl Framing {
-    /// The byte each frame ends with, here and on its way back.
+    /// The byte that ends each frame, in both directions.
     pub(crate) fn last_byte(self) -> u8 {
         match self {
             Framing::Lines => b'\n',
@@ -34,8 +35,8 @@ impl Framing {
     }
 }
 
-/// A chat frame of which only a number changes. Its keys are in byte order, so that a server that writes JSON anew writes
-/// the same bytes.
+/// A chat frame in which only a number changes. Its keys are sorted, so that a server that
+/// serializes the JSON again writes the same bytes.
 #[derive(Clone, Debug)]
 pub(crate) struct Template {
     from: i64,
@@ -43,18 +44,19 @@ pub(crate) struct Template {
     number_at: usize,
 }
 
-/// Where a frame goes.
+/// The recipient of a frame.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum To {
     User(i64),
     Group(i64),
 }
 
-/// How many digits the number of a message has.
+/// The number of digits in a message's number.
 const DIGITS: usize = 10;
 
 impl Template {
-    /// One of exactly `size` bytes, the newline included, whose text begins with `sender` and the number.
+    /// A template of exactly `size` bytes, the newline included, whose text begins with `sender`
+    /// and the number.
     pub(crate) fn new(from: i64, to: To, sender: usize, size: usize, framing: Framing) -> Result<Template, String> {
         let (to, msg_type) = match to {
             To::User(id) => (format!(r#""TOID":{id}"#), 4),
@@ -80,7 +82,7 @@ impl Template {
         self.from
     }
 
-    /// How many bytes each frame has.
+    /// The length of each frame in bytes.
     pub(crate) fn len(&self) -> usize {
         self.bytes.len()
     }
@@ -96,7 +98,7 @@ impl Template {
         }
     }
 
-    /// The number of a message, if it is one of these, to the last byte.
+    /// Returns the number of a message if it matches this template to the last byte.
     pub(crate) fn number_of(&self, frame: &[u8]) -> Option<u64> {
         let digits_end = self.number_at + DIGITS;
         if frame.len() != self.bytes.len()
@@ -110,7 +112,7 @@ impl Template {
             .try_fold(0, |number: u64, digit| digit.is_ascii_digit().then(|| number * 10 + u64::from(digit - b'0')))
     }
 
-    /// Where the sender's index stands in a frame of this shape.
+    /// Returns the sender's index from a frame of this shape.
     pub(crate) fn sender_of(frame: &[u8]) -> Option<usize> {
         const KEY: &[u8] = br#""msg":""#;
         let at = memchr::memmem::find(frame, KEY)? + KEY.len();
@@ -118,7 +120,8 @@ impl Template {
     }
 }
 
-/// A connection that asks and waits for the answer: for setting up, not for measuring.
+/// A connection that sends a request and waits for the answer; it sets things up and is not
+/// measured.
 #[derive(Debug)]
 pub(crate) struct Client {
     stream: TcpStream,
@@ -126,9 +129,9 @@ pub(crate) struct Client {
     received: Vec<u8>,
 }
 
-/// A server that answers nothing for so long is given up.
+/// A server that answers nothing for this long is given up.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// And after so long it is seen whether somebody wants an end.
+/// How often a wait for the server checks for an interrupt.
 const GLANCE: Duration = Duration::from_millis(100);
 
 impl Client {
@@ -188,7 +191,7 @@ impl Client {
         };
         let mut len = values.byte_offset();
         if self.framing == Framing::Lines {
-            // The next reader must not find it.
+            // The newline after a frame is removed, so that the next read does not begin with it.
             match self.received.get(len) {
                 Some(b'\n') => len += 1,
                 Some(_) => return Err(io::Error::other("a reply came without a newline")),
@@ -199,7 +202,7 @@ impl Client {
         Ok(Some(value))
     }
 
-    /// Asks, and demands an answer with `errno` 200.
+    /// Sends a request, and expects an answer with `errno` 200.
     pub(crate) fn ask(&mut self, request: &str) -> io::Result<Value> {
         interrupt::check()?;
         self.send(request)?;
@@ -211,7 +214,7 @@ impl Client {
         Err(io::Error::other(format!("{} was answered with {reply}{hint}", without_password(request))))
     }
 
-    /// The socket, when everything that came was taken.
+    /// Returns the socket; all received bytes must have been taken.
     pub(crate) fn into_stream(self) -> io::Result<TcpStream> {
         if self.received.iter().any(|byte| !byte.is_ascii_whitespace()) {
             return Err(io::Error::other("more came than was asked for"));
@@ -222,10 +225,12 @@ impl Client {
     }
 }
 
-/// After an error of a socket that has done nothing since then.
+/// Decides whether to wait on after a read error of an idle socket.
 ///
 /// # Errors
-/// Unless it is only a glance, nobody wants an end, and the server's time is not over.
+///
+/// Unless only the short read timeout is over: the error itself, or that the run was interrupted or
+/// the server has taken too long.
 fn go_on_waiting(error: io::Error, since: Instant) -> io::Result<()> {
     if !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted) {
         return Err(error);
@@ -237,7 +242,7 @@ fn go_on_waiting(error: io::Error, since: Instant) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} s", PATIENCE.as_secs())))
 }
 
-/// Says what to do about an error that this machine makes, not the server.
+/// Adds advice to an error that is caused by this machine, not by the server.
 pub(crate) fn explain(error: io::Error) -> io::Error {
     let advice = match error.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::ADDRINUSE | Errno::ADDRNOTAVAIL) => {
@@ -251,7 +256,7 @@ pub(crate) fn explain(error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{advice} ({error})"))
 }
 
-/// What a refusal may mean.
+/// The likely reason for a refusal.
 pub(crate) fn hint(reply: &[u8]) -> &'static str {
     let is_wrong_password = memchr::memmem::find(reply, br#""errno":302"#).is_some();
     if is_wrong_password {
@@ -289,7 +294,7 @@ pub(crate) fn fetch(id: i64) -> String {
     format!(r#"{{"FROMID":{id},"msgType":14}}"#)
 }
 
-/// A cheap request: its answer says that everything sent before it is settled.
+/// A cheap request: its answer confirms that everything sent before is processed.
 pub(crate) fn barrier(id: i64) -> String {
     format!(r#"{{"keyword":"{id}","msgType":15}}"#)
 }

@@ -1,4 +1,4 @@
-//! The workloads: what is done to a target, and what is found.
+//! The workloads: what each does to a target, and what it reports.
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
@@ -19,7 +19,7 @@ use crate::tally::{Outcome, Rates, What};
 use crate::target::{Measured, Meter, Target, Usage};
 use crate::wire::{self, Framing};
 
-/// What every workload is told.
+/// The settings that every workload gets.
 #[derive(Debug)]
 pub(crate) struct Context {
     pub(crate) target: Target,
@@ -30,7 +30,7 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    /// Whether the processes to be measured are there, before much is done in vain.
+    /// Checks that the processes to be measured exist, before the run begins.
     pub(crate) fn check(&self) -> io::Result<()> {
         match &self.target {
             Target::Server { pids, .. } => Usage::of(pids).map(drop).map_err(io::Error::other),
@@ -38,7 +38,7 @@ impl Context {
         }
     }
 
-    /// The server's addresses and processes; workloads that ask something cannot ask the relay.
+    /// The server's addresses and processes; an error for the relay, which answers no requests.
     pub(crate) fn server(&self) -> io::Result<(&[SocketAddr], &[u32])> {
         match &self.target {
             Target::Server { addresses, pids } => Ok((addresses, pids)),
@@ -51,7 +51,8 @@ impl Context {
         accounts::provide(addresses[0], count, self.accounts.as_deref(), &self.progress)
     }
 
-    /// Lets the measured time pass in other threads; what the target used in it, and how long it was.
+    /// Waits while other threads do the measured work. Returns what the target used, and the length
+    /// of the period.
     fn measure(&self, pids: &[u32], phase: &Phase) -> Measured {
         self.pass("warming up", self.warm_up);
         let meter = Meter::start(pids, phase.begin_measured());
@@ -61,7 +62,7 @@ impl Context {
         measured
     }
 
-    /// Waits so long, or until somebody wants an end.
+    /// Waits this long, or until the run is interrupted.
     fn pass(&self, stage: &str, time: Duration) {
         self.progress.stage(stage, time.as_millis() as usize);
         let start = Instant::now();
@@ -72,15 +73,15 @@ impl Context {
     }
 }
 
-/// Users who talk in pairs, or in groups.
+/// Users who talk in pairs or in groups.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Talking {
     pub(crate) plan: Plan,
     pub(crate) pace: Pace,
-    /// At the end, what is missing is given up when nothing has come for so long.
+    /// At the end, missing messages are given up when nothing has arrived for this time.
     pub(crate) patience: Duration,
     pub(crate) threads: usize,
-    /// The relay writes each frame by itself.
+    /// The relay writes each frame in a write of its own.
     pub(crate) relay_splits: bool,
 }
 
@@ -135,8 +136,8 @@ pub(crate) fn converse(talking: Talking, context: &Context) -> io::Result<Outcom
     Ok(outcome)
 }
 
-/// Counts those of these connections that were closed or got something, though nobody wrote to them; how many are as they
-/// should be.
+/// Counts the connections that were closed or received something although nobody wrote to them.
+/// Returns how many are in order.
 fn check_silence(streams: &[TcpStream], outcome: &mut Outcome) -> io::Result<u64> {
     let mut silent = 0;
     for stream in streams {
@@ -156,15 +157,16 @@ fn check_silence(streams: &[TcpStream], outcome: &mut Outcome) -> io::Result<u64
     Ok(silent)
 }
 
-/// Users who log in, again and again.
+/// Users who log in again and again.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LoggingIn {
     pub(crate) connections: usize,
     pub(crate) users: usize,
-    /// Each time on a new connection; otherwise a logout makes room.
+    /// Each login uses a new connection; otherwise a logout frees the connection for the next
+    /// login.
     pub(crate) reconnects: bool,
     pub(crate) framing: Framing,
-    /// Each user once, and not before: for users of whom the server has not verified the password yet.
+    /// Each user logs in only once, so the server has not verified the password before.
     pub(crate) once: bool,
 }
 
@@ -193,7 +195,7 @@ pub(crate) fn log_in(logging_in: LoggingIn, context: &Context) -> io::Result<Out
     let inquiry = Inquiry { addresses, connections, course, kinds: 1, patience: PATIENCE };
     let phase = Phase::default();
     let (findings, measured) = if once {
-        // From the first to the last of them.
+        // The first logins count from the first to the last of them.
         context.progress.stage("logging in for the first time", connections);
         let meter = Meter::start(pids, phase.begin_measured());
         let (findings, last) = ask::ask(inquiry, &phase, &context.progress, script)?;
@@ -217,7 +219,7 @@ pub(crate) fn log_in(logging_in: LoggingIn, context: &Context) -> io::Result<Out
     Ok(outcome)
 }
 
-/// Many connections within a short time, each of which asks one thing, then logs in, and stays.
+/// Many connections within a short time: each sends one request, then logs in and stays open.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ramp {
     pub(crate) connections: usize,
@@ -262,7 +264,7 @@ pub(crate) fn ramp(ramp: Ramp, context: &Context) -> io::Result<Outcome> {
     Ok(outcome)
 }
 
-/// Users who are logged in and say nothing.
+/// Users who are logged in and send nothing.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Idling {
     pub(crate) connections: usize,
@@ -280,7 +282,7 @@ pub(crate) fn idle(idling: Idling, context: &Context) -> io::Result<Outcome> {
         context.progress.step();
         client.into_stream()
     };
-    // What the server makes once is none of the connections'.
+    // What the server allocates only once must not be counted as a cost of connections.
     context.progress.stage("one round before", accounts.len());
     for n in 0..accounts.len() {
         open(n)?;

@@ -1,4 +1,5 @@
-//! raybench against a server that makes mistakes: every one must be seen, and none where there is none.
+//! raybench against a server that makes mistakes: raybench must report each of them, and none if
+//! there is none.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -12,43 +13,43 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-/// What the server does wrong.
+/// The server's fault.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Fault {
     None,
-    /// This and the next ones: to every hundredth message.
+    /// This fault and the next ones affect every hundredth message. This one drops it.
     Loses,
     Doubles,
-    /// Sends it after the next one.
+    /// Sends the message after the next one.
     Reorders,
     Alters,
     Misdelivers,
-    /// Closes the connection it should go to.
+    /// Closes the connection that the message is for.
     Closes,
-    /// Writes the last message again when nothing more comes.
+    /// Writes the last message again when no more messages arrive.
     DoublesLate,
-    /// Writes half a frame then.
+    /// Writes half a frame when no more messages arrive.
     Trails,
-    /// Writes what nobody sent, for ever.
+    /// Writes unexpected frames without end.
     Babbles,
-    /// Keeps all that comes until nothing more does.
+    /// Holds all messages back until no more arrive.
     Freezes,
-    /// Writes to somebody to whom nobody wrote.
+    /// Writes to a user to whom nobody wrote.
     Disturbs,
-    /// Closes that one's connection.
+    /// Closes the connection of such a user.
     ClosesBystander,
-    /// At the hundredth message.
+    /// Exits at the hundredth message.
     Dies,
-    /// To every fifth login.
+    /// Refuses every fifth login.
     RefusesLogins,
-    /// At every fifth one.
+    /// Closes the connection at every fifth login.
     ClosesAtLogin,
 }
 
 struct Server {
     fault: Fault,
     state: Mutex<State>,
-    /// To whom a message went at last, and the message.
+    /// Receives the recipient and the text of each message, to notice when no more arrive.
     quiet: Sender<(i64, String)>,
 }
 
@@ -58,7 +59,7 @@ struct State {
     registered: i64,
     logins: usize,
     groups: Vec<Vec<i64>>,
-    /// For users who are away.
+    /// Messages for users who are offline.
     stored: HashMap<i64, Vec<String>>,
     forwarded: usize,
     held_back: Option<(i64, String)>,
@@ -66,7 +67,7 @@ struct State {
     process: Option<Child>,
 }
 
-/// Messages of one fetch.
+/// Messages that one fetch returns.
 const PAGE: usize = 50;
 
 fn start(fault: Fault) -> (Arc<Server>, SocketAddr) {
@@ -97,7 +98,8 @@ fn start_nodes(fault: Fault, nodes: usize) -> (Arc<Server>, Vec<SocketAddr>) {
 }
 
 fn act_when_quiet(server: &Server, messages: &Receiver<(i64, String)>) {
-    // raybench waits for 300 ms of quiet at the end; a freeze has to be longer than any pause of its sending.
+    // raybench waits for 300 ms of quiet at the end; a freeze must be longer than any pause between
+    // messages.
     let pause = Duration::from_millis(if server.fault == Fault::Freezes { 500 } else { 20 });
     let mut pending = Vec::new();
     loop {
@@ -128,7 +130,7 @@ fn serve(server: &Server, stream: &TcpStream) {
     for line in BufReader::new(stream).lines().map_while(Result::ok) {
         let request: Value = serde_json::from_str(&line).expect("raybench writes JSON");
         let Some(reply) = answer(server, stream, &request, line) else { continue };
-        // In two writes: raybench must wait for the newline.
+        // The reply is written in two parts: raybench must wait for the newline.
         if writeln!(replies, "{reply}").is_err() {
             return;
         }
@@ -234,10 +236,10 @@ fn forward(server: &Server, state: &mut State, from: i64, to: i64, line: String)
 }
 
 impl State {
-    /// To the user's connection, or into the store.
+    /// Writes to the user's connection, or into the store.
     fn write(&mut self, to: i64, line: &str) {
         match self.connections.get(&to) {
-            // The client may have gone.
+            // The client may have closed the connection.
             Some(mut connection) => drop(connection.write_all(format!("{line}\n").as_bytes())),
             None => self.stored.entry(to).or_default().push(line.to_owned()),
         }
@@ -248,7 +250,7 @@ impl State {
     }
 }
 
-/// What a run said.
+/// The output of a run.
 struct Said {
     result: Value,
     code: Option<i32>,
@@ -289,7 +291,7 @@ impl Said {
     }
 }
 
-/// raybench, which is ended if it does not end by itself.
+/// A raybench that is killed if it does not exit by itself.
 fn raybench() -> Command {
     let mut command = Command::new("timeout");
     command.args(["--foreground", "--signal=KILL", "100", env!("CARGO_BIN_EXE_raybench"), "--quiet"]);
@@ -317,7 +319,7 @@ fn run(workload: &str, fault: Fault) -> Said {
     let (_server, address) = start(fault);
     let loses = matches!(fault, Fault::Loses | Fault::Alters | Fault::Misdelivers | Fault::Closes | Fault::Babbles);
     let talks = workload.starts_with("pairs") || workload.starts_with("group");
-    // Less than by default, so that the tests are soon over.
+    // A shorter patience than the default, so that the tests take less time.
     let patience = if loses && talks { ["--patience", "1"].as_slice() } else { &[] };
     measure(workload, &[["--address", &address.to_string()].as_slice(), patience].concat())
 }
@@ -552,7 +554,7 @@ fn ctrl_c_is_seen_while_a_server_is_silent() {
     let child = command.spawn().expect("it starts");
     let (mut silent, _) = listener.accept().expect("a connection");
     silent.read_exact(&mut [0]).expect("it asks, and waits");
-    // timeout(1), which is told here, passes it on.
+    // The signal goes to timeout(1), which passes it on.
     kill_process(Pid::from_child(&child), Signal::TERM).expect("it runs");
     let output = child.wait_with_output().expect("it ends");
     let error = String::from_utf8_lossy(&output.stderr);
@@ -626,7 +628,7 @@ fn a_comparison_prints_ratios_and_writes_a_page() {
     let html = std::fs::read_to_string(&page).expect("a page");
     let _ = std::fs::remove_file(&page);
     assert_eq!(html.matches("<svg").count(), 2, "times and throughput");
-    // Nothing is fetched from anywhere; the name of SVG is none that is.
+    // Nothing is loaded from other hosts; the namespace of SVG is only a name.
     assert!(html.split("http://").skip(1).all(|rest| rest.starts_with("www.w3.org/2000/svg")));
 }
 

@@ -9,7 +9,8 @@ use socket2::{Domain, Socket, Type};
 
 use crate::{ACK, PATIENCE, TestServer, members};
 
-/// One connection. It cuts the replies out of the byte stream itself, so that it finds them wherever segments end.
+/// One connection. It cuts the replies out of the byte stream itself, so that it finds them
+/// wherever segments end.
 pub struct TestClient {
     stream: TcpStream,
     received: Vec<u8>,
@@ -25,7 +26,7 @@ impl TestClient {
         TestClient::connect_to(server.address())
     }
 
-    /// The same in line mode: every frame sent ends with a newline.
+    /// Like [`TestClient::connect`], in line mode: every frame sent ends with a newline.
     pub fn connect_lines(server: &TestServer) -> TestClient {
         let mut client = TestClient::connect(server);
         client.lines = true;
@@ -37,7 +38,7 @@ impl TestClient {
         TestClient::on(TcpStream::connect_timeout(&address, PATIENCE).expect("connect to the server"))
     }
 
-    /// The same, `None` when nobody takes the connection.
+    /// Like [`TestClient::connect_to`], but `None` if the connection is refused.
     pub fn try_connect_to(address: SocketAddr) -> Option<TestClient> {
         TcpStream::connect_timeout(&address, PATIENCE).ok().map(TestClient::on)
     }
@@ -47,19 +48,19 @@ impl TestClient {
         TestClient::connect_from_with(last, server, |_| ())
     }
 
-    /// The same with options set before the connection is made.
+    /// Like [`TestClient::connect_from`], with socket options that `set` sets before connecting.
     pub fn connect_from_with(last: u8, server: &TestServer, set: impl Fn(&Socket)) -> TestClient {
         TestClient::try_from(last, server, set).expect("connect to the server")
     }
 
-    /// The same, `None` when nobody takes the connection in time.
+    /// Like [`TestClient::connect_from`], but `None` if the connection is not accepted in time.
     pub fn try_connect_from(last: u8, server: &TestServer) -> Option<TestClient> {
         TestClient::try_from(last, server, |_| ())
     }
 
     fn try_from(last: u8, server: &TestServer, set: impl Fn(&Socket)) -> Option<TestClient> {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-        // Or each connection would take a port of all addresses.
+        // Without this, each connection would use up a port of all addresses.
         socket.set_reuse_address(true).expect("an option");
         set(&socket);
         socket.bind(&SocketAddr::from(([127, 0, 0, last], 0)).into()).expect("bind to a loopback address");
@@ -67,7 +68,7 @@ impl TestClient {
         Some(TestClient::on(socket.into()))
     }
 
-    /// A client in bare mode on a connection that was made elsewhere.
+    /// A client in bare mode on an existing connection.
     pub fn on(stream: TcpStream) -> TestClient {
         stream.set_nodelay(true).expect("set TCP_NODELAY");
         TestClient { stream, received: Vec::new(), eof: false, lines: false, patience: PATIENCE, user: None }
@@ -78,7 +79,7 @@ impl TestClient {
         self.patience = patience;
     }
 
-    /// The connection itself, for a test that reads and writes in its own way.
+    /// Returns the connection, for a test that reads and writes in its own way.
     pub fn into_stream(self) -> TcpStream {
         self.stream
     }
@@ -137,13 +138,14 @@ impl TestClient {
         }
     }
 
-    /// The next frame, or `None` at the end of the connection or when none comes within `patience`.
+    /// Returns the next frame, or `None` if the connection ends or no frame comes within
+    /// `patience`.
     pub fn recv_within(&mut self, patience: Duration) -> Option<Value> {
         let text = self.next_text(patience)?;
         Some(serde_json::from_str(&text).unwrap_or_else(|error| panic!("not JSON ({error}): {text}")))
     }
 
-    /// The frame that is there already, if any: looks, and does not wait.
+    /// Returns a frame that has already arrived, if any; does not wait.
     pub fn recv_now(&mut self) -> Option<Value> {
         self.recv_within(Duration::from_millis(1))
     }
@@ -169,19 +171,19 @@ impl TestClient {
         assert_eq!(String::from_utf8_lossy(&got), String::from_utf8_lossy(bytes));
     }
 
-    /// Nothing may be left over from what [`TestClient::expect_bytes`] took.
+    /// Checks that nothing is left over after [`TestClient::expect_bytes`].
     pub fn expect_no_bytes(&mut self) {
         assert!(self.received.is_empty(), "unexpected bytes{}", self.leftover());
     }
 
-    /// The next frame must be a reply of the server's own with this number as errno and msgType and a text that says
-    /// what is wrong: 403, 413, 429, 503.
+    /// Expects a reply of the server's own with this number as errno and msgType and a text that
+    /// explains the refusal: 403, 413, 429, 503.
     pub fn expect_refusal(&mut self, errno: u64) {
         let reply = self.recv_text();
         assert_refusal(&reply, errno);
     }
 
-    /// The server must close the connection without a further frame.
+    /// Expects the server to close the connection without sending another frame.
     pub fn expect_eof(&mut self) {
         let deadline = Instant::now() + self.patience;
         while self.fill(deadline) {}
@@ -189,7 +191,7 @@ impl TestClient {
         assert!(self.eof, "expected the end of the connection, which is still open");
     }
 
-    /// Reads until the server closes the connection; what is not a whole frame at the end is dropped.
+    /// Reads until the server closes the connection; an incomplete frame at the end is dropped.
     pub fn read_to_end(&mut self) -> Vec<Value> {
         let mut frames = Vec::new();
         while let Some(frame) = self.recv_within(self.patience) {
@@ -199,7 +201,7 @@ impl TestClient {
         frames
     }
 
-    /// Whether the connection's end has been read.
+    /// Whether the end of the connection has been read.
     pub fn has_ended(&self) -> bool {
         self.eof
     }
@@ -213,8 +215,8 @@ impl TestClient {
 
     // Barriers
 
-    /// Sends a cheap request and checks that its reply is the next frame. So nothing else was waiting, and all that
-    /// this connection sent before is settled.
+    /// Sends a cheap request and checks that its reply is the next frame. Then nothing else was
+    /// waiting, and everything this connection sent before has been processed.
     pub fn barrier(&mut self) {
         let early = self.recv_until_barrier();
         assert!(early.is_empty(), "unexpected: {early:?}");
@@ -222,7 +224,8 @@ impl TestClient {
 
     /// Sends a cheap request and returns what arrives before its reply.
     pub fn recv_until_barrier(&mut self) -> Vec<Value> {
-        // A client that is not logged in may not search; the number of a reply is answered with that reply.
+        // A client that is not logged in may not search, so it sends the message type of a reply,
+        // which is answered with that reply.
         let (request, is_reply): (Value, fn(&Value) -> bool) = match self.user {
             Some(user) => (json!({"msgType": 15, "keyword": user.to_string()}), |frame| frame["msgType"] == 15),
             None => (json!({"msgType": 200}), |frame| *frame == json!({"errno": 200, "msgType": 200})),
@@ -238,20 +241,23 @@ impl TestClient {
         }
     }
 
-    /// Sends the request that needs neither login nor database and checks that its reply is the next frame.
+    /// Sends the request that needs neither login nor database and checks that its reply is the
+    /// next frame.
     pub fn ack_barrier(&mut self) {
         self.send(&json!({"msgType": 200}));
         self.expect_text(ACK);
     }
 
-    /// Proves that nothing was sent to this connection. Call it when the sender has had its own barrier. Two barriers:
-    /// the first makes the loop of this connection take a turn in which it also handles what other loops gave it.
+    /// Proves that nothing was sent to this connection. Call it after the sender's own barrier. It
+    /// takes two barriers: the first makes this connection's loop take a turn, in which it also
+    /// handles what other loops posted.
     pub fn expect_silence_until_barrier(&mut self) {
         self.barrier();
         self.barrier();
     }
 
-    /// All pushes that were on their way to this connection. Call it when the sender has had its own barrier.
+    /// Returns all pushes that were on their way to this connection. Call it after the sender's own
+    /// barrier.
     pub fn recv_pushes(&mut self) -> Vec<Value> {
         let mut pushes = self.recv_until_barrier();
         pushes.extend(self.recv_until_barrier());
@@ -268,14 +274,14 @@ impl TestClient {
         reply["USERID"].as_i64().unwrap_or_else(|| panic!("no id: {reply}"))
     }
 
-    /// Logs in, which must work.
+    /// Logs in; the login must succeed.
     pub fn login(&mut self, id: i64, password: &str) {
         self.send(&json!({"msgType": 1, "USERID": id, "password": password}));
         self.expect_text(ACK);
         self.user = Some(id);
     }
 
-    /// Logs in; false when the server cannot now, or the connection ends.
+    /// Logs in; false if the server refuses for now or the connection ends.
     pub fn try_login(&mut self, id: i64, password: &str) -> bool {
         let sent = self.try_send(&json!({"msgType": 1, "USERID": id, "password": password}));
         let reply = if sent { self.recv_within(self.patience) } else { None };
@@ -287,7 +293,7 @@ impl TestClient {
         self.user == Some(id)
     }
 
-    /// Logs out, which must work.
+    /// Logs out; the logout must succeed.
     pub fn logout(&mut self, id: i64) {
         self.send(&json!({"msgType": 3, "USERID": id}));
         self.expect_text(ACK);
@@ -309,7 +315,7 @@ impl TestClient {
         reply["GROUPID"].as_i64().unwrap_or_else(|| panic!("no id: {reply}"))
     }
 
-    /// Joins a group, which must work.
+    /// Joins a group; this must succeed.
     pub fn join_group(&mut self, user: i64, group: i64) {
         let reply = self.ask(&json!({"msgType": 10, "FROMID": user, "GROUPID": group}));
         assert_eq!((&reply["errno"], &reply["msgType"]), (&json!(200), &json!(10)), "join {group}: {reply}");
@@ -321,7 +327,7 @@ impl TestClient {
         self.recv_fetched()
     }
 
-    /// The reply of a fetch that was sent before.
+    /// Reads the reply to a fetch that was sent before.
     pub fn recv_fetched(&mut self) -> Vec<String> {
         let reply = self.recv();
         assert_eq!((&reply["errno"], &reply["msgType"]), (&json!(200), &json!(14)), "not a fetch reply: {reply}");
@@ -346,7 +352,8 @@ impl TestClient {
         }
     }
 
-    /// Everything that reaches `user` here: the pushes that arrive, then one fetch, for when both may happen.
+    /// Returns everything that reaches `user` here: the pushes that arrive, then one fetch. For
+    /// tests in which either may happen.
     pub fn collect(&mut self, user: i64) -> Vec<Value> {
         let mut frames = self.recv_until_barrier();
         self.send(&json!({"msgType": 14, "FROMID": user}));
@@ -368,7 +375,7 @@ impl TestClient {
 
     fn next_text(&mut self, patience: Duration) -> Option<String> {
         let deadline = Instant::now() + patience;
-        // A long frame arrives in pieces: go on where the last look ended.
+        // A long frame arrives in pieces: each search goes on where the previous one stopped.
         let mut cutter = Cutter::default();
         loop {
             if let Some(frame) = cutter.cut(&mut self.received) {
@@ -380,7 +387,7 @@ impl TestClient {
         }
     }
 
-    /// Reads once; false when nothing came until `deadline` or the connection ended.
+    /// Reads once; false if nothing arrived until `deadline` or the connection ended.
     fn fill(&mut self, deadline: Instant) -> bool {
         let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
         if self.eof {
@@ -423,7 +430,7 @@ impl TestClient {
     }
 }
 
-/// Whether an error says that the connection is no more.
+/// Whether this error means that the connection has ended.
 fn is_end(error: ErrorKind) -> bool {
     matches!(
         error,

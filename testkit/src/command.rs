@@ -1,4 +1,4 @@
-//! The program's commands beside serving, as child processes in a folder of their own.
+//! The program's commands other than serving, as child processes in a folder of their own.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,19 +10,19 @@ use std::{io::BufRead, io::BufReader, io::Read};
 use crate::services::Database;
 use crate::{program, watchdog};
 
-/// A working directory for commands; gone when it is dropped.
+/// A working directory for commands; removed when dropped.
 pub struct Workplace(PathBuf);
 
-/// How a command ended.
+/// The result of a command.
 #[derive(Debug)]
 pub struct Ended {
-    /// Its exit code; none after a signal.
+    /// Its exit code; `None` if a signal killed it.
     pub code: Option<i32>,
     pub stdout: String,
     pub stderr: String,
 }
 
-/// A command that runs. Dropping it kills it.
+/// A running command. Dropping it kills it.
 pub struct Running {
     child: Child,
     stdout: Arc<Mutex<String>>,
@@ -36,14 +36,14 @@ impl Workplace {
         Workplace(watchdog::new_folder())
     }
 
-    /// One with the `mysql.cnf` of this database.
+    /// A folder with the `mysql.cnf` of this database.
     pub fn on(database: &Database) -> Workplace {
         let workplace = Workplace::empty();
         database.write_cnf(&workplace.0);
         workplace
     }
 
-    /// Where it is.
+    /// The folder.
     pub fn path(&self) -> &Path {
         &self.0
     }
@@ -66,19 +66,20 @@ impl Workplace {
         Running { child, stdout, stderr, readers: vec![reader, other] }
     }
 
-    /// Runs `server` with these arguments to its end.
+    /// Runs `server` with these arguments until it exits.
     pub fn run(&self, arguments: &[&str]) -> Ended {
         self.start(arguments).wait()
     }
 
-    /// The same, which must end well. What it printed.
+    /// Like [`Workplace::run`], but the command must succeed. Returns what it printed.
     pub fn succeed(&self, arguments: &[&str]) -> String {
         let ended = self.run(arguments);
         assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{arguments:?}: {}", ended.stdout);
         ended.stdout
     }
 
-    /// The same, which must end with 2 and one line on stderr, which is returned.
+    /// Like [`Workplace::run`], but the command must exit with code 2 and one line on stderr.
+    /// Returns the line.
     pub fn refused(&self, arguments: &[&str]) -> String {
         let ended = self.run(arguments);
         assert_eq!((ended.code, ended.stderr.lines().count()), (Some(2), 1), "{arguments:?}: {ended:?}");
@@ -98,17 +99,17 @@ impl Running {
         self.child.id()
     }
 
-    /// What it printed so far.
+    /// What the command has printed until now.
     pub fn stdout(&self) -> String {
         self.stdout.lock().expect("stdout").clone()
     }
 
-    /// Ends it without giving it a chance to do anything.
+    /// Kills the process with SIGKILL.
     pub fn kill9(mut self) {
         self.child.kill().expect("kill the command");
     }
 
-    /// Waits for its end.
+    /// Waits until the process exits.
     pub fn wait(mut self) -> Ended {
         let status = self.child.wait().expect("wait for the command");
         self.readers.drain(..).for_each(|reader| reader.join().expect("read the output"));

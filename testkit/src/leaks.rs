@@ -1,11 +1,12 @@
-//! Whether a server gives back what it takes: descriptors, threads, memory, connections to what it stands on.
+//! Checks that a server releases what it takes: descriptors, threads, memory, connections to
+//! services.
 
 use std::fmt;
 use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// What a process holds.
+/// The resources that a process holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Footprint {
     pub descriptors: usize,
@@ -14,18 +15,18 @@ pub struct Footprint {
     pub resident: usize,
 }
 
-/// How much more a process may hold at the end than at the beginning, without having leaked.
+/// How much more than before a process may hold at the end without counting as a leak.
 #[derive(Clone, Copy, Debug)]
 pub struct Margin(pub Footprint);
 
 impl Margin {
-    /// What pools may keep open for the next call, and an allocator for the next client. A suite makes hundreds of
-    /// connections and tens of megabytes; a leak of them is far beyond this.
+    /// What pools may leave open for the next call, and an allocator for the next client. A suite
+    /// makes hundreds of connections and tens of megabytes, so a leak would be far larger.
     pub const AFTER_A_TEST: Margin = Margin(Footprint { descriptors: 24, threads: 2, resident: 64 * 1024 });
 }
 
 impl Footprint {
-    /// Of the process with this number; `None` if there is none.
+    /// The resources of the process with this PID; `None` if there is none.
     pub fn of(process: u32) -> Option<Footprint> {
         let descriptors = fs::read_dir(format!("/proc/{process}/fd")).ok()?.count();
         let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
@@ -36,7 +37,7 @@ impl Footprint {
         Some(Footprint { descriptors, threads: number("Threads:")?, resident: number("VmRSS:")? })
     }
 
-    /// Whether it is within a margin of what there was before.
+    /// Whether it exceeds `before` by no more than the margin.
     pub fn is_within(&self, margin: Margin, before: Footprint) -> bool {
         let Margin(more) = margin;
         self.descriptors <= before.descriptors + more.descriptors
@@ -44,7 +45,7 @@ impl Footprint {
             && self.resident <= before.resident + more.resident
     }
 
-    /// The larger of each.
+    /// The maximum of each resource.
     pub fn max(self, other: Footprint) -> Footprint {
         Footprint {
             descriptors: self.descriptors.max(other.descriptors),
@@ -61,10 +62,12 @@ impl fmt::Display for Footprint {
     }
 }
 
-/// Waits until a process holds again what it held before, within a margin; what it holds if it does not.
+/// Waits until a process holds no more than before, within a margin. Returns what it holds if it
+/// does not get there.
 ///
 /// # Errors
-/// What is left, in words.
+///
+/// What is still held, in words.
 pub fn wait_given_back(process: u32, before: Footprint, margin: Margin) -> Result<Footprint, String> {
     let deadline = Instant::now() + GIVEN_BACK_WITHIN;
     loop {
@@ -79,9 +82,11 @@ pub fn wait_given_back(process: u32, before: Footprint, margin: Margin) -> Resul
     }
 }
 
-/// Waits until a service has no more connections than the pools of its users may keep; what is left if it has.
+/// Waits until a service has no more connections than its users' pools may keep open. Returns a
+/// description if more are left.
 ///
-/// `ours` is whether the test itself has put the service out of reach: then there is nobody to be asked.
+/// `ours` tells whether the test has put the service out of reach, so that its connections cannot
+/// be counted.
 pub(crate) fn connection_leak(service: &str, users: usize, ours: bool, count: impl Fn() -> usize) -> Option<String> {
     if ours {
         eprintln!("the connections to {service} are not counted: the test has put it out of reach");
@@ -101,10 +106,11 @@ pub(crate) fn connection_leak(service: &str, users: usize, ours: bool, count: im
     }
 }
 
-/// The most connections that a node keeps to MariaDB or to Redis. A pool opens one whenever a call finds none free, and
-/// closes what is idle only after a minute; that is about two for each thread which makes calls.
+/// The most connections that a node keeps open to MariaDB or to Redis. A pool opens one whenever a
+/// call finds none free, and closes an idle one only after a minute; that makes about two for each
+/// thread that makes calls.
 const POOLED_MAX: usize = 40;
 
-/// What is in use is given back at once. But a pool that has grown, as it does while the database stands still, closes
-/// what it need not have within a minute and a half.
+/// Connections in use are released immediately. But a pool that has grown, as it does while the
+/// database is frozen, closes its surplus only within a minute and a half.
 pub const GIVEN_BACK_WITHIN: Duration = Duration::from_secs(100);

@@ -1,8 +1,8 @@
-//! What the black-box suites share: a real server in a folder of its own, clients that speak the public protocol, and
-//! waiting on a condition instead of sleeping.
+//! Shared by the black-box suites: a real server in a folder of its own, clients that speak the
+//! public protocol, and waiting on a condition instead of sleeping.
 //!
-//! Silence is never proved by waiting. A request that costs the server nothing is sent behind, and its reply must be
-//! the next thing to arrive: a *barrier*.
+//! Silence is never proved by waiting. Instead the test sends a request that costs the server
+//! nothing, and its reply must be the next thing to arrive: a *barrier*.
 
 mod client;
 mod cluster;
@@ -37,10 +37,10 @@ pub use server::{Builder, StoreLock, TestServer};
 pub use services::{Database, MariaDb, Nginx, Redis, Switch, free_port};
 pub use victim::World;
 
-/// How long a test waits for what must happen. Only a failing test ever waits this long.
+/// How long a test waits for an expected event. Only a failing test ever waits this long.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The same for tests that move tens of megabytes or hash on purpose slowly.
+/// The same for tests that move tens of megabytes or use slow hashing on purpose.
 pub const LONG_PATIENCE: Duration = Duration::from_secs(90);
 
 /// An id that no test ever registers.
@@ -57,7 +57,7 @@ pub const NOT_A_MEMBER: &str = r#"{"errmsg":"join the group before you write to 
 pub const SERVER_ERROR: &str = r#"{"errmsg":"server error, try again later!","errno":500,"msgType":500}"#;
 pub const WRONG_PASSWORD: &str = r#"{"errno":302,"msg":"wrong id or wrong password, try again.","msgType":200}"#;
 
-/// Waits until `condition` holds; panics with `what` when it does not in time.
+/// Waits until `condition` holds; panics with `what` if it does not hold in time.
 pub fn wait_until(what: &str, condition: impl FnMut() -> bool) {
     wait_within(PATIENCE, what, condition);
 }
@@ -83,7 +83,7 @@ fn signal_group(leader: u32, name: &str) {
     assert!(status.expect("run kill").success(), "cannot send SIG{name} to the group of process {leader}");
 }
 
-/// Lets `process` open `needed` descriptors, if it may not already.
+/// Raises the limit on open descriptors of `process` to `needed`, if it is lower.
 pub fn raise_descriptor_limit(process: u32, needed: usize) {
     let limits = fs::read_to_string(format!("/proc/{process}/limits")).expect("read /proc/PID/limits");
     let line = limits.lines().find(|line| line.starts_with("Max open files")).expect("a limit of open files");
@@ -98,7 +98,8 @@ pub fn raise_descriptor_limit(process: u32, needed: usize) {
     assert!(status.success(), "{needed} open files are needed, {soft} allowed: raise `ulimit -n`");
 }
 
-/// Sets a flag when it goes out of scope, by a panic too, so that a thread that watches the flag always ends.
+/// Sets a flag when it goes out of scope, also on a panic, so that a thread that watches the flag
+/// always ends.
 pub struct SetOnDrop<'a>(pub &'a AtomicBool);
 
 impl Drop for SetOnDrop<'_> {
@@ -115,7 +116,7 @@ pub fn user(server: &TestServer, name: &str) -> (TestClient, i64) {
     (client, id)
 }
 
-/// A user who is registered and not logged in.
+/// Registers a user who is not logged in.
 pub fn offline_user(server: &TestServer, name: &str) -> i64 {
     TestClient::connect(server).register(name, &password(name))
 }
@@ -153,8 +154,9 @@ pub fn number_of(frame: &Value) -> usize {
     usize::try_from(n).expect("a small number")
 }
 
-/// Checks what reached a recipient who read `live` from a connection that broke and fetched `stored` afterwards:
-/// together 0..total in order, twice only around the break.
+/// Checks the messages of a recipient who read `live` from a connection that broke and fetched
+/// `stored` afterwards. Together they are 0..total in order; only messages around the break may
+/// occur twice.
 pub fn assert_covers(live: &[usize], stored: &[usize], total: usize) {
     let expected: Vec<usize> = (0..live.len()).collect();
     assert_eq!(live, expected, "the connection must have got a gapless prefix");
@@ -175,7 +177,7 @@ pub fn members(text: &str) -> Vec<(String, Value)> {
     serde_json::from_str::<Members>(text).unwrap_or_else(|error| panic!("{error}: {text}")).0
 }
 
-/// Checks that no member of the object `text` is there twice.
+/// Checks that no member of the object `text` occurs twice.
 pub fn assert_no_repeated_member(text: &str) {
     let mut names: Vec<String> = members(text).into_iter().map(|(name, _)| name).collect();
     let written = names.len();

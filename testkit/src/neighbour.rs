@@ -1,8 +1,10 @@
-//! A stand-in for a node of the C++ reference server, as protocol.md describes one: it goes by `User.state`, listens to
-//! `RayBox-user-*` by pattern, publishes bare frames, checks nothing, and writes `User.state` before it answers.
+//! A stand-in for a node of the C++ reference server, as protocol.md describes one: it relies on
+//! `User.state`, listens to `RayBox-user-*` by pattern, publishes bare frames, checks nothing, and
+//! writes `User.state` before it answers.
 //!
-//! It does on purpose what the reference does wrong where others can notice it: its users' state becomes `offline` with
-//! any of their connections, and what it publishes for a user who is nowhere is lost.
+//! On purpose it has the reference's faults that others can notice: a user's state becomes
+//! `offline` when any of the user's connections ends, and what it publishes for a user who is
+//! nowhere is lost.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -18,17 +20,17 @@ use serde_json::{Deserializer, Value, json};
 
 use crate::services::{Database, Redis};
 
-/// A running stand-in. Dropping it closes its connections and ends its threads; like the reference it leaves the state
-/// of its users as that makes it.
+/// A running stand-in. Dropping it closes its connections and ends its threads. Like the reference,
+/// it leaves the states of its users as the closing makes them.
 pub struct Neighbour {
     node: Arc<Node>,
     address: SocketAddr,
     threads: Vec<JoinHandle<()>>,
 }
 
-/// What its threads share.
+/// The state that its threads share.
 struct Node {
-    /// The users that are logged in here, and where to write to.
+    /// The users who are logged in here, with the connection of each.
     users: Mutex<HashMap<i64, Arc<TcpStream>>>,
     connections: Mutex<Vec<Arc<TcpStream>>>,
     database: Mutex<Conn>,
@@ -37,7 +39,7 @@ struct Node {
 }
 
 impl Neighbour {
-    /// Starts one on a database and a Redis. It listens to the pattern when this returns.
+    /// Starts one on a database and a Redis. When this returns, it is subscribed to the pattern.
     pub fn start(database: &Database, redis: &Redis) -> Neighbour {
         let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
         let address = listener.local_addr().expect("an address");
@@ -64,7 +66,7 @@ impl Neighbour {
         Neighbour { node, address, threads }
     }
 
-    /// Where clients connect to.
+    /// The address that clients connect to.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -73,7 +75,7 @@ impl Neighbour {
 impl Drop for Neighbour {
     fn drop(&mut self) {
         self.node.stopping.store(true, Ordering::Relaxed);
-        // The acceptor notices with the next connection.
+        // This connection makes the acceptor look at the flag.
         let _ = TcpStream::connect(self.address);
         for thread in self.threads.drain(..) {
             let _ = thread.join();
@@ -82,14 +84,15 @@ impl Drop for Neighbour {
 }
 
 impl Node {
-    /// Takes what is published for any user, and passes on what is for its own.
+    /// Receives what is published for any user, and forwards what is for its own users.
     fn listen(&self, mut connection: redis::Connection, subscribed: &mpsc::Sender<()>) {
         let mut subscription = connection.as_pubsub();
         subscription.psubscribe(format!("{CHANNELS}*")).expect("listen to a pattern");
         subscription.set_read_timeout(Some(Duration::from_millis(20))).expect("set the read timeout");
         subscribed.send(()).expect("somebody waits for this");
         while !self.stopping.load(Ordering::Relaxed) {
-            // An error is the end of the timeout, or of Redis; then this node hears nothing more, like the reference.
+            // An error is a timeout, or the loss of Redis; after a loss this node receives nothing
+            // more, like the reference.
             let Ok(message) = subscription.get_message() else { continue };
             let user = message.get_channel_name().strip_prefix(CHANNELS).and_then(|id| id.parse().ok());
             let Some(stream) = user.and_then(|user: i64| self.users().get(&user).cloned()) else { continue };
@@ -203,7 +206,7 @@ impl Node {
                 Some(json!({"errno": 200, "msgType": 200, "groups": groups.collect::<Vec<_>>()}))
             }
             14 => Some(json!({"errno": 200, "msgType": 14, "msgs": self.take_stored(id("FROMID"))})),
-            // Groups alone: users are looked up for nothing but the barriers of the tests.
+            // Searches for groups only: the tests search for users only as a barrier.
             15 => {
                 let groups = self
                     .groups(&request["keyword"])
@@ -216,7 +219,7 @@ impl Node {
         }
     }
 
-    /// To its own user; else published if the state says online; else stored.
+    /// Forwards to its own user; otherwise publishes if the state says online; otherwise stores.
     fn forward(&self, to: i64, frame: &Value) {
         let text = frame.to_string();
         if let Some(stream) = self.users().get(&to).cloned() {
@@ -235,7 +238,7 @@ impl Node {
         }
     }
 
-    /// The id of the new row, unless there is one like it.
+    /// Returns the id of the new row, or `None` if there is an equal one.
     fn insert(&self, statement: &str, values: [&Value; 2]) -> Option<u64> {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let mut database = lock(&self.database);
@@ -275,5 +278,5 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-/// What the channel of every user begins with.
+/// The prefix of every user's channel.
 const CHANNELS: &str = "RayBox-user-";

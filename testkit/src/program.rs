@@ -1,4 +1,4 @@
-//! The server's program: where Cargo has put it, and an environment without the settings of the user who runs the tests.
+//! The server's program: finds it, and removes the settings of the developer from its environment.
 
 use std::env;
 use std::path::PathBuf;
@@ -6,8 +6,9 @@ use std::process::Command;
 
 /// The path of `server`.
 ///
-/// Cargo tells each test of the package where its programs are. A test binary that is started by hand, as under a
-/// debugger, is not told; then the program is in the folder above that of the test binary.
+/// Cargo tells each test of the package where its programs are. A test binary that is started by
+/// hand, as under a debugger, does not get this; then the program is in the folder above that of
+/// the test binary.
 pub(crate) fn path() -> PathBuf {
     let path = env::var_os("CARGO_BIN_EXE_server").map(PathBuf::from).or_else(|| {
         let test = env::current_exe().ok()?;

@@ -1,5 +1,6 @@
-//! A client that reads and shows as the usual one (Qt) does: one read is one JSON text or it is lost, every message that is
-//! shown keeps it busy, during which its socket fills, and while it logs in, registers or logs out, the next bytes are the reply.
+//! A client that reads and shows messages as the usual client (Qt) does. One read is one JSON text,
+//! or its content is lost. It is busy with every message that it shows, and its socket fills
+//! meanwhile. After a login, a registration or a logout, it takes the next bytes for the reply.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -10,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::{LONG_PATIENCE, PATIENCE, TestServer};
 
-/// One connection of it. It never ends a frame with a newline.
+/// One connection of such a client. It never ends a frame with a newline.
 pub struct QtClient {
     stream: TcpStream,
     busy: Duration,
@@ -18,7 +19,7 @@ pub struct QtClient {
     pub shown: Vec<Value>,
     /// The other frames it has understood.
     pub others: Vec<Value>,
-    /// What it could not read.
+    /// Input that it could not parse.
     pub lost: Vec<String>,
 }
 
@@ -43,7 +44,7 @@ impl QtClient {
         client
     }
 
-    /// Makes it faster, for a server whose `pace_ms` is less than the default.
+    /// Sets another busy time, for a server whose `pace_ms` is less than the default.
     pub fn set_busy(&mut self, busy: Duration) {
         self.busy = busy;
     }
@@ -52,7 +53,7 @@ impl QtClient {
         self.stream.write_all(frame.to_string().as_bytes()).expect("send to the server");
     }
 
-    /// Sends a request whose reply is what it reads next.
+    /// Sends a request and takes what it reads next for the reply.
     pub fn ask(&mut self, request: &Value) -> Value {
         self.send(request);
         let text =
@@ -61,14 +62,14 @@ impl QtClient {
             .unwrap_or_else(|error| panic!("the reply to {request} cannot be read ({error}): {text}"))
     }
 
-    /// Reads once, which must come in time, and does not show it; what it would show.
+    /// Reads once, in time, without showing it. Returns what it would show.
     pub fn read_frame(&mut self) -> Vec<Value> {
         let text = self.read(LONG_PATIENCE).expect("something to read");
         let frame = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
         messages(&frame).unwrap_or_else(|| vec![frame])
     }
 
-    /// Reads once and shows what it has read; false if nothing has come within `patience`.
+    /// Reads once and shows what was read; false if nothing arrives within `patience`.
     pub fn read_and_show(&mut self, patience: Duration) -> bool {
         let Some(text) = self.read(patience) else { return false };
         match serde_json::from_str::<Value>(&text) {
@@ -84,7 +85,8 @@ impl QtClient {
         true
     }
 
-    /// Reads and shows until so many messages were shown, or nothing has come for long after something was lost.
+    /// Reads and shows until this number of messages was shown, or until a loss is certain:
+    /// something was lost and nothing more has arrived for long.
     pub fn show_until(&mut self, messages: usize) {
         let deadline = Instant::now() + LONG_PATIENCE;
         while self.shown.len() < messages && Instant::now() < deadline {

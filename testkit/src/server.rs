@@ -16,30 +16,33 @@ use crate::leaks::{Footprint, Margin, wait_given_back};
 use crate::services::{Database, Redis, RedisUse};
 use crate::{LONG_PATIENCE, program, signal, wait_until, wait_within, watchdog};
 
-/// How long a server may take until it listens.
+/// The longest time until a server listens.
 const START_PATIENCE: Duration = Duration::from_secs(10);
 
-/// What a pool of connections may run on. One to a database that is away begins when that is back.
+/// The number of threads that a pool of connections may add while it runs. A pool whose database
+/// was unreachable at first starts them later.
 const POOL_THREADS: usize = 3;
 
-/// One server in a folder of its own, which holds its settings, its logs and, unless it uses MySQL, its database.
+/// A server in a folder of its own, which holds its settings, its logs and, unless it uses MySQL,
+/// its database.
 ///
-/// Dropping it checks that the process is still there, unless the test has ended it, and that it has given back what its
-/// clients cost; then it kills the process and removes the folder. So make the clients after the server: what is made
-/// last goes first. Only a process that the test itself has killed or told to end is not checked.
+/// Dropping it checks that the process still runs, unless the test has ended it, and that it has
+/// released what its clients used; then it kills the process and removes the folder. Make the
+/// clients after the server, because values are dropped in reverse order. A process that the test
+/// itself has killed or asked to exit is not checked.
 pub struct TestServer {
     builder: Builder,
     folder: PathBuf,
     child: Child,
     address: SocketAddr,
     output: Arc<Mutex<String>>,
-    /// What the process held when it was new.
+    /// What the process held right after its start.
     footprint: Footprint,
-    /// Whether the test has ended it, or asked it to end.
+    /// Whether the test has killed the process or asked it to exit.
     end_expected: bool,
 }
 
-/// What a [`TestServer`] is started with.
+/// The settings of a [`TestServer`].
 #[derive(Clone)]
 pub struct Builder {
     host: &'static str,
@@ -51,12 +54,13 @@ pub struct Builder {
     descriptors_max: Option<u32>,
     /// A shell command that runs before it.
     shell: &'static str,
-    /// What it may keep of memory, in KiB, beyond the usual margin.
+    /// The memory that it may hold at the end beyond the usual margin, in KiB.
     keeps: usize,
 }
 
 impl Builder {
-    /// A command-line option; underscores in `key` become dashes. The last one given of a key counts.
+    /// A command-line option; underscores in `key` become dashes. The last value given for a key
+    /// counts.
     pub fn option(mut self, key: &str, value: &str) -> Builder {
         let key = key.replace('_', "-");
         self.options.retain(|(known, _)| *known != key);
@@ -76,39 +80,39 @@ impl Builder {
         self
     }
 
-    /// Keeps the data in this MySQL database.
+    /// Stores the data in this MySQL database.
     pub fn mysql(mut self, database: &Database) -> Builder {
         self.database = Some(database.clone());
         self.file("mysql.cnf", database.cnf())
     }
 
-    /// Reaches other servers through this Redis.
+    /// Connects it to other servers through this Redis.
     pub fn redis(mut self, redis: &Redis) -> Builder {
         self.redis = Some(redis.in_use());
         self.file("redis.cnf", redis.cnf())
     }
 
-    /// A file in the working directory. The last one given of a name counts.
+    /// Writes a file into the working directory. The last text given for a name counts.
     pub fn file(mut self, name: &'static str, text: String) -> Builder {
         self.files.retain(|(known, _)| *known != name);
         self.files.push((name, text));
         self
     }
 
-    /// Limits the descriptors that the server may have open, for good.
+    /// Limits the descriptors that the server may have open; it cannot raise the limit.
     pub fn descriptors_max(mut self, limit: u32) -> Builder {
         self.descriptors_max = Some(limit);
         self
     }
 
-    /// Starts it from a shell that has run this command, as in `trap '' HUP`.
+    /// Starts it from a shell that has first run this command, such as `trap '' HUP`.
     pub fn after(mut self, command: &'static str) -> Builder {
         self.shell = command;
         self
     }
 
-    /// Lets it keep so many MiB more than usual when its clients have gone: an allocator keeps some of what it was once
-    /// asked for, so this is for tests whose requests are very large.
+    /// Allows this many MiB more than usual at the end, when its clients have gone. An allocator
+    /// does not return all memory, so tests with very large requests need this.
     pub fn may_keep(mut self, mib: usize) -> Builder {
         self.keeps = mib * 1024;
         self
@@ -127,7 +131,7 @@ impl Builder {
         TestServer { builder: self, folder, child, address, output, footprint, end_expected: false }
     }
 
-    /// What a new server holds.
+    /// What a server holds right after its start.
     fn footprint(&self, child: &Child) -> Footprint {
         let footprint = Footprint::of(child.id());
         let mut footprint = footprint.expect("a server that has just said where it listens is there");
@@ -171,7 +175,8 @@ impl Builder {
                     RecvTimeoutError::Timeout => "did not say where it listens in time",
                     RecvTimeoutError::Disconnected => "ended before it listened",
                 };
-                // A child that just died may have bytes on their way to the reader of its stderr.
+                // A child that has just exited may have output that the reader of its stderr has
+                // not read yet.
                 let mut said = String::new();
                 wait_until("the output of a dead server", || {
                     said.clone_from(&output.lock().expect("output"));
@@ -209,12 +214,13 @@ impl Builder {
 }
 
 impl TestServer {
-    /// A server as the tests like it: as shipped, but with passwords that cost next to nothing.
+    /// Starts a server with the tests' usual options: as shipped, but with passwords that cost next
+    /// to nothing.
     pub fn start() -> TestServer {
         TestServer::builder().start()
     }
 
-    /// A server with options to be added.
+    /// A server with the tests' usual options, to which more can be added.
     pub fn builder() -> Builder {
         let builder = Builder {
             host: "127.0.0.1",
@@ -230,12 +236,13 @@ impl TestServer {
         builder.option("argon2", "m=8,t=1,p=1").option("log_dir", "logs")
     }
 
-    /// Where to connect to.
+    /// The address that clients connect to.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Whether `/readyz` of its admin port says that it is ready. Start it with the option `admin`, `127.0.0.1:0`.
+    /// Whether `/readyz` of its admin port answers ready. Start the server with the option `admin`,
+    /// `127.0.0.1:0`.
     pub fn is_ready(&self) -> bool {
         let answer = self.ask_admin("/readyz");
         match answer.split(' ').nth(1) {
@@ -245,7 +252,7 @@ impl TestServer {
         }
     }
 
-    /// The same for `/healthz`: whether its event loops turn.
+    /// Whether `/healthz` answers that its event loops turn.
     pub fn is_alive(&self) -> bool {
         let answer = self.ask_admin("/healthz");
         match answer.split(' ').nth(1) {
@@ -263,7 +270,7 @@ impl TestServer {
         value.parse().unwrap_or_else(|_| panic!("{name} is {value:?}"))
     }
 
-    /// All that `/metrics` tells.
+    /// The whole text of `/metrics`.
     pub fn metrics(&self) -> String {
         self.ask_admin("/metrics")
     }
@@ -284,7 +291,7 @@ impl TestServer {
         ask().unwrap_or_else(|error| panic!("ask {address} for {path}: {error}"))
     }
 
-    /// The process, for /proc and for kill.
+    /// The PID, for /proc and for kill.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -294,15 +301,15 @@ impl TestServer {
         &self.folder
     }
 
-    /// How many descriptors the process has open.
+    /// The number of descriptors that the process has open.
     pub fn descriptors(&self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("list /proc/PID/fd").count()
     }
 
-    /// How many of them are sockets.
+    /// The number of descriptors that are sockets.
     pub fn sockets(&self) -> usize {
         let entries = fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("list /proc/PID/fd");
-        // One that was closed since it was listed is none.
+        // A descriptor that was closed since it was listed is not counted.
         let targets = entries.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
         targets.filter(|target| target.to_string_lossy().starts_with("socket:")).count()
     }
@@ -314,37 +321,37 @@ impl TestServer {
         line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number of kB") * 1024
     }
 
-    /// Ends the process without giving it a chance to do anything.
+    /// Kills the process with SIGKILL.
     pub fn kill9(&mut self) {
         self.end_expected = true;
         self.child.kill().expect("kill the server");
         self.child.wait().expect("wait for the server");
     }
 
-    /// Freezes the process: its connections stay and take bytes, and nothing answers.
+    /// Freezes the process with SIGSTOP: its connections stay and take bytes, and nothing answers.
     pub fn stop(&self) {
         signal(self.pid(), "STOP");
     }
 
-    /// Lets the process go on after [`TestServer::stop`].
+    /// Resumes the process after [`TestServer::stop`].
     pub fn cont(&self) {
         signal(self.pid(), "CONT");
     }
 
-    /// The same, and nobody minds if it has ended before.
+    /// Kills the process, if it has not exited before.
     fn end(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
         watchdog::release(&self.child, false);
     }
 
-    /// What is wrong with the process at the end of its test.
+    /// Describes what is wrong with the process at the end of its test.
     fn trouble(&mut self) -> Option<String> {
         if let Some(status) = self.child.try_wait().expect("wait for the server") {
             return (!self.end_expected)
                 .then(|| format!("has ended by itself ({status}), which the test did not expect"));
         }
-        // What it has opened goes with it.
+        // The descriptors of a process that has exited are closed with it.
         if self.end_expected {
             return None;
         }
@@ -356,30 +363,30 @@ impl TestServer {
         leak.map(|leak| format!("has leaked: {leak}"))
     }
 
-    /// Asks the process to end (SIGTERM) and does not wait.
+    /// Asks the process to exit (SIGTERM) and does not wait.
     pub fn terminate(&mut self) {
         self.end_expected = true;
         signal(self.pid(), "TERM");
     }
 
-    /// The test makes it end by itself.
+    /// The test makes the process exit by itself.
     pub fn expect_exit(&mut self) {
         self.end_expected = true;
     }
 
-    /// The exit status; panics when the process does not end within `patience`.
+    /// Returns the exit status; panics if the process does not exit within `patience`.
     pub fn wait_exit(&mut self, patience: Duration) -> ExitStatus {
         wait_within(patience, "the server's end", || self.has_exited());
         self.child.wait().expect("wait for the server")
     }
 
-    /// Whether the process has ended.
+    /// Whether the process has exited.
     pub fn has_exited(&mut self) -> bool {
         self.child.try_wait().expect("wait for the server").is_some()
     }
 
-    /// Starts again on the same folder, killing the process if it is still there. The port is a new one unless the
-    /// builder was given one.
+    /// Starts the server again on the same folder; kills the process first if it still runs. The
+    /// port is a new one unless the builder was given one.
     pub fn restart(&mut self) {
         self.end();
         (self.child, self.address, self.output) = self.builder.launch(&self.folder);
@@ -387,12 +394,12 @@ impl TestServer {
         self.end_expected = false;
     }
 
-    /// What the server wrote to stdout and stderr since it was started.
+    /// What the server has written to stdout and stderr since it was started.
     pub fn output(&self) -> String {
         self.output.lock().expect("output").clone()
     }
 
-    /// All its log files, one after the other.
+    /// The text of all its log files.
     pub fn logs(&self) -> String {
         let mut text = String::new();
         let Ok(entries) = fs::read_dir(self.folder.join("logs")) else { return text };
@@ -413,17 +420,17 @@ impl TestServer {
         connection
     }
 
-    /// How many messages wait for `user`.
+    /// The number of messages stored for `user`.
     pub fn stored_for(&self, user: i64) -> usize {
         self.count(&format!("SELECT count(*) FROM OfflineMessage WHERE userid = {user}"))
     }
 
-    /// How many messages wait for anybody.
+    /// The number of stored messages.
     pub fn stored(&self) -> usize {
         self.count("SELECT count(*) FROM OfflineMessage")
     }
 
-    /// The number that a query of the database returns, whichever database it is.
+    /// Returns the number that a query returns, on either kind of database.
     pub fn count(&self, query: &str) -> usize {
         if let Some(database) = &self.builder.database {
             return database.count(query);
@@ -432,8 +439,8 @@ impl TestServer {
         usize::try_from(count).expect("a count")
     }
 
-    /// Every row of every table, without `User.state`, which is written off the hot path. In hexadecimal digits, which hide
-    /// nothing.
+    /// Every row of every table, in hexadecimal digits, so that no byte is hidden. Without
+    /// `User.state`, which is written off the hot path.
     pub fn dump(&self) -> Vec<String> {
         let mut rows = Vec::new();
         for (table, columns) in [
@@ -457,7 +464,7 @@ impl TestServer {
         rows
     }
 
-    /// Changes the database behind the server's back, whichever database it is.
+    /// Changes the database behind the server's back, on either kind of database.
     pub fn run_sql(&self, sql: &str) {
         if let Some(database) = &self.builder.database {
             return database.run(sql);
@@ -467,7 +474,7 @@ impl TestServer {
         connection.execute_batch(sql).expect("change the database");
     }
 
-    /// `User.state` as neighbours see it.
+    /// `User.state` as C++ neighbours see it.
     pub fn state_of(&self, user: i64) -> String {
         let state = match &self.builder.database {
             Some(database) => database.state_of(user),
@@ -506,7 +513,7 @@ impl Drop for TestServer {
     }
 }
 
-/// The write lock of the server's database, taken away from the server until this is dropped.
+/// Holds the write lock of the server's database until dropped, so that the server cannot write.
 pub struct StoreLock(Connection);
 
 impl StoreLock {
@@ -525,7 +532,8 @@ impl Drop for StoreLock {
     }
 }
 
-/// The address in `raybox 1.2.3 listening on 127.0.0.1:6000, …`, as a client reaches it.
+/// Finds the address in `raybox 1.2.3 listening on 127.0.0.1:6000, …` and returns it as clients
+/// reach it.
 fn listening_address(line: &str) -> Option<SocketAddr> {
     let (head, rest) = line.split_once(" listening on ")?;
     if !head.starts_with("raybox ") {

@@ -1,5 +1,6 @@
-//! The real servers that a cluster stands on: MariaDB, Redis and nginx, as child processes that a test may kill, stop
-//! and start again. They listen on 127.0.0.1 and keep everything in temporary folders.
+//! The real services that a cluster uses: MariaDB, Redis and nginx, as child processes that a test
+//! may kill, freeze and start again. They listen on 127.0.0.1 and store everything in temporary
+//! folders.
 
 mod mariadb;
 mod nginx;

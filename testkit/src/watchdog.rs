@@ -1,8 +1,9 @@
-//! Ends what the tests started, however the tests end.
+//! Kills the processes that the tests started, even if the test process is killed.
 //!
-//! Every server ends when the value that stands for it is dropped, by a panic too. A test process that is killed drops
-//! nothing; then a shell, which reads from it and so notices its end, kills the processes that are left and removes the
-//! folders of this run. (`PR_SET_PDEATHSIG` would not do: it goes off at the end of the *thread* that started a child.)
+//! Every server is killed when the value that represents it is dropped, also on a panic. A test
+//! process that is killed drops nothing. Then a shell, which reads from the test process and so
+//! notices its exit, kills the remaining processes and removes the folders of this run.
+//! (`PR_SET_PDEATHSIG` would not do: it fires at the end of the *thread* that started a child.)
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -11,22 +12,24 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::{env, fs};
 
-/// Has `child` killed should this process end before it is [released](release); with it the group that it leads, if so.
+/// Has `child` killed if this process exits before [releasing](release) it; with its process group
+/// if it leads one.
 pub(crate) fn watch(child: &Child, leads_group: bool) {
     tell(&format!("+{}", target(child, leads_group)));
 }
 
-/// Forgets a process that has ended. Call it once its status was taken, since its number may be used again.
+/// Forgets a process that has exited. Call it once its status was taken, because another process
+/// may then get its PID.
 pub(crate) fn release(child: &Child, leads_group: bool) {
     tell(&format!("-{}", target(child, leads_group)));
 }
 
-/// As kill(1) takes it.
+/// The target in the form that kill(1) takes.
 fn target(child: &Child, leads_group: bool) -> String {
     format!("{}{}", if leads_group { "-" } else { "" }, child.id())
 }
 
-/// A new empty folder, which goes when this process ends if it was not removed before.
+/// A new empty folder, which is removed when this process exits, if not before.
 pub(crate) fn new_folder() -> PathBuf {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -46,7 +49,7 @@ fn tell(line: &str) {
     writeln!(watchdog(), "{line}").expect("the watchdog listens");
 }
 
-/// The input of this process's watchdog. The end of this process closes it, whatever that end is like.
+/// The input of this process's watchdog. It is closed when this process exits in any way.
 fn watchdog() -> MutexGuard<'static, ChildStdin> {
     static INPUT: OnceLock<Mutex<ChildStdin>> = OnceLock::new();
     let input = INPUT.get_or_init(|| {
@@ -58,7 +61,7 @@ fn watchdog() -> MutexGuard<'static, ChildStdin> {
     input.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-/// Outlives the signals of a terminal, and goes through what is left at the end of its input.
+/// Ignores the signals of a terminal; at the end of its input it kills and removes what is left.
 const SCRIPT: &str = r#"
 trap '' INT TERM HUP
 watched=' '

@@ -1,8 +1,10 @@
-//! [`Books`]: what one client sent, was told and got, and when; and the checker, which compares the books of all.
+//! [`Books`]: what one client sent, was answered and received, and when; and the checker, which
+//! compares the books of all clients.
 //!
-//! What is wrong is told apart: *lost* was acknowledged and never came (what was in an nginx that was killed is counted
-//! by itself), *duplicated* came more than once, *reordered*
-//! came after what was sent later, *misdelivered* came to somebody it was not for, or is not what was sent.
+//! The checker tells several errors apart. A *lost* message was acknowledged and never arrived;
+//! what was in an nginx that was killed is counted separately. A *duplicated* message arrived more
+//! than once. A *reordered* message arrived after one that was sent later. A *misdelivered* message
+//! arrived at a client that it was not for, or differs from what was sent.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
@@ -13,7 +15,7 @@ use crate::schedule::{Kind, USER_TIMEOUT};
 /// Since the beginning of the run.
 pub type Moment = Duration;
 
-/// Whom a message is for.
+/// The recipient of a message: a user or a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Target {
     User(i64),
@@ -24,7 +26,7 @@ pub enum Target {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     Node(usize),
-    /// To a node of its choice.
+    /// To the node that nginx chooses.
     Nginx,
 }
 
@@ -34,19 +36,20 @@ pub struct Books {
     pub user: i64,
     /// What was sent, in its order.
     pub lots: Vec<Lot>,
-    /// What came, in its order.
+    /// What arrived, in its order.
     pub arrivals: Vec<Arrival>,
     pub connections: Vec<Connection>,
     pub fetches: usize,
-    /// What came and should not have: whatever is wrong with it.
+    /// Arrivals that should not have happened, with what is wrong with each.
     pub strays: Vec<String>,
 }
 
-/// Messages that were sent together and are acknowledged together. Numbers count for each target.
+/// Messages that were sent together and are acknowledged together. Messages are numbered for each
+/// target.
 #[derive(Clone, Debug)]
 pub struct Lot {
     pub target: Target,
-    /// The sender's.
+    /// The sender's connection.
     pub connection: usize,
     pub numbers: Range<usize>,
     pub sent: Moment,
@@ -55,20 +58,20 @@ pub struct Lot {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// The answer has not come.
+    /// The answer has not arrived.
     Open,
-    /// Settled, but for so many of them that the sender was told of.
+    /// All are settled; the sender was notified that `refused` of them failed.
     Acknowledged { at: Moment, refused: usize },
     /// The connection ended before the answer, or the sender gave it up.
     Unknown,
 }
 
-/// One message that has come.
+/// One message that has arrived.
 #[derive(Clone, Copy, Debug)]
 pub struct Arrival {
     pub at: Moment,
     pub from: i64,
-    /// For the user whose books these are, or for a group.
+    /// The user whose books these are, or a group.
     pub target: Target,
     pub number: usize,
     pub how: How,
@@ -93,19 +96,20 @@ pub struct Connection {
     pub broke: bool,
 }
 
-/// A fault as it was caused.
+/// A fault that was caused.
 #[derive(Clone, Debug)]
 pub struct Caused {
     pub kind: Kind,
     pub begun: Moment,
-    /// When the fault was complete: a process that is killed serves for some milliseconds after `begun`.
+    /// When the fault was complete: a process that is killed serves for some milliseconds after
+    /// `begun`.
     pub complete: Moment,
     pub over: Moment,
-    /// How long after its end all nodes concerned were ready.
+    /// How long after the fault's end all nodes concerned were ready.
     pub ready_after: Option<Duration>,
     /// What failed.
     pub parts: Vec<Part>,
-    /// How many messages were in the spool of the node that was killed.
+    /// The number of messages in the spool of the node that was killed.
     pub spooled: usize,
 }
 
@@ -114,22 +118,23 @@ pub struct Caused {
 pub struct Part {
     pub party: Party,
     pub begun: Moment,
-    /// When it served again and all nodes concerned had noticed; for a client, when every node had noticed that it is gone.
+    /// When it served again and all nodes concerned had noticed; for a client, when every node had
+    /// noticed that it has gone.
     pub well: Moment,
 }
 
-/// What can fail.
+/// The parts that can fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Party {
     Node(usize),
     Database,
     Redis,
     Nginx,
-    /// By its user.
+    /// A client, by its user.
     Client(i64),
 }
 
-/// The names of all.
+/// All users and the members of all groups.
 #[derive(Debug, Default)]
 pub struct Members(pub HashMap<i64, BTreeSet<i64>>);
 
@@ -139,7 +144,7 @@ pub struct Finding {
     pub what: Wrong,
     pub target: Target,
     pub number: usize,
-    /// Until it came as it should not have, or its sender was told that it was safe.
+    /// Until it arrived wrongly, or its sender got the acknowledgement.
     pub way: Way,
     pub detail: String,
 }
@@ -149,52 +154,53 @@ pub struct Finding {
 pub struct Way {
     pub from: i64,
     pub to: i64,
-    /// The sender's.
+    /// The sender's connection.
     pub connection: usize,
     pub sent: Moment,
     pub until: Moment,
-    /// Whether it was in the database, or may have been: it came from there, or not at all.
+    /// Whether it was or may have been in the database: it was fetched, or never arrived.
     pub stored: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Wrong {
     Lost,
-    /// Came once more.
+    /// Arrived once more.
     Duplicated,
     Reordered,
     Misdelivered,
-    /// Was acknowledged and never came: it was in the memory of an nginx that was killed, which had acknowledged it to
-    /// the server in the recipient's place. No server can know.
+    /// Acknowledged and never arrived: it was in the memory of an nginx that was killed, which had
+    /// acknowledged it to the server in the recipient's place. No server can notice that.
     TakenByProxy,
-    /// Came in a fetch after what was sent later, because it had been on its way to a connection that broke. Not wrong:
-    /// it was stored when that was found out.
+    /// Arrived in a fetch after a message that was sent later, because it had been on its way to a
+    /// connection that broke. Not wrong: it was stored when the server noticed.
     CameBack,
-    /// Came in a fetch after what was sent later through another node: it waited in the spool of the first one while the
-    /// database was away. Not wrong: the order is promised on a connection, and in the database.
+    /// Arrived in a fetch after a message that was sent later through another node: it waited in
+    /// the first node's spool while the database was unreachable. Not wrong: order is promised on a
+    /// connection, and in the database.
     WaitedInSpool,
 }
 
 /// One message for one recipient, as all books together show it.
 #[derive(Clone, Copy, Debug)]
 pub struct Delivery {
-    /// Until it came for the last time.
+    /// Until it arrived for the last time.
     pub way: Way,
     pub fate: Fate,
-    /// When it first came.
+    /// When it first arrived.
     pub came: Option<Moment>,
 }
 
-/// How a message came to one recipient.
+/// How a message arrived at one recipient.
 #[derive(Clone, Copy, Debug)]
 struct Came {
     first: Moment,
     last: Moment,
-    /// Not only live.
+    /// At least once in a fetch.
     fetched: bool,
 }
 
-/// What the books of all come to.
+/// The result of comparing all books.
 #[derive(Debug, Default)]
 pub struct Verdict {
     pub deliveries: Vec<Delivery>,
@@ -203,7 +209,7 @@ pub struct Verdict {
 }
 
 impl Members {
-    /// The users that are to get what `from` sends to `target`.
+    /// The users who should receive what `from` sends to `target`.
     pub fn recipients(&self, from: i64, target: Target) -> Vec<i64> {
         match target {
             Target::User(user) => vec![user],
@@ -215,10 +221,10 @@ impl Members {
     }
 }
 
-/// What was sent by whom to whom under which number.
+/// The lot of each message, by sender, target and number.
 type Sent<'a> = HashMap<(i64, Target, usize), &'a Lot>;
 
-/// Compares the books of all, knowing what was caused.
+/// Compares the books of all clients, taking the caused faults into account.
 pub fn check(books: &[&Books], members: &Members, caused: &[Caused]) -> Verdict {
     let proxy_kills: Vec<&Caused> = caused.iter().filter(|caused| caused.kind == Kind::NginxKilled).collect();
     let parts = caused.iter().flat_map(|caused| &caused.parts);
@@ -272,7 +278,7 @@ impl Verdict {
         self.deliveries.extend(lot.numbers.clone().map(delivery));
         let Fate::Acknowledged { at, refused } = lot.fate else { return };
         let missing: Vec<usize> = lot.numbers.clone().filter(|number| came(*number).is_none()).collect();
-        // The answers do not say which ones were refused, only how many.
+        // The answers say only how many were refused, not which ones.
         for number in missing.iter().skip(refused) {
             let detail = format!("of {:?}, acknowledged at {:.2}, {refused} refused", lot.numbers, at.as_secs_f64());
             self.find(what, (lot.target, *number), lot.way(sender.user, to, at, true), detail);
@@ -314,9 +320,10 @@ impl Verdict {
         }
     }
 
-    /// Looks at each connection and each fetch by itself, and at what came there for the first time. A message must not
-    /// come after one that was sent after it on the same connection, nor, if it was acknowledged, after any that was
-    /// sent afterwards. What a sender has given up and sent others after on another connection is in no order with them.
+    /// Checks the order within each connection and each fetch, for first arrivals. A message must
+    /// not arrive after one that was sent later on the same connection, nor, if it was
+    /// acknowledged, after any that was sent after the acknowledgement. Messages that a sender has
+    /// given up have no order with those it sent later on another connection.
     fn reordered(&mut self, books: &Books, sent: &Sent, senders: &HashMap<i64, &Books>, outages: &[Part]) {
         let mut come = BTreeSet::new();
         let mut last: HashMap<_, (usize, usize)> = HashMap::new();
@@ -366,7 +373,7 @@ impl Lot {
 }
 
 impl Books {
-    /// When the sender of a lot knew what became of it, or could not hear of it any more.
+    /// When the sender of a lot knew its fate, or could no longer learn it.
     fn settled(&self, lot: &Lot) -> Moment {
         let ended = || self.connections.get(lot.connection).and_then(|connection| connection.ended);
         match lot.fate {
@@ -375,8 +382,8 @@ impl Books {
         }
     }
 
-    /// Whether a lot of this sender's may have waited for the database on another node than that to which one of its
-    /// connections went.
+    /// Whether a lot of this sender may have waited for the database on another node than the one
+    /// that `connection` led to.
     fn spooled_elsewhere(&self, lot: &Lot, connection: usize, outages: &[Part]) -> bool {
         let [Some(one), Some(other)] = [lot.connection, connection].map(|number| self.connections.get(number)) else {
             return false;
@@ -386,17 +393,18 @@ impl Books {
         are_apart && outages.iter().any(|outage| lot.sent <= outage.well + DRAINED_AFTER && outage.begun <= settled)
     }
 
-    /// Where nodes may have known this user between these times.
+    /// The places where nodes may have known this user between these times.
     fn places(&self, from: Moment, to: Moment) -> impl Iterator<Item = Place> {
         let was_known = move |connection: &&Connection| {
-            // A node finds out after at most so long that the other end is gone.
+            // A node notices after at most this time that the other end has gone.
             let forgotten = connection.ended.map_or(Moment::MAX, |ended| ended + USER_TIMEOUT);
             connection.opened <= to && forgotten >= from
         };
         self.connections.iter().filter(was_known).map(|connection| connection.place)
     }
 
-    /// Whether a message that was sent then may have been handed to a connection of this user that broke.
+    /// Whether a message that was sent at this time may have been handed to a connection of this
+    /// user that broke.
     fn has_broken_with(&self, sent: Moment, fate: Fate) -> bool {
         let settled = match fate {
             Fate::Acknowledged { at, .. } => at,
@@ -409,7 +417,7 @@ impl Books {
         })
     }
 
-    /// Whether messages may have been in nginx, on their way to this user, when it was killed.
+    /// Whether messages to this user may have been in nginx when it was killed.
     fn was_robbed(&self, lot: &Lot, proxy_kills: &[&Caused]) -> bool {
         let Fate::Acknowledged { at, .. } = lot.fate else { return false };
         proxy_kills.iter().any(|kill| {
@@ -429,12 +437,13 @@ impl Books {
 }
 
 impl Caused {
-    /// Whether it can have an effect on messages from or to that client.
+    /// Whether the fault can affect messages from or to this client.
     pub fn concerns(&self, books: &Books) -> bool {
         self.parts.iter().any(|part| part.concerns(books))
     }
 
-    /// Whether it can have had an effect on that message, whose sender and recipient have these books.
+    /// Whether the fault can have affected this message; `sender` and `recipient` are the books of
+    /// its users.
     pub fn touches(&self, way: &Way, sender: &Books, recipient: &Books) -> bool {
         self.parts.iter().any(|part| part.touches(way, sender, recipient))
     }
@@ -450,8 +459,9 @@ impl Part {
         }
     }
 
-    /// It must lie between the sending and the (last) arrival, and have failed where the message was or may have been:
-    /// the sender's node, the recipient and their nodes, what is between these, and the database if it was stored.
+    /// The fault must lie between the sending and the (last) arrival, and must have hit a place
+    /// where the message was or may have been: the sender's node, the recipient and their nodes,
+    /// what is between these, and the database if it was stored.
     fn touches(&self, way: &Way, sender: &Books, recipient: &Books) -> bool {
         if way.sent > self.well || way.until < self.begun {
             return false;
@@ -463,7 +473,7 @@ impl Part {
             Party::Database => way.stored,
             Party::Redis => source == Place::Nginx || places.any(|place| place != source),
             Party::Nginx => source == Place::Nginx || places.any(|place| place == Place::Nginx),
-            // What happens to a sender's connection makes nobody send again.
+            // A fault of the sender's connection makes no server send a message again.
             Party::Client(user) => user == way.to,
         }
     }
@@ -480,21 +490,21 @@ impl Party {
 }
 
 impl Place {
-    /// Which node nginx has chosen, its clients do not know.
+    /// The clients of nginx do not know which node it has chosen.
     fn may_be(self, node: usize) -> bool {
         self == Place::Node(node) || self == Place::Nginx
     }
 }
 
-/// How long after a message was handed to a connection that broke it may be stored: a node finds out after at most so
-/// long that a peer is gone, and waits for the database.
+/// How long after a message was handed to a connection that broke it may be stored: a node notices
+/// after at most this time that a peer has gone, and waits for the database.
 const AFTERMATH: Duration = Duration::from_secs(8);
 
-/// How long after the end of an outage of the database a spool may still have something: what is sent meanwhile stands
-/// behind that.
+/// How long after the end of a database outage a spool may still hold messages; new messages queue
+/// behind them.
 const DRAINED_AFTER: Duration = Duration::from_secs(3);
 
-/// How long nginx may keep a message on a machine that is busy.
+/// How long nginx may hold a message on a busy machine.
 const IN_PROXY: Duration = Duration::from_secs(1);
 
 mod tests {
@@ -502,7 +512,7 @@ mod tests {
 
     const SECOND: Moment = Duration::from_secs(1);
 
-    /// Ann (1) sends four messages to Bob (2), Cid (3) looks on, and all three are in group 9.
+    /// Ann (1) sends four messages to Bob (2); Cid (3) only watches, and all three are in group 9.
     fn ann(fate: Fate, target: Target) -> Books {
         let lots = vec![Lot { target, connection: 0, numbers: 0..4, sent: SECOND, fate }];
         Books { user: 1, lots, ..Books::default() }
@@ -584,7 +594,7 @@ mod tests {
         assert_eq!(found_with(&[&ann(ACKNOWLEDGED, BOB), &bob], &[SECOND / 2]), [(Wrong::Lost, 2, 2)], "before");
         assert_eq!(found_with(&[&ann(ACKNOWLEDGED, BOB), &bob], &[3 * SECOND]), [(Wrong::Lost, 2, 2)], "long after");
         assert_eq!(found_with(&[&ann(ACKNOWLEDGED, BOB), &bob], &[]), [(Wrong::Lost, 2, 2)], "nothing was killed");
-        // The kill began before the message was sent, and took until after that.
+        // The kill began before the message was sent, and was complete after that.
         let kill = caused(Kind::NginxKilled, Party::Nginx, SECOND / 2, SECOND / 2);
         let slow = [Caused { complete: SECOND + SECOND / 2, ..kill }];
         assert_eq!(found_after(&[&ann(ACKNOWLEDGED, BOB), &bob], &slow), [(Wrong::TakenByProxy, 2, 2)]);
@@ -607,7 +617,7 @@ mod tests {
         bob.connections[0].broke = true;
         bob.connections[0].ended = Some(2 * SECOND);
         assert_eq!(found(&[&ann(ACKNOWLEDGED, BOB), &bob]), [(Wrong::CameBack, 2, 0)]);
-        // On a connection that lives there is no such excuse.
+        // On a connection that did not break there is no such excuse.
         bob.arrivals.iter_mut().for_each(|arrival| arrival.how = How::Live(0));
         assert_eq!(found(&[&ann(ACKNOWLEDGED, BOB), &bob]), [(Wrong::Reordered, 2, 0)]);
     }
@@ -658,7 +668,7 @@ mod tests {
         let mut bob = with(2, BOB, &live(&[0, 1, 2, 3]));
         bob.strays.push("not what was sent".to_owned());
         assert_eq!(found(&[&ann(ACKNOWLEDGED, BOB), &bob]), [(Wrong::Misdelivered, 2, 0)]);
-        // A group's message that comes back to its sender.
+        // A group's message that was delivered to its own sender.
         let mut ann = ann(ACKNOWLEDGED, GROUP);
         ann.arrivals = with(1, GROUP, &live(&[0])).arrivals;
         let (bob, cid) = (with(2, GROUP, &live(&[0, 1, 2, 3])), with(3, GROUP, &live(&[0, 1, 2, 3])));
@@ -704,7 +714,7 @@ mod tests {
         bob.connections[0].place = Place::Node(1);
         assert!(touched(Party::Redis, &ann, &bob, false) && touched(Party::Node(1), &ann, &bob, false));
         assert!(!touched(Party::Node(2), &ann, &bob, true));
-        // What ended long before is known to no node any more.
+        // After a connection ended long ago, no node knows it any more.
         bob.connections.push(Connection { place: Place::Node(0), ..bob.connections[0].clone() });
         bob.connections[0].ended = Some(Moment::ZERO);
         assert!(touched(Party::Redis, &ann, &bob, false), "the node may not have noticed the end");

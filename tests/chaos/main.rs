@@ -1,9 +1,10 @@
-//! Clients that number their messages, on a cluster whose parts fail one after the other, by a schedule that follows
-//! from a seed; and what the books of all come to.
+//! Clients that number their messages, on a cluster whose parts fail one after the other. A seed
+//! determines the schedule of the faults. At the end, the books of all clients are compared.
 //!
-//! - `CHAOS_SEED=n` brings the faults of an earlier run again, `CHAOS_SECONDS=n` makes it longer (70),
-//!   `CHAOS_RUNS=n` makes so many runs with seeds that follow one another.
-//! - `CHAOS_NAMESPACE=off` puts the clients on the loopback interface even where they could have a network of their own.
+//! - `CHAOS_SEED=n` repeats the faults of an earlier run, `CHAOS_SECONDS=n` sets the length of a
+//!   run (70), `CHAOS_RUNS=n` makes this number of runs with consecutive seeds.
+//! - `CHAOS_NAMESPACE=off` puts the clients on the loopback interface even where they could have a
+//!   network namespace.
 //!
 //! [`soak`] and [`window`] have flags of their own.
 
@@ -46,7 +47,7 @@ fn nothing_is_lost_whatever_fails() {
         let report = Report::new(std::slice::from_ref(&run));
         let failure = report.failure();
         if let Some(failure) = &failure {
-            // Before the servers end, which have their own check.
+            // Printed before the servers are dropped, because the drop has its own check.
             say(failure);
             stage.keep_logs(seed);
         }
@@ -71,7 +72,7 @@ fn number(variable: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{variable} must be a number, not {text:?}")))
 }
 
-/// Past the capture of a passing test's output.
+/// Prints to stderr directly, so that the output of a passing test is not captured.
 fn say(text: &str) {
     writeln!(io::stderr(), "{text}").expect("print");
 }

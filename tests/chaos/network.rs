@@ -1,9 +1,10 @@
-//! [`Network`]: where the clients are, so that the ground can be taken from under one of them.
+//! [`Network`]: the network of the clients, in which a client can be cut off.
 //!
-//! Where the kernel and our rights allow it, clients live in a network namespace of their own, at the other end of a
-//! virtual cable, each with addresses of its own. Taking an address away makes a real black hole: what the servers send
-//! there is acknowledged by nobody, and their kernel finds out by itself. Nothing is left behind: the namespace, and the
-//! cable with it, goes with the last thread and the last socket that use it.
+//! Where the kernel and our rights allow it, clients live in a network namespace of their own, at
+//! the other end of a virtual cable, each with its own addresses. Removing an address makes a real
+//! black hole: nothing acknowledges what the servers send there, and their kernel has to notice by
+//! itself. Nothing is left behind: the namespace, and the cable with it, is removed with the last
+//! thread and the last socket that use it.
 
 use std::env;
 use std::fmt;
@@ -21,7 +22,7 @@ use socket2::{Domain, Socket, Type};
 pub enum Network {
     /// From the other end of a cable.
     Namespace(Namespace),
-    /// From addresses of the loopback interface: nothing can be cut off there.
+    /// From addresses of the loopback interface: these cannot be cut off.
     Loopback,
 }
 
@@ -31,7 +32,7 @@ pub struct Namespace {
     prefix: [u8; 3],
     /// The end of the cable on our side.
     cable: String,
-    /// The thread that lives there.
+    /// Jobs for the thread in the namespace.
     jobs: Sender<Job>,
 }
 
@@ -42,8 +43,8 @@ type Job = Box<dyn FnOnce() + Send>;
 pub struct Source(pub u8);
 
 impl Network {
-    /// A namespace, or the loopback interface and why there is no namespace: it needs root, Linux and iproute2.
-    /// `CHAOS_NAMESPACE=off` does without.
+    /// Opens a namespace, or the loopback interface with the reason why there is no namespace: it
+    /// needs root, Linux and iproute2. `CHAOS_NAMESPACE=off` chooses the loopback interface.
     pub fn open() -> (Network, Option<String>) {
         if env::var("CHAOS_NAMESPACE").is_ok_and(|value| value == "off") {
             return (Network::Loopback, Some("CHAOS_NAMESPACE=off".to_owned()));
@@ -54,7 +55,7 @@ impl Network {
         }
     }
 
-    /// Where the servers are to listen.
+    /// The address that the servers should listen on.
     pub fn host(&self) -> Ipv4Addr {
         match self {
             Network::Namespace(namespace) => namespace.address(Source(GATEWAY)),
@@ -67,12 +68,13 @@ impl Network {
         matches!(self, Network::Namespace(_))
     }
 
-    /// Connects from an address. `receive_buffer` makes the kernel keep little for a client that does not read.
+    /// Connects from an address. A small `receive_buffer` limits what the kernel takes for a client
+    /// that does not read.
     pub fn connect(&self, from: Source, to: SocketAddr, receive_buffer: Option<usize>) -> io::Result<TcpStream> {
         let socket = match self {
             Network::Namespace(namespace) => {
                 let address = namespace.address(from);
-                // It belongs to the namespace of the thread that makes it, for good.
+                // A socket belongs for good to the namespace of the thread that makes it.
                 namespace.run(move || bound(address))?
             }
             Network::Loopback => bound(Ipv4Addr::new(127, 0, 1, from.0))?,
@@ -84,7 +86,8 @@ impl Network {
         Ok(socket.into())
     }
 
-    /// Makes an address vanish: nothing arrives there, nothing comes from there, and nobody is told.
+    /// Makes an address vanish: nothing arrives there, nothing is sent from there, and neither end
+    /// is notified.
     pub fn cut(&self, source: Source) {
         if let Network::Namespace(namespace) = self {
             namespace.change_address("del", source);
@@ -98,7 +101,8 @@ impl Network {
         }
     }
 
-    /// Lets nothing arrive at an address any more, until the result is dropped; what comes from there still goes.
+    /// Blocks everything that is sent to an address, until the result is dropped; packets from
+    /// there still pass.
     pub fn deafen(&self, source: Source) -> Option<Deaf> {
         let Network::Namespace(namespace) = self else { return None };
         let address = format!("{}/32", namespace.address(source));
@@ -107,7 +111,7 @@ impl Network {
     }
 }
 
-/// An address at which nothing arrives.
+/// An address that receives nothing while this lives.
 pub struct Deaf(String);
 
 impl Drop for Deaf {
@@ -118,7 +122,8 @@ impl Drop for Deaf {
 
 impl Namespace {
     fn open() -> Result<Namespace, String> {
-        // The network for benchmarks (RFC 2544), which nobody uses; several runs at a time take different parts of it.
+        // The network for benchmarks (RFC 2544), which is not used otherwise; concurrent runs take
+        // different parts of it.
         let number = process::id() % 512;
         let prefix = [198, 18 + u8::try_from(number / 256).expect("less than 2"), (number % 256) as u8];
         let (jobs, inbox) = mpsc::channel::<Job>();
@@ -162,7 +167,7 @@ impl Namespace {
         Ipv4Addr::new(a, b, c, source.0)
     }
 
-    /// Runs something at the other end, and waits for it.
+    /// Runs `what` in the namespace, and waits for its result.
     fn run<T: Send + 'static>(&self, what: impl FnOnce() -> T + Send + 'static) -> T {
         let (done, result) = mpsc::channel();
         let job = Box::new(move || _ = done.send(what()));
@@ -205,10 +210,10 @@ fn check(output: io::Result<Output>) -> Result<(), String> {
     if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()) }
 }
 
-/// Our end of the cable; clients have the numbers below.
+/// Our end of the cable; clients have smaller numbers.
 const GATEWAY: u8 = 254;
 
-/// What the cable is called at the other end.
+/// The name of the cable's other end.
 const INSIDE: &str = "inside";
 
 const CONNECT_PATIENCE: Duration = Duration::from_secs(3);

@@ -1,10 +1,13 @@
-//! [`Person`]: a client that writes numbered messages and keeps [`Books`], whatever happens to its connections.
+//! [`Person`]: a client that writes numbered messages and keeps [`Books`], whatever happens to its
+//! connections.
 //!
-//! It sends a lot of messages and then a *barrier*, a search for its own id: any answer to that acknowledges the lot. A
-//! request that needs nothing but the node goes behind, because a refused search looks like a refused message.
+//! It sends a lot of messages and then a *barrier*, a search for its own id: any answer to that
+//! acknowledges the lot. A request that needs only the node follows, because a refused search looks
+//! like a refused message.
 //!
-//! A connection that it gives up is closed for sending and read to its end, so that what a server has written counts as
-//! what it is: delivered. What is lost is then lost by the servers and not by the client itself.
+//! When it gives up a connection, it shuts down its sending direction and reads the rest, so that
+//! everything a server has written counts as delivered. A lost message was then lost by the servers
+//! and not by the client itself.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{Shutdown, SocketAddr};
@@ -23,44 +26,45 @@ use testkit::{TestClient, password};
 
 /// One client.
 pub struct Person {
-    /// Which of all; its addresses and its dice follow from that.
+    /// Its number, which determines its addresses and its dice.
     pub index: usize,
     pub id: i64,
     pub name: String,
     pub habit: Habit,
-    /// Ends frames with newlines.
+    /// Whether it ends frames with newlines.
     pub lines: bool,
-    /// Its kernel keeps little of what it does not read.
+    /// Whether its kernel takes little of what it does not read.
     pub small_buffer: bool,
-    /// Where it logs in: it stays at the first as long as that serves.
+    /// Where it logs in: it stays at a place as long as that serves.
     pub places: Vec<Place>,
-    /// Whom it writes to, and how long these texts are.
+    /// The recipients of its messages, and the length of the texts.
     pub targets: Vec<(Target, usize)>,
 }
 
-/// What a person does if nothing happens.
+/// What a person does when there is no fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Habit {
-    /// Is there all the time.
+    /// Stays logged in all the time.
     Stays,
-    /// Logs out, stays away for some seconds, comes back and fetches.
+    /// Logs out, stays offline for some seconds, comes back and fetches.
     ComesAndGoes,
-    /// Logs out and at once in at the next place.
+    /// Logs out and immediately logs in at the next place.
     Moves,
 }
 
-/// What is done to a person.
+/// A fault of a client.
 #[derive(Clone, Copy, Debug)]
 pub enum Order {
-    /// Its address is cut off for so long; it notices after a while, and comes back from another.
+    /// Its address is cut off for this time; the client notices after a while, and comes back from
+    /// another address.
     Vanish(Duration),
     /// Its connection is reset.
     Reset,
-    /// It does not read for so long.
+    /// It does not read for this time.
     StopReading(Duration),
 }
 
-/// What all persons of a run share.
+/// Shared by all persons of a run.
 pub struct World {
     pub network: Network,
     pub nodes: Vec<SocketAddr>,
@@ -70,22 +74,22 @@ pub struct World {
     phase: AtomicU8,
 }
 
-/// What is known of one person, and what it is to do.
+/// The state of one person, and the next order for it.
 #[derive(Default)]
 pub struct Post {
     pub books: Mutex<Books>,
     orders: Mutex<VecDeque<(Instant, Order)>>,
-    /// The orders that were obeyed, from when to when.
+    /// The executed orders, with the beginning and end of each.
     pub obeyed: Mutex<Vec<(Order, Moment, Moment)>>,
-    /// Nothing of it is under way.
+    /// Nothing of it is on its way.
     pub is_idle: AtomicBool,
 }
 
-/// What persons do now.
+/// The phases of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     Talking = 0,
-    /// Nothing new is sent; everybody is there and fetches.
+    /// Nothing new is sent; all persons log in and fetch.
     Settling = 1,
     Over = 2,
 }
@@ -134,7 +138,7 @@ pub struct Actor<'a> {
     dice: Dice,
     session: Option<Session>,
     given_up: Vec<GivenUp>,
-    /// Which of its places it goes to, and which of its addresses it comes from.
+    /// Indices of its place and its address.
     place: usize,
     source: u8,
     numbers: HashMap<Target, usize>,
@@ -143,24 +147,24 @@ pub struct Actor<'a> {
     next_fetch: Instant,
     next_change: Instant,
     next_look: Instant,
-    /// Does not come back before.
+    /// Does not log in before this time.
     away_until: Instant,
 }
 
 struct Session {
     client: TestClient,
-    /// In the books.
+    /// The index of the connection in the books.
     number: usize,
     source: Source,
     waiting: Waiting,
     since: Instant,
 }
 
-/// What a session waits for.
+/// The answers that a session waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Waiting {
     Nothing,
-    /// For the answers behind this lot.
+    /// The answers behind this lot.
     Lot {
         lot: usize,
         refused: usize,
@@ -170,11 +174,11 @@ enum Waiting {
     Logout,
 }
 
-/// A connection that is only read to its end.
+/// A connection that is only read until it ends.
 struct GivenUp {
     client: TestClient,
     number: usize,
-    /// When its address is given back.
+    /// When its address is restored.
     cut: Option<(Instant, Source)>,
 }
 
@@ -201,7 +205,7 @@ impl<'a> Actor<'a> {
         }
     }
 
-    /// Runs until the run is over.
+    /// Runs until the end of the run.
     pub fn run(mut self) {
         while !self.world.is_in(Phase::Over) {
             self.obey();
@@ -228,7 +232,7 @@ impl<'a> Actor<'a> {
         }
     }
 
-    // What it does by itself
+    // Its own actions
 
     fn act(&mut self) {
         let Some(session) = &self.session else {
@@ -269,7 +273,8 @@ impl<'a> Actor<'a> {
         for number in numbers {
             bytes.push_str(&format!("{}{end}", message(self.person.id, target, number, length)));
         }
-        // Half of all do without the search, which needs the database, so that they go on while that is away.
+        // Half of all persons send no search, which needs the database, so that they go on during
+        // an outage of it.
         let searches = self.person.index.is_multiple_of(2);
         if searches {
             bytes.push_str(&format!("{}{end}", json!({"msgType": 15, "keyword": self.person.id.to_string()})));
@@ -304,7 +309,7 @@ impl<'a> Actor<'a> {
         }
     }
 
-    // Coming and going
+    // Logging in and out
 
     fn log_in(&mut self) {
         let place = self.person.places[self.place % self.person.places.len()];
@@ -332,7 +337,7 @@ impl<'a> Actor<'a> {
                 Some(frame) if is_busy(&frame) => {
                     self.place += 1;
                     self.give_up(None);
-                    // It asks again soon, but not at once.
+                    // It tries again soon, but not immediately.
                     self.away_until = Instant::now() + 10 * TURN;
                 }
                 Some(frame) => self.note(number, &frame),
@@ -359,7 +364,7 @@ impl<'a> Actor<'a> {
         }
     }
 
-    /// Leaves the connection to itself, and what was waited for is not known.
+    /// Stops using the connection; the fate of what it waited for is unknown.
     fn give_up(&mut self, cut: Option<(Instant, Source)>) {
         let Some(Session { client, number, waiting, .. }) = self.session.take() else { return };
         {
@@ -389,11 +394,11 @@ impl<'a> Actor<'a> {
         }
     }
 
-    // What is done to it
+    // Faults
 
     fn obey(&mut self) {
         let Some((at, order)) = self.post.orders.lock().expect("orders").pop_front() else { return };
-        // A person who was not there in time is spared.
+        // An order is skipped if the person was not logged in in time.
         if at.elapsed() > ORDER_PATIENCE || self.session.is_none() {
             return;
         }
@@ -419,7 +424,7 @@ impl<'a> Actor<'a> {
         let Some(session) = &self.session else { return };
         let (source, until) = (session.source, Instant::now() + length);
         self.world.network.cut(source);
-        // What a client does about it: it waits for a while, and then it tries elsewhere.
+        // The client's reaction: it waits for a while, and then tries another place.
         let noticed = Instant::now() + Duration::from_millis(self.dice.between(300, 1_500));
         while Instant::now() < noticed {
             self.read();
@@ -434,7 +439,8 @@ impl<'a> Actor<'a> {
 
     fn reset(&mut self) {
         let Some(source) = self.session.as_ref().map(|session| session.source) else { return };
-        // What this client's kernel has acknowledged was delivered: nothing more may arrive, and what has is read.
+        // What this client's kernel has acknowledged counts as delivered: nothing more may arrive,
+        // and what has arrived is read.
         let Some(deaf) = self.world.network.deafen(source) else { return self.give_up(None) };
         loop {
             let before = self.post.books().arrivals.len();
@@ -451,9 +457,9 @@ impl<'a> Actor<'a> {
         drop(deaf);
     }
 
-    // What it gets
+    // Receiving
 
-    /// Reads what has come, for a turn at most if that is nothing.
+    /// Reads what has arrived; waits for a turn at most if there is nothing.
     fn read(&mut self) {
         let mut patience = TURN;
         while let Some(session) = &mut self.session {
@@ -469,7 +475,7 @@ impl<'a> Actor<'a> {
             (Waiting::Lot { found, .. }, Some(15)) => *found = true,
             (Waiting::Lot { refused, .. }, Some(429 | 503)) => *refused += 1,
             (Waiting::Lot { lot, refused, found }, Some(200)) if is_ack(frame) => {
-                // A barrier that was refused is one of the refusals.
+                // A refused barrier is counted among the refusals.
                 let refused = *refused - usize::from(!*found);
                 let at = self.world.now();
                 self.post.books().lots[*lot].fate = Fate::Acknowledged { at, refused };
@@ -509,7 +515,7 @@ impl<'a> Actor<'a> {
         }
         self.next_look = Instant::now() + 10 * TURN;
         for mut given_up in std::mem::take(&mut self.given_up) {
-            // Where nothing can be cut off, a peer that does not read must do.
+            // Where nothing can be cut off, a client that does not read takes its place.
             if !self.world.network.can_cut() && given_up.cut.is_some_and(|(until, _)| Instant::now() < until) {
                 self.given_up.push(given_up);
                 continue;
@@ -532,7 +538,7 @@ impl<'a> Actor<'a> {
         }
     }
 
-    /// Writes down what came on a connection.
+    /// Records a frame that arrived on a connection.
     fn note(&self, connection: usize, frame: &Value) {
         let at = self.world.now();
         let mut books = self.post.books();
@@ -546,7 +552,7 @@ impl<'a> Actor<'a> {
                     books.note_message(at, how, &frame.unwrap_or_default());
                 }
             }
-            // Answers to what was asked before the connection was given up.
+            // Answers to requests sent before the connection was given up.
             (Some(15 | 429 | 503), _) => (),
             _ if is_ack(frame) => (),
             _ => books.strays.push(frame.to_string()),
@@ -572,7 +578,7 @@ impl Books {
     }
 }
 
-/// A message as it is sent, which its number and its length determine.
+/// A message, determined by its number and its length.
 fn message(from: i64, target: Target, number: usize, length: usize) -> Value {
     let text = "x".repeat(length);
     match target {
@@ -590,22 +596,23 @@ fn is_busy(frame: &Value) -> bool {
     matches!(frame["errno"].as_u64(), Some(429 | 503))
 }
 
-/// How long a person waits for the next thing to happen.
+/// How long a person waits for the next event.
 const TURN: Duration = Duration::from_millis(10);
 
-/// How long a client waits for an answer before it tries elsewhere.
+/// How long a client waits for an answer before it tries another place.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(6);
 const LOGIN_PATIENCE: Duration = Duration::from_secs(3);
 const SEND_PATIENCE: Duration = Duration::from_secs(3);
 
-/// An order that could not be obeyed for so long is void, so that no fault happens at a time when it must not.
+/// An order that could not be executed for this long is void, so that no fault happens at a time
+/// when it must not.
 const ORDER_PATIENCE: Duration = Duration::from_millis(300);
 
-/// How many addresses each person has.
+/// The number of addresses of each person.
 const SOURCES: u8 = 8;
 
-/// So many persons have addresses.
+/// The number of persons for whom there are addresses.
 pub const PERSONS_MAX: usize = 31;
 
-/// Of those whose kernel is to keep little.
+/// The receive buffer of persons with a small one.
 const SMALL_BUFFER: usize = 8 * 1024;

@@ -1,4 +1,4 @@
-//! A plot of one run, as SVG: what came, over time, and what failed meanwhile.
+//! A plot of one run, as SVG: deliveries over time, and the faults.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -7,8 +7,8 @@ use crate::books::{How, Moment};
 use crate::schedule::Kind;
 use crate::stage::Run;
 
-/// Draws deliveries for each quarter of a second, live and fetched, behind bands for the faults of servers; the faults
-/// of clients have lanes below.
+/// Draws the deliveries of each quarter of a second, live and fetched, over bands for the faults of
+/// servers; the faults of clients are in lanes below.
 pub fn draw(run: &Run) -> String {
     let bins = bins(run);
     let most = bins.iter().map(|[live, fetched]| live + fetched).max().unwrap_or(0).max(1);
@@ -28,13 +28,13 @@ pub fn draw(run: &Run) -> String {
 }
 
 struct Plot {
-    /// What the width stands for.
+    /// The seconds that the width stands for.
     seconds: f64,
-    /// What the height stands for.
+    /// The value that the height stands for.
     top: f64,
 }
 
-/// What came live and fetched in each bin.
+/// The live and fetched deliveries in each bin.
 fn bins(run: &Run) -> Vec<[usize; 2]> {
     let index = |at: Moment| (at.as_millis() / BIN.as_millis()) as usize;
     let mut bins = vec![[0; 2]; index(run.length) + 1];
@@ -84,7 +84,8 @@ impl Plot {
         }
     }
 
-    /// Faults of servers, each with its name above it, in as many rows as keep the names apart.
+    /// Faults of servers, each with its name above it, in as many rows as are needed to keep the
+    /// names apart.
     fn bands(&self, run: &Run, svg: &mut String) {
         let mut rows = [f64::MIN; LABEL_ROWS];
         for caused in run.caused.iter().filter(|caused| !caused.kind.is_of_client()) {

@@ -1,4 +1,4 @@
-//! [`Report`]: what runs come to, as a table, as a list of what is wrong and as a plot.
+//! [`Report`]: the results of runs, as a table, as a list of errors and as a plot.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write;
@@ -20,11 +20,11 @@ struct Checked<'a> {
     run: &'a Run,
     verdict: Verdict,
     books: HashMap<i64, &'a Books>,
-    /// Whom each fault concerns.
+    /// The users whom each fault concerns.
     concerned: Vec<BTreeSet<i64>>,
 }
 
-/// What one kind of fault did.
+/// The effects of one kind of fault.
 #[derive(Default)]
 struct Row {
     times: usize,
@@ -41,7 +41,7 @@ impl<'a> Report<'a> {
         Report { checked: runs.iter().map(Checked::new).collect() }
     }
 
-    /// What must not be, in words; `None` if all is as promised.
+    /// Describes broken promises; `None` if there are none.
     pub fn failure(&self) -> Option<String> {
         let mut text = String::new();
         for checked in &self.checked {
@@ -59,7 +59,7 @@ impl<'a> Report<'a> {
         (!text.is_empty()).then_some(text)
     }
 
-    /// How often something was found.
+    /// The number of findings of this kind.
     pub fn count(&self, what: Wrong) -> usize {
         self.checked.iter().map(|checked| checked.verdict.count(what)).sum()
     }
@@ -123,7 +123,7 @@ impl<'a> Report<'a> {
         row
     }
 
-    /// Writes the table, everything found and a plot of each run; where to.
+    /// Writes the table, all findings and a plot of each run. Returns the files.
     pub fn write(&self) -> Vec<PathBuf> {
         let folder = folder();
         let mut text = self.table();
@@ -166,8 +166,7 @@ impl<'a> Checked<'a> {
         Checked { run, verdict, books: run.books.iter().map(|books| (books.user, books)).collect(), concerned }
     }
 
-    /// Whether a fault can have had an effect on a message. There is one rule for all messages, whether anything
-    /// happened to them or not.
+    /// Whether a fault can have affected a message. The same rule holds for all messages.
     fn is_touched(&self, fault: usize, way: &Way) -> bool {
         let (Some(sender), Some(recipient)) = (self.books.get(&way.from), self.books.get(&way.to)) else {
             return false;
@@ -179,7 +178,7 @@ impl<'a> Checked<'a> {
         (0..self.run.caused.len()).filter(move |fault| self.is_touched(*fault, way))
     }
 
-    /// Twice is bad only where no failure explains it.
+    /// A duplicate is bad only if no fault explains it.
     fn is_bad(&self, finding: &Finding) -> bool {
         match finding.what {
             Wrong::Lost | Wrong::Reordered | Wrong::Misdelivered => true,
@@ -213,9 +212,9 @@ impl<'a> Checked<'a> {
         self.verdict.findings.iter().for_each(|finding| row.note(finding));
     }
 
-    /// The longest that a client who is there all the time, and whom the fault concerns, waited for the first delivery
-    /// from or to it: after the end of a fault of servers, after the beginning of one of a client. Who that was, and
-    /// whether it sent or received.
+    /// The longest time until the first delivery from or to a steady client whom the fault
+    /// concerns: after the end of a fault of servers, after the beginning of a fault of a client.
+    /// Also which client that was, and whether it sent or received.
     fn delivered_after(&self, fault: usize) -> Option<(Duration, i64, bool)> {
         let caused = &self.run.caused[fault];
         let since = if caused.kind.is_of_client() { caused.begun } else { caused.over };
@@ -279,7 +278,7 @@ fn seconds(time: Duration) -> String {
     format!("{:.1} s", time.as_secs_f64())
 }
 
-/// Where reports go.
+/// The folder for reports.
 pub fn folder() -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("chaos");
     fs::create_dir_all(&folder).expect("create a folder for reports");
@@ -287,7 +286,7 @@ pub fn folder() -> PathBuf {
 }
 
 impl Kind {
-    /// In the plot.
+    /// Its colour in the plot.
     pub fn colour(self) -> &'static str {
         match self {
             Kind::NodeKilled => "#c0392b",

@@ -1,29 +1,33 @@
-//! [`Schedule`]: what fails when. It follows from a seed alone, so that the same seed brings the same faults again.
+//! [`Schedule`]: when each part fails. It follows from a seed alone, so the same seed repeats the
+//! same faults.
 //!
-//! Two tracks run beside each other: what happens to servers, one thing at a time but for what is meant to coincide, and
-//! what happens to single clients. Left out is the overlap under which no server could keep the promise: a node is killed
-//! while it holds messages for a client that takes none (cut off, reset or not reading, or so until shortly before). They
-//! are in the node's own memory, or in its kernel's. If the database has gone away by then, what such a connection gives
-//! back may wait in that memory until the call in front of it fails, so the client's fault must lie before the outage.
+//! Two tracks run beside each other: what happens to servers, one thing at a time but for what is
+//! meant to coincide, and what happens to single clients. Left out is the overlap under which no
+//! server could keep the promise: a node is killed while it holds messages for a client that takes
+//! none (cut off, reset or not reading, or so until shortly before). They are in the node's own
+//! memory, or in its kernel's. If the database has gone away by then, what such a connection gives
+//! back may wait in that memory until the call in front of it fails, so the client's fault must lie
+//! before the outage.
 
 use std::fmt;
 use std::ops::Range;
 use std::time::Duration;
 
-/// What can go wrong.
+/// The kinds of faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     NodeKilled,
-    /// A node is killed while the database is down, or just after; it may be started again before the database is.
+    /// A node is killed while the database is down, or just after; it may be started again before
+    /// the database is.
     NodeKilledDatabaseKilled,
-    /// The same while the database stands still.
+    /// The same while the database is frozen.
     NodeKilledDatabaseFrozen,
     NodeFrozen,
     DatabaseKilled,
     DatabaseFrozen,
     RedisKilled,
     RedisFrozen,
-    /// Both services at once.
+    /// Both services at the same time.
     ServicesKilled,
     ServicesFrozen,
     NginxKilled,
@@ -38,28 +42,29 @@ pub enum Kind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     pub kind: Kind,
-    /// Which node, or which client, of those there are.
+    /// Index of the node or the client.
     pub target: usize,
-    /// After the beginning of the run.
+    /// Since the beginning of the run.
     pub begin: Duration,
-    /// Of what is not a node that is killed.
+    /// How long the fault lasts, for anything but the killed node.
     pub length: Duration,
-    /// When a node is killed, and when it is started again.
+    /// When the node is killed, and when it is started again.
     pub node_down: Option<Range<Duration>>,
 }
 
-/// All faults of one run, by their beginning.
+/// All faults of one run, ordered by their beginning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Schedule {
     pub faults: Vec<Fault>,
 }
 
-/// A stream of numbers that follows from a seed (splitmix64).
+/// A stream of numbers determined by a seed (splitmix64).
 #[derive(Clone, Debug)]
 pub struct Dice(u64);
 
 impl Schedule {
-    /// Faults for so long a run, of so many nodes and so many clients that a fault of one client may hit.
+    /// Faults for a run of this length, with `nodes` nodes and `clients` clients that a fault may
+    /// hit.
     pub fn new(seed: u64, length: Duration, nodes: usize, clients: usize) -> Schedule {
         let mut dice = Dice::new(seed);
         let mut faults = of_servers(seed, &mut dice, length, nodes);
@@ -75,7 +80,7 @@ fn of_servers(seed: u64, dice: &mut Dice, length: Duration, nodes: usize) -> Vec
     let mut deck = Vec::new();
     let mut begin = WARM_UP;
     for round in 0.. {
-        // Of those that are alike it is the turn of one.
+        // From each set of similar kinds, one takes its turn.
         deck.extend(SERVERS.iter().map(|alike| alike[(seed % 2 + round) as usize % alike.len()]));
         dice.shuffle(&mut deck);
         while let Some(kind) = deck.pop() {
@@ -94,9 +99,9 @@ fn of_server(kind: Kind, begin: Duration, dice: &mut Dice, nodes: usize) -> Faul
     let length = Duration::from_millis(match kind {
         Kind::NodeKilled | Kind::NginxKilled => dice.between(300, 3_000),
         Kind::NodeFrozen => dice.between(2_000, 7_000),
-        // It takes as long as it takes.
+        // A rolling restart lasts until it is complete.
         Kind::RollingRestart => 1,
-        // It is quick, and its old processes stay.
+        // A reload is quick, and the old worker processes stay.
         Kind::NginxReloaded => 1_000,
         // Longer than it takes until calls have failed and the spool is in use.
         Kind::NodeKilledDatabaseKilled => dice.between(2_500, 4_000),
@@ -152,7 +157,7 @@ impl Fault {
 }
 
 impl Kind {
-    /// Whether it happens to one client only.
+    /// Whether it affects one client only.
     pub fn is_of_client(self) -> bool {
         CLIENTS.contains(&self)
     }
@@ -194,12 +199,12 @@ impl Dice {
         z ^ (z >> 31)
     }
 
-    /// From 0 to `bound`, without it.
+    /// A number from 0 up to, but not including, `bound`.
     pub fn below(&mut self, bound: usize) -> usize {
         (self.next() % bound as u64) as usize
     }
 
-    /// From `low` to `high`, without it.
+    /// A number from `low` up to, but not including, `high`.
     pub fn between(&mut self, low: u64, high: u64) -> u64 {
         low + self.next() % (high - low)
     }
@@ -211,7 +216,7 @@ impl Dice {
     }
 }
 
-/// Every kind that there is, servers' first.
+/// All kinds, those of servers first.
 pub const KINDS: [Kind; 16] = [
     Kind::NodeKilled,
     Kind::NodeKilledDatabaseKilled,
@@ -231,7 +236,7 @@ pub const KINDS: [Kind; 16] = [
     Kind::StopsReading,
 ];
 
-/// What comes to servers in each round, one of those that stand together.
+/// The kinds of server faults in each round; of a set of several, one.
 const SERVERS: [&[Kind]; 12] = [
     &[Kind::NodeKilled],
     &[Kind::NodeKilledDatabaseKilled],
@@ -249,22 +254,23 @@ const SERVERS: [&[Kind]; 12] = [
 
 const CLIENTS: [Kind; 3] = [Kind::BlackHole, Kind::Reset, Kind::StopsReading];
 
-/// How long a run is unless somebody says otherwise: every kind has its turn.
+/// The default length of a run, enough for one fault of every kind.
 pub const LENGTH: Duration = Duration::from_secs(70);
 
-/// How long nothing fails at the beginning.
+/// The time at the beginning without faults.
 const WARM_UP: Duration = Duration::from_secs(4);
 
 /// How long a silent peer may leave data unacknowledged in these tests.
 pub const USER_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// After a client was cut off for so long, no node holds anything for it any more.
+/// After a client was cut off for this time, no node holds anything for it any more.
 const AFTER_CLIENT: Duration = Duration::from_millis(5_000);
 
-/// So long after the database has gone away calls may not have failed yet.
+/// For this long after the database has become unreachable, calls may not have failed yet.
 pub const EARLY: Duration = Duration::from_secs(1);
 
-/// So long after the database is back a node may be killed that has not yet done what waited for it.
+/// For this long after the database is back, a node may be killed before it has stored what waited
+/// for it.
 const AFTER_DATABASE: Duration = Duration::from_millis(800);
 
 mod tests {

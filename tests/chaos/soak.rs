@@ -1,7 +1,7 @@
-//! Mixed traffic without a fault, for as long as one likes: nothing is lost or doubled, and what the servers hold does
-//! not grow.
+//! Mixed traffic without faults, for any length of time: nothing is lost or duplicated, and the
+//! servers' memory does not grow.
 //!
-//! `SOAK_SECONDS=n` sets how long (20); an hour is `SOAK_SECONDS=3600`.
+//! `SOAK_SECONDS=n` sets the length (20); an hour is `SOAK_SECONDS=3600`.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
@@ -48,7 +48,7 @@ fn nothing_grows() {
     assert!(last.redis <= first.redis + CONNECTIONS, "connections to Redis: {first}, then {last}");
 }
 
-/// What the nodes hold together.
+/// The resources that all nodes hold together.
 #[derive(Clone, Copy, Default)]
 struct Held {
     nodes: Footprint,
@@ -67,7 +67,7 @@ fn held(stage: &Stage) -> Held {
 }
 
 impl Held {
-    /// The most of everything.
+    /// The maximum of each resource.
     fn of(samples: &[Held]) -> Held {
         samples.iter().fold(Held::default(), |most, held| Held {
             nodes: most.nodes.max(held.nodes),
@@ -84,7 +84,7 @@ impl std::fmt::Display for Held {
     }
 }
 
-/// Strangers: each connects, says something that is no request, or nothing, and goes without a word.
+/// Strangers: each connects, sends an invalid request or nothing, and disconnects without a logout.
 fn come_and_go(nodes: &[SocketAddr], stop: &AtomicBool) {
     for (number, node) in nodes.iter().cycle().enumerate() {
         if stop.load(Ordering::Relaxed) {
@@ -97,6 +97,6 @@ fn come_and_go(nodes: &[SocketAddr], stop: &AtomicBool) {
     }
 }
 
-/// What the last third may hold beyond the first, all nodes together.
+/// What all nodes together may hold in the last third beyond the first.
 const MARGIN: Margin = Margin(Footprint { descriptors: 12, threads: 0, resident: 48 * 1024 });
 const CONNECTIONS: usize = 6;

@@ -1,4 +1,5 @@
-//! A cluster with everything in front of it and behind it, and the one that makes its parts fail.
+//! A cluster with nginx in front of it and its services behind it, and the conductor that makes its
+//! parts fail.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -24,7 +25,7 @@ pub struct Stage {
     pub mariadb: MariaDb,
 }
 
-/// What happened in a run.
+/// The events of a run.
 pub struct Run {
     pub seed: u64,
     pub network: String,
@@ -32,7 +33,7 @@ pub struct Run {
     pub books: Vec<Books>,
     pub members: Members,
     pub caused: Vec<Caused>,
-    /// The people who are there all the time, so that a silence says something.
+    /// The persons who are logged in all the time, so that a silence means something.
     pub steady: BTreeSet<i64>,
 }
 
@@ -41,10 +42,11 @@ impl Stage {
     pub fn start(network: &Network) -> Stage {
         let mariadb = MariaDb::start();
         let database = mariadb.create_database();
-        // What pools have opened while the database stood still they shall have closed soon after the run.
+        // Pools grow while the database is frozen; their idle connections are closed soon after the
+        // run.
         let cnf = format!("{}maxIdleTime=5\n", database.cnf());
         let options = |builder: testkit::Builder| {
-            // Clients and nginx look for a node where it was before.
+            // Clients and nginx expect a restarted node at its old port.
             let builder = builder.file("mysql.cnf", cnf.clone());
             let builder = builder.host(network.host().to_string().leak()).port(free_port());
             let builder = builder.option("admin", "127.0.0.1:0").option("output_max", "512k");
@@ -67,7 +69,7 @@ impl Stage {
             persons.push(Person { index, id, name, habit, lines, small_buffer, places, targets: Vec::new() });
             index
         };
-        // A person stays at the first place as long as that serves.
+        // A person stays at a place as long as that serves.
         let around = |home: usize| (0..NODES).map(|step| Place::Node((home + step) % NODES)).collect::<Vec<_>>();
         let mut pairs = Vec::new();
         for home in 0..NODES {
@@ -102,7 +104,7 @@ impl Stage {
         }
         for (number, visitor) in visitors.iter().enumerate() {
             let [one, other] = pairs[number % pairs.len()];
-            // The one whose barriers need the database and the other.
+            // One whose barriers need the database, and one whose do not.
             for writer in [one, other] {
                 persons[writer].targets.push((Target::User(ids[*visitor]), 100));
             }
@@ -133,7 +135,7 @@ impl Stage {
         (persons, members)
     }
 
-    /// Keeps what the nodes have logged, for whoever looks into a failure.
+    /// Stores the logs of the nodes, for the investigation of a failure.
     pub fn keep_logs(&self, seed: u64) {
         for (number, node) in self.cluster.nodes.iter().enumerate() {
             let path = report::folder().join(format!("seed-{seed}-node-{number}.log"));
@@ -141,13 +143,14 @@ impl Stage {
         }
     }
 
-    /// Has the persons talk while the schedule of a seed is carried out.
+    /// Runs the persons while the schedule of a seed is carried out.
     pub fn run(&mut self, network: Network, seed: u64, length: Duration) -> Run {
         let schedule = Schedule::new(seed, length, NODES, 1_000);
         self.carry_out(network, seed, length, &schedule, &mut |_| ())
     }
 
-    /// The same with a schedule of one's own. `watch` looks at the servers once a second.
+    /// Like [`Stage::run`], with the caller's own schedule. `watch` looks at the servers once a
+    /// second.
     pub fn carry_out(
         &mut self,
         network: Network,
@@ -162,7 +165,7 @@ impl Stage {
         let posts: Vec<Post> = persons.iter().map(|_| Post::default()).collect();
         let caused = Mutex::new(Vec::new());
         thread::scope(|scope| {
-            // Should this panic, the others must end as well.
+            // If this panics, the other threads must end as well.
             let end = EndOnDrop(&world);
             for (person, post) in persons.iter().zip(&posts) {
                 let actor = Actor::new(person, &world, post);
@@ -229,19 +232,19 @@ impl Drop for EndOnDrop<'_> {
     }
 }
 
-/// Causes the faults, and sees to it that everything is well again.
+/// Causes the faults, and waits until everything works again.
 struct Conductor<'a> {
     stage: &'a mut Stage,
     world: &'a World,
     persons: &'a [Person],
     posts: &'a [Post],
     caused: &'a Mutex<Vec<Caused>>,
-    /// The parts of the fault that there is.
+    /// The parts that the current fault has hit.
     failing: Vec<Part>,
-    /// What the node that was killed for it had in its spool.
+    /// The number of messages in the spool of the node that was killed.
     spooled: usize,
     progress: Progress,
-    /// By how much all that is left is later than planned, so that its distances stay.
+    /// How much later than planned the remaining schedule is, so that its intervals stay the same.
     shift: Duration,
     watch: &'a mut dyn FnMut(&Stage),
     next_watch: Moment,
@@ -251,9 +254,9 @@ struct Conductor<'a> {
 enum Step {
     /// A node that was killed is started again.
     NodeUp,
-    /// What else has failed serves again.
+    /// The other failed parts serve again.
     Back,
-    /// All is to be well.
+    /// Everything should work again.
     End,
     Begin,
     NodeDown,
@@ -321,7 +324,7 @@ impl Conductor<'_> {
     fn tell_client(&self, fault: &Fault) {
         let may = |person: &&Person| match fault.kind {
             Kind::StopsReading => person.small_buffer,
-            // Behind nginx, it is nginx that is the servers' peer.
+            // For a client behind nginx, the servers' peer is nginx.
             _ => !person.places.contains(&Place::Nginx),
         };
         let persons: Vec<&Person> = self.persons.iter().filter(may).collect();
@@ -334,7 +337,7 @@ impl Conductor<'_> {
         self.posts[person.index].order(order);
     }
 
-    /// From now on this fails.
+    /// Records that this part fails from now on.
     fn fails(&mut self, party: Party) {
         self.failing.push(Part { party, begun: self.world.now(), well: Moment::MAX });
     }
@@ -352,7 +355,7 @@ impl Conductor<'_> {
                 self.fails(Party::Redis);
             }
             Kind::NginxKilled | Kind::NginxReloaded => self.fails(Party::Nginx),
-            // Each node by itself.
+            // The nodes of these faults are handled one by one.
             Kind::NodeKilled | Kind::RollingRestart => (),
             Kind::BlackHole | Kind::Reset | Kind::StopsReading => unreachable!("a client does that"),
         }
@@ -378,7 +381,8 @@ impl Conductor<'_> {
         }
     }
 
-    /// Kills a node; late in an outage of the database not before something waits in its spool, if that comes about.
+    /// Kills a node; late in a database outage it first waits until the node's spool holds
+    /// something, for a limited time.
     fn kill_node(&mut self, fault: &Fault, at: Duration) {
         let is_late = fault.begin + EARLY < at && at < fault.begin + fault.length;
         let latest = self.world.now() + if is_late { SPOOL_PATIENCE } else { Duration::ZERO };
@@ -399,7 +403,8 @@ impl Conductor<'_> {
             self.fails(Party::Node(number));
             let node = &mut self.stage.cluster.nodes[number];
             node.terminate();
-            // 3: something waits in its spool for the database, which was away a moment ago.
+            // Exit code 3: messages wait in its spool for the database, which was unreachable a
+            // moment ago.
             let code = node.wait_exit(LONG_PATIENCE).code();
             assert!(matches!(code, Some(0 | 3)), "it ends in order, not with {code:?}: {}", node.output());
             node.restart();
@@ -436,7 +441,7 @@ impl Conductor<'_> {
         }
     }
 
-    /// Waits until the nodes concerned are ready, and writes down what the fault was.
+    /// Waits until the nodes concerned are ready, and records the fault.
     fn recover(&mut self, fault: &Fault, (begun, complete): (Moment, Moment), over: Moment) {
         let nodes: Vec<&TestServer> = match fault.kind {
             Kind::NodeKilled | Kind::NodeFrozen => vec![&self.stage.cluster.nodes[fault.target]],
@@ -454,11 +459,11 @@ impl Conductor<'_> {
         self.caused.lock().expect("what was caused").push(caused);
     }
 
-    /// Waits until all that was sent has been settled and has come, or can not come any more.
+    /// Waits until everything that was sent is settled and has arrived, or can no longer arrive.
     fn settle(&mut self, members: &Members) {
         self.world.enter(Phase::Settling);
         let begun = Instant::now();
-        // Only after this are connections whose peer is gone taken for what they are.
+        // Only after this time are connections whose peer has gone recognized as dead.
         let earliest = USER_TIMEOUT + Duration::from_secs(2);
         while begun.elapsed() < SETTLE_PATIENCE {
             self.progress.show(self.world.now(), self.posts);
@@ -486,7 +491,7 @@ impl Conductor<'_> {
     }
 }
 
-/// What a run is doing, for whoever watches: one line that moves on a terminal, else a line now and then.
+/// The progress of a run: one line that is rewritten on a terminal, otherwise a line now and then.
 struct Progress {
     seed: u64,
     length: Duration,
@@ -538,7 +543,7 @@ impl Progress {
     fn say(&self, line: &str) {
         match &self.bar {
             Some(bar) => bar.set_message(line.to_owned()),
-            // Past the capture of a passing test's output.
+            // Written to stderr directly, so that the output of a passing test is not captured.
             None => writeln!(io::stderr(), "{line}").expect("print the progress"),
         }
     }
@@ -552,11 +557,11 @@ impl Drop for Progress {
     }
 }
 
-/// How many nodes there are.
+/// The number of nodes.
 pub const NODES: usize = 3;
 
-/// How long somebody may take to write to somebody who is away.
+/// How long to wait until somebody has written to an offline user.
 const SPOOL_PATIENCE: Duration = Duration::from_secs(3);
 
-/// What has not come so long after everything is well is lost.
+/// Messages that have not arrived this long after everything works again are lost.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(40);

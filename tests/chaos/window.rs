@@ -1,6 +1,6 @@
-//! What a node that is killed takes with it: messages that it has answered for and that are in its own memory, because
-//! the recipient's connection has not taken them yet. No server can close this window without answers from the
-//! recipients; these tests measure it.
+//! The messages that are lost when a node is killed: those that it has acknowledged and that are in
+//! its own memory, because the recipient's connection has not taken them yet. No server can close
+//! this window without acknowledgements from the recipients; these tests measure it.
 //!
 //! `WINDOW_TRIES=n` sets how often each node is killed (5).
 
@@ -37,7 +37,8 @@ fn a_killed_node_takes_next_to_nothing_from_recipients_who_read() {
                 names.iter().zip(ids).map(|(name, id)| login(&cluster.nodes[VICTIM], name, *id)).collect();
             let readers: Vec<_> =
                 readers.into_iter().map(|mut client| scope.spawn(move || read_to_end(&mut client))).collect();
-            // Every other sender is on the node that dies, and is answered by that.
+            // Every other sender is on the node that is killed, and gets its answers from that
+            // node.
             let senders: Vec<_> = (0..RECIPIENTS)
                 .map(|n| {
                     let name = format!("writer {attempt} {n}");
@@ -68,7 +69,7 @@ fn a_killed_node_takes_next_to_nothing_from_recipients_who_read() {
         "a node killed {tries} times under the traffic of {RECIPIENTS} recipients who read: {settled} messages acknowledged, \
          {lost} lost, at most {most} at a time"
     ));
-    // Whatever a recipient's connection holds is less than this; for who reads it is next to nothing.
+    // A recipient's connection holds less than this; if the recipient reads, next to nothing.
     assert!(most <= RECIPIENTS * OUTPUT_MAX / TEXT, "{most} at a time");
 }
 
@@ -79,7 +80,8 @@ fn a_killed_node_takes_at_most_what_waits_for_a_recipient_who_does_not_read() {
     let mut report = String::new();
     let mut most = 0;
     for attempt in 0..tries {
-        // More and more, until the kernel's buffers and all that the connection may hold are full.
+        // The load grows with each attempt, until the kernel's buffers and the connection's output
+        // limit are full.
         let messages = (attempt as usize + 1) * MESSAGES_MAX / tries as usize;
         let (sleeper, writer) = (format!("sleeper {attempt}"), format!("writer {attempt}"));
         let to = offline_user(&cluster.nodes[0], &sleeper);
@@ -118,7 +120,7 @@ fn cluster() -> Cluster {
     Cluster::start_with(2, |builder| builder.port(free_port()).option("output_max", &OUTPUT_MAX.to_string()))
 }
 
-/// Writes until it is told to stop or the connection ends; the numbers that were acknowledged.
+/// Writes until `stop` is set or the connection ends; returns the numbers that were acknowledged.
 fn write(node: SocketAddr, name: &str, from: i64, to: i64, stop: &AtomicBool) -> Vec<usize> {
     let mut client = TestClient::connect_to(node);
     client.set_patience(LONG_PATIENCE);
@@ -154,7 +156,8 @@ fn read_to_end(client: &mut TestClient) -> Vec<usize> {
     numbers
 }
 
-/// A client whose kernel keeps little of what it does not read, so that the server's side fills soon.
+/// A client whose kernel takes little of what it does not read, so that the server's output fills
+/// soon.
 fn connect_with_little_room(address: SocketAddr) -> TestClient {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("make a socket");
     socket.set_recv_buffer_size(4 * 1024).expect("set SO_RCVBUF");
@@ -162,15 +165,15 @@ fn connect_with_little_room(address: SocketAddr) -> TestClient {
     TestClient::on(socket.into())
 }
 
-/// Which node is killed.
+/// The node that is killed.
 const VICTIM: usize = 1;
 
 const TRIES: u64 = 5;
 const LOT: usize = 10;
 
-/// More than the kernel takes for somebody who does not read.
+/// More than the kernel takes for a client that does not read.
 const MESSAGES_MAX: usize = 1_400;
 const TEXT: usize = 1_000;
 
-/// How much may wait for one client in these tests.
+/// The `output_max` of these tests.
 const OUTPUT_MAX: usize = 256 * 1024;

@@ -1,4 +1,5 @@
-//! What a message between nodes costs Redis, by Redis's own counters: the same with two nodes and with eight.
+//! The cost of a message between nodes for Redis, by Redis's own counters: the same with two nodes
+//! and with eight.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -8,21 +9,22 @@ use serde_json::json;
 use testkit::{Cluster, Redis, TestClient};
 use testkit::{numbered, user};
 
-/// Messages that are counted, each sent when the one before has arrived, so that none share an envelope.
+/// Messages that are counted; each is sent when the one before has arrived, so that no two share an
+/// envelope.
 const MESSAGES: usize = 500;
 
-/// What Redis did for [`MESSAGES`] messages.
+/// The work of Redis for [`MESSAGES`] messages.
 #[derive(Debug)]
 struct Cost {
-    /// Commands that published an envelope, and those who got it.
+    /// Commands that published an envelope, and the subscribers that got it.
     envelopes: usize,
     envelopes_received: usize,
-    /// The same of confirmations, which share a command when they can.
+    /// The same for confirmations, which share a command if possible.
     confirmations: usize,
     confirmations_received: usize,
-    /// Nodes' messages to themselves, which cost the same without any traffic.
+    /// Probes, which nodes send to themselves; they cost the same without any traffic.
     probes: usize,
-    /// All bytes that Redis sent, answers included.
+    /// All bytes that Redis sent, including replies to commands.
     bytes_sent: u64,
 }
 
@@ -44,7 +46,7 @@ fn a_message_between_nodes_costs_the_same_however_many_there_are() {
             cost.bytes_sent / MESSAGES as u64
         ));
     }
-    // Past the capture of a passing test's output: the table is what this test is for.
+    // Written to stderr directly, so that the table is printed although the test passes.
     write!(io::stderr(), "{table}").expect("print the table");
     for (nodes, cost) in &costs {
         assert_eq!((cost.envelopes, cost.envelopes_received), (MESSAGES, MESSAGES), "{nodes} nodes: {cost:?}");
@@ -53,7 +55,7 @@ fn a_message_between_nodes_costs_the_same_however_many_there_are() {
     }
 }
 
-/// Members of the group on each node, beside its writer.
+/// Members of the group on each node, in addition to the writer.
 const MEMBERS: usize = 6;
 
 #[test]
@@ -73,19 +75,20 @@ fn a_group_message_is_published_once_for_each_node_and_not_for_each_member() {
             ann.send(&message);
             members.iter_mut().for_each(|member| member.expect(&message));
         }
-        // Everything is confirmed, by which it is known where the members are.
+        // Everything is confirmed, and the confirmations say where the members are.
         ann.barrier();
     };
     write(0..1);
     let published = published(&cluster.redis, || write(1..101));
     let envelopes: usize = published.iter().filter(|((_, kind), _)| *kind == '1').map(|(_, count)| count).sum();
-    // Twelve for each message without that. A writer that loses the processor in the middle may cause one more.
+    // Without sharing it would be twelve for each message. If a writer loses the processor in the
+    // middle, there may be one more.
     assert!((200..300).contains(&envelopes), "{envelopes}: {published:?}");
 }
 
 fn measure(nodes: usize) -> Cost {
     let cluster = Cluster::start(nodes);
-    // Every node has a user, so that each could be sent something.
+    // Every node has a user, so that each node could be sent something.
     let mut users: Vec<(TestClient, i64)> =
         (0..nodes).map(|node| user(&cluster.nodes[node], &format!("user {node}"))).collect();
     let (mut bob, b) = users.pop().expect("the last one");
@@ -97,7 +100,8 @@ fn measure(nodes: usize) -> Cost {
         }
         ann.barrier();
     };
-    // Once as it is, for the bytes; once while Redis tells every command, which costs bytes of its own.
+    // Once without observing, for the bytes; once with Redis reporting every command, which costs
+    // bytes of its own.
     let before = bytes_sent(&cluster.redis);
     talk();
     let bytes_sent = bytes_sent(&cluster.redis) - before;
@@ -125,7 +129,8 @@ fn bytes_sent(redis: &Redis) -> u64 {
     redis.info("stats")["total_net_output_bytes"].parse().expect("a counter")
 }
 
-/// How often something was published while `work` ran, by channel and by the first character of what was published.
+/// The number of publications while `work` ran, by channel and by the first character of the
+/// payload.
 fn published(redis: &Redis, work: impl FnOnce()) -> BTreeMap<(String, char), usize> {
     const END: &str = "raybox-test-end";
     let watched = redis.watch_published();

@@ -1,4 +1,4 @@
-//! Nodes, Redis and MariaDB that die or freeze under traffic, and come back.
+//! Nodes, Redis and MariaDB are killed or frozen under traffic, and come back.
 
 use std::env;
 use std::io::{self, Write};
@@ -10,10 +10,10 @@ use crate::traffic::{Pair, Person, Recipient, Totals, Traffic, Twice};
 use testkit::{Cluster, MariaDb, Redis, TestClient, TestServer};
 use testkit::{LONG_PATIENCE, chat, login, number_of, numbered, offline_user, user, wait_until, wait_within};
 
-/// How something goes away.
+/// How a service fails.
 #[derive(Clone, Copy, Debug)]
 enum Fault {
-    /// With kill -9: its port is closed, its connections end.
+    /// With kill -9: its port is closed, and its connections end.
     Killed,
     /// With SIGSTOP: its connections stay and nothing answers.
     Frozen,
@@ -56,7 +56,7 @@ fn redis_freezes_under_a_message_to_many_who_are_offline() {
     bob.send(&json!({"msgType": 9, "FROMID": b, "GROUPID": group, "msg": "to all"}));
     let mut until_stored = || {
         carol.send(&chat(c, away, "are you there?"));
-        // With a timeout for each of the members' messages this would take longer than a client waits.
+        // With one timeout for each member's message this would take longer than a client waits.
         carol.barrier();
         begun.elapsed().as_secs_f64()
     };
@@ -92,7 +92,7 @@ fn mariadb_freezes() {
 fn redis_fails(fault: Fault) {
     let mut cluster = Cluster::start_with(2, |builder| builder.option("admin", "127.0.0.1:0"));
     let node = &cluster.nodes[1];
-    // A new user can come meanwhile.
+    // A new user can register and log in meanwhile.
     let arrive = || user(node, "newcomer");
     outage(&format!("Redis {fault:?}"), &cluster.nodes, &mut cluster.redis, fault, arrive);
 }
@@ -104,13 +104,13 @@ fn mariadb_fails(fault: Fault) {
     let node = &cluster.nodes[1];
     let (mut before, id) = user(node, "regular");
     before.logout(id);
-    // A user who was here before can come back meanwhile.
+    // A user who was online before can log in meanwhile.
     let arrive = || (login(node, "regular", id), id);
     outage(&format!("MariaDB {fault:?}"), &cluster.nodes, &mut mariadb, fault, arrive);
 }
 
-/// Has a service fail under traffic for a while, and checks what must hold for any of them. `arrive` logs in somebody
-/// on the second node during the outage.
+/// Makes a service fail under traffic for a while, and checks what must hold for any service.
+/// `arrive` logs a user in on the second node during the outage.
 fn outage(
     what: &str,
     nodes: &[TestServer],
@@ -140,7 +140,7 @@ fn outage(
         }
         let lots: Vec<usize> =
             traffic.acknowledged().iter().zip(&settled).map(|(after, before)| after - before).collect();
-        // An answer that waited for what has failed would take a second and more.
+        // An answer that waited for the failed service would take a second and more.
         assert!(lots[SAME_NODE] as u64 >= 2 * length.as_secs(), "{what}: chat on a node is held up: {lots:?} lots");
         let growth = logged_since(nodes, logged);
         assert!(growth < LOG_GROWTH_MAX, "{what}: the logs grew by {growth} bytes");
@@ -148,7 +148,8 @@ fn outage(
         let green = wait_readiness(nodes, true);
         bob.send(&chat(b, l, "welcome"));
         late.expect(&chat(b, l, "welcome"));
-        // A user who is away fetches from the other node, which does not know what waits on this one's disk.
+        // An offline user fetches from the other node, which does not know the messages in this
+        // node's spool.
         let is_spooled = |node: &TestServer| node.metric("raybox_spool_messages") > 0.0;
         wait_within(LONG_PATIENCE, "what waited is stored", || !nodes.iter().any(is_spooled));
         traffic.flow(20);
@@ -164,7 +165,7 @@ fn outage(
     let others = Totals::of(&books[1..], Twice::Allowed);
     assert_eq!(others.unknown, 0, "{what}: a client of a node that lives is not disconnected");
     assert_eq!(others.refused, 0, "{what}: what the database cannot keep waits in the spool");
-    // Past the capture of a passing test's output.
+    // Written to stderr directly, so that the output of a passing test is not captured.
     writeln!(io::stderr(), "{report}\n  on a node: {same_node}\n  others: {others}").expect("print the report");
 }
 
@@ -213,7 +214,7 @@ fn a_node_is_killed_with_messages_that_it_has_not_confirmed() {
     let mut cluster = Cluster::start(3);
     let (mut bob, b) = user(&cluster.nodes[0], "bob");
     let (_alice, a) = user(&cluster.nodes[1], "alice");
-    // Frozen, it takes messages and does nothing with them.
+    // While frozen, it takes messages and does nothing with them.
     cluster.nodes[1].stop();
     let mut published = cluster.redis.watch_published();
     for n in 0..MESSAGES {
@@ -239,7 +240,8 @@ fn a_node_freezes_and_goes_on() {
     let books = Traffic::run(&pairs, |traffic| {
         traffic.flow(20);
         cluster.nodes[1].stop();
-        // Beyond the deadline of confirmations, twice: what is for its users is acknowledged because it is stored.
+        // Longer than the deadline of confirmations, twice: messages for its users are acknowledged
+        // because they are stored.
         traffic.flow_of(&[0], 3);
         traffic.flow_of(&[2], 20);
         cluster.nodes[1].cont();
@@ -261,7 +263,7 @@ fn pair(nodes: &[TestServer], name: &str, from: usize, to: usize, recipient: Rec
     Pair { from: person("from", &nodes[from]), to: person("to", &nodes[to]), recipient }
 }
 
-/// The same, and both go to another node if theirs is gone.
+/// Like [`pair`]; both users log in at another node if theirs is down.
 fn pair_with_refuge(nodes: &[TestServer], name: &str, from: usize, to: usize, refuge: usize) -> Pair {
     let mut pair = pair(nodes, name, from, to, Recipient::Stays);
     for person in [&mut pair.from, &mut pair.to] {
@@ -270,7 +272,7 @@ fn pair_with_refuge(nodes: &[TestServer], name: &str, from: usize, to: usize, re
     pair
 }
 
-/// Waits until all nodes say that they are, or are not, ready; how long that took.
+/// Waits until all nodes report that they are, or are not, ready. Returns how long that took.
 fn wait_readiness(nodes: &[TestServer], ready: bool) -> Duration {
     let begun = Instant::now();
     let what = if ready { "all nodes are ready" } else { "no node is ready" };
@@ -278,7 +280,7 @@ fn wait_readiness(nodes: &[TestServer], ready: bool) -> Duration {
     begun.elapsed()
 }
 
-/// How many bytes the nodes have logged and printed.
+/// The number of bytes that the nodes have logged and printed.
 fn logged(nodes: &[TestServer]) -> usize {
     nodes.iter().map(|node| node.logs().len() + node.output().len()).sum()
 }
@@ -326,5 +328,5 @@ impl Service for MariaDb {
     }
 }
 
-/// A log that grows by more than this during an outage grows by more than lines.
+/// If a log grows by more than this during an outage, something logs without a limit.
 const LOG_GROWTH_MAX: usize = 64 * 1024;

@@ -1,4 +1,5 @@
-//! A cluster of our nodes and a node of the reference server, on the reference server's tables and on ours.
+//! A cluster of our nodes and a node of the reference server, on the reference server's tables and
+//! on ours.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -22,14 +23,14 @@ impl Mixed {
         Mixed { neighbour, cluster: Cluster::start_on(database, redis, 2, |builder| builder) }
     }
 
-    /// A user who is with one of our nodes, known to be online.
+    /// A user who is logged in at one of our nodes, and known to be online.
     fn ours(&self, node: usize, name: &str) -> (TestClient, i64) {
         let (client, id) = user(&self.cluster.nodes[node], name);
         self.cluster.nodes[node].wait_state(id, "online");
         (client, id)
     }
 
-    /// A user who is with the neighbour.
+    /// A user who is logged in at the neighbour.
     fn theirs(&self, name: &str) -> (TestClient, i64) {
         let id = offline_user(self.node(), name);
         (self.log_in_there(id), id)
@@ -72,7 +73,7 @@ fn chat_both_ways(mixed: &Mixed) {
         assert_eq!(got, (0..100).collect::<Vec<_>>());
         client.barrier();
     }
-    // What is awkward to quote passes unchanged.
+    // Characters that are hard to quote pass unchanged.
     let text = "引号\" ' \\ \n 😀 % ; --";
     alice.send(&chat(a, b, text));
     bob.expect(&chat(a, b, text));
@@ -92,7 +93,7 @@ fn groups_both_ways(mixed: &Mixed) {
     let d = offline_user(mixed.node(), "dave");
     let group = alice.create_group(a, "the group");
     carol.join_group(c, group);
-    // The neighbour's user joins there, which it tells nobody.
+    // The neighbour's user joins there; the neighbour notifies no node.
     for id in [b, d] {
         let join = format!("INSERT INTO GroupUser (groupid, userid, grouprole) VALUES ({group}, {id}, 'normal')");
         mixed.cluster.database.run(&join);
@@ -158,7 +159,7 @@ fn users_who_move(mixed: &Mixed) {
     let (mut alice, a) = mixed.ours(0, "alice");
     let (mut bob, b) = mixed.theirs("bob");
     for round in 0..5 {
-        // From them to nowhere, to us, to nowhere, and back.
+        // Bob moves: from the neighbour to nowhere, to us, to nowhere, and back.
         bob.logout(b);
         alice.send(&numbered(a, b, 4 * round));
         alice.barrier();
@@ -206,9 +207,10 @@ fn when_the_last_neighbour_goes_its_users_messages_are_stored() {
     alice.send(&chat(a, b, "hello"));
     bob.expect(&chat(a, b, "hello"));
     drop(neighbour);
-    // As a crash would leave it.
+    // The state that a crash would leave.
     cluster.database.run(&format!("UPDATE User SET state = 'online' WHERE id = {b}"));
-    // That it has gone is known within seconds; until then such a message is lost, as among neighbours.
+    // Our node notices within seconds that the neighbour has gone; until then such a message is
+    // lost, as among neighbours.
     let mut sent = 0;
     wait_until("messages are stored", || {
         alice.send(&numbered(a, b, sent));
@@ -222,7 +224,8 @@ fn when_the_last_neighbour_goes_its_users_messages_are_stored() {
     assert_eq!(cluster.nodes[0].stored_for(b), stored + 1);
 }
 
-/// A neighbour's client writes to a user as soon as it hears that the user has come or gone.
+/// A neighbour's client writes to a user as soon as it is notified that the user has logged in or
+/// out.
 #[test]
 fn the_state_is_right_when_a_login_or_logout_is_answered() {
     let mixed = Mixed::start(Database::create_reference());
@@ -240,10 +243,11 @@ fn the_state_is_right_when_a_login_or_logout_is_answered() {
     }
 }
 
-/// What `redis-cli PSUBSCRIBE` and monitoring tools listen to.
+/// Patterns that `redis-cli PSUBSCRIBE` and monitoring tools subscribe to.
 const TOOLS: [&str; 3] = ["*", "RayBox-*", "RayBox-user*"];
 
-/// Nobody but a node of the reference server delivers anything, so nobody else is given a message.
+/// Of the subscribers to such patterns, only a node of the reference server delivers messages, so
+/// messages are published only if there is one.
 #[test]
 fn a_tool_that_listens_to_patterns_takes_no_messages() {
     let (database, redis) = (Database::create_reference(), Redis::start());
@@ -275,7 +279,7 @@ fn the_users_of_the_last_neighbour_are_offline_when_it_is_gone() {
     alice.send(&chat(a, b, "hello"));
     bob.expect(&chat(a, b, "hello"));
     drop(neighbour);
-    // As a crash would leave it.
+    // The state that a crash would leave.
     cluster.database.run(&format!("UPDATE User SET state = 'online' WHERE id IN ({b}, {c})"));
     for n in 0..5 {
         alice.send(&numbered(a, b, n));
@@ -287,7 +291,7 @@ fn the_users_of_the_last_neighbour_are_offline_when_it_is_gone() {
     assert_eq!(cluster.nodes[1].state_of(a), "online", "who is with a node of ours stays online");
 }
 
-/// Nobody but the operator knows that a neighbour has gone for good while another one lives.
+/// Only the operator knows that a neighbour has gone for good while another one still runs.
 #[test]
 fn the_users_of_a_neighbour_that_stopped_are_set_to_offline_by_a_command() {
     let mixed = Mixed::start(Database::create_reference());
@@ -296,7 +300,7 @@ fn the_users_of_a_neighbour_that_stopped_are_set_to_offline_by_a_command() {
     let (mut alice, a) = mixed.ours(0, "alice");
     let (_bob, b) = mixed.theirs("bob");
     let c = offline_user(mixed.node(), "carol");
-    // As a neighbour that was killed leaves it.
+    // The state that a killed neighbour leaves.
     mixed.cluster.database.run(&format!("UPDATE User SET state = 'online' WHERE id = {c}"));
     let shown = workplace.succeed(&["migrate", "--reset-states", "--dry-run"]);
     assert!(shown.contains("online on no node of this server: 2\n") && shown.contains("count as offline"), "{shown}");
@@ -309,13 +313,14 @@ fn the_users_of_a_neighbour_that_stopped_are_set_to_offline_by_a_command() {
     }
     alice.barrier();
     assert_eq!([b, c].map(|user| mixed.node().stored_for(user)), [1, 1]);
-    // The living neighbour's user comes back by logging in again.
+    // The user of the running neighbour becomes reachable by logging in again.
     let mut bob = mixed.log_in_there(b);
     alice.send(&chat(a, b, "live again"));
     bob.expect(&chat(a, b, "live again"));
 }
 
-/// A user of ours who comes and goes is never taken for one of the neighbour's, whose node would drop the messages.
+/// A user of ours who logs in and out is never taken for one of the neighbour's, whose node would
+/// drop the messages.
 #[test]
 fn nothing_is_lost_to_the_neighbour_when_a_user_of_ours_leaves() {
     const TIMES: usize = 12;
@@ -346,7 +351,7 @@ fn nothing_is_lost_to_the_neighbour_when_a_user_of_ours_leaves() {
             mixed.node().wait_state(b, "online");
             flow();
             bob.send(&json!({"msgType": 3, "USERID": b}));
-            // All that came before the answer to the logout.
+            // Everything that arrived before the answer to the logout.
             loop {
                 let frame = bob.recv();
                 if frame["msgType"] != 4 {
@@ -364,13 +369,14 @@ fn nothing_is_lost_to_the_neighbour_when_a_user_of_ours_leaves() {
     assert!(lost.is_empty(), "lost {} of {sent:?}: {lost:?}", lost.len());
 }
 
-/// While nodes of the reference are replaced, one nginx stands before both kinds, with settings of their own.
+/// While nodes of the reference are replaced, one nginx stands in front of both kinds, with
+/// settings for this time.
 #[test]
 fn nginx_before_both_kinds_of_nodes() {
     let mixed = Mixed::start(Database::create_reference());
     let nginx = Nginx::beside_reference(&[mixed.node().address(), mixed.neighbour.address()]);
     let ids: Vec<i64> = (0..4).map(|n| offline_user(mixed.node(), &format!("user {n}"))).collect();
-    // nginx gives each to the node with fewer clients.
+    // nginx gives each client to the node with fewer connections.
     let mut clients: Vec<TestClient> = ids
         .iter()
         .enumerate()

@@ -1,4 +1,4 @@
-//! All nodes replaced one after the other, behind nginx and under traffic.
+//! All nodes are replaced one after the other, behind nginx and under traffic.
 
 use std::io::{self, Write};
 
@@ -12,7 +12,7 @@ fn a_rolling_restart_loses_nothing_that_was_acknowledged() {
     const PAIRS: usize = 9;
     const ROUNDS: usize = 2;
     let mut cluster = Cluster::start_with(NODES, |builder| {
-        // nginx looks for a node where it was before.
+        // nginx expects a restarted node at its old port.
         let builder = builder.port(free_port()).option("admin", "127.0.0.1:0");
         builder.option("proxy_protocol", "on").option("proxy_from", Nginx::COMES_FROM)
     });
@@ -36,7 +36,8 @@ fn a_rolling_restart_loses_nothing_that_was_acknowledged() {
                 wait_within(LONG_PATIENCE, "the new node is ready", || node.is_ready());
                 traffic.flow(10);
             }
-            // A node that stops in order answers for everything it was sent: nobody waits for it in vain.
+            // A node that shuts down gracefully answers for everything that it was sent: no sender
+            // waits in vain.
             for node in &cluster.nodes {
                 late += node.metric("raybox_bus_unconfirmed_total");
             }

@@ -1,4 +1,5 @@
-//! Thousands of users who come back at once: all are served, and what each costs the database is counted.
+//! Thousands of users who come back at the same time: all are served, and the cost of each for the
+//! database is counted.
 
 use std::env;
 use std::io::{self, Write};
@@ -12,7 +13,7 @@ use testkit::{Cluster, Database, LONG_PATIENCE, MariaDb, Redis, TestClient};
 use testkit::{TestServer, chat, password, raise_descriptor_limit, wait_within};
 
 const USERS: usize = 500;
-/// Clients that connect at a time.
+/// Clients that connect at the same time.
 const THREADS: usize = 50;
 
 /// Statements that MariaDB counts.
@@ -22,7 +23,7 @@ const COUNTERS: [&str; 5] = ["Questions", "Com_select", "Com_update", "Com_inser
 fn everybody_comes_back_at_once() {
     let users = number_of_users();
     raise_descriptor_limit(process::id(), users + 500);
-    // Its own, because it counts for all of its databases together.
+    // A MariaDB of its own, because the counters cover all of its databases.
     let mariadb = MariaDb::start();
     let cluster = Cluster::start_on(mariadb.create_database(), Redis::start(), 2, |builder| builder);
     let node = &cluster.nodes[0];
@@ -42,7 +43,7 @@ fn everybody_comes_back_at_once() {
         ask_all(&mut clients, request);
         text.push_str(&format!("each {what}: {}\n", Statements::since(&before, database, users)));
     }
-    // Everybody is there: from the other node as well.
+    // All users are online, also as seen from the other node.
     let mut bob = TestClient::connect(&cluster.nodes[1]);
     let b = bob.register("bob", "pw-bob");
     bob.login(b, "pw-bob");
@@ -51,12 +52,12 @@ fn everybody_comes_back_at_once() {
         bob.send(&chat(b, to, "welcome back"));
         client.expect(&chat(b, to, "welcome back"));
     }
-    // Past the capture of a passing test's output: the numbers are what this test is for.
+    // Written to stderr directly, so that the numbers are printed although the test passes.
     write!(io::stderr(), "{text}").expect("print the result");
     assert!(again.statements.of("Com_select") < 0.5, "users who were verified before are looked up again: {again}");
 }
 
-/// Users 1 to `users`, with passwords as the reference server keeps them.
+/// Registers users 1 to `users`, with passwords as the reference server stores them.
 fn register(database: &Database, users: usize) {
     for chunk in (1..=users).collect::<Vec<_>>().chunks(1_000) {
         let rows: Vec<String> =
@@ -65,15 +66,15 @@ fn register(database: &Database, users: usize) {
     }
 }
 
-/// What a wave of logins took.
+/// The duration and cost of a wave of logins.
 struct Wave {
     took: Duration,
     statements: Statements,
-    /// Passwords that were hashed meanwhile, which takes an update each.
+    /// Passwords that were hashed meanwhile; each costs an update.
     hashed: usize,
 }
 
-/// Logs everybody in, as fast as the server lets them; in the order of their ids.
+/// Logs all users in as fast as the server allows. Returns the clients in the order of their ids.
 fn come(node: &TestServer, database: &Database, users: usize) -> (Vec<TestClient>, Wave) {
     let ids: Vec<usize> = (1..=users).collect();
     let (before, hashed_before) = (counters(database), hashed(database));
@@ -90,7 +91,7 @@ fn come(node: &TestServer, database: &Database, users: usize) -> (Vec<TestClient
     (clients, Wave { took, statements, hashed: hashed(database) - hashed_before })
 }
 
-/// Has everybody send a request of this type, so many at a time as log in at a time.
+/// Sends a request of this type from every client, with the same concurrency as the logins.
 fn ask_all(clients: &mut [TestClient], request: u32) {
     let share = clients.len().div_ceil(THREADS);
     thread::scope(|scope| {
@@ -104,7 +105,7 @@ fn ask_all(clients: &mut [TestClient], request: u32) {
     });
 }
 
-/// Like the real client, it tries again when the server is too busy.
+/// Like the real client, tries again if the server is too busy.
 fn log_in(node: &TestServer, id: usize) -> TestClient {
     let mut client = None;
     let password = password(&id.to_string());
@@ -132,7 +133,7 @@ fn counters(database: &Database) -> Vec<u64> {
     COUNTERS.iter().map(|name| database.status(name)).collect()
 }
 
-/// How many statements of which kind there were for each user.
+/// The number of statements of each kind per user.
 struct Statements(Vec<f64>);
 
 impl Statements {

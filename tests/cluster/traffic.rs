@@ -1,9 +1,9 @@
-//! Traffic that keeps books, for tests in which something fails under it.
+//! Traffic that keeps books, for tests in which something fails meanwhile.
 //!
-//! Each [`Pair`] is one user who writes numbered messages to another. The sender writes some, then a request that is
-//! always answered, and waits: that answer acknowledges all that was sent before it. Afterwards the books of both must
-//! agree: what was acknowledged has reached the recipient, live or as a stored message, unless the sender was told that
-//! it failed.
+//! Each [`Pair`] is one user who writes numbered messages to another. The sender writes some, then
+//! a request that is always answered, and waits: the answer acknowledges everything sent before it.
+//! Afterwards the books of both must agree: an acknowledged message has reached the recipient, live
+//! or as a stored message, unless the sender was notified that it failed.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use testkit::{LONG_PATIENCE, SetOnDrop, TestClient};
 use testkit::{assert_refusal, number_of, numbered, password, wait_within};
 
-/// A user of a [`Pair`], and the nodes where they log in: at the first that lets them.
+/// A user of a [`Pair`], and the nodes where the user logs in: at the first one that accepts.
 #[derive(Clone)]
 pub struct Person {
     pub name: String,
@@ -33,25 +33,25 @@ pub struct Pair {
     pub recipient: Recipient,
 }
 
-/// What a recipient does all the time.
+/// What a recipient does during the test.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Recipient {
-    /// Is there, and comes back when the connection ends.
+    /// Is online, and comes back when the connection ends.
     Stays,
     /// Comes at the end and fetches.
     IsAway,
-    /// Logs out after some messages, and in at the next node.
+    /// Logs out after some messages, and logs in at the next node.
     Moves,
 }
 
 /// What happened between one pair.
 #[derive(Debug, Default)]
 pub struct Books {
-    /// What the sender knows of each lot of messages.
+    /// The fate of each lot of messages, as the sender knows it.
     lots: Vec<Lot>,
-    /// What came live, for each connection of the recipient.
+    /// Messages that arrived live, for each connection of the recipient.
     live: Vec<Vec<usize>>,
-    /// What was fetched, for each fetch.
+    /// Messages of each fetch.
     fetched: Vec<Vec<usize>>,
     /// The longest that the sender waited for an answer.
     slowest: Duration,
@@ -65,40 +65,40 @@ struct Lot {
 
 #[derive(Debug)]
 enum Fate {
-    /// Settled, but for so many of them that the sender was told of.
+    /// All are settled; the sender was notified that `refused` of them failed.
     Acknowledged { refused: usize },
     /// The connection ended before the answer.
     Unknown,
 }
 
-/// Whether a message may come more than once.
+/// Whether a message may arrive more than once.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Twice {
-    /// In normal running it may not.
+    /// Without a failure it may not.
     Never,
     /// After a failure it may.
     Allowed,
 }
 
-/// What the books of a pair, or of several, come to.
+/// The result of the books of one or more pairs.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Totals {
     /// Messages that were acknowledged.
     pub acknowledged: usize,
-    /// Messages of which the sender was told that they failed.
+    /// Messages whose sender was notified that they failed.
     pub refused: usize,
-    /// Messages on whose fate the connection ended.
+    /// Messages whose fate is unknown because the connection ended.
     pub unknown: usize,
-    /// Messages that came live, and that were fetched.
+    /// Messages that arrived live, and those that were fetched.
     pub live: usize,
     pub fetched: usize,
-    /// How many of those came once more.
+    /// How many of those arrived once more.
     pub repeated: usize,
     /// The longest wait for an answer.
     pub slowest: Duration,
 }
 
-/// Traffic between pairs while it flows.
+/// The traffic of all pairs while it flows.
 pub struct Traffic {
     /// How many lots of each pair have been acknowledged.
     progress: Vec<AtomicUsize>,
@@ -107,12 +107,12 @@ pub struct Traffic {
 }
 
 impl Person {
-    /// Someone who is registered with the password of that name.
+    /// A registered user with the password for this name.
     pub fn new(name: &str, id: i64, nodes: &[SocketAddr]) -> Person {
         Person { name: name.to_owned(), id, nodes: nodes.to_vec() }
     }
 
-    /// A logged-in connection, at the first node that lets them in.
+    /// A logged-in connection, at the first node that accepts.
     pub fn log_in(&self) -> TestClient {
         let mut client = None;
         wait_within(LONG_PATIENCE, &format!("{} can log in somewhere", self.name), || {
@@ -130,8 +130,8 @@ impl Person {
 }
 
 impl Traffic {
-    /// Has all pairs talk while `meanwhile` runs, and returns their books. These are closed then: all that was sent is
-    /// settled, and every recipient has read and fetched what there was.
+    /// Runs the traffic of all pairs while `meanwhile` runs, and returns their books. By then
+    /// everything that was sent is settled, and every recipient has read and fetched everything.
     pub fn run(pairs: &[Pair], meanwhile: impl FnOnce(&Traffic)) -> Vec<Books> {
         let traffic = Traffic {
             progress: pairs.iter().map(|_| AtomicUsize::new(0)).collect(),
@@ -159,13 +159,13 @@ impl Traffic {
         })
     }
 
-    /// Waits until every pair has had so many more lots of messages acknowledged.
+    /// Waits until every pair has had this many more lots acknowledged.
     pub fn flow(&self, lots: usize) {
         let all: Vec<usize> = (0..self.progress.len()).collect();
         self.flow_of(&all, lots);
     }
 
-    /// The same for some of the pairs.
+    /// Like [`Traffic::flow`], for some of the pairs.
     pub fn flow_of(&self, pairs: &[usize], lots: usize) {
         let acknowledged = |pair: &usize| self.progress[*pair].load(Ordering::Relaxed);
         let wanted: Vec<usize> = pairs.iter().map(|pair| acknowledged(pair) + lots).collect();
@@ -194,13 +194,15 @@ impl Traffic {
                 Fate::Unknown => client = pair.from.log_in(),
             }
             books.lots.push(Lot { numbers, fate });
-            // Nothing is waited for: this keeps a test of many seconds from becoming one of millions of rows.
+            // A pause without a condition: it keeps a test of many seconds from producing millions
+            // of rows.
             thread::sleep(PACE);
         }
         books
     }
 
-    /// Reads until it is told to stop, and comes back whenever the connection ends; who is away comes at the end.
+    /// Reads until the end of the traffic, and logs in again whenever the connection ends; an
+    /// offline recipient comes at the end.
     fn receive(&self, pair: &Pair, there: Option<TestClient>) -> Books {
         let mut books = Books::default();
         let mut person = pair.to.clone();
@@ -224,7 +226,7 @@ impl Traffic {
         }
     }
 
-    /// Reads so many messages, or until the connection or the test ends.
+    /// Reads up to `limit` messages, or until the connection or the test ends.
     fn read(&self, client: &mut TestClient, books: &mut Books, limit: usize) {
         let mut count = 0;
         while count < limit && !client.has_ended() && !self.stop_recipients.load(Ordering::Relaxed) {
@@ -243,7 +245,7 @@ fn send_lot(client: &mut TestClient, pair: &Pair, numbers: Range<usize>) -> Fate
             return Fate::Unknown;
         }
     }
-    // This request needs nothing but the node itself, so its reply is never a refusal.
+    // This request needs only the node itself, so its reply is never a refusal.
     if !client.try_send(&json!({"msgType": 200})) {
         return Fate::Unknown;
     }
@@ -265,12 +267,12 @@ fn is_ack(frame: &Value) -> bool {
     *frame == json!({"errno": 200, "msgType": 200})
 }
 
-/// What became of a fetch.
+/// The result of a fetch.
 #[derive(PartialEq, Eq)]
 enum Fetched {
     Some,
     Nothing,
-    /// The node cannot ask the database now.
+    /// The node cannot reach the database.
     Refused,
     /// The connection ended.
     Ended,
@@ -305,7 +307,7 @@ impl Books {
         Fetched::Ended
     }
 
-    /// Logs out. What is answered after the last message has come.
+    /// Logs out. The answer comes after the last message.
     fn leave(&mut self, client: &mut TestClient, user: i64) {
         client.send(&json!({"msgType": 3, "USERID": user}));
         loop {
@@ -316,10 +318,11 @@ impl Books {
         }
     }
 
-    /// Reads and fetches all there is; false when the connection ends before.
+    /// Reads and fetches everything; false if the connection ends before.
     fn close(&mut self, client: &mut TestClient, user: i64) -> bool {
-        // What was settled is written to this connection or stored. Two answers: the first makes the loop of this
-        // connection take a turn in which it also writes what others gave it.
+        // Every settled message is written to this connection or stored. It takes two answers: the
+        // first makes the loop of this connection take a turn, in which it also writes what other
+        // loops posted.
         let mut answers = 0;
         while answers < 2 {
             if !client.try_send(&json!({"msgType": 200})) {
@@ -345,9 +348,10 @@ impl Books {
         }
     }
 
-    /// Checks that everything acknowledged has come, each list in order, and nothing twice if that may not be. After a
-    /// failure the order holds between what was acknowledged and what was sent afterwards: of one lot, what was on its
-    /// way to a connection that ended may come after what was sent to the next one.
+    /// Checks that every acknowledged message has arrived, each list in order, and without
+    /// duplicates if `twice` forbids them. After a failure the order holds between acknowledged
+    /// messages and those that were sent afterwards: within one lot, messages that were on their
+    /// way to a connection that ended may arrive after those sent to the next one.
     pub fn check(&self, twice: Twice) -> Totals {
         let live = self.live.iter().map(|list| ("live on one connection", list));
         let lists = live.chain(self.fetched.iter().map(|list| ("in one fetch", list)));
@@ -380,7 +384,7 @@ impl Books {
 }
 
 impl Totals {
-    /// Of several pairs together; checks each.
+    /// Checks the books of several pairs, and adds up their totals.
     pub fn of<'a>(books: impl IntoIterator<Item = &'a Books>, twice: Twice) -> Totals {
         books.into_iter().map(|books| books.check(twice)).fold(Totals::default(), |sum, totals| Totals {
             acknowledged: sum.acknowledged + totals.acknowledged,
@@ -406,13 +410,13 @@ impl fmt::Display for Totals {
     }
 }
 
-/// How many messages are sent before an answer is waited for.
+/// Messages that are sent before the sender waits for an answer.
 const LOT: usize = 10;
 
-/// How many messages a recipient who moves takes at one place.
+/// Messages that a moving recipient takes at one place.
 const STAY: usize = 25;
 
-/// Between lots, and between looks at whether to stop.
+/// The pause between lots, and between checks of whether to stop.
 const PACE: Duration = Duration::from_millis(10);
 
 mod tests {

@@ -1,17 +1,19 @@
-//! Every request, in the name of everybody, from every position: the exact reply, and nothing done.
+//! Every request, in the name of every kind of user, from every position: the reply is exactly as
+//! expected, and nothing is done.
 
 use serde_json::json;
 
 use testkit::{ACK, BAD_REQUEST, LOG_IN_FIRST, NO_SUCH_METHOD, NOT_A_MEMBER, NOT_YOU, SERVER_ERROR, WRONG_PASSWORD};
 use testkit::{Database, TestClient, TestServer, World, chat, login, offline_user, password};
 
-/// The victim's world, and Eve, who means harm.
+/// The victim's world, and Eve, the attacker.
 struct Scene {
     world: World,
     eve: i64,
 }
 
-/// Where an attacker stands: its connection, the users whom it is there, and those whom it must not be.
+/// The position of an attacker: its connection, the users it is logged in as, and the users it must
+/// not act as.
 struct Position {
     name: &'static str,
     client: TestClient,
@@ -34,7 +36,7 @@ impl Scene {
         let mut successor = login(&self.world.server, "victim", v);
         successor.logout(v);
         successor.login(e, &password("eve"));
-        // A client that logs in as two is both, and still nobody else.
+        // A client that logs in as two users may act as both, and as no other user.
         let mut both = login(&self.world.server, "eve", e);
         let maud = offline_user(&self.world.server, "maud");
         both.login(maud, &password("maud"));
@@ -57,7 +59,7 @@ impl Scene {
         ]
     }
 
-    /// What is asked in somebody's name: the type, the member that names them, the other members.
+    /// Requests in a user's name: the type, the member that names the user, the other members.
     fn requests(&self) -> Vec<(i64, &'static str, String)> {
         let (b, c) = (self.world.bob.1, self.world.carol.1);
         vec![
@@ -94,7 +96,7 @@ impl Scene {
                     _ => refusal,
                 };
                 expect(&format!(r#"{{"msgType":{kind},"{key}":{id}{rest}}}"#), expected);
-                // A name that is there twice: the last one counts.
+                // If the member occurs twice, the last one counts.
                 expect(&format!(r#"{{"{key}":1,"msgType":{kind}{rest},"{key}":{id}}}"#), expected);
             }
         }
@@ -107,7 +109,7 @@ impl Scene {
             expect(&format!(r#"{{"msgType":1,"USERID":{id},"password":"x"}}"#), BAD_REQUEST);
             expect(&format!(r#"{{"msgType":{id},"FROMID":{}}}"#, self.world.victim), BAD_REQUEST);
         }
-        // Missing: of a chat it need not be there, but a login must.
+        // If the member is missing: a chat may omit it, but a login must be there.
         for (kind, _, rest) in self.requests() {
             let expected = match kind {
                 4 | 5 if *is_logged_in => continue,
@@ -117,7 +119,7 @@ impl Scene {
             };
             expect(&format!(r#"{{"msgType":{kind}{rest}}}"#), expected);
         }
-        // Once is enough: who tries too often is told to wait.
+        // Once is enough: a client that tries too often has to wait.
         for id in NOBODIES.iter().filter(|_| *name == "a stranger") {
             expect(&format!(r#"{{"msgType":1,"USERID":{id},"password":"x"}}"#), WRONG_PASSWORD);
         }
@@ -147,7 +149,8 @@ impl Scene {
     }
 }
 
-/// Ids that are integers, and nobody's: those before the last would be somebody's if they were cut down to 32 bits.
+/// Integer ids of no user. All but the last would be ids of users if they were truncated to 32
+/// bits.
 const NOBODIES: [&str; 8] = [
     "0",
     "-1",
@@ -159,7 +162,7 @@ const NOBODIES: [&str; 8] = [
     "99999999999999999999999999",
 ];
 
-/// What is no id, though others might take it for the victim's.
+/// Values that are not ids, though a lenient parser might take them for the victim's.
 const MALFORMED: [&str; 12] = [
     "VICTIM.0",
     "VICTIMe0",
@@ -184,7 +187,7 @@ fn nobody_acts_as_somebody_else(server: TestServer) {
         scene.attack(position);
         assert_eq!(scene.world.server.dump(), before, "{}", position.name);
     }
-    // The victim finds everything as it was, what waited included.
+    // The victim's data is unchanged, including the stored message.
     let World { server, victim: v, bob: (_, b), .. } = &scene.world;
     let mut victim = login(server, "victim", *v);
     assert_eq!(victim.fetch_all(*v), [chat(*b, *v, "waiting")]);

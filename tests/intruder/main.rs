@@ -1,4 +1,4 @@
-//! Somebody who means harm: what such a client may send, and that nobody else notices.
+//! An attacker: what a hostile client may send, and that other clients notice nothing.
 
 #![allow(unreachable_pub, reason = "the parts of one program")]
 

@@ -1,4 +1,4 @@
-//! [`undisturbed`]: those who only want to chat.
+//! [`undisturbed`]: clients who only want to chat.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -7,15 +7,15 @@ use testkit::{LONG_PATIENCE, SetOnDrop, TestClient, TestServer, numbered, offlin
 
 const PAIRS: usize = 3;
 
-/// Messages that each pair exchanges at least, however soon the attack is over.
+/// The least number of messages that each pair exchanges, however short the attack is.
 const MESSAGES_MIN: usize = 200;
 
-/// Runs an attack while pairs of users chat, and returns what it returns. Every message must arrive, in order, and nothing
-/// else. `opening` is what a connection begins with.
+/// Runs an attack while pairs of users chat, and returns its result. Every message must arrive, in
+/// order, and nothing else. `opening` is sent first on each connection.
 pub fn undisturbed<T>(server: &TestServer, opening: &[u8], attack: impl FnOnce() -> T) -> T {
     let connect = |name: &str| {
         let id = {
-            // Registered where the opening is needed as well.
+            // Registering needs the opening as well.
             let mut client = TestClient::connect(server);
             client.send_raw(opening);
             client.register(name, &password(name))

@@ -1,4 +1,4 @@
-//! A thousand connections that dribble, are silent or do not read, while others chat.
+//! A thousand connections that send slowly, are silent or do not read, while other clients chat.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -15,7 +15,7 @@ const CONNECTIONS: usize = 1_000;
 
 const MIB: usize = 1 << 20;
 
-/// Some 100 KiB for each connection; a server that kept all it could would need far more.
+/// About 100 KiB for each connection; a server without limits would use far more.
 const RESIDENT_MAX: usize = 200 * MIB;
 
 fn start(builder: Builder) -> TestServer {
@@ -25,7 +25,7 @@ fn start(builder: Builder) -> TestServer {
     server
 }
 
-/// A connection of which nothing is waited for.
+/// A connection on which the test does not wait for anything.
 struct Slow {
     stream: TcpStream,
     received: Vec<u8>,
@@ -43,7 +43,7 @@ impl Slow {
         (0..CONNECTIONS).map(connect).collect()
     }
 
-    /// Sends what goes; false when nothing does.
+    /// Sends as much as the socket takes; false if it takes nothing.
     fn send(&mut self, bytes: &[u8]) -> bool {
         match self.stream.write(bytes) {
             Ok(_) => true,
@@ -55,7 +55,7 @@ impl Slow {
         }
     }
 
-    /// Takes what is there.
+    /// Reads what has arrived.
     fn receive(&mut self) {
         let mut bytes = [0; 4096];
         match self.stream.read(&mut bytes) {
@@ -67,7 +67,7 @@ impl Slow {
     }
 }
 
-/// Goes round until `is_done` holds for all.
+/// Runs `step` for all in turns until `is_done` holds for all.
 fn until_all(what: &str, all: &mut [Slow], mut step: impl FnMut(&mut Slow), is_done: impl Fn(&Slow) -> bool) {
     let deadline = Instant::now() + LONG_PATIENCE;
     loop {
@@ -132,7 +132,7 @@ fn those_who_do_not_read_what_they_ask_for_take_little_memory_and_disturb_nobody
     const GROUPS: usize = 60;
     const ASKS: usize = 5;
     let server = start(TestServer::builder().option("output_max", "64k"));
-    // A reply of some 60 KiB.
+    // A reply of about 60 KiB.
     let (id, secret) = somebody(&server, "hog");
     let mut client = TestClient::connect(&server);
     client.login(id, &secret);
@@ -146,7 +146,7 @@ fn those_who_do_not_read_what_they_ask_for_take_little_memory_and_disturb_nobody
     let asked = format!(r#"{{"msgType":11,"FROMID":{id}}}"#).repeat(ASKS);
     let login = format!(r#"{{"msgType":1,"USERID":{id},"password":"{secret}"}}"#);
     undisturbed(&server, b"", || {
-        // The store opens files as it needs them, so these are not counted.
+        // The store opens files as it needs them, so files are not counted.
         let before = server.sockets();
         let mut all = Slow::all(&server);
         let mut resident_max = 0;
@@ -154,7 +154,7 @@ fn those_who_do_not_read_what_they_ask_for_take_little_memory_and_disturb_nobody
             slow.send(login.as_bytes());
             slow.send(asked.as_bytes());
         }
-        // Somebody else's requests wait behind theirs, and so show how far the server has come.
+        // Another user's requests wait behind theirs, and so show how far the server has come.
         for _ in 0..2 * ASKS {
             bystander.ask(&json!({"msgType": 11, "FROMID": b}));
             resident_max = resident_max.max(server.resident_bytes());
@@ -174,7 +174,7 @@ fn those_who_dribble_a_proxy_header_are_closed_and_disturb_nobody() {
         let before = server.descriptors();
         let mut all = Slow::all(&server);
         let dribble = |slow: &mut Slow| {
-            // Never the end of the line, and never longer than one may be.
+            // The client never ends its line, and never exceeds the longest allowed line.
             let sent = slow.received.len();
             slow.receive();
             assert_eq!(slow.received.len(), sent, "a header that does not end is not answered");

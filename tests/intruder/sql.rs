@@ -1,11 +1,12 @@
-//! SQL, and whatever else means something to a database, in every string: it is text like any other.
+//! SQL, and other text with a meaning for databases, in every string: the server treats it as plain
+//! text.
 
 use serde_json::{Value, json};
 
 use testkit::{BAD_REQUEST, Database, SERVER_ERROR, TestClient, TestServer, WRONG_PASSWORD};
 use testkit::{login, offline_user, user};
 
-/// Short enough for a name with a number behind it.
+/// Short enough for a name with a number appended.
 const TEXTS: [&str; 20] = [
     "'",
     "''",
@@ -29,7 +30,7 @@ const TEXTS: [&str; 20] = [
     "CHAR(39)||\r\n\t\u{8}\u{1a}",
 ];
 
-/// As it is searched for: without case.
+/// As the search compares: case-insensitively.
 fn contains(name: &str, text: &str) -> bool {
     name.to_lowercase().contains(&text.to_lowercase())
 }
@@ -52,7 +53,7 @@ fn texts_stay_texts(server: &TestServer) {
         let mut client = TestClient::connect(server);
         let id = client.register(&name, text);
         client.login(id, text);
-        // Taken, however it is quoted.
+        // Accepted, whatever quotes it contains.
         client.send(&json!({"msgType": 2, "name": name, "password": "x"}));
         client.expect_text(SERVER_ERROR);
         for wrong in ["' OR '1'='1", "%"].into_iter().filter(|wrong| wrong != text) {
@@ -72,7 +73,7 @@ fn texts_stay_texts(server: &TestServer) {
         client.logout(id);
     }
 
-    // What is searched for is found where it stands literally, and only there.
+    // A search finds only names that contain the text literally.
     for text in TEXTS.iter().copied().chain(["", "1' UNION SELECT 1,2,3 -- ", "%%", "e_e", "1 OR 1=1"]) {
         let found: Vec<&(i64, String, String)> = groups.iter().filter(|(_, name, _)| contains(name, text)).collect();
         let by_name: Vec<Value> = found
@@ -91,13 +92,13 @@ fn texts_stay_texts(server: &TestServer) {
         groups.iter().map(|(id, name, _)| json!({"id": id.to_string(), "isGroup": "1", "name": name})).collect();
     assert_eq!(contacts["friends"], Value::from([friends, in_list].concat()));
 
-    // Messages, to those who are there and those who are away; every member of a message, too.
+    // Messages to online and to offline users; the text in every member of a message, too.
     let mut kept = Vec::new();
     let long = "'; DROP TABLE OfflineMessage; -- \u{1f431}".repeat(700);
     for text in TEXTS.iter().copied().chain([long.as_str()]) {
         let chat = |to: i64| {
             let mut frame = json!({"msgType": 4, "FROMID": e, "TOID": to, "msg": text});
-            // As often as a frame may be long.
+            // Repeated up to the longest allowed frame.
             if text.len() < 1000 {
                 frame["sendTime"] = json!(text);
                 frame[text] = json!(text);
@@ -114,7 +115,7 @@ fn texts_stay_texts(server: &TestServer) {
             eve.send(&frame);
             kept.push(frame);
         }
-        // The group's came first.
+        // The group's messages came first.
         let at = kept.len() - 2;
         kept.insert(at, group);
     }
@@ -123,7 +124,7 @@ fn texts_stay_texts(server: &TestServer) {
     let mut carol = login(server, "carol", c);
     assert_eq!(carol.fetch_all(c), kept);
 
-    // A string where a number belongs is no number.
+    // A string in the place of a number is invalid.
     for text in TEXTS {
         for (kind, key) in [
             (3, "USERID"),
@@ -148,7 +149,7 @@ fn texts_stay_texts(server: &TestServer) {
         eve.expect_text(BAD_REQUEST);
     }
 
-    // Too long for its column: refused, and not cut off.
+    // Too long for its column: refused, and not truncated.
     let before = server.dump();
     let long = "'".repeat(60_000);
     for frame in [

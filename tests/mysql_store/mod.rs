@@ -15,8 +15,8 @@ pub(crate) fn open_with(database: &Database, change: impl FnOnce(&mut MysqlSetti
     MysqlStore::open(&settings).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// The settings of a store on `database`. If the database is on another machine, `TEST_MYSQL_TLS` (`on`, `verify`) and
-/// `TEST_MYSQL_CA` say how the connections are encrypted.
+/// The settings of a store on `database`. If the database is on another machine, `TEST_MYSQL_TLS`
+/// (`on`, `verify`) and `TEST_MYSQL_CA` say how connections are encrypted.
 fn settings(database: &Database) -> MysqlSettings {
     let tls = match env::var("TEST_MYSQL_TLS").as_deref() {
         Err(_) => Tls::Off,

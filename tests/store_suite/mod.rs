@@ -1,7 +1,8 @@
-//! The behaviour of a store, written against the trait alone.
+//! The behaviour of a store, tested through its traits alone.
 //!
-//! A store may be shared by many tests and keep what earlier runs left in it: every test makes its own users and groups,
-//! under names that no other test has, and claims nothing about the rest.
+//! A store may be shared by many tests, and may contain the rows of earlier runs: every test makes
+//! its own users and groups, with names that no other test uses, and asserts nothing about the
+//! rest.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -21,7 +22,7 @@ pub(crate) trait Opened {
     fn store(&self) -> &dyn AllRoles;
 }
 
-/// Makes one `#[test]` of every behaviour, on the stores that `$open` gives.
+/// Makes a `#[test]` of every behaviour, on the stores that `$open` gives.
 macro_rules! store_suite {
     ($open:path) => {
         $crate::store_suite::narrow_store_suite!($open);
@@ -38,7 +39,7 @@ macro_rules! store_suite {
 }
 pub(crate) use store_suite;
 
-/// The same without what the reference server's tables cannot do.
+/// Like [`store_suite`], without what the reference server's tables cannot do.
 macro_rules! narrow_store_suite {
     ($open:path) => {
         $crate::store_suite::behaviours!($open:
@@ -555,7 +556,7 @@ pub(crate) fn a_refused_operation_does_not_harm_those_beside_it(store: &dyn AllR
     assert_eq!(store.fetch(user, usize::MAX).unwrap().len(), 4 * EACH);
 }
 
-/// No store has handed this id out.
+/// An id that no store has given out.
 const UNKNOWN: i32 = i32::MAX;
 
 const STRANGE: [&str; 10] = [
@@ -575,7 +576,8 @@ fn unique(name: &str) -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
-    // Digits only: a tag in hexadecimal holds "abc" or "cafe" one day, and is found.
+    // Digits only: a tag in hexadecimal would contain "abc" or "cafe" some day, and a search would
+    // find it.
     format!("{name}-{}-{count}", now.as_nanos() as u64)
 }
 

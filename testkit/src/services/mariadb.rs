@@ -1,4 +1,5 @@
-//! Databases for tests: fresh ones in the MariaDB that `./test.sh` started, and whole servers to be killed.
+//! Databases for tests: new ones in the MariaDB that `./test.sh` started, and whole servers that a
+//! test may kill.
 
 use std::env;
 use std::fs;
@@ -16,26 +17,27 @@ use super::process::{Process, start_again, start_on_free_ports};
 use crate::leaks::connection_leak;
 use crate::{text_of, watchdog};
 
-/// One database with the server's tables. Clones are the same database; the last one takes it away.
+/// One database with the server's tables. Clones share the database; dropping the last one deletes
+/// it.
 #[derive(Clone)]
 pub struct Database(Arc<Inner>);
 
 struct Inner {
     account: Account,
     name: String,
-    /// How many running servers use it.
+    /// The number of running servers that use it.
     nodes: AtomicUsize,
-    /// For queries; opened again when the server has been away.
+    /// For queries; opened again after the database server was unreachable.
     connection: Mutex<Option<Conn>>,
 }
 
-/// Where a MariaDB is and who may do everything there.
+/// The address of a MariaDB, and an account that may do everything there.
 #[derive(Clone)]
 struct Account {
     address: SocketAddr,
     user: String,
     password: String,
-    /// Whether the test has killed it or frozen it.
+    /// Whether the test has killed or frozen it.
     is_away: Arc<AtomicBool>,
 }
 
@@ -81,7 +83,7 @@ impl Database {
         database
     }
 
-    /// How many connections its server has to it, without the one that asks.
+    /// The number of connections to it, without the one that asks.
     pub fn connections(&self) -> usize {
         self.count(&format!(
             "SELECT count(*) FROM information_schema.processlist WHERE db = '{}' AND id <> CONNECTION_ID()",
@@ -89,22 +91,22 @@ impl Database {
         ))
     }
 
-    /// Whether the test has killed its server or frozen it.
+    /// Whether the test has killed or frozen its database server.
     pub fn is_away(&self) -> bool {
         self.0.account.is_away.load(Ordering::Relaxed)
     }
 
-    /// A server begins to use it.
+    /// Called when a server begins to use it.
     pub(crate) fn joined(&self) {
         self.0.nodes.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A server that used it has ended.
+    /// Called when a server that used it has exited.
     pub(crate) fn left(&self) {
         self.0.nodes.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// What is left of the connections of servers whose clients have gone.
+    /// Describes connections that servers have left although their clients have gone.
     pub(crate) fn leak(&self) -> Option<String> {
         connection_leak("MariaDB", self.0.nodes.load(Ordering::Relaxed), self.is_away(), || self.connections())
     }
@@ -144,7 +146,7 @@ impl Database {
         fs::write(folder.join("mysql.cnf"), self.cnf()).expect("write mysql.cnf");
     }
 
-    /// A connection of one's own.
+    /// A new connection to it.
     pub fn connect(&self) -> Conn {
         self.0.account.connect(Some(&self.0.name)).expect("connect to MariaDB")
     }
@@ -181,7 +183,7 @@ impl Database {
         self.rows(&format!("SELECT state FROM User WHERE id = {user}")).into_iter().next()
     }
 
-    /// Has queries go through a connection that is kept, and through a new one once when that has gone bad.
+    /// Runs a query on the shared connection; if that connection fails, once more on a new one.
     fn with_connection<T>(&self, mut query: impl FnMut(&mut Conn) -> mysql::Result<T>) -> T {
         let mut kept = self.0.connection.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if let Some(connection) = kept.as_mut() {
@@ -198,7 +200,7 @@ impl Database {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        // A test that killed the server has taken the database away too.
+        // If the test has killed the database server, the database is gone as well.
         if let Ok(mut connection) = self.account.connect(None) {
             let _ = connection.query_drop(format!("DROP DATABASE IF EXISTS {}", self.name));
         }
@@ -211,7 +213,7 @@ impl Account {
         Account { address, user, password, is_away: Arc::new(AtomicBool::new(false)) }
     }
 
-    /// That of the MariaDB that `./test.sh` started for all tests.
+    /// The account of the MariaDB that `./test.sh` started for all tests.
     fn shared() -> Account {
         let text = env::var("TEST_MYSQL").unwrap_or_else(|_| {
             panic!("this test needs a MariaDB and finds none in TEST_MYSQL: run ./test.sh, with the same arguments")
@@ -240,9 +242,9 @@ impl Account {
     }
 }
 
-/// A MariaDB of one test's own, to be killed, stopped and started again. Dropping it kills it.
+/// A MariaDB for one test, which may kill, freeze and restart it. Dropping it kills it.
 ///
-/// What it has committed survives a kill; only a power failure would take the last second.
+/// Commits survive a kill; only a power failure would lose the last second.
 pub struct MariaDb {
     process: Process,
     account: Account,
@@ -251,12 +253,12 @@ pub struct MariaDb {
 }
 
 impl MariaDb {
-    /// Makes a data folder and starts a server on a free port; that takes some seconds.
+    /// Creates a data folder and starts a server on a free port; this takes some seconds.
     pub fn start() -> MariaDb {
         MariaDb::start_with(&[])
     }
 
-    /// The same with more options on its command line.
+    /// Like [`MariaDb::start`], with more options on its command line.
     pub fn start_with(options: &[&str]) -> MariaDb {
         let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
         let folder = watchdog::new_folder();
@@ -281,7 +283,7 @@ impl MariaDb {
         Database::create_at(&self.account, NEW_SCHEMA)
     }
 
-    /// The same with the tables as the reference server has them.
+    /// A new database in it, with the tables as the reference server has them.
     pub fn create_reference(&self) -> Database {
         Database::create_at(&self.account, REFERENCE_SCHEMA)
     }
@@ -291,24 +293,25 @@ impl MariaDb {
         Database::create_with(&self.account, "")
     }
 
-    /// A new database in it that has the name of another elsewhere, with the tables of a new installation.
+    /// A new database in it with the name of a database in another MariaDB, with the tables of a
+    /// new installation.
     pub fn create_namesake(&self, of: &Database) -> Database {
         Database::create_named(&self.account, of.name().to_owned(), &text_of(NEW_SCHEMA))
     }
 
-    /// Ends it at once, as a crash does.
+    /// Kills it, as a crash would.
     pub fn kill(&mut self) {
         self.set_away(true);
         self.process.kill();
     }
 
-    /// Freezes it: connections stay and take bytes, and nothing answers.
+    /// Freezes it with SIGSTOP: connections stay and take bytes, and nothing answers.
     pub fn stop(&self) {
         self.set_away(true);
         self.process.signal("STOP");
     }
 
-    /// Lets it go on after [`MariaDb::stop`].
+    /// Resumes it after [`MariaDb::stop`].
     pub fn cont(&self) {
         self.process.signal("CONT");
         self.set_away(false);
@@ -353,15 +356,17 @@ fn launch(folder: &Path, port: u16, options: &[String]) -> Process {
     command.arg(format!("--socket={}", folder.join("mariadb.sock").display()));
     command.arg(format!("--pid-file={}", folder.join("mariadb.pid").display()));
     command.arg(format!("--init-file={}", folder.join("users.sql").display()));
-    // Unlike the shared one, this one is killed in tests that then look for every row.
+    // This one is killed in tests that then look for every row, so unlike the shared one it
+    // writes its log at each commit.
     command.arg("--innodb-flush-log-at-trx-commit=2").args(options);
     Process::spawn(command, &folder.join("mariadb.log"))
 }
 
-/// The common settings, which must come first. It wants to be told when it is to run as root, as in a container.
+/// The common settings; they must come first. MariaDB runs as root, as in a container, only if the
+/// user is named.
 fn settings(command: &mut Command, folder: &Path) {
     command.arg(concat!("--defaults-file=", env!("CARGO_MANIFEST_DIR"), "/mariadb.cnf"));
-    // A MariaDB that starts deletes the temporary tables in this folder, also those of others.
+    // A starting MariaDB deletes the temporary tables in this folder, so no two may share one.
     command.arg(format!("--tmpdir={}", folder.display()));
     let user = Command::new("id").arg("-u").output().expect("run id");
     if user.stdout.trim_ascii() == b"0" {
@@ -369,7 +374,7 @@ fn settings(command: &mut Command, folder: &Path) {
     }
 }
 
-/// Whether it is this process that answers at the address.
+/// Whether the process that answers at the address is this one.
 fn answers(process: &Process, account: &Account) -> bool {
     let pid_file = account.connect(None).and_then(|mut connection| connection.query_first("SELECT @@pid_file"));
     let Ok(Some(pid_file)) = pid_file.map(|path: Option<String>| path) else { return false };

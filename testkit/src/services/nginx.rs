@@ -1,4 +1,4 @@
-//! An nginx of one test's own, which passes TCP on.
+//! An nginx for one test, which forwards TCP.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -17,16 +17,16 @@ pub struct Nginx {
 }
 
 impl Nginx {
-    /// Starts nginx on so many free ports of 127.0.0.1. `conf` is given them and returns what stands inside
-    /// `stream { }`.
+    /// Starts nginx on this number of free ports of 127.0.0.1. `conf` gets the addresses and
+    /// returns the content of `stream { }`.
     pub fn start(ports: usize, conf: impl Fn(&[SocketAddr]) -> String) -> Nginx {
         Nginx::start_with(Ipv4Addr::LOCALHOST, ports, |folder, listen| {
             fs::write(folder.join("nginx.conf"), whole_conf(folder, &conf(listen))).expect("write nginx.conf");
         })
     }
 
-    /// The settings of `conf/`, with other servers and places. The servers must expect a PROXY header from
-    /// [`Nginx::COMES_FROM`].
+    /// The settings of `conf/`, with these servers and with paths of this test. The servers must
+    /// expect a PROXY header from [`Nginx::COMES_FROM`].
     pub fn as_shipped(servers: &[SocketAddr]) -> Nginx {
         Nginx::as_shipped_on(Ipv4Addr::LOCALHOST, servers)
     }
@@ -36,7 +36,8 @@ impl Nginx {
         Nginx::with_file(host, "tcp.d/chat_server.conf", servers)
     }
 
-    /// The settings of `conf/` for the time in which servers of the reference are among these: nobody gets a PROXY header.
+    /// The settings of `conf/` for a migration, with servers of the reference among these: no
+    /// server gets a PROXY header.
     pub fn beside_reference(servers: &[SocketAddr]) -> Nginx {
         Nginx::with_file(Ipv4Addr::LOCALHOST, "replacement/chat_server.conf", servers)
     }
@@ -58,7 +59,8 @@ impl Nginx {
         })
     }
 
-    /// The address from which it comes to the servers as shipped, so that they can tell it from other clients.
+    /// The source address of its connections to the servers with the shipped settings, so that they
+    /// can tell it from other clients.
     pub const COMES_FROM: &str = "127.0.0.2";
 
     fn start_with(host: Ipv4Addr, ports: usize, write_conf: impl Fn(&Path, &[SocketAddr])) -> Nginx {
@@ -71,15 +73,16 @@ impl Nginx {
         Nginx { process, addresses: addresses(host, &ports), folder }
     }
 
-    /// Ends it at once, as a crash does. Returns when every connection through it has ended.
+    /// Kills it, as a crash would. Returns when every connection through it has ended.
     pub fn kill(&mut self) {
         let workers = self.workers();
         self.process.kill();
         wait_within(LONG_PATIENCE, "nginx's workers have ended", || !workers.iter().copied().any(has_open_files));
     }
 
-    /// Reads its settings again, as after a change (SIGHUP): new worker processes take new connections, and the old ones
-    /// stay for as long as theirs do. Returns when there is a new one.
+    /// Makes it read its settings again, as after a change (SIGHUP): new worker processes accept
+    /// new connections, and the old ones stay for as long as theirs do. Returns when there is a new
+    /// one.
     pub fn reload(&self) {
         let before = self.workers();
         self.process.signal("HUP");
@@ -88,7 +91,7 @@ impl Nginx {
         });
     }
 
-    /// The process ids of its workers, those that only wait for the end of their connections among them.
+    /// The PIDs of its workers, including old ones that only wait for their connections to end.
     pub fn workers(&self) -> BTreeSet<u32> {
         let master = self.process.pid();
         let path = format!("/proc/{master}/task/{master}/children");
@@ -103,8 +106,9 @@ impl Nginx {
         self.process = start_again(|| launch(folder), |process| has_written_its_pid(folder, process));
     }
 
-    /// One port in front of each list of servers, taken in turn; a server that does not answer is left out for a second.
-    /// A client that ends only the sending direction still gets answers, which is not nginx's own way.
+    /// One port in front of each list of servers, which take turns; a server that does not answer
+    /// is left out for a second. A client that shuts down only its sending direction still gets
+    /// answers, unlike with nginx's defaults.
     pub fn balancing(groups: &[&[SocketAddr]]) -> Nginx {
         Nginx::start(groups.len(), |listen| {
             let mut conf = String::new();
@@ -120,7 +124,7 @@ impl Nginx {
         })
     }
 
-    /// Where it listens, in the order of its ports.
+    /// The addresses it listens on, in the order of its ports.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
@@ -150,7 +154,7 @@ fn whole_conf(folder: &Path, stream: &str) -> String {
     )
 }
 
-/// The text with the lines that begin like this replaced, all by one; there must be some.
+/// Replaces the lines that begin with `beginning` by one `replacement`; there must be at least one.
 fn replace_lines(text: &str, beginning: &str, replacement: &str) -> String {
     let first = text.lines().position(|line| line.starts_with(beginning));
     let first = first.unwrap_or_else(|| panic!("no line begins with {beginning:?}"));
@@ -159,7 +163,7 @@ fn replace_lines(text: &str, beginning: &str, replacement: &str) -> String {
     kept.join("\n")
 }
 
-/// Whether it has its ports: it binds them before it writes its pid, and ends if it does not get them.
+/// Whether it has its ports: it binds them before it writes its PID file, and exits if it cannot.
 fn has_written_its_pid(folder: &Path, process: &Process) -> bool {
     let pid = fs::read_to_string(folder.join("nginx.pid")).unwrap_or_default();
     pid.trim() == process.pid().to_string()
@@ -169,7 +173,7 @@ fn addresses(host: Ipv4Addr, ports: &[u16]) -> Vec<SocketAddr> {
     ports.iter().map(|port| SocketAddr::from((host, *port))).collect()
 }
 
-/// Whether this process lives; one that has ended may still be listed, without its files.
+/// Whether this process lives; an exited one may still be listed, but without open files.
 fn has_open_files(pid: u32) -> bool {
     fs::read_dir(format!("/proc/{pid}/fd")).is_ok_and(|files| files.count() > 0)
 }

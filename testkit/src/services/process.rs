@@ -1,4 +1,4 @@
-//! One server process of the test ground, and the port it listens on.
+//! A service process of the testkit, and the port it listens on.
 
 use std::collections::hash_map::RandomState;
 use std::fs::{self, File};
@@ -12,25 +12,26 @@ use std::time::Duration;
 
 use crate::{signal, signal_group, wait_within, watchdog};
 
-/// How long a server may take until it serves. Only one that never will takes this long.
+/// The longest time until a service serves. Only one that never will takes this long.
 const START_PATIENCE: Duration = Duration::from_secs(60);
 
-/// A child process that writes to a log in its folder. Dropping it kills it.
+/// A child process whose output goes to a log in its folder. Dropping it kills it.
 pub(super) struct Process {
     child: Child,
-    /// Whether it has children of its own, which are in a process group with it.
+    /// Whether it has children of its own, which share a process group with it.
     has_children: bool,
     status: Option<ExitStatus>,
     log: PathBuf,
 }
 
 impl Process {
-    /// Runs `command`; what it prints goes to `log`.
+    /// Runs `command`; its output goes to `log`.
     pub(super) fn spawn(command: Command, log: &Path) -> Process {
         Process::start(command, log, false)
     }
 
-    /// The same for one that starts processes of its own, which are killed with it.
+    /// Like [`Process::spawn`], for a command that starts processes of its own, which are killed
+    /// with it.
     pub(super) fn spawn_with_children(mut command: Command, log: &Path) -> Process {
         command.process_group(0);
         Process::start(command, log, true)
@@ -56,9 +57,9 @@ impl Process {
         signal(self.pid(), name);
     }
 
-    /// Ends it without giving it a chance to do anything.
+    /// Kills it with SIGKILL.
     pub(super) fn kill(&mut self) {
-        // Its number may be another's once its status was taken.
+        // Once its status was taken, another process may have its PID.
         if self.has_children && self.status().is_none() {
             signal_group(self.pid(), "KILL");
         }
@@ -67,7 +68,7 @@ impl Process {
         self.status();
     }
 
-    /// What it ended with, if it has.
+    /// Its exit status, if it has exited.
     pub(super) fn status(&mut self) -> Option<ExitStatus> {
         if self.status.is_none() {
             self.status = self.child.try_wait().expect("look after a server");
@@ -78,7 +79,7 @@ impl Process {
         self.status
     }
 
-    /// What it printed.
+    /// Its output.
     pub(super) fn printed(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
@@ -93,10 +94,11 @@ impl Drop for Process {
     }
 }
 
-/// Starts a server that listens on one or more `ports`, which are tried out by `launch`. `serves` tells whether it is
-/// *this* process that answers there.
+/// Starts a service that listens on one or more `ports`. `launch` starts it on given ports.
+/// `serves` tells whether *this* process answers there.
 ///
-/// A port found free may be another's when the server wants it; then it ends, and other ports are tried.
+/// Another process may take a free port before the service does; then the service exits, and other
+/// ports are tried.
 pub(super) fn start_on_free_ports(
     ports: usize,
     mut launch: impl FnMut(&[u16]) -> Process,
@@ -112,8 +114,9 @@ pub(super) fn start_on_free_ports(
     panic!("no server started in {ATTEMPTS} attempts on free ports");
 }
 
-/// Starts a server again on ports that it had before. They are below those of outgoing connections, so that hardly
-/// anybody has taken them meanwhile; who did must give them back.
+/// Starts a service again on ports that it had before. They are below the range of outgoing
+/// connections, so hardly any process has taken them meanwhile; if one has, this waits until it
+/// releases them.
 pub(super) fn start_again(mut launch: impl FnMut() -> Process, mut serves: impl FnMut(&Process) -> bool) -> Process {
     for _ in 0..ATTEMPTS {
         let mut process = launch();
@@ -138,7 +141,7 @@ fn wait_served(process: &mut Process, mut serves: impl FnMut(&Process) -> bool) 
     !ended
 }
 
-/// A port on 127.0.0.1 that nobody listens on, and that no outgoing connection is given: those come from 32768 and up.
+/// A free port on 127.0.0.1 outside the range of outgoing connections, which begins at 32768.
 pub fn free_port() -> u16 {
     const FIRST: u16 = 20_000;
     const COUNT: u64 = 12_000;

@@ -1,4 +1,5 @@
-//! A Redis of one test's own: what is published reaches everybody who listens on it, whatever database they chose.
+//! A Redis for one test: a published message reaches every subscriber, whichever database number
+//! they chose.
 
 use std::collections::HashMap;
 use std::fs;
@@ -25,15 +26,15 @@ pub struct Redis {
     usage: RedisUse,
 }
 
-/// A user of a Redis: what a server of it needs to know at its end.
+/// A handle for a server that uses a Redis, for the leak check at the server's exit.
 #[derive(Clone)]
 pub(crate) struct RedisUse(Arc<Usage>);
 
 struct Usage {
     port: u16,
-    /// How many running servers use it.
+    /// The number of running servers that use it.
     nodes: AtomicUsize,
-    /// Whether the test has killed it or frozen it.
+    /// Whether the test has killed or frozen it.
     is_away: AtomicBool,
 }
 
@@ -43,7 +44,7 @@ impl Redis {
         Redis::start_with(&[])
     }
 
-    /// The same with options of its own, such as `--timeout 1`.
+    /// Like [`Redis::start`], with more options, such as `--timeout 1`.
     pub fn start_with(options: &'static [&'static str]) -> Redis {
         let folder = watchdog::new_folder();
         let (process, ports) = start_on_free_ports(
@@ -55,7 +56,7 @@ impl Redis {
         Redis { process, port: ports[0], folder, options, usage: RedisUse(Arc::new(usage)) }
     }
 
-    /// Where it listens.
+    /// The address it listens on.
     pub fn address(&self) -> SocketAddr {
         address(self.port)
     }
@@ -65,7 +66,7 @@ impl Redis {
         format!("ip=127.0.0.1\nport={}\n", self.port)
     }
 
-    /// Writes it into the working directory of a server.
+    /// Writes the `redis.cnf` into the working directory of a server.
     pub fn write_cnf(&self, folder: &Path) {
         fs::write(folder.join("redis.cnf"), self.cnf()).expect("write redis.cnf");
     }
@@ -80,7 +81,7 @@ impl Redis {
         self.usage.clone()
     }
 
-    /// How many connections it has, without the one that asks.
+    /// The number of its connections, without the one that asks.
     pub fn connections(&self) -> usize {
         self.usage.connections()
     }
@@ -90,8 +91,9 @@ impl Redis {
         info(&mut self.connect(), section).expect("ask Redis for its counters")
     }
 
-    /// Everything that is published from now on: channel and payload, without the payload's escapes undone. Endless, so
-    /// look for the last one wanted; it panics when nothing comes for long.
+    /// Everything published from now on, as channel and payload; escapes in the payload are not
+    /// undone. The iterator never ends, so stop at the last item wanted; it panics if nothing comes
+    /// for long.
     pub fn watch_published(&self) -> impl Iterator<Item = (String, String)> + use<> {
         let mut monitor = TcpStream::connect(self.address()).expect("connect to Redis");
         monitor.set_read_timeout(Some(PATIENCE)).expect("set the read timeout");
@@ -107,19 +109,19 @@ impl Redis {
         })
     }
 
-    /// Ends it at once, as a crash does: every subscription is gone, and its port is closed.
+    /// Kills it, as a crash would: every subscription is gone, and its port is closed.
     pub fn kill(&mut self) {
         self.usage.set_away(true);
         self.process.kill();
     }
 
-    /// Freezes it: connections stay and take bytes, and nothing answers.
+    /// Freezes it with SIGSTOP: connections stay and take bytes, and nothing answers.
     pub fn stop(&self) {
         self.usage.set_away(true);
         self.process.signal("STOP");
     }
 
-    /// Lets it go on after [`Redis::stop`].
+    /// Resumes it after [`Redis::stop`].
     pub fn cont(&self) {
         self.process.signal("CONT");
         self.usage.set_away(false);
@@ -141,17 +143,17 @@ impl Redis {
 }
 
 impl RedisUse {
-    /// A server begins to use it.
+    /// Called when a server begins to use it.
     pub(crate) fn joined(&self) {
         self.0.nodes.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A server that used it has ended.
+    /// Called when a server that used it has exited.
     pub(crate) fn left(&self) {
         self.0.nodes.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// What is left of the connections of servers whose clients have gone.
+    /// Describes connections that servers have left although their clients have gone.
     pub(crate) fn leak(&self) -> Option<String> {
         let is_away = self.0.is_away.load(Ordering::Relaxed);
         connection_leak("Redis", self.0.nodes.load(Ordering::Relaxed), is_away, || self.connections())
@@ -183,7 +185,7 @@ fn launch(folder: &Path, port: u16, options: &[&str]) -> Process {
     Process::spawn(command, &folder.join("redis.log"))
 }
 
-/// Whether it is this process that answers on the port.
+/// Whether the process that answers on the port is this one.
 fn answers(process: &Process, port: u16) -> bool {
     let counters = connect(port).and_then(|mut connection| info(&mut connection, "server"));
     counters.is_ok_and(|counters| counters.get("process_id").is_some_and(|pid| *pid == process.pid().to_string()))

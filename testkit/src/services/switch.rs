@@ -1,18 +1,20 @@
-//! An address that leads to one service, and later to another, as a name or a virtual address does at a failover.
+//! An address that leads to one service, and later to another, like a host name or a virtual
+//! address at a failover.
 
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-/// Hands connections on. Those that there are stay where they lead when it is turned. Threads end with their connections.
+/// Forwards connections. Turning the switch does not affect existing connections. Its threads end
+/// with their connections.
 pub struct Switch {
     address: SocketAddr,
     target: Arc<Mutex<SocketAddr>>,
 }
 
 impl Switch {
-    /// Leads there.
+    /// A switch that leads to this address.
     pub fn to(target: SocketAddr) -> Switch {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port for the switch");
         let address = listener.local_addr().expect("its address");
@@ -21,7 +23,7 @@ impl Switch {
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
                 let to = *leads_to.lock().expect("the target");
-                // If nobody is there, the client finds its connection closed.
+                // If the target does not accept, the client's connection is closed.
                 if let Ok(server) = TcpStream::connect(to) {
                     pump(&client, &server);
                     pump(&server, &client);
@@ -31,12 +33,12 @@ impl Switch {
         Switch { address, target }
     }
 
-    /// Where it listens.
+    /// The address it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// New connections lead there from now on.
+    /// Makes new connections lead to this address.
     pub fn turn(&self, target: SocketAddr) {
         *self.target.lock().expect("the target") = target;
     }
