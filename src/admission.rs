@@ -45,7 +45,6 @@ pub use self::strangers::{StrangerId, Strangers};
 pub use self::turns::Turns;
 use crate::base::clock::Clock;
 use crate::config::{Config, Networks};
-use crate::delivery::ClientLink;
 use crate::metrics::{Hit, Metrics};
 use crate::protocol::Id;
 
@@ -53,7 +52,7 @@ use crate::protocol::Id;
 #[derive(Debug)]
 pub struct Admission {
     rates: Rates,
-    seats: Mutex<Seats<Weak<ClientLink>>>,
+    seats: Mutex<Seats<Weak<dyn Guest>>>,
     /// The memory of unfinished frames.
     kept: Mutex<Kept>,
     /// The proxies whose addresses many clients may come from.
@@ -67,6 +66,12 @@ pub struct Admission {
     complaints: Mutex<[Complaints; Hit::COUNT]>,
     metrics: Arc<Metrics>,
     clock: Clock,
+}
+
+/// A connection that may have to leave.
+pub trait Guest: fmt::Debug + Send + Sync {
+    /// Others need its descriptor: it is to leave, unless it has logged in meanwhile.
+    fn make_room(&self);
 }
 
 /// A place in the queue of the hashers or at one of them, given back when it is dropped.

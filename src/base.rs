@@ -1,9 +1,16 @@
 //! The ground floor: what any other folder may use, and what uses none of them.
 //!
+//! - [`ids`] are what users and groups are called, [`rows`] what the database returns and replies show.
+//! - [`loads`] is how full things are, for the metrics.
+//! - [`memory`] is how much memory this process may have.
 //! - [`clock`] tells the time, and lets tests say what time it is.
 //! - [`collation`] compares names as MySQL does.
 //! - `recent` is a table of bounded size that forgets what was put in longest ago.
 
 pub mod clock;
 pub mod collation;
+pub mod ids;
+pub mod loads;
+pub mod memory;
 pub(crate) mod recent;
+pub mod rows;

@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 
 use net::Turn;
 
+use crate::base::loads::PoolUse;
 use crate::delivery::{ClientLink, Delivery, Posted};
-use crate::metrics::PoolUse;
 use crate::protocol::{GroupId, UserId};
 
 /// All ways to the other nodes of the cluster. A caller takes the one that it uses. Unless a method says that it blocks, any
@@ -164,6 +164,9 @@ pub trait Node: Send + Sync + 'static {
 /// A node, as long as it hears all that other nodes say about its users. One that may have missed something is another
 /// place afterwards.
 pub type Place = Arc<str>;
+
+/// How long a sender believes that a user is at one place alone, after it has offered a message to all who want it.
+pub const PLACE_LEASE: Duration = Duration::from_secs(30);
 
 /// Messages for one user on their way to another node.
 #[derive(Debug)]

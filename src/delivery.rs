@@ -13,7 +13,7 @@ use net::Link;
 use rustc_hash::FxHashMap;
 
 use crate::admission::berths::Berth;
-use crate::admission::{Holder, Payer, Source};
+use crate::admission::{Guest, Holder, Payer, Source};
 use crate::delivery::spread::Spread;
 use crate::protocol::{GroupId, UserId};
 use crate::session::{Outcome, Settled};
@@ -41,6 +41,12 @@ pub enum Posted {
 
 /// A connection of this server.
 pub type ClientLink = Link<Posted>;
+
+impl Guest for ClientLink {
+    fn make_room(&self) {
+        self.post(Posted::MakeRoom);
+    }
+}
 
 /// One message for one recipient.
 #[derive(Debug)]

@@ -12,7 +12,7 @@
 //! - [`operation`] is for the operator: [`operation::admin`] is the HTTP port that shows the metrics and whether all parts work
 //!   ([`operation::health`]), [`operation::logging`] has one writer, [`operation::signals`] stop the server, or make it read
 //!   settings again. [`operation::commands`] are the commands beside serving, and [`operation::resources`] are the limits of
-//!   the system: descriptors, memory, threads.
+//!   the system: descriptors, address space, threads.
 //! - [`routing`] is where messages go. [`routing::router`] hands a message to a connection, or to its recipient's lane, whose
 //!   batches are offered to the other nodes ([`routing::outbox`]) and stored ([`routing::backlog`]).
 //!   [`routing::presence`] is the only table that loops share: user -> connections.

@@ -18,6 +18,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use log::{Level, error, info, log_enabled, warn};
+use raybox::base::memory::AddressSpace;
 use raybox::bus::Bus;
 use raybox::bus::local::LocalBus;
 use raybox::bus::redis::RedisBus;
@@ -26,7 +27,7 @@ use raybox::operation::admin::Admin;
 use raybox::operation::commands::{CommandError, compact, copy, health, migrate};
 use raybox::operation::health::{Checks, Health};
 use raybox::operation::logging::{self, LogControl, LogGuard};
-use raybox::operation::resources::{self, AddressSpace, Descriptors};
+use raybox::operation::resources::{self, Descriptors};
 use raybox::operation::signals;
 use raybox::server::{Server, Stopped};
 use raybox::store::Store;
@@ -100,11 +101,11 @@ fn end(outcome: Result<(), CommandError>) -> ExitCode {
 fn serve(config: &Config) -> Result<Stopped, Box<dyn Error>> {
     let descriptors = Descriptors::raise();
     let space = AddressSpace::of_process();
-    space.iter().for_each(|space| space.bound_allocator());
+    space.into_iter().for_each(resources::bound_allocator);
     resources::check_threads(config)?;
     let signals = signals::catch()?;
     let log = logging::init(&config.log_dir, &config.log_level)?;
-    space.map(|space| space.check(config)).transpose()?;
+    space.map(|space| resources::check_address_space(space, config)).transpose()?;
     log_panics();
     let admin = config.admin.0.map(Admin::bind).transpose()?;
     let store = open_store(config)?;

@@ -18,8 +18,8 @@ use std::time::Duration;
 use net::{CloseReason, LoopWatch, TURN_BOUNDS, Tally, TurnTimes};
 use pool::LanesWatch;
 
+use crate::base::loads::{PoolUse, SpoolLoad};
 use crate::protocol::{FrameKind, ReplyKind};
-use crate::store::spool::SpoolLoad;
 use families::{Families, Sample};
 
 /// The numbers of one server. Any thread tells, any thread asks.
@@ -112,17 +112,6 @@ pub enum SpoolMove {
     Dropped,
     /// The database refuses them, though it is well.
     SetAside,
-}
-
-/// How a pool of connections is used.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct PoolUse {
-    /// Connections that it has.
-    pub open: u32,
-    /// Those that nobody uses.
-    pub idle: u32,
-    /// Connections that it may have.
-    pub max: u32,
 }
 
 /// Counters that all threads share.

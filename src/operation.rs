@@ -3,7 +3,7 @@
 //! - [`admin`] is the HTTP port for metrics and health, [`health`] finds out whether all parts work.
 //! - [`logging`] has one writer; [`signals`] stop the server, or make it read settings again.
 //! - [`commands`] are the commands beside serving.
-//! - [`resources`] are the limits of the system: descriptors, memory, threads.
+//! - [`resources`] are the limits of the system: descriptors, address space, threads.
 
 pub mod admin;
 pub mod commands;

@@ -19,13 +19,7 @@ pub use kinds::{FrameKind, ReplyKind};
 use parse::{Member, Members};
 pub use reply::*;
 
-/// A user's id: positive for every real user.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub struct UserId(pub i32);
-
-/// A group's id: positive for every real group.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub struct GroupId(pub i32);
+pub use crate::base::ids::{GroupId, UserId};
 
 /// An id as a client sent it: any integer. Those beyond 64 bits become the nearest that fits, nobody's id either way.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -118,18 +112,6 @@ impl fmt::Display for Asked<'_> {
             Some(digits) => f.write_str(digits),
             None => self.id.0.fmt(f),
         }
-    }
-}
-
-impl fmt::Display for UserId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl fmt::Display for GroupId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
     }
 }
 

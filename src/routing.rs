@@ -5,6 +5,7 @@
 //! - [`outbox`] offers what is in the lanes to other nodes, and keeps it until one of them confirms it.
 //! - [`backlog`] stores what none of them takes: in the store, or in the spool while that is unavailable.
 //! - [`quotas`] bounds what waits for one user, [`mailboxes`] lets one connection at a time fetch it.
+//! - [`services`] is what they all work with.
 //! - [`groups`] remembers who is in which group, [`states`] writes `User.state`.
 
 pub mod backlog;
@@ -14,4 +15,5 @@ pub mod outbox;
 pub mod presence;
 pub mod quotas;
 pub mod router;
+pub mod services;
 pub mod states;

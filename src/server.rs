@@ -22,7 +22,7 @@ use pool::{Again, Lanes, Workers, WorkersWatch};
 
 use self::accounts::Checker;
 use self::fetching::Fetcher;
-use self::jobs::{Directory, Limits, Logins, Mail, Services};
+use self::jobs::{Directory, Jobs, Limits, Logins, Mail};
 use crate::admission::berths::Berths;
 use crate::admission::fetches::Fetches;
 use crate::admission::requests::{self, Kind, Requests};
@@ -30,7 +30,7 @@ use crate::admission::{self, Admission, Excess, Holder, Meter, Pace, Payer, Refu
 use crate::base::clock::Clock;
 use crate::bus::Bus;
 use crate::config::{Auth, Config, Networks, Paced};
-use crate::delivery::spread::{Spread, members_at_once};
+use crate::delivery::spread::Spread;
 use crate::delivery::{self, ClientLink, LaneItem, Posted};
 use crate::metrics::{Hit, Login, LoopTally, Metrics, Stage};
 use crate::operation::health::Health;
@@ -40,10 +40,12 @@ use crate::routing::backlog::Backlog;
 use crate::routing::groups::GroupCache;
 use crate::routing::mailboxes::Mailboxes;
 use crate::routing::outbox::{self, ENVELOPE_BYTES_MAX, OutItem, Outbox};
+use crate::routing::quotas::Quotas;
 use crate::routing::router::{self, GroupFrame, Routed, Router};
+use crate::routing::services::Services;
 use crate::routing::states::StateWriter;
 use crate::session::password::{self, PasswordError, Passwords};
-use crate::session::{Effect, Effects, Input, Job, Known, Outcome, STATE_PATIENCE, Session, Settled};
+use crate::session::{Effect, Effects, Input, Job, Known, Outcome, STATE_PATIENCE, Session, Settled, members_at_once};
 use crate::store::outages::Outages;
 use crate::store::spool::Spool;
 use crate::store::{States, Store};
@@ -94,6 +96,7 @@ struct Shared {
     paced: Paced,
     pace: Duration,
     services: Arc<Services>,
+    jobs: Arc<Jobs>,
     router: Arc<Router>,
     mailboxes: Mailboxes<Fetcher>,
     /// A connection that has claimed a mailbox, and memory for what is in it.
@@ -141,7 +144,7 @@ impl Server {
         let shell = |nth| Shell { shared: shared.clone(), tally: metrics.of_loop(nth) };
         let loops = LoopGroup::start(config.loops, settings(config), shell).map_err(StartError::Resources)?;
         metrics.watch_loops(loops.watches());
-        let checker = Checker::start(shared.services.clone(), &shared.router, config.account_check);
+        let checker = Checker::start(shared.jobs.clone(), &shared.router, config.account_check);
         let checker = checker.map_err(StartError::Resources)?;
         let proxies = config.proxy_protocol.then(|| config.proxy_from.clone());
         let (drain_rate, drain_timeout) = (config.drain_rate, config.drain_timeout);
@@ -204,7 +207,7 @@ impl Server {
         let by = by.max(Instant::now() + STORE_GRACE);
         let left = shared.router.close(by) + shared.services.metrics.unstored_now();
         // The client that asked is gone.
-        if let Some(upgrader) = shared.services.logins.upgrader.lock().take() {
+        if let Some(upgrader) = shared.jobs.logins.upgrader.lock().take() {
             upgrader.close(by);
         }
         self.checker.close(by);
@@ -245,7 +248,8 @@ impl Shared {
         bus: Arc<dyn Bus>,
     ) -> Result<Shared, StartError> {
         let upgrader = Workers::start_in_background("upgrader", 1, UPGRADES_MAX).map_err(StartError::Resources)?;
-        let services = services(config, store.clone(), spool.clone(), bus.clone(), Clock::default(), Some(upgrader))?;
+        let services = services(config, store.clone(), spool.clone(), bus.clone(), Clock::default());
+        let jobs = jobs(config, &services, Some(upgrader))?;
         let start = || -> io::Result<Shared> {
             let keepers = start_keepers(&services)?;
             let outbox = if bus.is_alone() { None } else { Some(start_outbox(services.clone(), keepers.clone())?) };
@@ -278,6 +282,7 @@ impl Shared {
                 hashers,
                 turns: Arc::default(),
                 hashing: Arc::new(Pace::new(config.hashers)),
+                jobs,
                 services: services.clone(),
             })
         };
@@ -293,7 +298,7 @@ impl Shared {
 
     /// Has a job done for a client who comes from there; its outcome is posted to the session.
     fn submit(&self, job: Job, link: &Arc<ClientLink>, holder: Holder, now: Instant) {
-        let (services, source) = (self.services.clone(), holder.source);
+        let (jobs, source) = (self.jobs.clone(), holder.source);
         match job {
             Job::Fetch { user } => {
                 let fetcher = Fetcher { link: link.clone(), holder };
@@ -303,11 +308,11 @@ impl Shared {
             }
             Job::Delete { .. } => {
                 let answer = Answer::to(link);
-                self.requests.submit_anyway(holder, move || answer.send(services.run(job)));
+                self.requests.submit_anyway(holder, move || answer.send(jobs.run(job)));
             }
             Job::CheckPassword { id, .. } => {
                 // A password that is remembered would have been recognised.
-                let differs = id.user().is_some_and(|user| services.logins.passwords.remembers(user, now));
+                let differs = id.user().is_some_and(|user| jobs.logins.passwords.remembers(user, now));
                 let attempt = self.admission.attempt(id, source, differs, now);
                 // Before the answer: who hears that it was wrong finds it counted.
                 let (link_to_pace, paced) = (link.clone(), self.paced);
@@ -342,7 +347,7 @@ impl Shared {
                 };
                 // Without a place the answer is dropped: the session hears that the server is busy.
                 if let Some(place) = self.place(holder) {
-                    self.requests.submit(kind, place, move || answer.send(services.run(job)));
+                    self.requests.submit(kind, place, move || answer.send(jobs.run(job)));
                 }
             }
         }
@@ -364,10 +369,10 @@ impl Shared {
             self.admission.no_room(source, now);
             return false;
         };
-        let (services, hashing, turns) = (self.services.clone(), self.hashing.clone(), self.turns.clone());
+        let (jobs, hashing, turns) = (self.jobs.clone(), self.hashing.clone(), self.turns.clone());
         let work = move || {
             let begun = Instant::now();
-            let outcome = services.run(job);
+            let outcome = jobs.run(job);
             hashing.note(begun.elapsed());
             note(&outcome);
             drop(place);
@@ -410,32 +415,33 @@ fn settings(config: &Config) -> Settings {
     }
 }
 
-/// What jobs work with.
-fn services(
-    config: &Config,
-    store: Store,
-    spool: Arc<dyn Spool>,
-    bus: Arc<dyn Bus>,
-    clock: Clock,
-    upgrader: Option<Workers>,
-) -> Result<Arc<Services>, StartError> {
-    let cost = config.password_cost;
-    let passwords = Passwords::new(cost.memory_kib, cost.passes, cost.lanes, config.password_memory);
-    let passwords = passwords.map_err(StartError::PasswordCost)?;
-    let metrics = Arc::new(Metrics::new(config.loops));
-    let groups = GroupCache::new((!bus.is_alone()).then_some(GROUP_LIFETIME));
-    let limits = Limits { search_results_max: config.search_results_max, group_members_max: config.group_members_max };
-    Ok(Arc::new(Services {
-        logins: Logins::new(store.accounts.clone(), bus.clone(), clock.clone(), passwords, upgrader),
-        directory: Directory::new(store.clone(), bus.clone(), clock.clone(), metrics.clone(), groups, limits),
-        mail: Mail::new(store.messages.clone(), config.mailbox_bytes_max, config.fetch_bytes_max),
+/// What routing works with.
+fn services(config: &Config, store: Store, spool: Arc<dyn Spool>, bus: Arc<dyn Bus>, clock: Clock) -> Arc<Services> {
+    Arc::new(Services {
+        groups: GroupCache::new((!bus.is_alone()).then_some(GROUP_LIFETIME)),
         store,
         spool,
         bus,
         clock,
         berths: Berths::new(config.lane_bytes_max),
-        metrics,
+        quotas: Quotas::new(config.mailbox_bytes_max),
+        metrics: Arc::new(Metrics::new(config.loops)),
         outages: Outages::default(),
+    })
+}
+
+/// What jobs work with.
+fn jobs(config: &Config, services: &Arc<Services>, upgrader: Option<Workers>) -> Result<Arc<Jobs>, StartError> {
+    let cost = config.password_cost;
+    let passwords = Passwords::new(cost.memory_kib, cost.passes, cost.lanes, config.password_memory);
+    let passwords = passwords.map_err(StartError::PasswordCost)?;
+    let Services { store, bus, clock, .. } = &**services;
+    let limits = Limits { search_results_max: config.search_results_max, group_members_max: config.group_members_max };
+    Ok(Arc::new(Jobs {
+        logins: Logins::new(store.accounts.clone(), bus.clone(), clock.clone(), passwords, upgrader),
+        directory: Directory::new(services.clone(), limits),
+        mail: Mail::new(services.clone(), config.fetch_bytes_max),
+        services: services.clone(),
     }))
 }
 
@@ -713,7 +719,7 @@ fn note_login(turn: &mut Turn<Posted>, link: &Arc<ClientLink>, session: &Session
     if session.is_logged_in() {
         seat.becomes_users();
     } else if !session.has_ended()
-        && let Some(timeout) = seat.becomes_strangers(link, turn.now())
+        && let Some(timeout) = seat.becomes_strangers(Arc::downgrade(link) as _, turn.now())
     {
         turn.remind(link, timeout);
     }
@@ -867,15 +873,15 @@ struct Facts<'a> {
 
 impl Known for Facts<'_> {
     fn members(&self, group: GroupId) -> Option<Arc<[UserId]>> {
-        self.shared.services.directory.groups.members(group, self.now)
+        self.shared.services.groups.members(group, self.now)
     }
 
     fn is_stranger(&self, user: UserId, group: GroupId) -> bool {
-        self.shared.services.directory.groups.is_stranger(user, group, self.now)
+        self.shared.services.groups.is_stranger(user, group, self.now)
     }
 
     fn groups_change_elsewhere(&self) -> bool {
-        self.shared.services.directory.groups.may_be_stale()
+        self.shared.services.groups.may_be_stale()
     }
 
     fn login_wait(&self, id: Id) -> Option<u32> {
@@ -887,9 +893,9 @@ impl Known for Facts<'_> {
     }
 
     fn recognises(&self, user: UserId, password: &str) -> bool {
-        let recognised = self.shared.services.logins.passwords.recognises(user, password, self.now);
+        let recognised = self.shared.jobs.logins.passwords.recognises(user, password, self.now);
         if let Some((client, stamp)) = recognised {
-            self.shared.services.logins.accounts.remembered(user, stamp);
+            self.shared.jobs.logins.accounts.remembered(user, stamp);
             self.shared.paced.begin(client, self.link);
             self.shared.services.metrics.login(Login::Remembered);
             self.shared.admission.recognised(Id(user.0.into()), self.source);

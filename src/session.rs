@@ -17,6 +17,7 @@
 
 mod handlers;
 pub mod password;
+mod pieces;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -25,10 +26,9 @@ use std::time::{Duration, Instant};
 use net::Flow;
 use smallvec::SmallVec;
 
+pub use self::pieces::{MEMBER_WORK, members_at_once};
 use crate::admission::{Payer, Source};
 use crate::config::Auth;
-#[cfg(doc)]
-use crate::delivery::spread::members_at_once;
 use crate::protocol::{self, BadRequest, FrameKind, GroupId, Id, Request, UserId};
 use crate::session::password::Client;
 use crate::store::{FriendNames, MessageId, UserState};

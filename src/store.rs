@@ -18,7 +18,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::roles::{Accounts, AllRoles, Contacts, Database, Messages, Role, States, Store};
-use crate::protocol::{GroupId, UserId};
+pub use crate::base::rows::{Group, KeptMessage, MessageId, User};
+use crate::protocol::UserId;
 
 /// `User.state`, kept for neighbours and tools; the server itself never trusts it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,26 +28,6 @@ pub enum UserState {
     Online,
     /// Nowhere logged in.
     Offline,
-}
-
-/// A row of the user table, without its secrets.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct User {
-    /// Its id.
-    pub id: UserId,
-    /// Its name as registered, 1 to 50 characters.
-    pub name: String,
-}
-
-/// A row of the group table.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Group {
-    /// Its id.
-    pub id: GroupId,
-    /// Its name, at most 50 characters.
-    pub name: String,
-    /// Its description, at most 200 characters, perhaps empty.
-    pub description: String,
 }
 
 /// What became of a user who wants to join a group.
@@ -78,6 +59,9 @@ pub const SEARCH_TIME: Duration = Duration::from_secs(1);
 /// Groups that a search looks at before it looks at the time.
 pub const SEARCH_PAGE: usize = 10_000;
 
+/// What a stored message weighs in a mailbox beside its text.
+pub const ROW_BYTES: usize = 64;
+
 /// The names of two new friends, in the order they were asked for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FriendNames {
@@ -105,19 +89,6 @@ pub enum Kept {
     NoSuchUser,
     /// The table's column is too narrow for it (the reference server's schema); nothing was stored.
     TooLong,
-}
-
-/// The key of a kept message, ascending in the order of arrival.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub struct MessageId(pub i64);
-
-/// A message as it comes back.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct KeptMessage {
-    /// Its key, for [`Messages::delete`].
-    pub id: MessageId,
-    /// The frame's JSON text as it was appended.
-    pub text: String,
 }
 
 /// Why a store call failed. Nothing of a failed call remains in the database.

@@ -5,8 +5,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::strangers::StrangerId;
-use super::{Admission, Crowd, Source};
-use crate::delivery::{ClientLink, Posted};
+use super::{Admission, Crowd, Guest, Source};
 use crate::metrics::Hit;
 
 /// A place among the connections, given back when it is dropped.
@@ -54,12 +53,12 @@ impl Admission {
     }
 
     /// Has a connection make room for one that has come from there.
-    fn have_leave(&self, leaves: Option<(Weak<ClientLink>, Hit)>, newcomer: Source, now: Instant) {
+    fn have_leave(&self, leaves: Option<(Weak<dyn Guest>, Hit)>, newcomer: Source, now: Instant) {
         let Some((leaves, hit)) = leaves else { return };
         let whom = format_args!("the oldest connection that is not logged in, for one from {newcomer}");
         self.complain(hit, whom, now);
-        if let Some(link) = leaves.upgrade() {
-            link.post(Posted::MakeRoom);
+        if let Some(guest) = leaves.upgrade() {
+            guest.make_room();
         }
     }
 }
@@ -92,9 +91,9 @@ impl Seat {
 
     /// Its connection is open and not logged in, from now on. Returns within what time it has to log in, if there is a
     /// limit.
-    pub fn becomes_strangers(&mut self, link: &Arc<ClientLink>, now: Instant) -> Option<Duration> {
+    pub fn becomes_strangers(&mut self, guest: Weak<dyn Guest>, now: Instant) -> Option<Duration> {
         debug_assert!(self.is_introduced && self.stranger.is_none(), "it is open, and was logged in");
-        let id = self.admission.seats.lock().insert_stranger(self.source, Arc::downgrade(link), now);
+        let id = self.admission.seats.lock().insert_stranger(self.source, guest, now);
         self.stranger = Some(id);
         self.move_kept(true);
         self.admission.login_timeout

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::{BusHealth, Envelope, Exchange, Neighbours, Node, Published, Publisher, Receipt, ReferenceNodes};
 use super::{Register, Unreachable};
+use crate::base::loads::PoolUse;
 use crate::delivery::{ClientLink, Delivery};
-use crate::metrics::PoolUse;
 use crate::protocol::{GroupId, UserId};
 
 /// No other node is there, so nobody takes anything.

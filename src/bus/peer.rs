@@ -40,9 +40,8 @@ use self::receipts::Receipts;
 pub(crate) use self::tasks::{PeerTask, PeerTasks};
 pub(crate) use self::topic::Topic;
 use self::waiting::Waiting;
-use super::{Place, Receipt};
+use super::{PLACE_LEASE, Place, Receipt};
 use crate::protocol::{GroupId, UserId};
-use crate::routing::outbox::PLACE_LEASE;
 
 /// See the [module](self).
 #[derive(Debug)]

@@ -54,9 +54,9 @@ use super::peer::driver::{self, NodeTasks};
 use super::peer::{Courier, HUSH_PATIENCE, NotSent, PROBE_AGE_MAX, PeerTask, PeerTasks, Post, announce_group, offer};
 use super::{BusHealth, Envelope, Exchange, Neighbours, Node, Published, Publisher, Receipt, ReferenceNodes};
 use super::{Register, Unreachable};
+use crate::base::loads::PoolUse;
 use crate::config::RedisSettings;
 use crate::delivery::{ClientLink, Delivery};
-use crate::metrics::PoolUse;
 use crate::protocol::{GroupId, UserId};
 
 /// A [`Bus`](super::Bus) through Redis.

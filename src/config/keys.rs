@@ -11,7 +11,7 @@ use super::{
     AdminAddress, Auth, Config, Limit, LogLevels, Networks, Paced, PasswordCost, PerSecond, Rate, SettingsFile,
     VARIABLE_PREFIX,
 };
-use crate::operation::resources;
+use crate::base::memory;
 
 /// One setting.
 pub(super) struct Key {
@@ -236,7 +236,7 @@ pub(super) static KEYS: &[Key] = &[
         name: "memory_max",
         default: "auto",
         help: "Memory for incomplete frames and for offline messages on their way to clients; auto is an eighth of the machine's or container's, or of what a limit of the address space (ulimit -v) leaves, from 8m to 512m",
-        kind: Kind::AutoSize(MIB, 1024 * 1024 * MIB, resources::memory_for_clients, |config, bytes| {
+        kind: Kind::AutoSize(MIB, 1024 * 1024 * MIB, memory::for_clients, |config, bytes| {
             config.memory_bytes_max = bytes;
         }),
     },

@@ -53,26 +53,3 @@ impl Spread {
         Spread { group, members, except, text: text.into(), sender, holder, done: 0, so_far: SoFar::default() }
     }
 }
-
-/// To how many members a frame of so many bytes is handed at once.
-pub fn members_at_once(bytes: usize) -> usize {
-    (WORK_AT_ONCE / (bytes + MEMBER_WORK)).clamp(MEMBERS_MIN, MEMBERS_MAX)
-}
-
-/// About half a millisecond of a loop's time, in bytes, as all work of a turn is counted.
-const WORK_AT_ONCE: usize = 128 * 1024;
-/// What a member costs beside the bytes.
-pub(crate) const MEMBER_WORK: usize = 512;
-/// The longest frames cost more time in return.
-const MEMBERS_MIN: usize = 16;
-const MEMBERS_MAX: usize = 200;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn long_frames_are_handed_to_fewer_members_at_once() {
-        assert_eq!([0, 100, 2000, 65_536].map(members_at_once), [200, 200, 52, 16]);
-    }
-}

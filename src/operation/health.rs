@@ -244,7 +244,7 @@ mod tests {
     use crossbeam_channel::Receiver;
 
     use super::*;
-    use crate::metrics::PoolUse;
+    use crate::base::loads::PoolUse;
 
     const PATIENCE: Duration = Duration::from_secs(20);
 

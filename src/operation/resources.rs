@@ -1,4 +1,4 @@
-//! What the system lets this process have: descriptors, memory, threads.
+//! What the system lets this process have: descriptors, threads, and the address space that they reserve.
 
 mod address_space;
 
@@ -6,12 +6,11 @@ use std::error::Error;
 use std::fmt;
 use std::fs;
 use std::io;
-use std::path::{Component, Path, PathBuf};
 use std::thread;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-pub use self::address_space::{AddressSpace, TooLittleSpace};
+pub use self::address_space::{TooLittleSpace, bound_allocator, check_address_space};
 use crate::config::Config;
 
 /// The limit of descriptors, raised as far as it may be.
@@ -67,41 +66,6 @@ pub fn descriptors_for_clients(config: &Config) -> (usize, usize) {
     let reserve = RESERVE.min(left / 2);
     let clients = (left - reserve).max(1);
     (clients, clients + reserve / 4)
-}
-
-/// Memory for what clients have begun to send and for replies on their way, in bytes: a part of what this process may have.
-pub fn memory_for_clients() -> usize {
-    let space = AddressSpace::of_process().map(AddressSpace::left);
-    let own = getrlimit(Resource::Data).current;
-    let memory = memory(Path::new("/")).into_iter().chain(space).chain(own).min().unwrap_or(MEMORY_USUALLY);
-    usize::try_from(memory / MEMORY_PART).unwrap_or(usize::MAX).clamp(MEMORY_MIN, MEMORY_MAX)
-}
-
-/// The machine's memory in bytes, or less by a limit of the process's control groups.
-fn memory(root: &Path) -> Option<u64> {
-    let number = |path: PathBuf| fs::read_to_string(path).ok()?.trim().parse().ok();
-    let machine = fs::read_to_string(root.join("proc/meminfo")).ok().and_then(|text| {
-        let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-        line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
-    });
-    let groups = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
-    let of_groups = groups.lines().flat_map(|line| {
-        // 0::/path in the unified hierarchy, else 4:memory:/path (cgroups(7)).
-        let mut parts = line.splitn(3, ':').skip(1);
-        let (controllers, path) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-        let (mount, file) = match controllers {
-            "" => ("sys/fs/cgroup", "memory.max"),
-            _ if controllers.split(',').any(|name| name == "memory") => {
-                ("sys/fs/cgroup/memory", "memory.limit_in_bytes")
-            }
-            _ => return Vec::new(),
-        };
-        // The limits of the groups around it hold as well. In a container its own group is often the root.
-        let inside = Path::new(path).components().filter(|part| matches!(part, Component::Normal(_)));
-        let inside: PathBuf = inside.collect();
-        inside.ancestors().map(|group| root.join(mount).join(group).join(file)).collect()
-    });
-    of_groups.filter_map(number).chain(machine).min()
 }
 
 /// Why the threads that are needed cannot be had.
@@ -179,14 +143,6 @@ const DESCRIPTORS_OF_READER: usize = 3;
 /// Descriptors that a server has open at the start, where nobody can look.
 const OPEN_USUALLY: usize = 64;
 
-/// The part of all memory that clients may have by `memory_max=auto`: the eighth.
-const MEMORY_PART: u64 = 8;
-const MEMORY_MIN: usize = 8 << 20;
-/// More is only for an attack.
-const MEMORY_MAX: usize = 512 << 20;
-/// Where nobody can look.
-const MEMORY_USUALLY: u64 = 1 << 30;
-
 /// Beside loops, workers and hashers: of the log, the signals, the settings, the embedded store, its lane, `User.state`, old
 /// passwords, the admin port, the checks of health.
 const THREADS_OF_ALL: usize = 11;
@@ -201,36 +157,8 @@ const THREADS_WITH_REDIS: usize = 6;
 mod tests {
     use super::*;
 
-    use std::env;
-    use std::process;
-
     #[test]
-    fn memory_is_the_smallest_of_the_limits() {
-        let root = env::temp_dir().join(format!("raybox-resources-{}", process::id()));
-        let write = |path: &str, text: &str| {
-            let path = root.join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        };
-        assert_eq!(memory(&root), None);
-        write("proc/meminfo", "MemFree: 5 kB\nMemTotal:       16384 kB\n");
-        assert_eq!(memory(&root), Some(16 << 20));
-        write("proc/self/cgroup", "0::/user.slice/app.service\n");
-        write("sys/fs/cgroup/user.slice/app.service/memory.max", "max\n");
-        assert_eq!(memory(&root), Some(16 << 20));
-        write("sys/fs/cgroup/user.slice/memory.max", "8388608\n");
-        assert_eq!(memory(&root), Some(8 << 20), "the limit of the group around it holds too");
-        write("sys/fs/cgroup/user.slice/app.service/memory.max", "4194304\n");
-        assert_eq!(memory(&root), Some(4 << 20));
-        write("proc/self/cgroup", "5:cpu,cpuacct:/x\n4:memory:/docker/1\n");
-        write("sys/fs/cgroup/memory/memory.limit_in_bytes", "2097152\n");
-        assert_eq!(memory(&root), Some(2 << 20));
-        fs::remove_dir_all(root).unwrap();
-    }
-
-    #[test]
-    fn there_is_some_memory_and_there_are_some_descriptors() {
-        assert!((MEMORY_MIN..=MEMORY_MAX).contains(&memory_for_clients()));
+    fn there_are_some_descriptors() {
         let config = Config::with_defaults("127.0.0.1:0".parse().unwrap());
         let (clients, sockets) = descriptors_for_clients(&config);
         assert!(clients >= 1 && sockets >= clients);

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{Asked, FrameKind, GroupId, Request, UserId};
-use crate::store::{Group, KeptMessage, User};
+use crate::base::rows::{Group, KeptMessage, User};
 
 /// NORMAL_ACK: done.
 pub const ACK: &str = r#"{"errno":200,"msgType":200}"#;

@@ -26,7 +26,7 @@ use crate::delivery::{Delivery, LaneItem, Mailbox, Origin, messages, settle, set
 use crate::metrics::{Hit, SpoolMove, Stage};
 use crate::protocol::UserId;
 use crate::routing::quotas::{Admitted, Size};
-use crate::server::jobs::Services;
+use crate::routing::services::Services;
 use crate::store::spool::{Addition, Part, Spool, SpoolId};
 use crate::store::{Kept, StoreError};
 
@@ -423,7 +423,7 @@ fn append(deliveries: &[Delivery], services: &Services) -> Result<Vec<Kept>, Sto
 fn within_quotas(deliveries: Vec<Delivery>, may_ask: bool, services: &Services) -> Vec<Delivery> {
     let size = |user| services.store.messages.get().ok()?.mailbox_bytes(user).ok();
     let size = may_ask.then_some(&size as Size<'_>);
-    let Admitted { fits, full, filled } = services.mail.quotas.admit(deliveries, &services.clock, size);
+    let Admitted { fits, full, filled } = services.quotas.admit(deliveries, &services.clock, size);
     if let Some(first) = filled.first() {
         let more = if filled.len() > 1 { format!(" and {} more", filled.len() - 1) } else { String::new() };
         log::warn!(
@@ -491,8 +491,7 @@ mod tests {
     use crate::bus::local::LocalBus;
     use crate::metrics::Metrics;
     use crate::routing::groups::GroupCache;
-    use crate::server::jobs::{Directory, Limits, Logins, Mail};
-    use crate::session::password::Passwords;
+    use crate::routing::quotas::Quotas;
     use crate::store::outages::Outages;
     use crate::store::spool::{MESSAGE_BYTES, PIECE_MAX, SpoolLoad, Spooled};
     use crate::store::sqlite::SpoolFile;
@@ -646,19 +645,14 @@ mod tests {
                 database: store.clone(),
             };
             let (bus, clock, metrics) = (Arc::new(LocalBus), Clock::default(), Arc::new(Metrics::new(1)));
-            let passwords = Passwords::new(8, 1, 1, Duration::ZERO).unwrap();
-            let limits = Limits { search_results_max: 10, group_members_max: 10 };
-            let groups = GroupCache::new(None);
-            let of_directory = metrics.clone();
             let services = Services {
-                logins: Logins::new(of_lanes.accounts.clone(), bus.clone(), clock.clone(), passwords, None),
-                mail: Mail::new(of_lanes.messages.clone(), 1 << 20, 1000),
-                directory: Directory::new(of_lanes.clone(), bus.clone(), clock.clone(), of_directory, groups, limits),
                 store: of_lanes,
                 spool: disk.clone(),
                 bus,
                 clock,
                 berths: crate::admission::berths::Berths::new(1 << 20),
+                groups: GroupCache::new(None),
+                quotas: Quotas::new(1 << 20),
                 metrics,
                 outages: Outages::default(),
             };

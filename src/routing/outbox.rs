@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 use rustc_hash::FxHashMap;
 
 use crate::base::clock::Clock;
-use crate::bus::{Envelope, Place, Published, Publisher};
+use crate::bus::{Envelope, PLACE_LEASE, Place, Published, Publisher};
 use crate::delivery::{Delivery, LaneItem, Origin};
 use crate::protocol::UserId;
 
@@ -468,8 +468,6 @@ const SETTLED_WITHIN: Duration = Duration::from_secs(3);
 const CONFIRMED_WITHIN_AT_LEAST: Duration = Duration::from_secs(1);
 /// Batches that only look for late envelopes come no faster than this.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
-/// How long a place is believed after a message was offered to whoever wants it.
-pub const PLACE_LEASE: Duration = Duration::from_secs(30);
 /// How long a user who was not where it was thought is looked for.
 const UNKNOWN_FOR: Duration = Duration::from_secs(60);
 /// Users whose place is remembered; some tens of megabytes.

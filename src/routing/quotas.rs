@@ -23,6 +23,7 @@ use crate::base::clock::Clock;
 use crate::base::recent::Recent;
 use crate::delivery::Delivery;
 use crate::protocol::UserId;
+use crate::store::ROW_BYTES;
 
 /// The mailboxes that were written to lately.
 pub struct Quotas {
@@ -72,7 +73,7 @@ struct Shared {
 }
 
 impl Quotas {
-    /// Each mailbox may hold so many bytes, each message with [`MESSAGE_BYTES`] beside its text.
+    /// Each mailbox may hold so many bytes, each message with [`ROW_BYTES`] beside its text.
     pub fn new(bytes_max: usize) -> Quotas {
         let known = Known { mailboxes: Recent::new(KNOWN_MAX), batches: 0, next_question: None };
         Quotas { bytes_max, known: Mutex::new(known) }
@@ -115,7 +116,7 @@ impl Quotas {
         clock: &Clock,
         size: Option<Size<'_>>,
     ) -> bool {
-        let bytes = delivery.text.len() + MESSAGE_BYTES;
+        let bytes = delivery.text.len() + ROW_BYTES;
         let (mut now, mut is_asked) = (clock.now(), false);
         loop {
             let verdict = self.add(known, delivery, bytes, batch, now);
@@ -225,8 +226,6 @@ enum Verdict {
     AskAgain,
 }
 
-/// What a message weighs beside its text.
-pub const MESSAGE_BYTES: usize = 64;
 /// Mailboxes that are remembered at least; some 10 MB at most.
 const KNOWN_MAX: usize = 100_000;
 /// Which part of its quota a node puts into a mailbox before it is counted.
@@ -280,7 +279,7 @@ mod tests {
             let sender = net::simulation::link_to_nowhere().expect("descriptors");
             let delivery = |_| Delivery {
                 to: UserId(to),
-                text: Arc::from("x".repeat(100 - MESSAGE_BYTES)),
+                text: Arc::from("x".repeat(100 - ROW_BYTES)),
                 origin: Origin::Sender(sender.clone(), berths.take(holder, 1).expect("room")),
                 was_refused: false,
             };

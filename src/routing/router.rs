@@ -9,15 +9,15 @@ use smallvec::SmallVec;
 
 use crate::admission::Holder;
 use crate::bus::{Node, Place, Receipt};
-use crate::delivery::spread::{MEMBER_WORK, SoFar, Spread, members_at_once};
+use crate::delivery::spread::{SoFar, Spread};
 use crate::delivery::{ClientLink, Delivery, Fan, LaneItem, Origin, Posted, Work};
 use crate::metrics::{Hit, Metrics};
 use crate::protocol::{GroupId, UserId};
 use crate::routing::outbox::OutItem;
 use crate::routing::presence::{Added, Presence, Removed, Shard};
+use crate::routing::services::Services;
 use crate::routing::states::StateWriter;
-use crate::server::jobs::Services;
-use crate::session::Settled;
+use crate::session::{MEMBER_WORK, Settled, members_at_once};
 use crate::store::UserState;
 use crate::store::spool::lane_key;
 
@@ -642,11 +642,11 @@ impl Node for Router {
     }
 
     fn on_group_changed(&self, group: GroupId) {
-        self.services.directory.groups.changed(group);
+        self.services.groups.changed(group);
     }
 
     fn on_rejoined(&self) -> Vec<UserId> {
-        self.services.directory.groups.forget();
+        self.services.groups.forget();
         let mut all = Vec::new();
         for shard in self.presence.shards() {
             for user in shard.users() {

@@ -23,7 +23,7 @@ use rustc_hash::FxHashMap;
 use crate::delivery::Posted;
 use crate::protocol::UserId;
 use crate::routing::router::Router;
-use crate::server::jobs::Services;
+use crate::server::jobs::Jobs;
 use crate::session::password::Stamp;
 use crate::store::StoreError;
 
@@ -165,7 +165,7 @@ impl Default for Accounts {
 
 /// The thread that compares, named `accounts`.
 pub struct Checker {
-    services: Arc<Services>,
+    jobs: Arc<Jobs>,
     thread: JoinHandle<()>,
 }
 
@@ -174,18 +174,18 @@ impl Checker {
     ///
     /// # Errors
     /// When the system has no thread left.
-    pub fn start(services: Arc<Services>, router: &Arc<Router>, interval: Duration) -> io::Result<Checker> {
-        let _ = services.logins.accounts.router.set(Arc::downgrade(router));
-        let comparing = services.clone();
+    pub fn start(jobs: Arc<Jobs>, router: &Arc<Router>, interval: Duration) -> io::Result<Checker> {
+        let _ = jobs.logins.accounts.router.set(Arc::downgrade(router));
+        let comparing = jobs.clone();
         let run = move || Comparison::new(interval, Instant::now()).run(&comparing);
         let thread = thread::Builder::new().name("accounts".into()).spawn(run)?;
-        Ok(Checker { services, thread })
+        Ok(Checker { jobs, thread })
     }
 
     /// Ends it, and does not wait for a database beyond `by`.
     pub fn close(self, by: Instant) {
-        self.services.logins.accounts.queue.lock().stopping = true;
-        self.services.logins.accounts.news.notify_one();
+        self.jobs.logins.accounts.queue.lock().stopping = true;
+        self.jobs.logins.accounts.news.notify_one();
         pool::join_until(self.thread, by);
     }
 }
@@ -208,19 +208,19 @@ impl Comparison {
         Comparison { interval, next: now + interval, shard: SHARDS, left: Vec::new(), suspects: Vec::new() }
     }
 
-    fn run(mut self, services: &Services) {
+    fn run(mut self, jobs: &Jobs) {
         let mut pause = PAUSE;
         loop {
-            let mut queue = services.logins.accounts.queue.lock();
+            let mut queue = jobs.logins.accounts.queue.lock();
             if !queue.stopping && self.is_idle() && queue.remembered.is_empty() {
                 match self.interval.is_zero() {
-                    true => services.logins.accounts.news.wait(&mut queue),
-                    false => drop(services.logins.accounts.news.wait_until(&mut queue, self.next)),
+                    true => jobs.logins.accounts.news.wait(&mut queue),
+                    false => drop(jobs.logins.accounts.news.wait_until(&mut queue, self.next)),
                 }
             }
             if !queue.stopping {
                 // Those who log in meanwhile share the statement.
-                services.logins.accounts.news.wait_for(&mut queue, pause);
+                jobs.logins.accounts.news.wait_for(&mut queue, pause);
             }
             if queue.stopping {
                 return;
@@ -233,10 +233,10 @@ impl Comparison {
             let remembered = queue.remembered.drain(..soon).collect();
             drop(queue);
             // Without this thread nobody would notice a change any more.
-            let step = || self.step(services, remembered, Instant::now());
+            let step = || self.step(jobs, remembered, Instant::now());
             let compared = catch_unwind(AssertUnwindSafe(step))
                 .unwrap_or_else(|_| Err(StoreError::Failed("the driver panicked".into())));
-            services.outages.note("comparing accounts", compared.as_ref().err());
+            jobs.services.outages.note("comparing accounts", compared.as_ref().err());
             pause = if compared.is_ok() { PAUSE } else { RETRY_AFTER };
         }
     }
@@ -246,7 +246,7 @@ impl Comparison {
     }
 
     /// One statement: those who were logged in from memory, those who differed, and some of everybody.
-    fn step(&mut self, services: &Services, remembered: Vec<UserId>, now: Instant) -> Result<(), StoreError> {
+    fn step(&mut self, jobs: &Jobs, remembered: Vec<UserId>, now: Instant) -> Result<(), StoreError> {
         if self.shard == SHARDS && self.left.is_empty() && self.next <= now {
             (self.shard, self.next) = (0, now + self.interval);
         }
@@ -256,13 +256,13 @@ impl Comparison {
             if let Some(user) = self.left.pop() {
                 batch.push(user);
             } else if self.shard < SHARDS {
-                self.left = services.logins.accounts.connected(self.shard);
+                self.left = jobs.logins.accounts.connected(self.shard);
                 self.shard += 1;
             } else {
                 break;
             }
         }
-        let changed = match changed(services, batch) {
+        let changed = match changed(jobs, batch) {
             Ok(changed) => changed,
             Err(error) => {
                 self.suspects = suspects;
@@ -271,7 +271,7 @@ impl Comparison {
         };
         let (again, first): (Vec<_>, Vec<_>) = changed.into_iter().partition(|user| suspects.contains(user));
         self.suspects = first;
-        let ended: usize = again.iter().map(|user| end(services, *user)).sum();
+        let ended: usize = again.iter().map(|user| end(jobs, *user)).sum();
         if let Some(user) = again.first().filter(|_| ended > 0) {
             log::warn!(
                 "{ended} connections of {} users, {user} among them, are logged out: their accounts were changed or deleted in \
@@ -284,27 +284,28 @@ impl Comparison {
 }
 
 /// Those of these users whose row is not what it was when their password was checked, or is gone.
-fn changed(services: &Services, mut users: Vec<UserId>) -> Result<Vec<UserId>, StoreError> {
+fn changed(jobs: &Jobs, mut users: Vec<UserId>) -> Result<Vec<UserId>, StoreError> {
     users.sort_unstable();
     users.dedup();
     if users.is_empty() {
         return Ok(users);
     }
-    let stored: FxHashMap<UserId, String> = services.store.accounts.get()?.credentials(&users)?.into_iter().collect();
-    services.metrics.accounts_compared(users.len());
+    let stored: FxHashMap<UserId, String> =
+        jobs.services.store.accounts.get()?.credentials(&users)?.into_iter().collect();
+    jobs.services.metrics.accounts_compared(users.len());
     let now = Instant::now();
     users.retain(|user| {
-        let found = stored.get(user).map(|stored| services.logins.passwords.stamp(stored));
-        services.logins.accounts.stamp(*user, now).is_some_and(|noted| found != Some(noted))
+        let found = stored.get(user).map(|stored| jobs.logins.passwords.stamp(stored));
+        jobs.logins.accounts.stamp(*user, now).is_some_and(|noted| found != Some(noted))
     });
     Ok(users)
 }
 
 /// Logs out a user whose account has changed; from how many connections.
-fn end(services: &Services, user: UserId) -> usize {
-    services.logins.passwords.forget(user);
-    let ended = services.logins.accounts.log_out(user);
-    services.metrics.logged_out(ended);
+fn end(jobs: &Jobs, user: UserId) -> usize {
+    jobs.logins.passwords.forget(user);
+    let ended = jobs.logins.accounts.log_out(user);
+    jobs.services.metrics.logged_out(ended);
     ended
 }
 

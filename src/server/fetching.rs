@@ -70,13 +70,13 @@ impl Shared {
     fn submit_fetch(&self, user: UserId, fetcher: &Fetcher) {
         let answer = Answer::to(&fetcher.link);
         let Some(place) = self.place(fetcher.holder) else { return };
-        let (link, services, requests) = (fetcher.link.clone(), self.services.clone(), self.requests.clone());
+        let (link, jobs, requests) = (fetcher.link.clone(), self.jobs.clone(), self.requests.clone());
         let work = Box::new(move |mailbox| match mailbox {
             Mailbox::Whole => requests.submit(Kind::Short, place, move || {
                 // A connection that is gone has given up the mailbox.
                 if !link.is_sealed() {
                     let job = if link.is_paced() { Job::FetchFrame { user } } else { Job::Fetch { user } };
-                    answer.send(services.run(job));
+                    answer.send(jobs.run(job));
                 }
             }),
             // A part of what was kept would not be in the order sent.

@@ -10,50 +10,34 @@ use std::sync::Arc;
 pub use self::directory::{Directory, Limits};
 pub use self::logins::Logins;
 pub use self::mail::Mail;
-use crate::admission::berths::Berths;
-use crate::base::clock::Clock;
-use crate::bus::Bus;
-use crate::metrics::{Login, Metrics};
+use crate::metrics::Login;
 use crate::protocol;
+use crate::routing::services::Services;
 use crate::session::{Job, Outcome};
-use crate::store::outages::Outages;
-use crate::store::spool::Spool;
-use crate::store::{Kept, Message, Store, StoreError};
+use crate::store::StoreError;
 
-/// What jobs work with.
-pub struct Services {
-    /// The durable facts.
-    pub store: Store,
-    /// Where messages wait while the store is away.
-    pub spool: Arc<dyn Spool>,
-    /// The other nodes.
-    pub bus: Arc<dyn Bus>,
-    /// What time it is.
-    pub clock: Clock,
+/// What jobs work with. Shared by all threads.
+pub struct Jobs {
+    /// What messages pass.
+    pub services: Arc<Services>,
     /// Logins: whether a client may come in.
     pub logins: Logins,
     /// Friends and groups.
     pub directory: Directory,
     /// What waits for users.
     pub mail: Mail,
-    /// Room for what is on its way to other nodes and to the store.
-    pub berths: Arc<Berths>,
-    /// What is counted.
-    pub metrics: Arc<Metrics>,
-    /// What fails of what is asked of the store and of the spool.
-    pub outages: Outages,
 }
 
-impl Services {
+impl Jobs {
     /// Does one job. Blocks.
     pub fn run(&self, job: Job) -> Outcome {
         let register = matches!(job, Job::Register { .. });
         let login = matches!(job, Job::CheckPassword { .. });
         let what = job.what();
         let outcome = self.try_run(job);
-        self.outages.note(what, outcome.as_ref().err());
+        self.services.outages.note(what, outcome.as_ref().err());
         if login {
-            self.metrics.login(match outcome {
+            self.services.metrics.login(match outcome {
                 Ok(Outcome::Password(Some(_))) => Login::Accepted,
                 Ok(_) => Login::Wrong,
                 Err(_) => Login::Refused,
@@ -70,18 +54,8 @@ impl Services {
         }
     }
 
-    /// Has the store keep messages.
-    ///
-    /// # Errors
-    /// The store's.
-    pub fn appended(&self, messages: &[Message]) -> Result<Vec<Kept>, StoreError> {
-        let result = self.store.messages.get().and_then(|store| store.append(messages));
-        self.outages.note("storing messages", result.as_ref().err());
-        result
-    }
-
     fn try_run(&self, job: Job) -> Result<Outcome, StoreError> {
-        let Services { logins, directory, mail, .. } = self;
+        let Jobs { logins, directory, mail, .. } = self;
         match job {
             Job::CheckPassword { id, password } => logins.check(id.user(), &password).map(Outcome::Password),
             Job::Register { name, password } => logins.register(&name, &password),

@@ -41,8 +41,8 @@ use self::messages::Numbered;
 pub use self::open::{Fault, OpenError, Site};
 use self::schema::Schema;
 use super::{Database, Kept, KeptMessage, Message, MessageId, Messages, StoreError, User};
+use crate::base::loads::PoolUse;
 use crate::config::MysqlSettings;
-use crate::metrics::PoolUse;
 use crate::protocol::UserId;
 
 /// All roles of a [`Store`](super::Store) in a MySQL or MariaDB database.

@@ -15,7 +15,7 @@ use std::sync::{Arc, OnceLock};
 use super::{
     FriendNames, Group, Joined, Kept, KeptMessage, Membership, Message, MessageId, StoreError, User, UserState,
 };
-use crate::metrics::PoolUse;
+use crate::base::loads::PoolUse;
 use crate::protocol::{GroupId, UserId};
 
 /// The durable facts, by roles. Cloning shares them.
@@ -198,7 +198,7 @@ pub trait Messages: Send + Sync + 'static {
         true
     }
 
-    /// What is stored for `user`, in bytes, with [`MESSAGE_BYTES`](crate::routing::quotas::MESSAGE_BYTES) for each message beside its
+    /// What is stored for `user`, in bytes, with [`ROW_BYTES`](super::ROW_BYTES) for each message beside its
     /// text. Asked only of mailboxes that much goes into.
     fn mailbox_bytes(&self, _user: UserId) -> Result<usize, StoreError> {
         Ok(0)

@@ -3,9 +3,8 @@
 //! The lanes to the store (`backlog.rs`) decide when messages go in and come out; a spool only holds them, in order, and
 //! within its bound. Every message in it was accepted, and its sender has had the confirmation.
 
-use std::fmt;
-
 use crate::admission::Holder;
+pub use crate::base::loads::SpoolLoad;
 use crate::protocol::UserId;
 use crate::store::{Message, StoreError};
 
@@ -114,17 +113,6 @@ pub enum Part {
     User(UserId),
 }
 
-/// How full a spool is.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct SpoolLoad {
-    /// Messages in it, those set aside among them.
-    pub messages: usize,
-    /// What they weigh: their text, and [`MESSAGE_BYTES`] each.
-    pub bytes: usize,
-    /// Those of them that are set aside.
-    pub aside: usize,
-}
-
 /// The key of what is for `user` in lanes; its remainder is the lane.
 pub fn lane_key(user: UserId) -> u64 {
     u64::from(user.0.cast_unsigned())
@@ -162,17 +150,6 @@ impl Spool for NoSpool {
 
     fn is_there(&self) -> bool {
         false
-    }
-}
-
-impl fmt::Display for SpoolLoad {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let SpoolLoad { messages, bytes, aside } = self;
-        write!(f, "{messages} messages ({bytes} bytes")?;
-        if *aside > 0 {
-            write!(f, ", {aside} of them set aside because the database refuses them")?;
-        }
-        f.write_str(")")
     }
 }
 

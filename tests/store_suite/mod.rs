@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use raybox::protocol::{GroupId, UserId};
-use raybox::routing::quotas::MESSAGE_BYTES;
+use raybox::store::ROW_BYTES;
 use raybox::store::{
     AllRoles, FriendNames, Group, Joined, Kept, KeptMessage, Membership, Message, MessageId, StoreError, User,
     UserState,
@@ -483,7 +483,7 @@ pub(crate) fn a_mailbox_weighs_what_is_in_it(store: &dyn AllRoles) {
     assert_eq!(store.mailbox_bytes(user).unwrap(), 0);
     append(store, user, &["{\"a\":1}", "{\"b\":\"é\"}"]);
     append(store, other, &["{}"]);
-    assert_eq!(store.mailbox_bytes(user).unwrap(), 7 + 10 + 2 * MESSAGE_BYTES);
+    assert_eq!(store.mailbox_bytes(user).unwrap(), 7 + 10 + 2 * ROW_BYTES);
 }
 
 pub(crate) fn ten_thousand_messages_are_deleted_at_once(store: &dyn AllRoles) {

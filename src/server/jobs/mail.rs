@@ -1,40 +1,40 @@
 //! [`Mail`]: fetching what waits for users, and deleting what has arrived.
 
+use std::sync::Arc;
+
 use crate::protocol::{self, UserId};
-use crate::routing::quotas::Quotas;
+use crate::routing::services::Services;
 use crate::session::Outcome;
-use crate::store::{KeptMessage, MessageId, Messages, Role, StoreError};
+use crate::store::{KeptMessage, MessageId, StoreError};
 
 /// What waits for users.
 pub struct Mail {
-    store: Role<dyn Messages>,
-    /// How much may be stored for each user.
-    pub quotas: Quotas,
+    services: Arc<Services>,
     /// Most text that one fetch returns, in bytes.
     fetch_bytes_max: usize,
 }
 
 impl Mail {
-    /// Mailboxes of so many bytes, of which a fetch returns so many.
-    pub fn new(store: Role<dyn Messages>, mailbox_bytes_max: usize, fetch_bytes_max: usize) -> Mail {
-        Mail { store, quotas: Quotas::new(mailbox_bytes_max), fetch_bytes_max }
+    /// A fetch returns so many bytes at most.
+    pub fn new(services: Arc<Services>, fetch_bytes_max: usize) -> Mail {
+        Mail { services, fetch_bytes_max }
     }
 
     pub(super) fn fetch(&self, user: UserId) -> Result<Outcome, StoreError> {
-        Ok(outcome(&self.store.get()?.fetch(user, self.fetch_bytes_max)?))
+        Ok(outcome(&self.services.store.messages.get()?.fetch(user, self.fetch_bytes_max)?))
     }
 
     /// As many as fit a frame that is joined with others.
     pub(super) fn fetch_frame(&self, user: UserId) -> Result<Outcome, StoreError> {
         let bytes_max = self.fetch_bytes_max.min(net::JOINED_BYTES_MAX);
-        let mut messages = self.store.get()?.fetch(user, bytes_max)?;
+        let mut messages = self.services.store.messages.get()?.fetch(user, bytes_max)?;
         messages.truncate(protocol::fit_a_frame(&messages));
         Ok(outcome(&messages))
     }
 
     pub(super) fn delete(&self, user: UserId, ids: &[MessageId]) -> Result<Outcome, StoreError> {
-        self.store.get()?.delete(user, ids)?;
-        self.quotas.deleted(user);
+        self.services.store.messages.get()?.delete(user, ids)?;
+        self.services.quotas.deleted(user);
         Ok(Outcome::Deleted)
     }
 }

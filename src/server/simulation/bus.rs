@@ -10,6 +10,7 @@ use parking_lot::{Mutex, MutexGuard};
 use super::Mutation;
 use super::wires::{Heard, Hearer, Order, Wires, owned};
 use crate::base::clock::Clock;
+use crate::base::loads::PoolUse;
 use crate::bus::peer::driver::{self, NodeTasks};
 use crate::bus::peer::{
     Courier, Event, Line, NotSent, PeerDriver, PeerNews, PeerRules, PeerTask, PeerTasks, Post, Topic, announce_group,
@@ -18,7 +19,6 @@ use crate::bus::peer::{
 use crate::bus::{BusHealth, Envelope, Exchange, Neighbours, Node, Published, Publisher, Receipt, ReferenceNodes};
 use crate::bus::{Register, Unreachable};
 use crate::delivery::{ClientLink, Delivery};
-use crate::metrics::PoolUse;
 use crate::protocol::{GroupId, UserId};
 
 /// A node's connection.

@@ -26,7 +26,9 @@ use crate::routing::mailboxes::Mailboxes;
 use crate::routing::outbox::{OutItem, Outbox};
 use crate::routing::router::Router;
 use crate::routing::states::StateWriter;
-use crate::server::{LANE_BATCH_MAX, OUTBOXES, STORE_GRACE, Shared, Shell, fetching, publish, services, settings};
+use crate::server::{
+    LANE_BATCH_MAX, OUTBOXES, STORE_GRACE, Shared, Shell, fetching, jobs, publish, services, settings,
+};
 use crate::store::Store;
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -107,7 +109,8 @@ impl Machine {
         let store = Store::of(Arc::new(NodeStore { tables: tables.clone() }));
         disk.lock().restart();
         let spool = Arc::new(NodeSpool(disk.clone()));
-        let services = services(config, store, spool, bus.clone(), clock.clone(), None).expect("a good configuration");
+        let services = services(config, store, spool, bus.clone(), clock.clone());
+        let jobs = jobs(config, &services, None).expect("a good configuration");
         let keeping = services.clone();
         let count = services.store.database.appenders();
         let keep = move |backlog: &mut Backlog, batch| backlog.handle(batch, keeping.clock.now(), &keeping);
@@ -141,6 +144,7 @@ impl Machine {
             hashers,
             turns: Arc::default(),
             hashing: Arc::new(Pace::new(config.hashers)),
+            jobs,
             services,
         });
         let make_loop = |nth| {

@@ -5,9 +5,8 @@ use std::sync::Arc;
 
 use net::Flow;
 
-use crate::delivery::spread::members_at_once;
 use crate::protocol::{self, BadRequest, Forward, GroupId, Id, Sender, UserId};
-use crate::session::{Awaited, Effect, Effects, Found, Job, Known, Phase, Session};
+use crate::session::{Awaited, Effect, Effects, Found, Job, Known, Phase, Session, members_at_once};
 
 impl Session {
     pub(crate) fn chat<'f>(

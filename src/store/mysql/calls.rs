@@ -23,7 +23,7 @@ use pool::{ConnectionPool, Pooled};
 
 use super::error::{self, Trouble};
 use super::health::Health;
-use crate::metrics::PoolUse;
+use crate::base::loads::PoolUse;
 use crate::store::StoreError;
 
 /// The way to the database. May be used from any thread that may block.

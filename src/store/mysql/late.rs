@@ -10,8 +10,8 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 use super::{APPENDERS, MysqlStore, OpenError};
+use crate::base::loads::PoolUse;
 use crate::config::MysqlSettings;
-use crate::metrics::PoolUse;
 use crate::store::roles::Opener;
 use crate::store::{Database, Store, StoreError};
 

@@ -12,7 +12,7 @@ use super::calls::{Repeat, TooLarge};
 use super::shapes::{self, LIST_MAX};
 use super::{Base, column, ids_of};
 use crate::protocol::UserId;
-use crate::routing::quotas::MESSAGE_BYTES;
+use crate::store::ROW_BYTES;
 use crate::store::{Kept, KeptMessage, Message, MessageId, Messages, StoreError};
 
 /// Messages in a table whose rows have ids.
@@ -109,7 +109,7 @@ impl Base {
         let bytes: Option<u64> = self.calls.call(|db, _| {
             let statement = "SELECT CAST(COALESCE(SUM(LENGTH(message) + :each), 0) AS UNSIGNED) AS bytes
                              FROM OfflineMessage WHERE userid = :user";
-            let row = db.exec_first(statement, params! {"user" => user.0, "each" => MESSAGE_BYTES})?;
+            let row = db.exec_first(statement, params! {"user" => user.0, "each" => ROW_BYTES})?;
             row.map(|mut row: Row| column(&mut row, "bytes")).transpose()
         })?;
         Ok(usize::try_from(bytes.unwrap_or(0)).unwrap_or(usize::MAX))

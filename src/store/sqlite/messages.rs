@@ -7,7 +7,7 @@ use rustc_hash::FxHashMap;
 
 use super::SqliteStore;
 use crate::protocol::UserId;
-use crate::routing::quotas::MESSAGE_BYTES;
+use crate::store::ROW_BYTES;
 use crate::store::{Kept, KeptMessage, Message, MessageId, Messages, StoreError};
 
 impl Messages for SqliteStore {
@@ -43,7 +43,7 @@ impl Messages for SqliteStore {
                     "SELECT coalesce(sum(octet_length(coalesce(MessageText.message, OfflineMessage.message)) + :each), 0)
                      FROM OfflineMessage LEFT JOIN MessageText ON MessageText.id = textid WHERE userid = :user",
                 )?
-                .query_row(named_params! {":user": user.0, ":each": MESSAGE_BYTES as i64}, |row| row.get(0))?;
+                .query_row(named_params! {":user": user.0, ":each": ROW_BYTES as i64}, |row| row.get(0))?;
             Ok(usize::try_from(bytes).unwrap_or(usize::MAX))
         })
     }

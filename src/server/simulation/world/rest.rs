@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::client::Life;
 use super::{Kind, LONG_PAUSE, USERS, World};
+use crate::bus::PLACE_LEASE;
 use crate::protocol::UserId;
-use crate::routing::outbox::PLACE_LEASE;
 use crate::server::simulation::ledger::Message;
 use crate::server::simulation::node::{Machine, Part};
 use crate::server::simulation::number_of;

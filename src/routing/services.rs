@@ -1,0 +1,47 @@
+//! [`Services`]: what routing works with, and the jobs too.
+
+use std::sync::Arc;
+
+use super::groups::GroupCache;
+use super::quotas::Quotas;
+use crate::admission::berths::Berths;
+use crate::base::clock::Clock;
+use crate::bus::Bus;
+use crate::metrics::Metrics;
+use crate::store::outages::Outages;
+use crate::store::spool::Spool;
+use crate::store::{Kept, Message, Store, StoreError};
+
+/// The parts that messages pass and what bounds them. Shared by all threads.
+pub struct Services {
+    /// The durable facts.
+    pub store: Store,
+    /// Where messages wait while the store is unavailable.
+    pub spool: Arc<dyn Spool>,
+    /// The other nodes.
+    pub bus: Arc<dyn Bus>,
+    /// What time it is.
+    pub clock: Clock,
+    /// Room for what is on its way to other nodes and to the store.
+    pub berths: Arc<Berths>,
+    /// The members of groups.
+    pub groups: GroupCache,
+    /// How much may be stored for each user.
+    pub quotas: Quotas,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// What fails of what is asked of the store and of the spool.
+    pub outages: Outages,
+}
+
+impl Services {
+    /// Has the store keep messages.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn appended(&self, messages: &[Message]) -> Result<Vec<Kept>, StoreError> {
+        let result = self.store.messages.get().and_then(|store| store.append(messages));
+        self.outages.note("storing messages", result.as_ref().err());
+        result
+    }
+}
