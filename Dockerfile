@@ -1,4 +1,4 @@
-# The server as an image. `docker compose up` builds it; by itself:
+# The server as an image. `docker compose up` builds it. To build and run it by itself:
 #
 #     docker build -t raybox .
 #     docker run -p 6000:6000 -v raybox:/var/lib/raybox raybox
@@ -12,11 +12,12 @@ COPY raybench/Cargo.toml raybench/
 COPY net/Cargo.toml net/
 COPY pool/Cargo.toml pool/
 COPY testkit/Cargo.toml testkit/
-# Named in the manifests, so they must be there, though nothing of them is built.
+# The manifests name these, so they must exist, although they are not built.
 COPY benches benches
 COPY net/benches net/benches
 COPY pool/benches pool/benches
-# Empty sources with the same names stand in for the real ones; what was built of them is removed again.
+# Empty sources with the same names stand in for the real ones; the results of building them are
+# removed.
 RUN mkdir -p src raybench/src net/src pool/src testkit/src \
     && echo 'fn main() {}' | tee src/main.rs > raybench/src/main.rs && touch src/lib.rs net/src/lib.rs pool/src/lib.rs testkit/src/lib.rs \
     && cargo build --release --locked --bin server \
@@ -31,8 +32,8 @@ RUN cargo build --release --locked --bin server && strip target/release/server
 # ---- Run. ----
 
 FROM debian:bookworm-slim
-# Nothing runs as root, and everything that is written has its place here: data, and logs. Both are made for the user,
-# so that volumes on them are, too.
+# Nothing runs as root. The server writes only here: data and logs. Both folders belong to the user,
+# so volumes mounted there do too.
 RUN groupadd --gid 10001 raybox && useradd --uid 10001 --gid raybox --no-create-home --shell /usr/sbin/nologin raybox \
     && install -d -o raybox -g raybox -m 750 /var/lib/raybox /var/log/raybox
 COPY --from=build /build/target/release/server /usr/local/bin/server
@@ -42,8 +43,8 @@ WORKDIR /var/lib/raybox
 VOLUME ["/var/lib/raybox", "/var/log/raybox"]
 ENV RAYBOX_ADMIN=127.0.0.1:9600
 EXPOSE 6000
-# SIGTERM: connections are closed, drain_rate (1000) a second, and what is in flight is finished (drain_timeout, 10 s). Give the
-# container longer than that to stop.
+# SIGTERM closes the connections, drain_rate (1000) per second, and finishes what is in flight
+# (drain_timeout, 10 s). Give the container more time than that to stop.
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=5s --timeout=5s --start-period=20s --retries=3 CMD ["server", "health"]
 ENTRYPOINT ["entrypoint.sh"]

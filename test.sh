@@ -5,12 +5,13 @@
 #     ./test.sh --release             the same on an optimised build
 #     ./test.sh --test offline        one suite
 #
-# It installs what the tests need where it may, and starts a MariaDB for them, whose address they find in TEST_MYSQL.
-# A test that stops and kills servers, or needs a Redis or an nginx, starts its own. All of them listen on the loopback
-# interface, on free ports, with their data in temporary folders, and end with the tests.
+# It installs what the tests need, if the user may, and starts a MariaDB for them; its address is in
+# TEST_MYSQL. A test that stops or kills servers, or needs a Redis or an nginx, starts its own. All
+# of them listen on the loopback interface, on free ports, store their data in temporary folders,
+# and stop when the tests end.
 #
-# The default is the dev profile: only there overflow and the invariants of buffers, timers and sessions are checked
-# after every change, and from a cold cache it compiles in a fraction of the time.
+# The default is the dev profile: only that checks overflow, and after every change the invariants
+# of buffers, timers and sessions. From a cold cache it compiles in a fraction of the time.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -23,7 +24,7 @@ fail() {
 
 . scripts/needs.sh
 
-# Whether there is an nginx that passes TCP on; Debian keeps that part in a package of its own.
+# Whether there is an nginx that forwards TCP; in Debian that part is a separate package.
 has_stream() {
     local built
     built=$(nginx -V 2>&1) || return 1
@@ -31,7 +32,7 @@ has_stream() {
     [[ $built != *--with-stream=dynamic* || -e /usr/lib/nginx/modules/ngx_stream_module.so ]]
 }
 
-# Where Debian keeps the servers; the search path of an ordinary user may lack it.
+# Debian's folder for servers; the search path of an ordinary user may lack it.
 PATH=$PATH:/usr/sbin:/sbin
 
 type -P cargo >/dev/null || fail "cargo is needed: install Rust 1.95 or later with rustup"
@@ -48,8 +49,8 @@ has_stream || missing+=(nginx libnginx-mod-stream)
 
 # ---- A MariaDB for all tests of this run ----
 
-# The tests make databases of their own in it. It listens on the loopback interface alone, keeps its data in a folder
-# of its own and ends with this script, however that ends.
+# The tests create their own databases in it. It listens on the loopback interface only, stores its
+# data in a folder of its own and stops when this script exits for any reason.
 start_mariadb() {
     local password as_user=() attempt
     password=$(od -An -N12 -tx1 /dev/urandom | tr -d ' \n')
@@ -59,9 +60,9 @@ start_mariadb() {
         fail "mariadb-install-db failed: $(tail -n 5 "$run/mariadb-install.log")"
     printf '%s\n' "CREATE OR REPLACE USER test@'%' IDENTIFIED BY '$password';" \
         "GRANT ALL PRIVILEGES ON *.* TO test@'%' WITH GRANT OPTION;" >"$run/mariadb.sql"
-    # Another process may take the port that was found free, hence more than one attempt.
+    # Another process may take a port that was free a moment ago, so there are several attempts.
     for attempt in 1 2 3 4 5; do
-        # Below the ports that outgoing connections are given.
+        # Below the port range of outgoing connections.
         local port=$((20000 + RANDOM % 12000))
         setpriv --pdeathsig KILL mariadbd --defaults-file="$PWD/testkit/mariadb.cnf" "${as_user[@]}" \
             --datadir="$run/mariadb" --tmpdir="$run" --port="$port" --socket="$run/mariadb.sock" --pid-file="$run/mariadb.pid" \
@@ -90,7 +91,7 @@ wait_for_mariadb() {
 clean_up() {
     "${policy_remover[@]}"
     if [ -n "$mariadb_pid" ]; then
-        # Its data go with it, so there is nothing to be shut down in order.
+        # Its data are deleted, so it need not shut down gracefully.
         kill -9 "$mariadb_pid" 2>/dev/null || true
         wait "$mariadb_pid" 2>/dev/null || true
     fi
@@ -109,6 +110,6 @@ start_mariadb
 
 # ---- The tests ----
 
-# Every suite runs even when one fails; cargo names the failed ones at the end.
+# Every suite runs even if one fails; cargo names the failed ones at the end.
 cargo test --workspace --no-fail-fast "$@" || fail "tests failed, see above"
 echo "test.sh: all tests passed"

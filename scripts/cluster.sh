@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# A cluster on this machine, to try it out: MariaDB, Redis, some servers and nginx in front of them, all of its own, on
-# loopback only, with everything under run/.
+# A cluster on this machine, to try it out: its own MariaDB, Redis, servers and nginx in front of
+# them, on loopback only, with all files under run/.
 #
 #     scripts/cluster.sh up [N]     starts N servers (3) and what they need, or what of that does not run; prints addresses
 #     scripts/cluster.sh status     what runs where; exit code 0 if all of it does
 #     scripts/cluster.sh down       stops exactly what `up` has started; the data stays in run/
 #
-# `up` may be repeated, with another N too. It builds the release binary, unless SERVER names another one. Clients go to
-# nginx, or to one server past it: nginx comes from 127.0.0.2, and from there alone the servers believe a PROXY header.
+# `up` may be repeated, also with another N. It builds the release binary, unless SERVER names
+# another one. Clients connect to nginx, or directly to a server. nginx connects from 127.0.0.2, the
+# only address whose PROXY headers the servers trust.
 #
 #     SERVER=target/debug/server    the server to run
 #     RUN=run                       the folder for data, logs and configuration
@@ -135,7 +136,7 @@ up_mariadb() {
     pid_of mariadb >/dev/null && return
     local dir=$RUN/mariadb
     if [ ! -e "$dir/installed" ]; then
-        # What a first attempt has left that was broken off.
+        # Remains of an interrupted first attempt.
         rm -rf "$dir/data"
         "$MARIADB_INSTALL" --no-defaults --user="$(id -un)" --datadir="$dir/data" --skip-test-db \
             --auth-root-authentication-method=socket --auth-root-socket-user="$(id -un)" >"$dir/install.log" 2>&1 ||
@@ -148,7 +149,8 @@ CREATE DATABASE IF NOT EXISTS chat CHARACTER SET utf8mb4;
 CREATE USER IF NOT EXISTS chat@'127.0.0.1' IDENTIFIED BY '$PASSWORD';
 GRANT ALL ON chat.* TO chat@'127.0.0.1';
 SQL
-    # The name of a socket may have 107 bytes, which its full path may pass: this one is looked for in the data folder.
+    # A socket's name may have at most 107 bytes, and a full path may be longer. A relative name is
+    # looked for in the data folder.
     launch mariadb "$MARIADBD" --no-defaults --user="$(id -un)" --datadir="$dir/data" --socket=socket \
         --bind-address=127.0.0.1 --port="$(port_of mariadb)" --skip-name-resolve --max-connections=1000 \
         --pid-file="$dir/pid" --init-file="$dir/init.sql" --log-error="$dir/error.log"
@@ -165,7 +167,7 @@ load_tables() {
 up_redis() {
     pid_of redis >/dev/null && return
     choose_port redis 16379
-    # In a file, because anybody may read the arguments of a process.
+    # In a file, because any user may read the arguments of a process.
     printf '%s\n' "bind 127.0.0.1" "port $(port_of redis)" "requirepass $PASSWORD" 'save ""' "appendonly no" \
         "dir $RUN/redis" >"$RUN/redis/redis.conf"
     launch redis "$REDIS" "$RUN/redis/redis.conf"
@@ -207,7 +209,8 @@ servers() { # the numbers of those that were ever started, in order
     done | sort -n
 }
 
-# From the files in conf/, so that what is tried here is what is used elsewhere: other servers, other places.
+# Derived from the files in conf/, so that the same settings are tried here and used elsewhere, with
+# these servers and paths.
 write_nginx_conf() {
     local dir=$RUN/nginx n
     mkdir -p "$dir/tcp.d"

@@ -3,11 +3,12 @@
 #
 #     scripts/flamegraph.sh PID [SECONDS] [OUT.svg]     10 s into flamegraph.svg
 #
-# Build the server with `scripts/flamegraph.sh build`: the profile `profiling` is the release build with symbols and lines, and
-# frame pointers are kept. docs/performance.md says why the stacks are walked by those.
+# Build the server with `scripts/flamegraph.sh build`: the profile `profiling` is the release build
+# with symbols, line numbers and frame pointers. docs/performance.md says why frame pointers are
+# used to walk the stacks.
 #
-# It needs perf (Debian: linux-perf) and may need rights: root, or kernel.perf_event_paranoid of at most 1. The graph is
-# drawn by inferno, which is built once into target/tools.
+# It needs perf (Debian: linux-perf) and may need privileges: root, or kernel.perf_event_paranoid of
+# at most 1. The graph is drawn by inferno, which is built once into target/tools.
 set -euo pipefail
 called_from=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -46,7 +47,7 @@ fi
 data=$(mktemp -d "${TMPDIR:-/tmp}/raybox-flamegraph-XXXXXXXX")
 trap 'rm -rf "$data"' EXIT
 
-# Cycles where the processor counts them; most virtual machines have a clock only.
+# Cycles if the processor counts them; most virtual machines have only a clock.
 event=cycles
 perf record -q -e cycles -o "$data/probe" -- true >/dev/null 2>&1 || event=cpu-clock
 echo "flamegraph.sh: $seconds s of process $pid by $event"

@@ -1,18 +1,21 @@
 #!/usr/bin/env bash
-# Fuzzes the readers of bytes from outside:
+# Fuzzes the code that parses bytes from outside:
 #
 #     scripts/fuzz.sh                     every target of fuzz/ for a minute
 #     scripts/fuzz.sh 600 framing         one target for ten minutes
 #
-# The targets are those of `cargo fuzz`, and are built here with its flags but for the sanitizer. So neither it nor a
-# nightly toolchain is needed, only a C++ compiler for libFuzzer: the instrumentation is a pass of LLVM that every
-# toolchain has, and the address sanitizer, which is what needs a nightly one, has little to find where `unsafe` is denied.
-# With both at hand, `cargo +nightly fuzz run framing` works as well.
+# The targets are those of `cargo fuzz`, and are built here with its flags but for the sanitizer. So
+# neither `cargo fuzz` nor a nightly toolchain is needed, only a C++ compiler for libFuzzer. The
+# instrumentation is a pass of LLVM that every toolchain has. The address sanitizer, which needs a
+# nightly toolchain, would find little where `unsafe` is denied. With both installed, `cargo
+# +nightly fuzz run framing` works as well.
 #
-# Without a C++ compiler (or with FUZZ_WITHOUT=libfuzzer) the same checks run on the corpus with random edits, for the same
-# time; the output says so. Each file of a corpus is checked by `cargo test`, too.
+# Without a C++ compiler (or with FUZZ_WITHOUT=libfuzzer) the same checks run on the corpus with
+# random edits, for the same time; the output says so. Each file of a corpus is checked by `cargo
+# test`, too.
 #
-# What is found stays in fuzz/artifacts. What is new in coverage is kept in target/fuzz-corpus and not in the repository.
+# Findings stay in fuzz/artifacts. Inputs with new coverage are stored in target/fuzz-corpus and not
+# in the repository.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -32,14 +35,14 @@ done
 
 # ---- With libFuzzer ----
 
-# As many at a time as there are cores; each stops at the first finding.
+# Runs one target per core at a time; each stops at the first finding.
 with_libfuzzer() {
     local triple flags failed=0 running=0 target
     triple=$(rustc -vV | sed -n 's/^host: //p')
     flags="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4"
     flags+=" -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table"
     flags+=" -Cllvm-args=-sanitizer-coverage-trace-compares -Cdebug-assertions -Coverflow-checks -Ccodegen-units=1"
-    # With a target named, the flags are not for build scripts.
+    # If a target is named, the flags do not apply to build scripts.
     RUSTFLAGS=$flags cargo build --manifest-path fuzz/Cargo.toml --release --bins --target "$triple"
     echo "fuzz.sh: libFuzzer, $seconds s each: ${targets[*]}"
     for target in "${targets[@]}"; do

@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
-# The cost of a message in instructions, which does not depend on the machine's speed or on what else runs there:
+# The cost of a message in instructions, which does not depend on the machine's speed or on other
+# programs:
 #
 #     scripts/instructions.sh                           fails when one costs over 5 % more than recorded
 #     scripts/instructions.sh chat group                these alone
 #     scripts/instructions.sh --runs 5                  five times, with the spread
 #     scripts/instructions.sh --update "REASON" chat    records the figure of today, and why it has changed
 #
-# It builds the release binary, installs valgrind where it is missing and may, and plays fixed sessions to the real server
-# under callgrind: scripts/instructions.py. The figures are in raybench/instructions.txt.
+# It builds the release binary, installs valgrind if it is missing and the user may, and plays fixed
+# sessions to the real server under callgrind: scripts/instructions.py. The figures are in
+# raybench/instructions.txt.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

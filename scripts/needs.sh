@@ -1,5 +1,6 @@
-# Installs what a script needs where it may (Debian); to be sourced. The script defines `fail`, names what it needs, and then
-# calls install_missing. When it ends in between, "${policy_remover[@]}" cleans up.
+# Installs the packages that a script needs, if the user may (Debian); to be sourced. The script
+# defines `fail`, names what it needs, and then calls install_missing. If the script exits in
+# between, "${policy_remover[@]}" cleans up.
 
 missing=()
 
@@ -20,7 +21,8 @@ install_missing() {
     type -P apt-get >/dev/null || fail "needed: ${missing[*]}: $hint"
     echo "${0##*/}: installing ${missing[*]}"
     "${as_root[@]}" apt-get update -qq || echo "${0##*/}: apt-get update failed, trying with what is known" >&2
-    # Debian starts a service as soon as it is installed, unless this file forbids it. The tests start their own.
+    # Debian starts a service as soon as it is installed, unless this file forbids it. The tests
+    # start their own.
     if [ ! -e "$policy" ]; then
         printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$policy" >/dev/null
         "${as_root[@]}" chmod 755 "$policy"

@@ -1,20 +1,20 @@
 -- The tables of the chat server, for a new installation on MySQL 8.0 or later, or MariaDB 10.11 or later.
 --
--- Loads into the database that is selected, which must not hold them yet:
+-- Loads into the selected database, which must not contain them yet:
 --
 --     mysql -e 'CREATE DATABASE chat'
 --     mysql chat < sql/chat.sql
 --
--- A database of the reference server is brought to this state by the files in mysql/.
+-- The files in mysql/ bring a database of the reference server to this state.
 --
--- The reference server's statements work on these tables as on its own. Columns that it does not know are therefore
--- INVISIBLE where the server can do that (a `SELECT *` does not show them, an `INSERT` without a list of columns does
--- not want them), and have a value without it.
+-- The reference server's statements work on these tables as on its own. So columns that it does not know are
+-- INVISIBLE if the database supports that (a `SELECT *` does not return them, an `INSERT` without a list of
+-- columns does not need them), and have a default.
 --
--- Comments with a version are code for one server alone: /*! for MySQL, /*M! for MariaDB. Names are compared without
--- regard to case and accents, but blanks count, also at the end: there is a collation that does so on either server,
--- but none that has the same name on both.
--- No foreign keys: the reference server keeps rows about users and groups that do not exist.
+-- Comments with a version are code for one database only: /*! for MySQL, /*M! for MariaDB. Names are compared
+-- without regard to case and accents, but blanks count, also at the end. Both databases have such a
+-- collation, but under different names. No foreign keys: the reference server stores rows about users and
+-- groups that do not exist.
 
 CREATE TABLE User (
     id       INT NOT NULL AUTO_INCREMENT PRIMARY KEY,
@@ -35,8 +35,8 @@ CREATE TABLE AllGroup (
     id        INT NOT NULL AUTO_INCREMENT PRIMARY KEY,
     groupname VARCHAR(50) NOT NULL COLLATE /*!80000 utf8mb4_0900_ai_ci */ /*M!101000 utf8mb4_uca1400_nopad_ai_ci */,
     groupdesc VARCHAR(200) NOT NULL DEFAULT '',
-    -- The name without case and accents, as the server computes it for searches: up to 18 characters for one of the
-    -- name. NULL where the reference server made the group; the next search computes it.
+    -- The name without case and accents, as the server computes it for searches: up to 18 characters for one
+    -- of the name. NULL where the reference server made the group; the next search computes it.
     name_key  VARCHAR(1000) NULL COLLATE utf8mb4_bin /*!80023 INVISIBLE */ /*M!100300 INVISIBLE */,
     KEY name_key (name_key(8))
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
@@ -49,7 +49,8 @@ CREATE TABLE GroupUser (
     KEY userid (userid)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
--- The id ascends in the order of arrival and is never used again: both servers keep the counter across restarts.
+-- The id ascends in the order of arrival and is never used again: both servers keep the counter across
+-- restarts.
 CREATE TABLE OfflineMessage (
     userid  INT NOT NULL,
     message MEDIUMTEXT NOT NULL,
@@ -57,7 +58,7 @@ CREATE TABLE OfflineMessage (
     KEY userid_id (userid, id)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
--- Which files of mysql/ have been applied.
+-- The files of mysql/ that have been applied.
 CREATE TABLE SchemaMigration (
     version INT NOT NULL PRIMARY KEY,
     applied TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP

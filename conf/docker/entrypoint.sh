@@ -1,8 +1,8 @@
 #!/bin/sh
-# Starts the server in /var/lib/raybox. Those of a cluster (there is a mysql.cnf) start in a folder below it that is called
-# like their host, and so do their logs, so that all may share the volumes.
+# Starts the server in /var/lib/raybox. The servers of a cluster (there is a mysql.cnf) start in a subfolder
+# named after their host, and so do their logs, so that all of them can share the volumes.
 #
-# *.cnf in /etc/raybox are its settings. Passwords are not in those files but in the environment: MYSQL_PASSWORD and
+# *.cnf in /etc/raybox are its settings. Passwords come from the environment instead: MYSQL_PASSWORD and
 # REDIS_PASSWORD are added to the copies of mysql.cnf and redis.cnf that the server reads.
 set -eu
 settings=/etc/raybox
@@ -16,7 +16,7 @@ umask 027
 mkdir -p "$work" "$log"
 cd "$work"
 
-# A file that was taken away from the settings must not stay in force.
+# A file that was removed from the settings must not stay in effect.
 rm -f server.cnf mysql.cnf redis.cnf
 for file in server.cnf mysql.cnf redis.cnf; do
     if [ -e "$settings/$file" ]; then cat "$settings/$file" >"$file"; fi
