@@ -1,12 +1,13 @@
-//! [`Admission`]: who may come in, how often and how fast.
+//! [`Admission`]: which clients may connect, how often and how fast.
 //!
-//! Limits are for a connection ([`Meter`]), for an address ([`Source`]), or for an account from an address ([`Logins`]).
-//! Each is a setting, each can be off, and each counts how often it was hit. What they know is plain state that gets the
-//! time as an argument; here are the locks around it, which are leaves and taken once for a connection, a login or a
-//! registration, never for a message.
+//! Limits apply to a connection ([`Meter`]), to an address ([`Source`]), or to an account from an
+//! address ([`Logins`]). Each is a setting, each can be off, and each counts its refusals. Their
+//! state is plain data that gets the time as an argument. The locks around it are here; they are
+//! leaf locks, taken once for a connection, a login or a registration, never for a message.
 //!
-//! Room is shared out fairly among accounts and addresses ([`NestedShares`]): in the lanes ([`berths`]), for requests that
-//! wait for the store ([`requests`]), and for replies with stored messages ([`fetches`]).
+//! Room is shared fairly among accounts and addresses ([`NestedShares`]): in the lanes
+//! ([`berths`]), for requests that wait for the store ([`requests`]), and for replies with stored
+//! messages ([`fetches`]).
 
 mod allowance;
 pub mod berths;
@@ -48,7 +49,7 @@ use crate::config::{Config, Networks};
 use crate::metrics::{Hit, Metrics};
 use crate::protocol::Id;
 
-/// The limits of one server. Any thread asks.
+/// The limits of one server. Any thread may call it.
 #[derive(Debug)]
 pub struct Admission {
     rates: Rates,
@@ -60,9 +61,9 @@ pub struct Admission {
     login_timeout: Option<Duration>,
     logins: Mutex<Logins>,
     registrations: Mutex<Allowance>,
-    /// Of the queue of the hashers.
+    /// Places in the queue of the hashers.
     hashing: Mutex<Shares<Source>>,
-    /// Of each limit its own, so that a flood against one does not hide another.
+    /// One for each limit, so that a flood against one does not hide another.
     complaints: Mutex<[Complaints; Hit::COUNT]>,
     metrics: Arc<Metrics>,
     clock: Clock,
@@ -74,7 +75,7 @@ pub trait Guest: fmt::Debug + Send + Sync {
     fn make_room(&self);
 }
 
-/// A place in the queue of the hashers or at one of them, given back when it is dropped.
+/// A place in the queue of the hashers or at one of them, released when dropped.
 #[derive(Debug)]
 pub struct Place {
     admission: Arc<Admission>,
@@ -91,7 +92,8 @@ pub struct Attempt {
     right: Option<bool>,
 }
 
-/// An account that is being made. If dropped without an outcome, it is not counted: the failure was not the client's.
+/// An account that is being created. If dropped without an outcome, it is not counted: the failure
+/// was not the client's.
 #[derive(Debug)]
 pub struct Registration {
     admission: Arc<Admission>,
@@ -100,7 +102,7 @@ pub struct Registration {
 }
 
 impl Admission {
-    /// The limits as they are set, with so many descriptors for clients.
+    /// The limits from the settings, with this number of descriptors for clients.
     pub fn new(config: &Config, descriptors: usize, metrics: Arc<Metrics>, clock: Clock) -> Admission {
         let rates = Rates { frames: config.frames_per_second, bytes: config.bytes_per_second, epoch: clock.now() };
         Admission {
@@ -118,35 +120,37 @@ impl Admission {
         }
     }
 
-    /// How fast each connection may send.
+    /// The rates at which each connection may send.
     pub fn rates(&self) -> &Rates {
         &self.rates
     }
 
-    /// Seconds that a login has to wait before it may be tried; `None` if it may now. One that has to wait is not looked at:
-    /// what it is told says nothing about its password.
+    /// Seconds that a login has to wait before it may be tried; `None` if it may be tried now. A
+    /// login that has to wait is not checked, so the answer reveals nothing about its password.
     pub fn login_wait(&self, id: Id, source: Source, now: Instant) -> Option<u32> {
         let (hit, wait) = self.logins.lock().wait(id, source, now)?;
         self.complain(hit, format_args!("a login as user {} from {source}", id.0), now);
         Some(seconds(wait))
     }
 
-    /// A login is going to be checked. `differs` says that its password is not the one that is remembered. A client
-    /// that gets any other answer than "right" has learnt that much, so the attempt counts as wrong even if it is never checked.
+    /// Begins the check of a login. `differs` means that its password is not the remembered one. A
+    /// client that gets any other answer than "right" has learnt that, so the attempt counts as
+    /// wrong even if it is never checked.
     pub fn attempt(self: &Arc<Admission>, id: Id, source: Source, differs: bool, now: Instant) -> Attempt {
         self.logins.lock().begin(id, source, now);
         Attempt { admission: self.clone(), id, source, right: differs.then_some(false) }
     }
 
-    /// A password was right, and there was no need to check it.
+    /// Notes that a password was right, without the need of a check.
     pub fn recognised(&self, id: Id, source: Source) {
         self.logins.lock().succeeded(id, source);
     }
 
-    /// An account is going to be made.
+    /// Begins the creation of an account.
     ///
     /// # Errors
-    /// Seconds to wait before it may.
+    ///
+    /// The seconds to wait if the address has created too many.
     pub fn register(self: &Arc<Admission>, source: Source, now: Instant) -> Result<Registration, u32> {
         let taken = self.registrations.lock().take_if_any(source, now);
         match taken {
@@ -158,17 +162,19 @@ impl Admission {
         }
     }
 
-    /// A password is going to be hashed. One address never has all places of the queue.
+    /// Takes a place for a password that is going to be hashed. One address never has all places of
+    /// the queue.
     pub fn queue(self: &Arc<Admission>, source: Source) -> Option<Place> {
         self.hashing.lock().take(source, 1).then(|| Place { admission: self.clone(), source })
     }
 
-    /// A login or a registration found no place in the queue of the hashers.
+    /// Counts a login or a registration that found no place in the queue of the hashers.
     pub fn no_room(&self, source: Source, now: Instant) {
         self.complain(Hit::LoginsMax, format_args!("a login or registration from {source}"), now);
     }
 
-    /// A client spoke another protocol and was turned down: counts it, and says so with a line a minute for the operator.
+    /// Counts a client that was refused because it spoke another protocol, and logs at most one
+    /// line a minute about it.
     pub fn speaks(&self, foreign: Foreign, source: Source, now: Instant) {
         let (hit, protocol) = match foreign {
             Foreign::Http { .. } => (Hit::Http, "HTTP"),
@@ -187,7 +193,7 @@ impl Admission {
         }
     }
 
-    /// Somebody was turned away: counts it, and says so with a line a minute for the operator.
+    /// Counts a refusal, and logs at most one line a minute about it.
     fn complain(&self, hit: Hit, whom: fmt::Arguments<'_>, now: Instant) {
         self.metrics.refused(hit);
         let key = hit.key();
@@ -211,7 +217,7 @@ impl Drop for Place {
 }
 
 impl Attempt {
-    /// It was checked: whether the password was right.
+    /// Ends the check. `right`: whether the password was right.
     pub fn end(mut self, right: bool) {
         self.right = Some(right);
     }
@@ -224,7 +230,7 @@ impl Drop for Attempt {
 }
 
 impl Registration {
-    /// It was made, or it was not and the client is to blame.
+    /// Ends the creation: the account was created, or it was not and that is the client's fault.
     pub fn end(mut self) {
         self.counts = true;
     }
@@ -238,23 +244,24 @@ impl Drop for Registration {
     }
 }
 
-/// Passwords that may wait to be hashed or be hashed, all together.
+/// The number of passwords that may wait or be hashed.
 pub fn places(config: &Config) -> usize {
     config.logins_max + config.hashers
 }
 
-/// Bytes of what clients have begun to send: half of the memory for clients, but room for a few of the longest frames.
+/// The bytes of unfinished frames: half of the memory for clients, but room for a few of the
+/// longest frames.
 fn kept_bytes_max(config: &Config) -> usize {
     (config.memory_bytes_max / 2).max(FRAMES_KEPT_MIN * config.frame_bytes_max)
 }
 
-/// Whole seconds, not less than the time.
+/// The time in whole seconds, rounded up.
 fn seconds(time: Duration) -> u32 {
     u32::try_from(time.as_nanos().div_ceil(1_000_000_000)).unwrap_or(u32::MAX).max(1)
 }
 
-/// A stranger has a quarter of the memory for what clients have begun to send, and the buffer of a frame may be twice as long
-/// as the frame.
+/// A stranger may have a quarter of the memory for unfinished frames, and the buffer of a frame may
+/// be twice as long as the frame.
 const FRAMES_KEPT_MIN: usize = 16;
 
 #[cfg(test)]

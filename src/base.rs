@@ -1,11 +1,11 @@
-//! The ground floor: what any other folder may use, and what uses none of them.
+//! Basics that every other folder may use. They use no other folder.
 //!
 //! - [`ids`] are what users and groups are called, [`rows`] what the database returns and replies show.
 //! - [`loads`] is how full things are, for the metrics.
 //! - [`memory`] is how much memory this process may have.
-//! - [`clock`] tells the time, and lets tests say what time it is.
+//! - [`clock`] tells the time, and lets tests set it.
 //! - [`collation`] compares names as MySQL does.
-//! - `recent` is a table of bounded size that forgets what was put in longest ago.
+//! - `recent` is a table of bounded size that drops its oldest entries.
 
 pub mod clock;
 pub mod collation;

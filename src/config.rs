@@ -1,11 +1,12 @@
 //! The settings: read once at start, checked whole, immutable afterwards.
 //!
-//! A setting comes from an option, else the environment, else the file `server.cnf`, else its default. All four, the
-//! help text and the check of names are made from one table, `keys::KEYS`. Every value that stands anywhere is
-//! checked, even where another one wins: a setting that waits to be wrong is worse than one that is wrong now.
+//! A setting comes from an option, otherwise the environment, otherwise the file `server.cnf`,
+//! otherwise its default. All four, the help text and the check of names are made from one table,
+//! `keys::KEYS`. Every given value is checked, even if another source overrides it: an error that
+//! shows up only later is worse than one that shows up now.
 //!
-//! How to reach the database and Redis of a cluster stands in files of their own, `mysql.cnf` and `redis.cnf`
-//! (`cluster.rs`), which are the reference server's.
+//! The settings of the database and of Redis in a cluster are in files of their own, `mysql.cnf`
+//! and `redis.cnf` (`cluster.rs`), which have the reference server's format.
 
 mod cluster;
 mod environment;
@@ -38,16 +39,16 @@ pub use networks::Networks;
 
 /// Every setting of one server process.
 ///
-/// `Debug` is fit for a log: a secret must be a type of its own that prints as `***`.
+/// `Debug` is safe for a log: a secret must be a type of its own that prints as `***`.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Config {
-    /// Where to listen; port 0 lets the system choose.
+    /// The address to listen on; port 0 lets the system choose.
     pub listen: SocketAddr,
     /// The folder of the database.
     pub data_dir: PathBuf,
-    /// Where the settings of the database are.
+    /// The file with the settings of the database.
     pub mysql_file: SettingsFile,
-    /// Where the settings of Redis are.
+    /// The file with the settings of Redis.
     pub redis_file: SettingsFile,
     /// The database that the nodes of a cluster share; without it, the embedded store.
     pub mysql: Option<MysqlSettings>,
@@ -63,7 +64,7 @@ pub struct Config {
     pub workers: usize,
     /// Threads for password hashing.
     pub hashers: usize,
-    /// Connections the kernel holds until they are accepted.
+    /// Connections that the kernel holds until they are accepted.
     pub backlog: u32,
     /// The longest frame that is read, in bytes.
     pub frame_bytes_max: usize,
@@ -71,41 +72,44 @@ pub struct Config {
     pub frame_timeout: Duration,
     /// How long a connection may be silent.
     pub idle_timeout: Duration,
-    /// How long a connection may be open without being logged in; zero: for as long as it likes.
+    /// How long a connection may be open without being logged in; zero: without a limit.
     pub login_timeout: Duration,
     /// How long a peer may leave sent data unacknowledged (`TCP_USER_TIMEOUT`, tcp(7)).
     pub user_timeout: Duration,
-    /// Whether connections of `proxy_from` begin with a PROXY header, which tells the client's address.
+    /// Whether connections of `proxy_from` begin with a PROXY header, which contains the client's
+    /// address.
     pub proxy_protocol: bool,
-    /// The proxies that are believed.
+    /// The trusted proxies.
     pub proxy_from: Networks,
     /// High-water mark of one connection's output, in bytes.
     pub output_bytes_max: usize,
-    /// The clients that are sent one frame after the other, with pauses.
+    /// The clients that get one frame at a time, with pauses.
     pub paced: Paced,
-    /// How long a pause is for each message that a frame shows.
+    /// The pause for each message that a frame shows.
     pub pace: Duration,
-    /// How long the server goes on as before when it is told to stop, not being ready.
+    /// How long the server keeps serving after a stop signal, while it reports that it is not
+    /// ready.
     pub drain_delay: Duration,
-    /// How many connections a second it closes then.
+    /// The connections per second that it closes then.
     pub drain_rate: u32,
-    /// How long it may take to finish its work when the last one is told.
+    /// How long shutdown may take after the last connection was told to close.
     pub drain_timeout: Duration,
-    /// Connections in all.
+    /// The most connections in all.
     pub connections_max: Limit,
-    /// Connections of one address.
+    /// The most connections of one address.
     pub connections_per_address: Limit,
-    /// Frames that one connection may send.
+    /// Frames per second of one connection.
     pub frames_per_second: Rate,
-    /// Bytes of frames that one connection may send.
+    /// Bytes per second of one connection.
     pub bytes_per_second: Rate,
-    /// Failed logins for one account from one address that are free; after them the next attempt must wait.
+    /// Failed logins for one account from one address without a delay; after them the next attempt
+    /// must wait.
     pub login_failures: Limit,
     /// Failed logins of one address within an hour.
     pub login_failures_per_address: Limit,
     /// New accounts of one address within an hour.
     pub registrations_per_address: Limit,
-    /// Memory for what clients have begun to send, and for replies on their way, in bytes.
+    /// Memory for unfinished frames and for replies on their way, in bytes.
     pub memory_bytes_max: usize,
     /// Requests that wait for a worker; beyond that, the 503 reply.
     pub requests_max: usize,
@@ -113,16 +117,16 @@ pub struct Config {
     pub logins_max: usize,
     /// Bytes of messages on their way to the store; beyond that, the 503 reply.
     pub lane_bytes_max: usize,
-    /// Most bytes stored for one user, with 64 for each message beside its text.
+    /// The most bytes stored for one user, counted as the text and 64 bytes for each message.
     pub mailbox_bytes_max: usize,
-    /// Bytes of messages that wait on the disk while the database of a cluster is away; beyond that, the 503 reply. Zero: none
-    /// do.
+    /// The most bytes of messages that wait on the disk while the database of a cluster is
+    /// unavailable; beyond that, the 503 reply. Zero: none wait.
     pub spool_bytes_max: usize,
-    /// Most bytes of message text in one reply of type 14.
+    /// The most bytes of message text in one reply of type 14.
     pub fetch_bytes_max: usize,
-    /// Most groups in one reply to a search.
+    /// The most groups in one reply to a search.
     pub search_results_max: usize,
-    /// Most members of a group.
+    /// The most members of a group.
     pub group_members_max: usize,
     /// The cost of hashing one password.
     pub password_cost: PasswordCost,
@@ -130,7 +134,7 @@ pub struct Config {
     pub account_check: Duration,
     /// How long a verified password is remembered; zero: not at all.
     pub password_memory: Duration,
-    /// The HTTP port for health and metrics.
+    /// The address of the HTTP port for health and metrics.
     pub admin: AdminAddress,
     /// The folder of the log files.
     pub log_dir: PathBuf,
@@ -138,27 +142,28 @@ pub struct Config {
     pub log_level: LogLevels,
 }
 
-/// Which users a connection may act as.
+/// The users that a connection may act as.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Auth {
-    /// A connection acts only as a user it logged in as.
+    /// A connection may act only as a user it has logged in as.
     Strict,
-    /// Anyone acts as anyone, as on the reference server.
+    /// Any connection may act as any user, as on the reference server.
     Compat,
 }
 
-/// Which clients are sent one frame after the other, with pauses, because they take whatever one read returns for one frame.
+/// The clients that get one frame at a time, with pauses, because they take the bytes of one read
+/// for one frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Paced {
-    /// None.
+    /// No clients.
     Off,
-    /// Those that do not end their frames with newlines.
+    /// Clients that do not end their frames with newlines.
     On,
-    /// Those of them that the form of their password shows to be the usual client.
+    /// Of these, the ones that the form of their password identifies as the usual client.
     Auto,
 }
 
-/// Where to serve health and metrics, if anywhere; port 0 lets the system choose.
+/// The address for health and metrics, if any; port 0 lets the system choose.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct AdminAddress(pub Option<SocketAddr>);
 
@@ -173,10 +178,10 @@ pub struct PasswordCost {
     pub lanes: u32,
 }
 
-/// Which lines are logged.
+/// The lines that are logged.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LogLevels {
-    /// The least important level, where no other is named.
+    /// The least important level, for parts without a level of their own.
     pub everything: LevelFilter,
     /// Parts of the program, by the beginning of the log target, with levels of their own.
     pub parts: Vec<(String, LevelFilter)>,
@@ -187,16 +192,17 @@ pub struct LogLevels {
 pub enum Invocation {
     /// Run a server with these settings.
     Run(Box<Config>),
-    /// Print this text on stdout and leave: the help or the version.
+    /// Print this text on stdout and exit: the help or the version.
     Print(String),
 }
 
 impl Config {
-    /// Reads and checks all settings. `args` begins with the program's name; `server.cnf` and the file that
-    /// `--config` names are looked for from `working_dir`.
+    /// Reads and checks all settings. `args` begins with the program's name; `server.cnf` and the
+    /// file that `--config` names are relative to `working_dir`.
     ///
     /// # Errors
-    /// The first thing that is wrong; its text is one line for the operator.
+    ///
+    /// The first error found; its text is one line for the operator.
     pub fn load(
         args: impl IntoIterator<Item = OsString>,
         env: impl IntoIterator<Item = (OsString, OsString)>,
@@ -215,8 +221,8 @@ impl Config {
         Ok(Invocation::Run(Box::new(config)))
     }
 
-    /// The settings that a server started in `working_dir` would have, for a command that works on what it works on. The
-    /// command may name the files of the database and Redis itself.
+    /// The settings that a server started in `working_dir` would have, for a command that works on
+    /// the same data. The command may name the files of the database and Redis itself.
     ///
     /// # Errors
     /// As for [`Config::load`].
@@ -239,9 +245,9 @@ impl Config {
         Ok(config)
     }
 
-    /// The settings of a server for which nothing but its address was chosen.
+    /// The default settings of a server, with this address.
     pub fn with_defaults(listen: SocketAddr) -> Config {
-        // Placeholders: the table holds a default for every field, and a test makes sure that it does.
+        // Placeholders: the table has a default for every field, and a test checks that it does.
         let mut config = Config {
             listen,
             data_dir: PathBuf::new(),
@@ -331,7 +337,7 @@ fn command() -> clap::Command {
         .override_usage(USAGE)
         .after_help(AFTER_HELP)
         .disable_help_subcommand(true)
-        // "-1" is then a value, and refused as one that is out of bounds.
+        // "-1" is then a value, and refused as out of bounds.
         .allow_negative_numbers(true)
         .arg(Arg::new("IP").required(true).help("Address to listen on, IPv4 or IPv6; 0.0.0.0 or :: for all"))
         .arg(Arg::new("PORT").required(true).help("Port to listen on, 0 to 65535; 0 lets the system choose"))
@@ -424,13 +430,14 @@ fn apply(
     Err(ConfigError::BadValue { place: place(), name, value, allowed: key.allowed() })
 }
 
-/// The name most like `word`, if one is close enough that a slip of the finger explains the difference.
+/// The name most similar to `word`, if it is similar enough for a typing error.
 fn nearest(word: &str, names: impl Iterator<Item = String>) -> Option<String> {
     let (distance, name) = names.map(|name| (edit_distance(word, &name), name)).min()?;
     (distance <= 1 + name.len() / 5).then_some(name)
 }
 
-/// How many characters must be put in, left out or replaced to turn `a` into `b` (Levenshtein), row by row.
+/// The number of characters to insert, delete or replace to turn `a` into `b` (Levenshtein),
+/// computed row by row.
 fn edit_distance(a: &str, b: &str) -> usize {
     let mut row: Vec<usize> = (0..=b.chars().count()).collect();
     for (i, a) in a.chars().enumerate() {
@@ -476,7 +483,7 @@ mod tests {
     use std::fs;
     use std::process;
 
-    /// A folder that is gone when the test is over.
+    /// A folder that is removed when the test is over.
     struct Folder(PathBuf);
 
     impl Folder {

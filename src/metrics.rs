@@ -1,11 +1,12 @@
-//! [`Metrics`]: what the server has done and how it is doing, in numbers for Prometheus.
+//! [`Metrics`]: counters and values of the server for Prometheus.
 //!
-//! There are two kinds of numbers. *Events* are counted by the code that causes them ([`Metrics::stored`],
-//! [`LoopTally::frame`]). *Values*, such as the length of a queue, are read when the metrics are: the parts of the server
-//! register closures for that ([`Metrics::watch_queue`]), which must not block. `docs/metrics.md` explains every number.
+//! There are two kinds of numbers. *Events* are counted by the code that causes them
+//! ([`Metrics::stored`], [`LoopTally::frame`]). *Values*, such as the length of a queue, are read
+//! when the metrics are read: parts of the server register closures for that
+//! ([`Metrics::watch_queue`]), which must not block. `docs/metrics.md` explains every number.
 //!
-//! A message on its way costs next to nothing here: what a loop counts are plain numbers of its own, and what all threads
-//! count in one place is kept apart by thread. No label is looked up but when somebody asks.
+//! A message costs next to nothing here: a loop counts in plain numbers of its own, and counters
+//! that all threads use are split by thread. Labels are looked up only when the metrics are read.
 
 mod families;
 
@@ -22,7 +23,7 @@ use crate::base::loads::{PoolUse, SpoolLoad};
 use crate::protocol::{FrameKind, ReplyKind};
 use families::{Families, Sample};
 
-/// The numbers of one server. Any thread tells, any thread asks.
+/// The numbers of one server. Any thread may count and read.
 #[derive(Debug)]
 pub struct Metrics {
     families: Families,
@@ -30,7 +31,8 @@ pub struct Metrics {
     counts: Arc<Counts>,
 }
 
-/// The counters of one event loop, in cache lines of their own. Only its thread may write them.
+/// The counters of one event loop, in cache lines of their own. Only the loop's thread may write
+/// them.
 #[derive(Debug)]
 #[repr(align(128))]
 pub struct LoopTally {
@@ -43,52 +45,52 @@ pub struct LoopTally {
 pub enum Login {
     /// The password was hashed and is right.
     Accepted,
-    /// The password was right not long ago.
+    /// The password is remembered as right.
     Remembered,
     /// The id or the password is wrong.
     Wrong,
-    /// Too many waited, or the store was away.
+    /// Too many logins waited, or the store was unavailable.
     Refused,
-    /// Too many had failed before: it was not looked at.
+    /// Too many had failed before, so the password was not checked.
     Delayed,
 }
 
 /// A limit that was hit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Hit {
-    /// Of connections in all.
+    /// All connections.
     MaxConnections,
-    /// Of connections of one address.
+    /// Connections of one address.
     ConnectionsPerAddress,
-    /// Of frames of one connection.
+    /// Frames of one connection.
     Frames,
-    /// Of bytes of one connection.
+    /// Bytes of one connection.
     Bytes,
-    /// Of wrong passwords for one account from one address.
+    /// Wrong passwords for one account from one address.
     LoginFailures,
-    /// Of wrong passwords from one address.
+    /// Wrong passwords from one address.
     LoginFailuresPerAddress,
-    /// Of new accounts from one address.
+    /// New accounts from one address.
     RegistrationsPerAddress,
-    /// Of logins and registrations that wait for a hasher.
+    /// Logins and registrations that wait for a hasher.
     LoginsMax,
-    /// Of requests that wait for a worker.
+    /// Requests that wait for a worker.
     RequestsMax,
-    /// Of messages on their way to other nodes and to the store.
+    /// Messages on their way to other nodes and to the store.
     LaneMax,
-    /// Of what is stored for one user.
+    /// Messages stored for one user.
     MailboxMax,
-    /// Of members of a group.
+    /// Members of a group.
     GroupMembersMax,
-    /// Of descriptors: there are hardly any left for clients.
+    /// Descriptors for clients, of which hardly any are left.
     Descriptors,
-    /// Of the time that a connection may take to log in.
+    /// The time within which a connection must log in.
     LoginTimeout,
-    /// Of memory for what clients have begun to send, and for replies on their way.
+    /// Memory for unfinished frames, and for replies on their way.
     MemoryMax,
-    /// None: a client speaks HTTP.
+    /// Not a limit: a client speaks HTTP.
     Http,
-    /// None: a client speaks TLS.
+    /// Not a limit: a client speaks TLS.
     Tls,
 }
 
@@ -104,13 +106,13 @@ pub enum Stage {
 /// An event of messages in the spool.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SpoolMove {
-    /// They are put in.
+    /// They were put in.
     Spooled,
-    /// They go on to where they belong.
+    /// They were moved to the database.
     Drained,
-    /// They are for ids that nobody has.
+    /// They were for ids that no user has.
     Dropped,
-    /// The database refuses them, though it is well.
+    /// The database refused them although it works.
     SetAside,
 }
 
@@ -137,11 +139,11 @@ struct Counts {
     unstored: Count,
 }
 
-/// A number for what happens once a batch or seldom.
+/// A counter for events that happen once per batch or rarely.
 #[derive(Debug, Default)]
 struct Count(AtomicU64);
 
-/// A number for what every thread does all the time: each adds to a part of its own.
+/// A counter that all threads use frequently: each adds to its own part.
 #[derive(Debug, Default)]
 struct Sharded([Shard; SHARDS]);
 
@@ -149,7 +151,7 @@ struct Sharded([Shard; SHARDS]);
 #[repr(align(128))]
 struct Shard(AtomicU64);
 
-/// How large batches were.
+/// A histogram of batch sizes.
 #[derive(Debug, Default)]
 struct Batches {
     by_size: [Count; BATCH_BOUNDS.len() + 1],
@@ -157,7 +159,7 @@ struct Batches {
 }
 
 impl Metrics {
-    /// Nothing has happened yet on a server with so many event loops.
+    /// The metrics of a server with this number of event loops; all counters are zero.
     pub fn new(loops: usize) -> Metrics {
         let loops: Box<[_]> = (0..loops).map(|_| Arc::new(LoopTally::new())).collect();
         let metrics = Metrics { families: Families::new(), loops, counts: Arc::default() };
@@ -166,119 +168,121 @@ impl Metrics {
         metrics
     }
 
-    /// All numbers as they are now, in Prometheus' text format.
+    /// All current numbers, in Prometheus' text format.
     pub fn render(&self) -> String {
         self.families.render()
     }
 
-    /// Where the nth event loop counts.
+    /// The counters of the nth event loop.
     ///
     /// # Panics
-    /// When there is no such loop.
+    ///
+    /// If there is no such loop.
     pub fn of_loop(&self, nth: usize) -> Arc<LoopTally> {
         self.loops[nth].clone()
     }
 }
 
-/// The event.
+/// Events.
 impl Metrics {
-    /// So many messages were handed to connections of this node.
+    /// `n` messages were written to connections of this node.
     pub fn delivered_locally(&self, n: usize) {
         self.counts.local.add(n);
     }
 
-    /// So many messages were offered to other nodes.
+    /// `n` messages were offered to other nodes.
     pub fn published(&self, n: usize) {
         self.counts.published.add(n);
     }
 
-    /// Other nodes have confirmed so many messages.
+    /// Other nodes have confirmed `n` messages.
     pub fn confirmed(&self, n: usize) {
         self.counts.confirmed.add(n);
     }
 
-    /// So many messages were offered to other nodes, and no confirmation came in time.
+    /// `n` messages were offered to other nodes, and not confirmed in time.
     pub fn unconfirmed(&self, n: usize) {
         self.counts.unconfirmed.add(n);
     }
 
-    /// The store has kept so many messages.
+    /// The store has committed `n` messages.
     pub fn stored(&self, n: usize) {
         self.counts.stored.add(n);
     }
 
-    /// So many messages could neither be delivered nor kept; their senders hear of it.
+    /// `n` messages could neither be delivered nor stored; their senders get an error.
     pub fn failed(&self, n: usize) {
         self.counts.failed.add(n);
     }
 
-    /// So many messages were for ids that nobody has.
+    /// `n` messages were for ids that no user has.
     pub fn unknown_recipients(&self, n: usize) {
         self.counts.unknown.add(n);
     }
 
-    /// So many messages to groups were not stored for a member whose mailbox has no room.
+    /// `n` messages to groups were not stored for a member whose mailbox has no room.
     pub fn left_out(&self, n: usize) {
         self.counts.left_out.add(n);
     }
 
-    /// How many messages were for ids that nobody has.
+    /// The number of messages for ids that no user has.
     pub fn unknown_recipients_so_far(&self) -> u64 {
         self.counts.unknown.value()
     }
 
-    /// Connections ended before they took so many messages, which are delivered again.
+    /// Connections ended before they took `n` messages, which are delivered again.
     pub fn returned(&self, n: usize) {
         self.counts.returned.add(n);
     }
 
-    /// So many connected users' rows were compared with what they were at the login.
+    /// The rows of connected users were compared with those at the login.
     pub fn accounts_compared(&self, users: usize) {
         self.counts.accounts_compared.add(users);
     }
 
-    /// A changed or deleted account was taken from so many connections.
+    /// Connections were logged out because their account was changed or deleted.
     pub fn logged_out(&self, connections: usize) {
         self.counts.logged_out.add(connections);
     }
 
-    /// A connection did not take its messages and is closed.
+    /// A connection is closed because it did not take its messages.
     pub fn slow_consumer(&self) {
         self.counts.slow_consumers.add(1);
     }
 
-    /// Somebody tried to log in.
+    /// A login was answered.
     pub fn login(&self, login: Login) {
         self.counts.logins[login as usize].add(1);
     }
 
-    /// Something has happened to so many messages in the spool.
+    /// An event of `n` messages in the spool.
     pub fn spool(&self, what: SpoolMove, n: usize) {
         self.counts.spool[what as usize].add(n);
     }
 
-    /// `now` messages that came back from connections are in memory alone; at the last call there were `before`.
+    /// `now` messages that came back from connections are only in memory; at the last call there
+    /// were `before`.
     pub fn unstored(&self, now: usize, before: usize) {
         self.counts.unstored.0.fetch_add((now as u64).wrapping_sub(before as u64), Ordering::Relaxed);
     }
 
-    /// How many messages that came back from connections are in memory alone.
+    /// The number of messages that came back from connections and are only in memory.
     pub fn unstored_now(&self) -> usize {
         usize::try_from(self.counts.unstored.value()).unwrap_or_default()
     }
 
-    /// Something was refused because of a limit.
+    /// A limit was exceeded.
     pub fn refused(&self, hit: Hit) {
         self.counts.refused[hit as usize].add(1);
     }
 
-    /// So many messages were taken in one batch.
+    /// A batch of `items` messages was taken.
     pub fn batch(&self, stage: Stage, items: usize) {
         self.counts.batches[stage as usize].add(items);
     }
 }
 
-/// Values that are read when the metrics are. Each is registered once for each name.
+/// Values that are read when the metrics are read. Each is registered once per name.
 impl Metrics {
     /// The event loops, in the order of their names.
     pub fn watch_loops<M: Send + 'static>(&self, loops: Arc<[LoopWatch<M>]>) {
@@ -321,7 +325,7 @@ impl Metrics {
         self.families.add("raybox_users_online", move || vec![Sample::number(online() as u64)]);
     }
 
-    /// A pool of connections, to a database say.
+    /// A pool of connections, for example to a database.
     pub fn watch_pool(&self, name: &'static str, look: impl Fn() -> PoolUse + Send + Sync + 'static) {
         let look = Arc::new(look);
         let each = move |part: fn(PoolUse) -> usize| {
@@ -333,12 +337,12 @@ impl Metrics {
         self.families.add("raybox_pool_connections_max", each(|pool| pool.max as usize));
     }
 
-    /// The log: how many lines were dropped.
+    /// The number of dropped log lines.
     pub fn watch_log(&self, dropped: impl Fn() -> u64 + Send + Sync + 'static) {
         self.families.add("raybox_log_lines_dropped_total", move || vec![Sample::number(dropped())]);
     }
 
-    /// The spool: how full it is.
+    /// The fill level of the spool.
     pub fn watch_spool(&self, load: impl Fn() -> SpoolLoad + Send + Sync + 'static) {
         let load = Arc::new(load);
         let messages = load.clone();
@@ -346,13 +350,13 @@ impl Metrics {
         self.families.add("raybox_spool_bytes", move || vec![Sample::number(load().bytes as u64)]);
     }
 
-    /// Whether the node is ready: each condition and whether it holds.
+    /// The readiness of the node: each condition, and whether it holds.
     pub fn watch_readiness(&self, look: impl Fn() -> Vec<(&'static str, bool)> + Send + Sync + 'static) {
         let sample = |(condition, holds)| Sample::number(u64::from(holds)).of(condition);
         self.families.add("raybox_ready", move || look().into_iter().map(sample).collect());
     }
 
-    /// How long ago the last message of this node to itself came back, if there is such a thing.
+    /// The time since this node's last probe came back, if it sends probes.
     pub fn watch_probe(&self, age: impl Fn() -> Option<Duration> + Send + Sync + 'static) {
         let look = move || age().map(Sample::seconds).into_iter().collect();
         self.families.add("raybox_bus_probe_age_seconds", look);
@@ -419,12 +423,12 @@ impl LoopTally {
         LoopTally { frames: array::from_fn(|_| Tally::default()), replies: Default::default() }
     }
 
-    /// A frame was dealt with.
+    /// A frame was processed.
     pub fn frame(&self, kind: FrameKind) {
         self.frames[kind.place()].add(1);
     }
 
-    /// A client was answered.
+    /// A reply was sent.
     pub fn reply(&self, kind: ReplyKind) {
         self.replies[kind.place()].add(1);
     }
@@ -448,7 +452,7 @@ fn turn_times(times: &TurnTimes) -> Sample {
 }
 
 impl Hit {
-    /// The settings that are the limits.
+    /// The settings of the limits.
     const KEYS: &'static [&'static str] = &[
         "max_connections",
         "connections_per_address",
@@ -469,15 +473,15 @@ impl Hit {
         "tls",
     ];
 
-    /// How many there are.
+    /// The number of limits.
     pub const COUNT: usize = Hit::KEYS.len();
 
-    /// The remedy where the limit is not a setting, for the end of a log line.
+    /// The remedy if the limit is not a setting, for the end of a log line.
     pub fn remedy(self) -> &'static str {
         if self == Hit::Descriptors { ": raise it (ulimit -Hn, LimitNOFILE in systemd)" } else { "" }
     }
 
-    /// The setting that is the limit.
+    /// The setting of the limit.
     pub fn key(self) -> &'static str {
         Hit::KEYS[self as usize]
     }
@@ -532,9 +536,9 @@ impl Batches {
     }
 }
 
-/// Threads that add to the same number each get a part of their own, unless there are more of them.
+/// The number of parts of a counter; if there are more threads, some share a part.
 const SHARDS: usize = 16;
-/// The bounds that sort batches by their size.
+/// The upper bounds of the batch sizes.
 const BATCH_BOUNDS: [usize; 7] = [1, 4, 16, 64, 256, 1024, 4096];
 
 thread_local! {
@@ -550,7 +554,7 @@ mod tests {
 
     use super::*;
 
-    /// Metrics with everything to look at but loops and lanes.
+    /// Metrics with all values registered, except loops and lanes.
     fn everything() -> Metrics {
         let metrics = Metrics::new(1);
         metrics.watch_queue("worker", || 3);

@@ -1,8 +1,10 @@
-//! What the operator says, and what the operator sees. `main.rs` and [`server`](crate::server) call it.
+//! The operator's side: commands, signals, health, metrics and the log. `main.rs` and
+//! [`server`](crate::server) call it.
 //!
-//! - [`admin`] is the HTTP port for metrics and health, [`health`] finds out whether all parts work.
-//! - [`logging`] has one writer; [`signals`] stop the server, or make it read settings again.
-//! - [`commands`] are the commands beside serving.
+//! - [`admin`] is the HTTP port for metrics and health, [`health`] checks all parts.
+//! - [`logging`] has one writer thread; [`signals`] stop the server, or make it read settings
+//!   again.
+//! - [`commands`] are the commands other than serving.
 //! - [`resources`] are the limits of the system: descriptors, address space, threads.
 
 pub mod admin;

@@ -1,7 +1,7 @@
-//! [`Allowance`]: how often something may happen within an hour, for each address.
+//! [`Allowance`]: how often an address may do something within an hour.
 //!
-//! A token bucket that holds an hour's worth, by the generic cell rate algorithm: of each address is kept only when its
-//! bucket will be full again, and of one whose bucket is full nothing.
+//! A token bucket that holds an hour's worth, by the generic cell rate algorithm: for each address
+//! only the time at which its bucket will be full again is stored, and nothing if it is full.
 
 use std::time::{Duration, Instant};
 
@@ -17,12 +17,12 @@ pub struct Allowance {
 }
 
 impl Allowance {
-    /// So often within an hour.
+    /// Allows this number within an hour.
     pub fn new(an_hour: Limit) -> Allowance {
         Allowance { an_hour, full_at: Recent::new(SOURCES_MAX) }
     }
 
-    /// How long until it may happen once more; `None` if it may now.
+    /// The time until it is allowed once more; `None` if it is allowed now.
     pub fn wait(&self, source: Source, now: Instant) -> Option<Duration> {
         let interval = self.interval()?;
         let full_at = self.full_at.get(&source).filter(|at| **at > now)?;
@@ -30,17 +30,18 @@ impl Allowance {
         (!empty_for.is_zero()).then_some(empty_for)
     }
 
-    /// It happens if it may.
+    /// Takes one if that is allowed.
     ///
     /// # Errors
-    /// How long until it may.
+    ///
+    /// The time until it is allowed.
     pub fn take_if_any(&mut self, source: Source, now: Instant) -> Result<(), Duration> {
         self.wait(source, now).map_or(Ok(()), Err)?;
         self.take(source, now);
         Ok(())
     }
 
-    /// It happens.
+    /// Takes one.
     pub fn take(&mut self, source: Source, now: Instant) {
         if let Some(interval) = self.interval() {
             let full_at = self.full_at.get(&source).map_or(now, |at| (*at).max(now));
@@ -48,10 +49,10 @@ impl Allowance {
         }
     }
 
-    /// It has not happened after all.
+    /// Gives one back because it has not happened after all.
     pub fn give_back(&mut self, source: Source, now: Instant) {
         let Some(interval) = self.interval() else { return };
-        // An amount that was forgotten in between may be given back all the same.
+        // An address that was forgotten in between may still give back.
         let Some(full_at) = self.full_at.get_mut(&source) else { return };
         match full_at.checked_sub(interval) {
             Some(earlier) if earlier > now => *full_at = earlier,
@@ -65,7 +66,7 @@ impl Allowance {
 }
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
-/// Addresses that are remembered. Some 10 MB at most.
+/// Addresses that are remembered; about 10 MB at most.
 const SOURCES_MAX: usize = 100_000;
 
 #[cfg(test)]
@@ -107,7 +108,7 @@ mod tests {
         assert_eq!(allowance.full_at.len(), 10);
         (0..10).for_each(|last| allowance.give_back(source(last), start));
         assert_eq!(allowance.full_at.len(), 0);
-        // Time has filled the bucket meanwhile.
+        // Meanwhile time has filled the bucket.
         (0..2).for_each(|_| allowance.take(source(1), start));
         allowance.give_back(source(1), start + HOUR / 2);
         allowance.give_back(source(1), start + HOUR / 2);

@@ -1,9 +1,9 @@
-//! [`Berths`]: room in the lanes, for what is on its way to other nodes and to the store.
+//! [`Berths`]: room in the lanes for messages on their way to other nodes and to the store.
 //!
-//! A message takes room when it is accepted and gives it back when it is settled: when another node has confirmed it, or the
-//! store or the spool has it. So one bound holds for all lanes together and for what other nodes have not confirmed yet.
-//! Each account and address has its share of the room: one that sends more than the store takes is refused, and others
-//! notice nothing.
+//! A message takes room when it is accepted and releases it when it is settled: when another node
+//! has confirmed it, or the store or the spool has it. So one bound covers all lanes together and
+//! the messages that other nodes have not confirmed yet. Each account and address has its share of
+//! the room: one that sends more than the store takes is refused, and others notice nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,14 +12,14 @@ use parking_lot::Mutex;
 
 use crate::admission::{Holder, NestedShares};
 
-/// The room there is.
+/// The total room.
 #[derive(Debug)]
 pub struct Berths {
     /// A leaf lock, held for a lookup.
     shares: Mutex<NestedShares>,
 }
 
-/// Room that one message holds until it is dropped.
+/// The room of one message, released when dropped.
 #[derive(Debug)]
 pub struct Berth {
     berths: Arc<Berths>,
@@ -28,18 +28,18 @@ pub struct Berth {
 }
 
 impl Berths {
-    /// Room for so many bytes.
+    /// Room for this number of bytes.
     pub fn new(bytes_max: usize) -> Arc<Berths> {
         Arc::new(Berths { shares: Mutex::new(NestedShares::new(bytes_max)) })
     }
 
-    /// Takes room for `holder`; `None` if it has its share.
+    /// Takes room for `holder`; `None` if that would exceed its share.
     pub fn take(self: &Arc<Berths>, holder: Holder, bytes: usize) -> Option<Berth> {
         let taken = self.shares.lock().take(holder, bytes);
         taken.then(|| Berth { berths: self.clone(), holder, bytes: AtomicUsize::new(bytes) })
     }
 
-    /// Bytes that nobody holds.
+    /// The free bytes.
     pub fn free(&self) -> usize {
         self.shares.lock().free()
     }
@@ -51,7 +51,7 @@ impl Berth {
         self.holder
     }
 
-    /// Takes more room for the same message; false if its holder has its share.
+    /// Takes more room for the same message; false if that would exceed the holder's share.
     pub fn widen(&self, bytes: usize) -> bool {
         let taken = self.berths.shares.lock().take(self.holder, bytes);
         if taken {
@@ -60,8 +60,8 @@ impl Berth {
         taken
     }
 
-    /// Takes over the room of another message of the same holder, so that both are given back at once. Other room is given
-    /// back now.
+    /// Takes over the room of another message of the same holder, so that both are released
+    /// together. Room of another holder is released now.
     pub fn join(&mut self, mut other: Berth) {
         if other.holder == self.holder {
             *self.bytes.get_mut() += std::mem::take(other.bytes.get_mut());

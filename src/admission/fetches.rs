@@ -1,9 +1,11 @@
-//! [`Fetches`]: how much memory replies with stored messages may occupy, and who waits for it.
+//! [`Fetches`]: the memory for replies with stored messages, and the queue of fetches for it.
 //!
-//! A fetch takes the memory that its reply may need at most before the store is asked, and keeps what the reply occupies until the
-//! client has it. An address may have no more than is free. Those that find none wait, and addresses take turns; so a client that
-//! does not read its reply delays others of its address first. While somebody waits, those that have taken nothing of
-//! their reply for a while are closed, see [`Fetches::in_the_way`]: their messages stay stored.
+//! Before the store is read, a fetch takes the memory that its reply may need at most. Then it
+//! holds what the reply really occupies, until the client has received it. An address may have no
+//! more than is free. Fetches that find no memory wait, and addresses take turns, so a client that
+//! does not read its reply delays other fetches of its own address first. While a fetch waits,
+//! connections that have read nothing of their reply for a while are closed, see
+//! [`Fetches::in_the_way`]: their messages stay stored.
 
 use std::collections::BTreeMap;
 use std::hash::Hash;
@@ -14,10 +16,11 @@ use rustc_hash::FxHashMap;
 use crate::admission::{Shares, Source, Turns};
 use crate::protocol::UserId;
 
-/// The memory, who has some of it and who waits. `W` is a connection, which fetches one thing at a time. A leaf lock.
+/// The memory, the fetches that hold some, and those that wait. `W` is a connection, which makes
+/// one fetch at a time. A leaf lock.
 #[derive(Debug)]
 pub struct Fetches<W> {
-    /// What one fetch may need.
+    /// The most memory that one fetch may need.
     page: usize,
     state: Mutex<State<W>>,
 }
@@ -30,7 +33,7 @@ struct State<W> {
     by_age: BTreeMap<u64, W>,
     next_age: u64,
     waiting: Turns<Source, (UserId, W)>,
-    /// Where those come from.
+    /// The addresses of the waiting connections.
     waiting_from: FxHashMap<W, Source>,
 }
 
@@ -42,7 +45,7 @@ struct Held {
 }
 
 impl<W: Clone + Eq + Hash> Fetches<W> {
-    /// So many bytes in all, of which one fetch needs `page` at most. There is room for a few in any case.
+    /// `bytes_max` in all, of which one fetch needs `page` at most. There is always room for a few.
     pub fn new(bytes_max: usize, page: usize) -> Fetches<W> {
         let shares = Shares::new(bytes_max.max(PAGES_MIN * page));
         let state = State {
@@ -56,7 +59,7 @@ impl<W: Clone + Eq + Hash> Fetches<W> {
         Fetches { page, state: Mutex::new(state) }
     }
 
-    /// A connection from there fetches for a user. True if it may at once; otherwise it waits.
+    /// Begins a fetch of a user. True if it may read the store now; otherwise it waits.
     pub fn begin(&self, user: UserId, source: Source, who: &W) -> bool {
         let mut state = self.state.lock();
         let begins = state.shares.take(source, self.page);
@@ -69,7 +72,7 @@ impl<W: Clone + Eq + Hash> Fetches<W> {
         begins
     }
 
-    /// One that has waited and may fetch now.
+    /// Returns a fetch that has waited and may now read the store.
     pub fn next(&self) -> Option<(UserId, W)> {
         let mut guard = self.state.lock();
         let State { shares, waiting, .. } = &mut *guard;
@@ -80,7 +83,7 @@ impl<W: Clone + Eq + Hash> Fetches<W> {
         Some((user, who))
     }
 
-    /// Its reply is there, and occupies so much.
+    /// The reply of a fetch is complete, and occupies this number of bytes.
     pub fn made(&self, who: &W, bytes: usize) {
         let mut guard = self.state.lock();
         let State { shares, under_way, .. } = &mut *guard;
@@ -90,7 +93,7 @@ impl<W: Clone + Eq + Hash> Fetches<W> {
         held.bytes = bytes;
     }
 
-    /// It has its reply, or will not get one; or it waits no longer.
+    /// Ends a fetch: its client has the reply, or will not get one, or no longer waits.
     pub fn end(&self, who: &W) {
         let mut guard = self.state.lock();
         match guard.under_way.remove(who) {
@@ -106,7 +109,8 @@ impl<W: Clone + Eq + Hash> Fetches<W> {
         }
     }
 
-    /// If this one waits: those that have memory, the oldest first. They are to say whether they get on.
+    /// If this fetch waits: the connections that hold memory, the oldest first. The caller asks
+    /// each whether its client still reads.
     pub fn in_the_way(&self, who: &W) -> Vec<W> {
         let state = self.state.lock();
         if !state.waiting_from.contains_key(who) {
@@ -126,9 +130,10 @@ impl<W: Clone + Eq + Hash> State<W> {
     }
 }
 
-/// One address alone has half of them, and others come in between.
+/// With this minimum, an address alone has half of the pages, and other addresses find room.
 const PAGES_MIN: usize = 4;
-/// Connections that are asked at once whether they get on. They are asked every two seconds.
+/// The most connections that are asked at a time whether their client still reads, every two
+/// seconds.
 const ASKED_AT_ONCE: usize = 1000;
 
 #[cfg(test)]

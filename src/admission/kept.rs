@@ -1,11 +1,12 @@
-//! [`Kept`]: how much memory what clients have begun to send may occupy.
+//! [`Kept`]: the memory for frames that clients have begun to send.
 //!
-//! An address may have no more than is free, and neither may all connections together that are not logged in: so strangers
-//! have half of it at most, however many addresses they come from, and a user always finds room for a frame.
+//! An address may have no more than is free, and neither may all connections together that are not
+//! logged in. So strangers have at most half, however many addresses they use, and a user always
+//! finds room for a frame.
 
 use super::{Shares, Source};
 
-/// The memory, and who holds how much of it.
+/// The memory, and the share of each holder.
 #[derive(Debug)]
 pub struct Kept {
     of_address: Shares<Source>,
@@ -14,12 +15,12 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// So many bytes.
+    /// A total of `max` bytes.
     pub fn new(max: usize) -> Kept {
         Kept { of_address: Shares::new(max), of_strangers: 0 }
     }
 
-    /// Takes so many bytes; false if they are too many.
+    /// Takes this number of bytes; false if that exceeds the share.
     pub fn take(&mut self, source: Source, is_stranger: bool, bytes: usize) -> bool {
         if is_stranger && self.of_strangers + bytes > self.of_address.free() {
             return false;
@@ -31,7 +32,7 @@ impl Kept {
         taken
     }
 
-    /// So many bytes are free again.
+    /// Releases this number of bytes.
     pub fn give_back(&mut self, source: Source, is_stranger: bool, bytes: usize) {
         self.of_address.give_back(source, bytes);
         if is_stranger {
@@ -39,7 +40,7 @@ impl Kept {
         }
     }
 
-    /// A connection that holds so many bytes has logged in, or has logged out.
+    /// Moves the bytes of a connection that has logged in or out to the other share.
     pub fn moved(&mut self, is_stranger: bool, bytes: usize) {
         if is_stranger {
             self.of_strangers += bytes;

@@ -1,11 +1,13 @@
 //! [`Logins`]: how long clients have to wait before the next attempt to log in.
 //!
-//! Failures are counted for each account and address together. A few are free; then every one makes the next attempt wait
-//! twice as long. Who comes from another address is not concerned, so nobody can lock the owner out. Whatever the account,
-//! one address may fail so often within an hour.
+//! Failures are counted for each pair of account and address. The first few cause no delay; then
+//! every failure doubles the time until the next attempt. Clients from other addresses do not wait,
+//! so an attacker cannot lock the owner out. An address may also have only a number of failures
+//! within an hour, for all accounts together.
 //!
-//! An attempt that is being checked counts as a failure until it is known to be none, else many at once would be free; but
-//! several times as many as are free may be under way as long as none has failed.
+//! An attempt that is being checked counts as a failure until it is known not to be one; otherwise
+//! many concurrent ones would be free. But as long as none has failed, several times the free
+//! number may be checked at the same time.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +18,7 @@ use crate::config::Limit;
 use crate::metrics::Hit;
 use crate::protocol::Id;
 
-/// Failed logins of late, and those that are being checked.
+/// Recent failed logins, and logins that are being checked.
 #[derive(Debug)]
 pub struct Logins {
     free: Limit,
@@ -36,12 +38,14 @@ struct Failures {
 }
 
 impl Logins {
-    /// So many failures are free for an account from an address, and so many an hour for an address.
+    /// `free` failures of an account from an address without delay, and `an_hour` failures of an
+    /// address within an hour.
     pub fn new(free: Limit, an_hour: Limit) -> Logins {
         Logins { free, failures: Recent::new(FAILURES_MAX), of_address: Allowance::new(an_hour) }
     }
 
-    /// How long the next attempt has to wait, and because of which limit; `None` if it may be made now.
+    /// The time that the next attempt has to wait, and the limit that causes it; `None` if it may
+    /// be made now.
     pub fn wait(&self, id: Id, source: Source, now: Instant) -> Option<(Hit, Duration)> {
         if let Some(wait) = self.of_address.wait(source, now) {
             return Some((Hit::LoginFailuresPerAddress, wait));
@@ -49,7 +53,7 @@ impl Logins {
         let free = self.free.0?;
         let failures = self.failures.get(&(id, source)).filter(|failures| !failures.is_over(now))?;
         let wait = failures.until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
-        // Many connections may log in as one user at once, until one of them was wrong.
+        // Many connections may log in as one user at the same time, until one of them was wrong.
         let trusted = failures.count == 0 && failures.pending < free.saturating_mul(AT_ONCE_FACTOR);
         let in_turn = failures.count + failures.pending <= free || failures.pending == 0 || trusted;
         match wait.is_zero() {
@@ -59,7 +63,7 @@ impl Logins {
         }
     }
 
-    /// An attempt is made; what becomes of it is told by [`Logins::end`].
+    /// Begins an attempt; [`Logins::end`] ends it.
     pub fn begin(&mut self, id: Id, source: Source, now: Instant) {
         self.of_address.take(source, now);
         if self.free.0.is_some() {
@@ -69,7 +73,7 @@ impl Logins {
         }
     }
 
-    /// An attempt is over: whether the password was right, `None` if that was not found out.
+    /// Ends an attempt. `right`: whether the password was right, `None` if it was not checked.
     pub fn end(&mut self, id: Id, source: Source, right: Option<bool>, now: Instant) {
         if right != Some(false) {
             self.of_address.give_back(source, now);
@@ -93,7 +97,7 @@ impl Logins {
         }
     }
 
-    /// The password was right, without an attempt that had begun.
+    /// Notes a right password for which no attempt had begun.
     pub fn succeeded(&mut self, id: Id, source: Source) {
         match self.failures.get_mut(&(id, source)) {
             Some(failures) if failures.pending > 0 => (failures.count, failures.until) = (0, None),
@@ -109,26 +113,26 @@ impl Logins {
 }
 
 impl Failures {
-    /// Failures of long ago do not count.
+    /// Whether the failures are too old to count.
     fn is_over(&self, now: Instant) -> bool {
         self.pending == 0 && now.saturating_duration_since(self.at) >= FORGOTTEN_AFTER
     }
 }
 
-/// How long the attempt after the nth failure that is not free waits.
+/// The delay after the nth failure that is not free.
 fn delay(nth: u32) -> Option<Duration> {
     let doublings = nth.checked_sub(1)?.min(16);
     Some(DELAY_MIN.saturating_mul(1 << doublings).min(DELAY_MAX))
 }
 
-/// How many attempts may be under way while none has failed, for each that is free: a user may have many connections, which
-/// all come back at once.
+/// While none has failed, this many attempts per free failure may be checked at the same time: a
+/// user may have many connections, which all reconnect at the same time.
 const AT_ONCE_FACTOR: u32 = 8;
 const DELAY_MIN: Duration = Duration::from_secs(1);
 const DELAY_MAX: Duration = Duration::from_secs(60);
-/// Failures are forgotten when none has followed for so long.
+/// Failures are forgotten if none has followed for this time.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(15 * 60);
-/// Accounts and addresses that are remembered. Some 15 MB at most.
+/// Pairs of account and address that are remembered; about 15 MB at most.
 const FAILURES_MAX: usize = 100_000;
 
 #[cfg(test)]
@@ -148,7 +152,8 @@ mod tests {
             Tester { logins: Logins::new(Limit(Some(free)), Limit(Some(an_hour))), now: Instant::now() }
         }
 
-        /// An attempt that is checked at once; returns the seconds to wait if it is not made.
+        /// Makes an attempt that is checked immediately; returns the seconds to wait if it may not
+        /// be made.
         fn attempt(&mut self, id: Id, from: u8, right: bool) -> Option<u64> {
             if let Some((_, wait)) = self.logins.wait(id, source(from), self.now) {
                 return Some(wait.as_secs());
@@ -234,7 +239,7 @@ mod tests {
         assert_eq!(begin_all(&mut tester, BOB), 2);
         assert_eq!(begin_all(&mut tester, ANN), 16);
         (0..14).for_each(|_| tester.logins.end(ANN, source(1), Some(true), tester.now));
-        // One was not found out, one was right: nobody has failed.
+        // One attempt was not checked, one was right: there is no failure.
         tester.logins.end(ANN, source(1), None, tester.now);
         tester.logins.end(ANN, source(1), Some(true), tester.now);
         assert_eq!(tester.attempt(ANN, 1, true), None);

@@ -1,22 +1,23 @@
 //! [`Meter`]: how fast one connection may send.
 //!
-//! Two token buckets, one for frames and one for bytes. A frame costs a decrement of each, and bytes that are no frame cost
-//! what they are. The time is looked at only when
-//! one is empty: then it gets what its rate has earned since it was last filled, at most its burst. So after a pause a
-//! client may send what was left and another burst, which is the price for not looking at a clock for every frame.
+//! Two token buckets, one for frames and one for bytes. A frame costs a decrement of each; bytes
+//! between frames cost their number. Only when a bucket is empty is the time read: then the bucket
+//! gets what its rate has earned since it was last filled, at most its burst. So after a pause a
+//! client may send the rest of a bucket and another burst, which is the price for not reading a
+//! clock for every frame.
 
 use std::time::Instant;
 
 use crate::config::Rate;
 
-/// How fast every connection may send.
+/// The rates at which every connection may send.
 #[derive(Clone, Copy, Debug)]
 pub struct Rates {
     /// In frames.
     pub frames: Rate,
-    /// In bytes, of frames or not.
+    /// In bytes, inside and between frames.
     pub bytes: Rate,
-    /// Where the time of the meters begins.
+    /// The zero of the meters' time.
     pub epoch: Instant,
 }
 
@@ -27,13 +28,13 @@ pub struct Meter {
     bytes: Bucket,
     /// Frames refused since a bucket was last filled up.
     refused: u16,
-    /// Why the frame that is being looked at is refused: also when it must wait for its reply, and would be within the
-    /// limit after that.
+    /// Why the current frame is refused. Stored, because the frame may have to wait for its reply,
+    /// and would be within the limit after that.
     refusing: Option<Excess>,
     begun: bool,
 }
 
-/// Of what there was too much.
+/// The exceeded limit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Excess {
     /// Of frames.
@@ -42,40 +43,41 @@ pub enum Excess {
     Bytes,
 }
 
-/// The treatment of a frame that is beyond the limit.
+/// How a frame beyond the limit is refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Refusal {
-    /// Beyond which.
+    /// The limit.
     pub excess: Excess,
-    /// It has gone on for too long: the connection is to be closed.
+    /// The client has kept exceeding the limit: the connection is to be closed.
     pub last: bool,
 }
 
 #[derive(Clone, Copy, Default, Debug)]
 struct Bucket {
-    /// A frame may cost more than there is; the rest is a debt.
+    /// A frame may cost more than is available; the rest is a debt.
     tokens: i32,
-    /// Up to when it was filled, in milliseconds since the epoch, which may wrap.
+    /// The time until which it was filled, in milliseconds since the epoch; it may wrap.
     filled: u32,
 }
 
 impl Meter {
-    /// Whether the next frame may be dealt with. Nothing is paid for it yet: it may have to wait, and is asked for again.
+    /// Whether the next frame may be processed. It is not paid for yet: it may have to wait, and
+    /// this is then called again.
     pub fn check(&mut self, now: Instant, rates: &Rates) -> Result<(), Refusal> {
         if self.has_some() { Ok(()) } else { self.look(now, rates, true) }
     }
 
-    /// Whether a frame may be dealt with without a look at the time. Asking changes nothing.
+    /// Whether a frame may be processed without reading the time. Changes nothing.
     pub fn has_some(&self) -> bool {
         self.frames.tokens > 0 && self.bytes.tokens > 0 && self.refusing.is_none()
     }
 
-    /// The same for bytes that are no frame.
+    /// Like [`Meter::check`], for bytes between frames.
     pub fn check_blanks(&mut self, now: Instant, rates: &Rates) -> Result<(), Refusal> {
         self.look(now, rates, false)
     }
 
-    /// One of the buckets is empty, or was when the frame was first looked at.
+    /// Handles an empty bucket, or a frame that was refused when it was first seen.
     #[cold]
     fn look(&mut self, now: Instant, rates: &Rates, is_frame: bool) -> Result<(), Refusal> {
         if self.refusing.is_none() {
@@ -98,18 +100,18 @@ impl Meter {
         }
     }
 
-    /// The frame was dealt with.
+    /// Pays for a frame that was processed.
     pub fn pay(&mut self, len: usize) {
         self.frames.tokens -= 1;
         self.pay_blanks(len);
     }
 
-    /// So many bytes that are no frame were taken.
+    /// Pays for bytes between frames.
     pub fn pay_blanks(&mut self, len: usize) {
         self.bytes.tokens = self.bytes.tokens.saturating_sub(i32::try_from(len).unwrap_or(i32::MAX));
     }
 
-    /// The frame was refused, which is free.
+    /// Counts a refused frame, which costs nothing.
     pub fn refused(&mut self) {
         self.refused = self.refused.saturating_add(1);
         self.refusing = None;
@@ -117,14 +119,15 @@ impl Meter {
 }
 
 impl Rates {
-    /// Frames that are refused before the connection is closed: as many as it may send at once, within reason.
+    /// The number of refused frames after which the connection is closed: the burst, within limits.
     fn refused_max(&self) -> u32 {
         self.frames.0.map_or(REFUSED_MAX, |frames| frames.burst.min(REFUSED_MAX))
     }
 }
 
 impl Bucket {
-    /// Fills an empty bucket with what the time has earned, or a new one; says whether it is full now.
+    /// Fills an empty or a new bucket with what the time has earned. Returns whether it is full
+    /// now.
     fn fill(&mut self, now: u32, rate: Rate, begun: bool) -> bool {
         if self.tokens > 0 {
             return false;
@@ -142,7 +145,8 @@ impl Bucket {
             (self.tokens, self.filled) = (rate.burst.cast_signed(), now);
         } else {
             self.tokens = tokens as i32;
-            // Only the time that was paid for: the rest of it counts the next time.
+            // Subtracts only the time that was converted into tokens: the rest counts the next
+            // time.
             let used = (earned * 1000).div_ceil(u64::from(rate.per_second));
             self.filled = self.filled.wrapping_add(used as u32);
         }
@@ -150,7 +154,7 @@ impl Bucket {
     }
 }
 
-/// Refused frames after which it is plain that the client does not listen.
+/// After this many refused frames it is certain that the client ignores refusals.
 const REFUSED_MAX: u32 = 1000;
 
 #[cfg(test)]
@@ -165,8 +169,8 @@ mod tests {
         Rates { frames: rate(frames), bytes: rate(bytes), epoch: Instant::now() }
     }
 
-    /// What becomes of so many frames of this length that come at this time: how many are dealt with, how many refused, and
-    /// whether the connection is closed.
+    /// Sends `count` frames of this length at this time. Returns how many were processed, how many
+    /// were refused, and whether the connection was closed.
     fn send(meter: &mut Meter, rates: &Rates, millis: u64, count: usize, len: usize) -> (usize, usize, bool) {
         let now = rates.epoch + Duration::from_millis(millis);
         let (mut taken, mut refused) = (0, 0);
@@ -191,12 +195,12 @@ mod tests {
     #[test]
     fn a_burst_passes_and_then_what_the_rate_earns() {
         let (mut meter, rates) = (Meter::default(), rates(Some((10, 20)), None));
-        // Not from the beginning of the connection, but from its first frame on.
+        // The bucket fills from the first frame on, not from the beginning of the connection.
         assert_eq!(send(&mut meter, &rates, 5000, 20, 50), (20, 0, false));
         assert_eq!(send(&mut meter, &rates, 5000, 3, 50), (0, 3, false));
         assert_eq!(send(&mut meter, &rates, 5099, 1, 50), (0, 1, false));
         assert_eq!(send(&mut meter, &rates, 5100, 2, 50), (1, 1, false));
-        // An incomplete frame is not forgotten.
+        // The rest of an interval is not lost.
         assert_eq!(send(&mut meter, &rates, 5250, 2, 50), (1, 1, false));
         assert_eq!(send(&mut meter, &rates, 5300, 2, 50), (1, 1, false));
         assert_eq!(send(&mut meter, &rates, 60_000, 21, 50), (20, 1, false), "never more than the burst at once");

@@ -1,9 +1,9 @@
-//! [`Pace`]: when somebody who was sent away from a full queue should come again.
+//! [`Pace`]: how long a client should wait that was refused because of a full queue.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// How long jobs of one kind have taken lately. Any thread tells, any thread asks.
+/// The recent duration of jobs of one kind. Any thread may call it.
 #[derive(Debug)]
 pub struct Pace {
     threads: usize,
@@ -11,15 +11,15 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// So many threads do the jobs.
+    /// For jobs that this number of threads run.
     pub fn new(threads: usize) -> Pace {
         Pace { threads, mean_micros: AtomicU64::new(0) }
     }
 
-    /// A job took so long.
+    /// Notes the duration of a job.
     pub fn note(&self, took: Duration) {
         let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX / 16);
-        // Threads that tell at once may overwrite each other: it is an estimate.
+        // Concurrent notes may overwrite each other: it is an estimate.
         let mean = match self.mean_micros.load(Ordering::Relaxed) {
             0 => took,
             mean => mean - mean / 8 + took / 8,
@@ -27,7 +27,8 @@ impl Pace {
         self.mean_micros.store(mean.max(1), Ordering::Relaxed);
     }
 
-    /// Seconds until so many waiting jobs are done, at least one and no more than a client will wait.
+    /// The seconds until this number of waiting jobs is done, at least one, and at most what a
+    /// client will wait.
     pub fn seconds_for(&self, waiting: usize) -> u32 {
         let micros =
             self.mean_micros.load(Ordering::Relaxed).saturating_mul(waiting as u64) / self.threads.max(1) as u64;

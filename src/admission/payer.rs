@@ -1,33 +1,35 @@
-//! [`Payer`]: whose share something is.
+//! [`Payer`]: the owner of a share.
 
 use std::fmt;
 
 use super::Source;
 use crate::protocol::{GroupId, UserId};
 
-/// The account where one is known, else the address. An account with many connections, from many addresses, is one payer.
+/// The account if it is known, otherwise the address. An account with many connections from many
+/// addresses is one payer.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Payer {
     /// A connection that is logged in, by the user it logged in as first.
     Account(UserId),
-    /// A connection that is not.
+    /// A connection that is not logged in, by its address.
     Address(Source),
-    /// A group, for what is stored of it in the mailboxes of its members.
+    /// A group, for its messages in the mailboxes of its members.
     Group(GroupId),
 }
 
-/// The payer and the address that a share belongs to: both bound it.
+/// The payer and the address of a share: both limit it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Holder {
     /// The owner of the share.
     pub payer: Payer,
-    /// Where the connection comes from.
+    /// The address of the connection.
     pub source: Source,
 }
 
 impl Payer {
-    /// A number for it that no other has: half of them are for accounts and groups. No IPv6 network has one of those, which
-    /// begin with 8000:0000 and 8000:0001 (RFC 4291, 2.4: not assigned).
+    /// A unique number for the payer: half of all numbers are for accounts and groups. No IPv6
+    /// network has one of those, which begin with 8000:0000 and 8000:0001 (RFC 4291, 2.4: not
+    /// assigned).
     pub fn share(self) -> u64 {
         match self {
             Payer::Account(user) => ACCOUNT | u64::from(user.0.cast_unsigned()),

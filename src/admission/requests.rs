@@ -1,15 +1,16 @@
-//! [`Requests`]: the jobs that wait for a worker, and whose turn it is.
+//! [`Requests`]: the jobs that wait for a worker, and the order in which they are served.
 //!
-//! Accounts take turns, whoever asked first. One account may have all workers but one at work, and no more jobs may wait
-//! for it than places are free. Searches may read a whole table, so one worker at a time does them. So whatever one account
-//! asks for, another one's request waits for one job of each account at most.
+//! Accounts take turns, independent of the order of arrival. One account may occupy all workers but
+//! one, and may have no more waiting jobs than there are free places. Searches may read a whole
+//! table, so only one worker at a time runs them. So whatever one account requests, another one's
+//! request waits for at most one job of each account.
 //!
 //! ```text
 //!   submit ─▶ turns of accounts ─┬─ other requests ─▶ any worker
 //!                                └─ searches ───────▶ one worker at a time
 //! ```
-//! Workers are told of each job once. One that finds nothing that may be done now goes away, and whoever finishes a job looks
-//! again in its place.
+//! Workers are notified of each job once. A worker that finds no job that may run now returns, and
+//! whoever finishes a job then looks again in its place.
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -24,21 +25,21 @@ use crate::admission::{Holder, NestedShares, Payer, Turns};
 /// See the [module](self).
 pub struct Requests {
     queue: Arc<Mutex<Queue>>,
-    /// Until they are closed.
+    /// `None` once they are closed.
     workers: RwLock<Option<Workers>>,
     watch: WorkersWatch,
 }
 
-/// What kind of job it is.
+/// The kind of a job.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
-    /// One that reads many rows.
+    /// A job that reads many rows.
     Search,
     /// Any other.
     Short,
 }
 
-/// A place among the jobs that wait or are being done, given back when it is dropped.
+/// A place among the jobs that wait or run, released when dropped.
 pub struct Place {
     queue: Arc<Mutex<Queue>>,
     holder: Holder,
@@ -48,7 +49,7 @@ type Work = Box<dyn FnOnce() + Send>;
 
 struct Job {
     work: Work,
-    /// None: it was begun before, and is done whatever happens.
+    /// `None` for a job that completes earlier work, which always runs.
     place: Option<Place>,
 }
 
@@ -56,20 +57,20 @@ struct Queue {
     places: NestedShares,
     short: Turns<Payer, Job>,
     searches: Turns<Payer, Job>,
-    /// Jobs that are not begun.
+    /// Jobs that have not started.
     waiting: usize,
-    /// How many workers each payer has at work.
+    /// The number of workers that each payer occupies.
     running: HashMap<Payer, usize>,
     running_max: usize,
     search_runs: bool,
-    /// The last job that was begun is a search: with a single worker others come next.
+    /// Whether the last job that started was a search: with a single worker other jobs come next.
     search_was_last: bool,
-    /// Workers that were told of a job and found none that might be done.
+    /// Notifications whose workers found no job that could run.
     owed: usize,
 }
 
 impl Requests {
-    /// For that many workers, which are these; so many jobs may wait for them.
+    /// For these `count` workers, with at most `waiting_max` waiting jobs.
     pub fn new(workers: Workers, count: usize, waiting_max: usize) -> Requests {
         let queue = Queue {
             places: NestedShares::new(waiting_max + count),
@@ -86,19 +87,20 @@ impl Requests {
         Requests { queue: Arc::new(Mutex::new(queue)), workers: RwLock::new(Some(workers)), watch }
     }
 
-    /// A place for a job; `None` if its holder has its share.
+    /// Takes a place for a job; `None` if that would exceed the holder's share.
     pub fn place(&self, holder: Holder) -> Option<Place> {
         let taken = self.queue.lock().places.take(holder, 1);
         taken.then(|| Place { queue: self.queue.clone(), holder })
     }
 
-    /// Has a job done by a worker when its turn has come.
+    /// Submits a job, which runs when its turn comes.
     pub fn submit(&self, kind: Kind, place: Place, work: impl FnOnce() + Send + 'static) {
         let payer = place.holder.payer;
         self.push(kind, payer, Job { work: Box::new(work), place: Some(place) });
     }
 
-    /// The same for a job that completes what was begun, and is bounded there. It is done even if the server stops.
+    /// Submits a job that completes earlier work, which limits its number. It runs even if the
+    /// server stops.
     pub fn submit_anyway(&self, holder: Holder, work: impl FnOnce() + Send + 'static) {
         self.push(Kind::Short, holder.payer, Job { work: Box::new(work), place: None });
     }
@@ -108,18 +110,19 @@ impl Requests {
         let queue = self.queue.clone();
         let told = self.workers.read().as_ref().map(|workers| workers.submit(move || serve(&queue)));
         if !matches!(told, Some(Ok(()))) {
-            // As many have been told already; one of them does it.
+            // The workers were already notified of this job; one of them runs it.
             self.queue.lock().owed += 1;
         }
     }
 
-    /// How another thread sees how many jobs wait.
+    /// Returns a function with which another thread reads the number of waiting jobs.
     pub fn watch(&self) -> impl Fn() -> usize + Send + Sync + 'static {
         let queue = self.queue.clone();
         move || queue.lock().waiting
     }
 
-    /// Drops the jobs that wait, but for those that complete something, which are done; waits no longer than `by`.
+    /// Drops the waiting jobs, except those that complete earlier work: these still run. Waits no
+    /// longer than `by`.
     pub fn close(&self, by: Instant) {
         let workers = self.workers.write().take();
         loop {
@@ -135,19 +138,20 @@ impl Requests {
         }
     }
 
-    /// Takes what a worker would be told next, for whoever runs jobs in the place of threads.
+    /// Takes the next notification of a worker, for tests that run jobs without threads.
     #[cfg(test)]
     pub(crate) fn take_told(&self) -> Option<Box<dyn FnOnce() + Send>> {
         self.workers.read().as_ref()?.take_job()
     }
 
-    /// How many workers have been told and have not come yet.
+    /// The number of notified workers that have not come yet.
     pub fn told(&self) -> usize {
         self.watch.waiting()
     }
 }
 
-/// What a worker does that is told of a job: that one, or another whose turn it is, and what was put off meanwhile.
+/// Serves a notification: runs that job or another one whose turn it is, and the jobs put off
+/// meanwhile.
 fn serve(queue: &Mutex<Queue>) {
     let Some(mut begun) = queue.lock().begin_or_owe() else { return };
     loop {
@@ -164,7 +168,7 @@ fn serve(queue: &Mutex<Queue>) {
     }
 }
 
-/// The client that waits for the outcome of a job that panics hears of it from the job itself, which is dropped.
+/// If a job panics, dropping it notifies the client that waits for its outcome.
 fn run(work: Work) {
     if catch_unwind(AssertUnwindSafe(work)).is_err() {
         log::error!("a request has panicked; the worker goes on");
@@ -186,7 +190,7 @@ impl Queue {
         }
     }
 
-    /// The job whose turn it is, of those that may be done now.
+    /// Takes the job whose turn it is, of those that may run now.
     fn begin(&mut self) -> Option<Begun> {
         let (running, max) = (&self.running, self.running_max);
         let may = |payer: &Payer| running.get(payer).is_none_or(|running| *running < max);
@@ -211,7 +215,7 @@ impl Queue {
 
     fn begin_or_owe(&mut self) -> Option<Begun> {
         let begun = self.begin();
-        // Where nothing waits another worker has done it already.
+        // If no job waits, another worker has already run it.
         if begun.is_none() && self.waiting > self.owed {
             self.owed += 1;
         }
@@ -271,7 +275,7 @@ mod tests {
         Requests::new(Workers::start("test", count, waiting_max + count).expect("threads"), count, waiting_max)
     }
 
-    /// Jobs that say who they are when they run, and go on when they are told.
+    /// Jobs that report their name when they run, and wait until they may go on.
     struct Scene {
         requests: Requests,
         ran: mpsc::Receiver<&'static str>,

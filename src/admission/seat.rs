@@ -1,4 +1,4 @@
-//! [`Seat`]: a place among the connections, and what its connection has of what all share.
+//! [`Seat`]: the place of a connection, and its share of common resources.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
@@ -8,23 +8,24 @@ use super::strangers::StrangerId;
 use super::{Admission, Crowd, Guest, Source};
 use crate::metrics::Hit;
 
-/// A place among the connections, given back when it is dropped.
+/// A place among the connections, released when dropped.
 #[derive(Debug)]
 pub struct Seat {
     admission: Arc<Admission>,
-    /// Of the client; of its proxy until that has told.
+    /// The client's address; the proxy's until its header has named the client.
     source: Source,
     stranger: Option<StrangerId>,
-    /// Bytes of memory that what the client has begun to send occupies.
+    /// Bytes of memory for the client's unfinished frame.
     kept: u32,
     is_introduced: bool,
 }
 
 impl Admission {
-    /// A client comes in.
+    /// Admits a client.
     ///
     /// # Errors
-    /// It may not: because of this limit.
+    ///
+    /// The limit because of which it is refused.
     pub fn enter(self: &Arc<Admission>, client: SocketAddr, now: Instant) -> Result<Seat, Hit> {
         let source = Source::of(client.ip());
         let taken = self.seats.lock().take(Some(source), self.crowd(client));
@@ -33,11 +34,13 @@ impl Admission {
         Ok(Seat { admission: self.clone(), source, stranger: None, kept: 0, is_introduced: true })
     }
 
-    /// Somebody comes in through a proxy, which will tell who. Until then it is one of all, but of no address: those who
-    /// come through a proxy at the same time may be more than one address may have.
+    /// Admits a connection through a proxy, whose header will name the client. Until then it counts
+    /// in the total, but for no address: more clients than one address may have can come through a
+    /// proxy at the same time.
     ///
     /// # Errors
-    /// It may not: because of this limit.
+    ///
+    /// The limit because of which it is refused.
     pub fn enter_through(self: &Arc<Admission>, proxy: SocketAddr, now: Instant) -> Result<Seat, Hit> {
         let source = Source::of(proxy.ip());
         let taken = self.seats.lock().take(None, Crowd::Usual);
@@ -47,12 +50,12 @@ impl Admission {
         Ok(Seat { admission: self.clone(), source, stranger: None, kept: 0, is_introduced: false })
     }
 
-    /// Many clients may come from the address of a proxy.
+    /// How the address is treated: many clients may share that of a proxy.
     fn crowd(&self, client: SocketAddr) -> Crowd {
         if self.proxies.contains(client.ip()) { Crowd::Proxy } else { Crowd::Usual }
     }
 
-    /// Has a connection make room for one that has come from there.
+    /// Makes a connection leave for one that has come from `newcomer`.
     fn have_leave(&self, leaves: Option<(Weak<dyn Guest>, Hit)>, newcomer: Source, now: Instant) {
         let Some((leaves, hit)) = leaves else { return };
         let whom = format_args!("the oldest connection that is not logged in, for one from {newcomer}");
@@ -64,10 +67,11 @@ impl Admission {
 }
 
 impl Seat {
-    /// The client behind a proxy is this one.
+    /// Notes the address of the client behind a proxy.
     ///
     /// # Errors
-    /// It may not come in: because of this limit.
+    ///
+    /// The limit because of which it is refused.
     pub fn for_client(mut self, client: SocketAddr, now: Instant) -> Result<Seat, Hit> {
         debug_assert!(!self.is_introduced, "a client is told once");
         let (source, admission) = (Source::of(client.ip()), &self.admission);
@@ -79,18 +83,18 @@ impl Seat {
         Ok(self)
     }
 
-    /// The owner.
+    /// The address that owns the seat.
     pub fn source(&self) -> Source {
         self.source
     }
 
-    /// Whether its connection is logged in, as far as it was told.
+    /// Whether its connection is logged in, as far as the seat was notified.
     pub fn is_users(&self) -> bool {
         self.stranger.is_none()
     }
 
-    /// Its connection is open and not logged in, from now on. Returns within what time it has to log in, if there is a
-    /// limit.
+    /// Its connection is open and not logged in from now on. Returns the time within which it has
+    /// to log in, if there is a limit.
     pub fn becomes_strangers(&mut self, guest: Weak<dyn Guest>, now: Instant) -> Option<Duration> {
         debug_assert!(self.is_introduced && self.stranger.is_none(), "it is open, and was logged in");
         let id = self.admission.seats.lock().insert_stranger(self.source, guest, now);
@@ -106,14 +110,14 @@ impl Seat {
         self.move_kept(false);
     }
 
-    /// Whether its connection has not been logged in for too long. It is so once.
+    /// Whether its connection has not logged in for too long. True only once.
     pub fn is_late(&self, now: Instant) -> bool {
         let (Some(timeout), Some(id)) = (self.admission.login_timeout, self.stranger) else { return false };
         let mut seats = self.admission.seats.lock();
         let since = seats.stranger_since(self.source, id);
         let is_late = since.is_some_and(|since| now.saturating_duration_since(since) >= timeout);
         if is_late {
-            // It leaves, and cannot make room for anybody.
+            // It leaves, so it can no longer make room for another one.
             seats.remove_stranger(self.source, id);
             drop(seats);
             let whom = format_args!("a client from {} that did not log in", self.source);
@@ -122,14 +126,14 @@ impl Seat {
         is_late
     }
 
-    /// What its client has begun to send occupies so much memory. False if there is not so much for it: it has to be
-    /// dropped, and is not counted.
+    /// Accounts for the memory of the client's unfinished frame. False if there is not enough: the
+    /// frame must be dropped, and is not counted.
     pub fn keep(&mut self, bytes: usize) -> bool {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         bytes == self.kept || self.change_kept(bytes)
     }
 
-    /// The unfinished frame of its client was dropped for want of memory.
+    /// Counts that the unfinished frame of its client was dropped for lack of memory.
     pub fn complain_of_kept(&self, now: Instant) {
         self.admission.complain(Hit::MemoryMax, format_args!("a frame from {}", self.source), now);
     }

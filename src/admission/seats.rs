@@ -1,17 +1,19 @@
-//! [`Seats`]: how many connections there are, in all and for each address, and who makes room when they run short.
+//! [`Seats`]: the number of connections, in all and for each address, and which ones make room if
+//! there are too many.
 //!
 //! ```text
 //!   0 ────────────────────────────── ¾ ─────────── room     connections
 //!       everybody may come             strangers and addresses with many make room
 //! ```
-//! The room is `max_connections`, or as many descriptors as there are for clients if those are fewer. When three quarters of it
-//! are taken,
-//! - the connections that are not logged in may be no more than the free places: otherwise the oldest of them leaves, of
-//!   the address that has most;
-//! - an address may have no more than the free descriptors: otherwise its own oldest that is not logged in leaves, or the
-//!   newcomer is turned away.
+//! The room is `max_connections`, or the number of descriptors for clients if that is smaller. When
+//! three quarters of it are taken,
+//! - there may be no more connections without a login than free places: otherwise the oldest of
+//!   them leaves, from the address that has most;
+//! - an address may have no more connections than there are free descriptors: otherwise its own
+//!   oldest without a login leaves, or the newcomer is refused.
 //!
-//! So neither silent connections nor one address can keep others out, and nobody is disturbed while there is enough.
+//! So neither silent connections nor one address can keep others out, and no connection is closed
+//! while there is enough room.
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -21,7 +23,7 @@ use super::strangers::{StrangerId, Strangers};
 use crate::config::Limit;
 use crate::metrics::Hit;
 
-/// The connections that have come in and are still there. `W` is how to reach one that is to make room.
+/// The open connections. `W` is a handle to notify one that must make room.
 #[derive(Debug)]
 pub struct Seats<W> {
     max: Limit,
@@ -29,7 +31,7 @@ pub struct Seats<W> {
     /// Descriptors for clients.
     descriptors: usize,
     taken: usize,
-    /// How many of them are of no address yet.
+    /// The connections whose client's address is not known yet.
     unintroduced: usize,
     of_address: HashMap<Source, u32>,
     strangers: Strangers<W>,
@@ -38,24 +40,26 @@ pub struct Seats<W> {
 /// How an address is treated when descriptors run short.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Crowd {
-    /// There may be a few clients at it.
+    /// An address of a few clients.
     Usual,
-    /// It is a proxy's, and all its clients may come from it: it leaves just enough for others.
+    /// The address of a proxy, which all clients may share: it leaves just enough for others.
     Proxy,
 }
 
 impl<W> Seats<W> {
-    /// So many connections, so many of one address, and so many descriptors for all.
+    /// `max` connections in all, `max_of_address` per address, and this number of descriptors for
+    /// clients.
     pub fn new(max: Limit, max_of_address: Limit, descriptors: usize) -> Seats<W> {
         let (of_address, strangers) = (HashMap::new(), Strangers::new());
         Seats { max, max_of_address, descriptors, taken: 0, unintroduced: 0, of_address, strangers }
     }
 
-    /// A connection comes in, of this address if it is known. Returns the connection that has to make room for it, and the
-    /// limit that is why.
+    /// Admits a connection, from this address if it is known. Returns the connection that has to
+    /// make room for it, and the limit that is the reason.
     ///
     /// # Errors
-    /// The limit that it is beyond; it is not counted then.
+    ///
+    /// The limit that it exceeds; it is not counted then.
     pub fn take(&mut self, source: Option<Source>, crowd: Crowd) -> Result<Option<(W, Hit)>, Hit> {
         source.map_or(Ok(()), |source| self.check_address(source))?;
         let leaves = self.make_room(source, crowd)?;
@@ -67,11 +71,12 @@ impl<W> Seats<W> {
         Ok(leaves)
     }
 
-    /// A connection that came in is of this address. Returns the connection that has to make room for it, and the limit
-    /// that is why.
+    /// Notes that an admitted connection is from this address. Returns the connection that has to
+    /// make room for it, and the limit that is the reason.
     ///
     /// # Errors
-    /// The limit that it is beyond; it is not counted for the address then.
+    ///
+    /// The limit that it exceeds; it is not counted for the address then.
     pub fn assign(&mut self, source: Source, crowd: Crowd) -> Result<Option<(W, Hit)>, Hit> {
         self.check_address(source)?;
         let leaves = self.room_of_address(self.held(source), crowd, Some(source))?;
@@ -80,22 +85,23 @@ impl<W> Seats<W> {
         Ok(leaves)
     }
 
-    /// A connection of this address is open, or has logged out: it makes room for others if need be.
+    /// Adds a connection of this address that is open or has logged out: it makes room for others
+    /// if necessary.
     pub fn insert_stranger(&mut self, source: Source, who: W, now: Instant) -> StrangerId {
         self.strangers.insert(source, who, now)
     }
 
-    /// It has logged in, or is gone.
+    /// Removes a connection that has logged in or has closed.
     pub fn remove_stranger(&mut self, source: Source, id: StrangerId) {
         self.strangers.remove(source, id);
     }
 
-    /// Since when it has been a stranger; `None` if it has to make room.
+    /// The time since when it has been a stranger; `None` if it has to make room.
     pub fn stranger_since(&self, source: Source, id: StrangerId) -> Option<Instant> {
         self.strangers.since(source, id)
     }
 
-    /// A connection that came in, and was of this address if it was known, is gone.
+    /// Releases the place of a connection that has closed, with its address if that was known.
     pub fn give_back(&mut self, source: Option<Source>) {
         self.taken -= 1;
         let Some(source) = source else {
@@ -118,7 +124,7 @@ impl<W> Seats<W> {
             return Ok(None);
         }
         let held = source.map_or(self.unintroduced, |source| self.held(source));
-        // One that has too many already does not push a few others out.
+        // An address that has too many already does not push out the few of others.
         let strangers_max = if self.has_too_many(held, crowd) { (room / 4).max(1) } else { free };
         if self.strangers.len() >= strangers_max
             && let Some(leaves) = self.strangers.take_oldest()
@@ -131,7 +137,8 @@ impl<W> Seats<W> {
         }
     }
 
-    /// Whether an address that has so many connections may have another one, and which of its own makes room for it.
+    /// Whether an address with `held` connections may have another one, and which of its own makes
+    /// room for it.
     fn room_of_address(&mut self, held: usize, crowd: Crowd, source: Option<Source>) -> Result<Option<(W, Hit)>, Hit> {
         if !self.has_too_many(held, crowd) {
             return Ok(None);
@@ -140,7 +147,7 @@ impl<W> Seats<W> {
         leaves.map(|leaves| Some((leaves, Hit::Descriptors))).ok_or(Hit::Descriptors)
     }
 
-    /// Whether an address that has so many connections has its share of the descriptors.
+    /// Whether an address with `held` connections has its share of the descriptors.
     fn has_too_many(&self, held: usize, crowd: Crowd) -> bool {
         let free = self.descriptors.saturating_sub(self.taken);
         let left = match crowd {
@@ -154,17 +161,18 @@ impl<W> Seats<W> {
         self.of_address.get(&source).map_or(0, |held| *held as usize)
     }
 
-    /// Whether the address is within the limit that is set for each.
+    /// Checks the limit of connections per address.
     fn check_address(&self, source: Source) -> Result<(), Hit> {
         let is_full = self.max_of_address.0.is_some_and(|max| self.held(source) >= max as usize);
         if is_full { Err(Hit::ConnectionsPerAddress) } else { Ok(()) }
     }
 }
 
-/// Free descriptors from which on an address may have no more than are free, unless they are not even a quarter: a large
-/// limit is used up to here by one address alone, as load tests do.
+/// When fewer descriptors than this, or than a quarter, are free, an address may have no more
+/// connections than are free. Until then one address may use up a large limit alone, as load tests
+/// do.
 const LEFT_BY_ADDRESS: usize = 512;
-/// The same for the address of a proxy, unless it is not even a sixteenth.
+/// The same for the address of a proxy, or a sixteenth.
 const LEFT_BY_PROXY: usize = 64;
 
 #[cfg(test)]
@@ -177,7 +185,7 @@ mod tests {
         Source::of([192, 0, 2, last].into())
     }
 
-    /// The connections that come: they are numbered, and stay strangers or log in.
+    /// Connections that arrive: they are numbered, and stay strangers or log in.
     struct Room {
         seats: Seats<u32>,
         next: u32,
@@ -188,7 +196,8 @@ mod tests {
             Room { seats: Seats::new(Limit(None), Limit(None), descriptors), next: 0 }
         }
 
-        /// One comes; returns who leaves for it, which gives its seat back at once.
+        /// A connection arrives. Returns the one that leaves for it, whose seat is released
+        /// immediately.
         fn come(&mut self, from: u8, logs_in: bool) -> Result<Option<u32>, Hit> {
             self.come_through(from, logs_in, Usual)
         }
@@ -202,7 +211,7 @@ mod tests {
             Ok(leaves)
         }
 
-        /// So many come of which the kth, by its number, may be told to leave: gives back the seats of those.
+        /// Fills with `count` connections; those that are told to leave release their seats.
         fn fill(&mut self, from: u8, count: usize, logs_in: bool) -> (usize, usize) {
             let (mut left, mut refused) = (0, 0);
             for _ in 0..count {
@@ -265,7 +274,7 @@ mod tests {
     fn strangers_make_room_for_each_other_and_leave_a_quarter() {
         let mut room = Room::of(1000);
         assert_eq!(room.fill(1, 1100, false), (350, 0), "three quarters stay, and the oldest go");
-        // A quiet one of elsewhere comes in, and it is not the one that leaves.
+        // A quiet client from another address is admitted, and is not the one that leaves.
         assert_eq!(room.come(2, false), Ok(Some(351)));
         room.seats.give_back(Some(source(1)));
         assert_eq!(room.fill(1, 100, false), (100, 0));
@@ -298,7 +307,7 @@ mod tests {
         assert_eq!(room.fill(2, 1000, true), (0, 875));
         assert_eq!(room.fill(3, 1000, true), (0, 937));
         assert_eq!(room.come(1, true), Err(Hit::Descriptors), "it has more than is free");
-        // Neither is one that has just come told to leave for those.
+        // A client that has just arrived does not leave for those either.
         assert_eq!(room.come(4, false), Ok(None));
         assert_eq!(room.come(1, false), Err(Hit::Descriptors));
         assert_eq!(room.come(5, true), Ok(None));

@@ -1,11 +1,13 @@
-//! [`Shares`]: how much of something bounded each holder may have.
+//! [`Shares`]: how much of a bounded resource each holder may have.
 //!
-//! A holder may have no more than is left free (the dynamic thresholds of Choudhury and Hahne, 1998): one alone has half
-//! at most, and each of n the (n + 1)th part. So a newcomer finds room, however hard others try.
+//! A holder may have no more than is free (the dynamic thresholds of Choudhury and Hahne, 1998): at
+//! most half when it is alone, and each of n holders the (n + 1)th part. So a newcomer finds room,
+//! however much others take.
 //!
-//! [`NestedShares`] does so for accounts inside addresses. A whole office may come from one address, so an address may have
-//! four times what is left free: four fifths at most. An account may have no more than is left for its address. So neither
-//! many connections of one account nor many accounts at one address take the room of others, there or elsewhere.
+//! [`NestedShares`] does this for accounts inside addresses. A whole office may share one address,
+//! so an address may have four times what is free: at most four fifths. An account may have no more
+//! than is free within its address. So neither many connections of one account nor many accounts at
+//! one address take the room of others, there or elsewhere.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -15,10 +17,10 @@ use foldhash::fast::RandomState;
 
 use super::{Holder, Payer, Source};
 
-/// How much each holder has. The owner says what is counted: places in a queue, or bytes.
+/// The amount that each holder has. The owner decides what is counted: places in a queue, or bytes.
 ///
-/// Where keys come from outside, the hasher has to be one with a secret, as this one is. It costs a stored message a tenth of
-/// what the standard library's does.
+/// If keys come from outside, the hasher must have a secret, as this one has. It costs a stored
+/// message a tenth of what the standard library's costs.
 #[derive(Debug)]
 pub struct Shares<K, S = RandomState> {
     max: usize,
@@ -27,12 +29,13 @@ pub struct Shares<K, S = RandomState> {
 }
 
 impl<K: Eq + Hash, S: BuildHasher + Default> Shares<K, S> {
-    /// `max` in all, and nobody holds any of it.
+    /// `max` in all, all of it free.
     pub fn new(max: usize) -> Shares<K, S> {
         Shares { max, used: 0, held: HashMap::default() }
     }
 
-    /// Takes `weight` for `key`; false if `key` has its share. A holder of nothing may take all that is free.
+    /// Takes `weight` for `key`; false if that would exceed its share. A holder of nothing may take
+    /// all that is free.
     pub fn take(&mut self, key: K, weight: usize) -> bool {
         let fits = self.would_take(&key, weight);
         if fits {
@@ -41,12 +44,13 @@ impl<K: Eq + Hash, S: BuildHasher + Default> Shares<K, S> {
         fits
     }
 
-    /// Whether `key` may have so much more.
+    /// Whether `key` may have `weight` more.
     pub fn would_take(&self, key: &K, weight: usize) -> bool {
         self.held(key).saturating_add(weight) <= self.free()
     }
 
-    /// Takes it though it may be more than is free: for what was accepted before, and is bounded there.
+    /// Takes `weight` even if it is more than is free: for what was accepted before, and is limited
+    /// there.
     pub fn take_anyway(&mut self, key: K, weight: usize) {
         if weight > 0 {
             *self.held.entry(key).or_default() += weight;
@@ -54,10 +58,11 @@ impl<K: Eq + Hash, S: BuildHasher + Default> Shares<K, S> {
         }
     }
 
-    /// `weight` of what `key` has taken is free again.
+    /// Releases `weight` of what `key` has taken.
     ///
     /// # Panics
-    /// If `key` did not hold as much.
+    ///
+    /// If `key` holds less.
     pub fn give_back(&mut self, key: K, weight: usize) {
         if weight == 0 {
             return;
@@ -70,7 +75,7 @@ impl<K: Eq + Hash, S: BuildHasher + Default> Shares<K, S> {
         self.used -= weight;
     }
 
-    /// From now on there is that much in all, whatever is held.
+    /// Sets the total; holders keep what they have.
     pub fn set_max(&mut self, max: usize) {
         self.max = max;
     }
@@ -80,13 +85,13 @@ impl<K: Eq + Hash, S: BuildHasher + Default> Shares<K, S> {
         self.max.saturating_sub(self.used)
     }
 
-    /// What `key` holds.
+    /// The amount that `key` holds.
     pub fn held(&self, key: &K) -> usize {
         self.held.get(key).copied().unwrap_or(0)
     }
 }
 
-/// Shares of accounts and addresses at once. See the [module](self).
+/// Shares of accounts and of addresses together. See the [module](self).
 #[derive(Debug)]
 pub struct NestedShares {
     payers: Shares<Payer>,
@@ -94,13 +99,14 @@ pub struct NestedShares {
 }
 
 impl NestedShares {
-    /// `max` in all, and nobody holds any of it.
+    /// `max` in all, all of it free.
     pub fn new(max: usize) -> NestedShares {
         NestedShares { payers: Shares::new(max), sources: Shares::new(max) }
     }
 
-    /// Takes `weight` for `holder`; false if its payer or its address has its share. Whoever comes while nobody holds
-    /// anything gets all that is wanted, even if that is more than there is.
+    /// Takes `weight` for `holder`; false if that would exceed the share of its payer or of its
+    /// address. If nothing is held, the first holder gets all that it wants, even more than the
+    /// total.
     pub fn take(&mut self, holder: Holder, weight: usize) -> bool {
         let fits = self.payers.used == 0 || {
             let free = self.payers.free();
@@ -113,27 +119,29 @@ impl NestedShares {
         fits
     }
 
-    /// Takes it though it may be more than is free: for what was accepted before, and is bounded there.
+    /// Takes `weight` even if it is more than is free: for what was accepted before, and is limited
+    /// there.
     pub fn take_anyway(&mut self, holder: Holder, weight: usize) {
         self.payers.take_anyway(holder.payer, weight);
         self.sources.take_anyway(holder.source, weight);
     }
 
-    /// `weight` of what they have taken is free again.
+    /// Releases `weight` of what the holder has taken.
     ///
     /// # Panics
-    /// If they did not hold as much.
+    ///
+    /// If the holder has less.
     pub fn give_back(&mut self, holder: Holder, weight: usize) {
         self.payers.give_back(holder.payer, weight);
         self.sources.give_back(holder.source, weight);
     }
 
-    /// What both the payer and the address hold.
+    /// The amount that the payer and the address both hold.
     pub fn held(&self, holder: &Holder) -> usize {
         self.payers.held(&holder.payer).min(self.sources.held(&holder.source))
     }
 
-    /// From now on there is that much in all, whatever is held.
+    /// Sets the total; holders keep what they have.
     pub fn set_max(&mut self, max: usize) {
         self.payers.set_max(max);
         self.sources.set_max(max);
@@ -145,7 +153,7 @@ impl NestedShares {
     }
 }
 
-/// How many times what is left free an address may hold.
+/// An address may hold this many times what is free.
 const ADDRESS_FACTOR: usize = 4;
 
 #[cfg(test)]
@@ -161,7 +169,7 @@ mod tests {
         std::iter::from_fn(|| shares.take(from, 1).then_some(())).count()
     }
 
-    /// Takes pieces of ten for an account until it is refused; how much that is.
+    /// Takes pieces of ten for an account until it is refused. Returns the total.
     fn fill_account(shares: &mut NestedShares, user: i32, from: u8) -> usize {
         let holder = holder(user, from);
         10 * std::iter::from_fn(|| shares.take(holder, 10).then_some(())).count()
@@ -212,7 +220,7 @@ mod tests {
     fn a_greedy_account_leaves_room_for_another_one_at_its_address() {
         let mut shares = NestedShares::new(10_000);
         assert_eq!(fill_account(&mut shares, 1, 1), 5000);
-        // From another address, too, it has what it has.
+        // The account has no more from another address.
         assert_eq!(fill_account(&mut shares, 1, 2), 0);
         assert!(fill_account(&mut shares, 2, 1) >= 2000);
     }

@@ -1,9 +1,10 @@
-//! [`Source`]: whom a limit for one address is for.
+//! [`Source`]: the address that a limit applies to.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// An IPv4 address, or the first 64 bits of an IPv6 address: whoever has one address of such a network has all of them.
+/// An IPv4 address, or the first 64 bits of an IPv6 address: an owner of one address of such a
+/// network has all of them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Source(u64);
 
@@ -18,7 +19,7 @@ impl Source {
 }
 
 impl Source {
-    /// A number for it that no other has.
+    /// A unique number for the source.
     pub(super) fn number(self) -> u64 {
         self.0
     }
@@ -33,8 +34,8 @@ impl fmt::Display for Source {
     }
 }
 
-/// Marks IPv4 addresses. No IPv6 address begins like this: 0000::/8 is reserved, and what it is used for begins otherwise
-/// (RFC 4291, 2.5.5; RFC 6052, 2.1).
+/// Marks IPv4 addresses. No IPv6 address begins like this: 0000::/8 is reserved, and its assigned
+/// parts begin differently (RFC 4291, 2.5.5; RFC 6052, 2.1).
 const IPV4: u64 = 1 << 32;
 
 #[cfg(test)]

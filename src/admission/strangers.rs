@@ -6,27 +6,27 @@ use std::time::Instant;
 
 use super::Source;
 
-/// Names one of them. It is never used again.
+/// Identifies a stranger. Ids are never reused.
 pub type StrangerId = NonZeroU64;
 
-/// The connections that are not logged in. `W` is how to reach one.
+/// The connections that are not logged in. `W` is a handle to notify one.
 #[derive(Debug)]
 pub struct Strangers<W> {
-    /// By age: ids ascend.
+    /// In the order of their age, because ids ascend.
     of_address: HashMap<Source, BTreeMap<StrangerId, (Instant, W)>>,
-    /// The same addresses by how many there are of each.
+    /// The same addresses, ordered by their number of strangers.
     by_count: BTreeSet<(usize, Source)>,
     count: usize,
     next: StrangerId,
 }
 
 impl<W> Strangers<W> {
-    /// Nobody is there.
+    /// No strangers.
     pub fn new() -> Strangers<W> {
         Strangers { of_address: HashMap::new(), by_count: BTreeSet::new(), count: 0, next: NonZeroU64::MIN }
     }
 
-    /// One comes from this address, or has logged out, now.
+    /// Adds one that has connected from this address or has logged out.
     pub fn insert(&mut self, source: Source, who: W, now: Instant) -> StrangerId {
         let id = self.next;
         self.next = id.saturating_add(1);
@@ -34,33 +34,34 @@ impl<W> Strangers<W> {
         id
     }
 
-    /// One has logged in or is gone. Nothing happens if it was told to make room before.
+    /// Removes one that has logged in or has closed. Does nothing if it was chosen to make room
+    /// before.
     pub fn remove(&mut self, source: Source, id: StrangerId) {
         self.change(source, |strangers| strangers.remove(&id));
     }
 
-    /// Since when it is one; `None` if it was told to make room.
+    /// The time since when it has been a stranger; `None` if it was chosen to make room.
     pub fn since(&self, source: Source, id: StrangerId) -> Option<Instant> {
         self.of_address.get(&source)?.get(&id).map(|(since, _)| *since)
     }
 
-    /// How many there are, without those that were told to make room.
+    /// The number of strangers, without those that were chosen to make room.
     pub fn len(&self) -> usize {
         self.count
     }
 
-    /// Whether nobody is there.
+    /// Whether there are no strangers.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// Takes out the oldest of this address.
+    /// Removes and returns the oldest of this address.
     pub fn take_oldest_of(&mut self, source: Source) -> Option<W> {
         self.of_address.get(&source)?;
         self.change(source, BTreeMap::pop_first).map(|(_, (_, who))| who)
     }
 
-    /// Takes out the oldest of the address that has most of them.
+    /// Removes and returns the oldest of the address that has most.
     pub fn take_oldest(&mut self) -> Option<W> {
         let (_, source) = *self.by_count.last()?;
         self.take_oldest_of(source)
@@ -107,7 +108,7 @@ mod tests {
         }
         assert_eq!(strangers.len(), 6);
         assert_eq!(strangers.take_oldest(), Some("a"));
-        // Of equals it may be any, the oldest of its address.
+        // Among equal addresses any may be chosen; of the address, the oldest.
         let mut next = [strangers.take_oldest(), strangers.take_oldest()];
         next.sort_unstable();
         assert_eq!(next, [Some("b"), Some("x")]);
@@ -123,7 +124,7 @@ mod tests {
         let ids = ["a", "b", "c"].map(|name| strangers.insert(source(1), name, now));
         strangers.remove(source(1), ids[0]);
         assert_eq!(strangers.take_oldest(), Some("b"));
-        // It hears of that only later, and may log in or leave before.
+        // The connection is notified later, and may log in or close before.
         strangers.remove(source(1), ids[1]);
         assert_eq!((strangers.since(source(1), ids[1]), strangers.since(source(1), ids[2])), (None, Some(now)));
         assert_eq!((strangers.len(), strangers.take_oldest()), (1, Some("c")));

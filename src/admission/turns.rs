@@ -1,21 +1,21 @@
-//! [`Turns`]: the order in which those who wait are served.
+//! [`Turns`]: a round-robin queue.
 //!
-//! Keys (addresses or payers) have their turn one after the other, each with the one of its own that came first. So a
-//! newcomer waits for one of each key, and not for all that one key has in the queue.
+//! Keys (addresses or payers) take turns, each with its own first item. So a newcomer waits for one
+//! item of each key, and not for all that one key has in the queue.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
 
-/// Those who wait.
+/// The waiting items by key.
 #[derive(Debug)]
 pub struct Turns<K, T> {
     waiting: HashMap<K, VecDeque<T>>,
-    /// The keys of which somebody waits, each once.
+    /// The keys with waiting items, each once.
     order: VecDeque<K>,
 }
 
 impl<K: Copy + Eq + Hash, T> Turns<K, T> {
-    /// Somebody comes, of this key.
+    /// Adds an item of this key.
     pub fn push(&mut self, key: K, item: T) {
         let items = self.waiting.entry(key).or_default();
         if items.is_empty() {
@@ -24,12 +24,13 @@ impl<K: Copy + Eq + Hash, T> Turns<K, T> {
         items.push_back(item);
     }
 
-    /// Takes the one whose turn it is.
+    /// Removes and returns the item whose turn it is.
     pub fn take(&mut self) -> Option<(K, T)> {
         self.take_if(|_| true)
     }
 
-    /// Takes the first one, in the order of turns, whose key may be served now. Keys that may not keep their turn.
+    /// Removes and returns the first item, in the order of turns, whose key may be served now. The
+    /// other keys keep their turn.
     pub fn take_if(&mut self, may_be_served: impl Fn(&K) -> bool) -> Option<(K, T)> {
         let at = self.order.iter().position(may_be_served)?;
         let key = self.order.remove(at)?;
@@ -43,7 +44,7 @@ impl<K: Copy + Eq + Hash, T> Turns<K, T> {
         Some((key, item))
     }
 
-    /// Those of this key wait on that are wanted; the others no longer.
+    /// Removes the items of this key that are not `wanted`.
     pub fn retain(&mut self, key: &K, wanted: impl Fn(&T) -> bool) {
         let Some(items) = self.waiting.get_mut(key) else { return };
         items.retain(wanted);
@@ -53,7 +54,7 @@ impl<K: Copy + Eq + Hash, T> Turns<K, T> {
         }
     }
 
-    /// Whether nobody waits.
+    /// Whether no item waits.
     pub fn is_empty(&self) -> bool {
         self.order.is_empty()
     }

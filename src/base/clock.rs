@@ -1,11 +1,11 @@
-//! [`Clock`]: what time it is, for everything that decides by it. A simulation has a clock of its own.
+//! [`Clock`]: the time, for everything that depends on it. A simulation has a clock of its own.
 
 use std::time::Instant;
 
 /// The system's clock.
 #[derive(Clone, Debug, Default)]
 pub struct Clock {
-    /// The time stands where it was put, if this is there.
+    /// If present, the time stands still at this value.
     #[cfg(test)]
     simulated: Option<std::sync::Arc<parking_lot::Mutex<Instant>>>,
 }
@@ -28,7 +28,7 @@ impl Clock {
         Clock { simulated: Some(std::sync::Arc::new(parking_lot::Mutex::new(now))) }
     }
 
-    /// It is `now`.
+    /// Sets the time.
     pub(crate) fn set(&self, now: Instant) {
         *self.simulated.as_ref().expect("only a standing clock is set").lock() = now;
     }

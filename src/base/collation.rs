@@ -1,10 +1,11 @@
 //! How names are compared: without regard to case and accents, as MySQL's `utf8mb4_0900_ai_ci` does.
 //!
-//! That collation gives every character weights from the Unicode collation table (UTS #10) and looks at the primary
-//! ones alone. [`fold`] comes to the same answer without the table: two texts are equal there when their folded forms
-//! are the same bytes. It never orders texts, and nothing of a folded text is ever shown.
+//! That collation gives every character weights from the Unicode collation table (UTS #10) and
+//! compares the primary ones only. [`fold`] gives the same result without the table: two texts are
+//! equal there if their folded forms are the same bytes. Folded texts are never used for ordering,
+//! and never shown.
 //!
-//! Where it differs from MySQL, found by comparing every single character with the table:
+//! The differences from MySQL, found by comparing every single character with the table:
 //! - Equal there, different here: hiragana and katakana, kana of different size, the digits of different scripts (but not
 //!   full-width ones), a few Latin letters (`ꜳ`, `ʣ`) and letters of historic scripts.
 //! - Different there, equal here: kinds of blanks, and the few letters that medieval texts write above another letter.
@@ -14,8 +15,9 @@ use unicode_normalization::char::canonical_combining_class;
 
 /// The form of `text` in which equal names are equal bytes.
 ///
-/// Holds no NUL and no other control character but the blanks (tab, newline and their like), may be empty though `text`
-/// is not, and is composed (NFC), so that a syllable is found only as a whole and never as a part of another.
+/// The result contains no NUL and no control characters other than blanks (tab, newline and the
+/// like). It may be empty though `text` is not. It is composed (NFC), so that a syllable is found
+/// only as a whole and never as a part of another.
 pub fn fold(text: &str) -> String {
     let mut folded = String::with_capacity(text.len());
     let mut before = '\0';

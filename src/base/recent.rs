@@ -1,14 +1,15 @@
-//! [`Recent`]: a table of bounded size that forgets what was put in longest ago.
+//! [`Recent`]: a table of bounded size that drops its oldest entries.
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hash};
 use std::mem;
 
-/// Two tables: when the young one is full it becomes the old one, and what the old one held is forgotten. So it keeps at
-/// least the latest `max` keys and never twice as many, for nothing but the entries themselves.
+/// Two tables: when the young one is full it becomes the old one, and the entries of the old one
+/// are dropped. So at least the latest `max` keys are remembered and never twice as many, without
+/// memory beyond the entries themselves.
 ///
-/// Where keys come from outside, the hasher has to be one with a secret.
+/// If keys come from outside, the hasher must have a secret.
 #[derive(Debug)]
 pub(crate) struct Recent<K, V, S = RandomState> {
     young: HashMap<K, V, S>,
@@ -29,7 +30,8 @@ impl<K: Eq + Hash, V, S: BuildHasher + Default> Recent<K, V, S> {
         self.young.get_mut(key).or_else(|| self.old.get_mut(key))
     }
 
-    /// Puts a value in as the newest; whether the young table was full, and so a new one was begun.
+    /// Inserts a value as the newest. Returns whether the young table was full, so that a new one
+    /// was begun.
     pub(crate) fn insert(&mut self, key: K, value: V) -> bool {
         self.old.remove(&key);
         let ages = self.young.len() >= self.max && !self.young.contains_key(&key);
@@ -45,7 +47,7 @@ impl<K: Eq + Hash, V, S: BuildHasher + Default> Recent<K, V, S> {
         self.old.remove(key);
     }
 
-    /// Forgets all that was put in before the last call, or before the young table was full for the last time.
+    /// Drops everything inserted before the last call, or before the young table was last full.
     pub(crate) fn age(&mut self) {
         self.old = mem::take(&mut self.young);
     }

@@ -10,7 +10,7 @@ use crate::base::loads::PoolUse;
 use crate::delivery::{ClientLink, Delivery};
 use crate::protocol::{GroupId, UserId};
 
-/// No other node is there, so nobody takes anything.
+/// There are no other nodes, so nothing is taken.
 #[derive(Debug)]
 pub struct LocalBus;
 
@@ -20,7 +20,7 @@ impl Publisher for LocalBus {
     }
 }
 
-/// Nothing comes from anybody. A node that is alone has nobody wait for that.
+/// Nothing arrives. The session of a node that is alone does not wait for a subscription.
 impl Exchange for LocalBus {
     fn is_alone(&self) -> bool {
         true

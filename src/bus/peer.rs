@@ -1,18 +1,21 @@
-//! [`Peer`]: what the nodes of a cluster owe each other, without sockets, threads or a clock.
+//! [`Peer`]: the protocol between the nodes of a cluster, without sockets, threads or a clock.
 //!
-//! Events and the time go in, [`PeerCommand`]s come out, and those who wait are tickets of any type. A transport drives it
-//! through [`PeerDriver`]: Redis does (`bus/redis`), and so do the simulated wires and the transport in memory of the tests.
+//! Events and the time go in, [`PeerCommand`]s come out, and waiters are tickets of any type. A
+//! transport drives it through [`PeerDriver`]: Redis (`bus/redis`), the simulated wires, and the
+//! transport in memory of the tests.
 //!
 //! ```text
 //!   tasks     users who come and leave, refusals ─▶ ┌──────┐ ─▶ topics to listen to, messages to other nodes
 //!   Event     what the transport has brought    ─▶ │ Peer │ ─▶ news for the node: confirmed, refused, left, elsewhere
 //!   the time  probes, confirmations, patience   ─▶ └──────┘ ─▶ tickets that need wait no longer
 //! ```
-//! Every node that a user comes to says so on the user's topic (hello). Other nodes that have the user note it (elsewhere)
-//! and refuse from now on, for as long as somebody may not know, what was addressed to them alone. A node confirms each
-//! envelope of which all messages are with the user's connection, and says with it whether the user is here alone: then
-//! the sender may address the next ones to this place. A node is another place after each connection, because it may have
-//! missed a hello in between. It sends a probe to itself, and gives its connection up when the probe does not come back.
+//! When a user logs in, the node announces that on the user's topic (hello). Other nodes with a
+//! connection of the user note it (elsewhere). For as long as some node may not know, they refuse
+//! envelopes that are addressed to them alone. A node confirms each envelope whose messages are all
+//! written to the user's connection. The confirmation also says whether the user is only here: then
+//! the sender may address the next envelopes to this place. After each reconnect a node is another
+//! place, because it may have missed a hello in between. It sends a probe to itself, and gives up
+//! its connection if the probe does not come back.
 
 pub(crate) mod driver;
 mod echo;
@@ -48,87 +51,90 @@ use crate::protocol::{GroupId, UserId};
 pub(crate) struct Peer<W> {
     node: Box<str>,
     rules: PeerRules,
-    /// Those that wait until the other nodes know of a user.
+    /// Waiters until the other nodes know of a user.
     waiting: Waiting<W>,
-    /// Users who were unsubscribed from, for whom something may still come.
+    /// Users who were unsubscribed, and for whom messages may still arrive.
     leaving: FxHashSet<UserId>,
-    /// How often it has connected.
+    /// The number of connections until now.
     sessions: u64,
     /// While there is a connection.
     session: Option<PeerSession>,
     commands: VecDeque<PeerCommand<W>>,
-    /// Envelopes of this node that others have delivered, by the place that says so; no name if none does.
+    /// Envelopes of this node that others have delivered, by the place that confirms them; the name
+    /// is empty if the user is not at a single place.
     confirmed: FxHashMap<Box<str>, Vec<u64>>,
 }
 
-/// How long a peer believes and waits.
+/// How long a peer relies on what it knows, and how long it waits.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PeerRules {
-    /// How long a user who has come to another place is thought to be there.
+    /// How long a user who has logged in at another place counts as being there.
     pub(crate) elsewhere_for: Duration,
-    /// How long a node that stops waits for what others are just sending it.
+    /// How long a node that shuts down waits for what others are just sending to it.
     pub(crate) hush_patience: Duration,
 }
 
 impl Default for PeerRules {
     fn default() -> PeerRules {
-        // Longer than anybody believes in a place that has confirmed before the user came elsewhere.
+        // Longer than any node relies on a place that has confirmed before the user logged in
+        // elsewhere.
         PeerRules { elsewhere_for: PLACE_LEASE.saturating_mul(2), hush_patience: HUSH_PATIENCE }
     }
 }
 
-/// What is known while one connection lasts.
+/// The state of one connection.
 #[derive(Debug)]
 struct PeerSession {
-    /// This node: until the connection ends it misses nothing, and knows who else has its users.
+    /// The name of this node until the connection ends; so long it misses nothing, and knows which
+    /// of its users are elsewhere.
     place: Place,
-    /// Users who were here already: they are subscribed to again, and then all of them are said to be here.
+    /// Users who were here already: they are subscribed again, and then all of them are announced.
     rejoined: FxHashSet<UserId>,
-    /// Answers to come until all users are subscribed to.
+    /// Pending answers until all users are subscribed.
     initial: usize,
     echo: Echo,
-    /// The first probe is back.
+    /// Whether the first probe has come back.
     is_up: bool,
-    /// A command has failed, and the probe that was sent then is not back yet.
+    /// A command has failed, and the probe that was sent then has not come back yet.
     is_in_doubt: bool,
     receipts: Receipts,
-    /// The node stops, and waits no longer than this for what is still under way.
+    /// The node shuts down, and waits for arriving messages until this time at most.
     hushes_by: Option<Instant>,
 }
 
-/// What is to be done, in this order.
+/// Commands, to be executed in this order.
 #[derive(PartialEq, Eq, Debug)]
 pub(crate) enum PeerCommand<W> {
-    /// To the transport: from now on this node wants to hear these topics.
+    /// To the transport: subscribe to these topics.
     Listen(Vec<Topic<Box<str>>>),
-    /// It no longer wants to hear of these users.
+    /// To the transport: unsubscribe these users.
     Ignore(Vec<UserId>),
-    /// It wants to hear nothing more, and to hear when nothing more comes.
+    /// To the transport: unsubscribe everything, and report when no more messages arrive.
     IgnoreAll,
-    /// This is to be said.
+    /// To the transport: publish this.
     Say(Topic<Box<str>>, Vec<u8>),
     /// To the transport and its node.
     News(PeerNews),
-    /// To the node: nothing comes for the user any more.
+    /// To the node: no more messages arrive for the user.
     Left(UserId),
-    /// The user has come to another place.
+    /// To the node: the user has logged in at another place.
     Elsewhere(UserId),
-    /// So many messages of this envelope were delivered, and the rest was not.
+    /// To the node: this number of messages of the envelope were delivered, and the rest was not.
     Refused(u64, usize),
-    /// A group has other members now.
+    /// To the node: the members of a group have changed.
     GroupChanged(GroupId),
-    /// These need wait no longer.
+    /// These waiters need not wait any longer.
     Placed(Vec<W>),
 }
 
-/// Nothing that is said is heard: the connection is of no use.
+/// Nothing published comes back, so the connection is useless.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Deaf;
 
-/// Messages that have come for a user.
+/// Messages that have arrived for a user.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Consignment<'b> {
-    /// Whom they are for.
+    /// The user they are for.
     pub(crate) to: UserId,
     /// The messages, one on each line.
     pub(crate) frames: &'b str,
@@ -136,7 +142,7 @@ pub(crate) struct Consignment<'b> {
     pub(crate) is_returned: bool,
 }
 
-/// Takes messages for a user; false if not all are with the user's connection.
+/// Takes messages for a user; false if not all are written to the user's connection.
 pub(crate) type Deliver<'d> = dyn FnMut(Consignment<'_>, &dyn Fn() -> Receipt) -> bool + 'd;
 
 impl<W> Peer<W> {
@@ -154,18 +160,19 @@ impl<W> Peer<W> {
         }
     }
 
-    /// The next thing to do. All are done after each event, before the next.
+    /// The next command. All are executed after each event, before the next.
     pub(crate) fn next_command(&mut self) -> Option<PeerCommand<W>> {
         self.commands.pop_front()
     }
 
-    /// Takes what other nodes have confirmed, by the place that says so.
+    /// Takes the confirmations of other nodes, by the place that confirms.
     pub(crate) fn take_confirmed(&mut self) -> impl Iterator<Item = (Option<Place>, Vec<u64>)> + use<'_, W> {
         let confirmed = self.confirmed.drain();
         confirmed.map(|(place, sequences)| (Some(Place::from(place)).filter(|place| !place.is_empty()), sequences))
     }
 
-    /// There is a connection, and these users are here. Users who come or leave from now on are tasks.
+    /// A connection is open, and these users are here. Logins and logouts from now on are queued as
+    /// tasks.
     pub(crate) fn open(&mut self, users: &[UserId], now: Instant) {
         self.sessions += 1;
         let place: Place = format!("{}-{}", self.node, self.sessions).into();
@@ -184,7 +191,8 @@ impl<W> Peer<W> {
         self.listen(users.to_vec());
     }
 
-    /// The connection is gone, or there is still none, and these tasks cannot be done: nobody waits any longer.
+    /// The connection is closed, or could not be opened, so these tasks cannot be done: their
+    /// waiters stop waiting.
     pub(crate) fn close(&mut self, tasks: Vec<PeerTask<W>>) {
         self.session = None;
         let waiters = self.waiting.take_all();
@@ -193,20 +201,20 @@ impl<W> Peer<W> {
         self.drop_tasks(tasks);
     }
 
-    /// Tasks from before there was a connection: a user who has come since is known, and one who has left has left. An old
-    /// unsubscribe would undo a newer login.
+    /// Drops tasks from before the connection. Later logins are in the list of users, and users who
+    /// have left are not. A stale unsubscribe would undo a newer login.
     pub(crate) fn drop_tasks(&mut self, tasks: Vec<PeerTask<W>>) {
         for task in tasks {
             match task {
                 PeerTask::Subscribe(_, waiter) => self.placed(waiter.into_iter().collect()),
                 PeerTask::Unsubscribe(user) => self.commands.push_back(PeerCommand::Left(user)),
-                // The sender hears nothing and stores it in a while.
+                // The sender gets no answer, and stores the message after its deadline.
                 PeerTask::Refuse(..) | PeerTask::Probe => {}
             }
         }
     }
 
-    /// This node hears a topic from now on.
+    /// The subscription to a topic is confirmed.
     pub(crate) fn on_listening(&mut self, topic: Topic<&str>) {
         let Some(session) = &mut self.session else { return };
         session.initial = session.initial.saturating_sub(1);
@@ -218,23 +226,24 @@ impl<W> Peer<W> {
         }
     }
 
-    /// It hears of this user no longer.
+    /// The user is unsubscribed.
     pub(crate) fn on_ignored(&mut self, user: UserId) {
         self.leaving.remove(&user);
         self.commands.push_back(PeerCommand::Left(user));
     }
 
-    /// It hears nothing any more, as it wanted.
+    /// Everything is unsubscribed, as requested.
     pub(crate) fn on_silence(&mut self) {
         self.commands.push_back(PeerCommand::News(PeerNews::Hushed));
     }
 
-    /// Something was said. Messages for users are handed to `deliver`.
+    /// A message has arrived. Messages for users are handed to `deliver`.
     pub(crate) fn on_said(&mut self, topic: Topic<&str>, payload: &[u8], now: Instant, deliver: &mut Deliver<'_>) {
         let Some(session) = &mut self.session else { return };
         let message = PeerMessage::parse(topic, payload);
         match message {
-            // The user has come here since it was sent, and may have got newer messages of this node directly.
+            // The user has logged in here since it was sent, and may have received newer messages
+            // of this node directly.
             Some(PeerMessage::Envelope { sender, sequence, .. } | PeerMessage::Returned { sender, sequence, .. })
                 if *sender == *self.node =>
             {
@@ -269,7 +278,8 @@ impl<W> Peer<W> {
         }
     }
 
-    /// What is addressed to this place is for users who are here alone, as far as its sender knows.
+    /// Messages addressed to this place are for users who are only here, as far as the sender
+    /// knows.
     fn on_bundle(&mut self, sender: &str, items: Items<'_>, now: Instant, deliver: &mut Deliver<'_>) {
         let Some(PeerSession { receipts, .. }) = &mut self.session else { return };
         for item in items {
@@ -287,8 +297,8 @@ impl<W> Peer<W> {
         }
     }
 
-    /// Users have come to a place. If it is this one, the transport has told every node that has them: whoever waits for
-    /// that need wait no longer.
+    /// Users are announced at a place. If it is this one, the announcement has reached every node
+    /// with a connection of theirs, so the waiters need not wait any longer.
     fn on_hello(&mut self, place: &str, users: impl Iterator<Item = UserId> + Clone, now: Instant) {
         let Some(session) = &mut self.session else { return };
         if *place == *session.place {
@@ -300,14 +310,14 @@ impl<W> Peer<W> {
         }
     }
 
-    /// Does what the rest of the node wants.
+    /// Executes the tasks from the rest of the node.
     pub(crate) fn do_tasks(&mut self, tasks: Vec<PeerTask<W>>, now: Instant) {
         let (mut arriving, mut leaving) = (Vec::new(), Vec::new());
         let mut in_doubt = false;
         for task in tasks {
             match task {
                 PeerTask::Subscribe(user, waiter) => {
-                    // In the order in which they came and left.
+                    // In the order of the logins and logouts.
                     self.ignore(std::mem::take(&mut leaving), now);
                     arriving.push(user);
                     if let Some(waiter) = waiter {
@@ -332,7 +342,7 @@ impl<W> Peer<W> {
         }
     }
 
-    /// A probe is sent now: one that is under way says nothing about what has failed since.
+    /// Sends a new probe: one that is on its way says nothing about a later failure.
     fn doubt(&mut self, now: Instant) {
         if let Some(session) = self.session.as_mut().filter(|session| session.is_up && session.hushes_by.is_none()) {
             session.is_in_doubt = true;
@@ -352,13 +362,13 @@ impl<W> Peer<W> {
         }
         self.leaving.extend(&users);
         if let Some(session) = &mut self.session {
-            // A user who comes back may have been elsewhere meanwhile, which is not heard here.
+            // A user who comes back may have been elsewhere meanwhile, without this node knowing.
             session.receipts.note_elsewhere(users.iter().copied(), now);
         }
         self.commands.push_back(PeerCommand::Ignore(users));
     }
 
-    /// Confirms what has come, whether or not that is due.
+    /// Sends the confirmations, whether or not they are due.
     pub(crate) fn confirm(&mut self, now: Instant) {
         let Some(PeerSession { place, receipts, .. }) = &mut self.session else { return };
         for confirmation in receipts.take(now) {
@@ -370,8 +380,8 @@ impl<W> Peer<W> {
         }
     }
 
-    /// From now on nothing more shall come. [`PeerNews::Hushed`] follows. What others have sent meanwhile is still refused,
-    /// so that they need not wait for it to be late.
+    /// Stops receiving. [`PeerNews::Hushed`] follows. Messages that others have sent meanwhile are
+    /// refused, so that their senders need not wait for a timeout.
     pub(crate) fn hush(&mut self, now: Instant) {
         if let Some(session) = self.session.as_mut().filter(|session| session.hushes_by.is_none()) {
             session.hushes_by = Some(now + self.rules.hush_patience);
@@ -382,14 +392,15 @@ impl<W> Peer<W> {
     /// Does what is due.
     ///
     /// # Errors
-    /// [`Deaf`] when the connection must be given up.
+    ///
+    /// [`Deaf`] if the connection must be given up.
     pub(crate) fn tick(&mut self, now: Instant) -> Result<(), Deaf> {
         let Some(session) = &self.session else { return Ok(()) };
         let hushes_by = session.hushes_by;
         if hushes_by.is_some() || session.receipts.next_due().is_some_and(|due| due <= now) {
             self.confirm(now);
         }
-        // These clients would not wait longer. Their messages come a little later.
+        // These clients do not wait any longer. Their messages arrive a little later.
         let late = self.waiting.take_late(now);
         self.placed(late);
         if let Some(by) = hushes_by {
@@ -429,7 +440,7 @@ impl<W> Peer<W> {
         Ok(())
     }
 
-    /// Says of the users who were here before the connection was made that they are here, in few messages.
+    /// Announces, in few messages, the users who were here before the connection was made.
     fn say_who_is_here(&mut self) {
         let Some(PeerSession { place, rejoined, .. }) = &mut self.session else { return };
         let users: Vec<UserId> = rejoined.drain().collect();
@@ -449,7 +460,7 @@ impl<W> Peer<W> {
         }
     }
 
-    /// When [`Peer::tick`] is to be called next if nothing happens, but for a probe.
+    /// When [`Peer::tick`] must be called next if nothing happens, apart from the probe.
     pub(crate) fn next_due(&mut self) -> Option<Instant> {
         let session = self.session.as_ref();
         let of_session =
@@ -457,16 +468,16 @@ impl<W> Peer<W> {
         self.waiting.next_due().into_iter().chain(of_session).min()
     }
 
-    /// When it is to be called because of a probe, and whether that is under way.
+    /// When it must be called because of the probe, and whether a probe is on its way.
     pub(crate) fn next_probe(&self) -> Option<(Instant, bool)> {
         let session = self.session.as_ref().filter(|session| session.hushes_by.is_none())?;
         Some((session.echo.due(), !session.echo.is_back()))
     }
 }
 
-/// How long a node that stops waits for what others are just sending it.
+/// How long a node that shuts down waits for what others are just sending to it.
 pub(in crate::bus) const HUSH_PATIENCE: Duration = Duration::from_secs(1);
-/// Users in one message, and envelopes confirmed in one.
+/// The most users in one message, and the most envelopes confirmed in one.
 pub(in crate::bus) const USERS_AT_ONCE: usize = 500;
 const RECEIPTS_AT_ONCE: usize = 4096;
 
@@ -474,13 +485,13 @@ const RECEIPTS_AT_ONCE: usize = 4096;
 mod tests {
     use super::*;
 
-    /// A peer that has tickets as waiters, and what it wants done.
+    /// A peer whose waiters are tickets, and its commands.
     struct Bench {
         peer: Peer<&'static str>,
         now: Instant,
-        /// Users whose messages are taken here.
+        /// Users with a connection here.
         here: Vec<UserId>,
-        /// What was handed to them.
+        /// The messages delivered to them.
         delivered: Vec<(UserId, String)>,
     }
 
@@ -492,7 +503,7 @@ mod tests {
             Bench { peer, now: Instant::now(), here: Vec::new(), delivered: Vec::new() }
         }
 
-        /// One that is subscribed to its users, and has got its probe back.
+        /// A peer that is subscribed for its users, and whose probe has come back.
         fn up(users: &[UserId]) -> Bench {
             let mut bench = Bench { here: users.to_vec(), ..Bench::new() };
             bench.peer.open(users, bench.now);
@@ -508,7 +519,7 @@ mod tests {
             std::iter::from_fn(|| self.peer.next_command()).collect()
         }
 
-        /// What it says.
+        /// The messages that it publishes.
         fn says(&mut self) -> Vec<(String, String)> {
             let say = |command| match command {
                 PeerCommand::Say(topic, payload) => {
@@ -519,7 +530,7 @@ mod tests {
             self.commands().into_iter().filter_map(say).collect()
         }
 
-        /// Everything that it wants to hear is subscribed to, in order.
+        /// Confirms all its subscriptions, in order.
         fn listen_to_all(&mut self) -> Vec<String> {
             let mut topics = Vec::new();
             for command in self.commands() {
@@ -597,7 +608,7 @@ mod tests {
         bench.after(Duration::from_millis(1)).expect("it is in time");
         assert_eq!(bench.says(), pairs(&[("n:other", "c me-1 7"), ("n:other", "c - 8")]));
         assert_eq!(bench.delivered, [(ALICE, "{}".to_owned()), (BOB, "{}\n[]".to_owned())]);
-        // Envelopes for the place alone: one user is not here alone.
+        // Envelopes for this place alone: one of the users is also elsewhere.
         bench.said(Topic::Place("me-1"), b"1 other\n1 1:9,2:10\n{}");
         assert_eq!(bench.says(), pairs(&[("n:other", "r 10 0")]));
         bench.after(PeerRules::default().elsewhere_for).unwrap_or_default();
@@ -635,7 +646,7 @@ mod tests {
         assert_eq!(bench.commands(), [PeerCommand::Left(ALICE)]);
         bench.said(Topic::Place("me-1"), b"1 other\n1 1:9\n{}");
         assert_eq!(bench.says(), pairs(&[("n:other", "r 9 0")]), "nobody here has heard where the user was meanwhile");
-        // Nothing more is heard of one whose connection has ended.
+        // For a closed connection there are no more answers.
         let late = UserId(3);
         bench.peer.close(vec![PeerTask::Subscribe(ALICE, Some("alice")), PeerTask::Unsubscribe(late)]);
         let expected = [PeerCommand::Left(BOB), PeerCommand::Placed(vec!["alice"]), PeerCommand::Left(late)];

@@ -1,19 +1,21 @@
 //! The bus of a cluster: Redis publish/subscribe.
 //!
-//! Redis itself is the register of who is where: a node subscribes to the channels of exactly its own users, so that a
-//! message reaches the nodes that have its recipient and no other, the answer to `PUBLISH` says how many these are, and
-//! the users of a node that dies are gone with its connection. What nodes say to each other is in `bus/peer`; a channel is a
-//! topic of theirs (`names.rs`).
+//! Redis itself is the register of where users are: a node subscribes to the channels of exactly
+//! its own users. So a message reaches only the nodes with a connection of its recipient, the
+//! answer to `PUBLISH` is their number, and the subscriptions of a dead node end with its
+//! connection. The protocol between nodes is in `bus/peer`; a channel carries one of its topics
+//! (`names.rs`).
 //!
 //! ```text
 //!   lane-out ── PUBLISH, pipelined, on pooled connections ──▶ Redis ──┬──▶ bus   (receiver.rs) of other nodes
 //!   bus ─────── confirmations, probes, never waiting ───────▶         └──▶ reference nodes, by pattern
 //!   bus-watch ─ who has died, who else is there (watch.rs)
 //! ```
-//! A node whose own probe does not come back in time tears its connections down and begins again; until it is through,
-//! nothing is published, and what is for other nodes goes to the store. A command that fails has a probe sent at once, and
-//! nothing is asked of Redis until that is back: a Redis that stands still costs one call its time, and not each. All
-//! connections lead to one Redis, and that is a primary (`scout.rs`).
+//! A node whose own probe does not come back in time closes its connections and reconnects. Until
+//! it is connected, nothing is published, and messages for other nodes go to the store. A command
+//! that fails makes the node send a probe immediately, and no other command is sent until the probe
+//! is back: so a frozen Redis delays one call, and not every call. All connections lead to one
+//! Redis, which is a primary (`scout.rs`).
 
 mod dial;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -67,7 +69,7 @@ pub struct RedisBus {
     poll: Mutex<Option<Poll>>,
 }
 
-/// What the threads of the bus and its callers share.
+/// Shared by the threads of the bus and its callers.
 struct Shared {
     /// This process's name in the cluster.
     node: String,
@@ -75,38 +77,39 @@ struct Shared {
     dialer: Dialer,
     pool: RedisPool<Blocking>,
     waker: Waker,
-    /// What the receiver is to do.
+    /// Tasks for the receiver.
     tasks: Mutex<NodeTasks>,
-    /// Why the receiver is to make its connections anew.
+    /// Why the receiver must replace its connections.
     loss: Mutex<Option<Loss>>,
-    /// Messages arrive at other nodes, as far as is known.
+    /// Whether messages reach other nodes, as far as is known.
     up: AtomicBool,
-    /// Redis has failed since the last probe that came back: nothing is asked of it.
+    /// Redis has failed since the last probe that came back: no command is sent.
     away: AtomicBool,
-    /// Which connections of the receiver hear this node's channel: they are counted from 1. Zero: none, as far as is known.
+    /// The number of the receiver's connection that is subscribed to this node's channel, counted
+    /// from 1. Zero: none, as far as is known.
     session: AtomicU64,
     neighbours: KnownNeighbours,
     /// When the last probe came back.
     probed: Mutex<Option<Instant>>,
-    /// When commands last worked, if they ever did.
+    /// When commands last succeeded, if they ever did.
     commanded: Mutex<Option<Instant>>,
     stage: Mutex<Stage>,
     /// `up` or `stage` has changed.
     changed: Condvar,
 }
 
-/// How far this node is on its way out.
+/// The stages of shutdown.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Stage {
     Running,
-    /// Nothing more shall come.
+    /// Stop receiving.
     Hushing,
-    /// Nothing more comes.
+    /// No more messages arrive.
     Hushed,
     Stopping,
 }
 
-/// Redis cannot be used, and what to do about it.
+/// Redis cannot be used, with advice.
 #[derive(Debug)]
 pub struct RedisError {
     file: String,
@@ -125,10 +128,11 @@ impl RedisError {
 }
 
 impl RedisBus {
-    /// Finds out whether Redis is there and lets us in.
+    /// Checks that Redis is reachable and accepts the login.
     ///
     /// # Errors
-    /// [`RedisError`] when it does not.
+    ///
+    /// [`RedisError`] if it does not.
     pub fn open(settings: &RedisSettings) -> Result<RedisBus, RedisError> {
         let refuse = |cause: &dyn fmt::Display| RedisError::of(settings, cause);
         let dialer = Dialer::new(settings).map_err(|error| refuse(&error))?;
@@ -186,7 +190,7 @@ impl Exchange for RedisBus {
         let mut threads = self.threads.lock();
         threads.push(thread::Builder::new().name("bus".to_owned()).spawn(move || receiver.run())?);
         threads.push(thread::Builder::new().name("bus-watch".to_owned()).spawn(move || watch.run())?);
-        // The first clients find the other nodes, unless Redis has just gone.
+        // The first clients find the other nodes, unless Redis has just become unreachable.
         self.shared.wait_until_up(Instant::now() + START_PATIENCE);
         // A node that starts after this one is not the first.
         let _ = registry::register(&self.shared);
@@ -206,7 +210,7 @@ impl Exchange for RedisBus {
         self.shared.wake();
         let by = by.max(Instant::now() + STOP_PATIENCE);
         for thread in self.threads.lock().drain(..) {
-            // One that waits for Redis still ends with the process.
+            // A thread that waits for Redis ends with the process at the latest.
             pool::join_until(thread, by);
         }
     }
@@ -270,8 +274,9 @@ impl ReferenceNodes for RedisBus {
         }
         let users: HashSet<UserId> = deliveries.iter().map(|delivery| delivery.to).collect();
         let users: Vec<UserId> = users.into_iter().collect();
-        // A user of a node of ours that has just died or lost its connection is not with a neighbour. Asked before the
-        // state, for one who is just leaving us, and after it, for one who is just arriving.
+        // If a node of ours has just died or lost its connection, its users are not with a
+        // neighbour. The register is read before the state, for a user who is just leaving us, and
+        // after it, for one who is just arriving.
         let Ok(before) = registry::unclaimed(&self.shared, &users) else { return nobody(deliveries) };
         let online = online(&before.into_iter().collect::<Vec<_>>());
         let Ok(there) = registry::unclaimed(&self.shared, &online) else { return nobody(deliveries) };
@@ -313,8 +318,8 @@ impl BusHealth for RedisBus {
 }
 
 impl Shared {
-    /// Does something with a pooled connection. If the connection fails, nothing more is asked of Redis until a probe has
-    /// come back.
+    /// Runs `work` on a pooled connection. If the connection fails, no other command is sent until
+    /// a probe has come back.
     fn run<T>(&self, work: impl Fn(&mut Commands) -> redis::RedisResult<T>) -> Result<T, RedisFailure> {
         self.run_by(Instant::now() + CALL_TIMEOUT, work)
     }
@@ -336,7 +341,8 @@ impl Shared {
         result
     }
 
-    /// The same for what should not fail because others use all connections just now.
+    /// Like [`Shared::run`], but waits longer for a connection, because publishing should not fail
+    /// only because all connections are in use.
     fn publish<T>(&self, work: impl Fn(&mut Commands) -> redis::RedisResult<T>) -> Result<T, RedisFailure> {
         let now = Instant::now();
         let (by, patience) = (now + CALL_TIMEOUT, now + POOL_PATIENCE);
@@ -348,7 +354,8 @@ impl Shared {
         }
     }
 
-    /// From now on nothing is asked of Redis, until [`Shared::set_up`] or [`Shared::resume`]; false if nothing was anyway.
+    /// Stops sending commands until [`Shared::set_up`] or [`Shared::resume`]; false if they were
+    /// stopped already.
     fn suspend(&self) -> bool {
         // Before the receiver has begun, and after it has ended, it would send no probe.
         let was_up = self.up.swap(false, Ordering::AcqRel);
@@ -405,12 +412,12 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    /// This node listens to nothing any more, because it stops.
+    /// This node is no longer subscribed to its own channel, because it shuts down.
     fn forget_session(&self) {
         self.session.store(0, Ordering::Release);
     }
 
-    /// They do not work any more, or nobody listens any more.
+    /// The connections no longer work, or there are no subscriptions any more.
     fn set_down(&self, is_away: bool) {
         self.session.store(0, Ordering::Release);
         self.away.store(is_away, Ordering::Release);
@@ -446,11 +453,11 @@ impl fmt::Display for RedisError {
 impl Error for RedisError {}
 
 const WAKER: Token = Token(0);
-/// Commands are tried every second; after this long without success something is wrong.
+/// Commands are sent every second; after this time without success something is wrong.
 const COMMAND_AGE_MAX: Duration = Duration::from_millis(3500);
 /// How long a start waits for the first probe.
 const START_PATIENCE: Duration = Duration::from_secs(3);
-/// How long messages wait for a connection before they go to the store.
+/// How long a publication waits for a connection before its messages go to the store.
 const POOL_PATIENCE: Duration = Duration::from_secs(1);
-/// How long the threads of a node that stops may take at least.
+/// The least time that the threads of a node get for their shutdown.
 const STOP_PATIENCE: Duration = Duration::from_secs(1);

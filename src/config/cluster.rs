@@ -1,8 +1,9 @@
-//! `mysql.cnf` and `redis.cnf`: how to reach what the nodes of a cluster share.
+//! `mysql.cnf` and `redis.cnf`: the settings of the services that the nodes of a cluster share.
 //!
-//! The files are the reference server's, with keys added, and serve both servers during a rolling replacement. So a key
-//! that is only unknown is passed over with a note in the log, as the reference passes over it; one that looks like a
-//! slip of the finger is refused, because the setting that was meant would silently have its default.
+//! The files have the reference server's format with additional keys, and serve both servers during
+//! a rolling replacement. So an unknown key is ignored with a note in the log, as the reference
+//! server ignores it. A key that looks like a typing error is refused, because the intended setting
+//! would silently have its default.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -13,10 +14,10 @@ use std::time::Duration;
 use super::file::settings_in;
 use super::{Config, ConfigError, Place, file, keys, nearest};
 
-/// How to reach the database.
+/// The settings of the database.
 #[derive(Clone, PartialEq, Debug)]
 pub struct MysqlSettings {
-    /// The file these settings are from, as it was named.
+    /// The file with these settings, as it was named.
     pub file: PathBuf,
     /// An address or a host name.
     pub host: String,
@@ -28,7 +29,7 @@ pub struct MysqlSettings {
     pub password: Secret,
     /// The database that holds the tables.
     pub database: String,
-    /// Connections opened at start, and kept.
+    /// Connections opened at the start, which stay open.
     pub initial_size: u32,
     /// The most connections.
     pub max_size: u32,
@@ -44,14 +45,15 @@ pub struct MysqlSettings {
     pub write_timeout: Duration,
     /// Whether connections are encrypted.
     pub tls: Tls,
-    /// Certificates in PEM format that may vouch for the database's own, besides those of public authorities.
+    /// A file with certificates in PEM format of authorities to trust in addition to the public
+    /// ones.
     pub ca: Option<PathBuf>,
 }
 
-/// How to reach Redis.
+/// The settings of Redis.
 #[derive(Clone, PartialEq, Debug)]
 pub struct RedisSettings {
-    /// The file these settings are from, as it was named.
+    /// The file with these settings, as it was named.
     pub file: PathBuf,
     /// An address or a host name.
     pub host: String,
@@ -59,17 +61,19 @@ pub struct RedisSettings {
     pub port: u16,
     /// The user to log in as; without it, the default user.
     pub username: Option<String>,
-    /// The password; without it, nobody logs in.
+    /// The password; without it, the node does not log in.
     pub password: Option<Secret>,
-    /// The number of the database, the same for all nodes: they register in it.
+    /// The number of the database, the same for all nodes, because they register in it.
     pub db: i64,
-    /// Tells the nodes of this installation from those of others that use the same Redis and the same database of it.
+    /// Distinguishes the nodes of this installation from those of others in the same database of
+    /// the same Redis.
     pub cluster_name: Option<String>,
-    /// Whether nodes of the reference server on this Redis are of this installation; `None`: if it has no name and `db` is 0.
+    /// Whether nodes of the reference server on this Redis belong to this installation; `None`:
+    /// they do if it has no name and `db` is 0.
     pub cpp_nodes: Option<bool>,
     /// Whether connections are encrypted, and Redis's certificate checked.
     pub tls: bool,
-    /// Certificates in PEM format that vouch for Redis's own; without it, those of public authorities.
+    /// A file with certificates in PEM format of authorities to trust; without it, the public ones.
     pub tls_ca: Option<PathBuf>,
     /// The most connections for commands.
     pub size: u32,
@@ -82,24 +86,25 @@ pub struct RedisSettings {
 /// Whether connections to the database are encrypted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Tls {
-    /// They are not.
+    /// Not encrypted.
     Off,
-    /// They are, whoever the other end is.
+    /// Encrypted, without checking the other end.
     On,
-    /// They are, and the database's certificate must be signed by a known authority and be for its host.
+    /// Encrypted, and the database's certificate must be signed by a known authority and be issued
+    /// for its host.
     Verify,
 }
 
-/// Where the settings of the database or of Redis are.
+/// The file with the settings of the database or of Redis.
 #[derive(Clone, PartialEq, Eq)]
 pub enum SettingsFile {
-    /// In the file of the usual name in the working directory, if it is there.
+    /// The file with the usual name in the working directory, if it exists.
     Auto,
-    /// In this file.
+    /// This file.
     Named(PathBuf),
 }
 
-/// A text that is never shown.
+/// A text that is never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -109,7 +114,7 @@ impl Secret {
         Secret(text.to_owned())
     }
 
-    /// The text, for whom it is meant.
+    /// The text, for the code that needs it.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -122,7 +127,7 @@ impl fmt::Debug for Secret {
 }
 
 impl fmt::Debug for SettingsFile {
-    /// One line, even where others are spread over many.
+    /// One line, even in a multi-line `Debug` of a struct.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             SettingsFile::Auto => f.write_str("auto"),
@@ -132,7 +137,7 @@ impl fmt::Debug for SettingsFile {
 }
 
 impl RedisSettings {
-    /// The Redis there, with the defaults of `redis.cnf`.
+    /// The Redis at this address, with the defaults of `redis.cnf`.
     pub fn at(host: &str, port: u16) -> RedisSettings {
         RedisSettings {
             file: PathBuf::from("redis.cnf"),
@@ -171,7 +176,7 @@ pub(super) fn read(config: &mut Config, working_dir: &Path) -> Result<(), Config
     Ok(())
 }
 
-/// What `mysql.cnf` says.
+/// Reads `mysql.cnf`.
 pub(super) fn mysql(
     file: &Path,
     text: &str,
@@ -182,7 +187,7 @@ pub(super) fn mysql(
     mysql_settings(&values, notes)
 }
 
-/// What `redis.cnf` says.
+/// Reads `redis.cnf`.
 pub(super) fn redis(
     file: &Path,
     text: &str,
@@ -193,11 +198,11 @@ pub(super) fn redis(
     redis_settings(&values, notes)
 }
 
-/// The file and its text, `None` when it need not be there and is not.
+/// The file and its text; `None` if the file is optional and does not exist.
 fn text_of(file: &SettingsFile, usual: &str, working_dir: &Path) -> Result<Option<(PathBuf, String)>, ConfigError> {
     let path = match file {
         SettingsFile::Named(path) => path.clone(),
-        // Not `exists`, which would pass over a link whose target is missing.
+        // Not `exists`, which would ignore a link whose target is missing.
         SettingsFile::Auto if working_dir.join(usual).symlink_metadata().is_err() => return Ok(None),
         SettingsFile::Auto => PathBuf::from(usual),
     };
@@ -207,7 +212,8 @@ fn text_of(file: &SettingsFile, usual: &str, working_dir: &Path) -> Result<Optio
     }
 }
 
-/// A warning for the operator if every user of the machine can read this file, which holds a password. Its group may.
+/// A warning for the operator if every user of the machine can read this file, which contains a
+/// password. Its group may read it.
 fn readable_secret(file: &Path, working_dir: &Path) -> Option<String> {
     let mode = fs::metadata(working_dir.join(file)).ok()?.mode();
     let file = file.display();
@@ -237,8 +243,8 @@ fn mysql_settings(values: &Values<'_>, notes: &mut Vec<String>) -> Result<MysqlS
     })
 }
 
-/// The connection speaks utf8mb4, which holds any text a client may send. What MySQL calls utf8 is the part of it that
-/// the reference server then used.
+/// The connection uses utf8mb4, which can represent any text from a client. MySQL's utf8 is a
+/// subset of it, which the reference server used.
 fn check_charset(values: &Values<'_>, notes: &mut Vec<String>) -> Result<(), ConfigError> {
     let charset = values.required("charset", "utf8mb4")?;
     match charset.to_ascii_lowercase().as_str() {
@@ -293,7 +299,7 @@ fn is_cluster_name(name: &str) -> bool {
 struct Values<'a> {
     file: &'a Path,
     working_dir: &'a Path,
-    /// Key, line, value.
+    /// Key, line number, value.
     settings: Vec<(&'static str, usize, &'a str)>,
 }
 
@@ -369,7 +375,7 @@ impl<'a> Values<'a> {
         keys::one_of(choices, text).map(Some).ok_or_else(|| self.bad(key, text, keys::names(choices)))
     }
 
-    /// A file that is there now: better to hear of a slip here than from TLS.
+    /// A file that must be readable now: an error is clearer here than later from TLS.
     fn readable(&self, key: &'static str) -> Result<Option<PathBuf>, ConfigError> {
         let Some(text) = self.optional(key) else { return Ok(None) };
         let path = keys::path(text).ok_or_else(|| self.bad(key, text, "a path".to_owned()))?;
@@ -445,7 +451,7 @@ mod tests {
 
     use crate::config::Invocation;
 
-    /// A folder with these files, gone when the test is over.
+    /// A folder with these files, removed when the test is over.
     struct Folder(PathBuf);
 
     impl Folder {
@@ -510,7 +516,7 @@ mod tests {
         let redis = config.redis.unwrap();
         assert_eq!((redis.username, redis.password, redis.db, redis.tls, redis.tls_ca), (None, None, 0, false, None));
         assert_eq!((redis.size, redis.idle_timeout.as_millis(), redis.wait_timeout.as_millis()), (2, 30_000, 100));
-        // The usual ten do not make a file wrong that allows fewer.
+        // The default of ten must not make a file invalid that allows fewer.
         let folder = Folder::with("few", &[("mysql.cnf", &format!("{MYSQL}maxSize=4"))]);
         assert_eq!(folder.load("", &[]).unwrap().mysql.unwrap().initial_size, 4);
     }

@@ -1,18 +1,20 @@
 //! Settings from the environment: variables that begin with `RAYBOX_`.
 //!
-//! Kubernetes puts the addresses of every service into every pod, and Docker those of linked containers: where a service is
-//! called `raybox`, or `raybox-` and something, these variables begin with the prefix of ours. They must not end the
-//! start, while a slip in the name of a setting must.
+//! Kubernetes puts the addresses of every service into every pod, and Docker those of linked
+//! containers. If a service is called `raybox`, or `raybox-` and something, these variables begin
+//! with our prefix. They must not prevent the start, while a typing error in the name of a setting
+//! must.
 
 use std::ffi::OsString;
 
 use super::keys::{KEYS, Key};
 use super::{Config, ConfigError, Place, VARIABLE_PREFIX, apply, nearest};
 
-/// Puts the values of all variables into their fields. Notes name the variables that are not used.
+/// Applies the values of all variables. Notes name the variables that are not used.
 ///
 /// # Errors
-/// A value that its setting does not take, or a name that is nearly one of a setting.
+///
+/// A value that is invalid for its setting, or a name that is similar to one of a setting.
 pub(super) fn apply_all(
     config: &mut Config,
     env: impl IntoIterator<Item = (OsString, OsString)>,
@@ -24,7 +26,7 @@ pub(super) fn apply_all(
             continue;
         }
         if let Some(key) = KEYS.iter().find(|key| key.variable() == name) {
-            // Bytes that are not UTF-8 become replacement characters, which no value may hold.
+            // Invalid UTF-8 becomes replacement characters, which no value may contain.
             apply(config, key, &value.to_string_lossy(), &name, || Place::Environment)?;
         } else if is_of_service(&name) {
             services.push(name.escape_debug().to_string());
@@ -40,7 +42,7 @@ pub(super) fn apply_all(
     Ok(())
 }
 
-/// One note for all of these variables, however many there are.
+/// One note for all of these variables together.
 fn note(config: &mut Config, mut names: Vec<String>, what: &str) {
     names.sort();
     let Some(first) = names.first() else { return };
@@ -51,8 +53,9 @@ fn note(config: &mut Config, mut names: Vec<String>, what: &str) {
     config.notes.push(format!("environment variable {first}{others} is {what}"));
 }
 
-/// Whether the name is one that Kubernetes makes for a service (`RAYBOX_SERVICE_HOST`, `RAYBOX_SERVICE_PORT_CHAT`), or
-/// Docker for a link (`RAYBOX_PORT_6000_TCP_ADDR`, `RAYBOX_NAME`, `RAYBOX_ENV_…`). No setting has such a name.
+/// Whether Kubernetes makes this name for a service (`RAYBOX_SERVICE_HOST`,
+/// `RAYBOX_SERVICE_PORT_CHAT`), or Docker for a link (`RAYBOX_PORT_6000_TCP_ADDR`, `RAYBOX_NAME`,
+/// `RAYBOX_ENV_…`). No setting has such a name.
 fn is_of_service(name: &str) -> bool {
     let rest = &name[VARIABLE_PREFIX.len() - 1..];
     rest.ends_with("_SERVICE_HOST")
@@ -64,7 +67,8 @@ fn is_of_service(name: &str) -> bool {
         || rest.split("_PORT_").skip(1).any(is_of_port)
 }
 
-/// Whether this follows `_PORT_` in the name of such a variable: `6000_TCP`, or with `_PROTO`, `_PORT`, `_ADDR` behind.
+/// Whether this follows `_PORT_` in the name of such a variable: `6000_TCP`, or with `_PROTO`,
+/// `_PORT`, `_ADDR` appended.
 fn is_of_port(text: &str) -> bool {
     let (digits, rest) = text.split_at(text.bytes().take_while(u8::is_ascii_digit).count());
     !digits.is_empty() && ["_TCP", "_UDP", "_SCTP"].iter().any(|protocol| rest.starts_with(protocol))

@@ -1,4 +1,4 @@
-//! Errors in the settings, as the operator reads them.
+//! Errors in the settings, as they are shown to the operator.
 
 use std::error::Error;
 use std::fmt;
@@ -7,25 +7,26 @@ use std::path::PathBuf;
 
 use super::USAGE;
 
-/// An error in the settings. `Display` is one line that names the culprit, its place and what is allowed.
+/// An error in the settings. `Display` is one line that names the setting, its place and the
+/// allowed values.
 #[derive(Debug)]
 pub enum ConfigError {
-    /// The command line as a whole: something is missing, given twice or too much.
+    /// The command line as a whole: an argument is missing, repeated or superfluous.
     Usage(String),
     /// A name that no setting has.
     UnknownName {
-        /// Where it stands.
+        /// Its place.
         place: Place,
-        /// The name as it stands there.
+        /// The name as given.
         name: String,
-        /// A name that was perhaps meant.
+        /// A similar name that may be meant.
         similar: Option<String>,
     },
-    /// A value that its setting does not take.
+    /// A value that is invalid for its setting.
     BadValue {
-        /// Where it stands.
+        /// Its place.
         place: Place,
-        /// The setting's name as it stands there.
+        /// The setting's name as given.
         name: String,
         /// The refused value.
         value: String,
@@ -34,59 +35,59 @@ pub enum ConfigError {
     },
     /// A line of the file without `=`.
     BadLine {
-        /// Where it stands.
+        /// Its place.
         place: Place,
         /// The line.
         text: String,
     },
-    /// A name or value in another encoding than UTF-8. The value may be a password, so it is not shown.
+    /// A name or value that is not UTF-8. The value may be a password, so it is not shown.
     NotUtf8 {
-        /// Where it stands.
+        /// Its place.
         place: Place,
-        /// The name as it stands there.
+        /// The name as given.
         name: String,
     },
-    /// A key that stands twice in the file.
+    /// A key that occurs twice in the file.
     RepeatedKey {
-        /// Where it stands for the second time.
+        /// The second place.
         place: Place,
         /// The key.
         name: String,
-        /// The line where it stands first.
+        /// The line of the first one.
         first_line: usize,
     },
     /// The file cannot be read.
     UnreadableFile {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         cause: io::Error,
     },
-    /// A key that its file must hold is not there.
+    /// A required key is missing in its file.
     MissingKey {
         /// The file.
         file: PathBuf,
         /// The key.
         name: &'static str,
-        /// How a value looks.
+        /// An example of a value.
         example: &'static str,
     },
     /// A setting names a file that cannot be read.
     UnreadableNamed {
-        /// Where the setting stands.
+        /// The place of the setting.
         place: Place,
         /// The setting's name.
         name: &'static str,
-        /// The file it names.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         cause: io::Error,
     },
-    /// Settings of Redis, the file's name given, without those of a database.
+    /// Settings of Redis, with the file's name, but no settings of a database.
     RedisAlone(PathBuf),
 }
 
-/// Where a setting stands.
+/// The place of a setting.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Place {
     /// One of the two positional arguments.
@@ -100,7 +101,7 @@ pub enum Place {
 }
 
 impl fmt::Display for Place {
-    /// Reads on with the setting's name: "option --loops", "server.cnf, line 3: key loops".
+    /// Can be followed by the setting's name: "option --loops", "server.cnf, line 3: key loops".
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Place::Argument => f.write_str("argument"),

@@ -6,15 +6,15 @@ use std::path::Path;
 
 use super::{ConfigError, Place};
 
-/// The text of a settings file. Bytes that are not UTF-8, as in comments that an editor has saved as GBK, are replaced; a
-/// name or value that held some is refused by [`settings_in`].
+/// The text of a settings file. Invalid UTF-8, as in comments that an editor has saved as GBK, is
+/// replaced; [`settings_in`] refuses a name or value that contained some.
 pub(super) fn read(path: &Path) -> io::Result<String> {
     fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// One `key=value` of a file.
 pub(super) struct Setting<'a> {
-    /// Counted from 1.
+    /// The line number, counted from 1.
     pub(super) line: usize,
     pub(super) name: &'a str,
     pub(super) value: &'a str,
@@ -23,7 +23,7 @@ pub(super) struct Setting<'a> {
 /// The settings of a file, each key at most once.
 pub(super) fn settings_in<'a>(path: &Path, text: &'a str) -> Result<Vec<Setting<'a>>, ConfigError> {
     let mut settings: Vec<Setting<'a>> = Vec::new();
-    // Editors of another system may begin the file with a byte order mark.
+    // Editors of another system may write a byte order mark at the beginning.
     for (line, text) in (1..).zip(text.trim_start_matches('\u{feff}').lines()) {
         let place = || Place::Line(path.to_owned(), line);
         let text = without_comment(text);
@@ -45,7 +45,7 @@ pub(super) fn settings_in<'a>(path: &Path, text: &'a str) -> Result<Vec<Setting<
     Ok(settings)
 }
 
-/// Cuts a comment off: `#` at the beginning or after a blank, so that a path may hold one.
+/// Removes a comment: `#` at the beginning or after a blank, so that a path may contain one.
 fn without_comment(line: &str) -> &str {
     let comment = line.char_indices().find(|&(at, c)| c == '#' && !line[..at].ends_with(|c: char| !c.is_whitespace()));
     line[..comment.map_or(line.len(), |(at, _)| at)].trim()

@@ -1,13 +1,14 @@
-//! The texts of the three settings files.
+//! Fuzzes the parsers of the three settings files.
 
 use std::path::Path;
 
 use super::{Config, ConfigError, apply_lines, cluster};
 
-/// The bytes are a file. A refusal is one line that says where; what is taken is the same in any order of lines.
+/// The bytes are a file. An error is one line that says where it is; the result is the same for any
+/// order of lines.
 pub fn config(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
-    // Files that a setting names are opened, and to open a device may do something.
+    // Files that a setting names are opened, and opening a device may have side effects.
     if text.contains("/dev") || text.contains("/proc") || text.contains("..") {
         return;
     }
@@ -18,7 +19,7 @@ pub fn config(data: &[u8]) {
         let read = |text: &str| {
             let mut config = Config::with_defaults(([127, 0, 0, 1], 0).into());
             apply(&mut config, Path::new(file), text).map(|()| {
-                // They name lines.
+                // The notes contain line numbers.
                 config.notes.clear();
                 format!("{config:?}")
             })

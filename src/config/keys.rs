@@ -1,4 +1,4 @@
-//! The table of settings, and how the text of a value becomes a field of [`Config`].
+//! The table of settings, and the parsing of a value into a field of [`Config`].
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -15,16 +15,16 @@ use crate::base::memory;
 
 /// One setting.
 pub(super) struct Key {
-    /// As in the file; the option and the environment variable are made from it.
+    /// As in the file; the names of the option and of the environment variable are derived from it.
     pub(super) name: &'static str,
-    /// A value like any other.
+    /// The default, as text.
     pub(super) default: &'static str,
-    /// Its purpose, on one line; the bounds and the default are added to it.
+    /// The purpose, on one line; the bounds and the default are appended.
     pub(super) help: &'static str,
     kind: Kind,
 }
 
-/// The kinds of values that keys take, each with the function that puts one into its field.
+/// The kinds of values, each with the function that sets its field.
 enum Kind {
     /// A folder, which need not exist.
     Folder(fn(&mut Config, PathBuf)),
@@ -42,17 +42,17 @@ enum Kind {
     Levels(fn(&mut Config, LogLevels)),
     /// A number from the first to the second.
     Count(u32, u32, fn(&mut Config, u32)),
-    /// A number from 1 to the first, or `auto`: what the second makes of the number of cores.
+    /// A number from 1 to the first, or `auto`: the result of the second for the number of cores.
     Threads(u32, fn(u32) -> u32, fn(&mut Config, u32)),
     /// A number of bytes from the first to the second.
     Size(usize, usize, fn(&mut Config, usize)),
-    /// The same, or `auto`: what the third says.
+    /// The same, or `auto`: the result of the third.
     AutoSize(usize, usize, fn() -> usize, fn(&mut Config, usize)),
     /// A time from the first to the second.
     Time(Duration, Duration, fn(&mut Config, Duration)),
     /// A number from the first to the second, or `off`.
     Limit(u32, u32, fn(&mut Config, Limit)),
-    /// A number for each second from 1 to the first, and perhaps how many may come at once, or `off`.
+    /// A number per second from 1 to the first, optionally with a burst, or `off`.
     Rate(u32, fn(&mut Config, Rate)),
     /// The same in bytes.
     ByteRate(u32, fn(&mut Config, Rate)),
@@ -327,7 +327,7 @@ pub(super) static KEYS: &[Key] = &[
 ];
 
 impl Key {
-    /// Puts the value into its field, or returns false if it is not one that [`Key::allowed`] describes.
+    /// Sets the field, or returns false if [`Key::allowed`] does not allow the value.
     pub(super) fn set(&self, config: &mut Config, text: &str) -> bool {
         let done = match self.kind {
             Kind::Folder(set) => path(text).map(|folder| set(config, folder)),
@@ -377,7 +377,7 @@ impl Key {
         }
     }
 
-    /// The allowed values, for an error text: the bounds and how a value looks.
+    /// The allowed values, for an error text: the bounds and an example.
     pub(super) fn allowed(&self) -> String {
         let look = match self.kind {
             Kind::Folder(_)
@@ -430,7 +430,8 @@ impl Key {
     }
 }
 
-/// Any path but none at all; a replacement character tells that the original was not UTF-8, hence another path.
+/// Any path that is not empty; a replacement character shows that the original was not UTF-8, and
+/// so was another path.
 pub(super) fn path(text: &str) -> Option<PathBuf> {
     (!text.is_empty() && !text.contains(char::REPLACEMENT_CHARACTER)).then(|| PathBuf::from(text))
 }
@@ -453,7 +454,7 @@ fn cores() -> u32 {
     thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(u32::MAX))
 }
 
-/// Digits only: unlike the standard parser it takes no plus sign.
+/// Digits only: unlike the standard parser, it accepts no plus sign.
 fn number(text: &str) -> Option<u64> {
     if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
 }
@@ -499,7 +500,8 @@ fn address(text: &str) -> Option<AdminAddress> {
     if text == "off" {
         Some(AdminAddress(None))
     } else {
-        // A port alone is for this machine: an operator who wants others to ask has to give the address.
+        // A port alone listens on this machine only: for other machines the operator has to give
+        // the address.
         let alone = || Some(SocketAddr::from((Ipv4Addr::LOCALHOST, number(text)?.try_into().ok()?)));
         text.parse().ok().or_else(alone).map(|at| AdminAddress(Some(at)))
     }
@@ -509,7 +511,7 @@ fn limit(text: &str, min: u32, max: u32) -> Option<Limit> {
     if text == "off" { Some(Limit(None)) } else { count(text, min, max).map(|max| Limit(Some(max))) }
 }
 
-/// A rate, and behind a slash how many may come at once; without, a second's worth.
+/// A rate and, after a slash, the size of a burst; without, a burst is a second's worth.
 fn rate(text: &str, number: impl Fn(&str) -> Option<u32>) -> Option<Rate> {
     if text == "off" {
         return Some(Rate(None));
@@ -523,7 +525,8 @@ fn bytes(text: &str, max: u32) -> Option<u32> {
     size(text, KIB, max as usize).and_then(|bytes| u32::try_from(bytes).ok())
 }
 
-/// A level for everything, once, and levels for parts of the program: `info,net=debug,raybox::router=trace`.
+/// A level for everything, once, and levels for parts of the program:
+/// `info,net=debug,raybox::router=trace`.
 fn levels(text: &str) -> Option<LogLevels> {
     let (mut everything, mut parts) = (None, Vec::new());
     for directive in text.split(',').map(str::trim) {
@@ -611,7 +614,8 @@ mod tests {
 
     #[test]
     fn every_default_reaches_a_field_of_its_own() {
-        // Whichever key is set to something else, exactly one line of the settings changes, and no line is left over.
+        // For every key, another value changes exactly one line of the settings, and no line is
+        // left over.
         let address = "127.0.0.1:0".parse().unwrap();
         let plain = format!("{:#?}", Config::with_defaults(address));
         for key in KEYS {
@@ -636,8 +640,9 @@ mod tests {
             let differing = plain.lines().zip(changed.lines()).filter(|(before, after)| before != after).count();
             assert_eq!(differing, 1, "{} changes one field", key.name);
         }
-        // The address, what the two files hold and the notes are no keys; the cost has a line for each of its three fields, the levels for their two, and both
-        // have two for their braces.
+        // The address, the contents of the two files and the notes are not keys. The cost has a
+        // line for each of its three fields, the levels for their two, and both have two for their
+        // braces.
         assert_eq!(plain.lines().count(), 2 + 4 + (KEYS.len() - 2) + 5 + 4);
     }
 
@@ -703,7 +708,7 @@ mod tests {
         for good in ["127.0.0.1:9600", "0.0.0.0:0", "[::]:65535"] {
             assert_eq!(address(good), Some(AdminAddress(Some(good.parse().unwrap()))));
         }
-        // A port alone is for this machine.
+        // A port alone listens on this machine only.
         assert_eq!(address("9600"), Some(AdminAddress(Some(([127, 0, 0, 1], 9600).into()))));
         for bad in
             ["", "on", ":9600", "+9600", "65536", "127.0.0.1", "localhost:9600", "::1:9600", "127.0.0.1:65536", "OFF"]

@@ -2,20 +2,20 @@
 
 use std::fmt;
 
-/// At most so many, if there is a limit.
+/// A maximum, if there is a limit.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Limit(pub Option<u32>);
 
-/// At most so many within a time, if there is a limit.
+/// A maximum rate, if there is a limit.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Rate(pub Option<PerSecond>);
 
-/// A rate, and how many may come at once.
+/// A rate and a burst.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PerSecond {
-    /// In the long run.
+    /// The average per second.
     pub per_second: u32,
-    /// At once; not more than an `i32` holds.
+    /// The burst; not more than an `i32` holds.
     pub burst: u32,
 }
 
@@ -37,14 +37,14 @@ impl fmt::Display for Rate {
     }
 }
 
-/// As it would be written, on one line.
+/// As in a settings file, on one line.
 impl fmt::Debug for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
 }
 
-/// As it would be written, on one line.
+/// As in a settings file, on one line.
 impl fmt::Debug for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)

@@ -3,11 +3,11 @@
 use std::fmt;
 use std::net::IpAddr;
 
-/// Addresses that something is said of. IPv4 addresses in their IPv6 form (`::ffff:10.0.0.1`) count as IPv4.
+/// A set of addresses. IPv4 addresses in their IPv6 form (`::ffff:10.0.0.1`) count as IPv4.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Networks(Vec<Network>);
 
-/// The addresses that share their first bits with one.
+/// The addresses that have the same first bits as this one.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Network {
     address: IpAddr,
@@ -15,8 +15,9 @@ struct Network {
 }
 
 impl Networks {
-    /// Reads a list with commas; `None` if there is nothing in it or something else. An address with bits behind its prefix,
-    /// as in 10.0.0.1/8, is refused: either of the two is a mistake.
+    /// Parses a list separated by commas; `None` if it is empty or invalid. An address with bits
+    /// after its prefix, as in 10.0.0.1/8, is refused: either the address or the prefix is a
+    /// mistake.
     pub(super) fn parse(text: &str) -> Option<Networks> {
         text.split(',').map(|part| Network::parse(part.trim())).collect::<Option<_>>().map(Networks)
     }
@@ -51,7 +52,7 @@ impl Network {
         address.is_ipv4() == self.address.is_ipv4() && self.prefix(address) == bits(self.address)
     }
 
-    /// The address with nothing but zeros behind the prefix.
+    /// The address with zeros after the prefix.
     fn prefix(self, address: IpAddr) -> u128 {
         let rest = width(address) - self.prefix_bits;
         bits(address).checked_shr(rest).and_then(|prefix| prefix.checked_shl(rest)).unwrap_or(0)
@@ -82,7 +83,7 @@ impl fmt::Display for Networks {
     }
 }
 
-/// As it would be written, on one line.
+/// As in a settings file, on one line.
 impl fmt::Debug for Networks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)

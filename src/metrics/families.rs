@@ -1,4 +1,4 @@
-//! [`Families`]: every number by its name, with those who know it, for the `prometheus` crate to write down.
+//! [`Families`]: every number by its name, with its sources, formatted by the `prometheus` crate.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -15,7 +15,7 @@ use prometheus::{Registry, TextEncoder};
 struct Row {
     name: &'static str,
     kind: MetricType,
-    /// The label that tells the numbers of the family apart, if there are several.
+    /// The label that distinguishes the numbers of the family, if there are several.
     label: Option<&'static str>,
     help: &'static str,
 }
@@ -34,7 +34,7 @@ struct Family {
 
 type Look = Box<dyn Fn() -> Vec<Sample> + Send + Sync>;
 
-/// One number, or one histogram, as it is now.
+/// The current value of one number or of one histogram.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) struct Sample {
     label: Option<String>,
@@ -44,13 +44,13 @@ pub(super) struct Sample {
 #[derive(Clone, PartialEq, Debug)]
 enum Value {
     Number(f64),
-    /// Pairs of a bound and how many were not above it, how many there were in all, and their sum.
+    /// Pairs of an upper bound and a count up to it, the total count, and the sum.
     Histogram(Vec<(f64, u64)>, u64, f64),
 }
 
 impl Sample {
     pub(super) fn number(n: u64) -> Sample {
-        // A double holds integers up to 2⁵³, which is what the format has.
+        // A double represents integers up to 2⁵³ exactly, and the format has only doubles.
         Sample { label: None, value: Value::Number(n as f64) }
     }
 
@@ -58,7 +58,7 @@ impl Sample {
         Sample { label: None, value: Value::Number(time.as_secs_f64()) }
     }
 
-    /// `counts` are by the bound that they are not above, those above all bounds at the end.
+    /// `counts` are by upper bound, with those above all bounds at the end.
     pub(super) fn histogram(bounds: impl Iterator<Item = f64>, counts: &[u64], sum: f64) -> Sample {
         let mut so_far = 0;
         let cumulated = bounds.zip(counts).map(|(bound, count)| {
@@ -68,14 +68,14 @@ impl Sample {
         Sample { label: None, value: Value::Histogram(cumulated.collect(), counts.iter().sum(), sum) }
     }
 
-    /// The same with a value for the label of its family.
+    /// The same with a value for the family's label.
     pub(super) fn of(self, label: impl Into<String>) -> Sample {
         Sample { label: Some(label.into()), ..self }
     }
 }
 
 impl Families {
-    /// All families, without any numbers but those of the process.
+    /// All families, without numbers except those of the process.
     pub(super) fn new() -> Families {
         let registry = Registry::new();
         let mut families = HashMap::new();
@@ -90,10 +90,12 @@ impl Families {
         Families { registry, families }
     }
 
-    /// Has the numbers of the family `name` looked at by `look`, those of several looks one after the other.
+    /// Adds a source for the numbers of the family `name`; several sources are read one after the
+    /// other.
     ///
     /// # Panics
-    /// When there is no such family.
+    ///
+    /// If there is no such family.
     pub(super) fn add(&self, name: &str, look: impl Fn() -> Vec<Sample> + Send + Sync + 'static) {
         let family = self.families.get(name).unwrap_or_else(|| panic!("{name} is in the table"));
         family.looks.lock().push(Box::new(look));
@@ -185,7 +187,7 @@ const COUNTER: MetricType = MetricType::COUNTER;
 const GAUGE: MetricType = MetricType::GAUGE;
 const HISTOGRAM: MetricType = MetricType::HISTOGRAM;
 
-/// Those of the process, named `process_`, are the `prometheus` crate's.
+/// The families of the process, named `process_`, come from the `prometheus` crate.
 static TABLE: [Row; 32] = [
     Row::new("raybox_build_info", GAUGE, Some("version"), "Always 1; the label says which version runs."),
     Row::new("raybox_ready", GAUGE, Some("condition"), "Whether a condition of readiness holds, 1 or 0."),
@@ -241,7 +243,7 @@ static TABLE: [Row; 32] = [
     Row::new("raybox_log_lines_dropped_total", COUNTER, None, "Log lines dropped because the disk did not keep up."),
 ];
 
-/// Name, type and label of every family, parted by blanks.
+/// Name, type and label of every family, separated by blanks.
 #[cfg(test)]
 pub(super) fn described() -> std::collections::BTreeSet<String> {
     let ours = TABLE.iter().map(|row| {

@@ -1,12 +1,13 @@
 //! [`Admin`]: a small HTTP port for orchestrators and Prometheus: `/healthz`, `/readyz` and `/metrics`.
 //!
-//! It answers `GET` and `HEAD`, one request a connection, and has no access control. The answers were
-//! found out before ([`Health`]) or are read off ([`Metrics`]), so no answer waits for anything.
+//! It answers `GET` and `HEAD`, one request per connection, and has no access control. The answers
+//! come from earlier checks ([`Health`]) or from counters ([`Metrics`]), so no answer waits.
 //!
-//! Clients may be slow, silent, or many. A connection has a thread and a few seconds, and their number is bounded: when
-//! one more comes, the oldest is shut down. So a client that asks and reads is answered, whatever the others do.
-//! The parser of requests is `httparse`; a whole server library that bounds time, size and number of its connections, and
-//! survives a process out of descriptors, was not found without an async runtime.
+//! Clients may be slow, silent, or many. A connection has a thread and a few seconds, and the
+//! number of connections is bounded: one more shuts the oldest down. So a client that sends a
+//! request and reads is answered, whatever the others do. Requests are parsed by `httparse`; no
+//! complete HTTP server library without an async runtime was found that bounds the time, size and
+//! number of its connections, and survives a process without free descriptors.
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
@@ -24,19 +25,19 @@ use std::time::{Duration, Instant};
 use crate::metrics::Metrics;
 use crate::operation::health::{Health, Report};
 
-/// The port, taken but not served yet.
+/// The bound port, not served yet.
 #[derive(Debug)]
 pub struct Admin {
     listener: TcpListener,
     address: SocketAddr,
 }
 
-/// Why there is no admin port.
+/// Why the admin port cannot be served.
 #[derive(Debug)]
 pub enum AdminError {
-    /// It cannot listen on this address.
+    /// Listening on this address failed.
     Listen(SocketAddr, io::Error),
-    /// The system has no thread left.
+    /// The system cannot start a thread.
     Thread(io::Error),
 }
 
@@ -50,15 +51,15 @@ struct Known {
 /// A request.
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Asked {
-    /// With this method for this path.
+    /// This method and path.
     For(String, String),
-    /// For nothing that can be understood.
+    /// An invalid request.
     Nonsense,
-    /// For something in more bytes than anybody needs.
+    /// A request that is too long.
     TooMuch,
 }
 
-/// An HTTP response without its head's fixed part.
+/// An HTTP response, without the constant part of its head.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Answer {
     status: &'static str,
@@ -67,7 +68,7 @@ struct Answer {
 }
 
 impl Admin {
-    /// Takes the port. Connections wait until it is served.
+    /// Binds the port. Connections wait until it is served.
     ///
     /// # Errors
     /// [`AdminError::Listen`].
@@ -77,7 +78,7 @@ impl Admin {
         Ok(Admin { listener, address })
     }
 
-    /// The address, with the port that the system chose if none was asked for.
+    /// The address, with the port that the system chose if 0 was requested.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -97,8 +98,8 @@ fn spawn(work: impl FnOnce() + Send + 'static) -> io::Result<()> {
     thread::Builder::new().name("admin".to_owned()).spawn(work).map(drop)
 }
 
-/// Accepts for ever. When clients have taken all descriptors, which is no reason to call a server dead, it lives on one
-/// that was put aside: one connection after the other, and each must be quick.
+/// Accepts for ever. If clients have taken all descriptors, the server must not look dead: then
+/// this uses a reserved descriptor, for one short connection after the other.
 fn accept_all(listener: &TcpListener, known: &Arc<Known>) {
     let (mut clients, mut spare) = (Clients::default(), None);
     loop {
@@ -121,18 +122,18 @@ fn accept_all(listener: &TcpListener, known: &Arc<Known>) {
     }
 }
 
-/// Those being served, the oldest first.
+/// The connections being served, the oldest first.
 #[derive(Debug, Default)]
 struct Clients(VecDeque<Weak<TcpStream>>);
 
 impl Clients {
-    /// Takes one more, at the cost of the oldest if there are too many.
+    /// Adds a connection; shuts the oldest down if there are too many.
     fn admit(&mut self, stream: TcpStream) -> Arc<TcpStream> {
         self.0.retain(|client| client.strong_count() > 0);
         if self.0.len() >= CLIENTS_MAX
             && let Some(oldest) = self.0.pop_front().and_then(|client| client.upgrade())
         {
-            // Its thread reads the end, or cannot write on, and is gone.
+            // Its thread then reads the end or fails to write, and exits.
             let _ = oldest.shutdown(Shutdown::Both);
         }
         let client = Arc::new(stream);
@@ -141,7 +142,7 @@ impl Clients {
     }
 }
 
-/// Answers one request. What goes wrong is the client's affair.
+/// Answers one request. Errors are the client's problem.
 fn serve(stream: &TcpStream, known: &Known, patience: Duration) {
     let mut client = Timed { stream, deadline: Instant::now() + patience };
     if let Err(error) = talk(&mut client, known) {
@@ -158,13 +159,14 @@ fn talk(client: &mut Timed<'_>, known: &Known) -> io::Result<()> {
     };
     client.write_all(response.as_bytes())?;
     client.stream.shutdown(Shutdown::Write)?;
-    // Closing with unread bytes would make the kernel throw away what the client has not received (RFC 2525, 2.17).
+    // Closing with unread bytes would make the kernel discard bytes that the client has not
+    // received (RFC 2525, 2.17).
     let mut rest = [0; 4096];
     while client.read(&mut rest)? > 0 {}
     Ok(())
 }
 
-/// Reads the head of a request; a body is not looked at.
+/// Reads the head of a request; a body is ignored.
 fn read_request(client: &mut Timed<'_>) -> io::Result<Asked> {
     let mut head = [0; HEAD_BYTES_MAX];
     let mut filled = 0;
@@ -180,7 +182,7 @@ fn read_request(client: &mut Timed<'_>) -> io::Result<Asked> {
     Ok(Asked::TooMuch)
 }
 
-/// The request, `None` while it is incomplete. The query is not part of the path.
+/// Parses a request; `None` while it is incomplete. The query is not part of the path.
 fn parse(head: &[u8]) -> Option<Asked> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut request = httparse::Request::new(&mut headers);
@@ -230,7 +232,7 @@ impl Answer {
     }
 }
 
-/// A client that must be done by the deadline, however it divides its bytes.
+/// Limits the total time of a client, however it splits its bytes.
 struct Timed<'a> {
     stream: &'a TcpStream,
     deadline: Instant,
@@ -289,13 +291,13 @@ impl Error for AdminError {
 
 const OK: &str = "200 OK";
 const NOT_ALLOWED: &str = "405 Method Not Allowed";
-/// Connections at a time.
+/// The most concurrent connections.
 const CLIENTS_MAX: usize = 32;
-/// From a connection's beginning to its end.
+/// The longest lifetime of a connection.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The same while others wait for the only descriptor.
+/// The same while others wait for the reserved descriptor.
 const PATIENCE_WHEN_SCARCE: Duration = Duration::from_secs(1);
-/// Longest head of a request.
+/// The longest head of a request.
 const HEAD_BYTES_MAX: usize = 8 * 1024;
 const HEADERS_MAX: usize = 64;
 const RETRY_AFTER: Duration = Duration::from_millis(100);

@@ -1,4 +1,4 @@
-//! The commands beside serving, each run as `server COMMAND`.
+//! The commands other than serving, each run as `server COMMAND`.
 
 pub mod compact;
 pub mod copy;
@@ -16,12 +16,12 @@ use clap::ArgMatches;
 
 use crate::store::StoreError;
 
-/// Why a command has not done its work. `Display` is one line for the operator.
+/// Why a command has not completed. `Display` is one line for the operator.
 #[derive(Debug)]
 pub enum CommandError {
-    /// It was not begun: something must be put right first.
+    /// It has not begun: a problem must be fixed first.
     Refused(String),
-    /// It was begun and not finished. It can be run again.
+    /// It has begun and not completed. It can be run again.
     Unfinished(String),
 }
 
@@ -51,7 +51,8 @@ impl From<StoreError> for CommandError {
     }
 }
 
-/// Reads a command's arguments, which begin with its name. `None` when it was asked for its help, which is printed.
+/// Parses a command's arguments, which begin with its name. `None` if help was requested, which is
+/// printed.
 fn arguments(
     command: clap::Command,
     usage: &str,
@@ -73,7 +74,7 @@ fn arguments(
     }
 }
 
-/// Prints a line of the report. Whoever closes stdout does not want it, but perhaps the work.
+/// Prints a line of the report. A closed stdout is ignored, because the work may still be wanted.
 fn say(line: impl fmt::Display) {
     let _ = writeln!(io::stdout(), "{line}");
 }

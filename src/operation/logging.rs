@@ -1,10 +1,11 @@
 //! The log: any thread may log at any time and never waits for the disk.
 //!
-//! A record is formatted by the thread that logs it and put into a bounded queue; the thread `log` takes what is there
-//! and writes it in one go. When the disk does not keep up, lines below error level are dropped and counted. Errors
-//! have room of their own in the queue; when even that is full they are dropped and counted too, because a line is not
-//! worth a client's wait. What goes to stderr has a thread of its own (`log-stderr`), since stderr may be a pipe that
-//! nobody reads. A place in the program that has much to say is limited: [`limiter`].
+//! The thread that logs a record formats it and puts it into a bounded queue; the thread `log`
+//! takes what is there and writes it in one call. If the disk does not keep up, lines below error
+//! level are dropped and counted. Errors have room of their own in the queue. If even that is full,
+//! they are dropped and counted too, because a line is not worth a client's wait. Lines for stderr
+//! go through a thread of their own (`log-stderr`), since stderr may be a pipe that is not read.
+//! The number of lines from one place in the program is limited: [`limiter`].
 //!
 //! ```text
 //! 2026-07-09 18:04:05.123 INFO  loop-0 raybox::server: message
@@ -39,12 +40,15 @@ use names::Name;
 use stderr::Stderr;
 use writer::{Line, Writer};
 
-/// Makes the `log` macros write to files in `dir`, and errors to stderr as well. Once per process.
+/// Makes the `log` macros write to files in `dir`, and errors to stderr as well. Call it once per
+/// process.
 ///
-/// A folder that cannot be written is no error: the lines go to stderr until it can.
+/// A folder that is not writable is not an error: the lines go to stderr until it is.
 ///
 /// # Errors
-/// The process has a logger already, or no thread could be started; it cannot log then.
+///
+/// The process has a logger already, or a thread could not be started; logging is not possible
+/// then.
 pub fn init(dir: &Path, levels: &LogLevels) -> Result<LogGuard, LogError> {
     let dropped = Arc::new(AtomicU64::new(0));
     let stderr = Stderr::start(Box::new(io::stderr()), dropped.clone()).map_err(LogError::Thread)?;
@@ -65,7 +69,7 @@ pub fn init(dir: &Path, levels: &LogLevels) -> Result<LogGuard, LogError> {
     Ok(guard)
 }
 
-/// The first to see every record: it passes only those that are to be logged.
+/// The logger that gets every record first, and passes on only those that are to be logged.
 struct Front {
     levels: Arc<RwLock<Levels>>,
     limiter: Arc<Limiter>,
@@ -89,18 +93,18 @@ impl Log for Front {
     }
 }
 
-/// Held by `main`: when it is dropped, everything logged before is written, unless the disk stands still for
-/// [`STOP_TIMEOUT`]. Lines that are logged later are lost.
+/// Held by `main`: dropping it waits until everything logged before is written, for
+/// [`STOP_TIMEOUT`] at most. Lines that are logged later are lost.
 #[must_use]
 pub struct LogGuard {
     messages: Sender<Message>,
     levels: Arc<RwLock<Levels>>,
     dropped: Arc<AtomicU64>,
-    /// Nothing is ever sent: it is closed when the writer has ended.
+    /// Carries no messages: it is closed when the writer has ended.
     ended: Receiver<()>,
 }
 
-/// Settings that any thread may change while the log is written.
+/// Settings that any thread may change at run time.
 #[derive(Clone)]
 pub struct LogControl {
     messages: Sender<Message>,
@@ -108,9 +112,10 @@ pub struct LogControl {
 }
 
 impl LogControl {
-    /// Has the file opened again before the next line, as after a rotation. Never blocks.
+    /// Makes the writer reopen the file before the next line, as after a rotation. Never blocks.
     pub fn reopen(&self) {
-        // A full queue is one whose lines are about to be written, and every batch looks whether its file is still there.
+        // If the queue is full, its lines are about to be written, and the writer checks for each
+        // batch whether its file is still there.
         let _ = self.messages.try_send(Message::Reopen);
     }
 
@@ -122,13 +127,13 @@ impl LogControl {
 }
 
 impl LogGuard {
-    /// Tells how many lines were dropped so far, from any thread.
+    /// Returns a function for the number of dropped lines, callable from any thread.
     pub fn dropped_lines(&self) -> impl Fn() -> u64 + Send + Sync + 'static {
         let dropped = self.dropped.clone();
         move || dropped.load(Ordering::Relaxed)
     }
 
-    /// Settings that may be changed while the log is written.
+    /// Returns the settings that may be changed at run time.
     pub fn control(&self) -> LogControl {
         LogControl { messages: self.messages.clone(), levels: self.levels.clone() }
     }
@@ -136,7 +141,8 @@ impl LogGuard {
 
 impl Drop for LogGuard {
     fn drop(&mut self) {
-        // A disk or a stderr that stands still must not hold up the end of the process: what it has not taken by then is lost.
+        // A frozen disk or stderr must not delay the exit of the process: lines not written by then
+        // are lost.
         let deadline = Instant::now() + STOP_TIMEOUT;
         if self.messages.send_deadline(Message::Stop, deadline).is_ok() {
             let _ = self.ended.recv_deadline(deadline);
@@ -144,7 +150,7 @@ impl Drop for LogGuard {
     }
 }
 
-/// Why there is no log.
+/// Why logging is not possible.
 #[derive(Debug)]
 pub enum LogError {
     /// The process has a logger already.
@@ -171,10 +177,11 @@ impl Error for LogError {
     }
 }
 
-/// An item that waits for the writer.
+/// An item in the writer's queue.
 enum Message {
     Line(Line),
-    /// Dropped by the writer when everything before it is written, which the other end of the channel notices.
+    /// Dropped by the writer when everything before it is written; the other end of the channel
+    /// notices that.
     Flush {
         _done: Sender<()>,
     },
@@ -182,7 +189,7 @@ enum Message {
     Stop,
 }
 
-/// The end of the queue that all threads share.
+/// The sending end of the queue, shared by all threads.
 struct Queue {
     messages: Sender<Message>,
     dropped: Arc<AtomicU64>,
@@ -190,7 +197,8 @@ struct Queue {
 
 impl Queue {
     fn push(&self, line: Line) {
-        // Between the look and the send other threads may send too; they take little of the room for errors.
+        // Between the check and the send other threads may send too; they take little of the room
+        // for errors.
         let is_full = line.level != Level::Error && self.messages.len() >= LINES_MAX;
         if is_full || self.messages.try_send(Message::Line(line)).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
@@ -207,8 +215,8 @@ impl Log for Queue {
         self.push(Line { at: Timestamp::now(), level: record.level(), text: one_line(record.args().to_string()) });
     }
 
-    /// Waits until everything logged before is written, but no longer than [`FLUSH_TIMEOUT`]. For a process that is
-    /// about to die; no thread that has work to do calls it.
+    /// Waits until everything logged before is written, for [`FLUSH_TIMEOUT`] at most. Only for a
+    /// process that is about to exit; a working thread must not call it.
     fn flush(&self) {
         let deadline = Instant::now() + FLUSH_TIMEOUT;
         let (done, written) = crossbeam_channel::bounded(0);
@@ -223,7 +231,7 @@ fn start(writer: Writer, dropped: Arc<AtomicU64>, limiter: Arc<Limiter>) -> io::
     let (ending, ended) = crossbeam_channel::bounded(0);
     let queue = Queue { messages: messages.clone(), dropped: dropped.clone() };
     let seen = dropped.clone();
-    // Not joined, because its disk may stand still; what waits for it hears when `ending` is dropped.
+    // Not joined, because its disk may be frozen; dropping `ending` notifies the waiter.
     thread::Builder::new().name(THREAD.to_owned()).spawn(move || {
         run(writer, &inbox, &seen, &limiter);
         drop::<Sender<()>>(ending);
@@ -231,7 +239,7 @@ fn start(writer: Writer, dropped: Arc<AtomicU64>, limiter: Arc<Limiter>) -> io::
     Ok((queue, LogGuard { messages, levels: Arc::default(), dropped, ended }))
 }
 
-/// The life of the writer thread: wait for a message, take what else is there, write it all, start over.
+/// The loop of the writer thread: waits for a message, takes all others that wait, and writes them.
 fn run(mut writer: Writer, inbox: &Receiver<Message>, dropped: &AtomicU64, limiter: &Limiter) {
     let mut lines = Vec::with_capacity(BATCH_MAX);
     let mut flushes = Vec::new();
@@ -274,13 +282,14 @@ fn run(mut writer: Writer, inbox: &Receiver<Message>, dropped: &AtomicU64, limit
     }
 }
 
-/// A line of the log's own.
+/// A line from the log itself.
 fn report(text: fmt::Arguments<'_>) -> Line {
     let (level, name) = (Level::Warn, Name::of(module_path!()));
     Line { at: Timestamp::now(), level, text: format!("{level:<5} {THREAD} {name}: {text}") }
 }
 
-/// Escapes newlines and other control characters, so that one record stays one line and does nothing to a terminal.
+/// Escapes newlines and other control characters, so that a record stays one line and cannot
+/// control a terminal.
 fn one_line(text: String) -> String {
     if !text.contains(char::is_control) {
         return text;
@@ -294,14 +303,14 @@ fn one_line(text: String) -> String {
 
 const THREAD: &str = "log";
 
-/// Waiting lines at which those below error level are dropped.
+/// From this number of waiting lines on, lines below error level are dropped.
 const LINES_MAX: usize = 8192;
-/// Room for errors beyond that.
+/// Additional room for errors.
 const ERRORS_MAX: usize = 1024;
-/// Most messages that one write takes.
+/// The most messages in one write.
 const BATCH_MAX: usize = 1024;
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long the end of the process waits for the last lines.
+/// How long the exit of the process waits for the last lines.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
@@ -315,7 +324,7 @@ mod tests {
 
     use std::fs;
 
-    /// A stderr that takes nothing until the test lets it.
+    /// A stderr that takes nothing until the test releases it.
     struct HeldUp {
         reached: Sender<()>,
         released: Receiver<()>,
@@ -324,7 +333,7 @@ mod tests {
     impl Write for HeldUp {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             let _ = self.reached.send(());
-            // The test lets go of all writes at once by dropping the other end.
+            // The test releases all writes together by dropping the other end.
             let _ = self.released.recv();
             Ok(bytes.len())
         }
@@ -344,7 +353,7 @@ mod tests {
 
     fn written(folder: &Folder) -> Vec<String> {
         let mut paths: Vec<_> = fs::read_dir(&folder.0).unwrap().map(|entry| entry.unwrap().path()).collect();
-        // Two if midnight passes during the test.
+        // There are two if midnight passes during the test.
         paths.sort();
         paths
             .iter()

@@ -16,19 +16,19 @@ use crate::config::Config;
 /// The limit of descriptors, raised as far as it may be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Descriptors {
-    /// What it was.
+    /// The limit before.
     pub before: u64,
-    /// What it is.
+    /// The limit now.
     pub now: u64,
 }
 
 impl Descriptors {
-    /// Raises the limit of descriptors to what this process may have. Does nothing if the system will not.
+    /// Raises the limit of descriptors as far as allowed. Does nothing if the system refuses.
     pub fn raise() -> Descriptors {
         let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
         let before = current.unwrap_or(u64::MAX);
         let raised = Rlimit { current: maximum, maximum };
-        // One that is unlimited is refused: the kernel has a bound of its own (sysctl fs.nr_open).
+        // An unlimited value is refused: the kernel has a bound of its own (sysctl fs.nr_open).
         let raises = maximum.is_some_and(|maximum| maximum > before);
         let now = match raises && setrlimit(Resource::Nofile, raised).is_ok() {
             true => maximum.unwrap_or(before),
@@ -37,7 +37,7 @@ impl Descriptors {
         Descriptors { before, now }
     }
 
-    /// Whether there are so few that the operator should know.
+    /// Whether there are so few that the operator should be warned.
     pub fn are_few(&self) -> bool {
         self.now < FEW_DESCRIPTORS
     }
@@ -53,10 +53,11 @@ impl fmt::Display for Descriptors {
     }
 }
 
-/// How many descriptors clients may have: those that are not open, without a reserve for the database, other nodes, the log
-/// and the admin port. And how many sockets may be accepted: a few more, for clients that are turned away with a word.
+/// Returns the number of descriptors for clients: those that are not open, minus a reserve for the
+/// database, other nodes, the log and the admin port. Also returns the number of sockets to accept:
+/// a few more, for clients that are refused with a message.
 ///
-/// To be asked when the database and the bus are open, and before the event loops are started.
+/// Call it when the database and the bus are open, before the event loops start.
 pub fn descriptors_for_clients(config: &Config) -> (usize, usize) {
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
@@ -68,28 +69,31 @@ pub fn descriptors_for_clients(config: &Config) -> (usize, usize) {
     (clients, clients + reserve / 4)
 }
 
-/// Why the threads that are needed cannot be had.
+/// Why the necessary threads cannot be started.
 #[derive(Debug)]
 pub struct TooFewThreads {
     needed: usize,
-    /// Settings that need fewer, if there are any.
+    /// Settings that need fewer threads, if there are any.
     instead: &'static str,
     cause: io::Error,
 }
 
-/// Finds out whether the system gives this process the threads that a server with these settings needs, by starting as many
-/// and ending them: libraries panic that get none, and a server must not find that out halfway.
+/// Checks that the process may have the threads that a server with these settings needs, by
+/// starting and ending that many: some libraries panic if they cannot start a thread, so the server
+/// must know before it serves.
 ///
 /// # Errors
-/// It does not.
+///
+/// It may not.
 pub fn check_threads(config: &Config) -> Result<(), TooFewThreads> {
     start_threads(threads_needed(config), " or lower loops, workers and hashers")
 }
 
-/// The same for a command that only works on the database of a cluster.
+/// The same for a command that only uses the database of a cluster.
 ///
 /// # Errors
-/// The system does not give them.
+///
+/// The process may not have them.
 pub fn check_threads_of_command() -> Result<(), TooFewThreads> {
     start_threads(THREADS_OF_COMMAND, "")
 }
@@ -101,7 +105,7 @@ fn threads_needed(config: &Config) -> usize {
 }
 
 fn start_threads(needed: usize, instead: &'static str) -> Result<(), TooFewThreads> {
-    // Each waits until the sender is dropped.
+    // Each thread waits until the sender is dropped.
     let (hold, held) = crossbeam_channel::bounded::<()>(0);
     let start = |_| {
         let held = held.clone();
@@ -131,24 +135,25 @@ impl Error for TooFewThreads {
     }
 }
 
-/// The fewest descriptors that need no remark: as many clients are a large installation.
+/// From this number on there is no warning: that many clients are a large installation.
 const FEW_DESCRIPTORS: u64 = 10_000;
-/// Descriptors that are not for clients, beside those that are open at the start: connections to the database, to Redis and of
-/// the admin port, files of the embedded store and of the log.
+/// Descriptors that are not for clients, besides those open at the start: connections to the
+/// database, to Redis and of the admin port, files of the embedded store and of the log.
 const RESERVE: usize = 64;
-/// The poller, its waker, and one to spare.
+/// The poller, its waker, and a reserve.
 const DESCRIPTORS_OF_LOOP: usize = 3;
-/// Of a connection to the embedded store: the database, its log and the log's index.
+/// For a connection to the embedded store: the database, its log and the log's index.
 const DESCRIPTORS_OF_READER: usize = 3;
-/// Descriptors that a server has open at the start, where nobody can look.
+/// The descriptors open at the start, if they cannot be counted.
 const OPEN_USUALLY: usize = 64;
 
-/// Beside loops, workers and hashers: of the log, the signals, the settings, the embedded store, its lane, `User.state`, old
-/// passwords, the admin port, the checks of health.
+/// Besides loops, workers and hashers: threads of the log, the signals, the settings, the embedded
+/// store, its lane, `User.state`, old passwords, the admin port, the health checks.
 const THREADS_OF_ALL: usize = 11;
-/// The lanes, the spool, a look at the database, what opens it, and three of the pool.
+/// The lanes, the spool, the probe of the database, the thread that opens it, and three of the
+/// pool.
 const THREADS_WITH_MYSQL: usize = 10;
-/// The one that moves a progress bar, and the one that looks up a name.
+/// One that moves a progress bar, and one that looks up a name.
 const THREADS_OF_COMMAND: usize = 2;
 /// The bus, the lane to it, and three of the pool.
 const THREADS_WITH_REDIS: usize = 6;

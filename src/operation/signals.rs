@@ -1,15 +1,17 @@
-//! Signals: which ones stop the server, which ones have it look again, and which ones do nothing.
+//! Signals: those that stop the server, those that make it read files again, and those that do
+//! nothing.
 //!
-//! | signal | what happens |
+//! | signal | effect |
 //! |---|---|
-//! | SIGTERM, SIGINT | a graceful shutdown; a second one ends the process at once |
+//! | SIGTERM, SIGINT | a graceful shutdown; a second one ends the process immediately |
 //! | SIGQUIT | a graceful shutdown, however often it comes |
-//! | SIGHUP, SIGUSR1 | the log file is opened again and the settings are read again |
+//! | SIGHUP, SIGUSR1 | the log file is reopened and the settings are read again |
 //! | SIGUSR2, SIGXFSZ | nothing |
 //!
-//! A signal that nobody handles ends a process and costs what it holds. A terminal that closes sends SIGHUP, tools that
-//! rotate logs send SIGHUP or SIGUSR1. A file that would grow beyond a limit (setrlimit(2)) raises SIGXFSZ; ignored, it
-//! leaves an error of the write, which is treated as a full disk.
+//! An unhandled signal would end the process and lose what it holds. A closing terminal sends
+//! SIGHUP, tools that rotate logs send SIGHUP or SIGUSR1. A file that would grow beyond a limit
+//! (setrlimit(2)) raises SIGXFSZ; if that is ignored, the write fails, which is treated as a full
+//! disk.
 
 use std::fs;
 use std::io;
@@ -20,19 +22,20 @@ use std::thread;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
-/// Signals that wait to be handled from now on, instead of ending the process.
+/// Signals that wait to be handled, instead of ending the process.
 pub struct Caught(Signals);
 
-/// Catches every signal that is no request to stop. Those have their usual effect until [`Caught::handle`]: a start that does
-/// not come to an end can be broken off.
+/// Catches every signal that is not a request to stop. Those keep their usual effect until
+/// [`Caught::handle`], so that a start that hangs can be interrupted.
 ///
 /// # Errors
-/// When the system refuses.
+///
+/// If the system refuses.
 pub fn catch() -> io::Result<Caught> {
-    // A handler rather than an ignore: children do not inherit it.
+    // A handler rather than an ignore, because children would inherit the latter.
     signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
     let signals = Signals::new([SIGUSR1, SIGUSR2])?;
-    // `nohup` and the like start a program with SIGHUP ignored, and that is meant.
+    // `nohup` and the like start a program with SIGHUP ignored on purpose.
     if !is_ignored(SIGHUP) {
         signals.add_signal(SIGHUP)?;
     }
@@ -40,11 +43,12 @@ pub fn catch() -> io::Result<Caught> {
 }
 
 impl Caught {
-    /// Has a thread named `signals` handle everything, also what came since [`catch`]: it calls `stop` once, and `look_again`
-    /// each time.
+    /// Starts a thread named `signals` that handles all signals, including those since [`catch`]:
+    /// it calls `stop` once, and `look_again` each time.
     ///
     /// # Errors
-    /// When the system refuses, or has no thread left.
+    ///
+    /// If the system refuses, or cannot start a thread.
     pub fn handle(self, stop: impl Fn() + Send + 'static, look_again: impl Fn() + Send + 'static) -> io::Result<()> {
         let Caught(mut signals) = self;
         for signal in [SIGTERM, SIGINT, SIGQUIT] {
@@ -63,7 +67,8 @@ impl Caught {
                             _ => ("SIGQUIT", 131),
                         };
                         if signal != SIGQUIT && std::mem::replace(&mut is_urgent, true) {
-                            // No exit handlers: what does not finish by itself would not finish in them either.
+                            // Without exit handlers: work that does not finish by itself would not
+                            // finish in them either.
                             signal_hook::low_level::exit(code);
                         }
                         log::info!("{name}: finishing what is in flight; a second SIGTERM or SIGINT ends it at once");

@@ -1,7 +1,8 @@
-//! [`PeerDriver`]: a [`Peer`] between its node and a transport, and what a transport is: [`Line`] and [`Courier`].
+//! [`PeerDriver`] connects a [`Peer`] to its node and to a transport. [`Line`] and [`Courier`]
+//! define a transport.
 //!
-//! A transport hands on what is said about a topic to every node that listens to it, in the order in which one line has said
-//! it, and may lose it. It calls the driver from one thread:
+//! A transport delivers each message on a topic to every node that is subscribed to it. It keeps
+//! the order of one line, and may lose messages. One thread calls the driver:
 //!
 //! ```text
 //!   open ─▶ ( hear ─▶ do_tasks ─▶ tick )*  ─▶ close, rest*  ─▶ open …
@@ -19,77 +20,82 @@ use crate::delivery::{ClientLink, Posted};
 use crate::protocol::UserId;
 use crate::session::Outcome;
 
-/// One connection to the other nodes, which says and hears. It does not block: what cannot be sent at once waits in it. A
-/// connection that fails says so in [`Line::next_event`], sooner or later.
+/// One connection to the other nodes, for publishing and receiving. It does not block: bytes that
+/// cannot be sent yet wait in it. A failed connection is reported by [`Line::next_event`], sooner
+/// or later.
 pub(crate) trait Line {
-    /// Why there is no connection any more.
+    /// The reason why the connection has ended.
     type Broken;
 
-    /// From now on this node wants to hear these topics; for each, [`Event::Listening`] follows, in order.
+    /// Subscribes to these topics; for each, [`Event::Listening`] follows, in order.
     fn listen(&mut self, topics: &[Topic<&str>]);
 
-    /// It no longer wants to hear of these users; for each, [`Event::Ignoring`] follows.
+    /// Unsubscribes these users; for each, [`Event::Ignoring`] follows.
     fn ignore(&mut self, users: &[UserId]);
 
-    /// It wants to hear nothing more. [`Event::Ignoring`] follows for each user, and then [`Event::Silence`].
+    /// Unsubscribes everything. [`Event::Ignoring`] follows for each user, and then
+    /// [`Event::Silence`].
     fn ignore_all(&mut self);
 
-    /// Says something to all nodes that listen to the topic, this one included.
+    /// Publishes a message to all nodes that are subscribed to the topic, including this one.
     fn say(&mut self, topic: Topic<&str>, payload: &[u8]);
 
-    /// What has come; `None` when nothing more has come yet.
+    /// The next event; `None` if there is none yet.
     ///
     /// # Errors
-    /// When the connection is of no use any more.
+    ///
+    /// If the connection can no longer be used.
     fn next_event(&mut self) -> Result<Option<Event<'_>>, Self::Broken>;
 
-    /// What the transport itself must know.
+    /// Reports news that the transport itself needs.
     fn on_news(&mut self, news: PeerNews);
 }
 
-/// The way on which envelopes are published. Any thread may call it.
+/// Publishes envelopes. Any thread may call it.
 pub(crate) trait Courier {
-    /// Whether something that is published arrives, as far as is known.
+    /// Whether published messages arrive, as far as is known.
     fn is_open(&self) -> bool;
 
-    /// Publishes these posts in order, and says what became of each. Blocks, for at most a few seconds.
+    /// Publishes these posts in order, and returns the result of each. Blocks, for a few seconds at
+    /// most.
     ///
     /// # Errors
-    /// When none of them was sent.
+    ///
+    /// If none of them was sent.
     fn post(&self, posts: &[Post<'_>]) -> Result<Vec<Published>, NotSent>;
 }
 
-/// What comes through a [`Line`].
+/// An event of a [`Line`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Event<'e> {
-    /// Somebody has said this.
+    /// A message has arrived on this topic.
     Said(Topic<&'e str>, &'e [u8]),
-    /// This node hears the topic from now on.
+    /// The topic is subscribed.
     Listening(Topic<&'e str>),
-    /// It no longer hears of this user.
+    /// The user is unsubscribed.
     Ignoring(UserId),
-    /// It hears nothing any more.
+    /// Everything is unsubscribed.
     Silence,
     /// A message for a user, from a node of the reference server.
     Bare(UserId, &'e str),
-    /// Nothing that concerns a peer.
+    /// An event that does not concern a peer.
     Other,
 }
 
-/// What a transport must know of its own connection.
+/// News about the transport's own connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum PeerNews {
     /// A probe has just come back.
     Heard,
-    /// The other nodes can be published to: all that this node wants is subscribed to, and its first probe is back. It is
-    /// the connection of this number.
+    /// Publishing to the other nodes is possible: all subscriptions are confirmed, and the first
+    /// probe has come back.
     Up {
-        /// Counted from 1.
+        /// The number of the connection, counted from 1.
         session: u64,
     },
-    /// They can be published to again, after a command had failed.
+    /// Publishing is possible again, after a command had failed.
     Resumed,
-    /// Nothing more comes.
+    /// No more messages arrive.
     Hushed,
 }
 
@@ -97,7 +103,7 @@ pub(crate) enum PeerNews {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct NotSent;
 
-/// What this node tells the thread that drives its peer.
+/// Tasks from the node for the thread that drives its peer.
 pub(crate) type NodeTasks = PeerTasks<Arc<ClientLink>>;
 
 /// See the [module](self).
@@ -108,7 +114,7 @@ pub(crate) struct PeerDriver {
 }
 
 impl PeerDriver {
-    /// Drives the peer of a node that is called `name`.
+    /// Drives the peer of the node with this name.
     pub(crate) fn new(name: &str, rules: PeerRules, node: Arc<dyn Node>, turn: Turn<Posted>) -> PeerDriver {
         PeerDriver { peer: Peer::new(name, rules), node, turn }
     }
@@ -119,9 +125,9 @@ impl PeerDriver {
         self.turn.run_errands();
     }
 
-    /// There is a connection: everything that this node wants is subscribed to.
+    /// A connection is open: subscribes for everything that this node wants.
     pub(crate) fn open(&mut self, line: &mut impl Line, tasks: &Mutex<NodeTasks>, now: Instant) {
-        // A user who comes or leaves after this is a task; one who has come before is in the list.
+        // Later logins and logouts are queued as tasks; earlier logins are in the list.
         let old = tasks.lock().connect();
         self.peer.drop_tasks(old);
         self.carry_out(line);
@@ -130,13 +136,14 @@ impl PeerDriver {
         self.carry_out(line);
     }
 
-    /// Hands on all that has come.
+    /// Handles all events that have arrived.
     ///
     /// # Errors
-    /// When the connection is of no use any more. What had come before is handed on.
+    ///
+    /// If the connection can no longer be used. Events that arrived before are handled.
     pub(crate) fn hear<L: Line>(&mut self, line: &mut L, now: Instant) -> Result<(), L::Broken> {
         let heard = self.hear_all(line, now);
-        // What was handed to connections is written before anything that came after it.
+        // Earlier messages are written to the connections before anything later is handled.
         self.turn.flush();
         for (place, sequences) in self.peer.take_confirmed() {
             self.node.on_confirmed(place, sequences);
@@ -169,20 +176,20 @@ impl PeerDriver {
         Ok(())
     }
 
-    /// Does what the rest of the node wants.
+    /// Executes the tasks from the rest of the node.
     pub(crate) fn do_tasks(&mut self, line: &mut impl Line, tasks: &Mutex<NodeTasks>, now: Instant) {
         let tasks = tasks.lock().take();
         self.peer.do_tasks(tasks, now);
         self.carry_out(line);
     }
 
-    /// Confirms what has come, because the connection is about to be given up.
+    /// Sends the confirmations, because the connection is about to be given up.
     pub(crate) fn confirm(&mut self, line: &mut impl Line, now: Instant) {
         self.peer.confirm(now);
         self.carry_out(line);
     }
 
-    /// Nothing more shall come.
+    /// Stops receiving.
     pub(crate) fn hush(&mut self, line: &mut impl Line, now: Instant) {
         self.peer.hush(now);
         self.carry_out(line);
@@ -191,21 +198,22 @@ impl PeerDriver {
     /// Does what is due.
     ///
     /// # Errors
-    /// [`Deaf`] when the connection must be given up.
+    ///
+    /// [`Deaf`] if the connection must be given up.
     pub(crate) fn tick(&mut self, line: &mut impl Line, now: Instant) -> Result<(), Deaf> {
         let ticked = self.peer.tick(now);
         self.carry_out(line);
         ticked
     }
 
-    /// There is no connection, and nobody waits for one.
+    /// There is no connection, so no waiter waits any longer.
     pub(crate) fn close(&mut self, tasks: &Mutex<NodeTasks>) {
         let tasks = tasks.lock().disconnect();
         self.peer.close(tasks);
         self.carry_out(&mut NoLine);
     }
 
-    /// When to come again if nothing happens, but for a probe.
+    /// When to call again if nothing happens, apart from the probe.
     pub(crate) fn next_due(&mut self) -> Option<Instant> {
         self.peer.next_due().into_iter().chain(self.next_errand()).min()
     }
@@ -215,7 +223,7 @@ impl PeerDriver {
         self.turn.next_errand()
     }
 
-    /// When to come again because of a probe, and whether that is under way.
+    /// When to call again because of the probe, and whether a probe is on its way.
     pub(crate) fn next_probe(&self) -> Option<(Instant, bool)> {
         self.peer.next_probe()
     }
@@ -225,7 +233,7 @@ impl PeerDriver {
     }
 }
 
-/// Has the transport and the node do what the peer wants.
+/// Lets the transport and the node execute the peer's commands.
 fn carry_out(peer: &mut Peer<Arc<ClientLink>>, node: &dyn Node, turn: &mut Turn<Posted>, line: &mut impl Line) {
     while let Some(command) = peer.next_command() {
         match command {
@@ -236,7 +244,8 @@ fn carry_out(peer: &mut Peer<Arc<ClientLink>>, node: &dyn Node, turn: &mut Turn<
             PeerCommand::News(news) => {
                 line.on_news(news);
                 if let PeerNews::Up { .. } = news {
-                    // Others may have taken this node for dead until now, and its users for offline.
+                    // Until now other nodes may have taken this node for dead, and its users for
+                    // offline.
                     node.on_rejoined();
                 }
             }
@@ -254,7 +263,8 @@ fn post_placed(waiters: Vec<Arc<ClientLink>>) {
     ClientLink::post_all(posts.collect());
 }
 
-/// Has users subscribed to, or tells a waiter at once that this cannot be; true if the thread that does it must be woken.
+/// Queues a subscription, or notifies the waiter immediately if that is impossible. Returns true if
+/// the thread that does it must be woken.
 pub(crate) fn subscribe(tasks: &Mutex<NodeTasks>, user: UserId, waiter: Option<&Arc<ClientLink>>) -> bool {
     let added = tasks.lock().subscribe(user, waiter.cloned());
     added.unwrap_or_else(|waiter| {
@@ -263,7 +273,8 @@ pub(crate) fn subscribe(tasks: &Mutex<NodeTasks>, user: UserId, waiter: Option<&
     })
 }
 
-/// There is no connection. What would be said is said when there is one, or is not needed then.
+/// Stands in while there is no connection: messages are published after the reconnect, or are not
+/// needed then.
 struct NoLine;
 
 impl Line for NoLine {

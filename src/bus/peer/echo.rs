@@ -1,31 +1,31 @@
-//! [`Echo`]: the message of a node to itself, which shows that it hears what is said.
+//! [`Echo`]: the probe that a node sends to itself to check that it receives.
 
 use std::time::{Duration, Instant};
 
 /// See the [module](self).
 #[derive(Debug)]
 pub(super) struct Echo {
-    /// Of the probe that was sent last; 0 before the first.
+    /// The number of the last probe; 0 before the first.
     number: u64,
-    /// It is not back yet.
+    /// Whether it has not come back yet.
     is_under_way: bool,
-    /// It must be back by then; if it is back, the next one is sent then.
+    /// When it must have come back. If it has, the next one is sent then.
     due: Instant,
 }
 
-/// What a node does about its probe.
+/// What a node has to do about its probe.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum EchoDue {
     /// Nothing yet.
     Wait,
-    /// It sends the next one.
+    /// Send the next probe.
     Send,
-    /// It has heard nothing for too long.
+    /// Nothing has come back for too long.
     Deaf,
 }
 
 impl Echo {
-    /// No probe was sent yet. The first one is sent before the time is over that one may take.
+    /// No probe was sent yet. The first one must be sent within the time that a probe may take.
     pub(super) fn new(now: Instant) -> Echo {
         Echo { number: 0, is_under_way: true, due: now + PROBE_PATIENCE }
     }
@@ -35,18 +35,18 @@ impl Echo {
         self.number > 0
     }
 
-    /// Whether the probe that was sent last is back.
+    /// Whether the last probe has come back.
     pub(super) fn is_back(&self) -> bool {
         self.has_begun() && !self.is_under_way
     }
 
-    /// The number of the probe that is to be sent now.
+    /// Returns the number of the probe to send now.
     pub(super) fn send(&mut self, now: Instant) -> u64 {
         *self = Echo { number: self.number + 1, is_under_way: true, due: now + PROBE_PATIENCE };
         self.number
     }
 
-    /// A probe has come; true if it is the one that was waited for.
+    /// A probe has come back; true if it is the expected one.
     pub(super) fn on_back(&mut self, number: u64, now: Instant) -> bool {
         let is_awaited = number == self.number && self.is_under_way;
         if is_awaited {
@@ -68,10 +68,10 @@ impl Echo {
     }
 }
 
-/// How often a node writes to itself, and how long that may take.
+/// The interval between probes, and the longest time that one may take.
 const PROBE_EVERY: Duration = Duration::from_secs(2);
 const PROBE_PATIENCE: Duration = Duration::from_secs(2);
-/// A probe that came back longer ago should have been followed by another.
+/// If the last probe came back longer ago, the next one is missing.
 pub(in crate::bus) const PROBE_AGE_MAX: Duration = Duration::from_millis(4500);
 
 #[cfg(test)]

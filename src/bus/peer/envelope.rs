@@ -1,4 +1,4 @@
-//! [`PeerMessage`]: what nodes write to each other, byte for byte.
+//! [`PeerMessage`]: the messages between nodes, byte for byte.
 //!
 //! ```text
 //! topic      payload
@@ -15,10 +15,11 @@
 //! n:<node>   p <number>                                  a node's probe, to itself
 //! g          <group>                                     the members of a group have changed
 //! ```
-//! A place is a node for as long as it hears everything: `<node>-<number>`, another number for each connection.
+//! A place is a node for as long as it receives everything: `<node>-<number>`, with another number
+//! for each connection.
 //!
-//! A frame is JSON text without a raw newline. The `1` is the version: a node passes over what it does not know, and the
-//! sender then stores the message because nobody confirms it.
+//! A frame is JSON text without a raw newline. The `1` is the version: a node ignores messages that
+//! it does not know, and the sender then stores the message because it is not confirmed.
 
 use std::io::Write;
 use std::str::FromStr;
@@ -26,31 +27,31 @@ use std::str::FromStr;
 use super::Topic;
 use crate::protocol::{GroupId, UserId};
 
-/// What another node has said, or this one to itself.
+/// A message of another node, or of this node to itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum PeerMessage<'b> {
     /// Messages for a user.
     Envelope { to: UserId, sender: &'b str, sequence: u64, frames: &'b str },
-    /// The same, which a dead connection of that node has returned.
+    /// Messages for a user that a dead connection of that node has returned.
     Returned { to: UserId, sender: &'b str, sequence: u64, frames: &'b str },
     /// Messages for users of this place.
     Bundle { sender: &'b str, items: Items<'b> },
-    /// The user has come to that place.
+    /// The user has logged in at that place.
     Hello { user: UserId, place: &'b str },
     /// All these users are at that place.
     Hellos { place: &'b str, users: &'b str },
-    /// These envelopes of ours are settled.
+    /// These envelopes of this node are settled.
     Confirmations { place: Option<&'b str>, sequences: &'b str },
-    /// Only so many messages of this envelope of ours found their user.
+    /// Only this number of messages of an envelope of this node found their user.
     Refusal { sequence: u64, delivered: usize },
-    /// A probe of ours.
+    /// A probe of this node.
     Probe(u64),
-    /// The members of this group are others now.
+    /// The members of this group have changed.
     GroupChanged(GroupId),
 }
 
 impl<'b> PeerMessage<'b> {
-    /// Reads a message; `None` for what no node writes.
+    /// Parses a message; `None` for one that no node writes.
     pub(crate) fn parse(topic: Topic<&'b str>, payload: &'b [u8]) -> Option<PeerMessage<'b>> {
         let payload = str::from_utf8(payload).ok()?;
         match topic {
@@ -81,7 +82,7 @@ impl<'b> PeerMessage<'b> {
         }
     }
 
-    /// What is said to a node itself.
+    /// Parses a message that is addressed to a node itself.
     fn parse_answer(payload: &'b str) -> Option<PeerMessage<'b>> {
         match payload.split_once(' ')? {
             ("c", confirmed) => {
@@ -98,13 +99,13 @@ impl<'b> PeerMessage<'b> {
     }
 }
 
-/// What a bundle holds.
+/// The items of a bundle.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Items<'b> {
     rest: &'b str,
 }
 
-/// Frames, one on each line, and what was written of the envelopes that consist of them.
+/// Frames, one on each line, with the users and sequences of the envelopes that consist of them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Item<'b> {
     pub(crate) frames: &'b str,
@@ -112,7 +113,7 @@ pub(crate) struct Item<'b> {
 }
 
 impl<'b> Item<'b> {
-    /// Whom they are for, and the sequence of the envelope.
+    /// The user and the sequence of each envelope.
     pub(crate) fn envelopes(&self) -> impl Iterator<Item = (UserId, u64)> + use<'b> {
         self.envelopes.split(',').filter_map(|envelope| {
             let (user, sequence) = envelope.split_once(':')?;
@@ -124,7 +125,7 @@ impl<'b> Item<'b> {
 impl<'b> Iterator for Items<'b> {
     type Item = Item<'b>;
 
-    /// What no node writes ends the bundle: its sender stores the messages.
+    /// Invalid bytes end the bundle: its sender stores the messages.
     fn next(&mut self) -> Option<Item<'b>> {
         let (head, rest) = self.rest.split_once('\n')?;
         let (count, envelopes) = head.split_once(' ')?;
@@ -194,17 +195,17 @@ pub(crate) fn confirmations(place: Option<&str>, sequences: &[u64]) -> Vec<u8> {
     payload
 }
 
-/// The payload that tells how many messages of an envelope found their user.
+/// The payload that says how many messages of an envelope found their user.
 pub(crate) fn refusal(sequence: u64, delivered: usize) -> Vec<u8> {
     format!("r {sequence} {delivered}").into_bytes()
 }
 
-/// The payload that says that a user has come to this place.
+/// The payload that announces a user at this place.
 pub(crate) fn hello(place: &str) -> Vec<u8> {
     format!("h {place}").into_bytes()
 }
 
-/// The payload that says so of many users.
+/// The payload that announces many users at this place.
 pub(crate) fn hellos(place: &str, users: &[UserId]) -> Vec<u8> {
     let mut payload = place.as_bytes().to_vec();
     for (n, user) in users.iter().enumerate() {
@@ -218,7 +219,7 @@ pub(crate) fn users(text: &str) -> impl Iterator<Item = UserId> + Clone {
     text.split(',').filter_map(number).map(UserId)
 }
 
-/// The payload that says that a group has other members now.
+/// The payload that says that the members of a group have changed.
 pub(crate) fn group(group: GroupId) -> Vec<u8> {
     group.0.to_string().into_bytes()
 }
@@ -237,7 +238,7 @@ fn number<N: FromStr>(text: &str) -> Option<N> {
     text.parse().ok()
 }
 
-/// Instead of the place of users who are elsewhere as well.
+/// Written instead of the place of users who are also elsewhere.
 const NO_PLACE: &str = "-";
 
 #[cfg(test)]

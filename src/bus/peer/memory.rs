@@ -1,5 +1,5 @@
-//! A transport in memory, and two nodes that talk through it: what a transport must do is [`Line`] and [`Courier`], and
-//! nothing else.
+//! A transport in memory, and nodes that talk through it. It shows that a transport needs only
+//! [`Line`] and [`Courier`].
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::bus::{Envelope, Node, Place, Published, Receipt};
 use crate::delivery::{Delivery, Origin, Posted};
 use crate::protocol::{GroupId, UserId};
 
-/// The channels that each node listens to, and what each has not heard yet.
+/// The subscriptions of each node, and its unread events.
 #[derive(Default)]
 struct Hub(Mutex<BTreeMap<usize, Mailbox>>);
 
@@ -116,7 +116,7 @@ impl Line for MemoryLine {
     }
 }
 
-/// How one node publishes.
+/// Publishes for one node.
 struct MemoryCourier {
     hub: Arc<Hub>,
     is_up: Arc<Mutex<bool>>,
@@ -132,7 +132,7 @@ impl Courier for MemoryCourier {
     }
 }
 
-/// A node that writes down what it hears. Users are here as long as they are in the list.
+/// A node that records its events. Users are here as long as they are in the list.
 #[derive(Default)]
 struct Diary {
     here: Mutex<Vec<UserId>>,
@@ -242,7 +242,7 @@ impl Station {
     }
 }
 
-/// Lets all nodes hear all that is said.
+/// Lets all nodes receive everything that was published.
 fn settle(stations: &mut [Station], now: Instant) {
     for _ in 0..6 {
         stations.iter_mut().for_each(|station| station.turn(now));
@@ -263,7 +263,7 @@ fn nodes_talk_through_any_transport() {
     settle(&mut stations, now);
     assert_eq!(stations[1].node.take(), ["for 7: {}"]);
     assert_eq!(stations[0].node.take(), ["confirmed at b-1: [2]"]);
-    // To the place alone, until the user comes to another one as well.
+    // To the one place, until the user logs in at another one as well.
     assert_eq!(stations[0].send(user, Some("b-1"), 3, "[]"), Published::Taken(1));
     stations[2].arrive(user);
     now += Duration::from_millis(1);
@@ -278,7 +278,7 @@ fn nodes_talk_through_any_transport() {
     let mut heard = stations[0].node.take();
     heard.sort();
     assert_eq!(heard, ["confirmed at c-1: [5]", "confirmed at several: [5]", "refused: 4 after 0"]);
-    // A user who has left is refused by the node itself, and then hears nothing.
+    // The node itself refuses a user who has left, and then receives nothing more for them.
     stations[2].node.here.lock().clear();
     stations[2].tasks.lock().add(PeerTask::Unsubscribe(user));
     settle(&mut stations, now);

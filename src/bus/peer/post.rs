@@ -1,4 +1,4 @@
-//! [`Post`]: what is published at once, and the envelopes in it.
+//! [`Post`]: one publication, and the envelopes in it.
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
@@ -12,16 +12,16 @@ use crate::protocol::{GroupId, UserId};
 /// See the [module](self).
 #[derive(Debug)]
 pub(crate) struct Post<'e> {
-    /// What it is about.
+    /// The topic that it is published on.
     pub(crate) topic: Topic<&'e str>,
-    /// What is said.
+    /// The payload.
     pub(crate) payload: Vec<u8>,
-    /// Which of the envelopes are in it.
+    /// Indices of the envelopes in it.
     pub(super) envelopes: Vec<usize>,
 }
 
-/// Makes posts of envelopes: those for one place go together, a text for many users of it once. What is for one user keeps
-/// its order.
+/// Packs envelopes into posts: envelopes for one place share a post, which contains a text for many
+/// of its users once. Envelopes for one user keep their order.
 fn pack<'e>(node: &str, envelopes: &'e [Envelope]) -> Vec<Post<'e>> {
     let mut posts = Vec::new();
     let mut parcels: FxHashMap<&Place, Parcel<'_>> = FxHashMap::default();
@@ -33,7 +33,7 @@ fn pack<'e>(node: &str, envelopes: &'e [Envelope]) -> Vec<Post<'e>> {
             continue;
         };
         let parcel = parcels.entry(place).or_default();
-        // Two envelopes for one user are in two parcels, one after the other.
+        // Two envelopes for one user are put into two parcels, one after the other.
         if parcel.bytes > PARCEL_BYTES_MAX || parcel.users.contains(&envelope.to) {
             posts.push(std::mem::take(parcel).into_post(node, place));
         }
@@ -43,7 +43,8 @@ fn pack<'e>(node: &str, envelopes: &'e [Envelope]) -> Vec<Post<'e>> {
     posts
 }
 
-/// Offers envelopes to the nodes that want them, as long as the way there is open. Blocks while the courier does.
+/// Offers envelopes to the nodes that want them, while the courier is open. Blocks while the
+/// courier does.
 pub(crate) fn offer(courier: &dyn Courier, node: &str, envelopes: &[Envelope]) -> Vec<Published> {
     let mut published = Vec::with_capacity(envelopes.len());
     let mut rest = envelopes;
@@ -51,7 +52,7 @@ pub(crate) fn offer(courier: &dyn Courier, node: &str, envelopes: &[Envelope]) -
         let (batch, later) = rest.split_at(batch_length(rest));
         rest = later;
         let posts = pack(node, batch);
-        // What comes after what was not sent must not be before it.
+        // Later posts must not overtake one that was not sent.
         let Ok(outcomes) = courier.post(&posts) else { break };
         let before = published.len();
         published.resize(before + batch.len(), Published::ToNobody);
@@ -63,14 +64,16 @@ pub(crate) fn offer(courier: &dyn Courier, node: &str, envelopes: &[Envelope]) -
     published
 }
 
-/// Tells all nodes that a group has other members. If that fails, they look again before long. Blocks while the courier does.
+/// Notifies all nodes that the members of a group have changed. If that fails, they reload the
+/// group before long. Blocks while the courier does.
 pub(crate) fn announce_group(courier: &dyn Courier, group: GroupId) {
     if courier.is_open() {
         let _ = courier.post(&[Post { topic: Topic::Groups, payload: envelope::group(group), envelopes: Vec::new() }]);
     }
 }
 
-/// How many envelopes go at once: the answers come when all is received, so it must not take long.
+/// The number of envelopes to publish together. Their answers come when all are received, so this
+/// must not take long.
 fn batch_length(envelopes: &[Envelope]) -> usize {
     let (mut bytes, mut addressed_to_all) = (0, 0);
     let fitting = envelopes.iter().take_while(|envelope| {
@@ -82,11 +85,12 @@ fn batch_length(envelopes: &[Envelope]) -> usize {
     fitting.count()
 }
 
-/// What is for users of one place.
+/// The messages for users of one place.
 #[derive(Default)]
 struct Parcel<'e> {
     items: Vec<Item<'e>>,
-    /// The item that consists of these texts. They are shared by all who get them, so their addresses tell them apart.
+    /// The item for these texts. Texts are shared by all their recipients, so their addresses
+    /// identify them.
     by_texts: FxHashMap<SmallVec<[*const u8; 2]>, usize>,
     users: FxHashSet<UserId>,
     envelopes: Vec<usize>,
@@ -122,11 +126,11 @@ impl<'e> Parcel<'e> {
     }
 }
 
-/// About what a user and a sequence take.
+/// Roughly the length of a user and a sequence.
 const HEAD_BYTES: usize = 24;
-/// Posts that are published before their answers are read.
+/// The most posts that are published before their answers are read.
 pub(in crate::bus) const POSTS_MAX: usize = 512;
-/// Text in one post, and in all that are published at once, unless a single one is longer.
+/// The most text in one post, and in all posts published together, unless a single text is longer.
 const PARCEL_BYTES_MAX: usize = 256 * 1024;
 const PIPELINE_BYTES_MAX: usize = 1024 * 1024;
 

@@ -1,4 +1,4 @@
-//! [`Receipts`]: envelopes to be confirmed to the nodes that sent them, and which users may be elsewhere as well.
+//! [`Receipts`]: pending confirmations to other nodes, and the users who may also be elsewhere.
 
 use std::time::{Duration, Instant};
 
@@ -6,18 +6,19 @@ use rustc_hash::FxHashMap;
 
 use crate::protocol::UserId;
 
-/// Envelopes that have found their users here. See the [module](self).
+/// Envelopes that have reached their users here. See the [module](self).
 #[derive(Debug)]
 pub(super) struct Receipts {
-    /// Of users who are here alone, by the node that sent the envelopes.
+    /// Of users who are only here, by the node that sent the envelopes.
     of_residents: FxHashMap<Box<str>, Vec<u64>>,
-    /// Of users who may be elsewhere as well.
+    /// Of users who may also be elsewhere.
     of_others: FxHashMap<Box<str>, Vec<u64>>,
-    /// Since when each of these users may be elsewhere: the user has come to another place, or left this one. Until this
-    /// expires, envelopes addressed to this place alone are refused: their sender may not know that the user has moved.
+    /// Since when each of these users may be elsewhere: the user has logged in at another place, or
+    /// has left this one. Until this expires, envelopes addressed to this place alone are refused:
+    /// their sender may not know that the user has moved.
     elsewhere: FxHashMap<UserId, Instant>,
     elsewhere_for: Duration,
-    /// The next confirmations are not sent before.
+    /// The earliest time of the next confirmations.
     due: Instant,
 }
 
@@ -26,14 +27,14 @@ pub(super) struct Receipts {
 pub(super) struct Confirmation {
     /// The node that sent the envelopes.
     pub(super) sender: Box<str>,
-    /// Their users are here alone.
+    /// Whether their users are only here.
     pub(super) of_residents: bool,
     pub(super) sequences: Vec<u64>,
 }
 
 impl Receipts {
-    /// Nothing has come yet, and no user is known to be elsewhere. A user who has come elsewhere is thought to be there
-    /// for `elsewhere_for`.
+    /// No envelopes, and no user known to be elsewhere. A user who logs in elsewhere counts as
+    /// being there for `elsewhere_for`.
     pub(super) fn new(elsewhere_for: Duration, now: Instant) -> Receipts {
         Receipts {
             of_residents: FxHashMap::default(),
@@ -44,30 +45,30 @@ impl Receipts {
         }
     }
 
-    /// These users have come to another place, or left this one.
+    /// Notes that these users have logged in at another place, or have left this one.
     pub(super) fn note_elsewhere(&mut self, users: impl Iterator<Item = UserId>, now: Instant) {
         self.elsewhere.extend(users.map(|user| (user, now)));
     }
 
-    /// Whether the user may be somewhere else as well, without all other nodes knowing that.
+    /// Whether the user may also be elsewhere without all other nodes knowing that.
     pub(super) fn is_elsewhere(&self, user: UserId, now: Instant) -> bool {
         let since = self.elsewhere.get(&user);
         since.is_some_and(|since| now.saturating_duration_since(*since) < self.elsewhere_for)
     }
 
-    /// Drops what has expired, so that the table does not grow.
+    /// Drops expired entries, so that the table does not grow.
     pub(super) fn forget_expired(&mut self, now: Instant) {
         self.elsewhere.retain(|_, since| now.saturating_duration_since(*since) < self.elsewhere_for);
     }
 
-    /// An envelope is with its user.
+    /// Notes that an envelope has reached its user.
     pub(super) fn note(&mut self, user: UserId, sender: &str, sequence: u64, now: Instant) {
         let receipts = if self.is_elsewhere(user, now) { &mut self.of_others } else { &mut self.of_residents };
         append(receipts, sender, std::iter::once(sequence));
     }
 
-    /// What is to be confirmed. The next confirmations are due a little later: each wakes three threads of the node that
-    /// gets it.
+    /// Takes the pending confirmations. The next ones are due a little later, because each wakes
+    /// three threads of the node that gets it.
     pub(super) fn take(&mut self, now: Instant) -> Vec<Confirmation> {
         if self.is_empty() {
             return Vec::new();
@@ -79,8 +80,8 @@ impl Receipts {
         all.map(|(of_residents, (sender, sequences))| Confirmation { sender, of_residents, sequences }).collect()
     }
 
-    /// The next confirmations are sent then: at once after a pause, together while many envelopes come. `None` if there is
-    /// nothing to confirm.
+    /// When the next confirmations are due: immediately after a pause, together while many
+    /// envelopes arrive. `None` if nothing is pending.
     pub(super) fn next_due(&self) -> Option<Instant> {
         (!self.is_empty()).then_some(self.due)
     }
@@ -90,7 +91,7 @@ impl Receipts {
     }
 }
 
-/// Adds sequences to those under this name. Only a new name is copied.
+/// Adds sequences under a name. Only a new name is copied.
 pub(super) fn append(by_name: &mut FxHashMap<Box<str>, Vec<u64>>, name: &str, sequences: impl Iterator<Item = u64>) {
     match by_name.get_mut(name) {
         Some(noted) => noted.extend(sequences),
@@ -98,7 +99,8 @@ pub(super) fn append(by_name: &mut FxHashMap<Box<str>, Vec<u64>>, name: &str, se
     }
 }
 
-/// Confirmations are sent no more often. Nobody waits for one but a sender who asks whether all has arrived.
+/// The least interval between confirmations. Only a sender who asks whether everything has arrived
+/// waits for one.
 const CONFIRM_EVERY: Duration = Duration::from_millis(1);
 
 #[cfg(test)]

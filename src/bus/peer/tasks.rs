@@ -1,32 +1,32 @@
-//! [`PeerTasks`]: what the rest of a node wants of the thread that talks to the other nodes.
+//! [`PeerTasks`]: tasks from the rest of a node for the thread that talks to the other nodes.
 
 use crate::bus::Receipt;
 use crate::protocol::UserId;
 
-/// What a [`Peer`](super::Peer) is to do. `W` is who waits for it.
+/// A task of a [`Peer`](super::Peer). `W` is the waiter for it.
 #[derive(Debug)]
 pub(crate) enum PeerTask<W> {
-    /// A user has come to this node.
+    /// A user has logged in at this node.
     Subscribe(UserId, Option<W>),
-    /// The user has left it.
+    /// The user has left this node.
     Unsubscribe(UserId),
-    /// So many messages of this envelope found their user.
+    /// This number of messages of an envelope found their user.
     Refuse(Receipt, usize),
-    /// A command has failed: see whether a message of this node still comes back.
+    /// A command has failed: check with a probe whether messages still come back.
     Probe,
 }
 
-/// Tasks in the order in which they came, until they are taken. There are no more than there are users and envelopes that
-/// have come.
+/// Queued tasks, in order. Their number is limited by the users and by the envelopes that have
+/// arrived.
 #[derive(Debug)]
 pub(crate) struct PeerTasks<W> {
-    /// Subscriptions are being kept, so waiting for one has a point.
+    /// Whether there is a connection, so that a subscription can succeed.
     is_connected: bool,
     list: Vec<PeerTask<W>>,
 }
 
 impl<W> PeerTasks<W> {
-    /// Nothing is to be done, and there is no connection.
+    /// No tasks, and no connection.
     pub(crate) fn new() -> PeerTasks<W> {
         PeerTasks { is_connected: false, list: Vec::new() }
     }
@@ -37,22 +37,23 @@ impl<W> PeerTasks<W> {
         self.list.len() == 1
     }
 
-    /// Has a user subscribed to; true if that is the only task.
+    /// Queues a subscription; true if it is the only task.
     ///
     /// # Errors
-    /// The waiter, when there is no connection: nobody can say when there will be one, and everybody who is here by then is
-    /// subscribed to.
+    ///
+    /// The waiter, if there is no connection: nobody knows when there will be one, and then all
+    /// users here are subscribed anyway.
     pub(crate) fn subscribe(&mut self, user: UserId, waiter: Option<W>) -> Result<bool, Option<W>> {
         if self.is_connected { Ok(self.add(PeerTask::Subscribe(user, waiter))) } else { Err(waiter) }
     }
 
-    /// There is a connection from now on. Returns older tasks, which are no longer to be done.
+    /// There is a connection from now on. Returns older tasks, which need not be done any more.
     pub(super) fn connect(&mut self) -> Vec<PeerTask<W>> {
         self.is_connected = true;
         self.take()
     }
 
-    /// There is none any more. Returns tasks that cannot be done.
+    /// The connection has ended. Returns the tasks that cannot be done.
     pub(super) fn disconnect(&mut self) -> Vec<PeerTask<W>> {
         self.is_connected = false;
         self.take()

@@ -1,26 +1,27 @@
-//! [`Topic`]: what nodes say things about, whatever a transport calls it.
+//! [`Topic`]: the subject of a message between nodes, independent of the transport's name for it.
 
 use std::fmt;
 
 use crate::protocol::UserId;
 
-/// Every message between nodes has one. A node hears the topics that it listens to. `S` is how names are held.
+/// Every message between nodes has one. A node receives the topics that it is subscribed to. `S` is
+/// the type of names.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) enum Topic<S> {
-    /// What is for a user, wherever the user is, and where the user has come to.
+    /// Messages for a user at any place, and announcements of the user's places.
     User(UserId),
-    /// What is for users of this place alone.
+    /// Messages for users of this place only.
     Place(S),
-    /// What is for a node itself: answers to what it has sent, and its probes.
+    /// Messages for a node itself: answers to what it has sent, and its probes.
     Node(S),
-    /// Where users are whose node was cut off.
+    /// Announcements of all users of a node that was disconnected.
     Hellos,
-    /// Groups that have other members now.
+    /// Groups whose members have changed.
     Groups,
 }
 
 impl<'t> Topic<&'t str> {
-    /// Reads what `Display` writes.
+    /// Parses what `Display` writes.
     pub(crate) fn parse(text: &'t str) -> Option<Topic<&'t str>> {
         if let Some(user) = text.strip_prefix(USER) {
             return user.parse().ok().map(|user| Topic::User(UserId(user)));

@@ -1,4 +1,5 @@
-//! [`Waiting`]: who waits until the other nodes send here what is for their user, and for how long.
+//! [`Waiting`]: the logins that wait until other nodes send their user's messages here, and for how
+//! long.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -7,22 +8,22 @@ use rustc_hash::FxHashMap;
 
 use crate::protocol::UserId;
 
-/// See the [module](self). `W` is who waits.
+/// See the [module](self). `W` is a waiter.
 #[derive(Debug)]
 pub(crate) struct Waiting<W> {
-    /// For each user, and until when.
+    /// The deadline and the waiters of each user.
     by_user: FxHashMap<UserId, (Instant, Vec<W>)>,
-    /// The same times, ascending. Some are of those who wait no longer.
+    /// The same deadlines, ascending. Some belong to users without waiters.
     dues: VecDeque<(Instant, UserId)>,
 }
 
 impl<W> Waiting<W> {
-    /// Nobody waits.
+    /// No waiters.
     pub(crate) fn new() -> Waiting<W> {
         Waiting { by_user: FxHashMap::default(), dues: VecDeque::new() }
     }
 
-    /// From now on `waiter` waits for this user. `now` is no earlier than the last time.
+    /// Adds a waiter for this user. `now` must not be earlier than in the last call.
     pub(crate) fn add(&mut self, user: UserId, waiter: W, now: Instant) {
         let by = now + LOGIN_PATIENCE;
         let (_, waiters) = self.by_user.entry(user).or_insert_with(|| {
@@ -32,7 +33,7 @@ impl<W> Waiting<W> {
         waiters.push(waiter);
     }
 
-    /// Removes and returns those that waited for this user.
+    /// Removes and returns the waiters for this user.
     pub(crate) fn take(&mut self, user: UserId) -> Vec<W> {
         self.by_user.remove(&user).map(|(_, waiters)| waiters).unwrap_or_default()
     }
@@ -47,13 +48,13 @@ impl<W> Waiting<W> {
         late
     }
 
-    /// Everybody, who waits no longer.
+    /// Removes and returns all waiters.
     pub(crate) fn take_all(&mut self) -> Vec<W> {
         self.dues.clear();
         self.by_user.drain().flat_map(|(_, (_, waiters))| waiters).collect()
     }
 
-    /// When the first of them would not wait any longer.
+    /// The earliest deadline.
     pub(crate) fn next_due(&mut self) -> Option<Instant> {
         self.next().map(|(due, _)| due)
     }

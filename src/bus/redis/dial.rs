@@ -1,8 +1,8 @@
 //! [`Dialer`]: opens connections to Redis, plain or encrypted, logged in and ready.
 //!
-//! A connection is of use only if it leads to a primary. A replica refuses what is written, and takes what is published
-//! without telling anybody but its own listeners. So each connection asks for the role first, and all addresses of a name
-//! are tried until one is a primary's.
+//! A connection is useful only if it leads to a primary. A replica refuses writes, and delivers
+//! published messages only to its own subscribers. So each new connection asks for the role first,
+//! and all addresses of a name are tried until one is a primary's.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
@@ -23,12 +23,13 @@ use super::resolve::Resolver;
 use super::wire::Wire;
 use crate::config::RedisSettings;
 
-/// Knows how to reach Redis.
+/// Opens connections to Redis.
 pub(super) struct Dialer {
     settings: RedisSettings,
     resolver: Resolver,
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
-    /// Where a primary answered last. A dead address before it would cost a timeout for each connection.
+    /// Where a primary last answered. A dead address in front of it would cost each connection a
+    /// timeout.
     known: Mutex<Option<SocketAddr>>,
 }
 
@@ -38,27 +39,27 @@ pub(super) enum Stream {
     Tls(Box<StreamOwned<ClientConnection, mio::net::TcpStream>>),
 }
 
-/// A connection for commands, which wait for their answers.
+/// A connection for commands, which waits for their answers.
 pub(super) type Commands = RedisConnection<Blocking>;
 
-/// What such a connection is made of.
+/// The stream of such a connection.
 pub(super) enum Blocking {
     Plain(Timed),
     Tls(Box<StreamOwned<ClientConnection, Timed>>),
 }
 
-/// Why there is no connection.
+/// Why a connection could not be made.
 #[derive(Debug)]
 pub(super) enum DialError {
-    /// The certificates cannot be read, or the host's name is none.
+    /// The certificates cannot be read, or the host's name is invalid.
     Certificates(String),
-    /// Nobody answers, or not in time.
+    /// No answer, or not in time.
     Io(io::Error),
-    /// Redis answered with this.
+    /// Redis refused with this text.
     Refused(String),
     /// It is a replica.
     Replica,
-    /// It is another Redis than the one that this node listens to.
+    /// It is another Redis than the one that this node is subscribed at.
     Elsewhere,
 }
 
@@ -73,12 +74,13 @@ impl Dialer {
         Ok(Dialer { settings: settings.clone(), resolver, tls, known: Mutex::new(None) })
     }
 
-    /// Where Redis is, for the log.
+    /// The address of Redis, for the log.
     pub(super) fn address(&self) -> String {
         format!("{}:{}", self.settings.host, self.settings.port)
     }
 
-    /// Connects, logs in, and finds a primary; the connection does not block then. Blocks, for at most [`CALL_TIMEOUT`].
+    /// Connects to a primary and logs in; the connection then does not block. Blocks, for at most
+    /// [`CALL_TIMEOUT`].
     ///
     /// # Errors
     /// Any [`DialError`] but [`DialError::Certificates`].
@@ -87,7 +89,7 @@ impl Dialer {
         Ok(Wire::new(stream.map_err(DialError::Io)?))
     }
 
-    /// The same for commands. Blocks until `by`.
+    /// Opens a connection for commands. Blocks until `by` at most.
     ///
     /// # Errors
     /// As for [`Dialer::connect`].
@@ -97,10 +99,12 @@ impl Dialer {
         if role == Role::Primary { Ok(connection) } else { Err(DialError::Replica) }
     }
 
-    /// A connection to the first address where a primary answers, else to one where a replica does.
+    /// Returns a connection to the first address where a primary answers, otherwise to one where a
+    /// replica does.
     ///
     /// # Errors
-    /// As for [`Dialer::connect`], when nobody answers.
+    ///
+    /// As for [`Dialer::connect`], if there is no answer at all.
     pub(super) fn whoever_answers(&self, by: Instant) -> Result<(Commands, Role), DialError> {
         let (mut replica, mut last) = (None, None);
         let addresses = self.resolver.addresses(by).map_err(DialError::Io)?;
@@ -157,7 +161,7 @@ impl Dialer {
     }
 }
 
-/// The others follow in their order.
+/// Moves the known address to the front; the others follow in their order.
 fn known_first(mut addresses: Vec<SocketAddr>, known: Option<SocketAddr>) -> Vec<SocketAddr> {
     if let Some(at) = addresses.iter().position(|address| Some(*address) == known) {
         addresses[..=at].rotate_right(1);
@@ -165,20 +169,20 @@ fn known_first(mut addresses: Vec<SocketAddr>, known: Option<SocketAddr>) -> Vec
     addresses
 }
 
-/// What a Redis is to others.
+/// The role of a Redis in its replication.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Role {
-    /// What is written and published is its own.
+    /// It accepts writes and delivers messages itself.
     Primary,
-    /// It follows another one.
+    /// It follows another Redis.
     Replica,
 }
 
 impl Role {
-    /// Asks for it; a Redis that stands still accepts connections, so this is also the sign of life. A Redis that does not
-    /// tell its role is taken for a primary.
+    /// Asks for the role. A frozen Redis still accepts connections, so this also shows that it
+    /// runs. A Redis that does not report its role counts as a primary.
     fn of(connection: &mut Commands) -> RedisResult<Role> {
-        // Unlike ROLE and INFO, it needs no right beside that to connect (Redis 6).
+        // Unlike ROLE and INFO, it needs no privilege beyond the one to connect (Redis 6).
         match redis::cmd("HELLO").arg(2).query::<Value>(connection) {
             Ok(answer) => return Ok(Role::said(&answer)),
             Err(error) if error.is_io_error() => return Err(error),
@@ -211,10 +215,10 @@ impl Role {
     }
 }
 
-/// How long Redis may take no step: to accept a connection, to take what is sent, to answer. A stopped Redis is to be noticed
-/// within seconds.
+/// The longest time without progress: for accepting a connection, for taking what is sent, for an
+/// answer. A frozen Redis must be noticed within seconds.
 pub(super) const STALL_MAX: Duration = Duration::from_secs(1);
-/// How long a call may take in all, and so may making a connection, with all addresses of the name.
+/// The longest time for a call in all, and for making a connection, with all addresses of the name.
 pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Blocking {

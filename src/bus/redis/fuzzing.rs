@@ -1,4 +1,4 @@
-//! What comes from Redis, and through it from whoever publishes there.
+//! Fuzzes what arrives from Redis, and so from anybody who can publish there.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
@@ -10,8 +10,8 @@ use super::wire::{Reply, Wire, parse};
 use crate::bus::peer::Topic;
 use crate::bus::peer::envelope::{self, Bundle, Items, PeerMessage};
 
-/// The bytes are a channel, a newline and a payload. What is read is written the same way again; whatever frames are
-/// written are read.
+/// The bytes are a channel, a newline and a payload. A parsed message is written the same way
+/// again; any written frames can be parsed.
 pub fn envelope(data: &[u8]) {
     let names = Names::shortest();
     let mut parts = data.splitn(2, |byte| *byte == b'\n');
@@ -103,8 +103,8 @@ fn bundle(sender: &str, items: Items<'_>) {
     }
 }
 
-/// The bytes are what Redis answers, [`CUT`] where one read ends. It is the same however it is cut, and what the client
-/// library makes of it.
+/// The bytes are Redis's answers, with [`CUT`] at the end of each read. The result is the same for
+/// any segmentation, and the same as the client library's.
 pub fn redis_reply(data: &[u8]) {
     let pieces: Vec<&[u8]> = data.split(|byte| *byte == CUT).filter(|piece| !piece.is_empty()).collect();
     let whole = pieces.concat();
@@ -120,7 +120,7 @@ pub fn redis_reply(data: &[u8]) {
             Ok(Some((reply, length))) => {
                 assert_eq!(length, bytes.len(), "it was whole before");
                 let reply = shown(reply);
-                // The library looks closer at numbers and texts that nobody here asks for.
+                // The library validates numbers and texts that are not needed here.
                 if let Ok(value) = redis::parse_redis_value(bytes) {
                     assert_eq!(reply, as_shown(&value), "{}", bytes.escape_ascii());
                 }
@@ -132,14 +132,14 @@ pub fn redis_reply(data: &[u8]) {
     assert_eq!(read(&pieces), slow);
 }
 
-/// What comes out of a connection.
+/// The results of reading a connection.
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Seen {
     Reply(String),
     Malformed,
 }
 
-/// What a connection makes of these pieces.
+/// Reads these pieces on a connection.
 fn read(pieces: &[&[u8]]) -> Vec<Seen> {
     let (mut wire, mut seen) = (Wire::new(Pieces::default()), Vec::new());
     for piece in pieces {
@@ -218,5 +218,5 @@ impl Write for Pieces {
     }
 }
 
-/// No byte of UTF-8.
+/// A byte that never occurs in UTF-8.
 const CUT: u8 = 0xfe;

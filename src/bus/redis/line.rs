@@ -24,12 +24,12 @@ pub(super) struct RedisLine {
     shared: Arc<Shared>,
     ears: Wire<Stream>,
     mouth: Wire<Stream>,
-    /// Something may still be read, though no event will say so.
+    /// More may be readable, though no event will report it.
     ears_ready: bool,
     mouth_ready: bool,
-    /// When something is said on the mouth, lest Redis close it for being idle.
+    /// When the connection for publishing needs traffic, so that Redis does not close it as idle.
     sign_due: Instant,
-    /// The other nodes could be published to.
+    /// Whether publishing to the other nodes was possible.
     was_up: bool,
 }
 
@@ -57,18 +57,18 @@ impl RedisLine {
         self.mouth.flush()
     }
 
-    /// Whether something may be read though no event will say so.
+    /// Whether more may be readable though no event will report it.
     pub(super) fn is_ready(&self) -> bool {
         self.ears_ready || self.mouth_ready
     }
 
-    /// Something has happened to one of the sockets.
+    /// Notes an event of one of the sockets.
     pub(super) fn on_event(&mut self, token: Token) {
         self.ears_ready |= token == EARS;
         self.mouth_ready |= token == MOUTH;
     }
 
-    /// Reads what others have said, up to a budget; false if nothing can have come.
+    /// Reads published messages, up to a budget; false if nothing can have arrived.
     pub(super) fn fill(&mut self) -> io::Result<bool> {
         let was_ready = self.ears_ready;
         if was_ready {
@@ -77,7 +77,7 @@ impl RedisLine {
         Ok(was_ready)
     }
 
-    /// Reads the answers to what was said here.
+    /// Reads the answers to this node's publications.
     pub(super) fn take_answers(&mut self) -> Result<(), SessionError> {
         if self.mouth_ready {
             self.mouth_ready = self.mouth.fill()?;
@@ -90,12 +90,12 @@ impl RedisLine {
         Ok(())
     }
 
-    /// Whether all that was said is with Redis.
+    /// Whether Redis has answered all publications.
     pub(super) fn is_answered(&self) -> bool {
         self.mouth.is_answered()
     }
 
-    /// Says something if it has been long since.
+    /// Sends something if the connection has been idle for long.
     pub(super) fn give_sign(&mut self, now: Instant) {
         if self.sign_due <= now {
             self.sign_due = now + SIGN_EVERY;
@@ -103,12 +103,12 @@ impl RedisLine {
         }
     }
 
-    /// When it will be too long.
+    /// When it will have been idle for too long.
     pub(super) fn sign_due(&self) -> Instant {
         self.sign_due
     }
 
-    /// Whether the other nodes could ever be published to.
+    /// Whether publishing to the other nodes was ever possible.
     pub(super) fn was_up(&self) -> bool {
         self.was_up
     }
@@ -118,7 +118,7 @@ impl RedisLine {
         let mut channels = Vec::with_capacity(2 * topics.len());
         for topic in topics {
             match topic {
-                // The channel of our own comes last: its answer says that both are subscribed to.
+                // This server's own channel comes last: its answer confirms both subscriptions.
                 Topic::User(user) => channels.extend(names.channels_of(*user)),
                 other => channels.push(names.channel(*other)),
             }
@@ -146,7 +146,8 @@ impl Line for RedisLine {
     }
 
     fn ignore_all(&mut self) {
-        // No channel named: all of them. The answer to what follows says that nothing will come any more.
+        // Without a channel, all are unsubscribed. The answer to the next command then says that no
+        // more messages arrive.
         command(&mut self.ears, "UNSUBSCRIBE", &[] as &[&str]);
         command(&mut self.ears, "PING", &[] as &[&str]);
     }
@@ -179,7 +180,8 @@ impl Line for RedisLine {
                 Some(_) | None => Event::Other,
             },
             Reply::Error(text) => return Err(SessionError::refused(text)),
-            // To the only command that has such an answer, the one after the last UNSUBSCRIBE.
+            // The answer to the command after the last UNSUBSCRIBE, the only one with such an
+            // answer.
             Reply::Done => Event::Silence,
         }))
     }
@@ -208,5 +210,6 @@ fn command(wire: &mut Wire<Stream>, name: &str, arguments: &[impl AsRef<[u8]>]) 
 
 const EARS: Token = Token(1);
 const MOUTH: Token = Token(2);
-/// How often something is said on a connection that Redis may close when it is idle: `timeout` is a second at least.
+/// The interval of traffic on a connection that Redis may close when it is idle: `timeout` is at
+/// least a second.
 const SIGN_EVERY: Duration = Duration::from_millis(800);

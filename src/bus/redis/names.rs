@@ -1,15 +1,17 @@
-//! [`Names`]: what the channels and keys of an installation are called.
+//! [`Names`]: the names of an installation's channels and keys.
 //!
-//! What is published reaches everybody who listens on a Redis, whatever number of a database they have chosen. So the names
-//! hold the number and the name of the installation (`cluster_name`); without either they are as short as they always were.
+//! A published message reaches all subscribers of a Redis, whatever database number they have
+//! chosen. So the names contain the number and the name of the installation (`cluster_name`);
+//! without either they are as short as in earlier builds.
 //!
 //! ```text
 //! raybox:u:7              db=0
 //! raybox:@1:u:7           db=1
 //! raybox:@0.blue:u:7      db=0, cluster_name=blue
 //! ```
-//! Nodes of the reference server have no room for either in `RayBox-user-7`. Their channels belong to one installation on a
-//! Redis, and that is the one with the shortest names unless `cpp_nodes` says otherwise.
+//! The channels of the reference server's nodes, such as `RayBox-user-7`, contain neither. They
+//! belong to one installation per Redis: the one with the shortest names, unless `cpp_nodes` says
+//! otherwise.
 
 use crate::bus::peer::Topic;
 use crate::config::RedisSettings;
@@ -19,21 +21,21 @@ use crate::protocol::UserId;
 #[derive(Clone, Debug)]
 pub(super) struct Names {
     prefix: String,
-    /// The channels of the reference server's nodes are those of this installation.
+    /// Whether the channels of the reference server's nodes belong to this installation.
     hears_reference: bool,
 }
 
-/// What a channel carries.
+/// The content of a channel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Channel<'c> {
-    /// What nodes of this server say.
+    /// A topic of this server's nodes.
     Topic(Topic<&'c str>),
-    /// What nodes of the reference server send to this user.
+    /// Messages for this user from nodes of the reference server.
     Reference(UserId),
 }
 
 impl Names {
-    /// Those that the settings lead to.
+    /// The names that follow from the settings.
     pub(super) fn new(settings: &RedisSettings) -> Names {
         let RedisSettings { db, cluster_name, cpp_nodes, .. } = settings;
         let (prefix, is_shortest) = match cluster_name {
@@ -44,22 +46,23 @@ impl Names {
         Names { prefix, hears_reference: cpp_nodes.unwrap_or(is_shortest) }
     }
 
-    /// Those of nodes of earlier builds, which have never held the number of a database.
+    /// The names of nodes of earlier builds, which never contained a database number.
     pub(super) fn shortest() -> Names {
         Names { prefix: COMMON.to_owned(), hears_reference: true }
     }
 
-    /// Whether the channels of the reference server's nodes are those of this installation.
+    /// Whether the channels of the reference server's nodes belong to this installation.
     pub(super) fn hears_reference(&self) -> bool {
         self.hears_reference
     }
 
-    /// What tells this installation from others on the same Redis; `None` for the one with the shortest names.
+    /// Identifies this installation among others on the same Redis; `None` for the one with the
+    /// shortest names.
     pub(super) fn installation(&self) -> Option<&str> {
         self.prefix.strip_prefix(COMMON)?.strip_suffix(':')
     }
 
-    /// What a channel is about; `None` for one of others.
+    /// Parses the name of a channel; `None` if it belongs to others.
     pub(super) fn read<'c>(&self, channel: &'c [u8]) -> Option<Channel<'c>> {
         let channel = str::from_utf8(channel).ok()?;
         if let Some(topic) = channel.strip_prefix(&*self.prefix) {
@@ -78,7 +81,7 @@ impl Names {
         self.channel(Topic::User(user))
     }
 
-    /// The channels to listen to for a user; the one of our own comes last.
+    /// The channels to subscribe to for a user; this server's own comes last.
     pub(super) fn channels_of(&self, user: UserId) -> impl Iterator<Item = String> {
         let reference = self.hears_reference.then(|| reference_channel(user));
         reference.into_iter().chain([self.user_channel(user)])
@@ -88,7 +91,7 @@ impl Names {
         self.channel(Topic::Node(node))
     }
 
-    /// A key with this end.
+    /// The key with this suffix.
     pub(super) fn key(&self, end: &str) -> String {
         format!("{}{end}", self.prefix)
     }

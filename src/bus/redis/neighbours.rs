@@ -1,8 +1,10 @@
-//! Nodes of the reference server: whether any listen, which messages they take, and whom the last of them leaves behind.
+//! Nodes of the reference server: whether any are subscribed, which messages they take, and which
+//! users the last of them leaves behind.
 //!
-//! They listen to the channels of all users by one pattern, and the answer to `PUBLISH` counts them. It counts tools that
-//! watch Redis as well (`redis-cli PSUBSCRIBE '*'`), which deliver nothing. A decoy tells them apart: a channel that is
-//! not a user's, and so near to one that every pattern but that of the nodes gets both.
+//! They subscribe to the channels of all users by one pattern, and the answer to `PUBLISH` counts
+//! them. It also counts tools that watch Redis (`redis-cli PSUBSCRIBE '*'`), which deliver nothing.
+//! A decoy channel tells the two apart: its name is not a user's, but so similar that every pattern
+//! except the one of the nodes matches both.
 //!
 //! ```text
 //! RayBox-user~decoy    gets     tools that listen to *, RayBox-*, RayBox-user*
@@ -24,13 +26,13 @@ use crate::bus::peer::{POSTS_MAX, USERS_AT_ONCE};
 use crate::delivery::Delivery;
 use crate::protocol::UserId;
 
-/// What is known of them.
+/// The knowledge about them.
 #[derive(Debug)]
 pub(super) struct KnownNeighbours {
     are_there: AtomicBool,
-    /// Redis does not let this node publish on the decoy channel, so a tool counts as a node.
+    /// Redis does not let this node publish on the decoy channel, so tools count as nodes.
     has_no_decoy: AtomicBool,
-    /// They were there, and not of this installation, which was said.
+    /// They were seen, but not of this installation, and that was logged.
     are_foreign: AtomicBool,
 }
 
@@ -48,13 +50,14 @@ impl KnownNeighbours {
     }
 }
 
-/// Counts them, and notes whether there are any. Returns how many there are, and whether there were any before.
+/// Counts them, and notes whether there are any. Returns their number, and whether there were any
+/// before.
 pub(super) fn look(shared: &Shared) -> Result<(u32, bool), RedisFailure> {
     let count = count(shared)?;
     Ok((count, shared.neighbours.are_there.swap(count > 0, Ordering::AcqRel)))
 }
 
-/// How many of them listen.
+/// Counts those that are subscribed.
 pub(super) fn count(shared: &Shared) -> Result<u32, RedisFailure> {
     let Listeners { patterns, nodes, has_decoy } = shared.run(listeners)?;
     if patterns > 0 && shared.neighbours.has_no_decoy.swap(!has_decoy, Ordering::AcqRel) == has_decoy && !has_decoy {
@@ -75,19 +78,19 @@ pub(super) fn count(shared: &Shared) -> Result<u32, RedisFailure> {
     Ok(0)
 }
 
-/// The listeners to patterns.
+/// The subscribers to patterns.
 pub(super) struct Listeners {
-    /// How many patterns there are.
+    /// The number of patterns.
     patterns: u32,
-    /// How many nodes of the reference server there are.
+    /// The number of nodes of the reference server.
     pub(super) nodes: u32,
-    /// Tools could be told from nodes.
+    /// Whether tools could be told from nodes.
     has_decoy: bool,
 }
 
-/// Asks on a connection of any kind.
+/// Counts them on a connection of any kind.
 pub(super) fn listeners(connection: &mut Commands) -> RedisResult<Listeners> {
-    // Newer versions of Redis count different patterns, and all nodes listen to the same.
+    // Newer versions of Redis count distinct patterns, and all nodes subscribe to the same one.
     let patterns: u32 = redis::cmd("PUBSUB").arg("NUMPAT").query(connection)?;
     if patterns == 0 {
         return Ok(Listeners { patterns, nodes: 0, has_decoy: true });
@@ -102,8 +105,8 @@ pub(super) fn listeners(connection: &mut Commands) -> RedisResult<Listeners> {
     Ok(Listeners { patterns, nodes: all.saturating_sub(tools), has_decoy })
 }
 
-/// Publishes each message on its user's channel. Returns which of them a node of the reference server gets. Some of these
-/// may be missing when Redis fails in the middle.
+/// Publishes each message on its user's channel. Returns for each whether a node of the reference
+/// server gets it. The result is shorter if Redis fails meanwhile.
 pub(super) fn publish(shared: &Shared, deliveries: &[Delivery]) -> Vec<bool> {
     let has_decoy = !shared.neighbours.has_no_decoy.load(Ordering::Acquire);
     let mut taken = Vec::with_capacity(deliveries.len());
@@ -114,7 +117,8 @@ pub(super) fn publish(shared: &Shared, deliveries: &[Delivery]) -> Vec<bool> {
                 pipeline.cmd("PUBLISH").arg(DECOY).arg(NO_FRAME);
             }
         };
-        // A tool may come or go in between: it counts as long as it may have been there.
+        // A tool may subscribe or leave in between: it counts for as long as it may have been
+        // there.
         decoy(&mut pipeline);
         for delivery in deliveries {
             pipeline.cmd("PUBLISH").arg(names::reference_channel(delivery.to)).arg(&*delivery.text);
@@ -130,18 +134,19 @@ pub(super) fn publish(shared: &Shared, deliveries: &[Delivery]) -> Vec<bool> {
     taken
 }
 
-/// Notes in Redis that they are there: whoever finds this when they are gone looks after their users.
+/// Records in Redis that they are there, so that a node that finds this when they are gone corrects
+/// the states of their users.
 pub(super) fn remember(shared: &Shared) -> Result<(), RedisFailure> {
     shared.run(|connection| redis::cmd("SET").arg(shared.names.key(WERE_THERE)).arg(1).query(connection))
 }
 
-/// Whether they were there, and nobody has looked after their users yet.
+/// Whether they were there, and the states of their users were not corrected yet.
 pub(super) fn are_remembered(shared: &Shared) -> Result<bool, RedisFailure> {
     shared.run(|connection| redis::cmd("EXISTS").arg(shared.names.key(WERE_THERE)).query(connection))
 }
 
-/// The last of them has gone, and nobody else will set its users to offline: this does, as the only node. `None` if another
-/// node does it, or if it could not be finished and is to be tried again; else how many users there were.
+/// Sets the users of the last of them to offline, if no other node does. `None` if another node
+/// does it, or if it could not be completed and must be tried again; otherwise the number of users.
 pub(super) fn bury(shared: &Shared, node: &dyn Node, on_page: &mut dyn FnMut()) -> Result<Option<usize>, RedisFailure> {
     if !registry::inherits(shared, "neighbours")? {
         return Ok(None);
@@ -153,7 +158,7 @@ pub(super) fn bury(shared: &Shared, node: &dyn Node, on_page: &mut dyn FnMut()) 
         after = *last;
         let abandoned: HashSet<UserId> = registry::unclaimed(shared, &online)?;
         let abandoned: Vec<UserId> = online.into_iter().filter(|user| abandoned.contains(user)).collect();
-        // It leaves out users who have come to a node of ours meanwhile.
+        // Users who have logged in at a node of ours meanwhile are left out.
         if !abandoned.is_empty() && !node.on_died(&abandoned) {
             return Ok(None);
         }

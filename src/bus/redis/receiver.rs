@@ -1,7 +1,9 @@
-//! [`Receiver`]: the thread that keeps this node's connections to Redis, and drives its peer with them.
+//! [`Receiver`]: the thread that owns this node's connections to Redis, and drives its peer with
+//! them.
 //!
-//! A turn: poll, take what has come and hand it on, write to the clients, do the tasks, confirm, look at the clock. What that
-//! means is in `bus/peer`; here are sockets, waiting, and connecting again.
+//! A turn polls, reads and handles what has arrived, writes to the clients, does the tasks,
+//! confirms, and checks the time. The protocol is in `bus/peer`; this file has the sockets, the
+//! waiting, and reconnects.
 
 use std::io;
 use std::sync::Arc;
@@ -23,7 +25,7 @@ pub(super) struct Receiver {
     shared: Arc<Shared>,
     driver: PeerDriver,
     poll: Poll,
-    /// Since when Redis fails, after it was said.
+    /// Since when Redis has failed, if that was logged.
     failing: Option<Instant>,
 }
 
@@ -36,7 +38,7 @@ pub(super) enum SessionError {
     Refused(String),
     /// The probe did not come back.
     Deaf,
-    /// They lead to the wrong place.
+    /// They lead to the wrong Redis.
     Lost(Loss),
     Stopping,
 }
@@ -48,11 +50,11 @@ impl SessionError {
     }
 }
 
-/// How far a stopping node is, as far as its connections are concerned.
+/// The progress of a node's shutdown, as far as its connections are concerned.
 #[derive(Default)]
 struct Farewell {
     is_hushing: bool,
-    /// What is left to say is given up then.
+    /// After this time, unsent messages are given up.
     by: Option<Instant>,
 }
 
@@ -78,7 +80,7 @@ impl Receiver {
             self.rest(pause.mul_f64(0.5 + jitter()), Stage::Running);
             pause = (pause * 2).min(PAUSE_MAX);
         }
-        // Without a connection nothing comes, and what is left to do is done at the end.
+        // Without a connection nothing arrives, and the remaining work is done at the end.
         while self.shared.stage() < Stage::Stopping {
             self.shared.set_stage(Stage::Hushed);
             self.rest(PAUSE_MAX, Stage::Hushed);
@@ -86,7 +88,8 @@ impl Receiver {
         self.driver.close(&self.shared.tasks);
     }
 
-    /// One life of the connections: why they ended, and whether the other nodes could be published to.
+    /// Runs one life of the connections. Returns why they ended, and whether publishing to the
+    /// other nodes was possible.
     fn session(&mut self) -> (SessionError, bool) {
         let mut line = match RedisLine::open(&self.shared, self.poll.registry()) {
             Ok(line) => line,
@@ -118,7 +121,7 @@ impl Receiver {
         line.take_answers()?;
         self.driver.do_tasks(line, &self.shared.tasks, Instant::now());
         if let Some(loss) = self.shared.loss.lock().take() {
-            // What has arrived need not come again, if it can still be said.
+            // Confirm what has arrived, if that is still possible, so that it is not sent again.
             self.driver.confirm(line, Instant::now());
             line.flush()?;
             return Err(SessionError::Lost(loss));
@@ -136,7 +139,7 @@ impl Receiver {
         self.leave(line, farewell, now)
     }
 
-    /// When the node stops: first nothing more shall come, then what is left is said.
+    /// Shutdown: first stops receiving, then sends what is left.
     fn leave(&mut self, line: &mut RedisLine, farewell: &mut Farewell, now: Instant) -> Result<(), SessionError> {
         let stage = self.shared.stage();
         if stage == Stage::Running {
@@ -144,7 +147,8 @@ impl Receiver {
         }
         if !farewell.is_hushing {
             farewell.is_hushing = true;
-            // From now on nobody listens to this node's channel either, which says nothing about where it is.
+            // From now on this node's channel has no subscriber here, so it no longer shows where a
+            // connection leads.
             self.shared.forget_session();
             self.driver.hush(line, now);
             return Ok(());
@@ -166,7 +170,7 @@ impl Receiver {
         next.saturating_duration_since(Instant::now())
     }
 
-    /// One line when it begins to fail, one when it works again.
+    /// Logs one line when Redis begins to fail, and one when it works again.
     fn complain(&mut self, ended: &SessionError) {
         if self.failing.is_none() {
             self.failing = Some(Instant::now());
@@ -191,7 +195,8 @@ impl Receiver {
     }
 }
 
-/// From 0 to 1, so that the nodes of a cluster do not all come back in the same moment.
+/// A random number from 0 to 1, so that the nodes of a cluster do not all reconnect at the same
+/// moment.
 fn jitter() -> f64 {
     use std::hash::{BuildHasher, RandomState};
     (RandomState::new().hash_one(0) >> 11) as f64 / (1_u64 << 53) as f64
@@ -239,8 +244,8 @@ impl std::fmt::Display for SessionError {
     }
 }
 
-/// How often a node that stops looks whether it may.
+/// How often a node that shuts down checks whether it may exit.
 const HUSH_STEP: Duration = Duration::from_millis(20);
-/// The pause between attempts to connect grows from the first to the second; half of it is left to chance.
+/// The pause between reconnects grows from the first to the second; half of it is random.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(2);

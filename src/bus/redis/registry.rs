@@ -1,7 +1,8 @@
-//! Questions to Redis about who is where. They block.
+//! Blocking queries to Redis about where users are.
 //!
-//! Beside the subscriptions, which vanish with a node, each node keeps a set of its users, which stays: from it the others
-//! know whose `User.state` nobody will set to offline any more when it has died.
+//! The subscriptions of a node vanish with it. In addition each node stores a set of its users,
+//! which stays: from it the others know whose `User.state` they must set to offline after it has
+//! died.
 //!
 //! ```text
 //! raybox:nodes        set of nodes (behind raybox: there may be more, see `names.rs`)
@@ -21,7 +22,7 @@ use super::{Shared, neighbours};
 use crate::bus::peer::USERS_AT_ONCE;
 use crate::protocol::UserId;
 
-/// Which of these users any node of ours wants messages for.
+/// Returns which of these users any node of ours wants messages for.
 pub(super) fn subscribed(shared: &Shared, users: &[UserId]) -> Result<Vec<UserId>, RedisFailure> {
     let mut subscribed = Vec::new();
     for users in users.chunks(USERS_AT_ONCE) {
@@ -32,7 +33,7 @@ pub(super) fn subscribed(shared: &Shared, users: &[UserId]) -> Result<Vec<UserId
     Ok(subscribed)
 }
 
-/// How many connections listen to each of these channels.
+/// The number of subscribers of each channel.
 fn listeners(shared: &Shared, channels: &[String]) -> Result<Vec<u32>, RedisFailure> {
     if channels.is_empty() {
         return Ok(Vec::new());
@@ -43,7 +44,7 @@ fn listeners(shared: &Shared, channels: &[String]) -> Result<Vec<u32>, RedisFail
     Ok(shared.run(ask)?.into_iter().map(|(_, count)| count).collect())
 }
 
-/// The users among these that no node of ours, living or dead, counts as its own.
+/// Returns those of these users that no node of ours, living or dead, has registered.
 pub(super) fn unclaimed(shared: &Shared, users: &[UserId]) -> Result<HashSet<UserId>, RedisFailure> {
     if users.is_empty() {
         return Ok(HashSet::new());
@@ -51,7 +52,7 @@ pub(super) fn unclaimed(shared: &Shared, users: &[UserId]) -> Result<HashSet<Use
     shared.run(|connection| unclaimed_on(connection, &shared.names, users))
 }
 
-/// The same on any connection.
+/// The same, on any connection.
 pub(super) fn unclaimed_on(connection: &mut Commands, names: &Names, users: &[UserId]) -> RedisResult<HashSet<UserId>> {
     let mut unclaimed: HashSet<UserId> = users.iter().copied().collect();
     let nodes: Vec<String> = redis::cmd("SMEMBERS").arg(names.key(NODES)).query(connection)?;
@@ -68,21 +69,22 @@ pub(super) fn unclaimed_on(connection: &mut Commands, names: &Names, users: &[Us
     Ok(unclaimed)
 }
 
-/// The nodes that have registered and not said goodbye.
+/// The nodes that have registered and not unregistered.
 pub(super) fn nodes(shared: &Shared) -> Result<Vec<String>, RedisFailure> {
     shared.run(|connection| redis::cmd("SMEMBERS").arg(shared.names.key(NODES)).query(connection))
 }
 
-/// Those among `nodes` that listen to nothing any more.
+/// Returns those of `nodes` without a subscription.
 pub(super) fn dead(shared: &Shared, nodes: Vec<String>) -> Result<Vec<String>, RedisFailure> {
     let channels: Vec<_> = nodes.iter().map(|node| shared.names.node_channel(node)).collect();
     let counts = listeners(shared, &channels)?;
     Ok(nodes.into_iter().zip(counts).filter(|(_, count)| *count == 0).map(|(node, _)| node).collect())
 }
 
-/// Whether no other node, of ours or of the reference server, is there, and none that starts just now claims the same.
+/// Whether no other node, of ours or of the reference server, runs, and no other node that starts
+/// now claims the same.
 pub(super) fn is_first(shared: &Shared) -> Result<bool, RedisFailure> {
-    // Nodes of an earlier build, during a rolling update, call everything by the shortest names.
+    // During a rolling update, nodes of an earlier build use the shortest names for everything.
     for names in [&shared.names, &Names::shortest()] {
         let registered: Vec<String> =
             shared.run(|connection| redis::cmd("SMEMBERS").arg(names.key(NODES)).query(connection))?;
@@ -97,12 +99,12 @@ pub(super) fn is_first(shared: &Shared) -> Result<bool, RedisFailure> {
     take(shared, &shared.names.key(FIRST))
 }
 
-/// Whether this node, and no other, is to look after the users of a dead one.
+/// Whether this node, and no other, should correct the states of a dead node's users.
 pub(super) fn inherits(shared: &Shared, node: &str) -> Result<bool, RedisFailure> {
     take(shared, &shared.names.key(&format!("heir:{node}")))
 }
 
-/// The users of a node, page by page, until `page` returns false, which it then returns.
+/// Reads the users of a node, page by page, until `page` returns false; then returns false.
 pub(super) fn users_of(
     shared: &Shared,
     node: &str,
@@ -126,7 +128,7 @@ pub(super) fn users_of(
     }
 }
 
-/// Forgets a node.
+/// Removes a node.
 pub(super) fn forget(shared: &Shared, node: &str) -> Result<(), RedisFailure> {
     let mut pipeline = redis::pipe();
     pipeline.cmd("DEL").arg(users_key(&shared.names, node)).cmd("SREM").arg(shared.names.key(NODES)).arg(node);
@@ -138,17 +140,17 @@ pub(super) fn register(shared: &Shared) -> Result<bool, RedisFailure> {
     shared.publish(|connection| redis::cmd("SADD").arg(shared.names.key(NODES)).arg(&shared.node).query(connection))
 }
 
-/// Counts these users as this node's own.
+/// Registers these users as users of this node.
 pub(super) fn claim(shared: &Shared, users: &[UserId]) -> Result<(), RedisFailure> {
     if users.is_empty() {
         return Ok(());
     }
-    // A node may die before it has looked around for the first time.
+    // A node may die before its first look at the others.
     register(shared)?;
     change(shared, "SADD", users)
 }
 
-/// Counts them no longer.
+/// Removes these users.
 pub(super) fn disclaim(shared: &Shared, users: &[UserId]) -> Result<(), RedisFailure> {
     change(shared, "SREM", users)
 }

@@ -1,8 +1,9 @@
-//! [`Resolver`]: the addresses of Redis's host, as the system knows them now, without waiting for the system for longer than
-//! the caller wants.
+//! [`Resolver`]: the current addresses of Redis's host, without waiting for the system for longer
+//! than the caller allows.
 //!
-//! A lookup cannot be ended, and may take half a minute when a name server is silent. So a thread of its own does it, which
-//! nobody joins; there is at most one. The name is looked up for every connection: after a failover it leads elsewhere.
+//! A lookup cannot be cancelled, and may take half a minute if a name server does not answer. So a
+//! thread of its own does it, which is never joined; there is at most one. The name is looked up
+//! for every connection, because it leads elsewhere after a failover.
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
@@ -30,11 +31,11 @@ struct Lookup {
 #[derive(Default)]
 struct State {
     is_under_way: bool,
-    /// How many lookups were done.
+    /// The number of lookups done.
     count: u64,
-    /// What the last one has found; the text is of its failure.
+    /// The result of the last lookup; the text describes its failure.
     found: Option<Result<Vec<SocketAddr>, String>>,
-    /// What the last one that did not fail has found.
+    /// The addresses from the last successful lookup.
     known: Vec<SocketAddr>,
 }
 
@@ -53,10 +54,11 @@ impl Resolver {
         Resolver(Names::LookedUp(Arc::new(lookup)))
     }
 
-    /// The addresses, in the order to try them. When the name servers fail, those that they gave last.
+    /// The addresses, in the order to try them. If the name servers fail, the last known ones.
     ///
     /// # Errors
-    /// When none is known by `by`.
+    ///
+    /// If none is known by `by`.
     pub(super) fn addresses(&self, by: Instant) -> io::Result<Vec<SocketAddr>> {
         let lookup = match &self.0 {
             Names::Address(address) => return Ok(vec![*address]),

@@ -1,16 +1,18 @@
-//! Whether a connection leads to the Redis that this node listens to.
+//! Checks that a connection leads to the Redis at which this node is subscribed.
 //!
-//! Connections are made at different times, and the name of Redis, or the address behind it, may lead elsewhere since. A
-//! node that publishes on one Redis and listens on another reaches nobody and notices nothing. So each new connection asks
-//! how many listen to the channel of this node: none do on any other Redis. (A `run_id` would say the same, but it needs
-//! the right to `INFO`.)
+//! Connections are made at different times, and the name of Redis, or the address behind it, may
+//! lead elsewhere since. A node that publishes at one Redis and is subscribed at another reaches
+//! nobody and notices nothing. So each new connection asks for the number of subscribers of this
+//! node's channel: on any other Redis there are none. (A `run_id` would say the same, but needs the
+//! privilege for `INFO`.)
 //!
 //! ```text
 //!                       this node is heard there          it is not
 //!   primary             good                              the name leads elsewhere: all connections are made anew
 //!   replica             demoted: likewise                 of no use; the old ones stay
 //! ```
-//! A node whose connections all last would never notice, so [`Watch`](super::watch::Watch) makes one every two seconds, just to look.
+//! A node whose connections all last would never notice, so [`Watch`](super::watch::Watch) makes
+//! one every two seconds as a check.
 
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -20,18 +22,18 @@ use pool::RedisConnection;
 use super::Shared;
 use super::dial::{Blocking, Commands, DialError, Role};
 
-/// Why all connections are to be made anew.
+/// Why all connections must be replaced.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Loss {
-    /// The Redis that this node listens to has become a replica.
+    /// The Redis at which this node is subscribed has become a replica.
     Demoted,
-    /// New connections lead to another one.
+    /// New connections lead to another Redis.
     Moved,
 }
 
 impl Shared {
-    /// A connection for commands to the Redis that this node listens to, or would, if it does not yet. Blocks until `by`. If
-    /// that is not where new connections lead, the receiver begins again.
+    /// A connection for commands to the Redis at which this node is subscribed or will be. Blocks
+    /// until `by`. If new connections lead elsewhere, the receiver reconnects.
     ///
     /// # Errors
     /// Any [`DialError`] but [`DialError::Certificates`].
@@ -46,7 +48,7 @@ impl Shared {
             (false, Role::Primary) => Some(Loss::Moved),
             (false, Role::Replica) => None,
         };
-        // Subscriptions that ended meanwhile say nothing.
+        // If the subscriptions ended meanwhile, the count proves nothing.
         if self.session.load(Ordering::Acquire) != session {
             return if role == Role::Primary { Ok(connection) } else { Err(DialError::Replica) };
         }
@@ -56,14 +58,15 @@ impl Shared {
         Err(if role == Role::Replica { DialError::Replica } else { DialError::Elsewhere })
     }
 
-    /// Looks where a new connection leads. Blocks, for a few seconds at most.
+    /// Checks where a new connection leads. Blocks, for a few seconds at most.
     pub(super) fn scout(&self, by: Instant) {
         if let Err(error) = self.dial(by) {
             log::debug!("a new connection to Redis: {error}");
         }
     }
 
-    /// Has the receiver make all connections anew, unless they are others already. Nothing is published until then.
+    /// Makes the receiver replace all connections, unless it has done so already. Nothing is
+    /// published until then.
     pub(super) fn lose(&self, session: u64, loss: Loss) {
         if session != 0 && self.session.compare_exchange(session, 0, Ordering::AcqRel, Ordering::Acquire).is_ok() {
             self.suspend();

@@ -1,4 +1,5 @@
-//! [`survey`], [`Claims`]: who is in the cluster, for a command that is about to change what its nodes work on.
+//! [`survey`], [`Claims`]: the nodes of the cluster, for a command that is about to change the data
+//! they work on.
 
 use std::time::Instant;
 
@@ -15,22 +16,24 @@ use crate::protocol::UserId;
 pub struct Survey {
     /// Whether there are nodes of the reference server.
     pub has_reference_nodes: bool,
-    /// Their addresses and those of tools that listen to patterns, unless Redis does not let us see these.
+    /// The addresses of these nodes and of tools that subscribe to patterns, unless Redis does not
+    /// let us see them.
     pub reference_nodes: Vec<String>,
-    /// How many nodes of this server there are.
+    /// The number of nodes of this server.
     pub nodes: usize,
 }
 
 /// Asks Redis. Blocks, for a few seconds at most.
 ///
 /// # Errors
-/// [`RedisError`] when it does not answer.
+///
+/// [`RedisError`] if it does not answer.
 pub fn survey(settings: &RedisSettings) -> Result<Survey, RedisError> {
     let mut connection = connect(settings)?;
     look(&mut connection, settings).map_err(|error| RedisError::of(settings, &error))
 }
 
-/// Which users nodes of this server, living or dead, count as their own.
+/// The users that nodes of this server, living or dead, have registered.
 pub struct Claims {
     settings: RedisSettings,
     connection: Commands,
@@ -40,15 +43,18 @@ impl Claims {
     /// Connects to Redis. Blocks, for a few seconds at most.
     ///
     /// # Errors
-    /// [`RedisError`] when it does not answer.
+    ///
+    /// [`RedisError`] if it does not answer.
     pub fn open(settings: &RedisSettings) -> Result<Claims, RedisError> {
         Ok(Claims { settings: settings.clone(), connection: connect(settings)? })
     }
 
-    /// Those of `users` whom no such node counts as its own, in the order given. Blocks, for a few seconds at most.
+    /// Returns those of `users` that no such node has registered, in the order given. Blocks, for a
+    /// few seconds at most.
     ///
     /// # Errors
-    /// [`RedisError`] when it does not answer.
+    ///
+    /// [`RedisError`] if it does not answer.
     pub fn unclaimed(&mut self, users: &[UserId]) -> Result<Vec<UserId>, RedisError> {
         let Claims { settings, connection } = self;
         connection.begin(Instant::now() + dial::CALL_TIMEOUT);
@@ -66,7 +72,8 @@ fn connect(settings: &RedisSettings) -> Result<Commands, RedisError> {
 
 fn look(connection: &mut Commands, settings: &RedisSettings) -> RedisResult<Survey> {
     let names = Names::new(settings);
-    // Those that may be of this installation count, too: what is done while they are there cannot be undone.
+    // Nodes that may belong to this installation count, too: the command's changes cannot be
+    // undone.
     let has_reference_nodes = settings.cpp_nodes != Some(false) && neighbours::listeners(connection)?.nodes > 0;
     let clients: RedisResult<String> = redis::cmd("CLIENT").arg("LIST").arg("TYPE").arg("pubsub").query(connection);
     let reference_nodes = clients.map(|clients| pattern_listeners(&clients)).unwrap_or_default();
@@ -80,7 +87,7 @@ fn look(connection: &mut Commands, settings: &RedisSettings) -> RedisResult<Surv
     Ok(Survey { has_reference_nodes, reference_nodes, nodes })
 }
 
-/// The addresses in `id=3 addr=10.0.0.7:41234 … psub=1 …` of those who listen to a pattern.
+/// The addresses in `id=3 addr=10.0.0.7:41234 … psub=1 …` of clients that subscribe to a pattern.
 fn pattern_listeners(clients: &str) -> Vec<String> {
     let value = |client: &str, key: &str| {
         let mut words = client.split(' ').filter_map(|word| word.split_once('='));

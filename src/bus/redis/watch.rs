@@ -1,4 +1,4 @@
-//! [`Watch`]: looks every second who else is there, and after nodes that have died.
+//! [`Watch`]: checks every second which other nodes run, and cleans up after dead ones.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,21 +11,23 @@ use super::dial::CALL_TIMEOUT;
 use super::{Shared, Stage, neighbours, registry};
 use crate::bus::Node;
 
-/// A thread of its own, because its questions block.
+/// A thread of its own, because its queries block.
 pub(super) struct Watch {
     shared: Arc<Shared>,
     node: Arc<dyn Node>,
     is_registered: bool,
-    /// Nodes that listen to nothing, and since when.
+    /// Nodes without a subscription, and since when.
     silent: HashMap<String, Instant>,
-    /// How many nodes of the reference server listened at the last look, and since when there are none that were there before.
+    /// The number of the reference server's nodes at the last check, and since when there are none
+    /// after there were some.
     neighbours: u32,
     alone_since: Option<Instant>,
-    /// Since when commands fail.
+    /// Since when commands have failed.
     failing: Option<Instant>,
-    /// When this node was last without Redis. The others are then, too, and come back one after the other.
+    /// When this node was last without Redis. Then the others are too, and they come back one after
+    /// the other.
     was_away: Option<Instant>,
-    /// When it has last looked where a new connection leads.
+    /// When it last checked where a new connection leads.
     scouted: Instant,
 }
 
@@ -54,7 +56,7 @@ impl Watch {
                     self.scouted = Instant::now();
                 }
             } else {
-                // A node that hears nothing does not know which others are silent.
+                // A disconnected node does not know which others are silent.
                 self.silent.clear();
                 if self.is_registered {
                     self.was_away = Some(Instant::now());
@@ -66,7 +68,7 @@ impl Watch {
         }
     }
 
-    /// Waits for a second, or until the bus stops, which it returns.
+    /// Waits for a second, or until the bus stops; returns whether it stops.
     fn rest(&self) -> bool {
         let (mut stage, by) = (self.shared.stage.lock(), Instant::now() + LOOK_EVERY);
         while *stage < Stage::Stopping && !self.shared.changed.wait_until(&mut stage, by).timed_out() {}
@@ -96,8 +98,8 @@ impl Watch {
         Ok(())
     }
 
-    /// Looks after nodes of the reference server, and after the users of those that have gone when none is left. As long
-    /// as one is left, nobody here knows which users are on it.
+    /// Checks for nodes of the reference server, and sets their users to offline when the last one
+    /// has gone. While one runs, no node of ours knows which users it has.
     fn look_for_neighbours(&mut self) -> Result<(), RedisFailure> {
         let shared = self.shared.clone();
         let before = self.neighbours;
@@ -122,11 +124,11 @@ impl Watch {
             self.alone_since = None;
             return Ok(());
         }
-        // One that comes back soon has only been started again.
+        // A node that comes back soon has only been restarted.
         if self.alone_since.get_or_insert_with(Instant::now).elapsed() < SILENCE_MAX {
             return Ok(());
         }
-        // With many users it takes longer than a look should.
+        // With many users it takes longer than a check should.
         let on_page = &mut || *shared.commanded.lock() = Some(Instant::now());
         if let Some(users) = neighbours::bury(&shared, &*self.node, on_page)? {
             log::info!("nodes of the reference server have left {users} users online: they are offline now");
@@ -134,7 +136,7 @@ impl Watch {
         Ok(())
     }
 
-    /// Sees to it that nobody is online because of a node that no longer is.
+    /// Sets the users of a dead node to offline.
     fn bury(&mut self, dead: &str) -> Result<(), RedisFailure> {
         if !registry::inherits(&self.shared, dead)? {
             return Ok(());
@@ -144,7 +146,7 @@ impl Watch {
             count += users.len();
             self.node.on_died(&users)
         })?;
-        // Otherwise somebody tries again.
+        // Otherwise a node tries again.
         if all_written {
             registry::forget(&self.shared, dead)?;
             self.silent.remove(dead);
@@ -153,7 +155,7 @@ impl Watch {
         Ok(())
     }
 
-    /// One line when commands begin to fail, one when they work again.
+    /// Logs one line when commands begin to fail, and one when they work again.
     fn tell(&mut self, failure: Option<RedisFailure>) {
         match (failure, self.failing) {
             (None, failing) => {
@@ -164,7 +166,7 @@ impl Watch {
                 }
             }
             (Some(failure), None) => {
-                // An outage that the receiver has noticed is its to tell.
+                // If the receiver has noticed the outage, the receiver logs it.
                 if self.shared.up.load(Ordering::Acquire) {
                     log::error!("commands to Redis fail: {failure}; messages for users of other nodes may be stored");
                     self.failing = Some(Instant::now());
@@ -175,10 +177,11 @@ impl Watch {
     }
 }
 
-/// How long a node may listen to nothing before it counts as dead: longer than it takes to connect again.
+/// How long a node may be without a subscription before it counts as dead: longer than a reconnect
+/// takes.
 const SILENCE_MAX: Duration = Duration::from_secs(3);
 /// How long others may take to be back after this node.
 const RETURN_MAX: Duration = Duration::from_secs(8);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How often it looks where a new connection leads. It looks at every second turn at most.
+/// How often it checks where a new connection leads, at most at every second turn.
 const SCOUT_EVERY: Duration = Duration::from_millis(1500);

@@ -1,8 +1,8 @@
 //! [`Wire`]: one connection to Redis that never blocks.
 //!
-//! The bus reads what is pushed to it and writes what needs no answer, both from one thread that must not wait for
-//! either; a client library's connection would block in one of the two. Commands are packed by the library, what comes
-//! back is read here: the few kinds of RESP2 reply that such commands have.
+//! The bus reads published messages and writes commands that need no answer, both from one thread
+//! that must not wait for either; a client library's connection would block. The library packs
+//! commands. Replies are parsed here: the few kinds of RESP2 reply that such commands have.
 //!
 //! ```text
 //! *3\r\n $7\r\nmessage\r\n $10\r\nraybox:u:7\r\n $5\r\nhello\r\n      a push
@@ -16,22 +16,22 @@ use std::io::{self, ErrorKind, Read, Write};
 
 use memchr::memchr;
 
-/// What Redis sends.
+/// A reply or message from Redis.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Reply<'b> {
-    /// Somebody published this.
+    /// A published message.
     Message { channel: &'b [u8], payload: &'b [u8] },
-    /// From now on messages of this channel come.
+    /// Messages of this channel arrive from now on.
     Subscribed(&'b [u8]),
-    /// They come no longer.
+    /// They no longer arrive.
     Unsubscribed(&'b [u8]),
-    /// A number, a text, or nothing: an answer that nobody waits for.
+    /// A number, a text, or nothing: an answer that is not used.
     Done,
     /// A command was refused.
     Error(&'b [u8]),
 }
 
-/// Bytes that no Redis sends.
+/// Bytes that a Redis never sends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Malformed;
 
@@ -41,17 +41,19 @@ impl fmt::Display for Malformed {
     }
 }
 
-/// A connection, what was received and not yet looked at, and what could not be written yet.
+/// A connection, its received and unparsed bytes, and its unwritten ones.
 pub(super) struct Wire<S> {
     stream: S,
-    /// Longer than what was read: the rest is room for more, and is not cleared again for every read.
+    /// Longer than the received bytes: the rest is room for more, and is not cleared again for
+    /// every read.
     input: Vec<u8>,
     read: usize,
-    /// Where in `input` the next reply begins.
+    /// The position in `input` at which the next reply begins.
     looked_at: usize,
     output: Vec<u8>,
     written: usize,
-    /// Commands less answers: of a connection that does not subscribe, those that wait for theirs.
+    /// Commands minus answers; for a connection that does not subscribe, the commands that wait for
+    /// an answer.
     unanswered: i64,
 }
 
@@ -70,12 +72,12 @@ impl<S: Read + Write> Wire<S> {
         self.output.len() - self.written
     }
 
-    /// Whether every command has its answer; not for a connection that subscribes.
+    /// Whether every command has been answered; not for a connection that subscribes.
     pub(super) fn is_answered(&self) -> bool {
         self.unanswered == 0
     }
 
-    /// Adds a packed command to what [`Wire::flush`] writes.
+    /// Adds a packed command, to be written by [`Wire::flush`].
     pub(super) fn push(&mut self, packed: &[u8]) {
         self.unanswered += 1;
         self.output.extend_from_slice(packed);
@@ -84,7 +86,8 @@ impl<S: Read + Write> Wire<S> {
     /// Writes what the socket takes.
     ///
     /// # Errors
-    /// When the connection is broken.
+    ///
+    /// If the connection is broken.
     pub(super) fn flush(&mut self) -> io::Result<()> {
         while self.written < self.output.len() {
             match self.stream.write(&self.output[self.written..]) {
@@ -98,31 +101,32 @@ impl<S: Read + Write> Wire<S> {
         self.output.clear();
         self.output.shrink_to(BUFFER_KEPT);
         self.written = 0;
-        // A TLS session may hold back what the socket did not take.
+        // A TLS session may hold bytes that the socket did not take.
         match self.stream.flush() {
             Err(error) if error.kind() != ErrorKind::WouldBlock => Err(error),
             _ => Ok(()),
         }
     }
 
-    /// Reads what has come, up to a budget; false when nothing more was there.
+    /// Reads what has arrived, up to a budget; false if there is nothing more.
     ///
     /// # Errors
-    /// When the connection is broken or was closed.
+    ///
+    /// If the connection is broken or was closed.
     pub(super) fn fill(&mut self) -> io::Result<bool> {
         let before = self.read - self.looked_at;
         loop {
             let read = self.read - self.looked_at - before;
             match self.fill_once() {
                 Ok(true) if read < READ_BUDGET => {}
-                // What came before the end is looked at first; the end comes again.
+                // Bytes before the end are handled first; the end is reported again.
                 Err(_) if read > 0 => return Ok(true),
                 result => return result,
             }
         }
     }
 
-    /// Reads once; false when nothing was there.
+    /// Reads once; false if there was nothing.
     ///
     /// # Errors
     /// As for [`Wire::fill`].
@@ -150,10 +154,11 @@ impl<S: Read + Write> Wire<S> {
         }
     }
 
-    /// The next whole reply among what was read.
+    /// Returns the next complete reply.
     ///
     /// # Errors
-    /// [`Malformed`]; the connection is of no use any more.
+    ///
+    /// [`Malformed`]; the connection can no longer be used.
     pub(super) fn next(&mut self) -> Result<Option<Reply<'_>>, Malformed> {
         let Some((reply, length)) = parse(&self.input[self.looked_at..self.read])? else { return Ok(None) };
         self.looked_at += length;
@@ -170,13 +175,14 @@ impl<S> fmt::Debug for Wire<S> {
     }
 }
 
-/// One reply from the front of `bytes`, and how long it is; `None` when it is not whole yet.
+/// Parses one reply from the front of `bytes`, and its length; `None` if it is incomplete.
 pub(super) fn parse(bytes: &[u8]) -> Result<Option<(Reply<'_>, usize)>, Malformed> {
     let mut rest = Cursor { bytes, at: 0 };
     let reply = match rest.element()? {
         None => return Ok(None),
         Some(Element::Array(3)) => {
-            // One after the other: behind an element that is not whole stands the rest of it, which is none.
+            // One after the other, because the rest of an incomplete element would be taken for
+            // another one.
             let Some(kind) = rest.element()? else { return Ok(None) };
             let Some(channel) = rest.element()? else { return Ok(None) };
             let Some(last) = rest.element()? else { return Ok(None) };
@@ -212,7 +218,7 @@ struct Cursor<'b> {
 }
 
 impl<'b> Cursor<'b> {
-    /// One element; of an array only its head. `None` when it is not whole.
+    /// Parses one element; of an array only its head. `None` if it is incomplete.
     fn element(&mut self) -> Result<Option<Element<'b>>, Malformed> {
         let Some(line) = self.line()? else { return Ok(None) };
         let Some((&kind, text)) = line.split_first() else { return Err(Malformed) };
@@ -257,14 +263,15 @@ fn length(digits: &[u8]) -> Result<usize, Malformed> {
     if length <= BULK_BYTES_MAX { Ok(length) } else { Err(Malformed) }
 }
 
-/// What is read before anything is looked at, and how much at a time.
+/// The bytes that are read before any are parsed, and the bytes of one read.
 const READ_BUDGET: usize = 256 * 1024;
 const READ_BYTES: usize = 64 * 1024;
-/// Memory that an idle connection keeps.
+/// The output buffer that an idle connection keeps.
 const BUFFER_KEPT: usize = 64 * 1024;
-/// The same for what is read, which under load is several reads long.
+/// The input buffer that it keeps; under load it holds several reads.
 const INPUT_KEPT: usize = 512 * 1024;
-/// Redis sends no longer line than an error message, and no longer text than 512 MB (`proto-max-bulk-len`).
+/// Redis sends no line longer than an error message, and no text longer than 512 MB
+/// (`proto-max-bulk-len`).
 const LINE_BYTES_MAX: usize = 64 * 1024;
 const BULK_BYTES_MAX: usize = 512 * 1024 * 1024;
 
@@ -276,7 +283,7 @@ mod tests {
 
     use super::*;
 
-    /// Gives what it holds piece by piece, and takes one byte less than it is offered.
+    /// Returns its bytes piece by piece, and takes one byte less than it is offered.
     #[derive(Default)]
     struct Pieces {
         input: VecDeque<Vec<u8>>,

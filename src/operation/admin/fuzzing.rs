@@ -1,4 +1,4 @@
-//! Any bytes that a client of the admin port may send.
+//! Fuzzes the parser of the admin port.
 
 use std::sync::{Arc, LazyLock};
 
@@ -6,8 +6,8 @@ use super::{Asked, HEAD_BYTES_MAX, Known, OK, parse};
 use crate::metrics::Metrics;
 use crate::operation::health::Health;
 
-/// The bytes are what was received. Once it is known what is asked for, nothing that follows changes that, and the answer is
-/// a response whose length is right.
+/// The bytes are a client's input. Once the request is complete, later bytes do not change it, and
+/// the answer is a response with the right length.
 pub fn http(data: &[u8]) {
     static KNOWN: LazyLock<Known> =
         LazyLock::new(|| Known { health: Arc::new(Health::new(Arc::new([]))), metrics: Arc::new(Metrics::new(1)) });

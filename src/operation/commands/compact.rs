@@ -1,4 +1,4 @@
-//! `server compact`: makes the file of the embedded store as small as what is in it.
+//! `server compact`: shrinks the file of the embedded store to its content.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -9,7 +9,7 @@ use clap::Arg;
 use super::{CommandError, grouped, say};
 use crate::store::sqlite::{Compacted, compact};
 
-/// Does what the arguments, which begin with the command's name, say.
+/// Runs the command with its arguments, which begin with its name.
 ///
 /// # Errors
 /// [`CommandError`], one line for the operator.

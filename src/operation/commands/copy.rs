@@ -1,14 +1,15 @@
-//! `server copy`: moves what one server keeps in a file into the database of a cluster.
+//! `server copy`: copies the data of an embedded store into the database of a cluster.
 //!
-//! Ids, hashed passwords, roles and the order of messages stay as they are; everybody is offline. The order of the tables
-//! is what makes it safe to repeat:
+//! Ids, hashed passwords, roles and the order of messages are preserved; all users are offline. The
+//! order of the tables makes it safe to repeat:
 //!
 //! ```text
 //!   messages, members, friends, groups      batch by batch: after an interruption, the beginning of the source's rows
 //!   users                                   last, and in one transaction: all or none
 //! ```
-//! As long as there are no users nobody can log in, so nobody has changed anything: what is there must be the beginning
-//! of the same source, and the copy goes on behind it. Once there are users the copy is complete, and only compared.
+//! As long as there are no users, no user can log in, so no data can have changed: the target must
+//! be a prefix of the same source, and the copy continues after it. Once there are users, the copy
+//! is complete and is only compared.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -26,7 +27,7 @@ use crate::store::mysql::target::{SameName, size};
 use crate::store::sqlite::Source;
 use crate::store::tables::{Fields, RowKey, Sum, TABLES, Table, USERS};
 
-/// Does what the arguments, which begin with the command's name, say.
+/// Runs the command with its arguments, which begin with its name.
 ///
 /// # Errors
 /// [`CommandError`], one line for the operator.
@@ -51,7 +52,7 @@ pub fn run(
 struct Copy {
     source: Source,
     target: Maintenance,
-    /// Both as they were named.
+    /// Both as named on the command line.
     from: String,
     to: String,
 }
@@ -118,7 +119,7 @@ impl Copy {
         Ok(())
     }
 
-    /// Adds up every table in both databases.
+    /// Computes the checksum of every table in both databases.
     fn compare(&mut self) -> Result<Vec<Pair>, CommandError> {
         let progress = Progress::of_unknown("comparing");
         let mut pairs = Vec::new();
@@ -131,7 +132,7 @@ impl Copy {
         Ok(pairs)
     }
 
-    /// Refuses a target that holds anything but the beginning of this source, without users.
+    /// Refuses a target that contains anything other than a prefix of this source, without users.
     fn check_beginnings(&self, pairs: &[Pair]) -> Result<(), CommandError> {
         let has_users = pairs.iter().any(|pair| pair.table.name == USERS.name && pair.target.rows > 0);
         let mut others = Vec::new();
@@ -169,7 +170,8 @@ impl Copy {
         )))
     }
 
-    /// Tries whether the database takes all users, and takes them back: it may find names the same that we do not.
+    /// Tests whether the database accepts all users, and rolls back: it may take names for equal
+    /// that we do not.
     fn check_names(&mut self) -> Result<(), CommandError> {
         let refused = |error| CommandError::refused(format_args!("copy: the users do not fit: {error}"));
         let mut same = Vec::new();
@@ -220,7 +222,7 @@ impl Copy {
         Ok(())
     }
 
-    /// Sees to it that no number is used again, also none of rows that are gone.
+    /// Ensures that no id is used again, including ids of deleted rows.
     fn set_number(&mut self, pair: &Pair) -> Result<(), CommandError> {
         if !pair.table.numbers_itself {
             return Ok(());
@@ -252,7 +254,7 @@ impl Copy {
     }
 }
 
-/// Gives `each` the rows after `after` in batches: many, unless they are long.
+/// Gives `each` the rows after `after` in batches: many rows, or fewer if they are long.
 fn in_batches(
     source: &Source,
     table: &Table,

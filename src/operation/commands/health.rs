@@ -1,7 +1,8 @@
-//! `server health [ADDRESS]`: asks a running server whether it is ready, for health checks of containers and scripts,
-//! which so need no program beside this one.
+//! `server health [ADDRESS]`: asks a running server whether it is ready. Health checks of
+//! containers and scripts need no other program.
 //!
-//! ADDRESS is where the server was told to answer by its key `admin`, a port alone is one of 127.0.0.1; without it, what RAYBOX_ADMIN says.
+//! ADDRESS is the one in the server's key `admin`; a port alone is one of 127.0.0.1. The default is
+//! RAYBOX_ADMIN.
 
 use std::error::Error;
 use std::fmt;
@@ -9,18 +10,18 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// Why a server does not count as ready.
+/// Why a server counts as not ready.
 #[derive(Debug)]
 pub enum Unhealthy {
     /// This is not an address.
     Address(String),
-    /// No answer came from there.
+    /// There was no answer from this address.
     Silent(SocketAddr, io::Error),
-    /// It answers that it is not ready, with this.
+    /// It answered that it is not ready, with this text.
     NotReady(SocketAddr, String),
 }
 
-/// Asks for `/readyz` and returns what the server says of itself.
+/// Requests `/readyz` and returns the server's report.
 ///
 /// # Errors
 /// [`Unhealthy`], one line for the operator.
@@ -37,7 +38,7 @@ pub fn run(address: &str) -> Result<String, Unhealthy> {
     Err(Unhealthy::NotReady(address, said.lines().collect::<Vec<_>>().join("; ")))
 }
 
-/// HTTP/1.0, so that the answer ends with the connection.
+/// Uses HTTP/1.0, so that the answer ends with the connection.
 fn ask(address: SocketAddr) -> io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -45,7 +46,7 @@ fn ask(address: SocketAddr) -> io::Result<String> {
     write!(stream, "GET /readyz HTTP/1.0\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
     let mut answer = Vec::new();
     stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).map_err(|error| match error.kind() {
-        // What Linux calls a read timeout.
+        // Linux reports a read timeout like this.
         io::ErrorKind::WouldBlock => io::Error::new(io::ErrorKind::TimedOut, "none within 2 s"),
         _ => error,
     })?;
@@ -75,9 +76,9 @@ impl Error for Unhealthy {
     }
 }
 
-/// Where to ask when nothing is said.
+/// The default address.
 pub const DEFAULT_ADDRESS: &str = "127.0.0.1:9600";
-/// For each step of asking; an error names it.
+/// The timeout of each step; an error mentions it.
 const PATIENCE: Duration = Duration::from_secs(2);
 const ANSWER_BYTES_MAX: u64 = 64 * 1024;
 

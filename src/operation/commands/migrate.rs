@@ -1,11 +1,12 @@
 //! `server migrate`: brings the tables of a cluster's database up to date.
 //!
-//! It shows what is missing before it changes anything. What it changes cannot be taken back by it, and reference servers
-//! cannot work with the result: hence it refuses while any are connected to Redis. Nodes of this server may run
-//! meanwhile. They look at the tables only when they start and go on as they began, which the new tables allow; while
-//! the database rewrites a table, what they want to write into it fails, and its sender is told.
+//! It shows what is missing before it changes anything. Its changes cannot be undone, and reference
+//! servers cannot work with the result, so it refuses while any are connected to Redis. Nodes of
+//! this server may run meanwhile. They inspect the tables only at the start and keep working as
+//! they began, which the new tables allow. While the database rewrites a table, writes to it fail,
+//! and their senders get an error.
 //!
-//! Nothing is lost when it is killed: run again, it does what is still missing.
+//! If it is killed, nothing is lost: the next run does what is still missing.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -20,7 +21,7 @@ use crate::operation::resources;
 use crate::store::mysql::Maintenance;
 use crate::store::mysql::maintenance::{MIGRATIONS, Migration, NAMES, NEW_TABLES, Nulls, State};
 
-/// Does what the arguments, which begin with the command's name, say.
+/// Runs the command with its arguments, which begin with its name.
 ///
 /// # Errors
 /// [`CommandError`], one line for the operator.
@@ -67,7 +68,7 @@ struct Options {
     is_forced: bool,
 }
 
-/// Makes the tables in an empty database.
+/// Creates the tables in an empty database.
 fn create(database: &mut Maintenance, options: &Options) -> Result<(), CommandError> {
     say(format_args!("{}: empty, all tables are to be made\n\n{}", database.name(), indented(NEW_TABLES)));
     if options.is_dry_run {
@@ -80,7 +81,7 @@ fn create(database: &mut Maintenance, options: &Options) -> Result<(), CommandEr
     Ok(())
 }
 
-/// Applies what is missing.
+/// Applies the missing migrations.
 fn upgrade(
     database: &mut Maintenance,
     missing: &[&'static Migration],
@@ -128,7 +129,7 @@ fn apply(database: &mut Maintenance, migration: &Migration) -> Result<(), Comman
     Ok(())
 }
 
-/// Refuses while nodes of the reference server are there, who would not find their way afterwards.
+/// Refuses while nodes of the reference server run, because they cannot work with the new tables.
 fn check_cluster(config: &Config, options: &Options) -> Result<(), CommandError> {
     let Some(settings) = &config.redis else {
         say("note: there is no redis.cnf, so nobody was asked for nodes of the reference server; stop them before");
@@ -156,7 +157,7 @@ fn reference(nodes: &[String]) -> String {
     )
 }
 
-/// The reason not to migrate, unless this is a dry run or `--force` was given.
+/// Refuses for this reason, unless this is a dry run or `--force` was given.
 fn object(options: &Options, why: &str) -> Result<(), CommandError> {
     if options.is_dry_run || options.is_forced {
         say(format_args!("warning: {why}"));
@@ -165,7 +166,8 @@ fn object(options: &Options, why: &str) -> Result<(), CommandError> {
     Err(CommandError::refused(format_args!("migrate: {why}, or go on nevertheless with --force")))
 }
 
-/// Refuses rows that lack what the tables of this server cannot be without, before the first migration has begun.
+/// Refuses rows that lack values which this server's tables require, before the first migration has
+/// begun.
 fn check_nulls(database: &mut Maintenance) -> Result<(), CommandError> {
     let nulls = database.nulls().map_err(CommandError::refused)?;
     if nulls.is_empty() {
@@ -179,7 +181,7 @@ fn check_nulls(database: &mut Maintenance) -> Result<(), CommandError> {
             (false, true) => format!(" (id {ids} and others)"),
         };
         let advice = match (*table, *column) {
-            // An empty one would let everybody in.
+            // An empty one would let anybody log in.
             ("User", "password") => {
                 "UPDATE User SET password = SHA2(CONCAT(UUID(), RAND(), id), 224) WHERE password IS NULL"
             }
@@ -193,7 +195,7 @@ fn check_nulls(database: &mut Maintenance) -> Result<(), CommandError> {
     Err(CommandError::refused(format_args!("migrate: {}", nulls.join("; "))))
 }
 
-/// Refuses names that the last migration would stumble over, before the first has begun.
+/// Refuses names on which the last migration would fail, before the first has begun.
 fn check_names(database: &mut Maintenance, missing: &[&Migration]) -> Result<(), CommandError> {
     if !missing.iter().any(|migration| migration.version == NAMES) {
         return Ok(());

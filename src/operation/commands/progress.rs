@@ -1,4 +1,4 @@
-//! [`Progress`]: how far a piece of work is, for whoever watches.
+//! [`Progress`]: shows the progress of a command.
 
 use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
@@ -7,23 +7,24 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{grouped, say};
 
-/// A bar on a terminal, which vanishes at the end; elsewhere a line now and then. The last line is said in any case.
+/// A bar on a terminal, which is removed at the end; elsewhere a line now and then. The last line
+/// is always printed.
 pub(super) struct Progress {
     what: String,
     total: u64,
     done: u64,
     begun: Instant,
-    /// On a terminal.
+    /// Present on a terminal.
     bar: Option<ProgressBar>,
 }
 
 impl Progress {
-    /// Begins a piece of work of so many rows.
+    /// Begins work on this number of rows.
     pub(super) fn of_rows(what: &str, total: u64) -> Progress {
         Progress::begin(what, total, "{msg:16} {bar:40} {human_pos} of {human_len} rows, {elapsed} ({eta} left)")
     }
 
-    /// Begins a piece of work that does not tell how far it is.
+    /// Begins work whose progress is unknown.
     pub(super) fn of_unknown(what: &str) -> Progress {
         Progress::begin(what, 0, "{spinner} {msg}, {elapsed}")
     }
@@ -38,7 +39,7 @@ impl Progress {
         Progress { what: what.to_owned(), total, done: 0, begun: Instant::now(), bar }
     }
 
-    /// So many more rows are done.
+    /// Adds rows that are done.
     pub(super) fn advance(&mut self, rows: u64) {
         let before = self.done;
         self.done += rows;
@@ -51,7 +52,7 @@ impl Progress {
         }
     }
 
-    /// All is done: says `line` and how long it took.
+    /// Ends the work: prints `line` and the duration.
     pub(super) fn finish(self, line: &str) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();

@@ -1,9 +1,11 @@
-//! `server migrate --reset-states`: users whom nodes of the reference server have left online are set to offline.
+//! `server migrate --reset-states`: sets users to offline whom nodes of the reference server have
+//! left online.
 //!
-//! A node of the reference server that stops leaves its users as they are. As long as another one lives, a message for
-//! such a user is published, and nobody takes it. Users of this server's nodes are in their sets in Redis, and stay
-//! online. Which of the others are on a reference server that lives is known to nobody, so these are set to offline too,
-//! until they log in again: messages for them are stored meanwhile, and not lost.
+//! A node of the reference server that stops leaves its users marked online. As long as another one
+//! runs, a message for such a user is published, and no node takes it. Users of this server's nodes
+//! are in their sets in Redis, and stay online. Nothing records which of the others are on a
+//! running reference server, so these are set to offline too, until they log in again: messages for
+//! them are stored meanwhile, and not lost.
 
 use std::collections::HashSet;
 
@@ -14,7 +16,7 @@ use crate::protocol::UserId;
 use crate::store::UserState;
 use crate::store::mysql::Maintenance;
 
-/// Does it, or only counts them.
+/// Resets the states, or only counts them.
 pub(super) fn reset(settings: &MysqlSettings, config: &Config, is_dry_run: bool) -> Result<(), CommandError> {
     let Some(redis) = &config.redis else {
         return Err(CommandError::refused(
@@ -44,7 +46,8 @@ pub(super) fn reset(settings: &MysqlSettings, config: &Config, is_dry_run: bool)
             continue;
         }
         database.set_states(&abandoned, UserState::Offline).map_err(|error| unfinished(&error))?;
-        // A user who has come to a node of this server meanwhile is claimed by it before it writes the state.
+        // A node of this server claims a user before it writes the state, so users who have logged
+        // in there meanwhile are left out.
         let still: HashSet<UserId> =
             claims.unclaimed(&abandoned).map_err(|error| unfinished(&error))?.into_iter().collect();
         let arrived: Vec<UserId> = abandoned.into_iter().filter(|user| !still.contains(user)).collect();
@@ -62,5 +65,5 @@ pub(super) fn reset(settings: &MysqlSettings, config: &Config, is_dry_run: bool)
     Ok(())
 }
 
-/// Users at a time.
+/// Users per page.
 const PAGE: usize = 500;

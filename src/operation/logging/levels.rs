@@ -1,4 +1,4 @@
-//! [`Levels`]: which records are logged.
+//! [`Levels`]: the records that are logged.
 
 use log::{LevelFilter, Metadata};
 
@@ -9,7 +9,7 @@ use crate::config::LogLevels;
 #[derive(Debug)]
 pub(super) struct Levels {
     everything: LevelFilter,
-    /// Longer names first, so that the nearest one decides.
+    /// Longer names first, so that the most specific one decides.
     parts: Vec<(String, LevelFilter)>,
 }
 
@@ -20,14 +20,14 @@ impl Levels {
         Levels { everything: levels.everything, parts }
     }
 
-    /// Whether such a record is logged.
+    /// Whether this record is logged.
     pub(super) fn allow(&self, metadata: &Metadata<'_>) -> bool {
         let name = Name::of(metadata.target());
         let part = self.parts.iter().find(|(part, _)| name.is_of(part));
         metadata.level() <= part.map_or(self.everything, |(_, level)| *level)
     }
 
-    /// Beyond this level nothing is logged.
+    /// Records beyond this level are never logged.
     pub(super) fn most_verbose(&self) -> LevelFilter {
         self.parts.iter().map(|(_, level)| *level).fold(self.everything, Ord::max)
     }

@@ -1,8 +1,10 @@
-//! [`Limiter`]: no place in the program fills the log, however often it has something to say.
+//! [`Limiter`]: prevents any place in the program from flooding the log.
 //!
-//! A line that one client can cause again and again would otherwise take the disk and the operator's eyes from everybody.
-//! Each place that logs has a token bucket: [`BURST`] lines at once, then one every [`INTERVAL`]. What is left out is counted,
-//! and the counts are logged every [`REPORT_EVERY`]. Debug and trace lines pass: they are off unless an operator asks for them.
+//! Otherwise a line that one client can cause repeatedly would fill the disk, and hide other lines
+//! from the operator. Each place that logs has a token bucket: a burst of [`BURST`] lines, then one
+//! every [`INTERVAL`]. Suppressed lines are counted, and the counts are logged every
+//! [`REPORT_EVERY`]. Debug and trace lines are not limited: they are off unless an operator turns
+//! them on.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -10,7 +12,7 @@ use std::time::{Duration, Instant};
 use log::Level;
 use parking_lot::Mutex;
 
-/// How much each place has logged of late. Any thread asks; the lock is a leaf.
+/// The recent lines of each place. Any thread may call it; the lock is a leaf.
 #[derive(Debug, Default)]
 pub(super) struct Limiter {
     places: Mutex<HashMap<Place, Bucket>>,
@@ -43,7 +45,7 @@ impl Limiter {
         true
     }
 
-    /// The places whose lines were left out since the last call, and how many of each.
+    /// The places whose lines were suppressed since the last call, with their numbers.
     pub(super) fn take_left_out(&self) -> Vec<(Place, u64)> {
         let mut places = self.places.lock();
         let mut left_out: Vec<_> = places
@@ -56,11 +58,11 @@ impl Limiter {
     }
 }
 
-/// Lines of one place that may come at once.
+/// The burst of lines of one place.
 pub(super) const BURST: u32 = 50;
-/// One more line every so often after that.
+/// The interval of further lines.
 const INTERVAL: Duration = Duration::from_millis(500);
-/// How often the log says what was left out.
+/// How often the log reports suppressed lines.
 pub(super) const REPORT_EVERY: Duration = Duration::from_secs(10);
 
 #[cfg(test)]

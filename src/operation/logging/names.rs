@@ -1,16 +1,16 @@
-//! [`Name`]: what a part of the program is called in the log and in `log_level`.
+//! [`Name`]: the name of a part of the program in the log and in `log_level`.
 //!
-//! It is the path of the part's module. Folders that only say where modules belong are left out, so that a module can move to
-//! another folder while its name stays.
+//! It is the path of the part's module, without the folders that only group modules, so that a
+//! module can move to another folder while its name stays.
 
 use std::fmt;
 
-/// The name of a part: both pieces in one.
+/// The name of a part, in two pieces.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Name<'t>(&'t str, &'t str);
 
 impl<'t> Name<'t> {
-    /// Of what logs with this target.
+    /// The name of the part with this log target.
     pub(super) fn of(target: &'t str) -> Name<'t> {
         let Some(inside) = target.strip_prefix(PROGRAM) else { return Name("", target) };
         let folder = FOLDERS.iter().find(|(folder, _)| inside.starts_with(folder));
@@ -36,7 +36,7 @@ impl fmt::Display for Name<'_> {
 }
 
 const PROGRAM: &str = "raybox::";
-/// How paths within the program begin, and what of that is left out.
+/// The beginnings of paths within the program, and what remains of them.
 const FOLDERS: [(&str, &str); 7] = [
     ("admission::requests", "admission::"),
     ("base::", "base::"),

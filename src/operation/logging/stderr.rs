@@ -1,7 +1,8 @@
-//! [`Stderr`]: lines on their way to stderr, which may be a pipe that nobody reads.
+//! [`Stderr`]: lines on their way to stderr, which may be a pipe that is not read.
 //!
-//! A write to a full pipe blocks until somebody reads, which may be never. So a thread of its own writes there, and nobody
-//! waits for that thread for long: lines for which there is no room are dropped and counted.
+//! A write to a full pipe blocks until it is read, possibly for ever. So a thread of its own writes
+//! there, and no thread waits for that one for long: lines for which there is no room are dropped
+//! and counted.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 
-/// Takes lines and never blocks, except [`Stderr::flush`], which does so for a bounded time.
+/// Takes lines and never blocks, except [`Stderr::flush`], which blocks for a bounded time.
 pub(super) struct Stderr {
     pieces: Sender<Piece>,
     waiting_bytes: Arc<AtomicUsize>,
@@ -20,14 +21,14 @@ pub(super) struct Stderr {
 
 enum Piece {
     Lines(Box<[u8]>),
-    /// Dropped when everything before it is written, which the other end of the channel notices.
+    /// Dropped when everything before it is written; the other end of the channel notices that.
     Flush {
         _done: Sender<()>,
     },
 }
 
 impl Stderr {
-    /// Starts the thread that writes to `target`. Lines that are dropped are counted in `dropped`.
+    /// Starts the thread that writes to `target`. Dropped lines are counted in `dropped`.
     ///
     /// # Errors
     /// When the system has no thread left.
@@ -52,7 +53,7 @@ impl Write for Stderr {
         Ok(lines.len())
     }
 
-    /// Waits until everything is written, but no longer than [`FLUSH_TIMEOUT`].
+    /// Waits until everything is written, for [`FLUSH_TIMEOUT`] at most.
     fn flush(&mut self) -> io::Result<()> {
         let (done, written) = crossbeam_channel::bounded(0);
         if self.pieces.send(Piece::Flush { _done: done }).is_ok() {
@@ -72,7 +73,7 @@ fn run(mut target: Box<dyn Write + Send>, inbox: &Receiver<Piece>, waiting_bytes
     }
 }
 
-/// Bytes that may wait to be written, and one batch of lines more.
+/// The bytes that may wait to be written, besides one batch of lines.
 const BYTES_MAX: usize = 1024 * 1024;
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -102,7 +103,7 @@ mod tests {
         let lost = dropped.load(Ordering::Relaxed) as usize;
         assert!(lost > 0 && lost < lines, "{lost} of {lines}");
 
-        // Everything that was not dropped comes out when somebody reads.
+        // Everything that was not dropped is written when the pipe is read.
         drop(stderr);
         let mut read = Vec::new();
         reader.read_to_end(&mut read).unwrap();

@@ -1,4 +1,4 @@
-//! Where lines end up: a file for each day, or stderr while there is none that can be written.
+//! Writes lines to a file for each day, or to stderr if no file can be written.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -12,7 +12,7 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use log::Level;
 
-/// One record, formatted but for its time.
+/// One record, formatted except for its time.
 pub(super) struct Line {
     pub(super) at: Timestamp,
     pub(super) level: Level,
@@ -20,7 +20,7 @@ pub(super) struct Line {
     pub(super) text: String,
 }
 
-/// Writes lines to the file of their day, named by local date. Owned by the writer thread.
+/// Writes lines to the file of their day, which is named by local date. Owned by the writer thread.
 pub(super) struct Writer {
     dir: PathBuf,
     zone: TimeZone,
@@ -28,9 +28,9 @@ pub(super) struct Writer {
     output: Output,
     /// The day of the lines in `lines` and of the open file.
     date: Date,
-    /// The lines of one batch and day, as they go to the file.
+    /// The lines of one batch and day, as written to the file.
     lines: Vec<u8>,
-    /// Those of them that go to stderr as well.
+    /// Those of them that are also written to stderr.
     errors: Vec<u8>,
 }
 
@@ -39,7 +39,8 @@ enum Output {
     Unopened,
     /// The file of the day.
     File(LogFile),
-    /// The file could not be written, and the operator was told so. It is not tried again before `retry_at`.
+    /// The file could not be written, and the operator was notified. The next attempt is not before
+    /// `retry_at`.
     Stderr { retry_at: Instant },
 }
 
@@ -49,12 +50,12 @@ impl Writer {
         Writer { dir: dir.to_owned(), zone, stderr, output: Output::Unopened, date: Date::ZERO, lines, errors }
     }
 
-    /// Opens the file again before the next line, and at once if it could not be written before.
+    /// Reopens the file before the next line, without a pause if it could not be written before.
     pub(super) fn reopen(&mut self, now: Instant) {
         self.turn_to(self.date, now);
     }
 
-    /// Waits for a bounded time until what went to stderr is there.
+    /// Waits, for a bounded time, until stderr has taken its lines.
     pub(super) fn flush(&mut self) {
         let _ = self.stderr.flush();
     }
@@ -91,13 +92,14 @@ impl Writer {
         }
         let waiting = matches!(self.output, Output::Stderr { retry_at } if now < retry_at);
         let in_file = !waiting && self.append(now);
-        // An operator who closed stderr does not want to read about it.
+        // An operator who closed stderr does not want an error about it.
         let _ = self.stderr.write_all(if in_file { &self.errors } else { &self.lines });
         self.lines.clear();
         self.errors.clear();
     }
 
-    /// Writes the lines to the file, opening it if need be. When that fails, says so once and returns false.
+    /// Writes the lines to the file, opening it if necessary. If that fails, reports it once and
+    /// returns false.
     fn append(&mut self, now: Instant) -> bool {
         let path = self.dir.join(file_name(self.date));
         let failed_before = matches!(self.output, Output::Stderr { .. });
@@ -127,7 +129,7 @@ impl Writer {
             Output::File(log) if log.is_still_at(path) => log,
             Output::Unopened | Output::File(_) | Output::Stderr { .. } => LogFile::open(path)?,
         };
-        // Lines of which a part was written before the failure appear on stderr again, whole.
+        // Lines that were partly written before the failure are written to stderr again, in full.
         log.file.write_all(&self.lines)?;
         self.output = Output::File(log);
         Ok(())
@@ -145,7 +147,8 @@ impl LogFile {
         if let Some(dir) = path.parent() {
             fs::create_dir_all(dir)?;
         }
-        // A link at a name that anybody can guess would have the server write into a file of somebody's choice.
+        // Following a link at a predictable name would let an attacker choose the file that the
+        // server writes to.
         let mut options = OpenOptions::new();
         options.create(true).append(true).read(true).mode(LOG_MODE).custom_flags(libc::O_NOFOLLOW);
         let mut file = options.open(path).map_err(|error| match error.raw_os_error() {
@@ -159,13 +162,13 @@ impl LogFile {
         Ok(LogFile { file, id: (metadata.dev(), metadata.ino()) })
     }
 
-    /// Writing to a file that was deleted or moved away succeeds, so one has to look.
+    /// Writing to a file that was deleted or moved succeeds, so this has to be checked.
     fn is_still_at(&self, path: &Path) -> bool {
         fs::symlink_metadata(path).is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.id)
     }
 }
 
-/// Whether the last write was cut short, by a full disk or the end of the process.
+/// Whether the last write was cut short, by a full disk or the exit of the process.
 fn ends_within_a_line(file: &mut File) -> io::Result<bool> {
     if file.metadata()?.len() == 0 {
         return Ok(false);
@@ -180,7 +183,7 @@ fn file_name(date: Date) -> String {
     format!("{:04}-{:02}-{:02}-log.txt", date.year(), date.month(), date.day())
 }
 
-/// Lines name addresses and users: the owner reads and writes, the group reads.
+/// Lines contain addresses and users: the owner reads and writes, the group reads.
 const LOG_MODE: u32 = 0o640;
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 
@@ -193,7 +196,7 @@ pub(super) mod tests {
     use std::process;
     use std::sync::{Arc, Mutex};
 
-    /// A folder that is gone when the test is over.
+    /// A folder that is removed when the test is over.
     pub(in super::super) struct Folder(pub(in super::super) PathBuf);
 
     impl Folder {
@@ -214,7 +217,7 @@ pub(super) mod tests {
         }
     }
 
-    /// The lines for stderr, for the test to look at.
+    /// The lines for stderr, for the test to check.
     #[derive(Clone, Default)]
     pub(in super::super) struct Shared(Arc<Mutex<Vec<u8>>>);
 
@@ -378,7 +381,7 @@ pub(super) mod tests {
         assert_eq!(folder.read(DAY_1), "2026-07-09 01:02:03.000 one\n");
         assert_eq!(fs::metadata(folder.0.join(DAY_1)).unwrap().mode() & 0o137, 0, "0640, or less by the umask");
 
-        // A file that was open when a link took its name's place is left alone.
+        // A file that was open when a link replaced its name is left alone.
         fs::rename(folder.0.join(DAY_1), folder.0.join("moved")).unwrap();
         symlink(folder.0.join("moved"), folder.0.join(DAY_1)).unwrap();
         writer.write(&info, now);

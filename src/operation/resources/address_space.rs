@@ -1,8 +1,9 @@
 //! A limit of the process's address space (`ulimit -v`, `prlimit --as`).
 //!
-//! It counts what is reserved, and not only what is used. A thread reserves its stack; and glibc's allocator reserves
-//! 64 MiB for nearly every thread, so a small limit is used up while the process needs 10 MiB. A process that then asks for
-//! memory is aborted. So the allocator is bounded, and a server that could not bear what its settings allow is not started.
+//! It counts reserved memory, and not only used memory. A thread reserves its stack, and glibc's
+//! allocator reserves 64 MiB for nearly every thread, so a small limit is used up while the process
+//! needs 10 MiB. A process that then requests memory is aborted. So the allocator is bounded, and a
+//! server whose settings need more than the limit does not start.
 
 use std::error::Error;
 use std::fmt;
@@ -18,15 +19,16 @@ pub struct TooLittleSpace {
     needed: u64,
 }
 
-/// Bounds what the allocator reserves. To be called before any other thread is started.
+/// Limits the reservations of the allocator. Call it before any other thread is started.
 pub fn bound_allocator(space: AddressSpace) {
     let arenas = (space.limit / ARENAS_PART / ARENA_BYTES).clamp(1, ARENAS_MAX);
     limit_arenas(arenas as i32);
 }
 
-/// Whether a server with these settings has room. To be called before any other thread is started.
+/// Checks that a server with these settings has room. Call it before any other thread is started.
 ///
 /// # Errors
+///
 /// It has not.
 pub fn check_address_space(space: AddressSpace, config: &Config) -> Result<(), TooLittleSpace> {
     let threads = threads_needed(config) as u64 * STACK_BYTES;
@@ -68,7 +70,7 @@ impl Error for TooLittleSpace {}
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[allow(unsafe_code)]
 fn limit_arenas(arenas: i32) {
-    // SAFETY: mallopt(3) takes two numbers. No other thread is there yet.
+    // SAFETY: mallopt(3) takes two numbers. No other thread runs yet.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, arenas);
     }
@@ -78,16 +80,16 @@ fn limit_arenas(arenas: i32) {
 fn limit_arenas(_: i32) {}
 
 const MIB: u64 = 1024 * 1024;
-/// The part of the limit that the allocator may reserve without using it, and what it reserves for an arena.
+/// The part of the limit that the allocator may reserve without using it, and the size of an arena.
 const ARENAS_PART: u64 = 4;
 const ARENA_BYTES: u64 = 64 * MIB;
 const ARENAS_MAX: u64 = 64;
-/// A thread's stack, as the standard library has it, with its guard pages and its stack for signals.
+/// A thread's stack in the standard library, with its guard pages and its signal stack.
 const STACK_BYTES: u64 = 2 * MIB + 32 * 1024;
-/// The caches of the embedded store and its connections; and the connections to a store elsewhere.
+/// The caches of the embedded store and its connections, or the connections to an external store.
 const STORE_BYTES: u64 = 20 * MIB;
 const STORE_BYTES_ELSEWHERE: u64 = 8 * MIB;
-/// For all else: buffers of loops, connections, what the allocator cannot use.
+/// For everything else: buffers of loops, connections, fragmentation of the allocator.
 const RESERVE: u64 = 16 * MIB;
 
 #[cfg(test)]
