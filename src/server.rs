@@ -593,11 +593,12 @@ impl Shell {
     ) -> Settled {
         let Shared { router, .. } = &*self.shared;
         let mut settled = Settled::default();
-        let mut count = |routed, bytes| {
-            if let Routed::Settled { failed } = routed {
-                settled.frames += 1;
-                settled.bytes += bytes;
-                settled.failed += u32::from(failed);
+        let mut count = |routed: Routed, bytes| {
+            if let Some(one) = routed.settled(bytes) {
+                settled.frames += one.frames;
+                settled.bytes += one.bytes;
+                settled.failed += one.failed;
+                settled.full += one.full;
             }
         };
         for effect in effects.drain(..) {
@@ -681,8 +682,7 @@ impl Shell {
             return link.post(Posted::Spread(spread));
         };
         self.feed(turn, link, client, Input::Spread);
-        if let Routed::Settled { failed } = routed {
-            let settled = Settled { frames: 1, bytes: spread.text.len(), failed: u32::from(failed), full: 0 };
+        if let Some(settled) = routed.settled(spread.text.len()) {
             self.feed(turn, link, client, Input::Settled(settled));
         }
     }

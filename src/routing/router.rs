@@ -37,11 +37,24 @@ pub struct Router {
 pub enum Routed {
     /// Settled.
     Settled {
-        /// It could neither be delivered nor kept for some recipient.
+        /// It could neither be delivered nor stored for some recipient.
         failed: bool,
+        /// It has failed because a recipient's mailbox is full.
+        full: bool,
     },
     /// On its way; the sender's session hears of it.
     OnItsWay,
+}
+
+impl Routed {
+    const DONE: Routed = Routed::Settled { failed: false, full: false };
+    const FAILED: Routed = Routed::Settled { failed: true, full: false };
+
+    /// What the sender's session hears of its frame of so many bytes, if it is settled.
+    pub fn settled(self, bytes: usize) -> Option<Settled> {
+        let Routed::Settled { failed, full } = self else { return None };
+        Some(Settled { frames: 1, bytes, failed: failed.into(), full: full.into() })
+    }
 }
 
 /// A frame for the members of a group, but for its sender.
@@ -79,7 +92,7 @@ impl Router {
     ) -> Routed {
         if to.0 <= 0 {
             self.services.metrics.unknown_recipients(1);
-            return Routed::Settled { failed: false };
+            return Routed::DONE;
         }
         let parked = self.route(turn, to, text.as_bytes(), || {
             let berth = self.services.berths.take(holder, text.len() + DELIVERY_BYTES)?;
@@ -89,16 +102,16 @@ impl Router {
         match parked {
             Parked::No => {
                 self.services.metrics.delivered_locally(1);
-                Routed::Settled { failed: false }
+                Routed::DONE
             }
             Parked::Yes => Routed::OnItsWay,
             Parked::Refused(_) => {
                 self.services.metrics.failed(1);
-                Routed::Settled { failed: true }
+                Routed::FAILED
             }
             Parked::NoRoom => {
                 self.no_room(1, holder);
-                Routed::Settled { failed: true }
+                Routed::FAILED
             }
         }
     }
@@ -179,8 +192,9 @@ impl Router {
             self.no_room(refused, holder);
         }
         match shared.flatten().map(|(fan, _)| fan.all_under_way(refused > 0, delivered > 0)) {
-            None => Routed::Settled { failed: refused > 0 },
-            Some(Some(Settled { failed, .. })) => Routed::Settled { failed: failed > 0 },
+            None if refused > 0 => Routed::FAILED,
+            None => Routed::DONE,
+            Some(Some(Settled { failed, full, .. })) => Routed::Settled { failed: failed > 0, full: full > 0 },
             Some(None) => Routed::OnItsWay,
         }
     }
