@@ -153,8 +153,11 @@ impl Outbox {
                     self.publish_first(user, &mut offers, clock, bus, &mut sorted);
                     sorted.keep.push(LaneItem::Delivery(delivery));
                 }
-                // The user has come to another node since.
-                (LaneItem::Delivery(delivery), None) if delivery.follows_its_user() => offers.add(delivery),
+                // The user has come to another node since. What is about to be offered for the first time is older, and what
+                // becomes of that must be known before.
+                (LaneItem::Delivery(delivery), None) if delivery.follows_its_user() && !offers.ends_sent(user) => {
+                    offers.add(delivery);
+                }
                 // What was sent to the user before work, or before there was the connection that this came back from, must be
                 // settled before.
                 (item, _) if came_back(&item) || matches!(item, LaneItem::Work(..)) => {
@@ -458,6 +461,11 @@ impl Offers {
 
     fn has(&self, user: UserId) -> bool {
         self.by_user.contains_key(&user)
+    }
+
+    /// Whether the last of what is for this user was sent to the user now, and not returned by a dead connection.
+    fn ends_sent(&self, user: UserId) -> bool {
+        self.by_user.get(&user).is_some_and(|(at, _)| !self.envelopes[*at].is_returned)
     }
 }
 
@@ -954,6 +962,22 @@ mod tests {
         tester.handle(vec![OutItem::Confirmed(place("x-1"), vec![2]), message(1, "c")], &[TAKEN]);
         tester.handle(vec![OutItem::Confirmed(place("x-1"), vec![3]), followed(1, "d")], &[TAKEN]);
         assert_eq!(places(&tester), [None, None, place("x-1"), None], "the place may not be the newest");
+    }
+
+    #[test]
+    fn what_follows_its_user_waits_for_what_a_node_has_refused_and_what_is_offered_with_it() {
+        let mut tester = Tester::new();
+        tester.handle(vec![message(1, "a")], &[TAKEN]);
+        tester.offered();
+        assert_eq!(
+            tester.handle(vec![OutItem::Refused(1, 0), followed(1, "b")], &[NOBODY, TAKEN]),
+            (strings(&["a", "b"]), vec![]),
+            "a is stored, and b must not be delivered before it"
+        );
+        tester.handle(vec![message(1, "c"), followed(1, "d"), followed(1, "e")], &[TAKEN]);
+        assert_eq!(tester.offered().pop(), Some((3, UserId(1), strings(&["c"]))));
+        tester.handle(vec![OutItem::Confirmed(None, vec![3])], &[TAKEN]);
+        assert_eq!(tester.offered(), [(4, UserId(1), strings(&["d", "e"]))], "they go on together");
     }
 
     #[derive(Clone, Debug)]
