@@ -12,7 +12,16 @@
 //! A group may have thousands of dormant members, whose mailboxes fill at the same time, and the size of each takes a query.
 //! So at most a tenth of the time goes into questions, and none into a database that is away. A mailbox that cannot be asked
 //! about is counted a little later, from what this node has put in.
+//!
+//! However many mailboxes one client writes to, what was put into another one is not forgotten: mailboxes that are not counted
+//! yet share a fixed number of sums ([`SUMS`]), by a secret hash. Those of one sum are counted earlier than each alone would
+//! be. A question takes from the sum what it finds in the mailbox, but a sixteenth at least, because what was fetched
+//! since is still in the sum. So there is one question at most for each 256th of a quota that is stored, and a client that
+//! wants another user's sum to shrink by as much has to write to [`SUMS`] mailboxes on average. A counted mailbox is
+//! forgotten after [`COUNTED_MAX`] others have been counted; then it is counted anew.
 
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
@@ -25,9 +34,11 @@ use crate::delivery::Delivery;
 use crate::protocol::UserId;
 use crate::store::ROW_BYTES;
 
-/// The mailboxes that were written to lately.
+/// How full mailboxes are, as far as that matters.
 pub struct Quotas {
     bytes_max: usize,
+    /// Which mailboxes share a sum is a secret: nobody can choose those of another user's.
+    hasher: RandomState,
     /// A leaf lock, not held while anything is asked.
     known: Mutex<Known>,
 }
@@ -47,21 +58,15 @@ pub struct Admitted {
 pub type Size<'a> = &'a dyn Fn(UserId) -> Option<usize>;
 
 struct Known {
-    mailboxes: Recent<UserId, Mailbox, FxBuildHasher>,
-    batches: u64,
+    /// What this node has put into all mailboxes of a sum that are not counted, since it was set back.
+    sums: Box<[usize]>,
+    counted: Recent<UserId, Counted, FxBuildHasher>,
     /// Nothing is asked before.
     next_question: Option<Instant>,
 }
 
-struct Mailbox {
-    /// What this node has put in, as long as nothing else is known.
-    added: usize,
-    /// In which batch that was the last time: what was asked before the batch is stored does not show it.
-    batch: u64,
-    shares: Option<Box<Shared>>,
-}
-
-struct Shared {
+/// A mailbox that was asked about, or that could not be asked about for too long.
+struct Counted {
     /// How much each sender has put in, of what is not in `others`.
     shares: NestedShares,
     put_in: usize,
@@ -75,26 +80,25 @@ struct Shared {
 impl Quotas {
     /// Each mailbox may hold so many bytes, each message with [`ROW_BYTES`] beside its text.
     pub fn new(bytes_max: usize) -> Quotas {
-        let known = Known { mailboxes: Recent::new(KNOWN_MAX), batches: 0, next_question: None };
-        Quotas { bytes_max, known: Mutex::new(known) }
+        let (sums, counted) = (vec![0; SUMS].into(), Recent::new(COUNTED_MAX));
+        let known = Mutex::new(Known { sums, counted, next_question: None });
+        Quotas { bytes_max, hasher: RandomState::new(), known }
     }
 
     /// Parts a batch that is going to be stored into what fits and what does not. Without `size` nothing is asked: the
     /// database is away. What has no sender always fits.
     pub fn admit(&self, deliveries: Vec<Delivery>, clock: &Clock, size: Option<Size<'_>>) -> Admitted {
         let mut known = self.known.lock();
-        known.batches += 1;
-        let batch = known.batches;
         // Nearly always all of them fit.
         let mut admitted = Admitted { fits: Vec::with_capacity(deliveries.len()), ..Admitted::default() };
         for delivery in deliveries {
             let to = delivery.to;
-            match self.is_admitted(&mut known, &delivery, batch, clock, size) {
+            match self.is_admitted(&mut known, &delivery, &admitted.fits, clock, size) {
                 true => admitted.fits.push(delivery),
                 false => {
                     admitted.full.push(delivery);
-                    let shared = known.mailboxes.get_mut(&to).and_then(|mailbox| mailbox.shares.as_mut());
-                    if shared.is_some_and(|shared| !std::mem::replace(&mut shared.has_refused, true)) {
+                    let counted = known.counted.get_mut(&to);
+                    if counted.is_some_and(|counted| !std::mem::replace(&mut counted.has_refused, true)) {
                         admitted.filled.push(to);
                     }
                 }
@@ -105,21 +109,21 @@ impl Quotas {
 
     /// Messages of this user were deleted: what is left is asked when it matters.
     pub fn deleted(&self, user: UserId) {
-        self.known.lock().mailboxes.remove(&user);
+        self.known.lock().counted.remove(&user);
     }
 
+    /// `fits`: what is stored together with it.
     fn is_admitted(
         &self,
         known: &mut MutexGuard<'_, Known>,
         delivery: &Delivery,
-        batch: u64,
+        fits: &[Delivery],
         clock: &Clock,
         size: Option<Size<'_>>,
     ) -> bool {
-        let bytes = delivery.text.len() + ROW_BYTES;
         let (mut now, mut is_asked) = (clock.now(), false);
         loop {
-            let verdict = self.add(known, delivery, bytes, batch, now);
+            let verdict = self.add(known, delivery, now);
             let may_wait = match verdict {
                 Verdict::Fits => return true,
                 Verdict::Full => return false,
@@ -132,72 +136,71 @@ impl Quotas {
                     let answer = MutexGuard::unlocked(known, || size(delivery.to));
                     let asked_at = std::mem::replace(&mut now, clock.now());
                     known.next_question = Some(now + REST * now.saturating_duration_since(asked_at));
-                    self.note(known, delivery.to, answer, batch, now);
+                    // The answer does not show what waits to be stored with this one.
+                    let pending: usize = fits.iter().filter(|other| other.to == delivery.to).map(weight).sum();
+                    self.note(known, delivery.to, answer.map(|size| size + pending), now);
                 }
                 None if verdict == Verdict::AskAgain => return false,
                 None if may_wait => {
-                    self.add_uncounted(known, delivery.to, bytes, batch);
+                    *self.sum(known, delivery.to) += weight(delivery);
                     return true;
                 }
-                None => self.note(known, delivery.to, None, batch, now),
+                None => self.note(known, delivery.to, None, now),
             }
         }
     }
 
-    fn add(&self, known: &mut Known, delivery: &Delivery, bytes: usize, batch: u64, now: Instant) -> Verdict {
-        let Some(mailbox) = known.mailboxes.get_mut(&delivery.to) else {
-            known.mailboxes.insert(delivery.to, Mailbox { added: 0, batch: 0, shares: None });
-            return self.add(known, delivery, bytes, batch, now);
-        };
-        let uncounted = mailbox.added + bytes;
-        let verdict = match (&mut mailbox.shares, delivery.payer_of_mailbox()) {
-            (None, holder) if holder.is_none() || uncounted <= self.bytes_max / UNCOUNTED => Verdict::Fits,
-            (None, _) => Verdict::AskFirst { may_wait: uncounted <= self.bytes_max / UNASKED },
-            (Some(_), None) => Verdict::Fits,
-            (Some(shared), Some(holder)) => shared.take(holder, bytes, mailbox.batch != batch, now),
-        };
-        if verdict == Verdict::Fits {
-            mailbox.added += bytes;
-            mailbox.batch = batch;
-        }
-        verdict
+    fn sum<'k>(&self, known: &'k mut Known, user: UserId) -> &'k mut usize {
+        let at = self.hasher.hash_one(user) % known.sums.len() as u64;
+        &mut known.sums[at as usize]
     }
 
-    fn add_uncounted(&self, known: &mut Known, user: UserId, bytes: usize, batch: u64) {
-        if let Some(mailbox) = known.mailboxes.get_mut(&user) {
-            mailbox.added += bytes;
-            mailbox.batch = batch;
+    fn add(&self, known: &mut Known, delivery: &Delivery, now: Instant) -> Verdict {
+        let (holder, bytes) = (delivery.payer_of_mailbox(), weight(delivery));
+        if let Some(counted) = known.counted.get_mut(&delivery.to) {
+            return holder.map_or(Verdict::Fits, |holder| counted.take(holder, bytes, now));
         }
+        let sum = self.sum(known, delivery.to);
+        let uncounted = *sum + bytes;
+        if holder.is_some() && uncounted > self.bytes_max / UNCOUNTED {
+            return Verdict::AskFirst { may_wait: uncounted <= self.bytes_max / UNASKED };
+        }
+        *sum = uncounted;
+        Verdict::Fits
     }
 
-    fn note(&self, known: &mut Known, user: UserId, size: Option<usize>, batch: u64, now: Instant) {
-        let Some(mailbox) = known.mailboxes.get_mut(&user) else { return };
-        let pending = if mailbox.batch == batch { mailbox.added } else { 0 };
-        let Some(size) = size.map(|size| size + pending) else {
-            // What is known must do. The spool is bounded by itself.
-            let others = mailbox.added;
-            let new = || Box::new(Shared::new(self.bytes_max.saturating_sub(others), now));
-            mailbox.shares.get_or_insert_with(new).put_off(now);
-            return;
-        };
-        match &mut mailbox.shares {
+    fn note(&self, known: &mut Known, user: UserId, size: Option<usize>, now: Instant) {
+        match (known.counted.get_mut(&user), size) {
             // Nothing was taken away, and others may have put something in.
-            Some(shared) if size >= shared.put_in => {
-                shared.shares.set_max(self.bytes_max.saturating_sub(size - shared.put_in));
-                shared.put_off(now);
+            (Some(counted), Some(size)) if size >= counted.put_in => {
+                counted.shares.set_max(self.bytes_max.saturating_sub(size - counted.put_in));
+                counted.put_off(now);
             }
-            shares => {
-                *shares = Some(Box::new(Shared::new(self.bytes_max.saturating_sub(size), now)));
-                mailbox.added = 0;
+            (Some(counted), None) => counted.put_off(now),
+            (Some(counted), Some(size)) => *counted = Counted::new(self.bytes_max.saturating_sub(size), now),
+            (None, size) => {
+                let sum = self.sum(known, user);
+                // What nobody can be asked about, the sum must do for. The spool is bounded by itself.
+                let used = size.unwrap_or(*sum);
+                *sum -= size.unwrap_or(0).max(*sum / SHRINKS_BY).min(*sum);
+                let mut counted = Counted::new(self.bytes_max.saturating_sub(used), now);
+                if size.is_none() {
+                    counted.put_off(now);
+                }
+                known.counted.insert(user, counted);
             }
         }
     }
 }
 
-impl Shared {
-    fn new(free: usize, now: Instant) -> Shared {
+fn weight(delivery: &Delivery) -> usize {
+    delivery.text.len() + ROW_BYTES
+}
+
+impl Counted {
+    fn new(free: usize, now: Instant) -> Counted {
         let shares = NestedShares::new(free);
-        Shared { shares, put_in: 0, ask_at: now + PAUSE_MIN, pause: PAUSE_MIN, has_refused: false }
+        Counted { shares, put_in: 0, ask_at: now + PAUSE_MIN, pause: PAUSE_MIN, has_refused: false }
     }
 
     fn put_off(&mut self, now: Instant) {
@@ -205,12 +208,12 @@ impl Shared {
         self.ask_at = now + self.pause;
     }
 
-    fn take(&mut self, holder: Holder, bytes: usize, may_ask: bool, now: Instant) -> Verdict {
+    fn take(&mut self, holder: Holder, bytes: usize, now: Instant) -> Verdict {
         if self.shares.free() > 0 && self.shares.take(holder, bytes) {
             self.put_in += bytes;
             return Verdict::Fits;
         }
-        if may_ask && self.ask_at <= now { Verdict::AskAgain } else { Verdict::Full }
+        if self.ask_at <= now { Verdict::AskAgain } else { Verdict::Full }
     }
 }
 
@@ -226,8 +229,12 @@ enum Verdict {
     AskAgain,
 }
 
-/// Mailboxes that are remembered at least; some 10 MB at most.
-const KNOWN_MAX: usize = 100_000;
+/// Sums of mailboxes that are not counted: 4 MiB.
+const SUMS: usize = 1 << 19;
+/// Which part of a sum a question takes away at least.
+const SHRINKS_BY: usize = 16;
+/// Counted mailboxes that are remembered at least, and at most twice as many: some tens of megabytes.
+const COUNTED_MAX: usize = 100_000;
 /// Which part of its quota a node puts into a mailbox before it is counted.
 const UNCOUNTED: usize = 16;
 /// The same when there is no time to ask for its size.
@@ -273,11 +280,17 @@ mod tests {
         }
 
         fn store_for(&self, payer: Payer, to: i32, count: usize) -> usize {
+            self.store_to(payer, (0..count).map(|_| to))
+        }
+
+        /// Stores one message for each of these.
+        fn store_to(&self, payer: Payer, to: impl ExactSizeIterator<Item = i32>) -> usize {
+            let count = to.len();
             let berths = Berths::new(1 << 30);
             let address = if let Payer::Group(_) = payer { [0, 0, 0, 0] } else { [192, 0, 2, 1] };
             let holder = Holder { payer, source: Source::of(address.into()) };
             let sender = net::simulation::link_to_nowhere().expect("descriptors");
-            let delivery = |_| Delivery {
+            let delivery = |to| Delivery {
                 to: UserId(to),
                 text: Arc::from("x".repeat(100 - ROW_BYTES)),
                 origin: Origin::Sender(sender.clone(), berths.take(holder, 1).expect("room")),
@@ -289,7 +302,7 @@ mod tests {
                 Some(self.stored.get())
             };
             let size = self.asking.map(|_| &size as Size<'_>);
-            let admitted = self.quotas.admit((0..count).map(delivery).collect(), &self.clock, size);
+            let admitted = self.quotas.admit(to.map(delivery).collect(), &self.clock, size);
             let kept = admitted.fits.len();
             assert_eq!(kept + admitted.full.len(), count);
             self.stored.set(self.stored.get() + 100 * kept);
@@ -319,6 +332,32 @@ mod tests {
         assert!((60..=90).contains(&greedy), "{greedy}");
         assert!(scene.store(2, 1000) >= 20);
         assert!(scene.stored.get() <= MAX);
+    }
+
+    #[test]
+    fn what_earlier_batches_have_stored_counts_once() {
+        let scene = Scene::new();
+        scene.store(1, 5);
+        // The size is asked in the middle of this batch: 500 bytes are stored, and 500 are about to be.
+        assert_eq!((scene.store(1, 1000), scene.asked.get()), (5 + 75, 1), "half of the other 15,000");
+    }
+
+    #[test]
+    fn what_was_put_into_a_mailbox_is_not_forgotten_however_many_others_a_client_writes_to() {
+        let scene = Scene::new();
+        assert_eq!((scene.store(1, 10), scene.asked.get()), (10, 0), "a sixteenth");
+        for first in [1000, 301_000] {
+            scene.stored.set(0);
+            let others = scene.store_to(Payer::Account(UserId(3)), first..first + 150_000);
+            assert_eq!(others, 150_000);
+        }
+        let asked = scene.asked.get();
+        assert!(asked < 20, "{asked} questions");
+        scene.stored.set(1000);
+        assert_eq!(scene.store(1, 3), 3);
+        assert!(scene.asked.get() > asked, "it is counted now, and not when a sixteenth more is in it");
+        let greedy: usize = (0..300).map(|_| scene.store(1, 1)).sum();
+        assert!((65..=80).contains(&greedy), "{greedy}");
     }
 
     #[test]
