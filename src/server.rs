@@ -696,7 +696,7 @@ impl Shell {
     /// The account of a user of this connection was changed or deleted. A connection that is nobody else's is closed, so that
     /// its client notices.
     fn log_out(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &mut Client, user: UserId) {
-        if !client.session.is(Id(user.0.into())) {
+        if !client.session.is(Id(user.0.into())) || self.shared.router.is_on(user, link) {
             return;
         }
         self.feed(turn, link, client, Input::LoggedOut(user));
@@ -819,6 +819,8 @@ impl Handler for Shell {
             Posted::Outcome(outcome) => Input::Outcome(outcome),
             Posted::Settled(settled) => Input::Settled(settled),
             Posted::Spread(spread) => return self.spread_on(turn, link, client, spread),
+            // The client has logged in again since: the logout was of an earlier login.
+            Posted::LoggedOut(user) if self.shared.router.is_on(user, link) => return,
             Posted::LoggedOut(user) => Input::LoggedOut(user),
             Posted::AccountChanged(user) => return self.log_out(turn, link, client, user),
             Posted::MailboxWanted => {

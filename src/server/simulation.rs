@@ -31,7 +31,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use net::Turn;
+use net::{Handler, Preface, Turn};
 use parking_lot::Mutex;
 
 use self::dice::Dice;
@@ -44,7 +44,7 @@ use crate::admission::{Holder, Payer, Source};
 use crate::base::clock::Clock;
 use crate::config::Config;
 use crate::delivery::Posted;
-use crate::protocol::UserId;
+use crate::protocol::{Id, UserId};
 use crate::routing::presence::Presence;
 
 /// What is wrong with the world on purpose, so that the checks have something to find.
@@ -225,6 +225,32 @@ fn what_is_held_from_an_earlier_login_is_not_handed_on_with_the_rest() {
         let kept: Vec<_> = tables.lock().kept(user).filter_map(number_of).collect();
         let expected = if has_other { (r#"{"n":2}{"n":3}"#, vec![1]) } else { ("", vec![1, 3]) };
         assert_eq!((live.as_str(), kept), expected);
+    }
+}
+
+/// The posts of a logout may come when the client has logged in again: then they are about the login before.
+#[test]
+fn a_logout_that_comes_after_the_next_login_takes_no_rights() {
+    for post in [Posted::LoggedOut, Posted::AccountChanged] {
+        let clock = Clock::standing_at(Instant::now());
+        let tables = Arc::new(Mutex::new(Tables::new(1, &[], 0, None)));
+        let (disk, wires) = (Arc::default(), Arc::new(Mutex::new(Wires::new(0, None))));
+        let config = Config { loops: 1, ..Config::with_defaults(([127, 0, 0, 1], 1).into()) };
+        let machine = Machine::start("n".into(), &config, &clock, &tables, &disk, &wires, true);
+        let (router, mut shell, user, mut turn) = (machine.router(), machine.shell(), UserId(1), Turn::at(clock.now()));
+        let peer = ([127, 0, 0, 1], 1).into();
+        let link = net::simulation::lone_link(Arc::new(Pipe::new(peer, 1000, false))).expect("descriptors");
+        let seat = shell.on_arrival(&mut turn, peer, Preface::None).expect("there is room");
+        let mut client = shell.on_open(&mut turn, &link, seat);
+        client.session.add_user(user);
+        router.attach(&mut turn, user, &link);
+        assert_eq!(router.log_out(&mut turn, user, None).len(), 1);
+        router.attach(&mut turn, user, &link);
+        shell.on_message(&mut turn, &link, &mut client, post(user));
+        assert!(client.session.is(Id(1)), "it receives for the user, and may send for the user too");
+        assert_eq!(router.log_out(&mut turn, user, None).len(), 1);
+        shell.on_message(&mut turn, &link, &mut client, post(user));
+        assert!(!client.session.is(Id(1)));
     }
 }
 

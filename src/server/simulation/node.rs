@@ -165,6 +165,11 @@ impl Machine {
         }
     }
 
+    /// The handler of one more loop.
+    pub(super) fn shell(&self) -> Shell {
+        Shell { shared: self.shared.clone(), tally: self.shared.services.metrics.of_loop(0) }
+    }
+
     pub(super) fn router(&self) -> &Router {
         &self.shared.router
     }
