@@ -3,6 +3,7 @@
 //! - [`ids`] are what users and groups are called, [`rows`] what the database returns and replies show.
 //! - [`loads`] is how full things are, for the metrics.
 //! - [`memory`] is how much memory this process may have.
+//! - [`threads`] starts threads, or a simulation does without.
 //! - [`clock`] tells the time, and lets tests set it.
 //! - [`collation`] compares names as MySQL does.
 //! - `recent` is a table of bounded size that drops its oldest entries.
@@ -14,3 +15,4 @@ pub mod loads;
 pub mod memory;
 pub(crate) mod recent;
 pub mod rows;
+pub mod threads;

@@ -5,9 +5,10 @@
 //! - [`outbox`] offers what is in the lanes to other nodes, and keeps it until one of them confirms it.
 //! - [`backlog`] stores what none of them takes: in the store, or in the spool while that is unavailable.
 //! - [`quotas`] bounds what waits for one user, [`mailboxes`] lets one connection at a time fetch it.
-//! - [`services`] is what they all work with.
+//! - [`services`] is what they all work with, and [`assembly`] puts them together.
 //! - [`groups`] remembers who is in which group, [`states`] writes `User.state`.
 
+pub mod assembly;
 pub mod backlog;
 pub mod groups;
 pub mod mailboxes;

@@ -1,12 +1,14 @@
 //! [`Services`]: what routing works with, and the jobs too.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::groups::GroupCache;
 use super::quotas::Quotas;
 use crate::admission::berths::Berths;
 use crate::base::clock::Clock;
 use crate::bus::Bus;
+use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::store::outages::Outages;
 use crate::store::spool::Spool;
@@ -35,6 +37,21 @@ pub struct Services {
 }
 
 impl Services {
+    /// For a server with these settings.
+    pub fn new(config: &Config, store: Store, spool: Arc<dyn Spool>, bus: Arc<dyn Bus>, clock: Clock) -> Services {
+        Services {
+            groups: GroupCache::new((!bus.is_alone()).then_some(GROUP_LIFETIME)),
+            store,
+            spool,
+            bus,
+            clock,
+            berths: Berths::new(config.lane_bytes_max),
+            quotas: Quotas::new(config.mailbox_bytes_max),
+            metrics: Arc::new(Metrics::new(config.loops)),
+            outages: Outages::default(),
+        }
+    }
+
     /// Has the store keep messages.
     ///
     /// # Errors
@@ -45,3 +62,6 @@ impl Services {
         result
     }
 }
+
+/// How long members of a group are believed when nodes of the reference server may change them without a word.
+const GROUP_LIFETIME: Duration = Duration::from_secs(5);

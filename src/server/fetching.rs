@@ -3,13 +3,17 @@
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use super::{Answer, Shared};
+use super::answer::Answer;
+use super::dispatch::place;
+use super::jobs::Jobs;
 use crate::admission::Holder;
 use crate::admission::fetches::Fetches;
-use crate::admission::requests::Kind;
+use crate::admission::requests::{Kind, Requests};
 use crate::config::Config;
 use crate::delivery::{ClientLink, Mailbox, Posted};
 use crate::protocol::{self, UserId};
+use crate::routing::mailboxes::Mailboxes;
+use crate::routing::router::Router;
 use crate::session::{Job, Outcome};
 
 /// A connection that fetches messages, and whose share of the workers and of the memory that takes.
@@ -19,14 +23,31 @@ pub(super) struct Fetcher {
     pub(super) holder: Holder,
 }
 
-/// Half of the memory for clients. The texts and the reply that is made of them are in memory at once.
-pub(super) fn fetches(config: &Config) -> Fetches<Fetcher> {
-    Fetches::new(config.memory_bytes_max / 2, 2 * config.fetch_bytes_max)
+/// The mailboxes that connections have claimed, and the memory for what is in them. Any loop asks.
+pub(super) struct Fetching {
+    mailboxes: Mailboxes<Fetcher>,
+    fetches: Fetches<Fetcher>,
+    router: Arc<Router>,
+    requests: Arc<Requests>,
+    jobs: Arc<Jobs>,
 }
 
-impl Shared {
+impl Fetching {
+    /// With half of the memory for clients. The texts and the reply that is made of them are in memory at once.
+    pub(super) fn new(config: &Config, router: Arc<Router>, requests: Arc<Requests>, jobs: Arc<Jobs>) -> Fetching {
+        let fetches = Fetches::new(config.memory_bytes_max / 2, 2 * config.fetch_bytes_max);
+        Fetching { mailboxes: Mailboxes::new(), fetches, router, requests, jobs }
+    }
+
+    /// Fetches messages for a connection, once it has the mailbox.
+    pub(super) fn begin(&self, user: UserId, fetcher: Fetcher) {
+        if self.mailboxes.claim(user, &fetcher) {
+            self.fetch(user, &fetcher);
+        }
+    }
+
     /// Fetches messages for a connection that has claimed the mailbox, when there is memory for the reply.
-    pub(super) fn fetch(&self, user: UserId, fetcher: &Fetcher) {
+    fn fetch(&self, user: UserId, fetcher: &Fetcher) {
         if self.fetches.begin(user, fetcher.holder.source, fetcher) {
             self.submit_fetch(user, fetcher);
         }
@@ -38,7 +59,8 @@ impl Shared {
         self.fetch_on();
     }
 
-    pub(super) fn release_mailbox(&self, user: UserId, fetcher: &Fetcher) {
+    /// A connection gives up the mailbox, or waits for it no longer.
+    pub(super) fn release(&self, user: UserId, fetcher: &Fetcher) {
         // Behind another connection of the user it neither has memory nor waits for it.
         self.fetches.end(fetcher);
         if let Some(next) = self.mailboxes.release(user, fetcher) {
@@ -48,7 +70,7 @@ impl Shared {
     }
 
     /// A fetch takes long: asks those that it waits for to say whether they get on.
-    pub(super) fn ask_for_mailbox(&self, user: UserId, fetcher: &Fetcher) {
+    pub(super) fn ask_for(&self, user: UserId, fetcher: &Fetcher) {
         match self.mailboxes.other_holder(user, fetcher) {
             Some(other) => other.link.post(Posted::MailboxWanted),
             None => {
@@ -69,7 +91,7 @@ impl Shared {
     /// wait for it. A client that is paced gets what one frame holds.
     fn submit_fetch(&self, user: UserId, fetcher: &Fetcher) {
         let answer = Answer::to(&fetcher.link);
-        let Some(place) = self.place(fetcher.holder) else { return };
+        let Some(place) = place(&self.requests, fetcher.holder, &self.jobs.services.metrics) else { return };
         let (link, jobs, requests) = (fetcher.link.clone(), self.jobs.clone(), self.requests.clone());
         let work = Box::new(move |mailbox| match mailbox {
             Mailbox::Whole => requests.submit(Kind::Short, place, move || {

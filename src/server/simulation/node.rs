@@ -1,5 +1,6 @@
 //! [`Machine`]: a server without threads: everything it does, it does when it is told to.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,20 +16,18 @@ use super::socket::Pipe;
 use super::spool::{Disk, NodeSpool};
 use super::store::{NodeStore, Tables};
 use super::wires::Wires;
-use crate::admission::requests::Requests;
-use crate::admission::{self, Admission, Pace};
 use crate::base::clock::Clock;
-use crate::bus::Exchange;
+use crate::base::threads::Threads;
 use crate::config::Config;
 use crate::delivery::{LaneItem, Posted};
-use crate::routing::backlog::Backlog;
-use crate::routing::mailboxes::Mailboxes;
-use crate::routing::outbox::{OutItem, Outbox};
+use crate::routing::assembly::Routes;
+use crate::routing::outbox::OutItem;
 use crate::routing::router::Router;
-use crate::routing::states::StateWriter;
-use crate::server::{
-    LANE_BATCH_MAX, OUTBOXES, STORE_GRACE, Shared, Shell, fetching, jobs, publish, services, settings,
-};
+use crate::routing::services::Services;
+use crate::server::STORE_GRACE;
+use crate::server::dispatch::Dispatch;
+use crate::server::shell::Shell;
+use crate::server::wiring::{Equipment, Shared, settings};
 use crate::store::Store;
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -65,6 +64,37 @@ impl Lane {
         self.due = self.by_hand.again().map(|again| match again {
             Again::After(pause) | Again::UnlessClosing(pause) => now + pause,
         });
+    }
+}
+
+/// Has the lanes handled by hand, and no worker.
+#[derive(Default)]
+struct ByHand(Vec<Box<dyn ManualLane>>);
+
+impl Threads for ByHand {
+    fn lanes<T: Send + 'static, S: Send + 'static>(
+        &mut self,
+        _: &str,
+        count: usize,
+        batch_max: usize,
+        begin: impl Fn(usize) -> (S, Option<Again>),
+        handle: impl Fn(&mut S, Vec<T>) -> Option<Again> + Send + Sync + 'static,
+    ) -> io::Result<Lanes<T>> {
+        let (lanes, by_hand) = Lanes::manual(count, batch_max, begin, handle);
+        self.0.extend(by_hand);
+        Ok(lanes)
+    }
+
+    fn workers(&mut self, name: &str, _: usize, waiting_max: usize) -> io::Result<Workers> {
+        Workers::start(name, 0, waiting_max)
+    }
+
+    fn workers_in_background(&mut self, name: &str, _: usize, waiting_max: usize) -> io::Result<Workers> {
+        Workers::start(name, 0, waiting_max)
+    }
+
+    fn one(&mut self, _: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -109,53 +139,26 @@ impl Machine {
         let store = Store::of(Arc::new(NodeStore { tables: tables.clone() }));
         disk.lock().restart();
         let spool = Arc::new(NodeSpool(disk.clone()));
-        let services = services(config, store, spool, bus.clone(), clock.clone());
-        let jobs = jobs(config, &services, None).expect("a good configuration");
-        let keeping = services.clone();
-        let count = services.store.database.appenders();
-        let keep = move |backlog: &mut Backlog, batch| backlog.handle(batch, keeping.clock.now(), &keeping);
-        let begin = |nth| {
-            let backlog = Backlog::new(nth, count, &*services.spool);
-            let first = backlog.begins();
-            (backlog, first)
-        };
-        let (keepers, keeping) = Lanes::manual(count, LANE_BATCH_MAX, begin, keep);
-        let keepers = Arc::new(keepers);
-        let (of_services, of_keepers) = (services.clone(), keepers.clone());
-        let publish = move |outbox: &mut Outbox, batch| publish(outbox, batch, &of_services, &of_keepers);
-        let begin = |_| (Outbox::new(ENVELOPE_BYTES_MAX), None);
-        let (outbox, publishing) = Lanes::manual(OUTBOXES, LANE_BATCH_MAX, begin, publish);
-        let states = StateWriter::new(services.store.states.clone(), services.bus.clone());
-        let outbox = Arc::new(outbox);
-        let router = Arc::new(Router::new(services.clone(), Some(outbox.clone()), keepers.clone(), states));
-        bus.start(router.clone()).expect("it starts no thread");
-        let workers = |waiting_max| Workers::start("none", 0, waiting_max).expect("no thread");
-        let hashers = workers(admission::places(config));
-        let shared = Arc::new(Shared {
-            auth: config.auth,
-            paced: config.paced,
-            pace: config.pace,
-            admission: Arc::new(Admission::new(config, usize::MAX, services.metrics.clone(), clock.clone())),
-            router,
-            mailboxes: Mailboxes::new(),
-            requests: Arc::new(Requests::new(workers(config.requests_max + 4), 4, config.requests_max)),
-            fetches: fetching::fetches(config),
-            hashers_queue: hashers.watch(),
-            hashers,
-            turns: Arc::default(),
-            hashing: Arc::new(Pace::new(config.hashers)),
-            jobs,
-            services,
-        });
+        let services = Services::new(config, store, spool, bus.clone(), clock.clone());
+        let equipment = Equipment { descriptors: usize::MAX, upgrader: None, envelope_bytes_max: ENVELOPE_BYTES_MAX };
+        // As many jobs are at work at once.
+        let config = &Config { workers: JOBS_AT_ONCE, ..config.clone() };
+        let mut by_hand = ByHand::default();
+        let assembled = Shared::assemble(config, services, equipment, &mut by_hand);
+        let (shared, Routes { outbox, keepers, .. }) = assembled.expect("a good configuration, and no thread");
+        let (shared, outbox) = (Arc::new(shared), outbox.expect("there may be other nodes"));
+        // Those to the store were made first.
+        let stores = keepers.watch().loads().len();
+        by_hand.0.rotate_left(stores);
         let make_loop = |nth| {
-            let shell = Shell { shared: shared.clone(), tally: shared.services.metrics.of_loop(nth) };
+            let shell = Shell::new(shared.clone(), shared.services.metrics.of_loop(nth));
             ManualLoop::new(Reader { shell, guesses }, settings(config), clock.now()).expect("descriptors")
         };
         Machine {
             loops: (0..config.loops).map(make_loop).collect(),
             shared,
-            lanes: publishing.into_iter().chain(keeping).map(|by_hand| Lane::new(by_hand, clock.now())).collect(),
-            outboxes: OUTBOXES,
+            outboxes: by_hand.0.len() - stores,
+            lanes: by_hand.0.into_iter().map(|by_hand| Lane::new(by_hand, clock.now())).collect(),
             outbox,
             keepers,
             jobs: Vec::new(),
@@ -167,7 +170,7 @@ impl Machine {
 
     /// The handler of one more loop.
     pub(super) fn shell(&self) -> Shell {
-        Shell { shared: self.shared.clone(), tally: self.shared.services.metrics.of_loop(0) }
+        Shell::new(self.shared.clone(), self.shared.services.metrics.of_loop(0))
     }
 
     pub(super) fn router(&self) -> &Router {
@@ -260,9 +263,9 @@ impl Machine {
     }
 
     fn step_job(&mut self, dice: &mut Dice) -> bool {
-        let Shared { requests, hashers, .. } = &*self.shared;
-        if self.jobs.len() < 4
-            && let Some(job) = requests.take_told().or_else(|| hashers.take_job())
+        let Dispatch { requests, hashing, .. } = &self.shared.dispatch;
+        if self.jobs.len() < JOBS_AT_ONCE
+            && let Some(job) = requests.take_told().or_else(|| hashing.take_job())
         {
             self.jobs.push(job);
             return true;
@@ -433,3 +436,6 @@ fn end(lanes: &mut [Lane]) -> bool {
 
 /// Little text in one envelope, so that some users have several.
 const ENVELOPE_BYTES_MAX: usize = 200;
+
+/// Jobs that are begun and not done.
+const JOBS_AT_ONCE: usize = 4;

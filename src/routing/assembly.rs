@@ -1,0 +1,106 @@
+//! [`Routes`]: the router with the lanes behind it, put together.
+
+use std::io;
+use std::sync::Arc;
+
+use pool::{Again, Lanes};
+
+use super::backlog::Backlog;
+use super::outbox::{OutItem, Outbox};
+use super::router::{self, Router};
+use super::services::Services;
+use super::states::StateWriter;
+use crate::base::threads::Threads;
+use crate::delivery::{self, LaneItem};
+use crate::metrics::Stage;
+use crate::store::States;
+
+/// A router, and the lanes that it puts messages into.
+pub struct Routes {
+    /// The router.
+    pub router: Arc<Router>,
+    /// The lane to other nodes, if there can be any.
+    pub outbox: Option<Arc<Lanes<OutItem>>>,
+    /// The lanes to the store.
+    pub keepers: Arc<Lanes<LaneItem>>,
+}
+
+impl Routes {
+    /// Starts the lanes and the bus, with envelopes of so many bytes.
+    ///
+    /// # Errors
+    /// When the system has no thread left.
+    pub fn start(
+        services: &Arc<Services>,
+        envelope_bytes_max: usize,
+        threads: &mut impl Threads,
+    ) -> io::Result<Routes> {
+        let (store, bus) = (&services.store, &services.bus);
+        let keepers = Arc::new(start_keepers(services, threads)?);
+        let outbox = match bus.is_alone() {
+            true => None,
+            false => Some(start_outbox(services, &keepers, envelope_bytes_max, threads).map(Arc::new)?),
+        };
+        let states = StateWriter::new(store.states.clone(), bus.clone());
+        threads.one(|| states.start())?;
+        let router = Arc::new(Router::new(services.clone(), outbox.clone(), keepers.clone(), states));
+        if bus.is_first()
+            && let Err(error) = store.states.get().and_then(States::set_all_offline)
+        {
+            log::error!("users of an earlier run may still be marked online: {error}");
+        }
+        bus.start(router.clone())?;
+        Ok(Routes { router, outbox, keepers })
+    }
+}
+
+/// The lanes to the store.
+fn start_keepers(services: &Arc<Services>, threads: &mut impl Threads) -> io::Result<Lanes<LaneItem>> {
+    let (lanes, keeping) = (services.store.database.appenders(), services.clone());
+    let keep = move |backlog: &mut Backlog, batch| backlog.handle(batch, keeping.clock.now(), &keeping);
+    let begin = |nth| {
+        let backlog = Backlog::new(nth, lanes, &*services.spool);
+        let first = backlog.begins();
+        (backlog, first)
+    };
+    threads.lanes("lane", lanes, BATCH_MAX, begin, keep)
+}
+
+/// The lane to other nodes.
+fn start_outbox(
+    services: &Arc<Services>,
+    keepers: &Arc<Lanes<LaneItem>>,
+    envelope_bytes_max: usize,
+    threads: &mut impl Threads,
+) -> io::Result<Lanes<OutItem>> {
+    let (services, keepers) = (services.clone(), keepers.clone());
+    let publish = move |outbox: &mut Outbox, batch| publish(outbox, batch, &services, &keepers);
+    let begin = |_| (Outbox::new(envelope_bytes_max), None);
+    threads.lanes("lane-out", OUTBOXES, BATCH_MAX, begin, publish)
+}
+
+/// One batch of the lane to other nodes.
+fn publish(outbox: &mut Outbox, batch: Vec<OutItem>, services: &Services, keepers: &Lanes<LaneItem>) -> Option<Again> {
+    let sorted = outbox.handle(batch, &services.clock, &*services.bus);
+    let metrics = &services.metrics;
+    metrics.published(sorted.published);
+    metrics.confirmed(sorted.delivered.len());
+    metrics.unconfirmed(sorted.unconfirmed);
+    if sorted.published > 0 {
+        metrics.batch(Stage::Publish, sorted.published);
+    }
+    for item in sorted.keep {
+        // It has its room already, and keeps it.
+        let (key, bytes) = router::weight(&item);
+        if keepers.submit_late(key, item, bytes).is_err() {
+            log::error!("the server has stopped before a message could be stored");
+        }
+    }
+    delivery::settle(sorted.delivered.into_iter().map(|delivery| (delivery, false)));
+    sorted.again.map(Again::After)
+}
+
+/// One connection to Redis takes more than a node can send; more lanes would only make its batches smaller.
+const OUTBOXES: usize = 1;
+/// Messages that one transaction of a lane holds.
+const BATCH_MAX: usize = 4096;

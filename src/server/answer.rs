@@ -1,0 +1,42 @@
+//! [`Answer`]: how a thread answers a session that waits for it.
+
+use std::borrow::Cow;
+use std::mem;
+use std::sync::Arc;
+
+use crate::delivery::{ClientLink, Posted};
+use crate::protocol;
+use crate::session::Outcome;
+
+/// Posts the outcome of a job to a session. If the job is dropped or panics, the session hears that the server is busy.
+pub(super) struct Answer {
+    link: Option<Arc<ClientLink>>,
+    or_else: Cow<'static, str>,
+}
+
+impl Answer {
+    /// To this session.
+    pub(super) fn to(link: &Arc<ClientLink>) -> Answer {
+        Answer::or_else(link, protocol::BUSY)
+    }
+
+    /// The same with another reply if the job is dropped.
+    pub(super) fn or_else(link: &Arc<ClientLink>, reply: impl Into<Cow<'static, str>>) -> Answer {
+        Answer { link: Some(link.clone()), or_else: reply.into() }
+    }
+
+    /// The job is done.
+    pub(super) fn send(mut self, outcome: Outcome) {
+        if let Some(link) = self.link.take() {
+            link.post(Posted::Outcome(outcome));
+        }
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        if let Some(link) = self.link.take() {
+            link.post(Posted::Outcome(Outcome::Refused(mem::take(&mut self.or_else))));
+        }
+    }
+}

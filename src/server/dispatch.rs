@@ -1,0 +1,113 @@
+//! [`Dispatch`]: which thread does a job, and whose share of the threads it takes up.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::answer::Answer;
+use super::fetching::{Fetcher, Fetching};
+use super::hashing::Hashing;
+use super::jobs::Jobs;
+use crate::admission::requests::{Kind, Place, Requests};
+use crate::admission::{Admission, Holder};
+use crate::config::Paced;
+use crate::delivery::ClientLink;
+use crate::metrics::{Hit, Login, Metrics};
+use crate::protocol::{self, Id};
+use crate::session::password::Client;
+use crate::session::{Job, Outcome};
+
+/// The ways of a job. Any loop asks.
+pub(super) struct Dispatch {
+    pub(super) jobs: Arc<Jobs>,
+    pub(super) admission: Arc<Admission>,
+    pub(super) requests: Arc<Requests>,
+    pub(super) hashing: Hashing,
+    pub(super) fetching: Fetching,
+    pub(super) paced: Paced,
+}
+
+impl Dispatch {
+    /// Has a job done for a client; its outcome is posted to the session.
+    pub(super) fn submit(&self, job: Job, link: &Arc<ClientLink>, holder: Holder, now: Instant) {
+        match job {
+            Job::Fetch { user } => self.fetching.begin(user, Fetcher { link: link.clone(), holder }),
+            Job::Delete { .. } => {
+                let (answer, jobs) = (Answer::to(link), self.jobs.clone());
+                self.requests.submit_anyway(holder, move || answer.send(jobs.run(job)));
+            }
+            Job::CheckPassword { id, .. } => self.check_password(id, job, link, holder, now),
+            Job::Register { .. } => self.register(job, link, holder, now),
+            _ => {
+                let (answer, jobs) = (Answer::to(link), self.jobs.clone());
+                let kind = match job {
+                    Job::Search { .. } | Job::GroupsNamed { .. } => Kind::Search,
+                    _ => Kind::Short,
+                };
+                // Without a place the answer is dropped: the session hears that the server is busy.
+                if let Some(place) = place(&self.requests, holder, &self.jobs.services.metrics) {
+                    self.requests.submit(kind, place, move || answer.send(jobs.run(job)));
+                }
+            }
+        }
+    }
+
+    fn check_password(&self, id: Id, job: Job, link: &Arc<ClientLink>, holder: Holder, now: Instant) {
+        // A password that is remembered would have been recognised.
+        let differs = id.user().is_some_and(|user| self.jobs.logins.passwords.remembers(user, now));
+        let attempt = self.admission.attempt(id, holder.source, differs, now);
+        // Before the answer: a client that hears that it was wrong finds it counted.
+        let (link_to_pace, paced) = (link.clone(), self.paced);
+        let note = move |outcome: &Outcome| match outcome {
+            Outcome::Password(right) => {
+                attempt.end(right.is_some());
+                if let Some(client) = right {
+                    begin_pace(paced, *client, &link_to_pace);
+                }
+            }
+            _ => drop(attempt),
+        };
+        let job = (job, self.jobs.clone());
+        if !self.hashing.submit(job, &self.admission, (link, holder.source), now, note) {
+            self.jobs.services.metrics.login(Login::Refused);
+        }
+    }
+
+    fn register(&self, job: Job, link: &Arc<ClientLink>, holder: Holder, now: Instant) {
+        match self.admission.register(holder.source, now) {
+            Ok(registration) => {
+                let note = move |outcome: &Outcome| match outcome {
+                    Outcome::Reply(_) => registration.end(),
+                    _ => drop(registration),
+                };
+                let job = (job, self.jobs.clone());
+                self.hashing.submit(job, &self.admission, (link, holder.source), now, note);
+            }
+            Err(seconds) => Answer::to(link).send(Outcome::Refused(protocol::register_later(seconds).into())),
+        }
+    }
+
+    /// Finishes what is begun, but not after `by`.
+    pub(super) fn close(self, by: Instant) {
+        self.requests.close(by);
+        self.hashing.close(by);
+    }
+}
+
+/// A place for a request that a worker is to answer.
+pub(super) fn place(requests: &Requests, holder: Holder, metrics: &Metrics) -> Option<Place> {
+    let place = requests.place(holder);
+    if place.is_none() {
+        metrics.refused(Hit::RequestsMax);
+        log::debug!("too many requests of {} wait", holder.payer);
+    }
+    place
+}
+
+/// A user has logged in on a connection, to an account of such a client: the usual one has to be paced. It is known by
+/// the form of the password that this login sends or that the account was made or used with before, because its automatic
+/// relogin sends the other form. A connection that reads lines never is.
+pub(super) fn begin_pace(paced: Paced, client: Client, link: &ClientLink) {
+    if paced == Paced::Auto && client == Client::Usual {
+        link.use_pace();
+    }
+}

@@ -1,0 +1,58 @@
+//! [`StartError`]: why a server cannot start.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+
+use crate::session::password::PasswordError;
+
+/// Why a server cannot start.
+#[derive(Debug)]
+pub enum StartError {
+    /// It cannot listen on this address.
+    Listen(SocketAddr, io::Error),
+    /// The system has no descriptors or threads left.
+    Resources(io::Error),
+    /// The cost of password hashing is not one that argon2 allows.
+    PasswordCost(PasswordError),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::Listen(address, error) => {
+                write!(f, "cannot listen on {address}: {error}; ")?;
+                match error.kind() {
+                    io::ErrorKind::AddrInUse => f.write_str("stop the program that uses the port, or choose another"),
+                    io::ErrorKind::PermissionDenied => f.write_str("choose a port above 1023"),
+                    _ if is_without_ipv6(*address, error) => {
+                        f.write_str("this machine has IPv6 switched off: listen on 0.0.0.0, or switch it on")
+                    }
+                    _ => f.write_str("choose an address of this machine, such as 0.0.0.0"),
+                }
+            }
+            StartError::Resources(error) => write!(f, "the system has no threads or descriptors left: {error}"),
+            StartError::PasswordCost(error) => write!(f, "argon2: {error}"),
+        }
+    }
+}
+
+impl Error for StartError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            StartError::Listen(_, error) | StartError::Resources(error) => Some(error),
+            StartError::PasswordCost(error) => Some(error),
+        }
+    }
+}
+
+/// Whether the kernel has no IPv6 at all, or no IPv6 address.
+fn is_without_ipv6(address: SocketAddr, error: &io::Error) -> bool {
+    let is_there_always = address.ip().is_unspecified() || address.ip().is_loopback();
+    match error.raw_os_error() {
+        Some(libc::EAFNOSUPPORT) => address.is_ipv6(),
+        Some(libc::EADDRNOTAVAIL) => address.is_ipv6() && is_there_always,
+        _ => false,
+    }
+}

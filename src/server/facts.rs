@@ -1,0 +1,69 @@
+//! [`Facts`]: what the sessions of a loop may know at once, without asking the store.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::dispatch::begin_pace;
+use super::wiring::Shared;
+use crate::admission::Source;
+use crate::delivery::ClientLink;
+use crate::metrics::Login;
+use crate::protocol::{GroupId, Id, UserId};
+use crate::session::{Known, STATE_PATIENCE};
+
+/// What the sessions of a loop may know at once.
+pub(super) struct Facts<'a> {
+    pub(super) shared: &'a Shared,
+    pub(super) link: &'a ClientLink,
+    pub(super) source: Source,
+    pub(super) now: Instant,
+}
+
+impl Known for Facts<'_> {
+    fn members(&self, group: GroupId) -> Option<Arc<[UserId]>> {
+        self.shared.services.groups.members(group, self.now)
+    }
+
+    fn is_stranger(&self, user: UserId, group: GroupId) -> bool {
+        self.shared.services.groups.is_stranger(user, group, self.now)
+    }
+
+    fn groups_change_elsewhere(&self) -> bool {
+        self.shared.services.groups.may_be_stale()
+    }
+
+    fn login_wait(&self, id: Id) -> Option<u32> {
+        let wait = self.shared.admission.login_wait(id, self.source, self.now);
+        if wait.is_some() {
+            self.shared.services.metrics.login(Login::Delayed);
+        }
+        wait
+    }
+
+    fn recognises(&self, user: UserId, password: &str) -> bool {
+        let recognised = self.shared.jobs.logins.passwords.recognises(user, password, self.now);
+        if let Some((client, stamp)) = recognised {
+            self.shared.jobs.logins.accounts.remembered(user, stamp);
+            begin_pace(self.shared.dispatch.paced, client, self.link);
+            self.shared.services.metrics.login(Login::Remembered);
+            self.shared.admission.recognised(Id(user.0.into()), self.source);
+        }
+        recognised.is_some()
+    }
+
+    fn is_connected(&self, user: UserId) -> bool {
+        self.shared.router.is_connected(user)
+    }
+
+    fn is_here(&self, user: UserId) -> bool {
+        self.shared.router.is_here(user)
+    }
+
+    fn pace(&self) -> Option<Duration> {
+        self.link.is_paced().then_some(self.shared.pace)
+    }
+
+    fn shown_by(&self) -> Option<Instant> {
+        self.shared.services.bus.has_neighbours().then(|| self.now + STATE_PATIENCE)
+    }
+}

@@ -1,0 +1,86 @@
+//! [`Hashing`]: the passwords that wait to be hashed, and whose turn it is.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use pool::{Workers, WorkersWatch};
+
+use super::answer::Answer;
+use super::jobs::Jobs;
+use crate::admission::{Admission, Pace, Source, Turns};
+use crate::delivery::ClientLink;
+use crate::protocol;
+use crate::session::{Job, Outcome};
+
+/// The hashers and their queue. Any loop asks.
+pub(super) struct Hashing {
+    hashers: Workers,
+    queue: WorkersWatch,
+    /// Passwords waiting to be hashed, one queue per address, served round-robin. A leaf lock.
+    turns: Arc<Mutex<Turns<Source, Work>>>,
+    /// How long the hashers take.
+    pace: Arc<Pace>,
+}
+
+/// A password to be hashed, and what is to be done then.
+type Work = Box<dyn FnOnce() + Send>;
+
+impl Hashing {
+    /// By these hashers, of which there are so many.
+    pub(super) fn new(hashers: Workers, count: usize) -> Hashing {
+        let queue = hashers.watch();
+        Hashing { hashers, queue, turns: Arc::default(), pace: Arc::new(Pace::new(count)) }
+    }
+
+    /// Has a job done that hashes a password for a client who comes from there, and calls `note` before the answer. False if
+    /// there is no room; the session hears then when to come again.
+    pub(super) fn submit(
+        &self,
+        (job, jobs): (Job, Arc<Jobs>),
+        admission: &Arc<Admission>,
+        (link, source): (&Arc<ClientLink>, Source),
+        now: Instant,
+        note: impl FnOnce(&Outcome) + Send + 'static,
+    ) -> bool {
+        let seconds = self.pace.seconds_for(self.queue.waiting());
+        let answer = Answer::or_else(link, protocol::busy_for(seconds));
+        let Some(place) = admission.queue(source) else {
+            // The answer is dropped, and tells the client so.
+            admission.no_room(source, now);
+            return false;
+        };
+        let (pace, turns) = (self.pace.clone(), self.turns.clone());
+        let work = move || {
+            let begun = Instant::now();
+            let outcome = jobs.run(job);
+            pace.note(begun.elapsed());
+            note(&outcome);
+            drop(place);
+            answer.send(outcome);
+        };
+        self.turns.lock().push(source, Box::new(work));
+        let next = move || {
+            let (_, work) = turns.lock().take().expect("a hasher is told of each once");
+            work();
+        };
+        self.hashers.submit(next).expect("there is room for whoever has a place");
+        true
+    }
+
+    /// How another thread sees how many passwords wait.
+    pub(super) fn watch(&self) -> WorkersWatch {
+        self.hashers.watch()
+    }
+
+    /// A job that nobody has begun, for a simulation.
+    #[cfg(test)]
+    pub(super) fn take_job(&self) -> Option<Box<dyn FnOnce() + Send>> {
+        self.hashers.take_job()
+    }
+
+    /// Finishes what is begun, but not after `by`.
+    pub(super) fn close(self, by: Instant) {
+        self.hashers.close(by);
+    }
+}

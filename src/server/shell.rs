@@ -1,0 +1,375 @@
+//! [`Shell`]: the handler of one event loop. It feeds the sessions what happens and carries out what they want.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use net::{CloseReason, Fate, Flow, Foreign, Handler, Incoming, Preface, Turn};
+
+use super::facts::Facts;
+use super::fetching::Fetcher;
+use super::foreign;
+use super::wiring::Shared;
+use crate::admission::{Excess, Holder, Meter, Payer, Refusal, Seat};
+use crate::delivery::spread::Spread;
+use crate::delivery::{ClientLink, Posted};
+use crate::metrics::{Hit, LoopTally};
+use crate::protocol::{self, FrameKind, Id, ReplyKind, UserId};
+use crate::routing::router::{GroupFrame, Routed};
+use crate::session::{Effect, Effects, Input, Session, Settled, members_at_once};
+
+/// The handler of one loop.
+pub(super) struct Shell {
+    shared: Arc<Shared>,
+    tally: Arc<LoopTally>,
+}
+
+/// One connection.
+pub(super) struct Client {
+    pub(super) session: Session,
+    meter: Meter,
+    seat: Seat,
+}
+
+impl Shell {
+    /// For one loop, which counts there.
+    pub(super) fn new(shared: Arc<Shared>, tally: Arc<LoopTally>) -> Shell {
+        Shell { shared, tally }
+    }
+
+    fn feed(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &mut Client, input: Input<'_>) -> Flow {
+        let Client { session, seat, .. } = client;
+        let source = seat.source();
+        // An account that logs in with this input pays for what comes after.
+        let holder = Holder { payer: session.payer(source), source };
+        let known = Facts { shared: &self.shared, link, source, now: turn.now() };
+        let mut effects = Effects::new();
+        let flow = session.on(input, &known, &mut effects);
+        while !effects.is_empty() {
+            let settled = self.carry_out(turn, link, session, holder, &mut effects);
+            if settled.frames > 0 {
+                session.on(Input::Settled(settled), &known, &mut effects);
+            }
+        }
+        if session.is_logged_in() != seat.is_users() {
+            note_login(turn, link, session, seat);
+        }
+        flow
+    }
+
+    /// Counts what asks for no answer; there is one only when it is too much.
+    fn count_blanks(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &mut Client, len: usize) -> Flow {
+        match client.meter.check_blanks(turn.now(), self.shared.admission.rates()) {
+            Ok(()) => {
+                client.meter.pay_blanks(len);
+                Flow::Taken
+            }
+            Err(refusal) => self.refuse(turn, link, client, refusal),
+        }
+    }
+
+    /// Answers a client that speaks another protocol; nothing of what it has sent was looked at.
+    fn turn_down(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &Client, foreign: Foreign) -> Flow {
+        self.shared.admission.speaks(foreign, client.seat.source(), turn.now());
+        let answer = foreign::answer(foreign);
+        if !answer.is_empty() {
+            // Refused only if the client is gone.
+            let _ = link.send(turn, answer, Fate::Drop);
+        }
+        Flow::Taken
+    }
+
+    /// What becomes of a frame, or of something that is none, that is beyond what the connection may send.
+    fn refuse(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &mut Client, refusal: Refusal) -> Flow {
+        let flow = self.feed(turn, link, client, Input::Excess { last: refusal.last });
+        if flow != Flow::Later {
+            client.meter.refused();
+            self.shared.services.metrics.refused(match refusal.excess {
+                Excess::Frames => Hit::Frames,
+                Excess::Bytes => Hit::Bytes,
+            });
+        }
+        flow
+    }
+
+    /// Carries out the effects, all of them; returns which frames were settled by that.
+    fn carry_out(
+        &self,
+        turn: &mut Turn<Posted>,
+        link: &Arc<ClientLink>,
+        session: &Session,
+        holder: Holder,
+        effects: &mut Effects<'_>,
+    ) -> Settled {
+        let Shared { router, .. } = &*self.shared;
+        let mut settled = Settled::default();
+        let mut count = |routed: Routed, bytes| {
+            if let Some(one) = routed.settled(bytes) {
+                settled.frames += one.frames;
+                settled.bytes += one.bytes;
+                settled.failed += one.failed;
+                settled.full += one.full;
+            }
+        };
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Reply(reply) => self.send(turn, link, &reply, Fate::Drop),
+                Effect::Deliver { to, text } => {
+                    count(router.deliver(turn, to, &text, link, holder), text.len());
+                }
+                Effect::DeliverAll { group, to, except, text } if to.len() <= members_at_once(text.len()) => {
+                    let frame = GroupFrame { group, members: &to, except, text: &text };
+                    count(router.deliver_all(turn, &frame, link, holder), text.len());
+                }
+                effect => self.carry_out_seldom(turn, link, session, holder, effect),
+            }
+        }
+        settled
+    }
+
+    /// Carries out an effect that no chat message has. It is apart so that chat messages do not pay for what
+    /// this needs.
+    #[inline(never)]
+    fn carry_out_seldom(
+        &self,
+        turn: &mut Turn<Posted>,
+        link: &Arc<ClientLink>,
+        session: &Session,
+        holder: Holder,
+        effect: Effect<'_>,
+    ) {
+        let Shared { router, .. } = &*self.shared;
+        match effect {
+            Effect::Reply(_) | Effect::Deliver { .. } => unreachable!("carried out above"),
+            Effect::DeliverAll { group, to, except, text } => {
+                let mut spread = Box::new(Spread::new((group, to), except, &text, link.clone(), holder));
+                // More than that are left.
+                router.spread(turn, &mut spread);
+                link.post(Posted::Spread(spread));
+            }
+            Effect::ReplyAndReport(reply) => {
+                self.shared.dispatch.fetching.fetched(&Fetcher { link: link.clone(), holder }, reply.len());
+                self.send(turn, link, &reply, Fate::Report(0));
+            }
+            Effect::Submit(job) => self.shared.dispatch.submit(job, link, holder, turn.now()),
+            Effect::Join(user) => router.join(user, link),
+            Effect::Attach(user) => {
+                link.set_share(session.payer(holder.source).share());
+                router.attach(turn, user, link);
+            }
+            Effect::Detach(user) => {
+                link.set_share(session.payer(holder.source).share());
+                router.detach(turn, user, link);
+            }
+            Effect::DetachAndShow(user) => {
+                link.set_share(session.payer(holder.source).share());
+                router.detach_and_show(turn, user, link);
+            }
+            Effect::Show(user) => router.show(user, link),
+            Effect::LogOut { user, shows } => {
+                for other in router.log_out(turn, user, shows.then_some(link)) {
+                    other.post(Posted::LoggedOut(user));
+                }
+            }
+            Effect::ReleaseMailbox(user) => {
+                self.shared.dispatch.fetching.release(user, &Fetcher { link: link.clone(), holder });
+            }
+            Effect::WantMailbox(user) => {
+                self.shared.dispatch.fetching.ask_for(user, &Fetcher { link: link.clone(), holder });
+            }
+            Effect::Remind(after) => turn.remind(link, after),
+            Effect::HangUp => link.hang_up(),
+        }
+    }
+
+    /// Hands a frame to more members of a large group.
+    fn spread_on(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &mut Client, mut spread: Box<Spread>) {
+        // Others open their letters between two of an account, however many groups it writes to at once.
+        if !turn.has_left(link) {
+            return link.post(Posted::Spread(spread));
+        }
+        let Some(routed) = self.shared.router.spread(turn, &mut spread) else {
+            return link.post(Posted::Spread(spread));
+        };
+        self.feed(turn, link, client, Input::Spread);
+        if let Some(settled) = routed.settled(spread.text.len()) {
+            self.feed(turn, link, client, Input::Settled(settled));
+        }
+    }
+
+    /// Closes a connection that is not logged in, with a last word.
+    fn turn_away(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, reply: &str) {
+        self.send(turn, link, reply, Fate::Drop);
+        turn.turn_away(link);
+    }
+
+    /// The account of a user of this connection was changed or deleted. A connection that is nobody else's is closed, so that
+    /// its client notices.
+    fn log_out(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &mut Client, user: UserId) {
+        if !client.session.is(Id(user.0.into())) || self.shared.router.is_on(user, link) {
+            return;
+        }
+        self.feed(turn, link, client, Input::LoggedOut(user));
+        if client.session.is_logged_in() {
+            self.send(turn, link, protocol::ACCOUNT_CHANGED, Fate::Drop);
+        } else {
+            self.turn_away(turn, link, protocol::ACCOUNT_CHANGED);
+        }
+    }
+
+    /// A reply is refused only when the client is gone, and then nobody misses it.
+    fn send(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, reply: &str, fate: Fate) {
+        self.tally.reply(ReplyKind::of(reply));
+        let _ = link.send(turn, reply.as_bytes(), fate);
+    }
+}
+
+/// A session has logged in, has logged out, or has begun.
+fn note_login(turn: &mut Turn<Posted>, link: &Arc<ClientLink>, session: &Session, seat: &mut Seat) {
+    if session.is_logged_in() {
+        seat.becomes_users();
+    } else if !session.has_ended()
+        && let Some(timeout) = seat.becomes_strangers(Arc::downgrade(link) as _, turn.now())
+    {
+        turn.remind(link, timeout);
+    }
+}
+
+impl Handler for Shell {
+    type Conn = Client;
+    type Arrival = Seat;
+    type Message = Posted;
+
+    fn on_arrival(
+        &mut self,
+        turn: &mut Turn<Posted>,
+        peer: SocketAddr,
+        preface: Preface,
+    ) -> Result<Seat, &'static [u8]> {
+        let admission = &self.shared.admission;
+        let entered = match preface {
+            Preface::ProxyHeader => admission.enter_through(peer, turn.now()),
+            Preface::None | Preface::NoProxyHeader => admission.enter(peer, turn.now()),
+        };
+        entered.map_err(|_| protocol::TURNED_AWAY.as_bytes())
+    }
+
+    fn on_introduced(
+        &mut self,
+        turn: &mut Turn<Posted>,
+        seat: Seat,
+        client: SocketAddr,
+    ) -> Result<Seat, &'static [u8]> {
+        seat.for_client(client, turn.now()).map_err(|_| protocol::TURNED_AWAY.as_bytes())
+    }
+
+    fn on_open(&mut self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, mut seat: Seat) -> Client {
+        log::debug!("connected: {:?}", link.peer());
+        link.set_share(Payer::Address(seat.source()).share());
+        let session = Session::new(self.shared.auth);
+        note_login(turn, link, &session, &mut seat);
+        Client { session, meter: Meter::default(), seat }
+    }
+
+    fn on_incoming(
+        &mut self,
+        turn: &mut Turn<Posted>,
+        link: &Arc<ClientLink>,
+        client: &mut Client,
+        incoming: Incoming<'_>,
+    ) -> Flow {
+        let (input, len) = match incoming {
+            Incoming::Frame(frame) => (Input::Frame(frame), Some(frame.len())),
+            Incoming::Likely(frame) => (Input::Likely(frame), Some(frame.len())),
+            Incoming::Garbage { len } => (Input::Garbage, Some(len)),
+            Incoming::Blanks { len } => return self.count_blanks(turn, link, client, len),
+            Incoming::Oversize => (Input::Oversize, None),
+            Incoming::Foreign(foreign) => return self.turn_down(turn, link, client, foreign),
+            Incoming::End => (Input::End, None),
+            Incoming::Stop => (Input::Stop, None),
+            Incoming::Crowded => (Input::Crowded, None),
+        };
+        if let Incoming::Likely(_) = incoming {
+            // A refusal would stay one, also if this is but the beginning of a frame that ends when it may pass.
+            if !client.meter.has_some() {
+                return Flow::NoFrame;
+            }
+        } else if len.is_some()
+            && let Err(refusal) = client.meter.check(turn.now(), self.shared.admission.rates())
+        {
+            return self.refuse(turn, link, client, refusal);
+        }
+        let flow = self.feed(turn, link, client, input);
+        if let Some(len) = len.filter(|_| matches!(flow, Flow::Taken | Flow::Last)) {
+            client.meter.pay(len);
+        }
+        match (flow, incoming) {
+            (Flow::Taken | Flow::Last, Incoming::Frame(_) | Incoming::Likely(_)) => {
+                self.tally.frame(client.session.frame_kind());
+            }
+            (Flow::Taken | Flow::Last, Incoming::Garbage { .. }) => self.tally.frame(FrameKind::INVALID),
+            (Flow::Taken, Incoming::Crowded) => client.seat.complain_of_kept(turn.now()),
+            (_, Incoming::Blanks { .. } | Incoming::Foreign(_) | Incoming::Oversize | Incoming::End)
+            | (_, Incoming::Stop | Incoming::Crowded)
+            | (Flow::Later | Flow::NoFrame, _) => {}
+        }
+        flow
+    }
+
+    fn on_kept(&mut self, client: &mut Client, bytes: usize) -> bool {
+        client.seat.keep(bytes)
+    }
+
+    fn on_sent(&mut self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &mut Client, _: u32) {
+        self.feed(turn, link, client, Input::Sent);
+    }
+
+    fn on_message(&mut self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &mut Client, message: Posted) {
+        let input = match message {
+            Posted::Outcome(outcome) => Input::Outcome(outcome),
+            Posted::Settled(settled) => Input::Settled(settled),
+            Posted::Spread(spread) => return self.spread_on(turn, link, client, spread),
+            // The client has logged in again since: the logout was of an earlier login.
+            Posted::LoggedOut(user) if self.shared.router.is_on(user, link) => return,
+            Posted::LoggedOut(user) => Input::LoggedOut(user),
+            Posted::AccountChanged(user) => return self.log_out(turn, link, client, user),
+            Posted::MailboxWanted => {
+                Input::MailboxWanted { now: turn.now(), undelivered_bytes: link.undelivered_bytes() }
+            }
+            Posted::MakeRoom if client.seat.is_users() => return,
+            Posted::MakeRoom => return self.turn_away(turn, link, protocol::MAKE_ROOM),
+        };
+        self.feed(turn, link, client, input);
+    }
+
+    fn on_reminder(&mut self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &mut Client) {
+        if client.seat.is_late(turn.now()) {
+            return self.turn_away(turn, link, protocol::LOGIN_LATE);
+        }
+        self.feed(turn, link, client, Input::Reminder { now: turn.now() });
+    }
+
+    fn on_hang_up(&mut self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &mut Client) {
+        self.feed(turn, link, client, Input::HangUp);
+    }
+
+    fn on_close(&mut self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, mut client: Client, reason: CloseReason) {
+        log::debug!("closing: {reason:?}");
+        self.feed(turn, link, &mut client, Input::Closed);
+    }
+
+    fn on_unsent(&mut self, _: &mut Turn<Posted>, label: u32, frame: Box<[u8]>) {
+        self.shared.router.give_back(label, frame);
+    }
+
+    /// A frame that was begun to be handed out is brought to its end. Of anything else nothing is to be done: a session gives up
+    /// its claims before it closes.
+    fn on_stray(&mut self, turn: &mut Turn<Posted>, message: Posted) {
+        if let Posted::Spread(mut spread) = message {
+            // A piece at a time, as if the sender were there.
+            if self.shared.router.spread(turn, &mut spread).is_none() {
+                let sender = spread.sender.clone();
+                sender.post(Posted::Spread(spread));
+            }
+        }
+    }
+}

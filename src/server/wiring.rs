@@ -1,0 +1,128 @@
+//! How the parts of a server are put together: for the program, with threads, and for the simulation, without.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use net::Settings;
+use pool::Workers;
+
+use super::dispatch::Dispatch;
+use super::error::StartError;
+use super::fetching::Fetching;
+use super::hashing::Hashing;
+use super::jobs::{Directory, Jobs, Limits, Logins, Mail};
+use crate::admission::requests::Requests;
+use crate::admission::{self, Admission};
+use crate::base::threads::Threads;
+use crate::config::{Auth, Config, Paced};
+use crate::protocol;
+use crate::routing::assembly::Routes;
+use crate::routing::router::Router;
+use crate::routing::services::Services;
+use crate::session::password::Passwords;
+
+/// What all loops share.
+pub(super) struct Shared {
+    pub(super) auth: Auth,
+    pub(super) pace: Duration,
+    pub(super) services: Arc<Services>,
+    pub(super) jobs: Arc<Jobs>,
+    pub(super) router: Arc<Router>,
+    pub(super) admission: Arc<Admission>,
+    pub(super) dispatch: Dispatch,
+}
+
+/// What an assembly is given beside its services.
+pub(super) struct Equipment {
+    /// Descriptors for clients.
+    pub(super) descriptors: usize,
+    /// Replaces stored passwords that are not as they would be stored today, if there is one.
+    pub(super) upgrader: Option<Workers>,
+    /// Text in one envelope to another node.
+    pub(super) envelope_bytes_max: usize,
+}
+
+impl Shared {
+    /// Starts the lanes, the bus and the workers.
+    ///
+    /// # Errors
+    /// When the system has no thread left, or passwords cannot be hashed at this cost.
+    pub(super) fn assemble(
+        config: &Config,
+        services: Services,
+        equipment: Equipment,
+        threads: &mut impl Threads,
+    ) -> Result<(Shared, Routes), StartError> {
+        let services = Arc::new(services);
+        let jobs = jobs(config, &services, equipment.upgrader)?;
+        let routes = Routes::start(&services, equipment.envelope_bytes_max, threads).map_err(StartError::Resources)?;
+        let router = routes.router.clone();
+        let workers = threads.workers("worker", config.workers, config.requests_max + config.workers);
+        let requests = Requests::new(workers.map_err(StartError::Resources)?, config.workers, config.requests_max);
+        let requests = Arc::new(requests);
+        let hashers = threads.workers_in_background("hasher", config.hashers, admission::places(config));
+        let hashing = Hashing::new(hashers.map_err(StartError::Resources)?, config.hashers);
+        let (metrics, clock) = (services.metrics.clone(), services.clock.clone());
+        let admission = Arc::new(Admission::new(config, equipment.descriptors, metrics, clock));
+        let shared = Shared {
+            auth: config.auth,
+            pace: config.pace,
+            dispatch: Dispatch {
+                jobs: jobs.clone(),
+                admission: admission.clone(),
+                fetching: Fetching::new(config, router.clone(), requests.clone(), jobs.clone()),
+                requests,
+                hashing,
+                paced: config.paced,
+            },
+            services,
+            jobs,
+            router,
+            admission,
+        };
+        Ok((shared, routes))
+    }
+
+    /// Has the metrics show the lanes, the spool and the queues.
+    pub(super) fn show(&self) {
+        let metrics = &self.services.metrics;
+        self.router.watched_by(metrics);
+        let spool = Arc::downgrade(&self.services.spool);
+        metrics.watch_spool(move || spool.upgrade().map(|spool| spool.load()).unwrap_or_default());
+        metrics.watch_queue("worker", self.dispatch.requests.watch());
+        let watch = self.dispatch.hashing.watch();
+        metrics.watch_queue("hasher", move || watch.waiting());
+    }
+}
+
+fn jobs(config: &Config, services: &Arc<Services>, upgrader: Option<Workers>) -> Result<Arc<Jobs>, StartError> {
+    let cost = config.password_cost;
+    let passwords = Passwords::new(cost.memory_kib, cost.passes, cost.lanes, config.password_memory);
+    let passwords = passwords.map_err(StartError::PasswordCost)?;
+    let Services { store, bus, clock, .. } = &**services;
+    let limits = Limits { search_results_max: config.search_results_max, group_members_max: config.group_members_max };
+    Ok(Arc::new(Jobs {
+        logins: Logins::new(store.accounts.clone(), bus.clone(), clock.clone(), passwords, upgrader),
+        directory: Directory::new(services.clone(), limits),
+        mail: Mail::new(services.clone(), config.fetch_bytes_max),
+        services: services.clone(),
+    }))
+}
+
+/// The settings of the reactor.
+pub(super) fn settings(config: &Config) -> Settings {
+    Settings {
+        frame_bytes_max: config.frame_bytes_max,
+        frame_timeout: config.frame_timeout,
+        idle_timeout: config.idle_timeout,
+        output_bytes_max: config.output_bytes_max,
+        drain_timeout: config.drain_timeout,
+        pace: (config.paced != Paced::Off).then_some(net::Pace {
+            each: config.pace,
+            everybody: config.paced == Paced::On,
+            shows: protocol::messages_shown,
+            joins: protocol::len_as_kept,
+            join: protocol::as_kept,
+        }),
+    }
+}
