@@ -89,11 +89,12 @@ impl Quotas {
     /// database is away. What has no sender always fits.
     pub fn admit(&self, deliveries: Vec<Delivery>, clock: &Clock, size: Option<Size<'_>>) -> Admitted {
         let mut known = self.known.lock();
+        let mut now = clock.now();
         // Nearly always all of them fit.
         let mut admitted = Admitted { fits: Vec::with_capacity(deliveries.len()), ..Admitted::default() };
         for delivery in deliveries {
             let to = delivery.to;
-            match self.is_admitted(&mut known, &delivery, &admitted.fits, clock, size) {
+            match self.is_admitted(&mut known, &delivery, &admitted.fits, clock, &mut now, size) {
                 true => admitted.fits.push(delivery),
                 false => {
                     admitted.full.push(delivery);
@@ -119,33 +120,35 @@ impl Quotas {
         delivery: &Delivery,
         fits: &[Delivery],
         clock: &Clock,
+        now: &mut Instant,
         size: Option<Size<'_>>,
     ) -> bool {
-        let (mut now, mut is_asked) = (clock.now(), false);
+        let mut is_asked = false;
         loop {
-            let verdict = self.add(known, delivery, now);
+            let verdict = self.add(known, delivery, *now);
             let may_wait = match verdict {
                 Verdict::Fits => return true,
                 Verdict::Full => return false,
                 Verdict::AskFirst { may_wait } => may_wait,
                 Verdict::AskAgain => false,
             };
-            match size.filter(|_| !is_asked && known.next_question.is_none_or(|at| at <= now)) {
+            match size.filter(|_| !is_asked && known.next_question.is_none_or(|at| at <= *now)) {
                 Some(size) => {
                     is_asked = true;
+                    let asked_at = clock.now();
                     let answer = MutexGuard::unlocked(known, || size(delivery.to));
-                    let asked_at = std::mem::replace(&mut now, clock.now());
-                    known.next_question = Some(now + REST * now.saturating_duration_since(asked_at));
+                    *now = clock.now();
+                    known.next_question = Some(*now + REST * now.saturating_duration_since(asked_at));
                     // The answer does not show what waits to be stored with this one.
                     let pending: usize = fits.iter().filter(|other| other.to == delivery.to).map(weight).sum();
-                    self.note(known, delivery.to, answer.map(|size| size + pending), now);
+                    self.note(known, delivery.to, answer.map(|size| size + pending), *now);
                 }
                 None if verdict == Verdict::AskAgain => return false,
                 None if may_wait => {
                     *self.sum(known, delivery.to) += weight(delivery);
                     return true;
                 }
-                None => self.note(known, delivery.to, None, now),
+                None => self.note(known, delivery.to, None, *now),
             }
         }
     }
