@@ -151,3 +151,26 @@ fn a_start_on_a_full_disk_lets_everything_be_read_and_ends_by_itself() {
     let got: Vec<usize> = login(&server, "bob", b).fetch_all(b).iter().map(number_of).collect();
     assert_eq!(got, accepted);
 }
+
+#[test]
+fn a_database_that_is_moved_away_before_its_disk_has_room_ends_the_server_and_no_new_one_is_made() {
+    let limit = "[ ! -e raybox.db ] || ulimit -S -f 30";
+    let mut server = TestServer::builder().after(limit).start();
+    let (mut ann, a) = user(&server, "ann");
+    let b = offline_user(&server, "bob");
+    assert!(is_taken(&mut ann, &numbered(a, b, 0)));
+    drop(ann);
+    server.terminate();
+    assert!(server.wait_exit(LONG_PATIENCE).success());
+    server.restart();
+    server.expect_exit();
+    assert!(server.logs().contains("nothing can be stored until its disk has room"), "{}", server.logs());
+    let (database, moved) = (server.folder().join("raybox.db"), server.folder().join("moved"));
+    fs::rename(&database, &moved).expect("move the database");
+    // Where there is room, an attempt would make an empty database.
+    limit_files(&server, "unlimited");
+    assert_eq!(server.wait_exit(LONG_PATIENCE).code(), Some(1));
+    assert!(server.logs().contains("raybox.db was moved, replaced or deleted"), "{}", server.logs());
+    assert!(!database.exists(), "nothing stands in the place of what was moved");
+    assert!(fs::metadata(&moved).expect("it is still there").len() > 0);
+}

@@ -1,12 +1,16 @@
 //! [`Late`]: a database that is opened as soon as its disk has room.
 //!
-//! A full disk lets nobody open a database for writing, and all that is in it can be read. A server that starts then reads
+//! Nobody can open a database for writing on a full disk, and all that is in it can be read. A server that starts then reads
 //! through one connection that has the file to itself: the index of the log is in memory, where SQLite would make a file
-//! otherwise. It accepts nothing to store, and a thread named `store-open` tries to open the database, [`Live`], again and again.
+//! otherwise. It accepts nothing to store, and a thread named `store-open` tries to open the database, [`Live`], again and
+//! again. Reads wait during such an attempt, because the reading connection must be closed for it. So the thread first
+//! writes a small file beside the database, and makes an attempt only if the disk has taken that. If the database still
+//! cannot be opened, the pause before the next attempt doubles.
 
 use std::error::Error as _;
-use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
@@ -15,6 +19,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use parking_lot::Mutex;
 use rusqlite::Connection;
+use rustix::fs::OFlags;
 
 use super::condition::Condition;
 use super::guard::Guard;
@@ -72,7 +77,7 @@ impl Late {
             return Err(error);
         }
         let why = shared.waiting.lock().why.clone();
-        log::error!("{why}: what is stored can be read, and nothing can be stored; trying again every {RETRY_AFTER:?}");
+        log::error!("{why}: what is stored can be read, and nothing can be stored until its disk has room");
         let failed = |cause: io::Error| OpenError::Failed { file: shared.file(), cause: Box::new(cause) };
         let (stop, stopped) = bounded(0);
         let opener = shared.clone();
@@ -161,18 +166,39 @@ impl Shared {
 
     fn run(&self, stopped: &Receiver<()>) {
         let mut known = self.waiting.lock().why.clone();
+        let (mut pause, mut next) = (RETRY_AFTER, Instant::now());
         // Nothing is ever sent: the other end is there, or gone.
         while stopped.recv_timeout(RETRY_AFTER) == Err(RecvTimeoutError::Timeout) {
+            let is_lost = self.is_taken_away();
+            if !is_lost && is_full(&self.data_dir) {
+                // The first attempt after that is made as soon as there is room.
+                (pause, next) = (RETRY_AFTER, Instant::now());
+                continue;
+            }
+            if !is_lost && Instant::now() < next {
+                continue;
+            }
             if self.try_to_open().is_ok() {
                 log::warn!("{} is open: its disk takes what is to be stored", self.file().display());
                 return;
             }
+            next = Instant::now() + pause;
+            pause = (2 * pause).min(PAUSE_MAX);
             let why = self.waiting.lock().why.clone();
             if why != known {
                 log::error!("{why}");
                 known = why;
             }
+            if is_lost {
+                return;
+            }
         }
+    }
+
+    /// Whether the database that was read is no longer where it was.
+    fn is_taken_away(&self) -> bool {
+        let known = self.waiting.lock().inode;
+        known.is_some() && known != inode(&self.file())
     }
 
     /// Opens the database. If that is not possible, it can be read after this, unless that is not possible either.
@@ -214,10 +240,31 @@ impl Shared {
     }
 }
 
+/// Whether the disk does not take a small file beside the database, which is deleted again.
+fn is_full(data_dir: &Path) -> bool {
+    let path = data_dir.join(ROOM);
+    let write = || -> io::Result<()> {
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600).custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
+        let mut file = options.open(&path)?;
+        file.write_all(&[0; ROOM_BYTES])?;
+        // Some file systems look for room only now.
+        file.sync_data()
+    };
+    let written = write();
+    let _ = fs::remove_file(&path);
+    written.is_err()
+}
+
 /// Which file has this name.
 fn inode(file: &Path) -> Option<(u64, u64)> {
     std::fs::metadata(file).ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
-/// An attempt reads the log, which may have 64 MB.
+/// How often the disk is asked for room.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
+/// The longest pause between two attempts on a disk that has room. An attempt reads the log, which may have 64 MB.
+const PAUSE_MAX: Duration = Duration::from_secs(32);
+/// What a start needs at least: the index of the log, and some pages in the log.
+const ROOM_BYTES: usize = 64 * 1024;
+const ROOM: &str = "raybox.db.room";
