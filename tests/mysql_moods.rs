@@ -110,23 +110,97 @@ fn a_table_that_is_full_is_not_ready_until_there_is_room() {
 }
 
 #[test]
-fn a_look_writes_nothing_into_a_server_that_others_may_not_write() {
+fn an_account_that_may_write_to_a_read_only_server_writes_nothing_there() {
     let mariadb = MariaDb::start();
     let database = mariadb.create_database();
     let next =
         || database.count("SELECT auto_increment FROM information_schema.tables WHERE table_name = 'OfflineMessage'");
-    // This account may write nevertheless.
+    // This account has all rights.
     let store = open(&database);
-    wait_until("a look has written", || next() > 1);
+    let ann = new_user(&store, "ann");
+    append(&store, ann, "before").unwrap();
+    wait_until("a look has written", || next() > 2);
     database.run("SET GLOBAL read_only = 1");
+    wait_until("it is not ready", || store.check().is_err());
+    let count = next();
+    // On connections that were open before, and on new ones.
+    assert!(is_down(append(&store, ann, "lost")));
+    kill_connections(&database);
+    assert!(is_down(append(&store, ann, "lost")));
+    assert_eq!(texts(&store, ann), ["before"], "what is there can be read");
+    let looks = || database.status("Com_set_option");
+    let before = looks();
+    wait_until("more looks than come between two that write", || looks() > before + 10);
+    assert_eq!(next(), count, "no look has written");
+    database.run("SET GLOBAL read_only = 0");
+    wait_until("it is ready", || store.check().is_ok());
+    append(&store, ann, "after").unwrap();
+    assert_eq!(texts(&store, ann), ["before", "after"]);
+}
+
+#[test]
+fn a_database_that_answers_and_does_not_commit_is_not_ready_until_it_does() {
+    let mariadb = MariaDb::start_with(&["--log-bin=log", "--server-id=1"]);
+    let database = mariadb.create_database();
+    let store = open(&database);
+    let ann = new_user(&store, "ann");
+    append(&store, ann, "before").unwrap();
+    wait_until("it is ready", || store.check().is_ok());
+    // Each transaction waits for a replica to confirm it, and there is none.
+    database.run(
+        "SET GLOBAL rpl_semi_sync_master_timeout = 600000; SET GLOBAL rpl_semi_sync_master_wait_no_slave = 1;
+         SET GLOBAL rpl_semi_sync_master_enabled = 1",
+    );
+    let stalls = || {
+        store.check().is_err_and(|error| error.to_string().contains("the database answers, but stores nothing in time"))
+    };
+    wait_until("it is not ready", stalls);
+    // It stays so while looks that write nothing are answered.
     let looks = || database.status("Com_delete");
-    // A probe may be on its way.
-    let under_way = looks();
-    wait_until("it is over", || looks() > under_way + 2);
-    let (before, count) = (looks(), next());
-    wait_until("as many as come between two that write", || looks() > before + 10);
-    assert_eq!(next(), count);
+    let before = looks();
+    while looks() < before + 10 {
+        assert!(stalls(), "{:?}", store.check());
+        assert_eq!(texts(&store, ann), ["before"], "what is there can be read");
+    }
+    database.run("SET GLOBAL rpl_semi_sync_master_enabled = 0");
+    wait_until("it is ready again", || store.check().is_ok());
+    append(&store, ann, "after").unwrap();
+    assert_eq!(texts(&store, ann), ["before", "after"]);
+}
+
+#[test]
+fn a_look_sets_off_no_trigger_that_it_is_shown_and_undoes_what_another_one_might_have_done() {
+    let mariadb = MariaDb::start();
+    let database = mariadb.create_database();
+    let of = |name: &str| database.status(name);
+    // It has the right to make triggers, and so is shown all of them. There is none: what a look writes is committed.
+    let (commits, rollbacks) = (of("Com_commit"), of("Com_rollback"));
+    drop({
+        let store = open(&database);
+        wait_until("a look has written", || of("Com_commit") > commits);
+        store
+    });
+    assert_eq!(of("Com_rollback"), rollbacks);
+    // An account without that right may not be shown what is there.
+    let ordinary = ordinary(&database);
+    drop({
+        let store = open_with(&database, &ordinary);
+        let commits = of("Com_commit");
+        wait_until("a look has written, and undone it", || of("Com_rollback") > rollbacks);
+        assert_eq!(of("Com_commit"), commits);
+        store
+    });
+    // What is no part of a transaction, as in this table, could not be undone.
+    database.run("CREATE TABLE Seen (count INTEGER) ENGINE = MyISAM; INSERT INTO Seen VALUES (0)");
+    database.run("CREATE TRIGGER see AFTER INSERT ON OfflineMessage FOR EACH ROW UPDATE Seen SET count = count + 1");
+    let seen = || database.count("SELECT count FROM Seen");
+    let (store, before) = (open(&database), of("Com_delete"));
+    wait_until("more looks than come before one that writes", || of("Com_delete") > before + 3);
+    assert_eq!(seen(), 0);
     store.check().unwrap();
+    let ann = new_user(&store, "ann");
+    append(&store, ann, "a message").unwrap();
+    assert_eq!(seen(), 1, "the trigger works");
 }
 
 #[test]

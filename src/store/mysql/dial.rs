@@ -11,7 +11,7 @@ use mysql::prelude::Queryable;
 use mysql::{Conn, Opts, OptsBuilder};
 use parking_lot::Mutex;
 
-use super::error;
+use super::{error, probe};
 
 /// Knows how to reach the database. The name is looked up for every connection, and all its addresses are tried: the first
 /// may be one where nobody listens, as `::1` of `localhost` often is, and a name may move to another server.
@@ -55,6 +55,8 @@ pub(super) struct Traits {
     packet_bytes: u64,
     /// Its log of changes holds statements, and not rows.
     pub(super) logs_statements: bool,
+    /// It is a replica, or somebody works on it.
+    is_read_only: bool,
 }
 
 impl Dialer {
@@ -135,29 +137,35 @@ impl Dialer {
         families.iter().map(by_family).collect()
     }
 
-    /// Learns what the database takes, and has it lock the rows that a statement changes and not those between them. For
-    /// that it must write rows into its log of changes, if it writes one, and not statements.
+    /// Learns what the database takes. The connection then writes nothing into a server that is read-only, and locks the
+    /// rows that a statement changes and not those between them. For that the database must write rows into its log of
+    /// changes, if it writes one, and not statements.
     fn prepare(&self, mut connection: Conn) -> mysql::Result<Conn> {
         let traits = Traits::of(&mut connection)?;
         self.limits.learn(traits.packet_bytes);
         let level = if traits.logs_statements { "REPEATABLE READ" } else { "READ COMMITTED" };
-        connection.query_drop(format!("SET SESSION TRANSACTION ISOLATION LEVEL {level}"))?;
+        // Also for an account that may write to a read-only server: what it stored there the next primary would not have.
+        let access = if traits.is_read_only { "READ ONLY" } else { "READ WRITE" };
+        connection.query_drop(format!("SET SESSION TRANSACTION ISOLATION LEVEL {level}, {access}"))?;
         Ok(connection)
     }
 }
 
 impl Traits {
     pub(super) fn of(connection: &mut Conn) -> mysql::Result<Traits> {
-        let all = connection.query_first("SELECT @@max_allowed_packet, @@log_bin, @@binlog_format");
-        let (packet_bytes, is_logged, format): (u64, u8, String) = match all {
+        let all = connection
+            .query_first("SELECT @@max_allowed_packet, CONCAT(@@global.read_only), @@log_bin, @@binlog_format");
+        let (packet_bytes, read_only, is_logged, format): (u64, String, u8, String) = match all {
             // It has one format only.
             Err(error) if error::code(&error) == Some(error::UNKNOWN_VARIABLE) => {
-                let packet_bytes: Option<u64> = connection.query_first("SELECT @@max_allowed_packet")?;
-                (packet_bytes.unwrap_or_default(), 0, String::new())
+                let some = connection.query_first("SELECT @@max_allowed_packet, CONCAT(@@global.read_only)")?;
+                let (packet_bytes, read_only) = some.unwrap_or_default();
+                (packet_bytes, read_only, 0, String::new())
             }
             all => all?.unwrap_or_default(),
         };
-        Ok(Traits { packet_bytes, logs_statements: is_logged != 0 && format == "STATEMENT" })
+        let is_read_only = !read_only.is_empty() && probe::is_on(&read_only);
+        Ok(Traits { packet_bytes, logs_statements: is_logged != 0 && format == "STATEMENT", is_read_only })
     }
 }
 

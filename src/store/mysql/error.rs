@@ -66,6 +66,12 @@ fn io_trouble(error: &io::Error) -> Trouble {
     }
 }
 
+/// What a server that is read-only says to accounts that have no right to write all the same.
+pub(super) fn read_only() -> Error {
+    let message = "the server is read-only, and this account could write all the same".to_owned();
+    Error::MySqlError(MySqlError { state: "HY000".to_owned(), message, code: READ_ONLY })
+}
+
 /// By the numbers of the MySQL and MariaDB error references, and the classes of SQLSTATE for what is not in these lists.
 fn server_trouble(error: &MySqlError) -> Trouble {
     match error.code {
@@ -98,7 +104,7 @@ fn server_trouble(error: &MySqlError) -> Trouble {
         | 4031 => Trouble::Lost,
         // A table, the server, a transaction or InnoDB is read-only; a node of a Galera cluster or of a group that is not
         // part of it any more; offline mode.
-        1036 | 1047 | 1290 | 1792 | 1836 | 1874 | 3032 | 3796..=3799 => Trouble::Barred,
+        1036 | 1047 | READ_ONLY | 1792 | 1836 | 1874 | 3032 | 3796..=3799 => Trouble::Barred,
         // Rights and accounts: none for this database, table, column, routine or trigger; a password that is wrong, expired
         // or not enough; locked; encryption is missing. The rights for a database are those of the time of its selection.
         1044..=1046
@@ -228,6 +234,7 @@ fn io_text(error: &io::Error) -> String {
 pub(super) const DUPLICATE_ENTRY: u16 = 1062;
 pub(super) const TABLE_EXISTS: u16 = 1050;
 pub(super) const UNKNOWN_VARIABLE: u16 = 1193;
+const READ_ONLY: u16 = 1290;
 const NET_PACKET_TOO_LARGE: u16 = 1153;
 
 #[cfg(test)]

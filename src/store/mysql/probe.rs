@@ -3,8 +3,10 @@
 //! A database may answer, and take statements that change nothing, while it can store nothing: its disk is full, a table is
 //! full or damaged, its log of changes cannot be written. So now and then a row for user 0, whom nobody
 //! can be, is inserted and deleted in one transaction, which other programs never see, unless the table
-//! knows no transactions. A primary that became a replica refuses it; but an account that may write to a
-//! read-only server is not refused, and the row would make the replica differ, so that is asked for first.
+//! knows no transactions. A primary that became a replica refuses it. An account that may write to a read-only server
+//! (`READ ONLY ADMIN`) would not be refused, and its messages would be lost to the new primary; so each look asks whether
+//! the server is read-only, and takes that for the refusal which other accounts get. Connections opened since then are
+//! read-only themselves (`dial.rs`).
 
 use mysql::prelude::Queryable;
 use mysql::{Conn, params};
@@ -28,9 +30,10 @@ impl Probe {
     /// # Errors
     /// As for a call that stores a message.
     pub(super) fn write(self, connection: &mut Conn) -> mysql::Result<()> {
+        refuse_if_read_only(connection)?;
         connection.exec_drop(NO_CHANGE, ())?;
         connection.exec_drop(NO_INSERT, ())?;
-        if self == Probe::Nothing || is_read_only(connection)? {
+        if self == Probe::Nothing {
             return Ok(());
         }
         match self.write_row(connection) {
@@ -65,14 +68,19 @@ impl Probe {
 
 /// Has the database do the least that needs the table and the rights to write it.
 pub(super) fn look(connection: &mut Conn) -> mysql::Result<()> {
+    refuse_if_read_only(connection)?;
     connection.query_drop(NO_CHANGE)?;
     connection.query_drop(NO_INSERT)
 }
 
-fn is_read_only(connection: &mut Conn) -> mysql::Result<bool> {
-    // A number, or in later versions of MariaDB a word.
+fn refuse_if_read_only(connection: &mut Conn) -> mysql::Result<()> {
     let value: Option<String> = connection.query_first("SELECT CONCAT(@@global.read_only)")?;
-    Ok(value.is_some_and(|value| value != "0" && !value.eq_ignore_ascii_case("OFF")))
+    if value.as_deref().is_some_and(is_on) { Err(error::read_only()) } else { Ok(()) }
+}
+
+/// Whether `read_only` is on: a number, or in later versions of MariaDB a word.
+pub(super) fn is_on(value: &str) -> bool {
+    value != "0" && !value.eq_ignore_ascii_case("OFF")
 }
 
 /// These need the table and the rights to write it, and change nothing.

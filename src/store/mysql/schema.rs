@@ -225,13 +225,17 @@ impl Server {
     }
 }
 
-/// Triggers are shown only to a user with the right to make some.
+/// Triggers are shown only to a user with the right to make some. A user who may read the tables of rights is shown those of
+/// others too. Rights that come from a role are not found, which does no harm.
 const KNOWS_TRIGGERS: &str = "SELECT
-    EXISTS(SELECT 1 FROM information_schema.user_privileges WHERE privilege_type = 'TRIGGER')
+    EXISTS(SELECT 1 FROM information_schema.user_privileges WHERE privilege_type = 'TRIGGER' AND grantee = me.name)
     OR EXISTS(SELECT 1 FROM information_schema.schema_privileges
-              WHERE privilege_type = 'TRIGGER' AND DATABASE() LIKE table_schema)
+              WHERE privilege_type = 'TRIGGER' AND grantee = me.name AND DATABASE() LIKE table_schema)
     OR EXISTS(SELECT 1 FROM information_schema.table_privileges
-              WHERE privilege_type = 'TRIGGER' AND table_schema = DATABASE() AND LOWER(table_name) = 'offlinemessage')";
+              WHERE privilege_type = 'TRIGGER' AND grantee = me.name
+                  AND table_schema = DATABASE() AND LOWER(table_name) = 'offlinemessage')
+    FROM (SELECT CONCAT('''', SUBSTRING_INDEX(CURRENT_USER(), '@', 1), '''@''',
+                        SUBSTRING_INDEX(CURRENT_USER(), '@', -1), '''') AS name) AS me";
 
 struct Column {
     table: String,
