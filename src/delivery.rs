@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use net::Link;
+use pool::Standing;
 use rustc_hash::FxHashMap;
 
 use crate::admission::berths::Berth;
@@ -128,6 +129,19 @@ impl LaneItem {
         match self {
             LaneItem::Delivery(delivery) => delivery.to,
             LaneItem::Work(user, _) | LaneItem::Answer(user, _) => *user,
+        }
+    }
+
+    /// Where it stands in its lane: the payers of messages take turns. What has no sender any more is as old as what was
+    /// queued before it and older than what comes later, and work on a mailbox finds all messages that were queued before it.
+    pub fn standing(&self) -> Standing {
+        let of_sender = match self {
+            LaneItem::Delivery(delivery) => delivery.holder(),
+            LaneItem::Work(..) | LaneItem::Answer(..) => None,
+        };
+        match of_sender {
+            Some(holder) => Standing::of(holder.payer.share()),
+            None => Standing::fence(Payer::Account(self.user()).share()),
         }
     }
 }

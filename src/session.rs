@@ -41,6 +41,8 @@ pub struct Session {
     users: SmallVec<[UserId; 1]>,
     pub(crate) phase: Phase,
     unsettled: Settled,
+    /// The account that pays for these: frames of one payer keep their order on their way.
+    paying: Option<UserId>,
     /// Of what kind the frame was that was looked at last.
     frame_kind: FrameKind,
     /// The connection is dead, only what it sent before is still looked at.
@@ -294,6 +296,7 @@ impl Session {
             users,
             phase,
             unsettled,
+            paying: None,
             frame_kind,
             hung_up: false,
             reminder_set: false,
@@ -554,6 +557,9 @@ impl Session {
 
     /// Counts a frame that is on its way.
     pub(crate) fn count_unsettled(&mut self, bytes: usize) {
+        if self.unsettled.frames == 0 {
+            self.paying = self.user();
+        }
         self.unsettled.frames += 1;
         self.unsettled.bytes += bytes;
     }
@@ -600,9 +606,11 @@ impl Session {
         self.users.first().copied()
     }
 
-    /// The payer of everything it uses; `source` is where it comes from.
+    /// The payer of everything it uses; `source` is where it comes from. It stays the same while frames are under way, though
+    /// somebody else may log its user out meanwhile.
     pub fn payer(&self, source: Source) -> Payer {
-        self.user().map_or(Payer::Address(source), Payer::Account)
+        let user = if self.unsettled.frames > 0 { self.paying } else { self.user() };
+        user.map_or(Payer::Address(source), Payer::Account)
     }
 
     pub(crate) fn users(&self) -> usize {

@@ -63,6 +63,49 @@ fn one_account_with_many_connections_does_not_take_the_room_of_the_lanes_from_ot
 }
 
 #[test]
+fn a_message_does_not_wait_for_all_that_another_sender_has_in_its_lane() {
+    const EACH: usize = 500;
+    let server = TestServer::builder().option("admin", "127.0.0.1:0").start();
+    let (_first, g) = user(&server, "greedy");
+    let (mut quiet, q) = user(&server, "quiet");
+    let victim = offline_user(&server, "victim");
+    let metrics = server.metrics();
+    let lanes =
+        (0..).take_while(|n| metrics.contains(&format!("raybox_lane_items{{lane=\"lane-{n}\"}}"))).count() as i64;
+    assert!(lanes > 0, "{metrics}");
+    // The next ids come into the other lanes.
+    for n in 1..lanes {
+        offline_user(&server, &format!("other {n}"));
+    }
+    let absent = offline_user(&server, "absent");
+    assert_eq!((absent - victim) % lanes, 0);
+    let lane = |what: &str| server.metric(&format!("raybox_lane_{what}{{lane=\"lane-{}\"}}", absent % lanes));
+    let mut greedy = connections(&server, "greedy", g, 4);
+    let lock = StoreLock::take(&server);
+    // While the lane's thread has this one in hand, all others wait behind it.
+    greedy[0].send(&chat(g, victim, "the first"));
+    wait_until("the lane waits for the store", || lane("bytes") > 0.0 && lane("items") == 0.0);
+    for client in &mut greedy {
+        for n in 0..EACH {
+            client.send(&chat(g, victim, &n.to_string()));
+        }
+    }
+    wait_until("all wait in the lane", || lane("items") as usize == greedy.len() * EACH);
+    quiet.send(&chat(q, absent, "quiet"));
+    wait_until("the quiet one's message waits too", || lane("items") as usize == greedy.len() * EACH + 1);
+    drop(lock);
+    quiet.barrier();
+    for client in &mut greedy {
+        assert_eq!(client.recv_until_barrier(), [] as [Value; 0]);
+    }
+    let of_quiet = format!("(SELECT id FROM OfflineMessage WHERE userid = {absent})");
+    let before = server.count(&format!("SELECT count(*) FROM OfflineMessage WHERE id < {of_quiet}"));
+    println!("{before} of {} messages were stored before the quiet one's, which came last", server.stored() - 1);
+    assert_eq!(server.stored(), 2 + 4 * EACH);
+    assert!(before < EACH / 4, "{before} messages were stored before it");
+}
+
+#[test]
 fn a_text_for_many_absent_members_takes_room_once() {
     const MEMBERS: usize = 100;
     let server = TestServer::builder().option("admin", "127.0.0.1:0").option("lane_max", "1m").start();

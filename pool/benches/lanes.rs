@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use crossbeam_channel::bounded;
-use pool::Lanes;
+use pool::{Lanes, Standing};
 
 fn batches(c: &mut Criterion) {
     let mut group = c.benchmark_group("lanes");
@@ -25,7 +25,7 @@ fn batches(c: &mut Criterion) {
             let lanes = Lanes::start("lane", 1, BATCH_MAX, |_| (0, None), handle).expect("start a lane");
             b.iter(|| {
                 for _ in 0..count {
-                    lanes.submit(0, TEXT.into(), TEXT.len()).expect("there is room");
+                    lanes.submit(0, Standing::of(0), TEXT.into(), TEXT.len()).expect("there is room");
                 }
                 all_handled.recv().expect("the lane goes on");
             });

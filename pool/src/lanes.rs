@@ -1,12 +1,14 @@
 //! [`Lanes`]: ordered queues whose items are handled in batches.
 //!
 //! ```text
-//!   submit(key, item) ─▶ lane = key mod lanes ─▶ │ item item item │ ─▶ one thread a lane: handle(everything waiting)
+//!   submit(key, standing, item) ─▶ lane = key mod lanes ─▶ flows, which take turns ─▶ one thread a lane: handle(batch)
 //! ```
-//! Items of one key are handled in the order submitted, items of different lanes in parallel. A batch is whatever
-//! waits when the thread is free: one item when there is little to do, many when there is much.
+//! Items of different lanes are handled in parallel. In a lane, the items of a flow are handled in the order submitted, and
+//! flows take turns ([`Standing`]). A batch is what waits when the thread is free, up to a bound: one item when there is
+//! little to do, many when there is much.
 
-use std::collections::VecDeque;
+mod fair_queue;
+
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -14,6 +16,9 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
+
+use fair_queue::FairQueue;
+pub use fair_queue::Standing;
 
 /// Lanes of items of type `T`.
 #[derive(Debug)]
@@ -62,7 +67,7 @@ struct Lane<T> {
 
 #[derive(Debug)]
 struct Queue<T> {
-    items: VecDeque<(T, usize)>,
+    items: FairQueue<T>,
     /// How many are being handled.
     in_hand: usize,
     /// What the queued items and those being handled weigh.
@@ -91,14 +96,16 @@ impl<T: Send + 'static> Lanes<T> {
     ///
     /// ```
     /// # use std::{sync::mpsc, time::{Duration, Instant}};
+    /// use pool::Standing;
+    ///
     /// let (sender, handled) = mpsc::channel();
     /// let lanes = pool::Lanes::start("lane", 2, 100, |_| (0, None), move |sum: &mut u32, batch: Vec<u32>| {
     ///     *sum += batch.iter().sum::<u32>();
     ///     sender.send(*sum).unwrap();
     ///     None
     /// })?;
-    /// lanes.submit(7, 1, 4).unwrap();
-    /// lanes.submit(7, 2, 4).unwrap();
+    /// lanes.submit(7, Standing::of(1), 1, 4).unwrap();
+    /// lanes.submit(7, Standing::of(1), 2, 4).unwrap();
     /// assert_eq!(lanes.close(Instant::now() + Duration::from_secs(10)), 0);
     /// assert_eq!(handled.iter().last(), Some(3));
     /// # Ok::<(), std::io::Error>(())
@@ -127,7 +134,7 @@ impl<T: Send + 'static> Lanes<T> {
     fn without_threads(count: usize) -> Lanes<T> {
         let lane = |_| {
             let queue = Queue {
-                items: VecDeque::new(),
+                items: FairQueue::new(),
                 in_hand: 0,
                 bytes: 0,
                 closing: false,
@@ -161,16 +168,16 @@ impl<T: Send + 'static> Lanes<T> {
         (lanes, by_hand)
     }
 
-    /// Queues `item`, which weighs `bytes`, behind everything else of this key. Never blocks.
+    /// Queues `item`, which weighs `bytes`, in the lane of this key. Never blocks.
     ///
     /// # Errors
     /// [`LanesClosed`] with the item.
-    pub fn submit(&self, key: u64, item: T, bytes: usize) -> Result<(), LanesClosed<T>> {
+    pub fn submit(&self, key: u64, standing: Standing, item: T, bytes: usize) -> Result<(), LanesClosed<T>> {
         let queue = self.lane(key).queue.lock();
         if queue.closing {
             return Err(LanesClosed(item));
         }
-        self.push(key, queue, item, bytes);
+        self.push(key, queue, standing, item, bytes);
         Ok(())
     }
 
@@ -178,12 +185,12 @@ impl<T: Send + 'static> Lanes<T> {
     ///
     /// # Errors
     /// [`LanesClosed`] with the item after [`Lanes::close`] has returned 0: nobody would handle it.
-    pub fn submit_late(&self, key: u64, item: T, bytes: usize) -> Result<(), LanesClosed<T>> {
+    pub fn submit_late(&self, key: u64, standing: Standing, item: T, bytes: usize) -> Result<(), LanesClosed<T>> {
         let queue = self.lane(key).queue.lock();
         if queue.ended {
             return Err(LanesClosed(item));
         }
-        self.push(key, queue, item, bytes);
+        self.push(key, queue, standing, item, bytes);
         Ok(())
     }
 
@@ -237,9 +244,9 @@ impl<T: Send + 'static> Lanes<T> {
         &self.lanes[(key % self.lanes.len() as u64) as usize]
     }
 
-    fn push(&self, key: u64, mut queue: MutexGuard<'_, Queue<T>>, item: T, bytes: usize) {
+    fn push(&self, key: u64, mut queue: MutexGuard<'_, Queue<T>>, standing: Standing, item: T, bytes: usize) {
         queue.bytes += bytes;
-        queue.items.push_back((item, bytes));
+        queue.items.push(key, standing, item, bytes);
         let is_news = queue.items.len() == 1 && queue.held == [0; 2];
         drop(queue);
         // The thread takes everything that waits, so it sleeps only on an empty queue, or one that is held.
@@ -322,12 +329,10 @@ impl<T> Lane<T> {
 }
 
 fn take<T, S>(mut queue: MutexGuard<'_, Queue<T>>, hand: &mut Hand<S>, batch_max: usize) -> Vec<T> {
-    let end = queue.items.len().min(batch_max);
-    let batch: Vec<_> = queue.items.drain(..end).collect();
+    let (batch, bytes) = queue.items.take(batch_max);
     queue.in_hand = batch.len();
-    drop(queue);
-    hand.done = batch.iter().map(|(_, bytes)| bytes).sum();
-    batch.into_iter().map(|(item, _)| item).collect()
+    hand.done = bytes;
+    batch
 }
 
 /// A lane that somebody works on by hand: [`Lanes::manual`].
@@ -404,6 +409,10 @@ mod tests {
 
     use super::*;
 
+    fn one() -> Standing {
+        Standing::of(1)
+    }
+
     fn soon() -> Instant {
         Instant::now() + Duration::from_secs(10)
     }
@@ -418,7 +427,7 @@ mod tests {
         let lanes = Lanes::start("test", 3, 7, |_| ((), None), handle).expect("threads");
         for nth in 0..1000 {
             for key in 0..5 {
-                lanes.submit(key, (key, nth), 1).expect("room");
+                lanes.submit(key, one(), (key, nth), 1).expect("room");
             }
         }
         assert_eq!(lanes.close(soon()), 0);
@@ -441,7 +450,7 @@ mod tests {
         for round in 0..100 {
             let held = lanes.hold();
             for nth in 0..3 {
-                lanes.submit(1, 3 * round + nth, 1).expect("room");
+                lanes.submit(1, one(), 3 * round + nth, 1).expect("room");
                 // The lane has every opportunity.
                 thread::yield_now();
             }
@@ -459,7 +468,7 @@ mod tests {
         };
         let lanes = Lanes::start("test", 1, 100, |_| ((), None), handle).expect("a thread");
         let (mut held, deadline) = (lanes.hold(), soon());
-        lanes.submit(1, 7, 1).expect("room");
+        lanes.submit(1, one(), 7, 1).expect("room");
         while receiver.try_recv() != Ok(vec![7]) {
             assert!(Instant::now() < deadline, "somebody always holds it");
             drop(std::mem::replace(&mut held, lanes.hold()));
@@ -478,10 +487,10 @@ mod tests {
             panic!("on purpose");
         };
         let lanes = Lanes::start("test", 1, 100, |_| ((), None), handle).expect("a thread");
-        lanes.submit(1, 1, 10).expect("it is open");
+        lanes.submit(1, one(), 1, 10).expect("it is open");
         assert_eq!(has_entered.recv(), Ok(vec![1]));
         assert_eq!(lanes.watch().loads(), [LaneLoad { items: 0, bytes: 10 }]);
-        lanes.submit(1, 2, 5).expect("it is open");
+        lanes.submit(1, one(), 2, 5).expect("it is open");
         assert_eq!(lanes.watch().loads(), [LaneLoad { items: 1, bytes: 15 }]);
         release.send(()).expect("the lane waits");
         assert_eq!(has_entered.recv(), Ok(vec![2]));
@@ -498,10 +507,10 @@ mod tests {
             (*calls < 3).then_some(Again::After(Duration::from_millis(1)))
         };
         let lanes = Lanes::start("test", 1, 100, |_| (0, None), handle).expect("a thread");
-        lanes.submit(1, 7, 1).expect("room");
+        lanes.submit(1, one(), 7, 1).expect("room");
         assert_eq!(lanes.close(soon()), 0);
-        assert_eq!(lanes.submit(1, 8, 1), Err(LanesClosed(8)));
-        assert_eq!(lanes.submit_late(1, 8, 1), Err(LanesClosed(8)));
+        assert_eq!(lanes.submit(1, one(), 8, 1), Err(LanesClosed(8)));
+        assert_eq!(lanes.submit_late(1, one(), 8, 1), Err(LanesClosed(8)));
         let calls: Vec<_> = receiver.iter().collect();
         assert_eq!(calls, [(1, vec![7]), (2, vec![]), (3, vec![])]);
     }
@@ -516,7 +525,7 @@ mod tests {
         let begin = |nth| (nth, (nth == 1).then_some(Again::UnlessClosing(Duration::ZERO)));
         let lanes = Lanes::start("test", 2, 100, begin, handle).expect("threads");
         assert_eq!(receiver.recv(), Ok((1, vec![])), "only the second begins");
-        lanes.submit(0, 5, 1).expect("room");
+        lanes.submit(0, one(), 5, 1).expect("room");
         assert_eq!(receiver.recv(), Ok((0, vec![5])));
         assert_eq!(lanes.close(soon()), 0, "nobody waits for an hour");
     }

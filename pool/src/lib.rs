@@ -18,6 +18,6 @@ mod workers;
 pub use connections::{ConnectionPool, NoConnection, OpenFailure, PoolSizes, Pooled};
 #[cfg(feature = "simulation")]
 pub use lanes::ManualLane;
-pub use lanes::{Again, Held, LaneLoad, Lanes, LanesClosed, LanesWatch};
+pub use lanes::{Again, Held, LaneLoad, Lanes, LanesClosed, LanesWatch, Standing};
 pub use redis::{RedisConnection, RedisFailure, RedisPool, RedisPoolSettings, RedisStream, Timed, without_arguments};
 pub use workers::{Workers, WorkersFull, WorkersWatch, join_until};

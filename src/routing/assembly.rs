@@ -92,7 +92,7 @@ fn publish(outbox: &mut Outbox, batch: Vec<OutItem>, services: &Services, keeper
     for item in sorted.keep {
         // It has its room already, and keeps it.
         let (key, bytes) = router::weight(&item);
-        if keepers.submit_late(key, item, bytes).is_err() {
+        if keepers.submit_late(key, item.standing(), item, bytes).is_err() {
             log::error!("the server has stopped before a message could be stored");
         }
     }

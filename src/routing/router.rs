@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use net::{Fate, Link, Turn};
-use pool::Lanes;
+use pool::{Lanes, Standing};
 use smallvec::SmallVec;
 
 use crate::admission::Holder;
@@ -357,9 +357,9 @@ impl Router {
     fn queue(&self, user: UserId, item: LaneItem, bytes: usize) -> Result<(), LaneItem> {
         let key = lane_key(user);
         let Some(outbox) = &self.outbox else {
-            return self.keepers.submit(key, item, bytes).map_err(|closed| closed.0);
+            return self.keepers.submit(key, item.standing(), item, bytes).map_err(|closed| closed.0);
         };
-        outbox.submit(key, OutItem::Lane(item), bytes).map_err(|closed| match closed.0 {
+        outbox.submit(key, item.standing(), OutItem::Lane(item), bytes).map_err(|closed| match closed.0 {
             OutItem::Lane(item) => item,
             OutItem::Confirmed(..) | OutItem::Refused(..) => unreachable!("it comes back as it was"),
         })
@@ -376,13 +376,13 @@ impl Router {
         let key = lane_key(user);
         let item = match &self.outbox {
             None => item,
-            Some(outbox) => match outbox.submit_late(key, OutItem::Lane(item), bytes) {
+            Some(outbox) => match outbox.submit_late(key, item.standing(), OutItem::Lane(item), bytes) {
                 Ok(()) => return Ok(()),
                 Err(pool::LanesClosed(OutItem::Lane(item))) => item,
                 Err(_) => unreachable!("it comes back as it was"),
             },
         };
-        self.keepers.submit_late(key, item, bytes).map_err(|closed| closed.0)
+        self.keepers.submit_late(key, item.standing(), item, bytes).map_err(|closed| closed.0)
     }
 
     /// Hands a message to the user's connection, or parks it in the user's lane if there is none.
@@ -623,13 +623,13 @@ impl Node for Router {
     fn on_confirmed(&self, place: Option<Place>, sequences: Vec<u64>) {
         if let Some(outbox) = &self.outbox {
             // Only after the end, when nothing is in flight any more, it is not taken.
-            let _ = outbox.submit_late(0, OutItem::Confirmed(place, sequences), 0);
+            let _ = outbox.submit_late(0, Standing::of(NODES), OutItem::Confirmed(place, sequences), 0);
         }
     }
 
     fn on_refused(&self, sequence: u64, delivered: usize) {
         if let Some(outbox) = &self.outbox {
-            let _ = outbox.submit_late(0, OutItem::Refused(sequence, delivered), 0);
+            let _ = outbox.submit_late(0, Standing::of(NODES), OutItem::Refused(sequence, delivered), 0);
         }
     }
 
@@ -712,6 +712,9 @@ const EARLIER: u32 = 1 << 31;
 /// What a connection has given back and is to be stored; and what it has after the user had left it.
 const KEPT: Origin = Origin::Returned { late: false, elsewhere: false };
 const KEPT_LATE: Origin = Origin::Returned { late: true, elsewhere: false };
+
+/// The flow of what other nodes say: no payer has this number.
+const NODES: u64 = u64::MAX;
 
 /// What a delivery weighs beside its text, and other work at all.
 const DELIVERY_BYTES: usize = size_of::<LaneItem>() + size_of::<Link<Posted>>();

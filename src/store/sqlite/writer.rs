@@ -197,7 +197,7 @@ fn serve(mut connection: Connection, file: &Path, condition: &Condition, jobs: &
         let first = match first {
             Ok(first) => first,
             Err(RecvTimeoutError::Timeout) => {
-                look_after = (!condition.is_lost() && shrink(&connection)).then_some(PAUSE);
+                look_after = if condition.is_lost() { None } else { shrink(&connection) };
                 continue;
             }
             Err(RecvTimeoutError::Disconnected) => break,
@@ -236,16 +236,10 @@ fn serve(mut connection: Connection, file: &Path, condition: &Condition, jobs: &
     let _ = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
 }
 
-/// Gives the disk back some of what was deleted; whether there is more. Fails in silence: there is time later.
-fn shrink(db: &Connection) -> bool {
-    let free = || {
-        let count = db.prepare_cached("PRAGMA freelist_count");
-        count.and_then(|mut count| count.query_row([], |row| row.get::<_, i64>(0))).unwrap_or(0)
-    };
-    let before = free();
-    if before <= FREE_PAGES_MAX {
-        return false;
-    }
+/// Gives the disk back some of what was deleted. Returns after which time the rest is due, if there is more. A failure is not
+/// reported, because it does no harm: another program may hold a lock just now, and the next attempt comes.
+fn shrink(db: &Connection) -> Option<Duration> {
+    let free = || db.prepare_cached("PRAGMA freelist_count")?.query_row([], |row| row.get::<_, i64>(0));
     // Each row that is asked for is one page less.
     let step = || -> rusqlite::Result<()> {
         let mut statement = db.prepare(&format!("PRAGMA incremental_vacuum({PAGES_A_STEP})"))?;
@@ -253,14 +247,21 @@ fn shrink(db: &Connection) -> bool {
         while rows.next()?.is_some() {}
         Ok(())
     };
-    let done = step();
-    let after = free();
-    if done.is_ok() && after <= FREE_PAGES_MAX {
-        // Only then does the file become shorter.
-        let _ = db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
-    }
-    // A file that was made by an earlier version does not shrink.
-    done.is_ok() && after < before && after > FREE_PAGES_MAX
+    let attempt = || -> rusqlite::Result<Option<Duration>> {
+        let before = free()?;
+        if before <= FREE_PAGES_MAX {
+            return Ok(None);
+        }
+        step()?;
+        let after = free()?;
+        if after <= FREE_PAGES_MAX {
+            // Only then does the file become shorter.
+            db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
+        }
+        // A file that was made by an earlier version does not shrink.
+        Ok((after < before && after > FREE_PAGES_MAX).then_some(PAUSE))
+    };
+    attempt().unwrap_or(Some(IDLE_AFTER))
 }
 
 /// How long nobody writes before the file is made shorter, and the pause between two steps.
