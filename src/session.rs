@@ -109,8 +109,6 @@ pub(crate) enum Found {
 pub enum Input<'f> {
     /// A frame was received.
     Frame(&'f [u8]),
-    /// Something was received that is a frame if it is one JSON object.
-    Likely(&'f [u8]),
     /// Something was received that is no frame.
     Garbage,
     /// A frame was received, or something that is none, which is beyond what the client may send; with the `last` one the
@@ -311,8 +309,7 @@ impl Session {
     }
 
     /// Takes one input. [`Flow::Later`] means that nothing was done about it, and it is to come again after the next
-    /// outcome, settlement or [`Input::Sent`]; [`Flow::NoFrame`] that an [`Input::Likely`] is no request, or cannot be looked
-    /// at now, and nothing was done.
+    /// outcome, settlement or [`Input::Sent`].
     pub fn on<'f>(&mut self, input: Input<'f>, known: &dyn Known, effects: &mut Effects<'f>) -> Flow {
         let flow = match input {
             Input::Frame(frame) if self.is_sending() && known.pace().is_some() => {
@@ -329,18 +326,12 @@ impl Session {
             {
                 Flow::Later
             }
-            // What waits must be known: where garbage ends depends on what has been received when it is looked at.
-            Input::Likely(_) if !self.is_ready() => Flow::NoFrame,
             Input::Frame(frame) => match Request::parse(frame) {
                 Ok(parsed) => self.on_parsed(parsed, known, effects),
                 Err(BadRequest) => {
                     self.frame_kind = FrameKind::INVALID;
                     self.reply(protocol::BAD_REQUEST, effects)
                 }
-            },
-            Input::Likely(frame) => match Request::parse(frame) {
-                Ok(parsed) => self.on_parsed(parsed, known, effects),
-                Err(BadRequest) => Flow::NoFrame,
             },
             Input::Garbage => self.reply(protocol::BAD_REQUEST, effects),
             Input::Excess { last: false } => self.reply(protocol::SLOW_DOWN, effects),

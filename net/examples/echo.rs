@@ -34,8 +34,6 @@ impl Handler for Echo {
     fn on_incoming(&mut self, turn: &mut Turn<()>, link: &Arc<Link<()>>, _: &mut (), incoming: Incoming<'_>) -> Flow {
         let reply = match incoming {
             Incoming::Frame(frame) => frame,
-            // An echo reads no JSON, and leaves it to the braces.
-            Incoming::Likely(_) => return Flow::NoFrame,
             Incoming::Garbage { .. } => br#"{"error":"not a JSON object"}"#,
             Incoming::Oversize => br#"{"error":"too long"}"#,
             // It speaks HTTP or TLS.

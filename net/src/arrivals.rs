@@ -10,21 +10,11 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use crate::complaints::Complaints;
+use crate::preface::Preface;
 use crate::proxy_header::{self, Beginning, HEADER_BYTES_MAX};
-use crate::slots::{ConnId, Slots};
+use crate::slots::Slots;
 use crate::socket::Socket;
-
-/// What a connection has to begin with.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Preface {
-    /// Nothing: the first byte is the client's.
-    None,
-    /// The header of the PROXY protocol: the peer is a trusted proxy. It is refused without.
-    ProxyHeader,
-    /// The same as nothing, except that the header of the PROXY protocol is refused: the peer is not trusted to name
-    /// another address than its own, and what it says is no garbage from a client but a proxy that should have been.
-    NoProxyHeader,
-}
+use crate::tokens::ArrivalId;
 
 /// The connections that wait, and until when. `A` is what the application knows of one.
 #[derive(Debug)]
@@ -34,10 +24,6 @@ pub(crate) struct Arrivals<A> {
     due: VecDeque<(Instant, ArrivalId)>,
     complaints: Complaints,
 }
-
-/// Names one of them.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct ArrivalId(pub(crate) ConnId);
 
 #[derive(Debug)]
 pub(crate) struct Arrival<A> {

@@ -4,35 +4,29 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::codec::Decoder;
+use crate::framing::FrameReader;
 use crate::handler::CloseReason;
 use crate::link::Link;
+use crate::rounds::Rounds;
+use crate::slots::ConnId;
 use crate::socket::Socket;
+use crate::turn::Listed;
+use crate::waiting::Waiting;
 
 /// One connection of a loop. `A` is what the application knows of it.
 pub(crate) struct Connection<A, M> {
     pub(crate) link: Arc<Link<M>>,
     pub(crate) phase: Phase<A>,
     pub(crate) input: Input,
-    pub(crate) decoder: Decoder,
+    pub(crate) reader: FrameReader,
     /// What was received and not consumed, if there is something. Behind a pointer, because an idle connection has nothing.
     kept: Option<Box<Kept>>,
     /// Bytes that were passed over and not shown yet.
     pub(crate) blanks: usize,
-    /// It ends its frames with newlines, and its link knows.
-    pub(crate) lines: bool,
-    /// The application said "later" to what is at the front, or it is owed garbage without new bytes.
-    pub(crate) held: bool,
-    /// It does not read what it is sent, so it is not read either until it does.
-    pub(crate) congested: bool,
+    /// Why it is not served when its socket tells something.
+    pub(crate) waiting: Waiting,
     /// Why its input ends, when it does.
     pub(crate) ends: CloseReason,
-    /// It waits to be served.
-    pub(crate) queued: bool,
-    /// What the application holds is to be shown again when it is served.
-    pub(crate) show_again: bool,
-    /// What its socket has told since it waits.
-    pub(crate) news: News,
     /// The application was told that nothing sent will arrive.
     pub(crate) hung_up: bool,
     /// When bytes last came.
@@ -81,15 +75,6 @@ pub(crate) enum Input {
     Ended,
 }
 
-/// What a socket has told beside that there is something to read.
-#[derive(Clone, Copy, Default, Debug)]
-pub(crate) struct News {
-    /// There is room to write.
-    pub(crate) writable: bool,
-    /// Nothing that is written will arrive.
-    pub(crate) gone: bool,
-}
-
 /// Where a connection's bytes stand after one read.
 pub(crate) enum Read1 {
     /// So many bytes lie in the scratch buffer, none were kept from before.
@@ -104,16 +89,11 @@ impl<A, M> Connection<A, M> {
             link,
             phase: Phase::Open(app),
             input: Input::Dry,
-            decoder: Decoder::of_connection(frame_bytes_max),
+            reader: FrameReader::json(frame_bytes_max),
             kept: None,
             blanks: 0,
-            lines: false,
-            held: false,
-            congested: false,
+            waiting: Waiting::Nothing,
             ends: CloseReason::Ended,
-            queued: false,
-            show_again: false,
-            news: News::default(),
             hung_up: false,
             heard: now,
             is_new: true,
@@ -157,8 +137,15 @@ impl<A, M> Connection<A, M> {
         }
     }
 
+    /// Has it served when its turn has come, in the next turn of the loop at the earliest if this one has done enough.
+    pub(crate) fn queue(&mut self, rounds: &mut Rounds<ConnId>, now: Instant) {
+        if self.waiting.await_turn() {
+            rounds.push(self.link.share(), self.link.id, self.is_quiet(now));
+        }
+    }
+
     /// Whether nothing was heard of it lately.
-    pub(crate) fn is_quiet(&self, now: Instant) -> bool {
+    fn is_quiet(&self, now: Instant) -> bool {
         self.is_new || now.saturating_duration_since(self.heard) >= QUIET_AFTER
     }
 
@@ -174,7 +161,7 @@ impl<A, M> Connection<A, M> {
 
     /// Whether something is to be shown without anything being read: bytes, garbage in place of them, or the end.
     pub(crate) fn owes(&self) -> bool {
-        self.kept.is_some() || self.decoder.has_shown() || self.input == Input::Ended
+        self.kept.is_some() || self.reader.has_shown() || self.input == Input::Ended
     }
 
     /// Keeps the rest of a fresh read, which is not empty.
@@ -209,7 +196,8 @@ impl<A, M> Connection<A, M> {
 
     /// Drops what was received: nobody will look at it or wait for its rest.
     pub(crate) fn forget_kept(&mut self) {
-        (self.kept, self.held) = (None, false);
+        self.kept = None;
+        self.waiting.forget_application();
     }
 
     /// How much memory what was received occupies.
@@ -218,9 +206,10 @@ impl<A, M> Connection<A, M> {
     }
 
     /// Drops what was received, and reads no more: the end of the input is all that is left to be shown.
-    pub(crate) fn refuse_input(&mut self, frame_bytes_max: usize) {
+    pub(crate) fn refuse_input(&mut self) {
         self.forget_kept();
-        (self.decoder, self.blanks, self.input) = (Decoder::new(frame_bytes_max), 0, Input::Ended);
+        self.reader.forget();
+        (self.blanks, self.input) = (0, Input::Ended);
         if self.ends == CloseReason::Ended {
             self.ends = CloseReason::TurnedAway;
         }
@@ -234,7 +223,7 @@ impl<A, M> Connection<A, M> {
     /// Notes whether a frame waits for its rest; true if a deadline for it is to be set.
     pub(crate) fn watch_frame(&mut self, now: Instant) -> bool {
         let Some(kept) = &mut self.kept else { return false };
-        if self.held || !self.decoder.is_inside() {
+        if self.waiting.is_for_application() || !self.reader.is_inside() {
             kept.begun = None;
             return false;
         }
@@ -244,10 +233,10 @@ impl<A, M> Connection<A, M> {
 
     /// Gives up on the frame that was begun; garbage is at the front now.
     pub(crate) fn give_up_frame(&mut self) {
-        self.decoder.give_up();
+        self.reader.give_up();
         self.blanks += self.kept.as_ref().map_or(0, |kept| kept.rest().len());
         self.forget_kept();
-        self.held = true;
+        self.waiting.await_application();
     }
 }
 
@@ -255,6 +244,11 @@ impl Kept {
     /// What was not consumed.
     pub(crate) fn rest(&self) -> &[u8] {
         &self.bytes[self.consumed..]
+    }
+
+    /// The same, to be written into by whoever finds the frames in it.
+    pub(crate) fn rest_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.consumed..]
     }
 }
 

@@ -4,11 +4,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::arrivals::Preface;
-use crate::link::Link;
-use crate::opening::Foreign;
+use crate::framing::Foreign;
+use crate::link::{Link, Turn};
 use crate::output::Pace;
-use crate::turn::Turn;
+use crate::preface::Preface;
 
 /// What an application does with its connections. Every method is called by the loop's thread and must not block.
 ///
@@ -142,10 +141,6 @@ pub trait Handler {
 pub enum Incoming<'a> {
     /// One JSON object by its braces, at most `frame_bytes_max` long; whether it is good JSON was not looked at.
     Frame(&'a [u8]),
-    /// Bytes that begin and end with a brace, and in all likelihood are a frame. The loop has not searched for the
-    /// closing brace. Parse them: if they are one valid JSON object, treat them as a frame; otherwise return
-    /// [`Flow::NoFrame`], and the loop searches. Return [`Flow::Later`] only for a valid object.
-    Likely(&'a [u8]),
     /// A run of bytes that is no frame, or a frame that did not complete in time; so many bytes with the blanks before it.
     Garbage { len: usize },
     /// So many bytes that ask for no answer: blanks between frames, line ends, garbage that goes on. They are shown when there
@@ -175,8 +170,6 @@ pub enum Flow {
     Later,
     /// It was dealt with, and enough is enough: the connection is closed after what was sent has been written.
     Last,
-    /// Nothing was done: an [`Incoming::Likely`] is no JSON object, or was not read. What is there by its braces is shown next.
-    NoFrame,
 }
 
 /// Why a connection closes.

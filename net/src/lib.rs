@@ -1,5 +1,5 @@
 //! A reactor in muduo's manner, on mio: one event loop a thread, connections dealt out round-robin, frames in, frames
-//! out. It knows that a frame is a JSON object by its braces, and nothing of what a frame means.
+//! out. Its framing knows that a frame is a JSON object by its braces; nothing here knows what a frame means.
 //!
 //! An [`Acceptor`] listens and hands sockets to a [`LoopGroup`]. A loop owns its connections: it alone reads them and
 //! calls the application's [`Handler`] for them. Any thread writes to a connection through its [`Link`].
@@ -47,48 +47,65 @@
 //! A frame for a connection of another loop could be posted to that loop; but waking a thread costs more than writing the
 //! frame. With the output under a leaf lock the loop that read a frame writes it, and the round trip of a message is one
 //! read and one write, as for a bare relay. It also knows at once whether the frame was taken.
+//!
+//! # Which file may use which
+//! Each file may use those above it, and of its own line those to its left; `tests/order.rs` sees to it. A folder is one
+//! thing: it may use what the file of its name may.
+//!
+//! ```text
+//! the ground                      slots timer budget rounds complaints event preface waiting stopping proxy_header framing
+//! sockets                         tokens places socket
+//! what is sent                    output buffer_pool turn
+//! what any thread may reach       loop_handle link
+//! the contract                    handler stats
+//! what one loop owns              connection showing closing arrivals
+//! the loop                        service door event_loop
+//! around the loops                acceptor loop_group simulation fuzzing
+//! ```
 
 mod acceptor;
 mod arrivals;
 mod budget;
 mod buffer_pool;
-mod codec;
+mod closing;
 mod complaints;
 mod connection;
+mod door;
 mod event;
 mod event_loop;
+mod framing;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
 mod handler;
-mod json_prefix;
 mod link;
 mod loop_group;
 mod loop_handle;
-mod opening;
 mod output;
 mod places;
+mod preface;
 mod proxy_header;
 mod rounds;
+mod service;
 mod showing;
 #[cfg(feature = "simulation")]
 pub mod simulation;
 mod slots;
 mod socket;
 mod stats;
+mod stopping;
 mod timer;
+mod tokens;
 mod turn;
+mod waiting;
 
 pub use acceptor::{Acceptor, ListenSettings, Stopper};
-pub use arrivals::Preface;
-pub use codec::{Decoder, Item};
 pub use complaints::Complaints;
+pub use framing::{Decoder, Foreign, Item, NESTING_MAX};
 pub use handler::{CloseReason, Flow, Handler, Incoming, Settings};
-pub use json_prefix::NESTING_MAX;
-pub use link::{Link, Refused};
+pub use link::{Link, Refused, Turn};
 pub use loop_group::LoopGroup;
-pub use opening::Foreign;
 pub use output::{Fate, JOINED_BYTES_MAX, JOINED_MAX, Pace};
 pub use places::Accepted;
+pub use preface::Preface;
 pub use stats::{LoopStats, LoopWatch, TURN_BOUNDS, Tally, TurnTimes};
-pub use turn::Turn;

@@ -25,11 +25,12 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::framing::{FrameWriter, Notice};
 use crate::loop_handle::{Letter, LoopHandle};
 use crate::output::{Back, Fate, Output, Writing, Written};
 use crate::slots::ConnId;
 use crate::socket::Socket;
-use crate::turn::{Turn, TurnId};
+use crate::turn::{self, Listed, TurnId};
 
 /// The shared part of a connection. It outlives the connection: a closed link refuses everything. It keeps the
 /// connection's descriptor, so it should not be kept for long after [`Handler::on_close`](crate::Handler::on_close).
@@ -44,16 +45,17 @@ pub struct Link<M> {
     side: Mutex<Side>,
 }
 
+/// What one thread does for connections in one turn of its loop, see [`turn::Turn`].
+pub type Turn<M> = turn::Turn<Link<M>>;
+
 /// The writing side of a connection.
 #[derive(Debug)]
 struct Side {
     state: State,
-    /// Frames end with a newline and may share a write.
-    line: bool,
-    /// Frames are written at the loop's pace, as long as they end without a newline.
+    /// Makes frames of what is sent.
+    writer: FrameWriter,
+    /// Frames are written at the loop's pace, as long as they are bare.
     paced: bool,
-    /// Something was sent without a newline.
-    bare_sent: bool,
     /// The turn that has this link on one of its lists, and which. Every turn that sends something lists it
     /// too, so that each has written what it sent before it is over.
     scheduled: Option<Scheduled>,
@@ -103,9 +105,8 @@ impl<M> Link<M> {
         let paced = owner.pace().is_some_and(|pace| pace.everybody);
         let side = Side {
             state,
-            line: false,
+            writer: FrameWriter::json(),
             paced,
-            bare_sent: false,
             scheduled: None,
             blocked: false,
             in_doubt: false,
@@ -130,10 +131,6 @@ impl<M> Link<M> {
     /// it has one of its own.
     pub fn set_share(&self, share: u64) {
         self.share.store(share, Relaxed);
-    }
-
-    pub(crate) fn share(&self) -> u64 {
-        self.share.load(Relaxed)
     }
 
     /// Takes a frame, to be written at the end of this turn or when the socket has room.
@@ -187,18 +184,22 @@ impl<M> Link<M> {
     }
 
     fn enqueue(self: &Arc<Link<M>>, side: &mut Side, turn: &mut Turn<M>, frame: &[u8], fate: Fate) {
-        side.bare_sent |= !side.line;
         side.pushes = side.pushes.wrapping_add(u32::from(matches!(fate, Fate::Return(_))));
         let output = side.output.get_or_insert_with(|| turn.pool.get());
-        match side.paced && !side.line {
-            true => output.push_paced(frame, fate, turn.now()),
-            false => output.push(frame, side.line, fate),
+        match side.paced && side.writer.is_bare() {
+            true => output.push_paced(frame, &mut side.writer, fate, turn.now()),
+            false => output.push(frame, &mut side.writer, fate),
         }
-        turn.note_sent(frame.len());
+        self.list(side, turn, frame.len(), !matches!(fate, Fate::Return(_)));
+    }
+
+    /// Has what was sent written at the end of the turn, if it is written at all and nobody else will; `answered` says
+    /// that it is a reply.
+    fn list(self: &Arc<Link<M>>, side: &mut Side, turn: &mut Turn<M>, len: usize, answered: bool) {
+        turn.note_sent(len);
         if side.blocked || !side.state.writes() {
             return;
         }
-        let answered = !matches!(fate, Fate::Return(_));
         let now = Scheduled { turn: turn.id(), answered };
         match side.scheduled {
             Some(before) if before.turn == now.turn && (before.answered || !answered) => {
@@ -210,16 +211,20 @@ impl<M> Link<M> {
         turn.list(self.clone(), answered);
     }
 
-    /// From now on every frame ends with a newline; if some were sent without, one newline ends them now.
-    pub(crate) fn use_lines(self: &Arc<Link<M>>, turn: &mut Turn<M>) {
+    /// Does what the reader of its frames says.
+    pub(crate) fn heed(self: &Arc<Link<M>>, turn: &mut Turn<M>, notice: Notice) {
         let mut guard = self.side.lock();
         let side = &mut *guard;
-        if !std::mem::replace(&mut side.line, true) && side.bare_sent && side.state.writes() {
-            self.enqueue(side, turn, b"", Fate::Drop);
+        match notice {
+            Notice::Lines => {
+                if side.writer.use_lines() && side.state.writes() {
+                    self.enqueue(side, turn, b"", Fate::Drop);
+                }
+            }
         }
     }
 
-    /// From now on writes at the loop's pace, if there is one and the client has not ended a frame with a newline. Any thread.
+    /// From now on writes at the loop's pace, if there is one and as long as its frames are bare. Any thread.
     pub fn use_pace(&self) {
         self.side.lock().paced = self.owner.pace().is_some();
     }
@@ -234,14 +239,6 @@ impl<M> Link<M> {
         self.flush_side(self.side.lock(), turn);
     }
 
-    /// The same, unless there is a reply in it: then it is written later in the same flush of the turn.
-    pub(crate) fn flush_unless_answered(self: &Arc<Link<M>>, turn: &mut Turn<M>) {
-        let side = self.side.lock();
-        if side.scheduled != Some(Scheduled { turn: turn.id(), answered: true }) {
-            self.flush_side(side, turn);
-        }
-    }
-
     fn flush_side(self: &Arc<Link<M>>, mut side: MutexGuard<'_, Side>, turn: &mut Turn<M>) {
         side.scheduled = None;
         let written = self.write(&mut side, turn);
@@ -252,7 +249,7 @@ impl<M> Link<M> {
     fn write(self: &Arc<Link<M>>, side: &mut Side, turn: &mut Turn<M>) -> Written {
         let Some(output) = side.output.as_mut().filter(|_| side.state.writes()) else { return Written::All };
         let written = match self.owner.pace() {
-            _ if side.line => output.write_to(&self.socket, Writing::Together),
+            _ if !side.writer.is_bare() => output.write_to(&self.socket, Writing::Together),
             Some(pace) if side.paced => {
                 // The turn may have begun a while ago, and what is written now is what the client is busy with from now on.
                 let now = turn.now().max(Instant::now());
@@ -298,41 +295,6 @@ impl<M> Link<M> {
             output.errand = Some(due);
             turn.look_again(due, self);
         }
-    }
-
-    /// An errand's time has come.
-    pub(crate) fn on_errand(self: &Arc<Link<M>>, turn: &mut Turn<M>, due: Instant) {
-        let mut guard = self.side.lock();
-        let side = &mut *guard;
-        let Some(output) = side.output.as_mut().filter(|output| output.errand == Some(due)) else { return };
-        output.errand = None;
-        if !side.state.writes() {
-            // Its owner is about to close it.
-            return;
-        }
-        if output.has_sent() || side.in_doubt {
-            side.in_doubt &= !self.ask(output, side.state, turn);
-        }
-        if side.in_doubt && has_stalled(output, turn.now()) {
-            log::debug!("a connection acknowledges nothing, and its client may be on another one: it is closed");
-            side.state = State::Sealed;
-            drop(guard);
-            self.report(turn, Written::Broken);
-            return;
-        }
-        output.report_pause = match output.awaits_report() {
-            true => (2 * output.report_pause).clamp(REPORT_PAUSE_MIN, REPORT_PAUSE_MAX),
-            false => Duration::ZERO,
-        };
-        let written = match side.blocked {
-            true => {
-                self.look_after(side, turn);
-                Written::Blocked
-            }
-            false => self.write(side, turn),
-        };
-        drop(guard);
-        self.report(turn, written);
     }
 
     /// Asks the kernel what the peer's kernel has acknowledged; whether that is all, and more than at the last look.
@@ -580,7 +542,7 @@ impl Side {
     }
 
     fn is_paced(&self) -> bool {
-        self.paced && !self.line
+        self.paced && self.writer.is_bare()
     }
 
     fn pending(&self) -> usize {
@@ -589,6 +551,61 @@ impl Side {
 
     fn returnable(&self) -> usize {
         self.output.as_ref().map_or(0, |output| output.returnable())
+    }
+}
+
+impl<M> Listed for Link<M> {
+    fn id(&self) -> ConnId {
+        self.id
+    }
+
+    fn share(&self) -> u64 {
+        self.share.load(Relaxed)
+    }
+
+    fn flush(self: &Arc<Link<M>>, turn: &mut Turn<M>) {
+        Link::flush(self, turn);
+    }
+
+    fn flush_unless_answered(self: &Arc<Link<M>>, turn: &mut Turn<M>) {
+        let side = self.side.lock();
+        if side.scheduled != Some(Scheduled { turn: turn.id(), answered: true }) {
+            self.flush_side(side, turn);
+        }
+    }
+
+    fn on_errand(self: &Arc<Link<M>>, turn: &mut Turn<M>, due: Instant) {
+        let mut guard = self.side.lock();
+        let side = &mut *guard;
+        let Some(output) = side.output.as_mut().filter(|output| output.errand == Some(due)) else { return };
+        output.errand = None;
+        if !side.state.writes() {
+            // Its owner is about to close it.
+            return;
+        }
+        if output.has_sent() || side.in_doubt {
+            side.in_doubt &= !self.ask(output, side.state, turn);
+        }
+        if side.in_doubt && has_stalled(output, turn.now()) {
+            log::debug!("a connection acknowledges nothing, and its client may be on another one: it is closed");
+            side.state = State::Sealed;
+            drop(guard);
+            self.report(turn, Written::Broken);
+            return;
+        }
+        output.report_pause = match output.awaits_report() {
+            true => (2 * output.report_pause).clamp(REPORT_PAUSE_MIN, REPORT_PAUSE_MAX),
+            false => Duration::ZERO,
+        };
+        let written = match side.blocked {
+            true => {
+                self.look_after(side, turn);
+                Written::Blocked
+            }
+            false => self.write(side, turn),
+        };
+        drop(guard);
+        self.report(turn, written);
     }
 }
 

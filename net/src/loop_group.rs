@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crate::arrivals::Preface;
 use crate::event_loop::EventLoop;
 use crate::handler::{Handler, Settings};
 use crate::loop_handle::{Letter, LoopHandle};
 use crate::places::Accepted;
+use crate::preface::Preface;
 use crate::stats::LoopWatch;
 
 /// Running loops, and whose turn it is to get the next connection.

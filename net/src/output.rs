@@ -15,6 +15,8 @@ use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
+use crate::framing::{FrameWriter, Wrapping};
+
 mod pace;
 
 pub use pace::{JOINED_BYTES_MAX, JOINED_MAX, Pace};
@@ -89,8 +91,10 @@ pub(crate) struct Output {
 
 #[derive(Debug)]
 struct Mark {
+    /// Of all bytes that stand for it in the buffer.
     len: u32,
-    line: bool,
+    /// How many of them are not the frame itself.
+    wrapping: Wrapping,
     content: Content,
 }
 
@@ -102,8 +106,8 @@ enum Content {
 }
 
 impl Mark {
-    fn new(len: usize, line: bool, content: Content) -> Mark {
-        Mark { len: u32::try_from(len).expect("frames are shorter than 4 GiB"), line, content }
+    fn new(len: usize, wrapping: Wrapping, content: Content) -> Mark {
+        Mark { len: u32::try_from(len).expect("frames are shorter than 4 GiB"), wrapping, content }
     }
 
     fn len(&self) -> usize {
@@ -115,6 +119,15 @@ impl Mark {
             Content::Frame(Fate::Return(_)) | Content::Joined(_) => self.len(),
             Content::Frame(Fate::Drop | Fate::Report(_)) => 0,
         }
+    }
+
+    /// The frame as it was sent to the link, of the bytes that stand for it in the buffer.
+    fn payload<'b>(&self, bytes: &'b [u8]) -> &'b [u8] {
+        &bytes[usize::from(self.wrapping.head)..bytes.len() - usize::from(self.wrapping.tail)]
+    }
+
+    fn is_bare(&self) -> bool {
+        self.wrapping == Wrapping::default()
     }
 
     fn is_worthless(&self) -> bool {
@@ -177,12 +190,11 @@ impl Output {
         self.waits_since
     }
 
-    pub(crate) fn push(&mut self, frame: &[u8], line: bool, fate: Fate) {
-        self.bytes.extend_from_slice(frame);
-        if line {
-            self.bytes.push(b'\n');
-        }
-        let mark = Mark::new(frame.len() + usize::from(line), line, Content::Frame(fate));
+    pub(crate) fn push(&mut self, frame: &[u8], writer: &mut FrameWriter, fate: Fate) {
+        let before = self.bytes.len();
+        let wrapping = writer.wrap(frame, &mut self.bytes);
+        let mark = Mark::new(self.bytes.len() - before, wrapping, Content::Frame(fate));
+        debug_assert_eq!(mark.payload(&self.bytes[before..]), frame, "it can be given back");
         self.returnable += mark.returnable();
         self.marks.push_back(mark);
     }
@@ -272,7 +284,7 @@ impl Output {
         self.check_invariants();
     }
 
-    /// Removes the frames with fate [`Fate::Return`] of these labels, in order, without their line ending. What was begun
+    /// Removes the frames with fate [`Fate::Return`] of these labels, in order, as they were sent to the link. What was begun
     /// goes on being written all the same, if anything is: the stream would be garbled.
     pub(crate) fn take_back(&mut self, wanted: impl Fn(u32) -> bool, back: Back) -> Vec<(u32, Box<[u8]>)> {
         // A connection may be many users, most of whom have nothing here.
@@ -291,7 +303,7 @@ impl Output {
             if mark.has(&wanted) && (back == Back::Unacknowledged || !is_begun) {
                 match mark.content {
                     Content::Frame(Fate::Return(label)) => {
-                        taken.push((label, frame[..mark.len() - usize::from(mark.line)].into()));
+                        taken.push((label, mark.payload(frame).into()));
                         mark.content = Content::Frame(Fate::Drop);
                     }
                     Content::Frame(Fate::Drop | Fate::Report(_)) => unreachable!("nobody wants it"),
@@ -362,259 +374,4 @@ impl Output {
 const SENT_BYTES_STEP: usize = 8 * 1024;
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    /// Takes so many bytes in all, and at most `step` at once.
-    pub(super) struct Socket {
-        room: usize,
-        step: usize,
-        pub(super) writes: Vec<Vec<u8>>,
-    }
-
-    impl Write for Socket {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let count = bytes.len().min(self.step).min(self.room);
-            if count == 0 {
-                return Err(io::ErrorKind::WouldBlock.into());
-            }
-            self.room -= count;
-            self.writes.push(bytes[..count].to_vec());
-            Ok(count)
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    pub(super) fn socket(room: usize, step: usize) -> Socket {
-        Socket { room, step, writes: Vec::new() }
-    }
-
-    fn write(output: &mut Output, room: usize) -> Written {
-        output.write_to(&mut socket(room, usize::MAX), Writing::Together)
-    }
-
-    pub(super) fn acknowledge(output: &mut Output, unacknowledged: usize) -> Vec<u32> {
-        let mut reports = Vec::new();
-        output.acknowledge(unacknowledged, &mut reports);
-        reports
-    }
-
-    pub(super) fn texts(back: &[(u32, Box<[u8]>)]) -> Vec<(u32, &str)> {
-        back.iter().map(|(label, frame)| (*label, str::from_utf8(frame).unwrap())).collect()
-    }
-
-    #[test]
-    fn bare_frames_are_written_one_by_one_and_lines_together() {
-        for (how, writes) in [
-            (Writing::OneByOne, vec![b"ab".to_vec(), b"cde".to_vec()]),
-            (Writing::Together, vec![b"abcde".to_vec()]),
-            (Writing::First, vec![b"ab".to_vec()]),
-        ] {
-            let mut output = Output::default();
-            output.push(b"ab", false, Fate::Drop);
-            output.push(b"cde", false, Fate::Drop);
-            let mut socket = socket(100, 100);
-            assert_eq!(output.write_to(&mut socket, how), Written::All);
-            assert_eq!(socket.writes, writes);
-            assert_eq!(output.is_empty(), how != Writing::First, "replies are not kept");
-        }
-    }
-
-    #[test]
-    fn a_report_comes_when_the_last_byte_is_acknowledged() {
-        let mut output = Output::default();
-        output.push(b"abc", true, Fate::Report(5));
-        assert_eq!(write(&mut output, 3), Written::Blocked);
-        assert_eq!((acknowledge(&mut output, 0), output.pending(), output.awaits_report()), (vec![], 1, false));
-        assert_eq!(write(&mut output, 1), Written::All);
-        assert!(output.awaits_report());
-        assert_eq!(acknowledge(&mut output, 1), [], "the last byte is not there");
-        assert_eq!(acknowledge(&mut output, 0), [5]);
-        assert!(output.is_empty());
-    }
-
-    #[test]
-    fn what_was_not_begun_comes_back_from_a_living_connection_in_order_without_line_ends() {
-        let mut output = Output::default();
-        for (frame, label) in [("zero", 1), ("one", 1), ("two", 2), ("three", 1), ("four", 1)] {
-            output.push(frame.as_bytes(), true, Fate::Return(label));
-        }
-        write(&mut output, 6);
-        let back = output.take_back(|label| label == 1, Back::Unwritten);
-        assert_eq!(texts(&back), [(1, "three"), (1, "four")]);
-        assert_eq!(output.pending(), 7, "what was begun and what is for others stays");
-        let back = output.take_back(|_| true, Back::Unacknowledged);
-        assert_eq!(texts(&back), [(1, "zero"), (1, "one"), (2, "two")]);
-        assert_eq!(output.take_back(|_| true, Back::Unacknowledged), [], "they come back once");
-    }
-
-    #[test]
-    fn what_the_peer_has_not_acknowledged_comes_back_rounded_to_whole_frames() {
-        for (unacknowledged, expected) in [
-            (0, &["late"][..]),
-            (1, &["c-33", "late"]),
-            (5, &["c-33", "late"]),
-            (6, &["c-33", "late"]),
-            (7, &["b-2", "c-33", "late"]),
-            (8, &["b-2", "c-33", "late"]),
-            (13, &["a-1", "b-2", "c-33", "late"]),
-            (usize::MAX, &["a-1", "b-2", "c-33", "late"]),
-        ] {
-            let mut output = Output::default();
-            // Written: 3 bytes, 3 bytes, a reply of 2 that is worth nothing, 4 bytes. Then one that was never written.
-            output.push(b"a-1", false, Fate::Return(1));
-            output.push(b"b-2", false, Fate::Return(1));
-            output.push(b"{}", false, Fate::Drop);
-            output.push(b"c-33", false, Fate::Return(1));
-            assert_eq!(write(&mut output, 100), Written::All);
-            output.push(b"late", false, Fate::Return(1));
-            acknowledge(&mut output, unacknowledged);
-            let back = output.take_back(|_| true, Back::Unacknowledged);
-            let texts: Vec<_> = texts(&back).into_iter().map(|(_, text)| text).collect();
-            assert_eq!(texts, expected, "{unacknowledged} bytes are not acknowledged");
-        }
-    }
-
-    #[test]
-    fn what_was_begun_is_given_back_and_yet_written_to_its_end() {
-        let mut output = Output::default();
-        output.push(b"begun", false, Fate::Return(1));
-        output.push(b"not begun", false, Fate::Return(1));
-        output.push(b"{}", false, Fate::Drop);
-        write(&mut output, 2);
-        let back = output.take_back(|_| true, Back::Unacknowledged);
-        assert_eq!(texts(&back), [(1, "begun"), (1, "not begun")]);
-        let mut socket = socket(100, 100);
-        assert_eq!(output.write_to(&mut socket, Writing::Together), Written::All);
-        assert_eq!(socket.writes, [b"gun{}"]);
-        assert!(output.is_empty());
-    }
-
-    #[test]
-    fn a_peer_that_owes_an_acknowledgement_is_noticed_from_one_look_to_the_next() {
-        let (mut output, start) = (Output::default(), Instant::now());
-        let later = |seconds| start + Duration::from_secs(seconds);
-        output.push(b"abc", false, Fate::Return(1));
-        write(&mut output, 100);
-        assert_eq!(output.waits_since(), None);
-        output.note_progress(3, later(1));
-        output.note_progress(3, later(2));
-        assert_eq!(output.waits_since(), Some(later(1)));
-        output.note_progress(2, later(3));
-        assert_eq!(output.waits_since(), Some(later(3)), "it has acknowledged something");
-        output.note_progress(0, later(4));
-        assert_eq!(output.waits_since(), None);
-    }
-
-    #[test]
-    fn a_peer_that_acknowledges_what_was_written_before_makes_progress() {
-        let (mut output, start) = (Output::default(), Instant::now());
-        let later = |seconds| start + Duration::from_secs(seconds);
-        output.push(b"abc", false, Fate::Return(1));
-        write(&mut output, 100);
-        // The kernel still has much of a reply of which nothing is kept here.
-        output.note_progress(1_000_003, later(1));
-        output.note_progress(600_003, later(2));
-        assert_eq!(output.waits_since(), Some(later(2)));
-        output.note_progress(600_003, later(3));
-        assert_eq!(output.waits_since(), Some(later(2)));
-    }
-
-    #[test]
-    fn a_slow_reader_does_not_make_the_buffer_grow() {
-        for fate in [Fate::Drop, Fate::Return(1)] {
-            let mut output = Output::default();
-            for _ in 0..1000 {
-                output.push(&[7; 100], false, fate);
-                output.write_to(&mut socket(99, 99), Writing::OneByOne);
-                if output.is_much_sent() {
-                    acknowledge(&mut output, 500);
-                }
-            }
-            let kept = output.pending() + SENT_BYTES_STEP + 500;
-            assert!(output.bytes.len() < 2 * kept + 1000, "{fate:?}: {}", output.bytes.len());
-        }
-    }
-
-    #[derive(Clone, Debug)]
-    enum Step {
-        Push(usize, u32),
-        Write(usize),
-        Acknowledge(usize),
-        TakeBack(u32),
-    }
-
-    fn step() -> impl Strategy<Value = Step> {
-        prop_oneof![
-            (1..40usize, 0..4u32).prop_map(|(len, label)| Step::Push(len, label)),
-            (0..100usize).prop_map(Step::Write),
-            (0..60usize).prop_map(Step::Acknowledge),
-            (1..4u32).prop_map(Step::TakeBack),
-        ]
-    }
-
-    proptest! {
-        /// Whatever happens, each frame is wholly acknowledged, or comes back in the end, in order; and twice only if it was
-        /// written and not acknowledged when it came back.
-        #[test]
-        fn nothing_is_lost_between_the_writer_and_the_peer(steps in prop::collection::vec(step(), 0..60)) {
-            let mut output = Output::default();
-            // What the peer's kernel has got, and the order of what was pushed and has to come to one of its ends.
-            let (mut wire, mut pushed, mut got_back) = (Vec::new(), Vec::new(), Vec::new());
-            let mut unacknowledged = 0;
-            for (nth, step) in steps.into_iter().enumerate() {
-                match step {
-                    Step::Push(len, label) => {
-                        let frame = format!("[{nth}:{label}:{}]", "x".repeat(len));
-                        let fate = if label == 0 { Fate::Drop } else { Fate::Return(label) };
-                        output.push(frame.as_bytes(), false, fate);
-                        if label > 0 {
-                            pushed.push((label, frame));
-                        }
-                    }
-                    Step::Write(room) => {
-                        let mut socket = socket(room, 7);
-                        output.write_to(&mut socket, Writing::OneByOne);
-                        let bytes = socket.writes.concat();
-                        unacknowledged += bytes.len();
-                        wire.extend(bytes);
-                    }
-                    Step::Acknowledge(left) => {
-                        unacknowledged = unacknowledged.min(left);
-                        output.acknowledge(unacknowledged, &mut Vec::new());
-                    }
-                    Step::TakeBack(label) => {
-                        let back = output.take_back(|other| other == label, Back::Unwritten);
-                        got_back.extend(texts(&back).into_iter().map(|(label, text)| (label, text.to_owned())));
-                    }
-                }
-            }
-            let back = output.take_back(|_| true, Back::Unacknowledged);
-            let unsure: Vec<_> = texts(&back).into_iter().map(|(label, text)| (label, text.to_owned())).collect();
-            let arrived = String::from_utf8(wire[..wire.len() - unacknowledged].to_vec()).unwrap();
-            for frame in &pushed {
-                let ends = (
-                    arrived.contains(&frame.1),
-                    got_back.contains(frame),
-                    unsure.contains(frame),
-                );
-                prop_assert!(
-                    matches!(ends, (true, false, false) | (false, true, false) | (false, false, true)),
-                    "{frame:?}: arrived, came back early, came back in the end: {ends:?}"
-                );
-            }
-            for list in [&got_back, &unsure] {
-                for label in 1..4 {
-                    let of_label: Vec<_> = list.iter().filter(|(other, _)| *other == label).collect();
-                    let in_order: Vec<_> = pushed.iter().filter(|frame| of_label.contains(frame)).collect();
-                    prop_assert_eq!(of_label, in_order);
-                }
-            }
-        }
-    }
-}
+mod tests;

@@ -1,12 +1,9 @@
-//! Shows a connection's bytes to the application, one item after the other.
+//! Reads a connection and shows its bytes to the application, one item after the other.
 
-use std::sync::Arc;
-
-use crate::codec::Item;
-use crate::connection::{Connection, Input, Phase};
+use crate::connection::{Connection, Input, Phase, Read1};
+use crate::framing::{Found, Piece};
 use crate::handler::{CloseReason, Flow, Handler, Incoming};
-use crate::link::Link;
-use crate::turn::Turn;
+use crate::link::Turn;
 
 /// How showing the received bytes to the application ended.
 pub(crate) enum Shown {
@@ -14,6 +11,8 @@ pub(crate) enum Shown {
     All,
     /// It has cost enough for this turn: go on in the next.
     Costly,
+    /// As much was read as one connection may read at once, and there may be more.
+    More,
     /// Too much waits for the client to be read on.
     Congested,
     /// The application wants the rest later.
@@ -51,29 +50,82 @@ pub(crate) fn tell_reports<H: Handler>(
     !reports.is_empty()
 }
 
+/// Reads what there is, within a budget, and shows it to the application.
+pub(crate) fn read_and_show<H: Handler>(
+    handler: &mut H,
+    turn: &mut Turn<H::Message>,
+    conn: &mut Connection<H::Conn, H::Message>,
+    scratch: &mut [u8],
+) -> Shown {
+    let mut budget = READ_BYTES;
+    let mut shown = match conn.waiting.is_for_application() || conn.owes() {
+        true => show_received(handler, turn, conn),
+        false => Shown::All,
+    };
+    while matches!(shown, Shown::All) && conn.input.flows() {
+        if budget == 0 {
+            return Shown::More;
+        }
+        let read = conn.read(scratch, turn.now());
+        if conn.input == Input::Ended && conn.link.is_sealed() {
+            tell_hang_up(handler, turn, conn);
+        }
+        let (Read1::Fresh(count) | Read1::Appended(count)) = read;
+        spend_on_unshown(turn, count);
+        shown = match read {
+            Read1::Fresh(count) => {
+                let (consumed, shown) = show(handler, turn, conn, &mut scratch[..count]);
+                if consumed < count {
+                    conn.keep(&scratch[consumed..count]);
+                }
+                shown
+            }
+            Read1::Appended(_) => show_received(handler, turn, conn),
+        };
+        budget = budget.saturating_sub(count);
+    }
+    shown
+}
+
+/// Bytes that are never shown, blanks or a frame without an end, cost the reading and the search.
+pub(crate) fn spend_on_unshown<M>(turn: &mut Turn<M>, bytes: usize) {
+    turn.budget.spend(bytes / DISCARDED_PER_WORK);
+}
+
 /// Shows the application what was received and kept, and keeps what is left.
-pub(crate) fn show_received<H: Handler>(
+fn show_received<H: Handler>(
     handler: &mut H,
     turn: &mut Turn<H::Message>,
     conn: &mut Connection<H::Conn, H::Message>,
 ) -> Shown {
-    let Some(kept) = conn.take_kept() else { return show(handler, turn, conn, &[]).1 };
-    let (consumed, shown) = show(handler, turn, conn, kept.rest());
+    let Some(mut kept) = conn.take_kept() else { return show(handler, turn, conn, &mut []).1 };
+    let (consumed, shown) = show(handler, turn, conn, kept.rest_mut());
     conn.put_back(kept, consumed);
     shown
 }
 
+/// What is at the front of a connection's bytes, and is to be done about it.
+enum Front {
+    /// There is nothing before more arrives.
+    Nothing,
+    /// So many bytes are passed over.
+    Passed(usize),
+    /// Much was passed over, which the application is told.
+    Blanks,
+    Frame(Piece),
+    /// So many bytes of garbage, beside those that were passed over.
+    Garbage(usize),
+    /// The last that is shown, and why the connection closes then.
+    Last(Incoming<'static>, CloseReason),
+}
+
 /// Shows the application the frames in `bytes`; returns how many bytes are done with.
-pub(crate) fn show<H: Handler>(
+fn show<H: Handler>(
     handler: &mut H,
     turn: &mut Turn<H::Message>,
     conn: &mut Connection<H::Conn, H::Message>,
-    bytes: &[u8],
+    bytes: &mut [u8],
 ) -> (usize, Shown) {
-    let Connection { phase: Phase::Open(app), link, input, ends, decoder, blanks, lines, .. } = conn else {
-        unreachable!("shown only while open")
-    };
-    let ended = !input.flows();
     // The first look is at once: an application that holds often may be shown one item at a time.
     let (mut consumed, mut taken) = (0, FRAMES_BETWEEN_LOOKS);
     loop {
@@ -83,110 +135,108 @@ pub(crate) fn show<H: Handler>(
         // The end is shown all the same: it asks for no answer.
         if taken == FRAMES_BETWEEN_LOOKS && consumed < bytes.len() {
             taken = 0;
-            if link.is_congested() {
-                // All that was sent, because the replies here may confirm it.
-                turn.flush();
-                link.flush(turn);
-                if link.is_congested() {
-                    return (consumed, Shown::Congested);
-                }
+            if is_congested(turn, conn) {
+                return (consumed, Shown::Congested);
             }
         }
-        let rest = &bytes[consumed..];
-        // Those of garbage that is about to be shown are part of it.
-        if *blanks >= BLANKS_UNSHOWN_MAX && !decoder.has_shown() {
-            match handler.on_incoming(turn, link, app, Incoming::Blanks { len: *blanks }) {
-                Flow::Later => return (consumed, Shown::Held),
-                Flow::Last => return (bytes.len(), Shown::Over(CloseReason::Excess)),
-                Flow::Taken => *blanks = 0,
-                Flow::NoFrame => unreachable!("an answer to what is likely only"),
-            }
-            taken += 1;
-            continue;
-        }
-        // The first frame that ends a line is looked at closely: the reply to it has to be a line as well.
-        let guess = decoder.guess(rest).filter(|(len, line_end)| *lines || len == line_end);
-        if let Some((len, line_end)) = guess {
-            match handler.on_incoming(turn, link, app, Incoming::Likely(&rest[..len])) {
-                Flow::Later => return (consumed, Shown::Held),
-                Flow::Last => return (bytes.len(), Shown::Over(CloseReason::Excess)),
-                Flow::Taken => {
-                    decoder.guessed_right(len, line_end);
-                    consumed += line_end;
-                    *blanks += line_end - len;
-                    taken += 1;
-                    turn.budget.spend(len + ITEM_WORK);
-                    continue;
-                }
-                Flow::NoFrame => {}
-            }
-        }
-        let (incoming, len, line) = match decoder.look(rest, ended) {
-            Item::Frame { len, line } => (Incoming::Frame(&rest[..len]), len, line),
-            Item::Garbage { len, line } => (Incoming::Garbage { len: *blanks + len }, len, line),
-            Item::Oversize => (Incoming::Oversize, 0, false),
-            Item::Foreign(foreign) => (Incoming::Foreign(foreign), 0, false),
-            Item::LineEnd { len } => {
-                decoder.taken();
-                use_lines(lines, link, turn);
+        let rest = &mut bytes[consumed..];
+        let front = find_front(turn, conn, rest);
+        let incoming = match front {
+            Front::Nothing => return (consumed, Shown::All),
+            Front::Passed(len) => {
+                conn.blanks += len;
                 consumed += len;
-                *blanks += len;
                 continue;
             }
-            Item::Blank { len } => {
-                consumed += len;
-                *blanks += len;
-                continue;
-            }
-            Item::Incomplete if *input != Input::Ended => return (consumed, Shown::All),
-            Item::Incomplete if decoder.is_inside() => {
-                decoder.give_up();
-                *blanks += bytes.len() - consumed;
-                consumed = bytes.len();
-                continue;
-            }
-            Item::Incomplete if *ends == CloseReason::Stopped => (Incoming::Stop, 0, false),
-            Item::Incomplete if *ends == CloseReason::TurnedAway => (Incoming::Crowded, 0, false),
-            Item::Incomplete => {
-                if *ends == CloseReason::Ended {
-                    link.on_peer_ended();
-                }
-                (Incoming::End, 0, false)
-            }
+            Front::Blanks => Incoming::Blanks { len: conn.blanks },
+            Front::Frame(piece) => Incoming::Frame(&rest[piece.payload()]),
+            Front::Garbage(len) => Incoming::Garbage { len: conn.blanks + len },
+            Front::Last(incoming, _) => incoming,
         };
-        if line {
-            use_lines(lines, link, turn);
+        let Phase::Open(app) = &mut conn.phase else { unreachable!("shown only while open") };
+        match handler.on_incoming(turn, &conn.link, app, incoming) {
+            Flow::Taken => {}
+            Flow::Later => return (consumed, Shown::Held),
+            Flow::Last => return (bytes.len(), Shown::Over(CloseReason::Excess)),
         }
-        match (handler.on_incoming(turn, link, app, incoming), incoming) {
-            (Flow::Later, _) => return (consumed, Shown::Held),
-            (Flow::Taken, Incoming::Oversize) => return (bytes.len(), Shown::Over(CloseReason::Oversize)),
-            (Flow::Taken, Incoming::Foreign(_)) => return (bytes.len(), Shown::Over(CloseReason::Foreign)),
-            (Flow::Taken, Incoming::End | Incoming::Stop | Incoming::Crowded) => {
-                return (bytes.len(), Shown::Over(*ends));
+        taken += 1;
+        let len = match front {
+            Front::Frame(piece) => {
+                conn.blanks += piece.head + piece.tail;
+                consumed += piece.total();
+                piece.len
             }
-            (Flow::Last, _) => return (bytes.len(), Shown::Over(CloseReason::Excess)),
-            (Flow::Taken, Incoming::Blanks { .. } | Incoming::Likely(_)) => unreachable!("shown above"),
-            (Flow::NoFrame, _) => unreachable!("an answer to what is likely only"),
-            (Flow::Taken, Incoming::Frame(_) | Incoming::Garbage { .. }) => {
-                if let Incoming::Garbage { .. } = incoming {
-                    *blanks = 0;
-                }
-                decoder.taken();
+            Front::Garbage(len) => {
+                conn.blanks = 0;
                 consumed += len;
-                taken += 1;
-                turn.budget.spend(len + ITEM_WORK);
+                len
             }
+            Front::Blanks => {
+                conn.blanks = 0;
+                continue;
+            }
+            Front::Last(_, reason) => return (bytes.len(), Shown::Over(reason)),
+            Front::Nothing | Front::Passed(_) => unreachable!("not shown"),
+        };
+        conn.reader.taken();
+        turn.budget.spend(len + ITEM_WORK);
+    }
+}
+
+/// Whether too much waits for the client to be read on, also after another write.
+fn is_congested<A, M>(turn: &mut Turn<M>, conn: &Connection<A, M>) -> bool {
+    if !conn.link.is_congested() {
+        return false;
+    }
+    // All that was sent, because the replies here may confirm it.
+    turn.flush();
+    conn.link.flush(turn);
+    conn.link.is_congested()
+}
+
+/// Finds out what comes next. `bytes` is all that was received and not consumed.
+fn find_front<A, M>(turn: &mut Turn<M>, conn: &mut Connection<A, M>, bytes: &mut [u8]) -> Front {
+    // Those of garbage that is about to be shown are part of it.
+    if conn.blanks >= BLANKS_UNSHOWN_MAX && !conn.reader.has_shown() {
+        return Front::Blanks;
+    }
+    let found = conn.reader.find(bytes, !conn.input.flows());
+    if let Some(notice) = conn.reader.notice() {
+        conn.link.heed(turn, notice);
+    }
+    match found {
+        Found::Frame(piece) => Front::Frame(piece),
+        Found::Garbage { len } => Front::Garbage(len),
+        Found::Skip { len } => Front::Passed(len),
+        Found::Oversize => Front::Last(Incoming::Oversize, CloseReason::Oversize),
+        Found::Foreign(foreign) => Front::Last(Incoming::Foreign(foreign), CloseReason::Foreign),
+        Found::Incomplete if conn.input != Input::Ended => Front::Nothing,
+        Found::Incomplete if conn.reader.is_inside() => {
+            conn.reader.give_up();
+            Front::Passed(bytes.len())
+        }
+        Found::Incomplete => Front::Last(last_word(conn), conn.ends),
+    }
+}
+
+/// What is shown when the input is over.
+fn last_word<A, M>(conn: &Connection<A, M>) -> Incoming<'static> {
+    match conn.ends {
+        CloseReason::Stopped => Incoming::Stop,
+        CloseReason::TurnedAway => Incoming::Crowded,
+        reason => {
+            if reason == CloseReason::Ended {
+                conn.link.on_peer_ended();
+            }
+            Incoming::End
         }
     }
 }
 
-/// The client has ended a frame with a newline; it is told of once.
-fn use_lines<M>(lines: &mut bool, link: &Arc<Link<M>>, turn: &mut Turn<M>) {
-    if !std::mem::replace(lines, true) {
-        link.use_lines(turn);
-    }
-}
-
+/// What one read asks for: the usual longest frame.
+pub(crate) const READ_BYTES: usize = 64 * 1024;
+/// Bytes that are read and dropped cost less than those that are looked at.
+const DISCARDED_PER_WORK: usize = 4;
 /// Items that are shown before the output is looked at again.
 const FRAMES_BETWEEN_LOOKS: usize = 64;
 /// What an item costs beside its bytes.

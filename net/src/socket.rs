@@ -13,7 +13,10 @@ use socket2::SockRef;
 use crate::places::Accepted;
 
 #[cfg(feature = "simulation")]
-use crate::simulation::SimulatedSocket;
+mod simulated;
+
+#[cfg(feature = "simulation")]
+pub use simulated::SimulatedSocket;
 
 /// One end of a connection. It does not block.
 #[derive(Debug)]
@@ -47,6 +50,11 @@ impl Socket {
             #[cfg(feature = "simulation")]
             Socket::Simulated(socket) => socket.peek(buffer),
         }
+    }
+
+    /// Reads what has arrived, as much as fits, and drops it.
+    pub(crate) fn take_out(&self, scratch: &mut [u8]) {
+        let _ = self.read(scratch);
     }
 
     pub(crate) fn shutdown(&self, how: Shutdown) -> io::Result<()> {

@@ -8,19 +8,19 @@ use std::time::{Duration, Instant};
 
 use crate::budget::Budget;
 use crate::buffer_pool::BufferPool;
-use crate::link::Link;
 use crate::slots::ConnId;
 
 /// What one thread does for connections in one turn of its loop: the links that it has to write, memory
 /// for their output, and how much work the turn may still do. A thread without a loop makes a turn for
 /// itself and calls [`Turn::flush`].
 #[derive(Debug)]
-pub struct Turn<M> {
+#[expect(private_bounds, reason = "the links of this package alone are listed")]
+pub struct Turn<L: Listed> {
     id: TurnId,
     now: Instant,
     /// Links that were sent something from another client, and those that were sent a reply.
-    pushed: Vec<Arc<Link<M>>>,
-    answered: Vec<Arc<Link<M>>>,
+    pushed: Vec<Arc<L>>,
+    answered: Vec<Arc<L>>,
     /// A link that was sent a reply was sent something from another client after that, since the last flush.
     pub(crate) is_mixed: bool,
     /// How much was sent since the last flush.
@@ -29,10 +29,27 @@ pub struct Turn<M> {
     pub(crate) reminders: Vec<(Instant, ConnId)>,
     /// Connections whose descriptors are needed.
     pub(crate) turned_away: Vec<ConnId>,
-    errands: BinaryHeap<Errand<M>>,
+    errands: BinaryHeap<Errand<L>>,
     pub(crate) pool: BufferPool,
     /// Labels of the link that is being looked at, whose frames have arrived.
     pub(crate) reports: Vec<u32>,
+}
+
+/// What a turn has to be able to do with a link. So this file need not know links, which know turns.
+pub(crate) trait Listed: Sized {
+    fn id(&self) -> ConnId;
+
+    /// The share of the loop's turns that it uses.
+    fn share(&self) -> u64;
+
+    /// Writes what is pending, now.
+    fn flush(self: &Arc<Self>, turn: &mut Turn<Self>);
+
+    /// The same, unless there is a reply in it: then it is written later in the same flush of the turn.
+    fn flush_unless_answered(self: &Arc<Self>, turn: &mut Turn<Self>);
+
+    /// An errand's time has come.
+    fn on_errand(self: &Arc<Self>, turn: &mut Turn<Self>, due: Instant);
 }
 
 /// Tells the turns of different threads apart.
@@ -41,19 +58,20 @@ pub(crate) struct TurnId(u64);
 
 /// A second look at a link at a certain time. The earliest is the greatest.
 #[derive(Debug)]
-struct Errand<M> {
+struct Errand<L> {
     due: Instant,
-    link: Weak<Link<M>>,
+    link: Weak<L>,
 }
 
-impl<M> Turn<M> {
+#[expect(private_bounds, reason = "see there")]
+impl<L: Listed> Turn<L> {
     /// A turn with nothing to do yet.
-    pub fn new() -> Turn<M> {
+    pub fn new() -> Turn<L> {
         Turn::at(Instant::now())
     }
 
     /// A turn that began at `now`.
-    pub fn at(now: Instant) -> Turn<M> {
+    pub fn at(now: Instant) -> Turn<L> {
         static TURNS: AtomicU64 = AtomicU64::new(0);
         Turn {
             id: TurnId(TURNS.fetch_add(1, atomic::Ordering::Relaxed)),
@@ -90,7 +108,7 @@ impl<M> Turn<M> {
 
     /// Whether the share of this connection has something left of its part of this turn. Work that can wait is
     /// posted to the connection again if not.
-    pub fn has_left(&self, link: &Link<M>) -> bool {
+    pub fn has_left(&self, link: &L) -> bool {
         self.budget.has_left(link.share())
     }
 
@@ -105,7 +123,7 @@ impl<M> Turn<M> {
     }
 
     /// Has the link written at the end of this turn.
-    pub(crate) fn list(&mut self, link: Arc<Link<M>>, answered: bool) {
+    pub(crate) fn list(&mut self, link: Arc<L>, answered: bool) {
         let links = if answered { &mut self.answered } else { &mut self.pushed };
         links.push(link);
     }
@@ -116,7 +134,7 @@ impl<M> Turn<M> {
     }
 
     /// Has the link looked at again at this time.
-    pub(crate) fn look_again(&mut self, due: Instant, link: &Arc<Link<M>>) {
+    pub(crate) fn look_again(&mut self, due: Instant, link: &Arc<L>) {
         self.errands.push(Errand { due, link: Arc::downgrade(link) });
     }
 
@@ -144,14 +162,14 @@ impl<M> Turn<M> {
     }
 
     /// Has [`Handler::on_reminder`](crate::Handler::on_reminder) called for a connection of this loop after some time.
-    pub fn remind(&mut self, link: &Link<M>, after: Duration) {
-        self.reminders.push((self.now + after, link.id));
+    pub fn remind(&mut self, link: &L, after: Duration) {
+        self.reminders.push((self.now + after, link.id()));
     }
 
     /// Has a connection of this loop closed at the end of the turn, because others need its descriptor: what was sent to it is
     /// written as far as its socket takes it at once.
-    pub fn turn_away(&mut self, link: &Link<M>) {
-        self.turned_away.push(link.id);
+    pub fn turn_away(&mut self, link: &L) {
+        self.turned_away.push(link.id());
     }
 
     /// Writes now if much was sent already: a frame for thousands of clients must not lie in memory thousands of times.
@@ -163,21 +181,17 @@ impl<M> Turn<M> {
 
     /// Writes to every connection that was sent something. Those that were sent a reply come last, in the order of their
     /// first replies, so that a frame leaves before a later reply to its sender confirms it: a process that is killed
-    /// between two writes loses nothing that it has confirmed. [`Link::send`] writes earlier what this order would write
+    /// between two writes loses nothing that it has confirmed. [`Link::send`](crate::Link::send) writes earlier what this order would write
     /// too late. One gap is left: a second thread that sends to one of the links at the same moment writes all it finds
     /// there, and may write a reply of this turn early.
     pub fn flush(&mut self) {
         self.sent_bytes = 0;
         self.is_mixed = false;
-        self.flush_list(|turn| &mut turn.pushed, Link::flush_unless_answered);
-        self.flush_list(|turn| &mut turn.answered, Link::flush);
+        self.flush_list(|turn| &mut turn.pushed, L::flush_unless_answered);
+        self.flush_list(|turn| &mut turn.answered, L::flush);
     }
 
-    fn flush_list(
-        &mut self,
-        list: impl Fn(&mut Turn<M>) -> &mut Vec<Arc<Link<M>>>,
-        flush: impl Fn(&Arc<Link<M>>, &mut Turn<M>),
-    ) {
+    fn flush_list(&mut self, list: impl Fn(&mut Turn<L>) -> &mut Vec<Arc<L>>, flush: impl Fn(&Arc<L>, &mut Turn<L>)) {
         if list(self).is_empty() {
             return;
         }
@@ -192,34 +206,34 @@ impl<M> Turn<M> {
 
 /// A link that is to be written in some turn is not taken up by another: a turn that ends early, in a panic say, would
 /// silence it for ever.
-impl<M> Drop for Turn<M> {
+impl<L: Listed> Drop for Turn<L> {
     fn drop(&mut self) {
         self.flush();
     }
 }
 
-impl<M> Default for Turn<M> {
-    fn default() -> Turn<M> {
+impl<L: Listed> Default for Turn<L> {
+    fn default() -> Turn<L> {
         Turn::new()
     }
 }
 
-impl<M> PartialEq for Errand<M> {
-    fn eq(&self, other: &Errand<M>) -> bool {
+impl<L> PartialEq for Errand<L> {
+    fn eq(&self, other: &Errand<L>) -> bool {
         self.due == other.due
     }
 }
 
-impl<M> Eq for Errand<M> {}
+impl<L> Eq for Errand<L> {}
 
-impl<M> PartialOrd for Errand<M> {
-    fn partial_cmp(&self, other: &Errand<M>) -> Option<Ordering> {
+impl<L> PartialOrd for Errand<L> {
+    fn partial_cmp(&self, other: &Errand<L>) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl<M> Ord for Errand<M> {
-    fn cmp(&self, other: &Errand<M>) -> Ordering {
+impl<L> Ord for Errand<L> {
+    fn cmp(&self, other: &Errand<L>) -> Ordering {
         other.due.cmp(&self.due)
     }
 }
@@ -239,6 +253,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::framing::Notice;
+    use crate::link::{Link, Turn};
     use crate::loop_handle::LoopHandle;
     use crate::output::Fate;
     use crate::simulation::SimulatedSocket;
@@ -294,7 +310,7 @@ mod tests {
             let socket = Socket::Simulated(Arc::new(Recorder(log.clone())));
             let link = Arc::new(Link::new(ConnId { index, generation: 0 }, socket, None, owner.clone()));
             let mut turn = Turn::new();
-            link.use_lines(&mut turn);
+            link.heed(&mut turn, Notice::Lines);
             link
         };
         let links: Vec<_> = (0..clients as u32).map(link).collect();

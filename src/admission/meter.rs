@@ -68,7 +68,7 @@ impl Meter {
     }
 
     /// Whether a frame may be processed without reading the time. Changes nothing.
-    pub fn has_some(&self) -> bool {
+    fn has_some(&self) -> bool {
         self.frames.tokens > 0 && self.bytes.tokens > 0 && self.refusing.is_none()
     }
 

@@ -13,11 +13,9 @@ pub fn framing(data: &[u8]) {
     for frame_bytes_max in [24, 1024] {
         let expected = slow(data, frame_bytes_max);
         for cuts in [Cuts::AsGiven, Cuts::None, Cuts::EveryByte] {
-            for guesses in [false, true] {
-                let seen = decode(data, frame_bytes_max, cuts, guesses);
-                let how = format!("{cuts:?}, guesses: {guesses}, at most {frame_bytes_max} bytes");
-                assert_eq!(seen, expected, "{how}, {}", data.escape_ascii());
-            }
+            let seen = decode(data, frame_bytes_max, cuts);
+            let how = format!("{cuts:?}, at most {frame_bytes_max} bytes");
+            assert_eq!(seen, expected, "{how}, {}", data.escape_ascii());
         }
     }
 }
@@ -46,9 +44,9 @@ enum Seen {
     Oversize,
 }
 
-fn decode(data: &[u8], frame_bytes_max: usize, cuts: Cuts, guesses: bool) -> Vec<Seen> {
+fn decode(data: &[u8], frame_bytes_max: usize, cuts: Cuts) -> Vec<Seen> {
     let decoder = Decoder::new(frame_bytes_max);
-    let mut connection = Connection { decoder, guesses, received: Vec::new(), seen: Vec::new() };
+    let mut connection = Connection { decoder, received: Vec::new(), seen: Vec::new() };
     for &byte in data {
         let goes_on = match byte {
             CUT if cuts == Cuts::None => true,
@@ -70,8 +68,6 @@ fn decode(data: &[u8], frame_bytes_max: usize, cuts: Cuts, guesses: bool) -> Vec
 
 struct Connection {
     decoder: Decoder,
-    /// Frames are guessed, and whether they are some is seen when they are read.
-    guesses: bool,
     received: Vec<u8>,
     seen: Vec<Seen>,
 }
@@ -80,15 +76,6 @@ impl Connection {
     /// Takes all there is; false when nothing more can be understood.
     fn look(&mut self, ended: bool) -> bool {
         loop {
-            if let Some((len, line_end)) = self.decoder.guess(&self.received).filter(|_| self.guesses)
-                && serde_json::from_slice::<IgnoredAny>(&self.received[..len]).is_ok()
-            {
-                self.seen.push(Seen::Frame(self.received[..len].to_vec()));
-                self.seen.extend((line_end > len).then_some(Seen::LineEnd));
-                self.received.drain(..line_end);
-                self.decoder.guessed_right(len, line_end);
-                continue;
-            }
             let item = self.decoder.look(&self.received, ended);
             let is_shown = !matches!(item, Item::Incomplete | Item::Blank { .. });
             assert_eq!(self.decoder.has_shown(), is_shown, "{item:?}");

@@ -279,7 +279,6 @@ impl Handler for Shell {
     ) -> Flow {
         let (input, len) = match incoming {
             Incoming::Frame(frame) => (Input::Frame(frame), Some(frame.len())),
-            Incoming::Likely(frame) => (Input::Likely(frame), Some(frame.len())),
             Incoming::Garbage { len } => (Input::Garbage, Some(len)),
             Incoming::Blanks { len } => return self.count_blanks(turn, link, client, len),
             Incoming::Oversize => (Input::Oversize, None),
@@ -288,12 +287,7 @@ impl Handler for Shell {
             Incoming::Stop => (Input::Stop, None),
             Incoming::Crowded => (Input::Crowded, None),
         };
-        if let Incoming::Likely(_) = incoming {
-            // A refusal would stay one, also if this is but the beginning of a frame that ends when it may pass.
-            if !client.meter.has_some() {
-                return Flow::NoFrame;
-            }
-        } else if len.is_some()
+        if len.is_some()
             && let Err(refusal) = client.meter.check(turn.now(), self.shared.admission.rates())
         {
             return self.refuse(turn, link, client, refusal);
@@ -303,14 +297,12 @@ impl Handler for Shell {
             client.meter.pay(len);
         }
         match (flow, incoming) {
-            (Flow::Taken | Flow::Last, Incoming::Frame(_) | Incoming::Likely(_)) => {
-                self.tally.frame(client.session.frame_kind());
-            }
+            (Flow::Taken | Flow::Last, Incoming::Frame(_)) => self.tally.frame(client.session.frame_kind()),
             (Flow::Taken | Flow::Last, Incoming::Garbage { .. }) => self.tally.frame(FrameKind::INVALID),
             (Flow::Taken, Incoming::Crowded) => client.seat.complain_of_kept(turn.now()),
             (_, Incoming::Blanks { .. } | Incoming::Foreign(_) | Incoming::Oversize | Incoming::End)
             | (_, Incoming::Stop | Incoming::Crowded)
-            | (Flow::Later | Flow::NoFrame, _) => {}
+            | (Flow::Later, _) => {}
         }
         flow
     }

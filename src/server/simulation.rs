@@ -7,7 +7,6 @@
 //!   node.rs     a server that does one step at a time        socket.rs   what both kernels hold of a connection
 //!   store.rs    a database that outlives the nodes           wires.rs    a Redis between the nodes
 //!   spool.rs    a disk that outlives a node                  bus.rs      a node's way to the wires
-//!   guesses.rs  two nodes that must do the same
 //!
 //!   world/client.rs    a client, and what it is owed       world/requests.rs  what clients do
 //!   world/faults.rs    what fails                          world/checks.rs    what is seen, and must be so
@@ -17,7 +16,6 @@
 
 mod bus;
 mod dice;
-mod guesses;
 mod ledger;
 mod node;
 mod socket;
@@ -194,7 +192,7 @@ fn what_is_held_from_an_earlier_login_is_not_handed_on_with_the_rest() {
         let tables = Arc::new(Mutex::new(Tables::new(1, &[], 0, None)));
         let (disk, wires) = (Arc::default(), Arc::new(Mutex::new(Wires::new(0, None))));
         let config = Config { loops: 1, ..Config::with_defaults(([127, 0, 0, 1], 1).into()) };
-        let mut machine = Machine::start("n".into(), &config, &clock, &tables, &disk, &wires, true);
+        let mut machine = Machine::start("n".into(), &config, &clock, &tables, &disk, &wires);
         let (router, user, mut turn) = (machine.router(), UserId(1), Turn::at(clock.now()));
         let pipes = [1, 2].map(|port| Arc::new(Pipe::new(([127, 0, 0, 1], port).into(), 1000, false)));
         let [first, other] = pipes.clone().map(|pipe| net::simulation::lone_link(pipe).expect("descriptors"));
@@ -236,7 +234,7 @@ fn a_logout_that_comes_after_the_next_login_takes_no_rights() {
         let tables = Arc::new(Mutex::new(Tables::new(1, &[], 0, None)));
         let (disk, wires) = (Arc::default(), Arc::new(Mutex::new(Wires::new(0, None))));
         let config = Config { loops: 1, ..Config::with_defaults(([127, 0, 0, 1], 1).into()) };
-        let machine = Machine::start("n".into(), &config, &clock, &tables, &disk, &wires, true);
+        let machine = Machine::start("n".into(), &config, &clock, &tables, &disk, &wires);
         let (router, mut shell, user, mut turn) = (machine.router(), machine.shell(), UserId(1), Turn::at(clock.now()));
         let peer = ([127, 0, 0, 1], 1).into();
         let link = net::simulation::lone_link(Arc::new(Pipe::new(peer, 1000, false))).expect("descriptors");

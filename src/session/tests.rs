@@ -164,26 +164,6 @@ fn a_frame_beyond_the_limit_is_refused_in_its_place() {
     assert_eq!(effects.into_vec(), reply(HAD_ENOUGH));
 }
 
-#[test]
-fn what_may_be_a_frame_is_taken_or_left_alone_but_does_not_wait_unread() {
-    let mut user = Tester::logged_in();
-    let likely = |user: &mut Tester, frame: &'static str| {
-        let mut effects = Effects::new();
-        let flow = user.session.on(Input::Likely(frame.as_bytes()), &Facts, &mut effects);
-        (flow, effects.into_vec())
-    };
-    let search = r#"{"msgType":15,"keyword":"x"}"#;
-    for no_request in [r#"{"msgType":200"#, r#"{"msgType":200} {"msgType":200}"#, "{}"] {
-        assert_eq!(likely(&mut user, no_request), (Flow::NoFrame, vec![]));
-    }
-    assert_eq!(likely(&mut user, PING), (Flow::Taken, reply(ACK)));
-    assert_eq!(likely(&mut user, CHAT).0, Flow::Taken);
-    assert_eq!(likely(&mut user, PING), (Flow::Later, vec![]), "it is a frame and waits for the one before");
-    user.settled(1, CHAT.len(), 0);
-    assert_eq!(likely(&mut user, search).0, Flow::Taken);
-    assert_eq!(likely(&mut user, PING), (Flow::NoFrame, vec![]), "nothing is read now");
-}
-
 const CHAT: &str = r#"{"msgType":4,"FROMID":1,"TOID":2}"#;
 const PING: &str = r#"{"msgType":200}"#;
 

@@ -12,6 +12,7 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use super::{Content, Fate, Mark, Output, Writing, Written};
+use crate::framing::{FrameWriter, Wrapping};
 
 /// How a client is written to that takes whatever one read returns for one frame. See the module `output/pace.rs`.
 #[derive(Clone, Copy, Debug)]
@@ -40,9 +41,9 @@ const REPLY_HELD_MAX: Duration = Duration::from_millis(500);
 
 impl Output {
     /// [`Output::push`] for a client that is paced: replies go ahead of what others have sent and was not begun.
-    pub(crate) fn push_paced(&mut self, frame: &[u8], fate: Fate, now: Instant) {
+    pub(crate) fn push_paced(&mut self, frame: &[u8], writer: &mut FrameWriter, fate: Fate, now: Instant) {
         if matches!(fate, Fate::Return(_)) {
-            self.push(frame, false, fate);
+            self.push(frame, writer, fate);
             return;
         }
         let begun = usize::from(self.written_of_first > 0);
@@ -50,8 +51,11 @@ impl Output {
         let ahead = ahead.take_while(|(nth, mark)| *nth < begun || mark.returnable() == 0).map(|(_, mark)| mark.len());
         let (count, len) = ahead.fold((0, 0), |(count, all), len| (count + 1, all + len));
         let at = self.written - self.written_of_first + len;
-        self.bytes.splice(at..at, frame.iter().copied());
-        self.marks.insert(self.sent + count, Mark::new(frame.len(), false, Content::Frame(fate)));
+        let before = self.bytes.len();
+        let wrapping = writer.wrap(frame, &mut self.bytes);
+        let len = self.bytes.len() - before;
+        self.bytes[at..].rotate_right(len);
+        self.marks.insert(self.sent + count, Mark::new(len, wrapping, Content::Frame(fate)));
         self.reply_since.get_or_insert(now);
         self.check_invariants();
     }
@@ -114,7 +118,7 @@ impl Output {
         for mark in self.marks.range(self.sent..).take(JOINED_MAX) {
             let frame = &self.bytes[end..end + mark.len()];
             let Content::Frame(Fate::Return(label)) = mark.content else { break };
-            let Some(left) = joins(frame).filter(|_| !mark.line).and_then(|bytes| room.checked_sub(bytes)) else {
+            let Some(left) = joins(frame).filter(|_| mark.is_bare()).and_then(|bytes| room.checked_sub(bytes)) else {
                 break;
             };
             frames.push((label, frame));
@@ -126,7 +130,7 @@ impl Output {
         let count = frames.len();
         let joined = join(&frames.iter().map(|(_, frame)| *frame).collect::<Vec<_>>());
         let frames = frames.into_iter().map(|(label, frame)| (label, frame.into())).collect();
-        let mark = Mark::new(joined.len(), false, Content::Joined(frames));
+        let mark = Mark::new(joined.len(), Wrapping::default(), Content::Joined(frames));
         self.returnable = self.returnable - (end - self.written) + mark.returnable();
         self.bytes.splice(self.written..end, joined);
         self.marks.drain(self.sent..self.sent + count);
@@ -168,7 +172,7 @@ mod tests {
     fn joined_frames_are_one_write_and_come_back_as_they_were() {
         let (mut output, start) = (Output::default(), Instant::now());
         for frame in ["m1", "m2", "m3", "x4", "m5"] {
-            output.push_paced(frame.as_bytes(), Fate::Return(7), start);
+            output.push_paced(frame.as_bytes(), &mut FrameWriter::json(), Fate::Return(7), start);
         }
         let times: Vec<u64> = (0..300).collect();
         let expected = [(0, "<m1+m2+m3>"), (140, "x4"), (200, "m5")].map(|(at, text)| (at, text.to_owned()));
@@ -184,10 +188,12 @@ mod tests {
         let (mut output, start) = (Output::default(), Instant::now());
         let long = |n: usize| format!("m{n}{}", "x".repeat(400));
         for n in 0..8 {
-            output.push_paced(long(n).as_bytes(), Fate::Return(7), start);
+            output.push_paced(long(n).as_bytes(), &mut FrameWriter::json(), Fate::Return(7), start);
         }
-        (0..30).for_each(|n| output.push_paced(format!("m{n}").as_bytes(), Fate::Return(7), start));
-        output.push_paced("m".repeat(5000).as_bytes(), Fate::Return(7), start);
+        (0..30).for_each(|n| {
+            output.push_paced(format!("m{n}").as_bytes(), &mut FrameWriter::json(), Fate::Return(7), start)
+        });
+        output.push_paced("m".repeat(5000).as_bytes(), &mut FrameWriter::json(), Fate::Return(7), start);
         let times: Vec<u64> = (0..300).map(|n| n * 10).collect();
         let written = written(&mut output, start, &times);
         let counts: Vec<usize> = written.iter().map(|(_, text)| text.matches('+').count() + 1).collect();
@@ -199,14 +205,14 @@ mod tests {
     fn replies_go_ahead_in_order_and_are_frames_of_their_own() {
         let (mut output, start) = (Output::default(), Instant::now());
         for frame in ["m1", "m2"] {
-            output.push_paced(frame.as_bytes(), Fate::Return(7), start);
+            output.push_paced(frame.as_bytes(), &mut FrameWriter::json(), Fate::Return(7), start);
         }
         assert_eq!(written(&mut output, start, &[0]).len(), 1);
         for frame in ["m3", "m4"] {
-            output.push_paced(frame.as_bytes(), Fate::Return(7), start);
+            output.push_paced(frame.as_bytes(), &mut FrameWriter::json(), Fate::Return(7), start);
         }
-        output.push_paced(b"first+", Fate::Drop, start);
-        output.push_paced(b"second", Fate::Report(1), start);
+        output.push_paced(b"first+", &mut FrameWriter::json(), Fate::Drop, start);
+        output.push_paced(b"second", &mut FrameWriter::json(), Fate::Report(1), start);
         let times: Vec<u64> = (1..400).collect();
         let expected = [(100, "first+"), (200, "second"), (260, "<m3+m4>")].map(|(at, text)| (at, text.to_owned()));
         assert_eq!(written(&mut output, start, &times), expected);
@@ -217,18 +223,18 @@ mod tests {
     #[test]
     fn a_reply_waits_half_a_second_at_most_and_not_behind_what_was_begun() {
         let (mut output, start) = (Output::default(), Instant::now());
-        output.push_paced(format!("reply{}", "+".repeat(49)).as_bytes(), Fate::Drop, start);
+        output.push_paced(format!("reply{}", "+".repeat(49)).as_bytes(), &mut FrameWriter::json(), Fate::Drop, start);
         assert_eq!(written(&mut output, start, &[0]).len(), 1);
-        output.push_paced(b"m1", Fate::Return(7), start);
-        output.push_paced(b"reply", Fate::Drop, start + Duration::from_millis(10));
+        output.push_paced(b"m1", &mut FrameWriter::json(), Fate::Return(7), start);
+        output.push_paced(b"reply", &mut FrameWriter::json(), Fate::Drop, start + Duration::from_millis(10));
         let times: Vec<u64> = (1..3000).collect();
         let expected = [(510, "reply"), (570, "m1")].map(|(at, text)| (at, text.to_owned()));
         assert_eq!(written(&mut output, start, &times), expected);
 
         let mut output = Output::default();
-        output.push_paced(b"m1", Fate::Return(7), start);
+        output.push_paced(b"m1", &mut FrameWriter::json(), Fate::Return(7), start);
         assert_eq!(output.write_paced(&mut socket(1, 1), &pace(), start, 1000), Written::Blocked);
-        output.push_paced(b"reply", Fate::Drop, start);
+        output.push_paced(b"reply", &mut FrameWriter::json(), Fate::Drop, start);
         let expected = [(0, "1"), (60, "reply")].map(|(at, text)| (at, text.to_owned()));
         assert_eq!(written(&mut output, start, &[0, 60]), expected);
     }
@@ -236,7 +242,7 @@ mod tests {
     #[test]
     fn many_replies_are_not_held() {
         let (mut output, start) = (Output::default(), Instant::now());
-        (0..30).for_each(|_| output.push_paced(&[b'r'; 100], Fate::Drop, start));
+        (0..30).for_each(|_| output.push_paced(&[b'r'; 100], &mut FrameWriter::json(), Fate::Drop, start));
         assert_eq!(written(&mut output, start, &[0]).len(), 21, "until they are less than is too much");
     }
 }

@@ -15,7 +15,6 @@ use net::{
     Acceptor, CloseReason, Fate, Flow, Handler, Incoming, Link, ListenSettings, LoopGroup, LoopWatch, Preface, Refused,
     Settings, Stopper, Turn,
 };
-use serde::de::IgnoredAny;
 use socket2::{Domain, SockRef, Socket, Type};
 
 /// How long something that must happen may take on a busy machine.
@@ -73,7 +72,6 @@ pub(crate) fn echo(turn: &mut Turn<Note>, link: &Arc<Link<Note>>, incoming: Inco
 pub(crate) fn text_of(incoming: Incoming<'_>) -> String {
     match incoming {
         Incoming::Frame(frame) => String::from_utf8_lossy(frame).into_owned(),
-        Incoming::Likely(_) => unreachable!("it was made a frame"),
         Incoming::Garbage { .. } => "<garbage>".into(),
         Incoming::Blanks { len } => format!("<{len} blanks>"),
         Incoming::Oversize => "<oversize>".into(),
@@ -152,11 +150,6 @@ impl Handler for Recorder {
         client: &mut Client,
         incoming: Incoming<'_>,
     ) -> Flow {
-        let incoming = match incoming {
-            Incoming::Likely(frame) if serde_json::from_slice::<IgnoredAny>(frame).is_err() => return Flow::NoFrame,
-            Incoming::Likely(frame) => Incoming::Frame(frame),
-            other => other,
-        };
         if client.permits == 0 {
             client.tell(Seen::Later(text_of(incoming)));
             return Flow::Later;

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use net::Preface;
 use net::simulation::{Event, ManualLoop};
-use net::{CloseReason, Flow, Handler, Incoming, Link, Preface, Turn};
 use parking_lot::Mutex;
 use pool::{Again, Lanes, ManualLane, Workers};
 
@@ -19,7 +19,7 @@ use super::wires::Wires;
 use crate::base::clock::Clock;
 use crate::base::threads::Threads;
 use crate::config::Config;
-use crate::delivery::{LaneItem, Posted};
+use crate::delivery::LaneItem;
 use crate::routing::assembly::Routes;
 use crate::routing::outbox::OutItem;
 use crate::routing::router::Router;
@@ -34,7 +34,7 @@ type Job = Box<dyn FnOnce() + Send>;
 
 pub(super) struct Machine {
     shared: Arc<Shared>,
-    loops: Vec<ManualLoop<Reader>>,
+    loops: Vec<ManualLoop<Shell>>,
     lanes: Vec<Lane>,
     /// How many of the lanes lead to other nodes; they come first.
     outboxes: usize,
@@ -125,7 +125,6 @@ pub(super) enum Part {
 }
 
 impl Machine {
-    /// It takes no guess at frames, unless it `guesses`.
     pub(super) fn start(
         name: String,
         config: &Config,
@@ -133,7 +132,6 @@ impl Machine {
         tables: &Arc<Mutex<Tables>>,
         disk: &Arc<Mutex<Disk>>,
         wires: &Arc<Mutex<Wires>>,
-        guesses: bool,
     ) -> Machine {
         let bus = Arc::new(SimBus::new(name, wires.clone(), clock.clone()));
         let store = Store::of(Arc::new(NodeStore { tables: tables.clone() }));
@@ -152,7 +150,7 @@ impl Machine {
         by_hand.0.rotate_left(stores);
         let make_loop = |nth| {
             let shell = Shell::new(shared.clone(), shared.services.metrics.of_loop(nth));
-            ManualLoop::new(Reader { shell, guesses }, settings(config), clock.now()).expect("descriptors")
+            ManualLoop::new(shell, settings(config), clock.now()).expect("descriptors")
         };
         Machine {
             loops: (0..config.loops).map(make_loop).collect(),
@@ -175,10 +173,6 @@ impl Machine {
 
     pub(super) fn router(&self) -> &Router {
         &self.shared.router
-    }
-
-    pub(super) fn metrics(&self) -> String {
-        self.shared.services.metrics.render()
     }
 
     pub(super) fn is_running(&self) -> bool {
@@ -342,91 +336,6 @@ impl Machine {
 
     pub(super) fn letters(&self) -> usize {
         self.loops.iter().map(|event_loop| event_loop.watch().letters()).sum()
-    }
-}
-
-/// A [`Shell`] that may be made to count the braces of every frame.
-struct Reader {
-    shell: Shell,
-    guesses: bool,
-}
-
-impl Handler for Reader {
-    type Conn = <Shell as Handler>::Conn;
-    type Arrival = <Shell as Handler>::Arrival;
-    type Message = Posted;
-
-    fn on_arrival(
-        &mut self,
-        turn: &mut Turn<Posted>,
-        peer: SocketAddr,
-        preface: Preface,
-    ) -> Result<Self::Arrival, &'static [u8]> {
-        self.shell.on_arrival(turn, peer, preface)
-    }
-
-    fn on_introduced(
-        &mut self,
-        turn: &mut Turn<Posted>,
-        arrival: Self::Arrival,
-        client: SocketAddr,
-    ) -> Result<Self::Arrival, &'static [u8]> {
-        self.shell.on_introduced(turn, arrival, client)
-    }
-
-    fn on_open(&mut self, turn: &mut Turn<Posted>, link: &Arc<Link<Posted>>, arrival: Self::Arrival) -> Self::Conn {
-        self.shell.on_open(turn, link, arrival)
-    }
-
-    fn on_incoming(
-        &mut self,
-        turn: &mut Turn<Posted>,
-        link: &Arc<Link<Posted>>,
-        conn: &mut Self::Conn,
-        incoming: Incoming<'_>,
-    ) -> Flow {
-        match incoming {
-            Incoming::Likely(_) if !self.guesses => Flow::NoFrame,
-            incoming => self.shell.on_incoming(turn, link, conn, incoming),
-        }
-    }
-
-    fn on_kept(&mut self, conn: &mut Self::Conn, bytes: usize) -> bool {
-        self.shell.on_kept(conn, bytes)
-    }
-
-    fn on_sent(&mut self, turn: &mut Turn<Posted>, link: &Arc<Link<Posted>>, conn: &mut Self::Conn, label: u32) {
-        self.shell.on_sent(turn, link, conn, label);
-    }
-
-    fn on_message(
-        &mut self,
-        turn: &mut Turn<Posted>,
-        link: &Arc<Link<Posted>>,
-        conn: &mut Self::Conn,
-        message: Posted,
-    ) {
-        self.shell.on_message(turn, link, conn, message);
-    }
-
-    fn on_reminder(&mut self, turn: &mut Turn<Posted>, link: &Arc<Link<Posted>>, conn: &mut Self::Conn) {
-        self.shell.on_reminder(turn, link, conn);
-    }
-
-    fn on_hang_up(&mut self, turn: &mut Turn<Posted>, link: &Arc<Link<Posted>>, conn: &mut Self::Conn) {
-        self.shell.on_hang_up(turn, link, conn);
-    }
-
-    fn on_close(&mut self, turn: &mut Turn<Posted>, link: &Arc<Link<Posted>>, conn: Self::Conn, reason: CloseReason) {
-        self.shell.on_close(turn, link, conn, reason);
-    }
-
-    fn on_unsent(&mut self, turn: &mut Turn<Posted>, label: u32, frame: Box<[u8]>) {
-        self.shell.on_unsent(turn, label, frame);
-    }
-
-    fn on_stray(&mut self, turn: &mut Turn<Posted>, message: Posted) {
-        self.shell.on_stray(turn, message);
     }
 }
 

@@ -183,8 +183,7 @@ impl World {
         let seat = &mut self.nodes[node];
         seat.life += 1;
         let name = format!("n{node}.{}", seat.life);
-        seat.machine =
-            Some(Machine::start(name, &self.config, &self.clock, &self.tables, &seat.disk, &self.wires, true));
+        seat.machine = Some(Machine::start(name, &self.config, &self.clock, &self.tables, &seat.disk, &self.wires));
         self.note(|_| format!("node {node} starts"));
     }
 

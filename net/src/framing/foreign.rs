@@ -28,7 +28,7 @@ pub enum Foreign {
 
 /// What is known of a beginning.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Opening {
+pub(crate) enum Beginning {
     /// Frames, or what is to be treated as such.
     Frames,
     /// More bytes will tell. If none come, it is this, or else garbage.
@@ -38,23 +38,23 @@ pub(crate) enum Opening {
 }
 
 /// Looks at the first bytes of a connection, blanks before them left out.
-pub(crate) fn look(bytes: &[u8]) -> Opening {
+pub(crate) fn look(bytes: &[u8]) -> Beginning {
     match bytes.first() {
-        None => return Opening::Undecided(None),
-        Some(&TLS_HANDSHAKE) => return Opening::Foreign(Foreign::Tls),
+        None => return Beginning::Undecided(None),
+        Some(&TLS_HANDSHAKE) => return Beginning::Foreign(Foreign::Tls),
         Some(_) => {}
     }
     if METHODS.iter().any(|method| bytes.starts_with(method)) {
         return look_at_head(bytes);
     }
     match METHODS.iter().any(|method| method.starts_with(bytes)) {
-        true => Opening::Undecided(None),
-        false => Opening::Frames,
+        true => Beginning::Undecided(None),
+        false => Beginning::Frames,
     }
 }
 
 /// A head ends with an empty line.
-fn look_at_head(bytes: &[u8]) -> Opening {
+fn look_at_head(bytes: &[u8]) -> Beginning {
     let near = &bytes[..bytes.len().min(HEAD_BYTES_MAX)];
     let mut lines = near.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
     let (mut upgrade, mut whole) = (false, near.len() == HEAD_BYTES_MAX);
@@ -69,7 +69,7 @@ fn look_at_head(bytes: &[u8]) -> Opening {
         upgrade |= line.get(..UPGRADE.len()).is_some_and(|name| name.eq_ignore_ascii_case(UPGRADE));
     }
     let http = Foreign::Http { upgrade, head };
-    if whole { Opening::Foreign(http) } else { Opening::Undecided(Some(http)) }
+    if whole { Beginning::Foreign(http) } else { Beginning::Undecided(Some(http)) }
 }
 
 /// The methods of RFC 9110 and RFC 5789, and the beginning of HTTP/2 (RFC 9113, 3.4), each with the blank behind it.
@@ -91,33 +91,33 @@ mod tests {
     fn every_beginning_of_a_request_waits_for_more() {
         for method in METHODS {
             for end in 1..method.len() {
-                assert_eq!(look(&method[..end]), Opening::Undecided(None), "{}", method[..end].escape_ascii());
+                assert_eq!(look(&method[..end]), Beginning::Undecided(None), "{}", method[..end].escape_ascii());
             }
             let head = *method == *b"HEAD ";
-            assert_eq!(look(method), Opening::Undecided(Some(Foreign::Http { upgrade: false, head })));
+            assert_eq!(look(method), Beginning::Undecided(Some(Foreign::Http { upgrade: false, head })));
         }
-        assert_eq!(look(b""), Opening::Undecided(None));
+        assert_eq!(look(b""), Beginning::Undecided(None));
     }
 
     #[test]
     fn a_request_is_known_when_its_head_is_there() {
         let post = b"POST / HTTP/1.1\r\nHost: x\r\n\r\n{\"msgType\":1}";
-        assert_eq!(look(post), Opening::Foreign(PLAIN));
-        assert_eq!(look(&post[..27]), Opening::Undecided(Some(PLAIN)));
-        assert_eq!(look(b"GET /\n\n"), Opening::Foreign(PLAIN));
+        assert_eq!(look(post), Beginning::Foreign(PLAIN));
+        assert_eq!(look(&post[..27]), Beginning::Undecided(Some(PLAIN)));
+        assert_eq!(look(b"GET /\n\n"), Beginning::Foreign(PLAIN));
         let upgrade = Foreign::Http { upgrade: true, head: false };
-        assert_eq!(look(b"GET / HTTP/1.1\r\nUPgrade : x\r\n\r\n"), Opening::Foreign(PLAIN), "no such header");
-        assert_eq!(look(b"GET / HTTP/1.1\r\nA: upgrade:\r\nUPgrade: websocket\r\n\r\n"), Opening::Foreign(upgrade));
-        assert_eq!(look(b"GET / HTTP/1.1\r\n\r\nUpgrade: websocket\r\n\r\n"), Opening::Foreign(PLAIN), "in the body");
-        assert_eq!(look(&[b"GET /", &[b'x'; HEAD_BYTES_MAX][..]].concat()), Opening::Foreign(PLAIN));
-        assert_eq!(look(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), Opening::Foreign(PLAIN));
+        assert_eq!(look(b"GET / HTTP/1.1\r\nUPgrade : x\r\n\r\n"), Beginning::Foreign(PLAIN), "no such header");
+        assert_eq!(look(b"GET / HTTP/1.1\r\nA: upgrade:\r\nUPgrade: websocket\r\n\r\n"), Beginning::Foreign(upgrade));
+        assert_eq!(look(b"GET / HTTP/1.1\r\n\r\nUpgrade: websocket\r\n\r\n"), Beginning::Foreign(PLAIN), "in the body");
+        assert_eq!(look(&[b"GET /", &[b'x'; HEAD_BYTES_MAX][..]].concat()), Beginning::Foreign(PLAIN));
+        assert_eq!(look(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), Beginning::Foreign(PLAIN));
     }
 
     #[test]
     fn everything_else_is_as_ever() {
         for bytes in [&b"{"[..], b"keep this socket alive", b"GETX", b"Px", b"get / HTTP/1.1", b"\x17\x03", b"[{}]"] {
-            assert_eq!(look(bytes), Opening::Frames, "{}", bytes.escape_ascii());
+            assert_eq!(look(bytes), Beginning::Frames, "{}", bytes.escape_ascii());
         }
-        assert_eq!(look(b"\x16"), Opening::Foreign(Foreign::Tls));
+        assert_eq!(look(b"\x16"), Beginning::Foreign(Foreign::Tls));
     }
 }

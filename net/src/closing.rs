@@ -1,0 +1,135 @@
+//! [`Closing`]: how a connection comes to its end, once the application was shown the last of it.
+//!
+//! ```text
+//!   open ── close ──▶ draining ── finish ──▶ lingering ──▶ dead
+//!                        └───────── kill ───────┴───────────▲
+//! ```
+
+use std::time::Duration;
+
+use crate::connection::{Connection, Input, Phase, Read1};
+use crate::handler::{CloseReason, Handler, Settings};
+use crate::link::Turn;
+use crate::rounds::Rounds;
+use crate::showing::{READ_BYTES, spend_on_unshown};
+use crate::slots::ConnId;
+use crate::stats::LoopStats;
+use crate::timer::{Deadline, Timers};
+
+/// What it takes of a loop to bring one of its connections to its end.
+pub(crate) struct Closing<'a, H: Handler> {
+    pub(crate) handler: &'a mut H,
+    pub(crate) turn: &'a mut Turn<H::Message>,
+    pub(crate) settings: &'a Settings,
+    pub(crate) timers: &'a mut Timers,
+    pub(crate) ready: &'a mut Rounds<ConnId>,
+    pub(crate) dead: &'a mut Vec<ConnId>,
+    pub(crate) stats: &'a LoopStats,
+}
+
+/// A connection of this handler.
+pub(crate) type Conn<H> = Connection<<H as Handler>::Conn, <H as Handler>::Message>;
+
+impl<H: Handler> Closing<'_, H> {
+    /// Shows nothing more of the connection; what was sent to it is still written.
+    pub(crate) fn close(&mut self, conn: &mut Conn<H>, reason: CloseReason) {
+        match std::mem::replace(&mut conn.phase, Phase::Dead) {
+            Phase::Open(app) => {
+                self.stats.on_close(reason);
+                conn.phase = Phase::Draining(Some((app, reason)));
+            }
+            other => {
+                conn.phase = other;
+                return;
+            }
+        }
+        conn.forget_kept();
+        self.drain_on(conn);
+        if let Phase::Draining(_) = conn.phase {
+            self.timers.set(self.turn.now() + self.settings.drain_timeout, conn.link.id, Deadline::Close);
+        }
+    }
+
+    /// Goes on with a connection that is draining, if it has got there.
+    pub(crate) fn drain_on(&mut self, conn: &mut Conn<H>) {
+        if conn.link.is_sealed() {
+            self.kill(conn);
+            return;
+        }
+        // What the replies here confirm goes first.
+        self.turn.flush();
+        // Another loop may have been writing when this one did, and then no event would tell.
+        conn.link.flush(self.turn);
+        if !conn.link.is_flushed() {
+            // What is held is written then; what the socket does not take, when an event tells that it has room.
+            if let Some(at) = conn.link.held_until(self.turn.now())
+                && !std::mem::replace(&mut conn.write_timer_set, true)
+            {
+                self.timers.set(at, conn.link.id, Deadline::Write);
+            }
+            return;
+        }
+        if let Phase::Draining(app) = &mut conn.phase
+            && let Some((app, reason)) = app.take()
+        {
+            self.handler.on_close(self.turn, &conn.link, app, reason);
+        }
+        // Another loop may have sent something in the last moment.
+        if conn.link.is_flushed() {
+            self.finish(conn);
+        }
+    }
+
+    /// Everything is written: tell the peer, and wait for its end unless it has come.
+    fn finish(&mut self, conn: &mut Conn<H>) {
+        conn.link.finish();
+        if conn.input == Input::Ended && !matches!(conn.ends, CloseReason::Stopped | CloseReason::TurnedAway) {
+            self.kill(conn);
+            return;
+        }
+        conn.phase = Phase::Lingering;
+        // There may be bytes that were never asked for, even after the known end of the input.
+        conn.input = Input::Flowing { to_end: false };
+        conn.queue(self.ready, self.turn.now());
+        self.timers.set(self.turn.now() + LINGER, conn.link.id, Deadline::Close);
+    }
+
+    /// Drops what a connection that lingers still sends, up to its end.
+    pub(crate) fn discard(&mut self, conn: &mut Conn<H>, scratch: &mut [u8]) {
+        let mut budget = READ_BYTES;
+        while conn.input.flows() {
+            let Read1::Fresh(count) = conn.read(scratch, self.turn.now()) else { unreachable!("nothing is kept") };
+            spend_on_unshown(self.turn, count);
+            budget = budget.saturating_sub(count);
+            if budget == 0 {
+                conn.queue(self.ready, self.turn.now());
+                return;
+            }
+        }
+        if conn.input == Input::Ended {
+            self.kill(conn);
+        }
+    }
+
+    /// Closes a connection whose descriptor is needed: what the socket takes at once is written, and nothing is waited
+    /// for.
+    pub(crate) fn turn_away(&mut self, conn: &mut Conn<H>, scratch: &mut [u8]) {
+        self.close(conn, CloseReason::TurnedAway);
+        conn.link.socket.take_out(scratch);
+        self.kill(conn);
+    }
+
+    /// The end, whatever is left to write.
+    pub(crate) fn kill(&mut self, conn: &mut Conn<H>) {
+        conn.link.seal();
+        match std::mem::replace(&mut conn.phase, Phase::Dead) {
+            Phase::Draining(Some((app, reason))) => self.handler.on_close(self.turn, &conn.link, app, reason),
+            Phase::Open(_) => unreachable!("it is closed first"),
+            Phase::Draining(None) | Phase::Lingering | Phase::Dead => {}
+        }
+        self.dead.push(conn.link.id);
+    }
+}
+
+/// How long a connection that has told its end waits for the peer's.
+const LINGER: Duration = Duration::from_secs(1);

@@ -1,0 +1,153 @@
+//! JSON objects back to back: the framing of every client that has said nothing else. See [`Decoder`] for what it takes.
+//!
+//! What is sent ends with a newline as soon as the client has ended something with one: then it reads lines.
+
+use super::codec::{Decoder, Item};
+use super::{Found, Notice, Piece, Wrapping};
+
+#[derive(Debug)]
+pub(crate) struct JsonReader {
+    decoder: Decoder,
+    /// The client has ended something with a newline.
+    lines: bool,
+    /// The writer does not know it yet.
+    is_new: bool,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct JsonWriter {
+    /// Frames end with a newline and may share a write.
+    line: bool,
+    /// Something was sent without a newline.
+    bare_sent: bool,
+}
+
+impl JsonReader {
+    pub(super) fn new(frame_bytes_max: usize) -> JsonReader {
+        JsonReader { decoder: Decoder::of_connection(frame_bytes_max), lines: false, is_new: false }
+    }
+
+    pub(super) fn find(&mut self, bytes: &[u8], ended: bool) -> Found {
+        match self.decoder.look(bytes, ended) {
+            Item::Frame { len, line } => {
+                self.note_line(line);
+                // The end of its line goes with it, unless blanks stand before that.
+                let tail = match &bytes[len..] {
+                    [b'\n', ..] if line => 1,
+                    [b'\r', b'\n', ..] if line => 2,
+                    _ => 0,
+                };
+                Found::Frame(Piece { head: 0, len, tail })
+            }
+            Item::Garbage { len, line } => {
+                self.note_line(line);
+                Found::Garbage { len }
+            }
+            Item::LineEnd { len } => {
+                self.decoder.taken();
+                self.note_line(true);
+                Found::Skip { len }
+            }
+            Item::Blank { len } => Found::Skip { len },
+            Item::Oversize => Found::Oversize,
+            Item::Foreign(foreign) => Found::Foreign(foreign),
+            Item::Incomplete => Found::Incomplete,
+        }
+    }
+
+    fn note_line(&mut self, line: bool) {
+        if line && !self.lines {
+            (self.lines, self.is_new) = (true, true);
+        }
+    }
+
+    pub(super) fn notice(&mut self) -> Option<Notice> {
+        std::mem::take(&mut self.is_new).then_some(Notice::Lines)
+    }
+
+    pub(super) fn taken(&mut self) {
+        self.decoder.taken();
+    }
+
+    pub(super) fn has_shown(&self) -> bool {
+        self.decoder.has_shown()
+    }
+
+    pub(super) fn is_inside(&self) -> bool {
+        self.decoder.is_inside()
+    }
+
+    pub(super) fn give_up(&mut self) {
+        self.decoder.give_up();
+    }
+
+    pub(super) fn forget(&mut self) {
+        self.decoder.restart();
+    }
+}
+
+impl JsonWriter {
+    pub(super) fn wrap(&mut self, frame: &[u8], out: &mut Vec<u8>) -> Wrapping {
+        out.extend_from_slice(frame);
+        if self.line {
+            out.push(b'\n');
+        } else {
+            self.bare_sent = true;
+        }
+        Wrapping { head: 0, tail: u8::from(self.line) }
+    }
+
+    pub(super) fn is_bare(&self) -> bool {
+        !self.line
+    }
+
+    /// From now on every frame ends with a newline; if some were sent without, one newline ends them now.
+    pub(super) fn use_lines(&mut self) -> bool {
+        !std::mem::replace(&mut self.line, true) && self.bare_sent
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_goes_with_the_end_of_its_line() {
+        for (bytes, tail, notice) in [
+            ("{}", 0, None),
+            ("{}{}", 0, None),
+            ("{}\n{}", 1, Some(Notice::Lines)),
+            ("{}\r\n", 2, Some(Notice::Lines)),
+            ("{} \n", 0, Some(Notice::Lines)),
+            ("{}\r", 0, None),
+        ] {
+            let mut reader = JsonReader::new(100);
+            let found = reader.find(bytes.as_bytes(), false);
+            assert_eq!(found, Found::Frame(Piece { head: 0, len: 2, tail }), "{bytes:?}");
+            assert_eq!(reader.notice(), notice, "{bytes:?}");
+            assert_eq!(reader.notice(), None, "it is said once");
+        }
+    }
+
+    #[test]
+    fn a_line_that_ends_late_changes_what_is_written_once() {
+        let mut reader = JsonReader::new(100);
+        assert_eq!(reader.find(b"{}", false), Found::Frame(Piece { head: 0, len: 2, tail: 0 }));
+        reader.taken();
+        assert_eq!(reader.find(b" \n{}", false), Found::Skip { len: 2 });
+        assert_eq!(reader.notice(), Some(Notice::Lines));
+        assert_eq!(reader.find(b"{}\n", false), Found::Frame(Piece { head: 0, len: 2, tail: 1 }));
+        assert_eq!(reader.notice(), None);
+    }
+
+    #[test]
+    fn what_was_sent_before_the_first_line_is_ended_by_one() {
+        let (mut writer, mut out) = (JsonWriter::default(), Vec::new());
+        assert_eq!(writer.wrap(b"{}", &mut out), Wrapping { head: 0, tail: 0 });
+        assert!(writer.is_bare() && writer.use_lines() && !writer.use_lines() && !writer.is_bare());
+        assert_eq!(writer.wrap(b"", &mut out), Wrapping { head: 0, tail: 1 });
+        assert_eq!(writer.wrap(b"{}", &mut out), Wrapping { head: 0, tail: 1 });
+        assert_eq!(out, b"{}\n{}\n");
+        assert!(!JsonWriter::default().use_lines(), "nothing was sent");
+    }
+}

@@ -1,0 +1,406 @@
+//! [`Service`]: the open connections of a loop, and what is done for them in its turns.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mio::{Interest, Registry};
+
+use crate::closing::{Closing, Conn};
+use crate::connection::{Connection, Input, Phase};
+use crate::event::Event;
+use crate::handler::{CloseReason, Handler, Settings};
+use crate::link::{Link, Turn};
+use crate::loop_handle::LoopHandle;
+use crate::rounds::Rounds;
+use crate::showing::{READ_BYTES, Shown, read_and_show, tell_hang_up, tell_reports};
+use crate::slots::{ConnId, Slots};
+use crate::socket::Socket;
+use crate::stats::LoopStats;
+use crate::timer::{Deadline, Timers};
+use crate::tokens;
+use crate::turn::Listed;
+use crate::waiting::News;
+
+/// The connections, and whose turn it is among them.
+pub(crate) struct Service<H: Handler> {
+    pub(crate) handler: H,
+    pub(crate) settings: Settings,
+    pub(crate) handle: LoopHandle<H::Message>,
+    pub(crate) turn: Turn<H::Message>,
+    /// Room for what one read brings.
+    pub(crate) scratch: Vec<u8>,
+    pub(crate) stats: Arc<LoopStats>,
+    connections: Slots<Connection<H::Conn, H::Message>>,
+    timers: Timers,
+    /// Connections with something to do before the loop sleeps.
+    ready: Rounds<ConnId>,
+    dead: Vec<ConnId>,
+}
+
+/// What becomes a connection.
+pub(crate) struct Entry<A> {
+    pub(crate) socket: Socket,
+    pub(crate) peer: SocketAddr,
+    /// The client's address if it is not the peer's.
+    pub(crate) client: Option<SocketAddr>,
+    pub(crate) app: A,
+}
+
+impl<H: Handler> Service<H> {
+    pub(crate) fn new(handler: H, settings: Settings, handle: LoopHandle<H::Message>) -> Service<H> {
+        Service {
+            handler,
+            settings,
+            handle,
+            turn: Turn::new(),
+            scratch: vec![0; READ_BYTES],
+            stats: Arc::new(LoopStats::new()),
+            connections: Slots::new(),
+            timers: Timers::default(),
+            ready: Rounds::new(),
+            dead: Vec::new(),
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.connections.len()
+    }
+
+    pub(crate) fn ids(&self) -> Vec<ConnId> {
+        self.connections.ids()
+    }
+
+    /// Whether no connection waits for its turn.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.ready.is_empty()
+    }
+
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        [self.timers.next(), self.turn.next_errand()].into_iter().flatten().min()
+    }
+
+    /// Begins to serve a connection.
+    pub(crate) fn open(&mut self, registry: &Registry, entry: Entry<H::Arrival>) {
+        let Entry { socket, peer, client, app } = entry;
+        let Service { handler, settings, handle, turn, connections, .. } = self;
+        let now = turn.now();
+        let opened = connections.insert_with(|id| {
+            // Without being told of an urgent byte, the loop would take the short read that ends before it for the end of
+            // what is there. Writable events come only after the socket was full (epoll reports edges), so asking for them
+            // always costs nothing, while asking when they are needed would be a system call each time.
+            let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
+            socket.register(registry, tokens::of_connection(id), interest)?;
+            let link = Arc::new(Link::new(id, socket, client, handle.clone()));
+            let app = handler.on_open(turn, &link, app);
+            Ok::<_, io::Error>(Connection::new(link, app, settings.frame_bytes_max, now))
+        });
+        match opened {
+            Ok(id) => {
+                self.timers.set(now + self.settings.idle_timeout, id, Deadline::Idle);
+                self.stats.on_open();
+            }
+            Err(error) => log::error!("cannot watch the connection from {peer}: {error}"),
+        }
+    }
+
+    /// Notes what a socket has told. While nobody waits and there is time, its connection is served at once.
+    pub(crate) fn hear(&mut self, id: ConnId, event: Event) {
+        let Some(conn) = self.connections.get_mut(id) else { return };
+        let to_end = event.read_closed || event.error || event.urgent;
+        if (event.readable || to_end)
+            && let Input::Dry | Input::Flowing { to_end: false } = conn.input
+        {
+            conn.input = Input::Flowing { to_end };
+        }
+        let news = News { writable: event.writable, gone: event.error || event.write_closed };
+        if self.ready.is_empty() && !self.turn.is_spent() && self.turn.budget.has_left(conn.link.share()) {
+            self.attend_to(id, news);
+        } else {
+            conn.queue(&mut self.ready, self.turn.now());
+            conn.waiting.tell(news);
+        }
+    }
+
+    /// Serves the connections whose turn it is.
+    pub(crate) fn serve_those_who_wait(&mut self) {
+        if self.ready.is_empty() {
+            return;
+        }
+        while !self.turn.is_spent()
+            && let Some(id) = self.ready.next(|share| self.turn.budget.has_left(share))
+        {
+            let Some(conn) = self.connections.get_mut(id) else { continue };
+            let (news, show_again) = conn.waiting.take_turn();
+            if show_again {
+                self.show_again(id);
+            }
+            self.attend_to(id, news);
+        }
+    }
+
+    /// Does what follows from what a socket has told.
+    fn attend_to(&mut self, id: ConnId, news: News) {
+        if news.gone {
+            self.hang_up(id);
+        } else if news.writable
+            && let Some(conn) = self.connections.get_mut(id)
+        {
+            conn.link.on_writable(&mut self.turn);
+            if conn.waiting.is_for_client() && !conn.link.is_congested() {
+                conn.waiting.end();
+            }
+        }
+        self.serve_unless_waiting(id);
+    }
+
+    /// Another thread has posted this for a connection.
+    pub(crate) fn deliver(&mut self, id: ConnId, message: H::Message) {
+        let conn = self.connections.get_mut(id);
+        let Some(Connection { phase: Phase::Open(app), link, .. }) = conn else {
+            self.handler.on_stray(&mut self.turn, message);
+            return;
+        };
+        self.turn.budget.begin_serving(link.share());
+        self.handler.on_message(&mut self.turn, link, app, message);
+        self.turn.budget.end_serving();
+        self.show_again(id);
+    }
+
+    /// What was sent under this label has arrived.
+    pub(crate) fn report(&mut self, id: ConnId, label: u32) {
+        let Some(conn) = self.connections.get_mut(id) else { return };
+        let Phase::Open(app) = &mut conn.phase else { return };
+        self.handler.on_sent(&mut self.turn, &conn.link, app, label);
+        self.show_again(id);
+    }
+
+    /// What the application said "later" to is not shown again because the socket has something to tell, and a connection
+    /// that has used up its budget is served in the next turn.
+    fn serve_unless_waiting(&mut self, id: ConnId) {
+        self.hear_reports(id);
+        if self.connections.get_mut(id).is_some_and(|conn| conn.waiting.is_over()) {
+            self.serve(id);
+        }
+    }
+
+    /// A client that sends something while the application holds what came before has acknowledged what it has read.
+    fn hear_reports(&mut self, id: ConnId) {
+        let Service { handler, turn, connections, .. } = self;
+        let Some(conn) = connections.get_mut(id).filter(|conn| conn.waiting.is_for_application()) else { return };
+        if tell_reports(handler, turn, conn) {
+            self.show_again(id);
+        }
+    }
+
+    /// The application was called for this connection: it is shown again what it said "later" to, if there is something.
+    fn show_again(&mut self, id: ConnId) {
+        let held = self.connections.get_mut(id).filter(|conn| conn.waiting.is_for_application());
+        let Some(conn) = held else { return };
+        if self.turn.is_spent() || !self.turn.budget.has_left(conn.link.share()) {
+            conn.queue(&mut self.ready, self.turn.now());
+            conn.waiting.show_again();
+        } else {
+            self.serve(id);
+        }
+    }
+
+    /// Does what there is to do for a connection, within its budget.
+    fn serve(&mut self, id: ConnId) {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let Some((conn, mut closing)) = self.closing(id) else {
+            self.scratch = scratch;
+            return;
+        };
+        let was_held = conn.waiting.is_for_application();
+        closing.turn.budget.begin_serving(conn.link.share());
+        match conn.phase {
+            Phase::Open(_) => self.read(id, &mut scratch),
+            Phase::Draining(_) => closing.drain_on(conn),
+            Phase::Lingering => closing.discard(conn, &mut scratch),
+            Phase::Dead => {}
+        }
+        self.scratch = scratch;
+        self.turn.budget.end_serving();
+        if !was_held {
+            self.hear_reports(id);
+        }
+        self.turn.relieve();
+    }
+
+    /// Shows the application what was received, and notes what the connection waits for then.
+    fn read(&mut self, id: ConnId, scratch: &mut [u8]) {
+        let Some((conn, mut closing)) = self.closing(id) else { return };
+        let now = closing.turn.now();
+        let shown = read_and_show(closing.handler, closing.turn, conn, scratch);
+        match shown {
+            Shown::All | Shown::Over(_) => conn.waiting.end(),
+            Shown::Held => conn.waiting.await_application(),
+            Shown::Congested => conn.waiting.await_client(),
+            Shown::Costly | Shown::More => conn.queue(closing.ready, now),
+        }
+        match shown {
+            // What is held is not looked at for want of something new, so it is still to be shown.
+            Shown::Costly if conn.waiting.is_for_application() => conn.waiting.show_again(),
+            Shown::Costly | Shown::More => conn.waiting.end(),
+            Shown::All | Shown::Over(_) | Shown::Held | Shown::Congested => {}
+        }
+        let kept = conn.kept_bytes();
+        if let Phase::Open(app) = &mut conn.phase
+            && !closing.handler.on_kept(app, kept)
+        {
+            conn.refuse_input();
+            conn.queue(closing.ready, now);
+        }
+        if conn.watch_frame(now) {
+            closing.timers.set(now + closing.settings.frame_timeout, id, Deadline::Frame);
+        }
+        if let Shown::Over(reason) = shown {
+            closing.close(conn, reason);
+        }
+    }
+
+    /// A connection, and what it takes to bring it to its end.
+    fn closing(&mut self, id: ConnId) -> Option<(&mut Conn<H>, Closing<'_, H>)> {
+        let Service { handler, turn, settings, timers, ready, dead, stats, connections, .. } = self;
+        let conn = connections.get_mut(id)?;
+        Some((conn, Closing { handler, turn, settings, timers, ready, dead, stats }))
+    }
+
+    /// The connection can no longer be written to: shows what it sent before, and its end.
+    pub(crate) fn hang_up(&mut self, id: ConnId) {
+        let Some((conn, mut closing)) = self.closing(id) else { return };
+        match conn.phase {
+            Phase::Open(_) if !conn.hung_up => {
+                conn.end_input(CloseReason::Broken);
+                tell_hang_up(closing.handler, closing.turn, conn);
+                self.serve(id);
+            }
+            Phase::Draining(_) => closing.kill(conn),
+            // What lingers is read up to its end and then ends by itself.
+            Phase::Open(_) | Phase::Lingering | Phase::Dead => {}
+        }
+    }
+
+    /// The server stops: shows what has arrived up to now, and then the end. Whether there was somebody to be told.
+    pub(crate) fn stop(&mut self, id: ConnId) -> bool {
+        let Some(conn) = self.connections.get_mut(id) else { return false };
+        let Phase::Open(_) = conn.phase else { return false };
+        conn.end_input(CloseReason::Stopped);
+        self.serve_unless_waiting(id);
+        true
+    }
+
+    /// Breaks off everything.
+    pub(crate) fn stop_all(&mut self) {
+        for id in self.connections.ids() {
+            if let Some((conn, mut closing)) = self.closing(id) {
+                closing.close(conn, CloseReason::Stopped);
+                closing.kill(conn);
+            }
+        }
+    }
+
+    /// Does what is due, as far as the budget goes.
+    pub(crate) fn look_at_deadlines(&mut self) {
+        self.turn.budget.next_step();
+        self.turn.run_errands();
+        self.turn.budget.next_step();
+        while !self.turn.is_spent()
+            && let Some((id, deadline)) = self.timers.pop(self.turn.now())
+        {
+            self.turn.budget.spend(TIMER_WORK);
+            match deadline {
+                Deadline::Idle => self.on_idle(id),
+                Deadline::Frame => self.on_frame_late(id),
+                Deadline::Close | Deadline::Write | Deadline::Reminder => self.on_deadline(id, deadline),
+            }
+        }
+    }
+
+    /// Nothing was heard for some time, when that was last looked at.
+    fn on_idle(&mut self, id: ConnId) {
+        let now = self.turn.now();
+        let Some(conn) = self.connections.get_mut(id) else { return };
+        // A client that is not read may well have sent something since: nobody has looked.
+        let is_unread = conn.waiting.is_for_application() || conn.waiting.is_for_client();
+        let heard = if is_unread { now } else { conn.heard };
+        match heard + self.settings.idle_timeout {
+            due if due > now => self.timers.set(due, id, Deadline::Idle),
+            _ => {
+                conn.end_input(CloseReason::Idle);
+                self.serve(id);
+            }
+        }
+    }
+
+    /// A frame was not whole some time ago.
+    fn on_frame_late(&mut self, id: ConnId) {
+        let now = self.turn.now();
+        let Some(conn) = self.connections.get_mut(id) else { return };
+        conn.frame_timer_set = false;
+        let Some(begun) = conn.frame_begun() else { return };
+        let mut due = begun + self.settings.frame_timeout;
+        if due <= now && conn.waiting.is_for_turn() {
+            // The rest may have been read and not looked at yet.
+            due = now + LOOK_AGAIN;
+        }
+        if due > now {
+            conn.frame_timer_set = true;
+            self.timers.set(due, id, Deadline::Frame);
+        } else {
+            conn.give_up_frame();
+            self.serve(id);
+        }
+    }
+
+    fn on_deadline(&mut self, id: ConnId, deadline: Deadline) {
+        let Some((conn, mut closing)) = self.closing(id) else { return };
+        match (deadline, &mut conn.phase) {
+            (Deadline::Close, _) => closing.kill(conn),
+            (Deadline::Write, phase) => {
+                conn.write_timer_set = false;
+                // It may have got further meanwhile.
+                if let Phase::Draining(_) = phase {
+                    closing.drain_on(conn);
+                }
+            }
+            (_, Phase::Open(app)) => closing.handler.on_reminder(closing.turn, &conn.link, app),
+            (_, Phase::Draining(_) | Phase::Lingering | Phase::Dead) => {}
+        }
+    }
+
+    /// Removes the dead, gives back what they did not take, and sets the deadlines that the application asked for.
+    pub(crate) fn bury(&mut self, registry: &Registry) {
+        if self.dead.is_empty() && self.turn.turned_away.is_empty() && self.turn.reminders.is_empty() {
+            return;
+        }
+        let mut scratch = std::mem::take(&mut self.scratch);
+        for id in std::mem::take(&mut self.turn.turned_away) {
+            if let Some((conn, mut closing)) = self.closing(id) {
+                closing.turn_away(conn, &mut scratch);
+            }
+        }
+        self.scratch = scratch;
+        for id in std::mem::take(&mut self.dead) {
+            let Some(conn) = self.connections.remove(id) else { continue };
+            if let Err(error) = conn.link.socket.deregister(registry) {
+                log::debug!("cannot deregister a connection: {error}");
+            }
+            for (label, frame) in conn.link.close() {
+                self.handler.on_unsent(&mut self.turn, label, frame);
+            }
+        }
+        let Service { timers, connections, turn, .. } = self;
+        for (at, id) in turn.reminders.drain(..) {
+            timers.set(at, id, Deadline::Reminder);
+        }
+        timers.sweep(connections.len(), |id| connections.get_mut(id).is_some());
+    }
+}
+
+/// What a look at a deadline costs.
+const TIMER_WORK: usize = 256;
+/// How soon to check a frame's deadline again when bytes that may complete it are already queued.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);

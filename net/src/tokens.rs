@@ -1,0 +1,57 @@
+//! Tokens: how the poller names what the loop has it watch.
+
+use mio::Token;
+
+use crate::slots::ConnId;
+
+/// Names a connection that is not open yet. They are numbered apart from the open ones.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct ArrivalId(pub(crate) ConnId);
+
+/// Whose token it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Named {
+    /// The waker's: letters wait.
+    Waker,
+    Arrival(ArrivalId),
+    Connection(ConnId),
+}
+
+impl Named {
+    pub(crate) fn by(token: usize) -> Named {
+        let id = |token| ConnId { index: token as u32, generation: (token >> 32) as u32 };
+        match token {
+            token if token == WAKE.0 => Named::Waker,
+            token if token & ARRIVAL != 0 => Named::Arrival(ArrivalId(id(token & !ARRIVAL))),
+            token => Named::Connection(id(token)),
+        }
+    }
+}
+
+pub(crate) fn of_connection(id: ConnId) -> Token {
+    Token((id.generation as usize) << 32 | id.index as usize)
+}
+
+pub(crate) fn of_arrival(ArrivalId(id): ArrivalId) -> Token {
+    Token(of_connection(id).0 | ARRIVAL)
+}
+
+/// No connection has it: there are never 2³² − 1 of them.
+pub(crate) const WAKE: Token = Token(usize::MAX);
+/// Marks the token of an arrival: the highest bit of an index, which needs fewer.
+const ARRIVAL: usize = 1 << 31;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_token_names_what_it_was_made_for() {
+        for (index, generation) in [(0, 0), (7, u32::MAX), (ARRIVAL as u32 - 1, 3)] {
+            let id = ConnId { index, generation };
+            assert_eq!(Named::by(of_connection(id).0), Named::Connection(id));
+            assert_eq!(Named::by(of_arrival(ArrivalId(id)).0), Named::Arrival(ArrivalId(id)));
+        }
+        assert_eq!(Named::by(WAKE.0), Named::Waker);
+    }
+}
