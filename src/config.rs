@@ -333,7 +333,7 @@ fn command() -> clap::Command {
     });
     clap::Command::new("raybox")
         .version(env!("CARGO_PKG_VERSION"))
-        .about("A chat server: JSON over TCP. Without any settings it keeps everything in one SQLite file.")
+        .about("A chat server: JSON over TCP. Without any settings it stores everything in one SQLite file.")
         .override_usage(USAGE)
         .after_help(AFTER_HELP)
         .disable_help_subcommand(true)
@@ -471,8 +471,8 @@ Examples:
 Commands:
   server health [ADDRESS]                      asks a running server whether it is ready, at the address of its key admin
   server migrate [--dry-run]                   brings the tables of the database in mysql.cnf up to date
-  server copy --from raybox.db --to mysql.cnf  copies what a server keeps in a file into that database
-  server compact [FILE]                        makes raybox.db as small as what is in it, while its server is stopped
+  server copy --from raybox.db --to mysql.cnf  copies the data of a single server into that database
+  server compact [FILE]                        shrinks raybox.db to its content, while its server is stopped
 Their exit code is 0, 1 when not healthy or not finished, 2 when refused. The last three explain themselves with --help.";
 
 #[cfg(test)]
@@ -593,11 +593,8 @@ mod tests {
                 "# a\nloops",
                 "server.cnf, line 2: key expected, but found \"loops\"; write key=value, or # before a comment",
             ),
-            ("loops=1\n\nloops=2", "server.cnf, line 3: key loops stands in line 1 already, remove one of them"),
-            (
-                "a\u{1b}b=1\na\u{1b}b=2",
-                "server.cnf, line 2: key a\\u{1b}b stands in line 1 already, remove one of them",
-            ),
+            ("loops=1\n\nloops=2", "server.cnf, line 3: key loops is already in line 1, remove one of them"),
+            ("a\u{1b}b=1\na\u{1b}b=2", "server.cnf, line 2: key a\\u{1b}b is already in line 1, remove one of them"),
             ("loops=0", "server.cnf, line 1: key loops: \"0\" is not allowed, use auto or 1 to 256"),
             ("log_dir=", "server.cnf, line 1: key log_dir: \"\" is not allowed, use a path"),
         ] {

@@ -274,7 +274,7 @@ fn tell(deliveries: impl Iterator<Item = (Delivery, End)>) {
             Origin::Spooled(_) => continue,
             Origin::Returned { .. } => {
                 if failed {
-                    log::error!("a message for user {} cannot be kept and is lost", delivery.to);
+                    log::error!("a message for user {} cannot be stored and is lost", delivery.to);
                 }
                 continue;
             }

@@ -81,7 +81,7 @@ fn a_second_run_changes_nothing_and_a_used_copy_is_never_written_to() {
     let cnf = cnf.replace(&format!("username={}", database.user()), &format!("username={keeper}"));
     workplace.write("mysql.cnf", &cnf.replace(&format!("password={}", database.password()), "password=pw"));
     let shown = workplace.succeed(&COPY);
-    assert!(shown.ends_with("nothing to do: all of raybox.db is there\n"), "{shown}");
+    assert!(shown.ends_with("nothing to do: all of raybox.db is copied already\n"), "{shown}");
     assert_equal_tables(&shown, [40, 3, 4, 2, 5]);
     database.run(&forget);
     workplace.write("mysql.cnf", &database.cnf());

@@ -154,7 +154,7 @@ fn what_others_could_read_is_warned_of() {
     let warnings = |server: &TestServer, text: &str| {
         server.logs().lines().filter(|line| line.contains("WARN") && line.contains(text)).count()
     };
-    let readable = "mysql.cnf holds a password and every user of this machine can read it";
+    let readable = "mysql.cnf contains a password and every user of this machine can read it";
     let mut restart = |mode| {
         let before = warnings(&server, readable);
         fs::set_permissions(server.folder().join("mysql.cnf"), Permissions::from_mode(mode)).expect("change the mode");

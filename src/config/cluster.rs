@@ -218,7 +218,7 @@ fn readable_secret(file: &Path, working_dir: &Path) -> Option<String> {
     let mode = fs::metadata(working_dir.join(file)).ok()?.mode();
     let file = file.display();
     (mode & 0o004 != 0)
-        .then(|| format!("{file} holds a password and every user of this machine can read it; chmod 640 {file}"))
+        .then(|| format!("{file} contains a password and every user of this machine can read it; chmod 640 {file}"))
 }
 
 fn mysql_settings(values: &Values<'_>, notes: &mut Vec<String>) -> Result<MysqlSettings, ConfigError> {
@@ -267,8 +267,8 @@ fn redis_settings(values: &Values<'_>, notes: &mut Vec<String>) -> Result<RedisS
     let cpp_nodes = values.one_of("cpp_nodes", &AUTO)?.flatten();
     if db != 0 && cluster_name.is_none() && cpp_nodes.is_none() {
         notes.push(format!(
-            "{}: db={db}, so this server does not hear C++ servers that use the same Redis; if they are of this installation, \
-             set cpp_nodes=on",
+            "{}: db={db}, so this server ignores C++ servers that use the same Redis; if they belong to this \
+                installation, set cpp_nodes=on",
             values.file.display()
         ));
     }
@@ -573,7 +573,7 @@ mod tests {
             ),
             ("readTimeout=5s", "mysql.cnf, line 8: key readTimeout: \"5s\" is not allowed, use 1 to 86400000"),
             ("ssl=yes", "mysql.cnf, line 8: key ssl: \"yes\" is not allowed, use off, on or verify"),
-            ("port=1", "mysql.cnf, line 8: key port stands in line 3 already, remove one of them"),
+            ("port=1", "mysql.cnf, line 8: key port is already in line 3, remove one of them"),
             ("ssl_ca=", "mysql.cnf, line 8: key ssl_ca: \"\" is not allowed, use a path"),
         ] {
             let folder = Folder::with("wrong", &[("mysql.cnf", &format!("{MYSQL}{lines}"))]);
@@ -638,7 +638,12 @@ mod tests {
         };
         assert_eq!(notes("mysql.cnf", 0o600), [""; 0]);
         assert_eq!(notes("redis.cnf", 0o640), [""; 0]);
-        let of = |file| format!("{file} holds a password and every user of this machine can read it; chmod 640 {file}");
+        let of = |file| {
+            format!(
+                "{file} contains a password and every user of this machine can read it; chmod \
+            640 {file}"
+            )
+        };
         assert_eq!(notes("mysql.cnf", 0o644), [of("mysql.cnf")]);
         assert_eq!(notes("redis.cnf", 0o604), [of("mysql.cnf"), of("redis.cnf")]);
         fs::write(folder.0.join("redis.cnf"), REDIS).unwrap();

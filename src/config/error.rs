@@ -132,7 +132,7 @@ impl fmt::Display for ConfigError {
                 write!(f, "{place} {} is not UTF-8; save the file as UTF-8", name.escape_debug())
             }
             ConfigError::RepeatedKey { place, name, first_line } => {
-                write!(f, "{place} {} stands in line {first_line} already, remove one of them", name.escape_debug())
+                write!(f, "{place} {} is already in line {first_line}, remove one of them", name.escape_debug())
             }
             ConfigError::UnreadableFile { path, cause } => {
                 write!(f, "cannot read the settings file {}: {cause}", path.to_string_lossy().escape_debug())

@@ -85,7 +85,7 @@ pub(super) static KEYS: &[Key] = &[
     Key {
         name: "auth",
         default: "strict",
-        help: "Whether a connection acts only as the users it logged in as",
+        help: "Whether a connection may act only as the users it has logged in as",
         kind: Kind::Auth(|config, auth| config.auth = auth),
     },
     Key {
@@ -115,7 +115,7 @@ pub(super) static KEYS: &[Key] = &[
     Key {
         name: "max_frame",
         default: "64k",
-        help: "Longest frame in bytes; a longer one gets the 413 reply",
+        help: "The longest frame in bytes; a longer one gets the 413 reply",
         kind: Kind::Size(KIB, 16 * MIB, |config, bytes| config.frame_bytes_max = bytes),
     },
     Key {
@@ -169,13 +169,13 @@ pub(super) static KEYS: &[Key] = &[
     Key {
         name: "pace_ms",
         default: "40",
-        help: "Milliseconds for each message in a frame for which such a client is sent nothing after it",
+        help: "Pause after a frame to such a client, in milliseconds for each message in the frame",
         kind: Kind::Count(1, 1000, |config, n| config.pace = n * MILLISECOND),
     },
     Key {
         name: "drain_delay",
         default: "0",
-        help: "Time after a stop signal during which the server goes on and /readyz returns 503",
+        help: "Time after a stop signal for which the server keeps serving while /readyz returns 503",
         kind: Kind::Time(Duration::ZERO, DAY, |config, time| config.drain_delay = time),
     },
     Key {
@@ -193,25 +193,25 @@ pub(super) static KEYS: &[Key] = &[
     Key {
         name: "max_connections",
         default: "off",
-        help: "Most connections; one more gets the 429 reply and is closed",
+        help: "The most connections; one more gets the 429 reply and is closed",
         kind: Kind::Limit(1, COUNT_MAX, |config, limit| config.connections_max = limit),
     },
     Key {
         name: "connections_per_address",
         default: "50000",
-        help: "Most connections of one address (IPv6: of one /64); one more gets the 429 reply and is closed",
+        help: "The most connections of one address (IPv6: of one /64); one more gets the 429 reply and is closed",
         kind: Kind::Limit(1, COUNT_MAX, |config, limit| config.connections_per_address = limit),
     },
     Key {
         name: "frames_per_second",
         default: "1000000",
-        help: "Frames per second of one connection, and optionally how many at once (100/500); more get the 429 reply",
+        help: "Frames per second of one connection, optionally with a burst (100/500); more get the 429 reply",
         kind: Kind::Rate(COUNT_MAX, |config, rate| config.frames_per_second = rate),
     },
     Key {
         name: "bytes_per_second",
         default: "256m",
-        help: "Bytes per second of one connection, and optionally how many at once (1m/4m); more get the 429 reply",
+        help: "Bytes per second of one connection, optionally with a burst (1m/4m); more get the 429 reply",
         kind: Kind::ByteRate(1 << 30, |config, rate| config.bytes_per_second = rate),
     },
     Key {
@@ -223,7 +223,7 @@ pub(super) static KEYS: &[Key] = &[
     Key {
         name: "login_failures_per_address",
         default: "10000",
-        help: "Wrong passwords from one address within an hour, whatever the account",
+        help: "Wrong passwords from one address within an hour, for all accounts together",
         kind: Kind::Limit(1, COUNT_MAX, |config, limit| config.login_failures_per_address = limit),
     },
     Key {
@@ -273,19 +273,19 @@ pub(super) static KEYS: &[Key] = &[
     Key {
         name: "fetch_max",
         default: "1m",
-        help: "Most bytes of text in one reply with offline messages",
+        help: "The most bytes of text in one reply with offline messages",
         kind: Kind::Size(KIB, 1024 * MIB, |config, bytes| config.fetch_bytes_max = bytes),
     },
     Key {
         name: "group_members_max",
         default: "20000",
-        help: "Most members of a group; a request to join a full one gets a 403",
+        help: "The most members of a group; a request to join a full one gets a 403",
         kind: Kind::Count(2, 1_000_000, |config, n| config.group_members_max = n as usize),
     },
     Key {
         name: "search_max",
         default: "1000",
-        help: "Most groups in one reply to a search",
+        help: "The most groups in one reply to a search",
         kind: Kind::Count(1, 1_000_000, |config, n| config.search_results_max = n as usize),
     },
     Key {
@@ -388,12 +388,10 @@ impl Key {
             | Kind::Count(..)
             | Kind::Threads(..)
             | Kind::Limit(..) => "",
-            Kind::Rate(..) => ", perhaps with how many may come at once, such as 100/500",
-            Kind::ByteRate(..) => {
-                ", in bytes or with k or m (KiB, MiB), perhaps with how many may come at once, such as 1m/4m"
-            }
+            Kind::Rate(..) => ", optionally with a burst, such as 100/500",
+            Kind::ByteRate(..) => ", in bytes or with k or m (KiB, MiB), optionally with a burst, such as 1m/4m",
             Kind::Networks(_) => ", such as 127.0.0.1,10.0.0.0/8,fd00::/8",
-            Kind::Levels(_) => ", perhaps another one for a part of the program, such as info,net=debug",
+            Kind::Levels(_) => ", optionally with others for parts of the program, such as info,net=debug",
             Kind::Size(..) | Kind::AutoSize(..) => ", in bytes or with k or m (KiB, MiB)",
             Kind::Time(..) => ", such as 500ms, 10s, 20m or 24h",
             Kind::Address(_) => ", such as 9600 (on 127.0.0.1), 10.0.0.1:9600 or [::1]:9600",

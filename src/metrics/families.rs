@@ -103,7 +103,7 @@ impl Families {
 
     pub(super) fn render(&self) -> String {
         TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_else(|error| {
-            log::error!("the metrics cannot be written down: {error}");
+            log::error!("the metrics cannot be formatted: {error}");
             String::new()
         })
     }
@@ -195,19 +195,19 @@ static TABLE: [Row; 32] = [
         "raybox_connections_open",
         GAUGE,
         Some("loop"),
-        "Connections of an event loop, closing and waiting ones among them.",
+        "Connections of an event loop, including closing and waiting ones.",
     ),
-    Row::new("raybox_connections_accepted_total", COUNTER, Some("loop"), "Connections that an event loop was given."),
+    Row::new("raybox_connections_accepted_total", COUNTER, Some("loop"), "Connections accepted for an event loop."),
     Row::new("raybox_connections_closed_total", COUNTER, Some("reason"), "Connections closed, by reason."),
     Row::new("raybox_slow_consumers_total", COUNTER, None, "Connections closed because they did not take messages."),
     Row::new("raybox_accounts_compared_total", COUNTER, None, "Rows of connected users that were compared."),
     Row::new("raybox_logged_out_total", COUNTER, None, "Connections logged out because of a changed account."),
     Row::new("raybox_users_online", GAUGE, None, "Users with a connection to this node."),
-    Row::new("raybox_logins_total", COUNTER, Some("outcome"), "Logins, by what became of them."),
-    Row::new("raybox_refused_total", COUNTER, Some("limit"), "What was refused because of a limit, by its key."),
-    Row::new("raybox_frames_total", COUNTER, Some("type"), "Frames dealt with, by msgType."),
+    Row::new("raybox_logins_total", COUNTER, Some("outcome"), "Logins, by outcome."),
+    Row::new("raybox_refused_total", COUNTER, Some("limit"), "Refusals because of a limit, by the limit's key."),
+    Row::new("raybox_frames_total", COUNTER, Some("type"), "Frames processed, by msgType."),
     Row::new("raybox_replies_total", COUNTER, Some("errno"), "Replies sent, by errno."),
-    Row::new("raybox_deliveries_total", COUNTER, Some("path"), "Messages for one recipient each, by where they went."),
+    Row::new("raybox_deliveries_total", COUNTER, Some("path"), "Messages for one recipient each, by path."),
     Row::new("raybox_deliveries_returned_total", COUNTER, None, "Messages that an ending connection did not take."),
     Row::new("raybox_bus_published_total", COUNTER, None, "Messages offered to other nodes."),
     Row::new(
@@ -216,29 +216,24 @@ static TABLE: [Row; 32] = [
         None,
         "Messages offered to other nodes and not confirmed in time.",
     ),
-    Row::new("raybox_bus_probe_age_seconds", GAUGE, None, "Time since the last message to itself came back."),
+    Row::new("raybox_bus_probe_age_seconds", GAUGE, None, "Time since this node's last probe came back."),
     Row::new("raybox_queue_jobs", GAUGE, Some("queue"), "Jobs that wait for a thread."),
     Row::new("raybox_lane_items", GAUGE, Some("lane"), "Messages and other work that wait in a lane."),
-    Row::new("raybox_lane_bytes", GAUGE, Some("lane"), "Bytes of what waits in a lane or is being handled."),
+    Row::new("raybox_lane_bytes", GAUGE, Some("lane"), "Bytes that wait in a lane or are being handled."),
     Row::new("raybox_batch_messages", HISTOGRAM, Some("stage"), "Messages in one batch."),
     Row::new(
         "raybox_unstored_messages",
         GAUGE,
         None,
-        "Messages that came back from connections and that nothing can store: in memory alone.",
+        "Messages that came back from connections and cannot be stored: only in memory.",
     ),
     Row::new("raybox_spool_messages", GAUGE, None, "Messages that wait on this node's disk for the database."),
-    Row::new("raybox_spool_bytes", GAUGE, None, "What they weigh, which spool_max bounds."),
-    Row::new(
-        "raybox_spool_total",
-        COUNTER,
-        Some("what"),
-        "Messages that went into the spool, and what became of them.",
-    ),
+    Row::new("raybox_spool_bytes", GAUGE, None, "Bytes in the spool, limited by spool_max."),
+    Row::new("raybox_spool_total", COUNTER, Some("what"), "Messages put into the spool, and their fate."),
     Row::new("raybox_pool_connections", GAUGE, Some("pool"), "Connections of a pool."),
-    Row::new("raybox_pool_connections_idle", GAUGE, Some("pool"), "Connections of a pool that nobody uses."),
-    Row::new("raybox_pool_connections_max", GAUGE, Some("pool"), "Connections that a pool may have."),
-    Row::new("raybox_loop_letters", GAUGE, Some("loop"), "What waits in the inbox of an event loop."),
+    Row::new("raybox_pool_connections_idle", GAUGE, Some("pool"), "Idle connections of a pool."),
+    Row::new("raybox_pool_connections_max", GAUGE, Some("pool"), "The most connections of a pool."),
+    Row::new("raybox_loop_letters", GAUGE, Some("loop"), "Events that wait in the inbox of an event loop."),
     Row::new("raybox_loop_turn_seconds", HISTOGRAM, Some("loop"), "Duration of the turns of an event loop."),
     Row::new("raybox_log_lines_dropped_total", COUNTER, None, "Log lines dropped because the disk did not keep up."),
 ];

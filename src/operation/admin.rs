@@ -206,7 +206,7 @@ impl Known {
                 Answer { status: OK, content_type: prometheus::TEXT_FORMAT, body: self.metrics.render() }
             }
             (_, "/healthz" | "/readyz" | "/metrics") => Answer::text(NOT_ALLOWED, "GET or HEAD\n"),
-            _ => Answer::text("404 Not Found", "there is /healthz, /readyz and /metrics\n"),
+            _ => Answer::text("404 Not Found", "use /healthz, /readyz or /metrics\n"),
         }
     }
 }

@@ -231,7 +231,7 @@ fn one_line(text: &str) -> String {
     text.split(['\n', '\r']).map(str::trim).filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
-const NOT_YET: &str = "not looked at yet";
+const NOT_YET: &str = "not checked yet";
 /// How often each thread looks.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How old good news may be: red within five seconds of the end of a database that does not even say no.
@@ -423,7 +423,7 @@ mod tests {
     #[test]
     fn a_node_is_ready_when_everything_was_found_good() {
         let health = health();
-        assert_eq!(health.ready().text, "store: not looked at yet\nbus: not looked at yet\nrunning: ok\n");
+        assert_eq!(health.ready().text, "store: not checked yet\nbus: not checked yet\nrunning: ok\n");
         assert!(!health.ready().good);
         health.note_store(None);
         assert!(!health.ready().good);

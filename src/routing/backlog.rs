@@ -427,8 +427,8 @@ fn within_quotas(deliveries: Vec<Delivery>, may_ask: bool, services: &Services) 
     if let Some(first) = filled.first() {
         let more = if filled.len() > 1 { format!(" and {} more", filled.len() - 1) } else { String::new() };
         log::warn!(
-            "the mailbox of user {first}{more} has no room for more of a sender (mailbox_max): messages to them are refused, \
-             and messages to groups leave them out"
+            "the mailbox of user {first}{more} has no room for more messages of a sender (mailbox_max): \
+             messages to them are refused, and messages to groups leave them out"
         );
     }
     if !full.is_empty() {

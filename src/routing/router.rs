@@ -204,7 +204,7 @@ impl Router {
         let metrics = &self.services.metrics;
         metrics.failed(recipients);
         metrics.refused(Hit::LaneMax);
-        log::debug!("{} has its share of the lanes: a message is refused", holder.payer);
+        log::debug!("{} has used up its share of the lanes: a message is refused", holder.payer);
     }
 
     /// Whether messages that others send to `user` come to this node already, or never need to.

@@ -299,7 +299,7 @@ fn tls_config(settings: &RedisSettings) -> Result<(Arc<ClientConfig>, ServerName
     }
     let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
     let name = ServerName::try_from(settings.host.clone());
-    let name = name.map_err(|_| DialError::Certificates(format!("{:?} is no name of a host", settings.host)))?;
+    let name = name.map_err(|_| DialError::Certificates(format!("{:?} is not a valid host name", settings.host)))?;
     Ok((Arc::new(config), name))
 }
 

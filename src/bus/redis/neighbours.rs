@@ -71,8 +71,8 @@ pub(super) fn count(shared: &Shared) -> Result<u32, RedisFailure> {
     }
     if nodes > 0 && !shared.neighbours.are_foreign.swap(true, Ordering::AcqRel) {
         log::warn!(
-            "C++ servers use this Redis, and this server does not hear them: if they are of this installation, set \
-             cpp_nodes=on in redis.cnf"
+            "C++ servers use this Redis, and this server ignores their messages: if they belong to this \
+                installation, set cpp_nodes=on in redis.cnf"
         );
     }
     Ok(0)

@@ -187,7 +187,7 @@ impl Receiver {
             let next = self.driver.next_errand().map_or(until, |errand| errand.min(until));
             let left = next.saturating_duration_since(Instant::now());
             if let Err(error) = self.poll.poll(&mut events, Some(left)) {
-                log::debug!("the bus rests badly: {error}");
+                log::debug!("the bus cannot wait for events: {error}");
             }
             self.driver.close(&self.shared.tasks);
             self.driver.begin(Instant::now());
@@ -236,7 +236,7 @@ impl std::fmt::Display for SessionError {
             SessionError::Io(error) => error.fmt(f),
             SessionError::Malformed(malformed) => malformed.fmt(f),
             SessionError::Refused(text) => write!(f, "it refused: {}", pool::without_arguments(text)),
-            SessionError::Deaf => f.write_str("a message of this node to itself did not come back in time"),
+            SessionError::Deaf => f.write_str("a probe of this node did not come back in time"),
             SessionError::Lost(Loss::Demoted) => f.write_str("it has become a replica"),
             SessionError::Lost(Loss::Moved) => f.write_str("its name leads to another Redis now"),
             SessionError::Stopping => f.write_str("this node stops"),

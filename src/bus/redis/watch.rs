@@ -108,17 +108,17 @@ impl Watch {
         if count > 0 {
             self.alone_since = None;
             if !were_there || before == 0 {
-                log::info!("nodes of the reference server listen: {count}");
+                log::info!("nodes of the reference server are connected: {count}");
             } else if count < before {
                 log::warn!(
-                    "a node of the reference server has left, {count} still listen: messages for users whom it has left \
-                     online are lost until server migrate --reset-states"
+                    "a node of the reference server has stopped, {count} still run: messages for users whom it \
+                        has left marked online are lost until server migrate --reset-states"
                 );
             }
             return neighbours::remember(&shared);
         }
         if were_there {
-            log::info!("the last node of the reference server has left");
+            log::info!("the last node of the reference server has stopped");
         }
         if !neighbours::are_remembered(&shared)? {
             self.alone_since = None;
@@ -131,7 +131,10 @@ impl Watch {
         // With many users it takes longer than a check should.
         let on_page = &mut || *shared.commanded.lock() = Some(Instant::now());
         if let Some(users) = neighbours::bury(&shared, &*self.node, on_page)? {
-            log::info!("nodes of the reference server have left {users} users online: they are offline now");
+            log::info!(
+                "nodes of the reference server have left {users} users marked online: these are set to \
+                offline now"
+            );
         }
         Ok(())
     }
@@ -150,7 +153,7 @@ impl Watch {
         if all_written {
             registry::forget(&self.shared, dead)?;
             self.silent.remove(dead);
-            log::warn!("node {dead} is gone without a word; its {count} users are offline unless they are elsewhere");
+            log::warn!("node {dead} has died; its {count} users are set to offline unless they are on other nodes");
         }
         Ok(())
     }

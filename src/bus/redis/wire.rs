@@ -37,7 +37,7 @@ pub(super) struct Malformed;
 
 impl fmt::Display for Malformed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("what answers is not Redis")
+        f.write_str("the server there is not a Redis")
     }
 }
 

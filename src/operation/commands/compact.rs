@@ -32,7 +32,7 @@ fn command() -> clap::Command {
     let file =
         Arg::new("file").value_name("FILE").help("The database, raybox.db, or its folder; the server must be stopped");
     clap::Command::new("server compact")
-        .about("Makes raybox.db as small as what is in it.")
+        .about("Shrinks raybox.db to its content.")
         .override_usage(USAGE)
         .after_help(AFTER_HELP)
         .arg(file)

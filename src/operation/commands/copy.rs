@@ -87,7 +87,7 @@ impl Copy {
         let pairs = self.compare().map_err(|error| CommandError::Refused(error.to_string()))?;
         if pairs.iter().all(Pair::is_equal) {
             self.show(&pairs);
-            say(format_args!("nothing to do: all of {} is there", self.from));
+            say(format_args!("nothing to do: all of {} is copied already", self.from));
             return Ok(());
         }
         self.check_beginnings(&pairs)?;
@@ -184,7 +184,7 @@ impl Copy {
             Ok(())
         })?;
         target.roll_back().map_err(unfinished)?;
-        progress.finish("the names of all users are tried");
+        progress.finish("the names of all users are checked");
         if same.is_empty() { Ok(()) } else { Err(self.same_names(&same)) }
     }
 
@@ -285,7 +285,10 @@ fn command() -> clap::Command {
     let file =
         |name: &'static str, help: &'static str| Arg::new(name).long(name).value_name("FILE").required(true).help(help);
     clap::Command::new("server copy")
-        .about("Copies accounts, friends, groups and kept messages of a single server into the database of a cluster.")
+        .about(
+            "Copies accounts, friends, groups and stored messages of a single server into the database of a \
+            cluster.",
+        )
         .override_usage(USAGE)
         .after_help(AFTER_HELP)
         .arg(file("from", "The single server's database, raybox.db, or its folder; the server must be stopped"))

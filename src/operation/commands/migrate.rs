@@ -132,7 +132,7 @@ fn apply(database: &mut Maintenance, migration: &Migration) -> Result<(), Comman
 /// Refuses while nodes of the reference server run, because they cannot work with the new tables.
 fn check_cluster(config: &Config, options: &Options) -> Result<(), CommandError> {
     let Some(settings) = &config.redis else {
-        say("note: there is no redis.cnf, so nobody was asked for nodes of the reference server; stop them before");
+        say("note: there is no redis.cnf, so it was not checked whether nodes of the reference server run; stop them");
         return Ok(());
     };
     match survey(settings) {
@@ -205,7 +205,7 @@ fn check_names(database: &mut Maintenance, missing: &[&Migration]) -> Result<(),
         return Ok(());
     }
     Err(CommandError::refused(format_args!(
-        "migrate: afterwards names would be the same that are different now: {}; rename all but one of each",
+        "migrate: these names differ now and would be equal afterwards: {}; rename all but one of each",
         same.join("; ")
     )))
 }
@@ -234,7 +234,7 @@ const AFTER_HELP: &str = "\
 It shows every change before it makes the first; --dry-run stops there. Make a backup: there is no way back but that.
 Whenever it is interrupted, run it again. It needs the rights SELECT, INSERT, CREATE and ALTER on the database.
 Nodes of the reference server must be stopped: they cannot check hashed passwords. Nodes of this server may go on; while
-the database rewrites a table, messages that have to be kept are refused, and their senders told. Restart them afterwards.
+the database rewrites a table, messages that must be stored are refused, and their senders get an error. Restart them afterwards.
 
 With --reset-states it changes no table. A reference server that stops leaves its users online, and while another one
 runs, messages for them are lost. All users who are online on no node of this server are set to offline. That includes
