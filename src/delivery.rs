@@ -1,7 +1,8 @@
-//! [`Delivery`]: one message on its way to one recipient who is not on this node, and the lanes it travels in.
+//! [`Delivery`]: one message on its way to one recipient who is not on this node, and the lanes for
+//! it.
 //!
-//! A node that is not alone offers it to the others first (`outbox.rs`). What none of them takes comes to the lanes to the
-//! store (`backlog.rs`), which keep it.
+//! A node that is not alone offers it to the others first (`outbox.rs`). If none takes it, it goes
+//! into a lane to the store (`backlog.rs`).
 
 pub mod spread;
 
@@ -21,22 +22,23 @@ use crate::session::{Outcome, Settled};
 use crate::store::Message;
 use crate::store::spool::SpoolId;
 
-/// What other threads post to a session.
+/// Events that other threads post to a session.
 #[derive(Debug)]
 pub enum Posted {
     /// Its job is done.
     Outcome(Outcome),
-    /// What became of frames it forwarded.
+    /// The fate of frames that it has forwarded.
     Settled(Settled),
-    /// A frame that it forwards to a large group goes on to more of the members.
+    /// A frame for a large group is to be delivered to more of the members.
     Spread(Box<Spread>),
     /// Another connection of one of its users waits for the mailbox.
     MailboxWanted,
     /// Another connection has logged this user out.
     LoggedOut(UserId),
-    /// Others need its descriptor: it is closed unless it has logged in meanwhile.
+    /// Its descriptor is needed: the connection is closed unless it has logged in meanwhile.
     MakeRoom,
-    /// The account of this user was changed or deleted, and the user is taken from the connection.
+    /// The account of this user was changed or deleted, so the user is logged out of the
+    /// connection.
     AccountChanged(UserId),
 }
 
@@ -52,39 +54,43 @@ impl Guest for ClientLink {
 /// One message for one recipient.
 #[derive(Debug)]
 pub struct Delivery {
-    /// Whom it is for.
+    /// The recipient.
     pub to: UserId,
     /// The frame's JSON text, shared by all recipients.
     pub text: Arc<str>,
-    /// The connection that waits to hear what becomes of it.
+    /// The connection that waits for the delivery's fate.
     pub origin: Origin,
-    /// A node that should have had the recipient had not.
+    /// Whether a node refused it because the recipient was not there.
     pub was_refused: bool,
 }
 
-/// What waits to hear what becomes of a delivery.
+/// The owner of a delivery, who is notified of its fate.
 #[derive(Debug)]
 pub enum Origin {
-    /// The sender of a frame for one recipient, and the room that it takes up.
+    /// The sender of a frame for one recipient, and the frame's room in the lanes.
     Sender(Arc<ClientLink>, Berth),
     /// The sender of a frame for many.
     Group(Arc<Fan>),
-    /// Nobody: it was sent to a connection that did not take it. It was accepted, so it must be kept.
+    /// No sender: a connection did not take the message and returned it. It was accepted, so it
+    /// must be stored.
     Returned {
-        /// The user had left that connection before, so that what others have sent since may be newer. Otherwise all that is on
-        /// its way to other nodes from here was sent before the user came.
+        /// Whether the user had left that connection before, so that others may have sent newer
+        /// messages since. Otherwise everything on its way to other nodes was sent before the user
+        /// came here.
         late: bool,
-        /// The user has come to another node since, and that may hand it on if it has nothing newer. Otherwise it is stored.
+        /// Whether the user has since logged in at another node, which may deliver it if it has
+        /// nothing newer. Otherwise it is stored.
         elsewhere: bool,
     },
-    /// Nobody any more: it has waited in the spool, and is there until it is where it belongs.
+    /// No sender any more: it is in the spool, and stays there until the database has it.
     Spooled(SpoolId),
 }
 
 /// A frame for many recipients, settled when all its deliveries are.
 ///
-/// A recipient whose mailbox has no room is left out, and the frame has not failed as long as it reaches anybody: otherwise one
-/// member who never comes back would have every message to a busy group refused.
+/// A recipient whose mailbox has no room is left out, and the frame has not failed as long as it
+/// reaches any recipient: otherwise one member who never comes back would cause every message to a
+/// busy group to be refused.
 #[derive(Debug)]
 pub struct Fan {
     sender: Arc<ClientLink>,
@@ -92,39 +98,41 @@ pub struct Fan {
     bytes: usize,
     /// Room for the text, once, and for all deliveries.
     berth: Berth,
-    /// Deliveries on their way, and one for whoever is still adding some.
+    /// Deliveries on their way, plus one while deliveries are still being added.
     left: AtomicUsize,
     failed: AtomicBool,
-    /// A mailbox had no room.
+    /// Whether a mailbox had no room.
     full: AtomicBool,
-    /// It was delivered to somebody, or stored.
+    /// Whether it was delivered to a recipient, or stored.
     reached: AtomicBool,
 }
 
-/// What passes through a lane: both kinds in one order, so that a fetch finds what was sent before it.
+/// An item of a lane. All kinds share one order, so a fetch finds the messages that were sent
+/// before it.
 pub enum LaneItem {
-    /// A message to deliver or keep.
+    /// A message to deliver or store.
     Delivery(Delivery),
-    /// Work on a user's kept messages.
+    /// Work on a user's stored messages.
     Work(UserId, Work),
-    /// What is to be said to another node when all that came back for the user before is kept.
+    /// An answer to another node, to be sent when all messages that came back for the user before
+    /// are stored.
     Answer(UserId, Box<dyn FnOnce() + Send>),
 }
 
-/// Work on a user's kept messages, which is told whether they are all in the store.
+/// Work on a user's stored messages. Its argument says whether all of them are in the store.
 pub type Work = Box<dyn FnOnce(Mailbox) + Send>;
 
-/// Where the messages kept for a user are.
+/// Where a user's stored messages are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Mailbox {
-    /// All that this node was given is in the store.
+    /// All of them are in the store.
     Whole,
-    /// The oldest or the newest wait on this node, and the store cannot take them now.
+    /// Some wait on this node, and the store does not accept them now.
     InParts,
 }
 
 impl LaneItem {
-    /// The user in whose lane it travels.
+    /// The user who determines its lane.
     pub fn user(&self) -> UserId {
         match self {
             LaneItem::Delivery(delivery) => delivery.to,
@@ -147,13 +155,13 @@ impl LaneItem {
 }
 
 impl Fan {
-    /// A frame of so many bytes, with one delivery more to come than is known.
+    /// A frame of this length, to which more deliveries will be added.
     pub fn new(sender: Arc<ClientLink>, group: GroupId, bytes: usize, berth: Berth) -> Arc<Fan> {
         let (left, [failed, full, reached]) = (AtomicUsize::new(1), [const { AtomicBool::new(false) }; 3]);
         Arc::new(Fan { sender, group, bytes, berth, left, failed, full, reached })
     }
 
-    /// One more delivery is on its way, and takes up so many bytes; false if there is no room for it.
+    /// Adds a delivery that takes up this number of bytes; false if there is no room for it.
     pub fn add(&self, bytes: usize) -> bool {
         let is_added = self.berth.widen(bytes);
         if is_added {
@@ -162,15 +170,15 @@ impl Fan {
         is_added
     }
 
-    /// One delivery could not be made.
+    /// Notes that one delivery could not be made.
     pub fn one_failed(&self) {
-        // More are to come, or this one would not be known.
+        // More deliveries will be added, so this does not settle the frame.
         let settled = self.settle(End::Failed);
         debug_assert!(settled.is_none(), "not all are under way");
     }
 
-    /// All deliveries are under way; `reached`: some have reached connections of this node. What became of the frame, if all
-    /// are settled.
+    /// Ends the adding of deliveries. `reached`: some were delivered to connections of this node.
+    /// Returns the frame's fate, if all are settled.
     pub fn all_under_way(&self, failed: bool, reached: bool) -> Option<Settled> {
         self.failed.fetch_or(failed, Ordering::Relaxed);
         self.reached.fetch_or(reached, Ordering::Relaxed);
@@ -198,13 +206,13 @@ impl Fan {
     }
 }
 
-/// What the store is given.
+/// The messages as the store takes them.
 pub fn messages(deliveries: &[Delivery]) -> Vec<Message> {
     deliveries.iter().map(Delivery::message).collect()
 }
 
 impl Delivery {
-    /// Its sender, and the owner of the share that it takes up on its way; nobody if it has no sender any more.
+    /// The owner of its share in the lanes; `None` if it has no sender any more.
     pub fn holder(&self) -> Option<Holder> {
         match &self.origin {
             Origin::Group(fan) => Some(fan.berth.holder()),
@@ -212,7 +220,7 @@ impl Delivery {
         }
     }
 
-    /// The owner of the share of its recipient's mailbox that it takes up, if anybody: its sender or its group.
+    /// The owner of its share in the recipient's mailbox, if any: its sender or its group.
     pub fn payer_of_mailbox(&self) -> Option<Holder> {
         match &self.origin {
             Origin::Sender(_, berth) => Some(berth.holder()),
@@ -226,38 +234,40 @@ impl Delivery {
         matches!(self.origin, Origin::Group(_))
     }
 
-    /// Whether a dead connection has returned it, and the user's connection to another node may get it.
+    /// Whether a dead connection has returned it, so that the user's connection to another node may
+    /// get it.
     pub fn follows_its_user(&self) -> bool {
         matches!(self.origin, Origin::Returned { elsewhere: true, .. })
     }
 
-    /// What the store is given of it.
+    /// The message as the store takes it.
     pub fn message(&self) -> Message {
         Message { to: self.to, text: self.text.clone() }
     }
 }
 
-/// Tells the senders what became of their frames, and whether that failed: one message a sender, one wake a loop.
+/// Notifies the senders of the fate of their frames: one event per sender, one wake-up per loop.
 pub fn settle(deliveries: impl Iterator<Item = (Delivery, bool)>) {
     tell(deliveries.map(|(delivery, failed)| (delivery, if failed { End::Failed } else { End::Done })));
 }
 
-/// The same for messages whose recipients have no room for more.
+/// Like [`Delivery::settle`], for messages whose recipients' mailboxes have no more room.
 pub fn settle_full(deliveries: Vec<Delivery>) {
     tell(deliveries.into_iter().map(|delivery| (delivery, End::Full)));
 }
 
-/// What became of a delivery.
+/// The fate of a delivery.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum End {
     Done,
     Failed,
-    /// The recipient's mailbox has no room for more of this sender.
+    /// The recipient's mailbox has no room for more messages of this sender.
     Full,
 }
 
 fn tell(deliveries: impl Iterator<Item = (Delivery, End)>) {
-    // Told in the order in which they come up here: the same happens in the same order wherever the links lie in memory.
+    // Senders are notified in the order of their first delivery, so the result does not depend on
+    // the links' addresses in memory.
     let mut totals: Vec<(Arc<ClientLink>, Settled, Option<Berth>)> = Vec::new();
     let mut by_sender: FxHashMap<*const ClientLink, usize> = FxHashMap::default();
     for (delivery, end) in deliveries {
@@ -284,7 +294,7 @@ fn tell(deliveries: impl Iterator<Item = (Delivery, End)>) {
             totals.push((sender, Settled::default(), None));
         }
         let (_, total, room) = &mut totals[at];
-        // A sender's room is given back at once for all.
+        // All of a sender's room is released together.
         match (room, berth) {
             (Some(room), Some(berth)) => room.join(berth),
             (room, berth) => *room = room.take().or(berth),
@@ -294,7 +304,7 @@ fn tell(deliveries: impl Iterator<Item = (Delivery, End)>) {
         total.failed += settled.failed;
         total.full += settled.full;
     }
-    // The room first: a sender that hears of it finds it.
+    // The room is released before the sender is notified, so that the sender can use it.
     let posts = totals.into_iter().map(|(sender, settled, room)| {
         drop(room);
         (sender, Posted::Settled(settled))
@@ -302,5 +312,6 @@ fn tell(deliveries: impl Iterator<Item = (Delivery, End)>) {
     ClientLink::post_all(posts.collect());
 }
 
-/// Groups count as one address, which no client has: together they leave room in a mailbox for others.
+/// Groups count as one address, which no client has: so all groups together leave room in a mailbox
+/// for others.
 const ALL_GROUPS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);

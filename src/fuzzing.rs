@@ -1,15 +1,17 @@
-//! What must hold for any bytes from outside: one function for each reader of such bytes, which panics when it does not.
+//! Properties that must hold for any bytes from outside: one function for each parser, which panics
+//! if one is violated.
 //!
-//! The fuzzer of `fuzz/` calls them, and so do the tests here, with the fuzzer's corpus and with what random edits make of
-//! it. The module is there in tests and with the cargo feature `fuzzing`, which is for `fuzz/` alone: what these functions
-//! look at is private, and stays so for whoever uses the library.
+//! The fuzzer of `fuzz/` calls them, and so do the tests here, with the fuzzer's corpus and with
+//! random edits of it. The module exists in tests and with the cargo feature `fuzzing`, which is
+//! only for `fuzz/`: the code that these functions check is private, and stays private for users of
+//! the library.
 
 mod framing;
 mod reply;
 mod request;
 
 pub use framing::framing;
-// Where `net` has it: in tests it has a test of its own.
+// Only with the feature: `net` itself tests this in its own tests.
 #[cfg(feature = "fuzzing")]
 pub use net::fuzzing::proxy_header;
 pub use reply::reply;

@@ -1,46 +1,53 @@
 //! A clustered instant-messaging server: JSON objects over long-lived TCP connections. `main.rs` puts it together.
 //!
-//! # What is where
+//! # Where things are
 //! ```text
 //!   main ─▶ server ─▶ session ─▶ protocol                     what clients say and hear
 //!              │  └─▶ routing ─▶ delivery, bus                where messages go
 //!              └────▶ jobs ─▶ store, password, groups         what is asked of the database
 //! ```
 //! From the top down:
-//! - [`server`] is the shell: it implements the reactor's [`Handler`](net::Handler), feeds the sessions and carries out
-//!   what they want. The only module that sees threads, sockets and jobs at once. [`server::jobs`] is what its threads do.
-//! - [`operation`] is for the operator: [`operation::admin`] is the HTTP port that shows the metrics and whether all parts work
-//!   ([`operation::health`]), [`operation::logging`] has one writer, [`operation::signals`] stop the server, or make it read
-//!   settings again. [`operation::commands`] are the commands beside serving, and [`operation::resources`] are the limits of
-//!   the system: descriptors, address space, threads.
-//! - [`routing`] is where messages go. [`routing::router`] hands a message to a connection, or to its recipient's lane, whose
-//!   batches are offered to the other nodes ([`routing::outbox`]) and stored ([`routing::backlog`]).
-//!   [`routing::presence`] is the only table that loops share: user -> connections.
-//! - [`bus`] is the way to other nodes. `bus::peer` is what nodes say to each other, without I/O; [`bus::redis`] carries it,
-//!   and in tests simulated wires do.
-//! - [`delivery`] is one message on its way. [`delivery::spread`] hands a frame to a large group, some members at a time.
-//! - [`session`] is one client's state machine without I/O; its `handlers` hold the meaning of each request.
+//! - [`server`] is the shell: it implements the reactor's [`Handler`](net::Handler), feeds the
+//!   sessions and carries out their effects. It is the only module that sees threads, sockets and
+//!   jobs together. [`server::jobs`] is the work of its threads.
+//! - [`operation`] is for the operator: [`operation::admin`] is the HTTP port for the metrics and
+//!   the health of all parts ([`operation::health`]), [`operation::logging`] has one writer thread,
+//!   [`operation::signals`] stop the server, or make it read settings again.
+//!   [`operation::commands`] are the commands other than serving, and [`operation::resources`] are
+//!   the limits of the system: descriptors, address space, threads.
+//! - [`routing`] decides where messages go. [`routing::router`] hands a message to a connection, or
+//!   to its recipient's lane, whose batches are offered to the other nodes ([`routing::outbox`])
+//!   and stored ([`routing::backlog`]). [`routing::presence`] is the only table that loops share:
+//!   user -> connections.
+//! - [`bus`] is the path to other nodes. `bus::peer` is the protocol between nodes, without I/O;
+//!   [`bus::redis`] is its transport, replaced by simulated wires in tests.
+//! - [`delivery`] is one message on its way. [`delivery::spread`] delivers a frame to a large group
+//!   in pieces.
+//! - [`session`] is one client's state machine without I/O; its `handlers` implement each request.
 //! - [`store`] speaks SQL. [`store::spool`] is where messages wait while the database is unavailable.
-//! - [`admission`] holds the limits: which clients may come in, how often and how fast, and how much room each has.
+//! - [`admission`] has the limits: which clients may connect, how often and how fast, and how much
+//!   room each has.
 //! - [`metrics`] are the counters of all of these.
 //! - [`protocol`] reads and writes the JSON of clients; `net` and the bus over Redis poll with mio.
 //! - [`config`] is read once.
-//! - [`base`] is what all of them may use.
+//! - [`base`] may be used by all of them.
 //!
 //! # One message, end to end
 //! 1. The sender's loop reads its socket, and `net`'s codec finds the frame in the loop's own buffer.
-//! 2. `Shell::on_incoming` gives it to the session, which reads it once into a [`Request`](protocol::Request) that
-//!    borrows those bytes, decides, and answers with effects: deliver this to that user.
-//! 3. The router looks the recipient up. Online here: the bytes go into the output of that connection, whichever loop owns
-//!    it, and this loop writes it at the end of its turn. No other thread is woken.
+//! 2. `Shell::on_incoming` gives it to the session, which parses it once into a
+//!    [`Request`](protocol::Request) that borrows those bytes, decides, and answers with effects:
+//!    deliver this to that user.
+//! 3. The router looks the recipient up. If the recipient is online here, the bytes go into the
+//!    output of that connection, whichever loop owns it, and this loop writes them at the end of
+//!    its turn. No other thread is woken.
 //! 4. On another node: the message goes into the lane to the bus, and stays in its [`outbox`](routing::outbox) until that node confirms it.
 //!    Offline: it goes on to the recipient's lane, whose thread stores everything that waits as one batch. The outcome
 //!    is posted to the sender's session.
-//! 5. The connection keeps the message until the client's kernel has acknowledged it. One that ends before gives it back, and
-//!    it takes step 3 or 4 again.
+//! 5. The connection holds the message until the client's kernel has acknowledged it. A connection
+//!    that ends before that returns the message, which takes step 3 or 4 again.
 //!
 //! # Threads
-//! | name | does | may block |
+//! | name | task | may block |
 //! |---|---|---|
 //! | main | accepts | on the listening socket |
 //! | `loop-N` | reads, decides, writes | never |
@@ -48,18 +55,19 @@
 //! | `lane-out-0` | messages on their way to other nodes, until they are confirmed | on Redis |
 //! | `lane-N`, `states` | messages and `User.state` on their way to the store | yes |
 //! | `bus` | subscribes, takes messages of other nodes, writes them to clients, confirms | only while it connects to Redis |
-//! | `bus-watch` | who else is there, and who has died | on Redis |
+//! | `bus-watch` | checks which other nodes run, and which have died | on Redis |
 //! | `resolver` | looks up the name of Redis, while a connection is made | on name servers |
 //! | `store-writer`, `spool-writer` | the transactions of the embedded store, and of the spool | on the disk |
-//! | `log`, `signals` | what they say | yes |
+//! | `log`, `signals` | log lines, signals | yes |
 //! | `log-stderr` | lines that go to stderr | on the reader of stderr |
-//! | `stop-limit` | ends a shutdown that takes too long | yes |
-//! | `admin`, `health` | the admin port, what it tells | on its clients |
-//! | `store-check` | whether the store keeps what it is given | yes |
-//! | `mysql-sign` | whether the database gives a sign of life | on the database |
+//! | `stop-limit` | exits the process if shutdown takes too long | yes |
+//! | `admin`, `health` | the admin port, the health checks | on its clients |
+//! | `store-check` | whether the store accepts writes | yes |
+//! | `mysql-sign` | whether the database answers | on the database |
 //! | `store-open` | opens a store that did not answer, or had no room, at the start | yes |
-//! | `spool-check` | whether the spool's disk takes what it is given | on the disk |
-//! | `store-watch`, `spool-watch` | whether the files of both are still where they were | on the disk |
+//! | `spool-check` | whether the spool's disk accepts writes | on the disk |
+//! | `store-watch`, `spool-watch` | whether the files of both are still in their place | on the
+//! disk |
 //!
 //! Locks are leaves (lock, copy or push, unlock), with one exception: a shard of [`presence`](routing::presence) is held
 //! while a message is handed to a connection's output or a lane, which are leaves themselves.

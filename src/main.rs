@@ -1,8 +1,10 @@
-//! The program: reads the settings, puts the parts together, and turns what becomes of them into an exit code.
+//! The program: reads the settings, assembles the parts, and turns their result into an exit code.
 //!
-//! 0: stopped as asked, or done what was asked for. 1: stopped, but not all could be stored in time, or because a database
-//! file was taken away; not healthy; a command begun, but not finished. 2: not started, one line on stderr says why. 3: stopped as asked, and messages wait in the spool
-//! for the next start. 130 and 143: a second SIGINT or SIGTERM came before all work was finished (signals.rs).
+//! 0: stopped as requested, or the command succeeded. 1: stopped, but not everything could be
+//! stored in time, or because a database file was removed; not healthy; a command begun, but not
+//! completed. 2: not started, one line on stderr says why. 3: stopped as requested, and messages
+//! wait in the spool for the next start. 130 and 143: a second SIGINT or SIGTERM came before all
+//! work was finished (signals.rs).
 
 use std::env;
 use std::error::Error;
@@ -87,7 +89,7 @@ fn check_health() -> ExitCode {
     }
 }
 
-/// The end of a command that has said itself what it did.
+/// The exit code of a command that has reported its work itself.
 fn end(outcome: Result<(), CommandError>) -> ExitCode {
     let Err(error) = outcome else { return ExitCode::SUCCESS };
     complain(&error);
@@ -97,7 +99,7 @@ fn end(outcome: Result<(), CommandError>) -> ExitCode {
     }
 }
 
-/// Runs a server until a signal stops it; an error is one at start.
+/// Runs a server until a signal stops it; an error is one of the start.
 fn serve(config: &Config) -> Result<Stopped, Box<dyn Error>> {
     let descriptors = Descriptors::raise();
     let space = AddressSpace::of_process();
@@ -126,7 +128,7 @@ fn serve(config: &Config) -> Result<Stopped, Box<dyn Error>> {
     });
     let (stopper, delay, limit) = (server.stopper(), config.drain_delay, server.shutdown_limit());
     let stop = move || {
-        // Nobody shall be sent here any more before the port closes.
+        // Load balancers must stop sending clients here before the port closes.
         health.drain();
         stopper.stop_after(delay);
         limit_shutdown(delay, limit.clone());
@@ -143,8 +145,9 @@ fn serve(config: &Config) -> Result<Stopped, Box<dyn Error>> {
     Ok(stopped)
 }
 
-/// Nobody can do much on a server whose database is away, so that an operator who starts one, perhaps with a wrong address,
-/// is told at once. A server that has been there before starts nevertheless: it may have messages for the database.
+/// A server whose database is unreachable can do little, so an operator who starts one, perhaps
+/// with a wrong address, gets an error. A server that has run before starts nevertheless: it may
+/// have messages for the database.
 fn open_store(config: &Config) -> Result<Store, Box<dyn Error>> {
     let Some(settings) = &config.mysql else { return Ok(Store::of(Arc::new(SqliteStore::open(&config.data_dir)?))) };
     match MysqlStore::open(settings) {
@@ -156,7 +159,8 @@ fn open_store(config: &Config) -> Result<Store, Box<dyn Error>> {
     }
 }
 
-/// A store elsewhere may be away, and then messages wait here. The embedded one is where the spool would be.
+/// While an external store is unreachable, messages wait in the spool. The embedded store has none,
+/// because its file is on the same disk.
 fn open_spool(config: &Config) -> Result<Arc<dyn Spool>, Box<dyn Error>> {
     let is_wanted = config.spool_bytes_max > 0 || SpoolFile::is_there(&config.data_dir);
     if config.mysql.is_none() || !is_wanted {
@@ -165,7 +169,7 @@ fn open_spool(config: &Config) -> Result<Arc<dyn Spool>, Box<dyn Error>> {
     Ok(Arc::new(SpoolFile::open(&config.data_dir, config.spool_bytes_max)?))
 }
 
-/// Serves the admin port with what the server counts and what is found out about its health.
+/// Serves the admin port with the metrics and the health of the server.
 fn show(
     admin: Admin,
     server: &Server,
@@ -193,7 +197,7 @@ fn show(
     Ok(checks)
 }
 
-/// Says in the log and on stdout that clients may come, and what they will find.
+/// Announces in the log and on stdout that clients may connect, with the main settings.
 fn announce(config: &Config, address: SocketAddr, admin: Option<SocketAddr>, store: &str, bus: &str) {
     let (auth, log_dir) = (config.auth, config.log_dir.display());
     info!("raybox {VERSION} listening on {address}");
@@ -217,7 +221,7 @@ fn announce(config: &Config, address: SocketAddr, admin: Option<SocketAddr>, sto
     ));
 }
 
-/// Says how many clients there can be.
+/// Logs how many clients there can be.
 fn tell_of(descriptors: Descriptors) {
     info!("{descriptors}");
     if descriptors.are_few() {
@@ -228,8 +232,8 @@ fn tell_of(descriptors: Descriptors) {
     }
 }
 
-/// Ends the process when the shutdown has taken longer than it may, whatever holds it up: a driver, a name server, a disk.
-/// `limit` is asked when clients are no longer let in.
+/// Exits the process if the shutdown takes longer than its limit, whatever delays it: a driver, a
+/// name server, a disk. `limit` is called when no more clients are accepted.
 fn limit_shutdown(delay: Duration, limit: impl FnOnce() -> Duration + Send + 'static) {
     let wait = move || {
         thread::sleep(delay);
@@ -239,14 +243,14 @@ fn limit_shutdown(delay: Duration, limit: impl FnOnce() -> Duration + Send + 'st
         log::logger().flush();
         process::exit(1);
     };
-    // It ends with the process.
+    // The thread ends with the process.
     if let Err(error) = thread::Builder::new().name("stop-limit".to_owned()).spawn(wait) {
         warn!("the shutdown has no limit: {error}");
     }
 }
 
-/// The work after a SIGHUP: the log file is opened again, and a thread named `settings` reads the settings again.
-/// Their disk may not answer, and later signals must be handled all the same.
+/// The work after a SIGHUP: the log file is reopened, and a thread named `settings` reads the
+/// settings again. Their disk may not respond, and later signals must be handled all the same.
 fn look_again(before: Config, log: LogControl) -> io::Result<impl Fn() + Send + 'static> {
     let (ask, asked) = mpsc::sync_channel(1);
     let control = log.clone();
@@ -259,7 +263,8 @@ fn look_again(before: Config, log: LogControl) -> io::Result<impl Fn() + Send + 
     })
 }
 
-/// Reads the settings again. What cannot be changed while the server runs is named, and mistakes change nothing.
+/// Reads the settings again. Names changed settings that take effect only at the next start; on an
+/// error nothing changes.
 fn read_again(before: &Config, log: &LogControl) {
     let mut now = match Config::load(env::args_os(), env::vars_os(), Path::new(".")) {
         Ok(Invocation::Run(config)) => *config,
@@ -279,8 +284,8 @@ fn read_again(before: &Config, log: &LogControl) {
     }
 }
 
-/// Logs every panic. One in an event loop, in a lane, in the bus or in a writer ends the process, because half a server
-/// is worse than none.
+/// Logs every panic. A panic in an event loop, in a lane, in the bus or in a writer exits the
+/// process, because half a server is worse than none.
 fn log_panics() {
     panic::set_hook(Box::new(|panic| {
         let thread = thread::current();
@@ -299,7 +304,7 @@ fn log_panics() {
     }));
 }
 
-/// How the names of threads begin without which there is half a server.
+/// The prefixes of the names of threads without which the server cannot work.
 const VITAL: [&str; 7] = ["loop", "lane", "bus", "states", "store-writer", "spool-writer", "pool-keeper"];
 
 fn refuse(error: &dyn Error) -> ExitCode {
@@ -307,19 +312,20 @@ fn refuse(error: &dyn Error) -> ExitCode {
     ExitCode::from(2)
 }
 
-/// Unlike `eprintln` it survives a closed stderr.
+/// Unlike `eprintln`, it survives a closed stderr.
 fn complain(line: impl fmt::Display) {
     let _ = writeln!(io::stderr(), "server: {line}");
 }
 
-/// Unlike `print` it survives a closed stdout: an operator who does not read the banner may still want the server.
+/// Unlike `print`, it survives a closed stdout: an operator who does not read the banner may still
+/// want the server.
 fn print(text: &str) {
     let mut stdout = io::stdout();
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// How long a last look at the store is waited for.
+/// How long to wait for a last check of the store.
 const CHECKS_GRACE: Duration = Duration::from_secs(1);
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Requests, replies and pushes as JSON. Everything that travels on the wire is read and composed here.
+//! Requests, replies and pushes as JSON. Everything on the wire is parsed and composed here.
 //!
 //! # What a reply acknowledges
 //! Requests of one connection are answered in the order sent, and a reply leaves only after every earlier frame of that
@@ -21,11 +21,12 @@ pub use reply::*;
 
 pub use crate::base::ids::{GroupId, UserId};
 
-/// An id as a client sent it: any integer. Those beyond 64 bits become the nearest that fits, nobody's id either way.
+/// An id as a client sent it: any integer. Integers beyond 64 bits become the nearest that fits,
+/// which is no user's id either.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Id(pub i64);
 
-/// An id that its sender is answered with: what it is, and its digits where [`Id`] does not hold it.
+/// An id that is repeated in the reply: its value, and its digits if [`Id`] cannot hold them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Asked<'f> {
     /// The id.
@@ -36,19 +37,20 @@ pub struct Asked<'f> {
 /// A request of a client. Texts borrow from the frame.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Request<'f> {
-    /// 1: be `user` on this connection.
+    /// 1: log in as `user` on this connection.
     Login { user: Id, password: Cow<'f, str> },
-    /// 2: a new account.
+    /// 2: create an account.
     Register { name: Cow<'f, str>, password: Cow<'f, str> },
-    /// 3: no longer be `user` on this connection.
+    /// 3: log out `user` on this connection.
     Logout { user: Id },
-    /// 4 and 5: forward `text` to `to`. `from` is what the client claims, if it does.
+    /// 4 and 5: forward `text` to `to`. `from` is the sender that the client claims, if any.
     Chat { from: Option<Sender>, to: Id, text: Forward<'f> },
-    /// 100: an old alias of 4, for those who are logged in only; to others it does not exist. `text` has msgType 4.
+    /// 100: an old alias of 4, only for clients that are logged in; for others it does not exist.
+    /// `text` has msgType 4.
     OldChat { from: Id, to: Result<Id, BadRequest>, text: Forward<'f> },
     /// 6: `a` and `b` become friends.
     AddFriend { a: Id, b: Asked<'f> },
-    /// 7: `friend` is no longer in the list of `user`.
+    /// 7: remove `friend` from the list of `user`.
     DeleteFriend { user: Id, friend: Id },
     /// 8: the friends and groups of `user`.
     Contacts { user: Id },
@@ -62,7 +64,7 @@ pub enum Request<'f> {
     CreateGroup { user: Id, name: Cow<'f, str>, description: Cow<'f, str> },
     /// 13: groups whose name contains `name`.
     GroupsNamed { name: Cow<'f, str> },
-    /// 14: the messages kept for `user`.
+    /// 14: the messages stored for `user`.
     FetchMessages { user: Id },
     /// 15: users and groups by id or name.
     Search { keyword: Cow<'f, str> },
@@ -70,31 +72,31 @@ pub enum Request<'f> {
     Fixed(&'static str),
 }
 
-/// The sender that a chat names.
+/// The sender that a chat claims.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Sender {
     /// This id.
     Claimed(Id),
-    /// Something that is no id.
+    /// A value that is not an id.
     Malformed,
 }
 
-/// Not JSON, or no request: the 401 reply.
+/// Not JSON, or not a request: the 401 reply.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BadRequest;
 
 impl Id {
-    /// The user who has this id, if one can.
+    /// The user with this id, if it is in the range of ids.
     pub fn user(self) -> Option<UserId> {
         i32::try_from(self.0).ok().filter(|id| *id > 0).map(UserId)
     }
 
-    /// The user who has this id, or the one who never exists.
+    /// The user with this id, or one that never exists.
     pub fn user_or_nobody(self) -> UserId {
         self.user().unwrap_or(UserId(0))
     }
 
-    /// The group that has this id, or the one that never exists.
+    /// The group with this id, or one that never exists.
     pub fn group_or_none(self) -> GroupId {
         GroupId(self.user_or_nobody().0)
     }
@@ -116,11 +118,12 @@ impl fmt::Display for Asked<'_> {
 }
 
 impl<'f> Request<'f> {
-    /// Reads one frame, and says of what kind it is.
+    /// Parses one frame, and returns its kind as well.
     ///
     /// # Errors
-    /// [`BadRequest`] when it is not strict JSON (RFC 8259, at most 128 levels), has no integer `msgType`, or lacks a
-    /// member that its type needs, or has it with a wrong type.
+    ///
+    /// [`BadRequest`] if it is not strict JSON (RFC 8259, at most 128 levels), has no integer
+    /// `msgType`, or if a member that its type needs is missing or has a wrong type.
     pub fn parse(frame: &'f [u8]) -> Result<(FrameKind, Request<'f>), BadRequest> {
         let text = std::str::from_utf8(frame).map_err(|_| BadRequest)?;
         let mut members = Members::default();

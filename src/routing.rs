@@ -2,11 +2,13 @@
 //!
 //! - [`router`] hands a message to a connection, or puts it into its recipient's lane.
 //! - [`presence`] is the only table that loops share: user -> connections.
-//! - [`outbox`] offers what is in the lanes to other nodes, and keeps it until one of them confirms it.
-//! - [`backlog`] stores what none of them takes: in the store, or in the spool while that is unavailable.
-//! - [`quotas`] bounds what waits for one user, [`mailboxes`] lets one connection at a time fetch it.
+//! - [`outbox`] offers messages from the lanes to other nodes, and holds them until they are
+//!   confirmed.
+//! - [`backlog`] stores the others: in the store, or in the spool while the store is unavailable.
+//! - [`quotas`] limits how much is stored for one user, [`mailboxes`] lets one connection at a time
+//!   fetch it.
 //! - [`services`] is what they all work with, and [`assembly`] puts them together.
-//! - [`groups`] remembers who is in which group, [`states`] writes `User.state`.
+//! - [`groups`] caches the members of groups, [`states`] writes `User.state`.
 
 pub mod assembly;
 pub mod backlog;

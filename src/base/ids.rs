@@ -1,4 +1,4 @@
-//! [`UserId`] and [`GroupId`]: whom everything is about.
+//! [`UserId`] and [`GroupId`]: the ids of users and groups.
 
 use std::fmt;
 

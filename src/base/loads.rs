@@ -1,26 +1,26 @@
-//! How full things are: told by what has them, shown by the metrics.
+//! Fill levels, which their owners report and the metrics show.
 
 use std::fmt;
 
-/// How a pool of connections is used.
+/// The use of a pool of connections.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct PoolUse {
-    /// Connections that it has.
+    /// Open connections.
     pub open: u32,
-    /// Those that nobody uses.
+    /// Idle connections.
     pub idle: u32,
-    /// Connections that it may have.
+    /// The most connections.
     pub max: u32,
 }
 
-/// How full a spool is.
+/// The fill level of a spool.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct SpoolLoad {
-    /// Messages in it, those set aside among them.
+    /// Messages in it, including those set aside.
     pub messages: usize,
-    /// What they weigh: their text, and a constant for each.
+    /// Their size: the text, and a constant for each.
     pub bytes: usize,
-    /// Those of them that are set aside.
+    /// The number of messages that are set aside.
     pub aside: usize,
 }
 

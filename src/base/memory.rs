@@ -1,16 +1,16 @@
-//! How much memory this process may have.
+//! The memory that this process may have.
 
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::process::{Resource, getrlimit};
 
-/// A limit, and what of it the process has reserved, in bytes.
+/// A limit, and the bytes of it that the process has reserved.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AddressSpace {
-    /// What it may reserve.
+    /// The bytes that it may reserve.
     pub limit: u64,
-    /// What the process has reserved.
+    /// The bytes that it has reserved.
     pub used: u64,
 }
 
@@ -24,13 +24,14 @@ impl AddressSpace {
         Some(AddressSpace { limit, used: used.map_or(USED_USUALLY, |kib| kib * 1024) })
     }
 
-    /// What is not reserved.
+    /// The bytes that are not reserved.
     fn left(self) -> u64 {
         self.limit.saturating_sub(self.used)
     }
 }
 
-/// Memory for what clients have begun to send and for replies on their way, in bytes: a part of what this process may have.
+/// Memory for unfinished frames and for replies on their way, in bytes: a part of this process's
+/// memory.
 pub fn for_clients() -> usize {
     let space = AddressSpace::of_process().map(AddressSpace::left);
     let own = getrlimit(Resource::Data).current;
@@ -38,7 +39,7 @@ pub fn for_clients() -> usize {
     usize::try_from(memory / MEMORY_PART).unwrap_or(usize::MAX).clamp(MEMORY_MIN, MEMORY_MAX)
 }
 
-/// The machine's memory in bytes, or less by a limit of the process's control groups.
+/// The machine's memory in bytes, or a lower limit of the process's control groups.
 fn memory(root: &Path) -> Option<u64> {
     let number = |path: PathBuf| fs::read_to_string(path).ok()?.trim().parse().ok();
     let machine = fs::read_to_string(root.join("proc/meminfo")).ok().and_then(|text| {
@@ -57,7 +58,8 @@ fn memory(root: &Path) -> Option<u64> {
             }
             _ => return Vec::new(),
         };
-        // The limits of the groups around it hold as well. In a container its own group is often the root.
+        // The limits of the enclosing groups hold as well. In a container the own group is often
+        // the root.
         let inside = Path::new(path).components().filter(|part| matches!(part, Component::Normal(_)));
         let inside: PathBuf = inside.collect();
         inside.ancestors().map(|group| root.join(mount).join(group).join(file)).collect()
@@ -65,14 +67,14 @@ fn memory(root: &Path) -> Option<u64> {
     of_groups.filter_map(number).chain(machine).min()
 }
 
-/// The part of all memory that clients may have by `memory_max=auto`: the eighth.
+/// With `memory_max=auto`, clients may use one eighth of all memory.
 const MEMORY_PART: u64 = 8;
 const MEMORY_MIN: usize = 8 << 20;
-/// More is only for an attack.
+/// More would help only an attacker.
 const MEMORY_MAX: usize = 512 << 20;
-/// Where nobody can look.
+/// The memory, if it cannot be read.
 const MEMORY_USUALLY: u64 = 1 << 30;
-/// What a process has reserved at the start, where nobody can look.
+/// The bytes that a process has reserved at the start, if they cannot be read.
 const USED_USUALLY: u64 = 16 << 20;
 
 #[cfg(test)]

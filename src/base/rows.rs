@@ -1,4 +1,4 @@
-//! What the database returns and replies show: users, groups and stored messages.
+//! Rows of the database that replies show: users, groups and stored messages.
 
 use super::ids::{GroupId, UserId};
 
@@ -18,7 +18,7 @@ pub struct Group {
     pub id: GroupId,
     /// Its name, at most 50 characters.
     pub name: String,
-    /// Its description, at most 200 characters, perhaps empty.
+    /// Its description, at most 200 characters, possibly empty.
     pub description: String,
 }
 
@@ -26,10 +26,10 @@ pub struct Group {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct MessageId(pub i64);
 
-/// A stored message as it comes back.
+/// A stored message as a fetch returns it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct KeptMessage {
-    /// Its key, by which it is deleted.
+    /// Its key, for deleting it.
     pub id: MessageId,
     /// The frame's JSON text as it was appended.
     pub text: String,

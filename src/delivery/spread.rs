@@ -1,8 +1,9 @@
-//! [`Spread`]: a frame on its way to the many members of a group, some of them at a time.
+//! [`Spread`]: a frame that is delivered to the members of a large group in pieces.
 //!
-//! To hand a frame to thousands of members takes a loop many times as long as any other frame. So a loop hands it to some of
-//! them, serves the others who wait, and goes on in its next turn. The sender's later frames wait meanwhile: they must not
-//! overtake it. Once begun it is brought to its end, also when its sender's connection is gone.
+//! Delivering a frame to thousands of members takes a loop far longer than any other frame. So a
+//! loop delivers it to some of them, serves other connections, and continues in its next turn. The
+//! sender's later frames wait meanwhile: they must not overtake it. Once begun, the frame is
+//! delivered completely, even if its sender's connection has closed.
 
 use std::sync::Arc;
 
@@ -17,32 +18,33 @@ pub struct Spread {
     pub group: GroupId,
     /// All of its members, ascending.
     pub members: Arc<[UserId]>,
-    /// The sender, who does not get it.
+    /// The sender, who does not get the frame.
     pub except: UserId,
     /// The frame's JSON text.
     pub text: Arc<str>,
-    /// Its sender, whose share it takes up.
+    /// The sender's connection, whose share it uses.
     pub sender: Arc<ClientLink>,
     /// The owner of that share.
     pub holder: Holder,
-    /// How many members were looked at.
+    /// The number of members that are done.
     pub(crate) done: usize,
     pub(crate) so_far: SoFar,
 }
 
-/// What has become of a frame for many so far.
+/// The progress of a frame for many members.
 #[derive(Debug, Default)]
 pub(crate) struct SoFar {
-    /// Once a member is not on this node: what the lanes share, unless there is no room for it.
+    /// Set when the first member is not on this node: the data that the lanes share, or `None` in
+    /// it if there is no room.
     pub(crate) shared: Option<Option<(Arc<Fan>, Arc<str>)>>,
-    /// How many members have it on this node.
+    /// The number of members who got it on this node.
     pub(crate) delivered: usize,
-    /// For how many there was no room in the lanes.
+    /// The number of members for whom there was no room in the lanes.
     pub(crate) refused: usize,
 }
 
 impl Spread {
-    /// Nothing of it is done.
+    /// A spread that has not begun.
     pub fn new(
         (group, members): (GroupId, Arc<[UserId]>),
         except: UserId,

@@ -1,14 +1,15 @@
-//! [`net::Decoder`] against a decoder that reads everything again each time and asks `serde_json` what is JSON. (The check is
-//! here because `net` knows no JSON.)
+//! [`net::Decoder`] against a decoder that reads everything again each time and lets `serde_json`
+//! decide about JSON. (The check is here because `net` does not depend on a JSON library.)
 
 use net::{Decoder, Item, NESTING_MAX};
 use serde::de::IgnoredAny;
 use serde_json::error::Category;
 
-/// The bytes are what a connection receives. Three of them, which UTF-8 does not have, stand for what happens meanwhile:
-/// [`CUT`], [`END`] and [`GIVE_UP`].
+/// The bytes are the input of a connection. Three byte values that never occur in UTF-8 stand for
+/// events in between: [`CUT`], [`END`] and [`GIVE_UP`].
 pub fn framing(data: &[u8]) {
-    // Short enough never to reach the limit of what is looked at in vain, where it matters what was received at once.
+    // Short enough never to reach the limit on wasted scanning, which depends on how much was
+    // received together.
     let data = &data[..data.len().min(1024)];
     for frame_bytes_max in [24, 1024] {
         let expected = slow(data, frame_bytes_max);
@@ -20,11 +21,11 @@ pub fn framing(data: &[u8]) {
     }
 }
 
-/// What was received ends here for the moment, and the socket is read on.
+/// The received bytes end here for the moment, and more may follow.
 const CUT: u8 = 0xfe;
-/// What was received ends here, and there is nothing more to be read.
+/// The received bytes end here, and no more will follow.
 const END: u8 = 0xff;
-/// The same, and a frame that has begun takes too long.
+/// Like `CUT`, and a frame that has begun takes too long.
 const GIVE_UP: u8 = 0xfd;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,8 +35,8 @@ enum Cuts {
     EveryByte,
 }
 
-/// What a stream consists of. Whether a line ends right behind a frame or garbage is an item of its own here, because it
-/// may be known only later.
+/// The items of a stream. A line end right after a frame or garbage is an item of its own here,
+/// because it may be known only later.
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Seen {
     Frame(Vec<u8>),
@@ -73,7 +74,7 @@ struct Connection {
 }
 
 impl Connection {
-    /// Takes all there is; false when nothing more can be understood.
+    /// Takes everything available; false if nothing more can be parsed.
     fn look(&mut self, ended: bool) -> bool {
         loop {
             let item = self.decoder.look(&self.received, ended);
@@ -124,7 +125,8 @@ impl Connection {
     }
 }
 
-/// The same from the description of the format. Only where received data ends matters to it, not where it was cut.
+/// The same items, derived from the description of the format. Only the ends of received data
+/// matter to it, not the cuts.
 fn slow(data: &[u8], frame_bytes_max: usize) -> Vec<Seen> {
     let (mut seen, mut kept, mut line_open) = (Vec::new(), Vec::new(), false);
     let with_end: Vec<u8> = data.iter().copied().chain([END]).collect();
@@ -181,7 +183,7 @@ fn object(bytes: &[u8], frame_bytes_max: usize) -> Object {
     if let Some(len) = end.filter(|len| *len <= frame_bytes_max) {
         return Object::Whole(len);
     }
-    // Whatever is behind the first byte too many may not have been received yet.
+    // The bytes behind the first one too many may not have been received yet.
     let looked_at = end.map_or(bytes.len(), |end| end - 1).min(frame_bytes_max + 1);
     match (1..=looked_at).find(|&len| !is_beginning(&bytes[..len])) {
         Some(len) => Object::BrokenAt(len - 1),
@@ -190,7 +192,7 @@ fn object(bytes: &[u8], frame_bytes_max: usize) -> Object {
     }
 }
 
-/// The length of an object by its braces alone.
+/// The length of an object, found by counting braces only.
 fn end_of_braces(bytes: &[u8]) -> Option<usize> {
     let mut depth = 0;
     outside_of_strings(bytes).find_map(|(at, byte)| {
@@ -203,18 +205,18 @@ fn end_of_braces(bytes: &[u8]) -> Option<usize> {
     })
 }
 
-/// Whether JSON of the allowed depth may begin so.
+/// Whether JSON of the allowed depth may begin like this.
 fn is_beginning(bytes: &[u8]) -> bool {
     let only_ends_early =
         |text: &[u8]| serde_json::from_slice::<IgnoredAny>(text).is_err_and(|error| error.classify() == Category::Eof);
-    // Of a number that ends early the parser says that it is wrong; a digit cannot make anything right that is not. And it
-    // does not look at an escape of which the end is missing.
+    // The parser reports a number that ends early as invalid, and another digit cannot make invalid
+    // text valid. It also ignores an incomplete escape.
     nesting(bytes) <= NESTING_MAX
         && (only_ends_early(bytes) || only_ends_early(&[bytes, b"0"].concat()))
         && unfinished_escapes(bytes).all(|digits| digits.iter().all(u8::is_ascii_hexdigit))
 }
 
-/// What stands behind each `\u` that lacks some of its four digits.
+/// The text behind each `\u` that lacks some of its four digits.
 fn unfinished_escapes(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     (bytes.len().saturating_sub(5)..bytes.len()).filter_map(|at| {
         let backslashes = bytes[..=at].iter().rev().take_while(|byte| **byte == b'\\').count();
@@ -222,7 +224,7 @@ fn unfinished_escapes(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// How deeply arrays and objects are nested at most, if these bytes are JSON.
+/// The greatest nesting depth of arrays and objects, if these bytes are JSON.
 pub(super) fn nesting(bytes: &[u8]) -> usize {
     let (mut depth, mut deepest) = (0_usize, 0);
     for (_, byte) in outside_of_strings(bytes) {
@@ -236,7 +238,7 @@ pub(super) fn nesting(bytes: &[u8]) -> usize {
     deepest
 }
 
-/// How long it is without the newline that ends it.
+/// The length of garbage without the newline that ends it.
 fn garbage(bytes: &[u8]) -> usize {
     let line = bytes.iter().position(|byte| *byte == b'\n').map_or(bytes, |end| &bytes[..end]);
     let plain_from = match line[0] {
@@ -259,7 +261,7 @@ fn garbage(bytes: &[u8]) -> usize {
     brace.map_or(line.len(), |at| plain_from + at)
 }
 
-/// Behind the string that a line begins with.
+/// The position behind the string that a line begins with.
 fn end_of_string(line: &[u8]) -> usize {
     let mut at = 1;
     while let Some(byte) = line.get(at) {

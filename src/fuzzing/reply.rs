@@ -1,11 +1,11 @@
-//! The composed replies: whatever the texts are, one line of compact JSON with its keys in byte order.
+//! The composed replies: for any texts, one line of compact JSON with its keys in byte order.
 
 use serde_json::Value;
 
 use crate::protocol::{self, GroupId, Id, ReplyKind, UserId};
 use crate::store::{Group, KeptMessage, MessageId, User};
 
-/// The bytes are texts, each on a line, of which the database holds one here and one there.
+/// The bytes are lines of text, used as the texts from the database.
 pub fn reply(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let texts: Vec<&str> = text.split('\n').collect();
@@ -24,7 +24,7 @@ pub fn reply(data: &[u8]) {
 
     let seen = |reply: &str| -> Value {
         let value: Value = serde_json::from_str(reply).unwrap_or_else(|error| panic!("{error}: {reply}"));
-        // A map of values keeps its keys in byte order.
+        // A map of values has its keys in byte order.
         assert_eq!(value.to_string(), reply);
         assert!(!reply.contains('\n'), "one line: {reply}");
         let errno = value["errno"].to_string();

@@ -1,4 +1,4 @@
-//! [`Request::parse`] against a reading by `serde_json` alone.
+//! [`Request::parse`] against a parser that uses only `serde_json`.
 
 use std::collections::BTreeMap;
 
@@ -40,13 +40,13 @@ pub fn request(frame: &[u8]) {
     }
 }
 
-/// The members of an object as they are written; of repeated ones the last.
+/// The members of an object as written; of repeated ones the last.
 struct Members(BTreeMap<String, Box<RawValue>>);
 
 impl Members {
-    /// `None` for what is not JSON, no object, or nested too deeply.
+    /// `None` for input that is not JSON, not an object, or nested too deeply.
     fn read(frame: &[u8]) -> Option<Members> {
-        // Before anything recursive looks at it.
+        // Checked before any recursive parser runs.
         if framing::nesting(frame) > net::NESTING_MAX {
             return None;
         }
@@ -63,7 +63,7 @@ impl Members {
         if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
             return None;
         }
-        // More digits than 64 bits can have.
+        // More digits than 64 bits can hold.
         let huge = digits.len() > 20;
         let number = if huge { i128::MAX } else { digits.parse().expect("it fits") };
         let number = if text.starts_with('-') { -number } else { number };
@@ -74,7 +74,7 @@ impl Members {
         serde_json::from_str(self.0.get(key)?.get()).ok()
     }
 
-    /// Which members each type needs; `None` when one is missing or of a wrong type.
+    /// The members that each type needs; `None` if one is missing or has a wrong type.
     fn expected(&self) -> Option<Plain> {
         let (name, ids, texts): (_, &[&str], &[&str]) = match self.id("msgType")? {
             1 => ("login", &["USERID"], &["password"]),
@@ -104,7 +104,7 @@ impl Members {
         })
     }
 
-    /// What is sent on is the same value, each member as it was written, on one line.
+    /// Checks the forwarded text: the same value, each member as written, on one line.
     fn assert_forwarded(&self, text: &str, with_type_4: bool) {
         assert!(!text.contains(['\n', '\r']), "a raw newline: {text}");
         let forwarded = Members::read(text.as_bytes()).expect("what is sent on is good JSON");
@@ -124,7 +124,7 @@ impl Members {
     }
 }
 
-/// Counts how often an object has a member.
+/// Counts how often an object has this member.
 struct Counted<'k>(&'k str);
 
 impl Counted<'_> {

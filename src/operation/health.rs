@@ -1,12 +1,13 @@
 //! [`Health`]: whether this node is alive, and whether clients should be sent to it.
 //!
-//! Alive: its event loops turn. Ready: its store, and its spool if it has one, keep what they are given, its bus answers, and
-//! it is not on its way out. Whoever asks is told what was found lately and never waits for a database; threads do the finding.
+//! Alive: its event loops turn. Ready: its store, and its spool if it has one, accept writes, its
+//! bus answers, and it is not shutting down. A query returns recent results and never waits for a
+//! database; threads do the checks.
 //!
-//! | thread | does | may block |
+//! | thread | task | may block |
 //! |---|---|---|
-//! | `health` | asks every loop for a sign of life, looks at the bus | never |
-//! | `store-check` | asks the store whether it keeps what it is given | for as long as the store does |
+//! | `health` | checks that every loop turns, and the bus | never |
+//! | `store-check` | checks that the store accepts writes | for as long as the store does |
 //! | `spool-check` | the same for the spool, if there is one | for as long as its disk does |
 
 use std::error::Error;
@@ -26,43 +27,44 @@ use crate::delivery::Posted;
 use crate::store::spool::Spool;
 use crate::store::{Database, StoreError};
 
-/// What is known of this node's health. Any thread asks; nothing here blocks.
+/// The health of this node as far as it is known. Any thread may call it; nothing here blocks.
 #[derive(Debug)]
 pub struct Health {
     loops: Arc<[LoopWatch<Posted>]>,
     store: Mutex<Finding>,
-    /// `None` where there is no spool.
+    /// `None` if there is no spool.
     spool: Mutex<Option<Finding>>,
     bus: Mutex<(Finding, Option<Duration>)>,
     draining: AtomicBool,
 }
 
-/// What a look has found, and when. At the beginning: nothing yet.
+/// The result of the last check, and when it was made; at first none.
 #[derive(Clone, Debug)]
 struct Finding {
     trouble: Option<String>,
     at: Instant,
 }
 
-/// An answer for whoever asks.
+/// The answer to a query.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Report {
-    /// All is well.
+    /// Whether all checks succeeded.
     pub good: bool,
-    /// One line for each thing that was looked at.
+    /// One line for each check.
     pub text: String,
 }
 
-/// The threads that look. They end when this is closed.
+/// The threads that check. They end when this is closed.
 #[derive(Debug)]
 pub struct Checks {
-    /// One for each thread. What is sent has it look at once; when this is dropped, it ends.
+    /// One channel for each thread. A message makes the thread check immediately; dropping the
+    /// channel ends it.
     looks: Vec<Arc<Sender<()>>>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Health {
-    /// A node of which nothing is known yet but its loops: it is not ready.
+    /// A node without results except for its loops: it is not ready.
     pub fn new(loops: Arc<[LoopWatch<Posted>]>) -> Health {
         let unknown = Finding { trouble: Some(NOT_YET.to_owned()), at: Instant::now() };
         let bus = Mutex::new((unknown.clone(), None));
@@ -70,7 +72,7 @@ impl Health {
         Health { loops, store, spool, bus, draining: AtomicBool::new(false) }
     }
 
-    /// From now on no client should be sent here.
+    /// From now on the node is not ready for clients.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
     }
@@ -105,7 +107,7 @@ impl Health {
         self.conditions().into_iter().map(|(condition, trouble)| (condition, trouble.is_none())).collect()
     }
 
-    /// How long ago the last message of this node to itself came back, `None` if there is no such thing.
+    /// Time since this node's last probe came back; `None` if it sends no probes.
     pub fn probe_age(&self) -> Option<Duration> {
         let (finding, age) = &*self.bus.lock();
         age.map(|age| age + finding.at.elapsed())
@@ -136,7 +138,8 @@ impl Health {
 }
 
 impl Finding {
-    /// What is wrong. A look that takes long is in trouble itself, whatever the one before it found.
+    /// The problem, if there is one. A check that takes too long is a problem itself, whatever the
+    /// one before it found.
     fn trouble(&self, now: Instant) -> Option<String> {
         let age = now.saturating_duration_since(self.at);
         match &self.trouble {
@@ -147,10 +150,11 @@ impl Finding {
 }
 
 impl Checks {
-    /// Starts looking.
+    /// Starts the checks.
     ///
     /// # Errors
-    /// When the system has no thread left.
+    ///
+    /// If the system cannot start a thread.
     pub fn start(
         health: &Arc<Health>,
         store: Arc<dyn Database>,
@@ -181,7 +185,7 @@ impl Checks {
         if let Some(check) = check_spool {
             let of_spool = health.clone();
             of_spool.note_spool(Some(NOT_YET.to_owned()));
-            // The error speaks of the database, which is elsewhere; its cause is about the disk.
+            // The error mentions the database, which is elsewhere; its source is about the disk.
             let cause = |error: StoreError| error.source().map_or_else(|| error.to_string(), ToString::to_string);
             let look = move || of_spool.note_spool(check().err().map(|error| one_line(&cause(error))));
             checks.add("spool-check", look)?;
@@ -205,7 +209,8 @@ impl Checks {
         Ok(())
     }
 
-    /// Stops looking, and lets go of the store and the bus. A look that takes longer than until `by` ends with the process.
+    /// Stops the checks, and releases the store and the bus. A check that is still running at `by`
+    /// ends with the process.
     pub fn close(self, by: Instant) {
         let Checks { looks, threads } = self;
         drop(looks);
@@ -215,12 +220,13 @@ impl Checks {
     }
 }
 
-/// Has a thread look at once. Does not keep it from ending.
+/// Returns a function that makes a thread check immediately. It does not prevent the thread from
+/// ending.
 fn look_now(thread: &Arc<Sender<()>>) -> Box<dyn Fn() + Send + Sync> {
     let thread = Arc::downgrade(thread);
     Box::new(move || {
         if let Some(thread) = thread.upgrade() {
-            // If there is no room, it is about to look.
+            // If there is no room, the thread is about to check.
             let _ = thread.try_send(());
         }
     })
@@ -232,11 +238,12 @@ fn one_line(text: &str) -> String {
 }
 
 const NOT_YET: &str = "not checked yet";
-/// How often each thread looks.
+/// How often each thread checks.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// How old good news may be: red within five seconds of the end of a database that does not even say no.
+/// How long a good result is valid: `/readyz` returns 503 within five seconds if a database does
+/// not respond at all.
 const FINDING_AGE_MAX: Duration = Duration::from_secs(4);
-/// How long a loop may owe a sign of life. A turn takes milliseconds, a very long one a second.
+/// How long a loop may not turn. A turn takes milliseconds, a very long one a second.
 const LOOP_PATIENCE: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
@@ -344,7 +351,7 @@ mod tests {
         drop(release);
     }
 
-    /// A handler whose loop stands still for as long as a connection opens.
+    /// A handler whose loop is blocked while a connection opens.
     struct Stuck(Receiver<()>);
 
     impl net::Handler for Stuck {

@@ -1,5 +1,5 @@
-//! [`Forward`]: the text that is sent on for a frame. It is made when the sender's rights are known, and by position: the
-//! members of a frame are found where they stand, and what stays the same is copied as it is.
+//! [`Forward`]: the text that is forwarded for a frame. It is made after the sender's rights are
+//! checked, and by position: the members of a frame are located, and unchanged parts are copied.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -7,8 +7,8 @@ use std::ops::Range;
 
 /// The text to be forwarded for a frame: the same JSON value on one line. Nearly always the frame itself.
 ///
-/// Nothing is looked at or copied before [`Forward::text`], so that a frame which its sender may not send costs no more
-/// than its reading.
+/// Nothing is scanned or copied before [`Forward::text`], so a frame that its sender may not send
+/// costs no more than parsing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Forward<'f> {
     frame: &'f str,
@@ -17,8 +17,9 @@ pub struct Forward<'f> {
 }
 
 impl<'f> Forward<'f> {
-    /// For a `frame`, which was read as a JSON object. If a known member is `repeated`, each member is sent on once: the last one
-    /// counts here, but the first one may count to its reader. `as_chat` makes its msgType 4.
+    /// For a `frame` that was parsed as a JSON object. If a known member is `repeated`, each member
+    /// is forwarded once: the last one counts here, but the first one may count for the recipient.
+    /// `as_chat` changes its msgType to 4.
     pub(super) fn new(frame: &'f str, repeated: bool, as_chat: bool) -> Forward<'f> {
         Forward { frame, repeated, as_chat }
     }
@@ -30,20 +31,21 @@ impl<'f> Forward<'f> {
             Forward { frame, repeated: false, as_chat: true } => Cow::Owned(as_chat(frame)),
             Forward { frame, repeated: true, as_chat } => Cow::Owned(each_once(frame, as_chat)),
         };
-        // Strings cannot hold raw newlines in JSON, so these stand between tokens, where a blank does as well.
+        // Strings in JSON cannot contain raw newlines, so these are between tokens, where a blank
+        // is equivalent.
         if memchr::memchr2(b'\n', b'\r', text.as_bytes()).is_some() { Cow::Owned(on_one_line(text)) } else { text }
     }
 }
 
-/// The frame with 4 in the place of its msgType.
+/// The frame with msgType 4.
 fn as_chat(frame: &str) -> String {
     let Range { start, end } = value_of(frame, "msgType").expect("a frame without msgType is no request");
     [&frame[..start], CHAT, &frame[end..]].concat()
 }
 
-/// The frame with the last one alone of each member.
+/// The frame with only the last occurrence of each member.
 fn each_once(frame: &str, as_chat: bool) -> String {
-    // The hash is keyed: the keys are the client's choice.
+    // The hash is keyed, because clients choose the keys.
     let mut last = HashMap::new();
     for member in Positions::of(frame) {
         last.insert(member.key(frame), member.start);
@@ -53,7 +55,7 @@ fn each_once(frame: &str, as_chat: bool) -> String {
         text.push(if text.is_empty() { '{' } else { ',' });
         text.push_str(&frame[from..to]);
     };
-    // Members that stay and stand next to each other are copied in one go.
+    // Adjacent unchanged members are copied together.
     let mut run: Option<Range<usize>> = None;
     for member in Positions::of(frame) {
         if last[&member.key(frame)] == member.start {
@@ -79,7 +81,8 @@ fn on_one_line(text: Cow<'_, str>) -> String {
     String::from_utf8(bytes).expect("one ASCII character stands for another")
 }
 
-/// Where the value of the last member with this key stands in `frame`, which was read as a JSON object.
+/// The position of the value of the last member with this key in `frame`, which was parsed as a
+/// JSON object.
 pub(super) fn value_of(frame: &str, key: &str) -> Option<Range<usize>> {
     Positions::of(frame).filter(|member| member.key(frame) == key).last().map(|member| member.value)
 }
@@ -87,15 +90,15 @@ pub(super) fn value_of(frame: &str, key: &str) -> Option<Range<usize>> {
 /// One member of an object.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Position {
-    /// Where its key begins, with the quote.
+    /// The beginning of its key, with the quote.
     start: usize,
-    /// Where its key ends, behind the quote.
+    /// The end of its key, after the quote.
     key_end: usize,
     value: Range<usize>,
 }
 
-/// Where the members of a JSON object stand, one after the other. The object was read before: only what is needed to find
-/// them is looked at.
+/// The positions of the members of a JSON object, one after the other. The object was parsed
+/// before, so this scans only what is necessary to find them.
 #[derive(Clone, Debug)]
 struct Positions<'f> {
     bytes: &'f [u8],
@@ -122,7 +125,7 @@ impl<'f> Positions<'f> {
         self.bytes[from..].iter().position(|byte| is(*byte)).map(|at| from + at)
     }
 
-    /// Where the string that begins at `start` ends, behind its quote.
+    /// The end of the string that begins at `start`, after its quote.
     fn string_end(&self, start: usize) -> Option<usize> {
         let mut at = start + 1;
         loop {
@@ -134,7 +137,7 @@ impl<'f> Positions<'f> {
         }
     }
 
-    /// Where the value that begins at `start` ends.
+    /// The end of the value that begins at `start`.
     fn value_end(&self, start: usize) -> Option<usize> {
         match self.bytes[start] {
             b'"' => self.string_end(start),
@@ -165,7 +168,7 @@ impl Iterator for Positions<'_> {
     type Item = Position;
 
     fn next(&mut self) -> Option<Position> {
-        // Nothing but blanks and a comma stand before it.
+        // Only blanks and a comma precede it.
         let start = self.seek(self.at, |byte| matches!(byte, b'"' | b'}'))?;
         if self.bytes[start] == b'}' {
             return None;

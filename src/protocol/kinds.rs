@@ -1,4 +1,4 @@
-//! [`FrameKind`] and [`ReplyKind`]: what frames and replies are sorted by when they are counted.
+//! [`FrameKind`] and [`ReplyKind`]: the kinds by which frames and replies are counted.
 
 use std::sync::LazyLock;
 
@@ -13,12 +13,12 @@ pub struct FrameKind(u8);
 pub struct ReplyKind(u8);
 
 impl FrameKind {
-    /// The kinds by their place.
+    /// The names of the kinds, by index.
     pub const NAMES: [&'static str; 22] = [
         "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "100", "200", "401", "404",
         "500", "other", "invalid",
     ];
-    /// Not JSON, or no request.
+    /// Not JSON, or not a request.
     pub const INVALID: FrameKind = FrameKind(21);
 
     /// A request with this msgType.
@@ -34,19 +34,19 @@ impl FrameKind {
         })
     }
 
-    /// Its place in [`FrameKind::NAMES`].
+    /// Its index in [`FrameKind::NAMES`].
     pub fn place(self) -> usize {
         self.0.into()
     }
 }
 
 impl ReplyKind {
-    /// The kinds by their place.
+    /// The names of the kinds, by index.
     pub const NAMES: [&'static str; 11] =
         ["200", "302", "400", "401", "403", "404", "413", "429", "500", "503", "other"];
 
-    /// A reply that this server composed. Only fixed text and numbers stand before its errno, since keys are in byte
-    /// order.
+    /// The kind of a reply that this server composed. Only constant text and numbers precede its
+    /// errno, since keys are in byte order.
     pub fn of(reply: &str) -> ReplyKind {
         let after_key = reply.strip_prefix(FIRST_KEY).or_else(|| {
             let at = ERRNO.find(reply.as_bytes())?;
@@ -57,7 +57,7 @@ impl ReplyKind {
         ReplyKind(Self::NAMES.iter().position(|name| *name == digits).unwrap_or(other) as u8)
     }
 
-    /// Its place in [`ReplyKind::NAMES`].
+    /// Its index in [`ReplyKind::NAMES`].
     pub fn place(self) -> usize {
         self.0.into()
     }
@@ -65,7 +65,7 @@ impl ReplyKind {
 
 const FIRST_KEY: &str = "{\"errno\":";
 const KEY: &str = "\"errno\":";
-/// Made once: to prepare the search costs more than to search a reply.
+/// Prepared once, because preparing the search costs more than searching a reply.
 static ERRNO: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(KEY));
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
-//! One pass over a frame: strict JSON, of which only the members that requests have are kept.
+//! One pass over a frame: strict JSON, of which only the members of requests are stored.
 //!
-//! The parser of `serde_json` skips what nobody asks for without looking closely: lone surrogates, numbers beyond a
-//! double and any depth of nesting would pass. Here every value is visited, so that what is forwarded is good JSON.
+//! The parser of `serde_json` skips unused values without validating them: lone surrogates, numbers
+//! beyond a double and any depth of nesting would pass. Here every value is visited, so that only
+//! valid JSON is forwarded.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,7 +12,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 use super::forward;
 use super::{Asked, BadRequest, Id, Sender};
 
-/// The members that requests have, as the frame holds them; of a repeated one, the last.
+/// The members of requests, as in the frame; of a repeated one, the last.
 #[derive(Default)]
 pub(super) struct Members<'f> {
     pub(super) msg_type: Member<'f>,
@@ -25,7 +26,7 @@ pub(super) struct Members<'f> {
     pub(super) password: Member<'f>,
     pub(super) description: Member<'f>,
     pub(super) keyword: Member<'f>,
-    /// One of them stands there more than once.
+    /// Whether one of them occurs more than once.
     pub(super) repeated: bool,
 }
 
@@ -35,14 +36,15 @@ pub(super) enum Member<'f> {
     #[default]
     Missing,
     Integer(i64),
-    /// A number beyond 64 bits with a sign, or minus zero: an integer or not, its digits must tell.
+    /// A number beyond 64 bits with a sign, or minus zero: its digits decide whether it is an
+    /// integer.
     ByDigits,
     Text(Cow<'f, str>),
     Other,
 }
 
 impl<'f> Members<'f> {
-    /// Fills them, which are empty, from the frame.
+    /// Fills the empty members from the frame.
     pub(super) fn read(&mut self, text: &'f str) -> Result<(), BadRequest> {
         let mut json = serde_json::Deserializer::from_str(text);
         // The visitors count the levels themselves, because the limit here is one more than the parser's.
@@ -50,7 +52,7 @@ impl<'f> Members<'f> {
         json.deserialize_map(self).and_then(|()| json.end()).map_err(|_| BadRequest)
     }
 
-    /// What FROMID says, if it is there.
+    /// The value of FROMID, if present.
     pub(super) fn sender(&self, frame: &str) -> Option<Sender> {
         match &self.from {
             Member::Missing => None,
@@ -77,7 +79,7 @@ impl<'f> Members<'f> {
 }
 
 impl<'f> Member<'f> {
-    /// The integer that stands under `key` in `frame`.
+    /// The integer value of `key` in `frame`.
     pub(super) fn id(&self, frame: &str, key: &str) -> Result<Id, BadRequest> {
         match self {
             Member::Integer(id) => Ok(Id(*id)),
@@ -85,7 +87,7 @@ impl<'f> Member<'f> {
         }
     }
 
-    /// The same, with its digits where they are needed.
+    /// The same, with its digits if they are needed.
     pub(super) fn asked<'t>(&self, frame: &'t str, key: &str) -> Result<Asked<'t>, BadRequest> {
         match self {
             Member::Integer(id) => Ok(Id(*id).into()),
@@ -134,7 +136,7 @@ impl<'f> Visitor<'f> for &mut Members<'f> {
     }
 }
 
-/// Where the value of a key goes; `None` for a key that no request has.
+/// Selects where the value of a key goes; `None` for a key that no request has.
 struct Key<'m, 'f>(&'m mut Members<'f>);
 
 impl<'m, 'f> DeserializeSeed<'f> for Key<'m, 'f> {
@@ -157,7 +159,7 @@ impl<'m, 'f> Visitor<'f> for Key<'m, 'f> {
     }
 }
 
-/// Keeps a number or a text, and looks closely at everything else.
+/// Stores a number or a text, and validates everything else.
 struct Take;
 
 impl<'f> DeserializeSeed<'f> for Take {
@@ -184,7 +186,7 @@ impl<'f> Visitor<'f> for Take {
     }
 
     fn visit_f64<E>(self, number: f64) -> Result<Member<'f>, E> {
-        // Integers that fit 64 bits come as such, but for minus zero.
+        // Integers that fit 64 bits arrive as integers, except minus zero.
         let is_beyond = number >= u64::MAX as f64 || number <= i64::MIN as f64;
         Ok(if is_beyond || number == 0.0 { Member::ByDigits } else { Member::Other })
     }
@@ -214,7 +216,7 @@ impl<'f> Visitor<'f> for Take {
     }
 }
 
-/// Looks closely at a value and forgets it. An array or object here would be the `level`th.
+/// Validates a value without storing it. An array or object here would be at depth `level`.
 #[derive(Clone, Copy)]
 struct Skip {
     level: usize,

@@ -1,5 +1,5 @@
-//! The replies: fixed ones, and those made from data of the store. All as the reference server's, to the
-//! byte, as far as it has them.
+//! The replies: constant ones, and those made from data of the store. All are identical to the
+//! reference server's, byte for byte, as far as it has them.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -7,9 +7,9 @@ use serde_json::value::RawValue;
 use super::{Asked, FrameKind, GroupId, Request, UserId};
 use crate::base::rows::{Group, KeptMessage, User};
 
-/// NORMAL_ACK: done.
+/// NORMAL_ACK: success.
 pub const ACK: &str = r#"{"errno":200,"msgType":200}"#;
-/// Login refused: says the same whether the id or the password is wrong.
+/// Login refused: the same text whether the id or the password is wrong.
 pub const WRONG_LOGIN: &str = r#"{"errno":302,"msg":"wrong id or wrong password, try again.","msgType":200}"#;
 /// 401.
 pub const BAD_REQUEST: &str = r#"{"errmsg":"Failed to parse the json string!","errno":401,"msgType":401}"#;
@@ -20,36 +20,38 @@ pub const NOT_YOU: &str = r#"{"errmsg":"log in as the user that the request name
 /// 403 for a user whose account was changed or deleted while connected.
 pub const ACCOUNT_CHANGED: &str =
     r#"{"errmsg":"your account was changed or deleted, log in again","errno":403,"msgType":403}"#;
-/// 403 for a message to a group by somebody else.
+/// 403 for a message to a group from a user who is not a member.
 pub const NOT_A_MEMBER: &str = r#"{"errmsg":"join the group before you write to it","errno":403,"msgType":403}"#;
 /// 404.
 pub const NO_METHOD: &str = r#"{"errmsg":"No such method, failed to process your request!","errno":404,"msgType":404}"#;
 /// 413.
 pub const TOO_LONG: &str = r#"{"errmsg":"the frame is too long, send shorter ones","errno":413,"msgType":413}"#;
-/// 429 for a client that may not come in. It is no session yet that could have chosen lines; a newline is no harm to others.
+/// 429 for a client that may not connect. Its mode is not known yet; a newline does no harm in bare
+/// mode.
 pub const TURNED_AWAY: &str = "{\"errmsg\":\"too many connections, try again later\",\"errno\":429,\"msgType\":429}\n";
-/// 429 for a client that has to make room for others. It may have chosen lines, or not.
+/// 429 for a client that has to make room for others. It may be in either mode.
 pub const MAKE_ROOM: &str =
     r#"{"errmsg":"too many connections, connect again and log in at once","errno":429,"msgType":429}"#;
 /// 403 for a client that did not log in within `login_timeout`.
 pub const LOGIN_LATE: &str =
     r#"{"errmsg":"not logged in for too long, connect again and log in","errno":403,"msgType":403}"#;
-/// 429 for a frame beyond what a connection may send.
+/// 429 for a frame beyond the limits of its connection.
 pub const SLOW_DOWN: &str =
     r#"{"errmsg":"too much at once, send it again later and slower","errno":429,"msgType":429}"#;
-/// The last 429: nothing that follows is looked at.
+/// The last 429: the input after it is not processed.
 pub const HAD_ENOUGH: &str =
     r#"{"errmsg":"too much for too long, connect again later and send slower","errno":429,"msgType":429}"#;
 /// 500.
 pub const SERVER_ERROR: &str = r#"{"errmsg":"server error, try again later!","errno":500,"msgType":500}"#;
-/// 503 for a request: too much to do, or the database is away.
+/// 503 for a request: the server is busy, or the database is unavailable.
 pub const BUSY: &str = r#"{"errmsg":"the server is busy, try again later","errno":503,"msgType":503}"#;
-/// 503 for a frame that would need memory which others use. Nothing that follows is looked at.
+/// 503 for a frame that needs more memory than is free. The input after it is not processed.
 pub const CROWDED: &str =
     r#"{"errmsg":"too many long frames at once, connect again and send this one later","errno":503,"msgType":503}"#;
-/// 503 for a message to a user, or to a member of a group, for whom no more of this sender is stored.
+/// 503 for a message to a user, or to a member of a group, whose mailbox has no room for more
+/// messages of this sender.
 pub const MAILBOX_FULL: &str = r#"{"errmsg":"the mailbox of a recipient is full, try again when messages have been fetched","errno":503,"msgType":503}"#;
-/// 503 for a message that could neither be delivered nor kept.
+/// 503 for a message that could neither be delivered nor stored.
 pub const NOT_KEPT: &str = r#"{"errmsg":"a message could not be kept, send it again later","errno":503,"msgType":503}"#;
 
 /// 429 for a login after too many wrong ones.
@@ -62,12 +64,12 @@ pub fn register_later(seconds: u32) -> String {
     later("too many new accounts, try again later", 429, seconds)
 }
 
-/// 503 for a login or a registration: too many wait already.
+/// 503 for a login or a registration when too many wait already.
 pub fn busy_for(seconds: u32) -> String {
     later("the server is busy, try again later", 503, seconds)
 }
 
-/// A refusal that says when to come again.
+/// A refusal that says when to try again.
 fn later(errmsg: &str, errno: u16, seconds: u32) -> String {
     format!(r#"{{"errmsg":"{errmsg}","errno":{errno},"msgType":{errno},"retryAfter":{seconds}}}"#)
 }
@@ -106,12 +108,12 @@ struct NewFriend<'a> {
     user_id: i32,
 }
 
-/// Refusal of 6: nobody has that id.
+/// Refusal of 6: no user has that id.
 pub fn no_such_user(friend: Asked<'_>) -> String {
     format!(r#"{{"errmsg":"no such user","errno":404,"msgType":6,"userId":{}}}"#, friend)
 }
 
-/// Refusal of 6: one's own id.
+/// Refusal of 6: the user's own id.
 pub fn not_yourself(friend: Asked<'_>) -> String {
     format!(r#"{{"errmsg":"cannot add yourself","errno":400,"msgType":6,"userId":{}}}"#, friend)
 }
@@ -121,7 +123,7 @@ pub fn no_such_group(group: Asked<'_>) -> String {
     format!(r#"{{"errmsg":"no such group","errno":404,"groupId":{},"msgType":10}}"#, group)
 }
 
-/// Refusal of 10 for a group that takes nobody more.
+/// Refusal of 10 for a full group.
 pub fn group_full(group: Asked<'_>) -> String {
     format!(r#"{{"errmsg":"the group has as many members as it may","errno":403,"groupId":{},"msgType":10}}"#, group)
 }
@@ -205,7 +207,8 @@ pub fn messages(messages: &[KeptMessage]) -> String {
     kept(messages.iter().map(|message| message.text.as_str()))
 }
 
-/// How many of these messages, from the first, belong into one reply for a client whose frames are joined: at least one.
+/// How many of these messages, from the first on, fit into one reply for a client whose frames are
+/// joined: at least one.
 pub fn fit_a_frame(messages: &[KeptMessage]) -> usize {
     let mut bytes = as_kept(&[]).len();
     let fits = messages.iter().take(net::JOINED_MAX).take_while(|message| {
@@ -215,7 +218,7 @@ pub fn fit_a_frame(messages: &[KeptMessage]) -> usize {
     fits.count().max(1).min(messages.len())
 }
 
-/// How long a text is as a JSON string.
+/// The length of a text as a JSON string.
 fn quoted_len(text: &[u8]) -> usize {
     let escaped = |byte: &u8| match byte {
         b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 2,
@@ -236,15 +239,15 @@ fn kept<'a>(texts: impl Iterator<Item = &'a str>) -> String {
     json(&Reply { errno: 200, msg_type: 14, msgs: texts.collect() })
 }
 
-/// How many bytes this frame takes among kept messages, with the comma, if the usual client shows it also when it finds it
-/// there: chat and group chat.
+/// The length of this frame among stored messages, with the comma, if the usual client also shows
+/// it there: only chat and group chat.
 pub fn len_as_kept(frame: &[u8]) -> Option<usize> {
     let kind = Request::parse(frame).map(|(kind, _)| kind);
     let may = kind.is_ok_and(|kind| kind == FrameKind::of(4) || kind == FrameKind::of(9));
     may.then(|| quoted_len(frame) + 1)
 }
 
-/// How many messages the usual client shows because of a reply: those in the reply to 14.
+/// The number of messages that the usual client shows for a reply: those in the reply to 14.
 pub fn messages_shown(reply: &[u8]) -> usize {
     #[derive(Deserialize)]
     struct Kept<'a> {
@@ -256,7 +259,8 @@ pub fn messages_shown(reply: &[u8]) -> usize {
     kept.map_or(1, |kept| kept.msgs.len())
 }
 
-/// Several such frames as if they had been kept and fetched. The usual client takes that at any time.
+/// Several such frames in the form of stored messages that were fetched. The usual client accepts
+/// that at any time.
 pub fn as_kept(frames: &[&[u8]]) -> Vec<u8> {
     kept(frames.iter().map(|frame| str::from_utf8(frame).expect("what is sent is text"))).into_bytes()
 }
@@ -289,7 +293,8 @@ pub fn search_results(user: Option<&User>, groups: &[Group]) -> String {
     json(&Reply { errno: 200, msg_type: 15, results: user.into_iter().chain(groups).collect() })
 }
 
-/// Compact JSON with the members in the order of the struct, which is their byte order here as in the reference server.
+/// Compact JSON with the members in the order of the struct, which is their byte order here, as in
+/// the reference server.
 pub(super) fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("texts, numbers and lists of them are JSON")
 }

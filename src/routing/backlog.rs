@@ -1,7 +1,8 @@
-//! [`Backlog`]: one lane to the store, and what it does when the store cannot take what it is given.
+//! [`Backlog`]: one lane to the store, with its behaviour while the store fails.
 //!
-//! The lane takes what waits as one batch, has the store keep it in one transaction, and then tells the senders, one message
-//! to a loop for all of them. While the database of a cluster is away, the spool keeps it instead:
+//! The lane takes all waiting messages as one batch, stores them in one transaction, and then
+//! notifies the senders, with one event per loop. While the database of a cluster is unavailable,
+//! the messages go into the spool instead:
 //!
 //! ```text
 //!            the store is not available                 the lane's part of the spool is empty
@@ -9,13 +10,13 @@
 //!                                          │    ▲ tries again after a while: oldest first, piece by piece
 //!                                          └────┘
 //! ```
-//! While a lane is spooling, everything new goes into the spool behind what is there, so that nothing overtakes. Before
-//! work on a user's kept messages, that user's part of the spool is drained.
+//! While a lane is spooling, all new messages go into the spool behind the others, so that none
+//! overtakes. Before work on a user's stored messages, that user's part of the spool is drained.
 //!
-//! What leaves the spool is in the store first, and is removed then. A node that dies in between stores it again: a
-//! message may come twice after such an end.
+//! A message leaves the spool only after it is in the store. A node that dies in between stores it
+//! again, so a message may arrive twice after a crash.
 //!
-//! A state machine run by one lane: no threads, and the time is an argument.
+//! A state machine that one lane runs: it has no threads, and gets the time as an argument.
 
 use std::time::{Duration, Instant};
 
@@ -33,71 +34,73 @@ use crate::store::{Kept, StoreError};
 /// See the [module](self).
 #[derive(Debug)]
 pub struct Backlog {
-    /// Which of how many lanes this is.
+    /// The number of this lane, and the number of lanes.
     lane: (u64, u64),
-    /// Messages that nobody would send again and that neither the store nor the spool could take. They are bounded by what
-    /// connections may have had waiting when they ended, and newer than what is in the spool.
+    /// Messages without a sender that would repeat them, which neither the store nor the spool
+    /// accepted. Their number is limited by what connections held when they ended. They are newer
+    /// than those in the spool.
     returned: Vec<Delivery>,
-    /// How many of them the metrics know of.
+    /// How many of them the metrics count.
     counted: usize,
     spooling: Option<Spooling>,
-    /// Is in the store, and could not be removed from the spool yet.
+    /// Messages that are stored and could not be removed from the spool yet.
     moved: Vec<SpoolId>,
 }
 
-/// The lane's part of the spool is not empty, as far as is known.
+/// The state of a lane whose part of the spool is not empty, as far as is known.
 #[derive(Debug)]
 struct Spooling {
     due: Due,
-    /// How long it is left alone after it has failed once more.
+    /// The pause after the next failure.
     pause: Duration,
-    /// All before this is drained.
+    /// Everything up to this message is drained.
     after: SpoolId,
-    /// How many times in a row the store has refused all that it was given.
+    /// How many times in a row the store has refused everything it was given.
     refusals: u32,
 }
 
-/// When the store is tried again.
+/// When to try the store again.
 #[derive(Clone, Copy, Debug)]
 enum Due {
-    /// At once.
+    /// Immediately.
     Now,
     /// At this time.
     At(Instant),
-    /// So long after the batch in which it has failed.
+    /// This long after the batch in which it has failed.
     In(Duration),
 }
 
-/// The store cannot take more of the spool now.
+/// The store accepts no more of the spool now.
 struct Stuck;
 
-/// What became of a piece of the spool.
+/// The result of draining a piece of the spool.
 #[derive(Default)]
 struct Moved {
-    /// In the store, or for nobody.
+    /// Messages that are stored, or whose recipient does not exist.
     gone: Vec<SpoolId>,
-    /// The store has refused it by itself, though it is well.
+    /// Messages that the store has refused individually, although it works.
     refused: Vec<SpoolId>,
 }
 
 impl Backlog {
-    /// The nth lane of so many. What an earlier run has left in the spool comes first.
+    /// The nth of `lanes` lanes. Messages that an earlier run has left in the spool come first.
     pub fn new(nth: usize, lanes: usize, spool: &dyn Spool) -> Backlog {
         let spooling = (spool.load().messages > 0).then(|| Spooling::after(SpoolId(i64::MIN), Due::Now));
         Backlog { lane: (nth as u64, lanes as u64), returned: Vec::new(), counted: 0, spooling, moved: Vec::new() }
     }
 
-    /// When it is to be handled at first, if nothing comes.
+    /// When to call it first if no batch comes.
     pub fn begins(&self) -> Option<Again> {
         self.spooling.as_ref().map(|_| Again::UnlessClosing(Duration::ZERO))
     }
 
-    /// Handles one batch; when this is to be tried again if nothing else comes.
+    /// Handles one batch. Returns when to call it again if no other batch comes.
     pub fn handle(&mut self, batch: Vec<LaneItem>, now: Instant, services: &Services) -> Option<Again> {
         if let Some(Spooling { due, .. }) = &mut self.spooling
             && let Due::In(pause) = *due
         {
-            // Nothing has come for as long, or the time counts from now on: the attempt itself may have taken long.
+            // With an empty batch, the pause is over. Otherwise it counts from now, because the
+            // attempt itself may have taken long.
             *due = if batch.is_empty() { Due::Now } else { Due::At(now + pause) };
         }
         if services.spool.owes() {
@@ -105,12 +108,13 @@ impl Backlog {
         }
         // Drain more than this batch adds, or the spool would never empty.
         self.drain_when_due(2 * batch.len(), now, services);
-        // The oldest go first, so that what waits for a user keeps its order.
+        // The oldest go first, so that a user's messages keep their order.
         let (mut deliveries, mut works) = (std::mem::take(&mut self.returned), Vec::new());
         for item in batch {
             match item {
                 LaneItem::Delivery(delivery) => deliveries.push(delivery),
-                // When all of the batch is stored: a transaction for each would have the others' messages wait.
+                // Done after the whole batch is stored: separate transactions would delay the
+                // messages of others.
                 LaneItem::Work(user, work) => works.push((user, work)),
                 LaneItem::Answer(_, answer) => {
                     self.place(std::mem::take(&mut deliveries), services);
@@ -132,7 +136,7 @@ impl Backlog {
         let retry = self.spooling.as_ref().map(|spooling| match spooling.due {
             Due::In(pause) => Again::UnlessClosing(pause),
             Due::At(at) if at > now => Again::UnlessClosing(at - now),
-            // The store takes it: it is drained to the end.
+            // The store accepts it: it is drained completely.
             Due::At(_) | Due::Now => Again::After(Duration::ZERO),
         });
         let returned = (!self.returned.is_empty()).then_some(Again::After(RETRY_AFTER));
@@ -140,7 +144,7 @@ impl Backlog {
         returned.or(retry).or_else(owed)
     }
 
-    /// Offers messages to nodes of the reference server, and has the store keep the rest.
+    /// Offers messages to nodes of the reference server, and stores the rest.
     fn place(&mut self, deliveries: Vec<Delivery>, services: &Services) {
         if deliveries.is_empty() {
             return;
@@ -155,11 +159,12 @@ impl Backlog {
         self.keep(within_quotas(untaken, true, services), services);
     }
 
-    /// Has the store keep messages, or else the spool. When neither can, the senders hear of it, and what has no sender
-    /// waits.
+    /// Stores messages, otherwise spools them. If neither accepts them, the senders get an error,
+    /// and messages without a sender wait.
     fn keep(&mut self, mut deliveries: Vec<Delivery>, services: &Services) {
         if services.store.database.is_lost() {
-            // What has no sender the store saves beside its file, with all that it has.
+            // A lost store still saves messages without a sender beside its file, with everything
+            // else that it has.
             let (returned, sent) = deliveries.into_iter().partition(is_returned);
             self.refuse(sent, services);
             deliveries = returned;
@@ -172,7 +177,8 @@ impl Backlog {
         self.settle_kept(deliveries, kept, 0, services);
     }
 
-    /// `refused` is how many of the same batch the database has refused one by one. Returns how many it is then.
+    /// `refused` is the number of messages of the same batch that the database has refused
+    /// individually. Returns the new number.
     fn settle_kept(
         &mut self,
         mut deliveries: Vec<Delivery>,
@@ -190,25 +196,25 @@ impl Backlog {
                 settle(deliveries.into_iter().zip(failed));
                 refused
             }
-            // One message that the database refuses must not take the others with it. When it refuses several, it is not
-            // about them.
+            // A message that the database refuses must not affect the others. If it refuses
+            // several, the cause is not the messages.
             Err(StoreError::Failed(_)) if deliveries.len() > 1 && refused < REFUSED_MAX => {
                 let second = deliveries.split_off(deliveries.len() / 2);
                 let kept = append(&deliveries, services);
                 let refused = self.settle_kept(deliveries, kept, refused, services);
                 if self.spooling.is_some() {
-                    // The first half is there, and the second must not overtake it.
+                    // The first half is spooled, and the second must not overtake it.
                     self.spool(second, services);
                     return refused;
                 }
                 let kept = append(&second, services);
                 self.settle_kept(second, kept, refused, services)
             }
-            // It is about this message: the database is well, and would refuse it for ever.
+            // The cause is this message: the database works, and would refuse it every time.
             Err(StoreError::Failed(cause)) if deliveries.len() == 1 && services.store.database.check().is_ok() => {
                 log::debug!("a message was refused: {cause}");
                 if deliveries.iter().all(is_returned) && services.spool.is_there() {
-                    // Nobody would send it again: it is tried more often, and not given up.
+                    // It has no sender that would repeat it, so it is retried and not given up.
                     self.spool(deliveries, services);
                     return refused + 1;
                 }
@@ -227,8 +233,8 @@ impl Backlog {
         }
     }
 
-    /// Has the spool keep messages behind all that is there. What it cannot keep is refused, and so is at once what the
-    /// store would not take later.
+    /// Spools messages behind the others. Refuses those that the spool cannot take, and immediately
+    /// also those that the store would not accept later.
     fn spool(&mut self, deliveries: Vec<Delivery>, services: &Services) {
         let (deliveries, too_long): (Vec<_>, Vec<_>) =
             deliveries.into_iter().partition(|delivery| services.store.fits(&delivery.text));
@@ -251,7 +257,7 @@ impl Backlog {
         self.refuse(refused.into_iter().map(|(delivery, _)| delivery).collect(), services);
     }
 
-    /// Tells the senders that nobody can keep their messages; what has no sender waits.
+    /// Notifies the senders that their messages cannot be stored; messages without a sender wait.
     fn refuse(&mut self, deliveries: Vec<Delivery>, services: &Services) {
         let (returned, sent): (Vec<_>, Vec<_>) = deliveries.into_iter().partition(is_returned);
         self.returned.extend(returned);
@@ -259,7 +265,7 @@ impl Backlog {
         settle(sent.into_iter().map(|delivery| (delivery, true)));
     }
 
-    /// Drains what is for this user, if the store takes it.
+    /// Drains this user's messages, if the store accepts them.
     fn mailbox(&mut self, user: UserId, services: &Services) -> Mailbox {
         if self.spooling.is_some() {
             loop {
@@ -270,12 +276,14 @@ impl Backlog {
                 }
             }
         }
-        // What came back and found no place is newer, so it stands behind all that is spooled.
+        // Returned messages that could not be stored are newer, so they go behind everything in the
+        // spool.
         let waits = self.returned.iter().any(|delivery| delivery.to == user);
         if waits { Mailbox::InParts } else { Mailbox::Whole }
     }
 
-    /// If it is time, drains the lane's part of the spool: all of it, or at least so many messages.
+    /// If it is due, drains the lane's part of the spool: all of it, or at least this number of
+    /// messages.
     fn drain_when_due(&mut self, at_least: usize, now: Instant, services: &Services) {
         let mut drained = 0;
         while let Some(spooling) = self.spooling.as_ref().filter(|spooling| spooling.is_due(now)) {
@@ -294,8 +302,8 @@ impl Backlog {
         }
     }
 
-    /// Moves the oldest messages of a part to where they belong. Returns the last of them and how many they were, `None` if
-    /// there are none.
+    /// Moves the oldest messages of a part to the store. Returns the last of them and their number,
+    /// `None` if there are none.
     fn drain_piece(&mut self, part: Part, services: &Services) -> Result<Option<(SpoolId, usize)>, Stuck> {
         self.remove_moved(services)?;
         let piece = services.spool.oldest(part);
@@ -323,7 +331,8 @@ impl Backlog {
         self.remove_moved(services)?;
         if !moved.refused.is_empty() {
             if let Part::User(_) = part {
-                // Whether it is to be set aside is decided when the lane's time has come, not by how often is asked.
+                // The lane's pause decides when the message is set aside, not the number of
+                // fetches.
                 return Err(Stuck);
             }
             self.set_aside(&moved.refused, nothing_accepted, services)?;
@@ -331,8 +340,9 @@ impl Backlog {
         outcome.map(|()| Some((last, count)))
     }
 
-    /// Takes what the store has refused out of the way of what comes behind it. If it has refused all that it was given, it
-    /// may not be about the messages, and it is asked several times first.
+    /// Sets refused messages aside, so that later ones are not blocked. If the store has refused
+    /// everything it was given, the cause may not be the messages, so it is asked several times
+    /// first.
     fn set_aside(&mut self, refused: &[SpoolId], nothing_accepted: bool, services: &Services) -> Result<(), Stuck> {
         if nothing_accepted && let Some(spooling) = &mut self.spooling {
             spooling.refusals += 1;
@@ -348,8 +358,8 @@ impl Backlog {
         Ok(())
     }
 
-    /// Removes from the spool what is in the store. Until that is done, nothing else is drained, so that it is not stored
-    /// again and again.
+    /// Removes stored messages from the spool. Until that succeeds, nothing else is drained;
+    /// otherwise it would be stored again and again.
     fn remove_moved(&mut self, services: &Services) -> Result<(), Stuck> {
         if self.moved.is_empty() {
             return Ok(());
@@ -382,7 +392,7 @@ impl Spooling {
 }
 
 impl Moved {
-    /// Has the store keep messages of the spool, and those that it refuses by themselves be told from the others.
+    /// Stores messages of the spool, and separates those that the store refuses individually.
     fn store(&mut self, deliveries: &[Delivery], services: &Services) -> Result<(), Stuck> {
         if deliveries.is_empty() {
             return Ok(());
@@ -414,12 +424,13 @@ impl Moved {
     }
 }
 
-/// Has the store keep deliveries, one of which it has refused; that is not counted again.
+/// Stores deliveries, one of which was refused before; that refusal is not counted again.
 fn append(deliveries: &[Delivery], services: &Services) -> Result<Vec<Kept>, StoreError> {
     services.store.messages.get()?.append(&messages(deliveries))
 }
 
-/// Refuses what a mailbox has no room for; returns the rest. `may_ask`: the store is there.
+/// Refuses messages for which a mailbox has no room; returns the rest. `may_ask`: the store is
+/// reachable.
 fn within_quotas(deliveries: Vec<Delivery>, may_ask: bool, services: &Services) -> Vec<Delivery> {
     let size = |user| services.store.messages.get().ok()?.mailbox_bytes(user).ok();
     let size = may_ask.then_some(&size as Size<'_>);
@@ -441,13 +452,13 @@ fn within_quotas(deliveries: Vec<Delivery>, may_ask: bool, services: &Services) 
     fits
 }
 
-/// Returns what nodes of the reference server do not take; the others are settled by `taken`.
+/// Returns the messages that nodes of the reference server do not take; `taken` settles the others.
 fn offer_to_neighbours(
     deliveries: Vec<Delivery>,
     services: &Services,
     settle: impl FnOnce(Vec<Delivery>),
 ) -> Vec<Delivery> {
-    // While the store is away, nobody is known to be online there.
+    // While the store is unreachable, no user is known to be online there.
     let online =
         |users: &[UserId]| services.store.states.get().and_then(|store| store.online(users)).unwrap_or_default();
     let Neighbours { taken, untaken } = services.bus.publish_to_neighbours(deliveries, &online);
@@ -464,15 +475,16 @@ fn spool_id(delivery: &Delivery) -> Option<SpoolId> {
     if let Origin::Spooled(id) = delivery.origin { Some(id) } else { None }
 }
 
-/// Messages that the database refuses one by one before it is believed to refuse them all.
+/// If the database refuses this many messages individually, it is assumed to refuse all.
 const REFUSED_MAX: usize = 3;
-/// How many times in a row it may refuse all that it is given before they are set aside: for some ten seconds.
+/// After it has refused everything it was given this many times in a row (for about ten seconds),
+/// the messages are set aside.
 const REFUSALS_MAX: u32 = 12;
-/// How long what came back and found no place waits.
+/// The pause before returned messages that could not be stored are tried again.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
-/// How often a lane that has nothing else to do sees to what its spool owes.
+/// How often an idle lane checks for deletions that its spool still owes to the disk.
 const TIDY_EVERY: Duration = Duration::from_secs(1);
-/// How long the store is left alone when it has just failed, and when it has failed for a while.
+/// The pauses of the store after its first failure, and after it has failed for a while.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
@@ -497,17 +509,17 @@ mod tests {
     use crate::store::sqlite::SpoolFile;
     use crate::store::{Database, KeptMessage, Message, MessageId, Messages, Role, States, Store, UserState};
 
-    /// A store that can be away, full of whims, and remembers what it was given.
+    /// A store that can be unreachable or refuse, and records what it was given.
     #[derive(Default)]
     struct Script {
-        /// How the next appends fail; then all go well, or none if it is away.
+        /// The errors of the next appends; after them all succeed, or none if it is unreachable.
         failures: Mutex<VecDeque<Option<StoreError>>>,
         is_away: Mutex<bool>,
         kept: Mutex<Vec<(i32, String)>>,
     }
 
     impl Script {
-        /// It does so many appends, and the next one it does not.
+        /// Makes the append after this number of appends fail.
         fn fail_after(&self, appends: usize) {
             self.failures.lock().extend((0..appends).map(|_| None).chain([Some(away())]));
         }
@@ -605,7 +617,7 @@ mod tests {
         }
     }
 
-    /// A folder that goes with it.
+    /// A folder that is removed with it.
     struct Folder(PathBuf);
 
     impl Folder {
@@ -624,7 +636,7 @@ mod tests {
         }
     }
 
-    /// One run of a node, with so many lanes, and a clock of its own.
+    /// One run of a node, with this number of lanes and a clock of its own.
     struct Node {
         lanes: Vec<Backlog>,
         services: Services,
@@ -674,7 +686,7 @@ mod tests {
             }
         }
 
-        /// Lets every lane do what it asks for until none asks for anything any more, for at most so long.
+        /// Lets every lane work until none asks to be called again, or until this time is over.
         fn work_for(&mut self, time: Duration) {
             let end = self.now + time;
             let mut again: Vec<Option<Again>> = self.lanes.iter().map(Backlog::begins).collect();
@@ -694,7 +706,7 @@ mod tests {
             self.handle(messages.iter().map(|(to, text)| message(*to, text)).collect());
         }
 
-        /// What a fetch of this user would be told.
+        /// The result of a fetch of this user.
         fn fetch(&mut self, user: i32) -> Mailbox {
             let told = Arc::new(Mutex::new(None));
             let tell = told.clone();
@@ -747,7 +759,7 @@ mod tests {
         node.work_for(LONG);
         assert_eq!(node.kept_for(1), ["a"], "the store is still away");
         *store.is_away.lock() = false;
-        // It is not asked again yet: what comes now must not overtake what waits.
+        // It is not asked again yet: new messages must not overtake waiting ones.
         node.send(&[(1, "g")]);
         assert_eq!(node.kept_for(1), ["a"]);
         node.work_for(LONG);

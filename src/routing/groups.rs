@@ -1,4 +1,4 @@
-//! [`GroupCache`]: the members of groups that were written to lately.
+//! [`GroupCache`]: the members of groups that were recently written to.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,8 +10,9 @@ use crate::base::recent::Recent;
 use crate::protocol::{GroupId, UserId};
 use crate::store::{Contacts, StoreError};
 
-/// Group -> members, ascending. Whoever changes a group calls [`GroupCache::changed`], on this node and through the bus on
-/// all others. Nodes of the reference server do not, so in a cluster nothing is kept for long.
+/// Group -> members, ascending. A caller that changes a group calls [`GroupCache::changed`], on
+/// this node and through the bus on all others. Nodes of the reference server do not, so in a
+/// cluster entries are valid only for a short time.
 #[derive(Debug)]
 pub struct GroupCache {
     known: RwLock<Known>,
@@ -20,36 +21,40 @@ pub struct GroupCache {
 
 #[derive(Debug)]
 struct Known {
-    /// What one of the two generations holds; so many groups of many members do not take the memory of others.
+    /// The size of each of the two generations, so that many groups with many members cannot use
+    /// all memory.
     generation_bytes_max: usize,
-    /// Two generations: when the young one holds too much it becomes the old one, and what that held is forgotten.
+    /// Two generations: when the young one is full it becomes the old one, and the entries of the
+    /// old one are dropped.
     young: FxHashMap<GroupId, Members>,
     old: FxHashMap<GroupId, Members>,
-    /// What the young one weighs.
+    /// The size of the young generation.
     weight: usize,
     strangers: Strangers,
-    /// Counts the changes: what was read from the store before one is not kept after it.
+    /// Counts the changes: a result that was read from the store before a change is not cached
+    /// after it.
     changes: u64,
 }
 
 #[derive(Debug)]
 struct Members {
     members: Arc<[UserId]>,
-    /// Since when they are believed; not at all, when they have changed. Then they are for want of anything better.
+    /// Since when they are valid; `None` after a change, when they serve only if nothing better is
+    /// available.
     since: Option<Instant>,
 }
 
-/// Users who wrote to a group lately without being a member.
+/// Users who recently wrote to a group without being a member.
 #[derive(Debug)]
 struct Strangers(Recent<GroupId, Vec<(UserId, Instant)>>);
 
 impl GroupCache {
-    /// Knows no group; what it learns it keeps for `lifetime`, or for ever.
+    /// An empty cache whose entries are valid for `lifetime`, or without a limit.
     pub fn new(lifetime: Option<Duration>) -> GroupCache {
         GroupCache { known: RwLock::new(Known::new(GENERATION_BYTES_MAX)), lifetime }
     }
 
-    /// The members, if they are known.
+    /// The members, if they are cached and valid.
     pub fn members(&self, group: GroupId, now: Instant) -> Option<Arc<[UserId]>> {
         let known = self.known.read();
         let known = known.get(group)?;
@@ -58,17 +63,18 @@ impl GroupCache {
         is_fresh.then(|| known.members.clone())
     }
 
-    /// Whether others than this node change groups, so that a user may be a member already who is not known as one.
+    /// Whether other servers change groups, so that a user may already be a member without this
+    /// node knowing.
     pub fn may_be_stale(&self) -> bool {
         self.lifetime.is_some()
     }
 
-    /// Whether `user` was a member when the members were last read, however long ago.
+    /// Whether `user` was a member when the members were last read, at any time.
     pub fn was_member(&self, user: UserId, group: GroupId) -> bool {
         self.known.read().get(group).is_some_and(|known| known.members.binary_search(&user).is_ok())
     }
 
-    /// Whether `user` was found not to be a member a short time ago, and the group has not changed since.
+    /// Whether `user` was recently found not to be a member, and the group has not changed since.
     pub fn is_stranger(&self, user: UserId, group: GroupId, now: Instant) -> bool {
         let known = self.known.read();
         let strangers = known.strangers.0.get(&group);
@@ -78,13 +84,14 @@ impl GroupCache {
         strangers.is_some_and(|strangers| strangers.iter().any(is_stranger))
     }
 
-    /// Counts the changes; ask before the store is asked for what [`GroupCache::note_stranger`] notes.
+    /// The number of changes; read it before querying the store for [`GroupCache::note_stranger`].
     pub fn changes(&self) -> u64 {
         self.known.read().changes
     }
 
-    /// The store has said that `user` is not a member, when there had been so many changes. Where others change groups this
-    /// is not remembered: the user may join on another node, and write here before this one hears of it.
+    /// Notes that `user` is not a member according to a query made at this number of changes. If
+    /// other servers change groups, this is not remembered: the user may join on another node, and
+    /// write here before this one knows.
     pub fn note_stranger(&self, user: UserId, group: GroupId, now: Instant, changes: u64) {
         let mut known = self.known.write();
         if self.may_be_stale() || known.changes != changes {
@@ -99,15 +106,17 @@ impl GroupCache {
         known.strangers.0.insert(group, strangers);
     }
 
-    /// Asks the store for the members, and keeps the answer, which is as of `now`. Blocks.
+    /// Reads the members from the store and caches them as of `now`. Blocks.
     ///
     /// # Errors
-    /// The store's.
+    ///
+    /// The errors of the store.
     pub fn load(&self, group: GroupId, now: Instant, store: &dyn Contacts) -> Result<Arc<[UserId]>, StoreError> {
         let before = self.known.read().changes;
         let members: Arc<[UserId]> = match store.members(group) {
             Ok(members) => members.into(),
-            // Better the members of a while ago than none: those who are online can be written to without a database.
+            // Old members are better than none: those who are online can be written to without a
+            // database.
             Err(error @ StoreError::Unavailable(_)) => return self.stale(group, now).ok_or(error),
             Err(error) => return Err(error),
         };
@@ -119,7 +128,7 @@ impl GroupCache {
         Ok(members)
     }
 
-    /// The members as they were last known, which are believed for another while.
+    /// The last known members, which become valid for another `lifetime`.
     fn stale(&self, group: GroupId, now: Instant) -> Option<Arc<[UserId]>> {
         let mut known = self.known.write();
         let known = known.get_mut(group)?;
@@ -127,7 +136,7 @@ impl GroupCache {
         Some(known.members.clone())
     }
 
-    /// The store has other members for this group now.
+    /// Notes that the members of this group have changed.
     pub fn changed(&self, group: GroupId) {
         let mut known = self.known.write();
         known.changes += 1;
@@ -137,7 +146,7 @@ impl GroupCache {
         }
     }
 
-    /// Any group may have changed.
+    /// Notes that any group may have changed.
     pub fn forget(&self) {
         let mut known = self.known.write();
         known.changes += 1;
@@ -191,11 +200,11 @@ fn weight(members: &Members) -> usize {
     size_of_val(&*members.members) + 64
 }
 
-/// What a node remembers of groups is twice this.
+/// A node caches groups up to twice this size.
 const GENERATION_BYTES_MAX: usize = 32 << 20;
 /// How long it is remembered that a user is not a member.
 const STRANGER_FOR: Duration = Duration::from_secs(10);
-/// Strangers of one group, and groups with strangers, that are remembered.
+/// The most strangers of one group, and the most groups with strangers, that are remembered.
 const STRANGERS_MAX: usize = 64;
 const STRANGE_GROUPS_MAX: usize = 4096;
 

@@ -1,7 +1,8 @@
-//! [`Mailboxes`]: one fetch of a user's kept messages at a time.
+//! [`Mailboxes`]: allows one fetch of a user's stored messages at a time.
 //!
-//! A fetch returns messages, and deletes them once they have left. Two connections of one user that fetched in between
-//! would both get them; so a fetch claims the mailbox, and others wait in order until it is released.
+//! A fetch returns messages, and deletes them once they have arrived. If two connections of one
+//! user fetched in between, both would get them; so a fetch claims the mailbox, and others wait in
+//! order until it is released.
 
 use std::collections::VecDeque;
 
@@ -10,7 +11,7 @@ use rustc_hash::FxHashMap;
 
 use crate::protocol::UserId;
 
-/// The claimed mailboxes and who waits for them. `W` is who fetches.
+/// The claimed mailboxes and their queues. `W` is a connection that fetches.
 #[derive(Debug)]
 pub struct Mailboxes<W> {
     claimed: Mutex<FxHashMap<UserId, Claim<W>>>,
@@ -28,8 +29,8 @@ impl<W: Clone + PartialEq> Mailboxes<W> {
         Mailboxes { claimed: Mutex::new(FxHashMap::default()) }
     }
 
-    /// Claims the mailbox of `user` for `who`, or has it wait for its turn; true if it has it now. Who waits is bounded
-    /// by the connections that are this user, each with one request at a time.
+    /// Claims the mailbox of `user` for `who`, or queues it; true if it has the mailbox now. The
+    /// queue is bounded by the user's connections, each with one request at a time.
     pub fn claim(&self, user: UserId, who: &W) -> bool {
         let mut claimed = self.claimed.lock();
         match claimed.get_mut(&user) {
@@ -49,8 +50,8 @@ impl<W: Clone + PartialEq> Mailboxes<W> {
         self.claimed.lock().get(&user).map(|claim| claim.holder.clone()).filter(|holder| holder != who)
     }
 
-    /// `who` no longer has the mailbox of `user`, or no longer waits for it. Returns who has it now, if it is somebody
-    /// who waited.
+    /// Releases the mailbox of `user`, or removes `who` from its queue. Returns the next holder, if
+    /// one has waited.
     pub fn release(&self, user: UserId, who: &W) -> Option<W> {
         let mut claimed = self.claimed.lock();
         let claim = claimed.get_mut(&user)?;

@@ -1,8 +1,9 @@
 //! [`Outbox`]: messages on their way to other nodes.
 //!
-//! A message that another node has taken stays here until that node confirms it. If no confirmation comes in time, the
-//! node has died or the bus has lost the message, and it is kept in the store. So no failure of another node or of the
-//! bus costs a message, and nothing is written to a disk while all goes well.
+//! After another node has taken a message, the message stays here until that node confirms it. If
+//! no confirmation comes in time, the node has died or the bus has lost the message, and the
+//! message is stored. So no failure of another node or of the bus loses a message, and nothing is
+//! written to a disk while everything works.
 //!
 //! ```text
 //!            published                     confirmed
@@ -10,19 +11,24 @@
 //!      │  nobody wants it    │ refused, or not confirmed in time
 //!      └──▶ store ◀──────────┘
 //! ```
-//! While something for a user is in flight, a message that nobody wants any more waits behind it: the user has just left
-//! or a node has just died, and what is in flight may have to go to the store first. That keeps the order. So does what came
-//! back from a connection of this node: while the user had that, nothing was published for the user here.
+//! While a message for a user is in flight, a later message that no node takes waits behind it: the
+//! user has just left or a node has just died, and the message in flight may have to be stored
+//! first. That preserves the order. Messages that came back from a connection of this node wait as
+//! well: while the user had that connection, nothing was published for the user here.
 //!
-//! What a dead connection of this node has returned, whose user has come to another node since, is published as well. That node
-//! hands it on if the user's connection there has got nothing newer; otherwise, or when nothing confirms, it is kept.
+//! If a dead connection of this node has returned messages and its user has since logged in at
+//! another node, they are published as well. That node delivers them if the user's connection there
+//! has received nothing newer; otherwise, or without a confirmation, they are stored.
 //!
-//! A node that confirms an envelope has the user, and if no other node was offered it, has the user alone. That place is remembered
-//! for a while, and the next messages are addressed to it: the bus sends all that is for one place together, a text for
-//! many of its users once. A place that is gone takes nothing, and one that has not the user, or not alone any more,
-//! refuses; then the message is offered to whoever wants it, as if no place were known.
+//! A node that confirms an envelope has a connection of the user. If no other node was offered the
+//! envelope, the user is only there. That place is remembered for a while, and the next messages
+//! are addressed to it: the bus sends all messages for one place together, with a text for many
+//! users once. A place that no longer exists takes nothing. A place at which the user is not, or
+//! not only, refuses. Then the message is offered to all nodes that want it, as if no place were
+//! known.
 //!
-//! A state machine without I/O of its own, run by one lane: batches go in with the time, what is to be kept comes out.
+//! A state machine without I/O of its own, run by one lane: batches and the time go in, messages to
+//! be stored come out.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -34,76 +40,80 @@ use crate::bus::{Envelope, PLACE_LEASE, Place, Published, Publisher};
 use crate::delivery::{Delivery, LaneItem, Origin};
 use crate::protocol::UserId;
 
-/// What comes in.
+/// An input.
 pub enum OutItem {
-    /// A message for a user who is not on this node, or work on a user's kept messages. Both are kept, after what came
-    /// before them, unless another node takes the message.
+    /// A message for a user who is not on this node, or work on a user's stored messages. Both are
+    /// passed to the store after earlier ones, unless another node takes the message.
     Lane(LaneItem),
-    /// These envelopes have reached their users, at this place if it said so.
+    /// These envelopes have reached their users, at this place if one is given.
     Confirmed(Option<Place>, Vec<u64>),
-    /// A node has delivered so many messages of this envelope, and found nobody for the rest.
+    /// A node has delivered this number of messages of the envelope, and did not find the user for
+    /// the rest.
     Refused(u64, usize),
 }
 
-/// What goes out of the [`Outbox`], in this order.
+/// The output of the [`Outbox`], in this order.
 #[derive(Default)]
 pub struct Sorted {
     /// For the store.
     pub keep: Vec<LaneItem>,
     /// Confirmed by their nodes.
     pub delivered: Vec<Delivery>,
-    /// How many other nodes have just taken, and how many of those taken before they have not confirmed in time.
+    /// How many messages other nodes have taken now, and how many of those taken before were not
+    /// confirmed in time.
     pub published: usize,
     pub unconfirmed: usize,
-    /// When to come again if nothing else happens.
+    /// When to call it again if nothing else happens.
     pub again: Option<Duration>,
 }
 
 /// See the [module](self).
 pub struct Outbox {
-    /// Text in one envelope, unless a single message is longer.
+    /// The most text in one envelope, unless a single message is longer.
     envelope_bytes_max: usize,
     sequence: u64,
     users: FxHashMap<UserId, Line>,
     places: Places,
-    /// The user of each sequence, and when its envelope is given up; ascending in both.
+    /// For each sequence the user and the deadline of its envelope; ascending in both.
     in_flight: VecDeque<(u64, UserId, Instant)>,
 }
 
-/// What is on its way to one user.
+/// The messages on their way to one user.
 #[derive(Default)]
 struct Line {
-    /// Offered to other nodes, oldest first, and taken by some of them at least.
+    /// Offered to other nodes, oldest first, and taken by at least one.
     in_flight: VecDeque<Flight>,
-    /// The latest envelope of which something was delivered.
+    /// The newest envelope of which a message was delivered.
     newest_delivered: u64,
-    /// Something that was in flight is kept; nothing behind it may overtake it.
+    /// A message that was in flight is being stored; no later one may overtake it.
     has_kept: bool,
-    /// Not offered since something before it came back, or work; behind what is in flight.
+    /// Messages not offered since an earlier one came back, and work; they wait behind those in
+    /// flight.
     waiting: Vec<LaneItem>,
 }
 
-/// An envelope that other nodes have, or that has come back.
+/// An envelope that other nodes have taken, or that has come back.
 struct Flight {
     sequence: u64,
     deliveries: Vec<Delivery>,
-    /// How many of its messages were delivered and are not among them any more.
+    /// How many of its messages were delivered and removed from it.
     delivered: usize,
-    /// How many may still confirm it; none: it has come back, and is kept after what is in flight before it.
+    /// How many nodes may still confirm it. Zero: it has come back, and is stored after everything
+    /// in flight before it.
     nodes: u32,
-    /// It is kept when it comes back, and not offered again.
+    /// If it comes back, it is stored and not offered again.
     is_last_try: bool,
     /// The place it was addressed to.
     place: Option<Place>,
-    /// A dead connection has returned it.
+    /// Whether a dead connection has returned it.
     is_returned: bool,
-    /// When it was offered to whoever wants it, and one node did.
+    /// When it was offered to all nodes that want it, if exactly one took it.
     alone_since: Option<Instant>,
 }
 
 impl Outbox {
-    /// An empty one, whose envelopes hold at most this much text unless a single message is longer. The server passes
-    /// [`ENVELOPE_BYTES_MAX`].
+    /// An empty outbox, whose envelopes contain at most this much text unless a single message is
+    /// longer. The server passes [`ENVELOPE_BYTES_MAX`].
     pub fn new(envelope_bytes_max: usize) -> Outbox {
         Outbox {
             envelope_bytes_max,
@@ -118,7 +128,7 @@ impl Outbox {
     pub fn handle(&mut self, batch: Vec<OutItem>, clock: &Clock, bus: &dyn Publisher) -> Sorted {
         let now = clock.now();
         let mut sorted = Sorted::default();
-        // Answers that have come are looked at before any envelope is found to be late.
+        // Answers are processed before any envelope is declared late.
         let mut released = Vec::new();
         let mut items = Vec::new();
         for item in batch {
@@ -138,8 +148,8 @@ impl Outbox {
         for item in released.into_iter().chain(items) {
             let user = item.user();
             match (item, self.users.get_mut(&user)) {
-                // It does not wait for what is in flight: two nodes would wait for each other. But it must not be said before
-                // what came back is settled.
+                // An answer does not wait for messages in flight, because two nodes would wait for
+                // each other. But it must not be sent before the returned messages are settled.
                 (item @ LaneItem::Answer(..), _) => {
                     self.publish_first(user, &mut offers, clock, bus, &mut sorted);
                     match self.users.get_mut(&user) {
@@ -147,8 +157,9 @@ impl Outbox {
                         Some(_) | None => sorted.keep.push(item),
                     }
                 }
-                // What came back late from a connection is older than what others send to the user's next one, perhaps on
-                // another node, and must not come after it.
+                // A message that came back late from a connection is older than those that others
+                // send to the user's next connection, perhaps at another node, and must not arrive
+                // after them.
                 (LaneItem::Delivery(delivery), _) if matches!(delivery.origin, Origin::Returned { late: true, .. }) => {
                     self.publish_first(user, &mut offers, clock, bus, &mut sorted);
                     sorted.keep.push(LaneItem::Delivery(delivery));
@@ -158,8 +169,8 @@ impl Outbox {
                 (LaneItem::Delivery(delivery), None) if delivery.follows_its_user() && !offers.ends_sent(user) => {
                     offers.add(delivery);
                 }
-                // What was sent to the user before work, or before there was the connection that this came back from, must be
-                // settled before.
+                // Messages sent to the user before this work, or before the connection that
+                // returned this message existed, must be settled first.
                 (item, _) if came_back(&item) || matches!(item, LaneItem::Work(..)) => {
                     self.publish_first(user, &mut offers, clock, bus, &mut sorted);
                     match self.users.get_mut(&user) {
@@ -178,7 +189,7 @@ impl Outbox {
         sorted
     }
 
-    /// Publishes what has gathered, if some of it is for this user.
+    /// Publishes the gathered messages if some are for this user.
     fn publish_first(
         &mut self,
         user: UserId,
@@ -193,7 +204,7 @@ impl Outbox {
         }
     }
 
-    /// How many envelopes are not confirmed yet.
+    /// The number of unconfirmed envelopes.
     pub fn in_flight(&self) -> usize {
         self.users.values().map(|line| line.in_flight.len()).sum()
     }
@@ -211,7 +222,8 @@ impl Outbox {
         self.tidy(user, released, sorted);
     }
 
-    /// A node has found its user gone, after so many messages. If no other node has the envelope, the rest comes back.
+    /// A node did not find the user, after this number of messages. If no other node has the
+    /// envelope, the rest comes back.
     fn refuse(
         &mut self,
         sequence: u64,
@@ -256,10 +268,10 @@ impl Outbox {
         }
     }
 
-    /// Settles what has come back and is the oldest. What a node has refused is offered once more, since the user may have
-    /// gone to another one; but first it must be known what becomes of all that was sent after it: if some of that was
-    /// delivered, or is kept, it is kept as well. When nothing is in flight any more, what waited goes on, and overtakes
-    /// nothing either.
+    /// Settles the oldest envelope if it has come back. A refused one is offered once more, since
+    /// the user may have moved to another node. But first the fate of all later ones must be known:
+    /// if one of them was delivered or is stored, this one is stored as well. When nothing is in
+    /// flight any more, the waiting messages continue, and do not overtake either.
     fn tidy(&mut self, user: UserId, released: &mut Vec<LaneItem>, sorted: &mut Sorted) {
         let Some(line) = self.users.get_mut(&user) else { return };
         while let Some(flight) = line.in_flight.front().filter(|flight| flight.nodes == 0) {
@@ -269,7 +281,7 @@ impl Outbox {
             }
             let flight = line.in_flight.pop_front().expect("it is there");
             line.has_kept |= !again;
-            // What was addressed to a place has not been offered to others.
+            // An envelope addressed to a place has not been offered to others.
             let was_offered = flight.place.is_none();
             let items = flight.deliveries.into_iter().map(|delivery| {
                 let was_refused = delivery.was_refused || was_offered;
@@ -283,7 +295,8 @@ impl Outbox {
         }
     }
 
-    /// The user of this envelope, and its place in the user's line; `None` if it is settled.
+    /// The user of this envelope, and its index among the user's envelopes; `None` if it is
+    /// settled.
     fn find(&self, sequence: u64) -> Option<(UserId, usize)> {
         let at = self.in_flight.binary_search_by_key(&sequence, |(sequence, ..)| *sequence).ok()?;
         let user = self.in_flight[at].1;
@@ -293,7 +306,8 @@ impl Outbox {
     }
 
     fn publish(&mut self, offers: Offers, clock: &Clock, bus: &dyn Publisher, sorted: &mut Sorted) {
-        // All that is for one user goes one way, so that it keeps its order: no place ends in between.
+        // One user's messages take one path, so that they keep their order: no place expires in
+        // between.
         let (mut envelopes, now) = (offers.envelopes, clock.now());
         for envelope in envelopes.iter_mut().filter(|envelope| !envelope.is_returned) {
             envelope.place = self.places.of(envelope.to, now);
@@ -302,7 +316,8 @@ impl Outbox {
         self.offer(missed, clock, bus, sorted);
     }
 
-    /// Returns, without it, those addressed to a place that is no more.
+    /// Publishes envelopes. Returns those that were addressed to a place that no longer exists,
+    /// without the place.
     fn offer(
         &mut self,
         mut envelopes: Vec<Envelope>,
@@ -322,19 +337,20 @@ impl Outbox {
         let published = bus.publish(&envelopes);
         assert_eq!(published.len(), envelopes.len(), "each envelope has an outcome");
         let now = clock.now();
-        // What a bus that stands still has left in doubt shall not wait for long once more.
+        // Messages that a frozen bus has left in doubt must not wait long once more.
         let by = (begun + SETTLED_WITHIN).clamp(now + CONFIRMED_WITHIN_AT_LEAST, now + CONFIRMED_WITHIN);
         for (envelope, published) in envelopes.into_iter().zip(published) {
             let nodes = match published {
                 Published::Taken(nodes) => nodes,
-                // More than there are, so that only a confirmation or the time settles it.
+                // More than any number of nodes, so only a confirmation or the deadline settles it.
                 Published::InDoubt => u32::MAX,
                 Published::ToNobody if envelope.place.is_some() => {
                     self.places.forget(envelope.to, None);
                     missed.push(Envelope { place: None, ..envelope });
                     continue;
                 }
-                // It has come back at once, and waits in its place: if the user has just come, what follows it here is taken.
+                // It has come back immediately, and waits in its position: if the user has just
+                // logged in, later messages are taken.
                 Published::ToNobody if self.users.contains_key(&envelope.to) => 0,
                 Published::ToNobody => {
                     sorted.keep.extend(envelope.deliveries.into_iter().map(LaneItem::Delivery));
@@ -370,12 +386,12 @@ impl Outbox {
 }
 
 impl Line {
-    /// Whether something is older than a new message and may come after it, if that is published now.
+    /// Whether an older message may arrive after a new one that is published now.
     fn must_wait(&self) -> bool {
         self.has_kept || !self.waiting.is_empty() || self.in_flight.iter().any(|flight| flight.nodes == 0)
     }
 
-    /// Whether something came back from a connection of this node, and is not settled.
+    /// Whether messages that came back from a connection of this node are not settled.
     fn has_returned(&self) -> bool {
         self.waiting.iter().any(came_back) || self.in_flight.iter().any(|flight| flight.is_returned)
     }
@@ -385,14 +401,14 @@ fn came_back(item: &LaneItem) -> bool {
     matches!(item, LaneItem::Delivery(Delivery { origin: Origin::Returned { .. }, .. }))
 }
 
-/// Where users of other nodes are, as far as that is known.
+/// The places of users on other nodes, as far as they are known.
 #[derive(Default)]
 struct Places(FxHashMap<UserId, Known>);
 
 enum Known {
-    /// Until then: whoever has come elsewhere since, and was not heard there, is found again before long.
+    /// Valid until this time, because a login elsewhere may have been missed there.
     At(Place, Instant),
-    /// Not where it was thought. Asking the bus is better for a while than to be wrong again.
+    /// The place was wrong. For a while, offering to all nodes is better than another wrong guess.
     UnknownUntil(Instant),
 }
 
@@ -410,7 +426,7 @@ impl Places {
         if self.0.len() >= PLACES_MAX {
             self.0.clear();
         }
-        // What was wrong is not believed again at once.
+        // A place that was wrong is not used again immediately.
         self.0.entry(user).or_insert_with(|| Known::At(place.clone(), until));
     }
 
@@ -422,22 +438,25 @@ impl Places {
         }
     }
 
-    /// A place has confirmed nothing to this user. Whatever else goes there would wait in vain as well.
+    /// A place has confirmed nothing for this user. Other messages sent there would wait in vain as
+    /// well.
     fn forget_all(&mut self, user: UserId, place: &Place) {
         let is_there = |known: &Known| matches!(known, Known::At(there, _) if there == place);
-        // There may be many users, and much on its way there, which is found late one after the other: they are gone through
-        // once, unless the place was learned again.
+        // Many users may have this place, and many messages may be on their way there, which are
+        // found late one after the other. So all users are visited once, unless the place was
+        // learned again.
         if self.0.get(&user).is_some_and(is_there) {
             self.0.retain(|_, known| !is_there(known));
         }
     }
 }
 
-/// Messages to be published together: one envelope for each user, or several for one who gets much.
+/// Messages to be published together: one envelope for each user, or several for a user with many
+/// messages.
 struct Offers {
     envelope_bytes_max: usize,
     envelopes: Vec<Envelope>,
-    /// The last envelope of each user, and how much it holds.
+    /// The last envelope of each user, and its length.
     by_user: FxHashMap<UserId, (usize, usize)>,
 }
 
@@ -469,18 +488,18 @@ impl Offers {
     }
 }
 
-/// How long a node has to confirm an envelope.
+/// The time within which a node must confirm an envelope.
 pub const CONFIRMED_WITHIN: Duration = Duration::from_secs(2);
-/// The same with the time that it took to publish it, and how long a node has in any case.
+/// The same including the time for publishing it, and the least time that a node gets.
 const SETTLED_WITHIN: Duration = Duration::from_secs(3);
 const CONFIRMED_WITHIN_AT_LEAST: Duration = Duration::from_secs(1);
-/// Batches that only look for late envelopes come no faster than this.
+/// The shortest pause between batches that only look for late envelopes.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
-/// How long a user who was not where it was thought is looked for.
+/// How long a user whose place was wrong is offered to all nodes.
 const UNKNOWN_FOR: Duration = Duration::from_secs(60);
-/// Users whose place is remembered; some tens of megabytes.
+/// The most users whose places are remembered; some tens of megabytes.
 const PLACES_MAX: usize = 1 << 20;
-/// Text in one envelope of the server, unless a single message is longer.
+/// The most text in one of the server's envelopes, unless a single message is longer.
 pub const ENVELOPE_BYTES_MAX: usize = 256 * 1024;
 
 #[cfg(test)]
@@ -491,16 +510,16 @@ mod tests {
     use super::*;
     use crate::store::spool::SpoolId;
 
-    /// What an envelope holds here, so that some users have several.
+    /// A short limit on envelopes, so that some users have several.
     const LITTLE: usize = 200;
 
-    /// Answers what it is told, and remembers what it was offered.
+    /// A bus that answers as told, and records what it was offered.
     #[derive(Default)]
     struct Script {
         answers: Mutex<VecDeque<Published>>,
         offered: Mutex<Vec<(u64, UserId, Vec<String>)>>,
         places: Mutex<Vec<Option<Place>>>,
-        /// What time it is when it has published.
+        /// The time after a publication, if the bus is slow.
         stands_still: Mutex<Option<(Clock, Instant)>>,
     }
 
@@ -533,7 +552,7 @@ mod tests {
             Tester { outbox: Outbox::new(LITTLE), bus: Script::default(), now }
         }
 
-        /// What is kept and what is delivered after a batch.
+        /// Returns the messages stored and those delivered by a batch.
         fn handle(&mut self, batch: Vec<OutItem>, answers: &[Published]) -> (Vec<String>, Vec<String>) {
             self.bus.answers.lock().extend(answers);
             let sorted = self.outbox.handle(batch, &Clock::standing_at(self.now), &self.bus);
@@ -611,7 +630,7 @@ mod tests {
         let answer = || OutItem::Lane(LaneItem::Answer(UserId(1), Box::new(|| ())));
         let mut tester = Tester::new();
         let batch = vec![followed(1, "a"), followed(1, "b"), answer(), message(1, "c")];
-        // The node itself hears it as well.
+        // The node itself receives it as well.
         assert_eq!(tester.handle(batch, &[Published::Taken(2)]), (vec![], vec![]));
         assert_eq!(tester.offered(), [(1, UserId(1), strings(&["a", "b"]))], "in one envelope, before anything newer");
         assert_eq!(
@@ -769,7 +788,7 @@ mod tests {
         Some(name.into())
     }
 
-    /// Places of what was offered since the last time.
+    /// The places of the envelopes offered since the last call.
     fn places(tester: &Tester) -> Vec<Option<Place>> {
         std::mem::take(&mut *tester.bus.places.lock())
     }
@@ -983,7 +1002,7 @@ mod tests {
     #[derive(Clone, Debug)]
     enum Act {
         Send(i32),
-        /// What was sent on this node meanwhile comes back.
+        /// A message that was sent on this node meanwhile comes back.
         Return(i32),
         Confirm(usize),
         Refuse(usize),
@@ -991,7 +1010,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the bus does, every message comes out once, and those that are kept for a user in the order sent.
+        /// Whatever the bus does, every message comes out once, and those stored for a user in the
+        /// order sent.
         #[test]
         fn nothing_is_lost_doubled_or_overtaken(
             acts in prop::collection::vec(

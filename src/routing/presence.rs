@@ -1,9 +1,12 @@
-//! [`Presence`]: which users are online on this node, and on which connections. The one table that loops share.
+//! [`Presence`]: the users who are online on this node, and their connections. The only table that
+//! loops share.
 //!
-//! A thread that delivers to a user holds the user's shard for reading while it hands the message over, to a connection or to
-//! a lane; whoever changes where the user's messages go holds it for writing, and moves the messages that a leaving
-//! connection did not take in the same breath. So messages of one sender to one recipient stay in order whatever comes
-//! and goes. Under a shard's lock only leaf locks are taken: those of a link's output, of a lane, of the state writer.
+//! A thread that delivers to a user holds the user's shard for reading while it hands the message
+//! to a connection or to a lane. A thread that changes where the user's messages go holds the shard
+//! for writing, and under the same lock moves the messages that a leaving connection did not take.
+//! So messages from one sender to one recipient stay in order across logins and logouts. Under a
+//! shard's lock only leaf locks are taken: those of a link's output, of a lane, of the state
+//! writer.
 
 use std::slice;
 use std::sync::Arc;
@@ -20,26 +23,29 @@ pub struct Presence<M> {
     shards: Box<[RwLock<Shard<M>>]>,
 }
 
-/// The users of one shard. Nobody in it is without a connection.
+/// The users of one shard. Each has at least one connection.
 #[derive(Debug)]
 pub struct Shard<M> {
     users: FxHashMap<UserId, Seats<M>>,
-    /// Connections that will receive for a user as soon as the other nodes send here.
+    /// Connections that will receive for a user once the other nodes send here.
     joining: FxHashMap<UserId, Seats<M>>,
-    /// Users whose newest connection was given what one to another node had not taken.
+    /// Users whose newest connection was given messages that a connection to another node had not
+    /// taken.
     given: FxHashMap<UserId, Given>,
 }
 
-/// What a dead connection to another node had not taken, and this node has handed on.
+/// The messages of a dead connection to another node that this node has delivered.
 #[derive(Debug)]
 struct Given {
-    /// The name of that node: what others return may be older.
+    /// The name of that node: messages that other nodes return may be older.
     by: Box<str>,
-    /// [`Link::pushes`] of the connection that was given it: any other number, and it has got something since.
+    /// [`Link::pushes`] of the connection right after it was given them: if the number differs, the
+    /// connection has received something since.
     pushes: u32,
 }
 
-/// A user's connections in the order of their logins. Small, for nearly all users have one: there is an entry for each.
+/// A user's connections in the order of their logins. Small, because there is an entry for every
+/// user and nearly all have one connection.
 #[derive(Debug)]
 enum Seats<M> {
     One(Seat<M>),
@@ -50,17 +56,19 @@ enum Seats<M> {
 #[derive(Debug)]
 struct Seat<M> {
     link: Arc<Link<M>>,
-    /// It has logged in again while another was newer: of what it holds, some is older than what the others have got.
+    /// It has logged in again while another connection was newer: some of its messages are older
+    /// than those that the others have received.
     came_back: bool,
-    /// The user has come to another node since.
+    /// Whether the user has since logged in at another node.
     is_elsewhere: bool,
-    /// [`Link::pushes`] when it had got nothing yet that is newer than what the user's others hold. Any other number: it
-    /// has got something since, or may have before.
+    /// [`Link::pushes`] while it had received nothing newer than the messages that the user's other
+    /// connections hold. If the number differs, it has received something since, or may have
+    /// before.
     pushes: u32,
 }
 
 impl<M> Presence<M> {
-    /// Nobody is online.
+    /// No users.
     pub fn new() -> Presence<M> {
         let shard =
             || Shard { users: FxHashMap::default(), joining: FxHashMap::default(), given: FxHashMap::default() };
@@ -72,17 +80,17 @@ impl<M> Presence<M> {
         self.shards.iter().map(RwLock::read)
     }
 
-    /// The shard of `user`, which nobody changes while it is held.
+    /// The shard of `user`, which cannot change while it is held.
     pub fn read(&self, user: UserId) -> RwLockReadGuard<'_, Shard<M>> {
         self.shards[shard_of(user)].read()
     }
 
-    /// How many users are online.
+    /// The number of users online.
     pub fn users(&self) -> usize {
         self.shards.iter().map(|shard| shard.read().users.len()).sum()
     }
 
-    /// The shard of `user`, for changing it.
+    /// The shard of `user`, for changes.
     pub fn write(&self, user: UserId) -> RwLockWriteGuard<'_, Shard<M>> {
         self.shards[shard_of(user)].write()
     }
@@ -95,26 +103,27 @@ impl<M> Default for Presence<M> {
 }
 
 impl<M> Shard<M> {
-    /// The connection that receives for `user`: the one that logged in last.
+    /// The connection that receives for `user`: the one with the latest login.
     pub fn newest(&self, user: UserId) -> Option<&Arc<Link<M>>> {
         self.seats(user).last().map(|seat| &seat.link)
     }
 
-    /// Whether `link` is the one that receives for `user`, and all it holds is newer than what the user's others have got,
-    /// so that these may be given it.
+    /// Whether `link` receives for `user`, and all its messages are newer than those that the
+    /// user's other connections have received, so that these may be given them.
     pub fn holds_newest(&self, user: UserId, link: &Link<M>) -> bool {
         self.seats(user).last().is_some_and(|seat| *seat.link == *link && !seat.came_back)
     }
 
-    /// Whether the connection that receives for `user` is not `link`, and has got nothing yet that is newer than what `link`
-    /// holds, so that it may be given that.
+    /// Whether another connection than `link` receives for `user`, and has received nothing newer
+    /// than the messages of `link`, so that it may be given them.
     pub fn goes_first(&self, user: UserId, link: &Link<M>) -> bool {
         let Some((newest, others)) = self.seats(user).split_last() else { return false };
         let has_got_nothing = !newest.came_back && newest.link.pushes() == newest.pushes;
         has_got_nothing && others.iter().any(|seat| *seat.link == *link && !seat.came_back)
     }
 
-    /// The connection that receives for `user` was given what its oldest one held: that is older than what the others hold.
+    /// Notes that the connection that receives for `user` was given the messages of the oldest one,
+    /// which are older than those of the others.
     pub fn was_given_the_oldest(&mut self, user: UserId) {
         let newest = match self.users.get_mut(&user) {
             None => return,
@@ -126,8 +135,9 @@ impl<M> Shard<M> {
         }
     }
 
-    /// The connection that may be given what a dead one to that node had not taken: the newest, if it has got nothing yet that
-    /// is newer, or was given only what that node has returned before.
+    /// The connection that may be given messages that a dead connection to that node had not taken:
+    /// the newest one, if it has received nothing newer, or only messages that the same node has
+    /// returned before.
     pub fn follows_elsewhere(&self, user: UserId, node: &str) -> Option<&Arc<Link<M>>> {
         let newest = self.seats(user).last().filter(|seat| !seat.came_back)?;
         let pushes = newest.link.pushes();
@@ -135,14 +145,14 @@ impl<M> Shard<M> {
         (goes_on || pushes == newest.pushes).then_some(&newest.link)
     }
 
-    /// It was given that.
+    /// Notes that it was given them.
     pub fn was_given(&mut self, user: UserId, node: &str) {
         if let Some(pushes) = self.newest(user).map(|link| link.pushes()) {
             self.given.insert(user, Given { by: node.into(), pushes });
         }
     }
 
-    /// The user has come to another node, later than to the connections here.
+    /// Notes that the user has logged in at another node, later than on the connections here.
     pub fn went_elsewhere(&mut self, user: UserId) {
         match self.users.get_mut(&user) {
             None => {}
@@ -151,7 +161,7 @@ impl<M> Shard<M> {
         }
     }
 
-    /// Whether the user has come to another node since the login on `link`.
+    /// Whether the user has logged in at another node since the login on `link`.
     pub fn is_elsewhere(&self, user: UserId, link: &Link<M>) -> bool {
         self.seats(user).iter().any(|seat| *seat.link == *link && seat.is_elsewhere)
     }
@@ -161,12 +171,12 @@ impl<M> Shard<M> {
         self.seats(user).first().is_some_and(|seat| *seat.link == *link)
     }
 
-    /// Whether `user` is on `link`.
+    /// Whether `user` is logged in on `link`.
     pub fn is_on(&self, user: UserId, link: &Link<M>) -> bool {
         self.seats(user).iter().any(|seat| *seat.link == *link)
     }
 
-    /// The connections of `user`, the one that logged in first before the others.
+    /// The connections of `user`, in the order of their logins.
     pub fn links(&self, user: UserId) -> impl DoubleEndedIterator<Item = &Arc<Link<M>>> {
         self.seats(user).iter().map(|seat| &seat.link)
     }
@@ -175,22 +185,22 @@ impl<M> Shard<M> {
         self.users.get(&user).map_or(&[], Seats::as_slice)
     }
 
-    /// Whether `user` is on any connection, or is about to be.
+    /// Whether `user` is on any connection, or will be soon.
     pub fn has(&self, user: UserId) -> bool {
         self.users.contains_key(&user) || self.joining.contains_key(&user)
     }
 
-    /// The users that receive on this node.
+    /// The users who receive on this node.
     pub fn users(&self) -> impl Iterator<Item = UserId> {
         self.users.keys().copied()
     }
 
-    /// The users that are about to.
+    /// The users who will soon.
     pub fn joining(&self) -> impl Iterator<Item = UserId> {
         self.joining.keys().copied()
     }
 
-    /// Notes that `link` will receive for `user`. [`Shard::add`] or [`Shard::remove`] follows.
+    /// Notes that `link` will receive for `user`. [`Shard::add`] or [`Shard::remove`] must follow.
     pub fn join(&mut self, user: UserId, link: &Arc<Link<M>>) {
         push(&mut self.joining, user, Seat { link: link.clone(), came_back: false, is_elsewhere: false, pushes: 0 });
     }
@@ -206,7 +216,8 @@ impl<M> Shard<M> {
         let sent = link.pushes();
         let pushes = match before {
             Some(at) if at + 1 == seats.len() => seats[at].pushes,
-            // It may have got something newer than what another holds, when it was the newest before.
+            // It may have received something newer than messages of another connection, when it was
+            // the newest before.
             _ if sent > 0 && !was_nowhere => sent.wrapping_sub(1),
             _ => sent,
         };
@@ -219,7 +230,8 @@ impl<M> Shard<M> {
         }
     }
 
-    /// Forgets that `user` is on `link`, or about to be; whether that was so, and whether the user is nowhere now.
+    /// Removes `user` from `link`, also before it receives. Returns whether there was such an
+    /// entry, and whether the user has no connection now.
     pub fn remove(&mut self, user: UserId, link: &Link<M>) -> Removed {
         let was_there = take(&mut self.users, user, link) | take(&mut self.joining, user, link);
         if was_there {
@@ -255,7 +267,7 @@ fn push<M>(users: &mut FxHashMap<UserId, Seats<M>>, user: UserId, seat: Seat<M>)
     users.insert(user, seats);
 }
 
-/// Takes `link` from the user's seats, if it is there.
+/// Removes `link` from the user's seats. Returns whether it was there.
 fn take<M>(users: &mut FxHashMap<UserId, Seats<M>>, user: UserId, link: &Link<M>) -> bool {
     let Some(seats) = users.get_mut(&user) else { return false };
     let before = seats.as_slice().len();
@@ -272,18 +284,18 @@ fn take<M>(users: &mut FxHashMap<UserId, Seats<M>>, user: UserId, link: &Link<M>
     left < before
 }
 
-/// What [`Shard::add`] found.
+/// The result of [`Shard::add`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Added {
-    /// The user was on no connection, nor about to be on this one.
+    /// The user was on no connection, and this one had not joined.
     First,
-    /// The user was on no connection, but about to be on this one.
+    /// The user was on no connection, and this one had joined.
     FirstJoined,
     /// The user was on another connection already.
     Another,
 }
 
-/// What [`Shard::remove`] found.
+/// The result of [`Shard::remove`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Removed {
     /// The user was not there.
@@ -294,12 +306,12 @@ pub enum Removed {
     Last,
 }
 
-/// Ids are given out one after the other, so their low bits spread well.
+/// Ids are assigned consecutively, so their low bits are well distributed.
 fn shard_of(user: UserId) -> usize {
     user.0 as usize % SHARDS
 }
 
-/// Enough that two loops seldom want the same.
+/// Enough for two loops rarely to need the same one.
 const SHARDS: usize = 256;
 
 #[cfg(test)]

@@ -1,17 +1,22 @@
-//! [`Quotas`]: how much may be stored for each user who does not fetch, and how much of that one sender may have.
+//! [`Quotas`]: how much may be stored for each user who does not fetch, and how much of that one
+//! sender may use.
 //!
-//! A mailbox is counted only from the moment in which this node has put a sixteenth of its quota in, and then its size is asked
-//! once. So an ordinary message costs a lookup, and no query. From there on each account and address has its share of what
-//! is left: one sender fills half of a mailbox, and others find room in the other half. A group is such a sender, whoever
-//! writes to it, and all groups together have four fifths at most. So a busy group leaves room for its dormant members' friends.
+//! A mailbox is counted only after this node has put a sixteenth of its quota in; then its size is
+//! queried once. So an ordinary message costs a lookup, and no query. From there on each account
+//! and address has its share of the free space: one sender fills half of a mailbox, and others find
+//! room in the other half. A group counts as one such sender, whoever writes to it, and all groups
+//! together have at most four fifths. So a busy group leaves room for its dormant members' friends.
 //!
-//! What other nodes store and delete is not seen. Before a sender is refused, the size is asked again, after a second at
-//! first, and less often while the mailbox stays full. So nobody is refused for long for what is gone, and a mailbox that
-//! several nodes write to exceeds its quota by a sixteenth for each of them and by what they store between two questions.
+//! This node does not see what other nodes store and delete. Before a sender is refused, the size
+//! is queried again, first after a second, and less often while the mailbox stays full. So no
+//! sender is refused for long because of messages that are gone. A mailbox to which several nodes
+//! write exceeds its quota by a sixteenth for each of them and by what they store between two
+//! queries.
 //!
-//! A group may have thousands of dormant members, whose mailboxes fill at the same time, and the size of each takes a query.
-//! So at most a tenth of the time goes into questions, and none into a database that is away. A mailbox that cannot be asked
-//! about is counted a little later, from what this node has put in.
+//! A group may have thousands of dormant members, whose mailboxes fill at the same time, and each
+//! size takes a query. So at most a tenth of the time is spent on queries, and none while the
+//! database is unreachable. A mailbox whose size cannot be queried is counted a little later, from
+//! what this node has put in.
 //!
 //! However many mailboxes one client writes to, what was put into another one is not forgotten: mailboxes that are not counted
 //! yet share a fixed number of sums ([`SUMS`]), by a secret hash. Those of one sum are counted earlier than each alone would
@@ -39,54 +44,56 @@ pub struct Quotas {
     bytes_max: usize,
     /// Which mailboxes share a sum is a secret: nobody can choose those of another user's.
     hasher: RandomState,
-    /// A leaf lock, not held while anything is asked.
+    /// A leaf lock, not held during a query.
     known: Mutex<Known>,
 }
 
-/// What becomes of a batch.
+/// The result for a batch.
 #[derive(Debug, Default)]
 pub struct Admitted {
-    /// It is to be stored.
+    /// The messages to be stored.
     pub fits: Vec<Delivery>,
-    /// It finds no room.
+    /// The messages without room.
     pub full: Vec<Delivery>,
-    /// Users whose mailboxes have refused something for the first time.
+    /// Users whose mailboxes have refused a message for the first time.
     pub filled: Vec<UserId>,
 }
 
-/// Asks how many bytes are stored for a user; `None` if that cannot be known now.
+/// Queries the bytes stored for a user; `None` if that is impossible now.
 pub type Size<'a> = &'a dyn Fn(UserId) -> Option<usize>;
 
 struct Known {
     /// What this node has put into all mailboxes of a sum that are not counted, since it was set back.
     sums: Box<[usize]>,
     counted: Recent<UserId, Counted, FxBuildHasher>,
-    /// Nothing is asked before.
+    /// The earliest time of the next query.
     next_question: Option<Instant>,
 }
 
 /// A mailbox that was asked about, or that could not be asked about for too long.
 struct Counted {
-    /// How much each sender has put in, of what is not in `others`.
+    /// What each sender has put in, apart from `others`.
     shares: NestedShares,
     put_in: usize,
-    /// When the size may be asked again, and how long it is left alone after that.
+    /// The earliest time of the next query, and the pause after that.
     ask_at: Instant,
     pause: Duration,
-    /// It has refused something, and that was said.
+    /// Whether it has refused a message and that was logged.
     has_refused: bool,
 }
 
 impl Quotas {
-    /// Each mailbox may hold so many bytes, each message with [`ROW_BYTES`] beside its text.
+    /// Each mailbox may hold this number of bytes, counted as the text and [`ROW_BYTES`] for each
+    /// message.
     pub fn new(bytes_max: usize) -> Quotas {
         let (sums, counted) = (vec![0; SUMS].into(), Recent::new(COUNTED_MAX));
         let known = Mutex::new(Known { sums, counted, next_question: None });
         Quotas { bytes_max, hasher: RandomState::new(), known }
     }
 
-    /// Parts a batch that is going to be stored into what fits and what does not. Without `size` nothing is asked: the
-    /// database is away. What has no sender always fits.
+    /// Splits a batch that is going to be stored into the messages that fit and those that do not.
+    /// Without `size` nothing is queried, because the database is unreachable. Messages without a
+    /// sender always fit.
     pub fn admit(&self, deliveries: Vec<Delivery>, clock: &Clock, size: Option<Size<'_>>) -> Admitted {
         let mut known = self.known.lock();
         let mut now = clock.now();
@@ -108,7 +115,7 @@ impl Quotas {
         admitted
     }
 
-    /// Messages of this user were deleted: what is left is asked when it matters.
+    /// Notes that messages of this user were deleted: the size is queried when it matters.
     pub fn deleted(&self, user: UserId) {
         self.known.lock().counted.remove(&user);
     }
@@ -174,7 +181,7 @@ impl Quotas {
 
     fn note(&self, known: &mut Known, user: UserId, size: Option<usize>, now: Instant) {
         match (known.counted.get_mut(&user), size) {
-            // Nothing was taken away, and others may have put something in.
+            // Nothing was removed, and others may have added something.
             (Some(counted), Some(size)) if size >= counted.put_in => {
                 counted.shares.set_max(self.bytes_max.saturating_sub(size - counted.put_in));
                 counted.put_off(now);
@@ -224,11 +231,11 @@ impl Counted {
 enum Verdict {
     Fits,
     Full,
-    /// The mailbox's size is to be asked first, if it cannot wait a little longer.
+    /// The size should be queried first, unless that can wait a little longer.
     AskFirst {
         may_wait: bool,
     },
-    /// It is full, unless something was deleted since it was asked.
+    /// It is full, unless something was deleted since the query.
     AskAgain,
 }
 
@@ -238,14 +245,14 @@ const SUMS: usize = 1 << 19;
 const SHRINKS_BY: usize = 16;
 /// Counted mailboxes that are remembered at least, and at most twice as many: some tens of megabytes.
 const COUNTED_MAX: usize = 100_000;
-/// Which part of its quota a node puts into a mailbox before it is counted.
+/// The part of its quota that a node puts into a mailbox before it is counted.
 const UNCOUNTED: usize = 16;
-/// The same when there is no time to ask for its size.
+/// The same if there is no time to query its size.
 const UNASKED: usize = 4;
-/// How long a full mailbox is left alone before its size is asked again, at first and in the end.
+/// The pause before the size of a full mailbox is queried again, at first and at most.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
-/// How many times as long as a question takes nothing more is asked.
+/// After a query there is none for this many times its duration.
 const REST: u32 = 9;
 
 #[cfg(test)]
@@ -266,7 +273,7 @@ mod tests {
         stored: Cell<usize>,
         asked: Cell<usize>,
         clock: Clock,
-        /// How long a question takes, or none: nobody can be asked.
+        /// The duration of a query; `None` if queries are impossible.
         asking: Option<Duration>,
     }
 
@@ -277,7 +284,7 @@ mod tests {
             Scene { quotas: Quotas::new(MAX), stored, asked, clock, asking: Some(Duration::ZERO) }
         }
 
-        /// Stores messages of 100 bytes each in one batch; how many fit.
+        /// Stores messages of 100 bytes each in one batch. Returns how many fit.
         fn store(&self, from: i32, count: usize) -> usize {
             self.store_for(Payer::Account(UserId(from)), 9, count)
         }

@@ -1,4 +1,4 @@
-//! [`Router`]: where a recipient is, and how a message gets there.
+//! [`Router`]: finds a recipient and sends a message there.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -21,18 +21,20 @@ use crate::session::{MEMBER_WORK, Settled, members_at_once};
 use crate::store::UserState;
 use crate::store::spool::lane_key;
 
-/// Knows who is online, and sends messages on: to a connection of this node, or into the recipient's lane.
+/// Knows which users are online, and forwards messages: to a connection of this node, or into the
+/// recipient's lane.
 pub struct Router {
     services: Arc<Services>,
     presence: Arc<Presence<Posted>>,
-    /// To other nodes, when there can be any. What none of them takes goes on to `keepers`.
+    /// The lanes to other nodes, if there can be any. Messages that no node takes go on to
+    /// `keepers`.
     outbox: Option<Arc<Lanes<OutItem>>>,
-    /// To the store.
+    /// The lanes to the store.
     keepers: Arc<Lanes<LaneItem>>,
     states: StateWriter,
 }
 
-/// What became of a forwarded frame, as far as is known at once.
+/// The fate of a forwarded frame, as far as it is known immediately.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Routed {
     /// Settled.
@@ -42,7 +44,7 @@ pub enum Routed {
         /// It has failed because a recipient's mailbox is full.
         full: bool,
     },
-    /// On its way; the sender's session hears of it.
+    /// On its way; the sender's session will be notified.
     OnItsWay,
 }
 
@@ -57,12 +59,12 @@ impl Routed {
     }
 }
 
-/// A frame for the members of a group, but for its sender.
+/// A frame for the members of a group except its sender.
 #[derive(Debug)]
 pub struct GroupFrame<'f> {
     /// The group.
     pub group: GroupId,
-    /// All of them, ascending.
+    /// All members, ascending.
     pub members: &'f [UserId],
     /// The sender.
     pub except: UserId,
@@ -71,7 +73,7 @@ pub struct GroupFrame<'f> {
 }
 
 impl Router {
-    /// A router for a node where nobody is online yet.
+    /// A router for a node without users yet.
     pub fn new(
         services: Arc<Services>,
         outbox: Option<Arc<Lanes<OutItem>>>,
@@ -81,7 +83,7 @@ impl Router {
         Router { services, presence: Arc::default(), outbox, keepers, states }
     }
 
-    /// Forwards a frame to one user. What it takes up on its way is of the holder's share.
+    /// Forwards a frame to one user. Its room in the lanes counts for the holder's share.
     pub fn deliver(
         &self,
         turn: &mut Turn<Posted>,
@@ -116,7 +118,8 @@ impl Router {
         }
     }
 
-    /// Forwards a frame to a group. Its text takes up room once, however many members are not here.
+    /// Forwards a frame to a group. Its text takes up room once, however many members are not on
+    /// this node.
     pub fn deliver_all(
         &self,
         turn: &mut Turn<Posted>,
@@ -129,7 +132,8 @@ impl Router {
         self.conclude(so_far, holder)
     }
 
-    /// The same for a group with very many members: some of them at each call. What became of the frame, when that was all.
+    /// Like [`Router::deliver_all`], for a very large group: some of the members at each call.
+    /// Returns the frame's fate after the last ones.
     pub fn spread(&self, turn: &mut Turn<Posted>, spread: &mut Spread) -> Option<Routed> {
         let Spread { group, except, holder, done, .. } = *spread;
         let end = spread.members.len().min(done + members_at_once(spread.text.len()));
@@ -150,7 +154,7 @@ impl Router {
         so_far: &mut SoFar,
     ) {
         let &GroupFrame { group, members, except, text } = frame;
-        // Most groups are online: what only the lanes need is made when the first member is not.
+        // Most groups are online, so data for the lanes is made only when the first member is not.
         let SoFar { shared, delivered, refused } = so_far;
         let mut held = None;
         for &to in members.iter().filter(|to| **to != except) {
@@ -161,7 +165,7 @@ impl Router {
                         Some((Fan::new(sender.clone(), group, text.len(), berth), Arc::<str>::from(text)))
                     })
                     .as_ref()?;
-                // What is for other nodes goes to each of them in one message.
+                // Holding the lanes lets the messages for each other node share one publication.
                 held.get_or_insert_with(|| self.outbox.as_deref().map(Lanes::hold));
                 let is_added = fan.add(DELIVERY_BYTES);
                 is_added.then(|| Delivery {
@@ -184,7 +188,7 @@ impl Router {
         }
     }
 
-    /// All members were looked at.
+    /// Concludes a frame after its last member.
     fn conclude(&self, so_far: SoFar, holder: Holder) -> Routed {
         let SoFar { shared, delivered, refused } = so_far;
         self.services.metrics.delivered_locally(delivered);
@@ -199,7 +203,8 @@ impl Router {
         }
     }
 
-    /// The holder has its share of the lanes: a frame is refused, for so many recipients.
+    /// Counts a frame that is refused for this number of recipients, because the holder has its
+    /// share of the lanes.
     fn no_room(&self, recipients: usize, holder: Holder) {
         let metrics = &self.services.metrics;
         metrics.failed(recipients);
@@ -207,7 +212,7 @@ impl Router {
         log::debug!("{} has used up its share of the lanes: a message is refused", holder.payer);
     }
 
-    /// Whether messages that others send to `user` come to this node already, or never need to.
+    /// Whether messages of other nodes for `user` already arrive here, or never need to.
     pub fn is_here(&self, user: UserId) -> bool {
         self.outbox.is_none() || self.is_connected(user)
     }
@@ -217,8 +222,8 @@ impl Router {
         self.presence.read(user).newest(user).is_some()
     }
 
-    /// Takes `user` from all connections of this node; returns these. `waiter` is posted the outcome when `User.state` says
-    /// what is true then.
+    /// Removes `user` from all connections of this node, and returns these. `waiter` is posted the
+    /// outcome when `User.state` is correct.
     pub fn log_out(
         &self,
         turn: &mut Turn<Posted>,
@@ -239,7 +244,7 @@ impl Router {
         left
     }
 
-    /// Whether `user` is on any connection of this node, or about to be.
+    /// Whether `user` is on any connection of this node, or will be soon.
     pub fn has(&self, user: UserId) -> bool {
         self.presence.read(user).has(user)
     }
@@ -254,15 +259,16 @@ impl Router {
         self.presence.read(user).newest(user).cloned()
     }
 
-    /// Has the other nodes send here what is for `user`; `link` is posted the outcome, and is attached then.
+    /// Makes the other nodes send messages for `user` here; `link` is posted the outcome, and must
+    /// then be attached.
     pub fn join(&self, user: UserId, link: &Arc<ClientLink>) {
-        // The bus hears of arrivals and departures in their order, because the shard is held.
+        // The bus gets logins and logouts in their order, because the shard is held.
         let mut shard = self.presence.write(user);
         shard.join(user, link);
         self.services.bus.subscribe(user, Some(link));
     }
 
-    /// Shows who waits where.
+    /// Registers the lanes and the number of users with the metrics.
     pub fn watched_by(&self, metrics: &Metrics) {
         let presence = self.presence.clone();
         metrics.watch_users(move || presence.users());
@@ -272,13 +278,15 @@ impl Router {
         }
     }
 
-    /// Makes `link` the connection that receives for `user`. One that received before is given up if its peer acknowledges
-    /// nothing, now or in the next seconds: most likely it is the same client, which has lost that connection and come back,
-    /// and shall not wait for its messages until the system notices.
+    /// Makes `link` the connection that receives for `user`. If the previous one acknowledges
+    /// nothing, now or within the next seconds, it is given up: most likely the same client has
+    /// lost that connection and come back, and should not wait for its messages until the system
+    /// notices.
     pub fn attach(&self, turn: &mut Turn<Posted>, user: UserId, link: &Arc<ClientLink>) {
         let mut shard = self.presence.write(user);
         let before = shard.newest(user).filter(|before| *before != link).cloned();
-        // What the newest so far holds is newer than what a connection has got that was older until now.
+        // The messages of the newest connection so far are newer than those received by a
+        // connection that was older until now.
         let may_follow =
             before.as_ref().is_some_and(|before| shard.holds_newest(user, before)) && shard.is_on(user, link);
         let added = shard.add(user, link);
@@ -291,7 +299,7 @@ impl Router {
         if added != Added::Another {
             return;
         }
-        // The oldest first: so all of them may hand on what they hold.
+        // The oldest first, so that all of them may hand on their messages.
         let others: SmallVec<[Arc<ClientLink>; 2]> =
             shard.links(user).filter(|other| *other != link).cloned().collect();
         for other in others {
@@ -304,27 +312,30 @@ impl Router {
         }
     }
 
-    /// Has `User.state` say that `user` is here; `link` is posted the outcome.
+    /// Sets `User.state` of `user` to online; `link` is posted the outcome.
     pub fn show(&self, user: UserId, link: &Arc<ClientLink>) {
         self.states.note_and_tell(user, UserState::Online, link);
     }
 
-    /// `link` no longer receives for `user`, and is posted the outcome when `User.state` says what is true then.
+    /// Stops `link` from receiving for `user`; it is posted the outcome when `User.state` is
+    /// correct.
     pub fn detach_and_show(&self, turn: &mut Turn<Posted>, user: UserId, link: &Arc<ClientLink>) {
-        // The departure may be noted, and written, at any moment from now on.
+        // From now on the logout may be noted and written at any moment.
         self.states.tell(user, UserState::Offline, link);
         if self.leave(turn, user, link) != Removed::Last {
             self.states.tell_at_once(user);
         }
     }
 
-    /// `link` no longer receives for `user`; what it was sent for the user and did not take goes where the user is now.
+    /// Stops `link` from receiving for `user`. Messages that it was sent and did not take go to
+    /// where the user is now.
     pub fn detach(&self, turn: &mut Turn<Posted>, user: UserId, link: &Arc<ClientLink>) {
         self.leave(turn, user, link);
     }
 
-    /// A message that a connection which has ended did not bring to its client, and the label it was sent under. It is kept:
-    /// whatever connection the user has now may have got newer ones.
+    /// Stores a message that a connection which has ended did not deliver; `label` is the one it
+    /// was sent under. It is stored, because the user's current connection may have received newer
+    /// ones.
     pub fn give_back(&self, label: u32, frame: Box<[u8]>) {
         let to = UserId((label & !EARLIER).cast_signed());
         self.services.metrics.returned(1);
@@ -332,18 +343,19 @@ impl Router {
         self.keep(to, vec![frame], KEPT_LATE);
     }
 
-    /// Has work done on a user's kept messages, after all that is on its way to them. Whoever asks bounds how much of it
-    /// there can be.
+    /// Submits work on a user's stored messages, to be done after everything on its way to them.
+    /// The caller must limit the amount of such work.
     pub fn submit(&self, user: UserId, work: Work) {
         self.queue_anyway(user, LaneItem::Work(user, work), WORK_BYTES);
     }
 
-    /// Finishes what is on its way to other nodes and to the store, but not after `by`; returns how many messages were
-    /// left.
+    /// Finishes the messages on their way to other nodes and to the store, until `by` at most.
+    /// Returns how many are left.
     pub fn close(&self, by: Instant) -> usize {
         let bus = &self.services.bus;
-        // The bus stays until the last envelope is confirmed: nothing is stored that has arrived. What it brings until it
-        // hushes is kept or answered for, and so it may go only after the lanes.
+        // The bus stays until the last envelope is confirmed, so that no message that has arrived
+        // is stored. Messages that the bus delivers until it hushes are stored or answered, so it
+        // may be stopped only after the lanes.
         let left = self.outbox.as_ref().map_or(0, |outbox| outbox.close(by));
         bus.hush();
         let left = left + self.keepers.close(by);
@@ -371,7 +383,7 @@ impl Router {
         }
     }
 
-    /// The item, if the lanes have ended.
+    /// Returns the item if the lanes have ended.
     fn queue_late(&self, user: UserId, item: LaneItem, bytes: usize) -> Result<(), LaneItem> {
         let key = lane_key(user);
         let item = match &self.outbox {
@@ -385,7 +397,7 @@ impl Router {
         self.keepers.submit_late(key, item.standing(), item, bytes).map_err(|closed| closed.0)
     }
 
-    /// Hands a message to the user's connection, or parks it in the user's lane if there is none.
+    /// Hands a message to the user's connection, or puts it into the user's lane if there is none.
     fn route(
         &self,
         turn: &mut Turn<Posted>,
@@ -396,7 +408,8 @@ impl Router {
         loop {
             let shard = self.presence.read(to);
             let Some(link) = shard.newest(to) else {
-                // Still under the lock: whoever logs in after this finds the message in the lane before its fetch.
+                // Still under the lock: a later login finds the message in the lane before its
+                // fetch.
                 let Some(delivery) = park() else { return Parked::NoRoom };
                 let bytes = delivery.text.len() + DELIVERY_BYTES;
                 return match self.queue(to, LaneItem::Delivery(delivery), bytes) {
@@ -428,7 +441,8 @@ impl Router {
         }
     }
 
-    /// A slow consumer. It loses its place first, so that what it did not take goes ahead of what it could not take.
+    /// Gives up a slow consumer. It is removed first, so that the messages it did not take go ahead
+    /// of the one it could not take.
     fn give_up(&self, turn: &mut Turn<Posted>, user: UserId, link: &Arc<ClientLink>) {
         log::warn!("a connection of user {user} does not take its messages and is closed");
         self.services.metrics.slow_consumer();
@@ -436,8 +450,8 @@ impl Router {
         self.leave(turn, user, link);
     }
 
-    /// Takes a user from a connection, and the user's messages that it will not bring to its client. They go to the
-    /// connection that the user has now, unless that has got newer ones already.
+    /// Removes a user from a connection, with the user's messages that it will not deliver. These
+    /// go to the user's current connection, unless that has already received newer ones.
     fn leave(&self, turn: &mut Turn<Posted>, user: UserId, link: &Arc<ClientLink>) -> Removed {
         let mut shard = self.presence.write(user);
         let may_follow = shard.holds_newest(user, link);
@@ -448,8 +462,9 @@ impl Router {
         removed
     }
 
-    /// The same without telling others when it was the last. `follows`: what the connection holds is newer than what the next
-    /// one has got. Whether something came back.
+    /// The same, without notifying others if it was the last connection. `follows`: its messages
+    /// are newer than those that the next connection has received. Returns whether messages came
+    /// back.
     fn take_from(
         &self,
         turn: &mut Turn<Posted>,
@@ -464,8 +479,8 @@ impl Router {
         let earlier_came_back = self.keep_earlier(user, link);
         let frames = self.take_back(user, link);
         let came_back = earlier_came_back || !frames.is_empty();
-        // What it has written may still arrive. If it does not, others may have sent newer messages until that is known, even
-        // on this connection, when the user logs in on it again.
+        // Messages that it has written may still arrive. If they do not, others may have sent newer
+        // messages until that is known, even on this connection, if the user logs in on it again.
         link.relabel(label_of(user), label_of(user) | EARLIER);
         if follows || goes_first {
             let receiver = shard.newest(user).cloned();
@@ -483,8 +498,9 @@ impl Router {
         self.take_back_labelled(label_of(user), link)
     }
 
-    /// Has what a connection was sent before the user left it the last time, and will not bring to its client, kept before
-    /// what it was sent since; whether there was something. The user's shard is held.
+    /// Stores messages that a connection was sent before the user last left it, and that it will
+    /// not deliver, ahead of those it was sent since. Returns whether there were any. The user's
+    /// shard is held.
     fn keep_earlier(&self, user: UserId, link: &ClientLink) -> bool {
         let frames = self.take_back_labelled(label_of(user) | EARLIER, link);
         let came_back = !frames.is_empty();
@@ -503,8 +519,8 @@ impl Router {
         self.hand_on(turn, &mut shard, user, frames, false);
     }
 
-    /// Gives frames, in order, to the connection that the user has now, or to the lane; `elsewhere`: the connection that had
-    /// them was there before the user came to another node.
+    /// Gives frames, in order, to the user's current connection, or to the lane. `elsewhere`: the
+    /// connection that had them existed before the user logged in at another node.
     fn hand_on(
         &self,
         turn: &mut Turn<Posted>,
@@ -521,7 +537,7 @@ impl Router {
             if rest.is_empty() {
                 return;
             }
-            // This one is full as well, so all it has goes on, ahead of the rest.
+            // This one is full as well, so all its messages go on, ahead of the rest.
             self.services.metrics.slow_consumer();
             next.hang_up();
             let was_newest = shard.holds_newest(user, &next);
@@ -540,7 +556,7 @@ impl Router {
         }
     }
 
-    /// Has frames that a connection has given back kept, in order. The user's shard is held.
+    /// Stores frames that a connection has returned, in order. The user's shard is held.
     fn keep(&self, user: UserId, frames: Vec<Box<[u8]>>, origin: Origin) {
         let Origin::Returned { late, elsewhere } = origin else { unreachable!("nobody waits for it") };
         for frame in frames {
@@ -552,9 +568,10 @@ impl Router {
         }
     }
 
-    /// The user has left this node. If there are others, the bus says when nothing comes any more. When messages came back
-    /// from the last connection, they must be kept before others hear that nobody is here: what they keep then is newer.
-    /// The user's shard is held.
+    /// The user has left this node. If there are other nodes, the bus reports when no more messages
+    /// arrive. Messages that came back from the last connection must be stored before other nodes
+    /// learn that the user is not here: what they store afterwards is newer. The user's shard is
+    /// held.
     fn gone(&self, user: UserId, came_back: bool) {
         if self.outbox.is_none() {
             self.states.note(user, UserState::Offline);
@@ -563,7 +580,7 @@ impl Router {
         if came_back {
             let (bus, presence) = (self.services.bus.clone(), self.presence.clone());
             let leave = Box::new(move || {
-                // The user may have come again.
+                // The user may have logged in again.
                 let shard = presence.read(user);
                 if !shard.has(user) {
                     bus.unsubscribe(user);
@@ -583,7 +600,7 @@ impl Node for Router {
             if !self.deliver_here(turn, to, frame.as_bytes()) {
                 let (bus, receipt) = (self.services.bus.clone(), receipt());
                 let refuse = Box::new(move || bus.refuse(receipt, delivered));
-                // When this node stops and its lanes have ended, everything is kept already.
+                // If this node shuts down and its lanes have ended, everything is stored already.
                 if let Err(LaneItem::Answer(_, refuse)) = self.queue_late(to, LaneItem::Answer(to, refuse), WORK_BYTES)
                 {
                     refuse();
@@ -608,21 +625,21 @@ impl Node for Router {
         drop(shard);
         let is_all = delivered == frames.split('\n').count();
         if !is_all {
-            // It need not wait for what is kept here: the order of what is kept now is not promised.
+            // It need not wait for messages being stored here: no order with them is promised.
             self.services.bus.refuse(receipt, delivered);
         }
         is_all
     }
 
     fn on_bare(&self, turn: &mut Turn<Posted>, to: UserId, frame: &str) {
-        // A line is a frame for those who read lines.
+        // For clients that read lines, a line is a frame.
         let frame = if frame.contains(['\n', '\r']) { frame.replace(['\n', '\r'], " ") } else { frame.to_owned() };
         self.route_anyway(turn, to, vec![frame.into_bytes().into()]);
     }
 
     fn on_confirmed(&self, place: Option<Place>, sequences: Vec<u64>) {
         if let Some(outbox) = &self.outbox {
-            // Only after the end, when nothing is in flight any more, it is not taken.
+            // It is refused only after the shutdown of the lanes, when nothing is in flight.
             let _ = outbox.submit_late(0, Standing::of(NODES), OutItem::Confirmed(place, sequences), 0);
         }
     }
@@ -646,7 +663,7 @@ impl Node for Router {
         shard.went_elsewhere(user);
         for link in shard.links(user) {
             if link.doubt(turn) {
-                // Its loop takes back what it holds.
+                // Its loop takes the messages back.
                 link.hang_up();
             }
         }
@@ -679,17 +696,17 @@ impl Node for Router {
     }
 }
 
-/// Whether a message went into its lane; it need not if the user's connection has it.
+/// Whether a message was put into its lane; not needed if the user's connection has it.
 enum Parked {
     No,
     Yes,
-    /// The lanes are being closed.
+    /// The lanes are shut down.
     Refused(Delivery),
-    /// Its sender has its share of them.
+    /// Its sender has its share of the lanes.
     NoRoom,
 }
 
-/// In which lane an item travels, and what it weighs there.
+/// The key of an item's lane, and its weight there.
 pub fn weight(item: &LaneItem) -> (u64, usize) {
     match item {
         LaneItem::Delivery(delivery) => (lane_key(delivery.to), delivery.text.len() + DELIVERY_BYTES),
@@ -697,7 +714,7 @@ pub fn weight(item: &LaneItem) -> (u64, usize) {
     }
 }
 
-/// A user's messages are told apart in a connection's output by the user's id.
+/// The user's id labels the user's messages in a connection's output.
 fn label(user: UserId) -> Fate {
     Fate::Return(label_of(user))
 }
@@ -706,16 +723,18 @@ fn label_of(user: UserId) -> u32 {
     user.0.cast_unsigned()
 }
 
-/// Added to the label of messages whose user has left the connection since. No user's id is that high.
+/// Added to the label of messages whose user has since left the connection. No user's id is that
+/// high.
 const EARLIER: u32 = 1 << 31;
 
-/// What a connection has given back and is to be stored; and what it has after the user had left it.
+/// The origin of messages that a connection has returned and that are to be stored; and of those
+/// that it returned after the user had left it.
 const KEPT: Origin = Origin::Returned { late: false, elsewhere: false };
 const KEPT_LATE: Origin = Origin::Returned { late: true, elsewhere: false };
 
 /// The flow of what other nodes say: no payer has this number.
 const NODES: u64 = u64::MAX;
 
-/// What a delivery weighs beside its text, and other work at all.
+/// The weight of a delivery besides its text, and of other work.
 const DELIVERY_BYTES: usize = size_of::<LaneItem>() + size_of::<Link<Posted>>();
 const WORK_BYTES: usize = 256;

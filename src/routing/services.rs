@@ -1,4 +1,4 @@
-//! [`Services`]: what routing works with, and the jobs too.
+//! [`Services`]: the parts that routing and the jobs use.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,25 +14,25 @@ use crate::store::outages::Outages;
 use crate::store::spool::Spool;
 use crate::store::{Kept, Message, Store, StoreError};
 
-/// The parts that messages pass and what bounds them. Shared by all threads.
+/// The parts that messages pass, and their limits. Shared by all threads.
 pub struct Services {
-    /// The durable facts.
+    /// The persistent data.
     pub store: Store,
     /// Where messages wait while the store is unavailable.
     pub spool: Arc<dyn Spool>,
     /// The other nodes.
     pub bus: Arc<dyn Bus>,
-    /// What time it is.
+    /// The time.
     pub clock: Clock,
-    /// Room for what is on its way to other nodes and to the store.
+    /// Room for messages on their way to other nodes and to the store.
     pub berths: Arc<Berths>,
     /// The members of groups.
     pub groups: GroupCache,
     /// How much may be stored for each user.
     pub quotas: Quotas,
-    /// What is counted.
+    /// The counters.
     pub metrics: Arc<Metrics>,
-    /// What fails of what is asked of the store and of the spool.
+    /// The failing kinds of calls to the store and to the spool.
     pub outages: Outages,
 }
 
@@ -52,10 +52,11 @@ impl Services {
         }
     }
 
-    /// Has the store keep messages.
+    /// Stores messages.
     ///
     /// # Errors
-    /// The store's.
+    ///
+    /// The errors of the store.
     pub fn appended(&self, messages: &[Message]) -> Result<Vec<Kept>, StoreError> {
         let result = self.store.messages.get().and_then(|store| store.append(messages));
         self.outages.note("storing messages", result.as_ref().err());

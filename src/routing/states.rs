@@ -1,13 +1,14 @@
 //! [`StateWriter`]: keeps `User.state` up to date, off the hot path.
 //!
-//! Only the latest state of a user matters, so changes wait in a map, which is bounded by the users there are, and a
-//! thread writes all that have gathered as one batch. The column is for neighbours and tools: nobody here trusts it.
+//! Only the latest state of a user matters, so changes wait in a map, which is bounded by the
+//! number of users, and a thread writes them in batches. The column is for C++ neighbours and
+//! tools: this server never trusts it.
 //!
-//! While nodes of the reference server are there, which go by the column, a login or logout waits for it, and is told when it
-//! is written: with the batch. When it cannot be written now, nobody waits any longer.
+//! While nodes of the reference server run, which rely on the column, a login or logout waits until
+//! its state is written, with the batch. If it cannot be written now, no login waits any longer.
 //!
-//! A user may be on several nodes. The one that is left asks the others before it writes `offline`, and once more after
-//! that: a user who arrived elsewhere in between is online.
+//! A user may be on several nodes. A node that the user leaves asks the others before it writes
+//! `offline`, and once more after that: a user who logged in elsewhere in between is online.
 
 use std::io;
 use std::sync::Arc;
@@ -23,10 +24,10 @@ use crate::protocol::UserId;
 use crate::session::Outcome;
 use crate::store::{Role, States, StoreError, UserState};
 
-/// Notes who came and went, and has it written.
+/// Notes logins and logouts, and writes them.
 pub struct StateWriter {
     shared: Arc<Shared>,
-    /// Until it is closed.
+    /// `None` once it is closed.
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -40,11 +41,11 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Pending {
     states: FxHashMap<UserId, UserState>,
-    /// Connections that wait until a state is written. One waits for one state, and not for long.
+    /// Connections that wait until a state is written. Each waits for one state, and not for long.
     waiting: FxHashMap<UserId, Vec<(UserState, Arc<ClientLink>)>>,
-    /// The server stops: what cannot be written now is given up.
+    /// Set at shutdown: what cannot be written now is given up.
     stopping: bool,
-    /// All that was noted is written.
+    /// Whether everything noted is written.
     all_written: bool,
 }
 
@@ -58,7 +59,8 @@ impl StateWriter {
     /// Starts the thread that writes, named `states`. Call it once.
     ///
     /// # Errors
-    /// When the system has no thread left.
+    ///
+    /// If the system cannot start a thread.
     pub fn start(&self) -> io::Result<()> {
         let writer = self.shared.clone();
         let thread = thread::Builder::new().name("states".into()).spawn(move || writer.run())?;
@@ -81,20 +83,20 @@ impl StateWriter {
         self.shared.pending.lock().waiting.entry(user).or_default().push((state, link.clone()));
     }
 
-    /// Nobody needs to wait for the state of this user.
+    /// Lets waiters for this user's state stop waiting.
     pub fn tell_at_once(&self, user: UserId) {
         let told = self.shared.pending.lock().told(user, |_| true);
         ClientLink::post_all(told);
     }
 
-    /// Writes that these users have left a node, now; false if that is not possible. Blocks.
+    /// Writes that these users have left a node, immediately; false if that is impossible. Blocks.
     pub fn write_offline(&self, users: &[UserId]) -> bool {
         let states: Vec<_> = users.iter().map(|user| (*user, UserState::Offline)).collect();
         self.shared.write(&states).is_ok()
     }
 
-    /// Writes what was noted, and ends; whether all was written. What cannot be at the first try is given up, and at `by`
-    /// everything is.
+    /// Writes the noted changes, and ends. Returns whether all were written. Changes that fail at
+    /// the first try are given up, and at `by` all are.
     pub fn close(&self, by: Instant) -> bool {
         self.shared.pending.lock().stopping = true;
         self.shared.news.notify_one();
@@ -107,7 +109,7 @@ impl StateWriter {
 
 impl Shared {
     fn run(&self) {
-        // Whom the other nodes may forget, which they could not be told yet.
+        // Users whom the other nodes may forget, and that could not be reported to them yet.
         let mut gone: Vec<UserId> = Vec::new();
         let mut given_up = false;
         loop {
@@ -126,7 +128,8 @@ impl Shared {
             let states: Vec<_> = pending.states.drain().collect();
             drop(pending);
             let written = self.write(&states);
-            // When it cannot be written, they are told as well, rather than wait for longer than their clients.
+            // If the state cannot be written, they are notified as well, rather than wait longer
+            // than their clients do.
             self.tell(&states);
             if let Err(error) = written {
                 let mut pending = self.pending.lock();
@@ -135,7 +138,7 @@ impl Shared {
                     given_up = true;
                     continue;
                 }
-                // What was noted meanwhile is newer.
+                // Changes noted meanwhile are newer.
                 for (user, state) in states {
                     pending.states.entry(user).or_insert(state);
                 }
@@ -166,7 +169,7 @@ impl Shared {
         ClientLink::post_all(overtaken);
     }
 
-    /// Tells those who wait for these states.
+    /// Notifies those who wait for these states.
     fn tell(&self, states: &[(UserId, UserState)]) {
         let mut pending = self.pending.lock();
         if pending.waiting.is_empty() {
@@ -178,7 +181,8 @@ impl Shared {
     }
 
     fn write(&self, states: &[(UserId, UserState)]) -> Result<(), StoreError> {
-        // Claimed before it is written, and given up after: nobody is marked online whom no node would look after.
+        // Users are claimed before the state is written, and released after: so no user is marked
+        // online without a node that would correct it.
         let _ = self.bus.claim(&in_state(states, UserState::Online));
         let mut states = states.to_vec();
         let stays = self.elsewhere(&states);
@@ -191,7 +195,8 @@ impl Shared {
         if arrived.is_empty() { Ok(()) } else { self.store.get()?.set_states(&arrived) }
     }
 
-    /// Those that are to be offline and are on another node. When the others cannot be asked, they will tell.
+    /// The users who are to be set offline and are on another node. If the others cannot be asked,
+    /// they will write their own state.
     fn elsewhere(&self, states: &[(UserId, UserState)]) -> Vec<UserId> {
         let leaving = in_state(states, UserState::Offline);
         if leaving.is_empty() { leaving } else { self.bus.elsewhere(&leaving).unwrap_or_default() }
@@ -199,7 +204,7 @@ impl Shared {
 }
 
 impl Pending {
-    /// Takes those who wait for such a state of this user; what they are to be posted.
+    /// Removes the waiters for such a state of this user. Returns what to post to them.
     fn told(&mut self, user: UserId, is_told: impl Fn(UserState) -> bool) -> Vec<(Arc<ClientLink>, Posted)> {
         let Some(waiting) = self.waiting.get_mut(&user) else { return Vec::new() };
         let told = waiting.extract_if(.., |(state, _)| is_told(*state));
