@@ -432,24 +432,8 @@ fn apply(
 
 /// The name most similar to `word`, if it is similar enough for a typing error.
 fn nearest(word: &str, names: impl Iterator<Item = String>) -> Option<String> {
-    let (distance, name) = names.map(|name| (edit_distance(word, &name), name)).min()?;
+    let (distance, name) = names.map(|name| (strsim::levenshtein(word, &name), name)).min()?;
     (distance <= 1 + name.len() / 5).then_some(name)
-}
-
-/// The number of characters to insert, delete or replace to turn `a` into `b` (Levenshtein),
-/// computed row by row.
-fn edit_distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
-    for (i, a) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, b) in b.chars().enumerate() {
-            let replaced = diagonal + usize::from(a != b);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[row.len() - 1]
 }
 
 const CONFIG: &str = "config";
@@ -685,14 +669,5 @@ mod tests {
         let address = "[::1]:1".parse().unwrap();
         let loaded = config(load_in(&folder.0, "::1 1", &[]));
         assert_eq!(format!("{loaded:?}"), format!("{:?}", Config::with_defaults(address)));
-    }
-
-    #[test]
-    fn the_distance_of_words() {
-        for (a, b, distance) in [("", "abc", 3), ("loops", "loops", 0), ("lops", "loops", 1), ("kitten", "sitting", 3)]
-        {
-            assert_eq!(edit_distance(a, b), distance);
-            assert_eq!(edit_distance(b, a), distance);
-        }
     }
 }

@@ -34,7 +34,6 @@ mod wire;
 use std::collections::HashSet;
 use std::error::Error;
 use std::fmt;
-use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -144,6 +143,7 @@ impl RedisBus {
             idle_timeout: settings.idle_timeout,
             wait_timeout: settings.wait_timeout,
         };
+        let node = getrandom::u64().map_err(|error| refuse(&error))?;
         let shared = Arc::new_cyclic(|shared: &Weak<Shared>| {
             let shared = shared.clone();
             let dial = move |by| match shared.upgrade() {
@@ -151,7 +151,7 @@ impl RedisBus {
                 None => Err("this node has stopped".into()),
             };
             Shared {
-                node: format!("{:016x}", RandomState::new().hash_one(std::process::id())),
+                node: format!("{node:016x}"),
                 names: Names::new(settings),
                 dialer,
                 pool: RedisPool::new(sizes, dial),

@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use argon2::password_hash::phc::PasswordHash;
-use argon2::password_hash::{self, PasswordHasher, PasswordVerifier, try_generate_salt};
+use argon2::password_hash::{self, PasswordHasher, PasswordVerifier};
 use argon2::{Algorithm, Argon2, Params, Version};
 use blake2::Blake2sMac256;
 use blake2::digest::{KeyInit, Mac};
@@ -286,13 +286,10 @@ fn marked(hash: PasswordHash, client: Client) -> Result<String, PasswordError> {
     }
 }
 
-/// 32 bytes from the system's random source, by way of the crate that draws the salts.
+/// 32 bytes from the system's random source.
 fn random_key() -> Result<[u8; 32], PasswordError> {
     let mut key = [0; 32];
-    for half in key.chunks_exact_mut(16) {
-        let drawn = try_generate_salt().map_err(|cause| PasswordError::Random(cause.into()))?;
-        half.copy_from_slice(&drawn);
-    }
+    getrandom::fill(&mut key).map_err(PasswordError::Random)?;
     Ok(key)
 }
 
@@ -302,7 +299,7 @@ pub enum PasswordError {
     /// The configured cost is outside what argon2 allows; the operator must change it.
     Cost(argon2::Error),
     /// The system gave no random bytes.
-    Random(password_hash::Error),
+    Random(getrandom::Error),
     /// argon2 or the random source failed.
     Hash(password_hash::Error),
 }
@@ -321,7 +318,8 @@ impl Error for PasswordError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             PasswordError::Cost(cause) => Some(cause),
-            PasswordError::Random(cause) | PasswordError::Hash(cause) => Some(cause),
+            PasswordError::Random(cause) => Some(cause),
+            PasswordError::Hash(cause) => Some(cause),
         }
     }
 }

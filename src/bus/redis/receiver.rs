@@ -198,8 +198,8 @@ impl Receiver {
 /// A random number from 0 to 1, so that the nodes of a cluster do not all reconnect at the same
 /// moment.
 fn jitter() -> f64 {
-    use std::hash::{BuildHasher, RandomState};
-    (RandomState::new().hash_one(0) >> 11) as f64 / (1_u64 << 53) as f64
+    // Without random bytes it comes back with the others.
+    (getrandom::u64().unwrap_or_default() >> 11) as f64 / (1_u64 << 53) as f64
 }
 
 impl From<io::Error> for SessionError {
