@@ -34,7 +34,7 @@ fn pack<'e>(node: &str, envelopes: &'e [Envelope]) -> Vec<Post<'e>> {
         };
         let parcel = parcels.entry(place).or_default();
         // Two envelopes for one user are put into two parcels, one after the other.
-        if parcel.bytes > PARCEL_BYTES_MAX || parcel.users.contains(&envelope.to) {
+        if parcel.is_full() || parcel.users.contains(&envelope.to) {
             posts.push(std::mem::take(parcel).into_post(node, place));
         }
         parcel.add(index, envelope);
@@ -103,6 +103,10 @@ struct Item<'e> {
 }
 
 impl<'e> Parcel<'e> {
+    fn is_full(&self) -> bool {
+        self.bytes > PARCEL_BYTES_MAX || self.envelopes.len() >= RECIPIENTS_MAX
+    }
+
     fn add(&mut self, index: usize, envelope: &'e Envelope) {
         let Envelope { to, sequence, deliveries, .. } = envelope;
         self.envelopes.push(index);
@@ -130,6 +134,9 @@ impl<'e> Parcel<'e> {
 const HEAD_BYTES: usize = 24;
 /// The most posts that are published before their answers are read.
 pub(in crate::bus) const POSTS_MAX: usize = 512;
+/// The most recipients of one post. The other node hands a post out in one go, and what others have sent to it waits
+/// meanwhile: a few milliseconds.
+const RECIPIENTS_MAX: usize = 512;
 /// The most text in one post, and in all posts published together, unless a single text is longer.
 const PARCEL_BYTES_MAX: usize = 256 * 1024;
 const PIPELINE_BYTES_MAX: usize = 1024 * 1024;
@@ -203,6 +210,14 @@ mod tests {
         let many = |place| (0..=POSTS_MAX).map(|n| envelope(1, place, n as u64, &[&text])).collect::<Vec<_>>();
         assert_eq!(batch_length(&many(None)), POSTS_MAX, "each is a post of its own");
         assert_eq!(batch_length(&many(Some("a-1"))), POSTS_MAX + 1);
+    }
+
+    #[test]
+    fn a_text_for_thousands_at_one_place_leaves_room_for_what_others_send_there() {
+        let text: Arc<str> = "{}".into();
+        let envelopes: Vec<_> = (0..2000).map(|n| envelope(n + 1, Some("a-1"), n as u64, &[&text])).collect();
+        let counts: Vec<usize> = packed(&envelopes).iter().map(|(.., envelopes)| envelopes.len()).collect();
+        assert_eq!(counts, [RECIPIENTS_MAX, RECIPIENTS_MAX, RECIPIENTS_MAX, 2000 - 3 * RECIPIENTS_MAX]);
     }
 
     #[test]
