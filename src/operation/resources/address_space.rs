@@ -35,21 +35,9 @@ pub fn check_address_space(space: AddressSpace, config: &Config) -> Result<(), T
     let hashes = config.hashers as u64 * u64::from(config.password_cost.memory_kib) * 1024;
     let clients = config.memory_bytes_max as u64;
     let store = if config.mysql.is_some() { STORE_BYTES_ELSEWHERE } else { STORE_BYTES };
-    let needed = space.used + threads + hashes + clients + store + RESERVE;
-    if needed > space.limit {
-        return Err(TooLittleSpace { limit: space.limit, needed });
-    }
-    let left = space.limit - needed;
-    if left < config.lane_bytes_max as u64 {
-        log::warn!(
-            "the address space is limited to {} MiB (ulimit -v), and messages on their way may take {} MiB of it \
-                 (lane_max), where {} MiB are left: raise the limit, or lower lane_max",
-            space.limit / MIB,
-            config.lane_bytes_max as u64 / MIB,
-            left / MIB
-        );
-    }
-    Ok(())
+    let in_lanes = config.lane_bytes_max as u64;
+    let needed = space.used + threads + hashes + clients + in_lanes + store + RESERVE;
+    if needed > space.limit { Err(TooLittleSpace { limit: space.limit, needed }) } else { Ok(()) }
 }
 
 impl fmt::Display for TooLittleSpace {
@@ -58,7 +46,7 @@ impl fmt::Display for TooLittleSpace {
         write!(
             f,
             "the address space is limited to {} MiB (ulimit -v), and with these settings the server needs {} MiB; raise the \
-             limit, or lower hashers, workers, loops or memory_max",
+             limit, or lower hashers, workers, loops, lane_max or memory_max",
             limit / MIB,
             needed.div_ceil(MIB)
         )
@@ -106,6 +94,9 @@ mod tests {
         let enough = AddressSpace { limit: error.needed, used: 16 * MIB };
         assert_eq!(check_address_space(enough, &config), Ok(()));
         config.memory_bytes_max += 1;
+        assert!(check_address_space(enough, &config).is_err());
+        config.memory_bytes_max -= 1;
+        config.lane_bytes_max += 1;
         assert!(check_address_space(enough, &config).is_err());
         assert!(error.to_string().starts_with("the address space is limited to 64 MiB (ulimit -v)"), "{error}");
     }
