@@ -1,7 +1,8 @@
 //! [`Session`]: what the server knows of one client, and what follows from everything that happens to it.
 //!
 //! A state machine without I/O: an [`Input`] goes in, [`Effect`]s come out, and whoever runs it (the server, a test)
-//! carries them out and reports back what became of them. What the decisions are is in `handlers`.
+//! carries them out and reports back what became of them. Which states there are is in `phase`, what is decided about each
+//! request in `handlers`. Nothing here knows sockets, threads or the store: the folders above call it, and read its types.
 //!
 //! ```text
 //!            a request needs the store                      its outcome
@@ -15,23 +16,31 @@
 //! Chat does not leave `Ready`: it is forwarded, and only counted until it is settled. Whatever is answered waits until
 //! the count is zero, and whatever comes while the session is not ready waits in the connection's input.
 
+mod effect;
 mod handlers;
+mod input;
+mod job;
+mod known;
 pub mod password;
+mod phase;
 mod pieces;
 
 use std::borrow::Cow;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use net::Flow;
 use smallvec::SmallVec;
 
+pub use self::effect::{Effect, Effects};
+pub use self::input::{Input, Settled};
+pub use self::job::{Job, Outcome};
+pub use self::known::Known;
+use self::phase::{Awaited, Found, Phase};
 pub use self::pieces::{MEMBER_WORK, members_at_once};
 use crate::admission::{Payer, Source};
 use crate::config::Auth;
-use crate::protocol::{self, BadRequest, FrameKind, GroupId, Id, Request, UserId};
-use crate::session::password::Client;
-use crate::store::{FriendNames, MessageId, UserState};
+use crate::protocol::{self, BadRequest, FrameKind, Request, UserId};
+use crate::store::UserState;
 
 /// One client. See the [module](self).
 #[derive(Debug)]
@@ -39,249 +48,20 @@ pub struct Session {
     auth: Auth,
     /// The users that it has logged in as, the latest last.
     users: SmallVec<[UserId; 1]>,
-    pub(crate) phase: Phase,
+    phase: Phase,
     unsettled: Settled,
     /// The account that pays for these: frames of one payer keep their order on their way.
     paying: Option<UserId>,
     /// Of what kind the frame was that was looked at last.
     frame_kind: FrameKind,
     /// The connection is dead, only what it sent before is still looked at.
-    pub(crate) hung_up: bool,
+    hung_up: bool,
     /// A reminder will come.
-    pub(crate) reminder_set: bool,
+    reminder_set: bool,
     /// The user whose stored messages go on in a further frame, after the client's pause.
-    pub(crate) more: Option<UserId>,
+    more: Option<UserId>,
     /// What the frame that waits at the front of the input has been waiting for.
-    pub(crate) found: Option<Box<Found>>,
-}
-
-/// Where a session stands.
-#[derive(Debug)]
-pub(crate) enum Phase {
-    /// Takes whatever comes.
-    Ready,
-    /// For a job's outcome.
-    Waiting(Awaited),
-    /// A frame is being handed to the members of a large group: what comes after it must not overtake it.
-    Spreading,
-    /// The request is done, but its push is not settled yet.
-    Settling { reply: String },
-    /// Kept messages are on their way to the client; they are deleted when they have arrived.
-    /// `wanted` is when another connection asked for the mailbox, and how much had not arrived then.
-    Sending { user: UserId, ids: Box<[MessageId]>, wanted: Option<Box<(Instant, usize)>> },
-    /// Over.
-    Ended,
-}
-
-/// Which outcome a session waits for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Awaited {
-    /// Whether the password of this user is right.
-    Password(UserId),
-    /// The bus to confirm that this node is subscribed for the user.
-    Place(UserId),
-    /// That this is the user's `User.state`: of a login or logout, which is answered then, at the latest `by` this time.
-    State { user: UserId, state: UserState, by: Instant },
-    /// The members of a group, for the frame that still stands in the input.
-    Members(GroupId),
-    /// That these are friends.
-    Friends { a: UserId, b: UserId },
-    /// Just the reply.
-    Reply,
-    /// The messages kept for this user.
-    Messages(UserId),
-    /// The same, for a further frame with them that nobody has asked for.
-    MoreMessages(UserId),
-    /// That so many messages of this user are deleted.
-    Deletion(UserId, u32),
-}
-
-/// What was found out for a frame while it waited.
-#[derive(Debug)]
-pub(crate) enum Found {
-    Members(GroupId, Arc<[UserId]>),
-    /// Nothing can be found out: this is the answer.
-    Refusal(Cow<'static, str>),
-}
-
-/// What happens to a session.
-#[derive(Debug)]
-pub enum Input<'f> {
-    /// A frame was received.
-    Frame(&'f [u8]),
-    /// Something was received that is no frame.
-    Garbage,
-    /// A frame was received, or something that is none, which is beyond what the client may send; with the `last` one the
-    /// connection closes when this is taken.
-    Excess { last: bool },
-    /// The client sends too long a frame; the connection closes when this is taken.
-    Oversize,
-    /// The client will send nothing more; the connection closes when this is taken.
-    End,
-    /// The server stops; the connection closes when this is taken and what was sent to it is written.
-    Stop,
-    /// There is no memory for what the client has begun to send; the connection closes when this is taken.
-    Crowded,
-    /// A job is done.
-    Outcome(Outcome),
-    /// A frame for a large group is on its way to all members.
-    Spread,
-    /// What became of forwarded frames.
-    Settled(Settled),
-    /// The reply with kept messages has arrived at the peer's kernel.
-    Sent,
-    /// The time of an [`Effect::Remind`] has come.
-    Reminder { now: Instant },
-    /// Another connection waits to fetch the messages of the same user; so many bytes have not arrived at this client.
-    MailboxWanted { now: Instant, undelivered_bytes: usize },
-    /// Another connection has logged this user out, see [`Effect::LogOut`].
-    LoggedOut(UserId),
-    /// The connection is dead. What was received before is still shown.
-    HangUp,
-    /// The connection is gone.
-    Closed,
-}
-
-/// Forwarded frames of which it is known, or not yet, what became of them.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Settled {
-    /// How many frames.
-    pub frames: u32,
-    /// Their length in all.
-    pub bytes: usize,
-    /// How many of them could neither be delivered nor kept for some recipient.
-    pub failed: u32,
-    /// How many of these because a recipient's mailbox is full.
-    pub full: u32,
-}
-
-/// What a session wants done, in this order.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Effect<'f> {
-    /// Send this to the client.
-    Reply(Cow<'static, str>),
-    /// Send this to the client and report [`Input::Sent`] when it has arrived.
-    ReplyAndReport(String),
-    /// Forward a frame to one user; [`Input::Settled`] tells what became of it.
-    Deliver { to: UserId, text: Cow<'f, str> },
-    /// Forward a frame to all of these members of a group but one; settled as one frame. If they are more than
-    /// [`members_at_once`], [`Input::Spread`] comes before that.
-    DeliverAll { group: GroupId, to: Arc<[UserId]>, except: UserId, text: Cow<'f, str> },
-    /// Have a job done; its [`Outcome`] comes as an input.
-    Submit(Job),
-    /// Have the other nodes send messages for this user here; [`Outcome::Placed`] comes as an input.
-    Join(UserId),
-    /// From now on messages for this user go to this connection.
-    Attach(UserId),
-    /// They no longer do.
-    Detach(UserId),
-    /// Log this user out of every connection of this node; theirs hear [`Input::LoggedOut`]. If it `shows`,
-    /// [`Outcome::Shown`] comes as an input when the user's `User.state` says so.
-    LogOut { user: UserId, shows: bool },
-    /// The same; [`Outcome::Shown`] comes as an input when the user's `User.state` says so.
-    DetachAndShow(UserId),
-    /// Have the user's `User.state` say online; [`Outcome::Shown`] comes as an input.
-    Show(UserId),
-    /// The messages kept for this user may be fetched by another connection.
-    ReleaseMailbox(UserId),
-    /// Ask the connection that has this user's mailbox whether it still needs it.
-    WantMailbox(UserId),
-    /// Report [`Input::Reminder`] after this time.
-    Remind(Duration),
-    /// Close the connection: it cannot be waited for any longer.
-    HangUp,
-}
-
-/// Effects in the order in which they are to be carried out.
-pub type Effects<'f> = SmallVec<[Effect<'f>; 4]>;
-
-/// Blocking work that a session wants done.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Job {
-    /// Is this the password of the user with this id? If that is nobody, it must take as long to find out.
-    CheckPassword { id: Id, password: String },
-    /// Make an account.
-    Register { name: String, password: String },
-    /// Make two users friends.
-    AddFriends { a: UserId, b: UserId },
-    /// Take one from a user's list.
-    RemoveFriend { user: UserId, friend: UserId },
-    /// List friends and groups.
-    Contacts { user: UserId },
-    /// The members of a group, if this user is one of them or no user is named.
-    Members { group: GroupId, sender: Option<UserId> },
-    /// Become a member.
-    JoinGroup { user: UserId, group: GroupId, asked: protocol::Id },
-    /// List a user's groups.
-    GroupsOf { user: UserId },
-    /// Make a group.
-    CreateGroup { owner: UserId, name: String, description: String },
-    /// Find groups.
-    GroupsNamed { name: String },
-    /// Find users and groups.
-    Search { keyword: String },
-    /// Get kept messages, as many as one reply holds. The user's mailbox is claimed until it is released.
-    Fetch { user: UserId },
-    /// The same, as many as a frame for a client holds that is paced.
-    FetchFrame { user: UserId },
-    /// Delete kept messages.
-    Delete { user: UserId, ids: Vec<MessageId> },
-}
-
-/// What became of a [`Job`].
-#[derive(Debug)]
-pub enum Outcome {
-    /// Of [`Job::CheckPassword`]: whose account it is if the password is right.
-    Password(Option<Client>),
-    /// Of [`Effect::Join`]: messages come, or it is known that they cannot for now.
-    Placed,
-    /// Of [`Effect::Show`] and [`Effect::DetachAndShow`]: this is written, or overtaken, or cannot be written now. It may
-    /// come when nobody waits for it any more.
-    Shown(UserId, UserState),
-    /// Of [`Job::AddFriends`]; `None` if one of them does not exist.
-    Friends(Option<FriendNames>),
-    /// Of [`Job::Members`], ascending; none for an unknown group.
-    Members(Arc<[UserId]>),
-    /// Of [`Job::Fetch`].
-    Messages { reply: String, ids: Vec<MessageId> },
-    /// Of [`Job::Delete`].
-    Deleted,
-    /// Of every other job: the answer. Of [`Job::Register`] also that what was asked for cannot be.
-    Reply(Cow<'static, str>),
-    /// Of any job: it could not be done, for no fault of the client, and this is the answer.
-    Refused(Cow<'static, str>),
-}
-
-/// What is known without asking the store.
-pub trait Known {
-    /// The members of a group, ascending, if they are known.
-    fn members(&self, group: GroupId) -> Option<Arc<[UserId]>>;
-
-    /// Whether this user was found not to be a member of a group a short time ago.
-    fn is_stranger(&self, _user: UserId, _group: GroupId) -> bool {
-        false
-    }
-
-    /// Whether a user may have joined a group without this node having heard of it yet.
-    fn groups_change_elsewhere(&self) -> bool;
-
-    /// Seconds that a login with this id has to wait, if it has to.
-    fn login_wait(&self, id: Id) -> Option<u32>;
-
-    /// Whether this was found to be the user's password not long ago.
-    fn recognises(&self, user: UserId, password: &str) -> bool;
-
-    /// Whether this user is logged in on some connection of this node.
-    fn is_connected(&self, user: UserId) -> bool;
-
-    /// Whether messages that others send to this user come to this node.
-    fn is_here(&self, user: UserId) -> bool;
-
-    /// How long the client is busy with each message that it shows, if it must not be sent anything meanwhile.
-    fn pace(&self) -> Option<Duration>;
-
-    /// Until when the answer to a login or logout waits for `User.state`; `None` when no node goes by that.
-    fn shown_by(&self) -> Option<Instant>;
+    found: Option<Box<Found>>,
 }
 
 impl Session {
@@ -531,7 +311,7 @@ impl Session {
     }
 
     /// Answers at once, or not yet if something before is not settled.
-    pub(crate) fn reply(&mut self, reply: impl Into<Cow<'static, str>>, effects: &mut Effects<'_>) -> Flow {
+    fn reply(&mut self, reply: impl Into<Cow<'static, str>>, effects: &mut Effects<'_>) -> Flow {
         if self.unsettled.frames > 0 {
             return Flow::Later;
         }
@@ -540,14 +320,14 @@ impl Session {
     }
 
     /// Has a job done for the request that is being looked at.
-    pub(crate) fn submit(&mut self, job: Job, awaited: Awaited, effects: &mut Effects<'_>) -> Flow {
+    fn submit(&mut self, job: Job, awaited: Awaited, effects: &mut Effects<'_>) -> Flow {
         effects.push(Effect::Submit(job));
         self.phase = Phase::Waiting(awaited);
         Flow::Taken
     }
 
     /// Counts a frame that is on its way.
-    pub(crate) fn count_unsettled(&mut self, bytes: usize) {
+    fn count_unsettled(&mut self, bytes: usize) {
         if self.unsettled.frames == 0 {
             self.paying = self.user();
         }
@@ -555,7 +335,7 @@ impl Session {
         self.unsettled.bytes += bytes;
     }
 
-    pub(crate) fn is_compat(&self) -> bool {
+    fn is_compat(&self) -> bool {
         self.auth == Auth::Compat
     }
 
@@ -573,12 +353,12 @@ impl Session {
     }
 
     /// Whether it may ask things that need any login.
-    pub(crate) fn may_ask(&self) -> Result<(), &'static str> {
+    fn may_ask(&self) -> Result<(), &'static str> {
         if self.is_compat() || self.is_logged_in() { Ok(()) } else { Err(protocol::LOGIN_FIRST) }
     }
 
     /// Whether it may act as the user with this id.
-    pub(crate) fn may_act_as(&self, id: protocol::Id) -> Result<(), &'static str> {
+    fn may_act_as(&self, id: protocol::Id) -> Result<(), &'static str> {
         self.may_ask()?;
         if self.is_compat() || self.is(id) { Ok(()) } else { Err(protocol::NOT_YOU) }
     }
@@ -588,7 +368,7 @@ impl Session {
         self.users.push(user);
     }
 
-    pub(crate) fn remove_user(&mut self, user: UserId) {
+    fn remove_user(&mut self, user: UserId) {
         self.users.retain(|other| *other != user);
     }
 

@@ -1,11 +1,16 @@
 //! The state machine by table: what goes in, what must come out.
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
 use super::*;
 use crate::protocol::{
-    ACK, BAD_REQUEST, BUSY, HAD_ENOUGH, LOGIN_FIRST, NO_METHOD, NOT_A_MEMBER, NOT_KEPT, NOT_YOU, SLOW_DOWN, WRONG_LOGIN,
+    ACK, BAD_REQUEST, BUSY, GroupId, HAD_ENOUGH, Id, LOGIN_FIRST, NO_METHOD, NOT_A_MEMBER, NOT_KEPT, NOT_YOU,
+    SLOW_DOWN, WRONG_LOGIN,
 };
+use crate::session::password::Client;
+use crate::store::{FriendNames, MessageId};
 
 /// Knows the members of group 1 (users 1 and 2) and the password "known" of user 1.
 struct Facts;

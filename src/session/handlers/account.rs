@@ -6,7 +6,8 @@ use std::time::Instant;
 use net::Flow;
 
 use crate::protocol::{self, Id, UserId};
-use crate::session::{Awaited, Effect, Effects, Job, Known, Phase, STATE_PATIENCE, Session};
+use crate::session::phase::{Awaited, Phase};
+use crate::session::{Effect, Effects, Job, Known, STATE_PATIENCE, Session};
 use crate::store::UserState;
 
 impl Session {

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use net::Flow;
 
 use crate::protocol::{self, BadRequest, Forward, GroupId, Id, Sender, UserId};
-use crate::session::{Awaited, Effect, Effects, Found, Job, Known, Phase, Session, members_at_once};
+use crate::session::phase::{Awaited, Found, Phase};
+use crate::session::{Effect, Effects, Job, Known, Session, members_at_once};
 
 impl Session {
     pub(crate) fn chat<'f>(

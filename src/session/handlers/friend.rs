@@ -3,7 +3,8 @@
 use net::Flow;
 
 use crate::protocol::{self, Asked, Id, UserId};
-use crate::session::{Awaited, Effect, Effects, Job, Phase, Session};
+use crate::session::phase::{Awaited, Phase};
+use crate::session::{Effect, Effects, Job, Session};
 use crate::store::FriendNames;
 
 impl Session {

@@ -6,7 +6,8 @@ use net::Flow;
 
 use super::account::NAME_MAX;
 use crate::protocol::{self, Asked, Id};
-use crate::session::{Awaited, Effects, Job, Session};
+use crate::session::phase::Awaited;
+use crate::session::{Effects, Job, Session};
 
 impl Session {
     pub(crate) fn join_group(&mut self, user: Id, group: Asked<'_>, effects: &mut Effects<'_>) -> Flow {

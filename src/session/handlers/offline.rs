@@ -6,7 +6,8 @@ use std::time::Instant;
 use net::Flow;
 
 use crate::protocol::{Id, Request, UserId};
-use crate::session::{Awaited, Effect, Effects, Job, Known, MAILBOX_PATIENCE, Phase, Session};
+use crate::session::phase::{Awaited, Phase};
+use crate::session::{Effect, Effects, Job, Known, MAILBOX_PATIENCE, Session};
 use crate::store::MessageId;
 
 impl Session {
