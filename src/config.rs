@@ -17,6 +17,7 @@ pub(crate) mod fuzzing;
 mod keys;
 mod limits;
 mod networks;
+mod values;
 
 use std::ffi::OsString;
 use std::fmt;

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::file::settings_in;
-use super::{Config, ConfigError, Place, file, keys, nearest};
+use super::{Config, ConfigError, Place, file, nearest, values};
 
 /// The settings of the database.
 #[derive(Clone, PartialEq, Debug)]
@@ -353,7 +353,7 @@ impl<'a> Values<'a> {
 
     fn port(&self, example: &'static str) -> Result<u16, ConfigError> {
         let text = self.required("port", example)?;
-        let port = keys::count(text, 1, u16::MAX.into()).and_then(|port| u16::try_from(port).ok());
+        let port = values::count(text, 1, u16::MAX.into()).and_then(|port| u16::try_from(port).ok());
         port.ok_or_else(|| self.bad("port", text, "1 to 65535".to_owned()))
     }
 
@@ -363,7 +363,7 @@ impl<'a> Values<'a> {
             "initSize" => format!("{min} to maxSize, which is {max}"),
             _ => format!("{min} to {max}"),
         };
-        keys::count(text, min, max).ok_or_else(|| self.bad(key, text, allowed()))
+        values::count(text, min, max).ok_or_else(|| self.bad(key, text, allowed()))
     }
 
     fn millis(&self, key: &'static str, default: u32) -> Result<Duration, ConfigError> {
@@ -372,13 +372,13 @@ impl<'a> Values<'a> {
 
     fn one_of<T: Copy>(&self, key: &'static str, choices: &[(&str, T)]) -> Result<Option<T>, ConfigError> {
         let Some(text) = self.optional(key) else { return Ok(None) };
-        keys::one_of(choices, text).map(Some).ok_or_else(|| self.bad(key, text, keys::names(choices)))
+        values::one_of(choices, text).map(Some).ok_or_else(|| self.bad(key, text, values::names(choices)))
     }
 
     /// A file that must be readable now: an error is clearer here than later from TLS.
     fn readable(&self, key: &'static str) -> Result<Option<PathBuf>, ConfigError> {
         let Some(text) = self.optional(key) else { return Ok(None) };
-        let path = keys::path(text).ok_or_else(|| self.bad(key, text, "a path".to_owned()))?;
+        let path = values::path(text).ok_or_else(|| self.bad(key, text, "a path".to_owned()))?;
         let path = self.working_dir.join(path);
         match File::open(&path) {
             Ok(_) => Ok(Some(path)),
