@@ -8,12 +8,12 @@
 //! A message costs next to nothing here: a loop counts in plain numbers of its own, and counters
 //! that all threads use are split by thread. Labels are looked up only when the metrics are read.
 
+mod counters;
+mod events;
 mod families;
 
 use std::array;
-use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use net::{CloseReason, LoopWatch, TURN_BOUNDS, Tally, TurnTimes};
@@ -21,6 +21,8 @@ use pool::LanesWatch;
 
 use crate::base::loads::{PoolUse, SpoolLoad};
 use crate::protocol::{FrameKind, ReplyKind};
+use counters::{Batches, Count, Sharded};
+pub use events::{Hit, Login, SpoolMove, Stage};
 use families::{Families, Sample};
 
 /// The numbers of one server. Any thread may count and read.
@@ -38,82 +40,6 @@ pub struct Metrics {
 pub struct LoopTally {
     frames: [Tally; FrameKind::NAMES.len()],
     replies: [Tally; ReplyKind::NAMES.len()],
-}
-
-/// The outcome of a login.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Login {
-    /// The password was hashed and is right.
-    Accepted,
-    /// The password is remembered as right.
-    Remembered,
-    /// The id or the password is wrong.
-    Wrong,
-    /// Too many logins waited, or the store was unavailable.
-    Refused,
-    /// Too many had failed before, so the password was not checked.
-    Delayed,
-}
-
-/// A limit that was hit.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Hit {
-    /// All connections.
-    MaxConnections,
-    /// Connections of one address.
-    ConnectionsPerAddress,
-    /// Frames of one connection.
-    Frames,
-    /// Bytes of one connection.
-    Bytes,
-    /// Wrong passwords for one account from one address.
-    LoginFailures,
-    /// Wrong passwords from one address.
-    LoginFailuresPerAddress,
-    /// New accounts from one address.
-    RegistrationsPerAddress,
-    /// Logins and registrations that wait for a hasher.
-    LoginsMax,
-    /// Requests that wait for a worker.
-    RequestsMax,
-    /// Messages on their way to other nodes and to the store.
-    LaneMax,
-    /// Messages stored for one user.
-    MailboxMax,
-    /// Members of a group.
-    GroupMembersMax,
-    /// Descriptors for clients, of which hardly any are left.
-    Descriptors,
-    /// The time within which a connection must log in.
-    LoginTimeout,
-    /// Memory for unfinished frames, and for replies on their way.
-    MemoryMax,
-    /// Not a limit: a client speaks HTTP.
-    Http,
-    /// Not a limit: a client speaks TLS.
-    Tls,
-}
-
-/// A stage that takes messages in batches.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Stage {
-    /// The bus.
-    Publish,
-    /// The store.
-    Store,
-}
-
-/// An event of messages in the spool.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum SpoolMove {
-    /// They were put in.
-    Spooled,
-    /// They were moved to the database.
-    Drained,
-    /// They were for ids that no user has.
-    Dropped,
-    /// The database refused them although it works.
-    SetAside,
 }
 
 /// Counters that all threads share.
@@ -137,25 +63,6 @@ struct Counts {
     spool: [Count; SpoolMove::NAMES.len()],
     /// A gauge.
     unstored: Count,
-}
-
-/// A counter for events that happen once per batch or rarely.
-#[derive(Debug, Default)]
-struct Count(AtomicU64);
-
-/// A counter that all threads use frequently: each adds to its own part.
-#[derive(Debug, Default)]
-struct Sharded([Shard; SHARDS]);
-
-#[derive(Debug, Default)]
-#[repr(align(128))]
-struct Shard(AtomicU64);
-
-/// A histogram of batch sizes.
-#[derive(Debug, Default)]
-struct Batches {
-    by_size: [Count; BATCH_BOUNDS.len() + 1],
-    items: Count,
 }
 
 impl Metrics {
@@ -263,7 +170,7 @@ impl Metrics {
     /// `now` messages that came back from connections are only in memory; at the last call there
     /// were `before`.
     pub fn unstored(&self, now: usize, before: usize) {
-        self.counts.unstored.0.fetch_add((now as u64).wrapping_sub(before as u64), Ordering::Relaxed);
+        self.counts.unstored.change(before, now);
     }
 
     /// The number of messages that came back from connections and are only in memory.
@@ -451,107 +358,11 @@ fn turn_times(times: &TurnTimes) -> Sample {
     Sample::histogram(TURN_BOUNDS.iter().map(Duration::as_secs_f64), &times.turns, times.total.as_secs_f64())
 }
 
-impl Hit {
-    /// The settings of the limits.
-    const KEYS: &'static [&'static str] = &[
-        "max_connections",
-        "connections_per_address",
-        "frames_per_second",
-        "bytes_per_second",
-        "login_failures",
-        "login_failures_per_address",
-        "registrations_per_address",
-        "logins_max",
-        "requests_max",
-        "lane_max",
-        "mailbox_max",
-        "group_members_max",
-        "descriptors",
-        "login_timeout",
-        "memory_max",
-        "http",
-        "tls",
-    ];
-
-    /// The number of limits.
-    pub const COUNT: usize = Hit::KEYS.len();
-
-    /// The remedy if the limit is not a setting, for the end of a log line.
-    pub fn remedy(self) -> &'static str {
-        if self == Hit::Descriptors { ": raise it (ulimit -Hn, LimitNOFILE in systemd)" } else { "" }
-    }
-
-    /// The setting of the limit.
-    pub fn key(self) -> &'static str {
-        Hit::KEYS[self as usize]
-    }
-}
-
-impl Login {
-    const NAMES: [&'static str; 5] = ["accepted", "remembered", "wrong", "refused", "delayed"];
-}
-
-impl Stage {
-    const NAMES: [&'static str; 2] = ["publish", "store"];
-}
-
-impl SpoolMove {
-    const NAMES: [&'static str; 4] = ["spooled", "drained", "dropped", "aside"];
-}
-
-impl Count {
-    fn add(&self, n: usize) {
-        self.0.fetch_add(n as u64, Ordering::Relaxed);
-    }
-
-    fn value(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    fn sample(&self) -> Sample {
-        Sample::number(self.value())
-    }
-}
-
-impl Sharded {
-    fn add(&self, n: usize) {
-        self.0[MY_SHARD.get()].0.fetch_add(n as u64, Ordering::Relaxed);
-    }
-
-    fn value(&self) -> u64 {
-        self.0.iter().map(|shard| shard.0.load(Ordering::Relaxed)).sum()
-    }
-}
-
-impl Batches {
-    fn add(&self, items: usize) {
-        let place = BATCH_BOUNDS.iter().position(|bound| items <= *bound).unwrap_or(BATCH_BOUNDS.len());
-        self.by_size[place].add(1);
-        self.items.add(items);
-    }
-
-    fn sample(&self) -> Sample {
-        let counts: Vec<u64> = self.by_size.iter().map(Count::value).collect();
-        Sample::histogram(BATCH_BOUNDS.iter().map(|bound| *bound as f64), &counts, self.items.value() as f64)
-    }
-}
-
-/// The number of parts of a counter; if there are more threads, some share a part.
-const SHARDS: usize = 16;
-/// The upper bounds of the batch sizes.
-const BATCH_BOUNDS: [usize; 7] = [1, 4, 16, 64, 256, 1024, 4096];
-
-thread_local! {
-    static MY_SHARD: Cell<usize> = {
-        static THREADS: AtomicUsize = AtomicUsize::new(0);
-        Cell::new(THREADS.fetch_add(1, Ordering::Relaxed) % SHARDS)
-    };
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
 
+    use super::counters::SHARDS;
     use super::*;
 
     /// Metrics with all values registered, except loops and lanes.

@@ -1,0 +1,125 @@
+//! What is counted by kind: logins, limits that were hit, batches, and messages in the spool.
+
+/// The outcome of a login.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Login {
+    /// The password was hashed and is right.
+    Accepted,
+    /// The password is remembered as right.
+    Remembered,
+    /// The id or the password is wrong.
+    Wrong,
+    /// Too many logins waited, or the store was unavailable.
+    Refused,
+    /// Too many had failed before, so the password was not checked.
+    Delayed,
+}
+
+/// A limit that was hit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Hit {
+    /// All connections.
+    MaxConnections,
+    /// Connections of one address.
+    ConnectionsPerAddress,
+    /// Frames of one connection.
+    Frames,
+    /// Bytes of one connection.
+    Bytes,
+    /// Wrong passwords for one account from one address.
+    LoginFailures,
+    /// Wrong passwords from one address.
+    LoginFailuresPerAddress,
+    /// New accounts from one address.
+    RegistrationsPerAddress,
+    /// Logins and registrations that wait for a hasher.
+    LoginsMax,
+    /// Requests that wait for a worker.
+    RequestsMax,
+    /// Messages on their way to other nodes and to the store.
+    LaneMax,
+    /// Messages stored for one user.
+    MailboxMax,
+    /// Members of a group.
+    GroupMembersMax,
+    /// Descriptors for clients, of which hardly any are left.
+    Descriptors,
+    /// The time within which a connection must log in.
+    LoginTimeout,
+    /// Memory for unfinished frames, and for replies on their way.
+    MemoryMax,
+    /// Not a limit: a client speaks HTTP.
+    Http,
+    /// Not a limit: a client speaks TLS.
+    Tls,
+}
+
+/// A stage that takes messages in batches.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stage {
+    /// The bus.
+    Publish,
+    /// The store.
+    Store,
+}
+
+/// An event of messages in the spool.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SpoolMove {
+    /// They were put in.
+    Spooled,
+    /// They were moved to the database.
+    Drained,
+    /// They were for ids that no user has.
+    Dropped,
+    /// The database refused them although it works.
+    SetAside,
+}
+
+impl Hit {
+    /// The settings of the limits.
+    pub(super) const KEYS: &'static [&'static str] = &[
+        "max_connections",
+        "connections_per_address",
+        "frames_per_second",
+        "bytes_per_second",
+        "login_failures",
+        "login_failures_per_address",
+        "registrations_per_address",
+        "logins_max",
+        "requests_max",
+        "lane_max",
+        "mailbox_max",
+        "group_members_max",
+        "descriptors",
+        "login_timeout",
+        "memory_max",
+        "http",
+        "tls",
+    ];
+
+    /// The number of limits.
+    pub const COUNT: usize = Hit::KEYS.len();
+
+    /// The remedy if the limit is not a setting, for the end of a log line.
+    pub fn remedy(self) -> &'static str {
+        if self == Hit::Descriptors { ": raise it (ulimit -Hn, LimitNOFILE in systemd)" } else { "" }
+    }
+
+    /// The setting of the limit.
+    pub fn key(self) -> &'static str {
+        Hit::KEYS[self as usize]
+    }
+}
+
+impl Login {
+    pub(super) const NAMES: [&'static str; 5] = ["accepted", "remembered", "wrong", "refused", "delayed"];
+}
+
+impl Stage {
+    pub(super) const NAMES: [&'static str; 2] = ["publish", "store"];
+}
+
+impl SpoolMove {
+    pub(super) const NAMES: [&'static str; 4] = ["spooled", "drained", "dropped", "aside"];
+}
