@@ -43,7 +43,7 @@ use crate::routing::services::Services;
 use crate::store::Store;
 use crate::store::spool::Spool;
 
-/// A server that listens.
+/// A listening server.
 pub struct Server {
     acceptor: Acceptor,
     local_addr: SocketAddr,
@@ -62,21 +62,22 @@ pub struct Server {
 pub enum Stopped {
     /// Everything accepted was delivered or stored.
     Clean,
-    /// So many messages wait in the spool for the next start: the database is away. Everything else was delivered or
-    /// stored.
+    /// This number of messages wait in the spool for the next start, because the database is
+    /// unavailable. Everything else was delivered or stored.
     Spooled(usize),
-    /// So many messages could not be stored in time.
+    /// This number of messages could not be stored in time.
     Left(usize),
-    /// By itself: the file of the store or of the spool was moved, replaced or deleted. What was in it was saved beside it,
-    /// if that was possible.
+    /// The server stopped by itself: the file of the store or of the spool was moved, replaced or
+    /// deleted. Its content was saved beside it, if that was possible.
     Lost,
 }
 
 impl Server {
-    /// Starts everything and listens; connections are accepted by [`Server::run`].
+    /// Starts everything and listens; [`Server::run`] accepts connections.
     ///
     /// # Errors
-    /// [`StartError`]; nothing goes on running then but threads that wait for work.
+    ///
+    /// [`StartError`]; then nothing keeps running except threads that wait for work.
     pub fn bind(config: &Config, store: Store, spool: Arc<dyn Spool>, bus: Arc<dyn Bus>) -> Result<Server, StartError> {
         let listen = ListenSettings { backlog: config.backlog, user_timeout: config.user_timeout };
         let mut acceptor =
@@ -102,34 +103,35 @@ impl Server {
         Ok(Server { acceptor, local_addr, proxies, loops, shared, checker, drain_rate, drain_timeout })
     }
 
-    /// The address it listens on, with the port that the system chose if none was asked for.
+    /// The address it listens on, with the port that the system chose if 0 was requested.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
     }
 
-    /// What it counts.
+    /// The counters.
     pub fn metrics(&self) -> Arc<Metrics> {
         self.shared.services.metrics.clone()
     }
 
-    /// What is known of its health; who starts [`Checks`](crate::operation::health::Checks) has it known.
+    /// The health, without results until [`Checks`](crate::operation::health::Checks) are started.
     pub fn health(&self) -> Health {
         Health::new(self.loops.watches())
     }
 
-    /// Has `stop` called when the store's or the spool's file is taken away.
+    /// Has `stop` called if the store's or the spool's file is removed.
     pub fn when_lost(&self, stop: impl Fn() + Clone + Send + Sync + 'static) {
         self.shared.services.store.database.on_lost(Box::new(stop.clone()));
         self.shared.services.spool.on_lost(Box::new(stop));
     }
 
-    /// Ends [`Server::run`] from any thread.
+    /// Stops [`Server::run`] from any thread.
     pub fn stopper(&self) -> Stopper {
         self.acceptor.stopper()
     }
 
-    /// Tells how long [`Server::run`] may take from when it stops accepting: the time in which the connections of the fullest
-    /// loop are closed, `drain_timeout`, what the last messages may take, and a grace.
+    /// Returns a function for the longest time that [`Server::run`] may take after it stops
+    /// accepting: the time for closing the connections of the fullest loop, `drain_timeout`, the
+    /// time for the last messages, and a grace.
     pub fn shutdown_limit(&self) -> impl Fn() -> Duration + Clone + Send + 'static {
         let (loops, rate, timeout) = (self.loops.watches(), self.drain_rate, self.drain_timeout);
         move || {
@@ -139,9 +141,9 @@ impl Server {
         }
     }
 
-    /// Accepts and serves until stopped. Then closes the connections one after the other, finishes what has been received,
-    /// writes and stores everything, marks the users offline, and returns, at the latest about the drain timeout after the
-    /// last connection was told.
+    /// Accepts and serves until stopped. Then closes the connections one after the other, finishes
+    /// everything received, writes and stores everything, marks the users offline, and returns, at
+    /// the latest about the drain timeout after the last connection was told to close.
     pub fn run(mut self) -> Stopped {
         let proxies = self.proxies;
         self.acceptor.run(|stream, peer| self.loops.assign(stream, peer, preface(proxies.as_ref(), peer)));
@@ -157,7 +159,7 @@ impl Server {
         log::info!("messages for unknown recipients: {unknown}");
         let by = by.max(Instant::now() + STORE_GRACE);
         let left = shared.router.close(by) + shared.services.metrics.unstored_now();
-        // The client that asked is gone.
+        // The client that asked has gone.
         if let Some(upgrader) = shared.jobs.logins.upgrader.lock().take() {
             upgrader.close(by);
         }
@@ -180,7 +182,8 @@ impl Server {
     }
 }
 
-/// What a connection from this address begins with. Clients may come past the proxy too, under their own address.
+/// Whether a connection from this address begins with a header. Clients may also bypass the proxy,
+/// under their own address.
 fn preface(proxies: Option<&Networks>, peer: SocketAddr) -> Preface {
     match proxies {
         None => Preface::None,
@@ -189,12 +192,14 @@ fn preface(proxies: Option<&Networks>, peer: SocketAddr) -> Preface {
     }
 }
 
-/// Stored passwords that wait to be replaced; at a few dozen a second, for half a minute or so.
+/// The most stored passwords that wait to be upgraded; at a few dozen per second, about half a
+/// minute.
 const UPGRADES_MAX: usize = 1000;
-/// What the last messages may still take when the loops have needed all the time there was: until they are confirmed, or
-/// late and stored.
+/// The time for the last messages after the loops have used all of theirs: until they are
+/// confirmed, or late and stored.
 const STORE_GRACE: Duration = outbox::CONFIRMED_WITHIN.saturating_add(Duration::from_secs(5));
-/// What the shutdown may take beyond all other bounds before the process ends without what it waits for.
+/// The time that shutdown may take beyond all other bounds before the process exits without
+/// completing it.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 
 #[cfg(test)]

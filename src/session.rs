@@ -1,4 +1,4 @@
-//! [`Session`]: what the server knows of one client, and what follows from everything that happens to it.
+//! [`Session`]: the state of one client, and the effects of every event.
 //!
 //! A state machine without I/O: an [`Input`] goes in, [`Effect`]s come out, and whoever runs it (the server, a test)
 //! carries them out and reports back what became of them. Which states there are is in `phase`, what is decided about each
@@ -13,8 +13,9 @@
 //!     │                                     └──▶ Sending ── it is there ──▶ Waiting(deletion) ─▶ Ready
 //!     └─ the end of the input, or the server stops ─▶ Ended
 //! ```
-//! Chat does not leave `Ready`: it is forwarded, and only counted until it is settled. Whatever is answered waits until
-//! the count is zero, and whatever comes while the session is not ready waits in the connection's input.
+//! Chat does not leave `Ready`: it is forwarded, and only counted until it is settled. A request
+//! with an answer waits until the count is zero, and input that arrives while the session is not
+//! ready waits in the connection's buffer.
 
 mod effect;
 mod handlers;
@@ -52,7 +53,7 @@ pub struct Session {
     unsettled: Settled,
     /// The account that pays for these: frames of one payer keep their order on their way.
     paying: Option<UserId>,
-    /// Of what kind the frame was that was looked at last.
+    /// The kind of the last frame.
     frame_kind: FrameKind,
     /// The connection is dead, only what it sent before is still looked at.
     hung_up: bool,
@@ -83,7 +84,7 @@ impl Session {
         }
     }
 
-    /// Of what kind the frame was that was looked at last.
+    /// The kind of the last frame.
     pub fn frame_kind(&self) -> FrameKind {
         self.frame_kind
     }
@@ -137,18 +138,19 @@ impl Session {
         flow
     }
 
-    /// Whether a frame may be looked at: nothing is pending that it must wait for, and not too much is on its way.
+    /// Whether a frame may be processed: nothing that it must wait for is pending, and not too much
+    /// is on its way.
     fn is_ready(&self) -> bool {
         let Settled { frames, bytes, failed, .. } = self.unsettled;
         matches!(self.phase, Phase::Ready) && failed == 0 && frames < UNSETTLED_MAX && bytes < UNSETTLED_BYTES_MAX
     }
 
-    /// Kept messages are on their way to the client.
+    /// Whether stored messages are on their way to the client.
     fn is_sending(&self) -> bool {
         matches!(self.phase, Phase::Sending { .. })
     }
 
-    /// Of all that was forwarded it is known what became of it.
+    /// Whether all forwarded frames are settled.
     pub(crate) fn is_settled(&self) -> bool {
         self.unsettled.frames == 0
     }
@@ -168,7 +170,7 @@ impl Session {
             Request::Chat { from, to, text } => self.chat(from, to, text, effects),
             Request::OldChat { from, to, text } => self.old_chat(from, to, text, effects),
             Request::GroupChat { from, group, text } => self.group_chat(from, group, text, known, effects),
-            // Everything else is answered, so everything before it must be settled.
+            // Every other request has an answer, so everything before it must be settled.
             _ if self.unsettled.frames > 0 => Flow::Later,
             Request::Login { user, password } => self.login(user, password, known, effects),
             Request::Register { name, password } => self.register(name, password, effects),
@@ -209,24 +211,25 @@ impl Session {
             (Awaited::MoreMessages(user), Outcome::Messages { reply, ids }) if !ids.is_empty() => {
                 self.fetched(user, reply, ids, effects);
             }
-            // Nobody has asked, so nobody is answered.
+            // The client has not requested these, so it gets no answer.
             (Awaited::MoreMessages(user), Outcome::Messages { .. }) => effects.push(Effect::ReleaseMailbox(user)),
             (Awaited::MoreMessages(user), Outcome::Refused(_)) => self.fetch_more_later(user, effects),
-            // When they could not be deleted, the next fetch returns them again, and this client got its answer.
+            // If they could not be deleted, the next fetch returns them again; this client has its
+            // answer.
             (Awaited::Deletion(user, count), Outcome::Deleted) => self.deleted(user, count, known, effects),
             (Awaited::Deletion(user, _), Outcome::Refused(_)) => effects.push(Effect::ReleaseMailbox(user)),
             (Awaited::Reply, Outcome::Reply(reply)) => effects.push(Effect::Reply(reply)),
             (Awaited::Password(_) | Awaited::Friends { .. } | Awaited::Reply, Outcome::Refused(reply)) => {
                 effects.push(Effect::Reply(reply));
             }
-            // The outcome is not shown: it may hold messages.
+            // The outcome is not printed: it may contain messages.
             (awaited, _) => unreachable!("{awaited:?} has the outcome of something else"),
         }
         Flow::Taken
     }
 
     fn on_spread(&mut self) -> Flow {
-        // It may have ended meanwhile.
+        // The session may have ended meanwhile.
         if let Phase::Spreading = self.phase {
             self.phase = Phase::Ready;
         }
@@ -245,7 +248,7 @@ impl Session {
         let full = std::mem::take(&mut self.unsettled.full);
         let refusal = |nth| if nth < full { protocol::MAILBOX_FULL } else { protocol::NOT_KEPT };
         match std::mem::replace(&mut self.phase, Phase::Ready) {
-            // Its own push is all that was on its way.
+            // Only its own push was on its way.
             Phase::Settling { reply } if failed == 0 => effects.push(Effect::Reply(reply.into())),
             Phase::Settling { .. } => effects.push(Effect::Reply(refusal(0).into())),
             phase => {
@@ -258,14 +261,15 @@ impl Session {
 
     fn on_reminder(&mut self, now: Instant, known: &dyn Known, effects: &mut Effects<'_>) -> Flow {
         match self.phase {
-            // Perhaps it was set for another wait.
+            // The reminder may belong to another wait.
             Phase::Waiting(Awaited::State { user, state, by }) if by <= now => self.shown(user, state, effects),
             _ => self.on_mailbox_reminder(known, effects),
         }
         Flow::Taken
     }
 
-    /// A client that has closed will hardly read what it was sent and has not received: that goes elsewhere.
+    /// A client that has closed will hardly read messages that it has not received: they go
+    /// elsewhere.
     fn on_end(&mut self, effects: &mut Effects<'_>) -> Flow {
         if self.unsettled.frames > 0 {
             return Flow::Later;
@@ -275,7 +279,7 @@ impl Session {
         Flow::Taken
     }
 
-    /// The client is still there: its users stay until what they were sent is written.
+    /// The client is still there: its users stay until its output is written.
     fn on_stop(&mut self) -> Flow {
         if self.unsettled.frames > 0 {
             return Flow::Later;
@@ -284,7 +288,8 @@ impl Session {
         Flow::Taken
     }
 
-    /// Messages for its users go elsewhere at once; its rights stay, because what it sent before is still shown.
+    /// Messages for its users go elsewhere immediately; its rights stay, because input that it sent
+    /// before is still processed.
     fn on_hang_up(&mut self, effects: &mut Effects<'_>) -> Flow {
         self.hung_up = true;
         effects.extend(self.users.iter().map(|user| Effect::Detach(*user)));
@@ -347,7 +352,7 @@ impl Session {
         matches!(self.phase, Phase::Ended)
     }
 
-    /// Whether it is logged in as the user with this id, among others perhaps.
+    /// Whether the client is logged in as the user with this id, possibly among others.
     pub(crate) fn is(&self, id: protocol::Id) -> bool {
         id.user().is_some_and(|user| self.users.contains(&user))
     }
@@ -372,7 +377,7 @@ impl Session {
         self.users.retain(|other| *other != user);
     }
 
-    /// The user it logged in as first, of those it is.
+    /// The user with the earliest login of those that the client still is.
     pub fn user(&self) -> Option<UserId> {
         self.users.first().copied()
     }
@@ -399,11 +404,13 @@ impl Session {
     }
 }
 
-/// How long a fetch waits for another connection of the same user whose reply makes no progress, and how often it asks.
+/// How long a fetch waits for another connection of the same user whose reply makes no progress,
+/// and how often it asks.
 pub const MAILBOX_PATIENCE: Duration = Duration::from_secs(2);
-/// How long the answer to a login or logout waits for `User.state`. The client gives up after a second.
+/// How long the answer to a login or logout waits for `User.state`. The client gives up after a
+/// second.
 pub const STATE_PATIENCE: Duration = Duration::from_millis(400);
-/// Frames of one client that may be on their way before it is read no further.
+/// The most frames of one client on their way before its input is no longer read.
 const UNSETTLED_MAX: u32 = 4096;
 /// The same in bytes.
 const UNSETTLED_BYTES_MAX: usize = 1024 * 1024;

@@ -90,7 +90,7 @@ fn publish(outbox: &mut Outbox, batch: Vec<OutItem>, services: &Services, keeper
         metrics.batch(Stage::Publish, sorted.published);
     }
     for item in sorted.keep {
-        // It has its room already, and keeps it.
+        // It has its room in the lanes already, and keeps it.
         let (key, bytes) = router::weight(&item);
         if keepers.submit_late(key, item.standing(), item, bytes).is_err() {
             log::error!("the server has stopped before a message could be stored");
@@ -100,7 +100,8 @@ fn publish(outbox: &mut Outbox, batch: Vec<OutItem>, services: &Services, keeper
     sorted.again.map(Again::After)
 }
 
-/// One connection to Redis takes more than a node can send; more lanes would only make its batches smaller.
+/// One connection to Redis carries more than a node can send; more lanes would only make its
+/// batches smaller.
 const OUTBOXES: usize = 1;
-/// Messages that one transaction of a lane holds.
+/// The most messages in one transaction of a lane.
 const BATCH_MAX: usize = 4096;

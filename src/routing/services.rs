@@ -64,5 +64,6 @@ impl Services {
     }
 }
 
-/// How long members of a group are believed when nodes of the reference server may change them without a word.
+/// How long cached members of a group are valid if nodes of the reference server may change them
+/// without notice.
 const GROUP_LIFETIME: Duration = Duration::from_secs(5);

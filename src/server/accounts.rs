@@ -1,14 +1,16 @@
-//! [`Accounts`]: notices that the account of a connected user was changed or deleted in the database, as operators do after a
-//! theft, and has the user logged out.
+//! [`Accounts`]: notices that the account of a connected user was changed or deleted in the
+//! database, as operators do after a theft, and logs the user out.
 //!
-//! A login notes the [`Stamp`] of what is stored. A thread compares these stamps with the table, many users in one statement:
-//! soon after a login that was answered from memory, and of everybody who is connected, in turn. A user whose row differs
-//! twice, a moment apart, or is gone, is logged out from all connections of this node; each node does so for its own users.
-//! While the database is away, nobody is.
+//! A login notes the [`Stamp`] of the stored password. A thread compares these stamps with the
+//! table, many users in one statement: soon after a login that was answered from memory, and for
+//! all connected users in turn. A user whose row differs twice in a row, or is gone, is logged out
+//! from all connections of this node; each node does so for its own users. While the database is
+//! unavailable, no user is logged out.
 //!
-//! What it costs the database is bounded: a statement of at most [`BATCH`] primary keys every [`PAUSE`], hence 5,120 rows a second,
-//! and all users no more often than the configured interval. So N users are looked at within the larger of the interval and
-//! N / 5,120 seconds, and logged out [`PAUSE`] later.
+//! The cost for the database is bounded: a statement of at most [`BATCH`] primary keys every
+//! [`PAUSE`], so 5,120 rows per second, and all users no more often than the configured interval.
+//! So N users are compared within the larger of the interval and N / 5,120 seconds, and logged out
+//! [`PAUSE`] later.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -27,23 +29,24 @@ use crate::server::jobs::Jobs;
 use crate::session::password::Stamp;
 use crate::store::StoreError;
 
-/// The stamps of those who are connected, or were lately. Shared by all threads.
+/// The stamps of users who are or recently were connected. Shared by all threads.
 pub struct Accounts {
     /// Leaf locks.
     shards: Box<[Mutex<FxHashMap<UserId, Entry>>]>,
-    /// Users who were logged in from memory, to be looked at soon. A leaf lock.
+    /// Users who were logged in from memory, to be compared soon. A leaf lock.
     queue: Mutex<Queue>,
     news: Condvar,
-    /// Logs out, as soon as there is one.
+    /// Logs users out, once it is set.
     router: OnceLock<Weak<Router>>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     stamp: Stamp,
-    /// In how many looks at everybody, the latest, the user was on no connection.
+    /// The number of the latest rounds in which the user was on no connection.
     absent: u8,
-    /// This node replaces what is stored, and another one may be faster: until then a difference is no change of the account.
+    /// This node upgrades the stored password, and another node may do so first: until this time a
+    /// difference is not a change of the account.
     upgrading_until: Option<Instant>,
 }
 
@@ -60,14 +63,15 @@ struct Queue {
 }
 
 impl Accounts {
-    /// Nobody is known.
+    /// No users.
     pub fn new() -> Accounts {
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
         Accounts { shards, queue: Mutex::default(), news: Condvar::new(), router: OnceLock::new() }
     }
 
-    /// The password of `user` was checked against what has this stamp, and is right. If it was another one before, the
-    /// account was changed, and whoever is connected as this user used the old password: they are logged out.
+    /// The password of `user` was checked against the stored value with this stamp, and is right.
+    /// If the stamp differs from the one before, the account was changed, and connections of this
+    /// user used the old password: they are logged out.
     pub fn verified(&self, user: UserId, stamp: Stamp) {
         let before = self.shard(user).lock().insert(user, Entry::new(stamp));
         if before.is_some_and(|before| before.stamp != stamp) {
@@ -75,11 +79,12 @@ impl Accounts {
         }
     }
 
-    /// `user` was logged in from memory. What is stored had this stamp then, which is looked at soon. Never blocks.
+    /// `user` was logged in from memory, where the stored value had this stamp; it is compared
+    /// soon. Never blocks.
     pub fn remembered(&self, user: UserId, stamp: Stamp) {
         self.shard(user).lock().entry(user).or_insert(Entry::new(stamp)).absent = 0;
         let mut queue = self.queue.lock();
-        // Beyond that, the look at everybody finds them.
+        // Beyond that number, the rounds over all users find them.
         if queue.remembered.len() < REMEMBERED_MAX {
             queue.remembered.push(user);
             if queue.remembered.len() == 1 {
@@ -88,22 +93,22 @@ impl Accounts {
         }
     }
 
-    /// What is stored for `user` was replaced by something for which the same password is right.
+    /// The stored value of `user` was replaced by one for which the same password is right.
     pub fn restamp(&self, user: UserId, from: Stamp, to: Stamp) {
         if let Some(entry) = self.shard(user).lock().get_mut(&user).filter(|entry| entry.stamp == from) {
             entry.stamp = to;
         }
     }
 
-    /// What is stored for `user`, plain text, is about to be replaced by this node: it is not looked at before [`Accounts::upgraded`],
-    /// but for no longer than until then.
+    /// This node is about to replace the plain-text password of `user`: the user is not compared
+    /// before [`Accounts::upgraded`], but until this time at most.
     pub fn upgrading(&self, user: UserId, until: Instant) {
         if let Some(entry) = self.shard(user).lock().get_mut(&user) {
             entry.upgrading_until = Some(until);
         }
     }
 
-    /// That is over, however it went.
+    /// The upgrade is over, with any result.
     pub fn upgraded(&self, user: UserId) {
         if let Some(entry) = self.shard(user).lock().get_mut(&user) {
             entry.upgrading_until = None;
@@ -114,7 +119,7 @@ impl Accounts {
         &self.shards[user.0 as usize % SHARDS]
     }
 
-    /// The stamp that the row must have at this time, if that is known.
+    /// The stamp that the row must have at this time, if it is known.
     fn stamp(&self, user: UserId, now: Instant) -> Option<Stamp> {
         let shard = self.shard(user).lock();
         shard.get(&user).filter(|entry| entry.upgrading_until.is_none_or(|until| until <= now)).map(|entry| entry.stamp)
@@ -124,7 +129,7 @@ impl Accounts {
         self.router.get().and_then(Weak::upgrade)
     }
 
-    /// Takes the user from all connections of this node, which are told.
+    /// Logs the user out of all connections of this node, which are notified.
     fn log_out(&self, user: UserId) -> usize {
         let Some(router) = self.router() else { return 0 };
         let links = router.log_out(&mut Turn::new(), user, None);
@@ -134,7 +139,7 @@ impl Accounts {
         links.len()
     }
 
-    /// The users of a shard who are on a connection. Those who have been on none for long are forgotten.
+    /// The connected users of a shard. Users without a connection for long are dropped.
     fn connected(&self, nth: usize) -> Vec<UserId> {
         let Some(router) = self.router() else { return Vec::new() };
         let users: Vec<UserId> = self.shards[nth].lock().keys().copied().collect();
@@ -170,10 +175,11 @@ pub struct Checker {
 }
 
 impl Checker {
-    /// Starts it: everybody is looked at every `interval`, zero for nobody ever.
+    /// Starts it: all users are compared every `interval`, zero for never.
     ///
     /// # Errors
-    /// When the system has no thread left.
+    ///
+    /// If the system cannot start a thread.
     pub fn start(jobs: Arc<Jobs>, router: &Arc<Router>, interval: Duration) -> io::Result<Checker> {
         let _ = jobs.logins.accounts.router.set(Arc::downgrade(router));
         let comparing = jobs.clone();
@@ -182,7 +188,7 @@ impl Checker {
         Ok(Checker { jobs, thread })
     }
 
-    /// Ends it, and does not wait for a database beyond `by`.
+    /// Ends it; does not wait for a database beyond `by`.
     pub fn close(self, by: Instant) {
         self.jobs.logins.accounts.queue.lock().stopping = true;
         self.jobs.logins.accounts.news.notify_one();
@@ -194,12 +200,13 @@ impl Checker {
 #[derive(Debug)]
 struct Comparison {
     interval: Duration,
-    /// When the next look at everybody begins.
+    /// When the next round over all users begins.
     next: Instant,
-    /// The next shard of this look, and who is left of the one before.
+    /// The next shard of this round, and the remaining users of the one before.
     shard: usize,
     left: Vec<UserId>,
-    /// Users whose row differed a moment ago. This node may have replaced the row and not noted that yet.
+    /// Users whose row differed a moment ago. This node may have replaced the row and not noted
+    /// that yet.
     suspects: Vec<UserId>,
 }
 
@@ -219,7 +226,7 @@ impl Comparison {
                 }
             }
             if !queue.stopping {
-                // Those who log in meanwhile share the statement.
+                // Users who log in meanwhile share the statement.
                 jobs.logins.accounts.news.wait_for(&mut queue, pause);
             }
             if queue.stopping {
@@ -232,7 +239,7 @@ impl Comparison {
             let soon = queue.remembered.len().min(BATCH / 2);
             let remembered = queue.remembered.drain(..soon).collect();
             drop(queue);
-            // Without this thread nobody would notice a change any more.
+            // Without this thread no change would be noticed any more.
             let step = || self.step(jobs, remembered, Instant::now());
             let compared = catch_unwind(AssertUnwindSafe(step))
                 .unwrap_or_else(|_| Err(StoreError::Failed("the driver panicked".into())));
@@ -245,7 +252,8 @@ impl Comparison {
         self.shard == SHARDS && self.left.is_empty() && self.suspects.is_empty()
     }
 
-    /// One statement: those who were logged in from memory, those who differed, and some of everybody.
+    /// Compares the users of one statement: those logged in from memory, those who differed, and
+    /// some of all users.
     fn step(&mut self, jobs: &Jobs, remembered: Vec<UserId>, now: Instant) -> Result<(), StoreError> {
         if self.shard == SHARDS && self.left.is_empty() && self.next <= now {
             (self.shard, self.next) = (0, now + self.interval);
@@ -283,7 +291,8 @@ impl Comparison {
     }
 }
 
-/// Those of these users whose row is not what it was when their password was checked, or is gone.
+/// Returns the users whose row is gone or differs from the one against which their password was
+/// checked.
 fn changed(jobs: &Jobs, mut users: Vec<UserId>) -> Result<Vec<UserId>, StoreError> {
     users.sort_unstable();
     users.dedup();
@@ -301,7 +310,7 @@ fn changed(jobs: &Jobs, mut users: Vec<UserId>) -> Result<Vec<UserId>, StoreErro
     Ok(users)
 }
 
-/// Logs out a user whose account has changed; from how many connections.
+/// Logs out a user whose account has changed. Returns the number of connections.
 fn end(jobs: &Jobs, user: UserId) -> usize {
     jobs.logins.passwords.forget(user);
     let ended = jobs.logins.accounts.log_out(user);
@@ -309,15 +318,15 @@ fn end(jobs: &Jobs, user: UserId) -> usize {
     ended
 }
 
-/// Users that one statement asks for, and how long after one the next may follow.
+/// The users of one statement, and the pause until the next.
 const BATCH: usize = 512;
 const PAUSE: Duration = Duration::from_millis(100);
-/// The same after one that has failed.
+/// The pause after a failed statement.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// Users who were logged in from memory and wait for their look. 400 kB.
+/// The most users logged in from memory that wait to be compared. 400 kB.
 const REMEMBERED_MAX: usize = 100_000;
-/// After how many looks at everybody a user who is on no connection is forgotten. A login may be on its way for a while: other
-/// nodes have to know of it first.
+/// After this number of rounds, a user without a connection is dropped. A login may take a while,
+/// because other nodes must know of it first.
 const FORGOTTEN_AFTER: u8 = 12;
-/// Enough that two loops seldom want the same, and that one is small.
+/// Enough for two loops rarely to need the same one, and for each to be small.
 const SHARDS: usize = 64;

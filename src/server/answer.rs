@@ -8,7 +8,8 @@ use crate::delivery::{ClientLink, Posted};
 use crate::protocol;
 use crate::session::Outcome;
 
-/// Posts the outcome of a job to a session. If the job is dropped or panics, the session hears that the server is busy.
+/// Posts the outcome of a job to a session. If the job is dropped or panics, the session is told
+/// that the server is busy.
 pub(super) struct Answer {
     link: Option<Arc<ClientLink>>,
     or_else: Cow<'static, str>,

@@ -43,7 +43,8 @@ impl Dispatch {
                     Job::Search { .. } | Job::GroupsNamed { .. } => Kind::Search,
                     _ => Kind::Short,
                 };
-                // Without a place the answer is dropped: the session hears that the server is busy.
+                // Without a place the answer is dropped, which tells the session that the server is
+                // busy.
                 if let Some(place) = place(&self.requests, holder, &self.jobs.services.metrics) {
                     self.requests.submit(kind, place, move || answer.send(jobs.run(job)));
                 }
@@ -52,7 +53,7 @@ impl Dispatch {
     }
 
     fn check_password(&self, id: Id, job: Job, link: &Arc<ClientLink>, holder: Holder, now: Instant) {
-        // A password that is remembered would have been recognised.
+        // A remembered right password would have been recognised.
         let differs = id.user().is_some_and(|user| self.jobs.logins.passwords.remembers(user, now));
         let attempt = self.admission.attempt(id, holder.source, differs, now);
         // Before the answer: a client that hears that it was wrong finds it counted.
@@ -93,7 +94,7 @@ impl Dispatch {
     }
 }
 
-/// A place for a request that a worker is to answer.
+/// Takes a place for a request that a worker will answer.
 pub(super) fn place(requests: &Requests, holder: Holder, metrics: &Metrics) -> Option<Place> {
     let place = requests.place(holder);
     if place.is_none() {
@@ -103,9 +104,10 @@ pub(super) fn place(requests: &Requests, holder: Holder, metrics: &Metrics) -> O
     place
 }
 
-/// A user has logged in on a connection, to an account of such a client: the usual one has to be paced. It is known by
-/// the form of the password that this login sends or that the account was made or used with before, because its automatic
-/// relogin sends the other form. A connection that reads lines never is.
+/// A user has logged in on a connection: if the account belongs to the usual client, the connection
+/// must be paced. That is recognized by the form of the password that this login sends or that was
+/// used with the account before, because the client's automatic relogin sends the other form. A
+/// connection that reads lines is never paced.
 pub(super) fn begin_pace(paced: Paced, client: Client, link: &ClientLink) {
     if paced == Paced::Auto && client == Client::Usual {
         link.use_pace();

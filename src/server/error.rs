@@ -10,11 +10,11 @@ use crate::session::password::PasswordError;
 /// Why a server cannot start.
 #[derive(Debug)]
 pub enum StartError {
-    /// It cannot listen on this address.
+    /// Listening on this address failed.
     Listen(SocketAddr, io::Error),
-    /// The system has no descriptors or threads left.
+    /// The system has no free descriptors, or cannot start a thread.
     Resources(io::Error),
-    /// The cost of password hashing is not one that argon2 allows.
+    /// argon2 does not allow the configured cost of password hashing.
     PasswordCost(PasswordError),
 }
 
@@ -47,7 +47,7 @@ impl Error for StartError {
     }
 }
 
-/// Whether the kernel has no IPv6 at all, or no IPv6 address.
+/// Whether the kernel has no IPv6 support, or no IPv6 address.
 fn is_without_ipv6(address: SocketAddr, error: &io::Error) -> bool {
     let is_there_always = address.ip().is_unspecified() || address.ip().is_loopback();
     match error.raw_os_error() {

@@ -11,7 +11,7 @@ use crate::metrics::Login;
 use crate::protocol::{GroupId, Id, UserId};
 use crate::session::{Known, STATE_PATIENCE};
 
-/// What the sessions of a loop may know at once.
+/// The facts that the sessions of a loop may query without blocking.
 pub(super) struct Facts<'a> {
     pub(super) shared: &'a Shared,
     pub(super) link: &'a ClientLink,

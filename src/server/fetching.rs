@@ -16,7 +16,7 @@ use crate::routing::mailboxes::Mailboxes;
 use crate::routing::router::Router;
 use crate::session::{Job, Outcome};
 
-/// A connection that fetches messages, and whose share of the workers and of the memory that takes.
+/// A connection that fetches messages, and the owner of the workers and memory that this takes.
 #[derive(Clone, Debug)]
 pub(super) struct Fetcher {
     pub(super) link: Arc<ClientLink>,
@@ -46,14 +46,15 @@ impl Fetching {
         }
     }
 
-    /// Fetches messages for a connection that has claimed the mailbox, when there is memory for the reply.
+    /// Fetches messages for a connection that has claimed the mailbox, once there is memory for the
+    /// reply.
     fn fetch(&self, user: UserId, fetcher: &Fetcher) {
         if self.fetches.begin(user, fetcher.holder.source, fetcher) {
             self.submit_fetch(user, fetcher);
         }
     }
 
-    /// The reply of a connection that fetches is there.
+    /// The reply of a connection that fetches is complete.
     pub(super) fn fetched(&self, fetcher: &Fetcher, bytes: usize) {
         self.fetches.made(fetcher, bytes);
         self.fetch_on();
@@ -61,7 +62,8 @@ impl Fetching {
 
     /// A connection gives up the mailbox, or waits for it no longer.
     pub(super) fn release(&self, user: UserId, fetcher: &Fetcher) {
-        // Behind another connection of the user it neither has memory nor waits for it.
+        // While it waits for another connection of the user, it neither holds memory nor waits for
+        // it.
         self.fetches.end(fetcher);
         if let Some(next) = self.mailboxes.release(user, fetcher) {
             self.fetch(user, &next);
@@ -69,7 +71,7 @@ impl Fetching {
         self.fetch_on();
     }
 
-    /// A fetch takes long: asks those that it waits for to say whether they get on.
+    /// A fetch takes long: asks the connections that it waits for whether their clients still read.
     pub(super) fn ask_for(&self, user: UserId, fetcher: &Fetcher) {
         match self.mailboxes.other_holder(user, fetcher) {
             Some(other) => other.link.post(Posted::MailboxWanted),
@@ -80,28 +82,29 @@ impl Fetching {
         }
     }
 
-    /// Has those fetch who have waited for memory that is free now.
+    /// Continues fetches for which memory has become free.
     fn fetch_on(&self) {
         while let Some((user, fetcher)) = self.fetches.next() {
             self.submit_fetch(user, &fetcher);
         }
     }
 
-    /// The lane only says when all that is on its way to the user is stored; a worker fetches, so that others' messages do not
-    /// wait for it. A client that is paced gets what one frame holds.
+    /// The lane only reports when all messages on their way to the user are stored; a worker does
+    /// the fetch, so that messages of others do not wait for it. A paced client gets as many
+    /// messages as fit one frame.
     fn submit_fetch(&self, user: UserId, fetcher: &Fetcher) {
         let answer = Answer::to(&fetcher.link);
         let Some(place) = place(&self.requests, fetcher.holder, &self.jobs.services.metrics) else { return };
         let (link, jobs, requests) = (fetcher.link.clone(), self.jobs.clone(), self.requests.clone());
         let work = Box::new(move |mailbox| match mailbox {
             Mailbox::Whole => requests.submit(Kind::Short, place, move || {
-                // A connection that is gone has given up the mailbox.
+                // A closed connection has released the mailbox.
                 if !link.is_sealed() {
                     let job = if link.is_paced() { Job::FetchFrame { user } } else { Job::Fetch { user } };
                     answer.send(jobs.run(job));
                 }
             }),
-            // A part of what was kept would not be in the order sent.
+            // A part of the stored messages would not be in the order sent.
             Mailbox::InParts => answer.send(Outcome::Refused(protocol::BUSY.into())),
         });
         self.router.submit(user, work);

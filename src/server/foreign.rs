@@ -1,10 +1,11 @@
-//! What a client hears that speaks another protocol than this port: HTTP gets an answer in HTTP, TLS none.
+//! The answer to a client that speaks another protocol than this port: HTTP is answered in HTTP,
+//! TLS not at all.
 
 use std::sync::LazyLock;
 
 use net::Foreign;
 
-/// The answer; empty where none would be understood.
+/// The answer; empty if the client would not understand any.
 pub fn answer(foreign: Foreign) -> &'static [u8] {
     static ANSWERS: LazyLock<[String; 4]> = LazyLock::new(|| {
         [(false, false), (false, true), (true, false), (true, true)].map(|(upgrade, head)| http(upgrade, head))
@@ -16,7 +17,7 @@ pub fn answer(foreign: Foreign) -> &'static [u8] {
 }
 
 fn http(upgrade: bool, head: bool) -> String {
-    // A 426 has to say what to upgrade to (RFC 9110, 15.5.22).
+    // A 426 must name the protocol to upgrade to (RFC 9110, 15.5.22).
     let (status, more) = match upgrade {
         true => ("426 Upgrade Required", "Upgrade: raybox\r\nConnection: Upgrade\r\n"),
         false => ("400 Bad Request", ""),

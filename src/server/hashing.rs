@@ -19,11 +19,11 @@ pub(super) struct Hashing {
     queue: WorkersWatch,
     /// Passwords waiting to be hashed, one queue per address, served round-robin. A leaf lock.
     turns: Arc<Mutex<Turns<Source, Work>>>,
-    /// How long the hashers take.
+    /// The recent duration of hashing.
     pace: Arc<Pace>,
 }
 
-/// A password to be hashed, and what is to be done then.
+/// A password to be hashed, and the work that follows.
 type Work = Box<dyn FnOnce() + Send>;
 
 impl Hashing {
@@ -46,7 +46,7 @@ impl Hashing {
         let seconds = self.pace.seconds_for(self.queue.waiting());
         let answer = Answer::or_else(link, protocol::busy_for(seconds));
         let Some(place) = admission.queue(source) else {
-            // The answer is dropped, and tells the client so.
+            // The answer is dropped, which notifies the client.
             admission.no_room(source, now);
             return false;
         };

@@ -1,4 +1,5 @@
-//! What jobs do, on worker threads: ask the store, hash passwords, and make the reply.
+//! The work of jobs, on worker threads: they query the store, hash passwords, and compose the
+//! reply.
 
 mod directory;
 mod logins;
@@ -16,15 +17,15 @@ use crate::routing::services::Services;
 use crate::session::{Job, Outcome};
 use crate::store::StoreError;
 
-/// What jobs work with. Shared by all threads.
+/// The parts that jobs use. Shared by all threads.
 pub struct Jobs {
-    /// What messages pass.
+    /// The parts that messages pass.
     pub services: Arc<Services>,
-    /// Logins: whether a client may come in.
+    /// Logins and registrations.
     pub logins: Logins,
     /// Friends and groups.
     pub directory: Directory,
-    /// What waits for users.
+    /// Stored messages.
     pub mail: Mail,
 }
 
@@ -48,7 +49,8 @@ impl Jobs {
             Err(StoreError::Unavailable(_)) => {
                 Outcome::Refused(if register { protocol::SERVER_ERROR } else { protocol::BUSY }.into())
             }
-            // A name that does not fit, for example: unlike a store that is away, it is the client's own doing.
+            // For example, a name that does not fit: unlike an unavailable store, that is the
+            // client's own fault.
             Err(_) if register => Outcome::Reply(protocol::SERVER_ERROR.into()),
             Err(_) => Outcome::Refused(protocol::SERVER_ERROR.into()),
         }
@@ -76,7 +78,7 @@ impl Jobs {
 }
 
 impl Job {
-    /// What is done, for the log.
+    /// The kind of job, for the log.
     fn what(&self) -> &'static str {
         match self {
             Job::CheckPassword { .. } => "checking passwords",

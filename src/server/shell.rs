@@ -39,7 +39,7 @@ impl Shell {
     fn feed(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &mut Client, input: Input<'_>) -> Flow {
         let Client { session, seat, .. } = client;
         let source = seat.source();
-        // An account that logs in with this input pays for what comes after.
+        // An account that logs in with this input pays for later work.
         let holder = Holder { payer: session.payer(source), source };
         let known = Facts { shared: &self.shared, link, source, now: turn.now() };
         let mut effects = Effects::new();
@@ -56,7 +56,7 @@ impl Shell {
         flow
     }
 
-    /// Counts what asks for no answer; there is one only when it is too much.
+    /// Counts bytes that need no answer; there is an answer only if they exceed a limit.
     fn count_blanks(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &mut Client, len: usize) -> Flow {
         match client.meter.check_blanks(turn.now(), self.shared.admission.rates()) {
             Ok(()) => {
@@ -67,18 +67,18 @@ impl Shell {
         }
     }
 
-    /// Answers a client that speaks another protocol; nothing of what it has sent was looked at.
+    /// Answers a client that speaks another protocol; none of its input was processed.
     fn turn_down(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &Client, foreign: Foreign) -> Flow {
         self.shared.admission.speaks(foreign, client.seat.source(), turn.now());
         let answer = foreign::answer(foreign);
         if !answer.is_empty() {
-            // Refused only if the client is gone.
+            // Fails only if the client has gone.
             let _ = link.send(turn, answer, Fate::Drop);
         }
         Flow::Taken
     }
 
-    /// What becomes of a frame, or of something that is none, that is beyond what the connection may send.
+    /// Refuses a frame or other input beyond the limits of the connection.
     fn refuse(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &mut Client, refusal: Refusal) -> Flow {
         let flow = self.feed(turn, link, client, Input::Excess { last: refusal.last });
         if flow != Flow::Later {
@@ -91,7 +91,7 @@ impl Shell {
         flow
     }
 
-    /// Carries out the effects, all of them; returns which frames were settled by that.
+    /// Carries out all effects; returns the frames that this has settled.
     fn carry_out(
         &self,
         turn: &mut Turn<Posted>,
@@ -126,8 +126,8 @@ impl Shell {
         settled
     }
 
-    /// Carries out an effect that no chat message has. It is apart so that chat messages do not pay for what
-    /// this needs.
+    /// Carries out an effect that a chat message never has. It is a separate function so that chat
+    /// messages do not pay for its stack frame.
     #[inline(never)]
     fn carry_out_seldom(
         &self,
@@ -142,7 +142,7 @@ impl Shell {
             Effect::Reply(_) | Effect::Deliver { .. } => unreachable!("carried out above"),
             Effect::DeliverAll { group, to, except, text } => {
                 let mut spread = Box::new(Spread::new((group, to), except, &text, link.clone(), holder));
-                // More than that are left.
+                // There are more members than one piece.
                 router.spread(turn, &mut spread);
                 link.post(Posted::Spread(spread));
             }
@@ -181,9 +181,9 @@ impl Shell {
         }
     }
 
-    /// Hands a frame to more members of a large group.
+    /// Delivers a frame to more members of a large group.
     fn spread_on(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &mut Client, mut spread: Box<Spread>) {
-        // Others open their letters between two of an account, however many groups it writes to at once.
+        // Others are served between two pieces of an account, however many groups it writes to.
         if !turn.has_left(link) {
             return link.post(Posted::Spread(spread));
         }
@@ -196,14 +196,14 @@ impl Shell {
         }
     }
 
-    /// Closes a connection that is not logged in, with a last word.
+    /// Closes a connection that is not logged in, with a last reply.
     fn turn_away(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, reply: &str) {
         self.send(turn, link, reply, Fate::Drop);
         turn.turn_away(link);
     }
 
-    /// The account of a user of this connection was changed or deleted. A connection that is nobody else's is closed, so that
-    /// its client notices.
+    /// The account of a user of this connection was changed or deleted. If the connection has no
+    /// other user, it is closed, so that its client notices.
     fn log_out(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &mut Client, user: UserId) {
         if !client.session.is(Id(user.0.into())) || self.shared.router.is_on(user, link) {
             return;
@@ -216,14 +216,14 @@ impl Shell {
         }
     }
 
-    /// A reply is refused only when the client is gone, and then nobody misses it.
+    /// Sending a reply fails only if the client has gone, and then it is not needed.
     fn send(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, reply: &str, fate: Fate) {
         self.tally.reply(ReplyKind::of(reply));
         let _ = link.send(turn, reply.as_bytes(), fate);
     }
 }
 
-/// A session has logged in, has logged out, or has begun.
+/// A session has logged in or out, or has begun.
 fn note_login(turn: &mut Turn<Posted>, link: &Arc<ClientLink>, session: &Session, seat: &mut Seat) {
     if session.is_logged_in() {
         seat.becomes_users();
@@ -353,11 +353,11 @@ impl Handler for Shell {
         self.shared.router.give_back(label, frame);
     }
 
-    /// A frame that was begun to be handed out is brought to its end. Of anything else nothing is to be done: a session gives up
-    /// its claims before it closes.
+    /// A frame whose delivery has begun is delivered to all members. Other events need nothing: a
+    /// session releases everything it holds before it closes.
     fn on_stray(&mut self, turn: &mut Turn<Posted>, message: Posted) {
         if let Posted::Spread(mut spread) = message {
-            // A piece at a time, as if the sender were there.
+            // Piece by piece, as if the sender were still there.
             if self.shared.router.spread(turn, &mut spread).is_none() {
                 let sender = spread.sender.clone();
                 sender.post(Posted::Spread(spread));

@@ -1,6 +1,7 @@
-//! The server under a seeded scheduler, in one thread: sessions, router, lanes, outbox, event loops and output are the real
-//! ones; sockets, clock, threads, the database and Redis are simulated, and fail, delay, repeat and reorder what they do as
-//! the seed says. Every step is checked against what is promised (`ledger.rs`).
+//! The server under a seeded scheduler, in one thread: sessions, router, lanes, outbox, event loops
+//! and output are the real ones. Sockets, clock, threads, the database and Redis are simulated;
+//! they fail, delay, repeat and reorder as the seed determines. After every step the promises are
+//! checked (`ledger.rs`).
 //!
 //! ```text
 //!   world.rs    nodes, time, and whose turn it is            ledger.rs   what was sent, and what has become of it
@@ -12,7 +13,7 @@
 //!   world/faults.rs    what fails                          world/checks.rs    what is seen, and must be so
 //!   world/rest.rs      the end: all is mended and comes to rest
 //! ```
-//! `SIM_SEED=n` runs one seed and prints what happens in it; `SIM_SEEDS=n` runs so many.
+//! `SIM_SEED=n` runs one seed and prints its events; `SIM_SEEDS=n` runs this number of seeds.
 
 mod bus;
 mod dice;
@@ -45,7 +46,7 @@ use crate::delivery::Posted;
 use crate::protocol::{Id, UserId};
 use crate::routing::presence::Presence;
 
-/// What is wrong with the world on purpose, so that the checks have something to find.
+/// Deliberate faults of the world, which the checks must find.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Mutation {
     LosesStored,
@@ -54,28 +55,29 @@ enum Mutation {
     DeletesEarly,
     BusReorders,
     BusMisdelivers,
-    /// No node hears of another that it has a user too, so each may take itself for the only one.
+    /// Nodes do not learn that another node has the same user, so each may take itself for the only
+    /// one.
     LosesHellos,
-    /// A node forgets at once that it has heard so.
+    /// A node immediately forgets that a user is elsewhere.
     ForgetsElsewhere,
-    /// What goes to another node is confirmed, and comes nowhere.
+    /// Messages to another node are confirmed, and do not arrive.
     ConfirmsEarly,
     /// A frame that the server writes does not reach the client.
     LosesWritten,
-    /// Whoever asks is let in.
+    /// Every login succeeds.
     LetsAnyoneIn,
-    /// What the client's kernel has not got counts as acknowledged.
+    /// Bytes that have not reached the client's kernel count as acknowledged.
     AcknowledgesEarly,
 }
 
-/// The number of a message, which stands in its text.
+/// The number of a message, from its text.
 fn number_of(text: &str) -> Option<u32> {
     let at = text.find("\"n\":")? + 4;
     let digits = text[at..].bytes().take_while(u8::is_ascii_digit).count();
     text[at..at + digits].parse().ok()
 }
 
-/// Runs one seed; what it has to say if a check fails.
+/// Runs one seed. Returns the report if a check fails.
 fn run(seed: u64, mutation: Option<Mutation>, trace: bool) -> Result<(), String> {
     let mut world = World::new(seed, mutation, trace);
     let result = catch_unwind(AssertUnwindSafe(|| world.run()));
@@ -83,13 +85,13 @@ fn run(seed: u64, mutation: Option<Mutation>, trace: bool) -> Result<(), String>
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without a text");
         let report = format!("seed {seed}: {text}\n{}\nreplay: SIM_SEED={seed}", world.last_steps());
-        // Half a step was done: what is left of it may be in no state to be taken down.
+        // A step was interrupted: the rest may be in no state to be dropped.
         std::mem::forget(world);
         report
     })
 }
 
-/// Runs seeds on as many threads as there are cores, until so many have failed, and returns their reports.
+/// Runs seeds on one thread per core until this number have failed. Returns their reports.
 fn run_seeds(seeds: u64, mutation: Option<Mutation>, failures_max: usize) -> Vec<String> {
     let (next, failures) = (AtomicU64::new(0), parking_lot::Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
@@ -138,7 +140,7 @@ fn a_seed_repeats() {
     }
 }
 
-/// Each of them is found within a few seeds, by the check that is there for it.
+/// Each of them is found within a few seeds, by the check for it.
 #[test]
 fn a_broken_world_is_noticed() {
     for (mutation, expected) in [
@@ -157,14 +159,15 @@ fn a_broken_world_is_noticed() {
     ] {
         let failures = run_seeds(MUTATED_SEEDS, Some(mutation), 1);
         let report = failures.first().unwrap_or_else(|| panic!("{mutation:?} goes unnoticed"));
-        // Who gets in may be noticed by what comes to them, whichever seed is first.
+        // A wrong login may also be noticed by the messages that it receives, depending on the
+        // seed.
         let is_expected = expected.split('|').any(|expected| report.contains(expected));
         assert!(is_expected, "{mutation:?} is noticed as: {report}");
     }
 }
 
-/// Found by a seed: a connection that had logged in again, and so was the newest, gave what it held to one that had got
-/// newer messages.
+/// Found by a seed: a connection that had logged in again, and so was the newest, handed its
+/// messages to one that had received newer ones.
 #[test]
 fn who_logs_in_again_on_an_older_connection_does_not_hold_the_newest_messages() {
     let presence = Presence::<Posted>::new();
@@ -184,7 +187,8 @@ fn who_logs_in_again_on_an_older_connection_does_not_hold_the_newest_messages() 
     assert!(!shard.holds_newest(user, &first) && !shard.holds_newest(user, &second));
 }
 
-/// What it was sent before its user left it is older than what the user's other connection has got.
+/// Messages that it was sent before its user left it are older than those that the user's other
+/// connection has received.
 #[test]
 fn what_is_held_from_an_earlier_login_is_not_handed_on_with_the_rest() {
     for has_other in [true, false] {
@@ -254,5 +258,5 @@ fn a_logout_that_comes_after_the_next_login_takes_no_rights() {
 
 const SEEDS: u64 = 2000;
 const MUTATED_SEEDS: u64 = 300;
-/// Whoever runs many seeds shall see all of the few that fail.
+/// A run of many seeds reports the first failures in full.
 const FAILURES_MAX: usize = 20;

@@ -21,7 +21,7 @@ use crate::routing::router::Router;
 use crate::routing::services::Services;
 use crate::session::password::Passwords;
 
-/// What all loops share.
+/// Shared by all loops.
 pub(super) struct Shared {
     pub(super) auth: Auth,
     pub(super) pace: Duration,

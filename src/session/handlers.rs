@@ -1,5 +1,5 @@
-//! What each request means: decisions only, as methods of [`Session`](crate::session::Session). They see no socket,
-//! thread, clock or pool.
+//! The meaning of each request: decisions only, as methods of [`Session`](crate::session::Session).
+//! They use no socket, thread, clock or pool.
 
 mod account;
 mod chat;

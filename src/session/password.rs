@@ -1,16 +1,20 @@
-//! Passwords: how they are hashed, checked and, for a while, remembered.
+//! Passwords: hashing, checking and, for a while, remembering them.
 //!
-//! Stored passwords are argon2id in PHC strings (`$argon2id$v=19$m=19456,t=2,p=1,keyid=aGV4$salt$hash`). Two forms of a password
-//! are right for one account, see [`form`]: the hash is over the canonical form, and `keyid` says so. Two kinds of older
-//! values are accepted, and reported as worth an upgrade: hashes without `keyid`, which are over what was sent, and rows of
-//! the reference server, which hold plain text in either form.
+//! Stored passwords are argon2id in PHC strings
+//! (`$argon2id$v=19$m=19456,t=2,p=1,keyid=aGV4$salt$hash`). Two forms of a password are right for
+//! one account, see [`form`]: the hash is over the canonical form, and `keyid` says so. Two kinds
+//! of older values are accepted, and reported as worth an upgrade: hashes without `keyid`, which
+//! are over the password as sent, and rows of the reference server, which contain plain text in
+//! either form.
 //!
-//! Every check by [`Passwords::verify`] that fails costs one argon2 computation, so that its duration tells
-//! nothing about the account. While there are older hashes, one that is sent in plain costs two: they have to be tried in both forms.
+//! Every failed check by [`Passwords::verify`] costs one argon2 computation, so its duration
+//! reveals nothing about the account. While there are older hashes, the check of a plain-text
+//! password costs two, because both forms have to be tried.
 //!
-//! [`Passwords::recognises`] spares a returning client that computation: it knows, under a key that dies with the process,
-//! a tag of each password verified lately. A password itself is never kept. With the tag goes a [`Stamp`] of what was stored
-//! then, so that a change in the database can be noticed.
+//! [`Passwords::recognises`] saves a returning client that computation: for each recently verified
+//! password it has a tag, under a key that exists only in this process. The password itself is
+//! never stored. With the tag goes a [`Stamp`] of the stored value at that time, so that a change
+//! in the database can be noticed.
 
 use std::error::Error;
 use std::fmt;
@@ -36,57 +40,63 @@ use memory::{Known, Memory, Tag};
 
 use crate::protocol::UserId;
 
-/// Hashes and checks passwords at one configured cost, and remembers those verified lately. Shared by all threads.
+/// Hashes and checks passwords at one configured cost, and remembers recently verified ones. Shared
+/// by all threads.
 pub struct Passwords {
     argon2: Argon2<'static>,
     key: [u8; 32],
     remember_for: Duration,
-    /// A leaf lock, held for a lookup only: what was verified lately.
+    /// Recently verified passwords. A leaf lock, held for a lookup only.
     memory: Mutex<Memory>,
-    /// There are older hashes, which cost two computations if the password is sent in plain: so does every other check, from
-    /// then on, that fails.
+    /// There are older hashes, whose check costs two computations for a plain-text password: from
+    /// then on every other failed check costs two as well.
     has_older: AtomicBool,
-    /// Checks that have cost one computation of argon2.
+    /// The number of argon2 computations.
     #[cfg(test)]
     computations: AtomicUsize,
 }
 
-/// What [`Passwords::verify`] found.
+/// The result of [`Passwords::verify`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
-    /// No such user, or another password.
+    /// An unknown user, or a wrong password.
     Wrong,
-    /// The password.
+    /// The right password.
     Right {
-        /// The kind of client that uses the account: the usual one if the password ever came in its form, as far as is known.
+        /// The kind of client that uses the account: the usual one if the password ever came in its
+        /// form, as far as is known.
         client: Client,
         /// The stored value should be replaced, see [`Passwords::upgraded`].
         upgrade: Option<Upgrade>,
     },
 }
 
-/// The change to a stored value that is not as it would be stored today.
+/// The upgrade that a stored value needs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Upgrade {
     /// It is plain text.
     Hash,
-    /// It is the hash of a password in plain.
+    /// It is the hash of a password as it was sent.
     Rehash,
-    /// It is right, and only its mark is missing or says that no usual client has used it.
+    /// It is right, but its mark is missing or says that the usual client has not used it.
     Mark,
 }
 
-/// Tells stored values apart: a keyed hash. Two values that are the same account's before and after [`Upgrade::Rehash`] and
-/// [`Upgrade::Mark`] have the same, because the salt stays; every new password has a new salt.
+/// Identifies a stored value: a keyed hash. The values of one account before and after
+/// [`Upgrade::Rehash`] and [`Upgrade::Mark`] have the same stamp, because the salt stays; every new
+/// password has a new salt.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Stamp(u32);
 
 impl Passwords {
-    /// `memory_kib`, `passes` and `lanes` are argon2's cost for new hashes and for checks that must only take time; stored
-    /// hashes bring their own. A verified password is remembered for `remember_for`, zero for never.
+    /// `memory_kib`, `passes` and `lanes` are argon2's cost for new hashes and for checks that must
+    /// only take time; stored hashes contain their own. A verified password is remembered for
+    /// `remember_for`, zero for never.
     ///
     /// # Errors
-    /// [`PasswordError::Cost`] when argon2 does not allow these numbers, [`PasswordError::Random`] without a random source.
+    ///
+    /// [`PasswordError::Cost`] if argon2 does not allow these numbers, [`PasswordError::Random`]
+    /// without a random source.
     pub fn new(memory_kib: u32, passes: u32, lanes: u32, remember_for: Duration) -> Result<Passwords, PasswordError> {
         let params = Params::new(memory_kib, passes, lanes, None).map_err(PasswordError::Cost)?;
         let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
@@ -101,10 +111,11 @@ impl Passwords {
         })
     }
 
-    /// The PHC string of `password` under a fresh random salt. Takes as long as the cost says: for jobs only.
+    /// The PHC string of `password` with a new random salt. Slow by design: for jobs only.
     ///
     /// # Errors
-    /// When the random source or argon2 fails; nothing that another password would change.
+    ///
+    /// If the random source or argon2 fails; another password would not help.
     pub fn hash(&self, password: &str) -> Result<String, PasswordError> {
         self.hash_for(password, Client::of(password))
     }
@@ -114,9 +125,10 @@ impl Passwords {
         marked(hash, client)
     }
 
-    /// Checks `password` against what the store holds, `None` for an unknown user. For jobs only.
+    /// Checks `password` against the stored value, `None` for an unknown user. For jobs only.
     ///
-    /// A stored value that [`is_malformed`] says cannot be read is [`Verdict::Wrong`]; the caller should log it.
+    /// If [`is_malformed`] says that the stored value cannot be parsed, the result is
+    /// [`Verdict::Wrong`]; the caller should log it.
     pub fn verify(&self, stored: Option<&str>, password: &str) -> Verdict {
         let form = canonical(password);
         let (verdict, computed) = match stored {
@@ -140,7 +152,7 @@ impl Passwords {
         self.is_same(&canonical(stored), form).then_some(right)
     }
 
-    /// The verdict, if the password is right, and how many computations that took.
+    /// The verdict if the password is right, and the number of computations.
     fn verify_hash(&self, hash: &PasswordHash, password: &str, form: &str) -> (Option<Verdict>, u32) {
         let is_right = |text: &str| {
             let result = self.compute(|| self.argon2.verify_password(text.as_bytes(), hash));
@@ -173,7 +185,7 @@ impl Passwords {
             Upgrade::Hash => self.hash_for(password, Client::of(stored).or(Client::of(password))),
             Upgrade::Mark => marked(parse(stored).ok_or_else(invalid)?, Client::Usual),
             Upgrade::Rehash => {
-                // Under the same salt: other nodes see that it is the same password, see [`Stamp`].
+                // With the same salt, so that other nodes see the same password, see [`Stamp`].
                 let salt = parse(stored).and_then(|hash| hash.salt).ok_or_else(invalid)?;
                 let hash = self.argon2.hash_password_with_salt(canonical(password).as_bytes(), &salt);
                 marked(hash.map_err(PasswordError::Hash)?, Client::of(password))
@@ -181,7 +193,7 @@ impl Passwords {
         }
     }
 
-    /// Tells what is stored from anything else that might be.
+    /// The stamp that identifies this stored value.
     pub fn stamp(&self, stored: &str) -> Stamp {
         let salt = if claims_phc(stored) { parse(stored).and_then(|hash| hash.salt) } else { None };
         let part = salt.as_ref().map_or(stored.as_bytes(), |salt| salt.as_ref());
@@ -190,7 +202,8 @@ impl Passwords {
         Stamp(u32::from_le_bytes(*stamp))
     }
 
-    /// Notes at the time `now` that `password` was verified as `user`'s, against what has this stamp.
+    /// Remembers that `password` was verified as `user`'s at the time `now`, against the stored
+    /// value with this stamp.
     pub fn remember(&self, user: UserId, password: &str, client: Client, stamp: Stamp, now: Instant) {
         if !self.remember_for.is_zero() {
             let hash: [u8; 32] = self.tag_of(user, password).finalize().into_bytes().into();
@@ -199,8 +212,8 @@ impl Passwords {
         }
     }
 
-    /// Whether `password`, in either form, was verified as `user`'s not longer ago than it is remembered: whose account it
-    /// is, and what was stored then. About a microsecond, never waits: may be called by a loop.
+    /// If `password`, in either form, is remembered as `user`'s: the account's kind of client, and
+    /// the stamp. Takes about a microsecond and never waits, so a loop may call it.
     pub fn recognises(&self, user: UserId, password: &str, now: Instant) -> Option<(Client, Stamp)> {
         let known = self.memory.lock().get(user, now, self.remember_for)?;
         self.tag_of(user, password).verify_truncated_left(&known.tag).ok()?;
@@ -213,7 +226,7 @@ impl Passwords {
         Some((known.client.or(client), known.stamp))
     }
 
-    /// Whether a password of `user` is remembered, so that another one would not be recognised.
+    /// Whether a password of `user` is remembered, so that any other one would not be recognised.
     pub fn remembers(&self, user: UserId, now: Instant) -> bool {
         self.memory.lock().get(user, now, self.remember_for).is_some()
     }
@@ -225,12 +238,13 @@ impl Passwords {
         }
     }
 
-    /// The password of `user` must be verified again.
+    /// Forgets the password of `user`, which must then be verified again.
     pub fn forget(&self, user: UserId) {
         self.memory.lock().forget(user);
     }
 
-    /// The keyed hash of a password in its canonical form. It covers the user, so that equal passwords do not show.
+    /// The keyed hash of a password in its canonical form. It includes the user, so that equal
+    /// passwords do not show.
     fn tag_of(&self, user: UserId, password: &str) -> Blake2sMac256 {
         self.keyed(user).chain_update(canonical(password).as_bytes())
     }
@@ -239,7 +253,8 @@ impl Passwords {
         Blake2sMac256::new(&self.key.into()).chain_update(user.0.to_le_bytes())
     }
 
-    /// Compares in a time that depends on neither text's content: keyed hashes of both, in constant time.
+    /// Compares keyed hashes of both texts in constant time, so the duration reveals nothing about
+    /// them.
     fn is_same(&self, a: &str, b: &str) -> bool {
         let tag = |text: &str| self.keyed(UserId(0)).chain_update(text.as_bytes());
         tag(a).verify(&tag(b).finalize().into_bytes()).is_ok()
@@ -252,7 +267,7 @@ impl Passwords {
         computation()
     }
 
-    /// One argon2 computation at the configured cost whose result is of no interest.
+    /// Runs one argon2 computation at the configured cost and ignores its result.
     fn take_time(&self, password: &str) {
         let mut out = [0; Params::DEFAULT_OUTPUT_LEN];
         let done = self.compute(|| self.argon2.hash_password_into(password.as_bytes(), b"nobody's own salt", &mut out));
@@ -260,7 +275,8 @@ impl Passwords {
     }
 }
 
-/// Whether `stored` looks like an argon2 string but cannot be one: a row that somebody damaged, which nobody can log in to.
+/// Whether `stored` looks like an argon2 string but is not valid: a damaged row, with which no
+/// login succeeds.
 pub fn is_malformed(stored: &str) -> bool {
     claims_phc(stored) && parse(stored).is_none()
 }
@@ -270,7 +286,7 @@ fn claims_phc(stored: &str) -> bool {
     stored.starts_with("$argon2")
 }
 
-/// A PHC string that argon2 can check: known algorithm, lawful cost, salt and hash present.
+/// Parses a PHC string that argon2 can check: known algorithm, allowed cost, salt and hash present.
 fn parse(phc: &str) -> Option<PasswordHash> {
     let hash = PasswordHash::new(phc).ok()?;
     Algorithm::try_from(hash.algorithm.as_str()).ok()?;
@@ -296,7 +312,7 @@ fn random_key() -> Result<[u8; 32], PasswordError> {
 /// Why a password could not be hashed.
 #[derive(Debug)]
 pub enum PasswordError {
-    /// The configured cost is outside what argon2 allows; the operator must change it.
+    /// argon2 does not allow the configured cost; the operator must change it.
     Cost(argon2::Error),
     /// The system gave no random bytes.
     Random(getrandom::Error),
@@ -337,7 +353,7 @@ mod tests {
         Passwords::new(8, 1, 1, HOUR).unwrap()
     }
 
-    /// As servers stored passwords before: the hash of what they were sent.
+    /// The form in which earlier servers stored passwords: the hash of what they were sent.
     fn older(passwords: &Passwords, sent: &str) -> String {
         passwords.argon2.hash_password(sent.as_bytes()).unwrap().to_string()
     }
@@ -346,7 +362,7 @@ mod tests {
         Verdict::Right { client, upgrade }
     }
 
-    /// How many computations a check takes, and what it finds.
+    /// The result of a check, and the number of computations.
     fn cost(passwords: &Passwords, stored: Option<&str>, password: &str) -> (Verdict, usize) {
         let before = passwords.computations.load(Ordering::Relaxed);
         let verdict = passwords.verify(stored, password);
@@ -476,7 +492,7 @@ mod tests {
         }
     }
 
-    /// The time goes into the computation of argon2, so computations are counted, not timed.
+    /// argon2 dominates the time, so its computations are counted instead of measuring time.
     #[test]
     fn every_failed_check_costs_as_much_as_a_wrong_password() {
         let passwords = cheap();

@@ -1,15 +1,16 @@
-//! To how many members of a group a frame is handed at once; a larger group gets it in pieces.
+//! The number of group members to whom a frame is delivered in one piece; a larger group needs
+//! several.
 
-/// To how many members a frame of so many bytes is handed at once.
+/// The number of members in one piece for a frame of this length.
 pub fn members_at_once(bytes: usize) -> usize {
     (WORK_AT_ONCE / (bytes + MEMBER_WORK)).clamp(MEMBERS_MIN, MEMBERS_MAX)
 }
 
 /// About half a millisecond of a loop's time, in bytes, as all work of a turn is counted.
 const WORK_AT_ONCE: usize = 128 * 1024;
-/// What a member costs beside the bytes.
+/// The cost of a member in addition to the bytes.
 pub const MEMBER_WORK: usize = 512;
-/// The longest frames cost more time in return.
+/// The longest frames take more time in return.
 const MEMBERS_MIN: usize = 16;
 const MEMBERS_MAX: usize = 200;
 

@@ -1,4 +1,4 @@
-//! The state machine by table: what goes in, what must come out.
+//! The state machine by table: inputs and the expected effects.
 
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ impl Known for Facts {
         (user, password) == (UserId(1), "known")
     }
 
-    /// Somebody has guessed the password of user 5 too often.
+    /// The password of user 5 was guessed too often.
     fn login_wait(&self, id: Id) -> Option<u32> {
         (id == Id(5)).then_some(8)
     }
@@ -44,7 +44,7 @@ impl Known for Facts {
         user == UserId(3)
     }
 
-    /// User 4 must be asked for at the other nodes first.
+    /// User 4 must first be announced to the other nodes.
     fn is_here(&self, user: UserId) -> bool {
         user != UserId(4)
     }
@@ -58,7 +58,7 @@ impl Known for Facts {
     }
 }
 
-/// The same beside nodes of the reference server.
+/// The same with nodes of the reference server in the cluster.
 struct Beside;
 
 impl Known for Beside {
@@ -112,7 +112,7 @@ impl Tester {
         tester
     }
 
-    /// What follows from an input that must be taken.
+    /// Returns the effects of an input that must be taken.
     fn on(&mut self, input: Input<'static>) -> Vec<Effect<'static>> {
         self.on_knowing(input, &Facts)
     }
@@ -135,7 +135,7 @@ impl Tester {
         self.on(Input::Settled(Settled { frames, bytes, failed, full: 0 }))
     }
 
-    /// Nothing may follow from an input that must wait, but for the jobs it needs.
+    /// Checks that an input must wait, and has no effects except the jobs it needs.
     fn later(&mut self, input: Input<'static>) -> Vec<Effect<'static>> {
         let mut effects = Effects::new();
         assert_eq!(self.session.on(input, &Facts, &mut effects), Flow::Later);
@@ -609,7 +609,7 @@ fn in_a_cluster_a_stranger_to_the_cache_is_looked_up_before_being_refused() {
     assert_eq!(effects, [Effect::DeliverAll { group: GroupId(1), to: members, except: UserId(3), text: frame.into() }]);
 }
 
-/// A client that is paced, whose messages take 40 ms each to show.
+/// A paced client that takes 40 ms to show each message.
 struct Paced;
 
 impl Known for Paced {
@@ -659,7 +659,7 @@ fn a_client_that_is_paced_gets_its_kept_messages_in_frames_with_pauses() {
     assert_eq!(on(found("two", &ids)), taken(vec![Effect::ReplyAndReport("two".into())]));
     assert_eq!(on(Input::Sent), taken(vec![Effect::Submit(Job::Delete { user, ids })]));
     assert_eq!(on(Input::Outcome(Outcome::Deleted)), taken(vec![Effect::ReleaseMailbox(user), pause(3)]));
-    // What it asks for meanwhile is answered.
+    // Its requests meanwhile are answered.
     assert_eq!(on(Input::Frame(PING.as_bytes())), taken(reply(ACK)));
     assert_eq!(on(Input::Frame(CHAT.as_bytes())).0, Flow::Taken);
     assert_eq!(on(Input::Reminder { now: Instant::now() }), taken(vec![pause(1)]), "what it has sent is not settled");
@@ -706,7 +706,7 @@ fn the_logout_of_a_client_that_is_paced_does_not_wait_for_its_kept_messages() {
     }
 }
 
-/// What a script does with a session, as a property test chooses.
+/// A step of a script that a property test chooses.
 #[derive(Clone, Debug)]
 enum Act {
     Show(&'static str),
@@ -748,11 +748,11 @@ struct World {
     on_their_way: Vec<usize>,
     job: Option<Job>,
     reporting: bool,
-    /// A join is under way.
+    /// Whether a join is under way.
     joining: bool,
-    /// A state is being written.
+    /// The state that is being written.
     showing: Option<(UserId, UserState)>,
-    /// Whom the other nodes send here.
+    /// The users whose messages the other nodes send here.
     joined: Vec<UserId>,
     attached: Vec<UserId>,
 }
@@ -807,8 +807,8 @@ impl World {
 }
 
 proptest! {
-    /// In whatever order and with whatever result things are done, no reply leaves early, at most one job runs, the
-    /// session never gets stuck, and nobody stays attached.
+    /// In whatever order and with whatever results effects are carried out: no reply leaves early,
+    /// at most one job runs, the session never gets stuck, and no user stays attached.
     #[test]
     fn whatever_happens_the_promises_hold(acts in acts(), has_neighbours in any::<bool>()) {
         let known: &dyn Known = if has_neighbours { &Beside } else { &Facts };
@@ -859,7 +859,7 @@ proptest! {
                 Act::Sent | Act::HangUp => {}
             }
         }
-        // Everything comes to its end, and the session with it.
+        // Everything ends, and the session with it.
         for _ in 0..200 {
             if feed(&mut session, &mut world, Input::End) == Flow::Taken {
                 feed(&mut session, &mut world, Input::Closed);

@@ -15,12 +15,12 @@ pub struct Directory {
     limits: Limits,
 }
 
-/// How much of a thing there may be.
+/// Limits of results and groups.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Most groups that one search returns.
+    /// The most groups that one search returns.
     pub search_results_max: usize,
-    /// Most members of a group.
+    /// The most members of a group.
     pub group_members_max: usize,
 }
 
@@ -55,12 +55,12 @@ impl Directory {
 
     pub(super) fn create_group(&self, owner: UserId, name: &str, description: &str) -> Result<Outcome, StoreError> {
         let group = self.services.store.contacts.get()?.create_group(owner, name, description)?;
-        // Another node knows nothing of it that could be wrong.
+        // Other nodes cannot have cached a new group.
         self.services.groups.changed(group);
         Ok(reply(protocol::group_created(group, name)))
     }
 
-    /// `asked` is the id as it was sent.
+    /// `asked` is the id as the client sent it.
     pub(super) fn join(&self, user: UserId, group: GroupId, asked: protocol::Asked<'_>) -> Result<Outcome, StoreError> {
         let joined = self.services.store.contacts.get()?.join_group(user, group, self.limits.group_members_max)?;
         Ok(match joined {
@@ -68,7 +68,7 @@ impl Directory {
                 self.group_changed(group);
                 reply(protocol::joined(group, &name))
             }
-            // Nothing has changed, so nobody need hear of it.
+            // Nothing has changed, so no node is notified.
             Joined::Already(name) => reply(protocol::joined(group, &name)),
             Joined::NoSuchGroup => reply(protocol::no_such_group(asked)),
             Joined::Full => {
@@ -78,7 +78,7 @@ impl Directory {
         })
     }
 
-    /// One row says whether the sender may write to the group; all are read only then.
+    /// One row shows whether the sender may write to the group; only then are all read.
     pub(super) fn members(&self, group: GroupId, sender: Option<UserId>) -> Result<Outcome, StoreError> {
         let now = self.services.clock.now();
         if let Some(sender) = sender.filter(|sender| !self.services.groups.was_member(*sender, group)) {
@@ -95,7 +95,7 @@ impl Directory {
         Ok(Outcome::Members(self.services.groups.load(group, now, self.services.store.contacts.get()?)?))
     }
 
-    /// Before the reply: whoever hears from the client that it has joined finds it in the group.
+    /// Before the reply, so that a client that learns of the join finds the user in the group.
     fn group_changed(&self, group: GroupId) {
         self.services.groups.changed(group);
         self.services.bus.group_changed(group);

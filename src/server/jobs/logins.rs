@@ -1,4 +1,4 @@
-//! [`Logins`]: registering users, checking their passwords, and storing passwords as they are stored today.
+//! [`Logins`]: registering users, checking their passwords, and upgrading stored passwords.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -16,23 +16,23 @@ use crate::session::Outcome;
 use crate::session::password::{self, Client, Passwords, Upgrade, Verdict};
 use crate::store::{self, Role, StoreError};
 
-/// Logins: whether a client may come in.
+/// Registers and checks users.
 pub struct Logins {
     store: Role<dyn store::Accounts>,
     bus: Arc<dyn Bus>,
     clock: Clock,
     /// When this server was started.
     started: Instant,
-    /// Hashing, and the memory of verified passwords.
+    /// Hashes passwords, and remembers verified ones.
     pub passwords: Arc<Passwords>,
-    /// What was stored for those who are connected.
+    /// The stored passwords of connected users.
     pub accounts: Arc<Accounts>,
-    /// Replaces stored passwords that are not as they would be stored today, until it is closed.
+    /// Upgrades stored passwords to the current form; `None` once it is closed.
     pub upgrader: Mutex<Option<Workers>>,
 }
 
 impl Logins {
-    /// Nobody is known. Without an `upgrader`, passwords stay as they are stored.
+    /// Without an `upgrader`, passwords stay as they are stored.
     pub fn new(
         store: Role<dyn store::Accounts>,
         bus: Arc<dyn Bus>,
@@ -71,9 +71,10 @@ impl Logins {
         }
     }
 
-    /// While a cluster is updated node by node, some nodes may still check what they are sent against a hash over the same:
-    /// they would refuse a password in plain once its hash is over the canonical form. A hash over digits is the same for
-    /// both, and plain text stands only where no node has hashed before.
+    /// During a rolling update, some nodes may still compare a password as sent with a hash of the
+    /// same: they would refuse a plain-text password once its hash is over the canonical form. A
+    /// hash over digits is the same for both, and plain text is stored only if no node has hashed
+    /// it before.
     fn may_upgrade(&self, upgrade: Upgrade) -> bool {
         let fits = self.fits_hashes();
         match upgrade {
@@ -85,14 +86,14 @@ impl Logins {
         }
     }
 
-    /// A client that asks before that is known gets no further anyway.
+    /// A client that logs in before this is known would not get further anyway.
     fn fits_hashes(&self) -> bool {
         self.store.get().map_or(true, |store| store.fits_hashes())
     }
 
-    /// Has a stored password replaced by what would be stored today, after the login, which does not wait for it: on the day
-    /// this server takes the place of the reference server, everybody comes at once. With too many of them, or if it fails,
-    /// the next login tries again.
+    /// Queues the upgrade of a stored password. The login does not wait for it: on the day when
+    /// this server replaces the reference server, all users log in at the same time. If too many
+    /// are queued, or the upgrade fails, the next login tries again.
     fn upgrade(&self, user: UserId, stored: String, password: &str, upgrade: Upgrade) {
         let (store, passwords, password) = (self.store.clone(), self.passwords.clone(), password.to_owned());
         let accounts = self.accounts.clone();
@@ -106,8 +107,9 @@ impl Logins {
                     })
                     .map_err(|error| error.to_string())
                     .map(|now| {
-                        // Another node may have been faster, with another salt. If the password is right for its hash too,
-                        // the account is the same; if not, the stamp stays, and the change is noticed.
+                        // Another node may have upgraded it first, with another salt. If the
+                        // password is right for that hash too, the account is the same; if not, the
+                        // stamp stays, and the change is noticed.
                         let is_same = |now: &String| {
                             *now == hash || matches!(passwords.verify(Some(now), &password), Verdict::Right { .. })
                         };
@@ -147,7 +149,9 @@ impl Logins {
     }
 }
 
-/// How long an upgrade may wait for its turn before the account is compared with the database all the same.
+/// How long an upgrade may wait for its turn before the account is compared with the database
+/// nevertheless.
 const UPGRADE_PATIENCE: Duration = Duration::from_secs(30);
-/// How long after the start of a node there may be nodes of an older build, since a cluster is updated node by node.
+/// How long after the start of a node there may be nodes of an older build, because a cluster is
+/// updated node by node.
 const ROLLING_UPDATE: Duration = Duration::from_secs(3600);

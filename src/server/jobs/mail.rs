@@ -1,4 +1,4 @@
-//! [`Mail`]: fetching what waits for users, and deleting what has arrived.
+//! [`Mail`]: fetching stored messages, and deleting them once they have arrived.
 
 use std::sync::Arc;
 
@@ -7,15 +7,15 @@ use crate::routing::services::Services;
 use crate::session::Outcome;
 use crate::store::{KeptMessage, MessageId, StoreError};
 
-/// What waits for users.
+/// Fetches and deletes stored messages.
 pub struct Mail {
     services: Arc<Services>,
-    /// Most text that one fetch returns, in bytes.
+    /// The most text that one fetch returns, in bytes.
     fetch_bytes_max: usize,
 }
 
 impl Mail {
-    /// A fetch returns so many bytes at most.
+    /// A fetch returns this number of bytes at most.
     pub fn new(services: Arc<Services>, fetch_bytes_max: usize) -> Mail {
         Mail { services, fetch_bytes_max }
     }
@@ -24,7 +24,7 @@ impl Mail {
         Ok(outcome(&self.services.store.messages.get()?.fetch(user, self.fetch_bytes_max)?))
     }
 
-    /// As many as fit a frame that is joined with others.
+    /// Returns as many messages as fit a frame that is joined with others.
     pub(super) fn fetch_frame(&self, user: UserId) -> Result<Outcome, StoreError> {
         let bytes_max = self.fetch_bytes_max.min(net::JOINED_BYTES_MAX);
         let mut messages = self.services.store.messages.get()?.fetch(user, bytes_max)?;

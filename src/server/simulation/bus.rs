@@ -1,4 +1,5 @@
-//! [`SimBus`]: a node's way to the [`Wires`]. What nodes say to each other, and when, is the server's own (`bus/peer`).
+//! [`SimBus`]: a node's path to the [`Wires`]. The protocol between nodes is the server's own
+//! (`bus/peer`).
 
 use std::io;
 use std::sync::Arc;
@@ -26,9 +27,9 @@ struct SimLine<'w> {
     node: &'w str,
     wires: &'w Mutex<Wires>,
     state: &'w Mutex<SimState>,
-    /// What was heard last.
+    /// The event that was read last.
     heard: Option<Heard>,
-    /// How much more is heard in this turn.
+    /// How many more events are read in this turn.
     left: usize,
 }
 
@@ -95,14 +96,14 @@ pub(super) struct SimBus {
     driver: Mutex<Option<PeerDriver>>,
 }
 
-/// How a node's connection is.
+/// The state of a node's connection.
 struct SimState {
     is_connected: bool,
-    /// What is published arrives, as far as the node knows.
+    /// Whether published messages arrive, as far as the node knows.
     is_up: bool,
-    /// The node does not trust its connection any more.
+    /// Whether the node no longer trusts its connection.
     is_doubted: bool,
-    /// When it connects again.
+    /// When it reconnects.
     connect_at: Instant,
     hushes: bool,
     has_begun_to_hush: bool,
@@ -136,7 +137,8 @@ impl SimBus {
         self.wires.lock()
     }
 
-    /// When it has something to do if nothing happens. That a probe is due does not count, or there would be no rest.
+    /// When it has work if nothing happens. A due probe does not count; otherwise the world would
+    /// never rest.
     pub(super) fn next_due(&self) -> Option<Instant> {
         let mut driver = self.driver.lock();
         let driver = driver.as_mut()?;
@@ -144,7 +146,7 @@ impl SimBus {
         let connect_at = (!state.is_connected && !state.hushes).then_some(state.connect_at);
         let probe = driver.next_probe().filter(|(_, is_under_way)| *is_under_way).map(|(due, _)| due);
         let dues = [driver.next_due(), probe, connect_at];
-        // What is overdue is done as soon as there is a connection, or is nobody's any more.
+        // Overdue work is done once there is a connection, or is not needed any more.
         dues.into_iter().flatten().filter(|due| *due > self.clock.now()).min()
     }
 
@@ -167,7 +169,7 @@ impl SimBus {
             || (has_tasks || is_due || is_probe_due || must_hush || state.is_doubted)
     }
 
-    /// One turn of the thread that has the connections.
+    /// One turn of the thread that owns the connections.
     pub(super) fn turn(&self) {
         let mut driver = self.driver.lock();
         let Some(driver) = driver.as_mut() else { return };
@@ -197,7 +199,7 @@ impl SimBus {
         state.is_connected
     }
 
-    /// `None` if the connection is to be given up.
+    /// `None` if the connection must be given up.
     fn go_on(&self, driver: &mut PeerDriver, line: &mut SimLine<'_>, now: Instant) -> Option<()> {
         let Ok(()) = driver.hear(line, now);
         driver.do_tasks(line, &self.tasks, now);
@@ -214,7 +216,7 @@ impl SimBus {
         Some(())
     }
 
-    /// The connections are given up.
+    /// Gives up the connections.
     fn let_go(&self, driver: &mut PeerDriver, now: Instant) {
         self.wires.lock().leave(&self.name);
         let mut state = self.state.lock();
@@ -225,7 +227,7 @@ impl SimBus {
         driver.close(&self.tasks);
     }
 
-    /// Nothing more shall come. The end is [`SimBus::is_hushed`].
+    /// Begins to stop receiving. [`SimBus::is_hushed`] tells when it is done.
     pub(super) fn begin_to_hush(&self) {
         let mut state = self.state.lock();
         state.hushes = true;
@@ -236,12 +238,12 @@ impl SimBus {
         self.state.lock().is_hushed
     }
 
-    /// All that was to be said is said.
+    /// Whether everything has been published.
     pub(super) fn is_silent(&self) -> bool {
         self.tasks.lock().is_empty() && !self.wires.lock().has_work(&self.name)
     }
 
-    /// The node does not trust its connections any more.
+    /// Stops trusting the connections.
     pub(super) fn doubt(&self) {
         let mut state = self.state.lock();
         if state.is_connected {
@@ -249,7 +251,7 @@ impl SimBus {
         }
     }
 
-    /// The node is no more. `silently`: Redis does not notice.
+    /// The node has died. `silently`: Redis does not notice.
     pub(super) fn end(&self, silently: bool) {
         *self.driver.lock() = None;
         let mut wires = self.wires.lock();
@@ -267,7 +269,8 @@ impl Courier for SimBus {
         let is_connected = wires.is_up && wires.hearers.contains_key(&self.name);
         let once_in = wires.fails_once_in;
         if !is_connected || (once_in > 0 && wires.dice.one_in(once_in)) {
-            // It fails in the middle: some have got through, and nobody knows which.
+            // It fails in the middle: some envelopes have arrived, and the node does not know
+            // which.
             wires.faults += 1;
             let through = if is_connected { wires.dice.range(0..posts.len() + 1) } else { 0 };
             for Post { topic, payload, .. } in &posts[..through] {
@@ -375,6 +378,6 @@ impl BusHealth for SimBus {
     }
 }
 
-/// A pause before it connects again.
+/// The pause before it reconnects.
 const PAUSE: Duration = Duration::from_millis(100);
 const HEARD_AT_ONCE: usize = 8;

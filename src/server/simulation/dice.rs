@@ -1,4 +1,4 @@
-//! [`Dice`]: chance that a seed repeats (splitmix64).
+//! [`Dice`]: random numbers that a seed repeats (splitmix64).
 
 use std::ops::Range;
 
@@ -17,17 +17,17 @@ impl Dice {
         z ^ (z >> 31)
     }
 
-    /// One of these numbers.
+    /// A random number of this range.
     pub(super) fn range(&mut self, range: Range<usize>) -> usize {
         range.start + (self.next() % (range.end - range.start) as u64) as usize
     }
 
-    /// True once in so many times.
+    /// True with a probability of 1/n.
     pub(super) fn one_in(&mut self, n: usize) -> bool {
         self.range(0..n) == 0
     }
 
-    /// One of these.
+    /// A random item.
     pub(super) fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
         &of[self.range(0..of.len())]
     }

@@ -21,7 +21,8 @@ impl Session {
         if self.users() == USERS_MAX && !self.is(id) {
             return self.reply(protocol::BUSY, effects);
         }
-        // Before anything is looked at: who has to wait must not learn that the password is right.
+        // Before anything is checked: a client that has to wait must not learn that the password is
+        // right.
         if let Some(seconds) = known.login_wait(id) {
             return self.reply(protocol::login_later(seconds), effects);
         }
@@ -47,8 +48,9 @@ impl Session {
         }
     }
 
-    /// Messages from other nodes of ours come here: whoever hears that the user has logged in can write to them. Nodes of
-    /// the reference server go by `User.state`, so while there are any, that is written first.
+    /// Messages from our other nodes arrive here, so a client that sees that the user has logged in
+    /// can write to them. Nodes of the reference server rely on `User.state`, so while any run,
+    /// that is written first.
     pub(crate) fn placed(&mut self, user: UserId, known: &dyn Known, effects: &mut Effects<'_>) {
         match known.shown_by().filter(|_| !self.hung_up) {
             Some(by) => {
@@ -64,12 +66,12 @@ impl Session {
         self.phase = Phase::Waiting(Awaited::State { user, state, by });
     }
 
-    /// `User.state` is written, or not waited for any longer.
+    /// `User.state` is written, or no longer waited for.
     pub(crate) fn shown(&mut self, user: UserId, state: UserState, effects: &mut Effects<'_>) {
         match self.phase {
             Phase::Waiting(Awaited::State { user: whose, state: awaited, .. }) if (user, state) == (whose, awaited) => {
             }
-            // It was late, and has been answered.
+            // It was late, and the client has been answered.
             _ => return,
         }
         self.phase = Phase::Ready;
@@ -96,14 +98,15 @@ impl Session {
     }
 
     pub(crate) fn logout(&mut self, id: Id, known: &dyn Known, effects: &mut Effects<'_>) -> Flow {
-        // A reply with messages may be on its way. The client waits for the answer to its logout alone, and not for long.
+        // A reply with messages may be on its way. The client waits only for the answer to its
+        // logout, and not for long.
         let by = known.shown_by().filter(|_| matches!(self.phase, Phase::Ready));
         match id.user() {
             Some(user) if self.is(id) => {
                 self.remove_user(user);
                 effects.push(if by.is_some() { Effect::DetachAndShow(user) } else { Effect::Detach(user) });
             }
-            // The reference server logs out whoever is on its node.
+            // The reference server logs out any user on its node.
             Some(user) if self.is_compat() && known.is_connected(user) => {
                 effects.push(Effect::LogOut { user, shows: by.is_some() });
             }
@@ -130,9 +133,9 @@ impl Session {
     }
 }
 
-/// Characters in a name of a user or group, as the table has it.
+/// The most characters in a name of a user or group, as in the table.
 pub(super) const NAME_MAX: usize = 50;
-/// Characters in a password: the client sends 56 hexadecimal digits.
+/// The most characters in a password: the client sends 56 hexadecimal digits.
 const PASSWORD_MAX: usize = 56;
-/// Users that one connection may be at a time.
+/// The most users that one connection may be logged in as.
 const USERS_MAX: usize = 1000;

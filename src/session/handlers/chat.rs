@@ -1,4 +1,5 @@
-//! Chat: 4 chat, 5 friend request, 9 group chat, 100 the old alias of 4. None is answered when all goes well.
+//! Chat: 4 chat, 5 friend request, 9 group chat, 100 the old alias of 4. On success there is no
+//! answer.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ impl Session {
         effects: &mut Effects<'f>,
     ) -> Flow {
         let allowed = match from {
-            // The reference server does not look at it.
+            // The reference server ignores it.
             _ if self.is_compat() => Ok(()),
             None => self.may_ask(),
             Some(Sender::Claimed(id)) => self.may_act_as(id),
@@ -73,7 +74,7 @@ impl Session {
                 }
                 flow
             }
-            // There is no such group.
+            // The group does not exist.
             Members::Known(members) if members.is_empty() => Flow::Taken,
             Members::Known(members) if members.binary_search(&sender).is_err() && !self.is_compat() => {
                 self.reply(protocol::NOT_A_MEMBER, effects)
@@ -90,7 +91,8 @@ impl Session {
         }
     }
 
-    /// The members of a group: known, found out while the frame waited, or to be found out while it waits on.
+    /// The members of a group: cached, read while the frame waited, or to be read while it waits
+    /// on.
     fn members(&mut self, group: GroupId, sender: UserId, known: &dyn Known, effects: &mut Effects<'_>) -> Members {
         match self.found.take().map(|found| *found) {
             Some(Found::Members(found, members)) if found == group => return Members::Known(members),

@@ -20,8 +20,9 @@ impl Session {
         self.submit(Job::AddFriends { a: user, b: friend }, Awaited::Friends { a: user, b: friend }, effects)
     }
 
-    /// The push goes out before the reply, which says that it is delivered or kept. A connection that is both users gets the
-    /// reply first, as from the reference server: it would take the push for it.
+    /// The push is sent before the reply, which says that it is delivered or stored. A connection
+    /// that is both users gets the reply first, as from the reference server: otherwise it would
+    /// take the push for the reply.
     pub(crate) fn friends_added(
         &mut self,
         a: UserId,

@@ -1,4 +1,4 @@
-//! Groups: 10 join, 11 one's own, 12 create, 13 by name.
+//! Groups: 10 join, 11 list one's own, 12 create, 13 search by name.
 
 use std::borrow::Cow;
 
@@ -14,7 +14,8 @@ impl Session {
         if let Err(reply) = self.may_act_as(user) {
             return self.reply(reply, effects);
         }
-        // In compat anybody may ask for somebody who does not exist; the reference server does not look.
+        // In compat mode any client may ask for a user who does not exist; the reference server
+        // does not check.
         let user = user.user_or_nobody();
         if group.id.user().is_none() {
             return self.reply(protocol::no_such_group(group), effects);
@@ -43,7 +44,7 @@ impl Session {
         if name.chars().count() > NAME_MAX || description.chars().count() > DESCRIPTION_MAX {
             return self.reply(protocol::SERVER_ERROR, effects);
         }
-        // In compat it may be nobody; the reference server does not look.
+        // In compat mode it may be an unknown user; the reference server does not check.
         let owner = user.user_or_nobody();
         let job = Job::CreateGroup { owner, name: name.into_owned(), description: description.into_owned() };
         self.submit(job, Awaited::Reply, effects)
@@ -57,5 +58,5 @@ impl Session {
     }
 }
 
-/// Characters in a group's description, as the table has it.
+/// The most characters in a group's description, as in the table.
 const DESCRIPTION_MAX: usize = 200;

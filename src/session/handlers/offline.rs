@@ -1,4 +1,5 @@
-//! Kept messages: 14 fetch. They are deleted when the peer's kernel has acknowledged the reply that holds them, and not before.
+//! Stored messages: 14 fetch. They are deleted only when the peer's kernel has acknowledged the
+//! reply with them.
 
 use std::borrow::Cow;
 use std::time::Instant;
@@ -41,7 +42,8 @@ impl Session {
                 let awaited = Awaited::Deletion(user, u32::try_from(ids.len()).unwrap_or(u32::MAX));
                 self.submit(Job::Delete { user, ids: ids.into() }, awaited, effects)
             }
-            // The connection broke in the same moment, and the mailbox was released: they stay.
+            // The connection broke at the same moment, and the mailbox was released: the messages
+            // stay.
             phase => {
                 self.phase = phase;
                 Flow::Taken
@@ -49,7 +51,7 @@ impl Session {
         }
     }
 
-    /// A fetch takes long: perhaps another connection of the user has fetched and does not read its reply.
+    /// A fetch takes long: another connection of the user may have fetched and not read its reply.
     pub(crate) fn on_mailbox_reminder(&mut self, known: &dyn Known, effects: &mut Effects<'_>) {
         self.reminder_set = false;
         if let Phase::Waiting(Awaited::Messages(user) | Awaited::MoreMessages(user)) = self.phase {
@@ -74,7 +76,7 @@ impl Session {
         effects.push(Effect::Remind(MAILBOX_PATIENCE));
     }
 
-    /// The client has shown what it got of its kept messages. What it has asked for meanwhile goes first.
+    /// The client has shown the messages it has received. Its requests meanwhile go first.
     fn fetch_more(&mut self, user: UserId, known: &dyn Known, effects: &mut Effects<'_>) {
         let Some(pace) = known.pace().filter(|_| !self.hung_up && self.may_act_as(Id(user.0.into())).is_ok()) else {
             return;
@@ -92,8 +94,8 @@ impl Session {
         }
     }
 
-    /// While a frame with kept messages is on its way to a client that must not be sent anything for a while: a logout does not
-    /// wait for that, since the client waits for nothing but the answer, and not for long. Its answer goes ahead.
+    /// While a frame with stored messages is on its way to a paced client, a logout does not wait
+    /// for it, since the client waits only for the answer, and not for long. The answer goes ahead.
     pub(crate) fn logout_only(&mut self, frame: &[u8], known: &dyn Known, effects: &mut Effects<'_>) -> Flow {
         match Request::parse(frame) {
             Ok((kind, Request::Logout { user })) if self.is_settled() => {
@@ -104,8 +106,8 @@ impl Session {
         }
     }
 
-    /// Another connection waits. A client that has taken next to nothing of its reply for a while gives way: most likely it is gone,
-    /// and the other one is the same client, connected again.
+    /// Another connection waits. A client that has read next to nothing of its reply for a while
+    /// gives way: most likely it has gone, and the other connection belongs to the same client.
     pub(crate) fn on_mailbox_wanted(&mut self, now: Instant, undelivered: usize, effects: &mut Effects<'_>) -> Flow {
         if let Phase::Sending { wanted, .. } = &mut self.phase {
             match wanted.as_deref() {
@@ -117,23 +119,24 @@ impl Session {
         Flow::Taken
     }
 
-    /// A client that is paced gets a few messages at a time, and the next when it has shown these.
+    /// A paced client gets a few messages at a time, and the next ones when it has shown these.
     pub(crate) fn deleted(&mut self, user: UserId, count: u32, known: &dyn Known, effects: &mut Effects<'_>) {
         effects.push(Effect::ReleaseMailbox(user));
         if let Some(pace) = known.pace() {
-            // Before that, what others have sent meanwhile.
+            // Before that, frames that others have sent meanwhile.
             effects.push(Effect::Remind(pace * (count + 1)));
             self.more = Some(user);
         }
     }
 }
 
-/// Whether a client has taken next to nothing of what it had not received: one that takes a byte now and then gets a reply
-/// no sooner than one that takes none.
+/// Whether a client has read next to nothing of what it had not received: one that reads a byte now
+/// and then counts like one that reads nothing.
 fn is_stuck(before: usize, now: usize) -> bool {
     let taken = before.saturating_sub(now);
     taken == 0 || taken < before / PROGRESS_PART
 }
 
-/// Of a full reply (`fetch_max`) as much as the slowest modem takes within [`MAILBOX_PATIENCE`].
+/// The part of a full reply (`fetch_max`) that the slowest modem receives within
+/// [`MAILBOX_PATIENCE`].
 const PROGRESS_PART: usize = 128;

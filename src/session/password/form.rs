@@ -1,8 +1,8 @@
-//! The forms in which one password may come, and what a stored hash says of them.
+//! The forms in which one password may come, and the mark of the form in a stored hash.
 //!
-//! The usual client (Qt) logs in with the SHA-224 of the password in hexadecimal digits, but when it comes back by itself after
-//! a lost connection, it sends the password as it was typed. Both are right for one account: what is hashed, and what is
-//! remembered, is the *canonical* form, which is the same for both.
+//! The usual client (Qt) logs in with the SHA-224 of the password in hexadecimal digits, but when
+//! it reconnects automatically, it sends the password as it was typed. Both are right for one
+//! account: the *canonical* form, which is the same for both, is hashed and remembered.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -11,17 +11,17 @@ use argon2::KeyId;
 use argon2::password_hash::phc::PasswordHash;
 use sha2::{Digest, Sha224};
 
-/// Of which kind a client is, judged by the form of the password that an account has been used with.
+/// The kind of client that uses an account, judged by the form of its password.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Client {
-    /// The usual one: nobody else sends the SHA-224 in hexadecimal digits.
+    /// The usual one: only this client sends the SHA-224 in hexadecimal digits.
     Usual,
     /// Any other.
     Other,
 }
 
 impl Client {
-    /// The one that sends a password in this form.
+    /// The kind that sends a password in this form.
     pub(super) fn of(password: &str) -> Client {
         if is_digest(password) { Client::Usual } else { Client::Other }
     }
@@ -31,8 +31,9 @@ impl Client {
         if self == Client::Usual { self } else { other }
     }
 
-    /// How a hash over the canonical form is marked: argon2's `keyid`, which is not part of the computation. A server that
-    /// does not look at it can check the hash all the same, if it is sent the canonical form.
+    /// The mark of a hash over the canonical form: argon2's `keyid`, which is not part of the
+    /// computation. A server that ignores it can still check the hash, if it is sent the canonical
+    /// form.
     fn mark(self) -> &'static str {
         match self {
             Client::Usual => "hex",
@@ -41,8 +42,8 @@ impl Client {
     }
 }
 
-/// The form of a password that is hashed and remembered: 56 lower-case hexadecimal digits as they are, anything else by the SHA-224 of
-/// its bytes in such digits.
+/// The form of a password that is hashed and remembered: 56 lower-case hexadecimal digits
+/// unchanged, anything else as the SHA-224 of its bytes in such digits.
 pub(super) fn canonical(password: &str) -> Cow<'_, str> {
     if is_digest(password) {
         return Cow::Borrowed(password);
@@ -59,13 +60,14 @@ fn is_digest(password: &str) -> bool {
     password.len() == DIGITS && password.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// The mark of a hash over the canonical form; `None` for an older hash, which is over what was sent.
+/// The mark of a hash over the canonical form; `None` for an older hash, which is over the password
+/// as sent.
 pub(super) fn marked_by(hash: &PasswordHash) -> Option<Client> {
     let keyid: KeyId = hash.params.get_str("keyid")?.parse().ok()?;
     [Client::Usual, Client::Other].into_iter().find(|client| client.mark().as_bytes() == keyid.as_bytes())
 }
 
-/// The same hash with this mark; `None` if it does not fit, which cannot be.
+/// The same hash with this mark; `None` if it does not fit, which is impossible.
 pub(super) fn mark(mut hash: PasswordHash, client: Client) -> Option<PasswordHash> {
     let mut params = argon2::password_hash::phc::ParamsString::new();
     for (name, value) in hash.params.iter().filter(|(name, _)| name.as_str() != "keyid") {

@@ -1,4 +1,4 @@
-//! [`Memory`]: the tags of the passwords that were verified last.
+//! [`Memory`]: the tags of recently verified passwords.
 
 use std::time::{Duration, Instant};
 
@@ -8,23 +8,24 @@ use super::{Client, Stamp};
 use crate::base::recent::Recent;
 use crate::protocol::UserId;
 
-/// The tags of the passwords that were verified last. Ids are the store's own, so they need no hasher with a secret.
+/// The tags of recently verified passwords. Ids are the store's own, so the hasher needs no secret.
 pub(super) struct Memory {
     known: Recent<UserId, (Known, Instant), FxBuildHasher>,
-    /// When the young table was begun. Until that is too long ago, the old one may hold what is valid.
+    /// When the young table was begun. The old one may contain valid entries until that is too long
+    /// ago.
     aged: Option<Instant>,
 }
 
-/// The knowledge of one user's password.
+/// The remembered password of one user.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Known {
     pub(super) tag: Tag,
-    /// The stored value when it was verified.
+    /// The stamp of the stored value when it was verified.
     pub(super) stamp: Stamp,
     pub(super) client: Client,
 }
 
-/// Half of a hash: nobody finds a password by chance for 128 bits either, and there is one for every user.
+/// Half of a hash: 128 bits cannot be guessed by chance either, and there is one for every user.
 pub(super) type Tag = [u8; 16];
 
 impl Memory {
@@ -64,7 +65,7 @@ impl Default for Memory {
     }
 }
 
-/// Users who are remembered at least. Some 12 MB at most.
+/// At least this number of users are remembered; about 12 MB at most.
 const REMEMBERED_MAX: usize = 100_000;
 
 #[cfg(test)]
