@@ -55,13 +55,13 @@ pub struct Session {
     paying: Option<UserId>,
     /// The kind of the last frame.
     frame_kind: FrameKind,
-    /// The connection is dead, only what it sent before is still looked at.
+    /// The connection is dead; only input that it sent before is still processed.
     hung_up: bool,
     /// A reminder will come.
     reminder_set: bool,
     /// The user whose stored messages go on in a further frame, after the client's pause.
     more: Option<UserId>,
-    /// What the frame that waits at the front of the input has been waiting for.
+    /// The result that the frame at the front of the input has been waiting for.
     found: Option<Box<Found>>,
 }
 
@@ -315,7 +315,7 @@ impl Session {
         Flow::Taken
     }
 
-    /// Answers at once, or not yet if something before is not settled.
+    /// Answers, or returns `Later` if something before is not settled.
     fn reply(&mut self, reply: impl Into<Cow<'static, str>>, effects: &mut Effects<'_>) -> Flow {
         if self.unsettled.frames > 0 {
             return Flow::Later;
@@ -324,7 +324,7 @@ impl Session {
         Flow::Taken
     }
 
-    /// Has a job done for the request that is being looked at.
+    /// Submits a job for the current request.
     fn submit(&mut self, job: Job, awaited: Awaited, effects: &mut Effects<'_>) -> Flow {
         effects.push(Effect::Submit(job));
         self.phase = Phase::Waiting(awaited);
@@ -357,12 +357,12 @@ impl Session {
         id.user().is_some_and(|user| self.users.contains(&user))
     }
 
-    /// Whether it may ask things that need any login.
+    /// Whether the client may make requests that need any login.
     fn may_ask(&self) -> Result<(), &'static str> {
         if self.is_compat() || self.is_logged_in() { Ok(()) } else { Err(protocol::LOGIN_FIRST) }
     }
 
-    /// Whether it may act as the user with this id.
+    /// Whether the client may act as the user with this id.
     fn may_act_as(&self, id: protocol::Id) -> Result<(), &'static str> {
         self.may_ask()?;
         if self.is_compat() || self.is(id) { Ok(()) } else { Err(protocol::NOT_YOU) }

@@ -66,7 +66,7 @@ impl Acceptor {
         Ok(Acceptor { poll, listener, stopper, gate: Gate::new(waker) })
     }
 
-    /// The address it listens on, with the port that the system chose if none was asked for.
+    /// The address it listens on, with the port that the system chose if 0 was requested.
     ///
     /// # Errors
     /// The kernel's.

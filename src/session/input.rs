@@ -7,53 +7,55 @@ use super::Effect;
 use super::Outcome;
 use crate::protocol::UserId;
 
-/// What happens to a session.
+/// An event.
 #[derive(Debug)]
 pub enum Input<'f> {
     /// A frame was received.
     Frame(&'f [u8]),
-    /// Something was received that is no frame.
+    /// Input was received that is not a frame.
     Garbage,
-    /// A frame was received, or something that is none, which is beyond what the client may send; with the `last` one the
-    /// connection closes when this is taken.
+    /// A frame or other input was received that exceeds the client's limits; the connection closes
+    /// when the `last` one is taken.
     Excess { last: bool },
-    /// The client sends too long a frame; the connection closes when this is taken.
+    /// The client's frame is too long; the connection closes when this is taken.
     Oversize,
-    /// The client will send nothing more; the connection closes when this is taken.
+    /// The client will send no more; the connection closes when this is taken.
     End,
-    /// The server stops; the connection closes when this is taken and what was sent to it is written.
+    /// The server shuts down; the connection closes when this is taken and its output is written.
     Stop,
-    /// There is no memory for what the client has begun to send; the connection closes when this is taken.
+    /// There is no memory for the client's unfinished frame; the connection closes when this is
+    /// taken.
     Crowded,
     /// A job is done.
     Outcome(Outcome),
     /// A frame for a large group is on its way to all members.
     Spread,
-    /// What became of forwarded frames.
+    /// The fate of forwarded frames.
     Settled(Settled),
-    /// The reply with kept messages has arrived at the peer's kernel.
+    /// The reply with stored messages has arrived at the peer's kernel.
     Sent,
-    /// The time of an [`Effect::Remind`] has come.
+    /// The time of an [`Effect::Remind`] is over.
     Reminder { now: Instant },
-    /// Another connection waits to fetch the messages of the same user; so many bytes have not arrived at this client.
+    /// Another connection waits to fetch the messages of the same user; this number of bytes have
+    /// not arrived at this client.
     MailboxWanted { now: Instant, undelivered_bytes: usize },
     /// Another connection has logged this user out, see [`Effect::LogOut`].
     LoggedOut(UserId),
-    /// The connection is dead. What was received before is still shown.
+    /// The connection is dead. Input received before is still shown.
     HangUp,
-    /// The connection is gone.
+    /// The connection is closed.
     Closed,
 }
 
-/// Forwarded frames of which it is known, or not yet, what became of them.
+/// Forwarded frames, on their way or settled.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Settled {
-    /// How many frames.
+    /// The number of frames.
     pub frames: u32,
-    /// Their length in all.
+    /// Their total length.
     pub bytes: usize,
-    /// How many of them could neither be delivered nor kept for some recipient.
+    /// The number of them that could neither be delivered nor stored for some recipient.
     pub failed: u32,
-    /// How many of these because a recipient's mailbox is full.
+    /// The number of these that failed because a recipient's mailbox is full.
     pub full: u32,
 }

@@ -9,20 +9,21 @@ use super::password::Client;
 use crate::protocol::{GroupId, Id, UserId};
 use crate::store::{FriendNames, MessageId, UserState};
 
-/// Blocking work that a session wants done.
+/// Blocking work for a session.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Job {
-    /// Is this the password of the user with this id? If that is nobody, it must take as long to find out.
+    /// Check whether this is the password of the user with this id. For an unknown id it must take
+    /// as long.
     CheckPassword { id: Id, password: String },
     /// Make an account.
     Register { name: String, password: String },
     /// Make two users friends.
     AddFriends { a: UserId, b: UserId },
-    /// Take one from a user's list.
+    /// Remove a friend from a user's list.
     RemoveFriend { user: UserId, friend: UserId },
     /// List friends and groups.
     Contacts { user: UserId },
-    /// The members of a group, if this user is one of them or no user is named.
+    /// Read the members of a group, if this user is one of them or no user is given.
     Members { group: GroupId, sender: Option<UserId> },
     /// Become a member.
     JoinGroup { user: UserId, group: GroupId, asked: Id },
@@ -34,23 +35,24 @@ pub enum Job {
     GroupsNamed { name: String },
     /// Find users and groups.
     Search { keyword: String },
-    /// Get kept messages, as many as one reply holds. The user's mailbox is claimed until it is released.
+    /// Read stored messages, as many as one reply can hold. The user's mailbox is claimed until it
+    /// is released.
     Fetch { user: UserId },
-    /// The same, as many as a frame for a client holds that is paced.
+    /// The same, as many as fit a frame for a paced client.
     FetchFrame { user: UserId },
-    /// Delete kept messages.
+    /// Delete stored messages.
     Delete { user: UserId, ids: Vec<MessageId> },
 }
 
-/// What became of a [`Job`].
+/// The result of a [`Job`].
 #[derive(Debug)]
 pub enum Outcome {
-    /// Of [`Job::CheckPassword`]: whose account it is if the password is right.
+    /// Of [`Job::CheckPassword`]: the account's kind of client if the password is right.
     Password(Option<Client>),
-    /// Of [`Effect::Join`]: messages come, or it is known that they cannot for now.
+    /// Of [`Effect::Join`]: messages arrive, or it is known that they cannot for now.
     Placed,
-    /// Of [`Effect::Show`] and [`Effect::DetachAndShow`]: this is written, or overtaken, or cannot be written now. It may
-    /// come when nobody waits for it any more.
+    /// Of [`Effect::Show`] and [`Effect::DetachAndShow`]: the state is written, or overtaken, or
+    /// cannot be written now. It may come when the session no longer waits for it.
     Shown(UserId, UserState),
     /// Of [`Job::AddFriends`]; `None` if one of them does not exist.
     Friends(Option<FriendNames>),
@@ -60,8 +62,9 @@ pub enum Outcome {
     Messages { reply: String, ids: Vec<MessageId> },
     /// Of [`Job::Delete`].
     Deleted,
-    /// Of every other job: the answer. Of [`Job::Register`] also that what was asked for cannot be.
+    /// Of every other job: the answer. Of [`Job::Register`] also that the account cannot be
+    /// created.
     Reply(Cow<'static, str>),
-    /// Of any job: it could not be done, for no fault of the client, and this is the answer.
+    /// Of any job: it could not be done, through no fault of the client, and this is the answer.
     Refused(Cow<'static, str>),
 }

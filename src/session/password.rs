@@ -314,7 +314,7 @@ fn random_key() -> Result<[u8; 32], PasswordError> {
 pub enum PasswordError {
     /// argon2 does not allow the configured cost; the operator must change it.
     Cost(argon2::Error),
-    /// The system gave no random bytes.
+    /// The system provided no random bytes.
     Random(getrandom::Error),
     /// argon2 or the random source failed.
     Hash(password_hash::Error),

@@ -25,7 +25,7 @@ pub struct Store {
     pub accounts: Role<dyn Accounts>,
     /// Friends and groups.
     pub contacts: Role<dyn Contacts>,
-    /// What waits for users.
+    /// Stored messages.
     pub messages: Role<dyn Messages>,
     /// `User.state`.
     pub states: Role<dyn States>,
