@@ -1,4 +1,4 @@
-//! The documents: every link leads somewhere.
+//! The documents: every link leads somewhere, and every file that they name is there.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -63,3 +63,23 @@ fn every_link_leads_somewhere() {
     }
     assert!(broken.is_empty(), "{broken:#?}");
 }
+
+#[test]
+fn every_file_that_a_document_names_is_there() {
+    let mut missing = Vec::new();
+    for document in documents() {
+        let text = fs::read_to_string(&document).expect("read a document");
+        let of_history = document.ends_with("CHANGELOG.md");
+        for name in text.split('`').skip(1).step_by(2).filter(|_| !of_history) {
+            let is_file = name.ends_with(".rs") && !name.contains(['*', ' ', '<', '\n']);
+            let is_ours = SOURCES.iter().any(|folder| name.starts_with(folder));
+            if is_file && is_ours && !root().join(name).exists() {
+                missing.push(format!("{}: {name}", document.strip_prefix(root()).expect("within").display()));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{missing:#?}");
+}
+
+/// Where the files are that documents name by their whole paths.
+const SOURCES: [&str; 8] = ["src/", "net/", "pool/", "tests/", "testkit/", "benches/", "raybench/", "fuzz/"];
