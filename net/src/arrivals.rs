@@ -1,8 +1,9 @@
 //! [`Arrivals`]: connections of one loop of which it is not known yet who is behind them.
 //!
-//! Behind a proxy the client's address is told by the first bytes, see [`crate::proxy_header`]. Until they have come the
-//! application hears nothing of the connection. The bytes are only looked at and stay in the kernel, and the header alone
-//! is taken out in the end: so nothing is kept here, and what follows the header is read as on any other connection.
+//! Behind a proxy the client's address is told by the first bytes, see [`Opening`]. Until they have come the application
+//! hears nothing of the connection. The bytes are only looked at and stay in the kernel, and what an opening is done with
+//! alone is taken out: so nothing is kept here, and what follows is looked at by the next opening, or read as on any other
+//! connection.
 
 use std::collections::VecDeque;
 use std::io;
@@ -10,8 +11,8 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use crate::complaints::Complaints;
-use crate::preface::Preface;
-use crate::proxy_header::{self, Beginning, HEADER_BYTES_MAX};
+use crate::opening::{Look, Opening, Step};
+use crate::proxy_header::HEADER_BYTES_MAX;
 use crate::slots::Slots;
 use crate::socket::Socket;
 use crate::tokens::ArrivalId;
@@ -29,21 +30,11 @@ pub(crate) struct Arrivals<A> {
 pub(crate) struct Arrival<A> {
     pub(crate) socket: Socket,
     pub(crate) peer: SocketAddr,
-    pub(crate) preface: Preface,
-    pub(crate) app: A,
-}
-
-/// What is to be done with an arrival.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Verdict {
-    /// More bytes are needed.
-    Wait,
-    /// It becomes a connection; the client's address if it is not the peer's.
-    Open(Option<SocketAddr>),
-    /// It is to be closed, and somebody should know why.
-    Refuse(&'static str),
-    /// It is over before it began.
-    Gone,
+    pub(crate) opening: Opening,
+    /// The client's address, if a proxy has told it.
+    pub(crate) client: Option<Box<SocketAddr>>,
+    /// Taken out only while the application is asked.
+    pub(crate) app: Option<A>,
 }
 
 impl<A> Arrivals<A> {
@@ -110,55 +101,30 @@ impl<A> Arrivals<A> {
 }
 
 impl<A> Arrival<A> {
-    /// Looks at what has arrived, and takes the header out when it is whole. `over` says that no more is waited for.
-    pub(crate) fn look(&mut self, scratch: &mut [u8], over: bool) -> Verdict {
+    /// Has its opening look at what has arrived, takes out what that is done with, and writes the answer. `over` says that
+    /// no more is waited for.
+    pub(crate) fn look(&mut self, scratch: &mut [u8], over: bool) -> Step {
         let scratch = &mut scratch[..HEADER_BYTES_MAX];
         let bytes = match self.socket.peek(scratch) {
-            Ok(0) => return Verdict::Gone,
+            Ok(0) => return Step::Gone,
             Ok(count) => &scratch[..count],
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => &scratch[..0],
-            Err(_) => return Verdict::Gone,
+            Err(_) => return Step::Gone,
         };
-        match judge(self.preface, bytes, over) {
-            (Verdict::Open(client), 0) => Verdict::Open(client),
-            // What was looked at is there, and one read gives it all.
-            (Verdict::Open(client), len) => match self.socket.read(&mut scratch[..len]) {
-                Ok(count) if count == len => Verdict::Open(client),
-                Ok(_) | Err(_) => Verdict::Gone,
-            },
-            (verdict, _) => verdict,
+        let Look { consumed, answer, step } = self.opening.look(bytes, over);
+        // What was looked at is there, and one read gives it all.
+        if consumed > 0 && self.socket.read(&mut scratch[..consumed]).ok() != Some(consumed) {
+            return Step::Gone;
         }
-    }
-}
-
-/// What to do with a connection that begins with `bytes`, and how many of them are the header.
-fn judge(preface: Preface, bytes: &[u8], over: bool) -> (Verdict, usize) {
-    match preface {
-        Preface::None => (Verdict::Open(None), 0),
-        Preface::ProxyHeader => match proxy_header::look(bytes) {
-            Beginning::Header { len, client } => (Verdict::Open(client), len),
-            Beginning::Incomplete if over => (Verdict::Refuse(HEADER_LATE), 0),
-            Beginning::Incomplete => (Verdict::Wait, 0),
-            Beginning::Other => (Verdict::Refuse(HEADER_MISSING), 0),
-        },
-        Preface::NoProxyHeader => match proxy_header::resembles_header(bytes) {
-            Some(true) => (Verdict::Refuse(HEADER_UNTRUSTED), 0),
-            // A client that says nothing yet is a client like any other.
-            None if !over => (Verdict::Wait, 0),
-            Some(false) | None => (Verdict::Open(None), 0),
-        },
+        if !answer.is_empty() && self.socket.write(&answer).ok() != Some(answer.len()) {
+            return Step::Gone;
+        }
+        step
     }
 }
 
 /// Fewer are not worth a sweep.
 const SWEEP_MIN: usize = 1000;
-
-const HEADER_MISSING: &str = "a trusted proxy (proxy_from) must begin with a PROXY header; have it send one (nginx: \
-                              proxy_protocol on), or take its address out of proxy_from";
-const HEADER_LATE: &str = "a trusted proxy (proxy_from) must begin with a PROXY header, and no whole one came within \
-                           frame_timeout; have it send one (nginx: proxy_protocol on)";
-const HEADER_UNTRUSTED: &str = "it begins with a PROXY header, which is not believed of this address; if it is a proxy \
-                                of yours, add it to proxy_from";
 
 #[cfg(test)]
 mod tests {
@@ -180,7 +146,7 @@ mod tests {
                     new = Some(id);
                     let socket = Accepted::from(mio::net::TcpStream::from_std(stream.try_clone()?)).into();
                     let peer = listener.local_addr()?;
-                    Ok(Arrival { socket, peer, preface: Preface::ProxyHeader, app: () })
+                    Ok(Arrival { socket, peer, opening: Opening::ProxyHeader, client: None, app: Some(()) })
                 })
                 .expect("descriptors");
             new.expect("it was made")
@@ -196,28 +162,5 @@ mod tests {
             arrivals.remove(id);
         }
         assert_eq!((arrivals.len(), arrivals.due.len()), (0, 0));
-    }
-
-    const HEADER: &[u8] = b"PROXY TCP4 203.0.113.7 10.0.0.1 51234 8003\r\n";
-
-    #[test]
-    fn a_trusted_proxy_must_send_a_header() {
-        let client = "203.0.113.7:51234".parse().ok();
-        let judge = |bytes, over| judge(Preface::ProxyHeader, bytes, over);
-        assert_eq!(judge(HEADER, false), (Verdict::Open(client), HEADER.len()));
-        assert_eq!(judge(&HEADER[..9], false), (Verdict::Wait, 0));
-        assert_eq!(judge(b"", false), (Verdict::Wait, 0));
-        assert_eq!(judge(&HEADER[..9], true), (Verdict::Refuse(HEADER_LATE), 0));
-        assert_eq!(judge(b"{}", false), (Verdict::Refuse(HEADER_MISSING), 0));
-    }
-
-    #[test]
-    fn others_must_not() {
-        let judge = |bytes, over| judge(Preface::NoProxyHeader, bytes, over);
-        assert_eq!(judge(HEADER, false), (Verdict::Refuse(HEADER_UNTRUSTED), 0));
-        assert_eq!(judge(&HEADER[..3], false), (Verdict::Wait, 0));
-        assert_eq!(judge(&HEADER[..3], true), (Verdict::Open(None), 0));
-        assert_eq!(judge(b"", true), (Verdict::Open(None), 0));
-        assert_eq!(judge(b"{}", false), (Verdict::Open(None), 0));
     }
 }

@@ -9,7 +9,7 @@ use crate::handler::CloseReason;
 use crate::link::Link;
 use crate::rounds::Rounds;
 use crate::slots::ConnId;
-use crate::socket::Socket;
+use crate::transport::{Got, read_plain};
 use crate::turn::Listed;
 use crate::waiting::Waiting;
 
@@ -19,6 +19,8 @@ pub(crate) struct Connection<A, M> {
     pub(crate) phase: Phase<A>,
     pub(crate) input: Input,
     pub(crate) reader: FrameReader,
+    /// Its socket is read without the lock of the link: no transport has to look at the bytes.
+    is_plain: bool,
     /// What was received and not consumed, if there is something. Behind a pointer, because an idle connection has nothing.
     kept: Option<Box<Kept>>,
     /// Bytes that were passed over and not shown yet.
@@ -84,12 +86,19 @@ pub(crate) enum Read1 {
 }
 
 impl<A, M> Connection<A, M> {
-    pub(crate) fn new(link: Arc<Link<M>>, app: A, frame_bytes_max: usize, now: Instant) -> Connection<A, M> {
+    pub(crate) fn new(
+        link: Arc<Link<M>>,
+        app: A,
+        reader: FrameReader,
+        is_plain: bool,
+        now: Instant,
+    ) -> Connection<A, M> {
         Connection {
             link,
             phase: Phase::Open(app),
             input: Input::Dry,
-            reader: FrameReader::json(frame_bytes_max),
+            reader,
+            is_plain,
             kept: None,
             blanks: 0,
             waiting: Waiting::Nothing,
@@ -104,13 +113,17 @@ impl<A, M> Connection<A, M> {
 
     /// Reads once. The bytes of a connection that keeps none stay in `scratch`, so that most frames are never copied.
     pub(crate) fn read(&mut self, scratch: &mut [u8], now: Instant) -> Read1 {
-        let count = match read_some(&self.link.socket, scratch) {
-            Ok(0) => {
+        let got = match self.is_plain {
+            true => read_plain(&self.link.socket, scratch),
+            false => self.link.read(scratch),
+        };
+        let count = match got {
+            Ok(Got { count: 0, .. }) => {
                 self.input = Input::Ended;
                 0
             }
-            Ok(count) => {
-                self.input = self.input.after_read(count, count < scratch.len());
+            Ok(Got { count, is_short }) => {
+                self.input = self.input.after_read(count, is_short);
                 self.heard = now;
                 self.is_new = false;
                 count
@@ -273,12 +286,3 @@ impl Input {
 
 /// A client that says something once in this time, or less often, is not greedy.
 const QUIET_AFTER: Duration = Duration::from_secs(1);
-
-fn read_some(socket: &Socket, buffer: &mut [u8]) -> io::Result<usize> {
-    loop {
-        match socket.read(buffer) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            result => return result,
-        }
-    }
-}

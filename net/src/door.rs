@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use mio::{Interest, Registry};
 
-use crate::arrivals::{Arrival, Arrivals, Verdict};
+use crate::arrivals::{Arrival, Arrivals};
 use crate::handler::Handler;
-use crate::preface::Preface;
+use crate::opening::{Manner, Opening, Preface, Step};
 use crate::rounds::Rounds;
 use crate::service::{Entry, Service};
 use crate::socket::Socket;
@@ -115,20 +115,21 @@ impl<A> Door<A> {
             Err(text) => return turn_away(&socket, text, &mut service.scratch),
         };
         if preface == Preface::None {
-            service.open(registry, Entry { socket, peer, client: None, app });
+            service.open(registry, Entry { socket, peer, client: None, manner: Manner::plain(), app });
             return;
         }
         let due = service.turn.now() + service.settings.frame_timeout;
         let arrived = self.arrivals.insert_with(due, |id| {
             socket.register(registry, tokens::of_arrival(id), Interest::READABLE)?;
-            Ok(Arrival { socket, peer, preface, app })
+            Ok(Arrival { socket, peer, opening: Opening::first(preface), client: None, app: Some(app) })
         });
         if let Err(error) = arrived {
             log::error!("cannot watch the connection from {peer}: {error}");
         }
     }
 
-    /// Looks whether enough has arrived to know what to do with it; if `over`, that is decided now.
+    /// Has the openings of an arrival look at what has arrived, until more is needed or nothing is left to be found out; if
+    /// `over`, that is decided now.
     fn look<H: Handler<Arrival = A>>(
         &mut self,
         service: &mut Service<H>,
@@ -136,27 +137,68 @@ impl<A> Door<A> {
         id: ArrivalId,
         over: bool,
     ) {
-        let Some(arrival) = self.arrivals.get_mut(id) else { return };
-        let verdict = arrival.look(&mut service.scratch, over);
-        if verdict == Verdict::Wait {
-            return;
-        }
-        let Some(Arrival { socket, peer, preface, app }) = self.arrivals.remove(id) else { return };
-        // Registered again, it is reported at once if more than the preface has arrived.
-        if let Err(error) = socket.deregister(registry) {
-            log::debug!("cannot deregister a connection: {error}");
-        }
-        match verdict {
-            Verdict::Open(client) if preface == Preface::ProxyHeader => {
-                match service.handler.on_introduced(&mut service.turn, app, client.unwrap_or(peer)) {
-                    Ok(app) => service.open(registry, Entry { socket, peer, client, app }),
-                    Err(text) => turn_away(&socket, text, &mut service.scratch),
+        for _ in 0..STEPS_MAX {
+            let Some(arrival) = self.arrivals.get_mut(id) else { return };
+            match arrival.look(&mut service.scratch, over) {
+                Step::Wait if !over => return,
+                Step::Wait | Step::Gone => break,
+                Step::Introduced(client) => {
+                    if !self.introduce(service, registry, id, client) {
+                        return;
+                    }
+                }
+                #[cfg(feature = "simulation")]
+                Step::Next(opening) => arrival.opening = opening,
+                Step::Open(manner) => {
+                    if let Some(Arrival { socket, peer, client, app: Some(app), .. }) = self.remove(registry, id) {
+                        let client = client.map(|client| *client);
+                        service.open(registry, Entry { socket, peer, client, manner, app });
+                    }
+                    return;
+                }
+                Step::Refuse(reason) => {
+                    if let Some(arrival) = self.remove(registry, id) {
+                        self.arrivals.complain(arrival.peer, reason, service.turn.now());
+                    }
+                    return;
                 }
             }
-            Verdict::Open(client) => service.open(registry, Entry { socket, peer, client, app }),
-            Verdict::Refuse(reason) => self.arrivals.complain(peer, reason, service.turn.now()),
-            Verdict::Wait | Verdict::Gone => {}
         }
+        self.remove(registry, id);
+    }
+
+    /// A proxy has told who the client is; whether the application lets it in.
+    fn introduce<H: Handler<Arrival = A>>(
+        &mut self,
+        service: &mut Service<H>,
+        registry: &Registry,
+        id: ArrivalId,
+        client: Option<SocketAddr>,
+    ) -> bool {
+        let Some(arrival) = self.arrivals.get_mut(id) else { return false };
+        let known = arrival.app.take();
+        let Some(app) = known else { return false };
+        match service.handler.on_introduced(&mut service.turn, app, client.unwrap_or(arrival.peer)) {
+            Ok(app) => {
+                (arrival.app, arrival.client, arrival.opening) = (Some(app), client.map(Box::new), Opening::Nothing);
+                true
+            }
+            Err(text) => {
+                if let Some(arrival) = self.remove(registry, id) {
+                    turn_away(&arrival.socket, text, &mut service.scratch);
+                }
+                false
+            }
+        }
+    }
+
+    /// Takes an arrival out. Registered again, its socket is reported at once if more has arrived than was consumed.
+    fn remove(&mut self, registry: &Registry, id: ArrivalId) -> Option<Arrival<A>> {
+        let arrival = self.arrivals.remove(id)?;
+        if let Err(error) = arrival.socket.deregister(registry) {
+            log::debug!("cannot deregister a connection: {error}");
+        }
+        Some(arrival)
     }
 }
 
@@ -179,5 +221,7 @@ fn network_of(ip: IpAddr) -> u64 {
     }
 }
 
+/// Looks at one arrival in a row. Its openings are fewer; one that consumes and waits for ever is given up.
+const STEPS_MAX: usize = 16;
 /// What it costs to open a connection, or to look at one that is not open: several system calls.
 const NEWCOMER_WORK: usize = 4096;

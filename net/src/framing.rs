@@ -18,19 +18,24 @@
 //! for each frame. In an enum of one kind the choice costs nothing, and with more of them one comparison for each look.
 
 mod codec;
+#[cfg(feature = "simulation")]
+mod custom;
 mod foreign;
 mod json;
 mod json_prefix;
 
 pub use codec::{Decoder, Item};
+#[cfg(feature = "simulation")]
+pub use custom::{CustomReader, CustomWriter};
 pub use foreign::Foreign;
 pub use json_prefix::NESTING_MAX;
 
 use json::{JsonReader, JsonWriter};
 
 /// What stands at the front of the received bytes.
+#[cfg_attr(not(feature = "simulation"), expect(unreachable_pub))]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Found {
+pub enum Found {
     /// A whole frame.
     Frame(Piece),
     /// So many bytes that are no frame.
@@ -52,21 +57,26 @@ pub(crate) enum Found {
 }
 
 /// Where a frame lies: so many bytes each, from the front.
+#[cfg_attr(not(feature = "simulation"), expect(unreachable_pub))]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Piece {
+pub struct Piece {
     /// What stands before the payload and belongs to the frame.
-    pub(crate) head: usize,
+    pub head: usize,
     /// The payload: what the application calls the frame.
-    pub(crate) len: usize,
+    pub len: usize,
     /// What stands behind the payload and belongs to the frame.
-    pub(crate) tail: usize,
+    pub tail: usize,
 }
 
 /// What a reader has its writer do.
+#[cfg_attr(not(feature = "simulation"), expect(unreachable_pub))]
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Notice {
+pub enum Notice {
     /// The client reads lines.
     Lines,
+    /// These bytes are sent as they are: the answer to something that the application is not shown.
+    #[cfg(feature = "simulation")]
+    Answer(Vec<u8>),
 }
 
 /// The half that finds frames in what was received. It keeps none of the bytes.
@@ -74,6 +84,8 @@ pub(crate) enum Notice {
 pub(crate) enum FrameReader {
     /// JSON objects back to back.
     Json(JsonReader),
+    #[cfg(feature = "simulation")]
+    Custom(Box<dyn CustomReader>),
 }
 
 /// The half that makes frames of what is sent.
@@ -81,15 +93,18 @@ pub(crate) enum FrameReader {
 pub(crate) enum FrameWriter {
     /// JSON objects back to back, or each on a line of its own.
     Json(JsonWriter),
+    #[cfg(feature = "simulation")]
+    Custom(Box<dyn CustomWriter>),
 }
 
 /// How many bytes stand around the payload of a frame that was sent.
+#[cfg_attr(not(feature = "simulation"), expect(unreachable_pub))]
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub(crate) struct Wrapping {
+pub struct Wrapping {
     /// Before it.
-    pub(crate) head: u8,
+    pub head: u8,
     /// Behind it.
-    pub(crate) tail: u8,
+    pub tail: u8,
 }
 
 impl FrameReader {
@@ -104,6 +119,8 @@ impl FrameReader {
     pub(crate) fn find(&mut self, bytes: &mut [u8], ended: bool) -> Found {
         match self {
             FrameReader::Json(reader) => reader.find(bytes, ended),
+            #[cfg(feature = "simulation")]
+            FrameReader::Custom(reader) => reader.find(bytes, ended),
         }
     }
 
@@ -111,6 +128,8 @@ impl FrameReader {
     pub(crate) fn taken(&mut self) {
         match self {
             FrameReader::Json(reader) => reader.taken(),
+            #[cfg(feature = "simulation")]
+            FrameReader::Custom(reader) => reader.taken(),
         }
     }
 
@@ -118,6 +137,8 @@ impl FrameReader {
     pub(crate) fn notice(&mut self) -> Option<Notice> {
         match self {
             FrameReader::Json(reader) => reader.notice(),
+            #[cfg(feature = "simulation")]
+            FrameReader::Custom(reader) => reader.notice(),
         }
     }
 
@@ -125,6 +146,8 @@ impl FrameReader {
     pub(crate) fn has_shown(&self) -> bool {
         match self {
             FrameReader::Json(reader) => reader.has_shown(),
+            #[cfg(feature = "simulation")]
+            FrameReader::Custom(reader) => reader.has_shown(),
         }
     }
 
@@ -132,6 +155,8 @@ impl FrameReader {
     pub(crate) fn is_inside(&self) -> bool {
         match self {
             FrameReader::Json(reader) => reader.is_inside(),
+            #[cfg(feature = "simulation")]
+            FrameReader::Custom(reader) => reader.is_inside(),
         }
     }
 
@@ -140,6 +165,8 @@ impl FrameReader {
     pub(crate) fn give_up(&mut self) {
         match self {
             FrameReader::Json(reader) => reader.give_up(),
+            #[cfg(feature = "simulation")]
+            FrameReader::Custom(reader) => reader.give_up(),
         }
     }
 
@@ -147,6 +174,8 @@ impl FrameReader {
     pub(crate) fn forget(&mut self) {
         match self {
             FrameReader::Json(reader) => reader.forget(),
+            #[cfg(feature = "simulation")]
+            FrameReader::Custom(reader) => reader.forget(),
         }
     }
 }
@@ -160,6 +189,8 @@ impl FrameWriter {
     pub(crate) fn wrap(&mut self, frame: &[u8], out: &mut Vec<u8>) -> Wrapping {
         match self {
             FrameWriter::Json(writer) => writer.wrap(frame, out),
+            #[cfg(feature = "simulation")]
+            FrameWriter::Custom(writer) => writer.wrap(frame, out),
         }
     }
 
@@ -168,6 +199,8 @@ impl FrameWriter {
     pub(crate) fn is_bare(&self) -> bool {
         match self {
             FrameWriter::Json(writer) => writer.is_bare(),
+            #[cfg(feature = "simulation")]
+            FrameWriter::Custom(_) => false,
         }
     }
 
@@ -176,6 +209,8 @@ impl FrameWriter {
     pub(crate) fn use_lines(&mut self) -> bool {
         match self {
             FrameWriter::Json(writer) => writer.use_lines(),
+            #[cfg(feature = "simulation")]
+            FrameWriter::Custom(_) => false,
         }
     }
 }

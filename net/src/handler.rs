@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::framing::Foreign;
 use crate::link::{Link, Turn};
+use crate::opening::Preface;
 use crate::output::Pace;
-use crate::preface::Preface;
 
 /// What an application does with its connections. Every method is called by the loop's thread and must not block.
 ///

@@ -53,10 +53,10 @@
 //! thing: it may use what the file of its name may.
 //!
 //! ```text
-//! the ground                      slots timer budget rounds complaints event preface waiting stopping proxy_header framing
-//! sockets                         tokens places socket
+//! the ground                      slots timer budget rounds complaints event waiting stopping proxy_header framing
+//! sockets                         tokens places socket transport opening
 //! what is sent                    output buffer_pool turn
-//! what any thread may reach       loop_handle link
+//! what any thread may reach       loop_handle side link
 //! the contract                    handler stats
 //! what one loop owns              connection showing closing arrivals
 //! the loop                        service door event_loop
@@ -81,13 +81,14 @@ mod handler;
 mod link;
 mod loop_group;
 mod loop_handle;
+mod opening;
 mod output;
 mod places;
-mod preface;
 mod proxy_header;
 mod rounds;
 mod service;
 mod showing;
+mod side;
 #[cfg(feature = "simulation")]
 pub mod simulation;
 mod slots;
@@ -96,6 +97,7 @@ mod stats;
 mod stopping;
 mod timer;
 mod tokens;
+mod transport;
 mod turn;
 mod waiting;
 
@@ -105,7 +107,7 @@ pub use framing::{Decoder, Foreign, Item, NESTING_MAX};
 pub use handler::{CloseReason, Flow, Handler, Incoming, Settings};
 pub use link::{Link, Refused, Turn};
 pub use loop_group::LoopGroup;
+pub use opening::Preface;
 pub use output::{Fate, JOINED_BYTES_MAX, JOINED_MAX, Pace};
 pub use places::Accepted;
-pub use preface::Preface;
 pub use stats::{LoopStats, LoopWatch, TURN_BOUNDS, Tally, TurnTimes};

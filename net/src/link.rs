@@ -17,20 +17,22 @@
 //! though there is something to acknowledge, it is hung up. A peer that has acknowledged all it was sent ends the doubt.
 
 use std::fmt;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::framing::{FrameWriter, Notice};
 use crate::loop_handle::{Letter, LoopHandle};
-use crate::output::{Back, Fate, Output, Writing, Written};
+use crate::output::{Fate, Written};
+use crate::side::{Reach, Side, State};
 use crate::slots::ConnId;
 use crate::socket::Socket;
-use crate::turn::{self, Listed, TurnId};
+use crate::transport::{Got, Transport};
+use crate::turn::{self, Listed};
 
 /// The shared part of a connection. It outlives the connection: a closed link refuses everything. It keeps the
 /// connection's descriptor, so it should not be kept for long after [`Handler::on_close`](crate::Handler::on_close).
@@ -48,48 +50,6 @@ pub struct Link<M> {
 /// What one thread does for connections in one turn of its loop, see [`turn::Turn`].
 pub type Turn<M> = turn::Turn<Link<M>>;
 
-/// The writing side of a connection.
-#[derive(Debug)]
-struct Side {
-    state: State,
-    /// Makes frames of what is sent.
-    writer: FrameWriter,
-    /// Frames are written at the loop's pace, as long as they are bare.
-    paced: bool,
-    /// The turn that has this link on one of its lists, and which. Every turn that sends something lists it
-    /// too, so that each has written what it sent before it is over.
-    scheduled: Option<Scheduled>,
-    /// The socket took no more; the owner will hear when it does.
-    blocked: bool,
-    /// The client may have come back on another connection, and has not acknowledged all that it was sent since.
-    in_doubt: bool,
-    /// How many frames that are given back were sent so far. It wraps around.
-    pushes: u32,
-    /// Nothing pending and nothing to be acknowledged: no memory.
-    output: Option<Box<Output>>,
-}
-
-/// On a list of a turn: the one that is written last if it was sent a reply in that turn.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Scheduled {
-    turn: TurnId,
-    answered: bool,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum State {
-    /// Takes frames and writes them.
-    Open,
-    /// The same, but the peer has closed its side: most likely nobody reads.
-    PeerEnded,
-    /// Writes no more; takes frames for as long as its owner needs to give them back.
-    Sealed,
-    /// The same, and the peer was told that nothing follows.
-    Finished,
-    /// Gone.
-    Closed,
-}
-
 /// Why a link does not take a frame. Nothing of it was taken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Refused {
@@ -100,22 +60,29 @@ pub enum Refused {
 }
 
 impl<M> Link<M> {
-    pub(crate) fn new(id: ConnId, socket: Socket, client: Option<SocketAddr>, owner: LoopHandle<M>) -> Link<M> {
-        let (state, output) = (State::Open, None);
+    pub(crate) fn new(
+        id: ConnId,
+        socket: Socket,
+        client: Option<SocketAddr>,
+        writer: FrameWriter,
+        transport: Transport,
+        owner: LoopHandle<M>,
+    ) -> Link<M> {
         let paced = owner.pace().is_some_and(|pace| pace.everybody);
-        let side = Side {
-            state,
-            writer: FrameWriter::json(),
-            paced,
-            scheduled: None,
-            blocked: false,
-            in_doubt: false,
-            pushes: 0,
-            output,
-        };
+        let side = Side::new(writer, transport, paced);
         let client = client.map(Box::new);
         let share = AtomicU64::new(u64::from(id.generation) << 32 | u64::from(id.index));
         Link { id, socket, client, owner, share, side: Mutex::new(side) }
+    }
+
+    /// What its side writes to, and how.
+    fn reach(&self) -> Reach<'_> {
+        Reach { socket: &self.socket, pace: self.owner.pace(), output_bytes_max: self.owner.output_bytes_max() }
+    }
+
+    /// Reads what the client sends through its transport. Only the owner does, and only if the socket is not plain.
+    pub(crate) fn read(&self, buffer: &mut [u8]) -> io::Result<Got> {
+        self.side.lock().transport.read(&self.socket, buffer)
     }
 
     /// The client's address: what a proxy has told, else the socket's, which is `None` when the kernel has forgotten it;
@@ -150,7 +117,7 @@ impl<M> Link<M> {
         let side = &mut *guard;
         let mut written = Written::All;
         if answered && side.is_behind_others(turn) {
-            written = self.write(side, turn);
+            written = side.write(self.reach(), self, turn);
         }
         match side.state {
             State::Closed => return Err(Refused::Closed),
@@ -158,7 +125,7 @@ impl<M> Link<M> {
                 if matches!(fate, Fate::Return(_)) && side.returnable() >= self.output_bytes_max() =>
             {
                 // Perhaps nothing was written yet, because much was sent in this turn.
-                written = if side.blocked { Written::Blocked } else { self.write(side, turn) };
+                written = if side.blocked { Written::Blocked } else { side.write(self.reach(), self, turn) };
                 // What is held for a client that is paced may be as much as what another does not take, and no more.
                 let is_held = side.is_paced() && side.returnable() >= self.output_bytes_max();
                 if written != Written::All || is_held {
@@ -175,7 +142,7 @@ impl<M> Link<M> {
             }
             State::Open | State::PeerEnded | State::Sealed | State::Finished => {}
         }
-        self.enqueue(side, turn, frame, fate);
+        side.enqueue(self, turn, frame, fate);
         drop(guard);
         if !turn.reports.is_empty() || written == Written::Broken {
             self.report(turn, written);
@@ -183,45 +150,9 @@ impl<M> Link<M> {
         Ok(())
     }
 
-    fn enqueue(self: &Arc<Link<M>>, side: &mut Side, turn: &mut Turn<M>, frame: &[u8], fate: Fate) {
-        side.pushes = side.pushes.wrapping_add(u32::from(matches!(fate, Fate::Return(_))));
-        let output = side.output.get_or_insert_with(|| turn.pool.get());
-        match side.paced && side.writer.is_bare() {
-            true => output.push_paced(frame, &mut side.writer, fate, turn.now()),
-            false => output.push(frame, &mut side.writer, fate),
-        }
-        self.list(side, turn, frame.len(), !matches!(fate, Fate::Return(_)));
-    }
-
-    /// Has what was sent written at the end of the turn, if it is written at all and nobody else will; `answered` says
-    /// that it is a reply.
-    fn list(self: &Arc<Link<M>>, side: &mut Side, turn: &mut Turn<M>, len: usize, answered: bool) {
-        turn.note_sent(len);
-        if side.blocked || !side.state.writes() {
-            return;
-        }
-        let now = Scheduled { turn: turn.id(), answered };
-        match side.scheduled {
-            Some(before) if before.turn == now.turn && (before.answered || !answered) => {
-                turn.is_mixed |= before.answered && !answered;
-                return;
-            }
-            Some(_) | None => side.scheduled = Some(now),
-        }
-        turn.list(self.clone(), answered);
-    }
-
     /// Does what the reader of its frames says.
     pub(crate) fn heed(self: &Arc<Link<M>>, turn: &mut Turn<M>, notice: Notice) {
-        let mut guard = self.side.lock();
-        let side = &mut *guard;
-        match notice {
-            Notice::Lines => {
-                if side.writer.use_lines() && side.state.writes() {
-                    self.enqueue(side, turn, b"", Fate::Drop);
-                }
-            }
-        }
+        self.side.lock().heed(self, turn, notice);
     }
 
     /// From now on writes at the loop's pace, if there is one and as long as its frames are bare. Any thread.
@@ -240,83 +171,15 @@ impl<M> Link<M> {
     }
 
     fn flush_side(self: &Arc<Link<M>>, mut side: MutexGuard<'_, Side>, turn: &mut Turn<M>) {
-        side.scheduled = None;
-        let written = self.write(&mut side, turn);
+        side.unlist();
+        let written = side.write(self.reach(), self, turn);
         drop(side);
         self.report(turn, written);
     }
 
-    fn write(self: &Arc<Link<M>>, side: &mut Side, turn: &mut Turn<M>) -> Written {
-        let Some(output) = side.output.as_mut().filter(|_| side.state.writes()) else { return Written::All };
-        let written = match self.owner.pace() {
-            _ if !side.writer.is_bare() => output.write_to(&self.socket, Writing::Together),
-            Some(pace) if side.paced => {
-                // The turn may have begun a while ago, and what is written now is what the client is busy with from now on.
-                let now = turn.now().max(Instant::now());
-                output.write_paced(&self.socket, pace, now, self.output_bytes_max() / 2)
-            }
-            Some(_) | None => output.write_to(&self.socket, Writing::OneByOne),
-        };
-        side.blocked = written == Written::Blocked;
-        match written {
-            Written::All | Written::Blocked => self.look_after(side, turn),
-            Written::Broken => side.state = State::Sealed,
-        }
-        written
-    }
-
-    /// Asks the kernel what has arrived if that is worth it, and has somebody come again for what has not.
-    fn look_after(self: &Arc<Link<M>>, side: &mut Side, turn: &mut Turn<M>) {
-        let Some(output) = &mut side.output else { return };
-        if output.awaits_report() || output.is_much_sent() || side.in_doubt {
-            side.in_doubt &= !self.ask(output, side.state, turn);
-        }
-        let pauses_until = output.held_until(turn.now());
-        if output.is_empty() && pauses_until.is_none() {
-            turn.pool.put(side.output.take().expect("it is there"));
-            return;
-        }
-        let look = match () {
-            () if output.awaits_report() => Some(turn.now() + output.report_pause.max(REPORT_PAUSE_MIN)),
-            () if output.has_sent() => Some(turn.now() + LOOK_AFTER),
-            () => None,
-        };
-        let due = match (side.in_doubt, pauses_until) {
-            (false, None) => look,
-            (in_doubt, _) => {
-                let stalled_at = output.waits_since().filter(|_| in_doubt).map(|since| since + STALLED_AFTER);
-                [look, stalled_at, pauses_until].into_iter().flatten().min()
-            }
-        };
-        // Otherwise the owner hears when the socket has room.
-        let Some(due) = due else { return };
-        // One that is long overdue was of a thread that has ended.
-        if output.errand.is_none_or(|errand| errand > due || errand + LOOK_AFTER < turn.now()) {
-            output.errand = Some(due);
-            turn.look_again(due, self);
-        }
-    }
-
-    /// Asks the kernel what the peer's kernel has acknowledged; whether that is all, and more than at the last look.
-    fn ask(&self, output: &mut Output, state: State, turn: &mut Turn<M>) -> bool {
-        let unacknowledged = self.unacknowledged(state);
-        output.acknowledge(unacknowledged, &mut turn.reports);
-        output.note_progress(unacknowledged, turn.now()) && unacknowledged == 0
-    }
-
-    /// Bytes that the socket took and that the peer's kernel has not acknowledged. If that cannot be known, all of them.
-    fn unacknowledged(&self, state: State) -> usize {
-        self.socket.unacknowledged(state == State::Finished).unwrap_or(usize::MAX)
-    }
-
     /// Looks now whether a report is due; returns those that are, for the owner, who would be posted them otherwise.
     pub(crate) fn take_reports(&self, turn: &mut Turn<M>) -> Vec<u32> {
-        let mut guard = self.side.lock();
-        let side = &mut *guard;
-        if let Some(output) = side.output.as_mut().filter(|output| output.awaits_report()) {
-            side.in_doubt &= !self.ask(output, side.state, turn);
-        }
-        drop(guard);
+        self.side.lock().ask_for_reports(self.reach(), turn);
         std::mem::take(&mut turn.reports)
     }
 
@@ -324,21 +187,7 @@ impl<M> Link<M> {
     /// as its peer has acknowledged nothing for a while though there is something to acknowledge. Whether that is so
     /// already; then the caller hangs it up. Any thread.
     pub fn doubt(self: &Arc<Link<M>>, turn: &mut Turn<M>) -> bool {
-        let mut guard = self.side.lock();
-        let side = &mut *guard;
-        if !side.state.writes() {
-            return false;
-        }
-        // What was acknowledged before is no sign of life.
-        let stalled = side.output.as_mut().is_some_and(|output| {
-            self.ask(output, side.state, turn);
-            has_stalled(output, turn.now())
-        });
-        side.in_doubt = true;
-        if !stalled {
-            self.look_after(side, turn);
-        }
-        drop(guard);
+        let stalled = self.side.lock().doubt(self.reach(), self, turn);
         self.report(turn, Written::All);
         stalled
     }
@@ -373,22 +222,8 @@ impl<M> Link<M> {
     /// client, in order: while it is open, those that were not begun to be written; when it is hung up or the peer has
     /// closed, all that the peer's kernel has not acknowledged. Any thread.
     pub fn take_back(&self, label: u32) -> Vec<Box<[u8]>> {
-        let back = self.take_back_where(&mut self.side.lock(), |other| other == label);
+        let back = self.side.lock().take_back(self.reach(), |other| other == label);
         back.into_iter().map(|(_, frame)| frame).collect()
-    }
-
-    fn take_back_where(&self, side: &mut Side, wanted: impl Fn(u32) -> bool) -> Vec<(u32, Box<[u8]>)> {
-        let Some(output) = &mut side.output else { return Vec::new() };
-        let back = if side.state == State::Open { Back::Unwritten } else { Back::Unacknowledged };
-        if back == Back::Unacknowledged {
-            // Those that wait for a report have heard of the end.
-            output.acknowledge(self.unacknowledged(side.state), &mut Vec::new());
-        }
-        let back = output.take_back(wanted, back);
-        if output.is_empty() && output.pause.is_none() {
-            side.output = None;
-        }
-        back
     }
 
     /// What the connection still holds under one label is given back under another from now on. Any thread.
@@ -433,21 +268,13 @@ impl<M> Link<M> {
 
     /// How much the client has not received, as far as is known, in bytes. Any thread.
     pub fn undelivered_bytes(&self) -> usize {
-        let side = self.side.lock();
-        side.pending().saturating_add(self.unacknowledged(side.state))
+        let mut side = self.side.lock();
+        side.pending().saturating_add(side.unacknowledged(self.reach()))
     }
 
     /// So much is pending that a client should not be read on, since it would be answered.
     pub(crate) fn is_congested(&self) -> bool {
-        let side = self.side.lock();
-        let Some(output) = side.output.as_ref().filter(|_| side.state.writes()) else { return false };
-        let max = self.output_bytes_max() / 2;
-        match side.is_paced() {
-            // What others have sent waits longer for a client that is paced, and it may well ask for something meanwhile.
-            // From this length on its replies are written without a pause, and the owner hears when the socket has room.
-            true => output.pending_replies() >= max,
-            false => output.pending_replies() >= max.min(REPLIES_BYTES_MAX) || output.pending() >= max,
-        }
+        self.side.lock().is_congested(self.output_bytes_max())
     }
 
     /// Until when what is pending is held, if it is.
@@ -482,7 +309,7 @@ impl<M> Link<M> {
         if side.state.writes() {
             side.state = State::Sealed;
         }
-        let back = self.take_back_where(&mut side, |_| true);
+        let back = side.take_back(self.reach(), |_| true);
         (side.state, side.output) = (State::Closed, None);
         drop(side);
         // A link that is still held keeps the descriptor open: the peer would not hear of the end.
@@ -511,49 +338,6 @@ impl<M> Link<M> {
     }
 }
 
-fn has_stalled(output: &Output, now: Instant) -> bool {
-    output.waits_since().is_some_and(|since| now.saturating_duration_since(since) >= STALLED_AFTER)
-}
-
-impl State {
-    fn writes(self) -> bool {
-        matches!(self, State::Open | State::PeerEnded)
-    }
-}
-
-impl Side {
-    /// Whether the turn has to be written before this link takes a frame, because a reply must not leave before the frames
-    /// that it confirms. A reply confirms all that its client has had forwarded before.
-    fn must_wait_for_others<M>(&self, answered: bool, output_bytes_max: usize, turn: &Turn<M>) -> bool {
-        let is_answered = self.scheduled == Some(Scheduled { turn: turn.id(), answered: true });
-        match answered {
-            // It is written before a link that was sent a reply later, and such a link may hold what this reply confirms.
-            true => is_answered && turn.is_mixed,
-            // It is full and would be written now, with the replies in it.
-            false => is_answered && self.returnable() >= output_bytes_max,
-        }
-    }
-
-    /// Whether what is pending has to be written before the link takes a reply: from then on it is written after the links
-    /// that were sent a reply earlier in this turn, and those replies may confirm what is pending here.
-    fn is_behind_others<M>(&self, turn: &Turn<M>) -> bool {
-        let is_answered = self.scheduled == Some(Scheduled { turn: turn.id(), answered: true });
-        !is_answered && !self.blocked && turn.has_answered() && self.pending() > 0
-    }
-
-    fn is_paced(&self) -> bool {
-        self.paced && self.writer.is_bare()
-    }
-
-    fn pending(&self) -> usize {
-        self.output.as_ref().map_or(0, |output| output.pending())
-    }
-
-    fn returnable(&self) -> usize {
-        self.output.as_ref().map_or(0, |output| output.returnable())
-    }
-}
-
 impl<M> Listed for Link<M> {
     fn id(&self) -> ConnId {
         self.id
@@ -569,42 +353,13 @@ impl<M> Listed for Link<M> {
 
     fn flush_unless_answered(self: &Arc<Link<M>>, turn: &mut Turn<M>) {
         let side = self.side.lock();
-        if side.scheduled != Some(Scheduled { turn: turn.id(), answered: true }) {
+        if !side.is_answered(turn) {
             self.flush_side(side, turn);
         }
     }
 
     fn on_errand(self: &Arc<Link<M>>, turn: &mut Turn<M>, due: Instant) {
-        let mut guard = self.side.lock();
-        let side = &mut *guard;
-        let Some(output) = side.output.as_mut().filter(|output| output.errand == Some(due)) else { return };
-        output.errand = None;
-        if !side.state.writes() {
-            // Its owner is about to close it.
-            return;
-        }
-        if output.has_sent() || side.in_doubt {
-            side.in_doubt &= !self.ask(output, side.state, turn);
-        }
-        if side.in_doubt && has_stalled(output, turn.now()) {
-            log::debug!("a connection acknowledges nothing, and its client may be on another one: it is closed");
-            side.state = State::Sealed;
-            drop(guard);
-            self.report(turn, Written::Broken);
-            return;
-        }
-        output.report_pause = match output.awaits_report() {
-            true => (2 * output.report_pause).clamp(REPORT_PAUSE_MIN, REPORT_PAUSE_MAX),
-            false => Duration::ZERO,
-        };
-        let written = match side.blocked {
-            true => {
-                self.look_after(side, turn);
-                Written::Blocked
-            }
-            false => self.write(side, turn),
-        };
-        drop(guard);
+        let written = self.side.lock().on_errand(self.reach(), self, turn, due);
         self.report(turn, written);
     }
 }
@@ -621,14 +376,91 @@ impl<M> fmt::Debug for Link<M> {
     }
 }
 
-/// Replies that wait for a client before it is read no further: enough to keep its socket busy, and little where thousands ask
-/// and do not read.
-const REPLIES_BYTES_MAX: usize = 64 * 1024;
-/// When the kernel is asked what has become of frames after which nothing was written.
-const LOOK_AFTER: Duration = Duration::from_secs(1);
-/// The same when somebody waits for the answer: at first soon, for most peers are near, then less often.
-const REPORT_PAUSE_MIN: Duration = Duration::from_millis(2);
-const REPORT_PAUSE_MAX: Duration = Duration::from_millis(100);
-/// How long a peer may owe an acknowledgement until its connection counts as dead for whoever has a better one. Several
-/// times what any round trip takes.
-const STALLED_AFTER: Duration = Duration::from_secs(1);
+#[cfg(all(test, feature = "simulation"))]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use mio::{Poll, Token, Waker};
+
+    use super::*;
+    use crate::simulation::{CustomTransport, SimulatedSocket};
+
+    /// Takes everything; so much of it is not acknowledged.
+    #[derive(Default, Debug)]
+    struct Taker {
+        taken: AtomicUsize,
+        unacknowledged: AtomicUsize,
+    }
+
+    impl SimulatedSocket for Taker {
+        fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+            self.taken.fetch_add(bytes.len(), Relaxed);
+            Ok(bytes.len())
+        }
+        fn unacknowledged(&self) -> usize {
+            self.unacknowledged.load(Relaxed)
+        }
+        fn read(&self, _: &mut [u8]) -> io::Result<usize> {
+            Err(ErrorKind::WouldBlock.into())
+        }
+        fn peek(&self, _: &mut [u8]) -> io::Result<usize> {
+            Err(ErrorKind::WouldBlock.into())
+        }
+        fn shutdown(&self, _: Shutdown) -> io::Result<()> {
+            Ok(())
+        }
+        fn peer_addr(&self) -> io::Result<SocketAddr> {
+            Err(ErrorKind::NotConnected.into())
+        }
+        fn receive_buffer_bytes(&self) -> usize {
+            0
+        }
+        fn register(&self, _: usize) {}
+        fn deregister(&self) {}
+    }
+
+    /// Every byte three times, and a byte before each record.
+    #[derive(Debug)]
+    struct Tripling;
+
+    impl CustomTransport for Tripling {
+        fn seal(&mut self, payload: &[u8], wire: &mut Vec<u8>) {
+            wire.push(b'#');
+            wire.extend(payload.iter().flat_map(|byte| [*byte; 3]));
+        }
+        fn open(&mut self, _: &[u8], _: &mut Vec<u8>) {}
+    }
+
+    #[test]
+    fn what_comes_back_is_counted_in_payload_whatever_the_transport_makes_of_it() {
+        let poll = Poll::new().expect("a descriptor");
+        let waker = Waker::new(poll.registry(), Token(0)).expect("a descriptor");
+        let owner: LoopHandle<()> = LoopHandle::new(waker, 1 << 20, None);
+        let frames = ["{1}", "{}", "{333}", "{4}"];
+        for transport in [(|| Transport::Plain) as fn() -> Transport, || Transport::custom(Box::new(Tripling))] {
+            let wire_of = |frame: &str| if transport().is_plain() { frame.len() } else { 1 + 3 * frame.len() };
+            let total: usize = frames.iter().map(|frame| wire_of(frame)).sum();
+            for unacknowledged in (0..=total).chain([usize::MAX / 2]) {
+                let taker = Arc::new(Taker::default());
+                let id = ConnId { index: 0, generation: 0 };
+                let socket = Socket::Simulated(taker.clone());
+                let link = Arc::new(Link::new(id, socket, None, FrameWriter::json(), transport(), owner.clone()));
+                let mut turn = Turn::new();
+                for frame in frames {
+                    link.send(&mut turn, frame.as_bytes(), Fate::Return(7)).expect("it is open");
+                    turn.flush();
+                }
+                assert_eq!(taker.taken.load(Relaxed), total);
+                taker.unacknowledged.store(unacknowledged, Relaxed);
+                link.seal();
+                let mut end = 0;
+                let lost = frames.into_iter().filter(|frame| {
+                    end += wire_of(frame);
+                    end > total.saturating_sub(unacknowledged)
+                });
+                let lost: Vec<Box<[u8]>> = lost.map(|frame| frame.as_bytes().into()).collect();
+                assert_eq!(link.take_back(7), lost, "{unacknowledged} bytes of {total} are not acknowledged");
+            }
+        }
+    }
+}

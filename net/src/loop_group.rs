@@ -9,8 +9,8 @@ use std::time::Duration;
 use crate::event_loop::EventLoop;
 use crate::handler::{Handler, Settings};
 use crate::loop_handle::{Letter, LoopHandle};
+use crate::opening::Preface;
 use crate::places::Accepted;
-use crate::preface::Preface;
 use crate::stats::LoopWatch;
 
 /// Running loops, and whose turn it is to get the next connection.

@@ -9,8 +9,8 @@ use std::time::Duration;
 use mio::Waker;
 use parking_lot::Mutex;
 
+use crate::opening::Preface;
 use crate::output::Pace;
-use crate::preface::Preface;
 use crate::slots::ConnId;
 use crate::socket::Socket;
 

@@ -12,7 +12,7 @@
 //! holds no buffer: buffers come from and return to a [`BufferPool`](crate::buffer_pool::BufferPool) of the thread that writes.
 
 use std::collections::VecDeque;
-use std::io::{self, Write};
+use std::io;
 use std::time::{Duration, Instant};
 
 use crate::framing::{FrameWriter, Wrapping};
@@ -199,8 +199,15 @@ impl Output {
         self.marks.push_back(mark);
     }
 
+    /// Has these bytes written as they are.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn push_raw(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+        self.marks.push_back(Mark::new(bytes.len(), Wrapping::default(), Content::Frame(Fate::Drop)));
+    }
+
     /// Writes as much as it is told to, or until the socket would block.
-    pub(crate) fn write_to(&mut self, mut socket: impl Write, how: Writing) -> Written {
+    pub(crate) fn write_to(&mut self, mut write: impl FnMut(&[u8]) -> io::Result<usize>, how: Writing) -> Written {
         let stop_at = if how == Writing::First { self.sent + 1 } else { usize::MAX };
         let written = loop {
             let Some(first) = self.marks.get(self.sent).filter(|_| self.sent < stop_at) else { break Written::All };
@@ -208,7 +215,7 @@ impl Output {
                 Writing::Together => self.bytes.len(),
                 Writing::OneByOne | Writing::First => self.written + first.len() - self.written_of_first,
             };
-            match socket.write(&self.bytes[self.written..end]) {
+            match write(&self.bytes[self.written..end]) {
                 Ok(count) => self.advance(count),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break Written::Blocked,

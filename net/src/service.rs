@@ -10,9 +10,11 @@ use mio::{Interest, Registry};
 use crate::closing::{Closing, Conn};
 use crate::connection::{Connection, Input, Phase};
 use crate::event::Event;
+use crate::framing::{FrameReader, FrameWriter};
 use crate::handler::{CloseReason, Handler, Settings};
 use crate::link::{Link, Turn};
 use crate::loop_handle::LoopHandle;
+use crate::opening::Manner;
 use crate::rounds::Rounds;
 use crate::showing::{READ_BYTES, Shown, read_and_show, tell_hang_up, tell_reports};
 use crate::slots::{ConnId, Slots};
@@ -45,6 +47,7 @@ pub(crate) struct Entry<A> {
     pub(crate) peer: SocketAddr,
     /// The client's address if it is not the peer's.
     pub(crate) client: Option<SocketAddr>,
+    pub(crate) manner: Manner,
     pub(crate) app: A,
 }
 
@@ -83,25 +86,39 @@ impl<H: Handler> Service<H> {
 
     /// Begins to serve a connection.
     pub(crate) fn open(&mut self, registry: &Registry, entry: Entry<H::Arrival>) {
-        let Entry { socket, peer, client, app } = entry;
+        let Entry { socket, peer, client, manner: Manner { framing, transport, left }, app } = entry;
         let Service { handler, settings, handle, turn, connections, .. } = self;
         let now = turn.now();
+        let json = || (FrameReader::json(settings.frame_bytes_max), FrameWriter::json());
+        let (reader, writer) = framing.unwrap_or_else(json);
+        let is_plain = transport.is_plain();
         let opened = connections.insert_with(|id| {
             // Without being told of an urgent byte, the loop would take the short read that ends before it for the end of
             // what is there. Writable events come only after the socket was full (epoll reports edges), so asking for them
             // always costs nothing, while asking when they are needed would be a system call each time.
             let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
             socket.register(registry, tokens::of_connection(id), interest)?;
-            let link = Arc::new(Link::new(id, socket, client, handle.clone()));
+            let link = Arc::new(Link::new(id, socket, client, writer, transport, handle.clone()));
             let app = handler.on_open(turn, &link, app);
-            Ok::<_, io::Error>(Connection::new(link, app, settings.frame_bytes_max, now))
+            Ok::<_, io::Error>(Connection::new(link, app, reader, is_plain, now))
         });
         match opened {
             Ok(id) => {
                 self.timers.set(now + self.settings.idle_timeout, id, Deadline::Idle);
                 self.stats.on_open();
+                self.show_left(id, &left);
             }
             Err(error) => log::error!("cannot watch the connection from {peer}: {error}"),
+        }
+    }
+
+    /// The last opening has read these bytes, and they are the connection's.
+    fn show_left(&mut self, id: ConnId, left: &[u8]) {
+        if !left.is_empty()
+            && let Some(conn) = self.connections.get_mut(id)
+        {
+            conn.keep(left);
+            conn.queue(&mut self.ready, self.turn.now());
         }
     }
 

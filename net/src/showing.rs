@@ -160,27 +160,34 @@ fn show<H: Handler>(
             Flow::Last => return (bytes.len(), Shown::Over(CloseReason::Excess)),
         }
         taken += 1;
-        let len = match front {
-            Front::Frame(piece) => {
-                conn.blanks += piece.head + piece.tail;
-                consumed += piece.total();
-                piece.len
-            }
-            Front::Garbage(len) => {
-                conn.blanks = 0;
-                consumed += len;
-                len
-            }
-            Front::Blanks => {
-                conn.blanks = 0;
-                continue;
-            }
-            Front::Last(_, reason) => return (bytes.len(), Shown::Over(reason)),
-            Front::Nothing | Front::Passed(_) => unreachable!("not shown"),
-        };
-        conn.reader.taken();
-        turn.budget.spend(len + ITEM_WORK);
+        match take(turn, conn, front) {
+            Ok(len) => consumed += len,
+            Err(reason) => return (bytes.len(), Shown::Over(reason)),
+        }
     }
+}
+
+/// What was shown was taken: how many bytes are done with, or why the connection closes now.
+fn take<A, M>(turn: &mut Turn<M>, conn: &mut Connection<A, M>, front: Front) -> Result<usize, CloseReason> {
+    let (work, len) = match front {
+        Front::Frame(piece) => {
+            conn.blanks += piece.head + piece.tail;
+            (piece.len, piece.total())
+        }
+        Front::Garbage(len) => {
+            conn.blanks = 0;
+            (len, len)
+        }
+        Front::Blanks => {
+            conn.blanks = 0;
+            return Ok(0);
+        }
+        Front::Last(_, reason) => return Err(reason),
+        Front::Nothing | Front::Passed(_) => unreachable!("not shown"),
+    };
+    conn.reader.taken();
+    turn.budget.spend(work + ITEM_WORK);
+    Ok(len)
 }
 
 /// Whether too much waits for the client to be read on, also after another write.

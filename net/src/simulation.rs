@@ -10,16 +10,21 @@ use std::time::{Duration, Instant};
 use mio::{Poll, Token, Waker};
 
 use crate::event_loop::EventLoop;
+use crate::framing::FrameWriter;
 use crate::handler::{Handler, Settings};
 use crate::link::Link;
 use crate::loop_handle::{Letter, LoopHandle};
-use crate::preface::Preface;
+use crate::opening::Preface;
 use crate::slots::ConnId;
 use crate::socket::Socket;
 use crate::stats::LoopWatch;
+use crate::transport::Transport;
 
 pub use crate::event::Event;
+pub use crate::framing::{CustomReader, CustomWriter, Found, Notice, Piece, Wrapping};
+pub use crate::opening::{Chain, CustomOpening, CustomStep, Speech};
 pub use crate::socket::SimulatedSocket;
+pub use crate::transport::CustomTransport;
 
 /// A link of no loop: what is posted to it stays where it is.
 ///
@@ -28,7 +33,8 @@ pub use crate::socket::SimulatedSocket;
 pub fn lone_link<M>(socket: Arc<dyn SimulatedSocket>) -> io::Result<Arc<Link<M>>> {
     let poll = Poll::new()?;
     let owner = LoopHandle::new(Waker::new(poll.registry(), Token(0))?, 0, None);
-    Ok(Arc::new(Link::new(ConnId { index: 0, generation: 0 }, Socket::Simulated(socket), None, owner)))
+    let (id, socket) = (ConnId { index: 0, generation: 0 }, Socket::Simulated(socket));
+    Ok(Arc::new(Link::new(id, socket, None, FrameWriter::json(), Transport::Plain, owner)))
 }
 
 /// A link of no loop whose socket takes everything and brings nothing.

@@ -127,16 +127,6 @@ impl From<Accepted> for Socket {
     }
 }
 
-impl Write for &Socket {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        Socket::write(self, bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 /// SIOCOUTQ, which Linux gives the number of TIOCOUTQ.
 #[allow(unsafe_code)]
 fn output_queue(stream: &TcpStream) -> io::Result<usize> {

@@ -253,12 +253,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::framing::Notice;
+    use crate::framing::{FrameWriter, Notice};
     use crate::link::{Link, Turn};
     use crate::loop_handle::LoopHandle;
     use crate::output::Fate;
     use crate::simulation::SimulatedSocket;
     use crate::socket::Socket;
+    use crate::transport::Transport;
 
     /// Takes everything, and notes it in a log that all sockets share.
     #[derive(Debug)]
@@ -308,7 +309,14 @@ mod tests {
         let log = Arc::new(Mutex::new(String::new()));
         let link = |index| {
             let socket = Socket::Simulated(Arc::new(Recorder(log.clone())));
-            let link = Arc::new(Link::new(ConnId { index, generation: 0 }, socket, None, owner.clone()));
+            let link = Arc::new(Link::new(
+                ConnId { index, generation: 0 },
+                socket,
+                None,
+                FrameWriter::json(),
+                Transport::Plain,
+                owner.clone(),
+            ));
             let mut turn = Turn::new();
             link.heed(&mut turn, Notice::Lines);
             link

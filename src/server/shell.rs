@@ -246,9 +246,9 @@ impl Handler for Shell {
         preface: Preface,
     ) -> Result<Seat, &'static [u8]> {
         let admission = &self.shared.admission;
-        let entered = match preface {
-            Preface::ProxyHeader => admission.enter_through(peer, turn.now()),
-            Preface::None | Preface::NoProxyHeader => admission.enter(peer, turn.now()),
+        let entered = match preface == Preface::ProxyHeader {
+            true => admission.enter_through(peer, turn.now()),
+            false => admission.enter(peer, turn.now()),
         };
         entered.map_err(|_| protocol::TURNED_AWAY.as_bytes())
     }

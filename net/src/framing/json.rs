@@ -2,16 +2,12 @@
 //!
 //! What is sent ends with a newline as soon as the client has ended something with one: then it reads lines.
 
-use super::codec::{Decoder, Item};
+use super::codec::{Decoder, Item, Lines};
 use super::{Found, Notice, Piece, Wrapping};
 
 #[derive(Debug)]
 pub(crate) struct JsonReader {
     decoder: Decoder,
-    /// The client has ended something with a newline.
-    lines: bool,
-    /// The writer does not know it yet.
-    is_new: bool,
 }
 
 #[derive(Debug, Default)]
@@ -24,7 +20,7 @@ pub(crate) struct JsonWriter {
 
 impl JsonReader {
     pub(super) fn new(frame_bytes_max: usize) -> JsonReader {
-        JsonReader { decoder: Decoder::of_connection(frame_bytes_max), lines: false, is_new: false }
+        JsonReader { decoder: Decoder::of_connection(frame_bytes_max) }
     }
 
     pub(super) fn find(&mut self, bytes: &[u8], ended: bool) -> Found {
@@ -56,13 +52,17 @@ impl JsonReader {
     }
 
     fn note_line(&mut self, line: bool) {
-        if line && !self.lines {
-            (self.lines, self.is_new) = (true, true);
+        if line && self.decoder.lines == Lines::None {
+            self.decoder.lines = Lines::New;
         }
     }
 
     pub(super) fn notice(&mut self) -> Option<Notice> {
-        std::mem::take(&mut self.is_new).then_some(Notice::Lines)
+        if self.decoder.lines != Lines::New {
+            return None;
+        }
+        self.decoder.lines = Lines::Known;
+        Some(Notice::Lines)
     }
 
     pub(super) fn taken(&mut self) {

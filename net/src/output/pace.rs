@@ -8,7 +8,7 @@
 //! into a segment. Replies go ahead of what others have sent, because such a client takes the next bytes for the reply that it
 //! waits for; and no reply waits longer than [`REPLY_HELD_MAX`].
 
-use std::io::Write;
+use std::io;
 use std::time::{Duration, Instant};
 
 use super::{Content, Fate, Mark, Output, Writing, Written};
@@ -63,7 +63,7 @@ impl Output {
     /// Writes what is due at this pace. Replies of as much as `hurry_bytes` are not held: this is not the client that is meant.
     pub(crate) fn write_paced(
         &mut self,
-        mut socket: impl Write,
+        mut write: impl FnMut(&[u8]) -> io::Result<usize>,
         pace: &Pace,
         now: Instant,
         hurry_bytes: usize,
@@ -71,7 +71,7 @@ impl Output {
         while self.pending() > 0 && (self.held_until(now).is_none() || self.pending_replies() >= hurry_bytes) {
             self.join_first(pace);
             let shown = self.first_shows(pace);
-            let written = self.write_to(&mut socket, Writing::First);
+            let written = self.write_to(&mut write, Writing::First);
             if written != Written::All {
                 return written;
             }
@@ -162,7 +162,7 @@ mod tests {
         for millis in times {
             let mut socket = socket(1 << 20, 1 << 20);
             let now = start + Duration::from_millis(*millis);
-            assert_eq!(output.write_paced(&mut socket, &pace(), now, 1000), Written::All);
+            assert_eq!(output.write_paced(socket.taking(), &pace(), now, 1000), Written::All);
             all.extend(socket.writes.into_iter().map(|bytes| (*millis, String::from_utf8(bytes).unwrap())));
         }
         all
@@ -233,7 +233,7 @@ mod tests {
 
         let mut output = Output::default();
         output.push_paced(b"m1", &mut FrameWriter::json(), Fate::Return(7), start);
-        assert_eq!(output.write_paced(&mut socket(1, 1), &pace(), start, 1000), Written::Blocked);
+        assert_eq!(output.write_paced(socket(1, 1).taking(), &pace(), start, 1000), Written::Blocked);
         output.push_paced(b"reply", &mut FrameWriter::json(), Fate::Drop, start);
         let expected = [(0, "1"), (60, "reply")].map(|(at, text)| (at, text.to_owned()));
         assert_eq!(written(&mut output, start, &[0, 60]), expected);

@@ -9,19 +9,17 @@ pub(super) struct Socket {
     pub(super) writes: Vec<Vec<u8>>,
 }
 
-impl Write for Socket {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = bytes.len().min(self.step).min(self.room);
-        if count == 0 {
-            return Err(io::ErrorKind::WouldBlock.into());
+impl Socket {
+    pub(super) fn taking(&mut self) -> impl FnMut(&[u8]) -> io::Result<usize> {
+        |bytes| {
+            let count = bytes.len().min(self.step).min(self.room);
+            if count == 0 {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            self.room -= count;
+            self.writes.push(bytes[..count].to_vec());
+            Ok(count)
         }
-        self.room -= count;
-        self.writes.push(bytes[..count].to_vec());
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 
@@ -30,7 +28,7 @@ pub(super) fn socket(room: usize, step: usize) -> Socket {
 }
 
 fn write(output: &mut Output, room: usize) -> Written {
-    output.write_to(&mut socket(room, usize::MAX), Writing::Together)
+    output.write_to(socket(room, usize::MAX).taking(), Writing::Together)
 }
 
 /// A frame with a newline behind it, or without.
@@ -63,7 +61,7 @@ fn bare_frames_are_written_one_by_one_and_lines_together() {
         push(&mut output, b"ab", false, Fate::Drop);
         push(&mut output, b"cde", false, Fate::Drop);
         let mut socket = socket(100, 100);
-        assert_eq!(output.write_to(&mut socket, how), Written::All);
+        assert_eq!(output.write_to(socket.taking(), how), Written::All);
         assert_eq!(socket.writes, writes);
         assert_eq!(output.is_empty(), how != Writing::First, "replies are not kept");
     }
@@ -134,7 +132,7 @@ fn what_was_begun_is_given_back_and_yet_written_to_its_end() {
     let back = output.take_back(|_| true, Back::Unacknowledged);
     assert_eq!(texts(&back), [(1, "begun"), (1, "not begun")]);
     let mut socket = socket(100, 100);
-    assert_eq!(output.write_to(&mut socket, Writing::Together), Written::All);
+    assert_eq!(output.write_to(socket.taking(), Writing::Together), Written::All);
     assert_eq!(socket.writes, [b"gun{}"]);
     assert!(output.is_empty());
 }
@@ -175,7 +173,7 @@ fn a_slow_reader_does_not_make_the_buffer_grow() {
         let mut output = Output::default();
         for _ in 0..1000 {
             push(&mut output, &[7; 100], false, fate);
-            output.write_to(&mut socket(99, 99), Writing::OneByOne);
+            output.write_to(socket(99, 99).taking(), Writing::OneByOne);
             if output.is_much_sent() {
                 acknowledge(&mut output, 500);
             }
@@ -223,7 +221,7 @@ proptest! {
                 }
                 Step::Write(room) => {
                     let mut socket = socket(room, 7);
-                    output.write_to(&mut socket, Writing::OneByOne);
+                    output.write_to(socket.taking(), Writing::OneByOne);
                     let bytes = socket.writes.concat();
                     unacknowledged += bytes.len();
                     wire.extend(bytes);

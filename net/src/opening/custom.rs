@@ -1,0 +1,69 @@
+//! Openings of a test's own. Not part of a production build.
+
+use std::fmt;
+
+use super::{Look, Manner, Opening, Step};
+use crate::framing::{CustomReader, CustomWriter, FrameReader, FrameWriter};
+use crate::transport::{CustomTransport, Transport};
+
+/// Makes the first opening of a connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Chain(pub fn() -> Box<dyn CustomOpening>);
+
+/// A stage of the beginning of a connection.
+pub trait CustomOpening: fmt::Debug + Send {
+    /// Looks at all bytes that have arrived and were not consumed. `over` says that no more is waited for.
+    fn look(&mut self, bytes: &[u8], over: bool) -> CustomStep;
+}
+
+/// What such a stage has made of the bytes that it has looked at.
+#[derive(Debug)]
+pub enum CustomStep {
+    /// So many bytes are done with, this is answered, and more bytes are needed.
+    Wait(usize, Vec<u8>),
+    /// The same, and this opening follows.
+    Next(usize, Vec<u8>, Box<dyn CustomOpening>),
+    /// The same, and the connection is opened and speaks this.
+    Open(usize, Vec<u8>, Speech),
+    /// The connection is closed for this reason.
+    Refuse(&'static str),
+}
+
+/// What a connection speaks after its beginning.
+#[derive(Default, Debug)]
+pub struct Speech {
+    /// JSON objects, if nothing else.
+    pub framing: Option<(Box<dyn CustomReader>, Box<dyn CustomWriter>)>,
+    /// A plain socket, if nothing else.
+    pub transport: Option<Box<dyn CustomTransport>>,
+    /// What was consumed and is the connection's.
+    pub left: Vec<u8>,
+}
+
+/// No two are the same.
+impl PartialEq for Chain {
+    fn eq(&self, _: &Chain) -> bool {
+        false
+    }
+}
+
+impl Eq for Chain {}
+
+impl From<CustomStep> for Look {
+    fn from(step: CustomStep) -> Look {
+        let (consumed, answer, step) = match step {
+            CustomStep::Wait(consumed, answer) => (consumed, answer, Step::Wait),
+            CustomStep::Next(consumed, answer, next) => (consumed, answer, Step::Next(Opening::Custom(next))),
+            CustomStep::Open(consumed, answer, speech) => (consumed, answer, Step::Open(speech.into())),
+            CustomStep::Refuse(reason) => (0, Vec::new(), Step::Refuse(reason)),
+        };
+        Look { consumed, answer, step }
+    }
+}
+
+impl From<Speech> for Manner {
+    fn from(Speech { framing, transport, left }: Speech) -> Manner {
+        let halves = |(reader, writer)| (FrameReader::Custom(reader), FrameWriter::Custom(writer));
+        Manner { framing: framing.map(halves), transport: transport.map_or(Transport::Plain, Transport::custom), left }
+    }
+}

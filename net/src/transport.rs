@@ -1,0 +1,119 @@
+//! [`Transport`]: what lies between the frames of a connection and its socket.
+//!
+//! Today that is nothing: bytes go to the socket as they are. A transport that makes other bytes of them, TLS say, makes
+//! *records*: so many bytes of payload become so many on the wire. The kernel counts the bytes of the wire, while what
+//! comes back from a dead connection is counted in payload. A [`Ledger`] leads from one to the other.
+//!
+//! ```text
+//!   payload    │  record  │   record   │ record │ not taken yet
+//!   wire       │   record    │     record     │   record   │
+//!                acknowledged ↑     ↑ the socket has taken these; what follows is kept *ahead*
+//! ```
+//!
+//! A transport belongs to the locked side of a link, because any thread writes. Payload counts as written as soon as it is
+//! in a record, like a frame of which the socket has taken a part. No more than one record is kept ahead. A record counts
+//! as arrived when all of it has: what arrives twice is a nuisance, what arrives never is a loss.
+//!
+//! For a plain socket the ledger is the identity. It is not kept, nothing is compared, and the loop reads without the lock.
+
+use std::io;
+
+use crate::socket::Socket;
+
+#[cfg(any(test, feature = "simulation"))]
+mod ledger;
+#[cfg(feature = "simulation")]
+mod records;
+
+#[cfg(feature = "simulation")]
+pub use records::CustomTransport;
+#[cfg(feature = "simulation")]
+use records::Records;
+
+#[derive(Debug)]
+pub(crate) enum Transport {
+    /// Bytes go to the socket as they are.
+    Plain,
+    #[cfg(feature = "simulation")]
+    Custom(Box<Records>),
+}
+
+/// What one read has brought. Unless it is short, the loop reads again before it waits for an event.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Got {
+    /// Bytes of payload; none at the end of the stream.
+    pub(crate) count: usize,
+    /// The socket had less than it was asked for.
+    pub(crate) is_short: bool,
+}
+
+impl Transport {
+    #[cfg(feature = "simulation")]
+    pub(crate) fn custom(custom: Box<dyn CustomTransport>) -> Transport {
+        Transport::Custom(Box::new(Records::new(custom)))
+    }
+
+    /// Whether bytes are read from the socket as they are.
+    pub(crate) fn is_plain(&self) -> bool {
+        matches!(self, Transport::Plain)
+    }
+
+    /// Writes payload; how many bytes of it were taken.
+    pub(crate) fn write(&mut self, socket: &Socket, payload: &[u8]) -> io::Result<usize> {
+        match self {
+            Transport::Plain => socket.write(payload),
+            #[cfg(feature = "simulation")]
+            Transport::Custom(records) => records.write(socket, payload),
+        }
+    }
+
+    /// Writes what is kept ahead. It would block until all of it is written.
+    pub(crate) fn flush(&mut self, socket: &Socket) -> io::Result<()> {
+        match self {
+            Transport::Plain => {
+                let _ = socket;
+                Ok(())
+            }
+            #[cfg(feature = "simulation")]
+            Transport::Custom(records) => records.flush(socket),
+        }
+    }
+
+    /// Bytes that are kept ahead: their payload was taken, and the socket has not taken them.
+    pub(crate) fn ahead(&self) -> usize {
+        match self {
+            Transport::Plain => 0,
+            #[cfg(feature = "simulation")]
+            Transport::Custom(records) => records.ahead(),
+        }
+    }
+
+    /// Bytes of payload that were taken and that the peer's kernel has not acknowledged, as far as is known: `usize::MAX`
+    /// if nothing is. `is_shut` says that our side of the socket was shut down.
+    pub(crate) fn unacknowledged(&mut self, socket: &Socket, is_shut: bool) -> usize {
+        match self {
+            Transport::Plain => socket.unacknowledged(is_shut).unwrap_or(usize::MAX),
+            #[cfg(feature = "simulation")]
+            Transport::Custom(records) => records.unacknowledged(socket, is_shut),
+        }
+    }
+
+    /// Reads payload.
+    pub(crate) fn read(&mut self, socket: &Socket, buffer: &mut [u8]) -> io::Result<Got> {
+        match self {
+            Transport::Plain => read_plain(socket, buffer),
+            #[cfg(feature = "simulation")]
+            Transport::Custom(records) => records.read(socket, buffer),
+        }
+    }
+}
+
+/// Reads from a socket without a transport.
+pub(crate) fn read_plain(socket: &Socket, buffer: &mut [u8]) -> io::Result<Got> {
+    loop {
+        match socket.read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result.map(|count| Got { count, is_short: count < buffer.len() }),
+        }
+    }
+}
