@@ -68,9 +68,9 @@ pub struct Delivery {
 #[derive(Debug)]
 pub enum Origin {
     /// The sender of a frame for one recipient, and the frame's room in the lanes.
-    Sender(Arc<ClientLink>, Berth),
+    Sender(Owed, Berth),
     /// The sender of a frame for many.
-    Group(Arc<Fan>),
+    Group(FanShare),
     /// No sender: a connection did not take the message and returned it. It was accepted, so it
     /// must be stored.
     Returned {
@@ -84,6 +84,23 @@ pub enum Origin {
     },
     /// No sender any more: it is in the spool, and stays there until the database has it.
     Spooled(SpoolId),
+}
+
+/// The answer that the sender of a frame for one recipient is owed. If it is dropped unsettled, the
+/// frame has failed and the sender is told so: no sender waits for ever for a frame that was lost in
+/// a panic.
+#[derive(Debug)]
+pub struct Owed {
+    /// The sender, until the frame is settled.
+    sender: Option<Arc<ClientLink>>,
+    bytes: usize,
+}
+
+/// One delivery of a [`Fan`]. If it is dropped unsettled, it has failed.
+#[derive(Debug)]
+pub struct FanShare {
+    /// The whole frame, until this delivery is settled.
+    fan: Option<Arc<Fan>>,
 }
 
 /// A frame for many recipients, settled when all its deliveries are.
@@ -161,20 +178,12 @@ impl Fan {
         Arc::new(Fan { sender, group, bytes, berth, left, failed, full, reached })
     }
 
-    /// Adds a delivery that takes up this number of bytes; false if there is no room for it.
-    pub fn add(&self, bytes: usize) -> bool {
-        let is_added = self.berth.widen(bytes);
-        if is_added {
+    /// Adds a delivery that takes up this number of bytes; `None` if there is no room for it.
+    pub fn add(self: &Arc<Fan>, bytes: usize) -> Option<FanShare> {
+        self.berth.widen(bytes).then(|| {
             self.left.fetch_add(1, Ordering::Relaxed);
-        }
-        is_added
-    }
-
-    /// Notes that one delivery could not be made.
-    pub fn one_failed(&self) {
-        // More deliveries will be added, so this does not settle the frame.
-        let settled = self.settle(End::Failed);
-        debug_assert!(settled.is_none(), "not all are under way");
+            FanShare { fan: Some(self.clone()) }
+        })
     }
 
     /// Ends the adding of deliveries. `reached`: some were delivered to connections of this node.
@@ -206,6 +215,49 @@ impl Fan {
     }
 }
 
+impl Owed {
+    /// The answer to a sender whose frame of this number of bytes is on its way.
+    pub fn to(sender: &Arc<ClientLink>, bytes: usize) -> Owed {
+        Owed { sender: Some(sender.clone()), bytes }
+    }
+
+    /// Returns the sender, whom the caller tells the frame's fate.
+    pub fn settle(mut self) -> Option<Arc<ClientLink>> {
+        self.sender.take()
+    }
+}
+
+impl Drop for Owed {
+    fn drop(&mut self) {
+        if let Some(sender) = self.sender.take() {
+            sender.post(Posted::Settled(Settled { frames: 1, bytes: self.bytes, failed: 1, full: 0 }));
+        }
+    }
+}
+
+impl FanShare {
+    fn fan(&self) -> &Fan {
+        self.fan.as_ref().expect("it is there until it is settled")
+    }
+
+    /// Settles this delivery. If that settles the frame, returns its sender and what to tell the
+    /// sender.
+    fn settle(mut self, end: End) -> Option<(Arc<ClientLink>, Settled)> {
+        let fan = self.fan.take()?;
+        fan.settle(end).map(|settled| (fan.sender.clone(), settled))
+    }
+}
+
+impl Drop for FanShare {
+    fn drop(&mut self) {
+        if let Some(fan) = self.fan.take()
+            && let Some(settled) = fan.settle(End::Failed)
+        {
+            fan.sender.post(Posted::Settled(settled));
+        }
+    }
+}
+
 /// The messages as the store takes them.
 pub fn messages(deliveries: &[Delivery]) -> Vec<Message> {
     deliveries.iter().map(Delivery::message).collect()
@@ -215,7 +267,7 @@ impl Delivery {
     /// The owner of its share in the lanes; `None` if it has no sender any more.
     pub fn holder(&self) -> Option<Holder> {
         match &self.origin {
-            Origin::Group(fan) => Some(fan.berth.holder()),
+            Origin::Group(share) => Some(share.fan().berth.holder()),
             _ => self.payer_of_mailbox(),
         }
     }
@@ -224,7 +276,9 @@ impl Delivery {
     pub fn payer_of_mailbox(&self) -> Option<Holder> {
         match &self.origin {
             Origin::Sender(_, berth) => Some(berth.holder()),
-            Origin::Group(fan) => Some(Holder { payer: Payer::Group(fan.group), source: Source::of(ALL_GROUPS) }),
+            Origin::Group(share) => {
+                Some(Holder { payer: Payer::Group(share.fan().group), source: Source::of(ALL_GROUPS) })
+            }
             Origin::Returned { .. } | Origin::Spooled(_) => None,
         }
     }
@@ -273,12 +327,13 @@ fn tell(deliveries: impl Iterator<Item = (Delivery, End)>) {
     for (delivery, end) in deliveries {
         let failed = end != End::Done;
         let (sender, settled, berth) = match delivery.origin {
-            Origin::Sender(sender, berth) => {
+            Origin::Sender(owed, berth) => {
+                let Some(sender) = owed.settle() else { continue };
                 let (failed, full) = (u32::from(failed), u32::from(end == End::Full));
                 (sender, Settled { frames: 1, bytes: delivery.text.len(), failed, full }, Some(berth))
             }
-            Origin::Group(fan) => match fan.settle(end) {
-                Some(settled) => (fan.sender.clone(), settled, None),
+            Origin::Group(share) => match share.settle(end) {
+                Some((sender, settled)) => (sender, settled, None),
                 None => continue,
             },
             Origin::Spooled(_) => continue,

@@ -284,8 +284,9 @@ fn read_again(before: &Config, log: &LogControl) {
     }
 }
 
-/// Logs every panic. A panic in an event loop, in a lane, in the bus or in a writer exits the
-/// process, because half a server is worse than none.
+/// Logs every panic. A panic in an event loop, in the bus or in a writer exits the process, because
+/// half a server is worse than none. A lane loses one batch, whose senders get an error, and goes
+/// on; a worker loses one request.
 fn log_panics() {
     panic::set_hook(Box::new(|panic| {
         let thread = thread::current();
@@ -305,7 +306,7 @@ fn log_panics() {
 }
 
 /// The prefixes of the names of threads without which the server cannot work.
-const VITAL: [&str; 7] = ["loop", "lane", "bus", "states", "store-writer", "spool-writer", "pool-keeper"];
+const VITAL: [&str; 6] = ["loop", "bus", "states", "store-writer", "spool-writer", "pool-keeper"];
 
 fn refuse(error: &dyn Error) -> ExitCode {
     complain(error);
@@ -361,6 +362,7 @@ mod tests {
             log_panics();
             let start = |name: &str, work: fn()| thread::Builder::new().name(name.to_owned()).spawn(work).unwrap();
             let _ = start("worker-0", || panic!("only one job")).join();
+            let _ = start("lane-0", || panic!("only one batch")).join();
             let _ = start("loop-0", || panic!("no {}", "way")).join();
             unreachable!("the process has ended");
         }
@@ -368,11 +370,12 @@ mod tests {
         assert_eq!(output.status.signal(), Some(signal_hook::consts::SIGABRT));
         let stderr = String::from_utf8(output.stderr).unwrap();
         let lines: Vec<&str> = stderr.lines().filter(|line| line.starts_with("server: ")).collect();
-        assert_eq!(lines.len(), 2, "{stderr}");
+        assert_eq!(lines.len(), 3, "{stderr}");
         assert!(lines[0].starts_with("server: thread worker-0 panicked at src/main.rs:"), "{stderr}");
         assert!(lines[0].ends_with(": only one job"), "{stderr}");
-        assert!(lines[1].starts_with("server: thread loop-0 panicked at src/main.rs:"), "{stderr}");
-        assert!(lines[1].ends_with(": no way"), "{stderr}");
+        assert!(lines[1].ends_with(": only one batch"), "{stderr}");
+        assert!(lines[2].starts_with("server: thread loop-0 panicked at src/main.rs:"), "{stderr}");
+        assert!(lines[2].ends_with(": no way"), "{stderr}");
     }
 
     #[test]

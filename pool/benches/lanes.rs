@@ -22,7 +22,7 @@ fn batches(c: &mut Criterion) {
                 }
                 None
             };
-            let lanes = Lanes::start("lane", 1, BATCH_MAX, |_| (0, None), handle).expect("start a lane");
+            let lanes = Lanes::start("lane", 1, BATCH_MAX, |_, _| (0, None), handle).expect("start a lane");
             b.iter(|| {
                 for _ in 0..count {
                     lanes.submit(0, Standing::of(0), TEXT.into(), TEXT.len()).expect("there is room");

@@ -92,14 +92,17 @@ impl<T: Send + 'static> Lanes<T> {
     /// Starts `count` lanes on threads named `<name>-0` and so on. The owner bounds how much may wait, across all lanes.
     /// `handle` gets at most `batch_max` items at once, with the state that its lane keeps between batches. It may ask to
     /// be called again after some time, with nothing if nothing came. `begin` returns the nth lane's first state, and when
-    /// its handler is to be called though nothing has come. A handler that panics loses its batch, and the lane goes on.
+    /// its handler is to be called though nothing has come.
+    ///
+    /// A handler that panics loses its batch, and the lane goes on. The panic may have left the state half changed, so `begin`
+    /// is called again with that state, and returns one to go on with.
     ///
     /// ```
     /// # use std::{sync::mpsc, time::{Duration, Instant}};
     /// use pool::Standing;
     ///
     /// let (sender, handled) = mpsc::channel();
-    /// let lanes = pool::Lanes::start("lane", 2, 100, |_| (0, None), move |sum: &mut u32, batch: Vec<u32>| {
+    /// let lanes = pool::Lanes::start("lane", 2, 100, |_, _| (0, None), move |sum: &mut u32, batch: Vec<u32>| {
     ///     *sum += batch.iter().sum::<u32>();
     ///     sender.send(*sum).unwrap();
     ///     None
@@ -117,15 +120,18 @@ impl<T: Send + 'static> Lanes<T> {
         name: &str,
         count: usize,
         batch_max: usize,
-        begin: impl Fn(usize) -> (S, Option<Again>),
+        begin: impl Fn(usize, Option<S>) -> (S, Option<Again>) + Send + Sync + 'static,
         handle: impl Fn(&mut S, Vec<T>) -> Option<Again> + Send + Sync + 'static,
     ) -> io::Result<Lanes<T>> {
-        let handle = Arc::new(handle);
+        let work = Arc::new((begin, handle));
         let mut lanes = Lanes::without_threads(count);
         for (nth, lane) in lanes.lanes.iter().enumerate() {
-            let (handle, lane) = (handle.clone(), lane.clone());
-            let (state, again) = begin(nth);
-            let run = move || lane.run(batch_max, Hand { state, again, done: 0 }, &*handle);
+            let (work, lane) = (work.clone(), lane.clone());
+            let (state, again) = work.0(nth, None);
+            let run = move || {
+                let (begin, handle) = &*work;
+                lane.run(batch_max, Hand { state, again, done: 0 }, |state| begin(nth, Some(state)), handle);
+            };
             lanes.threads.get_mut().push(thread::Builder::new().name(format!("{name}-{nth}")).spawn(run)?);
         }
         Ok(lanes)
@@ -153,13 +159,13 @@ impl<T: Send + 'static> Lanes<T> {
     pub fn manual<S: Send + 'static>(
         count: usize,
         batch_max: usize,
-        begin: impl Fn(usize) -> (S, Option<Again>),
+        begin: impl Fn(usize, Option<S>) -> (S, Option<Again>),
         handle: impl Fn(&mut S, Vec<T>) -> Option<Again> + Send + Sync + 'static,
     ) -> (Lanes<T>, Vec<Box<dyn ManualLane>>) {
         let handle = Arc::new(handle);
         let lanes = Lanes::without_threads(count);
         let by_hand = |(nth, lane): (usize, &Arc<Lane<T>>)| {
-            let (state, again) = begin(nth);
+            let (state, again) = begin(nth, None);
             let hand = Hand { state, again, done: 0 };
             let by_hand = ByHand { lane: lane.clone(), hand, batch: None, batch_max, handle: handle.clone() };
             Box::new(by_hand) as Box<dyn ManualLane>
@@ -291,12 +297,24 @@ struct Hand<S> {
 }
 
 impl<T> Lane<T> {
-    fn run<S>(&self, batch_max: usize, mut hand: Hand<S>, handle: &impl Fn(&mut S, Vec<T>) -> Option<Again>) {
+    fn run<S>(
+        &self,
+        batch_max: usize,
+        mut hand: Hand<S>,
+        begin_again: impl Fn(S) -> (S, Option<Again>),
+        handle: &impl Fn(&mut S, Vec<T>) -> Option<Again>,
+    ) {
         while let Some(batch) = self.wait(&mut hand, batch_max) {
-            hand.again = catch_unwind(AssertUnwindSafe(|| handle(&mut hand.state, batch))).unwrap_or_else(|_| {
-                log::error!("a lane's batch has panicked; the lane goes on");
-                None
-            });
+            let count = batch.len();
+            match catch_unwind(AssertUnwindSafe(|| handle(&mut hand.state, batch))) {
+                Ok(again) => hand.again = again,
+                Err(_) => {
+                    log::error!("a batch of {count} has panicked and is lost; the lane goes on with the next");
+                    let Hand { state, done, .. } = hand;
+                    let (state, again) = begin_again(state);
+                    hand = Hand { state, again, done };
+                }
+            }
         }
     }
 
@@ -424,7 +442,7 @@ mod tests {
             sender.send(batch).expect("received below");
             None
         };
-        let lanes = Lanes::start("test", 3, 7, |_| ((), None), handle).expect("threads");
+        let lanes = Lanes::start("test", 3, 7, |_, _| ((), None), handle).expect("threads");
         for nth in 0..1000 {
             for key in 0..5 {
                 lanes.submit(key, one(), (key, nth), 1).expect("room");
@@ -446,7 +464,7 @@ mod tests {
             sender.send(batch).expect("received below");
             None
         };
-        let lanes = Lanes::start("test", 1, 100, |_| ((), None), handle).expect("a thread");
+        let lanes = Lanes::start("test", 1, 100, |_, _| ((), None), handle).expect("a thread");
         for round in 0..100 {
             let held = lanes.hold();
             for nth in 0..3 {
@@ -466,7 +484,7 @@ mod tests {
             sender.send(batch).expect("received below");
             None
         };
-        let lanes = Lanes::start("test", 1, 100, |_| ((), None), handle).expect("a thread");
+        let lanes = Lanes::start("test", 1, 100, |_, _| ((), None), handle).expect("a thread");
         let (mut held, deadline) = (lanes.hold(), soon());
         lanes.submit(1, one(), 7, 1).expect("room");
         while receiver.try_recv() != Ok(vec![7]) {
@@ -486,7 +504,7 @@ mod tests {
             held.lock().recv().expect("released below");
             panic!("on purpose");
         };
-        let lanes = Lanes::start("test", 1, 100, |_| ((), None), handle).expect("a thread");
+        let lanes = Lanes::start("test", 1, 100, |_, _| ((), None), handle).expect("a thread");
         lanes.submit(1, one(), 1, 10).expect("it is open");
         assert_eq!(has_entered.recv(), Ok(vec![1]));
         assert_eq!(lanes.watch().loads(), [LaneLoad { items: 0, bytes: 10 }]);
@@ -506,7 +524,7 @@ mod tests {
             sender.send((*calls, batch)).expect("received below");
             (*calls < 3).then_some(Again::After(Duration::from_millis(1)))
         };
-        let lanes = Lanes::start("test", 1, 100, |_| (0, None), handle).expect("a thread");
+        let lanes = Lanes::start("test", 1, 100, |_, _| (0, None), handle).expect("a thread");
         lanes.submit(1, one(), 7, 1).expect("room");
         assert_eq!(lanes.close(soon()), 0);
         assert_eq!(lanes.submit(1, one(), 8, 1), Err(LanesClosed(8)));
@@ -514,6 +532,30 @@ mod tests {
         let calls: Vec<_> = receiver.iter().collect();
         assert_eq!(calls, [(1, vec![7]), (2, vec![]), (3, vec![])]);
     }
+
+    #[test]
+    fn a_lane_goes_on_after_a_panic_with_the_state_that_is_made_of_the_one_before() {
+        let (sender, receiver) = mpsc::channel();
+        let handle = move |sum: &mut u32, batch: Vec<u32>| {
+            *sum += batch.iter().sum::<u32>();
+            assert!(!batch.contains(&13), "on purpose");
+            sender.send(*sum).expect("received below");
+            None
+        };
+        let begin = |_, panicked: Option<u32>| {
+            let again = panicked.map(|_| Again::UnlessClosing(Duration::ZERO));
+            (panicked.map_or(0, |sum| 1000 + sum), again)
+        };
+        let lanes = Lanes::start("test", 1, 100, begin, handle).expect("a thread");
+        lanes.submit(1, one(), 2, 1).expect("it is open");
+        assert_eq!(receiver.recv(), Ok(2));
+        lanes.submit(1, one(), 13, 1).expect("it is open");
+        assert_eq!(receiver.recv(), Ok(1015), "it is called at once, because it was to begin so");
+        lanes.submit(1, one(), 5, 1).expect("it is open");
+        assert_eq!(receiver.recv(), Ok(1020));
+        assert_eq!(lanes.close(soon()), 0);
+    }
+
     #[test]
     fn a_handler_that_is_to_begin_is_called_without_an_item_and_the_end_does_not_wait_for_what_can_be_left() {
         const LONG: Duration = Duration::from_secs(3600);
@@ -522,7 +564,7 @@ mod tests {
             sender.send((*nth, batch)).expect("received below");
             Some(Again::UnlessClosing(LONG))
         };
-        let begin = |nth| (nth, (nth == 1).then_some(Again::UnlessClosing(Duration::ZERO)));
+        let begin = |nth, _| (nth, (nth == 1).then_some(Again::UnlessClosing(Duration::ZERO)));
         let lanes = Lanes::start("test", 2, 100, begin, handle).expect("threads");
         assert_eq!(receiver.recv(), Ok((1, vec![])), "only the second begins");
         lanes.submit(0, one(), 5, 1).expect("room");

@@ -15,7 +15,7 @@ pub trait Threads {
         name: &str,
         count: usize,
         batch_max: usize,
-        begin: impl Fn(usize) -> (S, Option<Again>),
+        begin: impl Fn(usize, Option<S>) -> (S, Option<Again>) + Send + Sync + 'static,
         handle: impl Fn(&mut S, Vec<T>) -> Option<Again> + Send + Sync + 'static,
     ) -> io::Result<Lanes<T>>;
 
@@ -48,7 +48,7 @@ impl Threads for SystemThreads {
         name: &str,
         count: usize,
         batch_max: usize,
-        begin: impl Fn(usize) -> (S, Option<Again>),
+        begin: impl Fn(usize, Option<S>) -> (S, Option<Again>) + Send + Sync + 'static,
         handle: impl Fn(&mut S, Vec<T>) -> Option<Again> + Send + Sync + 'static,
     ) -> io::Result<Lanes<T>> {
         Lanes::start(name, count, batch_max, begin, handle)

@@ -56,10 +56,11 @@ impl Routes {
 
 /// The lanes to the store.
 fn start_keepers(services: &Arc<Services>, threads: &mut impl Threads) -> io::Result<Lanes<LaneItem>> {
-    let (lanes, keeping) = (services.store.database.appenders(), services.clone());
+    let (lanes, keeping, spool) = (services.store.database.appenders(), services.clone(), services.spool.clone());
     let keep = move |backlog: &mut Backlog, batch| backlog.handle(batch, keeping.clock.now(), &keeping);
-    let begin = |nth| {
-        let backlog = Backlog::new(nth, lanes, &*services.spool);
+    let begin = move |nth, panicked: Option<Backlog>| {
+        let new = || Backlog::new(nth, lanes, &*spool);
+        let backlog = panicked.map_or_else(new, |backlog| backlog.begin_again(&*spool));
         let first = backlog.begins();
         (backlog, first)
     };
@@ -73,9 +74,14 @@ fn start_outbox(
     envelope_bytes_max: usize,
     threads: &mut impl Threads,
 ) -> io::Result<Lanes<OutItem>> {
-    let (services, keepers) = (services.clone(), keepers.clone());
+    let (services, keepers, again) = (services.clone(), keepers.clone(), keepers.clone());
     let publish = move |outbox: &mut Outbox, batch| publish(outbox, batch, &services, &keepers);
-    let begin = |_| (Outbox::new(envelope_bytes_max), None);
+    let begin = move |_, panicked: Option<Outbox>| {
+        let Some(outbox) = panicked else { return (Outbox::new(envelope_bytes_max), None) };
+        let (outbox, left) = outbox.begin_again();
+        keep(left, &again);
+        (outbox, None)
+    };
     threads.lanes("lane-out", OUTBOXES, BATCH_MAX, begin, publish)
 }
 
@@ -89,15 +95,20 @@ fn publish(outbox: &mut Outbox, batch: Vec<OutItem>, services: &Services, keeper
     if sorted.published > 0 {
         metrics.batch(Stage::Publish, sorted.published);
     }
-    for item in sorted.keep {
+    keep(sorted.keep, keepers);
+    delivery::settle(sorted.delivered.into_iter().map(|delivery| (delivery, false)));
+    sorted.again.map(Again::After)
+}
+
+/// Hands items that no other node takes to the lanes to the store.
+fn keep(items: Vec<LaneItem>, keepers: &Lanes<LaneItem>) {
+    for item in items {
         // It has its room in the lanes already, and keeps it.
         let (key, bytes) = router::weight(&item);
         if keepers.submit_late(key, item.standing(), item, bytes).is_err() {
             log::error!("the server has stopped before a message could be stored");
         }
     }
-    delivery::settle(sorted.delivered.into_iter().map(|delivery| (delivery, false)));
-    sorted.again.map(Again::After)
 }
 
 /// One connection to Redis carries more than a node can send; more lanes would only make its

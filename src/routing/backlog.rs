@@ -89,6 +89,13 @@ impl Backlog {
         Backlog { lane: (nth as u64, lanes as u64), returned: Vec::new(), counted: 0, spooling, moved: Vec::new() }
     }
 
+    /// The lane's next state after a panic, which may have left this one half changed. Messages that
+    /// no sender would send again are kept, and the spool is read again.
+    pub fn begin_again(self, spool: &dyn Spool) -> Backlog {
+        let Backlog { lane, returned, counted, moved, .. } = self;
+        Backlog { lane, returned, counted, moved, ..Backlog::new(0, 1, spool) }
+    }
+
     /// When to call it first if no batch comes.
     pub fn begins(&self) -> Option<Again> {
         self.spooling.as_ref().map(|_| Again::UnlessClosing(Duration::ZERO))

@@ -124,6 +124,18 @@ impl Outbox {
         }
     }
 
+    /// The lane's next state after a panic, which may have left this one half changed, and everything
+    /// that was on its way: the caller has the store keep that, including messages that another node
+    /// has taken and not confirmed. Sequences go on, because answers to earlier ones may still come.
+    pub fn begin_again(self) -> (Outbox, Vec<LaneItem>) {
+        let next = Outbox { sequence: self.sequence, ..Outbox::new(self.envelope_bytes_max) };
+        let of_line = |Line { in_flight, waiting, .. }| {
+            let deliveries = in_flight.into_iter().flat_map(|flight: Flight| flight.deliveries);
+            deliveries.map(LaneItem::Delivery).chain(waiting)
+        };
+        (next, self.users.into_values().flat_map(of_line).collect())
+    }
+
     /// Takes a batch. Blocks while the bus publishes.
     pub fn handle(&mut self, batch: Vec<OutItem>, clock: &Clock, bus: &dyn Publisher) -> Sorted {
         let now = clock.now();
@@ -557,17 +569,20 @@ mod tests {
             self.bus.answers.lock().extend(answers);
             let sorted = self.outbox.handle(batch, &Clock::standing_at(self.now), &self.bus);
             assert_eq!(sorted.again.is_some(), self.outbox.in_flight() > 0, "late envelopes are looked for");
-            let text = |item: LaneItem| match item {
-                LaneItem::Delivery(delivery) => delivery.text.to_string(),
-                LaneItem::Work(user, _) => format!("work for {user}"),
-                LaneItem::Answer(user, _) => format!("answer about {user}"),
-            };
             let keep = sorted.keep.into_iter().map(text).collect();
             (keep, sorted.delivered.into_iter().map(|delivery| delivery.text.to_string()).collect())
         }
 
         fn offered(&self) -> Vec<(u64, UserId, Vec<String>)> {
             std::mem::take(&mut *self.bus.offered.lock())
+        }
+    }
+
+    fn text(item: LaneItem) -> String {
+        match item {
+            LaneItem::Delivery(delivery) => delivery.text.to_string(),
+            LaneItem::Work(user, _) => format!("work for {user}"),
+            LaneItem::Answer(user, _) => format!("answer about {user}"),
         }
     }
 
@@ -997,6 +1012,20 @@ mod tests {
         assert_eq!(tester.offered().pop(), Some((3, UserId(1), strings(&["c"]))));
         tester.handle(vec![OutItem::Confirmed(None, vec![3])], &[TAKEN]);
         assert_eq!(tester.offered(), [(4, UserId(1), strings(&["d", "e"]))], "they go on together");
+    }
+
+    #[test]
+    fn what_a_panic_leaves_is_stored_in_order_and_no_answer_to_it_is_taken_for_one_to_what_is_newer() {
+        let mut tester = Tester::new();
+        tester.handle(vec![message(1, "a")], &[TAKEN]);
+        tester.handle(vec![message(1, "b"), work(1)], &[TAKEN]);
+        let (outbox, left) = tester.outbox.begin_again();
+        tester.outbox = outbox;
+        let texts: Vec<_> = left.into_iter().map(text).collect();
+        assert_eq!(texts, ["a", "b", "work for 1"]);
+        tester.handle(vec![message(1, "c")], &[TAKEN]);
+        assert_eq!(tester.handle(vec![OutItem::Confirmed(None, vec![1, 2])], &[]), (vec![], vec![]));
+        assert_eq!(tester.handle(vec![OutItem::Confirmed(None, vec![3])], &[]), (vec![], strings(&["c"])));
     }
 
     #[derive(Clone, Debug)]

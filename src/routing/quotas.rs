@@ -263,7 +263,7 @@ mod tests {
     use super::*;
     use crate::admission::berths::Berths;
     use crate::admission::{Payer, Source};
-    use crate::delivery::Origin;
+    use crate::delivery::{Origin, Owed};
     use crate::protocol::GroupId;
 
     const MAX: usize = 16_000;
@@ -303,7 +303,7 @@ mod tests {
             let delivery = |to| Delivery {
                 to: UserId(to),
                 text: Arc::from("x".repeat(100 - ROW_BYTES)),
-                origin: Origin::Sender(sender.clone(), berths.take(holder, 1).expect("room")),
+                origin: Origin::Sender(Owed::to(&sender, 1), berths.take(holder, 1).expect("room")),
                 was_refused: false,
             };
             let size = |_| {

@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use crate::admission::Holder;
 use crate::bus::{Node, Place, Receipt};
 use crate::delivery::spread::{SoFar, Spread};
-use crate::delivery::{ClientLink, Delivery, Fan, LaneItem, Origin, Posted, Work};
+use crate::delivery::{ClientLink, Delivery, Fan, LaneItem, Origin, Owed, Posted, Work};
 use crate::metrics::{Hit, Metrics};
 use crate::protocol::{GroupId, UserId};
 use crate::routing::outbox::OutItem;
@@ -98,7 +98,7 @@ impl Router {
         }
         let parked = self.route(turn, to, text.as_bytes(), || {
             let berth = self.services.berths.take(holder, text.len() + DELIVERY_BYTES)?;
-            let origin = Origin::Sender(sender.clone(), berth);
+            let origin = Origin::Sender(Owed::to(sender, text.len()), berth);
             Some(Delivery { to, text: text.into(), origin, was_refused: false })
         });
         match parked {
@@ -107,8 +107,12 @@ impl Router {
                 Routed::DONE
             }
             Parked::Yes => Routed::OnItsWay,
-            Parked::Refused(_) => {
+            Parked::Refused(delivery) => {
                 self.services.metrics.failed(1);
+                // The caller tells the sender.
+                if let Origin::Sender(owed, _) = delivery.origin {
+                    owed.settle();
+                }
                 Routed::FAILED
             }
             Parked::NoRoom => {
@@ -167,22 +171,15 @@ impl Router {
                     .as_ref()?;
                 // Holding the lanes lets the messages for each other node share one publication.
                 held.get_or_insert_with(|| self.outbox.as_deref().map(Lanes::hold));
-                let is_added = fan.add(DELIVERY_BYTES);
-                is_added.then(|| Delivery {
-                    to,
-                    text: text.clone(),
-                    origin: Origin::Group(fan.clone()),
-                    was_refused: false,
-                })
+                let share = fan.add(DELIVERY_BYTES)?;
+                Some(Delivery { to, text: text.clone(), origin: Origin::Group(share), was_refused: false })
             });
             match parked {
                 Parked::No => *delivered += 1,
-                Parked::Refused(Delivery { origin: Origin::Group(fan), .. }) => {
-                    self.services.metrics.failed(1);
-                    fan.one_failed();
-                }
+                // Dropped, it has failed.
+                Parked::Refused(_) => self.services.metrics.failed(1),
                 Parked::NoRoom => *refused += 1,
-                Parked::Yes | Parked::Refused(_) => {}
+                Parked::Yes => {}
             }
             turn.relieve();
         }

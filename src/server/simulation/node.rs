@@ -77,7 +77,7 @@ impl Threads for ByHand {
         _: &str,
         count: usize,
         batch_max: usize,
-        begin: impl Fn(usize) -> (S, Option<Again>),
+        begin: impl Fn(usize, Option<S>) -> (S, Option<Again>) + Send + Sync + 'static,
         handle: impl Fn(&mut S, Vec<T>) -> Option<Again> + Send + Sync + 'static,
     ) -> io::Result<Lanes<T>> {
         let (lanes, by_hand) = Lanes::manual(count, batch_max, begin, handle);
