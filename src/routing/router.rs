@@ -735,3 +735,6 @@ const NODES: u64 = u64::MAX;
 /// The weight of a delivery besides its text, and of other work.
 const DELIVERY_BYTES: usize = size_of::<LaneItem>() + size_of::<Link<Posted>>();
 const WORK_BYTES: usize = 256;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,681 @@
+//! The router with real links on loops without threads, lanes that note what they are given, and a bus that notes what it is
+//! told.
+
+use std::io;
+use std::net::{Ipv4Addr, Shutdown, SocketAddr};
+use std::time::Duration;
+
+use net::simulation::{ManualLoop, SimulatedSocket};
+use net::{Flow, Handler, Incoming, Preface, Settings};
+use parking_lot::Mutex;
+use pool::ManualLane;
+
+use super::*;
+use crate::admission::berths::{Berth, Berths};
+use crate::admission::{Payer, Source};
+use crate::base::clock::Clock;
+use crate::base::loads::PoolUse;
+use crate::bus::{
+    BusHealth, Envelope, Exchange, Neighbours, Published, Publisher, ReferenceNodes, Register, Unreachable,
+};
+use crate::delivery;
+use crate::routing::groups::GroupCache;
+use crate::routing::quotas::Quotas;
+use crate::session::Outcome;
+use crate::store::outages::Outages;
+use crate::store::spool::NoSpool;
+use crate::store::{Database, Role, Store, StoreError};
+
+/// A client's end of a connection: it takes what there is room for, and acknowledges what it is told to.
+#[derive(Debug, Default)]
+struct Wire(Mutex<WireState>);
+
+#[derive(Debug)]
+struct WireState {
+    written: Vec<u8>,
+    room: usize,
+    acknowledged: usize,
+    acknowledges: bool,
+}
+
+impl Default for WireState {
+    fn default() -> WireState {
+        WireState { written: Vec::new(), room: usize::MAX, acknowledged: 0, acknowledges: true }
+    }
+}
+
+impl SimulatedSocket for Wire {
+    fn read(&self, _: &mut [u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+    fn peek(&self, _: &mut [u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+    fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        let mut state = self.0.lock();
+        let count = bytes.len().min(state.room);
+        if count == 0 {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        state.room -= count;
+        state.written.extend(&bytes[..count]);
+        if state.acknowledges {
+            state.acknowledged = state.written.len();
+        }
+        Ok(count)
+    }
+    fn shutdown(&self, _: Shutdown) -> io::Result<()> {
+        Ok(())
+    }
+    fn peer_addr(&self) -> io::Result<SocketAddr> {
+        Ok((Ipv4Addr::LOCALHOST, 1).into())
+    }
+    fn receive_buffer_bytes(&self) -> usize {
+        64 * 1024
+    }
+    fn unacknowledged(&self) -> usize {
+        let state = self.0.lock();
+        state.written.len() - state.acknowledged
+    }
+    fn register(&self, _: usize) {}
+    fn deregister(&self) {}
+}
+
+/// Notes the links that open and what they are posted.
+#[derive(Clone, Default)]
+struct Notes {
+    opened: Arc<Mutex<Vec<Arc<ClientLink>>>>,
+    posted: Arc<Mutex<Vec<Posted>>>,
+}
+
+impl Handler for Notes {
+    type Conn = ();
+    type Arrival = ();
+    type Message = Posted;
+
+    fn on_arrival(&mut self, _: &mut Turn<Posted>, _: SocketAddr, _: Preface) -> Result<(), &'static [u8]> {
+        Ok(())
+    }
+    fn on_introduced(&mut self, _: &mut Turn<Posted>, (): (), _: SocketAddr) -> Result<(), &'static [u8]> {
+        Ok(())
+    }
+    fn on_open(&mut self, _: &mut Turn<Posted>, link: &Arc<ClientLink>, (): ()) {
+        self.opened.lock().push(link.clone());
+    }
+    fn on_incoming(&mut self, _: &mut Turn<Posted>, _: &Arc<ClientLink>, (): &mut (), _: Incoming<'_>) -> Flow {
+        Flow::Taken
+    }
+    fn on_message(&mut self, _: &mut Turn<Posted>, _: &Arc<ClientLink>, (): &mut (), message: Posted) {
+        self.posted.lock().push(message);
+    }
+}
+
+/// A bus that notes what it is told.
+#[derive(Default)]
+struct Told(Mutex<Vec<String>>);
+
+impl Publisher for Told {
+    fn publish(&self, _: &[Envelope]) -> Vec<Published> {
+        unreachable!("the router publishes nothing itself")
+    }
+}
+
+impl Exchange for Told {
+    fn is_alone(&self) -> bool {
+        false
+    }
+    fn start(&self, _: Arc<dyn Node>) -> io::Result<()> {
+        Ok(())
+    }
+    fn hush(&self) {}
+    fn stop(&self, _: Instant) {}
+    fn subscribe(&self, user: UserId, _: Option<&Arc<ClientLink>>) {
+        self.0.lock().push(format!("subscribe {user}"));
+    }
+    fn unsubscribe(&self, user: UserId) {
+        self.0.lock().push(format!("unsubscribe {user}"));
+    }
+    fn refuse(&self, receipt: Receipt, delivered: usize) {
+        self.0.lock().push(format!("refuse {} after {delivered}", receipt.sequence));
+    }
+    fn group_changed(&self, _: GroupId) {}
+}
+
+impl Register for Told {
+    fn is_first(&self) -> bool {
+        false
+    }
+    fn claim(&self, _: &[UserId]) -> Result<(), Unreachable> {
+        Ok(())
+    }
+    fn disclaim(&self, _: &[UserId]) -> Result<(), Unreachable> {
+        Ok(())
+    }
+    fn say_goodbye(&self) {}
+    fn elsewhere(&self, _: &[UserId]) -> Result<Vec<UserId>, Unreachable> {
+        Ok(Vec::new())
+    }
+}
+
+impl ReferenceNodes for Told {
+    fn has_neighbours(&self) -> bool {
+        false
+    }
+    fn publish_to_neighbours(&self, untaken: Vec<Delivery>, _: &dyn Fn(&[UserId]) -> Vec<UserId>) -> Neighbours {
+        Neighbours { taken: Vec::new(), untaken }
+    }
+}
+
+impl BusHealth for Told {
+    fn describe(&self) -> String {
+        "notes".into()
+    }
+    fn is_ready(&self) -> bool {
+        true
+    }
+    fn probe_age(&self) -> Option<Duration> {
+        None
+    }
+    fn connections(&self) -> Option<PoolUse> {
+        None
+    }
+}
+
+struct NoDatabase;
+
+impl Database for NoDatabase {
+    fn describe(&self) -> String {
+        "none".into()
+    }
+    fn check(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+struct Scene {
+    router: Router,
+    bus: Arc<Told>,
+    berths: Arc<Berths>,
+    event_loop: ManualLoop<Notes>,
+    notes: Notes,
+    lane: Box<dyn ManualLane>,
+    queued: Arc<Mutex<Vec<OutItem>>>,
+    turn: Turn<Posted>,
+    sender: Arc<ClientLink>,
+}
+
+/// One connection.
+struct Client {
+    link: Arc<ClientLink>,
+    wire: Arc<Wire>,
+}
+
+impl Scene {
+    fn new() -> Scene {
+        Scene::with_room(1 << 20)
+    }
+
+    /// With so much room in the lanes.
+    fn with_room(lane_bytes_max: usize) -> Scene {
+        let (bus, berths, now) = (Arc::new(Told::default()), Berths::new(lane_bytes_max), Instant::now());
+        let store = Store {
+            accounts: Role::none(),
+            contacts: Role::none(),
+            messages: Role::none(),
+            states: Role::none(),
+            database: Arc::new(NoDatabase),
+        };
+        let states = StateWriter::new(store.states.clone(), bus.clone());
+        let services = Arc::new(Services {
+            store,
+            spool: Arc::new(NoSpool),
+            bus: bus.clone(),
+            clock: Clock::standing_at(now),
+            berths: berths.clone(),
+            groups: GroupCache::new(None),
+            quotas: Quotas::new(1 << 20),
+            metrics: Arc::new(Metrics::new(1)),
+            outages: Outages::default(),
+        });
+        let queued = Arc::new(Mutex::new(Vec::new()));
+        let all = queued.clone();
+        let note = move |(): &mut (), batch: Vec<OutItem>| {
+            all.lock().extend(batch);
+            None
+        };
+        let (outbox, mut lanes) = Lanes::manual(1, 4096, |_, _| ((), None), note);
+        let keep = |(): &mut (), _: Vec<LaneItem>| unreachable!("all goes by the other nodes first");
+        let (keepers, _) = Lanes::manual(1, 4096, |_, _| ((), None), keep);
+        let router = Router::new(services, Some(Arc::new(outbox)), Arc::new(keepers), states);
+        let notes = Notes::default();
+        let settings = Settings {
+            frame_bytes_max: 1000,
+            frame_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(1000),
+            output_bytes_max: OUTPUT_MAX,
+            drain_timeout: Duration::from_secs(10),
+            pace: None,
+        };
+        let event_loop = ManualLoop::new(notes.clone(), settings, now).expect("descriptors");
+        let sender = net::simulation::link_to_nowhere().expect("descriptors");
+        let (lane, turn) = (lanes.pop().expect("one"), Turn::at(now));
+        Scene { router, bus, berths, event_loop, notes, lane, queued, turn, sender }
+    }
+
+    fn connect(&mut self) -> Client {
+        let wire = Arc::new(Wire::default());
+        self.event_loop.assign(wire.clone(), (Ipv4Addr::LOCALHOST, 1).into(), Preface::None);
+        self.event_loop.turn(self.turn.now(), &[]);
+        Client { link: self.notes.opened.lock().pop().expect("it is open"), wire }
+    }
+
+    /// A connection on which the user has logged in.
+    fn log_in(&mut self, user: UserId) -> Client {
+        let client = self.connect();
+        self.router.attach(&mut self.turn, user, &client.link);
+        client
+    }
+
+    fn send(&mut self, to: UserId, text: &str) -> Routed {
+        let routed = self.router.deliver(&mut self.turn, to, text, &self.sender, holder(1));
+        self.turn.flush();
+        routed
+    }
+
+    /// The user leaves a connection, as when it closes.
+    fn leave(&mut self, user: UserId, client: &Client) {
+        client.link.hang_up();
+        self.router.detach(&mut self.turn, user, &client.link);
+        self.turn.flush();
+    }
+
+    fn group<'f>(members: &'f [UserId], except: i32, text: &'f str) -> GroupFrame<'f> {
+        GroupFrame { group: GroupId(1), members, except: UserId(except), text }
+    }
+
+    /// What has come into the lanes since the last time.
+    fn items(&mut self) -> Vec<LaneItem> {
+        if self.lane.take(false) {
+            self.lane.handle();
+        }
+        let item = |item| match item {
+            OutItem::Lane(item) => item,
+            OutItem::Confirmed(..) | OutItem::Refused(..) => unreachable!("no other node says anything"),
+        };
+        self.queued.lock().drain(..).map(item).collect()
+    }
+
+    /// The same in words. Answers are given.
+    fn lane(&mut self) -> Vec<String> {
+        let word = |item| match item {
+            LaneItem::Delivery(Delivery { to, text, origin, .. }) => match origin {
+                Origin::Returned { late, elsewhere } => {
+                    let (late, elsewhere) =
+                        (if late { " late" } else { "" }, if elsewhere { " elsewhere" } else { "" });
+                    format!("{text} for {to} returned{late}{elsewhere}")
+                }
+                Origin::Sender(..) | Origin::Group(_) | Origin::Spooled(_) => format!("{text} for {to}"),
+            },
+            LaneItem::Work(user, _) => format!("work for {user}"),
+            LaneItem::Answer(user, answer) => {
+                answer();
+                format!("answer about {user}")
+            }
+        };
+        self.items().into_iter().map(word).collect()
+    }
+
+    fn told(&self) -> Vec<String> {
+        std::mem::take(&mut *self.bus.0.lock())
+    }
+
+    /// The kernel is asked what these have acknowledged, and so much time passes that they count as gone.
+    fn pass(&mut self, silent: &[&Client]) {
+        silent.iter().for_each(|client| assert!(!client.link.doubt(&mut self.turn)));
+        self.turn.begin(self.turn.now() + LONG);
+    }
+}
+
+impl Client {
+    /// Its socket takes nothing more.
+    fn blocks(&self) {
+        self.wire.0.lock().room = 0;
+    }
+
+    /// Its peer is gone without a word: what is written is not acknowledged.
+    fn is_silent(&self) {
+        self.wire.0.lock().acknowledges = false;
+    }
+
+    fn got(&self) -> String {
+        String::from_utf8(self.wire.0.lock().written.clone()).expect("text")
+    }
+}
+
+fn holder(user: i32) -> Holder {
+    Holder { payer: Payer::Account(UserId(user)), source: Source::of([192, 0, 2, 1].into()) }
+}
+
+/// Connections take two frames that they cannot write.
+const OUTPUT_MAX: usize = 4;
+const USER: UserId = UserId(1);
+/// Longer than a peer may owe an acknowledgement.
+const LONG: Duration = Duration::from_secs(2);
+
+#[test]
+fn nobody_has_the_id_0() {
+    let mut scene = Scene::new();
+    assert_eq!(scene.send(UserId(0), "{a}"), Routed::DONE);
+    assert_eq!(scene.router.services.metrics.unknown_recipients_so_far(), 1);
+    assert_eq!(scene.send(USER, "{a}"), Routed::OnItsWay);
+    assert_eq!(scene.lane(), ["{a} for 1"]);
+}
+
+#[test]
+fn the_sender_of_a_group_message_does_not_get_it() {
+    let mut scene = Scene::new();
+    let clients = [1, 2, 3].map(|user| scene.log_in(UserId(user)));
+    let members = [1, 2, 3].map(UserId);
+    let frame = Scene::group(&members, 2, "{a}");
+    let routed = scene.router.deliver_all(&mut scene.turn, &frame, &scene.sender, holder(2));
+    scene.turn.flush();
+    assert_eq!(routed, Routed::DONE);
+    assert_eq!(clients.map(|client| client.got()), ["{a}", "", "{a}"]);
+}
+
+/// A frame for so many members who are offline, more than are handed out at once: what `settle` makes of the deliveries of the first
+/// piece, before the last one is handed out, and what has become of the frame then.
+fn spread_with(lane_bytes_max: usize, settle: impl FnOnce(Vec<Delivery>)) -> (usize, Routed) {
+    let mut scene = Scene::with_room(lane_bytes_max);
+    let members: Arc<[UserId]> = (1..=members_at_once(3) as i32 + 1).map(UserId).collect();
+    let except = *members.last().expect("there are many");
+    let mut spread = Spread::new((GroupId(1), members), except, "{a}", scene.sender.clone(), holder(1));
+    assert_eq!(scene.router.spread(&mut scene.turn, &mut spread), None, "more are left");
+    let delivery = |item| if let LaneItem::Delivery(delivery) = item { delivery } else { unreachable!("a message") };
+    let deliveries: Vec<Delivery> = scene.items().into_iter().map(delivery).collect();
+    let count = deliveries.len();
+    settle(deliveries);
+    (count, scene.router.spread(&mut scene.turn, &mut spread).expect("all have been looked at"))
+}
+
+#[test]
+fn a_group_message_that_only_full_mailboxes_have_kept_from_everybody_says_so_also_if_that_is_known_early() {
+    let (count, routed) = spread_with(1 << 20, delivery::settle_full);
+    assert!(count > 1);
+    assert_eq!(routed, Routed::Settled { failed: true, full: true });
+    let failed = |deliveries: Vec<Delivery>| delivery::settle(deliveries.into_iter().map(|delivery| (delivery, true)));
+    assert_eq!(spread_with(1 << 20, failed).1, Routed::FAILED);
+}
+
+#[test]
+fn a_group_message_fails_if_its_sender_has_no_room_for_one_of_the_members() {
+    let done = |deliveries: Vec<Delivery>| delivery::settle(deliveries.into_iter().map(|delivery| (delivery, false)));
+    assert_eq!(spread_with(2 * ("{a}".len() + DELIVERY_BYTES), done), (1, Routed::FAILED), "it has half of the room");
+    assert_eq!(spread_with(1 << 20, done).1, Routed::DONE);
+}
+
+#[test]
+fn a_sender_without_any_room_hears_so() {
+    let mut scene = Scene::with_room(10);
+    let others: Berth = scene.berths.take(holder(2), 10).expect("there is room");
+    let members = [UserId(3)];
+    let frame = Scene::group(&members, 1, "{a}");
+    let routed = scene.router.deliver_all(&mut scene.turn, &frame, &scene.sender, holder(1));
+    assert_eq!((routed, scene.send(UserId(3), "{a}")), (Routed::FAILED, Routed::FAILED));
+    assert_eq!(scene.lane(), [""; 0]);
+    drop(others);
+}
+
+#[test]
+fn a_logout_of_a_user_who_is_not_here_is_answered_at_once() {
+    let mut scene = Scene::new();
+    let waiter = scene.connect();
+    let is_told = |scene: &mut Scene| {
+        scene.event_loop.turn(scene.turn.now(), &[]);
+        let posted = scene.notes.posted.lock().pop();
+        matches!(posted, Some(Posted::Outcome(Outcome::Shown(USER, UserState::Offline))))
+    };
+    assert_eq!(scene.router.log_out(&mut scene.turn, USER, Some(&waiter.link)).len(), 0);
+    assert!(is_told(&mut scene));
+    scene.log_in(USER);
+    assert_eq!(scene.router.log_out(&mut scene.turn, USER, Some(&waiter.link)).len(), 1);
+    assert!(!is_told(&mut scene), "it is when it is written");
+}
+
+#[test]
+fn a_user_who_comes_is_subscribed_once() {
+    let mut scene = Scene::new();
+    scene.log_in(USER);
+    assert_eq!(scene.told(), ["subscribe 1"]);
+    scene.log_in(USER);
+    let third = scene.connect();
+    scene.router.join(UserId(2), &third.link);
+    assert_eq!(scene.router.on_rejoined().len(), 2, "the one who is about to come as well");
+    scene.router.attach(&mut scene.turn, UserId(2), &third.link);
+    assert_eq!(scene.told(), ["subscribe 2"]);
+}
+
+#[test]
+fn what_the_last_connection_has_not_taken_is_kept_before_others_hear_that_nobody_is_here() {
+    let mut scene = Scene::new();
+    let client = scene.log_in(USER);
+    client.blocks();
+    scene.send(USER, "{a}");
+    scene.told();
+    scene.leave(USER, &client);
+    assert_eq!(scene.told(), [""; 0]);
+    assert_eq!(scene.lane(), ["{a} for 1 returned", "answer about 1"]);
+    assert_eq!(scene.told(), ["unsubscribe 1"]);
+
+    let client = scene.log_in(USER);
+    scene.told();
+    scene.leave(USER, &client);
+    assert_eq!((scene.told(), scene.lane()), (vec!["unsubscribe 1".to_owned()], vec![]), "nothing has come back");
+}
+
+#[test]
+fn a_user_who_has_come_again_meanwhile_stays_subscribed() {
+    let mut scene = Scene::new();
+    let client = scene.log_in(USER);
+    client.blocks();
+    scene.send(USER, "{a}");
+    scene.leave(USER, &client);
+    scene.log_in(USER);
+    scene.told();
+    assert_eq!(scene.lane(), ["{a} for 1 returned", "answer about 1"]);
+    assert_eq!(scene.told(), [""; 0]);
+}
+
+#[test]
+fn what_an_earlier_login_on_the_same_connection_was_sent_comes_back_late_and_first() {
+    let mut scene = Scene::new();
+    let client = scene.log_in(USER);
+    client.is_silent();
+    scene.send(USER, "{a}");
+    scene.router.detach(&mut scene.turn, USER, &client.link);
+    scene.router.attach(&mut scene.turn, USER, &client.link);
+    scene.told();
+    scene.leave(USER, &client);
+    assert_eq!(scene.told(), [""; 0]);
+    assert_eq!(scene.lane(), ["{a} for 1 returned late", "answer about 1"]);
+    scene.router.give_back(label_of(UserId(7)) | EARLIER, b"{b}".as_slice().into());
+    assert_eq!(scene.lane(), ["{b} for 7 returned late"]);
+}
+
+#[test]
+fn what_the_newest_connection_has_not_taken_goes_to_the_next_one() {
+    let mut scene = Scene::new();
+    let (older, newest) = (scene.log_in(USER), scene.log_in(USER));
+    newest.blocks();
+    scene.send(USER, "{a}");
+    scene.told();
+    scene.leave(USER, &newest);
+    assert_eq!((older.got(), scene.lane(), scene.told()), ("{a}".to_owned(), vec![], vec![]), "the user is still here");
+}
+
+#[test]
+fn what_an_older_connection_has_not_taken_goes_to_one_that_has_got_nothing_yet() {
+    let mut scene = Scene::new();
+    let older = scene.log_in(USER);
+    older.blocks();
+    scene.send(USER, "{a}");
+    let newest = scene.log_in(USER);
+    scene.leave(USER, &older);
+    assert_eq!((newest.got(), scene.lane()), ("{a}".to_owned(), vec![]));
+
+    let mut scene = Scene::new();
+    let older = scene.log_in(USER);
+    older.blocks();
+    scene.send(USER, "{a}");
+    let newest = scene.log_in(USER);
+    scene.send(USER, "{b}");
+    scene.leave(USER, &older);
+    assert_eq!((newest.got(), scene.lane()), ("{b}".to_owned(), vec!["{a} for 1 returned".to_owned()]));
+}
+
+#[test]
+fn what_the_oldest_connection_holds_does_not_follow_what_a_newer_one_held() {
+    let mut scene = Scene::new();
+    let oldest = scene.log_in(USER);
+    oldest.blocks();
+    scene.send(USER, "{a}");
+    let middle = scene.log_in(USER);
+    middle.blocks();
+    scene.send(USER, "{b}");
+    let newest = scene.log_in(USER);
+    scene.leave(USER, &middle);
+    assert_eq!(newest.got(), "{b}");
+    scene.leave(USER, &oldest);
+    assert_eq!((newest.got(), scene.lane()), ("{b}".to_owned(), vec!["{a} for 1 returned".to_owned()]));
+}
+
+#[test]
+fn a_connection_that_is_full_as_well_hands_all_it_has_on_first() {
+    let mut scene = Scene::new();
+    let oldest = scene.log_in(USER);
+    let middle = scene.log_in(USER);
+    middle.blocks();
+    scene.send(USER, "{a}");
+    scene.send(USER, "{b}");
+    let newest = scene.log_in(USER);
+    newest.blocks();
+    scene.send(USER, "{c}");
+    scene.leave(USER, &newest);
+    assert_eq!((oldest.got(), scene.lane()), ("{a}{b}{c}".to_owned(), vec![]));
+
+    let mut scene = Scene::new();
+    let older = scene.log_in(USER);
+    older.blocks();
+    scene.send(USER, "{a}");
+    scene.send(USER, "{b}");
+    let newest = scene.log_in(USER);
+    newest.blocks();
+    scene.send(USER, "{c}");
+    scene.told();
+    scene.leave(USER, &newest);
+    let kept = ["{a} for 1 returned", "{b} for 1 returned", "{c} for 1 returned", "answer about 1"];
+    assert_eq!(scene.lane(), kept);
+    assert_eq!(scene.told(), ["unsubscribe 1"], "there is no connection left");
+}
+
+#[test]
+fn what_a_connection_held_before_its_user_came_elsewhere_does_not_follow_there_once_the_user_has_come_back() {
+    let mut scene = Scene::new();
+    let older = scene.log_in(USER);
+    older.blocks();
+    scene.send(USER, "{a}");
+    scene.router.on_elsewhere(&mut scene.turn, USER);
+    let back = scene.log_in(USER);
+    back.link.hang_up();
+    // Its loop closes it; the session has not said yet that its user leaves.
+    scene.event_loop.turn(scene.turn.now(), &[]);
+    scene.leave(USER, &older);
+    assert_eq!(scene.lane(), ["{a} for 1 returned", "answer about 1"]);
+
+    let mut scene = Scene::new();
+    let only = scene.log_in(USER);
+    only.blocks();
+    scene.send(USER, "{a}");
+    scene.router.on_elsewhere(&mut scene.turn, USER);
+    scene.leave(USER, &only);
+    assert_eq!(scene.lane(), ["{a} for 1 returned elsewhere", "answer about 1"]);
+}
+
+#[test]
+fn what_a_stalled_connection_holds_is_kept_from_one_that_may_have_got_something_newer() {
+    let mut scene = Scene::new();
+    let returning = scene.log_in(USER);
+    scene.send(USER, "{a}");
+    scene.router.detach(&mut scene.turn, USER, &returning.link);
+    let stalled = scene.log_in(USER);
+    stalled.is_silent();
+    scene.send(USER, "{b}");
+    scene.pass(&[&stalled]);
+    scene.router.attach(&mut scene.turn, USER, &returning.link);
+    scene.turn.flush();
+    assert!(stalled.link.is_sealed(), "it is given up");
+    assert_eq!((returning.got(), scene.lane()), ("{a}".to_owned(), vec!["{b} for 1 returned".to_owned()]));
+}
+
+#[test]
+fn of_two_stalled_connections_only_what_the_newer_one_holds_goes_to_the_one_that_logs_in_again() {
+    let mut scene = Scene::new();
+    let oldest = scene.log_in(USER);
+    oldest.is_silent();
+    scene.send(USER, "{a}");
+    let again = scene.log_in(USER);
+    scene.send(USER, "{b}");
+    let stalled = scene.log_in(USER);
+    stalled.is_silent();
+    scene.send(USER, "{c}");
+    scene.pass(&[&oldest, &stalled]);
+    scene.router.attach(&mut scene.turn, USER, &again.link);
+    scene.turn.flush();
+    assert_eq!((again.got(), scene.lane()), ("{b}{c}".to_owned(), vec!["{a} for 1 returned".to_owned()]));
+}
+
+#[test]
+fn another_node_hears_how_much_of_its_envelope_was_delivered() {
+    let mut scene = Scene::new();
+    let receipt = || Receipt { node: "x".into(), sequence: 5 };
+    assert!(!scene.router.on_envelope(&mut scene.turn, USER, "{a}\n{b}", &receipt));
+    assert_eq!((scene.lane(), scene.told()), (vec!["answer about 1".to_owned()], vec!["refuse 5 after 0".to_owned()]));
+
+    let client = scene.log_in(USER);
+    client.blocks();
+    scene.told();
+    assert!(!scene.router.on_returned(&mut scene.turn, USER, "{a}\n{b}\n{c}", &receipt));
+    assert_eq!(scene.told(), ["refuse 5 after 2"], "the connection takes no more");
+    client.wire.0.lock().room = usize::MAX;
+    assert!(client.link.take_back(label_of(USER)).len() == 2);
+}
+
+#[test]
+fn the_sender_of_what_is_lost_in_a_lane_hears_that_it_has_failed() {
+    let mut scene = Scene::new();
+    scene.sender = scene.connect().link;
+    let heard = |scene: &mut Scene| {
+        scene.event_loop.turn(scene.turn.now(), &[]);
+        scene.notes.posted.lock().drain(..).map(|posted| format!("{posted:?}")).collect::<Vec<_>>()
+    };
+    let failed = |bytes| format!("{:?}", Posted::Settled(Settled { frames: 1, bytes, failed: 1, full: 0 }));
+    scene.send(USER, "{a}");
+    // As when the batch panics.
+    drop(scene.items());
+    assert_eq!(heard(&mut scene), [failed(3)]);
+
+    let members = [1, 2].map(UserId);
+    let frame = Scene::group(&members, 3, "{ab}");
+    scene.router.deliver_all(&mut scene.turn, &frame, &scene.sender, holder(3));
+    let mut items = scene.items();
+    let Some(LaneItem::Delivery(one)) = items.pop() else { unreachable!("there are two") };
+    delivery::settle([(one, false)].into_iter());
+    assert_eq!(heard(&mut scene), [""; 0], "the other one is on its way");
+    drop(items);
+    assert_eq!(heard(&mut scene), [failed(4)]);
+
+    scene.router.outbox.as_ref().expect("there are other nodes").close(scene.turn.now());
+    assert_eq!(scene.send(USER, "{a}"), Routed::FAILED);
+    let routed = scene.router.deliver_all(&mut scene.turn, &frame, &scene.sender, holder(3));
+    assert_eq!((routed, heard(&mut scene)), (Routed::FAILED, vec![]), "each is told once");
+}
