@@ -66,8 +66,7 @@
 //! | `mysql-sign` | whether the database answers | on the database |
 //! | `store-open` | opens a store that did not answer, or had no room, at the start | yes |
 //! | `spool-check` | whether the spool's disk accepts writes | on the disk |
-//! | `store-watch`, `spool-watch` | whether the files of both are still in their place | on the
-//! disk |
+//! | `store-watch`, `spool-watch` | whether the files of both are still in their place | on the disk |
 //!
 //! Locks are leaves (lock, copy or push, unlock), with one exception: a shard of [`presence`](routing::presence) is held
 //! while a message is handed to a connection's output or a lane, which are leaves themselves.

@@ -1,11 +1,11 @@
-//! What it costs to find the frames in what was received.
+//! The cost of finding the frames in received bytes.
 
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use net::{Decoder, Item};
 
-/// Chat of a usual size, back to back as one read brings it.
+/// Chat frames of a usual size, back to back as one read returns them.
 fn back_to_back(c: &mut Criterion) {
     let mut group = c.benchmark_group("framing");
     for (name, ending) in [("bare", ""), ("lines", "\n")] {
@@ -22,7 +22,7 @@ fn back_to_back(c: &mut Criterion) {
     group.finish();
 }
 
-/// One frame that a slow link brings in small segments.
+/// One frame that arrives over a slow link in small segments.
 fn in_pieces(c: &mut Criterion) {
     let frame = chat();
     c.bench_function("framing/a frame of 100 bytes in pieces of 10", |b| {
@@ -39,7 +39,8 @@ fn in_pieces(c: &mut Criterion) {
     });
 }
 
-/// What is no JSON: the usual client's heartbeat, and an object that can no longer become one. A good frame follows each.
+/// Input that is not JSON: the usual client's heartbeat, and an object that can no longer become
+/// one. A good frame follows each.
 fn broken(c: &mut Criterion) {
     for (name, bad) in
         [("the heartbeat", "keep this socket alive\n"), ("a broken object", "{\"msgType\":4,,\"TOID\":2\n")]
@@ -55,7 +56,7 @@ fn broken(c: &mut Criterion) {
     }
 }
 
-/// Takes all that is there; how many frames and pieces of garbage.
+/// Takes everything available; returns the number of frames and pieces of garbage.
 fn take_all(decoder: &mut Decoder, received: &[u8]) -> usize {
     let (mut at, mut taken) = (0, 0);
     loop {

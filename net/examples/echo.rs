@@ -7,7 +7,8 @@
 //! {"hello":"world"}
 //! ```
 //!
-//! The main thread waits for Enter, one thread accepts, and on every core a loop serves its share of the connections.
+//! The main thread waits for Enter, one thread accepts, and on every core a loop serves its share
+//! of the connections.
 
 use std::error::Error;
 use std::net::{IpAddr, SocketAddr};
@@ -17,7 +18,7 @@ use std::time::Duration;
 
 use net::{Acceptor, Fate, Flow, Handler, Incoming, Link, ListenSettings, LoopGroup, Preface, Settings, Turn};
 
-/// Each loop has one. An echo needs to remember nothing about a client, and no thread has a message for it.
+/// Each loop has one. An echo stores nothing about a client, and no thread posts messages for it.
 struct Echo;
 
 impl Handler for Echo {
@@ -40,7 +41,8 @@ impl Handler for Echo {
             Incoming::Foreign(_) => return Flow::Taken,
             Incoming::Blanks { .. } | Incoming::End | Incoming::Stop | Incoming::Crowded => return Flow::Taken,
         };
-        // Refused only if the client is gone, and then nobody misses it. One that does not read is not read either.
+        // Fails only if the client has gone, and then the echo is not needed. A client that does
+        // not read is not read either.
         let _ = link.send(turn, reply, Fate::Drop);
         Flow::Taken
     }

@@ -24,27 +24,31 @@ pub struct Acceptor {
 /// Stops an [`Acceptor`] from any thread.
 #[derive(Clone, Debug)]
 pub struct Stopper {
-    /// When to stop, if that is known.
+    /// When to stop, once that is known.
     shared: Arc<(OnceLock<Instant>, Arc<Waker>)>,
 }
 
-/// How to listen.
+/// The settings of a listening socket.
 #[derive(Clone, Copy, Debug)]
 pub struct ListenSettings {
-    /// Connections that may wait to be accepted; the kernel caps it at net.core.somaxconn.
+    /// Connections that may wait to be accepted; the kernel limits the number to
+    /// net.core.somaxconn.
     pub backlog: u32,
     /// How long sent bytes may stay unacknowledged before the kernel gives the connection up (TCP_USER_TIMEOUT).
     pub user_timeout: Duration,
 }
 
 impl Acceptor {
-    /// Listens on `address`; an IPv6 wildcard takes IPv4 too, however net.ipv6.bindv6only is set.
+    /// Listens on `address`; an IPv6 wildcard accepts IPv4 too, whatever net.ipv6.bindv6only is set
+    /// to.
     ///
-    /// The options of the listening socket (TCP_NODELAY, keepalive, TCP_USER_TIMEOUT, TCP_NOTSENT_LOWAT) are inherited by the
-    /// accepted ones on Linux, which saves four system calls a connection.
+    /// On Linux, accepted sockets inherit the options of the listening socket (TCP_NODELAY,
+    /// keepalive, TCP_USER_TIMEOUT, TCP_NOTSENT_LOWAT), which saves four system calls per
+    /// connection.
     ///
     /// # Errors
-    /// The kernel's, e.g. that the address is in use.
+    ///
+    /// Those of the kernel, for example that the address is in use.
     pub fn bind(address: SocketAddr, settings: ListenSettings) -> io::Result<Acceptor> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
         if address.is_ipv6() {
@@ -69,7 +73,8 @@ impl Acceptor {
     /// The address it listens on, with the port that the system chose if 0 was requested.
     ///
     /// # Errors
-    /// The kernel's.
+    ///
+    /// Those of the kernel.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
@@ -79,19 +84,21 @@ impl Acceptor {
         self.stopper.clone()
     }
 
-    /// Has no more sockets than this open at once, counted until they are closed: the other descriptors are for the rest
-    /// of the process.
+    /// Limits the number of sockets open at the same time, counted until they are closed: the other
+    /// descriptors are for the rest of the process.
     pub fn set_sockets_max(&mut self, max: usize) {
         self.gate.set_max(max);
     }
 
     /// Accepts and gives each connection to `assign`, until stopped; then the listening socket is closed.
     ///
-    /// Out of places, descriptors or memory it pauses: connections wait in the backlog, those that exist are served, and it
-    /// tries again when a place is free, or after a moment. That is logged once a minute.
+    /// Without free places, descriptors or memory it pauses: new connections wait in the backlog,
+    /// existing ones are served, and it tries again when a place becomes free, or after a moment.
+    /// That is logged once a minute.
     ///
     /// # Panics
-    /// When the kernel refuses to poll.
+    ///
+    /// If the kernel refuses to poll.
     pub fn run(mut self, mut assign: impl FnMut(Accepted, SocketAddr)) {
         let mut events = Events::with_capacity(2);
         let (mut paused, mut complaints) = (false, Complaints::default());
@@ -112,7 +119,8 @@ impl Acceptor {
         }
     }
 
-    /// Accepts until none waits; returns the error if the system has run out of something.
+    /// Accepts until no connection waits; returns the error if the system has run out of a
+    /// resource.
     fn accept_all(&mut self, assign: &mut impl FnMut(Accepted, SocketAddr)) -> Option<io::Error> {
         while !self.stopper.is_stopped() {
             if !self.gate.is_open() {
@@ -130,12 +138,12 @@ impl Acceptor {
 }
 
 impl Stopper {
-    /// Ends the accepting. A stop before it began is not lost.
+    /// Stops accepting. A stop before the beginning is not lost.
     pub fn stop(&self) {
         self.stop_after(Duration::ZERO);
     }
 
-    /// The same some time later. What was said first holds.
+    /// Stops accepting after this time. The first call counts.
     pub fn stop_after(&self, time: Duration) {
         let _ = self.shared.0.set(Instant::now() + time);
         if let Err(error) = self.shared.1.wake() {
@@ -147,13 +155,13 @@ impl Stopper {
         self.left() == Some(Duration::ZERO)
     }
 
-    /// How long until it stops, if that is known.
+    /// The time until it stops, if that is known.
     fn left(&self) -> Option<Duration> {
         self.shared.0.get().map(|at| at.saturating_duration_since(Instant::now()))
     }
 }
 
-/// Errors that tell of the connection which would have been accepted, not of this system (accept(2)).
+/// Errors of the connection that would have been accepted, not of this system (accept(2)).
 fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{
         ConnectionAborted, ConnectionReset, HostUnreachable, Interrupted, NetworkDown, NetworkUnreachable,
@@ -164,13 +172,14 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-/// What a socket takes beyond what the peer's window lets it send (tcp(7)): enough for a burst. More would only lie in the kernel, for a slow
-/// consumer megabytes of it, and here another time until it is acknowledged.
+/// The bytes that a socket accepts beyond the peer's window (tcp(7)): enough for a burst. More
+/// would only fill the kernel, for a slow consumer with megabytes, and are held here as well until
+/// they are acknowledged.
 const UNSENT_BYTES_MAX: u32 = 1024 * 1024;
 const LISTENER: Token = Token(0);
-/// Of the stopper, and of a socket that was closed when there was no place for another.
+/// The token of the stopper, and of a socket that was closed while there was no place for another.
 const WAKE: Token = Token(1);
 const RETRY_AFTER: Duration = Duration::from_millis(100);
-/// A peer that vanished without a word is found after this and three probes.
+/// A peer that has vanished is noticed after this time and three probes.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(15);

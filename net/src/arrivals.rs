@@ -1,4 +1,4 @@
-//! [`Arrivals`]: connections of one loop of which it is not known yet who is behind them.
+//! [`Arrivals`]: connections of one loop whose clients are not known yet.
 //!
 //! Behind a proxy the client's address is told by the first bytes, see [`Opening`]. Until they have come the application
 //! hears nothing of the connection. The bytes are only looked at and stay in the kernel, and what an opening is done with
@@ -17,11 +17,11 @@ use crate::slots::Slots;
 use crate::socket::Socket;
 use crate::tokens::ArrivalId;
 
-/// The connections that wait, and until when. `A` is what the application knows of one.
+/// The waiting connections with their deadlines. `A` is the application's data of one.
 #[derive(Debug)]
 pub(crate) struct Arrivals<A> {
     waiting: Slots<Arrival<A>>,
-    /// In the order in which they came, for all may take the same time.
+    /// In the order of arrival, because all have the same time.
     due: VecDeque<(Instant, ArrivalId)>,
     complaints: Complaints,
 }
@@ -42,7 +42,8 @@ impl<A> Arrivals<A> {
         Arrivals { waiting: Slots::new(), due: VecDeque::new(), complaints: Complaints::default() }
     }
 
-    /// Takes in the connection that `make` builds for its own id, until `due`, which is not before that of any other.
+    /// Inserts the connection that `make` builds for its own id, until `due`, which is not before
+    /// that of any other.
     pub(crate) fn insert_with(
         &mut self,
         due: Instant,
@@ -63,7 +64,8 @@ impl<A> Arrivals<A> {
 
     pub(crate) fn remove(&mut self, id: ArrivalId) -> Option<Arrival<A>> {
         let arrival = self.waiting.remove(id.0);
-        // One that waits for long would else have all that come and go meanwhile stay behind it.
+        // Otherwise one that waits for long would keep the entries of all that come and go
+        // meanwhile behind it.
         if self.due.len() > 2 * self.waiting.len() + SWEEP_MIN {
             self.due.retain(|(_, id)| self.waiting.get_mut(id.0).is_some());
         }
@@ -73,23 +75,23 @@ impl<A> Arrivals<A> {
         arrival
     }
 
-    /// Drops them all: nothing was read of them.
+    /// Drops all of them: nothing was read from them.
     pub(crate) fn clear(&mut self) {
         *self = Arrivals::new();
     }
 
-    /// One whose time is over.
+    /// An arrival whose time is over.
     pub(crate) fn overdue(&self, now: Instant) -> Option<ArrivalId> {
         self.due.front().filter(|(due, _)| *due <= now).map(|&(_, id)| id)
     }
 
-    /// When the time of the next one is over, if there is one.
+    /// The next deadline, if there is one.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         self.due.front().map(|(due, _)| *due)
     }
 
-    /// Says that a connection was refused: a line a minute for the operator, with the number of those kept back, and all
-    /// of them at the level of single connections.
+    /// Logs that a connection was refused: one line a minute for the operator, with the number of
+    /// suppressed ones, and each at debug level.
     pub(crate) fn complain(&mut self, peer: SocketAddr, reason: &str, now: Instant) {
         log::debug!("refused {peer}: {reason}");
         match self.complaints.raise(now) {
@@ -123,7 +125,7 @@ impl<A> Arrival<A> {
     }
 }
 
-/// Fewer are not worth a sweep.
+/// Fewer entries are not worth a sweep.
 const SWEEP_MIN: usize = 1000;
 
 #[cfg(test)]

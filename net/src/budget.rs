@@ -1,7 +1,8 @@
-//! [`Budget`]: how much a step of a turn may still do, and how much of that one share.
+//! [`Budget`]: how much work a step of a turn may still do, and how much of it for one share.
 //!
-//! Work is counted in bytes of frames, because that costs nothing. Bytes differ in cost, so the clock
-//! is read now and then, and time counts as the work that usually takes as long: one limit bounds both.
+//! Work is counted in bytes of frames, because that costs nothing. The cost per byte varies, so the
+//! clock is read now and then, and time counts as the work that usually takes as long: one limit
+//! bounds both.
 
 use std::time::{Duration, Instant};
 
@@ -10,15 +11,16 @@ use std::time::{Duration, Instant};
 pub(crate) struct Budget {
     /// Work of this turn so far.
     work: usize,
-    /// Below this nothing is over and the clock need not be read: all that is compared for each frame.
+    /// While the work is below this, no limit is reached and the clock need not be read: this is
+    /// the only comparison for each frame.
     next_look: usize,
-    /// Work at which the step began, and at which it is over.
+    /// The work at the beginning of the step, and its limit.
     step: (usize, usize),
     /// The share that is being served.
     served: Option<Served>,
-    /// Work and time of the last look at the clock.
+    /// The work and the time when the clock was last read.
     looked: (usize, Instant),
-    /// Only loops have one. A simulation does the same work on a fast and on a slow machine.
+    /// Only loops have one. A simulation must do the same work on a fast and on a slow machine.
     clock: Option<fn() -> Instant>,
     spenders: Spenders,
 }
@@ -26,7 +28,7 @@ pub(crate) struct Budget {
 #[derive(Clone, Copy, Debug)]
 struct Served {
     share: u64,
-    /// Work at which it began, and at which the share has had its part of this turn.
+    /// The work at its beginning, and at the end of the share's part of this turn.
     from: usize,
     end: usize,
 }
@@ -46,7 +48,7 @@ impl Budget {
         budget
     }
 
-    /// A turn begins, with the step that serves connections.
+    /// Begins a turn, with the step that serves connections.
     pub(crate) fn begin(&mut self, now: Instant) {
         (self.work, self.served, self.looked) = (0, None, (0, now));
         self.spenders.forget();
@@ -57,7 +59,7 @@ impl Budget {
         self.clock = Some(clock);
     }
 
-    /// Another step begins. If the last one did hardly anything, its time is not worth a look at the clock.
+    /// Begins another step. If the last one did hardly any work, reading the clock is not worth it.
     pub(crate) fn next_step(&mut self) {
         if self.work >= self.next_look || self.work - self.step.0 >= WORK_BETWEEN_LOOKS {
             self.charge_time();
@@ -74,7 +76,7 @@ impl Budget {
         self.work += work;
     }
 
-    /// Whether the step, or the share that is being served, has done as much as it may.
+    /// Whether the step, or the share being served, has used up its budget.
     pub(crate) fn is_spent(&mut self) -> bool {
         self.work >= self.next_look && self.look()
     }
@@ -90,7 +92,8 @@ impl Budget {
         self.work >= end
     }
 
-    /// Counts the time since the last look as work if it is more than the work that was counted.
+    /// Counts the time since the clock was last read as work, if that is more than the counted
+    /// work.
     fn charge_time(&mut self) {
         let Some(clock) = self.clock else { return };
         let (work, then) = self.looked;
@@ -99,12 +102,12 @@ impl Budget {
         self.looked = (self.work, now);
     }
 
-    /// Whether the share has something left of its part of this turn.
+    /// Whether the share has some of its part of this turn left.
     pub(crate) fn has_left(&self, share: u64) -> bool {
         self.work < SHARE_WORK_MAX || self.spenders.work_of(share) < SHARE_WORK_MAX
     }
 
-    /// From here on all work is this share's.
+    /// From here on all work counts for this share.
     pub(crate) fn begin_serving(&mut self, share: u64) {
         let done = if self.work < UNTRACKED_WORK { 0 } else { self.spenders.work_of(share) };
         let end = self.work + SHARE_WORK_MAX.saturating_sub(done);
@@ -121,9 +124,9 @@ impl Budget {
     }
 }
 
-/// What shares have done in this turn. Each has one place, which a share with more work takes from one
-/// with less: a share that is not found has done little, or is let off for once, and is never charged
-/// for the work of another.
+/// The work of shares in this turn. Each has one entry, which a share with more work takes from one
+/// with less. A share without an entry has done little, or is not charged this time, and is never
+/// charged for the work of another.
 #[derive(Debug)]
 struct Spenders {
     turn: u32,
@@ -173,20 +176,20 @@ fn work_of(time: Duration) -> usize {
     usize::try_from(time.as_micros()).unwrap_or(usize::MAX).saturating_mul(WORK_PER_MICROSECOND)
 }
 
-/// Work that takes about a microsecond: a short frame with its share of reading and writing.
+/// Work that takes about a microsecond: a short frame with its part of reading and writing.
 const WORK_PER_MICROSECOND: usize = 512;
-/// What one share may do in a turn: half a millisecond, or a few hundred short frames.
+/// The most work for one share in a turn: half a millisecond, or a few hundred short frames.
 const SHARE_WORK_MAX: usize = 256 * 1024;
-/// Work at the beginning of a turn of which nobody keeps account: most turns are shorter.
+/// Work at the beginning of a turn that is not tracked: most turns are shorter.
 const UNTRACKED_WORK: usize = 32 * 1024;
-/// What a step other than the serving of connections may do.
+/// The most work of a step other than serving connections.
 const STEP_WORK_MAX: usize = 256 * 1024;
-/// What all shares together may do in a turn. The more frames a turn takes from clients that ask for
-/// little each, the fewer system calls a frame costs.
+/// The most work for all shares together in a turn. The more frames a turn takes from clients with
+/// few requests each, the fewer system calls a frame costs.
 const SERVING_WORK_MAX: usize = 2 * 1024 * 1024;
-/// Some tens of microseconds.
+/// A few tens of microseconds.
 const WORK_BETWEEN_LOOKS: usize = 32 * 1024;
-/// Places for shares: many more than can use up their part of one turn.
+/// Entries for shares: many more than can use up their part of one turn.
 const SPENDERS: usize = 64;
 
 #[cfg(test)]
@@ -196,7 +199,8 @@ mod tests {
 
     use super::*;
 
-    /// Serves a share until it or the step is over, in frames of this much work; the work that it did.
+    /// Serves a share until it or the step is over, in frames of this much work; returns the work
+    /// done.
     fn serve(budget: &mut Budget, share: u64, frame: usize, frames: usize) -> usize {
         budget.begin_serving(share);
         let mut work = 0;

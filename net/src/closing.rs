@@ -1,4 +1,4 @@
-//! [`Closing`]: how a connection comes to its end, once the application was shown the last of it.
+//! [`Closing`]: how a connection ends, after the application was shown the last of its input.
 //!
 //! ```text
 //!   open ── close ──▶ draining ── finish ──▶ lingering ──▶ dead
@@ -16,7 +16,7 @@ use crate::slots::ConnId;
 use crate::stats::LoopStats;
 use crate::timer::{Deadline, Timers};
 
-/// What it takes of a loop to bring one of its connections to its end.
+/// The parts of a loop that are needed to end one of its connections.
 pub(crate) struct Closing<'a, H: Handler> {
     pub(crate) handler: &'a mut H,
     pub(crate) turn: &'a mut Turn<H::Message>,
@@ -31,7 +31,7 @@ pub(crate) struct Closing<'a, H: Handler> {
 pub(crate) type Conn<H> = Connection<<H as Handler>::Conn, <H as Handler>::Message>;
 
 impl<H: Handler> Closing<'_, H> {
-    /// Shows nothing more of the connection; what was sent to it is still written.
+    /// Shows no more of the connection; what was sent to it is still written.
     pub(crate) fn close(&mut self, conn: &mut Conn<H>, reason: CloseReason) {
         match std::mem::replace(&mut conn.phase, Phase::Dead) {
             Phase::Open(app) => {
@@ -50,18 +50,20 @@ impl<H: Handler> Closing<'_, H> {
         }
     }
 
-    /// Goes on with a connection that is draining, if it has got there.
+    /// Continues with a connection that is draining.
     pub(crate) fn drain_on(&mut self, conn: &mut Conn<H>) {
         if conn.link.is_sealed() {
             self.kill(conn);
             return;
         }
-        // What the replies here confirm goes first.
+        // The frames that the replies here confirm are written first.
         self.turn.flush();
-        // Another loop may have been writing when this one did, and then no event would tell.
+        // Another loop may have been writing at the same time as this one, and then no event would
+        // report room.
         conn.link.flush(self.turn);
         if !conn.link.is_flushed() {
-            // What is held is written then; what the socket does not take, when an event tells that it has room.
+            // Held bytes are written at that time; bytes that the socket does not take, when an
+            // event reports room.
             if let Some(at) = conn.link.held_until(self.turn.now())
                 && !std::mem::replace(&mut conn.write_timer_set, true)
             {
@@ -74,13 +76,14 @@ impl<H: Handler> Closing<'_, H> {
         {
             self.handler.on_close(self.turn, &conn.link, app, reason);
         }
-        // Another loop may have sent something in the last moment.
+        // Another loop may have sent something at the last moment.
         if conn.link.is_flushed() {
             self.finish(conn);
         }
     }
 
-    /// Everything is written: tell the peer, and wait for its end unless it has come.
+    /// Everything is written: shuts the sending side down, and waits for the peer's end unless it
+    /// has come.
     fn finish(&mut self, conn: &mut Conn<H>) {
         conn.link.finish();
         if conn.input == Input::Ended && !matches!(conn.ends, CloseReason::Stopped | CloseReason::TurnedAway) {
@@ -88,13 +91,13 @@ impl<H: Handler> Closing<'_, H> {
             return;
         }
         conn.phase = Phase::Lingering;
-        // There may be bytes that were never asked for, even after the known end of the input.
+        // There may be unread bytes, even after the known end of the input.
         conn.input = Input::Flowing { to_end: false };
         conn.queue(self.ready, self.turn.now());
         self.timers.set(self.turn.now() + LINGER, conn.link.id, Deadline::Close);
     }
 
-    /// Drops what a connection that lingers still sends, up to its end.
+    /// Drops what a lingering connection still sends, up to its end.
     pub(crate) fn discard(&mut self, conn: &mut Conn<H>, scratch: &mut [u8]) {
         let mut budget = READ_BYTES;
         while conn.input.flows() {
@@ -111,15 +114,15 @@ impl<H: Handler> Closing<'_, H> {
         }
     }
 
-    /// Closes a connection whose descriptor is needed: what the socket takes at once is written, and nothing is waited
-    /// for.
+    /// Closes a connection whose descriptor is needed: writes what the socket takes immediately,
+    /// and waits for nothing.
     pub(crate) fn turn_away(&mut self, conn: &mut Conn<H>, scratch: &mut [u8]) {
         self.close(conn, CloseReason::TurnedAway);
         conn.link.socket.take_out(scratch);
         self.kill(conn);
     }
 
-    /// The end, whatever is left to write.
+    /// Ends it, whatever is left to write.
     pub(crate) fn kill(&mut self, conn: &mut Conn<H>) {
         conn.link.seal();
         match std::mem::replace(&mut conn.phase, Phase::Dead) {
@@ -131,5 +134,5 @@ impl<H: Handler> Closing<'_, H> {
     }
 }
 
-/// How long a connection that has told its end waits for the peer's.
+/// How long a connection whose sending side is shut down waits for the peer's end.
 const LINGER: Duration = Duration::from_secs(1);

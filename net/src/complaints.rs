@@ -1,8 +1,8 @@
-//! [`Complaints`]: keeps the log from being flooded by what somebody outside can repeat at will.
+//! [`Complaints`]: prevents clients from flooding the log with repeated events.
 
 use std::time::{Duration, Instant};
 
-/// One kind of complaint, of which the log gets a line a minute at most.
+/// One kind of complaint, of which at most one line a minute is logged.
 #[derive(Debug, Default)]
 pub struct Complaints {
     last: Option<Instant>,
@@ -10,7 +10,7 @@ pub struct Complaints {
 }
 
 impl Complaints {
-    /// Whether to complain aloud now, and if so how often that was not done before.
+    /// Whether to log this complaint now, and if so the number of suppressed ones before it.
     pub fn raise(&mut self, now: Instant) -> Option<usize> {
         if self.last.is_some_and(|last| now.saturating_duration_since(last) < COMPLAIN_EVERY) {
             self.unsaid += 1;

@@ -1,4 +1,4 @@
-//! [`Connection`]: the reading side of one socket, which its loop owns, and how far its life has come.
+//! [`Connection`]: the reading side of one socket, which its loop owns, and its state.
 
 use std::io;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::transport::{Got, read_plain};
 use crate::turn::Listed;
 use crate::waiting::Waiting;
 
-/// One connection of a loop. `A` is what the application knows of it.
+/// One connection of a loop. `A` is the application's data of it.
 pub(crate) struct Connection<A, M> {
     pub(crate) link: Arc<Link<M>>,
     pub(crate) phase: Phase<A>,
@@ -23,28 +23,28 @@ pub(crate) struct Connection<A, M> {
     is_plain: bool,
     /// What was received and not consumed, if there is something. Behind a pointer, because an idle connection has nothing.
     kept: Option<Box<Kept>>,
-    /// Bytes that were passed over and not shown yet.
+    /// Skipped bytes that were not shown yet.
     pub(crate) blanks: usize,
-    /// Why it is not served when its socket tells something.
+    /// Why an event of its socket does not lead to serving it.
     pub(crate) waiting: Waiting,
-    /// Why its input ends, when it does.
+    /// Why its input ends, once it does.
     pub(crate) ends: CloseReason,
-    /// The application was told that nothing sent will arrive.
+    /// Whether the application was notified that nothing sent will arrive.
     pub(crate) hung_up: bool,
-    /// When bytes last came.
+    /// When bytes last arrived.
     pub(crate) heard: Instant,
-    /// None ever did.
+    /// No bytes have arrived yet.
     pub(crate) is_new: bool,
     pub(crate) frame_timer_set: bool,
     pub(crate) write_timer_set: bool,
 }
 
-/// The beginning of a frame, or what the application is not ready for.
+/// The beginning of a frame, or items that the application is not ready for.
 pub(crate) struct Kept {
     bytes: Vec<u8>,
-    /// How many of them, at the front, were consumed all the same; never all.
+    /// The number of consumed bytes at the front; never all.
     consumed: usize,
-    /// When the frame at the front was begun, if it waits for its rest.
+    /// When the incomplete frame at the front was begun, if there is one.
     begun: Option<Instant>,
 }
 
@@ -53,35 +53,36 @@ pub(crate) struct Kept {
 pub(crate) enum Phase<A> {
     /// Frames go to the application.
     Open(A),
-    /// No more goes to the application; what was sent to the client is being written. Until that is done the
-    /// application keeps its place, so that what it is sent meanwhile is written too.
+    /// No more is shown to the application; what was sent to the client is being written. Until
+    /// that is done the application's data stays, so that what it is sent meanwhile is written too.
     Draining(Option<(A, CloseReason)>),
-    /// All is written and the peer was told so; what it still sends is dropped until it closes too, because closing a
-    /// socket with unread bytes makes the kernel throw away what the peer has not received (RFC 2525, 2.17).
+    /// All is written and the sending side is shut down. What the peer still sends is dropped until
+    /// it closes too, because closing a socket with unread bytes makes the kernel discard bytes
+    /// that the peer has not received (RFC 2525, 2.17).
     Lingering,
     /// To be removed at the end of the turn.
     Dead,
 }
 
-/// What the socket has to give.
+/// The state of a socket's input.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Input {
-    /// Nothing that was not read; an event will tell.
+    /// All was read; an event will report more.
     Dry,
-    /// Perhaps more than was read. `to_end`: the peer is known to have closed, or to have sent an urgent byte, which a read ends
-    /// before; so a short read does not mean that all was read.
+    /// There may be more. `to_end`: the peer is known to have closed, or to have sent an urgent
+    /// byte, before which a read ends; so a short read does not mean that all was read.
     Flowing { to_end: bool },
-    /// What had arrived at some moment, at most so many bytes; it ends there, whatever the peer still sends.
+    /// Only what had arrived at some moment, at most this number of bytes, is still read.
     Rest { bytes_max: usize },
-    /// Nothing more will come.
+    /// No more will come.
     Ended,
 }
 
-/// Where a connection's bytes stand after one read.
+/// Where the bytes are after one read.
 pub(crate) enum Read1 {
-    /// So many bytes lie in the scratch buffer, none were kept from before.
+    /// This number of bytes in the scratch buffer; none were kept before.
     Fresh(usize),
-    /// So many were appended to what was received before.
+    /// This number was appended to the bytes received before.
     Appended(usize),
 }
 
@@ -111,7 +112,8 @@ impl<A, M> Connection<A, M> {
         }
     }
 
-    /// Reads once. The bytes of a connection that keeps none stay in `scratch`, so that most frames are never copied.
+    /// Reads once. If the connection keeps no bytes, the new ones stay in `scratch`, so that most
+    /// frames are never copied.
     pub(crate) fn read(&mut self, scratch: &mut [u8], now: Instant) -> Read1 {
         let got = match self.is_plain {
             true => read_plain(&self.link.socket, scratch),
@@ -150,20 +152,21 @@ impl<A, M> Connection<A, M> {
         }
     }
 
-    /// Has it served when its turn has come, in the next turn of the loop at the earliest if this one has done enough.
+    /// Queues it to be served when its turn comes, in the next turn of the loop at the earliest if
+    /// this one has used up its budget.
     pub(crate) fn queue(&mut self, rounds: &mut Rounds<ConnId>, now: Instant) {
         if self.waiting.await_turn() {
             rounds.push(self.link.share(), self.link.id, self.is_quiet(now));
         }
     }
 
-    /// Whether nothing was heard of it lately.
+    /// Whether nothing has arrived recently.
     fn is_quiet(&self, now: Instant) -> bool {
         self.is_new || now.saturating_duration_since(self.heard) >= QUIET_AFTER
     }
 
-    /// Asks for nothing more than what has arrived up to now, which fits into the kernel's buffer: a peer that never
-    /// stops sending is read no further.
+    /// Reads no more than what has arrived until now, which fits into the kernel's buffer: so a
+    /// peer that never stops sending is not read for ever.
     pub(crate) fn end_input(&mut self, reason: CloseReason) {
         self.ends = reason;
         if let Input::Dry | Input::Flowing { .. } = self.input {
@@ -172,7 +175,7 @@ impl<A, M> Connection<A, M> {
         }
     }
 
-    /// Whether something is to be shown without anything being read: bytes, garbage in place of them, or the end.
+    /// Whether something is to be shown without reading: bytes, garbage in their place, or the end.
     pub(crate) fn owes(&self) -> bool {
         self.kept.is_some() || self.reader.has_shown() || self.input == Input::Ended
     }
@@ -183,13 +186,13 @@ impl<A, M> Connection<A, M> {
         self.kept = Some(Box::new(Kept { bytes: rest.to_vec(), consumed: 0, begun: None }));
     }
 
-    /// Takes what was kept.
+    /// Takes the kept bytes.
     pub(crate) fn take_kept(&mut self) -> Option<Box<Kept>> {
         self.kept.take()
     }
 
-    /// Puts back what was taken, of which so much more is consumed now. An idle connection holds no buffer, and what was
-    /// consumed does not stay for long.
+    /// Puts taken bytes back, of which `consumed` more are consumed now. An idle connection holds
+    /// no buffer, and consumed bytes are removed soon.
     pub(crate) fn put_back(&mut self, mut kept: Box<Kept>, consumed: usize) {
         if consumed > 0 {
             kept.begun = None;
@@ -207,18 +210,18 @@ impl<A, M> Connection<A, M> {
         self.kept = Some(kept);
     }
 
-    /// Drops what was received: nobody will look at it or wait for its rest.
+    /// Drops the received bytes, which will not be read or completed.
     pub(crate) fn forget_kept(&mut self) {
         self.kept = None;
         self.waiting.forget_application();
     }
 
-    /// How much memory what was received occupies.
+    /// The memory of the received bytes.
     pub(crate) fn kept_bytes(&self) -> usize {
         self.kept.as_ref().map_or(0, |kept| kept.bytes.capacity())
     }
 
-    /// Drops what was received, and reads no more: the end of the input is all that is left to be shown.
+    /// Drops the received bytes, and reads no more: only the end of the input is still to be shown.
     pub(crate) fn refuse_input(&mut self) {
         self.forget_kept();
         self.reader.forget();
@@ -228,12 +231,12 @@ impl<A, M> Connection<A, M> {
         }
     }
 
-    /// When the frame was begun that waits for its rest, if one does.
+    /// When the incomplete frame was begun, if there is one.
     pub(crate) fn frame_begun(&self) -> Option<Instant> {
         self.kept.as_ref()?.begun
     }
 
-    /// Notes whether a frame waits for its rest; true if a deadline for it is to be set.
+    /// Notes whether a frame is incomplete; true if a deadline for it must be set.
     pub(crate) fn watch_frame(&mut self, now: Instant) -> bool {
         let Some(kept) = &mut self.kept else { return false };
         if self.waiting.is_for_application() || !self.reader.is_inside() {
@@ -254,12 +257,12 @@ impl<A, M> Connection<A, M> {
 }
 
 impl Kept {
-    /// What was not consumed.
+    /// The bytes that were not consumed.
     pub(crate) fn rest(&self) -> &[u8] {
         &self.bytes[self.consumed..]
     }
 
-    /// The same, to be written into by whoever finds the frames in it.
+    /// The same, writable for the reader that finds the frames in it.
     pub(crate) fn rest_mut(&mut self) -> &mut [u8] {
         &mut self.bytes[self.consumed..]
     }
@@ -275,8 +278,8 @@ impl Input {
         match self {
             Input::Rest { bytes_max } if count < bytes_max => Input::Rest { bytes_max: bytes_max - count },
             Input::Rest { .. } | Input::Ended => Input::Ended,
-            // A short read has emptied the socket (epoll(7), question 9) unless its end is still to be read, or it has ended
-            // before an urgent byte.
+            // A short read has emptied the socket (epoll(7), question 9), unless the end is still
+            // to be read, or the read has stopped before an urgent byte.
             Input::Dry | Input::Flowing { to_end: false } if short => Input::Dry,
             Input::Dry => Input::Flowing { to_end: false },
             Input::Flowing { to_end } => Input::Flowing { to_end },
@@ -284,5 +287,5 @@ impl Input {
     }
 }
 
-/// A client that says something once in this time, or less often, is not greedy.
+/// A client that sends at most once in this time is not greedy.
 const QUIET_AFTER: Duration = Duration::from_secs(1);

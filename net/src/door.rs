@@ -1,4 +1,4 @@
-//! [`Door`]: how accepted sockets become connections of a loop, each when its turn has come.
+//! [`Door`]: how accepted sockets become connections of a loop, each when its turn comes.
 
 use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::time::Instant;
@@ -13,18 +13,18 @@ use crate::service::{Entry, Service};
 use crate::socket::Socket;
 use crate::tokens::{self, ArrivalId};
 
-/// Those who wait to become connections. `A` is what the application knows of one.
+/// The sockets that wait to become connections. `A` is the application's data of one.
 pub(crate) struct Door<A> {
     arrivals: Arrivals<A>,
     newcomers: Rounds<Newcomer>,
     is_shut: bool,
 }
 
-/// What may become a connection.
+/// A socket that may become a connection.
 enum Newcomer {
     /// It was accepted.
     Accepted(Socket, SocketAddr, Preface),
-    /// It has sent something; if so, no more is waited for.
+    /// It has sent bytes; the flag says that no more is waited for.
     Spoke(ArrivalId, bool),
 }
 
@@ -33,12 +33,12 @@ impl<A> Door<A> {
         Door { arrivals: Arrivals::new(), newcomers: Rounds::new(), is_shut: false }
     }
 
-    /// Whether nobody waits for a turn.
+    /// Whether none waits for its turn.
     pub(crate) fn is_clear(&self) -> bool {
         self.newcomers.is_empty()
     }
 
-    /// How many are not open yet, those that wait for their first turn left out.
+    /// The number that are not open yet, apart from those that wait for their first turn.
     pub(crate) fn len(&self) -> usize {
         self.arrivals.len()
     }
@@ -47,19 +47,19 @@ impl<A> Door<A> {
         self.arrivals.next_deadline()
     }
 
-    /// A socket was accepted; it is looked at when its turn has come.
+    /// Queues an accepted socket until its turn comes.
     pub(crate) fn queue(&mut self, socket: Socket, peer: SocketAddr, preface: Preface) {
         self.newcomers.push(network_of(peer.ip()), Newcomer::Accepted(socket, peer, preface), false);
     }
 
-    /// An arrival has sent something, or is `over`; it is looked at when its turn has come.
+    /// Queues an arrival that has sent bytes, or is `over`, until its turn comes.
     pub(crate) fn hear(&mut self, id: ArrivalId, over: bool) {
         if let Some(arrival) = self.arrivals.get_mut(id) {
             self.newcomers.push(network_of(arrival.peer.ip()), Newcomer::Spoke(id, over), false);
         }
     }
 
-    /// Looks at those whose turn it is.
+    /// Handles those whose turn it is.
     pub(crate) fn serve<H: Handler<Arrival = A>>(&mut self, service: &mut Service<H>, registry: &Registry) {
         if self.newcomers.is_empty() {
             return;
@@ -86,8 +86,8 @@ impl<A> Door<A> {
         }
     }
 
-    /// Lets nobody in any more. Those that were accepted before become connections, which are told of the end like all
-    /// others; of those that wait nothing was read, so nothing was promised.
+    /// Accepts no more sockets. Those accepted before become connections, which are told to end
+    /// like all others; from those that wait nothing was read, so nothing was promised.
     pub(crate) fn shut<H: Handler<Arrival = A>>(&mut self, service: &mut Service<H>, registry: &Registry) {
         while let Some(newcomer) = self.newcomers.next(|_| true) {
             if let Newcomer::Accepted(socket, peer, preface) = newcomer {
@@ -98,7 +98,7 @@ impl<A> Door<A> {
         self.is_shut = true;
     }
 
-    /// Opens a connection, or has it wait until its first bytes have told who is behind it.
+    /// Opens a connection, or makes it wait until its first bytes name the client.
     pub(crate) fn arrive<H: Handler<Arrival = A>>(
         &mut self,
         service: &mut Service<H>,
@@ -202,9 +202,9 @@ impl<A> Door<A> {
     }
 }
 
-/// Tells a client why it may not come in. What it has sent already is taken out, because closing a socket with unread
-/// bytes makes the kernel throw away what the peer has not received (RFC 2525, 2.17); that it sends no more is not waited
-/// for.
+/// Sends a client the reason why it is refused. Bytes that it has already sent are read, because
+/// closing a socket with unread bytes makes the kernel discard bytes that the peer has not received
+/// (RFC 2525, 2.17). This does not wait for the client to stop sending.
 fn turn_away(socket: &Socket, text: &[u8], scratch: &mut [u8]) {
     if let Err(error) = socket.write(text).and_then(|_| socket.shutdown(Shutdown::Write)) {
         log::debug!("cannot tell a client that it may not come in: {error}");
@@ -212,8 +212,8 @@ fn turn_away(socket: &Socket, text: &[u8], scratch: &mut [u8]) {
     socket.take_out(scratch);
 }
 
-/// The address that a newcomer counts as: an IPv4 address, or the first half of an IPv6 one, whose rest one host may
-/// choose.
+/// The address that a newcomer counts as: an IPv4 address, or the first half of an IPv6 one, whose
+/// other half one host may choose.
 fn network_of(ip: IpAddr) -> u64 {
     match ip.to_canonical() {
         IpAddr::V4(ip) => ip.to_bits().into(),

@@ -1,10 +1,11 @@
-//! [`Event`]: what a poller tells of one socket.
+//! [`Event`]: what a poller reports about one socket.
 
-/// That something may be done with a socket which could not be done before. Edges: told once.
+/// Something can now be done with a socket that was impossible before. Edges: each is reported
+/// once.
 #[cfg_attr(not(feature = "simulation"), expect(unreachable_pub))]
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Event {
-    /// Which socket.
+    /// The token of the socket.
     pub token: usize,
     /// There is something to read.
     pub readable: bool,
@@ -16,7 +17,7 @@ pub struct Event {
     pub write_closed: bool,
     /// It is broken.
     pub error: bool,
-    /// An urgent byte is there (tcp(7)): a read ends before it, though more is there behind it.
+    /// An urgent byte has arrived (tcp(7)): a read stops before it, though there is more behind it.
     pub urgent: bool,
 }
 

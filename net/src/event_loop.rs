@@ -40,10 +40,11 @@ impl<H: Handler> EventLoop<H> {
         LoopWatch::new(self.handle(), self.service.stats.clone())
     }
 
-    /// Turns until told to drain and done with it.
+    /// Turns until it was told to drain and has done so.
     ///
     /// # Panics
-    /// When the kernel refuses to poll: half a server is worse than none.
+    ///
+    /// If the kernel refuses to poll: half a server is worse than none.
     pub(crate) fn run(mut self) {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
         self.service.turn.budget.watch_clock(Instant::now);
@@ -59,13 +60,13 @@ impl<H: Handler> EventLoop<H> {
         self.service.turn.begin(now);
     }
 
-    /// All that is left is to [`EventLoop::end`] it.
+    /// Only [`EventLoop::end`] is left to do.
     pub(crate) fn is_over(&self) -> bool {
         self.stop.has_begun() && self.service.len() == 0
     }
 
-    /// One turn, which begins now, with what the poller has told. Each step has a budget, and what it leaves waits for the
-    /// next turn, which follows without sleep.
+    /// One turn, which begins at `now`, with the poller's events. Each step has a budget, and what
+    /// it leaves waits for the next turn, which follows without sleep.
     pub(crate) fn turn(&mut self, now: Instant, events: impl Iterator<Item = Event>) {
         self.service.turn.begin(now);
         self.hear(events);
@@ -78,7 +79,7 @@ impl<H: Handler> EventLoop<H> {
     }
 
     pub(crate) fn end(mut self) {
-        // The last closings may have made the application post something; it goes to on_stray.
+        // The last closings may have made the application post messages, which go to on_stray.
         loop {
             self.open_letters();
             if self.letters.is_empty() {
@@ -89,7 +90,7 @@ impl<H: Handler> EventLoop<H> {
         self.service.stats.on_end();
     }
 
-    /// The turn is over by `now`: sleeps until there is something to do.
+    /// The turn is over at `now`: sleeps until there is something to do.
     fn poll(&mut self, events: &mut Events, now: Instant) {
         let took = now.saturating_duration_since(self.service.turn.now());
         self.service.stats.on_turn(took, self.service.len() + self.door.len());
@@ -99,7 +100,7 @@ impl<H: Handler> EventLoop<H> {
         }
     }
 
-    /// How long the loop may sleep if no socket and no letter wakes it; `None` is for ever.
+    /// How long the loop may sleep if no socket and no letter wakes it; `None` means without limit.
     pub(crate) fn sleep(&self, now: Instant) -> Option<Duration> {
         match self.service.is_idle() && self.door.is_clear() && self.letters.is_empty() {
             true => self.next_deadline().map(|due| due.saturating_duration_since(now)),
@@ -112,7 +113,7 @@ impl<H: Handler> EventLoop<H> {
         deadlines.into_iter().flatten().min()
     }
 
-    /// Notes what sockets have told.
+    /// Handles the events of sockets.
     fn hear(&mut self, events: impl Iterator<Item = Event>) {
         for event in events {
             match Named::by(event.token) {
@@ -131,7 +132,7 @@ impl<H: Handler> EventLoop<H> {
             return;
         }
         self.service.turn.budget.next_step();
-        // Many who come at once wait in rounds of their own, and let other letters pass.
+        // Many newcomers at the same time wait in rounds of their own, and let other letters pass.
         let is_flood = self.letters.len() > LETTERS_FEW || !self.door.is_clear();
         while let Some(letter) = self.letters.pop_front() {
             self.open_letter(letter, is_flood);
@@ -157,7 +158,8 @@ impl<H: Handler> EventLoop<H> {
         }
     }
 
-    /// Takes what is in the inbox, behind what was left of it. A sign of life that is asked for does not wait for that.
+    /// Takes the letters from the inbox, behind those left from before. A requested heartbeat does
+    /// not wait for those.
     fn take_letters(&mut self) {
         if self.letters.is_empty() {
             let mut letters = Vec::from(std::mem::take(&mut self.letters));
@@ -188,14 +190,14 @@ impl<H: Handler> EventLoop<H> {
         }
     }
 
-    /// Opens no more connections, and begins to close those that are there.
+    /// Opens no more connections, and begins to close the existing ones.
     fn drain(&mut self, pause: Duration, timeout: Duration) {
         self.door.shut(&mut self.service, self.poll.registry());
         self.stop = Stop::begin(self.service.ids(), self.service.turn.now(), pause, timeout);
         self.tell_to_stop();
     }
 
-    /// Shows the connections whose turn it is what has arrived up to now, and then their end.
+    /// Shows connections, when it is their turn, what has arrived until now, and then their end.
     fn tell_to_stop(&mut self) {
         while let Some(id) = self.stop.next(self.service.turn.now()) {
             if self.service.stop(id) {
@@ -205,9 +207,10 @@ impl<H: Handler> EventLoop<H> {
     }
 }
 
-/// Events that one turn takes from the kernel.
+/// The most events that one turn takes from the kernel.
 const EVENTS_PER_TURN: usize = 1024;
-/// As many letters as hardly cost anything.
+/// A number of letters that costs hardly anything.
 const LETTERS_FEW: usize = 64;
-/// What opening one letter costs, beside what it causes: in bytes of a frame, as all work of a turn is counted.
+/// The cost of opening one letter, besides what it causes: in bytes of a frame, as all work of a
+/// turn is counted.
 const LETTER_WORK: usize = 256;

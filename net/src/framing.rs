@@ -1,21 +1,22 @@
-//! Framing: how the frames of one connection are told apart, in both directions.
+//! Framing: how the frames of one connection are delimited, in both directions.
 //!
-//! A framing has two halves, because two sides use them: the loop alone reads with the [`FrameReader`], any thread writes
-//! with the [`FrameWriter`], which is under the lock of the link. Where the halves have to agree, the reader says so by a
-//! [`Notice`].
+//! A framing has two halves, because they are used in different places: the loop alone reads with
+//! the [`FrameReader`], any thread writes with the [`FrameWriter`], which is under the lock of the
+//! link. If the halves have to agree, the reader sends a [`Notice`].
 //!
 //! ```text
 //!   received   │ head │ payload │ tail │ skip │ garbage │ the beginning of a frame
 //!   sent       │ head │ payload │ tail │                      one mark a frame; it knows how long head and tail are
 //! ```
 //!
-//! The reader finds a frame where it lies and may write into the received bytes; a mask is taken off there. The writer puts
-//! head and tail around a frame in the buffer of the output. A frame that is given back to its sender is a payload again.
-//! So nothing outside of this folder knows how frames look.
+//! The reader finds a frame in place and may write into the received bytes, for example to remove a
+//! mask. The writer puts head and tail around a frame in the buffer of the output. A frame that is
+//! returned to its sender is a payload again. So only this folder knows the encoding of frames.
 //!
-//! The halves are enums and no trait objects: a connection has its framing from its beginning to its end, most are idle, and
-//! there will be three kinds. An object would be an allocation for each idle connection, and a call that cannot be inlined
-//! for each frame. In an enum of one kind the choice costs nothing, and with more of them one comparison for each look.
+//! The halves are enums and not trait objects: the framing of a connection never changes, most
+//! connections are idle, and there will be three kinds. An object would cost an allocation for each
+//! idle connection, and a call that cannot be inlined for each frame. An enum of one kind costs
+//! nothing, and one with more kinds a comparison for each call.
 
 mod codec;
 #[cfg(feature = "simulation")]
@@ -38,21 +39,21 @@ use json::{JsonReader, JsonWriter};
 pub enum Found {
     /// A whole frame.
     Frame(Piece),
-    /// So many bytes that are no frame.
+    /// Bytes that are not a frame.
     Garbage {
-        /// How many bytes to pass over; 0 when they have been passed over already.
+        /// The number of bytes to skip; 0 if they have been skipped already.
         len: usize,
     },
-    /// A frame that is too long; what follows cannot be understood.
+    /// A frame that is too long; the bytes after it cannot be parsed.
     Oversize,
-    /// The connection begins with another protocol. Nothing that follows is looked at.
+    /// The connection begins with another protocol. The bytes after that are not processed.
     Foreign(Foreign),
-    /// So many bytes that mean nothing to the application; look again behind them.
+    /// Bytes without a meaning for the application; look again behind them.
     Skip {
-        /// How many bytes to pass over.
+        /// The number of bytes to skip.
         len: usize,
     },
-    /// Nothing that can be taken before more arrives.
+    /// Nothing complete before more arrives.
     Incomplete,
 }
 
@@ -79,7 +80,7 @@ pub enum Notice {
     Answer(Vec<u8>),
 }
 
-/// The half that finds frames in what was received. It keeps none of the bytes.
+/// The half that finds frames in received bytes. It stores none of the bytes.
 #[derive(Debug)]
 pub(crate) enum FrameReader {
     /// JSON objects back to back.
@@ -88,7 +89,7 @@ pub(crate) enum FrameReader {
     Custom(Box<dyn CustomReader>),
 }
 
-/// The half that makes frames of what is sent.
+/// The half that encodes frames to be sent.
 #[derive(Debug)]
 pub(crate) enum FrameWriter {
     /// JSON objects back to back, or each on a line of its own.
@@ -108,14 +109,16 @@ pub struct Wrapping {
 }
 
 impl FrameReader {
-    /// Of a connection at its beginning, which may speak something else. Frames are at most `frame_bytes_max` long.
+    /// For the beginning of a connection, which may speak another protocol. Frames have at most
+    /// `frame_bytes_max` bytes.
     pub(crate) fn json(frame_bytes_max: usize) -> FrameReader {
         FrameReader::Json(JsonReader::new(frame_bytes_max))
     }
 
-    /// What stands at the front of `bytes`, all that was received and not consumed. `ended` says that no more is there to be
-    /// read at this moment. A frame, garbage and what else is shown to the application stays the same until
-    /// [`FrameReader::taken`] is called. The bytes of a frame, its payload unmasked, may be written by this.
+    /// Finds the item at the front of `bytes`, which are all received and unconsumed bytes.
+    /// `ended`: no more can be read at this moment. A frame, garbage and other shown items stay the
+    /// same until [`FrameReader::taken`] is called. This may write into the bytes of a frame, for
+    /// example to unmask its payload.
     pub(crate) fn find(&mut self, bytes: &mut [u8], ended: bool) -> Found {
         match self {
             FrameReader::Json(reader) => reader.find(bytes, ended),
@@ -124,7 +127,7 @@ impl FrameReader {
         }
     }
 
-    /// What was found was dealt with; its bytes will be gone from the front at the next look.
+    /// The item was taken; its bytes will be gone from the front at the next call.
     pub(crate) fn taken(&mut self) {
         match self {
             FrameReader::Json(reader) => reader.taken(),
@@ -133,7 +136,7 @@ impl FrameReader {
         }
     }
 
-    /// Takes what the writer is to be told, which comes before what was found.
+    /// Takes the message to the writer, which precedes the found item.
     pub(crate) fn notice(&mut self) -> Option<Notice> {
         match self {
             FrameReader::Json(reader) => reader.notice(),
@@ -142,7 +145,7 @@ impl FrameReader {
         }
     }
 
-    /// Whether something was found that the application is to be shown, and not taken.
+    /// Whether an item was found that must be shown to the application, and was not taken.
     pub(crate) fn has_shown(&self) -> bool {
         match self {
             FrameReader::Json(reader) => reader.has_shown(),
@@ -151,7 +154,7 @@ impl FrameReader {
         }
     }
 
-    /// Whether a frame has begun that is not whole yet, or a connection of which more must tell what it speaks.
+    /// Whether a frame is incomplete, or the protocol of the connection is not known yet.
     pub(crate) fn is_inside(&self) -> bool {
         match self {
             FrameReader::Json(reader) => reader.is_inside(),
@@ -160,8 +163,8 @@ impl FrameReader {
         }
     }
 
-    /// Gives up on a frame that has begun: its bytes are dropped by the caller, and garbage is found next, or what the
-    /// connection has begun with.
+    /// Gives up on a frame that has begun: the caller drops its bytes, and the next item is
+    /// garbage, or the protocol that the connection has begun with.
     pub(crate) fn give_up(&mut self) {
         match self {
             FrameReader::Json(reader) => reader.give_up(),
@@ -170,7 +173,7 @@ impl FrameReader {
         }
     }
 
-    /// All that was received is dropped, and nothing more will come.
+    /// All received bytes are dropped, and no more will come.
     pub(crate) fn forget(&mut self) {
         match self {
             FrameReader::Json(reader) => reader.forget(),
@@ -185,7 +188,7 @@ impl FrameWriter {
         FrameWriter::Json(JsonWriter::default())
     }
 
-    /// Appends the frame to `out` as it is to be sent.
+    /// Appends the encoded frame to `out`.
     pub(crate) fn wrap(&mut self, frame: &[u8], out: &mut Vec<u8>) -> Wrapping {
         match self {
             FrameWriter::Json(writer) => writer.wrap(frame, out),
@@ -194,8 +197,9 @@ impl FrameWriter {
         }
     }
 
-    /// Whether the client knows a frame's end only by the end of a write, as far as we know: nothing stands between two of
-    /// them. Then each has a write of its own, and a pace may hold it.
+    /// Whether the client, as far as is known, recognizes a frame's end only by the end of a write,
+    /// because nothing separates two frames. Then each frame needs a write of its own, and a pace
+    /// may hold it.
     pub(crate) fn is_bare(&self) -> bool {
         match self {
             FrameWriter::Json(writer) => writer.is_bare(),
@@ -204,8 +208,8 @@ impl FrameWriter {
         }
     }
 
-    /// Hears what its reader has to say. Whether a frame without payload is to be sent now, so that what was sent before has
-    /// an end.
+    /// Handles its reader's message. Returns whether an empty frame must be sent now, so that what
+    /// was sent before is terminated.
     pub(crate) fn use_lines(&mut self) -> bool {
         match self {
             FrameWriter::Json(writer) => writer.use_lines(),

@@ -1,15 +1,16 @@
-//! What must hold for any bytes from outside, as far as it is private here: see `src/fuzzing.rs` of the server.
+//! Properties for any bytes from outside, of code that is private here: see `src/fuzzing.rs` of the
+//! server.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use crate::proxy_header::{Beginning, HEADER_BYTES_MAX, look, resembles_header};
 
-/// The bytes are what a proxy sends. A header is known as soon as it is whole and not before, whatever follows, and it says
-/// what `proxy-protocol.txt` says.
+/// The bytes come from a proxy. A header is recognized as soon as it is complete and not before,
+/// whatever follows, and it means what `proxy-protocol.txt` says.
 pub fn proxy_header(data: &[u8]) {
     let whole = look(data);
     let first = (0..=data.len()).map(|end| look(&data[..end])).find(|beginning| *beginning != Beginning::Incomplete);
-    // Long ones are given up at some length; what is known by then stays.
+    // Long ones are given up at some length; the decision by then stays.
     assert_eq!(first.unwrap_or(Beginning::Incomplete), whole);
     let resembles = resembles_header(data);
     match whole {

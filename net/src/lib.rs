@@ -1,56 +1,65 @@
-//! A reactor in muduo's manner, on mio: one event loop a thread, connections dealt out round-robin, frames in, frames
-//! out. Its framing knows that a frame is a JSON object by its braces; nothing here knows what a frame means.
+//! A reactor in the style of muduo, on mio: one event loop per thread, connections assigned
+//! round-robin, frames in, frames out. The framing recognizes JSON objects by their braces; nothing
+//! here knows the meaning of a frame.
 //!
 //! An [`Acceptor`] listens and hands sockets to a [`LoopGroup`]. A loop owns its connections: it alone reads them and
 //! calls the application's [`Handler`] for them. Any thread writes to a connection through its [`Link`].
 //!
 //! # One turn of a loop
-//! 1. **poll**: wait for sockets, letters or the next deadline;
-//! 2. **read**: from readable sockets, a slice of each, showing whole frames to the handler. What the handler wants later
-//!    stays where it is, and the socket is not read on: that is the backpressure;
-//! 3. **inbox**: open the letters of other threads: messages, hang-ups, new connections. All are taken at once; what they
-//!    cause waits for the next turn;
-//! 4. **newcomers**: open connections, or look whether their preface has come;
-//! 5. **timers**: second looks, idle connections, frames that do not complete, closings that do not end;
-//! 6. **flush**: remove the dead, then write once to every connection that was sent something in this turn.
+//! 1. **poll**: waits for sockets, letters or the next deadline;
+//! 2. **read**: reads from readable sockets, a slice of each, and shows complete frames to the
+//!    handler. An item that the handler wants later stays where it is, and its socket is not read
+//!    on: that is the backpressure;
+//! 3. **inbox**: opens the letters of other threads: messages, hang-ups, new connections. All are
+//!    taken together; what they cause waits for the next turn;
+//! 4. **newcomers**: opens connections, or checks whether their preface has arrived;
+//! 5. **timers**: second looks, idle connections, incomplete frames, closings that take too long;
+//! 6. **flush**: removes dead connections, then writes once to every connection that was sent
+//!    something in this turn.
 //!
-//! # Nobody has a turn for himself
-//! The step that reads has a budget of four milliseconds and 2 MiB of work, one share in it half a
-//! millisecond and 256 KiB, and each other step as much as one share: at most, but for the item that it is
-//! at. Work is counted in bytes of frames, and 512 for each frame. Whatever is left waits for the next turn,
-//! which follows at once. Connections that wait are served by share, see [`Link::set_share`]: shares take
-//! turns, a slice each, and one that begins to wait goes first. So a client whose share was idle waits for
-//! the turn that is going on, and for other shares that began to wait at the same time, however many
-//! connections others have. One greedy share makes a turn as long as its part; only as many shares as are
-//! busy at once make it longer. What one frame causes is not divided: a message to a group costs a write for
-//! each member.
+//! # Fair turns
+//!
+//! The step that reads has a budget of four milliseconds and 2 MiB of work; one share in it has
+//! half a millisecond and 256 KiB, and so has each other step. A step exceeds its budget by its
+//! last item at most. Work is counted in bytes of frames, plus 512 for each frame. The rest waits
+//! for the next turn, which follows immediately. Waiting connections are served by share, see
+//! [`Link::set_share`]: shares take turns, a slice each, and a share that begins to wait goes
+//! first. So a client whose share was idle waits for the current turn, and for other shares that
+//! began to wait at the same time, however many connections others have. One greedy share makes a
+//! turn only as long as its part; only several busy shares make it longer. The effects of one frame
+//! are not divided: a message to a group costs a write for each member.
 //!
 //! # Life of a connection
-//! A connection from a proxy begins before that: it is opened when its [`Preface`] has told who the client is.
+//!
+//! A connection from a proxy begins earlier: it is opened when its [`Preface`] has named the
+//! client.
 //!
 //! ```text
 //!   open ──── end of input, too long a frame, idle, stop ────▶ draining ──▶ lingering ──▶ dead
 //!     └────── broken, or hung up: its last frames are shown, then ─────────────────────────▲
 //! ```
-//! | step | in words | the application hears | its output |
+//! | step | meaning | call | its output |
 //! |---|---|---|---|
-//! | hang up | it is dead, or given up as a slow consumer | `on_hang_up` | sealed: written no more, still accepting |
-//! | end | its input is over, and all of it shown | `on_incoming` with `End` or `Stop` | as before |
-//! | close | that was taken: nothing more is shown | | written, within the drain timeout |
-//! | finish | all is written: the peer is told (FIN) | `on_close` | sealed |
-//! | kill | it is over, finished or not | `on_close`, unless it did | sealed |
-//! | bury | it is removed at the end of the turn | `on_unsent` for what is left | closed: refuses everything |
+//! | hang up | it is dead, or given up as a slow consumer | `on_hang_up` | sealed: no longer written, still accepts frames |
+//! | end | its input has ended, and all of it was shown | `on_incoming` with `End` or `Stop` | as before |
+//! | close | the end was taken: no more is shown | | written, within the drain timeout |
+//! | finish | all is written: the sending side is shut down (FIN) | `on_close` | sealed |
+//! | kill | it ends, finished or not | `on_close`, unless called before | sealed |
+//! | bury | it is removed at the end of the turn | `on_unsent` for the rest | closed: refuses everything |
 //!
-//! Frames that a connection did not take are given back: see [`Fate`].
+//! Frames that a connection did not take are returned: see [`Fate`].
 //!
 //! # Why any thread writes
-//! A frame for a connection of another loop could be posted to that loop; but waking a thread costs more than writing the
-//! frame. With the output under a leaf lock the loop that read a frame writes it, and the round trip of a message is one
-//! read and one write, as for a bare relay. It also knows at once whether the frame was taken.
+//!
+//! A frame for a connection of another loop could be posted to that loop, but waking a thread costs
+//! more than writing the frame. With the output under a leaf lock, the loop that read a frame
+//! writes it, and the round trip of a message is one read and one write, as for a bare relay. The
+//! loop also knows immediately whether the frame was accepted.
 //!
 //! # Which file may use which
-//! Each file may use those above it, and of its own line those to its left; `tests/order.rs` sees to it. A folder is one
-//! thing: it may use what the file of its name may.
+//!
+//! Each file may use those above it and, in its own line, those to its left; `tests/order.rs`
+//! checks this. A folder counts as one unit: it may use what the file of its name may.
 //!
 //! ```text
 //! the ground                      slots timer budget rounds complaints event waiting stopping proxy_header framing

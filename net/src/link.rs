@@ -1,20 +1,25 @@
 //! [`Link`]: how any thread reaches one connection.
 //!
-//! The loop that owns a connection reads it; its output is shared, under a leaf lock, so that a loop which read a
-//! frame for this connection writes it here itself at the end of its turn. No thread has to be woken for it, and
-//! whether the connection still takes frames is known at once. Only what the socket does not take is finished by the
-//! owning loop, which alone hears that the socket has room again.
+//! The loop that owns a connection reads it. Its output is shared, under a leaf lock, so that a
+//! loop which has read a frame for this connection writes it itself at the end of its turn. No
+//! thread has to be woken for it, and the sender immediately knows whether the connection still
+//! accepts frames. Only the rest that the socket does not take is written by the owning loop, which
+//! alone is notified when the socket has room again.
 //!
-//! # What has arrived
-//! A frame that the socket took may still be lost: the peer is gone, and only a timeout will tell. So frames that are to be
-//! given back are kept until the peer's kernel has acknowledged them. How much it has not is asked by `SIOCOUTQ` (tcp(7)):
-//! when much was written since the last time, when the connection ends, and in an *errand* of the thread that wrote, a
-//! second after it did. An errand is a second look at one link at a certain time, see [`Turn::run_errands`].
+//! # Acknowledgements
+//!
+//! A frame that the socket took may still be lost: the peer has gone, and only a timeout will show
+//! it. So frames with [`Fate::Return`] are held until the peer's kernel has acknowledged them. The
+//! unacknowledged bytes are queried by `SIOCOUTQ` (tcp(7)): when much was written since the last
+//! query, when the connection ends, and in an *errand* of the thread that wrote, a second after it
+//! did. An errand is a second look at one link at a certain time, see [`Turn::run_errands`].
 //!
 //! # Connections in doubt
-//! A client that has lost its connection and comes back on another one leaves the first behind, which looks alive until the
-//! system gives it up. Such a link is put in doubt ([`Link::doubt`]): if its peer acknowledges nothing for a second then,
-//! though there is something to acknowledge, it is hung up. A peer that has acknowledged all it was sent ends the doubt.
+//!
+//! A client that has lost its connection and comes back on another one leaves the first behind,
+//! which looks alive until the system gives it up. Such a link is put in doubt ([`Link::doubt`]):
+//! if its peer then acknowledges nothing for a second, though there is something to acknowledge, it
+//! is hung up. A peer that has acknowledged everything ends the doubt.
 
 use std::fmt;
 use std::io::{self, ErrorKind};
@@ -34,12 +39,13 @@ use crate::socket::Socket;
 use crate::transport::{Got, Transport};
 use crate::turn::{self, Listed};
 
-/// The shared part of a connection. It outlives the connection: a closed link refuses everything. It keeps the
-/// connection's descriptor, so it should not be kept for long after [`Handler::on_close`](crate::Handler::on_close).
+/// The shared part of a connection. It outlives the connection: a closed link refuses everything.
+/// It holds the connection's descriptor, so do not hold it for long after
+/// [`Handler::on_close`](crate::Handler::on_close).
 pub struct Link<M> {
     pub(crate) id: ConnId,
     pub(crate) socket: Socket,
-    /// The client's address if a proxy has told it. Behind a pointer, because most have none.
+    /// The client's address, if a proxy has named it. Behind a pointer, because most have none.
     client: Option<Box<SocketAddr>>,
     owner: LoopHandle<M>,
     /// The share of the loop's turns that it uses.
@@ -47,7 +53,7 @@ pub struct Link<M> {
     side: Mutex<Side>,
 }
 
-/// What one thread does for connections in one turn of its loop, see [`turn::Turn`].
+/// The work of one thread for connections in one turn of its loop, see [`turn::Turn`].
 pub type Turn<M> = turn::Turn<Link<M>>;
 
 /// Why a link does not take a frame. Nothing of it was taken.
@@ -94,18 +100,19 @@ impl<M> Link<M> {
         }
     }
 
-    /// Has it use this share of its loop's time from now on; shares take turns, however many connections each has. Before,
-    /// it has one of its own.
+    /// Makes it use this share of its loop's time from now on; shares take turns, however many
+    /// connections each has. Before the call it has a share of its own.
     pub fn set_share(&self, share: u64) {
         self.share.store(share, Relaxed);
     }
 
-    /// Takes a frame, to be written at the end of this turn or when the socket has room.
+    /// Accepts a frame, to be written at the end of this turn or when the socket has room.
     ///
     /// # Errors
-    /// [`Refused::Closed`], or [`Refused::Full`] for a frame with [`Fate::Return`] when frames of that kind wait beyond
-    /// the high-water mark and the socket takes no more. Replies are not refused: a client that does not read them is not
-    /// read either.
+    ///
+    /// [`Refused::Closed`], or [`Refused::Full`] for a frame with [`Fate::Return`] if such frames
+    /// beyond the high-water mark wait and the socket takes no more. Replies are never refused: a
+    /// client that does not read them is not read either.
     pub fn send(self: &Arc<Link<M>>, turn: &mut Turn<M>, frame: &[u8], fate: Fate) -> Result<(), Refused> {
         let mut guard = self.side.lock();
         let answered = !matches!(fate, Fate::Return(_));
@@ -134,7 +141,8 @@ impl<M> Link<M> {
                     return Err(Refused::Full);
                 }
             }
-            // Nothing is written any more: what is not given back is worthless, and would only lie here until the close.
+            // Nothing is written any more: frames that are not returned are useless, and would only
+            // stay here until the close.
             State::Sealed | State::Finished if answered => {
                 drop(guard);
                 self.report(turn, written);
@@ -155,17 +163,18 @@ impl<M> Link<M> {
         self.side.lock().heed(self, turn, notice);
     }
 
-    /// From now on writes at the loop's pace, if there is one and as long as its frames are bare. Any thread.
+    /// From now on writes at the loop's pace, if there is one and as long as its frames are bare.
+    /// Any thread may call it.
     pub fn use_pace(&self) {
         self.side.lock().paced = self.owner.pace().is_some();
     }
 
-    /// Whether it writes at the loop's pace. Any thread.
+    /// Whether it writes at the loop's pace. Any thread may call it.
     pub fn is_paced(&self) -> bool {
         self.side.lock().is_paced()
     }
 
-    /// Writes what is pending, now. Any thread.
+    /// Writes what is pending, now. Any thread may call it.
     pub fn flush(self: &Arc<Link<M>>, turn: &mut Turn<M>) {
         self.flush_side(self.side.lock(), turn);
     }
@@ -183,22 +192,24 @@ impl<M> Link<M> {
         std::mem::take(&mut turn.reports)
     }
 
-    /// Puts the connection in doubt: its client has come to another one, and may have lost this one. It is hung up as soon
-    /// as its peer has acknowledged nothing for a while though there is something to acknowledge. Whether that is so
-    /// already; then the caller hangs it up. Any thread.
+    /// Puts the connection in doubt: its client has come back on another one, and may have lost
+    /// this one. It is hung up once its peer has acknowledged nothing for a while though there is
+    /// something to acknowledge. Returns whether that is so already; then the caller must hang it
+    /// up. Any thread may call it.
     pub fn doubt(self: &Arc<Link<M>>, turn: &mut Turn<M>) -> bool {
         let stalled = self.side.lock().doubt(self.reach(), self, turn);
         self.report(turn, Written::All);
         stalled
     }
 
-    /// How many frames with [`Fate::Return`] it was sent so far, up to a number that wraps around. Any thread.
+    /// The number of frames with [`Fate::Return`] that it was sent, modulo 2³². Any thread may call
+    /// it.
     pub fn pushes(&self) -> u32 {
         self.side.lock().pushes
     }
 
-    /// Tells the owner what a write has come to, in the order in which it happened: what was written before the
-    /// connection broke is still reported. Not under the lock.
+    /// Reports the results of a write to the owner, in order: frames written before the connection
+    /// broke are still reported. Not under the lock.
     fn report(&self, turn: &mut Turn<M>, written: Written) {
         for label in turn.reports.drain(..) {
             self.owner.post(Letter::Sent(self.id, label));
@@ -208,7 +219,7 @@ impl<M> Link<M> {
         }
     }
 
-    /// The socket has room again. Only the owner hears it.
+    /// The socket has room again. Only the owner is notified of that.
     pub(crate) fn on_writable(self: &Arc<Link<M>>, turn: &mut Turn<M>) {
         let was_blocked = std::mem::take(&mut self.side.lock().blocked);
         if was_blocked {
@@ -218,9 +229,10 @@ impl<M> Link<M> {
         }
     }
 
-    /// Removes the frames that were sent with [`Fate::Return`] and this label and that the connection will not bring to its
-    /// client, in order: while it is open, those that were not begun to be written; when it is hung up or the peer has
-    /// closed, all that the peer's kernel has not acknowledged. Any thread.
+    /// Removes and returns, in order, the frames that were sent with [`Fate::Return`] and this
+    /// label and that the connection will not bring to its client: while it is open, those that
+    /// were not begun to be written; once it is hung up or the peer has closed, all that the peer's
+    /// kernel has not acknowledged. Any thread may call it.
     pub fn take_back(&self, label: u32) -> Vec<Box<[u8]>> {
         let back = self.side.lock().take_back(self.reach(), |other| other == label);
         back.into_iter().map(|(_, frame)| frame).collect()
@@ -233,7 +245,8 @@ impl<M> Link<M> {
         }
     }
 
-    /// Writes no more from now on, and has the owner close the connection. Any thread.
+    /// Writes no more from now on, and makes the owner close the connection. Any thread may call
+    /// it.
     pub fn hang_up(&self) {
         self.seal();
         self.owner.post(Letter::HangUp(self.id));
@@ -247,13 +260,13 @@ impl<M> Link<M> {
         }
     }
 
-    /// Whether it is closed, or about to be: it takes nothing more. Any thread.
+    /// Whether it is closed, or about to be: it accepts no more. Any thread may call it.
     pub fn is_sealed(&self) -> bool {
         !self.side.lock().state.writes()
     }
 
-    /// The peer has closed its side: what it has not acknowledged now it has not read, and what is written from now on it
-    /// will hardly read.
+    /// The peer has closed its side: it has not read what it has not acknowledged now, and will
+    /// hardly read what is written from now on.
     pub(crate) fn on_peer_ended(&self) {
         let mut side = self.side.lock();
         if side.state == State::Open {
@@ -261,23 +274,23 @@ impl<M> Link<M> {
         }
     }
 
-    /// How much waits to be written, in bytes. Any thread.
+    /// The bytes that wait to be written. Any thread may call it.
     pub fn pending_bytes(&self) -> usize {
         self.side.lock().pending()
     }
 
-    /// How much the client has not received, as far as is known, in bytes. Any thread.
+    /// The bytes that the client has not received, as far as is known. Any thread may call it.
     pub fn undelivered_bytes(&self) -> usize {
         let mut side = self.side.lock();
         side.pending().saturating_add(side.unacknowledged(self.reach()))
     }
 
-    /// So much is pending that a client should not be read on, since it would be answered.
+    /// So much is pending that the client should not be read, because it would be answered.
     pub(crate) fn is_congested(&self) -> bool {
         self.side.lock().is_congested(self.output_bytes_max())
     }
 
-    /// Until when what is pending is held, if it is.
+    /// Until when the pending output is held, if it is.
     pub(crate) fn held_until(&self, now: Instant) -> Option<Instant> {
         self.side.lock().output.as_ref().and_then(|output| output.held_until(now))
     }
@@ -286,12 +299,12 @@ impl<M> Link<M> {
         self.owner.output_bytes_max()
     }
 
-    /// Nothing is pending.
+    /// Whether nothing is pending.
     pub(crate) fn is_flushed(&self) -> bool {
         self.side.lock().pending() == 0
     }
 
-    /// Says to the peer that nothing follows. What is sent from now on is given back in the end: trying to write it
+    /// Shuts the sending side down. Frames sent from now on are returned in the end: writing them
     /// would break the connection before the peer has read the rest.
     pub(crate) fn finish(&self) {
         self.side.lock().state = State::Finished;
@@ -302,8 +315,9 @@ impl<M> Link<M> {
         }
     }
 
-    /// The end: returns what was to be given back, was not asked for, and has not arrived. Refusing and giving back are one
-    /// step, or a frame accepted between them would be lost.
+    /// Closes it: returns the frames that are to be returned, were not taken back, and have not
+    /// arrived. Refusing and returning are one step, or a frame accepted between them would be
+    /// lost.
     pub(crate) fn close(&self) -> Vec<(u32, Box<[u8]>)> {
         let mut side = self.side.lock();
         if side.state.writes() {
@@ -312,7 +326,8 @@ impl<M> Link<M> {
         let back = side.take_back(self.reach(), |_| true);
         (side.state, side.output) = (State::Closed, None);
         drop(side);
-        // A link that is still held keeps the descriptor open: the peer would not hear of the end.
+        // A link that is still held keeps the descriptor open, so without this the peer would not
+        // see the end.
         if let Err(error) = self.socket.shutdown(Shutdown::Both)
             && error.kind() != ErrorKind::NotConnected
         {
@@ -321,13 +336,14 @@ impl<M> Link<M> {
         back
     }
 
-    /// Posts a message for this connection to its loop; it comes to [`Handler::on_message`](crate::Handler::on_message).
-    /// Any thread, never blocks.
+    /// Posts a message for this connection to its loop, which passes it to
+    /// [`Handler::on_message`](crate::Handler::on_message). Any thread may call it; it never
+    /// blocks.
     pub fn post(&self, message: M) {
         self.owner.post(Letter::Message(self.id, message));
     }
 
-    /// Posts many messages to their connections, waking each loop once.
+    /// Posts many messages to their connections, with one wake-up per loop.
     pub fn post_all(messages: Vec<(Arc<Link<M>>, M)>) {
         let mut rest = messages;
         while let Some(owner) = rest.first().map(|(link, _)| link.owner.clone()) {

@@ -13,7 +13,7 @@ use crate::opening::Preface;
 use crate::places::Accepted;
 use crate::stats::LoopWatch;
 
-/// Running loops, and whose turn it is to get the next connection.
+/// Running loops, and the index of the loop that gets the next connection.
 #[derive(Debug)]
 pub struct LoopGroup<M> {
     loops: Vec<(LoopHandle<M>, JoinHandle<()>)>,
@@ -25,10 +25,13 @@ impl<M: Send + 'static> LoopGroup<M> {
     /// Starts `count` loops on threads named `loop-0` and so on; `handler` makes the handler of each.
     ///
     /// # Errors
-    /// When the kernel has no descriptor or thread left; loops that were started end with the process.
+    ///
+    /// If the kernel has no descriptor left or cannot start a thread; loops that were started end
+    /// with the process.
     ///
     /// # Panics
-    /// Without a loop there is nobody to assign connections to.
+    ///
+    /// If `count` is zero.
     pub fn start<H>(count: usize, settings: Settings, mut handler: impl FnMut(usize) -> H) -> io::Result<LoopGroup<M>>
     where
         H: Handler<Message = M> + Send + 'static,
@@ -48,7 +51,7 @@ impl<M: Send + 'static> LoopGroup<M> {
         Ok(LoopGroup { loops, watches: watches.into(), next: 0 })
     }
 
-    /// How other threads see the loops, in the order of their names.
+    /// Handles for watching the loops, in the order of their names.
     pub fn watches(&self) -> Arc<[LoopWatch<M>]> {
         self.watches.clone()
     }
@@ -60,12 +63,13 @@ impl<M: Send + 'static> LoopGroup<M> {
         self.next = (self.next + 1) % self.loops.len();
     }
 
-    /// Has the loops close their connections, at most so many a second in all: each is shown what has arrived, and written
-    /// what is to be written. What is not finished `timeout` after the last one's turn is broken off. Returns when all
-    /// loops have stopped.
+    /// Makes the loops close their connections, at most `per_second` in all: each connection is
+    /// shown what has arrived, and its output is written. What is not finished `timeout` after the
+    /// last one's turn is broken off. Returns when all loops have stopped.
     ///
     /// # Panics
-    /// With a rate of zero it would never end.
+    ///
+    /// If the rate is zero, because it would never end.
     pub fn drain(self, per_second: u32, timeout: Duration) {
         assert!(per_second > 0, "some connections are closed a second");
         let pause = Duration::from_secs(1) * self.loops.len() as u32 / per_second;

@@ -14,34 +14,36 @@ use crate::output::Pace;
 use crate::slots::ConnId;
 use crate::socket::Socket;
 
-/// What a loop finds in its inbox.
+/// An item of a loop's inbox.
 #[derive(Debug)]
 pub(crate) enum Letter<M> {
     /// A new connection for this loop.
     Accepted(Socket, SocketAddr, Preface),
     /// The application's message for a connection.
     Message(ConnId, M),
-    /// A frame with [`Fate::Report`](crate::Fate::Report) is out.
+    /// A frame with [`Fate::Report`](crate::Fate::Report) has arrived.
     Sent(ConnId, u32),
     /// The connection is dead or was given up.
     HangUp(ConnId),
-    /// Close the connections one after the other, with so long a pause between two, then finish within this time and stop.
+    /// Close the connections one after the other, with this pause between two, then finish within
+    /// this time and stop.
     Drain { pause: Duration, timeout: Duration },
-    /// Give a sign of life.
+    /// Prove that the loop turns.
     Beat,
 }
 
 /// A loop's inbox. Posting never blocks and never fails.
 ///
-/// The inbox has no capacity of its own, since refusing a letter would lose an outcome. What can be in it is bounded by
-/// what causes letters: connections (one accept, one hang-up each), the application's jobs in flight, which it bounds.
+/// The inbox has no capacity of its own, since refusing a letter would lose an outcome. Its size is
+/// bounded by the sources of letters: connections (one accept, one hang-up each), and the
+/// application's jobs in flight, which the application bounds.
 pub(crate) struct LoopHandle<M> {
     inbox: Arc<Inbox<M>>,
 }
 
 struct Inbox<M> {
     letters: Mutex<Vec<Letter<M>>>,
-    /// The loop was woken and has not looked into the inbox since.
+    /// Whether the loop was woken and has not looked into the inbox since.
     notified: AtomicBool,
     waker: Waker,
     /// The high-water mark of each connection.
@@ -60,7 +62,7 @@ impl<M> LoopHandle<M> {
         self.inbox.output_bytes_max
     }
 
-    /// How connections that do not read lines are written to, if not at once.
+    /// The pace for connections that do not read lines, if any.
     pub(crate) fn pace(&self) -> Option<&Pace> {
         self.inbox.pace.as_ref()
     }
@@ -75,12 +77,12 @@ impl<M> LoopHandle<M> {
         self.notify();
     }
 
-    /// Whether something was posted since the last taking.
+    /// Whether something was posted since the letters were last taken.
     pub(crate) fn is_notified(&self) -> bool {
         self.inbox.notified.load(Ordering::Acquire)
     }
 
-    /// How many wait.
+    /// The number of letters.
     pub(crate) fn letters(&self) -> usize {
         self.inbox.letters.lock().len()
     }
@@ -89,8 +91,8 @@ impl<M> LoopHandle<M> {
         Arc::ptr_eq(&self.inbox, &other.inbox)
     }
 
-    /// Takes all letters, leaving the empty `spare` in their place. The flag is cleared first, so that a letter which
-    /// is pushed after the taking wakes the loop again.
+    /// Takes all letters, leaving the empty `spare` in their place. The flag is cleared first, so
+    /// that a letter pushed after the taking wakes the loop again.
     pub(crate) fn take(&self, spare: &mut Vec<Letter<M>>) {
         debug_assert!(spare.is_empty());
         if self.inbox.notified.swap(false, Ordering::AcqRel) {
@@ -102,7 +104,7 @@ impl<M> LoopHandle<M> {
         if !self.inbox.notified.swap(true, Ordering::AcqRel)
             && let Err(error) = self.inbox.waker.wake()
         {
-            // An eventfd write fails only if the loop is gone.
+            // An eventfd write fails only if the loop has ended.
             log::debug!("cannot wake a loop: {error}");
         }
     }

@@ -1,4 +1,5 @@
-//! [`Output`]: what waits to be written to one connection, frame by frame, and what was written and may not have arrived.
+//! [`Output`]: the frames that wait to be written to one connection, and those that were written
+//! and may not have arrived.
 //!
 //! ```text
 //!   bytes   ░░░░░░░░▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓
@@ -6,10 +7,12 @@
 //!           forgotten ↑ kept          ↑ written: the socket has taken these
 //! ```
 //!
-//! Frames keep their borders until the peer's kernel has acknowledged them, so that those which a dying connection did not
-//! bring to its client can be given back to whoever sent them. What is never given back is forgotten as soon as it is
-//! written, unless it stands behind a frame that may be. A connection with nothing to write and nothing to be acknowledged
-//! holds no buffer: buffers come from and return to a [`BufferPool`](crate::buffer_pool::BufferPool) of the thread that writes.
+//! Frame boundaries are remembered until the peer's kernel has acknowledged the frames, so that
+//! frames that a dying connection did not bring to its client can be returned to their senders.
+//! Frames that are never returned are dropped as soon as they are written, unless they follow one
+//! that may be. A connection with nothing to write and nothing unacknowledged holds no buffer:
+//! buffers come from and return to a [`BufferPool`](crate::buffer_pool::BufferPool) of the thread
+//! that writes.
 
 use std::collections::VecDeque;
 use std::io;
@@ -21,25 +24,26 @@ mod pace;
 
 pub use pace::{JOINED_BYTES_MAX, JOINED_MAX, Pace};
 
-/// What becomes of a frame that the connection does not bring to its client.
+/// The fate of a frame that the connection does not bring to its client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fate {
-    /// It is worthless without this connection: a reply.
+    /// It is dropped, because it is useless without this connection: a reply.
     Drop,
-    /// It is given back under this label, see [`Link::take_back`](crate::Link::take_back) and
+    /// It is returned under this label, see [`Link::take_back`](crate::Link::take_back) and
     /// [`Handler::on_unsent`](crate::Handler::on_unsent).
     Return(u32),
-    /// It is dropped; but when the peer's kernel has acknowledged it all, [`Handler::on_sent`](crate::Handler::on_sent)
-    /// hears this label.
+    /// It is dropped; but when the peer's kernel has acknowledged all of it,
+    /// [`Handler::on_sent`](crate::Handler::on_sent) is called with this label.
     Report(u32),
 }
 
-/// Which frames are given back.
+/// Which frames are returned.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Back {
     /// Those that were not begun: the connection lives, and brings the others to its client.
     Unwritten,
-    /// Those that the peer's kernel has not acknowledged: the connection brings nothing to anybody any more.
+    /// Those that the peer's kernel has not acknowledged: the connection brings nothing to its
+    /// client any more.
     Unacknowledged,
 }
 
@@ -54,34 +58,34 @@ pub(crate) enum Writing {
     First,
 }
 
-/// Bytes and the borders in them.
+/// Bytes and the frame boundaries in them.
 #[derive(Debug, Default)]
 pub(crate) struct Output {
     bytes: Vec<u8>,
-    /// Where the first mark's frame begins.
+    /// The position of the first mark's frame.
     kept: usize,
-    /// Up to where the socket has taken the bytes.
+    /// The position up to which the socket has taken the bytes.
     written: usize,
     marks: VecDeque<Mark>,
-    /// How many marks, at the front, are wholly written.
+    /// The number of marks at the front that are completely written.
     sent: usize,
-    /// How many of those report when they are acknowledged.
+    /// The number of those whose acknowledgement is to be reported.
     sent_reports: usize,
-    /// How many bytes of the first mark that is not wholly written were written.
+    /// The written bytes of the first mark that is not completely written.
     written_of_first: usize,
-    /// Bytes of the frames that can be given back and are not wholly written, as if nothing of the first were written.
+    /// Bytes of the returnable frames that are not completely written; the first counts in full.
     returnable: usize,
-    /// All bytes that the socket took of this output, and how many of them were acknowledged when the kernel was
-    /// last asked: negative while the kernel still holds bytes from before this output existed.
+    /// All bytes that the socket took of this output, and how many of them were acknowledged at the
+    /// last query: negative while the kernel still holds bytes from before this output existed.
     written_total: i64,
     acknowledged_total: i64,
     /// Since when the peer's kernel owes an acknowledgement and has given none.
     waits_since: Option<Instant>,
     /// The kernel is not asked (SIOCOUTQ) while fewer written bytes than this are kept.
     ask_at: usize,
-    /// When the next look after it is due: the link's.
+    /// When the link's next look after it is due.
     pub(crate) errand: Option<Instant>,
-    /// How long the link waits between two looks for an acknowledgement that is to be reported.
+    /// The pause between two looks for an acknowledgement that is to be reported.
     pub(crate) report_pause: Duration,
     /// Until when nothing more is written, if writes are paced.
     pub(crate) pause: Option<Instant>,
@@ -91,9 +95,9 @@ pub(crate) struct Output {
 
 #[derive(Debug)]
 struct Mark {
-    /// Of all bytes that stand for it in the buffer.
+    /// Of all its bytes in the buffer.
     len: u32,
-    /// How many of them are not the frame itself.
+    /// The bytes around the frame itself.
     wrapping: Wrapping,
     content: Content,
 }
@@ -101,7 +105,8 @@ struct Mark {
 #[derive(Debug)]
 enum Content {
     Frame(Fate),
-    /// Several frames that are given back, joined into one to be written: their labels, and the frames as they were.
+    /// Several returnable frames, joined into one to be written: their labels, and the original
+    /// frames.
     Joined(Box<[(u32, Box<[u8]>)]>),
 }
 
@@ -121,7 +126,7 @@ impl Mark {
         }
     }
 
-    /// The frame as it was sent to the link, of the bytes that stand for it in the buffer.
+    /// The frame as it was sent to the link, from its bytes in the buffer.
     fn payload<'b>(&self, bytes: &'b [u8]) -> &'b [u8] {
         &bytes[usize::from(self.wrapping.head)..bytes.len() - usize::from(self.wrapping.tail)]
     }
@@ -143,7 +148,7 @@ impl Mark {
     }
 }
 
-/// What a write came to.
+/// The result of a write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Written {
     /// Everything that was to be written was taken.
@@ -155,17 +160,17 @@ pub(crate) enum Written {
 }
 
 impl Output {
-    /// Nothing waits to be written, and nothing that was written is of interest any more.
+    /// Whether nothing waits to be written, and nothing written is still needed.
     pub(crate) fn is_empty(&self) -> bool {
         self.marks.is_empty()
     }
 
-    /// Bytes that were not written.
+    /// The bytes that were not written.
     pub(crate) fn pending(&self) -> usize {
         self.bytes.len() - self.written
     }
 
-    /// Bytes that others have sent to this client and that were not written: what makes a slow consumer.
+    /// The unwritten bytes that others have sent to this client: too many make it a slow consumer.
     pub(crate) fn returnable(&self) -> usize {
         self.returnable
     }
@@ -180,12 +185,12 @@ impl Output {
         self.sent_reports > 0
     }
 
-    /// Whether so much was written since the kernel was asked that it is to be asked again.
+    /// Whether so much was written since the last query that the kernel should be asked again.
     pub(crate) fn is_much_sent(&self) -> bool {
         self.written - self.kept > self.ask_at.max(SENT_BYTES_STEP)
     }
 
-    /// Since when the peer's kernel owes an acknowledgement and has given none, when it was last asked.
+    /// Since when the peer's kernel owes an acknowledgement, as of the last query.
     pub(crate) fn waits_since(&self) -> Option<Instant> {
         self.waits_since
     }
@@ -238,8 +243,8 @@ impl Output {
         }
     }
 
-    /// Hears that the peer's kernel has acknowledged all that was written but the last `unacknowledged` bytes. `reports`
-    /// receives the labels of the frames that asked for it.
+    /// The peer's kernel has acknowledged all written bytes but the last `unacknowledged` ones.
+    /// `reports` gets the labels of the frames that asked for a report.
     pub(crate) fn acknowledge(&mut self, unacknowledged: usize, reports: &mut Vec<u32>) {
         let acknowledged = self.written.saturating_sub(unacknowledged);
         while self.sent > 0 && self.kept + self.marks[0].len() <= acknowledged {
@@ -252,8 +257,8 @@ impl Output {
         self.ask_at = self.written - self.kept + SENT_BYTES_STEP;
     }
 
-    /// Notes since when the peer's kernel owes an acknowledgement, which is known only from one look to the next. Whether
-    /// it has acknowledged something since the last look.
+    /// Notes since when the peer's kernel owes an acknowledgement, which is known only from one
+    /// query to the next. Returns whether it has acknowledged something since the last query.
     pub(crate) fn note_progress(&mut self, unacknowledged: usize, now: Instant) -> bool {
         let total = self.written_total.saturating_sub(i64::try_from(unacknowledged).unwrap_or(i64::MAX));
         let has_progressed = total > self.acknowledged_total;
@@ -266,7 +271,7 @@ impl Output {
         has_progressed
     }
 
-    /// Nobody asks what became of the first mark, which is written.
+    /// Drops the first mark, which is written and no longer needed.
     fn forget_first(&mut self) -> Option<Mark> {
         let first = self.marks.pop_front()?;
         self.sent -= 1;
@@ -274,8 +279,9 @@ impl Output {
         Some(first)
     }
 
-    /// Drops what is written and in front of everything that may be given back or reported; and its bytes once they are
-    /// most of the buffer, so that a slow reader's buffer does not grow by what was written long ago.
+    /// Drops what is written and precedes everything that may be returned or reported; and its
+    /// bytes once they are most of the buffer, so that a slow reader's buffer does not contain
+    /// bytes written long ago.
     fn forget_worthless(&mut self) {
         while self.sent > 0 && self.marks[0].is_worthless() {
             self.forget_first();
@@ -291,8 +297,9 @@ impl Output {
         self.check_invariants();
     }
 
-    /// Removes the frames with fate [`Fate::Return`] of these labels, in order, as they were sent to the link. What was begun
-    /// goes on being written all the same, if anything is: the stream would be garbled.
+    /// Removes the frames with fate [`Fate::Return`] of these labels, in order, as they were sent
+    /// to the link. A frame that was begun continues to be written if anything is: otherwise the
+    /// stream would be garbled.
     pub(crate) fn take_back(&mut self, wanted: impl Fn(u32) -> bool, back: Back) -> Vec<(u32, Box<[u8]>)> {
         // A connection may be many users, most of whom have nothing here.
         if !self.marks.iter().any(|mark| mark.has(&wanted)) {
@@ -337,7 +344,7 @@ impl Output {
         taken
     }
 
-    /// What is to be given back under one label is to be given back under another.
+    /// Frames under the label `from` get the label `to`.
     pub(crate) fn relabel(&mut self, from: u32, to: u32) {
         let relabel = |label: &mut u32| *label = if *label == from { to } else { *label };
         for mark in &mut self.marks {
@@ -349,18 +356,18 @@ impl Output {
         }
     }
 
-    /// Makes it like a new one, but for its memory. Nothing is pending in it, and nothing is awaited.
+    /// Resets it, but keeps its memory. Nothing may be pending or awaited.
     pub(crate) fn clear(&mut self) {
         let Output { bytes, marks, .. } = std::mem::take(self);
         *self = Output { bytes, marks, ..Output::default() };
     }
 
-    /// Bytes of memory that it holds.
+    /// The bytes of memory that it holds.
     pub(crate) fn memory(&self) -> usize {
         self.bytes.capacity()
     }
 
-    /// It visits all marks; when they are many, only now and then.
+    /// This visits all marks; if they are many, it runs only now and then.
     fn check_invariants(&self) {
         if cfg!(debug_assertions) && (self.marks.len() < 64 || self.written_total % 64 == 0) {
             assert!(self.kept <= self.written && self.written <= self.bytes.len());
@@ -376,8 +383,8 @@ impl Output {
     }
 }
 
-/// How much more may be written until the kernel is asked what has arrived: rarely enough that it costs nothing, often
-/// enough that the copies stay small.
+/// The written bytes after which the kernel is asked again: rarely enough to cost nothing, often
+/// enough for the copies to stay small.
 const SENT_BYTES_STEP: usize = 8 * 1024;
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! [`Places`]: how many accepted sockets may be open at once, so that a flood of clients leaves descriptors for the rest of
-//! the process.
+//! [`Places`]: limits the number of accepted sockets that are open, so that a flood of clients
+//! leaves descriptors for the rest of the process.
 
 use std::fmt;
 use std::ops::Deref;
@@ -9,10 +9,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use mio::Waker;
 use mio::net::TcpStream;
 
-/// What the acceptor and every accepted socket share.
+/// Shared by the acceptor and every accepted socket.
 struct Places {
     open: AtomicUsize,
-    /// The acceptor waits for a socket to be closed.
+    /// Whether the acceptor waits for a socket to be closed.
     is_awaited: AtomicBool,
     waker: Arc<Waker>,
 }
@@ -23,18 +23,19 @@ pub(crate) struct Gate {
     max: usize,
 }
 
-/// An accepted socket. It gives its place back when it is closed, that is dropped.
+/// An accepted socket. Closing (dropping) it releases its place.
 pub struct Accepted {
-    // The order matters: the descriptor is free before the place is.
+    // The order matters: the descriptor is released before the place is.
     stream: TcpStream,
     _place: Place,
 }
 
-/// None that counts, for a test's own socket.
+/// `None` for a test's own socket, which does not count.
 struct Place(Option<Arc<Places>>);
 
 impl Gate {
-    /// Any number of sockets until [`Gate::set_max`]. `waker` wakes the acceptor when one is closed that it waits for.
+    /// Without a limit until [`Gate::set_max`]. `waker` wakes the acceptor when a socket is closed
+    /// while it waits for that.
     pub(crate) fn new(waker: Arc<Waker>) -> Gate {
         let places = Places { open: AtomicUsize::new(0), is_awaited: AtomicBool::new(false), waker };
         Gate { places: Arc::new(places), max: usize::MAX }
@@ -44,7 +45,7 @@ impl Gate {
         self.max = max;
     }
 
-    /// Whether another socket may be accepted. If not, the waker is woken when one was closed.
+    /// Whether another socket may be accepted. If not, closing one wakes the waker.
     pub(crate) fn is_open(&self) -> bool {
         let has_room = || self.places.open.load(Ordering::SeqCst) < self.max;
         if has_room() {
@@ -69,7 +70,7 @@ impl Drop for Place {
             && is_awaited.swap(false, Ordering::SeqCst)
             && let Err(error) = waker.wake()
         {
-            // It looks by itself before long.
+            // The acceptor also looks by itself after a while.
             log::debug!("cannot wake the acceptor: {error}");
         }
     }

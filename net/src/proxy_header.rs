@@ -1,31 +1,31 @@
-//! The header with which a proxy says for whom it has connected: the PROXY protocol, versions 1 and 2 (`proxy-protocol.txt`
-//! of HAProxy). It stands once, before everything else:
+//! The header with which a proxy names the client of a connection: the PROXY protocol, versions 1
+//! and 2 (`proxy-protocol.txt` of HAProxy). It occurs once, before everything else:
 //!
 //! ```text
 //!   PROXY TCP4 203.0.113.7 10.0.0.1 51234 8003\r\n{"msgType":1,…
 //!   └──────────────── version 1 ─────────────────┘
 //! ```
 //!
-//! Version 2 is binary and begins with a signature that no text begins with. The `ppp` crate reads both; this file says what
-//! a connection has to know of it.
+//! Version 2 is binary and begins with a signature that no text begins with. The `ppp` crate parses
+//! both; this file extracts what a connection needs.
 
 use std::net::{IpAddr, SocketAddr};
 
 use ppp::{v1, v2};
 
-/// What stands at the beginning of a connection.
+/// The beginning of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Beginning {
-    /// A whole header, so many bytes long. It names no client when the proxy speaks for itself (a health check) or does not
-    /// know; the address of the socket is the right one then.
+    /// A complete header of this length. It names no client if the proxy speaks for itself (a
+    /// health check) or does not know; then the address of the socket is the right one.
     Header { len: usize, client: Option<SocketAddr> },
-    /// Perhaps a header, of which more must come.
+    /// Possibly a header; more must arrive.
     Incomplete,
-    /// No header.
+    /// Not a header.
     Other,
 }
 
-/// Looks at all that was received on a connection.
+/// Inspects all received bytes of a connection.
 pub(crate) fn look(bytes: &[u8]) -> Beginning {
     match resembles_header(bytes) {
         None => Beginning::Incomplete,
@@ -35,12 +35,12 @@ pub(crate) fn look(bytes: &[u8]) -> Beginning {
     }
 }
 
-/// The line is parsed when it is whole: of some beginnings of a good one the parser says that they are bad.
+/// The line is parsed when it is complete: the parser rejects some beginnings of valid lines.
 fn look_at_text(bytes: &[u8]) -> Beginning {
     match memchr::memchr(b'\n', &bytes[..bytes.len().min(V1_BYTES_MAX)]) {
         None if bytes.len() < V1_BYTES_MAX => Beginning::Incomplete,
         None => Beginning::Other,
-        // Of UNKNOWN the parser takes a line that ends with a blank instead.
+        // For UNKNOWN the parser would accept a line that ends with a blank instead.
         Some(end) if !bytes[..end].ends_with(b"\r") => Beginning::Other,
         Some(end) => v1::Header::try_from(&bytes[..=end]).map_or(Beginning::Other, |header| Beginning::Header {
             len: end + 1,
@@ -59,7 +59,7 @@ fn look_at_binary(bytes: &[u8]) -> Beginning {
     }
 }
 
-/// Whether bytes begin as a header does, good or bad; `None` when there are too few to tell.
+/// Whether bytes begin like a header, valid or not; `None` if there are too few to tell.
 pub(crate) fn resembles_header(bytes: &[u8]) -> Option<bool> {
     let prefixes = [V1_PREFIX, v2::PROTOCOL_PREFIX];
     if prefixes.iter().any(|prefix| bytes.starts_with(prefix)) {
@@ -91,9 +91,10 @@ fn client(ip: IpAddr, port: u16) -> SocketAddr {
     SocketAddr::new(ip.to_canonical(), port)
 }
 
-/// The longest header that is read. Addresses need 232 bytes at most; the rest is for what a proxy may add (TLVs).
+/// The longest header that is read. Addresses need 232 bytes at most; the rest is for additions of
+/// a proxy (TLVs).
 pub(crate) const HEADER_BYTES_MAX: usize = 4096;
-/// The longest line of version 1, its end included.
+/// The longest line of version 1, including its end.
 const V1_BYTES_MAX: usize = 107;
 /// The signature, version, family and length of version 2.
 const V2_FIXED_BYTES: usize = 16;

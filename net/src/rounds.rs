@@ -1,33 +1,36 @@
-//! [`Rounds`]: who is served next when not all can be served in one turn.
+//! [`Rounds`]: the order of service when not all can be served in one turn.
 //!
-//! What waits belongs to a *share*: an account, say, or an address. Shares are served in turn, one item each, however many
-//! items they have; and a share that begins to wait goes before those that have been served since they began. So a client
-//! that asks for little waits for the item that is being served, and for those that began to wait at the same time, not for
-//! everybody who keeps the loop busy. Within a share, items that are *urgent* take turns with the others: what comes from a
-//! client that was not heard lately does not wait behind all that the greedy ones of its address have sent.
-//! Between shares this is the order of the flow queues of RFC 8290 (FQ-CoDel, 4.2), counted in items.
+//! Each waiting item belongs to a *share*, for example an account or an address. Shares are served
+//! in turn, one item each, however many items they have; and a share that begins to wait goes
+//! before those that have been served since they began. So a client with few requests waits for the
+//! current item, and for shares that began to wait at the same time, not for all that keep the loop
+//! busy. Within a share, *urgent* items take turns with the others: input from a client that was
+//! quiet before does not wait behind all input of the greedy clients of its address. Between shares
+//! this is the order of the flow queues of RFC 8290 (FQ-CoDel, 4.2), counted in items.
 
 use std::collections::VecDeque;
 use std::collections::hash_map::{Entry, HashMap};
 
-/// Items that wait, by share.
+/// Waiting items, by share.
 #[derive(Debug)]
 pub(crate) struct Rounds<T> {
-    /// Each share is in one of the two lists below. The hash is keyed: clients choose their addresses.
+    /// Each share is in one of the two lists below. The hash is keyed, because clients choose their
+    /// addresses.
     waiting: HashMap<u64, Share<T>>,
     /// Shares that were not served since they began to wait.
     fresh: VecDeque<u64>,
-    /// The others. One that has nothing left stays for a round, so that it cannot be fresh again in each.
+    /// The others. A share without items stays for a round, so that it cannot be fresh again in
+    /// each.
     served: VecDeque<u64>,
     len: usize,
 }
 
-/// What waits of one share.
+/// The waiting items of one share.
 #[derive(Debug)]
 struct Share<T> {
     urgent: VecDeque<T>,
     rest: VecDeque<T>,
-    /// The last that was served was urgent: now it is the turn of another.
+    /// Whether the last served item was urgent: the next one is another.
     was_urgent: bool,
 }
 
@@ -56,7 +59,7 @@ impl<T> Rounds<T> {
         self.len == 0
     }
 
-    /// Has an item wait behind those of its share, or behind the urgent ones.
+    /// Adds an item behind those of its share, or behind the urgent ones.
     pub(crate) fn push(&mut self, share: u64, item: T, urgent: bool) {
         self.len += 1;
         match self.waiting.entry(share) {
@@ -69,7 +72,8 @@ impl<T> Rounds<T> {
         }
     }
 
-    /// The item whose turn it is, of the shares that may be served now. The others keep their places.
+    /// Removes and returns the item whose turn it is, of the shares that may be served now. The
+    /// others keep their places.
     pub(crate) fn next(&mut self, may_be_served: impl Fn(u64) -> bool) -> Option<T> {
         let (mut passed_fresh, mut passed_served) = (Vec::new(), Vec::new());
         let mut found = None;
@@ -96,7 +100,7 @@ impl<T> Rounds<T> {
         }
         passed_fresh.into_iter().rev().for_each(|share| self.fresh.push_front(share));
         passed_served.into_iter().rev().for_each(|share| self.served.push_front(share));
-        // Nobody waits: all may be fresh again.
+        // Nothing waits: all shares may be fresh again.
         if found.is_none() && self.len == 0 && !self.waiting.is_empty() {
             *self = Rounds::new();
         }
@@ -137,7 +141,7 @@ mod tests {
         }
         rounds.push(1000, "quiet", false);
         assert_eq!(rounds.next(|_| true), Some("quiet"));
-        // Not so in the same round once more.
+        // Not again in the same round.
         rounds.push(1000, "again", false);
         assert_eq!(rounds.next(|_| true), Some("greedy"));
         assert_eq!(all(&mut rounds).last(), Some(&"again"));

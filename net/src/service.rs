@@ -1,4 +1,4 @@
-//! [`Service`]: the open connections of a loop, and what is done for them in its turns.
+//! [`Service`]: the open connections of a loop, and the work for them in its turns.
 
 use std::io;
 use std::net::SocketAddr;
@@ -25,13 +25,13 @@ use crate::tokens;
 use crate::turn::Listed;
 use crate::waiting::News;
 
-/// The connections, and whose turn it is among them.
+/// The connections, and the order in which they are served.
 pub(crate) struct Service<H: Handler> {
     pub(crate) handler: H,
     pub(crate) settings: Settings,
     pub(crate) handle: LoopHandle<H::Message>,
     pub(crate) turn: Turn<H::Message>,
-    /// Room for what one read brings.
+    /// The buffer for one read.
     pub(crate) scratch: Vec<u8>,
     pub(crate) stats: Arc<LoopStats>,
     connections: Slots<Connection<H::Conn, H::Message>>,
@@ -41,7 +41,7 @@ pub(crate) struct Service<H: Handler> {
     dead: Vec<ConnId>,
 }
 
-/// What becomes a connection.
+/// The data of a new connection.
 pub(crate) struct Entry<A> {
     pub(crate) socket: Socket,
     pub(crate) peer: SocketAddr,
@@ -93,9 +93,10 @@ impl<H: Handler> Service<H> {
         let (reader, writer) = framing.unwrap_or_else(json);
         let is_plain = transport.is_plain();
         let opened = connections.insert_with(|id| {
-            // Without being told of an urgent byte, the loop would take the short read that ends before it for the end of
-            // what is there. Writable events come only after the socket was full (epoll reports edges), so asking for them
-            // always costs nothing, while asking when they are needed would be a system call each time.
+            // Without notice of an urgent byte, the loop would take the short read before it for
+            // the end of the available bytes. Writable events come only after the socket was full
+            // (epoll reports edges), so always requesting them costs nothing, while requesting them
+            // when needed would be a system call each time.
             let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
             socket.register(registry, tokens::of_connection(id), interest)?;
             let link = Arc::new(Link::new(id, socket, client, writer, transport, handle.clone()));
@@ -157,7 +158,7 @@ impl<H: Handler> Service<H> {
         }
     }
 
-    /// Does what follows from what a socket has told.
+    /// Handles the news of a socket.
     fn attend_to(&mut self, id: ConnId, news: News) {
         if news.gone {
             self.hang_up(id);
@@ -185,7 +186,7 @@ impl<H: Handler> Service<H> {
         self.show_again(id);
     }
 
-    /// What was sent under this label has arrived.
+    /// The frame with this label has arrived.
     pub(crate) fn report(&mut self, id: ConnId, label: u32) {
         let Some(conn) = self.connections.get_mut(id) else { return };
         let Phase::Open(app) = &mut conn.phase else { return };
@@ -193,8 +194,8 @@ impl<H: Handler> Service<H> {
         self.show_again(id);
     }
 
-    /// What the application said "later" to is not shown again because the socket has something to tell, and a connection
-    /// that has used up its budget is served in the next turn.
+    /// An event of the socket does not repeat an item that the application answered with "later",
+    /// and a connection that has used up its budget is served in the next turn.
     fn serve_unless_waiting(&mut self, id: ConnId) {
         self.hear_reports(id);
         if self.connections.get_mut(id).is_some_and(|conn| conn.waiting.is_over()) {
@@ -202,7 +203,8 @@ impl<H: Handler> Service<H> {
         }
     }
 
-    /// A client that sends something while the application holds what came before has acknowledged what it has read.
+    /// If a client sends something while the application holds earlier input, it has acknowledged
+    /// what it has read.
     fn hear_reports(&mut self, id: ConnId) {
         let Service { handler, turn, connections, .. } = self;
         let Some(conn) = connections.get_mut(id).filter(|conn| conn.waiting.is_for_application()) else { return };
@@ -211,7 +213,8 @@ impl<H: Handler> Service<H> {
         }
     }
 
-    /// The application was called for this connection: it is shown again what it said "later" to, if there is something.
+    /// The application was called for this connection: repeats the item that it answered with
+    /// "later", if there is one.
     fn show_again(&mut self, id: ConnId) {
         let held = self.connections.get_mut(id).filter(|conn| conn.waiting.is_for_application());
         let Some(conn) = held else { return };
@@ -223,7 +226,7 @@ impl<H: Handler> Service<H> {
         }
     }
 
-    /// Does what there is to do for a connection, within its budget.
+    /// Does the pending work for a connection, within its budget.
     fn serve(&mut self, id: ConnId) {
         let mut scratch = std::mem::take(&mut self.scratch);
         let Some((conn, mut closing)) = self.closing(id) else {
@@ -246,7 +249,7 @@ impl<H: Handler> Service<H> {
         self.turn.relieve();
     }
 
-    /// Shows the application what was received, and notes what the connection waits for then.
+    /// Shows the application the received input, and notes what the connection then waits for.
     fn read(&mut self, id: ConnId, scratch: &mut [u8]) {
         let Some((conn, mut closing)) = self.closing(id) else { return };
         let now = closing.turn.now();
@@ -258,7 +261,7 @@ impl<H: Handler> Service<H> {
             Shown::Costly | Shown::More => conn.queue(closing.ready, now),
         }
         match shown {
-            // What is held is not looked at for want of something new, so it is still to be shown.
+            // A held item was not shown because there was nothing new, so it must still be shown.
             Shown::Costly if conn.waiting.is_for_application() => conn.waiting.show_again(),
             Shown::Costly | Shown::More => conn.waiting.end(),
             Shown::All | Shown::Over(_) | Shown::Held | Shown::Congested => {}
@@ -278,14 +281,14 @@ impl<H: Handler> Service<H> {
         }
     }
 
-    /// A connection, and what it takes to bring it to its end.
+    /// A connection, with the parts needed to end it.
     fn closing(&mut self, id: ConnId) -> Option<(&mut Conn<H>, Closing<'_, H>)> {
         let Service { handler, turn, settings, timers, ready, dead, stats, connections, .. } = self;
         let conn = connections.get_mut(id)?;
         Some((conn, Closing { handler, turn, settings, timers, ready, dead, stats }))
     }
 
-    /// The connection can no longer be written to: shows what it sent before, and its end.
+    /// The connection can no longer be written to: shows its earlier input, and its end.
     pub(crate) fn hang_up(&mut self, id: ConnId) {
         let Some((conn, mut closing)) = self.closing(id) else { return };
         match conn.phase {
@@ -295,12 +298,13 @@ impl<H: Handler> Service<H> {
                 self.serve(id);
             }
             Phase::Draining(_) => closing.kill(conn),
-            // What lingers is read up to its end and then ends by itself.
+            // A lingering connection is read up to its end and then ends by itself.
             Phase::Open(_) | Phase::Lingering | Phase::Dead => {}
         }
     }
 
-    /// The server stops: shows what has arrived up to now, and then the end. Whether there was somebody to be told.
+    /// The server shuts down: shows what has arrived until now, and then the end. Returns whether
+    /// the connection was open.
     pub(crate) fn stop(&mut self, id: ConnId) -> bool {
         let Some(conn) = self.connections.get_mut(id) else { return false };
         let Phase::Open(_) = conn.phase else { return false };
@@ -309,7 +313,7 @@ impl<H: Handler> Service<H> {
         true
     }
 
-    /// Breaks off everything.
+    /// Breaks off all connections.
     pub(crate) fn stop_all(&mut self) {
         for id in self.connections.ids() {
             if let Some((conn, mut closing)) = self.closing(id) {
@@ -319,7 +323,7 @@ impl<H: Handler> Service<H> {
         }
     }
 
-    /// Does what is due, as far as the budget goes.
+    /// Handles the deadlines that are due, within the budget.
     pub(crate) fn look_at_deadlines(&mut self) {
         self.turn.budget.next_step();
         self.turn.run_errands();
@@ -336,11 +340,11 @@ impl<H: Handler> Service<H> {
         }
     }
 
-    /// Nothing was heard for some time, when that was last looked at.
+    /// Nothing had arrived for some time when that was last checked.
     fn on_idle(&mut self, id: ConnId) {
         let now = self.turn.now();
         let Some(conn) = self.connections.get_mut(id) else { return };
-        // A client that is not read may well have sent something since: nobody has looked.
+        // A client that is not read may well have sent something since.
         let is_unread = conn.waiting.is_for_application() || conn.waiting.is_for_client();
         let heard = if is_unread { now } else { conn.heard };
         match heard + self.settings.idle_timeout {
@@ -352,7 +356,7 @@ impl<H: Handler> Service<H> {
         }
     }
 
-    /// A frame was not whole some time ago.
+    /// A frame was incomplete some time ago.
     fn on_frame_late(&mut self, id: ConnId) {
         let now = self.turn.now();
         let Some(conn) = self.connections.get_mut(id) else { return };
@@ -360,7 +364,7 @@ impl<H: Handler> Service<H> {
         let Some(begun) = conn.frame_begun() else { return };
         let mut due = begun + self.settings.frame_timeout;
         if due <= now && conn.waiting.is_for_turn() {
-            // The rest may have been read and not looked at yet.
+            // The rest may have been read and not processed yet.
             due = now + LOOK_AGAIN;
         }
         if due > now {
@@ -378,7 +382,7 @@ impl<H: Handler> Service<H> {
             (Deadline::Close, _) => closing.kill(conn),
             (Deadline::Write, phase) => {
                 conn.write_timer_set = false;
-                // It may have got further meanwhile.
+                // It may have progressed meanwhile.
                 if let Phase::Draining(_) = phase {
                     closing.drain_on(conn);
                 }
@@ -388,7 +392,8 @@ impl<H: Handler> Service<H> {
         }
     }
 
-    /// Removes the dead, gives back what they did not take, and sets the deadlines that the application asked for.
+    /// Removes dead connections, returns frames that they did not take, and sets the reminders that
+    /// the application asked for.
     pub(crate) fn bury(&mut self, registry: &Registry) {
         if self.dead.is_empty() && self.turn.turned_away.is_empty() && self.turn.reminders.is_empty() {
             return;
@@ -417,7 +422,7 @@ impl<H: Handler> Service<H> {
     }
 }
 
-/// What a look at a deadline costs.
+/// The cost of checking a deadline.
 const TIMER_WORK: usize = 256;
 /// How soon to check a frame's deadline again when bytes that may complete it are already queued.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);

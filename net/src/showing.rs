@@ -5,15 +5,15 @@ use crate::framing::{Found, Piece};
 use crate::handler::{CloseReason, Flow, Handler, Incoming};
 use crate::link::Turn;
 
-/// How showing the received bytes to the application ended.
+/// The result of showing the received bytes to the application.
 pub(crate) enum Shown {
-    /// All that is complete was taken.
+    /// All complete items were taken.
     All,
-    /// It has cost enough for this turn: go on in the next.
+    /// It has used up the budget of this turn: continue in the next.
     Costly,
-    /// As much was read as one connection may read at once, and there may be more.
+    /// One connection's limit of a read was reached, and there may be more.
     More,
-    /// Too much waits for the client to be read on.
+    /// So much waits for the client that it is not read on.
     Congested,
     /// The application wants the rest later.
     Held,
@@ -21,7 +21,7 @@ pub(crate) enum Shown {
     Over(CloseReason),
 }
 
-/// Tells the application, once, that nothing sent to the connection will arrive.
+/// Notifies the application, once, that nothing sent to the connection will arrive.
 pub(crate) fn tell_hang_up<H: Handler>(
     handler: &mut H,
     turn: &mut Turn<H::Message>,
@@ -36,7 +36,7 @@ pub(crate) fn tell_hang_up<H: Handler>(
     }
 }
 
-/// Tells the application what the peer's kernel has acknowledged of what it waits for; whether there was something.
+/// Reports the acknowledgements that the application waits for. Returns whether there were any.
 pub(crate) fn tell_reports<H: Handler>(
     handler: &mut H,
     turn: &mut Turn<H::Message>,
@@ -50,7 +50,7 @@ pub(crate) fn tell_reports<H: Handler>(
     !reports.is_empty()
 }
 
-/// Reads what there is, within a budget, and shows it to the application.
+/// Reads what is available, within a budget, and shows it to the application.
 pub(crate) fn read_and_show<H: Handler>(
     handler: &mut H,
     turn: &mut Turn<H::Message>,
@@ -87,12 +87,12 @@ pub(crate) fn read_and_show<H: Handler>(
     shown
 }
 
-/// Bytes that are never shown, blanks or a frame without an end, cost the reading and the search.
+/// Bytes that are never shown (blanks, or a frame without an end) cost reading and scanning.
 pub(crate) fn spend_on_unshown<M>(turn: &mut Turn<M>, bytes: usize) {
     turn.budget.spend(bytes / DISCARDED_PER_WORK);
 }
 
-/// Shows the application what was received and kept, and keeps what is left.
+/// Shows the application the received and kept bytes, and keeps the rest.
 fn show_received<H: Handler>(
     handler: &mut H,
     turn: &mut Turn<H::Message>,
@@ -104,35 +104,36 @@ fn show_received<H: Handler>(
     shown
 }
 
-/// What is at the front of a connection's bytes, and is to be done about it.
+/// The item at the front of a connection's bytes, and the step for it.
 enum Front {
-    /// There is nothing before more arrives.
+    /// Nothing before more arrives.
     Nothing,
-    /// So many bytes are passed over.
+    /// Skip this number of bytes.
     Passed(usize),
-    /// Much was passed over, which the application is told.
+    /// Many bytes were skipped, which the application is shown.
     Blanks,
     Frame(Piece),
-    /// So many bytes of garbage, beside those that were passed over.
+    /// This number of bytes of garbage, in addition to the skipped ones.
     Garbage(usize),
-    /// The last that is shown, and why the connection closes then.
+    /// The last item, and why the connection then closes.
     Last(Incoming<'static>, CloseReason),
 }
 
-/// Shows the application the frames in `bytes`; returns how many bytes are done with.
+/// Shows the application the frames in `bytes`; returns the number of consumed bytes.
 fn show<H: Handler>(
     handler: &mut H,
     turn: &mut Turn<H::Message>,
     conn: &mut Connection<H::Conn, H::Message>,
     bytes: &mut [u8],
 ) -> (usize, Shown) {
-    // The first look is at once: an application that holds often may be shown one item at a time.
+    // The first check is immediate: an application that holds often may be shown one item at a
+    // time.
     let (mut consumed, mut taken) = (0, FRAMES_BETWEEN_LOOKS);
     loop {
         if turn.is_spent() {
             return (consumed, Shown::Costly);
         }
-        // The end is shown all the same: it asks for no answer.
+        // The end is shown in any case, because it needs no answer.
         if taken == FRAMES_BETWEEN_LOOKS && consumed < bytes.len() {
             taken = 0;
             if is_congested(turn, conn) {
@@ -195,15 +196,15 @@ fn is_congested<A, M>(turn: &mut Turn<M>, conn: &Connection<A, M>) -> bool {
     if !conn.link.is_congested() {
         return false;
     }
-    // All that was sent, because the replies here may confirm it.
+    // Everything sent is written, because the replies here may confirm it.
     turn.flush();
     conn.link.flush(turn);
     conn.link.is_congested()
 }
 
-/// Finds out what comes next. `bytes` is all that was received and not consumed.
+/// Finds the next item. `bytes` are all received and unconsumed bytes.
 fn find_front<A, M>(turn: &mut Turn<M>, conn: &mut Connection<A, M>, bytes: &mut [u8]) -> Front {
-    // Those of garbage that is about to be shown are part of it.
+    // Blanks before garbage that is about to be shown are part of it.
     if conn.blanks >= BLANKS_UNSHOWN_MAX && !conn.reader.has_shown() {
         return Front::Blanks;
     }
@@ -226,7 +227,7 @@ fn find_front<A, M>(turn: &mut Turn<M>, conn: &mut Connection<A, M>, bytes: &mut
     }
 }
 
-/// What is shown when the input is over.
+/// The item that is shown when the input has ended.
 fn last_word<A, M>(conn: &Connection<A, M>) -> Incoming<'static> {
     match conn.ends {
         CloseReason::Stopped => Incoming::Stop,
@@ -240,13 +241,13 @@ fn last_word<A, M>(conn: &Connection<A, M>) -> Incoming<'static> {
     }
 }
 
-/// What one read asks for: the usual longest frame.
+/// The size of one read: the usual longest frame.
 pub(crate) const READ_BYTES: usize = 64 * 1024;
-/// Bytes that are read and dropped cost less than those that are looked at.
+/// Bytes that are read and dropped cost this many times less than processed ones.
 const DISCARDED_PER_WORK: usize = 4;
-/// Items that are shown before the output is looked at again.
+/// Items that are shown between two checks of the output.
 const FRAMES_BETWEEN_LOOKS: usize = 64;
-/// What an item costs beside its bytes.
+/// The cost of an item in addition to its bytes.
 const ITEM_WORK: usize = 512;
-/// Bytes that ask for no answer and are not shown before more have come.
+/// Bytes without an answer that may accumulate before they are shown.
 const BLANKS_UNSHOWN_MAX: usize = 4096;

@@ -1,5 +1,5 @@
-//! What a simulation needs of this package: sockets of its own, and loops that turn when they are told to. Not part of
-//! a production build.
+//! The parts of this package for a simulation: its own sockets, and loops that turn on request. Not
+//! part of a production build.
 
 use std::fmt;
 use std::io;
@@ -26,10 +26,11 @@ pub use crate::opening::{Chain, CustomOpening, CustomStep, Speech};
 pub use crate::socket::SimulatedSocket;
 pub use crate::transport::CustomTransport;
 
-/// A link of no loop: what is posted to it stays where it is.
+/// A link without a loop: posted messages stay where they are.
 ///
 /// # Errors
-/// When there is no descriptor left.
+///
+/// If there is no descriptor left.
 pub fn lone_link<M>(socket: Arc<dyn SimulatedSocket>) -> io::Result<Arc<Link<M>>> {
     let poll = Poll::new()?;
     let owner = LoopHandle::new(Waker::new(poll.registry(), Token(0))?, 0, None);
@@ -37,10 +38,11 @@ pub fn lone_link<M>(socket: Arc<dyn SimulatedSocket>) -> io::Result<Arc<Link<M>>
     Ok(Arc::new(Link::new(id, socket, None, FrameWriter::json(), Transport::Plain, owner)))
 }
 
-/// A link of no loop whose socket takes everything and brings nothing.
+/// A link without a loop whose socket accepts everything and never has input.
 ///
 /// # Errors
-/// When there is no descriptor left.
+///
+/// If there is no descriptor left.
 pub fn link_to_nowhere<M>() -> io::Result<Arc<Link<M>>> {
     lone_link(Arc::new(Nowhere))
 }
@@ -81,10 +83,11 @@ pub struct ManualLoop<H: Handler> {
 }
 
 impl<H: Handler> ManualLoop<H> {
-    /// A loop at its beginning.
+    /// A loop in its initial state.
     ///
     /// # Errors
-    /// When there is no descriptor left.
+    ///
+    /// If there is no descriptor left.
     pub fn new(handler: H, settings: Settings, now: Instant) -> io::Result<ManualLoop<H>> {
         let mut inner = EventLoop::new(handler, settings)?;
         inner.begin(now);
@@ -92,7 +95,7 @@ impl<H: Handler> ManualLoop<H> {
         Ok(ManualLoop { inner, handle })
     }
 
-    /// How others see it.
+    /// A handle for watching it.
     pub fn watch(&self) -> LoopWatch<H::Message> {
         self.inner.watch()
     }
@@ -102,27 +105,28 @@ impl<H: Handler> ManualLoop<H> {
         self.handle.post(Letter::Accepted(Socket::Simulated(socket), peer, preface));
     }
 
-    /// Has it close its connections with a pause between two, finish everything within a time after the last, and stop.
+    /// Makes it close its connections with a pause between two, finish everything within a time
+    /// after the last, and stop.
     pub fn drain(&self, pause: Duration, timeout: Duration) {
         self.handle.post(Letter::Drain { pause, timeout });
     }
 
-    /// How long it would sleep if nothing woke it; `None` is for ever.
+    /// How long it would sleep if nothing woke it; `None` means without limit.
     pub fn sleep(&self, now: Instant) -> Option<Duration> {
         if self.handle.letters() > 0 { Some(Duration::ZERO) } else { self.inner.sleep(now) }
     }
 
-    /// One turn, with what the poller would have told.
+    /// One turn, with the events that the poller would have reported.
     pub fn turn(&mut self, now: Instant, events: &[Event]) {
         self.inner.turn(now, events.iter().copied());
     }
 
-    /// It has nothing more to do: [`ManualLoop::end`] is next.
+    /// Whether only [`ManualLoop::end`] is left to do.
     pub fn is_over(&self) -> bool {
         self.inner.is_over()
     }
 
-    /// The last of it.
+    /// Ends it.
     pub fn end(self) {
         self.inner.end();
     }

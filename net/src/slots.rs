@@ -1,7 +1,7 @@
 //! [`Slots`]: a table whose keys go stale when their entry is removed.
 
-/// Names one connection of one loop. The index is used again, the generation is not (before 2³² reuses of one index),
-/// so that an id which outlived its connection reaches nobody.
+/// Identifies one connection of one loop. The index is reused, the generation is not (before 2³²
+/// reuses of one index), so an id that has outlived its connection reaches no other one.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub(crate) struct ConnId {
     pub(crate) index: u32,
@@ -30,7 +30,7 @@ impl<T> Slots<T> {
         self.slots.len() - self.free.len()
     }
 
-    /// Puts in what `make` builds for its own id; nothing is put in when it fails.
+    /// Inserts what `make` builds for its own id; nothing if that fails.
     pub(crate) fn insert_with<E>(&mut self, make: impl FnOnce(ConnId) -> Result<T, E>) -> Result<ConnId, E> {
         let index = match self.free.last() {
             Some(&index) => index as usize,
@@ -64,7 +64,7 @@ impl<T> Slots<T> {
         Some(value)
     }
 
-    /// The ids of all values, for the rare work that visits everyone.
+    /// The ids of all values, for rare work on all of them.
     pub(crate) fn ids(&self) -> Vec<ConnId> {
         let occupied = self.slots.iter().enumerate().filter(|(_, slot)| slot.value.is_some());
         occupied.map(|(index, slot)| ConnId { index: index as u32, generation: slot.generation }).collect()

@@ -1,5 +1,5 @@
-//! [`Socket`]: what a connection reads and writes. In production it is a TCP stream and nothing else; a simulation puts
-//! its own in the place.
+//! [`Socket`]: the stream that a connection reads and writes. In production it is always a TCP
+//! stream; a simulation provides its own.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr};
@@ -43,7 +43,7 @@ impl Socket {
         }
     }
 
-    /// Reads, and leaves what it has read where it is.
+    /// Reads without removing the bytes.
     pub(crate) fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Socket::Tcp(stream) => stream.peek(buffer),
@@ -73,7 +73,8 @@ impl Socket {
         }
     }
 
-    /// How much the kernel takes in before the peer has to wait: nothing longer can have arrived unread.
+    /// The bytes that the kernel accepts before the peer has to wait: no more can have arrived
+    /// unread.
     pub(crate) fn receive_buffer_bytes(&self) -> io::Result<usize> {
         match self {
             Socket::Tcp(stream) => SockRef::from(&**stream).recv_buffer_size(),
@@ -82,11 +83,11 @@ impl Socket {
         }
     }
 
-    /// How many of the bytes that were written the peer's kernel has not acknowledged (tcp(7), SIOCOUTQ). Of a connection
-    /// that is broken the kernel still tells how many those were in the end.
+    /// The number of written bytes that the peer's kernel has not acknowledged (tcp(7), SIOCOUTQ).
+    /// For a broken connection the kernel still reports the final number.
     ///
-    /// `is_shut` says that our side was shut down: the end of the stream counts as one byte to the kernel until it is
-    /// acknowledged, after all others, and is not counted here.
+    /// `is_shut`: our side was shut down. The kernel counts the end of the stream as one byte until
+    /// it is acknowledged, after all others; it is not counted here.
     pub(crate) fn unacknowledged(&self, is_shut: bool) -> io::Result<usize> {
         let count = match self {
             Socket::Tcp(stream) => output_queue(stream)?,
@@ -96,7 +97,7 @@ impl Socket {
         Ok(count.saturating_sub(usize::from(is_shut)))
     }
 
-    /// Has the loop told of what happens to it.
+    /// Makes the poller report its events to the loop.
     pub(crate) fn register(&self, registry: &Registry, token: Token, interest: Interest) -> io::Result<()> {
         match self {
             Socket::Tcp(stream) => registry.register(&mut SourceFd(&stream.as_raw_fd()), token, interest),
@@ -108,7 +109,7 @@ impl Socket {
         }
     }
 
-    /// Has it told no longer.
+    /// Stops the reports.
     pub(crate) fn deregister(&self, registry: &Registry) -> io::Result<()> {
         match self {
             Socket::Tcp(stream) => registry.deregister(&mut SourceFd(&stream.as_raw_fd())),
@@ -131,8 +132,8 @@ impl From<Accepted> for Socket {
 #[allow(unsafe_code)]
 fn output_queue(stream: &TcpStream) -> io::Result<usize> {
     let mut count: libc::c_int = 0;
-    // SAFETY: the descriptor is open for as long as the stream is borrowed, and this request writes one int to where it
-    // is pointed, which outlives the call.
+    // SAFETY: the descriptor is open for as long as the stream is borrowed, and this request writes
+    // one int to the pointer, which outlives the call.
     let result = unsafe { libc::ioctl(stream.as_raw_fd(), libc::TIOCOUTQ, &raw mut count) };
     if result < 0 {
         return Err(io::Error::last_os_error());
@@ -163,10 +164,10 @@ mod tests {
         }
     }
 
-    /// Fills both kernels' buffers; returns how much the socket took.
+    /// Fills both kernels' buffers; returns the number of bytes that the socket took.
     fn fill(socket: &Socket) -> usize {
         let mut taken = 0;
-        // What the peer's kernel acknowledges makes room again, until its buffer is full too.
+        // Acknowledgements of the peer's kernel make room again, until its buffer is full too.
         for _ in 0..20 {
             while let Ok(count) = socket.write(&[7; 65536]) {
                 taken += count;

@@ -1,7 +1,8 @@
-//! [`LoopStats`]: what a loop counts, and [`LoopWatch`], by which another thread sees how a loop is doing.
+//! [`LoopStats`]: the counters of a loop, and [`LoopWatch`], with which another thread observes a
+//! loop.
 //!
-//! The loop alone writes its numbers, a plain load and store each, into cache lines of its own; whoever reads them gets
-//! each number as it was a moment ago, and no two of them of the same moment.
+//! Only the loop writes its numbers, each with a plain load and store, in cache lines of its own. A
+//! reader gets recent values, which may belong to slightly different moments.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +13,7 @@ use parking_lot::Mutex;
 use crate::handler::CloseReason;
 use crate::loop_handle::{Letter, LoopHandle};
 
-/// A number that one thread alone changes and any thread reads.
+/// A number that one thread changes and any thread reads.
 #[derive(Debug, Default)]
 pub struct Tally(AtomicU64);
 
@@ -31,37 +32,38 @@ pub struct LoopStats {
 /// How long the turns of a loop took, from the end of one sleep to the beginning of the next.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TurnTimes {
-    /// How many turns took no longer than the bound of the same place in [`TURN_BOUNDS`], but longer than the one before
-    /// it; at the end, those that took longer than all.
+    /// The number of turns that took no longer than the bound at the same index in [`TURN_BOUNDS`],
+    /// but longer than the one before it; the last entry counts those that took longer than all
+    /// bounds.
     pub turns: [u64; TURN_BOUNDS.len() + 1],
-    /// All together.
+    /// Their total duration.
     pub total: Duration,
 }
 
-/// How another thread sees a loop. It outlives the loop.
+/// Observes a loop from another thread. It outlives the loop.
 #[derive(Debug)]
 pub struct LoopWatch<M> {
     handle: LoopHandle<M>,
     stats: Arc<LoopStats>,
 }
 
-/// Whether a loop owes a sign of life.
+/// Whether a loop owes a heartbeat.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Pulse {
     Given,
-    /// It was asked for then.
+    /// It was requested at this time.
     Asked(Instant),
     /// The loop has ended.
     Ended,
 }
 
 impl Tally {
-    /// Adds to it. Two threads that do this at the same time lose some.
+    /// Adds to it. If two threads do so at the same time, some is lost.
     pub fn add(&self, n: u64) {
         self.0.store(self.0.load(Ordering::Relaxed) + n, Ordering::Relaxed);
     }
 
-    /// The number. Any thread.
+    /// The number. Any thread may call it.
     pub fn value(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
@@ -83,12 +85,12 @@ impl LoopStats {
         }
     }
 
-    /// Connections that this loop was given.
+    /// Connections assigned to this loop.
     pub fn accepted(&self) -> u64 {
         self.accepted.value()
     }
 
-    /// Connections that it has, those that are closing and those that wait for their preface among them.
+    /// Its open connections, including those that are closing or wait for their preface.
     pub fn open(&self) -> u64 {
         self.open.value()
     }
@@ -112,11 +114,11 @@ impl LoopStats {
         self.closed[reason as usize].add(1);
     }
 
-    /// A turn is over; so many connections are left.
+    /// A turn is over; `open` connections are left.
     pub(crate) fn on_turn(&self, took: Duration, open: usize) {
         let place = TURN_BOUNDS.iter().position(|bound| took <= *bound).unwrap_or(TURN_BOUNDS.len());
         self.turns[place].add(1);
-        // Nanoseconds of 64 bits last for centuries.
+        // 64 bits of nanoseconds last for centuries.
         self.turn_nanos.add(took.as_nanos() as u64);
         self.open.set(open as u64);
     }
@@ -141,13 +143,13 @@ impl<M> LoopWatch<M> {
         &self.stats
     }
 
-    /// How many letters wait in its inbox.
+    /// The number of letters in its inbox.
     pub fn letters(&self) -> usize {
         self.handle.letters()
     }
 
-    /// Asks the loop for a sign of life, unless it owes one. It takes the way of everything else that other threads want
-    /// of a loop, so a loop that is stuck, or was not woken, does not give it.
+    /// Requests a heartbeat, unless one is owed. The request takes the same path as all other
+    /// letters, so a loop that is stuck, or was not woken, does not answer.
     pub fn ask(&self) {
         let mut pulse = self.stats.pulse.lock();
         if *pulse == Pulse::Given {
@@ -157,7 +159,7 @@ impl<M> LoopWatch<M> {
         }
     }
 
-    /// Since when the loop owes a sign of life. One that has ended owes nothing.
+    /// Since when the loop owes a heartbeat. One that has ended owes nothing.
     pub fn owes_since(&self) -> Option<Instant> {
         match *self.stats.pulse.lock() {
             Pulse::Asked(at) => Some(at),
@@ -166,7 +168,7 @@ impl<M> LoopWatch<M> {
     }
 }
 
-/// The bounds that sort the turns of a loop by how long they took.
+/// The upper bounds for the durations of turns.
 pub const TURN_BOUNDS: [Duration; 10] = [
     Duration::from_micros(25),
     Duration::from_micros(100),

@@ -1,27 +1,28 @@
-//! [`Stop`]: how far a loop is with its end.
+//! [`Stop`]: the progress of a loop's shutdown.
 
 use std::time::{Duration, Instant};
 use std::vec;
 
 use crate::slots::ConnId;
 
-/// Whether the loop is to stop.
+/// Whether the loop should stop.
 #[derive(Debug)]
 pub(crate) enum Stop {
     No,
-    /// These connections are told one after the other, the next one then.
+    /// These connections are told to end one after the other; the next one at this time.
     Telling {
         left: vec::IntoIter<ConnId>,
         next: Instant,
         pause: Duration,
         timeout: Duration,
     },
-    /// All are told: everything ends by then.
+    /// All were told: everything ends at this time.
     By(Instant),
 }
 
 impl Stop {
-    /// These connections are to be told, the first one at once; `timeout` after the last one everything ends.
+    /// These connections are told to end, the first one immediately; `timeout` after the last one
+    /// everything ends.
     pub(crate) fn begin(ids: Vec<ConnId>, now: Instant, pause: Duration, timeout: Duration) -> Stop {
         Stop::Telling { left: ids.into_iter(), next: now, pause, timeout }
     }
@@ -37,7 +38,7 @@ impl Stop {
         }
     }
 
-    /// A connection that is to be told now, if there is one. [`Stop::pause`] follows if there was something to tell.
+    /// A connection to tell now, if there is one. [`Stop::pause`] follows if it was open.
     pub(crate) fn next(&mut self, now: Instant) -> Option<ConnId> {
         let Stop::Telling { left, next, timeout, .. } = self else { return None };
         if *next > now {
@@ -57,7 +58,7 @@ impl Stop {
         }
     }
 
-    /// Whether nothing is waited for any more.
+    /// Whether the time of the shutdown is over.
     pub(crate) fn is_due(&self, now: Instant) -> bool {
         matches!(self, Stop::By(by) if *by <= now)
     }

@@ -1,7 +1,8 @@
 //! [`Timers`]: the deadlines of one loop.
 //!
-//! A deadline is not moved when its connection is active, which would cost every frame; instead the loop looks, when
-//! one has passed, whether it still holds, and sets another one if not. So a connection has at most one entry a kind.
+//! A deadline is not moved when its connection is active, which would cost every frame; instead the
+//! loop checks, when one has passed, whether it still holds, and sets another one if not. So a
+//! connection has at most one entry of each kind.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -9,16 +10,16 @@ use std::time::Instant;
 
 use crate::slots::ConnId;
 
-/// What a deadline is for.
+/// The purpose of a deadline.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Deadline {
     /// Nothing was received for too long.
     Idle,
     /// A started frame does not complete.
     Frame,
-    /// A closing connection does not come to its end.
+    /// A closing connection takes too long.
     Close,
-    /// A closing connection may be written on.
+    /// A held output may be written.
     Write,
     /// The application wanted to be reminded.
     Reminder,
@@ -44,8 +45,9 @@ impl Timers {
         self.heap.pop().map(|Reverse((_, id, deadline))| (id, deadline))
     }
 
-    /// Forgets the deadlines of connections that are gone, if those are the most: `alive` counts the living, which
-    /// `is_alive` knows. Connections that come and go would else fill the memory for as long as the idle timeout.
+    /// Drops the deadlines of closed connections if those are the majority: `alive` is the number
+    /// of the living, which `is_alive` recognizes. Otherwise connections that come and go would
+    /// fill the memory for as long as the idle timeout.
     pub(crate) fn sweep(&mut self, alive: usize, mut is_alive: impl FnMut(ConnId) -> bool) {
         if self.heap.len() > 2 * ENTRIES_MAX * alive + SWEEP_MIN {
             self.heap.retain(|Reverse((_, id, _))| is_alive(*id));
@@ -58,7 +60,8 @@ impl Timers {
     }
 }
 
-/// Usual entries of one connection: idle, frame, close when draining, close when lingering, write, a reminder.
+/// The usual entries of one connection: idle, frame, close when draining, close when lingering,
+/// write, a reminder.
 const ENTRIES_MAX: usize = 6;
 /// Fewer are not worth a sweep.
 const SWEEP_MIN: usize = 1000;

@@ -1,14 +1,14 @@
-//! Tokens: how the poller names what the loop has it watch.
+//! Tokens: the poller's names for what the loop watches.
 
 use mio::Token;
 
 use crate::slots::ConnId;
 
-/// Names a connection that is not open yet. They are numbered apart from the open ones.
+/// Identifies a connection that is not open yet. These ids are separate from those of open ones.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct ArrivalId(pub(crate) ConnId);
 
-/// Whose token it is.
+/// The owner of a token.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Named {
     /// The waker's: letters wait.
@@ -36,9 +36,9 @@ pub(crate) fn of_arrival(ArrivalId(id): ArrivalId) -> Token {
     Token(of_connection(id).0 | ARRIVAL)
 }
 
-/// No connection has it: there are never 2³² − 1 of them.
+/// Not the token of a connection: there are never 2³² − 1 of them.
 pub(crate) const WAKE: Token = Token(usize::MAX);
-/// Marks the token of an arrival: the highest bit of an index, which needs fewer.
+/// Marks the token of an arrival: the highest bit of an index, which needs fewer bits.
 const ARRIVAL: usize = 1 << 31;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! [`Turn`]: what one thread does for connections in one turn of its loop.
+//! [`Turn`]: the work of one thread for connections in one turn of its loop.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
@@ -10,8 +10,8 @@ use crate::budget::Budget;
 use crate::buffer_pool::BufferPool;
 use crate::slots::ConnId;
 
-/// What one thread does for connections in one turn of its loop: the links that it has to write, memory
-/// for their output, and how much work the turn may still do. A thread without a loop makes a turn for
+/// The work of one thread for connections in one turn of its loop: the links to be written, memory
+/// for their output, and the rest of the turn's budget. A thread without a loop makes a turn for
 /// itself and calls [`Turn::flush`].
 #[derive(Debug)]
 #[expect(private_bounds, reason = "the links of this package alone are listed")]
@@ -21,9 +21,10 @@ pub struct Turn<L: Listed> {
     /// Links that were sent something from another client, and those that were sent a reply.
     pushed: Vec<Arc<L>>,
     answered: Vec<Arc<L>>,
-    /// A link that was sent a reply was sent something from another client after that, since the last flush.
+    /// Whether a link that was sent a reply was sent something from another client after that,
+    /// since the last flush.
     pub(crate) is_mixed: bool,
-    /// How much was sent since the last flush.
+    /// The bytes sent since the last flush.
     sent_bytes: usize,
     pub(crate) budget: Budget,
     pub(crate) reminders: Vec<(Instant, ConnId)>,
@@ -31,11 +32,11 @@ pub struct Turn<L: Listed> {
     pub(crate) turned_away: Vec<ConnId>,
     errands: BinaryHeap<Errand<L>>,
     pub(crate) pool: BufferPool,
-    /// Labels of the link that is being looked at, whose frames have arrived.
+    /// Labels of frames that have arrived, for the link being looked at.
     pub(crate) reports: Vec<u32>,
 }
 
-/// What a turn has to be able to do with a link. So this file need not know links, which know turns.
+/// What a turn needs of a link, so that this file does not depend on links, which depend on turns.
 pub(crate) trait Listed: Sized {
     fn id(&self) -> ConnId;
 
@@ -45,18 +46,19 @@ pub(crate) trait Listed: Sized {
     /// Writes what is pending, now.
     fn flush(self: &Arc<Self>, turn: &mut Turn<Self>);
 
-    /// The same, unless there is a reply in it: then it is written later in the same flush of the turn.
+    /// The same, unless there is a reply in it: then it is written later in the same flush.
     fn flush_unless_answered(self: &Arc<Self>, turn: &mut Turn<Self>);
 
     /// An errand's time has come.
     fn on_errand(self: &Arc<Self>, turn: &mut Turn<Self>, due: Instant);
 }
 
-/// Tells the turns of different threads apart.
+/// Distinguishes the turns of different threads.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct TurnId(u64);
 
-/// A second look at a link at a certain time. The earliest is the greatest.
+/// A second look at a link at a certain time. The order is reversed, so that the earliest is the
+/// greatest.
 #[derive(Debug)]
 struct Errand<L> {
     due: Instant,
@@ -100,14 +102,14 @@ impl<L: Listed> Turn<L> {
         self.budget.begin(now);
     }
 
-    /// Whether this step, or the share that is being served, has done as much as it may: the rest waits
-    /// for the next turn.
+    /// Whether this step, or the share being served, has used up its budget: the rest waits for the
+    /// next turn.
     pub(crate) fn is_spent(&mut self) -> bool {
         self.budget.is_spent()
     }
 
-    /// Whether the share of this connection has something left of its part of this turn. Work that can wait is
-    /// posted to the connection again if not.
+    /// Whether the share of this connection has some of its part of this turn left. If not, work
+    /// that can wait should be posted to the connection again.
     pub fn has_left(&self, link: &L) -> bool {
         self.budget.has_left(link.share())
     }
@@ -122,7 +124,7 @@ impl<L: Listed> Turn<L> {
         self.budget.spend(bytes);
     }
 
-    /// Has the link written at the end of this turn.
+    /// Lists the link to be written at the end of this turn.
     pub(crate) fn list(&mut self, link: Arc<L>, answered: bool) {
         let links = if answered { &mut self.answered } else { &mut self.pushed };
         links.push(link);
@@ -133,22 +135,22 @@ impl<L: Listed> Turn<L> {
         !self.answered.is_empty()
     }
 
-    /// Has the link looked at again at this time.
+    /// Schedules another look at the link at this time.
     pub(crate) fn look_again(&mut self, due: Instant, link: &Arc<L>) {
         self.errands.push(Errand { due, link: Arc::downgrade(link) });
     }
 
-    /// When there is something to do for a link that this thread has written to, if there is.
+    /// When the next errand for a link that this thread has written to is due, if there is one.
     pub fn next_errand(&self) -> Option<Instant> {
         self.errands.peek().map(|errand| errand.due)
     }
 
-    /// Notes that this much was done beside what is sent, in bytes or what takes as long.
+    /// Notes work other than sending, in bytes or their equivalent in time.
     pub fn spend(&mut self, work: usize) {
         self.budget.spend(work);
     }
 
-    /// Does it, if it is time, as far as the budget of this turn goes.
+    /// Runs the errands that are due, within the budget of this turn.
     pub fn run_errands(&mut self) {
         while self.next_errand().is_some_and(|due| due <= self.now)
             && !self.is_spent()
@@ -161,29 +163,32 @@ impl<L: Listed> Turn<L> {
         }
     }
 
-    /// Has [`Handler::on_reminder`](crate::Handler::on_reminder) called for a connection of this loop after some time.
+    /// Makes the loop call [`Handler::on_reminder`](crate::Handler::on_reminder) for one of its
+    /// connections after some time.
     pub fn remind(&mut self, link: &L, after: Duration) {
         self.reminders.push((self.now + after, link.id()));
     }
 
-    /// Has a connection of this loop closed at the end of the turn, because others need its descriptor: what was sent to it is
-    /// written as far as its socket takes it at once.
+    /// Closes one of the loop's connections at the end of the turn, because others need its
+    /// descriptor: its output is written as far as its socket takes it immediately.
     pub fn turn_away(&mut self, link: &L) {
         self.turned_away.push(link.id());
     }
 
-    /// Writes now if much was sent already: a frame for thousands of clients must not lie in memory thousands of times.
+    /// Writes now if much was sent already: a frame for thousands of clients must not be in memory
+    /// thousands of times.
     pub fn relieve(&mut self) {
         if self.sent_bytes >= SENT_BYTES_MAX {
             self.flush();
         }
     }
 
-    /// Writes to every connection that was sent something. Those that were sent a reply come last, in the order of their
-    /// first replies, so that a frame leaves before a later reply to its sender confirms it: a process that is killed
-    /// between two writes loses nothing that it has confirmed. [`Link::send`](crate::Link::send) writes earlier what this order would write
-    /// too late. One gap is left: a second thread that sends to one of the links at the same moment writes all it finds
-    /// there, and may write a reply of this turn early.
+    /// Writes to every connection that was sent something. Those that were sent a reply come last,
+    /// in the order of their first replies, so that a frame leaves before a later reply to its
+    /// sender confirms it: a process that is killed between two writes loses nothing that it has
+    /// confirmed. [`Link::send`](crate::Link::send) writes earlier what this order would write too
+    /// late. One gap is left: a second thread that sends to one of the links at the same moment
+    /// writes all it finds there, and may write a reply of this turn early.
     pub fn flush(&mut self) {
         self.sent_bytes = 0;
         self.is_mixed = false;
@@ -204,8 +209,8 @@ impl<L: Listed> Turn<L> {
     }
 }
 
-/// A link that is to be written in some turn is not taken up by another: a turn that ends early, in a panic say, would
-/// silence it for ever.
+/// A link that is listed in one turn is not listed by another: so a turn that ends early, for
+/// example by a panic, would silence it for ever.
 impl<L: Listed> Drop for Turn<L> {
     fn drop(&mut self) {
         self.flush();
@@ -238,9 +243,9 @@ impl<L> Ord for Errand<L> {
     }
 }
 
-/// What one turn sends before it writes.
+/// The most bytes that one turn sends before it writes.
 const SENT_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// What an errand costs: a system call or two.
+/// The cost of an errand: a system call or two.
 const ERRAND_WORK: usize = 512;
 
 #[cfg(all(test, feature = "simulation"))]
@@ -261,7 +266,7 @@ mod tests {
     use crate::socket::Socket;
     use crate::transport::Transport;
 
-    /// Takes everything, and notes it in a log that all sockets share.
+    /// Accepts everything, and records it in a log that all sockets share.
     #[derive(Debug)]
     struct Recorder(Arc<Mutex<String>>);
 
@@ -292,16 +297,18 @@ mod tests {
         fn deregister(&self) {}
     }
 
-    /// What a client's frame causes in a turn.
+    /// The effect of a client's frame in a turn.
     #[derive(Clone, Copy, Debug)]
     enum Act {
         /// It is forwarded from one client to another.
         Forward(usize, usize),
-        /// Its sender gets a reply, which confirms all that this client has had forwarded before.
+        /// Its sender gets a reply, which confirms everything that this client has had forwarded
+        /// before.
         Reply(usize),
     }
 
-    /// Carries the acts out in one turn; all that is written, in this order: "7" is a forwarded frame, "r7" a reply.
+    /// Carries the acts out in one turn. Returns what is written, in order: "7" is a forwarded
+    /// frame, "r7" a reply.
     fn written(acts: &[Act], clients: usize, output_bytes_max: usize) -> Vec<String> {
         let poll = Poll::new().expect("a descriptor");
         let waker = Waker::new(poll.registry(), Token(0)).expect("a descriptor");

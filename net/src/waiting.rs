@@ -1,43 +1,44 @@
-//! [`Waiting`]: why a connection is not served when its socket tells something.
+//! [`Waiting`]: why an event of a connection's socket does not lead to serving it.
 //!
 //! | it waits | ends when |
 //! |---|---|
 //! | for nothing | |
 //! | for the application | the application was called for it ([`Waiting::Application`]) |
-//! | for its client | what it is sent was written, or most of it |
-//! | for its turn | its turn has come; then it is served, or waits for what it waited for besides |
+//! | for its client | its output was written, or most of it |
+//! | for its turn | its turn has come; then it is served, or waits for its other reason |
 
-/// What a connection waits for.
+/// The reason why a connection waits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Waiting {
-    /// It is served as soon as its socket tells something.
+    /// It is served as soon as its socket has an event.
     Nothing,
-    /// The application said "later" to what is at the front, or is owed garbage without new bytes.
+    /// The application answered the item at the front with "later", or garbage must be shown
+    /// without new bytes.
     Application,
-    /// The client does not read what it is sent, so it is not read either until it does.
+    /// The client does not read its output, so it is not read either until it does.
     Client,
-    /// It stands in the rounds of its loop.
+    /// It is in the rounds of its loop.
     Turn {
-        /// What its socket has told since.
+        /// The events of its socket since.
         news: News,
         then: Then,
     },
 }
 
-/// What is done with a connection whose turn has come, beside hearing its news.
+/// The step for a connection whose turn has come, besides handling its news.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Then {
     /// It is served.
     Serve,
-    /// The application is shown again what it said "later" to.
+    /// The application is shown again the item that it answered with "later".
     ShowAgain,
-    /// It goes on waiting for the application.
+    /// It continues to wait for the application.
     AwaitApplication,
-    /// It goes on waiting for its client.
+    /// It continues to wait for its client.
     AwaitClient,
 }
 
-/// What a socket has told beside that there is something to read.
+/// Events of a socket other than that there is something to read.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct News {
     /// There is room to write.
@@ -47,7 +48,7 @@ pub(crate) struct News {
 }
 
 impl Waiting {
-    /// Whether nothing keeps it from being served.
+    /// Whether it may be served.
     pub(crate) fn is_over(self) -> bool {
         self == Waiting::Nothing
     }
@@ -64,29 +65,30 @@ impl Waiting {
         matches!(self, Waiting::Turn { .. })
     }
 
-    /// From now on nothing but its turn keeps the connection from being served, if that does.
+    /// From now on only its turn, if it waits for that, prevents it from being served.
     pub(crate) fn end(&mut self) {
         self.wait(Then::Serve);
     }
 
-    /// From now on it waits for the application, beside its turn.
+    /// From now on it waits for the application, in addition to its turn.
     pub(crate) fn await_application(&mut self) {
         self.wait(Then::AwaitApplication);
     }
 
-    /// From now on it waits for its client, beside its turn.
+    /// From now on it waits for its client, in addition to its turn.
     pub(crate) fn await_client(&mut self) {
         self.wait(Then::AwaitClient);
     }
 
-    /// There is nothing left that the application could be shown again.
+    /// There is no item left that the application could be shown again.
     pub(crate) fn forget_application(&mut self) {
         if self.is_for_application() {
             self.end();
         }
     }
 
-    /// It waits for its turn, too. Whether it did not before: then the caller puts it into the rounds.
+    /// Makes it wait for its turn, too. Returns whether it did not before: then the caller puts it
+    /// into the rounds.
     pub(crate) fn await_turn(&mut self) -> bool {
         let is_new = !self.is_for_turn();
         if is_new {
@@ -95,13 +97,13 @@ impl Waiting {
         is_new
     }
 
-    /// When its turn comes, the application is to be shown again what it said "later" to.
+    /// When its turn comes, the application must be shown the held item again.
     pub(crate) fn show_again(&mut self) {
         debug_assert!(self.is_for_turn() && self.is_for_application());
         self.wait(Then::ShowAgain);
     }
 
-    /// The socket of a connection that waits for its turn has told this.
+    /// Notes events of a socket while its connection waits for its turn.
     pub(crate) fn tell(&mut self, more: News) {
         if let Waiting::Turn { news, .. } = self {
             news.writable |= more.writable;
@@ -109,7 +111,8 @@ impl Waiting {
         }
     }
 
-    /// Its turn has come: what its socket has told, and whether the application is to be shown something again.
+    /// Its turn has come: returns its events, and whether the application must be shown an item
+    /// again.
     pub(crate) fn take_turn(&mut self) -> (News, bool) {
         let Waiting::Turn { news, then } = *self else { return (News::default(), false) };
         *self = Waiting::Nothing;

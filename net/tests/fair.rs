@@ -1,5 +1,6 @@
-//! A turn has a budget, and those who wait have shares: however many connections keep a loop busy, a quiet one waits for a
-//! few items only. All input is there before the loop looks at it, so the order is the loop's own.
+//! A turn has a budget, and waiting connections have shares: however many connections keep a loop
+//! busy, a quiet one waits for a few items only. All input has arrived before the loop reads it, so
+//! the order is the loop's own.
 
 mod util;
 
@@ -10,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use net::{Incoming, Link, Turn};
 use util::{Note, PATIENCE, Peer, TestServer, settings, text_of, wait_until};
 
-/// What each greedy connection has sent: a few slices.
+/// The frames of each greedy connection: a few slices.
 const FRAMES: usize = 16;
 
 /// Stops the loop of this connection when it opens its letters, until the sender is used.
@@ -24,8 +25,9 @@ fn stop_at_letters(peer: &Peer) -> (Receiver<()>, Sender<()>) {
     (has_stopped, go_on)
 }
 
-/// So many connections of one share have sent frames, and a quiet one sends while the loop is at them: how many items the loop
-/// had dealt with then, and how many more before the quiet one's.
+/// `greedy` connections of one share have sent frames, and a quiet one sends while the loop serves
+/// them. Returns the items that the loop had served then, and those it served before the quiet
+/// one's.
 fn items_before_the_quiet(greedy: usize) -> (usize, usize) {
     let order = Arc::new(Mutex::new(Vec::new()));
     let seen = order.clone();
@@ -81,7 +83,7 @@ fn everybody_is_served_in_the_end() {
     wait_until(|| *taken.lock().expect("no panic") == 50 * 2000);
 }
 
-/// Blanks ask for no answer, and reading them takes time all the same.
+/// Blanks need no answer, but reading them takes time.
 #[test]
 fn bytes_that_are_no_items_end_a_turn_too() {
     const GREEDY: usize = 200;
@@ -109,6 +111,6 @@ fn bytes_that_are_no_items_end_a_turn_too() {
     println!("{in_one_turn} of {} bytes in one turn", GREEDY * BLANKS);
     assert!(in_one_turn < GREEDY * BLANKS / 2);
     go_on_again.send(()).expect("the loop waits");
-    // A few of each may wait for more.
+    // A few blanks of each may wait for more.
     wait_until(|| *shown.lock().expect("no panic") >= GREEDY * (BLANKS - 4096));
 }

@@ -1,4 +1,5 @@
-//! From a client's bytes to the handler: frames, holding back, time and size limits, ends of every kind.
+//! From a client's bytes to the handler: frames, holding back, time and size limits, and all kinds
+//! of ends.
 
 mod util;
 
@@ -64,7 +65,7 @@ fn a_held_item_is_shown_again_after_every_message_and_the_rest_in_order() {
 fn blanks_are_shown_when_they_are_many() {
     let server = TestServer::start(1, settings(), ignore);
     let mut peer = server.connect();
-    // All at once, so that nothing depends on how it is cut.
+    // In one write, so that nothing depends on segmentation.
     let write = |peer: &mut Peer, text: &str| {
         let gate = Gate::close(&peer.link);
         peer.write(text);
@@ -270,7 +271,7 @@ fn a_hang_up_is_told_once() {
     expect(&seen, [taken("<end>"), Seen::Closed(CloseReason::Broken)]);
 }
 
-/// A client that floods the server may be hung up on while it does so, and must not live on by flooding.
+/// A client that floods the server may be hung up meanwhile, and must not survive by flooding.
 #[test]
 fn a_flood_does_not_outlive_a_hang_up() {
     let server = TestServer::start(1, settings(), ignore);
@@ -278,15 +279,15 @@ fn a_flood_does_not_outlive_a_hang_up() {
     let flooding = thread::spawn(move || while socket.write_all(&b"{}".repeat(10_000)).is_ok() {});
     expect(&seen, [taken("{}")]);
     link.hang_up();
-    // A test that holds a link keeps its socket: the flood would not be told to end.
+    // Holding the link would keep its socket: the flood would not see the end.
     drop(link);
     let end = std::iter::repeat_with(|| next(&seen)).find(|seen| matches!(seen, Seen::Closed(_)));
     assert_eq!(end, Some(Seen::Closed(CloseReason::Broken)));
     flooding.join().expect("the flood ends with the connection");
 }
 
-/// The flood is counted from the moment when the other client has written its one frame: the loop's thread itself
-/// writes it, in the middle of the flood, again and again.
+/// The flood is counted from the moment when the other client has written its one frame: the loop's
+/// thread itself writes it, in the middle of the flood, again and again.
 #[test]
 fn a_flood_does_not_starve_another_client() {
     const FRAME_BYTES: usize = 100;
@@ -331,7 +332,8 @@ fn a_flood_does_not_starve_another_client() {
     assert!(worst <= TURNS_BYTES_MAX, "{worst} bytes of the flood came first");
 }
 
-/// The end of a connection that is broken may be found by the poll, by a write or by a read: the story is the same.
+/// The end of a broken connection may be found by the poll, by a write or by a read: the calls are
+/// the same.
 #[test]
 fn a_reset_is_told_once_and_before_the_end_whoever_finds_it() {
     let victim = Arc::new(Mutex::new(None::<TcpStream>));
@@ -343,7 +345,8 @@ fn a_reset_is_told_once_and_before_the_end_whoever_finds_it() {
     for found_by in ["poll", "write", "read"] {
         let mut peer = server.connect();
         let gate = Gate::close(&peer.link);
-        // The loop reads it with full reads, of which the last does not tell that the socket is empty.
+        // The loop reads it with full reads, of which the last does not show that the socket is
+        // empty.
         peer.write(&r#"{"a":1} "#.repeat(64 * 1024 / 8));
         peer.wait_until_unread(64 * 1024);
         let Peer { socket, link, seen } = peer;
@@ -363,8 +366,8 @@ fn a_reset_is_told_once_and_before_the_end_whoever_finds_it() {
     }
 }
 
-/// The kernel still has to send a part of the reply when the loop is done with the connection; a reset, which unread
-/// bytes would cause, would throw it away.
+/// The kernel still has to send a part of the reply when the loop has finished with the connection;
+/// a reset, which unread bytes would cause, would discard it.
 #[test]
 fn the_last_reply_outlives_the_connection_though_much_was_unread() {
     let react = |turn: &mut Turn<Note>, link: &Arc<Link<Note>>, _: Incoming<'_>| {
@@ -378,7 +381,8 @@ fn the_last_reply_outlives_the_connection_though_much_was_unread() {
     let mut peer = server.connect();
     let gate = Gate::close(&peer.link);
     peer.socket.set_nonblocking(true).expect("an option");
-    // More than the loop reads in a turn, so that it finds the client's end before it has read up to there.
+    // More than the loop reads in a turn, so that it notices the client's end before it has read
+    // everything.
     let written = peer.socket.write(&[br#"{"a":""#.as_slice(), &[b'x'; 1024 * 1024]].concat()).expect("there is room");
     peer.socket.set_nonblocking(false).expect("an option");
     peer.end();
@@ -386,7 +390,7 @@ fn the_last_reply_outlives_the_connection_though_much_was_unread() {
     drop(gate);
     let Peer { mut socket, link, seen } = peer;
     expect(&seen, [taken("<oversize>"), Seen::Closed(CloseReason::Oversize)]);
-    // Ours is the last: the loop is done with it.
+    // The test's link is the last: the loop has finished with the connection.
     wait_until(|| Arc::strong_count(&link) == 1);
     drop(link);
     let mut reply = Vec::new();
@@ -413,7 +417,8 @@ fn roomy(socket: SockRef<'_>) {
     socket.set_recv_buffer_size(4 * 1024 * 1024).expect("an option");
 }
 
-/// Runs on the loop's thread until the test says so: what is sent meanwhile is there when the loop looks.
+/// Occupies the loop's thread until the test releases it: what is sent meanwhile has arrived when
+/// the loop reads.
 fn pause_the_loop(peer: &Peer) -> std::sync::mpsc::Sender<()> {
     let (go_on, wait) = std::sync::mpsc::channel();
     let (paused, has_paused) = std::sync::mpsc::channel();
@@ -459,7 +464,7 @@ fn what_begins_with_http_is_shown_as_such_and_nothing_of_it_as_a_frame() {
         peer.socket.write_all(&[byte]).expect("the server reads");
     }
     peer.expect([taken("<Http { upgrade: true, head: false }>"), Seen::Closed(CloseReason::Foreign)]);
-    // A head that has no end, because its client has none to send.
+    // A head without an end, because its client sends none.
     let mut peer = server.connect();
     peer.write("HEAD / HTTP/1.1\r\nHost:");
     peer.end();

@@ -1,4 +1,4 @@
-//! What other threads post to connections, and what becomes of it when they are gone.
+//! Messages that other threads post to connections, and their fate when these are closed.
 
 mod util;
 
@@ -62,7 +62,8 @@ fn a_link_of_the_past_does_not_reach_the_next_connection_in_its_slot() {
         gone.end();
         assert_eq!(gone.rest(), "");
         gone.expect([taken("<end>"), Seen::Closed(CloseReason::Ended)]);
-        // Two letters, one after the other: behind the second the turn that closed the connection is over.
+        // Two letters, one after the other: after the second one, the turn that closed the
+        // connection is over.
         for text in ["one", "two"] {
             gone.link.post(Note::Text(text.into()));
             assert_eq!(server.astray(), Astray::Note(text.into()));

@@ -27,7 +27,7 @@ fn files_use_each_other_in_one_direction() {
     assert!(order.iter().all(|name| modules.contains(name)), "lib.rs names what there is");
 }
 
-/// The names in the drawing, as they follow one another. Three blanks or more stand before the names of each line.
+/// The names in the drawing, in order. Three or more blanks precede the names of each line.
 fn order(text: &str) -> Vec<String> {
     let drawing =
         text.split("# Which file may use which").nth(1).expect("a section").split("```").nth(1).expect("a drawing");
@@ -48,7 +48,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
     let (folders, files): (Vec<_>, Vec<_>) = entries.partition(|path| path.is_dir());
     let inner = folders.iter().flat_map(|folder| self::files(folder));
-    // A file of tests alone may name any module.
+    // A file that contains only tests may name any module.
     let is_code = |path: &PathBuf| path.file_name().is_some_and(|name| name != "tests.rs");
     files.into_iter().filter(is_code).chain(inner).collect()
 }

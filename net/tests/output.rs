@@ -1,4 +1,4 @@
-//! From the server to a client: lines, slow consumers, reports, and what comes back.
+//! From the server to a client: lines, slow consumers, reports, and returned frames.
 
 mod util;
 
@@ -13,7 +13,7 @@ use net::{CloseReason, Fate, Incoming, Link, Refused, Settings, Turn};
 
 use util::{Astray, Note, Peer, Seen, TestServer, echo, expect, ignore, later, next, settings, taken, wait_until};
 
-/// A server that has little room between itself and its clients.
+/// A server with small buffers between itself and its clients.
 fn narrow_server() -> TestServer {
     let settings = Settings { output_bytes_max: 100_000, ..settings() };
     TestServer::start_with(1, settings, ignore, |socket| socket.set_send_buffer_size(20_000).expect("an option"))
@@ -23,7 +23,7 @@ fn numbered(n: usize) -> String {
     format!(r#"{{"n":{n}}}"#)
 }
 
-/// Sends numbered frames that are to be returned until the link takes no more; what it took.
+/// Sends numbered returnable frames until the link accepts no more. Returns the accepted ones.
 fn send_until_full(peer: &Peer) -> Vec<String> {
     let mut frames = (0..).map(|n| format!("{{\"n\":{n},\"a\":\"{}\"}}", "x".repeat(1000)));
     let mut sent = Vec::new();
@@ -100,7 +100,7 @@ fn what_nobody_takes_back_is_given_back_at_the_end() {
     let sent = send_until_full(&peer);
     peer.link.hang_up();
     let read = whole_frames(&peer.rest(), &sent);
-    // What was under way when the connection was hung up may be read and come back.
+    // A frame that was being written when the connection was hung up may be both read and returned.
     let Astray::Unsent(7, first) = server.astray() else { panic!("nothing else goes astray") };
     let from = sent.iter().position(|frame| *frame == first).expect("it was sent");
     assert!(from <= read && read < sent.len());
@@ -110,8 +110,9 @@ fn what_nobody_takes_back_is_given_back_at_the_end() {
     assert!(server.astray.try_recv().is_err());
 }
 
-/// The client's kernel has room for a few frames, which it acknowledges; the rest lies in the server's, written and never to
-/// arrive. What the client can read and what comes back are all, and meet at one frame.
+/// The client's kernel has room for a few frames, which it acknowledges; the rest is in the
+/// server's kernel, written and never to arrive. The frames that the client can read and those that
+/// are returned are all frames, and meet at one frame.
 #[test]
 fn what_a_dead_peer_has_not_acknowledged_comes_back() {
     for how in ["hang up", "reset"] {
@@ -136,7 +137,7 @@ fn what_a_dead_peer_has_not_acknowledged_comes_back() {
         } else {
             link.hang_up();
             peer.expect(end);
-            // It reads on when all has come back, for what it reads it acknowledges.
+            // It reads on only when all have been returned, because it acknowledges what it reads.
             (come_back(&server, &link), whole_frames(&peer.arrived(), &sent))
         };
         let back: Vec<String> = back.into_iter().map(|(_, frame)| frame).collect();
@@ -147,9 +148,10 @@ fn what_a_dead_peer_has_not_acknowledged_comes_back() {
     }
 }
 
-/// What was given back of a connection that is closed.
+/// The frames returned by a closed connection.
 fn come_back(server: &TestServer, link: &Arc<Link<Note>>) -> Vec<(u32, String)> {
-    // Behind the second of two letters, posted one after the other, the turn that closed the connection is over.
+    // After the second of two letters, posted one after the other, the turn that closed the
+    // connection is over.
     let mut back = Vec::new();
     for text in ["one", "two"] {
         link.post(Note::Text(text.into()));
@@ -268,7 +270,7 @@ fn a_long_reply_is_finished_by_the_owner_of_the_connection() {
     peer.expect_bytes("{}");
 }
 
-/// A worker whose job panics does not come to its flush.
+/// A worker whose job panics does not reach its flush.
 #[test]
 fn a_turn_that_is_dropped_writes_what_it_was_given() {
     let server = TestServer::start(1, settings(), ignore);
@@ -285,7 +287,8 @@ fn a_client_sees_the_end_though_somebody_still_holds_its_link() {
     let link = peer.link.clone();
     link.hang_up();
     assert_eq!(peer.rest(), "");
-    // Two letters, one after the other: behind the second the turn that closed the connection is over.
+    // Two letters, one after the other: after the second one, the turn that closed the connection
+    // is over.
     for text in ["one", "two"] {
         link.post(Note::Text(text.into()));
         assert_eq!(server.astray(), Astray::Note(text.into()));
@@ -293,7 +296,8 @@ fn a_client_sees_the_end_though_somebody_still_holds_its_link() {
     assert_eq!(peer.send("{}", Fate::Return(1)), Err(Refused::Closed));
 }
 
-/// Threads send while the connection is hung up under them: what was accepted is read by the client or comes back.
+/// Threads send while the connection is hung up: accepted frames are read by the client or
+/// returned.
 #[test]
 fn no_frame_is_lost_between_the_last_write_and_the_close() {
     const SENDERS: u32 = 3;
@@ -309,7 +313,7 @@ fn no_frame_is_lost_between_the_last_write_and_the_close() {
                         let outcome =
                             link.send(&mut turn, format!("{{{sender}:{n}}}").as_bytes(), Fate::Return(sender));
                         turn.flush();
-                        // Nobody reads, so it may also be full; then it is about to be hung up.
+                        // Without a reader it may also be full; then it is about to be hung up.
                         outcome.is_ok()
                     });
                     taken.count()
@@ -361,7 +365,7 @@ fn a_closing_client_that_does_not_read_is_given_up() {
     assert_eq!(server.astray(), Astray::Unsent(1, long));
 }
 
-/// What it asked before is still answered, by an application that does not know or does not care.
+/// Its earlier requests are still answered, by an application that does not know or does not care.
 #[test]
 fn answers_to_a_connection_that_is_dead_take_no_memory() {
     let server = TestServer::start(1, settings(), ignore);
@@ -372,13 +376,13 @@ fn answers_to_a_connection_that_is_dead_take_no_memory() {
     let answer = format!("{{{}}}", "1".repeat(60_000));
     (0..10).for_each(|_| peer.send(&answer, Fate::Drop).expect("it is not closed"));
     assert_eq!(peer.link.pending_bytes(), 0);
-    // What is given back is taken.
+    // A returnable frame is accepted.
     peer.send("{}", Fate::Return(1)).expect("it is not closed");
     peer.permit(1);
     assert_eq!(server.astray(), Astray::Unsent(1, "{}".into()));
 }
 
-/// What a client is answered waits within bounds when it does not read, because it is not read on either.
+/// Replies that a client does not read are bounded, because it is not read on either.
 #[test]
 fn a_client_that_does_not_read_its_answers_is_not_read() {
     const ANSWER: usize = 10_000;
@@ -395,7 +399,7 @@ fn a_client_that_does_not_read_its_answers_is_not_read() {
         let server = TestServer::start(1, settings, react);
         let (mut peer, witness) = (server.connect(), server.connect());
         if hold {
-            // Shown one at a time, as by an application that has to ask somebody for each answer.
+            // Shown one at a time, as for an application that needs a job for each answer.
             peer.hold();
         }
         peer.write(&"{}".repeat(QUESTIONS));

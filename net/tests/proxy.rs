@@ -1,4 +1,4 @@
-//! What begins a connection before the client speaks: the header of the PROXY protocol.
+//! The beginning of a connection before the client speaks: the header of the PROXY protocol.
 
 mod util;
 
@@ -19,7 +19,8 @@ fn binary_header() -> Vec<u8> {
     [b"\r\n\r\n\0\r\nQUIT\n".as_slice(), &[0x21, 0x11, 0, 17], &addresses, &[0xe0, 0, 2, b'{', b'}']].concat()
 }
 
-/// Whether the server has closed the connection, in order or with a reset, and said nothing before.
+/// Whether the server has closed the connection, gracefully or with a reset, and sent nothing
+/// before.
 fn is_closed_unanswered(mut socket: TcpStream) -> bool {
     match socket.read(&mut [0; 100]) {
         Ok(count) => count == 0,
@@ -152,7 +153,7 @@ proptest! {
             let mut socket = server.dial();
             for piece in at.windows(2) {
                 socket.write_all(&stream[piece[0]..piece[1]]).expect("the server reads");
-                // The server may see the piece by itself, or with the next one.
+                // The server may read the piece by itself, or with the next one.
                 std::thread::yield_now();
             }
             let peer = open(server, socket);

@@ -1,4 +1,4 @@
-//! Starting to listen, and stopping in order.
+//! Starting to listen, and stopping gracefully.
 
 mod util;
 
@@ -29,7 +29,7 @@ fn accepted_sockets_have_the_options_of_the_listening_one() {
 fn a_drain_shows_what_has_arrived_answers_it_and_closes() {
     let mut server = TestServer::start(2, settings(), echo);
     let mut peers = [server.connect(), server.connect(), server.connect()];
-    // The loops stand still while the clients write, so that all of it is found by the turn that drains.
+    // The loops are blocked while the clients write, so that the turn that drains finds all of it.
     let gates = [Gate::close(&peers[0].link), Gate::close(&peers[1].link)];
     for peer in &mut peers {
         peer.write(r#"{"a":1}{"b":2}{"half":"#);
@@ -121,7 +121,7 @@ fn a_drain_breaks_off_what_is_held_for_too_long() {
     assert_eq!(peer.socket.read(&mut byte).expect("an end, not a reset"), 0);
 }
 
-/// What the loop's last turn makes the application post still reaches it.
+/// Messages that the loop's last turn makes the application post still reach it.
 #[test]
 fn letters_posted_in_the_last_turn_are_opened() {
     let mut server = TestServer::start(1, settings(), ignore);

@@ -1,4 +1,4 @@
-//! What another thread sees of the loops.
+//! Observing the loops from another thread.
 
 mod util;
 

@@ -1,63 +1,67 @@
 //! [`Decoder`]: finds JSON objects in a stream of bytes.
 //!
-//! A frame is one JSON object; frames stand back to back, and blanks and NUL bytes between them do not matter:
+//! A frame is one JSON object; frames stand back to back, and blanks and NUL bytes between them are
+//! ignored:
 //!
 //! ```text
 //!   {"msgType":1,…}{"msgType":4,…}\r\n  keep this socket alive{"msgType":4,"TOID":7,…
 //!   └─── frame ───┘└─── frame ───┘└skip┘└────── garbage ──────┘└─ the beginning of one
 //! ```
 //!
-//! A connection may begin with something else than frames, see [`Foreign`]; that is shown once, and nothing after it.
+//! A connection may begin with another protocol, see [`Foreign`]; that is shown once, and nothing
+//! after it.
 //!
-//! The decoder finds where an object ends by counting braces outside of strings; it does not judge what is inside. Most
-//! objects are flat and short: that a closing brace ends such a one is seen from what does not stand before it, without
-//! a look at each byte.
-//! What is no object is garbage: it ends before a `{`, unless that is part of an array or a string, with a newline or
-//! where the received data ends. A started object that can no longer become JSON is garbage too, up to the next newline
-//! or where the received data ends.
+//! The decoder finds the end of an object by counting braces outside of strings; it does not
+//! validate the content. Most objects are flat and short: their closing brace is recognized from
+//! what precedes it, without looking at each byte. Bytes that are not an object are garbage.
+//! Garbage ends before a `{` that is not part of an array or a string, with a newline, or where the
+//! received data ends. A started object that can no longer become JSON is garbage too, up to the
+//! next newline or the end of the received data.
 //!
-//! To find out that an object has no end, all that was received is looked at, and again for the next one. A client
-//! that opens object after object and closes none could make few bytes cost much scanning, so wasted scanning is
-//! limited to a multiple of the bytes consumed. Beyond, all that was received is one piece of garbage.
+//! To find out that an object has no end, all received bytes are scanned, and again for the next
+//! object. A client that opens object after object and closes none could make few bytes cost much
+//! scanning, so wasted scanning is limited to a multiple of the bytes consumed. Beyond that, all
+//! received bytes are one piece of garbage.
 //!
-//! The decoder keeps no bytes. It looks at the received ones that were not consumed, says what is at their front, and
-//! remembers how far it has looked, so that each byte of a frame is looked at once however it is cut into segments.
+//! The decoder stores no bytes. It scans the received, unconsumed ones, reports the item at their
+//! front, and remembers how far it has scanned, so that each byte of a frame is scanned once for
+//! any segmentation.
 
 use super::foreign::{self, Beginning, Foreign};
 use super::json_prefix::JsonPrefix;
 
-/// What stands at the front of the received bytes.
+/// The item at the front of the received bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Item {
-    /// One whole JSON object, so many bytes from the front. `line` says that a newline follows it.
+    /// One complete JSON object at the front. `line`: a newline follows it.
     Frame {
         /// Its length in bytes, braces included.
         len: usize,
         /// Whether it ends a line: the client reads and writes lines.
         line: bool,
     },
-    /// So many bytes that are no frame.
+    /// Bytes that are not a frame.
     Garbage {
-        /// How many bytes to pass over; 0 when they have been passed over already.
+        /// The number of bytes to skip; 0 if they have been skipped already.
         len: usize,
         /// Whether they end a line.
         line: bool,
     },
-    /// A frame longer than allowed; what follows cannot be understood.
+    /// A frame longer than allowed; the bytes after it cannot be parsed.
     Oversize,
-    /// The line ending of a frame that was taken before it arrived: so many bytes.
+    /// The line ending of a frame that was taken before it arrived.
     LineEnd {
-        /// How many bytes to pass over.
+        /// The number of bytes to skip.
         len: usize,
     },
-    /// So many bytes that mean nothing; look again behind them.
+    /// Bytes without a meaning; look again behind them.
     Blank {
-        /// How many bytes to pass over.
+        /// The number of bytes to skip.
         len: usize,
     },
-    /// The connection begins with another protocol. Nothing that follows is looked at.
+    /// The connection begins with another protocol. The bytes after that are not processed.
     Foreign(Foreign),
-    /// Nothing that can be taken before more arrives.
+    /// Nothing complete before more arrives.
     Incomplete,
 }
 
@@ -66,7 +70,7 @@ pub enum Item {
 pub struct Decoder {
     state: State,
     frame_bytes_max: usize,
-    /// Something was taken and its line has not ended yet.
+    /// An item was taken and its line has not ended yet.
     line_open: bool,
     /// Whether the client ends with newlines what it sends. It is the reader's, and here because here is room.
     pub(super) lines: Lines,
@@ -85,20 +89,20 @@ pub(super) enum Lines {
 
 #[derive(Debug)]
 enum State {
-    /// At the beginning of a connection, of which it is not known what it speaks. If no more comes, it is the one that is
-    /// `late`, or garbage.
+    /// At the beginning of a connection whose protocol is not known. If no more comes, it is the
+    /// one in `late`, or garbage.
     Beginning { begun: bool, late: Option<Foreign> },
     /// Before a frame.
     Between,
-    /// In a frame that has not ended among the bytes looked at.
+    /// Inside a frame that has not ended in the scanned bytes.
     Inside(Scan),
-    /// In garbage of which the bytes seen so far were passed over; the answer to it is still owed.
+    /// In garbage whose bytes so far were skipped; its answer is still owed.
     Garbage(Rubbish),
     /// This item was shown and not taken yet.
     Shown(Item),
 }
 
-/// How far a started object was looked at.
+/// How far a started object was scanned.
 #[derive(Debug)]
 struct Scan {
     looked_at: usize,
@@ -108,10 +112,10 @@ struct Scan {
     prefix: Option<Box<JsonPrefix>>,
 }
 
-/// How far garbage was looked at.
+/// How far garbage was scanned.
 #[derive(Clone, Copy, Debug)]
 struct Rubbish {
-    /// Its first byte was looked at: what it began with is known.
+    /// Whether its first byte was scanned, so that its kind is known.
     begun: bool,
     /// Open arrays, if it began with one.
     arrays: usize,
@@ -123,18 +127,20 @@ enum Place {
     Outside,
     InString,
     AfterBackslash,
-    /// Where nothing means anything any more, up to the end of the line.
+    /// Without structure, up to the end of the line.
     Broken,
 }
 
 impl Decoder {
-    /// A decoder at the beginning of a connection, which may speak something else. The same as [`Decoder::new`] otherwise.
+    /// A decoder at the beginning of a connection, which may speak another protocol. Otherwise the
+    /// same as [`Decoder::new`].
     pub(crate) fn of_connection(frame_bytes_max: usize) -> Decoder {
         let state = State::Beginning { begun: false, late: None };
         Decoder { state, ..Decoder::new(frame_bytes_max) }
     }
 
-    /// A decoder at the beginning of a stream that takes frames of at most `frame_bytes_max` bytes.
+    /// A decoder at the beginning of a stream that accepts frames of at most `frame_bytes_max`
+    /// bytes.
     pub fn new(frame_bytes_max: usize) -> Decoder {
         Decoder {
             state: State::Between,
@@ -145,13 +151,14 @@ impl Decoder {
         }
     }
 
-    /// Makes it one at the beginning of a stream again.
+    /// Resets it to the beginning of a stream.
     pub(crate) fn restart(&mut self) {
         *self = Decoder::new(self.frame_bytes_max);
     }
 
-    /// What stands at the front of `bytes`, all that was received and not consumed. `ended` says that no more is there
-    /// to be read at this moment. The same item is shown until [`Decoder::taken`] is called.
+    /// Returns the item at the front of `bytes`, which are all received and unconsumed bytes.
+    /// `ended`: no more can be read at this moment. The same item is returned until
+    /// [`Decoder::taken`] is called.
     pub fn look(&mut self, bytes: &[u8], ended: bool) -> Item {
         let item = match &mut self.state {
             State::Shown(item) => return *item,
@@ -172,7 +179,7 @@ impl Decoder {
         item
     }
 
-    /// The shown item was dealt with and its bytes will be gone from the front at the next look.
+    /// The shown item was taken, and its bytes will be gone from the front at the next call.
     pub fn taken(&mut self) {
         match self.state {
             State::Shown(Item::Frame { line, len } | Item::Garbage { line, len }) => {
@@ -189,7 +196,7 @@ impl Decoder {
         self.state = State::Between;
     }
 
-    /// Whether a frame has begun that is not whole yet, or a connection of which more must tell what it speaks.
+    /// Whether a frame is incomplete, or the protocol of the connection is not known yet.
     pub fn is_inside(&self) -> bool {
         matches!(self.state, State::Inside(_) | State::Beginning { begun: true, .. })
     }
@@ -199,8 +206,8 @@ impl Decoder {
         matches!(self.state, State::Shown(_))
     }
 
-    /// Gives up on a started frame: its bytes are dropped by the caller, and garbage is shown next, or what the connection has
-    /// begun with.
+    /// Gives up on a started frame: the caller drops its bytes, and the next item is garbage, or
+    /// the protocol that the connection has begun with.
     pub fn give_up(&mut self) {
         let garbage = Item::Garbage { len: 0, line: false };
         self.state = State::Shown(match self.state {
@@ -209,7 +216,7 @@ impl Decoder {
         });
     }
 
-    /// Looks whether the connection begins with frames; `None` if it does.
+    /// Checks whether the connection begins with frames; `None` if it does.
     fn begin(&mut self, bytes: &[u8]) -> Option<Item> {
         let blanks = bytes.iter().position(|byte| !matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | 0));
         match blanks {
@@ -271,8 +278,9 @@ impl Decoder {
         if fits && !ended {
             return Item::Incomplete;
         }
-        // What seems to have no end, or one that is too far, may be broken before that; then it ends with its line. What
-        // stands behind the first byte too many may not have been received yet, and so must not matter.
+        // An object that seems to have no end, or one too far away, may be broken before that; then
+        // it ends with its line. The bytes behind the first one too many may not have been received
+        // yet, and so must not matter.
         let looked_at = end.map_or(bytes.len(), |end| end - 1).min(self.frame_bytes_max + 1);
         match scan.broken_at(&bytes[..looked_at]) {
             Some(at) => {
@@ -288,13 +296,13 @@ impl Decoder {
 }
 
 impl Scan {
-    /// Looks at the bytes not looked at before; the object's length when its closing brace is among them.
+    /// Scans the new bytes; returns the object's length if its closing brace is among them.
     fn find_end(&mut self, bytes: &[u8]) -> Option<usize> {
         let Scan { looked_at: mut at, mut depth, mut place, .. } = *self;
         while let Some(&byte) = bytes.get(at) {
             match (place, byte) {
                 (Place::InString, _) => {
-                    // Most of a frame is text: look for its end only.
+                    // Most of a frame is text, so this only searches for the end of it.
                     let Some(next) = memchr::memchr2(b'"', b'\\', &bytes[at..]) else { break };
                     at += next;
                     place = if bytes[at] == b'"' { Place::Outside } else { Place::AfterBackslash };
@@ -317,15 +325,16 @@ impl Scan {
     }
 }
 
-/// The length of the object that `bytes` begin with, if that is seen at once: no object is in it, and no escape. Then the
-/// first closing brace ends it unless it stands in a string, and it does not if an even number of quotes stands before it.
-/// Counting braces would find the same.
+/// The length of the object that `bytes` begin with, if it contains no object and no escape. Then
+/// the first closing brace ends it, unless that is inside a string; it is not if an even number of
+/// quotes precedes it. Counting braces would find the same.
 fn flat_object(bytes: &[u8]) -> Option<usize> {
     let len = 1 + memchr::memchr3(b'}', b'{', b'\\', &bytes[1..])? + 1;
     (bytes[len - 1] == b'}' && has_even_quotes(&bytes[..len])).then_some(len)
 }
 
-/// The compiler makes this a loop that counts sixteen bytes at once, which it does not of more complicated ones.
+/// The compiler turns this into a loop over sixteen bytes at a time, unlike more complicated
+/// versions.
 fn has_even_quotes(bytes: &[u8]) -> bool {
     let mut quotes = 0_u8;
     for byte in bytes {
@@ -334,15 +343,15 @@ fn has_even_quotes(bytes: &[u8]) -> bool {
     quotes.is_multiple_of(2)
 }
 
-/// Longer ones have their braces counted: a look in vain costs no more than this.
+/// The braces of longer ones are counted: so a scan in vain is bounded.
 const FLAT_BYTES_MAX: usize = 1024;
 
-/// For a handful of broken objects among as much as is ever received at once.
+/// Enough for a handful of broken objects in the most bytes that are ever received together.
 fn credit_max(frame_bytes_max: usize) -> usize {
     frame_bytes_max.saturating_mul(16).max(1024 * 1024)
 }
 
-/// How often each byte may be looked at in vain, beside that.
+/// How often each byte may be scanned in vain, in addition.
 const CREDIT_PER_BYTE: usize = 16;
 
 fn blank(len: usize) -> Item {
@@ -350,7 +359,7 @@ fn blank(len: usize) -> Item {
 }
 
 impl Rubbish {
-    /// Looks at more of it: how long it is if its end is found, and whether it ends a line.
+    /// Scans more of it. Returns its length if its end is found, and whether it ends a line.
     fn find_end(&mut self, bytes: &[u8]) -> Option<(usize, bool)> {
         for (at, &byte) in bytes.iter().enumerate() {
             let may_nest = !std::mem::replace(&mut self.begun, true) || self.arrays > 0;
@@ -375,7 +384,7 @@ impl Rubbish {
     }
 }
 
-/// Whether only blanks stand between a frame and the newline behind it.
+/// Whether only blanks separate a frame from the next newline.
 fn line_follows(rest: &[u8]) -> bool {
     let after = rest.iter().find(|byte| !matches!(byte, b' ' | b'\t' | b'\r'));
     after == Some(&b'\n')

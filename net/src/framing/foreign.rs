@@ -1,8 +1,10 @@
-//! What the first bytes of a connection say: whether its client speaks JSON, or something that only found the way here.
+//! The protocol of a connection by its first bytes: JSON, or another protocol that has come to the
+//! wrong port.
 //!
-//! A web page may have a browser send a request to any address and port, and has its choice of what stands in it: the frames
-//! in it would be taken for the page's visitor. So a connection that begins with HTTP is answered in HTTP and closed, and
-//! nothing in it is looked at; one that begins with TLS, which nobody here speaks, is closed.
+//! A web page can make a browser send a request with any text to any address and port: frames in it
+//! would be taken for the visitor's. So a connection that begins with HTTP is answered in HTTP and
+//! closed, and its input is not processed; one that begins with TLS, which is not spoken here, is
+//! closed.
 //!
 //! ```text
 //!   {"msgType":…          frames
@@ -12,32 +14,32 @@
 //!   0x16 …                TLS
 //! ```
 
-/// What a client speaks that does not speak JSON.
+/// A protocol other than JSON.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Foreign {
     /// HTTP.
     Http {
-        /// It asks for another protocol, such as a WebSocket.
+        /// Whether it asks for another protocol, such as a WebSocket.
         upgrade: bool,
-        /// It asks for a head alone: the answer has no body.
+        /// Whether it asks for the head only, so that the answer has no body.
         head: bool,
     },
     /// TLS.
     Tls,
 }
 
-/// What is known of a beginning.
+/// The decision after some first bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Beginning {
-    /// Frames, or what is to be treated as such.
+    /// Frames, or input treated like frames.
     Frames,
-    /// More bytes will tell. If none come, it is this, or else garbage.
+    /// More bytes will decide. If none come, it is this, or garbage.
     Undecided(Option<Foreign>),
-    /// Something else.
+    /// Another protocol.
     Foreign(Foreign),
 }
 
-/// Looks at the first bytes of a connection, blanks before them left out.
+/// Decides by the first bytes of a connection, without preceding blanks.
 pub(crate) fn look(bytes: &[u8]) -> Beginning {
     match bytes.first() {
         None => return Beginning::Undecided(None),
@@ -59,7 +61,7 @@ fn look_at_head(bytes: &[u8]) -> Beginning {
     let mut lines = near.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
     let (mut upgrade, mut whole) = (false, near.len() == HEAD_BYTES_MAX);
     let head = near.starts_with(b"HEAD ");
-    // What stands behind the last newline is no whole line.
+    // The bytes after the last newline are not a complete line.
     let count = memchr::memchr_iter(b'\n', near).count();
     for line in lines.by_ref().take(count).skip(1) {
         if line.is_empty() {
@@ -72,13 +74,14 @@ fn look_at_head(bytes: &[u8]) -> Beginning {
     if whole { Beginning::Foreign(http) } else { Beginning::Undecided(Some(http)) }
 }
 
-/// The methods of RFC 9110 and RFC 5789, and the beginning of HTTP/2 (RFC 9113, 3.4), each with the blank behind it.
+/// The methods of RFC 9110 and RFC 5789, and the beginning of HTTP/2 (RFC 9113, 3.4), each with the
+/// blank after it.
 const METHODS: [&[u8]; 10] =
     [b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"CONNECT ", b"OPTIONS ", b"TRACE ", b"PATCH ", b"PRI "];
 const UPGRADE: &[u8] = b"upgrade:";
 /// The type of the record that TLS begins with (RFC 8446, 5.1).
 const TLS_HANDSHAKE: u8 = 0x16;
-/// The answer does not wait for more of a head.
+/// The answer does not wait for a longer head.
 const HEAD_BYTES_MAX: usize = 4096;
 
 #[cfg(test)]

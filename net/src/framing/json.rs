@@ -1,6 +1,7 @@
-//! JSON objects back to back: the framing of every client that has said nothing else. See [`Decoder`] for what it takes.
+//! JSON objects back to back: the default framing. [`Decoder`] describes its input.
 //!
-//! What is sent ends with a newline as soon as the client has ended something with one: then it reads lines.
+//! Sent frames end with a newline once the client has ended something with one: then it reads
+//! lines.
 
 use super::codec::{Decoder, Item, Lines};
 use super::{Found, Notice, Piece, Wrapping};
@@ -27,7 +28,7 @@ impl JsonReader {
         match self.decoder.look(bytes, ended) {
             Item::Frame { len, line } => {
                 self.note_line(line);
-                // The end of its line goes with it, unless blanks stand before that.
+                // The end of its line belongs to it, unless blanks precede that.
                 let tail = match &bytes[len..] {
                     [b'\n', ..] if line => 1,
                     [b'\r', b'\n', ..] if line => 2,
@@ -101,7 +102,8 @@ impl JsonWriter {
         !self.line
     }
 
-    /// From now on every frame ends with a newline; if some were sent without, one newline ends them now.
+    /// From now on every frame ends with a newline; if some were sent without, one newline
+    /// terminates them now.
     pub(super) fn use_lines(&mut self) -> bool {
         !std::mem::replace(&mut self.line, true) && self.bare_sent
     }

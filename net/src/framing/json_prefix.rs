@@ -1,11 +1,12 @@
 //! [`JsonPrefix`]: can these bytes still become a JSON object?
 //!
-//! A frame whose end has not arrived may be slow, or broken so that its end will never come (an unclosed string, say).
-//! The first deserves patience, the second an answer at once. This automaton reads each byte once and says where the
-//! text stopped being the beginning of any JSON text (RFC 8259). It is asked only about frames that are not complete
-//! when the received data ends; whether a complete frame is good is for its reader to find out.
+//! A frame whose end has not arrived may be slow, or broken so that its end will never come (an
+//! unclosed string, for example). The first deserves patience, the second an immediate answer. This
+//! automaton reads each byte once and reports where the text stopped being the beginning of any
+//! JSON text (RFC 8259). It is used only for frames that are incomplete when the received data
+//! ends; whether a complete frame is valid is for its parser to find out.
 
-/// Most levels that objects and arrays may be nested, the outermost object being the first.
+/// The most levels of nested objects and arrays; the outermost object is the first.
 pub const NESTING_MAX: usize = 128;
 
 /// How far the text has been read, and what may follow.
@@ -41,7 +42,7 @@ enum Expect {
     Escape {
         key: bool,
     },
-    /// So many hexadecimal digits of a `\u` are missing.
+    /// The number of missing hexadecimal digits of a `\u`.
     Hex {
         key: bool,
         missing: u8,
@@ -69,8 +70,8 @@ impl JsonPrefix {
         JsonPrefix { expect: Expect::Start, objects: 0, depth: 0, read: 0 }
     }
 
-    /// Reads on in `text`, which begins with all that was read before. `Err` holds the index of the first byte that
-    /// cannot be part of a JSON object.
+    /// Reads on in `text`, which begins with everything read before. `Err` is the index of the
+    /// first byte that cannot be part of a JSON object.
     pub(crate) fn read(&mut self, text: &[u8]) -> Result<(), usize> {
         while let Some(&byte) = text.get(self.read) {
             self.expect = self.after(byte).ok_or(self.read)?;
@@ -163,7 +164,7 @@ impl JsonPrefix {
         Some(if object { Expect::Key { or_end: true } } else { Expect::Value { or_end: true } })
     }
 
-    /// Nothing may follow the end of the whole: its reader stops there.
+    /// Nothing may follow the end of the outermost object: its reader stops there.
     fn close(&mut self, object: bool) -> Option<Expect> {
         if self.depth <= 1 || (self.objects & 1 == 1) != object {
             return None;

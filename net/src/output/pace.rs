@@ -1,12 +1,14 @@
-//! [`Pace`]: how clients are written to that take whatever one read returns for one frame, and are busy after each frame.
+//! [`Pace`]: writing to clients that take the bytes of one read for one frame, and are busy after
+//! each frame.
 //!
 //! ```text
 //!   written   14 of 12      reply   14 of 5    4          one frame a segment, and so one a read
 //!             ├── 12 × each ─┼─ each ┼ 5 × each ┼ each     half of `each` more after every frame
 //! ```
-//! What becomes due while nothing is written waits, and leaves joined: frames that may be joined become one, as long as they fit
-//! into a segment. Replies go ahead of what others have sent, because such a client takes the next bytes for the reply that it
-//! waits for; and no reply waits longer than [`REPLY_HELD_MAX`].
+//! Frames that become due during a pause wait, and leave joined: those that may be joined become
+//! one, as long as they fit into a segment. Replies go ahead of frames from others, because such a
+//! client takes the next bytes for the reply that it waits for; and no reply waits longer than
+//! [`REPLY_HELD_MAX`].
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -14,33 +16,36 @@ use std::time::{Duration, Instant};
 use super::{Content, Fate, Mark, Output, Writing, Written};
 use crate::framing::{FrameWriter, Wrapping};
 
-/// How a client is written to that takes whatever one read returns for one frame. See the module `output/pace.rs`.
+/// How to write to a client that takes the bytes of one read for one frame. See the module
+/// `output/pace.rs`.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
-    /// How long such a client is busy with each message that a frame shows it.
+    /// How long such a client is busy with each message that a frame shows.
     pub each: Duration,
-    /// Whether everybody who does not read lines is written to like that; if not, those whom [`Link::use_pace`] names.
+    /// Whether all clients that do not read lines are paced; otherwise those for which
+    /// [`Link::use_pace`] was called.
     ///
     /// [`Link::use_pace`]: crate::Link::use_pace
     pub everybody: bool,
-    /// How many messages a frame shows.
+    /// The number of messages that a frame shows.
     pub shows: fn(&[u8]) -> usize,
-    /// How many bytes of a joined frame are for this one; `None` if it may not be joined.
+    /// The length of this frame inside a joined frame; `None` if it may not be joined.
     pub joins: fn(&[u8]) -> Option<usize>,
     /// Makes one frame of several, without a newline in it.
     pub join: fn(&[&[u8]]) -> Vec<u8>,
 }
 
-/// Most bytes of a frame that is made of several. A frame that is one segment is read at once: with 1500 bytes a packet that
-/// holds for IPv6 with timestamps and through a tunnel.
+/// The most bytes of a joined frame. A frame that is one segment is read in one piece: with packets
+/// of 1500 bytes that holds for IPv6 with timestamps and through a tunnel.
 pub const JOINED_BYTES_MAX: usize = 1300;
-/// Most messages of such a frame, so that nothing has to wait for long because of one.
+/// The most messages of such a frame, so that no other frame has to wait long for it.
 pub const JOINED_MAX: usize = 12;
 /// How long a reply is held. The client waits for a second.
 const REPLY_HELD_MAX: Duration = Duration::from_millis(500);
 
 impl Output {
-    /// [`Output::push`] for a client that is paced: replies go ahead of what others have sent and was not begun.
+    /// [`Output::push`] for a paced client: replies go ahead of frames from others that were not
+    /// begun.
     pub(crate) fn push_paced(&mut self, frame: &[u8], writer: &mut FrameWriter, fate: Fate, now: Instant) {
         if matches!(fate, Fate::Return(_)) {
             self.push(frame, writer, fate);
@@ -60,7 +65,8 @@ impl Output {
         self.check_invariants();
     }
 
-    /// Writes what is due at this pace. Replies of as much as `hurry_bytes` are not held: this is not the client that is meant.
+    /// Writes what is due at this pace. From `hurry_bytes` of replies on, they are not held: the
+    /// client is of another kind.
     pub(crate) fn write_paced(
         &mut self,
         mut write: impl FnMut(&[u8]) -> io::Result<usize>,
@@ -89,12 +95,12 @@ impl Output {
         Some(reply.map_or(pause, |reply| reply.min(pause))).filter(|until| *until > now)
     }
 
-    /// Bytes that were not written and that nobody else has sent.
+    /// The unwritten bytes of replies.
     pub(crate) fn pending_replies(&self) -> usize {
         self.pending().saturating_sub(self.returnable)
     }
 
-    /// How many messages the first frame that is not written shows.
+    /// The number of messages that the first unwritten frame shows.
     fn first_shows(&self, pace: &Pace) -> u32 {
         let Some(first) = self.marks.get(self.sent) else { return 0 };
         let shown = match &first.content {
@@ -108,7 +114,7 @@ impl Output {
         u32::try_from(shown).unwrap_or(u32::MAX).max(1)
     }
 
-    /// Joins the frames that are to be written next, as long as they are to be given back and may be joined, into one. A single
+    /// Joins the next frames, as long as they are returnable and may be joined, into one. A single
     /// one stays as it is.
     fn join_first(&mut self, Pace { joins, join, .. }: &Pace) {
         if self.written_of_first > 0 {
@@ -156,7 +162,7 @@ mod tests {
         }
     }
 
-    /// What is written at each of these times, in milliseconds.
+    /// The bytes written at each of these times, in milliseconds.
     fn written(output: &mut Output, start: Instant, times: &[u64]) -> Vec<(u64, String)> {
         let mut all = Vec::new();
         for millis in times {

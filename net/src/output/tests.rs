@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Takes so many bytes in all, and at most `step` at once.
+/// Accepts this number of bytes in all, and at most `step` at a time.
 pub(super) struct Socket {
     room: usize,
     step: usize,
@@ -31,7 +31,7 @@ fn write(output: &mut Output, room: usize) -> Written {
     output.write_to(socket(room, usize::MAX).taking(), Writing::Together)
 }
 
-/// A frame with a newline behind it, or without.
+/// Pushes a frame with or without a newline behind it.
 pub(super) fn push(output: &mut Output, frame: &[u8], line: bool, fate: Fate) {
     let mut writer = FrameWriter::json();
     if line {
@@ -108,7 +108,8 @@ fn what_the_peer_has_not_acknowledged_comes_back_rounded_to_whole_frames() {
         (usize::MAX, &["a-1", "b-2", "c-33", "late"]),
     ] {
         let mut output = Output::default();
-        // Written: 3 bytes, 3 bytes, a reply of 2 that is worth nothing, 4 bytes. Then one that was never written.
+        // Written: 3 bytes, 3 bytes, a reply of 2 that is dropped, 4 bytes. Then one that was never
+        // written.
         push(&mut output, b"a-1", false, Fate::Return(1));
         push(&mut output, b"b-2", false, Fate::Return(1));
         push(&mut output, b"{}", false, Fate::Drop);
@@ -159,7 +160,7 @@ fn a_peer_that_acknowledges_what_was_written_before_makes_progress() {
     let later = |seconds| start + Duration::from_secs(seconds);
     push(&mut output, b"abc", false, Fate::Return(1));
     write(&mut output, 100);
-    // The kernel still has much of a reply of which nothing is kept here.
+    // The kernel still holds much of a reply that is no longer held here.
     output.note_progress(1_000_003, later(1));
     output.note_progress(600_003, later(2));
     assert_eq!(output.waits_since(), Some(later(2)));
@@ -201,12 +202,13 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// Whatever happens, each frame is wholly acknowledged, or comes back in the end, in order; and twice only if it was
-    /// written and not acknowledged when it came back.
+    /// Whatever happens, each frame is completely acknowledged, or is returned in the end, in
+    /// order; and both only if it was written and not acknowledged when it was returned.
     #[test]
     fn nothing_is_lost_between_the_writer_and_the_peer(steps in prop::collection::vec(step(), 0..60)) {
         let mut output = Output::default();
-        // What the peer's kernel has got, and the order of what was pushed and has to come to one of its ends.
+        // The bytes that the peer's kernel has received, and the frames in the order of pushing,
+        // each of which must have one fate.
         let (mut wire, mut pushed, mut got_back) = (Vec::new(), Vec::new(), Vec::new());
         let mut unacknowledged = 0;
         for (nth, step) in steps.into_iter().enumerate() {

@@ -1,7 +1,7 @@
-//! A server whose handler tells everything it is called for, and clients that talk to it.
+//! A server whose handler reports every call, and clients that talk to it.
 //!
-//! Each connection has a channel of its own, so a test reads what one client caused in the order in which it happened.
-//! Nothing here sleeps: whatever a test waits for has [`PATIENCE`] to happen.
+//! Each connection has a channel of its own, so a test reads the effects of one client in order.
+//! Nothing here sleeps: an expected event has [`PATIENCE`] to happen.
 #![allow(dead_code, reason = "every test file uses its own part of it")]
 
 use std::io::{self, Read, Write};
@@ -17,20 +17,21 @@ use net::{
 };
 use socket2::{Domain, SockRef, Socket, Type};
 
-/// How long something that must happen may take on a busy machine.
+/// The longest time of an expected event on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A frame of which the handler has had enough.
+/// A frame that the handler answers with [`Flow::Last`].
 pub(crate) const LAST: &[u8] = br#"{"last":1}"#;
 
-/// What a test has the loop's thread do.
+/// Work for the loop's thread.
 pub(crate) type Errand = Box<dyn FnOnce(&Arc<Link<Note>>) + Send>;
 
-/// What [`Handler::on_message`] gets.
+/// Messages for [`Handler::on_message`].
 pub(crate) enum Note {
-    /// Is told to the test.
+    /// Is reported to the test.
     Text(String),
-    /// From now on so many items are taken; those after them are answered with [`Flow::Later`].
+    /// From now on this number of items are taken; those after them are answered with
+    /// [`Flow::Later`].
     Permit(usize),
     /// Is run by the loop's thread.
     Run(Errand),
@@ -38,7 +39,8 @@ pub(crate) enum Note {
     AtClose(Errand),
 }
 
-/// What the handler was called for, of one connection. What came from the client is told as text, see [`text_of`].
+/// The calls of the handler for one connection. Input from the client is reported as text, see
+/// [`text_of`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Seen {
     Taken(String),
@@ -49,14 +51,14 @@ pub(crate) enum Seen {
     Closed(CloseReason),
 }
 
-/// What reached the handler without a connection.
+/// Calls of the handler without a connection.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Astray {
     Unsent(u32, String),
     Note(String),
 }
 
-/// What the test does with an item that is taken, on the loop's thread.
+/// The reaction of a test to an item that is taken, on the loop's thread.
 pub(crate) type React = dyn Fn(&mut Turn<Note>, &Arc<Link<Note>>, Incoming<'_>) + Send + Sync;
 
 pub(crate) fn ignore(_: &mut Turn<Note>, _: &Arc<Link<Note>>, _: Incoming<'_>) {}
@@ -94,7 +96,7 @@ pub(crate) fn note(text: &str) -> Seen {
     Seen::Note(text.into())
 }
 
-/// Times so long that no test meets them by accident.
+/// Times so long that no test reaches them by accident.
 pub(crate) fn settings() -> Settings {
     Settings {
         frame_bytes_max: 64 * 1024,
@@ -106,7 +108,7 @@ pub(crate) fn settings() -> Settings {
     }
 }
 
-/// A new connection, and what its handler will be called for.
+/// A new connection, and the calls of its handler.
 pub(crate) type Opened = (Arc<Link<Note>>, Receiver<Seen>);
 
 struct Recorder {
@@ -195,7 +197,7 @@ impl Handler for Recorder {
     }
 }
 
-/// A running server. It stops at once when it is dropped, in order when it is drained.
+/// A running server. It stops immediately when dropped, and gracefully when drained.
 pub(crate) struct TestServer {
     address: SocketAddr,
     stopper: Stopper,
@@ -214,7 +216,7 @@ impl TestServer {
         TestServer::start_with(loops, settings, react, |_| ())
     }
 
-    /// One of whose connections each begins with `preface`.
+    /// A server whose connections each begin with `preface`.
     pub(crate) fn start_behind(
         preface: Preface,
         settings: Settings,
@@ -278,7 +280,7 @@ impl TestServer {
         Peer { socket, link, seen }
     }
 
-    /// A socket of which the handler may hear or not.
+    /// A socket of which the handler may not be notified.
     pub(crate) fn dial(&self) -> TcpStream {
         let socket = TcpStream::connect(self.address).expect("the server listens");
         socket.set_nodelay(true).expect("an option");
@@ -286,17 +288,17 @@ impl TestServer {
         socket
     }
 
-    /// The connection that was opened next.
+    /// The next connection that was opened.
     pub(crate) fn opened(&self) -> Opened {
         self.opened.recv_timeout(PATIENCE).expect("the connection is opened")
     }
 
-    /// Whether no connection was opened that nobody has asked for.
+    /// Whether no unexpected connection was opened.
     pub(crate) fn opened_none(&self) -> bool {
         self.opened.try_recv().is_err()
     }
 
-    /// What went astray next.
+    /// The next call without a connection.
     pub(crate) fn astray(&self) -> Astray {
         self.astray.recv_timeout(PATIENCE).expect("something goes astray")
     }
@@ -325,7 +327,7 @@ pub(crate) fn listen_settings() -> ListenSettings {
     ListenSettings { backlog: 128, user_timeout: Duration::from_secs(17) }
 }
 
-/// Both ends of one connection: the client's socket, and what the server's handler knows.
+/// Both ends of one connection: the client's socket, and the calls of the server's handler.
 pub(crate) struct Peer {
     pub(crate) socket: TcpStream,
     pub(crate) link: Arc<Link<Note>>,
@@ -337,7 +339,7 @@ impl Peer {
         self.socket.write_all(text.as_bytes()).expect("the server reads");
     }
 
-    /// Says that nothing more will be written.
+    /// Shuts the sending side down.
     pub(crate) fn end(&self) {
         self.socket.shutdown(Shutdown::Write).expect("connected");
     }
@@ -348,7 +350,7 @@ impl Peer {
         (self.link, self.seen)
     }
 
-    /// Reads as much as is expected, no more.
+    /// Reads exactly the expected bytes.
     #[track_caller]
     pub(crate) fn expect_bytes(&mut self, expected: &str) {
         let mut bytes = vec![0; expected.len()];
@@ -360,7 +362,7 @@ impl Peer {
     pub(crate) fn arrived(&mut self) -> String {
         self.socket.set_nonblocking(true).expect("an option");
         let mut bytes = Vec::new();
-        // It would block; what was read is there all the same.
+        // It would block; the bytes that were read are there nevertheless.
         let _ = self.socket.read_to_end(&mut bytes);
         self.socket.set_nonblocking(false).expect("an option");
         String::from_utf8(bytes).expect("text")
@@ -374,7 +376,7 @@ impl Peer {
         text
     }
 
-    /// What the handler was called for next.
+    /// The next call of the handler.
     #[track_caller]
     pub(crate) fn next(&self) -> Seen {
         next(&self.seen)
@@ -391,19 +393,20 @@ impl Peer {
         self.sync();
     }
 
-    /// Has the handler take so many items more.
+    /// Makes the handler take this number of further items.
     pub(crate) fn permit(&self, count: usize) {
         self.link.post(Note::Permit(count));
     }
 
-    /// Returns when the loop has done all that it was caused to do before, and has nothing else to tell.
+    /// Returns when the loop has done all earlier work for this connection, and has nothing else to
+    /// report.
     #[track_caller]
     pub(crate) fn sync(&self) {
         self.link.post(Note::Text("sync".into()));
         self.expect([note("sync")]);
     }
 
-    /// Sends from this thread, as a thread without a loop does.
+    /// Sends from this thread, like a thread without a loop.
     pub(crate) fn send(&self, frame: &str, fate: Fate) -> Result<(), Refused> {
         let mut turn = Turn::new();
         let outcome = self.link.send(&mut turn, frame.as_bytes(), fate);
@@ -411,7 +414,7 @@ impl Peer {
         outcome
     }
 
-    /// Returns when so many bytes wait in the kernel for the server to read them.
+    /// Returns when this number of bytes wait in the kernel for the server.
     #[track_caller]
     pub(crate) fn wait_until_unread(&self, bytes: usize) {
         wait_until(|| self.unread() >= bytes);
@@ -441,7 +444,7 @@ pub(crate) fn expect(seen: &Receiver<Seen>, expected: impl IntoIterator<Item = S
     }
 }
 
-/// For what only looking can tell.
+/// For conditions that can only be polled.
 #[track_caller]
 pub(crate) fn wait_until(condition: impl Fn() -> bool) {
     let deadline = Instant::now() + PATIENCE;
@@ -451,13 +454,13 @@ pub(crate) fn wait_until(condition: impl Fn() -> bool) {
     }
 }
 
-/// Keeps a loop from turning until it is dropped: what happens meanwhile is found by one turn.
+/// Blocks a loop until it is dropped: one turn then finds everything that has happened meanwhile.
 pub(crate) struct Gate {
     _open: Sender<()>,
 }
 
 impl Gate {
-    /// Returns when the loop of this connection stands still.
+    /// Returns when the loop of this connection is blocked.
     pub(crate) fn close(link: &Arc<Link<Note>>) -> Gate {
         let (open, opened) = mpsc::channel::<()>();
         let (here, arrived) = mpsc::channel();
