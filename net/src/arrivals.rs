@@ -114,7 +114,7 @@ impl<A> Arrival<A> {
             Err(_) => return Step::Gone,
         };
         let Look { consumed, answer, step } = self.opening.look(bytes, over);
-        // What was looked at is there, and one read gives it all.
+        // The peeked bytes are there, so one read returns all of them.
         if consumed > 0 && self.socket.read(&mut scratch[..consumed]).ok() != Some(consumed) {
             return Step::Gone;
         }

@@ -21,7 +21,8 @@ pub(crate) struct Connection<A, M> {
     pub(crate) reader: FrameReader,
     /// Its socket is read without the lock of the link: no transport has to look at the bytes.
     is_plain: bool,
-    /// What was received and not consumed, if there is something. Behind a pointer, because an idle connection has nothing.
+    /// Received bytes that were not consumed, if any. Behind a pointer, because an idle connection
+    /// has none.
     kept: Option<Box<Kept>>,
     /// Skipped bytes that were not shown yet.
     pub(crate) blanks: usize,

@@ -223,5 +223,5 @@ fn network_of(ip: IpAddr) -> u64 {
 
 /// Looks at one arrival in a row. Its openings are fewer; one that consumes and waits for ever is given up.
 const STEPS_MAX: usize = 16;
-/// What it costs to open a connection, or to look at one that is not open: several system calls.
+/// The cost of opening a connection, or of checking one that is not open: several system calls.
 const NEWCOMER_WORK: usize = 4096;

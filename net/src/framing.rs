@@ -33,7 +33,7 @@ pub use json_prefix::NESTING_MAX;
 
 use json::{JsonReader, JsonWriter};
 
-/// What stands at the front of the received bytes.
+/// The item at the front of the received bytes.
 #[cfg_attr(not(feature = "simulation"), expect(unreachable_pub))]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Found {
@@ -57,19 +57,19 @@ pub enum Found {
     Incomplete,
 }
 
-/// Where a frame lies: so many bytes each, from the front.
+/// The position of a frame: lengths, counted from the front.
 #[cfg_attr(not(feature = "simulation"), expect(unreachable_pub))]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Piece {
-    /// What stands before the payload and belongs to the frame.
+    /// The bytes before the payload that belong to the frame.
     pub head: usize,
     /// The payload: what the application calls the frame.
     pub len: usize,
-    /// What stands behind the payload and belongs to the frame.
+    /// The bytes after the payload that belong to the frame.
     pub tail: usize,
 }
 
-/// What a reader has its writer do.
+/// A reader's message to its writer.
 #[cfg_attr(not(feature = "simulation"), expect(unreachable_pub))]
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Notice {
@@ -98,13 +98,13 @@ pub(crate) enum FrameWriter {
     Custom(Box<dyn CustomWriter>),
 }
 
-/// How many bytes stand around the payload of a frame that was sent.
+/// The number of bytes around the payload of a sent frame.
 #[cfg_attr(not(feature = "simulation"), expect(unreachable_pub))]
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Wrapping {
     /// Before it.
     pub head: u8,
-    /// Behind it.
+    /// After it.
     pub tail: u8,
 }
 

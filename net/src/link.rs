@@ -56,7 +56,7 @@ pub struct Link<M> {
 /// The work of one thread for connections in one turn of its loop, see [`turn::Turn`].
 pub type Turn<M> = turn::Turn<Link<M>>;
 
-/// Why a link does not take a frame. Nothing of it was taken.
+/// Why a link does not accept a frame. Nothing of it was accepted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Refused {
     /// The connection is closed.
@@ -91,8 +91,8 @@ impl<M> Link<M> {
         self.side.lock().transport.read(&self.socket, buffer)
     }
 
-    /// The client's address: what a proxy has told, else the socket's, which is `None` when the kernel has forgotten it;
-    /// that may be long before or after the close.
+    /// The client's address: the one that a proxy has named, otherwise the socket's, which is
+    /// `None` if the kernel has dropped it; that may be long before or after the close.
     pub fn peer(&self) -> Option<SocketAddr> {
         match &self.client {
             Some(client) => Some(**client),
@@ -131,9 +131,10 @@ impl<M> Link<M> {
             State::Open | State::PeerEnded
                 if matches!(fate, Fate::Return(_)) && side.returnable() >= self.output_bytes_max() =>
             {
-                // Perhaps nothing was written yet, because much was sent in this turn.
+                // Nothing may have been written yet, because much was sent in this turn.
                 written = if side.blocked { Written::Blocked } else { side.write(self.reach(), self, turn) };
-                // What is held for a client that is paced may be as much as what another does not take, and no more.
+                // A paced client may have as much held for it as another one may leave unread, and
+                // no more.
                 let is_held = side.is_paced() && side.returnable() >= self.output_bytes_max();
                 if written != Written::All || is_held {
                     drop(guard);
@@ -158,7 +159,7 @@ impl<M> Link<M> {
         Ok(())
     }
 
-    /// Does what the reader of its frames says.
+    /// Handles a message of the reader of its frames.
     pub(crate) fn heed(self: &Arc<Link<M>>, turn: &mut Turn<M>, notice: Notice) {
         self.side.lock().heed(self, turn, notice);
     }
@@ -186,7 +187,7 @@ impl<M> Link<M> {
         self.report(turn, written);
     }
 
-    /// Looks now whether a report is due; returns those that are, for the owner, who would be posted them otherwise.
+    /// Returns the reports that are due now, for the owner, to whom they would otherwise be posted.
     pub(crate) fn take_reports(&self, turn: &mut Turn<M>) -> Vec<u32> {
         self.side.lock().ask_for_reports(self.reach(), turn);
         std::mem::take(&mut turn.reports)
@@ -238,7 +239,8 @@ impl<M> Link<M> {
         back.into_iter().map(|(_, frame)| frame).collect()
     }
 
-    /// What the connection still holds under one label is given back under another from now on. Any thread.
+    /// Frames that the connection still holds under the label `from` get the label `to`. Any thread
+    /// may call it.
     pub fn relabel(&self, from: u32, to: u32) {
         if let Some(output) = &mut self.side.lock().output {
             output.relabel(from, to);

@@ -211,7 +211,7 @@ impl Output {
         self.marks.push_back(Mark::new(bytes.len(), Wrapping::default(), Content::Frame(Fate::Drop)));
     }
 
-    /// Writes as much as it is told to, or until the socket would block.
+    /// Writes as much as `how` says, or until the socket would block.
     pub(crate) fn write_to(&mut self, mut write: impl FnMut(&[u8]) -> io::Result<usize>, how: Writing) -> Written {
         let stop_at = if how == Writing::First { self.sent + 1 } else { usize::MAX };
         let written = loop {

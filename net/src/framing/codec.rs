@@ -74,7 +74,7 @@ pub struct Decoder {
     line_open: bool,
     /// Whether the client ends with newlines what it sends. It is the reader's, and here because here is room.
     pub(super) lines: Lines,
-    /// Bytes that may be looked at in vain before more is taken.
+    /// The bytes that may be scanned in vain before more is taken.
     credit: usize,
 }
 
