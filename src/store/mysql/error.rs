@@ -72,103 +72,25 @@ pub(super) fn read_only() -> Error {
     Error::MySqlError(MySqlError { state: "HY000".to_owned(), message, code: READ_ONLY })
 }
 
-/// By the numbers of the MySQL and MariaDB error references, and the classes of SQLSTATE for what is not in these lists.
+/// By its number, or else by the class of its SQLSTATE.
 fn server_trouble(error: &MySqlError) -> Trouble {
-    match error.code {
-        // The row or the table has changed meanwhile, a deadlock, "needs to be re-prepared", another member of the group
-        // was faster.
-        1020 | 1213 | 1412 | 1615 | 3058 | 3101 => Trouble::Locked,
-        // Lock wait timeout, too many locks.
-        1205 | 1206 => Trouble::Waited,
-        // Shutdown, forced close, aborted, network errors, killed, gone, idle for too long; an unknown prepared statement, a
-        // malformed packet; locks or a transaction that are not ours.
-        1053
-        | 1077
-        | 1079
-        | 1080
-        | 1099
-        | 1100
-        | 1152
-        | 1158..=1161
-        | 1184
-        | 1192
-        | 1223
-        | 1243
-        | 1400
-        | 1568
-        | 1835
-        | 1927
-        | 2006
-        | 2013
-        | 3169
-        | 4031 => Trouble::Lost,
-        // A table, the server, a transaction or InnoDB is read-only; a node of a Galera cluster or of a group that is not
-        // part of it any more; offline mode.
-        1036 | 1047 | READ_ONLY | 1792 | 1836 | 1874 | 3032 | 3796..=3799 => Trouble::Barred,
-        // Rights and accounts: none for this database, table, column, routine or trigger; a password that is wrong, expired
-        // or not enough; locked; encryption is missing. The rights for a database are those of the time of its selection.
-        1044..=1046
-        | 1049
-        | 1131
-        | 1133
-        | 1141..=1143
-        | 1227
-        | 1370
-        | 1449
-        | 1524
-        | 1698
-        | 1820
-        | 1862
-        | 3118
-        | 3159
-        | 4151 => Trouble::Barred,
-        // A packet, the result of a function.
-        NET_PACKET_TOO_LARGE | 1301 => Trouble::TooLarge,
-        // Larger than the cache of the log of changes: less at once may work.
-        1197 | 1705 => Trouble::Refused,
-        // Files, disks and memory: unreadable, full, crashed, out of handles.
-        1012
-        | 1016..=1018
-        | 1021
-        | 1023..=1026
-        | 1030
-        | 1034
-        | 1035
-        | 1037..=1039
-        | 1041
-        | 1114
-        | 1135
-        | 1194
-        | 1195
-        | 1712
-        | 1932
-        | 3185 => Trouble::Busy,
-        // Connections and statements: too many, a limit of this user, none for this host.
-        1040 | 1042 | 1043 | 1129 | 1130 | 1203 | 1226 | 1461 | 1637 | 3168 | 3955 => Trouble::Busy,
-        // The tables: one or a column of it is gone, a view is invalid, the plugin of a table is missing.
-        1054 | 1146 | 1286 | 1356 => Trouble::Busy,
-        // The log of changes and replication: cannot be written, must have another format, waits for others.
-        1180 | 1181 | 1188 | 1534 | 1598 | 1661..=1667 | 1785..=1787 | 3098 | 3100 => Trouble::Busy,
-        // Interrupted, took too long.
-        1317 | 1969 | 3024 => Trouble::Busy,
-        // A text or a number that does not fit its column; no default for a column; a row that is too long for its table or
-        // belongs to no partition; a check or a trigger.
-        1118 | 1264 | 1265 | 1300 | 1364 | 1366 | 1367 | 1369 | 1406 | 1411 | 1526 | 1644 | 1748 | 3819 | 4025 => {
-            Trouble::Refused
-        }
-        _ => match error.state.get(..2) {
-            // A connection exception, a rollback by the database.
-            Some("08") => Trouble::Lost,
-            Some("40") => Trouble::Locked,
-            Some("25") if error.state == "25006" => Trouble::Barred,
-            // Authorisation, no database.
-            Some("28" | "3D") => Trouble::Barred,
-            // Resources, operator intervention, interrupted.
-            Some("53" | "57" | "70") => Trouble::Busy,
-            // Data, integrity, a view's check, a trigger's own.
-            Some("22" | "23" | "44" | "45") => Trouble::Refused,
-            _ => Trouble::Unknown,
-        },
+    let by_code = BY_CODE.iter().find(|(_, codes)| codes.contains(&error.code));
+    by_code.map_or_else(|| state_trouble(&error.state), |(trouble, _)| *trouble)
+}
+
+fn state_trouble(state: &str) -> Trouble {
+    match state.get(..2) {
+        // A connection exception, a rollback by the database.
+        Some("08") => Trouble::Lost,
+        Some("40") => Trouble::Locked,
+        Some("25") if state == "25006" => Trouble::Barred,
+        // Authorisation, no database.
+        Some("28" | "3D") => Trouble::Barred,
+        // Resources, operator intervention, interrupted.
+        Some("53" | "57" | "70") => Trouble::Busy,
+        // Data, integrity, a view's check, a trigger's own.
+        Some("22" | "23" | "44" | "45") => Trouble::Refused,
+        _ => Trouble::Unknown,
     }
 }
 
@@ -235,7 +157,62 @@ pub(super) const DUPLICATE_ENTRY: u16 = 1062;
 pub(super) const TABLE_EXISTS: u16 = 1050;
 pub(super) const UNKNOWN_VARIABLE: u16 = 1193;
 const READ_ONLY: u16 = 1290;
-const NET_PACKET_TOO_LARGE: u16 = 1153;
+
+/// Errors by their numbers in the MySQL and MariaDB error references.
+const BY_CODE: &[(Trouble, &[u16])] = &[
+    // The row or the table has changed meanwhile, a deadlock, "needs to be re-prepared", another member of the group
+    // was faster.
+    (Trouble::Locked, &[1020, 1213, 1412, 1615, 3058, 3101]),
+    // Lock wait timeout, too many locks.
+    (Trouble::Waited, &[1205, 1206]),
+    // Shutdown, forced close, aborted, network errors, killed, gone, idle for too long; an unknown prepared statement, a
+    // malformed packet; locks or a transaction that are not ours.
+    (
+        Trouble::Lost,
+        &[
+            1053, 1077, 1079, 1080, 1099, 1100, 1152, 1158, 1159, 1160, 1161, 1184, 1192, 1223, 1243, 1400, 1568, 1835,
+            1927, 2006, 2013, 3169, 4031,
+        ],
+    ),
+    // A table, the server, a transaction or InnoDB is read-only; a node of a Galera cluster or of a group that is not
+    // part of it any more; offline mode.
+    (Trouble::Barred, &[1036, 1047, 1290, 1792, 1836, 1874, 3032, 3796, 3797, 3798, 3799]),
+    // Rights and accounts: none for this database, table, column, routine or trigger; a password that is wrong, expired
+    // or not enough; locked; encryption is missing. The rights for a database are those of the time of its selection.
+    (
+        Trouble::Barred,
+        &[
+            1044, 1045, 1046, 1049, 1131, 1133, 1141, 1142, 1143, 1227, 1370, 1449, 1524, 1698, 1820, 1862, 3118, 3159,
+            4151,
+        ],
+    ),
+    // A packet, the result of a function.
+    (Trouble::TooLarge, &[1153, 1301]),
+    // Larger than the cache of the log of changes: less at once may work.
+    (Trouble::Refused, &[1197, 1705]),
+    // Files, disks and memory: unreadable, full, crashed, out of handles.
+    (
+        Trouble::Busy,
+        &[
+            1012, 1016, 1017, 1018, 1021, 1023, 1024, 1025, 1026, 1030, 1034, 1035, 1037, 1038, 1039, 1041, 1114, 1135,
+            1194, 1195, 1712, 1932, 3185,
+        ],
+    ),
+    // Connections and statements: too many, a limit of this user, none for this host.
+    (Trouble::Busy, &[1040, 1042, 1043, 1129, 1130, 1203, 1226, 1461, 1637, 3168, 3955]),
+    // The tables: one or a column of it is gone, a view is invalid, the plugin of a table is missing.
+    (Trouble::Busy, &[1054, 1146, 1286, 1356]),
+    // The log of changes and replication: cannot be written, must have another format, waits for others.
+    (
+        Trouble::Busy,
+        &[1180, 1181, 1188, 1534, 1598, 1661, 1662, 1663, 1664, 1665, 1666, 1667, 1785, 1786, 1787, 3098, 3100],
+    ),
+    // Interrupted, took too long.
+    (Trouble::Busy, &[1317, 1969, 3024]),
+    // A text or a number that does not fit its column; no default for a column; a row that is too long for its table or
+    // belongs to no partition; a check or a trigger.
+    (Trouble::Refused, &[1118, 1264, 1265, 1300, 1364, 1366, 1367, 1369, 1406, 1411, 1526, 1644, 1748, 3819, 4025]),
+];
 
 #[cfg(test)]
 mod tests {
@@ -274,6 +251,16 @@ mod tests {
         ] {
             assert_eq!(trouble(&error), expected, "{error}");
         }
+    }
+
+    #[test]
+    fn each_error_is_in_one_list() {
+        let mut codes: Vec<u16> = BY_CODE.iter().flat_map(|(_, codes)| *codes).copied().collect();
+        assert!(codes.contains(&READ_ONLY));
+        let count = codes.len();
+        codes.sort_unstable();
+        codes.dedup();
+        assert_eq!(codes.len(), count);
     }
 
     #[test]

@@ -136,83 +136,85 @@ impl OpenError {
             _ => false,
         }
     }
+
+    /// What the error is about: the database, or what else of its folder is in the way.
+    fn file(&self) -> &Path {
+        match self {
+            OpenError::Unwritable { path: file, .. }
+            | OpenError::Link { path: file }
+            | OpenError::InUse { file, .. }
+            | OpenError::Full { file, .. }
+            | OpenError::NotLocal { file, .. }
+            | OpenError::ForeignLog { file }
+            | OpenError::Rescued { file, .. }
+            | OpenError::OrphanedLog { file }
+            | OpenError::NotOurs { file }
+            | OpenError::Newer { file, .. }
+            | OpenError::Damaged { file, .. }
+            | OpenError::Failed { file, .. } => file,
+        }
+    }
 }
 
 impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let file = self.file().display();
         match self {
-            OpenError::Unwritable { path, cause } => write!(
+            OpenError::Unwritable { cause, .. } => write!(
                 f,
-                "cannot write {}: {cause}; let this user write the file and its folder, or choose another data folder",
-                path.display()
+                "cannot write {file}: {cause}; let this user write the file and its folder, or choose another data folder"
             ),
-            OpenError::InUse { file, pid: Some(pid) } => write!(
+            OpenError::InUse { pid: Some(pid), .. } => write!(
                 f,
-                "{} is in use by another server, process {pid}; stop that one, or choose another data folder",
-                file.display()
+                "{file} is in use by another server, process {pid}; stop that one, or choose another data folder"
             ),
-            OpenError::InUse { file, pid: None } => write!(
+            OpenError::InUse { pid: None, .. } => {
+                write!(f, "{file} is in use by another program; close that one, or choose another data folder")
+            }
+            OpenError::Link { .. } => write!(
                 f,
-                "{} is in use by another program; close that one, or choose another data folder",
-                file.display()
+                "{file} is a symbolic link, which this server does not follow; put the file itself there, or choose the \
+                 data folder that the link leads to"
             ),
-            OpenError::Link { path } => write!(
+            OpenError::Full { cause, .. } => {
+                write!(f, "no space is left on the disk of {file}: {cause}; make room on it and start again")
+            }
+            OpenError::NotLocal { cause, .. } => write!(
                 f,
-                "{} is a symbolic link, which this server does not follow; put the file itself there, or choose the data \
-                 folder that the link leads to",
-                path.display()
+                "the file system of {file} does not let processes share memory through a file: {cause}; use a local disk \
+                 for the data folder"
             ),
-            OpenError::Full { file, cause } => write!(
+            OpenError::ForeignLog { .. } => write!(
                 f,
-                "no space is left on the disk of {}: {cause}; make room on it and start again",
-                file.display()
+                "{file}-wal holds the last changes of another state of {file}, which was probably restored from a backup; \
+                 to use {file} as it is, delete {file}-wal and {file}-shm; \
+                 to keep those changes, put the database back that they belong to"
             ),
-            OpenError::NotLocal { file, cause } => write!(
+            OpenError::Rescued { rescued, .. } => write!(
                 f,
-                "the file system of {} does not let processes share memory through a file: {cause}; use a local disk for \
-                 the data folder",
-                file.display()
-            ),
-            OpenError::ForeignLog { file } => write!(
-                f,
-                "{0}-wal holds the last changes of another state of {0}, which was probably restored from a backup; \
-                 to use {0} as it is, delete {0}-wal and {0}-shm; \
-                 to keep those changes, put the database back that they belong to",
-                file.display()
-            ),
-            OpenError::Rescued { file, rescued } => write!(
-                f,
-                "{1} holds what the last server had stored when {0} was moved, replaced or deleted under it; move it to \
-                 {0} and delete {0}-wal and {0}-shm, or, if it is not wanted, move it away",
-                file.display(),
+                "{} holds what the last server had stored when {file} was moved, replaced or deleted under it; move it to \
+                 {file} and delete {file}-wal and {file}-shm, or, if it is not wanted, move it away",
                 rescued.display()
             ),
-            OpenError::OrphanedLog { file } => write!(
+            OpenError::OrphanedLog { .. } => write!(
                 f,
-                "{0} is missing or empty, and {0}-wal holds changes that belong to it; put the database back; \
-                 or, to start without those changes, delete {0}-wal and {0}-shm",
-                file.display()
+                "{file} is missing or empty, and {file}-wal holds changes that belong to it; put the database back; \
+                 or, to start without those changes, delete {file}-wal and {file}-shm"
             ),
-            OpenError::NotOurs { file } => write!(
-                f,
-                "{} is a database of another program; move it away, or choose another data folder",
-                file.display()
-            ),
-            OpenError::Newer { file, version, known } => write!(
-                f,
-                "{} was written by a later version of this server (schema {version}, this one knows {known}); \
-                 run that version, or restore an older backup",
-                file.display()
-            ),
-            OpenError::Damaged { file, cause } => write!(
-                f,
-                "{} is damaged or no database: {cause}; restore a backup, or move it away \
-                 together with the files beside it that begin with its name, to start empty",
-                file.display()
-            ),
-            OpenError::Failed { file, cause } => {
-                write!(f, "cannot open {}: {cause}; put that right and start again", file.display())
+            OpenError::NotOurs { .. } => {
+                write!(f, "{file} is a database of another program; move it away, or choose another data folder")
             }
+            OpenError::Newer { version, known, .. } => write!(
+                f,
+                "{file} was written by a later version of this server (schema {version}, this one knows {known}); \
+                 run that version, or restore an older backup"
+            ),
+            OpenError::Damaged { cause, .. } => write!(
+                f,
+                "{file} is damaged or no database: {cause}; restore a backup, or move it away \
+                 together with the files beside it that begin with its name, to start empty"
+            ),
+            OpenError::Failed { cause, .. } => write!(f, "cannot open {file}: {cause}; put that right and start again"),
         }
     }
 }
