@@ -284,9 +284,9 @@ fn read_again(before: &Config, log: &LogControl) {
     }
 }
 
-/// Logs every panic. A panic in an event loop, in the bus or in a writer exits the process, because
-/// half a server is worse than none. A lane loses one batch, whose senders get an error, and goes
-/// on; a worker loses one request.
+/// Logs every panic. A panic in an event loop or in [vital](pool::vital) work, such as the bus or a
+/// writer, exits the process, because half a server is worse than none. A lane loses one batch,
+/// whose senders get an error, and goes on; a worker loses one request.
 fn log_panics() {
     panic::set_hook(Box::new(|panic| {
         let thread = thread::current();
@@ -298,15 +298,12 @@ fn log_panics() {
         } else {
             complain(&line);
         }
-        if VITAL.iter().any(|vital| name.starts_with(vital)) {
+        if pool::is_vital() || net::is_loop_thread() {
             log::logger().flush();
             process::abort();
         }
     }));
 }
-
-/// The prefixes of the names of threads without which the server cannot work.
-const VITAL: [&str; 6] = ["loop", "bus", "states", "store-writer", "spool-writer", "pool-keeper"];
 
 fn refuse(error: &dyn Error) -> ExitCode {
     complain(error);
@@ -356,17 +353,68 @@ mod tests {
 
     const CHILD: &str = "TEST_IS_CHILD";
 
+    /// Panics at the first connection.
+    struct Panics;
+
+    impl net::Handler for Panics {
+        type Conn = ();
+        type Arrival = ();
+        type Message = ();
+
+        fn on_arrival(&mut self, _: &mut net::Turn<()>, _: SocketAddr, _: net::Preface) -> Result<(), &'static [u8]> {
+            panic!("no way");
+        }
+
+        fn on_open(&mut self, _: &mut net::Turn<()>, _: &Arc<net::Link<()>>, (): ()) {}
+
+        fn on_incoming(
+            &mut self,
+            _: &mut net::Turn<()>,
+            _: &Arc<net::Link<()>>,
+            (): &mut (),
+            _: net::Incoming<'_>,
+        ) -> net::Flow {
+            net::Flow::Taken
+        }
+    }
+
     #[test]
     fn a_panic_in_a_loop_ends_the_process() {
+        if is_child() {
+            log_panics();
+            let time = Duration::from_secs(60);
+            let settings = net::Settings {
+                frame_bytes_max: 1024,
+                frame_timeout: time,
+                idle_timeout: time,
+                output_bytes_max: 1024,
+                drain_timeout: time,
+                pace: None,
+            };
+            let mut group = net::LoopGroup::start(1, settings, |_| Panics).unwrap();
+            let listen = net::ListenSettings { backlog: 1, user_timeout: time };
+            let acceptor = net::Acceptor::bind(([127, 0, 0, 1], 0).into(), listen).unwrap();
+            let _client = std::net::TcpStream::connect(acceptor.local_addr().unwrap()).unwrap();
+            acceptor.run(|stream, peer| group.assign(stream, peer, net::Preface::None));
+            unreachable!("the process has ended");
+        }
+        let output = child("tests::a_panic_in_a_loop_ends_the_process").wait_with_output().unwrap();
+        assert_eq!(output.status.signal(), Some(signal_hook::consts::SIGABRT));
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(stderr.contains("server: thread loop-0 panicked at src/main.rs:"), "{stderr}");
+    }
+
+    #[test]
+    fn a_panic_in_vital_work_ends_the_process() {
         if is_child() {
             log_panics();
             let start = |name: &str, work: fn()| thread::Builder::new().name(name.to_owned()).spawn(work).unwrap();
             let _ = start("worker-0", || panic!("only one job")).join();
             let _ = start("lane-0", || panic!("only one batch")).join();
-            let _ = start("loop-0", || panic!("no {}", "way")).join();
+            let _ = start("bus", || pool::vital(|| panic!("no {}", "way"))).join();
             unreachable!("the process has ended");
         }
-        let output = child("tests::a_panic_in_a_loop_ends_the_process").wait_with_output().unwrap();
+        let output = child("tests::a_panic_in_vital_work_ends_the_process").wait_with_output().unwrap();
         assert_eq!(output.status.signal(), Some(signal_hook::consts::SIGABRT));
         let stderr = String::from_utf8(output.stderr).unwrap();
         let lines: Vec<&str> = stderr.lines().filter(|line| line.starts_with("server: ")).collect();
@@ -374,7 +422,7 @@ mod tests {
         assert!(lines[0].starts_with("server: thread worker-0 panicked at src/main.rs:"), "{stderr}");
         assert!(lines[0].ends_with(": only one job"), "{stderr}");
         assert!(lines[1].ends_with(": only one batch"), "{stderr}");
-        assert!(lines[2].starts_with("server: thread loop-0 panicked at src/main.rs:"), "{stderr}");
+        assert!(lines[2].starts_with("server: thread bus panicked at src/main.rs:"), "{stderr}");
         assert!(lines[2].ends_with(": no way"), "{stderr}");
     }
 

@@ -321,18 +321,18 @@ fn wait_for_lock(running: &Running, database: &Database) {
 }
 
 /// Shuts a server down gracefully. Its files stay in the workplace.
-fn stopped(mut server: TestServer) -> Source {
+fn stopped(mut server: TestServer) -> CopySource {
     server.terminate();
     assert!(server.wait_exit(testkit::PATIENCE).success());
     let workplace = Workplace::empty();
     fs::copy(server.folder().join("raybox.db"), workplace.path().join("raybox.db")).expect("copy the database");
-    Source(workplace)
+    CopySource(workplace)
 }
 
 /// A workplace with a `raybox.db`.
-struct Source(Workplace);
+struct CopySource(Workplace);
 
-impl std::ops::Deref for Source {
+impl std::ops::Deref for CopySource {
     type Target = Workplace;
 
     fn deref(&self) -> &Workplace {
@@ -340,14 +340,14 @@ impl std::ops::Deref for Source {
     }
 }
 
-impl Source {
+impl CopySource {
     fn open(&self) -> Connection {
         Connection::open(self.path().join("raybox.db")).expect("open the source")
     }
 }
 
 /// Five users, two groups, forty messages, and a database with empty tables.
-fn small() -> (Source, Database) {
+fn small() -> (CopySource, Database) {
     let source = source_of(5, 40);
     source
         .open()
@@ -363,13 +363,13 @@ fn small() -> (Source, Database) {
 }
 
 /// This number of users and messages, and a database with empty tables.
-fn many(users: usize, messages: usize) -> (Source, Database) {
+fn many(users: usize, messages: usize) -> (CopySource, Database) {
     let (source, database) = (source_of(users, messages), Database::create());
     source.write("mysql.cnf", &database.cnf());
     (source, database)
 }
 
-fn source_of(users: usize, messages: usize) -> Source {
+fn source_of(users: usize, messages: usize) -> CopySource {
     let source = stopped(TestServer::start());
     source
         .open()

@@ -15,10 +15,11 @@
 //! Why not r2d2: each attempt of its that fails begins the next by itself, for each connection that was ever missed. An
 //! idle node so knocked 600 times a second, and took every connection there was when the shortage was over.
 
+mod pace;
+
 use std::collections::VecDeque;
 use std::error::Error;
 use std::fmt;
-use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -29,9 +30,13 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
+use self::pace::AttemptPace;
+use crate::outage::Outage;
+use crate::vital::vital;
+
 /// Connections to one database. Shared by all threads that may block.
 pub struct ConnectionPool<C: Send + 'static> {
-    shared: Arc<Shared<C>>,
+    shared: Arc<Core<C>>,
 }
 
 /// The bounds of a [`ConnectionPool`].
@@ -64,69 +69,59 @@ pub struct NoConnection(String);
 
 /// A connection for one call; it goes back to the pool when it is dropped.
 pub struct Pooled<C: Send + 'static> {
-    shared: Arc<Shared<C>>,
+    shared: Arc<Core<C>>,
     /// Taken when it is dropped.
-    kept: Option<Kept<C>>,
+    kept: Option<Aged<C>>,
     is_broken: bool,
 }
 
-struct Shared<C> {
+struct Core<C> {
     /// The database, for the log.
     name: String,
     sizes: PoolSizes,
     open: Box<dyn Fn() -> Result<C, OpenFailure> + Send + Sync>,
     /// A leaf lock; nothing is opened, closed or logged under it.
-    state: Mutex<State<C>>,
+    state: Mutex<Stock<C>>,
     /// There is something for the keeper to do.
     work: Condvar,
 }
 
-struct State<C> {
+struct Stock<C> {
     /// The one that was used last is the last.
-    idle: Vec<Idle<C>>,
+    idle: Vec<IdleConnection<C>>,
     /// How many there are, those in use among them.
     open: u32,
     /// Attempts on their way.
     opening: u32,
     /// Calls, the one that has waited longest first.
-    waiting: VecDeque<Waiting<C>>,
+    waiting: VecDeque<WaitingCall<C>>,
     next_ticket: u64,
     /// Connections of an earlier age are not used any more.
     age: u64,
-    pace: Pace,
+    pace: AttemptPace,
+    /// The database refuses connections.
+    refusals: Outage,
     /// To be closed by the keeper, for that may take a while.
     doomed: Vec<C>,
     is_closing: bool,
 }
 
-struct Kept<C> {
+struct Aged<C> {
     connection: C,
     age: u64,
     born: Instant,
 }
 
-struct Idle<C> {
-    kept: Kept<C>,
+struct IdleConnection<C> {
+    kept: Aged<C>,
     since: Instant,
 }
 
-struct Waiting<C> {
+struct WaitingCall<C> {
     ticket: u64,
     /// From then on it does not wait for what is in vain.
     patient_until: Instant,
-    place: Sender<Kept<C>>,
-}
-
-/// When the next attempt to connect may be made.
-#[derive(Debug, Default)]
-struct Pace {
-    /// Attempts that have failed since the last that succeeded.
-    failures: u32,
-    /// When the last of them failed, and the share of the pause that is not left to chance.
-    last: Option<(Instant, f64)>,
-    cause: String,
-    /// The refusal of a connection is logged, and that it is over is not.
-    refused_since: Option<Instant>,
+    place: Sender<Aged<C>>,
 }
 
 impl<C: Send + 'static> ConnectionPool<C> {
@@ -140,21 +135,22 @@ impl<C: Send + 'static> ConnectionPool<C> {
         sizes: PoolSizes,
         open: impl Fn() -> Result<C, OpenFailure> + Send + Sync + 'static,
     ) -> io::Result<ConnectionPool<C>> {
-        let state = State {
+        let state = Stock {
             idle: Vec::new(),
             open: 0,
             opening: 0,
             waiting: VecDeque::new(),
             next_ticket: 0,
             age: 0,
-            pace: Pace::default(),
+            pace: AttemptPace::default(),
+            refusals: Outage::default(),
             doomed: Vec::new(),
             is_closing: false,
         };
         let (state, work) = (Mutex::new(state), Condvar::new());
-        let shared = Arc::new(Shared { name: name.into(), sizes, open: Box::new(open), state, work });
+        let shared = Arc::new(Core { name: name.into(), sizes, open: Box::new(open), state, work });
         let keeper = shared.clone();
-        thread::Builder::new().name("pool-keeper".to_owned()).spawn(move || keeper.keep())?;
+        thread::Builder::new().name("pool-keeper".to_owned()).spawn(move || vital(|| keeper.keep()))?;
         Ok(ConnectionPool { shared })
     }
 
@@ -172,14 +168,14 @@ impl<C: Send + 'static> ConnectionPool<C> {
             let ticket = state.next_ticket;
             state.next_ticket += 1;
             let patient_until = Instant::now() + self.shared.sizes.wait_timeout;
-            state.waiting.push_back(Waiting { ticket, patient_until, place: sender });
+            state.waiting.push_back(WaitingCall { ticket, patient_until, place: sender });
             self.shared.work.notify_one();
             (ticket, place)
         };
         self.wait(ticket, &place)
     }
 
-    fn wait(&self, ticket: u64, place: &Receiver<Kept<C>>) -> Result<Pooled<C>, NoConnection> {
+    fn wait(&self, ticket: u64, place: &Receiver<Aged<C>>) -> Result<Pooled<C>, NoConnection> {
         let PoolSizes { max, wait_timeout, connect_timeout, .. } = self.shared.sizes;
         let mut received = place.recv_timeout(wait_timeout);
         if received.is_err() {
@@ -201,15 +197,15 @@ impl<C: Send + 'static> ConnectionPool<C> {
             drop(state);
             return Ok(self.pooled(kept));
         }
-        Err(NoConnection(match (state.pace.failures, state.open) {
+        Err(NoConnection(match (state.pace.failures(), state.open) {
             (0, open) if open >= max => format!("all {max} connections are in use"),
             (0, _) => "none was opened in time".to_owned(),
-            (_, 0) => state.pace.cause.clone(),
-            (_, open) => format!("all {open} connections are in use, and there is no other: {}", state.pace.cause),
+            (_, 0) => state.pace.cause().to_owned(),
+            (_, open) => format!("all {open} connections are in use, and there is no other: {}", state.pace.cause()),
         }))
     }
 
-    fn pooled(&self, kept: Kept<C>) -> Pooled<C> {
+    fn pooled(&self, kept: Aged<C>) -> Pooled<C> {
         Pooled { shared: self.shared.clone(), kept: Some(kept), is_broken: false }
     }
 
@@ -232,7 +228,7 @@ impl<C: Send + 'static> ConnectionPool<C> {
     /// The database is known to answer again: it is tried at once.
     pub fn try_now(&self) {
         let mut state = self.shared.state.lock();
-        state.pace.last = None;
+        state.pace.skip_pause();
         self.shared.work.notify_one();
     }
 
@@ -301,7 +297,7 @@ impl<C: Send + 'static> Drop for Pooled<C> {
     }
 }
 
-impl<C: Send + 'static> Shared<C> {
+impl<C: Send + 'static> Core<C> {
     /// The keeper's thread. It runs no code of the driver but that which closes a connection.
     fn keep(self: &Arc<Self>) {
         let mut state = self.state.lock();
@@ -352,7 +348,7 @@ impl<C: Send + 'static> Shared<C> {
             Ok(connection) => {
                 state.open += 1;
                 state.pace.succeeded();
-                let kept = Kept { connection, age, born: now };
+                let kept = Aged { connection, age, born: now };
                 if age == state.age {
                     state.hand_on(kept)
                 } else {
@@ -360,20 +356,16 @@ impl<C: Send + 'static> Shared<C> {
                 }
                 // As long as more is wanted, it is not known whether there is more.
                 let is_over = state.wanted(&self.sizes) == 0;
-                let since = if is_over { state.pace.refused_since.take() } else { None };
-                since.map(|since| {
-                    let seconds = now.saturating_duration_since(since).as_secs_f32();
-                    format!("{} gives connections again after {seconds:.1} s", self.name)
-                })
+                let lasted = if is_over { state.refusals.end() } else { None };
+                lasted.map(|lasted| format!("{} gives connections again after {lasted}", self.name))
             }
             Err(OpenFailure { cause, is_refusal }) => {
                 state.pace.failed(now, &cause);
                 if state.is_in_vain() {
                     state.waiting.retain(|waiting| waiting.patient_until > now);
                 }
-                let is_news = is_refusal && state.pace.refused_since.is_none();
+                let is_news = is_refusal && state.refusals.begin();
                 is_news.then(|| {
-                    state.pace.refused_since = Some(now);
                     let open = state.open;
                     format!("{} gives no further connection beside {open} open ones: {cause}; trying again", self.name)
                 })
@@ -387,32 +379,32 @@ impl<C: Send + 'static> Shared<C> {
     }
 }
 
-impl<C> State<C> {
+impl<C> Stock<C> {
     fn has_waiting(&self) -> bool {
         !self.waiting.is_empty()
     }
 
     /// Nobody would bring a connection back, and none is being opened.
     fn is_in_vain(&self) -> bool {
-        self.open == 0 && self.opening == 0 && self.pace.failures > 0
+        self.open == 0 && self.opening == 0 && self.pace.failures() > 0
     }
 
-    fn take_idle(&mut self) -> Option<Kept<C>> {
+    fn take_idle(&mut self) -> Option<Aged<C>> {
         self.idle.pop().map(|idle| idle.kept)
     }
 
     /// To the call that has waited longest, or back into the pool.
-    fn hand_on(&mut self, mut kept: Kept<C>) {
+    fn hand_on(&mut self, mut kept: Aged<C>) {
         while let Some(waiting) = self.waiting.pop_front() {
             match waiting.place.send(kept) {
                 Ok(()) => return,
                 Err(gone) => kept = gone.into_inner(),
             }
         }
-        self.idle.push(Idle { kept, since: Instant::now() });
+        self.idle.push(IdleConnection { kept, since: Instant::now() });
     }
 
-    fn forget(&mut self, kept: Kept<C>) {
+    fn forget(&mut self, kept: Aged<C>) {
         self.open -= 1;
         self.doomed.push(kept.connection);
     }
@@ -457,33 +449,11 @@ impl<C> State<C> {
     /// How many attempts to begin now.
     fn attempts(&self, sizes: &PoolSizes, now: Instant) -> u32 {
         let wanted = self.wanted(sizes);
-        if self.pace.failures == 0 {
+        if self.pace.failures() == 0 {
             return wanted.min(ATTEMPTS_MAX.saturating_sub(self.opening));
         }
         let is_due = self.pace.due(self.has_waiting()).is_none_or(|at| at <= now);
         if is_due && self.opening == 0 { wanted.min(1) } else { 0 }
-    }
-}
-
-impl Pace {
-    fn succeeded(&mut self) {
-        self.failures = 0;
-        self.last = None;
-    }
-
-    fn failed(&mut self, now: Instant, cause: &str) {
-        self.failures = self.failures.saturating_add(1);
-        // Between a half and one.
-        let share = 0.5 + f64::from(RandomState::new().hash_one(self.failures) as u32) / f64::from(u32::MAX) / 2.0;
-        self.last = Some((now, share));
-        cause.clone_into(&mut self.cause);
-    }
-
-    /// When the next attempt may begin; `None`: now.
-    fn due(&self, has_waiting: bool) -> Option<Instant> {
-        let (at, share) = self.last?;
-        let pause = FIRST_PAUSE * (1 << self.failures.saturating_sub(1).min(16));
-        Some(at + pause.min(if has_waiting { PAUSE_MAX } else { IDLE_PAUSE_MAX }).mul_f64(share))
     }
 }
 
@@ -511,11 +481,6 @@ const LOOK_EVERY_MAX: Duration = Duration::from_secs(10);
 
 /// Attempts on their way at the same time.
 const ATTEMPTS_MAX: u32 = 8;
-
-/// The pause after an attempt that failed. It doubles with each: up to this while calls wait, and up to that while none does.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const PAUSE_MAX: Duration = Duration::from_secs(2);
-const IDLE_PAUSE_MAX: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {
@@ -628,25 +593,6 @@ mod tests {
         wait_until("the stock", || pool.size().0 == 10);
         thread::park_timeout(Duration::from_millis(50));
         assert_eq!(database.open.load(Ordering::SeqCst), 10);
-    }
-
-    #[test]
-    fn pauses_grow_and_are_longer_when_nobody_waits() {
-        let now = Instant::now();
-        let mut pace = Pace::default();
-        assert_eq!(pace.due(true), None);
-        let mut pause = |waits| {
-            pace.failed(now, "full");
-            pace.due(waits).unwrap() - now
-        };
-        assert!((FIRST_PAUSE / 2..=FIRST_PAUSE).contains(&pause(true)));
-        for _ in 0..40 {
-            pause(true);
-        }
-        assert!((PAUSE_MAX / 2..=PAUSE_MAX).contains(&pause(true)));
-        assert!((IDLE_PAUSE_MAX / 2..=IDLE_PAUSE_MAX).contains(&pause(false)));
-        pace.succeeded();
-        assert_eq!(pace.due(false), None);
     }
 
     #[test]

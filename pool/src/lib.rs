@@ -4,6 +4,8 @@
 //! - [`Lanes`]: ordered queues whose items are handled in batches.
 //! - [`ConnectionPool`]: connections to a database.
 //! - [`RedisPool`]: connections to Redis.
+//! - [`Outage`]: what fails is logged once when it begins, and once when it is over.
+//! - [`vital`]: the work of a thread without which there is half a process.
 //!
 //! Workers and pools are bounded and say when they are full; what to do then is for the caller to decide. How much the lanes
 //! hold, the caller bounds, because it knows whose each item is. A job that panics is reported and ends alone.
@@ -12,12 +14,16 @@
 
 mod connections;
 mod lanes;
+mod outage;
 mod redis;
+mod vital;
 mod workers;
 
 pub use connections::{ConnectionPool, NoConnection, OpenFailure, PoolSizes, Pooled};
 #[cfg(feature = "simulation")]
 pub use lanes::ManualLane;
 pub use lanes::{Again, Held, LaneLoad, Lanes, LanesClosed, LanesWatch, Standing};
+pub use outage::{Lasted, Outage};
 pub use redis::{RedisConnection, RedisFailure, RedisPool, RedisPoolSettings, RedisStream, Timed, without_arguments};
+pub use vital::{is_vital, vital};
 pub use workers::{Workers, WorkersFull, WorkersWatch, join_until};

@@ -188,8 +188,8 @@ impl Exchange for RedisBus {
         let receiver = Receiver::new(self.shared.clone(), node.clone(), poll);
         let watch = Watch::new(self.shared.clone(), node);
         let mut threads = self.threads.lock();
-        threads.push(thread::Builder::new().name("bus".to_owned()).spawn(move || receiver.run())?);
-        threads.push(thread::Builder::new().name("bus-watch".to_owned()).spawn(move || watch.run())?);
+        threads.push(thread::Builder::new().name("bus".to_owned()).spawn(move || pool::vital(|| receiver.run()))?);
+        threads.push(thread::Builder::new().name("bus-watch".to_owned()).spawn(move || pool::vital(|| watch.run()))?);
         // The first clients find the other nodes, unless Redis has just become unreachable.
         self.shared.wait_until_up(Instant::now() + START_PATIENCE);
         // A node that starts after this one is not the first.

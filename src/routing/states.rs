@@ -63,7 +63,7 @@ impl StateWriter {
     /// If the system cannot start a thread.
     pub fn start(&self) -> io::Result<()> {
         let writer = self.shared.clone();
-        let thread = thread::Builder::new().name("states".into()).spawn(move || writer.run())?;
+        let thread = thread::Builder::new().name("states".into()).spawn(move || pool::vital(|| writer.run()))?;
         *self.thread.lock() = Some(thread);
         Ok(())
     }

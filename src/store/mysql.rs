@@ -33,7 +33,7 @@ use mysql::prelude::FromValue;
 use mysql::{Row, Value};
 
 use self::calls::Calls;
-use self::dial::Limits;
+use self::dial::PacketLimits;
 use self::keyless::Keyless;
 pub use self::late::open_later;
 pub use self::maintenance::Maintenance;
@@ -57,7 +57,7 @@ struct Base {
     name: String,
     calls: Calls,
     schema: Schema,
-    limits: Limits,
+    limits: PacketLimits,
 }
 
 impl MysqlStore {
@@ -66,7 +66,7 @@ impl MysqlStore {
     /// # Errors
     /// Anything that the operator has to put right; see [`OpenError`]. Once it is open, the store survives the database.
     pub fn open(settings: &MysqlSettings) -> Result<MysqlStore, OpenError> {
-        let open::Opened { calls, schema, limits, name } = open::open(settings)?;
+        let open::OpenedDatabase { calls, schema, limits, name } = open::open(settings)?;
         log::info!("{name}: {}", schema.describe());
         for warning in schema.warnings() {
             log::warn!("{name}: {warning}");

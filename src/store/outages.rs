@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 
 use parking_lot::Mutex;
+use pool::Outage;
 
 use crate::store::StoreError;
 
@@ -20,7 +20,7 @@ pub struct Outages {
 
 #[derive(Debug)]
 struct Failing {
-    since: Instant,
+    outage: Outage,
     calls: u64,
 }
 
@@ -42,7 +42,9 @@ impl Outages {
             failing.calls += 1;
             return;
         }
-        failing.insert(what, Failing { since: Instant::now(), calls: 1 });
+        let mut outage = Outage::default();
+        outage.begin();
+        failing.insert(what, Failing { outage, calls: 1 });
         drop(failing);
         let cause = error.source().map(ToString::to_string).unwrap_or_default();
         log::error!("{what} fails: {cause}");
@@ -50,10 +52,12 @@ impl Outages {
 
     fn worked(&self, what: &'static str) {
         let mut failing = self.failing.lock();
-        let Some(Failing { since, calls }) = failing.remove(what) else { return };
+        let Some(Failing { mut outage, calls }) = failing.remove(what) else { return };
         self.any.store(!failing.is_empty(), Ordering::Relaxed);
         drop(failing);
-        log::warn!("{what} works again, {calls} calls failed in {:.1} s", since.elapsed().as_secs_f32());
+        if let Some(lasted) = outage.end() {
+            log::warn!("{what} works again, {calls} calls failed in {lasted}");
+        }
     }
 }
 

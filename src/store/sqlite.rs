@@ -38,7 +38,7 @@ use self::condition::Condition;
 use self::late::Late;
 pub use self::refusal::OpenError;
 pub use self::shrinking::{Compacted, compact};
-pub use self::source::Source;
+pub use self::source::CopySource;
 pub use self::spool::SpoolFile;
 use super::{Database, StoreError, User};
 use crate::protocol::UserId;

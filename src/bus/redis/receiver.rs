@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use mio::{Events, Poll};
 use net::Turn;
+use pool::Outage;
 
 use super::dial::DialError;
 use super::line::RedisLine;
@@ -26,7 +27,7 @@ pub(super) struct Receiver {
     driver: PeerDriver,
     poll: Poll,
     /// Since when Redis has failed, if that was logged.
-    failing: Option<Instant>,
+    failing: Outage,
 }
 
 /// Why the connections are given up.
@@ -61,7 +62,7 @@ struct Farewell {
 impl Receiver {
     pub(super) fn new(shared: Arc<Shared>, node: Arc<dyn Node>, poll: Poll) -> Receiver {
         let driver = PeerDriver::new(&shared.node, PeerRules::default(), node, Turn::new());
-        Receiver { shared, driver, poll, failing: None }
+        Receiver { shared, driver, poll, failing: Outage::default() }
     }
 
     pub(super) fn run(mut self) {
@@ -132,9 +133,9 @@ impl Receiver {
         }
         self.driver.tick(line, now)?;
         if line.was_up()
-            && let Some(since) = self.failing.take()
+            && let Some(lasted) = self.failing.end()
         {
-            log::warn!("Redis works again after {:.1} s", since.elapsed().as_secs_f32());
+            log::warn!("Redis works again after {lasted}");
         }
         self.leave(line, farewell, now)
     }
@@ -172,8 +173,7 @@ impl Receiver {
 
     /// Logs one line when Redis begins to fail, and one when it works again.
     fn complain(&mut self, ended: &SessionError) {
-        if self.failing.is_none() {
-            self.failing = Some(Instant::now());
+        if self.failing.begin() {
             let address = self.shared.dialer.address();
             log::error!(
                 "Redis at {address}: {ended}; messages for users of other nodes are stored until it works again"

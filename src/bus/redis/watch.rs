@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use pool::RedisFailure;
+use pool::{Outage, RedisFailure};
 
 use super::dial::CALL_TIMEOUT;
 use super::{Shared, Stage, neighbours, registry};
@@ -23,7 +23,7 @@ pub(super) struct Watch {
     neighbours: u32,
     alone_since: Option<Instant>,
     /// Since when commands have failed.
-    failing: Option<Instant>,
+    failing: Outage,
     /// When this node was last without Redis. Then the others are too, and they come back one after
     /// the other.
     was_away: Option<Instant>,
@@ -40,7 +40,7 @@ impl Watch {
             silent: HashMap::new(),
             neighbours: 0,
             alone_since: None,
-            failing: None,
+            failing: Outage::default(),
             was_away: None,
             scouted: Instant::now(),
         }
@@ -160,22 +160,19 @@ impl Watch {
 
     /// Logs one line when commands begin to fail, and one when they work again.
     fn tell(&mut self, failure: Option<RedisFailure>) {
-        match (failure, self.failing) {
-            (None, failing) => {
+        match failure {
+            None => {
                 *self.shared.commanded.lock() = Some(Instant::now());
-                if let Some(since) = failing {
-                    log::warn!("commands to Redis work again after {:.1} s", since.elapsed().as_secs_f32());
-                    self.failing = None;
+                if let Some(lasted) = self.failing.end() {
+                    log::warn!("commands to Redis work again after {lasted}");
                 }
             }
-            (Some(failure), None) => {
-                // If the receiver has noticed the outage, the receiver logs it.
-                if self.shared.up.load(Ordering::Acquire) {
+            // If the receiver has noticed the outage, the receiver logs it.
+            Some(failure) => {
+                if self.shared.up.load(Ordering::Acquire) && self.failing.begin() {
                     log::error!("commands to Redis fail: {failure}; messages for users of other nodes may be stored");
-                    self.failing = Some(Instant::now());
                 }
             }
-            (Some(_), Some(_)) => {}
         }
     }
 }

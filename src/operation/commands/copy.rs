@@ -24,7 +24,7 @@ use crate::operation::resources;
 use crate::store::mysql::Maintenance;
 use crate::store::mysql::maintenance::State;
 use crate::store::mysql::target::{SameName, size};
-use crate::store::sqlite::Source;
+use crate::store::sqlite::CopySource;
 use crate::store::tables::{Fields, RowKey, Sum, TABLES, Table, USERS};
 
 /// Runs the command with its arguments, which begin with its name.
@@ -41,7 +41,7 @@ pub fn run(
     let file = |name: &str| matches.get_one::<String>(name).map_or("", String::as_str);
     let config = Config::for_command(Some(file("to")), None, env, working_dir).map_err(CommandError::refused)?;
     let settings = config.mysql.ok_or_else(|| CommandError::refused("copy: --to needs the name of a file"))?;
-    let source = Source::open(&working_dir.join(file("from"))).map_err(CommandError::refused)?;
+    let source = CopySource::open(&working_dir.join(file("from"))).map_err(CommandError::refused)?;
     let waits = || say("another server migrate or copy works on this database: waiting for its end");
     let target = Maintenance::begin(&settings, waits).map_err(CommandError::refused)?;
     let mut copy = Copy { source, target, from: file("from").to_owned(), to: file("to").to_owned() };
@@ -50,7 +50,7 @@ pub fn run(
 }
 
 struct Copy {
-    source: Source,
+    source: CopySource,
     target: Maintenance,
     /// Both as named on the command line.
     from: String,
@@ -256,7 +256,7 @@ impl Copy {
 
 /// Gives `each` the rows after `after` in batches: many rows, or fewer if they are long.
 fn in_batches(
-    source: &Source,
+    source: &CopySource,
     table: &Table,
     after: RowKey,
     mut each: impl FnMut(&[Fields]) -> Result<(), CommandError>,

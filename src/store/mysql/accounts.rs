@@ -3,7 +3,7 @@
 use mysql::prelude::Queryable;
 use mysql::{Row, params};
 
-use super::calls::Attempt;
+use super::calls::CallAttempt;
 use super::shapes::{self, LIST_MAX};
 use super::{MysqlStore, collect, column, error, new_id, user_row};
 use crate::protocol::UserId;
@@ -47,7 +47,7 @@ impl Accounts for MysqlStore {
             match inserted {
                 Ok(()) => new_id(db.last_insert_id()).map(Some),
                 Err(error) if error::code(&error) != Some(error::DUPLICATE_ENTRY) => Err(error),
-                Err(_) if attempt == Attempt::First => Ok(None),
+                Err(_) if attempt == CallAttempt::First => Ok(None),
                 // The name may be taken by the attempt before, whose answer was lost. Hashes have random salts.
                 Err(_) => {
                     let ours = db.exec_first(

@@ -22,14 +22,14 @@ use mysql::{Conn, Transaction, TxOpts};
 use pool::{ConnectionPool, Pooled};
 
 use super::error::{self, Trouble};
-use super::health::Health;
+use super::health::Pulse;
 use crate::base::loads::PoolUse;
 use crate::store::StoreError;
 
 /// The way to the database. May be used from any thread that may block.
 pub(super) struct Calls {
     pool: Arc<ConnectionPool<Conn>>,
-    health: Health,
+    health: Pulse,
 }
 
 /// The statement was longer than the database takes.
@@ -47,7 +47,7 @@ pub(super) enum Repeat {
 
 /// What an operation may want to know of the attempt before.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Attempt {
+pub(super) enum CallAttempt {
     /// Nothing was done before this.
     First,
     /// The same was asked before and the answer lost, so it may have been done.
@@ -61,7 +61,7 @@ struct Failure {
 }
 
 impl Calls {
-    pub(super) fn new(pool: Arc<ConnectionPool<Conn>>, health: Health) -> Calls {
+    pub(super) fn new(pool: Arc<ConnectionPool<Conn>>, health: Pulse) -> Calls {
         Calls { pool, health }
     }
 
@@ -96,7 +96,7 @@ impl Calls {
     /// Runs `operation`, which is one statement, or several that are as good when they are done twice or in part.
     pub(super) fn call<T>(
         &self,
-        mut operation: impl FnMut(&mut Conn, Attempt) -> mysql::Result<T>,
+        mut operation: impl FnMut(&mut Conn, CallAttempt) -> mysql::Result<T>,
     ) -> Result<T, StoreError> {
         self.repeat(Repeat::Freely, |connection, attempt| {
             operation(connection, attempt).map_err(|error| Failure { error, is_in_doubt: true })
@@ -121,9 +121,9 @@ impl Calls {
     fn repeat<T>(
         &self,
         repeat: Repeat,
-        mut operation: impl FnMut(&mut Conn, Attempt) -> Result<T, Failure>,
+        mut operation: impl FnMut(&mut Conn, CallAttempt) -> Result<T, Failure>,
     ) -> Result<T, StoreError> {
-        let (mut attempt, mut was_lost, mut was_barred, mut locked) = (Attempt::First, false, false, 0);
+        let (mut attempt, mut was_lost, mut was_barred, mut locked) = (CallAttempt::First, false, false, 0);
         loop {
             let mut connection = self.connection()?;
             let Failure { error, is_in_doubt } = match operation(&mut connection, attempt) {
@@ -148,7 +148,7 @@ impl Calls {
                     }
                     was_lost = true;
                     if is_in_doubt {
-                        attempt = Attempt::Again;
+                        attempt = CallAttempt::Again;
                     }
                 }
                 Trouble::Silent => {

@@ -5,7 +5,7 @@ use std::time::Instant;
 use mysql::prelude::Queryable;
 use mysql::{Conn, Row, params};
 
-use super::calls::{Attempt, Repeat};
+use super::calls::{CallAttempt, Repeat};
 use super::{MysqlStore, collect, column, ids_of, new_id, text, user_row};
 use crate::base::collation::fold;
 use crate::protocol::{GroupId, UserId};
@@ -79,7 +79,7 @@ impl Contacts for MysqlStore {
             let name = text(&mut row, "groupname")?;
             if is_member(db, group, user)? {
                 // The answer to the insert may have been lost.
-                return Ok(if attempt == Attempt::Again { Joined::New(name) } else { Joined::Already(name) });
+                return Ok(if attempt == CallAttempt::Again { Joined::New(name) } else { Joined::Already(name) });
             }
             let members: Option<Row> = db.exec_first(
                 "SELECT COUNT(*) AS members FROM (SELECT 1 FROM GroupUser WHERE groupid = :group LIMIT :max) AS some",

@@ -1,4 +1,4 @@
-//! [`Dialer`]: opens connections to the database, and learns of each what it takes.
+//! [`MysqlDialer`]: opens connections to the database, and learns of each what it takes.
 
 use std::any::Any;
 use std::io::{self, ErrorKind};
@@ -16,11 +16,11 @@ use super::{error, probe};
 /// Knows how to reach the database. The name is looked up for every connection, and all its addresses are tried: the first
 /// may be one where nobody listens, as `::1` of `localhost` often is, and a name may move to another server.
 #[derive(Clone)]
-pub(super) struct Dialer {
+pub(super) struct MysqlDialer {
     opts: Opts,
     host: String,
     port: u16,
-    limits: Limits,
+    limits: PacketLimits,
     /// Shared by all dialers of one database.
     order: Arc<Mutex<Order>>,
 }
@@ -46,7 +46,7 @@ impl Order {
 
 /// What the database takes, as the connection says that was opened last.
 #[derive(Clone, Debug)]
-pub(super) struct Limits {
+pub(super) struct PacketLimits {
     packet_bytes: Arc<AtomicUsize>,
 }
 
@@ -59,17 +59,17 @@ pub(super) struct Traits {
     is_read_only: bool,
 }
 
-impl Dialer {
-    pub(super) fn new(opts: OptsBuilder, host: &str, port: u16, limits: Limits) -> Dialer {
+impl MysqlDialer {
+    pub(super) fn new(opts: OptsBuilder, host: &str, port: u16, limits: PacketLimits) -> MysqlDialer {
         // What the database takes is asked for here: the driver would only say that a packet is too large for it.
         let opts = Opts::from(opts.max_allowed_packet(Some(PACKET_BYTES_MAX)));
-        Dialer { opts, host: host.to_owned(), port, limits, order: Arc::default() }
+        MysqlDialer { opts, host: host.to_owned(), port, limits, order: Arc::default() }
     }
 
     /// The same way with other options.
-    pub(super) fn with(&self, opts: OptsBuilder) -> Dialer {
-        let Dialer { host, port, limits, order, .. } = self.clone();
-        Dialer { order, ..Dialer::new(opts, &host, port, limits) }
+    pub(super) fn with(&self, opts: OptsBuilder) -> MysqlDialer {
+        let MysqlDialer { host, port, limits, order, .. } = self.clone();
+        MysqlDialer { order, ..MysqlDialer::new(opts, &host, port, limits) }
     }
 
     /// The server that answered is not the one that is needed: next time, begin at another of the addresses.
@@ -180,9 +180,9 @@ fn panicked(panic: &(dyn Any + Send)) -> String {
     format!("the driver panicked: {}", text.unwrap_or("no text"))
 }
 
-impl Limits {
-    pub(super) fn new() -> Limits {
-        Limits { packet_bytes: Arc::new(AtomicUsize::new(PACKET_BYTES_MAX)) }
+impl PacketLimits {
+    pub(super) fn new() -> PacketLimits {
+        PacketLimits { packet_bytes: Arc::new(AtomicUsize::new(PACKET_BYTES_MAX)) }
     }
 
     fn learn(&self, packet_bytes: u64) {
@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn what_fits_is_what_the_last_connection_said() {
-        let limits = Limits::new();
+        let limits = PacketLimits::new();
         let shared = limits.clone();
         assert_eq!(limits.text_bytes(), PACKET_BYTES_MAX - PACKET_OVERHEAD);
         shared.learn(1 << 20);
@@ -221,7 +221,7 @@ mod tests {
         let addresses: Vec<SocketAddr> =
             ["[::1]:3306", "127.0.0.1:3306", "127.0.0.2:3306"].map(|address| address.parse().unwrap()).into();
         let opts = OptsBuilder::new().ip_or_hostname(Some("localhost"));
-        let dialer = |opts| Dialer::new(opts, "localhost", 3306, Limits::new());
+        let dialer = |opts| MysqlDialer::new(opts, "localhost", 3306, PacketLimits::new());
         let plain = dialer(opts.clone());
         let hosts = |ways: &[Opts]| ways.iter().map(|way| way.get_ip_or_hostname().into_owned()).collect::<Vec<_>>();
         assert_eq!(hosts(&plain.ways(&addresses)), ["::1", "127.0.0.1", "127.0.0.2"]);
@@ -237,7 +237,7 @@ mod tests {
     fn the_address_that_answered_is_tried_first_until_it_is_the_wrong_server() {
         let addresses = ["[::1]:3306", "127.0.0.1:3306", "127.0.0.2:3306"].map(|address| address.parse().unwrap());
         let opts = OptsBuilder::new().ip_or_hostname(Some("localhost"));
-        let dialer = Dialer::new(opts.clone(), "localhost", 3306, Limits::new());
+        let dialer = MysqlDialer::new(opts.clone(), "localhost", 3306, PacketLimits::new());
         let beside = dialer.with(opts);
         let sorted = || {
             let mut sorted = addresses;

@@ -1,4 +1,4 @@
-//! [`Health`]: whether the database gives signs of life, so that calls need not find out one by one.
+//! [`Pulse`]: whether the database gives signs of life, so that calls need not find out one by one.
 //!
 //! A call that waits for a database which was stopped or cut off waits for its whole timeout, and the next one too: all
 //! workers would soon do nothing else. So one thread, `mysql-sign`, asks for a sign of life on a connection of its
@@ -20,23 +20,23 @@ use std::time::{Duration, Instant};
 
 use mysql::Conn;
 use parking_lot::{Condvar, Mutex};
-use pool::ConnectionPool;
+use pool::{ConnectionPool, Outage};
 
-use super::dial::Dialer;
+use super::dial::MysqlDialer;
 use super::error::{self, Trouble};
 use super::probe::{self, Probe};
 
 /// What is known of the database. Dropping it ends the thread.
-pub(super) struct Health {
-    shared: Arc<Shared>,
+pub(super) struct Pulse {
+    shared: Arc<PulseCore>,
     probe: Probe,
     thread: Option<JoinHandle<()>>,
 }
 
 #[derive(Default)]
-struct Shared {
+struct PulseCore {
     /// A leaf lock.
-    state: Mutex<State>,
+    state: Mutex<Signs>,
     news: Condvar,
     /// What is called when trouble begins. Held while it is called, which must not come back here.
     on_trouble: Mutex<Option<Callback>>,
@@ -45,7 +45,7 @@ struct Shared {
 type Callback = Box<dyn Fn() + Send + Sync>;
 
 #[derive(Default)]
-struct State {
+struct Signs {
     /// Since when there is no sign of life, and why.
     down: Option<(Instant, Arc<str>)>,
     /// It lives, but would not do what this server needs, and why.
@@ -59,23 +59,23 @@ struct State {
     is_closing: bool,
 }
 
-impl Health {
+impl Pulse {
     /// Starts the thread. `connection` was opened by `dialer`, whose timeouts bound a check.
     pub(super) fn watch(
         connection: Conn,
-        dialer: Dialer,
+        dialer: MysqlDialer,
         pool: Arc<ConnectionPool<Conn>>,
         name: String,
         probe: Probe,
-    ) -> io::Result<Health> {
-        let shared = Arc::new(Shared::default());
+    ) -> io::Result<Pulse> {
+        let shared = Arc::new(PulseCore::default());
         let connection = Some(connection);
         let mut watcher =
             Watcher { connection, dialer, pool, name, probe, was_barred: false, written: None, stalls: None };
         let watched = shared.clone();
         let run = move || watched.run(&mut watcher);
         let thread = thread::Builder::new().name("mysql-sign".to_owned()).spawn(run)?;
-        Ok(Health { shared, probe, thread: Some(thread) })
+        Ok(Pulse { shared, probe, thread: Some(thread) })
     }
 
     /// Has `look` called, from any thread, when the database begins to be of no use.
@@ -131,7 +131,7 @@ impl Health {
     }
 }
 
-impl Drop for Health {
+impl Drop for Pulse {
     fn drop(&mut self) {
         self.shared.state.lock().is_closing = true;
         self.shared.news.notify_one();
@@ -140,7 +140,7 @@ impl Drop for Health {
     }
 }
 
-impl Shared {
+impl PulseCore {
     fn tell_trouble(&self, begins: bool) {
         if begins && let Some(look) = &*self.on_trouble.lock() {
             look();
@@ -148,7 +148,7 @@ impl Shared {
     }
 
     fn run(&self, watcher: &mut Watcher) {
-        let mut logged = false;
+        let mut outage = Outage::default();
         loop {
             let mut state = self.state.lock();
             if !state.is_suspect && !state.is_closing {
@@ -169,14 +169,13 @@ impl Shared {
                 Ok(refusal) => {
                     self.note_refusal(refusal, has_met, &watcher.name);
                     let was_down = self.state.lock().down.take();
-                    if let Some((since, _)) = was_down {
+                    if was_down.is_some() {
                         // The servers of all connections that were open may be gone or still be at an old statement.
                         watcher.pool.renew();
                         watcher.pool.try_now();
-                        if logged {
-                            log::warn!("{} answers again after {:.1} s", watcher.name, since.elapsed().as_secs_f32());
+                        if let Some(lasted) = outage.end() {
+                            log::warn!("{} answers again after {lasted}", watcher.name);
                         }
-                        logged = false;
                     }
                     if has_met {
                         // A call that meets it again would have it looked for again at once.
@@ -184,9 +183,8 @@ impl Shared {
                     }
                 }
                 Err(cause) => {
-                    if !logged {
+                    if outage.begin() {
                         log::error!("{} does not answer: {cause}; trying again every {CHECK_EVERY:?}", watcher.name);
-                        logged = true;
                     }
                     let mut state = self.state.lock();
                     let begins = state.down.is_none();
@@ -234,7 +232,7 @@ impl Shared {
 /// What the thread works with.
 struct Watcher {
     connection: Option<Conn>,
-    dialer: Dialer,
+    dialer: MysqlDialer,
     pool: Arc<ConnectionPool<Conn>>,
     name: String,
     probe: Probe,
@@ -371,7 +369,7 @@ mod tests {
 
     #[test]
     fn a_look_that_never_ends_is_an_outage() {
-        let health = Health { shared: Arc::default(), probe: Probe::Nothing, thread: None };
+        let health = Pulse { shared: Arc::default(), probe: Probe::Nothing, thread: None };
         assert_eq!(health.outage(), None);
         let begin = |ago: Duration| health.shared.state.lock().looking_since = Instant::now().checked_sub(ago);
         begin(Duration::ZERO);
@@ -382,7 +380,7 @@ mod tests {
 
     #[test]
     fn what_a_call_has_met_is_a_refusal_until_it_is_looked_for() {
-        let health = Health { shared: Arc::default(), probe: Probe::Nothing, thread: None };
+        let health = Pulse { shared: Arc::default(), probe: Probe::Nothing, thread: None };
         let (tell, told) = std::sync::mpsc::channel();
         health.on_trouble(Box::new(move || tell.send(()).unwrap()));
         health.met("full");

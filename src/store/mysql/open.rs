@@ -12,26 +12,26 @@ use mysql::{Conn, DriverError, OptsBuilder, SslOpts};
 use pool::{ConnectionPool, OpenFailure, PoolSizes};
 
 use super::calls::Calls;
-use super::dial::{Dialer, Limits};
+use super::dial::{MysqlDialer, PacketLimits};
 use super::error::{self, Trouble};
-use super::health::Health;
+use super::health::Pulse;
 use super::schema::{Misfit, Schema};
 use crate::config::{MysqlSettings, Tls};
 
 /// What [`open`] has found and started.
-pub(super) struct Opened {
+pub(super) struct OpenedDatabase {
     pub(super) calls: Calls,
     pub(super) schema: Schema,
-    pub(super) limits: Limits,
+    pub(super) limits: PacketLimits,
     /// Product, address and database.
     pub(super) name: String,
 }
 
-pub(super) fn open(settings: &MysqlSettings) -> Result<Opened, OpenError> {
+pub(super) fn open(settings: &MysqlSettings) -> Result<OpenedDatabase, OpenError> {
     let at = Site::of(settings);
     let failed = |error: mysql::Error| at.explain(&error);
-    let limits = Limits::new();
-    let check = Dialer::new(check_options(settings), &settings.host, settings.port, limits.clone());
+    let limits = PacketLimits::new();
+    let check = MysqlDialer::new(check_options(settings), &settings.host, settings.port, limits.clone());
     let mut connection = check.connect().map_err(failed)?;
     let version: Option<String> = connection.query_first("SELECT VERSION()").map_err(failed)?;
     let schema = Schema::detect(&mut connection).map_err(failed)?.map_err(|misfit| at.error(misfit.into()))?;
@@ -47,8 +47,8 @@ pub(super) fn open(settings: &MysqlSettings) -> Result<Opened, OpenError> {
     let no_thread = |cause| at.error(Fault::Resources(cause));
     let pool = ConnectionPool::new(name.clone(), sizes, move || dialer.connect().map_err(|error| failure(&error)));
     let pool = Arc::new(pool.map_err(no_thread)?);
-    let health = Health::watch(connection, check, pool.clone(), name.clone(), schema.probe()).map_err(no_thread)?;
-    Ok(Opened { calls: Calls::new(pool, health), schema, limits, name })
+    let health = Pulse::watch(connection, check, pool.clone(), name.clone(), schema.probe()).map_err(no_thread)?;
+    Ok(OpenedDatabase { calls: Calls::new(pool, health), schema, limits, name })
 }
 
 /// The database itself says no, or nobody answers, which others notice.
@@ -67,7 +67,7 @@ pub(super) fn connect_for_maintenance(
         .write_timeout(None)
         .tcp_keepalive_time_ms(Some(KEEPALIVE_MILLIS))
         .init(session(lock_wait.as_secs()));
-    let dialer = Dialer::new(options, &settings.host, settings.port, Limits::new());
+    let dialer = MysqlDialer::new(options, &settings.host, settings.port, PacketLimits::new());
     let mut connection = dialer.connect().map_err(|error| at.explain(&error))?;
     let version: Option<String> = connection.query_first("SELECT VERSION()").map_err(|error| at.explain(&error))?;
     let name = name(&version.unwrap_or_default(), &at);

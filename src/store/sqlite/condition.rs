@@ -15,7 +15,7 @@ pub(super) struct Condition {
     /// The file, for the log.
     name: String,
     /// A leaf lock.
-    state: Mutex<State>,
+    state: Mutex<Findings>,
     news: Condvar,
     is_lost: AtomicBool,
     /// What is called when the file is lost, and when changes begin not to be written. Held while it is called, which
@@ -27,7 +27,7 @@ pub(super) struct Condition {
 type Callback = Box<dyn Fn() + Send + Sync>;
 
 #[derive(Default)]
-struct State {
+struct Findings {
     /// What became of the last batch of changes, and when.
     last: Option<(Instant, Result<(), Arc<str>>)>,
     /// When a probe was sent that is not answered.

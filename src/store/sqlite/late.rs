@@ -32,23 +32,23 @@ use crate::store::StoreError;
 
 /// See the [module](self). Dropping it closes the database in order.
 pub(super) struct Late {
-    shared: Arc<Shared>,
+    shared: Arc<LateCore>,
     /// Only where the database could not be opened at once. Dropping the sender ends the thread.
     opener: Option<(Sender<()>, JoinHandle<()>)>,
 }
 
-struct Shared {
+struct LateCore {
     data_dir: PathBuf,
     busy_timeout: Duration,
     condition: Arc<Condition>,
     live: OnceLock<(Live, Arc<Ids>)>,
     /// Held by reads that cannot use `live` yet, and while `live` is tried to be opened.
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<Unopened>,
 }
 
 /// A database that cannot be opened for writing yet.
 #[derive(Default)]
-struct Waiting {
+struct Unopened {
     /// `None` if it cannot even be read.
     frozen: Option<Frozen>,
     /// Which file that is: its device and number.
@@ -71,7 +71,7 @@ impl Late {
     /// As for [`SqliteStore::open`](super::SqliteStore::open); a full disk is one only if nothing can be read either.
     pub(super) fn open(data_dir: &Path, busy_timeout: Duration, condition: Arc<Condition>) -> Result<Late, OpenError> {
         let (data_dir, live, waiting) = (data_dir.to_owned(), OnceLock::new(), Mutex::default());
-        let shared = Arc::new(Shared { data_dir, busy_timeout, condition, live, waiting });
+        let shared = Arc::new(LateCore { data_dir, busy_timeout, condition, live, waiting });
         let Err(error) = shared.try_to_open() else { return Ok(Late { shared, opener: None }) };
         if !error.may_pass() || shared.waiting.lock().frozen.is_none() {
             return Err(error);
@@ -155,7 +155,7 @@ impl Drop for Late {
     }
 }
 
-impl Shared {
+impl LateCore {
     fn file(&self) -> PathBuf {
         self.data_dir.join(STORE.name)
     }

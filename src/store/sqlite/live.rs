@@ -18,7 +18,7 @@ use rusqlite::Connection;
 
 use super::condition::Condition;
 use super::guard::Guard;
-use super::open::{self, Kind};
+use super::open::{self, FileKind};
 use super::readers::Readers;
 use super::refusal::OpenError;
 use super::writer::Writer;
@@ -27,10 +27,10 @@ use crate::store::StoreError;
 /// See the [module](self). Dropping it finishes what is queued and leaves a single file without a log beside it.
 pub(super) struct Live {
     pub(super) condition: Arc<Condition>,
-    kind: &'static Kind,
+    kind: &'static FileKind,
     // Dropped in this order: the last connection to close is the writer's, which empties the log; only then may another
     // server have the file.
-    watch: Watch,
+    watch: FileWatch,
     readers: Readers,
     writer: Writer,
     guard: Arc<Guard>,
@@ -40,12 +40,12 @@ impl Live {
     /// Opens the database of this kind in the folder `data_dir`; `look` sees it before anybody else does.
     pub(super) fn open<T>(
         data_dir: &Path,
-        kind: &'static Kind,
+        kind: &'static FileKind,
         busy_timeout: Duration,
         condition: Arc<Condition>,
         look: impl FnOnce(&Connection) -> Result<T, OpenError>,
     ) -> Result<(Live, T), OpenError> {
-        let open::Opened { file, connection, guard } = open::open(data_dir, kind, busy_timeout)?;
+        let open::OpenedFile { file, connection, guard } = open::open(data_dir, kind, busy_timeout)?;
         let failed = |cause: io::Error| OpenError::Failed { file: file.clone(), cause: Box::new(cause) };
         let seen = match look(&connection) {
             Ok(seen) => seen,
@@ -58,7 +58,7 @@ impl Live {
         let guard = Arc::new(guard);
         let writer = Writer::start(kind.writer, connection, file.clone(), condition.clone()).map_err(failed)?;
         let readers = Readers::new(file.clone(), busy_timeout, condition.clone(), guard.clone());
-        let watch = Watch::start(kind.watch, guard.clone(), condition.clone(), &writer).map_err(failed)?;
+        let watch = FileWatch::start(kind.watch, guard.clone(), condition.clone(), &writer).map_err(failed)?;
         Ok((Live { condition, kind, watch, readers, writer, guard }, seen))
     }
 
@@ -115,13 +115,13 @@ impl Live {
 }
 
 /// The thread that compares names with files.
-struct Watch {
+struct FileWatch {
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Watch {
-    fn start(name: &str, guard: Arc<Guard>, condition: Arc<Condition>, writer: &Writer) -> io::Result<Watch> {
+impl FileWatch {
+    fn start(name: &str, guard: Arc<Guard>, condition: Arc<Condition>, writer: &Writer) -> io::Result<FileWatch> {
         let (stop, stopped) = bounded::<()>(0);
         let nudge = writer.nudger();
         let run = move || {
@@ -140,11 +140,11 @@ impl Watch {
             }
         };
         let thread = thread::Builder::new().name(name.to_owned()).spawn(run)?;
-        Ok(Watch { stop: Some(stop), thread: Some(thread) })
+        Ok(FileWatch { stop: Some(stop), thread: Some(thread) })
     }
 }
 
-impl Drop for Watch {
+impl Drop for FileWatch {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {

@@ -18,7 +18,7 @@ use super::shrinking;
 use super::wal::{self, Log};
 
 /// One of the databases that this server writes.
-pub(super) struct Kind {
+pub(super) struct FileKind {
     pub(super) name: &'static str,
     /// The names of its threads.
     pub(super) writer: &'static str,
@@ -37,7 +37,7 @@ pub(super) struct Kind {
 }
 
 /// The embedded store.
-pub(super) const STORE: Kind = Kind {
+pub(super) const STORE: FileKind = FileKind {
     name: "raybox.db",
     writer: "store-writer",
     watch: "store-watch",
@@ -54,7 +54,7 @@ pub(super) const STORE: Kind = Kind {
 };
 
 /// The spool of a store elsewhere.
-pub(super) const SPOOL: Kind = Kind {
+pub(super) const SPOOL: FileKind = FileKind {
     name: "spool.db",
     writer: "spool-writer",
     watch: "spool-watch",
@@ -68,14 +68,14 @@ pub(super) const SPOOL: Kind = Kind {
             DELETE FROM Spooled WHERE id = last_insert_rowid()",
 };
 
-impl Kind {
+impl FileKind {
     fn newest(&self) -> i64 {
         self.migrations.len() as i64
     }
 }
 
 /// A database that is ours, up to date and locked against other servers.
-pub(super) struct Opened {
+pub(super) struct OpenedFile {
     pub(super) file: PathBuf,
     /// Ready for the writer.
     pub(super) connection: Connection,
@@ -83,7 +83,7 @@ pub(super) struct Opened {
     pub(super) guard: Guard,
 }
 
-pub(super) fn open(data_dir: &Path, kind: &Kind, busy_timeout: Duration) -> Result<Opened, OpenError> {
+pub(super) fn open(data_dir: &Path, kind: &FileKind, busy_timeout: Duration) -> Result<OpenedFile, OpenError> {
     fs::create_dir_all(data_dir)
         .map_err(|cause| OpenError::Unwritable { path: data_dir.to_owned(), cause: Box::new(cause) })?;
     let file = data_dir.join(kind.name);
@@ -101,11 +101,11 @@ pub(super) fn open(data_dir: &Path, kind: &Kind, busy_timeout: Duration) -> Resu
     configure(&connection).map_err(refuse)?;
     touch_page_one(&connection).map_err(refuse)?;
     guard.remember_files(&file).map_err(|cause| OpenError::Failed { file: file.clone(), cause: Box::new(cause) })?;
-    Ok(Opened { file, connection, guard })
+    Ok(OpenedFile { file, connection, guard })
 }
 
 /// Looks at the database, brings it up to date, and leaves all of that in the file itself.
-fn prepare(file: &Path, kind: &Kind, busy_timeout: Duration) -> Result<(), OpenError> {
+fn prepare(file: &Path, kind: &FileKind, busy_timeout: Duration) -> Result<(), OpenError> {
     let refuse = |error| refused(file, error);
     let mut connection = connect(file, busy_timeout).map_err(refuse)?;
     check_identity(&connection, kind, file)?;
@@ -175,7 +175,7 @@ pub(super) fn touch_page_one(db: &Connection) -> rusqlite::Result<()> {
 }
 
 /// Refuses a file that another program or a later version wrote. An empty database is ours to fill.
-fn check_identity(db: &Connection, kind: &Kind, file: &Path) -> Result<(), OpenError> {
+fn check_identity(db: &Connection, kind: &FileKind, file: &Path) -> Result<(), OpenError> {
     let number = |query| db.query_row(query, [], |row| row.get::<_, i64>(0)).map_err(|error| refused(file, error));
     // Reading the schema first is what notices a file that is not a database, or is shorter than its header says.
     let objects = number("SELECT count(*) FROM sqlite_schema")?;
@@ -215,7 +215,7 @@ fn configure(db: &Connection) -> rusqlite::Result<()> {
 }
 
 /// Applies the migrations that are missing and puts right what a server that was killed has left, in one transaction.
-fn bring_up_to_date(db: &mut Connection, kind: &Kind) -> rusqlite::Result<()> {
+fn bring_up_to_date(db: &mut Connection, kind: &FileKind) -> rusqlite::Result<()> {
     let change = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let applied: u32 = change.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     for migration in kind.migrations.iter().skip(applied as usize) {

@@ -1,4 +1,4 @@
-//! [`Source`]: the embedded store's tables as plain rows, for copying them elsewhere. It changes nothing.
+//! [`CopySource`]: the embedded store's tables as plain rows, for copying them elsewhere. It changes nothing.
 
 use std::fs;
 use std::io;
@@ -16,19 +16,19 @@ use crate::store::tables::{Field, Fields, MESSAGES, RowKey, Sum, Summing, Table}
 
 /// The database of a server that does not run. As long as this is there, none can start on it, and what is read is of one
 /// moment.
-pub struct Source {
+pub struct CopySource {
     file: PathBuf,
     db: Connection,
     _guard: Guard,
 }
 
-impl Source {
+impl CopySource {
     /// Opens a database, or the one in this folder.
     ///
     /// # Errors
     /// As for [`SqliteStore::open`](super::SqliteStore::open), but a file that is not there is not created, and one of
     /// an earlier version is not brought up to date.
-    pub fn open(path: &Path) -> Result<Source, OpenError> {
+    pub fn open(path: &Path) -> Result<CopySource, OpenError> {
         let file = if path.is_dir() { path.join("raybox.db") } else { path.to_owned() };
         // SQLite would fill an empty file.
         let is_empty = fs::metadata(&file).map(|found| found.len() == 0);
@@ -37,7 +37,7 @@ impl Source {
             return Err(OpenError::Damaged { file, cause: Box::new(cause) });
         }
         let (db, guard) = open::open_to_read(&file, BUSY_TIMEOUT, false)?;
-        Ok(Source { file, db, _guard: guard })
+        Ok(CopySource { file, db, _guard: guard })
     }
 
     /// The file.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::{MappedRwLockReadGuard, Mutex, RwLock, RwLockReadGuard};
+use pool::Outage;
 use rusqlite::{Connection, OpenFlags, Row, named_params};
 
 use super::BUSY_TIMEOUT;
@@ -34,17 +35,19 @@ pub struct SpoolFile {
     bytes_max: usize,
     condition: Arc<Condition>,
     /// A leaf lock: what is in it, and what is just being put into it.
-    state: Mutex<State>,
+    state: Mutex<SpoolState>,
     /// `None` when it could not be replaced by a new one. Calls hold it while they are made, so that it is not replaced
     /// under them.
     live: RwLock<Option<Live>>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct SpoolState {
     load: SpoolLoad,
-    /// Since when there is something in it that is not set aside, and how much has left it since.
-    since: Option<(Instant, usize)>,
+    /// The outage of the database, for which there is something in it that is not set aside.
+    outage: Outage,
+    /// How much has left it since that began.
+    left: usize,
     /// How much of the room each sender has taken since nothing waited, and all of them together. What was drained in between
     /// counts on: who has put in much lets others go first.
     shares: Option<(NestedShares, usize)>,
@@ -90,8 +93,11 @@ impl SpoolFile {
         if load.messages > 0 {
             log::warn!("{load} of an earlier run wait in {} for the database", file.display());
         }
-        let since = (load.messages > 0).then(|| (Instant::now(), 0));
-        let state = Mutex::new(State { load, since, ..State::default() });
+        let mut state = SpoolState { load, ..SpoolState::default() };
+        if load.messages > 0 {
+            state.outage.begin();
+        }
+        let state = Mutex::new(state);
         let (data_dir, live) = (data_dir.to_owned(), RwLock::new(live));
         Ok(SpoolFile { data_dir, file, bytes_max, condition, state, live })
     }
@@ -209,8 +215,7 @@ impl SpoolFile {
     /// Something was put in.
     fn note_use(&self) {
         let mut state = self.state.lock();
-        let begins = state.since.is_none();
-        state.since.get_or_insert_with(|| (Instant::now(), 0));
+        let begins = state.outage.begin();
         drop(state);
         if begins {
             log::warn!("what must be kept goes to {} until the database is back", self.file.display());
@@ -223,24 +228,21 @@ impl SpoolFile {
         state.load.messages -= messages;
         state.load.bytes -= bytes;
         state.load.aside += aside;
-        if let Some((_, left)) = &mut state.since {
-            *left += messages;
-        }
+        state.left += messages;
         if state.load.messages > state.load.aside {
             return;
         }
         state.is_full = false;
         state.shares = None;
-        let (ended, aside) = (state.since.take(), state.load.aside);
+        let (lasted, left, aside) = (state.outage.end(), std::mem::take(&mut state.left), state.load.aside);
         drop(state);
-        if let Some((since, left)) = ended {
-            let (file, seconds) = (self.file.display(), since.elapsed().as_secs_f32());
-            log::warn!("{file} has drained: {left} messages in {seconds:.1} s, {aside} set aside");
+        if let Some(lasted) = lasted {
+            log::warn!("{} has drained: {left} messages in {lasted}, {aside} set aside", self.file.display());
         }
     }
 }
 
-impl State {
+impl SpoolState {
     /// Takes room for a sender; false if it has its share.
     fn take_share(&mut self, holder: Option<Holder>, bytes: usize, bytes_max: usize) -> bool {
         let Some(holder) = holder else { return true };

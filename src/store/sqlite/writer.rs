@@ -29,7 +29,7 @@ use crate::store::StoreError;
 /// The way to the writer thread. Dropping it lets the thread finish the queue, and waits for that.
 pub(super) struct Writer {
     /// `None` only while dropping.
-    queue: Option<Arc<Sender<Job>>>,
+    queue: Option<Arc<Sender<WriterJob>>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -42,7 +42,7 @@ impl Writer {
         condition: Arc<Condition>,
     ) -> io::Result<Writer> {
         let (queue, jobs) = bounded(BATCH_MAX);
-        let run = move || serve(connection, &file, &condition, &jobs);
+        let run = move || pool::vital(|| serve(connection, &file, &condition, &jobs));
         let thread = thread::Builder::new().name(name.to_owned()).spawn(run)?;
         Ok(Writer { queue: Some(Arc::new(queue)), thread: Some(thread) })
     }
@@ -55,21 +55,21 @@ impl Writer {
         F: Fn(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
         let (reply, answer) = bounded(1);
-        self.submit(Job::Write(Box::new(Call { operation, outcome: None, reply })))?;
+        self.submit(WriterJob::Write(Box::new(Call { operation, outcome: None, reply })))?;
         answer.recv().map_err(|_| stopped())?
     }
 
     /// Returns when everything queued before this call has been committed or has failed.
     pub(super) fn settle(&self) -> Result<(), StoreError> {
         let (reply, answer) = bounded(1);
-        self.submit(Job::Settle(reply))?;
+        self.submit(WriterJob::Settle(reply))?;
         answer.recv().map_err(|_| stopped())
     }
 
     /// Has these statements run like a caller's, without waiting. The [`Condition`] hears what becomes of it; so it does
     /// of what is queued already, if there is no room for one more.
     pub(super) fn probe(&self, statements: &'static str) {
-        let _ = self.queue().try_send(Job::Write(Box::new(Probe(statements))));
+        let _ = self.queue().try_send(WriterJob::Write(Box::new(ProbeWrite(statements))));
     }
 
     /// Has the thread look at the [`Condition`] at once. Does not keep the writer from being dropped.
@@ -78,7 +78,7 @@ impl Writer {
         move || {
             let (reply, _) = bounded(1);
             // If the queue is full, the thread has work, and looks after each batch.
-            let _ = queue.upgrade().map(|queue| queue.try_send(Job::Settle(reply)));
+            let _ = queue.upgrade().map(|queue| queue.try_send(WriterJob::Settle(reply)));
         }
     }
 
@@ -88,11 +88,11 @@ impl Writer {
         self.queue().len()
     }
 
-    fn submit(&self, job: Job) -> Result<(), StoreError> {
+    fn submit(&self, job: WriterJob) -> Result<(), StoreError> {
         self.queue().send(job).map_err(|_| stopped())
     }
 
-    fn queue(&self) -> &Arc<Sender<Job>> {
+    fn queue(&self) -> &Arc<Sender<WriterJob>> {
         self.queue.as_ref().expect("the queue stays open until the writer is dropped")
     }
 }
@@ -111,7 +111,7 @@ impl Drop for Writer {
 /// anyway, so their number is what really bounds both.
 const BATCH_MAX: usize = 256;
 
-enum Job {
+enum WriterJob {
     Write(Box<dyn Operation>),
     /// Answered after the batch it was taken with, whatever became of that; by itself it costs no transaction.
     Settle(Sender<()>),
@@ -170,9 +170,9 @@ impl Operation for Touch {
 }
 
 /// Statements whose outcome nobody waits for.
-struct Probe(&'static str);
+struct ProbeWrite(&'static str);
 
-impl Operation for Probe {
+impl Operation for ProbeWrite {
     fn run(&mut self, db: &Connection) -> rusqlite::Result<()> {
         db.execute_batch(self.0)
     }
@@ -186,7 +186,7 @@ impl Operation for Probe {
 const TOUCH_EVERY: u32 = 64;
 
 /// The thread: batch after batch until no caller is left.
-fn serve(mut connection: Connection, file: &Path, condition: &Condition, jobs: &Receiver<Job>) {
+fn serve(mut connection: Connection, file: &Path, condition: &Condition, jobs: &Receiver<WriterJob>) {
     let (mut batches, mut is_saved, mut is_stale): (u32, bool, bool) = (0, false, false);
     let mut look_after = Some(IDLE_AFTER);
     loop {
@@ -206,8 +206,8 @@ fn serve(mut connection: Connection, file: &Path, condition: &Condition, jobs: &
         let (mut operations, mut waiting) = (Vec::new(), Vec::new());
         for job in std::iter::once(first).chain(jobs.try_iter()).take(BATCH_MAX) {
             match job {
-                Job::Write(operation) => operations.push(operation),
-                Job::Settle(reply) => waiting.push(reply),
+                WriterJob::Write(operation) => operations.push(operation),
+                WriterJob::Settle(reply) => waiting.push(reply),
             }
         }
         if !operations.is_empty() {
@@ -280,11 +280,11 @@ fn run_batch(connection: &mut Connection, mut batch: Vec<Box<dyn Operation>>, co
                 condition.wrote();
                 return batch.into_iter().for_each(|call| call.succeed());
             }
-            Err(Trouble::Operation(index, error)) => {
+            Err(BatchTrouble::Operation(index, error)) => {
                 condition.examine(&error);
                 batch.remove(index).fail(StoreError::Failed(Box::new(error)));
             }
-            Err(Trouble::Database(error)) => {
+            Err(BatchTrouble::Database(error)) => {
                 condition.examine(&error);
                 condition.failed(&error);
                 let cause = Arc::new(error);
@@ -297,7 +297,7 @@ fn run_batch(connection: &mut Connection, mut batch: Vec<Box<dyn Operation>>, co
 }
 
 /// Why a batch was not committed.
-enum Trouble {
+enum BatchTrouble {
     /// The operation at this place in the batch is at fault; the others may go on without it.
     Operation(usize, rusqlite::Error),
     /// No operation is.
@@ -305,12 +305,12 @@ enum Trouble {
 }
 
 /// Runs the batch in one transaction. On an error nothing of it remains.
-fn commit(connection: &Connection, batch: &mut [Box<dyn Operation>]) -> Result<(), Trouble> {
+fn commit(connection: &Connection, batch: &mut [Box<dyn Operation>]) -> Result<(), BatchTrouble> {
     // Prepared once: to parse them costs as much as to store a short message.
     let run = |statement: &str| connection.prepare_cached(statement)?.execute([]).map(drop);
     // Takes the write lock at once: a transaction that began as a reader could not wait for it.
-    run("BEGIN IMMEDIATE").map_err(Trouble::Database)?;
-    let done = run_all(connection, batch).and_then(|()| run("COMMIT").map_err(Trouble::Database));
+    run("BEGIN IMMEDIATE").map_err(BatchTrouble::Database)?;
+    let done = run_all(connection, batch).and_then(|()| run("COMMIT").map_err(BatchTrouble::Database));
     // Some errors have undone it already.
     if done.is_err() && !connection.is_autocommit() {
         let _ = connection.execute_batch("ROLLBACK");
@@ -318,10 +318,10 @@ fn commit(connection: &Connection, batch: &mut [Box<dyn Operation>]) -> Result<(
     done
 }
 
-fn run_all(connection: &Connection, batch: &mut [Box<dyn Operation>]) -> Result<(), Trouble> {
+fn run_all(connection: &Connection, batch: &mut [Box<dyn Operation>]) -> Result<(), BatchTrouble> {
     for (index, operation) in batch.iter_mut().enumerate() {
         operation.run(connection).map_err(|error| {
-            if is_environmental(&error) { Trouble::Database(error) } else { Trouble::Operation(index, error) }
+            if is_environmental(&error) { BatchTrouble::Database(error) } else { BatchTrouble::Operation(index, error) }
         })?;
     }
     Ok(())

@@ -1,0 +1,81 @@
+//! [`AttemptPace`]: when the next attempt to connect may be made.
+
+use std::time::{Duration, Instant};
+
+/// See the [module](self).
+#[derive(Debug, Default)]
+pub(super) struct AttemptPace {
+    /// Attempts that have failed since the last that succeeded.
+    failures: u32,
+    /// When the last of them failed, and the share of the pause that is not left to chance.
+    last: Option<(Instant, f64)>,
+    cause: String,
+}
+
+impl AttemptPace {
+    /// An attempt has succeeded: the next ones need not wait.
+    pub(super) fn succeeded(&mut self) {
+        self.failures = 0;
+        self.last = None;
+    }
+
+    /// An attempt has failed: the next one waits, longer than this one.
+    pub(super) fn failed(&mut self, now: Instant, cause: &str) {
+        self.failures = self.failures.saturating_add(1);
+        // Between a half and one.
+        let share = 0.5 + f64::from(getrandom::u32().unwrap_or_default()) / f64::from(u32::MAX) / 2.0;
+        self.last = Some((now, share));
+        cause.clone_into(&mut self.cause);
+    }
+
+    /// The next attempt need not wait.
+    pub(super) fn skip_pause(&mut self) {
+        self.last = None;
+    }
+
+    /// How many attempts have failed since the last that succeeded.
+    pub(super) fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// Why the last of them failed.
+    pub(super) fn cause(&self) -> &str {
+        &self.cause
+    }
+
+    /// When the next attempt may begin; `None`: now. While no call waits, there is more time.
+    pub(super) fn due(&self, has_waiting: bool) -> Option<Instant> {
+        let (at, share) = self.last?;
+        let pause = FIRST_PAUSE * (1 << self.failures.saturating_sub(1).min(16));
+        Some(at + pause.min(if has_waiting { PAUSE_MAX } else { IDLE_PAUSE_MAX }).mul_f64(share))
+    }
+}
+
+/// The pause after an attempt that failed. It doubles with each: up to this while calls wait, and up to that while none does.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+const IDLE_PAUSE_MAX: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_and_are_longer_when_nobody_waits() {
+        let now = Instant::now();
+        let mut pace = AttemptPace::default();
+        assert_eq!(pace.due(true), None);
+        let mut pause = |waits| {
+            pace.failed(now, "full");
+            pace.due(waits).unwrap() - now
+        };
+        assert!((FIRST_PAUSE / 2..=FIRST_PAUSE).contains(&pause(true)));
+        for _ in 0..40 {
+            pause(true);
+        }
+        assert!((PAUSE_MAX / 2..=PAUSE_MAX).contains(&pause(true)));
+        assert!((IDLE_PAUSE_MAX / 2..=IDLE_PAUSE_MAX).contains(&pause(false)));
+        pace.succeeded();
+        assert_eq!(pace.due(false), None);
+    }
+}
