@@ -119,6 +119,7 @@ impl FrameReader {
     /// `ended`: no more can be read at this moment. A frame, garbage and other shown items stay the
     /// same until [`FrameReader::taken`] is called. This may write into the bytes of a frame, for
     /// example to unmask its payload.
+    #[inline]
     pub(crate) fn find(&mut self, bytes: &mut [u8], ended: bool) -> Found {
         match self {
             FrameReader::Json(reader) => reader.find(bytes, ended),
@@ -128,6 +129,7 @@ impl FrameReader {
     }
 
     /// The item was taken; its bytes will be gone from the front at the next call.
+    #[inline]
     pub(crate) fn taken(&mut self) {
         match self {
             FrameReader::Json(reader) => reader.taken(),
@@ -137,6 +139,7 @@ impl FrameReader {
     }
 
     /// Takes the message to the writer, which precedes the found item.
+    #[inline]
     pub(crate) fn notice(&mut self) -> Option<Notice> {
         match self {
             FrameReader::Json(reader) => reader.notice(),
@@ -146,6 +149,7 @@ impl FrameReader {
     }
 
     /// Whether an item was found that must be shown to the application, and was not taken.
+    #[inline]
     pub(crate) fn has_shown(&self) -> bool {
         match self {
             FrameReader::Json(reader) => reader.has_shown(),
@@ -155,6 +159,7 @@ impl FrameReader {
     }
 
     /// Whether a frame is incomplete, or the protocol of the connection is not known yet.
+    #[inline]
     pub(crate) fn is_inside(&self) -> bool {
         match self {
             FrameReader::Json(reader) => reader.is_inside(),

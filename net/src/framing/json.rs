@@ -24,6 +24,7 @@ impl JsonReader {
         JsonReader { decoder: Decoder::of_connection(frame_bytes_max) }
     }
 
+    #[inline]
     pub(super) fn find(&mut self, bytes: &[u8], ended: bool) -> Found {
         match self.decoder.look(bytes, ended) {
             Item::Frame { len, line } => {
@@ -58,6 +59,7 @@ impl JsonReader {
         }
     }
 
+    #[inline]
     pub(super) fn notice(&mut self) -> Option<Notice> {
         if self.decoder.lines != Lines::New {
             return None;
@@ -66,14 +68,17 @@ impl JsonReader {
         Some(Notice::Lines)
     }
 
+    #[inline]
     pub(super) fn taken(&mut self) {
         self.decoder.taken();
     }
 
+    #[inline]
     pub(super) fn has_shown(&self) -> bool {
         self.decoder.has_shown()
     }
 
+    #[inline]
     pub(super) fn is_inside(&self) -> bool {
         self.decoder.is_inside()
     }

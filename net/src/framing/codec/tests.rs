@@ -215,6 +215,15 @@ proptest! {
     }
 
     #[test]
+    fn quotes_are_counted_right_however_many_bytes_stand_before_and_behind(
+        bytes in prop::collection::vec(prop::sample::select(b"\"\"a\xa2".to_vec()), 0..70),
+    ) {
+        let expected = bytes.iter().filter(|byte| **byte == b'"').count() % 2 == 0;
+        prop_assert_eq!(has_even_quotes(&bytes), expected);
+        prop_assert_eq!(has_even_quotes_plain(&bytes), expected);
+    }
+
+    #[test]
     fn any_bytes_give_the_same_however_one_reading_is_cut(
         bytes in prop::collection::vec(prop_oneof![any::<u8>(), prop::sample::select(b"{}[]\":,\\\n a1\0".to_vec())], 0..80),
         cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..20),
