@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use crate::complaints::Complaints;
-use crate::opening::{Look, Opening, Step};
+use crate::opening::{Look, Manner, Opening, Step};
 use crate::proxy_header::HEADER_BYTES_MAX;
 use crate::slots::Slots;
 use crate::socket::Socket;
@@ -106,25 +106,44 @@ impl<A> Arrival<A> {
     /// Has its opening look at what has arrived, takes out what that is done with, and writes the answer. `over` says that
     /// no more is waited for.
     pub(crate) fn look(&mut self, scratch: &mut [u8], over: bool) -> Step {
+        // Whatever has arrived is the connection's, also if that is nothing but its end.
+        if let Opening::Nothing = self.opening {
+            return Step::Open(Manner::plain());
+        }
+        for _ in 0..LOOKS_MAX {
+            let Look { consumed, answer, step } = match self.peek(scratch) {
+                Ok(bytes) => self.opening.look(bytes, over),
+                Err(_) => return Step::Gone,
+            };
+            // The peeked bytes are there, so one read returns all of them.
+            if consumed > 0 && self.socket.read(&mut scratch[..consumed]).ok() != Some(consumed) {
+                return Step::Gone;
+            }
+            if !answer.is_empty() && self.socket.write(&answer).ok() != Some(answer.len()) {
+                return Step::Gone;
+            }
+            // There may have been more than was looked at, of which no event would tell.
+            if consumed == 0 || !matches!(step, Step::Wait) {
+                return step;
+            }
+        }
+        Step::Gone
+    }
+
+    /// What has arrived and was not consumed, as much as an opening looks at. The end of the stream is an error.
+    fn peek<'b>(&self, scratch: &'b mut [u8]) -> io::Result<&'b [u8]> {
         let scratch = &mut scratch[..HEADER_BYTES_MAX];
-        let bytes = match self.socket.peek(scratch) {
-            Ok(0) => return Step::Gone,
-            Ok(count) => &scratch[..count],
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => &scratch[..0],
-            Err(_) => return Step::Gone,
-        };
-        let Look { consumed, answer, step } = self.opening.look(bytes, over);
-        // The peeked bytes are there, so one read returns all of them.
-        if consumed > 0 && self.socket.read(&mut scratch[..consumed]).ok() != Some(consumed) {
-            return Step::Gone;
+        match self.socket.peek(scratch) {
+            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => Ok(&scratch[..count]),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(&scratch[..0]),
+            Err(error) => Err(error),
         }
-        if !answer.is_empty() && self.socket.write(&answer).ok() != Some(answer.len()) {
-            return Step::Gone;
-        }
-        step
     }
 }
 
+/// Looks of one opening in a row. One that consumes for ever and comes to nothing is given up.
+const LOOKS_MAX: usize = 16;
 /// Fewer entries are not worth a sweep.
 const SWEEP_MIN: usize = 1000;
 

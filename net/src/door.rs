@@ -221,7 +221,7 @@ fn network_of(ip: IpAddr) -> u64 {
     }
 }
 
-/// Looks at one arrival in a row. Its openings are fewer; one that consumes and waits for ever is given up.
+/// Openings of one arrival in a row. There are fewer.
 const STEPS_MAX: usize = 16;
 /// The cost of opening a connection, or of checking one that is not open: several system calls.
 const NEWCOMER_WORK: usize = 4096;

@@ -49,6 +49,14 @@
 //!
 //! Frames that a connection did not take are returned: see [`Fate`].
 //!
+//! # Layers of a connection
+//! ```text
+//!   socket ── openings: PROXY header ──▶ transport: plain ──▶ framing: JSON objects ──▶ Handler
+//!   socket ◀──────────────────────────── records ◀─────────── head, payload, tail ◀──── Link
+//! ```
+//! The openings end before the application is shown anything; the last one says which transport and which framing the
+//! connection has. Both have a half that the loop reads with and a half that any thread writes with.
+//!
 //! # Why any thread writes
 //!
 //! A frame for a connection of another loop could be posted to that loop, but waking a thread costs

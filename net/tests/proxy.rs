@@ -6,9 +6,9 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
-use net::{Preface, Settings};
+use net::{CloseReason, Preface, Settings};
 use proptest::prelude::*;
-use util::{PATIENCE, Peer, TestServer, echo, expect, settings, taken, wait_until};
+use util::{PATIENCE, Peer, Seen, TestServer, echo, expect, settings, taken, wait_until};
 
 const HEADER: &[u8] = b"PROXY TCP4 203.0.113.7 10.0.0.1 51234 8003\r\n";
 const CLIENT: &str = "203.0.113.7:51234";
@@ -45,6 +45,17 @@ fn the_header_names_the_client_and_the_rest_is_the_clients() {
         peer.write("{}");
         peer.expect_bytes("{}");
     }
+}
+
+#[test]
+fn a_client_that_says_nothing_but_its_end_is_a_client_all_the_same() {
+    let server = TestServer::start_behind(Preface::ProxyHeader, settings(), echo);
+    let mut socket = server.dial();
+    socket.write_all(HEADER).expect("the server reads");
+    socket.shutdown(Shutdown::Write).expect("connected");
+    let peer = open(&server, socket);
+    assert_eq!(peer.link.peer(), CLIENT.parse().ok());
+    peer.expect([taken("<end>"), Seen::Closed(CloseReason::Ended)]);
 }
 
 #[test]
