@@ -152,11 +152,17 @@ pub enum Incoming<'a> {
     Frame(&'a [u8]),
     /// A run of bytes that is not a frame, or a frame that did not complete in time; `len` includes
     /// the blanks before it.
-    Garbage { len: usize },
+    Garbage {
+        /// The number of bytes.
+        len: usize,
+    },
     /// Bytes that need no answer: blanks between frames, line ends, garbage that continues. They
     /// are shown when there are many, so that frames with a few between them cost no additional
     /// calls.
-    Blanks { len: usize },
+    Blanks {
+        /// The number of bytes.
+        len: usize,
+    },
     /// The client speaks another protocol: the connection begins with this, and its input is not
     /// shown. When this is taken, the connection is closed after what was sent has been written.
     Foreign(Foreign),

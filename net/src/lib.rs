@@ -5,6 +5,69 @@
 //! An [`Acceptor`] listens and hands sockets to a [`LoopGroup`]. A loop owns its connections: it alone reads them and
 //! calls the application's [`Handler`] for them. Any thread writes to a connection through its [`Link`].
 //!
+//! # Example
+//!
+//! An echo server with one loop, and a client that talks to it. `examples/echo.rs` is a whole program.
+//!
+//! ```
+//! # use std::{error::Error, io::{BufRead, BufReader, Write}, net::{SocketAddr, TcpStream}};
+//! # use std::{sync::Arc, thread, time::Duration};
+//! use net::{Acceptor, Fate, Flow, Handler, Incoming, Link, ListenSettings, LoopGroup, Preface, Settings, Turn};
+//!
+//! struct Echo;
+//!
+//! impl Handler for Echo {
+//!     type Conn = ();
+//!     type Arrival = ();
+//!     type Message = ();
+//!
+//!     fn on_arrival(&mut self, _: &mut Turn<()>, _: SocketAddr, _: Preface) -> Result<(), &'static [u8]> {
+//!         Ok(())
+//!     }
+//!
+//!     fn on_open(&mut self, _: &mut Turn<()>, _: &Arc<Link<()>>, _: ()) {}
+//!
+//!     fn on_incoming(&mut self, turn: &mut Turn<()>, link: &Arc<Link<()>>, _: &mut (), incoming: Incoming<'_>) -> Flow {
+//!         if let Incoming::Frame(frame) = incoming {
+//!             // Fails only if the client has gone.
+//!             let _ = link.send(turn, frame, Fate::Drop);
+//!         }
+//!         Flow::Taken
+//!     }
+//! }
+//!
+//! # fn main() -> Result<(), Box<dyn Error>> {
+//! let settings = Settings {
+//!     frame_bytes_max: 64 * 1024,
+//!     frame_timeout: Duration::from_secs(10),
+//!     idle_timeout: Duration::from_secs(600),
+//!     output_bytes_max: 1024 * 1024,
+//!     drain_timeout: Duration::from_secs(5),
+//!     pace: None,
+//! };
+//! let listen = ListenSettings { backlog: 128, user_timeout: Duration::from_secs(30) };
+//! let acceptor = Acceptor::bind("127.0.0.1:0".parse()?, listen)?;
+//! let (address, stopper) = (acceptor.local_addr()?, acceptor.stopper());
+//! let mut loops = LoopGroup::start(1, settings, |_| Echo)?;
+//! thread::scope(|scope| -> std::io::Result<()> {
+//!     scope.spawn(|| acceptor.run(|stream, peer| loops.assign(stream, peer, Preface::None)));
+//!     let talk = || {
+//!         let mut client = TcpStream::connect(address)?;
+//!         client.write_all(b"{\"hello\":1}\n")?;
+//!         let mut line = String::new();
+//!         BufReader::new(client).read_line(&mut line)?;
+//!         assert_eq!(line, "{\"hello\":1}\n");
+//!         Ok(())
+//!     };
+//!     let talked = talk();
+//!     stopper.stop();
+//!     talked
+//! })?;
+//! loops.drain(u32::MAX, Duration::from_secs(5));
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # One turn of a loop
 //! 1. **poll**: waits for sockets, letters or the next deadline;
 //! 2. **read**: reads from readable sockets, a slice of each, and shows complete frames to the
@@ -79,6 +142,8 @@
 //! the loop                        service door event_loop
 //! around the loops                acceptor loop_group simulation fuzzing
 //! ```
+
+#![warn(missing_docs)]
 
 mod acceptor;
 mod arrivals;

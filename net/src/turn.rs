@@ -110,6 +110,75 @@ impl<L: Listed> Turn<L> {
 
     /// Whether the share of this connection has some of its part of this turn left. If not, work
     /// that can wait should be posted to the connection again.
+    ///
+    /// A handler that has much to do for one client does it in pieces, and others are served in
+    /// between:
+    ///
+    /// ```
+    /// # use std::{error::Error, io::{BufRead, BufReader, Write}, net::{SocketAddr, TcpStream}};
+    /// # use std::{sync::Arc, thread, time::Duration};
+    /// # use net::{Acceptor, Fate, Flow, Handler, Incoming, Link, ListenSettings, LoopGroup, Preface, Settings, Turn};
+    /// struct Counter;
+    ///
+    /// impl Handler for Counter {
+    /// #   type Conn = ();
+    /// #   type Arrival = ();
+    ///     type Message = u32;
+    /// #   fn on_arrival(&mut self, _: &mut Turn<u32>, _: SocketAddr, _: Preface) -> Result<(), &'static [u8]> {
+    /// #       Ok(())
+    /// #   }
+    /// #   fn on_open(&mut self, _: &mut Turn<u32>, _: &Arc<Link<u32>>, _: ()) {}
+    ///
+    ///     fn on_incoming(&mut self, _: &mut Turn<u32>, link: &Arc<Link<u32>>, _: &mut (), incoming: Incoming<'_>) -> Flow {
+    ///         if let Incoming::Frame(_) = incoming {
+    ///             link.post(1000);
+    ///         }
+    ///         Flow::Taken
+    ///     }
+    ///
+    ///     fn on_message(&mut self, turn: &mut Turn<u32>, link: &Arc<Link<u32>>, _: &mut (), mut left: u32) {
+    ///         while left > 0 && turn.has_left(link) {
+    ///             // Computing a reply costs as much as sending 4 KiB.
+    ///             turn.spend(4096);
+    ///             left -= 1;
+    ///             let _ = link.send(turn, format!("{{\"left\":{left}}}").as_bytes(), Fate::Drop);
+    ///         }
+    ///         if left > 0 {
+    ///             link.post(left);
+    ///         }
+    ///     }
+    /// }
+    /// #
+    /// # fn main() -> Result<(), Box<dyn Error>> {
+    /// # let settings = Settings {
+    /// #     frame_bytes_max: 64 * 1024,
+    /// #     frame_timeout: Duration::from_secs(10),
+    /// #     idle_timeout: Duration::from_secs(600),
+    /// #     output_bytes_max: 1024 * 1024,
+    /// #     drain_timeout: Duration::from_secs(5),
+    /// #     pace: None,
+    /// # };
+    /// # let listen = ListenSettings { backlog: 128, user_timeout: Duration::from_secs(30) };
+    /// # let acceptor = Acceptor::bind("127.0.0.1:0".parse()?, listen)?;
+    /// # let (address, stopper) = (acceptor.local_addr()?, acceptor.stopper());
+    /// # let mut loops = LoopGroup::start(1, settings, |_| Counter)?;
+    /// # thread::scope(|scope| -> std::io::Result<()> {
+    /// #     scope.spawn(|| acceptor.run(|stream, peer| loops.assign(stream, peer, Preface::None)));
+    /// #     let talk = || {
+    /// #         let mut client = TcpStream::connect(address)?;
+    /// #         client.write_all(b"{}\n")?;
+    /// #         let lines = BufReader::new(client).lines().take(1000).collect::<Result<Vec<_>, _>>()?;
+    /// #         assert_eq!(lines.last().map(String::as_str), Some("{\"left\":0}"));
+    /// #         Ok(())
+    /// #     };
+    /// #     let talked = talk();
+    /// #     stopper.stop();
+    /// #     talked
+    /// # })?;
+    /// # loops.drain(u32::MAX, Duration::from_secs(5));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn has_left(&self, link: &L) -> bool {
         self.budget.has_left(link.share())
     }

@@ -1,5 +1,5 @@
-//! What it costs to have a lane's thread handle something, alone and among many: the lane sleeps when the first is
-//! submitted, and all are handled when it is over.
+//! The cost of handing an item to a lane's thread, alone and among many: the lane sleeps when the
+//! first is submitted, and all are handled at the end.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};

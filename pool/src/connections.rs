@@ -1,19 +1,23 @@
-//! [`ConnectionPool`]: connections to a database, each opened for the first call that needs it and kept for the next.
+//! [`ConnectionPool`]: connections to a database, each opened for the first call that needs it and
+//! reused for later ones.
 //!
 //! ```text
 //!   call ── idle connection ──▶ works ──▶ back to the pool: to the call that has waited longest, else idle
 //!     └──── none idle: waits ◀─────────┐
 //!   keeper ─ one thread for each attempt to connect ─┘   never more than the waiting calls and the stock need
 //! ```
-//! The keeper is a thread that starts attempts, closes what is idle for too long and throws away what is broken. While the
-//! database refuses connections there is one attempt at a time, and a growing pause with a random part before the next,
-//! so that many idle nodes do not knock in step at a database that is full.
+//! The keeper is a thread that starts attempts, and closes connections that are broken or idle for
+//! too long. While the database refuses connections there is one attempt at a time, and a growing
+//! pause with a random part before the next, so that many idle nodes do not retry at the same
+//! moments on a database that is full.
 //!
-//! No connection is tested before or after a call: that would be two more round trips. Instead the caller says that one is
-//! broken, and [`ConnectionPool::renew`] makes the pool forget all that were opened before.
+//! No connection is tested before or after a call, because that would be two more round trips.
+//! Instead the caller reports a broken one, and [`ConnectionPool::renew`] makes the pool drop all
+//! that were opened before.
 //!
-//! Why not r2d2: each attempt of its that fails begins the next by itself, for each connection that was ever missed. An
-//! idle node so knocked 600 times a second, and took every connection there was when the shortage was over.
+//! Why not r2d2: each of its failed attempts starts the next by itself, for each connection that
+//! was ever missing. So an idle node made 600 attempts a second, and took every connection when the
+//! shortage was over.
 
 mod pace;
 
@@ -39,35 +43,35 @@ pub struct ConnectionPool<C: Send + 'static> {
     shared: Arc<Core<C>>,
 }
 
-/// The bounds of a [`ConnectionPool`].
+/// The limits of a [`ConnectionPool`].
 #[derive(Clone, Copy, Debug)]
 pub struct PoolSizes {
-    /// The stock: connections that are opened without a call, and kept.
+    /// Connections that are opened without a call and stay open, not more than `max`.
     pub initial: u32,
     /// The most connections.
     pub max: u32,
-    /// How long a connection beyond the stock may be idle.
+    /// How long a connection beyond the initial ones may be idle.
     pub idle_timeout: Duration,
     /// How long a call may wait while all connections are in use.
     pub wait_timeout: Duration,
-    /// How much longer it may wait when there may be more connections than there are.
+    /// How much longer it may wait if another connection may be opened.
     pub connect_timeout: Duration,
 }
 
 /// Why a connection could not be opened.
 #[derive(Clone, Debug)]
 pub struct OpenFailure {
-    /// In words.
+    /// The reason, as text for the log.
     pub cause: String,
-    /// The database answered, and does not want this connection: the operator is told.
+    /// The database answered and refuses the connection, which is logged for the operator.
     pub is_refusal: bool,
 }
 
-/// Why a call got no connection in time.
+/// Why a call got no connection in time. `Display` gives the reason.
 #[derive(Debug)]
 pub struct NoConnection(String);
 
-/// A connection for one call; it goes back to the pool when it is dropped.
+/// A connection for one call; dropping it returns it to the pool.
 pub struct Pooled<C: Send + 'static> {
     shared: Arc<Core<C>>,
     /// Taken when it is dropped.
@@ -91,7 +95,7 @@ struct Stock<C> {
     idle: Vec<IdleConnection<C>>,
     /// How many there are, those in use among them.
     open: u32,
-    /// Attempts on their way.
+    /// Running attempts.
     opening: u32,
     /// Calls, the one that has waited longest first.
     waiting: VecDeque<WaitingCall<C>>,
@@ -119,14 +123,35 @@ struct IdleConnection<C> {
 
 struct WaitingCall<C> {
     ticket: u64,
-    /// From then on it does not wait for what is in vain.
+    /// From then on it waits no longer if no connection can come.
     patient_until: Instant,
     place: Sender<Aged<C>>,
 }
 
 impl<C: Send + 'static> ConnectionPool<C> {
-    /// A pool whose stock is opened by other threads, now. `open` is called by one thread at a time or several, and may
-    /// block for as long as it bounds itself.
+    /// A pool whose initial connections are opened immediately by other threads. Up to 8 threads
+    /// call `open` at the same time; it may block, and must bound its own duration.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// use pool::{ConnectionPool, OpenFailure, PoolSizes};
+    ///
+    /// let sizes = PoolSizes {
+    ///     initial: 0,
+    ///     max: 1,
+    ///     idle_timeout: Duration::from_secs(60),
+    ///     wait_timeout: Duration::from_millis(1),
+    ///     connect_timeout: Duration::from_secs(10),
+    /// };
+    /// // The connections of a real pool lead to a database.
+    /// let pool = ConnectionPool::new("numbers", sizes, || Ok::<u32, OpenFailure>(7))?;
+    /// let seven = pool.connection().expect("a connection is opened");
+    /// assert_eq!(*seven, 7);
+    /// assert!(pool.connection().is_err(), "the only one is in use");
+    /// drop(seven);
+    /// assert!(pool.connection().is_ok());
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     ///
     /// # Errors
     /// The system has no thread left.
@@ -154,10 +179,14 @@ impl<C: Send + 'static> ConnectionPool<C> {
         Ok(ConnectionPool { shared })
     }
 
-    /// A connection, at once or within the bounds of the pool. Calls that wait are served in order.
+    /// Returns a connection, immediately or within the limits of the pool. Blocks for at most
+    /// `wait_timeout`, and `connect_timeout` more if another connection may be opened. Waiting
+    /// calls are served in order.
     ///
     /// # Errors
-    /// None was free in time, or none could be opened; the text says which.
+    ///
+    /// [`NoConnection`] if none was free in time, or none could be opened; the text says which. The
+    /// caller may retry later.
     pub fn connection(&self) -> Result<Pooled<C>, NoConnection> {
         let (ticket, place) = {
             let mut state = self.shared.state.lock();
@@ -192,7 +221,7 @@ impl<C: Send + 'static> ConnectionPool<C> {
         }
         let mut state = self.shared.state.lock();
         state.waiting.retain(|waiting| waiting.ticket != ticket);
-        // It may have come just before.
+        // It may have arrived just before.
         if let Ok(kept) = place.try_recv() {
             drop(state);
             return Ok(self.pooled(kept));
@@ -209,7 +238,7 @@ impl<C: Send + 'static> ConnectionPool<C> {
         Pooled { shared: self.shared.clone(), kept: Some(kept), is_broken: false }
     }
 
-    /// Has no call use a connection that is open now.
+    /// Prevents calls from using connections that are open now.
     pub fn renew(&self) {
         let mut state = self.shared.state.lock();
         state.renew();
@@ -225,7 +254,7 @@ impl<C: Send + 'static> ConnectionPool<C> {
         }
     }
 
-    /// The database is known to answer again: it is tried at once.
+    /// The database is known to answer again: an attempt is made immediately.
     pub fn try_now(&self) {
         let mut state = self.shared.state.lock();
         state.pace.skip_pause();
@@ -237,7 +266,7 @@ impl<C: Send + 'static> ConnectionPool<C> {
         self.shared.sizes.max
     }
 
-    /// How many connections are open, and how many of them are idle.
+    /// The number of open connections, and of idle ones among them.
     pub fn size(&self) -> (u32, u32) {
         let state = self.shared.state.lock();
         (state.open, u32::try_from(state.idle.len()).unwrap_or(u32::MAX))
@@ -252,18 +281,18 @@ impl<C: Send + 'static> Drop for ConnectionPool<C> {
         let doomed = std::mem::take(&mut state.doomed);
         self.shared.work.notify_one();
         drop(state);
-        // Here, so that they are closed in order when the process ends after this.
+        // Closed here, so that they are closed properly if the process ends after this.
         close(doomed);
     }
 }
 
 impl<C: Send + 'static> Pooled<C> {
-    /// Says that this connection must not be used again.
+    /// Reports that this connection must not be used again.
     pub fn mark_broken(&mut self) {
         self.is_broken = true;
     }
 
-    /// How long ago it was opened.
+    /// The time since it was opened.
     pub fn age(&self) -> Duration {
         self.kept.as_ref().map_or(Duration::ZERO, |kept| kept.born.elapsed())
     }
@@ -287,7 +316,7 @@ impl<C: Send + 'static> Drop for Pooled<C> {
     fn drop(&mut self) {
         let Some(kept) = self.kept.take() else { return };
         let mut state = self.shared.state.lock();
-        // A call that panicked has left it in the middle of something.
+        // A call that panicked may have left it in the middle of a statement.
         if self.is_broken || thread::panicking() || kept.age != state.age {
             state.forget(kept);
             self.shared.work.notify_one();
@@ -315,7 +344,7 @@ impl<C: Send + 'static> Core<C> {
                 continue;
             }
             let due = if state.wanted(&self.sizes) > 0 { state.pace.due(state.has_waiting()) } else { None };
-            // Nobody tells the keeper of a connection that becomes idle: it looks.
+            // The keeper is not notified when a connection becomes idle, so it looks.
             let look = now + self.sizes.idle_timeout.clamp(LOOK_EVERY_MIN, LOOK_EVERY_MAX);
             let until = next.into_iter().chain(due).fold(look, Instant::min);
             self.work.wait_until(&mut state, until);
@@ -339,7 +368,7 @@ impl<C: Send + 'static> Core<C> {
         self.settle(age, opened.unwrap_or_else(panicked));
     }
 
-    /// An attempt is over.
+    /// An attempt has ended.
     fn settle(&self, age: u64, opened: Result<C, OpenFailure>) {
         let now = Instant::now();
         let mut state = self.state.lock();
@@ -354,7 +383,7 @@ impl<C: Send + 'static> Core<C> {
                 } else {
                     state.forget(kept)
                 }
-                // As long as more is wanted, it is not known whether there is more.
+                // As long as more are wanted, it is not known whether the shortage is over.
                 let is_over = state.wanted(&self.sizes) == 0;
                 let lasted = if is_over { state.refusals.end() } else { None };
                 lasted.map(|lasted| format!("{} gives connections again after {lasted}", self.name))
@@ -384,7 +413,7 @@ impl<C> Stock<C> {
         !self.waiting.is_empty()
     }
 
-    /// Nobody would bring a connection back, and none is being opened.
+    /// Whether no connection can be returned, and none is being opened.
     fn is_in_vain(&self) -> bool {
         self.open == 0 && self.opening == 0 && self.pace.failures() > 0
     }
@@ -409,7 +438,7 @@ impl<C> Stock<C> {
         self.doomed.push(kept.connection);
     }
 
-    /// No connection that is open now is used again.
+    /// Prevents all connections that are open now from being used again.
     fn renew(&mut self) {
         self.age += 1;
         for idle in std::mem::take(&mut self.idle) {
@@ -417,7 +446,8 @@ impl<C> Stock<C> {
         }
     }
 
-    /// Closes what has lived or been idle for too long. Returns when there is more to close.
+    /// Closes connections that have lived or been idle for too long. Returns when there is more to
+    /// close.
     fn reap(&mut self, sizes: &PoolSizes, now: Instant) -> Option<Instant> {
         let mut surplus = self.open.saturating_sub(sizes.initial);
         let (mut next, mut stay) = (None, Vec::with_capacity(self.idle.len()));
@@ -439,14 +469,15 @@ impl<C> Stock<C> {
         next
     }
 
-    /// How many connections the waiting calls and the stock need that nobody is opening.
+    /// The connections that the waiting calls and the initial number need, and that are not being
+    /// opened.
     fn wanted(&self, sizes: &PoolSizes) -> u32 {
         let calls = u32::try_from(self.waiting.len()).unwrap_or(u32::MAX).saturating_sub(self.opening);
         let stock = sizes.initial.saturating_sub(self.open + self.opening);
         calls.max(stock).min(sizes.max.saturating_sub(self.open + self.opening))
     }
 
-    /// How many attempts to begin now.
+    /// The number of attempts to begin now.
     fn attempts(&self, sizes: &PoolSizes, now: Instant) -> u32 {
         let wanted = self.wanted(sizes);
         if self.pace.failures() == 0 {
@@ -472,14 +503,14 @@ impl fmt::Display for NoConnection {
 
 impl Error for NoConnection {}
 
-/// When its name points elsewhere, the old database is left behind within this time.
+/// If the name leads elsewhere, the old database is left within this time.
 const LIFETIME_MAX: Duration = Duration::from_secs(30 * 60);
 
-/// How long the keeper sleeps at most.
+/// The bounds of the keeper's sleep.
 const LOOK_EVERY_MIN: Duration = Duration::from_millis(100);
 const LOOK_EVERY_MAX: Duration = Duration::from_secs(10);
 
-/// Attempts on their way at the same time.
+/// Attempts that run at the same time.
 const ATTEMPTS_MAX: u32 = 8;
 
 #[cfg(test)]
@@ -490,7 +521,7 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
-    /// A database that gives a limited number of connections.
+    /// A database with a limited number of connections.
     #[derive(Default)]
     struct Database {
         limit: AtomicU32,
@@ -551,7 +582,7 @@ mod tests {
         let pool = pool(&database, |sizes| sizes.initial = 3);
         wait_until("the stock", || pool.size() == (3, 3));
         let held: Vec<_> = (0..10).map(|_| pool.connection().unwrap()).collect();
-        // No connection but for a call that waits, and none beside those in use for the stock.
+        // No connection except for a waiting call, and no initial ones beside those in use.
         assert_eq!((pool.size().0, database.attempts.load(Ordering::SeqCst)), (10, 10));
         drop(held);
         assert_eq!(pool.size(), (10, 10));
@@ -587,7 +618,7 @@ mod tests {
         assert!(database.most_attempts_at_once.load(Ordering::SeqCst) <= 1);
         let attempts = database.attempts.load(Ordering::SeqCst) - before;
         assert!(attempts < 100, "{attempts} attempts for {} calls", 8 * CALLS);
-        // The shortage is over: the stock is filled, and no more is taken.
+        // The shortage is over: the initial number is opened, and no more.
         database.limit.store(100, Ordering::SeqCst);
         pool.try_now();
         wait_until("the stock", || pool.size().0 == 10);

@@ -3,9 +3,9 @@
 //! ```text
 //!   submit(key, standing, item) ─▶ lane = key mod lanes ─▶ flows, which take turns ─▶ one thread a lane: handle(batch)
 //! ```
-//! Items of different lanes are handled in parallel. In a lane, the items of a flow are handled in the order submitted, and
-//! flows take turns ([`Standing`]). A batch is what waits when the thread is free, up to a bound: one item when there is
-//! little to do, many when there is much.
+//! Items of different lanes are handled in parallel. In a lane, the items of a flow are handled in
+//! the order submitted, and flows take turns ([`Standing`]). A batch is everything that waits when
+//! the thread is free, up to a bound: one item under light load, many under heavy load.
 
 mod fair_queue;
 
@@ -24,42 +24,42 @@ pub use fair_queue::Standing;
 #[derive(Debug)]
 pub struct Lanes<T> {
     lanes: Vec<Arc<Lane<T>>>,
-    /// Until they are joined.
+    /// Empty once they are joined.
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
-/// Sees how full the lanes are. See [`Lanes::watch`].
+/// Observes the fill level of the lanes. See [`Lanes::watch`].
 #[derive(Debug)]
 pub struct LanesWatch<T> {
     lanes: Vec<Arc<Lane<T>>>,
 }
 
-/// How full one lane is.
+/// The fill level of one lane.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LaneLoad {
     /// Items that wait to be handled.
     pub items: usize,
-    /// What they and those being handled weigh.
+    /// The weight of these and of those being handled.
     pub bytes: usize,
 }
 
-/// When a handler wants to be called again, with nothing if nothing has come.
+/// When a handler should be called again, with an empty batch if nothing has been submitted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Again {
-    /// After this time. The lanes do not close before.
+    /// After this time. The lanes do not close before that.
     After(Duration),
-    /// The same, but what it has left to do may be left undone when the lanes close.
+    /// After this time, but the remaining work is skipped if the lanes close.
     UnlessClosing(Duration),
 }
 
-/// The lanes are being closed; the item comes back.
+/// The lanes are closing; the item is returned.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LanesClosed<T>(pub T);
 
 #[derive(Debug)]
 struct Lane<T> {
     queue: Mutex<Queue<T>>,
-    /// Something was queued, or the lane is to close.
+    /// An item was queued, or the lane should close.
     news: Condvar,
     /// The lane's thread has ended.
     idle: Condvar,
@@ -68,34 +68,38 @@ struct Lane<T> {
 #[derive(Debug)]
 struct Queue<T> {
     items: FairQueue<T>,
-    /// How many are being handled.
+    /// The number of items being handled.
     in_hand: usize,
-    /// What the queued items and those being handled weigh.
+    /// The weight of the queued items and of those being handled.
     bytes: usize,
     closing: bool,
     ended: bool,
-    /// How many are still adding what is to be handled together: those who have begun before and since the lane's thread wanted
-    /// its batch, by the parity of `wanted`. It waits for the former only: some may always be adding.
+    /// The number of guards that are adding items to be handled together: those that began before
+    /// and since the lane's thread wanted its batch, by the parity of `wanted`. It waits only for
+    /// the former, because there may always be some.
     held: [usize; 2],
-    /// How often it has wanted one.
+    /// The number of batches that it has wanted.
     wanted: usize,
 }
 
-/// Keeps lanes from taking a batch. See [`Lanes::hold`].
+/// Prevents lanes from taking a batch. See [`Lanes::hold`].
 #[derive(Debug)]
 pub struct Held<'l, T> {
-    /// Each with what it had wanted.
+    /// Each with its value of `wanted`.
     lanes: Vec<(&'l Lane<T>, usize)>,
 }
 
 impl<T: Send + 'static> Lanes<T> {
-    /// Starts `count` lanes on threads named `<name>-0` and so on. The owner bounds how much may wait, across all lanes.
-    /// `handle` gets at most `batch_max` items at once, with the state that its lane keeps between batches. It may ask to
-    /// be called again after some time, with nothing if nothing came. `begin` returns the nth lane's first state, and when
-    /// its handler is to be called though nothing has come.
+    /// Starts `count` lanes on threads named `<name>-0` and so on. `handle` gets at most
+    /// `batch_max` items in a batch, with the state that its lane keeps between batches. It may ask
+    /// to be called again after some time, with an empty batch if nothing was submitted. `begin`
+    /// returns the first state of the nth lane, and when its handler should be called for the first
+    /// time even if nothing was submitted. The lanes themselves have no bound: the owner limits how
+    /// much is submitted.
     ///
-    /// A handler that panics loses its batch, and the lane goes on. The panic may have left the state half changed, so `begin`
-    /// is called again with that state, and returns one to go on with.
+    /// If a handler panics, its batch is lost, and the lane goes on. The panic may have left the
+    /// state half changed, so `begin` is called again with that state, and returns one to go on
+    /// with.
     ///
     /// ```
     /// # use std::{sync::mpsc, time::{Duration, Instant}};
@@ -115,7 +119,8 @@ impl<T: Send + 'static> Lanes<T> {
     /// ```
     ///
     /// # Errors
-    /// When the system has no thread left.
+    ///
+    /// If the system cannot start a thread.
     pub fn start<S: Send + 'static>(
         name: &str,
         count: usize,
@@ -153,8 +158,8 @@ impl<T: Send + 'static> Lanes<T> {
         Lanes { lanes: (0..count).map(lane).collect(), threads: Mutex::default() }
     }
 
-    /// The same without threads: whoever has the [`ManualLane`]s says when a batch is handled. [`Lanes::close`] only tells
-    /// the lanes to end.
+    /// Like [`Lanes::start`] without threads: the owner of the [`ManualLane`]s decides when a batch
+    /// is handled. [`Lanes::close`] only tells the lanes to end.
     #[cfg(feature = "simulation")]
     pub fn manual<S: Send + 'static>(
         count: usize,
@@ -174,10 +179,12 @@ impl<T: Send + 'static> Lanes<T> {
         (lanes, by_hand)
     }
 
-    /// Queues `item`, which weighs `bytes`, in the lane of this key. Never blocks.
+    /// Queues `item`, which weighs `bytes`, in the lane of this key. Never blocks; the caller
+    /// limits the total.
     ///
     /// # Errors
-    /// [`LanesClosed`] with the item.
+    ///
+    /// [`LanesClosed`] with the item, if the lanes are closing.
     pub fn submit(&self, key: u64, standing: Standing, item: T, bytes: usize) -> Result<(), LanesClosed<T>> {
         let queue = self.lane(key).queue.lock();
         if queue.closing {
@@ -187,10 +194,12 @@ impl<T: Send + 'static> Lanes<T> {
         Ok(())
     }
 
-    /// Queues `item` even when the lanes are being closed: for what was accepted before.
+    /// Queues `item` even while the lanes are closing: for items that were accepted before.
     ///
     /// # Errors
-    /// [`LanesClosed`] with the item after [`Lanes::close`] has returned 0: nobody would handle it.
+    ///
+    /// [`LanesClosed`] with the item after [`Lanes::close`] has returned 0, when nothing would
+    /// handle it.
     pub fn submit_late(&self, key: u64, standing: Standing, item: T, bytes: usize) -> Result<(), LanesClosed<T>> {
         let queue = self.lane(key).queue.lock();
         if queue.ended {
@@ -200,9 +209,9 @@ impl<T: Send + 'static> Lanes<T> {
         Ok(())
     }
 
-    /// Delays each lane's next batch until the guard is dropped, so that items submitted meanwhile share a batch (up to
-    /// `batch_max`). A lane that is already waiting for earlier guards does not wait for this one. The holder of a guard
-    /// must not wait for the lanes.
+    /// Delays each lane's next batch until the guard is dropped, so that items submitted meanwhile
+    /// share a batch (up to `batch_max`). A lane that is already waiting for earlier guards does
+    /// not wait for this one. The holder of a guard must not wait for the lanes.
     pub fn hold(&self) -> Held<'_, T> {
         let hold = |lane| {
             let Lane { queue, .. }: &Lane<T> = lane;
@@ -214,13 +223,14 @@ impl<T: Send + 'static> Lanes<T> {
         Held { lanes: self.lanes.iter().map(|lane| hold(&**lane)).collect() }
     }
 
-    /// How another thread sees the lanes. It does not keep them from closing.
+    /// A handle for observing the lanes from another thread. It does not prevent them from closing.
     pub fn watch(&self) -> LanesWatch<T> {
         LanesWatch { lanes: self.lanes.clone() }
     }
 
-    /// Handles everything that waits, then ends, but waits no longer than `by`. Returns how many items were left
-    /// undone, without those that a handler has put back to try them again; their threads end with the process.
+    /// Handles everything that waits, then ends. Waits until `by` at most. Returns the number of
+    /// items left, without those that a handler has put back to retry; their threads end with the
+    /// process.
     pub fn close(&self, by: Instant) -> usize {
         for lane in &self.lanes {
             lane.queue.lock().closing = true;
@@ -255,7 +265,8 @@ impl<T: Send + 'static> Lanes<T> {
         queue.items.push(key, standing, item, bytes);
         let is_news = queue.items.len() == 1 && queue.held == [0; 2];
         drop(queue);
-        // The thread takes everything that waits, so it sleeps only on an empty queue, or one that is held.
+        // The thread takes everything that waits, so it sleeps only on an empty queue, or one that
+        // is held.
         if is_news {
             self.lane(key).news.notify_one();
         }
@@ -277,7 +288,7 @@ impl<T> Drop for Held<'_, T> {
 }
 
 impl<T> LanesWatch<T> {
-    /// How full each lane is at the moment, in the order of their names.
+    /// The current fill level of each lane, in the order of their names.
     pub fn loads(&self) -> Vec<LaneLoad> {
         let load = |lane: &Arc<Lane<T>>| {
             let queue = lane.queue.lock();
@@ -287,12 +298,12 @@ impl<T> LanesWatch<T> {
     }
 }
 
-/// What whoever works on a lane keeps from batch to batch.
+/// The state of a lane's thread between batches.
 struct Hand<S> {
     state: S,
-    /// When the handler wants to be called again if nothing comes.
+    /// When the handler should be called again if nothing is submitted.
     again: Option<Again>,
-    /// What the last batch weighs, until the lane is told that it is done.
+    /// The weight of the last batch, until the lane is told that it is done.
     done: usize,
 }
 
@@ -353,25 +364,26 @@ fn take<T, S>(mut queue: MutexGuard<'_, Queue<T>>, hand: &mut Hand<S>, batch_max
     batch
 }
 
-/// A lane that somebody works on by hand: [`Lanes::manual`].
+/// A lane without a thread, from [`Lanes::manual`].
 #[cfg(feature = "simulation")]
 pub trait ManualLane: Send {
-    /// Takes a batch, unless one was taken, or nothing waits and `even_nothing` is false. True if there is one now.
+    /// Takes a batch, unless one was taken, or nothing waits and `even_nothing` is false. Returns
+    /// whether there is one now.
     fn take(&mut self, even_nothing: bool) -> bool;
 
     /// Handles the batch that was taken.
     fn handle(&mut self);
 
-    /// Whether one was taken.
+    /// Whether a batch was taken.
     fn has_taken(&self) -> bool;
 
-    /// How many items wait.
+    /// The number of waiting items.
     fn waiting(&self) -> usize;
 
-    /// When the handler wants to be called again if nothing comes, counted from its last call.
+    /// When the handler should be called again if nothing is submitted, counted from its last call.
     fn again(&self) -> Option<Again>;
 
-    /// Ends the lane if it is closed and has nothing more to do. Whether it has ended.
+    /// Ends the lane if it is closed and has no more to do. Returns whether it has ended.
     fn end(&mut self) -> bool;
 }
 
@@ -469,7 +481,7 @@ mod tests {
             let held = lanes.hold();
             for nth in 0..3 {
                 lanes.submit(1, one(), 3 * round + nth, 1).expect("room");
-                // The lane has every opportunity.
+                // Gives the lane every opportunity to run.
                 thread::yield_now();
             }
             drop(held);

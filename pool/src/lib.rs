@@ -1,14 +1,15 @@
 //! Blocking work, away from the event loops. It knows neither sockets nor chat.
 //!
-//! - [`Workers`]: fixed threads for jobs that have nothing to do with each other.
+//! - [`Workers`]: a fixed number of threads for independent jobs.
 //! - [`Lanes`]: ordered queues whose items are handled in batches.
 //! - [`ConnectionPool`]: connections to a database.
 //! - [`RedisPool`]: connections to Redis.
 //! - [`Outage`]: what fails is logged once when it begins, and once when it is over.
 //! - [`vital`]: the work of a thread without which there is half a process.
 //!
-//! Workers and pools are bounded and say when they are full; what to do then is for the caller to decide. How much the lanes
-//! hold, the caller bounds, because it knows whose each item is. A job that panics is reported and ends alone.
+//! Workers and pools are bounded and report when they are full; the caller decides what to do then.
+//! The caller also limits the content of the lanes, because it knows the owner of each item. A job
+//! that panics is logged and ends alone.
 
 #![warn(missing_docs)]
 

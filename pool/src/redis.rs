@@ -1,12 +1,13 @@
 //! [`RedisPool`]: connections to Redis for threads that may block.
 //!
-//! A call has one deadline for everything: waiting for a connection, opening one, and all its commands. A pool of a
-//! library opens connections on threads of its own, at its own pace, and knows no deadlines; so the thread that calls
-//! opens the connection here.
+//! A call has one deadline for everything: waiting for a connection, opening one, and all its
+//! commands. A library's pool opens connections on threads of its own, at its own pace, and has no
+//! deadlines; so here the calling thread opens the connection.
 //!
-//! A connection that was idle may be closed without a word: by Redis (`timeout`), or by a firewall that has forgotten it.
-//! So it is looked at before anything is sent on it, and asked with a `PING` when it was idle for long. That costs the next
-//! call a round trip, where a message sent into a closed connection would be in doubt.
+//! An idle connection may be closed without notice: by Redis (`timeout`), or by a firewall that has
+//! dropped it. So it is checked before anything is sent on it, with a `PING` if it was idle for
+//! long. That costs the next call a round trip; a message sent into a closed connection would be in
+//! doubt.
 
 mod connection;
 
@@ -19,19 +20,19 @@ use redis::{RedisError, RedisResult};
 
 pub use self::connection::{RedisConnection, RedisStream, Timed};
 
-/// A pool of connections. When Redis is not there, a call fails within its deadline.
+/// A pool of connections. If Redis is unreachable, a call fails within its deadline.
 pub struct RedisPool<S> {
     dial: Box<Dial<S>>,
     settings: RedisPoolSettings,
     state: Mutex<State<S>>,
-    /// A connection was given back, or another one may be opened.
+    /// Notified when a connection was returned, or another one may be opened.
     given_back: Condvar,
 }
 
-/// Opens a connection, logged in, by a deadline.
+/// Opens a logged-in connection, by a deadline.
 type Dial<S> = dyn Fn(Instant) -> Result<RedisConnection<S>, Box<dyn Error + Send + Sync>> + Send + Sync;
 
-/// How large a pool is, and how long its calls may wait.
+/// The size of a pool, and the timeouts of its calls.
 #[derive(Clone, Copy, Debug)]
 pub struct RedisPoolSettings {
     /// The most connections.
@@ -45,24 +46,24 @@ pub struct RedisPoolSettings {
 /// Why a call failed.
 #[derive(Debug)]
 pub enum RedisFailure {
-    /// All connections are in use: nothing was sent. It says nothing about Redis.
+    /// All connections are in use, and nothing was sent. This says nothing about Redis.
     Busy,
     /// No connection could be opened: nothing was sent.
     NoConnection(String),
     /// The connection failed before anything was sent.
     NotSent(RedisError),
-    /// What was sent may have been done, or not.
+    /// The commands were sent, and may have been executed or not.
     InDoubt(RedisError),
 }
 
 struct State<S> {
-    /// The one used last comes last, and is used next.
+    /// The most recently used one is the last, and is used next.
     idle: Vec<Idle<S>>,
-    /// With those in use and those being opened.
+    /// The number of connections, including those in use and those being opened.
     open: u32,
     /// Connections of an earlier age are not used any more.
     age: u64,
-    /// Why the last attempt to open one failed, and until when none is made.
+    /// Why the last attempt to open one failed, and until when there is no other.
     failed: Option<(String, Instant)>,
 }
 
@@ -71,17 +72,18 @@ struct Idle<S> {
     since: Instant,
 }
 
-/// A connection in use. It goes back to the pool when it is dropped, unless it is broken or old.
+/// A connection in use. Dropping it returns it to the pool, unless it is broken or old.
 struct Lent<'p, S: RedisStream> {
     pool: &'p RedisPool<S>,
-    /// None while it is being opened.
+    /// `None` while it is being opened.
     connection: Option<RedisConnection<S>>,
     age: u64,
     was_idle: bool,
 }
 
 impl<S: RedisStream> RedisPool<S> {
-    /// A pool that opens connections when they are needed.
+    /// A pool that opens connections when they are needed, in the calling threads, with `dial`.
+    /// `dial` gets the deadline of the call, and must not block beyond it.
     pub fn new(
         settings: RedisPoolSettings,
         dial: impl Fn(Instant) -> Result<RedisConnection<S>, Box<dyn Error + Send + Sync>> + Send + Sync + 'static,
@@ -90,8 +92,8 @@ impl<S: RedisStream> RedisPool<S> {
         RedisPool { dial: Box::new(dial), settings, state: Mutex::new(state), given_back: Condvar::new() }
     }
 
-    /// The connections that there are lead nowhere, or to the wrong place, and are not used any more. New ones are tried at
-    /// once.
+    /// Stops using the open connections, because they lead nowhere or to the wrong Redis. New ones
+    /// are tried immediately.
     pub fn renew(&self) {
         let mut state = self.state.lock();
         state.age += 1;
@@ -102,11 +104,12 @@ impl<S: RedisStream> RedisPool<S> {
         self.given_back.notify_all();
     }
 
-    /// Does something with a connection, by a deadline. Blocks. `work` is done once more on another connection when it is
-    /// certain that nothing of it was sent.
+    /// Runs `work` with a connection, by a deadline. Blocks until `by` at most. `work` is run once
+    /// more on another connection if it is certain that nothing of it was sent.
     ///
     /// # Errors
-    /// [`RedisFailure`].
+    ///
+    /// [`RedisFailure`]; only for [`RedisFailure::InDoubt`] may the commands have been executed.
     pub fn run<T>(
         &self,
         by: Instant,
@@ -134,7 +137,7 @@ impl<S: RedisStream> RedisPool<S> {
         self.settings.size
     }
 
-    /// How many connections there are, and how many of them are idle.
+    /// The number of open connections, and of idle ones among them.
     pub fn connections(&self) -> (u32, u32) {
         let state = self.state.lock();
         (state.open, u32::try_from(state.idle.len()).unwrap_or(u32::MAX))
@@ -164,7 +167,7 @@ impl<S: RedisStream> RedisPool<S> {
             } else if failed.is_none() && state.open < self.settings.size {
                 state.open += 1;
                 drop(state);
-                // If that fails or panics, it is counted off when this is dropped.
+                // If that fails or panics, dropping this corrects the number.
                 let mut lent = lend(None, false);
                 match (self.dial)(by) {
                     Ok(connection) => {
@@ -187,8 +190,8 @@ impl<S: RedisStream> RedisPool<S> {
         }
     }
 
-    /// Whether a connection that was idle still leads to Redis. If it does not answer, neither do those that were idle for
-    /// longer.
+    /// Whether an idle connection still leads to Redis. If it does not answer, neither do those
+    /// that were idle for longer.
     fn is_usable(&self, lent: &mut Lent<'_, S>, since: Instant, by: Instant) -> bool {
         let Some(connection) = lent.connection.as_mut().filter(|connection| connection.is_quiet()) else {
             return false;
@@ -207,7 +210,8 @@ impl<S: RedisStream> RedisPool<S> {
 }
 
 impl<S> State<S> {
-    /// Takes out the idle connections of which this is true: the caller closes them, without the lock.
+    /// Removes and returns the idle connections for which `is_old` holds: the caller closes them,
+    /// without the lock.
     fn take_idle(&mut self, is_old: impl Fn(&Idle<S>) -> bool) -> Vec<Idle<S>> {
         let (old, idle): (Vec<_>, Vec<_>) = std::mem::take(&mut self.idle).into_iter().partition(is_old);
         self.idle = idle;
@@ -217,7 +221,7 @@ impl<S> State<S> {
 }
 
 impl<S: RedisStream> Lent<'_, S> {
-    /// It is of no use.
+    /// Closes it, because it cannot be used again.
     fn discard(mut self) {
         self.connection = None;
     }
@@ -245,7 +249,7 @@ impl<S> fmt::Debug for RedisPool<S> {
 }
 
 impl RedisFailure {
-    /// Whether the connection has failed, or none came about: Redis may be away.
+    /// Whether the connection has failed, or none could be opened: Redis may be unreachable.
     pub fn is_of_connection(&self) -> bool {
         match self {
             RedisFailure::Busy => false,
@@ -254,7 +258,7 @@ impl RedisFailure {
         }
     }
 
-    /// The word that Redis begins a refusal with, such as `READONLY`.
+    /// The first word of a refusal by Redis, such as `READONLY`.
     pub fn code(&self) -> Option<&str> {
         match self {
             RedisFailure::Busy | RedisFailure::NoConnection(_) => None,
@@ -275,8 +279,8 @@ impl fmt::Display for RedisFailure {
     }
 }
 
-/// What Redis says of a command without the command itself, which may hold what somebody wrote to another: it repeats the
-/// beginning of one that it does not know.
+/// Redis's error text without the command's arguments, which may contain the text of a message:
+/// Redis repeats the beginning of a command that it does not know.
 pub fn without_arguments(said: &str) -> &str {
     said.split_once(", with args beginning with").map_or(said, |(before, _)| before)
 }
@@ -290,11 +294,12 @@ impl Error for RedisFailure {
     }
 }
 
-/// How long a connection may be idle before it is asked: the shortest `timeout` of Redis.
+/// How long a connection may be idle before it is checked: the shortest `timeout` of Redis.
 const TRUSTED_FOR: Duration = if cfg!(test) { Duration::from_millis(20) } else { Duration::from_secs(1) };
-/// How long such an answer may take. A firewall that has forgotten a connection swallows the question.
+/// How long the answer to that may take. A firewall that has dropped a connection swallows the
+/// `PING`.
 const PING_PATIENCE: Duration = Duration::from_millis(500);
-/// After a failure nobody tries to open a connection for this time, and calls fail at once.
+/// After a failure no connection is opened for this time, and calls fail immediately.
 const DIAL_PAUSE: Duration = Duration::from_millis(500);
 
 #[cfg(test)]

@@ -9,42 +9,55 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// Threads that run whatever is submitted, first come, first served.
+/// A fixed number of threads that run submitted jobs in order.
 #[derive(Debug)]
 pub struct Workers {
     jobs: Sender<Job>,
-    /// The same queue, for dropping what nobody waits for any more.
+    /// The receiving end of the queue, for dropping waiting jobs.
     queue: Receiver<Job>,
     threads: Vec<JoinHandle<()>>,
 }
 
-/// Sees how many jobs wait. See [`Workers::watch`].
+/// Observes the number of waiting jobs. See [`Workers::watch`].
 #[derive(Clone, Debug)]
 pub struct WorkersWatch {
     queue: Receiver<Job>,
 }
 
-/// As many jobs as are allowed wait already; the job was not accepted.
+/// The queue is full; the job was not accepted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct WorkersFull;
 
 impl Workers {
-    /// Starts `count` threads named `<name>-0` and so on, which at most `waiting_max` jobs may wait for.
+    /// Starts `count` threads named `<name>-0` and so on, for which at most `waiting_max` jobs may
+    /// wait.
+    ///
+    /// ```
+    /// # use std::{sync::mpsc, time::{Duration, Instant}};
+    /// let workers = pool::Workers::start("worker", 2, 100)?;
+    /// let (sender, sums) = mpsc::channel();
+    /// workers.submit(move || sender.send((1..=10).sum::<u32>()).unwrap()).expect("the queue is empty");
+    /// assert_eq!(sums.recv(), Ok(55));
+    /// workers.close(Instant::now() + Duration::from_secs(10));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     ///
     /// # Errors
-    /// When the system has no thread left.
+    ///
+    /// If the system cannot start a thread.
     pub fn start(name: &str, count: usize, waiting_max: usize) -> io::Result<Workers> {
         Workers::start_each(name, count, waiting_max, || ())
     }
 
-    /// The same for jobs that compute for long and can wait: their threads leave the processor to all others that want it,
-    /// so that these notice nothing of them but what is left over.
+    /// Like [`Workers::start`], for long computations that can wait: their threads give way to all
+    /// others, which notice hardly anything of them.
     ///
     /// # Errors
     /// As for [`Workers::start`].
     pub fn start_in_background(name: &str, count: usize, waiting_max: usize) -> io::Result<Workers> {
         Workers::start_each(name, count, waiting_max, || {
-            // On Linux this is about the calling thread alone, whatever POSIX says (nice(2), C library/kernel differences).
+            // On Linux this is about the calling thread alone, whatever POSIX says (nice(2), C
+            // library/kernel differences).
             if let Err(error) = rustix::process::nice(BACKGROUND) {
                 log::warn!("a thread cannot be told to give way to others: {error}");
             }
@@ -65,11 +78,11 @@ impl Workers {
         Ok(Workers { jobs, queue, threads })
     }
 
-    /// Has a thread run `job`. Never blocks. A job that panics is reported in the log; whoever waits for its outcome
-    /// must learn it from the job itself being dropped.
+    /// Lets a thread run `job`. Never blocks. A job that panics is logged; a waiter for its outcome
+    /// must notice that the job was dropped.
     ///
     /// # Errors
-    /// [`WorkersFull`]; tell the client to try later.
+    /// [`WorkersFull`] if `waiting_max` jobs wait already; tell the client to try later.
     pub fn submit(&self, job: impl FnOnce() + Send + 'static) -> Result<(), WorkersFull> {
         self.jobs.try_send(Box::new(job)).map_err(|error| match error {
             TrySendError::Full(_) => WorkersFull,
@@ -79,19 +92,20 @@ impl Workers {
 }
 
 impl Workers {
-    /// How another thread sees the queue. It does not keep the workers from closing.
+    /// A handle for observing the queue from another thread. It does not prevent the workers from
+    /// closing.
     pub fn watch(&self) -> WorkersWatch {
         WorkersWatch { queue: self.queue.clone() }
     }
 
-    /// Takes the oldest job that waits, for whoever runs jobs in the place of threads.
+    /// Removes and returns the oldest waiting job, for tests that run jobs without threads.
     #[cfg(feature = "simulation")]
     pub fn take_job(&self) -> Option<Box<dyn FnOnce() + Send>> {
         self.queue.try_recv().ok()
     }
 
-    /// Drops the jobs that wait, and lets those that run finish, but waits no longer than `by`; threads that are not done
-    /// then end with the process.
+    /// Drops the waiting jobs, and waits for the running ones until `by` at most; threads that are
+    /// not done by then end with the process.
     pub fn close(self, by: Instant) {
         let Workers { jobs, queue, threads } = self;
         drop(jobs);
@@ -104,13 +118,14 @@ impl Workers {
 }
 
 impl WorkersWatch {
-    /// Jobs that no thread has begun.
+    /// The number of jobs that no thread has begun.
     pub fn waiting(&self) -> usize {
         self.queue.len()
     }
 }
 
-/// Waits for a thread to end, but no longer than `by`; what does not end by then ends with the process.
+/// Waits for a thread to end, until `by` at most; a thread that has not ended by then ends with the
+/// process.
 pub fn join_until(thread: JoinHandle<()>, by: Instant) {
     while !thread.is_finished() {
         if Instant::now() >= by {
@@ -125,17 +140,18 @@ pub fn join_until(thread: JoinHandle<()>, by: Instant) {
 
 fn run(queue: &Receiver<Job>) {
     for job in queue {
-        // The panic hook has reported it already; the job's own drop tells whoever waits.
+        // The panic hook has reported it already; dropping the job notifies its waiter.
         if catch_unwind(AssertUnwindSafe(job)).is_err() {
             log::error!("a job has panicked; its thread goes on");
         }
     }
 }
 
-/// How nice a thread in the background is: a processor that others want as well is theirs for nine parts in ten (sched(7)).
-/// Half of it was measured to show in the latency of chat; more would have logins wait too long on a busy machine.
+/// The nice value of a background thread: of a processor that other threads want as well, they get
+/// nine tenths (sched(7)). With half this value the latency of chat was measurably higher; with
+/// more, logins would wait too long on a busy machine.
 const BACKGROUND: i32 = 10;
-/// A thread's end cannot be waited for with a bound, so it is looked for.
+/// `JoinHandle` has no wait with a timeout, so the end of a thread is polled.
 const POLL_EVERY: Duration = Duration::from_millis(1);
 
 #[cfg(test)]
@@ -177,7 +193,7 @@ mod tests {
         workers.submit(move || done.send(()).expect("received below")).expect("one may wait");
         assert_eq!(workers.submit(|| ()), Err(WorkersFull));
         assert_eq!(workers.watch().waiting(), 1);
-        // The job that runs does not end, and is not waited for.
+        // The running job does not end, and is not waited for.
         workers.close(Instant::now());
         assert_eq!(is_done.recv(), Err(mpsc::RecvError), "the job that waited is gone, and whoever waits for it hears");
         drop(release);

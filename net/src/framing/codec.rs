@@ -159,6 +159,18 @@ impl Decoder {
     /// Returns the item at the front of `bytes`, which are all received and unconsumed bytes.
     /// `ended`: no more can be read at this moment. The same item is returned until
     /// [`Decoder::taken`] is called.
+    ///
+    /// ```
+    /// use net::{Decoder, Item};
+    ///
+    /// let mut decoder = Decoder::new(1024);
+    /// assert_eq!(decoder.look(b"{\"a\":1", false), Item::Incomplete);
+    /// let received = b"{\"a\":1}\n{\"b\":2}";
+    /// assert_eq!(decoder.look(received, true), Item::Frame { len: 7, line: true });
+    /// decoder.taken();
+    /// // The caller has removed the 7 bytes of the frame; its newline is only skipped.
+    /// assert_eq!(decoder.look(&received[7..], true), Item::Blank { len: 1 });
+    /// ```
     pub fn look(&mut self, bytes: &[u8], ended: bool) -> Item {
         let item = match &mut self.state {
             State::Shown(item) => return *item,

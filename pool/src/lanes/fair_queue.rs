@@ -1,4 +1,4 @@
-//! [`FairQueue`]: the items that wait in one lane, and the order in which they are handled.
+//! [`FairQueue`]: the waiting items of one lane, and the order in which they are handled.
 //!
 //! ```text
 //!                 ┌─ flow 17:  item item item item item item ─┐
@@ -6,16 +6,17 @@
 //!             │   └─ flow 9:   item fence                     ┘
 //!             └──── line:      item fence item   (behind a fence of their key)
 //! ```
-//! The items of a flow keep their order, and flows take turns, so an item waits for a few items of each other flow and
-//! never for all that another flow has queued. A *fence* keeps its place among the items of its key in every flow: it is
-//! taken after the earlier ones and before the later ones.
+//! The items of a flow keep their order, and flows take turns, so an item waits for a few items of
+//! each other flow and never for all that another flow has queued. A *fence* keeps its place among
+//! the items of its key in every flow: it is taken after the earlier ones and before the later
+//! ones.
 //!
-//! Keys are not remembered. They are counted in [`SLOTS`] slots, and keys that share a slot share its fences: that may make
-//! an item wait for a fence that is not its own, and never lets one pass.
+//! Keys are not remembered. They are counted in [`SLOTS`] slots, and keys that share a slot share
+//! its fences: so an item may wait for the fence of another key, but never passes its own.
 
 use std::collections::{HashMap, VecDeque};
 
-/// Where an item stands among the others of its lane.
+/// The position of an item among the others of its lane.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Standing {
     flow: u64,
@@ -28,7 +29,8 @@ impl Standing {
         Standing { flow, is_fence: false }
     }
 
-    /// The same, and also behind all earlier items of its key and ahead of all later ones, whatever their flows are.
+    /// Behind the earlier items of this flow, and also behind all earlier items of its key and
+    /// ahead of all later ones, in any flow.
     pub fn fence(flow: u64) -> Standing {
         Standing { flow, is_fence: true }
     }
@@ -37,20 +39,21 @@ impl Standing {
 #[derive(Debug)]
 pub(super) struct FairQueue<T> {
     flows: Vec<Flow<T>>,
-    /// The place of each flow that has items.
+    /// The index of each flow that has items.
     places: HashMap<u64, usize>,
-    /// Places of flows that have none.
+    /// Indices of flows without items.
     free: Vec<usize>,
-    /// The place of the flow to which an item was added last: most often the next one is of the same flow.
+    /// The index of the flow to which an item was last added: most often the next one belongs to
+    /// the same flow.
     last: usize,
-    /// The flows that have items, each once, in the order of their turns.
+    /// The flows with items, each once, in the order of their turns.
     turns: VecDeque<usize>,
-    /// How many items the first of them may still have taken in this turn.
+    /// The number of items that the first of them may still have taken in this turn.
     left: usize,
-    /// How many items of each slot the flows hold.
+    /// The number of the flows' items in each slot.
     slots: Box<[u32]>,
-    /// The items of the slots that have a fence, from the first fence that is not in a flow yet. A slot has a line for as
-    /// long as a fence of it waits.
+    /// The items of the slots with a fence, from the first fence that is not in a flow yet. A slot
+    /// has a line for as long as a fence of it waits.
     lines: HashMap<u16, VecDeque<(u64, Item<T>)>>,
     len: usize,
 }
@@ -119,7 +122,7 @@ impl<T> FairQueue<T> {
         self.flows[place].items.push_back(item);
     }
 
-    /// The place of this flow, which has its turn from now on.
+    /// The index of this flow, which takes part in the turns from now on.
     fn place_of(&mut self, number: u64) -> usize {
         let is_last = |flow: &Flow<T>| flow.number == number && !flow.items.is_empty();
         if self.flows.get(self.last).is_some_and(is_last) {
@@ -143,7 +146,7 @@ impl<T> FairQueue<T> {
         place
     }
 
-    /// Takes the next items, at most `max`, and what they weigh together.
+    /// Removes the next items, at most `max`. Returns them and their total weight.
     pub(super) fn take(&mut self, max: usize) -> (Vec<T>, usize) {
         let mut taken = Vec::with_capacity(max.min(self.len));
         let mut bytes = 0;
@@ -176,7 +179,7 @@ impl<T> FairQueue<T> {
         Some(item)
     }
 
-    /// The flow whose turn it is has no item left.
+    /// The flow whose turn it is has no items left.
     fn leave(&mut self, place: usize) {
         self.turns.pop_front();
         let flow = &mut self.flows[place];
@@ -192,7 +195,8 @@ impl<T> FairQueue<T> {
         self.left = self.quantum();
     }
 
-    /// The flows hold nothing of this slot any more: if it has a line, that moves on, up to and with its next fence.
+    /// The flows hold no items of this slot any more: if it has a line, that advances up to and
+    /// including its next fence.
     fn advance(&mut self, slot: u16) {
         let Some(mut line) = self.lines.remove(&slot) else { return };
         while let Some((flow, item)) = line.pop_front() {
@@ -210,27 +214,29 @@ impl<T> FairQueue<T> {
         }
     }
 
-    /// How many items a flow may have taken in a turn: the more flows there are, the fewer.
+    /// The number of items that a flow may have taken in a turn: the more flows there are, the
+    /// fewer.
     fn quantum(&self) -> usize {
         (ROUND / self.turns.len().max(1)).clamp(1, QUANTUM_MAX)
     }
 }
 
-/// Multiplies, so that keys that differ in any bits come into different slots (Knuth, vol. 3, 6.4).
+/// Multiplies, so that keys that differ in any bits get different slots (Knuth, vol. 3, 6.4).
 fn slot_of(key: u64) -> u16 {
     (key.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (64 - SLOTS.ilog2())) as u16
 }
 
-/// 4 KiB a lane. More would cost cache, fewer would have more keys share their fences.
+/// 4 KiB per lane. More would cost cache; with fewer, more keys would share their fences.
 const SLOTS: usize = 1024;
-/// Items that all flows together have taken in a round of turns, if there are fewer flows than that.
+/// The items that all flows together have taken in a round of turns, if there are fewer flows than
+/// that.
 const ROUND: usize = 256;
-/// Items that a flow may have taken in a turn. Items of one group message stand together, and share their text if they
-/// are taken together.
+/// The most items that a flow may have taken in a turn. Items of one group message are adjacent,
+/// and share their text if they are taken together.
 const QUANTUM_MAX: usize = 64;
-/// The memory of more items than this is given back when a flow has none left.
+/// The memory of more items than this is released when a flow has none left.
 const SPARE_ITEMS: usize = 32;
-/// The memory of more flows than this is given back when nothing waits.
+/// The memory of more flows than this is released when nothing waits.
 const SPARE_FLOWS: usize = 64;
 
 #[cfg(test)]
@@ -249,7 +255,7 @@ mod tests {
         }
         queue.push(7, Standing::of(2), "quiet", 1);
         assert_eq!(taken(&mut queue, QUANTUM_MAX + 1).pop(), Some("quiet"));
-        // The more flows there are, the shorter are their turns.
+        // The more flows there are, the shorter their turns.
         for flow in 10..10 + ROUND as u64 {
             queue.push(flow, Standing::of(flow), "other", 1);
         }
@@ -284,7 +290,7 @@ mod tests {
         assert!(place("fence") < order.len() - 2, "it does not wait for all of another flow: {order:?}");
     }
 
-    /// Items and fences of a few keys and flows, pushed and taken by chance.
+    /// Random items and fences of a few keys and flows are pushed and taken.
     #[test]
     fn items_of_a_flow_keep_their_order_and_none_passes_a_fence_of_its_key() {
         for seed in 1..2_000 {
@@ -316,7 +322,7 @@ mod tests {
         }
     }
 
-    /// Numbers by chance, from a seed (xorshift, Marsaglia 2003).
+    /// Random numbers from a seed (xorshift, Marsaglia 2003).
     struct Dice(u64);
 
     impl Dice {

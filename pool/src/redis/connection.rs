@@ -1,8 +1,8 @@
 //! [`RedisConnection`]: one connection to Redis on which a call ends at its deadline.
 //!
-//! The client library's own connection bounds each read. A call reads once for each command in it, so that a Redis which
-//! stands still would cost it one timeout for each of hundreds of commands. Here the call has one deadline, whatever it
-//! consists of. Commands are packed and answers parsed by the library.
+//! The client library's own connection has a timeout for each read. A call reads once for each of
+//! its commands, so a frozen Redis would cost it one timeout for each of hundreds of commands. Here
+//! the whole call has one deadline. The library packs commands and parses answers.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
@@ -12,16 +12,17 @@ use std::time::{Duration, Instant};
 use redis::{ConnectionLike, Parser, RedisResult, Value};
 use rustix::net::{RecvFlags, recv};
 
-/// What a connection is made of: a socket that blocks, perhaps with encryption around it.
+/// The stream of a connection: a blocking socket, possibly with encryption around it.
 pub trait RedisStream: Read + Write + Send {
-    /// The socket at the bottom.
+    /// The underlying socket.
     fn socket(&self) -> &Timed;
 
     /// The same, to set its deadline.
     fn socket_mut(&mut self) -> &mut Timed;
 }
 
-/// A socket whose reads and writes end at a deadline, or earlier if the other end makes no progress.
+/// A socket whose reads and writes end at a deadline, or earlier if the other end makes no
+/// progress.
 #[derive(Debug)]
 pub struct Timed {
     socket: TcpStream,
@@ -33,24 +34,25 @@ pub struct Timed {
 pub struct RedisConnection<S> {
     stream: S,
     parser: Parser,
-    /// Something of the present call was written.
+    /// Whether bytes of the present call were written.
     has_sent: bool,
-    /// It has failed: answers may still come, and would be taken for those to later commands.
+    /// Whether it has failed: answers may still come, and would be taken for those to later
+    /// commands.
     is_broken: bool,
 }
 
 impl Timed {
-    /// A socket whose calls end at `by`, and earlier when nothing moves for `stall_max`.
+    /// A socket whose calls end at `by`, and earlier if nothing moves for `stall_max`.
     pub fn new(socket: TcpStream, by: Instant, stall_max: Duration) -> Timed {
         Timed { socket, by, stall_max }
     }
 
-    /// Has the calls from now on end at `by`.
+    /// Sets the deadline of all further calls.
     pub fn end_at(&mut self, by: Instant) {
         self.by = by;
     }
 
-    /// The socket, without a deadline.
+    /// The socket, with its timeouts removed.
     pub fn into_socket(self) -> TcpStream {
         self.socket
     }
@@ -89,7 +91,7 @@ impl Write for Timed {
     }
 }
 
-/// A timeout of the socket itself says that it would block.
+/// The socket reports its own timeout as if it would block.
 fn timed_out(error: io::Error) -> io::Error {
     if error.kind() == ErrorKind::WouldBlock { ErrorKind::TimedOut.into() } else { error }
 }
@@ -106,12 +108,12 @@ impl<S: RedisStream> RedisConnection<S> {
         self.has_sent = false;
     }
 
-    /// What it is made of, when nothing is on its way.
+    /// The stream; nothing may be on its way.
     pub fn into_stream(self) -> S {
         self.stream
     }
 
-    /// Whether something of the present call was written.
+    /// Whether bytes of the present call were written.
     pub(super) fn has_sent(&self) -> bool {
         self.has_sent
     }
@@ -121,7 +123,7 @@ impl<S: RedisStream> RedisConnection<S> {
         self.is_broken
     }
 
-    /// Whether nothing has come that nobody asked for: neither bytes nor the end. Asks the kernel alone.
+    /// Whether nothing unexpected has arrived: neither bytes nor the end. Asks only the kernel.
     pub(super) fn is_quiet(&self) -> bool {
         let peeked = recv(&self.stream.socket().socket, &mut [0], RecvFlags::PEEK | RecvFlags::DONTWAIT);
         peeked == Err(rustix::io::Errno::AGAIN)
@@ -154,12 +156,13 @@ impl<S: RedisStream> RedisConnection<S> {
         (0..answers).map(|_| self.parser.parse_value(&mut self.stream)).collect()
     }
 
-    /// Sends commands and reads so many answers. The first failure ends it.
+    /// Sends commands and reads this number of answers. The first failure ends it.
     fn ask(&mut self, packed: &[u8], answers: usize) -> RedisResult<Vec<Value>> {
         if self.is_broken {
             return Err(io::Error::from(ErrorKind::NotConnected).into());
         }
-        // Also if it panics in the middle: the rest of the answers would be taken for those to the next call.
+        // Also if it panics meanwhile: the rest of the answers would be taken for those to the next
+        // call.
         self.is_broken = true;
         let result = self.exchange(packed, answers);
         self.is_broken = result.is_err();

@@ -1,4 +1,4 @@
-//! A pool, and something that answers like Redis, or does not.
+//! A pool, and a server that answers like Redis, or does not.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -9,16 +9,16 @@ use std::thread;
 
 use super::*;
 
-/// What the other end does with a connection.
+/// The behaviour of the other end.
 #[derive(Clone, Copy)]
 enum Manner {
-    /// It answers each line of a command in the inline form, so many of them; then it closes the connection.
+    /// It answers this number of commands; then it closes the connection.
     Closes(usize),
-    /// The same, and then it says nothing more.
+    /// It answers this number of commands, and then nothing more.
     Freezes(usize),
 }
 
-/// Listens, and treats the first connection in this manner, and later ones well.
+/// Listens, with this behaviour for the first connection, and with answers for later ones.
 fn listen(first: Manner) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");
