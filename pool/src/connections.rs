@@ -74,7 +74,7 @@ pub struct NoConnection(String);
 /// A connection for one call; dropping it returns it to the pool.
 pub struct Pooled<C: Send + 'static> {
     shared: Arc<Core<C>>,
-    /// Taken when it is dropped.
+    /// `None` only while dropping.
     kept: Option<Aged<C>>,
     is_broken: bool,
 }
@@ -86,18 +86,18 @@ struct Core<C> {
     open: Box<dyn Fn() -> Result<C, OpenFailure> + Send + Sync>,
     /// A leaf lock; nothing is opened, closed or logged under it.
     state: Mutex<Stock<C>>,
-    /// There is something for the keeper to do.
+    /// Notified if there is work for the keeper.
     work: Condvar,
 }
 
 struct Stock<C> {
-    /// The one that was used last is the last.
+    /// The most recently used one is the last.
     idle: Vec<IdleConnection<C>>,
-    /// How many there are, those in use among them.
+    /// The number of connections, including those in use.
     open: u32,
     /// Running attempts.
     opening: u32,
-    /// Calls, the one that has waited longest first.
+    /// Waiting calls, the oldest first.
     waiting: VecDeque<WaitingCall<C>>,
     next_ticket: u64,
     /// Connections of an earlier age are not used any more.
@@ -105,7 +105,7 @@ struct Stock<C> {
     pace: AttemptPace,
     /// The database refuses connections.
     refusals: Outage,
-    /// To be closed by the keeper, for that may take a while.
+    /// To be closed by the keeper, because closing may take a while.
     doomed: Vec<C>,
     is_closing: bool,
 }
@@ -327,7 +327,7 @@ impl<C: Send + 'static> Drop for Pooled<C> {
 }
 
 impl<C: Send + 'static> Core<C> {
-    /// The keeper's thread. It runs no code of the driver but that which closes a connection.
+    /// The keeper's thread. Of the driver's code it runs only that which closes a connection.
     fn keep(self: &Arc<Self>) {
         let mut state = self.state.lock();
         while !state.is_closing {
@@ -422,7 +422,7 @@ impl<C> Stock<C> {
         self.idle.pop().map(|idle| idle.kept)
     }
 
-    /// To the call that has waited longest, or back into the pool.
+    /// Gives it to the call that has waited longest, or back to the pool.
     fn hand_on(&mut self, mut kept: Aged<C>) {
         while let Some(waiting) = self.waiting.pop_front() {
             match waiting.place.send(kept) {
@@ -488,7 +488,7 @@ impl<C> Stock<C> {
     }
 }
 
-/// Closing talks to the database, by the driver's code.
+/// Closing runs the driver's code, which talks to the database.
 fn close<C>(connections: Vec<C>) {
     for connection in connections {
         let _ = catch_unwind(AssertUnwindSafe(|| drop(connection)));

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 /// See the [module](self).
 #[derive(Debug, Default)]
 pub(super) struct AttemptPace {
-    /// Attempts that have failed since the last that succeeded.
+    /// Attempts that have failed since the last success.
     failures: u32,
-    /// When the last of them failed, and the share of the pause that is not left to chance.
+    /// When the last of them failed, and the part of the pause that is used (it is random).
     last: Option<(Instant, f64)>,
     cause: String,
 }
@@ -51,7 +51,8 @@ impl AttemptPace {
     }
 }
 
-/// The pause after an attempt that failed. It doubles with each: up to this while calls wait, and up to that while none does.
+/// The pause after a failed attempt. It doubles with each failure: up to the first maximum while
+/// calls wait, and up to the second while none does.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 const IDLE_PAUSE_MAX: Duration = Duration::from_secs(10);
