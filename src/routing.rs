@@ -1,6 +1,7 @@
 //! Where messages go. [`server`](crate::server) calls it, and so does the bus, through [`Node`](crate::bus::Node).
 //!
 //! - [`router`] hands a message to a connection, or puts it into its recipient's lane.
+//!   A frame for a large group gets on piece by piece: [`spreading`].
 //! - [`presence`] is the only table that loops share: user -> connections.
 //! - [`outbox`] offers messages from the lanes to other nodes, and holds them until they are
 //!   confirmed.
@@ -19,4 +20,5 @@ pub mod presence;
 pub mod quotas;
 pub mod router;
 pub mod services;
+pub mod spreading;
 pub mod states;

@@ -16,6 +16,7 @@ mod fetching;
 pub mod foreign;
 mod hashing;
 pub mod jobs;
+mod places;
 mod shell;
 mod wiring;
 

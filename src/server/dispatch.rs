@@ -7,11 +7,12 @@ use super::answer::Answer;
 use super::fetching::{Fetcher, Fetching};
 use super::hashing::Hashing;
 use super::jobs::Jobs;
-use crate::admission::requests::{Kind, Place, Requests};
+use super::places::place;
+use crate::admission::requests::{Kind, Requests};
 use crate::admission::{Admission, Holder};
 use crate::config::Paced;
 use crate::delivery::ClientLink;
-use crate::metrics::{Hit, Login, Metrics};
+use crate::metrics::Login;
 use crate::protocol::{self, Id};
 use crate::session::password::Client;
 use crate::session::{Job, Outcome};
@@ -92,16 +93,6 @@ impl Dispatch {
         self.requests.close(by);
         self.hashing.close(by);
     }
-}
-
-/// Takes a place for a request that a worker will answer.
-pub(super) fn place(requests: &Requests, holder: Holder, metrics: &Metrics) -> Option<Place> {
-    let place = requests.place(holder);
-    if place.is_none() {
-        metrics.refused(Hit::RequestsMax);
-        log::debug!("too many requests of {} wait", holder.payer);
-    }
-    place
 }
 
 /// A user has logged in on a connection: if the account belongs to the usual client, the connection

@@ -4,8 +4,8 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use super::answer::Answer;
-use super::dispatch::place;
 use super::jobs::Jobs;
+use super::places::place;
 use crate::admission::Holder;
 use crate::admission::fetches::Fetches;
 use crate::admission::requests::{Kind, Requests};

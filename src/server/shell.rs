@@ -15,6 +15,7 @@ use crate::delivery::{ClientLink, Posted};
 use crate::metrics::{Hit, LoopTally};
 use crate::protocol::{self, FrameKind, Id, ReplyKind, UserId};
 use crate::routing::router::{GroupFrame, Routed};
+use crate::routing::spreading;
 use crate::session::{Effect, Effects, Input, Session, Settled, members_at_once};
 
 /// The handler of one loop.
@@ -141,10 +142,7 @@ impl Shell {
         match effect {
             Effect::Reply(_) | Effect::Deliver { .. } => unreachable!("carried out above"),
             Effect::DeliverAll { group, to, except, text } => {
-                let mut spread = Box::new(Spread::new((group, to), except, &text, link.clone(), holder));
-                // There are more members than one piece.
-                router.spread(turn, &mut spread);
-                link.post(Posted::Spread(spread));
+                spreading::begin(router, turn, Spread::new((group, to), except, &text, link.clone(), holder));
             }
             Effect::ReplyAndReport(reply) => {
                 self.shared.dispatch.fetching.fetched(&Fetcher { link: link.clone(), holder }, reply.len());
@@ -182,16 +180,10 @@ impl Shell {
     }
 
     /// Delivers a frame to more members of a large group.
-    fn spread_on(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &mut Client, mut spread: Box<Spread>) {
-        // Others are served between two pieces of an account, however many groups it writes to.
-        if !turn.has_left(link) {
-            return link.post(Posted::Spread(spread));
-        }
-        let Some(routed) = self.shared.router.spread(turn, &mut spread) else {
-            return link.post(Posted::Spread(spread));
-        };
+    fn spread_on(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &mut Client, spread: Box<Spread>) {
+        let Some((routed, bytes)) = spreading::go_on(&self.shared.router, turn, spread) else { return };
         self.feed(turn, link, client, Input::Spread);
-        if let Some(settled) = routed.settled(spread.text.len()) {
+        if let Some(settled) = routed.settled(bytes) {
             self.feed(turn, link, client, Input::Settled(settled));
         }
     }
@@ -356,12 +348,8 @@ impl Handler for Shell {
     /// A frame whose delivery has begun is delivered to all members. Other events need nothing: a
     /// session releases everything it holds before it closes.
     fn on_stray(&mut self, turn: &mut Turn<Posted>, message: Posted) {
-        if let Posted::Spread(mut spread) = message {
-            // Piece by piece, as if the sender were still there.
-            if self.shared.router.spread(turn, &mut spread).is_none() {
-                let sender = spread.sender.clone();
-                sender.post(Posted::Spread(spread));
-            }
+        if let Posted::Spread(spread) = message {
+            spreading::go_on_alone(&self.shared.router, turn, spread);
         }
     }
 }

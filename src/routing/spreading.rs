@@ -1,0 +1,46 @@
+//! How a frame for a large group gets on: a piece in each turn, and in between the frame is posted to its sender's loop.
+
+use net::Turn;
+
+use super::router::{Routed, Router};
+use crate::delivery::Posted;
+use crate::delivery::spread::Spread;
+
+/// Delivers the first piece of a frame that has more than one.
+pub fn begin(router: &Router, turn: &mut Turn<Posted>, mut spread: Spread) {
+    // There are more members than one piece.
+    router.spread(turn, &mut spread);
+    post(Box::new(spread));
+}
+
+/// Delivers the next piece, if the sender has time left in this turn. After the last piece, returns what became of the frame,
+/// and its length.
+pub fn go_on(router: &Router, turn: &mut Turn<Posted>, spread: Box<Spread>) -> Option<(Routed, usize)> {
+    // Others are served between two pieces of an account, however many groups it writes to.
+    if !turn.has_left(&spread.sender) {
+        post(spread);
+        return None;
+    }
+    piece(router, turn, spread)
+}
+
+/// The same for a sender that has gone: a frame that was begun is delivered to all members.
+pub fn go_on_alone(router: &Router, turn: &mut Turn<Posted>, spread: Box<Spread>) {
+    // No session waits to hear what became of it.
+    let _ = piece(router, turn, spread);
+}
+
+fn piece(router: &Router, turn: &mut Turn<Posted>, mut spread: Box<Spread>) -> Option<(Routed, usize)> {
+    match router.spread(turn, &mut spread) {
+        Some(routed) => Some((routed, spread.text.len())),
+        None => {
+            post(spread);
+            None
+        }
+    }
+}
+
+fn post(spread: Box<Spread>) {
+    let sender = spread.sender.clone();
+    sender.post(Posted::Spread(spread));
+}

@@ -1,0 +1,15 @@
+//! Places for requests that a worker will answer.
+
+use crate::admission::Holder;
+use crate::admission::requests::{Place, Requests};
+use crate::metrics::{Hit, Metrics};
+
+/// Takes a place, or counts that there is none for this holder.
+pub(super) fn place(requests: &Requests, holder: Holder, metrics: &Metrics) -> Option<Place> {
+    let place = requests.place(holder);
+    if place.is_none() {
+        metrics.refused(Hit::RequestsMax);
+        log::debug!("too many requests of {} wait", holder.payer);
+    }
+    place
+}
