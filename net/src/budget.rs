@@ -182,8 +182,9 @@ const WORK_PER_MICROSECOND: usize = 512;
 const SHARE_WORK_MAX: usize = 256 * 1024;
 /// Work at the beginning of a turn that is not tracked: most turns are shorter.
 const UNTRACKED_WORK: usize = 32 * 1024;
-/// The most work of a step other than serving connections.
-const STEP_WORK_MAX: usize = 256 * 1024;
+/// The most work of a step other than serving connections: more than one share, so that what others
+/// have waiting in that step is looked at in the same turn.
+const STEP_WORK_MAX: usize = 2 * SHARE_WORK_MAX;
 /// The most work for all shares together in a turn. The more frames a turn takes from clients with
 /// few requests each, the fewer system calls a frame costs.
 const SERVING_WORK_MAX: usize = 2 * 1024 * 1024;

@@ -9,6 +9,8 @@
 //!   store.rs    a database that outlives the nodes           wires.rs    a Redis between the nodes
 //!   spool.rs    a disk that outlives a node                  bus.rs      a node's way to the wires
 //!
+//!   groups.rs   frames for a large group, and who is served meanwhile
+//!
 //!   world/client.rs    a client, and what it is owed       world/requests.rs  what clients do
 //!   world/faults.rs    what fails                          world/checks.rs    what is seen, and must be so
 //!   world/rest.rs      the end: all is mended and comes to rest
@@ -17,6 +19,7 @@
 
 mod bus;
 mod dice;
+mod groups;
 mod ledger;
 mod node;
 mod socket;
