@@ -1,8 +1,8 @@
 //! The embedded store: one SQLite file, `raybox.db`, that belongs to one server at a time.
 //!
-//! Changes go to one writer thread, which commits whatever is queued in one transaction (`writer.rs`); queries use
-//! connections of their own and never wait for the disk's writes (`readers.rs`). `open.rs` decides whether a file is
-//! ours and in order.
+//! Changes go to one writer thread, which commits everything that is queued in one transaction
+//! (`writer.rs`); queries use connections of their own and never wait for the disk's writes
+//! (`readers.rs`). `open.rs` decides whether a file is ours and valid.
 //!
 //! A write is in the write-ahead log and synced before its call returns, so a killed process or a power cut loses
 //! nothing that was acknowledged.
@@ -43,7 +43,8 @@ pub use self::spool::SpoolFile;
 use super::{Database, StoreError, User};
 use crate::protocol::UserId;
 
-/// All roles of a [`Store`](super::Store) in a SQLite file. Dropping it finishes what is queued and leaves a single file without a log beside it.
+/// All roles of a [`Store`](super::Store) in a SQLite file. Dropping it finishes the queue and
+/// leaves a single file without a log.
 pub struct SqliteStore {
     file: PathBuf,
     condition: Arc<Condition>,
@@ -51,16 +52,19 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
-    /// Opens `raybox.db` in the folder `data_dir`, creating and migrating what is missing, and marks every user offline. On
-    /// a disk that is full it only reads what is there, and does the rest when there is room.
+    /// Opens `raybox.db` in the folder `data_dir`, creating and migrating what is missing, and
+    /// marks every user offline. On a full disk it only reads existing data, and does the rest when
+    /// there is room.
     ///
     /// # Errors
-    /// Anything that the operator has to put right; see [`OpenError`]. A file that is refused is not changed.
+    ///
+    /// A problem that the operator has to fix; see [`OpenError`]. A refused file is not changed.
     pub fn open(data_dir: &Path) -> Result<SqliteStore, OpenError> {
         SqliteStore::open_with(data_dir, BUSY_TIMEOUT)
     }
 
-    /// As [`SqliteStore::open`]; another program that holds the file is waited for no longer than `busy_timeout`.
+    /// Like [`SqliteStore::open`], but waits no longer than `busy_timeout` for another program that
+    /// holds the file.
     fn open_with(data_dir: &Path, busy_timeout: Duration) -> Result<SqliteStore, OpenError> {
         let file = data_dir.join(open::STORE.name);
         let condition = Arc::new(Condition::new(file.display().to_string()));
@@ -69,7 +73,7 @@ impl SqliteStore {
     }
 }
 
-/// How long a call waits for another program, a backup say, that holds the database.
+/// How long a call waits for another program, for example a backup, that holds the database.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Database for SqliteStore {
@@ -94,7 +98,7 @@ impl Database for SqliteStore {
     }
 }
 
-/// For a LIMIT.
+/// The number for a LIMIT.
 fn limit(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
@@ -115,8 +119,8 @@ fn new_id(db: &Connection) -> rusqlite::Result<i32> {
     i32::try_from(id).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(0, id))
 }
 
-/// Whether the cause is around the database rather than in the statement: the same call may work later, and whatever
-/// else was in the transaction is lost with it.
+/// Whether the cause is the environment rather than the statement: the same call may work later,
+/// and the rest of the transaction is lost with it.
 fn is_environmental(error: &rusqlite::Error) -> bool {
     matches!(
         error.sqlite_error_code(),

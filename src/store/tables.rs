@@ -1,26 +1,28 @@
-//! The tables as plain rows: what is copied from one database to another, and how the copies are compared.
+//! The tables as raw rows, for copying them from one database to another, and for comparing the
+//! copies.
 //!
-//! The server itself never sees its data like this; it uses [`Store`](super::Store).
+//! The server itself never uses its data in this form; it uses [`Store`](super::Store).
 
 use std::fmt;
 
 use blake2::Blake2s256;
 use blake2::digest::Digest as _;
 
-/// One of the tables of the chat server, as far as it is worth copying: `User.state` and what is computed is not.
+/// One of the tables of the chat server, without data that is not copied: `User.state` and computed
+/// columns.
 #[derive(Debug)]
 pub struct Table {
     /// Its name.
     pub name: &'static str,
-    /// Its columns, first those of the primary key, which are numbers.
+    /// Its columns, first the numeric ones of the primary key.
     pub columns: &'static [&'static str],
-    /// How many columns the primary key has: one or two.
+    /// The number of columns of the primary key: one or two.
     pub key_columns: usize,
-    /// Whether the database gives out the key, so that the last one ever used counts.
+    /// Whether the database assigns the key, so that the last one ever used matters.
     pub numbers_itself: bool,
 }
 
-/// Kept messages, in the order of their arrival.
+/// Stored messages, in the order of their arrival.
 pub const MESSAGES: Table =
     Table { name: "OfflineMessage", columns: &["id", "userid", "message"], key_columns: 1, numbers_itself: true };
 
@@ -55,7 +57,7 @@ pub enum Field {
 /// One row of a [`Table`], with a field for each of its columns.
 pub type Fields = Vec<Field>;
 
-/// Where a row stands among those of its table; of a key of one column the second number is 0.
+/// The position of a row in its table; for a key of one column the second number is 0.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct RowKey(pub i64, pub i64);
 
@@ -77,7 +79,7 @@ impl Table {
         self.columns[..self.key_columns].join(", ")
     }
 
-    /// Where this row stands.
+    /// The position of this row.
     pub fn key_of(&self, row: &[Field]) -> RowKey {
         let number = |at: usize| match row.get(at) {
             Some(Field::Number(number)) if at < self.key_columns => *number,
@@ -87,14 +89,15 @@ impl Table {
     }
 }
 
-/// What a number of rows amounts to: equal rows in the same order have equal sums, others do not.
+/// The row count and checksum of rows: equal for equal rows in the same order, and different
+/// otherwise.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Sum {
-    /// How many rows.
+    /// The number of rows.
     pub rows: u64,
     /// Their checksum.
     pub checksum: Checksum,
-    /// Where the last row stands.
+    /// The position of the last row.
     pub last: RowKey,
 }
 
@@ -108,7 +111,7 @@ impl fmt::Display for Checksum {
     }
 }
 
-/// Adds rows up, which come in the order of their keys.
+/// Computes the sum of rows, which come in the order of their keys.
 pub struct Summing<'t> {
     table: &'t Table,
     hash: Blake2s256,
@@ -117,7 +120,7 @@ pub struct Summing<'t> {
 }
 
 impl Summing<'_> {
-    /// Of no rows yet.
+    /// The sum of no rows yet.
     pub fn new(table: &Table) -> Summing<'_> {
         Summing { table, hash: Blake2s256::new(), rows: 0, last: RowKey::FIRST }
     }
@@ -128,7 +131,8 @@ impl Summing<'_> {
             match field {
                 Field::Number(number) => self.hash.update(number.to_le_bytes()),
                 Field::Text(text) => {
-                    // With its length, so that a byte cannot move from one text to the next unnoticed.
+                    // Hashed with its length, so that a byte cannot move from one text to the next
+                    // unnoticed.
                     self.hash.update((text.len() as u64).to_le_bytes());
                     self.hash.update(text);
                 }
@@ -138,7 +142,7 @@ impl Summing<'_> {
         self.last = self.table.key_of(row);
     }
 
-    /// What they amount to.
+    /// The sum of all added rows.
     pub fn finish(self) -> Sum {
         let mut checksum = [0; 8];
         checksum.copy_from_slice(&self.hash.finalize()[..8]);

@@ -1,5 +1,5 @@
-//! [`Condition`]: what is known of a database file: whether it takes what it is given, whether it is damaged, and whether
-//! somebody took it away.
+//! [`Condition`]: the known state of a database file: whether it accepts writes, whether it is
+//! damaged, and whether it was removed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +10,7 @@ use rusqlite::ErrorCode;
 
 use crate::store::StoreError;
 
-/// Shared by all who use one database file.
+/// Shared by all users of one database file.
 pub(super) struct Condition {
     /// The file, for the log.
     name: String,
@@ -18,8 +18,8 @@ pub(super) struct Condition {
     state: Mutex<Findings>,
     news: Condvar,
     is_lost: AtomicBool,
-    /// What is called when the file is lost, and when changes begin not to be written. Held while it is called, which
-    /// must not come back here.
+    /// Called when the file is lost, and when writes begin to fail. Locked during the call, which
+    /// must not call back.
     on_lost: Mutex<Option<Callback>>,
     on_trouble: Mutex<Option<Callback>>,
 }
@@ -28,13 +28,13 @@ type Callback = Box<dyn Fn() + Send + Sync>;
 
 #[derive(Default)]
 struct Findings {
-    /// What became of the last batch of changes, and when.
+    /// The result of the last batch of changes, and its time.
     last: Option<(Instant, Result<(), Arc<str>>)>,
-    /// When a probe was sent that is not answered.
+    /// When an unanswered probe was sent.
     asked: Option<Instant>,
-    /// What SQLite said of a damaged page. This does not pass by itself.
+    /// SQLite's error for a damaged page. This does not pass by itself.
     damage: Option<Arc<str>>,
-    /// Where the file is no longer, and why.
+    /// How the file was lost.
     lost: Option<Arc<str>>,
 }
 
@@ -55,7 +55,7 @@ impl Condition {
         self.note(Ok(()));
     }
 
-    /// Changes could not be written, and not because of what they are.
+    /// Changes could not be written, and their content is not the cause.
     pub(super) fn failed(&self, cause: &rusqlite::Error) {
         self.note(Err(cause.to_string().into()));
     }
@@ -78,7 +78,8 @@ impl Condition {
         }
     }
 
-    /// Looks at any error of SQLite for a damaged page. One is enough: what else is damaged nobody knows.
+    /// Checks any error of SQLite for a damaged page. One is enough, because other damage is
+    /// unknown.
     pub(super) fn examine(&self, error: &rusqlite::Error) {
         if !matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)) {
             return;
@@ -96,7 +97,7 @@ impl Condition {
         }
     }
 
-    /// The file is not where it was. What is stored from now on would be found by nobody.
+    /// The file was moved, replaced or deleted: data written from now on could not be found.
     pub(super) fn lose(&self, how: &str) {
         let mut state = self.state.lock();
         if state.lost.is_some() {
@@ -112,14 +113,14 @@ impl Condition {
         }
     }
 
-    /// Whether the file was taken away.
+    /// Whether the file was removed.
     pub(super) fn is_lost(&self) -> bool {
         self.is_lost.load(Ordering::Acquire)
     }
 
-    /// Has `stop` called when the file is taken away, at once if it was already.
+    /// Has `stop` called when the file is removed, immediately if it was already.
     pub(super) fn on_lost(&self, stop: Callback) {
-        // Under the lock, or a loss just now would call nobody.
+        // Under the lock, because otherwise a loss at this moment would call nothing.
         let mut on_lost = self.on_lost.lock();
         if self.is_lost() {
             stop();
@@ -127,23 +128,26 @@ impl Condition {
         *on_lost = Some(stop);
     }
 
-    /// Has `look` called when changes begin not to be written.
+    /// Has `look` called when writes begin to fail.
     pub(super) fn on_trouble(&self, look: Callback) {
         *self.on_trouble.lock() = Some(look);
     }
 
     /// # Errors
-    /// [`StoreError::Unavailable`] when the file was taken away.
+    ///
+    /// [`StoreError::Unavailable`] if the file was removed.
     pub(super) fn refuse_if_lost(&self) -> Result<(), StoreError> {
         let lost = if self.is_lost() { self.state.lock().lost.clone() } else { None };
         lost.map_or(Ok(()), |how| Err(StoreError::Unavailable((*how).into())))
     }
 
-    /// Whether changes reach the disk. What was found within the last second is the answer; otherwise `probe` has
-    /// something written, and its outcome is waited for, but not for longer than `patience` since it was sent.
+    /// Whether changes reach the disk. A result from within the last second is the answer;
+    /// otherwise `probe` makes a write, and its result is awaited, until `patience` after it was
+    /// sent at most.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] when they do not, or there is no answer.
+    ///
+    /// [`StoreError::Unavailable`] if they do not, or there is no answer.
     pub(super) fn check(&self, patience: Duration, probe: impl FnOnce()) -> Result<(), StoreError> {
         let begun = Instant::now();
         let mut state = self.state.lock();
@@ -160,7 +164,7 @@ impl Condition {
                 return Err(StoreError::Unavailable((**cause).into()));
             }
             let Some(asked) = state.asked else {
-                // It was answered, or need not be asked.
+                // It was answered, or is not needed.
                 let result = state.last.as_ref().map_or(Ok(()), |(_, result)| result.clone());
                 return result.map_err(|cause| StoreError::Unavailable((*cause).into()));
             };
@@ -173,5 +177,5 @@ impl Condition {
     }
 }
 
-/// For how long the outcome of a write tells that of the next.
+/// How long the result of a write predicts that of the next.
 const KNOWN_FOR: Duration = Duration::from_secs(1);

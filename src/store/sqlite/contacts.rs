@@ -75,7 +75,7 @@ impl Contacts for SqliteStore {
             }
             Ok(Joined::New(found.name))
         };
-        // One that changes nothing waits for no write.
+        // A call that changes nothing does not wait for a write.
         match self.live.read(|db| join(db, false))? {
             Joined::New(_) => self.live.change(move |db| join(db, true)),
             unchanged => Ok(unchanged),
@@ -116,7 +116,8 @@ impl Contacts for SqliteStore {
             let mut page = db.prepare_cached(
                 "SELECT max(id) FROM (SELECT id FROM AllGroup WHERE id > :after ORDER BY id LIMIT :page)",
             )?;
-            // Not LIKE, which has wildcards. Folded text holds no NUL, at which some of SQLite's text functions stop.
+            // Not LIKE, which has wildcards. Folded text contains no NUL, at which some of SQLite's
+            // text functions stop.
             let mut search = db.prepare_cached(
                 "SELECT id, groupname, groupdesc FROM AllGroup
                  WHERE id > :after AND id <= :last AND instr(name_key, :text) > 0 ORDER BY id LIMIT :limit",

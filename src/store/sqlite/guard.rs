@@ -1,8 +1,11 @@
-//! [`Guard`]: what makes a database file ours alone while it is open, and how we notice that it was taken away.
+//! [`Guard`]: makes a database file exclusively ours while it is open, and notices when it is
+//! removed.
 //!
-//! Two locks, because operators remove lock files that look stale: one on the file beside the database, which names the
-//! process that holds it, and one on the database itself. Both are those of flock(2), which the kernel frees with the
-//! process, however that ends. SQLite's own locks are of another kind (fcntl(2)) and do not meet them on a local disk.
+//! There are two locks, because operators remove lock files that look stale: one on the file beside
+//! the database, which contains the PID of the process that holds it, and one on the database
+//! itself. Both are flock(2) locks, which the kernel releases when the process ends in any way.
+//! SQLite's own locks are of another kind (fcntl(2)), and do not conflict with these on a local
+//! disk.
 
 use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read, Write};
@@ -15,16 +18,17 @@ use rustix::fs::OFlags;
 use super::refusal::{OpenError, refused_by_system};
 use super::wal;
 
-/// The locks of one database. Drop it after the last connection: closing a file frees the locks that SQLite holds on it.
+/// The locks of one database. Drop it after the last connection: closing a file releases SQLite's
+/// locks on it.
 pub(super) struct Guard {
     /// The database, the same file that SQLite has open.
     database: File,
     _lock: File,
-    /// The files that must stay where they are, as they were when they were opened.
+    /// The files that must stay in their places, as they were when they were opened.
     files: Vec<(PathBuf, Identity)>,
 }
 
-/// Which file it is, whatever its name.
+/// Identifies a file independent of its name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Identity {
     device: u64,
@@ -38,10 +42,11 @@ impl Identity {
 }
 
 impl Guard {
-    /// Takes the locks of `database`, which is made if that is wished and it is not there.
+    /// Takes the locks of `database`, and creates it if `create` is set and it does not exist.
     ///
     /// # Errors
-    /// It is in use, or not there, or this user may not have it, or it is a symbolic link.
+    ///
+    /// It is in use, does not exist, is not accessible for this user, or is a symbolic link.
     pub(super) fn take(database: &Path, create: bool) -> Result<Guard, OpenError> {
         let lock = take_lock_file(database)?;
         let file = open_database(database, create)?;
@@ -49,7 +54,7 @@ impl Guard {
         Ok(Guard { database: file, _lock: lock, files: Vec::new() })
     }
 
-    /// Remembers which files are open, now that SQLite has made those beside the database.
+    /// Records which files are open, now that SQLite has created those beside the database.
     pub(super) fn remember_files(&mut self, database: &Path) -> io::Result<()> {
         self.files = vec![(database.to_owned(), Identity::of(&self.database.metadata()?))];
         for suffix in ["-wal", "-shm"] {
@@ -60,7 +65,7 @@ impl Guard {
         Ok(())
     }
 
-    /// Which of the files is not where it was, in words, if one is not.
+    /// Describes which of the files is no longer in its place, if any.
     pub(super) fn loss(&self) -> Option<String> {
         self.files.iter().find_map(|(path, identity)| {
             let what = match fs::metadata(path) {
@@ -69,14 +74,14 @@ impl Guard {
                 Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
                     "was moved or deleted"
                 }
-                // A disk that is in trouble says nothing about the file.
+                // An error of the disk says nothing about the file.
                 Err(_) => return None,
             };
             Some(format!("{} {what}{}", path.display(), self.elsewhere()))
         })
     }
 
-    /// Where the database is now, if the system knows (proc(5)).
+    /// The current path of the database, if the system knows it (proc(5)).
     #[cfg(target_os = "linux")]
     fn elsewhere(&self) -> String {
         let link = format!("/proc/self/fd/{}", self.database.as_raw_fd());
@@ -89,12 +94,13 @@ impl Guard {
     }
 }
 
-/// Takes the lock beside the database. The number in it is for the message only. The file stays: deleting it would let
-/// two servers hold locks on two files of one name.
+/// Takes the lock beside the database. The PID in it is only for the error message. The file stays:
+/// if it were deleted, two servers could hold locks on two files of one name.
 fn take_lock_file(database: &Path) -> Result<File, OpenError> {
     let path = wal::beside(database, ".lock");
     let failed = |cause: io::Error| refused_by_system(&path, cause);
-    // A user who may write in the folder could point a link at any file of this user, which would be emptied below.
+    // A user with write access to the folder could link to any file of this user, which would be
+    // truncated below.
     let mut lock = options().create(true).truncate(false).open(&path).map_err(failed)?;
     match lock.try_lock() {
         Ok(()) => {}
@@ -107,13 +113,13 @@ fn take_lock_file(database: &Path) -> Result<File, OpenError> {
             return Err(OpenError::Failed { file: path, cause: Box::new(cause) });
         }
     }
-    // Without the number the lock is as good: a full disk does not take one more digit.
+    // The lock works without the PID too: a full disk has no room for it.
     let _ = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
     Ok(lock)
 }
 
-/// The file is made for its owner alone, since it holds what people write to each other; SQLite gives the files beside it
-/// the same rights. If it is there already, its owner has decided.
+/// The file is created for its owner only, since it contains messages; SQLite gives the files
+/// beside it the same mode. If it exists already, its owner has decided.
 fn open_database(path: &Path, create: bool) -> Result<File, OpenError> {
     options().create(create).truncate(false).open(path).map_err(|cause| refused_by_system(path, cause))
 }
@@ -125,7 +131,8 @@ fn options() -> OpenOptions {
 }
 
 fn lock_itself(file: &File, path: &Path) -> Result<(), OpenError> {
-    // On a network's file system both kinds of locks may be one, and SQLite would wait for us for ever.
+    // On a network file system both kinds of locks may be the same, and SQLite would wait for us
+    // for ever.
     if !cfg!(target_os = "linux") || is_remote(file) {
         return Ok(());
     }

@@ -1,10 +1,11 @@
-//! [`Ids`]: the highest ids that users and groups were ever given, in a file of their own, `raybox.ids`.
+//! [`Ids`]: the highest ids ever given to users and groups, in a file of their own, `raybox.ids`.
 //!
-//! An id is never given twice, for what is still on its way to its old owner, and what other people's clients remember of
-//! him, would reach the new one. The database sees to that (AUTOINCREMENT), but one that is restored from a backup does
-//! not know what was given since. So the file is written before the transaction that gives an id is committed, and what
-//! it says counts at the next start. It is one line of fixed length that is written in place: that needs no room on the
-//! disk, and a sector is written whole or not at all.
+//! An id is never given twice, because messages on their way to its old owner, and the memory of
+//! other people's clients, would refer to the new one. The database ensures this (AUTOINCREMENT),
+//! but one that is restored from a backup does not know the ids given since. So the file is written
+//! before the transaction that gives an id is committed, and its content counts at the next start.
+//! It is one line of fixed length that is written in place: that needs no room on the disk, and a
+//! sector is written completely or not at all.
 
 use std::fs::{File, OpenOptions};
 use std::io::Read;
@@ -21,7 +22,7 @@ use super::refusal::{OpenError, refused, refused_by_system};
 pub(super) struct Ids {
     path: PathBuf,
     file: File,
-    /// Used by the writer alone, which holds it while it writes the file.
+    /// Used only by the writer, which holds it while it writes the file.
     highest: Mutex<Highest>,
 }
 
@@ -31,7 +32,7 @@ struct Highest {
     groups: i64,
 }
 
-/// The kinds of thing that are given ids.
+/// The kinds of things with ids.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Numbered {
     User,
@@ -39,8 +40,9 @@ pub(super) enum Numbered {
 }
 
 impl Ids {
-    /// Opens `raybox.ids` in the folder `data_dir`, or makes it, and brings the database and the file to the higher ids of
-    /// both. Called before any is given, by the only server that uses the folder.
+    /// Opens `raybox.ids` in the folder `data_dir`, or creates it, and raises the ids of the
+    /// database and of the file to the higher of both. Called before any id is given, by the only
+    /// server that uses the folder.
     pub(super) fn open(data_dir: &Path, db: &Connection) -> Result<Ids, OpenError> {
         let path = data_dir.join("raybox.ids");
         let failed = |cause| refused_by_system(&path, cause);
@@ -55,7 +57,7 @@ impl Ids {
 
     fn reconcile(&self, db: &Connection) -> rusqlite::Result<()> {
         let (mut text, mut highest) = (String::new(), self.highest.lock());
-        // A file that holds anything else is written anew.
+        // A file with any other content is rewritten.
         let read = (&self.file).read_to_string(&mut text);
         let found = read.ok().and_then(|_| Highest::parse(&text));
         *highest = found.unwrap_or_default();
@@ -88,12 +90,13 @@ impl Ids {
             return Ok(());
         }
         self.write(*highest)?;
-        // What is behind the line would make it unreadable. That nothing was cut off is noticed at the next start.
+        // Bytes behind the line would make it unreadable. If cutting them off fails, the next start
+        // notices.
         let _ = self.file.set_len(highest.line().len() as u64);
         Ok(())
     }
 
-    /// Notes an id that is about to be given. Called within the transaction that gives it.
+    /// Records an id that is about to be given. Called within the transaction that gives it.
     pub(super) fn note(&self, who: Numbered, id: i32) -> rusqlite::Result<()> {
         let mut highest = self.highest.lock();
         let before = *highest;
@@ -110,7 +113,7 @@ impl Ids {
 
     fn write(&self, highest: Highest) -> rusqlite::Result<()> {
         let written = self.file.write_all_at(highest.line().as_bytes(), 0).and_then(|()| self.file.sync_data());
-        // The disk is in trouble, as it would be for the database.
+        // The disk has a problem, as it would have for the database.
         written.map_err(|cause| {
             let text = format!("{}: {cause}", self.path.display());
             rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_IOERR), Some(text))

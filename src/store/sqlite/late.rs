@@ -1,4 +1,4 @@
-//! [`Late`]: a database that is opened as soon as its disk has room.
+//! [`Late`]: a database that is opened once its disk has room.
 //!
 //! Nobody can open a database for writing on a full disk, and all that is in it can be read. A server that starts then reads
 //! through one connection that has the file to itself: the index of the log is in memory, where SQLite would make a file
@@ -30,10 +30,10 @@ use super::refusal::OpenError;
 use super::store_error;
 use crate::store::StoreError;
 
-/// See the [module](self). Dropping it closes the database in order.
+/// See the [module](self). Dropping it closes the database properly.
 pub(super) struct Late {
     shared: Arc<LateCore>,
-    /// Only where the database could not be opened at once. Dropping the sender ends the thread.
+    /// Only if the database could not be opened immediately. Dropping the sender ends the thread.
     opener: Option<(Sender<()>, JoinHandle<()>)>,
 }
 
@@ -42,7 +42,7 @@ struct LateCore {
     busy_timeout: Duration,
     condition: Arc<Condition>,
     live: OnceLock<(Live, Arc<Ids>)>,
-    /// Held by reads that cannot use `live` yet, and while `live` is tried to be opened.
+    /// Locked by reads that cannot use `live` yet, and during attempts to open it.
     waiting: Mutex<Unopened>,
 }
 
@@ -51,7 +51,7 @@ struct LateCore {
 struct Unopened {
     /// `None` if it cannot even be read.
     frozen: Option<Frozen>,
-    /// Which file that is: its device and number.
+    /// The device and inode of that file.
     inode: Option<(u64, u64)>,
     /// Why nothing can be written.
     why: String,
@@ -59,16 +59,19 @@ struct Unopened {
 
 /// A database that is only read, by one connection that has it to itself.
 struct Frozen {
-    // Dropped in this order, as those of `Live`.
+    // Dropped in this order, like those of `Live`.
     db: Connection,
     _guard: Guard,
 }
 
 impl Late {
-    /// Opens the store in the folder `data_dir`, or only reads it for the time being, if its disk takes nothing.
+    /// Opens the store in the folder `data_dir`, or only reads it for now if its disk accepts no
+    /// writes.
     ///
     /// # Errors
-    /// As for [`SqliteStore::open`](super::SqliteStore::open); a full disk is one only if nothing can be read either.
+    ///
+    /// As for [`SqliteStore::open`](super::SqliteStore::open); a full disk is one only if nothing
+    /// can be read either.
     pub(super) fn open(data_dir: &Path, busy_timeout: Duration, condition: Arc<Condition>) -> Result<Late, OpenError> {
         let (data_dir, live, waiting) = (data_dir.to_owned(), OnceLock::new(), Mutex::default());
         let shared = Arc::new(LateCore { data_dir, busy_timeout, condition, live, waiting });
@@ -89,12 +92,13 @@ impl Late {
     /// The database in use, with its ids.
     ///
     /// # Errors
+    ///
     /// [`StoreError::Unavailable`] while it cannot be opened for writing.
     pub(super) fn live(&self) -> Result<&(Live, Arc<Ids>), StoreError> {
         self.shared.live.get().ok_or_else(|| self.shared.unavailable())
     }
 
-    /// As [`Live::write`].
+    /// Like [`Live::write`].
     pub(super) fn write<T, F>(&self, operation: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -103,7 +107,7 @@ impl Late {
         self.live()?.0.write(operation)
     }
 
-    /// As [`Live::change`].
+    /// Like [`Live::change`].
     pub(super) fn change<T, F>(&self, operation: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -112,13 +116,14 @@ impl Late {
         self.live()?.0.change(operation)
     }
 
-    /// As [`Live::read`], but one query at a time while the database cannot be opened for writing.
+    /// Like [`Live::read`], but one query at a time while the database cannot be opened for
+    /// writing.
     pub(super) fn read<T>(&self, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
         if let Some((live, _)) = self.shared.live.get() {
             return live.read(query);
         }
         let waiting = self.shared.waiting.lock();
-        // It may have been opened while the lock was waited for.
+        // It may have been opened during the wait for the lock.
         if let Some((live, _)) = self.shared.live.get() {
             drop(waiting);
             return live.read(query);
@@ -129,13 +134,13 @@ impl Late {
         }
     }
 
-    /// As [`Live::settle`].
+    /// Like [`Live::settle`].
     pub(super) fn settle(&self) -> Result<(), StoreError> {
-        // Before it is open, nothing is queued.
+        // Before it is open, the queue is empty.
         self.shared.live.get().map_or(Ok(()), |(live, _)| live.settle())
     }
 
-    /// As [`Live::check`].
+    /// Like [`Live::check`].
     pub(super) fn check(&self) -> Result<(), StoreError> {
         self.live()?.0.check()
     }
@@ -150,7 +155,7 @@ impl Drop for Late {
     fn drop(&mut self) {
         let Some((stop, thread)) = self.opener.take() else { return };
         drop(stop);
-        // A disk that stands still may keep it.
+        // A frozen disk may block it.
         pool::join_until(thread, Instant::now() + RETRY_AFTER);
     }
 }
@@ -167,7 +172,7 @@ impl LateCore {
     fn run(&self, stopped: &Receiver<()>) {
         let mut known = self.waiting.lock().why.clone();
         let (mut pause, mut next) = (RETRY_AFTER, Instant::now());
-        // Nothing is ever sent: the other end is there, or gone.
+        // Nothing is ever sent: the other end exists or was dropped.
         while stopped.recv_timeout(RETRY_AFTER) == Err(RecvTimeoutError::Timeout) {
             let is_lost = self.is_taken_away();
             if !is_lost && is_full(&self.data_dir) {
@@ -201,10 +206,11 @@ impl LateCore {
         known.is_some() && known != inode(&self.file())
     }
 
-    /// Opens the database. If that is not possible, it can be read after this, unless that is not possible either.
+    /// Opens the database. If that is impossible, it can be read afterwards, unless that is
+    /// impossible too.
     fn try_to_open(&self) -> Result<(), OpenError> {
         let mut waiting = self.waiting.lock();
-        // Another attempt must not make a new database where the one that is read has been.
+        // Another attempt must not create a new database in the place of the one that is read.
         if let Some(known) = waiting.inode
             && inode(&self.file()) != Some(known)
         {
@@ -213,12 +219,12 @@ impl LateCore {
             waiting.why = how.clone();
             return Err(OpenError::Failed { file: self.file(), cause: how.into() });
         }
-        // Its locks would be in the way.
+        // Its locks would conflict.
         waiting.frozen = None;
         let ids = |db: &Connection| Ids::open(&self.data_dir, db);
         match Live::open(&self.data_dir, &STORE, self.busy_timeout, self.condition.clone(), ids) {
             Ok((live, ids)) => {
-                // Nobody else sets it.
+                // Only this thread sets it.
                 let _ = self.live.set((live, Arc::new(ids)));
                 Ok(())
             }
@@ -256,7 +262,7 @@ fn is_full(data_dir: &Path) -> bool {
     written.is_err()
 }
 
-/// Which file has this name.
+/// The device and inode of the file with this name.
 fn inode(file: &Path) -> Option<(u64, u64)> {
     std::fs::metadata(file).ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }

@@ -1,11 +1,14 @@
-//! [`Live`]: a database file in use: its writer, its readers, its locks, and the watch over all of them.
+//! [`Live`]: an open database file: its writer, its readers, its locks, and the thread that watches
+//! them.
 //!
-//! # A file that is taken away
-//! Unix lets anybody move, replace or delete a file that a server has open, and the server goes on writing to what has no
-//! name any more. So once a second, and whenever a reader is opened, the names are compared with the files that are open.
-//! When one differs, nothing more is accepted, the writer copies all that the database holds into a new file beside it,
-//! `raybox.db.rescued`, and the server stops. No server starts while that file is there: which of the two files counts is
-//! for a person to say.
+//! # A file that is removed
+//!
+//! Unix lets any process move, replace or delete a file that a server has open, and the server goes
+//! on writing to a file without a name. So once a second, and whenever a reader is opened, the
+//! names are compared with the open files. If one differs, nothing more is accepted, the writer
+//! copies all data of the database into a new file beside it, `raybox.db.rescued`, and the server
+//! stops. No server starts while that file exists: a person must decide which of the two files
+//! counts.
 
 use std::io;
 use std::path::Path;
@@ -24,12 +27,12 @@ use super::refusal::OpenError;
 use super::writer::Writer;
 use crate::store::StoreError;
 
-/// See the [module](self). Dropping it finishes what is queued and leaves a single file without a log beside it.
+/// See the [module](self). Dropping it finishes the queue and leaves a single file without a log.
 pub(super) struct Live {
     pub(super) condition: Arc<Condition>,
     kind: &'static FileKind,
-    // Dropped in this order: the last connection to close is the writer's, which empties the log; only then may another
-    // server have the file.
+    // Dropped in this order: the writer's connection closes last, which empties the log; only then
+    // may another server have the file.
     watch: FileWatch,
     readers: Readers,
     writer: Writer,
@@ -37,7 +40,7 @@ pub(super) struct Live {
 }
 
 impl Live {
-    /// Opens the database of this kind in the folder `data_dir`; `look` sees it before anybody else does.
+    /// Opens the database of this kind in the folder `data_dir`; `look` gets it first.
     pub(super) fn open<T>(
         data_dir: &Path,
         kind: &'static FileKind,
@@ -50,7 +53,8 @@ impl Live {
         let seen = match look(&connection) {
             Ok(seen) => seen,
             Err(error) => {
-                // Before the guard: closing its file frees the locks under which a connection closes.
+                // Before the guard, because closing its file would release the locks under which a
+                // connection closes.
                 drop(connection);
                 return Err(error);
             }
@@ -62,7 +66,7 @@ impl Live {
         Ok((Live { condition, kind, watch, readers, writer, guard }, seen))
     }
 
-    /// Closes everything, and hands out the locks, which are held until they are dropped.
+    /// Closes everything, and returns the locks, which are held until they are dropped.
     pub(super) fn close(self) -> Arc<Guard> {
         drop(self.watch);
         drop(self.readers);
@@ -70,7 +74,7 @@ impl Live {
         self.guard
     }
 
-    /// As [`Writer::write`].
+    /// Like [`Writer::write`].
     pub(super) fn write<T, F>(&self, operation: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -79,7 +83,8 @@ impl Live {
         self.writer.write(operation)
     }
 
-    /// The same for a change that a client asks for: it is refused once the file was taken away.
+    /// Like [`Live::write`], for a change that a client requests: it is refused once the file was
+    /// removed.
     pub(super) fn change<T, F>(&self, operation: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -89,18 +94,18 @@ impl Live {
         self.writer.write(operation)
     }
 
-    /// As [`Readers::read`].
+    /// Like [`Readers::read`].
     pub(super) fn read<T>(&self, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
         self.readers.read(query)
     }
 
-    /// As [`Writer::settle`].
+    /// Like [`Writer::settle`].
     pub(super) fn settle(&self) -> Result<(), StoreError> {
         self.writer.settle()
     }
 
-    /// Whether what is given to the writer reaches the disk: by what it wrote in the last second, or a row that is put
-    /// among the others and deleted.
+    /// Whether changes reach the disk: judged by the writes of the last second, or by inserting and
+    /// deleting a row.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`], within [`PROBE_PATIENCE`].
@@ -125,10 +130,11 @@ impl FileWatch {
         let (stop, stopped) = bounded::<()>(0);
         let nudge = writer.nudger();
         let run = move || {
-            // Nothing is ever sent: the other end is there, or gone.
+            // Nothing is ever sent: the other end exists or was dropped.
             while stopped.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
                 let loss = guard.loss();
-                // The look may have taken long, and whoever closed the files may have deleted them since.
+                // The check may have taken long, and the files may have been closed and deleted
+                // since.
                 if stopped.try_recv() == Err(TryRecvError::Disconnected) {
                     return;
                 }
@@ -148,7 +154,7 @@ impl Drop for FileWatch {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
-            // A disk that stands still may keep it.
+            // A frozen disk may block it.
             pool::join_until(thread, Instant::now() + LOOK_EVERY);
         }
     }

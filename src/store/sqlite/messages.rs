@@ -1,4 +1,5 @@
-//! Messages that wait: the table `OfflineMessage`, and the texts that several of them share in `MessageText`.
+//! Stored messages: the table `OfflineMessage`, and the texts that several of them share in
+//! `MessageText`.
 
 use std::collections::BTreeSet;
 use std::collections::hash_map::Entry;
@@ -58,7 +59,7 @@ impl Messages for SqliteStore {
         self.live.read(move |db| {
             let mut select =
                 db.prepare_cached("SELECT id, message, textid FROM OfflineMessage WHERE userid = :user ORDER BY id")?;
-            // Few messages have a text that others have too: a join would cost all of them.
+            // Few messages share a text: a join would cost all of them.
             let mut shared = db.prepare_cached("SELECT message FROM MessageText WHERE id = :id")?;
             let mut rows = select.query(named_params! {":user": user.0})?;
             let (mut kept, mut bytes) = (Vec::new(), 0);
@@ -127,9 +128,9 @@ impl Recipients {
     }
 }
 
-/// The texts of a batch that several of its messages have, each stored once.
+/// The texts that several messages of a batch share, each stored once.
 struct SharedTexts {
-    /// Where a text lies in memory -> how many messages have it, and its id when it is stored.
+    /// Address of a text in memory -> the number of messages with it, and its id once it is stored.
     texts: FxHashMap<*const u8, (u32, Option<i64>)>,
 }
 
@@ -144,7 +145,7 @@ impl SharedTexts {
         SharedTexts { texts }
     }
 
-    /// The id of the message's text, if that is shared.
+    /// The id of the message's text, if it is shared.
     fn id_of(&mut self, db: &Connection, message: &Message) -> rusqlite::Result<Option<i64>> {
         let Some((_, id)) = self.texts.get_mut(&message.text.as_ptr()) else { return Ok(None) };
         if id.is_none() {

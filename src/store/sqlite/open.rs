@@ -1,7 +1,8 @@
-//! Opening a file: is it there, is it ours, is it whole, is it ours alone; then bringing it up to date.
+//! Opening a file: checks that it exists, is ours, is valid and is not in use; then upgrades it.
 //!
-//! What is checked is checked before anything is changed. The whole file is not read (`PRAGMA quick_check`): the start
-//! would grow with the data, by seconds per gigabyte, and SQLite reports a damaged page when it meets it.
+//! All checks come before any change. The whole file is not read (`PRAGMA quick_check`), because
+//! the start would take seconds more per gigabyte, and SQLite reports a damaged page when it reads
+//! it.
 
 use std::fs;
 use std::io;
@@ -17,22 +18,22 @@ use super::rescue;
 use super::shrinking;
 use super::wal::{self, Log};
 
-/// One of the databases that this server writes.
+/// One kind of database of this server.
 pub(super) struct FileKind {
     pub(super) name: &'static str,
-    /// The names of its threads.
+    /// The name of its writer thread.
     pub(super) writer: &'static str,
     pub(super) watch: &'static str,
     /// The mark of its files (`PRAGMA application_id`).
     application_id: i64,
     /// The versions of its schema in order; `PRAGMA user_version` counts those applied.
     migrations: &'static [&'static str],
-    /// When a new file gives the disk back what is deleted: at once, or in small steps while there is nothing to do
-    /// (`writer.rs`).
+    /// How a new file returns deleted space to the disk: immediately, or in small steps while the
+    /// writer is idle (`writer.rs`).
     pub(super) auto_vacuum: &'static str,
-    /// What is put right whenever it is opened.
+    /// Repairs at every start.
     at_start: &'static str,
-    /// Writes a row of the kind that matters most, for nobody, and deletes it.
+    /// Writes a row of the most important kind for an impossible user, and deletes it.
     pub(super) probe: &'static str,
 }
 
@@ -53,7 +54,7 @@ pub(super) const STORE: FileKind = FileKind {
             DELETE FROM OfflineMessage WHERE id = last_insert_rowid()",
 };
 
-/// The spool of a store elsewhere.
+/// The spool of an external store.
 pub(super) const SPOOL: FileKind = FileKind {
     name: "spool.db",
     writer: "spool-writer",
@@ -62,7 +63,7 @@ pub(super) const SPOOL: FileKind = FileKind {
     application_id: 0x5279_4273,
     migrations: &[include_str!("../../../sql/spool/0001_init.sql")],
     auto_vacuum: "full",
-    // The database may have been put right meanwhile.
+    // The database may have been fixed meanwhile.
     at_start: "UPDATE Spooled SET aside = 0 WHERE aside <> 0",
     probe: "INSERT INTO Spooled (userid, message) VALUES (0, '');
             DELETE FROM Spooled WHERE id = last_insert_rowid()",
@@ -79,7 +80,7 @@ pub(super) struct OpenedFile {
     pub(super) file: PathBuf,
     /// Ready for the writer.
     pub(super) connection: Connection,
-    /// Holds the locks while it is there.
+    /// Holds the locks.
     pub(super) guard: Guard,
 }
 
@@ -94,8 +95,9 @@ pub(super) fn open(data_dir: &Path, kind: &FileKind, busy_timeout: Duration) -> 
     let mut guard = Guard::take(&file, true)?;
     check_log(&file)?;
     prepare(&file, kind, busy_timeout)?;
-    // SQLite raises the change counter of a database by one for each time that it has read page 1. Opened once more, it
-    // writes another number into the log than the one that the database had before this start (`wal.rs`).
+    // SQLite increments the change counter of a database once for each time that it has read page
+    // 1. Opened once more, it writes another number into the log than the database had before this
+    // start (`wal.rs`).
     let refuse = |error| refused(&file, error);
     let connection = connect(&file, busy_timeout).map_err(refuse)?;
     configure(&connection).map_err(refuse)?;
@@ -104,28 +106,29 @@ pub(super) fn open(data_dir: &Path, kind: &FileKind, busy_timeout: Duration) -> 
     Ok(OpenedFile { file, connection, guard })
 }
 
-/// Looks at the database, brings it up to date, and leaves all of that in the file itself.
+/// Checks the database, upgrades it, and leaves all changes in the file itself.
 fn prepare(file: &Path, kind: &FileKind, busy_timeout: Duration) -> Result<(), OpenError> {
     let refuse = |error| refused(file, error);
     let mut connection = connect(file, busy_timeout).map_err(refuse)?;
     check_identity(&connection, kind, file)?;
     check_writable(&connection, file)?;
-    // Counts while there is no table, and not once a page is written.
+    // This works as long as there is no table, and not after a page was written.
     connection.pragma_update(None, "auto_vacuum", kind.auto_vacuum).map_err(refuse)?;
     configure(&connection).map_err(refuse)?;
     bring_up_to_date(&mut connection, kind).map_err(refuse)?;
     shrinking::enable_if_cheap(&connection, file);
-    // Another program that reads just now keeps the log from being emptied, which does no harm.
+    // Another program that reads now prevents the log from being emptied, which does no harm.
     connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(refuse)
 }
 
-/// Opens the store's database for one who only reads it, at one moment, while no server uses it. `alone`: no other program
-/// can read it meanwhile, and nothing needs room on its disk, for the index of the log is in memory.
+/// Opens the store's database for reading only, as of one moment, while no server uses it. `alone`:
+/// no other program can read it meanwhile, and nothing needs room on its disk, because the index of
+/// the log is in memory.
 pub(super) fn open_to_read(file: &Path, busy_timeout: Duration, alone: bool) -> Result<(Connection, Guard), OpenError> {
     let guard = Guard::take(file, false)?;
     check_log(file)?;
     let refuse = |error| refused(file, error);
-    // Not read-only, for a server that was killed left a log that must be worked in first.
+    // Not read-only, because a killed server may have left a log that must be applied first.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(sqlite_path(file), flags).map_err(refuse)?;
     connection.busy_timeout(busy_timeout).map_err(refuse)?;
@@ -146,12 +149,13 @@ pub(super) fn open_to_read(file: &Path, busy_timeout: Duration, alone: bool) -> 
     Ok((connection, guard))
 }
 
-/// The path in a form that SQLite takes for a path: one that begins with `file:` would be read as a URI.
+/// The path in a form that SQLite takes for a path: one that begins with `file:` would be parsed as
+/// a URI.
 pub(super) fn sqlite_path(file: &Path) -> PathBuf {
     std::path::absolute(file).unwrap_or_else(|_| file.to_owned())
 }
 
-/// SQLite would work a log that is there into a database that was put there later.
+/// SQLite would apply an existing log to a database that was put there later.
 fn check_log(file: &Path) -> Result<(), OpenError> {
     match wal::look(file) {
         Ok(Log::Good) => Ok(()),
@@ -168,16 +172,17 @@ fn connect(file: &Path, busy_timeout: Duration) -> rusqlite::Result<Connection> 
     Ok(connection)
 }
 
-/// Has page 1 written, and changes nothing.
+/// Rewrites page 1 without changing anything.
 pub(super) fn touch_page_one(db: &Connection) -> rusqlite::Result<()> {
     let version: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     db.pragma_update(None, "user_version", version)
 }
 
-/// Refuses a file that another program or a later version wrote. An empty database is ours to fill.
+/// Refuses a file of another program or of a later version. An empty database may be filled.
 fn check_identity(db: &Connection, kind: &FileKind, file: &Path) -> Result<(), OpenError> {
     let number = |query| db.query_row(query, [], |row| row.get::<_, i64>(0)).map_err(|error| refused(file, error));
-    // Reading the schema first is what notices a file that is not a database, or is shorter than its header says.
+    // Reading the schema first detects a file that is not a database, or is shorter than its header
+    // says.
     let objects = number("SELECT count(*) FROM sqlite_schema")?;
     let application = number("PRAGMA application_id")?;
     let version = number("PRAGMA user_version")?;
@@ -191,7 +196,7 @@ fn check_identity(db: &Connection, kind: &FileKind, file: &Path) -> Result<(), O
     Ok(())
 }
 
-/// SQLite opens a file that it may not write for reading, without a word.
+/// SQLite silently opens a file that it may not write for reading.
 fn check_writable(db: &Connection, file: &Path) -> Result<(), OpenError> {
     if db.is_readonly("main").map_err(|error| refused(file, error))? {
         let cause = io::Error::from(io::ErrorKind::PermissionDenied);
@@ -200,7 +205,7 @@ fn check_writable(db: &Connection, file: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// A synced write-ahead log, and statements and pages enough in memory for the writer.
+/// A synced write-ahead log, and enough cached statements and pages for the writer.
 fn configure(db: &Connection) -> rusqlite::Result<()> {
     db.pragma_update_and_check(None, "journal_mode", "wal", |row| {
         let mode: String = row.get(0)?;
@@ -214,7 +219,7 @@ fn configure(db: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Applies the migrations that are missing and puts right what a server that was killed has left, in one transaction.
+/// Applies the missing migrations and repairs what a killed server has left, in one transaction.
 fn bring_up_to_date(db: &mut Connection, kind: &FileKind) -> rusqlite::Result<()> {
     let change = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let applied: u32 = change.query_row("PRAGMA user_version", [], |row| row.get(0))?;
@@ -228,8 +233,8 @@ fn bring_up_to_date(db: &mut Connection, kind: &FileKind) -> rusqlite::Result<()
 }
 
 const CACHE_KIB: i64 = 16 * 1024;
-/// Pages in the log before they are copied into the database: 64 MB. With SQLite's own 1000, a busy server would copy the
-/// same index pages after nearly every commit.
+/// The pages in the log before they are copied into the database: 64 MB. With SQLite's default of
+/// 1000, a busy server would copy the same index pages after nearly every commit.
 const LOG_PAGES: i64 = 16 * 1024;
 const LOG_BYTES_KEPT: i64 = 64 * 1024 * 1024;
 const STATEMENTS_KEPT: usize = 64;

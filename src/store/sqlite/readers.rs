@@ -1,4 +1,4 @@
-//! The connections that queries run on, so that none of them waits for the writer's syncs.
+//! The connections for queries, so that no query waits for the writer's syncs.
 
 use std::ops::Deref;
 use std::path::PathBuf;
@@ -13,10 +13,11 @@ use super::guard::Guard;
 use super::store_error;
 use crate::store::StoreError;
 
-/// Read-only connections, one per query under way. A query sees everything that was committed before it began.
+/// Read-only connections, one for each running query. A query sees everything committed before it
+/// began.
 ///
-/// Some are open from the beginning: a process whose clients have all its descriptors can open no more. Then a query waits
-/// for another one's connection.
+/// Some are opened at the start, because a process whose clients have all its descriptors cannot
+/// open more. Then a query waits for another one's connection.
 pub(super) struct Readers {
     file: PathBuf,
     busy_timeout: Duration,
@@ -29,9 +30,9 @@ pub(super) struct Readers {
 
 #[derive(Default)]
 struct Pool {
-    /// Those that nobody uses.
+    /// Idle connections.
     idle: Vec<Connection>,
-    /// How many there are in all.
+    /// The number of connections.
     open: usize,
 }
 
@@ -39,14 +40,14 @@ impl Readers {
     pub(super) fn new(file: PathBuf, busy_timeout: Duration, condition: Arc<Condition>, guard: Arc<Guard>) -> Readers {
         let (pool, put_back) = (Mutex::default(), Condvar::new());
         let readers = Readers { file, busy_timeout, condition, guard, pool, put_back };
-        // One that cannot be opened now may be later.
+        // One that cannot be opened now may be opened later.
         let ready: Vec<Connection> = (0..READY).map_while(|_| readers.connect().ok()).collect();
         *readers.pool.lock() = Pool { open: ready.len(), idle: ready };
         readers
     }
 
-    /// Runs `query` on a connection of its own. Waits for another query only if no connection can be opened: the calling
-    /// threads bound their number.
+    /// Runs `query` on a connection of its own. Waits for another query only if no connection can
+    /// be opened: the number of connections is bounded by the calling threads.
     pub(super) fn read<T>(&self, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
         let connection = Lease { readers: self, connection: Some(self.take()?) };
         query(&connection).map_err(|error| {
@@ -92,7 +93,7 @@ impl Readers {
     fn connect(&self) -> Result<Connection, StoreError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let opened = Connection::open_with_flags(super::open::sqlite_path(&self.file), flags);
-        // What has the name now may be another database.
+        // The file with this name may be another database now.
         if let Some(how) = self.guard.loss() {
             self.condition.lose(&how);
         }
@@ -105,7 +106,7 @@ impl Readers {
     }
 }
 
-/// A connection in use, which is put back by a panic too.
+/// A connection in use, which is returned on a panic too.
 struct Lease<'a> {
     readers: &'a Readers,
     /// `None` only while dropping.
@@ -131,5 +132,5 @@ impl Drop for Lease<'_> {
 /// Connections that are opened at the start.
 pub(super) const READY: usize = 4;
 
-/// Connections kept for the next query. Each has a page cache of up to 2 MB.
+/// Idle connections that stay open. Each has a page cache of up to 2 MB.
 const IDLE_MAX: usize = 8;

@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{ErrorCode, ffi};
 
-/// What an error of SQLite means at the start.
+/// The meaning of an error of SQLite at the start.
 pub(super) fn refused(file: &Path, error: rusqlite::Error) -> OpenError {
     let file = file.to_owned();
     let (code, extended) = (error.sqlite_error_code(), error.sqlite_error().map(|cause| cause.extended_code));
     let is_other_mode = matches!(error, rusqlite::Error::InvalidQuery);
     let cause = Box::new(error);
-    // The log's index is memory that processes share through a file.
+    // The log's index is shared memory, mapped from a file.
     if is_other_mode || matches!(extended, Some(ffi::SQLITE_IOERR_SHMMAP | ffi::SQLITE_IOERR_SHMLOCK)) {
         return OpenError::NotLocal { file, cause };
     }
@@ -30,7 +30,7 @@ pub(super) fn refused(file: &Path, error: rusqlite::Error) -> OpenError {
     }
 }
 
-/// What an error of the system means at the start.
+/// The meaning of an error of the system at the start.
 pub(super) fn refused_by_system(path: &Path, cause: io::Error) -> OpenError {
     if fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink()) {
         return OpenError::Link { path: path.to_owned() };
@@ -46,50 +46,51 @@ pub(super) fn refused_by_system(path: &Path, cause: io::Error) -> OpenError {
 pub enum OpenError {
     /// The folder, the database or the lock beside it cannot be created or written.
     Unwritable {
-        /// Which of them.
+        /// The path of it.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         cause: Box<dyn Error + Send + Sync>,
     },
-    /// Another server, or for too long another program, holds the database.
+    /// Another server holds the database, or another program for too long.
     InUse {
         /// The database.
         file: PathBuf,
-        /// The process, if it is a server and has said so.
+        /// The PID, if it is a server and has written it.
         pid: Option<u32>,
     },
-    /// A symbolic link is in the place of a file of ours.
+    /// A symbolic link is in the place of one of our files.
     Link {
         /// The link.
         path: PathBuf,
     },
     /// The disk has no room.
     Full {
-        /// What needs some.
+        /// The file that needs room.
         file: PathBuf,
-        /// What the system said.
+        /// The system's error.
         cause: Box<dyn Error + Send + Sync>,
     },
-    /// The file system lacks what a database needs that several threads use.
+    /// The file system lacks what a database for several threads needs.
     NotLocal {
         /// The database.
         file: PathBuf,
-        /// What SQLite said.
+        /// SQLite's error.
         cause: Box<dyn Error + Send + Sync>,
     },
-    /// The log beside the database is the one of another database.
+    /// The log beside the database belongs to another database.
     ForeignLog {
         /// The database.
         file: PathBuf,
     },
-    /// A server has saved a database that was taken away from it, and nobody has said what counts.
+    /// A server has rescued a database that was removed, and the operator has not decided which
+    /// file counts.
     Rescued {
         /// The database.
         file: PathBuf,
-        /// What was saved.
+        /// The rescued file.
         rescued: PathBuf,
     },
-    /// The database is gone, and its log is there.
+    /// The database is missing, and its log exists.
     OrphanedLog {
         /// The database.
         file: PathBuf,
@@ -108,28 +109,28 @@ pub enum OpenError {
         /// The newest that this server knows.
         known: i64,
     },
-    /// Not a SQLite file, or not all of one.
+    /// Not a SQLite file, or an incomplete one.
     Damaged {
         /// The database.
         file: PathBuf,
-        /// What SQLite said.
+        /// SQLite's error.
         cause: Box<dyn Error + Send + Sync>,
     },
-    /// Anything else.
+    /// Any other problem.
     Failed {
-        /// The file in question.
+        /// The affected file.
         file: PathBuf,
-        /// What went wrong with it.
+        /// The cause.
         cause: Box<dyn Error + Send + Sync>,
     },
 }
 
 impl OpenError {
-    /// The disk takes nothing now, and what is in the database may be read nevertheless.
+    /// The disk accepts no writes now, and the database may nevertheless be readable.
     pub(super) fn may_pass(&self) -> bool {
         match self {
             OpenError::Full { .. } => true,
-            // A quota or a limit of the size of files, where the disk itself has room.
+            // A quota or a limit on file sizes, although the disk itself has room.
             OpenError::Failed { cause, .. } => cause.downcast_ref::<rusqlite::Error>().is_some_and(|error| {
                 error.sqlite_error().is_some_and(|error| error.extended_code == ffi::SQLITE_IOERR_WRITE)
             }),

@@ -1,4 +1,5 @@
-//! Saving what a database holds when its file was taken away: all of it, in a new file beside the place where it was.
+//! Rescues the data of a database whose file was removed, into a new file beside its original
+//! place.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
@@ -10,13 +11,13 @@ use rusqlite::Connection;
 use super::open::sqlite_path;
 use super::wal::beside;
 
-/// Where the copy is.
+/// The path of the copy.
 pub(super) fn place(database: &Path) -> PathBuf {
     beside(database, ".rescued")
 }
 
-/// Copies all that `connection` sees, which has the file open whatever its name is now. The copy gets its name when it is
-/// whole.
+/// Copies everything that `connection` sees; it has the file open, whatever its name is now. The
+/// copy gets its name when it is complete.
 pub(super) fn save(connection: &Connection, database: &Path) {
     let (place, unfinished) = (place(database), beside(database, ".rescued.tmp"));
     match copy(connection, &unfinished, &place) {
@@ -36,7 +37,7 @@ fn copy(connection: &Connection, unfinished: &Path, place: &Path) -> Result<(), 
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
         _ => {}
     }
-    // SQLite fills an empty file, and would make one that all may read.
+    // SQLite fills an empty file; a new one would be readable by all users.
     drop(OpenOptions::new().write(true).create_new(true).mode(0o600).open(unfinished)?);
     connection.execute("VACUUM INTO ?1", [sqlite_path(unfinished).to_string_lossy()])?;
     File::open(unfinished)?.sync_all()?;

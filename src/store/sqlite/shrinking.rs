@@ -1,8 +1,9 @@
-//! Files that give the disk back what is deleted.
+//! Files that return deleted space to the disk.
 //!
-//! A file can do that only if it was made so. One that an earlier version made has to be made anew once (`VACUUM`), for which
-//! SQLite needs twice its size of room, and time by its size. A small file is made anew when it is opened; for a large one
-//! the operator chooses the time: `server compact`.
+//! A file can do that only if it was created so. One that an earlier version created has to be
+//! rebuilt once (`VACUUM`), for which SQLite needs room for twice its size, and time in proportion.
+//! A small file is rebuilt when it is opened; for a large one the operator chooses the time:
+//! `server compact`.
 
 use std::fs;
 use std::io;
@@ -14,7 +15,7 @@ use super::BUSY_TIMEOUT;
 use super::open::{self, STORE};
 use super::refusal::{OpenError, refused};
 
-/// What became of a file, in bytes.
+/// The sizes of a file, in bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Compacted {
     /// Its size before.
@@ -23,11 +24,12 @@ pub struct Compacted {
     pub after: u64,
 }
 
-/// Makes the store's file anew, without what was deleted, so that it gives space back from now on. `path` is the file or its
-/// folder; no server may use it.
+/// Rebuilds the store's file without deleted data, so that it returns space from now on. `path` is
+/// the file or its folder; no server may use it.
 ///
 /// # Errors
-/// As for [`SqliteStore::open`](super::SqliteStore::open), but a file that is not there is not created.
+///
+/// As for [`SqliteStore::open`](super::SqliteStore::open), but a missing file is not created.
 pub fn compact(path: &Path) -> Result<(PathBuf, Compacted), OpenError> {
     let file = if path.is_dir() { path.join(STORE.name) } else { path.to_owned() };
     let failed = |cause: io::Error| OpenError::Failed { file: file.clone(), cause: Box::new(cause) };
@@ -36,7 +38,7 @@ pub fn compact(path: &Path) -> Result<(PathBuf, Compacted), OpenError> {
     if file.file_name().is_none_or(|name| name != STORE.name) {
         return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, format!("its name is not {}", STORE.name))));
     }
-    // This names the holder of the locks.
+    // This error names the holder of the locks.
     let opened = open::open(folder, &STORE, BUSY_TIMEOUT)?;
     make_anew(&opened.connection).map_err(|error| refused(&file, error))?;
     let after = fs::metadata(&file).map_err(failed)?.len();
@@ -49,8 +51,8 @@ fn make_anew(db: &Connection) -> rusqlite::Result<()> {
     db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
 }
 
-/// Has a file give space back, if it does not and that is quick. `db` has been told how new files are to do it. A file that
-/// stays as it is does no harm.
+/// Makes a file return space, if it does not yet and that is quick. `db` has the setting for new
+/// files. A file that stays as it is does no harm.
 pub(super) fn enable_if_cheap(db: &Connection, file: &Path) {
     let mode = db.query_row("PRAGMA auto_vacuum", [], |row| row.get::<_, i64>(0));
     if mode.unwrap_or(1) != 0 {
@@ -72,5 +74,5 @@ pub(super) fn enable_if_cheap(db: &Connection, file: &Path) {
     }
 }
 
-/// Made anew in a fraction of a second.
+/// Rebuilt in a fraction of a second.
 const SMALL_BYTES: u64 = 32 << 20;

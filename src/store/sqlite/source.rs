@@ -14,8 +14,8 @@ use super::{BUSY_TIMEOUT, store_error};
 use crate::store::StoreError;
 use crate::store::tables::{Field, Fields, MESSAGES, RowKey, Sum, Summing, Table};
 
-/// The database of a server that does not run. As long as this is there, none can start on it, and what is read is of one
-/// moment.
+/// The database of a server that is not running. While this exists, no server can start on it, and
+/// all reads are of one moment.
 pub struct CopySource {
     file: PathBuf,
     db: Connection,
@@ -26,8 +26,9 @@ impl CopySource {
     /// Opens a database, or the one in this folder.
     ///
     /// # Errors
-    /// As for [`SqliteStore::open`](super::SqliteStore::open), but a file that is not there is not created, and one of
-    /// an earlier version is not brought up to date.
+    ///
+    /// As for [`SqliteStore::open`](super::SqliteStore::open), but a missing file is not created,
+    /// and one of an earlier version is not upgraded.
     pub fn open(path: &Path) -> Result<CopySource, OpenError> {
         let file = if path.is_dir() { path.join("raybox.db") } else { path.to_owned() };
         // SQLite would fill an empty file.
@@ -45,7 +46,7 @@ impl CopySource {
         &self.file
     }
 
-    /// How many rows come after `after`.
+    /// The number of rows after `after`.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -55,10 +56,12 @@ impl CopySource {
         Ok(count.unsigned_abs())
     }
 
-    /// Gives `each` the rows after `after` up to `last`, in the order of their keys, one by one, until it fails.
+    /// Calls `each` with the rows after `after` up to `last`, in the order of their keys, until it
+    /// fails.
     ///
     /// # Errors
-    /// Its, or the file cannot be read.
+    ///
+    /// Those of `each`, or the file cannot be read.
     pub fn for_each<E: From<StoreError>>(
         &self,
         table: &Table,
@@ -85,7 +88,7 @@ impl CopySource {
         Ok(())
     }
 
-    /// What the rows up to `last` amount to.
+    /// The row count and checksum of the rows up to `last`.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -98,7 +101,7 @@ impl CopySource {
         Ok(sum.finish())
     }
 
-    /// The highest number that a row of a table that numbers itself ever had.
+    /// The highest number ever given to a row of a self-numbering table.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -108,7 +111,7 @@ impl CopySource {
         highest.map(Option::unwrap_or_default).map_err(store_error)
     }
 
-    /// The length of the longest kept message, in bytes.
+    /// The length of the longest stored message, in bytes.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -119,7 +122,7 @@ impl CopySource {
     }
 }
 
-/// The table as other databases have it: each message with its text.
+/// The table as in other databases: each message with its text.
 fn whole(table: &Table) -> &'static str {
     if table.name == MESSAGES.name {
         "(SELECT OfflineMessage.id AS id, userid, coalesce(MessageText.message, OfflineMessage.message) AS message
@@ -129,7 +132,7 @@ fn whole(table: &Table) -> &'static str {
     }
 }
 
-/// The condition that a row comes after a key, which [`key`] then fills in.
+/// The condition for rows after a key, whose values [`key`] fills in.
 fn after_first(table: &Table) -> String {
     let values = if table.key_columns == 1 { "?1" } else { "?1, ?2" };
     format!("({}) > ({values})", table.key_list())

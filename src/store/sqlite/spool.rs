@@ -1,5 +1,5 @@
-//! [`SpoolFile`]: a spool in a SQLite file, `spool.db`, by the embedded store's means: one writer with group commit, a
-//! synced log, a lock against other servers.
+//! [`SpoolFile`]: a spool in a SQLite file, `spool.db`, built like the embedded store: one writer
+//! with group commit, a synced log, a lock against other servers.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -25,19 +25,19 @@ use crate::store::spool::{
 };
 use crate::store::{Message, StoreError};
 
-/// A [`Spool`] in a file. Logs when it begins to be used, when it is full and when it is empty again.
+/// A [`Spool`] in a file. Logs when it comes into use, when it is full and when it is empty again.
 ///
-/// A full disk takes no deletion either. What cannot be deleted is remembered, and nobody sees it any more; when nothing
-/// else is in the file, the file is replaced by a new one, for which there is room then.
+/// A full disk accepts no deletion either. Rows that cannot be deleted are remembered and hidden;
+/// when the file contains nothing else, it is replaced by a new one, for which there is room then.
 pub struct SpoolFile {
     data_dir: PathBuf,
     file: PathBuf,
     bytes_max: usize,
     condition: Arc<Condition>,
-    /// A leaf lock: what is in it, and what is just being put into it.
+    /// A leaf lock: its content, and what is being added to it.
     state: Mutex<SpoolState>,
-    /// `None` when it could not be replaced by a new one. Calls hold it while they are made, so that it is not replaced
-    /// under them.
+    /// `None` if it could not be replaced by a new one. Locked during calls, so that it is not
+    /// replaced meanwhile.
     live: RwLock<Option<Live>>,
 }
 
@@ -48,27 +48,28 @@ struct SpoolState {
     outage: Outage,
     /// How much has left it since that began.
     left: usize,
-    /// How much of the room each sender has taken since nothing waited, and all of them together. What was drained in between
-    /// counts on: who has put in much lets others go first.
+    /// The room that each sender has taken since the spool was last empty, and the total. Messages
+    /// drained meanwhile still count: a sender who has added much lets others go first.
     shares: Option<(NestedShares, usize)>,
-    /// It was full, and that is logged.
+    /// Whether it was full and that was logged.
     is_full: bool,
-    /// These are where they belong, and could not be deleted. No more than there are in the file.
+    /// Messages that are stored and could not be deleted. Not more than are in the file.
     gone: Arc<BTreeSet<SpoolId>>,
-    /// When it was last tried to delete them.
+    /// When the deletions were last tried.
     tidied: Option<Instant>,
-    /// The highest id that a file which was replaced has given. Lanes remember ids, so none may come again.
+    /// The highest id given by a replaced file. Lanes remember ids, so none may be given again.
     given: i64,
 }
 
 impl SpoolFile {
-    /// Whether the folder `data_dir` has one.
+    /// Whether there is a spool in the folder `data_dir`.
     pub fn is_there(data_dir: &Path) -> bool {
         data_dir.join(open::SPOOL.name).exists()
     }
 
-    /// Opens `spool.db` in the folder `data_dir`, creating what is missing. It takes so many bytes, [`MESSAGE_BYTES`] for
-    /// each message among them; with 0 it takes nothing, and only gives back what it has.
+    /// Opens `spool.db` in the folder `data_dir`, creating what is missing. It accepts `bytes_max`
+    /// bytes, including [`MESSAGE_BYTES`] for each message; with 0 it accepts nothing, and only
+    /// returns what it has.
     ///
     /// # Errors
     /// As for [`SqliteStore::open`](super::SqliteStore::open).
@@ -80,7 +81,7 @@ impl SpoolFile {
         });
         let (live, load) = match opened {
             Ok((live, load)) => (Some(live), load),
-            // The database can do without it, and it opens by itself when there is room.
+            // The server works without it, and it is opened later when there is room.
             Err(error @ OpenError::Full { .. }) => match peek(&file) {
                 Some(load) => {
                     log::error!("{error}; starting without it, and trying again every {TIDY_EVERY:?}");
@@ -107,7 +108,7 @@ impl SpoolFile {
             .map_err(|_| StoreError::Unavailable(format!("{} cannot be opened", self.file.display()).into()))
     }
 
-    /// Forgets messages without the disk.
+    /// Hides messages without writing to the disk.
     fn remember_gone(&self, live: &Live, ids: &[SpoolId], error: &StoreError) -> Result<(), StoreError> {
         let known = self.state.lock().gone.clone();
         let new: Vec<SpoolId> = ids.iter().copied().filter(|id| !known.contains(id)).collect();
@@ -136,7 +137,7 @@ impl SpoolFile {
         Ok(())
     }
 
-    /// Deletes what was only forgotten, as far as the disk lets it.
+    /// Deletes the hidden messages, as far as the disk accepts it.
     fn delete_gone(&self) {
         loop {
             let Ok(live) = self.live() else { return };
@@ -155,9 +156,10 @@ impl SpoolFile {
         }
     }
 
-    /// Makes a new file if nothing is in the old one that is not where it belongs; or opens one that could not be opened.
+    /// Creates a new file if the old one contains only stored messages; or opens one that could not
+    /// be opened.
     fn replace(&self) {
-        // Nobody puts anything in while this is held.
+        // Nothing can be added while this is locked.
         let mut slot = self.live.write();
         let is_empty = self.state.lock().load.messages == 0;
         if self.condition.is_lost() || (slot.is_some() && !is_empty) {
@@ -185,7 +187,7 @@ impl SpoolFile {
         }
     }
 
-    /// Makes room for as many as there is room for; which have some.
+    /// Reserves room for as many as fit. Returns for each whether it has room.
     fn reserve(&self, messages: &[Addition]) -> Vec<bool> {
         let is_lost = self.condition.is_lost();
         let mut state = self.state.lock();
@@ -212,7 +214,7 @@ impl SpoolFile {
         kept
     }
 
-    /// Something was put in.
+    /// Messages were added.
     fn note_use(&self) {
         let mut state = self.state.lock();
         let begins = state.outage.begin();
@@ -222,7 +224,7 @@ impl SpoolFile {
         }
     }
 
-    /// So much was taken out, or set aside.
+    /// Messages were removed, or set aside.
     fn note_leaving(&self, messages: usize, bytes: usize, aside: usize) {
         let mut state = self.state.lock();
         state.load.messages -= messages;
@@ -243,7 +245,7 @@ impl SpoolFile {
 }
 
 impl SpoolState {
-    /// Takes room for a sender; false if it has its share.
+    /// Takes room for a sender; false if that would exceed its share.
     fn take_share(&mut self, holder: Option<Holder>, bytes: usize, bytes_max: usize) -> bool {
         let Some(holder) = holder else { return true };
         let free = bytes_max.saturating_sub(self.load.bytes);
@@ -254,7 +256,8 @@ impl SpoolState {
         fits
     }
 
-    /// It could not be written. Shares that were begun anew meanwhile know nothing of it.
+    /// Returns room because the messages could not be written. Shares that were begun anew
+    /// meanwhile do not contain it.
     fn give_back(&mut self, held: Vec<(Holder, usize)>) {
         if self.load.messages <= self.load.aside {
             self.shares = None;
@@ -302,7 +305,7 @@ impl Spool for SpoolFile {
     }
 
     fn oldest(&self, part: Part) -> Result<Vec<Spooled>, StoreError> {
-        // In this order: what is gone is of the file that is read.
+        // In this order, because the hidden messages belong to the file that is read.
         let live = self.live()?;
         let gone = self.state.lock().gone.clone();
         live.read(move |db| match part {
@@ -404,7 +407,7 @@ impl Drop for SpoolFile {
     }
 }
 
-/// Deletes rows; how many there were, and what they weigh.
+/// Deletes rows; returns their number and size.
 fn delete(live: &Live, ids: &[SpoolId]) -> Result<(usize, usize), StoreError> {
     let ids = ids.to_vec();
     live.write(move |db| {
@@ -425,7 +428,7 @@ fn highest_given(db: &Connection) -> rusqlite::Result<i64> {
     db.query_row("SELECT COALESCE(max(seq), 0) FROM sqlite_sequence WHERE name = 'Spooled'", [], |row| row.get(0))
 }
 
-/// Has the next id be higher than this one.
+/// Makes the next id higher than this one.
 fn go_on_after(db: &Connection, given: i64) -> rusqlite::Result<()> {
     if highest_given(db)? >= given {
         return Ok(());
@@ -437,7 +440,7 @@ fn go_on_after(db: &Connection, given: i64) -> rusqlite::Result<()> {
 
 /// Closes a spool and deletes its files, which needs no room.
 fn discard(live: Live, file: &Path) -> io::Result<()> {
-    // The locks are held until the files are gone.
+    // The locks are held until the files are deleted.
     let _guard = live.close();
     for suffix in ["", "-wal", "-shm"] {
         match fs::remove_file(beside(file, suffix)) {
@@ -448,8 +451,8 @@ fn discard(live: Live, file: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// What is in a spool that an orderly stop has left, without writing anything, the files beside it included. `None` if
-/// nobody knows: it is new, or there is a log.
+/// The content of a spool after a graceful shutdown, read without writing anything, including the
+/// files beside it. `None` if it is unknown: the spool is new, or there is a log.
 fn peek(file: &Path) -> Option<SpoolLoad> {
     let log = fs::metadata(beside(file, "-wal"));
     if log.is_ok_and(|log| log.len() > 0) {
@@ -457,7 +460,7 @@ fn peek(file: &Path) -> Option<SpoolLoad> {
     }
     let path = open::sqlite_path(file).to_string_lossy().replace('%', "%25").replace('?', "%3f").replace('#', "%23");
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    // Nobody changes it: this server has none of it open, and no other can open it while the disk is full either.
+    // It cannot change: this server has not opened it, and no other can while the disk is full.
     let db = Connection::open_with_flags(format!("file:{path}?immutable=1"), flags).ok()?;
     measure(&db).ok()
 }
@@ -470,7 +473,7 @@ fn measure(db: &Connection) -> rusqlite::Result<SpoolLoad> {
     })
 }
 
-/// The first rows that are not gone, as many as one piece holds.
+/// The first visible rows, as many as fit one piece.
 fn piece(
     db: &Connection,
     query: &str,
@@ -511,7 +514,7 @@ fn weight(message: &Message) -> usize {
     message.text.len() + MESSAGE_BYTES
 }
 
-/// How often it is tried to delete what could not be deleted.
+/// How often pending deletions are retried.
 const TIDY_EVERY: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
@@ -536,7 +539,7 @@ mod tests {
         };
         assert_eq!((0..100).filter(|_| add(1)).count(), 50);
         assert_eq!((0..20).filter(|_| add(2)).count(), 20, "a quiet sender finds room");
-        // When it is empty everybody may begin again.
+        // When it is empty, all senders may begin again.
         let part = Part::Lane { nth: 0, of: 1, after: SpoolId(0) };
         let ids: Vec<SpoolId> = spool.oldest(part).unwrap().iter().map(|spooled| spooled.id).collect();
         spool.remove(&ids).unwrap();
@@ -556,14 +559,14 @@ mod tests {
         let waiting = |after| spool.oldest(Part::Lane { nth: 0, of: 1, after }).unwrap();
         ["a", "b", "c"].into_iter().for_each(add);
         let ids: Vec<SpoolId> = waiting(SpoolId(0)).iter().map(|spooled| spooled.id).collect();
-        // The disk takes no deletion, as a full one.
+        // The disk accepts no deletion, like a full one.
         spool.live().unwrap().write(|db| db.pragma_update(None, "query_only", true)).unwrap();
         spool.remove(&ids).unwrap();
         assert!(spool.owes());
         spool.replace();
         assert!(!spool.owes(), "it is a new file");
         add("d");
-        // A lane goes on after what it has seen to.
+        // A lane continues after the messages that it has processed.
         let left: Vec<_> = waiting(ids[2]).iter().map(|spooled| spooled.message.text.to_string()).collect();
         assert_eq!(left, ["d"]);
         drop(spool);

@@ -1,5 +1,5 @@
-//! What only this store has to do: refuse bad files, survive a kill, a full disk and a held database. The behaviour
-//! that all stores share is tested in `tests/store.rs`.
+//! Tests of this store alone: refusing bad files, surviving a kill, a full disk and a locked
+//! database. The behaviour of all stores is tested in `tests/store.rs`.
 
 use std::env;
 use std::error::Error;
@@ -209,7 +209,7 @@ fn a_file_in_place_of_the_folder_is_refused() {
     }
 }
 
-/// Not by permissions, which do not bind a test run as root: nobody can create a file there.
+/// Not by permissions, which do not bind a test run as root: no file can be created there at all.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_folder_that_takes_no_files_is_refused() {
@@ -302,7 +302,8 @@ fn the_files_are_for_their_owner_alone() {
     }
 }
 
-/// A crash leaves the log, and then somebody restores a copy: made while no server ran, or by SQLite while it did.
+/// A crash leaves the log, and then an operator restores a copy: made while no server ran, or by
+/// SQLite while one did.
 #[test]
 fn a_copy_restored_beside_a_log_is_refused_until_the_log_is_removed() {
     for while_it_runs in [false, true] {
@@ -323,7 +324,7 @@ fn a_copy_restored_beside_a_log_is_refused_until_the_log_is_removed() {
         server.kill();
         let crashed = dir.0.join("crashed");
         fs::copy(dir.database(), &crashed).unwrap();
-        // In place, as cp does, so that it is the same file.
+        // In place, like cp, so that it is the same file.
         fs::write(dir.database(), fs::read(&copy).unwrap()).unwrap();
         let log = dir.0.join("raybox.db-wal");
         let before = fs::read(&log).unwrap();
@@ -334,7 +335,7 @@ fn a_copy_restored_beside_a_log_is_refused_until_the_log_is_removed() {
         fs::remove_file(dir.database()).unwrap();
         let error = refusal(&dir.0);
         assert!(matches!(error, OpenError::OrphanedLog { .. }), "{error}");
-        // What belongs together is worked in.
+        // A log that belongs to the database is applied.
         fs::copy(&crashed, dir.database()).unwrap();
         let store = SqliteStore::open(&dir.0).unwrap();
         assert!(texts(&store, user).len() >= 100);
@@ -344,7 +345,8 @@ fn a_copy_restored_beside_a_log_is_refused_until_the_log_is_removed() {
     }
 }
 
-/// However often it was begun anew, and wherever a checkpoint was cut off, a log belongs to its database.
+/// However often it was restarted, and wherever a checkpoint was interrupted, a log belongs to its
+/// database.
 #[test]
 fn a_log_of_its_own_is_never_refused() {
     let dir = Dir::new();
@@ -361,7 +363,7 @@ fn a_log_of_its_own_is_never_refused() {
             let checkpoint = format!("PRAGMA wal_checkpoint({mode})");
             outside(&dir.0).query_row(&checkpoint, [], |_| Ok(())).unwrap();
         }
-        // What an operator does to a live database changes what page 1 says of its tables.
+        // An operator's changes to a live database change page 1.
         let by_operator = ["CREATE INDEX theirs ON User (state)", "ANALYZE", "VACUUM", "DROP INDEX theirs"];
         if round % 3 == 2 {
             outside(&dir.0).execute_batch(by_operator[round / 3 % 4]).unwrap();
@@ -373,7 +375,7 @@ fn a_log_of_its_own_is_never_refused() {
         assert_eq!(wal::look(&copy.database()).unwrap(), wal::Log::Good, "round {round}");
     }
     drop(store);
-    // The copy is what a server that was killed then has left.
+    // The copy is what a server killed at this moment would leave.
     let store = SqliteStore::open(&copy.0).unwrap();
     assert!(!store.fetch(user, 1).unwrap().is_empty());
 }
@@ -395,7 +397,7 @@ fn queries_go_on_when_no_descriptor_is_left() {
     let none = rustix::process::Rlimit { current: Some(0), ..limit };
     rustix::process::setrlimit(rustix::process::Resource::Nofile, none).unwrap();
     assert!(fs::File::open("/dev/null").is_err(), "no descriptor is left");
-    // As many at once as are ready, and one more, which waits.
+    // As many concurrent queries as there are open connections, and one more, which waits.
     let queries = readers::READY + 1;
     let (entered, is_in) = bounded(queries);
     let (go, gate) = bounded::<()>(0);
@@ -454,7 +456,8 @@ fn a_file_system_without_shared_memory_is_named() {
     assert!(error.to_string().contains("use a local disk"), "{error}");
 }
 
-/// Not a test of its own: the server that the tests above kill. It appends until then and prints what was acknowledged.
+/// Not a test of its own: the server that the tests above kill. Until then it appends and prints
+/// acknowledgements.
 #[test]
 fn server_to_kill() {
     let Some(data_dir) = env::var_os(SERVER_DATA_DIR) else { return };
@@ -469,7 +472,8 @@ fn server_to_kill() {
             scope.spawn(move || {
                 for number in 0.. {
                     append(store, user, &format!("{thread} {number}")).unwrap();
-                    // In one call, and with a full stop: a line cut by the kill must not be read as a smaller number.
+                    // In one call, and with a full stop: a line cut by the kill must not be read as
+                    // a smaller number.
                     let line = format!("\nacknowledged {thread} {number} .\n");
                     std::io::stdout().write_all(line.as_bytes()).unwrap();
                 }
@@ -568,7 +572,7 @@ fn a_disk_that_does_not_answer_fails_the_check_in_time_and_is_asked_once() {
             })
         });
         is_in.recv().unwrap();
-        // What was found when it was opened may count for a second.
+        // The result from the opening may count for a second.
         wait_until(|| store.check().is_err());
         for _ in 0..100 {
             let error = store.check().unwrap_err();
@@ -582,7 +586,7 @@ fn a_disk_that_does_not_answer_fails_the_check_in_time_and_is_asked_once() {
 
 #[test]
 fn a_damaged_page_is_told_for_good() {
-    // The last leaf is where new messages go; the first is read by a fetch alone.
+    // New messages go to the last leaf; only a fetch reads the first.
     for end in ["max", "min"] {
         let dir = Dir::new();
         let store = SqliteStore::open(&dir.0).unwrap();
@@ -604,7 +608,8 @@ fn a_damaged_page_is_told_for_good() {
     }
 }
 
-/// Moved, deleted or replaced: what was stored is saved, what comes back later too, and nothing else is taken.
+/// Moved, deleted or replaced: stored data is rescued, later returned messages too, and nothing
+/// else is accepted.
 #[test]
 fn a_database_that_is_taken_away_is_saved_beside() {
     type Take = fn(&Dir);
@@ -668,7 +673,8 @@ fn a_restored_copy_gives_no_id_again() {
         assert_eq!(new_user(&store), UserId(next), "{restored:?}");
         assert_eq!(store.create_group(UserId(next), "another", "").unwrap(), GroupId(next - 2));
     }
-    // An operator who wants to begin anew removes all of it; what is in the file otherwise does not matter.
+    // An operator who wants to start from nothing deletes all files; the file's content makes no
+    // difference.
     for ids in [None, Some("what?\n")] {
         fs::remove_file(dir.database()).unwrap();
         fs::remove_file(dir.0.join("raybox.ids")).unwrap();
@@ -681,9 +687,9 @@ fn a_restored_copy_gives_no_id_again() {
     }
 }
 
-/// The limit of a database's size is a disk that is full, as far as SQLite is concerned.
+/// For SQLite, a limit on the database's size is a full disk.
 fn limit_pages(store: &SqliteStore, pages: u32) {
-    // Fewer than there are means no more than there are.
+    // A number below the present one means no growth.
     let limit = move |db: &Connection| db.query_row(&format!("PRAGMA max_page_count = {}", pages), [], |_| Ok(()));
     store.live.writer().write(limit).unwrap();
 }
@@ -693,7 +699,7 @@ fn a_failing_operation_is_undone_alone() {
     let dir = Dir::new();
     let store = SqliteStore::open(&dir.0).unwrap();
     let user = new_user(&store);
-    // Holds the writer until both operations are queued, so that they share a batch.
+    // Blocks the writer until both operations are queued, so that they share a batch.
     let (go, gate) = bounded::<()>(1);
     thread::scope(|scope| {
         let store = &store;
@@ -730,7 +736,8 @@ const SERVER_DATA_DIR: &str = "RAYBOX_TEST_SERVER_DATA_DIR";
 const SERVER_THREADS: usize = 4;
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// This test program in another process, running only `server_to_kill`. Killed at the latest when it is dropped.
+/// This test program in another process, running only `server_to_kill`. Killed at the latest when
+/// dropped.
 struct Server {
     child: Child,
     lines: Receiver<String>,
@@ -750,7 +757,8 @@ impl Server {
         Server { child, lines }
     }
 
-    /// The next acknowledged thread and number; `None` once the process has ended and all it wrote was read.
+    /// The next acknowledged thread and number; `None` once the process has exited and all its
+    /// output was read.
     fn next_acknowledgement(&mut self) -> Option<(usize, usize)> {
         loop {
             let line = match self.lines.recv_timeout(DEADLINE) {
@@ -789,7 +797,7 @@ fn refusal(data_dir: &Path) -> OpenError {
     SqliteStore::open(data_dir).err().expect("must be refused")
 }
 
-/// A connection as another program would have it.
+/// A connection like that of another program.
 fn outside(data_dir: &Path) -> Connection {
     Connection::open(data_dir.join("raybox.db")).unwrap()
 }
@@ -811,7 +819,7 @@ fn texts(store: &SqliteStore, user: UserId) -> Vec<String> {
     store.fetch(user, usize::MAX).unwrap().into_iter().map(|kept| kept.text).collect()
 }
 
-/// A folder for one test, removed at its end.
+/// A folder for one test, removed when dropped.
 struct Dir(PathBuf);
 
 impl Dir {

@@ -1,34 +1,37 @@
-//! Whether a write-ahead log belongs to the database that it lies beside.
+//! Whether a write-ahead log belongs to the database beside it.
 //!
-//! SQLite works a log into whatever database it finds there. After a crash, an operator who puts a backup in the place of
-//! `raybox.db` and leaves `raybox.db-wal` would get a mixture of both: a damaged database.
+//! SQLite applies a log to any database that it finds beside it. After a crash, an operator who
+//! restores a backup of `raybox.db` and leaves `raybox.db-wal` would get a mixture of both: a
+//! damaged database.
 //!
-//! Page 1 tells them apart. Its header holds a change counter, which each start of this server raises in the database
-//! itself (`open.rs`), and a schema cookie, which a copy made by SQLite changes. The log holds page 1 as it became:
+//! Page 1 distinguishes them. Its header contains a change counter, which each start of this server
+//! raises in the database itself (`open.rs`), and a schema cookie, which a copy made by SQLite
+//! changes. The log contains the later versions of page 1:
 //!
 //! ```text
 //!   database: counter n          log: page 1 with counters n or n + 1, … up to m; the same cookie
 //! ```
-//! SQLite raises the counter by one at a time, so a database whose counter is not in this range is not the one that the
-//! log was written for. The layouts are those of <https://sqlite.org/fileformat2.html>.
+//! SQLite increments the counter by one each time, so if a database's counter is not in this range,
+//! the log was written for another database. The layouts are those of
+//! <https://sqlite.org/fileformat2.html>.
 
 use std::fs::File;
 use std::io::{self, BufReader, ErrorKind, Read};
 use std::path::Path;
 
-/// What the log beside a database is.
+/// The relation of a log to the database beside it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Log {
-    /// There is none, or nothing is in it, or it belongs to the database.
+    /// There is none, or it is empty, or it belongs to the database.
     Good,
     /// It is the log of another database.
     Foreign,
-    /// It has changes, and the database that they belong to is gone.
+    /// It has changes, and their database is missing.
     Orphaned,
 }
 
-/// Looks at the log of `database`. Call it before SQLite has the file open in this process: closing a file frees the locks
-/// that SQLite holds on it (fcntl(2)).
+/// Inspects the log of `database`. Call it before SQLite has the file open in this process: closing
+/// a file releases SQLite's locks on it (fcntl(2)).
 ///
 /// # Errors
 /// One of the files cannot be read.
@@ -46,14 +49,14 @@ pub(super) fn look(database: &Path) -> io::Result<Log> {
     Ok(if images.may_follow(database) { Log::Good } else { Log::Foreign })
 }
 
-/// The path of a file that SQLite keeps beside a database.
+/// The path of a file that SQLite creates beside a database.
 pub(super) fn beside(database: &Path, suffix: &str) -> std::path::PathBuf {
     let mut path = database.as_os_str().to_owned();
     path.push(suffix);
     path.into()
 }
 
-/// What the header of a database says of its age.
+/// The version numbers in the header of a database.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct PageOne {
     changes: u32,
@@ -75,7 +78,7 @@ struct Images {
 }
 
 impl Images {
-    /// `None` if no committed change is in the log.
+    /// `None` if the log has no committed change.
     fn read(log: &Path) -> io::Result<Option<Images>> {
         let mut log = match File::open(log) {
             Ok(file) => BufReader::with_capacity(1 << 20, file),
@@ -96,7 +99,7 @@ impl Images {
         if sum.value != (number(&header, 24), number(&header, 28)) {
             return Ok(None);
         }
-        // SQLite takes what is up to the last commit whose checksums are right, and so does this.
+        // SQLite uses everything up to the last commit with correct checksums, and so does this.
         let (mut ends, mut uncommitted, mut is_empty) = (None, None, true);
         let mut frame = vec![0; FRAME_HEADER_BYTES + page_bytes];
         while fill(&mut log, &mut frame)? {
@@ -120,13 +123,14 @@ impl Images {
         Ok((!is_empty).then_some(Images { ends }))
     }
 
-    /// Whether the log may have been begun on this database, some of it being worked in already.
+    /// Whether the log may have been begun on this database, with some of it applied already.
     fn may_follow(&self, database: PageOne) -> bool {
-        // A log without page 1 says nothing. The writer sees to it that there is hardly ever one.
+        // A log without page 1 proves nothing. The writer makes sure that there is hardly ever one.
         let Some((first, last)) = self.ends else { return true };
         let is_of_its_time = (first.changes.wrapping_sub(1)..=last.changes).contains(&database.changes);
-        // A change of the tables in the log raises the cookie: VACUUM, ANALYZE or an index of an operator by one, and a
-        // migration by more. A copy has a higher one (VACUUM INTO), or one that begins anew (.backup).
+        // A change of the tables in the log raises the cookie: VACUUM, ANALYZE or an index of an
+        // operator by one, and a migration by more. A copy has a higher one (VACUUM INTO), or one
+        // that starts again (.backup).
         let may_have_raised = (first.cookie.wrapping_sub(1)..=last.cookie).contains(&database.cookie);
         is_of_its_time && (may_have_raised || database.schema != last.schema)
     }

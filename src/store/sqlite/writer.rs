@@ -1,16 +1,18 @@
 //! The writer: one thread that owns the only connection that changes the database.
 //!
-//! Callers queue an operation and wait. The thread takes all that is queued, runs it in one transaction, commits once
-//! and only then answers: many callers share the price of one sync (group commit), and the busier the server, the more.
+//! Callers queue an operation and wait. The thread takes all queued operations, runs them in one
+//! transaction, commits once and only then answers: many callers share the cost of one sync (group
+//! commit), and the busier the server, the more.
 //!
 //! ```text
 //! callers ──▶ queue ──▶ BEGIN │ op │ op │ op │ COMMIT ──▶ an answer to each
 //! ```
 //!
-//! When an operation fails, the transaction is undone and the batch runs again without it. That is slower than a savepoint
-//! around each, but no operation is expected to fail (a name that is taken is an outcome, not a failure), and a savepoint
-//! would copy every page that changes. When the trouble is the database itself (busy, full, a failing commit), all of the
-//! batch is undone, all its callers get [`StoreError::Unavailable`], and the next batch starts afresh.
+//! If an operation fails, the transaction is rolled back and the batch runs again without it. That
+//! is slower than a savepoint around each, but operations are not expected to fail (a taken name is
+//! an outcome, not a failure), and a savepoint would copy every page that changes. If the database
+//! itself has a problem (busy, full, a failing commit), the whole batch is rolled back, all its
+//! callers get [`StoreError::Unavailable`], and the next batch starts afresh.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -26,7 +28,8 @@ use super::open::touch_page_one;
 use super::{is_environmental, rescue};
 use crate::store::StoreError;
 
-/// The way to the writer thread. Dropping it lets the thread finish the queue, and waits for that.
+/// The queue of the writer thread. Dropping it lets the thread finish the queue, and waits for
+/// that.
 pub(super) struct Writer {
     /// `None` only while dropping.
     queue: Option<Arc<Sender<WriterJob>>>,
@@ -47,8 +50,9 @@ impl Writer {
         Ok(Writer { queue: Some(Arc::new(queue)), thread: Some(thread) })
     }
 
-    /// Runs `operation` on the writer thread and returns once its changes are durable. It may use several statements:
-    /// they remain all or none. It may run more than once, after what an earlier run did was undone.
+    /// Runs `operation` on the writer thread and returns once its changes are durable. It may use
+    /// several statements, which take effect together or not at all. It may run more than once,
+    /// after an earlier run was rolled back.
     pub(super) fn write<T, F>(&self, operation: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -66,23 +70,24 @@ impl Writer {
         answer.recv().map_err(|_| stopped())
     }
 
-    /// Has these statements run like a caller's, without waiting. The [`Condition`] hears what becomes of it; so it does
-    /// of what is queued already, if there is no room for one more.
+    /// Runs these statements like a caller's, without waiting. The [`Condition`] is notified of the
+    /// result; if the queue is full, of the result of the queued operations.
     pub(super) fn probe(&self, statements: &'static str) {
         let _ = self.queue().try_send(WriterJob::Write(Box::new(ProbeWrite(statements))));
     }
 
-    /// Has the thread look at the [`Condition`] at once. Does not keep the writer from being dropped.
+    /// Makes the thread check the [`Condition`] immediately. Does not prevent the writer from being
+    /// dropped.
     pub(super) fn nudger(&self) -> impl Fn() + Send + use<> {
         let queue = Arc::downgrade(self.queue());
         move || {
             let (reply, _) = bounded(1);
-            // If the queue is full, the thread has work, and looks after each batch.
+            // If the queue is full, the thread has work, and checks after each batch.
             let _ = queue.upgrade().map(|queue| queue.try_send(WriterJob::Settle(reply)));
         }
     }
 
-    /// How many jobs wait for the batch after the current one.
+    /// The number of jobs that wait for the batch after the current one.
     #[cfg(test)]
     pub(super) fn queued(&self) -> usize {
         self.queue().len()
@@ -101,25 +106,26 @@ impl Drop for Writer {
     fn drop(&mut self) {
         drop(self.queue.take());
         if let Some(thread) = self.thread.take() {
-            // A panic over there was reported when it happened; nothing is left to do about it here.
+            // The thread's panic was reported when it happened; nothing is left to do here.
             let _ = thread.join();
         }
     }
 }
 
-/// The most operations in one transaction, and in the queue; callers beyond wait for room. They wait for their answers
-/// anyway, so their number is what really bounds both.
+/// The most operations in one transaction, and in the queue; further callers wait for room. They
+/// wait for their answers anyway, so the number of callers is the real bound.
 const BATCH_MAX: usize = 256;
 
 enum WriterJob {
     Write(Box<dyn Operation>),
-    /// Answered after the batch it was taken with, whatever became of that; by itself it costs no transaction.
+    /// Answered after the batch it was taken with, whatever its result; alone it costs no
+    /// transaction.
     Settle(Sender<()>),
 }
 
 /// One caller's change, from the queue to the answer.
 trait Operation: Send {
-    /// Runs the statements and keeps the outcome.
+    /// Runs the statements and stores the outcome.
     fn run(&mut self, db: &Connection) -> rusqlite::Result<()>;
 
     /// Answers the caller with the outcome of the last run, whose changes are durable now.
@@ -156,7 +162,7 @@ where
     }
 }
 
-/// Writes page 1, so that a log tells which database it belongs to (`wal.rs`).
+/// Writes page 1, so that a log shows which database it belongs to (`wal.rs`).
 struct Touch;
 
 impl Operation for Touch {
@@ -169,7 +175,7 @@ impl Operation for Touch {
     fn fail(self: Box<Self>, _: StoreError) {}
 }
 
-/// Statements whose outcome nobody waits for.
+/// Statements without a waiting caller.
 struct ProbeWrite(&'static str);
 
 impl Operation for ProbeWrite {
@@ -182,7 +188,7 @@ impl Operation for ProbeWrite {
     fn fail(self: Box<Self>, _: StoreError) {}
 }
 
-/// Batches from one [`Touch`] to the next. It adds a page to the log.
+/// Batches between two [`Touch`]es. A touch adds a page to the log.
 const TOUCH_EVERY: u32 = 64;
 
 /// The thread: batch after batch until no caller is left.
@@ -222,7 +228,8 @@ fn serve(mut connection: Connection, file: &Path, condition: &Condition, jobs: &
             let _ = reply.send(());
         }
         if condition.is_lost() && !is_saved {
-            // At once, since nobody knows how long there is; and at the end again, with what came back until then.
+            // Immediately, because the remaining time is unknown; and again at the end, with the
+            // messages returned until then.
             rescue::save(&connection, file);
             is_saved = true;
         } else if is_saved {
@@ -232,7 +239,8 @@ fn serve(mut connection: Connection, file: &Path, condition: &Condition, jobs: &
     if condition.is_lost() && (!is_saved || is_stale) {
         rescue::save(&connection, file);
     }
-    // Leaves one complete file behind. If another program reads it just now, the log stays; the next start takes it up.
+    // Leaves one complete file behind. If another program reads it now, the log stays, and the next
+    // start applies it.
     let _ = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
 }
 
@@ -240,7 +248,7 @@ fn serve(mut connection: Connection, file: &Path, condition: &Condition, jobs: &
 /// reported, because it does no harm: another program may hold a lock just now, and the next attempt comes.
 fn shrink(db: &Connection) -> Option<Duration> {
     let free = || db.prepare_cached("PRAGMA freelist_count")?.query_row([], |row| row.get::<_, i64>(0));
-    // Each row that is asked for is one page less.
+    // Each returned row is one page less.
     let step = || -> rusqlite::Result<()> {
         let mut statement = db.prepare(&format!("PRAGMA incremental_vacuum({PAGES_A_STEP})"))?;
         let mut rows = statement.query([])?;
@@ -255,24 +263,24 @@ fn shrink(db: &Connection) -> Option<Duration> {
         step()?;
         let after = free()?;
         if after <= FREE_PAGES_MAX {
-            // Only then does the file become shorter.
+            // Only this shortens the file.
             db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
         }
-        // A file that was made by an earlier version does not shrink.
+        // A file created by an earlier version does not shrink.
         Ok((after < before && after > FREE_PAGES_MAX).then_some(PAUSE))
     };
     attempt().unwrap_or(Some(IDLE_AFTER))
 }
 
-/// How long nobody writes before the file is made shorter, and the pause between two steps.
+/// How long the writer must be idle before the file is shortened, and the pause between two steps.
 const IDLE_AFTER: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(20);
 /// Pages of one step: 2 MB, a few milliseconds.
 const PAGES_A_STEP: u32 = 512;
-/// Free pages that stay for what comes next: 4 MB.
+/// Free pages that stay for later writes: 4 MB.
 const FREE_PAGES_MAX: i64 = 1024;
 
-/// Commits the batch, without those of its operations that fail, and answers everybody.
+/// Commits the batch, without those of its operations that fail, and answers all callers.
 fn run_batch(connection: &mut Connection, mut batch: Vec<Box<dyn Operation>>, condition: &Condition) {
     while !batch.is_empty() {
         match commit(connection, &mut batch) {
@@ -298,20 +306,20 @@ fn run_batch(connection: &mut Connection, mut batch: Vec<Box<dyn Operation>>, co
 
 /// Why a batch was not committed.
 enum BatchTrouble {
-    /// The operation at this place in the batch is at fault; the others may go on without it.
+    /// The operation at this index of the batch failed; the others may run without it.
     Operation(usize, rusqlite::Error),
-    /// No operation is.
+    /// Not an operation but the database failed.
     Database(rusqlite::Error),
 }
 
-/// Runs the batch in one transaction. On an error nothing of it remains.
+/// Runs the batch in one transaction. On an error all of it is rolled back.
 fn commit(connection: &Connection, batch: &mut [Box<dyn Operation>]) -> Result<(), BatchTrouble> {
-    // Prepared once: to parse them costs as much as to store a short message.
+    // Prepared once, because parsing them costs as much as storing a short message.
     let run = |statement: &str| connection.prepare_cached(statement)?.execute([]).map(drop);
-    // Takes the write lock at once: a transaction that began as a reader could not wait for it.
+    // Takes the write lock immediately: a transaction that began as a reader could not wait for it.
     run("BEGIN IMMEDIATE").map_err(BatchTrouble::Database)?;
     let done = run_all(connection, batch).and_then(|()| run("COMMIT").map_err(BatchTrouble::Database));
-    // Some errors have undone it already.
+    // Some errors have rolled it back already.
     if done.is_err() && !connection.is_autocommit() {
         let _ = connection.execute_batch("ROLLBACK");
     }
