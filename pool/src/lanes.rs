@@ -257,7 +257,7 @@ impl<T: Send + 'static> Lanes<T> {
     }
 
     fn lane(&self, key: u64) -> &Lane<T> {
-        &self.lanes[(key % self.lanes.len() as u64) as usize]
+        &self.lanes[lane_of(key, self.lanes.len() as u64) as usize]
     }
 
     fn push(&self, key: u64, mut queue: MutexGuard<'_, Queue<T>>, standing: Standing, item: T, bytes: usize) {
@@ -271,6 +271,11 @@ impl<T: Send + 'static> Lanes<T> {
             self.lane(key).news.notify_one();
         }
     }
+}
+
+/// Which of `lanes` lanes the items of a key are in.
+pub fn lane_of(key: u64, lanes: u64) -> u64 {
+    key % lanes
 }
 
 impl<T> Drop for Held<'_, T> {

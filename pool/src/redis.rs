@@ -24,7 +24,7 @@ pub use self::connection::{RedisConnection, RedisStream, Timed};
 pub struct RedisPool<S> {
     dial: Box<Dial<S>>,
     settings: RedisPoolSettings,
-    state: Mutex<State<S>>,
+    state: Mutex<RedisStock<S>>,
     /// Notified when a connection was returned, or another one may be opened.
     given_back: Condvar,
 }
@@ -41,6 +41,8 @@ pub struct RedisPoolSettings {
     pub idle_timeout: Duration,
     /// How long a call may wait while all connections are in use.
     pub wait_timeout: Duration,
+    /// How long a connection may have been idle and is used without being asked first.
+    pub trusted_for: Duration,
 }
 
 /// Why a call failed.
@@ -56,9 +58,9 @@ pub enum RedisFailure {
     InDoubt(RedisError),
 }
 
-struct State<S> {
+struct RedisStock<S> {
     /// The most recently used one is the last, and is used next.
-    idle: Vec<Idle<S>>,
+    idle: Vec<IdleRedis<S>>,
     /// The number of connections, including those in use and those being opened.
     open: u32,
     /// Connections of an earlier age are not used any more.
@@ -67,7 +69,7 @@ struct State<S> {
     failed: Option<(String, Instant)>,
 }
 
-struct Idle<S> {
+struct IdleRedis<S> {
     connection: RedisConnection<S>,
     since: Instant,
 }
@@ -88,7 +90,7 @@ impl<S: RedisStream> RedisPool<S> {
         settings: RedisPoolSettings,
         dial: impl Fn(Instant) -> Result<RedisConnection<S>, Box<dyn Error + Send + Sync>> + Send + Sync + 'static,
     ) -> RedisPool<S> {
-        let state = State { idle: Vec::new(), open: 0, age: 0, failed: None };
+        let state = RedisStock { idle: Vec::new(), open: 0, age: 0, failed: None };
         RedisPool { dial: Box::new(dial), settings, state: Mutex::new(state), given_back: Condvar::new() }
     }
 
@@ -157,7 +159,7 @@ impl<S: RedisStream> RedisPool<S> {
             let (age, now) = (state.age, Instant::now());
             let lend = |connection, was_idle| Lent { pool: self, connection, age, was_idle };
             let failed = state.failed.as_ref().filter(|(_, until)| *until > now).map(|(cause, _)| cause.clone());
-            if let Some(Idle { connection, since }) = state.idle.pop() {
+            if let Some(IdleRedis { connection, since }) = state.idle.pop() {
                 drop(state);
                 let mut lent = lend(Some(connection), true);
                 if self.is_usable(&mut lent, since, by) {
@@ -197,7 +199,7 @@ impl<S: RedisStream> RedisPool<S> {
             return false;
         };
         let now = Instant::now();
-        if now.saturating_duration_since(since) < TRUSTED_FOR {
+        if now.saturating_duration_since(since) < self.settings.trusted_for {
             return true;
         }
         if connection.answers(by.min(now + PING_PATIENCE)) {
@@ -209,10 +211,10 @@ impl<S: RedisStream> RedisPool<S> {
     }
 }
 
-impl<S> State<S> {
+impl<S> RedisStock<S> {
     /// Removes and returns the idle connections for which `is_old` holds: the caller closes them,
     /// without the lock.
-    fn take_idle(&mut self, is_old: impl Fn(&Idle<S>) -> bool) -> Vec<Idle<S>> {
+    fn take_idle(&mut self, is_old: impl Fn(&IdleRedis<S>) -> bool) -> Vec<IdleRedis<S>> {
         let (old, idle): (Vec<_>, Vec<_>) = std::mem::take(&mut self.idle).into_iter().partition(is_old);
         self.idle = idle;
         self.open -= u32::try_from(old.len()).expect("they were counted");
@@ -233,7 +235,7 @@ impl<S: RedisStream> Drop for Lent<'_, S> {
         let mut state = self.pool.state.lock();
         let (kept, closed) = if state.age == self.age { (connection, None) } else { (None, connection) };
         match kept {
-            Some(connection) => state.idle.push(Idle { connection, since: Instant::now() }),
+            Some(connection) => state.idle.push(IdleRedis { connection, since: Instant::now() }),
             None => state.open -= 1,
         }
         drop(state);
@@ -294,9 +296,7 @@ impl Error for RedisFailure {
     }
 }
 
-/// How long a connection may be idle before it is checked: the shortest `timeout` of Redis.
-const TRUSTED_FOR: Duration = if cfg!(test) { Duration::from_millis(20) } else { Duration::from_secs(1) };
-/// How long the answer to that may take. A firewall that has dropped a connection swallows the
+/// How long the answer to a `PING` may take. A firewall that has dropped a connection swallows the
 /// `PING`.
 const PING_PATIENCE: Duration = Duration::from_millis(500);
 /// After a failure no connection is opened for this time, and calls fail immediately.

@@ -142,6 +142,7 @@ impl RedisBus {
             size: settings.size,
             idle_timeout: settings.idle_timeout,
             wait_timeout: settings.wait_timeout,
+            trusted_for: TRUSTED_FOR,
         };
         let node = getrandom::u64().map_err(|error| refuse(&error))?;
         let shared = Arc::new_cyclic(|shared: &Weak<Shared>| {
@@ -453,6 +454,8 @@ impl fmt::Display for RedisError {
 impl Error for RedisError {}
 
 const WAKER: Token = Token(0);
+/// How long an idle connection is used without a `PING` first: the shortest `timeout` of Redis.
+const TRUSTED_FOR: Duration = Duration::from_secs(1);
 /// Commands are sent every second; after this time without success something is wrong.
 const COMMAND_AGE_MAX: Duration = Duration::from_millis(3500);
 /// How long a start waits for the first probe.

@@ -120,7 +120,7 @@ pub fn lane_key(user: UserId) -> u64 {
 
 /// In which of `lanes` lanes what is for `user` travels, as the router has it.
 pub fn lane_of(user: UserId, lanes: u64) -> u64 {
-    lane_key(user) % lanes
+    pool::lane_of(lane_key(user), lanes)
 }
 
 /// For a server that has none: nothing is ever kept.

@@ -52,7 +52,12 @@ fn answer(socket: TcpStream, manner: Manner) {
 fn pool(size: u32, address: SocketAddr) -> (RedisPool<Timed>, Arc<AtomicUsize>) {
     let dialed = Arc::new(AtomicUsize::new(0));
     let count = dialed.clone();
-    let settings = RedisPoolSettings { size, idle_timeout: PATIENCE, wait_timeout: Duration::from_millis(100) };
+    let settings = RedisPoolSettings {
+        size,
+        idle_timeout: PATIENCE,
+        wait_timeout: Duration::from_millis(100),
+        trusted_for: TRUSTED_FOR,
+    };
     let dial = move |by| {
         count.fetch_add(1, Ordering::Relaxed);
         Ok(RedisConnection::new(Timed::new(TcpStream::connect(address)?, by, STALL_MAX)))
@@ -124,7 +129,8 @@ fn nobody_knocks_again_at_once_and_who_has_a_connection_shares_it() {
     let address = listen(Manner::Closes(usize::MAX));
     let (full, dialed) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let (is_full, count) = (full.clone(), dialed.clone());
-    let settings = RedisPoolSettings { size: 2, idle_timeout: PATIENCE, wait_timeout: PATIENCE };
+    let settings =
+        RedisPoolSettings { size: 2, idle_timeout: PATIENCE, wait_timeout: PATIENCE, trusted_for: TRUSTED_FOR };
     let pool = RedisPool::new(settings, move |by| {
         count.fetch_add(1, Ordering::Relaxed);
         match is_full.fetch_add(1, Ordering::Relaxed) {
@@ -175,4 +181,5 @@ fn wait_until(condition: impl Fn() -> bool) {
 }
 
 const PATIENCE: Duration = Duration::from_secs(20);
+const TRUSTED_FOR: Duration = Duration::from_millis(20);
 const STALL_MAX: Duration = Duration::from_millis(200);

@@ -21,7 +21,7 @@ use super::wal::beside;
 use crate::admission::{Holder, NestedShares};
 use crate::protocol::UserId;
 use crate::store::spool::{
-    Addition, MESSAGE_BYTES, PIECE_BYTES_MAX, PIECE_MAX, Part, Spool, SpoolId, SpoolLoad, Spooled,
+    Addition, MESSAGE_BYTES, PIECE_BYTES_MAX, PIECE_MAX, Part, Spool, SpoolId, SpoolLoad, Spooled, lane_of,
 };
 use crate::store::{Message, StoreError};
 
@@ -309,19 +309,17 @@ impl Spool for SpoolFile {
         let live = self.live()?;
         let gone = self.state.lock().gone.clone();
         live.read(move |db| match part {
-            // An id below zero, which the reference server's tables may hold, counts as in `lane_of`.
             Part::Lane { nth, of, after } => piece(
                 db,
-                "SELECT id, userid, message FROM Spooled
-                 WHERE id > :after AND aside = 0 AND (userid & 4294967295) % :of = :nth ORDER BY id",
-                named_params! {":after": after.0, ":of": of.cast_signed(), ":nth": nth.cast_signed()},
-                &gone,
+                "SELECT id, userid, message FROM Spooled WHERE id > :after AND aside = 0 ORDER BY id",
+                named_params! {":after": after.0},
+                |user, id| lane_of(user, of) == nth && !gone.contains(&id),
             ),
             Part::User(user) => piece(
                 db,
                 "SELECT id, userid, message FROM Spooled WHERE userid = :user AND aside = 0 ORDER BY id",
                 named_params! {":user": user.0},
-                &gone,
+                |_, id| !gone.contains(&id),
             ),
         })
     }
@@ -478,13 +476,14 @@ fn piece(
     db: &Connection,
     query: &str,
     parameters: &[(&str, &dyn rusqlite::ToSql)],
-    gone: &BTreeSet<SpoolId>,
+    is_wanted: impl Fn(UserId, SpoolId) -> bool,
 ) -> rusqlite::Result<Vec<Spooled>> {
     let mut select = db.prepare_cached(query)?;
     let mut rows = select.query(parameters)?;
     let (mut found, mut bytes) = (Vec::new(), 0);
     while let Some(row) = rows.next()? {
-        if gone.contains(&SpoolId(row.get("id")?)) {
+        // Before the message is read.
+        if !is_wanted(UserId(row.get("userid")?), SpoolId(row.get("id")?)) {
             continue;
         }
         let spooled = spooled(row)?;
