@@ -97,7 +97,8 @@ fn a_database_that_is_replaced_under_the_server_ends_it_and_everything_is_saved(
     for part in ["raybox.db was replaced by another file", "raybox.db.rescued: move "] {
         assert!(logs.contains(part), "{part} is not in {logs}");
     }
-    assert!(server.output().contains("a database file was moved, replaced or deleted"), "{}", server.output());
+    let says = || server.output().contains("a database file was moved, replaced or deleted");
+    wait_within(LONG_PATIENCE, "it says why it has ended", says);
     let said = refused_in(server.folder());
     assert!(said.contains("raybox.db.rescued holds what the last server had stored"), "{said}");
     for suffix in ["-wal", "-shm"] {
@@ -133,8 +134,8 @@ fn a_start_on_a_full_disk_lets_everything_be_read_and_ends_by_itself() {
     // Once after a graceful shutdown, and once with a log left behind.
     for round in 1..=2 {
         server.restart();
-        let logs = server.logs();
-        assert!(logs.contains("what is stored can be read, and nothing can be stored"), "{logs}");
+        let says = || server.logs().matches("what is stored can be read, and nothing can be stored").count() == round;
+        wait_within(LONG_PATIENCE, "it says so", says);
         let mut ann = login(&server, "ann", a);
         assert!(!is_taken(&mut ann, &numbered(a, b, 10 * round)), "nothing is stored");
         assert!(!server.is_ready());
@@ -164,7 +165,9 @@ fn a_database_that_is_moved_away_before_its_disk_has_room_ends_the_server_and_no
     assert!(server.wait_exit(LONG_PATIENCE).success());
     server.restart();
     server.expect_exit();
-    assert!(server.logs().contains("nothing can be stored until its disk has room"), "{}", server.logs());
+    wait_within(LONG_PATIENCE, "it says so", || {
+        server.logs().contains("nothing can be stored until its disk has room")
+    });
     let (database, moved) = (server.folder().join("raybox.db"), server.folder().join("moved"));
     fs::rename(&database, &moved).expect("move the database");
     // Where there is room, an attempt would make an empty database.
