@@ -138,9 +138,7 @@ impl Calls {
                     thread::sleep(pause);
                 }
                 Trouble::Lost => {
-                    connection.mark_broken();
-                    // The connections beside it were probably lost with it.
-                    self.pool.renew_since(&connection);
+                    self.part_with(&mut connection);
                     let may_repeat = repeat == Repeat::Freely || !is_in_doubt;
                     if was_lost || !may_repeat {
                         self.health.suspect();
@@ -152,15 +150,13 @@ impl Calls {
                     }
                 }
                 Trouble::Silent => {
-                    connection.mark_broken();
-                    self.pool.renew_since(&connection);
+                    self.part_with(&mut connection);
                     self.health.fell_silent(&error::text(&error));
                     return Err(unavailable(&error));
                 }
                 // A young connection that says this leads where new ones lead: not every call is to open another.
                 Trouble::Barred if connection.age() > BARRED_AGE_MIN && !was_barred => {
-                    connection.mark_broken();
-                    self.pool.renew_since(&connection);
+                    self.part_with(&mut connection);
                     was_barred = true;
                 }
                 Trouble::Barred | Trouble::Busy => {
@@ -170,25 +166,33 @@ impl Calls {
                 Trouble::Locked | Trouble::Waited => return Err(unavailable(&error)),
                 Trouble::TooLarge => {
                     // The database closes it, and a new one says what it takes.
-                    connection.mark_broken();
-                    self.pool.renew_since(&connection);
+                    self.part_with(&mut connection);
                     return Err(StoreError::Failed(Box::new(TooLarge(error::text(&error)))));
                 }
                 Trouble::Refused => return Err(StoreError::Failed(error::text(&error).into())),
-                Trouble::Unknown => {
-                    return match self.health.probe(&mut connection) {
-                        Ok(()) => Err(StoreError::Failed(error::text(&error).into())),
-                        // Somebody works on the table, and the database is well.
-                        Err(other) if matches!(error::trouble(&other), Trouble::Locked | Trouble::Waited) => {
-                            Err(StoreError::Failed(error::text(&error).into()))
-                        }
-                        Err(_) => {
-                            connection.mark_broken();
-                            self.health.met(&error::text(&error));
-                            Err(unavailable(&error))
-                        }
-                    };
-                }
+                Trouble::Unknown => return Err(self.unknown(&mut connection, &error)),
+            }
+        }
+    }
+
+    /// Uses a connection no more, nor those that were opened before: they were probably lost with it.
+    fn part_with(&self, connection: &mut Pooled<Conn>) {
+        connection.mark_broken();
+        self.pool.renew_since(connection);
+    }
+
+    /// An error that is in no list: it is about what was asked if the database does something simpler.
+    fn unknown(&self, connection: &mut Pooled<Conn>, error: &mysql::Error) -> StoreError {
+        match self.health.probe(connection) {
+            Ok(()) => StoreError::Failed(error::text(error).into()),
+            // Somebody works on the table, and the database is well.
+            Err(other) if matches!(error::trouble(&other), Trouble::Locked | Trouble::Waited) => {
+                StoreError::Failed(error::text(error).into())
+            }
+            Err(_) => {
+                connection.mark_broken();
+                self.health.met(&error::text(error));
+                unavailable(error)
             }
         }
     }

@@ -318,19 +318,20 @@ impl fmt::Display for OpenError {
                     list(&|(found, needed)| format!("`{found}` TO `{needed}`")),
                 )
             }
-            Fault::Tls(cause) => {
-                let advice = match at.tls {
-                    Tls::Off => "set ssl=on",
-                    Tls::On => "set up TLS in the database, or set ssl=off",
-                    Tls::Verify => {
-                        "let ssl_ca name the certificate of the authority that signed the database's, and ip be a name \
-                         in it, or set ssl=on"
-                    }
-                };
-                write!(f, "the connection cannot be encrypted: {cause}; {advice}")
-            }
+            Fault::Tls(cause) => write!(f, "the connection cannot be encrypted: {cause}; {}", tls_advice(at.tls)),
             Fault::Resources(cause) => write!(f, "the system has no threads left: {cause}"),
             Fault::Failed(cause) => write!(f, "{cause}; put that right and start again"),
+        }
+    }
+}
+
+fn tls_advice(tls: Tls) -> &'static str {
+    match tls {
+        Tls::Off => "set ssl=on",
+        Tls::On => "set up TLS in the database, or set ssl=off",
+        Tls::Verify => {
+            "let ssl_ca name the certificate of the authority that signed the database's, and ip be a name in it, or set \
+             ssl=on"
         }
     }
 }
