@@ -506,9 +506,12 @@ mod tests {
     use parking_lot::Mutex;
 
     use super::*;
+    use crate::admission::{Holder, Payer, Source};
     use crate::base::clock::Clock;
     use crate::bus::local::LocalBus;
+    use crate::delivery::{Fan, Owed};
     use crate::metrics::Metrics;
+    use crate::protocol::GroupId;
     use crate::routing::groups::GroupCache;
     use crate::routing::quotas::Quotas;
     use crate::store::outages::Outages;
@@ -523,6 +526,8 @@ mod tests {
         failures: Mutex<VecDeque<Option<StoreError>>>,
         is_away: Mutex<bool>,
         kept: Mutex<Vec<(i32, String)>>,
+        /// How often it was given something.
+        appends: AtomicU32,
     }
 
     impl Script {
@@ -538,6 +543,7 @@ mod tests {
 
     impl Messages for Script {
         fn append(&self, messages: &[Message]) -> Result<Vec<Kept>, StoreError> {
+            self.appends.fetch_add(1, Ordering::Relaxed);
             match self.failures.lock().pop_front() {
                 Some(Some(error)) => return Err(error),
                 Some(None) => {}
@@ -550,6 +556,9 @@ mod tests {
             let keep = |message: &Message| {
                 if message.to == NOBODY {
                     return Kept::NoSuchUser;
+                }
+                if message.text.starts_with("long") {
+                    return Kept::TooLong;
                 }
                 self.kept.lock().push((message.to.0, message.text.to_string()));
                 Kept::Stored
@@ -809,7 +818,7 @@ mod tests {
             node.send(&batch);
             node.now += FIRST_PAUSE;
             batches += 1;
-            assert!(batches < 20, "it never ends");
+            assert!(batches < 10, "more is drained than comes in");
         }
     }
 
@@ -996,5 +1005,144 @@ mod tests {
         let mut node = Node::start(&folder, &store, 1, ROOM);
         node.work_for(LONG);
         assert_eq!((node.kept_for(1), node.spooled()), (strings("ab"), 0));
+    }
+
+    /// What a dead connection has returned.
+    fn returned(text: &str) -> LaneItem {
+        from(Origin::Returned { late: false, elsewhere: false }, 1, text)
+    }
+
+    fn holder() -> Holder {
+        Holder { payer: Payer::Account(UserId(3)), source: Source::of([192, 0, 2, 1].into()) }
+    }
+
+    /// A frame for a group, with one delivery to this user on its way.
+    fn group_frame(node: &Node, to: i32) -> (Arc<Fan>, LaneItem) {
+        let link = net::simulation::link_to_nowhere().unwrap();
+        let berth = node.services.berths.take(holder(), 1).unwrap();
+        let fan = Fan::new(link, GroupId(1), 1, berth);
+        let share = fan.add(1).unwrap();
+        (fan, from(Origin::Group(share), to, "g"))
+    }
+
+    #[test]
+    fn what_found_no_place_before_an_answer_is_placed_before_what_comes_after_it() {
+        let (folder, store) = (Folder::new(), Arc::new(Script::default()));
+        let mut node = Node::start(&folder, &store, 1, ROOM);
+        *node.disk.is_broken.lock() = true;
+        store.fail_after(0);
+        let answer = LaneItem::Answer(UserId(1), Box::new(|| ()));
+        node.handle(vec![returned("a"), answer, message(1, "b")]);
+        assert_eq!(node.kept_for(1), strings("ab"));
+    }
+
+    #[test]
+    fn the_end_waits_for_what_can_be_stored_and_for_what_nobody_would_send_again() {
+        let (folder, store) = (Folder::new(), Arc::new(Script::default()));
+        let mut node = Node::start(&folder, &store, 1, 10 * ROOM);
+        *store.is_away.lock() = true;
+        node.send(&vec![(1, "x"); 4 * PIECE_MAX]);
+        *store.is_away.lock() = false;
+        // From here on the time counts.
+        node.send(&[(1, "x")]);
+        node.now += LONG;
+        let half: Vec<LaneItem> = (0..PIECE_MAX / 2).map(|_| message(1, "y")).collect();
+        let again = node.lanes[0].handle(half, node.now, &node.services);
+        assert_eq!(again, Some(Again::After(Duration::ZERO)), "the store takes it");
+        assert_eq!(node.spooled(), 2 * PIECE_MAX + 1 + PIECE_MAX / 2, "more than twice what has come");
+        node.work_for(LONG);
+
+        *node.disk.is_broken.lock() = true;
+        *store.is_away.lock() = true;
+        let again = node.lanes[0].handle(vec![returned("a")], node.now, &node.services);
+        assert_eq!(again, Some(Again::After(RETRY_AFTER)));
+    }
+
+    #[test]
+    fn a_message_for_nobody_has_not_failed_and_one_that_is_too_long_has() {
+        let (folder, store) = (Folder::new(), Arc::new(Script::default()));
+        let mut node = Node::start(&folder, &store, 1, ROOM);
+        let (fan, item) = group_frame(&node, NOBODY.0);
+        node.handle(vec![item]);
+        assert_eq!(fan.all_under_way(false, false).map(|settled| settled.failed), Some(0));
+        let (fan, item) = group_frame(&node, 1);
+        let LaneItem::Delivery(delivery) = item else { unreachable!("it is one") };
+        node.handle(vec![LaneItem::Delivery(Delivery { text: "long".into(), ..delivery })]);
+        assert_eq!(fan.all_under_way(false, false).map(|settled| settled.failed), Some(1));
+        assert_eq!(node.failed(), 1);
+    }
+
+    #[test]
+    fn a_spooled_message_that_has_become_too_long_is_set_aside() {
+        let (folder, store) = (Folder::new(), Arc::new(Script::default()));
+        let mut node = Node::start(&folder, &store, 1, ROOM);
+        *store.is_away.lock() = true;
+        node.send(&[(1, "long"), (1, "a")]);
+        *store.is_away.lock() = false;
+        node.work_for(LONG);
+        assert_eq!((node.kept_for(1), node.disk.load().aside), (strings("a"), 1));
+    }
+
+    #[test]
+    fn a_database_that_refuses_everything_is_not_asked_about_each_message() {
+        let (folder, store) = (Folder::new(), Arc::new(Script::default()));
+        let mut node = Node::start(&folder, &store, 1, ROOM);
+        node.send(&[(1, "poison"); 64]);
+        assert_eq!(node.failed(), 64);
+        assert!(store.appends.load(Ordering::Relaxed) <= 20);
+    }
+
+    #[test]
+    fn a_refusal_of_a_database_that_is_away_is_not_about_the_message() {
+        let (folder, store) = (Folder::new(), Arc::new(Script::default()));
+        let mut node = Node::start(&folder, &store, 1, ROOM);
+        *store.is_away.lock() = true;
+        store.failures.lock().push_back(Some(StoreError::Failed("for whatever reason".into())));
+        node.handle(vec![returned("a")]);
+        assert_eq!((node.spooled(), node.count("raybox_unstored_messages")), (0, 1));
+    }
+
+    #[test]
+    fn a_message_that_the_database_alone_refuses_is_spooled_only_if_nobody_would_send_it_again() {
+        let (folder, store) = (Folder::new(), Arc::new(Script::default()));
+        let mut node = Node::start(&folder, &store, 1, ROOM);
+        node.send(&[(1, "poison")]);
+        assert_eq!((node.spooled(), node.failed()), (0, 1));
+        node.handle(vec![returned("poison")]);
+        assert_eq!((node.spooled(), node.failed()), (1, 1));
+    }
+
+    #[test]
+    fn a_message_that_is_refused_alone_is_set_aside_after_so_many_tries() {
+        let (folder, store) = (Folder::new(), Arc::new(Script::default()));
+        let mut node = Node::start(&folder, &store, 1, ROOM);
+        *store.is_away.lock() = true;
+        node.send(&[(1, "poison")]);
+        *store.is_away.lock() = false;
+        store.appends.store(0, Ordering::Relaxed);
+        let try_until = |node: &mut Node, tries| {
+            while store.appends.load(Ordering::Relaxed) < tries {
+                assert_eq!(node.disk.load().aside, 0, "too early");
+                node.now += 2 * LONGEST_PAUSE;
+                node.lanes[0].handle(Vec::new(), node.now, &node.services);
+            }
+        };
+        *node.disk.is_broken.lock() = true;
+        try_until(&mut node, REFUSALS_MAX);
+        *node.disk.is_broken.lock() = false;
+        try_until(&mut node, 2 * REFUSALS_MAX);
+        assert_eq!(node.disk.load().aside, 1, "what could not be set aside is tried as often again");
+    }
+
+    #[test]
+    fn what_full_mailboxes_leave_out_of_a_group_is_not_counted_as_failed() {
+        let (folder, store) = (Folder::new(), Arc::new(Script::default()));
+        let mut node = Node::start(&folder, &store, 1, ROOM);
+        node.services.quotas = Quotas::new(0);
+        let (_fan, of_group) = group_frame(&node, 1);
+        let link = net::simulation::link_to_nowhere().unwrap();
+        let berth = node.services.berths.take(holder(), 1).unwrap();
+        node.handle(vec![of_group, from(Origin::Sender(Owed::to(&link, 1), berth), 1, "a")]);
+        assert_eq!((node.count(r#"raybox_deliveries_total{path="left_out"}"#), node.failed()), (1, 1));
     }
 }
