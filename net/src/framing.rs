@@ -128,11 +128,11 @@ impl FrameReader {
         }
     }
 
-    /// The item was taken; its bytes will be gone from the front at the next call.
+    /// The item was taken, a `frame` or garbage; its bytes will be gone from the front at the next call.
     #[inline]
-    pub(crate) fn taken(&mut self) {
+    pub(crate) fn taken(&mut self, frame: Option<Piece>) {
         match self {
-            FrameReader::Json(reader) => reader.taken(),
+            FrameReader::Json(reader) => reader.taken(frame),
             #[cfg(feature = "simulation")]
             FrameReader::Custom(reader) => reader.taken(),
         }

@@ -173,10 +173,12 @@ fn take<A, M>(turn: &mut Turn<M>, conn: &mut Connection<A, M>, front: Front) -> 
     let (work, len) = match front {
         Front::Frame(piece) => {
             conn.blanks += piece.head + piece.tail;
+            conn.reader.taken(Some(piece));
             (piece.len, piece.total())
         }
         Front::Garbage(len) => {
             conn.blanks = 0;
+            conn.reader.taken(None);
             (len, len)
         }
         Front::Blanks => {
@@ -186,7 +188,6 @@ fn take<A, M>(turn: &mut Turn<M>, conn: &mut Connection<A, M>, front: Front) -> 
         Front::Last(_, reason) => return Err(reason),
         Front::Nothing | Front::Passed(_) => unreachable!("not shown"),
     };
-    conn.reader.taken();
     turn.budget.spend(work + ITEM_WORK);
     Ok(len)
 }

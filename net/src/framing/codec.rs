@@ -191,14 +191,32 @@ impl Decoder {
         item
     }
 
+    /// The frame at the front of `bytes`, if an item begins there, it is a flat object, and the line or the received data
+    /// ends behind it or another frame begins: its length, and whether it ends a line. [`Decoder::look`] would say the same
+    /// and remember it; this is found again as fast. [`Decoder::note_taken`] follows when it was taken.
+    #[inline]
+    pub(super) fn flat_frame(&self, bytes: &[u8]) -> Option<(usize, bool)> {
+        let (State::Between, [b'{', ..]) = (&self.state, bytes) else { return None };
+        let len = flat_object(&bytes[..bytes.len().min(self.frame_bytes_max).min(FLAT_BYTES_MAX)])?;
+        match &bytes[len..] {
+            [] | [b'{', ..] => Some((len, false)),
+            [b'\n', ..] => Some((len, true)),
+            _ => None,
+        }
+    }
+
+    /// A frame or garbage of this length was taken; its bytes and the end of its line will be gone from the front at the next call.
+    #[inline]
+    pub(super) fn note_taken(&mut self, len: usize, line: bool) {
+        self.line_open = !line;
+        self.credit = credit_max(self.frame_bytes_max).min(self.credit + len * CREDIT_PER_BYTE);
+    }
+
     /// The shown item was taken, and its bytes will be gone from the front at the next call.
     #[inline]
     pub fn taken(&mut self) {
         match self.state {
-            State::Shown(Item::Frame { line, len } | Item::Garbage { line, len }) => {
-                self.line_open = !line;
-                self.credit = credit_max(self.frame_bytes_max).min(self.credit + len * CREDIT_PER_BYTE);
-            }
+            State::Shown(Item::Frame { line, len } | Item::Garbage { line, len }) => self.note_taken(len, line),
             State::Shown(Item::LineEnd { .. }) => self.line_open = false,
             State::Shown(Item::Oversize | Item::Foreign(_) | Item::Blank { .. } | Item::Incomplete)
             | State::Beginning { .. }

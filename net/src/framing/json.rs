@@ -26,6 +26,11 @@ impl JsonReader {
 
     #[inline]
     pub(super) fn find(&mut self, bytes: &[u8], ended: bool) -> Found {
+        // Most of what comes, and so it is not even remembered until it is taken.
+        if let Some((len, line)) = self.decoder.flat_frame(bytes) {
+            self.note_line(line);
+            return Found::Frame(Piece { head: 0, len, tail: usize::from(line) });
+        }
         match self.decoder.look(bytes, ended) {
             Item::Frame { len, line } => {
                 self.note_line(line);
@@ -69,8 +74,11 @@ impl JsonReader {
     }
 
     #[inline]
-    pub(super) fn taken(&mut self) {
-        self.decoder.taken();
+    pub(super) fn taken(&mut self, frame: Option<Piece>) {
+        match frame {
+            Some(frame) if !self.decoder.has_shown() => self.decoder.note_taken(frame.len, frame.tail > 0),
+            Some(_) | None => self.decoder.taken(),
+        }
     }
 
     #[inline]
@@ -139,8 +147,9 @@ mod tests {
     #[test]
     fn a_line_that_ends_late_changes_what_is_written_once() {
         let mut reader = JsonReader::new(100);
-        assert_eq!(reader.find(b"{}", false), Found::Frame(Piece { head: 0, len: 2, tail: 0 }));
-        reader.taken();
+        let frame = Piece { head: 0, len: 2, tail: 0 };
+        assert_eq!(reader.find(b"{}", false), Found::Frame(frame));
+        reader.taken(Some(frame));
         assert_eq!(reader.find(b" \n{}", false), Found::Skip { len: 2 });
         assert_eq!(reader.notice(), Some(Notice::Lines));
         assert_eq!(reader.find(b"{}\n", false), Found::Frame(Piece { head: 0, len: 2, tail: 1 }));
