@@ -163,3 +163,37 @@ fn a_client_that_does_not_read_holds_up_nobody_when_it_closes() {
     other.set_patience(LONG_PATIENCE);
     other.read_to_end();
 }
+
+/// Replies to a client that does not read count as pending from 64 KiB on, and then its requests wait
+/// unread. Once it reads, it gets all of them, and the messages that were held for it meanwhile.
+#[test]
+fn a_client_that_asks_more_than_it_reads_gets_everything_in_the_end() {
+    const REQUESTS: usize = 40;
+    let server =
+        TestServer::builder().option("paced", "on").option("pace_ms", "1").option("output_max", "128k").start();
+    let (mut alice, a) = user(&server, "alice");
+    let (mut bob, b) = user(&server, "bob");
+    bob.set_patience(LONG_PATIENCE);
+    for nth in 0..200 {
+        bob.create_group(b, &format!("{nth:0>50}"));
+    }
+    let request = json!({"msgType": 11, "FROMID": b}).to_string();
+    bob.send_raw(request.repeat(REQUESTS).as_bytes());
+    for n in 0..MESSAGES {
+        alice.send(&numbered(a, b, n));
+    }
+    alice.barrier();
+    let (mut replies, mut bytes, mut numbers) = (0, 0, Vec::new());
+    while replies < REQUESTS || numbers.len() < MESSAGES {
+        let frame = bob.recv();
+        if frame["groups"].is_array() {
+            replies += 1;
+            bytes += frame.to_string().len();
+        } else {
+            numbers.extend(unpack(&[frame]).iter().map(number_of));
+        }
+    }
+    assert!(bytes > 4 * 64 * 1024, "the replies are long: {bytes}");
+    assert_eq!(numbers, (0..MESSAGES).collect::<Vec<_>>());
+    bob.barrier();
+}
