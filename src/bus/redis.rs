@@ -18,6 +18,7 @@
 //! Redis, which is a primary (`scout.rs`).
 
 mod dial;
+mod ended;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod line;
@@ -237,7 +238,7 @@ impl Exchange for RedisBus {
 
 impl Register for RedisBus {
     fn is_first(&self) -> bool {
-        registry::is_first(&self.shared).unwrap_or(false)
+        registry::is_first(&self.shared, neighbours::count).unwrap_or(false)
     }
 
     fn claim(&self, users: &[UserId]) -> Result<(), Unreachable> {

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use mio::{Interest, Registry, Token};
 
 use super::dial::Stream;
+use super::ended::SessionError;
 use super::names::Channel;
-use super::receiver::SessionError;
 use super::wire::{Reply, Wire};
 use super::{Shared, Stage};
 use crate::bus::peer::{Event, Line, PeerNews, Topic, USERS_AT_ONCE};

@@ -13,13 +13,11 @@ use mio::{Events, Poll};
 use net::Turn;
 use pool::Outage;
 
-use super::dial::DialError;
+use super::ended::SessionError;
 use super::line::RedisLine;
-use super::scout::Loss;
-use super::wire::Malformed;
 use super::{Shared, Stage};
 use crate::bus::Node;
-use crate::bus::peer::{Deaf, HUSH_PATIENCE, PeerDriver, PeerRules};
+use crate::bus::peer::{HUSH_PATIENCE, PeerDriver, PeerRules};
 
 /// See the [module](self).
 pub(super) struct Receiver {
@@ -28,27 +26,6 @@ pub(super) struct Receiver {
     poll: Poll,
     /// Since when Redis has failed, if that was logged.
     failing: Outage,
-}
-
-/// Why the connections are given up.
-#[derive(Debug)]
-pub(super) enum SessionError {
-    Dial(DialError),
-    Io(io::Error),
-    Malformed(Malformed),
-    Refused(String),
-    /// The probe did not come back.
-    Deaf,
-    /// They lead to the wrong Redis.
-    Lost(Loss),
-    Stopping,
-}
-
-impl SessionError {
-    /// Redis has answered with an error.
-    pub(super) fn refused(text: &[u8]) -> SessionError {
-        SessionError::Refused(String::from_utf8_lossy(text).into_owned())
-    }
 }
 
 /// The progress of a node's shutdown, as far as its connections are concerned.
@@ -200,48 +177,6 @@ impl Receiver {
 fn jitter() -> f64 {
     // Without random bytes it comes back with the others.
     (getrandom::u64().unwrap_or_default() >> 11) as f64 / (1_u64 << 53) as f64
-}
-
-impl From<io::Error> for SessionError {
-    fn from(error: io::Error) -> SessionError {
-        SessionError::Io(error)
-    }
-}
-
-impl From<Malformed> for SessionError {
-    fn from(malformed: Malformed) -> SessionError {
-        SessionError::Malformed(malformed)
-    }
-}
-
-impl From<DialError> for SessionError {
-    fn from(error: DialError) -> SessionError {
-        SessionError::Dial(error)
-    }
-}
-
-impl From<Deaf> for SessionError {
-    fn from(Deaf: Deaf) -> SessionError {
-        SessionError::Deaf
-    }
-}
-
-impl std::fmt::Display for SessionError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            SessionError::Dial(error) => error.fmt(f),
-            SessionError::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                f.write_str("it has closed the connection")
-            }
-            SessionError::Io(error) => error.fmt(f),
-            SessionError::Malformed(malformed) => malformed.fmt(f),
-            SessionError::Refused(text) => write!(f, "it refused: {}", pool::without_arguments(text)),
-            SessionError::Deaf => f.write_str("a probe of this node did not come back in time"),
-            SessionError::Lost(Loss::Demoted) => f.write_str("it has become a replica"),
-            SessionError::Lost(Loss::Moved) => f.write_str("its name leads to another Redis now"),
-            SessionError::Stopping => f.write_str("this node stops"),
-        }
-    }
 }
 
 /// How often a node that shuts down checks whether it may exit.

@@ -16,9 +16,9 @@ use std::collections::HashSet;
 use pool::RedisFailure;
 use redis::RedisResult;
 
+use super::Shared;
 use super::dial::Commands;
 use super::names::Names;
-use super::{Shared, neighbours};
 use crate::bus::peer::USERS_AT_ONCE;
 use crate::protocol::UserId;
 
@@ -82,8 +82,11 @@ pub(super) fn dead(shared: &Shared, nodes: Vec<String>) -> Result<Vec<String>, R
 }
 
 /// Whether no other node, of ours or of the reference server, runs, and no other node that starts
-/// now claims the same.
-pub(super) fn is_first(shared: &Shared) -> Result<bool, RedisFailure> {
+/// now claims the same. `neighbours` counts the nodes of the reference server.
+pub(super) fn is_first(
+    shared: &Shared,
+    neighbours: impl Fn(&Shared) -> Result<u32, RedisFailure>,
+) -> Result<bool, RedisFailure> {
     // During a rolling update, nodes of an earlier build use the shortest names for everything.
     for names in [&shared.names, &Names::shortest()] {
         let registered: Vec<String> =
@@ -93,7 +96,7 @@ pub(super) fn is_first(shared: &Shared) -> Result<bool, RedisFailure> {
             return Ok(false);
         }
     }
-    if neighbours::count(shared)? > 0 {
+    if neighbours(shared)? > 0 {
         return Ok(false);
     }
     take(shared, &shared.names.key(FIRST))

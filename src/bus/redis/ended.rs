@@ -1,0 +1,72 @@
+//! [`SessionError`]: why the connections to Redis are given up.
+
+use std::fmt;
+use std::io;
+
+use super::dial::DialError;
+use super::scout::Loss;
+use super::wire::Malformed;
+use crate::bus::peer::Deaf;
+
+/// Why the connections are given up.
+#[derive(Debug)]
+pub(super) enum SessionError {
+    Dial(DialError),
+    Io(io::Error),
+    Malformed(Malformed),
+    Refused(String),
+    /// The probe did not come back.
+    Deaf,
+    /// They lead to the wrong Redis.
+    Lost(Loss),
+    Stopping,
+}
+
+impl SessionError {
+    /// Redis has answered with an error.
+    pub(super) fn refused(text: &[u8]) -> SessionError {
+        SessionError::Refused(String::from_utf8_lossy(text).into_owned())
+    }
+}
+
+impl From<io::Error> for SessionError {
+    fn from(error: io::Error) -> SessionError {
+        SessionError::Io(error)
+    }
+}
+
+impl From<Malformed> for SessionError {
+    fn from(malformed: Malformed) -> SessionError {
+        SessionError::Malformed(malformed)
+    }
+}
+
+impl From<DialError> for SessionError {
+    fn from(error: DialError) -> SessionError {
+        SessionError::Dial(error)
+    }
+}
+
+impl From<Deaf> for SessionError {
+    fn from(Deaf: Deaf) -> SessionError {
+        SessionError::Deaf
+    }
+}
+
+impl fmt::Display for SessionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SessionError::Dial(error) => error.fmt(f),
+            SessionError::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                f.write_str("it has closed the connection")
+            }
+            SessionError::Io(error) => error.fmt(f),
+            SessionError::Malformed(malformed) => malformed.fmt(f),
+            SessionError::Refused(text) => write!(f, "it refused: {}", pool::without_arguments(text)),
+            SessionError::Deaf => f.write_str("a probe of this node did not come back in time"),
+            SessionError::Lost(Loss::Demoted) => f.write_str("it has become a replica"),
+            SessionError::Lost(Loss::Moved) => f.write_str("its name leads to another Redis now"),
+            SessionError::Stopping => f.write_str("this node stops"),
+        }
+    }
+}
