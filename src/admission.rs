@@ -82,8 +82,8 @@ pub struct Place {
     source: Source,
 }
 
-/// A login that is being checked. If dropped without an outcome, it is not counted, unless the password differed from the
-/// remembered one: then it counts as a failure.
+/// A login that is being checked. If dropped without an outcome, it is not counted, unless the
+/// password differed from the remembered one: then it counts as a failure.
 #[derive(Debug)]
 pub struct Attempt {
     admission: Arc<Admission>,

@@ -1,6 +1,7 @@
 //! Basics that every other folder may use. They use no other folder.
 //!
-//! - [`ids`] are what users and groups are called, [`rows`] what the database returns and replies show.
+//! - [`ids`] are what users and groups are called, [`rows`] what the database returns and replies
+//!   show.
 //! - [`loads`] is how full things are, for the metrics.
 //! - [`memory`] is how much memory this process may have.
 //! - [`threads`] starts threads, or a simulation does without.

@@ -178,7 +178,8 @@ pub trait Node: Send + Sync + 'static {
 /// may have missed something, it is another place.
 pub type Place = Arc<str>;
 
-/// How long a sender believes that a user is at one place alone, after it has offered a message to all who want it.
+/// How long a sender believes that a user is at one place alone, after it has offered a message to
+/// all who want it.
 pub const PLACE_LEASE: Duration = Duration::from_secs(30);
 
 /// Messages for one user on their way to another node.

@@ -87,8 +87,8 @@ pub enum Origin {
 }
 
 /// The answer that the sender of a frame for one recipient is owed. If it is dropped unsettled, the
-/// frame has failed and the sender is told so: no sender waits for ever for a frame that was lost in
-/// a panic.
+/// frame has failed and the sender is told so: no sender waits for ever for a frame that was lost
+/// in a panic.
 #[derive(Debug)]
 pub struct Owed {
     /// The sender, until the frame is settled.
@@ -157,8 +157,9 @@ impl LaneItem {
         }
     }
 
-    /// Where it stands in its lane: the payers of messages take turns. What has no sender any more is as old as what was
-    /// queued before it and older than what comes later, and work on a mailbox finds all messages that were queued before it.
+    /// Where it stands in its lane: the payers of messages take turns. What has no sender any more
+    /// is as old as what was queued before it and older than what comes later, and work on a
+    /// mailbox finds all messages that were queued before it.
     pub fn standing(&self) -> Standing {
         let of_sender = match self {
             LaneItem::Delivery(delivery) => delivery.holder(),

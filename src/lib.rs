@@ -1,4 +1,5 @@
-//! A clustered instant-messaging server: JSON objects over long-lived TCP connections. `main.rs` puts it together.
+//! A clustered instant-messaging server: JSON objects over long-lived TCP connections. `main.rs`
+//! puts it together.
 //!
 //! # Where things are
 //! ```text
@@ -24,7 +25,8 @@
 //! - [`delivery`] is one message on its way. [`delivery::spread`] delivers a frame to a large group
 //!   in pieces.
 //! - [`session`] is one client's state machine without I/O; its `handlers` implement each request.
-//! - [`store`] speaks SQL. [`store::spool`] is where messages wait while the database is unavailable.
+//! - [`store`] speaks SQL. [`store::spool`] is where messages wait while the database is
+//!   unavailable.
 //! - [`admission`] has the limits: which clients may connect, how often and how fast, and how much
 //!   room each has.
 //! - [`metrics`] are the counters of all of these.
@@ -33,16 +35,18 @@
 //! - [`base`] may be used by all of them.
 //!
 //! # One message, end to end
-//! 1. The sender's loop reads its socket, and `net`'s codec finds the frame in the loop's own buffer.
+//! 1. The sender's loop reads its socket, and `net`'s codec finds the frame in the loop's own
+//!    buffer.
 //! 2. `Shell::on_incoming` gives it to the session, which parses it once into a
 //!    [`Request`](protocol::Request) that borrows those bytes, decides, and answers with effects:
 //!    deliver this to that user.
 //! 3. The router looks the recipient up. If the recipient is online here, the bytes go into the
 //!    output of that connection, whichever loop owns it, and this loop writes them at the end of
 //!    its turn. No other thread is woken.
-//! 4. On another node: the message goes into the lane to the bus, and stays in its [`outbox`](routing::outbox) until that node confirms it.
-//!    Offline: it goes on to the recipient's lane, whose thread stores everything that waits as one batch. The outcome
-//!    is posted to the sender's session.
+//! 4. On another node: the message goes into the lane to the bus, and stays in its
+//!    [`outbox`](routing::outbox) until that node confirms it. Offline: it goes on to the
+//!    recipient's lane, whose thread stores everything that waits as one batch. The outcome is
+//!    posted to the sender's session.
 //! 5. The connection holds the message until the client's kernel has acknowledged it. A connection
 //!    that ends before that returns the message, which takes step 3 or 4 again.
 //!
@@ -68,8 +72,9 @@
 //! | `spool-check` | whether the spool's disk accepts writes | on the disk |
 //! | `store-watch`, `spool-watch` | whether the files of both are still in their place | on the disk |
 //!
-//! Locks are leaves (lock, copy or push, unlock), with one exception: a shard of [`presence`](routing::presence) is held
-//! while a message is handed to a connection's output or a lane, which are leaves themselves.
+//! Locks are leaves (lock, copy or push, unlock), with one exception: a shard of
+//! [`presence`](routing::presence) is held while a message is handed to a connection's output or a
+//! lane, which are leaves themselves.
 
 pub mod admission;
 pub mod base;

@@ -1,4 +1,5 @@
-//! Where messages go. [`server`](crate::server) calls it, and so does the bus, through [`Node`](crate::bus::Node).
+//! Where messages go. [`server`](crate::server) calls it, and so does the bus, through
+//! [`Node`](crate::bus::Node).
 //!
 //! - [`router`] hands a message to a connection, or puts it into its recipient's lane.
 //!   A frame for a large group gets on piece by piece: [`spreading`].

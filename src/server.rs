@@ -1,11 +1,12 @@
 //! [`Server`]: a server that listens, from its start to its end. Only `main.rs` calls it.
 //!
-//! - `shell` is the handler of an event loop: it feeds the sessions what happens and carries out what they want. `facts` is
-//!   what sessions may know at once.
-//! - `dispatch` says which thread does a job: `hashing` has the queue of passwords, `fetching` the mailboxes. [`jobs`] is what
-//!   the threads do then, and `answer` how they tell the session.
+//! - `shell` is the handler of an event loop: it feeds the sessions what happens and carries out
+//!   what they want. `facts` is what sessions may know at once.
+//! - `dispatch` says which thread does a job: `hashing` has the queue of passwords, `fetching` the
+//!   mailboxes. [`jobs`] is what the threads do then, and `answer` how they tell the session.
 //! - `wiring` puts the parts together, for the simulation too.
-//! - [`accounts`] logs out users whose accounts were changed, [`foreign`] answers clients that speak another protocol.
+//! - [`accounts`] logs out users whose accounts were changed, [`foreign`] answers clients that
+//!   speak another protocol.
 
 pub mod accounts;
 mod answer;

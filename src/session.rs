@@ -1,8 +1,9 @@
 //! [`Session`]: the state of one client, and the effects of every event.
 //!
-//! A state machine without I/O: an [`Input`] goes in, [`Effect`]s come out, and whoever runs it (the server, a test)
-//! carries them out and reports back what became of them. Which states there are is in `phase`, what is decided about each
-//! request in `handlers`. Nothing here knows sockets, threads or the store: the folders above call it, and read its types.
+//! A state machine without I/O: an [`Input`] goes in, [`Effect`]s come out, and whoever runs it
+//! (the server, a test) carries them out and reports back what became of them. Which states there
+//! are is in `phase`, what is decided about each request in `handlers`. Nothing here knows sockets,
+//! threads or the store: the folders above call it, and read its types.
 //!
 //! ```text
 //!            a request needs the store                      its outcome
@@ -89,8 +90,8 @@ impl Session {
         self.frame_kind
     }
 
-    /// Takes one input. [`Flow::Later`] means that nothing was done about it, and it is to come again after the next
-    /// outcome, settlement or [`Input::Sent`].
+    /// Takes one input. [`Flow::Later`] means that nothing was done about it, and it is to come
+    /// again after the next outcome, settlement or [`Input::Sent`].
     pub fn on<'f>(&mut self, input: Input<'f>, known: &dyn Known, effects: &mut Effects<'f>) -> Flow {
         let flow = match input {
             Input::Frame(frame) if self.is_sending() && known.pace().is_some() => {
@@ -382,8 +383,8 @@ impl Session {
         self.users.first().copied()
     }
 
-    /// The payer of everything it uses; `source` is where it comes from. It stays the same while frames are under way, though
-    /// somebody else may log its user out meanwhile.
+    /// The payer of everything it uses; `source` is where it comes from. It stays the same while
+    /// frames are under way, though somebody else may log its user out meanwhile.
     pub fn payer(&self, source: Source) -> Payer {
         let user = if self.unsettled.frames > 0 { self.paying } else { self.user() };
         user.map_or(Payer::Address(source), Payer::Account)

@@ -1,9 +1,11 @@
 //! The durable facts: accounts, friends, groups and messages that wait for their recipient.
 //!
-//! [`Store`] is the seam between the chat domain and a database; [`roles`] says what is asked of it. Its calls block, so only
-//! jobs and lanes make them, never a loop. Every change is durable when its call returns `Ok`.
+//! [`Store`] is the seam between the chat domain and a database; [`roles`] says what is asked of
+//! it. Its calls block, so only jobs and lanes make them, never a loop. Every change is durable
+//! when its call returns `Ok`.
 //!
-//! The store keeps what it is given: rights, length limits and password hashing are decided before it is asked.
+//! The store keeps what it is given: rights, length limits and password hashing are decided before
+//! it is asked.
 
 pub mod mysql;
 pub mod outages;
@@ -71,7 +73,8 @@ pub struct FriendNames {
     pub b: String,
 }
 
-/// A message to keep: one frame's JSON text for one recipient. The text is shared by all recipients of a group message.
+/// A message to keep: one frame's JSON text for one recipient. The text is shared by all recipients
+/// of a group message.
 #[derive(Clone, Debug)]
 pub struct Message {
     /// Whom it is for.
@@ -96,7 +99,8 @@ pub enum Kept {
 pub enum StoreError {
     /// The user name is in use; answer the client, do not retry.
     NameTaken,
-    /// The database cannot be reached, is busy for too long or is out of space: the same call may work later.
+    /// The database cannot be reached, is busy for too long or is out of space: the same call may
+    /// work later.
     Unavailable(Box<dyn Error + Send + Sync>),
     /// The database refused the statement: a bug or a damaged database, so retrying will not help.
     Failed(Box<dyn Error + Send + Sync>),

@@ -1,5 +1,6 @@
-//! The folders of `src/` lie one above the other, and a folder uses only those below it. The table in `docs/architecture.md`
-//! has them from the ground floor up; here every path in the code of the product is held against it.
+//! The folders of `src/` lie one above the other, and a folder uses only those below it. The table
+//! in `docs/architecture.md` has them from the ground floor up; here every path in the code of the
+//! product is held against it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -145,7 +146,8 @@ fn product(source: &str) -> String {
             code.push('\n');
             continue;
         }
-        // The item, with its other attributes, ends where its braces do, or with a semicolon or comma outside of all brackets.
+        // The item, with its other attributes, ends where its braces do, or with a semicolon or
+        // comma outside of all brackets.
         let mut depth = 0_i32;
         for line in lines.by_ref().skip_while(|line| line.trim_start().starts_with("#[")) {
             depth += balance(&line);

@@ -173,7 +173,8 @@ fn a_look_sets_off_no_trigger_that_it_is_shown_and_undoes_what_another_one_might
     let mariadb = MariaDb::start();
     let database = mariadb.create_database();
     let of = |name: &str| database.status(name);
-    // It has the right to make triggers, and so is shown all of them. There is none: what a look writes is committed.
+    // It has the right to make triggers, and so is shown all of them. There is none: what a look
+    // writes is committed.
     let (commits, rollbacks) = (of("Com_commit"), of("Com_rollback"));
     drop({
         let store = open(&database);

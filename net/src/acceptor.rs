@@ -34,7 +34,8 @@ pub struct ListenSettings {
     /// Connections that may wait to be accepted; the kernel limits the number to
     /// net.core.somaxconn.
     pub backlog: u32,
-    /// How long sent bytes may stay unacknowledged before the kernel gives the connection up (TCP_USER_TIMEOUT).
+    /// How long sent bytes may stay unacknowledged before the kernel gives the connection up
+    /// (TCP_USER_TIMEOUT).
     pub user_timeout: Duration,
 }
 
@@ -90,7 +91,8 @@ impl Acceptor {
         self.gate.set_max(max);
     }
 
-    /// Accepts and gives each connection to `assign`, until stopped; then the listening socket is closed.
+    /// Accepts and gives each connection to `assign`, until stopped; then the listening socket is
+    /// closed.
     ///
     /// Without free places, descriptors or memory it pauses: new connections wait in the backlog,
     /// existing ones are served, and it tries again when a place becomes free, or after a moment.

@@ -1,9 +1,9 @@
 //! [`Arrivals`]: connections of one loop whose clients are not known yet.
 //!
-//! Behind a proxy the client's address is told by the first bytes, see [`Opening`]. Until they have come the application
-//! hears nothing of the connection. The bytes are only looked at and stay in the kernel, and what an opening is done with
-//! alone is taken out: so nothing is kept here, and what follows is looked at by the next opening, or read as on any other
-//! connection.
+//! Behind a proxy the client's address is told by the first bytes, see [`Opening`]. Until they have
+//! come the application hears nothing of the connection. The bytes are only looked at and stay in
+//! the kernel, and what an opening is done with alone is taken out: so nothing is kept here, and
+//! what follows is looked at by the next opening, or read as on any other connection.
 
 use std::collections::VecDeque;
 use std::io;
@@ -103,8 +103,8 @@ impl<A> Arrivals<A> {
 }
 
 impl<A> Arrival<A> {
-    /// Has its opening look at what has arrived, takes out what that is done with, and writes the answer. `over` says that
-    /// no more is waited for.
+    /// Has its opening look at what has arrived, takes out what that is done with, and writes the
+    /// answer. `over` says that no more is waited for.
     pub(crate) fn look(&mut self, scratch: &mut [u8], over: bool) -> Step {
         // Whatever has arrived is the connection's, also if that is nothing but its end.
         if let Opening::Nothing = self.opening {
@@ -130,7 +130,8 @@ impl<A> Arrival<A> {
         Step::Gone
     }
 
-    /// What has arrived and was not consumed, as much as an opening looks at. The end of the stream is an error.
+    /// What has arrived and was not consumed, as much as an opening looks at. The end of the stream
+    /// is an error.
     fn peek<'b>(&self, scratch: &'b mut [u8]) -> io::Result<&'b [u8]> {
         let scratch = &mut scratch[..HEADER_BYTES_MAX];
         match self.socket.peek(scratch) {

@@ -128,8 +128,8 @@ impl<A> Door<A> {
         }
     }
 
-    /// Has the openings of an arrival look at what has arrived, until more is needed or nothing is left to be found out; if
-    /// `over`, that is decided now.
+    /// Has the openings of an arrival look at what has arrived, until more is needed or nothing is
+    /// left to be found out; if `over`, that is decided now.
     fn look<H: Handler<Arrival = A>>(
         &mut self,
         service: &mut Service<H>,
@@ -192,7 +192,8 @@ impl<A> Door<A> {
         }
     }
 
-    /// Takes an arrival out. Registered again, its socket is reported at once if more has arrived than was consumed.
+    /// Takes an arrival out. Registered again, its socket is reported at once if more has arrived
+    /// than was consumed.
     fn remove(&mut self, registry: &Registry, id: ArrivalId) -> Option<Arrival<A>> {
         let arrival = self.arrivals.remove(id)?;
         if let Err(error) = arrival.socket.deregister(registry) {

@@ -166,7 +166,8 @@ pub enum Incoming<'a> {
     /// The client speaks another protocol: the connection begins with this, and its input is not
     /// shown. When this is taken, the connection is closed after what was sent has been written.
     Foreign(Foreign),
-    /// A frame that is too long. When this is taken, the connection is closed after what was sent has been written.
+    /// A frame that is too long. When this is taken, the connection is closed after what was sent
+    /// has been written.
     Oversize,
     /// The client has closed its side, has gone or was idle for too long. When this is taken, the
     /// connection is closed likewise.
@@ -183,7 +184,8 @@ pub enum Incoming<'a> {
 pub enum Flow {
     /// It was processed: show the next one.
     Taken,
-    /// Not now: show it again after the next call for this connection, see [`Handler::on_incoming`].
+    /// Not now: show it again after the next call for this connection, see
+    /// [`Handler::on_incoming`].
     Later,
     /// It was processed, and it is the last: the connection is closed after what was sent has been
     /// written.

@@ -2,12 +2,14 @@
 //! round-robin, frames in, frames out. The framing recognizes JSON objects by their braces; nothing
 //! here knows the meaning of a frame.
 //!
-//! An [`Acceptor`] listens and hands sockets to a [`LoopGroup`]. A loop owns its connections: it alone reads them and
-//! calls the application's [`Handler`] for them. Any thread writes to a connection through its [`Link`].
+//! An [`Acceptor`] listens and hands sockets to a [`LoopGroup`]. A loop owns its connections: it
+//! alone reads them and calls the application's [`Handler`] for them. Any thread writes to a
+//! connection through its [`Link`].
 //!
 //! # Example
 //!
-//! An echo server with one loop, and a client that talks to it. `examples/echo.rs` is a whole program.
+//! An echo server with one loop, and a client that talks to it. `examples/echo.rs` is a whole
+//! program.
 //!
 //! ```
 //! # use std::{error::Error, io::{BufRead, BufReader, Write}, net::{SocketAddr, TcpStream}};
@@ -117,8 +119,9 @@
 //!   socket ── openings: PROXY header ──▶ transport: plain ──▶ framing: JSON objects ──▶ Handler
 //!   socket ◀──────────────────────────── records ◀─────────── head, payload, tail ◀──── Link
 //! ```
-//! The openings end before the application is shown anything; the last one says which transport and which framing the
-//! connection has. Both have a half that the loop reads with and a half that any thread writes with.
+//! The openings end before the application is shown anything; the last one says which transport and
+//! which framing the connection has. Both have a half that the loop reads with and a half that any
+//! thread writes with.
 //!
 //! # Why any thread writes
 //!

@@ -86,7 +86,8 @@ impl<M> Link<M> {
         Reach { socket: &self.socket, pace: self.owner.pace(), output_bytes_max: self.owner.output_bytes_max() }
     }
 
-    /// Reads what the client sends through its transport. Only the owner does, and only if the socket is not plain.
+    /// Reads what the client sends through its transport. Only the owner does, and only if the
+    /// socket is not plain.
     pub(crate) fn read(&self, buffer: &mut [u8]) -> io::Result<Got> {
         self.side.lock().transport.read(&self.socket, buffer)
     }

@@ -18,8 +18,9 @@ thread_local! {
     static IS_LOOP: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether this thread is the one of an event loop: for a hook of panics, which runs on the thread that panics. A process
-/// that goes on without one of its loops leaves the connections of that loop alone.
+/// Whether this thread is the one of an event loop: for a hook of panics, which runs on the thread
+/// that panics. A process that goes on without one of its loops leaves the connections of that loop
+/// alone.
 pub fn is_loop_thread() -> bool {
     IS_LOOP.try_with(Cell::get).unwrap_or(false)
 }
@@ -33,7 +34,8 @@ pub struct LoopGroup<M> {
 }
 
 impl<M: Send + 'static> LoopGroup<M> {
-    /// Starts `count` loops on threads named `loop-0` and so on; `handler` makes the handler of each.
+    /// Starts `count` loops on threads named `loop-0` and so on; `handler` makes the handler of
+    /// each.
     ///
     /// # Errors
     ///

@@ -1,15 +1,18 @@
-//! [`Opening`]: a stage of the beginning of a connection, before the application is shown anything of it.
+//! [`Opening`]: a stage of the beginning of a connection, before the application is shown anything
+//! of it.
 //!
-//! A connection goes through a chain of openings. Each looks at the first bytes that were not consumed, may wait for more,
-//! may answer, and hands over to the next in the end; what it did not consume is the next one's. The last one says what the
-//! connection speaks from then on: its framing and its transport.
+//! A connection goes through a chain of openings. Each looks at the first bytes that were not
+//! consumed, may wait for more, may answer, and hands over to the next in the end; what it did not
+//! consume is the next one's. The last one says what the connection speaks from then on: its
+//! framing and its transport.
 //!
 //! ```text
 //!   Preface ──▶ PROXY header ──▶ nothing more ──▶ the connection is open
 //! ```
 //!
-//! Today the PROXY header is the only opening. That a connection speaks HTTP or TLS is found by the framing, because one
-//! that begins with frames must not wait. TLS, and a protocol inside of it, will be openings.
+//! Today the PROXY header is the only opening. That a connection speaks HTTP or TLS is found by the
+//! framing, because one that begins with frames must not wait. TLS, and a protocol inside of it,
+//! will be openings.
 
 use std::net::SocketAddr;
 
@@ -30,8 +33,9 @@ pub enum Preface {
     None,
     /// The header of the PROXY protocol: the peer is a trusted proxy. It is refused without.
     ProxyHeader,
-    /// The same as nothing, except that the header of the PROXY protocol is refused: the peer is not trusted to name
-    /// another address than its own, and what it says is no garbage from a client but a proxy that should have been.
+    /// The same as nothing, except that the header of the PROXY protocol is refused: the peer is
+    /// not trusted to name another address than its own, and what it says is no garbage from a
+    /// client but a proxy that should have been.
     NoProxyHeader,
     /// Openings of a test's own.
     #[cfg(feature = "simulation")]
@@ -66,7 +70,8 @@ pub(crate) struct Look {
 pub(crate) enum Step {
     /// More bytes are needed.
     Wait,
-    /// A proxy has told who its client is, or that it is the client itself. The next opening follows.
+    /// A proxy has told who its client is, or that it is the client itself. The next opening
+    /// follows.
     Introduced(Option<SocketAddr>),
     /// The next opening follows.
     #[cfg(feature = "simulation")]
@@ -108,7 +113,8 @@ impl Opening {
         }
     }
 
-    /// Looks at all bytes that have arrived and were not consumed. `over` says that no more is waited for.
+    /// Looks at all bytes that have arrived and were not consumed. `over` says that no more is
+    /// waited for.
     pub(crate) fn look(&mut self, bytes: &[u8], over: bool) -> Look {
         let (step, consumed) = match self {
             Opening::Nothing => (Step::Open(Manner::plain()), 0),

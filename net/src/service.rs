@@ -123,7 +123,8 @@ impl<H: Handler> Service<H> {
         }
     }
 
-    /// Notes what a socket has told. While nobody waits and there is time, its connection is served at once.
+    /// Notes what a socket has told. While nobody waits and there is time, its connection is served
+    /// at once.
     pub(crate) fn hear(&mut self, id: ConnId, event: Event) {
         let Some(conn) = self.connections.get_mut(id) else { return };
         let to_end = event.read_closed || event.error || event.urgent;

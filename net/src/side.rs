@@ -1,4 +1,5 @@
-//! [`Side`]: the writing side of a connection, which any thread has to itself while it holds the lock of the link.
+//! [`Side`]: the writing side of a connection, which any thread has to itself while it holds the
+//! lock of the link.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,12 +20,13 @@ pub(crate) struct Side {
     pub(crate) transport: Transport,
     /// Frames are written at the loop's pace, as long as they are bare.
     pub(crate) paced: bool,
-    /// The turn that has this link on one of its lists, and which. Every turn that sends something lists it
-    /// too, so that each has written what it sent before it is over.
+    /// The turn that has this link on one of its lists, and which. Every turn that sends something
+    /// lists it too, so that each has written what it sent before it is over.
     scheduled: Option<Scheduled>,
     /// The socket took no more; the owner will hear when it does.
     pub(crate) blocked: bool,
-    /// The client may have come back on another connection, and has not acknowledged all that it was sent since.
+    /// The client may have come back on another connection, and has not acknowledged all that it
+    /// was sent since.
     in_doubt: bool,
     /// How many frames that are given back were sent so far. It wraps around.
     pub(crate) pushes: u32,
@@ -97,7 +99,8 @@ impl Side {
         self.output.as_ref().map_or(0, |output| output.returnable())
     }
 
-    /// Bytes that were written and that the peer's kernel has not acknowledged. If that cannot be known, all of them.
+    /// Bytes that were written and that the peer's kernel has not acknowledged. If that cannot be
+    /// known, all of them.
     pub(crate) fn unacknowledged(&mut self, reach: Reach<'_>) -> usize {
         self.transport.unacknowledged(reach.socket, self.state == State::Finished)
     }
@@ -107,8 +110,9 @@ impl Side {
         let Some(output) = self.output.as_ref().filter(|_| self.state.writes()) else { return false };
         let max = output_bytes_max / 2;
         match self.is_paced() {
-            // What others have sent waits longer for a client that is paced, and it may well ask for something meanwhile.
-            // From this length on its replies are written without a pause, and the owner hears when the socket has room.
+            // What others have sent waits longer for a client that is paced, and it may well ask
+            // for something meanwhile. From this length on its replies are written without a pause,
+            // and the owner hears when the socket has room.
             true => output.pending_replies() >= max,
             false => output.pending_replies() >= max.min(REPLIES_BYTES_MAX) || output.pending() >= max,
         }
@@ -125,8 +129,8 @@ impl Side {
         self.list(link, turn, frame.len(), !matches!(fate, Fate::Return(_)));
     }
 
-    /// Has what was sent written at the end of the turn, if it is written at all and nobody else will; `answered` says
-    /// that it is a reply.
+    /// Has what was sent written at the end of the turn, if it is written at all and nobody else
+    /// will; `answered` says that it is a reply.
     fn list<L: Listed>(&mut self, link: &Arc<L>, turn: &mut Turn<L>, len: usize, answered: bool) {
         turn.note_sent(len);
         if self.blocked || !self.state.writes() {
@@ -153,8 +157,9 @@ impl Side {
         self.scheduled == Some(Scheduled { turn: turn.id(), answered: true })
     }
 
-    /// Whether the turn has to be written before this link takes a frame, because a reply must not leave before the frames
-    /// that it confirms. A reply confirms all that its client has had forwarded before.
+    /// Whether the turn has to be written before this link takes a frame, because a reply must not
+    /// leave before the frames that it confirms. A reply confirms all that its client has had
+    /// forwarded before.
     pub(crate) fn must_wait_for_others<L: Listed>(
         &self,
         answered: bool,
@@ -162,15 +167,17 @@ impl Side {
         turn: &Turn<L>,
     ) -> bool {
         match answered {
-            // It is written before a link that was sent a reply later, and such a link may hold what this reply confirms.
+            // It is written before a link that was sent a reply later, and such a link may hold
+            // what this reply confirms.
             true => self.is_answered(turn) && turn.is_mixed,
             // It is full and would be written now, with the replies in it.
             false => self.is_answered(turn) && self.returnable() >= output_bytes_max,
         }
     }
 
-    /// Whether what is pending has to be written before the link takes a reply: from then on it is written after the links
-    /// that were sent a reply earlier in this turn, and those replies may confirm what is pending here.
+    /// Whether what is pending has to be written before the link takes a reply: from then on it is
+    /// written after the links that were sent a reply earlier in this turn, and those replies may
+    /// confirm what is pending here.
     pub(crate) fn is_behind_others<L: Listed>(&self, turn: &Turn<L>) -> bool {
         !self.is_answered(turn) && !self.blocked && turn.has_answered() && self.pending() > 0
     }
@@ -226,7 +233,8 @@ impl Side {
         let written = match reach.pace {
             _ if !self.writer.is_bare() => output.write_to(wire, Writing::Together),
             Some(pace) if self.paced => {
-                // The turn may have begun a while ago, and what is written now is what the client is busy with from now on.
+                // The turn may have begun a while ago, and what is written now is what the client
+                // is busy with from now on.
                 output.write_paced(wire, pace, now.max(Instant::now()), reach.output_bytes_max / 2)
             }
             Some(_) | None => output.write_to(wire, Writing::OneByOne),
@@ -237,7 +245,8 @@ impl Side {
         }
     }
 
-    /// Asks the kernel what has arrived if that is worth it, and has somebody come again for what has not.
+    /// Asks the kernel what has arrived if that is worth it, and has somebody come again for what
+    /// has not.
     fn look_after<L: Listed>(&mut self, reach: Reach<'_>, link: &Arc<L>, turn: &mut Turn<L>) {
         let Some(output) = &self.output else { return };
         if output.awaits_report() || output.is_much_sent() || self.in_doubt {
@@ -306,8 +315,8 @@ impl Side {
         self.write(reach, link, turn)
     }
 
-    /// Asks the kernel what the peer's kernel has acknowledged; that it is all, and more than at the last look, ends the
-    /// doubt.
+    /// Asks the kernel what the peer's kernel has acknowledged; that it is all, and more than at
+    /// the last look, ends the doubt.
     fn ask<L: Listed>(&mut self, reach: Reach<'_>, turn: &mut Turn<L>) {
         let unacknowledged = self.unacknowledged(reach);
         let Some(output) = &mut self.output else { return };
@@ -338,7 +347,8 @@ impl Side {
         stalled
     }
 
-    /// Removes the frames with [`Fate::Return`] and these labels that the connection will not bring to its client.
+    /// Removes the frames with [`Fate::Return`] and these labels that the connection will not bring
+    /// to its client.
     pub(crate) fn take_back(&mut self, reach: Reach<'_>, wanted: impl Fn(u32) -> bool) -> Vec<(u32, Box<[u8]>)> {
         if self.output.is_none() {
             return Vec::new();
@@ -365,14 +375,15 @@ fn has_stalled(output: &Output, now: Instant) -> bool {
     output.waits_since().is_some_and(|since| now.saturating_duration_since(since) >= STALLED_AFTER)
 }
 
-/// Replies that wait for a client before it is read no further: enough to keep its socket busy, and little where thousands ask
-/// and do not read.
+/// Replies that wait for a client before it is read no further: enough to keep its socket busy, and
+/// little where thousands ask and do not read.
 const REPLIES_BYTES_MAX: usize = 64 * 1024;
 /// When the kernel is asked what has become of frames after which nothing was written.
 const LOOK_AFTER: Duration = Duration::from_secs(1);
-/// The same when somebody waits for the answer: at first soon, for most peers are near, then less often.
+/// The same when somebody waits for the answer: at first soon, for most peers are near, then less
+/// often.
 const REPORT_PAUSE_MIN: Duration = Duration::from_millis(2);
 const REPORT_PAUSE_MAX: Duration = Duration::from_millis(100);
-/// How long a peer may owe an acknowledgement until its connection counts as dead for whoever has a better one. Several
-/// times what any round trip takes.
+/// How long a peer may owe an acknowledgement until its connection counts as dead for whoever has a
+/// better one. Several times what any round trip takes.
 const STALLED_AFTER: Duration = Duration::from_secs(1);

@@ -1,8 +1,9 @@
 //! [`Transport`]: what lies between the frames of a connection and its socket.
 //!
-//! Today that is nothing: bytes go to the socket as they are. A transport that makes other bytes of them, TLS say, makes
-//! *records*: so many bytes of payload become so many on the wire. The kernel counts the bytes of the wire, while what
-//! comes back from a dead connection is counted in payload. A [`Ledger`] leads from one to the other.
+//! Today that is nothing: bytes go to the socket as they are. A transport that makes other bytes of
+//! them, TLS say, makes *records*: so many bytes of payload become so many on the wire. The kernel
+//! counts the bytes of the wire, while what comes back from a dead connection is counted in
+//! payload. A [`Ledger`] leads from one to the other.
 //!
 //! ```text
 //!   payload    │  record  │   record   │ record │ not taken yet
@@ -10,11 +11,13 @@
 //!                acknowledged ↑     ↑ the socket has taken these; what follows is kept *ahead*
 //! ```
 //!
-//! A transport belongs to the locked side of a link, because any thread writes. Payload counts as written as soon as it is
-//! in a record, like a frame of which the socket has taken a part. No more than one record is kept ahead. A record counts
-//! as arrived when all of it has: what arrives twice is a nuisance, what arrives never is a loss.
+//! A transport belongs to the locked side of a link, because any thread writes. Payload counts as
+//! written as soon as it is in a record, like a frame of which the socket has taken a part. No more
+//! than one record is kept ahead. A record counts as arrived when all of it has: what arrives twice
+//! is a nuisance, what arrives never is a loss.
 //!
-//! For a plain socket the ledger is the identity. It is not kept, nothing is compared, and the loop reads without the lock.
+//! For a plain socket the ledger is the identity. It is not kept, nothing is compared, and the loop
+//! reads without the lock.
 
 use std::io;
 
@@ -38,7 +41,8 @@ pub(crate) enum Transport {
     Custom(Box<Records>),
 }
 
-/// What one read has brought. Unless it is short, the loop reads again before it waits for an event.
+/// What one read has brought. Unless it is short, the loop reads again before it waits for an
+/// event.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Got {
     /// Bytes of payload; none at the end of the stream.
@@ -88,8 +92,9 @@ impl Transport {
         }
     }
 
-    /// Bytes of payload that were taken and that the peer's kernel has not acknowledged, as far as is known: `usize::MAX`
-    /// if nothing is. `is_shut` says that our side of the socket was shut down.
+    /// Bytes of payload that were taken and that the peer's kernel has not acknowledged, as far as
+    /// is known: `usize::MAX` if nothing is. `is_shut` says that our side of the socket was shut
+    /// down.
     pub(crate) fn unacknowledged(&mut self, socket: &Socket, is_shut: bool) -> usize {
         match self {
             Transport::Plain => socket.unacknowledged(is_shut).unwrap_or(usize::MAX),

@@ -291,7 +291,8 @@ fn a_flood_does_not_outlive_a_hang_up() {
 #[test]
 fn a_flood_does_not_starve_another_client() {
     const FRAME_BYTES: usize = 100;
-    /// The rest of one turn and the whole of the next: each may read 256 KiB and what is left over of a read.
+    /// The rest of one turn and the whole of the next: each may read 256 KiB and what is left over
+    /// of a read.
     const TURNS_BYTES_MAX: usize = 2 * (256 + 64) * 1024;
     const ROUNDS: usize = 40;
 
@@ -351,7 +352,8 @@ fn a_reset_is_told_once_and_before_the_end_whoever_finds_it() {
         peer.wait_until_unread(64 * 1024);
         let Peer { socket, link, seen } = peer;
         SockRef::from(&socket).set_linger(Some(Duration::ZERO)).expect("an option");
-        // Dropping the socket resets the connection; the handler does it after the poll and before the last read.
+        // Dropping the socket resets the connection; the handler does it after the poll and before
+        // the last read.
         *victim.lock().expect("no panic") = (found_by == "read").then(|| socket.try_clone().expect("a descriptor"));
         drop(socket);
         if found_by == "write" {

@@ -1,4 +1,5 @@
-//! The files of this package use each other in one direction only, as the head of `src/lib.rs` says.
+//! The files of this package use each other in one direction only, as the head of `src/lib.rs`
+//! says.
 
 use std::fs;
 use std::path::{Path, PathBuf};

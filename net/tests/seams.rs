@@ -1,4 +1,5 @@
-//! Other framings, openings and transports than today's find their places: each test puts in some of its own.
+//! Other framings, openings and transports than today's find their places: each test puts in some
+//! of its own.
 
 mod util;
 
@@ -13,8 +14,8 @@ use net::simulation::{
 use net::{CloseReason, Fate, Link, Preface, Refused};
 use util::{Astray, Note, PATIENCE, Peer, Seen, TestServer, echo, ignore, later, settings, taken, wait_until};
 
-/// A frame of the framing here: four bytes of length, the highest bit telling a ping, and a payload that is masked, from
-/// clients only.
+/// A frame of the framing here: four bytes of length, the highest bit telling a ping, and a payload
+/// that is masked, from clients only.
 fn masked(payload: &[u8]) -> Vec<u8> {
     let head = u32::try_from(payload.len()).expect("short").to_be_bytes();
     head.into_iter().chain(payload.iter().map(|byte| byte ^ MASK)).collect()
@@ -27,7 +28,8 @@ fn unmasked(payload: &[u8]) -> Vec<u8> {
 const MASK: u8 = 0x5a;
 const PING: u8 = 0x80;
 
-/// Finds them. Like a WebSocket it takes the mask off where the frame lies, and answers pings itself.
+/// Finds them. Like a WebSocket it takes the mask off where the frame lies, and answers pings
+/// itself.
 #[derive(Default, Debug)]
 struct PrefixReader {
     /// This was found, its mask is off, and it was not taken.
@@ -225,7 +227,8 @@ fn frames_of_another_framing_come_back_as_payloads() {
     assert!(back == expected, "the last ones, whole, in order, without head and tail");
 }
 
-/// Writes each byte twice, in records of a length of their own: three bytes, the payload's length among them.
+/// Writes each byte twice, in records of a length of their own: three bytes, the payload's length
+/// among them.
 #[derive(Default, Debug)]
 struct Doubling {
     begun: Vec<u8>,
@@ -303,7 +306,8 @@ fn exactly_the_frames_that_no_whole_record_has_brought_come_back() {
     // Reads some, so that more than the first record is acknowledged, and leaves the rest.
     let mut received = vec![0; 300_000];
     peer.socket.read_exact(&mut received).expect("that much was sent");
-    // What the kernel of the client has acknowledged is in its buffer or was read; the server learns it from its own.
+    // What the kernel of the client has acknowledged is in its buffer or was read; the server
+    // learns it from its own.
     wait_until(|| peer.link.undelivered_bytes() < sent * 30_000);
     let (link, seen) = peer.reset();
     wait_closed(&seen);
@@ -322,7 +326,8 @@ fn exactly_the_frames_that_no_whole_record_has_brought_come_back() {
     assert!(back == expected, "the last ones, whole and in order");
 }
 
-/// Sends frames, from this thread, until a socket that nobody reads has taken what it takes; how many it took.
+/// Sends frames, from this thread, until a socket that nobody reads has taken what it takes; how
+/// many it took.
 fn fill(server: &TestServer, frame: impl Fn(usize) -> String) -> (Peer, usize) {
     let peer = enter(server, b"");
     let mut sent = 0;
@@ -339,7 +344,8 @@ fn wait_closed(seen: &std::sync::mpsc::Receiver<Seen>) {
     while !matches!(seen.recv_timeout(PATIENCE).expect("it closes"), Seen::Closed(_)) {}
 }
 
-/// All that comes back of a connection that is closed: behind the second of two letters, the turn that closed it is over.
+/// All that comes back of a connection that is closed: behind the second of two letters, the turn
+/// that closed it is over.
 fn come_back(server: &TestServer, link: &Arc<Link<Note>>) -> Vec<String> {
     let mut back = Vec::new();
     for text in ["one", "two"] {

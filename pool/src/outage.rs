@@ -3,7 +3,8 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-/// Whether something fails, and since when. The owner logs when it begins and when it is over, and is silent in between.
+/// Whether something fails, and since when. The owner logs when it begins and when it is over, and
+/// is silent in between.
 ///
 /// ```
 /// let mut outage = pool::Outage::default();

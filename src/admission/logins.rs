@@ -30,8 +30,8 @@ pub struct Logins {
 struct Failures {
     count: u32,
     pending: u32,
-    /// Earliest time of the next attempt, set by failures only. It is never derived from when an attempt began,
-    /// because loops read the clock at different moments.
+    /// Earliest time of the next attempt, set by failures only. It is never derived from when an
+    /// attempt began, because loops read the clock at different moments.
     until: Option<Instant>,
     /// When it last changed.
     at: Instant,

@@ -21,7 +21,8 @@ pub struct Rates {
     pub epoch: Instant,
 }
 
-/// The allowance that one connection has left. Small: there is one for each connection, however idle.
+/// The allowance that one connection has left. Small: there is one for each connection, however
+/// idle.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Meter {
     frames: Bucket,

@@ -9,7 +9,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 pub struct Source(u64);
 
 impl Source {
-    /// The source with this address. An IPv4 address in its IPv6 form (`::ffff:10.0.0.1`) is that IPv4 address.
+    /// The source with this address. An IPv4 address in its IPv6 form (`::ffff:10.0.0.1`) is that
+    /// IPv4 address.
     pub fn of(address: IpAddr) -> Source {
         match address.to_canonical() {
             IpAddr::V4(address) => Source(IPV4 | u64::from(address.to_bits())),

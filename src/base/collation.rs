@@ -1,4 +1,5 @@
-//! How names are compared: without regard to case and accents, as MySQL's `utf8mb4_0900_ai_ci` does.
+//! How names are compared: without regard to case and accents, as MySQL's `utf8mb4_0900_ai_ci`
+//! does.
 //!
 //! That collation gives every character weights from the Unicode collation table (UTS #10) and
 //! compares the primary ones only. [`fold`] gives the same result without the table: two texts are
@@ -6,9 +7,11 @@
 //! and never shown.
 //!
 //! The differences from MySQL, found by comparing every single character with the table:
-//! - Equal there, different here: hiragana and katakana, kana of different size, the digits of different scripts (but not
-//!   full-width ones), a few Latin letters (`ꜳ`, `ʣ`) and letters of historic scripts.
-//! - Different there, equal here: kinds of blanks, and the few letters that medieval texts write above another letter.
+//! - Equal there, different here: hiragana and katakana, kana of different size, the digits of
+//!   different scripts (but not full-width ones), a few Latin letters (`ꜳ`, `ʣ`) and letters of
+//!   historic scripts.
+//! - Different there, equal here: kinds of blanks, and the few letters that medieval texts write
+//!   above another letter.
 
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::canonical_combining_class;
@@ -37,24 +40,27 @@ fn is_ignored(c: char) -> bool {
     match c {
         '\t'..='\r' | '\u{85}' => false,
         _ if c.is_control() => true,
-        // Format characters and variation selectors: invisible, so a name that differs only by them is a forgery.
+        // Format characters and variation selectors: invisible, so a name that differs only by them
+        // is a forgery.
         '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{180b}'..='\u{180e}' | '\u{200b}'..='\u{200f}' => true,
         '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' => true,
         '\u{e0001}'..='\u{e007f}' | '\u{e0100}'..='\u{e01ef}' => true,
         // Enclosing marks: the circle or keycap around a character.
         '\u{488}' | '\u{489}' | '\u{20dd}'..='\u{20e0}' | '\u{20e2}'..='\u{20e4}' => true,
-        // Marks with a class are accents and tone signs, except the viramas (9) and the vowels of Telugu, Thai, Lao and
-        // Tibetan, which are letters of their own.
+        // Marks with a class are accents and tone signs, except the viramas (9) and the vowels of
+        // Telugu, Thai, Lao and Tibetan, which are letters of their own.
         _ => !matches!(canonical_combining_class(c), 0 | 9 | 84 | 91 | 103 | 118 | 129 | 130 | 132),
     }
 }
 
-/// The accented letters that the table takes for other letters than their base: `й`, and `آ أ إ ؤ ئ`.
+/// The accented letters that the table takes for other letters than their base: `й`, and `آ أ إ ؤ
+/// ئ`.
 fn makes_another_letter(before: char, c: char) -> bool {
     matches!((before, c), ('и' | 'И', '\u{306}') | ('ا' | 'و' | 'ي', '\u{653}'..='\u{655}'))
 }
 
-/// Appends one lower-case letter; those that do not decompose but whose weights are other letters' become these.
+/// Appends one lower-case letter; those that do not decompose but whose weights are other letters'
+/// become these.
 fn push_spelled(folded: &mut String, lower: char) {
     match lower {
         'ß' => folded.push_str("ss"),

@@ -1,4 +1,5 @@
-//! [`Threads`]: what starts the threads of a server, so that a simulation can assemble the same server without any.
+//! [`Threads`]: what starts the threads of a server, so that a simulation can assemble the same
+//! server without any.
 
 use std::io;
 

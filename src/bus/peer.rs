@@ -138,7 +138,8 @@ pub(crate) struct Consignment<'b> {
     pub(crate) to: UserId,
     /// The messages, one on each line.
     pub(crate) frames: &'b str,
-    /// A dead connection of another node has returned them, see [`Node::on_returned`](super::Node::on_returned).
+    /// A dead connection of another node has returned them, see
+    /// [`Node::on_returned`](super::Node::on_returned).
     pub(crate) is_returned: bool,
 }
 

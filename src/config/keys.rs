@@ -1,4 +1,5 @@
-//! The table of settings: what each is called, what it means, and which field of [`Config`] its value goes to.
+//! The table of settings: what each is called, what it means, and which field of [`Config`] its
+//! value goes to.
 
 use std::path::PathBuf;
 use std::time::Duration;

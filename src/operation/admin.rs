@@ -1,4 +1,5 @@
-//! [`Admin`]: a small HTTP port for orchestrators and Prometheus: `/healthz`, `/readyz` and `/metrics`.
+//! [`Admin`]: a small HTTP port for orchestrators and Prometheus: `/healthz`, `/readyz` and
+//! `/metrics`.
 //!
 //! It answers `GET` and `HEAD`, one request per connection, and has no access control. The answers
 //! come from earlier checks ([`Health`]) or from counters ([`Metrics`]), so no answer waits.

@@ -1,4 +1,5 @@
-//! What the system lets this process have: descriptors, threads, and the address space that they reserve.
+//! What the system lets this process have: descriptors, threads, and the address space that they
+//! reserve.
 
 mod address_space;
 

@@ -5,7 +5,8 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
 
-/// The text to be forwarded for a frame: the same JSON value on one line. Nearly always the frame itself.
+/// The text to be forwarded for a frame: the same JSON value on one line. Nearly always the frame
+/// itself.
 ///
 /// Nothing is scanned or copied before [`Forward::text`], so a frame that its sender may not send
 /// costs no more than parsing.

@@ -47,7 +47,8 @@ impl<'f> Members<'f> {
     /// Fills the empty members from the frame.
     pub(super) fn read(&mut self, text: &'f str) -> Result<(), BadRequest> {
         let mut json = serde_json::Deserializer::from_str(text);
-        // The visitors count the levels themselves, because the limit here is one more than the parser's.
+        // The visitors count the levels themselves, because the limit here is one more than the
+        // parser's.
         json.disable_recursion_limit();
         json.deserialize_map(self).and_then(|()| json.end()).map_err(|_| BadRequest)
     }

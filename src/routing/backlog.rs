@@ -89,8 +89,8 @@ impl Backlog {
         Backlog { lane: (nth as u64, lanes as u64), returned: Vec::new(), counted: 0, spooling, moved: Vec::new() }
     }
 
-    /// The lane's next state after a panic, which may have left this one half changed. Messages that
-    /// no sender would send again are kept, and the spool is read again.
+    /// The lane's next state after a panic, which may have left this one half changed. Messages
+    /// that no sender would send again are kept, and the spool is read again.
     pub fn begin_again(self, spool: &dyn Spool) -> Backlog {
         let Backlog { lane, returned, counted, moved, .. } = self;
         Backlog { lane, returned, counted, moved, ..Backlog::new(0, 1, spool) }

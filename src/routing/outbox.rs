@@ -124,9 +124,10 @@ impl Outbox {
         }
     }
 
-    /// The lane's next state after a panic, which may have left this one half changed, and everything
-    /// that was on its way: the caller has the store keep that, including messages that another node
-    /// has taken and not confirmed. Sequences go on, because answers to earlier ones may still come.
+    /// The lane's next state after a panic, which may have left this one half changed, and
+    /// everything that was on its way: the caller has the store keep that, including messages that
+    /// another node has taken and not confirmed. Sequences go on, because answers to earlier ones
+    /// may still come.
     pub fn begin_again(self) -> (Outbox, Vec<LaneItem>) {
         let next = Outbox { sequence: self.sequence, ..Outbox::new(self.envelope_bytes_max) };
         let of_line = |Line { in_flight, waiting, .. }| {
@@ -176,8 +177,8 @@ impl Outbox {
                     self.publish_first(user, &mut offers, clock, bus, &mut sorted);
                     sorted.keep.push(LaneItem::Delivery(delivery));
                 }
-                // The user has come to another node since. What is about to be offered for the first time is older, and what
-                // becomes of that must be known before.
+                // The user has come to another node since. What is about to be offered for the
+                // first time is older, and what becomes of that must be known before.
                 (LaneItem::Delivery(delivery), None) if delivery.follows_its_user() && !offers.ends_sent(user) => {
                     offers.add(delivery);
                 }
@@ -494,7 +495,8 @@ impl Offers {
         self.by_user.contains_key(&user)
     }
 
-    /// Whether the last of what is for this user was sent to the user now, and not returned by a dead connection.
+    /// Whether the last of what is for this user was sent to the user now, and not returned by a
+    /// dead connection.
     fn ends_sent(&self, user: UserId) -> bool {
         self.by_user.get(&user).is_some_and(|(at, _)| !self.envelopes[*at].is_returned)
     }

@@ -18,12 +18,14 @@
 //! database is unreachable. A mailbox whose size cannot be queried is counted a little later, from
 //! what this node has put in.
 //!
-//! However many mailboxes one client writes to, what was put into another one is not forgotten: mailboxes that are not counted
-//! yet share a fixed number of sums ([`SUMS`]), by a secret hash. Those of one sum are counted earlier than each alone would
-//! be. A question takes from the sum what it finds in the mailbox, but a sixteenth at least, because what was fetched
-//! since is still in the sum. So there is one question at most for each 256th of a quota that is stored, and a client that
-//! wants another user's sum to shrink by as much has to write to [`SUMS`] mailboxes on average. A counted mailbox is
-//! forgotten after [`COUNTED_MAX`] others have been counted; then it is counted anew.
+//! However many mailboxes one client writes to, what was put into another one is not forgotten:
+//! mailboxes that are not counted yet share a fixed number of sums ([`SUMS`]), by a secret hash.
+//! Those of one sum are counted earlier than each alone would be. A question takes from the sum
+//! what it finds in the mailbox, but a sixteenth at least, because what was fetched since is still
+//! in the sum. So there is one question at most for each 256th of a quota that is stored, and a
+//! client that wants another user's sum to shrink by as much has to write to [`SUMS`] mailboxes on
+//! average. A counted mailbox is forgotten after [`COUNTED_MAX`] others have been counted; then it
+//! is counted anew.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
@@ -63,7 +65,8 @@ pub struct Admitted {
 pub type Size<'a> = &'a dyn Fn(UserId) -> Option<usize>;
 
 struct Known {
-    /// What this node has put into all mailboxes of a sum that are not counted, since it was set back.
+    /// What this node has put into all mailboxes of a sum that are not counted, since it was set
+    /// back.
     sums: Box<[usize]>,
     counted: Recent<UserId, Counted, FxBuildHasher>,
     /// The earliest time of the next query.
@@ -190,7 +193,8 @@ impl Quotas {
             (Some(counted), Some(size)) => *counted = Counted::new(self.bytes_max.saturating_sub(size), now),
             (None, size) => {
                 let sum = self.sum(known, user);
-                // What nobody can be asked about, the sum must do for. The spool is bounded by itself.
+                // What nobody can be asked about, the sum must do for. The spool is bounded by
+                // itself.
                 let used = size.unwrap_or(*sum);
                 *sum -= size.unwrap_or(0).max(*sum / SHRINKS_BY).min(*sum);
                 let mut counted = Counted::new(self.bytes_max.saturating_sub(used), now);
@@ -243,7 +247,8 @@ enum Verdict {
 const SUMS: usize = 1 << 19;
 /// Which part of a sum a question takes away at least.
 const SHRINKS_BY: usize = 16;
-/// Counted mailboxes that are remembered at least, and at most twice as many: some tens of megabytes.
+/// Counted mailboxes that are remembered at least, and at most twice as many: some tens of
+/// megabytes.
 const COUNTED_MAX: usize = 100_000;
 /// The part of its quota that a node puts into a mailbox before it is counted.
 const UNCOUNTED: usize = 16;
@@ -348,7 +353,8 @@ mod tests {
     fn what_earlier_batches_have_stored_counts_once() {
         let scene = Scene::new();
         scene.store(1, 5);
-        // The size is asked in the middle of this batch: 500 bytes are stored, and 500 are about to be.
+        // The size is asked in the middle of this batch: 500 bytes are stored, and 500 are about to
+        // be.
         assert_eq!((scene.store(1, 1000), scene.asked.get()), (5 + 75, 1), "half of the other 15,000");
     }
 

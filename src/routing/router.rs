@@ -246,8 +246,8 @@ impl Router {
         self.presence.read(user).has(user)
     }
 
-    /// Whether messages for `user` may come to `link`. A connection that others have logged out is on no list any more, unless
-    /// its client has logged in again.
+    /// Whether messages for `user` may come to `link`. A connection that others have logged out is
+    /// on no list any more, unless its client has logged in again.
     pub fn is_on(&self, user: UserId, link: &ClientLink) -> bool {
         self.presence.read(user).is_on(user, link)
     }

@@ -1,4 +1,5 @@
-//! How a frame for a large group gets on: a piece in each turn, and in between the frame is posted to its sender's loop.
+//! How a frame for a large group gets on: a piece in each turn, and in between the frame is posted
+//! to its sender's loop.
 
 use net::Turn;
 
@@ -13,8 +14,8 @@ pub fn begin(router: &Router, turn: &mut Turn<Posted>, mut spread: Spread) {
     post(Box::new(spread));
 }
 
-/// Delivers the next piece, if the sender has time left in this turn. After the last piece, returns what became of the frame,
-/// and its length.
+/// Delivers the next piece, if the sender has time left in this turn. After the last piece, returns
+/// what became of the frame, and its length.
 pub fn go_on(router: &Router, turn: &mut Turn<Posted>, spread: Box<Spread>) -> Option<(Routed, usize)> {
     // Others are served between two pieces of an account, however many groups it writes to.
     if !turn.has_left(&spread.sender) {

@@ -1,4 +1,5 @@
-//! How a session fetches stored messages: it claims the mailbox, waits for memory, and then for a worker.
+//! How a session fetches stored messages: it claims the mailbox, waits for memory, and then for a
+//! worker.
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -33,7 +34,8 @@ pub(super) struct Fetching {
 }
 
 impl Fetching {
-    /// With half of the memory for clients. The texts and the reply that is made of them are in memory at once.
+    /// With half of the memory for clients. The texts and the reply that is made of them are in
+    /// memory at once.
     pub(super) fn new(config: &Config, router: Arc<Router>, requests: Arc<Requests>, jobs: Arc<Jobs>) -> Fetching {
         let fetches = Fetches::new(config.memory_bytes_max / 2, 2 * config.fetch_bytes_max);
         Fetching { mailboxes: Mailboxes::new(), fetches, router, requests, jobs }

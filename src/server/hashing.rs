@@ -33,8 +33,8 @@ impl Hashing {
         Hashing { hashers, queue, turns: Arc::default(), pace: Arc::new(Pace::new(count)) }
     }
 
-    /// Has a job done that hashes a password for a client who comes from there, and calls `note` before the answer. False if
-    /// there is no room; the session hears then when to come again.
+    /// Has a job done that hashes a password for a client who comes from there, and calls `note`
+    /// before the answer. False if there is no room; the session hears then when to come again.
     pub(super) fn submit(
         &self,
         (job, jobs): (Job, Arc<Jobs>),

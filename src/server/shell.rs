@@ -1,4 +1,5 @@
-//! [`Shell`]: the handler of one event loop. It feeds the sessions what happens and carries out what they want.
+//! [`Shell`]: the handler of one event loop. It feeds the sessions what happens and carries out
+//! what they want.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -233,7 +233,8 @@ fn what_is_held_from_an_earlier_login_is_not_handed_on_with_the_rest() {
     }
 }
 
-/// The posts of a logout may come when the client has logged in again: then they are about the login before.
+/// The posts of a logout may come when the client has logged in again: then they are about the
+/// login before.
 #[test]
 fn a_logout_that_comes_after_the_next_login_takes_no_rights() {
     for post in [Posted::LoggedOut, Posted::AccountChanged] {

@@ -1,4 +1,5 @@
-//! How the parts of a server are put together: for the program, with threads, and for the simulation, without.
+//! How the parts of a server are put together: for the program, with threads, and for the
+//! simulation, without.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,14 +1,17 @@
-//! The store of a cluster: a MySQL or MariaDB database that all nodes share, perhaps with reference servers.
+//! The store of a cluster: a MySQL or MariaDB database that all nodes share, perhaps with reference
+//! servers.
 //!
-//! Calls use connections of a pool (`pool::ConnectionPool`) and prepared statements. `calls.rs` says what happens when a
-//! statement fails, `dial.rs` how connections are opened, `health.rs` how calls fail at once while the database is gone, and
-//! `schema.rs` which tables it works on. Each role has a file; messages have two, for tables with ids and, as the reference
-//! server made them, without (`keyless.rs`).
+//! Calls use connections of a pool (`pool::ConnectionPool`) and prepared statements. `calls.rs`
+//! says what happens when a statement fails, `dial.rs` how connections are opened, `health.rs` how
+//! calls fail at once while the database is gone, and `schema.rs` which tables it works on. Each
+//! role has a file; messages have two, for tables with ids and, as the reference server made them,
+//! without (`keyless.rs`).
 //!
-//! A call whose answer was lost is made again where that does no harm. For messages that means at least once: an append
-//! in doubt is repeated, for twice is better than never.
+//! A call whose answer was lost is made again where that does no harm. For messages that means at
+//! least once: an append in doubt is repeated, for twice is better than never.
 //!
-//! Unlike the embedded store this one is not alone: `User.state` is left as it is when the database is opened.
+//! Unlike the embedded store this one is not alone: `User.state` is left as it is when the database
+//! is opened.
 
 mod accounts;
 mod calls;
@@ -63,8 +66,8 @@ struct Base {
 impl MysqlStore {
     /// Connects and looks at the tables, which it logs.
     ///
-    /// # Errors
-    /// Anything that the operator has to put right; see [`OpenError`]. Once it is open, the store survives the database.
+    /// # Errors Anything that the operator has to put right; see [`OpenError`]. Once it is open,
+    /// the store survives the database.
     pub fn open(settings: &MysqlSettings) -> Result<MysqlStore, OpenError> {
         let open::OpenedDatabase { calls, schema, limits, name } = open::open(settings)?;
         log::info!("{name}: {}", schema.describe());
@@ -130,7 +133,8 @@ impl Messages for MysqlStore {
     }
 }
 
-/// A value of a row by the name of its column. A value of another type, or none, is an error and no panic.
+/// A value of a row by the name of its column. A value of another type, or none, is an error and no
+/// panic.
 fn column<T: FromValue>(row: &mut Row, name: &str) -> mysql::Result<T> {
     match row.take_opt(name) {
         Some(value) => Ok(value?),

@@ -1,4 +1,5 @@
-//! [`Outages`]: one line in the log when a kind of call begins to fail, and one when it works again.
+//! [`Outages`]: one line in the log when a kind of call begins to fail, and one when it works
+//! again.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -9,8 +10,8 @@ use pool::Outage;
 
 use crate::store::StoreError;
 
-/// The kinds of call that fail. Each kind is remembered by itself: one may fail while others work, when a right was
-/// revoked or a table is damaged, and then they must not take turns in the log.
+/// The kinds of call that fail. Each kind is remembered by itself: one may fail while others work,
+/// when a right was revoked or a table is damaged, and then they must not take turns in the log.
 #[derive(Debug, Default)]
 pub struct Outages {
     failing: Mutex<BTreeMap<&'static str, Failing>>,

@@ -1,4 +1,5 @@
-//! The roles of a store: each caller takes the one that it uses, and a test double implements that one.
+//! The roles of a store: each caller takes the one that it uses, and a test double implements that
+//! one.
 //!
 //! | role | what is asked of it |
 //! |---|---|
@@ -53,7 +54,8 @@ impl Store {
         (store, Opener { accounts, contacts, messages, states })
     }
 
-    /// As [`Messages::fits`]. What is accepted must be stored, so nothing fits before anything is known of the tables.
+    /// As [`Messages::fits`]. What is accepted must be stored, so nothing fits before anything is
+    /// known of the tables.
     pub fn fits(&self, text: &str) -> bool {
         self.messages.get().is_ok_and(|messages| messages.fits(text))
     }
@@ -117,13 +119,15 @@ pub trait AllRoles: Accounts + Contacts + Messages + States + Database {}
 
 impl<S: Accounts + Contacts + Messages + States + Database> AllRoles for S {}
 
-/// The accounts. Its methods block and may be called from any thread but a loop, as those of all roles.
+/// The accounts. Its methods block and may be called from any thread but a loop, as those of all
+/// roles.
 pub trait Accounts: Send + Sync + 'static {
-    /// Whether a hashed password fits its column. Where it does not, passwords are stored and compared as plain text.
+    /// Whether a hashed password fits its column. Where it does not, passwords are stored and
+    /// compared as plain text.
     fn fits_hashes(&self) -> bool;
 
-    /// The stored password of `user` as it stands in the table (a PHC string, or plain text of the reference server),
-    /// `None` for an unknown user.
+    /// The stored password of `user` as it stands in the table (a PHC string, or plain text of the
+    /// reference server), `None` for an unknown user.
     fn credential(&self, user: UserId) -> Result<Option<String>, StoreError>;
 
     /// The same of many users, in any order; those who are unknown or have none are left out.
@@ -147,7 +151,8 @@ pub trait Accounts: Send + Sync + 'static {
 
 /// Friends and groups.
 pub trait Contacts: Send + Sync + 'static {
-    /// Makes two users friends of each other, each row once. `None` when one of them does not exist.
+    /// Makes two users friends of each other, each row once. `None` when one of them does not
+    /// exist.
     fn add_friends(&self, a: UserId, b: UserId) -> Result<Option<FriendNames>, StoreError>;
 
     /// Deletes the one row `from` -> `to`; no such row is no error.
@@ -159,8 +164,8 @@ pub trait Contacts: Send + Sync + 'static {
     /// A new group with `owner` as its creator and first member.
     fn create_group(&self, owner: UserId, name: &str, description: &str) -> Result<GroupId, StoreError>;
 
-    /// Makes `user` a normal member unless it is a member already, or the group has `members_max` members. Nodes that do so
-    /// at the same time may exceed that.
+    /// Makes `user` a normal member unless it is a member already, or the group has `members_max`
+    /// members. Nodes that do so at the same time may exceed that.
     fn join_group(&self, user: UserId, group: GroupId, members_max: usize) -> Result<Joined, StoreError>;
 
     /// Whether `user` is a member, without reading all that are.
@@ -179,33 +184,36 @@ pub trait Contacts: Send + Sync + 'static {
     /// One group, `None` if unknown.
     fn group(&self, group: GroupId) -> Result<Option<Group>, StoreError>;
 
-    /// At most `limit` groups whose name contains `text` literally, without regard to case and accents, by ascending id; those
-    /// that are found within [`SEARCH_TIME`](super::SEARCH_TIME).
+    /// At most `limit` groups whose name contains `text` literally, without regard to case and
+    /// accents, by ascending id; those that are found within [`SEARCH_TIME`](super::SEARCH_TIME).
     fn groups_named(&self, text: &str, limit: usize) -> Result<Vec<Group>, StoreError>;
 
-    /// The members of `group` by ascending id; empty for an unknown group, since every group has its creator.
+    /// The members of `group` by ascending id; empty for an unknown group, since every group has
+    /// its creator.
     fn members(&self, group: GroupId) -> Result<Vec<UserId>, StoreError>;
 }
 
 /// Messages that are read once: what waits for users who are offline.
 pub trait Messages: Send + Sync + 'static {
-    /// Keeps messages for recipients that are not online. The whole batch is one transaction: all or nothing.
-    /// Returns one outcome per message, in the order given; of one recipient, later messages are fetched later.
+    /// Keeps messages for recipients that are not online. The whole batch is one transaction: all
+    /// or nothing. Returns one outcome per message, in the order given; of one recipient, later
+    /// messages are fetched later.
     fn append(&self, messages: &[Message]) -> Result<Vec<Kept>, StoreError>;
 
-    /// Whether [`Messages::append`] would not find this text too long, as far as is known without asking the database.
+    /// Whether [`Messages::append`] would not find this text too long, as far as is known without
+    /// asking the database.
     fn fits(&self, _text: &str) -> bool {
         true
     }
 
-    /// What is stored for `user`, in bytes, with [`ROW_BYTES`](super::ROW_BYTES) for each message beside its
-    /// text. Asked only of mailboxes that much goes into.
+    /// What is stored for `user`, in bytes, with [`ROW_BYTES`](super::ROW_BYTES) for each message
+    /// beside its text. Asked only of mailboxes that much goes into.
     fn mailbox_bytes(&self, _user: UserId) -> Result<usize, StoreError> {
         Ok(0)
     }
 
-    /// The oldest messages kept for `user`, in the order they were appended, as many as fit in `bytes_max` of text
-    /// but at least one if there is any. Nothing is deleted.
+    /// The oldest messages kept for `user`, in the order they were appended, as many as fit in
+    /// `bytes_max` of text but at least one if there is any. Nothing is deleted.
     fn fetch(&self, user: UserId, bytes_max: usize) -> Result<Vec<KeptMessage>, StoreError>;
 
     /// Deletes exactly these messages of `user`; one that is gone already is no error.
@@ -214,16 +222,19 @@ pub trait Messages: Send + Sync + 'static {
 
 /// `User.state`, which the server writes for neighbours and tools, and never trusts.
 pub trait States: Send + Sync + 'static {
-    /// Writes `User.state` for many users at once. Later entries of one user win; unknown users are passed over.
+    /// Writes `User.state` for many users at once. Later entries of one user win; unknown users are
+    /// passed over.
     fn set_states(&self, changes: &[(UserId, UserState)]) -> Result<(), StoreError>;
 
     /// Writes that nobody is online.
     fn set_all_offline(&self) -> Result<(), StoreError>;
 
-    /// Those of `users` whose `User.state` says online, in any order. The column is what reference nodes go by.
+    /// Those of `users` whose `User.state` says online, in any order. The column is what reference
+    /// nodes go by.
     fn online(&self, users: &[UserId]) -> Result<Vec<UserId>, StoreError>;
 
-    /// The users after `user` whose `User.state` says online, by ascending id, at most `limit` of them.
+    /// The users after `user` whose `User.state` says online, by ascending id, at most `limit` of
+    /// them.
     fn online_after(&self, user: UserId, limit: usize) -> Result<Vec<UserId>, StoreError>;
 }
 
@@ -242,15 +253,15 @@ pub trait Database: Send + Sync + 'static {
         None
     }
 
-    /// Finds out whether the database keeps what it is given, by a small write if need be, within a few seconds whatever is
-    /// wrong with it.
+    /// Finds out whether the database keeps what it is given, by a small write if need be, within a
+    /// few seconds whatever is wrong with it.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] when it does not, or says nothing.
     fn check(&self) -> Result<(), StoreError>;
 
-    /// Whether the database was taken away for good, so that what it is given now would be found by nobody. It should be
-    /// given only what nobody can be told of, and the server should stop.
+    /// Whether the database was taken away for good, so that what it is given now would be found by
+    /// nobody. It should be given only what nobody can be told of, and the server should stop.
     fn is_lost(&self) -> bool {
         false
     }
@@ -258,7 +269,7 @@ pub trait Database: Send + Sync + 'static {
     /// Has `stop` called when [`Database::is_lost`] becomes true, from any thread.
     fn on_lost(&self, _stop: Box<dyn Fn() + Send + Sync>) {}
 
-    /// Has `look` called when it begins to keep nothing, from any thread, so that nobody needs to wait for the next
-    /// [`Database::check`] to know.
+    /// Has `look` called when it begins to keep nothing, from any thread, so that nobody needs to
+    /// wait for the next [`Database::check`] to know.
     fn on_trouble(&self, _look: Box<dyn Fn() + Send + Sync>) {}
 }

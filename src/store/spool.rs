@@ -1,31 +1,35 @@
-//! [`Spool`]: where messages wait on this node's disk while the database of the cluster is unavailable.
+//! [`Spool`]: where messages wait on this node's disk while the database of the cluster is
+//! unavailable.
 //!
-//! The lanes to the store (`backlog.rs`) decide when messages go in and come out; a spool only holds them, in order, and
-//! within its bound. Every message in it was accepted, and its sender has had the confirmation.
+//! The lanes to the store (`backlog.rs`) decide when messages go in and come out; a spool only
+//! holds them, in order, and within its bound. Every message in it was accepted, and its sender has
+//! had the confirmation.
 
 use crate::admission::Holder;
 pub use crate::base::loads::SpoolLoad;
 use crate::protocol::UserId;
 use crate::store::{Message, StoreError};
 
-/// A durable queue of messages. Its calls block, and are made by lanes only, but for [`Spool::load`].
+/// A durable queue of messages. Its calls block, and are made by lanes only, but for
+/// [`Spool::load`].
 pub trait Spool: Send + Sync + 'static {
-    /// Keeps messages behind all that is there, in the order given, and returns for each whether it is kept: there may be
-    /// no room for all. What is kept is on the disk when this returns.
+    /// Keeps messages behind all that is there, in the order given, and returns for each whether it
+    /// is kept: there may be no room for all. What is kept is on the disk when this returns.
     ///
     /// # Errors
     /// The disk is full or broken; nothing is kept then.
     fn add(&self, messages: Vec<Addition>) -> Result<Vec<bool>, StoreError>;
 
-    /// The oldest messages of this part of all, a limited number and amount of text, at least one if there is any. They
-    /// stay where they are.
+    /// The oldest messages of this part of all, a limited number and amount of text, at least one
+    /// if there is any. They stay where they are.
     ///
     /// # Errors
     /// The file cannot be read.
     fn oldest(&self, part: Part) -> Result<Vec<Spooled>, StoreError>;
 
-    /// Forgets messages, which are where they belong; one that is forgotten already is no error. They may come back after a
-    /// crash, if the disk does not take their deletion now: then it is owed.
+    /// Forgets messages, which are where they belong; one that is forgotten already is no error.
+    /// They may come back after a crash, if the disk does not take their deletion now: then it is
+    /// owed.
     ///
     /// # Errors
     /// The file cannot be read; all of them are still there then.
@@ -39,7 +43,8 @@ pub trait Spool: Send + Sync + 'static {
     /// Tries to do what is owed, if it was not tried within the last second.
     fn tidy(&self) {}
 
-    /// Keeps messages, but lets [`Spool::oldest`] pass them over until the next start: the database refuses them.
+    /// Keeps messages, but lets [`Spool::oldest`] pass them over until the next start: the database
+    /// refuses them.
     ///
     /// # Errors
     /// As for [`Spool::remove`].
@@ -48,7 +53,8 @@ pub trait Spool: Send + Sync + 'static {
     /// How full it is. Does not block for long.
     fn load(&self) -> SpoolLoad;
 
-    /// Finds out whether it takes what it is given, by a small write if need be, within a few seconds.
+    /// Finds out whether it takes what it is given, by a small write if need be, within a few
+    /// seconds.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] when it does not, or says nothing.

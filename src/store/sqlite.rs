@@ -4,8 +4,8 @@
 //! (`writer.rs`); queries use connections of their own and never wait for the disk's writes
 //! (`readers.rs`). `open.rs` decides whether a file is ours and valid.
 //!
-//! A write is in the write-ahead log and synced before its call returns, so a killed process or a power cut loses
-//! nothing that was acknowledged.
+//! A write is in the write-ahead log and synced before its call returns, so a killed process or a
+//! power cut loses nothing that was acknowledged.
 
 mod accounts;
 mod condition;

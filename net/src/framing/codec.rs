@@ -72,7 +72,8 @@ pub struct Decoder {
     frame_bytes_max: usize,
     /// An item was taken and its line has not ended yet.
     line_open: bool,
-    /// Whether the client ends with newlines what it sends. It is the reader's, and here because here is room.
+    /// Whether the client ends with newlines what it sends. It is the reader's, and here because
+    /// here is room.
     pub(super) lines: Lines,
     /// The bytes that may be scanned in vain before more is taken.
     credit: usize,
@@ -374,7 +375,8 @@ fn flat_object(bytes: &[u8]) -> Option<usize> {
 fn has_even_quotes(bytes: &[u8]) -> bool {
     #[cfg(target_arch = "x86_64")]
     #[allow(unsafe_code)]
-    // SAFETY: every processor of this architecture has SSE2, which is all that the function asks for.
+    // SAFETY: every processor of this architecture has SSE2, which is all that the function asks
+    // for.
     unsafe {
         has_even_quotes_sse2(bytes)
     }
@@ -382,7 +384,8 @@ fn has_even_quotes(bytes: &[u8]) -> bool {
     has_even_quotes_plain(bytes)
 }
 
-/// Sixteen bytes at once. The compiler does not find this by itself, and what it finds costs 2 % of a message.
+/// Sixteen bytes at once. The compiler does not find this by itself, and what it finds costs 2 % of
+/// a message.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "sse2")]
 fn has_even_quotes_sse2(bytes: &[u8]) -> bool {

@@ -12,7 +12,8 @@ pub struct Chain(pub fn() -> Box<dyn CustomOpening>);
 
 /// A stage of the beginning of a connection.
 pub trait CustomOpening: fmt::Debug + Send {
-    /// Looks at all bytes that have arrived and were not consumed. `over` says that no more is waited for.
+    /// Looks at all bytes that have arrived and were not consumed. `over` says that no more is
+    /// waited for.
     fn look(&mut self, bytes: &[u8], over: bool) -> CustomStep;
 }
 

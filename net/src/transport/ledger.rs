@@ -5,7 +5,8 @@ use std::collections::VecDeque;
 /// The records that were made and are not wholly acknowledged.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
-    /// Where each ends, on the wire and in the payload, counted from the beginning of the connection.
+    /// Where each ends, on the wire and in the payload, counted from the beginning of the
+    /// connection.
     records: VecDeque<Ends>,
     made: Ends,
     acknowledged: Ends,
@@ -20,8 +21,8 @@ struct Ends {
 impl Ledger {
     /// A record was made. One without payload, an alert say, is a record as well.
     ///
-    /// Of a peer that acknowledges nothing only so many are told apart: beyond that the last ones count as one record, which
-    /// has arrived when all of it has.
+    /// Of a peer that acknowledges nothing only so many are told apart: beyond that the last ones
+    /// count as one record, which has arrived when all of it has.
     pub(crate) fn note(&mut self, payload: usize, wire: usize) {
         self.made = Ends { wire: self.made.wire + wire as u64, payload: self.made.payload + payload as u64 };
         if self.records.len() >= RECORDS_MAX {

@@ -40,7 +40,8 @@ impl Records {
         let payload = &payload[..payload.len().min(RECORD_BYTES_MAX)];
         self.custom.seal(payload, &mut self.ahead);
         self.ledger.note(payload.len(), self.ahead.len());
-        // The payload is taken, whatever becomes of the record now: a broken socket tells the next time.
+        // The payload is taken, whatever becomes of the record now: a broken socket tells the next
+        // time.
         let _ = self.flush(socket);
         Ok(payload.len())
     }
@@ -73,7 +74,8 @@ impl Records {
 
     pub(super) fn read(&mut self, socket: &Socket, buffer: &mut [u8]) -> io::Result<Got> {
         let mut is_short = false;
-        // A record that is not whole brings no payload, which would look like the end of the stream.
+        // A record that is not whole brings no payload, which would look like the end of the
+        // stream.
         while self.opened.is_empty() {
             let wire = match socket.read(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,

@@ -261,7 +261,8 @@ impl TestServer {
         TestServer { address, stopper, accepting: Some(accepting), opened, astray, watches }
     }
 
-    /// A new client, when its loop knows it. The loops take turns, the first client being the first loop's.
+    /// A new client, when its loop knows it. The loops take turns, the first client being the first
+    /// loop's.
     pub(crate) fn connect(&self) -> Peer {
         self.connect_with(|_| {})
     }

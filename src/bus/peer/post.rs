@@ -134,8 +134,8 @@ impl<'e> Parcel<'e> {
 const HEAD_BYTES: usize = 24;
 /// The most posts that are published before their answers are read.
 pub(in crate::bus) const POSTS_MAX: usize = 512;
-/// The most recipients of one post. The other node hands a post out in one go, and what others have sent to it waits
-/// meanwhile: a few milliseconds.
+/// The most recipients of one post. The other node hands a post out in one go, and what others have
+/// sent to it waits meanwhile: a few milliseconds.
 const RECIPIENTS_MAX: usize = 512;
 /// The most text in one post, and in all posts published together, unless a single text is longer.
 const PARCEL_BYTES_MAX: usize = 256 * 1024;

@@ -1,4 +1,5 @@
-//! [`RedisLine`]: two connections to Redis as one [`Line`], because a connection that subscribes may not publish.
+//! [`RedisLine`]: two connections to Redis as one [`Line`], because a connection that subscribes
+//! may not publish.
 //!
 //! ```text
 //!   ears   SUBSCRIBE ▶   ◀ what others have published

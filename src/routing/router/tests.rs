@@ -1,5 +1,5 @@
-//! The router with real links on loops without threads, lanes that note what they are given, and a bus that notes what it is
-//! told.
+//! The router with real links on loops without threads, lanes that note what they are given, and a
+//! bus that notes what it is told.
 
 use std::io;
 use std::net::{Ipv4Addr, Shutdown, SocketAddr};
@@ -26,7 +26,8 @@ use crate::store::outages::Outages;
 use crate::store::spool::NoSpool;
 use crate::store::{Database, Role, Store, StoreError};
 
-/// A client's end of a connection: it takes what there is room for, and acknowledges what it is told to.
+/// A client's end of a connection: it takes what there is room for, and acknowledges what it is
+/// told to.
 #[derive(Debug, Default)]
 struct Wire(Mutex<WireState>);
 
@@ -329,7 +330,8 @@ impl Scene {
         std::mem::take(&mut *self.bus.0.lock())
     }
 
-    /// The kernel is asked what these have acknowledged, and so much time passes that they count as gone.
+    /// The kernel is asked what these have acknowledged, and so much time passes that they count as
+    /// gone.
     fn pass(&mut self, silent: &[&Client]) {
         silent.iter().for_each(|client| assert!(!client.link.doubt(&mut self.turn)));
         self.turn.begin(self.turn.now() + LONG);
@@ -383,8 +385,9 @@ fn the_sender_of_a_group_message_does_not_get_it() {
     assert_eq!(clients.map(|client| client.got()), ["{a}", "", "{a}"]);
 }
 
-/// A frame for so many members who are offline, more than are handed out at once: what `settle` makes of the deliveries of the first
-/// piece, before the last one is handed out, and what has become of the frame then.
+/// A frame for so many members who are offline, more than are handed out at once: what `settle`
+/// makes of the deliveries of the first piece, before the last one is handed out, and what has
+/// become of the frame then.
 fn spread_with(lane_bytes_max: usize, settle: impl FnOnce(Vec<Delivery>)) -> (usize, Routed) {
     let mut scene = Scene::with_room(lane_bytes_max);
     let members: Arc<[UserId]> = (1..=members_at_once(3) as i32 + 1).map(UserId).collect();

@@ -1,5 +1,5 @@
-//! Frames for a large group beside a quiet client, one turn of the loop after the other: how much of
-//! them is handed out in each, and who is served in between. Bytes bound each turn here, not the
+//! Frames for a large group beside a quiet client, one turn of the loop after the other: how much
+//! of them is handed out in each, and who is served in between. Bytes bound each turn here, not the
 //! clock, so the figures are the same on every machine.
 
 use std::sync::Arc;
@@ -93,7 +93,8 @@ fn to_group(from: UserId) -> String {
     format!(r#"{{"msgType":9,"FROMID":{from},"GROUPID":1,"msg":"{}"}}"#, "x".repeat(LENGTH))
 }
 
-/// So many connections of one account have sent a frame to the group; all of it is known and online.
+/// So many connections of one account have sent a frame to the group; all of it is known and
+/// online.
 fn greedy(connections: usize) -> (Scene, Arc<Pipe>) {
     let mut scene = Scene::new();
     let first = scene.log_in(GREEDY);
@@ -123,8 +124,9 @@ fn a_frame_for_5000_members_takes_many_turns_and_a_quiet_client_is_served_in_eac
     assert!(most * (LENGTH + 512) <= 512 * 1024, "{most} members in one turn");
 }
 
-/// In which turn a quiet client is answered whose request a worker deals with. The answer comes to the
-/// loop as a letter, behind those of this number of connections of one account, which write to the group.
+/// In which turn a quiet client is answered whose request a worker deals with. The answer comes to
+/// the loop as a letter, behind those of this number of connections of one account, which write to
+/// the group.
 fn turns_of_quiet(connections: usize) -> usize {
     let (mut scene, quiet) = greedy(connections);
     let mut most = 0;
@@ -151,8 +153,8 @@ fn what_an_account_writes_to_a_group_on_many_connections_is_of_one_share() {
     assert!(turns_of_quiet(40) <= turns_of_quiet(1) + 1);
 }
 
-/// A frame that was begun is brought to its end, one piece after the other, also when its sender has
-/// gone.
+/// A frame that was begun is brought to its end, one piece after the other, also when its sender
+/// has gone.
 #[test]
 fn a_frame_whose_sender_has_gone_is_handed_out_to_its_end() {
     let (mut scene, quiet) = greedy(1);

@@ -1,4 +1,5 @@
-//! [`Ledger`]: every message that clients have sent, and what has become of it for each of its recipients.
+//! [`Ledger`]: every message that clients have sent, and what has become of it for each of its
+//! recipients.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -43,8 +44,8 @@ pub(super) struct Copy {
     pub(super) owed: BTreeSet<ConnNo>,
     /// A node that may have held it has crashed.
     pub(super) excused: bool,
-    /// It may be kept later than what was sent after it: the database failed while it was on its way, or a connection had it
-    /// when something newer was kept that had gone another way.
+    /// It may be kept later than what was sent after it: the database failed while it was on its
+    /// way, or a connection had it when something newer was kept that had gone another way.
     pub(super) late: bool,
     /// Something has failed that may have doubled it.
     pub(super) in_doubt: bool,
@@ -119,11 +120,13 @@ impl Ledger {
         }
     }
 
-    /// The database has been given a message, which has come back from a connection other than those that had older ones of the
-    /// same sender, or which no node had confirmed in time. Nobody can keep the older ones first while their connection is not
-    /// known to be dead, or if it is known on another node: `is_apart` says so of a connection and of those at whose nodes it
-    /// is known that the newer one must be kept. Nor can anybody when an older one is still on its way through another node,
-    /// refused or in doubt, while the newer one was delivered there: `on_other_node` says so of two connections.
+    /// The database has been given a message, which has come back from a connection other than
+    /// those that had older ones of the same sender, or which no node had confirmed in time. Nobody
+    /// can keep the older ones first while their connection is not known to be dead, or if it is
+    /// known on another node: `is_apart` says so of a connection and of those at whose nodes it is
+    /// known that the newer one must be kept. Nor can anybody when an older one is still on its way
+    /// through another node, refused or in doubt, while the newer one was delivered there:
+    /// `on_other_node` says so of two connections.
     pub(super) fn note_stored(
         &mut self,
         number: u32,
@@ -147,8 +150,9 @@ impl Ledger {
         }
     }
 
-    /// A node begins to stop. What it writes to a connection comes back only when that has ended without acknowledging it, and
-    /// others may keep something newer for the user, who has left by then.
+    /// A node begins to stop. What it writes to a connection comes back only when that has ended
+    /// without acknowledging it, and others may keep something newer for the user, who has left by
+    /// then.
     pub(super) fn note_stop(&mut self) {
         self.has_stopped = true;
     }
@@ -158,8 +162,8 @@ impl Ledger {
         copy.late || (self.has_stopped && !copy.written.is_empty())
     }
 
-    /// What is left in the database will be fetched in order. Of one that is kept twice, a confirmation having come too late,
-    /// it is enough that one copy is where it belongs.
+    /// What is left in the database will be fetched in order. Of one that is kept twice, a
+    /// confirmation having come too late, it is enough that one copy is where it belongs.
     pub(super) fn check_kept(&self, user: UserId, numbers: impl Iterator<Item = u32>) {
         let mut by_sender: BTreeMap<ConnNo, Vec<u32>> = BTreeMap::new();
         for number in numbers {

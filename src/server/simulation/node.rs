@@ -197,7 +197,8 @@ impl Machine {
         self.loops.len()
     }
 
-    /// Does one step, if there is something to do. `pipes` are the connections of the machine's loops.
+    /// Does one step, if there is something to do. `pipes` are the connections of the machine's
+    /// loops.
     pub(super) fn step(&mut self, part: Part, pipes: &dyn Fn(usize) -> Vec<Arc<Pipe>>, dice: &mut Dice) -> bool {
         let now = self.clock.now();
         match part {

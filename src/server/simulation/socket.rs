@@ -26,7 +26,8 @@ struct State {
     read: usize,
     /// The client's end of the stream has arrived.
     peer_ended: bool,
-    /// Everything the server has ever written, and how much of it the client's kernel has acknowledged.
+    /// Everything the server has ever written, and how much of it the client's kernel has
+    /// acknowledged.
     written: Vec<u8>,
     acknowledged: usize,
     /// The server has shut its writing side down.

@@ -1,4 +1,5 @@
-//! [`Tables`]: a database in memory, which outlives every node, and [`NodeStore`], a node's way to it, which may fail.
+//! [`Tables`]: a database in memory, which outlives every node, and [`NodeStore`], a node's way to
+//! it, which may fail.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

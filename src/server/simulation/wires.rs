@@ -1,8 +1,9 @@
 //! [`Wires`]: a Redis between simulated nodes.
 //!
-//! As in the real one, a node has a connection that hears, one that says, and others that publish and wait for the answer.
-//! What goes through one of them keeps its order; between them nothing does. Here is only what wires lose, and how long they
-//! take: they do not know what they carry, unless they are broken on purpose.
+//! As in the real one, a node has a connection that hears, one that says, and others that publish
+//! and wait for the answer. What goes through one of them keeps its order; between them nothing
+//! does. Here is only what wires lose, and how long they take: they do not know what they carry,
+//! unless they are broken on purpose.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -80,7 +81,8 @@ impl Wires {
         }
     }
 
-    /// A node gives its connection up, and Redis may notice that late: what goes there is taken, and comes nowhere.
+    /// A node gives its connection up, and Redis may notice that late: what goes there is taken,
+    /// and comes nowhere.
     pub(super) fn leave(&mut self, node: &str) {
         self.given_up += 1;
         let Some(Hearer { wanted, .. }) = self.hearers.remove(node) else { return };

@@ -47,7 +47,8 @@ pub(super) struct World {
     step: usize,
     /// Steps in which something failed.
     faults: usize,
-    /// A node or Redis has failed: until all is mended, not every node that has a user need be known.
+    /// A node or Redis has failed: until all is mended, not every node that has a user need be
+    /// known.
     is_torn: bool,
     /// How often nodes had given their connections to Redis up at the last look.
     given_up: usize,
@@ -88,7 +89,8 @@ impl World {
             auth: if mutation == Some(Mutation::LetsAnyoneIn) { Auth::Compat } else { Auth::Strict },
             password_cost: PasswordCost { memory_kib: 8, passes: 1, lanes: 1 },
             password_memory: if dice.one_in(2) { Duration::ZERO } else { Duration::from_secs(3600) },
-            // A frame that does not complete is another story: half of one may wait for a long time here.
+            // A frame that does not complete is another story: half of one may wait for a long time
+            // here.
             frame_timeout: Duration::from_secs(3600),
             output_bytes_max: *dice.pick(&[600, 4096, 1 << 20]),
             lane_bytes_max: *dice.pick(&[3000, 1 << 20]),

@@ -17,7 +17,8 @@ impl Accounts for MysqlStore {
     fn credential(&self, user: UserId) -> Result<Option<String>, StoreError> {
         self.base.calls.call(|db, _| {
             let row = db.exec_first("SELECT password FROM User WHERE id = :id", params! {"id" => user.0})?;
-            // Nobody can log in without a password, which the reference server's tables allow, as nobody can without an id.
+            // Nobody can log in without a password, which the reference server's tables allow, as
+            // nobody can without an id.
             let password: Option<Option<String>> = row.map(|mut row: Row| column(&mut row, "password")).transpose()?;
             Ok(password.flatten())
         })
@@ -48,7 +49,8 @@ impl Accounts for MysqlStore {
                 Ok(()) => new_id(db.last_insert_id()).map(Some),
                 Err(error) if error::code(&error) != Some(error::DUPLICATE_ENTRY) => Err(error),
                 Err(_) if attempt == CallAttempt::First => Ok(None),
-                // The name may be taken by the attempt before, whose answer was lost. Hashes have random salts.
+                // The name may be taken by the attempt before, whose answer was lost. Hashes have
+                // random salts.
                 Err(_) => {
                     let ours = db.exec_first(
                         "SELECT id FROM User WHERE name = :name AND CAST(password AS BINARY) = CAST(:credential AS BINARY)",

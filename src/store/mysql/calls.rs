@@ -71,8 +71,8 @@ impl Calls {
         PoolUse { open, idle, max: self.pool.size_max() }
     }
 
-    /// # Errors
-    /// [`StoreError::Unavailable`] while there is no sign of life, or the database would refuse to keep a message.
+    /// # Errors [`StoreError::Unavailable`] while there is no sign of life, or the database would
+    /// refuse to keep a message.
     pub(super) fn check(&self) -> Result<(), StoreError> {
         match self.health.outage().or_else(|| self.health.refusal()) {
             Some(cause) => Err(StoreError::Unavailable((*cause).into())),
@@ -93,7 +93,8 @@ impl Calls {
         }
     }
 
-    /// Runs `operation`, which is one statement, or several that are as good when they are done twice or in part.
+    /// Runs `operation`, which is one statement, or several that are as good when they are done
+    /// twice or in part.
     pub(super) fn call<T>(
         &self,
         mut operation: impl FnMut(&mut Conn, CallAttempt) -> mysql::Result<T>,
@@ -154,7 +155,8 @@ impl Calls {
                     self.health.fell_silent(&error::text(&error));
                     return Err(unavailable(&error));
                 }
-                // A young connection that says this leads where new ones lead: not every call is to open another.
+                // A young connection that says this leads where new ones lead: not every call is to
+                // open another.
                 Trouble::Barred if connection.age() > BARRED_AGE_MIN && !was_barred => {
                     self.part_with(&mut connection);
                     was_barred = true;
@@ -175,13 +177,15 @@ impl Calls {
         }
     }
 
-    /// Uses a connection no more, nor those that were opened before: they were probably lost with it.
+    /// Uses a connection no more, nor those that were opened before: they were probably lost with
+    /// it.
     fn part_with(&self, connection: &mut Pooled<Conn>) {
         connection.mark_broken();
         self.pool.renew_since(connection);
     }
 
-    /// An error that is in no list: it is about what was asked if the database does something simpler.
+    /// An error that is in no list: it is about what was asked if the database does something
+    /// simpler.
     fn unknown(&self, connection: &mut Pooled<Conn>, error: &mysql::Error) -> StoreError {
         match self.health.probe(connection) {
             Ok(()) => StoreError::Failed(error::text(error).into()),

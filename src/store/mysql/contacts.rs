@@ -168,7 +168,8 @@ impl Contacts for MysqlStore {
 }
 
 impl MysqlStore {
-    /// Fills the folded names of groups that somebody else made. Usually none, and then this is one look at an index.
+    /// Fills the folded names of groups that somebody else made. Usually none, and then this is one
+    /// look at an index.
     fn fill_name_keys(&self) -> Result<(), StoreError> {
         loop {
             let unfilled = self.base.calls.call(|db, _| {

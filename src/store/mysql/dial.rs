@@ -13,8 +13,9 @@ use parking_lot::Mutex;
 
 use super::{error, probe};
 
-/// Knows how to reach the database. The name is looked up for every connection, and all its addresses are tried: the first
-/// may be one where nobody listens, as `::1` of `localhost` often is, and a name may move to another server.
+/// Knows how to reach the database. The name is looked up for every connection, and all its
+/// addresses are tried: the first may be one where nobody listens, as `::1` of `localhost` often
+/// is, and a name may move to another server.
 #[derive(Clone)]
 pub(super) struct MysqlDialer {
     opts: Opts,
@@ -28,9 +29,11 @@ pub(super) struct MysqlDialer {
 /// At which of the addresses of a name an attempt begins.
 #[derive(Clone, Copy, Debug, Default)]
 struct Order {
-    /// The address that answered last. A dead one before it would cost a timeout for each connection.
+    /// The address that answered last. A dead one before it would cost a timeout for each
+    /// connection.
     known: Option<IpAddr>,
-    /// How many times the server that answered was not the one that is needed. The next attempt begins at another address.
+    /// How many times the server that answered was not the one that is needed. The next attempt
+    /// begins at another address.
     moves: usize,
 }
 
@@ -61,7 +64,8 @@ pub(super) struct Traits {
 
 impl MysqlDialer {
     pub(super) fn new(opts: OptsBuilder, host: &str, port: u16, limits: PacketLimits) -> MysqlDialer {
-        // What the database takes is asked for here: the driver would only say that a packet is too large for it.
+        // What the database takes is asked for here: the driver would only say that a packet is too
+        // large for it.
         let opts = Opts::from(opts.max_allowed_packet(Some(PACKET_BYTES_MAX)));
         MysqlDialer { opts, host: host.to_owned(), port, limits, order: Arc::default() }
     }
@@ -72,7 +76,8 @@ impl MysqlDialer {
         MysqlDialer { order, ..MysqlDialer::new(opts, &host, port, limits) }
     }
 
-    /// The server that answered is not the one that is needed: next time, begin at another of the addresses.
+    /// The server that answered is not the one that is needed: next time, begin at another of the
+    /// addresses.
     pub(super) fn move_on(&self) {
         let mut order = self.order.lock();
         order.known = None;
@@ -81,8 +86,8 @@ impl MysqlDialer {
 
     /// Opens a connection. Blocks, within the bounds of the options for each address.
     ///
-    /// # Errors
-    /// What the database says at the first address where it says anything, else what happened at the last one.
+    /// # Errors What the database says at the first address where it says anything, else what
+    /// happened at the last one.
     pub(super) fn connect(&self) -> mysql::Result<Conn> {
         let mut addresses: Vec<SocketAddr> = (self.host.as_str(), self.port).to_socket_addrs()?.collect();
         let order = *self.order.lock();
@@ -112,8 +117,9 @@ impl MysqlDialer {
         Err(failed)
     }
 
-    /// The driver tries the first address of a name alone. So it is given one address after the other, unless it needs the
-    /// name to encrypt: then one family of addresses after the other, all of which it tries when it is to bind to one.
+    /// The driver tries the first address of a name alone. So it is given one address after the
+    /// other, unless it needs the name to encrypt: then one family of addresses after the other,
+    /// all of which it tries when it is to bind to one.
     fn ways(&self, addresses: &[SocketAddr]) -> Vec<Opts> {
         if addresses.len() < 2 {
             return vec![self.opts.clone()];
@@ -137,14 +143,15 @@ impl MysqlDialer {
         families.iter().map(by_family).collect()
     }
 
-    /// Learns what the database takes. The connection then writes nothing into a server that is read-only, and locks the
-    /// rows that a statement changes and not those between them. For that the database must write rows into its log of
-    /// changes, if it writes one, and not statements.
+    /// Learns what the database takes. The connection then writes nothing into a server that is
+    /// read-only, and locks the rows that a statement changes and not those between them. For that
+    /// the database must write rows into its log of changes, if it writes one, and not statements.
     fn prepare(&self, mut connection: Conn) -> mysql::Result<Conn> {
         let traits = Traits::of(&mut connection)?;
         self.limits.learn(traits.packet_bytes);
         let level = if traits.logs_statements { "REPEATABLE READ" } else { "READ COMMITTED" };
-        // Also for an account that may write to a read-only server: what it stored there the next primary would not have.
+        // Also for an account that may write to a read-only server: what it stored there the next
+        // primary would not have.
         let access = if traits.is_read_only { "READ ONLY" } else { "READ WRITE" };
         connection.query_drop(format!("SET SESSION TRANSACTION ISOLATION LEVEL {level}, {access}"))?;
         Ok(connection)
@@ -169,7 +176,8 @@ impl Traits {
     }
 }
 
-/// The driver panics at some answers of a server, and that must not end the thread that looks after the database.
+/// The driver panics at some answers of a server, and that must not end the thread that looks after
+/// the database.
 fn open(opts: Opts) -> mysql::Result<Conn> {
     catch_unwind(AssertUnwindSafe(|| Conn::new(opts)))
         .unwrap_or_else(|panic| Err(io::Error::other(panicked(&*panic)).into()))

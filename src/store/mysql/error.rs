@@ -1,4 +1,5 @@
-//! What a failed statement means: which errors are worth another attempt, and what the others are for the caller.
+//! What a failed statement means: which errors are worth another attempt, and what the others are
+//! for the caller.
 
 use std::borrow::Cow;
 use std::error::Error as _;
@@ -6,20 +7,22 @@ use std::io;
 
 use mysql::error::{DriverError, Error, MySqlError};
 
-/// What kind of trouble an error is. What passes by itself, or when the operator has put something right, is never
-/// [`Trouble::Refused`]: nothing is wrong with a message then, and it waits in the spool.
+/// What kind of trouble an error is. What passes by itself, or when the operator has put something
+/// right, is never [`Trouble::Refused`]: nothing is wrong with a message then, and it waits in the
+/// spool.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Trouble {
     /// Another transaction was in the way. Nothing was changed; the same again may work at once.
     Locked,
-    /// Another transaction was in the way for as long as the database waits for it. Nothing was changed.
+    /// Another transaction was in the way for as long as the database waits for it. Nothing was
+    /// changed.
     Waited,
     /// The connection is gone, or in a state that nobody here has asked for; others may work.
     Lost,
     /// No answer came in time. Whoever asks next would wait as long.
     Silent,
-    /// Not on this connection: its server takes no writes any more, or its user lacks a right. A new one may lead to
-    /// another server, and has the rights of today. Nothing was changed.
+    /// Not on this connection: its server takes no writes any more, or its user lacks a right. A
+    /// new one may lead to another server, and has the rights of today. Nothing was changed.
     Barred,
     /// The database cannot do it now: full, out of connections, a table is missing.
     Busy,
@@ -27,7 +30,8 @@ pub(super) enum Trouble {
     TooLarge,
     /// The database will not do it because of what it was given: it would say so again and again.
     Refused,
-    /// An error that is in no list here. It is about what was asked if the database does something simpler.
+    /// An error that is in no list here. It is about what was asked if the database does something
+    /// simpler.
     Unknown,
 }
 
@@ -49,7 +53,8 @@ pub(super) fn trouble(error: &Error) -> Trouble {
     }
 }
 
-/// The system's error beneath, if there is one. One kind of the driver's errors cannot be named, but has a source.
+/// The system's error beneath, if there is one. One kind of the driver's errors cannot be named,
+/// but has a source.
 fn io_error(error: &Error) -> Option<&io::Error> {
     match error {
         Error::IoError(error) => Some(error),
@@ -127,9 +132,9 @@ pub(super) fn text(error: &Error) -> String {
     }
 }
 
-/// The message of an error of the database. Some quote what they were given, which may be what somebody wrote to another:
-/// "Incorrect string value: '\xF0\x9F…' for column …". There is a quote in it, perhaps, so all between the first and the last
-/// is left out.
+/// The message of an error of the database. Some quote what they were given, which may be what
+/// somebody wrote to another: "Incorrect string value: '\xF0\x9F…' for column …". There is a quote
+/// in it, perhaps, so all between the first and the last is left out.
 fn without_values(error: &MySqlError) -> Cow<'_, str> {
     let quotes_values = match error.code {
         // Wrong, truncated or inconvertible value; a text of somebody's trigger.
@@ -160,13 +165,13 @@ const READ_ONLY: u16 = 1290;
 
 /// Errors by their numbers in the MySQL and MariaDB error references.
 const BY_CODE: &[(Trouble, &[u16])] = &[
-    // The row or the table has changed meanwhile, a deadlock, "needs to be re-prepared", another member of the group
-    // was faster.
+    // The row or the table has changed meanwhile, a deadlock, "needs to be re-prepared", another
+    // member of the group was faster.
     (Trouble::Locked, &[1020, 1213, 1412, 1615, 3058, 3101]),
     // Lock wait timeout, too many locks.
     (Trouble::Waited, &[1205, 1206]),
-    // Shutdown, forced close, aborted, network errors, killed, gone, idle for too long; an unknown prepared statement, a
-    // malformed packet; locks or a transaction that are not ours.
+    // Shutdown, forced close, aborted, network errors, killed, gone, idle for too long; an unknown
+    // prepared statement, a malformed packet; locks or a transaction that are not ours.
     (
         Trouble::Lost,
         &[
@@ -174,11 +179,12 @@ const BY_CODE: &[(Trouble, &[u16])] = &[
             1927, 2006, 2013, 3169, 4031,
         ],
     ),
-    // A table, the server, a transaction or InnoDB is read-only; a node of a Galera cluster or of a group that is not
-    // part of it any more; offline mode.
+    // A table, the server, a transaction or InnoDB is read-only; a node of a Galera cluster or of a
+    // group that is not part of it any more; offline mode.
     (Trouble::Barred, &[1036, 1047, 1290, 1792, 1836, 1874, 3032, 3796, 3797, 3798, 3799]),
-    // Rights and accounts: none for this database, table, column, routine or trigger; a password that is wrong, expired
-    // or not enough; locked; encryption is missing. The rights for a database are those of the time of its selection.
+    // Rights and accounts: none for this database, table, column, routine or trigger; a password
+    // that is wrong, expired or not enough; locked; encryption is missing. The rights for a
+    // database are those of the time of its selection.
     (
         Trouble::Barred,
         &[
@@ -200,17 +206,19 @@ const BY_CODE: &[(Trouble, &[u16])] = &[
     ),
     // Connections and statements: too many, a limit of this user, none for this host.
     (Trouble::Busy, &[1040, 1042, 1043, 1129, 1130, 1203, 1226, 1461, 1637, 3168, 3955]),
-    // The tables: one or a column of it is gone, a view is invalid, the plugin of a table is missing.
+    // The tables: one or a column of it is gone, a view is invalid, the plugin of a table is
+    // missing.
     (Trouble::Busy, &[1054, 1146, 1286, 1356]),
-    // The log of changes and replication: cannot be written, must have another format, waits for others.
+    // The log of changes and replication: cannot be written, must have another format, waits for
+    // others.
     (
         Trouble::Busy,
         &[1180, 1181, 1188, 1534, 1598, 1661, 1662, 1663, 1664, 1665, 1666, 1667, 1785, 1786, 1787, 3098, 3100],
     ),
     // Interrupted, took too long.
     (Trouble::Busy, &[1317, 1969, 3024]),
-    // A text or a number that does not fit its column; no default for a column; a row that is too long for its table or
-    // belongs to no partition; a check or a trigger.
+    // A text or a number that does not fit its column; no default for a column; a row that is too
+    // long for its table or belongs to no partition; a check or a trigger.
     (Trouble::Refused, &[1118, 1264, 1265, 1300, 1364, 1366, 1367, 1369, 1406, 1411, 1526, 1644, 1748, 3819, 4025]),
 ];
 

@@ -1,16 +1,17 @@
 //! [`Pulse`]: whether the database gives signs of life, so that calls need not find out one by one.
 //!
-//! A call that waits for a database which was stopped or cut off waits for its whole timeout, and the next one too: all
-//! workers would soon do nothing else. So one thread, `mysql-sign`, asks for a sign of life on a connection of its
-//! own, and while there is none every call fails at once.
+//! A call that waits for a database which was stopped or cut off waits for its whole timeout, and
+//! the next one too: all workers would soon do nothing else. So one thread, `mysql-sign`, asks for
+//! a sign of life on a connection of its own, and while there is none every call fails at once.
 //!
 //! ```text
 //!   up ──── no answer to the check or to a call ────▶ down      calls fail at once
 //!   up ◀─── the check is answered, again every 500 ms ─ down
 //! ```
-//! A database that answers may be of no use all the same: it is read-only, full, or lacks a right or a table. Calls may try
-//! then, but the node is not ready. That is found by the check itself, which stores a message for nobody every few seconds
-//! (`probe.rs`), or by a call; what a call has met is over when the same is possible again on a connection of calls.
+//! A database that answers may be of no use all the same: it is read-only, full, or lacks a right
+//! or a table. Calls may try then, but the node is not ready. That is found by the check itself,
+//! which stores a message for nobody every few seconds (`probe.rs`), or by a call; what a call has
+//! met is over when the same is possible again on a connection of calls.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -96,7 +97,8 @@ impl Pulse {
         down.or_else(|| is_late().then(|| "no answer in time".into()))
     }
 
-    /// Why the database is of no use, although calls may try: it is read only, say, or a table is gone.
+    /// Why the database is of no use, although calls may try: it is read only, say, or a table is
+    /// gone.
     pub(super) fn refusal(&self) -> Option<Arc<str>> {
         let state = self.shared.state.lock();
         state.met.clone().or_else(|| state.refusal.clone())
@@ -170,7 +172,8 @@ impl PulseCore {
                     self.note_refusal(refusal, has_met, &watcher.name);
                     let was_down = self.state.lock().down.take();
                     if was_down.is_some() {
-                        // The servers of all connections that were open may be gone or still be at an old statement.
+                        // The servers of all connections that were open may be gone or still be at
+                        // an old statement.
                         watcher.pool.renew();
                         watcher.pool.try_now();
                         if let Some(lasted) = outage.end() {
@@ -199,8 +202,8 @@ impl PulseCore {
         }
     }
 
-    /// One line when the database begins to refuse, one when it no longer does. `has_met`: what calls had met before was
-    /// looked for.
+    /// One line when the database begins to refuse, one when it no longer does. `has_met`: what
+    /// calls had met before was looked for.
     fn note_refusal(&self, refusal: Option<String>, has_met: bool, name: &str) {
         let (is, was) = (refusal.is_some(), self.state.lock().refusal.take().is_some());
         match (&refusal, was) {
@@ -209,7 +212,8 @@ impl PulseCore {
             (Some(_), true) | (None, false) => {}
         }
         let mut state = self.state.lock();
-        // What calls had met is in the answer: they were imitated. What they have met during this look is for the next one.
+        // What calls had met is in the answer: they were imitated. What they have met during this
+        // look is for the next one.
         if has_met {
             state.met = None;
         }
@@ -245,8 +249,8 @@ struct Watcher {
 }
 
 impl Watcher {
-    /// Whether the database answers; if so, what it refuses. `has_met`: so did it before, to this thread or to a call.
-    /// `is_down`: it did not answer before.
+    /// Whether the database answers; if so, what it refuses. `has_met`: so did it before, to this
+    /// thread or to a call. `is_down`: it did not answer before.
     fn look(&mut self, has_met: bool, is_down: bool) -> Result<Option<String>, String> {
         let refusal = self.look_here(!is_down)?;
         if refusal.is_none() && has_met { Ok(self.look_as_a_call()) } else { Ok(refusal) }
@@ -259,13 +263,14 @@ impl Watcher {
             match error::trouble(&error) {
                 // Somebody works on the table, and the database is well.
                 Trouble::Locked | Trouble::Waited => {}
-                // It may have been closed alone. If the database was restarted, so were all others; and if it takes no
-                // writes any more, a new connection may lead to one that does.
+                // It may have been closed alone. If the database was restarted, so were all others;
+                // and if it takes no writes any more, a new connection may lead to one that does.
                 Trouble::Lost | Trouble::Barred => {
                     self.pool.renew();
                     return self.look_anew(was_well);
                 }
-                // Another attempt would take as long again. The connection waits for its answer, and is closed.
+                // Another attempt would take as long again. The connection waits for its answer,
+                // and is closed.
                 Trouble::Silent => return self.stall().map(Some).ok_or_else(|| error::text(&error)),
                 Trouble::Busy | Trouble::TooLarge | Trouble::Refused | Trouble::Unknown => {
                     self.connection = Some(connection);
@@ -277,12 +282,13 @@ impl Watcher {
         Ok(self.stall())
     }
 
-    /// On a new connection. `lenient`: one that the database closes at once says nothing, for somebody may have killed it; the
-    /// next look, which is not lenient, tells.
+    /// On a new connection. `lenient`: one that the database closes at once says nothing, for
+    /// somebody may have killed it; the next look, which is not lenient, tells.
     fn look_anew(&mut self, lenient: bool) -> Result<Option<String>, String> {
         let mut connection = match self.dialer.connect() {
             Ok(connection) => connection,
-            // It lives, though it has no connection to spare for this thread; perhaps for nobody here.
+            // It lives, though it has no connection to spare for this thread; perhaps for nobody
+            // here.
             Err(error) if matches!(error::trouble(&error), Trouble::Busy | Trouble::Barred) => {
                 let (open, _) = self.pool.size();
                 return Ok((open == 0).then(|| error::text(&error)));
@@ -315,13 +321,14 @@ impl Watcher {
         Ok(self.stall())
     }
 
-    /// Usually the least, since every node looks twice a second, and a write costs the database a sync and its log of changes
-    /// an entry.
+    /// Usually the least, since every node looks twice a second, and a write costs the database a
+    /// sync and its log of changes an entry.
     fn probe(&mut self, connection: &mut Conn) -> mysql::Result<()> {
         if self.written.is_some_and(|at| at.elapsed() < WRITE_EVERY) {
             return probe::look(connection);
         }
-        // What does not answer this is down. What answers, and stores nothing in time, can still be read.
+        // What does not answer this is down. What answers, and stores nothing in time, can still be
+        // read.
         probe::look(connection)?;
         let done = self.probe.write(connection);
         self.stalls = match &done {
@@ -339,7 +346,8 @@ impl Watcher {
         self.stalls.as_ref().map(|why| format!("the database answers, but stores nothing in time: {why}"))
     }
 
-    /// On a connection of calls, by their kind of statement: what they are refused may not be refused here.
+    /// On a connection of calls, by their kind of statement: what they are refused may not be
+    /// refused here.
     fn look_as_a_call(&self) -> Option<String> {
         let mut connection = match self.pool.connection() {
             Ok(connection) => connection,

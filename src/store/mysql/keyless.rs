@@ -1,8 +1,9 @@
 //! Messages that wait in a table without ids, as the reference server made it.
 //!
-//! Nothing tells two equal rows apart, and nothing needs to: equal messages of one user are as good as each other, if only
-//! as many are deleted as were returned. So the id of a message is a hash of its text and of how many equal ones come before
-//! it. Rows come in the order they were inserted, because a table without a key is kept in the order of a hidden one.
+//! Nothing tells two equal rows apart, and nothing needs to: equal messages of one user are as good
+//! as each other, if only as many are deleted as were returned. So the id of a message is a hash of
+//! its text and of how many equal ones come before it. Rows come in the order they were inserted,
+//! because a table without a key is kept in the order of a hidden one.
 
 use std::collections::BTreeMap;
 use std::collections::hash_map::RandomState;
@@ -123,7 +124,8 @@ fn delete(
     Ok(())
 }
 
-/// Deletes the first `rows` rows that hold one of `texts`, compared byte by byte whatever the column's collation.
+/// Deletes the first `rows` rows that hold one of `texts`, compared byte by byte whatever the
+/// column's collation.
 fn delete_texts<'a>(
     transaction: &mut Transaction<'_>,
     user: UserId,

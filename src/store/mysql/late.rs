@@ -1,5 +1,5 @@
-//! A database that does not answer yet when the server starts: a thread of its own, `store-open`, opens it as soon as that is
-//! possible. Until then none of its roles is available.
+//! A database that does not answer yet when the server starts: a thread of its own, `store-open`,
+//! opens it as soon as that is possible. Until then none of its roles is available.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,8 +15,8 @@ use crate::config::MysqlSettings;
 use crate::store::roles::Opener;
 use crate::store::{Database, Store, StoreError};
 
-/// A store whose roles open later. `error` is why the database could not be opened just now. When the last clone is dropped,
-/// the thread ends.
+/// A store whose roles open later. `error` is why the database could not be opened just now. When
+/// the last clone is dropped, the thread ends.
 ///
 /// # Errors
 /// When the system has no thread left.

@@ -1,9 +1,10 @@
-//! [`Maintenance`]: work on the tables themselves, by one at a time: bringing them up to date, and filling them from
-//! another database (`target.rs`).
+//! [`Maintenance`]: work on the tables themselves, by one at a time: bringing them up to date, and
+//! filling them from another database (`target.rs`).
 //!
-//! It has one connection, whose statements may take as long as they take. Two such works on one database would be in each
-//! other's way, so the second waits for the first: for a lock that the database keeps for the connection. When a program
-//! is killed while the database changes a table, the database goes on with that, and keeps the lock until it is done.
+//! It has one connection, whose statements may take as long as they take. Two such works on one
+//! database would be in each other's way, so the second waits for the first: for a lock that the
+//! database keeps for the connection. When a program is killed while the database changes a table,
+//! the database goes on with that, and keeps the lock until it is done.
 
 use std::time::Duration;
 
@@ -26,7 +27,8 @@ pub struct Maintenance {
     name: String,
 }
 
-/// One step from the reference server's tables to ours: a file of `sql/mysql/`, which may be done again.
+/// One step from the reference server's tables to ours: a file of `sql/mysql/`, which may be done
+/// again.
 #[derive(Debug)]
 pub struct Migration {
     /// Its number. They are applied in order.
@@ -131,7 +133,8 @@ impl Maintenance {
         Ok(Ok(if missing.is_empty() { State::UpToDate } else { State::Behind(missing) }))
     }
 
-    /// Makes the tables in a database that has none. What is there already because that was interrupted is kept.
+    /// Makes the tables in a database that has none. What is there already because that was
+    /// interrupted is kept.
     ///
     /// # Errors
     /// A statement fails. Once its cause is put right, this may be called again.
@@ -168,7 +171,8 @@ impl Maintenance {
         Ok(count.map_err(|error| self.explain(&error))?.unwrap_or_default())
     }
 
-    /// Users with names that are the same once names are told apart as this server does, at most 20 groups of them.
+    /// Users with names that are the same once names are told apart as this server does, at most 20
+    /// groups of them.
     ///
     /// # Errors
     /// The database does not answer, or not this user.
@@ -182,7 +186,8 @@ impl Maintenance {
         same.map_err(|error| self.explain(&error))
     }
 
-    /// The users after `user` whose `User.state` says online, by ascending id, at most `limit` of them.
+    /// The users after `user` whose `User.state` says online, by ascending id, at most `limit` of
+    /// them.
     ///
     /// # Errors
     /// The database does not answer, or not this user.
@@ -209,8 +214,9 @@ impl Maintenance {
         self.connection.exec_drop(statement, ids).map_err(|error| self.explain(&error))
     }
 
-    /// Rows that have `NULL` in a column where the tables of this server have none: of each such column its table and
-    /// name, how many there are, and the first 20 by their ids, if they have any.
+    /// Rows that have `NULL` in a column where the tables of this server have none: of each such
+    /// column its table and name, how many there are, and the first 20 by their ids, if they have
+    /// any.
     ///
     /// # Errors
     /// The database does not answer, or not this user.
@@ -267,7 +273,8 @@ fn lock(connection: &mut Conn, patience: Duration) -> mysql::Result<bool> {
     Ok(taken.flatten() == Some(1))
 }
 
-/// The statements of a file of ours: they end with a semicolon, which stands nowhere else but in comments.
+/// The statements of a file of ours: they end with a semicolon, which stands nowhere else but in
+/// comments.
 fn statements(sql: &str) -> Vec<String> {
     let without_comments: Vec<&str> = sql.lines().filter(|line| !line.trim_start().starts_with("--")).collect();
     let statements = without_comments.join("\n");
@@ -305,7 +312,8 @@ pub const MIGRATIONS: [Migration; 4] = [
 /// The tables of a new installation.
 pub const NEW_TABLES: &str = include_str!("../../../sql/chat.sql");
 
-/// Columns that the reference server's tables allow to be `NULL` and ours do not, and the column that names their rows.
+/// Columns that the reference server's tables allow to be `NULL` and ours do not, and the column
+/// that names their rows.
 const NEVER_NULL: [(&str, &str, Option<&str>); 4] = [
     ("User", "name", Some("id")),
     ("User", "password", Some("id")),
@@ -319,7 +327,8 @@ pub const NAMES: u32 = 4;
 const NEWEST: u32 = MIGRATIONS[MIGRATIONS.len() - 1].version;
 const RECORD: &str = "SchemaMigration";
 
-/// How long a change waits for a table that a transaction uses. Whoever wants the table meanwhile waits behind it.
+/// How long a change waits for a table that a transaction uses. Whoever wants the table meanwhile
+/// waits behind it.
 const LOCK_WAIT: Duration = Duration::from_secs(10);
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! Messages that wait: the table `OfflineMessage` with ids, and what it has in common with one without (`keyless.rs`).
+//! Messages that wait: the table `OfflineMessage` with ids, and what it has in common with one
+//! without (`keyless.rs`).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -74,7 +75,8 @@ impl Base {
         let existing: FxHashSet<UserId> = self.calls.call(|db, _| existing(db, &recipients))?;
         let mut bytes_max = usize::MAX;
         loop {
-            // What the database takes is known since a connection is open, and may have changed since.
+            // What the database takes is known since a connection is open, and may have changed
+            // since.
             let outcome = |message: &Message| match existing.contains(&message.to) {
                 false => Kept::NoSuchUser,
                 true if self.fits(&message.text) => Kept::Stored,
@@ -92,7 +94,8 @@ impl Base {
             };
             match inserted {
                 Ok(()) => return Ok(kept),
-                // The database takes less than it says, or less than it did: it is given less until it takes it.
+                // The database takes less than it says, or less than it did: it is given less until
+                // it takes it.
                 Err(StoreError::Failed(cause)) if cause.is::<TooLarge>() && runs.iter().any(|run| run.len() > 1) => {
                     bytes_max /= 2;
                 }
@@ -146,9 +149,10 @@ fn existing(connection: &mut Conn, users: &BTreeSet<UserId>) -> mysql::Result<Fx
     Ok(existing)
 }
 
-/// The oldest messages of `user`, page by page, and how many were passed over because the database cannot send more than
-/// `row_bytes_max` of text in a row. A page has as many rows as probably are asked for, and its rows are read one by one:
-/// no more is in memory than asked for, and little more comes from the database.
+/// The oldest messages of `user`, page by page, and how many were passed over because the database
+/// cannot send more than `row_bytes_max` of text in a row. A page has as many rows as probably are
+/// asked for, and its rows are read one by one: no more is in memory than asked for, and little
+/// more comes from the database.
 fn fetch(
     connection: &mut Conn,
     user: UserId,
@@ -175,7 +179,8 @@ fn fetch(
                 continue;
             };
             bytes += text.len();
-            // The rest of the page is read all the same: an error in it must not stay in the connection.
+            // The rest of the page is read all the same: an error in it must not stay in the
+            // connection.
             is_full |= bytes > bytes_max && !kept.is_empty();
             if !is_full {
                 kept.push(KeptMessage { id: MessageId(id), text });
@@ -188,7 +193,8 @@ fn fetch(
     }
 }
 
-/// How many rows are worth asking for, when `left` bytes are wanted after `rows` of them had `bytes`.
+/// How many rows are worth asking for, when `left` bytes are wanted after `rows` of them had
+/// `bytes`.
 fn next_page(left: usize, bytes: usize, rows: usize) -> usize {
     let size = bytes / rows.max(1);
     // One more, which tells that there is more than is wanted.

@@ -56,7 +56,8 @@ fn failure(error: &mysql::Error) -> OpenFailure {
     OpenFailure { cause: error::text(error), is_refusal: error::code(error).is_some() }
 }
 
-/// One connection whose statements may take as long as they take, and wait for locks for `lock_wait`.
+/// One connection whose statements may take as long as they take, and wait for locks for
+/// `lock_wait`.
 pub(super) fn connect_for_maintenance(
     settings: &MysqlSettings,
     lock_wait: Duration,
@@ -97,7 +98,8 @@ fn options(settings: &MysqlSettings) -> OptsBuilder {
         .tcp_connect_timeout(Some(settings.connect_timeout))
         .read_timeout(Some(settings.read_timeout))
         .write_timeout(Some(settings.write_timeout))
-        // Otherwise the driver asks a server on this machine for its socket, and takes a path that was not configured.
+        // Otherwise the driver asks a server on this machine for its socket, and takes a path that
+        // was not configured.
         .prefer_socket(false)
         .stmt_cache_size(STATEMENTS_MAX)
         .ssl_opts(ssl_options(settings))
@@ -106,7 +108,8 @@ fn options(settings: &MysqlSettings) -> OptsBuilder {
 
 /// The same with the short timeouts of a check.
 fn check_options(settings: &MysqlSettings) -> OptsBuilder {
-    // A lock that somebody holds is given up well before the time in which a sign of life is expected.
+    // A lock that somebody holds is given up well before the time in which a sign of life is
+    // expected.
     options(settings)
         .init(session(1))
         .tcp_connect_timeout(Some(settings.connect_timeout.min(CHECK_TIMEOUT)))
@@ -130,8 +133,9 @@ fn ssl_options(settings: &MysqlSettings) -> Option<SslOpts> {
 
 /// What every connection says first.
 ///
-/// Strict, so that a text that does not fit is an error and not cut off, whatever the server's own mode. A lock is waited
-/// for less long than an answer, so that one that is held is not taken for a database that is gone.
+/// Strict, so that a text that does not fit is an error and not cut off, whatever the server's own
+/// mode. A lock is waited for less long than an answer, so that one that is held is not taken for a
+/// database that is gone.
 fn session(lock_seconds: u64) -> Vec<String> {
     vec![format!(
         "SET NAMES utf8mb4, sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', autocommit = 1,
@@ -363,13 +367,14 @@ impl fmt::Display for Site {
 /// A check must notice a stopped database within 4 s, together with the time between two checks.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Statements that one connection keeps prepared: all of fixed shape and the usual ones of those with lists. The database
-/// allows 16382 for all connections unless told otherwise.
+/// Statements that one connection keeps prepared: all of fixed shape and the usual ones of those
+/// with lists. The database allows 16382 for all connections unless told otherwise.
 const STATEMENTS_MAX: usize = 64;
 
 const LOCK_WAIT_MAX_SECONDS: u64 = 2;
 
-/// After so long without a word it is asked whether the other end is still there (`TCP_KEEPIDLE`, tcp(7)).
+/// After so long without a word it is asked whether the other end is still there (`TCP_KEEPIDLE`,
+/// tcp(7)).
 const KEEPALIVE_MILLIS: u32 = 60_000;
 
 const NEW_PASSWORD: &str = "give it a new password by ALTER USER ... IDENTIFIED BY, and correct the key password";

@@ -1,12 +1,13 @@
 //! [`Probe`]: whether the database stores messages, found out by one for nobody.
 //!
-//! A database may answer, and take statements that change nothing, while it can store nothing: its disk is full, a table is
-//! full or damaged, its log of changes cannot be written. So now and then a row for user 0, whom nobody
-//! can be, is inserted and deleted in one transaction, which other programs never see, unless the table
-//! knows no transactions. A primary that became a replica refuses it. An account that may write to a read-only server
-//! (`READ ONLY ADMIN`) would not be refused, and its messages would be lost to the new primary; so each look asks whether
-//! the server is read-only, and takes that for the refusal which other accounts get. Connections opened since then are
-//! read-only themselves (`dial.rs`).
+//! A database may answer, and take statements that change nothing, while it can store nothing: its
+//! disk is full, a table is full or damaged, its log of changes cannot be written. So now and then
+//! a row for user 0, whom nobody can be, is inserted and deleted in one transaction, which other
+//! programs never see, unless the table knows no transactions. A primary that became a replica
+//! refuses it. An account that may write to a read-only server (`READ ONLY ADMIN`) would not be
+//! refused, and its messages would be lost to the new primary; so each look asks whether the server
+//! is read-only, and takes that for the refusal which other accounts get. Connections opened since
+//! then are read-only themselves (`dial.rs`).
 
 use mysql::prelude::Queryable;
 use mysql::{Conn, params};
@@ -18,7 +19,8 @@ use super::error::{self, Trouble};
 pub(super) enum Probe {
     /// It is inserted and deleted by its id, and both is committed.
     Committed,
-    /// It is inserted, and the transaction is undone: without ids a row can only be found by reading the whole table.
+    /// It is inserted, and the transaction is undone: without ids a row can only be found by
+    /// reading the whole table.
     Undone,
     /// It is not inserted: nothing could take it back, or a trigger would see it.
     Nothing,
@@ -46,7 +48,8 @@ impl Probe {
     fn write_row(self, connection: &mut Conn) -> mysql::Result<()> {
         connection.query_drop("START TRANSACTION")?;
         match self.change(connection) {
-            // To undo it would take as long again. The caller closes the connection, and that undoes it.
+            // To undo it would take as long again. The caller closes the connection, and that
+            // undoes it.
             Err(error) if matches!(error::trouble(&error), Trouble::Silent | Trouble::Lost) => Err(error),
             Ok(true) => connection.query_drop("COMMIT"),
             Ok(false) => connection.query_drop("ROLLBACK"),

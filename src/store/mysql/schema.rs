@@ -1,4 +1,5 @@
-//! [`Schema`]: which tables there are. The server runs on its own, on the reference server's, and on what is in between.
+//! [`Schema`]: which tables there are. The server runs on its own, on the reference server's, and
+//! on what is in between.
 
 use mysql::prelude::Queryable;
 use mysql::{Conn, Row};
@@ -225,8 +226,9 @@ impl Server {
     }
 }
 
-/// Triggers are shown only to a user with the right to make some. A user who may read the tables of rights is shown those of
-/// others too. Rights that come from a role are not found, which does no harm.
+/// Triggers are shown only to a user with the right to make some. A user who may read the tables of
+/// rights is shown those of others too. Rights that come from a role are not found, which does no
+/// harm.
 const KNOWS_TRIGGERS: &str = "SELECT
     EXISTS(SELECT 1 FROM information_schema.user_privileges WHERE privilege_type = 'TRIGGER' AND grantee = me.name)
     OR EXISTS(SELECT 1 FROM information_schema.schema_privileges

@@ -1,9 +1,10 @@
 //! Statements with a variable number of values, in a small number of shapes.
 //!
-//! A prepared statement has a fixed number of placeholders, and the database keeps every statement that is prepared: one
-//! for each length of a batch would be hundreds a connection. Lists are therefore padded to a power of two by repeating
-//! their last value, and rows are inserted in runs of certain lengths. They are the only statements without named
-//! parameters, which the driver would look up one by one.
+//! A prepared statement has a fixed number of placeholders, and the database keeps every statement
+//! that is prepared: one for each length of a batch would be hundreds a connection. Lists are
+//! therefore padded to a power of two by repeating their last value, and rows are inserted in runs
+//! of certain lengths. They are the only statements without named parameters, which the driver
+//! would look up one by one.
 
 use mysql::Value;
 
@@ -44,8 +45,9 @@ pub(super) fn padded(values: impl IntoIterator<Item = Value>) -> Vec<Value> {
 /// The longest list in one statement.
 pub(super) const LIST_MAX: usize = 1024;
 
-/// How many of the rows that begin a batch go into one statement, given their sizes in bytes: 1 to 16, 32, 64, 128, 256
-/// or 512, and not more than `bytes_max` with what each row takes up besides, unless the first alone is larger.
+/// How many of the rows that begin a batch go into one statement, given their sizes in bytes: 1 to
+/// 16, 32, 64, 128, 256 or 512, and not more than `bytes_max` with what each row takes up besides,
+/// unless the first alone is larger.
 pub(super) fn run_length(sizes: impl Iterator<Item = usize>, bytes_max: usize) -> usize {
     let mut bytes = 0;
     let fits = sizes.take(RUN_ROWS_MAX).take_while(|size| {

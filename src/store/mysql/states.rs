@@ -13,7 +13,8 @@ use crate::store::{States, StoreError, UserState};
 
 impl States for MysqlStore {
     fn set_states(&self, changes: &[(UserId, UserState)]) -> Result<(), StoreError> {
-        // The last change of a user counts. By ascending id, so that nodes lock rows in the same order.
+        // The last change of a user counts. By ascending id, so that nodes lock rows in the same
+        // order.
         let last: BTreeMap<UserId, UserState> = changes.iter().copied().collect();
         let mut statements = Vec::new();
         for (state, text) in [(UserState::Online, "online"), (UserState::Offline, "offline")] {

@@ -1,11 +1,12 @@
 //! [`Late`]: a database that is opened once its disk has room.
 //!
-//! Nobody can open a database for writing on a full disk, and all that is in it can be read. A server that starts then reads
-//! through one connection that has the file to itself: the index of the log is in memory, where SQLite would make a file
-//! otherwise. It accepts nothing to store, and a thread named `store-open` tries to open the database, [`Live`], again and
-//! again. Reads wait during such an attempt, because the reading connection must be closed for it. So the thread first
-//! writes a small file beside the database, and makes an attempt only if the disk has taken that. If the database still
-//! cannot be opened, the pause before the next attempt doubles.
+//! Nobody can open a database for writing on a full disk, and all that is in it can be read. A
+//! server that starts then reads through one connection that has the file to itself: the index of
+//! the log is in memory, where SQLite would make a file otherwise. It accepts nothing to store, and
+//! a thread named `store-open` tries to open the database, [`Live`], again and again. Reads wait
+//! during such an attempt, because the reading connection must be closed for it. So the thread
+//! first writes a small file beside the database, and makes an attempt only if the disk has taken
+//! that. If the database still cannot be opened, the pause before the next attempt doubles.
 
 use std::error::Error as _;
 use std::fs::{self, OpenOptions};
@@ -269,7 +270,8 @@ fn inode(file: &Path) -> Option<(u64, u64)> {
 
 /// How often the disk is asked for room.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
-/// The longest pause between two attempts on a disk that has room. An attempt reads the log, which may have 64 MB.
+/// The longest pause between two attempts on a disk that has room. An attempt reads the log, which
+/// may have 64 MB.
 const PAUSE_MAX: Duration = Duration::from_secs(32);
 /// What a start needs at least: the index of the log, and some pages in the log.
 const ROOM_BYTES: usize = 64 * 1024;

@@ -110,7 +110,8 @@ fn place(statement: &Statement<'_>, name: &'static str) -> rusqlite::Result<usiz
     statement.parameter_index(name)?.ok_or_else(|| rusqlite::Error::InvalidParameterName(name.to_owned()))
 }
 
-/// The recipients of a batch, each looked up once: in a transaction no user comes or goes beside it.
+/// The recipients of a batch, each looked up once: in a transaction no user comes or goes beside
+/// it.
 #[derive(Default)]
 struct Recipients {
     exist: FxHashMap<UserId, bool>,
@@ -137,7 +138,8 @@ struct SharedTexts {
 impl SharedTexts {
     fn of(messages: &[Message]) -> SharedTexts {
         let mut texts: FxHashMap<_, (u32, Option<i64>)> = FxHashMap::default();
-        // Most batches have no such text, and a table of all texts would cost each message a thirtieth more.
+        // Most batches have no such text, and a table of all texts would cost each message a
+        // thirtieth more.
         for message in messages.iter().filter(|message| Arc::strong_count(&message.text) > OWNERS) {
             texts.entry(message.text.as_ptr()).or_default().0 += 1;
         }
@@ -157,5 +159,6 @@ impl SharedTexts {
     }
 }
 
-/// How many hold the text of a message that no other has: its delivery, the caller's batch, and the writer's copy of that.
+/// How many hold the text of a message that no other has: its delivery, the caller's batch, and the
+/// writer's copy of that.
 const OWNERS: usize = 3;

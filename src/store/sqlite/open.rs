@@ -133,7 +133,8 @@ pub(super) fn open_to_read(file: &Path, busy_timeout: Duration, alone: bool) -> 
     let connection = Connection::open_with_flags(sqlite_path(file), flags).map_err(refuse)?;
     connection.busy_timeout(busy_timeout).map_err(refuse)?;
     if alone {
-        // Closing it would copy the log into the database, which a full disk may take in part and which takes time.
+        // Closing it would copy the log into the database, which a full disk may take in part and
+        // which takes time.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(refuse)?;
         connection.pragma_update(None, "locking_mode", "exclusive").map_err(refuse)?;
         connection.pragma_update(None, "query_only", true).map_err(refuse)?;

@@ -1,4 +1,5 @@
-//! [`CopySource`]: the embedded store's tables as plain rows, for copying them elsewhere. It changes nothing.
+//! [`CopySource`]: the embedded store's tables as plain rows, for copying them elsewhere. It
+//! changes nothing.
 
 use std::fs;
 use std::io;

@@ -244,8 +244,9 @@ fn serve(mut connection: Connection, file: &Path, condition: &Condition, jobs: &
     let _ = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
 }
 
-/// Gives the disk back some of what was deleted. Returns after which time the rest is due, if there is more. A failure is not
-/// reported, because it does no harm: another program may hold a lock just now, and the next attempt comes.
+/// Gives the disk back some of what was deleted. Returns after which time the rest is due, if there
+/// is more. A failure is not reported, because it does no harm: another program may hold a lock
+/// just now, and the next attempt comes.
 fn shrink(db: &Connection) -> Option<Duration> {
     let free = || db.prepare_cached("PRAGMA freelist_count")?.query_row([], |row| row.get::<_, i64>(0));
     // Each returned row is one page less.

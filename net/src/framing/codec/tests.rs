@@ -2,7 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Feeds `pieces` as if each were one read, the received data ending behind those marked so; what was taken, as text.
+/// Feeds `pieces` as if each were one read, the received data ending behind those marked so; what
+/// was taken, as text.
 fn decode<'a>(pieces: impl IntoIterator<Item = (&'a [u8], bool)>, frame_bytes_max: usize) -> Vec<String> {
     let mut decoder = Decoder::new(frame_bytes_max);
     let mut received = Vec::new();

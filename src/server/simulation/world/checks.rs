@@ -17,14 +17,16 @@ impl World {
         self.note_news();
         let given_up = self.wires.lock().given_up;
         if std::mem::replace(&mut self.given_up, given_up) != given_up {
-            // A node has found itself deaf, when nothing was done for it for long, or its connection was broken.
+            // A node has found itself deaf, when nothing was done for it for long, or its
+            // connection was broken.
             self.tear();
         }
         for client in self.clients.iter_mut().filter(|client| client.pipe.is_closed()) {
             client.gone_at.get_or_insert(self.step);
         }
         let parsed: Vec<_> = self.clients.iter_mut().map(Client::new_frames).collect();
-        // What was pushed before a reply counts when the reply is looked at, whichever is found first.
+        // What was pushed before a reply counts when the reply is looked at, whichever is found
+        // first.
         for (no, frames) in parsed.iter().enumerate() {
             for (_, text) in frames {
                 if let Some(number) = pushed(text) {
@@ -187,8 +189,8 @@ impl World {
         })
     }
 
-    /// Whether a connection that acknowledges nothing may have been given up for another one of its user. What it
-    /// was sent and had not written is on its way to the store then.
+    /// Whether a connection that acknowledges nothing may have been given up for another one of its
+    /// user. What it was sent and had not written is on its way to the store then.
     fn may_be_given_up(&self, user: UserId, sent_at: usize) -> bool {
         let on: Vec<_> = self.clients.iter().filter(|client| client.was_on(user, sent_at)).collect();
         on.len() > 1 && on.iter().any(|client| client.pipe.outstanding() > 0)

@@ -144,8 +144,8 @@ impl Client {
         self.ever.iter().copied().chain(logins).collect()
     }
 
-    /// Whether it may hold a message for this user that was sent then: a connection that does not take what it is sent, or
-    /// gives it back, holds it for a while.
+    /// Whether it may hold a message for this user that was sent then: a connection that does not
+    /// take what it is sent, or gives it back, holds it for a while.
     pub(super) fn may_hold(&self, user: UserId, sent_at: usize) -> bool {
         let gives_back = self.ended_at.is_some()
             || self.pipe.is_starved()

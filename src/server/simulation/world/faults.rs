@@ -84,7 +84,8 @@ impl World {
         }
     }
 
-    /// Messages may be kept that would have been confirmed in time, and logins answered before the other nodes know of them.
+    /// Messages may be kept that would have been confirmed in time, and logins answered before the
+    /// other nodes know of them.
     pub(super) fn disturb(&mut self) {
         self.disturbed_at = self.step;
         self.ledger.owe_no_more(|_, _, _| true);

@@ -52,7 +52,8 @@ impl World {
     }
 
     fn login(&mut self, no: usize) {
-        // The last user is in no group, so that what comes for two users of one connection can be told apart.
+        // The last user is in no group, so that what comes for two users of one connection can be
+        // told apart.
         let Client { users, first, .. } = &self.clients[no];
         let user = if users.contains(first) { UserId(USERS as i32) } else { *first };
         if self.dice.one_in(12) {
@@ -63,7 +64,8 @@ impl World {
     }
 
     pub(super) fn login_as(&mut self, no: usize, user: UserId) {
-        // From now on it may be the newest of its node, and what is sent from there need not leave it.
+        // From now on it may be the newest of its node, and what is sent from there need not leave
+        // it.
         let (clients, node) = (&self.clients, self.clients[no].home.node);
         self.ledger.owe_no_more(|message, to, owed| {
             let is_sent_here = clients[message.from].home.node == node && !message.acknowledged;
@@ -208,7 +210,8 @@ impl World {
         Copy { in_doubt, owed: self.owed(from, to), ..Copy::default() }
     }
 
-    /// The connections that a message must come to: those of every other node that has the user, unless the sender's has.
+    /// The connections that a message must come to: those of every other node that has the user,
+    /// unless the sender's has.
     pub(super) fn owed(&self, from: usize, to: UserId) -> BTreeSet<usize> {
         let here = &self.clients[from];
         let on_node = |node: usize| {

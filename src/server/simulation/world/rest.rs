@@ -80,8 +80,9 @@ impl World {
         self.ledger.check_end(is_required, self.kind == Kind::Calm);
     }
 
-    /// All is mended: whatever has happened before, a user who comes and goes on all nodes but one is reached from that one
-    /// wherever the user is. Nodes may still give their connections to Redis up, and are back before the user is written to.
+    /// All is mended: whatever has happened before, a user who comes and goes on all nodes but one
+    /// is reached from that one wherever the user is. Nodes may still give their connections to
+    /// Redis up, and are back before the user is written to.
     fn check_recovery(&mut self) {
         for node in 0..self.nodes.len() {
             if self.nodes[node].machine.is_none() {
@@ -127,7 +128,8 @@ impl World {
         self.settle();
     }
 
-    /// A node gives its connection to Redis up, which notices that at once. It hears nothing until it has another.
+    /// A node gives its connection to Redis up, which notices that at once. It hears nothing until
+    /// it has another.
     fn give_up_connection(&mut self, node: usize) {
         let machine = self.nodes[node].machine.as_ref().expect("it runs");
         machine.bus.doubt();
