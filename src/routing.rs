@@ -2,8 +2,12 @@
 //! [`Node`](crate::bus::Node).
 //!
 //! - [`router`] hands a message to a connection, or puts it into its recipient's lane.
-//!   A frame for a large group gets on piece by piece: [`spreading`].
+//!   [`fan_out`] does so for the members of a group; a frame for a large one gets on piece by
+//!   piece: [`spreading`].
 //! - [`presence`] is the only table that loops share: user -> connections.
+//! - [`routed`] is what became of a message then. What other nodes say comes through
+//!   `from_nodes`.
+//! - [`ways`] are the lanes out of this node.
 //! - [`outbox`] offers messages from the lanes to other nodes, and holds them until they are
 //!   confirmed.
 //! - [`backlog`] stores the others: in the store, or in the spool while the store is unavailable.
@@ -14,12 +18,16 @@
 
 pub mod assembly;
 pub mod backlog;
+pub mod fan_out;
+mod from_nodes;
 pub mod groups;
 pub mod mailboxes;
 pub mod outbox;
 pub mod presence;
 pub mod quotas;
+pub mod routed;
 pub mod router;
 pub mod services;
 pub mod spreading;
 pub mod states;
+pub mod ways;

@@ -7,9 +7,10 @@ use pool::{Again, Lanes};
 
 use super::backlog::Backlog;
 use super::outbox::{OutItem, Outbox};
-use super::router::{self, Router};
+use super::router::Router;
 use super::services::Services;
 use super::states::StateWriter;
+use super::ways::{self, Ways};
 use crate::base::threads::Threads;
 use crate::delivery::{self, LaneItem};
 use crate::metrics::Stage;
@@ -43,7 +44,7 @@ impl Routes {
         };
         let states = StateWriter::new(store.states.clone(), bus.clone());
         threads.one(|| states.start())?;
-        let router = Arc::new(Router::new(services.clone(), outbox.clone(), keepers.clone(), states));
+        let router = Arc::new(Router::new(services.clone(), Ways::new(outbox.clone(), keepers.clone()), states));
         if bus.is_first()
             && let Err(error) = store.states.get().and_then(States::set_all_offline)
         {
@@ -104,8 +105,7 @@ fn publish(outbox: &mut Outbox, batch: Vec<OutItem>, services: &Services, keeper
 fn keep(items: Vec<LaneItem>, keepers: &Lanes<LaneItem>) {
     for item in items {
         // It has its room in the lanes already, and keeps it.
-        let (key, bytes) = router::weight(&item);
-        if keepers.submit_late(key, item.standing(), item, bytes).is_err() {
+        if ways::store(keepers, item).is_err() {
             log::error!("the server has stopped before a message could be stored");
         }
     }

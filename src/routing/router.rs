@@ -3,84 +3,36 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use net::{Fate, Link, Turn};
-use pool::{Lanes, Standing};
+use net::{Fate, Turn};
 use smallvec::SmallVec;
 
 use crate::admission::Holder;
-use crate::bus::{Node, Place, Receipt};
 use crate::delivery::spread::{SoFar, Spread};
-use crate::delivery::{ClientLink, Delivery, Fan, LaneItem, Origin, Owed, Posted, Work};
+use crate::delivery::{ClientLink, Delivery, LaneItem, Origin, Owed, Posted, Work};
 use crate::metrics::{Hit, Metrics};
-use crate::protocol::{GroupId, UserId};
-use crate::routing::outbox::OutItem;
+use crate::protocol::UserId;
+use crate::routing::fan_out::{FanOut, GroupFrame};
 use crate::routing::presence::{Added, Presence, Removed, Shard};
+use crate::routing::routed::{Parked, Routed};
 use crate::routing::services::Services;
 use crate::routing::states::StateWriter;
-use crate::session::{MEMBER_WORK, Settled, members_at_once};
+use crate::routing::ways::{DELIVERY_BYTES, Ways};
+use crate::session::{MEMBER_WORK, members_at_once};
 use crate::store::UserState;
-use crate::store::spool::lane_key;
 
 /// Knows which users are online, and forwards messages: to a connection of this node, or into the
 /// recipient's lane.
 pub struct Router {
-    services: Arc<Services>,
-    presence: Arc<Presence<Posted>>,
-    /// The lanes to other nodes, if there can be any. Messages that no node takes go on to
-    /// `keepers`.
-    outbox: Option<Arc<Lanes<OutItem>>>,
-    /// The lanes to the store.
-    keepers: Arc<Lanes<LaneItem>>,
-    states: StateWriter,
-}
-
-/// The fate of a forwarded frame, as far as it is known immediately.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Routed {
-    /// Settled.
-    Settled {
-        /// It could neither be delivered nor stored for some recipient.
-        failed: bool,
-        /// It has failed because a recipient's mailbox is full.
-        full: bool,
-    },
-    /// On its way; the sender's session will be notified.
-    OnItsWay,
-}
-
-impl Routed {
-    const DONE: Routed = Routed::Settled { failed: false, full: false };
-    const FAILED: Routed = Routed::Settled { failed: true, full: false };
-
-    /// What the sender's session hears of its frame of so many bytes, if it is settled.
-    pub fn settled(self, bytes: usize) -> Option<Settled> {
-        let Routed::Settled { failed, full } = self else { return None };
-        Some(Settled { frames: 1, bytes, failed: failed.into(), full: full.into() })
-    }
-}
-
-/// A frame for the members of a group except its sender.
-#[derive(Debug)]
-pub struct GroupFrame<'f> {
-    /// The group.
-    pub group: GroupId,
-    /// All members, ascending.
-    pub members: &'f [UserId],
-    /// The sender.
-    pub except: UserId,
-    /// Its JSON text.
-    pub text: &'f str,
+    pub(super) services: Arc<Services>,
+    pub(super) presence: Arc<Presence<Posted>>,
+    pub(super) ways: Ways,
+    pub(super) states: StateWriter,
 }
 
 impl Router {
     /// A router for a node without users yet.
-    pub fn new(
-        services: Arc<Services>,
-        outbox: Option<Arc<Lanes<OutItem>>>,
-        keepers: Arc<Lanes<LaneItem>>,
-        states: StateWriter,
-    ) -> Router {
-        Router { services, presence: Arc::default(), outbox, keepers, states }
+    pub fn new(services: Arc<Services>, ways: Ways, states: StateWriter) -> Router {
+        Router { services, presence: Arc::default(), ways, states }
     }
 
     /// Forwards a frame to one user. Its room in the lanes counts for the holder's share.
@@ -122,8 +74,7 @@ impl Router {
         }
     }
 
-    /// Forwards a frame to a group. Its text takes up room once, however many members are not on
-    /// this node.
+    /// Forwards a frame to a group.
     pub fn deliver_all(
         &self,
         turn: &mut Turn<Posted>,
@@ -131,9 +82,9 @@ impl Router {
         sender: &Arc<ClientLink>,
         holder: Holder,
     ) -> Routed {
-        let mut so_far = SoFar::default();
-        self.hand_out(turn, frame, sender, holder, &mut so_far);
-        self.conclude(so_far, holder)
+        let (fan_out, mut so_far) = (FanOut { router: self, sender, holder }, SoFar::default());
+        fan_out.hand_out(turn, frame, &mut so_far);
+        fan_out.conclude(so_far)
     }
 
     /// Like [`Router::deliver_all`], for a very large group: some of the members at each call.
@@ -142,67 +93,16 @@ impl Router {
         let Spread { group, except, holder, done, .. } = *spread;
         let end = spread.members.len().min(done + members_at_once(spread.text.len()));
         let frame = GroupFrame { group, members: &spread.members[done..end], except, text: &spread.text };
-        self.hand_out(turn, &frame, &spread.sender, holder, &mut spread.so_far);
+        let fan_out = FanOut { router: self, sender: &spread.sender, holder };
+        fan_out.hand_out(turn, &frame, &mut spread.so_far);
         turn.spend((end - done) * MEMBER_WORK);
         spread.done = end;
-        (end == spread.members.len()).then(|| self.conclude(std::mem::take(&mut spread.so_far), holder))
-    }
-
-    /// Hands a frame to connections of this node, or to the lanes.
-    fn hand_out(
-        &self,
-        turn: &mut Turn<Posted>,
-        frame: &GroupFrame<'_>,
-        sender: &Arc<ClientLink>,
-        holder: Holder,
-        so_far: &mut SoFar,
-    ) {
-        let &GroupFrame { group, members, except, text } = frame;
-        // Most groups are online, so data for the lanes is made only when the first member is not.
-        let SoFar { shared, delivered, refused } = so_far;
-        let mut held = None;
-        for &to in members.iter().filter(|to| **to != except) {
-            let parked = self.route(turn, to, text.as_bytes(), || {
-                let (fan, text) = shared
-                    .get_or_insert_with(|| {
-                        let berth = self.services.berths.take(holder, text.len())?;
-                        Some((Fan::new(sender.clone(), group, text.len(), berth), Arc::<str>::from(text)))
-                    })
-                    .as_ref()?;
-                // Holding the lanes lets the messages for each other node share one publication.
-                held.get_or_insert_with(|| self.outbox.as_deref().map(Lanes::hold));
-                let share = fan.add(DELIVERY_BYTES)?;
-                Some(Delivery { to, text: text.clone(), origin: Origin::Group(share), was_refused: false })
-            });
-            match parked {
-                Parked::No => *delivered += 1,
-                // Dropped, it has failed.
-                Parked::Refused(_) => self.services.metrics.failed(1),
-                Parked::NoRoom => *refused += 1,
-                Parked::Yes => {}
-            }
-            turn.relieve();
-        }
-    }
-
-    /// Concludes a frame after its last member.
-    fn conclude(&self, so_far: SoFar, holder: Holder) -> Routed {
-        let SoFar { shared, delivered, refused } = so_far;
-        self.services.metrics.delivered_locally(delivered);
-        if refused > 0 {
-            self.no_room(refused, holder);
-        }
-        match shared.flatten().map(|(fan, _)| fan.all_under_way(refused > 0, delivered > 0)) {
-            None if refused > 0 => Routed::FAILED,
-            None => Routed::DONE,
-            Some(Some(Settled { failed, full, .. })) => Routed::Settled { failed: failed > 0, full: full > 0 },
-            Some(None) => Routed::OnItsWay,
-        }
+        (end == spread.members.len()).then(|| fan_out.conclude(std::mem::take(&mut spread.so_far)))
     }
 
     /// Counts a frame that is refused for this number of recipients, because the holder has its
     /// share of the lanes.
-    fn no_room(&self, recipients: usize, holder: Holder) {
+    pub(super) fn no_room(&self, recipients: usize, holder: Holder) {
         let metrics = &self.services.metrics;
         metrics.failed(recipients);
         metrics.refused(Hit::LaneMax);
@@ -211,7 +111,7 @@ impl Router {
 
     /// Whether messages of other nodes for `user` already arrive here, or never need to.
     pub fn is_here(&self, user: UserId) -> bool {
-        self.outbox.is_none() || self.is_connected(user)
+        !self.ways.lead_to_nodes() || self.is_connected(user)
     }
 
     /// Whether `user` is on a connection of this node.
@@ -269,10 +169,7 @@ impl Router {
     pub fn watched_by(&self, metrics: &Metrics) {
         let presence = self.presence.clone();
         metrics.watch_users(move || presence.users());
-        metrics.watch_lanes("lane", self.keepers.watch());
-        if let Some(outbox) = &self.outbox {
-            metrics.watch_lanes("lane-out", outbox.watch());
-        }
+        self.ways.watched_by(metrics);
     }
 
     /// Makes `link` the connection that receives for `user`. If the previous one acknowledges
@@ -287,7 +184,7 @@ impl Router {
         let may_follow =
             before.as_ref().is_some_and(|before| shard.holds_newest(user, before)) && shard.is_on(user, link);
         let added = shard.add(user, link);
-        if added == Added::First && self.outbox.is_some() {
+        if added == Added::First && self.ways.lead_to_nodes() {
             self.services.bus.subscribe(user, None);
         }
         if added != Added::Another {
@@ -337,13 +234,13 @@ impl Router {
         let to = UserId((label & !EARLIER).cast_signed());
         self.services.metrics.returned(1);
         let _shard = self.presence.write(to);
-        self.keep(to, vec![frame], KEPT_LATE);
+        self.ways.keep(to, vec![frame], KEPT_LATE);
     }
 
     /// Submits work on a user's stored messages, to be done after everything on its way to them.
     /// The caller must limit the amount of such work.
     pub fn submit(&self, user: UserId, work: Work) {
-        self.queue_anyway(user, LaneItem::Work(user, work), WORK_BYTES);
+        self.ways.submit_anyway(LaneItem::Work(user, work));
     }
 
     /// Finishes the messages on their way to other nodes and to the store, until `by` at most.
@@ -353,9 +250,9 @@ impl Router {
         // The bus stays until the last envelope is confirmed, so that no message that has arrived
         // is stored. Messages that the bus delivers until it hushes are stored or answered, so it
         // may be stopped only after the lanes.
-        let left = self.outbox.as_ref().map_or(0, |outbox| outbox.close(by));
+        let left = self.ways.close_to_nodes(by);
         bus.hush();
-        let left = left + self.keepers.close(by);
+        let left = left + self.ways.close_to_store(by);
         bus.stop(by);
         if self.states.close(by) {
             bus.say_goodbye();
@@ -363,39 +260,8 @@ impl Router {
         left
     }
 
-    fn queue(&self, user: UserId, item: LaneItem, bytes: usize) -> Result<(), LaneItem> {
-        let key = lane_key(user);
-        let Some(outbox) = &self.outbox else {
-            return self.keepers.submit(key, item.standing(), item, bytes).map_err(|closed| closed.0);
-        };
-        outbox.submit(key, item.standing(), OutItem::Lane(item), bytes).map_err(|closed| match closed.0 {
-            OutItem::Lane(item) => item,
-            OutItem::Confirmed(..) | OutItem::Refused(..) => unreachable!("it comes back as it was"),
-        })
-    }
-
-    fn queue_anyway(&self, user: UserId, item: LaneItem, bytes: usize) {
-        if let Err(LaneItem::Delivery(delivery)) = self.queue_late(user, item, bytes) {
-            log::error!("a message for user {} came back after everything was stored, and is lost", delivery.to);
-        }
-    }
-
-    /// Returns the item if the lanes have ended.
-    fn queue_late(&self, user: UserId, item: LaneItem, bytes: usize) -> Result<(), LaneItem> {
-        let key = lane_key(user);
-        let item = match &self.outbox {
-            None => item,
-            Some(outbox) => match outbox.submit_late(key, item.standing(), OutItem::Lane(item), bytes) {
-                Ok(()) => return Ok(()),
-                Err(pool::LanesClosed(OutItem::Lane(item))) => item,
-                Err(_) => unreachable!("it comes back as it was"),
-            },
-        };
-        self.keepers.submit_late(key, item.standing(), item, bytes).map_err(|closed| closed.0)
-    }
-
     /// Hands a message to the user's connection, or puts it into the user's lane if there is none.
-    fn route(
+    pub(super) fn route(
         &self,
         turn: &mut Turn<Posted>,
         to: UserId,
@@ -408,8 +274,7 @@ impl Router {
                 // Still under the lock: a later login finds the message in the lane before its
                 // fetch.
                 let Some(delivery) = park() else { return Parked::NoRoom };
-                let bytes = delivery.text.len() + DELIVERY_BYTES;
-                return match self.queue(to, LaneItem::Delivery(delivery), bytes) {
+                return match self.ways.submit(LaneItem::Delivery(delivery)) {
                     Ok(()) => Parked::Yes,
                     Err(LaneItem::Delivery(delivery)) => Parked::Refused(delivery),
                     Err(LaneItem::Work(..) | LaneItem::Answer(..)) => unreachable!("it comes back as it was"),
@@ -425,7 +290,7 @@ impl Router {
     }
 
     /// Hands a message to the user's connection; false if there is none.
-    fn deliver_here(&self, turn: &mut Turn<Posted>, to: UserId, frame: &[u8]) -> bool {
+    pub(super) fn deliver_here(&self, turn: &mut Turn<Posted>, to: UserId, frame: &[u8]) -> bool {
         loop {
             let shard = self.presence.read(to);
             let Some(link) = shard.newest(to) else { return false };
@@ -486,7 +351,7 @@ impl Router {
                 shard.was_given_the_oldest(user);
             }
         } else {
-            self.keep(user, frames, KEPT);
+            self.ways.keep(user, frames, KEPT);
         }
         (removed, came_back)
     }
@@ -501,7 +366,7 @@ impl Router {
     fn keep_earlier(&self, user: UserId, link: &ClientLink) -> bool {
         let frames = self.take_back_labelled(label_of(user) | EARLIER, link);
         let came_back = !frames.is_empty();
-        self.keep(user, frames, KEPT_LATE);
+        self.ways.keep(user, frames, KEPT_LATE);
         came_back
     }
 
@@ -511,7 +376,7 @@ impl Router {
         frames
     }
 
-    fn route_anyway(&self, turn: &mut Turn<Posted>, user: UserId, frames: Vec<Box<[u8]>>) {
+    pub(super) fn route_anyway(&self, turn: &mut Turn<Posted>, user: UserId, frames: Vec<Box<[u8]>>) {
         let mut shard = self.presence.write(user);
         self.hand_on(turn, &mut shard, user, frames, false);
     }
@@ -547,21 +412,9 @@ impl Router {
                 break;
             }
         }
-        self.keep(user, frames, Origin::Returned { late: false, elsewhere });
+        self.ways.keep(user, frames, Origin::Returned { late: false, elsewhere });
         if is_gone {
             self.gone(user, true);
-        }
-    }
-
-    /// Stores frames that a connection has returned, in order. The user's shard is held.
-    fn keep(&self, user: UserId, frames: Vec<Box<[u8]>>, origin: Origin) {
-        let Origin::Returned { late, elsewhere } = origin else { unreachable!("nobody waits for it") };
-        for frame in frames {
-            let Ok(text) = String::from_utf8(frame.into_vec()) else { unreachable!("it was text when it was sent") };
-            let bytes = text.len() + DELIVERY_BYTES;
-            let origin = Origin::Returned { late, elsewhere };
-            let delivery = Delivery { to: user, text: text.into(), origin, was_refused: false };
-            self.queue_anyway(user, LaneItem::Delivery(delivery), bytes);
         }
     }
 
@@ -570,7 +423,7 @@ impl Router {
     /// learn that the user is not here: what they store afterwards is newer. The user's shard is
     /// held.
     fn gone(&self, user: UserId, came_back: bool) {
-        if self.outbox.is_none() {
+        if !self.ways.lead_to_nodes() {
             self.states.note(user, UserState::Offline);
             return;
         }
@@ -583,7 +436,7 @@ impl Router {
                     bus.unsubscribe(user);
                 }
             });
-            if self.queue_late(user, LaneItem::Answer(user, leave), WORK_BYTES).is_ok() {
+            if self.ways.submit_late(LaneItem::Answer(user, leave)).is_ok() {
                 return;
             }
         }
@@ -591,128 +444,8 @@ impl Router {
     }
 }
 
-impl Node for Router {
-    fn on_envelope(&self, turn: &mut Turn<Posted>, to: UserId, frames: &str, receipt: &dyn Fn() -> Receipt) -> bool {
-        for (delivered, frame) in frames.split('\n').enumerate() {
-            if !self.deliver_here(turn, to, frame.as_bytes()) {
-                let (bus, receipt) = (self.services.bus.clone(), receipt());
-                let refuse = Box::new(move || bus.refuse(receipt, delivered));
-                // If this node shuts down and its lanes have ended, everything is stored already.
-                if let Err(LaneItem::Answer(_, refuse)) = self.queue_late(to, LaneItem::Answer(to, refuse), WORK_BYTES)
-                {
-                    refuse();
-                }
-                return false;
-            }
-        }
-        true
-    }
-
-    fn on_returned(&self, turn: &mut Turn<Posted>, to: UserId, frames: &str, receipt: &dyn Fn() -> Receipt) -> bool {
-        let receipt = receipt();
-        let mut shard = self.presence.write(to);
-        let mut delivered = 0;
-        if let Some(link) = shard.follows_elsewhere(to, &receipt.node).cloned() {
-            let taken = frames.split('\n').take_while(|frame| link.send(turn, frame.as_bytes(), label(to)).is_ok());
-            delivered = taken.count();
-            if delivered > 0 {
-                shard.was_given(to, &receipt.node);
-            }
-        }
-        drop(shard);
-        let is_all = delivered == frames.split('\n').count();
-        if !is_all {
-            // It need not wait for messages being stored here: no order with them is promised.
-            self.services.bus.refuse(receipt, delivered);
-        }
-        is_all
-    }
-
-    fn on_bare(&self, turn: &mut Turn<Posted>, to: UserId, frame: &str) {
-        // For clients that read lines, a line is a frame.
-        let frame = if frame.contains(['\n', '\r']) { frame.replace(['\n', '\r'], " ") } else { frame.to_owned() };
-        self.route_anyway(turn, to, vec![frame.into_bytes().into()]);
-    }
-
-    fn on_confirmed(&self, place: Option<Place>, sequences: Vec<u64>) {
-        if let Some(outbox) = &self.outbox {
-            // It is refused only after the shutdown of the lanes, when nothing is in flight.
-            let _ = outbox.submit_late(0, Standing::of(NODES), OutItem::Confirmed(place, sequences), 0);
-        }
-    }
-
-    fn on_refused(&self, sequence: u64, delivered: usize) {
-        if let Some(outbox) = &self.outbox {
-            let _ = outbox.submit_late(0, Standing::of(NODES), OutItem::Refused(sequence, delivered), 0);
-        }
-    }
-
-    fn on_left(&self, user: UserId) {
-        let shard = self.presence.read(user);
-        match shard.has(user) {
-            false => self.states.note(user, UserState::Offline),
-            true => self.states.tell_at_once(user),
-        }
-    }
-
-    fn on_elsewhere(&self, turn: &mut Turn<Posted>, user: UserId) {
-        let mut shard = self.presence.write(user);
-        shard.went_elsewhere(user);
-        for link in shard.links(user) {
-            if link.doubt(turn) {
-                // Its loop takes the messages back.
-                link.hang_up();
-            }
-        }
-    }
-
-    fn on_died(&self, users: &[UserId]) -> bool {
-        let gone: Vec<UserId> = users.iter().copied().filter(|user| !self.presence.read(*user).has(*user)).collect();
-        self.states.write_offline(&gone)
-    }
-
-    fn online_after(&self, user: UserId, limit: usize) -> Option<Vec<UserId>> {
-        self.services.store.states.get().ok()?.online_after(user, limit).ok()
-    }
-
-    fn on_group_changed(&self, group: GroupId) {
-        self.services.groups.changed(group);
-    }
-
-    fn on_rejoined(&self) -> Vec<UserId> {
-        self.services.groups.forget();
-        let mut all = Vec::new();
-        for shard in self.presence.shards() {
-            for user in shard.users() {
-                self.states.note(user, UserState::Online);
-                all.push(user);
-            }
-            all.extend(shard.joining());
-        }
-        all
-    }
-}
-
-/// Whether a message was put into its lane; not needed if the user's connection has it.
-enum Parked {
-    No,
-    Yes,
-    /// The lanes are shut down.
-    Refused(Delivery),
-    /// Its sender has its share of the lanes.
-    NoRoom,
-}
-
-/// The key of an item's lane, and its weight there.
-pub fn weight(item: &LaneItem) -> (u64, usize) {
-    match item {
-        LaneItem::Delivery(delivery) => (lane_key(delivery.to), delivery.text.len() + DELIVERY_BYTES),
-        LaneItem::Work(user, _) | LaneItem::Answer(user, _) => (lane_key(*user), WORK_BYTES),
-    }
-}
-
 /// The user's id labels the user's messages in a connection's output.
-fn label(user: UserId) -> Fate {
+pub(super) fn label(user: UserId) -> Fate {
     Fate::Return(label_of(user))
 }
 
@@ -728,13 +461,6 @@ const EARLIER: u32 = 1 << 31;
 /// that it returned after the user had left it.
 const KEPT: Origin = Origin::Returned { late: false, elsewhere: false };
 const KEPT_LATE: Origin = Origin::Returned { late: true, elsewhere: false };
-
-/// The flow of what other nodes say: no payer has this number.
-const NODES: u64 = u64::MAX;
-
-/// The weight of a delivery besides its text, and of other work.
-const DELIVERY_BYTES: usize = size_of::<LaneItem>() + size_of::<Link<Posted>>();
-const WORK_BYTES: usize = 256;
 
 #[cfg(test)]
 mod tests;

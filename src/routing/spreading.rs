@@ -3,7 +3,8 @@
 
 use net::Turn;
 
-use super::router::{Routed, Router};
+use super::routed::Routed;
+use super::router::Router;
 use crate::delivery::Posted;
 use crate::delivery::spread::Spread;
 

@@ -15,7 +15,8 @@ use crate::delivery::spread::Spread;
 use crate::delivery::{ClientLink, Posted};
 use crate::metrics::{Hit, LoopTally};
 use crate::protocol::{self, FrameKind, Id, ReplyKind, UserId};
-use crate::routing::router::{GroupFrame, Routed};
+use crate::routing::fan_out::GroupFrame;
+use crate::routing::routed::Routed;
 use crate::routing::spreading;
 use crate::session::{Effect, Effects, Input, Session, Settled, members_at_once};
 

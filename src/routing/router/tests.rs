@@ -8,7 +8,7 @@ use std::time::Duration;
 use net::simulation::{ManualLoop, SimulatedSocket};
 use net::{Flow, Handler, Incoming, Preface, Settings};
 use parking_lot::Mutex;
-use pool::ManualLane;
+use pool::{Lanes, ManualLane};
 
 use super::*;
 use crate::admission::berths::{Berth, Berths};
@@ -16,12 +16,15 @@ use crate::admission::{Payer, Source};
 use crate::base::clock::Clock;
 use crate::base::loads::PoolUse;
 use crate::bus::{
-    BusHealth, Envelope, Exchange, Neighbours, Published, Publisher, ReferenceNodes, Register, Unreachable,
+    BusHealth, Envelope, Exchange, Neighbours, Node, Published, Publisher, Receipt, ReferenceNodes, Register,
+    Unreachable,
 };
 use crate::delivery;
+use crate::protocol::GroupId;
 use crate::routing::groups::GroupCache;
+use crate::routing::outbox::OutItem;
 use crate::routing::quotas::Quotas;
-use crate::session::Outcome;
+use crate::session::{Outcome, Settled};
 use crate::store::outages::Outages;
 use crate::store::spool::NoSpool;
 use crate::store::{Database, Role, Store, StoreError};
@@ -247,7 +250,7 @@ impl Scene {
         let (outbox, mut lanes) = Lanes::manual(1, 4096, |_, _| ((), None), note);
         let keep = |(): &mut (), _: Vec<LaneItem>| unreachable!("all goes by the other nodes first");
         let (keepers, _) = Lanes::manual(1, 4096, |_, _| ((), None), keep);
-        let router = Router::new(services, Some(Arc::new(outbox)), Arc::new(keepers), states);
+        let router = Router::new(services, Ways::new(Some(Arc::new(outbox)), Arc::new(keepers)), states);
         let notes = Notes::default();
         let settings = Settings {
             frame_bytes_max: 1000,
@@ -677,7 +680,7 @@ fn the_sender_of_what_is_lost_in_a_lane_hears_that_it_has_failed() {
     drop(items);
     assert_eq!(heard(&mut scene), [failed(4)]);
 
-    scene.router.outbox.as_ref().expect("there are other nodes").close(scene.turn.now());
+    scene.router.ways.close_to_nodes(scene.turn.now());
     assert_eq!(scene.send(USER, "{a}"), Routed::FAILED);
     let routed = scene.router.deliver_all(&mut scene.turn, &frame, &scene.sender, holder(3));
     assert_eq!((routed, heard(&mut scene)), (Routed::FAILED, vec![]), "each is told once");

@@ -1,0 +1,105 @@
+//! What other nodes say, as the bus brings it to the [`Router`].
+
+use net::Turn;
+
+use super::router::{Router, label};
+use crate::bus::{Node, Place, Receipt};
+use crate::delivery::{LaneItem, Posted};
+use crate::protocol::{GroupId, UserId};
+use crate::store::UserState;
+
+impl Node for Router {
+    fn on_envelope(&self, turn: &mut Turn<Posted>, to: UserId, frames: &str, receipt: &dyn Fn() -> Receipt) -> bool {
+        for (delivered, frame) in frames.split('\n').enumerate() {
+            if !self.deliver_here(turn, to, frame.as_bytes()) {
+                let (bus, receipt) = (self.services.bus.clone(), receipt());
+                let refuse = Box::new(move || bus.refuse(receipt, delivered));
+                // If this node shuts down and its lanes have ended, everything is stored already.
+                if let Err(LaneItem::Answer(_, refuse)) = self.ways.submit_late(LaneItem::Answer(to, refuse)) {
+                    refuse();
+                }
+                return false;
+            }
+        }
+        true
+    }
+
+    fn on_returned(&self, turn: &mut Turn<Posted>, to: UserId, frames: &str, receipt: &dyn Fn() -> Receipt) -> bool {
+        let receipt = receipt();
+        let mut shard = self.presence.write(to);
+        let mut delivered = 0;
+        if let Some(link) = shard.follows_elsewhere(to, &receipt.node).cloned() {
+            let taken = frames.split('\n').take_while(|frame| link.send(turn, frame.as_bytes(), label(to)).is_ok());
+            delivered = taken.count();
+            if delivered > 0 {
+                shard.was_given(to, &receipt.node);
+            }
+        }
+        drop(shard);
+        let is_all = delivered == frames.split('\n').count();
+        if !is_all {
+            // It need not wait for messages being stored here: no order with them is promised.
+            self.services.bus.refuse(receipt, delivered);
+        }
+        is_all
+    }
+
+    fn on_bare(&self, turn: &mut Turn<Posted>, to: UserId, frame: &str) {
+        // For clients that read lines, a line is a frame.
+        let frame = if frame.contains(['\n', '\r']) { frame.replace(['\n', '\r'], " ") } else { frame.to_owned() };
+        self.route_anyway(turn, to, vec![frame.into_bytes().into()]);
+    }
+
+    fn on_confirmed(&self, place: Option<Place>, sequences: Vec<u64>) {
+        self.ways.confirmed(place, sequences);
+    }
+
+    fn on_refused(&self, sequence: u64, delivered: usize) {
+        self.ways.refused(sequence, delivered);
+    }
+
+    fn on_left(&self, user: UserId) {
+        let shard = self.presence.read(user);
+        match shard.has(user) {
+            false => self.states.note(user, UserState::Offline),
+            true => self.states.tell_at_once(user),
+        }
+    }
+
+    fn on_elsewhere(&self, turn: &mut Turn<Posted>, user: UserId) {
+        let mut shard = self.presence.write(user);
+        shard.went_elsewhere(user);
+        for link in shard.links(user) {
+            if link.doubt(turn) {
+                // Its loop takes the messages back.
+                link.hang_up();
+            }
+        }
+    }
+
+    fn on_died(&self, users: &[UserId]) -> bool {
+        let gone: Vec<UserId> = users.iter().copied().filter(|user| !self.presence.read(*user).has(*user)).collect();
+        self.states.write_offline(&gone)
+    }
+
+    fn online_after(&self, user: UserId, limit: usize) -> Option<Vec<UserId>> {
+        self.services.store.states.get().ok()?.online_after(user, limit).ok()
+    }
+
+    fn on_group_changed(&self, group: GroupId) {
+        self.services.groups.changed(group);
+    }
+
+    fn on_rejoined(&self) -> Vec<UserId> {
+        self.services.groups.forget();
+        let mut all = Vec::new();
+        for shard in self.presence.shards() {
+            for user in shard.users() {
+                self.states.note(user, UserState::Online);
+                all.push(user);
+            }
+            all.extend(shard.joining());
+        }
+        all
+    }
+}
