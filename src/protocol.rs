@@ -1,10 +1,12 @@
 //! Requests, replies and pushes as JSON. Everything on the wire is parsed and composed here.
 //!
-//! # What a reply acknowledges Requests of one connection are answered in the order sent, and a
-//! reply leaves only after every earlier frame of that connection is settled: written towards an
-//! online recipient, or committed to the store. So any reply acknowledges all that was sent before
-//! it. Chat itself is not answered; a client that wants to be sure sends a cheap request (a search
-//! for its own id, say) and waits for the answer.
+//! # What a reply acknowledges
+//!
+//! Requests of one connection are answered in the order sent, and a reply leaves only after every
+//! earlier frame of that connection is settled: written towards an online recipient, or committed
+//! to the store. So any reply acknowledges all that was sent before it. Chat itself is not
+//! answered; a client that wants to be sure sends a cheap request (a search for its own id, say)
+//! and waits for the answer.
 
 use std::borrow::Cow;
 use std::fmt;

@@ -66,8 +66,10 @@ struct Base {
 impl MysqlStore {
     /// Connects and looks at the tables, which it logs.
     ///
-    /// # Errors Anything that the operator has to put right; see [`OpenError`]. Once it is open,
-    /// the store survives the database.
+    /// # Errors
+    ///
+    /// [`OpenError`], for anything that the operator must correct. An open store survives outages
+    /// of the database.
     pub fn open(settings: &MysqlSettings) -> Result<MysqlStore, OpenError> {
         let open::OpenedDatabase { calls, schema, limits, name } = open::open(settings)?;
         log::info!("{name}: {}", schema.describe());

@@ -71,8 +71,10 @@ impl Calls {
         PoolUse { open, idle, max: self.pool.size_max() }
     }
 
-    /// # Errors [`StoreError::Unavailable`] while there is no sign of life, or the database would
-    /// refuse to keep a message.
+    /// # Errors
+    ///
+    /// [`StoreError::Unavailable`] while the database does not answer, or would refuse to store a
+    /// message.
     pub(super) fn check(&self) -> Result<(), StoreError> {
         match self.health.outage().or_else(|| self.health.refusal()) {
             Some(cause) => Err(StoreError::Unavailable((*cause).into())),

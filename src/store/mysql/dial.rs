@@ -86,8 +86,9 @@ impl MysqlDialer {
 
     /// Opens a connection. Blocks, within the bounds of the options for each address.
     ///
-    /// # Errors What the database says at the first address where it says anything, else what
-    /// happened at the last one.
+    /// # Errors
+    ///
+    /// The first error that a database itself reports; if none does, the error of the last address.
     pub(super) fn connect(&self) -> mysql::Result<Conn> {
         let mut addresses: Vec<SocketAddr> = (self.host.as_str(), self.port).to_socket_addrs()?.collect();
         let order = *self.order.lock();
