@@ -77,7 +77,7 @@ pub trait Guest: fmt::Debug + Send + Sync {
 
 /// A place in the queue of the hashers or at one of them, released when dropped.
 #[derive(Debug)]
-pub struct Place {
+pub struct HasherSlot {
     admission: Arc<Admission>,
     source: Source,
 }
@@ -164,8 +164,8 @@ impl Admission {
 
     /// Takes a place for a password that is going to be hashed. One address never has all places of
     /// the queue.
-    pub fn queue(self: &Arc<Admission>, source: Source) -> Option<Place> {
-        self.hashing.lock().take(source, 1).then(|| Place { admission: self.clone(), source })
+    pub fn queue(self: &Arc<Admission>, source: Source) -> Option<HasherSlot> {
+        self.hashing.lock().take(source, 1).then(|| HasherSlot { admission: self.clone(), source })
     }
 
     /// Counts a login or a registration that found no place in the queue of the hashers.
@@ -210,7 +210,7 @@ impl Admission {
     }
 }
 
-impl Drop for Place {
+impl Drop for HasherSlot {
     fn drop(&mut self) {
         self.admission.hashing.lock().give_back(self.source, 1);
     }

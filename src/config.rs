@@ -32,7 +32,7 @@ use clap::{Arg, ArgMatches};
 use log::LevelFilter;
 
 pub use cluster::{MysqlSettings, RedisSettings, Secret, SettingsFile, Tls};
-pub use error::{ConfigError, Place};
+pub use error::{ConfigError, SettingSource};
 use file::{Setting, settings_in};
 use keys::{KEYS, Key};
 pub use limits::{Limit, PerSecond, Rate};
@@ -239,7 +239,7 @@ impl Config {
         for (name, value) in [("mysql", mysql), ("redis", redis)] {
             let key = KEYS.iter().find(|key| key.name == name).expect("both are settings");
             if let Some(value) = value {
-                apply(&mut config, key, value, &format!("--{name}"), || Place::Option)?;
+                apply(&mut config, key, value, &format!("--{name}"), || SettingSource::Option)?;
             }
         }
         cluster::read(&mut config, working_dir)?;
@@ -358,7 +358,7 @@ fn usage_error(error: &clap::Error) -> ConfigError {
             let name = option.split_once('=').map_or(*option, |(name, _)| name);
             let known = KEYS.iter().map(Key::option).chain([CONFIG, "help", "version"].map(String::from));
             let similar = nearest(name, known.map(|known| format!("--{known}")));
-            ConfigError::UnknownName { place: Place::Option, name: name.to_owned(), similar }
+            ConfigError::UnknownName { place: SettingSource::Option, name: name.to_owned(), similar }
         }
         (ErrorKind::UnknownArgument, [extra]) => ConfigError::Usage(format!("argument {extra:?} is one too many")),
         (ErrorKind::MissingRequiredArgument, missing) => {
@@ -375,7 +375,7 @@ fn usage_error(error: &clap::Error) -> ConfigError {
 fn listen_address(matches: &ArgMatches) -> Result<SocketAddr, ConfigError> {
     let argument = |name: &str| matches.get_one::<String>(name).map(String::as_str).unwrap_or_default();
     let refuse = |name: &str, allowed: &str| ConfigError::BadValue {
-        place: Place::Argument,
+        place: SettingSource::Argument,
         name: name.to_owned(),
         value: argument(name).to_owned(),
         allowed: allowed.to_owned(),
@@ -398,7 +398,7 @@ fn apply_file(config: &mut Config, chosen: Option<&str>, working_dir: &Path) -> 
 
 fn apply_lines(config: &mut Config, path: &Path, text: &str) -> Result<(), ConfigError> {
     for Setting { line, name, value } in settings_in(path, text)? {
-        let place = || Place::Line(path.to_owned(), line);
+        let place = || SettingSource::Line(path.to_owned(), line);
         let Some(key) = KEYS.iter().find(|key| key.name == name) else {
             let similar = nearest(name, KEYS.iter().map(|key| key.name.to_owned()));
             return Err(ConfigError::UnknownName { place: place(), name: name.to_owned(), similar });
@@ -411,7 +411,7 @@ fn apply_lines(config: &mut Config, path: &Path, text: &str) -> Result<(), Confi
 fn apply_options(config: &mut Config, matches: &ArgMatches) -> Result<(), ConfigError> {
     for key in KEYS {
         if let Some(value) = matches.get_one::<String>(key.name) {
-            apply(config, key, value, &format!("--{}", key.option()), || Place::Option)?;
+            apply(config, key, value, &format!("--{}", key.option()), || SettingSource::Option)?;
         }
     }
     Ok(())
@@ -422,7 +422,7 @@ fn apply(
     key: &Key,
     value: &str,
     name: &str,
-    place: impl FnOnce() -> Place,
+    place: impl FnOnce() -> SettingSource,
 ) -> Result<(), ConfigError> {
     if key.set(config, value) {
         return Ok(());

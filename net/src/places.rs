@@ -27,11 +27,12 @@ pub(crate) struct Gate {
 pub struct Accepted {
     // The order matters: the descriptor is released before the place is.
     stream: TcpStream,
-    _place: Place,
+    _place: SocketPermit,
 }
 
-/// `None` for a test's own socket, which does not count.
-struct Place(Option<Arc<Places>>);
+/// The place of one open socket, released when dropped. `None` for a test's own socket, which does
+/// not count.
+struct SocketPermit(Option<Arc<Places>>);
 
 impl Gate {
     /// Without a limit until [`Gate::set_max`]. `waker` wakes the acceptor when a socket is closed
@@ -58,11 +59,11 @@ impl Gate {
 
     pub(crate) fn enter(&self, stream: TcpStream) -> Accepted {
         self.places.open.fetch_add(1, Ordering::SeqCst);
-        Accepted { stream, _place: Place(Some(self.places.clone())) }
+        Accepted { stream, _place: SocketPermit(Some(self.places.clone())) }
     }
 }
 
-impl Drop for Place {
+impl Drop for SocketPermit {
     fn drop(&mut self) {
         let Some(Places { open, is_awaited, waker }) = self.0.as_deref() else { return };
         open.fetch_sub(1, Ordering::SeqCst);
@@ -79,7 +80,7 @@ impl Drop for Place {
 #[cfg(test)]
 impl From<TcpStream> for Accepted {
     fn from(stream: TcpStream) -> Accepted {
-        Accepted { stream, _place: Place(None) }
+        Accepted { stream, _place: SocketPermit(None) }
     }
 }
 

@@ -40,7 +40,7 @@ pub enum Kind {
 }
 
 /// A place among the jobs that wait or run, released when dropped.
-pub struct Place {
+pub struct WorkerSlot {
     queue: Arc<Mutex<Queue>>,
     holder: Holder,
 }
@@ -50,7 +50,7 @@ type Work = Box<dyn FnOnce() + Send>;
 struct Job {
     work: Work,
     /// `None` for a job that completes earlier work, which always runs.
-    place: Option<Place>,
+    place: Option<WorkerSlot>,
 }
 
 struct Queue {
@@ -88,13 +88,13 @@ impl Requests {
     }
 
     /// Takes a place for a job; `None` if that would exceed the holder's share.
-    pub fn place(&self, holder: Holder) -> Option<Place> {
+    pub fn place(&self, holder: Holder) -> Option<WorkerSlot> {
         let taken = self.queue.lock().places.take(holder, 1);
-        taken.then(|| Place { queue: self.queue.clone(), holder })
+        taken.then(|| WorkerSlot { queue: self.queue.clone(), holder })
     }
 
     /// Submits a job, which runs when its turn comes.
-    pub fn submit(&self, kind: Kind, place: Place, work: impl FnOnce() + Send + 'static) {
+    pub fn submit(&self, kind: Kind, place: WorkerSlot, work: impl FnOnce() + Send + 'static) {
         let payer = place.holder.payer;
         self.push(kind, payer, Job { work: Box::new(work), place: Some(place) });
     }
@@ -251,7 +251,7 @@ impl Queue {
     }
 }
 
-impl Drop for Place {
+impl Drop for WorkerSlot {
     fn drop(&mut self) {
         self.queue.lock().places.give_back(self.holder, 1);
     }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::file::settings_in;
-use super::{Config, ConfigError, Place, file, nearest, values};
+use super::{Config, ConfigError, SettingSource, file, nearest, values};
 
 /// The settings of the database.
 #[derive(Clone, PartialEq, Debug)]
@@ -313,7 +313,7 @@ impl<'a> Values<'a> {
     ) -> Result<Values<'a>, ConfigError> {
         let mut settings = Vec::new();
         for setting in settings_in(file, text)? {
-            let place = Place::Line(file.to_owned(), setting.line);
+            let place = SettingSource::Line(file.to_owned(), setting.line);
             match keys.iter().find(|key| **key == setting.name) {
                 Some(key) => settings.push((*key, setting.line, setting.value)),
                 None => match nearest(setting.name, keys.iter().map(|key| (*key).to_owned())) {
@@ -391,9 +391,9 @@ impl<'a> Values<'a> {
         ConfigError::BadValue { place: self.place(key), name: key.to_owned(), value: value.to_owned(), allowed }
     }
 
-    fn place(&self, key: &str) -> Place {
+    fn place(&self, key: &str) -> SettingSource {
         let line = self.settings.iter().find(|(name, ..)| *name == key).map_or(0, |&(_, line, _)| line);
-        Place::Line(self.file.to_owned(), line)
+        SettingSource::Line(self.file.to_owned(), line)
     }
 }
 

@@ -8,7 +8,7 @@
 use std::ffi::OsString;
 
 use super::keys::{KEYS, Key};
-use super::{Config, ConfigError, Place, VARIABLE_PREFIX, apply, nearest};
+use super::{Config, ConfigError, SettingSource, VARIABLE_PREFIX, apply, nearest};
 
 /// Applies the values of all variables. Notes name the variables that are not used.
 ///
@@ -27,11 +27,11 @@ pub(super) fn apply_all(
         }
         if let Some(key) = KEYS.iter().find(|key| key.variable() == name) {
             // Invalid UTF-8 becomes replacement characters, which no value may contain.
-            apply(config, key, &value.to_string_lossy(), &name, || Place::Environment)?;
+            apply(config, key, &value.to_string_lossy(), &name, || SettingSource::Environment)?;
         } else if is_of_service(&name) {
             services.push(name.escape_debug().to_string());
         } else if let Some(similar) = nearest(&name, KEYS.iter().map(Key::variable)) {
-            let (place, name) = (Place::Environment, name.into_owned());
+            let (place, name) = (SettingSource::Environment, name.into_owned());
             return Err(ConfigError::UnknownName { place, name, similar: Some(similar) });
         } else {
             unknown.push(name.escape_debug().to_string());

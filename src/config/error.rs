@@ -16,7 +16,7 @@ pub enum ConfigError {
     /// A name that no setting has.
     UnknownName {
         /// Its place.
-        place: Place,
+        place: SettingSource,
         /// The name as given.
         name: String,
         /// A similar name that may be meant.
@@ -25,7 +25,7 @@ pub enum ConfigError {
     /// A value that is invalid for its setting.
     BadValue {
         /// Its place.
-        place: Place,
+        place: SettingSource,
         /// The setting's name as given.
         name: String,
         /// The refused value.
@@ -36,21 +36,21 @@ pub enum ConfigError {
     /// A line of the file without `=`.
     BadLine {
         /// Its place.
-        place: Place,
+        place: SettingSource,
         /// The line.
         text: String,
     },
     /// A name or value that is not UTF-8. The value may be a password, so it is not shown.
     NotUtf8 {
         /// Its place.
-        place: Place,
+        place: SettingSource,
         /// The name as given.
         name: String,
     },
     /// A key that occurs twice in the file.
     RepeatedKey {
         /// The second place.
-        place: Place,
+        place: SettingSource,
         /// The key.
         name: String,
         /// The line of the first one.
@@ -75,7 +75,7 @@ pub enum ConfigError {
     /// A setting names a file that cannot be read.
     UnreadableNamed {
         /// The place of the setting.
-        place: Place,
+        place: SettingSource,
         /// The setting's name.
         name: &'static str,
         /// The file.
@@ -87,9 +87,9 @@ pub enum ConfigError {
     RedisAlone(PathBuf),
 }
 
-/// The place of a setting.
+/// Where a setting was given.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Place {
+pub enum SettingSource {
     /// One of the two positional arguments.
     Argument,
     /// An option of the command line.
@@ -100,14 +100,14 @@ pub enum Place {
     Line(PathBuf, usize),
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for SettingSource {
     /// Can be followed by the setting's name: "option --loops", "server.cnf, line 3: key loops".
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Place::Argument => f.write_str("argument"),
-            Place::Option => f.write_str("option"),
-            Place::Environment => f.write_str("environment variable"),
-            Place::Line(path, line) => write!(f, "{}, line {line}: key", path.display()),
+            SettingSource::Argument => f.write_str("argument"),
+            SettingSource::Option => f.write_str("option"),
+            SettingSource::Environment => f.write_str("environment variable"),
+            SettingSource::Line(path, line) => write!(f, "{}, line {line}: key", path.display()),
         }
     }
 }

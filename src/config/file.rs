@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use super::{ConfigError, Place};
+use super::{ConfigError, SettingSource};
 
 /// The text of a settings file. Invalid UTF-8, as in comments that an editor has saved as GBK, is
 /// replaced; [`settings_in`] refuses a name or value that contained some.
@@ -25,7 +25,7 @@ pub(super) fn settings_in<'a>(path: &Path, text: &'a str) -> Result<Vec<Setting<
     let mut settings: Vec<Setting<'a>> = Vec::new();
     // Editors of another system may write a byte order mark at the beginning.
     for (line, text) in (1..).zip(text.trim_start_matches('\u{feff}').lines()) {
-        let place = || Place::Line(path.to_owned(), line);
+        let place = || SettingSource::Line(path.to_owned(), line);
         let text = without_comment(text);
         if text.is_empty() {
             continue;

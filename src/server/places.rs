@@ -1,11 +1,11 @@
 //! Places for requests that a worker will answer.
 
 use crate::admission::Holder;
-use crate::admission::requests::{Place, Requests};
+use crate::admission::requests::{Requests, WorkerSlot};
 use crate::metrics::{Hit, Metrics};
 
 /// Takes a place, or counts that there is none for this holder.
-pub(super) fn place(requests: &Requests, holder: Holder, metrics: &Metrics) -> Option<Place> {
+pub(super) fn place(requests: &Requests, holder: Holder, metrics: &Metrics) -> Option<WorkerSlot> {
     let place = requests.place(holder);
     if place.is_none() {
         metrics.refused(Hit::RequestsMax);

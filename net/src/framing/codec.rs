@@ -108,7 +108,7 @@ enum State {
 struct Scan {
     looked_at: usize,
     depth: usize,
-    place: Place,
+    place: ScanPlace,
     /// Made when the received data ends inside the object.
     prefix: Option<Box<JsonPrefix>>,
 }
@@ -120,11 +120,12 @@ struct Rubbish {
     begun: bool,
     /// Open arrays, if it began with one.
     arrays: usize,
-    place: Place,
+    place: ScanPlace,
 }
 
+/// Where in the text a scan stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Place {
+enum ScanPlace {
     Outside,
     InString,
     AfterBackslash,
@@ -286,11 +287,18 @@ impl Decoder {
                         };
                         return Item::Frame { len, line };
                     }
-                    let scan = Scan { looked_at: 0, depth: 0, place: Place::Outside, prefix: None };
+                    let scan = Scan { looked_at: 0, depth: 0, place: ScanPlace::Outside, prefix: None };
                     self.state = State::Inside(scan);
                     return self.inside(bytes, ended);
                 }
-                _ => return self.garbage(Rubbish { begun: false, arrays: 0, place: Place::Outside }, bytes, at, ended),
+                _ => {
+                    return self.garbage(
+                        Rubbish { begun: false, arrays: 0, place: ScanPlace::Outside },
+                        bytes,
+                        at,
+                        ended,
+                    );
+                }
             }
         }
         blank(bytes.len())
@@ -326,7 +334,7 @@ impl Decoder {
                 let left = self.credit.checked_sub(end.unwrap_or(bytes.len()));
                 self.credit = left.unwrap_or(0);
                 let from = if left.is_some() { at } else { bytes.len() };
-                self.garbage(Rubbish { begun: true, arrays: 0, place: Place::Broken }, bytes, from, ended)
+                self.garbage(Rubbish { begun: true, arrays: 0, place: ScanPlace::Broken }, bytes, from, ended)
             }
             None if fits => Item::Incomplete,
             None => Item::Oversize,
@@ -340,18 +348,18 @@ impl Scan {
         let Scan { looked_at: mut at, mut depth, mut place, .. } = *self;
         while let Some(&byte) = bytes.get(at) {
             match (place, byte) {
-                (Place::InString, _) => {
+                (ScanPlace::InString, _) => {
                     // Most of a frame is text, so this only searches for the end of it.
                     let Some(next) = memchr::memchr2(b'"', b'\\', &bytes[at..]) else { break };
                     at += next;
-                    place = if bytes[at] == b'"' { Place::Outside } else { Place::AfterBackslash };
+                    place = if bytes[at] == b'"' { ScanPlace::Outside } else { ScanPlace::AfterBackslash };
                 }
-                (Place::AfterBackslash, _) => place = Place::InString,
-                (Place::Outside, b'"') => place = Place::InString,
-                (Place::Outside, b'{') => depth += 1,
-                (Place::Outside, b'}') if depth == 1 => return Some(at + 1),
-                (Place::Outside, b'}') => depth -= 1,
-                (Place::Outside | Place::Broken, _) => {}
+                (ScanPlace::AfterBackslash, _) => place = ScanPlace::InString,
+                (ScanPlace::Outside, b'"') => place = ScanPlace::InString,
+                (ScanPlace::Outside, b'{') => depth += 1,
+                (ScanPlace::Outside, b'}') if depth == 1 => return Some(at + 1),
+                (ScanPlace::Outside, b'}') => depth -= 1,
+                (ScanPlace::Outside | ScanPlace::Broken, _) => {}
             }
             at += 1;
         }
@@ -431,19 +439,19 @@ impl Rubbish {
             let may_nest = !std::mem::replace(&mut self.begun, true) || self.arrays > 0;
             match (self.place, byte) {
                 (_, b'\n') => return Some((at + 1, true)),
-                (Place::InString, b'"') => self.place = Place::Outside,
-                (Place::InString, b'\\') => self.place = Place::AfterBackslash,
-                (Place::AfterBackslash, _) => self.place = Place::InString,
-                (Place::Outside, b'"') if may_nest => self.place = Place::InString,
-                (Place::Outside, b'[') if may_nest => self.arrays += 1,
-                (Place::Outside, b']') if self.arrays > 0 => {
+                (ScanPlace::InString, b'"') => self.place = ScanPlace::Outside,
+                (ScanPlace::InString, b'\\') => self.place = ScanPlace::AfterBackslash,
+                (ScanPlace::AfterBackslash, _) => self.place = ScanPlace::InString,
+                (ScanPlace::Outside, b'"') if may_nest => self.place = ScanPlace::InString,
+                (ScanPlace::Outside, b'[') if may_nest => self.arrays += 1,
+                (ScanPlace::Outside, b']') if self.arrays > 0 => {
                     self.arrays -= 1;
                     if self.arrays == 0 {
                         return Some((at + 1, line_follows(&bytes[at + 1..])));
                     }
                 }
-                (Place::Outside, b'{') if self.arrays == 0 => return Some((at, false)),
-                (Place::InString | Place::Outside | Place::Broken, _) => {}
+                (ScanPlace::Outside, b'{') if self.arrays == 0 => return Some((at, false)),
+                (ScanPlace::InString | ScanPlace::Outside | ScanPlace::Broken, _) => {}
             }
         }
         None

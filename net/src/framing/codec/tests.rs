@@ -210,7 +210,7 @@ proptest! {
     ) {
         let bytes = [b"{".as_slice(), &bytes].concat();
         if let Some(len) = flat_object(&bytes) {
-            let mut scan = Scan { looked_at: 0, depth: 0, place: Place::Outside, prefix: None };
+            let mut scan = Scan { looked_at: 0, depth: 0, place: ScanPlace::Outside, prefix: None };
             prop_assert_eq!(scan.find_end(&bytes), Some(len));
         }
     }
