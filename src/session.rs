@@ -36,7 +36,7 @@ use smallvec::SmallVec;
 pub use self::effect::{Effect, Effects};
 pub use self::input::{Input, Settled};
 pub use self::job::{Job, Outcome};
-pub use self::known::Known;
+pub use self::known::SessionFacts;
 use self::phase::{Awaited, Found, Phase};
 pub use self::pieces::{MEMBER_WORK, members_at_once};
 use crate::admission::{Payer, Source};
@@ -92,7 +92,7 @@ impl Session {
 
     /// Takes one input. [`Flow::Later`] means that nothing was done about it, and it is to come
     /// again after the next outcome, settlement or [`Input::Sent`].
-    pub fn on<'f>(&mut self, input: Input<'f>, known: &dyn Known, effects: &mut Effects<'f>) -> Flow {
+    pub fn on<'f>(&mut self, input: Input<'f>, known: &dyn SessionFacts, effects: &mut Effects<'f>) -> Flow {
         let flow = match input {
             Input::Frame(frame) if self.is_sending() && known.pace().is_some() => {
                 self.logout_only(frame, known, effects)
@@ -163,7 +163,7 @@ impl Session {
     fn on_parsed<'f>(
         &mut self,
         (kind, request): (FrameKind, Request<'f>),
-        known: &dyn Known,
+        known: &dyn SessionFacts,
         effects: &mut Effects<'f>,
     ) -> Flow {
         self.frame_kind = kind;
@@ -189,7 +189,7 @@ impl Session {
         }
     }
 
-    fn on_outcome(&mut self, outcome: Outcome, known: &dyn Known, effects: &mut Effects<'_>) -> Flow {
+    fn on_outcome(&mut self, outcome: Outcome, known: &dyn SessionFacts, effects: &mut Effects<'_>) -> Flow {
         if let Outcome::Shown(user, state) = outcome {
             self.shown(user, state, effects);
             return Flow::Taken;
@@ -260,7 +260,7 @@ impl Session {
         Flow::Taken
     }
 
-    fn on_reminder(&mut self, now: Instant, known: &dyn Known, effects: &mut Effects<'_>) -> Flow {
+    fn on_reminder(&mut self, now: Instant, known: &dyn SessionFacts, effects: &mut Effects<'_>) -> Flow {
         match self.phase {
             // The reminder may belong to another wait.
             Phase::Waiting(Awaited::State { user, state, by }) if by <= now => self.shown(user, state, effects),

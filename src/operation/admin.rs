@@ -44,7 +44,7 @@ pub enum AdminError {
 
 /// The sources of the answers.
 #[derive(Debug)]
-struct Known {
+struct AnswerSources {
     health: Arc<Health>,
     metrics: Arc<Metrics>,
 }
@@ -89,7 +89,7 @@ impl Admin {
     /// # Errors
     /// [`AdminError::Thread`].
     pub fn serve(self, health: Arc<Health>, metrics: Arc<Metrics>) -> Result<(), AdminError> {
-        let known = Arc::new(Known { health, metrics });
+        let known = Arc::new(AnswerSources { health, metrics });
         let accept = move || accept_all(&self.listener, &known);
         spawn(accept).map_err(AdminError::Thread)
     }
@@ -101,7 +101,7 @@ fn spawn(work: impl FnOnce() + Send + 'static) -> io::Result<()> {
 
 /// Accepts for ever. If clients have taken all descriptors, the server must not look dead: then
 /// this uses a reserved descriptor, for one short connection after the other.
-fn accept_all(listener: &TcpListener, known: &Arc<Known>) {
+fn accept_all(listener: &TcpListener, known: &Arc<AnswerSources>) {
     let (mut clients, mut spare) = (Clients::default(), None);
     loop {
         spare = spare.or_else(|| File::open("/dev/null").ok());
@@ -144,14 +144,14 @@ impl Clients {
 }
 
 /// Answers one request. Errors are the client's problem.
-fn serve(stream: &TcpStream, known: &Known, patience: Duration) {
+fn serve(stream: &TcpStream, known: &AnswerSources, patience: Duration) {
     let mut client = Timed { stream, deadline: Instant::now() + patience };
     if let Err(error) = talk(&mut client, known) {
         log::debug!("an admin connection failed: {error}");
     }
 }
 
-fn talk(client: &mut Timed<'_>, known: &Known) -> io::Result<()> {
+fn talk(client: &mut Timed<'_>, known: &AnswerSources) -> io::Result<()> {
     let asked = read_request(client)?;
     let response = match &asked {
         Asked::For(method, path) => known.answer(method, path).response(method != "HEAD"),
@@ -198,7 +198,7 @@ fn parse(head: &[u8]) -> Option<Asked> {
     }
 }
 
-impl Known {
+impl AnswerSources {
     fn answer(&self, method: &str, path: &str) -> Answer {
         match (method, path) {
             ("GET" | "HEAD", "/healthz") => Answer::report(self.health.alive()),
@@ -335,7 +335,7 @@ mod tests {
     fn answers() {
         let (health, metrics) = (Arc::new(Health::new(Arc::new([]))), Arc::new(Metrics::new(1)));
         health.drain();
-        let known = Known { health, metrics };
+        let known = AnswerSources { health, metrics };
         for (method, path, status) in [
             ("GET", "/healthz", OK),
             ("HEAD", "/healthz", OK),

@@ -15,12 +15,13 @@ use crate::store::{Contacts, StoreError};
 /// cluster entries are valid only for a short time.
 #[derive(Debug)]
 pub struct GroupCache {
-    known: RwLock<Known>,
+    known: RwLock<CachedGroups>,
     lifetime: Option<Duration>,
 }
 
+/// The cached groups, and the users who are known not to be members.
 #[derive(Debug)]
-struct Known {
+struct CachedGroups {
     /// The size of each of the two generations, so that many groups with many members cannot use
     /// all memory.
     generation_bytes_max: usize,
@@ -51,7 +52,7 @@ struct Strangers(Recent<GroupId, Vec<(UserId, Instant)>>);
 impl GroupCache {
     /// An empty cache whose entries are valid for `lifetime`, or without a limit.
     pub fn new(lifetime: Option<Duration>) -> GroupCache {
-        GroupCache { known: RwLock::new(Known::new(GENERATION_BYTES_MAX)), lifetime }
+        GroupCache { known: RwLock::new(CachedGroups::new(GENERATION_BYTES_MAX)), lifetime }
     }
 
     /// The members, if they are cached and valid.
@@ -151,14 +152,14 @@ impl GroupCache {
         let mut known = self.known.write();
         known.changes += 1;
         known.strangers = Strangers::default();
-        let Known { young, old, .. } = &mut *known;
+        let CachedGroups { young, old, .. } = &mut *known;
         young.values_mut().chain(old.values_mut()).for_each(|known| known.since = None);
     }
 }
 
-impl Known {
-    fn new(generation_bytes_max: usize) -> Known {
-        Known {
+impl CachedGroups {
+    fn new(generation_bytes_max: usize) -> CachedGroups {
+        CachedGroups {
             generation_bytes_max,
             young: FxHashMap::default(),
             old: FxHashMap::default(),
@@ -218,7 +219,7 @@ mod tests {
 
     #[test]
     fn it_is_bounded_by_what_it_holds_and_forgets_the_oldest() {
-        let mut known = Known::new(1000);
+        let mut known = CachedGroups::new(1000);
         for group in 1..=100 {
             known.insert(GroupId(group), members(50));
             known.insert(GroupId(group), members(40));

@@ -416,9 +416,10 @@ fn came_back(item: &LaneItem) -> bool {
 
 /// The places of users on other nodes, as far as they are known.
 #[derive(Default)]
-struct Places(FxHashMap<UserId, Known>);
+struct Places(FxHashMap<UserId, KnownPlace>);
 
-enum Known {
+/// The place of one user, or that the last guess was wrong.
+enum KnownPlace {
     /// Valid until this time, because a login elsewhere may have been missed there.
     At(Place, Instant),
     /// The place was wrong. For a while, offering to all nodes is better than another wrong guess.
@@ -428,9 +429,9 @@ enum Known {
 impl Places {
     fn of(&mut self, user: UserId, now: Instant) -> Option<Place> {
         match self.0.get(&user)? {
-            Known::At(place, until) if *until > now => return Some(place.clone()),
-            Known::UnknownUntil(then) if *then > now => {}
-            Known::At(..) | Known::UnknownUntil(_) => drop(self.0.remove(&user)),
+            KnownPlace::At(place, until) if *until > now => return Some(place.clone()),
+            KnownPlace::UnknownUntil(then) if *then > now => {}
+            KnownPlace::At(..) | KnownPlace::UnknownUntil(_) => drop(self.0.remove(&user)),
         }
         None
     }
@@ -440,21 +441,21 @@ impl Places {
             self.0.clear();
         }
         // A place that was wrong is not used again immediately.
-        self.0.entry(user).or_insert_with(|| Known::At(place.clone(), until));
+        self.0.entry(user).or_insert_with(|| KnownPlace::At(place.clone(), until));
     }
 
     fn forget(&mut self, user: UserId, refused: Option<Instant>) {
         match (refused, self.0.get_mut(&user)) {
-            (Some(now), Some(known)) => *known = Known::UnknownUntil(now + UNKNOWN_FOR),
-            (None, Some(Known::At(..))) => drop(self.0.remove(&user)),
-            (_, None) | (None, Some(Known::UnknownUntil(_))) => {}
+            (Some(now), Some(known)) => *known = KnownPlace::UnknownUntil(now + UNKNOWN_FOR),
+            (None, Some(KnownPlace::At(..))) => drop(self.0.remove(&user)),
+            (_, None) | (None, Some(KnownPlace::UnknownUntil(_))) => {}
         }
     }
 
     /// A place has confirmed nothing for this user. Other messages sent there would wait in vain as
     /// well.
     fn forget_all(&mut self, user: UserId, place: &Place) {
-        let is_there = |known: &Known| matches!(known, Known::At(there, _) if there == place);
+        let is_there = |known: &KnownPlace| matches!(known, KnownPlace::At(there, _) if there == place);
         // Many users may have this place, and many messages may be on their way there, which are
         // found late one after the other. So all users are visited once, unless the place was
         // learned again.

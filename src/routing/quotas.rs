@@ -47,7 +47,7 @@ pub struct Quotas {
     /// Which mailboxes share a sum is a secret: nobody can choose those of another user's.
     hasher: RandomState,
     /// A leaf lock, not held during a query.
-    known: Mutex<Known>,
+    known: Mutex<KnownSizes>,
 }
 
 /// The result for a batch.
@@ -64,7 +64,8 @@ pub struct Admitted {
 /// Queries the bytes stored for a user; `None` if that is impossible now.
 pub type Size<'a> = &'a dyn Fn(UserId) -> Option<usize>;
 
-struct Known {
+/// What is known about the sizes of mailboxes.
+struct KnownSizes {
     /// What this node has put into all mailboxes of a sum that are not counted, since it was set
     /// back.
     sums: Box<[usize]>,
@@ -90,7 +91,7 @@ impl Quotas {
     /// message.
     pub fn new(bytes_max: usize) -> Quotas {
         let (sums, counted) = (vec![0; SUMS].into(), Recent::new(COUNTED_MAX));
-        let known = Mutex::new(Known { sums, counted, next_question: None });
+        let known = Mutex::new(KnownSizes { sums, counted, next_question: None });
         Quotas { bytes_max, hasher: RandomState::new(), known }
     }
 
@@ -126,7 +127,7 @@ impl Quotas {
     /// `fits`: what is stored together with it.
     fn is_admitted(
         &self,
-        known: &mut MutexGuard<'_, Known>,
+        known: &mut MutexGuard<'_, KnownSizes>,
         delivery: &Delivery,
         fits: &[Delivery],
         clock: &Clock,
@@ -163,12 +164,12 @@ impl Quotas {
         }
     }
 
-    fn sum<'k>(&self, known: &'k mut Known, user: UserId) -> &'k mut usize {
+    fn sum<'k>(&self, known: &'k mut KnownSizes, user: UserId) -> &'k mut usize {
         let at = self.hasher.hash_one(user) % known.sums.len() as u64;
         &mut known.sums[at as usize]
     }
 
-    fn add(&self, known: &mut Known, delivery: &Delivery, now: Instant) -> Verdict {
+    fn add(&self, known: &mut KnownSizes, delivery: &Delivery, now: Instant) -> Verdict {
         let (holder, bytes) = (delivery.payer_of_mailbox(), weight(delivery));
         if let Some(counted) = known.counted.get_mut(&delivery.to) {
             return holder.map_or(Verdict::Fits, |holder| counted.take(holder, bytes, now));
@@ -182,7 +183,7 @@ impl Quotas {
         Verdict::Fits
     }
 
-    fn note(&self, known: &mut Known, user: UserId, size: Option<usize>, now: Instant) {
+    fn note(&self, known: &mut KnownSizes, user: UserId, size: Option<usize>, now: Instant) {
         match (known.counted.get_mut(&user), size) {
             // Nothing was removed, and others may have added something.
             (Some(counted), Some(size)) if size >= counted.put_in => {

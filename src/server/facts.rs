@@ -9,7 +9,7 @@ use crate::admission::Source;
 use crate::delivery::ClientLink;
 use crate::metrics::Login;
 use crate::protocol::{GroupId, Id, UserId};
-use crate::session::{Known, STATE_PATIENCE};
+use crate::session::{STATE_PATIENCE, SessionFacts};
 
 /// The facts that the sessions of a loop may query without blocking.
 pub(super) struct Facts<'a> {
@@ -19,7 +19,7 @@ pub(super) struct Facts<'a> {
     pub(super) now: Instant,
 }
 
-impl Known for Facts<'_> {
+impl SessionFacts for Facts<'_> {
     fn members(&self, group: GroupId) -> Option<Arc<[UserId]>> {
         self.shared.services.groups.members(group, self.now)
     }

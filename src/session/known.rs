@@ -1,4 +1,4 @@
-//! [`Known`]: what a session may ask while it decides.
+//! [`SessionFacts`]: what a session may ask while it decides.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::protocol::{GroupId, Id, UserId};
 
 /// Facts that are known without querying the store.
-pub trait Known {
+pub trait SessionFacts {
     /// The members of a group, ascending, if they are cached.
     fn members(&self, group: GroupId) -> Option<Arc<[UserId]>>;
 

@@ -36,7 +36,7 @@ mod memory;
 
 pub use form::Client;
 use form::{canonical, mark, marked_by};
-use memory::{Known, Memory, Tag};
+use memory::{Memory, RememberedPassword, Tag};
 
 use crate::protocol::UserId;
 
@@ -208,7 +208,7 @@ impl Passwords {
         if !self.remember_for.is_zero() {
             let hash: [u8; 32] = self.tag_of(user, password).finalize().into_bytes().into();
             let (tag, _) = hash.split_first_chunk::<{ size_of::<Tag>() }>().expect("it is longer");
-            self.memory.lock().insert(user, Known { tag: *tag, stamp, client }, now, self.remember_for);
+            self.memory.lock().insert(user, RememberedPassword { tag: *tag, stamp, client }, now, self.remember_for);
         }
     }
 

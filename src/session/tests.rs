@@ -17,7 +17,7 @@ struct Facts;
 
 const LARGE_GROUP: GroupId = GroupId(1000);
 
-impl Known for Facts {
+impl SessionFacts for Facts {
     fn members(&self, group: GroupId) -> Option<Arc<[UserId]>> {
         match group {
             GroupId(1) => Some([UserId(1), UserId(2)].into()),
@@ -61,7 +61,7 @@ impl Known for Facts {
 /// The same with nodes of the reference server in the cluster.
 struct Beside;
 
-impl Known for Beside {
+impl SessionFacts for Beside {
     fn members(&self, group: GroupId) -> Option<Arc<[UserId]>> {
         Facts.members(group)
     }
@@ -117,7 +117,7 @@ impl Tester {
         self.on_knowing(input, &Facts)
     }
 
-    fn on_knowing(&mut self, input: Input<'static>, known: &dyn Known) -> Vec<Effect<'static>> {
+    fn on_knowing(&mut self, input: Input<'static>, known: &dyn SessionFacts) -> Vec<Effect<'static>> {
         let mut effects = Effects::new();
         assert_eq!(self.session.on(input, known, &mut effects), Flow::Taken);
         effects.into_vec()
@@ -566,7 +566,7 @@ fn beside_the_reference_server_a_logout_is_answered_when_the_state_is_written() 
 #[test]
 fn in_a_cluster_a_stranger_to_the_cache_is_looked_up_before_being_refused() {
     struct Stale;
-    impl Known for Stale {
+    impl SessionFacts for Stale {
         fn members(&self, _: GroupId) -> Option<Arc<[UserId]>> {
             Some([UserId(1), UserId(2)].into())
         }
@@ -612,7 +612,7 @@ fn in_a_cluster_a_stranger_to_the_cache_is_looked_up_before_being_refused() {
 /// A paced client that takes 40 ms to show each message.
 struct Paced;
 
-impl Known for Paced {
+impl SessionFacts for Paced {
     fn members(&self, group: GroupId) -> Option<Arc<[UserId]>> {
         Facts.members(group)
     }
@@ -685,7 +685,7 @@ fn a_client_that_is_paced_gets_its_kept_messages_in_frames_with_pauses() {
 fn the_logout_of_a_client_that_is_paced_does_not_wait_for_its_kept_messages() {
     let user = UserId(1);
     let logout = r#"{"msgType":3,"USERID":1}"#.as_bytes();
-    for (known, flow) in [(&Paced as &dyn Known, Flow::Taken), (&Facts, Flow::Later)] {
+    for (known, flow) in [(&Paced as &dyn SessionFacts, Flow::Taken), (&Facts, Flow::Later)] {
         let mut session = Tester::logged_in().session;
         let mut on = |input: Input<'static>| {
             let mut effects = Effects::new();
@@ -811,7 +811,7 @@ proptest! {
     /// at most one job runs, the session never gets stuck, and no user stays attached.
     #[test]
     fn whatever_happens_the_promises_hold(acts in acts(), has_neighbours in any::<bool>()) {
-        let known: &dyn Known = if has_neighbours { &Beside } else { &Facts };
+        let known: &dyn SessionFacts = if has_neighbours { &Beside } else { &Facts };
         let mut session = Session::new(Auth::Strict);
         let mut world = World::default();
         let feed = |session: &mut Session, world: &mut World, input: Input<'static>| {

@@ -2,15 +2,17 @@
 
 use std::sync::{Arc, LazyLock};
 
-use super::{Asked, HEAD_BYTES_MAX, Known, OK, parse};
+use super::{AnswerSources, Asked, HEAD_BYTES_MAX, OK, parse};
 use crate::metrics::Metrics;
 use crate::operation::health::Health;
 
 /// The bytes are a client's input. Once the request is complete, later bytes do not change it, and
 /// the answer is a response with the right length.
 pub fn http(data: &[u8]) {
-    static KNOWN: LazyLock<Known> =
-        LazyLock::new(|| Known { health: Arc::new(Health::new(Arc::new([]))), metrics: Arc::new(Metrics::new(1)) });
+    static KNOWN: LazyLock<AnswerSources> = LazyLock::new(|| AnswerSources {
+        health: Arc::new(Health::new(Arc::new([]))),
+        metrics: Arc::new(Metrics::new(1)),
+    });
     let data = &data[..data.len().min(HEAD_BYTES_MAX)];
     let mut first = None;
     for end in 0..=data.len() {

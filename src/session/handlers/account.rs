@@ -7,7 +7,7 @@ use net::Flow;
 
 use crate::protocol::{self, Id, UserId};
 use crate::session::phase::{Awaited, Phase};
-use crate::session::{Effect, Effects, Job, Known, STATE_PATIENCE, Session};
+use crate::session::{Effect, Effects, Job, STATE_PATIENCE, Session, SessionFacts};
 use crate::store::UserState;
 
 impl Session {
@@ -15,7 +15,7 @@ impl Session {
         &mut self,
         id: Id,
         password: Cow<'_, str>,
-        known: &dyn Known,
+        known: &dyn SessionFacts,
         effects: &mut Effects<'_>,
     ) -> Flow {
         if self.users() == USERS_MAX && !self.is(id) {
@@ -34,7 +34,13 @@ impl Session {
         self.submit(job, Awaited::Password(id.user_or_nobody()), effects)
     }
 
-    pub(crate) fn password_checked(&mut self, user: UserId, right: bool, known: &dyn Known, effects: &mut Effects<'_>) {
+    pub(crate) fn password_checked(
+        &mut self,
+        user: UserId,
+        right: bool,
+        known: &dyn SessionFacts,
+        effects: &mut Effects<'_>,
+    ) {
         if !right {
             effects.push(Effect::Reply(protocol::WRONG_LOGIN.into()));
         } else if self.hung_up {
@@ -51,7 +57,7 @@ impl Session {
     /// Messages from our other nodes arrive here, so a client that sees that the user has logged in
     /// can write to them. Nodes of the reference server rely on `User.state`, so while any run,
     /// that is written first.
-    pub(crate) fn placed(&mut self, user: UserId, known: &dyn Known, effects: &mut Effects<'_>) {
+    pub(crate) fn placed(&mut self, user: UserId, known: &dyn SessionFacts, effects: &mut Effects<'_>) {
         match known.shown_by().filter(|_| !self.hung_up) {
             Some(by) => {
                 effects.push(Effect::Show(user));
@@ -97,7 +103,7 @@ impl Session {
         self.submit(job, Awaited::Reply, effects)
     }
 
-    pub(crate) fn logout(&mut self, id: Id, known: &dyn Known, effects: &mut Effects<'_>) -> Flow {
+    pub(crate) fn logout(&mut self, id: Id, known: &dyn SessionFacts, effects: &mut Effects<'_>) -> Flow {
         // A reply with messages may be on its way. The client waits only for the answer to its
         // logout, and not for long.
         let by = known.shown_by().filter(|_| matches!(self.phase, Phase::Ready));

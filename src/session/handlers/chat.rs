@@ -8,7 +8,7 @@ use net::Flow;
 
 use crate::protocol::{self, BadRequest, Forward, GroupId, Id, Sender, UserId};
 use crate::session::phase::{Awaited, Found, Phase};
-use crate::session::{Effect, Effects, Job, Known, Session, members_at_once};
+use crate::session::{Effect, Effects, Job, Session, SessionFacts, members_at_once};
 
 impl Session {
     pub(crate) fn chat<'f>(
@@ -58,7 +58,7 @@ impl Session {
         from: Id,
         group: Id,
         text: Forward<'f>,
-        known: &dyn Known,
+        known: &dyn SessionFacts,
         effects: &mut Effects<'f>,
     ) -> Flow {
         if let Err(reply) = self.may_act_as(from) {
@@ -93,7 +93,13 @@ impl Session {
 
     /// The members of a group: cached, read while the frame waited, or to be read while it waits
     /// on.
-    fn members(&mut self, group: GroupId, sender: UserId, known: &dyn Known, effects: &mut Effects<'_>) -> Members {
+    fn members(
+        &mut self,
+        group: GroupId,
+        sender: UserId,
+        known: &dyn SessionFacts,
+        effects: &mut Effects<'_>,
+    ) -> Members {
         match self.found.take().map(|found| *found) {
             Some(Found::Members(found, members)) if found == group => return Members::Known(members),
             Some(Found::Refusal(reply)) => return Members::Refused(reply),

@@ -8,7 +8,7 @@ use net::Flow;
 
 use crate::protocol::{Id, Request, UserId};
 use crate::session::phase::{Awaited, Phase};
-use crate::session::{Effect, Effects, Job, Known, MAILBOX_PATIENCE, Session};
+use crate::session::{Effect, Effects, Job, MAILBOX_PATIENCE, Session, SessionFacts};
 use crate::store::MessageId;
 
 impl Session {
@@ -52,7 +52,7 @@ impl Session {
     }
 
     /// A fetch takes long: another connection of the user may have fetched and not read its reply.
-    pub(crate) fn on_mailbox_reminder(&mut self, known: &dyn Known, effects: &mut Effects<'_>) {
+    pub(crate) fn on_mailbox_reminder(&mut self, known: &dyn SessionFacts, effects: &mut Effects<'_>) {
         self.reminder_set = false;
         if let Phase::Waiting(Awaited::Messages(user) | Awaited::MoreMessages(user)) = self.phase {
             effects.push(Effect::WantMailbox(user));
@@ -77,7 +77,7 @@ impl Session {
     }
 
     /// The client has shown the messages it has received. Its requests meanwhile go first.
-    fn fetch_more(&mut self, user: UserId, known: &dyn Known, effects: &mut Effects<'_>) {
+    fn fetch_more(&mut self, user: UserId, known: &dyn SessionFacts, effects: &mut Effects<'_>) {
         let Some(pace) = known.pace().filter(|_| !self.hung_up && self.may_act_as(Id(user.0.into())).is_ok()) else {
             return;
         };
@@ -96,7 +96,7 @@ impl Session {
 
     /// While a frame with stored messages is on its way to a paced client, a logout does not wait
     /// for it, since the client waits only for the answer, and not for long. The answer goes ahead.
-    pub(crate) fn logout_only(&mut self, frame: &[u8], known: &dyn Known, effects: &mut Effects<'_>) -> Flow {
+    pub(crate) fn logout_only(&mut self, frame: &[u8], known: &dyn SessionFacts, effects: &mut Effects<'_>) -> Flow {
         match Request::parse(frame) {
             Ok((kind, Request::Logout { user })) if self.is_settled() => {
                 self.note_kind(kind);
@@ -120,7 +120,7 @@ impl Session {
     }
 
     /// A paced client gets a few messages at a time, and the next ones when it has shown these.
-    pub(crate) fn deleted(&mut self, user: UserId, count: u32, known: &dyn Known, effects: &mut Effects<'_>) {
+    pub(crate) fn deleted(&mut self, user: UserId, count: u32, known: &dyn SessionFacts, effects: &mut Effects<'_>) {
         effects.push(Effect::ReleaseMailbox(user));
         if let Some(pace) = known.pace() {
             // Before that, frames that others have sent meanwhile.

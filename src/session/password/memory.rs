@@ -10,7 +10,7 @@ use crate::protocol::UserId;
 
 /// The tags of recently verified passwords. Ids are the store's own, so the hasher needs no secret.
 pub(super) struct Memory {
-    known: Recent<UserId, (Known, Instant), FxBuildHasher>,
+    known: Recent<UserId, (RememberedPassword, Instant), FxBuildHasher>,
     /// When the young table was begun. The old one may contain valid entries until that is too long
     /// ago.
     aged: Option<Instant>,
@@ -18,7 +18,7 @@ pub(super) struct Memory {
 
 /// The remembered password of one user.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Known {
+pub(super) struct RememberedPassword {
     pub(super) tag: Tag,
     /// The stamp of the stored value when it was verified.
     pub(super) stamp: Stamp,
@@ -29,7 +29,7 @@ pub(super) struct Known {
 pub(super) type Tag = [u8; 16];
 
 impl Memory {
-    pub(super) fn insert(&mut self, user: UserId, known: Known, now: Instant, valid_for: Duration) {
+    pub(super) fn insert(&mut self, user: UserId, known: RememberedPassword, now: Instant, valid_for: Duration) {
         let aged = self.aged.get_or_insert(now);
         if now.saturating_duration_since(*aged) >= valid_for {
             *aged = now;
@@ -40,12 +40,12 @@ impl Memory {
         }
     }
 
-    pub(super) fn get(&self, user: UserId, now: Instant, valid_for: Duration) -> Option<Known> {
+    pub(super) fn get(&self, user: UserId, now: Instant, valid_for: Duration) -> Option<RememberedPassword> {
         let (known, since) = self.known.get(&user)?;
         (now.saturating_duration_since(*since) < valid_for).then_some(*known)
     }
 
-    pub(super) fn get_mut(&mut self, user: UserId) -> Option<&mut Known> {
+    pub(super) fn get_mut(&mut self, user: UserId) -> Option<&mut RememberedPassword> {
         self.known.get_mut(&user).map(|(known, _)| known)
     }
 
@@ -74,8 +74,8 @@ mod tests {
 
     const HOUR: Duration = Duration::from_secs(3600);
 
-    fn known(tag: u8) -> Known {
-        Known { tag: [tag; 16], stamp: Stamp(0), client: Client::Other }
+    fn known(tag: u8) -> RememberedPassword {
+        RememberedPassword { tag: [tag; 16], stamp: Stamp(0), client: Client::Other }
     }
 
     #[test]
