@@ -1,4 +1,5 @@
-//! [`Admission`]: which clients may connect, how often and how fast.
+//! [`Admission`]: which clients may connect, how often and how fast. The server asks it about
+//! clients; the server, routing, deliveries and the spool take room from it.
 //!
 //! Limits apply to a connection ([`Meter`]), to an address ([`Source`]), or to an account from an
 //! address ([`Logins`]). Each is a setting, each can be off, and each counts its refusals. Their

@@ -1,4 +1,4 @@
-//! Reaching other nodes.
+//! Reaching other nodes. `main.rs` chooses the bus; routing, operation and the server call it.
 //!
 //! [`Bus`] is the seam between one node and the others. Only the bus knows on which nodes users
 //! are: a node tells it whose messages it wants, and a published message reaches every node that

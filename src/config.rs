@@ -1,4 +1,5 @@
-//! The settings: read once at start, checked whole, immutable afterwards.
+//! The settings: read once at start, checked whole, immutable afterwards. `main.rs` reads them, and
+//! any folder above uses them.
 //!
 //! A setting comes from an option, otherwise the environment, otherwise the file `server.cnf`,
 //! otherwise its default. All four, the help text and the check of names are made from one table,
@@ -440,7 +441,7 @@ fn nearest(word: &str, names: impl Iterator<Item = String>) -> Option<String> {
 const CONFIG: &str = "config";
 const DEFAULT_FILE: &str = "server.cnf";
 const VARIABLE_PREFIX: &str = "RAYBOX_";
-const USAGE: &str = "server IP PORT [OPTIONS], or server health, migrate or copy";
+const USAGE: &str = "server IP PORT [OPTIONS], or server health, compact, migrate or copy";
 const AFTER_HELP: &str = "\
 A setting comes from its option, else from the environment (RAYBOX_IDLE_TIMEOUT for --idle-timeout), else from the
 file server.cnf in the working directory (idle_timeout=20m, # begins a comment), else it has its default.

@@ -2,7 +2,8 @@
 //! it.
 //!
 //! A node that is not alone offers it to the others first (`outbox.rs`). If none takes it, it goes
-//! into a lane to the store (`backlog.rs`).
+//! into a lane to the store (`backlog.rs`). The folders above (bus, routing, operation, server) use
+//! these types.
 
 pub mod spread;
 

@@ -71,10 +71,14 @@
 //! | `store-open` | opens a store that did not answer, or had no room, at the start | yes |
 //! | `spool-check` | whether the spool's disk accepts writes | on the disk |
 //! | `store-watch`, `spool-watch` | whether the files of both are still in their place | on the disk |
+//! | `accounts` | compares the accounts of connected users with the table | on the database |
+//! | `settings` | reads the settings again after a SIGHUP | on the disk |
+//! | `pool-keeper` | starts attempts to connect to MySQL, closes idle connections | no |
+//! | `pool-open` | one attempt to connect to MySQL | on the database |
 //!
-//! Locks are leaves (lock, copy or push, unlock), with one exception: a shard of
-//! [`presence`](routing::presence) is held while a message is handed to a connection's output or a
-//! lane, which are leaves themselves.
+//! Most locks are leaves (lock, copy or push, unlock). A shard of [`presence`](routing::presence)
+//! is held while a message is handed to a connection's output or a lane. The section about locks in
+//! `docs/architecture.md` lists the other locks that are held for longer.
 
 pub mod admission;
 pub mod base;

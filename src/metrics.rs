@@ -1,4 +1,5 @@
-//! [`Metrics`]: counters and values of the server for Prometheus.
+//! [`Metrics`]: counters and values of the server for Prometheus. Admission, routing and the server
+//! count, and the admin port reads.
 //!
 //! There are two kinds of numbers. *Events* are counted by the code that causes them
 //! ([`Metrics::stored`], [`LoopTally::frame`]). *Values*, such as the length of a queue, are read

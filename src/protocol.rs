@@ -1,4 +1,5 @@
-//! Requests, replies and pushes as JSON. Everything on the wire is parsed and composed here.
+//! Requests, replies and pushes as JSON. Everything on the wire is parsed and composed here. Any
+//! folder above may call it; only [`session`](crate::session) parses requests.
 //!
 //! # What a reply acknowledges
 //!
