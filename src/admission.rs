@@ -13,7 +13,7 @@
 mod allowance;
 pub mod berths;
 pub mod fetches;
-mod kept;
+mod frame_memory;
 mod logins;
 mod meter;
 mod pace;
@@ -34,7 +34,7 @@ use net::{Complaints, Foreign};
 use parking_lot::Mutex;
 
 pub use self::allowance::Allowance;
-pub use self::kept::Kept;
+pub use self::frame_memory::FrameMemory;
 pub use self::logins::Logins;
 pub use self::meter::{Excess, Meter, Rates, Refusal};
 pub use self::pace::Pace;
@@ -56,7 +56,7 @@ pub struct Admission {
     rates: Rates,
     seats: Mutex<Seats<Weak<dyn Guest>>>,
     /// The memory of unfinished frames.
-    kept: Mutex<Kept>,
+    kept: Mutex<FrameMemory>,
     /// The proxies whose addresses many clients may come from.
     proxies: Networks,
     login_timeout: Option<Duration>,
@@ -109,7 +109,7 @@ impl Admission {
         Admission {
             rates,
             seats: Mutex::new(Seats::new(config.connections_max, config.connections_per_address, descriptors)),
-            kept: Mutex::new(Kept::new(kept_bytes_max(config))),
+            kept: Mutex::new(FrameMemory::new(kept_bytes_max(config))),
             proxies: config.proxy_from.clone(),
             login_timeout: Some(config.login_timeout).filter(|time| !time.is_zero()),
             logins: Mutex::new(Logins::new(config.login_failures, config.login_failures_per_address)),

@@ -20,7 +20,7 @@ use crate::admission::{Guest, Holder, Payer, Source};
 use crate::delivery::spread::Spread;
 use crate::protocol::{GroupId, UserId};
 use crate::session::{Outcome, Settled};
-use crate::store::Message;
+use crate::store::NewMessage;
 use crate::store::spool::SpoolId;
 
 /// Events that other threads post to a session.
@@ -261,7 +261,7 @@ impl Drop for FanShare {
 }
 
 /// The messages as the store takes them.
-pub fn messages(deliveries: &[Delivery]) -> Vec<Message> {
+pub fn messages(deliveries: &[Delivery]) -> Vec<NewMessage> {
     deliveries.iter().map(Delivery::message).collect()
 }
 
@@ -297,8 +297,8 @@ impl Delivery {
     }
 
     /// The message as the store takes it.
-    pub fn message(&self) -> Message {
-        Message { to: self.to, text: self.text.clone() }
+    pub fn message(&self) -> NewMessage {
+        NewMessage { to: self.to, text: self.text.clone() }
     }
 }
 

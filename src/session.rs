@@ -19,10 +19,10 @@
 //! ready waits in the connection's buffer.
 
 mod effect;
+mod facts;
 mod handlers;
 mod input;
 mod job;
-mod known;
 pub mod password;
 mod phase;
 mod pieces;
@@ -34,9 +34,9 @@ use net::Flow;
 use smallvec::SmallVec;
 
 pub use self::effect::{Effect, Effects};
+pub use self::facts::SessionFacts;
 pub use self::input::{Input, Settled};
 pub use self::job::{Job, Outcome};
-pub use self::known::SessionFacts;
 use self::phase::{Awaited, Found, Phase};
 pub use self::pieces::{MEMBER_WORK, members_at_once};
 use crate::admission::{Payer, Source};

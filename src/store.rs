@@ -73,19 +73,19 @@ pub struct FriendNames {
     pub b: String,
 }
 
-/// A message to keep: one frame's JSON text for one recipient. The text is shared by all recipients
+/// A message to store: one frame's JSON text for one recipient. The text is shared by all recipients
 /// of a group message.
 #[derive(Clone, Debug)]
-pub struct Message {
+pub struct NewMessage {
     /// Whom it is for.
     pub to: UserId,
     /// UTF-8 JSON text without a raw newline.
     pub text: Arc<str>,
 }
 
-/// What became of one [`Message`].
+/// The outcome for one [`NewMessage`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kept {
+pub enum AppendOutcome {
     /// It is on disk.
     Stored,
     /// No such user; nothing was stored.

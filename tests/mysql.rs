@@ -18,7 +18,7 @@ use raybox::config::{MysqlSettings, Secret};
 use raybox::protocol::UserId;
 use raybox::store::mysql::MysqlStore;
 use raybox::store::{
-    Accounts, Contacts, Database as _, Kept, Message, MessageId, Messages, States, StoreError, UserState,
+    Accounts, AppendOutcome, Contacts, Database as _, MessageId, Messages, NewMessage, States, StoreError, UserState,
 };
 use serde_json::json;
 use testkit::{
@@ -93,7 +93,7 @@ fn what_was_acknowledged_under_kills_and_stops_is_there() {
                         }
                         match append(store, user, &format!("{thread} {number}")) {
                             Ok(outcome) => {
-                                assert_eq!(outcome, Kept::Stored);
+                                assert_eq!(outcome, AppendOutcome::Stored);
                                 acknowledged.fetch_add(1, Ordering::Relaxed);
                                 kept.push(number);
                             }
@@ -270,9 +270,9 @@ fn nodes_in_each_others_way_lose_nothing() {
                     let state = |n| if (n + node) % 2 == 0 { UserState::Online } else { UserState::Offline };
                     let states: Vec<_> = users.iter().enumerate().map(|(n, user)| (*user, state(n))).collect();
                     store.set_states(&states).unwrap();
-                    let batch: Vec<Message> =
+                    let batch: Vec<NewMessage> =
                         users.iter().map(|user| message(*user, &format!("{node} {round}"))).collect();
-                    assert_eq!(store.append(&batch).unwrap(), [Kept::Stored; 20]);
+                    assert_eq!(store.append(&batch).unwrap(), [AppendOutcome::Stored; 20]);
                     let friend = users[0];
                     store.add_friends(users[1], friend).unwrap().unwrap();
                     let kept = store.fetch(friend, usize::MAX).unwrap();
@@ -300,7 +300,7 @@ fn a_lock_that_somebody_holds_makes_a_call_fail_and_not_the_store() {
     let failed = store.set_states(&[(user, UserState::Online)]);
     assert!(is_down(failed));
     store.check().unwrap();
-    assert_eq!(append(&store, user, "kept").unwrap(), Kept::Stored);
+    assert_eq!(append(&store, user, "kept").unwrap(), AppendOutcome::Stored);
     holder.query_drop("ROLLBACK").unwrap();
     store.set_states(&[(user, UserState::Online)]).unwrap();
     assert_eq!(store.online(&[user]).unwrap(), [user]);
@@ -317,7 +317,7 @@ fn batches_cost_few_statements_and_few_prepared_ones() {
         work();
         database.status("Com_stmt_execute") - before
     };
-    let batch: Vec<Message> = users.iter().map(|user| message(*user, "text")).collect();
+    let batch: Vec<NewMessage> = users.iter().map(|user| message(*user, "text")).collect();
     // One to find the recipients, one each of 512, 256, 128, 64, 32 and 8 rows.
     assert_eq!(executed(&|| assert_eq!(store.append(&batch).unwrap().len(), 1000)), 7);
     assert_eq!(executed(&|| assert_eq!(store.append(&batch[..16]).unwrap().len(), 16)), 2);
@@ -325,7 +325,7 @@ fn batches_cost_few_statements_and_few_prepared_ones() {
     assert_eq!(executed(&|| store.set_states(&states).unwrap()), 1);
     assert_eq!(executed(&|| assert_eq!(store.online(&users).unwrap().len(), 1000)), 1);
     assert_eq!(executed(&|| drop(store.credential(users[0]).unwrap())), 1);
-    let many: Vec<Message> = (0..1000).map(|_| message(users[0], "text")).collect();
+    let many: Vec<NewMessage> = (0..1000).map(|_| message(users[0], "text")).collect();
     store.append(&many).unwrap();
     let ids: Vec<MessageId> = store.fetch(users[0], usize::MAX).unwrap().iter().map(|message| message.id).collect();
     assert_eq!(ids.len(), 1002);
@@ -538,11 +538,11 @@ fn new_user(store: &MysqlStore, name: &str) -> UserId {
     store.register(name, "x").unwrap()
 }
 
-fn message(to: UserId, text: &str) -> Message {
-    Message { to, text: Arc::from(text) }
+fn message(to: UserId, text: &str) -> NewMessage {
+    NewMessage { to, text: Arc::from(text) }
 }
 
-fn append(store: &MysqlStore, to: UserId, text: &str) -> Result<Kept, StoreError> {
+fn append(store: &MysqlStore, to: UserId, text: &str) -> Result<AppendOutcome, StoreError> {
     store.append(&[message(to, text)]).map(|kept| kept[0])
 }
 

@@ -16,7 +16,7 @@ use raybox::config::{MysqlSettings, Secret};
 use raybox::protocol::UserId;
 use raybox::store::mysql::MysqlStore;
 use raybox::store::{
-    Accounts, Contacts, Database as _, Kept, Message, MessageId, Messages, States, StoreError, UserState,
+    Accounts, AppendOutcome, Contacts, Database as _, MessageId, Messages, NewMessage, States, StoreError, UserState,
 };
 use serde_json::json;
 use testkit::{Database, MariaDb, PATIENCE, TestClient, TestServer, WRONG_PASSWORD, Workplace};
@@ -210,7 +210,7 @@ fn a_fetch_takes_little_more_from_the_database_than_it_returns() {
     let database = mariadb.create_database();
     let store = open(&database);
     let ann = new_user(&store, "ann");
-    let batch: Vec<Message> = (0..256).map(|n| message(ann, &numbered(n, 60_000))).collect();
+    let batch: Vec<NewMessage> = (0..256).map(|n| message(ann, &numbered(n, 60_000))).collect();
     store.append(&batch).unwrap();
     let before = database.status("Bytes_sent");
     assert_eq!(store.fetch(ann, 100_000).unwrap().len(), 1);
@@ -270,13 +270,13 @@ fn statements_are_no_longer_than_the_database_takes() {
     let database = mariadb.create_database();
     let store = open(&database);
     let ann = new_user(&store, "ann");
-    let batch: Vec<Message> = (0..60).map(|n| message(ann, &numbered(n, 40_000))).collect();
-    assert_eq!(store.append(&batch).unwrap(), [Kept::Stored; 60]);
+    let batch: Vec<NewMessage> = (0..60).map(|n| message(ann, &numbered(n, 40_000))).collect();
+    assert_eq!(store.append(&batch).unwrap(), [AppendOutcome::Stored; 60]);
     // A message that never fits is refused by itself.
     let too_long = "x".repeat(256 * 1024);
     assert!(!store.fits(&too_long));
     let mixed = [message(ann, "short"), message(ann, &too_long)];
-    assert_eq!(store.append(&mixed).unwrap(), [Kept::Stored, Kept::TooLong]);
+    assert_eq!(store.append(&mixed).unwrap(), [AppendOutcome::Stored, AppendOutcome::TooLong]);
     let texts = texts(&store, ann);
     assert_eq!(texts.len(), 61);
     assert!(texts[..60].iter().enumerate().all(|(n, text)| *text == numbered(n, 40_000)));
@@ -293,8 +293,8 @@ fn a_database_that_takes_less_than_before_is_given_less() {
     append(&store, ann, "first").unwrap();
     database.run("SET GLOBAL max_allowed_packet = 262144");
     kill_connections(&database);
-    let batch: Vec<Message> = (0..60).map(|n| message(ann, &numbered(n, 40_000))).collect();
-    assert_eq!(store.append(&batch).unwrap(), [Kept::Stored; 60]);
+    let batch: Vec<NewMessage> = (0..60).map(|n| message(ann, &numbered(n, 40_000))).collect();
+    assert_eq!(store.append(&batch).unwrap(), [AppendOutcome::Stored; 60]);
     // A message that the database can no longer send does not block the others, and is not lost.
     let texts = texts(&store, ann);
     assert_eq!((texts[0].as_str(), texts.len()), ("first", 61));
@@ -307,7 +307,7 @@ fn on_the_reference_servers_tables_small_statements_delete_too() {
     let database = mariadb.create_reference();
     let store = open(&database);
     let ann = new_user(&store, "ann");
-    let batch: Vec<Message> = (0..200).map(|n| message(ann, &numbered(n, 480))).collect();
+    let batch: Vec<NewMessage> = (0..200).map(|n| message(ann, &numbered(n, 480))).collect();
     store.append(&batch).unwrap();
     let ids: Vec<MessageId> = store.fetch(ann, usize::MAX).unwrap().iter().map(|kept| kept.id).collect();
     assert_eq!(ids.len(), 200);
@@ -503,8 +503,8 @@ fn new_user(store: &MysqlStore, name: &str) -> UserId {
     store.register(name, "x").unwrap()
 }
 
-fn message(to: UserId, text: &str) -> Message {
-    Message { to, text: Arc::from(text) }
+fn message(to: UserId, text: &str) -> NewMessage {
+    NewMessage { to, text: Arc::from(text) }
 }
 
 fn numbered(n: usize, length: usize) -> String {
@@ -512,7 +512,7 @@ fn numbered(n: usize, length: usize) -> String {
 }
 
 fn append(store: &MysqlStore, to: UserId, text: &str) -> Result<(), StoreError> {
-    store.append(&[message(to, text)]).map(|kept| assert_eq!(kept, [Kept::Stored]))
+    store.append(&[message(to, text)]).map(|kept| assert_eq!(kept, [AppendOutcome::Stored]))
 }
 
 fn texts(store: &MysqlStore, user: UserId) -> Vec<String> {

@@ -81,7 +81,7 @@ mod mysql {
 mod mysql_reference {
     use std::sync::Arc;
 
-    use raybox::store::{Accounts, Database as _, Kept, Message, MessageId, Messages, StoreError};
+    use raybox::store::{Accounts, AppendOutcome, Database as _, MessageId, Messages, NewMessage, StoreError};
     use testkit::Database;
 
     use super::mysql::Fresh;
@@ -104,10 +104,10 @@ mod mysql_reference {
     fn a_message_over_500_characters_is_not_kept() {
         let opened = open();
         let user = opened.store.register("ann", "x").unwrap();
-        let batch: Vec<Message> = [("é", 500), ("é", 501), ("x", 500), ("😀", 500), ("x", 501)]
-            .map(|(text, times)| Message { to: user, text: Arc::from(text.repeat(times)) })
+        let batch: Vec<NewMessage> = [("é", 500), ("é", 501), ("x", 500), ("😀", 500), ("x", 501)]
+            .map(|(text, times)| NewMessage { to: user, text: Arc::from(text.repeat(times)) })
             .to_vec();
-        let (stored, too_long) = (Kept::Stored, Kept::TooLong);
+        let (stored, too_long) = (AppendOutcome::Stored, AppendOutcome::TooLong);
         assert_eq!(opened.store.append(&batch).unwrap(), [stored, too_long, stored, stored, too_long]);
         let texts: Vec<String> = opened.store.fetch(user, usize::MAX).unwrap().into_iter().map(|m| m.text).collect();
         assert_eq!(texts, ["é".repeat(500), "x".repeat(500), "😀".repeat(500)]);
@@ -118,7 +118,7 @@ mod mysql_reference {
         let opened = open();
         let store = &opened.store;
         let (user, other) = (store.register("ann", "x").unwrap(), store.register("bob", "x").unwrap());
-        let message = |to, text: &str| Message { to, text: Arc::from(text) };
+        let message = |to, text: &str| NewMessage { to, text: Arc::from(text) };
         let batch = ["same", "SAME", "same", "last", "same "].map(|text| message(user, text));
         store.append(&batch).unwrap();
         store.append(&[message(other, "same")]).unwrap();

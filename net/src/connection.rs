@@ -23,7 +23,7 @@ pub(crate) struct Connection<A, M> {
     is_plain: bool,
     /// Received bytes that were not consumed, if any. Behind a pointer, because an idle connection
     /// has none.
-    kept: Option<Box<Kept>>,
+    kept: Option<Box<HeldInput>>,
     /// Skipped bytes that were not shown yet.
     pub(crate) blanks: usize,
     /// Why an event of its socket does not lead to serving it.
@@ -41,7 +41,7 @@ pub(crate) struct Connection<A, M> {
 }
 
 /// The beginning of a frame, or items that the application is not ready for.
-pub(crate) struct Kept {
+pub(crate) struct HeldInput {
     bytes: Vec<u8>,
     /// The number of consumed bytes at the front; never all.
     consumed: usize,
@@ -184,17 +184,17 @@ impl<A, M> Connection<A, M> {
     /// Keeps the rest of a fresh read, which is not empty.
     pub(crate) fn keep(&mut self, rest: &[u8]) {
         debug_assert!(self.kept.is_none() && !rest.is_empty());
-        self.kept = Some(Box::new(Kept { bytes: rest.to_vec(), consumed: 0, begun: None }));
+        self.kept = Some(Box::new(HeldInput { bytes: rest.to_vec(), consumed: 0, begun: None }));
     }
 
     /// Takes the kept bytes.
-    pub(crate) fn take_kept(&mut self) -> Option<Box<Kept>> {
+    pub(crate) fn take_kept(&mut self) -> Option<Box<HeldInput>> {
         self.kept.take()
     }
 
     /// Puts taken bytes back, of which `consumed` more are consumed now. An idle connection holds
     /// no buffer, and consumed bytes are removed soon.
-    pub(crate) fn put_back(&mut self, mut kept: Box<Kept>, consumed: usize) {
+    pub(crate) fn put_back(&mut self, mut kept: Box<HeldInput>, consumed: usize) {
         if consumed > 0 {
             kept.begun = None;
         }
@@ -257,7 +257,7 @@ impl<A, M> Connection<A, M> {
     }
 }
 
-impl Kept {
+impl HeldInput {
     /// The bytes that were not consumed.
     pub(crate) fn rest(&self) -> &[u8] {
         &self.bytes[self.consumed..]

@@ -97,7 +97,7 @@ impl Log for Front {
 /// [`STOP_TIMEOUT`] at most. Lines that are logged later are lost.
 #[must_use]
 pub struct LogGuard {
-    messages: Sender<Message>,
+    messages: Sender<LogOrder>,
     levels: Arc<RwLock<Levels>>,
     dropped: Arc<AtomicU64>,
     /// Carries no messages: it is closed when the writer has ended.
@@ -107,7 +107,7 @@ pub struct LogGuard {
 /// Settings that any thread may change at run time.
 #[derive(Clone)]
 pub struct LogControl {
-    messages: Sender<Message>,
+    messages: Sender<LogOrder>,
     levels: Arc<RwLock<Levels>>,
 }
 
@@ -116,7 +116,7 @@ impl LogControl {
     pub fn reopen(&self) {
         // If the queue is full, its lines are about to be written, and the writer checks for each
         // batch whether its file is still there.
-        let _ = self.messages.try_send(Message::Reopen);
+        let _ = self.messages.try_send(LogOrder::Reopen);
     }
 
     /// Logs at these levels from now on.
@@ -144,7 +144,7 @@ impl Drop for LogGuard {
         // A frozen disk or stderr must not delay the exit of the process: lines not written by then
         // are lost.
         let deadline = Instant::now() + STOP_TIMEOUT;
-        if self.messages.send_deadline(Message::Stop, deadline).is_ok() {
+        if self.messages.send_deadline(LogOrder::Stop, deadline).is_ok() {
             let _ = self.ended.recv_deadline(deadline);
         }
     }
@@ -177,8 +177,8 @@ impl Error for LogError {
     }
 }
 
-/// An item in the writer's queue.
-enum Message {
+/// An order to the writer: an item in its queue.
+enum LogOrder {
     Line(Line),
     /// Dropped by the writer when everything before it is written; the other end of the channel
     /// notices that.
@@ -191,7 +191,7 @@ enum Message {
 
 /// The sending end of the queue, shared by all threads.
 struct Queue {
-    messages: Sender<Message>,
+    messages: Sender<LogOrder>,
     dropped: Arc<AtomicU64>,
 }
 
@@ -200,7 +200,7 @@ impl Queue {
         // Between the check and the send other threads may send too; they take little of the room
         // for errors.
         let is_full = line.level != Level::Error && self.messages.len() >= LINES_MAX;
-        if is_full || self.messages.try_send(Message::Line(line)).is_err() {
+        if is_full || self.messages.try_send(LogOrder::Line(line)).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -220,7 +220,7 @@ impl Log for Queue {
     fn flush(&self) {
         let deadline = Instant::now() + FLUSH_TIMEOUT;
         let (done, written) = crossbeam_channel::bounded(0);
-        if self.messages.send_deadline(Message::Flush { _done: done }, deadline).is_ok() {
+        if self.messages.send_deadline(LogOrder::Flush { _done: done }, deadline).is_ok() {
             let _ = written.recv_deadline(deadline);
         }
     }
@@ -240,7 +240,7 @@ fn start(writer: Writer, dropped: Arc<AtomicU64>, limiter: Arc<Limiter>) -> io::
 }
 
 /// The loop of the writer thread: waits for a message, takes all others that wait, and writes them.
-fn run(mut writer: Writer, inbox: &Receiver<Message>, dropped: &AtomicU64, limiter: &Limiter) {
+fn run(mut writer: Writer, inbox: &Receiver<LogOrder>, dropped: &AtomicU64, limiter: &Limiter) {
     let mut lines = Vec::with_capacity(BATCH_MAX);
     let mut flushes = Vec::new();
     let (mut stopping, mut reported, mut report_at) = (false, 0, Instant::now() + REPORT_EVERY);
@@ -252,10 +252,10 @@ fn run(mut writer: Writer, inbox: &Receiver<Message>, dropped: &AtomicU64, limit
         };
         for message in first.into_iter().chain(inbox.try_iter()).take(BATCH_MAX) {
             match message {
-                Message::Line(line) => lines.push(line),
-                Message::Flush { .. } => flushes.push(message),
-                Message::Reopen => writer.reopen(Instant::now()),
-                Message::Stop => stopping = true,
+                LogOrder::Line(line) => lines.push(line),
+                LogOrder::Flush { .. } => flushes.push(message),
+                LogOrder::Reopen => writer.reopen(Instant::now()),
+                LogOrder::Stop => stopping = true,
             }
         }
         let drops = dropped.load(Ordering::Relaxed);

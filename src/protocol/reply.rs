@@ -250,12 +250,12 @@ pub fn len_as_kept(frame: &[u8]) -> Option<usize> {
 /// The number of messages that the usual client shows for a reply: those in the reply to 14.
 pub fn messages_shown(reply: &[u8]) -> usize {
     #[derive(Deserialize)]
-    struct Kept<'a> {
+    struct FetchReply<'a> {
         #[serde(borrow)]
         msgs: Vec<&'a RawValue>,
     }
     let is_kept = reply.starts_with(br#"{"errno":200,"msgType":14,"#);
-    let kept = is_kept.then(|| serde_json::from_slice::<Kept<'_>>(reply).ok()).flatten();
+    let kept = is_kept.then(|| serde_json::from_slice::<FetchReply<'_>>(reply).ok()).flatten();
     kept.map_or(1, |kept| kept.msgs.len())
 }
 

@@ -29,7 +29,7 @@ use crate::protocol::UserId;
 use crate::routing::quotas::{Admitted, Size};
 use crate::routing::services::Services;
 use crate::store::spool::{Addition, Part, Spool, SpoolId};
-use crate::store::{Kept, StoreError};
+use crate::store::{AppendOutcome, StoreError};
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -189,17 +189,17 @@ impl Backlog {
     fn settle_kept(
         &mut self,
         mut deliveries: Vec<Delivery>,
-        kept: Result<Vec<Kept>, StoreError>,
+        kept: Result<Vec<AppendOutcome>, StoreError>,
         refused: usize,
         services: &Services,
     ) -> usize {
         match kept {
             Ok(kept) => {
                 let count = |what| kept.iter().filter(|kept| **kept == what).count();
-                services.metrics.stored(count(Kept::Stored));
-                services.metrics.unknown_recipients(count(Kept::NoSuchUser));
-                services.metrics.failed(count(Kept::TooLong));
-                let failed = kept.iter().map(|kept| *kept == Kept::TooLong);
+                services.metrics.stored(count(AppendOutcome::Stored));
+                services.metrics.unknown_recipients(count(AppendOutcome::NoSuchUser));
+                services.metrics.failed(count(AppendOutcome::TooLong));
+                let failed = kept.iter().map(|kept| *kept == AppendOutcome::TooLong);
                 settle(deliveries.into_iter().zip(failed));
                 refused
             }
@@ -408,11 +408,11 @@ impl Moved {
         match services.appended(&messages(deliveries)) {
             Ok(kept) => {
                 let count = |what| kept.iter().filter(|kept| **kept == what).count();
-                services.metrics.spool(SpoolMove::Drained, count(Kept::Stored));
-                services.metrics.spool(SpoolMove::Dropped, count(Kept::NoSuchUser));
-                services.metrics.unknown_recipients(count(Kept::NoSuchUser));
+                services.metrics.spool(SpoolMove::Drained, count(AppendOutcome::Stored));
+                services.metrics.spool(SpoolMove::Dropped, count(AppendOutcome::NoSuchUser));
+                services.metrics.unknown_recipients(count(AppendOutcome::NoSuchUser));
                 for (delivery, kept) in deliveries.iter().zip(kept) {
-                    let list = if kept == Kept::TooLong { &mut self.refused } else { &mut self.gone };
+                    let list = if kept == AppendOutcome::TooLong { &mut self.refused } else { &mut self.gone };
                     list.extend(spool_id(delivery));
                 }
                 Ok(())
@@ -432,7 +432,7 @@ impl Moved {
 }
 
 /// Stores deliveries, one of which was refused before; that refusal is not counted again.
-fn append(deliveries: &[Delivery], services: &Services) -> Result<Vec<Kept>, StoreError> {
+fn append(deliveries: &[Delivery], services: &Services) -> Result<Vec<AppendOutcome>, StoreError> {
     services.store.messages.get()?.append(&messages(deliveries))
 }
 
@@ -517,7 +517,7 @@ mod tests {
     use crate::store::outages::Outages;
     use crate::store::spool::{MESSAGE_BYTES, PIECE_MAX, SpoolLoad, Spooled};
     use crate::store::sqlite::SpoolFile;
-    use crate::store::{Database, KeptMessage, Message, MessageId, Messages, Role, States, Store, UserState};
+    use crate::store::{Database, KeptMessage, MessageId, Messages, NewMessage, Role, States, Store, UserState};
 
     /// A store that can be unreachable or refuse, and records what it was given.
     #[derive(Default)]
@@ -542,7 +542,7 @@ mod tests {
     }
 
     impl Messages for Script {
-        fn append(&self, messages: &[Message]) -> Result<Vec<Kept>, StoreError> {
+        fn append(&self, messages: &[NewMessage]) -> Result<Vec<AppendOutcome>, StoreError> {
             self.appends.fetch_add(1, Ordering::Relaxed);
             match self.failures.lock().pop_front() {
                 Some(Some(error)) => return Err(error),
@@ -553,15 +553,15 @@ mod tests {
             if messages.iter().any(|message| message.text.starts_with("poison")) {
                 return Err(StoreError::Failed("it does not like one".into()));
             }
-            let keep = |message: &Message| {
+            let keep = |message: &NewMessage| {
                 if message.to == NOBODY {
-                    return Kept::NoSuchUser;
+                    return AppendOutcome::NoSuchUser;
                 }
                 if message.text.starts_with("long") {
-                    return Kept::TooLong;
+                    return AppendOutcome::TooLong;
                 }
                 self.kept.lock().push((message.to.0, message.text.to_string()));
-                Kept::Stored
+                AppendOutcome::Stored
             };
             Ok(messages.iter().map(keep).collect())
         }

@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::store::outages::Outages;
 use crate::store::spool::Spool;
-use crate::store::{Kept, Message, Store, StoreError};
+use crate::store::{AppendOutcome, NewMessage, Store, StoreError};
 
 /// The parts that messages pass, and their limits. Shared by all threads.
 pub struct Services {
@@ -57,7 +57,7 @@ impl Services {
     /// # Errors
     ///
     /// The errors of the store.
-    pub fn appended(&self, messages: &[Message]) -> Result<Vec<Kept>, StoreError> {
+    pub fn appended(&self, messages: &[NewMessage]) -> Result<Vec<AppendOutcome>, StoreError> {
         let result = self.store.messages.get().and_then(|store| store.append(messages));
         self.outages.note("storing messages", result.as_ref().err());
         result

@@ -43,7 +43,7 @@ pub use self::maintenance::Maintenance;
 use self::messages::Numbered;
 pub use self::open::{Fault, OpenError, Site};
 use self::schema::Schema;
-use super::{Database, Kept, KeptMessage, Message, MessageId, Messages, StoreError, User};
+use super::{AppendOutcome, Database, KeptMessage, MessageId, Messages, NewMessage, StoreError, User};
 use crate::base::loads::PoolUse;
 use crate::config::MysqlSettings;
 use crate::protocol::UserId;
@@ -114,7 +114,7 @@ impl Database for MysqlStore {
 
 /// By the one that fits the tables.
 impl Messages for MysqlStore {
-    fn append(&self, messages: &[Message]) -> Result<Vec<Kept>, StoreError> {
+    fn append(&self, messages: &[NewMessage]) -> Result<Vec<AppendOutcome>, StoreError> {
         self.messages.append(messages)
     }
 

@@ -14,7 +14,8 @@
 use std::sync::{Arc, OnceLock};
 
 use super::{
-    FriendNames, Group, Joined, Kept, KeptMessage, Membership, Message, MessageId, StoreError, User, UserState,
+    AppendOutcome, FriendNames, Group, Joined, KeptMessage, Membership, MessageId, NewMessage, StoreError, User,
+    UserState,
 };
 use crate::base::loads::PoolUse;
 use crate::protocol::{GroupId, UserId};
@@ -198,7 +199,7 @@ pub trait Messages: Send + Sync + 'static {
     /// Keeps messages for recipients that are not online. The whole batch is one transaction: all
     /// or nothing. Returns one outcome per message, in the order given; of one recipient, later
     /// messages are fetched later.
-    fn append(&self, messages: &[Message]) -> Result<Vec<Kept>, StoreError>;
+    fn append(&self, messages: &[NewMessage]) -> Result<Vec<AppendOutcome>, StoreError>;
 
     /// Whether [`Messages::append`] would not find this text too long, as far as is known without
     /// asking the database.

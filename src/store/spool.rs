@@ -8,7 +8,7 @@
 use crate::admission::Holder;
 pub use crate::base::loads::SpoolLoad;
 use crate::protocol::UserId;
-use crate::store::{Message, StoreError};
+use crate::store::{NewMessage, StoreError};
 
 /// A durable queue of messages. Its calls block, and are made by lanes only, but for
 /// [`Spool::load`].
@@ -83,7 +83,7 @@ pub trait Spool: Send + Sync + 'static {
 #[derive(Clone, Debug)]
 pub struct Addition {
     /// The message.
-    pub message: Message,
+    pub message: NewMessage,
     /// Nobody could be told that it is not kept: it may exceed the bound.
     pub must: bool,
     /// The owner of the share of the room that it takes up, if anybody.
@@ -96,7 +96,7 @@ pub struct Spooled {
     /// Its key.
     pub id: SpoolId,
     /// The message.
-    pub message: Message,
+    pub message: NewMessage,
 }
 
 /// The key of a message that waits, ascending in the order of arrival.

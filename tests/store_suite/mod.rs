@@ -13,8 +13,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use raybox::protocol::{GroupId, UserId};
 use raybox::store::ROW_BYTES;
 use raybox::store::{
-    AllRoles, FriendNames, Group, Joined, Kept, KeptMessage, Membership, Message, MessageId, StoreError, User,
-    UserState,
+    AllRoles, AppendOutcome, FriendNames, Group, Joined, KeptMessage, Membership, MessageId, NewMessage, StoreError,
+    User, UserState,
 };
 
 /// A store that lives as long as one test.
@@ -387,9 +387,9 @@ pub(crate) fn messages_are_fetched_in_order_and_exactly(store: &dyn AllRoles) {
     let user = new_user(store);
     let texts: Vec<String> = STRANGE.iter().map(|s| format!(r#"{{"msg":"{s}"}}"#)).collect();
     let (first, rest) = texts.split_at(2);
-    assert_eq!(append(store, user, first), [Kept::Stored; 2]);
-    assert_eq!(append(store, user, rest), vec![Kept::Stored; rest.len()]);
-    assert_eq!(append(store, user, first), [Kept::Stored; 2]);
+    assert_eq!(append(store, user, first), [AppendOutcome::Stored; 2]);
+    assert_eq!(append(store, user, rest), vec![AppendOutcome::Stored; rest.len()]);
+    assert_eq!(append(store, user, first), [AppendOutcome::Stored; 2]);
     let kept = store.fetch(user, usize::MAX).unwrap();
     let expected: Vec<&String> = texts.iter().chain(first).collect();
     assert_eq!(kept.iter().map(|message| &message.text).collect::<Vec<_>>(), expected);
@@ -430,7 +430,7 @@ pub(crate) fn message_ids_are_never_used_again(store: &dyn AllRoles) {
 pub(crate) fn one_user_cannot_touch_the_messages_of_another(store: &dyn AllRoles) {
     let (a, b) = (new_user(store), new_user(store));
     let batch = [message(a, "for a"), message(b, "for b"), message(a, "again for a")];
-    assert_eq!(store.append(&batch).unwrap(), [Kept::Stored; 3]);
+    assert_eq!(store.append(&batch).unwrap(), [AppendOutcome::Stored; 3]);
     let of_a = store.fetch(a, usize::MAX).unwrap();
     assert_eq!(texts(&of_a), ["for a", "again for a"]);
     let ids: Vec<MessageId> = of_a.iter().map(|message| message.id).collect();
@@ -452,7 +452,7 @@ pub(crate) fn a_fetch_keeps_to_its_bytes(store: &dyn AllRoles) {
 pub(crate) fn long_messages_survive(store: &dyn AllRoles) {
     let user = new_user(store);
     let long = ["x".repeat(65536), "界".repeat(65536 / 3), "\\\"".repeat(32768)];
-    assert_eq!(append(store, user, &long), [Kept::Stored; 3]);
+    assert_eq!(append(store, user, &long), [AppendOutcome::Stored; 3]);
     assert_eq!(texts(&store.fetch(user, usize::MAX).unwrap()), long);
     assert_eq!(store.fetch(user, 65536).unwrap().len(), 1);
 }
@@ -466,7 +466,7 @@ pub(crate) fn messages_for_unknown_users_are_not_kept(store: &dyn AllRoles) {
         message(UserId(0), "lost"),
         message(user, "2"),
     ];
-    let (stored, unknown) = (Kept::Stored, Kept::NoSuchUser);
+    let (stored, unknown) = (AppendOutcome::Stored, AppendOutcome::NoSuchUser);
     assert_eq!(store.append(&batch).unwrap(), [unknown, stored, unknown, unknown, stored]);
     assert_eq!(texts(&store.fetch(user, usize::MAX).unwrap()), ["1", "2"]);
     assert_eq!(store.fetch(UserId(UNKNOWN), usize::MAX).unwrap(), []);
@@ -548,7 +548,7 @@ pub(crate) fn a_refused_operation_does_not_harm_those_beside_it(store: &dyn AllR
             });
             scope.spawn(move || {
                 for number in 0..EACH {
-                    assert_eq!(append(store, user, &[format!("{thread} {number}")]), [Kept::Stored]);
+                    assert_eq!(append(store, user, &[format!("{thread} {number}")]), [AppendOutcome::Stored]);
                 }
             });
         }
@@ -589,12 +589,12 @@ fn ids(users: &[User]) -> Vec<UserId> {
     users.iter().map(|user| user.id).collect()
 }
 
-fn message(to: UserId, text: &str) -> Message {
-    Message { to, text: Arc::from(text) }
+fn message(to: UserId, text: &str) -> NewMessage {
+    NewMessage { to, text: Arc::from(text) }
 }
 
-fn append(store: &dyn AllRoles, to: UserId, texts: &[impl AsRef<str>]) -> Vec<Kept> {
-    let batch: Vec<Message> = texts.iter().map(|text| message(to, text.as_ref())).collect();
+fn append(store: &dyn AllRoles, to: UserId, texts: &[impl AsRef<str>]) -> Vec<AppendOutcome> {
+    let batch: Vec<NewMessage> = texts.iter().map(|text| message(to, text.as_ref())).collect();
     store.append(&batch).unwrap()
 }
 

@@ -10,7 +10,8 @@ use crate::routing::outbox::CONFIRMED_WITHIN;
 /// Names a connection of a client, for ever.
 pub(super) type ConnNo = usize;
 
-pub(super) struct Message {
+/// A message that a client has sent, and what has become of it.
+pub(super) struct SentMessage {
     pub(super) from: ConnNo,
     /// Which of its connection's messages it is.
     pub(super) nth: u32,
@@ -53,7 +54,7 @@ pub(super) struct Copy {
 
 #[derive(Default)]
 pub(super) struct Ledger {
-    pub(super) messages: Vec<Message>,
+    pub(super) messages: Vec<SentMessage>,
     /// Errors that were written to the sender, by window.
     pub(super) errors: BTreeMap<(ConnNo, u32), usize>,
     /// The last message of a connection that a recipient has fetched.
@@ -90,7 +91,7 @@ impl Ledger {
                 "message {number} came twice to user {user}, though nothing had failed"
             );
             // One that is kept twice may come first at one of its places.
-            let Message { from, nth, ref copies, .. } = self.messages[number as usize];
+            let SentMessage { from, nth, ref copies, .. } = self.messages[number as usize];
             let copy = &copies[&user];
             let is_first = copy.fetched == 1 && copy.stored == 1 && !self.may_be_late(copy);
             if is_first {
@@ -102,7 +103,7 @@ impl Ledger {
     }
 
     /// Of what was not written yet, some need no longer be: a message, for a user, on a connection.
-    pub(super) fn owe_no_more(&mut self, is_excused: impl Fn(&Message, UserId, ConnNo) -> bool) {
+    pub(super) fn owe_no_more(&mut self, is_excused: impl Fn(&SentMessage, UserId, ConnNo) -> bool) {
         for message in &mut self.messages {
             let mut copies = std::mem::take(&mut message.copies);
             for (user, copy) in &mut copies {
@@ -167,7 +168,7 @@ impl Ledger {
     pub(super) fn check_kept(&self, user: UserId, numbers: impl Iterator<Item = u32>) {
         let mut by_sender: BTreeMap<ConnNo, Vec<u32>> = BTreeMap::new();
         for number in numbers {
-            let Message { from, nth, copies, .. } = &self.messages[number as usize];
+            let SentMessage { from, nth, copies, .. } = &self.messages[number as usize];
             if copies[&user].fetched == 0 && !self.may_be_late(&copies[&user]) {
                 by_sender.entry(*from).or_default().push(*nth);
             }
@@ -186,7 +187,7 @@ impl Ledger {
     }
 
     /// Everything has come to rest.
-    pub(super) fn check_end(&self, is_required: impl Fn(&Message) -> bool, no_faults: bool) {
+    pub(super) fn check_end(&self, is_required: impl Fn(&SentMessage) -> bool, no_faults: bool) {
         let mut missing: BTreeMap<(ConnNo, u32), Vec<usize>> = BTreeMap::new();
         for (number, message) in self.messages.iter().enumerate() {
             let was_told = self.errors.contains_key(&message.window);

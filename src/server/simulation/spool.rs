@@ -8,11 +8,11 @@ use parking_lot::Mutex;
 use super::number_of;
 use crate::protocol::UserId;
 use crate::store::spool::{Addition, Part, Spool, SpoolId, SpoolLoad, Spooled, lane_of};
-use crate::store::{Message, StoreError};
+use crate::store::{NewMessage, StoreError};
 
 #[derive(Default)]
 pub(super) struct Disk {
-    messages: BTreeMap<SpoolId, Message>,
+    messages: BTreeMap<SpoolId, NewMessage>,
     aside: BTreeSet<SpoolId>,
     last: i64,
     /// How many messages have room.
@@ -39,7 +39,7 @@ impl Disk {
         self.messages.len() - self.aside.len()
     }
 
-    fn note(&mut self, message: &Message, change: Change) {
+    fn note(&mut self, message: &NewMessage, change: Change) {
         if let Some(number) = number_of(&message.text) {
             self.news.push((message.to, number, change));
         }
@@ -74,7 +74,7 @@ impl Spool for NodeSpool {
 
     fn oldest(&self, part: Part) -> Result<Vec<Spooled>, StoreError> {
         self.call(|disk| {
-            let is_wanted = |id: &SpoolId, message: &Message| match part {
+            let is_wanted = |id: &SpoolId, message: &NewMessage| match part {
                 Part::Lane { nth, of, after } => *id > after && lane_of(message.to, of) == nth,
                 Part::User(user) => message.to == user,
             };

@@ -10,8 +10,8 @@ use super::dice::Dice;
 use super::{Mutation, number_of};
 use crate::protocol::{GroupId, UserId};
 use crate::store::{
-    Accounts, Contacts, Database, FriendNames, Group, Joined, Kept, KeptMessage, Message, MessageId, Messages, States,
-    StoreError, User, UserState,
+    Accounts, AppendOutcome, Contacts, Database, FriendNames, Group, Joined, KeptMessage, MessageId, Messages,
+    NewMessage, States, StoreError, User, UserState,
 };
 
 /// The durable facts.
@@ -70,14 +70,14 @@ impl Tables {
         self.messages.values().filter(move |(to, _)| *to == user).map(|(_, text)| &**text)
     }
 
-    fn append(&mut self, messages: &[Message]) -> Vec<Kept> {
+    fn append(&mut self, messages: &[NewMessage]) -> Vec<AppendOutcome> {
         let mut kept = Vec::new();
         for message in messages {
             if !self.users.contains_key(&message.to) {
-                kept.push(Kept::NoSuchUser);
+                kept.push(AppendOutcome::NoSuchUser);
                 continue;
             }
-            kept.push(Kept::Stored);
+            kept.push(AppendOutcome::Stored);
             let copies = match self.mutation {
                 Some(Mutation::LosesStored) if self.dice.one_in(4) => 0,
                 Some(Mutation::StoresTwice) if self.dice.one_in(4) => 2,
@@ -236,7 +236,7 @@ impl Contacts for NodeStore {
 }
 
 impl Messages for NodeStore {
-    fn append(&self, messages: &[Message]) -> Result<Vec<Kept>, StoreError> {
+    fn append(&self, messages: &[NewMessage]) -> Result<Vec<AppendOutcome>, StoreError> {
         let kept = self.call(|tables| tables.append(messages));
         if let (Err(StoreError::Failed(_)), [message]) = (&kept, messages)
             && let Some(number) = number_of(&message.text)

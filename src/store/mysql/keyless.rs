@@ -17,7 +17,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::calls::Repeat;
 use super::{Base, column, shapes};
 use crate::protocol::UserId;
-use crate::store::{Kept, KeptMessage, Message, MessageId, Messages, StoreError};
+use crate::store::{AppendOutcome, KeptMessage, MessageId, Messages, NewMessage, StoreError};
 
 /// Messages in a table whose rows have no ids.
 pub(super) struct Keyless {
@@ -33,7 +33,7 @@ impl Keyless {
 }
 
 impl Messages for Keyless {
-    fn append(&self, messages: &[Message]) -> Result<Vec<Kept>, StoreError> {
+    fn append(&self, messages: &[NewMessage]) -> Result<Vec<AppendOutcome>, StoreError> {
         self.base.append(messages)
     }
 

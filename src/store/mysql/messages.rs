@@ -14,7 +14,7 @@ use super::shapes::{self, LIST_MAX};
 use super::{Base, column, ids_of};
 use crate::protocol::UserId;
 use crate::store::ROW_BYTES;
-use crate::store::{Kept, KeptMessage, Message, MessageId, Messages, StoreError};
+use crate::store::{AppendOutcome, KeptMessage, MessageId, Messages, NewMessage, StoreError};
 
 /// Messages in a table whose rows have ids.
 pub(super) struct Numbered {
@@ -30,7 +30,7 @@ impl Numbered {
 }
 
 impl Messages for Numbered {
-    fn append(&self, messages: &[Message]) -> Result<Vec<Kept>, StoreError> {
+    fn append(&self, messages: &[NewMessage]) -> Result<Vec<AppendOutcome>, StoreError> {
         self.base.append(messages)
     }
 
@@ -70,21 +70,21 @@ impl Messages for Numbered {
 
 /// What both kinds of tables have in common.
 impl Base {
-    pub(super) fn append(&self, messages: &[Message]) -> Result<Vec<Kept>, StoreError> {
+    pub(super) fn append(&self, messages: &[NewMessage]) -> Result<Vec<AppendOutcome>, StoreError> {
         let recipients: BTreeSet<UserId> = messages.iter().map(|message| message.to).collect();
         let existing: FxHashSet<UserId> = self.calls.call(|db, _| existing(db, &recipients))?;
         let mut bytes_max = usize::MAX;
         loop {
             // What the database takes is known since a connection is open, and may have changed
             // since.
-            let outcome = |message: &Message| match existing.contains(&message.to) {
-                false => Kept::NoSuchUser,
-                true if self.fits(&message.text) => Kept::Stored,
-                true => Kept::TooLong,
+            let outcome = |message: &NewMessage| match existing.contains(&message.to) {
+                false => AppendOutcome::NoSuchUser,
+                true if self.fits(&message.text) => AppendOutcome::Stored,
+                true => AppendOutcome::TooLong,
             };
-            let kept: Vec<Kept> = messages.iter().map(outcome).collect();
-            let stored = messages.iter().zip(&kept).filter(|(_, kept)| **kept == Kept::Stored);
-            let rows: Vec<&Message> = stored.map(|(message, _)| message).collect();
+            let kept: Vec<AppendOutcome> = messages.iter().map(outcome).collect();
+            let stored = messages.iter().zip(&kept).filter(|(_, kept)| **kept == AppendOutcome::Stored);
+            let rows: Vec<&NewMessage> = stored.map(|(message, _)| message).collect();
             bytes_max = bytes_max.min(self.limits.text_bytes()).min(shapes::RUN_BYTES_MAX);
             let runs = runs_of(&rows, bytes_max);
             let inserted = match runs.as_slice() {
@@ -120,14 +120,14 @@ impl Base {
 }
 
 /// One run of rows, as one statement.
-fn insert(connection: &mut impl Queryable, rows: &[&Message]) -> mysql::Result<()> {
+fn insert(connection: &mut impl Queryable, rows: &[&NewMessage]) -> mysql::Result<()> {
     let values = rows.iter().flat_map(|row| [row.to.0.into(), Value::from(row.text.as_bytes())]);
     let statement = format!("INSERT INTO OfflineMessage (userid, message) VALUES {}", shapes::pairs(rows.len()));
     connection.exec_drop(statement, values.collect::<Vec<_>>())
 }
 
 /// Splits rows into runs for [`insert`], of so many bytes at most.
-fn runs_of<'a>(mut rows: &'a [&'a Message], bytes_max: usize) -> Vec<&'a [&'a Message]> {
+fn runs_of<'a>(mut rows: &'a [&'a NewMessage], bytes_max: usize) -> Vec<&'a [&'a NewMessage]> {
     let mut runs = Vec::new();
     while !rows.is_empty() {
         let (run, rest) = rows.split_at(shapes::run_length(rows.iter().map(|row| row.text.len()), bytes_max));

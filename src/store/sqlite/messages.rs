@@ -11,10 +11,10 @@ use rustc_hash::FxHashMap;
 use super::SqliteStore;
 use crate::protocol::UserId;
 use crate::store::ROW_BYTES;
-use crate::store::{Kept, KeptMessage, Message, MessageId, Messages, StoreError};
+use crate::store::{AppendOutcome, KeptMessage, MessageId, Messages, NewMessage, StoreError};
 
 impl Messages for SqliteStore {
-    fn append(&self, messages: &[Message]) -> Result<Vec<Kept>, StoreError> {
+    fn append(&self, messages: &[NewMessage]) -> Result<Vec<AppendOutcome>, StoreError> {
         let messages = messages.to_vec();
         self.live.write(move |db| {
             let mut insert =
@@ -22,9 +22,9 @@ impl Messages for SqliteStore {
             // Looked up once: by name, each message would cost a fiftieth more.
             let (user, text) = (place(&insert, ":user")?, place(&insert, ":message")?);
             let (mut recipients, mut shared) = (Recipients::default(), SharedTexts::of(&messages));
-            let mut keep = |message: &Message| {
+            let mut keep = |message: &NewMessage| {
                 if !recipients.has(db, message.to)? {
-                    return Ok(Kept::NoSuchUser);
+                    return Ok(AppendOutcome::NoSuchUser);
                 }
                 if let Some(text) = shared.id_of(db, message)? {
                     db.prepare_cached(
@@ -36,7 +36,7 @@ impl Messages for SqliteStore {
                     insert.raw_bind_parameter(text, &*message.text)?;
                     insert.raw_execute()?;
                 }
-                Ok(Kept::Stored)
+                Ok(AppendOutcome::Stored)
             };
             messages.iter().map(&mut keep).collect()
         })
@@ -136,7 +136,7 @@ struct SharedTexts {
 }
 
 impl SharedTexts {
-    fn of(messages: &[Message]) -> SharedTexts {
+    fn of(messages: &[NewMessage]) -> SharedTexts {
         let mut texts: FxHashMap<_, (u32, Option<i64>)> = FxHashMap::default();
         // Most batches have no such text, and a table of all texts would cost each message a
         // thirtieth more.
@@ -148,7 +148,7 @@ impl SharedTexts {
     }
 
     /// The id of the message's text, if it is shared.
-    fn id_of(&mut self, db: &Connection, message: &Message) -> rusqlite::Result<Option<i64>> {
+    fn id_of(&mut self, db: &Connection, message: &NewMessage) -> rusqlite::Result<Option<i64>> {
         let Some((_, id)) = self.texts.get_mut(&message.text.as_ptr()) else { return Ok(None) };
         if id.is_none() {
             db.prepare_cached("INSERT INTO MessageText (message) VALUES (:message)")?

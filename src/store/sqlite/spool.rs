@@ -23,7 +23,7 @@ use crate::protocol::UserId;
 use crate::store::spool::{
     Addition, MESSAGE_BYTES, PIECE_BYTES_MAX, PIECE_MAX, Part, Spool, SpoolId, SpoolLoad, Spooled, lane_of,
 };
-use crate::store::{Message, StoreError};
+use crate::store::{NewMessage, StoreError};
 
 /// A [`Spool`] in a file. Logs when it comes into use, when it is full and when it is empty again.
 ///
@@ -281,7 +281,7 @@ impl Spool for SpoolFile {
         };
         let shares: Vec<_> = messages.iter().zip(&kept).filter_map(share).collect();
         let with_room = messages.into_iter().zip(&kept).filter(|(_, kept)| **kept);
-        let rows: Vec<Message> = with_room.map(|(addition, _)| addition.message).collect();
+        let rows: Vec<NewMessage> = with_room.map(|(addition, _)| addition.message).collect();
         if rows.is_empty() {
             return Ok(kept);
         }
@@ -500,7 +500,7 @@ fn piece(
 }
 
 fn spooled(row: &Row<'_>) -> rusqlite::Result<Spooled> {
-    let message = Message { to: UserId(row.get("userid")?), text: row.get::<_, String>("message")?.into() };
+    let message = NewMessage { to: UserId(row.get("userid")?), text: row.get::<_, String>("message")?.into() };
     Ok(Spooled { id: SpoolId(row.get("id")?), message })
 }
 
@@ -509,7 +509,7 @@ fn number(row: &Row<'_>, column: &str) -> rusqlite::Result<usize> {
     Ok(usize::try_from(row.get::<_, i64>(column)?).unwrap_or_default())
 }
 
-fn weight(message: &Message) -> usize {
+fn weight(message: &NewMessage) -> usize {
     message.text.len() + MESSAGE_BYTES
 }
 
@@ -533,7 +533,7 @@ mod tests {
         let add = |user: i32| {
             let source = Source::of([192, 0, 2, 1].into());
             let holder = Some(Holder { payer: Payer::Account(UserId(user)), source });
-            let message = Message { to: UserId(9), text: "x".repeat(1000 - MESSAGE_BYTES).into() };
+            let message = NewMessage { to: UserId(9), text: "x".repeat(1000 - MESSAGE_BYTES).into() };
             spool.add(vec![Addition { message, must: false, holder }]).unwrap()[0]
         };
         assert_eq!((0..100).filter(|_| add(1)).count(), 50);
@@ -552,7 +552,7 @@ mod tests {
         let dir = env::temp_dir().join(format!("raybox-spool-{}", process::id()));
         let spool = SpoolFile::open(&dir, 1 << 20).unwrap();
         let add = |text: &str| {
-            let message = Message { to: UserId(5), text: text.into() };
+            let message = NewMessage { to: UserId(5), text: text.into() };
             assert_eq!(spool.add(vec![Addition { message, must: false, holder: None }]).unwrap(), [true]);
         };
         let waiting = |after| spool.oldest(Part::Lane { nth: 0, of: 1, after }).unwrap();

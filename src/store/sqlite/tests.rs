@@ -18,7 +18,7 @@ use rusqlite::ffi;
 
 use super::*;
 use crate::protocol::GroupId;
-use crate::store::{Accounts, Contacts, Kept, Message, MessageId, Messages, States, UserState};
+use crate::store::{Accounts, AppendOutcome, Contacts, MessageId, Messages, NewMessage, States, UserState};
 
 #[test]
 fn a_missing_folder_is_made_and_the_schema_with_it() {
@@ -58,10 +58,10 @@ fn a_text_for_many_is_there_once_until_the_last_has_fetched_it() {
     let shared: Arc<str> = "for all".into();
     let unknown = UserId(1_000_000);
     let all = users.iter().copied().chain([unknown]);
-    let batch: Vec<Message> =
-        all.map(|to| Message { to, text: shared.clone() }).chain([message(users[0], "own")]).collect();
-    let stored = Kept::Stored;
-    assert_eq!(store.append(&batch).unwrap(), [stored, stored, stored, Kept::NoSuchUser, stored]);
+    let batch: Vec<NewMessage> =
+        all.map(|to| NewMessage { to, text: shared.clone() }).chain([message(users[0], "own")]).collect();
+    let stored = AppendOutcome::Stored;
+    assert_eq!(store.append(&batch).unwrap(), [stored, stored, stored, AppendOutcome::NoSuchUser, stored]);
     let count =
         || outside(&dir.0).query_row("SELECT count(*) FROM MessageText", [], |row| row.get::<_, i64>(0)).unwrap();
     assert_eq!(
@@ -81,7 +81,7 @@ fn a_file_becomes_shorter_when_much_was_deleted() {
     let dir = Dir::new();
     let store = SqliteStore::open(&dir.0).unwrap();
     let (user, text) = (new_user(&store), "x".repeat(10_000));
-    let batch: Vec<Message> = (0..2000).map(|_| message(user, &text)).collect();
+    let batch: Vec<NewMessage> = (0..2000).map(|_| message(user, &text)).collect();
     store.append(&batch).unwrap();
     let ids: Vec<MessageId> = store.fetch(user, usize::MAX).unwrap().iter().map(|kept| kept.id).collect();
     store.delete(user, &ids).unwrap();
@@ -525,7 +525,7 @@ fn a_full_disk_fails_the_call_and_the_store_works_again() {
     let user = new_user(&store);
     append(&store, user, "before").unwrap();
     limit_pages(&store, 1);
-    let batch: Vec<Message> = (0..100).map(|_| message(user, &"x".repeat(10_000))).collect();
+    let batch: Vec<NewMessage> = (0..100).map(|_| message(user, &"x".repeat(10_000))).collect();
     for _ in 0..2 {
         let failed = store.append(&batch);
         assert!(matches!(failed, Err(StoreError::Unavailable(_))), "{failed:?}");
@@ -534,7 +534,7 @@ fn a_full_disk_fails_the_call_and_the_store_works_again() {
     assert_eq!(kept.len(), 1, "all or nothing");
     store.delete(user, &[kept[0].id]).unwrap();
     limit_pages(&store, 1_000_000);
-    assert_eq!(store.append(&batch).unwrap(), [Kept::Stored; 100]);
+    assert_eq!(store.append(&batch).unwrap(), [AppendOutcome::Stored; 100]);
     assert_eq!(store.fetch(user, usize::MAX).unwrap().len(), 100);
 }
 
@@ -727,7 +727,7 @@ fn a_failing_operation_is_undone_alone() {
         go.send(()).unwrap();
         let failed = failing.join().unwrap();
         assert!(matches!(failed, Err(StoreError::Failed(_))), "{failed:?}");
-        assert_eq!(beside.join().unwrap().unwrap(), Kept::Stored);
+        assert_eq!(beside.join().unwrap().unwrap(), AppendOutcome::Stored);
     });
     assert_eq!(texts(&store, user), ["whole"]);
 }
@@ -807,11 +807,11 @@ fn new_user(store: &SqliteStore) -> UserId {
     store.register(&format!("user {}", COUNT.fetch_add(1, Ordering::Relaxed)), "x").unwrap()
 }
 
-fn message(to: UserId, text: &str) -> Message {
-    Message { to, text: Arc::from(text) }
+fn message(to: UserId, text: &str) -> NewMessage {
+    NewMessage { to, text: Arc::from(text) }
 }
 
-fn append(store: &SqliteStore, to: UserId, text: &str) -> Result<Kept, StoreError> {
+fn append(store: &SqliteStore, to: UserId, text: &str) -> Result<AppendOutcome, StoreError> {
     store.append(&[message(to, text)]).map(|kept| kept[0])
 }
 

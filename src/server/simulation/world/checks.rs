@@ -7,7 +7,7 @@ use super::{CLIENTS_MAX, Kind, USERS, World};
 use crate::protocol::{
     ACK, BAD_REQUEST, BUSY, LOGIN_FIRST, NO_METHOD, NOT_A_MEMBER, NOT_KEPT, NOT_YOU, SERVER_ERROR, UserId, WRONG_LOGIN,
 };
-use crate::server::simulation::ledger::Message;
+use crate::server::simulation::ledger::SentMessage;
 use crate::server::simulation::spool::Change;
 use crate::server::simulation::store::News;
 use crate::server::simulation::{Mutation, number_of};
@@ -84,7 +84,7 @@ impl World {
                 client.receives
             );
         };
-        let Message { from, nth, .. } = self.ledger.messages[number as usize];
+        let SentMessage { from, nth, .. } = self.ledger.messages[number as usize];
         assert!(client.seen.insert((number, user)), "message {number} came twice to user {user} on client {no}");
         let last = client.last.entry((from, user)).or_insert(0);
         assert!(*last < nth, "message {number} came out of order to client {no}: {nth} after {last} of client {from}");

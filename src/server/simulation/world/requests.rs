@@ -8,7 +8,7 @@ use super::client::{Client, Expected, Home, Life};
 use super::{CLIENTS_MAX, Kind, Seat, USERS, World};
 use crate::protocol::UserId;
 use crate::server::simulation::Mutation;
-use crate::server::simulation::ledger::{Copy, Message};
+use crate::server::simulation::ledger::{Copy, SentMessage};
 use crate::server::simulation::socket::Pipe;
 
 impl World {
@@ -185,7 +185,7 @@ impl World {
         let copies = to.iter().map(|to| (*to, self.begin_copy(no, *to))).collect();
         let client = &mut self.clients[no];
         client.messages += 1;
-        self.ledger.messages.push(Message {
+        self.ledger.messages.push(SentMessage {
             from: no,
             nth: client.messages,
             window: (no, client.windows),

@@ -6,7 +6,7 @@ use super::client::Life;
 use super::{Kind, LONG_PAUSE, USERS, World};
 use crate::bus::PLACE_LEASE;
 use crate::protocol::UserId;
-use crate::server::simulation::ledger::Message;
+use crate::server::simulation::ledger::SentMessage;
 use crate::server::simulation::node::{Machine, Part};
 use crate::server::simulation::number_of;
 
@@ -70,7 +70,7 @@ impl World {
         }
         let (clients, kind) = (&self.clients, self.kind);
         let may_be_refused = self.config.lane_bytes_max < 1 << 20;
-        let is_required = |message: &Message| {
+        let is_required = |message: &SentMessage| {
             let sender = &clients[message.from];
             let was_read = sender.pipe.bytes_read() >= message.ends_at;
             // A sender who has gone cannot be told that there was no room.

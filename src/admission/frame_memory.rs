@@ -1,4 +1,4 @@
-//! [`Kept`]: the memory for frames that clients have begun to send.
+//! [`FrameMemory`]: the memory for frames that clients have begun to send.
 //!
 //! An address may have no more than is free, and neither may all connections together that are not
 //! logged in. So strangers have at most half, however many addresses they use, and a user always
@@ -8,16 +8,16 @@ use super::{Shares, Source};
 
 /// The memory, and the share of each holder.
 #[derive(Debug)]
-pub struct Kept {
+pub struct FrameMemory {
     of_address: Shares<Source>,
     /// The memory of connections that are not logged in.
     of_strangers: usize,
 }
 
-impl Kept {
+impl FrameMemory {
     /// A total of `max` bytes.
-    pub fn new(max: usize) -> Kept {
-        Kept { of_address: Shares::new(max), of_strangers: 0 }
+    pub fn new(max: usize) -> FrameMemory {
+        FrameMemory { of_address: Shares::new(max), of_strangers: 0 }
     }
 
     /// Takes this number of bytes; false if that exceeds the share.
@@ -57,9 +57,10 @@ mod tests {
     #[test]
     fn strangers_have_half_together_and_users_of_each_address_what_is_free() {
         let source = |last| Source::of([192, 0, 2, last].into());
-        let mut kept = Kept::new(1000);
-        let fill =
-            |kept: &mut Kept, from, is_stranger| (0..).take_while(|_| kept.take(source(from), is_stranger, 10)).count();
+        let mut kept = FrameMemory::new(1000);
+        let fill = |kept: &mut FrameMemory, from, is_stranger| {
+            (0..).take_while(|_| kept.take(source(from), is_stranger, 10)).count()
+        };
         assert_eq!([1, 2, 3].map(|from| fill(&mut kept, from, true)), [50, 0, 0]);
         assert_eq!(fill(&mut kept, 2, false), 25);
         assert_eq!(fill(&mut kept, 1, false), 0, "the address has its share");
