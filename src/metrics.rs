@@ -23,7 +23,7 @@ use pool::LanesWatch;
 use crate::base::loads::{PoolUse, SpoolLoad};
 use crate::protocol::{FrameKind, ReplyKind};
 use counters::{Batches, Count, Sharded};
-pub use events::{Hit, Login, SpoolMove, Stage};
+pub use events::{BatchStage, Hit, Login, SpoolMove};
 use families::{Families, Sample};
 
 /// The numbers of one server. Any thread may count and read.
@@ -60,7 +60,7 @@ struct Counts {
     logged_out: Count,
     logins: [Count; Login::NAMES.len()],
     refused: [Count; Hit::COUNT],
-    batches: [Batches; Stage::NAMES.len()],
+    batches: [Batches; BatchStage::NAMES.len()],
     spool: [Count; SpoolMove::NAMES.len()],
     /// A gauge.
     unstored: Count,
@@ -185,7 +185,7 @@ impl Metrics {
     }
 
     /// A batch of `items` messages was taken.
-    pub fn batch(&self, stage: Stage, items: usize) {
+    pub fn batch(&self, stage: BatchStage, items: usize) {
         self.counts.batches[stage as usize].add(items);
     }
 }
@@ -306,7 +306,7 @@ impl Metrics {
             Hit::KEYS.iter().zip(&counts.refused).map(|(key, count)| count.sample().of(*key)).collect()
         });
         show("raybox_batch_messages", |counts| {
-            Stage::NAMES.iter().zip(&counts.batches).map(|(name, batches)| batches.sample().of(*name)).collect()
+            BatchStage::NAMES.iter().zip(&counts.batches).map(|(name, batches)| batches.sample().of(*name)).collect()
         });
         show("raybox_build_info", |_| vec![Sample::number(1).of(env!("CARGO_PKG_VERSION"))]);
     }
@@ -401,7 +401,7 @@ mod tests {
         metrics.of_loop(0).frame(FrameKind::of(4));
         metrics.of_loop(0).reply(ReplyKind::of(crate::protocol::NOT_YOU));
         for size in [1, 5, 16, 5000] {
-            metrics.batch(Stage::Store, size);
+            metrics.batch(BatchStage::Store, size);
         }
         for line in [
             r#"raybox_deliveries_total{path="local"} 2"#,

@@ -93,14 +93,14 @@ struct Shared {
     probed: Mutex<Option<Instant>>,
     /// When commands last succeeded, if they ever did.
     commanded: Mutex<Option<Instant>>,
-    stage: Mutex<Stage>,
+    stage: Mutex<BusStage>,
     /// `up` or `stage` has changed.
     changed: Condvar,
 }
 
-/// The stages of shutdown.
+/// How far the shutdown of the bus has come.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Stage {
+enum BusStage {
     Running,
     /// Stop receiving.
     Hushing,
@@ -166,7 +166,7 @@ impl RedisBus {
                 neighbours: KnownNeighbours::new(),
                 probed: Mutex::new(None),
                 commanded: Mutex::new(None),
-                stage: Mutex::new(Stage::Running),
+                stage: Mutex::new(BusStage::Running),
                 changed: Condvar::new(),
             }
         });
@@ -201,14 +201,14 @@ impl Exchange for RedisBus {
     }
 
     fn hush(&self) {
-        self.shared.set_stage(Stage::Hushing);
+        self.shared.set_stage(BusStage::Hushing);
         self.shared.wake();
         let (mut stage, by) = (self.shared.stage.lock(), Instant::now() + HUSH_PATIENCE);
-        while *stage < Stage::Hushed && !self.shared.changed.wait_until(&mut stage, by).timed_out() {}
+        while *stage < BusStage::Hushed && !self.shared.changed.wait_until(&mut stage, by).timed_out() {}
     }
 
     fn stop(&self, by: Instant) {
-        self.shared.set_stage(Stage::Stopping);
+        self.shared.set_stage(BusStage::Stopping);
         self.shared.wake();
         let by = by.max(Instant::now() + STOP_PATIENCE);
         for thread in self.threads.lock().drain(..) {
@@ -380,11 +380,11 @@ impl Shared {
         }
     }
 
-    fn stage(&self) -> Stage {
+    fn stage(&self) -> BusStage {
         *self.stage.lock()
     }
 
-    fn set_stage(&self, next: Stage) {
+    fn set_stage(&self, next: BusStage) {
         let mut stage = self.stage.lock();
         *stage = next.max(*stage);
         self.changed.notify_all();
@@ -392,7 +392,7 @@ impl Shared {
 
     fn wait_until_up(&self, by: Instant) {
         let mut stage = self.stage.lock();
-        while !self.up.load(Ordering::Acquire) && *stage == Stage::Running {
+        while !self.up.load(Ordering::Acquire) && *stage == BusStage::Running {
             if self.changed.wait_until(&mut stage, by).timed_out() {
                 return;
             }

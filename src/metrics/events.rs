@@ -56,7 +56,7 @@ pub enum Hit {
 
 /// A stage that takes messages in batches.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Stage {
+pub enum BatchStage {
     /// The bus.
     Publish,
     /// The store.
@@ -116,7 +116,7 @@ impl Login {
     pub(super) const NAMES: [&'static str; 5] = ["accepted", "remembered", "wrong", "refused", "delayed"];
 }
 
-impl Stage {
+impl BatchStage {
     pub(super) const NAMES: [&'static str; 2] = ["publish", "store"];
 }
 

@@ -13,7 +13,7 @@ use super::states::StateWriter;
 use super::ways::{self, Ways};
 use crate::base::threads::Threads;
 use crate::delivery::{self, LaneItem};
-use crate::metrics::Stage;
+use crate::metrics::BatchStage;
 use crate::store::States;
 
 /// A router, and the lanes that it puts messages into.
@@ -94,7 +94,7 @@ fn publish(outbox: &mut Outbox, batch: Vec<OutItem>, services: &Services, keeper
     metrics.confirmed(sorted.delivered.len());
     metrics.unconfirmed(sorted.unconfirmed);
     if sorted.published > 0 {
-        metrics.batch(Stage::Publish, sorted.published);
+        metrics.batch(BatchStage::Publish, sorted.published);
     }
     keep(sorted.keep, keepers);
     delivery::settle(sorted.delivered.into_iter().map(|delivery| (delivery, false)));

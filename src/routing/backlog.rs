@@ -24,7 +24,7 @@ use pool::Again;
 
 use crate::bus::Neighbours;
 use crate::delivery::{Delivery, LaneItem, Mailbox, Origin, messages, settle, settle_full};
-use crate::metrics::{Hit, SpoolMove, Stage};
+use crate::metrics::{BatchStage, Hit, SpoolMove};
 use crate::protocol::UserId;
 use crate::routing::quotas::{Admitted, Size};
 use crate::routing::services::Services;
@@ -179,7 +179,7 @@ impl Backlog {
         if deliveries.is_empty() {
             return;
         }
-        services.metrics.batch(Stage::Store, deliveries.len());
+        services.metrics.batch(BatchStage::Store, deliveries.len());
         let kept = services.appended(&messages(&deliveries));
         self.settle_kept(deliveries, kept, 0, services);
     }
@@ -404,7 +404,7 @@ impl Moved {
         if deliveries.is_empty() {
             return Ok(());
         }
-        services.metrics.batch(Stage::Store, deliveries.len());
+        services.metrics.batch(BatchStage::Store, deliveries.len());
         match services.appended(&messages(deliveries)) {
             Ok(kept) => {
                 let count = |what| kept.iter().filter(|kept| **kept == what).count();

@@ -26,9 +26,9 @@ pub struct Presence<M> {
 /// The users of one shard. Each has at least one connection.
 #[derive(Debug)]
 pub struct Shard<M> {
-    users: FxHashMap<UserId, Seats<M>>,
+    users: FxHashMap<UserId, UserLinks<M>>,
     /// Connections that will receive for a user once the other nodes send here.
-    joining: FxHashMap<UserId, Seats<M>>,
+    joining: FxHashMap<UserId, UserLinks<M>>,
     /// Users whose newest connection was given messages that a connection to another node had not
     /// taken.
     given: FxHashMap<UserId, Given>,
@@ -47,14 +47,15 @@ struct Given {
 /// A user's connections in the order of their logins. Small, because there is an entry for every
 /// user and nearly all have one connection.
 #[derive(Debug)]
-enum Seats<M> {
-    One(Seat<M>),
+enum UserLinks<M> {
+    One(UserLink<M>),
     #[expect(clippy::box_collection, reason = "a Vec itself would make the entry of everybody half as large again")]
-    More(Box<Vec<Seat<M>>>),
+    More(Box<Vec<UserLink<M>>>),
 }
 
+/// One connection of a user, and the age of its messages among those of the others.
 #[derive(Debug)]
-struct Seat<M> {
+struct UserLink<M> {
     link: Arc<Link<M>>,
     /// It has logged in again while another connection was newer: some of its messages are older
     /// than those that the others have received.
@@ -105,21 +106,21 @@ impl<M> Default for Presence<M> {
 impl<M> Shard<M> {
     /// The connection that receives for `user`: the one with the latest login.
     pub fn newest(&self, user: UserId) -> Option<&Arc<Link<M>>> {
-        self.seats(user).last().map(|seat| &seat.link)
+        self.entries(user).last().map(|entry| &entry.link)
     }
 
     /// Whether `link` receives for `user`, and all its messages are newer than those that the
     /// user's other connections have received, so that these may be given them.
     pub fn holds_newest(&self, user: UserId, link: &Link<M>) -> bool {
-        self.seats(user).last().is_some_and(|seat| *seat.link == *link && !seat.came_back)
+        self.entries(user).last().is_some_and(|entry| *entry.link == *link && !entry.came_back)
     }
 
     /// Whether another connection than `link` receives for `user`, and has received nothing newer
     /// than the messages of `link`, so that it may be given them.
     pub fn goes_first(&self, user: UserId, link: &Link<M>) -> bool {
-        let Some((newest, others)) = self.seats(user).split_last() else { return false };
+        let Some((newest, others)) = self.entries(user).split_last() else { return false };
         let has_got_nothing = !newest.came_back && newest.link.pushes() == newest.pushes;
-        has_got_nothing && others.iter().any(|seat| *seat.link == *link && !seat.came_back)
+        has_got_nothing && others.iter().any(|entry| *entry.link == *link && !entry.came_back)
     }
 
     /// Notes that the connection that receives for `user` was given the messages of the oldest one,
@@ -127,11 +128,11 @@ impl<M> Shard<M> {
     pub fn was_given_the_oldest(&mut self, user: UserId) {
         let newest = match self.users.get_mut(&user) {
             None => return,
-            Some(Seats::One(seat)) => Some(seat),
-            Some(Seats::More(seats)) => seats.last_mut(),
+            Some(UserLinks::One(entry)) => Some(entry),
+            Some(UserLinks::More(entries)) => entries.last_mut(),
         };
-        if let Some(seat) = newest {
-            seat.pushes = seat.link.pushes();
+        if let Some(entry) = newest {
+            entry.pushes = entry.link.pushes();
         }
     }
 
@@ -139,7 +140,7 @@ impl<M> Shard<M> {
     /// the newest one, if it has received nothing newer, or only messages that the same node has
     /// returned before.
     pub fn follows_elsewhere(&self, user: UserId, node: &str) -> Option<&Arc<Link<M>>> {
-        let newest = self.seats(user).last().filter(|seat| !seat.came_back)?;
+        let newest = self.entries(user).last().filter(|entry| !entry.came_back)?;
         let pushes = newest.link.pushes();
         let goes_on = self.given.get(&user).is_some_and(|given| *given.by == *node && given.pushes == pushes);
         (goes_on || pushes == newest.pushes).then_some(&newest.link)
@@ -156,33 +157,33 @@ impl<M> Shard<M> {
     pub fn went_elsewhere(&mut self, user: UserId) {
         match self.users.get_mut(&user) {
             None => {}
-            Some(Seats::One(seat)) => seat.is_elsewhere = true,
-            Some(Seats::More(seats)) => seats.iter_mut().for_each(|seat| seat.is_elsewhere = true),
+            Some(UserLinks::One(entry)) => entry.is_elsewhere = true,
+            Some(UserLinks::More(entries)) => entries.iter_mut().for_each(|entry| entry.is_elsewhere = true),
         }
     }
 
     /// Whether the user has logged in at another node since the login on `link`.
     pub fn is_elsewhere(&self, user: UserId, link: &Link<M>) -> bool {
-        self.seats(user).iter().any(|seat| *seat.link == *link && seat.is_elsewhere)
+        self.entries(user).iter().any(|entry| *entry.link == *link && entry.is_elsewhere)
     }
 
     /// Whether no connection of `user` has logged in before `link`.
     pub fn is_oldest(&self, user: UserId, link: &Link<M>) -> bool {
-        self.seats(user).first().is_some_and(|seat| *seat.link == *link)
+        self.entries(user).first().is_some_and(|entry| *entry.link == *link)
     }
 
     /// Whether `user` is logged in on `link`.
     pub fn is_on(&self, user: UserId, link: &Link<M>) -> bool {
-        self.seats(user).iter().any(|seat| *seat.link == *link)
+        self.entries(user).iter().any(|entry| *entry.link == *link)
     }
 
     /// The connections of `user`, in the order of their logins.
     pub fn links(&self, user: UserId) -> impl DoubleEndedIterator<Item = &Arc<Link<M>>> {
-        self.seats(user).iter().map(|seat| &seat.link)
+        self.entries(user).iter().map(|entry| &entry.link)
     }
 
-    fn seats(&self, user: UserId) -> &[Seat<M>] {
-        self.users.get(&user).map_or(&[], Seats::as_slice)
+    fn entries(&self, user: UserId) -> &[UserLink<M>] {
+        self.users.get(&user).map_or(&[], UserLinks::as_slice)
     }
 
     /// Whether `user` is on any connection, or will be soon.
@@ -202,27 +203,31 @@ impl<M> Shard<M> {
 
     /// Notes that `link` will receive for `user`. [`Shard::add`] or [`Shard::remove`] must follow.
     pub fn join(&mut self, user: UserId, link: &Arc<Link<M>>) {
-        push(&mut self.joining, user, Seat { link: link.clone(), came_back: false, is_elsewhere: false, pushes: 0 });
+        push(
+            &mut self.joining,
+            user,
+            UserLink { link: link.clone(), came_back: false, is_elsewhere: false, pushes: 0 },
+        );
     }
 
     /// Makes `link` the one that receives for `user`.
     pub fn add(&mut self, user: UserId, link: &Arc<Link<M>>) -> Added {
         let has_joined = take(&mut self.joining, user, link);
         self.given.remove(&user);
-        let seats = self.seats(user);
-        let was_nowhere = seats.is_empty();
-        let before = seats.iter().position(|seat| seat.link == *link);
-        let came_back = before.is_some_and(|at| at + 1 < seats.len() || seats[at].came_back);
+        let entries = self.entries(user);
+        let was_nowhere = entries.is_empty();
+        let before = entries.iter().position(|entry| entry.link == *link);
+        let came_back = before.is_some_and(|at| at + 1 < entries.len() || entries[at].came_back);
         let sent = link.pushes();
         let pushes = match before {
-            Some(at) if at + 1 == seats.len() => seats[at].pushes,
+            Some(at) if at + 1 == entries.len() => entries[at].pushes,
             // It may have received something newer than messages of another connection, when it was
             // the newest before.
             _ if sent > 0 && !was_nowhere => sent.wrapping_sub(1),
             _ => sent,
         };
         take(&mut self.users, user, link);
-        push(&mut self.users, user, Seat { link: link.clone(), came_back, is_elsewhere: false, pushes });
+        push(&mut self.users, user, UserLink { link: link.clone(), came_back, is_elsewhere: false, pushes });
         match (was_nowhere, has_joined) {
             (true, true) => Added::FirstJoined,
             (true, false) => Added::First,
@@ -245,37 +250,37 @@ impl<M> Shard<M> {
     }
 }
 
-impl<M> Seats<M> {
-    fn as_slice(&self) -> &[Seat<M>] {
+impl<M> UserLinks<M> {
+    fn as_slice(&self) -> &[UserLink<M>] {
         match self {
-            Seats::One(seat) => slice::from_ref(seat),
-            Seats::More(seats) => seats,
+            UserLinks::One(entry) => slice::from_ref(entry),
+            UserLinks::More(entries) => entries,
         }
     }
 }
 
-/// Adds to the user's seats.
-fn push<M>(users: &mut FxHashMap<UserId, Seats<M>>, user: UserId, seat: Seat<M>) {
-    let seats = match users.remove(&user) {
-        None => Seats::One(seat),
-        Some(Seats::One(first)) => Seats::More(Box::new(vec![first, seat])),
-        Some(Seats::More(mut seats)) => {
-            seats.push(seat);
-            Seats::More(seats)
+/// Adds a connection to those of the user.
+fn push<M>(users: &mut FxHashMap<UserId, UserLinks<M>>, user: UserId, entry: UserLink<M>) {
+    let entries = match users.remove(&user) {
+        None => UserLinks::One(entry),
+        Some(UserLinks::One(first)) => UserLinks::More(Box::new(vec![first, entry])),
+        Some(UserLinks::More(mut entries)) => {
+            entries.push(entry);
+            UserLinks::More(entries)
         }
     };
-    users.insert(user, seats);
+    users.insert(user, entries);
 }
 
-/// Removes `link` from the user's seats. Returns whether it was there.
-fn take<M>(users: &mut FxHashMap<UserId, Seats<M>>, user: UserId, link: &Link<M>) -> bool {
-    let Some(seats) = users.get_mut(&user) else { return false };
-    let before = seats.as_slice().len();
-    let left = match seats {
-        Seats::One(seat) => usize::from(*seat.link != *link),
-        Seats::More(seats) => {
-            seats.retain(|seat| *seat.link != *link);
-            seats.len()
+/// Removes `link` from the connections of the user. Returns whether it was there.
+fn take<M>(users: &mut FxHashMap<UserId, UserLinks<M>>, user: UserId, link: &Link<M>) -> bool {
+    let Some(entries) = users.get_mut(&user) else { return false };
+    let before = entries.as_slice().len();
+    let left = match entries {
+        UserLinks::One(entry) => usize::from(*entry.link != *link),
+        UserLinks::More(entries) => {
+            entries.retain(|entry| *entry.link != *link);
+            entries.len()
         }
     };
     if left == 0 {

@@ -16,7 +16,7 @@ use super::dial::Stream;
 use super::ended::SessionError;
 use super::names::Channel;
 use super::wire::{Reply, Wire};
-use super::{Shared, Stage};
+use super::{BusStage, Shared};
 use crate::bus::peer::{Event, Line, PeerNews, Topic, USERS_AT_ONCE};
 use crate::protocol::UserId;
 
@@ -196,7 +196,7 @@ impl Line for RedisLine {
                 self.shared.set_up(session);
             }
             PeerNews::Resumed => self.shared.resume(),
-            PeerNews::Hushed => self.shared.set_stage(Stage::Hushed),
+            PeerNews::Hushed => self.shared.set_stage(BusStage::Hushed),
         }
     }
 }

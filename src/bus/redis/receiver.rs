@@ -15,7 +15,7 @@ use pool::Outage;
 
 use super::ended::SessionError;
 use super::line::RedisLine;
-use super::{Shared, Stage};
+use super::{BusStage, Shared};
 use crate::bus::Node;
 use crate::bus::peer::{HUSH_PATIENCE, PeerDriver, PeerRules};
 
@@ -44,7 +44,7 @@ impl Receiver {
 
     pub(super) fn run(mut self) {
         let mut pause = PAUSE_MIN;
-        while self.shared.stage() == Stage::Running {
+        while self.shared.stage() == BusStage::Running {
             let (ended, was_up) = self.session();
             self.shared.set_down(!matches!(ended, SessionError::Stopping));
             self.driver.close(&self.shared.tasks);
@@ -55,13 +55,13 @@ impl Receiver {
                 pause = PAUSE_MIN;
             }
             self.complain(&ended);
-            self.rest(pause.mul_f64(0.5 + jitter()), Stage::Running);
+            self.rest(pause.mul_f64(0.5 + jitter()), BusStage::Running);
             pause = (pause * 2).min(PAUSE_MAX);
         }
         // Without a connection nothing arrives, and the remaining work is done at the end.
-        while self.shared.stage() < Stage::Stopping {
-            self.shared.set_stage(Stage::Hushed);
-            self.rest(PAUSE_MAX, Stage::Hushed);
+        while self.shared.stage() < BusStage::Stopping {
+            self.shared.set_stage(BusStage::Hushed);
+            self.rest(PAUSE_MAX, BusStage::Hushed);
         }
         self.driver.close(&self.shared.tasks);
     }
@@ -120,7 +120,7 @@ impl Receiver {
     /// Shutdown: first stops receiving, then sends what is left.
     fn leave(&mut self, line: &mut RedisLine, farewell: &mut Farewell, now: Instant) -> Result<(), SessionError> {
         let stage = self.shared.stage();
-        if stage == Stage::Running {
+        if stage == BusStage::Running {
             return Ok(());
         }
         if !farewell.is_hushing {
@@ -131,7 +131,7 @@ impl Receiver {
             self.driver.hush(line, now);
             return Ok(());
         }
-        if stage < Stage::Stopping {
+        if stage < BusStage::Stopping {
             return Ok(());
         }
         let by = *farewell.by.get_or_insert(now + HUSH_PATIENCE);
@@ -158,7 +158,7 @@ impl Receiver {
         }
     }
 
-    fn rest(&mut self, pause: Duration, stage: Stage) {
+    fn rest(&mut self, pause: Duration, stage: BusStage) {
         let (mut events, until) = (Events::with_capacity(8), Instant::now() + pause);
         while Instant::now() < until && self.shared.stage() == stage {
             let next = self.driver.next_errand().map_or(until, |errand| errand.min(until));

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use pool::{Outage, RedisFailure};
 
 use super::dial::CALL_TIMEOUT;
-use super::{Shared, Stage, neighbours, registry};
+use super::{BusStage, Shared, neighbours, registry};
 use crate::bus::Node;
 
 /// A thread of its own, because its queries block.
@@ -71,8 +71,8 @@ impl Watch {
     /// Waits for a second, or until the bus stops; returns whether it stops.
     fn rest(&self) -> bool {
         let (mut stage, by) = (self.shared.stage.lock(), Instant::now() + LOOK_EVERY);
-        while *stage < Stage::Stopping && !self.shared.changed.wait_until(&mut stage, by).timed_out() {}
-        *stage == Stage::Stopping
+        while *stage < BusStage::Stopping && !self.shared.changed.wait_until(&mut stage, by).timed_out() {}
+        *stage == BusStage::Stopping
     }
 
     fn look(&mut self) -> Result<(), RedisFailure> {

@@ -45,7 +45,7 @@ pub(super) struct Machine {
     jobs: Vec<Job>,
     pub(super) bus: Arc<SimBus>,
     clock: Clock,
-    stage: Stage,
+    stage: MachineStage,
 }
 
 struct Lane {
@@ -98,9 +98,9 @@ impl Threads for ByHand {
     }
 }
 
-/// How far it is on its way out.
+/// How far the shutdown of a machine has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Stage {
+enum MachineStage {
     Running,
     /// The loops finish.
     Draining,
@@ -162,7 +162,7 @@ impl Machine {
             jobs: Vec::new(),
             bus,
             clock: clock.clone(),
-            stage: Stage::Running,
+            stage: MachineStage::Running,
         }
     }
 
@@ -176,11 +176,11 @@ impl Machine {
     }
 
     pub(super) fn is_running(&self) -> bool {
-        self.stage == Stage::Running
+        self.stage == MachineStage::Running
     }
 
     pub(super) fn is_stopped(&self) -> bool {
-        self.stage == Stage::Stopped
+        self.stage == MachineStage::Stopped
     }
 
     pub(super) fn parts(&self) -> Vec<Part> {
@@ -276,7 +276,7 @@ impl Machine {
     /// Tells it to stop, as a signal does.
     pub(super) fn stop(&mut self, within: Duration) {
         if self.is_running() {
-            self.stage = Stage::Draining;
+            self.stage = MachineStage::Draining;
             self.loops.iter().for_each(|event_loop| event_loop.drain(Duration::ZERO, within));
         }
     }
@@ -284,27 +284,31 @@ impl Machine {
     /// The steps of `Server::run` and `Router::close` after the acceptor has ended.
     fn step_stop(&mut self, now: Instant) -> bool {
         let next = match self.stage {
-            Stage::Running | Stage::Stopped => return false,
-            Stage::Draining if self.loops.iter().all(ManualLoop::is_over) => {
+            MachineStage::Running | MachineStage::Stopped => return false,
+            MachineStage::Draining if self.loops.iter().all(ManualLoop::is_over) => {
                 self.loops.drain(..).for_each(ManualLoop::end);
                 let by = now + STORE_GRACE;
                 self.outbox.close(now);
-                Stage::Publishing(by)
+                MachineStage::Publishing(by)
             }
-            Stage::Publishing(by) if end(&mut self.lanes[..self.outboxes]) || by <= now => {
+            MachineStage::Publishing(by) if end(&mut self.lanes[..self.outboxes]) || by <= now => {
                 self.bus.begin_to_hush();
-                Stage::Hushing(by)
+                MachineStage::Hushing(by)
             }
-            Stage::Hushing(by) if self.bus.is_hushed() => {
+            MachineStage::Hushing(by) if self.bus.is_hushed() => {
                 self.keepers.close(now);
-                Stage::Keeping(by)
+                MachineStage::Keeping(by)
             }
-            Stage::Keeping(by) if end(&mut self.lanes[self.outboxes..]) || by <= now => Stage::Saying(by),
-            Stage::Saying(by) if self.bus.is_silent() || by <= now => {
+            MachineStage::Keeping(by) if end(&mut self.lanes[self.outboxes..]) || by <= now => MachineStage::Saying(by),
+            MachineStage::Saying(by) if self.bus.is_silent() || by <= now => {
                 self.bus.end(false);
-                Stage::Stopped
+                MachineStage::Stopped
             }
-            Stage::Draining | Stage::Publishing(_) | Stage::Hushing(_) | Stage::Keeping(_) | Stage::Saying(_) => {
+            MachineStage::Draining
+            | MachineStage::Publishing(_)
+            | MachineStage::Hushing(_)
+            | MachineStage::Keeping(_)
+            | MachineStage::Saying(_) => {
                 return false;
             }
         };

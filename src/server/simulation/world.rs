@@ -39,7 +39,7 @@ pub(super) struct World {
     kind: Kind,
     tables: Arc<Mutex<Tables>>,
     wires: Arc<Mutex<Wires>>,
-    nodes: Vec<Seat>,
+    nodes: Vec<NodeSlot>,
     clients: Vec<Client>,
     ledger: Ledger,
     /// On which nodes a user's messages were fetched: two at the same time return the same.
@@ -70,8 +70,8 @@ enum Kind {
     Everything,
 }
 
-/// Where a node runs, or has run.
-struct Seat {
+/// The slot of one node: its machine, if it runs, and its disk.
+struct NodeSlot {
     machine: Option<Machine>,
     disk: Arc<Mutex<Disk>>,
     /// Which life of it this is.
@@ -120,7 +120,7 @@ impl World {
             kind,
             tables,
             wires,
-            nodes: (0..count).map(|_| Seat { machine: None, disk: Arc::default(), life: 0 }).collect(),
+            nodes: (0..count).map(|_| NodeSlot { machine: None, disk: Arc::default(), life: 0 }).collect(),
             clients: Vec::new(),
             ledger: Ledger::default(),
             fetchers: BTreeMap::new(),
@@ -202,7 +202,7 @@ impl World {
     }
 
     fn step_part(&mut self, node: usize, part: Part) -> bool {
-        let Seat { machine: Some(machine), life, .. } = &mut self.nodes[node] else { return false };
+        let NodeSlot { machine: Some(machine), life, .. } = &mut self.nodes[node] else { return false };
         let (clients, life) = (&self.clients, *life);
         let pipes = |of_loop: usize| -> Vec<Arc<Pipe>> {
             let its = |client: &&Client| {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::client::{Client, Expected, Home, Life};
-use super::{CLIENTS_MAX, Kind, Seat, USERS, World};
+use super::{CLIENTS_MAX, Kind, NodeSlot, USERS, World};
 use crate::protocol::UserId;
 use crate::server::simulation::Mutation;
 use crate::server::simulation::ledger::{Copy, SentMessage};
@@ -31,7 +31,7 @@ impl World {
 
     /// Connects a client to a node, if that runs.
     pub(super) fn connect(&mut self, node: usize) -> Option<usize> {
-        let Seat { machine: Some(machine), life, .. } = &self.nodes[node] else { return None };
+        let NodeSlot { machine: Some(machine), life, .. } = &self.nodes[node] else { return None };
         if !machine.is_running() {
             return None;
         }
