@@ -3,12 +3,13 @@
 //! ```text
 //!   submit(key, standing, item) ─▶ lane = key mod lanes ─▶ flows, which take turns ─▶ one thread a lane: handle(batch)
 //! ```
-//! Items of different lanes are handled in parallel. In a lane, the items of a flow are handled in
-//! the order submitted, and flows take turns ([`Standing`]). A batch is everything that waits when
+//! Items of different lanes are handled in parallel. In a lane, the items of one flow and key are
+//! handled in the order submitted, and flows take turns ([`Standing`]). A batch is everything that waits when
 //! the thread is free, up to a bound: one item under light load, many under heavy load.
 
 mod fair_queue;
 
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -129,7 +130,7 @@ impl<T: Send + 'static> Lanes<T> {
         handle: impl Fn(&mut S, Vec<T>) -> Option<Again> + Send + Sync + 'static,
     ) -> io::Result<Lanes<T>> {
         let work = Arc::new((begin, handle));
-        let mut lanes = Lanes::without_threads(count);
+        let mut lanes = Lanes::without_threads(count, RandomState::new().hash_one(()));
         for (nth, lane) in lanes.lanes.iter().enumerate() {
             let (work, lane) = (work.clone(), lane.clone());
             let (state, again) = work.0(nth, None);
@@ -142,10 +143,10 @@ impl<T: Send + 'static> Lanes<T> {
         Ok(lanes)
     }
 
-    fn without_threads(count: usize) -> Lanes<T> {
+    fn without_threads(count: usize, secret: u64) -> Lanes<T> {
         let lane = |_| {
             let queue = Queue {
-                items: FairQueue::new(),
+                items: FairQueue::new(secret),
                 in_hand: 0,
                 bytes: 0,
                 closing: false,
@@ -168,7 +169,8 @@ impl<T: Send + 'static> Lanes<T> {
         handle: impl Fn(&mut S, Vec<T>) -> Option<Again> + Send + Sync + 'static,
     ) -> (Lanes<T>, Vec<Box<dyn ManualLane>>) {
         let handle = Arc::new(handle);
-        let lanes = Lanes::without_threads(count);
+        // The same one each time, because a simulation must repeat itself.
+        let lanes = Lanes::without_threads(count, 0x9E37_79B9_7F4A_7C15);
         let by_hand = |(nth, lane): (usize, &Arc<Lane<T>>)| {
             let (state, again) = begin(nth, None);
             let hand = Hand { state, again, done: 0 };

@@ -98,7 +98,9 @@ impl Backlog {
 
     /// When to call it first if no batch comes.
     pub fn begins(&self) -> Option<Again> {
-        self.spooling.as_ref().map(|_| Again::UnlessClosing(Duration::ZERO))
+        // After a panic, what connections have returned may be left of the state before.
+        let returned = (!self.returned.is_empty()).then_some(Again::After(Duration::ZERO));
+        returned.or(self.spooling.as_ref().map(|_| Again::UnlessClosing(Duration::ZERO)))
     }
 
     /// Handles one batch. Returns when to call it again if no other batch comes.

@@ -103,8 +103,10 @@ impl Ways {
 
     fn hear(&self, item: OutItem) {
         if let Some(outbox) = &self.outbox {
-            // It is refused only after the shutdown of the lanes, when nothing is in flight.
-            let _ = outbox.submit_late(0, Standing::of(NODES), item, 0);
+            // The outbox looks at answers first, because the envelopes that wait for them have a
+            // deadline. One is refused only after the shutdown of the lanes, when nothing is in
+            // flight.
+            let _ = outbox.submit_late(0, Standing::urgent(), item, 0);
         }
     }
 
@@ -138,6 +140,3 @@ fn weight(item: &LaneItem) -> (u64, usize) {
 /// The weight of a delivery besides its text, and of other work.
 pub const DELIVERY_BYTES: usize = size_of::<LaneItem>() + size_of::<Link<Posted>>();
 const WORK_BYTES: usize = 256;
-
-/// The flow of what other nodes say: no payer has this number.
-const NODES: u64 = u64::MAX;

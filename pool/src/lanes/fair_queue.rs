@@ -1,18 +1,21 @@
 //! [`FairQueue`]: the waiting items of one lane, and the order in which they are handled.
 //!
 //! ```text
-//!                 ┌─ flow 17:  item item item item item item ─┐
-//!   push ─▶ slot ─┼─ flow 4:   item                           ├─ turns ─▶ take(max)
-//!             │   └─ flow 9:   item fence                     ┘
-//!             └──── line:      item fence item   (behind a fence of their key)
+//!            ┌─ urgent: item                           ─ first ─┐
+//!            ├─ flow 17: item item item item item item ─┐       │
+//!   push ────┼─ flow 4:  item                           ├─ turns ─▶ take(max)
+//!            └─ flow 9:  item item fence item           ┘
 //! ```
-//! The items of a flow keep their order, and flows take turns, so an item waits for a few items of
-//! each other flow and never for all that another flow has queued. A *fence* keeps its place among
-//! the items of its key in every flow: it is taken after the earlier ones and before the later
-//! ones.
+//! Flows take turns, so an item waits for a few items of each other flow and never for all that
+//! another flow has queued. Items of one flow and one key keep their order.
 //!
-//! Keys are not remembered. They are counted in [`SLOTS`] slots, and keys that share a slot share
-//! its fences: so an item may wait for the fence of another key, but never passes its own.
+//! A *fence* is taken after all earlier items of its key and before all later ones, whatever their
+//! flows are. It gathers the earlier ones: they move into its own flow, in their order, and the
+//! fence stands behind them. So it waits for these and not for the rest of the flows that they came
+//! from. Later items of the key go into that flow as well, until none of the key is left.
+//!
+//! Keys are not remembered. They are counted in [`SLOTS`] slots, chosen with a secret number, and
+//! keys that share a slot are gathered together.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -20,69 +23,113 @@ use std::collections::{HashMap, VecDeque};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Standing {
     flow: u64,
-    is_fence: bool,
+    rank: Rank,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Rank {
+    Item,
+    Fence,
+    Urgent,
 }
 
 impl Standing {
-    /// Behind the earlier items of this flow.
+    /// Behind the earlier items of this flow and its key.
     pub fn of(flow: u64) -> Standing {
-        Standing { flow, is_fence: false }
+        Standing { flow, rank: Rank::Item }
     }
 
-    /// Behind the earlier items of this flow, and also behind all earlier items of its key and
-    /// ahead of all later ones, in any flow.
+    /// In this flow, behind all earlier items of its key and ahead of all later ones, in any flow.
     pub fn fence(flow: u64) -> Standing {
-        Standing { flow, is_fence: true }
+        Standing { flow, rank: Rank::Fence }
+    }
+
+    /// Ahead of all that is not urgent.
+    pub fn urgent() -> Standing {
+        Standing { flow: 0, rank: Rank::Urgent }
     }
 }
 
 #[derive(Debug)]
 pub(super) struct FairQueue<T> {
-    flows: Vec<Flow<T>>,
-    /// The index of each flow that has items.
-    places: HashMap<u64, usize>,
-    /// Indices of flows without items.
-    free: Vec<usize>,
+    urgent: VecDeque<(T, usize)>,
+    /// The items of the flows. Each is in the list of its flow and in the list of its slot.
+    nodes: Vec<Node<T>>,
+    /// The first of the unused nodes, which are a list by `in_flow.next`.
+    unused: Index,
+    flows: Vec<Flow>,
+    /// The index of each flow that has its turn.
+    places: HashMap<u64, Index, foldhash::fast::RandomState>,
+    /// Indices of flows that have no turn.
+    free: Vec<Index>,
     /// The index of the flow to which an item was last added: most often the next one belongs to
     /// the same flow.
-    last: usize,
-    /// The flows with items, each once, in the order of their turns.
-    turns: VecDeque<usize>,
+    last: Index,
+    /// The flows in the order of their turns. Those whose items were gathered may be empty.
+    turns: VecDeque<Index>,
     /// The number of items that the first of them may still have taken in this turn.
     left: usize,
-    /// The number of the flows' items in each slot.
-    slots: Box<[u32]>,
-    /// The items of the slots with a fence, from the first fence that is not in a flow yet. A slot
-    /// has a line for as long as a fence of it waits.
-    lines: HashMap<u16, VecDeque<(u64, Item<T>)>>,
+    slots: Box<[Slot]>,
+    /// Odd: keys are multiplied with it, so nobody can choose keys that share a slot.
+    secret: u64,
     len: usize,
 }
 
+type Index = u32;
+
+const NONE: Index = Index::MAX;
+
 #[derive(Debug)]
-struct Flow<T> {
-    number: u64,
-    items: VecDeque<Item<T>>,
+struct Node<T> {
+    /// With its weight; `None` while the node is unused.
+    item: Option<(T, usize)>,
+    flow: Index,
+    slot: Index,
+    in_flow: Neighbours,
+    in_slot: Neighbours,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Neighbours {
+    before: Index,
+    next: Index,
+}
+
+/// The ends of a list of nodes.
+#[derive(Clone, Copy, Debug)]
+struct Ends {
+    first: Index,
+    last: Index,
 }
 
 #[derive(Debug)]
-struct Item<T> {
-    item: T,
-    bytes: usize,
-    slot: u16,
-    is_fence: bool,
+struct Flow {
+    number: u64,
+    has_turn: bool,
+    items: Ends,
+}
+
+#[derive(Clone, Debug)]
+struct Slot {
+    items: Ends,
+    /// The index of the flow that has all its items, since a fence has gathered them.
+    gathered: Index,
 }
 
 impl<T> FairQueue<T> {
-    pub(super) fn new() -> FairQueue<T> {
+    pub(super) fn new(secret: u64) -> FairQueue<T> {
         FairQueue {
+            urgent: VecDeque::new(),
+            nodes: Vec::new(),
+            unused: NONE,
             flows: Vec::new(),
-            places: HashMap::new(),
+            places: HashMap::default(),
             free: Vec::new(),
-            last: 0,
+            last: NONE,
             turns: VecDeque::new(),
             left: 0,
-            slots: vec![0; SLOTS].into(),
-            lines: HashMap::new(),
+            slots: vec![Slot { items: EMPTY, gathered: NONE }; SLOTS].into(),
+            secret: secret | 1,
             len: 0,
         }
     }
@@ -96,47 +143,115 @@ impl<T> FairQueue<T> {
     }
 
     pub(super) fn push(&mut self, key: u64, standing: Standing, item: T, bytes: usize) {
-        let Standing { flow, is_fence } = standing;
-        let slot = slot_of(key);
-        let item = Item { item, bytes, slot, is_fence };
         self.len += 1;
-        if !self.lines.is_empty()
-            && let Some(line) = self.lines.get_mut(&slot)
+        let Standing { flow, rank } = standing;
+        if rank == Rank::Urgent {
+            return self.urgent.push_back((item, bytes));
+        }
+        let slot = self.slot_of(key);
+        let Slot { items, gathered } = self.slots[slot as usize];
+        let place = if gathered == NONE { self.place_of(flow) } else { gathered };
+        if rank == Rank::Fence && gathered == NONE {
+            self.gather(items, place);
+            self.slots[slot as usize].gathered = place;
+        }
+        let node = self.new_node((item, bytes), slot);
+        self.append_to_flow(node, place);
+        self.append_to_slot(node);
+    }
+
+    /// Moves the items of a slot to the end of a flow, in their order.
+    fn gather(&mut self, items: Ends, place: Index) {
+        let mut node = items.first;
+        while node != NONE {
+            self.remove_from_flow(node);
+            self.append_to_flow(node, place);
+            node = self.nodes[node as usize].in_slot.next;
+        }
+    }
+
+    /// Takes the next items, at most `max`, and returns them with their total weight.
+    pub(super) fn take(&mut self, max: usize) -> (Vec<T>, usize) {
+        let mut taken = Vec::with_capacity(max.min(self.len));
+        let mut total = 0;
+        while taken.len() < max
+            && let Some((item, bytes)) = self.next()
         {
-            return line.push_back((flow, item));
+            total += bytes;
+            taken.push(item);
         }
-        if is_fence {
-            self.lines.insert(slot, VecDeque::from([(flow, item)]));
-            if self.slots[usize::from(slot)] == 0 {
-                self.advance(slot);
+        if self.is_empty() && self.nodes.capacity() > SPARE_NODES {
+            self.give_memory_back();
+        }
+        (taken, total)
+    }
+
+    fn next(&mut self) -> Option<(T, usize)> {
+        if let Some(item) = self.urgent.pop_front() {
+            self.len -= 1;
+            return Some(item);
+        }
+        let place = self.first_with_items()?;
+        let node = self.flows[place as usize].items.first;
+        self.remove_from_flow(node);
+        self.remove_from_slot(node);
+        self.len -= 1;
+        self.left -= 1;
+        if self.flows[place as usize].items.first == NONE {
+            self.end_turn(place);
+        } else if self.left == 0 {
+            self.turns.rotate_left(1);
+            self.left = self.quantum();
+        }
+        let taken = &mut self.nodes[node as usize];
+        taken.in_flow.next = std::mem::replace(&mut self.unused, node);
+        taken.item.take()
+    }
+
+    /// The flow whose turn it is. Flows whose items were gathered by another one lose theirs.
+    fn first_with_items(&mut self) -> Option<Index> {
+        loop {
+            let place = *self.turns.front()?;
+            if self.flows[place as usize].items.first != NONE {
+                return Some(place);
             }
-            return;
+            self.end_turn(place);
         }
-        self.add(flow, item);
     }
 
-    /// Adds an item to the end of a flow.
-    fn add(&mut self, number: u64, item: Item<T>) {
-        self.slots[usize::from(item.slot)] += 1;
-        let place = self.place_of(number);
-        self.flows[place].items.push_back(item);
+    /// The flow whose turn it is has no items left.
+    fn end_turn(&mut self, place: Index) {
+        self.turns.pop_front();
+        let flow = &mut self.flows[place as usize];
+        flow.has_turn = false;
+        self.places.remove(&flow.number);
+        self.free.push(place);
+        self.left = self.quantum();
     }
 
-    /// The index of this flow, which takes part in the turns from now on.
-    fn place_of(&mut self, number: u64) -> usize {
-        let is_last = |flow: &Flow<T>| flow.number == number && !flow.items.is_empty();
-        if self.flows.get(self.last).is_some_and(is_last) {
+    /// Returns the index of this flow, which has its turn from now on.
+    fn place_of(&mut self, number: u64) -> Index {
+        if let Some(flow) = self.flows.get(self.last as usize)
+            && flow.number == number
+            && flow.has_turn
+        {
             return self.last;
         }
         if let Some(place) = self.places.get(&number) {
             self.last = *place;
             return *place;
         }
-        let place = self.free.pop().unwrap_or_else(|| {
-            self.flows.push(Flow { number, items: VecDeque::new() });
-            self.flows.len() - 1
-        });
-        self.flows[place].number = number;
+        let flow = Flow { number, has_turn: true, items: EMPTY };
+        let place = match self.free.pop() {
+            Some(place) => {
+                self.flows[place as usize] = flow;
+                place
+            }
+            None => {
+                self.flows.push(flow);
+                (self.flows.len() - 1) as Index
+            }
+        };
         self.places.insert(number, place);
         self.turns.push_back(place);
         if self.turns.len() == 1 {
@@ -146,98 +261,101 @@ impl<T> FairQueue<T> {
         place
     }
 
-    /// Removes the next items, at most `max`. Returns them and their total weight.
-    pub(super) fn take(&mut self, max: usize) -> (Vec<T>, usize) {
-        let mut taken = Vec::with_capacity(max.min(self.len));
-        let mut bytes = 0;
-        while taken.len() < max
-            && let Some(item) = self.next()
-        {
-            bytes += item.bytes;
-            taken.push(item.item);
+    fn new_node(&mut self, item: (T, usize), slot: Index) -> Index {
+        let node = Node { item: Some(item), flow: NONE, slot, in_flow: ALONE, in_slot: ALONE };
+        if self.unused == NONE {
+            self.nodes.push(node);
+            return (self.nodes.len() - 1) as Index;
         }
-        (taken, bytes)
+        let at = self.unused;
+        self.unused = self.nodes[at as usize].in_flow.next;
+        self.nodes[at as usize] = node;
+        at
     }
 
-    fn next(&mut self) -> Option<Item<T>> {
-        let place = *self.turns.front()?;
-        let flow = &mut self.flows[place];
-        let item = flow.items.pop_front().expect("a flow that has its turn has an item");
-        self.len -= 1;
-        self.left -= 1;
-        if flow.items.is_empty() {
-            self.leave(place);
-        } else if self.left == 0 {
-            self.turns.rotate_left(1);
-            self.left = self.quantum();
-        }
-        let left_in_slot = &mut self.slots[usize::from(item.slot)];
-        *left_in_slot -= 1;
-        if *left_in_slot == 0 && !self.lines.is_empty() {
-            self.advance(item.slot);
-        }
-        Some(item)
-    }
-
-    /// The flow whose turn it is has no items left.
-    fn leave(&mut self, place: usize) {
-        self.turns.pop_front();
-        let flow = &mut self.flows[place];
-        self.places.remove(&flow.number);
-        if flow.items.capacity() > SPARE_ITEMS {
-            flow.items = VecDeque::new();
-        }
-        if self.turns.is_empty() && self.flows.len() > SPARE_FLOWS {
-            (self.flows, self.free, self.places) = (Vec::new(), Vec::new(), HashMap::new());
+    fn append_to_flow(&mut self, node: Index, place: Index) {
+        let ends = &mut self.flows[place as usize].items;
+        let before = std::mem::replace(&mut ends.last, node);
+        if before == NONE {
+            ends.first = node;
         } else {
-            self.free.push(place);
+            self.nodes[before as usize].in_flow.next = node;
         }
-        self.left = self.quantum();
+        let node = &mut self.nodes[node as usize];
+        (node.flow, node.in_flow) = (place, Neighbours { before, next: NONE });
     }
 
-    /// The flows hold no items of this slot any more: if it has a line, that advances up to and
-    /// including its next fence.
-    fn advance(&mut self, slot: u16) {
-        let Some(mut line) = self.lines.remove(&slot) else { return };
-        while let Some((flow, item)) = line.pop_front() {
-            let is_fence = item.is_fence;
-            if is_fence && self.slots[usize::from(slot)] > 0 {
-                line.push_front((flow, item));
-                self.lines.insert(slot, line);
-                return;
-            }
-            self.add(flow, item);
-            if is_fence {
-                self.lines.insert(slot, line);
-                return;
-            }
+    fn append_to_slot(&mut self, node: Index) {
+        let slot = self.nodes[node as usize].slot;
+        let ends = &mut self.slots[slot as usize].items;
+        let before = std::mem::replace(&mut ends.last, node);
+        if before == NONE {
+            ends.first = node;
+        } else {
+            self.nodes[before as usize].in_slot.next = node;
+        }
+        self.nodes[node as usize].in_slot = Neighbours { before, next: NONE };
+    }
+
+    fn remove_from_flow(&mut self, node: Index) {
+        let Node { flow, in_flow: Neighbours { before, next }, .. } = self.nodes[node as usize];
+        let ends = &mut self.flows[flow as usize].items;
+        match before {
+            NONE => ends.first = next,
+            before => self.nodes[before as usize].in_flow.next = next,
+        }
+        match next {
+            NONE => ends.last = before,
+            next => self.nodes[next as usize].in_flow.before = before,
         }
     }
 
-    /// The number of items that a flow may have taken in a turn: the more flows there are, the
-    /// fewer.
+    fn remove_from_slot(&mut self, node: Index) {
+        let Node { slot, in_slot: Neighbours { before, next }, .. } = self.nodes[node as usize];
+        let slot = &mut self.slots[slot as usize];
+        match before {
+            NONE => slot.items.first = next,
+            before => self.nodes[before as usize].in_slot.next = next,
+        }
+        match next {
+            NONE => slot.items.last = before,
+            next => self.nodes[next as usize].in_slot.before = before,
+        }
+        if slot.items.first == NONE {
+            slot.gathered = NONE;
+        }
+    }
+
+    /// Nothing waits, and much did.
+    fn give_memory_back(&mut self) {
+        (self.urgent, self.nodes, self.unused) = (VecDeque::new(), Vec::new(), NONE);
+        (self.turns, self.flows, self.free) = (VecDeque::new(), Vec::new(), Vec::new());
+        (self.places, self.last) = (HashMap::default(), NONE);
+    }
+
+    /// The slot of a key: multiply-shift hashing (Dietzfelbinger et al., 1997).
+    fn slot_of(&self, key: u64) -> Index {
+        (key.wrapping_mul(self.secret) >> (64 - SLOTS.ilog2())) as Index
+    }
+
+    /// The number of items that a flow may have taken in a turn: the more flows, the fewer.
     fn quantum(&self) -> usize {
         (ROUND / self.turns.len().max(1)).clamp(1, QUANTUM_MAX)
     }
 }
 
-/// Multiplies, so that keys that differ in any bits get different slots (Knuth, vol. 3, 6.4).
-fn slot_of(key: u64) -> u16 {
-    (key.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (64 - SLOTS.ilog2())) as u16
-}
+const EMPTY: Ends = Ends { first: NONE, last: NONE };
+const ALONE: Neighbours = Neighbours { before: NONE, next: NONE };
 
-/// 4 KiB per lane. More would cost cache; with fewer, more keys would share their fences.
-const SLOTS: usize = 1024;
-/// The items that all flows together have taken in a round of turns, if there are fewer flows than
-/// that.
+/// 48 KiB a lane. More would cost cache; fewer would have more keys gathered together.
+const SLOTS: usize = 4096;
+/// The number of items taken from all flows in a round of turns, if there are fewer flows.
 const ROUND: usize = 256;
-/// The most items that a flow may have taken in a turn. Items of one group message are adjacent,
-/// and share their text if they are taken together.
+/// The most items taken from a flow in one turn. Items of one group message stand together, and
+/// share their text if they are taken together.
 const QUANTUM_MAX: usize = 64;
-/// The memory of more items than this is released when a flow has none left.
-const SPARE_ITEMS: usize = 32;
-/// The memory of more flows than this is released when nothing waits.
-const SPARE_FLOWS: usize = 64;
+/// The memory of more items than this is released once nothing waits.
+const SPARE_NODES: usize = 1024;
 
 #[cfg(test)]
 mod tests {
@@ -249,7 +367,7 @@ mod tests {
 
     #[test]
     fn a_newcomer_waits_for_a_few_items_of_each_other_flow() {
-        let mut queue = FairQueue::new();
+        let mut queue = FairQueue::new(SECRET);
         for nth in 0..10_000 {
             queue.push(nth, Standing::of(1), "greedy", 1);
         }
@@ -266,36 +384,63 @@ mod tests {
     }
 
     #[test]
-    fn a_fence_keeps_its_place_among_the_items_of_its_key() {
-        let mut queue = FairQueue::new();
-        for _ in 0..QUANTUM_MAX {
-            queue.push(1, Standing::of(1), "before", 1);
-        }
-        for _ in 0..QUANTUM_MAX {
-            queue.push(2, Standing::of(1), "elsewhere", 1);
+    fn a_fence_waits_for_the_earlier_items_of_its_key_and_not_for_the_rest_of_their_flow() {
+        let mut queue = FairQueue::new(SECRET);
+        for nth in 0..10_000 {
+            // The items of its key are the last ones of the flow.
+            let (key, name) = if nth < 9_990 { (2, "elsewhere") } else { (1, "before") };
+            queue.push(key, Standing::of(1), name, 1);
         }
         queue.push(1, Standing::fence(9), "fence", 1);
-        queue.push(1, Standing::of(2), "after", 1);
-        queue.push(1, Standing::fence(9), "second fence", 1);
+        queue.push(1, Standing::of(1), "after", 1);
+        queue.push(1, Standing::fence(8), "second fence", 1);
         queue.push(1, Standing::of(3), "last", 1);
-        queue.push(3, Standing::of(4), "passes", 1);
-        let mut order = taken(&mut queue, usize::MAX);
-        assert!(queue.is_empty() && queue.lines.is_empty() && queue.places.is_empty());
-        assert_eq!(queue.slots.iter().sum::<u32>(), 0);
+        queue.push(3, Standing::of(4), "other key", 1);
+        let mut order = taken(&mut queue, 2 * QUANTUM_MAX + 20);
+        assert_eq!(order.iter().filter(|item| **item == "before").count(), 10);
         order.dedup();
-        let place = |name| order.iter().position(|item| *item == name).expect("it was taken");
-        let of_key = ["before", "fence", "after", "second fence", "last"].map(place);
-        assert!(of_key.is_sorted(), "{order:?}");
-        assert!(place("passes") < place("fence"), "an item of another key does not wait for it: {order:?}");
-        assert!(place("fence") < order.len() - 2, "it does not wait for all of another flow: {order:?}");
+        let of_key = ["before", "fence", "after", "second fence", "last"];
+        assert_eq!(
+            order,
+            ["elsewhere"].into_iter().chain(of_key).chain(["other key", "elsewhere"]).collect::<Vec<_>>()
+        );
+        taken(&mut queue, usize::MAX);
+        // Nothing is left that gathers.
+        assert_eq!(queue.slots.iter().filter(|slot| slot.gathered != NONE).count(), 0);
+        queue.push(1, Standing::of(1), "again", 1);
+        assert_eq!(queue.flows[queue.last as usize].number, 1);
     }
 
-    /// Random items and fences of a few keys and flows are pushed and taken.
     #[test]
-    fn items_of_a_flow_keep_their_order_and_none_passes_a_fence_of_its_key() {
-        for seed in 1..2_000 {
+    fn urgent_items_are_taken_first_and_in_order() {
+        let mut queue = FairQueue::new(SECRET);
+        queue.push(0, Standing::fence(1), "fence", 1);
+        queue.push(0, Standing::urgent(), "urgent", 1);
+        queue.push(0, Standing::of(1), "item", 1);
+        queue.push(0, Standing::urgent(), "more urgent", 1);
+        assert_eq!(queue.len(), 4);
+        assert_eq!(queue.take(9), (vec!["urgent", "more urgent", "fence", "item"], 4));
+    }
+
+    #[test]
+    fn memory_is_given_back_once_nothing_waits() {
+        let mut queue = FairQueue::new(SECRET);
+        for round in 0..3 {
+            for nth in 0..2 * SPARE_NODES as u64 {
+                queue.push(nth, Standing::of(nth), "x", 1);
+            }
+            queue.push(5, Standing::fence(round), "fence", 1);
+            assert_eq!(queue.take(usize::MAX).0.len(), 2 * SPARE_NODES + 1);
+            assert_eq!((queue.nodes.capacity(), queue.flows.capacity(), queue.places.len()), (0, 0, 0));
+        }
+    }
+
+    /// Random items and fences of a few keys and flows are pushed and taken. With the second secret all keys share a slot.
+    #[test]
+    fn items_of_a_flow_and_a_key_keep_their_order_and_none_passes_a_fence_of_its_key() {
+        for (seed, secret) in (1..2_000).flat_map(|seed| [(seed, SECRET), (seed, 1)]) {
             let mut dice = Dice(seed);
-            let (mut queue, mut pushed, mut order) = (FairQueue::new(), Vec::new(), Vec::new());
+            let (mut queue, mut pushed, mut order) = (FairQueue::new(secret), Vec::new(), Vec::new());
             for _ in 0..dice.below(200) {
                 if dice.below(3) == 0 {
                     order.extend(queue.take(dice.below(8) as usize).0);
@@ -303,24 +448,30 @@ mod tests {
                 }
                 let (key, flow) = (dice.below(4), dice.below(3));
                 let is_fence = dice.below(5) == 0;
-                let standing = Standing { flow, is_fence };
+                let standing = if is_fence { Standing::fence(flow) } else { Standing::of(flow) };
                 queue.push(key, standing, pushed.len(), 2);
-                pushed.push((key, standing));
+                pushed.push((key, flow, is_fence));
             }
             let (rest, bytes) = queue.take(usize::MAX);
             assert_eq!(bytes, 2 * rest.len());
             order.extend(rest);
-            assert_eq!(order.len(), pushed.len(), "seed {seed}: some were not taken");
-            assert!(queue.is_empty() && queue.lines.is_empty() && queue.turns.is_empty(), "seed {seed}");
-            for (at, later) in order.iter().enumerate() {
-                for earlier in &order[at + 1..] {
-                    let ((key, one), (other_key, other)) = (pushed[*earlier], pushed[*later]);
-                    let must_not_pass = key == other_key && (one.is_fence || other.is_fence || one.flow == other.flow);
-                    assert!(earlier > later || !must_not_pass, "seed {seed}: {later} has passed {earlier}");
+            let mut all = order.clone();
+            all.sort_unstable();
+            assert!(all.into_iter().eq(0..pushed.len()), "seed {seed}: each is taken once");
+            assert!(queue.is_empty(), "seed {seed}");
+            assert!(queue.slots.iter().all(|slot| slot.items.first == NONE && slot.gathered == NONE), "seed {seed}");
+            for (at, first) in order.iter().enumerate() {
+                for second in &order[at + 1..] {
+                    let ((key, flow, fence), (other_key, other_flow, other_fence)) = (pushed[*first], pushed[*second]);
+                    let must_not_pass = key == other_key && (fence || other_fence || flow == other_flow);
+                    assert!(first < second || !must_not_pass, "seed {seed}: {first} has passed {second}");
                 }
             }
         }
     }
+
+    /// Keys 0 to 3 have slots of their own with it.
+    const SECRET: u64 = 0x9E37_79B9_7F4A_7C15;
 
     /// Random numbers from a seed (xorshift, Marsaglia 2003).
     struct Dice(u64);
