@@ -239,7 +239,7 @@ fn limit_shutdown(delay: Duration, limit: impl FnOnce() -> Duration + Send + 'st
         thread::sleep(delay);
         let limit = limit();
         thread::sleep(limit);
-        error!("the shutdown has taken {limit:?}, and what it waits for does not come: the process ends without it");
+        error!("shutdown has not finished within {limit:?}; the process exits now");
         log::logger().flush();
         process::exit(1);
     };

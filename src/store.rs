@@ -23,45 +23,45 @@ pub use self::roles::{Accounts, AllRoles, Contacts, Database, Messages, Role, St
 pub use crate::base::rows::{Group, KeptMessage, MessageId, User};
 use crate::protocol::UserId;
 
-/// `User.state`, kept for neighbours and tools; the server itself never trusts it.
+/// `User.state`, written for neighbours and tools; the server itself never trusts it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum UserState {
     /// Logged in somewhere.
     Online,
-    /// Nowhere logged in.
+    /// Logged in nowhere.
     Offline,
 }
 
-/// What became of a user who wants to join a group.
+/// The result of a request to join a group.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Joined {
-    /// It is a member now, of the group with this name.
+    /// The user is a member now, of the group with this name.
     New(String),
-    /// It was one before.
+    /// The user was already a member, of the group with this name.
     Already(String),
-    /// The group has as many members as it may.
+    /// The group has no room for another member.
     Full,
-    /// There is none with that id.
+    /// No group has that id.
     NoSuchGroup,
 }
 
-/// What a user is to a group.
+/// Whether a user is a member of a group.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Membership {
-    /// One of its members.
+    /// A member.
     Member,
-    /// Not one of them.
+    /// Not a member, but others are.
     Stranger,
     /// Nobody is a member.
     NoSuchGroup,
 }
 
-/// No search goes on for longer, however many groups there are.
+/// The longest time of a search, however many groups there are.
 pub const SEARCH_TIME: Duration = Duration::from_secs(1);
-/// Groups that a search looks at before it looks at the time.
+/// The number of groups that a search examines between two looks at the clock.
 pub const SEARCH_PAGE: usize = 10_000;
 
-/// What a stored message weighs in a mailbox beside its text.
+/// The bytes that a stored message takes in a mailbox, beside its text.
 pub const ROW_BYTES: usize = 64;
 
 /// The names of two new friends, in the order they were asked for.
@@ -73,11 +73,11 @@ pub struct FriendNames {
     pub b: String,
 }
 
-/// A message to store: one frame's JSON text for one recipient. The text is shared by all recipients
-/// of a group message.
+/// A message to store: the JSON text of one frame, for one recipient. All recipients of a group
+/// message share the text.
 #[derive(Clone, Debug)]
 pub struct NewMessage {
-    /// Whom it is for.
+    /// The recipient.
     pub to: UserId,
     /// UTF-8 JSON text without a raw newline.
     pub text: Arc<str>,

@@ -1,9 +1,9 @@
 //! [`Arrivals`]: connections of one loop whose clients are not known yet.
 //!
-//! Behind a proxy the client's address is told by the first bytes, see [`Opening`]. Until they have
-//! come the application hears nothing of the connection. The bytes are only looked at and stay in
-//! the kernel, and what an opening is done with alone is taken out: so nothing is kept here, and
-//! what follows is looked at by the next opening, or read as on any other connection.
+//! Behind a proxy, the first bytes tell the client's address; see [`Opening`]. Until they arrive,
+//! the application does not see the connection. The bytes are peeked at and stay in the kernel;
+//! only those that an opening has consumed are taken out. So nothing is stored here, and the next
+//! opening, or the open connection, reads the bytes that follow.
 
 use std::collections::VecDeque;
 use std::io;

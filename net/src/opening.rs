@@ -33,9 +33,8 @@ pub enum Preface {
     None,
     /// The header of the PROXY protocol: the peer is a trusted proxy. It is refused without.
     ProxyHeader,
-    /// The same as nothing, except that the header of the PROXY protocol is refused: the peer is
-    /// not trusted to name another address than its own, and what it says is no garbage from a
-    /// client but a proxy that should have been.
+    /// Like `None`, but a PROXY header is refused. The peer is not trusted to name a client's
+    /// address; a header from it most likely means a proxy that is missing among the trusted ones.
     NoProxyHeader,
     /// Openings of a test's own.
     #[cfg(feature = "simulation")]

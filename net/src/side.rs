@@ -20,8 +20,8 @@ pub(crate) struct Side {
     pub(crate) transport: Transport,
     /// Frames are written at the loop's pace, as long as they are bare.
     pub(crate) paced: bool,
-    /// The turn that has this link on one of its lists, and which. Every turn that sends something
-    /// lists it too, so that each has written what it sent before it is over.
+    /// The last turn that listed this link, and on which of its lists. Every turn that sends
+    /// something lists the link, because each turn writes what it has sent before it ends.
     scheduled: Option<Scheduled>,
     /// The socket took no more; the owner will hear when it does.
     pub(crate) blocked: bool,
@@ -105,14 +105,15 @@ impl Side {
         self.transport.unacknowledged(reach.socket, self.state == State::Finished)
     }
 
-    /// So much is pending that a client should not be read on, since it would be answered.
+    /// Whether too much output is pending to read the client further: its requests would add
+    /// replies.
     pub(crate) fn is_congested(&self, output_bytes_max: usize) -> bool {
         let Some(output) = self.output.as_ref().filter(|_| self.state.writes()) else { return false };
         let max = output_bytes_max / 2;
         match self.is_paced() {
-            // What others have sent waits longer for a client that is paced, and it may well ask
-            // for something meanwhile. From this length on its replies are written without a pause,
-            // and the owner hears when the socket has room.
+            // Frames from others wait longer for a paced client, which may send requests meanwhile,
+            // so only replies count. From this length on, replies are written without a pause, and
+            // the owner hears when the socket has room.
             true => output.pending_replies() >= max,
             false => output.pending_replies() >= max.min(REPLIES_BYTES_MAX) || output.pending() >= max,
         }
@@ -129,8 +130,8 @@ impl Side {
         self.list(link, turn, frame.len(), !matches!(fate, Fate::Return(_)));
     }
 
-    /// Has what was sent written at the end of the turn, if it is written at all and nobody else
-    /// will; `answered` says that it is a reply.
+    /// Lists this link to be written at the end of the turn, unless this turn has listed it
+    /// already, its socket is full, or it writes no longer. `answered`: the frame is a reply.
     fn list<L: Listed>(&mut self, link: &Arc<L>, turn: &mut Turn<L>, len: usize, answered: bool) {
         turn.note_sent(len);
         if self.blocked || !self.state.writes() {
@@ -157,9 +158,8 @@ impl Side {
         self.scheduled == Some(Scheduled { turn: turn.id(), answered: true })
     }
 
-    /// Whether the turn has to be written before this link takes a frame, because a reply must not
-    /// leave before the frames that it confirms. A reply confirms all that its client has had
-    /// forwarded before.
+    /// Whether the turn must write its lists before this link takes a frame. A reply must not leave
+    /// before the frames that it confirms, which are all that its client sent before.
     pub(crate) fn must_wait_for_others<L: Listed>(
         &self,
         answered: bool,
@@ -167,17 +167,17 @@ impl Side {
         turn: &Turn<L>,
     ) -> bool {
         match answered {
-            // It is written before a link that was sent a reply later, and such a link may hold
-            // what this reply confirms.
+            // This link is written before links that were sent a reply later, and such a link may
+            // hold a frame that this reply confirms.
             true => self.is_answered(turn) && turn.is_mixed,
-            // It is full and would be written now, with the replies in it.
+            // This link is full and would be written now, with the replies in its output.
             false => self.is_answered(turn) && self.returnable() >= output_bytes_max,
         }
     }
 
-    /// Whether what is pending has to be written before the link takes a reply: from then on it is
-    /// written after the links that were sent a reply earlier in this turn, and those replies may
-    /// confirm what is pending here.
+    /// Whether pending output must be written before the link takes a reply. With a reply, the link
+    /// is written after the links that were sent a reply earlier in this turn, and those replies
+    /// may confirm what is pending here.
     pub(crate) fn is_behind_others<L: Listed>(&self, turn: &Turn<L>) -> bool {
         !self.is_answered(turn) && !self.blocked && turn.has_answered() && self.pending() > 0
     }
@@ -245,7 +245,7 @@ impl Side {
         }
     }
 
-    /// Asks the kernel what has arrived if that is worth it, and has somebody come again for what
+    /// Asks the kernel what has arrived, if that is worthwhile, and plans a second look for what
     /// has not.
     fn look_after<L: Listed>(&mut self, reach: Reach<'_>, link: &Arc<L>, turn: &mut Turn<L>) {
         let Some(output) = &self.output else { return };
@@ -332,7 +332,8 @@ impl Side {
         }
     }
 
-    /// Puts the connection in doubt; whether its peer has acknowledged nothing for a while already.
+    /// Puts the connection in doubt. Returns whether its peer has already acknowledged nothing for
+    /// a while.
     pub(crate) fn doubt<L: Listed>(&mut self, reach: Reach<'_>, link: &Arc<L>, turn: &mut Turn<L>) -> bool {
         if !self.state.writes() {
             return false;
@@ -384,6 +385,6 @@ const LOOK_AFTER: Duration = Duration::from_secs(1);
 /// often.
 const REPORT_PAUSE_MIN: Duration = Duration::from_millis(2);
 const REPORT_PAUSE_MAX: Duration = Duration::from_millis(100);
-/// How long a peer may owe an acknowledgement until its connection counts as dead for whoever has a
-/// better one. Several times what any round trip takes.
+/// A peer that owes an acknowledgement for this long counts as dead if its user has a newer
+/// connection. Several times any round trip.
 const STALLED_AFTER: Duration = Duration::from_secs(1);

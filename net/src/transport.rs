@@ -1,9 +1,9 @@
 //! [`Transport`]: what lies between the frames of a connection and its socket.
 //!
-//! Today that is nothing: bytes go to the socket as they are. A transport that makes other bytes of
-//! them, TLS say, makes *records*: so many bytes of payload become so many on the wire. The kernel
-//! counts the bytes of the wire, while what comes back from a dead connection is counted in
-//! payload. A [`Ledger`] leads from one to the other.
+//! Today that is nothing: bytes go to the socket as they are. A transport that encodes them, such
+//! as TLS, makes *records*, whose length on the wire differs from that of their payload. The kernel
+//! counts bytes on the wire, but frames that a dead connection returns are counted in payload. A
+//! [`Ledger`] converts one to the other.
 //!
 //! ```text
 //!   payload    │  record  │   record   │ record │ not taken yet
@@ -12,9 +12,9 @@
 //! ```
 //!
 //! A transport belongs to the locked side of a link, because any thread writes. Payload counts as
-//! written as soon as it is in a record, like a frame of which the socket has taken a part. No more
-//! than one record is kept ahead. A record counts as arrived when all of it has: what arrives twice
-//! is a nuisance, what arrives never is a loss.
+//! written as soon as it is in a record, like a frame of which the socket has taken a part. At most
+//! one record is kept ahead. A record counts as arrived only when all of it has arrived: a frame
+//! that comes twice does less harm than a lost one.
 //!
 //! For a plain socket the ledger is the identity. It is not kept, nothing is compared, and the loop
 //! reads without the lock.

@@ -44,7 +44,7 @@ use crate::store::ROW_BYTES;
 /// How full mailboxes are, as far as that matters.
 pub struct Quotas {
     bytes_max: usize,
-    /// Which mailboxes share a sum is a secret: nobody can choose those of another user's.
+    /// Secret, so that no client can choose mailboxes that share a sum with another user's.
     hasher: RandomState,
     /// A leaf lock, not held during a query.
     known: Mutex<KnownSizes>,
@@ -66,8 +66,8 @@ pub type Size<'a> = &'a dyn Fn(UserId) -> Option<usize>;
 
 /// What is known about the sizes of mailboxes.
 struct KnownSizes {
-    /// What this node has put into all mailboxes of a sum that are not counted, since it was set
-    /// back.
+    /// For each sum: the bytes that this node has stored in its uncounted mailboxes since the sum
+    /// was last reduced.
     sums: Box<[usize]>,
     counted: Recent<UserId, Counted, FxBuildHasher>,
     /// The earliest time of the next query.
@@ -194,8 +194,8 @@ impl Quotas {
             (Some(counted), Some(size)) => *counted = Counted::new(self.bytes_max.saturating_sub(size), now),
             (None, size) => {
                 let sum = self.sum(known, user);
-                // What nobody can be asked about, the sum must do for. The spool is bounded by
-                // itself.
+                // Without an answer from the store, the sum stands in for the size. The spool has a
+                // bound of its own.
                 let used = size.unwrap_or(*sum);
                 *sum -= size.unwrap_or(0).max(*sum / SHRINKS_BY).min(*sum);
                 let mut counted = Counted::new(self.bytes_max.saturating_sub(used), now);

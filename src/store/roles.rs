@@ -31,7 +31,7 @@ pub struct Store {
     pub messages: Role<dyn Messages>,
     /// `User.state`.
     pub states: Role<dyn States>,
-    /// What all of it stands on. Always there.
+    /// The database behind the roles. Always available.
     pub database: Arc<dyn Database>,
 }
 
@@ -207,13 +207,13 @@ pub trait Messages: Send + Sync + 'static {
         true
     }
 
-    /// What is stored for `user`, in bytes, with [`ROW_BYTES`](super::ROW_BYTES) for each message
-    /// beside its text. Asked only of mailboxes that much goes into.
+    /// The bytes stored for `user`, including [`ROW_BYTES`](super::ROW_BYTES) for each message.
+    /// Called only for mailboxes that receive much.
     fn mailbox_bytes(&self, _user: UserId) -> Result<usize, StoreError> {
         Ok(0)
     }
 
-    /// The oldest messages kept for `user`, in the order they were appended, as many as fit in
+    /// The oldest messages stored for `user`, in the order they were appended, as many as fit in
     /// `bytes_max` of text but at least one if there is any. Nothing is deleted.
     fn fetch(&self, user: UserId, bytes_max: usize) -> Result<Vec<KeptMessage>, StoreError>;
 
@@ -239,7 +239,7 @@ pub trait States: Send + Sync + 'static {
     fn online_after(&self, user: UserId, limit: usize) -> Result<Vec<UserId>, StoreError>;
 }
 
-/// What all roles stand on.
+/// The database behind all roles.
 pub trait Database: Send + Sync + 'static {
     /// One line for the log and the operator: which database this is and where.
     fn describe(&self) -> String;
@@ -254,23 +254,23 @@ pub trait Database: Send + Sync + 'static {
         None
     }
 
-    /// Finds out whether the database keeps what it is given, by a small write if need be, within a
-    /// few seconds whatever is wrong with it.
+    /// Checks within a few seconds whether the database stores messages, by a small write if
+    /// necessary.
     ///
-    /// # Errors
-    /// [`StoreError::Unavailable`] when it does not, or says nothing.
+    /// # Errors [`StoreError::Unavailable`] when it does not, or does not answer.
     fn check(&self) -> Result<(), StoreError>;
 
-    /// Whether the database was taken away for good, so that what it is given now would be found by
-    /// nobody. It should be given only what nobody can be told of, and the server should stop.
+    /// Whether the database file was removed for good, so that nobody would find what is stored
+    /// now. Then only messages without a sender to notify should still be stored, and the server
+    /// should stop.
     fn is_lost(&self) -> bool {
         false
     }
 
-    /// Has `stop` called when [`Database::is_lost`] becomes true, from any thread.
+    /// Registers `stop`, which any thread may call when [`Database::is_lost`] becomes true.
     fn on_lost(&self, _stop: Box<dyn Fn() + Send + Sync>) {}
 
-    /// Has `look` called when it begins to keep nothing, from any thread, so that nobody needs to
-    /// wait for the next [`Database::check`] to know.
+    /// Registers `look`, which any thread may call when the database begins to refuse writes, so
+    /// that the caller need not wait for the next [`Database::check`].
     fn on_trouble(&self, _look: Box<dyn Fn() + Send + Sync>) {}
 }

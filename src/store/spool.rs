@@ -13,34 +13,33 @@ use crate::store::{NewMessage, StoreError};
 /// A durable queue of messages. Its calls block, and are made by lanes only, but for
 /// [`Spool::load`].
 pub trait Spool: Send + Sync + 'static {
-    /// Keeps messages behind all that is there, in the order given, and returns for each whether it
-    /// is kept: there may be no room for all. What is kept is on the disk when this returns.
+    /// Adds messages at the end, in the order given, and returns for each whether it was added:
+    /// there may be no room for all. Added messages are on the disk when this returns.
     ///
-    /// # Errors
-    /// The disk is full or broken; nothing is kept then.
+    /// # Errors The disk is full or broken; then nothing was added.
     fn add(&self, messages: Vec<Addition>) -> Result<Vec<bool>, StoreError>;
 
-    /// The oldest messages of this part of all, a limited number and amount of text, at least one
-    /// if there is any. They stay where they are.
+    /// Returns the oldest messages of this part, at least one if there is any, up to a number and
+    /// an amount of text. They stay in the spool.
     ///
     /// # Errors
     /// The file cannot be read.
     fn oldest(&self, part: Part) -> Result<Vec<Spooled>, StoreError>;
 
-    /// Forgets messages, which are where they belong; one that is forgotten already is no error.
-    /// They may come back after a crash, if the disk does not take their deletion now: then it is
-    /// owed.
+    /// Removes messages that are now in the database; it is not an error if one is already removed.
+    /// If the disk accepts no deletion now, it is retried later, and the messages may come back
+    /// after a crash.
     ///
     /// # Errors
     /// The file cannot be read; all of them are still there then.
     fn remove(&self, ids: &[SpoolId]) -> Result<(), StoreError>;
 
-    /// Whether deletions are owed to the disk.
+    /// Whether deletions are left to be retried.
     fn owes(&self) -> bool {
         false
     }
 
-    /// Tries to do what is owed, if it was not tried within the last second.
+    /// Retries the deletions that are left, unless that was tried within the last second.
     fn tidy(&self) {}
 
     /// Keeps messages, but lets [`Spool::oldest`] pass them over until the next start: the database
@@ -84,9 +83,9 @@ pub trait Spool: Send + Sync + 'static {
 pub struct Addition {
     /// The message.
     pub message: NewMessage,
-    /// Nobody could be told that it is not kept: it may exceed the bound.
+    /// No sender can be told that it was refused, so it may exceed the bound.
     pub must: bool,
-    /// The owner of the share of the room that it takes up, if anybody.
+    /// The account or address whose share of the room it takes, if any.
     pub holder: Option<Holder>,
 }
 
@@ -106,13 +105,13 @@ pub struct SpoolId(pub i64);
 /// Some of the messages of a spool.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Part {
-    /// Those that travel in the nth of so many lanes, after this one.
+    /// The messages of one lane behind a certain message.
     Lane {
         /// Counted from 0.
         nth: u64,
         /// How many lanes there are in this run; there may have been others when the message came.
         of: u64,
-        /// All before it and this one itself were seen to.
+        /// The last message that was processed.
         after: SpoolId,
     },
     /// Those for one user.
@@ -124,7 +123,7 @@ pub fn lane_key(user: UserId) -> u64 {
     u64::from(user.0.cast_unsigned())
 }
 
-/// In which of `lanes` lanes what is for `user` travels, as the router has it.
+/// The number of the lane, of `lanes` lanes, for messages to `user`; the router uses the same.
 pub fn lane_of(user: UserId, lanes: u64) -> u64 {
     pool::lane_of(lane_key(user), lanes)
 }

@@ -1,36 +1,37 @@
-//! A framing of a test's own. Not part of a production build.
+//! A framing that a test provides. Not part of a production build.
 
 use std::fmt;
 
 use super::{Found, Notice, Wrapping};
 
-/// Finds the frames of one connection in what was received. The loop that reads it calls all of
-/// this.
+/// Finds the frames of one connection in the received bytes. Only the loop that reads the
+/// connection calls it.
 pub trait CustomReader: fmt::Debug + Send {
-    /// What stands at the front of `bytes`, all that was received and not consumed; `ended` says
-    /// that no more is there at this moment. It may write into the bytes of a frame, which is
-    /// called once for each until [`CustomReader::taken`] as long as it finds the same again.
+    /// Finds the item at the front of `bytes`, which are all received and unconsumed bytes.
+    /// `ended`: no more can be read at this moment. A call may write into the bytes of a frame, but
+    /// must find the same item again until [`CustomReader::taken`] is called.
     fn find(&mut self, bytes: &mut [u8], ended: bool) -> Found;
 
-    /// What was found was dealt with; its bytes will be gone from the front at the next look.
+    /// The item that was found is handled: its bytes are gone from the front when `find` is called
+    /// next.
     fn taken(&mut self);
 
-    /// Takes what the writer is to be told.
+    /// Takes the notice for the writer, if there is one.
     fn notice(&mut self) -> Option<Notice> {
         None
     }
 
-    /// Whether something was found that the application is to be shown, and not taken.
+    /// Whether an item for the application was found and is not taken yet.
     fn has_shown(&self) -> bool;
 
-    /// Whether a frame has begun that is not whole yet.
+    /// Whether a frame has begun and is incomplete.
     fn is_inside(&self) -> bool;
 
-    /// Gives up on a frame that has begun: its bytes are dropped by the caller, and garbage is
-    /// found next.
+    /// Gives up on a frame that has begun. The caller drops its bytes, and `find` returns garbage
+    /// next.
     fn give_up(&mut self);
 
-    /// All that was received is dropped, and nothing more will come.
+    /// All received bytes are dropped, and no more will come.
     fn forget(&mut self);
 }
 

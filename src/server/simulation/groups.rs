@@ -93,8 +93,8 @@ fn to_group(from: UserId) -> String {
     format!(r#"{{"msgType":9,"FROMID":{from},"GROUPID":1,"msg":"{}"}}"#, "x".repeat(LENGTH))
 }
 
-/// So many connections of one account have sent a frame to the group; all of it is known and
-/// online.
+/// A scene in which `connections` connections of one account have sent a frame to the group, whose
+/// members are all known and online; and the connection of a quiet client.
 fn greedy(connections: usize) -> (Scene, Arc<Pipe>) {
     let mut scene = Scene::new();
     let first = scene.log_in(GREEDY);
@@ -124,9 +124,9 @@ fn a_frame_for_5000_members_takes_many_turns_and_a_quiet_client_is_served_in_eac
     assert!(most * (LENGTH + 512) <= 512 * 1024, "{most} members in one turn");
 }
 
-/// In which turn a quiet client is answered whose request a worker deals with. The answer comes to
-/// the loop as a letter, behind those of this number of connections of one account, which write to
-/// the group.
+/// The number of turns until a quiet client gets the answer to a request that a worker handles. The
+/// answer reaches the loop as a letter, behind the letters of `connections` connections of one
+/// account that write to the group.
 fn turns_of_quiet(connections: usize) -> usize {
     let (mut scene, quiet) = greedy(connections);
     let mut most = 0;

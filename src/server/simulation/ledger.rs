@@ -102,7 +102,8 @@ impl Ledger {
         }
     }
 
-    /// Of what was not written yet, some need no longer be: a message, for a user, on a connection.
+    /// Excuses connections from messages that they have not written yet. `is_excused` gets the
+    /// message, its user and the connection.
     pub(super) fn owe_no_more(&mut self, is_excused: impl Fn(&SentMessage, UserId, ConnNo) -> bool) {
         for message in &mut self.messages {
             let mut copies = std::mem::take(&mut message.copies);
@@ -121,13 +122,12 @@ impl Ledger {
         }
     }
 
-    /// The database has been given a message, which has come back from a connection other than
-    /// those that had older ones of the same sender, or which no node had confirmed in time. Nobody
-    /// can keep the older ones first while their connection is not known to be dead, or if it is
-    /// known on another node: `is_apart` says so of a connection and of those at whose nodes it is
-    /// known that the newer one must be kept. Nor can anybody when an older one is still on its way
-    /// through another node, refused or in doubt, while the newer one was delivered there:
-    /// `on_other_node` says so of two connections.
+    /// Notes that the database was given a message, and which older messages of its sender may
+    /// therefore be stored later. This is allowed if the newer one came back from another
+    /// connection, or no node confirmed it in time. It needs one of two causes. Either the older
+    /// message's connection is not yet known to be dead, or is known to be so on another node only
+    /// (`is_apart`). Or the older one is on its way through another node, refused or in doubt,
+    /// while the newer one was delivered there (`on_other_node`).
     pub(super) fn note_stored(
         &mut self,
         number: u32,
@@ -151,20 +151,20 @@ impl Ledger {
         }
     }
 
-    /// A node begins to stop. What it writes to a connection comes back only when that has ended
-    /// without acknowledging it, and others may keep something newer for the user, who has left by
-    /// then.
+    /// A node begins to stop. A message that it writes to a connection comes back only when the
+    /// connection ends without an acknowledgement. By then the user has left, and other nodes may
+    /// have stored something newer.
     pub(super) fn note_stop(&mut self) {
         self.has_stopped = true;
     }
 
-    /// Whether it may be kept later than what was sent after it.
+    /// Whether this copy may be stored later than messages that were sent after it.
     fn may_be_late(&self, copy: &Copy) -> bool {
         copy.late || (self.has_stopped && !copy.written.is_empty())
     }
 
-    /// What is left in the database will be fetched in order. Of one that is kept twice, a
-    /// confirmation having come too late, it is enough that one copy is where it belongs.
+    /// Checks that the messages left in the database will be fetched in order. If a late
+    /// confirmation had a message stored twice, one copy in its place is enough.
     pub(super) fn check_kept(&self, user: UserId, numbers: impl Iterator<Item = u32>) {
         let mut by_sender: BTreeMap<ConnNo, Vec<u32>> = BTreeMap::new();
         for number in numbers {

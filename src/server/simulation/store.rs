@@ -241,7 +241,7 @@ impl Messages for NodeStore {
         if let (Err(StoreError::Failed(_)), [message]) = (&kept, messages)
             && let Some(number) = number_of(&message.text)
         {
-            // Whoever is told so of a single message gives it up.
+            // The caller gives up a message that is refused alone.
             self.tables.lock().news.push(News::Refused { to: message.to, number });
         }
         kept

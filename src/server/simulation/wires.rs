@@ -81,8 +81,8 @@ impl Wires {
         }
     }
 
-    /// A node gives its connection up, and Redis may notice that late: what goes there is taken,
-    /// and comes nowhere.
+    /// A node gives up its connection. Redis may notice that late: until then it accepts messages
+    /// for the node, and they are lost.
     pub(super) fn leave(&mut self, node: &str) {
         self.given_up += 1;
         let Some(Hearer { wanted, .. }) = self.hearers.remove(node) else { return };
@@ -136,7 +136,7 @@ impl Wires {
         answers.into_iter().for_each(|answer| self.send(node, answer));
     }
 
-    /// What other nodes say and ask for comes between the commands of a pipeline.
+    /// Sometimes serves a node between two commands of a pipeline.
     pub(super) fn step_between(&mut self) {
         let nodes: Vec<_> = self.hearers.keys().cloned().collect();
         if !nodes.is_empty() && self.dice.one_in(2) {

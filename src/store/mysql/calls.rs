@@ -157,8 +157,8 @@ impl Calls {
                     self.health.fell_silent(&error::text(&error));
                     return Err(unavailable(&error));
                 }
-                // A young connection that says this leads where new ones lead: not every call is to
-                // open another.
+                // A new connection would reach the same server as a recent one, so not every call
+                // opens another.
                 Trouble::Barred if connection.age() > BARRED_AGE_MIN && !was_barred => {
                     self.part_with(&mut connection);
                     was_barred = true;
@@ -186,8 +186,8 @@ impl Calls {
         self.pool.renew_since(connection);
     }
 
-    /// An error that is in no list: it is about what was asked if the database does something
-    /// simpler.
+    /// Handles an unlisted error: the statement is taken for its cause if the database executes a
+    /// simpler one.
     fn unknown(&self, connection: &mut Pooled<Conn>, error: &mysql::Error) -> StoreError {
         match self.health.probe(connection) {
             Ok(()) => StoreError::Failed(error::text(error).into()),

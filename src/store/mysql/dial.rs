@@ -151,8 +151,8 @@ impl MysqlDialer {
         let traits = Traits::of(&mut connection)?;
         self.limits.learn(traits.packet_bytes);
         let level = if traits.logs_statements { "REPEATABLE READ" } else { "READ COMMITTED" };
-        // Also for an account that may write to a read-only server: what it stored there the next
-        // primary would not have.
+        // The connection is read-only even for an account that may write to a read-only server: the
+        // next primary would not have what it stores there.
         let access = if traits.is_read_only { "READ ONLY" } else { "READ WRITE" };
         connection.query_drop(format!("SET SESSION TRANSACTION ISOLATION LEVEL {level}, {access}"))?;
         Ok(connection)

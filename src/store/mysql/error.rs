@@ -7,9 +7,8 @@ use std::io;
 
 use mysql::error::{DriverError, Error, MySqlError};
 
-/// What kind of trouble an error is. What passes by itself, or when the operator has put something
-/// right, is never [`Trouble::Refused`]: nothing is wrong with a message then, and it waits in the
-/// spool.
+/// The kind of an error. An error that passes by itself, or once the operator has acted, is never
+/// [`Trouble::Refused`]: the message is not its cause, so the message waits in the spool.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Trouble {
     /// Another transaction was in the way. Nothing was changed; the same again may work at once.
@@ -30,8 +29,8 @@ pub(super) enum Trouble {
     TooLarge,
     /// The database will not do it because of what it was given: it would say so again and again.
     Refused,
-    /// An error that is in no list here. It is about what was asked if the database does something
-    /// simpler.
+    /// An unlisted error. The statement is taken for its cause if the database executes a simpler
+    /// one.
     Unknown,
 }
 
@@ -132,9 +131,9 @@ pub(super) fn text(error: &Error) -> String {
     }
 }
 
-/// The message of an error of the database. Some quote what they were given, which may be what
-/// somebody wrote to another: "Incorrect string value: '\xF0\x9F…' for column …". There is a quote
-/// in it, perhaps, so all between the first and the last is left out.
+/// The text of a database error. Some texts quote a value, which may be a user's message, such as
+/// "Incorrect string value: '\xF0\x9F…' for column …". The value may contain quotes, so everything
+/// between the first and the last quote is left out.
 fn without_values(error: &MySqlError) -> Cow<'_, str> {
     let quotes_values = match error.code {
         // Wrong, truncated or inconvertible value; a text of somebody's trigger.

@@ -7,11 +7,11 @@
 //! ```text
 //!   up ──── no answer to the check or to a call ────▶ down      calls fail at once
 //!   up ◀─── the check is answered, again every 500 ms ─ down
-//! ```
-//! A database that answers may be of no use all the same: it is read-only, full, or lacks a right
-//! or a table. Calls may try then, but the node is not ready. That is found by the check itself,
-//! which stores a message for nobody every few seconds (`probe.rs`), or by a call; what a call has
-//! met is over when the same is possible again on a connection of calls.
+//! ``` A database that answers may still be unusable: read-only, full, or without a right or table
+//! that this server needs. Calls may still try, but the node is not ready. The check finds this by
+//! storing a message for user 0 every few seconds (`probe.rs`), and a failing call finds it too.
+//! What a call has found counts as solved when such a message can be stored on a connection of the
+//! pool.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -39,7 +39,7 @@ struct PulseCore {
     /// A leaf lock.
     state: Mutex<Signs>,
     news: Condvar,
-    /// What is called when trouble begins. Held while it is called, which must not come back here.
+    /// The callback for the beginning of trouble. Locked during the call, which must not call back.
     on_trouble: Mutex<Option<Callback>>,
 }
 
@@ -47,11 +47,11 @@ type Callback = Box<dyn Fn() + Send + Sync>;
 
 #[derive(Default)]
 struct Signs {
-    /// Since when there is no sign of life, and why.
+    /// Since when the database has not answered, and why.
     down: Option<(Instant, Arc<str>)>,
-    /// It lives, but would not do what this server needs, and why.
+    /// Why the database answers, but refuses what this server needs.
     refusal: Option<Arc<str>>,
-    /// The same, as a call has met it since the last look.
+    /// A refusal that a call has met since the last check.
     met: Option<Arc<str>>,
     /// When the look began that is not over yet: it may wait for the answer of a name server, say.
     looking_since: Option<Instant>,
@@ -202,8 +202,8 @@ impl PulseCore {
         }
     }
 
-    /// One line when the database begins to refuse, one when it no longer does. `has_met`: what
-    /// calls had met before was looked for.
+    /// Logs one line when the database begins to refuse, and one when it no longer does. `has_met`:
+    /// this check also repeated what calls had been refused.
     fn note_refusal(&self, refusal: Option<String>, has_met: bool, name: &str) {
         let (is, was) = (refusal.is_some(), self.state.lock().refusal.take().is_some());
         match (&refusal, was) {
@@ -212,8 +212,8 @@ impl PulseCore {
             (Some(_), true) | (None, false) => {}
         }
         let mut state = self.state.lock();
-        // What calls had met is in the answer: they were imitated. What they have met during this
-        // look is for the next one.
+        // This check has repeated what calls had been refused before it. Refusals during the check
+        // are left for the next one.
         if has_met {
             state.met = None;
         }
@@ -249,8 +249,8 @@ struct Watcher {
 }
 
 impl Watcher {
-    /// Whether the database answers; if so, what it refuses. `has_met`: so did it before, to this
-    /// thread or to a call. `is_down`: it did not answer before.
+    /// Whether the database answers, and what it refuses. `has_met`: it refused something before,
+    /// to this thread or to a call. `is_down`: it did not answer before.
     fn look(&mut self, has_met: bool, is_down: bool) -> Result<Option<String>, String> {
         let refusal = self.look_here(!is_down)?;
         if refusal.is_none() && has_met { Ok(self.look_as_a_call()) } else { Ok(refusal) }
@@ -282,8 +282,8 @@ impl Watcher {
         Ok(self.stall())
     }
 
-    /// On a new connection. `lenient`: one that the database closes at once says nothing, for
-    /// somebody may have killed it; the next look, which is not lenient, tells.
+    /// Checks on a new connection. `lenient`: if the database closes that connection at once,
+    /// nothing is concluded, because somebody may have killed it; the next check decides.
     fn look_anew(&mut self, lenient: bool) -> Result<Option<String>, String> {
         let mut connection = match self.dialer.connect() {
             Ok(connection) => connection,
@@ -346,8 +346,8 @@ impl Watcher {
         self.stalls.as_ref().map(|why| format!("the database answers, but stores nothing in time: {why}"))
     }
 
-    /// On a connection of calls, by their kind of statement: what they are refused may not be
-    /// refused here.
+    /// Checks on a connection of the pool, with the statements of calls: calls may be refused what
+    /// this thread's own connection is not.
     fn look_as_a_call(&self) -> Option<String> {
         let mut connection = match self.pool.connection() {
             Ok(connection) => connection,
@@ -365,7 +365,7 @@ impl Watcher {
     }
 }
 
-/// A look that takes longer has found nothing good.
+/// A check that takes longer than this has failed.
 const LOOK_PATIENCE: Duration = Duration::from_secs(3);
 const CHECK_EVERY: Duration = Duration::from_millis(500);
 /// How often a message for nobody is stored while all is well.

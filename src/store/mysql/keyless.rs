@@ -1,9 +1,9 @@
 //! Messages that wait in a table without ids, as the reference server made it.
 //!
-//! Nothing tells two equal rows apart, and nothing needs to: equal messages of one user are as good
-//! as each other, if only as many are deleted as were returned. So the id of a message is a hash of
-//! its text and of how many equal ones come before it. Rows come in the order they were inserted,
-//! because a table without a key is kept in the order of a hidden one.
+//! Equal rows cannot be told apart, and need not be: it only matters that as many rows are deleted
+//! as were returned. So the id of a message is a hash of its text and of the number of equal
+//! messages before it. Rows come in the order of insertion, because InnoDB orders a table without a
+//! key by a hidden one.
 
 use std::collections::BTreeMap;
 use std::collections::hash_map::RandomState;

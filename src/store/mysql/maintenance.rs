@@ -78,7 +78,7 @@ impl Migration {
 }
 
 impl Maintenance {
-    /// Connects, and waits until nobody else is at work, after having said so by `waits`.
+    /// Connects, and waits until no other maintenance runs. Calls `waits` first if it has to wait.
     ///
     /// # Errors
     /// [`OpenError`], whatever the operator has to put right.

@@ -75,7 +75,7 @@ impl Base {
         let existing: FxHashSet<UserId> = self.calls.call(|db, _| existing(db, &recipients))?;
         let mut bytes_max = usize::MAX;
         loop {
-            // What the database takes is known since a connection is open, and may have changed
+            // The limit of the database is known once a connection is open, and may have changed
             // since.
             let outcome = |message: &NewMessage| match existing.contains(&message.to) {
                 false => AppendOutcome::NoSuchUser,
@@ -149,10 +149,9 @@ fn existing(connection: &mut Conn, users: &BTreeSet<UserId>) -> mysql::Result<Fx
     Ok(existing)
 }
 
-/// The oldest messages of `user`, page by page, and how many were passed over because the database
-/// cannot send more than `row_bytes_max` of text in a row. A page has as many rows as probably are
-/// asked for, and its rows are read one by one: no more is in memory than asked for, and little
-/// more comes from the database.
+/// Reads the oldest messages of `user` page by page. Also returns how many were skipped because the
+/// database cannot send more than `row_bytes_max` of text in a row. A page has about as many rows
+/// as are needed, and rows are read one by one, so memory holds no more than was requested.
 fn fetch(
     connection: &mut Conn,
     user: UserId,

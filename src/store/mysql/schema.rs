@@ -184,8 +184,8 @@ impl Schema {
         }
         if self.logs_statements {
             warnings.push(
-                "binlog_format=STATEMENT: the database locks more rows than it need, and its replicas may number messages \
-                 otherwise; set binlog_format to ROW or MIXED"
+                "binlog_format=STATEMENT: the database locks more rows than needed, and its replicas may number messages \
+                 differently; set binlog_format to ROW or MIXED"
                     .to_owned(),
             );
         }

@@ -37,8 +37,8 @@ impl Maintenance {
         Ok(sum.finish())
     }
 
-    /// Inserts rows, all of them or, after an error, those in the beginning. Of a kind that the
-    /// table has more columns than are copied, it fills these too.
+    /// Inserts rows, many in a statement. After an error, the rows of earlier statements are
+    /// inserted. If the table has columns that are not copied, these are filled too.
     ///
     /// # Errors
     /// The database refuses, or does not answer.

@@ -25,8 +25,8 @@ impl World {
             client.gone_at.get_or_insert(self.step);
         }
         let parsed: Vec<_> = self.clients.iter_mut().map(Client::new_frames).collect();
-        // What was pushed before a reply counts when the reply is looked at, whichever is found
-        // first.
+        // All pushes are noted before any reply is checked: a push that came before a reply counts
+        // for it.
         for (no, frames) in parsed.iter().enumerate() {
             for (_, text) in frames {
                 if let Some(number) = pushed(text) {

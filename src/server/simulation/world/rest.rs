@@ -80,9 +80,9 @@ impl World {
         self.ledger.check_end(is_required, self.kind == Kind::Calm);
     }
 
-    /// All is mended: whatever has happened before, a user who comes and goes on all nodes but one
-    /// is reached from that one wherever the user is. Nodes may still give their connections to
-    /// Redis up, and are back before the user is written to.
+    /// Checks that the cluster has recovered from all faults. A user comes and goes on all nodes
+    /// but one, and is reached from that node, wherever the user is. Nodes may still give up their
+    /// connections to Redis, and are back before a message to the user is sent.
     fn check_recovery(&mut self) {
         for node in 0..self.nodes.len() {
             if self.nodes[node].machine.is_none() {
@@ -191,7 +191,7 @@ impl World {
     }
 }
 
-/// How often a user comes or goes when all is mended.
+/// How often the user of the check of recovery comes or goes.
 const ROAMING_STEPS: usize = 8;
-/// How much longer than anything may take a world is looked at until it is at rest.
+/// How long a world is run at most until it is at rest: longer than anything in it may take.
 const REST: Duration = Duration::from_secs(13);
