@@ -2,9 +2,9 @@
 //! clients; the server, routing, deliveries and the spool take room from it.
 //!
 //! Limits apply to a connection ([`Meter`]), to an address ([`Source`]), or to an account from an
-//! address ([`Logins`]). Each is a setting, each can be off, and each counts its refusals. Their
-//! state is plain data that gets the time as an argument. The locks around it are here; they are
-//! leaf locks, taken once for a connection, a login or a registration, never for a message.
+//! address ([`LoginFailures`]). Each is a setting, each can be off, and each counts its refusals.
+//! Their state is plain data that gets the time as an argument. The locks around it are here; they
+//! are leaf locks, taken once for a connection, a login or a registration, never for a message.
 //!
 //! Room is shared fairly among accounts and addresses ([`NestedShares`]): in the lanes
 //! ([`berths`]), for requests that wait for the store ([`requests`]), and for replies with stored
@@ -14,9 +14,9 @@ mod allowance;
 pub mod berths;
 pub mod fetches;
 mod frame_memory;
-mod logins;
+mod job_duration;
+mod login_failures;
 mod meter;
-mod pace;
 mod payer;
 pub mod requests;
 mod seat;
@@ -35,9 +35,9 @@ use parking_lot::Mutex;
 
 pub use self::allowance::Allowance;
 pub use self::frame_memory::FrameMemory;
-pub use self::logins::Logins;
+pub use self::job_duration::JobDuration;
+pub use self::login_failures::LoginFailures;
 pub use self::meter::{Excess, Meter, Rates, Refusal};
-pub use self::pace::Pace;
 pub use self::payer::{Holder, Payer};
 pub use self::seat::Seat;
 pub use self::seats::{Crowd, Seats};
@@ -60,7 +60,7 @@ pub struct Admission {
     /// The proxies whose addresses many clients may come from.
     proxies: Networks,
     login_timeout: Option<Duration>,
-    logins: Mutex<Logins>,
+    logins: Mutex<LoginFailures>,
     registrations: Mutex<Allowance>,
     /// Places in the queue of the hashers.
     hashing: Mutex<Shares<Source>>,
@@ -112,7 +112,7 @@ impl Admission {
             kept: Mutex::new(FrameMemory::new(kept_bytes_max(config))),
             proxies: config.proxy_from.clone(),
             login_timeout: Some(config.login_timeout).filter(|time| !time.is_zero()),
-            logins: Mutex::new(Logins::new(config.login_failures, config.login_failures_per_address)),
+            logins: Mutex::new(LoginFailures::new(config.login_failures, config.login_failures_per_address)),
             registrations: Mutex::new(Allowance::new(config.registrations_per_address)),
             hashing: Mutex::new(Shares::new(places(config))),
             complaints: Mutex::default(),

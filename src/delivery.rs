@@ -138,11 +138,11 @@ pub enum LaneItem {
 }
 
 /// Work on a user's stored messages. Its argument says whether all of them are in the store.
-pub type Work = Box<dyn FnOnce(Mailbox) + Send>;
+pub type Work = Box<dyn FnOnce(MailboxState) + Send>;
 
 /// Where a user's stored messages are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Mailbox {
+pub enum MailboxState {
     /// All of them are in the store.
     Whole,
     /// Some wait on this node, and the store does not accept them now.

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use pool::Again;
 
 use crate::bus::Neighbours;
-use crate::delivery::{Delivery, LaneItem, Mailbox, Origin, messages, settle, settle_full};
+use crate::delivery::{Delivery, LaneItem, MailboxState, Origin, messages, settle, settle_full};
 use crate::metrics::{BatchStage, Hit, SpoolMove};
 use crate::protocol::UserId;
 use crate::routing::quotas::{Admitted, Size};
@@ -275,20 +275,20 @@ impl Backlog {
     }
 
     /// Drains this user's messages, if the store accepts them.
-    fn mailbox(&mut self, user: UserId, services: &Services) -> Mailbox {
+    fn mailbox(&mut self, user: UserId, services: &Services) -> MailboxState {
         if self.spooling.is_some() {
             loop {
                 match self.drain_piece(Part::User(user), services) {
                     Ok(None) => break,
                     Ok(Some(_)) => {}
-                    Err(Stuck) => return Mailbox::InParts,
+                    Err(Stuck) => return MailboxState::InParts,
                 }
             }
         }
         // Returned messages that could not be stored are newer, so they go behind everything in the
         // spool.
         let waits = self.returned.iter().any(|delivery| delivery.to == user);
-        if waits { Mailbox::InParts } else { Mailbox::Whole }
+        if waits { MailboxState::InParts } else { MailboxState::Whole }
     }
 
     /// If it is due, drains the lane's part of the spool: all of it, or at least this number of
@@ -725,7 +725,7 @@ mod tests {
         }
 
         /// The result of a fetch of this user.
-        fn fetch(&mut self, user: i32) -> Mailbox {
+        fn fetch(&mut self, user: i32) -> MailboxState {
             let told = Arc::new(Mutex::new(None));
             let tell = told.clone();
             self.handle(vec![LaneItem::Work(UserId(user), Box::new(move |mailbox| *tell.lock() = Some(mailbox)))]);
@@ -850,12 +850,12 @@ mod tests {
     fn a_fetch_is_preceded_by_what_is_spooled_for_its_user() {
         let (folder, store) = (Folder::new(), Arc::new(Script::default()));
         let mut node = Node::start(&folder, &store, 1, ROOM);
-        assert_eq!(node.fetch(1), Mailbox::Whole);
+        assert_eq!(node.fetch(1), MailboxState::Whole);
         *store.is_away.lock() = true;
         node.send(&[(1, "a"), (2, "b"), (1, "c")]);
-        assert_eq!(node.fetch(1), Mailbox::InParts);
+        assert_eq!(node.fetch(1), MailboxState::InParts);
         *store.is_away.lock() = false;
-        assert_eq!(node.fetch(1), Mailbox::Whole);
+        assert_eq!(node.fetch(1), MailboxState::Whole);
         assert_eq!((node.kept_for(1), node.kept_for(2)), (strings("ac"), vec![]), "the other's waits for its time");
         node.send(&[(1, "d"), (2, "e")]);
         node.work_for(LONG);
@@ -863,9 +863,9 @@ mod tests {
         store.fail_after(0);
         node.handle(vec![message(1, "e"), from(Origin::Returned { late: false, elsewhere: false }, 1, "f")]);
         *node.disk.is_broken.lock() = true;
-        assert_eq!(node.fetch(1), Mailbox::InParts, "it may be stored, and stored again");
+        assert_eq!(node.fetch(1), MailboxState::InParts, "it may be stored, and stored again");
         *node.disk.is_broken.lock() = false;
-        assert_eq!(node.fetch(1), Mailbox::Whole);
+        assert_eq!(node.fetch(1), MailboxState::Whole);
         assert_eq!(node.kept_for(1), strings("acdef"), "and is not");
     }
 
@@ -894,7 +894,7 @@ mod tests {
             node.handle(vec![message(1, "a"), from(Origin::Returned { late: false, elsewhere: false }, 1, "b")]);
             assert_eq!((node.failed(), node.spooled()), (1, 0));
             assert_eq!(node.count("raybox_unstored_messages"), 1);
-            assert_eq!(node.fetch(1), Mailbox::InParts);
+            assert_eq!(node.fetch(1), MailboxState::InParts);
             *store.is_away.lock() = false;
             node.send(&[(1, "c")]);
             assert_eq!(node.kept_for(1), strings("bc"));
@@ -943,7 +943,7 @@ mod tests {
         assert_eq!(node.count(r#"raybox_deliveries_total{path="unknown"}"#), 1);
         node.send(&[(1, "d")]);
         assert_eq!(node.kept_for(1), strings("acd"), "the lane is past the spool");
-        assert_eq!(node.fetch(1), Mailbox::Whole);
+        assert_eq!(node.fetch(1), MailboxState::Whole);
         drop(node);
         let node = Node::start(&folder, &store, 1, ROOM);
         assert_eq!(node.disk.load().aside, 0, "the database may have been put right");
@@ -960,7 +960,7 @@ mod tests {
         assert_eq!(node.disk.load().aside, 0, "perhaps the database refuses everything");
         node.work_for(LONG);
         assert_eq!(node.disk.load().aside, 1);
-        assert_eq!(node.fetch(1), Mailbox::Whole);
+        assert_eq!(node.fetch(1), MailboxState::Whole);
     }
 
     #[test]

@@ -138,10 +138,10 @@ impl Quotas {
         loop {
             let verdict = self.add(known, delivery, *now);
             let may_wait = match verdict {
-                Verdict::Fits => return true,
-                Verdict::Full => return false,
-                Verdict::AskFirst { may_wait } => may_wait,
-                Verdict::AskAgain => false,
+                QuotaVerdict::Fits => return true,
+                QuotaVerdict::Full => return false,
+                QuotaVerdict::AskFirst { may_wait } => may_wait,
+                QuotaVerdict::AskAgain => false,
             };
             match size.filter(|_| !is_asked && known.next_question.is_none_or(|at| at <= *now)) {
                 Some(size) => {
@@ -154,7 +154,7 @@ impl Quotas {
                     let pending: usize = fits.iter().filter(|other| other.to == delivery.to).map(weight).sum();
                     self.note(known, delivery.to, answer.map(|size| size + pending), *now);
                 }
-                None if verdict == Verdict::AskAgain => return false,
+                None if verdict == QuotaVerdict::AskAgain => return false,
                 None if may_wait => {
                     *self.sum(known, delivery.to) += weight(delivery);
                     return true;
@@ -169,18 +169,18 @@ impl Quotas {
         &mut known.sums[at as usize]
     }
 
-    fn add(&self, known: &mut KnownSizes, delivery: &Delivery, now: Instant) -> Verdict {
+    fn add(&self, known: &mut KnownSizes, delivery: &Delivery, now: Instant) -> QuotaVerdict {
         let (holder, bytes) = (delivery.payer_of_mailbox(), weight(delivery));
         if let Some(counted) = known.counted.get_mut(&delivery.to) {
-            return holder.map_or(Verdict::Fits, |holder| counted.take(holder, bytes, now));
+            return holder.map_or(QuotaVerdict::Fits, |holder| counted.take(holder, bytes, now));
         }
         let sum = self.sum(known, delivery.to);
         let uncounted = *sum + bytes;
         if holder.is_some() && uncounted > self.bytes_max / UNCOUNTED {
-            return Verdict::AskFirst { may_wait: uncounted <= self.bytes_max / UNASKED };
+            return QuotaVerdict::AskFirst { may_wait: uncounted <= self.bytes_max / UNASKED };
         }
         *sum = uncounted;
-        Verdict::Fits
+        QuotaVerdict::Fits
     }
 
     fn note(&self, known: &mut KnownSizes, user: UserId, size: Option<usize>, now: Instant) {
@@ -223,17 +223,18 @@ impl Counted {
         self.ask_at = now + self.pause;
     }
 
-    fn take(&mut self, holder: Holder, bytes: usize, now: Instant) -> Verdict {
+    fn take(&mut self, holder: Holder, bytes: usize, now: Instant) -> QuotaVerdict {
         if self.shares.free() > 0 && self.shares.take(holder, bytes) {
             self.put_in += bytes;
-            return Verdict::Fits;
+            return QuotaVerdict::Fits;
         }
-        if self.ask_at <= now { Verdict::AskAgain } else { Verdict::Full }
+        if self.ask_at <= now { QuotaVerdict::AskAgain } else { QuotaVerdict::Full }
     }
 }
 
+/// Whether a message may be put into a mailbox.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Verdict {
+enum QuotaVerdict {
     Fits,
     Full,
     /// The size should be queried first, unless that can wait a little longer.

@@ -14,7 +14,7 @@ use crate::config::Paced;
 use crate::delivery::ClientLink;
 use crate::metrics::Login;
 use crate::protocol::{self, Id};
-use crate::session::password::Client;
+use crate::session::password::ClientKind;
 use crate::session::{Job, Outcome};
 
 /// The ways of a job. Any loop asks.
@@ -99,8 +99,8 @@ impl Dispatch {
 /// must be paced. That is recognized by the form of the password that this login sends or that was
 /// used with the account before, because the client's automatic relogin sends the other form. A
 /// connection that reads lines is never paced.
-pub(super) fn begin_pace(paced: Paced, client: Client, link: &ClientLink) {
-    if paced == Paced::Auto && client == Client::Usual {
+pub(super) fn begin_pace(paced: Paced, client: ClientKind, link: &ClientLink) {
+    if paced == Paced::Auto && client == ClientKind::Usual {
         link.use_pace();
     }
 }

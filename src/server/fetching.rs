@@ -11,7 +11,7 @@ use crate::admission::Holder;
 use crate::admission::fetches::Fetches;
 use crate::admission::requests::{Kind, Requests};
 use crate::config::Config;
-use crate::delivery::{ClientLink, Mailbox, Posted};
+use crate::delivery::{ClientLink, MailboxState, Posted};
 use crate::protocol::{self, UserId};
 use crate::routing::mailboxes::Mailboxes;
 use crate::routing::router::Router;
@@ -99,7 +99,7 @@ impl Fetching {
         let Some(place) = place(&self.requests, fetcher.holder, &self.jobs.services.metrics) else { return };
         let (link, jobs, requests) = (fetcher.link.clone(), self.jobs.clone(), self.requests.clone());
         let work = Box::new(move |mailbox| match mailbox {
-            Mailbox::Whole => requests.submit(Kind::Short, place, move || {
+            MailboxState::Whole => requests.submit(Kind::Short, place, move || {
                 // A closed connection has released the mailbox.
                 if !link.is_sealed() {
                     let job = if link.is_paced() { Job::FetchFrame { user } } else { Job::Fetch { user } };
@@ -107,7 +107,7 @@ impl Fetching {
                 }
             }),
             // A part of the stored messages would not be in the order sent.
-            Mailbox::InParts => answer.send(Outcome::Refused(protocol::BUSY.into())),
+            MailboxState::InParts => answer.send(Outcome::Refused(protocol::BUSY.into())),
         });
         self.router.submit(user, work);
     }

@@ -8,7 +8,7 @@ use pool::{Workers, WorkersWatch};
 
 use super::answer::Answer;
 use super::jobs::Jobs;
-use crate::admission::{Admission, Pace, Source, Turns};
+use crate::admission::{Admission, JobDuration, Source, Turns};
 use crate::delivery::ClientLink;
 use crate::protocol;
 use crate::session::{Job, Outcome};
@@ -20,7 +20,7 @@ pub(super) struct Hashing {
     /// Passwords waiting to be hashed, one queue per address, served round-robin. A leaf lock.
     turns: Arc<Mutex<Turns<Source, Work>>>,
     /// The recent duration of hashing.
-    pace: Arc<Pace>,
+    pace: Arc<JobDuration>,
 }
 
 /// A password to be hashed, and the work that follows.
@@ -30,7 +30,7 @@ impl Hashing {
     /// By these hashers, of which there are so many.
     pub(super) fn new(hashers: Workers, count: usize) -> Hashing {
         let queue = hashers.watch();
-        Hashing { hashers, queue, turns: Arc::default(), pace: Arc::new(Pace::new(count)) }
+        Hashing { hashers, queue, turns: Arc::default(), pace: Arc::new(JobDuration::new(count)) }
     }
 
     /// Has a job done that hashes a password for a client who comes from there, and calls `note`

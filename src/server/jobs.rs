@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 pub use self::directory::{Directory, Limits};
-pub use self::logins::Logins;
+pub use self::logins::LoginJobs;
 pub use self::mail::Mail;
 use crate::metrics::Login;
 use crate::protocol;
@@ -22,7 +22,7 @@ pub struct Jobs {
     /// The parts that messages pass.
     pub services: Arc<Services>,
     /// Logins and registrations.
-    pub logins: Logins,
+    pub logins: LoginJobs,
     /// Friends and groups.
     pub directory: Directory,
     /// Stored messages.

@@ -11,7 +11,7 @@ use super::dispatch::Dispatch;
 use super::error::StartError;
 use super::fetching::Fetching;
 use super::hashing::Hashing;
-use super::jobs::{Directory, Jobs, Limits, Logins, Mail};
+use super::jobs::{Directory, Jobs, Limits, LoginJobs, Mail};
 use crate::admission::requests::Requests;
 use crate::admission::{self, Admission};
 use crate::base::threads::Threads;
@@ -103,7 +103,7 @@ fn jobs(config: &Config, services: &Arc<Services>, upgrader: Option<Workers>) ->
     let Services { store, bus, clock, .. } = &**services;
     let limits = Limits { search_results_max: config.search_results_max, group_members_max: config.group_members_max };
     Ok(Arc::new(Jobs {
-        logins: Logins::new(store.accounts.clone(), bus.clone(), clock.clone(), passwords, upgrader),
+        logins: LoginJobs::new(store.accounts.clone(), bus.clone(), clock.clone(), passwords, upgrader),
         directory: Directory::new(services.clone(), limits),
         mail: Mail::new(services.clone(), config.fetch_bytes_max),
         services: services.clone(),

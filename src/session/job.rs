@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 #[cfg(doc)]
 use super::Effect;
-use super::password::Client;
+use super::password::ClientKind;
 use crate::protocol::{GroupId, Id, UserId};
 use crate::store::{FriendNames, MessageId, UserState};
 
@@ -48,7 +48,7 @@ pub enum Job {
 #[derive(Debug)]
 pub enum Outcome {
     /// Of [`Job::CheckPassword`]: the account's kind of client if the password is right.
-    Password(Option<Client>),
+    Password(Option<ClientKind>),
     /// Of [`Effect::Join`]: messages arrive, or it is known that they cannot for now.
     Placed,
     /// Of [`Effect::Show`] and [`Effect::DetachAndShow`]: the state is written, or overtaken, or

@@ -34,7 +34,7 @@ use parking_lot::Mutex;
 mod form;
 mod memory;
 
-pub use form::Client;
+pub use form::ClientKind;
 use form::{canonical, mark, marked_by};
 use memory::{Memory, RememberedPassword, Tag};
 
@@ -58,14 +58,14 @@ pub struct Passwords {
 
 /// The result of [`Passwords::verify`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Verdict {
+pub enum PasswordVerdict {
     /// An unknown user, or a wrong password.
     Wrong,
     /// The right password.
     Right {
         /// The kind of client that uses the account: the usual one if the password ever came in its
         /// form, as far as is known.
-        client: Client,
+        client: ClientKind,
         /// The stored value should be replaced, see [`Passwords::upgraded`].
         upgrade: Option<Upgrade>,
     },
@@ -117,10 +117,10 @@ impl Passwords {
     ///
     /// If the random source or argon2 fails; another password would not help.
     pub fn hash(&self, password: &str) -> Result<String, PasswordError> {
-        self.hash_for(password, Client::of(password))
+        self.hash_for(password, ClientKind::of(password))
     }
 
-    fn hash_for(&self, password: &str, client: Client) -> Result<String, PasswordError> {
+    fn hash_for(&self, password: &str, client: ClientKind) -> Result<String, PasswordError> {
         let hash = self.argon2.hash_password(canonical(password).as_bytes()).map_err(PasswordError::Hash)?;
         marked(hash, client)
     }
@@ -128,8 +128,8 @@ impl Passwords {
     /// Checks `password` against the stored value, `None` for an unknown user. For jobs only.
     ///
     /// If [`is_malformed`] says that the stored value cannot be parsed, the result is
-    /// [`Verdict::Wrong`]; the caller should log it.
-    pub fn verify(&self, stored: Option<&str>, password: &str) -> Verdict {
+    /// [`PasswordVerdict::Wrong`]; the caller should log it.
+    pub fn verify(&self, stored: Option<&str>, password: &str) -> PasswordVerdict {
         let form = canonical(password);
         let (verdict, computed) = match stored {
             Some(phc) if claims_phc(phc) => match parse(phc) {
@@ -140,38 +140,38 @@ impl Passwords {
             None => (None, 0),
         };
         verdict.unwrap_or_else(|| {
-            let both_forms = Client::of(password) == Client::Other && self.has_older.load(Ordering::Relaxed);
+            let both_forms = ClientKind::of(password) == ClientKind::Other && self.has_older.load(Ordering::Relaxed);
             (computed..1 + u32::from(both_forms)).for_each(|_| self.take_time(password));
-            Verdict::Wrong
+            PasswordVerdict::Wrong
         })
     }
 
-    fn verify_plain(&self, stored: &str, password: &str, form: &str) -> Option<Verdict> {
-        let client = Client::of(stored).or(Client::of(password));
-        let right = Verdict::Right { client, upgrade: Some(Upgrade::Hash) };
+    fn verify_plain(&self, stored: &str, password: &str, form: &str) -> Option<PasswordVerdict> {
+        let client = ClientKind::of(stored).or(ClientKind::of(password));
+        let right = PasswordVerdict::Right { client, upgrade: Some(Upgrade::Hash) };
         self.is_same(&canonical(stored), form).then_some(right)
     }
 
     /// The verdict if the password is right, and the number of computations.
-    fn verify_hash(&self, hash: &PasswordHash, password: &str, form: &str) -> (Option<Verdict>, u32) {
+    fn verify_hash(&self, hash: &PasswordHash, password: &str, form: &str) -> (Option<PasswordVerdict>, u32) {
         let is_right = |text: &str| {
             let result = self.compute(|| self.argon2.verify_password(text.as_bytes(), hash));
             (result.is_ok(), u32::from(matches!(result, Ok(()) | Err(password_hash::Error::PasswordInvalid))))
         };
-        let sent_by = Client::of(password);
+        let sent_by = ClientKind::of(password);
         if let Some(client) = marked_by(hash) {
-            let upgrade = (client != sent_by && sent_by == Client::Usual).then_some(Upgrade::Mark);
+            let upgrade = (client != sent_by && sent_by == ClientKind::Usual).then_some(Upgrade::Mark);
             let (right, computed) = is_right(form);
-            return (right.then_some(Verdict::Right { client: client.or(sent_by), upgrade }), computed);
+            return (right.then_some(PasswordVerdict::Right { client: client.or(sent_by), upgrade }), computed);
         }
         self.has_older.store(true, Ordering::Relaxed);
-        let upgrade = if sent_by == Client::Usual { Upgrade::Mark } else { Upgrade::Rehash };
+        let upgrade = if sent_by == ClientKind::Usual { Upgrade::Mark } else { Upgrade::Rehash };
         let (right, computed) = is_right(password);
-        if right || sent_by == Client::Usual {
-            return (right.then_some(Verdict::Right { client: sent_by, upgrade: Some(upgrade) }), computed);
+        if right || sent_by == ClientKind::Usual {
+            return (right.then_some(PasswordVerdict::Right { client: sent_by, upgrade: Some(upgrade) }), computed);
         }
         let (right, again) = is_right(form);
-        let verdict = Verdict::Right { client: Client::Usual, upgrade: Some(Upgrade::Mark) };
+        let verdict = PasswordVerdict::Right { client: ClientKind::Usual, upgrade: Some(Upgrade::Mark) };
         (right.then_some(verdict), computed + again)
     }
 
@@ -182,13 +182,13 @@ impl Passwords {
     pub fn upgraded(&self, stored: &str, password: &str, upgrade: Upgrade) -> Result<String, PasswordError> {
         let invalid = || PasswordError::Hash(password_hash::Error::EncodingInvalid);
         match upgrade {
-            Upgrade::Hash => self.hash_for(password, Client::of(stored).or(Client::of(password))),
-            Upgrade::Mark => marked(parse(stored).ok_or_else(invalid)?, Client::Usual),
+            Upgrade::Hash => self.hash_for(password, ClientKind::of(stored).or(ClientKind::of(password))),
+            Upgrade::Mark => marked(parse(stored).ok_or_else(invalid)?, ClientKind::Usual),
             Upgrade::Rehash => {
                 // With the same salt, so that other nodes see the same password, see [`Stamp`].
                 let salt = parse(stored).and_then(|hash| hash.salt).ok_or_else(invalid)?;
                 let hash = self.argon2.hash_password_with_salt(canonical(password).as_bytes(), &salt);
-                marked(hash.map_err(PasswordError::Hash)?, Client::of(password))
+                marked(hash.map_err(PasswordError::Hash)?, ClientKind::of(password))
             }
         }
     }
@@ -204,7 +204,7 @@ impl Passwords {
 
     /// Remembers that `password` was verified as `user`'s at the time `now`, against the stored
     /// value with this stamp.
-    pub fn remember(&self, user: UserId, password: &str, client: Client, stamp: Stamp, now: Instant) {
+    pub fn remember(&self, user: UserId, password: &str, client: ClientKind, stamp: Stamp, now: Instant) {
         if !self.remember_for.is_zero() {
             let hash: [u8; 32] = self.tag_of(user, password).finalize().into_bytes().into();
             let (tag, _) = hash.split_first_chunk::<{ size_of::<Tag>() }>().expect("it is longer");
@@ -214,10 +214,10 @@ impl Passwords {
 
     /// If `password`, in either form, is remembered as `user`'s: the account's kind of client, and
     /// the stamp. Takes about a microsecond and never waits, so a loop may call it.
-    pub fn recognises(&self, user: UserId, password: &str, now: Instant) -> Option<(Client, Stamp)> {
+    pub fn recognises(&self, user: UserId, password: &str, now: Instant) -> Option<(ClientKind, Stamp)> {
         let known = self.memory.lock().get(user, now, self.remember_for)?;
         self.tag_of(user, password).verify_truncated_left(&known.tag).ok()?;
-        let client = Client::of(password);
+        let client = ClientKind::of(password);
         if client.or(known.client) != known.client
             && let Some(known) = self.memory.lock().get_mut(user)
         {
@@ -295,7 +295,7 @@ fn parse(phc: &str) -> Option<PasswordHash> {
 }
 
 /// The PHC string of a hash over the canonical form.
-fn marked(hash: PasswordHash, client: Client) -> Result<String, PasswordError> {
+fn marked(hash: PasswordHash, client: ClientKind) -> Result<String, PasswordError> {
     match mark(hash, client) {
         Some(hash) => Ok(hash.to_string()),
         None => Err(PasswordError::Hash(password_hash::Error::ParamsInvalid)),
@@ -358,12 +358,12 @@ mod tests {
         passwords.argon2.hash_password(sent.as_bytes()).unwrap().to_string()
     }
 
-    fn right(client: Client, upgrade: Option<Upgrade>) -> Verdict {
-        Verdict::Right { client, upgrade }
+    fn right(client: ClientKind, upgrade: Option<Upgrade>) -> PasswordVerdict {
+        PasswordVerdict::Right { client, upgrade }
     }
 
     /// The result of a check, and the number of computations.
-    fn cost(passwords: &Passwords, stored: Option<&str>, password: &str) -> (Verdict, usize) {
+    fn cost(passwords: &Passwords, stored: Option<&str>, password: &str) -> (PasswordVerdict, usize) {
         let before = passwords.computations.load(Ordering::Relaxed);
         let verdict = passwords.verify(stored, password);
         (verdict, passwords.computations.load(Ordering::Relaxed) - before)
@@ -375,18 +375,18 @@ mod tests {
         for password in ["secret", "", "pässwörd 🔑", "nul\0inside", &"x".repeat(65536), &DIGITS.to_uppercase()] {
             let stored = passwords.hash(password).unwrap();
             assert!(stored.starts_with("$argon2id$v=19$m=8,t=1,p=1,keyid=dGV4dA$"), "{stored}");
-            assert_eq!(cost(&passwords, Some(&stored), password), (right(Client::Other, None), 1));
-            let usual = right(Client::Usual, Some(Upgrade::Mark));
+            assert_eq!(cost(&passwords, Some(&stored), password), (right(ClientKind::Other, None), 1));
+            let usual = right(ClientKind::Usual, Some(Upgrade::Mark));
             assert_eq!(cost(&passwords, Some(&stored), &canonical(password)), (usual, 1));
-            assert_eq!(cost(&passwords, Some(&stored), "other"), (Verdict::Wrong, 1));
+            assert_eq!(cost(&passwords, Some(&stored), "other"), (PasswordVerdict::Wrong, 1));
         }
         let stored = passwords.hash(DIGITS).unwrap();
         assert!(stored.starts_with("$argon2id$v=19$m=8,t=1,p=1,keyid=aGV4$"), "{stored}");
         for form in [DIGITS, "secret"] {
-            assert_eq!(cost(&passwords, Some(&stored), form), (right(Client::Usual, None), 1), "{form}");
+            assert_eq!(cost(&passwords, Some(&stored), form), (right(ClientKind::Usual, None), 1), "{form}");
         }
         for wrong in ["Secret", OTHER, &DIGITS.to_uppercase(), &DIGITS[1..], ""] {
-            assert_eq!(cost(&passwords, Some(&stored), wrong), (Verdict::Wrong, 1), "{wrong}");
+            assert_eq!(cost(&passwords, Some(&stored), wrong), (PasswordVerdict::Wrong, 1), "{wrong}");
         }
     }
 
@@ -394,9 +394,9 @@ mod tests {
     fn older_hashes_verify_in_both_forms_and_are_upgraded_under_the_same_stamp() {
         let passwords = cheap();
         for (sent_then, sent, client, upgrade, computations) in [
-            (DIGITS, DIGITS, Client::Usual, Upgrade::Mark, 1),
-            (DIGITS, "secret", Client::Usual, Upgrade::Mark, 2),
-            ("secret", "secret", Client::Other, Upgrade::Rehash, 1),
+            (DIGITS, DIGITS, ClientKind::Usual, Upgrade::Mark, 1),
+            (DIGITS, "secret", ClientKind::Usual, Upgrade::Mark, 2),
+            ("secret", "secret", ClientKind::Other, Upgrade::Rehash, 1),
         ] {
             let stored = older(&passwords, sent_then);
             let found = (right(client, Some(upgrade)), computations);
@@ -405,7 +405,7 @@ mod tests {
             assert!(!is_malformed(&upgraded) && upgraded.len() <= 255, "{upgraded}");
             assert_eq!(passwords.stamp(&upgraded), passwords.stamp(&stored), "others see that it is the same");
             for form in [DIGITS, "secret"] {
-                let known = Client::of(form).or(client);
+                let known = ClientKind::of(form).or(client);
                 let mark = (known != client).then_some(Upgrade::Mark);
                 assert_eq!(cost(&passwords, Some(&upgraded), form), (right(known, mark), 1));
             }
@@ -422,7 +422,7 @@ mod tests {
         let stored = passwords.hash("secret").unwrap();
         let upgraded = passwords.upgraded(&stored, DIGITS, Upgrade::Mark).unwrap();
         assert_eq!(upgraded, stored.replace("keyid=dGV4dA", "keyid=aGV4"));
-        assert_eq!(passwords.verify(Some(&upgraded), "secret"), right(Client::Usual, None));
+        assert_eq!(passwords.verify(Some(&upgraded), "secret"), right(ClientKind::Usual, None));
     }
 
     #[test]
@@ -438,30 +438,30 @@ mod tests {
     #[test]
     fn a_hash_of_another_cost_verifies() {
         let stored = Passwords::new(16, 2, 2, HOUR).unwrap().hash("secret").unwrap();
-        assert_eq!(cheap().verify(Some(&stored), "secret"), right(Client::Other, None));
-        assert_eq!(cheap().verify(Some(&stored), "Secret"), Verdict::Wrong);
+        assert_eq!(cheap().verify(Some(&stored), "secret"), right(ClientKind::Other, None));
+        assert_eq!(cheap().verify(Some(&stored), "Secret"), PasswordVerdict::Wrong);
     }
 
     #[test]
     fn plain_text_is_accepted_in_both_forms_and_asks_for_an_upgrade() {
         let passwords = cheap();
         for plain in ["", "$", "$2b$12$abc", "naïve", &DIGITS.to_uppercase()] {
-            assert_eq!(passwords.verify(Some(plain), plain), right(Client::Other, Some(Upgrade::Hash)));
-            assert_eq!(passwords.verify(Some(plain), &canonical(plain)), right(Client::Usual, Some(Upgrade::Hash)));
-            assert_eq!(passwords.verify(Some(plain), "other"), Verdict::Wrong);
+            assert_eq!(passwords.verify(Some(plain), plain), right(ClientKind::Other, Some(Upgrade::Hash)));
+            assert_eq!(passwords.verify(Some(plain), &canonical(plain)), right(ClientKind::Usual, Some(Upgrade::Hash)));
+            assert_eq!(passwords.verify(Some(plain), "other"), PasswordVerdict::Wrong);
         }
         for form in [DIGITS, "secret"] {
-            assert_eq!(passwords.verify(Some(DIGITS), form), right(Client::Usual, Some(Upgrade::Hash)));
+            assert_eq!(passwords.verify(Some(DIGITS), form), right(ClientKind::Usual, Some(Upgrade::Hash)));
             let upgraded = passwords.upgraded(DIGITS, form, Upgrade::Hash).unwrap();
-            assert_eq!(passwords.verify(Some(&upgraded), "secret"), right(Client::Usual, None));
+            assert_eq!(passwords.verify(Some(&upgraded), "secret"), right(ClientKind::Usual, None));
         }
-        assert_eq!(passwords.verify(Some(DIGITS), &DIGITS[..55]), Verdict::Wrong);
+        assert_eq!(passwords.verify(Some(DIGITS), &DIGITS[..55]), PasswordVerdict::Wrong);
     }
 
     #[test]
     fn an_unknown_user_is_wrong() {
-        assert_eq!(cheap().verify(None, "secret"), Verdict::Wrong);
-        assert_eq!(cheap().verify(None, ""), Verdict::Wrong);
+        assert_eq!(cheap().verify(None, "secret"), PasswordVerdict::Wrong);
+        assert_eq!(cheap().verify(None, ""), PasswordVerdict::Wrong);
     }
 
     #[test]
@@ -477,8 +477,8 @@ mod tests {
         malformed.push(good[..good.rfind('$').unwrap()].to_owned());
         for stored in &malformed {
             assert!(is_malformed(stored), "{stored}");
-            assert_eq!(passwords.verify(Some(stored), "secret"), Verdict::Wrong, "{stored}");
-            assert_eq!(passwords.verify(Some(stored), stored), Verdict::Wrong, "{stored}");
+            assert_eq!(passwords.verify(Some(stored), "secret"), PasswordVerdict::Wrong, "{stored}");
+            assert_eq!(passwords.verify(Some(stored), stored), PasswordVerdict::Wrong, "{stored}");
         }
         assert!(!is_malformed(&good) && !is_malformed(DIGITS));
     }
@@ -488,7 +488,7 @@ mod tests {
         let passwords = cheap();
         let good = passwords.hash("secret").unwrap();
         for end in "$argon2".len()..good.len() {
-            assert_eq!(passwords.verify(Some(&good[..end]), "secret"), Verdict::Wrong, "{end}");
+            assert_eq!(passwords.verify(Some(&good[..end]), "secret"), PasswordVerdict::Wrong, "{end}");
         }
     }
 
@@ -500,14 +500,18 @@ mod tests {
         let all = [Some(stored.as_str()), None, Some(DIGITS), Some("$argon2id$broken")];
         for (wrong, computations) in [("wrong", 1), (OTHER, 1)] {
             for stored in all {
-                assert_eq!(cost(&passwords, stored, wrong), (Verdict::Wrong, computations), "{stored:?} {wrong}");
+                assert_eq!(
+                    cost(&passwords, stored, wrong),
+                    (PasswordVerdict::Wrong, computations),
+                    "{stored:?} {wrong}"
+                );
             }
         }
         for (wrong, computations) in [("wrong", 2), (OTHER, 1)] {
-            assert_eq!(cost(&passwords, Some(&older), wrong), (Verdict::Wrong, computations));
+            assert_eq!(cost(&passwords, Some(&older), wrong), (PasswordVerdict::Wrong, computations));
             for stored in all {
                 let cost = cost(&passwords, stored, wrong);
-                assert_eq!(cost, (Verdict::Wrong, computations), "with older hashes: {stored:?} {wrong}");
+                assert_eq!(cost, (PasswordVerdict::Wrong, computations), "with older hashes: {stored:?} {wrong}");
             }
         }
     }
@@ -526,11 +530,11 @@ mod tests {
         let (user, stamp) = (UserId(7), passwords.stamp("stored"));
         let knows = |user, password, now| passwords.recognises(user, password, now).is_some();
         assert!(!knows(user, "secret", start) && !passwords.remembers(user, start));
-        passwords.remember(user, "secret", Client::Other, stamp, start);
+        passwords.remember(user, "secret", ClientKind::Other, stamp, start);
         assert!(passwords.remembers(user, start) && !passwords.remembers(UserId(8), start));
-        assert_eq!(passwords.recognises(user, "secret", start), Some((Client::Other, stamp)));
-        assert_eq!(passwords.recognises(user, DIGITS, start), Some((Client::Usual, stamp)));
-        assert_eq!(passwords.recognises(user, "secret", start), Some((Client::Usual, stamp)), "it was used since");
+        assert_eq!(passwords.recognises(user, "secret", start), Some((ClientKind::Other, stamp)));
+        assert_eq!(passwords.recognises(user, DIGITS, start), Some((ClientKind::Usual, stamp)));
+        assert_eq!(passwords.recognises(user, "secret", start), Some((ClientKind::Usual, stamp)), "it was used since");
         for wrong in ["Secret", OTHER, &DIGITS[1..]] {
             assert!(!knows(user, wrong, start), "{wrong}");
         }
@@ -543,11 +547,11 @@ mod tests {
     fn what_is_remembered_follows_the_stored_value_and_can_be_forgotten() {
         let (passwords, now, user) = (cheap(), Instant::now(), UserId(7));
         let stamps = ["old", "new", "other"].map(|stored| passwords.stamp(stored));
-        passwords.remember(user, DIGITS, Client::Usual, stamps[0], now);
+        passwords.remember(user, DIGITS, ClientKind::Usual, stamps[0], now);
         passwords.restamp(user, stamps[2], stamps[1]);
-        assert_eq!(passwords.recognises(user, "secret", now), Some((Client::Usual, stamps[0])));
+        assert_eq!(passwords.recognises(user, "secret", now), Some((ClientKind::Usual, stamps[0])));
         passwords.restamp(user, stamps[0], stamps[1]);
-        assert_eq!(passwords.recognises(user, "secret", now), Some((Client::Usual, stamps[1])));
+        assert_eq!(passwords.recognises(user, "secret", now), Some((ClientKind::Usual, stamps[1])));
         passwords.forget(user);
         assert_eq!(passwords.recognises(user, "secret", now), None);
     }
@@ -556,8 +560,8 @@ mod tests {
     fn a_new_password_replaces_the_remembered_one() {
         let (passwords, now) = (cheap(), Instant::now());
         let stamp = passwords.stamp("stored");
-        passwords.remember(UserId(7), "old", Client::Other, stamp, now);
-        passwords.remember(UserId(7), "new", Client::Other, stamp, now);
+        passwords.remember(UserId(7), "old", ClientKind::Other, stamp, now);
+        passwords.remember(UserId(7), "new", ClientKind::Other, stamp, now);
         assert_eq!(passwords.recognises(UserId(7), "old", now), None);
         assert!(passwords.recognises(UserId(7), "new", now).is_some());
     }
@@ -565,7 +569,7 @@ mod tests {
     #[test]
     fn zero_remembers_nothing() {
         let (passwords, now) = (Passwords::new(8, 1, 1, Duration::ZERO).unwrap(), Instant::now());
-        passwords.remember(UserId(7), "secret", Client::Other, passwords.stamp("stored"), now);
+        passwords.remember(UserId(7), "secret", ClientKind::Other, passwords.stamp("stored"), now);
         assert_eq!(passwords.recognises(UserId(7), "secret", now), None);
         assert_eq!(passwords.memory.lock().len(), 0);
     }

@@ -9,7 +9,7 @@ use crate::protocol::{
     ACK, BAD_REQUEST, BUSY, GroupId, HAD_ENOUGH, Id, LOGIN_FIRST, NO_METHOD, NOT_A_MEMBER, NOT_KEPT, NOT_YOU,
     SLOW_DOWN, WRONG_LOGIN,
 };
-use crate::session::password::Client;
+use crate::session::password::ClientKind;
 use crate::store::{FriendNames, MessageId};
 
 /// Knows the members of group 1 (users 1 and 2) and the password "known" of user 1.
@@ -320,7 +320,7 @@ fn a_login_is_answered_before_messages_can_come() {
     assert_eq!(session.outcome(Outcome::Password(None)), reply(WRONG_LOGIN));
     assert_eq!(session.frame(login), [Effect::Submit(check)]);
     let granted = [Effect::Reply(ACK.into()), Effect::Attach(UserId(3))];
-    assert_eq!(session.outcome(Outcome::Password(Some(Client::Other))), granted);
+    assert_eq!(session.outcome(Outcome::Password(Some(ClientKind::Other))), granted);
     let nobody = Job::CheckPassword { id: Id(4_294_967_299), password: "p".into() };
     let out_of_range = r#"{"msgType":1,"USERID":4294967299,"password":"p"}"#;
     assert_eq!(session.frame(out_of_range), [Effect::Submit(nobody)]);
@@ -511,7 +511,7 @@ fn a_login_is_answered_when_the_other_nodes_know_of_it() {
         let asked = tester.frame(r#"{"msgType":1,"USERID":4,"password":"p"}"#);
         let job = Job::CheckPassword { id: Id(user.0.into()), password: "p".into() };
         assert_eq!(asked, [Effect::Submit(job)]);
-        assert_eq!(tester.outcome(Outcome::Password(Some(Client::Other))), [Effect::Join(user)]);
+        assert_eq!(tester.outcome(Outcome::Password(Some(ClientKind::Other))), [Effect::Join(user)]);
         assert_eq!(tester.later(Input::Frame(PING.as_bytes())), []);
         tester
     };
@@ -796,7 +796,7 @@ impl World {
 
     fn outcome(job: Job) -> Outcome {
         match job {
-            Job::CheckPassword { .. } => Outcome::Password(Some(Client::Other)),
+            Job::CheckPassword { .. } => Outcome::Password(Some(ClientKind::Other)),
             Job::AddFriends { .. } => Outcome::Friends(Some(FriendNames { a: "a".into(), b: "b".into() })),
             Job::Members { .. } => Outcome::Members([UserId(1), UserId(2)].into()),
             Job::Fetch { .. } => Outcome::Messages { reply: "r".into(), ids: vec![MessageId(1)] },

@@ -1,4 +1,4 @@
-//! [`Logins`]: registering users, checking their passwords, and upgrading stored passwords.
+//! [`LoginJobs`]: registering users, checking their passwords, and upgrading stored passwords.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -13,11 +13,11 @@ use crate::bus::Bus;
 use crate::protocol::{self, UserId};
 use crate::server::accounts::Accounts;
 use crate::session::Outcome;
-use crate::session::password::{self, Client, Passwords, Upgrade, Verdict};
+use crate::session::password::{self, ClientKind, PasswordVerdict, Passwords, Upgrade};
 use crate::store::{self, Role, StoreError};
 
 /// Registers and checks users.
-pub struct Logins {
+pub struct LoginJobs {
     store: Role<dyn store::Accounts>,
     bus: Arc<dyn Bus>,
     clock: Clock,
@@ -31,7 +31,7 @@ pub struct Logins {
     pub upgrader: Mutex<Option<Workers>>,
 }
 
-impl Logins {
+impl LoginJobs {
     /// Without an `upgrader`, passwords stay as they are stored.
     pub fn new(
         store: Role<dyn store::Accounts>,
@@ -39,13 +39,13 @@ impl Logins {
         clock: Clock,
         passwords: Passwords,
         upgrader: Option<Workers>,
-    ) -> Logins {
+    ) -> LoginJobs {
         let (started, passwords, accounts) = (clock.now(), Arc::new(passwords), Arc::new(Accounts::new()));
-        Logins { store, bus, clock, started, passwords, accounts, upgrader: Mutex::new(upgrader) }
+        LoginJobs { store, bus, clock, started, passwords, accounts, upgrader: Mutex::new(upgrader) }
     }
 
     /// An unknown user takes as long as a wrong password.
-    pub(super) fn check(&self, user: Option<UserId>, password: &str) -> Result<Option<Client>, StoreError> {
+    pub(super) fn check(&self, user: Option<UserId>, password: &str) -> Result<Option<ClientKind>, StoreError> {
         let stored = match user {
             Some(user) => self.store.get()?.credential(user)?,
             None => None,
@@ -53,13 +53,13 @@ impl Logins {
         let verdict = self.passwords.verify(stored.as_deref(), password);
         let (Some(user), Some(stored)) = (user, stored) else { return Ok(None) };
         match verdict {
-            Verdict::Wrong => {
+            PasswordVerdict::Wrong => {
                 if password::is_malformed(&stored) {
                     log::error!("the stored password of user {user} is damaged: nobody can log in as this user");
                 }
                 Ok(None)
             }
-            Verdict::Right { client, upgrade } => {
+            PasswordVerdict::Right { client, upgrade } => {
                 let stamp = self.passwords.stamp(&stored);
                 self.passwords.remember(user, password, client, stamp, self.clock.now());
                 self.accounts.verified(user, stamp);
@@ -111,7 +111,8 @@ impl Logins {
                         // password is right for that hash too, the account is the same; if not, the
                         // stamp stays, and the change is noticed.
                         let is_same = |now: &String| {
-                            *now == hash || matches!(passwords.verify(Some(now), &password), Verdict::Right { .. })
+                            *now == hash
+                                || matches!(passwords.verify(Some(now), &password), PasswordVerdict::Right { .. })
                         };
                         if let Some(now) = now.filter(is_same) {
                             let (from, to) = (passwords.stamp(&stored), passwords.stamp(&now));

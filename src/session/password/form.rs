@@ -13,22 +13,22 @@ use sha2::{Digest, Sha224};
 
 /// The kind of client that uses an account, judged by the form of its password.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Client {
+pub enum ClientKind {
     /// The usual one: only this client sends the SHA-224 in hexadecimal digits.
     Usual,
     /// Any other.
     Other,
 }
 
-impl Client {
+impl ClientKind {
     /// The kind that sends a password in this form.
-    pub(super) fn of(password: &str) -> Client {
-        if is_digest(password) { Client::Usual } else { Client::Other }
+    pub(super) fn of(password: &str) -> ClientKind {
+        if is_digest(password) { ClientKind::Usual } else { ClientKind::Other }
     }
 
     /// The usual one if either is.
-    pub(super) fn or(self, other: Client) -> Client {
-        if self == Client::Usual { self } else { other }
+    pub(super) fn or(self, other: ClientKind) -> ClientKind {
+        if self == ClientKind::Usual { self } else { other }
     }
 
     /// The mark of a hash over the canonical form: argon2's `keyid`, which is not part of the
@@ -36,8 +36,8 @@ impl Client {
     /// form.
     fn mark(self) -> &'static str {
         match self {
-            Client::Usual => "hex",
-            Client::Other => "text",
+            ClientKind::Usual => "hex",
+            ClientKind::Other => "text",
         }
     }
 }
@@ -62,13 +62,13 @@ fn is_digest(password: &str) -> bool {
 
 /// The mark of a hash over the canonical form; `None` for an older hash, which is over the password
 /// as sent.
-pub(super) fn marked_by(hash: &PasswordHash) -> Option<Client> {
+pub(super) fn marked_by(hash: &PasswordHash) -> Option<ClientKind> {
     let keyid: KeyId = hash.params.get_str("keyid")?.parse().ok()?;
-    [Client::Usual, Client::Other].into_iter().find(|client| client.mark().as_bytes() == keyid.as_bytes())
+    [ClientKind::Usual, ClientKind::Other].into_iter().find(|client| client.mark().as_bytes() == keyid.as_bytes())
 }
 
 /// The same hash with this mark; `None` if it does not fit, which is impossible.
-pub(super) fn mark(mut hash: PasswordHash, client: Client) -> Option<PasswordHash> {
+pub(super) fn mark(mut hash: PasswordHash, client: ClientKind) -> Option<PasswordHash> {
     let mut params = argon2::password_hash::phc::ParamsString::new();
     for (name, value) in hash.params.iter().filter(|(name, _)| name.as_str() != "keyid") {
         params.add_str(name, value).ok()?;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rustc_hash::FxBuildHasher;
 
-use super::{Client, Stamp};
+use super::{ClientKind, Stamp};
 use crate::base::recent::Recent;
 use crate::protocol::UserId;
 
@@ -22,7 +22,7 @@ pub(super) struct RememberedPassword {
     pub(super) tag: Tag,
     /// The stamp of the stored value when it was verified.
     pub(super) stamp: Stamp,
-    pub(super) client: Client,
+    pub(super) client: ClientKind,
 }
 
 /// Half of a hash: 128 bits cannot be guessed by chance either, and there is one for every user.
@@ -75,7 +75,7 @@ mod tests {
     const HOUR: Duration = Duration::from_secs(3600);
 
     fn known(tag: u8) -> RememberedPassword {
-        RememberedPassword { tag: [tag; 16], stamp: Stamp(0), client: Client::Other }
+        RememberedPassword { tag: [tag; 16], stamp: Stamp(0), client: ClientKind::Other }
     }
 
     #[test]

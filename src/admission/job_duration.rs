@@ -1,19 +1,20 @@
-//! [`Pace`]: how long a client should wait that was refused because of a full queue.
+//! [`JobDuration`]: the recent duration of jobs. It tells how long a client should wait that was
+//! refused because of a full queue.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// The recent duration of jobs of one kind. Any thread may call it.
 #[derive(Debug)]
-pub struct Pace {
+pub struct JobDuration {
     threads: usize,
     mean_micros: AtomicU64,
 }
 
-impl Pace {
+impl JobDuration {
     /// For jobs that this number of threads run.
-    pub fn new(threads: usize) -> Pace {
-        Pace { threads, mean_micros: AtomicU64::new(0) }
+    pub fn new(threads: usize) -> JobDuration {
+        JobDuration { threads, mean_micros: AtomicU64::new(0) }
     }
 
     /// Notes the duration of a job.
@@ -44,7 +45,7 @@ mod tests {
 
     #[test]
     fn it_is_the_queue_times_the_mean_by_the_threads() {
-        let pace = Pace::new(2);
+        let pace = JobDuration::new(2);
         assert_eq!(pace.seconds_for(1000), 1, "nothing is known yet");
         (0..100).for_each(|_| pace.note(Duration::from_millis(40)));
         assert_eq!(pace.seconds_for(0), 1);

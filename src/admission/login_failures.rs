@@ -1,4 +1,5 @@
-//! [`Logins`]: how long clients have to wait before the next attempt to log in.
+//! [`LoginFailures`]: recent failed logins, and how long clients have to wait before the next
+//! attempt.
 //!
 //! Failures are counted for each pair of account and address. The first few cause no delay; then
 //! every failure doubles the time until the next attempt. Clients from other addresses do not wait,
@@ -20,7 +21,7 @@ use crate::protocol::Id;
 
 /// Recent failed logins, and logins that are being checked.
 #[derive(Debug)]
-pub struct Logins {
+pub struct LoginFailures {
     free: Limit,
     failures: Recent<(Id, Source), Failures>,
     of_address: Allowance,
@@ -37,11 +38,11 @@ struct Failures {
     at: Instant,
 }
 
-impl Logins {
+impl LoginFailures {
     /// `free` failures of an account from an address without delay, and `an_hour` failures of an
     /// address within an hour.
-    pub fn new(free: Limit, an_hour: Limit) -> Logins {
-        Logins { free, failures: Recent::new(FAILURES_MAX), of_address: Allowance::new(an_hour) }
+    pub fn new(free: Limit, an_hour: Limit) -> LoginFailures {
+        LoginFailures { free, failures: Recent::new(FAILURES_MAX), of_address: Allowance::new(an_hour) }
     }
 
     /// The time that the next attempt has to wait, and the limit that causes it; `None` if it may
@@ -63,7 +64,7 @@ impl Logins {
         }
     }
 
-    /// Begins an attempt; [`Logins::end`] ends it.
+    /// Begins an attempt; [`LoginFailures::end`] ends it.
     pub fn begin(&mut self, id: Id, source: Source, now: Instant) {
         self.of_address.take(source, now);
         if self.free.0.is_some() {
@@ -143,13 +144,13 @@ mod tests {
     const BOB: Id = Id(2);
 
     struct Tester {
-        logins: Logins,
+        logins: LoginFailures,
         now: Instant,
     }
 
     impl Tester {
         fn new(free: u32, an_hour: u32) -> Tester {
-            Tester { logins: Logins::new(Limit(Some(free)), Limit(Some(an_hour))), now: Instant::now() }
+            Tester { logins: LoginFailures::new(Limit(Some(free)), Limit(Some(an_hour))), now: Instant::now() }
         }
 
         /// Makes an attempt that is checked immediately; returns the seconds to wait if it may not
@@ -282,7 +283,7 @@ mod tests {
 
     #[test]
     fn off_is_off() {
-        let (mut logins, now) = (Logins::new(Limit(None), Limit(None)), Instant::now());
+        let (mut logins, now) = (LoginFailures::new(Limit(None), Limit(None)), Instant::now());
         for _ in 0..1000 {
             assert_eq!(logins.wait(ANN, source(1), now), None);
             logins.begin(ANN, source(1), now);
