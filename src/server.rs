@@ -31,7 +31,7 @@ use pool::Workers;
 use self::accounts::Checker;
 pub use self::error::StartError;
 use self::shell::Shell;
-use self::wiring::{Equipment, Shared, settings};
+use self::wiring::{Equipment, ServerParts, settings};
 use crate::base::clock::Clock;
 use crate::base::threads::SystemThreads;
 use crate::bus::Bus;
@@ -52,7 +52,7 @@ pub struct Server {
     /// The peers that must begin with a PROXY header, if any.
     proxies: Option<Networks>,
     loops: LoopGroup<Posted>,
-    shared: Arc<Shared>,
+    shared: Arc<ServerParts>,
     checker: Checker,
     drain_rate: u32,
     drain_timeout: Duration,
@@ -91,7 +91,7 @@ impl Server {
         let equipment =
             Equipment { descriptors: clients, upgrader: Some(upgrader), envelope_bytes_max: ENVELOPE_BYTES_MAX };
         let services = Services::new(config, store, spool, bus, Clock::default());
-        let (shared, _) = Shared::assemble(config, services, equipment, &mut SystemThreads)?;
+        let (shared, _) = ServerParts::assemble(config, services, equipment, &mut SystemThreads)?;
         shared.show();
         let shared = Arc::new(shared);
         let metrics = &shared.services.metrics;

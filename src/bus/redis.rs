@@ -63,14 +63,14 @@ use crate::protocol::{GroupId, UserId};
 
 /// A [`Bus`](super::Bus) through Redis.
 pub struct RedisBus {
-    shared: Arc<Shared>,
+    shared: Arc<RedisCore>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// Until the receiver takes it.
     poll: Mutex<Option<Poll>>,
 }
 
-/// Shared by the threads of the bus and its callers.
-struct Shared {
+/// What the threads of the bus and its callers share.
+struct RedisCore {
     /// This process's name in the cluster.
     node: String,
     names: Names,
@@ -146,13 +146,13 @@ impl RedisBus {
             trusted_for: TRUSTED_FOR,
         };
         let node = getrandom::u64().map_err(|error| refuse(&error))?;
-        let shared = Arc::new_cyclic(|shared: &Weak<Shared>| {
+        let shared = Arc::new_cyclic(|shared: &Weak<RedisCore>| {
             let shared = shared.clone();
             let dial = move |by| match shared.upgrade() {
                 Some(shared) => Ok(shared.dial(by)?),
                 None => Err("this node has stopped".into()),
             };
-            Shared {
+            RedisCore {
                 node: format!("{node:016x}"),
                 names: Names::new(settings),
                 dialer,
@@ -298,7 +298,7 @@ impl ReferenceNodes for RedisBus {
 
 impl BusHealth for RedisBus {
     fn describe(&self) -> String {
-        let Shared { dialer, names, node, .. } = &*self.shared;
+        let RedisCore { dialer, names, node, .. } = &*self.shared;
         let cluster = names.installation().map(|name| format!(", cluster {name}")).unwrap_or_default();
         format!("Redis {}{cluster}, node {node}", dialer.address())
     }
@@ -319,7 +319,7 @@ impl BusHealth for RedisBus {
     }
 }
 
-impl Shared {
+impl RedisCore {
     /// Runs `work` on a pooled connection. If the connection fails, no other command is sent until
     /// a probe has come back.
     fn run<T>(&self, work: impl Fn(&mut Commands) -> redis::RedisResult<T>) -> Result<T, RedisFailure> {
@@ -343,8 +343,8 @@ impl Shared {
         result
     }
 
-    /// Like [`Shared::run`], but waits longer for a connection, because publishing should not fail
-    /// only because all connections are in use.
+    /// Like [`RedisCore::run`], but waits longer for a connection, because publishing should not
+    /// fail only because all connections are in use.
     fn publish<T>(&self, work: impl Fn(&mut Commands) -> redis::RedisResult<T>) -> Result<T, RedisFailure> {
         let now = Instant::now();
         let (by, patience) = (now + CALL_TIMEOUT, now + POOL_PATIENCE);
@@ -356,8 +356,8 @@ impl Shared {
         }
     }
 
-    /// Stops sending commands until [`Shared::set_up`] or [`Shared::resume`]; false if they were
-    /// stopped already.
+    /// Stops sending commands until [`RedisCore::set_up`] or [`RedisCore::resume`]; false if they
+    /// were stopped already.
     fn suspend(&self) -> bool {
         // Before the receiver has begun, and after it has ended, it would send no probe.
         let was_up = self.up.swap(false, Ordering::AcqRel);
@@ -427,7 +427,7 @@ impl Shared {
     }
 }
 
-impl Courier for Shared {
+impl Courier for RedisCore {
     fn is_open(&self) -> bool {
         self.up.load(Ordering::Acquire)
     }

@@ -26,12 +26,13 @@ use crate::store::{Role, States, StoreError, UserState};
 
 /// Notes logins and logouts, and writes them.
 pub struct StateWriter {
-    shared: Arc<Shared>,
+    shared: Arc<StateCore>,
     /// `None` once it is closed.
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-struct Shared {
+/// What the thread has in common with those who note states.
+struct StateCore {
     store: Role<dyn States>,
     bus: Arc<dyn Register>,
     pending: Mutex<Pending>,
@@ -52,7 +53,7 @@ struct Pending {
 impl StateWriter {
     /// A writer that only notes changes, until it is [started](StateWriter::start).
     pub fn new(store: Role<dyn States>, bus: Arc<dyn Register>) -> StateWriter {
-        let shared = Arc::new(Shared { store, bus, pending: Mutex::default(), news: Condvar::new() });
+        let shared = Arc::new(StateCore { store, bus, pending: Mutex::default(), news: Condvar::new() });
         StateWriter { shared, thread: Mutex::new(None) }
     }
 
@@ -107,7 +108,7 @@ impl StateWriter {
     }
 }
 
-impl Shared {
+impl StateCore {
     fn run(&self) {
         // Users whom the other nodes may forget, and that could not be reported to them yet.
         let mut gone: Vec<UserId> = Vec::new();

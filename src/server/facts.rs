@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::dispatch::begin_pace;
-use super::wiring::Shared;
+use super::wiring::ServerParts;
 use crate::admission::Source;
 use crate::delivery::ClientLink;
 use crate::metrics::Login;
@@ -13,7 +13,7 @@ use crate::session::{STATE_PATIENCE, SessionFacts};
 
 /// The facts that the sessions of a loop may query without blocking.
 pub(super) struct Facts<'a> {
-    pub(super) shared: &'a Shared,
+    pub(super) shared: &'a ServerParts,
     pub(super) link: &'a ClientLink,
     pub(super) source: Source,
     pub(super) now: Instant,

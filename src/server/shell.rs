@@ -9,7 +9,7 @@ use net::{CloseReason, Fate, Flow, Foreign, Handler, Incoming, Preface, Turn};
 use super::facts::Facts;
 use super::fetching::Fetcher;
 use super::foreign;
-use super::wiring::Shared;
+use super::wiring::ServerParts;
 use crate::admission::{Excess, Holder, Meter, Payer, Refusal, Seat};
 use crate::delivery::spread::Spread;
 use crate::delivery::{ClientLink, Posted};
@@ -22,7 +22,7 @@ use crate::session::{Effect, Effects, Input, Session, Settled, members_at_once};
 
 /// The handler of one loop.
 pub(super) struct Shell {
-    shared: Arc<Shared>,
+    shared: Arc<ServerParts>,
     tally: Arc<LoopTally>,
 }
 
@@ -35,7 +35,7 @@ pub(super) struct Client {
 
 impl Shell {
     /// For one loop, which counts there.
-    pub(super) fn new(shared: Arc<Shared>, tally: Arc<LoopTally>) -> Shell {
+    pub(super) fn new(shared: Arc<ServerParts>, tally: Arc<LoopTally>) -> Shell {
         Shell { shared, tally }
     }
 
@@ -103,7 +103,7 @@ impl Shell {
         holder: Holder,
         effects: &mut Effects<'_>,
     ) -> Settled {
-        let Shared { router, .. } = &*self.shared;
+        let ServerParts { router, .. } = &*self.shared;
         let mut settled = Settled::default();
         let mut count = |routed: Routed, bytes| {
             if let Some(one) = routed.settled(bytes) {
@@ -140,7 +140,7 @@ impl Shell {
         holder: Holder,
         effect: Effect<'_>,
     ) {
-        let Shared { router, .. } = &*self.shared;
+        let ServerParts { router, .. } = &*self.shared;
         match effect {
             Effect::Reply(_) | Effect::Deliver { .. } => unreachable!("carried out above"),
             Effect::DeliverAll { group, to, except, text } => {

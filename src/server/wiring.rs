@@ -22,8 +22,8 @@ use crate::routing::router::Router;
 use crate::routing::services::Services;
 use crate::session::password::Passwords;
 
-/// Shared by all loops.
-pub(super) struct Shared {
+/// The parts of a server that all loops share.
+pub(super) struct ServerParts {
     pub(super) auth: Auth,
     pub(super) pace: Duration,
     pub(super) services: Arc<Services>,
@@ -43,7 +43,7 @@ pub(super) struct Equipment {
     pub(super) envelope_bytes_max: usize,
 }
 
-impl Shared {
+impl ServerParts {
     /// Starts the lanes, the bus and the workers.
     ///
     /// # Errors
@@ -53,7 +53,7 @@ impl Shared {
         services: Services,
         equipment: Equipment,
         threads: &mut impl Threads,
-    ) -> Result<(Shared, Routes), StartError> {
+    ) -> Result<(ServerParts, Routes), StartError> {
         let services = Arc::new(services);
         let jobs = jobs(config, &services, equipment.upgrader)?;
         let routes = Routes::start(&services, equipment.envelope_bytes_max, threads).map_err(StartError::Resources)?;
@@ -65,7 +65,7 @@ impl Shared {
         let hashing = Hashing::new(hashers.map_err(StartError::Resources)?, config.hashers);
         let (metrics, clock) = (services.metrics.clone(), services.clock.clone());
         let admission = Arc::new(Admission::new(config, equipment.descriptors, metrics, clock));
-        let shared = Shared {
+        let shared = ServerParts {
             auth: config.auth,
             pace: config.pace,
             dispatch: Dispatch {

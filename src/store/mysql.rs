@@ -40,8 +40,8 @@ use self::dial::PacketLimits;
 use self::keyless::Keyless;
 pub use self::late::open_later;
 pub use self::maintenance::Maintenance;
-use self::messages::Numbered;
-pub use self::open::{Fault, OpenError, Site};
+use self::messages::MessagesWithIds;
+pub use self::open::{Fault, MysqlOpenError, Site};
 use self::schema::Schema;
 use super::{AppendOutcome, Database, KeptMessage, MessageId, Messages, NewMessage, StoreError, User};
 use crate::base::loads::PoolUse;
@@ -68,9 +68,9 @@ impl MysqlStore {
     ///
     /// # Errors
     ///
-    /// [`OpenError`], for anything that the operator must correct. An open store survives outages
-    /// of the database.
-    pub fn open(settings: &MysqlSettings) -> Result<MysqlStore, OpenError> {
+    /// [`MysqlOpenError`], for anything that the operator must correct. An open store survives
+    /// outages of the database.
+    pub fn open(settings: &MysqlSettings) -> Result<MysqlStore, MysqlOpenError> {
         let open::OpenedDatabase { calls, schema, limits, name } = open::open(settings)?;
         log::info!("{name}: {}", schema.describe());
         for warning in schema.warnings() {
@@ -85,7 +85,7 @@ impl MysqlStore {
         let has_ids = schema.has_message_ids;
         let base = Arc::new(Base { name, calls, schema, limits });
         let messages: Box<dyn Messages> =
-            if has_ids { Box::new(Numbered::of(base.clone())) } else { Box::new(Keyless::of(base.clone())) };
+            if has_ids { Box::new(MessagesWithIds::of(base.clone())) } else { Box::new(Keyless::of(base.clone())) };
         Ok(MysqlStore { base, messages })
     }
 }

@@ -36,7 +36,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, named_params};
 
 use self::condition::Condition;
 use self::late::Late;
-pub use self::refusal::OpenError;
+pub use self::refusal::SqliteOpenError;
 pub use self::shrinking::{Compacted, compact};
 pub use self::source::CopySource;
 pub use self::spool::SpoolFile;
@@ -58,14 +58,15 @@ impl SqliteStore {
     ///
     /// # Errors
     ///
-    /// A problem that the operator has to fix; see [`OpenError`]. A refused file is not changed.
-    pub fn open(data_dir: &Path) -> Result<SqliteStore, OpenError> {
+    /// A problem that the operator has to fix; see [`SqliteOpenError`]. A refused file is not
+    /// changed.
+    pub fn open(data_dir: &Path) -> Result<SqliteStore, SqliteOpenError> {
         SqliteStore::open_with(data_dir, BUSY_TIMEOUT)
     }
 
     /// Like [`SqliteStore::open`], but waits no longer than `busy_timeout` for another program that
     /// holds the file.
-    fn open_with(data_dir: &Path, busy_timeout: Duration) -> Result<SqliteStore, OpenError> {
+    fn open_with(data_dir: &Path, busy_timeout: Duration) -> Result<SqliteStore, SqliteOpenError> {
         let file = data_dir.join(open::STORE.name);
         let condition = Arc::new(Condition::new(file.display().to_string()));
         let live = Late::open(data_dir, busy_timeout, condition.clone())?;

@@ -16,13 +16,13 @@ use super::dial::Stream;
 use super::ended::SessionError;
 use super::names::Channel;
 use super::wire::{Reply, Wire};
-use super::{BusStage, Shared};
+use super::{BusStage, RedisCore};
 use crate::bus::peer::{Event, Line, PeerNews, Topic, USERS_AT_ONCE};
 use crate::protocol::UserId;
 
 /// See the [module](self).
 pub(super) struct RedisLine {
-    shared: Arc<Shared>,
+    shared: Arc<RedisCore>,
     ears: Wire<Stream>,
     mouth: Wire<Stream>,
     /// More may be readable, though no event will report it.
@@ -36,7 +36,7 @@ pub(super) struct RedisLine {
 
 impl RedisLine {
     /// Connects. Blocks, for a few seconds at most.
-    pub(super) fn open(shared: &Arc<Shared>, registry: &Registry) -> Result<RedisLine, SessionError> {
+    pub(super) fn open(shared: &Arc<RedisCore>, registry: &Registry) -> Result<RedisLine, SessionError> {
         let mut ears = shared.dialer.connect()?;
         let mut mouth = shared.dialer.connect()?;
         registry.register(ears.stream_mut(), EARS, Interest::READABLE | Interest::WRITABLE)?;

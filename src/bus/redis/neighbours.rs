@@ -20,7 +20,7 @@ use redis::RedisResult;
 
 use super::dial::Commands;
 use super::names;
-use super::{Shared, registry};
+use super::{RedisCore, registry};
 use crate::bus::Node;
 use crate::bus::peer::{POSTS_MAX, USERS_AT_ONCE};
 use crate::delivery::Delivery;
@@ -52,13 +52,13 @@ impl KnownNeighbours {
 
 /// Counts them, and notes whether there are any. Returns their number, and whether there were any
 /// before.
-pub(super) fn look(shared: &Shared) -> Result<(u32, bool), RedisFailure> {
+pub(super) fn look(shared: &RedisCore) -> Result<(u32, bool), RedisFailure> {
     let count = count(shared)?;
     Ok((count, shared.neighbours.are_there.swap(count > 0, Ordering::AcqRel)))
 }
 
 /// Counts those that are subscribed.
-pub(super) fn count(shared: &Shared) -> Result<u32, RedisFailure> {
+pub(super) fn count(shared: &RedisCore) -> Result<u32, RedisFailure> {
     let Listeners { patterns, nodes, has_decoy } = shared.run(listeners)?;
     if patterns > 0 && shared.neighbours.has_no_decoy.swap(!has_decoy, Ordering::AcqRel) == has_decoy && !has_decoy {
         log::warn!(
@@ -107,7 +107,7 @@ pub(super) fn listeners(connection: &mut Commands) -> RedisResult<Listeners> {
 
 /// Publishes each message on its user's channel. Returns for each whether a node of the reference
 /// server gets it. The result is shorter if Redis fails meanwhile.
-pub(super) fn publish(shared: &Shared, deliveries: &[Delivery]) -> Vec<bool> {
+pub(super) fn publish(shared: &RedisCore, deliveries: &[Delivery]) -> Vec<bool> {
     let has_decoy = !shared.neighbours.has_no_decoy.load(Ordering::Acquire);
     let mut taken = Vec::with_capacity(deliveries.len());
     for deliveries in deliveries.chunks(POSTS_MAX) {
@@ -136,18 +136,22 @@ pub(super) fn publish(shared: &Shared, deliveries: &[Delivery]) -> Vec<bool> {
 
 /// Records in Redis that they are there, so that a node that finds this when they are gone corrects
 /// the states of their users.
-pub(super) fn remember(shared: &Shared) -> Result<(), RedisFailure> {
+pub(super) fn remember(shared: &RedisCore) -> Result<(), RedisFailure> {
     shared.run(|connection| redis::cmd("SET").arg(shared.names.key(WERE_THERE)).arg(1).query(connection))
 }
 
 /// Whether they were there, and the states of their users were not corrected yet.
-pub(super) fn are_remembered(shared: &Shared) -> Result<bool, RedisFailure> {
+pub(super) fn are_remembered(shared: &RedisCore) -> Result<bool, RedisFailure> {
     shared.run(|connection| redis::cmd("EXISTS").arg(shared.names.key(WERE_THERE)).query(connection))
 }
 
 /// Sets the users of the last of them to offline, if no other node does. `None` if another node
 /// does it, or if it could not be completed and must be tried again; otherwise the number of users.
-pub(super) fn bury(shared: &Shared, node: &dyn Node, on_page: &mut dyn FnMut()) -> Result<Option<usize>, RedisFailure> {
+pub(super) fn bury(
+    shared: &RedisCore,
+    node: &dyn Node,
+    on_page: &mut dyn FnMut(),
+) -> Result<Option<usize>, RedisFailure> {
     if !registry::inherits(shared, "neighbours")? {
         return Ok(None);
     }

@@ -15,13 +15,13 @@ use pool::Outage;
 
 use super::ended::SessionError;
 use super::line::RedisLine;
-use super::{BusStage, Shared};
+use super::{BusStage, RedisCore};
 use crate::bus::Node;
 use crate::bus::peer::{HUSH_PATIENCE, PeerDriver, PeerRules};
 
 /// See the [module](self).
 pub(super) struct Receiver {
-    shared: Arc<Shared>,
+    shared: Arc<RedisCore>,
     driver: PeerDriver,
     poll: Poll,
     /// Since when Redis has failed, if that was logged.
@@ -37,7 +37,7 @@ struct Farewell {
 }
 
 impl Receiver {
-    pub(super) fn new(shared: Arc<Shared>, node: Arc<dyn Node>, poll: Poll) -> Receiver {
+    pub(super) fn new(shared: Arc<RedisCore>, node: Arc<dyn Node>, poll: Poll) -> Receiver {
         let driver = PeerDriver::new(&shared.node, PeerRules::default(), node, Turn::new());
         Receiver { shared, driver, poll, failing: Outage::default() }
     }

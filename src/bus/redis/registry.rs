@@ -16,14 +16,14 @@ use std::collections::HashSet;
 use pool::RedisFailure;
 use redis::RedisResult;
 
-use super::Shared;
+use super::RedisCore;
 use super::dial::Commands;
 use super::names::Names;
 use crate::bus::peer::USERS_AT_ONCE;
 use crate::protocol::UserId;
 
 /// Returns which of these users any node of ours wants messages for.
-pub(super) fn subscribed(shared: &Shared, users: &[UserId]) -> Result<Vec<UserId>, RedisFailure> {
+pub(super) fn subscribed(shared: &RedisCore, users: &[UserId]) -> Result<Vec<UserId>, RedisFailure> {
     let mut subscribed = Vec::new();
     for users in users.chunks(USERS_AT_ONCE) {
         let channels: Vec<_> = users.iter().map(|user| shared.names.user_channel(*user)).collect();
@@ -34,7 +34,7 @@ pub(super) fn subscribed(shared: &Shared, users: &[UserId]) -> Result<Vec<UserId
 }
 
 /// The number of subscribers of each channel.
-fn listeners(shared: &Shared, channels: &[String]) -> Result<Vec<u32>, RedisFailure> {
+fn listeners(shared: &RedisCore, channels: &[String]) -> Result<Vec<u32>, RedisFailure> {
     if channels.is_empty() {
         return Ok(Vec::new());
     }
@@ -45,7 +45,7 @@ fn listeners(shared: &Shared, channels: &[String]) -> Result<Vec<u32>, RedisFail
 }
 
 /// Returns those of these users that no node of ours, living or dead, has registered.
-pub(super) fn unclaimed(shared: &Shared, users: &[UserId]) -> Result<HashSet<UserId>, RedisFailure> {
+pub(super) fn unclaimed(shared: &RedisCore, users: &[UserId]) -> Result<HashSet<UserId>, RedisFailure> {
     if users.is_empty() {
         return Ok(HashSet::new());
     }
@@ -70,12 +70,12 @@ pub(super) fn unclaimed_on(connection: &mut Commands, names: &Names, users: &[Us
 }
 
 /// The nodes that have registered and not unregistered.
-pub(super) fn nodes(shared: &Shared) -> Result<Vec<String>, RedisFailure> {
+pub(super) fn nodes(shared: &RedisCore) -> Result<Vec<String>, RedisFailure> {
     shared.run(|connection| redis::cmd("SMEMBERS").arg(shared.names.key(NODES)).query(connection))
 }
 
 /// Returns those of `nodes` without a subscription.
-pub(super) fn dead(shared: &Shared, nodes: Vec<String>) -> Result<Vec<String>, RedisFailure> {
+pub(super) fn dead(shared: &RedisCore, nodes: Vec<String>) -> Result<Vec<String>, RedisFailure> {
     let channels: Vec<_> = nodes.iter().map(|node| shared.names.node_channel(node)).collect();
     let counts = listeners(shared, &channels)?;
     Ok(nodes.into_iter().zip(counts).filter(|(_, count)| *count == 0).map(|(node, _)| node).collect())
@@ -84,8 +84,8 @@ pub(super) fn dead(shared: &Shared, nodes: Vec<String>) -> Result<Vec<String>, R
 /// Whether no other node, of ours or of the reference server, runs, and no other node that starts
 /// now claims the same. `neighbours` counts the nodes of the reference server.
 pub(super) fn is_first(
-    shared: &Shared,
-    neighbours: impl Fn(&Shared) -> Result<u32, RedisFailure>,
+    shared: &RedisCore,
+    neighbours: impl Fn(&RedisCore) -> Result<u32, RedisFailure>,
 ) -> Result<bool, RedisFailure> {
     // During a rolling update, nodes of an earlier build use the shortest names for everything.
     for names in [&shared.names, &Names::shortest()] {
@@ -103,13 +103,13 @@ pub(super) fn is_first(
 }
 
 /// Whether this node, and no other, should correct the states of a dead node's users.
-pub(super) fn inherits(shared: &Shared, node: &str) -> Result<bool, RedisFailure> {
+pub(super) fn inherits(shared: &RedisCore, node: &str) -> Result<bool, RedisFailure> {
     take(shared, &shared.names.key(&format!("heir:{node}")))
 }
 
 /// Reads the users of a node, page by page, until `page` returns false; then returns false.
 pub(super) fn users_of(
-    shared: &Shared,
+    shared: &RedisCore,
     node: &str,
     page: &mut dyn FnMut(Vec<UserId>) -> bool,
 ) -> Result<bool, RedisFailure> {
@@ -132,19 +132,19 @@ pub(super) fn users_of(
 }
 
 /// Removes a node.
-pub(super) fn forget(shared: &Shared, node: &str) -> Result<(), RedisFailure> {
+pub(super) fn forget(shared: &RedisCore, node: &str) -> Result<(), RedisFailure> {
     let mut pipeline = redis::pipe();
     pipeline.cmd("DEL").arg(users_key(&shared.names, node)).cmd("SREM").arg(shared.names.key(NODES)).arg(node);
     shared.run(|connection| pipeline.query::<(u32, u32)>(connection)).map(drop)
 }
 
 /// Registers this node; true if it was not registered.
-pub(super) fn register(shared: &Shared) -> Result<bool, RedisFailure> {
+pub(super) fn register(shared: &RedisCore) -> Result<bool, RedisFailure> {
     shared.publish(|connection| redis::cmd("SADD").arg(shared.names.key(NODES)).arg(&shared.node).query(connection))
 }
 
 /// Registers these users as users of this node.
-pub(super) fn claim(shared: &Shared, users: &[UserId]) -> Result<(), RedisFailure> {
+pub(super) fn claim(shared: &RedisCore, users: &[UserId]) -> Result<(), RedisFailure> {
     if users.is_empty() {
         return Ok(());
     }
@@ -154,11 +154,11 @@ pub(super) fn claim(shared: &Shared, users: &[UserId]) -> Result<(), RedisFailur
 }
 
 /// Removes these users.
-pub(super) fn disclaim(shared: &Shared, users: &[UserId]) -> Result<(), RedisFailure> {
+pub(super) fn disclaim(shared: &RedisCore, users: &[UserId]) -> Result<(), RedisFailure> {
     change(shared, "SREM", users)
 }
 
-fn change(shared: &Shared, name: &str, users: &[UserId]) -> Result<(), RedisFailure> {
+fn change(shared: &RedisCore, name: &str, users: &[UserId]) -> Result<(), RedisFailure> {
     let key = users_key(&shared.names, &shared.node);
     for users in users.chunks(USERS_AT_ONCE) {
         let ids: Vec<i32> = users.iter().map(|user| user.0).collect();
@@ -167,7 +167,7 @@ fn change(shared: &Shared, name: &str, users: &[UserId]) -> Result<(), RedisFail
     Ok(())
 }
 
-fn take(shared: &Shared, key: &str) -> Result<bool, RedisFailure> {
+fn take(shared: &RedisCore, key: &str) -> Result<bool, RedisFailure> {
     let set = |connection: &mut Commands| {
         let mut command = redis::cmd("SET");
         command.arg(key).arg(&shared.node).arg("NX").arg("EX").arg(CLAIM_SECONDS);

@@ -19,7 +19,7 @@ use std::time::Instant;
 
 use pool::RedisConnection;
 
-use super::Shared;
+use super::RedisCore;
 use super::dial::{Blocking, Commands, DialError, Role};
 
 /// Why all connections must be replaced.
@@ -31,7 +31,7 @@ pub(super) enum Loss {
     Moved,
 }
 
-impl Shared {
+impl RedisCore {
     /// A connection for commands to the Redis at which this node is subscribed or will be. Blocks
     /// until `by`. If new connections lead elsewhere, the receiver reconnects.
     ///

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use pool::{Outage, RedisFailure};
 
 use super::dial::CALL_TIMEOUT;
-use super::{BusStage, Shared, neighbours, registry};
+use super::{BusStage, RedisCore, neighbours, registry};
 use crate::bus::Node;
 
 /// A thread of its own, because its queries block.
 pub(super) struct Watch {
-    shared: Arc<Shared>,
+    shared: Arc<RedisCore>,
     node: Arc<dyn Node>,
     is_registered: bool,
     /// Nodes without a subscription, and since when.
@@ -32,7 +32,7 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub(super) fn new(shared: Arc<Shared>, node: Arc<dyn Node>) -> Watch {
+    pub(super) fn new(shared: Arc<RedisCore>, node: Arc<dyn Node>) -> Watch {
         Watch {
             shared,
             node,

@@ -27,13 +27,13 @@ use crate::routing::services::Services;
 use crate::server::STORE_GRACE;
 use crate::server::dispatch::Dispatch;
 use crate::server::shell::Shell;
-use crate::server::wiring::{Equipment, Shared, settings};
+use crate::server::wiring::{Equipment, ServerParts, settings};
 use crate::store::Store;
 
 type Job = Box<dyn FnOnce() + Send>;
 
 pub(super) struct Machine {
-    shared: Arc<Shared>,
+    shared: Arc<ServerParts>,
     loops: Vec<ManualLoop<Shell>>,
     lanes: Vec<Lane>,
     /// How many of the lanes lead to other nodes; they come first.
@@ -142,7 +142,7 @@ impl Machine {
         // As many jobs are at work at once.
         let config = &Config { workers: JOBS_AT_ONCE, ..config.clone() };
         let mut by_hand = ByHand::default();
-        let assembled = Shared::assemble(config, services, equipment, &mut by_hand);
+        let assembled = ServerParts::assemble(config, services, equipment, &mut by_hand);
         let (shared, Routes { outbox, keepers, .. }) = assembled.expect("a good configuration, and no thread");
         let (shared, outbox) = (Arc::new(shared), outbox.expect("there may be other nodes"));
         // Those to the store were made first.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::{APPENDERS, MysqlStore, OpenError};
+use super::{APPENDERS, MysqlOpenError, MysqlStore};
 use crate::base::loads::PoolUse;
 use crate::config::MysqlSettings;
 use crate::store::roles::Opener;
@@ -20,9 +20,9 @@ use crate::store::{Database, Store, StoreError};
 ///
 /// # Errors
 /// When the system has no thread left.
-pub fn open_later(settings: &MysqlSettings, error: &OpenError) -> io::Result<Store> {
+pub fn open_later(settings: &MysqlSettings, error: &MysqlOpenError) -> io::Result<Store> {
     log::error!("{error}; starting without it, and trying again every {RETRY_AFTER:?}");
-    let shared = Arc::new(Shared::default());
+    let shared = Arc::new(MysqlOpening::default());
     let (store, opener) = Store::late(Arc::new(LateDatabase { settings: settings.clone(), shared: shared.clone() }));
     let (settings, known) = (settings.clone(), error.to_string());
     let run = move || shared.run(&settings, &opener, known);
@@ -32,12 +32,12 @@ pub fn open_later(settings: &MysqlSettings, error: &OpenError) -> io::Result<Sto
 
 struct LateDatabase {
     settings: MysqlSettings,
-    shared: Arc<Shared>,
+    shared: Arc<MysqlOpening>,
 }
 
-/// What the thread has in common with the store.
+/// The opening of a database by a thread, for which the store waits.
 #[derive(Default)]
-struct Shared {
+struct MysqlOpening {
     store: OnceLock<Arc<MysqlStore>>,
     /// What the store is to call, until it is open. Held while it is handed on.
     on_trouble: Mutex<Option<Box<dyn Fn() + Send + Sync>>>,
@@ -45,7 +45,7 @@ struct Shared {
     closing: Condvar,
 }
 
-impl Shared {
+impl MysqlOpening {
     /// `known` is the trouble that was logged last.
     fn run(&self, settings: &MysqlSettings, opener: &Opener, mut known: String) {
         loop {

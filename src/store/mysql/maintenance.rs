@@ -13,7 +13,7 @@ use mysql::{Conn, Row, params};
 
 use super::column;
 use super::error;
-use super::open::{self, OpenError, Site};
+use super::open::{self, MysqlOpenError, Site};
 use super::schema::{Misfit, NEEDED, Schema};
 use super::shapes;
 use crate::config::MysqlSettings;
@@ -81,8 +81,8 @@ impl Maintenance {
     /// Connects, and waits until no other maintenance runs. Calls `waits` first if it has to wait.
     ///
     /// # Errors
-    /// [`OpenError`], whatever the operator has to put right.
-    pub fn begin(settings: &MysqlSettings, waits: impl FnOnce()) -> Result<Maintenance, OpenError> {
+    /// [`MysqlOpenError`], whatever the operator has to put right.
+    pub fn begin(settings: &MysqlSettings, waits: impl FnOnce()) -> Result<Maintenance, MysqlOpenError> {
         let (mut connection, at, name) = open::connect_for_maintenance(settings, LOCK_WAIT)?;
         let failed = |error| at.explain(&error);
         if !lock(&mut connection, Duration::ZERO).map_err(failed)? {
@@ -101,7 +101,7 @@ impl Maintenance {
     ///
     /// # Errors
     /// The database does not answer, or not this user.
-    pub fn state(&mut self) -> Result<State, OpenError> {
+    pub fn state(&mut self) -> Result<State, MysqlOpenError> {
         let state = self.look().map_err(|error| self.explain(&error))?;
         state.map_err(|misfit| self.at.error(misfit.into()))
     }
@@ -138,7 +138,7 @@ impl Maintenance {
     ///
     /// # Errors
     /// A statement fails. Once its cause is put right, this may be called again.
-    pub fn create(&mut self) -> Result<(), OpenError> {
+    pub fn create(&mut self) -> Result<(), MysqlOpenError> {
         let (record, others): (Vec<_>, Vec<_>) = statements(NEW_TABLES)
             .into_iter()
             .partition(|statement| statement.contains("CREATE TABLE SchemaMigration"));
@@ -155,7 +155,7 @@ impl Maintenance {
     ///
     /// # Errors
     /// A statement fails. Once its cause is put right, this may be called again.
-    pub fn apply(&mut self, migration: &Migration) -> Result<(), OpenError> {
+    pub fn apply(&mut self, migration: &Migration) -> Result<(), MysqlOpenError> {
         for statement in statements(migration.sql) {
             self.connection.query_drop(statement).map_err(|error| self.explain(&error))?;
         }
@@ -166,7 +166,7 @@ impl Maintenance {
     ///
     /// # Errors
     /// The database does not answer, or not this user.
-    pub fn rows(&mut self, table: &str) -> Result<u64, OpenError> {
+    pub fn rows(&mut self, table: &str) -> Result<u64, MysqlOpenError> {
         let count = self.connection.query_first(format!("SELECT COUNT(*) FROM {table}"));
         Ok(count.map_err(|error| self.explain(&error))?.unwrap_or_default())
     }
@@ -176,7 +176,7 @@ impl Maintenance {
     ///
     /// # Errors
     /// The database does not answer, or not this user.
-    pub fn same_names(&mut self) -> Result<Vec<String>, OpenError> {
+    pub fn same_names(&mut self) -> Result<Vec<String>, MysqlOpenError> {
         let same = self.connection.query(
             "SELECT GROUP_CONCAT(CONCAT(id, ' \"', name, '\"') ORDER BY id SEPARATOR ' and ') AS users FROM User
              GROUP BY CONVERT(name USING utf8mb4)
@@ -191,7 +191,7 @@ impl Maintenance {
     ///
     /// # Errors
     /// The database does not answer, or not this user.
-    pub fn online_after(&mut self, user: UserId, limit: usize) -> Result<Vec<UserId>, OpenError> {
+    pub fn online_after(&mut self, user: UserId, limit: usize) -> Result<Vec<UserId>, MysqlOpenError> {
         let statement = "SELECT id FROM User WHERE id > :user AND state = 'online' ORDER BY id LIMIT :limit";
         let ids: mysql::Result<Vec<i32>> = self.connection.exec(statement, params! {"user" => user.0, limit});
         Ok(ids.map_err(|error| self.explain(&error))?.into_iter().map(UserId).collect())
@@ -201,7 +201,7 @@ impl Maintenance {
     ///
     /// # Errors
     /// The database does not answer, or not this user.
-    pub fn set_states(&mut self, users: &[UserId], state: UserState) -> Result<(), OpenError> {
+    pub fn set_states(&mut self, users: &[UserId], state: UserState) -> Result<(), MysqlOpenError> {
         if users.is_empty() {
             return Ok(());
         }
@@ -220,7 +220,7 @@ impl Maintenance {
     ///
     /// # Errors
     /// The database does not answer, or not this user.
-    pub fn nulls(&mut self) -> Result<Vec<Nulls>, OpenError> {
+    pub fn nulls(&mut self) -> Result<Vec<Nulls>, MysqlOpenError> {
         let mut found = Vec::new();
         for (table, column, id) in NEVER_NULL {
             let ids = id.map_or("''".to_owned(), |id| {
@@ -242,7 +242,7 @@ impl Maintenance {
     ///
     /// # Errors
     /// The database does not answer.
-    pub fn others(&mut self) -> Result<usize, OpenError> {
+    pub fn others(&mut self) -> Result<usize, MysqlOpenError> {
         self.count_others().map_err(|error| self.explain(&error))
     }
 
@@ -259,7 +259,7 @@ impl Maintenance {
     }
 
     /// In the operator's words.
-    pub(super) fn explain(&self, error: &mysql::Error) -> OpenError {
+    pub(super) fn explain(&self, error: &mysql::Error) -> MysqlOpenError {
         self.at.explain(error)
     }
 }

@@ -17,19 +17,19 @@ use crate::store::ROW_BYTES;
 use crate::store::{AppendOutcome, KeptMessage, MessageId, Messages, NewMessage, StoreError};
 
 /// Messages in a table whose rows have ids.
-pub(super) struct Numbered {
+pub(super) struct MessagesWithIds {
     base: Arc<Base>,
     /// It is logged that there are messages that no reply can hold.
     has_unreadable: AtomicBool,
 }
 
-impl Numbered {
-    pub(super) fn of(base: Arc<Base>) -> Numbered {
-        Numbered { base, has_unreadable: AtomicBool::new(false) }
+impl MessagesWithIds {
+    pub(super) fn of(base: Arc<Base>) -> MessagesWithIds {
+        MessagesWithIds { base, has_unreadable: AtomicBool::new(false) }
     }
 }
 
-impl Messages for Numbered {
+impl Messages for MessagesWithIds {
     fn append(&self, messages: &[NewMessage]) -> Result<Vec<AppendOutcome>, StoreError> {
         self.base.append(messages)
     }

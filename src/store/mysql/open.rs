@@ -27,7 +27,7 @@ pub(super) struct OpenedDatabase {
     pub(super) name: String,
 }
 
-pub(super) fn open(settings: &MysqlSettings) -> Result<OpenedDatabase, OpenError> {
+pub(super) fn open(settings: &MysqlSettings) -> Result<OpenedDatabase, MysqlOpenError> {
     let at = Site::of(settings);
     let failed = |error: mysql::Error| at.explain(&error);
     let limits = PacketLimits::new();
@@ -61,7 +61,7 @@ fn failure(error: &mysql::Error) -> OpenFailure {
 pub(super) fn connect_for_maintenance(
     settings: &MysqlSettings,
     lock_wait: Duration,
-) -> Result<(Conn, Site, String), OpenError> {
+) -> Result<(Conn, Site, String), MysqlOpenError> {
     let at = Site::of(settings);
     let options = options(settings)
         .read_timeout(None)
@@ -166,7 +166,7 @@ impl Site {
         }
     }
 
-    pub(super) fn explain(&self, error: &mysql::Error) -> OpenError {
+    pub(super) fn explain(&self, error: &mysql::Error) -> MysqlOpenError {
         let cause = error::text(error);
         self.error(match error::code(error) {
             Some(1045 | 1698) => Fault::WrongPassword(cause),
@@ -189,8 +189,8 @@ impl Site {
         })
     }
 
-    pub(super) fn error(&self, fault: Fault) -> OpenError {
-        OpenError { at: Box::new(self.clone()), fault }
+    pub(super) fn error(&self, fault: Fault) -> MysqlOpenError {
+        MysqlOpenError { at: Box::new(self.clone()), fault }
     }
 }
 
@@ -223,7 +223,7 @@ fn is_about_tls(error: &mysql::Error, text: &str) -> bool {
 
 /// Why the database cannot be used. `Display` is one line that says what to do.
 #[derive(Debug)]
-pub struct OpenError {
+pub struct MysqlOpenError {
     /// Where.
     pub at: Box<Site>,
     /// What is wrong there.
@@ -273,9 +273,9 @@ pub enum Fault {
     Failed(String),
 }
 
-impl fmt::Display for OpenError {
+impl fmt::Display for MysqlOpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let OpenError { at, fault } = self;
+        let MysqlOpenError { at, fault } = self;
         let Site { username, database, .. } = &**at;
         write!(f, "{at}: ")?;
         match fault {
@@ -340,7 +340,7 @@ fn tls_advice(tls: Tls) -> &'static str {
     }
 }
 
-impl Error for OpenError {
+impl Error for MysqlOpenError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match &self.fault {
             Fault::Resources(cause) => Some(cause),

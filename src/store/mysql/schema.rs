@@ -64,7 +64,7 @@ impl Width {
 impl Schema {
     /// Looks at the tables of the selected database. `Ok(Err(..))` says why they are of no use.
     pub(super) fn detect(connection: &mut Conn) -> mysql::Result<Result<Schema, Misfit>> {
-        let (columns, server) = (columns(connection)?, Server::look(connection)?);
+        let (columns, server) = (columns(connection)?, DatabaseFacts::look(connection)?);
         let same = |found: &str, needed: &str| {
             if server.tells_case { found == needed } else { found.eq_ignore_ascii_case(needed) }
         };
@@ -193,8 +193,8 @@ impl Schema {
     }
 }
 
-/// What else matters of the database.
-struct Server {
+/// Facts about the database that matter, apart from its columns.
+struct DatabaseFacts {
     /// Names of tables that differ in case alone are different.
     tells_case: bool,
     logs_statements: bool,
@@ -205,8 +205,8 @@ struct Server {
     knows_triggers: bool,
 }
 
-impl Server {
-    fn look(connection: &mut Conn) -> mysql::Result<Server> {
+impl DatabaseFacts {
+    fn look(connection: &mut Conn) -> mysql::Result<DatabaseFacts> {
         let lower_case: Option<u8> = connection.query_first("SELECT @@lower_case_table_names")?;
         let rows: Vec<Row> = connection.exec(
             "SELECT table_name AS name, COALESCE(engine, '') AS engine
@@ -214,7 +214,7 @@ impl Server {
             (),
         )?;
         let engine = |mut row: Row| Ok((column(&mut row, "name")?, column(&mut row, "engine")?));
-        Ok(Server {
+        Ok(DatabaseFacts {
             tells_case: lower_case == Some(0),
             logs_statements: Traits::of(connection)?.logs_statements,
             engines: rows.into_iter().map(engine).collect::<mysql::Result<_>>()?,

@@ -5,7 +5,7 @@ use mysql::{Row, Value, params};
 
 use super::error;
 use super::maintenance::Maintenance;
-use super::open::OpenError;
+use super::open::MysqlOpenError;
 use super::{column, shapes};
 use crate::base::collation::fold;
 use crate::store::tables::{Field, Fields, GROUPS, Sum, Summing, Table, USERS};
@@ -24,7 +24,7 @@ impl Maintenance {
     ///
     /// # Errors
     /// The database does not answer, or not this user.
-    pub fn sum(&mut self, table: &Table) -> Result<Sum, OpenError> {
+    pub fn sum(&mut self, table: &Table) -> Result<Sum, MysqlOpenError> {
         self.add_up(table).map_err(|error| self.explain(&error))
     }
 
@@ -42,7 +42,7 @@ impl Maintenance {
     ///
     /// # Errors
     /// The database refuses, or does not answer.
-    pub fn insert(&mut self, table: &Table, rows: &[Fields]) -> Result<(), OpenError> {
+    pub fn insert(&mut self, table: &Table, rows: &[Fields]) -> Result<(), MysqlOpenError> {
         let mut rest = rows;
         let bytes_max = usize::try_from(self.longest_text()?).unwrap_or(usize::MAX).min(shapes::RUN_BYTES_MAX);
         while !rest.is_empty() {
@@ -75,7 +75,7 @@ impl Maintenance {
     ///
     /// # Errors
     /// The database refuses for another reason, or does not answer.
-    pub fn insert_users(&mut self, rows: &[Fields], same: &mut Vec<SameName>) -> Result<(), OpenError> {
+    pub fn insert_users(&mut self, rows: &[Fields], same: &mut Vec<SameName>) -> Result<(), MysqlOpenError> {
         for run in rows.chunks(USERS_AT_ONCE) {
             match self.insert_run(&USERS, run) {
                 Err(error) if is_duplicate(&error) => {}
@@ -108,7 +108,7 @@ impl Maintenance {
     ///
     /// # Errors
     /// The database refuses, or does not answer.
-    pub fn number_after(&mut self, table: &Table, highest: i64) -> Result<(), OpenError> {
+    pub fn number_after(&mut self, table: &Table, highest: i64) -> Result<(), MysqlOpenError> {
         // The last number of users and groups has no next one.
         let next = if highest == i64::from(i32::MAX) { highest } else { highest.saturating_add(1) };
         self.run(&format!("ALTER TABLE {} AUTO_INCREMENT = {next}", table.name))
@@ -118,7 +118,7 @@ impl Maintenance {
     ///
     /// # Errors
     /// The database does not answer.
-    pub fn begin_transaction(&mut self) -> Result<(), OpenError> {
+    pub fn begin_transaction(&mut self) -> Result<(), MysqlOpenError> {
         self.run("START TRANSACTION")
     }
 
@@ -126,7 +126,7 @@ impl Maintenance {
     ///
     /// # Errors
     /// The database refuses, or does not answer.
-    pub fn commit(&mut self) -> Result<(), OpenError> {
+    pub fn commit(&mut self) -> Result<(), MysqlOpenError> {
         self.run("COMMIT")
     }
 
@@ -134,7 +134,7 @@ impl Maintenance {
     ///
     /// # Errors
     /// The database does not answer; then it does the same.
-    pub fn roll_back(&mut self) -> Result<(), OpenError> {
+    pub fn roll_back(&mut self) -> Result<(), MysqlOpenError> {
         self.run("ROLLBACK")
     }
 
@@ -142,12 +142,12 @@ impl Maintenance {
     ///
     /// # Errors
     /// The database does not answer.
-    pub fn longest_text(&mut self) -> Result<u64, OpenError> {
+    pub fn longest_text(&mut self) -> Result<u64, MysqlOpenError> {
         let packet: mysql::Result<Option<u64>> = self.connection.query_first("SELECT @@max_allowed_packet");
         Ok(packet.map_err(|error| self.explain(&error))?.unwrap_or_default().saturating_sub(PACKET_OVERHEAD))
     }
 
-    fn run(&mut self, statement: &str) -> Result<(), OpenError> {
+    fn run(&mut self, statement: &str) -> Result<(), MysqlOpenError> {
         self.connection.query_drop(statement).map_err(|error| self.explain(&error))
     }
 }

@@ -2,7 +2,7 @@
 
 use rusqlite::{OptionalExtension, ffi, named_params};
 
-use super::ids::Numbered;
+use super::ids::IdKind;
 use super::{SqliteStore, new_id, user_by_id};
 use crate::base::collation::fold;
 use crate::protocol::UserId;
@@ -44,7 +44,7 @@ impl Accounts for SqliteStore {
             match inserted {
                 Ok(_) => {
                     let id = new_id(db)?;
-                    ids.note(Numbered::User, id)?;
+                    ids.note(IdKind::User, id)?;
                     Ok(Some(UserId(id)))
                 }
                 Err(error) if is_duplicate(&error) => Ok(None),

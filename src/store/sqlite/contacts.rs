@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use rusqlite::{Connection, OptionalExtension, Row, named_params};
 
-use super::ids::Numbered;
+use super::ids::IdKind;
 use super::{SqliteStore, limit, new_id, user_by_id, user_row};
 use crate::base::collation::fold;
 use crate::protocol::{GroupId, UserId};
@@ -52,7 +52,7 @@ impl Contacts for SqliteStore {
             )?
             .execute(named_params! {":name": name, ":name_key": name_key, ":description": description})?;
             let group = GroupId(new_id(db)?);
-            ids.note(Numbered::Group, group.0)?;
+            ids.note(IdKind::Group, group.0)?;
             add_member(db, group, owner, "creator")?;
             Ok(group)
         })

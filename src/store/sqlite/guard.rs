@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
-use super::refusal::{OpenError, refused_by_system};
+use super::refusal::{SqliteOpenError, refused_by_system};
 use super::wal;
 
 /// The locks of one database. Drop it after the last connection: closing a file releases SQLite's
@@ -47,7 +47,7 @@ impl Guard {
     /// # Errors
     ///
     /// It is in use, does not exist, is not accessible for this user, or is a symbolic link.
-    pub(super) fn take(database: &Path, create: bool) -> Result<Guard, OpenError> {
+    pub(super) fn take(database: &Path, create: bool) -> Result<Guard, SqliteOpenError> {
         let lock = take_lock_file(database)?;
         let file = open_database(database, create)?;
         lock_itself(&file, database)?;
@@ -96,7 +96,7 @@ impl Guard {
 
 /// Takes the lock beside the database. The PID in it is only for the error message. The file stays:
 /// if it were deleted, two servers could hold locks on two files of one name.
-fn take_lock_file(database: &Path) -> Result<File, OpenError> {
+fn take_lock_file(database: &Path) -> Result<File, SqliteOpenError> {
     let path = wal::beside(database, ".lock");
     let failed = |cause: io::Error| refused_by_system(&path, cause);
     // A user with write access to the folder could link to any file of this user, which would be
@@ -107,10 +107,10 @@ fn take_lock_file(database: &Path) -> Result<File, OpenError> {
         Err(TryLockError::WouldBlock) => {
             let mut text = String::new();
             let pid = lock.read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
-            return Err(OpenError::InUse { file: database.to_owned(), pid });
+            return Err(SqliteOpenError::InUse { file: database.to_owned(), pid });
         }
         Err(TryLockError::Error(cause)) => {
-            return Err(OpenError::Failed { file: path, cause: Box::new(cause) });
+            return Err(SqliteOpenError::Failed { file: path, cause: Box::new(cause) });
         }
     }
     // The lock works without the PID too: a full disk has no room for it.
@@ -120,7 +120,7 @@ fn take_lock_file(database: &Path) -> Result<File, OpenError> {
 
 /// The file is created for its owner only, since it contains messages; SQLite gives the files
 /// beside it the same mode. If it exists already, its owner has decided.
-fn open_database(path: &Path, create: bool) -> Result<File, OpenError> {
+fn open_database(path: &Path, create: bool) -> Result<File, SqliteOpenError> {
     options().create(create).truncate(false).open(path).map_err(|cause| refused_by_system(path, cause))
 }
 
@@ -130,14 +130,14 @@ fn options() -> OpenOptions {
     options
 }
 
-fn lock_itself(file: &File, path: &Path) -> Result<(), OpenError> {
+fn lock_itself(file: &File, path: &Path) -> Result<(), SqliteOpenError> {
     // On a network file system both kinds of locks may be the same, and SQLite would wait for us
     // for ever.
     if !cfg!(target_os = "linux") || is_remote(file) {
         return Ok(());
     }
     match file.try_lock() {
-        Err(TryLockError::WouldBlock) => Err(OpenError::InUse { file: path.to_owned(), pid: None }),
+        Err(TryLockError::WouldBlock) => Err(SqliteOpenError::InUse { file: path.to_owned(), pid: None }),
         Ok(()) | Err(TryLockError::Error(_)) => Ok(()),
     }
 }

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use rusqlite::{Connection, OptionalExtension, ffi, named_params};
 use rustix::fs::OFlags;
 
-use super::refusal::{OpenError, refused, refused_by_system};
+use super::refusal::{SqliteOpenError, refused, refused_by_system};
 
 /// See the [module](self).
 pub(super) struct Ids {
@@ -34,7 +34,7 @@ struct Highest {
 
 /// The kinds of things with ids.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Numbered {
+pub(super) enum IdKind {
     User,
     Group,
 }
@@ -43,7 +43,7 @@ impl Ids {
     /// Opens `raybox.ids` in the folder `data_dir`, or creates it, and raises the ids of the
     /// database and of the file to the higher of both. Called before any id is given, by the only
     /// server that uses the folder.
-    pub(super) fn open(data_dir: &Path, db: &Connection) -> Result<Ids, OpenError> {
+    pub(super) fn open(data_dir: &Path, db: &Connection) -> Result<Ids, SqliteOpenError> {
         let path = data_dir.join("raybox.ids");
         let failed = |cause| refused_by_system(&path, cause);
         let mut options = OpenOptions::new();
@@ -97,12 +97,12 @@ impl Ids {
     }
 
     /// Records an id that is about to be given. Called within the transaction that gives it.
-    pub(super) fn note(&self, who: Numbered, id: i32) -> rusqlite::Result<()> {
+    pub(super) fn note(&self, who: IdKind, id: i32) -> rusqlite::Result<()> {
         let mut highest = self.highest.lock();
         let before = *highest;
         let known = match who {
-            Numbered::User => &mut highest.users,
-            Numbered::Group => &mut highest.groups,
+            IdKind::User => &mut highest.users,
+            IdKind::Group => &mut highest.groups,
         };
         *known = (*known).max(id.into());
         if *highest == before {

@@ -27,7 +27,7 @@ use super::guard::Guard;
 use super::ids::Ids;
 use super::live::Live;
 use super::open::{self, STORE};
-use super::refusal::OpenError;
+use super::refusal::SqliteOpenError;
 use super::store_error;
 use crate::store::StoreError;
 
@@ -73,7 +73,11 @@ impl Late {
     ///
     /// As for [`SqliteStore::open`](super::SqliteStore::open); a full disk is one only if nothing
     /// can be read either.
-    pub(super) fn open(data_dir: &Path, busy_timeout: Duration, condition: Arc<Condition>) -> Result<Late, OpenError> {
+    pub(super) fn open(
+        data_dir: &Path,
+        busy_timeout: Duration,
+        condition: Arc<Condition>,
+    ) -> Result<Late, SqliteOpenError> {
         let (data_dir, live, waiting) = (data_dir.to_owned(), OnceLock::new(), Mutex::default());
         let shared = Arc::new(LateCore { data_dir, busy_timeout, condition, live, waiting });
         let Err(error) = shared.try_to_open() else { return Ok(Late { shared, opener: None }) };
@@ -82,7 +86,7 @@ impl Late {
         }
         let why = shared.waiting.lock().why.clone();
         log::error!("{why}: what is stored can be read, and nothing can be stored until its disk has room");
-        let failed = |cause: io::Error| OpenError::Failed { file: shared.file(), cause: Box::new(cause) };
+        let failed = |cause: io::Error| SqliteOpenError::Failed { file: shared.file(), cause: Box::new(cause) };
         let (stop, stopped) = bounded(0);
         let opener = shared.clone();
         let thread = thread::Builder::new().name("store-open".to_owned()).spawn(move || opener.run(&stopped));
@@ -209,7 +213,7 @@ impl LateCore {
 
     /// Opens the database. If that is impossible, it can be read afterwards, unless that is
     /// impossible too.
-    fn try_to_open(&self) -> Result<(), OpenError> {
+    fn try_to_open(&self) -> Result<(), SqliteOpenError> {
         let mut waiting = self.waiting.lock();
         // Another attempt must not create a new database in the place of the one that is read.
         if let Some(known) = waiting.inode
@@ -218,7 +222,7 @@ impl LateCore {
             let how = format!("{} was moved, replaced or deleted", self.file().display());
             self.condition.lose(&how);
             waiting.why = how.clone();
-            return Err(OpenError::Failed { file: self.file(), cause: how.into() });
+            return Err(SqliteOpenError::Failed { file: self.file(), cause: how.into() });
         }
         // Its locks would conflict.
         waiting.frozen = None;

@@ -23,7 +23,7 @@ use super::condition::Condition;
 use super::guard::Guard;
 use super::open::{self, FileKind};
 use super::readers::Readers;
-use super::refusal::OpenError;
+use super::refusal::SqliteOpenError;
 use super::writer::Writer;
 use crate::store::StoreError;
 
@@ -46,10 +46,10 @@ impl Live {
         kind: &'static FileKind,
         busy_timeout: Duration,
         condition: Arc<Condition>,
-        look: impl FnOnce(&Connection) -> Result<T, OpenError>,
-    ) -> Result<(Live, T), OpenError> {
+        look: impl FnOnce(&Connection) -> Result<T, SqliteOpenError>,
+    ) -> Result<(Live, T), SqliteOpenError> {
         let open::OpenedFile { file, connection, guard } = open::open(data_dir, kind, busy_timeout)?;
-        let failed = |cause: io::Error| OpenError::Failed { file: file.clone(), cause: Box::new(cause) };
+        let failed = |cause: io::Error| SqliteOpenError::Failed { file: file.clone(), cause: Box::new(cause) };
         let seen = match look(&connection) {
             Ok(seen) => seen,
             Err(error) => {

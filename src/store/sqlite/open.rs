@@ -13,7 +13,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::guard::Guard;
-use super::refusal::{OpenError, refused};
+use super::refusal::{SqliteOpenError, refused};
 use super::rescue;
 use super::shrinking;
 use super::wal::{self, Log};
@@ -84,13 +84,13 @@ pub(super) struct OpenedFile {
     pub(super) guard: Guard,
 }
 
-pub(super) fn open(data_dir: &Path, kind: &FileKind, busy_timeout: Duration) -> Result<OpenedFile, OpenError> {
+pub(super) fn open(data_dir: &Path, kind: &FileKind, busy_timeout: Duration) -> Result<OpenedFile, SqliteOpenError> {
     fs::create_dir_all(data_dir)
-        .map_err(|cause| OpenError::Unwritable { path: data_dir.to_owned(), cause: Box::new(cause) })?;
+        .map_err(|cause| SqliteOpenError::Unwritable { path: data_dir.to_owned(), cause: Box::new(cause) })?;
     let file = data_dir.join(kind.name);
     let rescued = rescue::place(&file);
     if rescued.exists() {
-        return Err(OpenError::Rescued { file, rescued });
+        return Err(SqliteOpenError::Rescued { file, rescued });
     }
     let mut guard = Guard::take(&file, true)?;
     check_log(&file)?;
@@ -102,12 +102,14 @@ pub(super) fn open(data_dir: &Path, kind: &FileKind, busy_timeout: Duration) -> 
     let connection = connect(&file, busy_timeout).map_err(refuse)?;
     configure(&connection).map_err(refuse)?;
     touch_page_one(&connection).map_err(refuse)?;
-    guard.remember_files(&file).map_err(|cause| OpenError::Failed { file: file.clone(), cause: Box::new(cause) })?;
+    guard
+        .remember_files(&file)
+        .map_err(|cause| SqliteOpenError::Failed { file: file.clone(), cause: Box::new(cause) })?;
     Ok(OpenedFile { file, connection, guard })
 }
 
 /// Checks the database, upgrades it, and leaves all changes in the file itself.
-fn prepare(file: &Path, kind: &FileKind, busy_timeout: Duration) -> Result<(), OpenError> {
+fn prepare(file: &Path, kind: &FileKind, busy_timeout: Duration) -> Result<(), SqliteOpenError> {
     let refuse = |error| refused(file, error);
     let mut connection = connect(file, busy_timeout).map_err(refuse)?;
     check_identity(&connection, kind, file)?;
@@ -124,7 +126,11 @@ fn prepare(file: &Path, kind: &FileKind, busy_timeout: Duration) -> Result<(), O
 /// Opens the store's database for reading only, as of one moment, while no server uses it. `alone`:
 /// no other program can read it meanwhile, and nothing needs room on its disk, because the index of
 /// the log is in memory.
-pub(super) fn open_to_read(file: &Path, busy_timeout: Duration, alone: bool) -> Result<(Connection, Guard), OpenError> {
+pub(super) fn open_to_read(
+    file: &Path,
+    busy_timeout: Duration,
+    alone: bool,
+) -> Result<(Connection, Guard), SqliteOpenError> {
     let guard = Guard::take(file, false)?;
     check_log(file)?;
     let refuse = |error| refused(file, error);
@@ -144,7 +150,7 @@ pub(super) fn open_to_read(file: &Path, busy_timeout: Duration, alone: bool) -> 
     if version < STORE.newest() {
         let newest = STORE.newest();
         let cause = format!("its tables are of version {version}, not {newest}: start this server on it once");
-        return Err(OpenError::Failed { file: file.to_owned(), cause: cause.into() });
+        return Err(SqliteOpenError::Failed { file: file.to_owned(), cause: cause.into() });
     }
     connection.execute_batch("BEGIN").map_err(refuse)?;
     Ok((connection, guard))
@@ -157,12 +163,12 @@ pub(super) fn sqlite_path(file: &Path) -> PathBuf {
 }
 
 /// SQLite would apply an existing log to a database that was put there later.
-fn check_log(file: &Path) -> Result<(), OpenError> {
+fn check_log(file: &Path) -> Result<(), SqliteOpenError> {
     match wal::look(file) {
         Ok(Log::Good) => Ok(()),
-        Ok(Log::Foreign) => Err(OpenError::ForeignLog { file: file.to_owned() }),
-        Ok(Log::Orphaned) => Err(OpenError::OrphanedLog { file: file.to_owned() }),
-        Err(cause) => Err(OpenError::Failed { file: file.to_owned(), cause: Box::new(cause) }),
+        Ok(Log::Foreign) => Err(SqliteOpenError::ForeignLog { file: file.to_owned() }),
+        Ok(Log::Orphaned) => Err(SqliteOpenError::OrphanedLog { file: file.to_owned() }),
+        Err(cause) => Err(SqliteOpenError::Failed { file: file.to_owned(), cause: Box::new(cause) }),
     }
 }
 
@@ -180,7 +186,7 @@ pub(super) fn touch_page_one(db: &Connection) -> rusqlite::Result<()> {
 }
 
 /// Refuses a file of another program or of a later version. An empty database may be filled.
-fn check_identity(db: &Connection, kind: &FileKind, file: &Path) -> Result<(), OpenError> {
+fn check_identity(db: &Connection, kind: &FileKind, file: &Path) -> Result<(), SqliteOpenError> {
     let number = |query| db.query_row(query, [], |row| row.get::<_, i64>(0)).map_err(|error| refused(file, error));
     // Reading the schema first detects a file that is not a database, or is shorter than its header
     // says.
@@ -189,19 +195,19 @@ fn check_identity(db: &Connection, kind: &FileKind, file: &Path) -> Result<(), O
     let version = number("PRAGMA user_version")?;
     let is_empty = application == 0 && version == 0 && objects == 0;
     if application != kind.application_id && !is_empty {
-        return Err(OpenError::NotOurs { file: file.to_owned() });
+        return Err(SqliteOpenError::NotOurs { file: file.to_owned() });
     }
     if version > kind.newest() {
-        return Err(OpenError::Newer { file: file.to_owned(), version, known: kind.newest() });
+        return Err(SqliteOpenError::Newer { file: file.to_owned(), version, known: kind.newest() });
     }
     Ok(())
 }
 
 /// SQLite silently opens a file that it may not write for reading.
-fn check_writable(db: &Connection, file: &Path) -> Result<(), OpenError> {
+fn check_writable(db: &Connection, file: &Path) -> Result<(), SqliteOpenError> {
     if db.is_readonly("main").map_err(|error| refused(file, error))? {
         let cause = io::Error::from(io::ErrorKind::PermissionDenied);
-        return Err(OpenError::Unwritable { path: file.to_owned(), cause: Box::new(cause) });
+        return Err(SqliteOpenError::Unwritable { path: file.to_owned(), cause: Box::new(cause) });
     }
     Ok(())
 }

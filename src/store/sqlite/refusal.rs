@@ -1,4 +1,4 @@
-//! [`OpenError`]: why a database is not opened, in a line that says what to do.
+//! [`SqliteOpenError`]: why a database is not opened, in a line that says what to do.
 
 use std::error::Error;
 use std::fmt;
@@ -9,41 +9,41 @@ use std::path::{Path, PathBuf};
 use rusqlite::{ErrorCode, ffi};
 
 /// The meaning of an error of SQLite at the start.
-pub(super) fn refused(file: &Path, error: rusqlite::Error) -> OpenError {
+pub(super) fn refused(file: &Path, error: rusqlite::Error) -> SqliteOpenError {
     let file = file.to_owned();
     let (code, extended) = (error.sqlite_error_code(), error.sqlite_error().map(|cause| cause.extended_code));
     let is_other_mode = matches!(error, rusqlite::Error::InvalidQuery);
     let cause = Box::new(error);
     // The log's index is shared memory, mapped from a file.
     if is_other_mode || matches!(extended, Some(ffi::SQLITE_IOERR_SHMMAP | ffi::SQLITE_IOERR_SHMLOCK)) {
-        return OpenError::NotLocal { file, cause };
+        return SqliteOpenError::NotLocal { file, cause };
     }
     match code {
-        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => OpenError::Damaged { file, cause },
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => SqliteOpenError::Damaged { file, cause },
         Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
-            OpenError::Unwritable { path: file, cause }
+            SqliteOpenError::Unwritable { path: file, cause }
         }
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => OpenError::InUse { file, pid: None },
-        Some(ErrorCode::DiskFull) => OpenError::Full { file, cause },
-        _ if extended == Some(ffi::SQLITE_IOERR_SHMSIZE) => OpenError::Full { file, cause },
-        _ => OpenError::Failed { file, cause },
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => SqliteOpenError::InUse { file, pid: None },
+        Some(ErrorCode::DiskFull) => SqliteOpenError::Full { file, cause },
+        _ if extended == Some(ffi::SQLITE_IOERR_SHMSIZE) => SqliteOpenError::Full { file, cause },
+        _ => SqliteOpenError::Failed { file, cause },
     }
 }
 
 /// The meaning of an error of the system at the start.
-pub(super) fn refused_by_system(path: &Path, cause: io::Error) -> OpenError {
+pub(super) fn refused_by_system(path: &Path, cause: io::Error) -> SqliteOpenError {
     if fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink()) {
-        return OpenError::Link { path: path.to_owned() };
+        return SqliteOpenError::Link { path: path.to_owned() };
     }
     if cause.kind() == ErrorKind::StorageFull {
-        return OpenError::Full { file: path.to_owned(), cause: Box::new(cause) };
+        return SqliteOpenError::Full { file: path.to_owned(), cause: Box::new(cause) };
     }
-    OpenError::Unwritable { path: path.to_owned(), cause: Box::new(cause) }
+    SqliteOpenError::Unwritable { path: path.to_owned(), cause: Box::new(cause) }
 }
 
 /// Why the database was not opened. The text names the file and says what to do.
 #[derive(Debug)]
-pub enum OpenError {
+pub enum SqliteOpenError {
     /// The folder, the database or the lock beside it cannot be created or written.
     Unwritable {
         /// The path of it.
@@ -125,13 +125,13 @@ pub enum OpenError {
     },
 }
 
-impl OpenError {
+impl SqliteOpenError {
     /// The disk accepts no writes now, and the database may nevertheless be readable.
     pub(super) fn may_pass(&self) -> bool {
         match self {
-            OpenError::Full { .. } => true,
+            SqliteOpenError::Full { .. } => true,
             // A quota or a limit on file sizes, although the disk itself has room.
-            OpenError::Failed { cause, .. } => cause.downcast_ref::<rusqlite::Error>().is_some_and(|error| {
+            SqliteOpenError::Failed { cause, .. } => cause.downcast_ref::<rusqlite::Error>().is_some_and(|error| {
                 error.sqlite_error().is_some_and(|error| error.extended_code == ffi::SQLITE_IOERR_WRITE)
             }),
             _ => false,
@@ -141,100 +141,102 @@ impl OpenError {
     /// What the error is about: the database, or what else of its folder is in the way.
     fn file(&self) -> &Path {
         match self {
-            OpenError::Unwritable { path: file, .. }
-            | OpenError::Link { path: file }
-            | OpenError::InUse { file, .. }
-            | OpenError::Full { file, .. }
-            | OpenError::NotLocal { file, .. }
-            | OpenError::ForeignLog { file }
-            | OpenError::Rescued { file, .. }
-            | OpenError::OrphanedLog { file }
-            | OpenError::NotOurs { file }
-            | OpenError::Newer { file, .. }
-            | OpenError::Damaged { file, .. }
-            | OpenError::Failed { file, .. } => file,
+            SqliteOpenError::Unwritable { path: file, .. }
+            | SqliteOpenError::Link { path: file }
+            | SqliteOpenError::InUse { file, .. }
+            | SqliteOpenError::Full { file, .. }
+            | SqliteOpenError::NotLocal { file, .. }
+            | SqliteOpenError::ForeignLog { file }
+            | SqliteOpenError::Rescued { file, .. }
+            | SqliteOpenError::OrphanedLog { file }
+            | SqliteOpenError::NotOurs { file }
+            | SqliteOpenError::Newer { file, .. }
+            | SqliteOpenError::Damaged { file, .. }
+            | SqliteOpenError::Failed { file, .. } => file,
         }
     }
 }
 
-impl fmt::Display for OpenError {
+impl fmt::Display for SqliteOpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let file = self.file().display();
         match self {
-            OpenError::Unwritable { cause, .. } => write!(
+            SqliteOpenError::Unwritable { cause, .. } => write!(
                 f,
                 "cannot write {file}: {cause}; let this user write the file and its folder, or choose another data folder"
             ),
-            OpenError::InUse { pid: Some(pid), .. } => write!(
+            SqliteOpenError::InUse { pid: Some(pid), .. } => write!(
                 f,
                 "{file} is in use by another server, process {pid}; stop that one, or choose another data folder"
             ),
-            OpenError::InUse { pid: None, .. } => {
+            SqliteOpenError::InUse { pid: None, .. } => {
                 write!(f, "{file} is in use by another program; close that one, or choose another data folder")
             }
-            OpenError::Link { .. } => write!(
+            SqliteOpenError::Link { .. } => write!(
                 f,
                 "{file} is a symbolic link, which this server does not follow; put the file itself there, or choose the \
                  data folder that the link leads to"
             ),
-            OpenError::Full { cause, .. } => {
+            SqliteOpenError::Full { cause, .. } => {
                 write!(f, "no space is left on the disk of {file}: {cause}; make room on it and start again")
             }
-            OpenError::NotLocal { cause, .. } => write!(
+            SqliteOpenError::NotLocal { cause, .. } => write!(
                 f,
                 "the file system of {file} does not let processes share memory through a file: {cause}; use a local disk \
                  for the data folder"
             ),
-            OpenError::ForeignLog { .. } => write!(
+            SqliteOpenError::ForeignLog { .. } => write!(
                 f,
                 "{file}-wal holds the last changes of another state of {file}, which was probably restored from a backup; \
                  to use {file} as it is, delete {file}-wal and {file}-shm; \
                  to keep those changes, put the database back that they belong to"
             ),
-            OpenError::Rescued { rescued, .. } => write!(
+            SqliteOpenError::Rescued { rescued, .. } => write!(
                 f,
                 "{} holds what the last server had stored when {file} was moved, replaced or deleted under it; move it to \
                  {file} and delete {file}-wal and {file}-shm, or, if it is not wanted, move it away",
                 rescued.display()
             ),
-            OpenError::OrphanedLog { .. } => write!(
+            SqliteOpenError::OrphanedLog { .. } => write!(
                 f,
                 "{file} is missing or empty, and {file}-wal holds changes that belong to it; put the database back; \
                  or, to start without those changes, delete {file}-wal and {file}-shm"
             ),
-            OpenError::NotOurs { .. } => {
+            SqliteOpenError::NotOurs { .. } => {
                 write!(f, "{file} is a database of another program; move it away, or choose another data folder")
             }
-            OpenError::Newer { version, known, .. } => write!(
+            SqliteOpenError::Newer { version, known, .. } => write!(
                 f,
                 "{file} was written by a later version of this server (schema {version}, this one knows {known}); \
                  run that version, or restore an older backup"
             ),
-            OpenError::Damaged { cause, .. } => write!(
+            SqliteOpenError::Damaged { cause, .. } => write!(
                 f,
                 "{file} is damaged or no database: {cause}; restore a backup, or move it away \
                  together with the files beside it that begin with its name, to start empty"
             ),
-            OpenError::Failed { cause, .. } => write!(f, "cannot open {file}: {cause}; put that right and start again"),
+            SqliteOpenError::Failed { cause, .. } => {
+                write!(f, "cannot open {file}: {cause}; put that right and start again")
+            }
         }
     }
 }
 
-impl Error for OpenError {
+impl Error for SqliteOpenError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            OpenError::Unwritable { cause, .. }
-            | OpenError::Full { cause, .. }
-            | OpenError::NotLocal { cause, .. }
-            | OpenError::Damaged { cause, .. }
-            | OpenError::Failed { cause, .. } => Some(&**cause),
-            OpenError::InUse { .. }
-            | OpenError::Link { .. }
-            | OpenError::ForeignLog { .. }
-            | OpenError::Rescued { .. }
-            | OpenError::OrphanedLog { .. }
-            | OpenError::NotOurs { .. }
-            | OpenError::Newer { .. } => None,
+            SqliteOpenError::Unwritable { cause, .. }
+            | SqliteOpenError::Full { cause, .. }
+            | SqliteOpenError::NotLocal { cause, .. }
+            | SqliteOpenError::Damaged { cause, .. }
+            | SqliteOpenError::Failed { cause, .. } => Some(&**cause),
+            SqliteOpenError::InUse { .. }
+            | SqliteOpenError::Link { .. }
+            | SqliteOpenError::ForeignLog { .. }
+            | SqliteOpenError::Rescued { .. }
+            | SqliteOpenError::OrphanedLog { .. }
+            | SqliteOpenError::NotOurs { .. }
+            | SqliteOpenError::Newer { .. } => None,
         }
     }
 }

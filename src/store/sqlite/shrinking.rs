@@ -13,7 +13,7 @@ use rusqlite::Connection;
 
 use super::BUSY_TIMEOUT;
 use super::open::{self, STORE};
-use super::refusal::{OpenError, refused};
+use super::refusal::{SqliteOpenError, refused};
 
 /// The sizes of a file, in bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,9 +30,9 @@ pub struct Compacted {
 /// # Errors
 ///
 /// As for [`SqliteStore::open`](super::SqliteStore::open), but a missing file is not created.
-pub fn compact(path: &Path) -> Result<(PathBuf, Compacted), OpenError> {
+pub fn compact(path: &Path) -> Result<(PathBuf, Compacted), SqliteOpenError> {
     let file = if path.is_dir() { path.join(STORE.name) } else { path.to_owned() };
-    let failed = |cause: io::Error| OpenError::Failed { file: file.clone(), cause: Box::new(cause) };
+    let failed = |cause: io::Error| SqliteOpenError::Failed { file: file.clone(), cause: Box::new(cause) };
     let before = fs::metadata(&file).map_err(failed)?.len();
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if file.file_name().is_none_or(|name| name != STORE.name) {

@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension, Row, ToSql};
 
 use super::guard::Guard;
 use super::open;
-use super::refusal::OpenError;
+use super::refusal::SqliteOpenError;
 use super::{BUSY_TIMEOUT, store_error};
 use crate::store::StoreError;
 use crate::store::tables::{Field, Fields, MESSAGES, RowKey, Sum, Summing, Table};
@@ -30,13 +30,13 @@ impl CopySource {
     ///
     /// As for [`SqliteStore::open`](super::SqliteStore::open), but a missing file is not created,
     /// and one of an earlier version is not upgraded.
-    pub fn open(path: &Path) -> Result<CopySource, OpenError> {
+    pub fn open(path: &Path) -> Result<CopySource, SqliteOpenError> {
         let file = if path.is_dir() { path.join("raybox.db") } else { path.to_owned() };
         // SQLite would fill an empty file.
         let is_empty = fs::metadata(&file).map(|found| found.len() == 0);
-        if is_empty.map_err(|cause| OpenError::Failed { file: file.clone(), cause: Box::new(cause) })? {
+        if is_empty.map_err(|cause| SqliteOpenError::Failed { file: file.clone(), cause: Box::new(cause) })? {
             let cause = io::Error::new(io::ErrorKind::UnexpectedEof, "the file is empty");
-            return Err(OpenError::Damaged { file, cause: Box::new(cause) });
+            return Err(SqliteOpenError::Damaged { file, cause: Box::new(cause) });
         }
         let (db, guard) = open::open_to_read(&file, BUSY_TIMEOUT, false)?;
         Ok(CopySource { file, db, _guard: guard })

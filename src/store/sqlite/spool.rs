@@ -16,7 +16,7 @@ use super::BUSY_TIMEOUT;
 use super::condition::Condition;
 use super::live::Live;
 use super::open;
-use super::refusal::{OpenError, refused};
+use super::refusal::{SqliteOpenError, refused};
 use super::wal::beside;
 use crate::admission::{Holder, NestedShares};
 use crate::protocol::UserId;
@@ -73,7 +73,7 @@ impl SpoolFile {
     ///
     /// # Errors
     /// As for [`SqliteStore::open`](super::SqliteStore::open).
-    pub fn open(data_dir: &Path, bytes_max: usize) -> Result<SpoolFile, OpenError> {
+    pub fn open(data_dir: &Path, bytes_max: usize) -> Result<SpoolFile, SqliteOpenError> {
         let file = data_dir.join(open::SPOOL.name);
         let condition = Arc::new(Condition::new(file.display().to_string()));
         let opened = Live::open(data_dir, &open::SPOOL, BUSY_TIMEOUT, condition.clone(), |db| {
@@ -82,7 +82,7 @@ impl SpoolFile {
         let (live, load) = match opened {
             Ok((live, load)) => (Some(live), load),
             // The server works without it, and it is opened later when there is room.
-            Err(error @ OpenError::Full { .. }) => match peek(&file) {
+            Err(error @ SqliteOpenError::Full { .. }) => match peek(&file) {
                 Some(load) => {
                     log::error!("{error}; starting without it, and trying again every {TIDY_EVERY:?}");
                     (None, load)

@@ -141,7 +141,7 @@ fn a_newer_database_is_refused_and_not_changed() {
     outside(&dir.0).pragma_update(None, "user_version", 99).unwrap();
     let before = fs::read(dir.database()).unwrap();
     let error = refusal(&dir.0);
-    assert!(matches!(error, OpenError::Newer { version: 99, .. }), "{error}");
+    assert!(matches!(error, SqliteOpenError::Newer { version: 99, .. }), "{error}");
     assert!(error.to_string().contains("raybox.db was written by a later version"), "{error}");
     assert_eq!(fs::read(dir.database()).unwrap(), before);
 }
@@ -155,7 +155,7 @@ fn a_database_of_another_program_is_refused_and_not_changed() {
         Connection::open(dir.database()).unwrap().execute_batch(setup).unwrap();
         let before = fs::read(dir.database()).unwrap();
         let error = refusal(&dir.0);
-        assert!(matches!(error, OpenError::NotOurs { .. }), "{setup}: {error}");
+        assert!(matches!(error, SqliteOpenError::NotOurs { .. }), "{setup}: {error}");
         assert!(error.to_string().contains("raybox.db is a database of another program"), "{error}");
         assert_eq!(fs::read(dir.database()).unwrap(), before);
     }
@@ -167,7 +167,7 @@ fn a_file_that_is_no_database_is_refused_and_not_changed() {
         let dir = Dir::new();
         fs::write(dir.database(), &garbage).unwrap();
         let error = refusal(&dir.0);
-        assert!(matches!(error, OpenError::Damaged { .. }), "{error}");
+        assert!(matches!(error, SqliteOpenError::Damaged { .. }), "{error}");
         assert!(error.to_string().contains("raybox.db is damaged or no database"), "{error}");
         assert_eq!(fs::read(dir.database()).unwrap(), garbage);
     }
@@ -184,7 +184,7 @@ fn a_truncated_database_is_refused() {
     for length in [whole.len() - 4096, whole.len() / 2, 4096, 1000, 60] {
         fs::write(dir.database(), &whole[..length]).unwrap();
         let error = refusal(&dir.0);
-        assert!(matches!(error, OpenError::Damaged { .. }), "{length} of {} bytes: {error}", whole.len());
+        assert!(matches!(error, SqliteOpenError::Damaged { .. }), "{length} of {} bytes: {error}", whole.len());
     }
 }
 
@@ -193,7 +193,7 @@ fn a_folder_in_place_of_the_database_is_refused() {
     let dir = Dir::new();
     fs::create_dir(dir.database()).unwrap();
     let error = refusal(&dir.0);
-    assert!(matches!(error, OpenError::Unwritable { .. }), "{error}");
+    assert!(matches!(error, SqliteOpenError::Unwritable { .. }), "{error}");
     assert!(error.to_string().contains("raybox.db"), "{error}");
 }
 
@@ -204,7 +204,7 @@ fn a_file_in_place_of_the_folder_is_refused() {
     fs::write(&file, "").unwrap();
     for data_dir in [file.clone(), file.join("below")] {
         let error = refusal(&data_dir);
-        assert!(matches!(error, OpenError::Unwritable { .. }), "{error}");
+        assert!(matches!(error, SqliteOpenError::Unwritable { .. }), "{error}");
         assert!(error.to_string().contains("file") && error.source().is_some(), "{error}");
     }
 }
@@ -214,7 +214,7 @@ fn a_file_in_place_of_the_folder_is_refused() {
 #[cfg(target_os = "linux")]
 fn a_folder_that_takes_no_files_is_refused() {
     let error = refusal(Path::new("/proc/self"));
-    assert!(matches!(error, OpenError::Unwritable { .. }), "{error}");
+    assert!(matches!(error, SqliteOpenError::Unwritable { .. }), "{error}");
     assert!(error.to_string().contains("/proc/self/raybox.db.lock"), "{error}");
 }
 
@@ -223,7 +223,7 @@ fn a_second_opener_in_this_process_is_refused() {
     let dir = Dir::new();
     let store = SqliteStore::open(&dir.0).unwrap();
     let error = refusal(&dir.0);
-    assert!(matches!(error, OpenError::InUse { pid: Some(pid), .. } if pid == std::process::id()), "{error}");
+    assert!(matches!(error, SqliteOpenError::InUse { pid: Some(pid), .. } if pid == std::process::id()), "{error}");
     drop(store);
     SqliteStore::open(&dir.0).unwrap();
 }
@@ -235,7 +235,7 @@ fn a_second_opener_is_refused_until_the_first_is_killed() {
     server.next_acknowledgement().expect("the server appends");
     let pid = server.child.id();
     let error = refusal(&dir.0);
-    assert!(matches!(error, OpenError::InUse { pid: Some(owner), .. } if owner == pid), "{error}");
+    assert!(matches!(error, SqliteOpenError::InUse { pid: Some(owner), .. } if owner == pid), "{error}");
     assert!(error.to_string().contains(&format!("process {pid}")), "{error}");
     server.kill();
     SqliteStore::open(&dir.0).unwrap();
@@ -272,7 +272,7 @@ fn a_lock_file_that_is_removed_lets_no_second_opener_in() {
     server.next_acknowledgement().expect("the server appends");
     fs::remove_file(dir.0.join("raybox.db.lock")).unwrap();
     let error = refusal(&dir.0);
-    assert!(matches!(error, OpenError::InUse { pid: None, .. }), "{error}");
+    assert!(matches!(error, SqliteOpenError::InUse { pid: None, .. }), "{error}");
     server.kill();
     SqliteStore::open(&dir.0).unwrap();
 }
@@ -285,7 +285,7 @@ fn a_symbolic_link_in_place_of_a_file_of_ours_is_refused_and_leads_nowhere() {
         fs::write(&other, "precious").unwrap();
         std::os::unix::fs::symlink(&other, dir.0.join(name)).unwrap();
         let error = refusal(&dir.0);
-        assert!(matches!(error, OpenError::Link { .. }), "{error}");
+        assert!(matches!(error, SqliteOpenError::Link { .. }), "{error}");
         assert!(error.to_string().contains(&format!("{name} is a symbolic link")), "{error}");
         assert_eq!(fs::read_to_string(&other).unwrap(), "precious");
     }
@@ -329,12 +329,12 @@ fn a_copy_restored_beside_a_log_is_refused_until_the_log_is_removed() {
         let log = dir.0.join("raybox.db-wal");
         let before = fs::read(&log).unwrap();
         let error = refusal(&dir.0);
-        assert!(matches!(error, OpenError::ForeignLog { .. }), "{error}");
+        assert!(matches!(error, SqliteOpenError::ForeignLog { .. }), "{error}");
         assert!(error.to_string().contains("delete ") && error.to_string().contains("raybox.db-wal"), "{error}");
         assert!(fs::read(&log).unwrap() == before, "nothing was changed");
         fs::remove_file(dir.database()).unwrap();
         let error = refusal(&dir.0);
-        assert!(matches!(error, OpenError::OrphanedLog { .. }), "{error}");
+        assert!(matches!(error, SqliteOpenError::OrphanedLog { .. }), "{error}");
         // A log that belongs to the database is applied.
         fs::copy(&crashed, dir.database()).unwrap();
         let store = SqliteStore::open(&dir.0).unwrap();
@@ -436,7 +436,7 @@ fn a_small_file_of_an_earlier_version_learns_to_become_shorter() {
     let user = new_user(&store);
     append(&store, user, &"x".repeat(1_000_000)).unwrap();
     assert_eq!(mode(&outside(&dir.0)), 2, "a little at a time");
-    assert!(matches!(compact(&dir.0), Err(OpenError::InUse { .. })), "a server runs");
+    assert!(matches!(compact(&dir.0), Err(SqliteOpenError::InUse { .. })), "a server runs");
     store.delete(user, &[store.fetch(user, 1).unwrap()[0].id]).unwrap();
     drop(store);
     as_before();
@@ -452,7 +452,7 @@ fn a_small_file_of_an_earlier_version_learns_to_become_shorter() {
 fn a_file_system_without_shared_memory_is_named() {
     let error = rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_IOERR_SHMMAP), None);
     let error = refusal::refused(Path::new("raybox.db"), error);
-    assert!(matches!(error, OpenError::NotLocal { .. }), "{error}");
+    assert!(matches!(error, SqliteOpenError::NotLocal { .. }), "{error}");
     assert!(error.to_string().contains("use a local disk"), "{error}");
 }
 
@@ -513,7 +513,7 @@ fn a_database_held_at_the_start_is_refused() {
     let holder = outside(&dir.0);
     holder.execute_batch("BEGIN IMMEDIATE").unwrap();
     let error = SqliteStore::open_with(&dir.0, Duration::from_millis(50)).err().unwrap();
-    assert!(matches!(error, OpenError::InUse { pid: None, .. }), "{error}");
+    assert!(matches!(error, SqliteOpenError::InUse { pid: None, .. }), "{error}");
     holder.execute_batch("ROLLBACK").unwrap();
     SqliteStore::open(&dir.0).unwrap();
 }
@@ -640,7 +640,7 @@ fn a_database_that_is_taken_away_is_saved_beside() {
         append(&store, user, "came back").unwrap();
         drop(store);
         let error = refusal(&dir.0);
-        assert!(matches!(error, OpenError::Rescued { .. }), "{what}: {error}");
+        assert!(matches!(error, SqliteOpenError::Rescued { .. }), "{what}: {error}");
         for suffix in ["", "-wal", "-shm"] {
             let _ = fs::remove_file(dir.0.join(format!("raybox.db{suffix}")));
         }
@@ -793,7 +793,7 @@ fn wait_until(condition: impl Fn() -> bool) {
     }
 }
 
-fn refusal(data_dir: &Path) -> OpenError {
+fn refusal(data_dir: &Path) -> SqliteOpenError {
     SqliteStore::open(data_dir).err().expect("must be refused")
 }
 
