@@ -8,9 +8,8 @@
 //! ```text
 //!   submit ─▶ turns of accounts ─┬─ other requests ─▶ any worker
 //!                                └─ searches ───────▶ one worker at a time
-//! ```
-//! Workers are notified of each job once. A worker that finds no job that may run now returns, and
-//! whoever finishes a job then looks again in its place.
+//! ``` Workers are notified of each job once. A worker that finds no job that may run now returns;
+//! the next worker that finishes a job looks again in its place.
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};

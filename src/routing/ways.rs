@@ -96,7 +96,7 @@ impl Ways {
         self.hear(OutItem::Confirmed(place, sequences));
     }
 
-    /// Another node has delivered so many messages of this envelope, and refused the others.
+    /// Another node has delivered this number of messages of the envelope, and refused the others.
     pub fn refused(&self, sequence: u64, delivered: usize) {
         self.hear(OutItem::Refused(sequence, delivered));
     }

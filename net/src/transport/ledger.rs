@@ -21,8 +21,8 @@ struct Ends {
 impl Ledger {
     /// A record was made. One without payload, an alert say, is a record as well.
     ///
-    /// Of a peer that acknowledges nothing only so many are told apart: beyond that the last ones
-    /// count as one record, which has arrived when all of it has.
+    /// For a peer that acknowledges nothing, at most `RECORDS_MAX` records are told apart. The last
+    /// ones beyond that count as one record, which has arrived when all of it has.
     pub(crate) fn note(&mut self, payload: usize, wire: usize) {
         self.made = Ends { wire: self.made.wire + wire as u64, payload: self.made.payload + payload as u64 };
         if self.records.len() >= RECORDS_MAX {

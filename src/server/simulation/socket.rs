@@ -74,7 +74,7 @@ impl Pipe {
         self.state.lock().broken
     }
 
-    /// The client's kernel acknowledges at most so many bytes.
+    /// The client's kernel acknowledges at most `most` bytes.
     pub(super) fn acknowledge(&self, most: usize) {
         let mut state = self.state.lock();
         let count = most.min(state.written.len() - state.acknowledged);

@@ -22,7 +22,7 @@ pub(super) struct Tables {
     messages: BTreeMap<MessageId, (UserId, Arc<str>)>,
     last_message: i64,
     pub(super) is_up: bool,
-    /// Calls fail, or are done and fail all the same, once in so many times; never if 0.
+    /// One call in this number fails, or is done and fails all the same; none if 0.
     pub(super) fails_once_in: usize,
     dice: Dice,
     mutation: Option<Mutation>,

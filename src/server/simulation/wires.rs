@@ -18,7 +18,7 @@ pub(super) type SimTopic = Topic<Box<str>>;
 /// What Redis holds: who hears what, and what is on its way.
 pub(super) struct Wires {
     pub(super) is_up: bool,
-    /// Publishing fails in the middle once in so many times; never if 0.
+    /// One publication in this number fails in the middle; none if 0.
     pub(super) fails_once_in: usize,
     pub(super) faults: usize,
     /// How often a node has given its connection up.

@@ -18,7 +18,7 @@ pub(super) enum Trouble {
     Waited,
     /// The connection is gone, or in a state that nobody here has asked for; others may work.
     Lost,
-    /// No answer came in time. Whoever asks next would wait as long.
+    /// No answer came in time. The next caller would wait as long.
     Silent,
     /// Not on this connection: its server takes no writes any more, or its user lacks a right. A
     /// new one may lead to another server, and has the rights of today. Nothing was changed.

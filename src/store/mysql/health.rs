@@ -224,7 +224,7 @@ impl PulseCore {
         self.tell_trouble(is && !was);
     }
 
-    /// Waits for the time of the next check, whoever asks for one.
+    /// Waits for the time of the next check, even if a call asks for one earlier.
     fn pause(&self) {
         let until = Instant::now() + CHECK_EVERY;
         let mut state = self.state.lock();

@@ -327,8 +327,8 @@ pub const NAMES: u32 = 4;
 const NEWEST: u32 = MIGRATIONS[MIGRATIONS.len() - 1].version;
 const RECORD: &str = "SchemaMigration";
 
-/// How long a change waits for a table that a transaction uses. Whoever wants the table meanwhile
-/// waits behind it.
+/// How long a change waits for a table that a transaction uses. Other users of the table wait
+/// behind it meanwhile.
 const LOCK_WAIT: Duration = Duration::from_secs(10);
 
 #[cfg(test)]

@@ -126,7 +126,7 @@ fn insert(connection: &mut impl Queryable, rows: &[&NewMessage]) -> mysql::Resul
     connection.exec_drop(statement, values.collect::<Vec<_>>())
 }
 
-/// Splits rows into runs for [`insert`], of so many bytes at most.
+/// Splits rows into runs for [`insert`], each of at most `bytes_max` bytes.
 fn runs_of<'a>(mut rows: &'a [&'a NewMessage], bytes_max: usize) -> Vec<&'a [&'a NewMessage]> {
     let mut runs = Vec::new();
     while !rows.is_empty() {
