@@ -57,7 +57,7 @@ pub(super) struct FairQueue<T> {
     nodes: Vec<Node<T>>,
     /// The first of the unused nodes, which are a list by `in_flow.next`.
     unused: Index,
-    flows: Vec<Flow>,
+    flows: Vec<FlowState>,
     /// The index of each flow that has its turn.
     places: HashMap<u64, Index, foldhash::fast::RandomState>,
     /// Indices of flows that have no turn.
@@ -102,8 +102,9 @@ struct Ends {
     last: Index,
 }
 
+/// The waiting items of one flow, and whether it has its turn.
 #[derive(Debug)]
-struct Flow {
+struct FlowState {
     number: u64,
     has_turn: bool,
     items: Ends,
@@ -241,7 +242,7 @@ impl<T> FairQueue<T> {
             self.last = *place;
             return *place;
         }
-        let flow = Flow { number, has_turn: true, items: EMPTY };
+        let flow = FlowState { number, has_turn: true, items: EMPTY };
         let place = match self.free.pop() {
             Some(place) => {
                 self.flows[place as usize] = flow;
