@@ -307,7 +307,7 @@ pub fn settle(deliveries: impl Iterator<Item = (Delivery, bool)>) {
     tell(deliveries.map(|(delivery, failed)| (delivery, if failed { End::Failed } else { End::Done })));
 }
 
-/// Like [`Delivery::settle`], for messages whose recipients' mailboxes have no more room.
+/// Like [`settle`], for messages whose recipients' mailboxes have no more room.
 pub fn settle_full(deliveries: Vec<Delivery>) {
     tell(deliveries.into_iter().map(|delivery| (delivery, End::Full)));
 }
