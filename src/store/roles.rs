@@ -156,7 +156,7 @@ pub trait Contacts: Send + Sync + 'static {
     /// exist.
     fn add_friends(&self, a: UserId, b: UserId) -> Result<Option<FriendNames>, StoreError>;
 
-    /// Deletes the one row `from` -> `to`; no such row is no error.
+    /// Deletes the one row `from` -> `to`; it is not an error if there is none.
     fn remove_friend(&self, from: UserId, to: UserId) -> Result<(), StoreError>;
 
     /// The friends of `user` by ascending id.
@@ -217,7 +217,7 @@ pub trait Messages: Send + Sync + 'static {
     /// `bytes_max` of text but at least one if there is any. Nothing is deleted.
     fn fetch(&self, user: UserId, bytes_max: usize) -> Result<Vec<KeptMessage>, StoreError>;
 
-    /// Deletes exactly these messages of `user`; one that is gone already is no error.
+    /// Deletes exactly these messages of `user`; it is not an error if one is already gone.
     fn delete(&self, user: UserId, ids: &[MessageId]) -> Result<(), StoreError>;
 }
 
@@ -257,7 +257,9 @@ pub trait Database: Send + Sync + 'static {
     /// Checks within a few seconds whether the database stores messages, by a small write if
     /// necessary.
     ///
-    /// # Errors [`StoreError::Unavailable`] when it does not, or does not answer.
+    /// # Errors
+    ///
+    /// [`StoreError::Unavailable`] when it does not, or does not answer.
     fn check(&self) -> Result<(), StoreError>;
 
     /// Whether the database file was removed for good, so that nobody would find what is stored

@@ -16,7 +16,9 @@ pub trait Spool: Send + Sync + 'static {
     /// Adds messages at the end, in the order given, and returns for each whether it was added:
     /// there may be no room for all. Added messages are on the disk when this returns.
     ///
-    /// # Errors The disk is full or broken; then nothing was added.
+    /// # Errors
+    ///
+    /// The disk is full or broken; then nothing was added.
     fn add(&self, messages: Vec<Addition>) -> Result<Vec<bool>, StoreError>;
 
     /// Returns the oldest messages of this part, at least one if there is any, up to a number and
