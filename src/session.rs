@@ -52,7 +52,8 @@ pub struct Session {
     users: SmallVec<[UserId; 1]>,
     phase: Phase,
     unsettled: Settled,
-    /// The account that pays for these: frames of one payer keep their order on their way.
+    /// The account that pays: the one of the earliest login, but it does not change while frames
+    /// are under way, because frames of one payer keep their order.
     paying: Option<UserId>,
     /// The kind of the last frame.
     frame_kind: FrameKind,
@@ -276,6 +277,7 @@ impl Session {
             return Flow::Later;
         }
         effects.extend(self.users.drain(..).map(Effect::Detach));
+        self.choose_payer();
         self.phase = Phase::Ended;
         Flow::Taken
     }
@@ -303,6 +305,7 @@ impl Session {
 
     fn on_closed(&mut self, effects: &mut Effects<'_>) -> Flow {
         effects.extend(self.users.drain(..).map(Effect::Detach));
+        self.choose_payer();
         match std::mem::replace(&mut self.phase, Phase::Ended) {
             Phase::Sending { user, .. }
             | Phase::Waiting(Awaited::Deletion(user, _) | Awaited::Messages(user) | Awaited::MoreMessages(user)) => {
@@ -334,9 +337,6 @@ impl Session {
 
     /// Counts a frame that is on its way.
     fn count_unsettled(&mut self, bytes: usize) {
-        if self.unsettled.frames == 0 {
-            self.paying = self.user();
-        }
         self.unsettled.frames += 1;
         self.unsettled.bytes += bytes;
     }
@@ -372,10 +372,18 @@ impl Session {
     pub(crate) fn add_user(&mut self, user: UserId) {
         self.users.retain(|other| *other != user);
         self.users.push(user);
+        self.choose_payer();
     }
 
     fn remove_user(&mut self, user: UserId) {
         self.users.retain(|other| *other != user);
+        self.choose_payer();
+    }
+
+    fn choose_payer(&mut self) {
+        if self.unsettled.frames == 0 || self.users.is_empty() {
+            self.paying = self.user();
+        }
     }
 
     /// The user with the earliest login of those that the client still is.
@@ -386,8 +394,7 @@ impl Session {
     /// The payer of everything it uses; `source` is where it comes from. It stays the same while
     /// frames are under way, though somebody else may log its user out meanwhile.
     pub fn payer(&self, source: Source) -> Payer {
-        let user = if self.unsettled.frames > 0 { self.paying } else { self.user() };
-        user.map_or(Payer::Address(source), Payer::Account)
+        self.paying.map_or(Payer::Address(source), Payer::Account)
     }
 
     pub(crate) fn users(&self) -> usize {
