@@ -124,7 +124,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     all
 }
 
-/// What follows each `crate::`.
+/// The text that follows each `crate::`.
 fn used(code: &str) -> Vec<String> {
     let path = |rest: &str| {
         let end = match rest.starts_with('{') {

@@ -191,7 +191,7 @@ fn a_look_sets_off_no_trigger_that_it_is_shown_and_undoes_what_another_one_might
         assert_eq!(of("Com_commit"), commits);
         store
     });
-    // What is no part of a transaction, as in this table, could not be undone.
+    // A row that is not part of a transaction, as in this table, could not be undone.
     database.run("CREATE TABLE Seen (count INTEGER) ENGINE = MyISAM; INSERT INTO Seen VALUES (0)");
     database.run("CREATE TRIGGER see AFTER INSERT ON OfflineMessage FOR EACH ROW UPDATE Seen SET count = count + 1");
     let seen = || database.count("SELECT count FROM Seen");

@@ -106,7 +106,7 @@ impl<A> Arrival<A> {
     /// Has its opening look at what has arrived, takes out what that is done with, and writes the
     /// answer. `over` says that no more is waited for.
     pub(crate) fn look(&mut self, scratch: &mut [u8], over: bool) -> Step {
-        // Whatever has arrived is the connection's, also if that is nothing but its end.
+        // All that has arrived is the connection's, even if it is only the end of the stream.
         if let Opening::Nothing = self.opening {
             return Step::Open(Manner::plain());
         }
@@ -130,8 +130,8 @@ impl<A> Arrival<A> {
         Step::Gone
     }
 
-    /// What has arrived and was not consumed, as much as an opening looks at. The end of the stream
-    /// is an error.
+    /// The bytes that have arrived and were not consumed, as much as an opening looks at. The end
+    /// of the stream is an error.
     fn peek<'b>(&self, scratch: &'b mut [u8]) -> io::Result<&'b [u8]> {
         let scratch = &mut scratch[..HEADER_BYTES_MAX];
         match self.socket.peek(scratch) {

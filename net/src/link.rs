@@ -81,7 +81,7 @@ impl<M> Link<M> {
         Link { id, socket, client, owner, share, side: Mutex::new(side) }
     }
 
-    /// What its side writes to, and how.
+    /// The socket that its side writes to, and the settings for it.
     fn reach(&self) -> Reach<'_> {
         Reach { socket: &self.socket, pace: self.owner.pace(), output_bytes_max: self.owner.output_bytes_max() }
     }

@@ -26,7 +26,7 @@ use crate::framing::{FrameReader, FrameWriter};
 use crate::proxy_header::{self, Beginning};
 use crate::transport::Transport;
 
-/// What a connection has to begin with.
+/// The required beginning of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Preface {
     /// Nothing: the first byte is the client's.
@@ -54,17 +54,18 @@ pub(crate) enum Opening {
     Custom(Box<dyn CustomOpening>),
 }
 
-/// What an opening has made of the bytes that it has looked at.
+/// The outcome of an opening's look at the bytes.
 #[derive(Debug)]
 pub(crate) struct Look {
     /// How many of them, at the front, are done with. The others are looked at again.
     pub(crate) consumed: usize,
-    /// What is written to the peer. A fresh socket takes it at once; one that does not is given up.
+    /// The bytes to write to the peer. A fresh socket takes them at once; one that does not is
+    /// given up.
     pub(crate) answer: Vec<u8>,
     pub(crate) step: Step,
 }
 
-/// What is to be done with a connection after a look.
+/// The next step for a connection after a look.
 #[derive(Debug)]
 pub(crate) enum Step {
     /// More bytes are needed.
@@ -89,7 +90,7 @@ pub(crate) struct Manner {
     /// JSON objects, if nothing else.
     pub(crate) framing: Option<(FrameReader, FrameWriter)>,
     pub(crate) transport: Transport,
-    /// What the last opening has consumed and is the connection's.
+    /// Bytes that the last opening has consumed and that belong to the connection.
     pub(crate) left: Vec<u8>,
 }
 

@@ -168,7 +168,8 @@ fn show<H: Handler>(
     }
 }
 
-/// What was shown was taken: how many bytes are done with, or why the connection closes now.
+/// Ends an item that was taken. Returns the number of bytes to pass over, or why the connection
+/// closes now.
 fn take<A, M>(turn: &mut Turn<M>, conn: &mut Connection<A, M>, front: Front) -> Result<usize, CloseReason> {
     let (work, len) = match front {
         Front::Frame(piece) => {

@@ -55,7 +55,7 @@ pub(crate) enum State {
     Closed,
 }
 
-/// What the side of a link writes to, and how.
+/// The socket that the side of a link writes to, and the settings for it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reach<'a> {
     pub(crate) socket: &'a Socket,
@@ -338,7 +338,7 @@ impl Side {
         if !self.state.writes() {
             return false;
         }
-        // What was acknowledged before is no sign of life.
+        // Earlier acknowledgements are no sign of life.
         self.ask(reach, turn);
         let stalled = self.output.as_ref().is_some_and(|output| has_stalled(output, turn.now()));
         self.in_doubt = true;

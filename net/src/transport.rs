@@ -41,7 +41,7 @@ pub(crate) enum Transport {
     Custom(Box<Records>),
 }
 
-/// What one read has brought. Unless it is short, the loop reads again before it waits for an
+/// The result of one read. Unless it is short, the loop reads again before it waits for an
 /// event.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Got {

@@ -36,7 +36,8 @@ pub struct Turn<L: Listed> {
     pub(crate) reports: Vec<u32>,
 }
 
-/// What a turn needs of a link, so that this file does not depend on links, which depend on turns.
+/// The part of a link that a turn needs, so that this file does not depend on links, which depend
+/// on turns.
 pub(crate) trait Listed: Sized {
     fn id(&self) -> ConnId;
 

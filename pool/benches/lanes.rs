@@ -37,7 +37,7 @@ fn batches(c: &mut Criterion) {
 
 const TEXT: &str =
     r#"{"FROMID":1042,"TOID":1043,"msgType":4,"sendTime":"2026-01-01 12:00:00","msg":"how are you? ......"}"#;
-/// What the server allows.
+/// The limit of the server.
 const BATCH_MAX: usize = 4096;
 const PATIENCE: Duration = Duration::from_secs(60);
 

@@ -51,7 +51,7 @@ impl Step {
     }
 }
 
-/// What each connection does with its scripts.
+/// The scripts of each connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Course {
     /// Runs one script after another until the last phase, or until there are no more scripts.

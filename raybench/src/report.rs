@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::environment::Environment;
 use crate::tally::{Counts, Figure, Outcome, SLICE, Times, times};
 
-/// What was run, and the software and machine it ran on.
+/// The workload that was run, and the software and machine that it ran on.
 #[derive(Debug)]
 pub(crate) struct About {
     pub(crate) workload: &'static str,

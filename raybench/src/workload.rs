@@ -282,7 +282,7 @@ pub(crate) fn idle(idling: Idling, context: &Context) -> io::Result<Outcome> {
         context.progress.step();
         client.into_stream()
     };
-    // What the server allocates only once must not be counted as a cost of connections.
+    // Memory that the server allocates only once must not be counted as a cost of connections.
     context.progress.stage("one round before", accounts.len());
     for n in 0..accounts.len() {
         open(n)?;

@@ -69,7 +69,7 @@ pub struct RedisBus {
     poll: Mutex<Option<Poll>>,
 }
 
-/// What the threads of the bus and its callers share.
+/// The data shared by the threads of the bus and its callers.
 struct RedisCore {
     /// This process's name in the cluster.
     node: String,

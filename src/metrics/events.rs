@@ -1,4 +1,5 @@
-//! What is counted by kind: logins, limits that were hit, batches, and messages in the spool.
+//! Events that are counted by kind: logins, limits that were hit, batches, and messages in the
+//! spool.
 
 /// The outcome of a login.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

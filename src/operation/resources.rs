@@ -1,5 +1,5 @@
-//! What the system lets this process have: descriptors, threads, and the address space that they
-//! reserve.
+//! The resources that the system lets this process have: descriptors, threads, and the address
+//! space that they reserve.
 
 mod address_space;
 

@@ -1009,7 +1009,7 @@ mod tests {
         assert_eq!((node.kept_for(1), node.spooled()), (strings("ab"), 0));
     }
 
-    /// What a dead connection has returned.
+    /// Messages that a dead connection has returned.
     fn returned(text: &str) -> LaneItem {
         from(Origin::Returned { late: false, elsewhere: false }, 1, text)
     }

@@ -1,4 +1,4 @@
-//! What other nodes say, as the bus brings it to the [`Router`].
+//! The messages and answers of other nodes, as the bus brings them to the [`Router`].
 
 use net::Turn;
 

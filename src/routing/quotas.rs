@@ -64,7 +64,7 @@ pub struct Admitted {
 /// Queries the bytes stored for a user; `None` if that is impossible now.
 pub type Size<'a> = &'a dyn Fn(UserId) -> Option<usize>;
 
-/// What is known about the sizes of mailboxes.
+/// The known sizes of mailboxes.
 struct KnownSizes {
     /// For each sum: the bytes that this node has stored in its uncounted mailboxes since the sum
     /// was last reduced.
@@ -76,7 +76,7 @@ struct KnownSizes {
 
 /// A mailbox that was asked about, or that could not be asked about for too long.
 struct Counted {
-    /// What each sender has put in, apart from `others`.
+    /// The amount that each sender has put in, apart from `others`.
     shares: NestedShares,
     put_in: usize,
     /// The earliest time of the next query, and the pause after that.

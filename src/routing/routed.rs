@@ -21,7 +21,8 @@ impl Routed {
     pub(super) const DONE: Routed = Routed::Settled { failed: false, full: false };
     pub(super) const FAILED: Routed = Routed::Settled { failed: true, full: false };
 
-    /// What the sender's session is told of its frame of `bytes` bytes, if the frame is settled.
+    /// The notice for the sender's session about its frame of `bytes` bytes, if the frame is
+    /// settled.
     pub fn settled(self, bytes: usize) -> Option<Settled> {
         let Routed::Settled { failed, full } = self else { return None };
         Some(Settled { frames: 1, bytes, failed: failed.into(), full: full.into() })

@@ -31,7 +31,7 @@ pub struct StateWriter {
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// What the thread has in common with those who note states.
+/// The data shared by the thread and those who note states.
 struct StateCore {
     store: Role<dyn States>,
     bus: Arc<dyn Register>,

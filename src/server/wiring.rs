@@ -33,7 +33,7 @@ pub(super) struct ServerParts {
     pub(super) dispatch: Dispatch,
 }
 
-/// What an assembly is given beside its services.
+/// The parts that an assembly is given beside its services.
 pub(super) struct Equipment {
     /// Descriptors for clients.
     pub(super) descriptors: usize,

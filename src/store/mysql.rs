@@ -55,7 +55,7 @@ pub struct MysqlStore {
     messages: Box<dyn Messages>,
 }
 
-/// What all roles work on.
+/// The data that all roles work on.
 struct Base {
     name: String,
     calls: Calls,

@@ -160,7 +160,7 @@ impl Spool for NoSpool {
     }
 }
 
-/// What a message weighs in a spool beside its text.
+/// The weight of a message in a spool beside its text.
 pub const MESSAGE_BYTES: usize = 64;
 /// Messages that [`Spool::oldest`] returns at most.
 pub const PIECE_MAX: usize = 1024;

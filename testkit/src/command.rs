@@ -99,7 +99,7 @@ impl Running {
         self.child.id()
     }
 
-    /// What the command has printed until now.
+    /// The output of the command until now.
     pub fn stdout(&self) -> String {
         self.stdout.lock().expect("stdout").clone()
     }

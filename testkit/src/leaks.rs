@@ -20,8 +20,9 @@ pub struct Footprint {
 pub struct Margin(pub Footprint);
 
 impl Margin {
-    /// What pools may leave open for the next call, and an allocator for the next client. A suite
-    /// makes hundreds of connections and tens of megabytes, so a leak would be far larger.
+    /// The connections that pools may leave open for the next call, and an allocator for the next
+    /// client. A suite makes hundreds of connections and tens of megabytes, so a leak would be far
+    /// larger.
     pub const AFTER_A_TEST: Margin = Margin(Footprint { descriptors: 24, threads: 2, resident: 64 * 1024 });
 }
 
@@ -67,7 +68,7 @@ impl fmt::Display for Footprint {
 ///
 /// # Errors
 ///
-/// What is still held, in words.
+/// The resources that are still held, in words.
 pub fn wait_given_back(process: u32, before: Footprint, margin: Margin) -> Result<Footprint, String> {
     let deadline = Instant::now() + GIVEN_BACK_WITHIN;
     loop {

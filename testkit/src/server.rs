@@ -36,7 +36,7 @@ pub struct TestServer {
     child: Child,
     address: SocketAddr,
     output: Arc<Mutex<String>>,
-    /// What the process held right after its start.
+    /// The resources that the process held right after its start.
     footprint: Footprint,
     /// Whether the test has killed the process or asked it to exit.
     end_expected: bool,
@@ -131,7 +131,7 @@ impl Builder {
         TestServer { builder: self, folder, child, address, output, footprint, end_expected: false }
     }
 
-    /// What a server holds right after its start.
+    /// The resources that a server holds right after its start.
     fn footprint(&self, child: &Child) -> Footprint {
         let footprint = Footprint::of(child.id());
         let mut footprint = footprint.expect("a server that has just said where it listens is there");
@@ -394,7 +394,7 @@ impl TestServer {
         self.end_expected = false;
     }
 
-    /// What the server has written to stdout and stderr since it was started.
+    /// The output of the server to stdout and stderr since its start.
     pub fn output(&self) -> String {
         self.output.lock().expect("output").clone()
     }

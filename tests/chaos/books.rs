@@ -34,9 +34,9 @@ pub enum Place {
 #[derive(Debug, Default)]
 pub struct Books {
     pub user: i64,
-    /// What was sent, in its order.
+    /// The messages sent, in their order.
     pub lots: Vec<Lot>,
-    /// What arrived, in its order.
+    /// The messages that arrived, in their order.
     pub arrivals: Vec<Arrival>,
     pub connections: Vec<Connection>,
     pub fetches: usize,
@@ -107,7 +107,7 @@ pub struct Caused {
     pub over: Moment,
     /// How long after the fault's end all nodes concerned were ready.
     pub ready_after: Option<Duration>,
-    /// What failed.
+    /// The parts that failed.
     pub parts: Vec<Part>,
     /// The number of messages in the spool of the node that was killed.
     pub spooled: usize,

@@ -41,7 +41,7 @@ pub struct Person {
     pub targets: Vec<(Target, usize)>,
 }
 
-/// What a person does when there is no fault.
+/// The habit of a person when there is no fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Habit {
     /// Stays logged in all the time.
@@ -439,8 +439,8 @@ impl<'a> Actor<'a> {
 
     fn reset(&mut self) {
         let Some(source) = self.session.as_ref().map(|session| session.source) else { return };
-        // What this client's kernel has acknowledged counts as delivered: nothing more may arrive,
-        // and what has arrived is read.
+        // Messages that this client's kernel has acknowledged count as delivered: nothing more may
+        // arrive, and what has arrived is read.
         let Some(deaf) = self.world.network.deafen(source) else { return self.give_up(None) };
         loop {
             let before = self.post.books().arrivals.len();

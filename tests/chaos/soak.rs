@@ -97,6 +97,6 @@ fn come_and_go(nodes: &[SocketAddr], stop: &AtomicBool) {
     }
 }
 
-/// What all nodes together may hold in the last third beyond the first.
+/// The memory that all nodes together may hold in the last third beyond the first.
 const MARGIN: Margin = Margin(Footprint { descriptors: 12, threads: 0, resident: 48 * 1024 });
 const CONNECTIONS: usize = 6;

@@ -33,7 +33,7 @@ pub struct Pair {
     pub recipient: Recipient,
 }
 
-/// What a recipient does during the test.
+/// The behaviour of a recipient during the test.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Recipient {
     /// Is online, and comes back when the connection ends.
@@ -44,7 +44,7 @@ pub enum Recipient {
     Moves,
 }
 
-/// What happened between one pair.
+/// The events between one pair.
 #[derive(Debug, Default)]
 pub struct Books {
     /// The fate of each lot of messages, as the sender knows it.

@@ -17,7 +17,7 @@ pub trait CustomOpening: fmt::Debug + Send {
     fn look(&mut self, bytes: &[u8], over: bool) -> CustomStep;
 }
 
-/// What such a stage has made of the bytes that it has looked at.
+/// The outcome of such a stage's look at the bytes.
 #[derive(Debug)]
 pub enum CustomStep {
     /// So many bytes are done with, this is answered, and more bytes are needed.
@@ -30,14 +30,14 @@ pub enum CustomStep {
     Refuse(&'static str),
 }
 
-/// What a connection speaks after its beginning.
+/// The framing of a connection after its beginning.
 #[derive(Default, Debug)]
 pub struct Speech {
     /// JSON objects, if nothing else.
     pub framing: Option<(Box<dyn CustomReader>, Box<dyn CustomWriter>)>,
     /// A plain socket, if nothing else.
     pub transport: Option<Box<dyn CustomTransport>>,
-    /// What was consumed and is the connection's.
+    /// Bytes that were consumed and belong to the connection.
     pub left: Vec<u8>,
 }
 

@@ -202,7 +202,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// Whatever happens, each frame is completely acknowledged, or is returned in the end, in
+    /// In all cases, each frame is completely acknowledged, or is returned in the end, in
     /// order; and both only if it was written and not acknowledged when it was returned.
     #[test]
     fn nothing_is_lost_between_the_writer_and_the_peer(steps in prop::collection::vec(step(), 0..60)) {

@@ -16,12 +16,12 @@ pub trait CustomTransport: fmt::Debug + Send {
     fn open(&mut self, wire: &[u8], payload: &mut Vec<u8>);
 }
 
-/// What a connection with such a transport has to remember.
+/// The state of a connection with such a transport.
 #[derive(Debug)]
 pub(crate) struct Records {
     custom: Box<dyn CustomTransport>,
     ledger: Ledger,
-    /// What the socket has not taken of the last record.
+    /// The part of the last record that the socket has not taken.
     ahead: Vec<u8>,
     /// Payload that has arrived and was not read.
     opened: Vec<u8>,
@@ -88,7 +88,8 @@ impl Records {
         let count = self.opened.len().min(buffer.len());
         buffer[..count].copy_from_slice(&self.opened[..count]);
         self.opened.drain(..count);
-        // What is left here is no news of the socket: the loop has to come again by itself.
+        // The socket reports nothing about bytes that are left here: the loop has to come again by
+        // itself.
         Ok(Got { count, is_short: is_short && self.opened.is_empty() })
     }
 }

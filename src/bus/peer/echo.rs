@@ -13,7 +13,7 @@ pub(super) struct Echo {
     due: Instant,
 }
 
-/// What a node has to do about its probe.
+/// The next step for the probe of a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum EchoDue {
     /// Nothing yet.

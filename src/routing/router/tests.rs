@@ -297,7 +297,7 @@ impl Scene {
         GroupFrame { group: GroupId(1), members, except: UserId(except), text }
     }
 
-    /// What has come into the lanes since the last time.
+    /// The items that have come into the lanes since the last call.
     fn items(&mut self) -> Vec<LaneItem> {
         if self.lane.take(false) {
             self.lane.handle();

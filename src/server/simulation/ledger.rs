@@ -27,7 +27,7 @@ pub(super) struct SentMessage {
     pub(super) copies: BTreeMap<UserId, Copy>,
 }
 
-/// What has become of a message for one recipient.
+/// The fate of a message for one recipient.
 #[derive(Default)]
 pub(super) struct Copy {
     /// How often the database was given it, and how often it was deleted there.

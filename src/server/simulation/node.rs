@@ -104,16 +104,16 @@ enum MachineStage {
     Running,
     /// The loops finish.
     Draining,
-    /// What is on its way to other nodes is finished, until then.
+    /// Messages on their way to other nodes are finished, until then.
     Publishing(Instant),
     Hushing(Instant),
-    /// What is on its way to the store is finished.
+    /// Messages on their way to the store are finished.
     Keeping(Instant),
     Saying(Instant),
     Stopped,
 }
 
-/// What a machine can do in one step.
+/// A step of a machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Part {
     Loop(usize),

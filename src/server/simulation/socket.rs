@@ -108,7 +108,7 @@ impl Pipe {
         self.state.lock().was_short
     }
 
-    /// What was written after this position.
+    /// The bytes written after this position.
     pub(super) fn written_after(&self, position: usize) -> Vec<u8> {
         self.state.lock().written[position..].to_vec()
     }
@@ -131,7 +131,7 @@ impl Pipe {
         state.has_news && state.token.is_some()
     }
 
-    /// What a poller tells, once: an edge, with all that is the case at the moment.
+    /// The event of a poller, told once: an edge, with all that is the case at the moment.
     pub(super) fn take_event(&self) -> Option<Event> {
         let mut state = self.state.lock();
         let token = state.token.filter(|_| state.has_news)?;

@@ -18,7 +18,7 @@ pub(super) struct Disk {
     /// How many messages have room.
     pub(super) room: usize,
     pub(super) is_broken: bool,
-    /// What has come and gone since the world has looked.
+    /// The changes since the world has looked.
     pub(super) news: Vec<(UserId, u32, Change)>,
 }
 
@@ -29,7 +29,7 @@ pub(super) enum Change {
 }
 
 impl Disk {
-    /// What was set aside is tried again by the next node that starts here.
+    /// Messages that were set aside are tried again by the next node that starts here.
     pub(super) fn restart(&mut self) {
         self.aside.clear();
     }

@@ -32,7 +32,7 @@ pub(super) struct Tables {
     has_failed: bool,
 }
 
-/// What has happened to a kept message.
+/// The fate of a stored message.
 pub(super) enum News {
     Stored { to: UserId, number: u32 },
     Deleted { of: UserId, number: u32 },
@@ -65,7 +65,7 @@ impl Tables {
         std::mem::take(&mut self.has_failed) || !self.is_up
     }
 
-    /// What is kept for a user, oldest first.
+    /// The messages stored for a user, oldest first.
     pub(super) fn kept(&self, user: UserId) -> impl Iterator<Item = &str> {
         self.messages.values().filter(move |(to, _)| *to == user).map(|(_, text)| &**text)
     }

@@ -43,7 +43,7 @@ pub(super) struct Hearer {
     pub(super) is_cut_off: bool,
 }
 
-/// What a node wants of Redis.
+/// A request of a node to Redis.
 pub(super) enum Order {
     Listen(SimTopic),
     Ignore(UserId),

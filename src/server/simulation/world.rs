@@ -59,7 +59,7 @@ pub(super) struct World {
     digest: FxHasher,
 }
 
-/// What may go wrong.
+/// The faults that may happen.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Kind {
     /// Nothing: only the order of things is left to chance.
@@ -156,7 +156,7 @@ impl World {
         self.come_to_rest();
     }
 
-    /// What has happened, in one number.
+    /// All that has happened, in one number.
     pub(super) fn digest(&self) -> u64 {
         self.digest.finish()
     }

@@ -45,7 +45,7 @@ pub(super) enum Repeat {
     IfUndone,
 }
 
-/// What an operation may want to know of the attempt before.
+/// The outcome of the previous attempt, for the operation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum CallAttempt {
     /// Nothing was done before this.

@@ -47,13 +47,13 @@ impl Order {
     }
 }
 
-/// What the database takes, as the connection says that was opened last.
+/// The limits of the database, as the connection reports them that was opened last.
 #[derive(Clone, Debug)]
 pub(super) struct PacketLimits {
     packet_bytes: Arc<AtomicUsize>,
 }
 
-/// What a connection says of its server.
+/// The properties of its server that a connection reports.
 pub(super) struct Traits {
     packet_bytes: u64,
     /// Its log of changes holds statements, and not rows.
@@ -64,8 +64,8 @@ pub(super) struct Traits {
 
 impl MysqlDialer {
     pub(super) fn new(opts: OptsBuilder, host: &str, port: u16, limits: PacketLimits) -> MysqlDialer {
-        // What the database takes is asked for here: the driver would only say that a packet is too
-        // large for it.
+        // The limits of the database are asked for here: the driver would only say that a packet is
+        // too large for it.
         let opts = Opts::from(opts.max_allowed_packet(Some(PACKET_BYTES_MAX)));
         MysqlDialer { opts, host: host.to_owned(), port, limits, order: Arc::default() }
     }
@@ -204,7 +204,7 @@ impl PacketLimits {
     }
 }
 
-/// What a packet holds besides the text.
+/// The size of a packet besides the text.
 const PACKET_OVERHEAD: usize = 1024;
 
 /// The largest `max_allowed_packet` there is.

@@ -1,5 +1,5 @@
-//! What a failed statement means: which errors are worth another attempt, and what the others are
-//! for the caller.
+//! The meaning of a failed statement: which errors are worth another attempt, and what the others
+//! are for the caller.
 
 use std::borrow::Cow;
 use std::error::Error as _;
@@ -64,13 +64,13 @@ fn io_error(error: &Error) -> Option<&io::Error> {
 
 fn io_trouble(error: &io::Error) -> Trouble {
     match error.kind() {
-        // What a socket with a timeout says, see SO_RCVTIMEO in socket(7).
+        // The error of a socket with a timeout, see SO_RCVTIMEO in socket(7).
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Trouble::Silent,
         _ => Trouble::Lost,
     }
 }
 
-/// What a server that is read-only says to accounts that have no right to write all the same.
+/// The errors of a read-only server, for accounts that may not write all the same.
 pub(super) fn read_only() -> Error {
     let message = "the server is read-only, and this account could write all the same".to_owned();
     Error::MySqlError(MySqlError { state: "HY000".to_owned(), message, code: READ_ONLY })

@@ -27,7 +27,7 @@ use super::dial::MysqlDialer;
 use super::error::{self, Trouble};
 use super::probe::{self, Probe};
 
-/// What is known of the database. Dropping it ends the thread.
+/// The known state of the database. Dropping it ends the thread.
 pub(super) struct Pulse {
     shared: Arc<PulseCore>,
     probe: Probe,
@@ -233,7 +233,7 @@ impl PulseCore {
     }
 }
 
-/// What the thread works with.
+/// The data of the thread.
 struct Watcher {
     connection: Option<Conn>,
     dialer: MysqlDialer,

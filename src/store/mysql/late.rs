@@ -39,7 +39,7 @@ struct LateDatabase {
 #[derive(Default)]
 struct MysqlOpening {
     store: OnceLock<Arc<MysqlStore>>,
-    /// What the store is to call, until it is open. Held while it is handed on.
+    /// The callbacks for the store, until it is open. Locked while they are handed on.
     on_trouble: Mutex<Option<Box<dyn Fn() + Send + Sync>>>,
     is_closing: Mutex<bool>,
     closing: Condvar,

@@ -54,7 +54,7 @@ pub struct Nulls {
     pub ids: String,
 }
 
-/// What the tables need.
+/// The work that the tables need.
 #[derive(Debug)]
 pub enum State {
     /// There are none, or not all because somebody was interrupted who made them: make them.
@@ -70,7 +70,7 @@ pub enum State {
 }
 
 impl Migration {
-    /// What it does: the first sentence of the file.
+    /// A description: the first sentence of the file.
     pub fn title(&self) -> String {
         let comment = self.sql.lines().map_while(|line| line.strip_prefix("-- ")).collect::<Vec<_>>().join(" ");
         comment.split(". ").next().unwrap_or_default().trim_end_matches('.').to_owned()

@@ -68,7 +68,7 @@ impl Messages for MessagesWithIds {
     }
 }
 
-/// What both kinds of tables have in common.
+/// The code that both kinds of tables share.
 impl Base {
     pub(super) fn append(&self, messages: &[NewMessage]) -> Result<Vec<AppendOutcome>, StoreError> {
         let recipients: BTreeSet<UserId> = messages.iter().map(|message| message.to).collect();

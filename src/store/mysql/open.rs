@@ -131,7 +131,7 @@ fn ssl_options(settings: &MysqlSettings) -> Option<SslOpts> {
     }
 }
 
-/// What every connection says first.
+/// The first statements of every connection.
 ///
 /// Strict, so that a text that does not fit is an error and not cut off, whatever the server's own
 /// mode. A lock is waited for less long than an answer, so that one that is held is not taken for a
@@ -226,7 +226,7 @@ fn is_about_tls(error: &mysql::Error, text: &str) -> bool {
 pub struct MysqlOpenError {
     /// Where.
     pub at: Box<Site>,
-    /// What is wrong there.
+    /// The fault there.
     pub fault: Fault,
 }
 
@@ -246,7 +246,7 @@ impl From<Misfit> for Fault {
     }
 }
 
-/// What is wrong with a database, mostly in its own words.
+/// The fault of a database, mostly in its own words.
 #[derive(Debug)]
 pub enum Fault {
     /// Nobody answers at the address.

@@ -8,12 +8,12 @@ use super::column;
 use super::dial::Traits;
 use super::probe::Probe;
 
-/// What the tables of a database can hold, as found when it was opened.
+/// The capabilities of a database's tables, as found when it was opened.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Schema {
     /// `OfflineMessage` has ids.
     pub(super) has_message_ids: bool,
-    /// What fits into one message.
+    /// The longest message.
     message_max: Width,
     /// Characters that fit into a stored password.
     pub(super) password_chars_max: usize,
@@ -151,7 +151,7 @@ impl Schema {
         }
     }
 
-    /// What the operator should know, one line each.
+    /// Warnings for the operator, one line each.
     pub(super) fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         if let Width::Chars(max) = self.message_max {

@@ -64,7 +64,7 @@ pub(super) fn run_length(sizes: impl Iterator<Item = usize>, bytes_max: usize) -
 /// More text at once is not faster, even where the database takes it.
 pub(super) const RUN_BYTES_MAX: usize = 1 << 20;
 
-/// What a row takes up in a statement besides its text: numbers, lengths and types.
+/// The size of a row in a statement besides its text: numbers, lengths and types.
 const ROW_OVERHEAD: usize = 32;
 
 const RUN_ROWS_MAX: usize = 512;

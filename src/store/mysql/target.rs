@@ -20,7 +20,7 @@ pub struct SameName {
 }
 
 impl Maintenance {
-    /// What the rows of a table amount to. Reads all of it.
+    /// The sum over the rows of a table. Reads all of it.
     ///
     /// # Errors
     /// The database does not answer, or not this user.
@@ -177,7 +177,7 @@ fn text(row: &[Field], at: usize) -> String {
     }
 }
 
-/// What a row takes up in a statement, about.
+/// The approximate size of a row in a statement.
 pub fn size(row: &[Field]) -> usize {
     row.iter().map(|field| if let Field::Text(text) = field { text.len() } else { 8 }).sum()
 }
@@ -188,5 +188,5 @@ fn is_duplicate(error: &mysql::Error) -> bool {
 
 const USERS_AT_ONCE: usize = 512;
 
-/// What a packet holds besides the text.
+/// The size of a packet besides the text.
 const PACKET_OVERHEAD: u64 = 1024;

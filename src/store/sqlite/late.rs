@@ -277,6 +277,6 @@ const RETRY_AFTER: Duration = Duration::from_secs(2);
 /// The longest pause between two attempts on a disk that has room. An attempt reads the log, which
 /// may have 64 MB.
 const PAUSE_MAX: Duration = Duration::from_secs(32);
-/// What a start needs at least: the index of the log, and some pages in the log.
+/// The least room that a start needs: the index of the log, and some pages in the log.
 const ROOM_BYTES: usize = 64 * 1024;
 const ROOM: &str = "raybox.db.room";

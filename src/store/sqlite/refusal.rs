@@ -138,7 +138,7 @@ impl SqliteOpenError {
         }
     }
 
-    /// What the error is about: the database, or what else of its folder is in the way.
+    /// The subject of the error: the database, or another file of its folder.
     fn file(&self) -> &Path {
         match self {
             SqliteOpenError::Unwritable { path: file, .. }

@@ -1,4 +1,4 @@
-//! What is seen after every step, and whether it may be so.
+//! Checks of the state after every step.
 
 use std::collections::BTreeSet;
 
@@ -196,7 +196,7 @@ impl World {
         on.len() > 1 && on.iter().any(|client| client.pipe.outstanding() > 0)
     }
 
-    /// What has come to the client's kernel.
+    /// The bytes that have come to the client's kernel.
     fn take_received(&mut self, no: usize) {
         let acknowledged = self.clients[no].pipe.acknowledged();
         while let Some((end, _)) = self.clients[no].frames.front()
@@ -275,7 +275,7 @@ impl World {
         }
     }
 
-    /// What is deleted must have been fetched.
+    /// Deleted messages must have been fetched.
     fn check_deletions(&self) {
         for (number, message) in self.ledger.messages.iter().enumerate() {
             for (user, copy) in &message.copies {
@@ -290,7 +290,7 @@ impl World {
     fn check_bounds(&self) {
         for seat in &self.nodes {
             if let Some(machine) = &seat.machine {
-                // What is accepted already may exceed the bound by what connections had.
+                // Messages that are accepted already may exceed the bound by what connections had.
                 let bound = self.config.lane_bytes_max + CLIENTS_MAX * (self.config.output_bytes_max + 64 * 1024);
                 assert!(machine.lane_bytes() <= bound, "a lane holds {} bytes", machine.lane_bytes());
             }

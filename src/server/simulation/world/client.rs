@@ -23,7 +23,7 @@ pub(super) struct Client {
     pub(super) stalled: bool,
     /// The users that it may act as, as far as it knows.
     pub(super) users: Vec<UserId>,
-    /// Whom it receives for, by what the server has written; and whom it ever did.
+    /// The users that it receives for, by what the server has written; and those it ever did.
     pub(super) receives: BTreeSet<UserId>,
     pub(super) ever: BTreeSet<UserId>,
     /// When its last login was sent, and whom the other nodes know to be here since.
@@ -61,7 +61,7 @@ pub(super) enum Life {
     Over,
 }
 
-/// What the server owes a client.
+/// A reply that the server owes a client.
 #[derive(Clone, Debug)]
 pub(super) enum Expected {
     /// Nothing, or an error.
@@ -77,12 +77,12 @@ pub(super) enum Expected {
     Answer,
 }
 
-/// What the server has written.
+/// One thing that the server has written.
 #[derive(Clone, Debug)]
 pub(super) enum Frame {
     Push(u32),
     Friend,
-    /// What followed from a reply, for when the client gets it.
+    /// The effect of a reply, for when the client gets it.
     LoggedIn(UserId),
     Fetched(UserId, Vec<u32>),
     Settled(u32),
@@ -135,7 +135,7 @@ impl Client {
         !self.pipe.is_closed() && (self.receives.contains(&user) || self.expected.iter().any(logs_in))
     }
 
-    /// Whom it has received for, or will when the answer to its login is looked at.
+    /// The users that it has received for, or will when the answer to its login is looked at.
     pub(super) fn may_receive(&self) -> BTreeSet<UserId> {
         let logins = self.expected.iter().filter_map(|expected| match expected {
             Expected::Login(user) => Some(*user),

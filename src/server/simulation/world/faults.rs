@@ -1,4 +1,4 @@
-//! What goes wrong: nodes, the database, Redis, disks and connections.
+//! Faults: of nodes, the database, Redis, disks and connections.
 
 use std::time::Duration;
 
@@ -131,7 +131,7 @@ impl World {
         }
     }
 
-    /// What it was sent and has not got may come to its user on another way as well.
+    /// Messages that it was sent and has not got may come to its user on another way as well.
     pub(super) fn end_client(&mut self, no: usize, state: Life) {
         let client = &mut self.clients[no];
         client.state = state;

@@ -1,4 +1,4 @@
-//! What clients do: they connect, log in and out, write messages, ask for something, and read.
+//! The acts of clients: they connect, log in and out, write messages, ask for something, and read.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -226,7 +226,7 @@ impl World {
         (0..self.nodes.len()).filter_map(alone).filter(|no| self.clients[*no].placed.contains(&to)).collect()
     }
 
-    /// What is answered in more than one way comes after a barrier.
+    /// A request with more than one possible reply comes after a barrier.
     fn close_window(&mut self, no: usize) {
         if matches!(self.clients[no].expected.back(), Some(Expected::Message(_))) {
             self.barrier(no);

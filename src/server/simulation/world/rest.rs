@@ -22,7 +22,7 @@ impl World {
         }
         for node in 0..self.nodes.len() {
             self.nodes[node].disk.lock().is_broken = false;
-            // What waits on its disk must find its way.
+            // The messages on its disk must find their way.
             if self.nodes[node].machine.is_none() {
                 self.start_node(node);
             }
