@@ -207,7 +207,7 @@ fn a_database_without_connections_to_spare_is_busy_until_it_has_some() {
             database.name()
         ));
         for id in ours {
-            database.run(&format!("KILL {id}"));
+            database.kill(id);
             others.extend(connect());
         }
     };

@@ -459,7 +459,7 @@ fn kill_connections(database: &Database) {
         database.name()
     ));
     for id in ours {
-        database.run(&format!("KILL {id}"));
+        database.kill(id);
     }
 }
 

@@ -160,6 +160,14 @@ impl Database {
         });
     }
 
+    /// Ends a connection. It is not an error if the connection has ended by itself.
+    pub fn kill(&self, connection_id: u64) {
+        self.with_connection(|connection| match connection.query_drop(format!("KILL {connection_id}")) {
+            Err(mysql::Error::MySqlError(error)) if error.code == UNKNOWN_THREAD => Ok(()),
+            killed => killed,
+        });
+    }
+
     /// The rows that a query returns.
     pub fn rows<T: FromRow>(&self, query: &str) -> Vec<T> {
         self.with_connection(|connection| connection.query(query))
@@ -390,3 +398,6 @@ const NEW_SCHEMA: &str = "sql/chat.sql";
 
 /// The schema of the reference server.
 const REFERENCE_SCHEMA: &str = "testkit/reference.sql";
+
+/// ER_NO_SUCH_THREAD.
+const UNKNOWN_THREAD: u16 = 1094;
