@@ -1042,8 +1042,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the bus does, every message comes out once, and those stored for a user in the
-        /// order sent.
+        /// Every message comes out once for any behaviour of the bus, and messages stored for a
+        /// user come out in the order sent.
         #[test]
         fn nothing_is_lost_doubled_or_overtaken(
             acts in prop::collection::vec(
