@@ -154,9 +154,7 @@ impl<M> Link<M> {
         }
         side.enqueue(self, turn, frame, fate);
         drop(guard);
-        if !turn.reports.is_empty() || written == Written::Broken {
-            self.report(turn, written);
-        }
+        self.report(turn, written);
         Ok(())
     }
 
@@ -212,7 +210,12 @@ impl<M> Link<M> {
 
     /// Reports the results of a write to the owner, in order: frames written before the connection
     /// broke are still reported. Not under the lock.
+    #[inline]
     fn report(&self, turn: &mut Turn<M>, written: Written) {
+        // Nearly always there is nothing that the owner has to hear.
+        if turn.reports.is_empty() && written != Written::Broken {
+            return;
+        }
         for label in turn.reports.drain(..) {
             self.owner.post(Letter::Sent(self.id, label));
         }

@@ -185,6 +185,16 @@ impl Output {
         self.sent_reports > 0
     }
 
+    /// Whether something was written that may not have arrived, nobody waits for a report of it, and
+    /// the next look after it is planned. That look is soon: looks at an output without pauses are
+    /// planned a second ahead at most.
+    pub(crate) fn only_awaits_errand(&self, now: Instant) -> bool {
+        self.sent > 0
+            && self.sent_reports == 0
+            && self.pause.is_none()
+            && self.errand.is_some_and(|errand| errand > now)
+    }
+
     /// Whether so much was written since the last query that the kernel should be asked again.
     pub(crate) fn is_much_sent(&self) -> bool {
         self.written - self.kept > self.ask_at.max(SENT_BYTES_STEP)
@@ -283,6 +293,15 @@ impl Output {
     /// bytes once they are most of the buffer, so that a slow reader's buffer does not contain
     /// bytes written long ago.
     fn forget_worthless(&mut self) {
+        // Most often the first mark is needed, and its frame is near the front of the buffer.
+        let is_needed = self.marks.front().is_some_and(|first| self.sent == 0 || !first.is_worthless());
+        if !is_needed || self.kept > self.bytes.len() / 2 {
+            self.forget_front();
+        }
+        self.check_invariants();
+    }
+
+    fn forget_front(&mut self) {
         while self.sent > 0 && self.marks[0].is_worthless() {
             self.forget_first();
         }
@@ -294,7 +313,6 @@ impl Output {
             self.written -= self.kept;
             self.kept = 0;
         }
-        self.check_invariants();
     }
 
     /// Removes the frames with fate [`Fate::Return`] of these labels, in order, as they were sent

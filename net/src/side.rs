@@ -249,6 +249,10 @@ impl Side {
     /// has not.
     fn look_after<L: Listed>(&mut self, reach: Reach<'_>, link: &Arc<L>, turn: &mut Turn<L>) {
         let Some(output) = &self.output else { return };
+        // Most often the next look is planned already, and is soon enough.
+        if output.only_awaits_errand(turn.now()) && !output.is_much_sent() && !self.in_doubt {
+            return;
+        }
         if output.awaits_report() || output.is_much_sent() || self.in_doubt {
             self.ask(reach, turn);
         }
