@@ -1,7 +1,7 @@
 //! Basics that every other folder may use. They use no other folder.
 //!
 //! - [`ids`] are what users and groups are called, [`rows`] what the database returns and replies
-//!   show.
+//!   show. [`conversation`] are the conversations of level 2, and places in them.
 //! - [`loads`] is how full things are, for the metrics.
 //! - [`memory`] is how much memory this process may have.
 //! - [`threads`] starts threads, or a simulation does without.
@@ -11,6 +11,7 @@
 
 pub mod clock;
 pub mod collation;
+pub mod conversation;
 pub mod ids;
 pub mod loads;
 pub mod memory;
