@@ -1,192 +1,216 @@
 //! The folders of `src/` lie one above the other, and a folder uses only those below it. The table
 //! in `docs/architecture.md` has them from the ground floor up; here every path in the code of the
-//! product is held against it.
+//! product is held against it. Within a folder, no file uses one that uses it.
 
+mod source_map;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Where a folder stands, by its name.
-type Floors = Vec<String>;
+use self::source_map::{SourceMap, of_sources};
+
+/// Which file uses which.
+type Uses = BTreeSet<(String, String)>;
 
 #[test]
 fn arrows_go_down_only() {
     let floors = floors();
-    assert_eq!(
-        floors,
-        sorted_like(&floors, folders_of("src/lib.rs")),
-        "docs/architecture.md lists the folders of src/lib.rs"
-    );
+    let uses = SourceMap::read(&root(), "src/lib.rs").uses();
+    let files: BTreeSet<&String> = uses.iter().flat_map(|(from, to)| [from, to]).collect();
+    let folders: BTreeSet<&str> = files.iter().filter_map(|file| folder_of(file)).collect();
+    assert_eq!(folders, floors.iter().map(|floor| &**floor).collect(), "docs/architecture.md lists the folders");
+    let floor = |file: &str| floors.iter().position(|folder| Some(&**folder) == folder_of(file));
     let mut wrong = Vec::new();
-    for file in files(&root().join("src")) {
-        let name = file.strip_prefix(root()).expect("it is within").display().to_string();
-        let Some(from) = floors.iter().position(|folder| is_in(&name, folder)) else { continue };
-        let code = product(&fs::read_to_string(&file).expect("read a source"));
-        for used in used(&code) {
-            match floors.iter().position(|folder| *folder == folder_of(&used)) {
-                Some(to) if to <= from => {}
-                Some(to) => wrong.push(format!(
-                    "{name} uses crate::{used} from above: `{}` must not know `{}`. Move what both need to a folder below, or \
-                     declare a trait where it is used",
-                    floors[from], floors[to]
-                )),
-                None => wrong.push(format!(
-                    "{name} uses crate::{used}, which is in no folder of docs/architecture.md (one `use` for each module)"
-                )),
-            }
+    for (from, to) in &uses {
+        // `lib.rs` is in no folder, and everything is below it.
+        let Some(above) = floor(from) else { continue };
+        match floor(to) {
+            Some(below) if below <= above => {}
+            _ => wrong.push(format!("{from} uses {to}: move what both need to a folder below, or declare a trait")),
         }
     }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(wrong.is_empty(), "arrows that go up:\n{}", wrong.join("\n"));
 }
 
 #[test]
-fn tests_and_comments_may_look_up() {
-    let source = "\
-//! [`Server`](crate::server::Server)
-use crate::base::clock::Clock; // for crate::server
-#[cfg(test)]
-use crate::server::Server;
-#[cfg(any(test, feature = \"fuzzing\"))]
-#[doc(hidden)]
-pub(crate) mod fuzzing {
-    use crate::server::Shell;
-}
-fn text() -> &'static str {
-    \"{ // crate::bus\"
-}
-#[cfg(test)]
-fn check(a: [u8; 2]) -> bool {
-    crate::routing::check(a)
-}
-use crate::{bus, store::Store};
-#[cfg(test)]
-mod tests {
-    use crate::operation::health::Health;
-}
-";
-    assert_eq!(used(&product(source)), ["base::clock::Clock", "{bus, store::Store}"]);
+fn no_file_uses_one_that_uses_it() {
+    let of_package = |(package, file): (&str, &str)| {
+        let uses = SourceMap::read(&root().join(package), file).uses();
+        uses.into_iter().map(|(from, to)| (in_package(package, &from), in_package(package, &to))).collect::<Vec<_>>()
+    };
+    let uses: Uses = PACKAGES.into_iter().flat_map(of_package).collect();
+    let allowed: Uses = STILL_IN_RINGS.iter().map(|(from, to)| ((*from).to_owned(), (*to).to_owned())).collect();
+    let straight: Uses = uses.difference(&allowed).cloned().collect();
+    let rings = rings(&straight);
+    assert!(
+        rings.is_empty(),
+        "files that use each other: move what both need to a file below.\n{}",
+        rings.iter().map(|ring| ring.join("\n    → ")).collect::<Vec<_>>().join("\n")
+    );
+    for (from, to) in &allowed {
+        let closes_ring = uses.contains(&(from.clone(), to.clone())) && path(&by_user(&straight), to, from).is_some();
+        assert!(closes_ring, "{from} → {to} closes no ring any more: remove it from STILL_IN_RINGS");
+    }
 }
 
 #[test]
-fn a_file_belongs_to_its_folder() {
-    assert!(is_in("src/bus.rs", "bus") && is_in("src/bus/peer/echo.rs", "bus"));
-    assert!(!is_in("src/busy.rs", "bus") && !is_in("src/server/bus.rs", "bus"));
+fn a_path_is_understood_however_it_is_written() {
+    let map = of_sources(&[
+        ("", "pub mod low; pub mod high; use high::Door;"),
+        ("low", "mod cellar; pub use self::cellar::{Coal, Wine as Drink}; pub(crate) use cellar::heat;"),
+        ("low::cellar", "use super::super::high::Door; fn f() { super::super::high::shut(); }"),
+        ("high", "mod roof; use crate::low::{self, Coal};"),
+        ("high::roof", "fn f() -> [super::low::Drink; 1] { let s = \"crate::low\"; } // crate::low"),
+    ]);
+    let expected = [("", "high"), ("high", "low"), ("high", "low::cellar"), ("high::roof", "low::cellar")];
+    let expected = expected.into_iter().chain([("low::cellar", "high")]);
+    assert_eq!(map.uses(), expected.map(|(from, to)| (from.to_owned(), to.to_owned())).collect());
+}
+
+#[test]
+fn tests_may_look_up() {
+    let source = "
+        #[cfg(test)]
+        use crate::high::{Server};
+        #[cfg(any(test, feature = \"fuzzing\"))]
+        #[doc(hidden)]
+        pub(crate) mod fuzzing {
+            use crate::high::Shell;
+        }
+        struct Low {
+            #[cfg(test)]
+            high: Vec<crate::high::A, crate::high::B>,
+            #[cfg(not(test))]
+            other: crate::other::Other,
+        }
+        #[cfg(test)]
+        fn check(a: [u8; 2]) -> bool {
+            crate::high::check(a)
+        }
+        use crate::{seen, Thing};
+        mod inner {
+            use super::super::inner_sees::It;
+        }
+        #[cfg(test)]
+        mod tests;";
+    let map = of_sources(&[("", ""), ("low", source), ("high", ""), ("other", ""), ("seen", ""), ("inner_sees", "")]);
+    let used: Vec<String> = map.uses().into_iter().map(|(_, used)| used).collect();
+    assert_eq!(used, ["", "inner_sees", "other", "seen"]);
+}
+
+#[test]
+fn each_ring_is_found_once() {
+    let uses = |uses: &[(&str, &str)]| -> Uses {
+        uses.iter().map(|(from, to)| ((*from).to_owned(), (*to).to_owned())).collect()
+    };
+    assert!(rings(&uses(&[("a", "b"), ("b", "c"), ("a", "c")])).is_empty());
+    let uses = uses(&[("a", "b"), ("b", "a"), ("b", "c"), ("d", "e"), ("e", "f"), ("f", "d")]);
+    assert_eq!(rings(&uses), [vec!["a", "b", "a"], vec!["d", "e", "f", "d"]]);
 }
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
 }
 
+fn in_package(package: &str, file: &str) -> String {
+    if package.is_empty() { file.to_owned() } else { format!("{package}/{file}") }
+}
+
 /// The folders, from the ground floor up, as the first column of the table says.
-fn floors() -> Floors {
+fn floors() -> Vec<String> {
     let text = fs::read_to_string(root().join("docs/architecture.md")).expect("read docs/architecture.md");
     let (_, text) = text.split_once("## The folders of `src/`").expect("the folders");
     let rows = text.lines().skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|'));
     rows.filter_map(|row| Some(row.strip_prefix("| `")?.split_once('`')?.0.to_owned())).collect()
 }
 
-/// The public modules of a file, but the one that only tests and the fuzzer have.
-fn folders_of(file: &str) -> Vec<String> {
-    let text = fs::read_to_string(root().join(file)).expect("read a source");
-    let code = product(&text);
-    code.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';')).map(str::to_owned).collect()
+/// The folder of a file: `bus` for `src/bus.rs` and `src/bus/peer/echo.rs`.
+fn folder_of(file: &str) -> Option<&str> {
+    let inside = file.strip_prefix("src/")?;
+    let folder = inside.split(['/', '.']).next()?;
+    Some(folder).filter(|folder| *folder != "lib")
 }
 
-fn sorted_like(order: &Floors, mut folders: Vec<String>) -> Vec<String> {
-    folders.sort_by_key(|folder| order.iter().position(|other| other == folder));
-    folders
+fn by_user(uses: &Uses) -> BTreeMap<&str, Vec<&str>> {
+    let mut used = BTreeMap::<&str, Vec<&str>>::new();
+    for (from, to) in uses {
+        used.entry(from).or_default().push(to);
+    }
+    used
 }
 
-fn is_in(file: &str, folder: &str) -> bool {
-    let inside = file.strip_prefix("src/").and_then(|file| file.strip_prefix(folder));
-    inside.is_some_and(|rest| rest == ".rs" || rest.starts_with('/'))
-}
-
-fn folder_of(path: &str) -> &str {
-    path.split(':').next().unwrap_or_default()
-}
-
-/// The sources below a folder, without those that only tests have.
-fn files(folder: &Path) -> Vec<PathBuf> {
-    let mut all = Vec::new();
-    for entry in fs::read_dir(folder).expect("list a folder") {
-        let path = entry.expect("list a folder").path();
-        let stem = path.file_stem().unwrap_or_default();
-        if TESTS_ONLY.iter().any(|name| stem == *name) {
-            continue;
-        }
-        if path.is_dir() {
-            all.extend(files(&path));
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            all.push(path);
+/// The shortest way from one file to another.
+fn path<'u>(uses: &BTreeMap<&'u str, Vec<&'u str>>, from: &'u str, to: &str) -> Option<Vec<&'u str>> {
+    let (mut reached_from, mut next) = (BTreeMap::new(), VecDeque::from([from]));
+    while let Some(file) = next.pop_front() {
+        for used in uses.get(file).into_iter().flatten() {
+            if reached_from.contains_key(used) {
+                continue;
+            }
+            reached_from.insert(*used, file);
+            if *used == to {
+                let mut way = vec![*used];
+                while way.len() == 1 || way.last() != Some(&from) {
+                    way.push(reached_from[way[way.len() - 1]]);
+                }
+                way.reverse();
+                return Some(way);
+            }
+            next.push_back(used);
         }
     }
-    all.sort();
-    all
+    None
 }
 
-/// The text that follows each `crate::`.
-fn used(code: &str) -> Vec<String> {
-    let path = |rest: &str| {
-        let end = match rest.starts_with('{') {
-            true => rest.find('}').map_or(rest.len(), |end| end + 1),
-            false => rest.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':')).unwrap_or(rest.len()),
-        };
-        rest[..end].trim_end_matches(':').to_owned()
-    };
-    code.split("crate::").skip(1).map(path).collect()
-}
-
-/// A source without comments, texts, and items that only tests have.
-fn product(source: &str) -> String {
-    let mut code = String::new();
-    let mut lines = source.lines().map(bare);
-    while let Some(line) = lines.next() {
-        if !(line.trim_start().starts_with("#[cfg(test)]") || line.trim_start().starts_with("#[cfg(any(test,")) {
-            code.push_str(&line);
-            code.push('\n');
-            continue;
-        }
-        // The item, with its other attributes, ends where its braces do, or with a semicolon or
-        // comma outside of all brackets.
-        let mut depth = 0_i32;
-        for line in lines.by_ref().skip_while(|line| line.trim_start().starts_with("#[")) {
-            depth += balance(&line);
-            let line = line.trim_end();
-            if depth == 0 && (line.ends_with('}') || line.ends_with(';') || line.ends_with(',')) {
-                break;
-            }
+/// A shortest ring for each file that is in one, unless a ring before has that file.
+fn rings(uses: &Uses) -> Vec<Vec<&str>> {
+    let used = by_user(uses);
+    let mut rings: Vec<Vec<&str>> = Vec::new();
+    for file in used.keys() {
+        if !rings.iter().any(|ring| ring.contains(file)) {
+            rings.extend(path(&used, file, file));
         }
     }
-    code
+    rings
 }
 
-/// A line without its comment and texts.
-fn bare(line: &str) -> String {
-    let mut code = String::new();
-    let mut chars = line.chars().peekable();
-    let mut in_text = false;
-    while let Some(c) = chars.next() {
-        match c {
-            '\\' if in_text => {
-                chars.next();
-            }
-            '"' => in_text = !in_text,
-            '/' if !in_text && chars.peek() == Some(&'/') => break,
-            // A quotation mark or a brace as a character.
-            '\'' if !in_text && matches!(chars.peek(), Some('"' | '{' | '}' | '[' | ']' | '(' | ')')) => {
-                chars.next();
-            }
+/// The packages whose files are looked at, and their roots.
+const PACKAGES: [(&str, &str); 3] = [("", "src/lib.rs"), ("net", "src/lib.rs"), ("pool", "src/lib.rs")];
 
-            _ if in_text => {}
-            _ => code.push(c),
-        }
-    }
-    code
-}
-
-fn balance(line: &str) -> i32 {
-    line.chars().map(|c| i32::from("{[(".contains(c)) - i32::from("}])".contains(c))).sum()
-}
-
-/// Modules that only tests or the fuzzer have.
-const TESTS_ONLY: [&str; 3] = ["tests", "simulation", "fuzzing"];
+/// The uses that close a ring today. The list only gets shorter: a file that is named here is the
+/// next to be mended.
+#[rustfmt::skip]
+const STILL_IN_RINGS: &[(&str, &str)] = &[
+    ("net/src/framing/custom.rs", "net/src/framing.rs"),
+    ("net/src/framing/json.rs", "net/src/framing.rs"),
+    ("net/src/opening/custom.rs", "net/src/opening.rs"),
+    ("net/src/transport/records.rs", "net/src/transport.rs"),
+    ("src/bus/peer/driver.rs", "src/bus/peer.rs"),
+    ("src/bus/peer/post.rs", "src/bus/peer/driver.rs"),
+    ("src/bus/redis.rs", "src/bus/redis/neighbours.rs"),
+    ("src/bus/redis.rs", "src/bus/redis/receiver.rs"),
+    ("src/bus/redis.rs", "src/bus/redis/watch.rs"),
+    ("src/bus/redis/registry.rs", "src/bus/redis.rs"),
+    ("src/bus/redis/scout.rs", "src/bus/redis.rs"),
+    ("src/config.rs", "src/config/cluster.rs"),
+    ("src/config.rs", "src/config/environment.rs"),
+    ("src/config.rs", "src/config/keys.rs"),
+    ("src/config/error.rs", "src/config.rs"),
+    ("src/config/values.rs", "src/config/cluster.rs"),
+    ("src/delivery/spread.rs", "src/delivery.rs"),
+    ("src/protocol/parse.rs", "src/protocol.rs"),
+    ("src/routing/router.rs", "src/routing/fan_out.rs"),
+    ("src/server/jobs.rs", "src/server/jobs/logins.rs"),
+    ("src/server/jobs/directory.rs", "src/server/jobs.rs"),
+    ("src/session/effect.rs", "src/session/input.rs"),
+    ("src/session/job.rs", "src/session/effect.rs"),
+    ("src/session/password/memory.rs", "src/session/password.rs"),
+    ("src/store/mysql/keyless.rs", "src/store/mysql.rs"),
+    ("src/store/mysql/messages.rs", "src/store/mysql.rs"),
+    ("src/store/mysql/schema.rs", "src/store/mysql.rs"),
+    ("src/store/sqlite.rs", "src/store/sqlite/late.rs"),
+    ("src/store/sqlite.rs", "src/store/sqlite/live.rs"),
+    ("src/store/sqlite/open.rs", "src/store/sqlite/shrinking.rs"),
+    ("src/store/sqlite/rescue.rs", "src/store/sqlite/open.rs"),
+];
