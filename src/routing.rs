@@ -13,7 +13,7 @@
 //! - [`backlog`] stores the others: in the store, or in the spool while the store is unavailable.
 //! - [`quotas`] limits how much is stored for one user, [`mailboxes`] lets one connection at a time
 //!   fetch it.
-//! - [`services`] is what they all work with, and [`assembly`] puts them together.
+//! - [`services`] says which parts each of them uses, and [`assembly`] puts them together.
 //! - [`groups`] caches the members of groups, [`states`] writes `User.state`.
 
 pub mod assembly;

@@ -5,8 +5,8 @@
 //! - `dispatch` says which thread does a job: `hashing` has the queue of passwords, `fetching` the
 //!   mailboxes. [`jobs`] is what the threads do then, and `answer` how they tell the session.
 //! - `wiring` puts the parts together, for the simulation too.
-//! - [`accounts`] logs out users whose accounts were changed, [`foreign`] answers clients that
-//!   speak another protocol.
+//! - [`accounts`] logs out users whose accounts were changed, by the `stamps` that logins note.
+//!   [`foreign`] answers clients that speak another protocol.
 
 pub mod accounts;
 mod answer;
@@ -19,6 +19,7 @@ mod hashing;
 pub mod jobs;
 mod places;
 mod shell;
+mod stamps;
 mod wiring;
 
 use std::net::SocketAddr;
@@ -94,12 +95,11 @@ impl Server {
         let (shared, _) = ServerParts::assemble(config, services, equipment, &mut SystemThreads)?;
         shared.show();
         let shared = Arc::new(shared);
-        let metrics = &shared.services.metrics;
+        let metrics = &shared.metrics;
         let shell = |nth| Shell::new(shared.clone(), metrics.of_loop(nth));
         let loops = LoopGroup::start(config.loops, settings(config), shell).map_err(StartError::Resources)?;
         metrics.watch_loops(loops.watches());
-        let checker = Checker::start(shared.jobs.clone(), &shared.router, config.account_check);
-        let checker = checker.map_err(StartError::Resources)?;
+        let checker = Checker::start(shared.of_checker(), config.account_check).map_err(StartError::Resources)?;
         let proxies = config.proxy_protocol.then(|| config.proxy_from.clone());
         let (drain_rate, drain_timeout) = (config.drain_rate, config.drain_timeout);
         Ok(Server { acceptor, local_addr, proxies, loops, shared, checker, drain_rate, drain_timeout })
@@ -112,7 +112,7 @@ impl Server {
 
     /// The counters.
     pub fn metrics(&self) -> Arc<Metrics> {
-        self.shared.services.metrics.clone()
+        self.shared.metrics.clone()
     }
 
     /// The health, without results until [`Checks`](crate::operation::health::Checks) are started.
@@ -122,8 +122,8 @@ impl Server {
 
     /// Has `stop` called if the store's or the spool's file is removed.
     pub fn when_lost(&self, stop: impl Fn() + Clone + Send + Sync + 'static) {
-        self.shared.services.store.database.on_lost(Box::new(stop.clone()));
-        self.shared.services.spool.on_lost(Box::new(stop));
+        self.shared.database.on_lost(Box::new(stop.clone()));
+        self.shared.spool.on_lost(Box::new(stop));
     }
 
     /// Stops [`Server::run`] from any thread.
@@ -157,21 +157,21 @@ impl Server {
         );
         self.loops.drain(self.drain_rate, self.drain_timeout);
         let shared = Arc::into_inner(self.shared).expect("only loops shared it, and they have ended");
-        let unknown = shared.services.metrics.unknown_recipients_so_far();
+        let unknown = shared.metrics.unknown_recipients_so_far();
         log::info!("messages for unknown recipients: {unknown}");
         let by = by.max(Instant::now() + STORE_GRACE);
-        let left = shared.router.close(by) + shared.services.metrics.unstored_now();
+        let left = shared.router.close(by) + shared.metrics.unstored_now();
         // The client that asked has gone.
         if let Some(upgrader) = shared.jobs.logins.upgrader.lock().take() {
             upgrader.close(by);
         }
         self.checker.close(by);
         shared.dispatch.close(by);
-        let spooled = shared.services.spool.load();
+        let spooled = shared.spool.load();
         if spooled.messages > 0 {
             log::warn!("{spooled} wait in the spool for the database: start the server again in the same folder");
         }
-        let is_lost = shared.services.store.database.is_lost() || shared.services.spool.is_lost();
+        let is_lost = shared.database.is_lost() || shared.spool.is_lost();
         match (left, spooled.messages) {
             (0, _) if is_lost => Stopped::Lost,
             (0, 0) => Stopped::Clean,

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use pool::{Again, Lanes};
 
 use super::backlog::Backlog;
-use super::outbox::{OutItem, Outbox};
+use super::outbox::{OutItem, Outbox, Sorted};
 use super::router::Router;
 use super::services::Services;
 use super::states::StateWriter;
 use super::ways::{self, Ways};
 use crate::base::threads::Threads;
 use crate::delivery::{self, LaneItem};
-use crate::metrics::BatchStage;
+use crate::metrics::{BatchStage, Metrics};
 use crate::store::States;
 
 /// A router, and the lanes that it puts messages into.
@@ -31,11 +31,7 @@ impl Routes {
     ///
     /// # Errors
     /// When the system has no thread left.
-    pub fn start(
-        services: &Arc<Services>,
-        envelope_bytes_max: usize,
-        threads: &mut impl Threads,
-    ) -> io::Result<Routes> {
+    pub fn start(services: &Services, envelope_bytes_max: usize, threads: &mut impl Threads) -> io::Result<Routes> {
         let (store, bus) = (&services.store, &services.bus);
         let keepers = Arc::new(start_keepers(services, threads)?);
         let outbox = match bus.is_alone() {
@@ -44,7 +40,7 @@ impl Routes {
         };
         let states = StateWriter::new(store.states.clone(), bus.clone());
         threads.one(|| states.start())?;
-        let router = Arc::new(Router::new(services.clone(), Ways::new(outbox.clone(), keepers.clone()), states));
+        let router = Arc::new(Router::new(services.of_router(), Ways::new(outbox.clone(), keepers.clone()), states));
         if bus.is_first()
             && let Err(error) = store.states.get().and_then(States::set_all_offline)
         {
@@ -56,9 +52,10 @@ impl Routes {
 }
 
 /// The lanes to the store.
-fn start_keepers(services: &Arc<Services>, threads: &mut impl Threads) -> io::Result<Lanes<LaneItem>> {
-    let (lanes, keeping, spool) = (services.store.database.appenders(), services.clone(), services.spool.clone());
-    let keep = move |backlog: &mut Backlog, batch| backlog.handle(batch, keeping.clock.now(), &keeping);
+fn start_keepers(services: &Services, threads: &mut impl Threads) -> io::Result<Lanes<LaneItem>> {
+    let (lanes, parts, spool) =
+        (services.store.database.appenders(), services.of_store_lanes(), services.spool.clone());
+    let keep = move |backlog: &mut Backlog, batch| backlog.handle(batch, parts.clock.now(), &parts);
     let begin = move |nth, panicked: Option<Backlog>| {
         let new = || Backlog::new(nth, lanes, &*spool);
         let backlog = panicked.map_or_else(new, |backlog| backlog.begin_again(&*spool));
@@ -70,13 +67,17 @@ fn start_keepers(services: &Arc<Services>, threads: &mut impl Threads) -> io::Re
 
 /// The lane to other nodes.
 fn start_outbox(
-    services: &Arc<Services>,
+    services: &Services,
     keepers: &Arc<Lanes<LaneItem>>,
     envelope_bytes_max: usize,
     threads: &mut impl Threads,
 ) -> io::Result<Lanes<OutItem>> {
-    let (services, keepers, again) = (services.clone(), keepers.clone(), keepers.clone());
-    let publish = move |outbox: &mut Outbox, batch| publish(outbox, batch, &services, &keepers);
+    let (bus, clock, metrics) = (services.bus.clone(), services.clock.clone(), services.metrics.clone());
+    let (keepers, again) = (keepers.clone(), keepers.clone());
+    let publish = move |outbox: &mut Outbox, batch| {
+        let sorted = outbox.handle(batch, &clock, &*bus);
+        conclude(sorted, &metrics, &keepers)
+    };
     let begin = move |_, panicked: Option<Outbox>| {
         let Some(outbox) = panicked else { return (Outbox::new(envelope_bytes_max), None) };
         let (outbox, left) = outbox.begin_again();
@@ -86,10 +87,9 @@ fn start_outbox(
     threads.lanes("lane-out", OUTBOXES, BATCH_MAX, begin, publish)
 }
 
-/// One batch of the lane to other nodes.
-fn publish(outbox: &mut Outbox, batch: Vec<OutItem>, services: &Services, keepers: &Lanes<LaneItem>) -> Option<Again> {
-    let sorted = outbox.handle(batch, &services.clock, &*services.bus);
-    let metrics = &services.metrics;
+/// Counts a batch of the lane to other nodes, passes on the messages that no node takes, and
+/// settles the confirmed ones. Returns when to call the lane again.
+fn conclude(sorted: Sorted, metrics: &Metrics, keepers: &Lanes<LaneItem>) -> Option<Again> {
     metrics.published(sorted.published);
     metrics.confirmed(sorted.delivered.len());
     metrics.unconfirmed(sorted.unconfirmed);

@@ -27,7 +27,7 @@ use crate::delivery::{Delivery, LaneItem, MailboxState, Origin, messages, settle
 use crate::metrics::{BatchStage, Hit, SpoolMove};
 use crate::protocol::UserId;
 use crate::routing::quotas::{Admitted, Size};
-use crate::routing::services::Services;
+use crate::routing::services::StoreLaneParts;
 use crate::store::spool::{Addition, Part, Spool, SpoolId};
 use crate::store::{AppendOutcome, StoreError};
 
@@ -104,7 +104,7 @@ impl Backlog {
     }
 
     /// Handles one batch. Returns when to call it again if no other batch comes.
-    pub fn handle(&mut self, batch: Vec<LaneItem>, now: Instant, services: &Services) -> Option<Again> {
+    pub fn handle(&mut self, batch: Vec<LaneItem>, now: Instant, parts: &StoreLaneParts) -> Option<Again> {
         if let Some(Spooling { due, .. }) = &mut self.spooling
             && let Due::In(pause) = *due
         {
@@ -112,11 +112,11 @@ impl Backlog {
             // attempt itself may have taken long.
             *due = if batch.is_empty() { Due::Now } else { Due::At(now + pause) };
         }
-        if services.spool.owes() {
-            services.spool.tidy();
+        if parts.spool.owes() {
+            parts.spool.tidy();
         }
         // Drain more than this batch adds, or the spool would never empty.
-        self.drain_when_due(2 * batch.len(), now, services);
+        self.drain_when_due(2 * batch.len(), now, parts);
         // The oldest go first, so that a user's messages keep their order.
         let (mut deliveries, mut works) = (std::mem::take(&mut self.returned), Vec::new());
         for item in batch {
@@ -126,22 +126,22 @@ impl Backlog {
                 // messages of others.
                 LaneItem::Work(user, work) => works.push((user, work)),
                 LaneItem::Answer(_, answer) => {
-                    self.place(std::mem::take(&mut deliveries), services);
+                    self.place(std::mem::take(&mut deliveries), parts);
                     deliveries = std::mem::take(&mut self.returned);
                     answer();
                 }
             }
         }
-        self.place(deliveries, services);
+        self.place(deliveries, parts);
         for (user, work) in works {
-            work(self.mailbox(user, services));
+            work(self.mailbox(user, parts));
         }
-        services.metrics.unstored(self.returned.len(), self.counted);
+        parts.metrics.unstored(self.returned.len(), self.counted);
         self.counted = self.returned.len();
-        self.again(now, services)
+        self.again(now, parts)
     }
 
-    fn again(&self, now: Instant, services: &Services) -> Option<Again> {
+    fn again(&self, now: Instant, parts: &StoreLaneParts) -> Option<Again> {
         let retry = self.spooling.as_ref().map(|spooling| match spooling.due {
             Due::In(pause) => Again::UnlessClosing(pause),
             Due::At(at) if at > now => Again::UnlessClosing(at - now),
@@ -149,41 +149,41 @@ impl Backlog {
             Due::At(_) | Due::Now => Again::After(Duration::ZERO),
         });
         let returned = (!self.returned.is_empty()).then_some(Again::After(RETRY_AFTER));
-        let owed = || services.spool.owes().then_some(Again::UnlessClosing(TIDY_EVERY));
+        let owed = || parts.spool.owes().then_some(Again::UnlessClosing(TIDY_EVERY));
         returned.or(retry).or_else(owed)
     }
 
     /// Offers messages to nodes of the reference server, and stores the rest.
-    fn place(&mut self, deliveries: Vec<Delivery>, services: &Services) {
+    fn place(&mut self, deliveries: Vec<Delivery>, parts: &StoreLaneParts) {
         if deliveries.is_empty() {
             return;
         }
         if self.spooling.is_some() {
-            return self.spool(within_quotas(deliveries, false, services), services);
+            return self.spool(within_quotas(deliveries, false, parts), parts);
         }
-        let untaken = offer_to_neighbours(deliveries, services, |taken| {
-            services.metrics.confirmed(taken.len());
+        let untaken = offer_to_neighbours(deliveries, parts, |taken| {
+            parts.metrics.confirmed(taken.len());
             settle(taken.into_iter().map(|delivery| (delivery, false)));
         });
-        self.keep(within_quotas(untaken, true, services), services);
+        self.keep(within_quotas(untaken, true, parts), parts);
     }
 
     /// Stores messages, otherwise spools them. If neither accepts them, the senders get an error,
     /// and messages without a sender wait.
-    fn keep(&mut self, mut deliveries: Vec<Delivery>, services: &Services) {
-        if services.store.database.is_lost() {
+    fn keep(&mut self, mut deliveries: Vec<Delivery>, parts: &StoreLaneParts) {
+        if parts.database.is_lost() {
             // A lost store still saves messages without a sender beside its file, with everything
             // else that it has.
             let (returned, sent) = deliveries.into_iter().partition(is_returned);
-            self.refuse(sent, services);
+            self.refuse(sent, parts);
             deliveries = returned;
         }
         if deliveries.is_empty() {
             return;
         }
-        services.metrics.batch(BatchStage::Store, deliveries.len());
-        let kept = services.appended(&messages(&deliveries));
-        self.settle_kept(deliveries, kept, 0, services);
+        parts.metrics.batch(BatchStage::Store, deliveries.len());
+        let kept = parts.append(&messages(&deliveries));
+        self.settle_kept(deliveries, kept, 0, parts);
     }
 
     /// `refused` is the number of messages of the same batch that the database has refused
@@ -193,14 +193,14 @@ impl Backlog {
         mut deliveries: Vec<Delivery>,
         kept: Result<Vec<AppendOutcome>, StoreError>,
         refused: usize,
-        services: &Services,
+        parts: &StoreLaneParts,
     ) -> usize {
         match kept {
             Ok(kept) => {
                 let count = |what| kept.iter().filter(|kept| **kept == what).count();
-                services.metrics.stored(count(AppendOutcome::Stored));
-                services.metrics.unknown_recipients(count(AppendOutcome::NoSuchUser));
-                services.metrics.failed(count(AppendOutcome::TooLong));
+                parts.metrics.stored(count(AppendOutcome::Stored));
+                parts.metrics.unknown_recipients(count(AppendOutcome::NoSuchUser));
+                parts.metrics.failed(count(AppendOutcome::TooLong));
                 let failed = kept.iter().map(|kept| *kept == AppendOutcome::TooLong);
                 settle(deliveries.into_iter().zip(failed));
                 refused
@@ -209,33 +209,33 @@ impl Backlog {
             // several, the cause is not the messages.
             Err(StoreError::Failed(_)) if deliveries.len() > 1 && refused < REFUSED_MAX => {
                 let second = deliveries.split_off(deliveries.len() / 2);
-                let kept = append(&deliveries, services);
-                let refused = self.settle_kept(deliveries, kept, refused, services);
+                let kept = append(&deliveries, parts);
+                let refused = self.settle_kept(deliveries, kept, refused, parts);
                 if self.spooling.is_some() {
                     // The first half is spooled, and the second must not overtake it.
-                    self.spool(second, services);
+                    self.spool(second, parts);
                     return refused;
                 }
-                let kept = append(&second, services);
-                self.settle_kept(second, kept, refused, services)
+                let kept = append(&second, parts);
+                self.settle_kept(second, kept, refused, parts)
             }
             // The cause is this message: the database works, and would refuse it every time.
-            Err(StoreError::Failed(cause)) if deliveries.len() == 1 && services.store.database.check().is_ok() => {
+            Err(StoreError::Failed(cause)) if deliveries.len() == 1 && parts.database.check().is_ok() => {
                 log::debug!("a message was refused: {cause}");
-                if deliveries.iter().all(is_returned) && services.spool.is_there() {
+                if deliveries.iter().all(is_returned) && parts.spool.is_there() {
                     // It has no sender that would repeat it, so it is retried and not given up.
-                    self.spool(deliveries, services);
+                    self.spool(deliveries, parts);
                     return refused + 1;
                 }
-                services.metrics.failed(1);
+                parts.metrics.failed(1);
                 settle(deliveries.into_iter().map(|delivery| (delivery, true)));
                 refused + 1
             }
             Err(error) => {
                 let count = deliveries.len();
                 match error {
-                    StoreError::Unavailable(_) => self.spool(deliveries, services),
-                    StoreError::Failed(_) | StoreError::NameTaken => self.refuse(deliveries, services),
+                    StoreError::Unavailable(_) => self.spool(deliveries, parts),
+                    StoreError::Failed(_) | StoreError::NameTaken => self.refuse(deliveries, parts),
                 }
                 refused + count
             }
@@ -244,41 +244,41 @@ impl Backlog {
 
     /// Spools messages behind the others. Refuses those that the spool cannot take, and immediately
     /// also those that the store would not accept later.
-    fn spool(&mut self, deliveries: Vec<Delivery>, services: &Services) {
+    fn spool(&mut self, deliveries: Vec<Delivery>, parts: &StoreLaneParts) {
         let (deliveries, too_long): (Vec<_>, Vec<_>) =
-            deliveries.into_iter().partition(|delivery| services.store.fits(&delivery.text));
-        services.metrics.failed(too_long.len());
+            deliveries.into_iter().partition(|delivery| parts.messages.fits(&delivery.text));
+        parts.metrics.failed(too_long.len());
         settle(too_long.into_iter().map(|delivery| (delivery, true)));
         let addition = |delivery: &Delivery| Addition {
             message: delivery.message(),
             must: is_returned(delivery),
             holder: delivery.holder(),
         };
-        let kept = services.spool.add(deliveries.iter().map(addition).collect());
-        services.outages.note("writing to the spool", kept.as_ref().err());
+        let kept = parts.spool.add(deliveries.iter().map(addition).collect());
+        parts.outages.note("writing to the spool", kept.as_ref().err());
         let kept = kept.unwrap_or_else(|_| vec![false; deliveries.len()]);
         let (kept, refused): (Vec<_>, Vec<_>) = deliveries.into_iter().zip(kept).partition(|(_, kept)| *kept);
         if !kept.is_empty() {
             self.spooling.get_or_insert_with(|| Spooling::after(SpoolId(i64::MIN), Due::In(FIRST_PAUSE)));
-            services.metrics.spool(SpoolMove::Spooled, kept.len());
+            parts.metrics.spool(SpoolMove::Spooled, kept.len());
             settle(kept.into_iter().map(|(delivery, _)| (delivery, false)));
         }
-        self.refuse(refused.into_iter().map(|(delivery, _)| delivery).collect(), services);
+        self.refuse(refused.into_iter().map(|(delivery, _)| delivery).collect(), parts);
     }
 
     /// Notifies the senders that their messages cannot be stored; messages without a sender wait.
-    fn refuse(&mut self, deliveries: Vec<Delivery>, services: &Services) {
+    fn refuse(&mut self, deliveries: Vec<Delivery>, parts: &StoreLaneParts) {
         let (returned, sent): (Vec<_>, Vec<_>) = deliveries.into_iter().partition(is_returned);
         self.returned.extend(returned);
-        services.metrics.failed(sent.len());
+        parts.metrics.failed(sent.len());
         settle(sent.into_iter().map(|delivery| (delivery, true)));
     }
 
     /// Drains this user's messages, if the store accepts them.
-    fn mailbox(&mut self, user: UserId, services: &Services) -> MailboxState {
+    fn mailbox(&mut self, user: UserId, parts: &StoreLaneParts) -> MailboxState {
         if self.spooling.is_some() {
             loop {
-                match self.drain_piece(Part::User(user), services) {
+                match self.drain_piece(Part::User(user), parts) {
                     Ok(None) => break,
                     Ok(Some(_)) => {}
                     Err(Stuck) => return MailboxState::InParts,
@@ -293,11 +293,11 @@ impl Backlog {
 
     /// If it is due, drains the lane's part of the spool: all of it, or at least this number of
     /// messages.
-    fn drain_when_due(&mut self, at_least: usize, now: Instant, services: &Services) {
+    fn drain_when_due(&mut self, at_least: usize, now: Instant, parts: &StoreLaneParts) {
         let mut drained = 0;
         while let Some(spooling) = self.spooling.as_ref().filter(|spooling| spooling.is_due(now)) {
             let (nth, of) = self.lane;
-            match self.drain_piece(Part::Lane { nth, of, after: spooling.after }, services) {
+            match self.drain_piece(Part::Lane { nth, of, after: spooling.after }, parts) {
                 Ok(None) => self.spooling = None,
                 Ok(Some((last, messages))) => {
                     self.spooling = Some(Spooling::after(last, Due::Now));
@@ -313,10 +313,10 @@ impl Backlog {
 
     /// Moves the oldest messages of a part to the store. Returns the last of them and their number,
     /// `None` if there are none.
-    fn drain_piece(&mut self, part: Part, services: &Services) -> Result<Option<(SpoolId, usize)>, Stuck> {
-        self.remove_moved(services)?;
-        let piece = services.spool.oldest(part);
-        services.outages.note("reading from the spool", piece.as_ref().err());
+    fn drain_piece(&mut self, part: Part, parts: &StoreLaneParts) -> Result<Option<(SpoolId, usize)>, Stuck> {
+        self.remove_moved(parts)?;
+        let piece = parts.spool.oldest(part);
+        parts.outages.note("reading from the spool", piece.as_ref().err());
         let piece = piece.map_err(|_| Stuck)?;
         let Some(last) = piece.last().map(|spooled| spooled.id) else { return Ok(None) };
         let count = piece.len();
@@ -329,22 +329,22 @@ impl Backlog {
                 was_refused: false,
             })
             .collect();
-        let untaken = offer_to_neighbours(deliveries, services, |taken| {
-            services.metrics.spool(SpoolMove::Drained, taken.len());
+        let untaken = offer_to_neighbours(deliveries, parts, |taken| {
+            parts.metrics.spool(SpoolMove::Drained, taken.len());
             self.moved.extend(taken.iter().filter_map(spool_id));
         });
         let mut moved = Moved::default();
-        let outcome = moved.store(&untaken, services);
+        let outcome = moved.store(&untaken, parts);
         let nothing_accepted = moved.gone.is_empty();
         self.moved.append(&mut moved.gone);
-        self.remove_moved(services)?;
+        self.remove_moved(parts)?;
         if !moved.refused.is_empty() {
             if let Part::User(_) = part {
                 // The lane's pause decides when the message is set aside, not the number of
                 // fetches.
                 return Err(Stuck);
             }
-            self.set_aside(&moved.refused, nothing_accepted, services)?;
+            self.set_aside(&moved.refused, nothing_accepted, parts)?;
         }
         outcome.map(|()| Some((last, count)))
     }
@@ -352,7 +352,7 @@ impl Backlog {
     /// Sets refused messages aside, so that later ones are not blocked. If the store has refused
     /// everything it was given, the cause may not be the messages, so it is asked several times
     /// first.
-    fn set_aside(&mut self, refused: &[SpoolId], nothing_accepted: bool, services: &Services) -> Result<(), Stuck> {
+    fn set_aside(&mut self, refused: &[SpoolId], nothing_accepted: bool, parts: &StoreLaneParts) -> Result<(), Stuck> {
         if nothing_accepted && let Some(spooling) = &mut self.spooling {
             spooling.refusals += 1;
             if spooling.refusals < REFUSALS_MAX {
@@ -360,8 +360,8 @@ impl Backlog {
             }
             spooling.refusals = 0;
         }
-        services.spool.set_aside(refused).map_err(|_| Stuck)?;
-        services.metrics.spool(SpoolMove::SetAside, refused.len());
+        parts.spool.set_aside(refused).map_err(|_| Stuck)?;
+        parts.metrics.spool(SpoolMove::SetAside, refused.len());
         let count = refused.len();
         log::error!("the database refuses {count} messages of the spool: they stay there until the next start");
         Ok(())
@@ -369,12 +369,12 @@ impl Backlog {
 
     /// Removes stored messages from the spool. Until that succeeds, nothing else is drained;
     /// otherwise it would be stored again and again.
-    fn remove_moved(&mut self, services: &Services) -> Result<(), Stuck> {
+    fn remove_moved(&mut self, parts: &StoreLaneParts) -> Result<(), Stuck> {
         if self.moved.is_empty() {
             return Ok(());
         }
-        let removed = services.spool.remove(&self.moved);
-        services.outages.note("deleting from the spool", removed.as_ref().err());
+        let removed = parts.spool.remove(&self.moved);
+        parts.outages.note("deleting from the spool", removed.as_ref().err());
         removed.map_err(|_| Stuck)?;
         self.moved.clear();
         Ok(())
@@ -402,17 +402,17 @@ impl Spooling {
 
 impl Moved {
     /// Stores messages of the spool, and separates those that the store refuses individually.
-    fn store(&mut self, deliveries: &[Delivery], services: &Services) -> Result<(), Stuck> {
+    fn store(&mut self, deliveries: &[Delivery], parts: &StoreLaneParts) -> Result<(), Stuck> {
         if deliveries.is_empty() {
             return Ok(());
         }
-        services.metrics.batch(BatchStage::Store, deliveries.len());
-        match services.appended(&messages(deliveries)) {
+        parts.metrics.batch(BatchStage::Store, deliveries.len());
+        match parts.append(&messages(deliveries)) {
             Ok(kept) => {
                 let count = |what| kept.iter().filter(|kept| **kept == what).count();
-                services.metrics.spool(SpoolMove::Drained, count(AppendOutcome::Stored));
-                services.metrics.spool(SpoolMove::Dropped, count(AppendOutcome::NoSuchUser));
-                services.metrics.unknown_recipients(count(AppendOutcome::NoSuchUser));
+                parts.metrics.spool(SpoolMove::Drained, count(AppendOutcome::Stored));
+                parts.metrics.spool(SpoolMove::Dropped, count(AppendOutcome::NoSuchUser));
+                parts.metrics.unknown_recipients(count(AppendOutcome::NoSuchUser));
                 for (delivery, kept) in deliveries.iter().zip(kept) {
                     let list = if kept == AppendOutcome::TooLong { &mut self.refused } else { &mut self.gone };
                     list.extend(spool_id(delivery));
@@ -421,10 +421,10 @@ impl Moved {
             }
             Err(StoreError::Failed(_)) if deliveries.len() > 1 && self.refused.len() < REFUSED_MAX => {
                 let (first, second) = deliveries.split_at(deliveries.len() / 2);
-                self.store(first, services)?;
-                self.store(second, services)
+                self.store(first, parts)?;
+                self.store(second, parts)
             }
-            Err(StoreError::Failed(_)) if deliveries.len() == 1 && services.store.database.check().is_ok() => {
+            Err(StoreError::Failed(_)) if deliveries.len() == 1 && parts.database.check().is_ok() => {
                 self.refused.extend(spool_id(&deliveries[0]));
                 Ok(())
             }
@@ -434,16 +434,16 @@ impl Moved {
 }
 
 /// Stores deliveries, one of which was refused before; that refusal is not counted again.
-fn append(deliveries: &[Delivery], services: &Services) -> Result<Vec<AppendOutcome>, StoreError> {
-    services.store.messages.get()?.append(&messages(deliveries))
+fn append(deliveries: &[Delivery], parts: &StoreLaneParts) -> Result<Vec<AppendOutcome>, StoreError> {
+    parts.messages.get()?.append(&messages(deliveries))
 }
 
 /// Refuses messages for which a mailbox has no room; returns the rest. `may_ask`: the store is
 /// reachable.
-fn within_quotas(deliveries: Vec<Delivery>, may_ask: bool, services: &Services) -> Vec<Delivery> {
-    let size = |user| services.store.messages.get().ok()?.mailbox_bytes(user).ok();
+fn within_quotas(deliveries: Vec<Delivery>, may_ask: bool, parts: &StoreLaneParts) -> Vec<Delivery> {
+    let size = |user| parts.messages.get().ok()?.mailbox_bytes(user).ok();
     let size = may_ask.then_some(&size as Size<'_>);
-    let Admitted { fits, full, filled } = services.quotas.admit(deliveries, &services.clock, size);
+    let Admitted { fits, full, filled } = parts.quotas.admit(deliveries, &parts.clock, size);
     if let Some(first) = filled.first() {
         let more = if filled.len() > 1 { format!(" and {} more", filled.len() - 1) } else { String::new() };
         log::warn!(
@@ -453,9 +453,9 @@ fn within_quotas(deliveries: Vec<Delivery>, may_ask: bool, services: &Services) 
     }
     if !full.is_empty() {
         let left_out = full.iter().filter(|delivery| delivery.is_of_group()).count();
-        services.metrics.left_out(left_out);
-        services.metrics.failed(full.len() - left_out);
-        services.metrics.refused(Hit::MailboxMax);
+        parts.metrics.left_out(left_out);
+        parts.metrics.failed(full.len() - left_out);
+        parts.metrics.refused(Hit::MailboxMax);
         settle_full(full);
     }
     fits
@@ -464,14 +464,13 @@ fn within_quotas(deliveries: Vec<Delivery>, may_ask: bool, services: &Services) 
 /// Returns the messages that nodes of the reference server do not take; `taken` settles the others.
 fn offer_to_neighbours(
     deliveries: Vec<Delivery>,
-    services: &Services,
+    parts: &StoreLaneParts,
     settle: impl FnOnce(Vec<Delivery>),
 ) -> Vec<Delivery> {
     // While the store is unreachable, no user is known to be online there.
-    let online =
-        |users: &[UserId]| services.store.states.get().and_then(|store| store.online(users)).unwrap_or_default();
-    let Neighbours { taken, untaken } = services.bus.publish_to_neighbours(deliveries, &online);
-    services.metrics.published(taken.len());
+    let online = |users: &[UserId]| parts.states.get().and_then(|store| store.online(users)).unwrap_or_default();
+    let Neighbours { taken, untaken } = parts.reference_nodes.publish_to_neighbours(deliveries, &online);
+    parts.metrics.published(taken.len());
     settle(taken);
     untaken
 }
@@ -508,18 +507,17 @@ mod tests {
     use parking_lot::Mutex;
 
     use super::*;
+    use crate::admission::berths::Berths;
     use crate::admission::{Holder, Payer, Source};
     use crate::base::clock::Clock;
     use crate::bus::local::LocalBus;
     use crate::delivery::{Fan, Owed};
     use crate::metrics::Metrics;
     use crate::protocol::GroupId;
-    use crate::routing::groups::GroupCache;
     use crate::routing::quotas::Quotas;
-    use crate::store::outages::Outages;
     use crate::store::spool::{MESSAGE_BYTES, PIECE_MAX, SpoolLoad, Spooled};
     use crate::store::sqlite::SpoolFile;
-    use crate::store::{Database, KeptMessage, MessageId, Messages, NewMessage, Role, States, Store, UserState};
+    use crate::store::{Database, KeptMessage, MessageId, Messages, NewMessage, Role, States, UserState};
 
     /// A store that can be unreachable or refuse, and records what it was given.
     #[derive(Default)]
@@ -657,7 +655,7 @@ mod tests {
     /// One run of a node, with this number of lanes and a clock of its own.
     struct Node {
         lanes: Vec<Backlog>,
-        services: Services,
+        parts: StoreLaneParts,
         store: Arc<Script>,
         disk: Arc<Disk>,
         now: Instant,
@@ -667,27 +665,19 @@ mod tests {
         fn start(folder: &Folder, store: &Arc<Script>, lanes: usize, bytes_max: usize) -> Node {
             let file = SpoolFile::open(&folder.0, bytes_max).unwrap();
             let disk = Arc::new(Disk { file, is_broken: Mutex::new(false) });
-            let of_lanes = Store {
-                accounts: Role::none(),
-                contacts: Role::none(),
+            let parts = StoreLaneParts {
                 messages: Role::of(store.clone()),
                 states: Role::of(store.clone()),
                 database: store.clone(),
-            };
-            let (bus, clock, metrics) = (Arc::new(LocalBus), Clock::default(), Arc::new(Metrics::new(1)));
-            let services = Services {
-                store: of_lanes,
                 spool: disk.clone(),
-                bus,
-                clock,
-                berths: crate::admission::berths::Berths::new(1 << 20),
-                groups: GroupCache::new(None),
-                quotas: Quotas::new(1 << 20),
-                metrics,
-                outages: Outages::default(),
+                reference_nodes: Arc::new(LocalBus),
+                clock: Clock::default(),
+                quotas: Arc::new(Quotas::new(1 << 20)),
+                metrics: Arc::new(Metrics::new(1)),
+                outages: Arc::default(),
             };
             let lanes = (0..lanes).map(|nth| Backlog::new(nth, lanes, &*disk)).collect();
-            Node { lanes, services, store: store.clone(), disk, now: Instant::now() }
+            Node { lanes, parts, store: store.clone(), disk, now: Instant::now() }
         }
 
         /// Gives each item to its lane, one batch for each lane.
@@ -699,7 +689,7 @@ mod tests {
             }
             for (lane, batch) in self.lanes.iter_mut().zip(batches) {
                 if !batch.is_empty() {
-                    lane.handle(batch, self.now, &self.services);
+                    lane.handle(batch, self.now, &self.parts);
                 }
             }
         }
@@ -711,7 +701,7 @@ mod tests {
             while again.iter().any(Option::is_some) && self.now <= end {
                 let mut next = LONGEST_PAUSE;
                 for (lane, again) in self.lanes.iter_mut().zip(&mut again) {
-                    *again = lane.handle(Vec::new(), self.now, &self.services);
+                    *again = lane.handle(Vec::new(), self.now, &self.parts);
                     if let Some(Again::After(time) | Again::UnlessClosing(time)) = again {
                         next = next.min(*time);
                     }
@@ -742,7 +732,7 @@ mod tests {
         }
 
         fn count(&self, series: &str) -> u64 {
-            let shown = self.services.metrics.render();
+            let shown = self.parts.metrics.render();
             let value = shown.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
             value.unwrap_or_else(|| panic!("no {series} in {shown}")).parse().unwrap()
         }
@@ -910,7 +900,7 @@ mod tests {
         let mut pauses = Vec::new();
         let mut batch = vec![message(1, "a")];
         for _ in 0..7 {
-            let again = node.lanes[0].handle(std::mem::take(&mut batch), node.now, &node.services);
+            let again = node.lanes[0].handle(std::mem::take(&mut batch), node.now, &node.parts);
             let Some(Again::UnlessClosing(pause)) = again else { panic!("it is tried again, but not at the end") };
             pauses.push(pause.as_millis());
             node.now += pause;
@@ -1019,9 +1009,9 @@ mod tests {
     }
 
     /// A frame for a group, with one delivery to this user on its way.
-    fn group_frame(node: &Node, to: i32) -> (Arc<Fan>, LaneItem) {
+    fn group_frame(to: i32) -> (Arc<Fan>, LaneItem) {
         let link = net::simulation::link_to_nowhere().unwrap();
-        let berth = node.services.berths.take(holder(), 1).unwrap();
+        let berth = Berths::new(1 << 20).take(holder(), 1).unwrap();
         let fan = Fan::new(link, GroupId(1), 1, berth);
         let share = fan.add(1).unwrap();
         (fan, from(Origin::Group(share), to, "g"))
@@ -1049,14 +1039,14 @@ mod tests {
         node.send(&[(1, "x")]);
         node.now += LONG;
         let half: Vec<LaneItem> = (0..PIECE_MAX / 2).map(|_| message(1, "y")).collect();
-        let again = node.lanes[0].handle(half, node.now, &node.services);
+        let again = node.lanes[0].handle(half, node.now, &node.parts);
         assert_eq!(again, Some(Again::After(Duration::ZERO)), "the store takes it");
         assert_eq!(node.spooled(), 2 * PIECE_MAX + 1 + PIECE_MAX / 2, "more than twice what has come");
         node.work_for(LONG);
 
         *node.disk.is_broken.lock() = true;
         *store.is_away.lock() = true;
-        let again = node.lanes[0].handle(vec![returned("a")], node.now, &node.services);
+        let again = node.lanes[0].handle(vec![returned("a")], node.now, &node.parts);
         assert_eq!(again, Some(Again::After(RETRY_AFTER)));
     }
 
@@ -1064,10 +1054,10 @@ mod tests {
     fn a_message_for_nobody_has_not_failed_and_one_that_is_too_long_has() {
         let (folder, store) = (Folder::new(), Arc::new(Script::default()));
         let mut node = Node::start(&folder, &store, 1, ROOM);
-        let (fan, item) = group_frame(&node, NOBODY.0);
+        let (fan, item) = group_frame(NOBODY.0);
         node.handle(vec![item]);
         assert_eq!(fan.all_under_way(false, false).map(|settled| settled.failed), Some(0));
-        let (fan, item) = group_frame(&node, 1);
+        let (fan, item) = group_frame(1);
         let LaneItem::Delivery(delivery) = item else { unreachable!("it is one") };
         node.handle(vec![LaneItem::Delivery(Delivery { text: "long".into(), ..delivery })]);
         assert_eq!(fan.all_under_way(false, false).map(|settled| settled.failed), Some(1));
@@ -1126,7 +1116,7 @@ mod tests {
             while store.appends.load(Ordering::Relaxed) < tries {
                 assert_eq!(node.disk.load().aside, 0, "too early");
                 node.now += 2 * LONGEST_PAUSE;
-                node.lanes[0].handle(Vec::new(), node.now, &node.services);
+                node.lanes[0].handle(Vec::new(), node.now, &node.parts);
             }
         };
         *node.disk.is_broken.lock() = true;
@@ -1140,10 +1130,10 @@ mod tests {
     fn what_full_mailboxes_leave_out_of_a_group_is_not_counted_as_failed() {
         let (folder, store) = (Folder::new(), Arc::new(Script::default()));
         let mut node = Node::start(&folder, &store, 1, ROOM);
-        node.services.quotas = Quotas::new(0);
-        let (_fan, of_group) = group_frame(&node, 1);
+        node.parts.quotas = Arc::new(Quotas::new(0));
+        let (_fan, of_group) = group_frame(1);
         let link = net::simulation::link_to_nowhere().unwrap();
-        let berth = node.services.berths.take(holder(), 1).unwrap();
+        let berth = Berths::new(1 << 20).take(holder(), 1).unwrap();
         node.handle(vec![of_group, from(Origin::Sender(Owed::to(&link, 1), berth), 1, "a")]);
         assert_eq!((node.count(r#"raybox_deliveries_total{path="left_out"}"#), node.failed()), (1, 1));
     }

@@ -47,7 +47,7 @@ impl FanOut<'_> {
             let parked = router.route(turn, to, text.as_bytes(), || {
                 let (fan, text) = shared
                     .get_or_insert_with(|| {
-                        let berth = router.services.berths.take(holder, text.len())?;
+                        let berth = router.parts.berths.take(holder, text.len())?;
                         Some((Fan::new(sender.clone(), group, text.len(), berth), Arc::<str>::from(text)))
                     })
                     .as_ref()?;
@@ -58,7 +58,7 @@ impl FanOut<'_> {
             match parked {
                 Parked::No => *delivered += 1,
                 // Dropped, it has failed.
-                Parked::Refused(_) => router.services.metrics.failed(1),
+                Parked::Refused(_) => router.parts.metrics.failed(1),
                 Parked::NoRoom => *refused += 1,
                 Parked::Yes => {}
             }
@@ -69,7 +69,7 @@ impl FanOut<'_> {
     /// Concludes the frame after its last member.
     pub(super) fn conclude(&self, so_far: SoFar) -> Routed {
         let SoFar { shared, delivered, refused } = so_far;
-        self.router.services.metrics.delivered_locally(delivered);
+        self.router.parts.metrics.delivered_locally(delivered);
         if refused > 0 {
             self.router.no_room(refused, self.holder);
         }

@@ -12,7 +12,7 @@ impl Node for Router {
     fn on_envelope(&self, turn: &mut Turn<Posted>, to: UserId, frames: &str, receipt: &dyn Fn() -> Receipt) -> bool {
         for (delivered, frame) in frames.split('\n').enumerate() {
             if !self.deliver_here(turn, to, frame.as_bytes()) {
-                let (bus, receipt) = (self.services.bus.clone(), receipt());
+                let (bus, receipt) = (self.parts.bus.clone(), receipt());
                 let refuse = Box::new(move || bus.refuse(receipt, delivered));
                 // If this node shuts down and its lanes have ended, everything is stored already.
                 if let Err(LaneItem::Answer(_, refuse)) = self.ways.submit_late(LaneItem::Answer(to, refuse)) {
@@ -39,7 +39,7 @@ impl Node for Router {
         let is_all = delivered == frames.split('\n').count();
         if !is_all {
             // It need not wait for messages being stored here: no order with them is promised.
-            self.services.bus.refuse(receipt, delivered);
+            self.parts.bus.refuse(receipt, delivered);
         }
         is_all
     }
@@ -83,15 +83,15 @@ impl Node for Router {
     }
 
     fn online_after(&self, user: UserId, limit: usize) -> Option<Vec<UserId>> {
-        self.services.store.states.get().ok()?.online_after(user, limit).ok()
+        self.parts.states.get().ok()?.online_after(user, limit).ok()
     }
 
     fn on_group_changed(&self, group: GroupId) {
-        self.services.groups.changed(group);
+        self.parts.groups.changed(group);
     }
 
     fn on_rejoined(&self) -> Vec<UserId> {
-        self.services.groups.forget();
+        self.parts.groups.forget();
         let mut all = Vec::new();
         for shard in self.presence.shards() {
             for user in shard.users() {

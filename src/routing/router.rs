@@ -14,7 +14,7 @@ use crate::protocol::UserId;
 use crate::routing::fan_out::{FanOut, GroupFrame};
 use crate::routing::presence::{Added, Presence, Removed, Shard};
 use crate::routing::routed::{Parked, Routed};
-use crate::routing::services::Services;
+use crate::routing::services::RouterParts;
 use crate::routing::states::StateWriter;
 use crate::routing::ways::{DELIVERY_BYTES, Ways};
 use crate::session::{MEMBER_WORK, members_at_once};
@@ -23,7 +23,7 @@ use crate::store::UserState;
 /// Knows which users are online, and forwards messages: to a connection of this node, or into the
 /// recipient's lane.
 pub struct Router {
-    pub(super) services: Arc<Services>,
+    pub(super) parts: RouterParts,
     pub(super) presence: Arc<Presence<Posted>>,
     pub(super) ways: Ways,
     pub(super) states: StateWriter,
@@ -31,8 +31,8 @@ pub struct Router {
 
 impl Router {
     /// A router for a node without users yet.
-    pub fn new(services: Arc<Services>, ways: Ways, states: StateWriter) -> Router {
-        Router { services, presence: Arc::default(), ways, states }
+    pub fn new(parts: RouterParts, ways: Ways, states: StateWriter) -> Router {
+        Router { parts, presence: Arc::default(), ways, states }
     }
 
     /// Forwards a frame to one user. Its room in the lanes counts for the holder's share.
@@ -45,22 +45,22 @@ impl Router {
         holder: Holder,
     ) -> Routed {
         if to.0 <= 0 {
-            self.services.metrics.unknown_recipients(1);
+            self.parts.metrics.unknown_recipients(1);
             return Routed::DONE;
         }
         let parked = self.route(turn, to, text.as_bytes(), || {
-            let berth = self.services.berths.take(holder, text.len() + DELIVERY_BYTES)?;
+            let berth = self.parts.berths.take(holder, text.len() + DELIVERY_BYTES)?;
             let origin = Origin::Sender(Owed::to(sender, text.len()), berth);
             Some(Delivery { to, text: text.into(), origin, was_refused: false })
         });
         match parked {
             Parked::No => {
-                self.services.metrics.delivered_locally(1);
+                self.parts.metrics.delivered_locally(1);
                 Routed::DONE
             }
             Parked::Yes => Routed::OnItsWay,
             Parked::Refused(delivery) => {
-                self.services.metrics.failed(1);
+                self.parts.metrics.failed(1);
                 // The caller tells the sender.
                 if let Origin::Sender(owed, _) = delivery.origin {
                     owed.settle();
@@ -103,7 +103,7 @@ impl Router {
     /// Counts a frame that is refused for this number of recipients, because the holder has its
     /// share of the lanes.
     pub(super) fn no_room(&self, recipients: usize, holder: Holder) {
-        let metrics = &self.services.metrics;
+        let metrics = &self.parts.metrics;
         metrics.failed(recipients);
         metrics.refused(Hit::LaneMax);
         log::debug!("{} has used up its share of the lanes: a message is refused", holder.payer);
@@ -162,7 +162,7 @@ impl Router {
         // The bus gets logins and logouts in their order, because the shard is held.
         let mut shard = self.presence.write(user);
         shard.join(user, link);
-        self.services.bus.subscribe(user, Some(link));
+        self.parts.bus.subscribe(user, Some(link));
     }
 
     /// Registers the lanes and the number of users with the metrics.
@@ -185,7 +185,7 @@ impl Router {
             before.as_ref().is_some_and(|before| shard.holds_newest(user, before)) && shard.is_on(user, link);
         let added = shard.add(user, link);
         if added == Added::First && self.ways.lead_to_nodes() {
-            self.services.bus.subscribe(user, None);
+            self.parts.bus.subscribe(user, None);
         }
         if added != Added::Another {
             self.states.note(user, UserState::Online);
@@ -232,7 +232,7 @@ impl Router {
     /// ones.
     pub fn give_back(&self, label: u32, frame: Box<[u8]>) {
         let to = UserId((label & !EARLIER).cast_signed());
-        self.services.metrics.returned(1);
+        self.parts.metrics.returned(1);
         let _shard = self.presence.write(to);
         self.ways.keep(to, vec![frame], KEPT_LATE);
     }
@@ -246,7 +246,7 @@ impl Router {
     /// Finishes the messages on their way to other nodes and to the store, until `by` at most.
     /// Returns how many are left.
     pub fn close(&self, by: Instant) -> usize {
-        let bus = &self.services.bus;
+        let bus = &self.parts.bus;
         // The bus stays until the last envelope is confirmed, so that no message that has arrived
         // is stored. Messages that the bus delivers until it hushes are stored or answered, so it
         // may be stopped only after the lanes.
@@ -254,9 +254,7 @@ impl Router {
         bus.hush();
         let left = left + self.ways.close_to_store(by);
         bus.stop(by);
-        if self.states.close(by) {
-            bus.say_goodbye();
-        }
+        self.states.close(by);
         left
     }
 
@@ -307,7 +305,7 @@ impl Router {
     /// of the one it could not take.
     fn give_up(&self, turn: &mut Turn<Posted>, user: UserId, link: &Arc<ClientLink>) {
         log::warn!("a connection of user {user} does not take its messages and is closed");
-        self.services.metrics.slow_consumer();
+        self.parts.metrics.slow_consumer();
         link.hang_up();
         self.leave(turn, user, link);
     }
@@ -372,7 +370,7 @@ impl Router {
 
     fn take_back_labelled(&self, label: u32, link: &ClientLink) -> Vec<Box<[u8]>> {
         let frames = link.take_back(label);
-        self.services.metrics.returned(frames.len());
+        self.parts.metrics.returned(frames.len());
         frames
     }
 
@@ -394,13 +392,13 @@ impl Router {
         let mut is_gone = false;
         while let Some(next) = shard.newest(user).filter(|_| !frames.is_empty()).cloned() {
             let taken = frames.iter().take_while(|frame| next.send(turn, frame, label(user)).is_ok()).count();
-            self.services.metrics.delivered_locally(taken);
+            self.parts.metrics.delivered_locally(taken);
             let rest = frames.split_off(taken);
             if rest.is_empty() {
                 return;
             }
             // This one is full as well, so all its messages go on, ahead of the rest.
-            self.services.metrics.slow_consumer();
+            self.parts.metrics.slow_consumer();
             next.hang_up();
             let was_newest = shard.holds_newest(user, &next);
             elsewhere &= was_newest && shard.is_elsewhere(user, &next);
@@ -428,7 +426,7 @@ impl Router {
             return;
         }
         if came_back {
-            let (bus, presence) = (self.services.bus.clone(), self.presence.clone());
+            let (bus, presence) = (self.parts.bus.clone(), self.presence.clone());
             let leave = Box::new(move || {
                 // The user may have logged in again.
                 let shard = presence.read(user);
@@ -440,7 +438,7 @@ impl Router {
                 return;
             }
         }
-        self.services.bus.unsubscribe(user);
+        self.parts.bus.unsubscribe(user);
     }
 }
 

@@ -1,4 +1,6 @@
-//! [`Services`]: the parts that routing and the jobs use.
+//! The parts that messages pass, by the caller that uses them. Only an assembly has
+//! [`Services`], which are all of them; a lane to the store takes [`StoreLaneParts`], the router
+//! [`RouterParts`], and each job the parts that it names itself.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,14 +9,14 @@ use super::groups::GroupCache;
 use super::quotas::Quotas;
 use crate::admission::berths::Berths;
 use crate::base::clock::Clock;
-use crate::bus::Bus;
+use crate::bus::{Bus, Exchange, ReferenceNodes};
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::store::outages::Outages;
 use crate::store::spool::Spool;
-use crate::store::{AppendOutcome, NewMessage, Store, StoreError};
+use crate::store::{AppendOutcome, Database, Messages, NewMessage, Role, States, Store, StoreError};
 
-/// The parts that messages pass, and their limits. Shared by all threads.
+/// All parts, for an assembly. Everything in it is shared.
 pub struct Services {
     /// The persistent data.
     pub store: Store,
@@ -27,41 +29,105 @@ pub struct Services {
     /// Room for messages on their way to other nodes and to the store.
     pub berths: Arc<Berths>,
     /// The members of groups.
-    pub groups: GroupCache,
+    pub groups: Arc<GroupCache>,
     /// How much may be stored for each user.
-    pub quotas: Quotas,
+    pub quotas: Arc<Quotas>,
     /// The counters.
     pub metrics: Arc<Metrics>,
     /// The failing kinds of calls to the store and to the spool.
-    pub outages: Outages,
+    pub outages: Arc<Outages>,
 }
 
 impl Services {
     /// For a server with these settings.
     pub fn new(config: &Config, store: Store, spool: Arc<dyn Spool>, bus: Arc<dyn Bus>, clock: Clock) -> Services {
         Services {
-            groups: GroupCache::new((!bus.is_alone()).then_some(GROUP_LIFETIME)),
+            groups: Arc::new(GroupCache::new((!bus.is_alone()).then_some(GROUP_LIFETIME))),
             store,
             spool,
             bus,
             clock,
             berths: Berths::new(config.lane_bytes_max),
-            quotas: Quotas::new(config.mailbox_bytes_max),
+            quotas: Arc::new(Quotas::new(config.mailbox_bytes_max)),
             metrics: Arc::new(Metrics::new(config.loops)),
-            outages: Outages::default(),
+            outages: Arc::default(),
         }
     }
 
+    /// The parts that the lanes to the store use.
+    pub fn of_store_lanes(&self) -> StoreLaneParts {
+        StoreLaneParts {
+            messages: self.store.messages.clone(),
+            states: self.store.states.clone(),
+            database: self.store.database.clone(),
+            spool: self.spool.clone(),
+            reference_nodes: self.bus.clone(),
+            clock: self.clock.clone(),
+            quotas: self.quotas.clone(),
+            metrics: self.metrics.clone(),
+            outages: self.outages.clone(),
+        }
+    }
+
+    /// The parts that the router uses.
+    pub fn of_router(&self) -> RouterParts {
+        RouterParts {
+            bus: self.bus.clone(),
+            berths: self.berths.clone(),
+            groups: self.groups.clone(),
+            states: self.store.states.clone(),
+            metrics: self.metrics.clone(),
+        }
+    }
+}
+
+/// The parts that a lane to the store uses.
+pub struct StoreLaneParts {
+    /// Stored messages.
+    pub messages: Role<dyn Messages>,
+    /// The users whose `User.state` says online.
+    pub states: Role<dyn States>,
+    /// Whether the database works.
+    pub database: Arc<dyn Database>,
+    /// Where messages wait while the store is unavailable.
+    pub spool: Arc<dyn Spool>,
+    /// Nodes that take messages before they are stored.
+    pub reference_nodes: Arc<dyn ReferenceNodes>,
+    /// The time that questions to the store take.
+    pub clock: Clock,
+    /// How much may be stored for each user.
+    pub quotas: Arc<Quotas>,
+    /// The counters.
+    pub metrics: Arc<Metrics>,
+    /// The failing kinds of calls to the store and to the spool.
+    pub outages: Arc<Outages>,
+}
+
+impl StoreLaneParts {
     /// Stores messages.
     ///
     /// # Errors
     ///
     /// The errors of the store.
-    pub fn appended(&self, messages: &[NewMessage]) -> Result<Vec<AppendOutcome>, StoreError> {
-        let result = self.store.messages.get().and_then(|store| store.append(messages));
+    pub fn append(&self, messages: &[NewMessage]) -> Result<Vec<AppendOutcome>, StoreError> {
+        let result = self.messages.get().and_then(|store| store.append(messages));
         self.outages.note("storing messages", result.as_ref().err());
         result
     }
+}
+
+/// The parts that the router uses.
+pub struct RouterParts {
+    /// The other nodes.
+    pub bus: Arc<dyn Exchange>,
+    /// Room for messages on their way to other nodes and to the store.
+    pub berths: Arc<Berths>,
+    /// The members of groups.
+    pub groups: Arc<GroupCache>,
+    /// The users whose `User.state` says online.
+    pub states: Role<dyn States>,
+    /// The counters.
+    pub metrics: Arc<Metrics>,
 }
 
 /// How long cached members of a group are valid if nodes of the reference server may change them

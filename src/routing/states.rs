@@ -96,15 +96,19 @@ impl StateWriter {
         self.shared.write(&states).is_ok()
     }
 
-    /// Writes the noted changes, and ends. Returns whether all were written. Changes that fail at
-    /// the first try are given up, and at `by` all are.
-    pub fn close(&self, by: Instant) -> bool {
+    /// Writes the noted changes, and ends. Changes that fail at the first try are given up, and at
+    /// `by` all are. Only if none is given up does this node leave the register: otherwise the other
+    /// nodes correct the states of its users.
+    pub fn close(&self, by: Instant) {
         self.shared.pending.lock().stopping = true;
         self.shared.news.notify_one();
         if let Some(thread) = self.thread.lock().take() {
             pool::join_until(thread, by);
         }
-        self.shared.pending.lock().all_written
+        let all_written = self.shared.pending.lock().all_written;
+        if all_written {
+            self.shared.bus.say_goodbye();
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use crate::admission::requests::{Kind, Requests};
 use crate::admission::{Admission, Holder};
 use crate::config::Paced;
 use crate::delivery::ClientLink;
-use crate::metrics::Login;
+use crate::metrics::{Login, Metrics};
 use crate::protocol::{self, Id};
 use crate::session::password::ClientKind;
 use crate::session::{Job, Outcome};
@@ -20,6 +20,7 @@ use crate::session::{Job, Outcome};
 /// The ways of a job. Any loop asks.
 pub(super) struct Dispatch {
     pub(super) jobs: Arc<Jobs>,
+    pub(super) metrics: Arc<Metrics>,
     pub(super) admission: Arc<Admission>,
     pub(super) requests: Arc<Requests>,
     pub(super) hashing: Hashing,
@@ -46,7 +47,7 @@ impl Dispatch {
                 };
                 // Without a place the answer is dropped, which tells the session that the server is
                 // busy.
-                if let Some(place) = place(&self.requests, holder, &self.jobs.services.metrics) {
+                if let Some(place) = place(&self.requests, holder, &self.metrics) {
                     self.requests.submit(kind, place, move || answer.send(jobs.run(job)));
                 }
             }
@@ -70,7 +71,7 @@ impl Dispatch {
         };
         let job = (job, self.jobs.clone());
         if !self.hashing.submit(job, &self.admission, (link, holder.source), now, note) {
-            self.jobs.services.metrics.login(Login::Refused);
+            self.metrics.login(Login::Refused);
         }
     }
 

@@ -21,21 +21,21 @@ pub(super) struct Facts<'a> {
 
 impl SessionFacts for Facts<'_> {
     fn members(&self, group: GroupId) -> Option<Arc<[UserId]>> {
-        self.shared.services.groups.members(group, self.now)
+        self.shared.groups.members(group, self.now)
     }
 
     fn is_stranger(&self, user: UserId, group: GroupId) -> bool {
-        self.shared.services.groups.is_stranger(user, group, self.now)
+        self.shared.groups.is_stranger(user, group, self.now)
     }
 
     fn groups_change_elsewhere(&self) -> bool {
-        self.shared.services.groups.may_be_stale()
+        self.shared.groups.may_be_stale()
     }
 
     fn login_wait(&self, id: Id) -> Option<u32> {
         let wait = self.shared.admission.login_wait(id, self.source, self.now);
         if wait.is_some() {
-            self.shared.services.metrics.login(Login::Delayed);
+            self.shared.metrics.login(Login::Delayed);
         }
         wait
     }
@@ -43,9 +43,9 @@ impl SessionFacts for Facts<'_> {
     fn recognises(&self, user: UserId, password: &str) -> bool {
         let recognised = self.shared.jobs.logins.passwords.recognises(user, password, self.now);
         if let Some((client, stamp)) = recognised {
-            self.shared.jobs.logins.accounts.remembered(user, stamp);
+            self.shared.jobs.logins.stamps.remembered(user, stamp);
             begin_pace(self.shared.dispatch.paced, client, self.link);
-            self.shared.services.metrics.login(Login::Remembered);
+            self.shared.metrics.login(Login::Remembered);
             self.shared.admission.recognised(Id(user.0.into()), self.source);
         }
         recognised.is_some()
@@ -64,6 +64,6 @@ impl SessionFacts for Facts<'_> {
     }
 
     fn shown_by(&self) -> Option<Instant> {
-        self.shared.services.bus.has_neighbours().then(|| self.now + STATE_PATIENCE)
+        self.shared.reference_nodes.has_neighbours().then(|| self.now + STATE_PATIENCE)
     }
 }

@@ -12,6 +12,7 @@ use crate::admission::fetches::Fetches;
 use crate::admission::requests::{Kind, Requests};
 use crate::config::Config;
 use crate::delivery::{ClientLink, MailboxState, Posted};
+use crate::metrics::Metrics;
 use crate::protocol::{self, UserId};
 use crate::routing::mailboxes::Mailboxes;
 use crate::routing::router::Router;
@@ -31,14 +32,21 @@ pub(super) struct Fetching {
     router: Arc<Router>,
     requests: Arc<Requests>,
     jobs: Arc<Jobs>,
+    metrics: Arc<Metrics>,
 }
 
 impl Fetching {
     /// With half of the memory for clients. The texts and the reply that is made of them are in
     /// memory at once.
-    pub(super) fn new(config: &Config, router: Arc<Router>, requests: Arc<Requests>, jobs: Arc<Jobs>) -> Fetching {
+    pub(super) fn new(
+        config: &Config,
+        router: Arc<Router>,
+        requests: Arc<Requests>,
+        jobs: Arc<Jobs>,
+        metrics: Arc<Metrics>,
+    ) -> Fetching {
         let fetches = Fetches::new(config.memory_bytes_max / 2, 2 * config.fetch_bytes_max);
-        Fetching { mailboxes: Mailboxes::new(), fetches, router, requests, jobs }
+        Fetching { mailboxes: Mailboxes::new(), fetches, router, requests, jobs, metrics }
     }
 
     /// Fetches messages for a connection, once it has the mailbox.
@@ -96,7 +104,7 @@ impl Fetching {
     /// messages as fit one frame.
     fn submit_fetch(&self, user: UserId, fetcher: &Fetcher) {
         let answer = Answer::to(&fetcher.link);
-        let Some(place) = place(&self.requests, fetcher.holder, &self.jobs.services.metrics) else { return };
+        let Some(place) = place(&self.requests, fetcher.holder, &self.metrics) else { return };
         let (link, jobs, requests) = (fetcher.link.clone(), self.jobs.clone(), self.requests.clone());
         let work = Box::new(move |mailbox| match mailbox {
             MailboxState::Whole => requests.submit(Kind::Short, place, move || {

@@ -11,16 +11,18 @@ use std::sync::Arc;
 pub use self::directory::{Directory, Limits};
 pub use self::logins::LoginJobs;
 pub use self::mail::Mail;
-use crate::metrics::Login;
+use crate::metrics::{Login, Metrics};
 use crate::protocol;
-use crate::routing::services::Services;
 use crate::session::{Job, Outcome};
 use crate::store::StoreError;
+use crate::store::outages::Outages;
 
 /// The parts that jobs use. Shared by all threads.
 pub struct Jobs {
-    /// The parts that messages pass.
-    pub services: Arc<Services>,
+    /// The failing kinds of jobs.
+    pub outages: Arc<Outages>,
+    /// The counters.
+    pub metrics: Arc<Metrics>,
     /// Logins and registrations.
     pub logins: LoginJobs,
     /// Friends and groups.
@@ -36,9 +38,9 @@ impl Jobs {
         let login = matches!(job, Job::CheckPassword { .. });
         let what = job.what();
         let outcome = self.try_run(job);
-        self.services.outages.note(what, outcome.as_ref().err());
+        self.outages.note(what, outcome.as_ref().err());
         if login {
-            self.services.metrics.login(match outcome {
+            self.metrics.login(match outcome {
                 Ok(Outcome::Password(Some(_))) => Login::Accepted,
                 Ok(_) => Login::Wrong,
                 Err(_) => Login::Refused,

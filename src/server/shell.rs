@@ -86,7 +86,7 @@ impl Shell {
         let flow = self.feed(turn, link, client, Input::Excess { last: refusal.last });
         if flow != Flow::Later {
             client.meter.refused();
-            self.shared.services.metrics.refused(match refusal.excess {
+            self.shared.metrics.refused(match refusal.excess {
                 Excess::Frames => Hit::Frames,
                 Excess::Bytes => Hit::Bytes,
             });

@@ -7,6 +7,7 @@ use std::time::Duration;
 use net::Settings;
 use pool::Workers;
 
+use super::accounts::CheckerParts;
 use super::dispatch::Dispatch;
 use super::error::StartError;
 use super::fetching::Fetching;
@@ -15,18 +16,27 @@ use super::jobs::{Directory, Jobs, Limits, LoginJobs, Mail};
 use crate::admission::requests::Requests;
 use crate::admission::{self, Admission};
 use crate::base::threads::Threads;
+use crate::bus::ReferenceNodes;
 use crate::config::{Auth, Config, Paced};
+use crate::metrics::Metrics;
 use crate::protocol;
 use crate::routing::assembly::Routes;
+use crate::routing::groups::GroupCache;
 use crate::routing::router::Router;
 use crate::routing::services::Services;
 use crate::session::password::Passwords;
+use crate::store::Database;
+use crate::store::spool::Spool;
 
 /// The parts of a server that all loops share.
 pub(super) struct ServerParts {
     pub(super) auth: Auth,
     pub(super) pace: Duration,
-    pub(super) services: Arc<Services>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) groups: Arc<GroupCache>,
+    pub(super) reference_nodes: Arc<dyn ReferenceNodes>,
+    pub(super) database: Arc<dyn Database>,
+    pub(super) spool: Arc<dyn Spool>,
     pub(super) jobs: Arc<Jobs>,
     pub(super) router: Arc<Router>,
     pub(super) admission: Arc<Admission>,
@@ -54,7 +64,6 @@ impl ServerParts {
         equipment: Equipment,
         threads: &mut impl Threads,
     ) -> Result<(ServerParts, Routes), StartError> {
-        let services = Arc::new(services);
         let jobs = jobs(config, &services, equipment.upgrader)?;
         let routes = Routes::start(&services, equipment.envelope_bytes_max, threads).map_err(StartError::Resources)?;
         let router = routes.router.clone();
@@ -63,20 +72,26 @@ impl ServerParts {
         let requests = Arc::new(requests);
         let hashers = threads.workers_in_background("hasher", config.hashers, admission::places(config));
         let hashing = Hashing::new(hashers.map_err(StartError::Resources)?, config.hashers);
-        let (metrics, clock) = (services.metrics.clone(), services.clock.clone());
-        let admission = Arc::new(Admission::new(config, equipment.descriptors, metrics, clock));
+        let Services { store, spool, bus, clock, groups, metrics, .. } = services;
+        let admission = Arc::new(Admission::new(config, equipment.descriptors, metrics.clone(), clock));
+        jobs.logins.stamps.attach(&router);
         let shared = ServerParts {
             auth: config.auth,
             pace: config.pace,
             dispatch: Dispatch {
                 jobs: jobs.clone(),
+                metrics: metrics.clone(),
                 admission: admission.clone(),
-                fetching: Fetching::new(config, router.clone(), requests.clone(), jobs.clone()),
+                fetching: Fetching::new(config, router.clone(), requests.clone(), jobs.clone(), metrics.clone()),
                 requests,
                 hashing,
                 paced: config.paced,
             },
-            services,
+            metrics,
+            groups,
+            reference_nodes: bus,
+            database: store.database,
+            spool,
             jobs,
             router,
             admission,
@@ -84,11 +99,23 @@ impl ServerParts {
         Ok((shared, routes))
     }
 
+    /// The parts of the thread that compares accounts.
+    pub(super) fn of_checker(&self) -> CheckerParts {
+        let Jobs { logins, outages, metrics, .. } = &*self.jobs;
+        CheckerParts {
+            store: logins.store.clone(),
+            stamps: logins.stamps.clone(),
+            passwords: logins.passwords.clone(),
+            outages: outages.clone(),
+            metrics: metrics.clone(),
+        }
+    }
+
     /// Has the metrics show the lanes, the spool and the queues.
     pub(super) fn show(&self) {
-        let metrics = &self.services.metrics;
+        let metrics = &self.metrics;
         self.router.watched_by(metrics);
-        let spool = Arc::downgrade(&self.services.spool);
+        let spool = Arc::downgrade(&self.spool);
         metrics.watch_spool(move || spool.upgrade().map(|spool| spool.load()).unwrap_or_default());
         metrics.watch_queue("worker", self.dispatch.requests.watch());
         let watch = self.dispatch.hashing.watch();
@@ -96,17 +123,26 @@ impl ServerParts {
     }
 }
 
-fn jobs(config: &Config, services: &Arc<Services>, upgrader: Option<Workers>) -> Result<Arc<Jobs>, StartError> {
+fn jobs(config: &Config, services: &Services, upgrader: Option<Workers>) -> Result<Arc<Jobs>, StartError> {
     let cost = config.password_cost;
     let passwords = Passwords::new(cost.memory_kib, cost.passes, cost.lanes, config.password_memory);
     let passwords = passwords.map_err(StartError::PasswordCost)?;
-    let Services { store, bus, clock, .. } = &**services;
+    let Services { store, bus, clock, groups, quotas, metrics, outages, .. } = services;
     let limits = Limits { search_results_max: config.search_results_max, group_members_max: config.group_members_max };
     Ok(Arc::new(Jobs {
         logins: LoginJobs::new(store.accounts.clone(), bus.clone(), clock.clone(), passwords, upgrader),
-        directory: Directory::new(services.clone(), limits),
-        mail: Mail::new(services.clone(), config.fetch_bytes_max),
-        services: services.clone(),
+        directory: Directory {
+            accounts: store.accounts.clone(),
+            contacts: store.contacts.clone(),
+            groups: groups.clone(),
+            bus: bus.clone(),
+            clock: clock.clone(),
+            metrics: metrics.clone(),
+            limits,
+        },
+        mail: Mail::new(store.messages.clone(), quotas.clone(), config.fetch_bytes_max),
+        outages: outages.clone(),
+        metrics: metrics.clone(),
     }))
 }
 

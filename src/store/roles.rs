@@ -54,12 +54,6 @@ impl Store {
         let Store { accounts, contacts, messages, states, .. } = store.clone();
         (store, Opener { accounts, contacts, messages, states })
     }
-
-    /// As [`Messages::fits`]. What is accepted must be stored, so nothing fits before anything is
-    /// known of the tables.
-    pub fn fits(&self, text: &str) -> bool {
-        self.messages.get().is_ok_and(|messages| messages.fits(text))
-    }
 }
 
 /// Opens the roles of a store that was made before its database answered.
@@ -104,6 +98,14 @@ impl<R: ?Sized> Role<R> {
     /// Opens it, unless it is open.
     fn open(&self, role: Arc<R>) {
         let _ = self.0.set(role);
+    }
+}
+
+impl Role<dyn Messages> {
+    /// As [`Messages::fits`]. A text that is accepted must be stored later, so none fits before the
+    /// tables are known.
+    pub fn fits(&self, text: &str) -> bool {
+        self.get().is_ok_and(|messages| messages.fits(text))
     }
 }
 

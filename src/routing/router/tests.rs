@@ -13,21 +13,13 @@ use pool::{Lanes, ManualLane};
 use super::*;
 use crate::admission::berths::{Berth, Berths};
 use crate::admission::{Payer, Source};
-use crate::base::clock::Clock;
-use crate::base::loads::PoolUse;
-use crate::bus::{
-    BusHealth, Envelope, Exchange, Neighbours, Node, Published, Publisher, Receipt, ReferenceNodes, Register,
-    Unreachable,
-};
+use crate::bus::{Envelope, Exchange, Node, Published, Publisher, Receipt, Register, Unreachable};
 use crate::delivery;
 use crate::protocol::GroupId;
 use crate::routing::groups::GroupCache;
 use crate::routing::outbox::OutItem;
-use crate::routing::quotas::Quotas;
 use crate::session::{Outcome, Settled};
-use crate::store::outages::Outages;
-use crate::store::spool::NoSpool;
-use crate::store::{Database, Role, Store, StoreError};
+use crate::store::Role;
 
 /// A client's end of a connection: it takes what there is room for, and acknowledges what it is
 /// told to.
@@ -161,41 +153,6 @@ impl Register for Told {
     }
 }
 
-impl ReferenceNodes for Told {
-    fn has_neighbours(&self) -> bool {
-        false
-    }
-    fn publish_to_neighbours(&self, untaken: Vec<Delivery>, _: &dyn Fn(&[UserId]) -> Vec<UserId>) -> Neighbours {
-        Neighbours { taken: Vec::new(), untaken }
-    }
-}
-
-impl BusHealth for Told {
-    fn describe(&self) -> String {
-        "notes".into()
-    }
-    fn is_ready(&self) -> bool {
-        true
-    }
-    fn probe_age(&self) -> Option<Duration> {
-        None
-    }
-    fn connections(&self) -> Option<PoolUse> {
-        None
-    }
-}
-
-struct NoDatabase;
-
-impl Database for NoDatabase {
-    fn describe(&self) -> String {
-        "none".into()
-    }
-    fn check(&self) -> Result<(), StoreError> {
-        Ok(())
-    }
-}
-
 struct Scene {
     router: Router,
     bus: Arc<Told>,
@@ -222,25 +179,14 @@ impl Scene {
     /// With so much room in the lanes.
     fn with_room(lane_bytes_max: usize) -> Scene {
         let (bus, berths, now) = (Arc::new(Told::default()), Berths::new(lane_bytes_max), Instant::now());
-        let store = Store {
-            accounts: Role::none(),
-            contacts: Role::none(),
-            messages: Role::none(),
-            states: Role::none(),
-            database: Arc::new(NoDatabase),
-        };
-        let states = StateWriter::new(store.states.clone(), bus.clone());
-        let services = Arc::new(Services {
-            store,
-            spool: Arc::new(NoSpool),
+        let states = StateWriter::new(Role::none(), bus.clone());
+        let parts = RouterParts {
             bus: bus.clone(),
-            clock: Clock::standing_at(now),
             berths: berths.clone(),
-            groups: GroupCache::new(None),
-            quotas: Quotas::new(1 << 20),
+            groups: Arc::new(GroupCache::new(None)),
+            states: Role::none(),
             metrics: Arc::new(Metrics::new(1)),
-            outages: Outages::default(),
-        });
+        };
         let queued = Arc::new(Mutex::new(Vec::new()));
         let all = queued.clone();
         let note = move |(): &mut (), batch: Vec<OutItem>| {
@@ -250,7 +196,7 @@ impl Scene {
         let (outbox, mut lanes) = Lanes::manual(1, 4096, |_, _| ((), None), note);
         let keep = |(): &mut (), _: Vec<LaneItem>| unreachable!("all goes by the other nodes first");
         let (keepers, _) = Lanes::manual(1, 4096, |_, _| ((), None), keep);
-        let router = Router::new(services, Ways::new(Some(Arc::new(outbox)), Arc::new(keepers)), states);
+        let router = Router::new(parts, Ways::new(Some(Arc::new(outbox)), Arc::new(keepers)), states);
         let notes = Notes::default();
         let settings = Settings {
             frame_bytes_max: 1000,
@@ -371,7 +317,7 @@ const LONG: Duration = Duration::from_secs(2);
 fn nobody_has_the_id_0() {
     let mut scene = Scene::new();
     assert_eq!(scene.send(UserId(0), "{a}"), Routed::DONE);
-    assert_eq!(scene.router.services.metrics.unknown_recipients_so_far(), 1);
+    assert_eq!(scene.router.parts.metrics.unknown_recipients_so_far(), 1);
     assert_eq!(scene.send(USER, "{a}"), Routed::OnItsWay);
     assert_eq!(scene.lane(), ["{a} for 1"]);
 }

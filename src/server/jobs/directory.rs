@@ -3,16 +3,30 @@
 use std::sync::Arc;
 
 use super::reply;
-use crate::metrics::Hit;
+use crate::base::clock::Clock;
+use crate::bus::Exchange;
+use crate::metrics::{Hit, Metrics};
 use crate::protocol::{self, GroupId, UserId};
-use crate::routing::services::Services;
+use crate::routing::groups::GroupCache;
 use crate::session::Outcome;
-use crate::store::{Joined, Membership, StoreError};
+use crate::store::{Accounts, Contacts, Joined, Membership, Role, StoreError};
 
-/// Friends and groups.
+/// Friends and groups, and the parts that they need.
 pub struct Directory {
-    services: Arc<Services>,
-    limits: Limits,
+    /// Searched by id.
+    pub accounts: Role<dyn Accounts>,
+    /// Friends and groups as they are stored.
+    pub contacts: Role<dyn Contacts>,
+    /// The members that this node has cached.
+    pub groups: Arc<GroupCache>,
+    /// Other nodes cache members as well.
+    pub bus: Arc<dyn Exchange>,
+    /// The time.
+    pub clock: Clock,
+    /// Counts refusals.
+    pub metrics: Arc<Metrics>,
+    /// The limits.
+    pub limits: Limits,
 }
 
 /// Limits of results and groups.
@@ -25,44 +39,39 @@ pub struct Limits {
 }
 
 impl Directory {
-    /// With these limits.
-    pub fn new(services: Arc<Services>, limits: Limits) -> Directory {
-        Directory { services, limits }
-    }
-
     pub(super) fn add_friends(&self, a: UserId, b: UserId) -> Result<Outcome, StoreError> {
-        self.services.store.contacts.get()?.add_friends(a, b).map(Outcome::Friends)
+        self.contacts.get()?.add_friends(a, b).map(Outcome::Friends)
     }
 
     pub(super) fn remove_friend(&self, user: UserId, friend: UserId) -> Result<Outcome, StoreError> {
-        self.services.store.contacts.get()?.remove_friend(user, friend)?;
+        self.contacts.get()?.remove_friend(user, friend)?;
         Ok(Outcome::Reply(protocol::ACK.into()))
     }
 
     pub(super) fn contacts_of(&self, user: UserId) -> Result<Outcome, StoreError> {
-        let contacts = self.services.store.contacts.get()?;
+        let contacts = self.contacts.get()?;
         Ok(reply(protocol::contacts(&contacts.friends(user)?, &contacts.groups_of(user)?)))
     }
 
     pub(super) fn groups_of(&self, user: UserId) -> Result<Outcome, StoreError> {
-        Ok(reply(protocol::groups(&self.services.store.contacts.get()?.groups_of(user)?)))
+        Ok(reply(protocol::groups(&self.contacts.get()?.groups_of(user)?)))
     }
 
     pub(super) fn groups_named(&self, name: &str) -> Result<Outcome, StoreError> {
-        let found = self.services.store.contacts.get()?.groups_named(name, self.limits.search_results_max)?;
+        let found = self.contacts.get()?.groups_named(name, self.limits.search_results_max)?;
         Ok(reply(protocol::groups(&found)))
     }
 
     pub(super) fn create_group(&self, owner: UserId, name: &str, description: &str) -> Result<Outcome, StoreError> {
-        let group = self.services.store.contacts.get()?.create_group(owner, name, description)?;
+        let group = self.contacts.get()?.create_group(owner, name, description)?;
         // Other nodes cannot have cached a new group.
-        self.services.groups.changed(group);
+        self.groups.changed(group);
         Ok(reply(protocol::group_created(group, name)))
     }
 
     /// `asked` is the id as the client sent it.
     pub(super) fn join(&self, user: UserId, group: GroupId, asked: protocol::Asked<'_>) -> Result<Outcome, StoreError> {
-        let joined = self.services.store.contacts.get()?.join_group(user, group, self.limits.group_members_max)?;
+        let joined = self.contacts.get()?.join_group(user, group, self.limits.group_members_max)?;
         Ok(match joined {
             Joined::New(name) => {
                 self.group_changed(group);
@@ -72,7 +81,7 @@ impl Directory {
             Joined::Already(name) => reply(protocol::joined(group, &name)),
             Joined::NoSuchGroup => reply(protocol::no_such_group(asked)),
             Joined::Full => {
-                self.services.metrics.refused(Hit::GroupMembersMax);
+                self.metrics.refused(Hit::GroupMembersMax);
                 reply(protocol::group_full(asked))
             }
         })
@@ -80,33 +89,33 @@ impl Directory {
 
     /// One row shows whether the sender may write to the group; only then are all read.
     pub(super) fn members(&self, group: GroupId, sender: Option<UserId>) -> Result<Outcome, StoreError> {
-        let now = self.services.clock.now();
-        if let Some(sender) = sender.filter(|sender| !self.services.groups.was_member(*sender, group)) {
-            let changes = self.services.groups.changes();
-            match self.services.store.contacts.get()?.membership(sender, group)? {
+        let now = self.clock.now();
+        if let Some(sender) = sender.filter(|sender| !self.groups.was_member(*sender, group)) {
+            let changes = self.groups.changes();
+            match self.contacts.get()?.membership(sender, group)? {
                 Membership::Member => {}
                 Membership::NoSuchGroup => return Ok(Outcome::Members([].into())),
                 Membership::Stranger => {
-                    self.services.groups.note_stranger(sender, group, now, changes);
+                    self.groups.note_stranger(sender, group, now, changes);
                     return Ok(Outcome::Refused(protocol::NOT_A_MEMBER.into()));
                 }
             }
         }
-        Ok(Outcome::Members(self.services.groups.load(group, now, self.services.store.contacts.get()?)?))
+        Ok(Outcome::Members(self.groups.load(group, now, self.contacts.get()?)?))
     }
 
     /// Before the reply, so that a client that learns of the join finds the user in the group.
     fn group_changed(&self, group: GroupId) {
-        self.services.groups.changed(group);
-        self.services.bus.group_changed(group);
+        self.groups.changed(group);
+        self.bus.group_changed(group);
     }
 
     pub(super) fn search(&self, keyword: &str) -> Result<Outcome, StoreError> {
         let all_digits = !keyword.is_empty() && keyword.bytes().all(|byte| byte.is_ascii_digit());
         let id = if all_digits { keyword.parse().unwrap_or(0) } else { 0 };
-        let user = if id > 0 { self.services.store.accounts.get()?.user(UserId(id))? } else { None };
-        let by_id = if id > 0 { self.services.store.contacts.get()?.group(GroupId(id))? } else { None };
-        let mut named = self.services.store.contacts.get()?.groups_named(keyword, self.limits.search_results_max)?;
+        let user = if id > 0 { self.accounts.get()?.user(UserId(id))? } else { None };
+        let by_id = if id > 0 { self.contacts.get()?.group(GroupId(id))? } else { None };
+        let mut named = self.contacts.get()?.groups_named(keyword, self.limits.search_results_max)?;
         if let Some(group) = by_id {
             named.retain(|other| other.id != group.id);
             named.insert(0, group);

@@ -9,24 +9,25 @@ use pool::Workers;
 
 use super::reply;
 use crate::base::clock::Clock;
-use crate::bus::Bus;
+use crate::bus::Exchange;
 use crate::protocol::{self, UserId};
-use crate::server::accounts::Accounts;
+use crate::server::stamps::AccountStamps;
 use crate::session::Outcome;
 use crate::session::password::{self, ClientKind, PasswordVerdict, Passwords, Upgrade};
-use crate::store::{self, Role, StoreError};
+use crate::store::{Accounts, Role, StoreError};
 
 /// Registers and checks users.
 pub struct LoginJobs {
-    store: Role<dyn store::Accounts>,
-    bus: Arc<dyn Bus>,
+    /// The accounts as they are stored.
+    pub store: Role<dyn Accounts>,
+    bus: Arc<dyn Exchange>,
     clock: Clock,
     /// When this server was started.
     started: Instant,
     /// Hashes passwords, and remembers verified ones.
     pub passwords: Arc<Passwords>,
     /// The stored passwords of connected users.
-    pub accounts: Arc<Accounts>,
+    pub stamps: Arc<AccountStamps>,
     /// Upgrades stored passwords to the current form; `None` once it is closed.
     pub upgrader: Mutex<Option<Workers>>,
 }
@@ -34,14 +35,14 @@ pub struct LoginJobs {
 impl LoginJobs {
     /// Without an `upgrader`, passwords stay as they are stored.
     pub fn new(
-        store: Role<dyn store::Accounts>,
-        bus: Arc<dyn Bus>,
+        store: Role<dyn Accounts>,
+        bus: Arc<dyn Exchange>,
         clock: Clock,
         passwords: Passwords,
         upgrader: Option<Workers>,
     ) -> LoginJobs {
-        let (started, passwords, accounts) = (clock.now(), Arc::new(passwords), Arc::new(Accounts::new()));
-        LoginJobs { store, bus, clock, started, passwords, accounts, upgrader: Mutex::new(upgrader) }
+        let (started, passwords, stamps) = (clock.now(), Arc::new(passwords), Arc::new(AccountStamps::new()));
+        LoginJobs { store, bus, clock, started, passwords, stamps, upgrader: Mutex::new(upgrader) }
     }
 
     /// An unknown user takes as long as a wrong password.
@@ -62,7 +63,7 @@ impl LoginJobs {
             PasswordVerdict::Right { client, upgrade } => {
                 let stamp = self.passwords.stamp(&stored);
                 self.passwords.remember(user, password, client, stamp, self.clock.now());
-                self.accounts.verified(user, stamp);
+                self.stamps.verified(user, stamp);
                 if let Some(upgrade) = upgrade.filter(|upgrade| self.may_upgrade(*upgrade)) {
                     self.upgrade(user, stored, password, upgrade);
                 }
@@ -96,7 +97,7 @@ impl LoginJobs {
     /// are queued, or the upgrade fails, the next login tries again.
     fn upgrade(&self, user: UserId, stored: String, password: &str, upgrade: Upgrade) {
         let (store, passwords, password) = (self.store.clone(), self.passwords.clone(), password.to_owned());
-        let accounts = self.accounts.clone();
+        let stamps = self.stamps.clone();
         let work = move || {
             let upgraded = match passwords.upgraded(&stored, &password, upgrade) {
                 Ok(hash) => store
@@ -117,22 +118,22 @@ impl LoginJobs {
                         if let Some(now) = now.filter(is_same) {
                             let (from, to) = (passwords.stamp(&stored), passwords.stamp(&now));
                             passwords.restamp(user, from, to);
-                            accounts.restamp(user, from, to);
+                            stamps.restamp(user, from, to);
                         }
                     }),
                 Err(error) => Err(error.to_string()),
             };
-            accounts.upgraded(user);
+            stamps.upgraded(user);
             if let Err(error) = upgraded {
                 log::warn!("the password of user {user} is still stored as it was: {error}");
             }
         };
         if upgrade == Upgrade::Hash {
-            self.accounts.upgrading(user, self.clock.now() + UPGRADE_PATIENCE);
+            self.stamps.upgrading(user, self.clock.now() + UPGRADE_PATIENCE);
         }
         let upgrader = self.upgrader.lock();
         if upgrader.as_ref().is_none_or(|upgrader| upgrader.submit(work).is_err()) {
-            self.accounts.upgraded(user);
+            self.stamps.upgraded(user);
             log::debug!("the password of user {user} is stored as it was until the next login");
         }
     }

@@ -16,6 +16,7 @@ use super::socket::Pipe;
 use super::spool::{Disk, NodeSpool};
 use super::store::{NodeStore, Tables};
 use super::wires::Wires;
+use crate::admission::berths::Berths;
 use crate::base::clock::Clock;
 use crate::base::threads::Threads;
 use crate::config::Config;
@@ -34,6 +35,8 @@ type Job = Box<dyn FnOnce() + Send>;
 
 pub(super) struct Machine {
     shared: Arc<ServerParts>,
+    /// Room in the lanes, which is all free when nothing is on its way.
+    berths: Arc<Berths>,
     loops: Vec<ManualLoop<Shell>>,
     lanes: Vec<Lane>,
     /// How many of the lanes lead to other nodes; they come first.
@@ -138,6 +141,7 @@ impl Machine {
         disk.lock().restart();
         let spool = Arc::new(NodeSpool(disk.clone()));
         let services = Services::new(config, store, spool, bus.clone(), clock.clone());
+        let berths = services.berths.clone();
         let equipment = Equipment { descriptors: usize::MAX, upgrader: None, envelope_bytes_max: ENVELOPE_BYTES_MAX };
         // As many jobs are at work at once.
         let config = &Config { workers: JOBS_AT_ONCE, ..config.clone() };
@@ -149,12 +153,13 @@ impl Machine {
         let stores = keepers.watch().loads().len();
         by_hand.0.rotate_left(stores);
         let make_loop = |nth| {
-            let shell = Shell::new(shared.clone(), shared.services.metrics.of_loop(nth));
+            let shell = Shell::new(shared.clone(), shared.metrics.of_loop(nth));
             ManualLoop::new(shell, settings(config), clock.now()).expect("descriptors")
         };
         Machine {
             loops: (0..config.loops).map(make_loop).collect(),
             shared,
+            berths,
             outboxes: by_hand.0.len() - stores,
             lanes: by_hand.0.into_iter().map(|by_hand| Lane::new(by_hand, clock.now())).collect(),
             outbox,
@@ -168,7 +173,7 @@ impl Machine {
 
     /// The handler of one more loop.
     pub(super) fn shell(&self) -> Shell {
-        Shell::new(self.shared.clone(), self.shared.services.metrics.of_loop(0))
+        Shell::new(self.shared.clone(), self.shared.metrics.of_loop(0))
     }
 
     pub(super) fn router(&self) -> &Router {
@@ -330,7 +335,7 @@ impl Machine {
 
     /// Whether nothing holds room in its lanes.
     pub(super) fn has_all_room(&self, lane_bytes_max: usize) -> bool {
-        self.shared.services.berths.free() == lane_bytes_max
+        self.berths.free() == lane_bytes_max
     }
 
     /// The most that its lanes hold, in bytes.

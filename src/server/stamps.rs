@@ -1,0 +1,197 @@
+//! [`AccountStamps`]: against which stored password each connected user was last checked.
+//!
+//! A login notes the [`Stamp`] of the stored password; the thread of
+//! [`accounts`](super::accounts) compares these stamps with the table.
+
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::{Duration, Instant};
+
+use net::Turn;
+use parking_lot::{Condvar, Mutex};
+use rustc_hash::FxHashMap;
+
+use crate::delivery::Posted;
+use crate::protocol::UserId;
+use crate::routing::router::Router;
+use crate::session::password::Stamp;
+
+/// The stamps of users who are or recently were connected. Shared by all threads.
+pub struct AccountStamps {
+    /// Leaf locks.
+    shards: Box<[Mutex<FxHashMap<UserId, Entry>>]>,
+    /// Users who were logged in from memory, to be compared soon. A leaf lock.
+    remembered: Mutex<RememberedUsers>,
+    news: Condvar,
+    /// Logs users out, once it is set.
+    router: OnceLock<Weak<Router>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    stamp: Stamp,
+    /// The number of the latest rounds in which the user was on no connection.
+    absent: u8,
+    /// This node upgrades the stored password, and another node may do so first: until this time a
+    /// difference is not a change of the account.
+    upgrading_until: Option<Instant>,
+}
+
+impl Entry {
+    fn new(stamp: Stamp) -> Entry {
+        Entry { stamp, absent: 0, upgrading_until: None }
+    }
+}
+
+#[derive(Debug, Default)]
+struct RememberedUsers {
+    users: Vec<UserId>,
+    stopping: bool,
+}
+
+impl AccountStamps {
+    /// No users.
+    pub fn new() -> AccountStamps {
+        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
+        AccountStamps { shards, remembered: Mutex::default(), news: Condvar::new(), router: OnceLock::new() }
+    }
+
+    /// The password of `user` was checked against the stored value with this stamp, and is right.
+    /// If the stamp differs from the one before, the account was changed, and connections of this
+    /// user used the old password: they are logged out.
+    pub fn verified(&self, user: UserId, stamp: Stamp) {
+        let before = self.shard(user).lock().insert(user, Entry::new(stamp));
+        if before.is_some_and(|before| before.stamp != stamp) {
+            self.log_out(user);
+        }
+    }
+
+    /// `user` was logged in from memory, where the stored value had this stamp; it is compared
+    /// soon. Never blocks.
+    pub fn remembered(&self, user: UserId, stamp: Stamp) {
+        self.shard(user).lock().entry(user).or_insert(Entry::new(stamp)).absent = 0;
+        let mut remembered = self.remembered.lock();
+        // Beyond that number, the rounds over all users find them.
+        if remembered.users.len() < REMEMBERED_MAX {
+            remembered.users.push(user);
+            if remembered.users.len() == 1 {
+                self.news.notify_one();
+            }
+        }
+    }
+
+    /// The stored value of `user` was replaced by one for which the same password is right.
+    pub fn restamp(&self, user: UserId, from: Stamp, to: Stamp) {
+        if let Some(entry) = self.shard(user).lock().get_mut(&user).filter(|entry| entry.stamp == from) {
+            entry.stamp = to;
+        }
+    }
+
+    /// This node is about to replace the plain-text password of `user`: the user is not compared
+    /// before [`AccountStamps::upgraded`], but until this time at most.
+    pub fn upgrading(&self, user: UserId, until: Instant) {
+        if let Some(entry) = self.shard(user).lock().get_mut(&user) {
+            entry.upgrading_until = Some(until);
+        }
+    }
+
+    /// The upgrade is over, with any result.
+    pub fn upgraded(&self, user: UserId) {
+        if let Some(entry) = self.shard(user).lock().get_mut(&user) {
+            entry.upgrading_until = None;
+        }
+    }
+
+    /// Logs users out from now on.
+    pub(super) fn attach(&self, router: &Arc<Router>) {
+        let _ = self.router.set(Arc::downgrade(router));
+    }
+
+    /// Waits until a user is logged in from memory, but not beyond `until` if it is given.
+    pub(super) fn wait(&self, until: Option<Instant>) {
+        let mut remembered = self.remembered.lock();
+        if remembered.stopping || !remembered.users.is_empty() {
+            return;
+        }
+        match until {
+            None => self.news.wait(&mut remembered),
+            Some(until) => drop(self.news.wait_until(&mut remembered, until)),
+        }
+    }
+
+    /// Takes up to `max` users who were logged in from memory. Waits for `pause` first, so that users
+    /// who log in meanwhile share the statement. `None` once it is stopped.
+    pub(super) fn take_remembered(&self, pause: Duration, max: usize) -> Option<Vec<UserId>> {
+        let mut remembered = self.remembered.lock();
+        if !remembered.stopping {
+            self.news.wait_for(&mut remembered, pause);
+        }
+        let count = remembered.users.len().min(max);
+        (!remembered.stopping).then(|| remembered.users.drain(..count).collect())
+    }
+
+    /// Ends the waiting of the thread that compares.
+    pub(super) fn stop(&self) {
+        self.remembered.lock().stopping = true;
+        self.news.notify_one();
+    }
+
+    fn shard(&self, user: UserId) -> &Mutex<FxHashMap<UserId, Entry>> {
+        &self.shards[user.0 as usize % SHARDS]
+    }
+
+    /// The stamp that the row must have at this time, if it is known.
+    pub(super) fn stamp(&self, user: UserId, now: Instant) -> Option<Stamp> {
+        let shard = self.shard(user).lock();
+        shard.get(&user).filter(|entry| entry.upgrading_until.is_none_or(|until| until <= now)).map(|entry| entry.stamp)
+    }
+
+    fn router(&self) -> Option<Arc<Router>> {
+        self.router.get().and_then(Weak::upgrade)
+    }
+
+    /// Logs the user out of all connections of this node, which are notified.
+    pub(super) fn log_out(&self, user: UserId) -> usize {
+        let Some(router) = self.router() else { return 0 };
+        let links = router.log_out(&mut Turn::new(), user, None);
+        for link in &links {
+            link.post(Posted::AccountChanged(user));
+        }
+        links.len()
+    }
+
+    /// The connected users of the nth of [`SHARDS`] shards. Users without a connection for long are dropped.
+    pub(super) fn connected(&self, nth: usize) -> Vec<UserId> {
+        let Some(router) = self.router() else { return Vec::new() };
+        let users: Vec<UserId> = self.shards[nth].lock().keys().copied().collect();
+        let (connected, absent): (Vec<_>, Vec<_>) = users.into_iter().partition(|user| router.has(*user));
+        let mut shard = self.shards[nth].lock();
+        for user in &connected {
+            if let Some(entry) = shard.get_mut(user) {
+                entry.absent = 0;
+            }
+        }
+        for user in absent {
+            let Some(entry) = shard.get_mut(&user) else { continue };
+            entry.absent += 1;
+            // A login may still be on its way.
+            if entry.absent == FORGOTTEN_AFTER {
+                shard.remove(&user);
+            }
+        }
+        connected
+    }
+}
+
+impl Default for AccountStamps {
+    fn default() -> AccountStamps {
+        AccountStamps::new()
+    }
+}
+
+/// The most users logged in from memory that wait to be compared. 400 kB.
+const REMEMBERED_MAX: usize = 100_000;
+/// After this number of rounds, a user without a connection is dropped. A login may take a while,
+/// because other nodes must know of it first.
+const FORGOTTEN_AFTER: u8 = 12;
+/// Enough for two loops rarely to need the same one, and for each to be small.
+pub(super) const SHARDS: usize = 64;
