@@ -149,11 +149,6 @@ impl Late {
     pub(super) fn check(&self) -> Result<(), StoreError> {
         self.live()?.0.check()
     }
-
-    #[cfg(test)]
-    pub(super) fn writer(&self) -> &super::writer::Writer {
-        self.live().expect("it is open").0.writer()
-    }
 }
 
 impl Drop for Late {

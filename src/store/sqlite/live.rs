@@ -35,7 +35,7 @@ pub(super) struct Live {
     // may another server have the file.
     watch: FileWatch,
     readers: Readers,
-    writer: Writer,
+    pub(super) writer: Writer,
     guard: Arc<Guard>,
 }
 
@@ -111,11 +111,6 @@ impl Live {
     /// [`StoreError::Unavailable`], within [`PROBE_PATIENCE`].
     pub(super) fn check(&self) -> Result<(), StoreError> {
         self.condition.check(PROBE_PATIENCE, || self.writer.probe(self.kind.probe))
-    }
-
-    #[cfg(test)]
-    pub(super) fn writer(&self) -> &Writer {
-        &self.writer
     }
 }
 

@@ -87,12 +87,6 @@ impl Writer {
         }
     }
 
-    /// The number of jobs that wait for the batch after the current one.
-    #[cfg(test)]
-    pub(super) fn queued(&self) -> usize {
-        self.queue().len()
-    }
-
     fn submit(&self, job: WriterJob) -> Result<(), StoreError> {
         self.queue().send(job).map_err(|_| stopped())
     }
@@ -339,3 +333,6 @@ fn run_all(connection: &Connection, batch: &mut [Box<dyn Operation>]) -> Result<
 fn stopped() -> StoreError {
     StoreError::Failed("the store's writer thread has stopped".into())
 }
+
+#[cfg(test)]
+mod tests;
