@@ -153,12 +153,13 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::places::Accepted;
+    use crate::places::tests::gate;
 
     #[test]
     fn who_comes_and_goes_leaves_nothing_behind_who_waits() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let stream = std::net::TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens");
+        let gate = gate();
         let (mut arrivals, now) = (Arrivals::new(), Instant::now());
         let come = |arrivals: &mut Arrivals<()>, nth: usize| {
             let due = now + Duration::from_millis(nth as u64);
@@ -166,7 +167,7 @@ mod tests {
             arrivals
                 .insert_with(due, |id| {
                     new = Some(id);
-                    let socket = Accepted::from(mio::net::TcpStream::from_std(stream.try_clone()?)).into();
+                    let socket = gate.enter(mio::net::TcpStream::from_std(stream.try_clone()?)).into();
                     let peer = listener.local_addr()?;
                     Ok(Arrival { socket, peer, opening: Opening::ProxyHeader, client: None, app: Some(()) })
                 })

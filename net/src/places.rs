@@ -30,9 +30,8 @@ pub struct Accepted {
     _place: SocketPermit,
 }
 
-/// The place of one open socket, released when dropped. `None` for a test's own socket, which does
-/// not count.
-struct SocketPermit(Option<Arc<Places>>);
+/// The place of one open socket, released when dropped.
+struct SocketPermit(Arc<Places>);
 
 impl Gate {
     /// Without a limit until [`Gate::set_max`]. `waker` wakes the acceptor when a socket is closed
@@ -59,13 +58,13 @@ impl Gate {
 
     pub(crate) fn enter(&self, stream: TcpStream) -> Accepted {
         self.places.open.fetch_add(1, Ordering::SeqCst);
-        Accepted { stream, _place: SocketPermit(Some(self.places.clone())) }
+        Accepted { stream, _place: SocketPermit(self.places.clone()) }
     }
 }
 
 impl Drop for SocketPermit {
     fn drop(&mut self) {
-        let Some(Places { open, is_awaited, waker }) = self.0.as_deref() else { return };
+        let Places { open, is_awaited, waker } = &*self.0;
         open.fetch_sub(1, Ordering::SeqCst);
         if is_awaited.load(Ordering::SeqCst)
             && is_awaited.swap(false, Ordering::SeqCst)
@@ -74,13 +73,6 @@ impl Drop for SocketPermit {
             // The acceptor also looks by itself after a while.
             log::debug!("cannot wake the acceptor: {error}");
         }
-    }
-}
-
-#[cfg(test)]
-impl From<TcpStream> for Accepted {
-    fn from(stream: TcpStream) -> Accepted {
-        Accepted { stream, _place: SocketPermit(None) }
     }
 }
 
@@ -105,13 +97,19 @@ impl fmt::Debug for Gate {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::net::TcpListener;
     use std::time::Duration;
 
     use mio::{Events, Poll, Token};
 
     use super::*;
+
+    /// A gate for the tests of other modules, whose waker wakes nobody.
+    pub(crate) fn gate() -> Gate {
+        let poll = Poll::new().expect("a descriptor");
+        Gate::new(Arc::new(Waker::new(poll.registry(), Token(0)).expect("a descriptor")))
+    }
 
     #[test]
     fn a_socket_that_is_closed_makes_room_and_wakes_whoever_waits_for_it() {

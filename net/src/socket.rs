@@ -147,13 +147,14 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
+    use crate::places::tests::gate;
 
     fn pair() -> (Socket, Blocking) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let client = Blocking::connect(listener.local_addr().expect("an address")).expect("it listens");
         let (stream, _) = listener.accept().expect("it has connected");
         stream.set_nonblocking(true).expect("a socket");
-        (Socket::Tcp(TcpStream::from_std(stream).into()), client)
+        (Socket::Tcp(gate().enter(TcpStream::from_std(stream))), client)
     }
 
     fn wait_until(condition: impl Fn() -> bool) {

@@ -98,12 +98,6 @@ impl Workers {
         WorkersWatch { queue: self.queue.clone() }
     }
 
-    /// Removes and returns the oldest waiting job, for tests that run jobs without threads.
-    #[cfg(feature = "simulation")]
-    pub fn take_job(&self) -> Option<Box<dyn FnOnce() + Send>> {
-        self.queue.try_recv().ok()
-    }
-
     /// Drops the waiting jobs, and waits for the running ones until `by` at most; threads that are
     /// not done by then end with the process.
     pub fn close(self, by: Instant) {
@@ -121,6 +115,12 @@ impl WorkersWatch {
     /// The number of jobs that no thread has begun.
     pub fn waiting(&self) -> usize {
         self.queue.len()
+    }
+
+    /// Removes and returns the oldest waiting job, for tests that run jobs without threads.
+    #[cfg(feature = "simulation")]
+    pub fn take_job(&self) -> Option<Box<dyn FnOnce() + Send>> {
+        self.queue.try_recv().ok()
     }
 }
 

@@ -198,10 +198,11 @@ fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::tests::example;
 
     #[test]
     fn the_page_says_all_of_it() {
-        let (about, runs) = report::example();
+        let (about, runs) = example();
         let page = page(&about, &runs).expect("a page");
         assert!(page.contains("<h1>INCOMPLETE: raybench: pairs</h1>"));
         assert!(page.contains("<tr><td>size</td><td>100</td></tr>"), "an option");
@@ -221,7 +222,7 @@ mod tests {
 
     #[test]
     fn a_run_in_which_nothing_came_has_a_page() {
-        let (about, _) = report::example();
+        let (about, _) = example();
         let mut outcome = crate::tally::Outcome { is_interrupted: true, ..Default::default() };
         outcome.slices.end(SLICE * 5);
         let page = page(&about, &[Run { name: "silent".to_owned(), rounds: vec![outcome] }]).expect("a page");

@@ -208,37 +208,36 @@ pub(crate) fn percentiles(times: &Times) -> Vec<(f64, f64)> {
 }
 
 #[cfg(test)]
-pub(crate) fn example() -> (About, Vec<Run>) {
+pub(crate) mod tests {
     use std::time::Duration;
 
+    use super::*;
     use crate::tally::{Rates, record};
 
-    let about = About {
-        workload: "pairs",
-        command: "raybench pairs --relay".to_owned(),
-        settings: vec![("size".to_owned(), "100".to_owned()), ("over".to_owned(), "<10".to_owned())],
-        environment: Environment::here(),
-    };
-    let round = |count: u64| {
-        let mut outcome = Outcome { times: vec![("delivery", times())], ..Outcome::default() };
-        (outcome.counts.sent, outcome.counts.delivered) = (count, count);
-        outcome.push("rate", count as f64, "deliveries/s");
-        record(&mut outcome.times[0].1, Duration::from_millis(count));
-        outcome.push_times();
-        outcome.slices.note(Duration::ZERO, count);
-        outcome.slices.end(Duration::from_millis(300));
-        outcome
-    };
-    let mut worse = round(3);
-    worse.counts.lost = 1;
-    worse.push_rates(Rates { asked: 1000.0, reached: 3.0 }, Duration::from_secs(1));
-    let run = |name: &str, rounds| Run { name: name.to_owned(), rounds };
-    (about, vec![run("good", vec![round(1), round(2)]), run("worse", vec![worse])])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
+    /// A report of two runs, one good and one with a lost message.
+    pub(crate) fn example() -> (About, Vec<Run>) {
+        let about = About {
+            workload: "pairs",
+            command: "raybench pairs --relay".to_owned(),
+            settings: vec![("size".to_owned(), "100".to_owned()), ("over".to_owned(), "<10".to_owned())],
+            environment: Environment::here(),
+        };
+        let round = |count: u64| {
+            let mut outcome = Outcome { times: vec![("delivery", times())], ..Outcome::default() };
+            (outcome.counts.sent, outcome.counts.delivered) = (count, count);
+            outcome.push("rate", count as f64, "deliveries/s");
+            record(&mut outcome.times[0].1, Duration::from_millis(count));
+            outcome.push_times();
+            outcome.slices.note(Duration::ZERO, count);
+            outcome.slices.end(Duration::from_millis(300));
+            outcome
+        };
+        let mut worse = round(3);
+        worse.counts.lost = 1;
+        worse.push_rates(Rates { asked: 1000.0, reached: 3.0 }, Duration::from_secs(1));
+        let run = |name: &str, rounds| Run { name: name.to_owned(), rounds };
+        (about, vec![run("good", vec![round(1), round(2)]), run("worse", vec![worse])])
+    }
 
     #[test]
     fn rounds_are_summed_up() {

@@ -8,8 +8,9 @@
 //! ```text
 //!   submit ─▶ turns of accounts ─┬─ other requests ─▶ any worker
 //!                                └─ searches ───────▶ one worker at a time
-//! ``` Workers are notified of each job once. A worker that finds no job that may run now returns;
-//! the next worker that finishes a job looks again in its place.
+//! ```
+//! Workers are notified of each job once. A worker that finds no job that may run now returns; the
+//! next worker that finishes a job looks again in its place.
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -135,12 +136,6 @@ impl Requests {
         if let Some(workers) = workers {
             workers.close(by);
         }
-    }
-
-    /// Takes the next notification of a worker, for tests that run jobs without threads.
-    #[cfg(test)]
-    pub(crate) fn take_told(&self) -> Option<Box<dyn FnOnce() + Send>> {
-        self.workers.read().as_ref()?.take_job()
     }
 
     /// The number of notified workers that have not come yet.

@@ -5,7 +5,8 @@ use std::time::Instant;
 /// The system's clock.
 #[derive(Clone, Debug, Default)]
 pub struct Clock {
-    /// If present, the time stands still at this value.
+    /// If present, the time stands still at this value. Exists in tests only, so that the server's
+    /// clock stays one call without a branch.
     #[cfg(test)]
     simulated: Option<std::sync::Arc<parking_lot::Mutex<Instant>>>,
 }

@@ -51,16 +51,17 @@ impl<K: Eq + Hash, V, S: BuildHasher + Default> Recent<K, V, S> {
     pub(crate) fn age(&mut self) {
         self.old = mem::take(&mut self.young);
     }
-
-    #[cfg(test)]
-    pub(crate) fn len(&self) -> usize {
-        self.young.len() + self.old.len()
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl<K, V, S> Recent<K, V, S> {
+        pub(crate) fn len(&self) -> usize {
+            self.young.len() + self.old.len()
+        }
+    }
 
     #[test]
     fn the_oldest_leave() {

@@ -238,17 +238,38 @@ static TABLE: [Row; 32] = [
     Row::new("raybox_log_lines_dropped_total", COUNTER, None, "Log lines dropped because the disk did not keep up."),
 ];
 
-/// Name, type and label of every family, separated by blanks.
 #[cfg(test)]
-pub(super) fn described() -> std::collections::BTreeSet<String> {
-    let ours = TABLE.iter().map(|row| {
-        let (kind, label) = (format!("{:?}", row.kind).to_lowercase(), row.label.unwrap_or_default());
-        format!("{} {kind} {label}", row.name).trim().to_owned()
-    });
-    let of_process = ProcessCollector::for_self().collect();
-    let theirs = of_process.iter().map(|family| {
-        let kind = format!("{:?}", family.get_field_type()).to_lowercase();
-        format!("{} {kind}", family.name())
-    });
-    ours.chain(theirs).collect()
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_documentation_has_every_family_as_it_is() {
+        let documented: BTreeSet<String> = include_str!("../../docs/metrics.md")
+            .lines()
+            .filter(|line| line.starts_with("| `raybox_") || line.starts_with("| `process_"))
+            .map(|line| {
+                let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+                assert_eq!(cells.len(), 6, "four cells: {line}");
+                assert!(!cells[4].is_empty(), "says something: {line}");
+                [cells[1], cells[2], cells[3]].join(" ").replace('`', "").trim().to_owned()
+            })
+            .collect();
+        assert_eq!(documented, described());
+    }
+
+    /// Name, type and label of every family, separated by blanks.
+    fn described() -> BTreeSet<String> {
+        let ours = TABLE.iter().map(|row| {
+            let (kind, label) = (format!("{:?}", row.kind).to_lowercase(), row.label.unwrap_or_default());
+            format!("{} {kind} {label}", row.name).trim().to_owned()
+        });
+        let of_process = ProcessCollector::for_self().collect();
+        let theirs = of_process.iter().map(|family| {
+            let kind = format!("{:?}", family.get_field_type()).to_lowercase();
+            format!("{} {kind}", family.name())
+        });
+        ours.chain(theirs).collect()
+    }
 }

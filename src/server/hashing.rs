@@ -73,12 +73,6 @@ impl Hashing {
         self.hashers.watch()
     }
 
-    /// A job that nobody has begun, for a simulation.
-    #[cfg(test)]
-    pub(super) fn take_job(&self) -> Option<Box<dyn FnOnce() + Send>> {
-        self.hashers.take_job()
-    }
-
     /// Finishes what is begun, but not after `by`.
     pub(super) fn close(self, by: Instant) {
         self.hashers.close(by);

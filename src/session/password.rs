@@ -19,8 +19,6 @@
 use std::error::Error;
 use std::fmt;
 use std::hint::black_box;
-#[cfg(test)]
-use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -51,9 +49,6 @@ pub struct Passwords {
     /// There are older hashes, whose check costs two computations for a plain-text password: from
     /// then on every other failed check costs two as well.
     has_older: AtomicBool,
-    /// The number of argon2 computations.
-    #[cfg(test)]
-    computations: AtomicUsize,
 }
 
 /// The result of [`Passwords::verify`].
@@ -106,8 +101,6 @@ impl Passwords {
             remember_for,
             memory: Mutex::default(),
             has_older: AtomicBool::new(false),
-            #[cfg(test)]
-            computations: AtomicUsize::new(0),
         })
     }
 
@@ -130,6 +123,12 @@ impl Passwords {
     /// If [`is_malformed`] says that the stored value cannot be parsed, the result is
     /// [`PasswordVerdict::Wrong`]; the caller should log it.
     pub fn verify(&self, stored: Option<&str>, password: &str) -> PasswordVerdict {
+        let (verdict, _) = self.verify_at_cost(stored, password);
+        verdict
+    }
+
+    /// Like [`Passwords::verify`]; with the number of argon2 computations that the check took.
+    fn verify_at_cost(&self, stored: Option<&str>, password: &str) -> (PasswordVerdict, u32) {
         let form = canonical(password);
         let (verdict, computed) = match stored {
             Some(phc) if claims_phc(phc) => match parse(phc) {
@@ -139,11 +138,12 @@ impl Passwords {
             Some(plain) => (self.verify_plain(plain, password, &form), 0),
             None => (None, 0),
         };
-        verdict.unwrap_or_else(|| {
-            let both_forms = ClientKind::of(password) == ClientKind::Other && self.has_older.load(Ordering::Relaxed);
-            (computed..1 + u32::from(both_forms)).for_each(|_| self.take_time(password));
-            PasswordVerdict::Wrong
-        })
+        if let Some(verdict) = verdict {
+            return (verdict, computed);
+        }
+        let both_forms = ClientKind::of(password) == ClientKind::Other && self.has_older.load(Ordering::Relaxed);
+        let spent: u32 = (computed..1 + u32::from(both_forms)).map(|_| self.take_time(password)).sum();
+        (PasswordVerdict::Wrong, computed + spent)
     }
 
     fn verify_plain(&self, stored: &str, password: &str, form: &str) -> Option<PasswordVerdict> {
@@ -155,7 +155,7 @@ impl Passwords {
     /// The verdict if the password is right, and the number of computations.
     fn verify_hash(&self, hash: &PasswordHash, password: &str, form: &str) -> (Option<PasswordVerdict>, u32) {
         let is_right = |text: &str| {
-            let result = self.compute(|| self.argon2.verify_password(text.as_bytes(), hash));
+            let result = self.argon2.verify_password(text.as_bytes(), hash);
             (result.is_ok(), u32::from(matches!(result, Ok(()) | Err(password_hash::Error::PasswordInvalid))))
         };
         let sent_by = ClientKind::of(password);
@@ -260,18 +260,13 @@ impl Passwords {
         tag(a).verify(&tag(b).finalize().into_bytes()).is_ok()
     }
 
-    /// Runs one argon2 computation.
-    fn compute<T>(&self, computation: impl FnOnce() -> T) -> T {
-        #[cfg(test)]
-        self.computations.fetch_add(1, Ordering::Relaxed);
-        computation()
-    }
-
-    /// Runs one argon2 computation at the configured cost and ignores its result.
-    fn take_time(&self, password: &str) {
+    /// Runs one argon2 computation at the configured cost and ignores its result. Returns their
+    /// number, one, unless it fails.
+    fn take_time(&self, password: &str) -> u32 {
         let mut out = [0; Params::DEFAULT_OUTPUT_LEN];
-        let done = self.compute(|| self.argon2.hash_password_into(password.as_bytes(), b"nobody's own salt", &mut out));
-        let _ = black_box((done, out));
+        let done = self.argon2.hash_password_into(password.as_bytes(), b"nobody's own salt", &mut out);
+        let (done, _) = black_box((done, out));
+        u32::from(done.is_ok())
     }
 }
 
@@ -362,31 +357,24 @@ mod tests {
         PasswordVerdict::Right { client, upgrade }
     }
 
-    /// The result of a check, and the number of computations.
-    fn cost(passwords: &Passwords, stored: Option<&str>, password: &str) -> (PasswordVerdict, usize) {
-        let before = passwords.computations.load(Ordering::Relaxed);
-        let verdict = passwords.verify(stored, password);
-        (verdict, passwords.computations.load(Ordering::Relaxed) - before)
-    }
-
     #[test]
     fn a_hash_verifies_its_password_in_both_forms_and_no_other() {
         let passwords = cheap();
         for password in ["secret", "", "pässwörd 🔑", "nul\0inside", &"x".repeat(65536), &DIGITS.to_uppercase()] {
             let stored = passwords.hash(password).unwrap();
             assert!(stored.starts_with("$argon2id$v=19$m=8,t=1,p=1,keyid=dGV4dA$"), "{stored}");
-            assert_eq!(cost(&passwords, Some(&stored), password), (right(ClientKind::Other, None), 1));
+            assert_eq!(passwords.verify_at_cost(Some(&stored), password), (right(ClientKind::Other, None), 1));
             let usual = right(ClientKind::Usual, Some(Upgrade::Mark));
-            assert_eq!(cost(&passwords, Some(&stored), &canonical(password)), (usual, 1));
-            assert_eq!(cost(&passwords, Some(&stored), "other"), (PasswordVerdict::Wrong, 1));
+            assert_eq!(passwords.verify_at_cost(Some(&stored), &canonical(password)), (usual, 1));
+            assert_eq!(passwords.verify_at_cost(Some(&stored), "other"), (PasswordVerdict::Wrong, 1));
         }
         let stored = passwords.hash(DIGITS).unwrap();
         assert!(stored.starts_with("$argon2id$v=19$m=8,t=1,p=1,keyid=aGV4$"), "{stored}");
         for form in [DIGITS, "secret"] {
-            assert_eq!(cost(&passwords, Some(&stored), form), (right(ClientKind::Usual, None), 1), "{form}");
+            assert_eq!(passwords.verify_at_cost(Some(&stored), form), (right(ClientKind::Usual, None), 1), "{form}");
         }
         for wrong in ["Secret", OTHER, &DIGITS.to_uppercase(), &DIGITS[1..], ""] {
-            assert_eq!(cost(&passwords, Some(&stored), wrong), (PasswordVerdict::Wrong, 1), "{wrong}");
+            assert_eq!(passwords.verify_at_cost(Some(&stored), wrong), (PasswordVerdict::Wrong, 1), "{wrong}");
         }
     }
 
@@ -400,14 +388,14 @@ mod tests {
         ] {
             let stored = older(&passwords, sent_then);
             let found = (right(client, Some(upgrade)), computations);
-            assert_eq!(cost(&passwords, Some(&stored), sent), found, "{sent_then} {sent}");
+            assert_eq!(passwords.verify_at_cost(Some(&stored), sent), found, "{sent_then} {sent}");
             let upgraded = passwords.upgraded(&stored, sent, upgrade).unwrap();
             assert!(!is_malformed(&upgraded) && upgraded.len() <= 255, "{upgraded}");
             assert_eq!(passwords.stamp(&upgraded), passwords.stamp(&stored), "others see that it is the same");
             for form in [DIGITS, "secret"] {
                 let known = ClientKind::of(form).or(client);
                 let mark = (known != client).then_some(Upgrade::Mark);
-                assert_eq!(cost(&passwords, Some(&upgraded), form), (right(known, mark), 1));
+                assert_eq!(passwords.verify_at_cost(Some(&upgraded), form), (right(known, mark), 1));
             }
             if let Upgrade::Mark = upgrade {
                 let as_before = passwords.argon2.verify_password(DIGITS.as_bytes(), &parse(&upgraded).unwrap());
@@ -501,16 +489,16 @@ mod tests {
         for (wrong, computations) in [("wrong", 1), (OTHER, 1)] {
             for stored in all {
                 assert_eq!(
-                    cost(&passwords, stored, wrong),
+                    passwords.verify_at_cost(stored, wrong),
                     (PasswordVerdict::Wrong, computations),
                     "{stored:?} {wrong}"
                 );
             }
         }
         for (wrong, computations) in [("wrong", 2), (OTHER, 1)] {
-            assert_eq!(cost(&passwords, Some(&older), wrong), (PasswordVerdict::Wrong, computations));
+            assert_eq!(passwords.verify_at_cost(Some(&older), wrong), (PasswordVerdict::Wrong, computations));
             for stored in all {
-                let cost = cost(&passwords, stored, wrong);
+                let cost = passwords.verify_at_cost(stored, wrong);
                 assert_eq!(cost, (PasswordVerdict::Wrong, computations), "with older hashes: {stored:?} {wrong}");
             }
         }
@@ -571,6 +559,6 @@ mod tests {
         let (passwords, now) = (Passwords::new(8, 1, 1, Duration::ZERO).unwrap(), Instant::now());
         passwords.remember(UserId(7), "secret", ClientKind::Other, passwords.stamp("stored"), now);
         assert_eq!(passwords.recognises(UserId(7), "secret", now), None);
-        assert_eq!(passwords.memory.lock().len(), 0);
+        assert!(passwords.memory.lock().get(UserId(7), now, HOUR).is_none());
     }
 }

@@ -62,17 +62,18 @@ impl<W> PeerTasks<W> {
     pub(super) fn take(&mut self) -> Vec<PeerTask<W>> {
         std::mem::take(&mut self.list)
     }
-
-    /// Whether there is nothing to do.
-    #[cfg(test)]
-    pub(crate) fn is_empty(&self) -> bool {
-        self.list.is_empty()
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl<W> PeerTasks<W> {
+        /// Whether there is nothing to do.
+        pub(crate) fn is_empty(&self) -> bool {
+            self.list.is_empty()
+        }
+    }
 
     #[test]
     fn only_with_a_connection_a_subscription_is_waited_for() {

@@ -66,12 +66,6 @@ impl<S: Read + Write> Wire<S> {
         &mut self.stream
     }
 
-    /// Bytes that the socket has not taken yet.
-    #[cfg(test)]
-    pub(super) fn pending_bytes(&self) -> usize {
-        self.output.len() - self.written
-    }
-
     /// Whether every command has been answered; not for a connection that subscribes.
     pub(super) fn is_answered(&self) -> bool {
         self.unanswered == 0
@@ -380,7 +374,7 @@ mod tests {
         wire.push(b"PUBLISH");
         wire.push(b" x");
         let mut rounds = 0;
-        while wire.pending_bytes() > 0 {
+        while !wire.output.is_empty() {
             wire.flush().expect("not broken");
             rounds += 1;
             assert!(rounds < 20);

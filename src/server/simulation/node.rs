@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use net::Preface;
 use net::simulation::{Event, ManualLoop};
 use parking_lot::Mutex;
-use pool::{Again, Lanes, ManualLane, Workers};
+use pool::{Again, Lanes, ManualLane, Workers, WorkersWatch};
 
 use super::bus::SimBus;
 use super::dice::Dice;
@@ -26,7 +26,6 @@ use crate::routing::outbox::OutItem;
 use crate::routing::router::Router;
 use crate::routing::services::Services;
 use crate::server::STORE_GRACE;
-use crate::server::dispatch::Dispatch;
 use crate::server::shell::Shell;
 use crate::server::wiring::{Equipment, ServerParts, settings};
 use crate::store::Store;
@@ -44,6 +43,8 @@ pub(super) struct Machine {
     /// Where the router puts what these lanes take.
     outbox: Arc<Lanes<OutItem>>,
     keepers: Arc<Lanes<LaneItem>>,
+    /// The queues of workers and hashers.
+    queues: Vec<WorkersWatch>,
     /// Jobs that a worker has begun.
     jobs: Vec<Job>,
     pub(super) bus: Arc<SimBus>,
@@ -70,9 +71,12 @@ impl Lane {
     }
 }
 
-/// Has the lanes handled by hand, and no worker.
+/// Starts no thread: the machine handles the lanes and takes the jobs of the workers.
 #[derive(Default)]
-struct ByHand(Vec<Box<dyn ManualLane>>);
+struct ByHand {
+    lanes: Vec<Box<dyn ManualLane>>,
+    queues: Vec<WorkersWatch>,
+}
 
 impl Threads for ByHand {
     fn lanes<T: Send + 'static, S: Send + 'static>(
@@ -84,16 +88,18 @@ impl Threads for ByHand {
         handle: impl Fn(&mut S, Vec<T>) -> Option<Again> + Send + Sync + 'static,
     ) -> io::Result<Lanes<T>> {
         let (lanes, by_hand) = Lanes::manual(count, batch_max, begin, handle);
-        self.0.extend(by_hand);
+        self.lanes.extend(by_hand);
         Ok(lanes)
     }
 
     fn workers(&mut self, name: &str, _: usize, waiting_max: usize) -> io::Result<Workers> {
-        Workers::start(name, 0, waiting_max)
+        let workers = Workers::start(name, 0, waiting_max)?;
+        self.queues.push(workers.watch());
+        Ok(workers)
     }
 
-    fn workers_in_background(&mut self, name: &str, _: usize, waiting_max: usize) -> io::Result<Workers> {
-        Workers::start(name, 0, waiting_max)
+    fn workers_in_background(&mut self, name: &str, count: usize, waiting_max: usize) -> io::Result<Workers> {
+        self.workers(name, count, waiting_max)
     }
 
     fn one(&mut self, _: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
@@ -151,7 +157,7 @@ impl Machine {
         let (shared, outbox) = (Arc::new(shared), outbox.expect("there may be other nodes"));
         // Those to the store were made first.
         let stores = keepers.watch().loads().len();
-        by_hand.0.rotate_left(stores);
+        by_hand.lanes.rotate_left(stores);
         let make_loop = |nth| {
             let shell = Shell::new(shared.clone(), shared.metrics.of_loop(nth));
             ManualLoop::new(shell, settings(config), clock.now()).expect("descriptors")
@@ -160,10 +166,11 @@ impl Machine {
             loops: (0..config.loops).map(make_loop).collect(),
             shared,
             berths,
-            outboxes: by_hand.0.len() - stores,
-            lanes: by_hand.0.into_iter().map(|by_hand| Lane::new(by_hand, clock.now())).collect(),
+            outboxes: by_hand.lanes.len() - stores,
+            lanes: by_hand.lanes.into_iter().map(|by_hand| Lane::new(by_hand, clock.now())).collect(),
             outbox,
             keepers,
+            queues: by_hand.queues,
             jobs: Vec::new(),
             bus,
             clock: clock.clone(),
@@ -263,9 +270,8 @@ impl Machine {
     }
 
     fn step_job(&mut self, dice: &mut Dice) -> bool {
-        let Dispatch { requests, hashing, .. } = &self.shared.dispatch;
         if self.jobs.len() < JOBS_AT_ONCE
-            && let Some(job) = requests.take_told().or_else(|| hashing.take_job())
+            && let Some(job) = self.queues.iter().find_map(WorkersWatch::take_job)
         {
             self.jobs.push(job);
             return true;

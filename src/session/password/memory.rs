@@ -52,11 +52,6 @@ impl Memory {
     pub(super) fn forget(&mut self, user: UserId) {
         self.known.remove(&user);
     }
-
-    #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
-        self.known.len()
-    }
 }
 
 impl Default for Memory {
@@ -89,7 +84,7 @@ mod tests {
         assert!((2..=bound).all(|user| memory.get(UserId(user), start + HOUR, HOUR).is_some()));
         memory.insert(UserId(0), known(2), late + HOUR, HOUR);
         memory.insert(UserId(0), known(2), late + 2 * HOUR, HOUR);
-        assert_eq!(memory.len(), 1, "and what has expired does not");
+        assert_eq!(memory.known.len(), 1, "and what has expired does not");
     }
 
     #[test]
@@ -97,7 +92,7 @@ mod tests {
         let (mut memory, start) = (Memory::default(), Instant::now());
         let mut insert_100 = |from: i32, now| {
             (from..from + 100).for_each(|user| memory.insert(UserId(user), known(1), now, HOUR));
-            memory.len()
+            memory.known.len()
         };
         assert_eq!(insert_100(0, start), 100);
         assert_eq!(insert_100(100, start + HOUR / 2), 200);
