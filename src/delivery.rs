@@ -17,9 +17,10 @@ use rustc_hash::FxHashMap;
 
 use crate::admission::berths::Berth;
 use crate::admission::{Guest, Holder, Payer, Source};
+use crate::base::ids::FrameId;
 use crate::delivery::spread::Spread;
 use crate::protocol::{GroupId, UserId};
-use crate::session::{Outcome, Settled};
+use crate::session::{FailedFrame, Outcome, Settled};
 use crate::store::NewMessage;
 use crate::store::spool::SpoolId;
 
@@ -55,6 +56,8 @@ impl Guest for ClientLink {
 /// One message for one recipient.
 #[derive(Debug)]
 pub struct Delivery {
+    /// The forwarded frame; the deliveries of a frame for a group share its id.
+    pub id: FrameId,
     /// The recipient.
     pub to: UserId,
     /// The frame's JSON text, shared by all recipients.
@@ -63,6 +66,17 @@ pub struct Delivery {
     pub origin: Origin,
     /// Whether a node refused it because the recipient was not there.
     pub was_refused: bool,
+}
+
+/// Where a forwarded frame comes from.
+#[derive(Clone, Copy, Debug)]
+pub struct Provenance<'a> {
+    /// Its sender, who is told its fate.
+    pub sender: &'a Arc<ClientLink>,
+    /// The frame.
+    pub id: FrameId,
+    /// The owner of the share of the lanes that it uses.
+    pub holder: Holder,
 }
 
 /// The owner of a delivery, who is notified of its fate.
@@ -94,6 +108,7 @@ pub enum Origin {
 pub struct Owed {
     /// The sender, until the frame is settled.
     sender: Option<Arc<ClientLink>>,
+    id: FrameId,
     bytes: usize,
 }
 
@@ -112,6 +127,7 @@ pub struct FanShare {
 #[derive(Debug)]
 pub struct Fan {
     sender: Arc<ClientLink>,
+    id: FrameId,
     group: GroupId,
     bytes: usize,
     /// Room for the text, once, and for all deliveries.
@@ -175,9 +191,15 @@ impl LaneItem {
 
 impl Fan {
     /// A frame of this length, to which more deliveries will be added.
-    pub fn new(sender: Arc<ClientLink>, group: GroupId, bytes: usize, berth: Berth) -> Arc<Fan> {
+    pub fn new(
+        &Provenance { sender, id, .. }: &Provenance<'_>,
+        group: GroupId,
+        bytes: usize,
+        berth: Berth,
+    ) -> Arc<Fan> {
+        let sender = sender.clone();
         let (left, [failed, full, reached]) = (AtomicUsize::new(1), [const { AtomicBool::new(false) }; 3]);
-        Arc::new(Fan { sender, group, bytes, berth, left, failed, full, reached })
+        Arc::new(Fan { sender, id, group, bytes, berth, left, failed, full, reached })
     }
 
     /// Adds a delivery that takes up this number of bytes; `None` if there is no room for it.
@@ -212,15 +234,16 @@ impl Fan {
         }
         let [failed, full, reached] =
             [&self.failed, &self.full, &self.reached].map(|flag| flag.load(Ordering::Relaxed));
-        let full = full && !failed && !reached;
-        Some(Settled { frames: 1, bytes: self.bytes, failed: u32::from(failed || full), full: u32::from(full) })
+        let is_full = full && !failed && !reached;
+        let failure = (failed || is_full).then_some(FailedFrame { id: self.id, is_full });
+        Some(Settled::one(self.bytes, failure))
     }
 }
 
 impl Owed {
-    /// The answer to a sender whose frame of this number of bytes is on its way.
-    pub fn to(sender: &Arc<ClientLink>, bytes: usize) -> Owed {
-        Owed { sender: Some(sender.clone()), bytes }
+    /// The answer to the sender of a frame of this number of bytes.
+    pub fn to(&Provenance { sender, id, .. }: &Provenance<'_>, bytes: usize) -> Owed {
+        Owed { sender: Some(sender.clone()), id, bytes }
     }
 
     /// Returns the sender, whom the caller tells the frame's fate.
@@ -232,7 +255,8 @@ impl Owed {
 impl Drop for Owed {
     fn drop(&mut self) {
         if let Some(sender) = self.sender.take() {
-            sender.post(Posted::Settled(Settled { frames: 1, bytes: self.bytes, failed: 1, full: 0 }));
+            let failure = FailedFrame { id: self.id, is_full: false };
+            sender.post(Posted::Settled(Settled::one(self.bytes, Some(failure))));
         }
     }
 }
@@ -327,12 +351,12 @@ fn tell(deliveries: impl Iterator<Item = (Delivery, End)>) {
     let mut totals: Vec<(Arc<ClientLink>, Settled, Option<Berth>)> = Vec::new();
     let mut by_sender: FxHashMap<*const ClientLink, usize> = FxHashMap::default();
     for (delivery, end) in deliveries {
-        let failed = end != End::Done;
+        let id = delivery.id;
         let (sender, settled, berth) = match delivery.origin {
             Origin::Sender(owed, berth) => {
                 let Some(sender) = owed.settle() else { continue };
-                let (failed, full) = (u32::from(failed), u32::from(end == End::Full));
-                (sender, Settled { frames: 1, bytes: delivery.text.len(), failed, full }, Some(berth))
+                let failure = (end != End::Done).then_some(FailedFrame { id, is_full: end == End::Full });
+                (sender, Settled::one(delivery.text.len(), failure), Some(berth))
             }
             Origin::Group(share) => match share.settle(end) {
                 Some((sender, settled)) => (sender, settled, None),
@@ -340,8 +364,8 @@ fn tell(deliveries: impl Iterator<Item = (Delivery, End)>) {
             },
             Origin::Spooled(_) => continue,
             Origin::Returned { .. } => {
-                if failed {
-                    log::error!("a message for user {} cannot be stored and is lost", delivery.to);
+                if end != End::Done {
+                    log::error!("a message for user {} ({id}) cannot be stored and is lost", delivery.to);
                 }
                 continue;
             }
@@ -356,10 +380,7 @@ fn tell(deliveries: impl Iterator<Item = (Delivery, End)>) {
             (Some(room), Some(berth)) => room.join(berth),
             (room, berth) => *room = room.take().or(berth),
         }
-        total.frames += settled.frames;
-        total.bytes += settled.bytes;
-        total.failed += settled.failed;
-        total.full += settled.full;
+        total.append(settled);
     }
     // The room is released before the sender is notified, so that the sender can use it.
     let posts = totals.into_iter().map(|(sender, settled, room)| {

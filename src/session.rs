@@ -35,11 +35,12 @@ use smallvec::SmallVec;
 
 pub use self::effect::{Effect, Effects};
 pub use self::facts::SessionFacts;
-pub use self::input::{Input, Settled};
+pub use self::input::{FailedFrame, Input, Settled};
 pub use self::job::{Job, Outcome};
 use self::phase::{Awaited, Found, Phase};
 pub use self::pieces::{MEMBER_WORK, members_at_once};
 use crate::admission::{Payer, Source};
+use crate::base::ids::FrameId;
 use crate::config::Auth;
 use crate::protocol::{self, BadRequest, FrameKind, Request, UserId};
 use crate::store::UserState;
@@ -51,7 +52,9 @@ pub struct Session {
     /// The users that it has logged in as, the latest last.
     users: SmallVec<[UserId; 1]>,
     phase: Phase,
-    unsettled: Settled,
+    unsettled: Unsettled,
+    /// The next frame that it forwards.
+    next_id: FrameId,
     /// The account that pays: the one of the earliest login, but it does not change while frames
     /// are under way, because frames of one payer keep their order.
     paying: Option<UserId>,
@@ -67,16 +70,28 @@ pub struct Session {
     found: Option<Box<Found>>,
 }
 
+/// Forwarded frames whose fate is not known, and the failures among those settled since there were
+/// none.
+#[derive(Default, Debug)]
+struct Unsettled {
+    frames: u32,
+    bytes: usize,
+    failed: u32,
+    /// Of `failed`, those that failed because a mailbox is full.
+    full: u32,
+}
+
 impl Session {
-    /// A client that has just connected.
-    pub fn new(auth: Auth) -> Session {
-        let (users, phase, unsettled) = (SmallVec::new(), Phase::Ready, Settled::default());
+    /// A client that has just connected, and the id of the first frame that it will forward.
+    pub fn new(auth: Auth, next_id: FrameId) -> Session {
+        let (users, phase, unsettled) = (SmallVec::new(), Phase::Ready, Unsettled::default());
         let frame_kind = FrameKind::INVALID;
         Session {
             auth,
             users,
             phase,
             unsettled,
+            next_id,
             paying: None,
             frame_kind,
             hung_up: false,
@@ -128,7 +143,7 @@ impl Session {
             Input::Stop => self.on_stop(),
             Input::Outcome(outcome) => self.on_outcome(outcome, known, effects),
             Input::Spread => self.on_spread(),
-            Input::Settled(settled) => self.on_settled(settled, effects),
+            Input::Settled(settled) => self.on_settled(&settled, effects),
             Input::Sent => self.on_sent(effects),
             Input::Reminder { now } => self.on_reminder(now, known, effects),
             Input::MailboxWanted { now, undelivered_bytes } => self.on_mailbox_wanted(now, undelivered_bytes, effects),
@@ -143,7 +158,7 @@ impl Session {
     /// Whether a frame may be processed: nothing that it must wait for is pending, and not too much
     /// is on its way.
     fn is_ready(&self) -> bool {
-        let Settled { frames, bytes, failed, .. } = self.unsettled;
+        let Unsettled { frames, bytes, failed, .. } = self.unsettled;
         matches!(self.phase, Phase::Ready) && failed == 0 && frames < UNSETTLED_MAX && bytes < UNSETTLED_BYTES_MAX
     }
 
@@ -238,11 +253,13 @@ impl Session {
         Flow::Taken
     }
 
-    fn on_settled(&mut self, settled: Settled, effects: &mut Effects<'_>) -> Flow {
+    fn on_settled(&mut self, settled: &Settled, effects: &mut Effects<'_>) -> Flow {
         self.unsettled.frames -= settled.frames;
         self.unsettled.bytes -= settled.bytes;
-        self.unsettled.failed += settled.failed;
-        self.unsettled.full += settled.full;
+        for failure in &settled.failures {
+            self.unsettled.failed += 1;
+            self.unsettled.full += u32::from(failure.is_full);
+        }
         if self.unsettled.frames > 0 {
             return Flow::Taken;
         }
@@ -335,10 +352,12 @@ impl Session {
         Flow::Taken
     }
 
-    /// Counts a frame that is on its way.
-    fn count_unsettled(&mut self, bytes: usize) {
+    /// Counts a frame that is on its way, and returns its id.
+    fn count_unsettled(&mut self, bytes: usize) -> FrameId {
         self.unsettled.frames += 1;
         self.unsettled.bytes += bytes;
+        let next = self.next_id.next();
+        std::mem::replace(&mut self.next_id, next)
     }
 
     fn is_compat(&self) -> bool {
@@ -403,7 +422,7 @@ impl Session {
 
     fn check_invariants(&self) {
         if cfg!(debug_assertions) {
-            let Settled { frames, bytes, failed, full } = self.unsettled;
+            let Unsettled { frames, bytes, failed, full } = self.unsettled;
             assert!(full <= failed, "each has failed");
             assert!(frames > 0 || (bytes, failed) == (0, 0), "nothing on its way, nothing to tell of it");
             let settling = matches!(self.phase, Phase::Settling { .. });

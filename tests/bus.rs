@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use net::Turn;
+use raybox::base::ids::FrameId;
 use raybox::bus::redis::RedisBus;
 use raybox::bus::{
     BusHealth, Envelope, Exchange, Node, Place, Published, Publisher, Receipt, ReferenceNodes, Register,
@@ -181,7 +182,13 @@ fn settings_at(address: SocketAddr) -> RedisSettings {
 }
 
 fn delivery(to: UserId, text: &str) -> Delivery {
-    Delivery { to, text: text.into(), origin: Origin::Returned { late: false, elsewhere: false }, was_refused: false }
+    Delivery {
+        id: FrameId::UNNAMED,
+        to,
+        text: text.into(),
+        origin: Origin::Returned { late: false, elsewhere: false },
+        was_refused: false,
+    }
 }
 
 fn wait_until_both_want_ann(redis: &Redis) {

@@ -8,6 +8,7 @@ use crate::framing::Foreign;
 use crate::link::{Link, Turn};
 use crate::opening::Preface;
 use crate::output::Pace;
+use crate::tag::Tag;
 
 /// The application's side of its connections. The loop's thread calls every method, and none may
 /// block.
@@ -135,8 +136,8 @@ pub trait Handler {
 
     /// A frame sent with [`Fate::Return`](crate::Fate::Return) could not be written before the
     /// connection ended, and was not taken with [`Link::take_back`].
-    fn on_unsent(&mut self, turn: &mut Turn<Self::Message>, label: u32, frame: Box<[u8]>) {
-        let _ = (turn, label, frame);
+    fn on_unsent(&mut self, turn: &mut Turn<Self::Message>, tag: Tag, frame: Box<[u8]>) {
+        let _ = (turn, tag, frame);
     }
 
     /// A message for a connection that is closing or closed.

@@ -136,7 +136,7 @@
 //! checks this. A folder counts as one unit: it may use what the file of its name may.
 //!
 //! ```text
-//! the ground                      slots timer budget rounds complaints event waiting stopping proxy_header framing
+//! the ground                      tag slots timer budget rounds complaints event waiting stopping proxy_header framing
 //! sockets                         tokens places socket transport opening
 //! what is sent                    output buffer_pool turn
 //! what any thread may reach       loop_handle side link
@@ -180,6 +180,7 @@ mod slots;
 mod socket;
 mod stats;
 mod stopping;
+mod tag;
 mod timer;
 mod tokens;
 mod transport;
@@ -196,3 +197,4 @@ pub use opening::Preface;
 pub use output::{Fate, JOINED_BYTES_MAX, JOINED_MAX, Pace};
 pub use places::Accepted;
 pub use stats::{LoopStats, LoopWatch, TURN_BOUNDS, Tally, TurnTimes};
+pub use tag::Tag;

@@ -19,6 +19,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use crate::framing::{FrameWriter, Wrapping};
+use crate::tag::Tag;
 
 mod pace;
 
@@ -29,9 +30,9 @@ pub use pace::{JOINED_BYTES_MAX, JOINED_MAX, Pace};
 pub enum Fate {
     /// It is dropped, because it is useless without this connection: a reply.
     Drop,
-    /// It is returned under this label, see [`Link::take_back`](crate::Link::take_back) and
+    /// It is returned with this tag, see [`Link::take_back`](crate::Link::take_back) and
     /// [`Handler::on_unsent`](crate::Handler::on_unsent).
-    Return(u32),
+    Return(Tag),
     /// It is dropped; but when the peer's kernel has acknowledged all of it,
     /// [`Handler::on_sent`](crate::Handler::on_sent) is called with this label.
     Report(u32),
@@ -105,10 +106,18 @@ struct Mark {
 #[derive(Debug)]
 enum Content {
     Frame(Fate),
-    /// Several returnable frames, joined into one to be written: their labels, and the original
-    /// frames.
-    Joined(Box<[(u32, Box<[u8]>)]>),
+    /// Several returnable frames, joined into one to be written.
+    Joined(Box<Joined>),
 }
+
+/// The original frames of a joined one.
+#[derive(Debug)]
+struct Joined {
+    frames: Vec<(Tag, Box<[u8]>)>,
+}
+
+// Thousands of marks may be kept for one client.
+const _: () = assert!(size_of::<Mark>() == 24);
 
 impl Mark {
     fn new(len: usize, wrapping: Wrapping, content: Content) -> Mark {
@@ -139,11 +148,11 @@ impl Mark {
         matches!(self.content, Content::Frame(Fate::Drop))
     }
 
-    fn has(&self, wanted: &impl Fn(u32) -> bool) -> bool {
+    fn has(&self, wanted: &impl Fn(&Tag) -> bool) -> bool {
         match &self.content {
-            Content::Frame(Fate::Return(label)) => wanted(*label),
+            Content::Frame(Fate::Return(tag)) => wanted(tag),
             Content::Frame(Fate::Drop | Fate::Report(_)) => false,
-            Content::Joined(frames) => frames.iter().any(|(label, _)| wanted(*label)),
+            Content::Joined(joined) => joined.frames.iter().any(|(tag, _)| wanted(tag)),
         }
     }
 }
@@ -315,10 +324,10 @@ impl Output {
         }
     }
 
-    /// Removes the frames with fate [`Fate::Return`] of these labels, in order, as they were sent
+    /// Removes the frames with fate [`Fate::Return`] and a wanted tag, in order, as they were sent
     /// to the link. A frame that was begun continues to be written if anything is: otherwise the
     /// stream would be garbled.
-    pub(crate) fn take_back(&mut self, wanted: impl Fn(u32) -> bool, back: Back) -> Vec<(u32, Box<[u8]>)> {
+    pub(crate) fn take_back(&mut self, wanted: impl Fn(&Tag) -> bool, back: Back) -> Vec<(Tag, Box<[u8]>)> {
         // A connection may be many users, most of whom have nothing here.
         if !self.marks.iter().any(|mark| mark.has(&wanted)) {
             return Vec::new();
@@ -334,18 +343,16 @@ impl Output {
             let is_begun = nth < begun || matches!(mark.content, Content::Joined(_));
             if mark.has(&wanted) && (back == Back::Unacknowledged || !is_begun) {
                 match mark.content {
-                    Content::Frame(Fate::Return(label)) => {
-                        taken.push((label, mark.payload(frame).into()));
+                    Content::Frame(Fate::Return(tag)) => {
+                        taken.push((tag, mark.payload(frame).into()));
                         mark.content = Content::Frame(Fate::Drop);
                     }
                     Content::Frame(Fate::Drop | Fate::Report(_)) => unreachable!("nobody wants it"),
-                    Content::Joined(frames) => {
-                        let (mine, others): (Vec<_>, Vec<_>) =
-                            frames.into_iter().partition(|(label, _)| wanted(*label));
-                        taken.extend(mine);
-                        mark.content = match others.is_empty() {
+                    Content::Joined(mut joined) => {
+                        taken.extend(joined.frames.extract_if(.., |(tag, _)| wanted(tag)));
+                        mark.content = match joined.frames.is_empty() {
                             true => Content::Frame(Fate::Drop),
-                            false => Content::Joined(others.into()),
+                            false => Content::Joined(joined),
                         };
                     }
                 }
@@ -362,14 +369,13 @@ impl Output {
         taken
     }
 
-    /// Frames under the label `from` get the label `to`.
-    pub(crate) fn relabel(&mut self, from: u32, to: u32) {
-        let relabel = |label: &mut u32| *label = if *label == from { to } else { *label };
+    /// Changes the tags of all returnable frames.
+    pub(crate) fn retag(&mut self, mut change: impl FnMut(&mut Tag)) {
         for mark in &mut self.marks {
             match &mut mark.content {
-                Content::Frame(Fate::Return(label)) => relabel(label),
+                Content::Frame(Fate::Return(tag)) => change(tag),
                 Content::Frame(Fate::Drop | Fate::Report(_)) => {}
-                Content::Joined(frames) => frames.iter_mut().for_each(|(label, _)| relabel(label)),
+                Content::Joined(joined) => joined.frames.iter_mut().for_each(|(tag, _)| change(tag)),
             }
         }
     }

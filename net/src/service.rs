@@ -411,8 +411,8 @@ impl<H: Handler> Service<H> {
             if let Err(error) = conn.link.socket.deregister(registry) {
                 log::debug!("cannot deregister a connection: {error}");
             }
-            for (label, frame) in conn.link.close() {
-                self.handler.on_unsent(&mut self.turn, label, frame);
+            for (tag, frame) in conn.link.close() {
+                self.handler.on_unsent(&mut self.turn, tag, frame);
             }
         }
         let Service { timers, connections, turn, .. } = self;

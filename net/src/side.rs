@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::framing::{FrameWriter, Notice};
 use crate::output::{Back, Fate, Output, Pace, Writing, Written};
 use crate::socket::Socket;
+use crate::tag::Tag;
 use crate::transport::Transport;
 use crate::turn::{Listed, Turn, TurnId};
 
@@ -352,9 +353,9 @@ impl Side {
         stalled
     }
 
-    /// Removes the frames with [`Fate::Return`] and these labels that the connection will not bring
+    /// Removes the frames with [`Fate::Return`] and a wanted tag that the connection will not bring
     /// to its client.
-    pub(crate) fn take_back(&mut self, reach: Reach<'_>, wanted: impl Fn(u32) -> bool) -> Vec<(u32, Box<[u8]>)> {
+    pub(crate) fn take_back(&mut self, reach: Reach<'_>, wanted: impl Fn(&Tag) -> bool) -> Vec<(Tag, Box<[u8]>)> {
         if self.output.is_none() {
             return Vec::new();
         }

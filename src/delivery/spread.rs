@@ -8,12 +8,15 @@
 use std::sync::Arc;
 
 use crate::admission::Holder;
-use crate::delivery::{ClientLink, Fan};
+use crate::base::ids::FrameId;
+use crate::delivery::{ClientLink, Fan, Provenance};
 use crate::protocol::{GroupId, UserId};
 
 /// See the [module](self).
 #[derive(Debug)]
 pub struct Spread {
+    /// The frame.
+    pub id: FrameId,
     /// The group.
     pub group: GroupId,
     /// All of its members, ascending.
@@ -49,9 +52,9 @@ impl Spread {
         (group, members): (GroupId, Arc<[UserId]>),
         except: UserId,
         text: &str,
-        sender: Arc<ClientLink>,
-        holder: Holder,
+        &Provenance { sender, id, holder }: &Provenance<'_>,
     ) -> Spread {
-        Spread { group, members, except, text: text.into(), sender, holder, done: 0, so_far: SoFar::default() }
+        let sender = sender.clone();
+        Spread { id, group, members, except, text: text.into(), sender, holder, done: 0, so_far: SoFar::default() }
     }
 }

@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use pool::Again;
 
+use crate::base::ids::FrameId;
 use crate::bus::Neighbours;
 use crate::delivery::{Delivery, LaneItem, MailboxState, Origin, messages, settle, settle_full};
 use crate::metrics::{BatchStage, Hit, SpoolMove};
@@ -323,6 +324,7 @@ impl Backlog {
         let deliveries: Vec<Delivery> = piece
             .into_iter()
             .map(|spooled| Delivery {
+                id: FrameId::UNNAMED,
                 to: spooled.message.to,
                 text: spooled.message.text,
                 origin: Origin::Spooled(spooled.id),
@@ -511,10 +513,11 @@ mod tests {
     use crate::admission::{Holder, Payer, Source};
     use crate::base::clock::Clock;
     use crate::bus::local::LocalBus;
-    use crate::delivery::{Fan, Owed};
+    use crate::delivery::{Fan, Owed, Provenance};
     use crate::metrics::Metrics;
     use crate::protocol::GroupId;
     use crate::routing::quotas::Quotas;
+    use crate::session::FailedFrame;
     use crate::store::spool::{MESSAGE_BYTES, PIECE_MAX, SpoolLoad, Spooled};
     use crate::store::sqlite::SpoolFile;
     use crate::store::{Database, KeptMessage, MessageId, Messages, NewMessage, Role, States, UserState};
@@ -747,7 +750,13 @@ mod tests {
     }
 
     fn from(origin: Origin, to: i32, text: &str) -> LaneItem {
-        LaneItem::Delivery(Delivery { to: UserId(to), text: text.into(), origin, was_refused: false })
+        LaneItem::Delivery(Delivery {
+            id: FrameId::UNNAMED,
+            to: UserId(to),
+            text: text.into(),
+            origin,
+            was_refused: false,
+        })
     }
 
     const NOBODY: UserId = UserId(404);
@@ -1012,7 +1021,8 @@ mod tests {
     fn group_frame(to: i32) -> (Arc<Fan>, LaneItem) {
         let link = net::simulation::link_to_nowhere().unwrap();
         let berth = Berths::new(1 << 20).take(holder(), 1).unwrap();
-        let fan = Fan::new(link, GroupId(1), 1, berth);
+        let provenance = Provenance { sender: &link, id: FrameId::first_of(1), holder: holder() };
+        let fan = Fan::new(&provenance, GroupId(1), 1, berth);
         let share = fan.add(1).unwrap();
         (fan, from(Origin::Group(share), to, "g"))
     }
@@ -1056,11 +1066,14 @@ mod tests {
         let mut node = Node::start(&folder, &store, 1, ROOM);
         let (fan, item) = group_frame(NOBODY.0);
         node.handle(vec![item]);
-        assert_eq!(fan.all_under_way(false, false).map(|settled| settled.failed), Some(0));
+        assert_eq!(fan.all_under_way(false, false).map(|settled| settled.failures), Some(vec![]));
         let (fan, item) = group_frame(1);
         let LaneItem::Delivery(delivery) = item else { unreachable!("it is one") };
         node.handle(vec![LaneItem::Delivery(Delivery { text: "long".into(), ..delivery })]);
-        assert_eq!(fan.all_under_way(false, false).map(|settled| settled.failed), Some(1));
+        assert_eq!(
+            fan.all_under_way(false, false).map(|settled| settled.failures),
+            Some(vec![FailedFrame { id: FrameId::first_of(1), is_full: false }])
+        );
         assert_eq!(node.failed(), 1);
     }
 
@@ -1133,8 +1146,9 @@ mod tests {
         node.parts.quotas = Arc::new(Quotas::new(0));
         let (_fan, of_group) = group_frame(1);
         let link = net::simulation::link_to_nowhere().unwrap();
+        let provenance = Provenance { sender: &link, id: FrameId::first_of(2), holder: holder() };
         let berth = Berths::new(1 << 20).take(holder(), 1).unwrap();
-        node.handle(vec![of_group, from(Origin::Sender(Owed::to(&link, 1), berth), 1, "a")]);
+        node.handle(vec![of_group, from(Origin::Sender(Owed::to(&provenance, 1), berth), 1, "a")]);
         assert_eq!((node.count(r#"raybox_deliveries_total{path="left_out"}"#), node.failed()), (1, 1));
     }
 }

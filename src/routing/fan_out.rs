@@ -7,9 +7,8 @@ use net::Turn;
 use super::routed::{Parked, Routed};
 use super::router::Router;
 use super::ways::DELIVERY_BYTES;
-use crate::admission::Holder;
 use crate::delivery::spread::SoFar;
-use crate::delivery::{ClientLink, Delivery, Fan, Origin, Posted};
+use crate::delivery::{Delivery, Fan, Origin, Posted, Provenance};
 use crate::protocol::{GroupId, UserId};
 use crate::session::Settled;
 
@@ -29,9 +28,7 @@ pub struct GroupFrame<'f> {
 /// The way of one sender's frame to the members of a group.
 pub(super) struct FanOut<'a> {
     pub(super) router: &'a Router,
-    pub(super) sender: &'a Arc<ClientLink>,
-    /// The owner of the share of the lanes that it takes.
-    pub(super) holder: Holder,
+    pub(super) provenance: Provenance<'a>,
 }
 
 impl FanOut<'_> {
@@ -39,21 +36,22 @@ impl FanOut<'_> {
     /// however many members are not on this node.
     pub(super) fn hand_out(&self, turn: &mut Turn<Posted>, frame: &GroupFrame<'_>, so_far: &mut SoFar) {
         let &GroupFrame { group, members, except, text } = frame;
-        let FanOut { router, sender, holder } = *self;
+        let FanOut { router, provenance } = *self;
+        let Provenance { id, holder, .. } = provenance;
         // Most groups are online, so data for the lanes is made only when the first member is not.
         let SoFar { shared, delivered, refused } = so_far;
         let mut held = None;
         for &to in members.iter().filter(|to| **to != except) {
-            let parked = router.route(turn, to, text.as_bytes(), || {
+            let parked = router.route(turn, (to, id), text.as_bytes(), || {
                 let (fan, text) = shared
                     .get_or_insert_with(|| {
                         let berth = router.parts.berths.take(holder, text.len())?;
-                        Some((Fan::new(sender.clone(), group, text.len(), berth), Arc::<str>::from(text)))
+                        Some((Fan::new(&provenance, group, text.len(), berth), Arc::<str>::from(text)))
                     })
                     .as_ref()?;
                 held.get_or_insert_with(|| router.ways.hold());
                 let share = fan.add(DELIVERY_BYTES)?;
-                Some(Delivery { to, text: text.clone(), origin: Origin::Group(share), was_refused: false })
+                Some(Delivery { id, to, text: text.clone(), origin: Origin::Group(share), was_refused: false })
             });
             match parked {
                 Parked::No => *delivered += 1,
@@ -71,12 +69,15 @@ impl FanOut<'_> {
         let SoFar { shared, delivered, refused } = so_far;
         self.router.parts.metrics.delivered_locally(delivered);
         if refused > 0 {
-            self.router.no_room(refused, self.holder);
+            self.router.no_room(refused, self.provenance.holder);
         }
         match shared.flatten().map(|(fan, _)| fan.all_under_way(refused > 0, delivered > 0)) {
             None if refused > 0 => Routed::FAILED,
             None => Routed::DONE,
-            Some(Some(Settled { failed, full, .. })) => Routed::Settled { failed: failed > 0, full: full > 0 },
+            Some(Some(Settled { failures, .. })) => match failures.first() {
+                None => Routed::DONE,
+                Some(failure) => Routed::Settled { failed: true, full: failure.is_full },
+            },
             Some(None) => Routed::OnItsWay,
         }
     }

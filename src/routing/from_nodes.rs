@@ -2,7 +2,9 @@
 
 use net::Turn;
 
-use super::router::{Router, label};
+use super::routed::Returned;
+use super::router::{Router, or_back};
+use crate::base::ids::FrameId;
 use crate::bus::{Node, Place, Receipt};
 use crate::delivery::{LaneItem, Posted};
 use crate::protocol::{GroupId, UserId};
@@ -29,7 +31,9 @@ impl Node for Router {
         let mut shard = self.presence.write(to);
         let mut delivered = 0;
         if let Some(link) = shard.follows_elsewhere(to, &receipt.node).cloned() {
-            let taken = frames.split('\n').take_while(|frame| link.send(turn, frame.as_bytes(), label(to)).is_ok());
+            let taken = frames
+                .split('\n')
+                .take_while(|frame| link.send(turn, frame.as_bytes(), or_back(to, FrameId::UNNAMED)).is_ok());
             delivered = taken.count();
             if delivered > 0 {
                 shard.was_given(to, &receipt.node);
@@ -47,7 +51,8 @@ impl Node for Router {
     fn on_bare(&self, turn: &mut Turn<Posted>, to: UserId, frame: &str) {
         // For clients that read lines, a line is a frame.
         let frame = if frame.contains(['\n', '\r']) { frame.replace(['\n', '\r'], " ") } else { frame.to_owned() };
-        self.route_anyway(turn, to, vec![frame.into_bytes().into()]);
+        let returned = Returned { id: FrameId::UNNAMED, frame: frame.into_bytes().into() };
+        self.route_anyway(turn, to, vec![returned]);
     }
 
     fn on_confirmed(&self, place: Option<Place>, sequences: Vec<u64>) {

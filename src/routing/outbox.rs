@@ -523,6 +523,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::base::ids::FrameId;
     use crate::store::spool::SpoolId;
 
     /// A short limit on envelopes, so that some users have several.
@@ -590,9 +591,7 @@ mod tests {
     }
 
     fn message(to: i32, text: &str) -> OutItem {
-        let delivery =
-            Delivery { to: UserId(to), text: text.into(), origin: Origin::Spooled(SpoolId(1)), was_refused: false };
-        OutItem::Lane(LaneItem::Delivery(delivery))
+        came_back(to, text, Origin::Spooled(SpoolId(1)))
     }
 
     fn work(user: i32) -> OutItem {
@@ -612,7 +611,8 @@ mod tests {
     }
 
     fn came_back(to: i32, text: &str, origin: Origin) -> OutItem {
-        OutItem::Lane(LaneItem::Delivery(Delivery { to: UserId(to), text: text.into(), origin, was_refused: false }))
+        let (id, to) = (FrameId::UNNAMED, UserId(to));
+        OutItem::Lane(LaneItem::Delivery(Delivery { id, to, text: text.into(), origin, was_refused: false }))
     }
 
     const TAKEN: Published = Published::Taken(1);

@@ -270,7 +270,8 @@ mod tests {
     use super::*;
     use crate::admission::berths::Berths;
     use crate::admission::{Payer, Source};
-    use crate::delivery::{Origin, Owed};
+    use crate::base::ids::FrameId;
+    use crate::delivery::{Origin, Owed, Provenance};
     use crate::protocol::GroupId;
 
     const MAX: usize = 16_000;
@@ -307,10 +308,12 @@ mod tests {
             let address = if let Payer::Group(_) = payer { [0, 0, 0, 0] } else { [192, 0, 2, 1] };
             let holder = Holder { payer, source: Source::of(address.into()) };
             let sender = net::simulation::link_to_nowhere().expect("descriptors");
+            let provenance = Provenance { sender: &sender, id: FrameId::UNNAMED, holder };
             let delivery = |to| Delivery {
+                id: FrameId::UNNAMED,
                 to: UserId(to),
                 text: Arc::from("x".repeat(100 - ROW_BYTES)),
-                origin: Origin::Sender(Owed::to(&sender, 1), berths.take(holder, 1).expect("room")),
+                origin: Origin::Sender(Owed::to(&provenance, 1), berths.take(holder, 1).expect("room")),
                 was_refused: false,
             };
             let size = |_| {

@@ -1,7 +1,10 @@
 //! [`Routed`]: what became of a forwarded frame, as far as it is known at once.
 
+use net::Tag;
+
+use crate::base::ids::FrameId;
 use crate::delivery::Delivery;
-use crate::session::Settled;
+use crate::session::{FailedFrame, Settled};
 
 /// The fate of a forwarded frame, as far as it is known immediately.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -21,11 +24,24 @@ impl Routed {
     pub(super) const DONE: Routed = Routed::Settled { failed: false, full: false };
     pub(super) const FAILED: Routed = Routed::Settled { failed: true, full: false };
 
-    /// The notice for the sender's session about its frame of `bytes` bytes, if the frame is
-    /// settled.
-    pub fn settled(self, bytes: usize) -> Option<Settled> {
-        let Routed::Settled { failed, full } = self else { return None };
-        Some(Settled { frames: 1, bytes, failed: failed.into(), full: full.into() })
+    /// The notice for the sender's session about its message in a frame of `bytes` bytes, if the
+    /// frame is settled.
+    pub fn settled(self, id: FrameId, bytes: usize) -> Option<Settled> {
+        let Routed::Settled { failed, full: is_full } = self else { return None };
+        Some(Settled::one(bytes, failed.then_some(FailedFrame { id, is_full })))
+    }
+}
+
+/// A message that a connection has returned.
+#[derive(Debug)]
+pub(super) struct Returned {
+    pub(super) id: FrameId,
+    pub(super) frame: Box<[u8]>,
+}
+
+impl Returned {
+    pub(super) fn of((tag, frame): (Tag, Box<[u8]>)) -> Returned {
+        Returned { id: tag.id.into(), frame }
     }
 }
 

@@ -3,17 +3,18 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use net::{Fate, Turn};
+use net::{Fate, Tag, Turn};
 use smallvec::SmallVec;
 
 use crate::admission::Holder;
+use crate::base::ids::FrameId;
 use crate::delivery::spread::{SoFar, Spread};
-use crate::delivery::{ClientLink, Delivery, LaneItem, Origin, Owed, Posted, Work};
+use crate::delivery::{ClientLink, Delivery, LaneItem, Origin, Owed, Posted, Provenance, Work};
 use crate::metrics::{Hit, Metrics};
 use crate::protocol::UserId;
 use crate::routing::fan_out::{FanOut, GroupFrame};
 use crate::routing::presence::{Added, Presence, Removed, Shard};
-use crate::routing::routed::{Parked, Routed};
+use crate::routing::routed::{Parked, Returned, Routed};
 use crate::routing::services::RouterParts;
 use crate::routing::states::StateWriter;
 use crate::routing::ways::{DELIVERY_BYTES, Ways};
@@ -36,22 +37,16 @@ impl Router {
     }
 
     /// Forwards a frame to one user. Its room in the lanes counts for the holder's share.
-    pub fn deliver(
-        &self,
-        turn: &mut Turn<Posted>,
-        to: UserId,
-        text: &str,
-        sender: &Arc<ClientLink>,
-        holder: Holder,
-    ) -> Routed {
+    pub fn deliver(&self, turn: &mut Turn<Posted>, to: UserId, text: &str, provenance: Provenance<'_>) -> Routed {
+        let Provenance { id, holder, .. } = provenance;
         if to.0 <= 0 {
             self.parts.metrics.unknown_recipients(1);
             return Routed::DONE;
         }
-        let parked = self.route(turn, to, text.as_bytes(), || {
+        let parked = self.route(turn, (to, id), text.as_bytes(), || {
             let berth = self.parts.berths.take(holder, text.len() + DELIVERY_BYTES)?;
-            let origin = Origin::Sender(Owed::to(sender, text.len()), berth);
-            Some(Delivery { to, text: text.into(), origin, was_refused: false })
+            let origin = Origin::Sender(Owed::to(&provenance, text.len()), berth);
+            Some(Delivery { id, to, text: text.into(), origin, was_refused: false })
         });
         match parked {
             Parked::No => {
@@ -75,14 +70,8 @@ impl Router {
     }
 
     /// Forwards a frame to a group.
-    pub fn deliver_all(
-        &self,
-        turn: &mut Turn<Posted>,
-        frame: &GroupFrame<'_>,
-        sender: &Arc<ClientLink>,
-        holder: Holder,
-    ) -> Routed {
-        let (fan_out, mut so_far) = (FanOut { router: self, sender, holder }, SoFar::default());
+    pub fn deliver_all(&self, turn: &mut Turn<Posted>, frame: &GroupFrame<'_>, provenance: Provenance<'_>) -> Routed {
+        let (fan_out, mut so_far) = (FanOut { router: self, provenance }, SoFar::default());
         fan_out.hand_out(turn, frame, &mut so_far);
         fan_out.conclude(so_far)
     }
@@ -90,10 +79,11 @@ impl Router {
     /// Like [`Router::deliver_all`], for a very large group: some of the members at each call.
     /// Returns the frame's fate after the last ones.
     pub fn spread(&self, turn: &mut Turn<Posted>, spread: &mut Spread) -> Option<Routed> {
-        let Spread { group, except, holder, done, .. } = *spread;
+        let Spread { id, group, except, holder, done, .. } = *spread;
         let end = spread.members.len().min(done + members_at_once(spread.text.len()));
         let frame = GroupFrame { group, members: &spread.members[done..end], except, text: &spread.text };
-        let fan_out = FanOut { router: self, sender: &spread.sender, holder };
+        let provenance = Provenance { sender: &spread.sender, id, holder };
+        let fan_out = FanOut { router: self, provenance };
         fan_out.hand_out(turn, &frame, &mut spread.so_far);
         turn.spend((end - done) * MEMBER_WORK);
         spread.done = end;
@@ -227,14 +217,13 @@ impl Router {
         self.leave(turn, user, link);
     }
 
-    /// Stores a message that a connection which has ended did not deliver; `label` is the one it
-    /// was sent under. It is stored, because the user's current connection may have received newer
-    /// ones.
-    pub fn give_back(&self, label: u32, frame: Box<[u8]>) {
-        let to = UserId((label & !EARLIER).cast_signed());
+    /// Stores a message that a connection which has ended did not deliver, and does not hand it to
+    /// the user's current connection, which may have received newer ones.
+    pub fn give_back(&self, tag: Tag, frame: Box<[u8]>) {
+        let to = user_of(&tag);
         self.parts.metrics.returned(1);
         let _shard = self.presence.write(to);
-        self.ways.keep(to, vec![frame], KEPT_LATE);
+        self.ways.keep(to, vec![Returned::of((tag, frame))], KEPT_LATE);
     }
 
     /// Submits work on a user's stored messages, to be done after everything on its way to them.
@@ -262,7 +251,7 @@ impl Router {
     pub(super) fn route(
         &self,
         turn: &mut Turn<Posted>,
-        to: UserId,
+        (to, id): (UserId, FrameId),
         frame: &[u8],
         park: impl FnOnce() -> Option<Delivery>,
     ) -> Parked {
@@ -278,7 +267,7 @@ impl Router {
                     Err(LaneItem::Work(..) | LaneItem::Answer(..)) => unreachable!("it comes back as it was"),
                 };
             };
-            if link.send(turn, frame, label(to)).is_ok() {
+            if link.send(turn, frame, or_back(to, id)).is_ok() {
                 return Parked::No;
             }
             let link = link.clone();
@@ -292,7 +281,7 @@ impl Router {
         loop {
             let shard = self.presence.read(to);
             let Some(link) = shard.newest(to) else { return false };
-            if link.send(turn, frame, label(to)).is_ok() {
+            if link.send(turn, frame, or_back(to, FrameId::UNNAMED)).is_ok() {
                 return true;
             }
             let link = link.clone();
@@ -341,7 +330,7 @@ impl Router {
         let came_back = earlier_came_back || !frames.is_empty();
         // Messages that it has written may still arrive. If they do not, others may have sent newer
         // messages until that is known, even on this connection, if the user logs in on it again.
-        link.relabel(label_of(user), label_of(user) | EARLIER);
+        link.retag(|tag| tag.has_left |= is_for(tag, user));
         if follows || goes_first {
             let receiver = shard.newest(user).cloned();
             self.hand_on(turn, shard, user, frames, elsewhere);
@@ -354,27 +343,27 @@ impl Router {
         (removed, came_back)
     }
 
-    fn take_back(&self, user: UserId, link: &ClientLink) -> Vec<Box<[u8]>> {
-        self.take_back_labelled(label_of(user), link)
+    fn take_back(&self, user: UserId, link: &ClientLink) -> Vec<Returned> {
+        self.take_back_if(link, |tag| is_for(tag, user) && !tag.has_left)
     }
 
     /// Stores messages that a connection was sent before the user last left it, and that it will
     /// not deliver, ahead of those it was sent since. Returns whether there were any. The user's
     /// shard is held.
     fn keep_earlier(&self, user: UserId, link: &ClientLink) -> bool {
-        let frames = self.take_back_labelled(label_of(user) | EARLIER, link);
+        let frames = self.take_back_if(link, |tag| is_for(tag, user) && tag.has_left);
         let came_back = !frames.is_empty();
         self.ways.keep(user, frames, KEPT_LATE);
         came_back
     }
 
-    fn take_back_labelled(&self, label: u32, link: &ClientLink) -> Vec<Box<[u8]>> {
-        let frames = link.take_back(label);
+    fn take_back_if(&self, link: &ClientLink, wanted: impl Fn(&Tag) -> bool) -> Vec<Returned> {
+        let frames: Vec<_> = link.take_back(wanted).into_iter().map(Returned::of).collect();
         self.parts.metrics.returned(frames.len());
         frames
     }
 
-    pub(super) fn route_anyway(&self, turn: &mut Turn<Posted>, user: UserId, frames: Vec<Box<[u8]>>) {
+    pub(super) fn route_anyway(&self, turn: &mut Turn<Posted>, user: UserId, frames: Vec<Returned>) {
         let mut shard = self.presence.write(user);
         self.hand_on(turn, &mut shard, user, frames, false);
     }
@@ -386,12 +375,14 @@ impl Router {
         turn: &mut Turn<Posted>,
         shard: &mut Shard<Posted>,
         user: UserId,
-        mut frames: Vec<Box<[u8]>>,
+        mut frames: Vec<Returned>,
         mut elsewhere: bool,
     ) {
         let mut is_gone = false;
         while let Some(next) = shard.newest(user).filter(|_| !frames.is_empty()).cloned() {
-            let taken = frames.iter().take_while(|frame| next.send(turn, frame, label(user)).is_ok()).count();
+            let send =
+                |turn: &mut _, Returned { id, frame }: &Returned| next.send(turn, frame, or_back(user, *id)).is_ok();
+            let taken = frames.iter().take_while(|returned| send(turn, returned)).count();
             self.parts.metrics.delivered_locally(taken);
             let rest = frames.split_off(taken);
             if rest.is_empty() {
@@ -442,18 +433,18 @@ impl Router {
     }
 }
 
-/// The user's id labels the user's messages in a connection's output.
-pub(super) fn label(user: UserId) -> Fate {
-    Fate::Return(label_of(user))
+/// The fate of a user's message in a connection's output: it comes back if it does not arrive.
+pub(super) fn or_back(user: UserId, id: FrameId) -> Fate {
+    Fate::Return(Tag { id: id.into(), user: user.0.cast_unsigned(), has_left: false })
 }
 
-fn label_of(user: UserId) -> u32 {
-    user.0.cast_unsigned()
+fn user_of(tag: &Tag) -> UserId {
+    UserId(tag.user.cast_signed())
 }
 
-/// Added to the label of messages whose user has since left the connection. No user's id is that
-/// high.
-const EARLIER: u32 = 1 << 31;
+fn is_for(tag: &Tag, user: UserId) -> bool {
+    user_of(tag) == user
+}
 
 /// The origin of messages that a connection has returned and that are to be stored; and of those
 /// that it returned after the user had left it.

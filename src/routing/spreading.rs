@@ -16,8 +16,8 @@ pub fn begin(router: &Router, turn: &mut Turn<Posted>, mut spread: Spread) {
 }
 
 /// Delivers the next piece, if the sender has time left in this turn. After the last piece, returns
-/// what became of the frame, and its length.
-pub fn go_on(router: &Router, turn: &mut Turn<Posted>, spread: Box<Spread>) -> Option<(Routed, usize)> {
+/// what became of the frame.
+pub fn go_on(router: &Router, turn: &mut Turn<Posted>, spread: Box<Spread>) -> Option<(Routed, Box<Spread>)> {
     // Others are served between two pieces of an account, however many groups it writes to.
     if !turn.has_left(&spread.sender) {
         post(spread);
@@ -32,9 +32,9 @@ pub fn go_on_alone(router: &Router, turn: &mut Turn<Posted>, spread: Box<Spread>
     let _ = piece(router, turn, spread);
 }
 
-fn piece(router: &Router, turn: &mut Turn<Posted>, mut spread: Box<Spread>) -> Option<(Routed, usize)> {
+fn piece(router: &Router, turn: &mut Turn<Posted>, mut spread: Box<Spread>) -> Option<(Routed, Box<Spread>)> {
     match router.spread(turn, &mut spread) {
-        Some(routed) => Some((routed, spread.text.len())),
+        Some(routed) => Some((routed, spread)),
         None => {
             post(spread);
             None

@@ -7,6 +7,7 @@ use net::Link;
 use pool::{Held, Lanes, LanesClosed, Standing};
 
 use super::outbox::OutItem;
+use super::routed::Returned;
 use crate::bus::Place;
 use crate::delivery::{Delivery, LaneItem, Origin, Posted};
 use crate::metrics::Metrics;
@@ -76,17 +77,18 @@ impl Ways {
     /// The same for items that must not be lost: the log says if one is.
     pub fn submit_anyway(&self, item: LaneItem) {
         if let Err(LaneItem::Delivery(delivery)) = self.submit_late(item) {
-            log::error!("a message for user {} came back after everything was stored, and is lost", delivery.to);
+            let Delivery { id, to, .. } = delivery;
+            log::error!("a message for user {to} ({id}) came back after everything was stored, and is lost");
         }
     }
 
     /// Stores frames that a connection has returned, in order. The user's shard is held.
-    pub fn keep(&self, user: UserId, frames: Vec<Box<[u8]>>, origin: Origin) {
+    pub(super) fn keep(&self, user: UserId, frames: Vec<Returned>, origin: Origin) {
         let Origin::Returned { late, elsewhere } = origin else { unreachable!("nobody waits for it") };
-        for frame in frames {
+        for Returned { id, frame } in frames {
             let Ok(text) = String::from_utf8(frame.into_vec()) else { unreachable!("it was text when it was sent") };
             let origin = Origin::Returned { late, elsewhere };
-            let delivery = Delivery { to: user, text: text.into(), origin, was_refused: false };
+            let delivery = Delivery { id, to: user, text: text.into(), origin, was_refused: false };
             self.submit_anyway(LaneItem::Delivery(delivery));
         }
     }

@@ -3,16 +3,18 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
-use net::{CloseReason, Fate, Flow, Foreign, Handler, Incoming, Preface, Turn};
+use net::{CloseReason, Fate, Flow, Foreign, Handler, Incoming, Preface, Tag, Turn};
 
 use super::facts::Facts;
 use super::fetching::Fetcher;
 use super::foreign;
 use super::wiring::ServerParts;
 use crate::admission::{Excess, Holder, Meter, Payer, Refusal, Seat};
+use crate::base::ids::FrameId;
 use crate::delivery::spread::Spread;
-use crate::delivery::{ClientLink, Posted};
+use crate::delivery::{ClientLink, Posted, Provenance};
 use crate::metrics::{Hit, LoopTally};
 use crate::protocol::{self, FrameKind, Id, ReplyKind, UserId};
 use crate::routing::fan_out::GroupFrame;
@@ -105,23 +107,21 @@ impl Shell {
     ) -> Settled {
         let ServerParts { router, .. } = &*self.shared;
         let mut settled = Settled::default();
-        let mut count = |routed: Routed, bytes| {
-            if let Some(one) = routed.settled(bytes) {
-                settled.frames += one.frames;
-                settled.bytes += one.bytes;
-                settled.failed += one.failed;
-                settled.full += one.full;
+        let mut count = |routed: Routed, id, bytes| {
+            if let Some(one) = routed.settled(id, bytes) {
+                settled.append(one);
             }
         };
+        let from = |id| Provenance { sender: link, id, holder };
         for effect in effects.drain(..) {
             match effect {
                 Effect::Reply(reply) => self.send(turn, link, &reply, Fate::Drop),
-                Effect::Deliver { to, text } => {
-                    count(router.deliver(turn, to, &text, link, holder), text.len());
+                Effect::Deliver { id, to, text } => {
+                    count(router.deliver(turn, to, &text, from(id)), id, text.len());
                 }
-                Effect::DeliverAll { group, to, except, text } if to.len() <= members_at_once(text.len()) => {
+                Effect::DeliverAll { id, group, to, except, text } if to.len() <= members_at_once(text.len()) => {
                     let frame = GroupFrame { group, members: &to, except, text: &text };
-                    count(router.deliver_all(turn, &frame, link, holder), text.len());
+                    count(router.deliver_all(turn, &frame, from(id)), id, text.len());
                 }
                 effect => self.carry_out_seldom(turn, link, session, holder, effect),
             }
@@ -143,8 +143,9 @@ impl Shell {
         let ServerParts { router, .. } = &*self.shared;
         match effect {
             Effect::Reply(_) | Effect::Deliver { .. } => unreachable!("carried out above"),
-            Effect::DeliverAll { group, to, except, text } => {
-                spreading::begin(router, turn, Spread::new((group, to), except, &text, link.clone(), holder));
+            Effect::DeliverAll { id, group, to, except, text } => {
+                let provenance = Provenance { sender: link, id, holder };
+                spreading::begin(router, turn, Spread::new((group, to), except, &text, &provenance));
             }
             Effect::ReplyAndReport(reply) => {
                 self.shared.dispatch.fetching.fetched(&Fetcher { link: link.clone(), holder }, reply.len());
@@ -183,9 +184,9 @@ impl Shell {
 
     /// Delivers a frame to more members of a large group.
     fn spread_on(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &mut Client, spread: Box<Spread>) {
-        let Some((routed, bytes)) = spreading::go_on(&self.shared.router, turn, spread) else { return };
+        let Some((routed, spread)) = spreading::go_on(&self.shared.router, turn, spread) else { return };
         self.feed(turn, link, client, Input::Spread);
-        if let Some(settled) = routed.settled(bytes) {
+        if let Some(settled) = routed.settled(spread.id, spread.text.len()) {
             self.feed(turn, link, client, Input::Settled(settled));
         }
     }
@@ -259,7 +260,8 @@ impl Handler for Shell {
     fn on_open(&mut self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, mut seat: Seat) -> Client {
         log::debug!("connected: {:?}", link.peer());
         link.set_share(Payer::Address(seat.source()).share());
-        let session = Session::new(self.shared.auth);
+        let nth = self.shared.connections.fetch_add(1, Relaxed).wrapping_add(1);
+        let session = Session::new(self.shared.auth, FrameId::first_of(nth));
         note_login(turn, link, &session, &mut seat);
         Client { session, meter: Meter::default(), seat }
     }
@@ -343,8 +345,8 @@ impl Handler for Shell {
         self.feed(turn, link, &mut client, Input::Closed);
     }
 
-    fn on_unsent(&mut self, _: &mut Turn<Posted>, label: u32, frame: Box<[u8]>) {
-        self.shared.router.give_back(label, frame);
+    fn on_unsent(&mut self, _: &mut Turn<Posted>, tag: Tag, frame: Box<[u8]>) {
+        self.shared.router.give_back(tag, frame);
     }
 
     /// A frame whose delivery has begun is delivered to all members. Other events need nothing: a

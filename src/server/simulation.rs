@@ -44,8 +44,9 @@ use self::wires::Wires;
 use self::world::World;
 use crate::admission::{Holder, Payer, Source};
 use crate::base::clock::Clock;
+use crate::base::ids::FrameId;
 use crate::config::Config;
-use crate::delivery::Posted;
+use crate::delivery::{Posted, Provenance};
 use crate::protocol::{Id, UserId};
 use crate::routing::presence::Presence;
 
@@ -206,7 +207,8 @@ fn what_is_held_from_an_earlier_login_is_not_handed_on_with_the_rest() {
         let source = Source::of([127, 0, 0, 1].into());
         let holder = Holder { payer: Payer::Address(source), source };
         let send = |turn: &mut Turn<Posted>, number| {
-            router.deliver(turn, user, &format!("{{\"n\":{number}}}"), &other, holder);
+            let provenance = Provenance { sender: &other, id: FrameId::UNNAMED, holder };
+            router.deliver(turn, user, &format!("{{\"n\":{number}}}"), provenance);
             turn.flush();
         };
         router.attach(&mut turn, user, &first);

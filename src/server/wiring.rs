@@ -2,6 +2,7 @@
 //! simulation, without.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use net::Settings;
@@ -41,6 +42,8 @@ pub(super) struct ServerParts {
     pub(super) router: Arc<Router>,
     pub(super) admission: Arc<Admission>,
     pub(super) dispatch: Dispatch,
+    /// The number of connections so far.
+    pub(super) connections: AtomicU32,
 }
 
 /// The parts that an assembly is given beside its services.
@@ -95,6 +98,7 @@ impl ServerParts {
             jobs,
             router,
             admission,
+            connections: AtomicU32::new(0),
         };
         Ok((shared, routes))
     }

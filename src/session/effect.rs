@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 use super::Job;
 #[cfg(doc)]
 use super::{Input, Outcome, members_at_once};
+use crate::base::ids::FrameId;
 use crate::protocol::{GroupId, UserId};
 
 /// The effects of an input, in this order.
@@ -19,10 +20,10 @@ pub enum Effect<'f> {
     /// Send this to the client and report [`Input::Sent`] when it has arrived.
     ReplyAndReport(String),
     /// Forward a frame to one user; [`Input::Settled`] reports its fate.
-    Deliver { to: UserId, text: Cow<'f, str> },
+    Deliver { id: FrameId, to: UserId, text: Cow<'f, str> },
     /// Forward a frame to all these members of a group but one; it is settled as one frame. If they
     /// are more than [`members_at_once`], [`Input::Spread`] comes before that.
-    DeliverAll { group: GroupId, to: Arc<[UserId]>, except: UserId, text: Cow<'f, str> },
+    DeliverAll { id: FrameId, group: GroupId, to: Arc<[UserId]>, except: UserId, text: Cow<'f, str> },
     /// Run a job; its [`Outcome`] comes as an input.
     Submit(Job),
     /// Make the other nodes send this user's messages here; [`Outcome::Placed`] comes as an input.

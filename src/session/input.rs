@@ -5,6 +5,7 @@ use std::time::Instant;
 #[cfg(doc)]
 use super::Effect;
 use super::Outcome;
+use crate::base::ids::FrameId;
 use crate::protocol::UserId;
 
 /// An event.
@@ -47,15 +48,35 @@ pub enum Input<'f> {
     Closed,
 }
 
-/// Forwarded frames, on their way or settled.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+/// Forwarded frames whose fate is known.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Settled {
     /// The number of frames.
     pub frames: u32,
     /// Their total length.
     pub bytes: usize,
-    /// The number of them that could neither be delivered nor stored for some recipient.
-    pub failed: u32,
-    /// The number of these that failed because a recipient's mailbox is full.
-    pub full: u32,
+    /// Those that could neither be delivered nor stored for some recipient.
+    pub failures: Vec<FailedFrame>,
+}
+
+/// A frame that could neither be delivered nor stored for some recipient.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FailedFrame {
+    pub id: FrameId,
+    /// Whether that was because a recipient's mailbox is full.
+    pub is_full: bool,
+}
+
+impl Settled {
+    /// One frame of this length; `failure` says whether it has failed.
+    pub fn one(bytes: usize, failure: Option<FailedFrame>) -> Settled {
+        Settled { frames: 1, bytes, failures: Vec::from_iter(failure) }
+    }
+
+    /// Adds other frames, which were settled later.
+    pub fn append(&mut self, other: Settled) {
+        self.frames += other.frames;
+        self.bytes += other.bytes;
+        self.failures.extend(other.failures);
+    }
 }

@@ -16,6 +16,8 @@ use crate::store::{FriendNames, MessageId};
 struct Facts;
 
 const LARGE_GROUP: GroupId = GroupId(1000);
+/// The first frame that a session forwards.
+const FIRST: FrameId = FrameId::UNNAMED;
 
 impl SessionFacts for Facts {
     fn members(&self, group: GroupId) -> Option<Arc<[UserId]>> {
@@ -101,7 +103,7 @@ struct Tester {
 
 impl Tester {
     fn new(auth: Auth) -> Tester {
-        Tester { session: Session::new(auth) }
+        Tester { session: Session::new(auth, FIRST) }
     }
 
     /// A session that is logged in as user 1.
@@ -132,7 +134,8 @@ impl Tester {
     }
 
     fn settled(&mut self, frames: u32, bytes: usize, failed: u32) -> Vec<Effect<'static>> {
-        self.on(Input::Settled(Settled { frames, bytes, failed, full: 0 }))
+        let failures = vec![FailedFrame { id: FIRST, is_full: false }; failed as usize];
+        self.on(Input::Settled(Settled { frames, bytes, failures }))
     }
 
     /// Checks that an input must wait, and has no effects except the jobs it needs.
@@ -227,9 +230,24 @@ fn nobody_acts_as_another() {
 }
 
 #[test]
+fn every_forwarded_frame_has_an_id_and_a_refused_one_has_none() {
+    let mut user = Tester::logged_in();
+    let mut ids = Vec::new();
+    for frame in [CHAT, r#"{"msgType":4,"FROMID":2,"TOID":1}"#, r#"{"msgType":9,"FROMID":1,"GROUPID":1}"#, CHAT] {
+        for effect in user.frame(frame) {
+            if let Effect::Deliver { id, text, .. } | Effect::DeliverAll { id, text, .. } = effect {
+                ids.push(id);
+                user.settled(1, text.len(), 0);
+            }
+        }
+    }
+    assert_eq!(ids, [FIRST, FIRST.next(), FIRST.next().next()]);
+}
+
+#[test]
 fn the_compatible_mode_lets_anybody_ask_and_log_others_out() {
     let mut stranger = Tester::new(Auth::Compat);
-    let forwarded = vec![Effect::Deliver { to: UserId(2), text: CHAT.into() }];
+    let forwarded = vec![Effect::Deliver { id: FIRST, to: UserId(2), text: CHAT.into() }];
     assert_eq!(stranger.frame(CHAT), forwarded);
     assert_eq!(stranger.settled(1, CHAT.len(), 0), []);
     assert_eq!(stranger.frame(r#"{"msgType":3,"USERID":1}"#), reply(BAD_REQUEST));
@@ -283,7 +301,8 @@ fn who_is_both_new_friends_is_answered_before_the_push() {
     let push = protocol::new_friend(UserId(1), "ann");
     let done = protocol::friend_added(UserId(2), "bob");
     let names = FriendNames { a: "ann".into(), b: "bob".into() };
-    let expected = [Effect::Reply(done.into()), Effect::Deliver { to: UserId(2), text: push.clone().into() }];
+    let expected =
+        [Effect::Reply(done.into()), Effect::Deliver { id: FIRST, to: UserId(2), text: push.clone().into() }];
     assert_eq!(session.outcome(Outcome::Friends(Some(names))), expected);
     assert_eq!(session.settled(1, push.len(), 0), []);
 }
@@ -370,13 +389,14 @@ fn what_follows_a_frame_for_a_large_group_waits_until_it_is_on_its_way_to_all() 
     let mut session = Tester::logged_in();
     let frame = r#"{"msgType":9,"FROMID":1,"GROUPID":1000}"#;
     let members: Arc<[UserId]> = (1..=1000).map(UserId).collect();
-    let delivered = Effect::DeliverAll { group: LARGE_GROUP, to: members, except: UserId(1), text: frame.into() };
+    let delivered =
+        Effect::DeliverAll { id: FIRST, group: LARGE_GROUP, to: members, except: UserId(1), text: frame.into() };
     assert_eq!(session.frame(frame), [delivered]);
     let chat = r#"{"msgType":4,"FROMID":1,"TOID":2}"#;
     let mut effects = Effects::new();
     assert_eq!(session.session.on(Input::Frame(chat.as_bytes()), &Facts, &mut effects), Flow::Later);
     assert_eq!(session.on(Input::Spread), []);
-    assert_eq!(session.frame(chat), [Effect::Deliver { to: UserId(2), text: chat.into() }]);
+    assert_eq!(session.frame(chat), [Effect::Deliver { id: FIRST.next(), to: UserId(2), text: chat.into() }]);
 }
 
 #[test]
@@ -384,7 +404,8 @@ fn a_group_frame_goes_to_the_others_when_its_sender_is_a_member() {
     let mut session = Tester::logged_in();
     let frame = r#"{"msgType":9,"FROMID":1,"GROUPID":1}"#;
     let members: Arc<[UserId]> = [UserId(1), UserId(2)].into();
-    let delivered = Effect::DeliverAll { group: GroupId(1), to: members, except: UserId(1), text: frame.into() };
+    let delivered =
+        Effect::DeliverAll { id: FIRST, group: GroupId(1), to: members, except: UserId(1), text: frame.into() };
     assert_eq!(session.frame(frame), [delivered]);
     session.settled(1, frame.len(), 0);
 
@@ -414,7 +435,7 @@ fn new_friends_are_told_before_the_reply() {
     let names = || Some(FriendNames { a: "ann".into(), b: "bob".into() });
     session.frame(frame);
     let push = protocol::new_friend(UserId(1), "ann");
-    let told = [Effect::Deliver { to: UserId(2), text: push.clone().into() }];
+    let told = [Effect::Deliver { id: FIRST, to: UserId(2), text: push.clone().into() }];
     assert_eq!(session.outcome(Outcome::Friends(names())), told);
     assert_eq!(session.later(Input::Frame(CHAT.as_bytes())), []);
     let done = Effect::Reply(protocol::friend_added(UserId(2), "bob").into());
@@ -593,7 +614,7 @@ fn in_a_cluster_a_stranger_to_the_cache_is_looked_up_before_being_refused() {
             None
         }
     }
-    let mut session = Session::new(Auth::Strict);
+    let mut session = Session::new(Auth::Strict, FIRST);
     let mut feed = |input: Input<'static>| {
         let mut effects = Effects::new();
         (session.on(input, &Stale, &mut effects), effects.into_vec())
@@ -606,7 +627,10 @@ fn in_a_cluster_a_stranger_to_the_cache_is_looked_up_before_being_refused() {
     feed(Input::Outcome(Outcome::Members(members.clone())));
     let (flow, effects) = feed(Input::Frame(frame.as_bytes()));
     assert_eq!(flow, Flow::Taken);
-    assert_eq!(effects, [Effect::DeliverAll { group: GroupId(1), to: members, except: UserId(3), text: frame.into() }]);
+    assert_eq!(
+        effects,
+        [Effect::DeliverAll { id: FIRST, group: GroupId(1), to: members, except: UserId(3), text: frame.into() }]
+    );
 }
 
 /// A paced client that takes 40 ms to show each message.
@@ -663,7 +687,7 @@ fn a_client_that_is_paced_gets_its_kept_messages_in_frames_with_pauses() {
     assert_eq!(on(Input::Frame(PING.as_bytes())), taken(reply(ACK)));
     assert_eq!(on(Input::Frame(CHAT.as_bytes())).0, Flow::Taken);
     assert_eq!(on(Input::Reminder { now: Instant::now() }), taken(vec![pause(1)]), "what it has sent is not settled");
-    on(Input::Settled(Settled { frames: 1, bytes: CHAT.len(), failed: 0, full: 0 }));
+    on(Input::Settled(Settled::one(CHAT.len(), None)));
     assert_eq!(
         on(Input::Reminder { now: Instant::now() }),
         taken(vec![Effect::Remind(MAILBOX_PATIENCE), fetch.clone()])
@@ -812,7 +836,7 @@ proptest! {
     #[test]
     fn whatever_happens_the_promises_hold(acts in acts(), has_neighbours in any::<bool>()) {
         let known: &dyn SessionFacts = if has_neighbours { &Beside } else { &Facts };
-        let mut session = Session::new(Auth::Strict);
+        let mut session = Session::new(Auth::Strict, FIRST);
         let mut world = World::default();
         let feed = |session: &mut Session, world: &mut World, input: Input<'static>| {
             let mut effects = Effects::new();
@@ -822,7 +846,7 @@ proptest! {
         };
         let settle = |world: &mut World, failed: bool| {
             let bytes = world.on_their_way.pop()?;
-            Some(Input::Settled(Settled { frames: 1, bytes, failed: failed.into(), full: 0 }))
+            Some(Input::Settled(Settled::one(bytes, failed.then_some(FailedFrame { id: FIRST, is_full: false }))))
         };
         let mut hung_up = false;
         for act in acts {

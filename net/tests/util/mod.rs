@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use net::{
     Acceptor, CloseReason, Fate, Flow, Handler, Incoming, Link, ListenSettings, LoopGroup, LoopWatch, Preface, Refused,
-    Settings, Stopper, Turn,
+    Settings, Stopper, Tag, Turn,
 };
 use socket2::{Domain, SockRef, Socket, Type};
 
@@ -186,8 +186,8 @@ impl Handler for Recorder {
         }
     }
 
-    fn on_unsent(&mut self, _: &mut Turn<Note>, label: u32, frame: Box<[u8]>) {
-        let _ = self.astray.send(Astray::Unsent(label, String::from_utf8_lossy(&frame).into_owned()));
+    fn on_unsent(&mut self, _: &mut Turn<Note>, tag: Tag, frame: Box<[u8]>) {
+        let _ = self.astray.send(Astray::Unsent(tag.user, String::from_utf8_lossy(&frame).into_owned()));
     }
 
     fn on_stray(&mut self, _: &mut Turn<Note>, message: Note) {

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use super::driver::NodeTasks;
 use super::{Courier, Event, Line, NotSent, PeerDriver, PeerNews, PeerRules, PeerTask, PeerTasks, Post, Topic, offer};
+use crate::base::ids::FrameId;
 use crate::bus::{Envelope, Node, Place, Published, Receipt};
 use crate::delivery::{Delivery, Origin, Posted};
 use crate::protocol::{GroupId, UserId};
@@ -230,6 +231,7 @@ impl Station {
 
     fn send(&self, to: UserId, place: Option<&str>, sequence: u64, text: &str) -> Published {
         let delivery = Delivery {
+            id: FrameId::UNNAMED,
             to,
             text: text.into(),
             origin: Origin::Spooled(crate::store::spool::SpoolId(1)),

@@ -146,10 +146,12 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::base::ids::FrameId;
     use crate::delivery::Origin;
 
     fn envelope(to: i32, place: Option<&str>, sequence: u64, texts: &[&Arc<str>]) -> Envelope {
         let delivery = |text: &&Arc<str>| Delivery {
+            id: FrameId::UNNAMED,
             to: UserId(to),
             text: Arc::clone(text),
             origin: Origin::Spooled(crate::store::spool::SpoolId(1)),

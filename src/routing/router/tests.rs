@@ -18,7 +18,7 @@ use crate::delivery;
 use crate::protocol::GroupId;
 use crate::routing::groups::GroupCache;
 use crate::routing::outbox::OutItem;
-use crate::session::{Outcome, Settled};
+use crate::session::{FailedFrame, Outcome, Settled};
 use crate::store::Role;
 
 /// A client's end of a connection: it takes what there is room for, and acknowledges what it is
@@ -227,9 +227,16 @@ impl Scene {
     }
 
     fn send(&mut self, to: UserId, text: &str) -> Routed {
-        let routed = self.router.deliver(&mut self.turn, to, text, &self.sender, holder(1));
+        let provenance = Provenance { sender: &self.sender, id: FrameId::first_of(1), holder: holder(1) };
+        let routed = self.router.deliver(&mut self.turn, to, text, provenance);
         self.turn.flush();
         routed
+    }
+
+    /// Sends a frame of this user to a group; it is the second one of the sender's connection.
+    fn send_all(&mut self, frame: &GroupFrame<'_>, user: i32) -> Routed {
+        let provenance = Provenance { sender: &self.sender, id: FrameId::first_of(1).next(), holder: holder(user) };
+        self.router.deliver_all(&mut self.turn, frame, provenance)
     }
 
     /// The user leaves a connection, as when it closes.
@@ -328,7 +335,7 @@ fn the_sender_of_a_group_message_does_not_get_it() {
     let clients = [1, 2, 3].map(|user| scene.log_in(UserId(user)));
     let members = [1, 2, 3].map(UserId);
     let frame = Scene::group(&members, 2, "{a}");
-    let routed = scene.router.deliver_all(&mut scene.turn, &frame, &scene.sender, holder(2));
+    let routed = scene.send_all(&frame, 2);
     scene.turn.flush();
     assert_eq!(routed, Routed::DONE);
     assert_eq!(clients.map(|client| client.got()), ["{a}", "", "{a}"]);
@@ -341,7 +348,8 @@ fn spread_with(lane_bytes_max: usize, settle: impl FnOnce(Vec<Delivery>)) -> (us
     let mut scene = Scene::with_room(lane_bytes_max);
     let members: Arc<[UserId]> = (1..=members_at_once(3) as i32 + 1).map(UserId).collect();
     let except = *members.last().expect("there are many");
-    let mut spread = Spread::new((GroupId(1), members), except, "{a}", scene.sender.clone(), holder(1));
+    let provenance = Provenance { sender: &scene.sender, id: FrameId::first_of(1), holder: holder(1) };
+    let mut spread = Spread::new((GroupId(1), members), except, "{a}", &provenance);
     assert_eq!(scene.router.spread(&mut scene.turn, &mut spread), None, "more are left");
     let delivery = |item| if let LaneItem::Delivery(delivery) = item { delivery } else { unreachable!("a message") };
     let deliveries: Vec<Delivery> = scene.items().into_iter().map(delivery).collect();
@@ -372,7 +380,7 @@ fn a_sender_without_any_room_hears_so() {
     let others: Berth = scene.berths.take(holder(2), 10).expect("there is room");
     let members = [UserId(3)];
     let frame = Scene::group(&members, 1, "{a}");
-    let routed = scene.router.deliver_all(&mut scene.turn, &frame, &scene.sender, holder(1));
+    let routed = scene.send_all(&frame, 1);
     assert_eq!((routed, scene.send(UserId(3), "{a}")), (Routed::FAILED, Routed::FAILED));
     assert_eq!(scene.lane(), [""; 0]);
     drop(others);
@@ -450,8 +458,40 @@ fn what_an_earlier_login_on_the_same_connection_was_sent_comes_back_late_and_fir
     scene.leave(USER, &client);
     assert_eq!(scene.told(), [""; 0]);
     assert_eq!(scene.lane(), ["{a} for 1 returned late", "answer about 1"]);
-    scene.router.give_back(label_of(UserId(7)) | EARLIER, b"{b}".as_slice().into());
+    scene.router.give_back(Tag { has_left: true, ..Tag::of(7) }, b"{b}".as_slice().into());
     assert_eq!(scene.lane(), ["{b} for 7 returned late"]);
+}
+
+#[test]
+fn a_frame_has_the_id_that_its_sender_gave_it_wherever_it_goes() {
+    let mut scene = Scene::new();
+    let ids = |items: Vec<LaneItem>| -> Vec<FrameId> {
+        let id = |item| if let LaneItem::Delivery(delivery) = item { Some(delivery.id) } else { None };
+        items.into_iter().filter_map(id).collect()
+    };
+    let (first, second) = (FrameId::first_of(1), FrameId::first_of(1).next());
+    scene.send(USER, "{a}");
+    assert_eq!(ids(scene.items()), [first], "the user is offline");
+
+    let (silent, next) = (scene.log_in(USER), scene.connect());
+    silent.is_silent();
+    scene.send(USER, "{a}");
+    scene.send_all(&Scene::group(&[USER], 2, "{b}"), 2);
+    scene.turn.flush();
+    next.is_silent();
+    scene.router.attach(&mut scene.turn, USER, &next.link);
+    scene.leave(USER, &next);
+    scene.leave(USER, &silent);
+    assert_eq!(ids(scene.items()), [first, second], "they came back from both");
+
+    let again = scene.log_in(USER);
+    again.is_silent();
+    scene.send(USER, "{a}");
+    scene.turn.flush();
+    scene.router.detach(&mut scene.turn, USER, &again.link);
+    scene.router.attach(&mut scene.turn, USER, &again.link);
+    scene.leave(USER, &again);
+    assert_eq!(ids(scene.items()), [first], "its user has left in between");
 }
 
 #[test]
@@ -599,7 +639,7 @@ fn another_node_hears_how_much_of_its_envelope_was_delivered() {
     assert!(!scene.router.on_returned(&mut scene.turn, USER, "{a}\n{b}\n{c}", &receipt));
     assert_eq!(scene.told(), ["refuse 5 after 2"], "the connection takes no more");
     client.wire.0.lock().room = usize::MAX;
-    assert!(client.link.take_back(label_of(USER)).len() == 2);
+    assert!(client.link.take_back(|tag| is_for(tag, USER)).len() == 2);
 }
 
 #[test]
@@ -610,24 +650,28 @@ fn the_sender_of_what_is_lost_in_a_lane_hears_that_it_has_failed() {
         scene.event_loop.turn(scene.turn.now(), &[]);
         scene.notes.posted.lock().drain(..).map(|posted| format!("{posted:?}")).collect::<Vec<_>>()
     };
-    let failed = |bytes| format!("{:?}", Posted::Settled(Settled { frames: 1, bytes, failed: 1, full: 0 }));
+    let failed = |bytes, id| {
+        let failure = FailedFrame { id, is_full: false };
+        format!("{:?}", Posted::Settled(Settled::one(bytes, Some(failure))))
+    };
+    let (first, second) = (FrameId::first_of(1), FrameId::first_of(1).next());
     scene.send(USER, "{a}");
     // As when the batch panics.
     drop(scene.items());
-    assert_eq!(heard(&mut scene), [failed(3)]);
+    assert_eq!(heard(&mut scene), [failed(3, first)]);
 
     let members = [1, 2].map(UserId);
     let frame = Scene::group(&members, 3, "{ab}");
-    scene.router.deliver_all(&mut scene.turn, &frame, &scene.sender, holder(3));
+    scene.send_all(&frame, 3);
     let mut items = scene.items();
     let Some(LaneItem::Delivery(one)) = items.pop() else { unreachable!("there are two") };
     delivery::settle([(one, false)].into_iter());
     assert_eq!(heard(&mut scene), [""; 0], "the other one is on its way");
     drop(items);
-    assert_eq!(heard(&mut scene), [failed(4)]);
+    assert_eq!(heard(&mut scene), [failed(4, second)]);
 
     scene.router.ways.close_to_nodes(scene.turn.now());
     assert_eq!(scene.send(USER, "{a}"), Routed::FAILED);
-    let routed = scene.router.deliver_all(&mut scene.turn, &frame, &scene.sender, holder(3));
+    let routed = scene.send_all(&frame, 3);
     assert_eq!((routed, heard(&mut scene)), (Routed::FAILED, vec![]), "each is told once");
 }

@@ -48,8 +48,8 @@ impl Session {
 
     fn deliver<'f>(&mut self, to: Id, text: Forward<'f>, effects: &mut Effects<'f>) -> Flow {
         let text = text.text();
-        self.count_unsettled(text.len());
-        effects.push(Effect::Deliver { to: to.user_or_nobody(), text });
+        let id = self.count_unsettled(text.len());
+        effects.push(Effect::Deliver { id, to: to.user_or_nobody(), text });
         Flow::Taken
     }
 
@@ -81,11 +81,11 @@ impl Session {
             }
             Members::Known(members) => {
                 let text = text.text();
-                self.count_unsettled(text.len());
+                let id = self.count_unsettled(text.len());
                 if members.len() > members_at_once(text.len()) {
                     self.phase = Phase::Spreading;
                 }
-                effects.push(Effect::DeliverAll { group, to: members, except: sender, text });
+                effects.push(Effect::DeliverAll { id, group, to: members, except: sender, text });
                 Flow::Taken
             }
         }

@@ -36,13 +36,13 @@ impl Session {
         };
         let push = protocol::new_friend(a, &names.a);
         let reply = protocol::friend_added(b, &names.b);
-        self.count_unsettled(push.len());
+        let id = self.count_unsettled(push.len());
         if self.is(Id(b.0.into())) {
             effects.push(Effect::Reply(reply.into()));
         } else {
             self.phase = Phase::Settling { reply };
         }
-        effects.push(Effect::Deliver { to: b, text: push.into() });
+        effects.push(Effect::Deliver { id, to: b, text: push.into() });
     }
 
     pub(crate) fn delete_friend(&mut self, user: Id, friend: Id, effects: &mut Effects<'_>) -> Flow {
