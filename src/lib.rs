@@ -25,6 +25,7 @@
 //! - [`delivery`] is one message on its way. [`delivery::spread`] delivers a frame to a large group
 //!   in pieces.
 //! - [`session`] is one client's state machine without I/O; its `handlers` implement each request.
+//! - [`devices`] are the devices of level 2: [`devices::token`] is what they log in with.
 //! - [`store`] speaks SQL. [`store::spool`] is where messages wait while the database is
 //!   unavailable.
 //! - [`admission`] has the limits: which clients may connect, how often and how fast, and how much
@@ -85,6 +86,7 @@ pub mod base;
 pub mod bus;
 pub mod config;
 pub mod delivery;
+pub mod devices;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
