@@ -14,6 +14,7 @@ use std::fmt;
 
 mod forward;
 mod kinds;
+pub mod level2;
 mod parse;
 mod reply;
 

@@ -6,8 +6,8 @@ use std::fmt;
 use super::ids::{GroupId, UserId};
 
 /// The number of a message in its conversation: 1, 2, 3 … without a hole. 0 is before the first.
-/// Always below [`SEQ_END`].
-pub type Seq = u64;
+/// Never negative, and always below [`SEQ_END`].
+pub type Seq = i64;
 
 /// Numbers are below this: JSON readers store numbers as doubles, which are exact up to here.
 pub const SEQ_END: Seq = 1 << 53;

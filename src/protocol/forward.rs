@@ -88,6 +88,13 @@ pub(super) fn value_of(frame: &str, key: &str) -> Option<Range<usize>> {
     Positions::of(frame).filter(|member| member.key(frame) == key).last().map(|member| member.value)
 }
 
+/// The position in `reply`, a compact object with its keys in byte order, at which a member with
+/// this key is inserted, with a comma before it.
+pub(super) fn place_for(reply: &str, key: &str) -> usize {
+    let next = Positions::of(reply).find(|member| *member.key(reply) > *key);
+    next.map_or(reply.len(), |member| member.start) - 1
+}
+
 /// One member of an object.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Position {

@@ -1,0 +1,25 @@
+//! Level 2 of the protocol: requests and frames of clients that opted in. Level 1 is beside it and
+//! knows nothing of it.
+//!
+//! - `object` composes JSON with its keys in byte order.
+//! - [`frames`] are the frames of a conversation: messages, acknowledgements, runs and pages.
+//! - [`replies`] are all others.
+
+pub mod frames;
+mod object;
+pub mod replies;
+mod rid;
+
+pub use self::rid::Rid;
+
+/// The level that this server speaks.
+pub const LEVEL: u8 = 2;
+/// The longest frame of a client, in bytes (`limits.frame`).
+pub const FRAME_MAX: usize = 64 * 1024;
+/// The most messages in a page, and the most conversations in a 43 (`limits.page`).
+pub const PAGE_MAX: usize = 200;
+/// The most text in a page, and the most of `last` in a 43, in bytes. One message is always there.
+pub const PAGE_BYTES_MAX: usize = 256 * 1024;
+/// Frames of the server are shorter than this: a page of [`PAGE_BYTES_MAX`] and [`PAGE_MAX`] times
+/// what the server adds to a message or a conversation, which is below 1 KiB.
+pub const SERVER_FRAME_END: usize = 512 * 1024;
