@@ -25,7 +25,9 @@
 //! - [`delivery`] is one message on its way. [`delivery::spread`] delivers a frame to a large group
 //!   in pieces.
 //! - [`session`] is one client's state machine without I/O; its `handlers` implement each request.
-//! - [`devices`] are the devices of level 2: [`devices::token`] is what they log in with.
+//! - [`history`] is what a connection of level 2 is shown of its user's conversations, without I/O:
+//!   [`history::pump`] knows what has been written and what is to be read. [`devices`] are its
+//!   tokens.
 //! - [`store`] speaks SQL. [`store::spool`] is where messages wait while the database is
 //!   unavailable.
 //! - [`admission`] has the limits: which clients may connect, how often and how fast, and how much
@@ -90,6 +92,7 @@ pub mod devices;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod history;
 pub mod metrics;
 pub mod operation;
 pub mod protocol;

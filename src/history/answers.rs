@@ -1,0 +1,106 @@
+//! [`Answers`]: answers leave in the order of their questions, whichever is found first.
+
+use std::collections::VecDeque;
+
+/// Answers in the order of their questions. There is one for all the replies of a connection that
+/// are not 41s; 41s have an order of their own in each conversation, see [`super::sends`].
+///
+/// As many are open as the caller lets in: it should stop reading requests at
+/// [`Answers::open_count`] of its bound.
+#[derive(Debug)]
+pub struct Answers<T> {
+    /// The ticket of the front.
+    first: u64,
+    slots: VecDeque<Option<T>>,
+}
+
+/// The place of an answer.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct Ticket(u64);
+
+impl<T> Answers<T> {
+    /// A question was read. Its answer comes after those of all earlier ones.
+    pub fn open(&mut self) -> Ticket {
+        self.slots.push_back(None);
+        Ticket(self.first + self.slots.len() as u64 - 1)
+    }
+
+    /// The answer of `ticket`. A second answer of the same question is dropped: false.
+    pub fn settle(&mut self, ticket: Ticket, answer: T) -> bool {
+        let place = ticket.0.checked_sub(self.first).and_then(|place| usize::try_from(place).ok());
+        match place.and_then(|place| self.slots.get_mut(place)) {
+            Some(slot @ None) => {
+                *slot = Some(answer);
+                true
+            }
+            Some(Some(_)) | None => false,
+        }
+    }
+
+    /// The next answer, if it is there. Call this until it returns `None`.
+    pub fn next_ready(&mut self) -> Option<T> {
+        if !matches!(self.slots.front(), Some(Some(_))) {
+            return None;
+        }
+        self.first += 1;
+        let answer = self.slots.pop_front().flatten();
+        if self.slots.is_empty() {
+            // Bursts are rare, connections many.
+            self.slots = VecDeque::new();
+        }
+        answer
+    }
+
+    /// How many questions have no answer, or one that waits for another's.
+    pub fn open_count(&self) -> usize {
+        self.slots.len()
+    }
+}
+
+impl<T> Default for Answers<T> {
+    fn default() -> Self {
+        Answers { first: 0, slots: VecDeque::new() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_leave_in_the_order_of_questions() {
+        let mut answers = Answers::default();
+        let [first, second, third] = [answers.open(), answers.open(), answers.open()];
+        assert!(answers.settle(third, "third"));
+        assert_eq!(answers.next_ready(), None);
+        assert!(answers.settle(first, "first"));
+        assert!(!answers.settle(first, "first again"));
+        assert_eq!((answers.next_ready(), answers.next_ready()), (Some("first"), None));
+        assert!(!answers.settle(first, "too late"));
+        let fourth = answers.open();
+        assert!(answers.settle(second, "second"));
+        assert_eq!(
+            (answers.next_ready(), answers.next_ready(), answers.next_ready()),
+            (Some("second"), Some("third"), None)
+        );
+        assert_eq!(answers.open_count(), 1);
+        assert!(answers.settle(fourth, "fourth"));
+        assert_eq!((answers.next_ready(), answers.open_count()), (Some("fourth"), 0));
+        assert!(!answers.settle(Ticket(99), "never asked"));
+    }
+
+    #[test]
+    fn any_order_of_finding_gives_one_order_of_leaving() {
+        use proptest::prelude::*;
+        proptest!(|(order in Just((0..20_usize).collect::<Vec<_>>()).prop_shuffle())| {
+            let mut answers = Answers::default();
+            let tickets: Vec<_> = (0..20).map(|_| answers.open()).collect();
+            let mut left = Vec::new();
+            for place in order {
+                prop_assert!(answers.settle(tickets[place], place));
+                left.extend(std::iter::from_fn(|| answers.next_ready()));
+            }
+            prop_assert_eq!(left, (0..20).collect::<Vec<_>>());
+        });
+    }
+}

@@ -1,0 +1,143 @@
+//! [`Places`]: how far each conversation has been written, in 16 bytes a conversation.
+
+use crate::base::conversation::{ConversationId, Seq};
+
+/// How far conversations have been written to one connection: a sorted list.
+#[derive(Debug, Default)]
+pub(super) struct Places(Vec<Place>);
+
+/// One conversation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Place {
+    pub(super) conv: ConversationId,
+    /// The last number written, shifted, and the marks.
+    packed: u64,
+}
+
+/// What else is known of a conversation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Mark {
+    /// There is more than was written: it is in the queue of conversations to be read.
+    Behind = 1,
+    /// A run is to be written, or being written.
+    Run = 2,
+    /// There was a push since the page was asked for, or since the run was planned.
+    Dirty = 4,
+    /// The heads have not been read: the number is the greatest that was pushed.
+    Early = 8,
+    /// Nothing has told where it begins: with 1, or behind its floor.
+    Fresh = 16,
+    /// The last thing written is a 44: the message with the number was not.
+    Moved = 32,
+}
+
+const MARK_BITS: u32 = 6;
+
+impl Place {
+    pub(super) fn new(conv: ConversationId, sent: Seq) -> Place {
+        let mut place = Place { conv, packed: 0 };
+        place.set_sent(sent);
+        place
+    }
+
+    pub(super) fn sent(&self) -> Seq {
+        (self.packed >> MARK_BITS) as Seq
+    }
+
+    /// The next message was written.
+    pub(super) fn advance(&mut self, seq: Seq) {
+        self.set_sent(seq);
+        self.put(Mark::Fresh, false);
+        self.put(Mark::Moved, false);
+    }
+
+    pub(super) fn set_sent(&mut self, sent: Seq) {
+        debug_assert!((0..1 << 53).contains(&sent), "{sent}");
+        self.packed = (sent as u64) << MARK_BITS | self.packed & ((1 << MARK_BITS) - 1);
+    }
+
+    pub(super) fn has(&self, mark: Mark) -> bool {
+        self.packed & mark as u64 != 0
+    }
+
+    pub(super) fn put(&mut self, mark: Mark, on: bool) {
+        self.packed = if on { self.packed | mark as u64 } else { self.packed & !(mark as u64) };
+    }
+}
+
+impl Places {
+    pub(super) fn get(&self, conv: ConversationId) -> Option<Place> {
+        self.find(conv).ok().map(|at| self.0[at])
+    }
+
+    pub(super) fn get_mut(&mut self, conv: ConversationId) -> Option<&mut Place> {
+        self.find(conv).ok().map(|at| &mut self.0[at])
+    }
+
+    /// The place of `conv`; a new one is fresh.
+    pub(super) fn entry(&mut self, conv: ConversationId) -> &mut Place {
+        let at = self.find(conv).unwrap_or_else(|at| {
+            let mut place = Place::new(conv, 0);
+            place.put(Mark::Fresh, true);
+            self.0.insert(at, place);
+            at
+        });
+        &mut self.0[at]
+    }
+
+    pub(super) fn remove(&mut self, conv: ConversationId) {
+        if let Ok(at) = self.find(conv) {
+            self.0.remove(at);
+        }
+    }
+
+    /// Adds many at once. Those that are there already stay as they are.
+    pub(super) fn fill(&mut self, places: impl Iterator<Item = Place>) {
+        let known = std::mem::take(&mut self.0);
+        let mut all: Vec<Place> = known.into_iter().chain(places).collect();
+        // The sort is stable, so what was there comes first.
+        all.sort_by_key(|place| place.conv);
+        all.dedup_by_key(|place| place.conv);
+        all.shrink_to_fit();
+        self.0 = all;
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = Place> {
+        self.0.iter().copied()
+    }
+
+    fn find(&self, conv: ConversationId) -> Result<usize, usize> {
+        self.0.binary_search_by_key(&conv, |place| place.conv)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_has_16_bytes_and_numbers_do_not_touch_marks() {
+        assert_eq!(size_of::<Place>(), 16);
+        let mut place = Place::new(ConversationId::from_column(1), (1 << 53) - 1);
+        for mark in [Mark::Behind, Mark::Run, Mark::Dirty, Mark::Early, Mark::Fresh, Mark::Moved] {
+            assert!(!place.has(mark));
+            place.put(mark, true);
+            assert!(place.has(mark));
+            assert_eq!(place.sent(), (1 << 53) - 1);
+        }
+        place.set_sent(7);
+        place.put(Mark::Run, false);
+        assert!(place.has(Mark::Behind) && !place.has(Mark::Run) && place.sent() == 7);
+    }
+
+    #[test]
+    fn what_is_known_stays_when_many_are_added() {
+        let conv = ConversationId::from_column;
+        let mut places = Places::default();
+        places.entry(conv(5)).set_sent(50);
+        places.fill([9, 5, 1].into_iter().map(|id| Place::new(conv(id), id)));
+        assert_eq!(places.iter().map(|place| place.sent()).collect::<Vec<_>>(), [1, 50, 9]);
+        places.remove(conv(5));
+        assert_eq!((places.get(conv(5)), places.get(conv(9)).map(|place| place.sent())), (None, Some(9)));
+    }
+}

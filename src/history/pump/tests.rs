@@ -1,0 +1,194 @@
+//! What the simulation does not say by name.
+
+use super::*;
+use crate::base::conversation::Tag;
+use crate::protocol::GroupId;
+use crate::protocol::level2::frames::Committed;
+
+const ME: UserId = UserId(7);
+const BOB: UserId = UserId(9);
+const LIMITS: PumpLimits = PumpLimits { output_high: 1000, inflight: 3 };
+
+fn conv() -> ConversationId {
+    ConversationId::between(ME, BOB)
+}
+
+fn row(seq: Seq, from: UserId) -> Row {
+    Row { seq, from, frame: format!("message {seq}").into() }
+}
+
+fn at(seq: Seq) -> Committed {
+    Committed { seq, tag: Tag(1), time: 1 }
+}
+
+/// A pump that is live, with this head in the one conversation.
+fn live(head: Seq) -> Pump {
+    let mut pump = Pump::new(ME, LIMITS);
+    let convs = vec![(conv(), Extent { head, floor: 0 })];
+    let heads = Heads { rid: None, convs, cursors: Vec::new(), resume: 100 };
+    assert_eq!(on(&mut pump, Event::Heads(heads)), ["43?", "take"]);
+    let shown = on(&mut pump, Event::Overview { frame: "43".into(), more: false });
+    assert_eq!(shown, ["43", "{\"msgType\":45,\"synced\":true}"]);
+    pump
+}
+
+/// The commands for an event, in short.
+fn on(pump: &mut Pump, event: Event) -> Vec<String> {
+    let mut out = Commands::new();
+    pump.on(event, &mut out);
+    shown(out)
+}
+
+fn shown(out: Commands) -> Vec<String> {
+    let show = |command| match command {
+        Command::Write(frame) => frame.to_string(),
+        Command::Overview => "43?".to_owned(),
+        Command::Read { from, to, .. } => format!("read {from} to {to:?}"),
+        Command::Pause => "pause".to_owned(),
+        Command::StopRequests => "stop".to_owned(),
+        Command::TakeRequests => "take".to_owned(),
+        Command::Close(reason) => format!("close {reason:?}"),
+    };
+    out.into_iter().map(show).collect()
+}
+
+fn send(pump: &mut Pump, cid: &str) -> (Option<Submission>, Vec<String>) {
+    let mut out = Commands::new();
+    let submission = pump.on_send(conv(), cid, &mut out);
+    (submission, shown(out))
+}
+
+fn page(head: Seq, rows: std::ops::Range<Seq>) -> Event {
+    Event::Page(Page { extent: Extent { head, floor: 0 }, rows: rows.map(|seq| row(seq, BOB)).collect() })
+}
+
+#[test]
+fn the_next_number_is_written_and_others_are_read() {
+    let mut pump = live(43);
+    let push = |seq| Event::Push { conv: conv(), row: row(seq, BOB) };
+    assert_eq!(on(&mut pump, push(44)), ["message 44"]);
+    assert_eq!(on(&mut pump, push(44)), [""; 0]);
+    assert_eq!(on(&mut pump, push(46)), ["read 45 to None"]);
+    assert_eq!(on(&mut pump, page(46, 45..47)), ["message 45", "message 46"]);
+    assert_eq!(on(&mut pump, Event::Hint { conv: conv(), head: 46 }), [""; 0]);
+}
+
+#[test]
+fn a_slow_reader_is_pushed_nothing_until_its_kernel_acknowledges() {
+    let mut pump = live(0);
+    on(&mut pump, Event::Output(1001));
+    for seq in 1..=500 {
+        assert_eq!(on(&mut pump, Event::Push { conv: conv(), row: row(seq, BOB) }), [""; 0]);
+    }
+    assert_eq!(on(&mut pump, Event::Output(1000)), ["read 1 to None"]);
+    let written = on(&mut pump, page(500, 1..201));
+    assert_eq!((written.len(), written.last().map(String::as_str)), (200, Some("message 200")));
+    assert_eq!(on(&mut pump, Event::Output(0)), ["read 201 to None"]);
+}
+
+#[test]
+fn a_41_takes_the_place_of_its_message() {
+    let mut pump = live(43);
+    let (first, _) = send(&mut pump, "a");
+    let first = first.expect("it is to be committed").id;
+    // Its own push comes before its answer: no read is needed.
+    assert_eq!(on(&mut pump, Event::Push { conv: conv(), row: row(44, ME) }), [""; 0]);
+    let answer = Event::Answered { conv: conv(), id: first, answer: Answer::New(at(44)) };
+    assert_eq!(on(&mut pump, answer), [frames::acknowledged("a", ConversationName::User(BOB), at(44), false)]);
+
+    let (second, _) = send(&mut pump, "b");
+    let id = second.expect("it is to be committed").id;
+    let answer = Event::Answered { conv: conv(), id, answer: Answer::New(at(46)) };
+    assert_eq!(on(&mut pump, answer), ["read 45 to None"]);
+    let rows = vec![row(45, BOB), row(46, ME)];
+    let shown = on(&mut pump, Event::Page(Page { extent: Extent { head: 46, floor: 0 }, rows }));
+    assert_eq!(shown, ["message 45".to_owned(), frames::acknowledged("b", ConversationName::User(BOB), at(46), false)]);
+}
+
+#[test]
+fn behind_a_failure_all_fails_until_it_comes_again() {
+    let away = Refusal { errno: 503, errmsg: "try again", retry_after: Some(2400) };
+    let refused = |cid| frames::send_refused(Some(cid), away);
+    let mut pump = live(43);
+    let [a, b] = ["a", "b"].map(|cid| send(&mut pump, cid).0.expect("it is to be committed"));
+    assert!(!a.resumes);
+    let answer = Event::Answered { conv: conv(), id: a.id, answer: Answer::Refused(away) };
+    assert_eq!(on(&mut pump, answer), [refused("a")]);
+    assert_eq!(send(&mut pump, "c"), (None, vec![]));
+    // Whatever became of the second, it fails, and the third after it.
+    let answer = Event::Answered { conv: conv(), id: b.id, answer: Answer::New(at(44)) };
+    assert_eq!(on(&mut pump, answer), [refused("b"), refused("c")]);
+    let other = ConversationId::of_group(GroupId(3));
+    assert!(pump.on_send(other, "d", &mut Commands::new()).is_some(), "another conversation");
+    let (again, _) = send(&mut pump, "a");
+    assert!(again.is_some_and(|again| again.resumes));
+}
+
+#[test]
+fn a_failure_in_too_many_conversations_closes_the_connection() {
+    let away = Refusal { errno: 503, errmsg: "try again", retry_after: Some(2400) };
+    let mut pump = live(0);
+    for user in 1..=1 + crate::history::sends::FAILED_MAX as i32 {
+        let conv = ConversationId::between(ME, UserId(100 + user));
+        let id = pump.on_send(conv, "a", &mut Commands::new()).expect("it is to be committed").id;
+        let shown = on(&mut pump, Event::Answered { conv, id, answer: Answer::Refused(away) });
+        let is_last = user as usize > crate::history::sends::FAILED_MAX;
+        assert_eq!(shown.last().is_some_and(|last| last == "close Overload"), is_last, "{user}");
+    }
+}
+
+#[test]
+fn requests_wait_for_room() {
+    let mut pump = live(0);
+    assert_eq!(send(&mut pump, "a").1, [""; 0]);
+    assert_eq!(send(&mut pump, "b").1, [""; 0]);
+    let (third, shown) = send(&mut pump, "c");
+    assert_eq!((third.is_some(), shown), (true, vec!["stop".to_owned()]));
+    let id = third.expect("it is to be committed").id;
+    let refusal = Refusal::forever(404, "there is no such user");
+    assert_eq!(on(&mut pump, Event::Answered { conv: conv(), id, answer: Answer::Refused(refusal) }), [""; 0]);
+}
+
+#[test]
+fn a_floor_that_rises_beyond_the_place_is_told() {
+    let mut pump = live(43);
+    on(&mut pump, Event::Output(1001));
+    on(&mut pump, Event::Push { conv: conv(), row: row(50, BOB) });
+    on(&mut pump, Event::Output(0));
+    let rows = (49..=50).map(|seq| row(seq, BOB)).collect();
+    let shown = on(&mut pump, Event::Page(Page { extent: Extent { head: 50, floor: 48 }, rows }));
+    let head = r#"{"complete":true,"conv":"u9","from":49,"msgType":44,"to":50}"#;
+    assert_eq!(shown, [head, "message 49", "message 50"]);
+}
+
+#[test]
+fn a_history_that_has_lost_its_end_is_told() {
+    let mut pump = live(43);
+    assert_eq!(on(&mut pump, Event::Hint { conv: conv(), head: 45 }), ["read 44 to None"]);
+    let shown = on(&mut pump, page(40, 44..44));
+    assert_eq!(
+        shown,
+        [r#"{"complete":true,"conv":"u9","from":1,"msgType":44,"reset":true,"to":40}"#, "read 1 to None"]
+    );
+    assert_eq!(on(&mut pump, page(40, 1..41)).len(), 40);
+}
+
+#[test]
+fn a_hole_in_the_store_is_never_shown() {
+    let mut pump = live(43);
+    assert_eq!(on(&mut pump, Event::Hint { conv: conv(), head: 46 }), ["read 44 to None"]);
+    let rows = vec![row(44, BOB), row(46, BOB)];
+    let shown = on(&mut pump, Event::Page(Page { extent: Extent { head: 46, floor: 0 }, rows }));
+    assert_eq!(shown, ["message 44", "pause"]);
+    assert_eq!(on(&mut pump, Event::Retry), ["read 45 to None"]);
+    assert_eq!(on(&mut pump, page(46, 45..45)), ["pause"]);
+}
+
+#[test]
+fn a_46_that_cannot_be_answered_says_when_to_try_again() {
+    let mut pump = live(43);
+    pump.on_sync(&mut Commands::new());
+    let refusal = Refusal { errno: 503, errmsg: "try again", retry_after: Some(500) };
+    let shown = on(&mut pump, Event::HeadsFailed { rid: Rid::text("s"), refusal });
+    assert_eq!(shown, [r#"{"errmsg":"try again","errno":503,"msgType":46,"retryAfter":0.5,"rid":"s"}"#]);
+}
