@@ -7,8 +7,10 @@
 
 use std::ffi::OsString;
 
-use super::keys::{KEYS, Key};
-use super::{Config, ConfigError, SettingSource, VARIABLE_PREFIX, apply, nearest};
+use super::error::{ConfigError, SettingSource};
+use super::keys::{KEYS, Key, VARIABLE_PREFIX, apply};
+use super::settings::Config;
+use super::spelling::nearest;
 
 /// Applies the values of all variables. Notes name the variables that are not used.
 ///

@@ -5,8 +5,6 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-use super::USAGE;
-
 /// An error in the settings. `Display` is one line that names the setting, its place and the
 /// allowed values.
 #[derive(Debug)]
@@ -169,3 +167,6 @@ impl Error for ConfigError {
         }
     }
 }
+
+/// The usage of the program, on one line.
+pub(super) const USAGE: &str = "server IP PORT [OPTIONS], or server health, compact, migrate or copy";

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use super::{ConfigError, SettingSource};
+use super::error::{ConfigError, SettingSource};
 
 /// The text of a settings file. Invalid UTF-8, as in comments that an editor has saved as GBK, is
 /// replaced; [`settings_in`] refuses a name or value that contained some.

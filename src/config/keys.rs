@@ -4,12 +4,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::cluster_settings::SettingsFile;
+use super::error::{ConfigError, SettingSource};
+use super::limits::{Limit, Rate};
+use super::networks::Networks;
+use super::settings::{AdminAddress, Auth, Config, LogLevels, Paced, PasswordCost};
 use super::values::{
     KIB, LANES_MAX, LEVELS, MEMORY_KIB_MAX, MIB, PASSES_MAX, address, bytes, cost, count, file, levels, limit, names,
     one_of, path, rate, shown_size, shown_time, size, threads, time,
-};
-use super::{
-    AdminAddress, Auth, Config, Limit, LogLevels, Networks, Paced, PasswordCost, Rate, SettingsFile, VARIABLE_PREFIX,
 };
 use crate::base::memory;
 
@@ -438,6 +440,24 @@ const COUNT_MAX: u32 = 1_000_000_000;
 const MILLISECOND: Duration = Duration::from_millis(1);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// Sets one setting. `name` and `place` are for the error.
+pub(super) fn apply(
+    config: &mut Config,
+    key: &Key,
+    value: &str,
+    name: &str,
+    place: impl FnOnce() -> SettingSource,
+) -> Result<(), ConfigError> {
+    if key.set(config, value) {
+        return Ok(());
+    }
+    let (name, value) = (name.to_owned(), value.to_owned());
+    Err(ConfigError::BadValue { place: place(), name, value, allowed: key.allowed() })
+}
+
+/// The names of all variables begin with it.
+pub(super) const VARIABLE_PREFIX: &str = "RAYBOX_";
 
 #[cfg(test)]
 mod tests {

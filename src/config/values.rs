@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
-use super::{AdminAddress, Limit, LogLevels, PasswordCost, PerSecond, Rate, SettingsFile};
+use super::cluster_settings::SettingsFile;
+use super::limits::{Limit, PerSecond, Rate};
+use super::settings::{AdminAddress, LogLevels, PasswordCost};
 
 /// Any path that is not empty; a replacement character shows that the original was not UTF-8, and
 /// so was another path.

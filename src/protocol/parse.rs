@@ -9,8 +9,8 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
+use super::claims::{Asked, BadRequest, Id, Sender};
 use super::forward;
-use super::{Asked, BadRequest, Id, Sender};
 
 /// The members of requests, as in the frame; of a repeated one, the last.
 #[derive(Default)]

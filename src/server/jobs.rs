@@ -4,8 +4,8 @@
 mod directory;
 mod logins;
 mod mail;
+mod reply;
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 pub use self::directory::{Directory, Limits};
@@ -97,8 +97,4 @@ impl Job {
             Job::Delete { .. } => "deleting fetched messages",
         }
     }
-}
-
-fn reply(reply: String) -> Outcome {
-    Outcome::Reply(Cow::Owned(reply))
 }

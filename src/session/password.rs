@@ -31,10 +31,12 @@ use parking_lot::Mutex;
 
 mod form;
 mod memory;
+mod stamp;
 
 pub use form::ClientKind;
 use form::{canonical, mark, marked_by};
 use memory::{Memory, RememberedPassword, Tag};
+pub use stamp::Stamp;
 
 use crate::protocol::UserId;
 
@@ -76,12 +78,6 @@ pub enum Upgrade {
     /// It is right, but its mark is missing or says that the usual client has not used it.
     Mark,
 }
-
-/// Identifies a stored value: a keyed hash. The values of one account before and after
-/// [`Upgrade::Rehash`] and [`Upgrade::Mark`] have the same stamp, because the salt stays; every new
-/// password has a new salt.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Stamp(u32);
 
 impl Passwords {
     /// `memory_kib`, `passes` and `lanes` are argon2's cost for new hashes and for checks that must

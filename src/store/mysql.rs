@@ -4,8 +4,9 @@
 //! Calls use connections of a pool (`pool::ConnectionPool`) and prepared statements. `calls.rs`
 //! says what happens when a statement fails, `dial.rs` how connections are opened, `health.rs` how
 //! calls fail at once while the database is gone, and `schema.rs` which tables it works on. Each
-//! role has a file; messages have two, for tables with ids and, as the reference server made them,
-//! without (`keyless.rs`).
+//! role has a file. Messages are stored alike in every table (`base.rs`); reading and deleting them
+//! differs for tables with ids (`messages.rs`) and without, as the reference server made them
+//! (`keyless.rs`).
 //!
 //! A call whose answer was lost is made again where that does no harm. For messages that means at
 //! least once: an append in doubt is repeated, for twice is better than never.
@@ -14,6 +15,7 @@
 //! is opened.
 
 mod accounts;
+mod base;
 mod calls;
 mod contacts;
 mod dial;
@@ -25,6 +27,7 @@ pub mod maintenance;
 mod messages;
 mod open;
 mod probe;
+mod rows;
 mod schema;
 mod shapes;
 mod states;
@@ -32,18 +35,13 @@ pub mod target;
 
 use std::sync::Arc;
 
-use mysql::prelude::FromValue;
-use mysql::{Row, Value};
-
-use self::calls::Calls;
-use self::dial::PacketLimits;
+use self::base::{Base, Mailboxes};
 use self::keyless::Keyless;
 pub use self::late::open_later;
 pub use self::maintenance::Maintenance;
 use self::messages::MessagesWithIds;
 pub use self::open::{Fault, MysqlOpenError, Site};
-use self::schema::Schema;
-use super::{AppendOutcome, Database, KeptMessage, MessageId, Messages, NewMessage, StoreError, User};
+use super::{AppendOutcome, Database, KeptMessage, MessageId, Messages, NewMessage, StoreError};
 use crate::base::loads::PoolUse;
 use crate::config::MysqlSettings;
 use crate::protocol::UserId;
@@ -51,16 +49,8 @@ use crate::protocol::UserId;
 /// All roles of a [`Store`](super::Store) in a MySQL or MariaDB database.
 pub struct MysqlStore {
     base: Arc<Base>,
-    /// As its tables are.
-    messages: Box<dyn Messages>,
-}
-
-/// The data that all roles work on.
-struct Base {
-    name: String,
-    calls: Calls,
-    schema: Schema,
-    limits: PacketLimits,
+    /// As its table is.
+    mailboxes: Box<dyn Mailboxes>,
 }
 
 impl MysqlStore {
@@ -84,9 +74,9 @@ impl MysqlStore {
         }
         let has_ids = schema.has_message_ids;
         let base = Arc::new(Base { name, calls, schema, limits });
-        let messages: Box<dyn Messages> =
+        let mailboxes: Box<dyn Mailboxes> =
             if has_ids { Box::new(MessagesWithIds::of(base.clone())) } else { Box::new(Keyless::of(base.clone())) };
-        Ok(MysqlStore { base, messages })
+        Ok(MysqlStore { base, mailboxes })
     }
 }
 
@@ -112,59 +102,26 @@ impl Database for MysqlStore {
     }
 }
 
-/// By the one that fits the tables.
 impl Messages for MysqlStore {
     fn append(&self, messages: &[NewMessage]) -> Result<Vec<AppendOutcome>, StoreError> {
-        self.messages.append(messages)
+        self.base.append(messages)
     }
 
     fn fits(&self, text: &str) -> bool {
-        self.messages.fits(text)
+        self.base.fits(text)
     }
 
     fn mailbox_bytes(&self, user: UserId) -> Result<usize, StoreError> {
-        self.messages.mailbox_bytes(user)
+        self.base.mailbox_bytes(user)
     }
 
     fn fetch(&self, user: UserId, bytes_max: usize) -> Result<Vec<KeptMessage>, StoreError> {
-        self.messages.fetch(user, bytes_max)
+        self.mailboxes.fetch(user, bytes_max)
     }
 
     fn delete(&self, user: UserId, ids: &[MessageId]) -> Result<(), StoreError> {
-        self.messages.delete(user, ids)
+        self.mailboxes.delete(user, ids)
     }
-}
-
-/// A value of a row by the name of its column. A value of another type, or none, is an error and no
-/// panic.
-fn column<T: FromValue>(row: &mut Row, name: &str) -> mysql::Result<T> {
-    match row.take_opt(name) {
-        Some(value) => Ok(value?),
-        None => Err(mysql::Error::FromValueError(Value::NULL)),
-    }
-}
-
-/// A text, which is `NULL` where the reference server's tables allow it and nobody has given any.
-fn text(row: &mut Row, name: &str) -> mysql::Result<String> {
-    Ok(column::<Option<String>>(row, name)?.unwrap_or_default())
-}
-
-fn collect<T>(rows: Vec<Row>, mut read: impl FnMut(&mut Row) -> mysql::Result<T>) -> mysql::Result<Vec<T>> {
-    rows.into_iter().map(|mut row| read(&mut row)).collect()
-}
-
-/// The column `id` of users.
-fn ids_of(rows: Vec<Row>) -> mysql::Result<Vec<UserId>> {
-    collect(rows, |row| column(row, "id").map(UserId))
-}
-
-fn user_row(row: &mut Row) -> mysql::Result<User> {
-    Ok(User { id: UserId(column(row, "id")?), name: text(row, "name")? })
-}
-
-/// An id that the database has given out; the columns keep it within 32 bits.
-fn new_id(id: u64) -> mysql::Result<i32> {
-    i32::try_from(id).map_err(|_| mysql::Error::FromValueError(Value::UInt(id)))
 }
 
 /// Commits that a database flushes together.

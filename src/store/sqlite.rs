@@ -10,17 +10,21 @@
 mod accounts;
 mod condition;
 mod contacts;
+mod failure;
 mod guard;
 mod ids;
 mod late;
 mod live;
 mod messages;
 mod open;
+mod paths;
 mod readers;
 mod refusal;
 mod rescue;
+mod rows;
 mod shrinking;
 mod source;
+mod space;
 mod spool;
 mod states;
 #[cfg(test)]
@@ -32,16 +36,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, named_params};
-
 use self::condition::Condition;
 use self::late::Late;
+use self::open::BUSY_TIMEOUT;
 pub use self::refusal::SqliteOpenError;
 pub use self::shrinking::{Compacted, compact};
 pub use self::source::CopySource;
 pub use self::spool::SpoolFile;
-use super::{Database, StoreError, User};
-use crate::protocol::UserId;
+use super::{Database, StoreError};
 
 /// All roles of a [`Store`](super::Store) in a SQLite file. Dropping it finishes the queue and
 /// leaves a single file without a log.
@@ -74,9 +76,6 @@ impl SqliteStore {
     }
 }
 
-/// How long a call waits for another program, for example a backup, that holds the database.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-
 impl Database for SqliteStore {
     fn describe(&self) -> String {
         format!("SQLite {}", self.file.display())
@@ -96,51 +95,5 @@ impl Database for SqliteStore {
 
     fn on_trouble(&self, look: Box<dyn Fn() + Send + Sync>) {
         self.condition.on_trouble(look);
-    }
-}
-
-/// The number for a LIMIT.
-fn limit(count: usize) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
-}
-
-fn user_by_id(db: &Connection, user: UserId) -> rusqlite::Result<Option<User>> {
-    db.prepare_cached("SELECT id, name FROM User WHERE id = :id")?
-        .query_row(named_params! {":id": user.0}, user_row)
-        .optional()
-}
-
-fn user_row(row: &Row<'_>) -> rusqlite::Result<User> {
-    Ok(User { id: UserId(row.get("id")?), name: row.get("name")? })
-}
-
-/// The id of the row inserted last; the schema keeps it within 32 bits.
-fn new_id(db: &Connection) -> rusqlite::Result<i32> {
-    let id = db.last_insert_rowid();
-    i32::try_from(id).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(0, id))
-}
-
-/// Whether the cause is the environment rather than the statement: the same call may work later,
-/// and the rest of the transaction is lost with it.
-fn is_environmental(error: &rusqlite::Error) -> bool {
-    matches!(
-        error.sqlite_error_code(),
-        Some(
-            ErrorCode::DatabaseBusy
-                | ErrorCode::DatabaseLocked
-                | ErrorCode::DiskFull
-                | ErrorCode::SystemIoFailure
-                | ErrorCode::OutOfMemory
-                | ErrorCode::CannotOpen
-                | ErrorCode::ReadOnly
-        )
-    )
-}
-
-fn store_error(error: rusqlite::Error) -> StoreError {
-    if is_environmental(&error) {
-        StoreError::Unavailable(Box::new(error))
-    } else {
-        StoreError::Failed(Box::new(error))
     }
 }

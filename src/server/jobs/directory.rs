@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::reply;
+use super::reply::reply;
 use crate::base::clock::Clock;
 use crate::bus::Exchange;
 use crate::metrics::{Hit, Metrics};

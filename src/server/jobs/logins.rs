@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use pool::Workers;
 
-use super::reply;
+use super::reply::reply;
 use crate::base::clock::Clock;
 use crate::bus::Exchange;
 use crate::protocol::{self, UserId};

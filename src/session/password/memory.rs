@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use rustc_hash::FxBuildHasher;
 
-use super::{ClientKind, Stamp};
+use super::form::ClientKind;
+use super::stamp::Stamp;
 use crate::base::recent::Recent;
 use crate::protocol::UserId;
 

@@ -4,8 +4,9 @@ use mysql::prelude::Queryable;
 use mysql::{Row, params};
 
 use super::calls::CallAttempt;
+use super::rows::{collect, column, new_id, user_row};
 use super::shapes::{self, LIST_MAX};
-use super::{MysqlStore, collect, column, error, new_id, user_row};
+use super::{MysqlStore, error};
 use crate::protocol::UserId;
 use crate::store::{Accounts, StoreError, User};
 

@@ -5,8 +5,9 @@ use std::time::Instant;
 use mysql::prelude::Queryable;
 use mysql::{Conn, Row, params};
 
+use super::MysqlStore;
 use super::calls::{CallAttempt, Repeat};
-use super::{MysqlStore, collect, column, ids_of, new_id, text, user_row};
+use super::rows::{collect, column, ids_of, new_id, text, user_row};
 use crate::base::collation::fold;
 use crate::protocol::{GroupId, UserId};
 use crate::store::{Contacts, FriendNames, Group, Joined, Membership, SEARCH_PAGE, SEARCH_TIME, StoreError, User};

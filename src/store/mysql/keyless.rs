@@ -1,4 +1,4 @@
-//! Messages that wait in a table without ids, as the reference server made it.
+//! Mailboxes in a table without ids, as the reference server made it.
 //!
 //! Equal rows cannot be told apart, and need not be: it only matters that as many rows are deleted
 //! as were returned. So the id of a message is a hash of its text and of the number of equal
@@ -14,15 +14,17 @@ use mysql::prelude::Queryable;
 use mysql::{Conn, Transaction, Value, params};
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::base::{Base, Mailboxes};
 use super::calls::Repeat;
-use super::{Base, column, shapes};
+use super::rows::column;
+use super::shapes;
 use crate::protocol::UserId;
-use crate::store::{AppendOutcome, KeptMessage, MessageId, Messages, NewMessage, StoreError};
+use crate::store::{KeptMessage, MessageId, StoreError};
 
 /// Messages in a table whose rows have no ids.
 pub(super) struct Keyless {
     base: Arc<Base>,
-    /// For ids.
+    /// For ids. Keyed, so that no client can write texts whose ids are equal.
     hashes: RandomState,
 }
 
@@ -32,19 +34,7 @@ impl Keyless {
     }
 }
 
-impl Messages for Keyless {
-    fn append(&self, messages: &[NewMessage]) -> Result<Vec<AppendOutcome>, StoreError> {
-        self.base.append(messages)
-    }
-
-    fn fits(&self, text: &str) -> bool {
-        self.base.fits(text)
-    }
-
-    fn mailbox_bytes(&self, user: UserId) -> Result<usize, StoreError> {
-        self.base.mailbox_bytes(user)
-    }
-
+impl Mailboxes for Keyless {
     fn fetch(&self, user: UserId, bytes_max: usize) -> Result<Vec<KeptMessage>, StoreError> {
         self.base.calls.call(|db, _| fetch(db, user, bytes_max, &self.hashes))
     }

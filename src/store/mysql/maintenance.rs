@@ -11,9 +11,9 @@ use std::time::Duration;
 use mysql::prelude::Queryable;
 use mysql::{Conn, Row, params};
 
-use super::column;
 use super::error;
 use super::open::{self, MysqlOpenError, Site};
+use super::rows::column;
 use super::schema::{Misfit, NEEDED, Schema};
 use super::shapes;
 use crate::config::MysqlSettings;

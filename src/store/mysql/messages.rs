@@ -1,20 +1,17 @@
-//! Messages that wait: the table `OfflineMessage` with ids, and what it has in common with one
-//! without (`keyless.rs`).
+//! Mailboxes in the table `OfflineMessage` with ids.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use mysql::prelude::Queryable;
-use mysql::{Conn, Row, Value, params};
-use rustc_hash::FxHashSet;
+use mysql::{Conn, Value, params};
 
-use super::calls::{Repeat, TooLarge};
+use super::base::{Base, Mailboxes};
+use super::calls::Repeat;
+use super::rows::column;
 use super::shapes::{self, LIST_MAX};
-use super::{Base, column, ids_of};
 use crate::protocol::UserId;
-use crate::store::ROW_BYTES;
-use crate::store::{AppendOutcome, KeptMessage, MessageId, Messages, NewMessage, StoreError};
+use crate::store::{KeptMessage, MessageId, StoreError};
 
 /// Messages in a table whose rows have ids.
 pub(super) struct MessagesWithIds {
@@ -29,19 +26,7 @@ impl MessagesWithIds {
     }
 }
 
-impl Messages for MessagesWithIds {
-    fn append(&self, messages: &[NewMessage]) -> Result<Vec<AppendOutcome>, StoreError> {
-        self.base.append(messages)
-    }
-
-    fn fits(&self, text: &str) -> bool {
-        self.base.fits(text)
-    }
-
-    fn mailbox_bytes(&self, user: UserId) -> Result<usize, StoreError> {
-        self.base.mailbox_bytes(user)
-    }
-
+impl Mailboxes for MessagesWithIds {
     fn fetch(&self, user: UserId, bytes_max: usize) -> Result<Vec<KeptMessage>, StoreError> {
         let Base { calls, limits, name, .. } = &*self.base;
         let (kept, unreadable) = calls.call(|db, _| fetch(db, user, bytes_max, limits.text_bytes()))?;
@@ -66,87 +51,6 @@ impl Messages for MessagesWithIds {
             }
         }
     }
-}
-
-/// The code that both kinds of tables share.
-impl Base {
-    pub(super) fn append(&self, messages: &[NewMessage]) -> Result<Vec<AppendOutcome>, StoreError> {
-        let recipients: BTreeSet<UserId> = messages.iter().map(|message| message.to).collect();
-        let existing: FxHashSet<UserId> = self.calls.call(|db, _| existing(db, &recipients))?;
-        let mut bytes_max = usize::MAX;
-        loop {
-            // The limit of the database is known once a connection is open, and may have changed
-            // since.
-            let outcome = |message: &NewMessage| match existing.contains(&message.to) {
-                false => AppendOutcome::NoSuchUser,
-                true if self.fits(&message.text) => AppendOutcome::Stored,
-                true => AppendOutcome::TooLong,
-            };
-            let kept: Vec<AppendOutcome> = messages.iter().map(outcome).collect();
-            let stored = messages.iter().zip(&kept).filter(|(_, kept)| **kept == AppendOutcome::Stored);
-            let rows: Vec<&NewMessage> = stored.map(|(message, _)| message).collect();
-            bytes_max = bytes_max.min(self.limits.text_bytes()).min(shapes::RUN_BYTES_MAX);
-            let runs = runs_of(&rows, bytes_max);
-            let inserted = match runs.as_slice() {
-                [] => Ok(()),
-                [run] => self.calls.call(|db, _| insert(db, run)),
-                runs => self.calls.transaction(Repeat::Freely, |db| runs.iter().try_for_each(|run| insert(db, run))),
-            };
-            match inserted {
-                Ok(()) => return Ok(kept),
-                // The database takes less than it says, or less than it did: it is given less until
-                // it takes it.
-                Err(StoreError::Failed(cause)) if cause.is::<TooLarge>() && runs.iter().any(|run| run.len() > 1) => {
-                    bytes_max /= 2;
-                }
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    pub(super) fn fits(&self, text: &str) -> bool {
-        text.len() <= self.limits.text_bytes() && self.schema.fits(text)
-    }
-
-    pub(super) fn mailbox_bytes(&self, user: UserId) -> Result<usize, StoreError> {
-        let bytes: Option<u64> = self.calls.call(|db, _| {
-            let statement = "SELECT CAST(COALESCE(SUM(LENGTH(message) + :each), 0) AS UNSIGNED) AS bytes
-                             FROM OfflineMessage WHERE userid = :user";
-            let row = db.exec_first(statement, params! {"user" => user.0, "each" => ROW_BYTES})?;
-            row.map(|mut row: Row| column(&mut row, "bytes")).transpose()
-        })?;
-        Ok(usize::try_from(bytes.unwrap_or(0)).unwrap_or(usize::MAX))
-    }
-}
-
-/// One run of rows, as one statement.
-fn insert(connection: &mut impl Queryable, rows: &[&NewMessage]) -> mysql::Result<()> {
-    let values = rows.iter().flat_map(|row| [row.to.0.into(), Value::from(row.text.as_bytes())]);
-    let statement = format!("INSERT INTO OfflineMessage (userid, message) VALUES {}", shapes::pairs(rows.len()));
-    connection.exec_drop(statement, values.collect::<Vec<_>>())
-}
-
-/// Splits rows into runs for [`insert`], each of at most `bytes_max` bytes.
-fn runs_of<'a>(mut rows: &'a [&'a NewMessage], bytes_max: usize) -> Vec<&'a [&'a NewMessage]> {
-    let mut runs = Vec::new();
-    while !rows.is_empty() {
-        let (run, rest) = rows.split_at(shapes::run_length(rows.iter().map(|row| row.text.len()), bytes_max));
-        runs.push(run);
-        rows = rest;
-    }
-    runs
-}
-
-/// Those of `users` who exist.
-fn existing(connection: &mut Conn, users: &BTreeSet<UserId>) -> mysql::Result<FxHashSet<UserId>> {
-    let users: Vec<UserId> = users.iter().copied().collect();
-    let mut existing = FxHashSet::default();
-    for users in users.chunks(LIST_MAX) {
-        let ids = shapes::padded(users.iter().map(|user| user.0.into()));
-        let statement = format!("SELECT id FROM User WHERE id IN {}", shapes::list(ids.len()));
-        existing.extend(ids_of(connection.exec(statement, ids)?)?);
-    }
-    Ok(existing)
 }
 
 /// Reads the oldest messages of `user` page by page. Also returns how many were skipped because the

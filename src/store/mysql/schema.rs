@@ -4,9 +4,9 @@
 use mysql::prelude::Queryable;
 use mysql::{Conn, Row};
 
-use super::column;
 use super::dial::Traits;
 use super::probe::Probe;
+use super::rows::column;
 
 /// The capabilities of a database's tables, as found when it was opened.
 #[derive(Clone, PartialEq, Eq, Debug)]

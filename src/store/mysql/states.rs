@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use mysql::params;
 use mysql::prelude::Queryable;
 
+use super::MysqlStore;
 use super::calls::Repeat;
+use super::rows::ids_of;
 use super::shapes::{self, LIST_MAX};
-use super::{MysqlStore, ids_of};
 use crate::protocol::UserId;
 use crate::store::{States, StoreError, UserState};
 

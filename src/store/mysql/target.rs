@@ -6,7 +6,8 @@ use mysql::{Row, Value, params};
 use super::error;
 use super::maintenance::Maintenance;
 use super::open::MysqlOpenError;
-use super::{column, shapes};
+use super::rows::column;
+use super::shapes;
 use crate::base::collation::fold;
 use crate::store::tables::{Field, Fields, GROUPS, Sum, Summing, Table, USERS};
 

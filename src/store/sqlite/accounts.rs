@@ -2,8 +2,9 @@
 
 use rusqlite::{OptionalExtension, ffi, named_params};
 
+use super::SqliteStore;
 use super::ids::IdKind;
-use super::{SqliteStore, new_id, user_by_id};
+use super::rows::{new_id, user_by_id};
 use crate::base::collation::fold;
 use crate::protocol::UserId;
 use crate::store::{Accounts, StoreError, User};

@@ -4,8 +4,9 @@ use std::time::Instant;
 
 use rusqlite::{Connection, OptionalExtension, Row, named_params};
 
+use super::SqliteStore;
 use super::ids::IdKind;
-use super::{SqliteStore, limit, new_id, user_by_id, user_row};
+use super::rows::{limit, new_id, user_by_id, user_row};
 use crate::base::collation::fold;
 use crate::protocol::{GroupId, UserId};
 use crate::store::{Contacts, FriendNames, Group, Joined, Membership, SEARCH_PAGE, SEARCH_TIME, StoreError, User};

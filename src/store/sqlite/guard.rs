@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
+use super::paths::beside;
 use super::refusal::{SqliteOpenError, refused_by_system};
-use super::wal;
 
 /// The locks of one database. Drop it after the last connection: closing a file releases SQLite's
 /// locks on it.
@@ -58,7 +58,7 @@ impl Guard {
     pub(super) fn remember_files(&mut self, database: &Path) -> io::Result<()> {
         self.files = vec![(database.to_owned(), Identity::of(&self.database.metadata()?))];
         for suffix in ["-wal", "-shm"] {
-            let path = wal::beside(database, suffix);
+            let path = beside(database, suffix);
             let identity = Identity::of(&fs::metadata(&path)?);
             self.files.push((path, identity));
         }
@@ -97,7 +97,7 @@ impl Guard {
 /// Takes the lock beside the database. The PID in it is only for the error message. The file stays:
 /// if it were deleted, two servers could hold locks on two files of one name.
 fn take_lock_file(database: &Path) -> Result<File, SqliteOpenError> {
-    let path = wal::beside(database, ".lock");
+    let path = beside(database, ".lock");
     let failed = |cause: io::Error| refused_by_system(&path, cause);
     // A user with write access to the folder could link to any file of this user, which would be
     // truncated below.

@@ -23,12 +23,12 @@ use rusqlite::Connection;
 use rustix::fs::OFlags;
 
 use super::condition::Condition;
+use super::failure::store_error;
 use super::guard::Guard;
 use super::ids::Ids;
 use super::live::Live;
 use super::open::{self, STORE};
 use super::refusal::SqliteOpenError;
-use super::store_error;
 use crate::store::StoreError;
 
 /// See the [module](self). Dropping it closes the database properly.

@@ -13,9 +13,10 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::guard::Guard;
+use super::paths::sqlite_path;
 use super::refusal::{SqliteOpenError, refused};
 use super::rescue;
-use super::shrinking;
+use super::space;
 use super::wal::{self, Log};
 
 /// One kind of database of this server.
@@ -118,7 +119,7 @@ fn prepare(file: &Path, kind: &FileKind, busy_timeout: Duration) -> Result<(), S
     connection.pragma_update(None, "auto_vacuum", kind.auto_vacuum).map_err(refuse)?;
     configure(&connection).map_err(refuse)?;
     bring_up_to_date(&mut connection, kind).map_err(refuse)?;
-    shrinking::enable_if_cheap(&connection, file);
+    space::enable_if_cheap(&connection, file);
     // Another program that reads now prevents the log from being emptied, which does no harm.
     connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(refuse)
 }
@@ -154,12 +155,6 @@ pub(super) fn open_to_read(
     }
     connection.execute_batch("BEGIN").map_err(refuse)?;
     Ok((connection, guard))
-}
-
-/// The path in a form that SQLite takes for a path: one that begins with `file:` would be parsed as
-/// a URI.
-pub(super) fn sqlite_path(file: &Path) -> PathBuf {
-    std::path::absolute(file).unwrap_or_else(|_| file.to_owned())
 }
 
 /// SQLite would apply an existing log to a database that was put there later.
@@ -239,6 +234,8 @@ fn bring_up_to_date(db: &mut Connection, kind: &FileKind) -> rusqlite::Result<()
     change.commit()
 }
 
+/// How long a call waits for another program, for example a backup, that holds the database.
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const CACHE_KIB: i64 = 16 * 1024;
 /// The pages in the log before they are copied into the database: 64 MB. With SQLite's default of
 /// 1000, a busy server would copy the same index pages after nearly every commit.

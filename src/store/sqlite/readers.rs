@@ -9,8 +9,9 @@ use parking_lot::{Condvar, Mutex};
 use rusqlite::{Connection, OpenFlags};
 
 use super::condition::Condition;
+use super::failure::store_error;
 use super::guard::Guard;
-use super::store_error;
+use super::paths;
 use crate::store::StoreError;
 
 /// Read-only connections, one for each running query. A query sees everything committed before it
@@ -92,7 +93,7 @@ impl Readers {
 
     fn connect(&self) -> Result<Connection, StoreError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let opened = Connection::open_with_flags(super::open::sqlite_path(&self.file), flags);
+        let opened = Connection::open_with_flags(paths::sqlite_path(&self.file), flags);
         // The file with this name may be another database now.
         if let Some(how) = self.guard.loss() {
             self.condition.lose(&how);

@@ -8,8 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 
-use super::open::sqlite_path;
-use super::wal::beside;
+use super::paths::{beside, sqlite_path};
 
 /// The path of the copy.
 pub(super) fn place(database: &Path) -> PathBuf {

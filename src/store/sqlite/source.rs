@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, ToSql};
 
+use super::failure::store_error;
 use super::guard::Guard;
-use super::open;
+use super::open::{self, BUSY_TIMEOUT};
 use super::refusal::SqliteOpenError;
-use super::{BUSY_TIMEOUT, store_error};
 use crate::store::StoreError;
 use crate::store::tables::{Field, Fields, MESSAGES, RowKey, Sum, Summing, Table};
 

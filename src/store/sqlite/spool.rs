@@ -12,12 +12,11 @@ use parking_lot::{MappedRwLockReadGuard, Mutex, RwLock, RwLockReadGuard};
 use pool::Outage;
 use rusqlite::{Connection, OpenFlags, Row, named_params};
 
-use super::BUSY_TIMEOUT;
 use super::condition::Condition;
 use super::live::Live;
-use super::open;
+use super::open::{self, BUSY_TIMEOUT};
+use super::paths::{beside, sqlite_path};
 use super::refusal::{SqliteOpenError, refused};
-use super::wal::beside;
 use crate::admission::{Holder, NestedShares};
 use crate::protocol::UserId;
 use crate::store::spool::{
@@ -456,7 +455,7 @@ fn peek(file: &Path) -> Option<SpoolLoad> {
     if log.is_ok_and(|log| log.len() > 0) {
         return None;
     }
-    let path = open::sqlite_path(file).to_string_lossy().replace('%', "%25").replace('?', "%3f").replace('#', "%23");
+    let path = sqlite_path(file).to_string_lossy().replace('%', "%25").replace('?', "%3f").replace('#', "%23");
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     // It cannot change: this server has not opened it, and no other can while the disk is full.
     let db = Connection::open_with_flags(format!("file:{path}?immutable=1"), flags).ok()?;

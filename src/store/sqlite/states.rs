@@ -3,6 +3,7 @@
 use rusqlite::named_params;
 
 use super::SqliteStore;
+use super::rows;
 use crate::protocol::UserId;
 use crate::store::{States, StoreError, UserState};
 
@@ -40,7 +41,7 @@ impl States for SqliteStore {
         self.live.read(move |db| {
             let statement = "SELECT id FROM User WHERE id > :user AND state = 'online' ORDER BY id LIMIT :limit";
             let mut query = db.prepare_cached(statement)?;
-            let ids = query.query_map(named_params! {":user": user.0, ":limit": super::limit(limit)}, |row| {
+            let ids = query.query_map(named_params! {":user": user.0, ":limit": rows::limit(limit)}, |row| {
                 row.get(0).map(UserId)
             })?;
             ids.collect()

@@ -14,10 +14,12 @@ use std::thread;
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded, unbounded};
-use rusqlite::ffi;
+use rusqlite::{Connection, ffi};
 
+use super::rows::user_by_id;
 use super::*;
-use crate::protocol::GroupId;
+use crate::protocol::{GroupId, UserId};
+
 use crate::store::{Accounts, AppendOutcome, Contacts, MessageId, Messages, NewMessage, States, UserState};
 
 mod faults;

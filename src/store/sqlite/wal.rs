@@ -19,6 +19,8 @@ use std::fs::File;
 use std::io::{self, BufReader, ErrorKind, Read};
 use std::path::Path;
 
+use super::paths::beside;
+
 /// The relation of a log to the database beside it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Log {
@@ -47,13 +49,6 @@ pub(super) fn look(database: &Path) -> io::Result<Log> {
     }
     let database = PageOne::of(&header);
     Ok(if images.may_follow(database) { Log::Good } else { Log::Foreign })
-}
-
-/// The path of a file that SQLite creates beside a database.
-pub(super) fn beside(database: &Path, suffix: &str) -> std::path::PathBuf {
-    let mut path = database.as_os_str().to_owned();
-    path.push(suffix);
-    path.into()
 }
 
 /// The version numbers in the header of a database.

@@ -24,8 +24,9 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use rusqlite::Connection;
 
 use super::condition::Condition;
+use super::failure::is_environmental;
 use super::open::touch_page_one;
-use super::{is_environmental, rescue};
+use super::rescue;
 use crate::store::StoreError;
 
 /// The queue of the writer thread. Dropping it lets the thread finish the queue, and waits for

@@ -1,0 +1,180 @@
+//! [`Config`]: the settings of one server, checked.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use log::LevelFilter;
+
+use super::cluster_settings::{MysqlSettings, RedisSettings, SettingsFile};
+use super::limits::{Limit, Rate};
+use super::networks::Networks;
+
+/// Every setting of one server process.
+///
+/// `Debug` is safe for a log: a secret must be a type of its own that prints as `***`.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Config {
+    /// The address to listen on; port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// The folder of the database.
+    pub data_dir: PathBuf,
+    /// The file with the settings of the database.
+    pub mysql_file: SettingsFile,
+    /// The file with the settings of Redis.
+    pub redis_file: SettingsFile,
+    /// The database that the nodes of a cluster share; without it, the embedded store.
+    pub mysql: Option<MysqlSettings>,
+    /// The bus between nodes; without it, there is one node. Never set without `mysql`.
+    pub redis: Option<RedisSettings>,
+    /// Warnings for the operator that do not prevent the start, one line each.
+    pub notes: Vec<String>,
+    /// Whether a connection must be logged in as the user it acts as.
+    pub auth: Auth,
+    /// Event loops, one thread each.
+    pub loops: usize,
+    /// Threads for store requests.
+    pub workers: usize,
+    /// Threads for password hashing.
+    pub hashers: usize,
+    /// Connections that the kernel holds until they are accepted.
+    pub backlog: u32,
+    /// The longest frame that is read, in bytes.
+    pub frame_bytes_max: usize,
+    /// How long a started frame may take to complete.
+    pub frame_timeout: Duration,
+    /// How long a connection may be silent.
+    pub idle_timeout: Duration,
+    /// How long a connection may be open without being logged in; zero: without a limit.
+    pub login_timeout: Duration,
+    /// How long a peer may leave sent data unacknowledged (`TCP_USER_TIMEOUT`, tcp(7)).
+    pub user_timeout: Duration,
+    /// Whether connections of `proxy_from` begin with a PROXY header, which contains the client's
+    /// address.
+    pub proxy_protocol: bool,
+    /// The trusted proxies.
+    pub proxy_from: Networks,
+    /// High-water mark of one connection's output, in bytes.
+    pub output_bytes_max: usize,
+    /// The clients that get one frame at a time, with pauses.
+    pub paced: Paced,
+    /// The pause for each message that a frame shows.
+    pub pace: Duration,
+    /// How long the server keeps serving after a stop signal, while it reports that it is not
+    /// ready.
+    pub drain_delay: Duration,
+    /// The connections per second that it closes then.
+    pub drain_rate: u32,
+    /// How long shutdown may take after the last connection was told to close.
+    pub drain_timeout: Duration,
+    /// The most connections in all.
+    pub connections_max: Limit,
+    /// The most connections of one address.
+    pub connections_per_address: Limit,
+    /// Frames per second of one connection.
+    pub frames_per_second: Rate,
+    /// Bytes per second of one connection.
+    pub bytes_per_second: Rate,
+    /// Failed logins for one account from one address without a delay; after them the next attempt
+    /// must wait.
+    pub login_failures: Limit,
+    /// Failed logins of one address within an hour.
+    pub login_failures_per_address: Limit,
+    /// New accounts of one address within an hour.
+    pub registrations_per_address: Limit,
+    /// Memory for unfinished frames and for replies on their way, in bytes.
+    pub memory_bytes_max: usize,
+    /// Requests that wait for a worker; beyond that, the 503 reply.
+    pub requests_max: usize,
+    /// Password checks that wait for a hasher; beyond that, the 503 reply.
+    pub logins_max: usize,
+    /// Bytes of messages on their way to the store; beyond that, the 503 reply.
+    pub lane_bytes_max: usize,
+    /// The most bytes stored for one user, counted as the text and 64 bytes for each message.
+    pub mailbox_bytes_max: usize,
+    /// The most bytes of messages that wait on the disk while the database of a cluster is
+    /// unavailable; beyond that, the 503 reply. Zero: none wait.
+    pub spool_bytes_max: usize,
+    /// The most bytes of message text in one reply of type 14.
+    pub fetch_bytes_max: usize,
+    /// The most groups in one reply to a search.
+    pub search_results_max: usize,
+    /// The most members of a group.
+    pub group_members_max: usize,
+    /// The cost of hashing one password.
+    pub password_cost: PasswordCost,
+    /// How often connected users' accounts are compared with the database; zero: never.
+    pub account_check: Duration,
+    /// How long a verified password is remembered; zero: not at all.
+    pub password_memory: Duration,
+    /// The address of the HTTP port for health and metrics.
+    pub admin: AdminAddress,
+    /// The folder of the log files.
+    pub log_dir: PathBuf,
+    /// The least important level that is logged.
+    pub log_level: LogLevels,
+}
+
+/// The users that a connection may act as.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Auth {
+    /// A connection may act only as a user it has logged in as.
+    Strict,
+    /// Any connection may act as any user, as on the reference server.
+    Compat,
+}
+
+/// The clients that get one frame at a time, with pauses, because they take the bytes of one read
+/// for one frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Paced {
+    /// No clients.
+    Off,
+    /// Clients that do not end their frames with newlines.
+    On,
+    /// Of these, the ones that the form of their password identifies as the usual client.
+    Auto,
+}
+
+/// The address for health and metrics, if any; port 0 lets the system choose.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct AdminAddress(pub Option<SocketAddr>);
+
+/// The cost of one argon2id hash (RFC 9106).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PasswordCost {
+    /// Memory in KiB, at least 8 for each lane.
+    pub memory_kib: u32,
+    /// Passes over the memory.
+    pub passes: u32,
+    /// Lanes, the parallelism.
+    pub lanes: u32,
+}
+
+/// The lines that are logged.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LogLevels {
+    /// The least important level, for parts without a level of their own.
+    pub everything: LevelFilter,
+    /// Parts of the program, by the beginning of the log target, with levels of their own.
+    pub parts: Vec<(String, LevelFilter)>,
+}
+
+impl fmt::Display for Auth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Auth::Strict => "strict",
+            Auth::Compat => "compat",
+        })
+    }
+}
+
+impl fmt::Debug for AdminAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(address) => address.fmt(f),
+            None => f.write_str("off"),
+        }
+    }
+}
