@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_in_the_file_is_named_with_its_line() {
+    fn a_mistake_in_the_file_is_named_with_its_line() {
         for (lines, expected) in [
             ("\nlops=1", "server.cnf, line 2: key lops is unknown, did you mean loops?"),
             ("colour=red", "server.cnf, line 1: key colour is unknown, --help lists them all"),
@@ -405,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_in_the_environment_is_named() {
+    fn a_mistake_in_the_environment_is_named() {
         for (name, value, expected) in [
             ("RAYBOX_LOOP", "1", "environment variable RAYBOX_LOOP is unknown, did you mean RAYBOX_LOOPS?"),
             (
@@ -420,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_on_the_command_line_is_named() {
+    fn a_mistake_on_the_command_line_is_named() {
         let usage = format!("; usage: {USAGE}, see --help");
         for (args, expected) in [
             ("", format!("missing IP and PORT{usage}")),

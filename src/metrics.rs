@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn what_happens_is_shown() {
+    fn events_are_shown() {
         let metrics = everything();
         metrics.delivered_locally(2);
         metrics.confirmed(3);
@@ -431,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_looked_at_is_shown_as_it_is_now() {
+    fn gauges_show_the_present_values() {
         let metrics = everything();
         metrics.watch_queue("hasher", || 8);
         for line in [

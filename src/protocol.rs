@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_forwarded_has_no_raw_newline_and_each_known_member_once() {
+    fn a_forwarded_frame_has_no_raw_newline_and_each_known_member_once() {
         let chat = |frame| match parse(frame) {
             Ok(Request::Chat { text, .. } | Request::OldChat { text, .. }) => text.text().into_owned(),
             other => panic!("{other:?}"),

@@ -137,7 +137,7 @@ fn the_addresses_that_a_proxy_tells_count_apart_and_ipv6_by_network() {
 }
 
 #[test]
-fn who_waits_for_its_proxy_header_counts() {
+fn a_connection_that_waits_for_its_proxy_header_counts() {
     const MAX: usize = 20;
     // On one loop they are accepted in the order in which they connect.
     let builder = behind_proxy().option("loops", "1").option("max_connections", &MAX.to_string());
@@ -175,7 +175,7 @@ fn who_waits_for_its_proxy_header_counts() {
 }
 
 #[test]
-fn who_sends_no_proxy_header_in_time_makes_room() {
+fn a_connection_without_a_proxy_header_in_time_makes_room() {
     const MAX: usize = 20;
     let builder = behind_proxy().option("max_connections", &MAX.to_string()).option("frame_timeout", "200ms");
     let server = builder.start();
@@ -194,7 +194,7 @@ fn who_sends_no_proxy_header_in_time_makes_room() {
 }
 
 #[test]
-fn who_is_no_proxy_counts_for_its_address_before_it_says_anything() {
+fn a_client_that_is_not_a_proxy_counts_for_its_address_before_it_says_anything() {
     let builder = behind_proxy().option("proxy_from", "127.0.0.9").option("loops", "1").option("frame_timeout", "1h");
     let server = builder.option("connections_per_address", "2").start();
     let mut silent = [TestClient::connect(&server), TestClient::connect(&server)];
@@ -245,7 +245,7 @@ fn a_refusal_waits_for_what_was_sent_before_it() {
 }
 
 #[test]
-fn who_goes_on_is_closed_after_what_it_was_sent() {
+fn a_client_that_goes_on_is_closed_after_its_output() {
     let server = counting().option("frames_per_second", "1/5").start();
     let mut client = TestClient::connect(&server);
     client.send_raw(PING.repeat(40).as_bytes());
@@ -396,7 +396,7 @@ fn others_notice_nothing_of_a_flood() {
 }
 
 #[test]
-fn what_is_off_does_not_limit() {
+fn a_limit_that_is_off_does_not_limit() {
     let off = ["max_connections", "connections_per_address", "frames_per_second", "bytes_per_second", "login_failures"];
     let off = off.into_iter().chain(["login_failures_per_address", "registrations_per_address"]);
     let server = off.fold(counting(), |builder, key| builder.option(key, "off")).start();
@@ -613,7 +613,7 @@ fn a_full_queue_of_logins_says_when_to_come_again() {
 }
 
 #[test]
-fn who_comes_from_elsewhere_does_not_wait_for_all_that_one_address_has_in_the_queue() {
+fn a_client_from_elsewhere_does_not_wait_for_all_that_one_address_has_in_the_queue() {
     let builder = behind_proxy().option("loops", "1").option("hashers", "1").option("logins_max", "20");
     let server = builder.start();
     let come = |address: &str| {

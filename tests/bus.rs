@@ -222,7 +222,7 @@ fn an_envelope_reaches_the_node_that_has_its_user_and_is_confirmed() {
 }
 
 #[test]
-fn what_a_dead_connection_has_returned_comes_as_such_and_is_confirmed() {
+fn returned_messages_come_as_such_and_are_confirmed() {
     let redis = Redis::start();
     let (one, two) = (Peer::start(&redis), Peer::start(&redis));
     one.welcome(ANN);
@@ -237,7 +237,7 @@ fn what_a_dead_connection_has_returned_comes_as_such_and_is_confirmed() {
 }
 
 #[test]
-fn what_is_for_a_place_goes_there_in_one_message_with_each_text_once() {
+fn envelopes_for_a_place_go_there_in_one_message_with_each_text_once() {
     let redis = Redis::start();
     let (one, two) = (Peer::start(&redis), Peer::start(&redis));
     two.welcome(ANN);
@@ -263,7 +263,7 @@ fn what_is_for_a_place_goes_there_in_one_message_with_each_text_once() {
 }
 
 #[test]
-fn who_has_left_and_come_again_may_be_elsewhere_and_has_no_place_for_a_while() {
+fn a_user_who_has_left_and_come_again_may_be_elsewhere_and_has_no_place_for_a_while() {
     let redis = Redis::start();
     let (one, two, three) = (Peer::start(&redis), Peer::start(&redis), Peer::start(&redis));
     two.welcome(ANN);
@@ -317,7 +317,7 @@ fn a_node_that_has_lost_its_connection_is_another_place() {
 }
 
 #[test]
-fn what_finds_nobody_is_refused_and_not_confirmed() {
+fn an_envelope_that_finds_nobody_is_refused_and_not_confirmed() {
     let redis = Redis::start();
     let (one, two) = (Peer::start(&redis), Peer::start(&redis));
     two.welcome(ANN);
@@ -349,7 +349,7 @@ fn a_node_does_not_deliver_its_own_envelope() {
 }
 
 #[test]
-fn who_has_left_is_wanted_by_nobody() {
+fn a_user_who_has_left_is_wanted_by_nobody() {
     let redis = Redis::start();
     let (one, two) = (Peer::start(&redis), Peer::start(&redis));
     two.welcome(ANN);

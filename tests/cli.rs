@@ -215,7 +215,7 @@ fn help_and_version_go_to_stdout() {
 }
 
 #[test]
-fn what_is_wrong_on_the_command_line_is_named() {
+fn a_mistake_on_the_command_line_is_named() {
     let sandbox = Sandbox::new();
     for (args, culprits) in [
         ("", ["missing IP and PORT", "usage: server IP PORT"]),
@@ -237,7 +237,7 @@ fn what_is_wrong_on_the_command_line_is_named() {
 }
 
 #[test]
-fn what_is_wrong_in_the_environment_is_named() {
+fn a_mistake_in_the_environment_is_named() {
     let sandbox = Sandbox::new();
     let line = sandbox.refused("127.0.0.1 0", &[("RAYBOX_LOPS", "2")]);
     assert_eq!(line, "server: environment variable RAYBOX_LOPS is unknown, did you mean RAYBOX_LOOPS?");
@@ -249,7 +249,7 @@ fn what_is_wrong_in_the_environment_is_named() {
 }
 
 #[test]
-fn what_is_wrong_in_the_file_is_named() {
+fn a_mistake_in_the_file_is_named() {
     let sandbox = Sandbox::new();
     for (text, culprits) in [
         ("# a comment\nlops=2\n", ["server.cnf, line 2: key lops", "did you mean loops?"]),

@@ -243,7 +243,7 @@ fn names_that_only_the_database_takes_for_the_same_are_named_before_anything_is_
 }
 
 #[test]
-fn what_cannot_be_copied_is_refused_in_one_line() {
+fn data_that_cannot_be_copied_is_refused_in_one_line() {
     let (workplace, _database) = small();
     for (database, hint) in [
         (Database::create_empty(), "has no tables; make them with: server migrate --mysql other.cnf"),

@@ -79,7 +79,7 @@ fn http_behind_a_proxy_header_is_http() {
 }
 
 #[test]
-fn what_only_looks_like_it_is_as_ever() {
+fn bytes_that_only_look_like_http_are_answered_as_ever() {
     let server = TestServer::start();
     // The real client's heartbeat, also as the first bytes it sends.
     let mut client = TestClient::connect(&server);

@@ -32,7 +32,7 @@ fn with_a_deaf_bob(server: &TestServer) -> (TestClient, i64, TestClient, i64) {
 }
 
 #[test]
-fn what_did_not_arrive_before_a_reset_is_stored_in_order() {
+fn messages_that_did_not_arrive_before_a_reset_are_stored_in_order() {
     let server = TestServer::start();
     let (mut alice, a, bob, b) = with_a_deaf_bob(&server);
     // Closing with unread data resets the connection.
@@ -47,7 +47,7 @@ fn what_did_not_arrive_before_a_reset_is_stored_in_order() {
 }
 
 #[test]
-fn what_arrives_is_not_stored() {
+fn messages_that_arrive_are_not_stored() {
     let server = TestServer::start();
     let (_alice, _, mut bob, b) = with_a_deaf_bob(&server);
     let live: Vec<usize> = (0..MESSAGES).map(|_| number_of(&bob.recv())).collect();
@@ -58,7 +58,7 @@ fn what_arrives_is_not_stored() {
 }
 
 #[test]
-fn who_comes_back_gets_at_once_what_the_old_connection_holds() {
+fn a_user_who_comes_back_gets_at_once_what_the_old_connection_holds() {
     let server = TestServer::start();
     let (mut alice, a, _deaf, b) = with_a_deaf_bob(&server);
     // Long enough for the server to notice that the old connection acknowledges nothing.
@@ -78,7 +78,7 @@ fn who_comes_back_gets_at_once_what_the_old_connection_holds() {
 }
 
 #[test]
-fn who_comes_back_before_the_old_connection_is_known_to_be_dead_gets_what_it_holds() {
+fn a_user_who_comes_back_before_the_old_connection_is_known_to_be_dead_gets_what_it_holds() {
     let server = TestServer::start();
     let (mut alice, a, _deaf, b) = with_a_deaf_bob(&server);
     let mut bob = login(&server, "bob", b);
@@ -94,7 +94,7 @@ fn who_comes_back_before_the_old_connection_is_known_to_be_dead_gets_what_it_hol
 
 /// A connection must not receive a message after one that was sent later, so a fetch returns it.
 #[test]
-fn what_the_old_connection_holds_is_stored_when_the_new_one_has_got_something() {
+fn messages_of_the_old_connection_are_stored_when_the_new_one_has_got_something() {
     let server = TestServer::start();
     let (mut alice, a, _deaf, b) = with_a_deaf_bob(&server);
     let mut bob = login(&server, "bob", b);
@@ -114,7 +114,7 @@ fn what_the_old_connection_holds_is_stored_when_the_new_one_has_got_something() 
 }
 
 #[test]
-fn who_comes_back_on_another_node_gets_at_once_what_the_old_connection_holds() {
+fn a_user_who_comes_back_on_another_node_gets_at_once_what_the_old_connection_holds() {
     let cluster = Cluster::start(2);
     let (mut alice, a, _deaf, b) = with_a_deaf_bob(&cluster.nodes[0]);
     let mut bob = login(&cluster.nodes[1], "bob", b);
@@ -131,7 +131,7 @@ fn who_comes_back_on_another_node_gets_at_once_what_the_old_connection_holds() {
 
 /// A connection must not receive a message after one that was sent later, so a fetch returns it.
 #[test]
-fn what_the_old_connection_holds_is_stored_when_the_new_one_on_another_node_has_got_something() {
+fn messages_of_the_old_connection_are_stored_when_the_new_one_on_another_node_has_got_something() {
     let cluster = Cluster::start(2);
     let (mut alice, a, _deaf, b) = with_a_deaf_bob(&cluster.nodes[0]);
     let (mut carol, c) = user(&cluster.nodes[1], "carol");

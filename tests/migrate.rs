@@ -81,7 +81,7 @@ fn an_empty_database_gets_all_tables_even_if_that_was_interrupted() {
 }
 
 #[test]
-fn what_is_no_such_database_is_refused_in_one_line() {
+fn a_database_of_another_kind_is_refused_in_one_line() {
     let foreign = Database::create_empty();
     foreign.run("CREATE TABLE User (id INT, email TEXT)");
     let line = Workplace::on(&foreign).refused(&["migrate"]);

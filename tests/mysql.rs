@@ -73,7 +73,7 @@ fn a_stopped_database_is_noticed_without_any_call_and_used_again_when_it_goes_on
 }
 
 #[test]
-fn what_was_acknowledged_under_kills_and_stops_is_there() {
+fn messages_acknowledged_under_kills_and_stops_are_there() {
     const THREADS: usize = 4;
     let mut mariadb = MariaDb::start();
     let database = mariadb.create_database();
@@ -353,7 +353,7 @@ fn a_text_that_does_not_fit_is_refused_in_every_mode_of_the_database() {
 }
 
 #[test]
-fn what_reference_servers_write_is_read() {
+fn rows_of_reference_servers_are_read() {
     let database = Database::create();
     let store = open(&database);
     // The forms that occur there: some with a list of columns, some without.
@@ -425,7 +425,7 @@ fn opening_leaves_the_states_of_users_alone() {
 }
 
 #[test]
-fn what_is_wrong_at_the_start_is_one_line_with_the_file_the_address_and_what_to_do() {
+fn a_fault_at_the_start_is_one_line_with_the_file_the_address_and_what_to_do() {
     let database = Database::create();
     let cnf = database.cnf();
     let address = database.address().to_string();

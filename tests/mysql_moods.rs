@@ -373,7 +373,7 @@ fn tables_that_take_less_are_named_at_the_start_and_what_does_not_fit_is_refused
 }
 
 #[test]
-fn what_the_reference_servers_tables_leave_out_breaks_nothing() {
+fn missing_values_in_the_reference_servers_tables_break_nothing() {
     let database = Database::create_reference();
     database.run(
         "ALTER TABLE User MODIFY name VARCHAR(50) NULL, MODIFY password VARCHAR(56) NULL;

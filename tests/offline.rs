@@ -345,7 +345,7 @@ fn friend_requests_and_notices_wait_too() {
 }
 
 #[test]
-fn what_was_acknowledged_survives_a_kill() {
+fn acknowledged_messages_survive_a_kill() {
     let mut server = TestServer::start();
     let (mut alice, a) = user(&server, "alice");
     let b = offline_user(&server, "bob");

@@ -84,7 +84,7 @@ fn a_reply_is_alone() {
 }
 
 #[test]
-fn who_reads_lines_gets_frame_after_frame() {
+fn a_client_that_reads_lines_gets_frame_after_frame() {
     let server = paced();
     let (mut alice, a) = user(&server, "alice");
     let b = offline_user(&server, "bob");
@@ -99,7 +99,7 @@ fn who_reads_lines_gets_frame_after_frame() {
 }
 
 #[test]
-fn what_is_held_is_not_lost_when_the_client_goes() {
+fn held_frames_are_not_lost_when_the_client_goes() {
     let server = paced();
     let (mut alice, a) = user(&server, "alice");
     let (mut bob, b) = user(&server, "bob");
@@ -119,7 +119,7 @@ fn what_is_held_is_not_lost_when_the_client_goes() {
 }
 
 #[test]
-fn what_is_held_is_written_before_the_server_stops() {
+fn held_frames_are_written_before_the_server_stops() {
     let mut server = paced();
     let (mut alice, a) = user(&server, "alice");
     let (mut bob, b) = user(&server, "bob");

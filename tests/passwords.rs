@@ -36,7 +36,7 @@ fn stored(server: &TestServer, id: i64) -> String {
 }
 
 #[test]
-fn whatever_form_an_account_was_made_with_both_are_right() {
+fn both_forms_of_a_password_are_right_whichever_the_account_was_made_with() {
     let mut server = TestServer::builder().option("login_failures", "0").option("admin", "0").start();
     let ids = [("by digits", DIGITS), ("in plain", PLAIN)]
         .map(|(name, password)| TestClient::connect(&server).register(name, password));
@@ -57,7 +57,7 @@ fn whatever_form_an_account_was_made_with_both_are_right() {
 }
 
 #[test]
-fn what_is_remembered_answers_both_forms() {
+fn a_remembered_password_answers_both_forms() {
     let server = TestServer::builder().option("admin", "0").start();
     let id = TestClient::connect(&server).register("ann", DIGITS);
     let logins = |outcome: &str| server.metric(&format!(r#"raybox_logins_total{{outcome="{outcome}"}}"#)).round();

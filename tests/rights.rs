@@ -111,7 +111,7 @@ fn a_logout_ends_all_rights() {
 }
 
 #[test]
-fn who_logs_in_as_somebody_else_keeps_no_rights_of_before() {
+fn a_login_as_somebody_else_leaves_no_rights_of_before() {
     let world = World::new(TestServer::start());
     let e = offline_user(&world.server, "eve");
     let mut former = TestClient::connect(&world.server);

@@ -148,7 +148,7 @@ fn the_embedded_server_tells_no_secrets() {
 }
 
 #[test]
-fn what_others_could_read_is_warned_of() {
+fn files_that_others_could_read_are_warned_of() {
     let database = Database::create();
     let mut server = TestServer::builder().mysql(&database).option("admin", "0").start();
     let warnings = |server: &TestServer, text: &str| {

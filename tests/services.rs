@@ -138,7 +138,7 @@ fn two_neighbours_reach_each_other() {
 }
 
 #[test]
-fn what_clients_cost_is_beyond_the_margin_until_they_have_gone() {
+fn the_cost_of_clients_is_beyond_the_margin_until_they_have_gone() {
     let server = TestServer::start();
     let before = Footprint::of(server.pid()).expect("it runs");
     let clients: Vec<TestClient> = (0..40).map(|_| TestClient::connect(&server)).collect();

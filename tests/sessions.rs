@@ -197,7 +197,7 @@ fn a_login_before_a_half_close_is_answered() {
 }
 
 #[test]
-fn what_was_sent_before_a_close_is_delivered() {
+fn messages_sent_before_a_close_are_delivered() {
     let server = TestServer::start();
     let (mut bob, b) = user(&server, "bob");
     let c = offline_user(&server, "carol");

@@ -66,7 +66,7 @@ impl Scene {
 }
 
 #[test]
-fn what_is_sent_while_the_database_is_dead_comes_in_order_when_it_is_back() {
+fn messages_sent_while_the_database_is_dead_come_in_order_when_it_is_back() {
     let mut scene = Scene::new(|builder| builder);
     scene.send(10);
     scene.mariadb.kill();
@@ -94,7 +94,7 @@ fn what_is_sent_while_the_database_is_dead_comes_in_order_when_it_is_back() {
 }
 
 #[test]
-fn what_is_sent_while_the_database_is_frozen_comes_in_order_when_it_goes_on() {
+fn messages_sent_while_the_database_is_frozen_come_in_order_when_it_goes_on() {
     let mut scene = Scene::new(|builder| builder);
     scene.send(10);
     scene.mariadb.stop();
@@ -373,7 +373,7 @@ fn with_messages_that_nothing_can_store(scene: &mut Scene) -> usize {
 }
 
 #[test]
-fn what_nothing_can_store_is_counted_until_the_end() {
+fn messages_that_nothing_can_store_are_counted_until_shutdown() {
     let mut scene = Scene::new(|builder| builder.option("output_max", "64m").option("drain_timeout", "1s"));
     let unstored = with_messages_that_nothing_can_store(&mut scene);
     scene.server.terminate();
@@ -384,7 +384,7 @@ fn what_nothing_can_store_is_counted_until_the_end() {
 }
 
 #[test]
-fn what_nothing_can_store_is_stored_at_shutdown_when_there_is_room() {
+fn messages_that_nothing_could_store_are_stored_at_shutdown_when_there_is_room() {
     let mut scene = Scene::new(|builder| builder.option("output_max", "64m"));
     let unstored = with_messages_that_nothing_can_store(&mut scene);
     scene.server.terminate();

@@ -114,7 +114,7 @@ fn a_reply_waits_until_what_was_sent_before_is_stored_or_refused() {
 }
 
 #[test]
-fn what_was_sent_meanwhile_is_stored_in_order_or_refused() {
+fn messages_sent_meanwhile_are_stored_in_order_or_refused() {
     const MESSAGES: usize = 200;
     let server = TestServer::start();
     let (mut alice, a) = user(&server, "alice");

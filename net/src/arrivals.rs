@@ -156,7 +156,7 @@ mod tests {
     use crate::places::tests::gate;
 
     #[test]
-    fn who_comes_and_goes_leaves_nothing_behind_who_waits() {
+    fn arrivals_that_come_and_go_leave_nothing_behind_those_that_wait() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let stream = std::net::TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens");
         let gate = gate();

@@ -454,7 +454,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_back_is_counted_in_payload_whatever_the_transport_makes_of_it() {
+    fn returned_bytes_are_counted_in_payload_whatever_the_transport_makes_of_it() {
         let poll = Poll::new().expect("a descriptor");
         let waker = Waker::new(poll.registry(), Token(0)).expect("a descriptor");
         let owner: LoopHandle<()> = LoopHandle::new(waker, 1 << 20, None);

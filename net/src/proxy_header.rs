@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn what_begins_as_a_header_does() {
+    fn bytes_that_begin_as_a_header_does() {
         assert_eq!(resembles_header(b""), None);
         assert_eq!(resembles_header(b"PROX"), None);
         assert_eq!(resembles_header(b"\r\n\r\n"), None);

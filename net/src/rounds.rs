@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_goes_before_those_who_were_served() {
+    fn a_newcomer_goes_before_shares_that_were_served() {
         let mut rounds = Rounds::new();
         for share in 0..1000 {
             rounds.push(share, "greedy", false);
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_urgent_takes_turns_with_the_rest_of_its_share() {
+    fn urgent_items_take_turns_with_the_rest_of_their_share() {
         let mut rounds = Rounds::new();
         for (item, urgent) in [("a", false), ("b", false), ("c", false), ("x", true), ("y", true)] {
             rounds.push(1, item, urgent);

@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_peer_has_not_acknowledged_is_known() {
+    fn unacknowledged_bytes_are_counted() {
         let (socket, mut client) = pair();
         assert_eq!(socket.unacknowledged(false).expect("a socket"), 0);
         let mut taken = fill(&socket);

@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_again_is_waited_for_until_it_was() {
+    fn a_frame_to_be_shown_again_is_waited_for_until_it_was_shown() {
         let mut waiting = Waiting::Application;
         waiting.await_turn();
         waiting.show_again();

@@ -214,7 +214,7 @@ fn too_long_a_frame_is_answered_and_ends_the_connection_in_order() {
 }
 
 #[test]
-fn who_is_had_enough_of_reads_what_it_was_sent_and_nothing_more_is_shown() {
+fn a_peer_closed_for_excess_reads_its_output_and_nothing_more_of_it_is_shown() {
     let server = TestServer::start(1, settings(), echo);
     let mut peer = server.connect();
     peer.socket.write_all(br#"{}{"last":1}{"never":1}"#).expect("the server reads");
@@ -223,7 +223,7 @@ fn who_is_had_enough_of_reads_what_it_was_sent_and_nothing_more_is_shown() {
 }
 
 #[test]
-fn what_came_before_a_reset_is_shown_and_then_the_end() {
+fn frames_before_a_reset_are_shown_and_then_the_end() {
     let server = TestServer::start(1, settings(), ignore);
     let mut peer = server.connect();
     peer.hold();
@@ -240,7 +240,7 @@ fn what_came_before_a_reset_is_shown_and_then_the_end() {
 }
 
 #[test]
-fn what_came_before_a_hang_up_is_shown_and_then_the_end() {
+fn frames_before_a_hang_up_are_shown_and_then_the_end() {
     let server = TestServer::start(1, settings(), ignore);
     let mut peer = server.connect();
     peer.hold();
@@ -449,7 +449,7 @@ fn an_urgent_byte_hides_nothing_of_what_is_behind_it() {
 }
 
 #[test]
-fn what_begins_with_http_is_shown_as_such_and_nothing_of_it_as_a_frame() {
+fn a_connection_that_begins_with_http_is_shown_as_such_and_nothing_of_it_as_a_frame() {
     const POST: &str = "POST / HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\n\r\n{\"a\":1}";
     let server = TestServer::start(1, settings(), ignore);
     let plain = "<Http { upgrade: false, head: false }>";

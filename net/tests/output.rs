@@ -99,7 +99,7 @@ fn a_slow_consumer_is_refused_and_what_it_did_not_take_comes_back() {
 }
 
 #[test]
-fn what_nobody_takes_back_is_given_back_at_the_end() {
+fn frames_that_nobody_takes_back_are_given_back_at_the_end() {
     let server = narrow_server();
     let mut peer = server.connect();
     let sent = send_until_full(&peer);
@@ -119,7 +119,7 @@ fn what_nobody_takes_back_is_given_back_at_the_end() {
 /// server's kernel, written and never to arrive. The frames that the client can read and those that
 /// are returned are all frames, and meet at one frame.
 #[test]
-fn what_a_dead_peer_has_not_acknowledged_comes_back() {
+fn frames_that_a_dead_peer_has_not_acknowledged_come_back() {
     for how in ["hang up", "reset"] {
         let server = TestServer::start_with(1, settings(), ignore, |socket| {
             socket.set_send_buffer_size(200_000).expect("an option");
@@ -169,7 +169,7 @@ fn come_back(server: &TestServer, link: &Arc<Link<Note>>) -> Vec<(u32, String)> 
 }
 
 #[test]
-fn what_has_arrived_does_not_come_back() {
+fn frames_that_have_arrived_do_not_come_back() {
     let server = TestServer::start(1, settings(), ignore);
     let mut peer = server.connect();
     for n in 0..100 {

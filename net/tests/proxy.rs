@@ -106,7 +106,7 @@ fn a_header_must_come_in_time_and_only_that() {
 }
 
 #[test]
-fn who_is_not_trusted_is_served_as_itself_and_not_believed() {
+fn a_peer_that_is_not_trusted_is_served_as_itself_and_not_believed() {
     let server = TestServer::start_behind(Preface::NoProxyHeader, settings(), echo);
     for header in [HEADER.to_vec(), binary_header()] {
         let mut socket = server.dial();
@@ -122,7 +122,7 @@ fn who_is_not_trusted_is_served_as_itself_and_not_believed() {
 }
 
 #[test]
-fn who_is_not_trusted_may_be_silent() {
+fn a_peer_that_is_not_trusted_may_be_silent() {
     let settings = Settings { frame_timeout: Duration::from_millis(50), ..settings() };
     let server = TestServer::start_behind(Preface::NoProxyHeader, settings, echo);
     let mut peer = open(&server, server.dial());

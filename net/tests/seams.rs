@@ -271,7 +271,7 @@ fn opens_doubling() -> Box<dyn CustomOpening> {
 }
 
 #[test]
-fn what_a_transport_makes_of_the_bytes_is_seen_by_nobody_else() {
+fn the_bytes_of_a_transport_are_seen_by_nobody_else() {
     let server = TestServer::start_behind(Preface::Custom(Chain(opens_doubling)), settings(), echo);
     let mut peer = enter(&server, &sealed(b"{\"a\":1}"));
     peer.expect([taken("{\"a\":1}")]);

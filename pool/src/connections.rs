@@ -647,7 +647,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_opened_before_a_renewal_is_not_used_again() {
+    fn connections_opened_before_a_renewal_are_not_used_again() {
         let database = database(100);
         let pool = pool(&database, |_| {});
         let one = pool.connection().unwrap();

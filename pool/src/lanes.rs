@@ -477,7 +477,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_submitted_while_a_lane_is_held_is_one_batch() {
+    fn items_submitted_while_a_lane_is_held_are_one_batch() {
         let (sender, receiver) = mpsc::channel();
         let handle = move |_: &mut (), batch: Vec<u32>| {
             sender.send(batch).expect("received below");
@@ -497,7 +497,7 @@ mod tests {
     }
 
     #[test]
-    fn who_holds_a_lane_one_before_the_other_ends_does_not_keep_it_for_ever() {
+    fn overlapping_holders_do_not_hold_a_lane_for_ever() {
         let (sender, receiver) = mpsc::channel();
         let handle = move |_: &mut (), batch: Vec<u32>| {
             sender.send(batch).expect("received below");
@@ -514,7 +514,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_being_handled_weighs_until_its_batch_is_done_and_a_panic_ends_a_batch_only() {
+    fn items_weigh_until_their_batch_is_done_and_a_panic_ends_a_batch_only() {
         let (entered, has_entered) = mpsc::channel();
         let (release, held) = mpsc::channel::<()>();
         let held = Mutex::new(held);

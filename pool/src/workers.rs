@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_queue_refuses_and_what_waits_at_the_end_is_dropped() {
+    fn a_full_queue_refuses_and_waiting_jobs_are_dropped_at_shutdown() {
         let workers = Workers::start("test", 1, 1).expect("a thread");
         let (release, held) = mpsc::channel::<()>();
         let (started, is_started) = mpsc::channel();
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn what_runs_at_the_end_is_finished() {
+    fn running_jobs_are_finished_at_shutdown() {
         let workers = Workers::start("test", 2, 1).expect("threads");
         let (done, is_done) = mpsc::channel();
         let (started, is_started) = mpsc::channel();

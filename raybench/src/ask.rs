@@ -408,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn who_never_began_is_lost_with_those_who_wait_in_vain() {
+    fn requests_that_never_began_are_lost_with_those_that_wait_in_vain() {
         let findings = ramp(10, Duration::from_secs(3_600), Duration::from_millis(100), false);
         assert_eq!((findings.counts.sent, findings.counts.lost), (1, 10));
         assert!(findings.first_trouble.is_some());

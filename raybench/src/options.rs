@@ -406,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_go_together_is_refused() {
+    fn options_that_do_not_go_together_are_refused() {
         let is_refused = |line: &str| {
             let matches = Options::command().try_get_matches_from(line.split(' ')).expect(line);
             check(&Options::from_arg_matches(&matches).expect(line), &matches).is_err()

@@ -284,7 +284,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_is_incomplete_says_so_first() {
+    fn an_incomplete_report_says_so_first() {
         let (_, mut runs) = example();
         assert!(text(&runs[1]).starts_with("INCOMPLETE: worse\n"));
         assert!(text(&runs[1]).contains("warning: could not keep the rate"));

@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_in_order_is_complete() {
+    fn messages_in_order_are_complete() {
         let (counts, received) = notes(&[0, 1, 2, 3]);
         assert!(counts.is_complete());
         assert_eq!((counts.delivered, received.lost(4)), (4, 0));
@@ -399,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_number_is_no_figure() {
+    fn a_value_that_is_not_a_number_is_not_a_figure() {
         let mut outcome = Outcome::default();
         let measured = Measured { elapsed: Duration::from_secs(1), used: Ok(Some(Usage::default())) };
         outcome.push_rate(What::Messages, 0, &measured);
@@ -437,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_is_told_apart() {
+    fn losses_duplicates_and_disorder_are_told_apart() {
         let (counts, received) = notes(&[0, 3, 2, 2, 0, 5]);
         assert_eq!((counts.delivered, counts.reordered, counts.duplicated), (4, 1, 2));
         assert_eq!(received.lost(8), 4, "1, 4, 6 and 7");

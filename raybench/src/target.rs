@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_ended_thread_used_still_counts() {
+    fn the_cpu_time_of_an_ended_thread_still_counts() {
         let own = || clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map(Duration::from).expect("a clock");
         let pids = [std::process::id()];
         let meter = Meter::start(&pids, Instant::now());

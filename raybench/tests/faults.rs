@@ -353,7 +353,7 @@ fn several_nodes_are_found_good() {
 }
 
 #[test]
-fn what_is_lost_is_seen() {
+fn a_lost_message_is_seen() {
     for workload in ["pairs --pairs 1 --rate 1000", "group --members 4 --window 50"] {
         let said = run(workload, Fault::Loses);
         said.assert_incomplete();
@@ -365,7 +365,7 @@ fn what_is_lost_is_seen() {
 }
 
 #[test]
-fn what_comes_twice_is_seen_and_is_no_throughput() {
+fn a_duplicate_is_seen_and_does_not_count_as_throughput() {
     let said = run(PAIR, Fault::Doubles);
     said.assert_incomplete();
     assert!(said.count("duplicated") > 0 && said.count("lost") == 0, "{}", said.text);
@@ -373,7 +373,7 @@ fn what_comes_twice_is_seen_and_is_no_throughput() {
 }
 
 #[test]
-fn what_comes_twice_or_half_when_all_has_come_is_seen() {
+fn a_duplicate_or_half_a_message_after_all_has_come_is_seen() {
     let said = run(PAIR, Fault::DoublesLate);
     said.assert_incomplete();
     assert!(said.count("duplicated") > 0, "{}", said.text);
@@ -383,21 +383,21 @@ fn what_comes_twice_or_half_when_all_has_come_is_seen() {
 }
 
 #[test]
-fn what_comes_in_another_order_is_seen() {
+fn another_order_is_seen() {
     let said = run(PAIR, Fault::Reorders);
     said.assert_incomplete();
     assert!(said.count("reordered") > 0, "{}", said.text);
 }
 
 #[test]
-fn what_is_altered_is_seen() {
+fn an_altered_message_is_seen() {
     let said = run(PAIR, Fault::Alters);
     said.assert_incomplete();
     assert!(said.count("foreign") > 0, "{}", said.text);
 }
 
 #[test]
-fn what_another_user_gets_is_seen() {
+fn a_message_to_another_user_is_seen() {
     let said = run("pairs --pairs 2 --window 8", Fault::Misdelivers);
     said.assert_incomplete();
     assert!(said.count("foreign") > 0 && said.count("lost") > 0, "{}", said.text);
@@ -418,7 +418,7 @@ fn a_closed_connection_is_seen() {
 }
 
 #[test]
-fn what_bystanders_get_is_seen() {
+fn faults_at_bystanders_are_seen() {
     for (fault, count) in [(Fault::Disturbs, "foreign"), (Fault::ClosesBystander, "closed")] {
         let said = run("pairs --pairs 1 --window 8 --bystanders 1", fault);
         said.assert_incomplete();
@@ -643,7 +643,7 @@ fn a_server_that_is_not_there_is_named() {
 }
 
 #[test]
-fn what_cannot_be_written_or_listened_at_is_named() {
+fn a_file_or_address_that_cannot_be_used_is_named() {
     let run = raybench().args(["pairs", "--relay", "--json", "/nowhere/result.json"]).output().expect("it starts");
     let error = String::from_utf8_lossy(&run.stderr).into_owned();
     assert!(run.status.code() == Some(1) && error.contains("/nowhere/result.json"), "{error}");

@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn who_goes_on_is_closed_and_who_pauses_is_forgiven() {
+    fn a_client_that_goes_on_is_closed_and_one_that_pauses_is_forgiven() {
         let rates = rates(Some((10, 20)), None);
         let mut meter = Meter::default();
         assert_eq!(send(&mut meter, &rates, 0, 100, 50), (20, 21, true));
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_off_never_refuses() {
+    fn a_limit_that_is_off_never_refuses() {
         let (mut meter, rates) = (Meter::default(), rates(None, None));
         assert_eq!(send(&mut meter, &rates, 0, 100_000, 16 << 20), (100_000, 0, false));
     }

@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_not_known_yet_counts_in_all_and_then_for_an_address() {
+    fn a_client_without_an_address_counts_in_all_and_later_for_its_address() {
         let mut seats: Seats<()> = Seats::new(Limit(Some(3)), Limit(Some(1)), usize::MAX);
         (0..3).for_each(|_| assert_eq!(seats.take(None, Usual), Ok(None)));
         assert_eq!(seats.take(None, Usual), Err(Hit::MaxConnections));

@@ -618,7 +618,7 @@ mod tests {
     }
 
     #[test]
-    fn what_finds_nobody_is_neither_confirmed_nor_refused_by_the_peer() {
+    fn an_envelope_that_finds_nobody_is_neither_confirmed_nor_refused_by_the_peer() {
         let mut bench = Bench::up(&[]);
         bench.said(Topic::User(ALICE), b"1 other 7\n{}");
         bench.after(Duration::from_millis(1)).expect("it is in time");
@@ -681,6 +681,22 @@ mod tests {
     }
 
     #[test]
+    fn logins_elsewhere_are_forgotten_when_they_expire() {
+        let mut bench = Bench::up(&[BOB]);
+        bench.said(Topic::User(BOB), b"h other-1");
+        let remembered = |bench: &Bench| bench.peer.session.as_ref().map(|session| session.receipts.remembered());
+        let expired = bench.now + PeerRules::default().elsewhere_for;
+        let mut probe = 1;
+        while bench.now < expired {
+            assert_eq!(remembered(&bench), Some(1));
+            bench.after(Duration::from_secs(2)).expect("the last probe has come back");
+            probe += 1;
+            bench.said(Topic::Node("me"), format!("p {probe}").as_bytes());
+        }
+        assert_eq!(remembered(&bench), Some(0));
+    }
+
+    #[test]
     fn answers_to_this_node_are_handed_on() {
         let mut bench = Bench::up(&[]);
         for payload in [&b"c other-1 1 2"[..], b"c other-1 3", b"c - 4", b"r 5 1"] {
@@ -712,7 +728,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_bundle_brings_for_nobody_is_not_confirmed() {
+    fn an_envelope_for_nobody_in_a_bundle_is_not_confirmed() {
         let mut bench = Bench::up(&[]);
         bench.said(Topic::Place("me-1"), b"1 other\n1 1:9\n{}");
         bench.after(Duration::from_millis(1)).expect("it is in time");

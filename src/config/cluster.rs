@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_set_has_its_default() {
+    fn keys_that_are_not_set_have_their_defaults() {
         let folder = Folder::with("defaults", &[("mysql.cnf", MYSQL), ("redis.cnf", REDIS)]);
         let config = folder.load("", &[]).unwrap();
         let mysql = config.mysql.unwrap();
@@ -423,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named_with_its_line() {
+    fn a_mistake_is_named_with_its_line() {
         for (lines, expected) in [
             ("maxsize=5", "mysql.cnf, line 8: key maxsize is unknown, did you mean maxSize?"),
             ("maxSize=0", "mysql.cnf, line 8: key maxSize: \"0\" is not allowed, use 1 to 100000"),
@@ -476,7 +476,7 @@ mod tests {
     }
 
     #[test]
-    fn what_another_server_may_want_is_noted() {
+    fn keys_of_another_server_are_noted() {
         let text = MYSQL.replace("utf8mb4", "utf8") + "autoReconnect=1\n";
         let folder = Folder::with("notes", &[("mysql.cnf", &text)]);
         assert_eq!(

@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn what_kubernetes_and_docker_put_there_is_noted_once() {
+    fn variables_of_kubernetes_and_docker_are_noted_once() {
         let names = [
             "RAYBOX_SERVICE_HOST",
             "RAYBOX_SERVICE_PORT",

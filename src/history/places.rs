@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_stays_when_many_are_added() {
+    fn known_places_stay_when_many_are_added() {
         let conv = ConversationId::from_column;
         let mut places = Places::default();
         places.entry(conv(5)).set_sent(50);

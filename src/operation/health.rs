@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_store_and_the_bus_say_is_told_until_they_say_something_else() {
+    fn the_last_words_of_store_and_bus_are_shown_until_they_say_something_else() {
         let health = Arc::new(health());
         let (wire, works) = (Arc::new(Wire(AtomicBool::new(true))), Arc::new(AtomicBool::new(true)));
         let of_store = works.clone();

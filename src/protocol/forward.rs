@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stays_is_copied_as_it_is() {
+    fn members_that_stay_are_copied_as_they_are() {
         let forward = |frame, repeated, as_chat| Forward::new(frame, repeated, as_chat).text().into_owned();
         let frame = r#"{"x" : 1.50, "msgT\u0079pe":  100 , "y":[1, 2]}"#;
         assert_eq!(forward(frame, false, true), r#"{"x" : 1.50, "msgT\u0079pe":  4 , "y":[1, 2]}"#);

@@ -306,7 +306,7 @@ mod tests {
     use crate::store::MessageId;
 
     #[test]
-    fn what_comes_as_kept_is_measured_and_counted() {
+    fn stored_messages_in_a_reply_are_measured_and_counted() {
         for text in
             [r#"{"msgType":4,"TOID":2,"msg":"\"x\" \u0001 \\ 你好"}"#, "{\"msgType\":9,\t\"FROMID\":1,\"GROUPID\":3}"]
         {

@@ -765,7 +765,7 @@ mod tests {
     const ROOM: usize = 1 << 20;
 
     #[test]
-    fn what_comes_while_the_store_is_away_is_stored_in_order_when_it_is_back() {
+    fn messages_of_an_outage_are_stored_in_order_after_it() {
         let (folder, store) = (Folder::new(), Arc::new(Script::default()));
         let mut node = Node::start(&folder, &store, 2, ROOM);
         node.send(&[(1, "a"), (2, "b")]);
@@ -806,7 +806,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_all_the_time_does_not_keep_the_spool_from_draining() {
+    fn a_steady_stream_does_not_keep_the_spool_from_draining() {
         let (folder, store) = (Folder::new(), Arc::new(Script::default()));
         let mut node = Node::start(&folder, &store, 1, 100 * ROOM);
         *store.is_away.lock() = true;
@@ -918,7 +918,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_store_would_not_take_is_refused_at_the_door() {
+    fn messages_that_the_store_would_not_take_are_refused_at_the_door() {
         let (folder, store) = (Folder::new(), Arc::new(Script::default()));
         let mut node = Node::start(&folder, &store, 1, ROOM);
         *store.is_away.lock() = true;
@@ -963,7 +963,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_stored_and_cannot_be_removed_is_not_stored_again() {
+    fn a_stored_message_that_cannot_be_removed_from_the_spool_is_not_stored_again() {
         let (folder, store) = (Folder::new(), Arc::new(Script::default()));
         let mut node = Node::start(&folder, &store, 1, ROOM);
         *store.is_away.lock() = true;
@@ -1028,7 +1028,7 @@ mod tests {
     }
 
     #[test]
-    fn what_found_no_place_before_an_answer_is_placed_before_what_comes_after_it() {
+    fn messages_without_a_place_before_an_answer_are_placed_before_those_after_it() {
         let (folder, store) = (Folder::new(), Arc::new(Script::default()));
         let mut node = Node::start(&folder, &store, 1, ROOM);
         *node.disk.is_broken.lock() = true;
@@ -1140,7 +1140,7 @@ mod tests {
     }
 
     #[test]
-    fn what_full_mailboxes_leave_out_of_a_group_is_not_counted_as_failed() {
+    fn members_with_full_mailboxes_are_not_counted_as_failed() {
         let (folder, store) = (Folder::new(), Arc::new(Script::default()));
         let mut node = Node::start(&folder, &store, 1, ROOM);
         node.parts.quotas = Arc::new(Quotas::new(0));

@@ -619,7 +619,7 @@ mod tests {
     const NOBODY: Published = Published::ToNobody;
 
     #[test]
-    fn what_nobody_wants_is_kept_and_what_is_taken_is_confirmed() {
+    fn envelopes_for_nobody_are_stored_and_taken_ones_wait_for_their_confirmation() {
         let mut tester = Tester::new();
         let batch = vec![message(1, "a"), message(2, "b"), message(1, "c")];
         assert_eq!(tester.handle(batch, &[TAKEN, NOBODY]), (strings(&["b"]), vec![]));
@@ -630,7 +630,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_confirmed_in_time_is_kept() {
+    fn an_envelope_that_is_not_confirmed_in_time_is_stored() {
         let mut tester = Tester::new();
         tester.handle(vec![message(1, "a")], &[TAKEN]);
         tester.now += CONFIRMED_WITHIN / 2;
@@ -644,7 +644,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_dead_connection_has_returned_follows_its_user_to_another_node_and_is_kept_if_that_has_something_newer() {
+    fn returned_messages_follow_their_user_to_another_node_and_are_stored_if_that_has_something_newer() {
         let answer = || OutItem::Lane(LaneItem::Answer(UserId(1), Box::new(|| ())));
         let mut tester = Tester::new();
         let batch = vec![followed(1, "a"), followed(1, "b"), answer(), message(1, "c")];
@@ -679,7 +679,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_wanted_any_more_stays_behind_what_is_in_flight() {
+    fn unwanted_messages_stay_behind_those_in_flight() {
         let mut tester = Tester::new();
         tester.handle(vec![message(1, "a")], &[TAKEN]);
         assert_eq!(tester.handle(vec![message(1, "b")], &[NOBODY]), (vec![], vec![]));
@@ -691,7 +691,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waited_behind_a_confirmed_envelope_is_offered_again() {
+    fn messages_that_waited_behind_a_confirmed_envelope_are_offered_again() {
         let mut tester = Tester::new();
         tester.handle(vec![message(1, "a")], &[TAKEN]);
         tester.handle(vec![message(1, "b")], &[NOBODY]);
@@ -702,7 +702,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_wants_is_not_sent_after_what_was_taken_behind_it() {
+    fn an_unwanted_message_is_not_sent_after_one_that_was_taken_behind_it() {
         let mut tester = Tester::new();
         tester.handle(vec![message(1, "in flight")], &[TAKEN]);
         let long = |text: &str| text.repeat(LITTLE);
@@ -724,7 +724,7 @@ mod tests {
     }
 
     #[test]
-    fn what_came_back_from_a_connection_is_kept_and_not_sent_after_newer_messages() {
+    fn returned_messages_are_stored_and_not_sent_after_newer_ones() {
         let mut tester = Tester::new();
         let batch = vec![message(1, "before"), returned(1, "came back", true), message(1, "after")];
         assert_eq!(tester.handle(batch, &[NOBODY, TAKEN]), (strings(&["before", "came back"]), vec![]));
@@ -733,7 +733,7 @@ mod tests {
     }
 
     #[test]
-    fn what_came_back_is_kept_after_what_was_sent_before_its_user_came() {
+    fn returned_messages_are_stored_after_those_sent_before_their_user_came() {
         let answer = || OutItem::Lane(LaneItem::Answer(UserId(1), Box::new(|| ())));
         let mut tester = Tester::new();
         tester.handle(vec![message(1, "to another node")], &[TAKEN]);
@@ -751,14 +751,14 @@ mod tests {
     }
 
     #[test]
-    fn what_came_back_late_waits_for_nothing() {
+    fn messages_that_return_late_wait_for_nothing() {
         let mut tester = Tester::new();
         tester.handle(vec![message(1, "newer")], &[TAKEN]);
         assert_eq!(tester.handle(vec![returned(1, "came back", true)], &[]), (strings(&["came back"]), vec![]));
     }
 
     #[test]
-    fn what_a_node_refuses_is_kept_unless_another_has_it() {
+    fn a_refused_envelope_is_stored_unless_another_node_has_it() {
         let mut tester = Tester::new();
         tester.handle(vec![message(1, "a"), message(1, "b"), message(2, "c")], &[TAKEN, Published::Taken(2)]);
         let refused = vec![OutItem::Refused(1, 1), OutItem::Refused(2, 0)];
@@ -768,7 +768,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused_is_offered_once_more_and_no_more() {
+    fn a_refused_envelope_is_offered_once_more_and_no_more() {
         let mut tester = Tester::new();
         tester.handle(vec![message(1, "a")], &[TAKEN]);
         tester.handle(vec![message(1, "b")], &[NOBODY]);
@@ -780,7 +780,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused_does_not_come_after_what_was_sent_after_it() {
+    fn a_refused_envelope_does_not_arrive_after_newer_ones() {
         let mut tester = Tester::new();
         tester.handle(vec![message(1, "a")], &[TAKEN]);
         tester.handle(vec![message(1, "b")], &[TAKEN]);
@@ -791,7 +791,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused_one_after_the_other_is_offered_again_together() {
+    fn envelopes_refused_one_after_the_other_are_offered_again_together() {
         let mut tester = Tester::new();
         tester.handle(vec![message(1, "a")], &[TAKEN]);
         tester.handle(vec![message(1, "b")], &[TAKEN]);
@@ -812,7 +812,7 @@ mod tests {
     }
 
     #[test]
-    fn who_confirms_alone_is_written_to_until_it_refuses() {
+    fn a_place_that_confirms_alone_is_addressed_until_it_refuses() {
         let mut tester = Tester::new();
         tester.handle(vec![message(1, "a"), message(2, "b")], &[TAKEN, Published::Taken(2)]);
         tester.handle(vec![OutItem::Confirmed(place("x-1"), vec![1, 2])], &[]);
@@ -834,7 +834,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_learned_only_from_who_was_alone_when_it_was_offered() {
+    fn a_place_is_learned_only_from_a_node_that_was_alone_when_the_envelope_was_offered() {
         let mut tester = Tester::new();
         tester.handle(vec![message(1, "a")], &[Published::Taken(2)]);
         tester.handle(vec![OutItem::Refused(1, 0), OutItem::Confirmed(place("x-1"), vec![1])], &[]);
@@ -869,7 +869,7 @@ mod tests {
     }
 
     #[test]
-    fn what_misses_a_place_that_is_gone_is_offered_to_all_at_once() {
+    fn an_envelope_to_a_place_that_is_gone_is_offered_to_all_at_once() {
         let mut tester = Tester::new();
         tester.handle(vec![message(1, "a"), message(2, "b")], &[TAKEN, TAKEN]);
         tester.handle(vec![OutItem::Confirmed(place("x-1"), vec![1, 2])], &[]);
@@ -877,6 +877,39 @@ mod tests {
         let answers = [NOBODY, NOBODY, TAKEN, NOBODY];
         assert_eq!(tester.handle(vec![message(1, "c"), message(2, "d")], &answers), (strings(&["d"]), vec![]));
         assert_eq!(places(&tester), [None, None, place("x-1"), place("x-1"), None, None]);
+        tester.handle(vec![OutItem::Confirmed(place("y-1"), vec![5]), message(2, "e")], &[NOBODY]);
+        assert_eq!(places(&tester), [None], "a place that is gone costs one try only");
+        tester.handle(vec![message(1, "f")], &[TAKEN]);
+        assert_eq!(places(&tester), [place("y-1")], "the next place is learned");
+    }
+
+    #[test]
+    fn a_place_is_not_learned_again_from_an_envelope_that_was_addressed_to_it() {
+        let mut tester = Tester::new();
+        tester.handle(vec![message(1, "a")], &[TAKEN]);
+        tester.handle(vec![OutItem::Confirmed(place("x-1"), vec![1]), message(1, "b")], &[TAKEN]);
+        tester.handle(vec![message(1, "c")], &[NOBODY, TAKEN]);
+        assert_eq!(places(&tester), [None, place("x-1"), place("x-1"), None], "the place has gone meanwhile");
+        tester.handle(vec![OutItem::Confirmed(place("x-1"), vec![2]), message(1, "d")], &[TAKEN]);
+        assert_eq!(places(&tester), [None]);
+    }
+
+    #[test]
+    fn a_place_is_not_learned_from_returned_messages() {
+        let mut tester = Tester::new();
+        tester.handle(vec![followed(1, "a")], &[TAKEN]);
+        tester.handle(vec![OutItem::Confirmed(place("x-1"), vec![1])], &[]);
+        tester.handle(vec![message(1, "b")], &[TAKEN]);
+        assert_eq!(places(&tester), [None, None], "the user is just moving");
+    }
+
+    #[test]
+    fn an_envelope_has_no_more_text_than_the_limit_allows() {
+        let mut tester = Tester::new();
+        let texts = ["a", "b", "c"].map(|text| text.repeat(LITTLE / 2));
+        tester.handle(texts.iter().map(|text| message(1, text)).collect(), &[TAKEN, TAKEN]);
+        let offered: Vec<_> = tester.offered().into_iter().map(|(_, _, texts)| texts).collect();
+        assert_eq!(offered, [texts[..2].to_vec(), texts[2..].to_vec()]);
     }
 
     #[test]
@@ -898,7 +931,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused_is_kept_after_what_is_in_flight_before_it() {
+    fn a_refused_envelope_is_stored_after_those_in_flight_before_it() {
         let mut tester = Tester::new();
         tester.handle(vec![message(1, "a")], &[TAKEN]);
         tester.handle(vec![message(1, "b")], &[TAKEN]);
@@ -917,7 +950,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_bus_that_stands_still_leaves_in_doubt_is_settled_within_the_time_of_all() {
+    fn envelopes_that_a_frozen_bus_leaves_in_doubt_are_settled_within_the_usual_time() {
         let millis = Duration::from_millis;
         for (took, left) in [(0, 2000), (1500, 1500), (2500, 1000)] {
             let (took, left) = (millis(took), millis(left));
@@ -977,7 +1010,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused_is_kept_when_a_single_message_sent_after_it_was_delivered() {
+    fn a_refused_envelope_is_stored_when_a_single_newer_message_was_delivered() {
         let mut tester = Tester::new();
         tester.handle(vec![message(1, "a")], &[TAKEN]);
         tester.handle(vec![message(1, "b"), message(1, "c")], &[Published::Taken(2)]);
@@ -988,7 +1021,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_its_user_waits_for_what_is_in_flight_and_is_offered_to_whoever_has_the_user() {
+    fn messages_that_follow_their_user_wait_for_those_in_flight_and_are_offered_to_all_nodes() {
         let mut tester = Tester::new();
         tester.handle(vec![message(1, "a")], &[TAKEN]);
         tester.offered();
@@ -1002,7 +1035,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_its_user_waits_for_what_a_node_has_refused_and_what_is_offered_with_it() {
+    fn messages_that_follow_their_user_wait_for_refused_ones_and_those_offered_with_them() {
         let mut tester = Tester::new();
         tester.handle(vec![message(1, "a")], &[TAKEN]);
         tester.offered();
@@ -1018,7 +1051,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_panic_leaves_is_stored_in_order_and_no_answer_to_it_is_taken_for_one_to_what_is_newer() {
+    fn messages_left_by_a_panic_are_stored_in_order_and_their_answers_settle_nothing_newer() {
         let mut tester = Tester::new();
         tester.handle(vec![message(1, "a")], &[TAKEN]);
         tester.handle(vec![message(1, "b"), work(1)], &[TAKEN]);

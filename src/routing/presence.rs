@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_about_to_come_is_here_and_leaves_as_a_whole() {
+    fn a_joining_user_is_here_and_leaves_as_a_whole() {
         let (mut shard, [a]) = (shard(), links());
         shard.join(USER, &a);
         assert!(shard.has(USER) && shard.newest(USER).is_none());
@@ -381,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_older_connection_holds_goes_first_only_while_the_newest_has_got_nothing() {
+    fn messages_of_an_older_connection_go_first_only_while_the_newest_has_got_nothing() {
         let (mut shard, [a, b]) = (shard(), links());
         shard.add(USER, &a);
         shard.add(USER, &b);
@@ -397,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn what_one_node_returns_follows_to_a_connection_that_has_got_nothing_else() {
+    fn messages_that_a_node_returns_follow_to_a_connection_that_has_got_nothing_else() {
         let (mut shard, [a]) = (shard(), links());
         shard.add(USER, &a);
         assert_eq!(shard.follows_elsewhere(USER, "x"), Some(&a));

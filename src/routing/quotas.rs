@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn what_earlier_batches_have_stored_counts_once() {
+    fn messages_stored_by_earlier_batches_count_once() {
         let scene = Scene::new();
         scene.store(1, 5);
         // The size is asked in the middle of this batch: 500 bytes are stored, and 500 are about to
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_put_into_a_mailbox_is_not_forgotten_however_many_others_a_client_writes_to() {
+    fn the_share_in_a_mailbox_is_not_forgotten_however_many_others_a_client_writes_to() {
         let scene = Scene::new();
         assert_eq!((scene.store(1, 10), scene.asked.get()), (10, 0), "a sixteenth");
         for first in [1000, 301_000] {
@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_stored_counts_and_what_is_fetched_makes_room() {
+    fn messages_stored_by_others_count_and_fetched_ones_make_room() {
         let scene = Scene::new();
         scene.stored.set(MAX);
         assert_eq!(scene.store(1, 11), 10, "a sixteenth is not counted");
@@ -429,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_asked_is_counted_a_little_later() {
+    fn sizes_that_cannot_be_asked_for_are_counted_a_little_later() {
         let mut scene = Scene::new();
         scene.asking = None;
         let stored: usize = (0..300).map(|_| scene.store(1, 1)).sum();

@@ -173,7 +173,7 @@ fn a_broken_world_is_noticed() {
 /// Found by a seed: a connection that had logged in again, and so was the newest, handed its
 /// messages to one that had received newer ones.
 #[test]
-fn who_logs_in_again_on_an_older_connection_does_not_hold_the_newest_messages() {
+fn a_user_who_logs_in_again_on_an_older_connection_does_not_hold_the_newest_messages() {
     let presence = Presence::<Posted>::new();
     let link = || {
         let pipe = Pipe::new(([127, 0, 0, 1], 1).into(), 1, false);
@@ -194,7 +194,7 @@ fn who_logs_in_again_on_an_older_connection_does_not_hold_the_newest_messages() 
 /// Messages that it was sent before its user left it are older than those that the user's other
 /// connection has received.
 #[test]
-fn what_is_held_from_an_earlier_login_is_not_handed_on_with_the_rest() {
+fn messages_held_from_an_earlier_login_are_not_handed_on_with_the_rest() {
     for has_other in [true, false] {
         let clock = Clock::standing_at(Instant::now());
         let tables = Arc::new(Mutex::new(Tables::new(1, &[], 0, None)));

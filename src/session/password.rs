@@ -528,7 +528,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_follows_the_stored_value_and_can_be_forgotten() {
+    fn a_remembered_password_follows_the_stored_value_and_can_be_forgotten() {
         let (passwords, now, user) = (cheap(), Instant::now(), UserId(7));
         let stamps = ["old", "new", "other"].map(|stored| passwords.stamp(stored));
         passwords.remember(user, DIGITS, ClientKind::Usual, stamps[0], now);

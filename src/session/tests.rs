@@ -151,7 +151,7 @@ fn reply(text: &'static str) -> Vec<Effect<'static>> {
 }
 
 #[test]
-fn who_has_to_wait_for_a_login_learns_nothing_else() {
+fn a_client_that_must_wait_for_a_login_learns_nothing_else() {
     let mut session = Tester::new(Auth::Strict);
     let later = crate::protocol::login_later(8);
     assert_eq!(session.frame(r#"{"msgType":1,"USERID":5,"password":"any"}"#), [Effect::Reply(later.into())]);
@@ -294,7 +294,7 @@ fn ids_beyond_64_bits_are_answered_with_their_digits() {
 }
 
 #[test]
-fn who_is_both_new_friends_is_answered_before_the_push() {
+fn a_client_that_is_both_new_friends_is_answered_before_the_push() {
     let mut session = Tester::logged_in();
     session.session.add_user(UserId(2));
     session.frame(r#"{"msgType":6,"U1":1,"U2":2}"#);
@@ -308,7 +308,7 @@ fn who_is_both_new_friends_is_answered_before_the_push() {
 }
 
 #[test]
-fn what_does_not_fit_is_refused_without_asking_the_store() {
+fn values_that_do_not_fit_are_refused_without_asking_the_store() {
     let long = |count| "x".repeat(count);
     let register = |name: String, password: String| {
         let frame = format!(r#"{{"msgType":2,"name":"{name}","password":"{password}"}}"#);
@@ -362,7 +362,7 @@ fn a_reply_waits_until_all_that_was_sent_before_is_settled() {
 }
 
 #[test]
-fn what_could_not_be_kept_is_answered_once_each_and_before_anything_else() {
+fn messages_that_could_not_be_stored_are_answered_once_each_and_before_anything_else() {
     let mut session = Tester::logged_in();
     for _ in 0..3 {
         session.frame(CHAT);
@@ -385,7 +385,7 @@ fn too_much_on_its_way_stops_the_reading() {
 }
 
 #[test]
-fn what_follows_a_frame_for_a_large_group_waits_until_it_is_on_its_way_to_all() {
+fn frames_after_one_for_a_large_group_wait_until_it_is_on_its_way_to_all() {
     let mut session = Tester::logged_in();
     let frame = r#"{"msgType":9,"FROMID":1,"GROUPID":1000}"#;
     let members: Arc<[UserId]> = (1..=1000).map(UserId).collect();
@@ -515,7 +515,7 @@ fn a_dead_connection_receives_nothing_but_what_it_sent_still_counts() {
 }
 
 #[test]
-fn who_stops_decides_whether_messages_still_come() {
+fn messages_come_after_a_stop_of_the_server_and_not_after_the_end_of_the_client() {
     let mut client_ends = Tester::logged_in();
     assert_eq!(client_ends.on(Input::End), [Effect::Detach(UserId(1))]);
     assert_eq!(client_ends.on(Input::Closed), []);

@@ -572,7 +572,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_acknowledged_and_did_not_come_is_lost() {
+    fn an_acknowledged_message_that_did_not_come_is_lost() {
         let bob = with(2, BOB, &live(&[0, 1, 3]));
         assert_eq!(found(&[&ann(ACKNOWLEDGED, BOB), &bob]), [(Wrong::Lost, 2, 2)]);
         let refused = |refused| Fate::Acknowledged { at: SECOND, refused };
@@ -585,7 +585,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_in_a_proxy_that_was_killed_is_taken() {
+    fn a_message_in_a_killed_proxy_counts_as_taken() {
         let kill = [SECOND + SECOND / 2];
         let mut bob = with(2, BOB, &live(&[0, 1, 3]));
         assert_eq!(found_with(&[&ann(ACKNOWLEDGED, BOB), &bob], &kill), [(Wrong::Lost, 2, 2)], "he was on a node");
@@ -601,14 +601,14 @@ mod tests {
     }
 
     #[test]
-    fn what_came_twice_is_duplicated() {
+    fn a_message_that_came_twice_is_duplicated() {
         let mut came = live(&[0, 1, 2, 3]);
         came.push((2, How::Fetched(0)));
         assert_eq!(found(&[&ann(ACKNOWLEDGED, BOB), &with(2, BOB, &came)]), [(Wrong::Duplicated, 2, 2)]);
     }
 
     #[test]
-    fn what_came_after_a_later_one_is_reordered() {
+    fn a_message_that_came_after_a_later_one_is_reordered() {
         assert_eq!(found(&[&ann(ACKNOWLEDGED, BOB), &with(2, BOB, &live(&[0, 2, 1, 3]))]), [(Wrong::Reordered, 2, 1)]);
         let fetched: Vec<_> = [1, 2, 3, 0].map(|number| (number, How::Fetched(0))).to_vec();
         let mut bob = with(2, BOB, &fetched);
@@ -623,7 +623,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waited_in_the_spool_of_another_node_may_come_later() {
+    fn a_message_from_the_spool_of_another_node_may_come_later() {
         let mut ann = ann(ACKNOWLEDGED, BOB);
         ann.lots[0].numbers = 0..2;
         ann.lots.push(Lot { connection: 1, numbers: 2..4, sent: 2 * SECOND, ..ann.lots[0].clone() });
@@ -641,7 +641,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_given_up_is_in_no_order_with_what_was_sent_elsewhere() {
+    fn a_message_that_was_given_up_is_in_no_order_with_those_sent_elsewhere() {
         let mut ann = ann(Fate::Unknown, BOB);
         ann.lots.push(Lot {
             connection: 1,
@@ -660,7 +660,7 @@ mod tests {
     }
 
     #[test]
-    fn what_came_to_somebody_else_is_misdelivered() {
+    fn a_message_that_came_to_somebody_else_is_misdelivered() {
         let (bob, cid) = (with(2, BOB, &live(&[0, 1, 2, 3])), with(3, BOB, &live(&[2])));
         assert_eq!(found(&[&ann(ACKNOWLEDGED, BOB), &bob, &cid]), [(Wrong::Misdelivered, 3, 2)]);
         let invented = with(2, BOB, &live(&[0, 1, 2, 3, 4]));
@@ -732,7 +732,7 @@ mod tests {
     }
 
     #[test]
-    fn what_came_twice_was_on_its_way_until_it_came_again() {
+    fn a_duplicate_was_on_its_way_until_it_came_again() {
         let mut bob = with(2, BOB, &live(&[0, 1, 2, 3]));
         bob.arrivals.push(Arrival { at: 5 * SECOND, how: How::Fetched(0), ..bob.arrivals[2] });
         let verdict = check(&[&ann(ACKNOWLEDGED, BOB), &bob], &Members::default(), &[]);

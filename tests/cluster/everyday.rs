@@ -121,7 +121,7 @@ fn a_wrong_state_in_the_database_costs_nothing() {
 }
 
 #[test]
-fn who_joins_a_group_on_one_node_is_a_member_on_all_at_once() {
+fn a_user_who_joins_a_group_on_one_node_is_a_member_on_all_at_once() {
     let cluster = Cluster::start(3);
     let (mut alice, a) = user(&cluster.nodes[0], "alice");
     let (mut carol, c) = user(&cluster.nodes[2], "carol");

@@ -82,7 +82,7 @@ fn a_flood_of_garbage_is_answered_line_by_line_and_disturbs_nobody() {
 }
 
 #[test]
-fn who_sends_frames_beyond_the_greatest_length_is_cut_off_and_disturbs_nobody() {
+fn a_client_that_sends_frames_beyond_the_greatest_length_is_cut_off_and_disturbs_nobody() {
     let server = TestServer::start();
     undisturbed(&server, b"", || {
         for n in 0..100 {
@@ -118,7 +118,7 @@ fn nesting_up_to_the_limit_is_read_and_beyond_it_refused_however_often() {
 }
 
 #[test]
-fn who_leaves_in_the_middle_of_a_frame_leaves_nothing_behind() {
+fn a_client_that_leaves_in_the_middle_of_a_frame_leaves_nothing_behind() {
     const CONNECTIONS: usize = 500;
     raise_descriptor_limit(std::process::id(), 2 * CONNECTIONS);
     let server = TestServer::start();

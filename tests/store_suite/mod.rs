@@ -48,7 +48,7 @@ macro_rules! narrow_store_suite {
             unknown_ids_have_nothing,
             a_credential_is_replaced_only_where_it_is_still_the_old_one,
             states_of_unknown_users_are_passed_over,
-            who_is_online_is_listed_in_pages,
+            online_users_are_listed_in_pages,
             the_online_are_told_from_the_others,
             friends_are_friends_both_ways,
             adding_a_friend_twice_adds_once,
@@ -176,7 +176,7 @@ pub(crate) fn a_credential_is_replaced_only_where_it_is_still_the_old_one(store:
     assert_eq!(store.credential(bystander).unwrap().as_deref(), Some("old"));
 }
 
-pub(crate) fn who_is_online_is_listed_in_pages(store: &dyn AllRoles) {
+pub(crate) fn online_users_are_listed_in_pages(store: &dyn AllRoles) {
     let users: Vec<UserId> = (0..5).map(|_| new_user(store)).collect();
     let online = [users[0], users[2], users[3]];
     store.set_states(&online.map(|user| (user, UserState::Online))).unwrap();

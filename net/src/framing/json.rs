@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_sent_before_the_first_line_is_ended_by_one() {
+    fn frames_sent_before_the_first_line_are_ended_by_a_newline() {
         let (mut writer, mut out) = (JsonWriter::default(), Vec::new());
         assert_eq!(writer.wrap(b"{}", &mut out), Wrapping { head: 0, tail: 0 });
         assert!(writer.is_bare() && writer.use_lines() && !writer.use_lines() && !writer.is_bare());

@@ -81,7 +81,7 @@ fn a_report_comes_when_the_last_byte_is_acknowledged() {
 }
 
 #[test]
-fn what_was_not_begun_comes_back_from_a_living_connection_in_order_without_line_ends() {
+fn frames_that_were_not_begun_come_back_from_a_living_connection_in_order_without_line_ends() {
     let mut output = Output::default();
     for (frame, user) in [("zero", 1), ("one", 1), ("two", 2), ("three", 1), ("four", 1)] {
         push(&mut output, frame.as_bytes(), true, Fate::Return(Tag::of(user)));
@@ -96,7 +96,7 @@ fn what_was_not_begun_comes_back_from_a_living_connection_in_order_without_line_
 }
 
 #[test]
-fn what_the_peer_has_not_acknowledged_comes_back_rounded_to_whole_frames() {
+fn unacknowledged_bytes_come_back_rounded_to_whole_frames() {
     for (unacknowledged, expected) in [
         (0, &["late"][..]),
         (1, &["c-33", "late"]),
@@ -124,7 +124,7 @@ fn what_the_peer_has_not_acknowledged_comes_back_rounded_to_whole_frames() {
 }
 
 #[test]
-fn what_was_begun_is_given_back_and_yet_written_to_its_end() {
+fn a_frame_that_was_begun_is_given_back_and_yet_written_to_its_end() {
     let mut output = Output::default();
     push(&mut output, b"begun", false, Fate::Return(Tag::of(1)));
     push(&mut output, b"not begun", false, Fate::Return(Tag::of(1)));

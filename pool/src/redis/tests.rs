@@ -107,7 +107,7 @@ fn a_connection_that_a_firewall_has_forgotten_is_asked_before_it_is_used() {
 }
 
 #[test]
-fn what_fails_in_the_middle_is_in_doubt_and_not_repeated() {
+fn commands_that_fail_in_the_middle_are_in_doubt_and_not_repeated() {
     let (pool, dialed) = pool(1, listen(Manner::Closes(1)));
     let two = |connection: &mut RedisConnection<Timed>| {
         redis::cmd("ECHO").query::<String>(connection)?;

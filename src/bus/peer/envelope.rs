@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read() {
+    fn written_envelopes_are_read_back() {
         let payload = envelope("ab12", 7, false, ["{\"a\":1}", "{}"].into_iter());
         assert_eq!(payload, b"1 ab12 7\n{\"a\":1}\n{}");
         let (to, topic, own) = (UserId(3), "u:3", "n:ab12");
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_writes_is_passed_over() {
+    fn unknown_envelopes_are_passed_over() {
         for (topic, payload) in [
             ("u:3", "2 ab 7\n{}"),
             ("u:3", "1 ab x\n{}"),

@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_for_one_user_keeps_its_order() {
+    fn envelopes_for_one_user_stay_in_order() {
         let [first, second]: [Arc<str>; 2] = ["1".into(), "2".into()];
         let envelopes = [
             envelope(1, Some("a-1"), 1, &[&second]),
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_after_what_was_not_sent_is_not_sent_either() {
+    fn envelopes_after_one_that_was_not_sent_are_not_sent_either() {
         struct FailsOnce(parking_lot::Mutex<usize>);
 
         impl Courier for FailsOnce {

@@ -107,6 +107,13 @@ const CONFIRM_EVERY: Duration = Duration::from_millis(1);
 mod tests {
     use super::*;
 
+    impl Receipts {
+        /// The number of users whose logins elsewhere it remembers.
+        pub(in crate::bus::peer) fn remembered(&self) -> usize {
+            self.elsewhere.len()
+        }
+    }
+
     #[test]
     fn confirmations_wait_for_each_other_only_while_many_come() {
         let start = Instant::now();

@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_has_just_come_does_not_go_with_who_has_waited_long() {
+    fn a_new_waiter_does_not_leave_with_one_that_has_waited_long() {
         let (start, pause) = (Instant::now(), LOGIN_PATIENCE / 5);
         let mut waiting = Waiting::new();
         waiting.add(UserId(1), "first", start);
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_again_for_the_same_user_waits_for_as_long_as_anybody() {
+    fn a_second_wait_for_the_same_user_has_the_full_patience() {
         let (start, pause) = (Instant::now(), LOGIN_PATIENCE / 5);
         let mut waiting = Waiting::new();
         waiting.add(UserId(1), "first", start);

@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_redis_sends_is_refused() {
+    fn bytes_that_no_redis_sends_are_refused() {
         for bytes in [
             &b"hello\r\n"[..],
             b"\r\n",
@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_in_an_element_that_is_not_whole_is_not_taken_for_the_next() {
+    fn bytes_within_an_incomplete_element_are_not_taken_for_the_next() {
         let whole = b"*3\r\n$7\r\nmessage\r\n$6\r\na\r\nb\r\n\r\n$1\r\nx\r\n";
         for end in 0..whole.len() {
             assert_eq!(parse(&whole[..end]), Ok(None), "{end} bytes");
@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_socket_does_not_take_is_written_later() {
+    fn bytes_that_the_socket_does_not_take_are_written_later() {
         let mut wire = Wire::new(Pieces::default());
         wire.push(b"PUBLISH");
         wire.push(b" x");

@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_operator_has_asked_for_is_not_limited() {
+    fn lines_that_an_operator_has_asked_for_are_not_limited() {
         let (limiter, now) = (Limiter::default(), Instant::now());
         assert!((0..10_000).all(|_| limiter.allows(HERE, Level::Debug, now)));
     }

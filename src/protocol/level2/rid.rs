@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_too_long_is_not_repeated() {
+    fn a_text_that_is_too_long_is_not_repeated() {
         let text = |text: &str| Rid::text(text).map(|rid| rid.to_string());
         assert_eq!(text("a\"\n"), Some(r#""a\"\n""#.to_owned()));
         assert_eq!(text(&"你".repeat(64)), Some(format!("\"{}\"", "你".repeat(64))));

@@ -416,7 +416,7 @@ fn a_user_who_comes_is_subscribed_once() {
 }
 
 #[test]
-fn what_the_last_connection_has_not_taken_is_kept_before_others_hear_that_nobody_is_here() {
+fn messages_of_the_last_connection_are_stored_before_others_hear_that_nobody_is_here() {
     let mut scene = Scene::new();
     let client = scene.log_in(USER);
     client.blocks();
@@ -447,7 +447,7 @@ fn a_user_who_has_come_again_meanwhile_stays_subscribed() {
 }
 
 #[test]
-fn what_an_earlier_login_on_the_same_connection_was_sent_comes_back_late_and_first() {
+fn messages_to_an_earlier_login_on_the_same_connection_come_back_late_and_first() {
     let mut scene = Scene::new();
     let client = scene.log_in(USER);
     client.is_silent();
@@ -495,7 +495,7 @@ fn a_frame_has_the_id_that_its_sender_gave_it_wherever_it_goes() {
 }
 
 #[test]
-fn what_the_newest_connection_has_not_taken_goes_to_the_next_one() {
+fn messages_of_the_newest_connection_go_to_the_next_one() {
     let mut scene = Scene::new();
     let (older, newest) = (scene.log_in(USER), scene.log_in(USER));
     newest.blocks();
@@ -506,7 +506,7 @@ fn what_the_newest_connection_has_not_taken_goes_to_the_next_one() {
 }
 
 #[test]
-fn what_an_older_connection_has_not_taken_goes_to_one_that_has_got_nothing_yet() {
+fn messages_of_an_older_connection_go_to_one_that_has_got_nothing_yet() {
     let mut scene = Scene::new();
     let older = scene.log_in(USER);
     older.blocks();
@@ -526,7 +526,7 @@ fn what_an_older_connection_has_not_taken_goes_to_one_that_has_got_nothing_yet()
 }
 
 #[test]
-fn what_the_oldest_connection_holds_does_not_follow_what_a_newer_one_held() {
+fn messages_of_the_oldest_connection_do_not_follow_those_of_a_newer_one() {
     let mut scene = Scene::new();
     let oldest = scene.log_in(USER);
     oldest.blocks();
@@ -571,7 +571,7 @@ fn a_connection_that_is_full_as_well_hands_all_it_has_on_first() {
 }
 
 #[test]
-fn what_a_connection_held_before_its_user_came_elsewhere_does_not_follow_there_once_the_user_has_come_back() {
+fn messages_held_before_their_user_came_elsewhere_do_not_follow_there_once_the_user_has_come_back() {
     let mut scene = Scene::new();
     let older = scene.log_in(USER);
     older.blocks();
@@ -594,7 +594,7 @@ fn what_a_connection_held_before_its_user_came_elsewhere_does_not_follow_there_o
 }
 
 #[test]
-fn what_a_stalled_connection_holds_is_kept_from_one_that_may_have_got_something_newer() {
+fn messages_of_a_stalled_connection_do_not_go_to_one_that_may_have_got_something_newer() {
     let mut scene = Scene::new();
     let returning = scene.log_in(USER);
     scene.send(USER, "{a}");

@@ -149,7 +149,7 @@ fn turns_of_quiet(connections: usize) -> usize {
 }
 
 #[test]
-fn what_an_account_writes_to_a_group_on_many_connections_is_of_one_share() {
+fn messages_of_one_account_to_a_group_share_one_share_whatever_the_connection() {
     assert!(turns_of_quiet(40) <= turns_of_quiet(1) + 1);
 }
 

@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_valid_stays_when_the_memory_is_full_just_before_time_has_it_age() {
+    fn valid_passwords_stay_when_the_memory_is_full_just_before_it_ages() {
         let (mut memory, start) = (Memory::default(), Instant::now());
         let late = start + HOUR - Duration::from_secs(1);
         memory.insert(UserId(0), known(1), start, HOUR);
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_expired_gives_its_memory_back_within_as_long_again() {
+    fn expired_passwords_give_their_memory_back_within_as_long_again() {
         let (mut memory, start) = (Memory::default(), Instant::now());
         let mut insert_100 = |from: i32, now| {
             (from..from + 100).for_each(|user| memory.insert(UserId(user), known(1), now, HOUR));

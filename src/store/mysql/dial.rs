@@ -215,7 +215,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_fits_is_what_the_last_connection_said() {
+    fn the_limit_of_packets_is_that_of_the_last_connection() {
         let limits = PacketLimits::new();
         let shared = limits.clone();
         assert_eq!(limits.text_bytes(), PACKET_BYTES_MAX - PACKET_OVERHEAD);

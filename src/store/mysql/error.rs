@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn what_somebody_wrote_is_not_shown() {
+    fn values_of_users_are_not_shown() {
         let server = |state: &str, code, message: &str| {
             text(&Error::MySqlError(MySqlError { state: state.to_owned(), message: message.to_owned(), code }))
         };

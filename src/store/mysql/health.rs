@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_call_has_met_is_a_refusal_until_it_is_looked_for() {
+    fn an_error_met_by_a_call_counts_as_a_refusal_until_the_next_check() {
         let health = Pulse { shared: Arc::default(), probe: Probe::Nothing, thread: None };
         let (tell, told) = std::sync::mpsc::channel();
         health.on_trouble(Box::new(move || tell.send(()).unwrap()));

@@ -110,7 +110,7 @@ fn an_empty_file_is_filled() {
 }
 
 #[test]
-fn what_was_stored_is_there_after_a_restart_and_everybody_is_offline() {
+fn stored_rows_are_there_after_a_restart_and_everybody_is_offline() {
     let dir = Dir::new();
     let store = SqliteStore::open(&dir.0).unwrap();
     let (user, other) = (new_user(&store), new_user(&store));

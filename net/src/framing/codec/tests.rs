@@ -123,7 +123,7 @@ fn a_frame_has_a_greatest_length() {
 }
 
 #[test]
-fn what_breaks_behind_the_greatest_length_is_too_long_however_it_is_cut() {
+fn a_frame_that_breaks_beyond_the_greatest_length_is_too_long_however_it_is_cut() {
     let stream = b"{\"a\":\"123456\" oops\n{}";
     for cut in 0..=stream.len() {
         let pieces = [(&stream[..cut], false), (&stream[cut..], true)];
@@ -205,7 +205,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_seen_at_once_is_what_the_braces_say(
+    fn the_quick_look_sees_what_the_braces_say(
         bytes in prop::collection::vec(prop::sample::select(b"{}\"\"\"\\,a".to_vec()), 0..60),
     ) {
         let bytes = [b"{".as_slice(), &bytes].concat();
@@ -234,7 +234,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_came_before_a_good_line_is_answered_once_the_broken_one_has_ended(
+    fn a_broken_line_before_a_good_one_is_answered_once_it_has_ended(
         bytes in prop::collection::vec(prop_oneof![any::<u8>(), prop::sample::select(b"{}[]\":,\\ a1\0".to_vec())], 0..80),
     ) {
         // A closing quote and a stray brace end or break whatever object the bytes may have begun.
