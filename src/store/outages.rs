@@ -1,5 +1,5 @@
 //! [`Outages`]: one line in the log when a kind of call begins to fail, and one when it works
-//! again.
+//! again. [`RepeatedTrouble`]: one line whenever an attempt fails for another reason than before.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -17,6 +17,31 @@ pub struct Outages {
     failing: Mutex<BTreeMap<&'static str, Failing>>,
     /// Whether any kind fails: most calls need not look closer.
     any: AtomicBool,
+}
+
+/// The trouble that was logged last, of something that is tried again and again until it works: each
+/// trouble is logged once, not at every attempt.
+#[derive(Debug)]
+pub(super) struct RepeatedTrouble {
+    logged: String,
+}
+
+impl RepeatedTrouble {
+    /// This trouble is logged already.
+    pub(super) fn logged(trouble: String) -> RepeatedTrouble {
+        RepeatedTrouble { logged: trouble }
+    }
+
+    /// Logs the trouble of an attempt, if it is another than that of the attempt before. Returns
+    /// whether it is.
+    pub(super) fn note(&mut self, trouble: String) -> bool {
+        let is_new = trouble != self.logged;
+        if is_new {
+            log::error!("{trouble}");
+            self.logged = trouble;
+        }
+        is_new
+    }
 }
 
 #[derive(Debug)]
@@ -65,6 +90,13 @@ impl Outages {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_trouble_is_logged_when_it_changes() {
+        let mut trouble = RepeatedTrouble::logged("full".into());
+        let noted = ["full", "gone", "gone", "full"].map(|now| trouble.note(now.into()));
+        assert_eq!(noted, [false, true, false, true]);
+    }
 
     #[test]
     fn one_kind_that_works_does_not_end_the_outage_of_another() {

@@ -57,7 +57,8 @@ pub(super) fn look(shared: &RedisCore) -> Result<(u32, bool), RedisFailure> {
     Ok((count, shared.neighbours.are_there.swap(count > 0, Ordering::AcqRel)))
 }
 
-/// Counts those that are subscribed.
+/// Counts those that are subscribed. Both warnings are about rights and settings that the operator
+/// has to change, not about outages: nothing works again that a second line could report.
 pub(super) fn count(shared: &RedisCore) -> Result<u32, RedisFailure> {
     let Listeners { patterns, nodes, has_decoy } = shared.run(listeners)?;
     if patterns > 0 && shared.neighbours.has_no_decoy.swap(!has_decoy, Ordering::AcqRel) == has_decoy && !has_decoy {

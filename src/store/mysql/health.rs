@@ -51,6 +51,8 @@ struct Signs {
     down: Option<(Instant, Arc<str>)>,
     /// Why the database answers, but refuses what this server needs.
     refusal: Option<Arc<str>>,
+    /// Since when it has refused that, for the log.
+    refusing: Outage,
     /// A refusal that a call has met since the last check.
     met: Option<Arc<str>>,
     /// When the look began that is not over yet: it may wait for the answer of a name server, say.
@@ -79,7 +81,7 @@ impl Pulse {
         Ok(Pulse { shared, probe, thread: Some(thread) })
     }
 
-    /// Has `look` called, from any thread, when the database begins to be of no use.
+    /// Has `look` called, from any thread, when the database can no longer be used.
     pub(super) fn on_trouble(&self, look: Callback) {
         *self.shared.on_trouble.lock() = Some(look);
     }
@@ -97,7 +99,7 @@ impl Pulse {
         down.or_else(|| is_late().then(|| "no answer in time".into()))
     }
 
-    /// Why the database is of no use, although calls may try: it is read only, say, or a table is
+    /// Why the database cannot be used, although calls may try: it is read only, say, or a table is
     /// gone.
     pub(super) fn refusal(&self) -> Option<Arc<str>> {
         let state = self.shared.state.lock();
@@ -205,23 +207,23 @@ impl PulseCore {
     /// Logs one line when the database begins to refuse, and one when it no longer does. `has_met`:
     /// this check also repeated what calls had been refused.
     fn note_refusal(&self, refusal: Option<String>, has_met: bool, name: &str) {
-        let (is, was) = (refusal.is_some(), self.state.lock().refusal.take().is_some());
-        match (&refusal, was) {
-            (Some(cause), false) => log::error!("{name} is of no use: {cause}"),
-            (None, true) => log::warn!("{name} does what is needed again"),
-            (Some(_), true) | (None, false) => {}
-        }
         let mut state = self.state.lock();
+        let begins = refusal.is_some() && state.refusing.begin();
+        let lasted = if refusal.is_none() { state.refusing.end() } else { None };
         // This check has repeated what calls had been refused before it. Refusals during the check
         // are left for the next one.
         if has_met {
             state.met = None;
         }
-        if is {
-            state.refusal = refusal.map(Arc::from);
-        }
+        state.refusal = refusal.as_deref().map(Arc::from);
         drop(state);
-        self.tell_trouble(is && !was);
+        if let Some(cause) = refusal.as_ref().filter(|_| begins) {
+            log::error!("{name} cannot be used: {cause}");
+        }
+        if let Some(lasted) = lasted {
+            log::warn!("{name} can be used again after {lasted}");
+        }
+        self.tell_trouble(begins);
     }
 
     /// Waits for the time of the next check, even if a call asks for one earlier.

@@ -12,6 +12,7 @@ use parking_lot::{Condvar, Mutex};
 use super::{APPENDERS, MysqlOpenError, MysqlStore};
 use crate::base::loads::PoolUse;
 use crate::config::MysqlSettings;
+use crate::store::outages::RepeatedTrouble;
 use crate::store::roles::Opener;
 use crate::store::{Database, Store, StoreError};
 
@@ -24,8 +25,8 @@ pub fn open_later(settings: &MysqlSettings, error: &MysqlOpenError) -> io::Resul
     log::error!("{error}; starting without it, and trying again every {RETRY_AFTER:?}");
     let shared = Arc::new(MysqlOpening::default());
     let (store, opener) = Store::late(Arc::new(LateDatabase { settings: settings.clone(), shared: shared.clone() }));
-    let (settings, known) = (settings.clone(), error.to_string());
-    let run = move || shared.run(&settings, &opener, known);
+    let (settings, trouble) = (settings.clone(), RepeatedTrouble::logged(error.to_string()));
+    let run = move || shared.run(&settings, &opener, trouble);
     thread::Builder::new().name("store-open".to_owned()).spawn(run)?;
     Ok(store)
 }
@@ -46,8 +47,7 @@ struct MysqlOpening {
 }
 
 impl MysqlOpening {
-    /// `known` is the trouble that was logged last.
-    fn run(&self, settings: &MysqlSettings, opener: &Opener, mut known: String) {
+    fn run(&self, settings: &MysqlSettings, opener: &Opener, mut trouble: RepeatedTrouble) {
         loop {
             let mut is_closing = self.is_closing.lock();
             if !*is_closing {
@@ -72,11 +72,7 @@ impl MysqlOpening {
                     return;
                 }
                 Err(error) => {
-                    let trouble = error.to_string();
-                    if trouble != known {
-                        log::error!("{trouble}");
-                        known = trouble;
-                    }
+                    trouble.note(error.to_string());
                 }
             }
         }

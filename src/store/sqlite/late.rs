@@ -30,6 +30,7 @@ use super::live::Live;
 use super::open::{self, STORE};
 use super::refusal::SqliteOpenError;
 use crate::store::StoreError;
+use crate::store::outages::RepeatedTrouble;
 
 /// See the [module](self). Dropping it closes the database properly.
 pub(super) struct Late {
@@ -170,7 +171,7 @@ impl LateCore {
     }
 
     fn run(&self, stopped: &Receiver<()>) {
-        let mut known = self.waiting.lock().why.clone();
+        let mut trouble = RepeatedTrouble::logged(self.waiting.lock().why.clone());
         let (mut pause, mut next) = (RETRY_AFTER, Instant::now());
         // Nothing is ever sent: the other end exists or was dropped.
         while stopped.recv_timeout(RETRY_AFTER) == Err(RecvTimeoutError::Timeout) {
@@ -189,11 +190,7 @@ impl LateCore {
             }
             next = Instant::now() + pause;
             pause = (2 * pause).min(PAUSE_MAX);
-            let why = self.waiting.lock().why.clone();
-            if why != known {
-                log::error!("{why}");
-                known = why;
-            }
+            trouble.note(self.waiting.lock().why.clone());
             if is_lost {
                 return;
             }

@@ -207,6 +207,8 @@ impl SpoolFile {
         state.is_full |= is_full;
         let load = state.load;
         drop(state);
+        // The line that says that the spool has drained ends this as well, so no second `Outage` is
+        // needed.
         if begins_to_be_full {
             log::error!("{} is full (spool_max) with {load}: what must be kept is refused", self.file.display());
         }
