@@ -88,7 +88,7 @@ fn messages_sent_while_the_database_is_dead_come_in_order_when_it_is_back() {
     scene.send(10);
     scene.assert_all_in_order();
     let logs = scene.server.logs();
-    for line in ["what must be kept goes to ./spool.db until the database is back", "spool.db has drained: "] {
+    for line in ["messages are stored in ./spool.db until the database is back", "spool.db has drained: "] {
         assert!(logs.contains(line), "{line}");
     }
 }

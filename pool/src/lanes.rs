@@ -275,7 +275,7 @@ impl<T: Send + 'static> Lanes<T> {
     }
 }
 
-/// Which of `lanes` lanes the items of a key are in.
+/// The lane, of `lanes` lanes, that has the items of a key.
 pub fn lane_of(key: u64, lanes: u64) -> u64 {
     key % lanes
 }

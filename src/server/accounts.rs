@@ -37,7 +37,7 @@ pub struct Checker {
 pub(super) struct CheckerParts {
     /// The accounts as they are stored.
     pub(super) store: Role<dyn Accounts>,
-    /// What each connected user was checked against.
+    /// The stamp that each connected user was checked against.
     pub(super) stamps: Arc<AccountStamps>,
     /// Makes the stamps, and forgets the password of a changed account.
     pub(super) passwords: Arc<Passwords>,

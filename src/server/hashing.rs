@@ -27,7 +27,7 @@ pub(super) struct Hashing {
 type Work = Box<dyn FnOnce() + Send>;
 
 impl Hashing {
-    /// By these hashers, of which there are so many.
+    /// By these hashers, with their number.
     pub(super) fn new(hashers: Workers, count: usize) -> Hashing {
         let queue = hashers.watch();
         Hashing { hashers, queue, turns: Arc::default(), pace: Arc::new(JobDuration::new(count)) }
@@ -64,7 +64,7 @@ impl Hashing {
             let (_, work) = turns.lock().take().expect("a hasher is told of each once");
             work();
         };
-        self.hashers.submit(next).expect("there is room for whoever has a place");
+        self.hashers.submit(next).expect("there is room for a login that has a place");
         true
     }
 

@@ -246,7 +246,7 @@ pub trait Database: Send + Sync + 'static {
     /// One line for the log and the operator: which database this is and where.
     fn describe(&self) -> String;
 
-    /// How many threads may append at the same time and be faster for it.
+    /// The number of threads that append faster together than one alone.
     fn appenders(&self) -> usize {
         1
     }

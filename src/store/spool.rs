@@ -111,7 +111,7 @@ pub enum Part {
     Lane {
         /// Counted from 0.
         nth: u64,
-        /// How many lanes there are in this run; there may have been others when the message came.
+        /// The number of lanes in this run; there may have been others when the message came.
         of: u64,
         /// The last message that was processed.
         after: SpoolId,

@@ -33,7 +33,7 @@ impl AttemptPace {
         self.last = None;
     }
 
-    /// How many attempts have failed since the last that succeeded.
+    /// The number of attempts that have failed since the last success.
     pub(super) fn failures(&self) -> u32 {
         self.failures
     }

@@ -29,7 +29,7 @@ struct SimLine<'w> {
     state: &'w Mutex<SimState>,
     /// The event that was read last.
     heard: Option<Heard>,
-    /// How many more events are read in this turn.
+    /// The number of events that may still be read in this turn.
     left: usize,
 }
 

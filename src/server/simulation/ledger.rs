@@ -13,7 +13,7 @@ pub(super) type ConnNo = usize;
 /// A message that a client has sent, and what has become of it.
 pub(super) struct SentMessage {
     pub(super) from: ConnNo,
-    /// Which of its connection's messages it is.
+    /// Its number among the messages of its connection.
     pub(super) nth: u32,
     /// Between which two barriers of its connection it was sent.
     pub(super) window: (ConnNo, u32),

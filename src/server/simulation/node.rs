@@ -38,7 +38,7 @@ pub(super) struct Machine {
     berths: Arc<Berths>,
     loops: Vec<ManualLoop<Shell>>,
     lanes: Vec<Lane>,
-    /// How many of the lanes lead to other nodes; they come first.
+    /// The number of lanes that lead to other nodes; they come first.
     outboxes: usize,
     /// Where the router puts what these lanes take.
     outbox: Arc<Lanes<OutItem>>,

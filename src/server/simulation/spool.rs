@@ -15,7 +15,7 @@ pub(super) struct Disk {
     messages: BTreeMap<SpoolId, NewMessage>,
     aside: BTreeSet<SpoolId>,
     last: i64,
-    /// How many messages have room.
+    /// The number of messages that have room.
     pub(super) room: usize,
     pub(super) is_broken: bool,
     /// The changes since the world has looked.
@@ -34,7 +34,7 @@ impl Disk {
         self.aside.clear();
     }
 
-    /// How many messages wait to be moved.
+    /// The number of messages that wait to be moved.
     pub(super) fn waiting(&self) -> usize {
         self.messages.len() - self.aside.len()
     }

@@ -15,7 +15,7 @@ use crate::protocol::UserId;
 
 pub(super) type SimTopic = Topic<Box<str>>;
 
-/// What Redis holds: who hears what, and what is on its way.
+/// The content of Redis: its subscriptions, and the messages on their way.
 pub(super) struct Wires {
     pub(super) is_up: bool,
     /// One publication in this number fails in the middle; none if 0.
@@ -24,7 +24,7 @@ pub(super) struct Wires {
     /// How often a node has given its connection up.
     pub(super) given_up: usize,
     pub(super) hearers: BTreeMap<String, Hearer>,
-    /// How many connections Redis has held for longer than their nodes.
+    /// The number of connections that Redis has held for longer than their nodes.
     left: u64,
     pub(super) dice: Dice,
     pub(super) mutation: Option<Mutation>,
@@ -51,7 +51,7 @@ pub(super) enum Order {
     Ping,
 }
 
-/// What Redis tells a node.
+/// An event that Redis sends to a node.
 pub(super) enum Heard {
     Said(SimTopic, Vec<u8>),
     Listening(SimTopic),

@@ -74,7 +74,7 @@ enum Kind {
 struct NodeSlot {
     machine: Option<Machine>,
     disk: Arc<Mutex<Disk>>,
-    /// Which life of it this is.
+    /// The number of its present life.
     life: usize,
 }
 

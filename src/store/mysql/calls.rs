@@ -82,7 +82,7 @@ impl Calls {
         }
     }
 
-    /// Has `look` called when the database begins to be of no use.
+    /// Has `look` called when the database can no longer be used.
     pub(super) fn on_trouble(&self, look: Box<dyn Fn() + Send + Sync>) {
         self.health.on_trouble(look);
     }

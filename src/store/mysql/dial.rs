@@ -32,8 +32,8 @@ struct Order {
     /// The address that answered last. A dead one before it would cost a timeout for each
     /// connection.
     known: Option<IpAddr>,
-    /// How many times the server that answered was not the one that is needed. The next attempt
-    /// begins at another address.
+    /// The number of times that the server that answered was not the one that is needed. The next
+    /// attempt begins at another address.
     moves: usize,
 }
 

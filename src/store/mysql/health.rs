@@ -10,8 +10,8 @@
 //! ``` A database that answers may still be unusable: read-only, full, or without a right or table
 //! that this server needs. Calls may still try, but the node is not ready. The check finds this by
 //! storing a message for user 0 every few seconds (`probe.rs`), and a failing call finds it too.
-//! What a call has found counts as solved when such a message can be stored on a connection of the
-//! pool.
+//! The trouble that a call has found counts as solved when such a message can be stored on a
+//! connection of the pool.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -329,8 +329,8 @@ impl Watcher {
         if self.written.is_some_and(|at| at.elapsed() < WRITE_EVERY) {
             return probe::look(connection);
         }
-        // What does not answer this is down. What answers, and stores nothing in time, can still be
-        // read.
+        // A database that does not answer this is down. One that answers, and stores nothing in
+        // time, can still be read.
         probe::look(connection)?;
         let done = self.probe.write(connection);
         self.stalls = match &done {

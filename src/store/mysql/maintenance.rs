@@ -46,9 +46,9 @@ pub struct Migration {
 pub struct Nulls {
     /// Of which table.
     pub table: &'static str,
-    /// In which column.
+    /// The column that has them.
     pub column: &'static str,
-    /// How many.
+    /// The number of rows.
     pub rows: u64,
     /// The first of them, separated by commas; empty if they have no ids.
     pub ids: String,
@@ -162,7 +162,7 @@ impl Maintenance {
         Ok(())
     }
 
-    /// How many rows a table has.
+    /// The number of rows of a table.
     ///
     /// # Errors
     /// The database does not answer, or not this user.
@@ -238,7 +238,7 @@ impl Maintenance {
         Ok(found)
     }
 
-    /// How many others are connected to the database, as far as this user may know.
+    /// The number of others who are connected to the database, as far as this user may know.
     ///
     /// # Errors
     /// The database does not answer.

@@ -96,7 +96,7 @@ fn fetch(
     }
 }
 
-/// How many rows are worth asking for, when `left` bytes are wanted after `rows` of them had
+/// The number of rows worth asking for, when `left` bytes are wanted after `rows` of them had
 /// `bytes`.
 fn next_page(left: usize, bytes: usize, rows: usize) -> usize {
     let size = bytes / rows.max(1);

@@ -18,7 +18,7 @@ use super::health::Pulse;
 use super::schema::{Misfit, Schema};
 use crate::config::{MysqlSettings, Tls};
 
-/// What [`open`] has found and started.
+/// The result of [`open`]: the database as it is, and the calls to it.
 pub(super) struct OpenedDatabase {
     pub(super) calls: Calls,
     pub(super) schema: Schema,
@@ -373,7 +373,7 @@ const STATEMENTS_MAX: usize = 64;
 
 const LOCK_WAIT_MAX_SECONDS: u64 = 2;
 
-/// After so long without a word it is asked whether the other end is still there (`TCP_KEEPIDLE`,
+/// After this time without a word the system asks whether the other end is still there (`TCP_KEEPIDLE`,
 /// tcp(7)).
 const KEEPALIVE_MILLIS: u32 = 60_000;
 

@@ -33,7 +33,7 @@ pub(super) struct Schema {
     knows_triggers: bool,
 }
 
-/// Why the tables of a database are of no use.
+/// Why the tables of a database cannot be used.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Misfit {
     /// These are missing: tables, and columns of those that are there.
@@ -62,7 +62,7 @@ impl Width {
 }
 
 impl Schema {
-    /// Looks at the tables of the selected database. `Ok(Err(..))` says why they are of no use.
+    /// Looks at the tables of the selected database. `Ok(Err(..))` says why they cannot be used.
     pub(super) fn detect(connection: &mut Conn) -> mysql::Result<Result<Schema, Misfit>> {
         let (columns, server) = (columns(connection)?, DatabaseFacts::look(connection)?);
         let same = |found: &str, needed: &str| {
@@ -122,7 +122,7 @@ impl Schema {
 
     /// Whether a message fits its column.
     pub(super) fn fits(&self, text: &str) -> bool {
-        // What MySQL calls utf8 holds characters of up to three bytes.
+        // MySQL's utf8 holds characters of up to three bytes.
         self.message_max.fits(text) && !(self.is_three_bytes && text.bytes().any(|byte| byte >= 0xF0))
     }
 

@@ -105,7 +105,7 @@ impl Messages for SqliteStore {
     }
 }
 
-/// Which place a named parameter has in a statement.
+/// The place of a named parameter in a statement.
 fn place(statement: &Statement<'_>, name: &'static str) -> rusqlite::Result<usize> {
     statement.parameter_index(name)?.ok_or_else(|| rusqlite::Error::InvalidParameterName(name.to_owned()))
 }
@@ -159,6 +159,6 @@ impl SharedTexts {
     }
 }
 
-/// How many hold the text of a message that no other has: its delivery, the caller's batch, and the
-/// writer's copy of that.
+/// The number of owners of a text that belongs to one message only: its delivery, the caller's
+/// batch, and the writer's copy of that.
 const OWNERS: usize = 3;

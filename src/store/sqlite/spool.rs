@@ -210,7 +210,7 @@ impl SpoolFile {
         // The line that says that the spool has drained ends this as well, so no second `Outage` is
         // needed.
         if begins_to_be_full {
-            log::error!("{} is full (spool_max) with {load}: what must be kept is refused", self.file.display());
+            log::error!("{} is full (spool_max) with {load}: further messages are refused", self.file.display());
         }
         kept
     }
@@ -221,7 +221,7 @@ impl SpoolFile {
         let begins = state.outage.begin();
         drop(state);
         if begins {
-            log::warn!("what must be kept goes to {} until the database is back", self.file.display());
+            log::warn!("messages are stored in {} until the database is back", self.file.display());
         }
     }
 

@@ -298,7 +298,7 @@ impl World {
     }
 }
 
-/// Which message this is, if it is one.
+/// The number of the message, if it is one.
 fn pushed(text: &str) -> Option<u32> {
     let is_message = text.starts_with(r#"{"msgType":4,"#) || text.starts_with(r#"{"msgType":9,"#);
     is_message.then(|| number_of(text).expect("every message has a number"))

@@ -40,11 +40,11 @@ pub(super) struct Client {
     pub(super) seen: BTreeSet<(u32, UserId)>,
 }
 
-/// Which loop of which node a connection is on.
+/// The node and the loop that a connection is on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Home {
     pub(super) node: usize,
-    /// Which life of the node it is.
+    /// The number of the node's life.
     pub(super) life: usize,
     pub(super) of_loop: usize,
 }

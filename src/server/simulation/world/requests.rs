@@ -221,7 +221,7 @@ impl World {
         if self.is_torn || on_node(here.home.node).next().is_some() {
             return BTreeSet::new();
         }
-        // Which of two of one node is the newer is not known.
+        // It is not known which of two of one node is the newer.
         let alone = |node: usize| on_node(node).next().filter(|_| on_node(node).count() == 1);
         (0..self.nodes.len()).filter_map(alone).filter(|no| self.clients[*no].placed.contains(&to)).collect()
     }
