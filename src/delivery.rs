@@ -174,8 +174,8 @@ impl LaneItem {
         }
     }
 
-    /// Where it stands in its lane: the payers of messages take turns. What has no sender any more
-    /// is as old as what was queued before it and older than what comes later, and work on a
+    /// Where it stands in its lane: the payers of messages take turns. A message without a
+    /// sender is as old as the items queued before it and older than those queued later. Work on a
     /// mailbox finds all messages that were queued before it.
     pub fn standing(&self) -> Standing {
         let of_sender = match self {

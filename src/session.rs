@@ -1,9 +1,9 @@
 //! [`Session`]: the state of one client, and the effects of every event.
 //!
-//! A state machine without I/O: an [`Input`] goes in, [`Effect`]s come out, and whoever runs it
-//! (the server, a test) carries them out and reports back what became of them. Which states there
-//! are is in `phase`, what is decided about each request in `handlers`. Nothing here knows sockets,
-//! threads or the store: the folders above call it, and read its types.
+//! A state machine without I/O: an [`Input`] goes in, [`Effect`]s come out, and the caller (the
+//! server, a test) carries them out and reports the results. Its states are in `phase`, the
+//! decision about each request is in `handlers`. Nothing here knows sockets, threads or the store:
+//! the folders above call it, and read its types.
 //!
 //! ```text
 //!            a request needs the store                      its outcome

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::framing::Foreign;
+use crate::label::Label;
 use crate::link::{Link, Turn};
 use crate::opening::Preface;
 use crate::output::Pace;
-use crate::tag::Tag;
 
 /// The application's side of its connections. The loop's thread calls every method, and none may
 /// block.
@@ -136,8 +136,8 @@ pub trait Handler {
 
     /// A frame sent with [`Fate::Return`](crate::Fate::Return) could not be written before the
     /// connection ended, and was not taken with [`Link::take_back`].
-    fn on_unsent(&mut self, turn: &mut Turn<Self::Message>, tag: Tag, frame: Box<[u8]>) {
-        let _ = (turn, tag, frame);
+    fn on_unsent(&mut self, turn: &mut Turn<Self::Message>, label: Label, frame: Box<[u8]>) {
+        let _ = (turn, label, frame);
     }
 
     /// A message for a connection that is closing or closed.

@@ -136,7 +136,7 @@
 //! checks this. A folder counts as one unit: it may use what the file of its name may.
 //!
 //! ```text
-//! the ground                      tag slots timer budget rounds complaints event waiting stopping proxy_header framing
+//! the ground                      label slots timer budget rounds complaints event waiting stopping proxy_header framing
 //! sockets                         tokens places socket transport opening
 //! what is sent                    output buffer_pool turn
 //! what any thread may reach       loop_handle side link
@@ -163,6 +163,7 @@ mod framing;
 #[doc(hidden)]
 pub mod fuzzing;
 mod handler;
+mod label;
 mod link;
 mod loop_group;
 mod loop_handle;
@@ -180,7 +181,7 @@ mod slots;
 mod socket;
 mod stats;
 mod stopping;
-mod tag;
+
 mod timer;
 mod tokens;
 mod transport;
@@ -191,10 +192,10 @@ pub use acceptor::{Acceptor, ListenSettings, Stopper};
 pub use complaints::Complaints;
 pub use framing::{Decoder, Foreign, Item, NESTING_MAX};
 pub use handler::{CloseReason, Flow, Handler, Incoming, Settings};
+pub use label::Label;
 pub use link::{Link, Refused, Turn};
 pub use loop_group::{LoopGroup, is_loop_thread};
 pub use opening::Preface;
 pub use output::{Fate, JOINED_BYTES_MAX, JOINED_MAX, Pace};
 pub use places::Accepted;
 pub use stats::{LoopStats, LoopWatch, TURN_BOUNDS, Tally, TurnTimes};
-pub use tag::Tag;

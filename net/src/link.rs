@@ -31,12 +31,12 @@ use std::time::Instant;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::framing::{FrameWriter, Notice};
+use crate::label::Label;
 use crate::loop_handle::{Letter, LoopHandle};
 use crate::output::{Fate, Written};
 use crate::side::{Reach, Side, State};
 use crate::slots::ConnId;
 use crate::socket::Socket;
-use crate::tag::Tag;
 use crate::transport::{Got, Transport};
 use crate::turn::{self, Listed};
 
@@ -236,18 +236,18 @@ impl<M> Link<M> {
     }
 
     /// Removes and returns, in order, the frames that were sent with [`Fate::Return`] and a wanted
-    /// tag and that the connection will not bring to its client: while it is open, those that were
-    /// not begun to be written; once it is hung up or the peer has closed, all that the peer's
+    /// label and that the connection will not bring to its client: while it is open, those that
+    /// were not begun to be written; once it is hung up or the peer has closed, all that the peer's
     /// kernel has not acknowledged. Any thread may call it; `wanted` is called under a lock.
-    pub fn take_back(&self, wanted: impl Fn(&Tag) -> bool) -> Vec<(Tag, Box<[u8]>)> {
+    pub fn take_back(&self, wanted: impl Fn(&Label) -> bool) -> Vec<(Label, Box<[u8]>)> {
         self.side.lock().take_back(self.reach(), wanted)
     }
 
-    /// Changes the tags of the frames with [`Fate::Return`] that the connection still holds. Any
+    /// Changes the labels of the frames with [`Fate::Return`] that the connection still holds. Any
     /// thread may call it; `change` is called under a lock.
-    pub fn retag(&self, change: impl FnMut(&mut Tag)) {
+    pub fn relabel(&self, change: impl FnMut(&mut Label)) {
         if let Some(output) = &mut self.side.lock().output {
-            output.retag(change);
+            output.relabel(change);
         }
     }
 
@@ -324,7 +324,7 @@ impl<M> Link<M> {
     /// Closes it: returns the frames that are to be returned, were not taken back, and have not
     /// arrived. Refusing and returning are one step, or a frame accepted between them would be
     /// lost.
-    pub(crate) fn close(&self) -> Vec<(Tag, Box<[u8]>)> {
+    pub(crate) fn close(&self) -> Vec<(Label, Box<[u8]>)> {
         let mut side = self.side.lock();
         if side.state.writes() {
             side.state = State::Sealed;
@@ -469,7 +469,7 @@ mod tests {
                 let link = Arc::new(Link::new(id, socket, None, FrameWriter::json(), transport(), owner.clone()));
                 let mut turn = Turn::new();
                 for frame in frames {
-                    link.send(&mut turn, frame.as_bytes(), Fate::Return(Tag::of(7))).expect("it is open");
+                    link.send(&mut turn, frame.as_bytes(), Fate::Return(Label::of(7))).expect("it is open");
                     turn.flush();
                 }
                 assert_eq!(taker.taken.load(Relaxed), total);
@@ -481,7 +481,8 @@ mod tests {
                     end > total.saturating_sub(unacknowledged)
                 });
                 let lost: Vec<Box<[u8]>> = lost.map(|frame| frame.as_bytes().into()).collect();
-                let back: Vec<_> = link.take_back(|tag| tag.user == 7).into_iter().map(|(_, frame)| frame).collect();
+                let back: Vec<_> =
+                    link.take_back(|label| label.user == 7).into_iter().map(|(_, frame)| frame).collect();
                 assert_eq!(back, lost, "{unacknowledged} bytes of {total} are not acknowledged");
             }
         }

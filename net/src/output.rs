@@ -19,7 +19,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use crate::framing::{FrameWriter, Wrapping};
-use crate::tag::Tag;
+use crate::label::Label;
 
 mod pace;
 
@@ -30,9 +30,9 @@ pub use pace::{JOINED_BYTES_MAX, JOINED_MAX, Pace};
 pub enum Fate {
     /// It is dropped, because it is useless without this connection: a reply.
     Drop,
-    /// It is returned with this tag, see [`Link::take_back`](crate::Link::take_back) and
+    /// It is returned with this label, see [`Link::take_back`](crate::Link::take_back) and
     /// [`Handler::on_unsent`](crate::Handler::on_unsent).
-    Return(Tag),
+    Return(Label),
     /// It is dropped; but when the peer's kernel has acknowledged all of it,
     /// [`Handler::on_sent`](crate::Handler::on_sent) is called with this label.
     Report(u32),
@@ -113,7 +113,7 @@ enum Content {
 /// The original frames of a joined one.
 #[derive(Debug)]
 struct Joined {
-    frames: Vec<(Tag, Box<[u8]>)>,
+    frames: Vec<(Label, Box<[u8]>)>,
 }
 
 // Thousands of marks may be kept for one client.
@@ -148,11 +148,11 @@ impl Mark {
         matches!(self.content, Content::Frame(Fate::Drop))
     }
 
-    fn has(&self, wanted: &impl Fn(&Tag) -> bool) -> bool {
+    fn has(&self, wanted: &impl Fn(&Label) -> bool) -> bool {
         match &self.content {
-            Content::Frame(Fate::Return(tag)) => wanted(tag),
+            Content::Frame(Fate::Return(label)) => wanted(label),
             Content::Frame(Fate::Drop | Fate::Report(_)) => false,
-            Content::Joined(joined) => joined.frames.iter().any(|(tag, _)| wanted(tag)),
+            Content::Joined(joined) => joined.frames.iter().any(|(label, _)| wanted(label)),
         }
     }
 }
@@ -194,9 +194,9 @@ impl Output {
         self.sent_reports > 0
     }
 
-    /// Whether something was written that may not have arrived, nobody waits for a report of it, and
-    /// the next look after it is planned. That look is soon: looks at an output without pauses are
-    /// planned a second ahead at most.
+    /// Whether something was written that may not have arrived, nobody waits for a report of it,
+    /// and the next look after it is planned. That look is soon: looks at an output without pauses
+    /// are planned a second ahead at most.
     pub(crate) fn only_awaits_errand(&self, now: Instant) -> bool {
         self.sent > 0
             && self.sent_reports == 0
@@ -324,10 +324,10 @@ impl Output {
         }
     }
 
-    /// Removes the frames with fate [`Fate::Return`] and a wanted tag, in order, as they were sent
-    /// to the link. A frame that was begun continues to be written if anything is: otherwise the
-    /// stream would be garbled.
-    pub(crate) fn take_back(&mut self, wanted: impl Fn(&Tag) -> bool, back: Back) -> Vec<(Tag, Box<[u8]>)> {
+    /// Removes the frames with fate [`Fate::Return`] and a wanted label, in order, as they were
+    /// sent to the link. A frame that was begun continues to be written if anything is: otherwise
+    /// the stream would be garbled.
+    pub(crate) fn take_back(&mut self, wanted: impl Fn(&Label) -> bool, back: Back) -> Vec<(Label, Box<[u8]>)> {
         // A connection may be many users, most of whom have nothing here.
         if !self.marks.iter().any(|mark| mark.has(&wanted)) {
             return Vec::new();
@@ -343,13 +343,13 @@ impl Output {
             let is_begun = nth < begun || matches!(mark.content, Content::Joined(_));
             if mark.has(&wanted) && (back == Back::Unacknowledged || !is_begun) {
                 match mark.content {
-                    Content::Frame(Fate::Return(tag)) => {
-                        taken.push((tag, mark.payload(frame).into()));
+                    Content::Frame(Fate::Return(label)) => {
+                        taken.push((label, mark.payload(frame).into()));
                         mark.content = Content::Frame(Fate::Drop);
                     }
                     Content::Frame(Fate::Drop | Fate::Report(_)) => unreachable!("nobody wants it"),
                     Content::Joined(mut joined) => {
-                        taken.extend(joined.frames.extract_if(.., |(tag, _)| wanted(tag)));
+                        taken.extend(joined.frames.extract_if(.., |(label, _)| wanted(label)));
                         mark.content = match joined.frames.is_empty() {
                             true => Content::Frame(Fate::Drop),
                             false => Content::Joined(joined),
@@ -369,13 +369,13 @@ impl Output {
         taken
     }
 
-    /// Changes the tags of all returnable frames.
-    pub(crate) fn retag(&mut self, mut change: impl FnMut(&mut Tag)) {
+    /// Changes the labels of all returnable frames.
+    pub(crate) fn relabel(&mut self, mut change: impl FnMut(&mut Label)) {
         for mark in &mut self.marks {
             match &mut mark.content {
-                Content::Frame(Fate::Return(tag)) => change(tag),
+                Content::Frame(Fate::Return(label)) => change(label),
                 Content::Frame(Fate::Drop | Fate::Report(_)) => {}
-                Content::Joined(joined) => joined.frames.iter_mut().for_each(|(tag, _)| change(tag)),
+                Content::Joined(joined) => joined.frames.iter_mut().for_each(|(label, _)| change(label)),
             }
         }
     }

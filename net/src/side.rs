@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::framing::{FrameWriter, Notice};
+use crate::label::Label;
 use crate::output::{Back, Fate, Output, Pace, Writing, Written};
 use crate::socket::Socket;
-use crate::tag::Tag;
 use crate::transport::Transport;
 use crate::turn::{Listed, Turn, TurnId};
 
@@ -353,9 +353,9 @@ impl Side {
         stalled
     }
 
-    /// Removes the frames with [`Fate::Return`] and a wanted tag that the connection will not bring
-    /// to its client.
-    pub(crate) fn take_back(&mut self, reach: Reach<'_>, wanted: impl Fn(&Tag) -> bool) -> Vec<(Tag, Box<[u8]>)> {
+    /// Removes the frames with [`Fate::Return`] and a wanted label that the connection will not
+    /// bring to its client.
+    pub(crate) fn take_back(&mut self, reach: Reach<'_>, wanted: impl Fn(&Label) -> bool) -> Vec<(Label, Box<[u8]>)> {
         if self.output.is_none() {
             return Vec::new();
         }

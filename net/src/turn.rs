@@ -329,12 +329,12 @@ mod tests {
 
     use super::*;
     use crate::framing::{FrameWriter, Notice};
+    use crate::label::Label;
     use crate::link::{Link, Turn};
     use crate::loop_handle::LoopHandle;
     use crate::output::Fate;
     use crate::simulation::SimulatedSocket;
     use crate::socket::Socket;
-    use crate::tag::Tag;
     use crate::transport::Transport;
 
     /// Accepts everything, and records it in a log that all sockets share.
@@ -403,7 +403,7 @@ mod tests {
         let mut turn = Turn::new();
         for (nth, act) in acts.iter().enumerate() {
             let (to, frame, fate) = match *act {
-                Act::Forward(_, to) => (to, nth.to_string(), Fate::Return(Tag::of(1))),
+                Act::Forward(_, to) => (to, nth.to_string(), Fate::Return(Label::of(1))),
                 Act::Reply(to) => (to, format!("r{nth}"), Fate::Drop),
             };
             links[to].send(&mut turn, frame.as_bytes(), fate).expect("the link takes it");

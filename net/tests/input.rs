@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use net::{CloseReason, Fate, Incoming, Link, Settings, Tag, Turn};
+use net::{CloseReason, Fate, Incoming, Label, Link, Settings, Turn};
 use socket2::SockRef;
 
 use util::{
@@ -407,7 +407,7 @@ fn a_frame_for_a_lingering_connection_comes_back_and_does_not_break_it() {
     let mut peer = server.connect();
     peer.write(&format!(r#"{{"a":"{}"#, "x".repeat(1001)));
     assert_eq!(peer.rest(), "<oversize>");
-    peer.send("{}", Fate::Return(Tag::of(5))).expect("the connection is still there");
+    peer.send("{}", Fate::Return(Label::of(5))).expect("the connection is still there");
     peer.write("more");
     peer.end();
     assert_eq!(server.astray(), Astray::Unsent(5, "{}".into()));

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use net::{CloseReason, Fate, Incoming, Link, Refused, Settings, Tag, Turn};
+use net::{CloseReason, Fate, Incoming, Label, Link, Refused, Settings, Turn};
 
 use util::{Astray, Note, Peer, Seen, TestServer, echo, expect, ignore, later, next, settings, taken, wait_until};
 
@@ -29,7 +29,7 @@ fn send_until_full(peer: &Peer) -> Vec<String> {
     let mut sent = Vec::new();
     loop {
         let frame = frames.next().expect("endless");
-        match peer.send(&frame, Fate::Return(Tag::of(7))) {
+        match peer.send(&frame, Fate::Return(Label::of(7))) {
             Ok(()) => sent.push(frame),
             Err(refused) => {
                 assert_eq!(refused, Refused::Full);
@@ -80,17 +80,17 @@ fn a_slow_consumer_is_refused_and_what_it_did_not_take_comes_back() {
     let mut peer = server.connect();
     peer.hold();
     let sent = send_until_full(&peer);
-    assert_eq!(peer.send("{}", Fate::Return(Tag::of(7))), Err(Refused::Full), "it stays full");
+    assert_eq!(peer.send("{}", Fate::Return(Label::of(7))), Err(Refused::Full), "it stays full");
     peer.link.hang_up();
     peer.expect([Seen::HangUp, later("<end>")]);
     let back: Vec<_> = peer
         .link
-        .take_back(|tag| tag.user == 7)
+        .take_back(|label| label.user == 7)
         .iter()
         .map(|(_, frame)| String::from_utf8_lossy(frame).into_owned())
         .collect();
     assert!(back.iter().map(String::len).sum::<usize>() >= 100_000, "the high-water mark was reached");
-    assert_eq!(peer.link.take_back(|tag| tag.user == 7), [], "they come back once");
+    assert_eq!(peer.link.take_back(|label| label.user == 7), [], "they come back once");
     peer.permit(1);
     let read = whole_frames(&peer.rest(), &sent);
     assert!(sent.ends_with(&back), "they come back in order, up to the last");
@@ -127,7 +127,7 @@ fn frames_that_a_dead_peer_has_not_acknowledged_come_back() {
         let mut peer = server.connect_with(|socket| socket.set_recv_buffer_size(4_000).expect("an option"));
         let sent: Vec<String> = (0..100).map(|n| format!("{{\"n\":{n},\"a\":\"{}\"}}", "x".repeat(1000))).collect();
         for frame in &sent {
-            peer.send(frame, Fate::Return(Tag::of(7))).expect("there is room");
+            peer.send(frame, Fate::Return(Label::of(7))).expect("there is room");
         }
         peer.sync();
         assert_eq!(peer.link.pending_bytes(), 0, "the server's kernel has taken all");
@@ -173,7 +173,7 @@ fn frames_that_have_arrived_do_not_come_back() {
     let server = TestServer::start(1, settings(), ignore);
     let mut peer = server.connect();
     for n in 0..100 {
-        peer.send(&numbered(n), Fate::Return(Tag::of(7))).expect("it is open");
+        peer.send(&numbered(n), Fate::Return(Label::of(7))).expect("it is open");
     }
     peer.sync();
     peer.expect_bytes(&(0..100).map(numbered).collect::<String>());
@@ -188,7 +188,7 @@ fn a_frame_taken_back_from_a_living_connection_is_not_written_and_the_others_are
     let server = narrow_server();
     let mut peer = server.connect();
     let sent = send_until_full(&peer);
-    let back = peer.link.take_back(|tag| tag.user == 7);
+    let back = peer.link.take_back(|label| label.user == 7);
     assert!(!back.is_empty());
     peer.send(r#"{"last":1}"#, Fate::Drop).expect("there is room again");
     let written = sent.len() - back.len();
@@ -298,7 +298,7 @@ fn a_client_sees_the_end_though_somebody_still_holds_its_link() {
         link.post(Note::Text(text.into()));
         assert_eq!(server.astray(), Astray::Note(text.into()));
     }
-    assert_eq!(peer.send("{}", Fate::Return(Tag::of(1))), Err(Refused::Closed));
+    assert_eq!(peer.send("{}", Fate::Return(Label::of(1))), Err(Refused::Closed));
 }
 
 /// Threads send while the connection is hung up: accepted frames are read by the client or
@@ -315,8 +315,11 @@ fn no_frame_is_lost_between_the_last_write_and_the_close() {
                 thread::spawn(move || {
                     let mut turn = Turn::new();
                     let taken = (0..).take_while(|n| {
-                        let outcome =
-                            link.send(&mut turn, format!("{{{sender}:{n}}}").as_bytes(), Fate::Return(Tag::of(sender)));
+                        let outcome = link.send(
+                            &mut turn,
+                            format!("{{{sender}:{n}}}").as_bytes(),
+                            Fate::Return(Label::of(sender)),
+                        );
                         turn.flush();
                         // Without a reader it may also be full; then it is about to be hung up.
                         outcome.is_ok()
@@ -364,7 +367,7 @@ fn a_closing_client_that_does_not_read_is_given_up() {
     let server = TestServer::start(1, settings, ignore);
     let peer = server.connect();
     let long = format!("{{{}}}", "1".repeat(20_000_000));
-    peer.send(&long, Fate::Return(Tag::of(1))).expect("one frame may pass the mark");
+    peer.send(&long, Fate::Return(Label::of(1))).expect("one frame may pass the mark");
     peer.end();
     peer.expect([taken("<end>"), Seen::Closed(CloseReason::Ended)]);
     assert_eq!(server.astray(), Astray::Unsent(1, long));
@@ -382,7 +385,7 @@ fn answers_to_a_connection_that_is_dead_take_no_memory() {
     (0..10).for_each(|_| peer.send(&answer, Fate::Drop).expect("it is not closed"));
     assert_eq!(peer.link.pending_bytes(), 0);
     // A returnable frame is accepted.
-    peer.send("{}", Fate::Return(Tag::of(1))).expect("it is not closed");
+    peer.send("{}", Fate::Return(Label::of(1))).expect("it is not closed");
     peer.permit(1);
     assert_eq!(server.astray(), Astray::Unsent(1, "{}".into()));
 }

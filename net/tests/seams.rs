@@ -11,7 +11,7 @@ use net::simulation::{
     Chain, CustomOpening, CustomReader, CustomStep, CustomTransport, CustomWriter, Found, Notice, Piece, Speech,
     Wrapping,
 };
-use net::{CloseReason, Fate, Link, Preface, Refused, Tag};
+use net::{CloseReason, Fate, Label, Link, Preface, Refused};
 use util::{Astray, Note, PATIENCE, Peer, Seen, TestServer, echo, ignore, later, settings, taken, wait_until};
 
 /// A frame of the framing here: four bytes of length, the highest bit telling a ping, and a payload
@@ -332,7 +332,7 @@ fn fill(server: &TestServer, frame: impl Fn(usize) -> String) -> (Peer, usize) {
     let peer = enter(server, b"");
     let mut sent = 0;
     loop {
-        let outcome: Result<(), Refused> = peer.send(&frame(sent), Fate::Return(Tag::of(1)));
+        let outcome: Result<(), Refused> = peer.send(&frame(sent), Fate::Return(Label::of(1)));
         if outcome.is_err() {
             return (peer, sent);
         }

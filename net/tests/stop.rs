@@ -6,7 +6,7 @@ use std::io::Read;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use net::{CloseReason, Fate, Tag};
+use net::{CloseReason, Fate, Label};
 
 use util::{Astray, Gate, Note, PATIENCE, Seen, TestServer, echo, ignore, later, listen_settings, settings, taken};
 
@@ -102,7 +102,7 @@ fn a_drain_breaks_off_a_client_that_never_reads_and_returns_what_it_was_sent() {
     let mut server = TestServer::start(1, settings(), ignore);
     let peer = server.connect();
     let long = format!("{{{}}}", "1".repeat(20_000_000));
-    peer.send(&long, Fate::Return(Tag::of(1))).expect("one frame may pass the mark");
+    peer.send(&long, Fate::Return(Label::of(1))).expect("one frame may pass the mark");
     let begin = Instant::now();
     server.drain(Duration::from_millis(100)).join().expect("the loop ends");
     assert!(begin.elapsed() < PATIENCE);

@@ -375,7 +375,7 @@ mod tests {
         fn on_message(&mut self, _: &mut Turn, _: &Arc<Link>, _: &mut (), _: Posted) {}
         fn on_hang_up(&mut self, _: &mut Turn, _: &Arc<Link>, _: &mut ()) {}
         fn on_close(&mut self, _: &mut Turn, _: &Arc<Link>, _: (), _: net::CloseReason) {}
-        fn on_unsent(&mut self, _: &mut Turn, _: net::Tag, _: Box<[u8]>) {}
+        fn on_unsent(&mut self, _: &mut Turn, _: net::Label, _: Box<[u8]>) {}
         fn on_stray(&mut self, _: &mut Turn, _: Posted) {}
     }
 

@@ -27,7 +27,7 @@ pub struct Routes {
 }
 
 impl Routes {
-    /// Starts the lanes and the bus, with envelopes of so many bytes.
+    /// Starts the lanes and the bus, with envelopes of this number of bytes.
     ///
     /// # Errors
     /// When the system has no thread left.
@@ -114,8 +114,8 @@ fn keep(items: Vec<LaneItem>, keepers: &Lanes<LaneItem>) {
 /// One connection to Redis carries more than a node can send; more lanes would only make its
 /// batches smaller.
 const OUTBOXES: usize = 1;
-/// The most messages in one transaction of a lane. A message waits for the batch before it, whoever
-/// sent that. Beside a flood of messages for offline users, half of another sender's messages
-/// waited for more than 32 ms with 4,096, and for more than 11 ms with 1,024, which cost a sixth
-/// more processor time for each stored message (SQLite, 2 cores).
+/// The most messages in one transaction of a lane. A message waits for the batch before it, no
+/// matter who sent that. Beside a flood of messages for offline users, half of another sender's
+/// messages waited for more than 32 ms with 4,096, and for more than 11 ms with 1,024, which cost a
+/// sixth more processor time for each stored message (SQLite, 2 cores).
 const BATCH_MAX: usize = 2048;

@@ -41,7 +41,7 @@ pub struct Backlog {
     /// accepted. Their number is limited by what connections held when they ended. They are newer
     /// than those in the spool.
     returned: Vec<Delivery>,
-    /// How many of them the metrics count.
+    /// The number of them that the metrics count.
     counted: usize,
     spooling: Option<Spooling>,
     /// Messages that are stored and could not be removed from the spool yet.
@@ -56,7 +56,7 @@ struct Spooling {
     pause: Duration,
     /// Everything up to this message is drained.
     after: SpoolId,
-    /// How many times in a row the store has refused everything it was given.
+    /// The number of times in a row that the store has refused everything it was given.
     refusals: u32,
 }
 

@@ -27,18 +27,18 @@ struct CachedGroups {
     generation_bytes_max: usize,
     /// Two generations: when the young one is full it becomes the old one, and the entries of the
     /// old one are dropped.
-    young: FxHashMap<GroupId, Members>,
-    old: FxHashMap<GroupId, Members>,
+    young: FxHashMap<GroupId, KnownMembers>,
+    old: FxHashMap<GroupId, KnownMembers>,
     /// The size of the young generation.
     weight: usize,
-    strangers: Strangers,
+    non_members: NonMembers,
     /// Counts the changes: a result that was read from the store before a change is not cached
     /// after it.
     changes: u64,
 }
 
 #[derive(Debug)]
-struct Members {
+struct KnownMembers {
     members: Arc<[UserId]>,
     /// Since when they are valid; `None` after a change, when they serve only if nothing better is
     /// available.
@@ -47,7 +47,7 @@ struct Members {
 
 /// Users who recently wrote to a group without being a member.
 #[derive(Debug)]
-struct Strangers(Recent<GroupId, Vec<(UserId, Instant)>>);
+struct NonMembers(Recent<GroupId, Vec<(UserId, Instant)>>);
 
 impl GroupCache {
     /// An empty cache whose entries are valid for `lifetime`, or without a limit.
@@ -78,11 +78,11 @@ impl GroupCache {
     /// Whether `user` was recently found not to be a member, and the group has not changed since.
     pub fn is_stranger(&self, user: UserId, group: GroupId, now: Instant) -> bool {
         let known = self.known.read();
-        let strangers = known.strangers.0.get(&group);
+        let non_members = known.non_members.0.get(&group);
         let is_stranger = |(stranger, since): &(UserId, Instant)| {
             *stranger == user && now.saturating_duration_since(*since) < STRANGER_FOR
         };
-        strangers.is_some_and(|strangers| strangers.iter().any(is_stranger))
+        non_members.is_some_and(|non_members| non_members.iter().any(is_stranger))
     }
 
     /// The number of changes; read it before querying the store for [`GroupCache::note_stranger`].
@@ -98,13 +98,14 @@ impl GroupCache {
         if self.may_be_stale() || known.changes != changes {
             return;
         }
-        let mut strangers = known.strangers.0.get(&group).cloned().unwrap_or_default();
-        strangers.retain(|(stranger, since)| *stranger != user && now.saturating_duration_since(*since) < STRANGER_FOR);
-        if strangers.len() >= STRANGERS_MAX {
-            strangers.clear();
+        let mut non_members = known.non_members.0.get(&group).cloned().unwrap_or_default();
+        non_members
+            .retain(|(stranger, since)| *stranger != user && now.saturating_duration_since(*since) < STRANGER_FOR);
+        if non_members.len() >= STRANGERS_MAX {
+            non_members.clear();
         }
-        strangers.push((user, now));
-        known.strangers.0.insert(group, strangers);
+        non_members.push((user, now));
+        known.non_members.0.insert(group, non_members);
     }
 
     /// Reads the members from the store and caches them as of `now`. Blocks.
@@ -124,7 +125,7 @@ impl GroupCache {
         let mut known = self.known.write();
         let since = (known.changes == before).then_some(now);
         if !members.is_empty() {
-            known.insert(group, Members { members: members.clone(), since });
+            known.insert(group, KnownMembers { members: members.clone(), since });
         }
         Ok(members)
     }
@@ -141,7 +142,7 @@ impl GroupCache {
     pub fn changed(&self, group: GroupId) {
         let mut known = self.known.write();
         known.changes += 1;
-        known.strangers.0.remove(&group);
+        known.non_members.0.remove(&group);
         if let Some(known) = known.get_mut(group) {
             known.since = None;
         }
@@ -151,7 +152,7 @@ impl GroupCache {
     pub fn forget(&self) {
         let mut known = self.known.write();
         known.changes += 1;
-        known.strangers = Strangers::default();
+        known.non_members = NonMembers::default();
         let CachedGroups { young, old, .. } = &mut *known;
         young.values_mut().chain(old.values_mut()).for_each(|known| known.since = None);
     }
@@ -164,20 +165,20 @@ impl CachedGroups {
             young: FxHashMap::default(),
             old: FxHashMap::default(),
             weight: 0,
-            strangers: Strangers::default(),
+            non_members: NonMembers::default(),
             changes: 0,
         }
     }
 
-    fn get(&self, group: GroupId) -> Option<&Members> {
+    fn get(&self, group: GroupId) -> Option<&KnownMembers> {
         self.young.get(&group).or_else(|| self.old.get(&group))
     }
 
-    fn get_mut(&mut self, group: GroupId) -> Option<&mut Members> {
+    fn get_mut(&mut self, group: GroupId) -> Option<&mut KnownMembers> {
         self.young.get_mut(&group).or_else(|| self.old.get_mut(&group))
     }
 
-    fn insert(&mut self, group: GroupId, members: Members) {
+    fn insert(&mut self, group: GroupId, members: KnownMembers) {
         let weight = weight(&members);
         if self.weight + weight > self.generation_bytes_max {
             self.old = std::mem::take(&mut self.young);
@@ -191,13 +192,13 @@ impl CachedGroups {
     }
 }
 
-impl Default for Strangers {
-    fn default() -> Strangers {
-        Strangers(Recent::new(STRANGE_GROUPS_MAX))
+impl Default for NonMembers {
+    fn default() -> NonMembers {
+        NonMembers(Recent::new(STRANGE_GROUPS_MAX))
     }
 }
 
-fn weight(members: &Members) -> usize {
+fn weight(members: &KnownMembers) -> usize {
     size_of_val(&*members.members) + 64
 }
 
@@ -205,7 +206,7 @@ fn weight(members: &Members) -> usize {
 const GENERATION_BYTES_MAX: usize = 32 << 20;
 /// How long it is remembered that a user is not a member.
 const STRANGER_FOR: Duration = Duration::from_secs(10);
-/// The most strangers of one group, and the most groups with strangers, that are remembered.
+/// The most non-members of one group, and the most groups with non-members, that are remembered.
 const STRANGERS_MAX: usize = 64;
 const STRANGE_GROUPS_MAX: usize = 4096;
 
@@ -213,8 +214,8 @@ const STRANGE_GROUPS_MAX: usize = 4096;
 mod tests {
     use super::*;
 
-    fn members(count: i32) -> Members {
-        Members { members: (1..=count).map(UserId).collect(), since: Some(Instant::now()) }
+    fn members(count: i32) -> KnownMembers {
+        KnownMembers { members: (1..=count).map(UserId).collect(), since: Some(Instant::now()) }
     }
 
     #[test]

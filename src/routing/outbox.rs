@@ -59,8 +59,8 @@ pub struct Sorted {
     pub keep: Vec<LaneItem>,
     /// Confirmed by their nodes.
     pub delivered: Vec<Delivery>,
-    /// How many messages other nodes have taken now, and how many of those taken before were not
-    /// confirmed in time.
+    /// The number of messages that other nodes have taken now, and of those taken before that were
+    /// not confirmed in time.
     pub published: usize,
     pub unconfirmed: usize,
     /// When to call it again if nothing else happens.
@@ -96,10 +96,10 @@ struct Line {
 struct Flight {
     sequence: u64,
     deliveries: Vec<Delivery>,
-    /// How many of its messages were delivered and removed from it.
+    /// The number of its messages that were delivered and removed from it.
     delivered: usize,
-    /// How many nodes may still confirm it. Zero: it has come back, and is stored after everything
-    /// in flight before it.
+    /// The number of nodes that may still confirm it. Zero: it has come back, and is stored after
+    /// everything in flight before it.
     nodes: u32,
     /// If it comes back, it is stored and not offered again.
     is_last_try: bool,

@@ -340,7 +340,7 @@ mod tests {
 
     fn push(link: &Arc<Link<()>>) {
         let before = link.pushes();
-        link.send(&mut Turn::at(Instant::now()), b"{}", Fate::Return(net::Tag::of(1))).expect("it takes everything");
+        link.send(&mut Turn::at(Instant::now()), b"{}", Fate::Return(net::Label::of(1))).expect("it takes everything");
         assert_ne!(link.pushes(), before);
     }
 

@@ -4,8 +4,9 @@
 //! A mailbox is counted only after this node has put a sixteenth of its quota in; then its size is
 //! queried once. So an ordinary message costs a lookup, and no query. From there on each account
 //! and address has its share of the free space: one sender fills half of a mailbox, and others find
-//! room in the other half. A group counts as one such sender, whoever writes to it, and all groups
-//! together have at most four fifths. So a busy group leaves room for its dormant members' friends.
+//! room in the other half. A group counts as one such sender, no matter which member writes to it,
+//! and all groups together have at most four fifths. So a busy group leaves room for its dormant
+//! members' friends.
 //!
 //! This node does not see what other nodes store and delete. Before a sender is refused, the size
 //! is queried again, first after a second, and less often while the mailbox stays full. So no
@@ -247,7 +248,7 @@ enum QuotaVerdict {
 
 /// Sums of mailboxes that are not counted: 4 MiB.
 const SUMS: usize = 1 << 19;
-/// Which part of a sum a question takes away at least.
+/// A question takes away at least this part of a sum.
 const SHRINKS_BY: usize = 16;
 /// Counted mailboxes that are remembered at least, and at most twice as many: some tens of
 /// megabytes.
@@ -439,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_is_one_sender_whoever_writes_to_it() {
+    fn all_members_of_a_group_are_one_sender() {
         let scene = Scene::new();
         let [group, another] = [1, 2].map(|group| Payer::Group(GroupId(group)));
         let of_group: usize = (0..300).map(|_| scene.store_for(group, 9, 1)).sum();

@@ -1,6 +1,6 @@
 //! [`Routed`]: what became of a forwarded frame, as far as it is known at once.
 
-use net::Tag;
+use net::Label;
 
 use crate::base::ids::FrameId;
 use crate::delivery::Delivery;
@@ -40,8 +40,8 @@ pub(super) struct Returned {
 }
 
 impl Returned {
-    pub(super) fn of((tag, frame): (Tag, Box<[u8]>)) -> Returned {
-        Returned { id: tag.id.into(), frame }
+    pub(super) fn of((label, frame): (Label, Box<[u8]>)) -> Returned {
+        Returned { id: label.id.into(), frame }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use net::{Fate, Tag, Turn};
+use net::{Fate, Label, Turn};
 use smallvec::SmallVec;
 
 use crate::admission::Holder;
@@ -219,11 +219,11 @@ impl Router {
 
     /// Stores a message that a connection which has ended did not deliver, and does not hand it to
     /// the user's current connection, which may have received newer ones.
-    pub fn give_back(&self, tag: Tag, frame: Box<[u8]>) {
-        let to = user_of(&tag);
+    pub fn give_back(&self, label: Label, frame: Box<[u8]>) {
+        let to = user_of(&label);
         self.parts.metrics.returned(1);
         let _shard = self.presence.write(to);
-        self.ways.keep(to, vec![Returned::of((tag, frame))], KEPT_LATE);
+        self.ways.keep(to, vec![Returned::of((label, frame))], KEPT_LATE);
     }
 
     /// Submits work on a user's stored messages, to be done after everything on its way to them.
@@ -330,7 +330,7 @@ impl Router {
         let came_back = earlier_came_back || !frames.is_empty();
         // Messages that it has written may still arrive. If they do not, others may have sent newer
         // messages until that is known, even on this connection, if the user logs in on it again.
-        link.retag(|tag| tag.has_left |= is_for(tag, user));
+        link.relabel(|label| label.has_left |= is_for(label, user));
         if follows || goes_first {
             let receiver = shard.newest(user).cloned();
             self.hand_on(turn, shard, user, frames, elsewhere);
@@ -344,20 +344,20 @@ impl Router {
     }
 
     fn take_back(&self, user: UserId, link: &ClientLink) -> Vec<Returned> {
-        self.take_back_if(link, |tag| is_for(tag, user) && !tag.has_left)
+        self.take_back_if(link, |label| is_for(label, user) && !label.has_left)
     }
 
     /// Stores messages that a connection was sent before the user last left it, and that it will
     /// not deliver, ahead of those it was sent since. Returns whether there were any. The user's
     /// shard is held.
     fn keep_earlier(&self, user: UserId, link: &ClientLink) -> bool {
-        let frames = self.take_back_if(link, |tag| is_for(tag, user) && tag.has_left);
+        let frames = self.take_back_if(link, |label| is_for(label, user) && label.has_left);
         let came_back = !frames.is_empty();
         self.ways.keep(user, frames, KEPT_LATE);
         came_back
     }
 
-    fn take_back_if(&self, link: &ClientLink, wanted: impl Fn(&Tag) -> bool) -> Vec<Returned> {
+    fn take_back_if(&self, link: &ClientLink, wanted: impl Fn(&Label) -> bool) -> Vec<Returned> {
         let frames: Vec<_> = link.take_back(wanted).into_iter().map(Returned::of).collect();
         self.parts.metrics.returned(frames.len());
         frames
@@ -435,15 +435,15 @@ impl Router {
 
 /// The fate of a user's message in a connection's output: it comes back if it does not arrive.
 pub(super) fn or_back(user: UserId, id: FrameId) -> Fate {
-    Fate::Return(Tag { id: id.into(), user: user.0.cast_unsigned(), has_left: false })
+    Fate::Return(Label { id: id.into(), user: user.0.cast_unsigned(), has_left: false })
 }
 
-fn user_of(tag: &Tag) -> UserId {
-    UserId(tag.user.cast_signed())
+fn user_of(label: &Label) -> UserId {
+    UserId(label.user.cast_signed())
 }
 
-fn is_for(tag: &Tag, user: UserId) -> bool {
-    user_of(tag) == user
+fn is_for(label: &Label, user: UserId) -> bool {
+    user_of(label) == user
 }
 
 /// The origin of messages that a connection has returned and that are to be stored; and of those

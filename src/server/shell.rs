@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use net::{CloseReason, Fate, Flow, Foreign, Handler, Incoming, Preface, Tag, Turn};
+use net::{CloseReason, Fate, Flow, Foreign, Handler, Incoming, Label, Preface, Turn};
 
 use super::facts::Facts;
 use super::fetching::Fetcher;
@@ -345,8 +345,8 @@ impl Handler for Shell {
         self.feed(turn, link, &mut client, Input::Closed);
     }
 
-    fn on_unsent(&mut self, _: &mut Turn<Posted>, tag: Tag, frame: Box<[u8]>) {
-        self.shared.router.give_back(tag, frame);
+    fn on_unsent(&mut self, _: &mut Turn<Posted>, label: Label, frame: Box<[u8]>) {
+        self.shared.router.give_back(label, frame);
     }
 
     /// A frame whose delivery has begun is delivered to all members. Other events need nothing: a

@@ -123,11 +123,11 @@ impl Output {
         let (mut frames, mut end, mut room) = (Vec::new(), self.written, JOINED_BYTES_MAX - join(&[]).len());
         for mark in self.marks.range(self.sent..).take(JOINED_MAX) {
             let frame = &self.bytes[end..end + mark.len()];
-            let Content::Frame(Fate::Return(tag)) = mark.content else { break };
+            let Content::Frame(Fate::Return(label)) = mark.content else { break };
             let Some(left) = joins(frame).filter(|_| mark.is_bare()).and_then(|bytes| room.checked_sub(bytes)) else {
                 break;
             };
-            frames.push((tag, frame));
+            frames.push((label, frame));
             (room, end) = (left, end + mark.len());
         }
         if frames.len() < 2 {
@@ -135,7 +135,7 @@ impl Output {
         }
         let count = frames.len();
         let joined = join(&frames.iter().map(|(_, frame)| *frame).collect::<Vec<_>>());
-        let frames = frames.into_iter().map(|(tag, frame)| (tag, frame.into())).collect();
+        let frames = frames.into_iter().map(|(label, frame)| (label, frame.into())).collect();
         let mark = Mark::new(joined.len(), Wrapping::default(), Content::Joined(Box::new(Joined { frames })));
         self.returnable = self.returnable - (end - self.written) + mark.returnable();
         self.bytes.splice(self.written..end, joined);
@@ -149,7 +149,7 @@ impl Output {
 mod tests {
     use super::super::{Back, tests::*};
     use super::*;
-    use crate::tag::Tag;
+    use crate::label::Label;
 
     const EACH: Duration = Duration::from_millis(40);
 
@@ -179,7 +179,7 @@ mod tests {
     fn joined_frames_are_one_write_and_come_back_as_they_were() {
         let (mut output, start) = (Output::default(), Instant::now());
         for frame in ["m1", "m2", "m3", "x4", "m5"] {
-            output.push_paced(frame.as_bytes(), &mut FrameWriter::json(), Fate::Return(Tag::of(7)), start);
+            output.push_paced(frame.as_bytes(), &mut FrameWriter::json(), Fate::Return(Label::of(7)), start);
         }
         let times: Vec<u64> = (0..300).collect();
         let expected = [(0, "<m1+m2+m3>"), (140, "x4"), (200, "m5")].map(|(at, text)| (at, text.to_owned()));
@@ -195,12 +195,12 @@ mod tests {
         let (mut output, start) = (Output::default(), Instant::now());
         let long = |n: usize| format!("m{n}{}", "x".repeat(400));
         for n in 0..8 {
-            output.push_paced(long(n).as_bytes(), &mut FrameWriter::json(), Fate::Return(Tag::of(7)), start);
+            output.push_paced(long(n).as_bytes(), &mut FrameWriter::json(), Fate::Return(Label::of(7)), start);
         }
         (0..30).for_each(|n| {
-            output.push_paced(format!("m{n}").as_bytes(), &mut FrameWriter::json(), Fate::Return(Tag::of(7)), start)
+            output.push_paced(format!("m{n}").as_bytes(), &mut FrameWriter::json(), Fate::Return(Label::of(7)), start)
         });
-        output.push_paced("m".repeat(5000).as_bytes(), &mut FrameWriter::json(), Fate::Return(Tag::of(7)), start);
+        output.push_paced("m".repeat(5000).as_bytes(), &mut FrameWriter::json(), Fate::Return(Label::of(7)), start);
         let times: Vec<u64> = (0..300).map(|n| n * 10).collect();
         let written = written(&mut output, start, &times);
         let counts: Vec<usize> = written.iter().map(|(_, text)| text.matches('+').count() + 1).collect();
@@ -212,11 +212,11 @@ mod tests {
     fn replies_go_ahead_in_order_and_are_frames_of_their_own() {
         let (mut output, start) = (Output::default(), Instant::now());
         for frame in ["m1", "m2"] {
-            output.push_paced(frame.as_bytes(), &mut FrameWriter::json(), Fate::Return(Tag::of(7)), start);
+            output.push_paced(frame.as_bytes(), &mut FrameWriter::json(), Fate::Return(Label::of(7)), start);
         }
         assert_eq!(written(&mut output, start, &[0]).len(), 1);
         for frame in ["m3", "m4"] {
-            output.push_paced(frame.as_bytes(), &mut FrameWriter::json(), Fate::Return(Tag::of(7)), start);
+            output.push_paced(frame.as_bytes(), &mut FrameWriter::json(), Fate::Return(Label::of(7)), start);
         }
         output.push_paced(b"first+", &mut FrameWriter::json(), Fate::Drop, start);
         output.push_paced(b"second", &mut FrameWriter::json(), Fate::Report(1), start);
@@ -232,14 +232,14 @@ mod tests {
         let (mut output, start) = (Output::default(), Instant::now());
         output.push_paced(format!("reply{}", "+".repeat(49)).as_bytes(), &mut FrameWriter::json(), Fate::Drop, start);
         assert_eq!(written(&mut output, start, &[0]).len(), 1);
-        output.push_paced(b"m1", &mut FrameWriter::json(), Fate::Return(Tag::of(7)), start);
+        output.push_paced(b"m1", &mut FrameWriter::json(), Fate::Return(Label::of(7)), start);
         output.push_paced(b"reply", &mut FrameWriter::json(), Fate::Drop, start + Duration::from_millis(10));
         let times: Vec<u64> = (1..3000).collect();
         let expected = [(510, "reply"), (570, "m1")].map(|(at, text)| (at, text.to_owned()));
         assert_eq!(written(&mut output, start, &times), expected);
 
         let mut output = Output::default();
-        output.push_paced(b"m1", &mut FrameWriter::json(), Fate::Return(Tag::of(7)), start);
+        output.push_paced(b"m1", &mut FrameWriter::json(), Fate::Return(Label::of(7)), start);
         assert_eq!(output.write_paced(socket(1, 1).taking(), &pace(), start, 1000), Written::Blocked);
         output.push_paced(b"reply", &mut FrameWriter::json(), Fate::Drop, start);
         let expected = [(0, "1"), (60, "reply")].map(|(at, text)| (at, text.to_owned()));

@@ -46,8 +46,8 @@ pub(super) fn acknowledge(output: &mut Output, unacknowledged: usize) -> Vec<u32
     reports
 }
 
-pub(super) fn texts(back: &[(Tag, Box<[u8]>)]) -> Vec<(u32, &str)> {
-    back.iter().map(|(tag, frame)| (tag.user, str::from_utf8(frame).unwrap())).collect()
+pub(super) fn texts(back: &[(Label, Box<[u8]>)]) -> Vec<(u32, &str)> {
+    back.iter().map(|(label, frame)| (label.user, str::from_utf8(frame).unwrap())).collect()
 }
 
 #[test]
@@ -84,10 +84,10 @@ fn a_report_comes_when_the_last_byte_is_acknowledged() {
 fn frames_that_were_not_begun_come_back_from_a_living_connection_in_order_without_line_ends() {
     let mut output = Output::default();
     for (frame, user) in [("zero", 1), ("one", 1), ("two", 2), ("three", 1), ("four", 1)] {
-        push(&mut output, frame.as_bytes(), true, Fate::Return(Tag::of(user)));
+        push(&mut output, frame.as_bytes(), true, Fate::Return(Label::of(user)));
     }
     write(&mut output, 6);
-    let back = output.take_back(|tag| tag.user == 1, Back::Unwritten);
+    let back = output.take_back(|label| label.user == 1, Back::Unwritten);
     assert_eq!(texts(&back), [(1, "three"), (1, "four")]);
     assert_eq!(output.pending(), 7, "what was begun and what is for others stays");
     let back = output.take_back(|_| true, Back::Unacknowledged);
@@ -110,12 +110,12 @@ fn unacknowledged_bytes_come_back_rounded_to_whole_frames() {
         let mut output = Output::default();
         // Written: 3 bytes, 3 bytes, a reply of 2 that is dropped, 4 bytes. Then one that was never
         // written.
-        push(&mut output, b"a-1", false, Fate::Return(Tag::of(1)));
-        push(&mut output, b"b-2", false, Fate::Return(Tag::of(1)));
+        push(&mut output, b"a-1", false, Fate::Return(Label::of(1)));
+        push(&mut output, b"b-2", false, Fate::Return(Label::of(1)));
         push(&mut output, b"{}", false, Fate::Drop);
-        push(&mut output, b"c-33", false, Fate::Return(Tag::of(1)));
+        push(&mut output, b"c-33", false, Fate::Return(Label::of(1)));
         assert_eq!(write(&mut output, 100), Written::All);
-        push(&mut output, b"late", false, Fate::Return(Tag::of(1)));
+        push(&mut output, b"late", false, Fate::Return(Label::of(1)));
         acknowledge(&mut output, unacknowledged);
         let back = output.take_back(|_| true, Back::Unacknowledged);
         let texts: Vec<_> = texts(&back).into_iter().map(|(_, text)| text).collect();
@@ -126,8 +126,8 @@ fn unacknowledged_bytes_come_back_rounded_to_whole_frames() {
 #[test]
 fn a_frame_that_was_begun_is_given_back_and_yet_written_to_its_end() {
     let mut output = Output::default();
-    push(&mut output, b"begun", false, Fate::Return(Tag::of(1)));
-    push(&mut output, b"not begun", false, Fate::Return(Tag::of(1)));
+    push(&mut output, b"begun", false, Fate::Return(Label::of(1)));
+    push(&mut output, b"not begun", false, Fate::Return(Label::of(1)));
     push(&mut output, b"{}", false, Fate::Drop);
     write(&mut output, 2);
     let back = output.take_back(|_| true, Back::Unacknowledged);
@@ -142,7 +142,7 @@ fn a_frame_that_was_begun_is_given_back_and_yet_written_to_its_end() {
 fn a_peer_that_owes_an_acknowledgement_is_noticed_from_one_look_to_the_next() {
     let (mut output, start) = (Output::default(), Instant::now());
     let later = |seconds| start + Duration::from_secs(seconds);
-    push(&mut output, b"abc", false, Fate::Return(Tag::of(1)));
+    push(&mut output, b"abc", false, Fate::Return(Label::of(1)));
     write(&mut output, 100);
     assert_eq!(output.waits_since(), None);
     output.note_progress(3, later(1));
@@ -158,7 +158,7 @@ fn a_peer_that_owes_an_acknowledgement_is_noticed_from_one_look_to_the_next() {
 fn a_peer_that_acknowledges_what_was_written_before_makes_progress() {
     let (mut output, start) = (Output::default(), Instant::now());
     let later = |seconds| start + Duration::from_secs(seconds);
-    push(&mut output, b"abc", false, Fate::Return(Tag::of(1)));
+    push(&mut output, b"abc", false, Fate::Return(Label::of(1)));
     write(&mut output, 100);
     // The kernel still holds much of a reply that is no longer held here.
     output.note_progress(1_000_003, later(1));
@@ -170,7 +170,7 @@ fn a_peer_that_acknowledges_what_was_written_before_makes_progress() {
 
 #[test]
 fn a_slow_reader_does_not_make_the_buffer_grow() {
-    for fate in [Fate::Drop, Fate::Return(Tag::of(1))] {
+    for fate in [Fate::Drop, Fate::Return(Label::of(1))] {
         let mut output = Output::default();
         for _ in 0..1000 {
             push(&mut output, &[7; 100], false, fate);
@@ -215,7 +215,7 @@ proptest! {
             match step {
                 Step::Push(len, user) => {
                     let frame = format!("[{nth}:{user}:{}]", "x".repeat(len));
-                    let fate = if user == 0 { Fate::Drop } else { Fate::Return(Tag::of(user)) };
+                    let fate = if user == 0 { Fate::Drop } else { Fate::Return(Label::of(user)) };
                     push(&mut output, frame.as_bytes(), false, fate);
                     if user > 0 {
                         pushed.push((user, frame));
@@ -233,7 +233,7 @@ proptest! {
                     output.acknowledge(unacknowledged, &mut Vec::new());
                 }
                 Step::TakeBack(user) => {
-                    let back = output.take_back(|tag| tag.user == user, Back::Unwritten);
+                    let back = output.take_back(|label| label.user == user, Back::Unwritten);
                     got_back.extend(texts(&back).into_iter().map(|(user, text)| (user, text.to_owned())));
                 }
             }

@@ -12,8 +12,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use net::{
-    Acceptor, CloseReason, Fate, Flow, Handler, Incoming, Link, ListenSettings, LoopGroup, LoopWatch, Preface, Refused,
-    Settings, Stopper, Tag, Turn,
+    Acceptor, CloseReason, Fate, Flow, Handler, Incoming, Label, Link, ListenSettings, LoopGroup, LoopWatch, Preface,
+    Refused, Settings, Stopper, Turn,
 };
 use socket2::{Domain, SockRef, Socket, Type};
 
@@ -186,8 +186,8 @@ impl Handler for Recorder {
         }
     }
 
-    fn on_unsent(&mut self, _: &mut Turn<Note>, tag: Tag, frame: Box<[u8]>) {
-        let _ = self.astray.send(Astray::Unsent(tag.user, String::from_utf8_lossy(&frame).into_owned()));
+    fn on_unsent(&mut self, _: &mut Turn<Note>, label: Label, frame: Box<[u8]>) {
+        let _ = self.astray.send(Astray::Unsent(label.user, String::from_utf8_lossy(&frame).into_owned()));
     }
 
     fn on_stray(&mut self, _: &mut Turn<Note>, message: Note) {

@@ -341,9 +341,9 @@ fn the_sender_of_a_group_message_does_not_get_it() {
     assert_eq!(clients.map(|client| client.got()), ["{a}", "", "{a}"]);
 }
 
-/// A frame for so many members who are offline, more than are handed out at once: what `settle`
-/// makes of the deliveries of the first piece, before the last one is handed out, and what has
-/// become of the frame then.
+/// Sends a frame to more offline members than are handed out at once. `settle` gets the deliveries
+/// of the first piece before the last one is handed out. Returns their number, and the fate of the
+/// frame.
 fn spread_with(lane_bytes_max: usize, settle: impl FnOnce(Vec<Delivery>)) -> (usize, Routed) {
     let mut scene = Scene::with_room(lane_bytes_max);
     let members: Arc<[UserId]> = (1..=members_at_once(3) as i32 + 1).map(UserId).collect();
@@ -458,7 +458,7 @@ fn messages_to_an_earlier_login_on_the_same_connection_come_back_late_and_first(
     scene.leave(USER, &client);
     assert_eq!(scene.told(), [""; 0]);
     assert_eq!(scene.lane(), ["{a} for 1 returned late", "answer about 1"]);
-    scene.router.give_back(Tag { has_left: true, ..Tag::of(7) }, b"{b}".as_slice().into());
+    scene.router.give_back(Label { has_left: true, ..Label::of(7) }, b"{b}".as_slice().into());
     assert_eq!(scene.lane(), ["{b} for 7 returned late"]);
 }
 
@@ -639,7 +639,7 @@ fn another_node_hears_how_much_of_its_envelope_was_delivered() {
     assert!(!scene.router.on_returned(&mut scene.turn, USER, "{a}\n{b}\n{c}", &receipt));
     assert_eq!(scene.told(), ["refuse 5 after 2"], "the connection takes no more");
     client.wire.0.lock().room = usize::MAX;
-    assert!(client.link.take_back(|tag| is_for(tag, USER)).len() == 2);
+    assert!(client.link.take_back(|label| is_for(label, USER)).len() == 2);
 }
 
 #[test]

@@ -66,8 +66,8 @@ impl Session {
         }
         let (sender, group) = (from.user_or_nobody(), group.group_or_none());
         match self.members(group, sender, known, effects) {
-            Members::Unknown => Flow::Later,
-            Members::Refused(reply) => {
+            Recipients::Unknown => Flow::Later,
+            Recipients::Refused(reply) => {
                 let flow = self.reply(reply.clone(), effects);
                 if flow == Flow::Later {
                     self.found = Some(Box::new(Found::Refusal(reply)));
@@ -75,11 +75,11 @@ impl Session {
                 flow
             }
             // The group does not exist.
-            Members::Known(members) if members.is_empty() => Flow::Taken,
-            Members::Known(members) if members.binary_search(&sender).is_err() && !self.is_compat() => {
+            Recipients::Known(members) if members.is_empty() => Flow::Taken,
+            Recipients::Known(members) if members.binary_search(&sender).is_err() && !self.is_compat() => {
                 self.reply(protocol::NOT_A_MEMBER, effects)
             }
-            Members::Known(members) => {
+            Recipients::Known(members) => {
                 let text = text.text();
                 let id = self.count_unsettled(text.len());
                 if members.len() > members_at_once(text.len()) {
@@ -99,28 +99,28 @@ impl Session {
         sender: UserId,
         known: &dyn SessionFacts,
         effects: &mut Effects<'_>,
-    ) -> Members {
+    ) -> Recipients {
         match self.found.take().map(|found| *found) {
-            Some(Found::Members(found, members)) if found == group => return Members::Known(members),
-            Some(Found::Refusal(reply)) => return Members::Refused(reply),
+            Some(Found::Members(found, members)) if found == group => return Recipients::Known(members),
+            Some(Found::Refusal(reply)) => return Recipients::Refused(reply),
             Some(Found::Members(..)) | None => {}
         }
         let is_plausible = |members: &Arc<[UserId]>| {
             members.binary_search(&sender).is_ok() || self.is_compat() || !known.groups_change_elsewhere()
         };
         if let Some(members) = known.members(group).filter(is_plausible) {
-            return Members::Known(members);
+            return Recipients::Known(members);
         }
         if !self.is_compat() && known.is_stranger(sender, group) {
-            return Members::Refused(protocol::NOT_A_MEMBER.into());
+            return Recipients::Refused(protocol::NOT_A_MEMBER.into());
         }
         let job = Job::Members { group, sender: (!self.is_compat()).then_some(sender) };
         self.submit(job, Awaited::Members(group), effects);
-        Members::Unknown
+        Recipients::Unknown
     }
 }
 
-enum Members {
+enum Recipients {
     Known(Arc<[UserId]>),
     Unknown,
     Refused(Cow<'static, str>),

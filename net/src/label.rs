@@ -1,10 +1,10 @@
-//! [`Tag`]: names a frame that is returned if it does not arrive.
+//! [`Label`]: names a frame that is returned if it does not arrive.
 
 /// Names a frame that is returned to the application if the connection does not bring it to its
 /// client. The reactor does not interpret it: [`Link::take_back`](crate::Link::take_back) and
-/// [`Link::retag`](crate::Link::retag) leave the choice of frames to the caller.
+/// [`Link::relabel`](crate::Link::relabel) leave the choice of frames to the caller.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
-pub struct Tag {
+pub struct Label {
     /// The application's name for the frame.
     pub id: u64,
     /// The user for whom the frame is; a connection may have several.
@@ -13,9 +13,9 @@ pub struct Tag {
     pub has_left: bool,
 }
 
-impl Tag {
-    /// The tag of a frame without a name for this user.
-    pub const fn of(user: u32) -> Tag {
-        Tag { id: 0, user, has_left: false }
+impl Label {
+    /// The label of a frame without a name for this user.
+    pub const fn of(user: u32) -> Label {
+        Label { id: 0, user, has_left: false }
     }
 }
