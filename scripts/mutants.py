@@ -5,10 +5,10 @@
     scripts/mutants.py outbox          those of the files whose path contains "outbox"
     scripts/mutants.py outbox:14       the one that begins in line 14 of the list
     scripts/mutants.py --check         only whether the list still fits the sources
-    SIM_SEEDS=1000 scripts/mutants.py  with so many seeds of the simulation for each change, or none with 0
+    SIM_SEEDS=1000 scripts/mutants.py  with this number of seeds of the simulation for each change, 0 for none
 
 It works on a copy of the sources in target/mutants, which is built there: some minutes the first time. A change that
-no test notices survives. Each survivor needs a test that kills it, or a reason in the list why nobody could notice it.
+no test notices survives. Each survivor needs a test that kills it, or a reason in the list why no test can notice it.
 The exit status is 1 if a change survives without such a reason, or if one that has a reason is noticed after all. Those
 that the list marks as open are known to survive, and wait for a test.
 """
