@@ -7,10 +7,12 @@
 //! the library.
 
 mod framing;
+mod level2;
 mod reply;
 mod request;
 
 pub use framing::framing;
+pub use level2::level2;
 // Only with the feature: `net` itself tests this in its own tests.
 #[cfg(feature = "fuzzing")]
 pub use net::fuzzing::proxy_header;
@@ -47,6 +49,11 @@ mod tests {
     #[test]
     fn http() {
         check("http", super::http);
+    }
+
+    #[test]
+    fn level2() {
+        check("level2", super::level2);
     }
 
     #[test]

@@ -41,11 +41,11 @@ pub fn request(frame: &[u8]) {
 }
 
 /// The members of an object as written; of repeated ones the last.
-struct Members(BTreeMap<String, Box<RawValue>>);
+pub(super) struct Members(BTreeMap<String, Box<RawValue>>);
 
 impl Members {
     /// `None` for input that is not JSON, not an object, or nested too deeply.
-    fn read(frame: &[u8]) -> Option<Members> {
+    pub(super) fn read(frame: &[u8]) -> Option<Members> {
         // Checked before any recursive parser runs.
         if framing::nesting(frame) > net::NESTING_MAX {
             return None;
@@ -57,7 +57,7 @@ impl Members {
         value.is_object().then(|| Members(serde_json::from_slice(frame).expect("it is an object")))
     }
 
-    fn id(&self, key: &str) -> Option<i64> {
+    pub(super) fn id(&self, key: &str) -> Option<i64> {
         let text = self.0.get(key)?.get();
         let digits = text.strip_prefix('-').unwrap_or(text);
         if !digits.bytes().all(|byte| byte.is_ascii_digit()) {

@@ -1,15 +1,21 @@
 //! Level 2 of the protocol: requests and frames of clients that opted in. Level 1 is beside it and
 //! knows nothing of it.
 //!
+//! - [`Frame`] is what a client says; `login` is its login, `members` reads them.
 //! - `object` composes JSON with its keys in byte order.
 //! - [`frames`] are the frames of a conversation: messages, acknowledgements, runs and pages.
 //! - [`replies`] are all others.
 
 pub mod frames;
+mod login;
+mod members;
 mod object;
 pub mod replies;
+mod request;
 mod rid;
 
+pub use self::login::{Have, HaveItem, Login, Proof, Who};
+pub use self::request::{Account, AccountProof, Change, Frame, MemberChange, PageAsk, Request, Send};
 pub use self::rid::Rid;
 
 /// The level that this server speaks.
@@ -23,3 +29,6 @@ pub const PAGE_BYTES_MAX: usize = 256 * 1024;
 /// Frames of the server are shorter than this: a page of [`PAGE_BYTES_MAX`] and [`PAGE_MAX`] times
 /// what the server adds to a message or a conversation, which is below 1 KiB.
 pub const SERVER_FRAME_END: usize = 512 * 1024;
+
+#[cfg(test)]
+mod tests;

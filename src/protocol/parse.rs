@@ -128,7 +128,7 @@ impl<'f> Visitor<'f> for &mut Members<'f> {
                 map.next_value_seed(Skip { level: 2 })?;
                 continue;
             };
-            let value = map.next_value_seed(Take)?;
+            let value = map.next_value_seed(Take { level: 2 })?;
             if !matches!(std::mem::replace(member, value), Member::Missing) {
                 self.repeated = true;
             }
@@ -160,8 +160,12 @@ impl<'m, 'f> Visitor<'f> for Key<'m, 'f> {
     }
 }
 
-/// Stores a number or a text, and validates everything else.
-struct Take;
+/// Stores a number or a text, and validates everything else. An array or object here would be at
+/// depth `level`.
+#[derive(Clone, Copy)]
+pub(super) struct Take {
+    pub(super) level: usize,
+}
 
 impl<'f> DeserializeSeed<'f> for Take {
     type Value = Member<'f>;
@@ -209,18 +213,18 @@ impl<'f> Visitor<'f> for Take {
     }
 
     fn visit_seq<A: SeqAccess<'f>>(self, seq: A) -> Result<Member<'f>, A::Error> {
-        Skip { level: 2 }.visit_seq(seq).map(|()| Member::Other)
+        Skip { level: self.level }.visit_seq(seq).map(|()| Member::Other)
     }
 
     fn visit_map<A: MapAccess<'f>>(self, map: A) -> Result<Member<'f>, A::Error> {
-        Skip { level: 2 }.visit_map(map).map(|()| Member::Other)
+        Skip { level: self.level }.visit_map(map).map(|()| Member::Other)
     }
 }
 
 /// Validates a value without storing it. An array or object here would be at depth `level`.
 #[derive(Clone, Copy)]
-struct Skip {
-    level: usize,
+pub(super) struct Skip {
+    pub(super) level: usize,
 }
 
 impl Skip {

@@ -1,0 +1,400 @@
+//! [`Frame`]: what a client of level 2 says.
+
+use std::borrow::Cow;
+
+use super::Rid;
+use super::frames::Refusal;
+use super::login::{self, HaveItem, Login, clamp, is_printable};
+use super::members::Members;
+use crate::base::conversation::{ConversationName, Seq};
+use crate::protocol::parse::Member;
+use crate::protocol::{self, BadRequest, Forward, FrameKind, GroupId, Id, Sender};
+
+/// One frame of a client.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Frame<'f> {
+    /// Its kind, for the metrics.
+    pub kind: FrameKind,
+    /// What the reply repeats. Sends are answered with their `cid` instead.
+    pub rid: Option<Rid>,
+    /// What is asked.
+    pub request: Request<'f>,
+}
+
+/// What a client asks. Texts borrow from the frame.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Request<'f> {
+    /// A request of level 1, answered as there, with `rid`.
+    Level1(Result<protocol::Request<'f>, BadRequest>),
+    /// 1 with a `level` that opts in.
+    Login(Login<'f>),
+    /// 4, 5 and 9.
+    Send(Send<'f>),
+    /// 4, 5 or 9, refused: a 41 among those of its conversation, if that is known.
+    BadSend {
+        /// Where it was to go.
+        conv: Option<ConversationName>,
+        /// Its `cid`, if that can be repeated.
+        cid: Option<Cow<'f, str>>,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// Refused: [`refused`](super::replies::refused) with this type.
+    Refused(u16, Refusal),
+    /// 46: the runs for these cursors.
+    Sync { have: Vec<HaveItem<'f>>, resume: u32 },
+    /// 47: this device has stored everything up to these numbers. No reply.
+    Report(Vec<(ConversationName, Seq)>),
+    /// 48: a page.
+    Page { conv: ConversationName, ask: PageAsk, limit: u32 },
+    /// 49: read up to this number.
+    Read { conv: ConversationName, read: i64 },
+    /// 51: typing.
+    Typing { conv: ConversationName },
+    /// 52: watch these users, and no others.
+    Watch(Vec<Id>),
+    /// 53: to be answered with 54.
+    Ping,
+    /// 54, the answer to the server's 53. No reply.
+    Pong,
+    /// 58: search.
+    Find { conv: Option<ConversationName>, text: Cow<'f, str>, before: Option<i64>, limit: u32 },
+    /// 60 to 69. `from` is FROMID, which only level 1 needs.
+    Account { from: Option<Sender>, what: Account<'f> },
+}
+
+/// A message to be committed.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Send<'f> {
+    /// 4, 5 or 9.
+    pub msg_type: u16,
+    /// FROMID, to be checked as at level 1.
+    pub from: Option<Sender>,
+    /// TOID or GROUPID.
+    pub to: Id,
+    /// The conversation; `None` if no user or group can have that id (404).
+    pub conv: Option<ConversationName>,
+    /// The client's id of it.
+    pub cid: Cow<'f, str>,
+    /// What it does to an earlier message.
+    pub change: Option<Change>,
+    /// The bytes from `{` to `}`, which are compared with those of a repeat.
+    pub frame: &'f str,
+    /// What level 1 gets.
+    pub forward: Forward<'f>,
+}
+
+/// What a send does to an earlier message of its conversation: any integer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Change {
+    /// The frame is the new body of this number.
+    Edit(i64),
+    /// This number is recalled.
+    Recall(i64),
+}
+
+/// Which messages a page is to show. Any integers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PageAsk {
+    /// The newest.
+    Newest,
+    /// Those before this number.
+    Before(i64),
+    /// Those after this number.
+    After(i64),
+    /// Those around this number.
+    Around(i64),
+}
+
+/// 60 to 69.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Account<'f> {
+    /// 60: change the own password.
+    ChangePassword { proof: AccountProof<'f>, new: Cow<'f, str> },
+    /// 61: the members of a group.
+    Members { group: Id },
+    /// 62: leave a group.
+    Leave { group: Id },
+    /// 63: remove a member, add one, or lift a ban.
+    Member { group: Id, user: Id, change: MemberChange },
+    /// 64: change a group.
+    ChangeGroup { group: Id, name: Option<Cow<'f, str>>, description: Option<Cow<'f, str>> },
+    /// 65: dissolve a group.
+    Dissolve { group: Id },
+    /// 66: block a user, or do not any more.
+    Block { user: Id, block: bool },
+    /// 66: the blocked users.
+    Blocked,
+    /// 67: show or change the own account.
+    Own { name: Option<Cow<'f, str>>, receipts: Option<bool> },
+    /// 68: the devices, after this one is logged out.
+    Devices { revoke: Option<Cow<'f, str>> },
+    /// 69: delete the own account.
+    Delete { proof: AccountProof<'f> },
+}
+
+/// What proves the right to 60 and 69. Never logged.
+#[derive(Clone, PartialEq, Eq)]
+pub enum AccountProof<'f> {
+    /// The password.
+    Password(Cow<'f, str>),
+    /// A fresh JSON web token, for accounts without a password.
+    Jwt(Cow<'f, str>),
+}
+
+/// What 63 does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MemberChange {
+    /// Removes a member, who may not come back by itself.
+    Remove,
+    /// Lifts that ban.
+    LiftBan,
+    /// Adds a member.
+    Add,
+}
+
+impl<'f> Frame<'f> {
+    /// Parses one frame of a client. At level 1 only [`Request::Login`] and [`Request::Account`]
+    /// are for clients; everything else is level 1's own.
+    ///
+    /// # Errors
+    /// [`BadRequest`] if it is not strict JSON (as at level 1) or has no integer `msgType`: the 401
+    /// of level 1.
+    pub fn parse(frame: &'f [u8]) -> Result<Frame<'f>, BadRequest> {
+        let text = std::str::from_utf8(frame).map_err(|_| BadRequest)?;
+        let mut members = Members::read(text)?;
+        let msg_type = members.integer("msgType")?;
+        let rid = members.rid();
+        let request = match u16::try_from(msg_type) {
+            Ok(1) if login::opts_in(&members) => or_refused(40, Login::of(&mut members).map(Request::Login)),
+            Ok(msg_type @ (4 | 5 | 9)) => Send::of(msg_type, text, &mut members),
+            Ok(14) => Request::Refused(14, bad("at level 2 messages come by themselves, use 46")),
+            Ok(100) => Request::Level1(Ok(protocol::Request::Fixed(protocol::NO_METHOD))),
+            Ok(msg_type @ (46..=49 | 51..=54 | 58)) => or_refused(msg_type, conversation(msg_type, &mut members)),
+            Ok(msg_type @ 60..=69) => {
+                let from = members.sender();
+                let account = Account::of(msg_type, &mut members);
+                or_refused(msg_type, account.map(|what| Request::Account { from, what }))
+            }
+            _ => Request::Level1(protocol::Request::parse(frame).map(|(_, request)| request)),
+        };
+        Ok(Frame { kind: FrameKind::of(msg_type), rid, request })
+    }
+}
+
+fn or_refused(msg_type: u16, request: Result<Request<'_>, Refusal>) -> Request<'_> {
+    request.unwrap_or_else(|refusal| Request::Refused(msg_type, refusal))
+}
+
+impl<'f> Send<'f> {
+    fn of(msg_type: u16, text: &'f str, members: &mut Members<'f>) -> Request<'f> {
+        let key = if msg_type == 9 { "GROUPID" } else { "TOID" };
+        let to = members.id(key);
+        let conv = to.ok().and_then(|to| conversation_of(msg_type, to));
+        let cid = members.text("cid").ok().filter(|cid| is_printable(cid));
+        let parts = to.map_err(|_| bad("TOID, or GROUPID of a 9, must be an integer")).and_then(|to| {
+            let from = members.sender();
+            if from == Some(Sender::Malformed) || msg_type == 9 && from.is_none() {
+                return Err(bad("FROMID must be your id"));
+            }
+            Ok((to, from, change(msg_type, members)?))
+        });
+        match (cid, parts) {
+            (Some(cid), Ok((to, from, change))) => {
+                let forward = Forward::new(text, members.repeated, false);
+                let frame = text.trim_matches([' ', '\t', '\n', '\r']);
+                Request::Send(Send { msg_type, from, to, conv, cid, change, frame, forward })
+            }
+            (None, _) => {
+                let refusal = bad("give a cid: 1 to 64 printable ASCII characters without blanks");
+                Request::BadSend { conv, cid: None, refusal }
+            }
+            (cid, Err(refusal)) => Request::BadSend { conv, cid, refusal },
+        }
+    }
+
+    /// What is stored and pushed as `m`: the frame on one line. Line breaks are only between tokens,
+    /// where a blank is the same.
+    pub fn stored(&self) -> Cow<'f, str> {
+        Forward::new(self.frame, false, false).text()
+    }
+}
+
+fn conversation_of(msg_type: u16, to: Id) -> Option<ConversationName> {
+    let id = to.user()?;
+    Some(if msg_type == 9 { ConversationName::Group(GroupId(id.0)) } else { ConversationName::User(id) })
+}
+
+fn change(msg_type: u16, members: &Members<'_>) -> Result<Option<Change>, Refusal> {
+    let wrong = |_| bad("edit and recall must be the number of a message");
+    let edit = members.maybe_integer("edit").map_err(wrong)?.map(Change::Edit);
+    let recall = members.maybe_integer("recall").map_err(wrong)?.map(Change::Recall);
+    match (edit, recall) {
+        (Some(_), Some(_)) => Err(bad("give edit or recall, not both")),
+        (None, None) => Ok(None),
+        (Some(_), None) | (None, Some(_)) if msg_type == 5 => Err(bad("edit and recall with a 4 or a 9")),
+        (change, other) => Ok(change.or(other)),
+    }
+}
+
+/// 46 to 58.
+fn conversation<'f>(msg_type: u16, members: &mut Members<'f>) -> Result<Request<'f>, Refusal> {
+    Ok(match msg_type {
+        46 => {
+            let have = members.pairs("have").map_err(|_| bad("have must be an object of cursors"))?;
+            Request::Sync { have: login::cursors(have), resume: login::resume(members)? }
+        }
+        47 => Request::Report(reported(members)?),
+        48 => page(members)?,
+        49 => {
+            let read = members.integer("read").map_err(|_| bad("read must be the number of a message"))?;
+            Request::Read { conv: conv(members)?, read }
+        }
+        51 => match members.text("event").ok().as_deref() {
+            Some("typing") => Request::Typing { conv: conv(members)? },
+            _ => return Err(bad("event must be typing")),
+        },
+        52 => Request::Watch(watched(members)?),
+        53 => Request::Ping,
+        54 => Request::Pong,
+        _ => {
+            let text = members.text("text").ok().filter(|text| !text.is_empty());
+            let text = text.ok_or_else(|| bad("text must be what to search for"))?;
+            let before = members.maybe_integer("before").map_err(|_| bad("before must be the number of a message"))?;
+            let conv = if members.has("conv") { Some(conv(members)?) } else { None };
+            Request::Find { conv, text, before, limit: limit(members)? }
+        }
+    })
+}
+
+fn conv(members: &mut Members<'_>) -> Result<ConversationName, Refusal> {
+    let conv = members.text("conv").ok().and_then(|name| ConversationName::parse(&name));
+    conv.ok_or_else(|| bad("conv must be a conversation as the server names it, such as u9 or g3"))
+}
+
+fn limit(members: &Members<'_>) -> Result<u32, Refusal> {
+    let limit = members.maybe_integer("limit").map_err(|_| bad("limit must be an integer"))?;
+    Ok(clamp(limit, LIMIT))
+}
+
+fn page<'f>(members: &mut Members<'f>) -> Result<Request<'f>, Refusal> {
+    let wrong = |_| bad("before, after and around must be the number of a message");
+    let before = members.maybe_integer("before").map_err(wrong)?.map(PageAsk::Before);
+    let after = members.maybe_integer("after").map_err(wrong)?.map(PageAsk::After);
+    let around = members.maybe_integer("around").map_err(wrong)?.map(PageAsk::Around);
+    let mut asks = [before, after, around].into_iter().flatten();
+    let ask = asks.next().unwrap_or(PageAsk::Newest);
+    if asks.next().is_some() {
+        return Err(bad("give one of before, after and around"));
+    }
+    Ok(Request::Page { conv: conv(members)?, ask, limit: limit(members)? })
+}
+
+fn reported(members: &mut Members<'_>) -> Result<Vec<(ConversationName, Seq)>, Refusal> {
+    let wrong = || bad("recv must be an object of conversations and numbers of messages");
+    let pairs = members.pairs("recv").map_err(|_| wrong())?;
+    let pair = |(name, value): (Cow<'_, str>, Member<'_>)| match (ConversationName::parse(&name), value) {
+        (Some(name), Member::Integer(seq)) => Ok((name, seq.max(0))),
+        _ => Err(wrong()),
+    };
+    pairs.into_iter().map(pair).collect()
+}
+
+fn watched(members: &mut Members<'_>) -> Result<Vec<Id>, Refusal> {
+    let list = members.list("watch").map_err(|_| bad("watch must be a list of user ids"))?;
+    if list.len() > WATCHED_MAX {
+        return Err(bad("watch at most 500 users"));
+    }
+    let id = |member| match member {
+        Member::Integer(id) => Ok(Id(id)),
+        _ => Err(bad("watch must be a list of user ids")),
+    };
+    list.into_iter().map(id).collect()
+}
+
+impl<'f> Account<'f> {
+    fn of(msg_type: u16, members: &mut Members<'f>) -> Result<Account<'f>, Refusal> {
+        Ok(match msg_type {
+            60 => {
+                let new = members.text("new").map_err(|_| bad("new must be the new password"))?;
+                Account::ChangePassword { proof: AccountProof::of(members)?, new }
+            }
+            61 => Account::Members { group: group(members)? },
+            62 => Account::Leave { group: group(members)? },
+            63 => Account::Member { group: group(members)?, user: user(members)?, change: member_change(members)? },
+            64 => {
+                let wrong = |_| bad("name and description must be texts");
+                let (name, description) = (members.maybe_text("name"), members.maybe_text("description"));
+                let (name, description) = (name.map_err(wrong)?, description.map_err(wrong)?);
+                Account::ChangeGroup { group: group(members)?, name, description }
+            }
+            65 => Account::Dissolve { group: group(members)? },
+            66 if !members.has("USERID") => Account::Blocked,
+            66 => match members.maybe_bool("block") {
+                Ok(Some(block)) => Account::Block { user: user(members)?, block },
+                Ok(None) | Err(BadRequest) => return Err(bad("block must be true or false")),
+            },
+            67 => {
+                let name = members.maybe_text("name").map_err(|_| bad("name must be a text"))?;
+                let receipts = members.maybe_bool("receipts").map_err(|_| bad("receipts must be true or false"))?;
+                Account::Own { name, receipts }
+            }
+            68 => {
+                let revoke = members.maybe_text("revoke").map_err(|_| bad("revoke must be the name of a device"))?;
+                Account::Devices { revoke }
+            }
+            _ => Account::Delete { proof: AccountProof::of(members)? },
+        })
+    }
+}
+
+fn group(members: &Members<'_>) -> Result<Id, Refusal> {
+    members.id("GROUPID").map_err(|_| bad("GROUPID must be an integer"))
+}
+
+fn user(members: &Members<'_>) -> Result<Id, Refusal> {
+    members.id("USERID").map_err(|_| bad("USERID must be an integer"))
+}
+
+fn member_change(members: &Members<'_>) -> Result<MemberChange, Refusal> {
+    let wrong = |_| bad("ban and add must be true or false");
+    let (ban, add) = (members.maybe_bool("ban").map_err(wrong)?, members.maybe_bool("add").map_err(wrong)?);
+    match (ban, add.unwrap_or(false)) {
+        (Some(_), true) => Err(bad("give ban or add, not both")),
+        (None, true) => Ok(MemberChange::Add),
+        (Some(false), false) => Ok(MemberChange::LiftBan),
+        (None | Some(true), false) => Ok(MemberChange::Remove),
+    }
+}
+
+impl<'f> AccountProof<'f> {
+    fn of(members: &mut Members<'f>) -> Result<AccountProof<'f>, Refusal> {
+        let wrong = |_| bad("password and jwt must be texts");
+        let password = members.maybe_text("password").map_err(wrong)?;
+        let jwt = members.maybe_text("jwt").map_err(wrong)?;
+        match (password, jwt) {
+            (Some(password), None) => Ok(AccountProof::Password(password)),
+            (None, Some(jwt)) => Ok(AccountProof::Jwt(jwt)),
+            (Some(_), Some(_)) | (None, None) => Err(bad("give the password, or a fresh jwt if there is none")),
+        }
+    }
+}
+
+/// Without the proof itself.
+impl std::fmt::Debug for AccountProof<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// 400, with what the client should do.
+pub(super) const fn bad(errmsg: &'static str) -> Refusal {
+    Refusal::forever(400, errmsg)
+}
+
+/// Least, most and default.
+const LIMIT: (u32, u32, u32) = (1, super::PAGE_MAX as u32, 50);
+const WATCHED_MAX: usize = 500;
+
+#[cfg(test)]
+mod tests;
