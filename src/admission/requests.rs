@@ -32,7 +32,7 @@ pub struct Requests {
 
 /// The kind of a job.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
+pub enum RequestKind {
     /// A job that reads many rows.
     Search,
     /// Any other.
@@ -47,7 +47,7 @@ pub struct WorkerSlot {
 
 type Work = Box<dyn FnOnce() + Send>;
 
-struct Job {
+struct WaitingRequest {
     work: Work,
     /// `None` for a job that completes earlier work, which always runs.
     place: Option<WorkerSlot>,
@@ -55,8 +55,8 @@ struct Job {
 
 struct Queue {
     places: NestedShares,
-    short: Turns<Payer, Job>,
-    searches: Turns<Payer, Job>,
+    short: Turns<Payer, WaitingRequest>,
+    searches: Turns<Payer, WaitingRequest>,
     /// Jobs that have not started.
     waiting: usize,
     /// The number of workers that each payer occupies.
@@ -94,18 +94,18 @@ impl Requests {
     }
 
     /// Submits a job, which runs when its turn comes.
-    pub fn submit(&self, kind: Kind, place: WorkerSlot, work: impl FnOnce() + Send + 'static) {
+    pub fn submit(&self, kind: RequestKind, place: WorkerSlot, work: impl FnOnce() + Send + 'static) {
         let payer = place.holder.payer;
-        self.push(kind, payer, Job { work: Box::new(work), place: Some(place) });
+        self.push(kind, payer, WaitingRequest { work: Box::new(work), place: Some(place) });
     }
 
     /// Submits a job that completes earlier work, which limits its number. It runs even if the
     /// server stops.
     pub fn submit_anyway(&self, holder: Holder, work: impl FnOnce() + Send + 'static) {
-        self.push(Kind::Short, holder.payer, Job { work: Box::new(work), place: None });
+        self.push(RequestKind::Short, holder.payer, WaitingRequest { work: Box::new(work), place: None });
     }
 
-    fn push(&self, kind: Kind, payer: Payer, job: Job) {
+    fn push(&self, kind: RequestKind, payer: Payer, job: WaitingRequest) {
         self.queue.lock().push(kind, payer, job);
         let queue = self.queue.clone();
         let told = self.workers.read().as_ref().map(|workers| workers.submit(move || serve(&queue)));
@@ -129,7 +129,7 @@ impl Requests {
             let job = self.queue.lock().take_any();
             match job {
                 None => break,
-                Some(Job { work, place: None }) if Instant::now() < by => run(work),
+                Some(WaitingRequest { work, place: None }) if Instant::now() < by => run(work),
                 Some(_) => {}
             }
         }
@@ -150,7 +150,7 @@ fn serve(queue: &Mutex<Queue>) {
     let Some(mut begun) = queue.lock().begin_or_owe() else { return };
     loop {
         let Begun { kind, payer, job } = begun;
-        let Job { work, place } = job;
+        let WaitingRequest { work, place } = job;
         run(work);
         drop(place);
         let mut queue = queue.lock();
@@ -170,17 +170,17 @@ fn run(work: Work) {
 }
 
 struct Begun {
-    kind: Kind,
+    kind: RequestKind,
     payer: Payer,
-    job: Job,
+    job: WaitingRequest,
 }
 
 impl Queue {
-    fn push(&mut self, kind: Kind, payer: Payer, job: Job) {
+    fn push(&mut self, kind: RequestKind, payer: Payer, job: WaitingRequest) {
         self.waiting += 1;
         match kind {
-            Kind::Short => self.short.push(payer, job),
-            Kind::Search => self.searches.push(payer, job),
+            RequestKind::Short => self.short.push(payer, job),
+            RequestKind::Search => self.searches.push(payer, job),
         }
     }
 
@@ -189,20 +189,21 @@ impl Queue {
         let (running, max) = (&self.running, self.running_max);
         let may = |payer: &Payer| running.get(payer).is_none_or(|running| *running < max);
         let search_first = !self.search_was_last;
-        let search = |searches: &mut Turns<Payer, Job>| {
-            if self.search_runs { None } else { searches.take_if(may) }.map(|(payer, job)| (Kind::Search, payer, job))
+        let search = |searches: &mut Turns<Payer, WaitingRequest>| {
+            if self.search_runs { None } else { searches.take_if(may) }
+                .map(|(payer, job)| (RequestKind::Search, payer, job))
         };
         let mut next = None;
         if search_first {
             next = search(&mut self.searches);
         }
         let next = next
-            .or_else(|| self.short.take_if(may).map(|(payer, job)| (Kind::Short, payer, job)))
+            .or_else(|| self.short.take_if(may).map(|(payer, job)| (RequestKind::Short, payer, job)))
             .or_else(|| search(&mut self.searches));
         let (kind, payer, job) = next?;
         self.waiting -= 1;
-        self.search_was_last = kind == Kind::Search;
-        self.search_runs |= kind == Kind::Search;
+        self.search_was_last = kind == RequestKind::Search;
+        self.search_runs |= kind == RequestKind::Search;
         *self.running.entry(payer).or_default() += 1;
         Some(Begun { kind, payer, job })
     }
@@ -226,8 +227,8 @@ impl Queue {
         begun
     }
 
-    fn finish(&mut self, kind: Kind, payer: Payer) {
-        if kind == Kind::Search {
+    fn finish(&mut self, kind: RequestKind, payer: Payer) {
+        if kind == RequestKind::Search {
             self.search_runs = false;
         }
         if let Some(running) = self.running.get_mut(&payer) {
@@ -238,7 +239,7 @@ impl Queue {
         }
     }
 
-    fn take_any(&mut self) -> Option<Job> {
+    fn take_any(&mut self) -> Option<WaitingRequest> {
         let (_, job) = self.short.take().or_else(|| self.searches.take())?;
         self.waiting -= 1;
         Some(job)
@@ -283,7 +284,7 @@ mod tests {
             Scene { requests: start(count, waiting_max), ran, say, waiting: Mutex::default() }
         }
 
-        fn submit(&self, user: i32, kind: Kind, name: &'static str) -> bool {
+        fn submit(&self, user: i32, kind: RequestKind, name: &'static str) -> bool {
             let Some(place) = self.requests.place(holder(user)) else { return false };
             let (say, (go, gate)) = (self.say.clone(), mpsc::channel());
             self.waiting.lock().insert(name, go);
@@ -311,13 +312,13 @@ mod tests {
     fn accounts_take_turns_and_one_leaves_a_worker_to_others() {
         let scene = Scene::new(2, 100);
         for name in ["a", "b", "c"] {
-            assert!(scene.submit(1, Kind::Short, name));
+            assert!(scene.submit(1, RequestKind::Short, name));
         }
         assert_eq!(scene.next(), "a");
         scene.none();
-        assert!(scene.submit(2, Kind::Short, "x"));
+        assert!(scene.submit(2, RequestKind::Short, "x"));
         assert_eq!(scene.next(), "x", "the other worker was left to it");
-        assert!(scene.submit(2, Kind::Short, "y"));
+        assert!(scene.submit(2, RequestKind::Short, "y"));
         scene.go("x");
         assert_eq!(scene.next(), "y", "the other account has as many at work as it may");
         scene.go("a");
@@ -332,11 +333,11 @@ mod tests {
     #[test]
     fn one_worker_searches_and_a_single_one_does_other_things_in_between() {
         let scene = Scene::new(3, 100);
-        assert!(scene.submit(1, Kind::Search, "search 1"));
-        assert!(scene.submit(2, Kind::Search, "search 2"));
+        assert!(scene.submit(1, RequestKind::Search, "search 1"));
+        assert!(scene.submit(2, RequestKind::Search, "search 2"));
         assert_eq!(scene.next(), "search 1");
         scene.none();
-        assert!(scene.submit(3, Kind::Short, "short"));
+        assert!(scene.submit(3, RequestKind::Short, "short"));
         assert_eq!(scene.next(), "short");
         scene.go("search 1");
         assert_eq!(scene.next(), "search 2");
@@ -344,10 +345,10 @@ mod tests {
 
         let scene = Scene::new(1, 100);
         for (user, kind, name) in [
-            (9, Kind::Short, "first"),
-            (1, Kind::Search, "search 1"),
-            (2, Kind::Search, "search 2"),
-            (3, Kind::Short, "short"),
+            (9, RequestKind::Short, "first"),
+            (1, RequestKind::Search, "search 1"),
+            (2, RequestKind::Search, "search 2"),
+            (3, RequestKind::Short, "short"),
         ] {
             assert!(scene.submit(user, kind, name));
             if name == "first" {
@@ -364,10 +365,13 @@ mod tests {
     #[test]
     fn one_account_has_half_of_the_places_and_they_are_given_back() {
         let scene = Scene::new(1, 7);
-        assert!(scene.submit(1, Kind::Short, "a"));
+        assert!(scene.submit(1, RequestKind::Short, "a"));
         assert_eq!(scene.next(), "a");
-        assert_eq!(["b", "c", "d", "e"].map(|name| scene.submit(1, Kind::Short, name)), [true, true, true, false]);
-        assert!(scene.submit(2, Kind::Short, "quiet"));
+        assert_eq!(
+            ["b", "c", "d", "e"].map(|name| scene.submit(1, RequestKind::Short, name)),
+            [true, true, true, false]
+        );
+        assert!(scene.submit(2, RequestKind::Short, "quiet"));
         assert_eq!(scene.requests.watch()(), 4);
         for (before, name) in [("a", "b"), ("b", "quiet"), ("quiet", "c"), ("c", "d")] {
             scene.go(before);
@@ -388,16 +392,16 @@ mod tests {
         let (enter, entered) = mpsc::channel();
         let (go, gate) = mpsc::channel::<()>();
         let place = requests.place(holder(1)).expect("room");
-        requests.submit(Kind::Short, place, || panic!("on purpose"));
+        requests.submit(RequestKind::Short, place, || panic!("on purpose"));
         let place = requests.place(holder(1)).expect("room");
-        requests.submit(Kind::Short, place, move || {
+        requests.submit(RequestKind::Short, place, move || {
             enter.send(()).expect("received below");
             gate.recv().expect("told below");
         });
         entered.recv().expect("the worker goes on");
         let place = requests.place(holder(1)).expect("room");
         let dropped = say.clone();
-        requests.submit(Kind::Short, place, move || dropped.send("a request").expect("received below"));
+        requests.submit(RequestKind::Short, place, move || dropped.send("a request").expect("received below"));
         requests.submit_anyway(holder(1), move || say.send("a deletion").expect("received below"));
         go.send(()).ok();
         requests.close(Instant::now() + Duration::from_secs(10));

@@ -38,7 +38,7 @@ use levels::Levels;
 use limiter::{Limiter, REPORT_EVERY};
 use names::Name;
 use stderr::Stderr;
-use writer::{Line, Writer};
+use writer::{Line, LogWriter};
 
 /// Makes the `log` macros write to files in `dir`, and errors to stderr as well. Call it once per
 /// process.
@@ -53,7 +53,7 @@ pub fn init(dir: &Path, levels: &LogLevels) -> Result<LogGuard, LogError> {
     let dropped = Arc::new(AtomicU64::new(0));
     let stderr = Stderr::start(Box::new(io::stderr()), dropped.clone()).map_err(LogError::Thread)?;
     let limiter = Arc::new(Limiter::default());
-    let writer = Writer::new(dir, TimeZone::system(), Box::new(stderr));
+    let writer = LogWriter::new(dir, TimeZone::system(), Box::new(stderr));
     let (queue, guard) = start(writer, dropped, limiter.clone()).map_err(LogError::Thread)?;
     let (_, formatter) = fern::Dispatch::new()
         .format(|out, message, record| {
@@ -226,7 +226,7 @@ impl Log for Queue {
     }
 }
 
-fn start(writer: Writer, dropped: Arc<AtomicU64>, limiter: Arc<Limiter>) -> io::Result<(Queue, LogGuard)> {
+fn start(writer: LogWriter, dropped: Arc<AtomicU64>, limiter: Arc<Limiter>) -> io::Result<(Queue, LogGuard)> {
     let (messages, inbox) = crossbeam_channel::bounded(LINES_MAX + ERRORS_MAX);
     let (ending, ended) = crossbeam_channel::bounded(0);
     let queue = Queue { messages: messages.clone(), dropped: dropped.clone() };
@@ -240,7 +240,7 @@ fn start(writer: Writer, dropped: Arc<AtomicU64>, limiter: Arc<Limiter>) -> io::
 }
 
 /// The loop of the writer thread: waits for a message, takes all others that wait, and writes them.
-fn run(mut writer: Writer, inbox: &Receiver<LogOrder>, dropped: &AtomicU64, limiter: &Limiter) {
+fn run(mut writer: LogWriter, inbox: &Receiver<LogOrder>, dropped: &AtomicU64, limiter: &Limiter) {
     let mut lines = Vec::with_capacity(BATCH_MAX);
     let mut flushes = Vec::new();
     let (mut stopping, mut reported, mut report_at) = (false, 0, Instant::now() + REPORT_EVERY);
@@ -348,7 +348,7 @@ mod tests {
     }
 
     fn started(folder: &Folder, stderr: Box<dyn Write + Send>) -> (Queue, LogGuard) {
-        start(Writer::new(&folder.0, TimeZone::UTC, stderr), Arc::default(), Arc::default()).unwrap()
+        start(LogWriter::new(&folder.0, TimeZone::UTC, stderr), Arc::default(), Arc::default()).unwrap()
     }
 
     fn written(folder: &Folder) -> Vec<String> {

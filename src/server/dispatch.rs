@@ -8,7 +8,7 @@ use super::fetching::{Fetcher, Fetching};
 use super::hashing::Hashing;
 use super::jobs::Jobs;
 use super::places::place;
-use crate::admission::requests::{Kind, Requests};
+use crate::admission::requests::{RequestKind, Requests};
 use crate::admission::{Admission, Holder};
 use crate::config::Paced;
 use crate::delivery::ClientLink;
@@ -42,8 +42,8 @@ impl Dispatch {
             _ => {
                 let (answer, jobs) = (Answer::to(link), self.jobs.clone());
                 let kind = match job {
-                    Job::Search { .. } | Job::GroupsNamed { .. } => Kind::Search,
-                    _ => Kind::Short,
+                    Job::Search { .. } | Job::GroupsNamed { .. } => RequestKind::Search,
+                    _ => RequestKind::Short,
                 };
                 // Without a place the answer is dropped, which tells the session that the server is
                 // busy.

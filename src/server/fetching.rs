@@ -9,7 +9,7 @@ use super::jobs::Jobs;
 use super::places::place;
 use crate::admission::Holder;
 use crate::admission::fetches::Fetches;
-use crate::admission::requests::{Kind, Requests};
+use crate::admission::requests::{RequestKind, Requests};
 use crate::config::Config;
 use crate::delivery::{ClientLink, MailboxState, Posted};
 use crate::metrics::Metrics;
@@ -107,7 +107,7 @@ impl Fetching {
         let Some(place) = place(&self.requests, fetcher.holder, &self.metrics) else { return };
         let (link, jobs, requests) = (fetcher.link.clone(), self.jobs.clone(), self.requests.clone());
         let work = Box::new(move |mailbox| match mailbox {
-            MailboxState::Whole => requests.submit(Kind::Short, place, move || {
+            MailboxState::Whole => requests.submit(RequestKind::Short, place, move || {
                 // A closed connection has released the mailbox.
                 if !link.is_sealed() {
                     let job = if link.is_paced() { Job::FetchFrame { user } } else { Job::Fetch { user } };

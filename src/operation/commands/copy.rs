@@ -22,7 +22,7 @@ use super::{CommandError, grouped, say};
 use crate::config::Config;
 use crate::operation::resources;
 use crate::store::mysql::Maintenance;
-use crate::store::mysql::maintenance::State;
+use crate::store::mysql::maintenance::TablesState;
 use crate::store::mysql::target::{SameName, size};
 use crate::store::sqlite::CopySource;
 use crate::store::tables::{Fields, RowKey, Sum, TABLES, Table, USERS};
@@ -73,10 +73,10 @@ impl Pair {
 impl Copy {
     fn check_tables(&mut self) -> Result<(), CommandError> {
         let need = match self.target.state().map_err(CommandError::refused)? {
-            State::UpToDate => return Ok(()),
-            State::Empty => "has no tables; make them",
-            State::Behind(_) => "has tables of the reference server; bring them up to date",
-            State::Newer(_) | State::Foreign(_) => "has tables of another kind; see what is wrong",
+            TablesState::UpToDate => return Ok(()),
+            TablesState::Empty => "has no tables; make them",
+            TablesState::Behind(_) => "has tables of the reference server; bring them up to date",
+            TablesState::Newer(_) | TablesState::Foreign(_) => "has tables of another kind; see what is wrong",
         };
         let (name, to) = (self.target.name(), &self.to);
         Err(CommandError::refused(format_args!("copy: {name} {need} with: server migrate --mysql {to}")))

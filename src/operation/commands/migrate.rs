@@ -19,7 +19,7 @@ use crate::bus::redis::{Survey, survey};
 use crate::config::Config;
 use crate::operation::resources;
 use crate::store::mysql::Maintenance;
-use crate::store::mysql::maintenance::{MIGRATIONS, Migration, NAMES, NEW_TABLES, Nulls, State};
+use crate::store::mysql::maintenance::{MIGRATIONS, Migration, NAMES, NEW_TABLES, Nulls, TablesState};
 
 /// Runs the command with its arguments, which begin with its name.
 ///
@@ -45,17 +45,17 @@ pub fn run(
     let waits = || say("another server migrate or copy works on this database: waiting for its end");
     let mut database = Maintenance::begin(settings, waits).map_err(CommandError::refused)?;
     match database.state().map_err(CommandError::refused)? {
-        State::UpToDate => {
+        TablesState::UpToDate => {
             say(format_args!("{}: nothing to do, all {} migrations are applied", database.name(), MIGRATIONS.len()));
             Ok(())
         }
-        State::Empty => create(&mut database, &options),
-        State::Behind(missing) => upgrade(&mut database, &missing, &config, &options),
-        State::Newer(version) => Err(CommandError::refused(format_args!(
+        TablesState::Empty => create(&mut database, &options),
+        TablesState::Behind(missing) => upgrade(&mut database, &missing, &config, &options),
+        TablesState::Newer(version) => Err(CommandError::refused(format_args!(
             "migrate: {} has migration {version}, which this version of the server does not know; use a later one",
             database.name()
         ))),
-        State::Foreign(missing) => Err(CommandError::refused(format_args!(
+        TablesState::Foreign(missing) => Err(CommandError::refused(format_args!(
             "migrate: {} lacks {}, but is not empty; name an empty database, or one of a chat server, by the key dbname",
             database.name(),
             missing.join(", ")

@@ -21,7 +21,7 @@ pub(super) struct Line {
 }
 
 /// Writes lines to the file of their day, which is named by local date. Owned by the writer thread.
-pub(super) struct Writer {
+pub(super) struct LogWriter {
     dir: PathBuf,
     zone: TimeZone,
     stderr: Box<dyn Write + Send>,
@@ -44,10 +44,10 @@ enum Output {
     Stderr { retry_at: Instant },
 }
 
-impl Writer {
-    pub(super) fn new(dir: &Path, zone: TimeZone, stderr: Box<dyn Write + Send>) -> Writer {
+impl LogWriter {
+    pub(super) fn new(dir: &Path, zone: TimeZone, stderr: Box<dyn Write + Send>) -> LogWriter {
         let (lines, errors) = (Vec::new(), Vec::new());
-        Writer { dir: dir.to_owned(), zone, stderr, output: Output::Unopened, date: Date::ZERO, lines, errors }
+        LogWriter { dir: dir.to_owned(), zone, stderr, output: Output::Unopened, date: Date::ZERO, lines, errors }
     }
 
     /// Reopens the file before the next line, without a pause if it could not be written before.
@@ -241,9 +241,9 @@ pub(super) mod tests {
         Line { at: at.parse().unwrap(), level, text: text.to_owned() }
     }
 
-    fn writer(dir: &Path) -> (Writer, Shared) {
+    fn writer(dir: &Path) -> (LogWriter, Shared) {
         let stderr = Shared::default();
-        (Writer::new(dir, TimeZone::UTC, Box::new(stderr.clone())), stderr)
+        (LogWriter::new(dir, TimeZone::UTC, Box::new(stderr.clone())), stderr)
     }
 
     const DAY_1: &str = "2026-07-09-log.txt";
@@ -268,7 +268,7 @@ pub(super) mod tests {
     fn the_day_is_the_local_one() {
         let folder = Folder::new("local");
         let zone = TimeZone::fixed(jiff::tz::offset(2));
-        let mut writer = Writer::new(&folder.0, zone, Box::new(Shared::default()));
+        let mut writer = LogWriter::new(&folder.0, zone, Box::new(Shared::default()));
         writer.write(&[line("2026-07-09T22:30:00Z", Level::Info, "past midnight")], Instant::now());
         assert_eq!(folder.read(DAY_2), "2026-07-10 00:30:00.000 past midnight\n");
     }

@@ -56,7 +56,7 @@ pub struct Nulls {
 
 /// The work that the tables need.
 #[derive(Debug)]
-pub enum State {
+pub enum TablesState {
     /// There are none, or not all because somebody was interrupted who made them: make them.
     Empty,
     /// These migrations, in order.
@@ -101,12 +101,12 @@ impl Maintenance {
     ///
     /// # Errors
     /// The database does not answer, or not this user.
-    pub fn state(&mut self) -> Result<State, MysqlOpenError> {
+    pub fn state(&mut self) -> Result<TablesState, MysqlOpenError> {
         let state = self.look().map_err(|error| self.explain(&error))?;
         state.map_err(|misfit| self.at.error(misfit.into()))
     }
 
-    fn look(&mut self) -> mysql::Result<Result<State, Misfit>> {
+    fn look(&mut self) -> mysql::Result<Result<TablesState, Misfit>> {
         let db = &mut self.connection;
         let tables: Vec<String> =
             db.exec("SELECT table_name AS name FROM information_schema.tables WHERE table_schema = DATABASE()", ())?;
@@ -123,14 +123,18 @@ impl Maintenance {
             let is_ours = |table: &String| is(RECORD)(table) || NEEDED.iter().any(|(known, _)| is(known)(table));
             // A program that makes the tables makes the record first and fills it last.
             let is_begun = applied.is_some_and(|applied| applied.is_empty()) && tables.iter().all(is_ours);
-            return Ok(Ok(if tables.is_empty() || is_begun { State::Empty } else { State::Foreign(missing) }));
+            return Ok(Ok(if tables.is_empty() || is_begun {
+                TablesState::Empty
+            } else {
+                TablesState::Foreign(missing)
+            }));
         }
         let applied = applied.unwrap_or_default();
         if let Some(newer) = applied.iter().copied().filter(|version| *version > NEWEST).max() {
-            return Ok(Ok(State::Newer(newer)));
+            return Ok(Ok(TablesState::Newer(newer)));
         }
         let missing: Vec<_> = MIGRATIONS.iter().filter(|migration| !applied.contains(&migration.version)).collect();
-        Ok(Ok(if missing.is_empty() { State::UpToDate } else { State::Behind(missing) }))
+        Ok(Ok(if missing.is_empty() { TablesState::UpToDate } else { TablesState::Behind(missing) }))
     }
 
     /// Makes the tables in a database that has none. What is there already because that was
