@@ -306,8 +306,8 @@ fn exactly_the_frames_that_no_whole_record_has_brought_come_back() {
     // Reads some, so that more than the first record is acknowledged, and leaves the rest.
     let mut received = vec![0; 300_000];
     peer.socket.read_exact(&mut received).expect("that much was sent");
-    // What the kernel of the client has acknowledged is in its buffer or was read; the server
-    // learns it from its own.
+    // Bytes that the kernel of the client has acknowledged are in its buffer or were read. The
+    // server learns of them from its own kernel.
     wait_until(|| peer.link.undelivered_bytes() < sent * 30_000);
     let (link, seen) = peer.reset();
     wait_closed(&seen);
