@@ -26,6 +26,7 @@ mod post;
 mod receipts;
 pub(crate) mod tasks;
 mod topic;
+mod transport;
 mod waiting;
 
 use std::collections::VecDeque;
@@ -33,15 +34,16 @@ use std::time::{Duration, Instant};
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-pub(crate) use self::driver::{Courier, Event, Line, NotSent, PeerDriver, PeerNews};
+pub(crate) use self::driver::{NodeTasks, PeerDriver};
 pub(in crate::bus) use self::echo::PROBE_AGE_MAX;
 use self::echo::{Echo, EchoDue};
 use self::envelope::{Items, PeerMessage};
 pub(in crate::bus) use self::post::POSTS_MAX;
-pub(crate) use self::post::{Post, announce_group, offer};
+pub(crate) use self::post::{announce_group, offer};
 use self::receipts::Receipts;
 pub(crate) use self::tasks::{PeerTask, PeerTasks};
 pub(crate) use self::topic::Topic;
+pub(crate) use self::transport::{Courier, Event, Line, NotSent, PeerNews, Post};
 use self::waiting::Waiting;
 use super::{PLACE_LEASE, Place, Receipt};
 use crate::protocol::{GroupId, UserId};

@@ -17,6 +17,7 @@
 //! is back: so a frozen Redis delays one call, and not every call. All connections lead to one
 //! Redis, which is a primary (`scout.rs`).
 
+mod core;
 mod dial;
 mod ended;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -28,6 +29,7 @@ mod receiver;
 mod registry;
 mod resolve;
 mod scout;
+mod sightings;
 mod survey;
 mod watch;
 mod wire;
@@ -43,17 +45,17 @@ use std::time::{Duration, Instant};
 
 use mio::{Poll, Token, Waker};
 use parking_lot::{Condvar, Mutex};
-use pool::{RedisFailure, RedisPool, RedisPoolSettings};
+use pool::{RedisPool, RedisPoolSettings};
 
-use self::dial::{Blocking, CALL_TIMEOUT, Commands, Dialer};
+use self::core::{BusStage, RedisCore};
+use self::dial::Dialer;
 use self::names::Names;
-use self::neighbours::KnownNeighbours;
 use self::receiver::Receiver;
-use self::scout::Loss;
+use self::sightings::Sightings;
 pub use self::survey::{Claims, Survey, survey};
 use self::watch::Watch;
-use super::peer::driver::{self, NodeTasks};
-use super::peer::{Courier, HUSH_PATIENCE, NotSent, PROBE_AGE_MAX, PeerTask, PeerTasks, Post, announce_group, offer};
+use super::peer::driver;
+use super::peer::{HUSH_PATIENCE, PROBE_AGE_MAX, PeerTask, PeerTasks, announce_group, offer};
 use super::{BusHealth, Envelope, Exchange, Neighbours, Node, Published, Publisher, Receipt, ReferenceNodes};
 use super::{Register, Unreachable};
 use crate::base::loads::PoolUse;
@@ -67,46 +69,6 @@ pub struct RedisBus {
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// Until the receiver takes it.
     poll: Mutex<Option<Poll>>,
-}
-
-/// The data shared by the threads of the bus and its callers.
-struct RedisCore {
-    /// This process's name in the cluster.
-    node: String,
-    names: Names,
-    dialer: Dialer,
-    pool: RedisPool<Blocking>,
-    waker: Waker,
-    /// Tasks for the receiver.
-    tasks: Mutex<NodeTasks>,
-    /// Why the receiver must replace its connections.
-    loss: Mutex<Option<Loss>>,
-    /// Whether messages reach other nodes, as far as is known.
-    up: AtomicBool,
-    /// Redis has failed since the last probe that came back: no command is sent.
-    away: AtomicBool,
-    /// The number of the receiver's connection that is subscribed to this node's channel, counted
-    /// from 1. Zero: none, as far as is known.
-    session: AtomicU64,
-    neighbours: KnownNeighbours,
-    /// When the last probe came back.
-    probed: Mutex<Option<Instant>>,
-    /// When commands last succeeded, if they ever did.
-    commanded: Mutex<Option<Instant>>,
-    stage: Mutex<BusStage>,
-    /// `up` or `stage` has changed.
-    changed: Condvar,
-}
-
-/// How far the shutdown of the bus has come.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum BusStage {
-    Running,
-    /// Stop receiving.
-    Hushing,
-    /// No more messages arrive.
-    Hushed,
-    Stopping,
 }
 
 /// Redis cannot be used, with advice.
@@ -149,7 +111,7 @@ impl RedisBus {
         let shared = Arc::new_cyclic(|shared: &Weak<RedisCore>| {
             let shared = shared.clone();
             let dial = move |by| match shared.upgrade() {
-                Some(shared) => Ok(shared.dial(by)?),
+                Some(shared) => Ok(scout::dial(&shared, by)?),
                 None => Err("this node has stopped".into()),
             };
             RedisCore {
@@ -163,7 +125,7 @@ impl RedisBus {
                 up: AtomicBool::new(false),
                 away: AtomicBool::new(false),
                 session: AtomicU64::new(0),
-                neighbours: KnownNeighbours::new(),
+                neighbours: Sightings::new(),
                 probed: Mutex::new(None),
                 commanded: Mutex::new(None),
                 stage: Mutex::new(BusStage::Running),
@@ -319,132 +281,6 @@ impl BusHealth for RedisBus {
     }
 }
 
-impl RedisCore {
-    /// Runs `work` on a pooled connection. If the connection fails, no other command is sent until
-    /// a probe has come back.
-    fn run<T>(&self, work: impl Fn(&mut Commands) -> redis::RedisResult<T>) -> Result<T, RedisFailure> {
-        self.run_by(Instant::now() + CALL_TIMEOUT, work)
-    }
-
-    fn run_by<T>(&self, by: Instant, work: impl Fn(&mut Commands) -> redis::RedisResult<T>) -> Result<T, RedisFailure> {
-        if self.away.load(Ordering::Acquire) {
-            return Err(RedisFailure::NoConnection("it has failed, and is not back yet".to_owned()));
-        }
-        let session = self.session.load(Ordering::Acquire);
-        let result = self.pool.run(by, work);
-        if let Err(failure) = &result {
-            log::debug!("Redis: {failure}");
-            if failure.code() == Some("READONLY") {
-                self.lose(session, Loss::Demoted);
-            } else if failure.is_of_connection() && self.suspend() {
-                self.add(PeerTask::Probe);
-            }
-        }
-        result
-    }
-
-    /// Like [`RedisCore::run`], but waits longer for a connection, because publishing should not
-    /// fail only because all connections are in use.
-    fn publish<T>(&self, work: impl Fn(&mut Commands) -> redis::RedisResult<T>) -> Result<T, RedisFailure> {
-        let now = Instant::now();
-        let (by, patience) = (now + CALL_TIMEOUT, now + POOL_PATIENCE);
-        loop {
-            match self.run_by(by, &work) {
-                Err(RedisFailure::Busy) if self.up.load(Ordering::Acquire) && Instant::now() < patience => {}
-                result => return result,
-            }
-        }
-    }
-
-    /// Stops sending commands until [`RedisCore::set_up`] or [`RedisCore::resume`]; false if they
-    /// were stopped already.
-    fn suspend(&self) -> bool {
-        // Before the receiver has begun, and after it has ended, it would send no probe.
-        let was_up = self.up.swap(false, Ordering::AcqRel);
-        if was_up {
-            self.away.store(true, Ordering::Release);
-        }
-        was_up
-    }
-
-    fn add(&self, task: PeerTask<Arc<ClientLink>>) {
-        let is_first = self.tasks.lock().add(task);
-        if is_first {
-            self.wake();
-        }
-    }
-
-    fn wake(&self) {
-        if let Err(error) = self.waker.wake() {
-            log::error!("the bus cannot be woken: {error}");
-        }
-    }
-
-    fn stage(&self) -> BusStage {
-        *self.stage.lock()
-    }
-
-    fn set_stage(&self, next: BusStage) {
-        let mut stage = self.stage.lock();
-        *stage = next.max(*stage);
-        self.changed.notify_all();
-    }
-
-    fn wait_until_up(&self, by: Instant) {
-        let mut stage = self.stage.lock();
-        while !self.up.load(Ordering::Acquire) && *stage == BusStage::Running {
-            if self.changed.wait_until(&mut stage, by).timed_out() {
-                return;
-            }
-        }
-    }
-
-    /// The connections of this session work.
-    fn set_up(&self, session: u64) {
-        *self.commanded.lock() = Some(Instant::now());
-        self.session.store(session, Ordering::Release);
-        self.resume();
-    }
-
-    /// Redis answers.
-    fn resume(&self) {
-        let _stage = self.stage.lock();
-        self.away.store(false, Ordering::Release);
-        self.up.store(true, Ordering::Release);
-        self.changed.notify_all();
-    }
-
-    /// This node is no longer subscribed to its own channel, because it shuts down.
-    fn forget_session(&self) {
-        self.session.store(0, Ordering::Release);
-    }
-
-    /// The connections no longer work, or there are no subscriptions any more.
-    fn set_down(&self, is_away: bool) {
-        self.session.store(0, Ordering::Release);
-        self.away.store(is_away, Ordering::Release);
-        self.up.store(false, Ordering::Release);
-    }
-}
-
-impl Courier for RedisCore {
-    fn is_open(&self) -> bool {
-        self.up.load(Ordering::Acquire)
-    }
-
-    fn post(&self, posts: &[Post<'_>]) -> Result<Vec<Published>, NotSent> {
-        let mut pipeline = redis::pipe();
-        for Post { topic, payload, .. } in posts {
-            pipeline.cmd("PUBLISH").arg(self.names.channel(*topic)).arg(payload);
-        }
-        match self.publish(|connection| pipeline.query::<Vec<u32>>(connection)) {
-            Ok(counts) => Ok(counts.into_iter().map(Published::to).collect()),
-            Err(RedisFailure::InDoubt(_)) => Ok(vec![Published::InDoubt; posts.len()]),
-            Err(_) => Err(NotSent),
-        }
-    }
-}
-
 impl fmt::Display for RedisError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let RedisError { file, address, cause } = self;
@@ -461,7 +297,5 @@ const TRUSTED_FOR: Duration = Duration::from_secs(1);
 const COMMAND_AGE_MAX: Duration = Duration::from_millis(3500);
 /// How long a start waits for the first probe.
 const START_PATIENCE: Duration = Duration::from_secs(3);
-/// How long a publication waits for a connection before its messages go to the store.
-const POOL_PATIENCE: Duration = Duration::from_secs(1);
 /// The least time that the threads of a node get for their shutdown.
 const STOP_PATIENCE: Duration = Duration::from_secs(1);

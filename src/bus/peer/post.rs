@@ -1,35 +1,28 @@
-//! [`Post`]: one publication, and the envelopes in it.
+//! Packs envelopes into [`Post`]s, and offers them to the other nodes.
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
 
 use super::envelope::{self, Bundle};
-use super::{Courier, Topic};
+use super::topic::Topic;
+use super::transport::{Courier, Post};
 use crate::bus::{Envelope, Place, Published};
 use crate::delivery::Delivery;
 use crate::protocol::{GroupId, UserId};
 
-/// See the [module](self).
-#[derive(Debug)]
-pub(crate) struct Post<'e> {
-    /// The topic that it is published on.
-    pub(crate) topic: Topic<&'e str>,
-    /// The payload.
-    pub(crate) payload: Vec<u8>,
-    /// Indices of the envelopes in it.
-    pub(super) envelopes: Vec<usize>,
-}
+/// A post, and the indices of the envelopes in it.
+type Packed<'e> = (Post<'e>, Vec<usize>);
 
 /// Packs envelopes into posts: envelopes for one place share a post, which contains a text for many
 /// of its users once. Envelopes for one user keep their order.
-fn pack<'e>(node: &str, envelopes: &'e [Envelope]) -> Vec<Post<'e>> {
+fn pack<'e>(node: &str, envelopes: &'e [Envelope]) -> Vec<Packed<'e>> {
     let mut posts = Vec::new();
     let mut parcels: FxHashMap<&Place, Parcel<'_>> = FxHashMap::default();
     for (index, envelope) in envelopes.iter().enumerate() {
         let Some(place) = &envelope.place else {
             let frames = envelope.deliveries.iter().map(|delivery| &*delivery.text);
             let payload = envelope::envelope(node, envelope.sequence, envelope.is_returned, frames);
-            posts.push(Post { topic: Topic::User(envelope.to), payload, envelopes: vec![index] });
+            posts.push((Post { topic: Topic::User(envelope.to), payload }, vec![index]));
             continue;
         };
         let parcel = parcels.entry(place).or_default();
@@ -51,13 +44,13 @@ pub(crate) fn offer(courier: &dyn Courier, node: &str, envelopes: &[Envelope]) -
     while !rest.is_empty() && courier.is_open() {
         let (batch, later) = rest.split_at(batch_length(rest));
         rest = later;
-        let posts = pack(node, batch);
+        let (posts, contents): (Vec<_>, Vec<_>) = pack(node, batch).into_iter().unzip();
         // Later posts must not overtake one that was not sent.
         let Ok(outcomes) = courier.post(&posts) else { break };
         let before = published.len();
         published.resize(before + batch.len(), Published::ToNobody);
-        for (post, outcome) in posts.iter().zip(outcomes) {
-            post.envelopes.iter().for_each(|envelope| published[before + *envelope] = outcome);
+        for (envelopes, outcome) in contents.into_iter().zip(outcomes) {
+            envelopes.into_iter().for_each(|envelope| published[before + envelope] = outcome);
         }
     }
     published.resize(envelopes.len(), Published::ToNobody);
@@ -68,7 +61,7 @@ pub(crate) fn offer(courier: &dyn Courier, node: &str, envelopes: &[Envelope]) -
 /// group before long. Blocks while the courier does.
 pub(crate) fn announce_group(courier: &dyn Courier, group: GroupId) {
     if courier.is_open() {
-        let _ = courier.post(&[Post { topic: Topic::Groups, payload: envelope::group(group), envelopes: Vec::new() }]);
+        let _ = courier.post(&[Post { topic: Topic::Groups, payload: envelope::group(group) }]);
     }
 }
 
@@ -121,12 +114,12 @@ impl<'e> Parcel<'e> {
         self.items[at].envelopes.push((*to, *sequence));
     }
 
-    fn into_post(self, node: &str, place: &'e Place) -> Post<'e> {
+    fn into_post(self, node: &str, place: &'e Place) -> Packed<'e> {
         let mut bundle = Bundle::new(node);
         for Item { deliveries, envelopes } in self.items {
             bundle.push(envelopes.into_iter(), deliveries.iter().map(|delivery| &*delivery.text));
         }
-        Post { topic: Topic::Place(place), payload: bundle.into_payload(), envelopes: self.envelopes }
+        (Post { topic: Topic::Place(place), payload: bundle.into_payload() }, self.envelopes)
     }
 }
 
@@ -145,6 +138,7 @@ const PIPELINE_BYTES_MAX: usize = 1024 * 1024;
 mod tests {
     use std::sync::Arc;
 
+    use super::super::transport::NotSent;
     use super::*;
     use crate::base::ids::FrameId;
     use crate::delivery::Origin;
@@ -164,7 +158,9 @@ mod tests {
     fn packed(envelopes: &[Envelope]) -> Vec<(String, String, Vec<usize>)> {
         let mut posts: Vec<_> = pack("me", envelopes)
             .into_iter()
-            .map(|post| (post.topic.to_string(), String::from_utf8(post.payload).expect("text"), post.envelopes))
+            .map(|(Post { topic, payload }, envelopes)| {
+                (topic.to_string(), String::from_utf8(payload).expect("text"), envelopes)
+            })
             .collect();
         // Places come in any order.
         posts.sort_by_key(|(.., envelopes)| envelopes[0]);
@@ -230,10 +226,10 @@ mod tests {
             fn is_open(&self) -> bool {
                 true
             }
-            fn post(&self, posts: &[Post<'_>]) -> Result<Vec<Published>, super::super::NotSent> {
+            fn post(&self, posts: &[Post<'_>]) -> Result<Vec<Published>, NotSent> {
                 let mut calls = self.0.lock();
                 *calls += 1;
-                if *calls == 1 { Err(super::super::NotSent) } else { Ok(vec![Published::Taken(1); posts.len()]) }
+                if *calls == 1 { Err(NotSent) } else { Ok(vec![Published::Taken(1); posts.len()]) }
             }
         }
 

@@ -1,10 +1,9 @@
-//! [`SessionError`]: why the connections to Redis are given up.
+//! [`SessionError`]: why the connections to Redis are given up, and [`Loss`]: why they must be.
 
 use std::fmt;
 use std::io;
 
 use super::dial::DialError;
-use super::scout::Loss;
 use super::wire::Malformed;
 use crate::bus::peer::Deaf;
 
@@ -20,6 +19,15 @@ pub(super) enum SessionError {
     /// They lead to the wrong Redis.
     Lost(Loss),
     Stopping,
+}
+
+/// Why all connections must be replaced.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Loss {
+    /// The Redis at which this node is subscribed has become a replica.
+    Demoted,
+    /// New connections lead to another Redis.
+    Moved,
 }
 
 impl SessionError {

@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 
 use mio::{Interest, Registry, Token};
 
+use super::core::{BusStage, RedisCore};
 use super::dial::Stream;
 use super::ended::SessionError;
 use super::names::Channel;
 use super::wire::{Reply, Wire};
-use super::{BusStage, RedisCore};
 use crate::bus::peer::{Event, Line, PeerNews, Topic, USERS_AT_ONCE};
 use crate::protocol::UserId;
 

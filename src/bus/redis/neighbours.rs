@@ -13,42 +13,18 @@
 //! ```
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use pool::RedisFailure;
 use redis::RedisResult;
 
+use super::core::RedisCore;
 use super::dial::Commands;
-use super::names;
-use super::{RedisCore, registry};
+use super::{names, registry};
 use crate::bus::Node;
 use crate::bus::peer::{POSTS_MAX, USERS_AT_ONCE};
 use crate::delivery::Delivery;
 use crate::protocol::UserId;
-
-/// The knowledge about them.
-#[derive(Debug)]
-pub(super) struct KnownNeighbours {
-    are_there: AtomicBool,
-    /// Redis does not let this node publish on the decoy channel, so tools count as nodes.
-    has_no_decoy: AtomicBool,
-    /// They were seen, but not of this installation, and that was logged.
-    are_foreign: AtomicBool,
-}
-
-impl KnownNeighbours {
-    pub(super) fn new() -> KnownNeighbours {
-        KnownNeighbours {
-            are_there: AtomicBool::new(false),
-            has_no_decoy: AtomicBool::new(false),
-            are_foreign: AtomicBool::new(false),
-        }
-    }
-
-    pub(super) fn are_there(&self) -> bool {
-        self.are_there.load(Ordering::Acquire)
-    }
-}
 
 /// Counts them, and notes whether there are any. Returns their number, and whether there were any
 /// before.

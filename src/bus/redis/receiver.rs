@@ -13,9 +13,9 @@ use mio::{Events, Poll};
 use net::Turn;
 use pool::Outage;
 
+use super::core::{BusStage, RedisCore};
 use super::ended::SessionError;
 use super::line::RedisLine;
-use super::{BusStage, RedisCore};
 use crate::bus::Node;
 use crate::bus::peer::{HUSH_PATIENCE, PeerDriver, PeerRules};
 

@@ -16,7 +16,7 @@ use std::collections::HashSet;
 use pool::RedisFailure;
 use redis::RedisResult;
 
-use super::RedisCore;
+use super::core::RedisCore;
 use super::dial::Commands;
 use super::names::Names;
 use crate::bus::peer::USERS_AT_ONCE;

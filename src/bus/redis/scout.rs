@@ -19,65 +19,45 @@ use std::time::Instant;
 
 use pool::RedisConnection;
 
-use super::RedisCore;
+use super::core::RedisCore;
 use super::dial::{Blocking, Commands, DialError, Role};
+use super::ended::Loss;
 
-/// Why all connections must be replaced.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Loss {
-    /// The Redis at which this node is subscribed has become a replica.
-    Demoted,
-    /// New connections lead to another Redis.
-    Moved,
+/// A connection for commands to the Redis at which this node is subscribed or will be. Blocks
+/// until `by`. If new connections lead elsewhere, the receiver reconnects.
+///
+/// # Errors
+/// Any [`DialError`] but [`DialError::Certificates`].
+pub(super) fn dial(core: &RedisCore, by: Instant) -> Result<Commands, DialError> {
+    let (mut connection, role) = core.dialer.whoever_answers(by)?;
+    connection.begin(by);
+    let session = core.session.load(Ordering::Acquire);
+    let is_here = session == 0 || is_heard_on(core, &mut connection)?;
+    let loss = match (is_here, role) {
+        (true, Role::Primary) => return Ok(connection),
+        (true, Role::Replica) => Some(Loss::Demoted).filter(|_| session != 0),
+        (false, Role::Primary) => Some(Loss::Moved),
+        (false, Role::Replica) => None,
+    };
+    // If the subscriptions ended meanwhile, the count proves nothing.
+    if core.session.load(Ordering::Acquire) != session {
+        return if role == Role::Primary { Ok(connection) } else { Err(DialError::Replica) };
+    }
+    if let Some(loss) = loss {
+        core.lose(session, loss);
+    }
+    Err(if role == Role::Replica { DialError::Replica } else { DialError::Elsewhere })
 }
 
-impl RedisCore {
-    /// A connection for commands to the Redis at which this node is subscribed or will be. Blocks
-    /// until `by`. If new connections lead elsewhere, the receiver reconnects.
-    ///
-    /// # Errors
-    /// Any [`DialError`] but [`DialError::Certificates`].
-    pub(super) fn dial(&self, by: Instant) -> Result<Commands, DialError> {
-        let (mut connection, role) = self.dialer.whoever_answers(by)?;
-        connection.begin(by);
-        let session = self.session.load(Ordering::Acquire);
-        let is_here = session == 0 || self.is_heard_on(&mut connection)?;
-        let loss = match (is_here, role) {
-            (true, Role::Primary) => return Ok(connection),
-            (true, Role::Replica) => Some(Loss::Demoted).filter(|_| session != 0),
-            (false, Role::Primary) => Some(Loss::Moved),
-            (false, Role::Replica) => None,
-        };
-        // If the subscriptions ended meanwhile, the count proves nothing.
-        if self.session.load(Ordering::Acquire) != session {
-            return if role == Role::Primary { Ok(connection) } else { Err(DialError::Replica) };
-        }
-        if let Some(loss) = loss {
-            self.lose(session, loss);
-        }
-        Err(if role == Role::Replica { DialError::Replica } else { DialError::Elsewhere })
+/// Checks where a new connection leads. Blocks, for a few seconds at most.
+pub(super) fn look(core: &RedisCore, by: Instant) {
+    if let Err(error) = dial(core, by) {
+        log::debug!("a new connection to Redis: {error}");
     }
+}
 
-    /// Checks where a new connection leads. Blocks, for a few seconds at most.
-    pub(super) fn scout(&self, by: Instant) {
-        if let Err(error) = self.dial(by) {
-            log::debug!("a new connection to Redis: {error}");
-        }
-    }
-
-    /// Makes the receiver replace all connections, unless it has done so already. Nothing is
-    /// published until then.
-    pub(super) fn lose(&self, session: u64, loss: Loss) {
-        if session != 0 && self.session.compare_exchange(session, 0, Ordering::AcqRel, Ordering::Acquire).is_ok() {
-            self.suspend();
-            *self.loss.lock() = Some(loss);
-            self.wake();
-        }
-    }
-
-    fn is_heard_on(&self, connection: &mut RedisConnection<Blocking>) -> Result<bool, DialError> {
-        let channel = self.names.node_channel(&self.node);
-        let counts: (String, u32) = redis::cmd("PUBSUB").arg("NUMSUB").arg(channel).query(connection)?;
-        Ok(counts.1 > 0)
-    }
+fn is_heard_on(core: &RedisCore, connection: &mut RedisConnection<Blocking>) -> Result<bool, DialError> {
+    let channel = core.names.node_channel(&core.node);
+    let counts: (String, u32) = redis::cmd("PUBSUB").arg("NUMSUB").arg(channel).query(connection)?;
+    Ok(counts.1 > 0)
 }

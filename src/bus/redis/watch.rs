@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use pool::{Outage, RedisFailure};
 
+use super::core::{BusStage, RedisCore};
 use super::dial::CALL_TIMEOUT;
-use super::{BusStage, RedisCore, neighbours, registry};
+use super::{neighbours, registry, scout};
 use crate::bus::Node;
 
 /// A thread of its own, because its queries block.
@@ -52,7 +53,7 @@ impl Watch {
                 let result = self.look();
                 self.tell(result.err());
                 if self.scouted.elapsed() >= SCOUT_EVERY {
-                    self.shared.scout(Instant::now() + CALL_TIMEOUT);
+                    scout::look(&self.shared, Instant::now() + CALL_TIMEOUT);
                     self.scouted = Instant::now();
                 }
             } else {

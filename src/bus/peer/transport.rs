@@ -1,0 +1,100 @@
+//! [`Line`] and [`Courier`] define a transport: what carries messages between nodes.
+//!
+//! It delivers each message on a topic to every node that is subscribed to it. It keeps the order
+//! of one line, and may lose messages.
+
+use super::topic::Topic;
+use crate::bus::Published;
+use crate::protocol::UserId;
+
+/// One connection to the other nodes, for publishing and receiving. It does not block: bytes that
+/// cannot be sent yet wait in it. A failed connection is reported by [`Line::next_event`], sooner
+/// or later.
+pub(crate) trait Line {
+    /// The reason why the connection has ended.
+    type Broken;
+
+    /// Subscribes to these topics; for each, [`Event::Listening`] follows, in order.
+    fn listen(&mut self, topics: &[Topic<&str>]);
+
+    /// Unsubscribes these users; for each, [`Event::Ignoring`] follows.
+    fn ignore(&mut self, users: &[UserId]);
+
+    /// Unsubscribes everything. [`Event::Ignoring`] follows for each user, and then
+    /// [`Event::Silence`].
+    fn ignore_all(&mut self);
+
+    /// Publishes a message to all nodes that are subscribed to the topic, including this one.
+    fn say(&mut self, topic: Topic<&str>, payload: &[u8]);
+
+    /// The next event; `None` if there is none yet.
+    ///
+    /// # Errors
+    ///
+    /// If the connection can no longer be used.
+    fn next_event(&mut self) -> Result<Option<Event<'_>>, Self::Broken>;
+
+    /// Reports news that the transport itself needs.
+    fn on_news(&mut self, news: PeerNews);
+}
+
+/// Publishes envelopes. Any thread may call it.
+pub(crate) trait Courier {
+    /// Whether published messages arrive, as far as is known.
+    fn is_open(&self) -> bool;
+
+    /// Publishes these posts in order, and returns the result of each. Blocks, for a few seconds at
+    /// most.
+    ///
+    /// # Errors
+    ///
+    /// If none of them was sent.
+    fn post(&self, posts: &[Post<'_>]) -> Result<Vec<Published>, NotSent>;
+}
+
+/// An event of a [`Line`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Event<'e> {
+    /// A message has arrived on this topic.
+    Said(Topic<&'e str>, &'e [u8]),
+    /// The topic is subscribed.
+    Listening(Topic<&'e str>),
+    /// The user is unsubscribed.
+    Ignoring(UserId),
+    /// Everything is unsubscribed.
+    Silence,
+    /// A message for a user, from a node of the reference server.
+    Bare(UserId, &'e str),
+    /// An event that does not concern a peer.
+    Other,
+}
+
+/// News about the transport's own connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum PeerNews {
+    /// A probe has just come back.
+    Heard,
+    /// Publishing to the other nodes is possible: all subscriptions are confirmed, and the first
+    /// probe has come back.
+    Up {
+        /// The number of the connection, counted from 1.
+        session: u64,
+    },
+    /// Publishing is possible again, after a command had failed.
+    Resumed,
+    /// No more messages arrive.
+    Hushed,
+}
+
+/// Nothing was sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct NotSent;
+
+/// One publication.
+#[derive(Debug)]
+pub(crate) struct Post<'e> {
+    /// The topic that it is published on.
+    pub(crate) topic: Topic<&'e str>,
+    /// The payload.
+    pub(crate) payload: Vec<u8>,
+}
