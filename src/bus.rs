@@ -3,7 +3,7 @@
 //! [`Bus`] is the seam between one node and the others. Only the bus knows on which nodes users
 //! are: a node tells it whose messages it wants, and a published message reaches every node that
 //! wants it. The bus is fast and keeps nothing, so the sending node holds a message until the
-//! receiving node confirms it (`outbox.rs`).
+//! receiving node confirms it (`routing/outbox.rs`).
 //!
 //! The protocol between nodes is in `peer`, independent of the transport. [`redis`] is such a
 //! transport; [`local`] is the bus of a node that is alone. Another transport is another file that
@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use net::Turn;
 
+pub use self::peer::{CONFIRMED_WITHIN, PLACE_LEASE};
 use crate::base::loads::PoolUse;
 use crate::delivery::{ClientLink, Delivery, Posted};
 use crate::protocol::{GroupId, UserId};
@@ -177,10 +178,6 @@ pub trait Node: Send + Sync + 'static {
 /// A node for as long as it receives everything that other nodes announce about its users. After it
 /// may have missed something, it is another place.
 pub type Place = Arc<str>;
-
-/// How long a sender believes that a user is at one place alone, after it has offered a message to
-/// all who want it.
-pub const PLACE_LEASE: Duration = Duration::from_secs(30);
 
 /// Messages for one user on their way to another node.
 #[derive(Debug)]

@@ -35,13 +35,13 @@ use self::shell::Shell;
 use self::wiring::{Equipment, ServerParts, settings};
 use crate::base::clock::Clock;
 use crate::base::threads::SystemThreads;
-use crate::bus::Bus;
+use crate::bus::{Bus, CONFIRMED_WITHIN};
 use crate::config::{Config, Networks};
 use crate::delivery::Posted;
 use crate::metrics::Metrics;
 use crate::operation::health::Health;
 use crate::operation::resources;
-use crate::routing::outbox::{self, ENVELOPE_BYTES_MAX};
+use crate::routing::outbox::ENVELOPE_BYTES_MAX;
 use crate::routing::services::Services;
 use crate::store::Store;
 use crate::store::spool::Spool;
@@ -199,7 +199,7 @@ fn preface(proxies: Option<&Networks>, peer: SocketAddr) -> Preface {
 const UPGRADES_MAX: usize = 1000;
 /// The time for the last messages after the loops have used all of theirs: until they are
 /// confirmed, or late and stored.
-const STORE_GRACE: Duration = outbox::CONFIRMED_WITHIN.saturating_add(Duration::from_secs(5));
+const STORE_GRACE: Duration = CONFIRMED_WITHIN.saturating_add(Duration::from_secs(5));
 /// The time that shutdown may take beyond all other bounds before the process exits without
 /// completing it.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);

@@ -17,11 +17,13 @@
 //! place, because it may have missed a hello in between. It sends a probe to itself, and gives up
 //! its connection if the probe does not come back.
 
+mod deadline;
 pub(crate) mod driver;
 mod echo;
 pub(crate) mod envelope;
 #[cfg(test)]
 mod memory;
+mod places;
 mod post;
 mod receipts;
 pub(crate) mod tasks;
@@ -34,10 +36,16 @@ use std::time::{Duration, Instant};
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
+pub use self::deadline::CONFIRMED_WITHIN;
+pub(crate) use self::deadline::confirmed_by;
 pub(crate) use self::driver::{NodeTasks, PeerDriver};
 pub(in crate::bus) use self::echo::PROBE_AGE_MAX;
 use self::echo::{Echo, EchoDue};
 use self::envelope::{Items, PeerMessage};
+pub use self::places::PLACE_LEASE;
+pub(crate) use self::places::Places;
+#[cfg(test)]
+pub(crate) use self::places::UNKNOWN_FOR;
 pub(in crate::bus) use self::post::POSTS_MAX;
 pub(crate) use self::post::{announce_group, offer};
 use self::receipts::Receipts;
@@ -45,7 +53,7 @@ pub(crate) use self::tasks::{PeerTask, PeerTasks};
 pub(crate) use self::topic::Topic;
 pub(crate) use self::transport::{Courier, Event, Line, NotSent, PeerNews, Post};
 use self::waiting::Waiting;
-use super::{PLACE_LEASE, Place, Receipt};
+use super::{Place, Receipt};
 use crate::protocol::{GroupId, UserId};
 
 /// See the [module](self).
@@ -742,6 +750,9 @@ mod tests {
         let mut bench = Bench::new();
         bench.peer.open(&[ALICE], bench.now);
         bench.commands();
+        for topic in [Topic::Node("me"), Topic::Groups, Topic::Hellos, Topic::Place("me-1")] {
+            bench.peer.on_listening(topic);
+        }
         bench.peer.do_tasks(vec![PeerTask::Probe], bench.now);
         bench.peer.tick(bench.now).expect("it is in time");
         assert_eq!(bench.says(), [], "it would say that it is up");

@@ -36,7 +36,8 @@ use std::time::{Duration, Instant};
 use rustc_hash::FxHashMap;
 
 use crate::base::clock::Clock;
-use crate::bus::{Envelope, PLACE_LEASE, Place, Published, Publisher};
+use crate::bus::peer::{Places, confirmed_by};
+use crate::bus::{Envelope, Place, Published, Publisher};
 use crate::delivery::{Delivery, LaneItem, Origin};
 use crate::protocol::UserId;
 
@@ -229,7 +230,7 @@ impl Outbox {
         let flight = line.in_flight.remove(at).expect("it was found there");
         line.newest_delivered = line.newest_delivered.max(sequence);
         if let (Some(place), Some(published)) = (place, flight.alone_since) {
-            self.places.learn(user, place, published + PLACE_LEASE);
+            self.places.learn(user, place, published);
         }
         sorted.delivered.extend(flight.deliveries);
         self.tidy(user, released, sorted);
@@ -350,8 +351,7 @@ impl Outbox {
         let published = bus.publish(&envelopes);
         assert_eq!(published.len(), envelopes.len(), "each envelope has an outcome");
         let now = clock.now();
-        // Messages that a frozen bus has left in doubt must not wait long once more.
-        let by = (begun + SETTLED_WITHIN).clamp(now + CONFIRMED_WITHIN_AT_LEAST, now + CONFIRMED_WITHIN);
+        let by = confirmed_by(begun, now);
         for (envelope, published) in envelopes.into_iter().zip(published) {
             let nodes = match published {
                 Published::Taken(nodes) => nodes,
@@ -414,57 +414,6 @@ fn came_back(item: &LaneItem) -> bool {
     matches!(item, LaneItem::Delivery(Delivery { origin: Origin::Returned { .. }, .. }))
 }
 
-/// The places of users on other nodes, as far as they are known.
-#[derive(Default)]
-struct Places(FxHashMap<UserId, KnownPlace>);
-
-/// The place of one user, or that the last guess was wrong.
-enum KnownPlace {
-    /// Valid until this time, because a login elsewhere may have been missed there.
-    At(Place, Instant),
-    /// The place was wrong. For a while, offering to all nodes is better than another wrong guess.
-    UnknownUntil(Instant),
-}
-
-impl Places {
-    fn of(&mut self, user: UserId, now: Instant) -> Option<Place> {
-        match self.0.get(&user)? {
-            KnownPlace::At(place, until) if *until > now => return Some(place.clone()),
-            KnownPlace::UnknownUntil(then) if *then > now => {}
-            KnownPlace::At(..) | KnownPlace::UnknownUntil(_) => drop(self.0.remove(&user)),
-        }
-        None
-    }
-
-    fn learn(&mut self, user: UserId, place: &Place, until: Instant) {
-        if self.0.len() >= PLACES_MAX {
-            self.0.clear();
-        }
-        // A place that was wrong is not used again immediately.
-        self.0.entry(user).or_insert_with(|| KnownPlace::At(place.clone(), until));
-    }
-
-    fn forget(&mut self, user: UserId, refused: Option<Instant>) {
-        match (refused, self.0.get_mut(&user)) {
-            (Some(now), Some(known)) => *known = KnownPlace::UnknownUntil(now + UNKNOWN_FOR),
-            (None, Some(KnownPlace::At(..))) => drop(self.0.remove(&user)),
-            (_, None) | (None, Some(KnownPlace::UnknownUntil(_))) => {}
-        }
-    }
-
-    /// A place has confirmed nothing for this user. Other messages sent there would wait in vain as
-    /// well.
-    fn forget_all(&mut self, user: UserId, place: &Place) {
-        let is_there = |known: &KnownPlace| matches!(known, KnownPlace::At(there, _) if there == place);
-        // Many users may have this place, and many messages may be on their way there, which are
-        // found late one after the other. So all users are visited once, unless the place was
-        // learned again.
-        if self.0.get(&user).is_some_and(is_there) {
-            self.0.retain(|_, known| !is_there(known));
-        }
-    }
-}
-
 /// Messages to be published together: one envelope for each user, or several for a user with many
 /// messages.
 struct Offers {
@@ -503,17 +452,8 @@ impl Offers {
     }
 }
 
-/// The time within which a node must confirm an envelope.
-pub const CONFIRMED_WITHIN: Duration = Duration::from_secs(2);
-/// The same including the time for publishing it, and the least time that a node gets.
-const SETTLED_WITHIN: Duration = Duration::from_secs(3);
-const CONFIRMED_WITHIN_AT_LEAST: Duration = Duration::from_secs(1);
 /// The shortest pause between batches that only look for late envelopes.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
-/// How long a user whose place was wrong is offered to all nodes.
-const UNKNOWN_FOR: Duration = Duration::from_secs(60);
-/// The most users whose places are remembered; some tens of megabytes.
-const PLACES_MAX: usize = 1 << 20;
 /// The most text in one of the server's envelopes, unless a single message is longer.
 pub const ENVELOPE_BYTES_MAX: usize = 256 * 1024;
 
@@ -524,6 +464,8 @@ mod tests {
 
     use super::*;
     use crate::base::ids::FrameId;
+    use crate::bus::peer::UNKNOWN_FOR;
+    use crate::bus::{CONFIRMED_WITHIN, PLACE_LEASE};
     use crate::store::spool::SpoolId;
 
     /// A short limit on envelopes, so that some users have several.

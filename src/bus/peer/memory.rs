@@ -230,6 +230,15 @@ impl Station {
     }
 
     fn send(&self, to: UserId, place: Option<&str>, sequence: u64, text: &str) -> Published {
+        self.offer(to, place, sequence, text, false)
+    }
+
+    /// Sends on what a dead connection of the user here has returned.
+    fn send_returned(&self, to: UserId, sequence: u64, text: &str) -> Published {
+        self.offer(to, None, sequence, text, true)
+    }
+
+    fn offer(&self, to: UserId, place: Option<&str>, sequence: u64, text: &str, is_returned: bool) -> Published {
         let delivery = Delivery {
             id: FrameId::UNNAMED,
             to,
@@ -238,7 +247,7 @@ impl Station {
             was_refused: false,
         };
         let envelope =
-            Envelope { to, place: place.map(Place::from), sequence, is_returned: false, deliveries: vec![delivery] };
+            Envelope { to, place: place.map(Place::from), sequence, is_returned, deliveries: vec![delivery] };
         let courier = MemoryCourier { hub: self.line.hub.clone(), is_up: self.line.is_up.clone() };
         offer(&courier, self.name, &[envelope])[0]
     }
@@ -265,6 +274,12 @@ fn nodes_talk_through_any_transport() {
     settle(&mut stations, now);
     assert_eq!(stations[1].node.take(), ["for 7: {}"]);
     assert_eq!(stations[0].node.take(), ["confirmed at b-1: [2]"]);
+    // What a dead connection has returned is known as such, and confirmed like everything else.
+    assert_eq!(stations[0].send_returned(user, 7, "{}"), Published::Taken(1));
+    now += Duration::from_millis(1);
+    settle(&mut stations, now);
+    assert_eq!(stations[1].node.take(), ["returned for 7: {}"]);
+    assert_eq!(stations[0].node.take(), ["confirmed at b-1: [7]"]);
     // To the one place, until the user logs in at another one as well.
     assert_eq!(stations[0].send(user, Some("b-1"), 3, "[]"), Published::Taken(1));
     stations[2].arrive(user);

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
+use crate::bus::CONFIRMED_WITHIN;
 use crate::protocol::UserId;
-use crate::routing::outbox::CONFIRMED_WITHIN;
 
 /// Names a connection of a client, for ever.
 pub(super) type ConnNo = usize;

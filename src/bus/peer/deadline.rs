@@ -1,0 +1,15 @@
+//! Until when a node must confirm an envelope.
+
+use std::time::{Duration, Instant};
+
+/// Until when an envelope must be confirmed whose publication took from `begun` until `now`.
+/// Messages that a frozen bus has left in doubt must not wait long once more.
+pub(crate) fn confirmed_by(begun: Instant, now: Instant) -> Instant {
+    (begun + SETTLED_WITHIN).clamp(now + CONFIRMED_WITHIN_AT_LEAST, now + CONFIRMED_WITHIN)
+}
+
+/// The time within which a node must confirm an envelope.
+pub const CONFIRMED_WITHIN: Duration = Duration::from_secs(2);
+/// The same including the time for publishing it, and the least time that a node gets.
+const SETTLED_WITHIN: Duration = Duration::from_secs(3);
+const CONFIRMED_WITHIN_AT_LEAST: Duration = Duration::from_secs(1);
