@@ -3,8 +3,7 @@
 use std::borrow::Cow;
 
 use super::frames::Refusal;
-use super::members::{HaveValue, Members, Pairs};
-use super::request::bad;
+use super::members::{HaveValue, Members, Pairs, bad};
 use crate::base::conversation::{ConversationName, Cursor};
 use crate::protocol::Id;
 use crate::protocol::parse::Member;

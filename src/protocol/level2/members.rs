@@ -6,6 +6,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use super::Rid;
+use super::frames::Refusal;
 use crate::protocol::parse::{Member, Skip, Take};
 use crate::protocol::{BadRequest, Id, Sender};
 
@@ -137,6 +138,11 @@ impl<'f> Members<'f> {
             _ => self.integer("rid").ok().and_then(Rid::integer),
         }
     }
+}
+
+/// 400, with what the client should do.
+pub(super) const fn bad(errmsg: &'static str) -> Refusal {
+    Refusal::forever(400, errmsg)
 }
 
 fn place(key: &str) -> Option<usize> {

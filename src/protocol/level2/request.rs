@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::Rid;
 use super::frames::Refusal;
 use super::login::{self, HaveItem, Login, clamp, is_printable};
-use super::members::Members;
+use super::members::{Members, bad};
 use crate::base::conversation::{ConversationName, Seq};
 use crate::protocol::parse::Member;
 use crate::protocol::{self, BadRequest, Forward, FrameKind, GroupId, Id, Sender};
@@ -385,11 +385,6 @@ impl std::fmt::Debug for AccountProof<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("***")
     }
-}
-
-/// 400, with what the client should do.
-pub(super) const fn bad(errmsg: &'static str) -> Refusal {
-    Refusal::forever(400, errmsg)
 }
 
 /// Least, most and default.
