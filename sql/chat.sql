@@ -22,6 +22,11 @@ CREATE TABLE User (
     -- A PHC string, or the plain text of the reference server.
     password VARCHAR(255) NOT NULL COLLATE utf8mb4_bin,
     state    ENUM('online', 'offline') NOT NULL DEFAULT 'offline',
+    -- When the user first logged in at level 2, and last at level 1; 0 in receipts: shows and is shown no marks
+    -- of others.
+    level2      BIGINT NOT NULL DEFAULT 0 /*!80023 INVISIBLE */ /*M!100300 INVISIBLE */,
+    level1_seen BIGINT NOT NULL DEFAULT 0 /*!80023 INVISIBLE */ /*M!100300 INVISIBLE */,
+    receipts    BIGINT NOT NULL DEFAULT 1 /*!80023 INVISIBLE */ /*M!100300 INVISIBLE */,
     UNIQUE KEY name (name)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
@@ -55,7 +60,128 @@ CREATE TABLE OfflineMessage (
     userid  INT NOT NULL,
     message MEDIUMTEXT NOT NULL,
     id      BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY /*!80023 INVISIBLE */ /*M!100300 INVISIBLE */,
+    -- The place of the same message in a conversation, if it is in one.
+    conv    BIGINT NOT NULL DEFAULT 0 /*!80023 INVISIBLE */ /*M!100300 INVISIBLE */,
+    seq     BIGINT NOT NULL DEFAULT 0 /*!80023 INVISIBLE */ /*M!100300 INVISIBLE */,
     KEY userid_id (userid, id)
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
+
+-- Level 2. No column is NULL: 0 and an empty text say "none". Numbers of messages begin with 1. Times are
+-- milliseconds since 1970.
+
+-- The id is computed: that of the group, or lower user << 32 | higher user.
+CREATE TABLE Conversation (
+    id        BIGINT NOT NULL PRIMARY KEY,
+    head      BIGINT NOT NULL,
+    head_tag  BIGINT NOT NULL,
+    -- Of the messages that count as unread, and of these, those in Recalled.
+    count     BIGINT NOT NULL,
+    recalled  BIGINT NOT NULL DEFAULT 0,
+    -- Numbers up to this are gone.
+    floor     BIGINT NOT NULL DEFAULT 0,
+    floor_nth BIGINT NOT NULL DEFAULT 0,
+    -- When the last message was committed.
+    touched   BIGINT NOT NULL,
+    KEY touched (touched)
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
+
+-- Kinds: 0 message, 1 edit, 2 recall, 3 other, 4 and 7 imported 0 and 3. An edit or a recall has its target in ref. A
+-- message that is recalled has an empty text. cid is the sender's id of it, hash that of the frame's bytes.
+CREATE TABLE Message (
+    conv     BIGINT NOT NULL,
+    seq      BIGINT NOT NULL,
+    nth      BIGINT NOT NULL,
+    sender   INT NOT NULL,
+    time     BIGINT NOT NULL,
+    kind     TINYINT NOT NULL,
+    ref      BIGINT NOT NULL,
+    edited   BIGINT NOT NULL,
+    recalled BIGINT NOT NULL,
+    cid      VARBINARY(64) NOT NULL,
+    hash     VARBINARY(16) NOT NULL,
+    text     MEDIUMTEXT NOT NULL,
+    PRIMARY KEY (conv, seq),
+    UNIQUE KEY cid (sender, cid)
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
+
+-- The edits of each message, which a recall empties.
+CREATE TABLE Edit (
+    conv   BIGINT NOT NULL,
+    seq    BIGINT NOT NULL,
+    target BIGINT NOT NULL,
+    PRIMARY KEY (conv, seq),
+    KEY target (conv, target)
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
+
+-- Which messages that count as unread are recalled: 1,024 numbers a row, as bits, the lowest number first.
+CREATE TABLE Recalled (
+    conv  BIGINT NOT NULL,
+    block BIGINT NOT NULL,
+    count BIGINT NOT NULL,
+    bits  VARBINARY(128) NOT NULL,
+    PRIMARY KEY (conv, block)
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
+
+-- Marks. Who is a member of a group is in GroupUser. joined is the first number that a member sees, own counts the
+-- member's own messages behind `read`, and marked is when a device last raised `read` or recv.
+CREATE TABLE Member (
+    conv       BIGINT NOT NULL,
+    user       INT NOT NULL,
+    joined     BIGINT NOT NULL DEFAULT 0,
+    joined_nth BIGINT NOT NULL DEFAULT 0,
+    `read`     BIGINT NOT NULL DEFAULT 0,
+    read_nth   BIGINT NOT NULL DEFAULT 0,
+    own        BIGINT NOT NULL DEFAULT 0,
+    recv       BIGINT NOT NULL DEFAULT 0,
+    marked     BIGINT NOT NULL DEFAULT 0,
+    PRIMARY KEY (conv, user),
+    KEY user (user),
+    KEY marked (marked)
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
+
+-- login is a random number of the login that was written last, secret what the device's tokens are made with.
+CREATE TABLE Device (
+    id     BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
+    user   INT NOT NULL,
+    device VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    login  BIGINT NOT NULL,
+    secret VARBINARY(16) NOT NULL,
+    seen   BIGINT NOT NULL,
+    UNIQUE KEY user (user, device)
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
+
+CREATE TABLE DeviceCursor (
+    device BIGINT NOT NULL,
+    conv   BIGINT NOT NULL,
+    seq    BIGINT NOT NULL,
+    PRIMARY KEY (device, conv)
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
+
+CREATE TABLE Blocked (
+    user    INT NOT NULL,
+    blocked INT NOT NULL,
+    PRIMARY KEY (user, blocked)
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
+
+-- Who was removed from a group and may not join it again.
+CREATE TABLE Banned (
+    groupid INT NOT NULL,
+    userid  INT NOT NULL,
+    PRIMARY KEY (groupid, userid)
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
+
+CREATE TABLE Hook (
+    id    BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
+    due   BIGINT NOT NULL,
+    tries BIGINT NOT NULL,
+    body  MEDIUMTEXT NOT NULL,
+    KEY due (due)
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
+
+-- 1: the key of all tokens.
+CREATE TABLE Meta (
+    id    BIGINT NOT NULL PRIMARY KEY,
+    value VARBINARY(255) NOT NULL
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
 -- The files of mysql/ that have been applied.
@@ -64,4 +190,4 @@ CREATE TABLE SchemaMigration (
     applied TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
-INSERT INTO SchemaMigration (version) VALUES (1), (2), (3), (4);
+INSERT INTO SchemaMigration (version) VALUES (1), (2), (3), (4), (5);

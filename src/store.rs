@@ -7,6 +7,7 @@
 //! The store keeps what it is given: rights, length limits and password hashing are decided before
 //! it is asked.
 
+pub mod history;
 pub mod mysql;
 pub mod outages;
 pub mod roles;

@@ -36,7 +36,19 @@ fn everything_moves_and_the_server_goes_on_with_it() {
          INSERT INTO AllGroup (id, groupname, name_key, groupdesc) VALUES (77, 'x', 'x', ''); DELETE FROM AllGroup WHERE id = 77;
          INSERT INTO User (id, name, name_key, password) VALUES ({c} + 1, 'plain', 'plain', 'as it was');
          INSERT INTO Friend VALUES ({c}, 99999);
-         UPDATE User SET state = 'online'"
+         UPDATE User SET state = 'online', level2 = 7 WHERE id = {a};
+         INSERT INTO Conversation VALUES ({c}, 2, 4294967295, 1, 1, 0, 0, 1000);
+         INSERT INTO Message VALUES (1, {c}, 1, 1, {a}, 900, 0, 0, 0, 2, x'000102ff', x'00112233445566778899aabbccddeeff', ''),
+             (2, {c}, 2, 1, {a}, 1000, 2, 1, 0, 0, x'78', x'ff112233445566778899aabbccddeeff', '{{\"é\":1}}');
+         INSERT INTO Edit VALUES ({c}, 5, 4);
+         INSERT INTO Recalled VALUES ({c}, 0, 1, zeroblob(128));
+         INSERT INTO Member VALUES ({c}, {a}, 1, 0, 2, 1, 0, 1, 950);
+         INSERT INTO Device VALUES (4, {a}, 'phone', -5, zeroblob(16), 990);
+         INSERT INTO DeviceCursor VALUES (4, {c}, 2);
+         INSERT INTO Blocked VALUES ({a}, {b});
+         INSERT INTO Banned VALUES (1, {b});
+         INSERT INTO Hook VALUES (3, 2000, 1, 'body');
+         INSERT INTO Meta VALUES (1, x'00ff')"
     )).unwrap();
     let before = dump(&source);
     drop(source);
@@ -45,6 +57,15 @@ fn everything_moves_and_the_server_goes_on_with_it() {
     workplace.write("mysql.cnf", &database.cnf());
     let shown = workplace.succeed(&COPY);
     assert_equal_tables(&shown, [52, 2, 3, 1, 4]);
+    for (table, rows) in
+        [("Conversation", 1), ("Message", 2), ("Edit", 1), ("Recalled", 1), ("Member", 1), ("Device", 1)]
+    {
+        assert!(has_equal(&shown, table, rows), "{table}: {shown}");
+    }
+    for table in ["DeviceCursor", "Blocked", "Banned", "Hook", "Meta"] {
+        assert!(has_equal(&shown, table, 1), "{table}: {shown}");
+    }
+    assert_eq!(database.count("SELECT COUNT(*) FROM User WHERE level2 = 7 AND receipts = 1"), 1);
     assert_eq!(dump(&workplace.open()), before, "the source is left as it was");
     assert_eq!(database.count("SELECT COUNT(*) FROM User WHERE state <> 'offline'"), 0);
     let roles: Vec<(i64, String)> = database.rows("SELECT userid, grouprole FROM GroupUser ORDER BY userid");
@@ -400,6 +421,16 @@ fn assert_equal_tables(shown: &str, rows: [u64; 5]) {
         assert_eq!((sum_there, sum_there.len()), (sum_here, 16), "{line}");
     }
     assert!(!shown.contains("DIFFERENT"), "{shown}");
+}
+
+/// Whether a table is shown with so many rows in both databases, and equal.
+fn has_equal(shown: &str, table: &str, rows: u64) -> bool {
+    let rows = rows.to_string();
+    shown.lines().any(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        matches!(words[..], [name, there, here, sum, same, "equal"]
+            if name == table && there == rows && here == rows && sum == same)
+    })
 }
 
 /// The numbers of messages, members, friends, groups and users.

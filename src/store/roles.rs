@@ -7,12 +7,14 @@
 //! | [`Contacts`] | friends and groups |
 //! | [`Messages`] | what waits for users who are offline |
 //! | [`States`] | the column `User.state`, for neighbours and tools |
+//! | [`History`] | conversations of level 2; the tables may have none |
 //! | [`Database`] | whether it works, for the operator |
 //!
 //! A [`Role`] is the way to one of them, which may not be open yet.
 
 use std::sync::{Arc, OnceLock};
 
+use super::history::{History, HistoryRole};
 use super::{
     AppendOutcome, FriendNames, Group, Joined, KeptMessage, Membership, MessageId, NewMessage, StoreError, User,
     UserState,
@@ -31,6 +33,8 @@ pub struct Store {
     pub messages: Role<dyn Messages>,
     /// `User.state`.
     pub states: Role<dyn States>,
+    /// Conversations of level 2.
+    pub history: HistoryRole,
     /// The database behind the roles. Always available.
     pub database: Arc<dyn Database>,
 }
@@ -43,6 +47,7 @@ impl Store {
             contacts: Role::of(store.clone()),
             messages: Role::of(store.clone()),
             states: Role::of(store.clone()),
+            history: HistoryRole::of(store.clone().history()),
             database: store,
         }
     }
@@ -50,9 +55,10 @@ impl Store {
     /// The roles of a database that is not open yet, and what opens them.
     pub(super) fn late(database: Arc<dyn Database>) -> (Store, Opener) {
         let (accounts, contacts, messages, states) = (Role::none(), Role::none(), Role::none(), Role::none());
-        let store = Store { accounts, contacts, messages, states, database };
-        let Store { accounts, contacts, messages, states, .. } = store.clone();
-        (store, Opener { accounts, contacts, messages, states })
+        let history = HistoryRole::default();
+        let store = Store { accounts, contacts, messages, states, history, database };
+        let Store { accounts, contacts, messages, states, history, .. } = store.clone();
+        (store, Opener { accounts, contacts, messages, states, history })
     }
 }
 
@@ -62,6 +68,7 @@ pub(super) struct Opener {
     contacts: Role<dyn Contacts>,
     messages: Role<dyn Messages>,
     states: Role<dyn States>,
+    history: HistoryRole,
 }
 
 impl Opener {
@@ -70,6 +77,7 @@ impl Opener {
         self.contacts.open(store.clone());
         self.messages.open(store.clone());
         self.states.open(store.clone());
+        self.history.open(store.clone().history());
     }
 }
 
@@ -245,6 +253,11 @@ pub trait States: Send + Sync + 'static {
 pub trait Database: Send + Sync + 'static {
     /// One line for the log and the operator: which database this is and where.
     fn describe(&self) -> String;
+
+    /// Conversations of level 2; `None` if the tables have none.
+    fn history(self: Arc<Self>) -> Option<Arc<dyn History>> {
+        None
+    }
 
     /// The number of threads that append faster together than one alone.
     fn appenders(&self) -> usize {

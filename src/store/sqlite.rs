@@ -10,6 +10,7 @@
 mod accounts;
 mod condition;
 mod contacts;
+mod conversations;
 mod failure;
 mod guard;
 mod ids;
@@ -43,6 +44,7 @@ pub use self::refusal::SqliteOpenError;
 pub use self::shrinking::{Compacted, compact};
 pub use self::source::CopySource;
 pub use self::spool::SpoolFile;
+use super::history::History;
 use super::{Database, StoreError};
 
 /// All roles of a [`Store`](super::Store) in a SQLite file. Dropping it finishes the queue and
@@ -79,6 +81,10 @@ impl SqliteStore {
 impl Database for SqliteStore {
     fn describe(&self) -> String {
         format!("SQLite {}", self.file.display())
+    }
+
+    fn history(self: Arc<Self>) -> Option<Arc<dyn History>> {
+        Some(self)
     }
 
     fn check(&self) -> Result<(), StoreError> {

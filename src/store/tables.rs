@@ -23,8 +23,12 @@ pub struct Table {
 }
 
 /// Stored messages, in the order of their arrival.
-pub const MESSAGES: Table =
-    Table { name: "OfflineMessage", columns: &["id", "userid", "message"], key_columns: 1, numbers_itself: true };
+pub const MESSAGES: Table = Table {
+    name: "OfflineMessage",
+    columns: &["id", "userid", "message", "conv", "seq"],
+    key_columns: 1,
+    numbers_itself: true,
+};
 
 /// The members of each group.
 pub const MEMBERS: Table =
@@ -39,18 +43,87 @@ pub const GROUPS: Table =
     Table { name: "AllGroup", columns: &["id", "groupname", "groupdesc"], key_columns: 1, numbers_itself: true };
 
 /// Accounts.
-pub const USERS: Table =
-    Table { name: "User", columns: &["id", "name", "password"], key_columns: 1, numbers_itself: true };
+pub const USERS: Table = Table {
+    name: "User",
+    columns: &["id", "name", "password", "level2", "level1_seen", "receipts"],
+    key_columns: 1,
+    numbers_itself: true,
+};
+
+/// Conversations.
+pub const CONVERSATIONS: Table =
+    table("Conversation", &["id", "head", "head_tag", "count", "recalled", "floor", "floor_nth", "touched"], 1);
+
+/// The messages of conversations.
+pub const HISTORY: Table = table(
+    "Message",
+    &["conv", "seq", "nth", "sender", "time", "kind", "ref", "edited", "recalled", "cid", "hash", "text"],
+    2,
+);
+
+/// Which message is an edit of which.
+pub const EDITS: Table = table("Edit", &["conv", "seq", "target"], 2);
+
+/// Which messages are recalled, as bits.
+pub const RECALLED: Table = table("Recalled", &["conv", "block", "count", "bits"], 2);
+
+/// What members have read.
+pub const MARKS: Table = table(
+    "Member",
+    // A word of MySQL's.
+    &["conv", "user", "joined", "joined_nth", "`read`", "read_nth", "own", "recv", "marked"],
+    2,
+);
+
+/// Devices, and what their tokens are made with.
+pub const DEVICES: Table =
+    Table { numbers_itself: true, ..table("Device", &["id", "user", "device", "login", "secret", "seen"], 1) };
+
+/// What each device has reported.
+pub const CURSORS: Table = table("DeviceCursor", &["device", "conv", "seq"], 2);
+
+/// Who has blocked whom.
+pub const BLOCKED: Table = table("Blocked", &["user", "blocked"], 2);
+
+/// Who may not join which group.
+pub const BANNED: Table = table("Banned", &["groupid", "userid"], 2);
+
+/// Notices that wait for a web server.
+pub const HOOKS: Table = table("Hook", &["id", "due", "tries", "body"], 1);
+
+/// What the servers of a database share.
+pub const META: Table = table("Meta", &["id", "value"], 1);
 
 /// All tables.
-pub const TABLES: [&Table; 5] = [&MESSAGES, &MEMBERS, &FRIENDS, &GROUPS, &USERS];
+pub const TABLES: [&Table; 16] = [
+    &MESSAGES,
+    &MEMBERS,
+    &FRIENDS,
+    &GROUPS,
+    &CONVERSATIONS,
+    &HISTORY,
+    &EDITS,
+    &RECALLED,
+    &MARKS,
+    &DEVICES,
+    &CURSORS,
+    &BLOCKED,
+    &BANNED,
+    &HOOKS,
+    &META,
+    &USERS,
+];
+
+const fn table(name: &'static str, columns: &'static [&'static str], key_columns: usize) -> Table {
+    Table { name, columns, key_columns, numbers_itself: false }
+}
 
 /// One value of a row.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Field {
     /// A number.
     Number(i64),
-    /// A text, in UTF-8.
+    /// A text in UTF-8, or other bytes.
     Text(Vec<u8>),
 }
 

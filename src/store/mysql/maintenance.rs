@@ -14,11 +14,12 @@ use mysql::{Conn, Row, params};
 use super::error;
 use super::open::{self, MysqlOpenError, Site};
 use super::rows::column;
-use super::schema::{Misfit, NEEDED, Schema};
+use super::schema::{Misfit, Schema};
 use super::shapes;
 use crate::config::MysqlSettings;
 use crate::protocol::UserId;
 use crate::store::UserState;
+use crate::store::tables::TABLES;
 
 /// A database that nobody else works on.
 pub struct Maintenance {
@@ -120,7 +121,7 @@ impl Maintenance {
                 Misfit::Missing(missing) => missing,
                 names @ Misfit::Names(_) => return Ok(Err(names)),
             };
-            let is_ours = |table: &String| is(RECORD)(table) || NEEDED.iter().any(|(known, _)| is(known)(table));
+            let is_ours = |table: &String| is(RECORD)(table) || TABLES.iter().any(|known| is(known.name)(table));
             // A program that makes the tables makes the record first and fills it last.
             let is_begun = applied.is_some_and(|applied| applied.is_empty()) && tables.iter().all(is_ours);
             return Ok(Ok(if tables.is_empty() || is_begun {
@@ -286,7 +287,7 @@ fn statements(sql: &str) -> Vec<String> {
 }
 
 /// The steps from the reference server's tables to those of a new installation.
-pub const MIGRATIONS: [Migration; 4] = [
+pub const MIGRATIONS: [Migration; 5] = [
     Migration {
         version: 1,
         file: "0001_message_ids.sql",
@@ -310,6 +311,12 @@ pub const MIGRATIONS: [Migration; 4] = [
         file: "0004_names.sql",
         sql: include_str!("../../../sql/mysql/0004_names.sql"),
         tables: &["User", "AllGroup"],
+    },
+    Migration {
+        version: 5,
+        file: "0005_history.sql",
+        sql: include_str!("../../../sql/mysql/0005_history.sql"),
+        tables: &["User", "OfflineMessage"],
     },
 ];
 

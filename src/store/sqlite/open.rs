@@ -48,6 +48,7 @@ pub(super) const STORE: FileKind = FileKind {
     migrations: &[
         include_str!("../../../sql/sqlite/0001_init.sql"),
         include_str!("../../../sql/sqlite/0002_shared_text.sql"),
+        include_str!("../../../sql/sqlite/0003_history.sql"),
     ],
     auto_vacuum: "incremental",
     at_start: "UPDATE User SET state = 'offline' WHERE state <> 'offline'",

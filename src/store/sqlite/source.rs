@@ -117,16 +117,21 @@ impl CopySource {
     /// # Errors
     /// The file cannot be read.
     pub fn longest_message(&self) -> Result<u64, StoreError> {
-        let query = format!("SELECT max(octet_length(message)) FROM {}", whole(&MESSAGES));
-        let longest: Option<i64> = self.db.query_row(&query, [], |row| row.get(0)).map_err(store_error)?;
-        Ok(longest.unwrap_or_default().unsigned_abs())
+        let query = format!(
+            "SELECT max(coalesce((SELECT max(octet_length(message)) FROM {}), 0),
+                        coalesce((SELECT max(octet_length(text)) FROM Message), 0))",
+            whole(&MESSAGES)
+        );
+        let longest: i64 = self.db.query_row(&query, [], |row| row.get(0)).map_err(store_error)?;
+        Ok(longest.unsigned_abs())
     }
 }
 
 /// The table as in other databases: each message with its text.
 fn whole(table: &Table) -> &'static str {
     if table.name == MESSAGES.name {
-        "(SELECT OfflineMessage.id AS id, userid, coalesce(MessageText.message, OfflineMessage.message) AS message
+        "(SELECT OfflineMessage.id AS id, userid, coalesce(MessageText.message, OfflineMessage.message) AS message,
+              conv, seq
           FROM OfflineMessage LEFT JOIN MessageText ON MessageText.id = textid)"
     } else {
         table.name
@@ -147,7 +152,7 @@ fn key<'k>(key: &'k RowKey, table: &Table) -> Vec<&'k dyn ToSql> {
 fn fields(row: &Row<'_>, columns: usize) -> rusqlite::Result<Fields> {
     let field = |at| match row.get_ref(at)? {
         ValueRef::Integer(number) => Ok(Field::Number(number)),
-        ValueRef::Text(text) => Ok(Field::Text(text.to_owned())),
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Ok(Field::Text(bytes.to_owned())),
         other => Err(rusqlite::Error::InvalidColumnType(at, String::new(), other.data_type())),
     };
     (0..columns).map(field).collect()

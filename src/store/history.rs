@@ -1,0 +1,189 @@
+//! [`History`]: conversations whose messages have numbers, for clients of level 2.
+//!
+//! # Numbers
+//! A conversation is a sequence 1, 2, 3 … without a hole. A number is given under a lock that lasts
+//! until the commit: so the order of the commits is the order of the numbers, and a reader that has
+//! seen a number can read all numbers below it. A message is stored once for all members.
+//!
+//! # What counts as unread
+//! `nth` of a message says how many up to it count, and never changes; `Conversation.count` is that
+//! of the head. So `count - nth(read)` counts what is behind a mark. The recalled ones among these
+//! are bits of a table of their own, 1,024 numbers a row, and the reader's own ones are only there
+//! after an import, and counted in the reader's own row ([`unread`](head::unread)). It is exact and
+//! costs no row per message.
+//!
+//! # Edits and recalls
+//! An edit or a recall is a message with a number of its own. It also writes its number into the
+//! row of its target, so that a page needs no search for the newest edit.
+//!
+//! A role that is not there ([`HistoryRole::get`]) means tables without these: the server answers
+//! logins at level 2 with 501, and everything else goes on.
+
+mod devices;
+mod entries;
+pub(in crate::store) mod head;
+mod names;
+mod page;
+pub(in crate::store) mod plan;
+
+use std::sync::{Arc, OnceLock};
+
+pub use self::devices::{Device, DeviceId, DeviceLogin, LoggedIn};
+pub use self::entries::{
+    Committed, Denied, Entry, EntryKind, EntryRefusal, Marked, MemberChange, NewEntry, Place, RaisedMark, Retention,
+    RetentionStep, Touched,
+};
+pub use self::head::Head;
+pub use self::names::{Cid, FrameHash, tag_of};
+pub use self::page::{Page, PageAsk, PageOutcome};
+use super::StoreError;
+use crate::base::conversation::{ConversationId, Tag};
+use crate::protocol::UserId;
+
+/// What is asked of a store that has history. Its methods block, as those of all roles.
+pub trait History: Send + Sync + 'static {
+    /// Stores messages of any conversations in one transaction: all that are not refused, or
+    /// nothing. Returns an outcome for each, in the order given.
+    ///
+    /// Messages of one conversation get ascending numbers in the order given, the next ones after
+    /// its head. A repeat is found by sender and id before any right is looked at. A send raises its
+    /// sender's read mark to its own number.
+    ///
+    /// `edit_window`, ms, is how long after its time a message may be edited or recalled.
+    ///
+    /// # Errors
+    /// Nothing of the batch is stored, or the answer was lost; the same batch again settles it.
+    fn commit(&self, batch: &[NewEntry], edit_window: i64) -> Result<Vec<Committed>, StoreError>;
+
+    /// All conversations of `user` with a message, and all groups of `user`, as of one moment, the
+    /// most recently active first. One entry has about 150 bytes. The number of queries does not
+    /// depend on that of the conversations, but for those in which something unread is recalled: 64
+    /// of them cost one more.
+    fn heads(&self, user: UserId) -> Result<Vec<Head>, StoreError>;
+
+    /// Those of the given conversations, in the order given.
+    fn heads_of(&self, user: UserId, convs: &[ConversationId]) -> Result<Vec<Result<Head, Denied>>, StoreError>;
+
+    /// The tags of these numbers, in the order given; `None` where there is no such message.
+    fn tags(&self, places: &[(ConversationId, i64)]) -> Result<Vec<Option<Tag>>, StoreError>;
+
+    /// The messages with these numbers, ascending, whoever asks: as many as have `bytes_max` of text
+    /// together, but at least one if there is any. `from_end`: these are the last ones, not the
+    /// first. The numbers that are there are contiguous.
+    fn run(
+        &self,
+        conv: ConversationId,
+        from: i64,
+        to: i64,
+        from_end: bool,
+        bytes_max: usize,
+    ) -> Result<Vec<Entry>, StoreError>;
+
+    /// A page for `user`: at most `limit` messages and `bytes_max` of text, but at least one message
+    /// if there is any.
+    fn page(
+        &self,
+        user: UserId,
+        conv: ConversationId,
+        ask: PageAsk,
+        limit: i64,
+        bytes_max: usize,
+    ) -> Result<PageOutcome, StoreError> {
+        let head = self.heads_of(user, &[conv])?.pop().unwrap_or(Err(Denied::Unknown));
+        match head {
+            Ok(head) => page::read(&head, ask, limit, bytes_max, |from, to, from_end, bytes| {
+                self.run(conv, from, to, from_end, bytes)
+            }),
+            Err(denied) => Ok(PageOutcome::Denied(denied)),
+        }
+    }
+
+    /// Raises the read mark of `user` to `read`, or to the head if that is lower.
+    fn mark_read(&self, user: UserId, conv: ConversationId, read: i64) -> Result<Result<Marked, Denied>, StoreError>;
+
+    /// Raises what a device of `user` has stored, per conversation; numbers beyond the head count as
+    /// the head, lower ones and foreign conversations are passed over. Returns the marks of the user
+    /// that rose.
+    fn report(
+        &self,
+        user: UserId,
+        device: DeviceId,
+        stored: &[(ConversationId, i64)],
+    ) -> Result<Vec<RaisedMark>, StoreError>;
+
+    /// What a device has reported.
+    fn cursors(&self, device: DeviceId) -> Result<Vec<(ConversationId, i64)>, StoreError>;
+
+    /// Writes a login. A device that is new may push out others.
+    fn log_in(&self, login: &DeviceLogin) -> Result<LoggedIn, StoreError>;
+
+    /// A device by its key, `None` if it is forgotten.
+    fn device(&self, device: DeviceId) -> Result<Option<Device>, StoreError>;
+
+    /// The devices of `user`, the most recently seen first.
+    fn devices(&self, user: UserId) -> Result<Vec<Device>, StoreError>;
+
+    /// The logins that were written last for these devices, without those that are forgotten. For
+    /// the sweep, which finds connections that were replaced or revoked elsewhere.
+    fn logins(&self, devices: &[DeviceId]) -> Result<Vec<(DeviceId, i64)>, StoreError>;
+
+    /// Writes that these devices are seen now.
+    fn seen(&self, devices: &[DeviceId]) -> Result<(), StoreError>;
+
+    /// Forgets devices of `user`, with their cursors; their tokens are worth nothing from then on.
+    /// Returns how many there were.
+    fn forget(&self, user: UserId, devices: &[DeviceId]) -> Result<usize, StoreError>;
+
+    /// The conversations that got messages within the last `window` ms by the database's clock, at
+    /// most `limit`. One query by an index on MySQL; SQLite reads all conversations, since a single
+    /// process hears of everything anyway.
+    fn touched(&self, window: i64, limit: usize) -> Result<Vec<Touched>, StoreError>;
+
+    /// The marks that devices raised within the last `window` ms, at most `limit`.
+    fn raised(&self, window: i64, limit: usize) -> Result<Vec<RaisedMark>, StoreError>;
+
+    /// Writes that `user` uses level 2, with the first time of it.
+    fn use_level2(&self, user: UserId) -> Result<(), StoreError>;
+
+    /// Those who use level 2, after `user`, by ascending id, at most `limit`.
+    fn level2_users_after(&self, user: UserId, limit: usize) -> Result<Vec<UserId>, StoreError>;
+
+    /// The key of all tokens: `new`, or the one that was stored before.
+    fn token_key(&self, new: [u8; 32]) -> Result<[u8; 32], StoreError>;
+
+    /// One small step of retention: at most [`RETIRED_MAX`] messages of the conversations after
+    /// `after`.
+    fn retire(&self, retention: &Retention, after: ConversationId) -> Result<RetentionStep, StoreError>;
+}
+
+/// The most messages that one step of retention retires, and conversations that it looks at.
+pub const RETIRED_MAX: usize = 1000;
+
+/// The way to history, which may not be open yet, or missing from the tables. Cloning shares it.
+#[derive(Clone, Default)]
+pub struct HistoryRole(Arc<OnceLock<Option<Arc<dyn History>>>>);
+
+impl HistoryRole {
+    /// One that is open; `None`: the tables have no history.
+    pub fn of(history: Option<Arc<dyn History>>) -> HistoryRole {
+        HistoryRole(Arc::new(OnceLock::from(history)))
+    }
+
+    /// History, `None` if the tables have none.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] before the database is open.
+    pub fn get(&self) -> Result<Option<&dyn History>, StoreError> {
+        match self.0.get() {
+            Some(history) => Ok(history.as_deref()),
+            None => Err(StoreError::Unavailable(NOT_OPEN.into())),
+        }
+    }
+
+    /// Opens it, unless it is open.
+    pub(in crate::store) fn open(&self, history: Option<Arc<dyn History>>) {
+        let _ = self.0.set(history);
+    }
+}
+
+const NOT_OPEN: &str = "the database has not answered yet";

@@ -1,0 +1,333 @@
+//! [`Plan`]: what a batch of messages changes, decided without a database. A store reads the
+//! [`Facts`] under its locks, and writes the plan before it lets them go.
+
+use std::collections::BTreeMap;
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::entries::{Committed, EntryKind, EntryRefusal, MemberChange, NewEntry, Place};
+use super::head::{BLOCK, RecalledBlock};
+use super::names::{Cid, FrameHash, tag_of};
+use crate::base::conversation::ConversationId;
+use crate::protocol::{GroupId, UserId};
+
+/// What a batch needs to know.
+#[derive(Default, Debug)]
+pub(in crate::store) struct Facts {
+    /// The database's clock, ms.
+    pub(in crate::store) now: i64,
+    /// The conversations that exist, locked.
+    pub(in crate::store) convs: FxHashMap<ConversationId, ConvRow>,
+    /// The messages that have an id of the batch.
+    pub(in crate::store) known: FxHashMap<(UserId, Cid), Known>,
+    /// Those of the unchecked entries' recipients who exist.
+    pub(in crate::store) users: FxHashSet<UserId>,
+    /// Who has blocked whom.
+    pub(in crate::store) blocked: FxHashSet<(UserId, UserId)>,
+    /// Members of groups.
+    pub(in crate::store) members: FxHashSet<(GroupId, UserId)>,
+    /// Those of the groups of unchecked entries that exist.
+    pub(in crate::store) groups: FxHashSet<GroupId>,
+    /// The targets of edits and recalls.
+    pub(in crate::store) targets: FxHashMap<(ConversationId, i64), Target>,
+    /// `Member.joined` of those who edit or recall.
+    pub(in crate::store) joined: FxHashMap<(ConversationId, UserId), i64>,
+    /// The rows of `Recalled` with targets of recalls.
+    pub(in crate::store) blocks: FxHashMap<(ConversationId, i64), RecalledBlock>,
+}
+
+/// A row of `Conversation`.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub(in crate::store) struct ConvRow {
+    pub(in crate::store) head: i64,
+    pub(in crate::store) head_tag: i64,
+    pub(in crate::store) count: i64,
+    pub(in crate::store) recalled: i64,
+    pub(in crate::store) floor: i64,
+    pub(in crate::store) touched: i64,
+}
+
+/// A message that is stored under an id.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::store) struct Known {
+    pub(in crate::store) conv: ConversationId,
+    pub(in crate::store) seq: i64,
+    pub(in crate::store) time: i64,
+    pub(in crate::store) hash: FrameHash,
+}
+
+/// A message that is to be edited or recalled.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::store) struct Target {
+    pub(in crate::store) sender: UserId,
+    pub(in crate::store) time: i64,
+    pub(in crate::store) kind: i64,
+    pub(in crate::store) recalled: i64,
+}
+
+/// What is to be written. Rows are in the order of their numbers.
+#[derive(Default, Debug)]
+pub(in crate::store) struct Plan {
+    pub(in crate::store) outcomes: Vec<Committed>,
+    pub(in crate::store) rows: Vec<NewRow>,
+    /// The conversations as they are afterwards.
+    pub(in crate::store) convs: BTreeMap<ConversationId, ConvRow>,
+    /// Those of them without a message before: their members get rows.
+    pub(in crate::store) fresh: Vec<ConversationId>,
+    pub(in crate::store) marks: BTreeMap<(ConversationId, UserId), SenderMark>,
+    /// Conversation, target and number.
+    pub(in crate::store) edits: Vec<(ConversationId, i64, i64)>,
+    /// The same of recalls. They come after the edits.
+    pub(in crate::store) recalls: Vec<(ConversationId, i64, i64)>,
+    pub(in crate::store) blocks: BTreeMap<(ConversationId, i64), RecalledBlock>,
+    pub(in crate::store) changes: Vec<Change>,
+}
+
+/// A row of `Message`, but for what its entry has.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::store) struct NewRow {
+    /// The index of the entry.
+    pub(in crate::store) entry: usize,
+    pub(in crate::store) seq: i64,
+    pub(in crate::store) nth: i64,
+    pub(in crate::store) time: i64,
+    pub(in crate::store) kind: i64,
+    pub(in crate::store) target: i64,
+}
+
+/// What sending does to the sender's own row.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub(in crate::store) struct SenderMark {
+    /// 0: it does not rise.
+    pub(in crate::store) read: i64,
+    pub(in crate::store) read_nth: i64,
+    /// Own messages behind it.
+    pub(in crate::store) own: i64,
+    /// For a member of a group without a row, whom a node without history has let in: the first
+    /// number that is to be seen.
+    pub(in crate::store) joined: i64,
+    pub(in crate::store) joined_nth: i64,
+}
+
+/// A change of a group's members.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::store) struct Change {
+    pub(in crate::store) conv: ConversationId,
+    pub(in crate::store) change: MemberChange,
+    /// For one who joins.
+    pub(in crate::store) joined: i64,
+    pub(in crate::store) joined_nth: i64,
+}
+
+/// The kinds in the column: an imported one has 4 more.
+pub(in crate::store) const MESSAGE: i64 = 0;
+const EDIT: i64 = 1;
+const RECALL: i64 = 2;
+const OTHER: i64 = 3;
+pub(in crate::store) const IMPORTED: i64 = 4;
+
+/// Whether a row of this kind counts as unread, and may be edited and recalled.
+pub(in crate::store) fn counts(kind: i64) -> bool {
+    kind % IMPORTED == MESSAGE
+}
+
+impl EntryKind {
+    /// The number of the target.
+    pub(in crate::store) fn target(self) -> Option<i64> {
+        match self {
+            EntryKind::Edit(target) | EntryKind::Recall(target) => Some(target),
+            EntryKind::Message | EntryKind::Other => None,
+        }
+    }
+}
+
+/// The plan for a batch.
+pub(in crate::store) fn plan(batch: &[NewEntry], mut facts: Facts, edit_window: i64) -> Plan {
+    let mut plan = Plan::default();
+    for (index, entry) in batch.iter().enumerate() {
+        let outcome = match settled(entry, &facts) {
+            Some(outcome) => outcome,
+            None => match refusal(entry, &facts, edit_window) {
+                Some(refusal) => Committed::Refused(refusal),
+                None => Committed::New(plan.add(index, entry, &mut facts)),
+            },
+        };
+        plan.outcomes.push(outcome);
+    }
+    plan
+}
+
+/// The outcome of an entry whose id is known.
+fn settled(entry: &NewEntry, facts: &Facts) -> Option<Committed> {
+    let known = facts.known.get(&(entry.sender, entry.cid.clone()))?;
+    if known.conv != entry.conv || known.hash != entry.hash {
+        return Some(Committed::Refused(EntryRefusal::Conflict));
+    }
+    let tag = tag_of(known.conv, known.seq, entry.sender, &entry.cid, known.time);
+    Some(Committed::Again(Place { seq: known.seq, tag, time: known.time }))
+}
+
+fn refusal(entry: &NewEntry, facts: &Facts, edit_window: i64) -> Option<EntryRefusal> {
+    let rights = entry.is_unchecked.then(|| missing_right(entry, facts)).flatten();
+    rights.or_else(|| entry.kind.target().and_then(|target| unfit_target(entry, target, facts, edit_window)))
+}
+
+fn missing_right(entry: &NewEntry, facts: &Facts) -> Option<EntryRefusal> {
+    let Some(group) = entry.conv.group() else {
+        let recipient = partner_of(entry.conv, entry.sender);
+        return match recipient.filter(|recipient| facts.users.contains(recipient)) {
+            None => Some(EntryRefusal::NoSuchUser),
+            Some(recipient) => facts.blocked.contains(&(recipient, entry.sender)).then_some(EntryRefusal::Blocked),
+        };
+    };
+    match (facts.members.contains(&(group, entry.sender)), facts.groups.contains(&group)) {
+        (true, _) => None,
+        (false, true) => Some(EntryRefusal::NotMember),
+        (false, false) => Some(EntryRefusal::NoSuchGroup),
+    }
+}
+
+fn unfit_target(entry: &NewEntry, target: i64, facts: &Facts, edit_window: i64) -> Option<EntryRefusal> {
+    let conv = facts.convs.get(&entry.conv).copied().unwrap_or_default();
+    let joined = facts.joined.get(&(entry.conv, entry.sender)).copied().unwrap_or_default();
+    let floor = conv.floor.max(joined - 1).max(0);
+    let found = facts.targets.get(&(entry.conv, target)).filter(|_| (floor + 1..=conv.head).contains(&target));
+    let Some(found) = found else { return Some(EntryRefusal::NoSuchTarget) };
+    if found.sender != entry.sender || !counts(found.kind) || found.recalled > 0 {
+        return Some(EntryRefusal::NotYours);
+    }
+    (facts.now - found.time > edit_window).then_some(EntryRefusal::TooLate)
+}
+
+/// Who else is in the conversation of two users; the user in one with oneself. `None` in a group, and
+/// where the user is neither of the two.
+pub(in crate::store) fn partner_of(conv: ConversationId, user: UserId) -> Option<UserId> {
+    match conv.users()? {
+        (low, high) if low == user => Some(high),
+        (low, high) if high == user => Some(low),
+        _ => None,
+    }
+}
+
+impl Plan {
+    /// Gives an entry its place.
+    fn add(&mut self, index: usize, entry: &NewEntry, facts: &mut Facts) -> Place {
+        let (conv_id, sender) = (entry.conv, entry.sender);
+        let conv = facts.convs.entry(conv_id).or_default();
+        if conv.head == 0 {
+            self.fresh.push(conv_id);
+        }
+        let (nth_before, mut kind) = (conv.count, kind_of(entry.kind));
+        if entry.is_imported {
+            kind += IMPORTED;
+        }
+        conv.head += 1;
+        conv.count += i64::from(counts(kind));
+        // The clock of the database may have been set back.
+        conv.touched = conv.touched.max(facts.now);
+        let place = Place {
+            seq: conv.head,
+            tag: tag_of(conv_id, conv.head, sender, &entry.cid, conv.touched),
+            time: conv.touched,
+        };
+        conv.head_tag = place.tag.0.into();
+        let (seq, nth, time) = (place.seq, conv.count, place.time);
+        if let EntryKind::Recall(target) = entry.kind {
+            let block = facts.blocks.entry((conv_id, target / BLOCK));
+            let block = block.or_insert_with(|| RecalledBlock::new(conv_id.column(), target / BLOCK));
+            conv.recalled += i64::from(block.add(target));
+            self.blocks.insert((conv_id, target / BLOCK), block.clone());
+            self.recalls.push((conv_id, target, seq));
+            if let Some(found) = facts.targets.get_mut(&(conv_id, target)) {
+                found.recalled = seq;
+            }
+        } else if let EntryKind::Edit(target) = entry.kind {
+            self.edits.push((conv_id, target, seq));
+        }
+        self.convs.insert(conv_id, *conv);
+        let target = entry.kind.target().unwrap_or_default();
+        self.rows.push(NewRow { entry: index, seq, nth, time, kind, target });
+        let (joined, joined_nth) = if conv_id.group().is_some() { (seq, nth_before) } else { (0, 0) };
+        let unmarked = SenderMark { joined, joined_nth, ..SenderMark::default() };
+        let mark = self.marks.entry((conv_id, sender)).or_insert(unmarked);
+        if entry.is_imported {
+            mark.own += i64::from(counts(kind));
+        } else {
+            *mark = SenderMark { read: seq, read_nth: nth, own: 0, ..*mark };
+        }
+        if let Some(change) = entry.change {
+            let sees_all = matches!(change, MemberChange::Joins { sees_all: true, .. });
+            let (joined, joined_nth) = if sees_all { (0, 0) } else { (seq, nth_before) };
+            self.changes.push(Change { conv: conv_id, change, joined, joined_nth });
+        }
+        // Later entries of the batch may repeat or change this one.
+        facts.targets.insert((conv_id, seq), Target { sender, time, kind, recalled: 0 });
+        let known = Known { conv: conv_id, seq, time, hash: entry.hash };
+        facts.known.insert((sender, entry.cid.clone()), known);
+        place
+    }
+}
+
+fn kind_of(kind: EntryKind) -> i64 {
+    match kind {
+        EntryKind::Message => MESSAGE,
+        EntryKind::Edit(_) => EDIT,
+        EntryKind::Recall(_) => RECALL,
+        EntryKind::Other => OTHER,
+    }
+}
+
+/// What a batch asks of the database.
+#[derive(Default, Debug)]
+pub(in crate::store) struct Wanted {
+    /// Ascending, each once: in this order they are locked.
+    pub(in crate::store) convs: Vec<ConversationId>,
+    pub(in crate::store) users: Vec<UserId>,
+    /// Recipient and sender.
+    pub(in crate::store) pairs: Vec<(UserId, UserId)>,
+    /// Group and sender.
+    pub(in crate::store) members: Vec<(GroupId, UserId)>,
+    pub(in crate::store) targets: Vec<(ConversationId, i64)>,
+    /// Who edits or recalls where.
+    pub(in crate::store) changers: Vec<(ConversationId, UserId)>,
+    pub(in crate::store) blocks: Vec<(ConversationId, i64)>,
+}
+
+impl Wanted {
+    pub(in crate::store) fn of(batch: &[NewEntry]) -> Wanted {
+        let mut wanted = Wanted::default();
+        for entry in batch {
+            wanted.convs.push(entry.conv);
+            match (entry.is_unchecked, entry.conv.group()) {
+                (true, Some(group)) => wanted.members.push((group, entry.sender)),
+                (true, None) => {
+                    if let Some(recipient) = partner_of(entry.conv, entry.sender) {
+                        wanted.users.push(recipient);
+                        wanted.pairs.push((recipient, entry.sender));
+                    }
+                }
+                (false, _) => {}
+            }
+            if let Some(target) = entry.kind.target() {
+                wanted.targets.push((entry.conv, target));
+                wanted.changers.push((entry.conv, entry.sender));
+            }
+            if let EntryKind::Recall(target) = entry.kind {
+                wanted.blocks.push((entry.conv, target / BLOCK));
+            }
+        }
+        sort(&mut wanted.convs);
+        sort(&mut wanted.users);
+        sort(&mut wanted.pairs);
+        sort(&mut wanted.members);
+        sort(&mut wanted.targets);
+        sort(&mut wanted.changers);
+        sort(&mut wanted.blocks);
+        wanted
+    }
+}
+
+fn sort<T: Ord>(list: &mut Vec<T>) {
+    list.sort_unstable();
+    list.dedup();
+}

@@ -1,0 +1,184 @@
+//! Conversations of level 2. `commit.rs` stores messages, `reading.rs` reads them and the marks,
+//! `marks.rs` raises marks, `devices.rs` knows the devices, and `retention.rs` deletes.
+
+mod commit;
+mod devices;
+mod marks;
+mod moments;
+mod reading;
+mod retention;
+
+use rusqlite::{OptionalExtension, params};
+
+use self::moments::{in_one_moment, now};
+use super::SqliteStore;
+use super::rows::limit;
+use crate::base::conversation::{ConversationId, Tag};
+use crate::protocol::UserId;
+use crate::store::StoreError;
+use crate::store::history::{
+    Committed, Denied, Device, DeviceId, DeviceLogin, Entry, EntryRefusal, Head, History, LoggedIn, Marked, NewEntry,
+    RaisedMark, Retention, RetentionStep, Touched,
+};
+
+impl History for SqliteStore {
+    fn commit(&self, batch: &[NewEntry], edit_window: i64) -> Result<Vec<Committed>, StoreError> {
+        let entries = batch.to_vec();
+        match self.live.write(move |db| commit::commit(db, &entries, edit_window)) {
+            // One of them is to blame, and the others must not suffer from it.
+            Err(StoreError::Failed(_)) if batch.len() > 1 => {
+                let each = batch.iter().map(|entry| Ok(self.commit(std::slice::from_ref(entry), edit_window)?[0]));
+                each.collect()
+            }
+            Err(StoreError::Failed(cause)) if !batch.is_empty() => {
+                log::error!("a message of user {} cannot be stored: {cause}", batch[0].sender);
+                Ok(vec![Committed::Refused(EntryRefusal::Unstorable)])
+            }
+            other => other,
+        }
+    }
+
+    fn heads(&self, user: UserId) -> Result<Vec<Head>, StoreError> {
+        let strange = self.live.read(|db| reading::unknown_groups(db, user))?;
+        if !strange.is_empty() {
+            self.live.change(move |db| marks::adopt(db, user, &strange))?;
+        }
+        self.live.read(|db| reading::heads(db, user))
+    }
+
+    fn heads_of(&self, user: UserId, convs: &[ConversationId]) -> Result<Vec<Result<Head, Denied>>, StoreError> {
+        self.live.read(|db| in_one_moment(db, |db| convs.iter().map(|conv| reading::head(db, user, *conv)).collect()))
+    }
+
+    fn tags(&self, places: &[(ConversationId, i64)]) -> Result<Vec<Option<Tag>>, StoreError> {
+        self.live.read(|db| places.iter().map(|(conv, seq)| reading::tag(db, *conv, *seq)).collect())
+    }
+
+    fn run(
+        &self,
+        conv: ConversationId,
+        from: i64,
+        to: i64,
+        from_end: bool,
+        bytes_max: usize,
+    ) -> Result<Vec<Entry>, StoreError> {
+        self.live.read(|db| reading::run(db, conv, from, to, from_end, bytes_max))
+    }
+
+    fn mark_read(&self, user: UserId, conv: ConversationId, read: i64) -> Result<Result<Marked, Denied>, StoreError> {
+        // Most requests find the mark where it is, or are not allowed: these change nothing.
+        let head = match self.live.read(|db| in_one_moment(db, |db| reading::head(db, user, conv)))? {
+            Ok(head) if head.read < read.min(head.head) => {
+                return self.live.change(move |db| marks::read(db, user, conv, read));
+            }
+            Ok(head) => head,
+            Err(denied) => return Ok(Err(denied)),
+        };
+        Ok(Ok(Marked { read: head.read, recv: head.recv, has_risen: false, head: head.head, unread: head.unread }))
+    }
+
+    fn report(
+        &self,
+        user: UserId,
+        device: DeviceId,
+        stored: &[(ConversationId, i64)],
+    ) -> Result<Vec<RaisedMark>, StoreError> {
+        let stored = stored.to_vec();
+        self.live.change(move |db| marks::report(db, user, device, &stored))
+    }
+
+    fn cursors(&self, device: DeviceId) -> Result<Vec<(ConversationId, i64)>, StoreError> {
+        self.live.read(|db| {
+            db.prepare_cached("SELECT conv, seq FROM DeviceCursor WHERE device = ?1 ORDER BY conv")?
+                .query_map([device.0], |row| Ok((ConversationId::from_column(row.get(0)?), row.get(1)?)))?
+                .collect()
+        })
+    }
+
+    fn log_in(&self, login: &DeviceLogin) -> Result<LoggedIn, StoreError> {
+        let login = login.clone();
+        self.live.change(move |db| devices::log_in(db, &login))
+    }
+
+    fn device(&self, device: DeviceId) -> Result<Option<Device>, StoreError> {
+        self.live.read(|db| devices::device(db, device))
+    }
+
+    fn devices(&self, user: UserId) -> Result<Vec<Device>, StoreError> {
+        self.live.read(|db| devices::of(db, user))
+    }
+
+    fn logins(&self, devices: &[DeviceId]) -> Result<Vec<(DeviceId, i64)>, StoreError> {
+        self.live.read(|db| {
+            let mut query = db.prepare_cached("SELECT login FROM Device WHERE id = ?1")?;
+            let mut find = |device: &DeviceId| {
+                let login = query.query_row([device.0], |row| row.get(0)).optional()?;
+                Ok(login.map(|login| (*device, login)))
+            };
+            devices.iter().filter_map(|device| find(device).transpose()).collect()
+        })
+    }
+
+    fn seen(&self, devices: &[DeviceId]) -> Result<(), StoreError> {
+        let devices = devices.to_vec();
+        self.live.change(move |db| {
+            let mut update = db.prepare_cached("UPDATE Device SET seen = max(seen, ?2) WHERE id = ?1")?;
+            let now = now();
+            devices.iter().try_for_each(|device| update.execute(params![device.0, now]).map(drop))
+        })
+    }
+
+    fn forget(&self, user: UserId, devices: &[DeviceId]) -> Result<usize, StoreError> {
+        let devices = devices.to_vec();
+        self.live.change(move |db| devices.iter().map(|device| devices::forget(db, user, *device)).sum())
+    }
+
+    fn touched(&self, window: i64, max: usize) -> Result<Vec<Touched>, StoreError> {
+        self.live.read(|db| {
+            db.prepare_cached("SELECT id, head FROM Conversation WHERE touched > ?1 LIMIT ?2")?
+                .query_map(params![now() - window, limit(max)], |row| {
+                    Ok(Touched { conv: ConversationId::from_column(row.get(0)?), head: row.get(1)? })
+                })?
+                .collect()
+        })
+    }
+
+    fn raised(&self, window: i64, max: usize) -> Result<Vec<RaisedMark>, StoreError> {
+        self.live.read(|db| {
+            db.prepare_cached("SELECT conv, user, read, recv FROM Member WHERE marked > ?1 LIMIT ?2")?
+                .query_map(params![now() - window, limit(max)], |row| {
+                    let conv = ConversationId::from_column(row.get(0)?);
+                    Ok(RaisedMark { conv, user: UserId(row.get(1)?), read: row.get(2)?, recv: row.get(3)? })
+                })?
+                .collect()
+        })
+    }
+
+    fn use_level2(&self, user: UserId) -> Result<(), StoreError> {
+        self.live.change(move |db| {
+            db.prepare_cached("UPDATE User SET level2 = ?2 WHERE id = ?1 AND level2 = 0")?
+                .execute(params![user.0, now()])
+                .map(drop)
+        })
+    }
+
+    fn level2_users_after(&self, user: UserId, max: usize) -> Result<Vec<UserId>, StoreError> {
+        self.live.read(|db| {
+            db.prepare_cached("SELECT id FROM User WHERE id > ?1 AND level2 > 0 ORDER BY id LIMIT ?2")?
+                .query_map(params![user.0, limit(max)], |row| Ok(UserId(row.get(0)?)))?
+                .collect()
+        })
+    }
+
+    fn token_key(&self, new: [u8; 32]) -> Result<[u8; 32], StoreError> {
+        self.live.change(move |db| {
+            db.execute("INSERT INTO Meta (id, value) VALUES (1, ?1) ON CONFLICT DO NOTHING", [&new[..]])?;
+            db.query_row("SELECT value FROM Meta WHERE id = 1", [], |row| row.get(0))
+        })
+    }
+
+    fn retire(&self, retention: &Retention, after: ConversationId) -> Result<RetentionStep, StoreError> {
+        let retention = *retention;
+        self.live.change(move |db| retention::step(db, &retention, after))
+    }
+}

@@ -1,0 +1,71 @@
+//! Devices: the tables `Device` and `DeviceCursor`.
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::moments::now;
+use crate::protocol::UserId;
+use crate::store::history::{Device, DeviceId, DeviceLogin, LoggedIn};
+
+pub(super) fn log_in(db: &Connection, login: &DeviceLogin) -> rusqlite::Result<LoggedIn> {
+    let now = now();
+    let known = db
+        .prepare_cached("SELECT id, user, device, login, secret, seen FROM Device WHERE user = ?1 AND device = ?2")?
+        .query_row(params![login.user.0, login.name], device_row)
+        .optional()?;
+    if let Some(before) = known {
+        db.prepare_cached("UPDATE Device SET login = ?2, seen = max(seen, ?3) WHERE id = ?1")?.execute([
+            before.id.0,
+            login.login,
+            now,
+        ])?;
+        let replaced = Some(before.login);
+        let device = Device { login: login.login, seen: before.seen.max(now), ..before };
+        return Ok(LoggedIn { device, replaced, forgotten: Vec::new() });
+    }
+    let DeviceLogin { user, name, login, secret, devices_max } = login.clone();
+    let mut others = of(db, user)?;
+    let forgotten = others.split_off(others.len().min(devices_max.max(1) - 1));
+    for old in &forgotten {
+        forget(db, user, old.id)?;
+    }
+    db.prepare_cached("INSERT INTO Device (user, device, login, secret, seen) VALUES (?1, ?2, ?3, ?4, ?5)")?
+        .execute(params![user.0, name, login, secret, now])?;
+    let id = DeviceId(db.last_insert_rowid());
+    Ok(LoggedIn { device: Device { id, user, name, login, secret, seen: now }, replaced: None, forgotten })
+}
+
+pub(super) fn device(db: &Connection, device: DeviceId) -> rusqlite::Result<Option<Device>> {
+    db.prepare_cached("SELECT id, user, device, login, secret, seen FROM Device WHERE id = ?1")?
+        .query_row([device.0], device_row)
+        .optional()
+}
+
+/// The devices of a user, the most recently seen first.
+pub(super) fn of(db: &Connection, user: UserId) -> rusqlite::Result<Vec<Device>> {
+    db.prepare_cached(
+        "SELECT id, user, device, login, secret, seen FROM Device WHERE user = ?1 ORDER BY seen DESC, id DESC",
+    )?
+    .query_map([user.0], device_row)?
+    .collect()
+}
+
+/// Returns 1 if the device is one of the user's.
+pub(super) fn forget(db: &Connection, user: UserId, device: DeviceId) -> rusqlite::Result<usize> {
+    let gone =
+        db.prepare_cached("DELETE FROM Device WHERE id = ?1 AND user = ?2")?.execute(params![device.0, user.0])?;
+    if gone > 0 {
+        db.prepare_cached("DELETE FROM DeviceCursor WHERE device = ?1")?.execute([device.0])?;
+    }
+    Ok(gone)
+}
+
+fn device_row(row: &Row<'_>) -> rusqlite::Result<Device> {
+    Ok(Device {
+        id: DeviceId(row.get(0)?),
+        user: UserId(row.get(1)?),
+        name: row.get(2)?,
+        login: row.get(3)?,
+        secret: row.get(4)?,
+        seen: row.get(5)?,
+    })
+}
