@@ -1,0 +1,168 @@
+//! [`Event`]: what a pump hears, and [`Command`]: what it wants done.
+
+use std::sync::Arc;
+
+use crate::base::conversation::{ConversationId, Seq};
+use crate::history::cursor::{Extent, Held};
+use crate::history::sends::{Answer, SendId};
+use crate::protocol::UserId;
+use crate::protocol::level2::Rid;
+use crate::protocol::level2::frames::Refusal;
+use crate::protocol::level2::replies::Reason;
+
+/// The limits of a pump.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PumpLimits {
+    /// Beyond this number of bytes that the client has not taken, nothing is pushed or read: a
+    /// quarter of `output_max`.
+    pub output_high: usize,
+    /// The most sends without a 41.
+    pub inflight: usize,
+}
+
+/// What happened.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Event {
+    /// The heads for the login or for a 46 were read, after the connection was attached. Those of
+    /// one connection are read one after the other, and come in that order.
+    Heads(Heads),
+    /// They could not be read.
+    HeadsFailed {
+        /// Of the 46; `None` for the login.
+        rid: Option<Rid>,
+        /// What the client is told.
+        refusal: Refusal,
+    },
+    /// A 43 for [`Command::Overview`]; `more`: others follow.
+    Overview {
+        /// The frame.
+        frame: Arc<str>,
+        /// Whether it says so.
+        more: bool,
+    },
+    /// A message was committed.
+    Push {
+        /// Where.
+        conv: ConversationId,
+        /// The message.
+        row: Row,
+    },
+    /// A conversation has messages up to this number, says the sweep.
+    Hint {
+        /// Which.
+        conv: ConversationId,
+        /// The number.
+        head: Seq,
+    },
+    /// The page for [`Command::Read`].
+    Page(Page),
+    /// It may not be read any more: 403, or 404 if there is nothing any more.
+    PageDenied(Refusal),
+    /// It could not be read. [`Event::Retry`] follows after a pause.
+    PageFailed,
+    /// The pause after a failure is over.
+    Retry,
+    /// This number of bytes of the connection's output have not been acknowledged by the client's
+    /// kernel.
+    Output(usize),
+    /// A send was answered; those of a conversation in the order sent.
+    Answered {
+        /// Where.
+        conv: ConversationId,
+        /// Which.
+        id: SendId,
+        /// The answer.
+        answer: Answer,
+    },
+    /// The user is a member of a group now, and sees its messages from this number on.
+    Joined {
+        /// The group's.
+        conv: ConversationId,
+        /// The first number.
+        from: Seq,
+    },
+    /// The user is not a member any more.
+    Left {
+        /// The group's.
+        conv: ConversationId,
+        /// The first number that the user may see, and the last one: that of the 57 that says so.
+        /// `None` if they are not known.
+        seen: Option<(Seq, Seq)>,
+    },
+}
+
+/// What is to be done, in this order.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Command {
+    /// Write a frame.
+    Write(Arc<str>),
+    /// Compose the next 43 from the heads that were read; [`Event::Overview`] follows.
+    Overview,
+    /// Read a page, beginning with `from`, and not beyond `to` if that is given. The read must
+    /// begin after this, or from what is known to reach at least `from - 1`. [`Event::Page`],
+    /// [`Event::PageDenied`] or [`Event::PageFailed`] follows.
+    Read {
+        /// Of this conversation.
+        conv: ConversationId,
+        /// The first number.
+        from: Seq,
+        /// The last one.
+        to: Option<Seq>,
+    },
+    /// Report [`Event::Retry`] after a pause.
+    Pause,
+    /// Do not read requests of this client.
+    StopRequests,
+    /// Read them again.
+    TakeRequests,
+    /// Close the connection.
+    Close(Reason),
+}
+
+/// Commands, to be carried out in order.
+pub type Commands = Vec<Command>;
+
+/// A message to be written.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Row {
+    /// Its number.
+    pub seq: Seq,
+    /// Its sender.
+    pub from: UserId,
+    /// The 42, with the name that this user has for the conversation.
+    pub frame: Arc<str>,
+}
+
+/// Messages as they were read: ascending, without a hole, from the number that was asked for or
+/// from the floor on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Page {
+    /// What the user may see and what there is.
+    pub extent: Extent,
+    /// At most [`PAGE_MAX`](crate::protocol::level2::PAGE_MAX) messages with
+    /// [`PAGE_BYTES_MAX`](crate::protocol::level2::PAGE_BYTES_MAX) of text, but at least one if
+    /// there is any.
+    pub rows: Vec<Row>,
+}
+
+/// The heads of conversations, all as of one moment.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Heads {
+    /// Of a 46.
+    pub rid: Option<Rid>,
+    /// For the login: all conversations of the user. For a 46: those that it names.
+    pub convs: Vec<(ConversationId, Extent)>,
+    /// The cursors of the client, most recently active conversations first.
+    pub cursors: Vec<Found>,
+    /// How many messages of a conversation are sent at most (`resume`).
+    pub resume: Seq,
+}
+
+/// What was found for a cursor of the client.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Found {
+    /// It is in a conversation of the user.
+    Own(ConversationId, Held),
+    /// It is not: what the client called the conversation, and 403, 404 or 400.
+    Refused(Box<str>, Refusal),
+}
