@@ -5,8 +5,6 @@
 //! into a lane to the store (`backlog.rs`). The folders above (bus, routing, operation, server) use
 //! these types.
 
-pub mod spread;
-
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -18,7 +16,6 @@ use rustc_hash::FxHashMap;
 use crate::admission::berths::Berth;
 use crate::admission::{Guest, Holder, Payer, Source};
 use crate::base::ids::FrameId;
-use crate::delivery::spread::Spread;
 use crate::protocol::{GroupId, UserId};
 use crate::session::{FailedFrame, Outcome, Settled};
 use crate::store::NewMessage;
@@ -99,6 +96,58 @@ pub enum Origin {
     },
     /// No sender any more: it is in the spool, and stays there until the database has it.
     Spooled(SpoolId),
+}
+
+/// A frame that is delivered to the members of a large group in pieces.
+///
+/// Delivering a frame to thousands of members takes a loop far longer than any other frame. So a
+/// loop delivers it to some of them, serves other connections, and continues in its next turn. The
+/// sender's later frames wait meanwhile: they must not overtake it. Once begun, the frame is
+/// delivered completely, even if its sender's connection has closed.
+#[derive(Debug)]
+pub struct Spread {
+    /// The frame.
+    pub id: FrameId,
+    /// The group.
+    pub group: GroupId,
+    /// All of its members, ascending.
+    pub members: Arc<[UserId]>,
+    /// The sender, who does not get the frame.
+    pub except: UserId,
+    /// The frame's JSON text.
+    pub text: Arc<str>,
+    /// The sender's connection, whose share it uses.
+    pub sender: Arc<ClientLink>,
+    /// The owner of that share.
+    pub holder: Holder,
+    /// The number of members that are done.
+    pub(crate) done: usize,
+    pub(crate) so_far: SoFar,
+}
+
+/// The progress of a frame for many members.
+#[derive(Debug, Default)]
+pub(crate) struct SoFar {
+    /// Set when the first member is not on this node: the data that the lanes share, or `None` in
+    /// it if there is no room.
+    pub(crate) shared: Option<Option<(Arc<Fan>, Arc<str>)>>,
+    /// The number of members who got it on this node.
+    pub(crate) delivered: usize,
+    /// The number of members for whom there was no room in the lanes.
+    pub(crate) refused: usize,
+}
+
+impl Spread {
+    /// A spread that has not begun.
+    pub fn new(
+        (group, members): (GroupId, Arc<[UserId]>),
+        except: UserId,
+        text: &str,
+        &Provenance { sender, id, holder }: &Provenance<'_>,
+    ) -> Spread {
+        let sender = sender.clone();
+        Spread { id, group, members, except, text: text.into(), sender, holder, done: 0, so_far: SoFar::default() }
+    }
 }
 
 /// The answer that the sender of a frame for one recipient is owed. If it is dropped unsettled, the

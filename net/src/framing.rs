@@ -22,6 +22,7 @@ mod codec;
 #[cfg(feature = "simulation")]
 mod custom;
 mod foreign;
+mod found;
 mod json;
 mod json_prefix;
 
@@ -29,56 +30,11 @@ pub use codec::{Decoder, Item};
 #[cfg(feature = "simulation")]
 pub use custom::{CustomReader, CustomWriter};
 pub use foreign::Foreign;
+#[cfg_attr(not(feature = "simulation"), expect(unused_imports))]
+pub use found::{Found, Notice, Piece, Wrapping};
 pub use json_prefix::NESTING_MAX;
 
 use json::{JsonReader, JsonWriter};
-
-/// The item at the front of the received bytes.
-#[cfg_attr(not(feature = "simulation"), expect(unreachable_pub))]
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Found {
-    /// A whole frame.
-    Frame(Piece),
-    /// Bytes that are not a frame.
-    Garbage {
-        /// The number of bytes to skip; 0 if they have been skipped already.
-        len: usize,
-    },
-    /// A frame that is too long; the bytes after it cannot be parsed.
-    Oversize,
-    /// The connection begins with another protocol. The bytes after that are not processed.
-    Foreign(Foreign),
-    /// Bytes without a meaning for the application; look again behind them.
-    Skip {
-        /// The number of bytes to skip.
-        len: usize,
-    },
-    /// Nothing complete before more arrives.
-    Incomplete,
-}
-
-/// The position of a frame: lengths, counted from the front.
-#[cfg_attr(not(feature = "simulation"), expect(unreachable_pub))]
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Piece {
-    /// The bytes before the payload that belong to the frame.
-    pub head: usize,
-    /// The payload: what the application calls the frame.
-    pub len: usize,
-    /// The bytes after the payload that belong to the frame.
-    pub tail: usize,
-}
-
-/// A reader's message to its writer.
-#[cfg_attr(not(feature = "simulation"), expect(unreachable_pub))]
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Notice {
-    /// The client reads lines.
-    Lines,
-    /// These bytes are sent as they are: the answer to something that the application is not shown.
-    #[cfg(feature = "simulation")]
-    Answer(Vec<u8>),
-}
 
 /// The half that finds frames in received bytes. It stores none of the bytes.
 #[derive(Debug)]
@@ -96,16 +52,6 @@ pub(crate) enum FrameWriter {
     Json(JsonWriter),
     #[cfg(feature = "simulation")]
     Custom(Box<dyn CustomWriter>),
-}
-
-/// The number of bytes around the payload of a sent frame.
-#[cfg_attr(not(feature = "simulation"), expect(unreachable_pub))]
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Wrapping {
-    /// Before it.
-    pub head: u8,
-    /// After it.
-    pub tail: u8,
 }
 
 impl FrameReader {
@@ -221,17 +167,5 @@ impl FrameWriter {
             #[cfg(feature = "simulation")]
             FrameWriter::Custom(_) => false,
         }
-    }
-}
-
-impl Piece {
-    /// All bytes of the frame.
-    pub(crate) fn total(self) -> usize {
-        self.head + self.len + self.tail
-    }
-
-    /// The payload.
-    pub(crate) fn payload(self) -> std::ops::Range<usize> {
-        self.head..self.head + self.len
     }
 }

@@ -127,6 +127,27 @@ impl Opening {
     }
 }
 
+#[cfg(feature = "simulation")]
+impl From<CustomStep> for Look {
+    fn from(step: CustomStep) -> Look {
+        let (consumed, answer, step) = match step {
+            CustomStep::Wait(consumed, answer) => (consumed, answer, Step::Wait),
+            CustomStep::Next(consumed, answer, next) => (consumed, answer, Step::Next(Opening::Custom(next))),
+            CustomStep::Open(consumed, answer, speech) => (consumed, answer, Step::Open(speech.into())),
+            CustomStep::Refuse(reason) => (0, Vec::new(), Step::Refuse(reason)),
+        };
+        Look { consumed, answer, step }
+    }
+}
+
+#[cfg(feature = "simulation")]
+impl From<Speech> for Manner {
+    fn from(Speech { framing, transport, left }: Speech) -> Manner {
+        let halves = |(reader, writer)| (FrameReader::Custom(reader), FrameWriter::Custom(writer));
+        Manner { framing: framing.map(halves), transport: transport.map_or(Transport::Plain, Transport::custom), left }
+    }
+}
+
 fn look_for_header(bytes: &[u8], over: bool) -> (Step, usize) {
     match proxy_header::look(bytes) {
         Beginning::Header { len, client } => (Step::Introduced(client), len),

@@ -23,11 +23,13 @@ use std::io;
 
 use crate::socket::Socket;
 
-#[cfg(any(test, feature = "simulation"))]
+#[cfg(feature = "simulation")]
 mod ledger;
+mod plain;
 #[cfg(feature = "simulation")]
 mod records;
 
+pub(crate) use plain::{Got, read_plain};
 #[cfg(feature = "simulation")]
 pub use records::CustomTransport;
 #[cfg(feature = "simulation")]
@@ -39,16 +41,6 @@ pub(crate) enum Transport {
     Plain,
     #[cfg(feature = "simulation")]
     Custom(Box<Records>),
-}
-
-/// The result of one read. Unless it is short, the loop reads again before it waits for an
-/// event.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Got {
-    /// Bytes of payload; none at the end of the stream.
-    pub(crate) count: usize,
-    /// The socket had less than it was asked for.
-    pub(crate) is_short: bool,
 }
 
 impl Transport {
@@ -109,16 +101,6 @@ impl Transport {
             Transport::Plain => read_plain(socket, buffer),
             #[cfg(feature = "simulation")]
             Transport::Custom(records) => records.read(socket, buffer),
-        }
-    }
-}
-
-/// Reads from a socket without a transport.
-pub(crate) fn read_plain(socket: &Socket, buffer: &mut [u8]) -> io::Result<Got> {
-    loop {
-        match socket.read(buffer) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            result => return result.map(|count| Got { count, is_short: count < buffer.len() }),
         }
     }
 }

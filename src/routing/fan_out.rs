@@ -1,4 +1,4 @@
-//! [`FanOut`]: hands a frame to the members of a group.
+//! Hands a frame to the members of a group: at once, or in pieces if they are many.
 
 use std::sync::Arc;
 
@@ -7,10 +7,9 @@ use net::Turn;
 use super::routed::{Parked, Routed};
 use super::router::Router;
 use super::ways::DELIVERY_BYTES;
-use crate::delivery::spread::SoFar;
-use crate::delivery::{Delivery, Fan, Origin, Posted, Provenance};
+use crate::delivery::{Delivery, Fan, Origin, Posted, Provenance, SoFar, Spread};
 use crate::protocol::{GroupId, UserId};
-use crate::session::Settled;
+use crate::session::{MEMBER_WORK, Settled, members_at_once};
 
 /// A frame for the members of a group except its sender.
 #[derive(Debug)]
@@ -25,16 +24,42 @@ pub struct GroupFrame<'f> {
     pub text: &'f str,
 }
 
+/// Hands a frame to all members.
+pub fn deliver_all(
+    router: &Router,
+    turn: &mut Turn<Posted>,
+    frame: &GroupFrame<'_>,
+    provenance: Provenance<'_>,
+) -> Routed {
+    let (fan_out, mut so_far) = (FanOut { router, provenance }, SoFar::default());
+    fan_out.hand_out(turn, frame, &mut so_far);
+    fan_out.conclude(so_far)
+}
+
+/// Like [`deliver_all`], for a very large group: some of the members at each call. Returns the
+/// frame's fate after the last ones.
+pub fn spread(router: &Router, turn: &mut Turn<Posted>, spread: &mut Spread) -> Option<Routed> {
+    let Spread { id, group, except, holder, done, .. } = *spread;
+    let end = spread.members.len().min(done + members_at_once(spread.text.len()));
+    let frame = GroupFrame { group, members: &spread.members[done..end], except, text: &spread.text };
+    let provenance = Provenance { sender: &spread.sender, id, holder };
+    let fan_out = FanOut { router, provenance };
+    fan_out.hand_out(turn, &frame, &mut spread.so_far);
+    turn.spend((end - done) * MEMBER_WORK);
+    spread.done = end;
+    (end == spread.members.len()).then(|| fan_out.conclude(std::mem::take(&mut spread.so_far)))
+}
+
 /// The way of one sender's frame to the members of a group.
-pub(super) struct FanOut<'a> {
-    pub(super) router: &'a Router,
-    pub(super) provenance: Provenance<'a>,
+struct FanOut<'a> {
+    router: &'a Router,
+    provenance: Provenance<'a>,
 }
 
 impl FanOut<'_> {
     /// Hands the frame to connections of this node, or to the lanes. Its text takes up room once,
     /// however many members are not on this node.
-    pub(super) fn hand_out(&self, turn: &mut Turn<Posted>, frame: &GroupFrame<'_>, so_far: &mut SoFar) {
+    fn hand_out(&self, turn: &mut Turn<Posted>, frame: &GroupFrame<'_>, so_far: &mut SoFar) {
         let &GroupFrame { group, members, except, text } = frame;
         let FanOut { router, provenance } = *self;
         let Provenance { id, holder, .. } = provenance;
@@ -65,7 +90,7 @@ impl FanOut<'_> {
     }
 
     /// Concludes the frame after its last member.
-    pub(super) fn conclude(&self, so_far: SoFar) -> Routed {
+    fn conclude(&self, so_far: SoFar) -> Routed {
         let SoFar { shared, delivered, refused } = so_far;
         self.router.parts.metrics.delivered_locally(delivered);
         if refused > 0 {

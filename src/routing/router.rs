@@ -8,17 +8,14 @@ use smallvec::SmallVec;
 
 use crate::admission::Holder;
 use crate::base::ids::FrameId;
-use crate::delivery::spread::{SoFar, Spread};
 use crate::delivery::{ClientLink, Delivery, LaneItem, Origin, Owed, Posted, Provenance, Work};
 use crate::metrics::{Hit, Metrics};
 use crate::protocol::UserId;
-use crate::routing::fan_out::{FanOut, GroupFrame};
 use crate::routing::presence::{Added, Presence, Removed, Shard};
 use crate::routing::routed::{Parked, Returned, Routed};
 use crate::routing::services::RouterParts;
 use crate::routing::states::StateWriter;
 use crate::routing::ways::{DELIVERY_BYTES, Ways};
-use crate::session::{MEMBER_WORK, members_at_once};
 use crate::store::UserState;
 
 /// Knows which users are online, and forwards messages: to a connection of this node, or into the
@@ -67,27 +64,6 @@ impl Router {
                 Routed::FAILED
             }
         }
-    }
-
-    /// Forwards a frame to a group.
-    pub fn deliver_all(&self, turn: &mut Turn<Posted>, frame: &GroupFrame<'_>, provenance: Provenance<'_>) -> Routed {
-        let (fan_out, mut so_far) = (FanOut { router: self, provenance }, SoFar::default());
-        fan_out.hand_out(turn, frame, &mut so_far);
-        fan_out.conclude(so_far)
-    }
-
-    /// Like [`Router::deliver_all`], for a very large group: some of the members at each call.
-    /// Returns the frame's fate after the last ones.
-    pub fn spread(&self, turn: &mut Turn<Posted>, spread: &mut Spread) -> Option<Routed> {
-        let Spread { id, group, except, holder, done, .. } = *spread;
-        let end = spread.members.len().min(done + members_at_once(spread.text.len()));
-        let frame = GroupFrame { group, members: &spread.members[done..end], except, text: &spread.text };
-        let provenance = Provenance { sender: &spread.sender, id, holder };
-        let fan_out = FanOut { router: self, provenance };
-        fan_out.hand_out(turn, &frame, &mut spread.so_far);
-        turn.spend((end - done) * MEMBER_WORK);
-        spread.done = end;
-        (end == spread.members.len()).then(|| fan_out.conclude(std::mem::take(&mut spread.so_far)))
     }
 
     /// Counts a frame that is refused for this number of recipients, because the holder has its

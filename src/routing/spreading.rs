@@ -3,15 +3,15 @@
 
 use net::Turn;
 
+use super::fan_out;
 use super::routed::Routed;
 use super::router::Router;
-use crate::delivery::Posted;
-use crate::delivery::spread::Spread;
+use crate::delivery::{Posted, Spread};
 
 /// Delivers the first piece of a frame that has more than one.
 pub fn begin(router: &Router, turn: &mut Turn<Posted>, mut spread: Spread) {
     // There are more members than one piece.
-    router.spread(turn, &mut spread);
+    fan_out::spread(router, turn, &mut spread);
     post(Box::new(spread));
 }
 
@@ -33,7 +33,7 @@ pub fn go_on_alone(router: &Router, turn: &mut Turn<Posted>, spread: Box<Spread>
 }
 
 fn piece(router: &Router, turn: &mut Turn<Posted>, mut spread: Box<Spread>) -> Option<(Routed, Box<Spread>)> {
-    match router.spread(turn, &mut spread) {
+    match fan_out::spread(router, turn, &mut spread) {
         Some(routed) => Some((routed, spread)),
         None => {
             post(spread);

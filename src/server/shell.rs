@@ -13,11 +13,10 @@ use super::foreign;
 use super::wiring::ServerParts;
 use crate::admission::{Excess, Holder, Meter, Payer, Refusal, Seat};
 use crate::base::ids::FrameId;
-use crate::delivery::spread::Spread;
-use crate::delivery::{ClientLink, Posted, Provenance};
+use crate::delivery::{ClientLink, Posted, Provenance, Spread};
 use crate::metrics::{Hit, LoopTally};
 use crate::protocol::{self, FrameKind, Id, ReplyKind, UserId};
-use crate::routing::fan_out::GroupFrame;
+use crate::routing::fan_out::{self, GroupFrame};
 use crate::routing::routed::Routed;
 use crate::routing::spreading;
 use crate::session::{Effect, Effects, Input, Session, Settled, members_at_once};
@@ -121,7 +120,7 @@ impl Shell {
                 }
                 Effect::DeliverAll { id, group, to, except, text } if to.len() <= members_at_once(text.len()) => {
                     let frame = GroupFrame { group, members: &to, except, text: &text };
-                    count(router.deliver_all(turn, &frame, from(id)), id, text.len());
+                    count(fan_out::deliver_all(router, turn, &frame, from(id)), id, text.len());
                 }
                 effect => self.carry_out_seldom(turn, link, session, holder, effect),
             }

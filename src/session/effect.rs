@@ -7,8 +7,6 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use super::Job;
-#[cfg(doc)]
-use super::{Input, Outcome, members_at_once};
 use crate::base::ids::FrameId;
 use crate::protocol::{GroupId, UserId};
 
@@ -17,33 +15,39 @@ use crate::protocol::{GroupId, UserId};
 pub enum Effect<'f> {
     /// Send this to the client.
     Reply(Cow<'static, str>),
-    /// Send this to the client and report [`Input::Sent`] when it has arrived.
+    /// Send this to the client and report [`Input::Sent`](super::Input::Sent) when it has arrived.
     ReplyAndReport(String),
-    /// Forward a frame to one user; [`Input::Settled`] reports its fate.
+    /// Forward a frame to one user; [`Input::Settled`](super::Input::Settled) reports its fate.
     Deliver { id: FrameId, to: UserId, text: Cow<'f, str> },
     /// Forward a frame to all these members of a group but one; it is settled as one frame. If they
-    /// are more than [`members_at_once`], [`Input::Spread`] comes before that.
+    /// are more than [`members_at_once`](super::members_at_once),
+    /// [`Input::Spread`](super::Input::Spread) comes before that.
     DeliverAll { id: FrameId, group: GroupId, to: Arc<[UserId]>, except: UserId, text: Cow<'f, str> },
-    /// Run a job; its [`Outcome`] comes as an input.
+    /// Run a job; its [`Outcome`](super::Outcome) comes as an input.
     Submit(Job),
-    /// Make the other nodes send this user's messages here; [`Outcome::Placed`] comes as an input.
+    /// Make the other nodes send this user's messages here;
+    /// [`Outcome::Placed`](super::Outcome::Placed) comes as an input.
     Join(UserId),
     /// From now on messages for this user go to this connection.
     Attach(UserId),
     /// From now on they do not.
     Detach(UserId),
-    /// Log this user out of every connection of this node; each of these gets [`Input::LoggedOut`].
-    /// If `shows`, [`Outcome::Shown`] comes as an input when the user's `User.state` says so.
+    /// Log this user out of every connection of this node; each of these gets
+    /// [`Input::LoggedOut`](super::Input::LoggedOut). If `shows`,
+    /// [`Outcome::Shown`](super::Outcome::Shown) comes as an input when the user's `User.state`
+    /// says so.
     LogOut { user: UserId, shows: bool },
-    /// Like `Detach`; [`Outcome::Shown`] comes as an input when the user's `User.state` says so.
+    /// Like `Detach`; [`Outcome::Shown`](super::Outcome::Shown) comes as an input when the user's
+    /// `User.state` says so.
     DetachAndShow(UserId),
-    /// Set the user's `User.state` to online; [`Outcome::Shown`] comes as an input.
+    /// Set the user's `User.state` to online; [`Outcome::Shown`](super::Outcome::Shown) comes as an
+    /// input.
     Show(UserId),
     /// Another connection may fetch this user's stored messages.
     ReleaseMailbox(UserId),
     /// Ask the connection that has this user's mailbox whether it still needs it.
     WantMailbox(UserId),
-    /// Report [`Input::Reminder`] after this time.
+    /// Report [`Input::Reminder`](super::Input::Reminder) after this time.
     Remind(Duration),
     /// Close the connection without waiting any longer.
     HangUp,

@@ -2,8 +2,6 @@
 
 use std::time::Instant;
 
-#[cfg(doc)]
-use super::Effect;
 use super::Outcome;
 use crate::base::ids::FrameId;
 use crate::protocol::UserId;
@@ -35,12 +33,12 @@ pub enum Input<'f> {
     Settled(Settled),
     /// The reply with stored messages has arrived at the peer's kernel.
     Sent,
-    /// The time of an [`Effect::Remind`] is over.
+    /// The time of an [`Effect::Remind`](super::Effect::Remind) is over.
     Reminder { now: Instant },
     /// Another connection waits to fetch the messages of the same user; this number of bytes have
     /// not arrived at this client.
     MailboxWanted { now: Instant, undelivered_bytes: usize },
-    /// Another connection has logged this user out, see [`Effect::LogOut`].
+    /// Another connection has logged this user out, see [`Effect::LogOut`](super::Effect::LogOut).
     LoggedOut(UserId),
     /// The connection is dead. Input received before is still shown.
     HangUp,

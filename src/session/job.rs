@@ -3,8 +3,6 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-#[cfg(doc)]
-use super::Effect;
 use super::password::ClientKind;
 use crate::protocol::{GroupId, Id, UserId};
 use crate::store::{FriendNames, MessageId, UserState};
@@ -49,10 +47,12 @@ pub enum Job {
 pub enum Outcome {
     /// Of [`Job::CheckPassword`]: the account's kind of client if the password is right.
     Password(Option<ClientKind>),
-    /// Of [`Effect::Join`]: messages arrive, or it is known that they cannot for now.
+    /// Of [`Effect::Join`](super::Effect::Join): messages arrive, or it is known that they cannot
+    /// for now.
     Placed,
-    /// Of [`Effect::Show`] and [`Effect::DetachAndShow`]: the state is written, or overtaken, or
-    /// cannot be written now. It may come when the session no longer waits for it.
+    /// Of [`Effect::Show`](super::Effect::Show) and
+    /// [`Effect::DetachAndShow`](super::Effect::DetachAndShow): the state is written, or overtaken,
+    /// or cannot be written now. It may come when the session no longer waits for it.
     Shown(UserId, UserState),
     /// Of [`Job::AddFriends`]; `None` if one of them does not exist.
     Friends(Option<FriendNames>),

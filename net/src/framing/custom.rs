@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Found, Notice, Wrapping};
+use super::found::{Found, Notice, Wrapping};
 
 /// Finds the frames of one connection in the received bytes. Only the loop that reads the
 /// connection calls it.

@@ -4,7 +4,7 @@
 //! lines.
 
 use super::codec::{Decoder, Item, Lines};
-use super::{Found, Notice, Piece, Wrapping};
+use super::found::{Found, Notice, Piece, Wrapping};
 
 #[derive(Debug)]
 pub(crate) struct JsonReader {

@@ -2,9 +2,8 @@
 
 use std::fmt;
 
-use super::{Look, Manner, Opening, Step};
-use crate::framing::{CustomReader, CustomWriter, FrameReader, FrameWriter};
-use crate::transport::{CustomTransport, Transport};
+use crate::framing::{CustomReader, CustomWriter};
+use crate::transport::CustomTransport;
 
 /// Makes the first opening of a connection.
 #[derive(Clone, Copy, Debug)]
@@ -49,22 +48,3 @@ impl PartialEq for Chain {
 }
 
 impl Eq for Chain {}
-
-impl From<CustomStep> for Look {
-    fn from(step: CustomStep) -> Look {
-        let (consumed, answer, step) = match step {
-            CustomStep::Wait(consumed, answer) => (consumed, answer, Step::Wait),
-            CustomStep::Next(consumed, answer, next) => (consumed, answer, Step::Next(Opening::Custom(next))),
-            CustomStep::Open(consumed, answer, speech) => (consumed, answer, Step::Open(speech.into())),
-            CustomStep::Refuse(reason) => (0, Vec::new(), Step::Refuse(reason)),
-        };
-        Look { consumed, answer, step }
-    }
-}
-
-impl From<Speech> for Manner {
-    fn from(Speech { framing, transport, left }: Speech) -> Manner {
-        let halves = |(reader, writer)| (FrameReader::Custom(reader), FrameWriter::Custom(writer));
-        Manner { framing: framing.map(halves), transport: transport.map_or(Transport::Plain, Transport::custom), left }
-    }
-}

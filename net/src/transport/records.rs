@@ -3,8 +3,8 @@
 use std::fmt;
 use std::io;
 
-use super::Got;
 use super::ledger::Ledger;
+use super::plain::Got;
 use crate::socket::Socket;
 
 /// Makes records of payload, and payload of what arrives.

@@ -15,10 +15,12 @@ use crate::admission::berths::{Berth, Berths};
 use crate::admission::{Payer, Source};
 use crate::bus::{Envelope, Exchange, Node, Published, Publisher, Receipt, Register, Unreachable};
 use crate::delivery;
+use crate::delivery::Spread;
 use crate::protocol::GroupId;
+use crate::routing::fan_out::{self, GroupFrame};
 use crate::routing::groups::GroupCache;
 use crate::routing::outbox::OutItem;
-use crate::session::{FailedFrame, Outcome, Settled};
+use crate::session::{FailedFrame, Outcome, Settled, members_at_once};
 use crate::store::Role;
 
 /// A client's end of a connection: it takes what there is room for, and acknowledges what it is
@@ -236,7 +238,7 @@ impl Scene {
     /// Sends a frame of this user to a group; it is the second one of the sender's connection.
     fn send_all(&mut self, frame: &GroupFrame<'_>, user: i32) -> Routed {
         let provenance = Provenance { sender: &self.sender, id: FrameId::first_of(1).next(), holder: holder(user) };
-        self.router.deliver_all(&mut self.turn, frame, provenance)
+        fan_out::deliver_all(&self.router, &mut self.turn, frame, provenance)
     }
 
     /// The user leaves a connection, as when it closes.
@@ -350,12 +352,12 @@ fn spread_with(lane_bytes_max: usize, settle: impl FnOnce(Vec<Delivery>)) -> (us
     let except = *members.last().expect("there are many");
     let provenance = Provenance { sender: &scene.sender, id: FrameId::first_of(1), holder: holder(1) };
     let mut spread = Spread::new((GroupId(1), members), except, "{a}", &provenance);
-    assert_eq!(scene.router.spread(&mut scene.turn, &mut spread), None, "more are left");
+    assert_eq!(fan_out::spread(&scene.router, &mut scene.turn, &mut spread), None, "more are left");
     let delivery = |item| if let LaneItem::Delivery(delivery) = item { delivery } else { unreachable!("a message") };
     let deliveries: Vec<Delivery> = scene.items().into_iter().map(delivery).collect();
     let count = deliveries.len();
     settle(deliveries);
-    (count, scene.router.spread(&mut scene.turn, &mut spread).expect("all have been looked at"))
+    (count, fan_out::spread(&scene.router, &mut scene.turn, &mut spread).expect("all have been looked at"))
 }
 
 #[test]
