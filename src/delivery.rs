@@ -224,7 +224,7 @@ impl LaneItem {
     }
 
     /// Where it stands in its lane: the payers of messages take turns. A message without a
-    /// sender is as old as the items queued before it and older than those queued later. Work on a
+    /// sender keeps its place: after all items queued before it, before all later ones. Work on a
     /// mailbox finds all messages that were queued before it.
     pub fn standing(&self) -> Standing {
         let of_sender = match self {

@@ -22,8 +22,7 @@
 //!   user -> connections.
 //! - [`bus`] is the path to other nodes. `bus::peer` is the protocol between nodes, without I/O;
 //!   [`bus::redis`] is its transport, replaced by simulated wires in tests.
-//! - [`delivery`] is one message on its way. [`delivery::spread`] delivers a frame to a large group
-//!   in pieces.
+//! - [`delivery`] is one message on its way, and the progress of one for a large group.
 //! - [`session`] is one client's state machine without I/O; its `handlers` implement each request.
 //! - [`history`] is what a connection of level 2 is shown of its user's conversations, without I/O:
 //!   [`history::pump`] knows what has been written and what is to be read. [`devices`] are its

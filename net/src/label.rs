@@ -10,12 +10,12 @@ pub struct Label {
     /// The user for whom the frame is; a connection may have several.
     pub user: u32,
     /// Whether the user has left the connection since the frame was sent.
-    pub has_left: bool,
+    pub user_has_left: bool,
 }
 
 impl Label {
     /// The label of a frame without a name for this user.
     pub const fn of(user: u32) -> Label {
-        Label { id: 0, user, has_left: false }
+        Label { id: 0, user, user_has_left: false }
     }
 }

@@ -407,7 +407,7 @@ mod tests {
     use super::*;
     use crate::simulation::{CustomTransport, SimulatedSocket};
 
-    /// Takes everything; so much of it is not acknowledged.
+    /// Takes everything; this number of bytes is not acknowledged.
     #[derive(Default, Debug)]
     struct Taker {
         taken: AtomicUsize,

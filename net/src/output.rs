@@ -194,9 +194,9 @@ impl Output {
         self.sent_reports > 0
     }
 
-    /// Whether something was written that may not have arrived, nobody waits for a report of it,
-    /// and the next look after it is planned. That look is soon: looks at an output without pauses
-    /// are planned a second ahead at most.
+    /// Whether nothing new need be planned: what was written awaits only an acknowledgement, no
+    /// report is due, and a look is planned already. That look is a second ahead at most, because
+    /// this output has no pauses.
     pub(crate) fn only_awaits_errand(&self, now: Instant) -> bool {
         self.sent > 0
             && self.sent_reports == 0
@@ -204,7 +204,7 @@ impl Output {
             && self.errand.is_some_and(|errand| errand > now)
     }
 
-    /// Whether so much was written since the last query that the kernel should be asked again.
+    /// Whether enough was written since the last query to ask the kernel again.
     pub(crate) fn is_much_sent(&self) -> bool {
         self.written - self.kept > self.ask_at.max(SENT_BYTES_STEP)
     }

@@ -159,8 +159,8 @@ impl Side {
         self.scheduled == Some(Scheduled { turn: turn.id(), answered: true })
     }
 
-    /// Whether the turn must write its lists before this link takes a frame. A reply must not leave
-    /// before the frames that it confirms, which are all that its client sent before.
+    /// Whether the turn must write its lists before this link takes a frame. A reply
+    /// confirms all earlier frames of its client, so those must be written first.
     pub(crate) fn must_wait_for_others<L: Listed>(
         &self,
         answered: bool,
@@ -168,8 +168,8 @@ impl Side {
         turn: &Turn<L>,
     ) -> bool {
         match answered {
-            // This link is written before links that were sent a reply later, and such a link may
-            // hold a frame that this reply confirms.
+            // Links are written in the order of their first reply. A link further back may hold a
+            // frame that this new reply confirms.
             true => self.is_answered(turn) && turn.is_mixed,
             // This link is full and would be written now, with the replies in its output.
             false => self.is_answered(turn) && self.returnable() >= output_bytes_max,

@@ -74,7 +74,7 @@ impl ConversationId {
         self.group().is_none().then_some((UserId((self.0 >> 32) as i32), UserId(self.0 as i32)))
     }
 
-    /// What `user`, who is in it, calls it.
+    /// The conversation's name as `user`, a member, sees it.
     pub fn name_for(self, user: UserId) -> ConversationName {
         match (self.group(), self.users()) {
             (None, Some((lower, higher))) => ConversationName::User(if lower == user { higher } else { lower }),

@@ -14,7 +14,7 @@ pub struct GroupId(pub i32);
 /// it until its fate is known for every recipient. It is not part of any protocol and not stored.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct FrameId {
-    /// The sender's connection. Connections are numbered from 1.
+    /// The sender's connection: the number of those opened up to it. 0: it has no connection here.
     connection: u32,
     /// The frames of a connection are numbered from 0.
     nth: u32,
@@ -25,10 +25,10 @@ impl FrameId {
     /// spool.
     pub const UNNAMED: FrameId = FrameId { connection: 0, nth: 0 };
 
-    /// The first frame of a connection. Both numbers wrap around: after 4 billion connections, ids
-    /// are used again.
-    pub fn first_of(connection: u32) -> FrameId {
-        FrameId { connection, nth: 0 }
+    /// The first frame of a connection before which this number of others were opened. Both numbers
+    /// wrap around: after 4 billion connections, ids are used again.
+    pub fn first_of(others: u32) -> FrameId {
+        FrameId { connection: others.checked_add(1).unwrap_or(1), nth: 0 }
     }
 
     /// The next frame of the same connection.

@@ -95,8 +95,8 @@ impl Default for PeerRules {
 /// The state of one connection.
 #[derive(Debug)]
 struct PeerSession {
-    /// The name of this node until the connection ends; so long it misses nothing, and knows which
-    /// of its users are elsewhere.
+    /// The node's name during this connection. While the connection lasts, the node misses nothing,
+    /// and knows which of its users are elsewhere.
     place: Place,
     /// Users who were here already: they are subscribed again, and then all of them are announced.
     rejoined: FxHashSet<UserId>,

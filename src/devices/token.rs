@@ -54,7 +54,8 @@ impl TokenKey {
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    /// What a text says, if this key has signed it and it has not expired at `now` (ms since 1970).
+    /// The token in `text`, if this key has signed it and it has not expired at `now` (ms since
+    /// 1970).
     /// The time that this takes does not depend on where a wrong signature is wrong. The caller
     /// then reads the device's row.
     pub fn verify(&self, text: &str, now: i64) -> Option<Token> {

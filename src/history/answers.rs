@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 /// Answers in the order of their questions. There is one for all the replies of a connection that
 /// are not 41s; 41s have an order of their own in each conversation, see [`super::sends`].
 ///
-/// As many are open as the caller lets in: it should stop reading requests at
-/// [`Answers::open_count`] of its bound.
+/// The caller limits the open answers: it stops reading requests when [`Answers::open_count`]
+/// reaches its bound.
 #[derive(Debug)]
 pub struct Answers<T> {
     /// The ticket of the front.

@@ -8,7 +8,8 @@ use crate::protocol::level2::frames::RunHead;
 pub struct Extent {
     /// The last number; 0 without a message.
     pub head: Seq,
-    /// What is at and below it is gone, or from before the asker joined. Never above `head`.
+    /// Messages up to this number were deleted, or precede the user's membership. Never above
+    /// `head`.
     pub floor: Seq,
 }
 

@@ -589,7 +589,7 @@ impl Pump {
         self.ending.retain(|(ending, _)| *ending != conv);
         self.ending.push((conv, Some(last)));
         if place.sent() + 1 < first {
-            // What was between the memberships is not this user's.
+            // The user may not see messages from between two memberships.
             self.move_to(conv, first, last, out);
         }
         self.raise(conv, last);
@@ -629,7 +629,7 @@ impl Pump {
     /// Nothing of this conversation is written any more.
     fn forget(&mut self, conv: ConversationId, out: &mut Commands) {
         self.drop_conversation(conv);
-        // What was committed before is acknowledged all the same.
+        // Sends that were committed earlier are still acknowledged.
         self.acknowledge_all(conv, out);
     }
 

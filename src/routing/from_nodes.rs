@@ -42,7 +42,7 @@ impl Node for Router {
         drop(shard);
         let is_all = delivered == frames.split('\n').count();
         if !is_all {
-            // It need not wait for messages being stored here: no order with them is promised.
+            // The refusal is sent at once: no order with messages being stored here is promised.
             self.parts.bus.refuse(receipt, delivered);
         }
         is_all

@@ -60,9 +60,9 @@ pub struct Sorted {
     pub keep: Vec<LaneItem>,
     /// Confirmed by their nodes.
     pub delivered: Vec<Delivery>,
-    /// The number of messages that other nodes have taken now, and of those taken before that were
-    /// not confirmed in time.
+    /// The number of messages that other nodes have taken now.
     pub published: usize,
+    /// The number of messages that were taken earlier and not confirmed in time.
     pub unconfirmed: usize,
     /// When to call it again if nothing else happens.
     pub again: Option<Duration>,
@@ -160,47 +160,52 @@ impl Outbox {
         self.expire(now, &mut released, &mut sorted);
         let mut offers = Offers::new(self.envelope_bytes_max);
         for item in released.into_iter().chain(items) {
-            let user = item.user();
-            match (item, self.users.get_mut(&user)) {
-                // An answer does not wait for messages in flight, because two nodes would wait for
-                // each other. But it must not be sent before the returned messages are settled.
-                (item @ LaneItem::Answer(..), _) => {
-                    self.publish_first(user, &mut offers, clock, bus, &mut sorted);
-                    match self.users.get_mut(&user) {
-                        Some(line) if line.has_returned() => line.waiting.push(item),
-                        Some(_) | None => sorted.keep.push(item),
-                    }
-                }
-                // A message that came back late from a connection is older than those that others
-                // send to the user's next connection, perhaps at another node, and must not arrive
-                // after them.
-                (LaneItem::Delivery(delivery), _) if matches!(delivery.origin, Origin::Returned { late: true, .. }) => {
-                    self.publish_first(user, &mut offers, clock, bus, &mut sorted);
-                    sorted.keep.push(LaneItem::Delivery(delivery));
-                }
-                // The user has come to another node since. What is about to be offered for the
-                // first time is older, and what becomes of that must be known before.
-                (LaneItem::Delivery(delivery), None) if delivery.follows_its_user() && !offers.ends_sent(user) => {
-                    offers.add(delivery);
-                }
-                // Messages sent to the user before this work, or before the connection that
-                // returned this message existed, must be settled first.
-                (item, _) if came_back(&item) || matches!(item, LaneItem::Work(..)) => {
-                    self.publish_first(user, &mut offers, clock, bus, &mut sorted);
-                    match self.users.get_mut(&user) {
-                        Some(line) => line.waiting.push(item),
-                        None => sorted.keep.push(item),
-                    }
-                }
-                (item @ LaneItem::Delivery(_), Some(line)) if line.must_wait() => line.waiting.push(item),
-                (LaneItem::Delivery(delivery), _) => offers.add(delivery),
-                (LaneItem::Work(..), _) => unreachable!("it was looked at above"),
-            }
+            self.gather(item, &mut offers, clock, bus, &mut sorted);
         }
         self.publish(offers, clock, bus, &mut sorted);
         sorted.again = self.in_flight.front().map(|(_, _, by)| by.saturating_duration_since(now).max(SHORTEST_PAUSE));
         self.check_invariants();
         sorted
+    }
+
+    /// Gathers a message to be offered, has it wait, or has it stored.
+    fn gather(&mut self, item: LaneItem, offers: &mut Offers, clock: &Clock, bus: &dyn Publisher, sorted: &mut Sorted) {
+        let user = item.user();
+        match (item, self.users.get_mut(&user)) {
+            // An answer does not wait for messages in flight, because two nodes would wait for
+            // each other. But it must not be sent before the returned messages are settled.
+            (item @ LaneItem::Answer(..), _) => {
+                self.publish_first(user, offers, clock, bus, sorted);
+                match self.users.get_mut(&user) {
+                    Some(line) if line.has_returned() => line.waiting.push(item),
+                    Some(_) | None => sorted.keep.push(item),
+                }
+            }
+            // A message that came back late from a connection is older than those that others
+            // send to the user's next connection, perhaps at another node, and must not arrive
+            // after them.
+            (LaneItem::Delivery(delivery), _) if matches!(delivery.origin, Origin::Returned { late: true, .. }) => {
+                self.publish_first(user, offers, clock, bus, sorted);
+                sorted.keep.push(LaneItem::Delivery(delivery));
+            }
+            // The user has since logged in at another node. Messages about to be offered for
+            // the first time are older, so their fate must be known first.
+            (LaneItem::Delivery(delivery), None) if delivery.follows_its_user() && !offers.ends_sent(user) => {
+                offers.add(delivery);
+            }
+            // Messages sent to the user before this work, or before the connection that
+            // returned this message existed, must be settled first.
+            (item, _) if came_back(&item) || matches!(item, LaneItem::Work(..)) => {
+                self.publish_first(user, offers, clock, bus, sorted);
+                match self.users.get_mut(&user) {
+                    Some(line) => line.waiting.push(item),
+                    None => sorted.keep.push(item),
+                }
+            }
+            (item @ LaneItem::Delivery(_), Some(line)) if line.must_wait() => line.waiting.push(item),
+            (LaneItem::Delivery(delivery), _) => offers.add(delivery),
+            (LaneItem::Work(..), _) => unreachable!("it was looked at above"),
+        }
     }
 
     /// Publishes the gathered messages if some are for this user.
@@ -445,8 +450,8 @@ impl Offers {
         self.by_user.contains_key(&user)
     }
 
-    /// Whether the last of what is for this user was sent to the user now, and not returned by a
-    /// dead connection.
+    /// Whether the newest gathered message for this user comes from a sender, and not from a dead
+    /// connection.
     fn ends_sent(&self, user: UserId) -> bool {
         self.by_user.get(&user).is_some_and(|(at, _)| !self.envelopes[*at].is_returned)
     }

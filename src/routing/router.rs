@@ -287,8 +287,8 @@ impl Router {
         removed
     }
 
-    /// The same, without notifying others if it was the last connection. `follows`: its messages
-    /// are newer than those that the next connection has received. Returns whether messages came
+    /// Removes a user from a connection, as [`Router::leave`] does, but tells no other node.
+    /// `follows`: its messages are newer than those that the next connection has received. Returns whether messages came
     /// back.
     fn take_from(
         &self,
@@ -306,7 +306,7 @@ impl Router {
         let came_back = earlier_came_back || !frames.is_empty();
         // Messages that it has written may still arrive. If they do not, others may have sent newer
         // messages until that is known, even on this connection, if the user logs in on it again.
-        link.relabel(|label| label.has_left |= is_for(label, user));
+        link.relabel(|label| label.user_has_left |= is_for(label, user));
         if follows || goes_first {
             let receiver = shard.newest(user).cloned();
             self.hand_on(turn, shard, user, frames, elsewhere);
@@ -320,14 +320,14 @@ impl Router {
     }
 
     fn take_back(&self, user: UserId, link: &ClientLink) -> Vec<Returned> {
-        self.take_back_if(link, |label| is_for(label, user) && !label.has_left)
+        self.take_back_if(link, |label| is_for(label, user) && !label.user_has_left)
     }
 
     /// Stores messages that a connection was sent before the user last left it, and that it will
     /// not deliver, ahead of those it was sent since. Returns whether there were any. The user's
     /// shard is held.
     fn keep_earlier(&self, user: UserId, link: &ClientLink) -> bool {
-        let frames = self.take_back_if(link, |label| is_for(label, user) && label.has_left);
+        let frames = self.take_back_if(link, |label| is_for(label, user) && label.user_has_left);
         let came_back = !frames.is_empty();
         self.ways.keep(user, frames, KEPT_LATE);
         came_back
@@ -411,7 +411,7 @@ impl Router {
 
 /// The fate of a user's message in a connection's output: it comes back if it does not arrive.
 pub(super) fn or_back(user: UserId, id: FrameId) -> Fate {
-    Fate::Return(Label { id: id.into(), user: user.0.cast_unsigned(), has_left: false })
+    Fate::Return(Label { id: id.into(), user: user.0.cast_unsigned(), user_has_left: false })
 }
 
 fn user_of(label: &Label) -> UserId {

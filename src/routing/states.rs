@@ -97,8 +97,8 @@ impl StateWriter {
     }
 
     /// Writes the noted changes, and ends. Changes that fail at the first try are given up, and at
-    /// `by` all are. Only if none is given up does this node leave the register: otherwise the other
-    /// nodes correct the states of its users.
+    /// `by` all are. If all are written, this node leaves the register. If not, it stays
+    /// there, and other nodes correct the states of its users.
     pub fn close(&self, by: Instant) {
         self.shared.pending.lock().stopping = true;
         self.shared.news.notify_one();

@@ -259,8 +259,8 @@ impl Handler for Shell {
     fn on_open(&mut self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, mut seat: Seat) -> Client {
         log::debug!("connected: {:?}", link.peer());
         link.set_share(Payer::Address(seat.source()).share());
-        let nth = self.shared.connections.fetch_add(1, Relaxed).wrapping_add(1);
-        let session = Session::new(self.shared.auth, FrameId::first_of(nth));
+        let first = FrameId::first_of(self.shared.connections_opened.fetch_add(1, Relaxed));
+        let session = Session::new(self.shared.auth, first);
         note_login(turn, link, &session, &mut seat);
         Client { session, meter: Meter::default(), seat }
     }

@@ -1,4 +1,5 @@
-//! [`AccountStamps`]: against which stored password each connected user was last checked.
+//! [`AccountStamps`]: the stored password, as a stamp, that each connected user was last checked
+//! against.
 //!
 //! A login notes the [`Stamp`] of the stored password; the thread of
 //! [`accounts`](super::accounts) compares these stamps with the table.
@@ -10,6 +11,7 @@ use net::Turn;
 use parking_lot::{Condvar, Mutex};
 use rustc_hash::FxHashMap;
 
+use crate::base::clock::Clock;
 use crate::delivery::Posted;
 use crate::protocol::UserId;
 use crate::routing::router::Router;
@@ -17,6 +19,7 @@ use crate::session::password::Stamp;
 
 /// The stamps of users who are or recently were connected. Shared by all threads.
 pub struct AccountStamps {
+    clock: Clock,
     /// Leaf locks.
     shards: Box<[Mutex<FxHashMap<UserId, Entry>>]>,
     /// Users who were logged in from memory, to be compared soon. A leaf lock.
@@ -50,9 +53,9 @@ struct RememberedUsers {
 
 impl AccountStamps {
     /// No users.
-    pub fn new() -> AccountStamps {
+    pub fn new(clock: Clock) -> AccountStamps {
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
-        AccountStamps { shards, remembered: Mutex::default(), news: Condvar::new(), router: OnceLock::new() }
+        AccountStamps { clock, shards, remembered: Mutex::default(), news: Condvar::new(), router: OnceLock::new() }
     }
 
     /// The password of `user` was checked against the stored value with this stamp, and is right.
@@ -129,7 +132,7 @@ impl AccountStamps {
         (!remembered.stopping).then(|| remembered.users.drain(..count).collect())
     }
 
-    /// Ends the waiting of the thread that compares.
+    /// Wakes the comparing thread, which then ends.
     pub(super) fn stop(&self) {
         self.remembered.lock().stopping = true;
         self.news.notify_one();
@@ -152,7 +155,7 @@ impl AccountStamps {
     /// Logs the user out of all connections of this node, which are notified.
     pub(super) fn log_out(&self, user: UserId) -> usize {
         let Some(router) = self.router() else { return 0 };
-        let links = router.log_out(&mut Turn::new(), user, None);
+        let links = router.log_out(&mut Turn::at(self.clock.now()), user, None);
         for link in &links {
             link.post(Posted::AccountChanged(user));
         }
@@ -179,12 +182,6 @@ impl AccountStamps {
             }
         }
         connected
-    }
-}
-
-impl Default for AccountStamps {
-    fn default() -> AccountStamps {
-        AccountStamps::new()
     }
 }
 

@@ -42,8 +42,9 @@ pub(super) struct ServerParts {
     pub(super) router: Arc<Router>,
     pub(super) admission: Arc<Admission>,
     pub(super) dispatch: Dispatch,
-    /// The number of connections so far.
-    pub(super) connections: AtomicU32,
+    /// The number of connections that were opened. It has memory of its own: every frame reads the
+    /// other fields, and nobody writes those.
+    pub(super) connections_opened: Box<AtomicU32>,
 }
 
 /// The parts that an assembly is given beside its services.
@@ -98,7 +99,7 @@ impl ServerParts {
             jobs,
             router,
             admission,
-            connections: AtomicU32::new(0),
+            connections_opened: Box::default(),
         };
         Ok((shared, routes))
     }

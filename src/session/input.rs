@@ -75,6 +75,9 @@ impl Settled {
     pub fn append(&mut self, other: Settled) {
         self.frames += other.frames;
         self.bytes += other.bytes;
-        self.failures.extend(other.failures);
+        match self.failures.is_empty() {
+            true => self.failures = other.failures,
+            false => self.failures.extend(other.failures),
+        }
     }
 }

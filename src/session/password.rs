@@ -256,8 +256,8 @@ impl Passwords {
         tag(a).verify(&tag(b).finalize().into_bytes()).is_ok()
     }
 
-    /// Runs one argon2 computation at the configured cost and ignores its result. Returns their
-    /// number, one, unless it fails.
+    /// Runs one argon2 computation at the configured cost and ignores its result. Returns 1,
+    /// or 0 if the computation failed.
     fn take_time(&self, password: &str) -> u32 {
         let mut out = [0; Params::DEFAULT_OUTPUT_LEN];
         let done = self.argon2.hash_password_into(password.as_bytes(), b"nobody's own salt", &mut out);

@@ -19,8 +19,7 @@ pub struct Outages {
     any: AtomicBool,
 }
 
-/// The trouble that was logged last, of something that is tried again and again until it works: each
-/// trouble is logged once, not at every attempt.
+/// The last logged error of a repeated attempt. The same error is not logged twice in a row.
 #[derive(Debug)]
 pub(super) struct RepeatedTrouble {
     logged: String,

@@ -193,9 +193,10 @@ impl Decoder {
         item
     }
 
-    /// The frame at the front of `bytes`, if an item begins there, it is a flat object, and the line or the received data
-    /// ends behind it or another frame begins: its length, and whether it ends a line. [`Decoder::look`] would say the same
-    /// and remember it; this is found again as fast. [`Decoder::note_taken`] follows when it was taken.
+    /// The length of the flat object at the front of `bytes`, if its end is certain: a newline, the
+    /// end of the received data or another frame follows it. Also says whether it ends a line.
+    /// [`Decoder::look`] would say the same and remember it; this is found again as fast.
+    /// [`Decoder::note_taken`] follows when it was taken.
     #[inline]
     pub(super) fn flat_frame(&self, bytes: &[u8]) -> Option<(usize, bool)> {
         let (State::Between, [b'{', ..]) = (&self.state, bytes) else { return None };
@@ -207,7 +208,8 @@ impl Decoder {
         }
     }
 
-    /// A frame or garbage of this length was taken; its bytes and the end of its line will be gone from the front at the next call.
+    /// A frame or garbage of this length was taken. At the next call its bytes and the end of its
+    /// line are gone from the front.
     #[inline]
     pub(super) fn note_taken(&mut self, len: usize, line: bool) {
         self.line_open = !line;

@@ -19,11 +19,11 @@ pub trait CustomOpening: fmt::Debug + Send {
 /// The outcome of such a stage's look at the bytes.
 #[derive(Debug)]
 pub enum CustomStep {
-    /// So many bytes are done with, this is answered, and more bytes are needed.
+    /// Consume this number of bytes, send this answer, and wait for more.
     Wait(usize, Vec<u8>),
-    /// The same, and this opening follows.
+    /// The same, but this opening follows.
     Next(usize, Vec<u8>, Box<dyn CustomOpening>),
-    /// The same, and the connection is opened and speaks this.
+    /// The same, but the connection is opened and speaks this.
     Open(usize, Vec<u8>, Speech),
     /// The connection is closed for this reason.
     Refuse(&'static str),

@@ -1,9 +1,9 @@
-//! Until when a node must confirm an envelope.
+//! The time within which a node must confirm an envelope.
 
 use std::time::{Duration, Instant};
 
-/// Until when an envelope must be confirmed whose publication took from `begun` until `now`.
-/// Messages that a frozen bus has left in doubt must not wait long once more.
+/// The deadline of an envelope that was published between `begun` and `now`. A slow publication
+/// shortens it, because the messages have waited already.
 pub(crate) fn confirmed_by(begun: Instant, now: Instant) -> Instant {
     (begun + SETTLED_WITHIN).clamp(now + CONFIRMED_WITHIN_AT_LEAST, now + CONFIRMED_WITHIN)
 }

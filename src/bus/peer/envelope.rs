@@ -8,10 +8,10 @@
 //! h          <place> <user>[,<user> …]                   these users are at that place, which was cut off
 //! p:<place>  1 <node>\n<item>[\n<item> …]                messages for users of a place, to be confirmed; an item is
 //!                                                        <frames> <user>:<sequence>[,<user>:<sequence> …]
-//!                                                        and so many frames, one on each line
+//!                                                        and then that number of frames, one on each line
 //! n:<node>   c <place> <sequence> [<sequence> …]         confirmations, to the node that sent the messages; the place
 //!                                                        is - if the users are elsewhere as well
-//! n:<node>   r <sequence> <count>                        so many of an envelope's messages found their user
+//! n:<node>   r <sequence> <count>                        the number of the envelope's messages that were delivered
 //! n:<node>   p <number>                                  a node's probe, to itself
 //! g          <group>                                     the members of a group have changed
 //! ```

@@ -1,4 +1,4 @@
-//! [`Places`]: at which place alone each user of another node is, as far as the confirmations said.
+//! [`Places`]: the only place of each user on another node, as learned from confirmations.
 //!
 //! A place that has confirmed an envelope alone is believed for [`PLACE_LEASE`]. One that was wrong
 //! is not believed again for [`UNKNOWN_FOR`].

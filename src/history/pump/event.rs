@@ -42,14 +42,14 @@ pub enum Event {
     },
     /// A message was committed.
     Push {
-        /// Where.
+        /// The conversation.
         conv: ConversationId,
         /// The message.
         row: Row,
     },
     /// A conversation has messages up to this number, says the sweep.
     Hint {
-        /// Which.
+        /// The conversation.
         conv: ConversationId,
         /// The number.
         head: Seq,
@@ -67,9 +67,9 @@ pub enum Event {
     Output(usize),
     /// A send was answered; those of a conversation in the order sent.
     Answered {
-        /// Where.
+        /// The conversation.
         conv: ConversationId,
-        /// Which.
+        /// The send.
         id: SendId,
         /// The answer.
         answer: Answer,

@@ -178,7 +178,7 @@ impl Scene {
         Scene::with_room(1 << 20)
     }
 
-    /// With so much room in the lanes.
+    /// With this number of bytes of room in the lanes.
     fn with_room(lane_bytes_max: usize) -> Scene {
         let (bus, berths, now) = (Arc::new(Told::default()), Berths::new(lane_bytes_max), Instant::now());
         let states = StateWriter::new(Role::none(), bus.clone());
@@ -460,7 +460,7 @@ fn messages_to_an_earlier_login_on_the_same_connection_come_back_late_and_first(
     scene.leave(USER, &client);
     assert_eq!(scene.told(), [""; 0]);
     assert_eq!(scene.lane(), ["{a} for 1 returned late", "answer about 1"]);
-    scene.router.give_back(Label { has_left: true, ..Label::of(7) }, b"{b}".as_slice().into());
+    scene.router.give_back(Label { user_has_left: true, ..Label::of(7) }, b"{b}".as_slice().into());
     assert_eq!(scene.lane(), ["{b} for 7 returned late"]);
 }
 

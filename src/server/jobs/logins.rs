@@ -41,7 +41,8 @@ impl LoginJobs {
         passwords: Passwords,
         upgrader: Option<Workers>,
     ) -> LoginJobs {
-        let (started, passwords, stamps) = (clock.now(), Arc::new(passwords), Arc::new(AccountStamps::new()));
+        let (started, passwords) = (clock.now(), Arc::new(passwords));
+        let stamps = Arc::new(AccountStamps::new(clock.clone()));
         LoginJobs { store, bus, clock, started, passwords, stamps, upgrader: Mutex::new(upgrader) }
     }
 

@@ -7,8 +7,9 @@
 //! ```text
 //!   up ──── no answer to the check or to a call ────▶ down      calls fail at once
 //!   up ◀─── the check is answered, again every 500 ms ─ down
-//! ``` A database that answers may still be unusable: read-only, full, or without a right or table
-//! that this server needs. Calls may still try, but the node is not ready. The check finds this by
+//! ```
+//! A database that answers may still be unusable: read-only, full, or without a right or table that
+//! this server needs. Calls may still try, but the node is not ready. The check finds this by
 //! storing a message for user 0 every few seconds (`probe.rs`), and a failing call finds it too.
 //! The trouble that a call has found counts as solved when such a message can be stored on a
 //! connection of the pool.
@@ -51,7 +52,7 @@ struct Signs {
     down: Option<(Instant, Arc<str>)>,
     /// Why the database answers, but refuses what this server needs.
     refusal: Option<Arc<str>>,
-    /// Since when it has refused that, for the log.
+    /// The current refusal, for the log: when it began.
     refusing: Outage,
     /// A refusal that a call has met since the last check.
     met: Option<Arc<str>>,
