@@ -104,10 +104,11 @@ fn serve(config: &Config) -> Result<Stopped, Box<dyn Error>> {
     let descriptors = Descriptors::raise();
     let space = AddressSpace::of_process();
     space.into_iter().for_each(resources::bound_allocator);
+    // Before the threads: without room for their stacks, the system would not start them either.
+    space.map(|space| resources::check_address_space(space, config)).transpose()?;
     resources::check_threads(config)?;
     let signals = signals::catch()?;
     let log = logging::init(&config.log_dir, &config.log_level)?;
-    space.map(|space| resources::check_address_space(space, config)).transpose()?;
     log_panics();
     let admin = config.admin.0.map(Admin::bind).transpose()?;
     let store = open_store(config)?;
