@@ -25,7 +25,7 @@ pub struct TokenKey(hmac::Key);
 /// What a token says.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Token {
-    /// Whose it is.
+    /// Its user.
     pub user: UserId,
     /// The key of the device's row.
     pub device: i64,

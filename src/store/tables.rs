@@ -82,7 +82,7 @@ pub const DEVICES: Table =
 /// What each device has reported.
 pub const CURSORS: Table = table("DeviceCursor", &["device", "conv", "seq"], 2);
 
-/// Who has blocked whom.
+/// The users whom a user has blocked.
 pub const BLOCKED: Table = table("Blocked", &["user", "blocked"], 2);
 
 /// Who may not join which group.

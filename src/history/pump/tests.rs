@@ -115,7 +115,7 @@ fn behind_a_failure_all_fails_until_it_comes_again() {
     let answer = Event::Answered { conv: conv(), id: a.id, answer: Answer::Refused(away) };
     assert_eq!(on(&mut pump, answer), [refused("a")]);
     assert_eq!(send(&mut pump, "c"), (None, vec![]));
-    // Whatever became of the second, it fails, and the third after it.
+    // The second fails, no matter what became of it, and so does the third after it.
     let answer = Event::Answered { conv: conv(), id: b.id, answer: Answer::New(at(44)) };
     assert_eq!(on(&mut pump, answer), [refused("b"), refused("c")]);
     let other = ConversationId::of_group(GroupId(3));

@@ -11,7 +11,7 @@ pub struct DeviceId(pub i64);
 pub struct Device {
     /// Its key.
     pub id: DeviceId,
-    /// Whose it is.
+    /// Its user.
     pub user: UserId,
     /// The client's name of it.
     pub name: String,

@@ -23,7 +23,7 @@ pub struct NewEntry {
     pub is_imported: bool,
     /// Whether the sender may send it is still to be found out.
     pub is_unchecked: bool,
-    /// Who joins or leaves a group with it, in the same transaction.
+    /// The users who join or leave a group with it, in the same transaction.
     pub change: Option<MemberChange>,
     /// The frame: UTF-8 JSON text.
     pub text: Arc<str>,

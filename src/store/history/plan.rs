@@ -22,7 +22,7 @@ pub(in crate::store) struct Facts {
     pub(in crate::store) known: FxHashMap<(UserId, Cid), Known>,
     /// Those of the unchecked entries' recipients who exist.
     pub(in crate::store) users: FxHashSet<UserId>,
-    /// Who has blocked whom.
+    /// Pairs of a user and another whom the user has blocked.
     pub(in crate::store) blocked: FxHashSet<(UserId, UserId)>,
     /// Members of groups.
     pub(in crate::store) members: FxHashSet<(GroupId, UserId)>,
@@ -199,7 +199,7 @@ fn unfit_target(entry: &NewEntry, target: i64, facts: &Facts, edit_window: i64) 
     (facts.now - found.time > edit_window).then_some(EntryRefusal::TooLate)
 }
 
-/// Who else is in the conversation of two users; the user in one with oneself. `None` in a group, and
+/// The other user of a conversation of two; the user in one with oneself. `None` in a group, and
 /// where the user is neither of the two.
 pub(in crate::store) fn partner_of(conv: ConversationId, user: UserId) -> Option<UserId> {
     match conv.users()? {
@@ -288,7 +288,7 @@ pub(in crate::store) struct Wanted {
     /// Group and sender.
     pub(in crate::store) members: Vec<(GroupId, UserId)>,
     pub(in crate::store) targets: Vec<(ConversationId, i64)>,
-    /// Who edits or recalls where.
+    /// The senders of edits and recalls, and their conversations.
     pub(in crate::store) changers: Vec<(ConversationId, UserId)>,
     pub(in crate::store) blocks: Vec<(ConversationId, i64)>,
 }

@@ -211,7 +211,7 @@ impl World {
         self.check_order_of_sending();
     }
 
-    /// Who still waits for what.
+    /// The clients that still wait, and what for.
     fn unrest(&self) -> String {
         let show = |device: &Device| {
             let connection = device.connection.as_ref();
