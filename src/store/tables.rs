@@ -85,7 +85,7 @@ pub const CURSORS: Table = table("DeviceCursor", &["device", "conv", "seq"], 2);
 /// The users whom a user has blocked.
 pub const BLOCKED: Table = table("Blocked", &["user", "blocked"], 2);
 
-/// Who may not join which group.
+/// The users who may not join a group.
 pub const BANNED: Table = table("Banned", &["groupid", "userid"], 2);
 
 /// Notices that wait for a web server.
