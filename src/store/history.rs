@@ -35,10 +35,11 @@ pub use self::entries::{
 };
 pub use self::head::Head;
 pub use self::names::{Cid, FrameHash, tag_of};
-pub use self::page::{Page, PageAsk, PageOutcome};
+pub use self::page::{Page, PageOutcome};
 use super::StoreError;
 use crate::base::conversation::{ConversationId, Tag};
 use crate::protocol::UserId;
+pub use crate::protocol::level2::PageAsk;
 
 /// What is asked of a store that has history. Its methods block, as those of all roles.
 pub trait History: Send + Sync + 'static {

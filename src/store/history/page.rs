@@ -2,20 +2,8 @@
 
 use super::entries::{Denied, Entry};
 use super::head::Head;
+use crate::protocol::level2::PageAsk;
 use crate::store::StoreError;
-
-/// Which messages a page is to show.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum PageAsk {
-    /// The newest.
-    Newest,
-    /// Those before this number.
-    Before(i64),
-    /// Those after this number.
-    After(i64),
-    /// Those around this number.
-    Around(i64),
-}
 
 /// A page of a conversation.
 #[derive(Clone, PartialEq, Eq, Debug)]
