@@ -9,6 +9,7 @@ use std::io;
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
+use std::time::Duration;
 
 use mysql::prelude::Queryable;
 use mysql_store::open_with;
@@ -20,7 +21,10 @@ use raybox::store::{
 };
 use serde_json::json;
 use testkit::{Database, MariaDb, PATIENCE, TestClient, TestServer, WRONG_PASSWORD, Workplace};
-use testkit::{chat, offline_user, password, user, wait_until};
+use testkit::{chat, offline_user, password, user, wait_until, wait_within};
+
+/// The time within which the loss of the database must be noticed, with or without calls.
+const NOTICED: Duration = Duration::from_secs(4);
 
 #[test]
 fn after_a_failover_the_new_primary_is_used_though_the_old_one_lives_on() {
@@ -47,6 +51,37 @@ fn after_a_failover_the_new_primary_is_used_though_the_old_one_lives_on() {
     assert_eq!(copy.count("SELECT COUNT(*) FROM OfflineMessage"), 1);
     assert_eq!(database.rows::<String>("SELECT message FROM OfflineMessage"), ["before"]);
     wait_until("nobody stays with the old one", || database.connections() == 0);
+}
+
+#[test]
+fn connections_that_are_closed_during_looks_are_no_outage_unless_all_are() {
+    let mariadb = MariaDb::start();
+    let database = mariadb.create_database();
+    let switch = Switch::to(database.address());
+    let store = open_with(&database, |settings| settings.port = switch.port);
+    let ann = new_user(&store, "ann");
+    append(&store, ann, "before").unwrap();
+    // Now each look opens a connection, to find a server that takes writes.
+    database.run("SET GLOBAL read_only = 1");
+    wait_until("it is not ready", || store.check().is_err());
+    let trouble = || store.check().unwrap_err().to_string();
+    let is_read_only = || trouble().contains("read-only");
+    for closed in [1, 2, 4] {
+        // The one connection that reads use is open.
+        assert_eq!(texts(&store, ann), ["before"]);
+        switch.close_next(closed);
+        wait_until("they are closed, and another one is not", || {
+            assert_eq!(texts(&store, ann), ["before"], "what is there can be read");
+            assert!(is_read_only(), "{}", trouble());
+            switch.has_opened_since()
+        });
+    }
+    switch.close_next(usize::MAX);
+    wait_within(NOTICED, "it is noticed", || !is_read_only());
+    assert!(store.fetch(ann, 1).is_err());
+    switch.close_next(0);
+    wait_until("it answers again", is_read_only);
+    assert_eq!(texts(&store, ann), ["before"]);
 }
 
 #[test]
@@ -467,15 +502,25 @@ fn kill_connections(database: &Database) {
 struct Switch {
     port: u16,
     target: Arc<Mutex<SocketAddr>>,
+    /// The number of new connections to close at once, and whether one was opened since.
+    closing: Arc<Mutex<(usize, bool)>>,
 }
 
 impl Switch {
     fn to(target: SocketAddr) -> Switch {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let (port, target) = (listener.local_addr().unwrap().port(), Arc::new(Mutex::new(target)));
-        let shared = target.clone();
+        let closing: Arc<Mutex<(usize, bool)>> = Arc::default();
+        let (shared, to_close) = (target.clone(), closing.clone());
         thread::spawn(move || {
             for client in listener.incoming() {
+                match &mut *to_close.lock().unwrap() {
+                    (0, has_opened) => *has_opened = true,
+                    (left, _) => {
+                        *left -= 1;
+                        continue;
+                    }
+                }
                 let server = TcpStream::connect(*shared.lock().unwrap());
                 let (Ok(client), Ok(server)) = (client, server) else { continue };
                 let back = (server.try_clone().unwrap(), client.try_clone().unwrap());
@@ -487,7 +532,17 @@ impl Switch {
                 }
             }
         });
-        Switch { port, target }
+        Switch { port, target, closing }
+    }
+
+    /// Closes the next `count` connections as soon as they are made.
+    fn close_next(&self, count: usize) {
+        *self.closing.lock().unwrap() = (count, false);
+    }
+
+    /// Whether those are closed, and one that came after them is not.
+    fn has_opened_since(&self) -> bool {
+        self.closing.lock().unwrap().1
     }
 
     fn lead_to(&self, target: SocketAddr) {

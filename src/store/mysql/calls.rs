@@ -4,7 +4,7 @@
 //! |---|---|
 //! | a deadlock | the same again, a few times, after a pause that differs between callers |
 //! | a lock that was not free in time | the same again, once |
-//! | the connection is lost | once more on a new one, if doing it twice does no harm or nothing can have been done |
+//! | the connection is lost | once more on a new one, if doing it twice does no harm or nothing can have been done; idle connections are dropped with it |
 //! | no answer in time | nothing: the database counts as down, and calls fail at once until it answers |
 //! | read-only, no right | once more on a new connection, which may lead to another server or have the right |
 //! | full, no statement left, a table is missing | nothing: [`StoreError::Unavailable`], and the node is not ready |

@@ -74,8 +74,17 @@ impl Pulse {
     ) -> io::Result<Pulse> {
         let shared = Arc::new(PulseCore::default());
         let connection = Some(connection);
-        let mut watcher =
-            Watcher { connection, dialer, pool, name, probe, was_barred: false, written: None, stalls: None };
+        let mut watcher = Watcher {
+            connection,
+            dialer,
+            pool,
+            name,
+            probe,
+            was_barred: false,
+            was_unclear: false,
+            written: None,
+            stalls: None,
+        };
         let watched = shared.clone();
         let run = move || watched.run(&mut watcher);
         let thread = thread::Builder::new().name("mysql-sign".to_owned()).spawn(run)?;
@@ -171,7 +180,8 @@ impl PulseCore {
             let found = catch_unwind(AssertUnwindSafe(|| watcher.look(has_met, is_down)));
             self.state.lock().looking_since = None;
             match found.unwrap_or_else(|_| Err("the driver panicked".to_owned())) {
-                Ok(refusal) => {
+                Ok(Finding::Unclear) => {}
+                Ok(Finding::Answers { refusal }) => {
                     self.note_refusal(refusal, has_met, &watcher.name);
                     let was_down = self.state.lock().down.take();
                     if was_down.is_some() {
@@ -249,19 +259,45 @@ struct Watcher {
     stalls: Option<String>,
     /// The last connection led to a server that takes no writes, or its user had no right.
     was_barred: bool,
+    /// The last look found out nothing.
+    was_unclear: bool,
+}
+
+/// What a look has found.
+enum Finding {
+    /// The database answers, and may refuse what this server needs.
+    Answers { refusal: Option<String> },
+    /// Nothing. Every connection was closed during the look, perhaps by somebody who kills
+    /// connections, so the state stays as it was and the next look decides.
+    Unclear,
+}
+
+impl From<Option<String>> for Finding {
+    fn from(refusal: Option<String>) -> Finding {
+        Finding::Answers { refusal }
+    }
 }
 
 impl Watcher {
     /// Whether the database answers, and what it refuses. `has_met`: it refused something before,
     /// to this thread or to a call. `is_down`: it did not answer before.
-    fn look(&mut self, has_met: bool, is_down: bool) -> Result<Option<String>, String> {
-        let refusal = self.look_here(!is_down)?;
-        if refusal.is_none() && has_met { Ok(self.look_as_a_call()) } else { Ok(refusal) }
+    ///
+    /// # Errors
+    /// The database does not answer, and why.
+    fn look(&mut self, has_met: bool, is_down: bool) -> Result<Finding, String> {
+        let may_be_unclear = !is_down && !std::mem::take(&mut self.was_unclear);
+        match self.look_here(may_be_unclear)? {
+            Finding::Answers { refusal: None } if has_met => Ok(self.look_as_a_call().into()),
+            found => {
+                self.was_unclear = matches!(found, Finding::Unclear);
+                Ok(found)
+            }
+        }
     }
 
     /// On a connection of its own.
-    fn look_here(&mut self, was_well: bool) -> Result<Option<String>, String> {
-        let Some(mut connection) = self.connection.take() else { return self.look_anew(false) };
+    fn look_here(&mut self, may_be_unclear: bool) -> Result<Finding, String> {
+        let Some(mut connection) = self.connection.take() else { return self.look_anew(may_be_unclear) };
         if let Err(error) = self.probe(&mut connection) {
             match error::trouble(&error) {
                 // Somebody works on the table, and the database is well.
@@ -270,50 +306,64 @@ impl Watcher {
                 // and if it takes no writes any more, a new connection may lead to one that does.
                 Trouble::Lost | Trouble::Barred => {
                     self.pool.renew();
-                    return self.look_anew(was_well);
+                    return self.look_anew(may_be_unclear);
                 }
                 // Another attempt would take as long again. The connection waits for its answer,
                 // and is closed.
-                Trouble::Silent => return self.stall().map(Some).ok_or_else(|| error::text(&error)),
+                Trouble::Silent => return self.silence(&error),
                 Trouble::Busy | Trouble::TooLarge | Trouble::Refused | Trouble::Unknown => {
                     self.connection = Some(connection);
-                    return Ok(Some(error::text(&error)));
+                    return Ok(Some(error::text(&error)).into());
                 }
             }
         }
         self.connection = Some(connection);
-        Ok(self.stall())
+        Ok(self.stall().into())
     }
 
-    /// Checks on a new connection. `lenient`: if the database closes that connection at once,
-    /// nothing is concluded, because somebody may have killed it; the next check decides.
-    fn look_anew(&mut self, lenient: bool) -> Result<Option<String>, String> {
+    /// Checks on a new connection. If it is closed during the check, another one is opened, because
+    /// somebody may have killed the first.
+    fn look_anew(&mut self, may_be_unclear: bool) -> Result<Finding, String> {
+        let mut closed = String::new();
+        for _ in 0..LOOK_CONNECTIONS_MAX {
+            match self.look_on_new_connection() {
+                Ok(found) => return found,
+                Err(error) => closed = error::text(&error),
+            }
+        }
+        if may_be_unclear { Ok(Finding::Unclear) } else { Err(closed) }
+    }
+
+    /// Checks on one new connection.
+    ///
+    /// # Errors
+    /// The connection was closed during the check.
+    fn look_on_new_connection(&mut self) -> mysql::Result<Result<Finding, String>> {
         let mut connection = match self.dialer.connect() {
             Ok(connection) => connection,
             // It lives, though it has no connection to spare for this thread; perhaps for nobody
             // here.
             Err(error) if matches!(error::trouble(&error), Trouble::Busy | Trouble::Barred) => {
                 let (open, _) = self.pool.size();
-                return Ok((open == 0).then(|| error::text(&error)));
+                return Ok(Ok((open == 0).then(|| error::text(&error)).into()));
             }
-            Err(error) if lenient && error::is_closed(&error) => return Ok(None),
-            Err(error) => return Err(error::text(&error)),
+            Err(error) if error::is_closed(&error) => return Err(error),
+            Err(error) => return Ok(Err(error::text(&error))),
         };
         if let Err(error) = self.probe(&mut connection) {
             match error::trouble(&error) {
                 Trouble::Locked | Trouble::Waited => {}
-                Trouble::Lost if lenient => return Ok(None),
-                Trouble::Silent => return self.stall().map(Some).ok_or_else(|| error::text(&error)),
-                Trouble::Lost => return Err(error::text(&error)),
+                Trouble::Silent => return Ok(self.silence(&error)),
+                Trouble::Lost => return Err(error),
                 // The next look is on a new connection again, which may lead elsewhere.
                 Trouble::Barred => {
                     self.was_barred = true;
                     self.dialer.move_on();
-                    return Ok(Some(error::text(&error)));
+                    return Ok(Ok(Some(error::text(&error)).into()));
                 }
                 Trouble::Busy | Trouble::TooLarge | Trouble::Refused | Trouble::Unknown => {
                     self.connection = Some(connection);
-                    return Ok(Some(error::text(&error)));
+                    return Ok(Ok(Some(error::text(&error)).into()));
                 }
             }
         }
@@ -321,7 +371,7 @@ impl Watcher {
             self.pool.renew();
         }
         self.connection = Some(connection);
-        Ok(self.stall())
+        Ok(Ok(self.stall().into()))
     }
 
     /// Usually the least, since every node looks twice a second, and a write costs the database a
@@ -349,28 +399,45 @@ impl Watcher {
         self.stalls.as_ref().map(|why| format!("the database answers, but stores nothing in time: {why}"))
     }
 
+    /// A check was not answered in time: the database is down, unless it only stores nothing.
+    fn silence(&self, error: &mysql::Error) -> Result<Finding, String> {
+        self.stall().map(|stall| Some(stall).into()).ok_or_else(|| error::text(error))
+    }
+
     /// Checks on a connection of the pool, with the statements of calls: calls may be refused what
     /// this thread's own connection is not.
     fn look_as_a_call(&self) -> Option<String> {
-        let mut connection = match self.pool.connection() {
-            Ok(connection) => connection,
-            Err(error) => return Some(error.to_string()),
-        };
-        let error = self.probe.write(&mut connection).err()?;
-        let trouble = error::trouble(&error);
-        if matches!(trouble, Trouble::Locked | Trouble::Waited) {
-            return None;
+        let mut was_lost = false;
+        loop {
+            let mut connection = match self.pool.connection() {
+                Ok(connection) => connection,
+                Err(error) => return Some(error.to_string()),
+            };
+            let error = self.probe.write(&mut connection).err()?;
+            match error::trouble(&error) {
+                Trouble::Locked | Trouble::Waited => return None,
+                // As a call does.
+                Trouble::Lost if !was_lost => {
+                    connection.mark_broken();
+                    self.pool.renew_since(&connection);
+                    was_lost = true;
+                }
+                Trouble::Lost | Trouble::Silent | Trouble::Barred => {
+                    connection.mark_broken();
+                    return Some(error::text(&error));
+                }
+                _ => return Some(error::text(&error)),
+            }
         }
-        if matches!(trouble, Trouble::Lost | Trouble::Silent | Trouble::Barred) {
-            connection.mark_broken();
-        }
-        Some(error::text(&error))
     }
 }
 
 /// A check that takes longer than this has failed.
 const LOOK_PATIENCE: Duration = Duration::from_secs(3);
 const CHECK_EVERY: Duration = Duration::from_millis(500);
+/// Connections that one look opens if they are closed one after the other. With two looks in a row
+/// that are so closed the database counts as down.
+const LOOK_CONNECTIONS_MAX: usize = 3;
 /// How often a message for nobody is stored while all is well.
 const WRITE_EVERY: Duration = Duration::from_secs(3);
 
