@@ -21,7 +21,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
-use rusqlite::Connection;
+use rusqlite::{Connection, Statement};
 
 use super::condition::Condition;
 use super::failure::is_environmental;
@@ -187,7 +187,8 @@ impl Operation for ProbeWrite {
 const TOUCH_EVERY: u32 = 64;
 
 /// The thread: batch after batch until no caller is left.
-fn serve(mut connection: Connection, file: &Path, condition: &Condition, jobs: &Receiver<WriterJob>) {
+fn serve(connection: Connection, file: &Path, condition: &Condition, jobs: &Receiver<WriterJob>) {
+    let mut transactions = Transactions::on(&connection);
     let (mut batches, mut is_saved, mut is_stale): (u32, bool, bool) = (0, false, false);
     let mut look_after = Some(IDLE_AFTER);
     loop {
@@ -218,7 +219,7 @@ fn serve(mut connection: Connection, file: &Path, condition: &Condition, jobs: &
             batches = batches.wrapping_add(1);
         }
         let is_idle = operations.is_empty();
-        run_batch(&mut connection, operations, condition);
+        run_batch(&mut transactions, operations, condition);
         for reply in waiting {
             let _ = reply.send(());
         }
@@ -277,9 +278,9 @@ const PAGES_A_STEP: u32 = 512;
 const FREE_PAGES_MAX: i64 = 1024;
 
 /// Commits the batch, without those of its operations that fail, and answers all callers.
-fn run_batch(connection: &mut Connection, mut batch: Vec<Box<dyn Operation>>, condition: &Condition) {
+fn run_batch(transactions: &mut Transactions<'_>, mut batch: Vec<Box<dyn Operation>>, condition: &Condition) {
     while !batch.is_empty() {
-        match commit(connection, &mut batch) {
+        match transactions.commit(&mut batch) {
             Ok(()) => {
                 condition.wrote();
                 return batch.into_iter().for_each(|call| call.succeed());
@@ -308,18 +309,49 @@ enum BatchTrouble {
     Database(rusqlite::Error),
 }
 
-/// Runs the batch in one transaction. On an error all of it is rolled back.
-fn commit(connection: &Connection, batch: &mut [Box<dyn Operation>]) -> Result<(), BatchTrouble> {
-    // Prepared once, because parsing them costs as much as storing a short message.
-    let run = |statement: &str| connection.prepare_cached(statement)?.execute([]).map(drop);
-    // Takes the write lock immediately: a transaction that began as a reader could not wait for it.
-    run("BEGIN IMMEDIATE").map_err(BatchTrouble::Database)?;
-    let done = run_all(connection, batch).and_then(|()| run("COMMIT").map_err(BatchTrouble::Database));
-    // Some errors have rolled it back already.
-    if done.is_err() && !connection.is_autocommit() {
-        let _ = connection.execute_batch("ROLLBACK");
+/// Runs batches in transactions.
+struct Transactions<'c> {
+    connection: &'c Connection,
+    begin: Reused<'c>,
+    commit: Reused<'c>,
+}
+
+impl<'c> Transactions<'c> {
+    fn on(connection: &'c Connection) -> Transactions<'c> {
+        // Takes the write lock immediately: a transaction that began as a reader could not wait
+        // for it.
+        let begin = Reused { text: "BEGIN IMMEDIATE", prepared: None };
+        Transactions { connection, begin, commit: Reused { text: "COMMIT", prepared: None } }
     }
-    done
+
+    /// Runs the batch in one transaction. On an error all of it is rolled back.
+    fn commit(&mut self, batch: &mut [Box<dyn Operation>]) -> Result<(), BatchTrouble> {
+        let Transactions { connection, begin, commit } = self;
+        begin.run(connection).map_err(BatchTrouble::Database)?;
+        let done = run_all(connection, batch).and_then(|()| commit.run(connection).map_err(BatchTrouble::Database));
+        // Some errors have rolled it back already.
+        if done.is_err() && !connection.is_autocommit() {
+            let _ = connection.execute_batch("ROLLBACK");
+        }
+        done
+    }
+}
+
+/// A statement that is prepared once: parsing it costs as much as storing a short message, and
+/// looking it up among the cached ones a hundredth of that.
+struct Reused<'c> {
+    text: &'static str,
+    prepared: Option<Statement<'c>>,
+}
+
+impl<'c> Reused<'c> {
+    fn run(&mut self, db: &'c Connection) -> rusqlite::Result<()> {
+        let statement = match &mut self.prepared {
+            Some(statement) => statement,
+            unprepared => unprepared.insert(db.prepare(self.text)?),
+        };
+        statement.raw_execute().map(drop)
+    }
 }
 
 fn run_all(connection: &Connection, batch: &mut [Box<dyn Operation>]) -> Result<(), BatchTrouble> {
