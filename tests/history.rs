@@ -1,6 +1,7 @@
 //! History, as every store that has it must keep it.
 
 mod history_suite;
+mod mysql_store;
 
 mod sqlite {
     use std::fs;
@@ -43,6 +44,44 @@ mod sqlite {
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let data_dir = std::env::temp_dir().join(format!("raybox-history-{}-{count}", std::process::id()));
         Fresh { store: Some(Arc::new(SqliteStore::open(&data_dir).expect("a new store opens"))), data_dir }
+    }
+
+    history_suite::history_suite!(open);
+}
+
+mod mysql {
+    use std::sync::Arc;
+
+    use raybox::store::mysql::MysqlStore;
+    use testkit::Database;
+
+    use crate::history_suite;
+    use crate::mysql_store::open_with;
+
+    /// A store on a database of its own, which is removed with it.
+    struct Fresh {
+        store: Arc<MysqlStore>,
+        second: Arc<MysqlStore>,
+        _database: Database,
+    }
+
+    impl history_suite::Opened for Fresh {
+        type Store = MysqlStore;
+
+        fn store(&self) -> Arc<MysqlStore> {
+            self.store.clone()
+        }
+
+        /// That of another node.
+        fn second(&self) -> Arc<MysqlStore> {
+            self.second.clone()
+        }
+    }
+
+    fn open() -> Fresh {
+        let database = Database::create();
+        let [store, second] = [(); 2].map(|()| Arc::new(open_with(&database, |_| ())));
+        Fresh { store, second, _database: database }
     }
 
     history_suite::history_suite!(open);

@@ -18,6 +18,7 @@ mod accounts;
 mod base;
 mod calls;
 mod contacts;
+mod conversations;
 mod dial;
 mod error;
 mod health;
@@ -41,6 +42,7 @@ pub use self::late::open_later;
 pub use self::maintenance::Maintenance;
 use self::messages::MessagesWithIds;
 pub use self::open::{Fault, MysqlOpenError, Site};
+use super::history::History;
 use super::{AppendOutcome, Database, KeptMessage, MessageId, Messages, NewMessage, StoreError};
 use crate::base::loads::PoolUse;
 use crate::config::MysqlSettings;
@@ -83,6 +85,10 @@ impl MysqlStore {
 impl Database for MysqlStore {
     fn describe(&self) -> String {
         format!("{}, {}", self.base.name, self.base.schema.describe())
+    }
+
+    fn history(self: Arc<Self>) -> Option<Arc<dyn History>> {
+        if self.base.schema.has_history { Some(self) } else { None }
     }
 
     fn appenders(&self) -> usize {

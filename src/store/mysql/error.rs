@@ -76,6 +76,23 @@ pub(super) fn read_only() -> Error {
     Error::MySqlError(MySqlError { state: "HY000".to_owned(), message, code: READ_ONLY })
 }
 
+/// An error of an insert. A key that is there already, which was not there a moment before, came
+/// from another transaction: begun again, this one finds it. So it counts as a deadlock.
+pub(super) fn duplicate_as_deadlock(error: Error) -> Error {
+    match error {
+        Error::MySqlError(error) if error.code == DUPLICATE_ENTRY => {
+            Error::MySqlError(MySqlError { state: ROLLED_BACK.to_owned(), ..error })
+        }
+        other => other,
+    }
+}
+
+/// The error of rows that were there a moment before: what wants them begins again.
+pub(super) fn removed_meanwhile() -> Error {
+    let message = "rows are gone that were there a moment before".to_owned();
+    Error::MySqlError(MySqlError { state: ROLLED_BACK.to_owned(), message, code: 0 })
+}
+
 /// By its number, or else by the class of its SQLSTATE.
 fn server_trouble(error: &MySqlError) -> Trouble {
     let by_code = BY_CODE.iter().find(|(_, codes)| codes.contains(&error.code));
@@ -161,6 +178,9 @@ pub(super) const DUPLICATE_ENTRY: u16 = 1062;
 pub(super) const TABLE_EXISTS: u16 = 1050;
 pub(super) const UNKNOWN_VARIABLE: u16 = 1193;
 const READ_ONLY: u16 = 1290;
+
+/// The SQLSTATE of a transaction that the database has rolled back.
+const ROLLED_BACK: &str = "40000";
 
 /// Errors by their numbers in the MySQL and MariaDB error references.
 const BY_CODE: &[(Trouble, &[u16])] = &[
@@ -255,6 +275,10 @@ mod tests {
             (io(io::ErrorKind::WouldBlock), Trouble::Silent),
             (io(io::ErrorKind::UnexpectedEof), Trouble::Lost),
             (Error::DriverError(DriverError::PacketOutOfSync), Trouble::Lost),
+            (error("23000", DUPLICATE_ENTRY), Trouble::Refused),
+            (duplicate_as_deadlock(error("23000", DUPLICATE_ENTRY)), Trouble::Locked),
+            (duplicate_as_deadlock(server(1366)), Trouble::Refused),
+            (removed_meanwhile(), Trouble::Locked),
         ] {
             assert_eq!(trouble(&error), expected, "{error}");
         }

@@ -19,6 +19,8 @@ pub(super) struct Schema {
     pub(super) password_chars_max: usize,
     /// `AllGroup` has folded names.
     pub(super) has_name_keys: bool,
+    /// All tables and columns of level 2 are there.
+    pub(super) has_history: bool,
     /// The column of messages holds characters of up to three bytes.
     is_three_bytes: bool,
     /// Columns that do not take every text, with their character sets.
@@ -111,6 +113,7 @@ impl Schema {
                 Width::Chars(max) | Width::Bytes(max) => max,
             },
             has_name_keys: find("AllGroup", "name_key").is_some(),
+            has_history: HISTORY.iter().all(|(table, column)| find(table, column).is_some()),
             is_three_bytes: message.charset.as_deref().is_some_and(|charset| charset == "utf8" || charset == "utf8mb3"),
             narrow: narrow.collect(),
             unsafe_tables: unsafe_tables.collect(),
@@ -159,6 +162,12 @@ impl Schema {
         }
         if !self.has_message_ids {
             warnings.push("kept messages have no ids, so every fetch and delete reads the whole table".to_owned());
+        }
+        if !self.has_history {
+            warnings.push(
+                "the tables of level 2 are missing: a login at level 2 is refused (501); add them by server migrate"
+                    .to_owned(),
+            );
         }
         if !self.fits_hashes() {
             let chars = self.password_chars_max;
@@ -287,6 +296,23 @@ pub(super) const NEEDED: &[(&str, &[&str])] = &[
     ("AllGroup", &["id", "groupname", "groupdesc"]),
     ("GroupUser", &["groupid", "userid", "grouprole"]),
     ("OfflineMessage", &["userid", "message"]),
+];
+
+/// Columns of every table that level 2 needs: the ones that were added to it last.
+const HISTORY: &[(&str, &str)] = &[
+    ("User", "receipts"),
+    ("OfflineMessage", "seq"),
+    ("Conversation", "touched"),
+    ("Message", "hash"),
+    ("Edit", "target"),
+    ("Recalled", "bits"),
+    ("Member", "marked"),
+    ("Device", "secret"),
+    ("DeviceCursor", "seq"),
+    ("Blocked", "blocked"),
+    ("Banned", "userid"),
+    ("Hook", "body"),
+    ("Meta", "value"),
 ];
 
 /// The columns that hold what clients send.

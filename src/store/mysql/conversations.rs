@@ -1,0 +1,238 @@
+//! Conversations of level 2. `commit.rs` stores messages: it reads `facts.rs` under locks, and
+//! `writing.rs` writes the plan. `reading.rs` reads where conversations stand and `runs.rs` their
+//! messages, `marks.rs` raises marks, `devices.rs` knows the devices, and `retention.rs` deletes.
+//! `script.rs` sends several statements at once.
+//!
+//! Everything may be done again after a deadlock or a lost connection. Where the answer of the first
+//! attempt would differ from that of the second, the first one is remembered.
+
+mod commit;
+mod devices;
+mod facts;
+mod marks;
+mod moments;
+mod reading;
+mod retention;
+mod runs;
+mod script;
+mod writing;
+
+use std::slice;
+
+use mysql::prelude::Queryable;
+use mysql::{from_row_opt, params};
+use rustc_hash::FxHashMap;
+
+use self::moments::{NOW, in_one_moment};
+use self::script::list;
+use super::MysqlStore;
+use super::base::Base;
+use super::calls::Repeat;
+use super::shapes::RUN_BYTES_MAX;
+use crate::base::conversation::{ConversationId, Tag};
+use crate::protocol::UserId;
+use crate::store::StoreError;
+use crate::store::history::head::HeadRow;
+use crate::store::history::{
+    Committed, Denied, Device, DeviceId, DeviceLogin, Entry, EntryRefusal, Head, History, LoggedIn, Marked, NewEntry,
+    RaisedMark, Retention, RetentionStep, Touched,
+};
+
+impl History for MysqlStore {
+    fn commit(&self, batch: &[NewEntry], edit_window: i64) -> Result<Vec<Committed>, StoreError> {
+        match commit::commit(&self.base, batch, edit_window) {
+            // One of them is to blame, and the others must not suffer from it.
+            Err(StoreError::Failed(_)) if batch.len() > 1 => {
+                let each = batch.iter().map(|entry| Ok(self.commit(slice::from_ref(entry), edit_window)?[0]));
+                each.collect()
+            }
+            Err(StoreError::Failed(cause)) if !batch.is_empty() => {
+                let Base { name, .. } = &*self.base;
+                log::error!("{name}: a message of user {} cannot be stored: {cause}", batch[0].sender);
+                Ok(vec![Committed::Refused(EntryRefusal::Unstorable)])
+            }
+            other => other,
+        }
+    }
+
+    fn heads(&self, user: UserId) -> Result<Vec<Head>, StoreError> {
+        let calls = &self.base.calls;
+        let mut all = calls.call(|db, _| reading::all(db, user))?;
+        if !all.unknown.is_empty() {
+            calls.call(|db, _| marks::adopt(db, user, &all.unknown))?;
+            all = calls.call(|db, _| reading::all(db, user))?;
+        }
+        if !all.has_recalled() {
+            return Ok(all.into_heads(&[]));
+        }
+        calls.call(|db, _| {
+            in_one_moment(db, |db| {
+                let all = reading::all(db, user)?;
+                let recalled = all.recalled(db)?;
+                Ok(all.into_heads(&recalled))
+            })
+        })
+    }
+
+    fn heads_of(&self, user: UserId, convs: &[ConversationId]) -> Result<Vec<Result<Head, Denied>>, StoreError> {
+        let (calls, bytes_max) = (&self.base.calls, self.base.script_bytes());
+        let into_heads = |rows: Vec<Result<HeadRow, Denied>>, recalled: &[_]| {
+            let head = |row: Result<HeadRow, Denied>| row.map(|row| row.into_head(recalled));
+            rows.into_iter().map(head).collect()
+        };
+        // One conversation is one statement, and so one moment.
+        if let [_] = convs {
+            let rows = calls.call(|db, _| reading::some(db, user, convs, bytes_max))?;
+            if rows.iter().flatten().all(|row| row.block().is_none()) {
+                return Ok(into_heads(rows, &[]));
+            }
+        }
+        calls.call(|db, _| {
+            in_one_moment(db, |db| {
+                let rows = reading::some(db, user, convs, bytes_max)?;
+                let known: Vec<HeadRow> = rows.iter().flatten().cloned().collect();
+                let recalled = reading::recalled(db, &known)?;
+                Ok(into_heads(rows, &recalled))
+            })
+        })
+    }
+
+    fn tags(&self, places: &[(ConversationId, i64)]) -> Result<Vec<Option<Tag>>, StoreError> {
+        self.base.calls.call(|db, _| runs::tags(db, places, self.base.script_bytes()))
+    }
+
+    fn run(
+        &self,
+        conv: ConversationId,
+        from: i64,
+        to: i64,
+        from_end: bool,
+        bytes_max: usize,
+    ) -> Result<Vec<Entry>, StoreError> {
+        self.base.calls.call(|db, _| runs::run(db, conv, from, to, from_end, bytes_max))
+    }
+
+    fn mark_read(&self, user: UserId, conv: ConversationId, read: i64) -> Result<Result<Marked, Denied>, StoreError> {
+        // Most requests find the mark where it is, or are not allowed: these change nothing.
+        let head = match self.heads_of(user, &[conv])?.pop().unwrap_or(Err(Denied::Unknown)) {
+            Ok(head) if head.read < read.min(head.head) => {
+                let mut has_risen = false;
+                return self.base.calls.transaction(Repeat::Freely, |db| {
+                    marks::read(db, user, conv, read, &mut has_risen, self.base.script_bytes())
+                });
+            }
+            Ok(head) => head,
+            Err(denied) => return Ok(Err(denied)),
+        };
+        Ok(Ok(Marked { read: head.read, recv: head.recv, has_risen: false, head: head.head, unread: head.unread }))
+    }
+
+    fn report(
+        &self,
+        user: UserId,
+        device: DeviceId,
+        stored: &[(ConversationId, i64)],
+    ) -> Result<Vec<RaisedMark>, StoreError> {
+        let mut raised = FxHashMap::default();
+        self.base.calls.transaction(Repeat::Freely, |db| marks::report(db, user, device, stored, &mut raised))?;
+        Ok(raised.into_values().collect())
+    }
+
+    fn cursors(&self, device: DeviceId) -> Result<Vec<(ConversationId, i64)>, StoreError> {
+        self.base.calls.call(|db, _| marks::cursors(db, device))
+    }
+
+    fn log_in(&self, login: &DeviceLogin) -> Result<LoggedIn, StoreError> {
+        let mut planned = None;
+        self.base.calls.transaction(Repeat::Freely, |db| devices::log_in(db, login, &mut planned))
+    }
+
+    fn device(&self, device: DeviceId) -> Result<Option<Device>, StoreError> {
+        self.base.calls.call(|db, _| devices::device(db, device))
+    }
+
+    fn devices(&self, user: UserId) -> Result<Vec<Device>, StoreError> {
+        self.base.calls.call(|db, _| devices::of(db, user))
+    }
+
+    fn logins(&self, devices: &[DeviceId]) -> Result<Vec<(DeviceId, i64)>, StoreError> {
+        let mut found = Vec::new();
+        for devices in devices.chunks(script::LIST_MAX) {
+            let ids = list(devices.iter().map(|device| device.0));
+            let rows: Vec<(i64, i64)> =
+                self.base.calls.call(|db, _| db.query(format!("SELECT id, login FROM Device WHERE id IN ({ids})")))?;
+            found.extend(rows.into_iter().map(|(id, login)| (DeviceId(id), login)));
+        }
+        Ok(found)
+    }
+
+    fn seen(&self, devices: &[DeviceId]) -> Result<(), StoreError> {
+        for devices in devices.chunks(script::LIST_MAX) {
+            let ids = list(devices.iter().map(|device| device.0));
+            let update = format!("UPDATE Device SET seen = GREATEST(seen, {NOW}) WHERE id IN ({ids})");
+            self.base.calls.call(|db, _| db.query_drop(&update))?;
+        }
+        Ok(())
+    }
+
+    fn forget(&self, user: UserId, devices: &[DeviceId]) -> Result<usize, StoreError> {
+        let mut gone = 0;
+        self.base.calls.transaction(Repeat::Freely, |db| {
+            // An attempt whose answer was lost may have left nothing.
+            gone = gone.max(devices::forget(db, user, devices)?);
+            Ok(gone)
+        })
+    }
+
+    fn touched(&self, window: i64, limit: usize) -> Result<Vec<Touched>, StoreError> {
+        let statement = format!("SELECT id, head FROM Conversation WHERE touched > {NOW} - :window LIMIT :limit");
+        let rows: Vec<(i64, i64)> = self.base.calls.call(|db, _| db.exec(&statement, params! {window, limit}))?;
+        let touched = |(id, head)| Touched { conv: ConversationId::from_column(id), head };
+        Ok(rows.into_iter().map(touched).collect())
+    }
+
+    fn raised(&self, window: i64, limit: usize) -> Result<Vec<RaisedMark>, StoreError> {
+        let statement =
+            format!("SELECT conv, user, `read`, recv FROM Member WHERE marked > {NOW} - :window LIMIT :limit");
+        self.base.calls.call(|db, _| {
+            let rows = db.exec_iter(&statement, params! {window, limit})?;
+            rows.map(|row| {
+                let (conv, user, read, recv) = from_row_opt(row?)?;
+                Ok(RaisedMark { conv: ConversationId::from_column(conv), user: UserId(user), read, recv })
+            })
+            .collect()
+        })
+    }
+
+    fn use_level2(&self, user: UserId) -> Result<(), StoreError> {
+        let update = format!("UPDATE User SET level2 = {NOW} WHERE id = ? AND level2 = 0");
+        self.base.calls.call(|db, _| db.exec_drop(&update, (user.0,)))
+    }
+
+    fn level2_users_after(&self, user: UserId, limit: usize) -> Result<Vec<UserId>, StoreError> {
+        let statement = "SELECT id FROM User WHERE id > ? AND level2 > 0 ORDER BY id LIMIT ?";
+        let ids: Vec<i32> = self.base.calls.call(|db, _| db.exec(statement, (user.0, limit)))?;
+        Ok(ids.into_iter().map(UserId).collect())
+    }
+
+    fn token_key(&self, new: [u8; 32]) -> Result<[u8; 32], StoreError> {
+        let key: Option<Vec<u8>> = self.base.calls.call(|db, _| {
+            let insert = "INSERT INTO Meta (id, value) VALUES (1, ?) ON DUPLICATE KEY UPDATE id = id";
+            db.exec_drop(insert, (&new[..],))?;
+            db.query_first("SELECT value FROM Meta WHERE id = 1")
+        })?;
+        let key = key.and_then(|key| <[u8; 32]>::try_from(key).ok());
+        key.ok_or_else(|| StoreError::Failed("the key of tokens in the table Meta (row 1) has not 32 bytes".into()))
+    }
+
+    fn retire(&self, retention: &Retention, after: ConversationId) -> Result<RetentionStep, StoreError> {
+        retention::step(&self.base.calls, retention, after)
+    }
+}
+
+impl Base {
+    /// The length of the statements that are sent at once.
+    fn script_bytes(&self) -> usize {
+        self.limits.text_bytes().min(RUN_BYTES_MAX)
+    }
+}

@@ -1,0 +1,102 @@
+//! Storing messages. The rows of their conversations are locked until the commit, and under these
+//! locks numbers are given.
+
+use mysql::Conn;
+use mysql::prelude::Queryable;
+use rustc_hash::FxHashSet;
+
+use super::script::{Script, or_undone};
+use super::{facts, writing};
+use crate::base::conversation::ConversationId;
+use crate::store::StoreError;
+use crate::store::history::plan::{self, Facts, Wanted};
+use crate::store::history::{Committed, NewEntry};
+use crate::store::mysql::base::Base;
+use crate::store::mysql::error;
+
+/// An attempt at a batch.
+enum Attempt {
+    /// It is stored.
+    Done(Vec<Committed>),
+    /// Nothing is stored, and what was missing is there now.
+    Prepared,
+}
+
+/// Stores what is not refused, in one transaction. After a deadlock or a lost connection it begins
+/// from the top.
+pub(super) fn commit(base: &Base, batch: &[NewEntry], edit_window: i64) -> Result<Vec<Committed>, StoreError> {
+    if batch.is_empty() {
+        return Ok(Vec::new());
+    }
+    let wanted = Wanted::of(batch);
+    // What the latest attempt wanted to answer. If the connection was lost when it was committed, it
+    // may be stored.
+    let mut planned: Option<Vec<Committed>> = None;
+    base.calls.call(|db, _| {
+        for _ in 0..PREPARED_MAX {
+            match or_undone(db, |db| attempt(db, base, batch, &wanted, edit_window, &mut planned))? {
+                Attempt::Done(outcomes) => return Ok(outcomes),
+                Attempt::Prepared => {}
+            }
+        }
+        Err(error::removed_meanwhile())
+    })
+}
+
+fn attempt(
+    db: &mut Conn,
+    base: &Base,
+    batch: &[NewEntry],
+    wanted: &Wanted,
+    edit_window: i64,
+    planned: &mut Option<Vec<Committed>>,
+) -> mysql::Result<Attempt> {
+    let bytes_max = base.script_bytes();
+    let facts = facts::read(db, wanted, batch, bytes_max)?;
+    if let Some(outcomes) = planned.as_ref().filter(|planned| is_stored(batch, planned, &facts)) {
+        let outcomes = outcomes.clone();
+        db.query_drop("ROLLBACK")?;
+        return Ok(Attempt::Done(outcomes));
+    }
+    let locked: FxHashSet<ConversationId> = facts.convs.keys().copied().collect();
+    let plan = plan::plan(batch, facts, edit_window);
+    // Rows that are not there cannot be locked. They are made without a message, in a transaction
+    // of their own: others that wait for an insert of this one would get into each other's way.
+    let missing: Vec<i64> = plan.convs.keys().filter(|conv| !locked.contains(conv)).map(|conv| conv.column()).collect();
+    if !missing.is_empty() {
+        db.query_drop("ROLLBACK")?;
+        let mut script = Script::new(bytes_max);
+        let rows = missing.iter().map(|conv| format!("({conv},0,0,0,0)"));
+        script.insert(
+            (),
+            "Conversation (id, head, head_tag, count, touched)",
+            rows,
+            " ON DUPLICATE KEY UPDATE id = id",
+        );
+        script.run(db, |(), _| Ok(()))?;
+        return Ok(Attempt::Prepared);
+    }
+    if plan.rows.is_empty() {
+        db.query_drop("ROLLBACK")?;
+        return Ok(Attempt::Done(plan.outcomes));
+    }
+    *planned = Some(plan.outcomes.clone());
+    // Another conversation may have got a message of the same id, which only its own lock guards.
+    writing::write(db, batch, &plan, bytes_max).map_err(error::duplicate_as_deadlock)?;
+    Ok(Attempt::Done(plan.outcomes))
+}
+
+/// Whether all that an earlier attempt planned to store is stored where it was planned to be. Then
+/// that attempt was committed and its answer lost: what it planned is new, and no repeat.
+fn is_stored(batch: &[NewEntry], planned: &[Committed], facts: &Facts) -> bool {
+    batch.iter().zip(planned).all(|(entry, outcome)| match outcome {
+        Committed::New(place) => {
+            let known = facts.known.get(&(entry.sender, entry.cid.clone()));
+            known.is_some_and(|known| (known.conv, known.seq, known.time) == (entry.conv, place.seq, place.time))
+        }
+        Committed::Again(_) | Committed::Refused(_) => true,
+    })
+}
+
+/// Rows of conversations are never deleted, so once is enough.
+const PREPARED_MAX: usize = 3;

@@ -1,0 +1,107 @@
+//! Devices: the tables `Device` and `DeviceCursor`.
+
+use mysql::prelude::Queryable;
+use mysql::{Row, Transaction};
+
+use super::moments::now;
+use super::script::list;
+use crate::protocol::UserId;
+use crate::store::history::{Device, DeviceId, DeviceLogin, LoggedIn};
+use crate::store::mysql::error;
+use crate::store::mysql::rows::column;
+
+/// Writes a login. `planned` is what the attempt before wanted to answer, whose answer may have been
+/// lost.
+pub(super) fn log_in(
+    db: &mut Transaction<'_>,
+    login: &DeviceLogin,
+    planned: &mut Option<LoggedIn>,
+) -> mysql::Result<LoggedIn> {
+    // Logins of one user wait for each other, so that none counts the devices of before another.
+    db.exec_drop("SELECT id FROM User WHERE id = ? FOR UPDATE", (login.user.0,))?;
+    let now = now(db)?;
+    let known: Option<Row> = db.exec_first(
+        "SELECT id, user, device, login, secret, seen FROM Device WHERE user = ? AND device = ? FOR UPDATE",
+        (login.user.0, &login.name),
+    )?;
+    let known = known.map(|mut row| device_row(&mut row)).transpose()?;
+    let written = match known {
+        Some(before) if before.login == login.login && planned.is_some() => return planned.take().ok_or_else(lost),
+        Some(before) => again(db, login, before, now)?,
+        None => first(db, login, now)?,
+    };
+    *planned = Some(written.clone());
+    Ok(written)
+}
+
+fn lost() -> mysql::Error {
+    error::removed_meanwhile()
+}
+
+fn again(db: &mut Transaction<'_>, login: &DeviceLogin, before: Device, now: i64) -> mysql::Result<LoggedIn> {
+    let seen = before.seen.max(now);
+    db.exec_drop("UPDATE Device SET login = ?, seen = ? WHERE id = ?", (login.login, seen, before.id.0))?;
+    let replaced = Some(before.login);
+    Ok(LoggedIn { device: Device { login: login.login, seen, ..before }, replaced, forgotten: Vec::new() })
+}
+
+fn first(db: &mut Transaction<'_>, login: &DeviceLogin, now: i64) -> mysql::Result<LoggedIn> {
+    let DeviceLogin { user, name, login, secret, devices_max } = login.clone();
+    let mut others = of(db, user)?;
+    let forgotten = others.split_off(others.len().min(devices_max.max(1) - 1));
+    let ids: Vec<DeviceId> = forgotten.iter().map(|old| old.id).collect();
+    forget(db, user, &ids)?;
+    db.exec_drop(
+        "INSERT INTO Device (user, device, login, secret, seen) VALUES (?, ?, ?, ?, ?)",
+        (user.0, &name, login, &secret[..], now),
+    )
+    .map_err(error::duplicate_as_deadlock)?;
+    let id = i64::try_from(db.last_insert_id().unwrap_or_default()).map_err(|_| lost())?;
+    let device = Device { id: DeviceId(id), user, name, login, secret, seen: now };
+    Ok(LoggedIn { device, replaced: None, forgotten })
+}
+
+pub(super) fn device(db: &mut impl Queryable, device: DeviceId) -> mysql::Result<Option<Device>> {
+    let row: Option<Row> =
+        db.exec_first("SELECT id, user, device, login, secret, seen FROM Device WHERE id = ?", (device.0,))?;
+    row.map(|mut row| device_row(&mut row)).transpose()
+}
+
+/// The devices of a user, the most recently seen first.
+pub(super) fn of(db: &mut impl Queryable, user: UserId) -> mysql::Result<Vec<Device>> {
+    let rows = db.exec_iter(
+        "SELECT id, user, device, login, secret, seen FROM Device WHERE user = ? ORDER BY seen DESC, id DESC",
+        (user.0,),
+    )?;
+    rows.map(|row| device_row(&mut row?)).collect()
+}
+
+/// Returns how many of them are gone.
+pub(super) fn forget(db: &mut Transaction<'_>, user: UserId, devices: &[DeviceId]) -> mysql::Result<usize> {
+    if devices.is_empty() {
+        return Ok(0);
+    }
+    let ids = list(devices.iter().map(|device| device.0));
+    let own: Vec<i64> =
+        db.query(format!("SELECT id FROM Device WHERE id IN ({ids}) AND user = {user} ORDER BY id FOR UPDATE"))?;
+    if own.is_empty() {
+        return Ok(0);
+    }
+    let ids = list(&own);
+    db.query_drop(format!("DELETE FROM Device WHERE id IN ({ids})"))?;
+    db.query_drop(format!("DELETE FROM DeviceCursor WHERE device IN ({ids})"))?;
+    Ok(own.len())
+}
+
+fn device_row(row: &mut Row) -> mysql::Result<Device> {
+    let secret: Vec<u8> = column(row, "secret")?;
+    Ok(Device {
+        id: DeviceId(column(row, "id")?),
+        user: UserId(column(row, "user")?),
+        name: column(row, "device")?,
+        login: column(row, "login")?,
+        // No token fits bytes of another number, which nobody here has written.
+        secret: secret.try_into().unwrap_or_default(),
+        seen: column(row, "seen")?,
+    })
+}

@@ -1,0 +1,146 @@
+//! Reading what a batch needs to know, under the locks that last to its commit.
+
+use mysql::{Conn, from_row_opt};
+
+use super::moments::NOW;
+use super::script::{LIST_MAX, Script, bytes, list, pairs_in};
+use crate::base::conversation::ConversationId;
+use crate::protocol::{GroupId, UserId};
+use crate::store::history::head::RecalledBlock;
+use crate::store::history::plan::{ConvRow, Facts, Known, Target, Wanted};
+use crate::store::history::{Cid, FrameHash, NewEntry};
+
+/// What is asked.
+#[derive(Clone, Copy)]
+enum Question {
+    Begin,
+    Convs,
+    Now,
+    Known,
+    Users,
+    Blocked,
+    Members,
+    Groups,
+    Targets,
+    Joined,
+    Blocks,
+}
+
+/// Begins a transaction, locks the conversations by ascending ids, so that nodes lock in one order,
+/// and reads the facts.
+pub(super) fn read(db: &mut Conn, wanted: &Wanted, batch: &[NewEntry], bytes_max: usize) -> mysql::Result<Facts> {
+    let mut script = Script::new(bytes_max);
+    script.add(Question::Begin, "START TRANSACTION");
+    for convs in wanted.convs.chunks(LIST_MAX) {
+        let ids = list(convs.iter().map(|conv| conv.column()));
+        script.add(
+            Question::Convs,
+            format!(
+                "SELECT id, head, head_tag, count, recalled, floor, touched FROM Conversation FORCE INDEX (PRIMARY)
+                 WHERE id IN ({ids}) ORDER BY id FOR UPDATE"
+            ),
+        );
+    }
+    script.add(Question::Now, format!("SELECT {NOW}"));
+    let mut names: Vec<(i32, String)> = batch.iter().map(|entry| (entry.sender.0, bytes(entry.cid.bytes()))).collect();
+    names.sort_unstable();
+    for names in names.chunks(LIST_MAX) {
+        let condition = pairs_in(["sender", "cid"], names);
+        script.add(
+            Question::Known,
+            format!("SELECT sender, cid, conv, seq, time, hash FROM Message FORCE INDEX (cid) WHERE {condition}"),
+        );
+    }
+    ask_for_rights(&mut script, wanted);
+    ask_for_targets(&mut script, wanted);
+    let mut facts = Facts::default();
+    script.run(db, |question, row| take(&mut facts, question, row))?;
+    Ok(facts)
+}
+
+fn ask_for_rights(script: &mut Script<Question>, wanted: &Wanted) {
+    for users in wanted.users.chunks(LIST_MAX) {
+        let ids = list(users.iter().map(|user| user.0));
+        script.add(Question::Users, format!("SELECT id FROM User WHERE id IN ({ids})"));
+    }
+    let pairs: Vec<(i32, i32)> = wanted.pairs.iter().map(|(user, other)| (user.0, other.0)).collect();
+    for pairs in pairs.chunks(LIST_MAX) {
+        let condition = pairs_in(["user", "blocked"], pairs);
+        script.add(Question::Blocked, format!("SELECT user, blocked FROM Blocked WHERE {condition}"));
+    }
+    let members: Vec<(i32, i32)> = wanted.members.iter().map(|(group, user)| (group.0, user.0)).collect();
+    for members in members.chunks(LIST_MAX) {
+        let condition = pairs_in(["groupid", "userid"], members);
+        script.add(Question::Members, format!("SELECT groupid, userid FROM GroupUser WHERE {condition}"));
+        let groups = list(members.chunk_by(|one, other| one.0 == other.0).map(|same| same[0].0));
+        script.add(Question::Groups, format!("SELECT id FROM AllGroup WHERE id IN ({groups})"));
+    }
+}
+
+fn ask_for_targets(script: &mut Script<Question>, wanted: &Wanted) {
+    let targets: Vec<(i64, i64)> = wanted.targets.iter().map(|(conv, seq)| (conv.column(), *seq)).collect();
+    for targets in targets.chunks(LIST_MAX) {
+        let condition = pairs_in(["conv", "seq"], targets);
+        script.add(
+            Question::Targets,
+            format!("SELECT conv, seq, sender, time, kind, recalled FROM Message WHERE {condition}"),
+        );
+    }
+    let changers: Vec<(i64, i32)> = wanted.changers.iter().map(|(conv, user)| (conv.column(), user.0)).collect();
+    for changers in changers.chunks(LIST_MAX) {
+        let condition = pairs_in(["conv", "user"], changers);
+        script.add(Question::Joined, format!("SELECT conv, user, joined FROM Member WHERE {condition}"));
+    }
+    let blocks: Vec<(i64, i64)> = wanted.blocks.iter().map(|(conv, block)| (conv.column(), *block)).collect();
+    for blocks in blocks.chunks(LIST_MAX) {
+        let condition = pairs_in(["conv", "block"], blocks);
+        script.add(Question::Blocks, format!("SELECT conv, block, count, bits FROM Recalled WHERE {condition}"));
+    }
+}
+
+fn take(facts: &mut Facts, question: Question, row: mysql::Row) -> mysql::Result<()> {
+    match question {
+        Question::Begin => {}
+        Question::Convs => {
+            let (id, head, head_tag, count, recalled, floor, touched) = from_row_opt(row)?;
+            let row = ConvRow { head, head_tag, count, recalled, floor, touched };
+            facts.convs.insert(ConversationId::from_column(id), row);
+        }
+        Question::Now => facts.now = from_row_opt(row)?,
+        Question::Known => {
+            let (sender, cid, conv, seq, time, hash): (_, Vec<u8>, _, _, _, Vec<u8>) = from_row_opt(row)?;
+            let conv = ConversationId::from_column(conv);
+            let known = Known { conv, seq, time, hash: FrameHash::stored(&hash) };
+            facts.known.insert((UserId(sender), Cid::stored(cid)), known);
+        }
+        Question::Users => {
+            facts.users.insert(UserId(from_row_opt(row)?));
+        }
+        Question::Blocked => {
+            let (user, other) = from_row_opt(row)?;
+            facts.blocked.insert((UserId(user), UserId(other)));
+        }
+        Question::Members => {
+            let (group, user) = from_row_opt(row)?;
+            facts.members.insert((GroupId(group), UserId(user)));
+        }
+        Question::Groups => {
+            facts.groups.insert(GroupId(from_row_opt(row)?));
+        }
+        Question::Targets => {
+            let (conv, seq, sender, time, kind, recalled) = from_row_opt(row)?;
+            let found = Target { sender: UserId(sender), time, kind, recalled };
+            facts.targets.insert((ConversationId::from_column(conv), seq), found);
+        }
+        Question::Joined => {
+            let (conv, user, joined) = from_row_opt(row)?;
+            facts.joined.insert((ConversationId::from_column(conv), UserId(user)), joined);
+        }
+        Question::Blocks => {
+            let (conv, block, count, bits) = from_row_opt(row)?;
+            let found = RecalledBlock::stored(conv, block, count, bits);
+            facts.blocks.insert((ConversationId::from_column(conv), block), found);
+        }
+    }
+    Ok(())
+}

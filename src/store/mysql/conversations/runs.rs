@@ -1,0 +1,119 @@
+//! Reading messages.
+
+use mysql::prelude::Queryable;
+use mysql::{Conn, Row, from_row_opt, params};
+use rustc_hash::FxHashMap;
+
+use super::script::{LIST_MAX, Script, pairs_in};
+use crate::base::conversation::{ConversationId, Tag};
+use crate::protocol::UserId;
+use crate::store::history::plan::IMPORTED;
+use crate::store::history::{Cid, Entry, tag_of};
+use crate::store::mysql::rows::column;
+
+/// The tags of these numbers, in the order given.
+pub(super) fn tags(
+    db: &mut Conn,
+    places: &[(ConversationId, i64)],
+    bytes_max: usize,
+) -> mysql::Result<Vec<Option<Tag>>> {
+    let mut numbers: Vec<(i64, i64)> = places.iter().map(|(conv, seq)| (conv.column(), *seq)).collect();
+    numbers.sort_unstable();
+    let mut script = Script::new(bytes_max);
+    for some in numbers.chunks(LIST_MAX) {
+        let condition = pairs_in(["conv", "seq"], some);
+        script.add((), format!("SELECT conv, seq, sender, cid, time FROM Message WHERE {condition}"));
+    }
+    let mut found = FxHashMap::default();
+    script.run(db, |(), row| {
+        let (conv, seq, sender, cid, time): (_, _, _, Vec<u8>, _) = from_row_opt(row)?;
+        let conv = ConversationId::from_column(conv);
+        found.insert((conv, seq), tag_of(conv, seq, UserId(sender), &Cid::stored(cid), time));
+        Ok(())
+    })?;
+    Ok(places.iter().map(|place| found.get(place).copied()).collect())
+}
+
+/// The messages from `from` to `to`: as many as have `bytes_max` of text together.
+///
+/// They are read a page at a time, because the driver must read all rows that it has asked for.
+pub(super) fn run(
+    db: &mut Conn,
+    conv: ConversationId,
+    from: i64,
+    to: i64,
+    from_end: bool,
+    bytes_max: usize,
+) -> mysql::Result<Vec<Entry>> {
+    let (mut entries, mut bytes, mut from, mut to) = (Vec::new(), 0, from, to);
+    loop {
+        let count = page(db, conv, (from, to), from_end, |entry: Entry| {
+            let size = entry.text.as_ref().map_or(0, String::len);
+            let fits = entries.is_empty() || bytes + size <= bytes_max;
+            // The floor may have risen between two pages.
+            let follows = entries.last().is_none_or(|last: &Entry| last.seq.abs_diff(entry.seq) == 1);
+            if fits && follows {
+                bytes += size;
+                entries.push(entry);
+            }
+            fits && follows
+        })?;
+        match (count, entries.last()) {
+            (Some(count), Some(last)) if count == PAGE && from_end => to = last.seq - 1,
+            (Some(count), Some(last)) if count == PAGE => from = last.seq + 1,
+            _ => break,
+        }
+    }
+    if from_end {
+        entries.reverse();
+    }
+    Ok(entries)
+}
+
+/// Gives `take` one page, until that returns false. Returns the number of rows, `None` if there is
+/// no need of more.
+fn page(
+    db: &mut Conn,
+    conv: ConversationId,
+    (from, to): (i64, i64),
+    from_end: bool,
+    mut take: impl FnMut(Entry) -> bool,
+) -> mysql::Result<Option<usize>> {
+    let order = if from_end { "DESC" } else { "ASC" };
+    let statement = format!(
+        "SELECT m.seq AS seq, m.sender AS sender, m.time AS time, m.kind AS kind, m.edited AS edited,
+             m.recalled AS recalled, m.cid AS cid, COALESCE(e.text, m.text) AS text
+         FROM Message AS m LEFT JOIN Message AS e ON m.edited > 0 AND e.conv = m.conv AND e.seq = m.edited
+         WHERE m.conv = :conv AND m.seq BETWEEN :from AND :to
+             AND m.seq > COALESCE((SELECT floor FROM Conversation WHERE id = :conv), 0)
+         ORDER BY m.seq {order} LIMIT {PAGE}"
+    );
+    let (mut count, mut goes_on) = (0, true);
+    for row in db.exec_iter(statement, params! {"conv" => conv.column(), from, to})? {
+        // The rest is read all the same: an error in it must not stay in the connection.
+        let mut row = row?;
+        count += 1;
+        goes_on = goes_on && take(entry(conv, &mut row)?);
+    }
+    Ok(goes_on.then_some(count))
+}
+
+fn entry(conv: ConversationId, row: &mut Row) -> mysql::Result<Entry> {
+    let (seq, from, time) = (column(row, "seq")?, UserId(column(row, "sender")?), column(row, "time")?);
+    let (kind, edited, recalled): (i64, i64, i64) =
+        (column(row, "kind")?, column(row, "edited")?, column(row, "recalled")?);
+    let cid = Cid::stored(column::<Vec<u8>>(row, "cid")?);
+    Ok(Entry {
+        seq,
+        from,
+        time,
+        tag: tag_of(conv, seq, from, &cid, time),
+        text: if recalled == 0 { Some(column(row, "text")?) } else { None },
+        edited: (edited > 0 && recalled == 0).then_some(edited),
+        recalled: (recalled > 0).then_some(recalled),
+        is_imported: kind >= IMPORTED,
+    })
+}
+
+/// The rows of one statement: a page of a client is one.
+const PAGE: usize = 200;

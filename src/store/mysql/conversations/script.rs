@@ -1,0 +1,154 @@
+//! [`Script`]: several statements that are sent together, so that they cost one round trip. Values
+//! are written into their text: a prepared statement would have another shape for every length of a
+//! list, and the database keeps every shape.
+
+use std::fmt::{Display, Write as _};
+
+use mysql::prelude::Queryable;
+use mysql::{Conn, Row, Value};
+
+use crate::store::mysql::error::{self, Trouble};
+
+/// Statements, each with the name under which its rows are handed out.
+pub(super) struct Script<Q> {
+    statements: Vec<(Q, String)>,
+    bytes_max: usize,
+}
+
+impl<Q: Copy> Script<Q> {
+    /// An empty one, of which at most `bytes_max` are sent at once unless one statement is longer.
+    pub(super) fn new(bytes_max: usize) -> Script<Q> {
+        Script { statements: Vec::new(), bytes_max }
+    }
+
+    pub(super) fn add(&mut self, name: Q, statement: impl Into<String>) {
+        self.statements.push((name, statement.into()));
+    }
+
+    /// Adds statements that each insert some of `rows`, which are written as `(1,'a')`.
+    pub(super) fn insert(&mut self, name: Q, into: &str, rows: impl IntoIterator<Item = String>, end: &str) {
+        let mut statement = String::new();
+        for row in rows {
+            if !statement.is_empty() && statement.len() + row.len() + end.len() >= self.bytes_max {
+                statement.push_str(end);
+                self.add(name, std::mem::take(&mut statement));
+            }
+            if statement.is_empty() {
+                let _ = write!(statement, "INSERT INTO {into} VALUES ");
+            } else {
+                statement.push(',');
+            }
+            statement.push_str(&row);
+        }
+        if !statement.is_empty() {
+            statement.push_str(end);
+            self.add(name, statement);
+        }
+    }
+
+    /// Runs them in order, and hands out their rows. After an error the rest is not run.
+    pub(super) fn run(
+        self,
+        db: &mut impl Queryable,
+        mut each: impl FnMut(Q, Row) -> mysql::Result<()>,
+    ) -> mysql::Result<()> {
+        let mut rest = self.statements.as_slice();
+        while let Some(((_, first), others)) = rest.split_first() {
+            let mut text = first.clone();
+            let together = others.iter().take_while(|(_, next)| {
+                let fits = text.len() + next.len() < self.bytes_max;
+                if fits {
+                    let _ = write!(text, ";{next}");
+                }
+                fits
+            });
+            let (now, later) = rest.split_at(1 + together.count());
+            let (mut answers, mut names) = (db.query_iter(text)?, now.iter());
+            while let Some(rows) = answers.iter() {
+                let name = names.next().map(|(name, _)| *name);
+                for row in rows {
+                    let (Some(name), row) = (name, row?) else { continue };
+                    each(name, row)?;
+                }
+            }
+            rest = later;
+        }
+        Ok(())
+    }
+}
+
+/// Runs statements that begin a transaction and end it. After an error nothing of it is done.
+pub(super) fn or_undone<T>(db: &mut Conn, statements: impl FnOnce(&mut Conn) -> mysql::Result<T>) -> mysql::Result<T> {
+    statements(db).map_err(|error| match error::trouble(&error) {
+        // With the connection goes the transaction.
+        Trouble::Lost | Trouble::Silent => error,
+        _ => db.query_drop("ROLLBACK").err().unwrap_or(error),
+    })
+}
+
+/// `1,2,3`.
+pub(super) fn list(values: impl IntoIterator<Item = impl Display>) -> String {
+    let mut text = String::new();
+    for value in values {
+        let comma = if text.is_empty() { "" } else { "," };
+        let _ = write!(text, "{comma}{value}");
+    }
+    text
+}
+
+/// The condition that two columns have one of these pairs of values, which are in the order of the
+/// first: `(a=1 AND b IN (2,3)) OR (a=2 AND b IN (4))`. Both databases find such rows by an index.
+pub(super) fn pairs_in<A: Display + PartialEq + Copy>(columns: [&str; 2], pairs: &[(A, impl Display)]) -> String {
+    let mut text = String::new();
+    for same in pairs.chunk_by(|(one, _), (other, _)| one == other) {
+        let or = if text.is_empty() { "" } else { " OR " };
+        let seconds = list(same.iter().map(|(_, second)| second));
+        let _ = write!(text, "{or}({}={} AND {} IN ({seconds}))", columns[0], same[0].0, columns[1]);
+    }
+    text
+}
+
+/// Bytes as a literal.
+pub(super) fn bytes(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(2 * bytes.len() + 3);
+    text.push_str("x'");
+    for byte in bytes {
+        let _ = write!(text, "{byte:02x}");
+    }
+    text.push('\'');
+    text
+}
+
+/// A text as a literal. Connections have a mode in which a backslash escapes.
+pub(super) fn text(text: &str) -> String {
+    Value::from(text).as_sql(false)
+}
+
+/// Values in one list. MariaDB makes a table of a list of a thousand.
+pub(super) const LIST_MAX: usize = 512;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_written() {
+        assert_eq!(list([1, 2, 3]), "1,2,3");
+        assert_eq!(pairs_in(["a", "b"], &[(1, 2), (1, 3), (2, 4)]), "(a=1 AND b IN (2,3)) OR (a=2 AND b IN (4))");
+        assert_eq!((bytes(&[0, 255]), bytes(&[])), ("x'00ff'".to_owned(), "x''".to_owned()));
+        assert_eq!(text("it's \\ \"n\"\n\0é"), r#"'it\'s \\ \"n\"\n\0é'"#);
+    }
+
+    #[test]
+    fn rows_go_into_statements_of_bounded_length() {
+        let mut script = Script::new(40);
+        script.insert((), "T (a)", (0..10).map(|n| format!("({n})")), " END");
+        let texts: Vec<&str> = script.statements.iter().map(|(_, text)| text.as_str()).collect();
+        assert!(texts.iter().all(|text| text.len() <= 40), "{texts:?}");
+        assert_eq!(texts[0], "INSERT INTO T (a) VALUES (0),(1),(2) END");
+        assert_eq!(texts.concat().matches('(').count(), 10 + texts.len());
+        let mut long = Script::new(10);
+        long.insert((), "T (a)", ["(1)".to_owned()], "");
+        assert_eq!(long.statements.len(), 1, "one that is too long is the database's to refuse");
+    }
+}
