@@ -44,7 +44,7 @@ struct Taker;
 
 impl Publisher for Taker {
     fn publish(&self, envelopes: &[Envelope]) -> Vec<Published> {
-        vec![Published::Taken(1); envelopes.len()]
+        vec![Published::ToOne; envelopes.len()]
     }
 }
 

@@ -6,8 +6,10 @@
 //! receiving node confirms it (`routing/outbox.rs`).
 //!
 //! The protocol between nodes is in `peer`, independent of the transport. [`redis`] is such a
-//! transport; [`local`] is the bus of a node that is alone. Another transport is another file that
-//! implements the traits of this one, with `Line` and `Courier` of `peer`.
+//! transport; [`local`] is the bus of a node that is alone. Another transport is another file, with
+//! a `Transport`, its `Line` and, for a thread of its own, a `Connector` (`peer`): it gets
+//! [`Publisher`] and [`Exchange`] from there, and says for itself what it knows for the other
+//! traits. `peer/memory.rs` is the shortest one.
 
 pub mod local;
 pub(crate) mod peer;
@@ -200,16 +202,24 @@ pub struct Envelope {
 pub enum Published {
     /// No node wants it.
     ToNobody,
-    /// This number of nodes get it, at least one.
+    /// It was offered to all nodes, and exactly one gets it: a place that confirms it is the user's
+    /// only one.
+    ToOne,
+    /// This number of nodes get it, at least one. Others may have the user too.
     Taken(u32),
     /// The bus failed meanwhile: a node may have got it.
     InDoubt,
 }
 
-impl Published {
+impl Envelope {
     /// The result if this number of nodes get it.
-    pub(crate) fn to(nodes: u32) -> Published {
-        if nodes == 0 { Published::ToNobody } else { Published::Taken(nodes) }
+    pub(crate) fn published_to(&self, nodes: u32) -> Published {
+        match nodes {
+            0 => Published::ToNobody,
+            // The user of returned messages is just moving.
+            1 if self.place.is_none() && !self.is_returned => Published::ToOne,
+            nodes => Published::Taken(nodes),
+        }
     }
 }
 

@@ -152,7 +152,7 @@ impl Peer {
 
     /// Where the user is, as a message for them finds out.
     fn find(&self, user: UserId, sequence: u64) -> Place {
-        assert_eq!(self.publish(user, sequence, &["{}"]), Published::Taken(1));
+        assert_eq!(self.publish(user, sequence, &["{}"]), Published::ToOne);
         self.notes.wait_for(&Heard::Confirmed(sequence));
         self.notes.last_place().expect("a node says where it is")
     }
@@ -209,7 +209,7 @@ fn an_envelope_reaches_the_node_that_has_its_user_and_is_confirmed() {
     let redis = Redis::start();
     let (one, two, three) = (Peer::start(&redis), Peer::start(&redis), Peer::start(&redis));
     two.welcome(ANN);
-    assert_eq!(one.publish(ANN, 41, &["{\"a\":1}", "{}"]), Published::Taken(1));
+    assert_eq!(one.publish(ANN, 41, &["{\"a\":1}", "{}"]), Published::ToOne);
     two.notes.wait_for(&Heard::Envelope(ANN, "{\"a\":1}\n{}".to_owned()));
     one.notes.wait_for(&Heard::Confirmed(41));
     assert_eq!(one.publish(BOB, 42, &["{}"]), Published::ToNobody);
@@ -276,7 +276,7 @@ fn a_user_who_has_left_and_come_again_may_be_elsewhere_and_has_no_place_for_a_wh
     assert_eq!(one.publish_at(Some(place), ANN, 2, &["{}"]), Published::Taken(1));
     one.notes.wait_for(&Heard::Refused(2, 0));
     three.leave(ANN);
-    assert_eq!(one.publish(ANN, 3, &["{}"]), Published::Taken(1));
+    assert_eq!(one.publish(ANN, 3, &["{}"]), Published::ToOne);
     one.notes.wait_for(&Heard::Confirmed(3));
     assert_eq!(one.notes.last_place(), None, "somebody may still think that it was alone before");
 }
@@ -322,13 +322,13 @@ fn an_envelope_that_finds_nobody_is_refused_and_not_confirmed() {
     let (one, two) = (Peer::start(&redis), Peer::start(&redis));
     two.welcome(ANN);
     two.notes.here.lock().expect("notes").clear();
-    assert_eq!(one.publish(ANN, 1, &["{}"]), Published::Taken(1));
+    assert_eq!(one.publish(ANN, 1, &["{}"]), Published::ToOne);
     wait_until("it has come", || !two.notes.refused.lock().expect("notes").is_empty());
     let receipt = two.notes.refused.lock().expect("notes").remove(0);
     two.bus.refuse(receipt, 3);
     one.notes.wait_for(&Heard::Refused(1, 3));
     two.welcome(ANN);
-    assert_eq!(one.publish(ANN, 2, &["{}"]), Published::Taken(1));
+    assert_eq!(one.publish(ANN, 2, &["{}"]), Published::ToOne);
     one.notes.wait_for(&Heard::Confirmed(2));
     assert_eq!(one.notes.count(&Heard::Confirmed(1)), 0);
 }
@@ -338,7 +338,7 @@ fn a_node_does_not_deliver_its_own_envelope() {
     let redis = Redis::start();
     let (one, two) = (Peer::start(&redis), Peer::start(&redis));
     one.welcome(ANN);
-    assert_eq!(one.publish(ANN, 1, &["{}"]), Published::Taken(1));
+    assert_eq!(one.publish(ANN, 1, &["{}"]), Published::ToOne);
     one.notes.wait_for(&Heard::Refused(1, 0));
     two.welcome(ANN);
     wait_until_both_want_ann(&redis);
@@ -357,7 +357,7 @@ fn a_user_who_has_left_is_wanted_by_nobody() {
     two.bus.unsubscribe(ANN);
     two.notes.wait_for(&Heard::Left(ANN));
     assert_eq!(one.publish(ANN, 1, &["{}"]), Published::ToNobody);
-    assert_eq!(one.publish(BOB, 2, &["{}"]), Published::Taken(1));
+    assert_eq!(one.publish(BOB, 2, &["{}"]), Published::ToOne);
     // Logins and logouts are processed in their order.
     for _ in 0..50 {
         two.bus.unsubscribe(BOB);
@@ -454,7 +454,7 @@ fn the_register_is_in_the_database_that_is_asked_for() {
     let (one, two) = (Peer::start_with(&in_third), Peer::start_with(&in_third));
     two.welcome(ANN);
     two.bus.claim(&[ANN]).expect("claim");
-    assert_eq!(one.publish(ANN, 1, &["{}"]), Published::Taken(1));
+    assert_eq!(one.publish(ANN, 1, &["{}"]), Published::ToOne);
     one.notes.wait_for(&Heard::Confirmed(1));
     let mut commands = redis.connect();
     redis::cmd("SELECT").arg(3).query::<String>(&mut commands).expect("select");
@@ -478,7 +478,7 @@ fn installations_on_one_redis_hear_nothing_of_each_other() {
         recipient.welcome(ANN);
         for (other, (one, two)) in all.iter().enumerate() {
             // The users after this one are not logged in yet.
-            let expected = if other <= nth { Published::Taken(1) } else { Published::ToNobody };
+            let expected = if other <= nth { Published::ToOne } else { Published::ToNobody };
             assert_eq!(
                 one.publish(ANN, nth as u64 + 1, &[&format!("{{\"of\":{other}}}")]),
                 expected,
@@ -528,7 +528,7 @@ fn a_killed_redis_is_noticed_and_its_return_too() {
     two.notes.wait_for(&Heard::Left(BOB));
     redis.restart();
     wait_until("it works again", || one.bus.is_ready() && two.bus.is_ready());
-    assert_eq!(one.publish(ANN, 2, &["{}"]), Published::Taken(1), "who was here is subscribed to");
+    assert_eq!(one.publish(ANN, 2, &["{}"]), Published::ToOne, "who was here is subscribed to");
     one.notes.wait_for(&Heard::Confirmed(2));
     assert!(two.notes.count(&Heard::Rejoined) > 1);
 }
@@ -543,7 +543,7 @@ fn a_stopped_redis_is_noticed_without_any_traffic() {
     assert_eq!(one.publish(ANN, 1, &["{}"]), Published::ToNobody);
     redis.cont();
     wait_within(LONG_PATIENCE, "it works again", || one.bus.is_ready() && two.bus.is_ready());
-    assert_eq!(one.publish(ANN, 2, &["{}"]), Published::Taken(1));
+    assert_eq!(one.publish(ANN, 2, &["{}"]), Published::ToOne);
     one.notes.wait_for(&Heard::Confirmed(2));
 }
 
@@ -629,7 +629,7 @@ fn connections_that_redis_closes_because_they_are_idle_are_no_outage() {
         let publish = |n: i32| {
             for nth in 0..50 {
                 let sequence = (round * 10_000 + n * 100 + nth).unsigned_abs().into();
-                assert_eq!(one.publish(ANN, sequence, &["{}"]), Published::Taken(1));
+                assert_eq!(one.publish(ANN, sequence, &["{}"]), Published::ToOne);
                 one.notes.wait_for(&Heard::Confirmed(sequence));
             }
         };
@@ -652,7 +652,7 @@ fn nodes_go_where_new_connections_lead() {
     wait_until("both listen on the new one", || listeners(&new, "raybox:u:7") == 1 && listeners(&new, "raybox:g") == 2);
     wait_until("both are ready", || one.bus.is_ready() && two.bus.is_ready());
     assert_eq!(listeners(&old, "raybox:g"), 0);
-    assert_eq!(one.publish(ANN, 1, &["{}"]), Published::Taken(1));
+    assert_eq!(one.publish(ANN, 1, &["{}"]), Published::ToOne);
     one.notes.wait_for(&Heard::Confirmed(1));
 }
 
@@ -669,7 +669,7 @@ fn subscriptions_follow_the_connections_for_commands_to_another_redis() {
     let mut sequence = 0;
     wait_until("messages are live again", || {
         sequence += 1;
-        one.publish(ANN, sequence, &["{}"]) == Published::Taken(1)
+        one.publish(ANN, sequence, &["{}"]) == Published::ToOne
     });
     one.notes.wait_for(&Heard::Confirmed(sequence));
     assert_eq!((listeners(&old, "raybox:g"), listeners(&new, "raybox:g")), (0, 2));
@@ -692,7 +692,7 @@ fn a_primary_that_becomes_a_replica_is_left_though_its_connections_stay() {
     switch.turn(new.address());
     wait_until("both are on the new one", || one.bus.is_ready() && two.bus.is_ready());
     wait_until("the user is wanted there", || one.bus.elsewhere(&[ANN]) == Ok(vec![ANN]));
-    assert_eq!(one.publish(ANN, 2, &["{}"]), Published::Taken(1));
+    assert_eq!(one.publish(ANN, 2, &["{}"]), Published::ToOne);
     one.notes.wait_for(&Heard::Confirmed(2));
 }
 
@@ -709,7 +709,7 @@ fn a_node_needs_no_more_rights_than_documented() {
     let (one, two) = (Peer::start_with(&restricted), Peer::start_with(&restricted));
     two.welcome(ANN);
     two.bus.claim(&[ANN]).expect("claim");
-    assert_eq!(one.publish(ANN, 1, &["{}"]), Published::Taken(1));
+    assert_eq!(one.publish(ANN, 1, &["{}"]), Published::ToOne);
     one.notes.wait_for(&Heard::Confirmed(1));
     let other = Redis::start();
     redis.follow(&other);

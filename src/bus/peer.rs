@@ -1,8 +1,8 @@
 //! [`Peer`]: the protocol between the nodes of a cluster, without sockets, threads or a clock.
 //!
-//! Events and the time go in, [`PeerCommand`]s come out, and waiters are tickets of any type. A
-//! transport drives it through [`PeerDriver`]: Redis (`bus/redis`), the simulated wires, and the
-//! transport in memory of the tests.
+//! Events and the time go in, [`PeerCommand`]s come out, and waiters are tickets of any type.
+//! [`PeerDriver`] drives it over any [`Transport`]: Redis (`bus/redis`), the simulated wires, and
+//! the transport in memory of the tests.
 //!
 //! ```text
 //!   tasks     users who come and leave, refusals ─▶ ┌──────┐ ─▶ topics to listen to, messages to other nodes
@@ -18,15 +18,20 @@
 //! its connection if the probe does not come back.
 
 mod deadline;
-pub(crate) mod driver;
+mod driver;
 mod echo;
 pub(crate) mod envelope;
+mod exchange;
+mod gate;
 #[cfg(test)]
 mod memory;
+mod pause;
 mod places;
 mod post;
 mod receipts;
-pub(crate) mod tasks;
+mod shared;
+mod tasks;
+mod thread;
 mod topic;
 mod transport;
 mod waiting;
@@ -37,21 +42,27 @@ use std::time::{Duration, Instant};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 pub use self::deadline::CONFIRMED_WITHIN;
+use self::deadline::HUSH_PATIENCE;
 pub(crate) use self::deadline::confirmed_by;
-pub(crate) use self::driver::{NodeTasks, PeerDriver};
+#[cfg(test)]
+pub(crate) use self::driver::PeerDriver;
+pub(crate) use self::echo::Deaf;
 pub(in crate::bus) use self::echo::PROBE_AGE_MAX;
 use self::echo::{Echo, EchoDue};
 use self::envelope::{Items, PeerMessage};
+#[cfg(test)]
+pub(crate) use self::pause::Pauses;
 pub use self::places::PLACE_LEASE;
 pub(crate) use self::places::Places;
 #[cfg(test)]
 pub(crate) use self::places::UNKNOWN_FOR;
 pub(in crate::bus) use self::post::POSTS_MAX;
-pub(crate) use self::post::{announce_group, offer};
 use self::receipts::Receipts;
-pub(crate) use self::tasks::{PeerTask, PeerTasks};
+pub(crate) use self::shared::{BusStage, PeerShared};
+use self::tasks::PeerTask;
+pub(in crate::bus) use self::thread::{Connector, PeerThread};
 pub(crate) use self::topic::Topic;
-pub(crate) use self::transport::{Courier, Event, Line, NotSent, PeerNews, Post};
+pub(crate) use self::transport::{Event, Line, NotSent, PeerNews, Post, Reached, Transport};
 use self::waiting::Waiting;
 use super::{Place, Receipt};
 use crate::protocol::{GroupId, UserId};
@@ -75,20 +86,18 @@ pub(crate) struct Peer<W> {
     confirmed: FxHashMap<Box<str>, Vec<u64>>,
 }
 
-/// How long a peer relies on what it knows, and how long it waits.
+/// How long a peer relies on what it knows.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PeerRules {
     /// How long a user who has logged in at another place counts as being there.
     pub(crate) elsewhere_for: Duration,
-    /// How long a node that shuts down waits for what others are just sending to it.
-    pub(crate) hush_patience: Duration,
 }
 
 impl Default for PeerRules {
     fn default() -> PeerRules {
         // Longer than any node relies on a place that has confirmed before the user logged in
         // elsewhere.
-        PeerRules { elsewhere_for: PLACE_LEASE.saturating_mul(2), hush_patience: HUSH_PATIENCE }
+        PeerRules { elsewhere_for: PLACE_LEASE.saturating_mul(2) }
     }
 }
 
@@ -136,10 +145,6 @@ pub(crate) enum PeerCommand<W> {
     /// These waiters need not wait any longer.
     Placed(Vec<W>),
 }
-
-/// Nothing published comes back, so the connection is useless.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Deaf;
 
 /// Messages that have arrived for a user.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -223,6 +228,17 @@ impl<W> Peer<W> {
                 PeerTask::Refuse(..) | PeerTask::Probe => {}
             }
         }
+    }
+
+    /// Whether publishing to the other nodes was possible on this connection.
+    pub(crate) fn was_up(&self) -> bool {
+        self.session.as_ref().is_some_and(|session| session.is_up)
+    }
+
+    /// Whether this node stops receiving.
+    #[cfg(test)]
+    pub(crate) fn is_hushing(&self) -> bool {
+        self.session.as_ref().is_some_and(|session| session.hushes_by.is_some())
     }
 
     /// The subscription to a topic is confirmed.
@@ -395,7 +411,7 @@ impl<W> Peer<W> {
     /// refused, so that their senders need not wait for a timeout.
     pub(crate) fn hush(&mut self, now: Instant) {
         if let Some(session) = self.session.as_mut().filter(|session| session.hushes_by.is_none()) {
-            session.hushes_by = Some(now + self.rules.hush_patience);
+            session.hushes_by = Some(now + HUSH_PATIENCE);
             self.commands.push_back(PeerCommand::IgnoreAll);
         }
     }
@@ -486,8 +502,6 @@ impl<W> Peer<W> {
     }
 }
 
-/// How long a node that shuts down waits for what others are just sending to it.
-pub(in crate::bus) const HUSH_PATIENCE: Duration = Duration::from_secs(1);
 /// The most users in one message, and the most envelopes confirmed in one.
 pub(in crate::bus) const USERS_AT_ONCE: usize = 500;
 const RECEIPTS_AT_ONCE: usize = 4096;

@@ -7,7 +7,7 @@
 //! (`names.rs`).
 //!
 //! ```text
-//!   lane-out ── PUBLISH, pipelined, on pooled connections ──▶ Redis ──┬──▶ bus   (receiver.rs) of other nodes
+//!   lane-out ── PUBLISH, pipelined, on pooled connections ──▶ Redis ──┬──▶ bus   (line.rs) of other nodes
 //!   bus ─────── confirmations, probes, never waiting ───────▶         └──▶ reference nodes, by pattern
 //!   bus-watch ─ who has died, who else is there (watch.rs)
 //! ```
@@ -17,6 +17,7 @@
 //! is back: so a frozen Redis delays one call, and not every call. All connections lead to one
 //! Redis, which is a primary (`scout.rs`).
 
+mod connector;
 mod core;
 mod dial;
 mod ended;
@@ -25,7 +26,6 @@ pub(crate) mod fuzzing;
 mod line;
 mod names;
 mod neighbours;
-mod receiver;
 mod registry;
 mod resolve;
 mod scout;
@@ -38,36 +38,32 @@ use std::collections::HashSet;
 use std::error::Error;
 use std::fmt;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use mio::{Poll, Token, Waker};
-use parking_lot::{Condvar, Mutex};
-use pool::{RedisPool, RedisPoolSettings};
+use parking_lot::Mutex;
+use pool::{RedisFailure, RedisPool, RedisPoolSettings};
 
-use self::core::{BusStage, RedisCore};
+use self::connector::RedisConnector;
+use self::core::RedisCore;
 use self::dial::Dialer;
 use self::names::Names;
-use self::receiver::Receiver;
 use self::sightings::Sightings;
 pub use self::survey::{Claims, Survey, survey};
 use self::watch::Watch;
-use super::peer::driver;
-use super::peer::{HUSH_PATIENCE, PROBE_AGE_MAX, PeerTask, PeerTasks, announce_group, offer};
-use super::{BusHealth, Envelope, Exchange, Neighbours, Node, Published, Publisher, Receipt, ReferenceNodes};
-use super::{Register, Unreachable};
+use super::peer::{NotSent, PROBE_AGE_MAX, PeerShared, PeerThread, Post, Reached, Transport};
+use super::{BusHealth, Neighbours, Node, ReferenceNodes, Register, Unreachable};
 use crate::base::loads::PoolUse;
 use crate::config::RedisSettings;
-use crate::delivery::{ClientLink, Delivery};
-use crate::protocol::{GroupId, UserId};
+use crate::delivery::Delivery;
+use crate::protocol::UserId;
 
 /// A [`Bus`](super::Bus) through Redis.
 pub struct RedisBus {
     shared: Arc<RedisCore>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
-    /// Until the receiver takes it.
+    /// Until the thread that waits with it takes it.
     poll: Mutex<Option<Poll>>,
 }
 
@@ -107,7 +103,12 @@ impl RedisBus {
             wait_timeout: settings.wait_timeout,
             trusted_for: TRUSTED_FOR,
         };
-        let node = getrandom::u64().map_err(|error| refuse(&error))?;
+        let node = format!("{:016x}", getrandom::u64().map_err(|error| refuse(&error))?);
+        let wake = move || {
+            if let Err(error) = waker.wake() {
+                log::error!("the bus cannot be woken: {error}");
+            }
+        };
         let shared = Arc::new_cyclic(|shared: &Weak<RedisCore>| {
             let shared = shared.clone();
             let dial = move |by| match shared.upgrade() {
@@ -115,86 +116,50 @@ impl RedisBus {
                 None => Err("this node has stopped".into()),
             };
             RedisCore {
-                node: format!("{node:016x}"),
+                peer: Arc::new(PeerShared::new(&node, wake)),
                 names: Names::new(settings),
                 dialer,
                 pool: RedisPool::new(sizes, dial),
-                waker,
-                tasks: Mutex::new(PeerTasks::new()),
                 loss: Mutex::new(None),
-                up: AtomicBool::new(false),
-                away: AtomicBool::new(false),
                 session: AtomicU64::new(0),
                 neighbours: Sightings::new(),
                 probed: Mutex::new(None),
                 commanded: Mutex::new(None),
-                stage: Mutex::new(BusStage::Running),
-                changed: Condvar::new(),
             }
         });
-        Ok(RedisBus { shared, threads: Mutex::default(), poll: Mutex::new(Some(poll)) })
+        Ok(RedisBus { shared, poll: Mutex::new(Some(poll)) })
     }
 }
 
-impl Publisher for RedisBus {
-    fn publish(&self, envelopes: &[Envelope]) -> Vec<Published> {
-        offer(&*self.shared, &self.shared.node, envelopes)
-    }
-}
-
-impl Exchange for RedisBus {
-    fn is_alone(&self) -> bool {
-        false
+impl Transport for RedisBus {
+    fn peer(&self) -> &Arc<PeerShared> {
+        &self.shared.peer
     }
 
-    fn start(&self, node: Arc<dyn Node>) -> io::Result<()> {
+    fn drive(&self, node: Arc<dyn Node>) -> io::Result<()> {
         let Some(poll) = self.poll.lock().take() else { return Ok(()) };
-        let receiver = Receiver::new(self.shared.clone(), node.clone(), poll);
+        let peer = &self.shared.peer;
+        PeerThread::start(RedisConnector::new(self.shared.clone(), poll), peer, node.clone())?;
         let watch = Watch::new(self.shared.clone(), node);
-        let mut threads = self.threads.lock();
-        threads.push(thread::Builder::new().name("bus".to_owned()).spawn(move || pool::vital(|| receiver.run()))?);
-        threads.push(thread::Builder::new().name("bus-watch".to_owned()).spawn(move || pool::vital(|| watch.run()))?);
+        peer.spawn("bus-watch", || watch.run())?;
         // The first clients find the other nodes, unless Redis has just become unreachable.
-        self.shared.wait_until_up(Instant::now() + START_PATIENCE);
+        peer.wait_until_open(Instant::now() + START_PATIENCE);
         // A node that starts after this one is not the first.
         let _ = registry::register(&self.shared);
         let _ = neighbours::look(&self.shared);
         Ok(())
     }
 
-    fn hush(&self) {
-        self.shared.set_stage(BusStage::Hushing);
-        self.shared.wake();
-        let (mut stage, by) = (self.shared.stage.lock(), Instant::now() + HUSH_PATIENCE);
-        while *stage < BusStage::Hushed && !self.shared.changed.wait_until(&mut stage, by).timed_out() {}
-    }
-
-    fn stop(&self, by: Instant) {
-        self.shared.set_stage(BusStage::Stopping);
-        self.shared.wake();
-        let by = by.max(Instant::now() + STOP_PATIENCE);
-        for thread in self.threads.lock().drain(..) {
-            // A thread that waits for Redis ends with the process at the latest.
-            pool::join_until(thread, by);
+    fn post(&self, posts: &[Post<'_>]) -> Result<Vec<Reached>, NotSent> {
+        let mut pipeline = redis::pipe();
+        for Post { topic, payload, .. } in posts {
+            pipeline.cmd("PUBLISH").arg(self.shared.names.channel(*topic)).arg(payload);
         }
-    }
-
-    fn subscribe(&self, user: UserId, waiter: Option<&Arc<ClientLink>>) {
-        if driver::subscribe(&self.shared.tasks, user, waiter) {
-            self.shared.wake();
+        match self.shared.publish(|connection| pipeline.query::<Vec<u32>>(connection)) {
+            Ok(counts) => Ok(counts.into_iter().map(Reached::Nodes).collect()),
+            Err(RedisFailure::InDoubt(_)) => Ok(vec![Reached::Unknown; posts.len()]),
+            Err(_) => Err(NotSent),
         }
-    }
-
-    fn unsubscribe(&self, user: UserId) {
-        self.shared.add(PeerTask::Unsubscribe(user));
-    }
-
-    fn refuse(&self, receipt: Receipt, delivered: usize) {
-        self.shared.add(PeerTask::Refuse(receipt, delivered));
-    }
-
-    fn group_changed(&self, group: GroupId) {
-        announce_group(&*self.shared, group);
     }
 }
 
@@ -212,7 +177,7 @@ impl Register for RedisBus {
     }
 
     fn say_goodbye(&self) {
-        if let Err(failure) = registry::forget(&self.shared, &self.shared.node) {
+        if let Err(failure) = registry::forget(&self.shared, self.shared.peer.node()) {
             log::debug!("the other nodes will find out that this one has gone: {failure}");
         }
     }
@@ -233,7 +198,7 @@ impl ReferenceNodes for RedisBus {
         online: &dyn Fn(&[UserId]) -> Vec<UserId>,
     ) -> Neighbours {
         let nobody = |untaken| Neighbours { taken: Vec::new(), untaken };
-        if !self.has_neighbours() || !self.shared.up.load(Ordering::Acquire) {
+        if !self.has_neighbours() || !self.shared.peer.gate().is_open() {
             return nobody(deliveries);
         }
         let users: HashSet<UserId> = deliveries.iter().map(|delivery| delivery.to).collect();
@@ -260,15 +225,15 @@ impl ReferenceNodes for RedisBus {
 
 impl BusHealth for RedisBus {
     fn describe(&self) -> String {
-        let RedisCore { dialer, names, node, .. } = &*self.shared;
+        let RedisCore { dialer, names, peer, .. } = &*self.shared;
         let cluster = names.installation().map(|name| format!(", cluster {name}")).unwrap_or_default();
-        format!("Redis {}{cluster}, node {node}", dialer.address())
+        format!("Redis {}{cluster}, node {}", dialer.address(), peer.node())
     }
 
     fn is_ready(&self) -> bool {
         let commands_work = self.shared.commanded.lock().is_some_and(|then| then.elapsed() < COMMAND_AGE_MAX);
         let probe_is_fresh = self.probe_age().is_some_and(|age| age < PROBE_AGE_MAX);
-        self.shared.up.load(Ordering::Acquire) && probe_is_fresh && commands_work
+        self.shared.peer.gate().is_open() && probe_is_fresh && commands_work
     }
 
     fn probe_age(&self) -> Option<Duration> {
@@ -297,5 +262,3 @@ const TRUSTED_FOR: Duration = Duration::from_secs(1);
 const COMMAND_AGE_MAX: Duration = Duration::from_millis(3500);
 /// How long a start waits for the first probe.
 const START_PATIENCE: Duration = Duration::from_secs(3);
-/// The least time that the threads of a node get for their shutdown.
-const STOP_PATIENCE: Duration = Duration::from_secs(1);

@@ -99,9 +99,7 @@ struct Flight {
     deliveries: Vec<Delivery>,
     /// The number of its messages that were delivered and removed from it.
     delivered: usize,
-    /// The number of nodes that may still confirm it. Zero: it has come back, and is stored after
-    /// everything in flight before it.
-    nodes: u32,
+    holders: Holders,
     /// If it comes back, it is stored and not offered again.
     is_last_try: bool,
     /// The place it was addressed to.
@@ -110,6 +108,35 @@ struct Flight {
     is_returned: bool,
     /// When it was offered to all nodes that want it, if exactly one took it.
     alone_since: Option<Instant>,
+}
+
+/// The nodes that may still confirm an envelope.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Holders {
+    /// None: it has come back, and is stored after everything in flight before it.
+    None,
+    /// This number of nodes, at least one.
+    Nodes(u32),
+    /// Any number of nodes, so only a confirmation or the deadline settles it.
+    Unknown,
+}
+
+impl Holders {
+    /// What is left when one of them has refused.
+    fn without_one(self) -> Holders {
+        match self {
+            Holders::None | Holders::Nodes(0 | 1) => Holders::None,
+            Holders::Nodes(nodes) => Holders::Nodes(nodes - 1),
+            Holders::Unknown => Holders::Unknown,
+        }
+    }
+}
+
+impl Flight {
+    /// Whether no node has it any more.
+    fn has_come_back(&self) -> bool {
+        self.holders == Holders::None
+    }
 }
 
 impl Outbox {
@@ -255,7 +282,7 @@ impl Outbox {
         self.places.forget(user, Some(now));
         let line = self.users.get_mut(&user).expect("it was found there");
         let flight = &mut line.in_flight[at];
-        flight.nodes = flight.nodes.saturating_sub(1);
+        flight.holders = flight.holders.without_one();
         // Another node may have delivered some of them already.
         let more = delivered.saturating_sub(flight.delivered).min(flight.deliveries.len());
         flight.delivered += more;
@@ -275,7 +302,7 @@ impl Outbox {
                 }
                 let flight = &mut self.users.get_mut(&user).expect("it was found there").in_flight[at];
                 flight.is_last_try = true;
-                if std::mem::take(&mut flight.nodes) > 0 {
+                if std::mem::replace(&mut flight.holders, Holders::None) != Holders::None {
                     sorted.unconfirmed += flight.deliveries.len();
                     if let Some(place) = &flight.place {
                         self.places.forget_all(user, place);
@@ -293,9 +320,9 @@ impl Outbox {
     /// flight any more, the waiting messages continue, and do not overtake either.
     fn tidy(&mut self, user: UserId, released: &mut Vec<LaneItem>, sorted: &mut Sorted) {
         let Some(line) = self.users.get_mut(&user) else { return };
-        while let Some(flight) = line.in_flight.front().filter(|flight| flight.nodes == 0) {
+        while let Some(flight) = line.in_flight.front().filter(|flight| flight.has_come_back()) {
             let again = !flight.is_last_try && !line.has_kept && flight.sequence >= line.newest_delivered;
-            if again && line.in_flight.iter().any(|flight| flight.nodes > 0) {
+            if again && line.in_flight.iter().any(|flight| !flight.has_come_back()) {
                 break;
             }
             let flight = line.in_flight.pop_front().expect("it is there");
@@ -358,10 +385,10 @@ impl Outbox {
         let now = clock.now();
         let by = confirmed_by(begun, now);
         for (envelope, published) in envelopes.into_iter().zip(published) {
-            let nodes = match published {
-                Published::Taken(nodes) => nodes,
-                // More than any number of nodes, so only a confirmation or the deadline settles it.
-                Published::InDoubt => u32::MAX,
+            let holders = match published {
+                Published::ToOne => Holders::Nodes(1),
+                Published::Taken(nodes) => Holders::Nodes(nodes),
+                Published::InDoubt => Holders::Unknown,
                 Published::ToNobody if envelope.place.is_some() => {
                     self.places.forget(envelope.to, None);
                     missed.push(Envelope { place: None, ..envelope });
@@ -369,20 +396,19 @@ impl Outbox {
                 }
                 // It has come back immediately, and waits in its position: if the user has just
                 // logged in, later messages are taken.
-                Published::ToNobody if self.users.contains_key(&envelope.to) => 0,
+                Published::ToNobody if self.users.contains_key(&envelope.to) => Holders::None,
                 Published::ToNobody => {
                     sorted.keep.extend(envelope.deliveries.into_iter().map(LaneItem::Delivery));
                     continue;
                 }
             };
             let Envelope { to, place, sequence, is_returned, deliveries } = envelope;
-            sorted.published += if nodes > 0 { deliveries.len() } else { 0 };
+            sorted.published += if holders == Holders::None { 0 } else { deliveries.len() };
             self.in_flight.push_back((sequence, to, by));
             let is_last_try = is_returned || deliveries.iter().any(|delivery| delivery.was_refused);
-            let is_alone = place.is_none() && !is_returned && published == Published::Taken(1);
-            let alone_since = is_alone.then_some(now);
+            let alone_since = (published == Published::ToOne).then_some(now);
             let flight =
-                Flight { sequence, deliveries, delivered: 0, nodes, is_last_try, place, is_returned, alone_since };
+                Flight { sequence, deliveries, delivered: 0, holders, is_last_try, place, is_returned, alone_since };
             self.users.entry(to).or_default().in_flight.push_back(flight);
         }
         missed
@@ -396,7 +422,7 @@ impl Outbox {
                 let is_known = |flight: &Flight| {
                     self.in_flight.binary_search_by_key(&flight.sequence, |(sequence, ..)| *sequence).is_ok()
                 };
-                assert!(line.in_flight.iter().any(|flight| flight.nodes > 0), "what has come back is settled");
+                assert!(!line.in_flight.iter().all(Flight::has_come_back), "what has come back is settled");
                 assert!(line.in_flight.iter().all(is_known));
             }
         }
@@ -406,7 +432,7 @@ impl Outbox {
 impl Line {
     /// Whether an older message may arrive after a new one that is published now.
     fn must_wait(&self) -> bool {
-        self.has_kept || !self.waiting.is_empty() || self.in_flight.iter().any(|flight| flight.nodes == 0)
+        self.has_kept || !self.waiting.is_empty() || self.in_flight.iter().any(Flight::has_come_back)
     }
 
     /// Whether messages that came back from a connection of this node are not settled.
@@ -497,7 +523,10 @@ mod tests {
                 let texts = envelope.deliveries.iter().map(|delivery| delivery.text.to_string()).collect();
                 self.offered.lock().push((envelope.sequence, envelope.to, texts));
                 self.places.lock().push(envelope.place.clone());
-                published.push(answers.pop_front().unwrap_or(Published::ToNobody));
+                published.push(match answers.pop_front() {
+                    Some(Published::Taken(nodes)) => envelope.published_to(nodes),
+                    answer => answer.unwrap_or(Published::ToNobody),
+                });
             }
             published
         }

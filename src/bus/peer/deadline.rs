@@ -1,4 +1,4 @@
-//! The time within which a node must confirm an envelope.
+//! How long nodes wait for each other.
 
 use std::time::{Duration, Instant};
 
@@ -13,3 +13,6 @@ pub const CONFIRMED_WITHIN: Duration = Duration::from_secs(2);
 /// The same including the time for publishing it, and the least time that a node gets.
 const SETTLED_WITHIN: Duration = Duration::from_secs(3);
 const CONFIRMED_WITHIN_AT_LEAST: Duration = Duration::from_secs(1);
+/// How long a node that shuts down waits for what others are just sending to it, and for what it
+/// has said to be sent.
+pub(super) const HUSH_PATIENCE: Duration = Duration::from_secs(1);

@@ -1,50 +1,47 @@
 //! [`PeerDriver`] connects a [`Peer`] to its node and to a transport. One thread calls the driver:
 //!
 //! ```text
-//!   open ─▶ ( hear ─▶ do_tasks ─▶ tick )*  ─▶ close, rest*  ─▶ open …
+//!   open ─▶ turn* ─▶ close ─▶ rest* ─▶ open …
 //! ```
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use net::Turn;
-use parking_lot::Mutex;
 
-use super::tasks::PeerTasks;
+use super::echo::Deaf;
+use super::shared::{BusStage, PeerShared, post_placed};
 use super::topic::Topic;
 use super::transport::{Event, Line, PeerNews};
-use super::{Consignment, Deaf, Peer, PeerCommand, PeerRules};
+use super::{Consignment, Peer, PeerCommand, PeerRules};
+use crate::base::clock::Clock;
 use crate::bus::Node;
 use crate::delivery::{ClientLink, Posted};
 use crate::protocol::UserId;
-use crate::session::Outcome;
-
-/// Tasks from the node for the thread that drives its peer.
-pub(crate) type NodeTasks = PeerTasks<Arc<ClientLink>>;
 
 /// See the [module](self).
 pub(crate) struct PeerDriver {
     peer: Peer<Arc<ClientLink>>,
+    shared: Arc<PeerShared>,
     node: Arc<dyn Node>,
     turn: Turn<Posted>,
 }
 
 impl PeerDriver {
-    /// Drives the peer of the node with this name.
-    pub(crate) fn new(name: &str, rules: PeerRules, node: Arc<dyn Node>, turn: Turn<Posted>) -> PeerDriver {
-        PeerDriver { peer: Peer::new(name, rules), node, turn }
-    }
-
-    /// Begins a turn.
-    pub(crate) fn begin(&mut self, now: Instant) {
-        self.turn.begin(now);
-        self.turn.run_errands();
+    /// Drives the peer of this node.
+    pub(crate) fn new(
+        shared: Arc<PeerShared>,
+        rules: PeerRules,
+        node: Arc<dyn Node>,
+        turn: Turn<Posted>,
+    ) -> PeerDriver {
+        PeerDriver { peer: Peer::new(shared.node(), rules), shared, node, turn }
     }
 
     /// A connection is open: subscribes for everything that this node wants.
-    pub(crate) fn open(&mut self, line: &mut impl Line, tasks: &Mutex<NodeTasks>, now: Instant) {
+    pub(crate) fn open(&mut self, line: &mut impl Line, now: Instant) {
         // Later logins and logouts are queued as tasks; earlier logins are in the list.
-        let old = tasks.lock().connect();
+        let old = self.shared.tasks().lock().connect();
         self.peer.drop_tasks(old);
         self.carry_out(line);
         let users = self.node.on_rejoined();
@@ -52,12 +49,42 @@ impl PeerDriver {
         self.carry_out(line);
     }
 
-    /// Handles all events that have arrived.
+    /// Handles everything that has arrived, executes the tasks, and does what is due.
     ///
     /// # Errors
     ///
-    /// If the connection can no longer be used. Events that arrived before are handled.
-    pub(crate) fn hear<L: Line>(&mut self, line: &mut L, now: Instant) -> Result<(), L::Broken> {
+    /// If the connection must be given up. What is said before that is still sent, if possible.
+    pub(crate) fn turn<L: Line>(&mut self, line: &mut L, clock: &Clock) -> Result<(), L::Broken> {
+        let now = clock.now();
+        self.begin(now);
+        self.hear(line, now)?;
+        let tasks = self.shared.tasks().lock().take();
+        self.peer.do_tasks(tasks, clock.now());
+        self.carry_out(line);
+        let now = clock.now();
+        if let Some(doubt) = line.take_doubt() {
+            // What has arrived is confirmed, so that it is not sent again.
+            self.peer.confirm(now);
+            self.carry_out(line);
+            return Err(doubt);
+        }
+        let ticked = self.peer.tick(now);
+        self.carry_out(line);
+        ticked?;
+        if self.shared.stage() >= BusStage::Hushing {
+            self.peer.hush(now);
+            self.carry_out(line);
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, now: Instant) {
+        self.turn.begin(now);
+        self.turn.run_errands();
+    }
+
+    /// Handles all events that have arrived. Those before an error are handled too.
+    fn hear<L: Line>(&mut self, line: &mut L, now: Instant) -> Result<(), L::Broken> {
         let heard = self.hear_all(line, now);
         // Earlier messages are written to the connections before anything later is handled.
         self.turn.flush();
@@ -68,7 +95,7 @@ impl PeerDriver {
     }
 
     fn hear_all<L: Line>(&mut self, line: &mut L, now: Instant) -> Result<(), L::Broken> {
-        let PeerDriver { peer, node, turn } = self;
+        let PeerDriver { peer, shared, node, turn } = self;
         while let Some(event) = line.next_event()? {
             match event {
                 Event::Said(topic, payload) => peer.on_said(topic, payload, now, &mut |consignment, receipt| {
@@ -86,47 +113,35 @@ impl PeerDriver {
                 Event::Bare(to, frame) => node.on_bare(turn, to, frame),
                 Event::Other => {}
             }
-            carry_out(peer, &**node, turn, line);
+            carry_out(peer, shared, &**node, turn, line);
             turn.relieve();
         }
         Ok(())
     }
 
-    /// Executes the tasks from the rest of the node.
-    pub(crate) fn do_tasks(&mut self, line: &mut impl Line, tasks: &Mutex<NodeTasks>, now: Instant) {
-        let tasks = tasks.lock().take();
-        self.peer.do_tasks(tasks, now);
-        self.carry_out(line);
-    }
-
-    /// Sends the confirmations, because the connection is about to be given up.
-    pub(crate) fn confirm(&mut self, line: &mut impl Line, now: Instant) {
-        self.peer.confirm(now);
-        self.carry_out(line);
-    }
-
-    /// Stops receiving.
-    pub(crate) fn hush(&mut self, line: &mut impl Line, now: Instant) {
-        self.peer.hush(now);
-        self.carry_out(line);
-    }
-
-    /// Does what is due.
-    ///
-    /// # Errors
-    ///
-    /// [`Deaf`] if the connection must be given up.
-    pub(crate) fn tick(&mut self, line: &mut impl Line, now: Instant) -> Result<(), Deaf> {
-        let ticked = self.peer.tick(now);
-        self.carry_out(line);
-        ticked
-    }
-
     /// There is no connection, so no waiter waits any longer.
-    pub(crate) fn close(&mut self, tasks: &Mutex<NodeTasks>) {
-        let tasks = tasks.lock().disconnect();
+    pub(crate) fn close(&mut self) {
+        self.shared.on_closed();
+        let tasks = self.shared.tasks().lock().disconnect();
         self.peer.close(tasks);
         self.carry_out(&mut NoLine);
+    }
+
+    /// One turn without a connection.
+    pub(crate) fn rest(&mut self, now: Instant) {
+        self.close();
+        self.begin(now);
+    }
+
+    /// Whether publishing to the other nodes was possible on this connection.
+    pub(crate) fn was_up(&self) -> bool {
+        self.peer.was_up()
+    }
+
+    /// Whether this node stops receiving.
+    #[cfg(test)]
+    pub(crate) fn is_hushing(&self) -> bool {
+        self.peer.is_hushing()
     }
 
     /// When to call again if nothing happens, apart from the probe.
@@ -145,12 +160,18 @@ impl PeerDriver {
     }
 
     fn carry_out(&mut self, line: &mut impl Line) {
-        carry_out(&mut self.peer, &*self.node, &mut self.turn, line);
+        carry_out(&mut self.peer, &self.shared, &*self.node, &mut self.turn, line);
     }
 }
 
 /// Lets the transport and the node execute the peer's commands.
-fn carry_out(peer: &mut Peer<Arc<ClientLink>>, node: &dyn Node, turn: &mut Turn<Posted>, line: &mut impl Line) {
+fn carry_out(
+    peer: &mut Peer<Arc<ClientLink>>,
+    shared: &PeerShared,
+    node: &dyn Node,
+    turn: &mut Turn<Posted>,
+    line: &mut impl Line,
+) {
     while let Some(command) = peer.next_command() {
         match command {
             PeerCommand::Listen(topics) => line.listen(&topics.iter().map(Topic::as_ref).collect::<Vec<_>>()),
@@ -158,11 +179,18 @@ fn carry_out(peer: &mut Peer<Arc<ClientLink>>, node: &dyn Node, turn: &mut Turn<
             PeerCommand::IgnoreAll => line.ignore_all(),
             PeerCommand::Say(topic, payload) => line.say(topic.as_ref(), &payload),
             PeerCommand::News(news) => {
+                // The transport first: it is ready when the gate opens.
                 line.on_news(news);
-                if let PeerNews::Up { .. } = news {
-                    // Until now other nodes may have taken this node for dead, and its users for
-                    // offline.
-                    node.on_rejoined();
+                match news {
+                    PeerNews::Heard => {}
+                    PeerNews::Up { .. } => {
+                        shared.on_open();
+                        // Until now other nodes may have taken this node for dead, and its users
+                        // for offline.
+                        node.on_rejoined();
+                    }
+                    PeerNews::Resumed => shared.on_open(),
+                    PeerNews::Hushed => shared.advance(BusStage::Hushed),
                 }
             }
             PeerCommand::Left(user) => node.on_left(user),
@@ -174,27 +202,12 @@ fn carry_out(peer: &mut Peer<Arc<ClientLink>>, node: &dyn Node, turn: &mut Turn<
     }
 }
 
-fn post_placed(waiters: Vec<Arc<ClientLink>>) {
-    let posts = waiters.into_iter().map(|link| (link, Posted::Outcome(Outcome::Placed)));
-    ClientLink::post_all(posts.collect());
-}
-
-/// Queues a subscription, or notifies the waiter immediately if that is impossible. Returns true if
-/// the thread that does it must be woken.
-pub(crate) fn subscribe(tasks: &Mutex<NodeTasks>, user: UserId, waiter: Option<&Arc<ClientLink>>) -> bool {
-    let added = tasks.lock().subscribe(user, waiter.cloned());
-    added.unwrap_or_else(|waiter| {
-        post_placed(waiter.into_iter().collect());
-        false
-    })
-}
-
 /// Stands in while there is no connection: messages are published after the reconnect, or are not
 /// needed then.
 struct NoLine;
 
 impl Line for NoLine {
-    type Broken = std::convert::Infallible;
+    type Broken = Deaf;
 
     fn listen(&mut self, _: &[Topic<&str>]) {}
 
@@ -206,6 +219,10 @@ impl Line for NoLine {
 
     fn next_event(&mut self) -> Result<Option<Event<'_>>, Self::Broken> {
         Ok(None)
+    }
+
+    fn take_doubt(&mut self) -> Option<Self::Broken> {
+        None
     }
 
     fn on_news(&mut self, _: PeerNews) {}

@@ -24,6 +24,10 @@ pub(super) enum EchoDue {
     Deaf,
 }
 
+/// Nothing published comes back, so the connection is useless.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Deaf;
+
 impl Echo {
     /// No probe was sent yet. The first one must be sent within the time that a probe may take.
     pub(super) fn new(now: Instant) -> Echo {

@@ -1,28 +1,34 @@
-//! A transport in memory, and nodes that talk through it. It shows that a transport needs only
-//! [`Line`] and [`Courier`].
+//! A transport in memory, and nodes that talk through it. It shows all that another transport
+//! needs: a [`Transport`], its [`Line`], a [`Connector`], and what it knows for `Register`,
+//! `ReferenceNodes` and `BusHealth`.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use net::Turn;
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
-use super::driver::NodeTasks;
-use super::{Courier, Event, Line, NotSent, PeerDriver, PeerNews, PeerRules, PeerTask, PeerTasks, Post, Topic, offer};
+use super::{Connector, Deaf, Event, Line, NotSent, PeerNews, PeerShared, PeerThread, Post, Reached, Topic, Transport};
 use crate::base::ids::FrameId;
-use crate::bus::{Envelope, Node, Place, Published, Receipt};
+use crate::base::loads::PoolUse;
+use crate::bus::Unreachable;
+use crate::bus::{Bus, BusHealth, Envelope, Neighbours, Node, Place, Published, Receipt, ReferenceNodes, Register};
 use crate::delivery::{Delivery, Origin, Posted};
 use crate::protocol::{GroupId, UserId};
 
-/// The subscriptions of each node, and its unread events.
+/// The connections of all nodes, by the names of the nodes.
 #[derive(Default)]
-struct Hub(Mutex<BTreeMap<usize, Mailbox>>);
+struct Hub(Mutex<BTreeMap<String, Mailbox>>);
 
+/// The subscriptions of a connection, and its unread events.
 #[derive(Default)]
 struct Mailbox {
     wanted: BTreeSet<String>,
     unheard: VecDeque<Note>,
+    bell: Arc<Bell>,
 }
 
 enum Note {
@@ -32,35 +38,58 @@ enum Note {
     Silence,
 }
 
+/// Wakes the thread of a node.
+#[derive(Default)]
+struct Bell {
+    has_rung: Mutex<bool>,
+    rings: Condvar,
+}
+
+impl Bell {
+    fn ring(&self) {
+        *self.has_rung.lock() = true;
+        self.rings.notify_all();
+    }
+
+    fn wait(&self, until: Instant) {
+        let mut has_rung = self.has_rung.lock();
+        while !*has_rung && !self.rings.wait_until(&mut has_rung, until).timed_out() {}
+        *has_rung = false;
+    }
+}
+
 impl Hub {
-    fn publish(&self, topic: Topic<&str>, payload: &[u8]) -> u32 {
-        let topic = topic.to_string();
-        let mut count = 0;
-        for mailbox in self.0.lock().values_mut().filter(|mailbox| mailbox.wanted.contains(&topic)) {
+    /// The number of connections that hear it; `None` if this node has no connection.
+    fn publish(&self, from: &str, topic: Topic<&str>, payload: &[u8]) -> Option<u32> {
+        let (topic, mut mailboxes, mut count) = (topic.to_string(), self.0.lock(), 0);
+        mailboxes.get(from)?;
+        for mailbox in mailboxes.values_mut().filter(|mailbox| mailbox.wanted.contains(&topic)) {
             mailbox.unheard.push_back(Note::Said(topic.clone(), payload.to_vec()));
+            mailbox.bell.ring();
             count += 1;
         }
-        count
+        Some(count)
+    }
+
+    /// Drops the connection of a node, and everything on its way there.
+    fn cut(&self, node: &str) {
+        let mailbox = self.0.lock().remove(node).expect("it is connected");
+        mailbox.bell.ring();
     }
 }
 
 /// The connection of one node.
 struct MemoryLine {
     hub: Arc<Hub>,
-    number: usize,
+    node: String,
     heard: Option<Note>,
-    is_up: Arc<Mutex<bool>>,
 }
 
 impl MemoryLine {
-    fn open(hub: &Arc<Hub>, number: usize) -> MemoryLine {
-        hub.0.lock().insert(number, Mailbox::default());
-        MemoryLine { hub: hub.clone(), number, heard: None, is_up: Arc::default() }
-    }
-
     fn change(&self, change: impl FnOnce(&mut Mailbox)) {
-        if let Some(mailbox) = self.hub.0.lock().get_mut(&self.number) {
+        if let Some(mailbox) = self.hub.0.lock().get_mut(&self.node) {
             change(mailbox);
+            mailbox.bell.ring();
         }
     }
 }
@@ -68,6 +97,18 @@ impl MemoryLine {
 /// The hub has dropped the connection.
 #[derive(Debug)]
 struct Dropped;
+
+impl From<Deaf> for Dropped {
+    fn from(Deaf: Deaf) -> Dropped {
+        Dropped
+    }
+}
+
+impl fmt::Display for Dropped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("it has dropped the connection")
+    }
+}
 
 impl Line for MemoryLine {
     type Broken = Dropped;
@@ -98,11 +139,11 @@ impl Line for MemoryLine {
     }
 
     fn say(&mut self, topic: Topic<&str>, payload: &[u8]) {
-        self.hub.publish(topic, payload);
+        self.hub.publish(&self.node, topic, payload);
     }
 
     fn next_event(&mut self) -> Result<Option<Event<'_>>, Dropped> {
-        self.heard = self.hub.0.lock().get_mut(&self.number).ok_or(Dropped)?.unheard.pop_front();
+        self.heard = self.hub.0.lock().get_mut(&self.node).ok_or(Dropped)?.unheard.pop_front();
         let topic = |topic| Topic::parse(topic).expect("it was written by a node");
         Ok(self.heard.as_ref().map(|note| match note {
             Note::Said(about, payload) => Event::Said(topic(about), payload),
@@ -112,24 +153,132 @@ impl Line for MemoryLine {
         }))
     }
 
-    fn on_news(&mut self, news: PeerNews) {
-        *self.is_up.lock() |= matches!(news, PeerNews::Up { .. });
+    fn take_doubt(&mut self) -> Option<Dropped> {
+        None
     }
+
+    fn on_news(&mut self, _: PeerNews) {}
 }
 
-/// Publishes for one node.
-struct MemoryCourier {
+/// A bus through the hub.
+struct MemoryBus {
     hub: Arc<Hub>,
-    is_up: Arc<Mutex<bool>>,
+    peer: Arc<PeerShared>,
+    bell: Arc<Bell>,
 }
 
-impl Courier for MemoryCourier {
-    fn is_open(&self) -> bool {
-        *self.is_up.lock()
+impl MemoryBus {
+    fn new(hub: &Arc<Hub>, node: &str) -> MemoryBus {
+        let bell = Arc::<Bell>::default();
+        let rung = bell.clone();
+        MemoryBus { hub: hub.clone(), peer: Arc::new(PeerShared::new(node, move || rung.ring())), bell }
+    }
+}
+
+impl Transport for MemoryBus {
+    fn peer(&self) -> &Arc<PeerShared> {
+        &self.peer
     }
 
-    fn post(&self, posts: &[Post<'_>]) -> Result<Vec<Published>, NotSent> {
-        Ok(posts.iter().map(|post| Published::to(self.hub.publish(post.topic, &post.payload))).collect())
+    fn drive(&self, node: Arc<dyn Node>) -> io::Result<()> {
+        let (hub, bell) = (self.hub.clone(), self.bell.clone());
+        PeerThread::start(MemoryConnector { hub, node: self.peer.node().to_owned(), bell }, &self.peer, node)?;
+        self.peer.wait_until_open(Instant::now() + PATIENCE);
+        Ok(())
+    }
+
+    fn post(&self, posts: &[Post<'_>]) -> Result<Vec<Reached>, NotSent> {
+        let publish = |post: &Post<'_>| self.hub.publish(self.peer.node(), post.topic, &post.payload);
+        let reached = posts.iter().map(|post| publish(post).map(Reached::Nodes)).collect::<Option<_>>();
+        reached.ok_or_else(|| {
+            self.peer.on_failure();
+            NotSent
+        })
+    }
+}
+
+struct MemoryConnector {
+    hub: Arc<Hub>,
+    node: String,
+    bell: Arc<Bell>,
+}
+
+impl Connector for MemoryConnector {
+    type Line = MemoryLine;
+
+    fn name(&self) -> String {
+        "the hub".into()
+    }
+
+    fn connect(&mut self) -> Result<MemoryLine, Dropped> {
+        self.hub.0.lock().insert(self.node.clone(), Mailbox { bell: self.bell.clone(), ..Mailbox::default() });
+        Ok(MemoryLine { hub: self.hub.clone(), node: self.node.clone(), heard: None })
+    }
+
+    fn wait(&mut self, _: &mut MemoryLine, until: Instant) -> Result<(), Dropped> {
+        self.bell.wait(until);
+        Ok(())
+    }
+
+    fn flush(&mut self, _: &mut MemoryLine) -> Result<bool, Dropped> {
+        Ok(true)
+    }
+
+    fn rest(&mut self, until: Instant) {
+        self.bell.wait(until);
+    }
+}
+
+impl Register for MemoryBus {
+    fn is_first(&self) -> bool {
+        false
+    }
+
+    fn claim(&self, _: &[UserId]) -> Result<(), Unreachable> {
+        Ok(())
+    }
+
+    fn disclaim(&self, _: &[UserId]) -> Result<(), Unreachable> {
+        Ok(())
+    }
+
+    fn say_goodbye(&self) {}
+
+    fn elsewhere(&self, users: &[UserId]) -> Result<Vec<UserId>, Unreachable> {
+        let mailboxes = self.hub.0.lock();
+        let is_wanted = |user: &UserId| {
+            let topic = Topic::<&str>::User(*user).to_string();
+            mailboxes.values().any(|mailbox| mailbox.wanted.contains(&topic))
+        };
+        Ok(users.iter().copied().filter(is_wanted).collect())
+    }
+}
+
+impl ReferenceNodes for MemoryBus {
+    fn has_neighbours(&self) -> bool {
+        false
+    }
+
+    fn publish_to_neighbours(&self, untaken: Vec<Delivery>, _: &dyn Fn(&[UserId]) -> Vec<UserId>) -> Neighbours {
+        Neighbours { taken: Vec::new(), untaken }
+    }
+}
+
+impl BusHealth for MemoryBus {
+    fn describe(&self) -> String {
+        format!("in memory, node {}", self.peer.node())
+    }
+
+    fn is_ready(&self) -> bool {
+        self.peer.gate().is_open()
+    }
+
+    fn probe_age(&self) -> Option<Duration> {
+        None
+    }
+
+    fn connections(&self) -> Option<PoolUse> {
+        None
     }
 }
 
@@ -138,15 +287,33 @@ impl Courier for MemoryCourier {
 struct Diary {
     here: Mutex<Vec<UserId>>,
     lines: Mutex<Vec<String>>,
+    written: Condvar,
 }
 
 impl Diary {
     fn write(&self, line: String) {
         self.lines.lock().push(line);
+        self.written.notify_all();
     }
 
-    fn take(&self) -> Vec<String> {
-        std::mem::take(&mut self.lines.lock())
+    /// Waits until this line is written, and removes it.
+    fn wait_for_one(&self, awaited: &str) {
+        let before = self.wait_for(awaited);
+        self.lines.lock().splice(0..0, before);
+    }
+
+    /// Waits until this line is written, and takes it and the lines before it, which it returns.
+    fn wait_for(&self, awaited: &str) -> Vec<String> {
+        let (mut lines, by) = (self.lines.lock(), Instant::now() + PATIENCE);
+        loop {
+            if let Some(at) = lines.iter().position(|line| line == awaited) {
+                let rest = lines.split_off(at + 1);
+                let mut before = std::mem::replace(&mut *lines, rest);
+                before.pop();
+                return before;
+            }
+            assert!(!self.written.wait_until(&mut lines, by).timed_out(), "{awaited}: only {lines:?} came");
+        }
     }
 }
 
@@ -198,35 +365,29 @@ impl Node for Diary {
     }
 }
 
-/// A node with its connection.
+/// A node that has started.
 struct Station {
-    name: &'static str,
     node: Arc<Diary>,
-    tasks: Mutex<NodeTasks>,
-    driver: PeerDriver,
-    line: MemoryLine,
+    bus: Arc<dyn Bus>,
 }
 
 impl Station {
-    fn open(hub: &Arc<Hub>, name: &'static str, number: usize, now: Instant) -> Station {
-        let node = Arc::new(Diary::default());
-        let driver = PeerDriver::new(name, PeerRules::default(), node.clone(), Turn::at(now));
-        let line = MemoryLine::open(hub, number);
-        let mut station = Station { name, node, tasks: Mutex::new(PeerTasks::new()), driver, line };
-        station.driver.open(&mut station.line, &station.tasks, now);
-        station
+    fn start(hub: &Arc<Hub>, name: &str) -> Station {
+        let (node, bus): (_, Arc<dyn Bus>) = (Arc::new(Diary::default()), Arc::new(MemoryBus::new(hub, name)));
+        assert!(!bus.is_ready());
+        bus.start(node.clone()).expect("a thread");
+        assert!(bus.is_ready(), "a start waits for the first probe");
+        Station { node, bus }
     }
 
-    fn turn(&mut self, now: Instant) {
-        self.driver.begin(now);
-        self.driver.hear(&mut self.line, now).expect("it is there");
-        self.driver.do_tasks(&mut self.line, &self.tasks, now);
-        self.driver.tick(&mut self.line, now).expect("it hears itself");
-    }
-
-    fn arrive(&mut self, user: UserId) {
+    fn arrive(&self, user: UserId) {
         self.node.here.lock().push(user);
-        self.tasks.lock().subscribe(user, None).expect("it is connected");
+        self.bus.subscribe(user, None);
+    }
+
+    fn leave(&self, user: UserId) {
+        self.node.here.lock().retain(|other| *other != user);
+        self.bus.unsubscribe(user);
     }
 
     fn send(&self, to: UserId, place: Option<&str>, sequence: u64, text: &str) -> Published {
@@ -248,59 +409,90 @@ impl Station {
         };
         let envelope =
             Envelope { to, place: place.map(Place::from), sequence, is_returned, deliveries: vec![delivery] };
-        let courier = MemoryCourier { hub: self.line.hub.clone(), is_up: self.line.is_up.clone() };
-        offer(&courier, self.name, &[envelope])[0]
+        self.bus.publish(&[envelope])[0]
+    }
+
+    /// Offers messages until nodes take one like this. Returns its sequence.
+    fn send_until(&self, to: UserId, first: u64, expected: Published) -> u64 {
+        let by = Instant::now() + PATIENCE;
+        let mut sequences = first..;
+        loop {
+            let sequence = sequences.next().expect("there are enough");
+            let published = self.send(to, None, sequence, "{}");
+            if published == expected {
+                return sequence;
+            }
+            assert!(Instant::now() < by, "{published:?}, and not {expected:?}");
+            std::thread::yield_now();
+        }
     }
 }
 
-/// Lets all nodes receive everything that was published.
-fn settle(stations: &mut [Station], now: Instant) {
-    for _ in 0..6 {
-        stations.iter_mut().for_each(|station| station.turn(now));
+impl Drop for Station {
+    fn drop(&mut self) {
+        self.bus.stop(Instant::now() + PATIENCE);
     }
 }
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const USER: UserId = UserId(7);
 
 #[test]
 fn nodes_talk_through_any_transport() {
-    let (hub, mut now, user) = (Arc::new(Hub::default()), Instant::now(), UserId(7));
-    let mut stations = [("a", 1), ("b", 2), ("c", 3)].map(|(name, number)| Station::open(&hub, name, number, now));
-    assert_eq!(stations[0].send(user, None, 1, "early"), Published::ToNobody, "it is not up yet");
-    settle(&mut stations, now);
-    assert_eq!(stations[0].send(user, None, 1, "{}"), Published::ToNobody);
-    stations[1].arrive(user);
-    settle(&mut stations, now);
-    assert_eq!(stations[0].send(user, None, 2, "{}"), Published::Taken(1));
-    now += Duration::from_millis(1);
-    settle(&mut stations, now);
-    assert_eq!(stations[1].node.take(), ["for 7: {}"]);
-    assert_eq!(stations[0].node.take(), ["confirmed at b-1: [2]"]);
+    let hub = Arc::new(Hub::default());
+    let [a, b, c] = ["a", "b", "c"].map(|name| Station::start(&hub, name));
+    assert_eq!(a.send(USER, None, 1, "{}"), Published::ToNobody);
+    b.arrive(USER);
+    let found = a.send_until(USER, 2, Published::ToOne);
+    b.node.wait_for("for 7: {}");
+    a.node.wait_for(&format!("confirmed at b-1: [{found}]"));
     // What a dead connection has returned is known as such, and confirmed like everything else.
-    assert_eq!(stations[0].send_returned(user, 7, "{}"), Published::Taken(1));
-    now += Duration::from_millis(1);
-    settle(&mut stations, now);
-    assert_eq!(stations[1].node.take(), ["returned for 7: {}"]);
-    assert_eq!(stations[0].node.take(), ["confirmed at b-1: [7]"]);
+    assert_eq!(a.send_returned(USER, 1001, "{}"), Published::Taken(1));
+    b.node.wait_for("returned for 7: {}");
+    a.node.wait_for("confirmed at b-1: [1001]");
     // To the one place, until the user logs in at another one as well.
-    assert_eq!(stations[0].send(user, Some("b-1"), 3, "[]"), Published::Taken(1));
-    stations[2].arrive(user);
-    now += Duration::from_millis(1);
-    settle(&mut stations, now);
-    assert_eq!(stations[1].node.take(), ["for 7: []", "7 is elsewhere"]);
-    stations[0].node.take();
-    stations[0].send(user, Some("b-1"), 4, "[]");
-    assert_eq!(stations[0].send(user, None, 5, "{}"), Published::Taken(2));
-    now += Duration::from_millis(1);
-    settle(&mut stations, now);
-    assert_eq!(stations[1].node.take(), ["for 7: {}"]);
-    let mut heard = stations[0].node.take();
-    heard.sort();
-    assert_eq!(heard, ["confirmed at c-1: [5]", "confirmed at several: [5]", "refused: 4 after 0"]);
-    // The node itself refuses a user who has left, and then receives nothing more for them.
-    stations[2].node.here.lock().clear();
-    stations[2].tasks.lock().add(PeerTask::Unsubscribe(user));
-    settle(&mut stations, now);
-    assert_eq!(stations[2].node.take(), ["for 7: {}", "7 has left"]);
-    stations[1].driver.hush(&mut stations[1].line, now);
-    settle(&mut stations, now);
-    assert_eq!(stations[0].send(user, None, 6, "{}"), Published::ToNobody, "nobody listens any more");
+    assert_eq!(a.send(USER, Some("b-1"), 1002, "[]"), Published::Taken(1));
+    b.node.wait_for("for 7: []");
+    a.node.wait_for("confirmed at b-1: [1002]");
+    c.arrive(USER);
+    b.node.wait_for("7 is elsewhere");
+    assert_eq!(a.send(USER, Some("b-1"), 1003, "[]"), Published::Taken(1));
+    a.node.wait_for("refused: 1003 after 0");
+    assert_eq!(a.send(USER, None, 1004, "{}"), Published::Taken(2));
+    b.node.wait_for("for 7: {}");
+    // Both confirm, in any order; the new place does not know that the user is elsewhere too.
+    for confirmation in ["confirmed at c-1: [1004]", "confirmed at several: [1004]"] {
+        a.node.wait_for_one(confirmation);
+    }
+    // Nothing more arrives for a user who has left.
+    c.leave(USER);
+    assert_eq!(c.node.wait_for("7 has left"), ["for 7: {}"]);
+    assert_eq!(a.bus.elsewhere(&[USER]), Ok(vec![USER]), "the user is at the other node");
+    a.bus.group_changed(GroupId(9));
+    b.node.wait_for("group 9 has changed");
+    b.bus.hush();
+    assert_eq!(a.send(USER, None, 1005, "{}"), Published::ToNobody, "nobody listens any more");
+    assert_eq!(a.bus.elsewhere(&[USER]), Ok(vec![]));
+}
+
+#[test]
+fn a_node_whose_connection_is_lost_comes_back_as_another_place_with_its_users() {
+    let hub = Arc::new(Hub::default());
+    let [a, b] = ["a", "b"].map(|name| Station::start(&hub, name));
+    a.arrive(UserId(8));
+    b.arrive(USER);
+    let found = a.send_until(USER, 1, Published::ToOne);
+    a.node.wait_for(&format!("confirmed at b-1: [{found}]"));
+    hub.cut("b");
+    let found = a.send_until(USER, 1001, Published::ToOne);
+    a.node.wait_for(&format!("confirmed at b-2: [{found}]"));
+    assert_eq!(a.send(USER, Some("b-1"), 2001, "{}"), Published::ToNobody, "the place is gone");
+    // A node that cannot publish notices that itself, and tells nobody that its users are offline.
+    hub.cut("a");
+    assert_eq!(a.send(USER, None, 2002, "{}"), Published::ToNobody);
+    let found = a.send_until(USER, 2003, Published::ToOne);
+    a.node.wait_for(&format!("confirmed at b-2: [{found}]"));
+    b.node.wait_for("8 is elsewhere");
+    let place = b.send_until(UserId(8), 1, Published::ToOne);
+    b.node.wait_for(&format!("confirmed at a-2: [{place}]"));
 }

@@ -5,7 +5,7 @@ use smallvec::SmallVec;
 
 use super::envelope::{self, Bundle};
 use super::topic::Topic;
-use super::transport::{Courier, Post};
+use super::transport::{Post, Reached, Transport};
 use crate::bus::{Envelope, Place, Published};
 use crate::delivery::Delivery;
 use crate::protocol::{GroupId, UserId};
@@ -36,32 +36,40 @@ fn pack<'e>(node: &str, envelopes: &'e [Envelope]) -> Vec<Packed<'e>> {
     posts
 }
 
-/// Offers envelopes to the nodes that want them, while the courier is open. Blocks while the
-/// courier does.
-pub(crate) fn offer(courier: &dyn Courier, node: &str, envelopes: &[Envelope]) -> Vec<Published> {
+/// Offers envelopes to the nodes that want them, while the way to them is open. Blocks while the
+/// transport does.
+pub(super) fn offer(transport: &dyn Transport, envelopes: &[Envelope]) -> Vec<Published> {
+    let peer = transport.peer();
     let mut published = Vec::with_capacity(envelopes.len());
     let mut rest = envelopes;
-    while !rest.is_empty() && courier.is_open() {
+    while !rest.is_empty() && peer.gate().is_open() {
         let (batch, later) = rest.split_at(batch_length(rest));
         rest = later;
-        let (posts, contents): (Vec<_>, Vec<_>) = pack(node, batch).into_iter().unzip();
+        let (posts, contents): (Vec<_>, Vec<_>) = pack(peer.node(), batch).into_iter().unzip();
         // Later posts must not overtake one that was not sent.
-        let Ok(outcomes) = courier.post(&posts) else { break };
+        let Ok(reached) = transport.post(&posts) else { break };
         let before = published.len();
         published.resize(before + batch.len(), Published::ToNobody);
-        for (envelopes, outcome) in contents.into_iter().zip(outcomes) {
-            envelopes.into_iter().for_each(|envelope| published[before + envelope] = outcome);
+        for (envelopes, reached) in contents.into_iter().zip(reached) {
+            envelopes.into_iter().for_each(|at| published[before + at] = of_envelope(&batch[at], reached));
         }
     }
     published.resize(envelopes.len(), Published::ToNobody);
     published
 }
 
+fn of_envelope(envelope: &Envelope, reached: Reached) -> Published {
+    match reached {
+        Reached::Nodes(nodes) => envelope.published_to(nodes),
+        Reached::Unknown => Published::InDoubt,
+    }
+}
+
 /// Notifies all nodes that the members of a group have changed. If that fails, they reload the
-/// group before long. Blocks while the courier does.
-pub(crate) fn announce_group(courier: &dyn Courier, group: GroupId) {
-    if courier.is_open() {
-        let _ = courier.post(&[Post { topic: Topic::Groups, payload: envelope::group(group) }]);
+/// group before long. Blocks while the transport does.
+pub(super) fn announce_group(transport: &dyn Transport, group: GroupId) {
+    if transport.peer().gate().is_open() {
+        let _ = transport.post(&[Post { topic: Topic::Groups, payload: envelope::group(group) }]);
     }
 }
 
@@ -136,11 +144,14 @@ const PIPELINE_BYTES_MAX: usize = 1024 * 1024;
 
 #[cfg(test)]
 mod tests {
+    use std::io;
     use std::sync::Arc;
 
+    use super::super::shared::PeerShared;
     use super::super::transport::NotSent;
     use super::*;
     use crate::base::ids::FrameId;
+    use crate::bus::Node;
     use crate::delivery::Origin;
 
     fn envelope(to: i32, place: Option<&str>, sequence: u64, texts: &[&Arc<str>]) -> Envelope {
@@ -219,23 +230,47 @@ mod tests {
     }
 
     #[test]
-    fn envelopes_after_one_that_was_not_sent_are_not_sent_either() {
-        struct FailsOnce(parking_lot::Mutex<usize>);
+    fn only_an_envelope_that_was_offered_to_all_shows_that_its_user_is_at_one_place() {
+        let text: Arc<str> = "{}".into();
+        let [to_all, to_place, returned] = [(None, false), (Some("a-1"), false), (None, true)]
+            .map(|(place, is_returned)| Envelope { is_returned, ..envelope(1, place, 1, &[&text]) });
+        for (envelope, nodes, expected) in [
+            (&to_all, 0, Published::ToNobody),
+            (&to_all, 1, Published::ToOne),
+            (&to_all, 2, Published::Taken(2)),
+            (&to_place, 0, Published::ToNobody),
+            (&to_place, 1, Published::Taken(1)),
+            (&returned, 1, Published::Taken(1)),
+        ] {
+            assert_eq!(of_envelope(envelope, Reached::Nodes(nodes)), expected, "{envelope:?}");
+            assert_eq!(of_envelope(envelope, Reached::Unknown), Published::InDoubt);
+        }
+    }
 
-        impl Courier for FailsOnce {
-            fn is_open(&self) -> bool {
-                true
+    #[test]
+    fn envelopes_after_one_that_was_not_sent_are_not_sent_either() {
+        struct FailsOnce(Arc<PeerShared>, parking_lot::Mutex<usize>);
+
+        impl Transport for FailsOnce {
+            fn peer(&self) -> &Arc<PeerShared> {
+                &self.0
             }
-            fn post(&self, posts: &[Post<'_>]) -> Result<Vec<Published>, NotSent> {
-                let mut calls = self.0.lock();
+            fn drive(&self, _: Arc<dyn Node>) -> io::Result<()> {
+                Ok(())
+            }
+            fn post(&self, posts: &[Post<'_>]) -> Result<Vec<Reached>, NotSent> {
+                let mut calls = self.1.lock();
                 *calls += 1;
-                if *calls == 1 { Err(NotSent) } else { Ok(vec![Published::Taken(1); posts.len()]) }
+                if *calls == 1 { Err(NotSent) } else { Ok(vec![Reached::Nodes(1); posts.len()]) }
             }
         }
 
         let text: Arc<str> = "{}".into();
         let envelopes: Vec<_> = (0..=POSTS_MAX).map(|n| envelope(1, None, n as u64, &[&text])).collect();
-        let courier = FailsOnce(parking_lot::Mutex::new(0));
-        assert_eq!(offer(&courier, "me", &envelopes), vec![Published::ToNobody; envelopes.len()]);
+        let transport = FailsOnce(Arc::new(PeerShared::new("me", || {})), parking_lot::Mutex::new(0));
+        assert_eq!(offer(&transport, &envelopes), vec![Published::ToNobody; envelopes.len()], "it is not up yet");
+        transport.0.on_open();
+        assert_eq!(offer(&transport, &envelopes), vec![Published::ToNobody; envelopes.len()]);
+        assert_eq!(*transport.1.lock(), 1);
     }
 }

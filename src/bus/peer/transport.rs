@@ -1,18 +1,46 @@
-//! [`Line`] and [`Courier`] define a transport: what carries messages between nodes.
+//! [`Transport`] and [`Line`] define what carries messages between nodes.
 //!
-//! It delivers each message on a topic to every node that is subscribed to it. It keeps the order
-//! of one line, and may lose messages.
+//! A transport delivers each message on a topic to every node that is subscribed to it. It keeps
+//! the order of one line, and may lose messages. What implements [`Transport`] is a bus: it gets
+//! `Publisher` and `Exchange` from `exchange.rs`.
 
+use std::io;
+use std::sync::Arc;
+
+use super::echo::Deaf;
+use super::shared::PeerShared;
 use super::topic::Topic;
-use crate::bus::Published;
+use crate::bus::Node;
 use crate::protocol::UserId;
+
+/// Connects a node to the others. Any thread may call it.
+pub(crate) trait Transport: Send + Sync + 'static {
+    /// What the callers of the bus share with the thread that drives the peer.
+    fn peer(&self) -> &Arc<PeerShared>;
+
+    /// Starts what drives the peer of this node. Returns when messages arrive, or when that takes
+    /// too long.
+    ///
+    /// # Errors
+    ///
+    /// If the system cannot start a thread.
+    fn drive(&self, node: Arc<dyn Node>) -> io::Result<()>;
+
+    /// Publishes these posts in order, and returns the result of each. Blocks, for a few seconds at
+    /// most. A failure is also reported to [`PeerShared::on_failure`].
+    ///
+    /// # Errors
+    ///
+    /// If none of them was sent.
+    fn post(&self, posts: &[Post<'_>]) -> Result<Vec<Reached>, NotSent>;
+}
 
 /// One connection to the other nodes, for publishing and receiving. It does not block: bytes that
 /// cannot be sent yet wait in it. A failed connection is reported by [`Line::next_event`], sooner
 /// or later.
 pub(crate) trait Line {
     /// The reason why the connection has ended.
-    type Broken;
+    type Broken: From<Deaf>;
 
     /// Subscribes to these topics; for each, [`Event::Listening`] follows, in order.
     fn listen(&mut self, topics: &[Topic<&str>]);
@@ -34,22 +62,12 @@ pub(crate) trait Line {
     /// If the connection can no longer be used.
     fn next_event(&mut self) -> Result<Option<Event<'_>>, Self::Broken>;
 
+    /// Takes the reason why the transport no longer trusts this connection, if there is one. Events
+    /// that had arrived are handled before.
+    fn take_doubt(&mut self) -> Option<Self::Broken>;
+
     /// Reports news that the transport itself needs.
     fn on_news(&mut self, news: PeerNews);
-}
-
-/// Publishes envelopes. Any thread may call it.
-pub(crate) trait Courier {
-    /// Whether published messages arrive, as far as is known.
-    fn is_open(&self) -> bool;
-
-    /// Publishes these posts in order, and returns the result of each. Blocks, for a few seconds at
-    /// most.
-    ///
-    /// # Errors
-    ///
-    /// If none of them was sent.
-    fn post(&self, posts: &[Post<'_>]) -> Result<Vec<Published>, NotSent>;
 }
 
 /// An event of a [`Line`].
@@ -84,6 +102,15 @@ pub(crate) enum PeerNews {
     Resumed,
     /// No more messages arrive.
     Hushed,
+}
+
+/// The nodes that get a post.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Reached {
+    /// This number of nodes.
+    Nodes(u32),
+    /// The transport failed meanwhile: some nodes may have got it.
+    Unknown,
 }
 
 /// Nothing was sent.

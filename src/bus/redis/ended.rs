@@ -18,7 +18,6 @@ pub(super) enum SessionError {
     Deaf,
     /// They lead to the wrong Redis.
     Lost(Loss),
-    Stopping,
 }
 
 /// Why all connections must be replaced.
@@ -74,7 +73,6 @@ impl fmt::Display for SessionError {
             SessionError::Deaf => f.write_str("a probe of this node did not come back in time"),
             SessionError::Lost(Loss::Demoted) => f.write_str("it has become a replica"),
             SessionError::Lost(Loss::Moved) => f.write_str("its name leads to another Redis now"),
-            SessionError::Stopping => f.write_str("this node stops"),
         }
     }
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use mio::{Interest, Registry, Token};
 
-use super::core::{BusStage, RedisCore};
+use super::core::RedisCore;
 use super::dial::Stream;
 use super::ended::SessionError;
 use super::names::Channel;
@@ -30,8 +30,6 @@ pub(super) struct RedisLine {
     mouth_ready: bool,
     /// When the connection for publishing needs traffic, so that Redis does not close it as idle.
     sign_due: Instant,
-    /// Whether publishing to the other nodes was possible.
-    was_up: bool,
 }
 
 impl RedisLine {
@@ -48,7 +46,6 @@ impl RedisLine {
             ears_ready: true,
             mouth_ready: true,
             sign_due: Instant::now() + SIGN_EVERY,
-            was_up: false,
         })
     }
 
@@ -69,17 +66,16 @@ impl RedisLine {
         self.mouth_ready |= token == MOUTH;
     }
 
-    /// Reads published messages, up to a budget; false if nothing can have arrived.
-    pub(super) fn fill(&mut self) -> io::Result<bool> {
-        let was_ready = self.ears_ready;
-        if was_ready {
+    /// Reads published messages, up to a budget.
+    pub(super) fn fill(&mut self) -> io::Result<()> {
+        if self.ears_ready {
             self.ears_ready = self.ears.fill()?;
         }
-        Ok(was_ready)
+        Ok(())
     }
 
     /// Reads the answers to this node's publications.
-    pub(super) fn take_answers(&mut self) -> Result<(), SessionError> {
+    fn take_answers(&mut self) -> Result<(), SessionError> {
         if self.mouth_ready {
             self.mouth_ready = self.mouth.fill()?;
             while let Some(reply) = self.mouth.next()? {
@@ -107,11 +103,6 @@ impl RedisLine {
     /// When it will have been idle for too long.
     pub(super) fn sign_due(&self) -> Instant {
         self.sign_due
-    }
-
-    /// Whether publishing to the other nodes was ever possible.
-    pub(super) fn was_up(&self) -> bool {
-        self.was_up
     }
 
     fn channels(&self, topics: &[Topic<&str>]) -> Vec<String> {
@@ -147,6 +138,9 @@ impl Line for RedisLine {
     }
 
     fn ignore_all(&mut self) {
+        // From now on this node's channel has no subscriber here, so it no longer shows where a
+        // connection leads.
+        self.shared.forget_session();
         // Without a channel, all are unsubscribed. The answer to the next command then says that no
         // more messages arrive.
         command(&mut self.ears, "UNSUBSCRIBE", &[] as &[&str]);
@@ -187,17 +181,26 @@ impl Line for RedisLine {
         }))
     }
 
+    fn take_doubt(&mut self) -> Option<SessionError> {
+        let answers = self.take_answers();
+        answers.err().or_else(|| self.shared.loss.lock().take().map(SessionError::Lost))
+    }
+
     fn on_news(&mut self, news: PeerNews) {
         match news {
             PeerNews::Heard => *self.shared.probed.lock() = Some(Instant::now()),
             PeerNews::Up { session } => {
-                self.was_up = true;
                 self.shared.pool.renew();
-                self.shared.set_up(session);
+                self.shared.begin_session(session);
             }
-            PeerNews::Resumed => self.shared.resume(),
-            PeerNews::Hushed => self.shared.set_stage(BusStage::Hushed),
+            PeerNews::Resumed | PeerNews::Hushed => {}
         }
+    }
+}
+
+impl Drop for RedisLine {
+    fn drop(&mut self) {
+        self.shared.forget_session();
     }
 }
 

@@ -140,7 +140,8 @@ pub(super) fn forget(shared: &RedisCore, node: &str) -> Result<(), RedisFailure>
 
 /// Registers this node; true if it was not registered.
 pub(super) fn register(shared: &RedisCore) -> Result<bool, RedisFailure> {
-    shared.publish(|connection| redis::cmd("SADD").arg(shared.names.key(NODES)).arg(&shared.node).query(connection))
+    shared
+        .publish(|connection| redis::cmd("SADD").arg(shared.names.key(NODES)).arg(shared.peer.node()).query(connection))
 }
 
 /// Registers these users as users of this node.
@@ -159,7 +160,7 @@ pub(super) fn disclaim(shared: &RedisCore, users: &[UserId]) -> Result<(), Redis
 }
 
 fn change(shared: &RedisCore, name: &str, users: &[UserId]) -> Result<(), RedisFailure> {
-    let key = users_key(&shared.names, &shared.node);
+    let key = users_key(&shared.names, shared.peer.node());
     for users in users.chunks(USERS_AT_ONCE) {
         let ids: Vec<i32> = users.iter().map(|user| user.0).collect();
         shared.publish(|connection| redis::cmd(name).arg(&key).arg(&ids).query::<u32>(connection))?;
@@ -170,7 +171,7 @@ fn change(shared: &RedisCore, name: &str, users: &[UserId]) -> Result<(), RedisF
 fn take(shared: &RedisCore, key: &str) -> Result<bool, RedisFailure> {
     let set = |connection: &mut Commands| {
         let mut command = redis::cmd("SET");
-        command.arg(key).arg(&shared.node).arg("NX").arg("EX").arg(CLAIM_SECONDS);
+        command.arg(key).arg(shared.peer.node()).arg("NX").arg("EX").arg(CLAIM_SECONDS);
         command.query::<Option<String>>(connection)
     };
     shared.run(set).map(|answer| answer.is_some())

@@ -24,7 +24,8 @@ use super::dial::{Blocking, Commands, DialError, Role};
 use super::ended::Loss;
 
 /// A connection for commands to the Redis at which this node is subscribed or will be. Blocks
-/// until `by`. If new connections lead elsewhere, the receiver reconnects.
+/// until `by`. If new connections lead elsewhere, the node
+/// reconnects.
 ///
 /// # Errors
 /// Any [`DialError`] but [`DialError::Certificates`].
@@ -57,7 +58,7 @@ pub(super) fn look(core: &RedisCore, by: Instant) {
 }
 
 fn is_heard_on(core: &RedisCore, connection: &mut RedisConnection<Blocking>) -> Result<bool, DialError> {
-    let channel = core.names.node_channel(&core.node);
+    let channel = core.names.node_channel(core.peer.node());
     let counts: (String, u32) = redis::cmd("PUBSUB").arg("NUMSUB").arg(channel).query(connection)?;
     Ok(counts.1 > 0)
 }

@@ -2,15 +2,15 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use pool::{Outage, RedisFailure};
 
-use super::core::{BusStage, RedisCore};
+use super::core::RedisCore;
 use super::dial::CALL_TIMEOUT;
 use super::{neighbours, registry, scout};
 use crate::bus::Node;
+use crate::bus::peer::BusStage;
 
 /// A thread of its own, because its queries block.
 pub(super) struct Watch {
@@ -49,7 +49,7 @@ impl Watch {
 
     pub(super) fn run(mut self) {
         loop {
-            if self.shared.up.load(Ordering::Acquire) {
+            if self.shared.peer.gate().is_open() {
                 let result = self.look();
                 self.tell(result.err());
                 if self.scouted.elapsed() >= SCOUT_EVERY {
@@ -71,9 +71,7 @@ impl Watch {
 
     /// Waits for a second, or until the bus stops; returns whether it stops.
     fn rest(&self) -> bool {
-        let (mut stage, by) = (self.shared.stage.lock(), Instant::now() + LOOK_EVERY);
-        while *stage < BusStage::Stopping && !self.shared.changed.wait_until(&mut stage, by).timed_out() {}
-        *stage == BusStage::Stopping
+        self.shared.peer.wait_for(BusStage::Stopping, Instant::now() + LOOK_EVERY)
     }
 
     fn look(&mut self) -> Result<(), RedisFailure> {
@@ -85,7 +83,7 @@ impl Watch {
         }
         self.look_for_neighbours()?;
         let mut others = registry::nodes(&shared)?;
-        others.retain(|other| *other != shared.node);
+        others.retain(|other| **other != *shared.peer.node());
         let silent = registry::dead(&shared, others)?;
         self.silent.retain(|node, _| silent.contains(node));
         let now = Instant::now();
@@ -168,9 +166,9 @@ impl Watch {
                     log::warn!("commands to Redis work again after {lasted}");
                 }
             }
-            // If the receiver has noticed the outage, the receiver logs it.
+            // If the thread with the connections has noticed the outage, that thread logs it.
             Some(failure) => {
-                if self.shared.up.load(Ordering::Acquire) && self.failing.begin() {
+                if self.shared.peer.gate().is_open() && self.failing.begin() {
                     log::error!("commands to Redis fail: {failure}; messages for users of other nodes may be stored");
                 }
             }

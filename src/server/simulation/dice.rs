@@ -22,6 +22,11 @@ impl Dice {
         range.start + (self.next() % (range.end - range.start) as u64) as usize
     }
 
+    /// A random number from 0 to 1.
+    pub(super) fn fraction(&mut self) -> f64 {
+        (self.next() >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
     /// True with a probability of 1/n.
     pub(super) fn one_in(&mut self, n: usize) -> bool {
         self.range(0..n) == 0

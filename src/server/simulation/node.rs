@@ -142,7 +142,7 @@ impl Machine {
         disk: &Arc<Mutex<Disk>>,
         wires: &Arc<Mutex<Wires>>,
     ) -> Machine {
-        let bus = Arc::new(SimBus::new(name, wires.clone(), clock.clone()));
+        let bus = Arc::new(SimBus::new(&name, wires.clone(), clock.clone()));
         let store = Store::of(Arc::new(NodeStore { tables: tables.clone() }));
         disk.lock().restart();
         let spool = Arc::new(NodeSpool(disk.clone()));
