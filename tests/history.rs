@@ -1,5 +1,6 @@
 //! History, as every store that has it must keep it.
 
+mod history_faults;
 mod history_suite;
 mod mysql_store;
 

@@ -481,15 +481,15 @@ pub(crate) fn one_id_at_two_stores_is_stored_once(opened: &impl Opened) {
     }
 }
 
-const DAY: i64 = 86_400_000;
-const BYTES: usize = 256 << 10;
+pub(crate) const DAY: i64 = 86_400_000;
+pub(crate) const BYTES: usize = 256 << 10;
 
-fn new_user(store: &dyn AllRoles) -> UserId {
+pub(crate) fn new_user(store: &dyn AllRoles) -> UserId {
     store.register(&format!("user-{}", unique()), "x").unwrap()
 }
 
 /// A message whose id is new.
-fn text(conv: ConversationId, sender: UserId, text: &str) -> NewEntry {
+pub(crate) fn text(conv: ConversationId, sender: UserId, text: &str) -> NewEntry {
     NewEntry {
         conv,
         sender,
@@ -509,11 +509,11 @@ fn unique() -> String {
     format!("{now}-{}", COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
-fn login(user: UserId, name: &str, login: i64) -> DeviceLogin {
+pub(crate) fn login(user: UserId, name: &str, login: i64) -> DeviceLogin {
     DeviceLogin { user, name: name.to_owned(), login, secret: [login as u8; 16], devices_max: 16 }
 }
 
-fn new_place(outcome: Committed) -> Place {
+pub(crate) fn new_place(outcome: Committed) -> Place {
     match outcome {
         Committed::New(place) => place,
         other => panic!("{other:?}"),

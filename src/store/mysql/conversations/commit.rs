@@ -5,12 +5,12 @@ use mysql::Conn;
 use mysql::prelude::Queryable;
 use rustc_hash::FxHashSet;
 
-use super::script::{Script, or_undone};
+use super::script::{Script, or_undone, text};
 use super::{facts, writing};
 use crate::base::conversation::ConversationId;
 use crate::store::StoreError;
 use crate::store::history::plan::{self, Facts, Wanted};
-use crate::store::history::{Committed, NewEntry};
+use crate::store::history::{Committed, EntryRefusal, NewEntry};
 use crate::store::mysql::base::Base;
 use crate::store::mysql::error;
 
@@ -22,9 +22,24 @@ enum Attempt {
     Prepared,
 }
 
-/// Stores what is not refused, in one transaction. After a deadlock or a lost connection it begins
-/// from the top.
+/// Stores what is not refused, and refuses messages that are longer than the database takes: it
+/// would close the connection.
 pub(super) fn commit(base: &Base, batch: &[NewEntry], edit_window: i64) -> Result<Vec<Committed>, StoreError> {
+    let limit = base.limits.text_bytes();
+    // Escaping at most doubles a text.
+    let is_sendable = |entry: &NewEntry| entry.text.len() <= limit / 2 || text(&entry.text).len() <= limit;
+    if batch.iter().all(is_sendable) {
+        return commit_whole(base, batch, edit_window);
+    }
+    let sendable: Vec<NewEntry> = batch.iter().filter(|entry| is_sendable(entry)).cloned().collect();
+    let mut outcomes = commit_whole(base, &sendable, edit_window)?.into_iter();
+    let each = batch.iter().map(|entry| if is_sendable(entry) { outcomes.next() } else { None });
+    Ok(each.map(|outcome| outcome.unwrap_or(Committed::Refused(EntryRefusal::Unstorable))).collect())
+}
+
+/// Stores a batch in one transaction. After a deadlock or a lost connection it begins
+/// from the top.
+fn commit_whole(base: &Base, batch: &[NewEntry], edit_window: i64) -> Result<Vec<Committed>, StoreError> {
     if batch.is_empty() {
         return Ok(Vec::new());
     }
