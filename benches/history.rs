@@ -1,44 +1,118 @@
 //! The rate at which history commits messages, and the longest commits, by how many messages are
 //! committed together and over how many conversations they are spread.
 //!
-//! The folder is `HISTORY_BENCH_DIR`, or a temporary one: a folder in memory would measure no disk.
+//! On SQLite, in the folder `HISTORY_BENCH_DIR` or a temporary one: a folder in memory would measure
+//! no disk. If `HISTORY_BENCH_MYSQL` names a `mysql.cnf`, on that database too; it gets new users
+//! and keeps them. `HISTORY_BENCH_ROUNDS` is how often each case is measured (1), both databases in
+//! turn; the line then is that of the median rate.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use std::{env, fs, process};
+use std::{env, fs, process, thread};
 
 use raybox::base::conversation::ConversationId;
+use raybox::config::Config;
 use raybox::protocol::UserId;
-use raybox::store::Accounts as _;
+use raybox::store::Accounts;
 use raybox::store::history::{Cid, EntryKind, FrameHash, History, NewEntry};
+use raybox::store::mysql::MysqlStore;
 use raybox::store::sqlite::SqliteStore;
 
 fn main() {
+    let mysql = env::var("HISTORY_BENCH_MYSQL").ok().map(|file| {
+        let folder = env::current_dir().expect("a folder to work in");
+        let config = Config::for_command(Some(&file), None, [], &folder).expect("settings of a database");
+        MysqlStore::open(&config.mysql.expect("mysql.cnf names a database")).expect("the database opens")
+    });
+    let rounds = env::var("HISTORY_BENCH_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(1);
     println!(
-        "{:>14} {:>9} {:>11} {:>9} {:>9} {:>9}",
-        "conversations", "together", "messages/s", "p50 ms", "p99 ms", "max ms"
+        "{:>8} {:>14} {:>9} {:>8} {:>11} {:>9} {:>9} {:>9}",
+        "", "conversations", "together", "threads", "messages/s", "p50 ms", "p99 ms", "max ms"
     );
-    for (conversations, together) in [(2_000, 1), (2_000, 32), (2_000, 512), (50, 32), (50, 512)] {
-        let folder = Folder::new();
-        let store = SqliteStore::open(&folder.0).expect("a new store opens");
-        let users: Vec<UserId> =
-            (0..101).map(|nth| store.register(&format!("user {nth}"), "x").expect("a new user")).collect();
-        let mut pairs = (0..users.len()).flat_map(|a| (a + 1..users.len()).map(move |b| (a, b)));
-        let pairs: Vec<(UserId, UserId)> =
-            (0..conversations).map_while(|_| pairs.next()).map(|(a, b)| (users[a], users[b])).collect();
-        let (begun, mut times, mut count) = (Instant::now(), Vec::new(), 0);
-        while begun.elapsed() < EACH {
-            let batch: Vec<NewEntry> = (0..together).map(|nth| entry(&pairs, count + nth)).collect();
-            count += together;
-            let commit = Instant::now();
-            store.commit(&batch, 0).expect("it is committed");
-            times.push(commit.elapsed());
+    for case in CASES {
+        let (mut embedded, mut shared) = (Vec::new(), Vec::new());
+        for _ in 0..rounds {
+            let folder = Folder::new();
+            // One thread writes into a file, so more would only wait for each other.
+            if case.threads == 1 {
+                embedded.push(measure(&SqliteStore::open(&folder.0).expect("a new store opens"), case));
+            }
+            shared.extend(mysql.as_ref().map(|store| measure(store, case)));
         }
-        let rate = count as f64 / begun.elapsed().as_secs_f64();
-        times.sort();
-        let at = |part: usize| times[(times.len() - 1) * part / 1000].as_secs_f64() * 1000.0;
-        println!("{conversations:>14} {together:>9} {rate:>11.0} {:>9.2} {:>9.2} {:>9.2}", at(500), at(990), at(1000));
+        show("SQLite", case, embedded);
+        show("MySQL", case, shared);
     }
+}
+
+/// What is measured.
+#[derive(Clone, Copy)]
+struct Case {
+    conversations: usize,
+    together: u64,
+    /// Each has its own part of the conversations.
+    threads: usize,
+}
+
+const CASES: [Case; 7] = [
+    Case { conversations: 2_000, together: 1, threads: 1 },
+    Case { conversations: 2_000, together: 32, threads: 1 },
+    Case { conversations: 2_000, together: 512, threads: 1 },
+    Case { conversations: 50, together: 32, threads: 1 },
+    Case { conversations: 50, together: 512, threads: 1 },
+    Case { conversations: 2_000, together: 128, threads: 4 },
+    Case { conversations: 50, together: 128, threads: 4 },
+];
+
+/// What was measured: messages a second, and the times of commits in order.
+struct Measured {
+    rate: f64,
+    commits: Vec<Duration>,
+}
+
+fn measure<S: History + Accounts>(store: &S, case: Case) -> Measured {
+    let run = std::time::UNIX_EPOCH.elapsed().expect("after 1970").as_nanos();
+    let users: Vec<UserId> =
+        (0..101).map(|nth| store.register(&format!("user {run} {nth}"), "x").expect("a new user")).collect();
+    let mut pairs = (0..users.len()).flat_map(|a| (a + 1..users.len()).map(move |b| (a, b)));
+    let pairs: Vec<(UserId, UserId)> =
+        (0..case.conversations).map_while(|_| pairs.next()).map(|(a, b)| (users[a], users[b])).collect();
+    let count = AtomicU64::new(0);
+    let begun = Instant::now();
+    let mut commits: Vec<Duration> = thread::scope(|scope| {
+        let parts = pairs.chunks(pairs.len().div_ceil(case.threads));
+        let writers: Vec<_> = parts
+            .map(|pairs| {
+                let count = &count;
+                scope.spawn(move || {
+                    let mut times = Vec::new();
+                    while begun.elapsed() < EACH {
+                        let from = count.fetch_add(case.together, Ordering::Relaxed);
+                        let batch: Vec<NewEntry> = (0..case.together).map(|nth| entry(pairs, from + nth)).collect();
+                        let commit = Instant::now();
+                        store.commit(&batch, 0).expect("it is committed");
+                        times.push(commit.elapsed());
+                    }
+                    times
+                })
+            })
+            .collect();
+        writers.into_iter().flat_map(|writer| writer.join().expect("it ends")).collect()
+    });
+    let rate = count.into_inner() as f64 / begun.elapsed().as_secs_f64();
+    commits.sort();
+    Measured { rate, commits }
+}
+
+fn show(database: &str, case: Case, mut measured: Vec<Measured>) {
+    measured.sort_by(|one, other| one.rate.total_cmp(&other.rate));
+    let Some(Measured { rate, commits }) = measured.get(measured.len() / 2) else { return };
+    let at = |part: usize| commits[(commits.len() - 1) * part / 1000].as_secs_f64() * 1000.0;
+    let Case { conversations, together, threads } = case;
+    let (p50, p99, max) = (at(500), at(990), at(1000));
+    println!(
+        "{database:>8} {conversations:>14} {together:>9} {threads:>8} {rate:>11.0} {p50:>9.2} {p99:>9.2} {max:>9.2}"
+    );
 }
 
 /// The `nth` message, in a conversation that looks random, with an id that ascends with the time.
@@ -78,4 +152,4 @@ impl Drop for Folder {
     }
 }
 
-const EACH: Duration = Duration::from_secs(5);
+const EACH: Duration = Duration::from_secs(3);

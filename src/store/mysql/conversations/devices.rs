@@ -1,14 +1,22 @@
 //! Devices: the tables `Device` and `DeviceCursor`.
 
 use mysql::prelude::Queryable;
-use mysql::{Row, Transaction};
+use mysql::{Row, Transaction, from_row_opt};
 
-use super::moments::now;
-use super::script::list;
+use super::moments::NOW;
+use super::script::{Script, list, text};
 use crate::protocol::UserId;
 use crate::store::history::{Device, DeviceId, DeviceLogin, LoggedIn};
 use crate::store::mysql::error;
 use crate::store::mysql::rows::column;
+
+/// What is asked before a login is written.
+#[derive(Clone, Copy)]
+enum Question {
+    Lock,
+    Now,
+    Known,
+}
 
 /// Writes a login. `planned` is what the attempt before wanted to answer, whose answer may have been
 /// lost.
@@ -18,13 +26,26 @@ pub(super) fn log_in(
     planned: &mut Option<LoggedIn>,
 ) -> mysql::Result<LoggedIn> {
     // Logins of one user wait for each other, so that none counts the devices of before another.
-    db.exec_drop("SELECT id FROM User WHERE id = ? FOR UPDATE", (login.user.0,))?;
-    let now = now(db)?;
-    let known: Option<Row> = db.exec_first(
-        "SELECT id, user, device, login, secret, seen FROM Device WHERE user = ? AND device = ? FOR UPDATE",
-        (login.user.0, &login.name),
-    )?;
-    let known = known.map(|mut row| device_row(&mut row)).transpose()?;
+    let mut script = Script::new(usize::MAX);
+    script.add(Question::Lock, format!("SELECT id FROM User WHERE id = {} FOR UPDATE", login.user));
+    script.add(Question::Now, format!("SELECT {NOW}"));
+    let device = text(&login.name);
+    script.add(
+        Question::Known,
+        format!(
+            "SELECT id, user, device, login, secret, seen FROM Device WHERE user = {} AND device = {device} FOR UPDATE",
+            login.user
+        ),
+    );
+    let (mut now, mut known) = (0, None);
+    script.run(db, |question, mut row| {
+        match question {
+            Question::Lock => {}
+            Question::Now => now = from_row_opt(row)?,
+            Question::Known => known = Some(device_row(&mut row)?),
+        }
+        Ok(())
+    })?;
     let written = match known {
         Some(before) if before.login == login.login && planned.is_some() => return planned.take().ok_or_else(lost),
         Some(before) => again(db, login, before, now)?,

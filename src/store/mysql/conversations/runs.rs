@@ -46,8 +46,9 @@ pub(super) fn run(
     bytes_max: usize,
 ) -> mysql::Result<Vec<Entry>> {
     let (mut entries, mut bytes, mut from, mut to) = (Vec::new(), 0, from, to);
+    let mut rows_max = FIRST_PAGE;
     loop {
-        let count = page(db, conv, (from, to), from_end, |entry: Entry| {
+        let count = page(db, conv, (from, to), from_end, rows_max, |entry: Entry| {
             let size = entry.text.as_ref().map_or(0, String::len);
             let fits = entries.is_empty() || bytes + size <= bytes_max;
             // The floor may have risen between two pages.
@@ -59,10 +60,13 @@ pub(super) fn run(
             fits && follows
         })?;
         match (count, entries.last()) {
-            (Some(count), Some(last)) if count == PAGE && from_end => to = last.seq - 1,
-            (Some(count), Some(last)) if count == PAGE => from = last.seq + 1,
+            (Some(count), Some(last)) if count == rows_max && from_end => to = last.seq - 1,
+            (Some(count), Some(last)) if count == rows_max => from = last.seq + 1,
             _ => break,
         }
+        // As many as are wanted if they are as long as those before.
+        let each = bytes / entries.len().max(1) + 1;
+        rows_max = (bytes_max.saturating_sub(bytes) / each + 1).min(PAGE_MAX);
     }
     if from_end {
         entries.reverse();
@@ -77,6 +81,7 @@ fn page(
     conv: ConversationId,
     (from, to): (i64, i64),
     from_end: bool,
+    rows_max: usize,
     mut take: impl FnMut(Entry) -> bool,
 ) -> mysql::Result<Option<usize>> {
     let order = if from_end { "DESC" } else { "ASC" };
@@ -86,10 +91,10 @@ fn page(
          FROM Message AS m LEFT JOIN Message AS e ON m.edited > 0 AND e.conv = m.conv AND e.seq = m.edited
          WHERE m.conv = :conv AND m.seq BETWEEN :from AND :to
              AND m.seq > COALESCE((SELECT floor FROM Conversation WHERE id = :conv), 0)
-         ORDER BY m.seq {order} LIMIT {PAGE}"
+         ORDER BY m.seq {order} LIMIT :rows_max"
     );
     let (mut count, mut goes_on) = (0, true);
-    for row in db.exec_iter(statement, params! {"conv" => conv.column(), from, to})? {
+    for row in db.exec_iter(statement, params! {"conv" => conv.column(), from, to, rows_max})? {
         // The rest is read all the same: an error in it must not stay in the connection.
         let mut row = row?;
         count += 1;
@@ -115,5 +120,7 @@ fn entry(conv: ConversationId, row: &mut Row) -> mysql::Result<Entry> {
     })
 }
 
-/// The rows of one statement: a page of a client is one.
-const PAGE: usize = 200;
+/// The rows of the first statement: a page of a client is one, and if all have the longest texts,
+/// few are read in vain.
+const FIRST_PAGE: usize = 64;
+const PAGE_MAX: usize = 1024;
