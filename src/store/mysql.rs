@@ -36,8 +36,8 @@ pub mod target;
 
 use std::sync::Arc;
 
-use self::base::{Base, Mailboxes};
-use self::keyless::Keyless;
+use self::base::Base;
+use self::keyless::KeylessMessages;
 pub use self::late::open_later;
 pub use self::maintenance::Maintenance;
 use self::messages::MessagesWithIds;
@@ -51,8 +51,8 @@ use crate::protocol::UserId;
 /// All roles of a [`Store`](super::Store) in a MySQL or MariaDB database.
 pub struct MysqlStore {
     base: Arc<Base>,
-    /// As its table is.
-    mailboxes: Box<dyn Mailboxes>,
+    /// As its table is: with ids or without.
+    messages: Box<dyn Messages>,
 }
 
 impl MysqlStore {
@@ -76,9 +76,11 @@ impl MysqlStore {
         }
         let has_ids = schema.has_message_ids;
         let base = Arc::new(Base { name, calls, schema, limits });
-        let mailboxes: Box<dyn Mailboxes> =
-            if has_ids { Box::new(MessagesWithIds::of(base.clone())) } else { Box::new(Keyless::of(base.clone())) };
-        Ok(MysqlStore { base, mailboxes })
+        let messages: Box<dyn Messages> = match has_ids {
+            true => Box::new(MessagesWithIds::of(base.clone())),
+            false => Box::new(KeylessMessages::of(base.clone())),
+        };
+        Ok(MysqlStore { base, messages })
     }
 }
 
@@ -110,23 +112,23 @@ impl Database for MysqlStore {
 
 impl Messages for MysqlStore {
     fn append(&self, messages: &[NewMessage]) -> Result<Vec<AppendOutcome>, StoreError> {
-        self.base.append(messages)
+        self.messages.append(messages)
     }
 
     fn fits(&self, text: &str) -> bool {
-        self.base.fits(text)
+        self.messages.fits(text)
     }
 
     fn mailbox_bytes(&self, user: UserId) -> Result<usize, StoreError> {
-        self.base.mailbox_bytes(user)
+        self.messages.mailbox_bytes(user)
     }
 
     fn fetch(&self, user: UserId, bytes_max: usize) -> Result<Vec<KeptMessage>, StoreError> {
-        self.mailboxes.fetch(user, bytes_max)
+        self.messages.fetch(user, bytes_max)
     }
 
     fn delete(&self, user: UserId, ids: &[MessageId]) -> Result<(), StoreError> {
-        self.mailboxes.delete(user, ids)
+        self.messages.delete(user, ids)
     }
 }
 

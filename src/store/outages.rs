@@ -31,15 +31,16 @@ impl RepeatedTrouble {
         RepeatedTrouble { logged: trouble }
     }
 
-    /// Logs the trouble of an attempt, if it is another than that of the attempt before. Returns
-    /// whether it is.
-    pub(super) fn note(&mut self, trouble: String) -> bool {
-        let is_new = trouble != self.logged;
-        if is_new {
+    /// Logs the trouble of an attempt, if it is another than that of the attempt before.
+    pub(super) fn note(&mut self, trouble: String) {
+        if self.is_new(&trouble) {
             log::error!("{trouble}");
             self.logged = trouble;
         }
-        is_new
+    }
+
+    fn is_new(&self, trouble: &str) -> bool {
+        trouble != self.logged
     }
 }
 
@@ -93,7 +94,11 @@ mod tests {
     #[test]
     fn a_trouble_is_logged_when_it_changes() {
         let mut trouble = RepeatedTrouble::logged("full".into());
-        let noted = ["full", "gone", "gone", "full"].map(|now| trouble.note(now.into()));
+        let noted = ["full", "gone", "gone", "full"].map(|now| {
+            let is_new = trouble.is_new(now);
+            trouble.note(now.into());
+            is_new
+        });
         assert_eq!(noted, [false, true, false, true]);
     }
 

@@ -13,7 +13,7 @@ use super::rows::{column, ids_of};
 use super::schema::Schema;
 use super::shapes::{self, LIST_MAX};
 use crate::protocol::UserId;
-use crate::store::{AppendOutcome, KeptMessage, MessageId, NewMessage, ROW_BYTES, StoreError};
+use crate::store::{AppendOutcome, NewMessage, ROW_BYTES, StoreError};
 
 /// The parts that all roles work on.
 pub(super) struct Base {
@@ -23,14 +23,8 @@ pub(super) struct Base {
     pub(super) limits: PacketLimits,
 }
 
-/// Reading stored messages and deleting them, which depends on whether their rows have ids. The
-/// methods are those of [`Messages`](crate::store::Messages).
-pub(super) trait Mailboxes: Send + Sync {
-    fn fetch(&self, user: UserId, bytes_max: usize) -> Result<Vec<KeptMessage>, StoreError>;
-
-    fn delete(&self, user: UserId, ids: &[MessageId]) -> Result<(), StoreError>;
-}
-
+/// The part of [`Messages`](crate::store::Messages) that is the same for tables with ids and
+/// without.
 impl Base {
     pub(super) fn append(&self, messages: &[NewMessage]) -> Result<Vec<AppendOutcome>, StoreError> {
         let recipients: BTreeSet<UserId> = messages.iter().map(|message| message.to).collect();

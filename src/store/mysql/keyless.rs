@@ -1,4 +1,4 @@
-//! Mailboxes in a table without ids, as the reference server made it.
+//! [`KeylessMessages`]: stored messages in a table without ids, as the reference server made it.
 //!
 //! Equal rows cannot be told apart, and need not be: it only matters that as many rows are deleted
 //! as were returned. So the id of a message is a hash of its text and of the number of equal
@@ -14,27 +14,39 @@ use mysql::prelude::Queryable;
 use mysql::{Conn, Transaction, Value, params};
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::base::{Base, Mailboxes};
+use super::base::Base;
 use super::calls::Repeat;
 use super::rows::column;
 use super::shapes;
 use crate::protocol::UserId;
-use crate::store::{KeptMessage, MessageId, StoreError};
+use crate::store::{AppendOutcome, KeptMessage, MessageId, Messages, NewMessage, StoreError};
 
 /// Messages in a table whose rows have no ids.
-pub(super) struct Keyless {
+pub(super) struct KeylessMessages {
     base: Arc<Base>,
     /// For ids. Keyed, so that no client can write texts whose ids are equal.
     hashes: RandomState,
 }
 
-impl Keyless {
-    pub(super) fn of(base: Arc<Base>) -> Keyless {
-        Keyless { base, hashes: RandomState::new() }
+impl KeylessMessages {
+    pub(super) fn of(base: Arc<Base>) -> KeylessMessages {
+        KeylessMessages { base, hashes: RandomState::new() }
     }
 }
 
-impl Mailboxes for Keyless {
+impl Messages for KeylessMessages {
+    fn append(&self, messages: &[NewMessage]) -> Result<Vec<AppendOutcome>, StoreError> {
+        self.base.append(messages)
+    }
+
+    fn fits(&self, text: &str) -> bool {
+        self.base.fits(text)
+    }
+
+    fn mailbox_bytes(&self, user: UserId) -> Result<usize, StoreError> {
+        self.base.mailbox_bytes(user)
+    }
+
     fn fetch(&self, user: UserId, bytes_max: usize) -> Result<Vec<KeptMessage>, StoreError> {
         self.base.calls.call(|db, _| fetch(db, user, bytes_max, &self.hashes))
     }

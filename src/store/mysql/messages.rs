@@ -1,4 +1,4 @@
-//! Mailboxes in the table `OfflineMessage` with ids.
+//! [`MessagesWithIds`]: stored messages in the table `OfflineMessage` with ids.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use mysql::prelude::Queryable;
 use mysql::{Conn, Value, params};
 
-use super::base::{Base, Mailboxes};
+use super::base::Base;
 use super::calls::Repeat;
 use super::rows::column;
 use super::shapes::{self, LIST_MAX};
 use crate::protocol::UserId;
-use crate::store::{KeptMessage, MessageId, StoreError};
+use crate::store::{AppendOutcome, KeptMessage, MessageId, Messages, NewMessage, StoreError};
 
 /// Messages in a table whose rows have ids.
 pub(super) struct MessagesWithIds {
@@ -26,7 +26,19 @@ impl MessagesWithIds {
     }
 }
 
-impl Mailboxes for MessagesWithIds {
+impl Messages for MessagesWithIds {
+    fn append(&self, messages: &[NewMessage]) -> Result<Vec<AppendOutcome>, StoreError> {
+        self.base.append(messages)
+    }
+
+    fn fits(&self, text: &str) -> bool {
+        self.base.fits(text)
+    }
+
+    fn mailbox_bytes(&self, user: UserId) -> Result<usize, StoreError> {
+        self.base.mailbox_bytes(user)
+    }
+
     fn fetch(&self, user: UserId, bytes_max: usize) -> Result<Vec<KeptMessage>, StoreError> {
         let Base { calls, limits, name, .. } = &*self.base;
         let (kept, unreadable) = calls.call(|db, _| fetch(db, user, bytes_max, limits.text_bytes()))?;
