@@ -20,8 +20,8 @@
 //! shortage was over.
 
 mod pace;
+mod stock;
 
-use std::collections::VecDeque;
 use std::error::Error;
 use std::fmt;
 use std::io;
@@ -31,11 +31,10 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, bounded};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use self::pace::AttemptPace;
-use crate::outage::Outage;
+use self::stock::{Aged, Stock, WaitingCall};
 use crate::vital::vital;
 
 /// Connections to one database. Shared by all threads that may block.
@@ -90,44 +89,6 @@ struct Core<C> {
     work: Condvar,
 }
 
-struct Stock<C> {
-    /// The most recently used one is the last.
-    idle: Vec<IdleConnection<C>>,
-    /// The number of connections, including those in use.
-    open: u32,
-    /// Running attempts.
-    opening: u32,
-    /// Waiting calls, the oldest first.
-    waiting: VecDeque<WaitingCall<C>>,
-    next_ticket: u64,
-    /// Connections of an earlier age are not used any more.
-    age: u64,
-    pace: AttemptPace,
-    /// The database refuses connections.
-    refusals: Outage,
-    /// To be closed by the keeper, because closing may take a while.
-    doomed: Vec<C>,
-    is_closing: bool,
-}
-
-struct Aged<C> {
-    connection: C,
-    age: u64,
-    born: Instant,
-}
-
-struct IdleConnection<C> {
-    kept: Aged<C>,
-    since: Instant,
-}
-
-struct WaitingCall<C> {
-    ticket: u64,
-    /// From then on it waits no longer if no connection can come.
-    patient_until: Instant,
-    place: Sender<Aged<C>>,
-}
-
 impl<C: Send + 'static> ConnectionPool<C> {
     /// A pool whose initial connections are opened immediately by other threads. Up to 8 threads
     /// call `open` at the same time; it may block, and must bound its own duration.
@@ -160,19 +121,7 @@ impl<C: Send + 'static> ConnectionPool<C> {
         sizes: PoolSizes,
         open: impl Fn() -> Result<C, OpenFailure> + Send + Sync + 'static,
     ) -> io::Result<ConnectionPool<C>> {
-        let state = Stock {
-            idle: Vec::new(),
-            open: 0,
-            opening: 0,
-            waiting: VecDeque::new(),
-            next_ticket: 0,
-            age: 0,
-            pace: AttemptPace::default(),
-            refusals: Outage::default(),
-            doomed: Vec::new(),
-            is_closing: false,
-        };
-        let (state, work) = (Mutex::new(state), Condvar::new());
+        let (state, work) = (Mutex::new(Stock::default()), Condvar::new());
         let shared = Arc::new(Core { name: name.into(), sizes, open: Box::new(open), state, work });
         let keeper = shared.clone();
         thread::Builder::new().name("pool-keeper".to_owned()).spawn(move || vital(|| keeper.keep()))?;
@@ -269,7 +218,7 @@ impl<C: Send + 'static> ConnectionPool<C> {
     /// The number of open connections, and of idle ones among them.
     pub fn size(&self) -> (u32, u32) {
         let state = self.shared.state.lock();
-        (state.open, u32::try_from(state.idle.len()).unwrap_or(u32::MAX))
+        (state.open, state.idle())
     }
 }
 
@@ -408,86 +357,6 @@ impl<C: Send + 'static> Core<C> {
     }
 }
 
-impl<C> Stock<C> {
-    fn has_waiting(&self) -> bool {
-        !self.waiting.is_empty()
-    }
-
-    /// Whether no connection can be returned, and none is being opened.
-    fn is_in_vain(&self) -> bool {
-        self.open == 0 && self.opening == 0 && self.pace.failures() > 0
-    }
-
-    fn take_idle(&mut self) -> Option<Aged<C>> {
-        self.idle.pop().map(|idle| idle.kept)
-    }
-
-    /// Gives it to the call that has waited longest, or back to the pool.
-    fn hand_on(&mut self, mut kept: Aged<C>) {
-        while let Some(waiting) = self.waiting.pop_front() {
-            match waiting.place.send(kept) {
-                Ok(()) => return,
-                Err(gone) => kept = gone.into_inner(),
-            }
-        }
-        self.idle.push(IdleConnection { kept, since: Instant::now() });
-    }
-
-    fn forget(&mut self, kept: Aged<C>) {
-        self.open -= 1;
-        self.doomed.push(kept.connection);
-    }
-
-    /// Prevents all connections that are open now from being used again.
-    fn renew(&mut self) {
-        self.age += 1;
-        for idle in std::mem::take(&mut self.idle) {
-            self.forget(idle.kept);
-        }
-    }
-
-    /// Closes connections that have lived or been idle for too long. Returns when there is more to
-    /// close.
-    fn reap(&mut self, sizes: &PoolSizes, now: Instant) -> Option<Instant> {
-        let mut surplus = self.open.saturating_sub(sizes.initial);
-        let (mut next, mut stay) = (None, Vec::with_capacity(self.idle.len()));
-        // The one that has been idle longest is the first.
-        for idle in std::mem::take(&mut self.idle) {
-            let mut end = idle.kept.born + LIFETIME_MAX;
-            if surplus > 0 {
-                end = end.min(idle.since + sizes.idle_timeout);
-            }
-            if end <= now {
-                surplus = surplus.saturating_sub(1);
-                self.forget(idle.kept);
-            } else {
-                next = next.into_iter().chain([end]).min();
-                stay.push(idle);
-            }
-        }
-        self.idle = stay;
-        next
-    }
-
-    /// The connections that the waiting calls and the initial number need, and that are not being
-    /// opened.
-    fn wanted(&self, sizes: &PoolSizes) -> u32 {
-        let calls = u32::try_from(self.waiting.len()).unwrap_or(u32::MAX).saturating_sub(self.opening);
-        let stock = sizes.initial.saturating_sub(self.open + self.opening);
-        calls.max(stock).min(sizes.max.saturating_sub(self.open + self.opening))
-    }
-
-    /// The number of attempts to begin now.
-    fn attempts(&self, sizes: &PoolSizes, now: Instant) -> u32 {
-        let wanted = self.wanted(sizes);
-        if self.pace.failures() == 0 {
-            return wanted.min(ATTEMPTS_MAX.saturating_sub(self.opening));
-        }
-        let is_due = self.pace.due(self.has_waiting()).is_none_or(|at| at <= now);
-        if is_due && self.opening == 0 { wanted.min(1) } else { 0 }
-    }
-}
-
 /// Closing runs the driver's code, which talks to the database.
 fn close<C>(connections: Vec<C>) {
     for connection in connections {
@@ -503,15 +372,9 @@ impl fmt::Display for NoConnection {
 
 impl Error for NoConnection {}
 
-/// If the name leads elsewhere, the old database is left within this time.
-const LIFETIME_MAX: Duration = Duration::from_secs(30 * 60);
-
 /// The bounds of the keeper's sleep.
 const LOOK_EVERY_MIN: Duration = Duration::from_millis(100);
 const LOOK_EVERY_MAX: Duration = Duration::from_secs(10);
-
-/// Attempts that run at the same time.
-const ATTEMPTS_MAX: u32 = 8;
 
 #[cfg(test)]
 mod tests {

@@ -299,25 +299,7 @@ pub(crate) fn check(options: &Options, matches: &ArgMatches) -> Result<(), &'sta
             (workload, vec![options.common.target()])
         }
     };
-    for target in &targets {
-        match (workload, target) {
-            (Workload::Pairs(_) | Workload::Group { .. }, _) => {}
-            (Workload::Cross(_), Target::Server { addresses, .. }) if addresses.len() < 2 => {
-                return Err(
-                    "cross needs two nodes or more: give their addresses with commas between them, to --address or, in \
-                            a comparison, to -a and -b",
-                );
-            }
-            (Workload::Cross(_), Target::Relay) => {
-                return Err("the relay has no nodes: cross cannot be measured with it");
-            }
-            (_, Target::Relay) => return Err("the relay knows pairs and groups only"),
-            (_, Target::Server { .. }) => {}
-        }
-    }
-    if targets.iter().any(Target::names_a_process_twice) {
-        return Err("a process is named twice, and would count twice");
-    }
+    check_targets(workload, &targets)?;
     if !workload.is_timed() && (is_given("seconds") || is_given("warm_up")) {
         return Err("offline, ramp and login --first take as long as what they do: leave --seconds and --warm-up out");
     }
@@ -337,6 +319,30 @@ pub(crate) fn check(options: &Options, matches: &ArgMatches) -> Result<(), &'sta
         }
         _ => Ok(()),
     }
+}
+
+/// Whether the workload can be measured with each target.
+fn check_targets(workload: &Workload, targets: &[Target]) -> Result<(), &'static str> {
+    for target in targets {
+        match (workload, target) {
+            (Workload::Pairs(_) | Workload::Group { .. }, _) => {}
+            (Workload::Cross(_), Target::Server { addresses, .. }) if addresses.len() < 2 => {
+                return Err(
+                    "cross needs two nodes or more: give their addresses with commas between them, to --address or, in \
+                            a comparison, to -a and -b",
+                );
+            }
+            (Workload::Cross(_), Target::Relay) => {
+                return Err("the relay has no nodes: cross cannot be measured with it");
+            }
+            (_, Target::Relay) => return Err("the relay knows pairs and groups only"),
+            (_, Target::Server { .. }) => {}
+        }
+    }
+    if targets.iter().any(Target::names_a_process_twice) {
+        return Err("a process is named twice, and would count twice");
+    }
+    Ok(())
 }
 
 /// The command line, without the options that say where the results go.

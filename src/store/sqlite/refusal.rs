@@ -165,12 +165,9 @@ impl fmt::Display for SqliteOpenError {
                 f,
                 "cannot write {file}: {cause}; let this user write the file and its folder, or choose another data folder"
             ),
-            SqliteOpenError::InUse { pid: Some(pid), .. } => write!(
-                f,
-                "{file} is in use by another server, process {pid}; stop that one, or choose another data folder"
-            ),
-            SqliteOpenError::InUse { pid: None, .. } => {
-                write!(f, "{file} is in use by another program; close that one, or choose another data folder")
+            SqliteOpenError::InUse { pid, .. } => {
+                let user = pid.map_or("program".to_owned(), |pid| format!("server, process {pid}"));
+                write!(f, "{file} is in use by another {user}; stop that one, or choose another data folder")
             }
             SqliteOpenError::Link { .. } => write!(
                 f,

@@ -1,6 +1,8 @@
 //! [`SpoolFile`]: a spool in a SQLite file, `spool.db`, built like the embedded store: one writer
 //! with group commit, a synced log, a lock against other servers.
 
+mod table;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -10,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{MappedRwLockReadGuard, Mutex, RwLock, RwLockReadGuard};
 use pool::Outage;
-use rusqlite::{Connection, OpenFlags, Row, named_params};
+use rusqlite::{Connection, OpenFlags};
 
 use super::condition::Condition;
 use super::live::Live;
@@ -18,10 +20,7 @@ use super::open::{self, BUSY_TIMEOUT};
 use super::paths::{beside, sqlite_path};
 use super::refusal::{SqliteOpenError, refused};
 use crate::admission::{Holder, NestedShares};
-use crate::protocol::UserId;
-use crate::store::spool::{
-    Addition, MESSAGE_BYTES, PIECE_BYTES_MAX, PIECE_MAX, Part, Spool, SpoolId, SpoolLoad, Spooled, lane_of,
-};
+use crate::store::spool::{Addition, MESSAGE_BYTES, PIECE_MAX, Part, Spool, SpoolId, SpoolLoad, Spooled};
 use crate::store::{NewMessage, StoreError};
 
 /// A [`Spool`] in a file. Logs when it comes into use, when it is full and when it is empty again.
@@ -50,8 +49,8 @@ struct SpoolState {
     /// The room that each sender has taken since the spool was last empty, and the total. Messages
     /// drained meanwhile still count: a sender who has added much lets others go first.
     shares: Option<(NestedShares, usize)>,
-    /// Whether it was full and that was logged.
-    is_full: bool,
+    /// It is full, and refuses messages until it has drained.
+    full: Outage,
     /// Messages that are stored and could not be deleted. Not more than are in the file.
     gone: Arc<BTreeSet<SpoolId>>,
     /// When the deletions were last tried.
@@ -76,7 +75,7 @@ impl SpoolFile {
         let file = data_dir.join(open::SPOOL.name);
         let condition = Arc::new(Condition::new(file.display().to_string()));
         let opened = Live::open(data_dir, &open::SPOOL, BUSY_TIMEOUT, condition.clone(), |db| {
-            measure(db).map_err(|error| refused(&file, error))
+            table::measure(db).map_err(|error| refused(&file, error))
         });
         let (live, load) = match opened {
             Ok((live, load)) => (Some(live), load),
@@ -112,16 +111,7 @@ impl SpoolFile {
         let known = self.state.lock().gone.clone();
         let new: Vec<SpoolId> = ids.iter().copied().filter(|id| !known.contains(id)).collect();
         let asked = new.clone();
-        let (messages, bytes) = live.read(move |db| {
-            let mut select = db.prepare_cached("SELECT octet_length(message) AS bytes FROM Spooled WHERE id = :id")?;
-            let mut sum = (0, 0);
-            for id in &asked {
-                for length in select.query_map(named_params! {":id": id.0}, |row| number(row, "bytes"))? {
-                    sum = (sum.0 + 1, sum.1 + length? + MESSAGE_BYTES);
-                }
-            }
-            Ok(sum)
-        })?;
+        let (messages, bytes) = live.read(move |db| table::sizes(db, &asked))?;
         drop(known);
         let mut state = self.state.lock();
         let begins = state.gone.is_empty();
@@ -165,7 +155,7 @@ impl SpoolFile {
             return;
         }
         if let Some(live) = &*slot {
-            match live.read(highest_given) {
+            match live.read(table::highest_given) {
                 Ok(given) => self.state.lock().given = given,
                 Err(error) => return log::debug!("{error}"),
             }
@@ -175,7 +165,7 @@ impl SpoolFile {
             self.state.lock().gone = Arc::default();
         }
         let given = self.state.lock().given;
-        let go_on = |db: &Connection| go_on_after(db, given).map_err(|error| refused(&self.file, error));
+        let go_on = |db: &Connection| table::go_on_after(db, given).map_err(|error| refused(&self.file, error));
         match Live::open(&self.data_dir, &open::SPOOL, BUSY_TIMEOUT, self.condition.clone(), go_on) {
             Ok((live, ())) => {
                 *slot = Some(live);
@@ -203,12 +193,9 @@ impl SpoolFile {
         };
         let kept: Vec<bool> = messages.iter().map(&mut reserve).collect();
         let is_full = self.bytes_max > 0 && !is_lost && kept.contains(&false);
-        let begins_to_be_full = is_full && !state.is_full;
-        state.is_full |= is_full;
+        let begins_to_be_full = is_full && state.full.begin();
         let load = state.load;
         drop(state);
-        // The line that says that the spool has drained ends this as well, so no second `Outage` is
-        // needed.
         if begins_to_be_full {
             log::error!("{} is full (spool_max) with {load}: further messages are refused", self.file.display());
         }
@@ -235,7 +222,8 @@ impl SpoolFile {
         if state.load.messages > state.load.aside {
             return;
         }
-        state.is_full = false;
+        // The line that says that the spool has drained says this too.
+        state.full.end();
         state.shares = None;
         let (lasted, left, aside) = (state.outage.end(), std::mem::take(&mut state.left), state.load.aside);
         drop(state);
@@ -287,14 +275,7 @@ impl Spool for SpoolFile {
             return Ok(kept);
         }
         let (count, bytes) = (rows.len(), rows.iter().map(weight).sum::<usize>());
-        let written = live.write(move |db| {
-            let mut insert = db.prepare_cached("INSERT INTO Spooled (userid, message) VALUES (:user, :message)")?;
-            for row in &rows {
-                insert.execute(named_params! {":user": row.to.0, ":message": &*row.text})?;
-            }
-            Ok(())
-        });
-        if let Err(error) = written {
+        if let Err(error) = live.write(move |db| table::insert(db, &rows)) {
             let mut state = self.state.lock();
             state.load.messages -= count;
             state.load.bytes -= bytes;
@@ -309,20 +290,7 @@ impl Spool for SpoolFile {
         // In this order, because the hidden messages belong to the file that is read.
         let live = self.live()?;
         let gone = self.state.lock().gone.clone();
-        live.read(move |db| match part {
-            Part::Lane { nth, of, after } => piece(
-                db,
-                "SELECT id, userid, message FROM Spooled WHERE id > :after AND aside = 0 ORDER BY id",
-                named_params! {":after": after.0},
-                |user, id| lane_of(user, of) == nth && !gone.contains(&id),
-            ),
-            Part::User(user) => piece(
-                db,
-                "SELECT id, userid, message FROM Spooled WHERE userid = :user AND aside = 0 ORDER BY id",
-                named_params! {":user": user.0},
-                |_, id| !gone.contains(&id),
-            ),
-        })
+        live.read(move |db| table::oldest(db, part, &gone))
     }
 
     fn remove(&self, ids: &[SpoolId]) -> Result<(), StoreError> {
@@ -355,10 +323,7 @@ impl Spool for SpoolFile {
 
     fn set_aside(&self, ids: &[SpoolId]) -> Result<(), StoreError> {
         let ids = ids.to_vec();
-        let aside = self.live()?.write(move |db| {
-            let mut update = db.prepare_cached("UPDATE Spooled SET aside = 1 WHERE id = :id AND aside = 0")?;
-            ids.iter().try_fold(0, |sum, id| Ok(sum + update.execute(named_params! {":id": id.0})?))
-        })?;
+        let aside = self.live()?.write(move |db| table::set_aside(db, &ids))?;
         self.note_leaving(0, 0, aside);
         Ok(())
     }
@@ -409,32 +374,7 @@ impl Drop for SpoolFile {
 /// Deletes rows; returns their number and size.
 fn delete(live: &Live, ids: &[SpoolId]) -> Result<(usize, usize), StoreError> {
     let ids = ids.to_vec();
-    live.write(move |db| {
-        let mut delete =
-            db.prepare_cached("DELETE FROM Spooled WHERE id = :id RETURNING octet_length(message) AS bytes")?;
-        let (mut messages, mut bytes) = (0, 0);
-        for id in &ids {
-            for length in delete.query_map(named_params! {":id": id.0}, |row| number(row, "bytes"))? {
-                messages += 1;
-                bytes += length? + MESSAGE_BYTES;
-            }
-        }
-        Ok((messages, bytes))
-    })
-}
-
-fn highest_given(db: &Connection) -> rusqlite::Result<i64> {
-    db.query_row("SELECT COALESCE(max(seq), 0) FROM sqlite_sequence WHERE name = 'Spooled'", [], |row| row.get(0))
-}
-
-/// Makes the next id higher than this one.
-fn go_on_after(db: &Connection, given: i64) -> rusqlite::Result<()> {
-    if highest_given(db)? >= given {
-        return Ok(());
-    }
-    db.execute("DELETE FROM sqlite_sequence WHERE name = 'Spooled'", [])?;
-    db.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('Spooled', :given)", named_params! {":given": given})?;
-    Ok(())
+    live.write(move |db| table::delete(db, &ids))
 }
 
 /// Closes a spool and deletes its files, which needs no room.
@@ -461,53 +401,7 @@ fn peek(file: &Path) -> Option<SpoolLoad> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     // It cannot change: this server has not opened it, and no other can while the disk is full.
     let db = Connection::open_with_flags(format!("file:{path}?immutable=1"), flags).ok()?;
-    measure(&db).ok()
-}
-
-fn measure(db: &Connection) -> rusqlite::Result<SpoolLoad> {
-    let query = "SELECT count(*) AS messages, COALESCE(sum(octet_length(message)), 0) AS bytes FROM Spooled";
-    db.query_row(query, [], |row| {
-        let (messages, bytes) = (number(row, "messages")?, number(row, "bytes")?);
-        Ok(SpoolLoad { messages, bytes: bytes + messages * MESSAGE_BYTES, aside: 0 })
-    })
-}
-
-/// The first visible rows, as many as fit one piece.
-fn piece(
-    db: &Connection,
-    query: &str,
-    parameters: &[(&str, &dyn rusqlite::ToSql)],
-    is_wanted: impl Fn(UserId, SpoolId) -> bool,
-) -> rusqlite::Result<Vec<Spooled>> {
-    let mut select = db.prepare_cached(query)?;
-    let mut rows = select.query(parameters)?;
-    let (mut found, mut bytes) = (Vec::new(), 0);
-    while let Some(row) = rows.next()? {
-        // Before the message is read.
-        if !is_wanted(UserId(row.get("userid")?), SpoolId(row.get("id")?)) {
-            continue;
-        }
-        let spooled = spooled(row)?;
-        bytes += spooled.message.text.len();
-        if bytes > PIECE_BYTES_MAX && !found.is_empty() {
-            break;
-        }
-        found.push(spooled);
-        if found.len() == PIECE_MAX {
-            break;
-        }
-    }
-    Ok(found)
-}
-
-fn spooled(row: &Row<'_>) -> rusqlite::Result<Spooled> {
-    let message = NewMessage { to: UserId(row.get("userid")?), text: row.get::<_, String>("message")?.into() };
-    Ok(Spooled { id: SpoolId(row.get("id")?), message })
-}
-
-/// A column that is never negative.
-fn number(row: &Row<'_>, column: &str) -> rusqlite::Result<usize> {
-    Ok(usize::try_from(row.get::<_, i64>(column)?).unwrap_or_default())
+    table::measure(&db).ok()
 }
 
 fn weight(message: &NewMessage) -> usize {
@@ -525,6 +419,7 @@ mod tests {
     use std::process;
 
     use crate::admission::{Payer, Source};
+    use crate::protocol::UserId;
 
     #[test]
     fn one_sender_has_half_of_it_and_others_find_room() {
