@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use testkit::{LONG_PATIENCE, TestClient, TestServer, chat, free_port, user, wait_within};
+use testkit::{LONG_PATIENCE, TestClient, TestServer, chat, user, wait_within};
 
 /// One fenced block of examples, and the options that its server needs.
 #[derive(PartialEq, Debug)]
@@ -187,7 +187,7 @@ impl Drop for Example {
 
 #[test]
 fn the_example_client_chats_and_survives_a_killed_server() {
-    let mut server = TestServer::builder().port(free_port()).start();
+    let mut server = TestServer::builder().fixed_port().start();
     for (name, id) in [("ann", "1"), ("bob", "2")] {
         let mut newcomer = Example::start(server.address(), &["new", name, "secret"]);
         newcomer.finish();
@@ -203,6 +203,7 @@ fn the_example_client_chats_and_survives_a_killed_server() {
     bob.wait("connected", 1);
     ann.types("2 hello bob");
     bob.wait("chat from 1: hello bob", 1);
+    wait_within(LONG_PATIENCE, "what bob has fetched is deleted", || server.stored_for(2) == 0);
     server.restart();
     ann.types("2 still there?");
     bob.wait("connected", 2);

@@ -9,7 +9,7 @@ use serde_json::json;
 use testkit::{ACK, LONG_PATIENCE, StoreLock, TestClient, TestServer};
 use testkit::{assert_covers, login, number_of, numbered, numbered_with_text, offline_user, user, wait_until};
 
-const EXIT_PATIENCE: Duration = Duration::from_secs(20);
+const EXIT_PATIENCE: Duration = Duration::from_secs(60);
 
 /// More than the kernel holds for both ends of a connection.
 const STUFFING: usize = 300;

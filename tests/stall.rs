@@ -2,7 +2,6 @@
 //! wait or are refused.
 
 use std::thread;
-use std::time::Duration;
 
 use rusqlite::Connection;
 use serde_json::json;
@@ -193,7 +192,7 @@ fn nobody_waits_for_a_stderr_that_nobody_reads() {
         alice.send(&numbered(a, b, n));
         bob.expect(&numbered(a, b, n));
     }
-    assert!(server.is_ready());
+    wait_until("it is ready", || server.is_ready());
     server.terminate();
-    assert_eq!(server.wait_exit(Duration::from_secs(20)).code(), Some(0));
+    assert_eq!(server.wait_exit(LONG_PATIENCE).code(), Some(0));
 }

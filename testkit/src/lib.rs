@@ -38,7 +38,7 @@ pub use services::{Database, MariaDb, Nginx, Redis, Switch, free_port};
 pub use victim::World;
 
 /// How long a test waits for an expected event. Only a failing test ever waits this long.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The same for tests that move tens of megabytes or use slow hashing on purpose.
 pub const LONG_PATIENCE: Duration = Duration::from_secs(90);

@@ -25,8 +25,6 @@ pub struct QtClient {
 
 /// How long it is busy with one message.
 const BUSY: Duration = Duration::from_millis(35);
-/// How long it waits for the reply to a login, a registration or a logout.
-const REPLY_PATIENCE: Duration = Duration::from_secs(1);
 
 impl QtClient {
     /// Connects.
@@ -56,8 +54,7 @@ impl QtClient {
     /// Sends a request and takes what it reads next for the reply.
     pub fn ask(&mut self, request: &Value) -> Value {
         self.send(request);
-        let text =
-            self.read(REPLY_PATIENCE).unwrap_or_else(|| panic!("no reply within {REPLY_PATIENCE:?} to {request}"));
+        let text = self.read(PATIENCE).unwrap_or_else(|| panic!("no reply within {PATIENCE:?} to {request}"));
         serde_json::from_str(&text)
             .unwrap_or_else(|error| panic!("the reply to {request} cannot be read ({error}): {text}"))
     }

@@ -13,11 +13,11 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
 use crate::leaks::{Footprint, Margin, wait_given_back};
-use crate::services::{Database, Redis, RedisUse};
-use crate::{LONG_PATIENCE, program, signal, wait_until, wait_within, watchdog};
+use crate::services::{Database, Redis, RedisUse, free_port};
+use crate::{LONG_PATIENCE, PATIENCE, program, signal, wait_until, wait_within, watchdog};
 
 /// The longest time until a server listens.
-const START_PATIENCE: Duration = Duration::from_secs(10);
+const START_PATIENCE: Duration = Duration::from_secs(60);
 
 /// The number of threads that a pool of connections may add while it runs. A pool whose database
 /// was unreachable at first starts them later.
@@ -42,11 +42,14 @@ pub struct TestServer {
     end_expected: bool,
 }
 
+/// A process that listens, its address and its output.
+type Launched = (Child, SocketAddr, Arc<Mutex<String>>);
+
 /// The settings of a [`TestServer`].
 #[derive(Clone)]
 pub struct Builder {
     host: &'static str,
-    port: u16,
+    port: Port,
     options: Vec<(String, String)>,
     files: Vec<(&'static str, String)>,
     database: Option<Database>,
@@ -56,6 +59,15 @@ pub struct Builder {
     shell: &'static str,
     /// The memory that it may hold at the end beyond the usual margin, in KiB.
     keeps: usize,
+}
+
+/// The port that a server listens on.
+#[derive(Clone, Copy)]
+enum Port {
+    /// A new one that is free, at every start.
+    Any,
+    /// The same one at every start; `None` before the first one.
+    Fixed(Option<u16>),
 }
 
 impl Builder {
@@ -74,9 +86,9 @@ impl Builder {
         self
     }
 
-    /// The port to listen on, at every start, instead of a new one that is free.
-    pub fn port(mut self, port: u16) -> Builder {
-        self.port = port;
+    /// Listens on the same port at every start, for clients that look for it there again.
+    pub fn fixed_port(mut self) -> Builder {
+        self.port = Port::Fixed(None);
         self
     }
 
@@ -119,12 +131,15 @@ impl Builder {
     }
 
     /// Starts the server in a fresh folder and waits until it listens.
-    pub fn start(self) -> TestServer {
+    pub fn start(mut self) -> TestServer {
         let folder = watchdog::new_folder();
         for (name, text) in &self.files {
             fs::write(folder.join(name), text).unwrap_or_else(|error| panic!("write {name}: {error}"));
         }
         let (child, address, output) = self.launch(&folder);
+        if let Port::Fixed(port) = &mut self.port {
+            *port = Some(address.port());
+        }
         self.database.iter().for_each(Database::joined);
         self.redis.iter().for_each(RedisUse::joined);
         let footprint = self.footprint(&child);
@@ -141,8 +156,29 @@ impl Builder {
         footprint
     }
 
-    fn launch(&self, folder: &Path) -> (Child, SocketAddr, Arc<Mutex<String>>) {
-        let mut child = self.command(folder).spawn().unwrap_or_else(|error| panic!("cannot start the server: {error}"));
+    /// Starts the process. Another process may take a port before the server does, or while it is
+    /// down; then this tries again.
+    fn launch(&self, folder: &Path) -> Launched {
+        const ATTEMPTS: usize = 10;
+        for attempt in 1.. {
+            let (port, may_be_taken) = match self.port {
+                Port::Any => (0, false),
+                Port::Fixed(known) => (known.unwrap_or_else(free_port), true),
+            };
+            match self.try_launch(folder, port) {
+                Ok(launched) => return launched,
+                Err(said) if may_be_taken && said.contains("cannot listen on") && attempt < ATTEMPTS => {
+                    thread::sleep(Duration::from_millis(200));
+                }
+                Err(said) => panic!("{said}"),
+            }
+        }
+        unreachable!("the last attempt panics")
+    }
+
+    fn try_launch(&self, folder: &Path, port: u16) -> Result<Launched, String> {
+        let mut child =
+            self.command(folder, port).spawn().unwrap_or_else(|error| panic!("cannot start the server: {error}"));
         watchdog::watch(&child, false);
         let output = Arc::new(Mutex::new(String::new()));
         let (first_line, started) = mpsc::channel();
@@ -165,7 +201,7 @@ impl Builder {
             Ok(line) => {
                 let address = listening_address(&line)
                     .unwrap_or_else(|| panic!("the first line must tell the address, but is: {line}"));
-                (child, address, output)
+                Ok((child, address, output))
             }
             Err(reason) => {
                 let _ = child.kill();
@@ -182,12 +218,12 @@ impl Builder {
                     said.clone_from(&output.lock().expect("output"));
                     Arc::strong_count(&output) == 1
                 });
-                panic!("the server {reason} ({status}); it said:\n{said}");
+                Err(format!("the server {reason} ({status}); it said:\n{said}"))
             }
         }
     }
 
-    fn command(&self, folder: &Path) -> Command {
+    fn command(&self, folder: &Path, port: u16) -> Command {
         let program = program::path();
         let mut first = String::new();
         if let Some(limit) = self.descriptors_max {
@@ -203,7 +239,7 @@ impl Builder {
             shell.arg("-c").arg(format!(r#"{first}exec "$0" "$@""#)).arg(program);
             shell
         };
-        command.arg(self.host).arg(self.port.to_string());
+        command.arg(self.host).arg(port.to_string());
         for (key, value) in &self.options {
             command.arg(format!("--{key}")).arg(value);
         }
@@ -224,7 +260,7 @@ impl TestServer {
     pub fn builder() -> Builder {
         let builder = Builder {
             host: "127.0.0.1",
-            port: 0,
+            port: Port::Any,
             options: Vec::new(),
             files: Vec::new(),
             database: None,
@@ -268,6 +304,14 @@ impl TestServer {
         let value = answer.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         let value = value.unwrap_or_else(|| panic!("no {name} in {answer}"));
         value.parse().unwrap_or_else(|_| panic!("{name} is {value:?}"))
+    }
+
+    /// The number of open connections of clients, on all loops.
+    pub fn open_connections(&self) -> usize {
+        let answer = self.metrics();
+        let loops = answer.lines().filter_map(|line| line.strip_prefix("raybox_connections_open{")?.rsplit_once(' '));
+        let open: f64 = loops.map(|(_, open)| open.parse::<f64>().expect("a number")).sum();
+        open as usize
     }
 
     /// The whole text of `/metrics`.
@@ -386,7 +430,7 @@ impl TestServer {
     }
 
     /// Starts the server again on the same folder; kills the process first if it still runs. The
-    /// port is a new one unless the builder was given one.
+    /// port is a new one unless the builder was asked for a fixed one.
     pub fn restart(&mut self) {
         self.end();
         (self.child, self.address, self.output) = self.builder.launch(&self.folder);
@@ -412,11 +456,22 @@ impl TestServer {
         text
     }
 
+    /// Waits until its logs contain this text, and returns all of them. A thread of its own writes
+    /// a line, so an answer may arrive before the line about it is in the file.
+    pub fn logs_with(&self, text: &str) -> String {
+        let mut logs = String::new();
+        wait_until(&format!("the log says {text:?}"), || {
+            logs = self.logs();
+            logs.contains(text)
+        });
+        logs
+    }
+
     /// The server's embedded database, read only.
     pub fn database(&self) -> Connection {
         let connection = Connection::open_with_flags(self.database_path(), OpenFlags::SQLITE_OPEN_READ_ONLY);
         let connection = connection.expect("open the database");
-        connection.busy_timeout(Duration::from_secs(5)).expect("set the busy timeout");
+        connection.busy_timeout(PATIENCE).expect("set the busy timeout");
         connection
     }
 
@@ -470,7 +525,7 @@ impl TestServer {
             return database.run(sql);
         }
         let connection = Connection::open(self.database_path()).expect("open the database");
-        connection.busy_timeout(Duration::from_secs(5)).expect("set the busy timeout");
+        connection.busy_timeout(PATIENCE).expect("set the busy timeout");
         connection.execute_batch(sql).expect("change the database");
     }
 
@@ -520,7 +575,7 @@ impl StoreLock {
     /// Waits for the lock and takes it.
     pub fn take(server: &TestServer) -> StoreLock {
         let connection = Connection::open(server.database_path()).expect("open the database");
-        connection.busy_timeout(Duration::from_secs(5)).expect("set the busy timeout");
+        connection.busy_timeout(PATIENCE).expect("set the busy timeout");
         connection.execute_batch("BEGIN IMMEDIATE").expect("take the write lock");
         StoreLock(connection)
     }

@@ -16,7 +16,7 @@ use crate::person::{Actor, Habit, Order, PERSONS_MAX, Person, Phase, Post, World
 use crate::report;
 use crate::schedule::{EARLY, Fault, Kind, Schedule, USER_TIMEOUT};
 use testkit::{Cluster, LONG_PATIENCE, MariaDb, Nginx, Redis, TestServer};
-use testkit::{free_port, login, offline_user, wait_within};
+use testkit::{login, offline_user, wait_within};
 
 /// The servers.
 pub struct Stage {
@@ -48,7 +48,7 @@ impl Stage {
         let options = |builder: testkit::Builder| {
             // Clients and nginx expect a restarted node at its old port.
             let builder = builder.file("mysql.cnf", cnf.clone());
-            let builder = builder.host(network.host().to_string().leak()).port(free_port());
+            let builder = builder.host(network.host().to_string().leak()).fixed_port();
             let builder = builder.option("admin", "127.0.0.1:0").option("output_max", "512k");
             let builder = builder.option("user_timeout", &format!("{}s", USER_TIMEOUT.as_secs()));
             builder.option("proxy_protocol", "on").option("proxy_from", Nginx::COMES_FROM)

@@ -16,7 +16,7 @@ use socket2::{Domain, Socket, Type};
 use crate::schedule::Dice;
 use crate::{number, say};
 use testkit::{Cluster, LONG_PATIENCE, SetOnDrop, TestClient};
-use testkit::{free_port, login, number_of, numbered_with_text, offline_user, password, wait_within};
+use testkit::{login, number_of, numbered_with_text, offline_user, password, wait_within};
 
 #[test]
 fn a_killed_node_takes_next_to_nothing_from_recipients_who_read() {
@@ -117,7 +117,7 @@ fn a_killed_node_takes_at_most_what_waits_for_a_recipient_who_does_not_read() {
 }
 
 fn cluster() -> Cluster {
-    Cluster::start_with(2, |builder| builder.port(free_port()).option("output_max", &OUTPUT_MAX.to_string()))
+    Cluster::start_with(2, |builder| builder.fixed_port().option("output_max", &OUTPUT_MAX.to_string()))
 }
 
 /// Writes until `stop` is set or the connection ends; returns the numbers that were acknowledged.

@@ -1,7 +1,7 @@
 //! Tests the books of the other tests' traffic, on one embedded server.
 
 use crate::traffic::{Pair, Person, Recipient, Totals, Traffic, Twice};
-use testkit::{TestServer, free_port, offline_user};
+use testkit::{TestServer, offline_user};
 
 #[test]
 fn traffic_in_normal_running_comes_once() {
@@ -15,7 +15,7 @@ fn traffic_in_normal_running_comes_once() {
 
 #[test]
 fn traffic_goes_on_after_a_node_is_killed_and_started_again() {
-    let mut server = TestServer::builder().port(free_port()).start();
+    let mut server = TestServer::builder().fixed_port().start();
     let books = Traffic::run(&pairs(&server), |traffic| {
         traffic.flow(20);
         server.restart();

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use crate::traffic::{Pair, Person, Recipient, Totals, Traffic, Twice};
 use testkit::{Cluster, LONG_PATIENCE, Nginx, TestServer};
-use testkit::{free_port, offline_user, wait_within};
+use testkit::{offline_user, wait_within};
 
 #[test]
 fn a_rolling_restart_loses_nothing_that_was_acknowledged() {
@@ -13,7 +13,7 @@ fn a_rolling_restart_loses_nothing_that_was_acknowledged() {
     const ROUNDS: usize = 2;
     let mut cluster = Cluster::start_with(NODES, |builder| {
         // nginx expects a restarted node at its old port.
-        let builder = builder.port(free_port()).option("admin", "127.0.0.1:0");
+        let builder = builder.fixed_port().option("admin", "127.0.0.1:0");
         builder.option("proxy_protocol", "on").option("proxy_from", Nginx::COMES_FROM)
     });
     let nginx = Nginx::as_shipped(&cluster.addresses());

@@ -124,7 +124,7 @@ fn a_client_that_leaves_in_the_middle_of_a_frame_leaves_nothing_behind() {
     let server = TestServer::start();
     raise_descriptor_limit(server.pid(), 2 * CONNECTIONS);
     undisturbed(&server, b"", || {
-        let before = server.descriptors();
+        let before = server.sockets();
         for round in 0..4 {
             let half = format!(r#"{{"msgType":4,"TOID":1,"msg":"{}"#, "x".repeat(round * 15_000));
             let clients: Vec<TestClient> = (0..CONNECTIONS)
@@ -136,7 +136,7 @@ fn a_client_that_leaves_in_the_middle_of_a_frame_leaves_nothing_behind() {
                 .collect();
             drop(clients);
         }
-        wait_within(LONG_PATIENCE, "all descriptors come back", || server.descriptors() <= before);
+        wait_within(LONG_PATIENCE, "all sockets are closed", || server.sockets() <= before);
     });
     assert!(server.resident_bytes() < RESIDENT_MAX, "{} bytes", server.resident_bytes());
     let mut client = TestClient::connect(&server);

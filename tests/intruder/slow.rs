@@ -93,7 +93,7 @@ fn assert_small(server: &TestServer) {
 fn those_who_send_a_byte_at_a_time_get_their_401_and_disturb_nobody() {
     let server = start(TestServer::builder().option("frame_timeout", "1s"));
     undisturbed(&server, b"", || {
-        let before = server.descriptors();
+        let before = server.sockets();
         let mut all = Slow::all(&server);
         for slow in &mut all {
             slow.send(br#"{"msgType":99,"pad":""#);
@@ -109,7 +109,7 @@ fn those_who_send_a_byte_at_a_time_get_their_401_and_disturb_nobody() {
         assert_small(&server);
         assert!(all.iter().all(|slow| slow.received.starts_with(BAD_REQUEST.as_bytes())));
         drop(all);
-        wait_within(LONG_PATIENCE, "all descriptors come back", || server.descriptors() <= before);
+        wait_within(LONG_PATIENCE, "all sockets are closed", || server.sockets() <= before);
     });
 }
 
@@ -117,13 +117,13 @@ fn those_who_send_a_byte_at_a_time_get_their_401_and_disturb_nobody() {
 fn those_who_say_nothing_are_closed_and_disturb_nobody() {
     let server = start(TestServer::builder().option("idle_timeout", "5s"));
     undisturbed(&server, b"", || {
-        let before = server.descriptors();
+        let before = server.sockets();
         let mut all = Slow::all(&server);
-        wait_within(LONG_PATIENCE, "they are all in", || server.descriptors() >= before + CONNECTIONS);
+        wait_within(LONG_PATIENCE, "they are all in", || server.sockets() >= before + CONNECTIONS);
         assert_small(&server);
         until_all("the silent are closed", &mut all, Slow::receive, |slow| !slow.is_open);
         assert!(all.iter().all(|slow| slow.received.is_empty()), "who says nothing hears nothing");
-        wait_within(LONG_PATIENCE, "all descriptors come back", || server.descriptors() <= before);
+        wait_within(LONG_PATIENCE, "all sockets are closed", || server.sockets() <= before);
     });
 }
 
@@ -171,7 +171,7 @@ fn those_who_dribble_a_proxy_header_are_closed_and_disturb_nobody() {
     const HEADER: &[u8] = b"PROXY TCP4 203.0.113.7 10.0.0.1 51234 8003\r\n";
     let server = start(TestServer::builder().option("proxy_protocol", "on").option("frame_timeout", "3s"));
     undisturbed(&server, HEADER, || {
-        let before = server.descriptors();
+        let before = server.sockets();
         let mut all = Slow::all(&server);
         let dribble = |slow: &mut Slow| {
             // The client never ends its line, and never exceeds the longest allowed line.
@@ -186,6 +186,6 @@ fn those_who_dribble_a_proxy_header_are_closed_and_disturb_nobody() {
         }
         assert_small(&server);
         until_all("a header must come in time", &mut all, dribble, |slow| !slow.is_open);
-        wait_within(LONG_PATIENCE, "all descriptors come back", || server.descriptors() <= before);
+        wait_within(LONG_PATIENCE, "all sockets are closed", || server.sockets() <= before);
     });
 }

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use testkit::{BAD_REQUEST, Database, SERVER_ERROR, TestClient, TestServer, WRONG_PASSWORD};
-use testkit::{login, offline_user, user};
+use testkit::{login, offline_user, user, wait_until};
 
 /// Short enough for a name with a number appended.
 const TEXTS: [&str; 20] = [
@@ -150,6 +150,7 @@ fn texts_stay_texts(server: &TestServer) {
     }
 
     // Too long for its column: refused, and not truncated.
+    wait_until("what was fetched is deleted", || server.stored() == 0);
     let before = server.dump();
     let long = "'".repeat(60_000);
     for frame in [

@@ -8,14 +8,13 @@ use std::path::{Path, PathBuf};
 use std::process::{self, Command};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use mysql::prelude::{FromRow, Queryable};
 use mysql::{Conn, Opts, OptsBuilder};
 
 use super::process::{Process, start_again, start_on_free_ports};
 use crate::leaks::connection_leak;
-use crate::{text_of, watchdog};
+use crate::{PATIENCE, text_of, watchdog};
 
 /// One database with the server's tables. Clones share the database; dropping the last one deletes
 /// it.
@@ -235,7 +234,7 @@ impl Account {
     }
 
     fn connect(&self, database: Option<&str>) -> mysql::Result<Conn> {
-        let patience = Some(Duration::from_secs(10));
+        let patience = Some(PATIENCE);
         let options = OptsBuilder::new()
             .ip_or_hostname(Some(self.address.ip().to_string()))
             .tcp_port(self.address.port())

@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
 
 use redis::{Client, Connection};
 
@@ -192,9 +191,8 @@ fn answers(process: &Process, port: u16) -> bool {
 }
 
 fn connect(port: u16) -> redis::RedisResult<Connection> {
-    let patience = Duration::from_secs(5);
-    let connection = Client::open(format!("redis://127.0.0.1:{port}/"))?.get_connection_with_timeout(patience)?;
-    connection.set_read_timeout(Some(patience))?;
+    let connection = Client::open(format!("redis://127.0.0.1:{port}/"))?.get_connection_with_timeout(PATIENCE)?;
+    connection.set_read_timeout(Some(PATIENCE))?;
     Ok(connection)
 }
 
