@@ -159,7 +159,7 @@ pub(super) static KEYS: &[Key] = &[
     Key {
         name: "proxy_from",
         default: "127.0.0.1,::1",
-        help: "Proxies that must begin with a PROXY header; from others it is refused",
+        help: "Proxies whose connections begin with a PROXY header; a header from another address is refused",
         kind: Kind::Networks(|config, networks| config.proxy_from = networks),
     },
     Key {
@@ -171,7 +171,7 @@ pub(super) static KEYS: &[Key] = &[
     Key {
         name: "pace_ms",
         default: "40",
-        help: "Pause after a frame to such a client, in milliseconds for each message in the frame",
+        help: "Pause after a frame to a paced client, in milliseconds for each message in the frame",
         kind: Kind::Count(1, 1000, |config, n| config.pace = n * MILLISECOND),
     },
     Key {
@@ -183,7 +183,7 @@ pub(super) static KEYS: &[Key] = &[
     Key {
         name: "drain_rate",
         default: "1000",
-        help: "Connections that are closed per second after that",
+        help: "Connections that are closed per second after the drain delay",
         kind: Kind::Count(1, 1_000_000, |config, n| config.drain_rate = n),
     },
     Key {
@@ -219,7 +219,7 @@ pub(super) static KEYS: &[Key] = &[
     Key {
         name: "login_failures",
         default: "10",
-        help: "Wrong passwords for one account from one address after which each makes the next attempt wait longer",
+        help: "Wrong passwords for one account from one address without a delay; each further one makes the next attempt wait longer",
         kind: Kind::Limit(0, COUNT_MAX, |config, limit| config.login_failures = limit),
     },
     Key {

@@ -222,19 +222,23 @@ fn command() -> clap::Command {
         .about("Brings the tables of the database in mysql.cnf up to date, and makes them in an empty one.")
         .override_usage(USAGE)
         .after_help(AFTER_HELP)
-        .arg(file("mysql", "Settings of the database, else as of a server started here: usually mysql.cnf"))
-        .arg(file("redis", "Settings of Redis, else as of a server started here: usually redis.cnf, if it is there"))
-        .arg(flag("reset-states", "Only set users to offline that stopped reference servers have left online"))
+        .arg(file("mysql", "Settings of the database; without it those of a server started here, usually mysql.cnf"))
+        .arg(file(
+            "redis",
+            "Settings of Redis; without it those of a server started here, usually redis.cnf if it exists",
+        ))
+        .arg(flag("reset-states", "Only set to offline the users that stopped reference servers have left online"))
         .arg(flag("dry-run", "Show what would be done, and do nothing"))
         .arg(flag("force", "Go on even though nodes of the reference server are connected to Redis"))
 }
 
 const USAGE: &str = "server migrate [--mysql FILE] [--redis FILE] [--reset-states] [--dry-run] [--force]";
 const AFTER_HELP: &str = "\
-It shows every change before it makes the first; --dry-run stops there. Make a backup: there is no way back but that.
-Whenever it is interrupted, run it again. It needs the rights SELECT, INSERT, CREATE and ALTER on the database.
-Nodes of the reference server must be stopped: they cannot check hashed passwords. Nodes of this server may go on; while
-the database rewrites a table, messages that must be stored are refused, and their senders get an error. Restart them afterwards.
+It shows all changes before it makes the first one; --dry-run stops there. Make a backup: the changes cannot be
+undone. If it is interrupted, run it again. It needs the rights SELECT, INSERT, CREATE and ALTER on the database.
+Nodes of the reference server must be stopped: they cannot check hashed passwords. Nodes of this server may keep
+running; while the database rewrites a table, messages that must be stored are refused, and their senders get an
+error. Restart them afterwards.
 
 With --reset-states it changes no table. A reference server that stops leaves its users online, and while another one
 runs, messages for them are lost. All users who are online on no node of this server are set to offline. That includes
