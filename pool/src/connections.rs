@@ -34,27 +34,13 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, bounded};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
+pub use self::stock::PoolSizes;
 use self::stock::{Aged, Stock, WaitingCall};
 use crate::vital::vital;
 
 /// Connections to one database. Shared by all threads that may block.
 pub struct ConnectionPool<C: Send + 'static> {
     shared: Arc<Core<C>>,
-}
-
-/// The limits of a [`ConnectionPool`].
-#[derive(Clone, Copy, Debug)]
-pub struct PoolSizes {
-    /// Connections that are opened without a call and stay open, not more than `max`.
-    pub initial: u32,
-    /// The most connections.
-    pub max: u32,
-    /// How long a connection beyond the initial ones may be idle.
-    pub idle_timeout: Duration,
-    /// How long a call may wait while all connections are in use.
-    pub wait_timeout: Duration,
-    /// How much longer it may wait if another connection may be opened.
-    pub connect_timeout: Duration,
 }
 
 /// Why a connection could not be opened.

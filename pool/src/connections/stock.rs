@@ -6,9 +6,23 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 
-use super::PoolSizes;
 use super::pace::AttemptPace;
 use crate::outage::Outage;
+
+/// The limits of a [`ConnectionPool`](crate::ConnectionPool).
+#[derive(Clone, Copy, Debug)]
+pub struct PoolSizes {
+    /// Connections that are opened without a call and stay open, not more than `max`.
+    pub initial: u32,
+    /// The most connections.
+    pub max: u32,
+    /// How long a connection beyond the initial ones may be idle.
+    pub idle_timeout: Duration,
+    /// How long a call may wait while all connections are in use.
+    pub wait_timeout: Duration,
+    /// How much longer it may wait if another connection may be opened.
+    pub connect_timeout: Duration,
+}
 
 /// See the [module](self).
 pub(super) struct Stock<C> {
