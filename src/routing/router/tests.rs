@@ -1,6 +1,9 @@
 //! The router with real links on loops without threads, lanes that note what they are given, and a
 //! bus that notes what it is told.
 
+mod groups;
+mod returned;
+
 use std::io;
 use std::net::{Ipv4Addr, Shutdown, SocketAddr};
 use std::time::Duration;
@@ -332,63 +335,6 @@ fn nobody_has_the_id_0() {
 }
 
 #[test]
-fn the_sender_of_a_group_message_does_not_get_it() {
-    let mut scene = Scene::new();
-    let clients = [1, 2, 3].map(|user| scene.log_in(UserId(user)));
-    let members = [1, 2, 3].map(UserId);
-    let frame = Scene::group(&members, 2, "{a}");
-    let routed = scene.send_all(&frame, 2);
-    scene.turn.flush();
-    assert_eq!(routed, Routed::DONE);
-    assert_eq!(clients.map(|client| client.got()), ["{a}", "", "{a}"]);
-}
-
-/// Sends a frame to more offline members than are handed out at once. `settle` gets the deliveries
-/// of the first piece before the last one is handed out. Returns their number, and the fate of the
-/// frame.
-fn spread_with(lane_bytes_max: usize, settle: impl FnOnce(Vec<Delivery>)) -> (usize, Routed) {
-    let mut scene = Scene::with_room(lane_bytes_max);
-    let members: Arc<[UserId]> = (1..=members_at_once(3) as i32 + 1).map(UserId).collect();
-    let except = *members.last().expect("there are many");
-    let provenance = Provenance { sender: &scene.sender, id: FrameId::first_of(1), holder: holder(1) };
-    let mut spread = Spread::new((GroupId(1), members), except, "{a}", &provenance);
-    assert_eq!(fan_out::spread(&scene.router, &mut scene.turn, &mut spread), None, "more are left");
-    let delivery = |item| if let LaneItem::Delivery(delivery) = item { delivery } else { unreachable!("a message") };
-    let deliveries: Vec<Delivery> = scene.items().into_iter().map(delivery).collect();
-    let count = deliveries.len();
-    settle(deliveries);
-    (count, fan_out::spread(&scene.router, &mut scene.turn, &mut spread).expect("all have been looked at"))
-}
-
-#[test]
-fn a_group_message_that_only_full_mailboxes_have_kept_from_everybody_says_so_also_if_that_is_known_early() {
-    let (count, routed) = spread_with(1 << 20, delivery::settle_full);
-    assert!(count > 1);
-    assert_eq!(routed, Routed::Settled { failed: true, full: true });
-    let failed = |deliveries: Vec<Delivery>| delivery::settle(deliveries.into_iter().map(|delivery| (delivery, true)));
-    assert_eq!(spread_with(1 << 20, failed).1, Routed::FAILED);
-}
-
-#[test]
-fn a_group_message_fails_if_its_sender_has_no_room_for_one_of_the_members() {
-    let done = |deliveries: Vec<Delivery>| delivery::settle(deliveries.into_iter().map(|delivery| (delivery, false)));
-    assert_eq!(spread_with(2 * ("{a}".len() + DELIVERY_BYTES), done), (1, Routed::FAILED), "it has half of the room");
-    assert_eq!(spread_with(1 << 20, done).1, Routed::DONE);
-}
-
-#[test]
-fn a_sender_without_any_room_hears_so() {
-    let mut scene = Scene::with_room(10);
-    let others: Berth = scene.berths.take(holder(2), 10).expect("there is room");
-    let members = [UserId(3)];
-    let frame = Scene::group(&members, 1, "{a}");
-    let routed = scene.send_all(&frame, 1);
-    assert_eq!((routed, scene.send(UserId(3), "{a}")), (Routed::FAILED, Routed::FAILED));
-    assert_eq!(scene.lane(), [""; 0]);
-    drop(others);
-}
-
-#[test]
 fn a_logout_of_a_user_who_is_not_here_is_answered_at_once() {
     let mut scene = Scene::new();
     let waiter = scene.connect();
@@ -418,24 +364,6 @@ fn a_user_who_comes_is_subscribed_once() {
 }
 
 #[test]
-fn messages_of_the_last_connection_are_stored_before_others_hear_that_nobody_is_here() {
-    let mut scene = Scene::new();
-    let client = scene.log_in(USER);
-    client.blocks();
-    scene.send(USER, "{a}");
-    scene.told();
-    scene.leave(USER, &client);
-    assert_eq!(scene.told(), [""; 0]);
-    assert_eq!(scene.lane(), ["{a} for 1 returned", "answer about 1"]);
-    assert_eq!(scene.told(), ["unsubscribe 1"]);
-
-    let client = scene.log_in(USER);
-    scene.told();
-    scene.leave(USER, &client);
-    assert_eq!((scene.told(), scene.lane()), (vec!["unsubscribe 1".to_owned()], vec![]), "nothing has come back");
-}
-
-#[test]
 fn a_user_who_has_come_again_meanwhile_stays_subscribed() {
     let mut scene = Scene::new();
     let client = scene.log_in(USER);
@@ -446,22 +374,6 @@ fn a_user_who_has_come_again_meanwhile_stays_subscribed() {
     scene.told();
     assert_eq!(scene.lane(), ["{a} for 1 returned", "answer about 1"]);
     assert_eq!(scene.told(), [""; 0]);
-}
-
-#[test]
-fn messages_to_an_earlier_login_on_the_same_connection_come_back_late_and_first() {
-    let mut scene = Scene::new();
-    let client = scene.log_in(USER);
-    client.is_silent();
-    scene.send(USER, "{a}");
-    scene.router.detach(&mut scene.turn, USER, &client.link);
-    scene.router.attach(&mut scene.turn, USER, &client.link);
-    scene.told();
-    scene.leave(USER, &client);
-    assert_eq!(scene.told(), [""; 0]);
-    assert_eq!(scene.lane(), ["{a} for 1 returned late", "answer about 1"]);
-    scene.router.give_back(Label { user_has_left: true, ..Label::of(7) }, b"{b}".as_slice().into());
-    assert_eq!(scene.lane(), ["{b} for 7 returned late"]);
 }
 
 #[test]
@@ -494,138 +406,6 @@ fn a_frame_has_the_id_that_its_sender_gave_it_wherever_it_goes() {
     scene.router.attach(&mut scene.turn, USER, &again.link);
     scene.leave(USER, &again);
     assert_eq!(ids(scene.items()), [first], "its user has left in between");
-}
-
-#[test]
-fn messages_of_the_newest_connection_go_to_the_next_one() {
-    let mut scene = Scene::new();
-    let (older, newest) = (scene.log_in(USER), scene.log_in(USER));
-    newest.blocks();
-    scene.send(USER, "{a}");
-    scene.told();
-    scene.leave(USER, &newest);
-    assert_eq!((older.got(), scene.lane(), scene.told()), ("{a}".to_owned(), vec![], vec![]), "the user is still here");
-}
-
-#[test]
-fn messages_of_an_older_connection_go_to_one_that_has_got_nothing_yet() {
-    let mut scene = Scene::new();
-    let older = scene.log_in(USER);
-    older.blocks();
-    scene.send(USER, "{a}");
-    let newest = scene.log_in(USER);
-    scene.leave(USER, &older);
-    assert_eq!((newest.got(), scene.lane()), ("{a}".to_owned(), vec![]));
-
-    let mut scene = Scene::new();
-    let older = scene.log_in(USER);
-    older.blocks();
-    scene.send(USER, "{a}");
-    let newest = scene.log_in(USER);
-    scene.send(USER, "{b}");
-    scene.leave(USER, &older);
-    assert_eq!((newest.got(), scene.lane()), ("{b}".to_owned(), vec!["{a} for 1 returned".to_owned()]));
-}
-
-#[test]
-fn messages_of_the_oldest_connection_do_not_follow_those_of_a_newer_one() {
-    let mut scene = Scene::new();
-    let oldest = scene.log_in(USER);
-    oldest.blocks();
-    scene.send(USER, "{a}");
-    let middle = scene.log_in(USER);
-    middle.blocks();
-    scene.send(USER, "{b}");
-    let newest = scene.log_in(USER);
-    scene.leave(USER, &middle);
-    assert_eq!(newest.got(), "{b}");
-    scene.leave(USER, &oldest);
-    assert_eq!((newest.got(), scene.lane()), ("{b}".to_owned(), vec!["{a} for 1 returned".to_owned()]));
-}
-
-#[test]
-fn a_connection_that_is_full_as_well_hands_all_it_has_on_first() {
-    let mut scene = Scene::new();
-    let oldest = scene.log_in(USER);
-    let middle = scene.log_in(USER);
-    middle.blocks();
-    scene.send(USER, "{a}");
-    scene.send(USER, "{b}");
-    let newest = scene.log_in(USER);
-    newest.blocks();
-    scene.send(USER, "{c}");
-    scene.leave(USER, &newest);
-    assert_eq!((oldest.got(), scene.lane()), ("{a}{b}{c}".to_owned(), vec![]));
-
-    let mut scene = Scene::new();
-    let older = scene.log_in(USER);
-    older.blocks();
-    scene.send(USER, "{a}");
-    scene.send(USER, "{b}");
-    let newest = scene.log_in(USER);
-    newest.blocks();
-    scene.send(USER, "{c}");
-    scene.told();
-    scene.leave(USER, &newest);
-    let kept = ["{a} for 1 returned", "{b} for 1 returned", "{c} for 1 returned", "answer about 1"];
-    assert_eq!(scene.lane(), kept);
-    assert_eq!(scene.told(), ["unsubscribe 1"], "there is no connection left");
-}
-
-#[test]
-fn messages_held_before_their_user_came_elsewhere_do_not_follow_there_once_the_user_has_come_back() {
-    let mut scene = Scene::new();
-    let older = scene.log_in(USER);
-    older.blocks();
-    scene.send(USER, "{a}");
-    scene.router.on_elsewhere(&mut scene.turn, USER);
-    let back = scene.log_in(USER);
-    back.link.hang_up();
-    // Its loop closes it; the session has not said yet that its user leaves.
-    scene.event_loop.turn(scene.turn.now(), &[]);
-    scene.leave(USER, &older);
-    assert_eq!(scene.lane(), ["{a} for 1 returned", "answer about 1"]);
-
-    let mut scene = Scene::new();
-    let only = scene.log_in(USER);
-    only.blocks();
-    scene.send(USER, "{a}");
-    scene.router.on_elsewhere(&mut scene.turn, USER);
-    scene.leave(USER, &only);
-    assert_eq!(scene.lane(), ["{a} for 1 returned elsewhere", "answer about 1"]);
-}
-
-#[test]
-fn messages_of_a_stalled_connection_do_not_go_to_one_that_may_have_got_something_newer() {
-    let mut scene = Scene::new();
-    let returning = scene.log_in(USER);
-    scene.send(USER, "{a}");
-    scene.router.detach(&mut scene.turn, USER, &returning.link);
-    let stalled = scene.log_in(USER);
-    stalled.is_silent();
-    scene.send(USER, "{b}");
-    scene.pass(&[&stalled]);
-    scene.router.attach(&mut scene.turn, USER, &returning.link);
-    scene.turn.flush();
-    assert!(stalled.link.is_sealed(), "it is given up");
-    assert_eq!((returning.got(), scene.lane()), ("{a}".to_owned(), vec!["{b} for 1 returned".to_owned()]));
-}
-
-#[test]
-fn of_two_stalled_connections_only_what_the_newer_one_holds_goes_to_the_one_that_logs_in_again() {
-    let mut scene = Scene::new();
-    let oldest = scene.log_in(USER);
-    oldest.is_silent();
-    scene.send(USER, "{a}");
-    let again = scene.log_in(USER);
-    scene.send(USER, "{b}");
-    let stalled = scene.log_in(USER);
-    stalled.is_silent();
-    scene.send(USER, "{c}");
-    scene.pass(&[&oldest, &stalled]);
-    scene.router.attach(&mut scene.turn, USER, &again.link);
-    scene.turn.flush();
-    assert_eq!((again.got(), scene.lane()), ("{b}{c}".to_owned(), vec!["{a} for 1 returned".to_owned()]));
 }
 
 #[test]
