@@ -17,7 +17,7 @@ const EXIT_CODES: &str = "Exit codes:
   1    an error: the run could not be made, or not to its end
   2    the command line is wrong
   3    incomplete: something was lost, duplicated, reordered or altered, or a connection was closed
-  130  interrupted by Ctrl-C; what there was until then is printed";
+  130  interrupted by Ctrl-C; the results so far are printed";
 
 #[derive(Parser, Debug)]
 #[command(name = "raybench", version, about = "Measures chat servers, and checks that they lose nothing while they are fast.", after_help = EXIT_CODES)]

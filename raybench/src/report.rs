@@ -129,7 +129,7 @@ pub(crate) fn completeness(counts: &Counts) -> String {
     let Counts { sent, delivered, lost, duplicated, reordered, foreign, closed } = counts;
     format!(
         "{sent} sent, {delivered} delivered: {lost} lost, {duplicated} duplicated, {reordered} reordered, \
-         {foreign} that nobody sent, {closed} connections closed"
+         {foreign} unexpected, {closed} connections closed"
     )
 }
 
