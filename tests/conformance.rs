@@ -198,7 +198,7 @@ fn replay(nodes: &[SocketAddr], choice: Choice) {
 
 fn replayer(nodes: &[SocketAddr]) -> Command {
     let mut command = Command::new("python3");
-    command.arg(folder().join("replay.py")).args(["--jobs", "8"]);
+    command.arg(folder().join("replay.py")).args(["--jobs", "8", "--timeout", "30"]);
     for node in nodes {
         command.arg("--node").arg(node.to_string());
     }

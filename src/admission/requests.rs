@@ -296,7 +296,7 @@ mod tests {
         }
 
         fn next(&self) -> &'static str {
-            self.ran.recv_timeout(Duration::from_secs(10)).expect("a job")
+            self.ran.recv_timeout(Duration::from_secs(30)).expect("a job")
         }
 
         fn none(&self) {
@@ -378,7 +378,7 @@ mod tests {
             assert_eq!(scene.next(), name, "the quiet one waits for one of the others");
         }
         scene.go("d");
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + Duration::from_secs(30);
         while scene.requests.queue.lock().places.free() < 8 {
             assert!(Instant::now() < deadline, "places are given back");
             thread::yield_now();

@@ -369,7 +369,7 @@ mod tests {
         let (queue, guard) = started(&folder, Box::new(HeldUp { reached, released }));
 
         queue.push(line(Level::Error, "first"));
-        entered.recv_timeout(Duration::from_secs(10)).expect("the writer is held up");
+        entered.recv_timeout(Duration::from_secs(30)).expect("the writer is held up");
         for n in 0..LINES_MAX + 10 {
             queue.push(line(Level::Info, &format!("line {n}")));
         }
