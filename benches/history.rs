@@ -1,10 +1,10 @@
 //! The rate at which history commits messages, and the longest commits, by how many messages are
 //! committed together and over how many conversations they are spread.
 //!
-//! On SQLite, in the folder `HISTORY_BENCH_DIR` or a temporary one: a folder in memory would measure
-//! no disk. If `HISTORY_BENCH_MYSQL` names a `mysql.cnf`, on that database too; it gets new users
-//! and keeps them. `HISTORY_BENCH_ROUNDS` is how often each case is measured (1), both databases in
-//! turn; the line then is that of the median rate.
+//! On SQLite, in the folder `HISTORY_BENCH_DIR` or a temporary one: a folder in memory would
+//! measure no disk. If `HISTORY_BENCH_MYSQL` names a `mysql.cnf`, on that database too; it gets new
+//! users and keeps them. `HISTORY_BENCH_ROUNDS` is how often each case is measured (1), both
+//! databases in turn; the line then is that of the median rate.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};

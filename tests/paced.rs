@@ -164,8 +164,9 @@ fn a_client_that_does_not_read_holds_up_nobody_when_it_closes() {
     other.read_to_end();
 }
 
-/// Replies to a client that does not read count as pending from 64 KiB on, and then its requests wait
-/// unread. Once it reads, it gets all of them, and the messages that were held for it meanwhile.
+/// Replies to a client that does not read count as pending from 64 KiB on, and then its requests
+/// wait unread. Once it reads, it gets all of them, and the messages that were held for it
+/// meanwhile.
 #[test]
 fn a_client_that_asks_more_than_it_reads_gets_everything_in_the_end() {
     const REQUESTS: usize = 40;

@@ -65,8 +65,8 @@ fn a_burst_is_shown_and_what_comes_soon_after_it() {
 
 #[test]
 fn a_very_long_burst_is_shown() {
-    // Twice as fast as the real client. Any faster, a busy machine could hold the client up for longer
-    // than the pause between frames.
+    // Twice as fast as the real client. Any faster, a busy machine could hold the client up for
+    // longer than the pause between frames.
     let server = TestServer::builder().option("pace_ms", "20").start();
     let id = qt_user(&server);
     let mut qt = QtClient::login(&server, id, DIGITS);

@@ -74,7 +74,8 @@ impl FrameReader {
         }
     }
 
-    /// The item was taken, a `frame` or garbage. Its bytes are gone from the front at the next call.
+    /// The item was taken, a `frame` or garbage. Its bytes are gone from the front at the next
+    /// call.
     #[inline]
     pub(crate) fn taken(&mut self, frame: Option<Piece>) {
         match self {

@@ -86,8 +86,8 @@
 //!
 //! The step that reads has a budget of four milliseconds and 2 MiB of work; one share in it has
 //! half a millisecond and 256 KiB, and each other step twice as much. A step exceeds its budget by
-//! its last item at most. Work is counted in bytes of frames, plus 512 for each frame. The rest waits
-//! for the next turn, which follows immediately. Waiting connections are served by share, see
+//! its last item at most. Work is counted in bytes of frames, plus 512 for each frame. The rest
+//! waits for the next turn, which follows immediately. Waiting connections are served by share, see
 //! [`Link::set_share`]: shares take turns, a slice each, and a share that begins to wait goes
 //! first. So a client whose share was idle waits for the current turn, and for other shares that
 //! began to wait at the same time, however many connections others have. One greedy share makes a

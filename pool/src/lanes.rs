@@ -4,8 +4,8 @@
 //!   submit(key, standing, item) ─▶ lane = key mod lanes ─▶ flows, which take turns ─▶ one thread a lane: handle(batch)
 //! ```
 //! Items of different lanes are handled in parallel. In a lane, the items of one flow and key are
-//! handled in the order submitted, and flows take turns ([`Standing`]). A batch is everything that waits when
-//! the thread is free, up to a bound: one item under light load, many under heavy load.
+//! handled in the order submitted, and flows take turns ([`Standing`]). A batch is everything that
+//! waits when the thread is free, up to a bound: one item under light load, many under heavy load.
 
 mod fair_queue;
 

@@ -134,7 +134,8 @@ mod tests {
         assert_eq!(key().verify(&text, TOKEN.expires - 1), Some(TOKEN));
         assert_eq!(key().verify(&text, TOKEN.expires), None);
         assert_eq!(TokenKey::new(&[8; 32]).verify(&text, 0), None);
-        // Computed by another implementation. An update of the server must not log out every device.
+        // Computed by another implementation. An update of the server must not log out every
+        // device.
         let expected = "AQAAAAcAAAAAAAAAKXNpeHRlZW4gYnl0ZXMgb2sAAAGg6BOyAHxvb2M1ZtwftcBZijkJiifcU0Ba1lmFp8GHgBlktM0m";
         assert_eq!(text, expected);
         assert!(!format!("{TOKEN:?}").contains("serial"));

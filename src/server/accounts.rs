@@ -1,11 +1,11 @@
-//! [`Checker`]: notices that the account of a connected user was changed or deleted in the database,
-//! as operators do after a theft, and logs the user out.
+//! [`Checker`]: notices that the account of a connected user was changed or deleted in the
+//! database, as operators do after a theft, and logs the user out.
 //!
 //! A login notes the stamp of the stored password ([`AccountStamps`]). A thread compares these
 //! stamps with the table, many users in one statement: soon after a login that was answered from
-//! memory, and for all connected users in turn. A user whose row differs twice in a row, or is gone, is logged out
-//! from all connections of this node; each node does so for its own users. While the database is
-//! unavailable, no user is logged out.
+//! memory, and for all connected users in turn. A user whose row differs twice in a row, or is
+//! gone, is logged out from all connections of this node; each node does so for its own users.
+//! While the database is unavailable, no user is logged out.
 //!
 //! The cost for the database is bounded: a statement of at most [`BATCH`] primary keys every
 //! [`PAUSE`], so 5,120 rows per second, and all users no more often than the configured interval.

@@ -121,8 +121,8 @@ impl AccountStamps {
         }
     }
 
-    /// Takes up to `max` users who were logged in from memory. Waits for `pause` first, so that users
-    /// who log in meanwhile share the statement. `None` once it is stopped.
+    /// Takes up to `max` users who were logged in from memory. Waits for `pause` first, so that
+    /// users who log in meanwhile share the statement. `None` once it is stopped.
     pub(super) fn take_remembered(&self, pause: Duration, max: usize) -> Option<Vec<UserId>> {
         let mut remembered = self.remembered.lock();
         if !remembered.stopping {
@@ -162,7 +162,8 @@ impl AccountStamps {
         links.len()
     }
 
-    /// The connected users of the nth of [`SHARDS`] shards. Users without a connection for long are dropped.
+    /// The connected users of the nth of [`SHARDS`] shards. Users without a connection for long are
+    /// dropped.
     pub(super) fn connected(&self, nth: usize) -> Vec<UserId> {
         let Some(router) = self.router() else { return Vec::new() };
         let users: Vec<UserId> = self.shards[nth].lock().keys().copied().collect();

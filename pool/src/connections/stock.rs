@@ -1,5 +1,5 @@
-//! [`Stock`]: the connections of a pool, the calls that wait for one, and which are to be opened and
-//! closed. It opens and closes none itself.
+//! [`Stock`]: the connections of a pool, the calls that wait for one, and which are to be opened
+//! and closed. It opens and closes none itself.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

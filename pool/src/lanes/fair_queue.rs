@@ -436,7 +436,8 @@ mod tests {
         }
     }
 
-    /// Random items and fences of a few keys and flows are pushed and taken. With the second secret all keys share a slot.
+    /// Random items and fences of a few keys and flows are pushed and taken. With the second secret
+    /// all keys share a slot.
     #[test]
     fn items_of_a_flow_and_a_key_keep_their_order_and_none_passes_a_fence_of_its_key() {
         for (seed, secret) in (1..2_000).flat_map(|seed| [(seed, SECRET), (seed, 1)]) {

@@ -22,8 +22,8 @@ pub(super) struct RedisCore {
     pub(super) pool: RedisPool<Blocking>,
     /// Why the connections must be replaced.
     pub(super) loss: Mutex<Option<Loss>>,
-    /// The number of the connection that is subscribed to this node's channel, counted from 1. Zero:
-    /// none, as far as is known.
+    /// The number of the connection that is subscribed to this node's channel, counted from 1.
+    /// Zero: none, as far as is known.
     pub(super) session: AtomicU64,
     pub(super) neighbours: Sightings,
     /// When the last probe came back.

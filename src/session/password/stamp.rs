@@ -1,7 +1,7 @@
 //! [`Stamp`]: whether a stored password is still the same.
 
 /// Identifies a stored value: a keyed hash. The values of one account before and after
-/// [`Upgrade::Rehash`](super::Upgrade::Rehash) and [`Upgrade::Mark`](super::Upgrade::Mark) have the same stamp, because the salt stays; every new
-/// password has a new salt.
+/// [`Upgrade::Rehash`](super::Upgrade::Rehash) and [`Upgrade::Mark`](super::Upgrade::Mark) have the
+/// same stamp, because the salt stays; every new password has a new salt.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Stamp(pub(super) u32);

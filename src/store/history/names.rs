@@ -21,8 +21,8 @@ impl Cid {
         is_fit.then(|| Cid(uuid(text).map_or_else(|| text.as_bytes().into(), |bytes| with_mark(UUID, &bytes))))
     }
 
-    /// The id of a message that no client has named, made of 16 bytes that are never made again: for
-    /// what is recorded from level 1.
+    /// The id of a message that no client has named, made of 16 bytes that are never made again:
+    /// for what is recorded from level 1.
     pub fn of_server(bytes: [u8; 16]) -> Cid {
         Cid(with_mark(SERVER, &bytes))
     }

@@ -32,8 +32,8 @@ pub enum PageOutcome {
     Denied(Denied),
 }
 
-/// Reads a page by `run`, which gets the first and the last number, whether the end counts more than
-/// the beginning, and the bytes.
+/// Reads a page by `run`, which gets the first and the last number, whether the end counts more
+/// than the beginning, and the bytes.
 pub(super) fn read(
     head: &Head,
     ask: PageAsk,
@@ -101,7 +101,8 @@ mod tests {
     use crate::base::conversation::{ConversationId, Tag};
     use crate::protocol::UserId;
 
-    /// Asks for a page of 5 to 20, with 10 bytes a message: the numbers, and whether it is complete.
+    /// Asks for a page of 5 to 20, with 10 bytes a message: the numbers, and whether it is
+    /// complete.
     fn page(floor: i64, ask: PageAsk, limit: i64, bytes_max: usize) -> Option<(i64, i64, bool)> {
         let head = Head {
             conv: ConversationId::from_column(5),

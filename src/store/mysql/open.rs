@@ -373,8 +373,8 @@ const STATEMENTS_MAX: usize = 64;
 
 const LOCK_WAIT_MAX_SECONDS: u64 = 2;
 
-/// After this time without a word the system asks whether the other end is still there (`TCP_KEEPIDLE`,
-/// tcp(7)).
+/// After this time without a word the system asks whether the other end is still there
+/// (`TCP_KEEPIDLE`, tcp(7)).
 const KEEPALIVE_MILLIS: u32 = 60_000;
 
 const NEW_PASSWORD: &str = "give it a new password by ALTER USER ... IDENTIFIED BY, and correct the key password";

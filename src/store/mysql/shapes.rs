@@ -45,9 +45,9 @@ pub(super) fn padded(values: impl IntoIterator<Item = Value>) -> Vec<Value> {
 /// The longest list in one statement.
 pub(super) const LIST_MAX: usize = 1024;
 
-/// The number of rows at the beginning of a batch that go into one statement, given their sizes in bytes: 1 to
-/// 16, 32, 64, 128, 256 or 512, and not more than `bytes_max` with what each row takes up besides,
-/// unless the first alone is larger.
+/// The number of rows at the beginning of a batch that go into one statement, given their sizes in
+/// bytes: 1 to 16, 32, 64, 128, 256 or 512, and not more than `bytes_max` with what each row takes
+/// up besides, unless the first alone is larger.
 pub(super) fn run_length(sizes: impl Iterator<Item = usize>, bytes_max: usize) -> usize {
     let mut bytes = 0;
     let fits = sizes.take(RUN_ROWS_MAX).take_while(|size| {

@@ -44,8 +44,8 @@ fn commit_whole(base: &Base, batch: &[NewEntry], edit_window: i64) -> Result<Vec
         return Ok(Vec::new());
     }
     let wanted = Wanted::of(batch);
-    // What the latest attempt wanted to answer. If the connection was lost when it was committed, it
-    // may be stored.
+    // What the latest attempt wanted to answer. If the connection was lost when it was committed,
+    // it may be stored.
     let mut planned: Option<Vec<Committed>> = None;
     base.calls.call(|db, _| {
         for _ in 0..PREPARED_MAX {

@@ -18,8 +18,8 @@ enum Question {
     Known,
 }
 
-/// Writes a login. `planned` is what the attempt before wanted to answer, whose answer may have been
-/// lost.
+/// Writes a login. `planned` is what the attempt before wanted to answer, whose answer may have
+/// been lost.
 pub(super) fn log_in(
     db: &mut Transaction<'_>,
     login: &DeviceLogin,

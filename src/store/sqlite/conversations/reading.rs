@@ -9,14 +9,14 @@ use crate::store::history::head::{HeadRow, RecalledBlock};
 use crate::store::history::plan::{IMPORTED, partner_of};
 use crate::store::history::{Cid, Denied, Entry, Head, tag_of};
 
-/// The columns of `head_row`, but for the name and the partner's marks. A member without a row joined
-/// after the last message, by a node without history.
+/// The columns of `head_row`, but for the name and the partner's marks. A member without a row
+/// joined after the last message, by a node without history.
 const COLUMNS: &str = "coalesce(c.head, 0), coalesce(c.head_tag, 0), coalesce(c.count, 0), coalesce(c.recalled, 0),
     coalesce(c.floor, 0), coalesce(c.floor_nth, 0), coalesce(c.touched, 0), coalesce(m.joined, c.head + 1, 0),
     coalesce(m.joined_nth, c.count, 0), coalesce(m.read, 0), coalesce(m.read_nth, 0), coalesce(m.own, 0), coalesce(m.recv, 0)";
 
-/// Groups with messages in which the user has no row: a node that knows no history has made the user
-/// a member, who sees what comes from now on.
+/// Groups with messages in which the user has no row: a node that knows no history has made the
+/// user a member, who sees what comes from now on.
 pub(super) fn unknown_groups(db: &Connection, user: UserId) -> rusqlite::Result<Vec<ConversationId>> {
     db.prepare_cached(
         "SELECT c.id FROM GroupUser AS g JOIN Conversation AS c ON c.id = g.groupid

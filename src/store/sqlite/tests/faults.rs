@@ -1,4 +1,5 @@
-//! Faults while the store is open: a database held by another program, a full, slow or damaged disk, no descriptor left.
+//! Faults while the store is open: a database held by another program, a full, slow or damaged
+//! disk, no descriptor left.
 
 use super::*;
 

@@ -1,4 +1,5 @@
-//! Files and folders that the store refuses to open: damaged, foreign, used by another server, or not its own.
+//! Files and folders that the store refuses to open: damaged, foreign, used by another server, or
+//! not its own.
 
 use super::*;
 
