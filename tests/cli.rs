@@ -3,7 +3,7 @@
 use std::env;
 use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader, Read};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{self, Child, Command, Stdio};
@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use socket2::{Domain, Socket, Type};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -182,7 +184,10 @@ fn an_admin_port_that_is_in_use_is_named_and_nothing_is_started() {
 #[test]
 fn health_is_told_by_the_exit_code() {
     let sandbox = Sandbox::new();
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    // Bound, so that nobody else gets the port, and not listening.
+    let holder = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    holder.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let closed = holder.local_addr().unwrap().as_socket().unwrap();
     for (args, env) in
         [(format!("health {closed}"), vec![]), ("health".to_owned(), vec![("RAYBOX_ADMIN", closed.to_string())])]
     {

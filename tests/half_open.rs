@@ -62,7 +62,7 @@ fn a_user_who_comes_back_gets_at_once_what_the_old_connection_holds() {
     let server = TestServer::start();
     let (mut alice, a, _deaf, b) = with_a_deaf_bob(&server);
     // Long enough for the server to notice that the old connection acknowledges nothing.
-    thread::sleep(Duration::from_secs(3));
+    thread::sleep(Duration::from_secs(5));
     let mut bob = login(&server, "bob", b);
     let mut got = bob.recv_until_barrier();
     assert!(!got.is_empty(), "the old connection keeps its messages");

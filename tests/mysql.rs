@@ -4,7 +4,7 @@
 mod mysql_store;
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{self, Command};
 use std::sync::Arc;
@@ -21,6 +21,7 @@ use raybox::store::{
     Accounts, AppendOutcome, Contacts, Database as _, MessageId, Messages, NewMessage, States, StoreError, UserState,
 };
 use serde_json::json;
+use socket2::{Domain, Socket, Type};
 use testkit::{Database, MariaDb, SetOnDrop, TestClient, TestServer, chat, login, offline_user, wait_until};
 
 #[test]
@@ -429,7 +430,10 @@ fn a_fault_at_the_start_is_one_line_with_the_file_the_address_and_what_to_do() {
     let database = Database::create();
     let cnf = database.cnf();
     let address = database.address().to_string();
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    // Bound, so that nobody else gets the port, and not listening.
+    let holder = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    holder.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let closed = holder.local_addr().unwrap().as_socket().unwrap().port();
     let empty = Database::create_empty();
     let half = Database::create();
     half.run("DROP TABLE GroupUser; ALTER TABLE User DROP COLUMN state");
