@@ -138,7 +138,7 @@ fn a_server_raises_its_limit_of_descriptors_and_says_so() {
 
 #[test]
 fn one_that_does_not_log_in_in_time_is_closed_and_users_stay() {
-    let server = counting().option("login_timeout", "300ms").start();
+    let server = counting().option("login_timeout", "2s").start();
     let (mut alice, a) = user(&server, "alice");
     let mut silent = TestClient::connect(&server);
     let mut talks = TestClient::connect(&server);

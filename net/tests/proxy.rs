@@ -91,7 +91,7 @@ fn without_a_header_the_application_hears_nothing() {
 
 #[test]
 fn a_header_must_come_in_time_and_only_that() {
-    let settings = Settings { frame_timeout: Duration::from_millis(100), ..settings() };
+    let settings = Settings { frame_timeout: Duration::from_secs(2), ..settings() };
     let server = TestServer::start_behind(Preface::ProxyHeader, settings, echo);
     let mut good = server.dial();
     good.write_all(HEADER).expect("the server reads");

@@ -35,7 +35,7 @@ fn settings(database: &Database) -> MysqlSettings {
         initial_size: 1,
         max_size: 32,
         idle_timeout: patience,
-        wait_timeout: Duration::from_millis(100),
+        wait_timeout: Duration::from_secs(2),
         connect_timeout: patience,
         read_timeout: patience,
         write_timeout: patience,
