@@ -524,8 +524,7 @@ mod tests {
     #[test]
     fn a_call_hears_why_there_is_no_connection() {
         let database = database(0);
-        let soon =
-            |sizes: &mut PoolSizes| (sizes.wait_timeout, sizes.connect_timeout) = (PATIENCE / 100, PATIENCE / 100);
+        let soon = |sizes: &mut PoolSizes| (sizes.wait_timeout, sizes.connect_timeout) = (PATIENCE / 10, PATIENCE / 10);
         let refused = pool(&database, soon).connection().err().unwrap();
         assert_eq!(refused.to_string(), "Too many connections");
         database.limit.store(1, Ordering::SeqCst);

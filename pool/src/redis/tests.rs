@@ -121,10 +121,13 @@ fn commands_that_fail_in_the_middle_are_in_doubt_and_not_repeated() {
 fn nobody_knocks_again_at_once_and_who_has_a_connection_shares_it() {
     let nobody = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
     let (gone, dialed) = pool(2, nobody);
+    let begun = Instant::now();
     for _ in 0..3 {
         assert!(matches!(ask(&gone), Err(RedisFailure::NoConnection(_))));
     }
-    assert_eq!((dialed.load(Ordering::Relaxed), gone.connections()), (1, (0, 0)));
+    // A slow machine may have waited out the pause.
+    assert!(dialed.load(Ordering::Relaxed) == 1 || begun.elapsed() >= DIAL_PAUSE);
+    assert_eq!(gone.connections(), (0, 0));
 
     let address = listen(Manner::Closes(usize::MAX));
     let (full, dialed) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
@@ -182,4 +185,5 @@ fn wait_until(condition: impl Fn() -> bool) {
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const TRUSTED_FOR: Duration = Duration::from_millis(20);
-const STALL_MAX: Duration = Duration::from_millis(200);
+/// Longer than the other end of a test may have to wait for the processor.
+const STALL_MAX: Duration = Duration::from_secs(2);
