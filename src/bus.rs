@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use net::Turn;
 
-pub use self::peer::{CONFIRMED_WITHIN, PLACE_LEASE};
+pub use self::peer::{CONFIRMED_WITHIN, Frames, PLACE_LEASE};
 use crate::base::loads::PoolUse;
 use crate::delivery::{ClientLink, Delivery, Posted};
 use crate::protocol::{GroupId, UserId};
@@ -135,15 +135,27 @@ pub trait BusHealth: Send + Sync + 'static {
 
 /// Called by the bus, from its own threads. No method may block, unless it says so.
 pub trait Node: Send + Sync + 'static {
-    /// Takes messages for a user from another node, one on each line. Returns true if all are
+    /// Takes messages for a user from another node. Returns true if all are
     /// written to the user's connection. Otherwise [`Exchange::refuse`] follows, once all earlier
     /// messages for the user on this node are stored: the sender then stores the rest after those.
-    fn on_envelope(&self, turn: &mut Turn<Posted>, to: UserId, frames: &str, receipt: &dyn Fn() -> Receipt) -> bool;
+    fn on_envelope(
+        &self,
+        turn: &mut Turn<Posted>,
+        to: UserId,
+        frames: Frames<'_>,
+        receipt: &dyn Fn() -> Receipt,
+    ) -> bool;
 
     /// Like [`Node::on_envelope`], for messages that a dead connection to another node had not
     /// taken, for a user who has since logged in here: everything that the user's connection here
     /// has received must be older.
-    fn on_returned(&self, turn: &mut Turn<Posted>, to: UserId, frames: &str, receipt: &dyn Fn() -> Receipt) -> bool;
+    fn on_returned(
+        &self,
+        turn: &mut Turn<Posted>,
+        to: UserId,
+        frames: Frames<'_>,
+        receipt: &dyn Fn() -> Receipt,
+    ) -> bool;
 
     /// Takes a message for a user from a node of the reference server.
     fn on_bare(&self, turn: &mut Turn<Posted>, to: UserId, frame: &str);

@@ -10,7 +10,7 @@ use net::Turn;
 use raybox::base::ids::FrameId;
 use raybox::bus::redis::RedisBus;
 use raybox::bus::{
-    BusHealth, Envelope, Exchange, Node, Place, Published, Publisher, Receipt, ReferenceNodes, Register,
+    BusHealth, Envelope, Exchange, Frames, Node, Place, Published, Publisher, Receipt, ReferenceNodes, Register,
 };
 use raybox::config::{RedisSettings, Secret};
 use raybox::delivery::{Delivery, Origin, Posted};
@@ -61,8 +61,8 @@ impl Notes {
 }
 
 impl Node for Notes {
-    fn on_envelope(&self, _: &mut Turn<Posted>, to: UserId, frames: &str, receipt: &dyn Fn() -> Receipt) -> bool {
-        self.note(Heard::Envelope(to, frames.to_owned()));
+    fn on_envelope(&self, _: &mut Turn<Posted>, to: UserId, frames: Frames<'_>, receipt: &dyn Fn() -> Receipt) -> bool {
+        self.note(Heard::Envelope(to, frames.collect::<Vec<_>>().join("\n")));
         let is_here = self.here.lock().expect("notes").contains(&to);
         if !is_here {
             self.refused.lock().expect("notes").push(receipt());
@@ -70,8 +70,8 @@ impl Node for Notes {
         is_here
     }
 
-    fn on_returned(&self, _: &mut Turn<Posted>, to: UserId, frames: &str, _: &dyn Fn() -> Receipt) -> bool {
-        self.note(Heard::Returned(to, frames.to_owned()));
+    fn on_returned(&self, _: &mut Turn<Posted>, to: UserId, frames: Frames<'_>, _: &dyn Fn() -> Receipt) -> bool {
+        self.note(Heard::Returned(to, frames.collect::<Vec<_>>().join("\n")));
         true
     }
 

@@ -49,6 +49,7 @@ pub(crate) use self::driver::PeerDriver;
 pub(crate) use self::echo::Deaf;
 pub(in crate::bus) use self::echo::PROBE_AGE_MAX;
 use self::echo::{Echo, EchoDue};
+pub use self::envelope::Frames;
 use self::envelope::{Items, PeerMessage};
 #[cfg(test)]
 pub(crate) use self::pause::Pauses;
@@ -151,8 +152,7 @@ pub(crate) enum PeerCommand<W> {
 pub(crate) struct Consignment<'b> {
     /// The user they are for.
     pub(crate) to: UserId,
-    /// The messages, one on each line.
-    pub(crate) frames: &'b str,
+    pub(crate) frames: Frames<'b>,
     /// A dead connection of another node has returned them, see
     /// [`Node::on_returned`](super::Node::on_returned).
     pub(crate) is_returned: bool,
@@ -572,7 +572,7 @@ mod tests {
             peer.on_said(topic, payload, *now, &mut |Consignment { to, frames, .. }, _| {
                 let is_here = here.contains(&to);
                 if is_here {
-                    delivered.push((to, frames.to_owned()));
+                    delivered.push((to, frames.collect::<Vec<_>>().join("\n")));
                 }
                 is_here
             });

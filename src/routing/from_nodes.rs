@@ -5,14 +5,20 @@ use net::Turn;
 use super::routed::Returned;
 use super::router::{Router, or_back};
 use crate::base::ids::FrameId;
-use crate::bus::{Node, Place, Receipt};
+use crate::bus::{Frames, Node, Place, Receipt};
 use crate::delivery::{LaneItem, Posted};
 use crate::protocol::{GroupId, UserId};
 use crate::store::UserState;
 
 impl Node for Router {
-    fn on_envelope(&self, turn: &mut Turn<Posted>, to: UserId, frames: &str, receipt: &dyn Fn() -> Receipt) -> bool {
-        for (delivered, frame) in frames.split('\n').enumerate() {
+    fn on_envelope(
+        &self,
+        turn: &mut Turn<Posted>,
+        to: UserId,
+        frames: Frames<'_>,
+        receipt: &dyn Fn() -> Receipt,
+    ) -> bool {
+        for (delivered, frame) in frames.enumerate() {
             if !self.deliver_here(turn, to, frame.as_bytes()) {
                 let (bus, receipt) = (self.parts.bus.clone(), receipt());
                 let refuse = Box::new(move || bus.refuse(receipt, delivered));
@@ -26,21 +32,25 @@ impl Node for Router {
         true
     }
 
-    fn on_returned(&self, turn: &mut Turn<Posted>, to: UserId, frames: &str, receipt: &dyn Fn() -> Receipt) -> bool {
+    fn on_returned(
+        &self,
+        turn: &mut Turn<Posted>,
+        to: UserId,
+        frames: Frames<'_>,
+        receipt: &dyn Fn() -> Receipt,
+    ) -> bool {
         let receipt = receipt();
         let mut shard = self.presence.write(to);
         let mut delivered = 0;
         if let Some(link) = shard.follows_elsewhere(to, &receipt.node).cloned() {
-            let taken = frames
-                .split('\n')
-                .take_while(|frame| link.send(turn, frame.as_bytes(), or_back(to, FrameId::UNNAMED)).is_ok());
-            delivered = taken.count();
+            let send = |frame: &&str| link.send(turn, frame.as_bytes(), or_back(to, FrameId::UNNAMED)).is_ok();
+            delivered = frames.take_while(send).count();
             if delivered > 0 {
                 shard.was_given(to, &receipt.node);
             }
         }
         drop(shard);
-        let is_all = delivered == frames.split('\n').count();
+        let is_all = delivered == frames.count();
         if !is_all {
             // The refusal is sent at once: no order with messages being stored here is promised.
             self.parts.bus.refuse(receipt, delivered);

@@ -31,9 +31,9 @@ use crate::protocol::{GroupId, UserId};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum PeerMessage<'b> {
     /// Messages for a user.
-    Envelope { to: UserId, sender: &'b str, sequence: u64, frames: &'b str },
+    Envelope { to: UserId, sender: &'b str, sequence: u64, frames: Frames<'b> },
     /// Messages for a user that a dead connection of that node has returned.
-    Returned { to: UserId, sender: &'b str, sequence: u64, frames: &'b str },
+    Returned { to: UserId, sender: &'b str, sequence: u64, frames: Frames<'b> },
     /// Messages for users of this place.
     Bundle { sender: &'b str, items: Items<'b> },
     /// The user has logged in at that place.
@@ -63,6 +63,7 @@ impl<'b> PeerMessage<'b> {
                 Some(place) => Some(PeerMessage::Hello { user, place }),
                 None => {
                     let (head, frames) = payload.split_once('\n')?;
+                    let frames = Frames::of(frames);
                     let (kind, head) = head.split_once(' ')?;
                     let (sender, sequence) = head.split_once(' ')?;
                     let sequence = number(sequence)?;
@@ -99,16 +100,40 @@ impl<'b> PeerMessage<'b> {
     }
 }
 
+/// The messages of an envelope, in order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Frames<'b> {
+    rest: Option<&'b str>,
+}
+
+impl<'b> Frames<'b> {
+    /// The messages of this text, one on each line. There is at least one.
+    pub fn of(text: &'b str) -> Frames<'b> {
+        Frames { rest: Some(text) }
+    }
+}
+
+impl<'b> Iterator for Frames<'b> {
+    type Item = &'b str;
+
+    fn next(&mut self) -> Option<&'b str> {
+        let rest = self.rest?;
+        let end = memchr::memchr(b'\n', rest.as_bytes());
+        self.rest = end.map(|end| &rest[end + 1..]);
+        Some(&rest[..end.unwrap_or(rest.len())])
+    }
+}
+
 /// The items of a bundle.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Items<'b> {
     rest: &'b str,
 }
 
-/// Frames, one on each line, with the users and sequences of the envelopes that consist of them.
+/// Frames, with the users and sequences of the envelopes that consist of them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Item<'b> {
-    pub(crate) frames: &'b str,
+    pub(crate) frames: Frames<'b>,
     envelopes: &'b str,
 }
 
@@ -135,7 +160,7 @@ impl<'b> Iterator for Items<'b> {
             None => (rest, ""),
         };
         self.rest = rest;
-        Some(Item { frames, envelopes })
+        Some(Item { frames: Frames::of(frames), envelopes })
     }
 }
 
@@ -254,11 +279,11 @@ mod tests {
         let payload = envelope("ab12", 7, false, ["{\"a\":1}", "{}"].into_iter());
         assert_eq!(payload, b"1 ab12 7\n{\"a\":1}\n{}");
         let (to, topic, own) = (UserId(3), "u:3", "n:ab12");
-        let expected = PeerMessage::Envelope { to, sender: "ab12", sequence: 7, frames: "{\"a\":1}\n{}" };
+        let expected = PeerMessage::Envelope { to, sender: "ab12", sequence: 7, frames: Frames::of("{\"a\":1}\n{}") };
         assert_eq!(parse(topic, &payload), Some(expected));
         let payload = envelope("ab12", 7, true, ["{}"].into_iter());
         assert_eq!(payload, b"b ab12 7\n{}");
-        let expected = PeerMessage::Returned { to, sender: "ab12", sequence: 7, frames: "{}" };
+        let expected = PeerMessage::Returned { to, sender: "ab12", sequence: 7, frames: Frames::of("{}") };
         assert_eq!(parse(topic, &payload), Some(expected));
         assert_eq!(parse(own, &probe(5)), Some(PeerMessage::Probe(5)));
         let refused = PeerMessage::Refusal { sequence: 7, delivered: 1 };
@@ -279,6 +304,20 @@ mod tests {
     }
 
     #[test]
+    fn an_envelope_has_a_frame_for_each_of_its_lines() {
+        for (text, frames) in [
+            ("{}", &["{}"][..]),
+            ("{\"a\":1}\n{}", &["{\"a\":1}", "{}"]),
+            ("a\n\nb", &["a", "", "b"]),
+            ("a\n", &["a", ""]),
+            ("", &[""]),
+        ] {
+            assert_eq!(Frames::of(text).collect::<Vec<_>>(), frames, "{text:?}");
+            assert!(Frames::of(text).eq(text.split('\n')), "{text:?}");
+        }
+    }
+
+    #[test]
     fn a_bundle_holds_each_text_once() {
         let mut bundle = Bundle::new("ab12");
         let users = |ids: &'static [i32]| ids.iter().map(|id| (UserId(*id), *id as u64 * 10));
@@ -291,8 +330,8 @@ mod tests {
         };
         let read: Vec<_> = items.map(|item| (item.frames, item.envelopes().collect::<Vec<_>>())).collect();
         let expected = [
-            ("{\"a\":1}\n{}", vec![(UserId(1), 10), (UserId(2), 20), (UserId(3), 30)]),
-            ("{\"b\":2}", vec![(UserId(4), 40)]),
+            (Frames::of("{\"a\":1}\n{}"), vec![(UserId(1), 10), (UserId(2), 20), (UserId(3), 30)]),
+            (Frames::of("{\"b\":2}"), vec![(UserId(4), 40)]),
         ];
         assert_eq!(read, expected);
     }

@@ -15,7 +15,9 @@ use super::{Connector, Deaf, Event, Line, NotSent, PeerNews, PeerShared, PeerThr
 use crate::base::ids::FrameId;
 use crate::base::loads::PoolUse;
 use crate::bus::Unreachable;
-use crate::bus::{Bus, BusHealth, Envelope, Neighbours, Node, Place, Published, Receipt, ReferenceNodes, Register};
+use crate::bus::{
+    Bus, BusHealth, Envelope, Frames, Neighbours, Node, Place, Published, Receipt, ReferenceNodes, Register,
+};
 use crate::delivery::{Delivery, Origin, Posted};
 use crate::protocol::{GroupId, UserId};
 
@@ -318,13 +320,13 @@ impl Diary {
 }
 
 impl Node for Diary {
-    fn on_envelope(&self, _: &mut Turn<Posted>, to: UserId, frames: &str, _: &dyn Fn() -> Receipt) -> bool {
-        self.write(format!("for {to}: {frames}"));
+    fn on_envelope(&self, _: &mut Turn<Posted>, to: UserId, frames: Frames<'_>, _: &dyn Fn() -> Receipt) -> bool {
+        self.write(format!("for {to}: {}", frames.collect::<String>()));
         self.here.lock().contains(&to)
     }
 
-    fn on_returned(&self, _: &mut Turn<Posted>, to: UserId, frames: &str, _: &dyn Fn() -> Receipt) -> bool {
-        self.write(format!("returned for {to}: {frames}"));
+    fn on_returned(&self, _: &mut Turn<Posted>, to: UserId, frames: Frames<'_>, _: &dyn Fn() -> Receipt) -> bool {
+        self.write(format!("returned for {to}: {}", frames.collect::<String>()));
         self.here.lock().contains(&to)
     }
 

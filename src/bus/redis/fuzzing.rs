@@ -8,7 +8,7 @@ use redis::Value;
 use super::names::{self, Channel, Names};
 use super::wire::{Reply, Wire, parse};
 use crate::bus::peer::Topic;
-use crate::bus::peer::envelope::{self, Bundle, Items, PeerMessage};
+use crate::bus::peer::envelope::{self, Bundle, Frames, Items, PeerMessage};
 
 /// The bytes are a channel, a newline and a payload. A parsed message is written the same way
 /// again; any written frames can be parsed.
@@ -29,7 +29,7 @@ pub fn envelope(data: &[u8]) {
     let text = String::from_utf8_lossy(payload);
     let written = envelope::envelope("ab12", 7, false, text.split('\n'));
     let to = crate::protocol::UserId(3);
-    let expected = PeerMessage::Envelope { to, sender: "ab12", sequence: 7, frames: &text };
+    let expected = PeerMessage::Envelope { to, sender: "ab12", sequence: 7, frames: Frames::of(&text) };
     assert_eq!(PeerMessage::parse(Topic::User(to), &written), Some(expected));
 }
 
@@ -42,7 +42,7 @@ fn peer_message(topic: Topic<&str>, payload: &[u8]) {
             | PeerMessage::Returned { sender, sequence, frames, .. },
         ) => {
             let is_returned = matches!(read, Some(PeerMessage::Returned { .. }));
-            let again = envelope::envelope(sender, sequence, is_returned, frames.split('\n'));
+            let again = envelope::envelope(sender, sequence, is_returned, frames);
             assert_eq!(PeerMessage::parse(topic, &again), read);
         }
         Some(PeerMessage::Confirmations { place, sequences }) => {
@@ -88,7 +88,7 @@ fn bundle(sender: &str, items: Items<'_>) {
     let items: Vec<_> = items.filter(|item| item.envelopes().count() > 0).collect();
     let mut bundle = Bundle::new(sender);
     for item in &items {
-        let frames: Vec<_> = item.frames.split('\n').collect();
+        let frames: Vec<_> = item.frames.collect();
         bundle.push(item.envelopes(), frames.into_iter());
     }
     let again = bundle.into_payload();

@@ -16,7 +16,7 @@ use pool::{Lanes, ManualLane};
 use super::*;
 use crate::admission::berths::{Berth, Berths};
 use crate::admission::{Payer, Source};
-use crate::bus::{Envelope, Exchange, Node, Published, Publisher, Receipt, Register, Unreachable};
+use crate::bus::{Envelope, Exchange, Frames, Node, Published, Publisher, Receipt, Register, Unreachable};
 use crate::delivery;
 use crate::delivery::Spread;
 use crate::protocol::GroupId;
@@ -412,13 +412,13 @@ fn a_frame_has_the_id_that_its_sender_gave_it_wherever_it_goes() {
 fn another_node_hears_how_much_of_its_envelope_was_delivered() {
     let mut scene = Scene::new();
     let receipt = || Receipt { node: "x".into(), sequence: 5 };
-    assert!(!scene.router.on_envelope(&mut scene.turn, USER, "{a}\n{b}", &receipt));
+    assert!(!scene.router.on_envelope(&mut scene.turn, USER, Frames::of("{a}\n{b}"), &receipt));
     assert_eq!((scene.lane(), scene.told()), (vec!["answer about 1".to_owned()], vec!["refuse 5 after 0".to_owned()]));
 
     let client = scene.log_in(USER);
     client.blocks();
     scene.told();
-    assert!(!scene.router.on_returned(&mut scene.turn, USER, "{a}\n{b}\n{c}", &receipt));
+    assert!(!scene.router.on_returned(&mut scene.turn, USER, Frames::of("{a}\n{b}\n{c}"), &receipt));
     assert_eq!(scene.told(), ["refuse 5 after 2"], "the connection takes no more");
     client.wire.0.lock().room = usize::MAX;
     assert!(client.link.take_back(|label| is_for(label, USER)).len() == 2);
