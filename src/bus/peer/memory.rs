@@ -6,24 +6,31 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use net::Turn;
 use parking_lot::{Condvar, Mutex};
 
-use super::{Connector, Deaf, Event, Line, NotSent, PeerNews, PeerShared, PeerThread, Post, Reached, Topic, Transport};
+use super::{
+    BusStage, Connector, Deaf, Event, Line, NotSent, PeerNews, PeerShared, PeerThread, Post, Reached, Topic, Transport,
+};
 use crate::base::ids::FrameId;
 use crate::base::loads::PoolUse;
 use crate::bus::Unreachable;
 use crate::bus::{
-    Bus, BusHealth, Envelope, Frames, Neighbours, Node, Place, Published, Receipt, ReferenceNodes, Register,
+    Bus, BusHealth, Envelope, Exchange, Frames, Neighbours, Node, Place, Published, Receipt, ReferenceNodes, Register,
 };
 use crate::delivery::{Delivery, Origin, Posted};
 use crate::protocol::{GroupId, UserId};
 
 /// The connections of all nodes, by the names of the nodes.
 #[derive(Default)]
-struct Hub(Mutex<BTreeMap<String, Mailbox>>);
+struct Hub {
+    mailboxes: Mutex<BTreeMap<String, Mailbox>>,
+    /// Whether it accepts no connections.
+    is_down: AtomicBool,
+}
 
 /// The subscriptions of a connection, and its unread events.
 #[derive(Default)]
@@ -63,7 +70,7 @@ impl Bell {
 impl Hub {
     /// The number of connections that hear it; `None` if this node has no connection.
     fn publish(&self, from: &str, topic: Topic<&str>, payload: &[u8]) -> Option<u32> {
-        let (topic, mut mailboxes, mut count) = (topic.to_string(), self.0.lock(), 0);
+        let (topic, mut mailboxes, mut count) = (topic.to_string(), self.mailboxes.lock(), 0);
         mailboxes.get(from)?;
         for mailbox in mailboxes.values_mut().filter(|mailbox| mailbox.wanted.contains(&topic)) {
             mailbox.unheard.push_back(Note::Said(topic.clone(), payload.to_vec()));
@@ -75,7 +82,7 @@ impl Hub {
 
     /// Drops the connection of a node, and everything on its way there.
     fn cut(&self, node: &str) {
-        let mailbox = self.0.lock().remove(node).expect("it is connected");
+        let mailbox = self.mailboxes.lock().remove(node).expect("it is connected");
         mailbox.bell.ring();
     }
 }
@@ -89,7 +96,7 @@ struct MemoryLine {
 
 impl MemoryLine {
     fn change(&self, change: impl FnOnce(&mut Mailbox)) {
-        if let Some(mailbox) = self.hub.0.lock().get_mut(&self.node) {
+        if let Some(mailbox) = self.hub.mailboxes.lock().get_mut(&self.node) {
             change(mailbox);
             mailbox.bell.ring();
         }
@@ -145,7 +152,7 @@ impl Line for MemoryLine {
     }
 
     fn next_event(&mut self) -> Result<Option<Event<'_>>, Dropped> {
-        self.heard = self.hub.0.lock().get_mut(&self.node).ok_or(Dropped)?.unheard.pop_front();
+        self.heard = self.hub.mailboxes.lock().get_mut(&self.node).ok_or(Dropped)?.unheard.pop_front();
         let topic = |topic| Topic::parse(topic).expect("it was written by a node");
         Ok(self.heard.as_ref().map(|note| match note {
             Note::Said(about, payload) => Event::Said(topic(about), payload),
@@ -213,7 +220,10 @@ impl Connector for MemoryConnector {
     }
 
     fn connect(&mut self) -> Result<MemoryLine, Dropped> {
-        self.hub.0.lock().insert(self.node.clone(), Mailbox { bell: self.bell.clone(), ..Mailbox::default() });
+        if self.hub.is_down.load(Ordering::Acquire) {
+            return Err(Dropped);
+        }
+        self.hub.mailboxes.lock().insert(self.node.clone(), Mailbox { bell: self.bell.clone(), ..Mailbox::default() });
         Ok(MemoryLine { hub: self.hub.clone(), node: self.node.clone(), heard: None })
     }
 
@@ -247,7 +257,7 @@ impl Register for MemoryBus {
     fn say_goodbye(&self) {}
 
     fn elsewhere(&self, users: &[UserId]) -> Result<Vec<UserId>, Unreachable> {
-        let mailboxes = self.hub.0.lock();
+        let mailboxes = self.hub.mailboxes.lock();
         let is_wanted = |user: &UserId| {
             let topic = Topic::<&str>::User(*user).to_string();
             mailboxes.values().any(|mailbox| mailbox.wanted.contains(&topic))
@@ -497,4 +507,32 @@ fn a_node_whose_connection_is_lost_comes_back_as_another_place_with_its_users() 
     b.node.wait_for("8 is elsewhere");
     let place = b.send_until(UserId(8), 1, Published::ToOne);
     b.node.wait_for(&format!("confirmed at a-2: [{place}]"));
+}
+
+#[test]
+fn a_node_that_cannot_connect_hushes_and_stops() {
+    let hub = Arc::new(Hub::default());
+    let (node, bus) = (Arc::new(Diary::default()), MemoryBus::new(&hub, "a"));
+    bus.start(node.clone()).expect("a thread");
+    node.here.lock().push(USER);
+    bus.subscribe(USER, None);
+    hub.is_down.store(true, Ordering::Release);
+    hub.cut("a");
+    bus.unsubscribe(USER);
+    node.wait_for("7 has left");
+    bus.peer.advance(BusStage::Hushing);
+    bus.peer.wake();
+    assert!(bus.peer.wait_for(BusStage::Hushed, Instant::now() + PATIENCE), "nothing arrives any more");
+    bus.stop(Instant::now() + PATIENCE);
+    assert!(!bus.is_ready());
+}
+
+/// Nobody waits until the patience with others is over, and the thread does not spin meanwhile.
+#[test]
+fn a_node_that_shuts_down_before_its_thread_looks_hushes_at_once() {
+    let bus = MemoryBus::new(&Arc::default(), "a");
+    bus.peer.advance(BusStage::Hushing);
+    bus.start(Arc::new(Diary::default())).expect("a thread");
+    assert!(bus.peer.wait_for(BusStage::Hushed, Instant::now() + PATIENCE), "nothing arrives any more");
+    bus.stop(Instant::now() + PATIENCE);
 }

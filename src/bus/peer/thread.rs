@@ -104,6 +104,8 @@ impl<C: Connector> PeerThread<C> {
         }
         // Without a connection nothing arrives, and the remaining work is done at the end.
         while self.shared.stage() < BusStage::Stopping {
+            // The stage may have changed after the last look at it.
+            self.driver.close();
             self.rest(HUSH_PATIENCE, BusStage::Hushed);
         }
         self.driver.close();
