@@ -184,3 +184,22 @@ impl PeerShared {
         !self.tasks.lock().is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shutdown_does_not_go_back_to_an_earlier_stage() {
+        let shared = PeerShared::new("a", || {});
+        for (next, reached) in [
+            (BusStage::Hushing, BusStage::Hushing),
+            (BusStage::Stopping, BusStage::Stopping),
+            // The thread may notice late that nothing arrives any more.
+            (BusStage::Hushed, BusStage::Stopping),
+        ] {
+            shared.advance(next);
+            assert_eq!(shared.stage(), reached);
+        }
+    }
+}
