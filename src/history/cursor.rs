@@ -15,7 +15,7 @@ pub struct Extent {
 
 /// A client's cursor in a conversation of its user.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Held {
+pub struct HeldCursor {
     /// The last number that the client has.
     pub seq: Seq,
     /// The tag that the client gives, if it gives one (`"have":"device"` does not).
@@ -32,7 +32,7 @@ pub fn needs_tag(seq: Seq, extent: Extent) -> bool {
 
 /// The run for a cursor: the newest `resume` messages behind it, and a gap before them. `None` if
 /// the client has everything.
-pub fn plan(held: Held, extent: Extent, resume: Seq) -> Option<RunHead> {
+pub fn plan(held: HeldCursor, extent: Extent, resume: Seq) -> Option<RunHead> {
     let reset = !is_of_this_history(held, extent);
     let from = if reset { extent.floor } else { held.seq.max(extent.floor) };
     let run = run_after(from, extent, resume, reset);
@@ -46,7 +46,7 @@ pub fn run_after(after: Seq, extent: Extent, resume: Seq, reset: bool) -> RunHea
     RunHead { from, to: extent.head, gap, reset }
 }
 
-fn is_of_this_history(held: Held, extent: Extent) -> bool {
+fn is_of_this_history(held: HeldCursor, extent: Extent) -> bool {
     if held.seq > extent.head {
         return false;
     }
@@ -67,13 +67,13 @@ mod tests {
     #[test]
     fn a_client_gets_what_it_is_missing() {
         let tag = Tag(5);
-        let cursor = |seq| Held { seq, tag: Some(tag), stored: Some(tag) };
+        let cursor = |seq| HeldCursor { seq, tag: Some(tag), stored: Some(tag) };
         let run = |from, to| Some(RunHead { from, to, gap: None, reset: false });
         let gap = |first, last, to| Some(RunHead { from: last + 1, to, gap: Some((first, last)), reset: false });
         let reset = |from, to, gap| Some(RunHead { from, to, gap, reset: true });
-        let other = |seq| Held { stored: Some(Tag(6)), ..cursor(seq) };
-        let gone = |seq| Held { stored: None, ..cursor(seq) };
-        let device = |seq| Held { seq, tag: None, stored: None };
+        let other = |seq| HeldCursor { stored: Some(Tag(6)), ..cursor(seq) };
+        let gone = |seq| HeldCursor { stored: None, ..cursor(seq) };
+        let device = |seq| HeldCursor { seq, tag: None, stored: None };
         let cases = [
             ("has everything", cursor(43), 43, 0, 100, None),
             ("is behind", cursor(41), 43, 0, 100, run(42, 43)),

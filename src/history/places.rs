@@ -1,14 +1,14 @@
-//! [`Places`]: how far each conversation has been written, in 16 bytes a conversation.
+//! [`ShownPlaces`]: how far each conversation has been written, in 16 bytes a conversation.
 
 use crate::base::conversation::{ConversationId, Seq};
 
 /// How far conversations have been written to one connection: a sorted list.
 #[derive(Debug, Default)]
-pub(super) struct Places(Vec<Place>);
+pub(super) struct ShownPlaces(Vec<ShownPlace>);
 
 /// One conversation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Place {
+pub(super) struct ShownPlace {
     pub(super) conv: ConversationId,
     /// The last number written, shifted, and the marks.
     packed: u64,
@@ -16,7 +16,7 @@ pub(super) struct Place {
 
 /// What else is known of a conversation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Mark {
+pub(super) enum PlaceMark {
     /// There is more than was written: it is in the queue of conversations to be read.
     Behind = 1,
     /// A run is to be written, or being written.
@@ -33,9 +33,9 @@ pub(super) enum Mark {
 
 const MARK_BITS: u32 = 6;
 
-impl Place {
-    pub(super) fn new(conv: ConversationId, sent: Seq) -> Place {
-        let mut place = Place { conv, packed: 0 };
+impl ShownPlace {
+    pub(super) fn new(conv: ConversationId, sent: Seq) -> ShownPlace {
+        let mut place = ShownPlace { conv, packed: 0 };
         place.set_sent(sent);
         place
     }
@@ -47,8 +47,8 @@ impl Place {
     /// The next message was written.
     pub(super) fn advance(&mut self, seq: Seq) {
         self.set_sent(seq);
-        self.put(Mark::Fresh, false);
-        self.put(Mark::Moved, false);
+        self.put(PlaceMark::Fresh, false);
+        self.put(PlaceMark::Moved, false);
     }
 
     pub(super) fn set_sent(&mut self, sent: Seq) {
@@ -56,29 +56,29 @@ impl Place {
         self.packed = (sent as u64) << MARK_BITS | self.packed & ((1 << MARK_BITS) - 1);
     }
 
-    pub(super) fn has(&self, mark: Mark) -> bool {
+    pub(super) fn has(&self, mark: PlaceMark) -> bool {
         self.packed & mark as u64 != 0
     }
 
-    pub(super) fn put(&mut self, mark: Mark, on: bool) {
+    pub(super) fn put(&mut self, mark: PlaceMark, on: bool) {
         self.packed = if on { self.packed | mark as u64 } else { self.packed & !(mark as u64) };
     }
 }
 
-impl Places {
-    pub(super) fn get(&self, conv: ConversationId) -> Option<Place> {
+impl ShownPlaces {
+    pub(super) fn get(&self, conv: ConversationId) -> Option<ShownPlace> {
         self.find(conv).ok().map(|at| self.0[at])
     }
 
-    pub(super) fn get_mut(&mut self, conv: ConversationId) -> Option<&mut Place> {
+    pub(super) fn get_mut(&mut self, conv: ConversationId) -> Option<&mut ShownPlace> {
         self.find(conv).ok().map(|at| &mut self.0[at])
     }
 
     /// The place of `conv`; a new one is fresh.
-    pub(super) fn entry(&mut self, conv: ConversationId) -> &mut Place {
+    pub(super) fn entry(&mut self, conv: ConversationId) -> &mut ShownPlace {
         let at = self.find(conv).unwrap_or_else(|at| {
-            let mut place = Place::new(conv, 0);
-            place.put(Mark::Fresh, true);
+            let mut place = ShownPlace::new(conv, 0);
+            place.put(PlaceMark::Fresh, true);
             self.0.insert(at, place);
             at
         });
@@ -92,9 +92,9 @@ impl Places {
     }
 
     /// Adds many at once. Those that are there already stay as they are.
-    pub(super) fn fill(&mut self, places: impl Iterator<Item = Place>) {
+    pub(super) fn fill(&mut self, places: impl Iterator<Item = ShownPlace>) {
         let known = std::mem::take(&mut self.0);
-        let mut all: Vec<Place> = known.into_iter().chain(places).collect();
+        let mut all: Vec<ShownPlace> = known.into_iter().chain(places).collect();
         // The sort is stable, so what was there comes first.
         all.sort_by_key(|place| place.conv);
         all.dedup_by_key(|place| place.conv);
@@ -102,7 +102,7 @@ impl Places {
         self.0 = all;
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = Place> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = ShownPlace> {
         self.0.iter().copied()
     }
 
@@ -117,25 +117,27 @@ mod tests {
 
     #[test]
     fn a_place_has_16_bytes_and_numbers_do_not_touch_marks() {
-        assert_eq!(size_of::<Place>(), 16);
-        let mut place = Place::new(ConversationId::from_column(1), (1 << 53) - 1);
-        for mark in [Mark::Behind, Mark::Run, Mark::Dirty, Mark::Early, Mark::Fresh, Mark::Moved] {
+        assert_eq!(size_of::<ShownPlace>(), 16);
+        let mut place = ShownPlace::new(ConversationId::from_column(1), (1 << 53) - 1);
+        for mark in
+            [PlaceMark::Behind, PlaceMark::Run, PlaceMark::Dirty, PlaceMark::Early, PlaceMark::Fresh, PlaceMark::Moved]
+        {
             assert!(!place.has(mark));
             place.put(mark, true);
             assert!(place.has(mark));
             assert_eq!(place.sent(), (1 << 53) - 1);
         }
         place.set_sent(7);
-        place.put(Mark::Run, false);
-        assert!(place.has(Mark::Behind) && !place.has(Mark::Run) && place.sent() == 7);
+        place.put(PlaceMark::Run, false);
+        assert!(place.has(PlaceMark::Behind) && !place.has(PlaceMark::Run) && place.sent() == 7);
     }
 
     #[test]
     fn known_places_stay_when_many_are_added() {
         let conv = ConversationId::from_column;
-        let mut places = Places::default();
+        let mut places = ShownPlaces::default();
         places.entry(conv(5)).set_sent(50);
-        places.fill([9, 5, 1].into_iter().map(|id| Place::new(conv(id), id)));
+        places.fill([9, 5, 1].into_iter().map(|id| ShownPlace::new(conv(id), id)));
         assert_eq!(places.iter().map(|place| place.sent()).collect::<Vec<_>>(), [1, 50, 9]);
         places.remove(conv(5));
         assert_eq!((places.get(conv(5)), places.get(conv(9)).map(|place| place.sent())), (None, Some(9)));

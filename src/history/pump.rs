@@ -32,12 +32,12 @@ mod event;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-pub use self::event::{Command, Commands, Event, Found, Heads, Page, PumpLimits, Row};
+pub use self::event::{Command, Commands, FoundCursor, Heads, PumpEvent, PumpLimits, Row, RowPage};
 use crate::base::conversation::{ConversationId, ConversationName, Seq};
 use crate::history::cursor::{self, Extent};
-use crate::history::places::{Mark, Place, Places};
-pub use crate::history::sends::{Answer, SendId, Submission};
-use crate::history::sends::{Origin, Sends};
+use crate::history::places::{PlaceMark, ShownPlace, ShownPlaces};
+use crate::history::sends::{RowOrigin, Sends};
+pub use crate::history::sends::{SendAnswer, SendId, Submission};
 use crate::protocol::UserId;
 use crate::protocol::level2::Rid;
 use crate::protocol::level2::frames::{self, Refusal, RunHead};
@@ -51,14 +51,14 @@ pub const SYNCS_MAX: usize = 4;
 pub struct Pump {
     user: UserId,
     limits: PumpLimits,
-    stage: Stage,
-    places: Places,
+    stage: PumpStage,
+    places: ShownPlaces,
     /// Conversations that are behind, in the order in which they are read.
     behind: VecDeque<ConversationId>,
     /// Ends of memberships whose last message is not written.
     ending: Vec<(ConversationId, Option<Seq>)>,
     /// Beginnings and ends of memberships that came before the last 43.
-    postponed: Vec<Event>,
+    postponed: Vec<PumpEvent>,
     /// Synchronisations that were asked for and whose heads are not read.
     syncs_asked: usize,
     syncs: VecDeque<Sync>,
@@ -75,7 +75,7 @@ pub struct Pump {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Stage {
+enum PumpStage {
     Opening,
     Overview { asked: bool },
     Live,
@@ -124,8 +124,8 @@ impl Pump {
         Pump {
             user,
             limits,
-            stage: Stage::Opening,
-            places: Places::default(),
+            stage: PumpStage::Opening,
+            places: ShownPlaces::default(),
             behind: VecDeque::new(),
             ending: Vec::new(),
             postponed: Vec::new(),
@@ -142,32 +142,32 @@ impl Pump {
     }
 
     /// Takes one event.
-    pub fn on(&mut self, event: Event, out: &mut Commands) {
+    pub fn on(&mut self, event: PumpEvent, out: &mut Commands) {
         if self.is_closed {
             return;
         }
         match event {
-            Event::Heads(heads) => self.on_heads(heads),
-            Event::HeadsFailed { rid, refusal } => self.on_heads_failed(rid, refusal, out),
-            Event::Overview { frame, more } => self.on_overview(frame, more, out),
-            Event::Push { conv, row } => self.on_push(conv, row, out),
-            Event::Hint { conv, head } => self.on_hint(conv, head),
-            Event::Page(page) => self.on_page(page, out),
-            Event::PageDenied(refusal) => self.on_denied(refusal, out),
-            Event::PageFailed => self.on_failed(out),
-            Event::Retry => self.is_pausing = false,
-            Event::Output(waiting) => self.waiting = waiting,
-            Event::Answered { conv, id, answer } => self.on_answered(conv, id, answer, out),
-            event @ (Event::Joined { .. } | Event::Left { .. }) if self.stage != Stage::Live => {
+            PumpEvent::Heads(heads) => self.on_heads(heads),
+            PumpEvent::HeadsFailed { rid, refusal } => self.on_heads_failed(rid, refusal, out),
+            PumpEvent::Overview { frame, more } => self.on_overview(frame, more, out),
+            PumpEvent::Push { conv, row } => self.on_push(conv, row, out),
+            PumpEvent::Hint { conv, head } => self.on_hint(conv, head),
+            PumpEvent::Page(page) => self.on_page(page, out),
+            PumpEvent::PageDenied(refusal) => self.on_denied(refusal, out),
+            PumpEvent::PageFailed => self.on_failed(out),
+            PumpEvent::Retry => self.is_pausing = false,
+            PumpEvent::Output(waiting) => self.waiting = waiting,
+            PumpEvent::Answered { conv, id, answer } => self.on_answered(conv, id, answer, out),
+            event @ (PumpEvent::Joined { .. } | PumpEvent::Left { .. }) if self.stage != PumpStage::Live => {
                 self.postpone(event, out);
             }
-            Event::Joined { conv, from } => self.on_joined(conv, from, out),
-            Event::Left { conv, seen } => self.on_left(conv, seen, out),
+            PumpEvent::Joined { conv, from } => self.on_joined(conv, from, out),
+            PumpEvent::Left { conv, seen } => self.on_left(conv, seen, out),
         }
         self.work(out);
     }
 
-    /// A send was read. `Some`: commit it and report [`Event::Answered`]. `None`: it is refused,
+    /// A send was read. `Some`: commit it and report [`PumpEvent::Answered`]. `None`: it is refused,
     /// because an earlier one failed.
     pub fn on_send(&mut self, conv: ConversationId, cid: &str, out: &mut Commands) -> Option<Submission> {
         let submission = self.sends.open(conv, cid);
@@ -184,7 +184,7 @@ impl Pump {
         self.look_at_requests(out);
     }
 
-    /// A 46 was read; its heads come with [`Event::Heads`].
+    /// A 46 was read; its heads come with [`PumpEvent::Heads`].
     pub fn on_sync(&mut self, out: &mut Commands) {
         self.syncs_asked += 1;
         self.look_at_requests(out);
@@ -212,20 +212,20 @@ impl Pump {
     /// The heads say where every conversation goes on, and which runs come first.
     fn on_heads(&mut self, heads: Heads) {
         self.syncs_asked = self.syncs_asked.saturating_sub(1);
-        self.places.fill(heads.convs.iter().map(|(conv, extent)| Place::new(*conv, extent.head)));
-        if self.stage == Stage::Opening {
-            self.stage = Stage::Overview { asked: false };
+        self.places.fill(heads.convs.iter().map(|(conv, extent)| ShownPlace::new(*conv, extent.head)));
+        if self.stage == PumpStage::Opening {
+            self.stage = PumpStage::Overview { asked: false };
             self.place_early(&heads.convs);
         }
         let extents: std::collections::HashMap<_, _> = heads.convs.into_iter().collect();
         let (mut refused, mut runs) = (VecDeque::new(), VecDeque::new());
         for found in heads.cursors {
             match found {
-                Found::Refused(name, refusal) => refused.push_back((name, refusal)),
-                Found::Own(conv, held) => {
+                FoundCursor::Refused(name, refusal) => refused.push_back((name, refusal)),
+                FoundCursor::Own(conv, held) => {
                     let extent = extents.get(&conv).copied().unwrap_or(Extent { head: 0, floor: 0 });
                     if let Some(head) = cursor::plan(held, extent, heads.resume) {
-                        self.places.entry(conv).put(Mark::Run, true);
+                        self.places.entry(conv).put(PlaceMark::Run, true);
                         runs.push_back(Run { conv, head, has_begun: false });
                     }
                 }
@@ -236,13 +236,13 @@ impl Pump {
 
     /// Pushes that came before the heads: a conversation whose head is lower is behind.
     fn place_early(&mut self, heads: &[(ConversationId, Extent)]) {
-        let early: Vec<Place> = self.places.iter().filter(|place| place.has(Mark::Early)).collect();
+        let early: Vec<ShownPlace> = self.places.iter().filter(|place| place.has(PlaceMark::Early)).collect();
         let heads: std::collections::HashMap<_, _> = heads.iter().copied().collect();
         for place in early {
             let known = heads.get(&place.conv);
             let entry = self.places.entry(place.conv);
-            entry.put(Mark::Early, false);
-            entry.put(Mark::Fresh, known.is_none());
+            entry.put(PlaceMark::Early, false);
+            entry.put(PlaceMark::Fresh, known.is_none());
             entry.set_sent(known.map_or(0, |extent| extent.head));
             self.raise(place.conv, place.sent());
         }
@@ -251,22 +251,24 @@ impl Pump {
     fn on_heads_failed(&mut self, rid: Option<Rid>, refusal: Refusal, out: &mut Commands) {
         self.syncs_asked = self.syncs_asked.saturating_sub(1);
         match self.stage {
-            Stage::Opening => self.close(Reason::Overload, out),
-            Stage::Overview { .. } | Stage::Live => self.write(replies::refused(46, refusal, rid.as_ref()), out),
+            PumpStage::Opening => self.close(Reason::Overload, out),
+            PumpStage::Overview { .. } | PumpStage::Live => {
+                self.write(replies::refused(46, refusal, rid.as_ref()), out)
+            }
         }
     }
 
     fn on_overview(&mut self, frame: Arc<str>, more: bool, out: &mut Commands) {
         self.write(frame, out);
         if more {
-            self.stage = Stage::Overview { asked: false };
+            self.stage = PumpStage::Overview { asked: false };
             return;
         }
-        self.stage = Stage::Live;
+        self.stage = PumpStage::Live;
         for event in std::mem::take(&mut self.postponed) {
             match event {
-                Event::Joined { conv, from } => self.on_joined(conv, from, out),
-                Event::Left { conv, seen } => self.on_left(conv, seen, out),
+                PumpEvent::Joined { conv, from } => self.on_joined(conv, from, out),
+                PumpEvent::Left { conv, seen } => self.on_left(conv, seen, out),
                 _ => {}
             }
         }
@@ -278,11 +280,11 @@ impl Pump {
 
     fn on_push(&mut self, conv: ConversationId, row: Row, out: &mut Commands) {
         let place = *self.places.entry(conv);
-        let is_next = row.seq == place.sent() + 1 && self.stage == Stage::Live && !place.has(Mark::Run);
-        if is_next && self.has_room() && self.origin(conv, &row) == Origin::Elsewhere {
+        let is_next = row.seq == place.sent() + 1 && self.stage == PumpStage::Live && !place.has(PlaceMark::Run);
+        if is_next && self.has_room() && self.origin(conv, &row) == RowOrigin::Elsewhere {
             self.show(conv, row, out);
             self.settle(conv, out);
-        } else if row.from == self.user && self.origin(conv, &row) == Origin::Unknown && row.seq > place.sent() {
+        } else if row.from == self.user && self.origin(conv, &row) == RowOrigin::Unknown && row.seq > place.sent() {
             // Its answer comes, and takes its place without a read.
             self.sends.hold(conv, row.seq, row.seq);
         } else {
@@ -296,12 +298,12 @@ impl Pump {
 
     /// A conversation has messages up to `seq`.
     fn raise(&mut self, conv: ConversationId, seq: Seq) {
-        let is_opening = self.stage == Stage::Opening;
+        let is_opening = self.stage == PumpStage::Opening;
         let place = self.places.entry(conv);
         if is_opening {
-            place.put(Mark::Early, true);
+            place.put(PlaceMark::Early, true);
             place.set_sent(place.sent().max(seq));
-        } else if seq > place.sent() || place.has(Mark::Run) {
+        } else if seq > place.sent() || place.has(PlaceMark::Run) {
             self.set_behind(conv);
         }
     }
@@ -310,16 +312,16 @@ impl Pump {
     fn set_behind(&mut self, conv: ConversationId) {
         let is_reading = self.reading.is_some_and(|reading| reading.conv == conv);
         let place = self.places.entry(conv);
-        if place.has(Mark::Run) || is_reading {
-            place.put(Mark::Dirty, true);
-        } else if !place.has(Mark::Behind) {
-            place.put(Mark::Behind, true);
+        if place.has(PlaceMark::Run) || is_reading {
+            place.put(PlaceMark::Dirty, true);
+        } else if !place.has(PlaceMark::Behind) {
+            place.put(PlaceMark::Behind, true);
             self.behind.push_back(conv);
         }
     }
 
-    fn origin(&self, conv: ConversationId, row: &Row) -> Origin {
-        if row.from == self.user { self.sends.origin(conv, row.seq) } else { Origin::Elsewhere }
+    fn origin(&self, conv: ConversationId, row: &Row) -> RowOrigin {
+        if row.from == self.user { self.sends.origin(conv, row.seq) } else { RowOrigin::Elsewhere }
     }
 
     /// Writes the next message of a conversation.
@@ -331,9 +333,9 @@ impl Pump {
         self.end_if_last(conv);
     }
 
-    fn on_answered(&mut self, conv: ConversationId, id: SendId, answer: Answer, out: &mut Commands) {
+    fn on_answered(&mut self, conv: ConversationId, id: SendId, answer: SendAnswer, out: &mut Commands) {
         self.sends.answer(conv, self.name(conv), id, answer);
-        if let Answer::New(at) | Answer::Again(at) = answer
+        if let SendAnswer::New(at) | SendAnswer::Again(at) = answer
             && self.places.entry(conv).sent() + 1 < at.seq
         {
             self.raise(conv, at.seq);
@@ -354,8 +356,8 @@ impl Pump {
             let place = *self.places.entry(conv);
             // A 44 has moved the place beyond this message: as a repeat it moves nothing.
             let again = at.seq <= place.sent();
-            let must_wait = place.has(Mark::Run) && !again || at.seq > place.sent() + 1;
-            if self.stage != Stage::Live || must_wait {
+            let must_wait = place.has(PlaceMark::Run) && !again || at.seq > place.sent() + 1;
+            if self.stage != PumpStage::Live || must_wait {
                 break;
             }
             self.acknowledge(conv, at, again, out);
@@ -391,11 +393,11 @@ impl Pump {
         }
     }
 
-    fn on_page(&mut self, page: Page, out: &mut Commands) {
+    fn on_page(&mut self, page: RowPage, out: &mut Commands) {
         let Some(reading @ Reading { conv, from, is_run }) = self.take_reading() else { return };
         let Some(place) = self.places.get(conv) else { return };
-        let Page { extent, rows } = page;
-        if extent.head < from - 1 && !place.has(Mark::Fresh) {
+        let RowPage { extent, rows } = page;
+        if extent.head < from - 1 && !place.has(PlaceMark::Fresh) {
             self.lose(conv, extent, is_run, out);
             return;
         }
@@ -407,7 +409,7 @@ impl Pump {
         match self.show_rows(conv, rows, extent, out) {
             Shown::All => self.page_is_written(conv, is_run, extent, out),
             // The answer that it waits for raises it again.
-            Shown::Held => self.places.entry(conv).put(Mark::Dirty, false),
+            Shown::Held => self.places.entry(conv).put(PlaceMark::Dirty, false),
             Shown::Ended => {}
             Shown::Hole => {
                 self.reading = Some(reading);
@@ -437,9 +439,9 @@ impl Pump {
                 return Shown::Hole;
             }
             match self.origin(conv, &row) {
-                Origin::Elsewhere => self.show(conv, row, out),
-                Origin::Next(at) => self.acknowledge(conv, at, false, out),
-                Origin::Unknown => {
+                RowOrigin::Elsewhere => self.show(conv, row, out),
+                RowOrigin::Next(at) => self.acknowledge(conv, at, false, out),
+                RowOrigin::Unknown => {
                     self.sends.hold(conv, row.seq, extent.head.max(row.seq));
                     return Shown::Held;
                 }
@@ -458,8 +460,8 @@ impl Pump {
             return;
         }
         let place = self.places.entry(conv);
-        let has_more = place.sent() < extent.head || place.has(Mark::Dirty);
-        place.put(Mark::Dirty, false);
+        let has_more = place.sent() < extent.head || place.has(PlaceMark::Dirty);
+        place.put(PlaceMark::Dirty, false);
         if has_more {
             self.set_behind(conv);
         }
@@ -477,7 +479,7 @@ impl Pump {
     fn on_denied(&mut self, refusal: Refusal, out: &mut Commands) {
         let Some(Reading { conv, .. }) = self.reading.take() else { return };
         // The client knows nothing of one whose first message was never written.
-        if self.places.get(conv).is_some_and(|place| !place.has(Mark::Fresh)) {
+        if self.places.get(conv).is_some_and(|place| !place.has(PlaceMark::Fresh)) {
             self.write(frames::run_refused(&self.name(conv).to_string(), refusal), out);
         }
         self.forget(conv, out);
@@ -486,7 +488,7 @@ impl Pump {
     /// The floor has risen above the place. Where the client does not know of another beginning,
     /// nothing need be said.
     fn jump(&mut self, conv: ConversationId, extent: Extent, is_run: bool, out: &mut Commands) {
-        if self.places.entry(conv).has(Mark::Fresh) {
+        if self.places.entry(conv).has(PlaceMark::Fresh) {
             self.places.entry(conv).set_sent(extent.floor);
             return;
         }
@@ -528,14 +530,14 @@ impl Pump {
         let place = self.places.entry(conv);
         if place.sent() > head.to && !head.reset {
             // Live messages beyond the run were written before it. They come again behind it.
-            place.put(Mark::Dirty, true);
+            place.put(PlaceMark::Dirty, true);
         }
         place.advance(head.from - 1);
-        place.put(Mark::Moved, true);
+        place.put(PlaceMark::Moved, true);
     }
 
     /// Before the last 43 nothing can be said of a membership.
-    fn postpone(&mut self, event: Event, out: &mut Commands) {
+    fn postpone(&mut self, event: PumpEvent, out: &mut Commands) {
         self.postponed.push(event);
         if self.postponed.len() > POSTPONED_MAX {
             self.close(Reason::Overload, out);
@@ -551,9 +553,9 @@ impl Pump {
             self.move_to(conv, from, from, out);
         } else if place.sent() >= from - 1 {
             // The heads were read after it.
-        } else if place.has(Mark::Fresh) {
+        } else if place.has(PlaceMark::Fresh) {
             place.advance(from - 1);
-            place.put(Mark::Moved, true);
+            place.put(PlaceMark::Moved, true);
             // The 57 that says so, whose push may have come before this.
             self.raise(conv, from);
         } else {
@@ -576,13 +578,13 @@ impl Pump {
 
     fn on_left(&mut self, conv: ConversationId, seen: Option<(Seq, Seq)>, out: &mut Commands) {
         // Of a membership that this connection knows nothing of, nothing is to be written.
-        let Some(place) = self.places.get(conv).filter(|place| !place.has(Mark::Fresh)) else { return };
+        let Some(place) = self.places.get(conv).filter(|place| !place.has(PlaceMark::Fresh)) else { return };
         let Some((first, last)) = seen else {
             self.ending.retain(|(ending, _)| *ending != conv);
             self.ending.push((conv, None));
             return self.set_behind(conv);
         };
-        if place.sent() > last || place.sent() == last && place.has(Mark::Moved) {
+        if place.sent() > last || place.sent() == last && place.has(PlaceMark::Moved) {
             // The user is back, and the heads were read after that.
             return;
         }
@@ -601,7 +603,7 @@ impl Pump {
         for sync in &mut self.syncs {
             sync.runs.retain(|run| run.conv != conv);
         }
-        self.places.entry(conv).put(Mark::Run, false);
+        self.places.entry(conv).put(PlaceMark::Run, false);
         self.write_run_head(conv, &RunHead { from, to, gap: None, reset: false }, out);
         self.set_behind(conv);
     }
@@ -611,7 +613,7 @@ impl Pump {
         let Some((_, Some(last))) = self.ending.iter().find(|(ending, _)| *ending == conv) else { return };
         let Some(place) = self.places.get(conv) else { return };
         let (last, sent) = (*last, place.sent());
-        if sent == last && !place.has(Mark::Moved) {
+        if sent == last && !place.has(PlaceMark::Moved) {
             self.drop_conversation(conv);
         } else if sent >= last {
             self.ending.retain(|(ending, _)| *ending != conv);
@@ -637,14 +639,14 @@ impl Pump {
     fn work(&mut self, out: &mut Commands) {
         while !self.is_closed && self.reading.is_none() && !self.is_pausing && self.has_room() {
             let goes_on = match self.stage {
-                Stage::Opening | Stage::Overview { asked: true } => false,
-                Stage::Overview { asked: false } => {
-                    self.stage = Stage::Overview { asked: true };
+                PumpStage::Opening | PumpStage::Overview { asked: true } => false,
+                PumpStage::Overview { asked: false } => {
+                    self.stage = PumpStage::Overview { asked: true };
                     out.push(Command::Overview);
                     false
                 }
-                Stage::Live if self.run_was_last => self.read_behind(out) || self.sync(out),
-                Stage::Live => self.sync(out) || self.read_behind(out),
+                PumpStage::Live if self.run_was_last => self.read_behind(out) || self.sync(out),
+                PumpStage::Live => self.sync(out) || self.read_behind(out),
             };
             if !goes_on {
                 break;
@@ -673,7 +675,7 @@ impl Pump {
         let (conv, head) = (run.conv, run.head);
         if !std::mem::replace(&mut run.has_begun, true) {
             // The conversation may have ended meanwhile, or come back.
-            self.places.entry(conv).put(Mark::Run, true);
+            self.places.entry(conv).put(PlaceMark::Run, true);
             self.write_run_head(conv, &head, out);
             return self.end_run_if_written(conv, out) || self.read_run(out);
         }
@@ -700,9 +702,9 @@ impl Pump {
         sync.runs.pop_front();
         let has_another = self.syncs.iter().any(|sync| sync.runs.iter().any(|run| run.conv == conv));
         let place = self.places.entry(conv);
-        place.put(Mark::Run, has_another);
-        if place.has(Mark::Dirty) && !has_another {
-            place.put(Mark::Dirty, false);
+        place.put(PlaceMark::Run, has_another);
+        if place.has(PlaceMark::Dirty) && !has_another {
+            place.put(PlaceMark::Dirty, false);
             self.set_behind(conv);
         }
         self.end_if_last(conv);
@@ -713,11 +715,11 @@ impl Pump {
     /// Reads the conversation that has been behind for longest; false if there is none.
     fn read_behind(&mut self, out: &mut Commands) -> bool {
         while let Some(conv) = self.behind.pop_front() {
-            let Some(place) = self.places.get_mut(conv).filter(|place| place.has(Mark::Behind)) else { continue };
-            place.put(Mark::Behind, false);
-            let (from, has_run) = (place.sent() + 1, place.has(Mark::Run));
+            let Some(place) = self.places.get_mut(conv).filter(|place| place.has(PlaceMark::Behind)) else { continue };
+            place.put(PlaceMark::Behind, false);
+            let (from, has_run) = (place.sent() + 1, place.has(PlaceMark::Run));
             if has_run {
-                place.put(Mark::Dirty, true);
+                place.put(PlaceMark::Dirty, true);
                 continue;
             }
             if self.sends.is_held(conv, from) {
@@ -742,7 +744,7 @@ impl Pump {
 
     /// Stops or goes on reading requests.
     fn look_at_requests(&mut self, out: &mut Commands) {
-        let takes = self.stage != Stage::Opening
+        let takes = self.stage != PumpStage::Opening
             && self.sends.count() < self.limits.inflight
             && self.syncs_asked + self.syncs.len() < SYNCS_MAX;
         if !self.is_closed && takes != self.takes_requests {

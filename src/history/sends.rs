@@ -35,7 +35,7 @@ pub struct Submission {
 
 /// What became of a send.
 #[derive(Clone, Copy, PartialEq, Debug)]
-pub enum Answer {
+pub enum SendAnswer {
     /// It is committed.
     New(Committed),
     /// It was committed before.
@@ -46,7 +46,7 @@ pub enum Answer {
 
 /// What is known of the sender of a message that is to be written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Origin {
+pub(super) enum RowOrigin {
     /// Another user, or another connection: it is a 42.
     Elsewhere,
     /// The next send to be acknowledged: its 41 stands for the message.
@@ -68,20 +68,20 @@ pub(super) struct Sends {
 /// The sends of one conversation.
 #[derive(Debug, Default)]
 struct Open {
-    slots: VecDeque<Slot>,
+    sends: VecDeque<OpenSend>,
     /// Messages from here on were not written, because their origin is unknown.
     held: Option<(Seq, Seq)>,
 }
 
 #[derive(Debug)]
-struct Slot {
+struct OpenSend {
     id: SendId,
     cid: Box<str>,
-    state: State,
+    state: SendState,
 }
 
 #[derive(Debug)]
-enum State {
+enum SendState {
     /// It has no answer; if doomed it will fail like this, whatever that is.
     Pending { doomed: Option<Refusal> },
     /// Its 41 takes the place of this message.
@@ -100,8 +100,8 @@ impl Sends {
         }
         let refusal = self.failed.get(&conv).map(|(_, refusal)| *refusal);
         let state = match refusal {
-            Some(refusal) => State::Ready(frames::send_refused(Some(cid), refusal)),
-            None => State::Pending { doomed: None },
+            Some(refusal) => SendState::Ready(frames::send_refused(Some(cid), refusal)),
+            None => SendState::Pending { doomed: None },
         };
         let id = self.push(conv, cid, state);
         refusal.is_none().then_some(Submission { id, resumes })
@@ -110,14 +110,14 @@ impl Sends {
     /// A send that is refused at once. It has its place among the 41s of its conversation.
     pub(super) fn refuse(&mut self, conv: ConversationId, cid: Option<&str>, refusal: Refusal) {
         let text = frames::send_refused(cid, refusal);
-        self.push(conv, cid.unwrap_or_default(), State::Ready(text));
+        self.push(conv, cid.unwrap_or_default(), SendState::Ready(text));
     }
 
-    fn push(&mut self, conv: ConversationId, cid: &str, state: State) -> SendId {
+    fn push(&mut self, conv: ConversationId, cid: &str, state: SendState) -> SendId {
         let id = SendId(self.next);
         self.next += 1;
         self.count += 1;
-        self.open.entry(conv).or_default().slots.push_back(Slot { id, cid: cid.into(), state });
+        self.open.entry(conv).or_default().sends.push_back(OpenSend { id, cid: cid.into(), state });
         id
     }
 
@@ -138,28 +138,28 @@ impl Sends {
 
     /// An answer. The caller then writes what is next. Answers of one conversation come in
     /// the order sent; a repeated one is passed over.
-    pub(super) fn answer(&mut self, conv: ConversationId, name: ConversationName, id: SendId, answer: Answer) {
+    pub(super) fn answer(&mut self, conv: ConversationId, name: ConversationName, id: SendId, answer: SendAnswer) {
         let Some(open) = self.open.get_mut(&conv) else { return };
-        let Ok(at) = open.slots.binary_search_by_key(&id, |slot| slot.id) else { return };
-        let slot = &mut open.slots[at];
-        let State::Pending { doomed } = slot.state else { return };
-        let answer = doomed.map_or(answer, Answer::Refused);
-        slot.state = match answer {
-            Answer::New(at) => State::Placed(at),
-            Answer::Again(at) => State::Ready(frames::acknowledged(&slot.cid, name, at, true)),
-            Answer::Refused(refusal) => State::Ready(frames::send_refused(Some(&slot.cid), refusal)),
+        let Ok(at) = open.sends.binary_search_by_key(&id, |send| send.id) else { return };
+        let send = &mut open.sends[at];
+        let SendState::Pending { doomed } = send.state else { return };
+        let answer = doomed.map_or(answer, SendAnswer::Refused);
+        send.state = match answer {
+            SendAnswer::New(at) => SendState::Placed(at),
+            SendAnswer::Again(at) => SendState::Ready(frames::acknowledged(&send.cid, name, at, true)),
+            SendAnswer::Refused(refusal) => SendState::Ready(frames::send_refused(Some(&send.cid), refusal)),
         };
-        if let Answer::Refused(refusal @ Refusal { retry_after: Some(_), .. }) = answer
+        if let SendAnswer::Refused(refusal @ Refusal { retry_after: Some(_), .. }) = answer
             && doomed.is_none()
         {
-            self.failed.insert(conv, (slot.cid.clone(), refusal));
-            for behind in open.slots.iter_mut().skip(at + 1) {
+            self.failed.insert(conv, (send.cid.clone(), refusal));
+            for behind in open.sends.iter_mut().skip(at + 1) {
                 match &mut behind.state {
-                    State::Pending { doomed } => *doomed = Some(refusal),
-                    placed @ State::Placed(_) => {
-                        *placed = State::Ready(frames::send_refused(Some(&behind.cid), refusal));
+                    SendState::Pending { doomed } => *doomed = Some(refusal),
+                    placed @ SendState::Placed(_) => {
+                        *placed = SendState::Ready(frames::send_refused(Some(&behind.cid), refusal));
                     }
-                    State::Ready(_) => {}
+                    SendState::Ready(_) => {}
                 }
             }
         }
@@ -167,21 +167,21 @@ impl Sends {
 
     /// The next 41, if it waits for no message. It is taken out.
     pub(super) fn next_ready(&mut self, conv: ConversationId) -> Option<String> {
-        match &mut self.open.get_mut(&conv)?.slots.front_mut()?.state {
-            State::Ready(text) => {
+        match &mut self.open.get_mut(&conv)?.sends.front_mut()?.state {
+            SendState::Ready(text) => {
                 let text = std::mem::take(text);
                 self.drop_front(conv);
                 Some(text)
             }
-            State::Pending { .. } | State::Placed(_) => None,
+            SendState::Pending { .. } | SendState::Placed(_) => None,
         }
     }
 
     /// The message whose place the next 41 takes.
     pub(super) fn next_placed(&self, conv: ConversationId) -> Option<Committed> {
-        match self.open.get(&conv)?.slots.front()?.state {
-            State::Placed(at) => Some(at),
-            State::Pending { .. } | State::Ready(_) => None,
+        match self.open.get(&conv)?.sends.front()?.state {
+            SendState::Placed(at) => Some(at),
+            SendState::Pending { .. } | SendState::Ready(_) => None,
         }
     }
 
@@ -193,37 +193,37 @@ impl Sends {
         at: Committed,
         again: bool,
     ) -> String {
-        let cid = self.open.get(&conv).and_then(|open| open.slots.front()).map(|slot| slot.cid.clone());
+        let cid = self.open.get(&conv).and_then(|open| open.sends.front()).map(|send| send.cid.clone());
         self.drop_front(conv);
         frames::acknowledged(&cid.unwrap_or_default(), name, at, again)
     }
 
     fn drop_front(&mut self, conv: ConversationId) {
         if let Some(open) = self.open.get_mut(&conv) {
-            self.count -= usize::from(open.slots.pop_front().is_some());
+            self.count -= usize::from(open.sends.pop_front().is_some());
         }
     }
 
     /// Drops what is remembered of a conversation without open sends.
     pub(super) fn tidy(&mut self, conv: ConversationId) {
-        if self.open.get(&conv).is_some_and(|open| open.slots.is_empty() && open.held.is_none()) {
+        if self.open.get(&conv).is_some_and(|open| open.sends.is_empty() && open.held.is_none()) {
             self.open.remove(&conv);
         }
     }
 
     /// Where an own message comes from. Numbers of one connection's sends ascend in the order sent.
-    pub(super) fn origin(&self, conv: ConversationId, seq: Seq) -> Origin {
-        let Some(open) = self.open.get(&conv) else { return Origin::Elsewhere };
-        for (nth, slot) in open.slots.iter().enumerate() {
-            match slot.state {
-                State::Pending { doomed: None } => return Origin::Unknown,
-                State::Placed(at) if at.seq == seq && nth == 0 => return Origin::Next(at),
-                State::Placed(at) if at.seq == seq => return Origin::Unknown,
-                State::Placed(at) if at.seq > seq => return Origin::Elsewhere,
-                State::Pending { doomed: Some(_) } | State::Placed(_) | State::Ready(_) => {}
+    pub(super) fn origin(&self, conv: ConversationId, seq: Seq) -> RowOrigin {
+        let Some(open) = self.open.get(&conv) else { return RowOrigin::Elsewhere };
+        for (nth, send) in open.sends.iter().enumerate() {
+            match send.state {
+                SendState::Pending { doomed: None } => return RowOrigin::Unknown,
+                SendState::Placed(at) if at.seq == seq && nth == 0 => return RowOrigin::Next(at),
+                SendState::Placed(at) if at.seq == seq => return RowOrigin::Unknown,
+                SendState::Placed(at) if at.seq > seq => return RowOrigin::Elsewhere,
+                SendState::Pending { doomed: Some(_) } | SendState::Placed(_) | SendState::Ready(_) => {}
             }
         }
-        Origin::Elsewhere
+        RowOrigin::Elsewhere
     }
 
     /// The message `seq`, of unknown origin, is not written yet; there are messages up to `to`.
@@ -255,8 +255,8 @@ impl Sends {
 impl Open {
     /// Whether a send that has no answer may be the message `seq`.
     fn has_pending_before(&self, seq: Seq) -> bool {
-        let is_later = |slot: &&Slot| matches!(slot.state, State::Placed(at) if at.seq >= seq);
-        let mut before = self.slots.iter().take_while(|slot| !is_later(slot));
-        before.any(|slot| matches!(slot.state, State::Pending { doomed: None }))
+        let is_later = |send: &&OpenSend| matches!(send.state, SendState::Placed(at) if at.seq >= seq);
+        let mut before = self.sends.iter().take_while(|send| !is_later(send));
+        before.any(|send| matches!(send.state, SendState::Pending { doomed: None }))
     }
 }

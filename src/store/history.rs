@@ -30,12 +30,12 @@ use std::sync::{Arc, OnceLock};
 
 pub use self::devices::{Device, DeviceId, DeviceLogin, LoggedIn};
 pub use self::entries::{
-    Committed, Denied, Entry, EntryKind, EntryRefusal, Marked, MemberChange, NewEntry, Place, RaisedMark, Retention,
-    RetentionStep, Touched,
+    Committed, Denied, Entry, EntryKind, EntryPlace, EntryRefusal, Marked, MemberChange, NewEntry, RaisedMark,
+    Retention, RetentionStep, Touched,
 };
 pub use self::head::Head;
 pub use self::names::{Cid, FrameHash, tag_of};
-pub use self::page::{Page, PageOutcome};
+pub use self::page::{EntryPage, PageOutcome};
 use super::StoreError;
 use crate::base::conversation::{ConversationId, Tag};
 use crate::protocol::UserId;

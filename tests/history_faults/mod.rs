@@ -11,7 +11,7 @@ use mysql::Conn;
 use mysql::prelude::Queryable;
 use raybox::base::conversation::ConversationId;
 use raybox::protocol::UserId;
-use raybox::store::history::{Committed, EntryRefusal, History, NewEntry, PageAsk, PageOutcome, Place};
+use raybox::store::history::{Committed, EntryPlace, EntryRefusal, History, NewEntry, PageAsk, PageOutcome};
 use raybox::store::mysql::MysqlStore;
 use raybox::store::{Contacts as _, StoreError};
 use testkit::{Database, MariaDb, wait_until};
@@ -161,7 +161,7 @@ fn a_commit_whose_answer_is_lost_is_settled_by_its_own_repeat() {
         ear.lose_next_commit(is_stored);
         let outcomes = store.commit(&twice, DAY).unwrap();
         assert_eq!(ear.lost(), 1, "the fault has happened");
-        let places: Vec<Place> = outcomes[..3].iter().map(|outcome| new_place(*outcome)).collect();
+        let places: Vec<EntryPlace> = outcomes[..3].iter().map(|outcome| new_place(*outcome)).collect();
         assert_eq!(places[..2].iter().map(|place| place.seq).collect::<Vec<_>>(), [from, from + 1]);
         assert_eq!(outcomes[3], Committed::Again(places[0]), "the repeat in the same batch is one");
         let again: Vec<Committed> = places.into_iter().map(Committed::Again).collect();

@@ -10,8 +10,8 @@ use std::thread;
 use raybox::base::conversation::ConversationId;
 use raybox::protocol::{GroupId, UserId};
 use raybox::store::history::{
-    Cid, Committed, Denied, DeviceId, DeviceLogin, EntryKind, EntryRefusal, FrameHash, Head, History, MemberChange,
-    NewEntry, PageAsk, PageOutcome, Place, Retention,
+    Cid, Committed, Denied, DeviceId, DeviceLogin, EntryKind, EntryPlace, EntryRefusal, FrameHash, Head, History,
+    MemberChange, NewEntry, PageAsk, PageOutcome, Retention,
 };
 use raybox::store::{AllRoles, Contacts as _};
 
@@ -68,7 +68,7 @@ pub(crate) fn numbers_are_dense_and_tags_stay(opened: &impl Opened) {
     let (ann, bob, cat) = (new_user(&*store), new_user(&*store), new_user(&*store));
     let (ab, ac) = (ConversationId::between(ann, bob), ConversationId::between(ann, cat));
     let batch = [text(ab, ann, "1"), text(ac, ann, "2"), text(ab, bob, "3"), text(ab, ann, "4"), text(ac, cat, "5")];
-    let places: Vec<Place> = store.commit(&batch, DAY).unwrap().into_iter().map(new_place).collect();
+    let places: Vec<EntryPlace> = store.commit(&batch, DAY).unwrap().into_iter().map(new_place).collect();
     assert_eq!(places.iter().map(|place| place.seq).collect::<Vec<_>>(), [1, 1, 2, 3, 2]);
     assert!(places.is_sorted_by_key(|place| place.time));
     let entries = store.run(ab, 1, 10, false, BYTES).unwrap();
@@ -513,7 +513,7 @@ pub(crate) fn login(user: UserId, name: &str, login: i64) -> DeviceLogin {
     DeviceLogin { user, name: name.to_owned(), login, secret: [login as u8; 16], devices_max: 16 }
 }
 
-pub(crate) fn new_place(outcome: Committed) -> Place {
+pub(crate) fn new_place(outcome: Committed) -> EntryPlace {
     match outcome {
         Committed::New(place) => place,
         other => panic!("{other:?}"),

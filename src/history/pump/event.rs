@@ -1,10 +1,10 @@
-//! [`Event`]: what a pump hears, and [`Command`]: what it wants done.
+//! [`PumpEvent`]: what a pump hears, and [`Command`]: what it wants done.
 
 use std::sync::Arc;
 
 use crate::base::conversation::{ConversationId, Seq};
-use crate::history::cursor::{Extent, Held};
-use crate::history::sends::{Answer, SendId};
+use crate::history::cursor::{Extent, HeldCursor};
+use crate::history::sends::{SendAnswer, SendId};
 use crate::protocol::UserId;
 use crate::protocol::level2::Rid;
 use crate::protocol::level2::frames::Refusal;
@@ -22,7 +22,7 @@ pub struct PumpLimits {
 
 /// What happened.
 #[derive(Clone, PartialEq, Debug)]
-pub enum Event {
+pub enum PumpEvent {
     /// The heads for the login or for a 46 were read, after the connection was attached. Those of
     /// one connection are read one after the other, and come in that order.
     Heads(Heads),
@@ -55,10 +55,10 @@ pub enum Event {
         head: Seq,
     },
     /// The page for [`Command::Read`].
-    Page(Page),
+    Page(RowPage),
     /// It may not be read any more: 403, or 404 if there is nothing any more.
     PageDenied(Refusal),
-    /// It could not be read. [`Event::Retry`] follows after a pause.
+    /// It could not be read. [`PumpEvent::Retry`] follows after a pause.
     PageFailed,
     /// The pause after a failure is over.
     Retry,
@@ -72,7 +72,7 @@ pub enum Event {
         /// The send.
         id: SendId,
         /// The answer.
-        answer: Answer,
+        answer: SendAnswer,
     },
     /// The user is a member of a group now, and sees its messages from this number on.
     Joined {
@@ -96,11 +96,11 @@ pub enum Event {
 pub enum Command {
     /// Write a frame.
     Write(Arc<str>),
-    /// Compose the next 43 from the heads that were read; [`Event::Overview`] follows.
+    /// Compose the next 43 from the heads that were read; [`PumpEvent::Overview`] follows.
     Overview,
     /// Read a page, beginning with `from`, and not beyond `to` if that is given. The read must
-    /// begin after this, or from what is known to reach at least `from - 1`. [`Event::Page`],
-    /// [`Event::PageDenied`] or [`Event::PageFailed`] follows.
+    /// begin after this, or from what is known to reach at least `from - 1`. [`PumpEvent::Page`],
+    /// [`PumpEvent::PageDenied`] or [`PumpEvent::PageFailed`] follows.
     Read {
         /// Of this conversation.
         conv: ConversationId,
@@ -109,7 +109,7 @@ pub enum Command {
         /// The last one.
         to: Option<Seq>,
     },
-    /// Report [`Event::Retry`] after a pause.
+    /// Report [`PumpEvent::Retry`] after a pause.
     Pause,
     /// Do not read requests of this client.
     StopRequests,
@@ -136,7 +136,7 @@ pub struct Row {
 /// Messages as they were read: ascending, without a hole, from the number that was asked for or
 /// from the floor on.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Page {
+pub struct RowPage {
     /// What the user may see and what there is.
     pub extent: Extent,
     /// At most [`PAGE_MAX`](crate::protocol::level2::PAGE_MAX) messages with
@@ -153,16 +153,16 @@ pub struct Heads {
     /// For the login: all conversations of the user. For a 46: those that it names.
     pub convs: Vec<(ConversationId, Extent)>,
     /// The cursors of the client, most recently active conversations first.
-    pub cursors: Vec<Found>,
+    pub cursors: Vec<FoundCursor>,
     /// How many messages of a conversation are sent at most (`resume`).
     pub resume: Seq,
 }
 
 /// What was found for a cursor of the client.
 #[derive(Clone, PartialEq, Debug)]
-pub enum Found {
+pub enum FoundCursor {
     /// It is in a conversation of the user.
-    Own(ConversationId, Held),
+    Own(ConversationId, HeldCursor),
     /// It is not: what the client called the conversation, and 403, 404 or 400.
     Refused(Box<str>, Refusal),
 }

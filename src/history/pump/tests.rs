@@ -26,14 +26,14 @@ fn live(head: Seq) -> Pump {
     let mut pump = Pump::new(ME, LIMITS);
     let convs = vec![(conv(), Extent { head, floor: 0 })];
     let heads = Heads { rid: None, convs, cursors: Vec::new(), resume: 100 };
-    assert_eq!(on(&mut pump, Event::Heads(heads)), ["43?", "take"]);
-    let shown = on(&mut pump, Event::Overview { frame: "43".into(), more: false });
+    assert_eq!(on(&mut pump, PumpEvent::Heads(heads)), ["43?", "take"]);
+    let shown = on(&mut pump, PumpEvent::Overview { frame: "43".into(), more: false });
     assert_eq!(shown, ["43", "{\"msgType\":45,\"synced\":true}"]);
     pump
 }
 
 /// The commands for an event, in short.
-fn on(pump: &mut Pump, event: Event) -> Vec<String> {
+fn on(pump: &mut Pump, event: PumpEvent) -> Vec<String> {
     let mut out = Commands::new();
     pump.on(event, &mut out);
     shown(out)
@@ -58,32 +58,32 @@ fn send(pump: &mut Pump, cid: &str) -> (Option<Submission>, Vec<String>) {
     (submission, shown(out))
 }
 
-fn page(head: Seq, rows: std::ops::Range<Seq>) -> Event {
-    Event::Page(Page { extent: Extent { head, floor: 0 }, rows: rows.map(|seq| row(seq, BOB)).collect() })
+fn page(head: Seq, rows: std::ops::Range<Seq>) -> PumpEvent {
+    PumpEvent::Page(RowPage { extent: Extent { head, floor: 0 }, rows: rows.map(|seq| row(seq, BOB)).collect() })
 }
 
 #[test]
 fn the_next_number_is_written_and_others_are_read() {
     let mut pump = live(43);
-    let push = |seq| Event::Push { conv: conv(), row: row(seq, BOB) };
+    let push = |seq| PumpEvent::Push { conv: conv(), row: row(seq, BOB) };
     assert_eq!(on(&mut pump, push(44)), ["message 44"]);
     assert_eq!(on(&mut pump, push(44)), [""; 0]);
     assert_eq!(on(&mut pump, push(46)), ["read 45 to None"]);
     assert_eq!(on(&mut pump, page(46, 45..47)), ["message 45", "message 46"]);
-    assert_eq!(on(&mut pump, Event::Hint { conv: conv(), head: 46 }), [""; 0]);
+    assert_eq!(on(&mut pump, PumpEvent::Hint { conv: conv(), head: 46 }), [""; 0]);
 }
 
 #[test]
 fn a_slow_reader_is_pushed_nothing_until_its_kernel_acknowledges() {
     let mut pump = live(0);
-    on(&mut pump, Event::Output(1001));
+    on(&mut pump, PumpEvent::Output(1001));
     for seq in 1..=500 {
-        assert_eq!(on(&mut pump, Event::Push { conv: conv(), row: row(seq, BOB) }), [""; 0]);
+        assert_eq!(on(&mut pump, PumpEvent::Push { conv: conv(), row: row(seq, BOB) }), [""; 0]);
     }
-    assert_eq!(on(&mut pump, Event::Output(1000)), ["read 1 to None"]);
+    assert_eq!(on(&mut pump, PumpEvent::Output(1000)), ["read 1 to None"]);
     let written = on(&mut pump, page(500, 1..201));
     assert_eq!((written.len(), written.last().map(String::as_str)), (200, Some("message 200")));
-    assert_eq!(on(&mut pump, Event::Output(0)), ["read 201 to None"]);
+    assert_eq!(on(&mut pump, PumpEvent::Output(0)), ["read 201 to None"]);
 }
 
 #[test]
@@ -92,16 +92,16 @@ fn a_41_takes_the_place_of_its_message() {
     let (first, _) = send(&mut pump, "a");
     let first = first.expect("it is to be committed").id;
     // Its own push comes before its answer: no read is needed.
-    assert_eq!(on(&mut pump, Event::Push { conv: conv(), row: row(44, ME) }), [""; 0]);
-    let answer = Event::Answered { conv: conv(), id: first, answer: Answer::New(at(44)) };
+    assert_eq!(on(&mut pump, PumpEvent::Push { conv: conv(), row: row(44, ME) }), [""; 0]);
+    let answer = PumpEvent::Answered { conv: conv(), id: first, answer: SendAnswer::New(at(44)) };
     assert_eq!(on(&mut pump, answer), [frames::acknowledged("a", ConversationName::User(BOB), at(44), false)]);
 
     let (second, _) = send(&mut pump, "b");
     let id = second.expect("it is to be committed").id;
-    let answer = Event::Answered { conv: conv(), id, answer: Answer::New(at(46)) };
+    let answer = PumpEvent::Answered { conv: conv(), id, answer: SendAnswer::New(at(46)) };
     assert_eq!(on(&mut pump, answer), ["read 45 to None"]);
     let rows = vec![row(45, BOB), row(46, ME)];
-    let shown = on(&mut pump, Event::Page(Page { extent: Extent { head: 46, floor: 0 }, rows }));
+    let shown = on(&mut pump, PumpEvent::Page(RowPage { extent: Extent { head: 46, floor: 0 }, rows }));
     assert_eq!(shown, ["message 45".to_owned(), frames::acknowledged("b", ConversationName::User(BOB), at(46), false)]);
 }
 
@@ -112,11 +112,11 @@ fn behind_a_failure_all_fails_until_it_comes_again() {
     let mut pump = live(43);
     let [a, b] = ["a", "b"].map(|cid| send(&mut pump, cid).0.expect("it is to be committed"));
     assert!(!a.resumes);
-    let answer = Event::Answered { conv: conv(), id: a.id, answer: Answer::Refused(away) };
+    let answer = PumpEvent::Answered { conv: conv(), id: a.id, answer: SendAnswer::Refused(away) };
     assert_eq!(on(&mut pump, answer), [refused("a")]);
     assert_eq!(send(&mut pump, "c"), (None, vec![]));
     // The second fails, no matter what became of it, and so does the third after it.
-    let answer = Event::Answered { conv: conv(), id: b.id, answer: Answer::New(at(44)) };
+    let answer = PumpEvent::Answered { conv: conv(), id: b.id, answer: SendAnswer::New(at(44)) };
     assert_eq!(on(&mut pump, answer), [refused("b"), refused("c")]);
     let other = ConversationId::of_group(GroupId(3));
     assert!(pump.on_send(other, "d", &mut Commands::new()).is_some(), "another conversation");
@@ -131,7 +131,7 @@ fn a_failure_in_too_many_conversations_closes_the_connection() {
     for user in 1..=1 + crate::history::sends::FAILED_MAX as i32 {
         let conv = ConversationId::between(ME, UserId(100 + user));
         let id = pump.on_send(conv, "a", &mut Commands::new()).expect("it is to be committed").id;
-        let shown = on(&mut pump, Event::Answered { conv, id, answer: Answer::Refused(away) });
+        let shown = on(&mut pump, PumpEvent::Answered { conv, id, answer: SendAnswer::Refused(away) });
         let is_last = user as usize > crate::history::sends::FAILED_MAX;
         assert_eq!(shown.last().is_some_and(|last| last == "close Overload"), is_last, "{user}");
     }
@@ -146,17 +146,17 @@ fn requests_wait_for_room() {
     assert_eq!((third.is_some(), shown), (true, vec!["stop".to_owned()]));
     let id = third.expect("it is to be committed").id;
     let refusal = Refusal::forever(404, "there is no such user");
-    assert_eq!(on(&mut pump, Event::Answered { conv: conv(), id, answer: Answer::Refused(refusal) }), [""; 0]);
+    assert_eq!(on(&mut pump, PumpEvent::Answered { conv: conv(), id, answer: SendAnswer::Refused(refusal) }), [""; 0]);
 }
 
 #[test]
 fn a_floor_that_rises_beyond_the_place_is_told() {
     let mut pump = live(43);
-    on(&mut pump, Event::Output(1001));
-    on(&mut pump, Event::Push { conv: conv(), row: row(50, BOB) });
-    on(&mut pump, Event::Output(0));
+    on(&mut pump, PumpEvent::Output(1001));
+    on(&mut pump, PumpEvent::Push { conv: conv(), row: row(50, BOB) });
+    on(&mut pump, PumpEvent::Output(0));
     let rows = (49..=50).map(|seq| row(seq, BOB)).collect();
-    let shown = on(&mut pump, Event::Page(Page { extent: Extent { head: 50, floor: 48 }, rows }));
+    let shown = on(&mut pump, PumpEvent::Page(RowPage { extent: Extent { head: 50, floor: 48 }, rows }));
     let head = r#"{"complete":true,"conv":"u9","from":49,"msgType":44,"to":50}"#;
     assert_eq!(shown, [head, "message 49", "message 50"]);
 }
@@ -164,7 +164,7 @@ fn a_floor_that_rises_beyond_the_place_is_told() {
 #[test]
 fn a_history_that_has_lost_its_end_is_told() {
     let mut pump = live(43);
-    assert_eq!(on(&mut pump, Event::Hint { conv: conv(), head: 45 }), ["read 44 to None"]);
+    assert_eq!(on(&mut pump, PumpEvent::Hint { conv: conv(), head: 45 }), ["read 44 to None"]);
     let shown = on(&mut pump, page(40, 44..44));
     assert_eq!(
         shown,
@@ -176,11 +176,11 @@ fn a_history_that_has_lost_its_end_is_told() {
 #[test]
 fn a_hole_in_the_store_is_never_shown() {
     let mut pump = live(43);
-    assert_eq!(on(&mut pump, Event::Hint { conv: conv(), head: 46 }), ["read 44 to None"]);
+    assert_eq!(on(&mut pump, PumpEvent::Hint { conv: conv(), head: 46 }), ["read 44 to None"]);
     let rows = vec![row(44, BOB), row(46, BOB)];
-    let shown = on(&mut pump, Event::Page(Page { extent: Extent { head: 46, floor: 0 }, rows }));
+    let shown = on(&mut pump, PumpEvent::Page(RowPage { extent: Extent { head: 46, floor: 0 }, rows }));
     assert_eq!(shown, ["message 44", "pause"]);
-    assert_eq!(on(&mut pump, Event::Retry), ["read 45 to None"]);
+    assert_eq!(on(&mut pump, PumpEvent::Retry), ["read 45 to None"]);
     assert_eq!(on(&mut pump, page(46, 45..45)), ["pause"]);
 }
 
@@ -189,6 +189,6 @@ fn a_46_that_cannot_be_answered_says_when_to_try_again() {
     let mut pump = live(43);
     pump.on_sync(&mut Commands::new());
     let refusal = Refusal { errno: 503, errmsg: "try again", retry_after: Some(500) };
-    let shown = on(&mut pump, Event::HeadsFailed { rid: Rid::text("s"), refusal });
+    let shown = on(&mut pump, PumpEvent::HeadsFailed { rid: Rid::text("s"), refusal });
     assert_eq!(shown, [r#"{"errmsg":"try again","errno":503,"msgType":46,"retryAfter":0.5,"rid":"s"}"#]);
 }

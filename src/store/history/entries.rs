@@ -58,7 +58,7 @@ pub enum MemberChange {
 
 /// Where a message stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Place {
+pub struct EntryPlace {
     /// Its number.
     pub seq: i64,
     /// Its tag.
@@ -71,9 +71,9 @@ pub struct Place {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Committed {
     /// It is stored now.
-    New(Place),
+    New(EntryPlace),
     /// It was stored before.
-    Again(Place),
+    Again(EntryPlace),
     /// It is not stored, and the same again would not be either.
     Refused(EntryRefusal),
 }

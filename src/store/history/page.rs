@@ -7,7 +7,7 @@ use crate::store::StoreError;
 
 /// A page of a conversation.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Page {
+pub struct EntryPage {
     /// The last number of the conversation.
     pub head: i64,
     /// What the asker cannot read ends here.
@@ -22,7 +22,7 @@ pub struct Page {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum PageOutcome {
     /// The page.
-    Page(Page),
+    Page(EntryPage),
     /// All of it is below this floor (410).
     Gone {
         /// The asker's floor.
@@ -91,7 +91,7 @@ pub(super) fn read(
         PageAsk::After(_) => reaches_head,
         PageAsk::Around(_) => reaches_floor && reaches_head,
     };
-    Ok(PageOutcome::Page(Page { head: last, floor: head.floor, entries, is_complete }))
+    Ok(PageOutcome::Page(EntryPage { head: last, floor: head.floor, entries, is_complete }))
 }
 
 #[cfg(test)]
@@ -132,7 +132,7 @@ mod tests {
             Ok((from..from + count).map(entry).collect())
         });
         match outcome.unwrap() {
-            PageOutcome::Page(Page { entries, is_complete, .. }) => {
+            PageOutcome::Page(EntryPage { entries, is_complete, .. }) => {
                 let first = entries.first().map_or(0, |entry| entry.seq);
                 assert!(entries.iter().map(|entry| entry.seq).eq(first..first + entries.len() as i64));
                 Some((first, entries.last().map_or(0, |entry| entry.seq), is_complete))

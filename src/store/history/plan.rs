@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::entries::{Committed, EntryKind, EntryRefusal, MemberChange, NewEntry, Place};
+use super::entries::{Committed, EntryKind, EntryPlace, EntryRefusal, MemberChange, NewEntry};
 use super::head::{BLOCK, RecalledBlock};
 use super::names::{Cid, FrameHash, tag_of};
 use crate::base::conversation::ConversationId;
@@ -164,7 +164,7 @@ fn settled(entry: &NewEntry, facts: &Facts) -> Option<Committed> {
         return Some(Committed::Refused(EntryRefusal::Conflict));
     }
     let tag = tag_of(known.conv, known.seq, entry.sender, &entry.cid, known.time);
-    Some(Committed::Again(Place { seq: known.seq, tag, time: known.time }))
+    Some(Committed::Again(EntryPlace { seq: known.seq, tag, time: known.time }))
 }
 
 fn refusal(entry: &NewEntry, facts: &Facts, edit_window: i64) -> Option<EntryRefusal> {
@@ -211,7 +211,7 @@ pub(in crate::store) fn partner_of(conv: ConversationId, user: UserId) -> Option
 
 impl Plan {
     /// Gives an entry its place.
-    fn add(&mut self, index: usize, entry: &NewEntry, facts: &mut Facts) -> Place {
+    fn add(&mut self, index: usize, entry: &NewEntry, facts: &mut Facts) -> EntryPlace {
         let (conv_id, sender) = (entry.conv, entry.sender);
         let conv = facts.convs.entry(conv_id).or_default();
         if conv.head == 0 {
@@ -225,7 +225,7 @@ impl Plan {
         conv.count += i64::from(counts(kind));
         // The clock of the database may have been set back.
         conv.touched = conv.touched.max(facts.now);
-        let place = Place {
+        let place = EntryPlace {
             seq: conv.head,
             tag: tag_of(conv_id, conv.head, sender, &entry.cid, conv.touched),
             time: conv.touched,

@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use super::client::{Client, Disk, Stored, Truth};
 use crate::base::conversation::{ConversationId, Cursor, Seq, Tag};
-use crate::history::cursor::{self, Extent, Held};
-use crate::history::pump::{Answer, Command, Commands, Event, Found, Heads, Page, Pump, PumpLimits, Row, Submission};
+use crate::history::cursor::{self, Extent, HeldCursor};
+use crate::history::pump::{
+    Command, Commands, FoundCursor, Heads, Pump, PumpEvent, PumpLimits, Row, RowPage, SendAnswer, Submission,
+};
 use crate::protocol::level2::Rid;
 use crate::protocol::level2::frames::{self, Committed, Message, Overview, Refusal};
 use crate::protocol::{GroupId, UserId};
@@ -81,16 +83,16 @@ struct Connection {
     output: VecDeque<Arc<str>>,
     /// Jobs: what was read, and is on its way back.
     jobs: VecDeque<Job>,
-    results: Vec<Event>,
+    results: Vec<PumpEvent>,
     /// Pushes on their way.
-    pushes: Vec<Event>,
+    pushes: Vec<PumpEvent>,
     /// Membership events, in order.
-    memberships: VecDeque<Event>,
+    memberships: VecDeque<PumpEvent>,
     /// Sends on their way to a commit, and answers on their way back, in order.
     lane: VecDeque<(ConversationId, String, Submission)>,
     /// Conversations in which a send failed, until one resumes.
     lane_failed: HashSet<ConversationId>,
-    answers: VecDeque<Event>,
+    answers: VecDeque<PumpEvent>,
     takes_requests: bool,
     overview: VecDeque<(ConversationId, Extent)>,
     syncs: u32,
@@ -314,7 +316,7 @@ impl World {
                 _ => 1,
             };
             for _ in 0..times {
-                connection.pushes.push(Event::Push { conv, row: row.clone() });
+                connection.pushes.push(PumpEvent::Push { conv, row: row.clone() });
             }
         }
     }
@@ -327,14 +329,14 @@ impl World {
             self.publish(conv, at.seq);
             let first = self.store.convs.get_mut(&conv).and_then(|conversation| conversation.joined.take());
             let seen = first.filter(|_| self.random.below(4) > 0).map(|first| (first, at.seq));
-            Event::Left { conv, seen }
+            PumpEvent::Left { conv, seen }
         } else {
             let at = self.store.append(conv, OTHER, format!("joined{}", self.next_cid));
             let conversation = self.store.convs.get_mut(&conv).expect("it is there");
             conversation.joined = Some(at.seq);
             conversation.note_floor();
             self.publish(conv, at.seq);
-            Event::Joined { conv, from: at.seq }
+            PumpEvent::Joined { conv, from: at.seq }
         };
         for device in &mut self.devices {
             let is_lost = self.faults.lose_pushes && self.random.below(10) == 0;
@@ -373,7 +375,7 @@ impl World {
         let heads: Vec<_> = self.store.mine().map(|(conv, extent)| (conv, extent.head)).collect();
         for device in 0..DEVICES {
             for (conv, head) in &heads {
-                self.feed(device, Event::Hint { conv: *conv, head: *head });
+                self.feed(device, PumpEvent::Hint { conv: *conv, head: *head });
             }
         }
     }
@@ -452,27 +454,27 @@ impl World {
         let limit = 1 + self.random.below(4);
         let Some(connection) = &mut self.devices[device].connection else { return };
         // Heads are read one at a time.
-        let has_heads = connection.results.iter().any(|event| matches!(event, Event::Heads(_)));
+        let has_heads = connection.results.iter().any(|event| matches!(event, PumpEvent::Heads(_)));
         let may_run = |job: &Job| !has_heads || !matches!(job, Job::Heads { .. });
         let Some(job) = connection.jobs.iter().position(may_run).and_then(|at| connection.jobs.remove(at)) else {
             return;
         };
         let event = match job {
-            Job::Read { .. } if fails => Event::PageFailed,
+            Job::Read { .. } if fails => PumpEvent::PageFailed,
             Job::Read { conv, from, to } => self.store.read(conv, from, to, limit as usize),
             Job::Overview => {
                 let count = (limit as usize).min(connection.overview.len());
                 let lines: Vec<_> = connection.overview.drain(..count).collect();
                 let convs: Vec<_> = lines.iter().map(|(conv, extent)| overview_line(*conv, *extent)).collect();
                 let more = !connection.overview.is_empty();
-                Event::Overview { frame: frames::overview(&convs, more).0.into(), more }
+                PumpEvent::Overview { frame: frames::overview(&convs, more).0.into(), more }
             }
             Job::Heads { rid, have } => {
                 let heads = self.store.heads(rid, have);
                 if heads.rid.is_none() {
                     connection.overview = heads.convs.iter().copied().collect();
                 }
-                Event::Heads(heads)
+                PumpEvent::Heads(heads)
             }
         };
         connection.results.push(event);
@@ -524,7 +526,7 @@ impl World {
         let is_behind = connection.lane_failed.contains(&conv);
         if is_behind || self.random.below(10) == 0 {
             connection.lane_failed.insert(conv);
-            connection.answers.push_back(Event::Answered { conv, id, answer: Answer::Refused(failure) });
+            connection.answers.push_back(PumpEvent::Answered { conv, id, answer: SendAnswer::Refused(failure) });
             // In doubt: it is there, and nobody knows.
             let is_in_doubt = self.faults.sweep && !is_behind && !is_refused(&cid) && self.random.below(2) == 0;
             if is_in_doubt && self.store.find(conv, &cid).is_none() {
@@ -533,12 +535,12 @@ impl World {
             return;
         }
         let answer = match self.store.find(conv, &cid) {
-            Some(at) => Answer::Again(at),
-            None if is_refused(&cid) => Answer::Refused(Refusal::forever(409, "use a new cid")),
-            None => Answer::New(self.commit(conv, ME, cid)),
+            Some(at) => SendAnswer::Again(at),
+            None if is_refused(&cid) => SendAnswer::Refused(Refusal::forever(409, "use a new cid")),
+            None => SendAnswer::New(self.commit(conv, ME, cid)),
         };
         let Some(connection) = &mut self.devices[device].connection else { return };
-        connection.answers.push_back(Event::Answered { conv, id, answer });
+        connection.answers.push_back(PumpEvent::Answered { conv, id, answer });
     }
 
     fn read_output(&mut self, device: usize) {
@@ -550,10 +552,10 @@ impl World {
             }
         }
         let waiting = connection.waiting();
-        self.feed(device, Event::Output(waiting));
+        self.feed(device, PumpEvent::Output(waiting));
     }
 
-    fn feed(&mut self, device: usize, event: Event) {
+    fn feed(&mut self, device: usize, event: PumpEvent) {
         let Some(connection) = &mut self.devices[device].connection else { return };
         let mut out = Commands::new();
         connection.pump.on(event, &mut out);
@@ -577,7 +579,7 @@ impl World {
         // A page has at most four messages here, and a 43 four conversations.
         assert!(connection.waiting() < OUTPUT_HIGH + 3_000, "{} bytes wait", connection.waiting());
         if pauses {
-            connection.results.push(Event::Retry);
+            connection.results.push(PumpEvent::Retry);
         }
     }
 }
@@ -633,21 +635,21 @@ impl Store {
             let is_mine = self.convs.get(conv).is_none_or(|conversation| conversation.is_mine(*conv));
             if !is_mine {
                 let refusal = Refusal::forever(403, "you are not in this conversation");
-                return Found::Refused(conv.name_for(ME).to_string().into(), refusal);
+                return FoundCursor::Refused(conv.name_for(ME).to_string().into(), refusal);
             }
             let extent = self.convs.get(conv).map_or(Extent { head: 0, floor: 0 }, Conversation::extent);
             let stored = cursor::needs_tag(cursor.seq, extent).then(|| self.tag(*conv, cursor.seq)).flatten();
-            Found::Own(*conv, Held { seq: cursor.seq, tag: Some(cursor.tag), stored })
+            FoundCursor::Own(*conv, HeldCursor { seq: cursor.seq, tag: Some(cursor.tag), stored })
         });
         Heads { rid, cursors: cursors.collect(), convs, resume: 3 }
     }
 
-    fn read(&self, conv: ConversationId, from: Seq, to: Option<Seq>, limit: usize) -> Event {
+    fn read(&self, conv: ConversationId, from: Seq, to: Option<Seq>, limit: usize) -> PumpEvent {
         let nothing = Conversation::default();
         let conversation = self.convs.get(&conv).unwrap_or(&nothing);
         // What a member may see, it may see to the end of the membership.
         if !conversation.is_mine(conv) && to.is_none() {
-            return Event::PageDenied(Refusal::forever(403, "you are not in this conversation"));
+            return PumpEvent::PageDenied(Refusal::forever(403, "you are not in this conversation"));
         }
         let mut extent = conversation.extent();
         if conversation.joined.is_none() && conv.group().is_some() {
@@ -655,7 +657,7 @@ impl Store {
         }
         let end = to.unwrap_or(Seq::MAX).min(extent.head);
         let numbers = (from.max(extent.floor + 1)..=end).take(limit);
-        Event::Page(Page { extent, rows: numbers.map(|seq| self.row(conv, seq)).collect() })
+        PumpEvent::Page(RowPage { extent, rows: numbers.map(|seq| self.row(conv, seq)).collect() })
     }
 }
 
