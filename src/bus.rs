@@ -7,7 +7,7 @@
 //!
 //! The protocol between nodes is in `peer`, independent of the transport. [`redis`] is such a
 //! transport; [`local`] is the bus of a node that is alone. Another transport is another file, with
-//! a `Transport`, its `Line` and, for a thread of its own, a `Connector` (`peer`): it gets
+//! a `Transport`, its `PeerLine` and, for a thread of its own, a `Connector` (`peer`): it gets
 //! [`Publisher`] and [`Exchange`] from there, and says for itself what it knows for the other
 //! traits. `peer/memory.rs` is the shortest one.
 

@@ -20,7 +20,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use self::roles::{Accounts, AllRoles, Contacts, Database, Messages, Role, States, Store};
+pub use self::roles::{Accounts, AllRoles, Contacts, Database, Messages, Role, States, Store, StoreCallback};
 pub use crate::base::rows::{Group, KeptMessage, MessageId, User};
 use crate::protocol::UserId;
 

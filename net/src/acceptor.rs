@@ -10,7 +10,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
 use crate::complaints::Complaints;
-use crate::places::{Accepted, Gate};
+use crate::places::{AcceptGate, Accepted};
 
 /// Accepts connections until it is stopped.
 #[derive(Debug)]
@@ -18,7 +18,7 @@ pub struct Acceptor {
     poll: Poll,
     listener: TcpListener,
     stopper: Stopper,
-    gate: Gate,
+    gate: AcceptGate,
 }
 
 /// Stops an [`Acceptor`] from any thread.
@@ -68,7 +68,7 @@ impl Acceptor {
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
         let stopper = Stopper { shared: Arc::new((OnceLock::new(), waker.clone())) };
-        Ok(Acceptor { poll, listener, stopper, gate: Gate::new(waker) })
+        Ok(Acceptor { poll, listener, stopper, gate: AcceptGate::new(waker) })
     }
 
     /// The address it listens on, with the port that the system chose if 0 was requested.

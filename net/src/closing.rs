@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use crate::connection::{Connection, Input, Phase, Read1};
+use crate::connection::{Connection, InputState, Phase, Read1};
 use crate::handler::{CloseReason, Handler, Settings};
 use crate::link::Turn;
 use crate::rounds::Rounds;
@@ -86,13 +86,13 @@ impl<H: Handler> Closing<'_, H> {
     /// has come.
     fn finish(&mut self, conn: &mut Conn<H>) {
         conn.link.finish();
-        if conn.input == Input::Ended && !matches!(conn.ends, CloseReason::Stopped | CloseReason::TurnedAway) {
+        if conn.input == InputState::Ended && !matches!(conn.ends, CloseReason::Stopped | CloseReason::TurnedAway) {
             self.kill(conn);
             return;
         }
         conn.phase = Phase::Lingering;
         // There may be unread bytes, even after the known end of the input.
-        conn.input = Input::Flowing { to_end: false };
+        conn.input = InputState::Flowing { to_end: false };
         conn.queue(self.ready, self.turn.now());
         self.timers.set(self.turn.now() + LINGER, conn.link.id, Deadline::Close);
     }
@@ -109,7 +109,7 @@ impl<H: Handler> Closing<'_, H> {
                 return;
             }
         }
-        if conn.input == Input::Ended {
+        if conn.input == InputState::Ended {
             self.kill(conn);
         }
     }

@@ -17,7 +17,7 @@ use crate::waiting::Waiting;
 pub(crate) struct Connection<A, M> {
     pub(crate) link: Arc<Link<M>>,
     pub(crate) phase: Phase<A>,
-    pub(crate) input: Input,
+    pub(crate) input: InputState,
     pub(crate) reader: FrameReader,
     /// Its socket is read without the lock of the link: no transport has to look at the bytes.
     is_plain: bool,
@@ -67,7 +67,7 @@ pub(crate) enum Phase<A> {
 
 /// The state of a socket's input.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Input {
+pub(crate) enum InputState {
     /// All was read; an event will report more.
     Dry,
     /// There may be more. `to_end`: the peer is known to have closed, or to have sent an urgent
@@ -98,7 +98,7 @@ impl<A, M> Connection<A, M> {
         Connection {
             link,
             phase: Phase::Open(app),
-            input: Input::Dry,
+            input: InputState::Dry,
             reader,
             is_plain,
             kept: None,
@@ -122,7 +122,7 @@ impl<A, M> Connection<A, M> {
         };
         let count = match got {
             Ok(Got { count: 0, .. }) => {
-                self.input = Input::Ended;
+                self.input = InputState::Ended;
                 0
             }
             Ok(Got { count, is_short }) => {
@@ -132,11 +132,11 @@ impl<A, M> Connection<A, M> {
                 count
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.input = if let Input::Rest { .. } = self.input { Input::Ended } else { Input::Dry };
+                self.input = if let InputState::Rest { .. } = self.input { InputState::Ended } else { InputState::Dry };
                 0
             }
             Err(_) => {
-                self.input = Input::Ended;
+                self.input = InputState::Ended;
                 if self.ends == CloseReason::Ended {
                     self.ends = CloseReason::Broken;
                 }
@@ -170,15 +170,15 @@ impl<A, M> Connection<A, M> {
     /// peer that never stops sending is not read for ever.
     pub(crate) fn end_input(&mut self, reason: CloseReason) {
         self.ends = reason;
-        if let Input::Dry | Input::Flowing { .. } = self.input {
+        if let InputState::Dry | InputState::Flowing { .. } = self.input {
             let bytes_max = self.link.socket.receive_buffer_bytes().unwrap_or(0);
-            self.input = Input::Rest { bytes_max };
+            self.input = InputState::Rest { bytes_max };
         }
     }
 
     /// Whether something is to be shown without reading: bytes, garbage in their place, or the end.
     pub(crate) fn owes(&self) -> bool {
-        self.kept.is_some() || self.reader.has_shown() || self.input == Input::Ended
+        self.kept.is_some() || self.reader.has_shown() || self.input == InputState::Ended
     }
 
     /// Keeps the rest of a fresh read, which is not empty.
@@ -226,7 +226,7 @@ impl<A, M> Connection<A, M> {
     pub(crate) fn refuse_input(&mut self) {
         self.forget_kept();
         self.reader.forget();
-        (self.blanks, self.input) = (0, Input::Ended);
+        (self.blanks, self.input) = (0, InputState::Ended);
         if self.ends == CloseReason::Ended {
             self.ends = CloseReason::TurnedAway;
         }
@@ -269,21 +269,21 @@ impl HeldInput {
     }
 }
 
-impl Input {
+impl InputState {
     /// Whether there may be something to read.
     pub(crate) fn flows(self) -> bool {
-        matches!(self, Input::Flowing { .. } | Input::Rest { .. })
+        matches!(self, InputState::Flowing { .. } | InputState::Rest { .. })
     }
 
-    fn after_read(self, count: usize, short: bool) -> Input {
+    fn after_read(self, count: usize, short: bool) -> InputState {
         match self {
-            Input::Rest { bytes_max } if count < bytes_max => Input::Rest { bytes_max: bytes_max - count },
-            Input::Rest { .. } | Input::Ended => Input::Ended,
+            InputState::Rest { bytes_max } if count < bytes_max => InputState::Rest { bytes_max: bytes_max - count },
+            InputState::Rest { .. } | InputState::Ended => InputState::Ended,
             // A short read has emptied the socket (epoll(7), question 9), unless the end is still
             // to be read, or the read has stopped before an urgent byte.
-            Input::Dry | Input::Flowing { to_end: false } if short => Input::Dry,
-            Input::Dry => Input::Flowing { to_end: false },
-            Input::Flowing { to_end } => Input::Flowing { to_end },
+            InputState::Dry | InputState::Flowing { to_end: false } if short => InputState::Dry,
+            InputState::Dry => InputState::Flowing { to_end: false },
+            InputState::Flowing { to_end } => InputState::Flowing { to_end },
         }
     }
 }

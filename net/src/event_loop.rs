@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use mio::{Events, Poll, Waker};
 
 use crate::door::Door;
-use crate::event::Event;
 use crate::handler::{Handler, Settings};
 use crate::loop_handle::{Letter, LoopHandle};
+use crate::readiness::Readiness;
 use crate::service::Service;
 use crate::stats::LoopWatch;
 use crate::stopping::Stop;
@@ -51,7 +51,7 @@ impl<H: Handler> EventLoop<H> {
         self.begin(Instant::now());
         while !self.is_over() {
             self.poll(&mut events, Instant::now());
-            self.turn(Instant::now(), events.iter().map(Event::from));
+            self.turn(Instant::now(), events.iter().map(Readiness::from));
         }
         self.end();
     }
@@ -67,7 +67,7 @@ impl<H: Handler> EventLoop<H> {
 
     /// One turn, which begins at `now`, with the poller's events. Each step has a budget, and what
     /// it leaves waits for the next turn, which follows without sleep.
-    pub(crate) fn turn(&mut self, now: Instant, events: impl Iterator<Item = Event>) {
+    pub(crate) fn turn(&mut self, now: Instant, events: impl Iterator<Item = Readiness>) {
         self.service.turn.begin(now);
         self.hear(events);
         self.service.serve_those_who_wait();
@@ -114,7 +114,7 @@ impl<H: Handler> EventLoop<H> {
     }
 
     /// Handles the events of sockets.
-    fn hear(&mut self, events: impl Iterator<Item = Event>) {
+    fn hear(&mut self, events: impl Iterator<Item = Readiness>) {
         for event in events {
             match Named::by(event.token) {
                 Named::Waker => {}

@@ -31,7 +31,7 @@ pub use codec::{Decoder, Item};
 pub use custom::{CustomReader, CustomWriter};
 pub use foreign::Foreign;
 #[cfg_attr(not(feature = "simulation"), expect(unused_imports))]
-pub use found::{Found, Notice, Piece, Wrapping};
+pub use found::{FoundItem, Notice, Piece, Wrapping};
 pub use json_prefix::NESTING_MAX;
 
 use json::{JsonReader, JsonWriter};
@@ -66,7 +66,7 @@ impl FrameReader {
     /// same until [`FrameReader::taken`] is called. This may write into the bytes of a frame, for
     /// example to unmask its payload.
     #[inline]
-    pub(crate) fn find(&mut self, bytes: &mut [u8], ended: bool) -> Found {
+    pub(crate) fn find(&mut self, bytes: &mut [u8], ended: bool) -> FoundItem {
         match self {
             FrameReader::Json(reader) => reader.find(bytes, ended),
             #[cfg(feature = "simulation")]

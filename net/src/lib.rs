@@ -136,7 +136,7 @@
 //! checks this. A folder counts as one unit: it may use what the file of its name may.
 //!
 //! ```text
-//! the ground                      label slots timer budget rounds complaints event waiting stopping proxy_header framing
+//! the ground                      label slots timer budget rounds complaints readiness waiting stopping proxy_header framing
 //! sockets                         tokens places socket transport opening
 //! what is sent                    output buffer_pool turn
 //! what any thread may reach       loop_handle side link
@@ -156,7 +156,7 @@ mod closing;
 mod complaints;
 mod connection;
 mod door;
-mod event;
+
 mod event_loop;
 mod framing;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -171,6 +171,7 @@ mod opening;
 mod output;
 mod places;
 mod proxy_header;
+mod readiness;
 mod rounds;
 mod service;
 mod showing;

@@ -34,7 +34,7 @@ use crate::framing::{FrameWriter, Notice};
 use crate::label::Label;
 use crate::loop_handle::{Letter, LoopHandle};
 use crate::output::{Fate, Written};
-use crate::side::{Reach, Side, State};
+use crate::side::{Reach, Side, SideState};
 use crate::slots::ConnId;
 use crate::socket::Socket;
 use crate::transport::{Got, Transport};
@@ -129,8 +129,8 @@ impl<M> Link<M> {
             written = side.write(self.reach(), self, turn);
         }
         match side.state {
-            State::Closed => return Err(Refused::Closed),
-            State::Open | State::PeerEnded
+            SideState::Closed => return Err(Refused::Closed),
+            SideState::Open | SideState::PeerEnded
                 if matches!(fate, Fate::Return(_)) && side.returnable() >= self.output_bytes_max() =>
             {
                 // Nothing may have been written yet, because much was sent in this turn.
@@ -146,12 +146,12 @@ impl<M> Link<M> {
             }
             // Nothing is written any more: frames that are not returned are useless, and would only
             // stay here until the close.
-            State::Sealed | State::Finished if answered => {
+            SideState::Sealed | SideState::Finished if answered => {
                 drop(guard);
                 self.report(turn, written);
                 return Ok(());
             }
-            State::Open | State::PeerEnded | State::Sealed | State::Finished => {}
+            SideState::Open | SideState::PeerEnded | SideState::Sealed | SideState::Finished => {}
         }
         side.enqueue(self, turn, frame, fate);
         drop(guard);
@@ -262,7 +262,7 @@ impl<M> Link<M> {
     pub(crate) fn seal(&self) {
         let mut side = self.side.lock();
         if side.state.writes() {
-            side.state = State::Sealed;
+            side.state = SideState::Sealed;
         }
     }
 
@@ -275,8 +275,8 @@ impl<M> Link<M> {
     /// hardly read what is written from now on.
     pub(crate) fn on_peer_ended(&self) {
         let mut side = self.side.lock();
-        if side.state == State::Open {
-            side.state = State::PeerEnded;
+        if side.state == SideState::Open {
+            side.state = SideState::PeerEnded;
         }
     }
 
@@ -313,7 +313,7 @@ impl<M> Link<M> {
     /// Shuts the sending side down. Frames sent from now on are returned in the end: writing them
     /// would break the connection before the peer has read the rest.
     pub(crate) fn finish(&self) {
-        self.side.lock().state = State::Finished;
+        self.side.lock().state = SideState::Finished;
         if let Err(error) = self.socket.shutdown(Shutdown::Write)
             && error.kind() != ErrorKind::NotConnected
         {
@@ -327,10 +327,10 @@ impl<M> Link<M> {
     pub(crate) fn close(&self) -> Vec<(Label, Box<[u8]>)> {
         let mut side = self.side.lock();
         if side.state.writes() {
-            side.state = State::Sealed;
+            side.state = SideState::Sealed;
         }
         let back = side.take_back(self.reach(), |_| true);
-        (side.state, side.output) = (State::Closed, None);
+        (side.state, side.output) = (SideState::Closed, None);
         drop(side);
         // A link that is still held keeps the descriptor open, so without this the peer would not
         // see the end.

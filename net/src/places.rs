@@ -1,4 +1,4 @@
-//! [`Places`]: limits the number of accepted sockets that are open, so that a flood of clients
+//! [`ConnectionPlaces`]: limits the number of accepted sockets that are open, so that a flood of clients
 //! leaves descriptors for the rest of the process.
 
 use std::fmt;
@@ -10,7 +10,7 @@ use mio::Waker;
 use mio::net::TcpStream;
 
 /// Shared by the acceptor and every accepted socket.
-struct Places {
+struct ConnectionPlaces {
     open: AtomicUsize,
     /// Whether the acceptor waits for a socket to be closed.
     is_awaited: AtomicBool,
@@ -18,8 +18,8 @@ struct Places {
 }
 
 /// The acceptor's side.
-pub(crate) struct Gate {
-    places: Arc<Places>,
+pub(crate) struct AcceptGate {
+    places: Arc<ConnectionPlaces>,
     max: usize,
 }
 
@@ -31,14 +31,14 @@ pub struct Accepted {
 }
 
 /// The place of one open socket, released when dropped.
-struct SocketPermit(Arc<Places>);
+struct SocketPermit(Arc<ConnectionPlaces>);
 
-impl Gate {
-    /// Without a limit until [`Gate::set_max`]. `waker` wakes the acceptor when a socket is closed
+impl AcceptGate {
+    /// Without a limit until [`AcceptGate::set_max`]. `waker` wakes the acceptor when a socket is closed
     /// while it waits for that.
-    pub(crate) fn new(waker: Arc<Waker>) -> Gate {
-        let places = Places { open: AtomicUsize::new(0), is_awaited: AtomicBool::new(false), waker };
-        Gate { places: Arc::new(places), max: usize::MAX }
+    pub(crate) fn new(waker: Arc<Waker>) -> AcceptGate {
+        let places = ConnectionPlaces { open: AtomicUsize::new(0), is_awaited: AtomicBool::new(false), waker };
+        AcceptGate { places: Arc::new(places), max: usize::MAX }
     }
 
     pub(crate) fn set_max(&mut self, max: usize) {
@@ -64,7 +64,7 @@ impl Gate {
 
 impl Drop for SocketPermit {
     fn drop(&mut self) {
-        let Places { open, is_awaited, waker } = &*self.0;
+        let ConnectionPlaces { open, is_awaited, waker } = &*self.0;
         open.fetch_sub(1, Ordering::SeqCst);
         if is_awaited.load(Ordering::SeqCst)
             && is_awaited.swap(false, Ordering::SeqCst)
@@ -90,9 +90,9 @@ impl fmt::Debug for Accepted {
     }
 }
 
-impl fmt::Debug for Gate {
+impl fmt::Debug for AcceptGate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Gate").field("open", &self.places.open).field("max", &self.max).finish()
+        f.debug_struct("AcceptGate").field("open", &self.places.open).field("max", &self.max).finish()
     }
 }
 
@@ -106,9 +106,9 @@ pub(crate) mod tests {
     use super::*;
 
     /// A gate for the tests of other modules, whose waker wakes nobody.
-    pub(crate) fn gate() -> Gate {
+    pub(crate) fn gate() -> AcceptGate {
         let poll = Poll::new().expect("a descriptor");
-        Gate::new(Arc::new(Waker::new(poll.registry(), Token(0)).expect("a descriptor")))
+        AcceptGate::new(Arc::new(Waker::new(poll.registry(), Token(0)).expect("a descriptor")))
     }
 
     #[test]
@@ -122,7 +122,7 @@ pub(crate) mod tests {
             poll.poll(&mut events, Some(patience)).expect("a poller");
             !events.is_empty()
         };
-        let mut gate = Gate::new(waker);
+        let mut gate = AcceptGate::new(waker);
         gate.set_max(2);
         let [first, second] = [(); 2].map(|()| {
             assert!(gate.is_open());

@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use mio::{Interest, Registry};
 
 use crate::closing::{Closing, Conn};
-use crate::connection::{Connection, Input, Phase};
-use crate::event::Event;
+use crate::connection::{Connection, InputState, Phase};
 use crate::framing::{FrameReader, FrameWriter};
 use crate::handler::{CloseReason, Handler, Settings};
 use crate::link::{Link, Turn};
 use crate::loop_handle::LoopHandle;
 use crate::opening::Manner;
+use crate::readiness::Readiness;
 use crate::rounds::Rounds;
 use crate::showing::{READ_BYTES, Shown, read_and_show, tell_hang_up, tell_reports};
 use crate::slots::{ConnId, Slots};
@@ -125,13 +125,13 @@ impl<H: Handler> Service<H> {
 
     /// Notes what a socket has told. While nobody waits and there is time, its connection is served
     /// at once.
-    pub(crate) fn hear(&mut self, id: ConnId, event: Event) {
+    pub(crate) fn hear(&mut self, id: ConnId, event: Readiness) {
         let Some(conn) = self.connections.get_mut(id) else { return };
         let to_end = event.read_closed || event.error || event.urgent;
         if (event.readable || to_end)
-            && let Input::Dry | Input::Flowing { to_end: false } = conn.input
+            && let InputState::Dry | InputState::Flowing { to_end: false } = conn.input
         {
-            conn.input = Input::Flowing { to_end };
+            conn.input = InputState::Flowing { to_end };
         }
         let news = News { writable: event.writable, gone: event.error || event.write_closed };
         if self.ready.is_empty() && !self.turn.is_spent() && self.turn.budget.has_left(conn.link.share()) {

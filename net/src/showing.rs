@@ -1,7 +1,7 @@
 //! Reads a connection and shows its bytes to the application, one item after the other.
 
-use crate::connection::{Connection, Input, Phase, Read1};
-use crate::framing::{Found, Piece};
+use crate::connection::{Connection, InputState, Phase, Read1};
+use crate::framing::{FoundItem, Piece};
 use crate::handler::{CloseReason, Flow, Handler, Incoming};
 use crate::link::Turn;
 
@@ -67,7 +67,7 @@ pub(crate) fn read_and_show<H: Handler>(
             return Shown::More;
         }
         let read = conn.read(scratch, turn.now());
-        if conn.input == Input::Ended && conn.link.is_sealed() {
+        if conn.input == InputState::Ended && conn.link.is_sealed() {
             tell_hang_up(handler, turn, conn);
         }
         let (Read1::Fresh(count) | Read1::Appended(count)) = read;
@@ -215,17 +215,17 @@ fn find_front<A, M>(turn: &mut Turn<M>, conn: &mut Connection<A, M>, bytes: &mut
         conn.link.heed(turn, notice);
     }
     match found {
-        Found::Frame(piece) => Front::Frame(piece),
-        Found::Garbage { len } => Front::Garbage(len),
-        Found::Skip { len } => Front::Passed(len),
-        Found::Oversize => Front::Last(Incoming::Oversize, CloseReason::Oversize),
-        Found::Foreign(foreign) => Front::Last(Incoming::Foreign(foreign), CloseReason::Foreign),
-        Found::Incomplete if conn.input != Input::Ended => Front::Nothing,
-        Found::Incomplete if conn.reader.is_inside() => {
+        FoundItem::Frame(piece) => Front::Frame(piece),
+        FoundItem::Garbage { len } => Front::Garbage(len),
+        FoundItem::Skip { len } => Front::Passed(len),
+        FoundItem::Oversize => Front::Last(Incoming::Oversize, CloseReason::Oversize),
+        FoundItem::Foreign(foreign) => Front::Last(Incoming::Foreign(foreign), CloseReason::Foreign),
+        FoundItem::Incomplete if conn.input != InputState::Ended => Front::Nothing,
+        FoundItem::Incomplete if conn.reader.is_inside() => {
             conn.reader.give_up();
             Front::Passed(bytes.len())
         }
-        Found::Incomplete => Front::Last(last_word(conn), conn.ends),
+        FoundItem::Incomplete => Front::Last(last_word(conn), conn.ends),
     }
 }
 

@@ -14,7 +14,7 @@ use crate::turn::{Listed, Turn, TurnId};
 /// The writing side of a connection.
 #[derive(Debug)]
 pub(crate) struct Side {
-    pub(crate) state: State,
+    pub(crate) state: SideState,
     /// Makes frames of what is sent.
     pub(crate) writer: FrameWriter,
     /// Brings bytes to the socket.
@@ -43,7 +43,7 @@ struct Scheduled {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum State {
+pub(crate) enum SideState {
     /// Takes frames and writes them.
     Open,
     /// The same, but the peer has closed its side: most likely nobody reads.
@@ -66,16 +66,16 @@ pub(crate) struct Reach<'a> {
     pub(crate) output_bytes_max: usize,
 }
 
-impl State {
+impl SideState {
     pub(crate) fn writes(self) -> bool {
-        matches!(self, State::Open | State::PeerEnded)
+        matches!(self, SideState::Open | SideState::PeerEnded)
     }
 }
 
 impl Side {
     pub(crate) fn new(writer: FrameWriter, transport: Transport, paced: bool) -> Side {
         Side {
-            state: State::Open,
+            state: SideState::Open,
             writer,
             transport,
             paced,
@@ -103,7 +103,7 @@ impl Side {
     /// Bytes that were written and that the peer's kernel has not acknowledged. If that cannot be
     /// known, all of them.
     pub(crate) fn unacknowledged(&mut self, reach: Reach<'_>) -> usize {
-        self.transport.unacknowledged(reach.socket, self.state == State::Finished)
+        self.transport.unacknowledged(reach.socket, self.state == SideState::Finished)
     }
 
     /// Whether too much output is pending to read the client further: its requests would add
@@ -213,7 +213,7 @@ impl Side {
         self.blocked = written == Written::Blocked;
         match written {
             Written::All | Written::Blocked => self.look_after(reach, link, turn),
-            Written::Broken => self.state = State::Sealed,
+            Written::Broken => self.state = SideState::Sealed,
         }
         written
     }
@@ -306,7 +306,7 @@ impl Side {
         let Some(output) = &mut self.output else { return Written::All };
         if self.in_doubt && has_stalled(output, turn.now()) {
             log::debug!("a connection acknowledges nothing, and its client may be on another one: it is closed");
-            self.state = State::Sealed;
+            self.state = SideState::Sealed;
             return Written::Broken;
         }
         output.report_pause = match output.awaits_report() {
@@ -359,7 +359,7 @@ impl Side {
         if self.output.is_none() {
             return Vec::new();
         }
-        let back = if self.state == State::Open { Back::Unwritten } else { Back::Unacknowledged };
+        let back = if self.state == SideState::Open { Back::Unwritten } else { Back::Unacknowledged };
         let unacknowledged = match back {
             Back::Unacknowledged => Some(self.unacknowledged(reach)),
             Back::Unwritten => None,

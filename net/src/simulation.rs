@@ -20,9 +20,9 @@ use crate::socket::Socket;
 use crate::stats::LoopWatch;
 use crate::transport::Transport;
 
-pub use crate::event::Event;
-pub use crate::framing::{CustomReader, CustomWriter, Found, Notice, Piece, Wrapping};
+pub use crate::framing::{CustomReader, CustomWriter, FoundItem, Notice, Piece, Wrapping};
 pub use crate::opening::{Chain, CustomOpening, CustomStep, Speech};
+pub use crate::readiness::Readiness;
 pub use crate::socket::SimulatedSocket;
 pub use crate::transport::CustomTransport;
 
@@ -117,7 +117,7 @@ impl<H: Handler> ManualLoop<H> {
     }
 
     /// One turn, with the events that the poller would have reported.
-    pub fn turn(&mut self, now: Instant, events: &[Event]) {
+    pub fn turn(&mut self, now: Instant, events: &[Readiness]) {
         self.inner.turn(now, events.iter().copied());
     }
 

@@ -26,7 +26,7 @@ pub struct LoopStats {
     closed: [Tally; CloseReason::ALL.len()],
     turns: [Tally; TURN_BOUNDS.len() + 1],
     turn_nanos: Tally,
-    pulse: Mutex<Pulse>,
+    heartbeat: Mutex<Heartbeat>,
 }
 
 /// How long the turns of a loop took, from the end of one sleep to the beginning of the next.
@@ -49,7 +49,7 @@ pub struct LoopWatch<M> {
 
 /// Whether a loop owes a heartbeat.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Pulse {
+enum Heartbeat {
     Given,
     /// It was requested at this time.
     Asked(Instant),
@@ -81,7 +81,7 @@ impl LoopStats {
             closed: Default::default(),
             turns: Default::default(),
             turn_nanos: Tally::default(),
-            pulse: Mutex::new(Pulse::Given),
+            heartbeat: Mutex::new(Heartbeat::Given),
         }
     }
 
@@ -124,12 +124,12 @@ impl LoopStats {
     }
 
     pub(crate) fn on_beat(&self) {
-        *self.pulse.lock() = Pulse::Given;
+        *self.heartbeat.lock() = Heartbeat::Given;
     }
 
     pub(crate) fn on_end(&self) {
         self.open.set(0);
-        *self.pulse.lock() = Pulse::Ended;
+        *self.heartbeat.lock() = Heartbeat::Ended;
     }
 }
 
@@ -151,19 +151,19 @@ impl<M> LoopWatch<M> {
     /// Requests a heartbeat, unless one is owed. The request takes the same path as all other
     /// letters, so a loop that is stuck, or was not woken, does not answer.
     pub fn ask(&self) {
-        let mut pulse = self.stats.pulse.lock();
-        if *pulse == Pulse::Given {
-            *pulse = Pulse::Asked(Instant::now());
-            drop(pulse);
+        let mut heartbeat = self.stats.heartbeat.lock();
+        if *heartbeat == Heartbeat::Given {
+            *heartbeat = Heartbeat::Asked(Instant::now());
+            drop(heartbeat);
             self.handle.post(Letter::Beat);
         }
     }
 
     /// Since when the loop owes a heartbeat. One that has ended owes nothing.
     pub fn owes_since(&self) -> Option<Instant> {
-        match *self.stats.pulse.lock() {
-            Pulse::Asked(at) => Some(at),
-            Pulse::Given | Pulse::Ended => None,
+        match *self.stats.heartbeat.lock() {
+            Heartbeat::Asked(at) => Some(at),
+            Heartbeat::Given | Heartbeat::Ended => None,
         }
     }
 }

@@ -8,7 +8,7 @@ use std::net::TcpStream;
 use std::sync::Arc;
 
 use net::simulation::{
-    Chain, CustomOpening, CustomReader, CustomStep, CustomTransport, CustomWriter, Found, Notice, Piece, Speech,
+    Chain, CustomOpening, CustomReader, CustomStep, CustomTransport, CustomWriter, FoundItem, Notice, Piece, Speech,
     Wrapping,
 };
 use net::{CloseReason, Fate, Label, Link, Preface, Refused};
@@ -33,32 +33,32 @@ const PING: u8 = 0x80;
 #[derive(Default, Debug)]
 struct PrefixReader {
     /// This was found, its mask is off, and it was not taken.
-    shown: Option<Found>,
+    shown: Option<FoundItem>,
     is_inside: bool,
     answer: Option<Vec<u8>>,
 }
 
 impl CustomReader for PrefixReader {
-    fn find(&mut self, bytes: &mut [u8], _: bool) -> Found {
+    fn find(&mut self, bytes: &mut [u8], _: bool) -> FoundItem {
         if let Some(found) = self.shown {
             return found;
         }
         self.is_inside = !bytes.is_empty();
-        let Some((head, rest)) = bytes.split_first_chunk_mut::<4>() else { return Found::Incomplete };
+        let Some((head, rest)) = bytes.split_first_chunk_mut::<4>() else { return FoundItem::Incomplete };
         let is_ping = head[0] & PING != 0;
         let len = u32::from_be_bytes([head[0] & !PING, head[1], head[2], head[3]]) as usize;
         if len > FRAME_BYTES_MAX {
-            self.shown = Some(Found::Oversize);
-            return Found::Oversize;
+            self.shown = Some(FoundItem::Oversize);
+            return FoundItem::Oversize;
         }
-        let Some(payload) = rest.get_mut(..len) else { return Found::Incomplete };
+        let Some(payload) = rest.get_mut(..len) else { return FoundItem::Incomplete };
         self.is_inside = false;
         payload.iter_mut().for_each(|byte| *byte ^= MASK);
         if is_ping {
             self.answer = Some([&[PING, 0, 0, len as u8], &*payload].concat());
-            return Found::Skip { len: 4 + len };
+            return FoundItem::Skip { len: 4 + len };
         }
-        let found = Found::Frame(Piece { head: 4, len, tail: 0 });
+        let found = FoundItem::Frame(Piece { head: 4, len, tail: 0 });
         self.shown = Some(found);
         found
     }
@@ -80,7 +80,7 @@ impl CustomReader for PrefixReader {
     }
 
     fn give_up(&mut self) {
-        (self.shown, self.is_inside) = (Some(Found::Garbage { len: 0 }), false);
+        (self.shown, self.is_inside) = (Some(FoundItem::Garbage { len: 0 }), false);
     }
 
     fn forget(&mut self) {

@@ -85,7 +85,7 @@ struct Queue<T> {
 
 /// Prevents lanes from taking a batch. See [`Lanes::hold`].
 #[derive(Debug)]
-pub struct Held<'l, T> {
+pub struct LaneHold<'l, T> {
     /// Each with its value of `wanted`.
     lanes: Vec<(&'l Lane<T>, usize)>,
 }
@@ -214,7 +214,7 @@ impl<T: Send + 'static> Lanes<T> {
     /// Delays each lane's next batch until the guard is dropped, so that items submitted meanwhile
     /// share a batch (up to `batch_max`). A lane that is already waiting for earlier guards does
     /// not wait for this one. The holder of a guard must not wait for the lanes.
-    pub fn hold(&self) -> Held<'_, T> {
+    pub fn hold(&self) -> LaneHold<'_, T> {
         let hold = |lane| {
             let Lane { queue, .. }: &Lane<T> = lane;
             let mut queue = queue.lock();
@@ -222,7 +222,7 @@ impl<T: Send + 'static> Lanes<T> {
             queue.held[wanted % 2] += 1;
             (lane, wanted)
         };
-        Held { lanes: self.lanes.iter().map(|lane| hold(&**lane)).collect() }
+        LaneHold { lanes: self.lanes.iter().map(|lane| hold(&**lane)).collect() }
     }
 
     /// A handle for observing the lanes from another thread. It does not prevent them from closing.
@@ -280,7 +280,7 @@ pub fn lane_of(key: u64, lanes: u64) -> u64 {
     key % lanes
 }
 
-impl<T> Drop for Held<'_, T> {
+impl<T> Drop for LaneHold<'_, T> {
     fn drop(&mut self) {
         for (lane, wanted) in &self.lanes {
             let mut queue = lane.queue.lock();

@@ -7,21 +7,21 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
-type Job = Box<dyn FnOnce() + Send>;
+type WorkerJob = Box<dyn FnOnce() + Send>;
 
 /// A fixed number of threads that run submitted jobs in order.
 #[derive(Debug)]
 pub struct Workers {
-    jobs: Sender<Job>,
+    jobs: Sender<WorkerJob>,
     /// The receiving end of the queue, for dropping waiting jobs.
-    queue: Receiver<Job>,
+    queue: Receiver<WorkerJob>,
     threads: Vec<JoinHandle<()>>,
 }
 
 /// Observes the number of waiting jobs. See [`Workers::watch`].
 #[derive(Clone, Debug)]
 pub struct WorkersWatch {
-    queue: Receiver<Job>,
+    queue: Receiver<WorkerJob>,
 }
 
 /// The queue is full; the job was not accepted.
@@ -138,7 +138,7 @@ pub fn join_until(thread: JoinHandle<()>, by: Instant) {
     }
 }
 
-fn run(queue: &Receiver<Job>) {
+fn run(queue: &Receiver<WorkerJob>) {
     for job in queue {
         // The panic hook has reported it already; dropping the job notifies its waiter.
         if catch_unwind(AssertUnwindSafe(job)).is_err() {

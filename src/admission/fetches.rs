@@ -22,13 +22,13 @@ use crate::protocol::UserId;
 pub struct Fetches<W> {
     /// The most memory that one fetch may need.
     page: usize,
-    state: Mutex<State<W>>,
+    state: Mutex<FetchState<W>>,
 }
 
 #[derive(Debug)]
-struct State<W> {
+struct FetchState<W> {
     shares: Shares<Source>,
-    under_way: FxHashMap<W, Held>,
+    under_way: FxHashMap<W, HeldFetch>,
     /// The same by age.
     by_age: BTreeMap<u64, W>,
     next_age: u64,
@@ -38,7 +38,7 @@ struct State<W> {
 }
 
 #[derive(Debug)]
-struct Held {
+struct HeldFetch {
     source: Source,
     bytes: usize,
     age: u64,
@@ -48,7 +48,7 @@ impl<W: Clone + Eq + Hash> Fetches<W> {
     /// `bytes_max` in all, of which one fetch needs `page` at most. There is always room for a few.
     pub fn new(bytes_max: usize, page: usize) -> Fetches<W> {
         let shares = Shares::new(bytes_max.max(PAGES_MIN * page));
-        let state = State {
+        let state = FetchState {
             shares,
             under_way: FxHashMap::default(),
             by_age: BTreeMap::new(),
@@ -75,7 +75,7 @@ impl<W: Clone + Eq + Hash> Fetches<W> {
     /// Returns a fetch that has waited and may now read the store.
     pub fn next(&self) -> Option<(UserId, W)> {
         let mut guard = self.state.lock();
-        let State { shares, waiting, .. } = &mut *guard;
+        let FetchState { shares, waiting, .. } = &mut *guard;
         let (source, (user, who)) = waiting.take_if(|source| shares.would_take(source, self.page))?;
         guard.waiting_from.remove(&who);
         guard.shares.take_anyway(source, self.page);
@@ -86,7 +86,7 @@ impl<W: Clone + Eq + Hash> Fetches<W> {
     /// The reply of a fetch is complete, and occupies this number of bytes.
     pub fn made(&self, who: &W, bytes: usize) {
         let mut guard = self.state.lock();
-        let State { shares, under_way, .. } = &mut *guard;
+        let FetchState { shares, under_way, .. } = &mut *guard;
         let Some(held) = under_way.get_mut(who) else { return };
         shares.give_back(held.source, held.bytes);
         shares.take_anyway(held.source, bytes);
@@ -97,7 +97,7 @@ impl<W: Clone + Eq + Hash> Fetches<W> {
     pub fn end(&self, who: &W) {
         let mut guard = self.state.lock();
         match guard.under_way.remove(who) {
-            Some(Held { source, bytes, age }) => {
+            Some(HeldFetch { source, bytes, age }) => {
                 guard.by_age.remove(&age);
                 guard.shares.give_back(source, bytes);
             }
@@ -120,12 +120,12 @@ impl<W: Clone + Eq + Hash> Fetches<W> {
     }
 }
 
-impl<W: Clone + Eq + Hash> State<W> {
+impl<W: Clone + Eq + Hash> FetchState<W> {
     fn hold(&mut self, source: Source, bytes: usize, who: &W) {
         let age = self.next_age;
         self.next_age += 1;
         self.by_age.insert(age, who.clone());
-        let before = self.under_way.insert(who.clone(), Held { source, bytes, age });
+        let before = self.under_way.insert(who.clone(), HeldFetch { source, bytes, age });
         debug_assert!(before.is_none(), "it fetches one thing at a time");
     }
 }

@@ -24,7 +24,7 @@ use crate::admission::{Holder, NestedShares, Payer, Turns};
 
 /// See the [module](self).
 pub struct Requests {
-    queue: Arc<Mutex<Queue>>,
+    queue: Arc<Mutex<RequestQueue>>,
     /// `None` once they are closed.
     workers: RwLock<Option<Workers>>,
     watch: WorkersWatch,
@@ -41,19 +41,19 @@ pub enum RequestKind {
 
 /// A place among the jobs that wait or run, released when dropped.
 pub struct WorkerSlot {
-    queue: Arc<Mutex<Queue>>,
+    queue: Arc<Mutex<RequestQueue>>,
     holder: Holder,
 }
 
-type Work = Box<dyn FnOnce() + Send>;
+type RequestWork = Box<dyn FnOnce() + Send>;
 
 struct WaitingRequest {
-    work: Work,
+    work: RequestWork,
     /// `None` for a job that completes earlier work, which always runs.
     place: Option<WorkerSlot>,
 }
 
-struct Queue {
+struct RequestQueue {
     places: NestedShares,
     short: Turns<Payer, WaitingRequest>,
     searches: Turns<Payer, WaitingRequest>,
@@ -72,7 +72,7 @@ struct Queue {
 impl Requests {
     /// For these `count` workers, with at most `waiting_max` waiting jobs.
     pub fn new(workers: Workers, count: usize, waiting_max: usize) -> Requests {
-        let queue = Queue {
+        let queue = RequestQueue {
             places: NestedShares::new(waiting_max + count),
             short: Turns::default(),
             searches: Turns::default(),
@@ -146,7 +146,7 @@ impl Requests {
 
 /// Serves a notification: runs that job or another one whose turn it is, and the jobs put off
 /// meanwhile.
-fn serve(queue: &Mutex<Queue>) {
+fn serve(queue: &Mutex<RequestQueue>) {
     let Some(mut begun) = queue.lock().begin_or_owe() else { return };
     loop {
         let Begun { kind, payer, job } = begun;
@@ -163,7 +163,7 @@ fn serve(queue: &Mutex<Queue>) {
 }
 
 /// If a job panics, dropping it notifies the client that waits for its outcome.
-fn run(work: Work) {
+fn run(work: RequestWork) {
     if catch_unwind(AssertUnwindSafe(work)).is_err() {
         log::error!("a request has panicked; the worker goes on");
     }
@@ -175,7 +175,7 @@ struct Begun {
     job: WaitingRequest,
 }
 
-impl Queue {
+impl RequestQueue {
     fn push(&mut self, kind: RequestKind, payer: Payer, job: WaitingRequest) {
         self.waiting += 1;
         match kind {

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //!   tasks     users who come and leave, refusals ─▶ ┌──────┐ ─▶ topics to listen to, messages to other nodes
-//!   Event     what the transport has brought    ─▶ │ Peer │ ─▶ news for the node: confirmed, refused, left, elsewhere
+//!   events    what the transport has brought    ─▶ │ Peer │ ─▶ news for the node: confirmed, refused, left, elsewhere
 //!   the time  probes, confirmations, patience   ─▶ └──────┘ ─▶ tickets that need wait no longer
 //! ```
 //! When a user logs in, the node announces that on the user's topic (hello). Other nodes with a
@@ -53,8 +53,8 @@ pub use self::envelope::Frames;
 use self::envelope::{Items, PeerMessage};
 #[cfg(test)]
 pub(crate) use self::pause::Pauses;
+pub(crate) use self::places::KnownPlaces;
 pub use self::places::PLACE_LEASE;
-pub(crate) use self::places::Places;
 #[cfg(test)]
 pub(crate) use self::places::UNKNOWN_FOR;
 pub(in crate::bus) use self::post::POSTS_MAX;
@@ -63,7 +63,7 @@ pub(crate) use self::shared::{BusStage, PeerShared};
 use self::tasks::PeerTask;
 pub(in crate::bus) use self::thread::{Connector, PeerThread};
 pub(crate) use self::topic::Topic;
-pub(crate) use self::transport::{Event, Line, NotSent, PeerNews, Post, Reached, Transport};
+pub(crate) use self::transport::{NotSent, PeerLine, PeerNews, Post, Reached, Transport, TransportEvent};
 use self::waiting::Waiting;
 use super::{Place, Receipt};
 use crate::protocol::{GroupId, UserId};

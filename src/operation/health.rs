@@ -25,7 +25,7 @@ use parking_lot::Mutex;
 use crate::bus::BusHealth;
 use crate::delivery::Posted;
 use crate::store::spool::Spool;
-use crate::store::{Database, StoreError};
+use crate::store::{Database, StoreCallback, StoreError};
 
 /// The health of this node as far as it is known. Any thread may call it; nothing here blocks.
 #[derive(Debug)]
@@ -222,7 +222,7 @@ impl Checks {
 
 /// Returns a function that makes a thread check immediately. It does not prevent the thread from
 /// ending.
-fn look_now(thread: &Arc<Sender<()>>) -> Box<dyn Fn() + Send + Sync> {
+fn look_now(thread: &Arc<Sender<()>>) -> StoreCallback {
     let thread = Arc::downgrade(thread);
     Box::new(move || {
         if let Some(thread) = thread.upgrade() {

@@ -38,7 +38,7 @@ use levels::Levels;
 use limiter::{Limiter, REPORT_EVERY};
 use names::Name;
 use stderr::Stderr;
-use writer::{Line, LogWriter};
+use writer::{LogLine, LogWriter};
 
 /// Makes the `log` macros write to files in `dir`, and errors to stderr as well. Call it once per
 /// process.
@@ -179,7 +179,7 @@ impl Error for LogError {
 
 /// An order to the writer: an item in its queue.
 enum LogOrder {
-    Line(Line),
+    Line(LogLine),
     /// Dropped by the writer when everything before it is written; the other end of the channel
     /// notices that.
     Flush {
@@ -196,7 +196,7 @@ struct Queue {
 }
 
 impl Queue {
-    fn push(&self, line: Line) {
+    fn push(&self, line: LogLine) {
         // Between the check and the send other threads may send too; they take little of the room
         // for errors.
         let is_full = line.level != Level::Error && self.messages.len() >= LINES_MAX;
@@ -212,7 +212,7 @@ impl Log for Queue {
     }
 
     fn log(&self, record: &Record<'_>) {
-        self.push(Line { at: Timestamp::now(), level: record.level(), text: one_line(record.args().to_string()) });
+        self.push(LogLine { at: Timestamp::now(), level: record.level(), text: one_line(record.args().to_string()) });
     }
 
     /// Waits until everything logged before is written, for [`FLUSH_TIMEOUT`] at most. Only for a
@@ -283,9 +283,9 @@ fn run(mut writer: LogWriter, inbox: &Receiver<LogOrder>, dropped: &AtomicU64, l
 }
 
 /// A line from the log itself.
-fn report(text: fmt::Arguments<'_>) -> Line {
+fn report(text: fmt::Arguments<'_>) -> LogLine {
     let (level, name) = (Level::Warn, Name::of(module_path!()));
-    Line { at: Timestamp::now(), level, text: format!("{level:<5} {THREAD} {name}: {text}") }
+    LogLine { at: Timestamp::now(), level, text: format!("{level:<5} {THREAD} {name}: {text}") }
 }
 
 /// Escapes newlines and other control characters, so that a record stays one line and cannot
@@ -343,8 +343,8 @@ mod tests {
         }
     }
 
-    fn line(level: Level, text: &str) -> Line {
-        Line { at: Timestamp::now(), level, text: text.to_owned() }
+    fn line(level: Level, text: &str) -> LogLine {
+        LogLine { at: Timestamp::now(), level, text: text.to_owned() }
     }
 
     fn started(folder: &Folder, stderr: Box<dyn Write + Send>) -> (Queue, LogGuard) {

@@ -36,7 +36,7 @@ use std::time::{Duration, Instant};
 use rustc_hash::FxHashMap;
 
 use crate::base::clock::Clock;
-use crate::bus::peer::{Places, confirmed_by};
+use crate::bus::peer::{KnownPlaces, confirmed_by};
 use crate::bus::{Envelope, Place, Published, Publisher};
 use crate::delivery::{Delivery, LaneItem, Origin};
 use crate::protocol::UserId;
@@ -73,15 +73,15 @@ pub struct Outbox {
     /// The most text in one envelope, unless a single message is longer.
     envelope_bytes_max: usize,
     sequence: u64,
-    users: FxHashMap<UserId, Line>,
-    places: Places,
+    users: FxHashMap<UserId, RecipientLine>,
+    places: KnownPlaces,
     /// For each sequence the user and the deadline of its envelope; ascending in both.
     in_flight: VecDeque<(u64, UserId, Instant)>,
 }
 
 /// The messages on their way to one user.
 #[derive(Default)]
-struct Line {
+struct RecipientLine {
     /// Offered to other nodes, oldest first, and taken by at least one.
     in_flight: VecDeque<Flight>,
     /// The newest envelope of which a message was delivered.
@@ -147,7 +147,7 @@ impl Outbox {
             envelope_bytes_max,
             sequence: 0,
             users: FxHashMap::default(),
-            places: Places::default(),
+            places: KnownPlaces::default(),
             in_flight: VecDeque::new(),
         }
     }
@@ -158,7 +158,7 @@ impl Outbox {
     /// may still come.
     pub fn begin_again(self) -> (Outbox, Vec<LaneItem>) {
         let next = Outbox { sequence: self.sequence, ..Outbox::new(self.envelope_bytes_max) };
-        let of_line = |Line { in_flight, waiting, .. }| {
+        let of_line = |RecipientLine { in_flight, waiting, .. }| {
             let deliveries = in_flight.into_iter().flat_map(|flight: Flight| flight.deliveries);
             deliveries.map(LaneItem::Delivery).chain(waiting)
         };
@@ -336,7 +336,7 @@ impl Outbox {
             if again { &mut *released } else { &mut sorted.keep }.extend(items.map(LaneItem::Delivery));
         }
         if line.in_flight.is_empty() {
-            let Line { has_kept, waiting, .. } = self.users.remove(&user).expect("it was found");
+            let RecipientLine { has_kept, waiting, .. } = self.users.remove(&user).expect("it was found");
             if has_kept { &mut sorted.keep } else { released }.extend(waiting);
         }
     }
@@ -429,7 +429,7 @@ impl Outbox {
     }
 }
 
-impl Line {
+impl RecipientLine {
     /// Whether an older message may arrive after a new one that is published now.
     fn must_wait(&self) -> bool {
         self.has_kept || !self.waiting.is_empty() || self.in_flight.iter().any(Flight::has_come_back)

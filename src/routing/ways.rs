@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use net::Link;
-use pool::{Held, Lanes, LanesClosed, Standing};
+use pool::{LaneHold, Lanes, LanesClosed, Standing};
 
 use super::outbox::OutItem;
 use super::routed::Returned;
@@ -43,7 +43,7 @@ impl Ways {
 
     /// Holds the lane to other nodes, so that the messages submitted meanwhile for each of them
     /// share one publication.
-    pub fn hold(&self) -> Option<Held<'_, OutItem>> {
+    pub fn hold(&self) -> Option<LaneHold<'_, OutItem>> {
         self.outbox.as_deref().map(Lanes::hold)
     }
 

@@ -18,13 +18,13 @@ pub(super) struct Hashing {
     hashers: Workers,
     queue: WorkersWatch,
     /// Passwords waiting to be hashed, one queue per address, served round-robin. A leaf lock.
-    turns: Arc<Mutex<Turns<Source, Work>>>,
+    turns: Arc<Mutex<Turns<Source, HashingWork>>>,
     /// The recent duration of hashing.
     pace: Arc<JobDuration>,
 }
 
 /// A password to be hashed, and the work that follows.
-type Work = Box<dyn FnOnce() + Send>;
+type HashingWork = Box<dyn FnOnce() + Send>;
 
 impl Hashing {
     /// By these hashers, with their number.

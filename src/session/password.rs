@@ -35,7 +35,7 @@ mod stamp;
 
 pub use form::ClientKind;
 use form::{canonical, mark, marked_by};
-use memory::{Memory, RememberedPassword, Tag};
+use memory::{Memory, PasswordTag, RememberedPassword};
 pub use stamp::Stamp;
 
 use crate::protocol::UserId;
@@ -203,7 +203,7 @@ impl Passwords {
     pub fn remember(&self, user: UserId, password: &str, client: ClientKind, stamp: Stamp, now: Instant) {
         if !self.remember_for.is_zero() {
             let hash: [u8; 32] = self.tag_of(user, password).finalize().into_bytes().into();
-            let (tag, _) = hash.split_first_chunk::<{ size_of::<Tag>() }>().expect("it is longer");
+            let (tag, _) = hash.split_first_chunk::<{ size_of::<PasswordTag>() }>().expect("it is longer");
             self.memory.lock().insert(user, RememberedPassword { tag: *tag, stamp, client }, now, self.remember_for);
         }
     }

@@ -43,7 +43,7 @@ pub use self::maintenance::Maintenance;
 use self::messages::MessagesWithIds;
 pub use self::open::{Fault, MysqlOpenError, Site};
 use super::history::History;
-use super::{AppendOutcome, Database, KeptMessage, MessageId, Messages, NewMessage, StoreError};
+use super::{AppendOutcome, Database, KeptMessage, MessageId, Messages, NewMessage, StoreCallback, StoreError};
 use crate::base::loads::PoolUse;
 use crate::config::MysqlSettings;
 use crate::protocol::UserId;
@@ -105,7 +105,7 @@ impl Database for MysqlStore {
         self.base.calls.check()
     }
 
-    fn on_trouble(&self, look: Box<dyn Fn() + Send + Sync>) {
+    fn on_trouble(&self, look: StoreCallback) {
         self.base.calls.on_trouble(look);
     }
 }

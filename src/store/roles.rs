@@ -285,9 +285,13 @@ pub trait Database: Send + Sync + 'static {
     }
 
     /// Registers `stop`, which any thread may call when [`Database::is_lost`] becomes true.
-    fn on_lost(&self, _stop: Box<dyn Fn() + Send + Sync>) {}
+    fn on_lost(&self, _stop: StoreCallback) {}
 
     /// Registers `look`, which any thread may call when the database begins to refuse writes, so
     /// that the caller need not wait for the next [`Database::check`].
-    fn on_trouble(&self, _look: Box<dyn Fn() + Send + Sync>) {}
+    fn on_trouble(&self, _look: StoreCallback) {}
 }
+
+/// What a store calls when its condition changes, on any thread. It must neither block nor call the
+/// store.
+pub type StoreCallback = Box<dyn Fn() + Send + Sync>;

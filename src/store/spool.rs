@@ -8,7 +8,7 @@
 use crate::admission::Holder;
 pub use crate::base::loads::SpoolLoad;
 use crate::protocol::UserId;
-use crate::store::{NewMessage, StoreError};
+use crate::store::{NewMessage, StoreCallback, StoreError};
 
 /// A durable queue of messages. Its calls block, and are made by lanes only, but for
 /// [`Spool::load`].
@@ -69,10 +69,10 @@ pub trait Spool: Send + Sync + 'static {
     }
 
     /// As [`Database::on_lost`](crate::store::Database::on_lost).
-    fn on_lost(&self, _stop: Box<dyn Fn() + Send + Sync>) {}
+    fn on_lost(&self, _stop: StoreCallback) {}
 
     /// As [`Database::on_trouble`](crate::store::Database::on_trouble).
-    fn on_trouble(&self, _look: Box<dyn Fn() + Send + Sync>) {}
+    fn on_trouble(&self, _look: StoreCallback) {}
 
     /// Whether it ever keeps anything.
     fn is_there(&self) -> bool {

@@ -45,7 +45,7 @@ pub use self::shrinking::{Compacted, compact};
 pub use self::source::CopySource;
 pub use self::spool::SpoolFile;
 use super::history::History;
-use super::{Database, StoreError};
+use super::{Database, StoreCallback, StoreError};
 
 /// All roles of a [`Store`](super::Store) in a SQLite file. Dropping it finishes the queue and
 /// leaves a single file without a log.
@@ -95,11 +95,11 @@ impl Database for SqliteStore {
         self.condition.is_lost()
     }
 
-    fn on_lost(&self, stop: Box<dyn Fn() + Send + Sync>) {
+    fn on_lost(&self, stop: StoreCallback) {
         self.condition.on_lost(stop);
     }
 
-    fn on_trouble(&self, look: Box<dyn Fn() + Send + Sync>) {
+    fn on_trouble(&self, look: StoreCallback) {
         self.condition.on_trouble(look);
     }
 }

@@ -169,16 +169,16 @@ pub struct Sum {
     /// The number of rows.
     pub rows: u64,
     /// Their checksum.
-    pub checksum: Checksum,
+    pub checksum: TableChecksum,
     /// The position of the last row.
     pub last: RowKey,
 }
 
 /// The first 64 bits of a BLAKE2s hash.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Checksum([u8; 8]);
+pub struct TableChecksum([u8; 8]);
 
-impl fmt::Display for Checksum {
+impl fmt::Display for TableChecksum {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
@@ -219,7 +219,7 @@ impl Summing<'_> {
     pub fn finish(self) -> Sum {
         let mut checksum = [0; 8];
         checksum.copy_from_slice(&self.hash.finalize()[..8]);
-        Sum { rows: self.rows, checksum: Checksum(checksum), last: self.last }
+        Sum { rows: self.rows, checksum: TableChecksum(checksum), last: self.last }
     }
 }
 

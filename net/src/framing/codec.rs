@@ -68,7 +68,7 @@ pub enum Item {
 /// Finds the frames of one connection.
 #[derive(Debug)]
 pub struct Decoder {
-    state: State,
+    state: ScanState,
     frame_bytes_max: usize,
     /// An item was taken and its line has not ended yet.
     line_open: bool,
@@ -89,7 +89,7 @@ pub(super) enum Lines {
 }
 
 #[derive(Debug)]
-enum State {
+enum ScanState {
     /// At the beginning of a connection whose protocol is not known. If no more comes, it is the
     /// one in `late`, or garbage.
     Beginning { begun: bool, late: Option<Foreign> },
@@ -137,7 +137,7 @@ impl Decoder {
     /// A decoder at the beginning of a connection, which may speak another protocol. Otherwise the
     /// same as [`Decoder::new`].
     pub(crate) fn of_connection(frame_bytes_max: usize) -> Decoder {
-        let state = State::Beginning { begun: false, late: None };
+        let state = ScanState::Beginning { begun: false, late: None };
         Decoder { state, ..Decoder::new(frame_bytes_max) }
     }
 
@@ -145,7 +145,7 @@ impl Decoder {
     /// bytes.
     pub fn new(frame_bytes_max: usize) -> Decoder {
         Decoder {
-            state: State::Between,
+            state: ScanState::Between,
             frame_bytes_max,
             line_open: false,
             lines: Lines::None,
@@ -175,20 +175,20 @@ impl Decoder {
     /// ```
     pub fn look(&mut self, bytes: &[u8], ended: bool) -> Item {
         let item = match &mut self.state {
-            State::Shown(item) => return *item,
-            State::Beginning { .. } => match self.begin(bytes) {
+            ScanState::Shown(item) => return *item,
+            ScanState::Beginning { .. } => match self.begin(bytes) {
                 Some(item) => item,
                 None => return self.look(bytes, ended),
             },
-            State::Between => self.between(bytes, ended),
-            State::Garbage(rubbish) => {
+            ScanState::Between => self.between(bytes, ended),
+            ScanState::Garbage(rubbish) => {
                 let rubbish = *rubbish;
                 self.garbage(rubbish, bytes, 0, ended)
             }
-            State::Inside(_) => self.inside(bytes, ended),
+            ScanState::Inside(_) => self.inside(bytes, ended),
         };
         if !matches!(item, Item::Incomplete | Item::Blank { .. }) {
-            self.state = State::Shown(item);
+            self.state = ScanState::Shown(item);
         }
         item
     }
@@ -199,7 +199,7 @@ impl Decoder {
     /// [`Decoder::note_taken`] follows when it was taken.
     #[inline]
     pub(super) fn flat_frame(&self, bytes: &[u8]) -> Option<(usize, bool)> {
-        let (State::Between, [b'{', ..]) = (&self.state, bytes) else { return None };
+        let (ScanState::Between, [b'{', ..]) = (&self.state, bytes) else { return None };
         let len = flat_object(&bytes[..bytes.len().min(self.frame_bytes_max).min(FLAT_BYTES_MAX)])?;
         match &bytes[len..] {
             [] | [b'{', ..] => Some((len, false)),
@@ -220,35 +220,35 @@ impl Decoder {
     #[inline]
     pub fn taken(&mut self) {
         match self.state {
-            State::Shown(Item::Frame { line, len } | Item::Garbage { line, len }) => self.note_taken(len, line),
-            State::Shown(Item::LineEnd { .. }) => self.line_open = false,
-            State::Shown(Item::Oversize | Item::Foreign(_) | Item::Blank { .. } | Item::Incomplete)
-            | State::Beginning { .. }
-            | State::Between
-            | State::Inside(_)
-            | State::Garbage(_) => {}
+            ScanState::Shown(Item::Frame { line, len } | Item::Garbage { line, len }) => self.note_taken(len, line),
+            ScanState::Shown(Item::LineEnd { .. }) => self.line_open = false,
+            ScanState::Shown(Item::Oversize | Item::Foreign(_) | Item::Blank { .. } | Item::Incomplete)
+            | ScanState::Beginning { .. }
+            | ScanState::Between
+            | ScanState::Inside(_)
+            | ScanState::Garbage(_) => {}
         }
-        self.state = State::Between;
+        self.state = ScanState::Between;
     }
 
     /// Whether a frame is incomplete, or the protocol of the connection is not known yet.
     #[inline]
     pub fn is_inside(&self) -> bool {
-        matches!(self.state, State::Inside(_) | State::Beginning { begun: true, .. })
+        matches!(self.state, ScanState::Inside(_) | ScanState::Beginning { begun: true, .. })
     }
 
     /// Whether an item was shown and not taken.
     #[inline]
     pub fn has_shown(&self) -> bool {
-        matches!(self.state, State::Shown(_))
+        matches!(self.state, ScanState::Shown(_))
     }
 
     /// Gives up on a started frame: the caller drops its bytes, and the next item is garbage, or
     /// the protocol that the connection has begun with.
     pub fn give_up(&mut self) {
         let garbage = Item::Garbage { len: 0, line: false };
-        self.state = State::Shown(match self.state {
-            State::Beginning { late: Some(foreign), .. } => Item::Foreign(foreign),
+        self.state = ScanState::Shown(match self.state {
+            ScanState::Beginning { late: Some(foreign), .. } => Item::Foreign(foreign),
             _ => garbage,
         });
     }
@@ -262,11 +262,11 @@ impl Decoder {
         }
         match foreign::look(bytes) {
             Beginning::Frames => {
-                self.state = State::Between;
+                self.state = ScanState::Between;
                 None
             }
             Beginning::Undecided(late) => {
-                self.state = State::Beginning { begun: true, late };
+                self.state = ScanState::Beginning { begun: true, late };
                 Some(Item::Incomplete)
             }
             Beginning::Foreign(foreign) => Some(Item::Foreign(foreign)),
@@ -290,7 +290,7 @@ impl Decoder {
                         return Item::Frame { len, line };
                     }
                     let scan = Scan { looked_at: 0, depth: 0, place: ScanPlace::Outside, prefix: None };
-                    self.state = State::Inside(scan);
+                    self.state = ScanState::Inside(scan);
                     return self.inside(bytes, ended);
                 }
                 _ => {
@@ -311,14 +311,14 @@ impl Decoder {
             Some((len, line)) => Item::Garbage { len: from + len, line },
             None if ended => Item::Garbage { len: bytes.len(), line: false },
             None => {
-                self.state = State::Garbage(rubbish);
+                self.state = ScanState::Garbage(rubbish);
                 blank(bytes.len())
             }
         }
     }
 
     fn inside(&mut self, bytes: &[u8], ended: bool) -> Item {
-        let State::Inside(scan) = &mut self.state else { unreachable!("called in this state only") };
+        let ScanState::Inside(scan) = &mut self.state else { unreachable!("called in this state only") };
         let end = scan.find_end(bytes);
         let fits = end.unwrap_or(bytes.len()) <= self.frame_bytes_max;
         if let (Some(len), true) = (end, fits) {

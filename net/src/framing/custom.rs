@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::found::{Found, Notice, Wrapping};
+use super::found::{FoundItem, Notice, Wrapping};
 
 /// Finds the frames of one connection in the received bytes. Only the loop that reads the
 /// connection calls it.
@@ -10,7 +10,7 @@ pub trait CustomReader: fmt::Debug + Send {
     /// Finds the item at the front of `bytes`, which are all received and unconsumed bytes.
     /// `ended`: no more can be read at this moment. A call may write into the bytes of a frame, but
     /// must find the same item again until [`CustomReader::taken`] is called.
-    fn find(&mut self, bytes: &mut [u8], ended: bool) -> Found;
+    fn find(&mut self, bytes: &mut [u8], ended: bool) -> FoundItem;
 
     /// The item that was found is handled: its bytes are gone from the front when `find` is called
     /// next.

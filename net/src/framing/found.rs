@@ -1,11 +1,11 @@
-//! What the two halves of a framing say: [`Found`], [`Notice`] and [`Wrapping`].
+//! What the two halves of a framing say: [`FoundItem`], [`Notice`] and [`Wrapping`].
 
 use super::foreign::Foreign;
 
 /// The item at the front of the received bytes.
 #[cfg_attr(not(feature = "simulation"), expect(unreachable_pub))]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Found {
+pub enum FoundItem {
     /// A whole frame.
     Frame(Piece),
     /// Bytes that are not a frame.

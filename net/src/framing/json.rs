@@ -4,7 +4,7 @@
 //! lines.
 
 use super::codec::{Decoder, Item, Lines};
-use super::found::{Found, Notice, Piece, Wrapping};
+use super::found::{FoundItem, Notice, Piece, Wrapping};
 
 #[derive(Debug)]
 pub(crate) struct JsonReader {
@@ -25,11 +25,11 @@ impl JsonReader {
     }
 
     #[inline]
-    pub(super) fn find(&mut self, bytes: &[u8], ended: bool) -> Found {
+    pub(super) fn find(&mut self, bytes: &[u8], ended: bool) -> FoundItem {
         // Most of what comes, and so it is not even remembered until it is taken.
         if let Some((len, line)) = self.decoder.flat_frame(bytes) {
             self.note_line(line);
-            return Found::Frame(Piece { head: 0, len, tail: usize::from(line) });
+            return FoundItem::Frame(Piece { head: 0, len, tail: usize::from(line) });
         }
         match self.decoder.look(bytes, ended) {
             Item::Frame { len, line } => {
@@ -40,21 +40,21 @@ impl JsonReader {
                     [b'\r', b'\n', ..] if line => 2,
                     _ => 0,
                 };
-                Found::Frame(Piece { head: 0, len, tail })
+                FoundItem::Frame(Piece { head: 0, len, tail })
             }
             Item::Garbage { len, line } => {
                 self.note_line(line);
-                Found::Garbage { len }
+                FoundItem::Garbage { len }
             }
             Item::LineEnd { len } => {
                 self.decoder.taken();
                 self.note_line(true);
-                Found::Skip { len }
+                FoundItem::Skip { len }
             }
-            Item::Blank { len } => Found::Skip { len },
-            Item::Oversize => Found::Oversize,
-            Item::Foreign(foreign) => Found::Foreign(foreign),
-            Item::Incomplete => Found::Incomplete,
+            Item::Blank { len } => FoundItem::Skip { len },
+            Item::Oversize => FoundItem::Oversize,
+            Item::Foreign(foreign) => FoundItem::Foreign(foreign),
+            Item::Incomplete => FoundItem::Incomplete,
         }
     }
 
@@ -138,7 +138,7 @@ mod tests {
         ] {
             let mut reader = JsonReader::new(100);
             let found = reader.find(bytes.as_bytes(), false);
-            assert_eq!(found, Found::Frame(Piece { head: 0, len: 2, tail }), "{bytes:?}");
+            assert_eq!(found, FoundItem::Frame(Piece { head: 0, len: 2, tail }), "{bytes:?}");
             assert_eq!(reader.notice(), notice, "{bytes:?}");
             assert_eq!(reader.notice(), None, "it is said once");
         }
@@ -148,11 +148,11 @@ mod tests {
     fn a_line_that_ends_late_changes_what_is_written_once() {
         let mut reader = JsonReader::new(100);
         let frame = Piece { head: 0, len: 2, tail: 0 };
-        assert_eq!(reader.find(b"{}", false), Found::Frame(frame));
+        assert_eq!(reader.find(b"{}", false), FoundItem::Frame(frame));
         reader.taken(Some(frame));
-        assert_eq!(reader.find(b" \n{}", false), Found::Skip { len: 2 });
+        assert_eq!(reader.find(b" \n{}", false), FoundItem::Skip { len: 2 });
         assert_eq!(reader.notice(), Some(Notice::Lines));
-        assert_eq!(reader.find(b"{}\n", false), Found::Frame(Piece { head: 0, len: 2, tail: 1 }));
+        assert_eq!(reader.find(b"{}\n", false), FoundItem::Frame(Piece { head: 0, len: 2, tail: 1 }));
         assert_eq!(reader.notice(), None);
     }
 

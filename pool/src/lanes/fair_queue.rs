@@ -54,7 +54,7 @@ impl Standing {
 pub(super) struct FairQueue<T> {
     urgent: VecDeque<(T, usize)>,
     /// The items of the flows. Each is in the list of its flow and in the list of its slot.
-    nodes: Vec<Node<T>>,
+    nodes: Vec<QueueNode<T>>,
     /// The first of the unused nodes, which are a list by `in_flow.next`.
     unused: Index,
     flows: Vec<FlowState>,
@@ -69,7 +69,7 @@ pub(super) struct FairQueue<T> {
     turns: VecDeque<Index>,
     /// The number of items that the first of them may still have taken in this turn.
     left: usize,
-    slots: Box<[Slot]>,
+    slots: Box<[QueueSlot]>,
     /// Odd: keys are multiplied with it, so nobody can choose keys that share a slot.
     secret: u64,
     len: usize,
@@ -80,24 +80,24 @@ type Index = u32;
 const NONE: Index = Index::MAX;
 
 #[derive(Debug)]
-struct Node<T> {
+struct QueueNode<T> {
     /// With its weight; `None` while the node is unused.
     item: Option<(T, usize)>,
     flow: Index,
     slot: Index,
-    in_flow: Neighbours,
-    in_slot: Neighbours,
+    in_flow: NodeLinks,
+    in_slot: NodeLinks,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Neighbours {
+struct NodeLinks {
     before: Index,
     next: Index,
 }
 
 /// The ends of a list of nodes.
 #[derive(Clone, Copy, Debug)]
-struct Ends {
+struct ListEnds {
     first: Index,
     last: Index,
 }
@@ -107,12 +107,12 @@ struct Ends {
 struct FlowState {
     number: u64,
     has_turn: bool,
-    items: Ends,
+    items: ListEnds,
 }
 
 #[derive(Clone, Debug)]
-struct Slot {
-    items: Ends,
+struct QueueSlot {
+    items: ListEnds,
     /// The index of the flow that has all its items, since a fence has gathered them.
     gathered: Index,
 }
@@ -129,7 +129,7 @@ impl<T> FairQueue<T> {
             last: NONE,
             turns: VecDeque::new(),
             left: 0,
-            slots: vec![Slot { items: EMPTY, gathered: NONE }; SLOTS].into(),
+            slots: vec![QueueSlot { items: EMPTY, gathered: NONE }; SLOTS].into(),
             secret: secret | 1,
             len: 0,
         }
@@ -150,7 +150,7 @@ impl<T> FairQueue<T> {
             return self.urgent.push_back((item, bytes));
         }
         let slot = self.slot_of(key);
-        let Slot { items, gathered } = self.slots[slot as usize];
+        let QueueSlot { items, gathered } = self.slots[slot as usize];
         let place = if gathered == NONE { self.place_of(flow) } else { gathered };
         if rank == Rank::Fence && gathered == NONE {
             self.gather(items, place);
@@ -162,7 +162,7 @@ impl<T> FairQueue<T> {
     }
 
     /// Moves the items of a slot to the end of a flow, in their order.
-    fn gather(&mut self, items: Ends, place: Index) {
+    fn gather(&mut self, items: ListEnds, place: Index) {
         let mut node = items.first;
         while node != NONE {
             self.remove_from_flow(node);
@@ -263,7 +263,7 @@ impl<T> FairQueue<T> {
     }
 
     fn new_node(&mut self, item: (T, usize), slot: Index) -> Index {
-        let node = Node { item: Some(item), flow: NONE, slot, in_flow: ALONE, in_slot: ALONE };
+        let node = QueueNode { item: Some(item), flow: NONE, slot, in_flow: ALONE, in_slot: ALONE };
         if self.unused == NONE {
             self.nodes.push(node);
             return (self.nodes.len() - 1) as Index;
@@ -283,7 +283,7 @@ impl<T> FairQueue<T> {
             self.nodes[before as usize].in_flow.next = node;
         }
         let node = &mut self.nodes[node as usize];
-        (node.flow, node.in_flow) = (place, Neighbours { before, next: NONE });
+        (node.flow, node.in_flow) = (place, NodeLinks { before, next: NONE });
     }
 
     fn append_to_slot(&mut self, node: Index) {
@@ -295,11 +295,11 @@ impl<T> FairQueue<T> {
         } else {
             self.nodes[before as usize].in_slot.next = node;
         }
-        self.nodes[node as usize].in_slot = Neighbours { before, next: NONE };
+        self.nodes[node as usize].in_slot = NodeLinks { before, next: NONE };
     }
 
     fn remove_from_flow(&mut self, node: Index) {
-        let Node { flow, in_flow: Neighbours { before, next }, .. } = self.nodes[node as usize];
+        let QueueNode { flow, in_flow: NodeLinks { before, next }, .. } = self.nodes[node as usize];
         let ends = &mut self.flows[flow as usize].items;
         match before {
             NONE => ends.first = next,
@@ -312,7 +312,7 @@ impl<T> FairQueue<T> {
     }
 
     fn remove_from_slot(&mut self, node: Index) {
-        let Node { slot, in_slot: Neighbours { before, next }, .. } = self.nodes[node as usize];
+        let QueueNode { slot, in_slot: NodeLinks { before, next }, .. } = self.nodes[node as usize];
         let slot = &mut self.slots[slot as usize];
         match before {
             NONE => slot.items.first = next,
@@ -345,8 +345,8 @@ impl<T> FairQueue<T> {
     }
 }
 
-const EMPTY: Ends = Ends { first: NONE, last: NONE };
-const ALONE: Neighbours = Neighbours { before: NONE, next: NONE };
+const EMPTY: ListEnds = ListEnds { first: NONE, last: NONE };
+const ALONE: NodeLinks = NodeLinks { before: NONE, next: NONE };
 
 /// 48 KiB a lane. More would cost cache; fewer would have more keys gathered together.
 const SLOTS: usize = 4096;

@@ -12,7 +12,7 @@ use net::Turn;
 use super::echo::Deaf;
 use super::shared::{BusStage, PeerShared, post_placed};
 use super::topic::Topic;
-use super::transport::{Event, Line, PeerNews};
+use super::transport::{PeerLine, PeerNews, TransportEvent};
 use super::{Consignment, Peer, PeerCommand, PeerRules};
 use crate::base::clock::Clock;
 use crate::bus::Node;
@@ -39,7 +39,7 @@ impl PeerDriver {
     }
 
     /// A connection is open: subscribes for everything that this node wants.
-    pub(crate) fn open(&mut self, line: &mut impl Line, now: Instant) {
+    pub(crate) fn open(&mut self, line: &mut impl PeerLine, now: Instant) {
         // Later logins and logouts are queued as tasks; earlier logins are in the list.
         let old = self.shared.tasks().lock().connect();
         self.peer.drop_tasks(old);
@@ -54,7 +54,7 @@ impl PeerDriver {
     /// # Errors
     ///
     /// If the connection must be given up. What is said before that is still sent, if possible.
-    pub(crate) fn turn<L: Line>(&mut self, line: &mut L, clock: &Clock) -> Result<(), L::Broken> {
+    pub(crate) fn turn<L: PeerLine>(&mut self, line: &mut L, clock: &Clock) -> Result<(), L::Broken> {
         let now = clock.now();
         self.begin(now);
         self.hear(line, now)?;
@@ -84,7 +84,7 @@ impl PeerDriver {
     }
 
     /// Handles all events that have arrived. Those before an error are handled too.
-    fn hear<L: Line>(&mut self, line: &mut L, now: Instant) -> Result<(), L::Broken> {
+    fn hear<L: PeerLine>(&mut self, line: &mut L, now: Instant) -> Result<(), L::Broken> {
         let heard = self.hear_all(line, now);
         // Earlier messages are written to the connections before anything later is handled.
         self.turn.flush();
@@ -94,24 +94,26 @@ impl PeerDriver {
         heard
     }
 
-    fn hear_all<L: Line>(&mut self, line: &mut L, now: Instant) -> Result<(), L::Broken> {
+    fn hear_all<L: PeerLine>(&mut self, line: &mut L, now: Instant) -> Result<(), L::Broken> {
         let PeerDriver { peer, shared, node, turn } = self;
         while let Some(event) = line.next_event()? {
             match event {
-                Event::Said(topic, payload) => peer.on_said(topic, payload, now, &mut |consignment, receipt| {
-                    let Consignment { to, frames, is_returned } = consignment;
-                    let is_with_user = match is_returned {
-                        false => node.on_envelope(turn, to, frames, receipt),
-                        true => node.on_returned(turn, to, frames, receipt),
-                    };
-                    turn.relieve();
-                    is_with_user
-                }),
-                Event::Listening(topic) => peer.on_listening(topic),
-                Event::Ignoring(user) => peer.on_ignored(user),
-                Event::Silence => peer.on_silence(),
-                Event::Bare(to, frame) => node.on_bare(turn, to, frame),
-                Event::Other => {}
+                TransportEvent::Said(topic, payload) => {
+                    peer.on_said(topic, payload, now, &mut |consignment, receipt| {
+                        let Consignment { to, frames, is_returned } = consignment;
+                        let is_with_user = match is_returned {
+                            false => node.on_envelope(turn, to, frames, receipt),
+                            true => node.on_returned(turn, to, frames, receipt),
+                        };
+                        turn.relieve();
+                        is_with_user
+                    })
+                }
+                TransportEvent::Listening(topic) => peer.on_listening(topic),
+                TransportEvent::Ignoring(user) => peer.on_ignored(user),
+                TransportEvent::Silence => peer.on_silence(),
+                TransportEvent::Bare(to, frame) => node.on_bare(turn, to, frame),
+                TransportEvent::Other => {}
             }
             carry_out(peer, shared, &**node, turn, line);
             turn.relieve();
@@ -159,7 +161,7 @@ impl PeerDriver {
         self.peer.next_probe()
     }
 
-    fn carry_out(&mut self, line: &mut impl Line) {
+    fn carry_out(&mut self, line: &mut impl PeerLine) {
         carry_out(&mut self.peer, &self.shared, &*self.node, &mut self.turn, line);
     }
 }
@@ -170,7 +172,7 @@ fn carry_out(
     shared: &PeerShared,
     node: &dyn Node,
     turn: &mut Turn<Posted>,
-    line: &mut impl Line,
+    line: &mut impl PeerLine,
 ) {
     while let Some(command) = peer.next_command() {
         match command {
@@ -206,7 +208,7 @@ fn carry_out(
 /// needed then.
 struct NoLine;
 
-impl Line for NoLine {
+impl PeerLine for NoLine {
     type Broken = Deaf;
 
     fn listen(&mut self, _: &[Topic<&str>]) {}
@@ -217,7 +219,7 @@ impl Line for NoLine {
 
     fn say(&mut self, _: Topic<&str>, _: &[u8]) {}
 
-    fn next_event(&mut self) -> Result<Option<Event<'_>>, Self::Broken> {
+    fn next_event(&mut self) -> Result<Option<TransportEvent<'_>>, Self::Broken> {
         Ok(None)
     }
 

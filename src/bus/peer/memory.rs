@@ -1,5 +1,5 @@
 //! A transport in memory, for tests. It shows all that another transport
-//! needs: a [`Transport`], its [`Line`], a [`Connector`], and what it knows for `Register`,
+//! needs: a [`Transport`], its [`PeerLine`], a [`Connector`], and what it knows for `Register`,
 //! `ReferenceNodes` and `BusHealth`.
 
 mod tests;
@@ -13,7 +13,10 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::{Connector, Deaf, Event, Line, NotSent, PeerNews, PeerShared, PeerThread, Post, Reached, Topic, Transport};
+use super::{
+    Connector, Deaf, NotSent, PeerLine, PeerNews, PeerShared, PeerThread, Post, Reached, Topic, Transport,
+    TransportEvent,
+};
 use crate::base::loads::PoolUse;
 use crate::bus::{BusHealth, Neighbours, Node, ReferenceNodes, Register, Unreachable};
 use crate::delivery::Delivery;
@@ -117,7 +120,7 @@ impl fmt::Display for Dropped {
     }
 }
 
-impl Line for MemoryLine {
+impl PeerLine for MemoryLine {
     type Broken = Dropped;
 
     fn listen(&mut self, topics: &[Topic<&str>]) {
@@ -149,14 +152,14 @@ impl Line for MemoryLine {
         self.hub.publish(&self.node, topic, payload);
     }
 
-    fn next_event(&mut self) -> Result<Option<Event<'_>>, Dropped> {
+    fn next_event(&mut self) -> Result<Option<TransportEvent<'_>>, Dropped> {
         self.heard = self.hub.mailboxes.lock().get_mut(&self.node).ok_or(Dropped)?.unheard.pop_front();
         let topic = |topic| Topic::parse(topic).expect("it was written by a node");
         Ok(self.heard.as_ref().map(|note| match note {
-            Note::Said(about, payload) => Event::Said(topic(about), payload),
-            Note::Listening(about) => Event::Listening(topic(about)),
-            Note::Ignoring(user) => Event::Ignoring(*user),
-            Note::Silence => Event::Silence,
+            Note::Said(about, payload) => TransportEvent::Said(topic(about), payload),
+            Note::Listening(about) => TransportEvent::Listening(topic(about)),
+            Note::Ignoring(user) => TransportEvent::Ignoring(*user),
+            Note::Silence => TransportEvent::Silence,
         }))
     }
 

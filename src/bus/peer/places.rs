@@ -1,4 +1,4 @@
-//! [`Places`]: the only place of each user on another node, as learned from confirmations.
+//! [`KnownPlaces`]: the only place of each user on another node, as learned from confirmations.
 //!
 //! A place that has confirmed an envelope alone is believed for [`PLACE_LEASE`]. One that was wrong
 //! is not believed again for [`UNKNOWN_FOR`].
@@ -12,7 +12,7 @@ use crate::protocol::UserId;
 
 /// See the [module](self).
 #[derive(Default, Debug)]
-pub(crate) struct Places(FxHashMap<UserId, KnownPlace>);
+pub(crate) struct KnownPlaces(FxHashMap<UserId, KnownPlace>);
 
 /// The place of one user, or that the last guess was wrong.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ enum KnownPlace {
     UnknownUntil(Instant),
 }
 
-impl Places {
+impl KnownPlaces {
     /// The only place of the user, if it is known.
     pub(crate) fn of(&mut self, user: UserId, now: Instant) -> Option<Place> {
         match self.0.get(&user)? {

@@ -20,7 +20,7 @@ use super::deadline::HUSH_PATIENCE;
 use super::driver::PeerDriver;
 use super::pause::Pauses;
 use super::shared::{BusStage, PeerShared};
-use super::transport::Line;
+use super::transport::PeerLine;
 use crate::base::clock::Clock;
 use crate::bus::Node;
 
@@ -37,7 +37,7 @@ pub(in crate::bus) struct PeerThread<C> {
 /// Makes connections, and waits for them.
 pub(in crate::bus) trait Connector: Send + 'static {
     /// A connection.
-    type Line: Line<Broken: fmt::Display>;
+    type Line: PeerLine<Broken: fmt::Display>;
 
     /// The name of the other end, for the log.
     fn name(&self) -> String;
@@ -70,7 +70,7 @@ pub(in crate::bus) trait Connector: Send + 'static {
 }
 
 /// Why a connection has ended.
-type BrokenOf<C> = <<C as Connector>::Line as Line>::Broken;
+type BrokenOf<C> = <<C as Connector>::Line as PeerLine>::Broken;
 
 impl<C: Connector> PeerThread<C> {
     /// Runs the peer of this node on a thread of its own, until the bus stops.

@@ -1,4 +1,4 @@
-//! [`Transport`] and [`Line`] define what carries messages between nodes.
+//! [`Transport`] and [`PeerLine`] define what carries messages between nodes.
 //!
 //! A transport delivers each message on a topic to every node that is subscribed to it. It keeps
 //! the order of one line, and may lose messages. What implements [`Transport`] is a bus: it gets
@@ -36,20 +36,20 @@ pub(crate) trait Transport: Send + Sync + 'static {
 }
 
 /// One connection to the other nodes, for publishing and receiving. It does not block: bytes that
-/// cannot be sent yet wait in it. A failed connection is reported by [`Line::next_event`], sooner
-/// or later.
-pub(crate) trait Line {
+/// cannot be sent yet wait in it. [`PeerLine::next_event`] reports a failed
+/// connection, sooner or later.
+pub(crate) trait PeerLine {
     /// The reason why the connection has ended.
     type Broken: From<Deaf>;
 
-    /// Subscribes to these topics; for each, [`Event::Listening`] follows, in order.
+    /// Subscribes to these topics; for each, [`TransportEvent::Listening`] follows, in order.
     fn listen(&mut self, topics: &[Topic<&str>]);
 
-    /// Unsubscribes these users; for each, [`Event::Ignoring`] follows.
+    /// Unsubscribes these users; for each, [`TransportEvent::Ignoring`] follows.
     fn ignore(&mut self, users: &[UserId]);
 
-    /// Unsubscribes everything. [`Event::Ignoring`] follows for each user, and then
-    /// [`Event::Silence`].
+    /// Unsubscribes everything. [`TransportEvent::Ignoring`] follows for each user, and then
+    /// [`TransportEvent::Silence`].
     fn ignore_all(&mut self);
 
     /// Publishes a message to all nodes that are subscribed to the topic, including this one.
@@ -60,7 +60,7 @@ pub(crate) trait Line {
     /// # Errors
     ///
     /// If the connection can no longer be used.
-    fn next_event(&mut self) -> Result<Option<Event<'_>>, Self::Broken>;
+    fn next_event(&mut self) -> Result<Option<TransportEvent<'_>>, Self::Broken>;
 
     /// Takes the reason why the transport no longer trusts this connection, if there is one. Events
     /// that had arrived are handled before.
@@ -70,9 +70,9 @@ pub(crate) trait Line {
     fn on_news(&mut self, news: PeerNews);
 }
 
-/// An event of a [`Line`].
+/// An event of a [`PeerLine`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Event<'e> {
+pub(crate) enum TransportEvent<'e> {
     /// A message has arrived on this topic.
     Said(Topic<&'e str>, &'e [u8]),
     /// The topic is subscribed.

@@ -96,7 +96,7 @@ impl Dialer {
     pub(super) fn commands(&self, by: Instant) -> Result<Commands, DialError> {
         let (mut connection, role) = self.whoever_answers(by)?;
         connection.begin(by);
-        if role == Role::Primary { Ok(connection) } else { Err(DialError::Replica) }
+        if role == ServerRole::Primary { Ok(connection) } else { Err(DialError::Replica) }
     }
 
     /// Returns a connection to the first address where a primary answers, otherwise to one where a
@@ -105,15 +105,15 @@ impl Dialer {
     /// # Errors
     ///
     /// As for [`Dialer::connect`], if there is no answer at all.
-    pub(super) fn whoever_answers(&self, by: Instant) -> Result<(Commands, Role), DialError> {
+    pub(super) fn whoever_answers(&self, by: Instant) -> Result<(Commands, ServerRole), DialError> {
         let (mut replica, mut last) = (None, None);
         let addresses = self.resolver.addresses(by).map_err(DialError::Io)?;
         let known = *self.known.lock();
         for address in known_first(addresses, known) {
             match self.open(address, by) {
-                Ok((connection, Role::Primary)) => {
+                Ok((connection, ServerRole::Primary)) => {
                     *self.known.lock() = Some(address);
-                    return Ok((connection, Role::Primary));
+                    return Ok((connection, ServerRole::Primary));
                 }
                 Ok(other) => replica = Some(other),
                 Err(error) => last = Some(error),
@@ -123,7 +123,7 @@ impl Dialer {
         replica.ok_or_else(|| last.unwrap_or_else(nobody))
     }
 
-    fn open(&self, address: SocketAddr, by: Instant) -> Result<(Commands, Role), DialError> {
+    fn open(&self, address: SocketAddr, by: Instant) -> Result<(Commands, ServerRole), DialError> {
         let left = by.saturating_duration_since(Instant::now()).min(STALL_MAX);
         if left.is_zero() {
             return Err(DialError::Io(ErrorKind::TimedOut.into()));
@@ -141,7 +141,7 @@ impl Dialer {
         };
         let mut connection = RedisConnection::new(stream);
         self.log_in(&mut connection)?;
-        let role = Role::of(&mut connection)?;
+        let role = ServerRole::of(&mut connection)?;
         Ok((connection, role))
     }
 
@@ -171,46 +171,46 @@ fn known_first(mut addresses: Vec<SocketAddr>, known: Option<SocketAddr>) -> Vec
 
 /// The role of a Redis in its replication.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Role {
+pub(super) enum ServerRole {
     /// It accepts writes and delivers messages itself.
     Primary,
     /// It follows another Redis.
     Replica,
 }
 
-impl Role {
+impl ServerRole {
     /// Asks for the role. A frozen Redis still accepts connections, so this also shows that it
     /// runs. A Redis that does not report its role counts as a primary.
-    fn of(connection: &mut Commands) -> RedisResult<Role> {
+    fn of(connection: &mut Commands) -> RedisResult<ServerRole> {
         // Unlike ROLE and INFO, it needs no privilege beyond the one to connect (Redis 6).
         match redis::cmd("HELLO").arg(2).query::<Value>(connection) {
-            Ok(answer) => return Ok(Role::said(&answer)),
+            Ok(answer) => return Ok(ServerRole::said(&answer)),
             Err(error) if error.is_io_error() => return Err(error),
             Err(_) => {}
         }
         match redis::cmd("INFO").arg("replication").query::<String>(connection) {
             Ok(text) => {
                 let is_replica = text.lines().any(|line| line.trim_end() == "role:slave");
-                return Ok(if is_replica { Role::Replica } else { Role::Primary });
+                return Ok(if is_replica { ServerRole::Replica } else { ServerRole::Primary });
             }
             Err(error) if error.is_io_error() => return Err(error),
             Err(_) => {}
         }
-        redis::cmd("PING").query::<Value>(connection).map(|_| Role::Primary)
+        redis::cmd("PING").query::<Value>(connection).map(|_| ServerRole::Primary)
     }
 
     /// The role in `server redis version 7.0.15 … role master modules …`.
-    fn said(answer: &Value) -> Role {
+    fn said(answer: &Value) -> ServerRole {
         let text = |value: &Value| match value {
             Value::BulkString(bytes) => String::from_utf8_lossy(bytes).into_owned(),
             Value::SimpleString(text) => text.clone(),
             _ => String::new(),
         };
-        let Value::Array(pairs) = answer else { return Role::Primary };
+        let Value::Array(pairs) = answer else { return ServerRole::Primary };
         let role = pairs.chunks(2).find(|pair| text(&pair[0]) == "role").and_then(|pair| pair.get(1)).map(text);
         match role.as_deref() {
-            Some("replica" | "slave") => Role::Replica,
-            _ => Role::Primary,
+            Some("replica" | "slave") => ServerRole::Replica,
+            _ => ServerRole::Primary,
         }
     }
 }

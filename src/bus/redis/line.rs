@@ -1,4 +1,4 @@
-//! [`RedisLine`]: two connections to Redis as one [`Line`], because a connection that subscribes
+//! [`RedisLine`]: two connections to Redis as one [`PeerLine`], because a connection that subscribes
 //! may not publish.
 //!
 //! ```text
@@ -17,7 +17,7 @@ use super::dial::Stream;
 use super::ended::SessionError;
 use super::names::Channel;
 use super::wire::{Reply, Wire};
-use crate::bus::peer::{Event, Line, PeerNews, Topic, USERS_AT_ONCE};
+use crate::bus::peer::{PeerLine, PeerNews, Topic, TransportEvent, USERS_AT_ONCE};
 use crate::protocol::UserId;
 
 /// See the [module](self).
@@ -119,7 +119,7 @@ impl RedisLine {
     }
 }
 
-impl Line for RedisLine {
+impl PeerLine for RedisLine {
     type Broken = SessionError;
 
     fn listen(&mut self, topics: &[Topic<&str>]) {
@@ -152,32 +152,32 @@ impl Line for RedisLine {
         self.mouth.push(&redis::cmd("PUBLISH").arg(channel).arg(payload).get_packed_command());
     }
 
-    fn next_event(&mut self) -> Result<Option<Event<'_>>, SessionError> {
+    fn next_event(&mut self) -> Result<Option<TransportEvent<'_>>, SessionError> {
         let names = &self.shared.names;
         let Some(reply) = self.ears.next()? else { return Ok(None) };
         Ok(Some(match reply {
             Reply::Message { channel, payload } => match names.read(channel) {
-                Some(Channel::Topic(topic)) => Event::Said(topic, payload),
+                Some(Channel::Topic(topic)) => TransportEvent::Said(topic, payload),
                 Some(Channel::Reference(to)) => {
-                    str::from_utf8(payload).map_or(Event::Other, |frame| Event::Bare(to, frame))
+                    str::from_utf8(payload).map_or(TransportEvent::Other, |frame| TransportEvent::Bare(to, frame))
                 }
                 None => {
                     log::debug!("a message on {} that no node writes", channel.escape_ascii());
-                    Event::Other
+                    TransportEvent::Other
                 }
             },
             Reply::Subscribed(channel) => match names.read(channel) {
-                Some(Channel::Topic(topic)) => Event::Listening(topic),
-                Some(Channel::Reference(_)) | None => Event::Other,
+                Some(Channel::Topic(topic)) => TransportEvent::Listening(topic),
+                Some(Channel::Reference(_)) | None => TransportEvent::Other,
             },
             Reply::Unsubscribed(channel) => match names.read(channel) {
-                Some(Channel::Topic(Topic::User(user))) => Event::Ignoring(user),
-                Some(_) | None => Event::Other,
+                Some(Channel::Topic(Topic::User(user))) => TransportEvent::Ignoring(user),
+                Some(_) | None => TransportEvent::Other,
             },
             Reply::Error(text) => return Err(SessionError::refused(text)),
             // The answer to the command after the last UNSUBSCRIBE, the only one with such an
             // answer.
-            Reply::Done => Event::Silence,
+            Reply::Done => TransportEvent::Silence,
         }))
     }
 

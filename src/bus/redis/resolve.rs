@@ -14,22 +14,22 @@ use std::time::Instant;
 use parking_lot::{Condvar, Mutex};
 
 /// See the [module](self).
-pub(super) struct Resolver(Names);
+pub(super) struct Resolver(Host);
 
-enum Names {
+enum Host {
     /// There is nothing to look up.
     Address(SocketAddr),
-    LookedUp(Arc<Lookup>),
+    Name(Arc<Lookup>),
 }
 
 struct Lookup {
     ask: Box<dyn Fn() -> io::Result<Vec<SocketAddr>> + Send + Sync>,
-    state: Mutex<State>,
+    state: Mutex<LookupState>,
     done: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct LookupState {
     is_under_way: bool,
     /// The number of lookups done.
     count: u64,
@@ -43,7 +43,7 @@ impl Resolver {
     /// Looks up a host, an address or a name.
     pub(super) fn new(host: &str, port: u16) -> Resolver {
         if let Ok(ip) = host.parse::<IpAddr>() {
-            return Resolver(Names::Address(SocketAddr::new(ip, port)));
+            return Resolver(Host::Address(SocketAddr::new(ip, port)));
         }
         let host = host.to_owned();
         Resolver::asking(move || (host.as_str(), port).to_socket_addrs().map(Iterator::collect))
@@ -51,7 +51,7 @@ impl Resolver {
 
     fn asking(ask: impl Fn() -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static) -> Resolver {
         let lookup = Lookup { ask: Box::new(ask), state: Mutex::default(), done: Condvar::new() };
-        Resolver(Names::LookedUp(Arc::new(lookup)))
+        Resolver(Host::Name(Arc::new(lookup)))
     }
 
     /// The addresses, in the order to try them. If the name servers fail, the last known ones.
@@ -61,8 +61,8 @@ impl Resolver {
     /// If none is known by `by`.
     pub(super) fn addresses(&self, by: Instant) -> io::Result<Vec<SocketAddr>> {
         let lookup = match &self.0 {
-            Names::Address(address) => return Ok(vec![*address]),
-            Names::LookedUp(lookup) => lookup,
+            Host::Address(address) => return Ok(vec![*address]),
+            Host::Name(lookup) => lookup,
         };
         let mut state = lookup.state.lock();
         let before = state.count;

@@ -20,7 +20,7 @@ use std::time::Instant;
 use pool::RedisConnection;
 
 use super::core::RedisCore;
-use super::dial::{Blocking, Commands, DialError, Role};
+use super::dial::{Blocking, Commands, DialError, ServerRole};
 use super::ended::Loss;
 
 /// A connection for commands to the Redis at which this node is subscribed or will be. Blocks
@@ -35,19 +35,19 @@ pub(super) fn dial(core: &RedisCore, by: Instant) -> Result<Commands, DialError>
     let session = core.session.load(Ordering::Acquire);
     let is_here = session == 0 || is_heard_on(core, &mut connection)?;
     let loss = match (is_here, role) {
-        (true, Role::Primary) => return Ok(connection),
-        (true, Role::Replica) => Some(Loss::Demoted).filter(|_| session != 0),
-        (false, Role::Primary) => Some(Loss::Moved),
-        (false, Role::Replica) => None,
+        (true, ServerRole::Primary) => return Ok(connection),
+        (true, ServerRole::Replica) => Some(Loss::Demoted).filter(|_| session != 0),
+        (false, ServerRole::Primary) => Some(Loss::Moved),
+        (false, ServerRole::Replica) => None,
     };
     // If the subscriptions ended meanwhile, the count proves nothing.
     if core.session.load(Ordering::Acquire) != session {
-        return if role == Role::Primary { Ok(connection) } else { Err(DialError::Replica) };
+        return if role == ServerRole::Primary { Ok(connection) } else { Err(DialError::Replica) };
     }
     if let Some(loss) = loss {
         core.lose(session, loss);
     }
-    Err(if role == Role::Replica { DialError::Replica } else { DialError::Elsewhere })
+    Err(if role == ServerRole::Replica { DialError::Replica } else { DialError::Elsewhere })
 }
 
 /// Checks where a new connection leads. Blocks, for a few seconds at most.

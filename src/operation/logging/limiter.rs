@@ -15,11 +15,11 @@ use parking_lot::Mutex;
 /// The recent lines of each place. Any thread may call it; the lock is a leaf.
 #[derive(Debug, Default)]
 pub(super) struct Limiter {
-    places: Mutex<HashMap<Place, Bucket>>,
+    places: Mutex<HashMap<CodeLine, Bucket>>,
 }
 
 /// A place in the source: file and line.
-pub(super) type Place = (&'static str, u32);
+pub(super) type CodeLine = (&'static str, u32);
 
 #[derive(Debug)]
 struct Bucket {
@@ -30,7 +30,7 @@ struct Bucket {
 
 impl Limiter {
     /// Whether a line of this place may be logged now. If not, it is counted.
-    pub(super) fn allows(&self, place: Place, level: Level, now: Instant) -> bool {
+    pub(super) fn allows(&self, place: CodeLine, level: Level, now: Instant) -> bool {
         if level > Level::Info {
             return true;
         }
@@ -46,7 +46,7 @@ impl Limiter {
     }
 
     /// The places whose lines were suppressed since the last call, with their numbers.
-    pub(super) fn take_left_out(&self) -> Vec<(Place, u64)> {
+    pub(super) fn take_left_out(&self) -> Vec<(CodeLine, u64)> {
         let mut places = self.places.lock();
         let mut left_out: Vec<_> = places
             .iter_mut()
@@ -69,10 +69,10 @@ pub(super) const REPORT_EVERY: Duration = Duration::from_secs(10);
 mod tests {
     use super::*;
 
-    const HERE: Place = ("here.rs", 1);
-    const THERE: Place = ("there.rs", 2);
+    const HERE: CodeLine = ("here.rs", 1);
+    const THERE: CodeLine = ("there.rs", 2);
 
-    fn allowed(limiter: &Limiter, place: Place, tries: u32, now: Instant) -> u32 {
+    fn allowed(limiter: &Limiter, place: CodeLine, tries: u32, now: Instant) -> u32 {
         (0..tries).map(|_| u32::from(limiter.allows(place, Level::Error, now))).sum()
     }
 

@@ -13,7 +13,7 @@ use jiff::tz::TimeZone;
 use log::Level;
 
 /// One record, formatted except for its time.
-pub(super) struct Line {
+pub(super) struct LogLine {
     pub(super) at: Timestamp,
     pub(super) level: Level,
     /// Without a newline.
@@ -61,7 +61,7 @@ impl LogWriter {
     }
 
     /// Writes all the lines. `now` decides whether a file that could not be written is tried again.
-    pub(super) fn write(&mut self, lines: &[Line], now: Instant) {
+    pub(super) fn write(&mut self, lines: &[LogLine], now: Instant) {
         for line in lines {
             let local = self.zone.to_datetime(line.at);
             if local.date() != self.date {
@@ -237,8 +237,8 @@ pub(super) mod tests {
         }
     }
 
-    fn line(at: &str, level: Level, text: &str) -> Line {
-        Line { at: at.parse().unwrap(), level, text: text.to_owned() }
+    fn line(at: &str, level: Level, text: &str) -> LogLine {
+        LogLine { at: at.parse().unwrap(), level, text: text.to_owned() }
     }
 
     fn writer(dir: &Path) -> (LogWriter, Shared) {

@@ -13,8 +13,8 @@ use super::wires::{Heard, Hearer, Order, Wires, owned};
 use crate::base::clock::Clock;
 use crate::base::loads::PoolUse;
 use crate::bus::peer::{
-    BusStage, Deaf, Event, Line, NotSent, Pauses, PeerDriver, PeerNews, PeerRules, PeerShared, Post, Reached, Topic,
-    Transport,
+    BusStage, Deaf, NotSent, Pauses, PeerDriver, PeerLine, PeerNews, PeerRules, PeerShared, Post, Reached, Topic,
+    Transport, TransportEvent,
 };
 use crate::bus::{BusHealth, Neighbours, Node, ReferenceNodes, Register, Unreachable};
 use crate::delivery::Delivery;
@@ -39,7 +39,7 @@ impl SimLine<'_> {
     }
 }
 
-impl Line for SimLine<'_> {
+impl PeerLine for SimLine<'_> {
     type Broken = SimBroken;
 
     fn listen(&mut self, topics: &[Topic<&str>]) {
@@ -60,16 +60,16 @@ impl Line for SimLine<'_> {
         }
     }
 
-    fn next_event(&mut self) -> Result<Option<Event<'_>>, Self::Broken> {
+    fn next_event(&mut self) -> Result<Option<TransportEvent<'_>>, Self::Broken> {
         let mut wires = self.wires.lock();
         let hearer = wires.hearers.get_mut(self.node).ok_or(SimBroken)?;
         self.heard = if self.left > 0 { hearer.heard.pop_front() } else { None };
         self.left = self.left.saturating_sub(1);
         Ok(self.heard.as_ref().map(|heard| match heard {
-            Heard::Said(topic, payload) => Event::Said(topic.as_ref(), payload),
-            Heard::Listening(topic) => Event::Listening(topic.as_ref()),
-            Heard::Ignoring(user) => Event::Ignoring(*user),
-            Heard::Pong => Event::Silence,
+            Heard::Said(topic, payload) => TransportEvent::Said(topic.as_ref(), payload),
+            Heard::Listening(topic) => TransportEvent::Listening(topic.as_ref()),
+            Heard::Ignoring(user) => TransportEvent::Ignoring(*user),
+            Heard::Pong => TransportEvent::Silence,
         }))
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use net::Preface;
-use net::simulation::{Event, ManualLoop};
+use net::simulation::{ManualLoop, Readiness};
 use parking_lot::Mutex;
 use pool::{Again, Lanes, ManualLane, Workers, WorkersWatch};
 
@@ -243,7 +243,7 @@ impl Machine {
         if event_loop.is_over() || (!is_due && !pipes.iter().any(|pipe| pipe.has_event())) {
             return false;
         }
-        let events: Vec<Event> = pipes.iter().filter_map(|pipe| pipe.take_event()).collect();
+        let events: Vec<Readiness> = pipes.iter().filter_map(|pipe| pipe.take_event()).collect();
         event_loop.turn(now, &events);
         true
     }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::net::{Shutdown, SocketAddr};
 
-use net::simulation::{Event, SimulatedSocket};
+use net::simulation::{Readiness, SimulatedSocket};
 use parking_lot::Mutex;
 
 /// The node's end is a [`SimulatedSocket`]; the rest of what it can do is for the world around it.
@@ -132,12 +132,12 @@ impl Pipe {
     }
 
     /// The event of a poller, told once: an edge, with all that is the case at the moment.
-    pub(super) fn take_event(&self) -> Option<Event> {
+    pub(super) fn take_event(&self) -> Option<Readiness> {
         let mut state = self.state.lock();
         let token = state.token.filter(|_| state.has_news)?;
         state.has_news = false;
         let hung_up = state.broken || (state.shut && state.peer_ended);
-        Some(Event {
+        Some(Readiness {
             token,
             readable: !state.arrived.is_empty() || state.peer_ended || state.broken,
             read_closed: state.peer_ended || hung_up,

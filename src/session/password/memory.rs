@@ -20,14 +20,14 @@ pub(super) struct Memory {
 /// The remembered password of one user.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct RememberedPassword {
-    pub(super) tag: Tag,
+    pub(super) tag: PasswordTag,
     /// The stamp of the stored value when it was verified.
     pub(super) stamp: Stamp,
     pub(super) client: ClientKind,
 }
 
 /// Half of a hash: 128 bits cannot be guessed by chance either, and there is one for every user.
-pub(super) type Tag = [u8; 16];
+pub(super) type PasswordTag = [u8; 16];
 
 impl Memory {
     pub(super) fn insert(&mut self, user: UserId, known: RememberedPassword, now: Instant, valid_for: Duration) {

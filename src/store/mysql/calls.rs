@@ -22,14 +22,14 @@ use mysql::{Conn, Transaction, TxOpts};
 use pool::{ConnectionPool, Pooled};
 
 use super::error::{self, Trouble};
-use super::health::Pulse;
+use super::health::DatabaseHealth;
 use crate::base::loads::PoolUse;
-use crate::store::StoreError;
+use crate::store::{StoreCallback, StoreError};
 
 /// The way to the database. May be used from any thread that may block.
 pub(super) struct Calls {
     pool: Arc<ConnectionPool<Conn>>,
-    health: Pulse,
+    health: DatabaseHealth,
 }
 
 /// The statement was longer than the database takes.
@@ -61,7 +61,7 @@ struct Failure {
 }
 
 impl Calls {
-    pub(super) fn new(pool: Arc<ConnectionPool<Conn>>, health: Pulse) -> Calls {
+    pub(super) fn new(pool: Arc<ConnectionPool<Conn>>, health: DatabaseHealth) -> Calls {
         Calls { pool, health }
     }
 
@@ -83,7 +83,7 @@ impl Calls {
     }
 
     /// Has `look` called when the database can no longer be used.
-    pub(super) fn on_trouble(&self, look: Box<dyn Fn() + Send + Sync>) {
+    pub(super) fn on_trouble(&self, look: StoreCallback) {
         self.health.on_trouble(look);
     }
 

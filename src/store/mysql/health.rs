@@ -1,4 +1,5 @@
-//! [`Pulse`]: whether the database gives signs of life, so that calls need not find out one by one.
+//! [`DatabaseHealth`]: whether the database gives signs of life, so that calls need not find out one
+//! by one.
 //!
 //! A call that waits for a database which was stopped or cut off waits for its whole timeout, and
 //! the next one too: all workers would soon do nothing else. So one thread, `mysql-sign`, asks for
@@ -27,24 +28,23 @@ use pool::{ConnectionPool, Outage};
 use super::dial::MysqlDialer;
 use super::error::{self, Trouble};
 use super::probe::{self, Probe};
+use crate::store::StoreCallback;
 
 /// The known state of the database. Dropping it ends the thread.
-pub(super) struct Pulse {
-    shared: Arc<PulseCore>,
+pub(super) struct DatabaseHealth {
+    shared: Arc<HealthCore>,
     probe: Probe,
     thread: Option<JoinHandle<()>>,
 }
 
 #[derive(Default)]
-struct PulseCore {
+struct HealthCore {
     /// A leaf lock.
     state: Mutex<Signs>,
     news: Condvar,
     /// The callback for the beginning of trouble. Locked during the call, which must not call back.
-    on_trouble: Mutex<Option<Callback>>,
+    on_trouble: Mutex<Option<StoreCallback>>,
 }
-
-type Callback = Box<dyn Fn() + Send + Sync>;
 
 #[derive(Default)]
 struct Signs {
@@ -63,7 +63,7 @@ struct Signs {
     is_closing: bool,
 }
 
-impl Pulse {
+impl DatabaseHealth {
     /// Starts the thread. `connection` was opened by `dialer`, whose timeouts bound a check.
     pub(super) fn watch(
         connection: Conn,
@@ -71,8 +71,8 @@ impl Pulse {
         pool: Arc<ConnectionPool<Conn>>,
         name: String,
         probe: Probe,
-    ) -> io::Result<Pulse> {
-        let shared = Arc::new(PulseCore::default());
+    ) -> io::Result<DatabaseHealth> {
+        let shared = Arc::new(HealthCore::default());
         let connection = Some(connection);
         let mut watcher = Watcher {
             connection,
@@ -88,11 +88,11 @@ impl Pulse {
         let watched = shared.clone();
         let run = move || watched.run(&mut watcher);
         let thread = thread::Builder::new().name("mysql-sign".to_owned()).spawn(run)?;
-        Ok(Pulse { shared, probe, thread: Some(thread) })
+        Ok(DatabaseHealth { shared, probe, thread: Some(thread) })
     }
 
     /// Has `look` called, from any thread, when the database can no longer be used.
-    pub(super) fn on_trouble(&self, look: Callback) {
+    pub(super) fn on_trouble(&self, look: StoreCallback) {
         *self.shared.on_trouble.lock() = Some(look);
     }
 
@@ -145,7 +145,7 @@ impl Pulse {
     }
 }
 
-impl Drop for Pulse {
+impl Drop for DatabaseHealth {
     fn drop(&mut self) {
         self.shared.state.lock().is_closing = true;
         self.shared.news.notify_one();
@@ -154,7 +154,7 @@ impl Drop for Pulse {
     }
 }
 
-impl PulseCore {
+impl HealthCore {
     fn tell_trouble(&self, begins: bool) {
         if begins && let Some(look) = &*self.on_trouble.lock() {
             look();
@@ -447,7 +447,7 @@ mod tests {
 
     #[test]
     fn a_look_that_never_ends_is_an_outage() {
-        let health = Pulse { shared: Arc::default(), probe: Probe::Nothing, thread: None };
+        let health = DatabaseHealth { shared: Arc::default(), probe: Probe::Nothing, thread: None };
         assert_eq!(health.outage(), None);
         let begin = |ago: Duration| health.shared.state.lock().looking_since = Instant::now().checked_sub(ago);
         begin(Duration::ZERO);
@@ -458,7 +458,7 @@ mod tests {
 
     #[test]
     fn an_error_met_by_a_call_counts_as_a_refusal_until_the_next_check() {
-        let health = Pulse { shared: Arc::default(), probe: Probe::Nothing, thread: None };
+        let health = DatabaseHealth { shared: Arc::default(), probe: Probe::Nothing, thread: None };
         let (tell, told) = std::sync::mpsc::channel();
         health.on_trouble(Box::new(move || tell.send(()).unwrap()));
         health.met("full");

@@ -14,7 +14,7 @@ use crate::base::loads::PoolUse;
 use crate::config::MysqlSettings;
 use crate::store::outages::RepeatedTrouble;
 use crate::store::roles::Opener;
-use crate::store::{Database, Store, StoreError};
+use crate::store::{Database, Store, StoreCallback, StoreError};
 
 /// A store whose roles open later. `error` is why the database could not be opened just now. When
 /// the last clone is dropped, the thread ends.
@@ -41,7 +41,7 @@ struct LateDatabase {
 struct MysqlOpening {
     store: OnceLock<Arc<MysqlStore>>,
     /// The callbacks for the store, until it is open. Locked while they are handed on.
-    on_trouble: Mutex<Option<Box<dyn Fn() + Send + Sync>>>,
+    on_trouble: Mutex<Option<StoreCallback>>,
     is_closing: Mutex<bool>,
     closing: Condvar,
 }
@@ -99,7 +99,7 @@ impl Database for LateDatabase {
         self.shared.store.get().ok_or_else(missing)?.check()
     }
 
-    fn on_trouble(&self, look: Box<dyn Fn() + Send + Sync>) {
+    fn on_trouble(&self, look: StoreCallback) {
         let mut on_trouble = self.shared.on_trouble.lock();
         match self.shared.store.get() {
             Some(store) => store.on_trouble(look),

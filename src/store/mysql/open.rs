@@ -14,7 +14,7 @@ use pool::{ConnectionPool, OpenFailure, PoolSizes};
 use super::calls::Calls;
 use super::dial::{MysqlDialer, PacketLimits};
 use super::error::{self, Trouble};
-use super::health::Pulse;
+use super::health::DatabaseHealth;
 use super::schema::{Misfit, Schema};
 use crate::config::{MysqlSettings, Tls};
 
@@ -47,7 +47,8 @@ pub(super) fn open(settings: &MysqlSettings) -> Result<OpenedDatabase, MysqlOpen
     let no_thread = |cause| at.error(Fault::Resources(cause));
     let pool = ConnectionPool::new(name.clone(), sizes, move || dialer.connect().map_err(|error| failure(&error)));
     let pool = Arc::new(pool.map_err(no_thread)?);
-    let health = Pulse::watch(connection, check, pool.clone(), name.clone(), schema.probe()).map_err(no_thread)?;
+    let health =
+        DatabaseHealth::watch(connection, check, pool.clone(), name.clone(), schema.probe()).map_err(no_thread)?;
     Ok(OpenedDatabase { calls: Calls::new(pool, health), schema, limits, name })
 }
 

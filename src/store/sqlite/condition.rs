@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 use rusqlite::ErrorCode;
 
-use crate::store::StoreError;
+use crate::store::{StoreCallback, StoreError};
 
 /// Shared by all users of one database file.
 pub(super) struct Condition {
@@ -20,11 +20,9 @@ pub(super) struct Condition {
     is_lost: AtomicBool,
     /// Called when the file is lost, and when writes begin to fail. Locked during the call, which
     /// must not call back.
-    on_lost: Mutex<Option<Callback>>,
-    on_trouble: Mutex<Option<Callback>>,
+    on_lost: Mutex<Option<StoreCallback>>,
+    on_trouble: Mutex<Option<StoreCallback>>,
 }
-
-type Callback = Box<dyn Fn() + Send + Sync>;
 
 #[derive(Default)]
 struct Findings {
@@ -119,7 +117,7 @@ impl Condition {
     }
 
     /// Has `stop` called when the file is removed, immediately if it was already.
-    pub(super) fn on_lost(&self, stop: Callback) {
+    pub(super) fn on_lost(&self, stop: StoreCallback) {
         // Under the lock, because otherwise a loss at this moment would call nothing.
         let mut on_lost = self.on_lost.lock();
         if self.is_lost() {
@@ -129,7 +127,7 @@ impl Condition {
     }
 
     /// Has `look` called when writes begin to fail.
-    pub(super) fn on_trouble(&self, look: Callback) {
+    pub(super) fn on_trouble(&self, look: StoreCallback) {
         *self.on_trouble.lock() = Some(look);
     }
 

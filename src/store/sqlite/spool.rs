@@ -21,7 +21,7 @@ use super::paths::{beside, sqlite_path};
 use super::refusal::{SqliteOpenError, refused};
 use crate::admission::{Holder, NestedShares};
 use crate::store::spool::{Addition, MESSAGE_BYTES, PIECE_MAX, Part, Spool, SpoolId, SpoolLoad, Spooled};
-use crate::store::{NewMessage, StoreError};
+use crate::store::{NewMessage, StoreCallback, StoreError};
 
 /// A [`Spool`] in a file. Logs when it comes into use, when it is full and when it is empty again.
 ///
@@ -343,11 +343,11 @@ impl Spool for SpoolFile {
         self.condition.is_lost()
     }
 
-    fn on_lost(&self, stop: Box<dyn Fn() + Send + Sync>) {
+    fn on_lost(&self, stop: StoreCallback) {
         self.condition.on_lost(stop);
     }
 
-    fn on_trouble(&self, look: Box<dyn Fn() + Send + Sync>) {
+    fn on_trouble(&self, look: StoreCallback) {
         self.condition.on_trouble(look);
     }
 }

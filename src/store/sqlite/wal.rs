@@ -89,7 +89,7 @@ impl Images {
         if magic & !1 != MAGIC || !page_bytes.is_power_of_two() || !(512..=65536).contains(&page_bytes) {
             return Ok(None);
         }
-        let mut sum = Checksum { is_big_endian: magic & 1 == 1, value: (0, 0) };
+        let mut sum = WalChecksum { is_big_endian: magic & 1 == 1, value: (0, 0) };
         sum.add(&header[..24]);
         if sum.value != (number(&header, 24), number(&header, 28)) {
             return Ok(None);
@@ -132,12 +132,12 @@ impl Images {
 }
 
 /// The checksum that runs through a log.
-struct Checksum {
+struct WalChecksum {
     is_big_endian: bool,
     value: (u32, u32),
 }
 
-impl Checksum {
+impl WalChecksum {
     fn add(&mut self, bytes: &[u8]) {
         let word = |bytes: &[u8]| {
             let bytes = [bytes[0], bytes[1], bytes[2], bytes[3]];

@@ -1,10 +1,10 @@
-//! [`Event`]: what a poller reports about one socket.
+//! [`Readiness`]: what a poller reports about one socket.
 
 /// Something can now be done with a socket that was impossible before. Edges: each is reported
 /// once.
 #[cfg_attr(not(feature = "simulation"), expect(unreachable_pub))]
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Event {
+pub struct Readiness {
     /// The token of the socket.
     pub token: usize,
     /// There is something to read.
@@ -21,9 +21,9 @@ pub struct Event {
     pub urgent: bool,
 }
 
-impl From<&mio::event::Event> for Event {
-    fn from(event: &mio::event::Event) -> Event {
-        Event {
+impl From<&mio::event::Event> for Readiness {
+    fn from(event: &mio::event::Event) -> Readiness {
+        Readiness {
             token: event.token().0,
             readable: event.is_readable(),
             read_closed: event.is_read_closed(),
