@@ -373,7 +373,8 @@ impl TestClient {
 
     // Bytes
 
-    fn next_text(&mut self, patience: Duration) -> Option<String> {
+    /// The text of the next frame, or `None` as [`TestClient::recv_within`].
+    pub(crate) fn next_text(&mut self, patience: Duration) -> Option<String> {
         let deadline = Instant::now() + patience;
         // A long frame arrives in pieces: each search goes on where the previous one stopped.
         let mut cutter = Cutter::default();

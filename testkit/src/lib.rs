@@ -8,6 +8,7 @@ mod client;
 mod cluster;
 mod command;
 mod leaks;
+pub mod level2;
 mod neighbour;
 mod program;
 mod qt;

@@ -1,0 +1,186 @@
+//! [`Store`]: the database of a client, which outlives its connections.
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde_json::{Map, Value};
+
+use super::frame::{Ack, Body, Message};
+use super::messages::{Log, Peek, Step};
+use super::{Checked, Mistake, ensure};
+
+/// What one device of a user holds: conversations, and what it has not had acknowledged.
+#[derive(Clone, Default, Debug)]
+pub struct Store {
+    /// The user's id.
+    pub me: i64,
+    /// Conversations by their names.
+    pub logs: BTreeMap<String, Log>,
+    /// What is not acknowledged, in the order sent.
+    pub outbox: Vec<Outgoing>,
+    /// What this device has reported with 47.
+    pub reported: BTreeMap<String, u64>,
+    /// What the servers of this test may do besides.
+    pub allowed: Allowed,
+    /// Where each acknowledged message is.
+    acked: HashMap<String, Place>,
+    /// Where each message with a `cid` is, by its sender.
+    placed: HashMap<(i64, String), (String, u64)>,
+}
+
+/// A message that waits for its acknowledgement.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Outgoing {
+    pub conv: String,
+    pub cid: String,
+    /// The whole frame: a repeat has the same bytes.
+    pub text: String,
+}
+
+/// What servers do only in some tests.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Allowed {
+    /// The database was restored: cursors may be of no history.
+    pub resets: bool,
+    /// Old messages are deleted: floors rise.
+    pub trims: bool,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Place {
+    conv: String,
+    seq: u64,
+    tag: String,
+    time: i64,
+}
+
+impl Store {
+    /// An empty one.
+    pub fn new(me: i64) -> Store {
+        Store { me, ..Store::default() }
+    }
+
+    /// A conversation, if the client holds something of it.
+    pub fn log(&self, conv: &str) -> Option<&Log> {
+        self.logs.get(conv)
+    }
+
+    /// The texts of the messages of a conversation, in order.
+    pub fn texts(&self, conv: &str) -> Vec<String> {
+        self.logs.get(conv).map(Log::texts).unwrap_or_default()
+    }
+
+    /// The number of the last message of a conversation; 0 if there is none.
+    pub fn cursor(&self, conv: &str) -> u64 {
+        self.logs.get(conv).map_or(0, |log| log.cursor)
+    }
+
+    /// The cursors for a login.
+    pub fn have(&self) -> Value {
+        let cursors = self.logs.iter().filter(|(_, log)| log.closed.is_none());
+        let cursors = cursors.filter_map(|(conv, log)| Some((conv.clone(), Value::from(log.have()?))));
+        Value::Object(cursors.collect::<Map<_, _>>())
+    }
+
+    /// The number under which a `cid` was acknowledged.
+    pub fn acked(&self, cid: &str) -> Option<u64> {
+        self.acked.get(cid).map(|place| place.seq)
+    }
+
+    /// A message leaves for the first time.
+    pub(super) fn post(&mut self, conv: &str, cid: &str, text: &str) {
+        if !self.acked.contains_key(cid) && !self.outbox.iter().any(|outgoing| outgoing.cid == cid) {
+            self.outbox.push(Outgoing { conv: conv.to_owned(), cid: cid.to_owned(), text: text.to_owned() });
+        }
+    }
+
+    /// A message is refused for good.
+    pub(super) fn give_up(&mut self, cid: &str) {
+        self.outbox.retain(|outgoing| outgoing.cid != cid);
+    }
+
+    /// A conversation of which the client learns where it stands.
+    pub(super) fn adopt(&mut self, conv: &str, head: u64, tag: Option<&str>, last: Option<Message>) -> Checked<()> {
+        let log = self.logs.entry(conv.to_owned()).or_default();
+        (log.cursor, log.tag, log.closed) = (head, tag.map(str::to_owned), None);
+        match last {
+            Some(last) => self.keep(conv, last),
+            None => Ok(()),
+        }
+    }
+
+    /// What it holds of a conversation is not of this history.
+    pub(super) fn drop_all(&mut self, conv: &str) {
+        self.logs.insert(conv.to_owned(), Log::default());
+        self.placed.retain(|_, (placed, _)| placed != conv);
+        self.acked.retain(|_, place| place.conv != conv);
+    }
+
+    pub(super) fn close(&mut self, conv: &str, errno: i64) {
+        if let Some(log) = self.logs.get_mut(conv) {
+            log.closed = Some(errno);
+        }
+    }
+
+    /// A message that the server shows in order.
+    pub(super) fn take(&mut self, conv: &str, message: Message, step: Step) -> Checked<()> {
+        self.place(conv, &message)?;
+        let log = self.logs.entry(conv.to_owned()).or_default();
+        log.closed = None;
+        log.take(message, step)
+    }
+
+    /// A message that a page shows.
+    pub(super) fn keep(&mut self, conv: &str, message: Message) -> Checked<()> {
+        self.place(conv, &message)?;
+        self.logs.entry(conv.to_owned()).or_default().merge(message)
+    }
+
+    /// An own message is committed. `text` is its frame.
+    pub(super) fn acknowledge(&mut self, ack: &Ack, text: &str, step: Step) -> Checked<()> {
+        let place = Place { conv: ack.conv.0.clone(), seq: ack.seq.0, tag: ack.tag.0.clone(), time: ack.time.0 };
+        match self.acked.get(&ack.cid) {
+            Some(known) if !ack.again.0 => {
+                return Err(Mistake(format!("{} is acknowledged anew, without again: {known:?}", ack.cid)));
+            }
+            Some(known) => ensure(*known == place, || format!("{} was {known:?} and is {place:?}", ack.cid))?,
+            None => {}
+        }
+        if let Some(message) = self.logs.get(&ack.conv.0).and_then(|log| log.messages.get(&ack.seq.0)) {
+            let same = message.tag == ack.tag && message.time == ack.time && message.from == self.me;
+            ensure(same, || format!("number {} is another message: {message:?}", ack.seq.0))?;
+        }
+        self.acked.insert(ack.cid.clone(), place);
+        self.give_up(&ack.cid);
+        if ack.again.0 {
+            return Ok(());
+        }
+        let message = Message {
+            edited: None,
+            from: self.me,
+            imported: super::frame::OnlyTrue(false),
+            m: Body(text.to_owned()),
+            recalled: None,
+            seq: ack.seq,
+            tag: ack.tag.clone(),
+            time: ack.time,
+        };
+        self.take(&ack.conv.0, message, step)
+    }
+
+    /// One `cid` is one message.
+    fn place(&mut self, conv: &str, message: &Message) -> Checked<()> {
+        if message.edited.is_some() || message.imported.0 {
+            return Ok(());
+        }
+        let Some(Value::String(cid)) = Peek::at(&message.m).cid else { return Ok(()) };
+        if message.from == self.me
+            && let Some(acked) = self.acked.get(&cid)
+        {
+            let same = acked.conv == conv && acked.seq == message.seq.0 && acked.tag == message.tag.0;
+            ensure(same, || format!("{cid} was acknowledged as {acked:?}, and is {conv} {}", message.seq.0))?;
+        }
+        let place = (conv.to_owned(), message.seq.0);
+        let known = self.placed.entry((message.from, cid.clone())).or_insert_with(|| place.clone());
+        ensure(*known == place, || format!("{cid} is twice: {known:?} and {place:?}"))
+    }
+}

@@ -1,0 +1,8 @@
+//! Level 2 over real sockets. Every client checks each frame against what must come next, and
+//! keeps what it is shown (`testkit::level2`). `store` and `mistakes` check that client.
+
+#![allow(unreachable_pub, reason = "the parts of one program")]
+
+mod mistakes;
+mod script;
+mod store;
