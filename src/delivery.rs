@@ -16,8 +16,10 @@ use rustc_hash::FxHashMap;
 use crate::admission::berths::Berth;
 use crate::admission::{Guest, Holder, Payer, Source};
 use crate::base::ids::FrameId;
+use crate::devices::entry::EntryNews;
+use crate::devices::tasks::MemberNews;
 use crate::protocol::{GroupId, UserId};
-use crate::session::{FailedFrame, Outcome, Settled};
+use crate::session::{FailedFrame, OptIn, Outcome, Settled};
 use crate::store::NewMessage;
 use crate::store::spool::SpoolId;
 
@@ -32,6 +34,12 @@ pub enum Posted {
     Spread(Box<Spread>),
     /// Another connection of one of its users waits for the mailbox.
     MailboxWanted,
+    /// It opts in to level 2.
+    OptIn(Box<OptIn>),
+    /// A step of its login at level 2 is done.
+    Entry(EntryNews),
+    /// For its connection of level 2.
+    Member(Box<MemberNews>),
     /// Another connection has logged this user out.
     LoggedOut(UserId),
     /// Its descriptor is needed: the connection is closed unless it has logged in meanwhile.
@@ -94,6 +102,9 @@ pub enum Origin {
         /// nothing newer. Otherwise it is stored.
         elsewhere: bool,
     },
+    /// The sender of a message that is in a conversation already. The answer waits until the last
+    /// delivery is settled.
+    Recorded(Arc<Acknowledgement>),
     /// No sender any more: it is in the spool, and stays there until the database has it.
     Spooled(SpoolId),
 }
@@ -159,6 +170,40 @@ pub struct Owed {
     sender: Option<Arc<ClientLink>>,
     id: FrameId,
     bytes: usize,
+}
+
+/// The answer to the sender of a recorded message. It is sent when the last delivery to a recipient
+/// at level 1 lets go of it: then everything is kept that level 1 promises them.
+#[derive(Debug)]
+pub struct Acknowledgement {
+    answer: Option<(Arc<ClientLink>, Posted)>,
+    /// Room for the message, and for all deliveries.
+    berth: Berth,
+}
+
+impl Acknowledgement {
+    /// The answer, which is not sent yet.
+    pub fn new(link: Arc<ClientLink>, answer: Posted, berth: Berth) -> Arc<Acknowledgement> {
+        Arc::new(Acknowledgement { answer: Some((link, answer)), berth })
+    }
+
+    /// Returns the answer if nobody else waits to send it, so that many can be sent together.
+    pub fn take(self: Arc<Acknowledgement>) -> Option<(Arc<ClientLink>, Posted)> {
+        Arc::into_inner(self).and_then(|mut last| last.answer.take())
+    }
+
+    /// Takes room for a delivery; false if that would exceed the sender's share.
+    pub fn widen(&self, bytes: usize) -> bool {
+        self.berth.widen(bytes)
+    }
+}
+
+impl Drop for Acknowledgement {
+    fn drop(&mut self) {
+        if let Some((link, answer)) = self.answer.take() {
+            link.post(answer);
+        }
+    }
 }
 
 /// One delivery of a [`Fan`]. If it is dropped unsettled, it has failed.
@@ -295,6 +340,12 @@ impl Owed {
         Owed { sender: Some(sender.clone()), id, bytes }
     }
 
+    /// Returns the sender, and what to tell it if everything went well.
+    pub fn done(mut self) -> Option<(Arc<ClientLink>, Posted)> {
+        let sender = self.sender.take()?;
+        Some((sender, Posted::Settled(Settled::one(self.bytes, None))))
+    }
+
     /// Returns the sender, whom the caller tells the frame's fate.
     pub fn settle(mut self) -> Option<Arc<ClientLink>> {
         self.sender.take()
@@ -354,6 +405,7 @@ impl Delivery {
             Origin::Group(share) => {
                 Some(Holder { payer: Payer::Group(share.fan().group), source: Source::of(ALL_GROUPS) })
             }
+            Origin::Recorded(acknowledgement) => Some(acknowledgement.berth.holder()),
             Origin::Returned { .. } | Origin::Spooled(_) => None,
         }
     }
@@ -411,7 +463,8 @@ fn tell(deliveries: impl Iterator<Item = (Delivery, End)>) {
                 Some((sender, settled)) => (sender, settled, None),
                 None => continue,
             },
-            Origin::Spooled(_) => continue,
+            // Its conversation has it. Dropped, it may be the last that the sender waits for.
+            Origin::Recorded(_) | Origin::Spooled(_) => continue,
             Origin::Returned { .. } => {
                 if end != End::Done {
                     log::error!("a message for user {} ({id}) cannot be stored and is lost", delivery.to);

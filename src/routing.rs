@@ -13,10 +13,13 @@
 //! - [`backlog`] stores the others: in the store, or in the spool while the store is unavailable.
 //! - [`quotas`] limits how much is stored for one user, [`mailboxes`] lets one connection at a time
 //!   fetch it.
+//! - [`recorder`] commits messages of conversations and hands them to devices of level 2;
+//!   [`audience`] says who uses it.
 //! - [`services`] says which parts each of them uses, and [`assembly`] puts them together.
 //! - [`groups`] caches the members of groups, [`states`] writes `User.state`.
 
 pub mod assembly;
+pub mod audience;
 pub mod backlog;
 pub mod fan_out;
 mod from_nodes;
@@ -25,6 +28,7 @@ pub mod mailboxes;
 pub mod outbox;
 pub mod presence;
 pub mod quotas;
+pub mod recorder;
 pub mod routed;
 pub mod router;
 pub mod services;

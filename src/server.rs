@@ -17,6 +17,7 @@ mod fetching;
 pub mod foreign;
 mod hashing;
 pub mod jobs;
+mod members;
 mod places;
 mod shell;
 mod stamps;
@@ -160,7 +161,8 @@ impl Server {
         let unknown = shared.metrics.unknown_recipients_so_far();
         log::info!("messages for unknown recipients: {unknown}");
         let by = by.max(Instant::now() + STORE_GRACE);
-        let left = shared.router.close(by) + shared.metrics.unstored_now();
+        let unrecorded = shared.recorder.as_ref().map_or(0, |recorder| recorder.close(by));
+        let left = unrecorded + shared.router.close(by) + shared.metrics.unstored_now();
         // The client that asked has gone.
         if let Some(upgrader) = shared.jobs.logins.upgrader.lock().take() {
             upgrader.close(by);

@@ -33,7 +33,7 @@ use std::time::{Duration, Instant};
 use net::Flow;
 use smallvec::SmallVec;
 
-pub use self::effect::{Effect, Effects};
+pub use self::effect::{Effect, Effects, OptIn, Recipients, ToRecord};
 pub use self::facts::SessionFacts;
 pub use self::input::{FailedFrame, Input, Settled};
 pub use self::job::{Job, Outcome};
@@ -42,7 +42,7 @@ pub use self::pieces::{MEMBER_WORK, members_at_once};
 use crate::admission::{Payer, Source};
 use crate::base::ids::FrameId;
 use crate::config::Auth;
-use crate::protocol::{self, BadRequest, FrameKind, Request, UserId};
+use crate::protocol::{self, BadRequest, FrameKind, Request, UserId, level2};
 use crate::store::UserState;
 
 /// One client. See the [module](self).
@@ -125,11 +125,8 @@ impl Session {
                 Flow::Later
             }
             Input::Frame(frame) => match Request::parse(frame) {
-                Ok(parsed) => self.on_parsed(parsed, known, effects),
-                Err(BadRequest) => {
-                    self.frame_kind = FrameKind::INVALID;
-                    self.reply(protocol::BAD_REQUEST, effects)
-                }
+                Ok(parsed) if parsed.0 != FrameKind::LOGIN => self.on_parsed(parsed, known, effects),
+                parsed => self.on_login(frame, parsed, known, effects),
             },
             Input::Garbage => self.reply(protocol::BAD_REQUEST, effects),
             Input::Excess { last: false } => self.reply(protocol::SLOW_DOWN, effects),
@@ -143,6 +140,7 @@ impl Session {
             Input::Stop => self.on_stop(),
             Input::Outcome(outcome) => self.on_outcome(outcome, known, effects),
             Input::Spread => self.on_spread(),
+            Input::OptedIn(user) => self.on_opted_in(user),
             Input::Settled(settled) => self.on_settled(&settled, effects),
             Input::Sent => self.on_sent(effects),
             Input::Reminder { now } => self.on_reminder(now, known, effects),
@@ -157,7 +155,7 @@ impl Session {
 
     /// Whether a frame may be processed: nothing that it must wait for is pending, and not too much
     /// is on its way.
-    fn is_ready(&self) -> bool {
+    pub(crate) fn is_ready(&self) -> bool {
         let Unsettled { frames, bytes, failed, .. } = self.unsettled;
         matches!(self.phase, Phase::Ready) && failed == 0 && frames < UNSETTLED_MAX && bytes < UNSETTLED_BYTES_MAX
     }
@@ -184,8 +182,8 @@ impl Session {
     ) -> Flow {
         self.frame_kind = kind;
         match request {
-            Request::Chat { from, to, text } => self.chat(from, to, text, effects),
-            Request::OldChat { from, to, text } => self.old_chat(from, to, text, effects),
+            Request::Chat { from, to, text } => self.chat(from, to, text, known, effects),
+            Request::OldChat { from, to, text } => self.old_chat(from, to, text, known, effects),
             Request::GroupChat { from, group, text } => self.group_chat(from, group, text, known, effects),
             // Every other request has an answer, so everything before it must be settled.
             _ if self.unsettled.frames > 0 => Flow::Later,
@@ -202,6 +200,31 @@ impl Session {
             Request::FetchMessages { user } => self.fetch(user, effects),
             Request::Search { keyword } => self.search(keyword, effects),
             Request::Fixed(reply) => self.reply(reply, effects),
+        }
+    }
+
+    /// A login, or a frame that is no request of level 1. Both may opt in to level 2, whose logins
+    /// need other members.
+    fn on_login<'f>(
+        &mut self,
+        frame: &'f [u8],
+        parsed: Result<(FrameKind, Request<'f>), BadRequest>,
+        known: &dyn SessionFacts,
+        effects: &mut Effects<'f>,
+    ) -> Flow {
+        if self.unsettled.frames > 0 {
+            return Flow::Later;
+        }
+        if let Some(login) = level2::opt_in(frame) {
+            self.frame_kind = FrameKind::LOGIN;
+            return self.opt_in(login, effects);
+        }
+        match parsed {
+            Ok(parsed) => self.on_parsed(parsed, known, effects),
+            Err(BadRequest) => {
+                self.frame_kind = FrameKind::INVALID;
+                self.reply(protocol::BAD_REQUEST, effects)
+            }
         }
     }
 

@@ -6,7 +6,7 @@
 //! client may send the rest of a bucket and another burst, which is the price for not reading a
 //! clock for every frame.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::config::Rate;
 
@@ -76,6 +76,21 @@ impl Meter {
     /// Like [`Meter::check`], for bytes between frames.
     pub fn check_blanks(&mut self, now: Instant, rates: &Rates) -> Result<(), Refusal> {
         self.look(now, rates, false)
+    }
+
+    /// How long the next frame has to wait, if it has to: for connections that are not refused what
+    /// exceeds the limit.
+    pub fn pause(&mut self, now: Instant, rates: &Rates) -> Option<Duration> {
+        if self.check(now, rates).is_ok() {
+            return None;
+        }
+        self.refusing = None;
+        let wait = |bucket: &Bucket, rate: Rate| {
+            let missing = u64::from((1 - bucket.tokens.min(1)).unsigned_abs());
+            rate.0.map_or(0, |rate| (missing * 1000).div_ceil(u64::from(rate.per_second.max(1))))
+        };
+        let wait = wait(&self.frames, rates.frames).max(wait(&self.bytes, rates.bytes));
+        Some(Duration::from_millis(wait.max(1)))
     }
 
     /// Handles an empty bucket, or a frame that was refused when it was first seen.

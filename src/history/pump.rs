@@ -190,6 +190,11 @@ impl Pump {
         self.look_at_requests(out);
     }
 
+    /// How many sends have no 41 yet.
+    pub fn open_sends(&self) -> usize {
+        self.sends.count()
+    }
+
     fn name(&self, conv: ConversationId) -> ConversationName {
         conv.name_for(self.user)
     }

@@ -21,6 +21,11 @@ impl FrameKind {
     /// Not JSON, or not a request.
     pub const INVALID: FrameKind = FrameKind(21);
 
+    /// 1, a login.
+    pub const LOGIN: FrameKind = FrameKind(0);
+    /// 5, a friend request.
+    pub const FRIEND_REQUEST: FrameKind = FrameKind(4);
+
     /// A request with this msgType.
     pub fn of(msg_type: i64) -> FrameKind {
         FrameKind(match msg_type {

@@ -15,7 +15,7 @@ mod request;
 mod rid;
 
 pub use self::login::{Have, HaveItem, Login, Proof, Who};
-pub use self::request::{Account, AccountProof, Change, Frame, MemberChange, PageAsk, Request, Send};
+pub use self::request::{Account, AccountProof, Change, Frame, MemberChange, PageAsk, Request, Send, opt_in};
 pub use self::rid::Rid;
 
 /// The level that this server speaks.

@@ -16,6 +16,7 @@ use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use rustc_hash::FxHashMap;
 
 use crate::protocol::UserId;
+use crate::store::history::DeviceId;
 
 /// User -> connections, in shards.
 #[derive(Debug)]
@@ -32,6 +33,21 @@ pub struct Shard<M> {
     /// Users whose newest connection was given messages that a connection to another node had not
     /// taken.
     given: FxHashMap<UserId, Given>,
+    /// Connections of level 2, which get what is recorded in conversations.
+    devices: FxHashMap<UserId, Vec<DeviceLink<M>>>,
+}
+
+/// A connection of level 2.
+#[derive(Debug)]
+pub struct DeviceLink<M> {
+    /// The connection.
+    pub link: Arc<Link<M>>,
+    /// Its device.
+    pub device: DeviceId,
+    /// The number of its login.
+    pub login: i64,
+    /// The login before, which it replaces.
+    pub replaces: Option<i64>,
 }
 
 /// The messages of a dead connection to another node that this node has delivered.
@@ -71,9 +87,7 @@ struct UserLink<M> {
 impl<M> Presence<M> {
     /// No users.
     pub fn new() -> Presence<M> {
-        let shard =
-            || Shard { users: FxHashMap::default(), joining: FxHashMap::default(), given: FxHashMap::default() };
-        Presence { shards: (0..SHARDS).map(|_| RwLock::new(shard())).collect() }
+        Presence { shards: (0..SHARDS).map(|_| RwLock::default()).collect() }
     }
 
     /// All shards, one after the other.
@@ -94,6 +108,13 @@ impl<M> Presence<M> {
     /// The shard of `user`, for changes.
     pub fn write(&self, user: UserId) -> RwLockWriteGuard<'_, Shard<M>> {
         self.shards[shard_of(user)].write()
+    }
+}
+
+impl<M> Default for Shard<M> {
+    fn default() -> Shard<M> {
+        let (users, joining) = (FxHashMap::default(), FxHashMap::default());
+        Shard { users, joining, given: FxHashMap::default(), devices: FxHashMap::default() }
     }
 }
 
@@ -188,12 +209,39 @@ impl<M> Shard<M> {
 
     /// Whether `user` is on any connection, or will be soon.
     pub fn has(&self, user: UserId) -> bool {
-        self.users.contains_key(&user) || self.joining.contains_key(&user)
+        self.users.contains_key(&user) || self.joining.contains_key(&user) || self.devices.contains_key(&user)
     }
 
-    /// The users who receive on this node.
+    /// The users who receive on this node, some of them twice.
     pub fn users(&self) -> impl Iterator<Item = UserId> {
-        self.users.keys().copied()
+        self.users.keys().chain(self.devices.keys()).copied()
+    }
+
+    /// The connections of level 2 of `user`.
+    pub fn devices(&self, user: UserId) -> &[DeviceLink<M>] {
+        self.devices.get(&user).map_or(&[], Vec::as_slice)
+    }
+
+    /// The users with connections of level 2.
+    pub fn users_of_devices(&self) -> impl Iterator<Item = UserId> {
+        self.devices.keys().copied()
+    }
+
+    /// Adds a connection of level 2.
+    pub fn add_device(&mut self, user: UserId, device: DeviceLink<M>) {
+        self.devices.entry(user).or_default().push(device);
+    }
+
+    /// Removes a connection of level 2. Returns whether it was there.
+    pub fn remove_device(&mut self, user: UserId, link: &Link<M>) -> bool {
+        let Some(devices) = self.devices.get_mut(&user) else { return false };
+        let before = devices.len();
+        devices.retain(|device| *device.link != *link);
+        let was_there = devices.len() < before;
+        if devices.is_empty() {
+            self.devices.remove(&user);
+        }
+        was_there
     }
 
     /// The users who will soon.
@@ -331,7 +379,7 @@ mod tests {
     const USER: UserId = UserId(1);
 
     fn shard() -> Shard<()> {
-        Shard { users: FxHashMap::default(), joining: FxHashMap::default(), given: FxHashMap::default() }
+        Shard::default()
     }
 
     fn links<const N: usize>() -> [Arc<Link<()>>; N] {

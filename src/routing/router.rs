@@ -7,16 +7,18 @@ use net::{Fate, Label, Turn};
 use smallvec::SmallVec;
 
 use crate::admission::Holder;
+use crate::admission::berths::Berth;
 use crate::base::ids::FrameId;
-use crate::delivery::{ClientLink, Delivery, LaneItem, Origin, Owed, Posted, Provenance, Work};
+use crate::delivery::{Acknowledgement, ClientLink, Delivery, LaneItem, Origin, Owed, Posted, Provenance, Work};
 use crate::metrics::{Hit, Metrics};
 use crate::protocol::UserId;
-use crate::routing::presence::{Added, Presence, Removed, Shard};
+use crate::routing::presence::{Added, DeviceLink, Presence, Removed, Shard};
 use crate::routing::routed::{Parked, Returned, Routed};
 use crate::routing::services::RouterParts;
 use crate::routing::states::StateWriter;
 use crate::routing::ways::{DELIVERY_BYTES, Ways};
 use crate::store::UserState;
+use crate::store::history::DeviceId;
 
 /// Knows which users are online, and forwards messages: to a connection of this node, or into the
 /// recipient's lane.
@@ -191,6 +193,80 @@ impl Router {
     /// where the user is now.
     pub fn detach(&self, turn: &mut Turn<Posted>, user: UserId, link: &Arc<ClientLink>) {
         self.leave(turn, user, link);
+    }
+
+    /// Room in the lanes for a message to be recorded; `None` if the holder has its share.
+    pub fn take_berth(&self, holder: Holder, bytes: usize) -> Option<Berth> {
+        let berth = self.parts.berths.take(holder, bytes);
+        if berth.is_none() {
+            self.no_room(1, holder);
+        }
+        berth
+    }
+
+    /// Registers a connection of level 2. `link` is posted
+    /// [`Placed`](crate::session::Outcome::Placed) when other nodes know of it.
+    pub fn enter(&self, user: UserId, link: &Arc<ClientLink>, device: DeviceId, logins: (i64, Option<i64>)) -> Entered {
+        let (login, replaces) = logins;
+        let mut shard = self.presence.write(user);
+        let same_device = || shard.devices(user).iter().filter(|other| other.device == device);
+        let is_replaced = same_device().any(|other| other.replaces == Some(login));
+        let replaced = if is_replaced { Vec::new() } else { same_device().map(|other| other.link.clone()).collect() };
+        let was_here = shard.has(user);
+        shard.add_device(user, DeviceLink { link: link.clone(), device, login, replaces });
+        if !was_here {
+            self.states.note(user, UserState::Online);
+        }
+        let is_placed = was_here || !self.ways.lead_to_nodes();
+        if !is_placed {
+            self.parts.bus.subscribe(user, Some(link));
+        }
+        Entered { is_placed, is_replaced, replaced }
+    }
+
+    /// Removes a connection of level 2.
+    pub fn leave_device(&self, user: UserId, link: &ClientLink) {
+        let mut shard = self.presence.write(user);
+        if shard.remove_device(user, link) && !shard.has(user) {
+            self.gone(user, false);
+        }
+    }
+
+    /// The connections of level 2 of `user` on this node that are wanted.
+    pub fn devices(
+        &self,
+        user: UserId,
+        wanted: impl Fn(&DeviceLink<Posted>) -> bool,
+    ) -> SmallVec<[Arc<ClientLink>; 2]> {
+        let shard = self.presence.read(user);
+        shard.devices(user).iter().filter(|device| wanted(device)).map(|device| device.link.clone()).collect()
+    }
+
+    /// Hands a message that is in its conversation to the user's connection of level 1, or puts it
+    /// into the user's lane if `keeps` says so.
+    pub fn forward(
+        &self,
+        turn: &mut Turn<Posted>,
+        to: UserId,
+        text: &Arc<str>,
+        keeps: Keeps,
+        answer: &Arc<Acknowledgement>,
+    ) {
+        let id = FrameId::UNNAMED;
+        if keeps == Keeps::No {
+            self.deliver_here(turn, to, text.as_bytes());
+            return;
+        }
+        let parked = self.route(turn, (to, id), text.as_bytes(), || {
+            let origin = Origin::Recorded(answer.clone());
+            let delivery = Delivery { id, to, text: text.clone(), origin, was_refused: false };
+            answer.widen(DELIVERY_BYTES).then_some(delivery)
+        });
+        match parked {
+            Parked::No => self.parts.metrics.delivered_locally(1),
+            Parked::Yes => {}
+            Parked::Refused(_) | Parked::NoRoom => self.parts.metrics.failed(1),
+        }
     }
 
     /// Stores a message that a connection which has ended did not deliver, and does not hand it to
@@ -407,6 +483,26 @@ impl Router {
         }
         self.parts.bus.unsubscribe(user);
     }
+}
+
+/// What became of [`Router::enter`].
+#[derive(Debug)]
+pub struct Entered {
+    /// Messages of other nodes arrive already, or never need to.
+    pub is_placed: bool,
+    /// A later login of the device is here already.
+    pub is_replaced: bool,
+    /// The connections that it replaces.
+    pub replaced: Vec<Arc<ClientLink>>,
+}
+
+/// Whether a recorded message waits for a user who is on no connection of level 1 here.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Keeps {
+    /// It is offered to other nodes, and stored if they do not take it.
+    Yes,
+    /// The user has it in the conversation.
+    No,
 }
 
 /// The fate of a user's message in a connection's output: it comes back if it does not arrive.

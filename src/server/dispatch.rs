@@ -37,7 +37,7 @@ impl Dispatch {
                 let (answer, jobs) = (Answer::to(link), self.jobs.clone());
                 self.requests.submit_anyway(holder, move || answer.send(jobs.run(job)));
             }
-            Job::CheckPassword { id, .. } => self.check_password(id, job, link, holder, now),
+            Job::CheckPassword { id, .. } => self.check_password(id, job, (link, self.paced), holder, now),
             Job::Register { .. } => self.register(job, link, holder, now),
             _ => {
                 let (answer, jobs) = (Answer::to(link), self.jobs.clone());
@@ -54,12 +54,19 @@ impl Dispatch {
         }
     }
 
-    fn check_password(&self, id: Id, job: Job, link: &Arc<ClientLink>, holder: Holder, now: Instant) {
+    /// The same for a login at level 2, whose client is never paced.
+    pub(super) fn check_password_of_device(&self, job: Job, link: &Arc<ClientLink>, holder: Holder, now: Instant) {
+        if let Job::CheckPassword { id, .. } = job {
+            self.check_password(id, job, (link, Paced::Off), holder, now);
+        }
+    }
+
+    fn check_password(&self, id: Id, job: Job, (link, paced): (&Arc<ClientLink>, Paced), holder: Holder, now: Instant) {
         // A remembered right password would have been recognised.
         let differs = id.user().is_some_and(|user| self.jobs.logins.passwords.remembers(user, now));
         let attempt = self.admission.attempt(id, holder.source, differs, now);
         // Before the answer: a client that hears that it was wrong finds it counted.
-        let (link_to_pace, paced) = (link.clone(), self.paced);
+        let link_to_pace = link.clone();
         let note = move |outcome: &Outcome| match outcome {
             Outcome::Password(right) => {
                 attempt.end(right.is_some());

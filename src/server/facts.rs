@@ -32,6 +32,15 @@ impl SessionFacts for Facts<'_> {
         self.shared.groups.may_be_stale()
     }
 
+    fn is_recorded(&self, sender: Option<UserId>, to: UserId) -> bool {
+        let audience = &self.shared.audience;
+        !audience.is_empty() && (audience.has(to) || sender.is_some_and(|sender| audience.has(sender)))
+    }
+
+    fn is_recorded_for(&self, members: &[UserId]) -> bool {
+        self.shared.audience.has_any(members)
+    }
+
     fn login_wait(&self, id: Id) -> Option<u32> {
         let wait = self.shared.admission.login_wait(id, self.source, self.now);
         if wait.is_some() {

@@ -1,6 +1,7 @@
 //! The work of jobs, on worker threads: they query the store, hash passwords, and compose the
 //! reply.
 
+mod conversations;
 mod directory;
 mod logins;
 mod mail;
@@ -8,6 +9,7 @@ mod reply;
 
 use std::sync::Arc;
 
+pub use self::conversations::{Conversations, DeviceRules, Visitor};
 pub use self::directory::{Directory, Limits};
 pub use self::logins::LoginJobs;
 pub use self::mail::Mail;

@@ -4,22 +4,33 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
 
 use net::{CloseReason, Fate, Flow, Foreign, Handler, Incoming, Label, Preface, Turn};
 
 use super::facts::Facts;
 use super::fetching::Fetcher;
 use super::foreign;
+use super::members::{self, Desk, Level2};
 use super::wiring::ServerParts;
 use crate::admission::{Excess, Holder, Meter, Payer, Refusal, Seat};
+use crate::base::conversation::ConversationId;
 use crate::base::ids::FrameId;
-use crate::delivery::{ClientLink, Posted, Provenance, Spread};
+use crate::delivery::{ClientLink, Owed, Posted, Provenance, Spread};
+use crate::devices::entry::EntryNews;
+use crate::devices::member::{Heard, Member, MemberEffects};
+use crate::devices::tasks::MemberNews;
 use crate::metrics::{Hit, LoopTally};
+use crate::protocol::level2::frames::Refusal as Refused;
+use crate::protocol::level2::replies::{self, Reason};
+use crate::protocol::level2::{self, Rid};
 use crate::protocol::{self, FrameKind, Id, ReplyKind, UserId};
 use crate::routing::fan_out::{self, GroupFrame};
+use crate::routing::recorder::{RECORDING_BYTES, RecordOwner, RecordedFor, Recording};
 use crate::routing::routed::Routed;
 use crate::routing::spreading;
-use crate::session::{Effect, Effects, Input, Session, Settled, members_at_once};
+use crate::session::{Effect, Effects, Input, OptIn, Outcome, Recipients, Session, Settled, ToRecord, members_at_once};
+use crate::store::history::{Cid, FrameHash, NewEntry};
 
 /// The handler of one loop.
 pub(super) struct Shell {
@@ -32,6 +43,8 @@ pub(super) struct Client {
     pub(super) session: Session,
     meter: Meter,
     seat: Seat,
+    /// Once it opts in to level 2.
+    level2: Option<Level2>,
 }
 
 impl Shell {
@@ -41,7 +54,7 @@ impl Shell {
     }
 
     fn feed(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &mut Client, input: Input<'_>) -> Flow {
-        let Client { session, seat, .. } = client;
+        let Client { session, seat, level2, .. } = client;
         let source = seat.source();
         // An account that logs in with this input pays for later work.
         let holder = Holder { payer: session.payer(source), source };
@@ -49,7 +62,7 @@ impl Shell {
         let mut effects = Effects::new();
         let flow = session.on(input, &known, &mut effects);
         while !effects.is_empty() {
-            let settled = self.carry_out(turn, link, session, holder, &mut effects);
+            let settled = self.carry_out(turn, link, (session, level2), holder, &mut effects);
             if settled.frames > 0 {
                 session.on(Input::Settled(settled), &known, &mut effects);
             }
@@ -100,7 +113,7 @@ impl Shell {
         &self,
         turn: &mut Turn<Posted>,
         link: &Arc<ClientLink>,
-        session: &Session,
+        (session, level2): (&Session, &mut Option<Level2>),
         holder: Holder,
         effects: &mut Effects<'_>,
     ) -> Settled {
@@ -114,7 +127,10 @@ impl Shell {
         let from = |id| Provenance { sender: link, id, holder };
         for effect in effects.drain(..) {
             match effect {
-                Effect::Reply(reply) => self.send(turn, link, &reply, Fate::Drop),
+                Effect::Reply(reply) => match level2 {
+                    None => self.send(turn, link, &reply, Fate::Drop),
+                    Some(level2) => self.reply_to_member(turn, link, level2, holder, &reply),
+                },
                 Effect::Deliver { id, to, text } => {
                     count(router.deliver(turn, to, &text, from(id)), id, text.len());
                 }
@@ -122,7 +138,7 @@ impl Shell {
                     let frame = GroupFrame { group, members: &to, except, text: &text };
                     count(fan_out::deliver_all(router, turn, &frame, from(id)), id, text.len());
                 }
-                effect => self.carry_out_seldom(turn, link, session, holder, effect),
+                effect => self.carry_out_seldom(turn, link, (session, level2.is_some()), holder, effect),
             }
         }
         settled
@@ -135,7 +151,7 @@ impl Shell {
         &self,
         turn: &mut Turn<Posted>,
         link: &Arc<ClientLink>,
-        session: &Session,
+        (session, is_of_level2): (&Session, bool),
         holder: Holder,
         effect: Effect<'_>,
     ) {
@@ -150,6 +166,9 @@ impl Shell {
                 self.shared.dispatch.fetching.fetched(&Fetcher { link: link.clone(), holder }, reply.len());
                 self.send(turn, link, &reply, Fate::Report(0));
             }
+            Effect::Record(recorded) => self.record(turn, link, holder, *recorded),
+            // The answer may refuse, which the session must hear after these effects.
+            Effect::OptIn(opt_in) => link.post(Posted::OptIn(opt_in)),
             Effect::Submit(job) => self.shared.dispatch.submit(job, link, holder, turn.now()),
             Effect::Join(user) => router.join(user, link),
             Effect::Attach(user) => {
@@ -157,6 +176,9 @@ impl Shell {
                 router.attach(turn, user, link);
             }
             Effect::Detach(user) => {
+                if is_of_level2 {
+                    router.leave_device(user, link);
+                }
                 link.set_share(session.payer(holder.source).share());
                 router.detach(turn, user, link);
             }
@@ -190,6 +212,38 @@ impl Shell {
         }
     }
 
+    /// Records a frame of level 1.
+    fn record(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, holder: Holder, recorded: ToRecord<'_>) {
+        let _ = turn;
+        let ToRecord { id, sender, to, kind, text } = recorded;
+        let bytes = text.len();
+        let owed = Owed::to(&Provenance { sender: link, id, holder }, bytes);
+        let berth = self.shared.router.take_berth(holder, bytes + RECORDING_BYTES);
+        // Dropped, the frame has failed, and its sender is told so.
+        let (Some(recorder), Some(berth)) = (&self.shared.recorder, berth) else { return };
+        let text: Arc<str> = text.into();
+        let conv = match &to {
+            Recipients::User(user) => ConversationId::between(sender, *user),
+            Recipients::Group(group, _) => ConversationId::of_group(*group),
+        };
+        let entry = NewEntry {
+            conv,
+            sender,
+            cid: Cid::of_server(getrandom::u64().map_or([0; 16], |first| {
+                let second = getrandom::u64().unwrap_or_default();
+                (u128::from(first) << 64 | u128::from(second)).to_le_bytes()
+            })),
+            hash: FrameHash::of(text.as_bytes()),
+            kind,
+            is_imported: false,
+            is_unchecked: true,
+            change: None,
+            text: text.clone(),
+        };
+        let owner = RecordOwner::Session(owed);
+        recorder.submit(Recording { entry, to: RecordedFor::Known(to), forward: Some(text), owner, berth });
+    }
+
     /// Closes a connection that is not logged in, with a last reply.
     fn turn_away(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, reply: &str) {
         self.send(turn, link, reply, Fate::Drop);
@@ -214,6 +268,196 @@ impl Shell {
     fn send(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, reply: &str, fate: Fate) {
         self.tally.reply(ReplyKind::of(reply));
         let _ = link.send(turn, reply.as_bytes(), fate);
+    }
+}
+
+/// Level 2, beside chat messages of level 1.
+impl Shell {
+    fn desk<'a>(&'a self, link: &'a Arc<ClientLink>, client: &Client, now: Instant) -> Desk<'a> {
+        let source = client.seat.source();
+        let holder = Holder { payer: client.session.payer(source), source };
+        Desk { shared: &self.shared, link, holder, now }
+    }
+
+    /// Begins the login of a client that opts in.
+    fn opt_in(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &mut Client, opt_in: OptIn) {
+        let rid = opt_in.rid.clone();
+        match self.desk(link, client, turn.now()).begin(opt_in) {
+            Ok(entering) => client.level2 = Some(entering),
+            Err(refusal) => self.refuse_entry(turn, link, client, refusal, rid.as_ref()),
+        }
+    }
+
+    /// A login at level 2 is refused; the client may try again.
+    fn refuse_entry(
+        &self,
+        turn: &mut Turn<Posted>,
+        link: &Arc<ClientLink>,
+        client: &mut Client,
+        refusal: Refused,
+        rid: Option<&Rid>,
+    ) {
+        client.level2 = None;
+        self.send(turn, link, &replies::refused(40, refusal, rid), Fate::Drop);
+        self.feed(turn, link, client, Input::OptedIn(None));
+    }
+
+    /// A step of a login is done.
+    fn on_entry(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &mut Client, news: EntryNews) {
+        let Some(mut level2) = client.level2.take() else { return };
+        let desk = self.desk(link, client, turn.now());
+        let step = match news {
+            EntryNews::Found(found) => desk.found(&mut level2, found).map(|()| None),
+            EntryNews::Admitted(admitted) => admitted.map(Some),
+        };
+        match (step, level2) {
+            (Ok(Some(admitted)), Level2::Entering(entry, _)) => {
+                let user = admitted.identity.user;
+                client.level2 = Some(Level2::In(desk.enter(turn, *admitted, *entry)));
+                self.feed(turn, link, client, Input::OptedIn(Some(user)));
+                let share = client.session.payer(client.seat.source()).share();
+                link.set_share(share);
+            }
+            (Err(refusal), Level2::Entering(entry, _)) => {
+                self.refuse_entry(turn, link, client, refusal, entry.rid.as_ref());
+            }
+            (_, level2) => client.level2 = Some(level2),
+        }
+    }
+
+    /// A job is done, or the bus sends here now: for the login, the member, or a request of level 1.
+    fn on_outcome(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &mut Client, outcome: Outcome) {
+        match (client.level2.take(), outcome) {
+            (Some(mut level2 @ Level2::Entering(..)), outcome) => {
+                let checked = self.desk(link, client, turn.now()).checked(&mut level2, outcome);
+                match (checked, level2) {
+                    (Err(refusal), Level2::Entering(entry, _)) => {
+                        self.refuse_entry(turn, link, client, refusal, entry.rid.as_ref());
+                    }
+                    (_, level2) => client.level2 = Some(level2),
+                }
+            }
+            (level2, Outcome::Placed) => {
+                client.level2 = level2;
+                self.with_member(turn, link, client, Member::placed);
+            }
+            (level2, outcome) => {
+                client.level2 = level2;
+                self.feed(turn, link, client, Input::Outcome(outcome));
+            }
+        }
+    }
+
+    /// Has the member do something, and carries out what it wants.
+    fn with_member(
+        &self,
+        turn: &mut Turn<Posted>,
+        link: &Arc<ClientLink>,
+        client: &mut Client,
+        act: impl FnOnce(&mut Member, &mut MemberEffects),
+    ) {
+        let desk = self.desk(link, client, turn.now());
+        if let Some(Level2::In(member)) = &mut client.level2 {
+            let mut effects = MemberEffects::new();
+            act(member, &mut effects);
+            desk.carry_out(turn, member, effects);
+        }
+    }
+
+    /// The session answers a request of level 1 of a member.
+    fn reply_to_member(
+        &self,
+        turn: &mut Turn<Posted>,
+        link: &Arc<ClientLink>,
+        level2: &mut Level2,
+        holder: Holder,
+        reply: &str,
+    ) {
+        let Level2::In(member) = level2 else { return self.send(turn, link, reply, Fate::Drop) };
+        let mut effects = MemberEffects::new();
+        member.on_reply(reply, &mut effects);
+        let desk = Desk { shared: &self.shared, link, holder, now: turn.now() };
+        desk.carry_out(turn, member, effects);
+    }
+
+    /// Something has arrived from a client of level 2.
+    fn on_incoming_of_member(
+        &self,
+        turn: &mut Turn<Posted>,
+        link: &Arc<ClientLink>,
+        client: &mut Client,
+        incoming: Incoming<'_>,
+    ) -> Flow {
+        let Some(Level2::In(member)) = &client.level2 else { return Flow::Later };
+        if member.has_ended() {
+            return Flow::Taken;
+        }
+        let len = match incoming {
+            Incoming::Frame(frame) => frame.len(),
+            Incoming::Garbage { len } | Incoming::Blanks { len } => len,
+            Incoming::Oversize => return self.end_member(turn, link, client, Reason::TooLong),
+            Incoming::Crowded => return self.end_member(turn, link, client, Reason::Overload),
+            Incoming::Foreign(_) => return self.end_member(turn, link, client, Reason::Protocol),
+            Incoming::Stop | Incoming::End if !member.is_settled() => return Flow::Later,
+            Incoming::Stop => {
+                self.end_member(turn, link, client, Reason::Drain);
+                return self.feed(turn, link, client, Input::Stop);
+            }
+            Incoming::End => return self.feed(turn, link, client, Input::End),
+        };
+        if let Some(pause) = client.meter.pause(turn.now(), self.shared.admission.rates()) {
+            turn.remind(link, pause);
+            return Flow::Later;
+        }
+        let flow = match incoming {
+            Incoming::Frame(frame) => self.on_frame_of_member(turn, link, client, frame),
+            Incoming::Garbage { .. } => {
+                let now = turn.now();
+                self.with_member(turn, link, client, |member, effects| member.on_garbage(now, effects));
+                Flow::Taken
+            }
+            _ => Flow::Taken,
+        };
+        match (flow, incoming) {
+            (Flow::Later, _) => {}
+            (_, Incoming::Blanks { .. }) => client.meter.pay_blanks(len),
+            _ => client.meter.pay(len),
+        }
+        flow
+    }
+
+    fn on_frame_of_member(
+        &self,
+        turn: &mut Turn<Posted>,
+        link: &Arc<ClientLink>,
+        client: &mut Client,
+        frame: &[u8],
+    ) -> Flow {
+        let now = turn.now();
+        let Some(Level2::In(member)) = &client.level2 else { return Flow::Later };
+        if !member.takes_requests() || !client.session.is_ready() {
+            return Flow::Later;
+        }
+        if frame.len() > level2::FRAME_MAX {
+            return self.end_member(turn, link, client, Reason::TooLong);
+        }
+        let Ok(parsed) = level2::Frame::parse(frame) else {
+            self.tally.frame(FrameKind::INVALID);
+            self.with_member(turn, link, client, |member, effects| member.on_garbage(now, effects));
+            return Flow::Taken;
+        };
+        self.tally.frame(parsed.kind);
+        let mut heard = Heard::Taken;
+        self.with_member(turn, link, client, |member, effects| heard = member.on_frame(parsed, now, effects));
+        match heard {
+            Heard::Taken => Flow::Taken,
+            Heard::ForSession => self.feed(turn, link, client, Input::Frame(frame)),
+        }
+    }
+
+    fn end_member(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &mut Client, reason: Reason) -> Flow {
+        self.with_member(turn, link, client, |member, effects| member.end(reason, effects));
+        Flow::Taken
     }
 }
 
@@ -262,7 +506,7 @@ impl Handler for Shell {
         let first = FrameId::first_of(self.shared.connections_opened.fetch_add(1, Relaxed));
         let session = Session::new(self.shared.auth, first);
         note_login(turn, link, &session, &mut seat);
-        Client { session, meter: Meter::default(), seat }
+        Client { session, meter: Meter::default(), seat, level2: None }
     }
 
     fn on_incoming(
@@ -272,6 +516,9 @@ impl Handler for Shell {
         client: &mut Client,
         incoming: Incoming<'_>,
     ) -> Flow {
+        if let Some(Level2::In(_)) = client.level2 {
+            return self.on_incoming_of_member(turn, link, client, incoming);
+        }
         let (input, len) = match incoming {
             Incoming::Frame(frame) => (Input::Frame(frame), Some(frame.len())),
             Incoming::Garbage { len } => (Input::Garbage, Some(len)),
@@ -306,13 +553,23 @@ impl Handler for Shell {
         client.seat.keep(bytes)
     }
 
-    fn on_sent(&mut self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &mut Client, _: u32) {
+    fn on_sent(&mut self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &mut Client, label: u32) {
+        if label == members::TAKEN {
+            let waiting = link.undelivered_bytes();
+            return self.with_member(turn, link, client, |member, effects| member.on_taken(waiting, effects));
+        }
         self.feed(turn, link, client, Input::Sent);
     }
 
     fn on_message(&mut self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &mut Client, message: Posted) {
         let input = match message {
+            Posted::Outcome(outcome) if client.level2.is_some() => return self.on_outcome(turn, link, client, outcome),
             Posted::Outcome(outcome) => Input::Outcome(outcome),
+            Posted::OptIn(opt_in) => return self.opt_in(turn, link, client, *opt_in),
+            Posted::Entry(news) => return self.on_entry(turn, link, client, news),
+            Posted::Member(news) => {
+                return self.with_member(turn, link, client, |member, effects| member.on_news(*news, effects));
+            }
             Posted::Settled(settled) => Input::Settled(settled),
             Posted::Spread(spread) => return self.spread_on(turn, link, client, spread),
             // The client has logged in again since: the logout was of an earlier login.
@@ -331,6 +588,12 @@ impl Handler for Shell {
     fn on_reminder(&mut self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &mut Client) {
         if client.seat.is_late(turn.now()) {
             return self.turn_away(turn, link, protocol::LOGIN_LATE);
+        }
+        if let Some(Level2::In(_)) = client.level2 {
+            let (now, waiting) = (turn.now(), link.undelivered_bytes());
+            // A frame that had to wait for the limits is shown again after this.
+            link.post(Posted::Member(Box::new(MemberNews::Pump(Vec::new()))));
+            return self.with_member(turn, link, client, |member, effects| member.on_time(now, waiting, effects));
         }
         self.feed(turn, link, client, Input::Reminder { now: turn.now() });
     }

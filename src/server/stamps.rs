@@ -13,7 +13,9 @@ use rustc_hash::FxHashMap;
 
 use crate::base::clock::Clock;
 use crate::delivery::Posted;
+use crate::devices::tasks::MemberNews;
 use crate::protocol::UserId;
+use crate::protocol::level2::replies::Reason;
 use crate::routing::router::Router;
 use crate::session::password::Stamp;
 
@@ -159,7 +161,11 @@ impl AccountStamps {
         for link in &links {
             link.post(Posted::AccountChanged(user));
         }
-        links.len()
+        let devices = router.devices(user, |_| true);
+        for link in &devices {
+            link.post(Posted::Member(Box::new(MemberNews::End(Reason::Revoked))));
+        }
+        links.len() + devices.len()
     }
 
     /// The connected users of the nth of [`SHARDS`] shards. Users without a connection for long are

@@ -1,6 +1,7 @@
 //! How the parts of a server are put together: for the program, with threads, and for the
 //! simulation, without.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
@@ -13,16 +14,19 @@ use super::dispatch::Dispatch;
 use super::error::StartError;
 use super::fetching::Fetching;
 use super::hashing::Hashing;
-use super::jobs::{Directory, Jobs, Limits, LoginJobs, Mail};
+use super::jobs::{Conversations, DeviceRules, Directory, Jobs, Limits, LoginJobs, Mail};
 use crate::admission::requests::Requests;
 use crate::admission::{self, Admission};
 use crate::base::threads::Threads;
 use crate::bus::ReferenceNodes;
 use crate::config::{Auth, Config, Paced};
+use crate::history::pump::PumpLimits;
 use crate::metrics::Metrics;
 use crate::protocol;
 use crate::routing::assembly::Routes;
+use crate::routing::audience::Audience;
 use crate::routing::groups::GroupCache;
+use crate::routing::recorder::{Recorder, RecorderParts};
 use crate::routing::router::Router;
 use crate::routing::services::Services;
 use crate::session::password::Passwords;
@@ -42,6 +46,14 @@ pub(super) struct ServerParts {
     pub(super) router: Arc<Router>,
     pub(super) admission: Arc<Admission>,
     pub(super) dispatch: Dispatch,
+    /// Who uses level 2.
+    pub(super) audience: Arc<Audience>,
+    /// What connections of level 2 ask for.
+    pub(super) conversations: Arc<Conversations>,
+    /// Commits messages; `None` if the tables have no conversations.
+    pub(super) recorder: Option<Recorder>,
+    /// The limits of a connection of level 2.
+    pub(super) pump_limits: PumpLimits,
     /// The number of connections that were opened. It has memory of its own: every frame reads the
     /// other fields, and nobody writes those.
     pub(super) connections_opened: Box<AtomicU32>,
@@ -76,6 +88,10 @@ impl ServerParts {
         let requests = Arc::new(requests);
         let hashers = threads.workers_in_background("hasher", config.hashers, admission::places(config));
         let hashing = Hashing::new(hashers.map_err(StartError::Resources)?, config.hashers);
+        let audience = Arc::new(Audience::default());
+        let conversations = Arc::new(conversations(&services, &audience));
+        conversations.attach(&router);
+        let recorder = recorder(&services, &audience, &router, threads).map_err(StartError::Resources)?;
         let Services { store, spool, bus, clock, groups, metrics, .. } = services;
         let admission = Arc::new(Admission::new(config, equipment.descriptors, metrics.clone(), clock));
         jobs.logins.stamps.attach(&router);
@@ -93,6 +109,10 @@ impl ServerParts {
             },
             metrics,
             groups,
+            audience,
+            conversations,
+            recorder,
+            pump_limits: PumpLimits { output_high: config.output_bytes_max / 4, inflight: INFLIGHT_MAX },
             reference_nodes: bus,
             database: store.database,
             spool,
@@ -151,6 +171,44 @@ fn jobs(config: &Config, services: &Services, upgrader: Option<Workers>) -> Resu
     }))
 }
 
+fn conversations(services: &Services, audience: &Arc<Audience>) -> Conversations {
+    let Services { store, outages, .. } = services;
+    let rules = DeviceRules {
+        devices_max: DEVICES_MAX,
+        token_lifetime: TOKEN_LIFETIME,
+        inflight: INFLIGHT_MAX,
+        receipts: true,
+    };
+    let conversations =
+        Conversations::new(store.history.clone(), store.accounts.clone(), audience.clone(), outages.clone(), rules);
+    conversations.read_audience();
+    conversations
+}
+
+/// The lanes of conversations, unless there can be none.
+fn recorder(
+    services: &Services,
+    audience: &Arc<Audience>,
+    router: &Arc<Router>,
+    threads: &mut impl Threads,
+) -> io::Result<Option<Recorder>> {
+    let Services { store, clock, groups, outages, .. } = services;
+    if let Ok(None) = store.history.get() {
+        return Ok(None);
+    }
+    let parts = RecorderParts {
+        history: store.history.clone(),
+        contacts: store.contacts.clone(),
+        groups: groups.clone(),
+        audience: audience.clone(),
+        router: router.clone(),
+        outages: outages.clone(),
+        clock: clock.clone(),
+        edit_window: EDIT_WINDOW,
+    };
+    Recorder::start(parts, store.database.appenders(), threads).map(Some)
+}
+
 /// The settings of the reactor.
 pub(super) fn settings(config: &Config) -> Settings {
     Settings {
@@ -168,3 +226,12 @@ pub(super) fn settings(config: &Config) -> Settings {
         }),
     }
 }
+
+/// The most devices of a user.
+const DEVICES_MAX: usize = 16;
+/// How long a token is valid.
+const TOKEN_LIFETIME: Duration = Duration::from_hours(30 * 24);
+/// The most sends of a connection without an answer.
+const INFLIGHT_MAX: usize = 256;
+/// How long after its time a message may be edited or recalled.
+const EDIT_WINDOW: Duration = Duration::from_hours(24);

@@ -8,7 +8,9 @@ use smallvec::SmallVec;
 
 use super::Job;
 use crate::base::ids::FrameId;
+use crate::protocol::level2::{Login, Rid};
 use crate::protocol::{GroupId, UserId};
+use crate::store::history::EntryKind;
 
 /// The effects of an input, in this order.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -23,6 +25,11 @@ pub enum Effect<'f> {
     /// are more than [`members_at_once`](super::members_at_once),
     /// [`Input::Spread`](super::Input::Spread) comes before that.
     DeliverAll { id: FrameId, group: GroupId, to: Arc<[UserId]>, except: UserId, text: Cow<'f, str> },
+    /// Record a frame in its conversation, because somebody in it uses level 2, and forward it then;
+    /// it is settled as one frame.
+    Record(Box<ToRecord<'f>>),
+    /// Log the client in at level 2; [`Input::OptedIn`](super::Input::OptedIn) reports whether it is.
+    OptIn(Box<OptIn>),
     /// Run a job; its [`Outcome`](super::Outcome) comes as an input.
     Submit(Job),
     /// Make the other nodes send this user's messages here;
@@ -51,6 +58,39 @@ pub enum Effect<'f> {
     Remind(Duration),
     /// Close the connection without waiting any longer.
     HangUp,
+}
+
+/// A frame of level 1 that is recorded.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ToRecord<'f> {
+    /// The frame.
+    pub id: FrameId,
+    /// Its sender, who is logged in.
+    pub sender: UserId,
+    /// Where it goes.
+    pub to: Recipients,
+    /// What it is.
+    pub kind: EntryKind,
+    /// Its text.
+    pub text: Cow<'f, str>,
+}
+
+/// Who gets a frame.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Recipients {
+    /// One user.
+    User(UserId),
+    /// The members of a group, ascending, but for the sender.
+    Group(GroupId, Arc<[UserId]>),
+}
+
+/// A login at level 2.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct OptIn {
+    /// What the client says.
+    pub login: Login<'static>,
+    /// What the reply repeats.
+    pub rid: Option<Rid>,
 }
 
 /// Effects, to be carried out in order.

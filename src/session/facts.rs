@@ -18,6 +18,17 @@ pub trait SessionFacts {
     /// Whether a user may have joined a group without this node knowing yet.
     fn groups_change_elsewhere(&self) -> bool;
 
+    /// Whether messages between these users are recorded, because one of them uses level 2. Asked for
+    /// every message.
+    fn is_recorded(&self, _sender: Option<UserId>, _to: UserId) -> bool {
+        false
+    }
+
+    /// The same of a message to a group.
+    fn is_recorded_for(&self, _members: &[UserId]) -> bool {
+        false
+    }
+
     /// The seconds that a login with this id has to wait, if any.
     fn login_wait(&self, id: Id) -> Option<u32>;
 

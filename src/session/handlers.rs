@@ -5,4 +5,5 @@ mod account;
 mod chat;
 mod friend;
 mod group;
+mod level2;
 mod offline;

@@ -29,6 +29,8 @@ pub enum Input<'f> {
     Outcome(Outcome),
     /// A frame for a large group is on its way to all members.
     Spread,
+    /// A login at level 2 is over: as this user, or refused.
+    OptedIn(Option<UserId>),
     /// The fate of forwarded frames.
     Settled(Settled),
     /// The reply with stored messages has arrived at the peer's kernel.

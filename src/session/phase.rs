@@ -32,6 +32,8 @@ pub(super) enum Phase {
 pub(super) enum Awaited {
     /// Whether the password of this user is right.
     Password(UserId),
+    /// A login at level 2.
+    OptIn,
     /// The bus to confirm that this node is subscribed for the user.
     Place(UserId),
     /// That `User.state` has this value, for a login or logout, which is answered then, or at `by`

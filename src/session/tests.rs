@@ -793,6 +793,8 @@ impl World {
                     self.reporting = true;
                 }
                 Effect::Deliver { text, .. } | Effect::DeliverAll { text, .. } => self.on_their_way.push(text.len()),
+                Effect::Record(recorded) => self.on_their_way.push(recorded.text.len()),
+                Effect::OptIn(_) => unreachable!("nobody opts in here"),
                 Effect::Submit(job) => assert!(self.job.replace(job).is_none(), "one job at a time"),
                 Effect::Join(user) => {
                     assert!(!std::mem::replace(&mut self.joining, true), "one join at a time");

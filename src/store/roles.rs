@@ -158,6 +158,9 @@ pub trait Accounts: Send + Sync + 'static {
 
     /// One user, `None` if unknown.
     fn user(&self, user: UserId) -> Result<Option<User>, StoreError>;
+
+    /// The user with this name, without regard to case and accents.
+    fn user_named(&self, name: &str) -> Result<Option<User>, StoreError>;
 }
 
 /// Friends and groups.

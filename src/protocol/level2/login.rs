@@ -85,6 +85,41 @@ impl<'f> Login<'f> {
     }
 }
 
+impl Login<'_> {
+    /// The same, without borrowing from the frame.
+    pub fn into_owned(self) -> Login<'static> {
+        let owned = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
+        Login {
+            who: self.who.map(|who| match who {
+                Who::Id(id) => Who::Id(id),
+                Who::Name(name) => Who::Name(owned(name)),
+            }),
+            proof: match self.proof {
+                Proof::Password(password) => Proof::Password(owned(password)),
+                Proof::Token(token) => Proof::Token(owned(token)),
+                Proof::Jwt(jwt) => Proof::Jwt(owned(jwt)),
+            },
+            device: owned(self.device),
+            ping: self.ping,
+            have: match self.have {
+                Have::Cursors(items) => Have::Cursors(items.into_iter().map(HaveItem::into_owned).collect()),
+                Have::Device => Have::Device,
+            },
+            resume: self.resume,
+        }
+    }
+}
+
+impl HaveItem<'_> {
+    /// The same, without borrowing from the frame.
+    pub fn into_owned(self) -> HaveItem<'static> {
+        match self {
+            HaveItem::Cursor(name, cursor) => HaveItem::Cursor(name, cursor),
+            HaveItem::Malformed(name) => HaveItem::Malformed(Cow::Owned(name.into_owned())),
+        }
+    }
+}
+
 fn proof<'f>(members: &mut Members<'f>) -> Result<Proof<'f>, Refusal> {
     let wrong = |_| bad("password, token and jwt must be texts");
     let password = members.maybe_text("password").map_err(wrong)?.map(Proof::Password);

@@ -182,6 +182,12 @@ impl<'f> Frame<'f> {
     }
 }
 
+/// The frame, if it is a login that opts in to level 2.
+pub fn opt_in(frame: &[u8]) -> Option<Frame<'_>> {
+    let opts_in = |frame: &Frame<'_>| matches!(frame.request, Request::Login(_) | Request::Refused(40, _));
+    Frame::parse(frame).ok().filter(opts_in)
+}
+
 fn or_refused(msg_type: u16, request: Result<Request<'_>, Refusal>) -> Request<'_> {
     request.unwrap_or_else(|refusal| Request::Refused(msg_type, refusal))
 }

@@ -276,7 +276,9 @@ impl Scene {
                         (if late { " late" } else { "" }, if elsewhere { " elsewhere" } else { "" });
                     format!("{text} for {to} returned{late}{elsewhere}")
                 }
-                Origin::Sender(..) | Origin::Group(_) | Origin::Spooled(_) => format!("{text} for {to}"),
+                Origin::Sender(..) | Origin::Group(_) | Origin::Recorded(_) | Origin::Spooled(_) => {
+                    format!("{text} for {to}")
+                }
             },
             LaneItem::Work(user, _) => format!("work for {user}"),
             LaneItem::Answer(user, answer) => {

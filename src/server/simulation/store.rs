@@ -167,6 +167,13 @@ impl Accounts for NodeStore {
     fn user(&self, user: UserId) -> Result<Option<User>, StoreError> {
         self.call(|tables| tables.users.get(&user).map(|(name, _)| User { id: user, name: name.clone() }))
     }
+
+    fn user_named(&self, name: &str) -> Result<Option<User>, StoreError> {
+        self.call(|tables| {
+            let found = tables.users.iter().find(|(_, (other, _))| other == name);
+            found.map(|(user, (name, _))| User { id: *user, name: name.clone() })
+        })
+    }
 }
 
 impl Contacts for NodeStore {

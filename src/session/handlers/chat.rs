@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use net::Flow;
 
-use crate::protocol::{self, BadRequest, Forward, GroupId, Id, Sender, UserId};
+use crate::protocol::{self, BadRequest, Forward, FrameKind, GroupId, Id, Sender, UserId};
 use crate::session::phase::{Awaited, Found, Phase};
-use crate::session::{Effect, Effects, Job, Session, SessionFacts, members_at_once};
+use crate::session::{Effect, Effects, Job, Recipients, Session, SessionFacts, ToRecord, members_at_once};
+use crate::store::history::EntryKind;
 
 impl Session {
     pub(crate) fn chat<'f>(
@@ -16,6 +17,7 @@ impl Session {
         from: Option<Sender>,
         to: Id,
         text: Forward<'f>,
+        known: &dyn SessionFacts,
         effects: &mut Effects<'f>,
     ) -> Flow {
         let allowed = match from {
@@ -26,7 +28,7 @@ impl Session {
             Some(Sender::Malformed) => Err(protocol::BAD_REQUEST),
         };
         match allowed {
-            Ok(()) => self.deliver(to, text, effects),
+            Ok(()) => self.deliver(from, to, text, known, effects),
             Err(reply) => self.reply(reply, effects),
         }
     }
@@ -36,21 +38,45 @@ impl Session {
         from: Id,
         to: Result<Id, BadRequest>,
         text: Forward<'f>,
+        known: &dyn SessionFacts,
         effects: &mut Effects<'f>,
     ) -> Flow {
         match to {
             _ if !self.is_logged_in() => self.reply(protocol::NO_METHOD, effects),
             _ if !self.is(from) => self.reply(protocol::NOT_YOU, effects),
-            Ok(to) => self.deliver(to, text, effects),
+            Ok(to) => self.deliver(Some(Sender::Claimed(from)), to, text, known, effects),
             Err(BadRequest) => self.reply(protocol::BAD_REQUEST, effects),
         }
     }
 
-    fn deliver<'f>(&mut self, to: Id, text: Forward<'f>, effects: &mut Effects<'f>) -> Flow {
-        let text = text.text();
+    fn deliver<'f>(
+        &mut self,
+        from: Option<Sender>,
+        to: Id,
+        text: Forward<'f>,
+        known: &dyn SessionFacts,
+        effects: &mut Effects<'f>,
+    ) -> Flow {
+        let (text, to) = (text.text(), to.user_or_nobody());
         let id = self.count_unsettled(text.len());
-        effects.push(Effect::Deliver { id, to: to.user_or_nobody(), text });
+        if known.is_recorded(self.user(), to)
+            && let Some(sender) = self.sender(from)
+        {
+            let kind = if self.frame_kind == FrameKind::FRIEND_REQUEST { EntryKind::Other } else { EntryKind::Message };
+            let to = Recipients::User(to);
+            effects.push(Effect::Record(Box::new(ToRecord { id, sender, to, kind, text })));
+        } else {
+            effects.push(Effect::Deliver { id, to, text });
+        }
         Flow::Taken
+    }
+
+    /// The sender that others are told: one whom the client is logged in as.
+    fn sender(&self, from: Option<Sender>) -> Option<UserId> {
+        match from {
+            Some(Sender::Claimed(id)) if self.is(id) => id.user(),
+            Some(_) | None => self.user(),
+        }
     }
 
     pub(crate) fn group_chat<'f>(
@@ -66,8 +92,8 @@ impl Session {
         }
         let (sender, group) = (from.user_or_nobody(), group.group_or_none());
         match self.members(group, sender, known, effects) {
-            Recipients::Unknown => Flow::Later,
-            Recipients::Refused(reply) => {
+            GroupMembers::Unknown => Flow::Later,
+            GroupMembers::Refused(reply) => {
                 let flow = self.reply(reply.clone(), effects);
                 if flow == Flow::Later {
                     self.found = Some(Box::new(Found::Refusal(reply)));
@@ -75,13 +101,18 @@ impl Session {
                 flow
             }
             // The group does not exist.
-            Recipients::Known(members) if members.is_empty() => Flow::Taken,
-            Recipients::Known(members) if members.binary_search(&sender).is_err() && !self.is_compat() => {
+            GroupMembers::Known(members) if members.is_empty() => Flow::Taken,
+            GroupMembers::Known(members) if members.binary_search(&sender).is_err() && !self.is_compat() => {
                 self.reply(protocol::NOT_A_MEMBER, effects)
             }
-            Recipients::Known(members) => {
+            GroupMembers::Known(members) => {
                 let text = text.text();
                 let id = self.count_unsettled(text.len());
+                if known.is_recorded_for(&members) && self.is(from) {
+                    let (to, kind) = (Recipients::Group(group, members), EntryKind::Message);
+                    effects.push(Effect::Record(Box::new(ToRecord { id, sender, to, kind, text })));
+                    return Flow::Taken;
+                }
                 if members.len() > members_at_once(text.len()) {
                     self.phase = Phase::Spreading;
                 }
@@ -99,28 +130,28 @@ impl Session {
         sender: UserId,
         known: &dyn SessionFacts,
         effects: &mut Effects<'_>,
-    ) -> Recipients {
+    ) -> GroupMembers {
         match self.found.take().map(|found| *found) {
-            Some(Found::Members(found, members)) if found == group => return Recipients::Known(members),
-            Some(Found::Refusal(reply)) => return Recipients::Refused(reply),
+            Some(Found::Members(found, members)) if found == group => return GroupMembers::Known(members),
+            Some(Found::Refusal(reply)) => return GroupMembers::Refused(reply),
             Some(Found::Members(..)) | None => {}
         }
         let is_plausible = |members: &Arc<[UserId]>| {
             members.binary_search(&sender).is_ok() || self.is_compat() || !known.groups_change_elsewhere()
         };
         if let Some(members) = known.members(group).filter(is_plausible) {
-            return Recipients::Known(members);
+            return GroupMembers::Known(members);
         }
         if !self.is_compat() && known.is_stranger(sender, group) {
-            return Recipients::Refused(protocol::NOT_A_MEMBER.into());
+            return GroupMembers::Refused(protocol::NOT_A_MEMBER.into());
         }
         let job = Job::Members { group, sender: (!self.is_compat()).then_some(sender) };
         self.submit(job, Awaited::Members(group), effects);
-        Recipients::Unknown
+        GroupMembers::Unknown
     }
 }
 
-enum Recipients {
+enum GroupMembers {
     Known(Arc<[UserId]>),
     Unknown,
     Refused(Cow<'static, str>),

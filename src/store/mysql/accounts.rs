@@ -81,4 +81,11 @@ impl Accounts for MysqlStore {
             row.map(|mut row: Row| user_row(&mut row)).transpose()
         })
     }
+
+    fn user_named(&self, name: &str) -> Result<Option<User>, StoreError> {
+        self.base.calls.call(|db, _| {
+            let row = db.exec_first("SELECT id, name FROM User WHERE name = :name", params! {name})?;
+            row.map(|mut row: Row| user_row(&mut row)).transpose()
+        })
+    }
 }

@@ -4,7 +4,7 @@ use rusqlite::{OptionalExtension, ffi, named_params};
 
 use super::SqliteStore;
 use super::ids::IdKind;
-use super::rows::{new_id, user_by_id};
+use super::rows::{new_id, user_by_id, user_row};
 use crate::base::collation::fold;
 use crate::protocol::UserId;
 use crate::store::{Accounts, StoreError, User};
@@ -66,6 +66,15 @@ impl Accounts for SqliteStore {
 
     fn user(&self, user: UserId) -> Result<Option<User>, StoreError> {
         self.live.read(move |db| user_by_id(db, user))
+    }
+
+    fn user_named(&self, name: &str) -> Result<Option<User>, StoreError> {
+        let name_key = fold(name);
+        self.live.read(move |db| {
+            db.prepare_cached("SELECT id, name FROM User WHERE name_key = :name_key")?
+                .query_row(named_params! {":name_key": name_key}, user_row)
+                .optional()
+        })
     }
 }
 

@@ -1,0 +1,142 @@
+//! [`MemberTask`]: blocking work for a [`Member`](super::member::Member), and [`MemberNews`]: what it
+//! is told, by that work and by others.
+
+use std::sync::Arc;
+
+use rustc_hash::FxHashSet;
+
+use crate::base::conversation::{ConversationId, ConversationName, Seq};
+use crate::history::answers::Ticket;
+use crate::history::pump::{Event, Heads};
+use crate::protocol::UserId;
+use crate::protocol::level2::frames::Refusal;
+use crate::protocol::level2::replies::{self, Reason};
+use crate::protocol::level2::{Have, HaveItem, PageAsk, Rid};
+use crate::store::history::{DeviceId, Head};
+
+/// Blocking work. A member has a bounded number of them under way.
+#[derive(Debug)]
+pub enum MemberTask {
+    /// Read where all conversations of the user stand, for the login: [`MemberNews::Heads`].
+    Heads {
+        /// What the client holds.
+        have: Have<'static>,
+        /// The most messages of a run.
+        resume: u32,
+    },
+    /// Read where these conversations stand, for a 46: an event of the pump.
+    Sync {
+        /// What the client holds.
+        have: Vec<HaveItem<'static>>,
+        /// The most messages of a run.
+        resume: u32,
+        /// Of the 46.
+        rid: Option<Rid>,
+    },
+    /// Compose the next 43: [`MemberNews::Overview`].
+    Overview(Overview),
+    /// Read a page for the pump: an event of it.
+    Read {
+        /// Of this conversation.
+        conv: ConversationId,
+        /// The first number.
+        from: Seq,
+        /// The last one.
+        to: Option<Seq>,
+    },
+    /// Answer a 48.
+    Page(Ticket, Option<Rid>, ConversationName, PageAsk, u32),
+    /// Answer a 49, and tell it to others.
+    MarkRead(Ticket, Option<Rid>, ConversationName, Seq),
+    /// Note a 47, and tell it to others: [`MemberNews::Reported`].
+    Report(Vec<(ConversationName, Seq)>),
+    /// Answer a 68, after a device is logged out.
+    Devices(Ticket, Option<Rid>, Option<String>),
+    /// Log this device out (3): [`MemberNews::End`] follows the answer.
+    LogOut(Ticket, Option<Rid>),
+}
+
+/// What a member is told.
+#[derive(Debug)]
+pub enum MemberNews {
+    /// Events of the pump, in this order.
+    Pump(Vec<Event>),
+    /// The heads for the login.
+    Heads(Heads, Overview),
+    /// A 43, and the conversations that are left.
+    Overview(Arc<str>, Overview),
+    /// It could not be composed now.
+    OverviewFailed(Overview),
+    /// The answer of a question.
+    Answer(Ticket, String),
+    /// A 47 is noted, or could not be: with what it said.
+    Reported(Vec<(ConversationName, Seq)>, Noted),
+    /// A frame that has no place among others.
+    Show(Arc<str>),
+    /// The connection ends.
+    End(Reason),
+}
+
+impl MemberTask {
+    /// What the member is told if the task cannot be done now.
+    pub fn failed(self, refusal: Refusal) -> MemberNews {
+        let pump = |event| MemberNews::Pump(vec![event]);
+        let answer = |ticket, msg_type, rid: Option<Rid>| {
+            MemberNews::Answer(ticket, replies::refused(msg_type, refusal, rid.as_ref()))
+        };
+        match self {
+            MemberTask::Heads { .. } => pump(Event::HeadsFailed { rid: None, refusal }),
+            MemberTask::Sync { rid, .. } => pump(Event::HeadsFailed { rid, refusal }),
+            MemberTask::Overview(overview) => MemberNews::OverviewFailed(overview),
+            MemberTask::Read { .. } => pump(Event::PageFailed),
+            MemberTask::Page(ticket, rid, ..) => answer(ticket, 48, rid),
+            MemberTask::MarkRead(ticket, rid, ..) => answer(ticket, 49, rid),
+            MemberTask::Report(stored) => MemberNews::Reported(stored, Noted::Failed),
+            MemberTask::Devices(ticket, rid, _) => answer(ticket, 68, rid),
+            MemberTask::LogOut(ticket, rid) => answer(ticket, 3, rid),
+        }
+    }
+
+    /// The kind of task, for the log.
+    pub fn what(&self) -> &'static str {
+        match self {
+            MemberTask::Heads { .. } | MemberTask::Sync { .. } | MemberTask::Overview(_) => "reading conversations",
+            MemberTask::Read { .. } | MemberTask::Page(..) => "reading messages",
+            MemberTask::MarkRead(..) | MemberTask::Report(_) => "writing marks",
+            MemberTask::Devices(..) | MemberTask::LogOut(..) => "reading devices",
+        }
+    }
+}
+
+/// What became of a 47.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Noted {
+    /// It is stored.
+    Stored,
+    /// The database is away; it is tried again with the next one.
+    Failed,
+}
+
+/// The conversations that are not in a 43 yet.
+#[derive(Clone, Debug, Default)]
+pub struct Overview {
+    /// All of them, as of one moment, the most recently active first.
+    pub heads: Arc<[Head]>,
+    /// How many were shown.
+    pub shown: usize,
+    /// Those that the client holds something of: their last message is left out.
+    pub held: Arc<FxHashSet<ConversationId>>,
+}
+
+/// Who a member is. It stays the same for the life of the connection.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Identity {
+    /// The user.
+    pub user: UserId,
+    /// The row of the device.
+    pub device: DeviceId,
+    /// The client's name of the device.
+    pub device_name: Arc<str>,
+    /// The number of this login in that row.
+    pub login: i64,
+}

@@ -1,0 +1,75 @@
+//! [`Audience`]: who uses level 2. Every message asks.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+use crate::protocol::UserId;
+
+/// One bit for each user. Ids are given one after the other, so segments are full: 8 KiB for 65,536
+/// users, and none where nobody uses level 2. A user stays in it for ever.
+#[derive(Debug, Default)]
+pub struct Audience {
+    any: AtomicBool,
+    segments: OnceLock<Box<[OnceLock<Box<Segment>>]>>,
+}
+
+type Segment = [AtomicU64; SEGMENT_BITS / 64];
+
+impl Audience {
+    /// Whether anybody uses level 2.
+    pub fn is_empty(&self) -> bool {
+        !self.any.load(Relaxed)
+    }
+
+    /// Whether this user does.
+    pub fn has(&self, user: UserId) -> bool {
+        if self.is_empty() {
+            return false;
+        }
+        let Some((segment, word, bit)) = place(user) else { return false };
+        let segment = self.segments.get().and_then(|segments| segments[segment].get());
+        segment.is_some_and(|words| words[word].load(Relaxed) & bit != 0)
+    }
+
+    /// Whether any of these users does.
+    pub fn has_any(&self, users: &[UserId]) -> bool {
+        !self.is_empty() && users.iter().any(|user| self.has(*user))
+    }
+
+    /// This user does from now on.
+    pub fn add(&self, user: UserId) {
+        let Some((segment, word, bit)) = place(user) else { return };
+        let segments = self.segments.get_or_init(|| (0..SEGMENTS).map(|_| OnceLock::new()).collect());
+        let words = segments[segment].get_or_init(|| Box::new([const { AtomicU64::new(0) }; SEGMENT_BITS / 64]));
+        words[word].fetch_or(bit, Relaxed);
+        self.any.store(true, Relaxed);
+    }
+}
+
+/// Segment, word and bit of a user; `None` for an id that no user has.
+fn place(user: UserId) -> Option<(usize, usize, u64)> {
+    let id = usize::try_from(user.0).ok()?;
+    Some((id / SEGMENT_BITS, id % SEGMENT_BITS / 64, 1 << (id % 64)))
+}
+
+const SEGMENT_BITS: usize = 1 << 16;
+const SEGMENTS: usize = (i32::MAX as usize + 1) / SEGMENT_BITS;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_has_whom_it_was_given_and_nobody_else() {
+        let audience = Audience::default();
+        assert!(audience.is_empty() && !audience.has(UserId(1)));
+        let users = [1, 63, 64, 65_535, 65_536, 1_000_000, i32::MAX].map(UserId);
+        users.iter().for_each(|user| audience.add(*user));
+        audience.add(UserId(-1));
+        assert!(users.iter().all(|user| audience.has(*user)) && !audience.is_empty());
+        for stranger in [-1, 0, 2, 62, 65, 65_534, 65_537, 999_999, i32::MAX - 1, i32::MIN].map(UserId) {
+            assert!(!audience.has(stranger), "{stranger}");
+        }
+        assert!(audience.has_any(&[UserId(2), UserId(64)]) && !audience.has_any(&[UserId(2), UserId(66)]));
+    }
+}

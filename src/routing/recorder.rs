@@ -1,0 +1,416 @@
+//! [`Recorder`]: commits messages of conversations, and then hands them to everybody.
+//!
+//! ```text
+//!   loops ──▶ lane of the conversation ──▶ one transaction ──▶ devices of level 2, connections of level 1
+//!                                                          └─▶ the answer to the sender
+//! ```
+//! All messages of a conversation pass one lane, so those of one sender keep their order. A push is
+//! only a hint to its connection, which reads what it has missed; so nothing is kept for devices
+//! here.
+//!
+//! # Failures
+//! While the database is away, sends of level 2 are refused, and their clients repeat them. After a
+//! refusal, later sends of the same connection to the same conversation are refused too, until the
+//! first one comes again: they were read before their client knew. A message of level 1 goes on
+//! without being recorded, as if nobody used level 2.
+
+use std::io;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use net::Turn;
+use pool::{Again, Lanes, LanesWatch, Standing};
+use rustc_hash::FxHashMap;
+
+use super::audience::Audience;
+use super::groups::GroupCache;
+use super::router::{Keeps, Router};
+use crate::admission::berths::Berth;
+use crate::base::clock::Clock;
+use crate::base::conversation::ConversationId;
+use crate::base::threads::Threads;
+use crate::delivery::{Acknowledgement, ClientLink, Owed, Posted};
+use crate::devices::tasks::MemberNews;
+use crate::history::pump::{Answer, Event, Row, Submission};
+use crate::protocol::UserId;
+use crate::protocol::level2::frames::{self, Message, Refusal};
+use crate::session::Recipients;
+use crate::store::history::{Committed, EntryRefusal, HistoryRole, NewEntry, Place};
+use crate::store::outages::Outages;
+use crate::store::{Contacts, Role, StoreError};
+
+/// A message to be committed.
+#[derive(Debug)]
+pub struct Recording {
+    /// What is stored.
+    pub entry: NewEntry,
+    /// Who gets it, but for the sender. The members of a group are read if they are not known.
+    pub to: RecordedFor,
+    /// What recipients at level 1 get, if anything.
+    pub forward: Option<Arc<str>>,
+    /// Who is told what became of it.
+    pub owner: RecordOwner,
+    /// Its room.
+    pub berth: Berth,
+}
+
+/// Who gets a recorded message.
+#[derive(Debug)]
+pub enum RecordedFor {
+    /// These.
+    Known(Recipients),
+    /// Those who are in its conversation.
+    Conversation,
+}
+
+/// The sender of a recorded message.
+#[derive(Debug)]
+pub enum RecordOwner {
+    /// At level 2: a send of this connection.
+    Member(Arc<ClientLink>, Submission),
+    /// At level 1.
+    Session(Owed),
+}
+
+/// The parts that it uses.
+pub struct RecorderParts {
+    /// Conversations.
+    pub history: HistoryRole,
+    /// The members of groups as they are stored.
+    pub contacts: Role<dyn Contacts>,
+    /// The members that this node has cached.
+    pub groups: Arc<GroupCache>,
+    /// Who uses level 2.
+    pub audience: Arc<Audience>,
+    /// Connections.
+    pub router: Arc<Router>,
+    /// The failing kinds of calls.
+    pub outages: Arc<Outages>,
+    /// The time.
+    pub clock: Clock,
+    /// How long after its time a message may be edited or recalled.
+    pub edit_window: Duration,
+}
+
+/// The lanes. Any loop submits.
+pub struct Recorder(Lanes<Recording>);
+
+impl Recorder {
+    /// Starts the lanes.
+    ///
+    /// # Errors
+    /// When the system has no thread left.
+    pub fn start(parts: RecorderParts, lanes: usize, threads: &mut impl Threads) -> io::Result<Recorder> {
+        let parts = Arc::new(parts);
+        let begin = |_, panicked: Option<RecorderLane>| (panicked.unwrap_or_default(), None);
+        let handle = move |lane: &mut RecorderLane, batch| lane.handle(batch, &parts);
+        threads.lanes("recorder", lanes, BATCH_MAX, begin, handle).map(Recorder)
+    }
+
+    /// Commits a message. If the server stops, its sender is told that it has failed.
+    pub fn submit(&self, recording: Recording) {
+        let (key, bytes) = (recording.entry.conv.column() as u64, recording.entry.text.len() + RECORDING_BYTES);
+        let standing = Standing::of(recording.berth.holder().payer.share());
+        if let Err(closed) = self.0.submit(key, standing, recording, bytes) {
+            refuse(closed.0.owner, closed.0.entry.conv, AWAY);
+        }
+    }
+
+    /// How another thread sees the lanes.
+    pub fn watch(&self) -> LanesWatch<Recording> {
+        self.0.watch()
+    }
+
+    /// Finishes what was submitted, until `by` at most. Returns how much is left.
+    pub fn close(&self, by: std::time::Instant) -> usize {
+        self.0.close(by)
+    }
+}
+
+/// One lane.
+#[derive(Default)]
+struct RecorderLane {
+    /// Connections with a send that failed and has not come again, and its conversation.
+    failed: Vec<(Weak<ClientLink>, ConversationId)>,
+    turn: Option<Turn<Posted>>,
+}
+
+/// What the connections are told of a batch.
+#[derive(Default)]
+struct Posts {
+    events: FxHashMap<*const ClientLink, (Arc<ClientLink>, Vec<Event>)>,
+    answers: Vec<(Arc<ClientLink>, Posted)>,
+}
+
+/// A recording without its entry.
+struct Pending {
+    to: RecordedFor,
+    forward: Option<Arc<str>>,
+    owner: RecordOwner,
+    berth: Berth,
+}
+
+impl RecorderLane {
+    fn handle(&mut self, batch: Vec<Recording>, parts: &RecorderParts) -> Option<Again> {
+        let now = parts.clock.now();
+        let mut turn = self.turn.take().unwrap_or_else(|| Turn::at(now));
+        turn.begin(now);
+        turn.run_errands();
+        let mut posts = Posts::default();
+        let (entries, pending) = self.accept(batch, &mut posts);
+        if !entries.is_empty() {
+            match commit(&entries, &pending, parts) {
+                Ok(outcomes) => {
+                    for ((entry, pending), outcome) in entries.iter().zip(pending).zip(outcomes) {
+                        conclude(entry, pending, outcome, &mut turn, &mut posts, parts);
+                    }
+                }
+                Err(error) => self.fail(entries, pending, &error, &mut turn, &mut posts, parts),
+            }
+        }
+        turn.flush();
+        posts.send();
+        let next = turn.next_errand().map(|due| Again::UnlessClosing(due.saturating_duration_since(parts.clock.now())));
+        self.turn = Some(turn);
+        next
+    }
+
+    /// Refuses the sends behind one that has failed.
+    fn accept(&mut self, batch: Vec<Recording>, posts: &mut Posts) -> (Vec<NewEntry>, Vec<Pending>) {
+        let (mut entries, mut accepted) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
+        for Recording { entry, to, forward, owner, berth } in batch {
+            if let RecordOwner::Member(link, submission) = &owner
+                && !self.may_send(link, entry.conv, submission.resumes)
+            {
+                posts.answer(link, entry.conv, *submission, Answer::Refused(AWAY));
+                continue;
+            }
+            entries.push(entry);
+            accepted.push(Pending { to, forward, owner, berth });
+        }
+        (entries, accepted)
+    }
+
+    fn may_send(&mut self, link: &Arc<ClientLink>, conv: ConversationId, resumes: bool) -> bool {
+        let is_it = |(other, failed): &(Weak<ClientLink>, ConversationId)| {
+            *failed == conv && std::ptr::eq(other.as_ptr(), Arc::as_ptr(link))
+        };
+        if resumes {
+            self.failed.retain(|failed| !is_it(failed));
+        }
+        self.failed.is_empty() || !self.failed.iter().any(is_it)
+    }
+
+    fn fail(
+        &mut self,
+        entries: Vec<NewEntry>,
+        pending: Vec<Pending>,
+        error: &StoreError,
+        turn: &mut Turn<Posted>,
+        posts: &mut Posts,
+        parts: &RecorderParts,
+    ) {
+        let refusal = if matches!(error, StoreError::Unavailable(_)) { AWAY } else { BROKEN };
+        self.failed.retain(|(link, _)| link.strong_count() > 0);
+        for (entry, pending) in entries.into_iter().zip(pending) {
+            match &pending.owner {
+                RecordOwner::Member(link, submission) => {
+                    if refusal.retry_after.is_some() && self.may_send(link, entry.conv, false) {
+                        self.failed.push((Arc::downgrade(link), entry.conv));
+                    }
+                    posts.answer(link, entry.conv, *submission, Answer::Refused(refusal));
+                }
+                RecordOwner::Session(_) => unrecorded(&entry, pending, turn, posts, parts),
+            }
+        }
+    }
+}
+
+/// Commits a batch. An answer that was lost is settled by the same batch again; clients of level 1
+/// cannot do that themselves.
+fn commit(entries: &[NewEntry], pending: &[Pending], parts: &RecorderParts) -> Result<Vec<Committed>, StoreError> {
+    let window = i64::try_from(parts.edit_window.as_millis()).unwrap_or(i64::MAX);
+    let once = || match parts.history.get()? {
+        Some(history) => history.commit(entries, window),
+        None => Err(StoreError::Unavailable("the tables have no conversations".into())),
+    };
+    let is_of_session = |pending: &Pending| matches!(pending.owner, RecordOwner::Session(_));
+    let committed = match once() {
+        Err(StoreError::Unavailable(_)) if pending.iter().any(is_of_session) => once(),
+        committed => committed,
+    };
+    parts.outages.note("recording messages", committed.as_ref().err());
+    committed
+}
+
+/// Hands a committed message to everybody, and answers its sender.
+fn conclude(
+    entry: &NewEntry,
+    pending: Pending,
+    outcome: Committed,
+    turn: &mut Turn<Posted>,
+    posts: &mut Posts,
+    parts: &RecorderParts,
+) {
+    let Pending { to, forward, owner, berth } = pending;
+    let answer = match outcome {
+        Committed::New(place) => Answer::New(committed(place)),
+        Committed::Again(place) => Answer::Again(committed(place)),
+        Committed::Refused(refusal) => Answer::Refused(refusal_of(refusal)),
+    };
+    let origin = match &owner {
+        RecordOwner::Member(link, _) => Some(link.clone()),
+        RecordOwner::Session(_) => None,
+    };
+    let Some((link, told)) = told(owner, entry.conv, answer) else { return };
+    let answer = Acknowledgement::new(link, told, berth);
+    if let Committed::New(place) = outcome {
+        let recipients = recipients(&to, entry, parts);
+        posts.push(entry, place, &recipients, origin.as_ref(), parts);
+        if let Some(text) = forward {
+            for user in recipients.iter().filter(|user| entry.conv.group().is_none() || **user != entry.sender) {
+                let keeps = if parts.audience.has(*user) { Keeps::No } else { Keeps::Yes };
+                parts.router.forward(turn, *user, &text, keeps, &answer);
+                turn.relieve();
+            }
+        }
+    }
+    posts.answers.extend(answer.take());
+}
+
+/// A message of level 1 that could not be recorded.
+fn unrecorded(entry: &NewEntry, pending: Pending, turn: &mut Turn<Posted>, posts: &mut Posts, parts: &RecorderParts) {
+    let Pending { to, forward, owner, berth } = pending;
+    let Some((link, told)) = told(owner, entry.conv, Answer::Refused(AWAY)) else { return };
+    let answer = Acknowledgement::new(link, told, berth);
+    let text = forward.unwrap_or_else(|| entry.text.clone());
+    for user in
+        recipients(&to, entry, parts).iter().filter(|user| entry.conv.group().is_none() || **user != entry.sender)
+    {
+        parts.router.forward(turn, *user, &text, Keeps::Yes, &answer);
+        turn.relieve();
+    }
+    posts.answers.extend(answer.take());
+}
+
+/// The recipients: of a conversation of two the partner alone, of a group all members.
+fn recipients(to: &RecordedFor, entry: &NewEntry, parts: &RecorderParts) -> Arc<[UserId]> {
+    match to {
+        RecordedFor::Known(Recipients::User(user)) => [*user].into(),
+        RecordedFor::Known(Recipients::Group(_, members)) => members.clone(),
+        RecordedFor::Conversation => match (entry.conv.group(), entry.conv.users()) {
+            (Some(group), _) => {
+                let now = parts.clock.now();
+                let cached = parts.groups.members(group, now);
+                let load = || parts.groups.load(group, now, parts.contacts.get()?);
+                cached.or_else(|| load().ok()).unwrap_or_default()
+            }
+            (None, Some((low, high))) => [if low == entry.sender { high } else { low }].into(),
+            (None, None) => [].into(),
+        },
+    }
+}
+
+/// Whom to tell, and what.
+fn told(owner: RecordOwner, conv: ConversationId, answer: Answer) -> Option<(Arc<ClientLink>, Posted)> {
+    match owner {
+        RecordOwner::Member(link, submission) => {
+            let event = Event::Answered { conv, id: submission.id, answer };
+            Some((link, Posted::Member(Box::new(MemberNews::Pump(vec![event])))))
+        }
+        RecordOwner::Session(owed) => owed.done(),
+    }
+}
+
+fn refuse(owner: RecordOwner, conv: ConversationId, refusal: Refusal) {
+    match owner {
+        RecordOwner::Member(..) => {
+            if let Some((link, told)) = told(owner, conv, Answer::Refused(refusal)) {
+                link.post(told);
+            }
+        }
+        // Dropped, it has failed.
+        RecordOwner::Session(owed) => drop(owed),
+    }
+}
+
+impl Posts {
+    /// Tells the devices of a message: of the sender, but for the connection that sent it, and of
+    /// the recipients.
+    fn push(
+        &mut self,
+        entry: &NewEntry,
+        place: Place,
+        recipients: &[UserId],
+        origin: Option<&Arc<ClientLink>>,
+        parts: &RecorderParts,
+    ) {
+        let message = Message {
+            at: committed(place),
+            from: entry.sender,
+            frame: Some(&entry.text),
+            edited: None,
+            recalled: None,
+            imported: entry.is_imported,
+        };
+        let (conv, seq, from) = (entry.conv, place.seq, entry.sender);
+        // All members of a group call it by the same name.
+        let mut shared: Option<Arc<str>> = None;
+        let is_listed = recipients.contains(&from);
+        for user in recipients.iter().copied().chain((!is_listed).then_some(from)) {
+            let links = parts.router.devices(user, |device| origin.is_none_or(|origin| device.link != *origin));
+            if links.is_empty() {
+                continue;
+            }
+            let compose = || Arc::<str>::from(frames::pushed(conv.name_for(user), &message));
+            let frame = match conv.group() {
+                Some(_) => shared.get_or_insert_with(compose).clone(),
+                None => compose(),
+            };
+            for link in links {
+                let event = Event::Push { conv, row: Row { seq, from, frame: frame.clone() } };
+                self.events.entry(Arc::as_ptr(&link)).or_insert_with(|| (link, Vec::new())).1.push(event);
+            }
+        }
+    }
+
+    fn answer(&mut self, link: &Arc<ClientLink>, conv: ConversationId, submission: Submission, answer: Answer) {
+        let owner = RecordOwner::Member(link.clone(), submission);
+        self.answers.extend(told(owner, conv, answer));
+    }
+
+    /// Posts everything, with one wake-up per loop.
+    fn send(self) {
+        let events = self.events.into_values();
+        let mut posts: Vec<_> =
+            events.map(|(link, events)| (link, Posted::Member(Box::new(MemberNews::Pump(events))))).collect();
+        posts.extend(self.answers);
+        ClientLink::post_all(posts);
+    }
+}
+
+fn committed(place: Place) -> frames::Committed {
+    frames::Committed { seq: place.seq, tag: place.tag, time: place.time }
+}
+
+fn refusal_of(refusal: EntryRefusal) -> Refusal {
+    match refusal {
+        EntryRefusal::Conflict => Refusal::forever(409, "this cid was used for another message"),
+        EntryRefusal::NoSuchUser => Refusal::forever(404, "there is no such user"),
+        EntryRefusal::NoSuchGroup => Refusal::forever(404, "there is no such group"),
+        EntryRefusal::NotMember => Refusal::forever(403, "you are not a member of this group"),
+        EntryRefusal::Blocked => Refusal::forever(403, "this user does not take messages from you"),
+        EntryRefusal::NoSuchTarget => Refusal::forever(404, "there is no such message to edit or recall"),
+        EntryRefusal::NotYours => Refusal::forever(403, "only own messages that are not recalled can be changed"),
+        EntryRefusal::TooLate => Refusal::forever(403, "the message is too old to be changed"),
+        EntryRefusal::Unstorable => Refusal::forever(500, "the database does not take this message"),
+    }
+}
+
+/// The database is away, or the server stops.
+pub const AWAY: Refusal = Refusal { errno: 503, errmsg: "the database is away, try again", retry_after: Some(1000) };
+const BROKEN: Refusal = Refusal::forever(500, "the database refuses, see the log of the server");
+/// The most messages of one transaction.
+const BATCH_MAX: usize = 2048;
+/// What a recording weighs beside its text.
+pub const RECORDING_BYTES: usize = size_of::<Recording>();

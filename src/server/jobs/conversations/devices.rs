@@ -1,0 +1,190 @@
+//! Devices: logging in and out, and their list.
+
+use super::{Conversations, refusal_of, wall_clock};
+use crate::delivery::Posted;
+use crate::devices::entry::{Admitted, WRONG};
+use crate::devices::tasks::{Identity, MemberNews};
+use crate::devices::token::{Token, TokenKey};
+use crate::history::answers::Ticket;
+use crate::protocol::level2::Rid;
+use crate::protocol::level2::frames::Refusal;
+use crate::protocol::level2::replies::{self, Reason, Welcome};
+use crate::protocol::{self, UserId};
+use crate::store::StoreError;
+use crate::store::history::{Device, DeviceId, DeviceLogin, History};
+
+/// A device that wants to log in.
+#[derive(Clone, Debug)]
+pub struct Visitor {
+    /// The client's name of it.
+    pub device: Box<str>,
+    /// Seconds of the heartbeat.
+    pub ping: u32,
+    /// What the reply repeats.
+    pub rid: Option<Rid>,
+}
+
+impl Conversations {
+    /// Writes the login of a user whose proof is right.
+    ///
+    /// # Errors
+    /// What the client is told.
+    pub fn admit(&self, user: UserId, visitor: &Visitor) -> Result<Box<Admitted>, Refusal> {
+        let admitted = self.try_admit(user, visitor);
+        self.outages.note("logging devices in", admitted.as_ref().err());
+        admitted.map_err(|error| refusal_of(&error))?.map(Box::new).ok_or(WRONG)
+    }
+
+    /// The same with a token. `is_another` says whether the client names another user.
+    ///
+    /// # Errors
+    /// What the client is told.
+    pub fn admit_by_token(
+        &self,
+        token: &str,
+        visitor: &Visitor,
+        is_another: impl Fn(UserId, &str) -> bool,
+    ) -> Result<Box<Admitted>, Refusal> {
+        let user = self.user_of(token, &visitor.device, is_another);
+        self.outages.note("reading devices", user.as_ref().err());
+        let user = user.map_err(|error| refusal_of(&error))?.ok_or(WRONG)?;
+        self.admit(user, visitor)
+    }
+
+    fn user_of(
+        &self,
+        token: &str,
+        device: &str,
+        is_another: impl Fn(UserId, &str) -> bool,
+    ) -> Result<Option<UserId>, StoreError> {
+        let Some(token) = self.key()?.verify(token, wall_clock()) else { return Ok(None) };
+        let Some(found) = self.history()?.device(DeviceId(token.device))? else { return Ok(None) };
+        if !token.is_of(found.user, &found.secret) || found.name != device {
+            return Ok(None);
+        }
+        let name = self.accounts.get()?.user(found.user)?.map(|user| user.name);
+        Ok(name.filter(|name| !is_another(found.user, name)).map(|_| found.user))
+    }
+
+    fn try_admit(&self, user: UserId, visitor: &Visitor) -> Result<Option<Admitted>, StoreError> {
+        let Some(account) = self.accounts.get()?.user(user)? else { return Ok(None) };
+        let history = self.history()?;
+        if !self.audience.has(user) {
+            history.use_level2(user)?;
+            self.audience.add(user);
+        }
+        let [login, secret] = random()?;
+        let (first, _) = login.split_at(8);
+        let login = DeviceLogin {
+            user,
+            name: visitor.device.to_string(),
+            login: i64::from_le_bytes(first.try_into().unwrap_or_default()),
+            secret,
+            devices_max: self.rules.devices_max,
+        };
+        let logged_in = history.log_in(&login)?;
+        let device = logged_in.device;
+        let (token, expires) = self.token(&device)?;
+        let welcome = Welcome {
+            device: &visitor.device,
+            inflight: self.rules.inflight,
+            name: &account.name,
+            ping: visitor.ping,
+            token: &token,
+            token_expires: expires,
+            user,
+        };
+        let identity = Identity { user, device: device.id, device_name: (*visitor.device).into(), login: device.login };
+        Ok(Some(Admitted {
+            identity,
+            replaced: logged_in.replaced,
+            forgotten: logged_in.forgotten.iter().map(|device| device.id).collect(),
+            welcome: replies::welcome(&welcome, visitor.rid.as_ref()),
+        }))
+    }
+
+    /// A new token of a device, and when it expires.
+    fn token(&self, device: &Device) -> Result<(String, i64), StoreError> {
+        let lifetime = i64::try_from(self.rules.token_lifetime.as_millis()).unwrap_or(i64::MAX);
+        let expires = wall_clock().saturating_add(lifetime);
+        let token = Token { user: device.user, device: device.id.0, serial: device.secret, expires };
+        Ok((self.key()?.sign(&token), expires))
+    }
+
+    /// The cluster's key, which is read once.
+    fn key(&self) -> Result<&TokenKey, StoreError> {
+        if let Some(key) = self.key.get() {
+            return Ok(key);
+        }
+        let [first, second] = random()?;
+        let mut new = [0; 32];
+        new[..16].copy_from_slice(&first);
+        new[16..].copy_from_slice(&second);
+        let stored = self.history()?.token_key(new)?;
+        Ok(self.key.get_or_init(|| TokenKey::new(&stored)))
+    }
+
+    /// The answer to a 68.
+    pub(super) fn devices(
+        &self,
+        history: &dyn History,
+        who: &Identity,
+        revoke: Option<&str>,
+        ticket: Ticket,
+        rid: Option<&Rid>,
+    ) -> Result<Vec<MemberNews>, StoreError> {
+        let mut devices = history.devices(who.user)?;
+        let mut news = Vec::new();
+        if let Some(name) = revoke {
+            let Some(at) = devices.iter().position(|device| device.name == name) else {
+                return Ok(vec![MemberNews::Answer(ticket, replies::refused(68, NO_SUCH_DEVICE, rid))]);
+            };
+            let device = devices.remove(at);
+            history.forget(who.user, &[device.id])?;
+            if device.id == who.device {
+                news.push(MemberNews::End(Reason::Revoked));
+            }
+            self.end(who.user, Reason::Revoked, |other| other == device.id && other != who.device);
+        }
+        let router = self.router();
+        let is_online = |device: &Device| {
+            router.as_ref().is_some_and(|router| !router.devices(who.user, |link| link.device == device.id).is_empty())
+        };
+        let line = |device: &Device| (device.name.clone(), device.seen, is_online(device));
+        let lines: Vec<_> = devices.iter().map(line).collect();
+        news.insert(0, MemberNews::Answer(ticket, replies::devices(&lines, rid)));
+        Ok(news)
+    }
+
+    /// Logs a device out for good.
+    pub(super) fn log_out(
+        &self,
+        history: &dyn History,
+        who: &Identity,
+        ticket: Ticket,
+        rid: Option<&Rid>,
+    ) -> Result<Vec<MemberNews>, StoreError> {
+        history.forget(who.user, &[who.device])?;
+        let reply = replies::with_rid(protocol::ACK, rid);
+        Ok(vec![MemberNews::Answer(ticket, reply), MemberNews::End(Reason::Logout)])
+    }
+
+    /// Ends connections of `user` on this node.
+    pub fn end(&self, user: UserId, reason: Reason, meant: impl Fn(DeviceId) -> bool) {
+        let Some(router) = self.router() else { return };
+        for link in router.devices(user, |device| meant(device.device)) {
+            link.post(Posted::Member(Box::new(MemberNews::End(reason))));
+        }
+    }
+}
+
+/// Two times 16 random bytes.
+fn random() -> Result<[[u8; 16]; 2], StoreError> {
+    let mut bytes = [[0; 16]; 2];
+    for part in &mut bytes {
+        getrandom::fill(part).map_err(|error| StoreError::Failed(error.to_string().into()))?;
+    }
+    Ok(bytes)
+}
+
+const NO_SUCH_DEVICE: Refusal = Refusal::forever(404, "you have no such device");

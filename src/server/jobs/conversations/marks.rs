@@ -1,0 +1,71 @@
+//! Marks, and who is told of them.
+
+use std::sync::Arc;
+
+use super::Conversations;
+use crate::base::conversation::{ConversationId, ConversationName, Seq};
+use crate::delivery::{ClientLink, Posted};
+use crate::devices::tasks::{Identity, MemberNews, Noted};
+use crate::protocol::UserId;
+use crate::protocol::level2::frames::{self, Marks};
+use crate::protocol::level2::{Rid, replies};
+use crate::store::StoreError;
+use crate::store::history::History;
+
+impl Conversations {
+    /// The answer to a 49. Other devices of the user get the same, and the partner gets a 50.
+    pub(super) fn mark_read(
+        &self,
+        history: &dyn History,
+        who: &Identity,
+        name: ConversationName,
+        read: Seq,
+        rid: Option<&Rid>,
+    ) -> Result<String, StoreError> {
+        let conv = name.for_user(who.user);
+        let marked = match history.mark_read(who.user, conv, read)? {
+            Ok(marked) => marked,
+            Err(denied) => return Ok(replies::refused(49, super::denied(denied), rid)),
+        };
+        let text = |rid| frames::read(name, who.user, marked.read, marked.head, marked.unread, rid);
+        if marked.has_risen {
+            self.show(who.user, Some(who), &text(None).into());
+            self.show_marks(conv, who.user, Marks { read: marked.read, recv: marked.recv });
+        }
+        Ok(text(rid))
+    }
+
+    /// Notes a 47.
+    pub(super) fn report(
+        &self,
+        history: &dyn History,
+        who: &Identity,
+        stored: &[(ConversationName, Seq)],
+    ) -> Result<MemberNews, StoreError> {
+        let places: Vec<_> = stored.iter().map(|(name, seq)| (name.for_user(who.user), *seq)).collect();
+        for mark in history.report(who.user, who.device, &places)? {
+            self.show_marks(mark.conv, mark.user, Marks { read: mark.read, recv: mark.recv });
+        }
+        Ok(MemberNews::Reported(stored.to_vec(), Noted::Stored))
+    }
+
+    /// Shows the partner of a conversation of two how far the user has come.
+    fn show_marks(&self, conv: ConversationId, user: UserId, marks: Marks) {
+        if let ConversationName::User(partner) = conv.name_for(user)
+            && partner != user
+            && self.rules.receipts
+        {
+            let frame = frames::peer_marks(conv.name_for(partner), user, marks);
+            self.show(partner, None, &frame.into());
+        }
+    }
+
+    /// Sends a frame to the devices of `user` on this node, but for one.
+    fn show(&self, user: UserId, except: Option<&Identity>, frame: &Arc<str>) {
+        let Some(router) = self.router() else { return };
+        let is_meant = |login| except.is_none_or(|except| except.login != login);
+        let links = router.devices(user, |device| is_meant(device.login));
+        let show = |link| (link, Posted::Member(Box::new(MemberNews::Show(frame.clone()))));
+        ClientLink::post_all(links.into_iter().map(show).collect());
+    }
+}

@@ -1,0 +1,217 @@
+//! Heads, runs and pages.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::base::conversation::{ConversationId, ConversationName, Cursor, Seq, Tag};
+use crate::devices::tasks::{Identity, MemberNews, Overview};
+use crate::history::cursor::{Extent, Held, needs_tag};
+use crate::history::pump::{Event, Found, Heads, Page, Row};
+use crate::protocol::UserId;
+use crate::protocol::level2::frames::{self, Marks, Refusal};
+use crate::protocol::level2::{Have, HaveItem, PAGE_BYTES_MAX, PAGE_MAX, PageAsk, Rid, replies};
+use crate::store::StoreError;
+use crate::store::history::{Denied, Entry, Head, History, PageOutcome};
+
+/// Where all conversations of a user stand, and which runs the client needs.
+pub(super) fn heads(
+    history: &dyn History,
+    who: &Identity,
+    have: &Have<'_>,
+    resume: u32,
+) -> Result<MemberNews, StoreError> {
+    let heads = history.heads(who.user)?;
+    let known: HashMap<ConversationId, &Head> = heads.iter().map(|head| (head.conv, head)).collect();
+    let (mut cursors, held) = match have {
+        Have::Cursors(items) => {
+            let strangers: Vec<ConversationId> = names(items)
+                .map(|(name, _)| name.for_user(who.user))
+                .filter(|conv| !known.contains_key(conv))
+                .collect();
+            let others = standings(history, who.user, &strangers)?;
+            let find = |conv: ConversationId| match known.get(&conv) {
+                Some(head) => Ok((extent(head), (*head).tag)),
+                None => others.get(&conv).copied().unwrap_or(Err(Denied::Unknown)),
+            };
+            let held = names(items).map(|(name, _)| name.for_user(who.user)).collect();
+            (cursors(history, who.user, items, find)?, held)
+        }
+        Have::Device => {
+            let stored: HashMap<ConversationId, Seq> = history.cursors(who.device)?.into_iter().collect();
+            let cursor = |head: &Head| {
+                let seq = stored.get(&head.conv).copied().unwrap_or_default().min(head.head);
+                Found::Own(head.conv, Held { seq, tag: None, stored: None })
+            };
+            (heads.iter().map(cursor).collect(), heads.iter().map(|head| head.conv).collect())
+        }
+    };
+    let rank: HashMap<ConversationId, usize> = heads.iter().enumerate().map(|(nth, head)| (head.conv, nth)).collect();
+    cursors.sort_by_key(|found| match found {
+        Found::Own(conv, _) => rank.get(conv).copied().unwrap_or(usize::MAX),
+        Found::Refused(..) => usize::MAX,
+    });
+    let convs = heads.iter().map(|head| (head.conv, extent(head))).collect();
+    let overview = Overview { heads: heads.into(), shown: 0, held: Arc::new(held) };
+    Ok(MemberNews::Heads(Heads { rid: None, convs, cursors, resume: resume.into() }, overview))
+}
+
+/// The same for a 46, of the conversations that it names.
+pub(super) fn sync(
+    history: &dyn History,
+    user: UserId,
+    have: &[HaveItem<'_>],
+    resume: u32,
+    rid: Option<Rid>,
+) -> Result<MemberNews, StoreError> {
+    let convs: Vec<ConversationId> = names(have).map(|(name, _)| name.for_user(user)).collect();
+    let heads = standings(history, user, &convs)?;
+    let cursors = cursors(history, user, have, |conv| heads.get(&conv).copied().unwrap_or(Err(Denied::Unknown)))?;
+    let convs = heads.iter().filter_map(|(conv, head)| head.ok().map(|(extent, _)| (*conv, extent))).collect();
+    let heads = Heads { rid, convs, cursors, resume: resume.into() };
+    Ok(MemberNews::Pump(vec![Event::Heads(heads)]))
+}
+
+/// Where a conversation stands, with the tag of its head, or why it is not the user's.
+type Standing = Result<(Extent, Option<Tag>), Denied>;
+
+/// Where these conversations stand.
+fn standings(
+    history: &dyn History,
+    user: UserId,
+    convs: &[ConversationId],
+) -> Result<HashMap<ConversationId, Standing>, StoreError> {
+    if convs.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let heads = history.heads_of(user, convs)?;
+    let head = |head: Result<Head, Denied>| head.map(|head| (extent(&head), head.tag));
+    Ok(convs.iter().copied().zip(heads.into_iter().map(head)).collect())
+}
+
+/// What is known of the cursors of a client.
+fn cursors(
+    history: &dyn History,
+    user: UserId,
+    items: &[HaveItem<'_>],
+    find: impl Fn(ConversationId) -> Standing,
+) -> Result<Vec<Found>, StoreError> {
+    let needed = |name: ConversationName, cursor: Cursor| {
+        let conv = name.for_user(user);
+        let (extent, _) = find(conv).ok()?;
+        (cursor.seq != extent.head && needs_tag(cursor.seq, extent)).then_some((conv, cursor.seq))
+    };
+    let places: Vec<(ConversationId, Seq)> = names(items).filter_map(|(name, cursor)| needed(name, cursor)).collect();
+    let tags = if places.is_empty() { Vec::new() } else { history.tags(&places)? };
+    let tags: HashMap<(ConversationId, Seq), _> = places.into_iter().zip(tags).collect();
+    let found = |item: &HaveItem<'_>| match item {
+        HaveItem::Malformed(name) => Found::Refused((**name).into(), MALFORMED),
+        HaveItem::Cursor(name, cursor) => {
+            let conv = name.for_user(user);
+            match find(conv) {
+                Err(denied) => Found::Refused(name.to_string().into(), super::denied(denied)),
+                Ok((extent, tag)) => {
+                    let stored =
+                        if cursor.seq == extent.head { tag } else { tags.get(&(conv, cursor.seq)).copied().flatten() };
+                    Found::Own(conv, Held { seq: cursor.seq, tag: Some(cursor.tag), stored })
+                }
+            }
+        }
+    };
+    Ok(items.iter().map(found).collect())
+}
+
+fn names<'i>(items: &'i [HaveItem<'_>]) -> impl Iterator<Item = (ConversationName, Cursor)> + 'i {
+    items.iter().filter_map(|item| match item {
+        HaveItem::Cursor(name, cursor) => Some((*name, *cursor)),
+        HaveItem::Malformed(_) => None,
+    })
+}
+
+fn extent(head: &Head) -> Extent {
+    Extent { head: head.head, floor: head.floor }
+}
+
+/// The next 43.
+pub(super) fn overview(
+    history: &dyn History,
+    user: UserId,
+    overview: &Overview,
+    receipts: bool,
+) -> Result<MemberNews, StoreError> {
+    let rest = &overview.heads[overview.shown..];
+    let next = &rest[..rest.len().min(PAGE_MAX)];
+    let mut lasts: Vec<Option<Entry>> = Vec::with_capacity(next.len());
+    for head in next {
+        let is_wanted = head.head > head.floor && !overview.held.contains(&head.conv);
+        let run = |conv| history.run(conv, head.head, head.head, true, PAGE_BYTES_MAX);
+        lasts.push(if is_wanted { run(head.conv)?.pop() } else { None });
+    }
+    let line = |(head, last): (&'_ Head, &'_ Option<Entry>)| (head.clone(), last.clone());
+    let owned: Vec<(Head, Option<Entry>)> = next.iter().zip(&lasts).map(line).collect();
+    let lines: Vec<frames::Overview<'_>> = owned
+        .iter()
+        .map(|(head, last)| frames::Overview {
+            conv: head.conv.name_for(user),
+            name: head.name.as_deref(),
+            floor: head.floor,
+            head: head.head,
+            tag: head.tag,
+            last: last.as_ref().map(super::shown),
+            read: head.read,
+            peer: head.peer.filter(|_| receipts).map(|(read, recv)| Marks { read, recv }),
+            unread: head.unread,
+        })
+        .collect();
+    let (frame, count) = frames::overview(&lines, rest.len() > next.len());
+    let rest = Overview { shown: overview.shown + count, ..overview.clone() };
+    Ok(MemberNews::Overview(frame.into(), rest))
+}
+
+/// A page for a pump.
+pub(super) fn page_for_pump(
+    history: &dyn History,
+    user: UserId,
+    conv: ConversationId,
+    from: Seq,
+    to: Option<Seq>,
+) -> Result<MemberNews, StoreError> {
+    let head = match history.heads_of(user, &[conv])?.pop() {
+        Some(Ok(head)) => head,
+        Some(Err(denied)) => return Ok(MemberNews::Pump(vec![Event::PageDenied(super::denied(denied))])),
+        None => return Ok(MemberNews::Pump(vec![Event::PageFailed])),
+    };
+    let first = from.max(head.floor + 1);
+    let last = to.unwrap_or(head.head).min(head.head).min(first + PAGE_MAX as Seq - 1);
+    let entries = if first <= last { history.run(conv, first, last, false, PAGE_BYTES_MAX)? } else { Vec::new() };
+    let name = conv.name_for(user);
+    let row = |entry: &Entry| Row {
+        seq: entry.seq,
+        from: entry.from,
+        frame: frames::pushed(name, &super::shown(entry)).into(),
+    };
+    let page = Page { extent: extent(&head), rows: entries.iter().map(row).collect() };
+    Ok(MemberNews::Pump(vec![Event::Page(page)]))
+}
+
+/// The answer to a 48.
+pub(super) fn page(
+    history: &dyn History,
+    user: UserId,
+    name: ConversationName,
+    ask: PageAsk,
+    limit: u32,
+    rid: Option<&Rid>,
+) -> Result<String, StoreError> {
+    let outcome = history.page(user, name.for_user(user), ask, limit.into(), PAGE_BYTES_MAX)?;
+    Ok(match outcome {
+        PageOutcome::Page(page) => {
+            let messages: Vec<_> = page.entries.iter().map(super::shown).collect();
+            frames::page(name, &messages, page.is_complete, page.floor, page.head, rid)
+        }
+        PageOutcome::Gone { .. } => replies::refused(48, GONE, rid),
+        PageOutcome::Denied(denied) => replies::refused(48, super::denied(denied), rid),
+    })
+}
+
+const MALFORMED: Refusal = Refusal::forever(400, "a cursor is a number, a colon and a tag");
+const GONE: Refusal = Refusal::forever(410, "these messages are not kept any more");

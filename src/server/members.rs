@@ -1,0 +1,288 @@
+//! Connections of level 2 on a loop: their logins step by step, and what a [`Member`] wants done.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use net::{Fate, Turn};
+
+use super::jobs::Visitor;
+use super::places::place;
+use super::wiring::ServerParts;
+use crate::admission::Holder;
+use crate::admission::requests::RequestKind;
+use crate::base::conversation::{ConversationId, ConversationName};
+use crate::delivery::{ClientLink, Posted};
+use crate::devices::entry::{Admitted, Entry, EntryNews, FirstStep, WRONG};
+use crate::devices::member::{Member, MemberEffect, MemberEffects, Outgoing};
+use crate::devices::tasks::{Identity, MemberNews, MemberTask};
+use crate::history::pump::{Answer, Event};
+use crate::metrics::Login;
+use crate::protocol::level2::frames::Refusal;
+use crate::protocol::level2::replies::{self, Reason};
+use crate::protocol::{Id, UserId};
+use crate::routing::recorder::{AWAY, RECORDING_BYTES, RecordOwner, RecordedFor, Recording};
+use crate::session::{Job, OptIn, Outcome};
+use crate::store::history::NewEntry;
+
+/// What a connection has to do with level 2, once it opts in.
+pub(super) enum Level2 {
+    /// Its login is under way; the user whose password is being checked.
+    Entering(Box<Entry>, UserId),
+    /// It is logged in.
+    In(Box<Member>),
+}
+
+/// Where one connection of a loop is served.
+pub(super) struct Desk<'a> {
+    pub(super) shared: &'a ServerParts,
+    pub(super) link: &'a Arc<ClientLink>,
+    pub(super) holder: Holder,
+    pub(super) now: Instant,
+}
+
+impl Desk<'_> {
+    /// Begins a login.
+    pub(super) fn begin(&self, opt_in: OptIn) -> Result<Level2, Refusal> {
+        self.shared.conversations.are_there()?;
+        let (entry, step) = Entry::begin(opt_in.login, opt_in.rid);
+        let mut entering = Level2::Entering(Box::new(entry), UserId(0));
+        match step {
+            FirstStep::Find(name) => {
+                let conversations = self.shared.conversations.clone();
+                self.work_on_entry(move || match conversations.find(&name) {
+                    Ok(found) => EntryNews::Found(found),
+                    Err(refusal) => EntryNews::Admitted(Err(refusal)),
+                })?;
+            }
+            FirstStep::Check(id, password) => self.check(&mut entering, id, password)?,
+            FirstStep::Verify(token) => {
+                let Level2::Entering(entry, _) = &entering else { return Err(WRONG) };
+                let (conversations, visitor, who) = (self.shared.conversations.clone(), visitor(entry), entry.who());
+                self.work_on_entry(move || {
+                    let is_another = |user, name: &str| who.is_another(user, name);
+                    EntryNews::Admitted(conversations.admit_by_token(&token, &visitor, is_another))
+                })?;
+            }
+            FirstStep::Refuse(refusal) => return Err(refusal),
+        }
+        Ok(entering)
+    }
+
+    /// The name was looked for. One that nobody has takes as long as a wrong password.
+    pub(super) fn found(&self, entering: &mut Level2, found: Option<UserId>) -> Result<(), Refusal> {
+        let Level2::Entering(entry, _) = entering else { return Ok(()) };
+        let Some(password) = entry.take_password() else { return Err(WRONG) };
+        let id = found.map_or_else(|| entry.id_of_unknown_name(), |user| Id(user.0.into()));
+        self.check(entering, id, password.into_owned())
+    }
+
+    fn check(&self, entering: &mut Level2, id: Id, password: String) -> Result<(), Refusal> {
+        let ServerParts { admission, jobs, metrics, dispatch, .. } = self.shared;
+        if let Some(seconds) = admission.login_wait(id, self.holder.source, self.now) {
+            metrics.login(Login::Delayed);
+            return Err(Refusal { retry_after: Some(seconds.saturating_mul(1000)), ..TOO_MANY });
+        }
+        let user = id.user_or_nobody();
+        if let Level2::Entering(_, checked) = entering {
+            *checked = user;
+        }
+        let remembered = jobs.logins.passwords.recognises(user, &password, self.now);
+        if let Some((_, stamp)) = remembered.filter(|_| id.user().is_some()) {
+            jobs.logins.stamps.remembered(user, stamp);
+            metrics.login(Login::Remembered);
+            admission.recognised(id, self.holder.source);
+            return self.admit(entering, user);
+        }
+        dispatch.check_password_of_device(Job::CheckPassword { id, password }, self.link, self.holder, self.now);
+        Ok(())
+    }
+
+    /// The password was checked.
+    pub(super) fn checked(&self, entering: &mut Level2, outcome: Outcome) -> Result<(), Refusal> {
+        let Level2::Entering(_, user) = entering else { return Ok(()) };
+        let user = *user;
+        match outcome {
+            Outcome::Password(Some(_)) => self.admit(entering, user),
+            Outcome::Password(None) => Err(WRONG),
+            _ => Err(BUSY),
+        }
+    }
+
+    fn admit(&self, entering: &Level2, user: UserId) -> Result<(), Refusal> {
+        let Level2::Entering(entry, _) = entering else { return Ok(()) };
+        let (conversations, visitor) = (self.shared.conversations.clone(), visitor(entry));
+        self.work_on_entry(move || EntryNews::Admitted(conversations.admit(user, &visitor)))
+    }
+
+    /// The row of the device is written: from now on messages come to this connection.
+    pub(super) fn enter(&self, turn: &mut Turn<Posted>, admitted: Admitted, entry: Entry) -> Box<Member> {
+        let Admitted { identity, replaced, forgotten, .. } = &admitted;
+        let (router, user) = (&self.shared.router, identity.user);
+        let entered = router.enter(user, self.link, identity.device, (identity.login, *replaced));
+        for other in &entered.replaced {
+            end(other, Reason::Replaced);
+        }
+        if !forgotten.is_empty() {
+            self.shared.conversations.end(user, Reason::Revoked, |device| forgotten.contains(&device));
+        }
+        let mut member = Box::new(Member::new(admitted, entry, self.shared.pump_limits, self.now));
+        let mut effects = MemberEffects::new();
+        if entered.is_replaced {
+            member.end(Reason::Replaced, &mut effects);
+        } else if entered.is_placed {
+            member.placed(&mut effects);
+        }
+        self.carry_out(turn, &member, effects);
+        member
+    }
+
+    /// Does what a member wants.
+    pub(super) fn carry_out(&self, turn: &mut Turn<Posted>, member: &Member, effects: MemberEffects) {
+        let identity = member.identity();
+        for effect in effects {
+            // Sending fails only if the client has gone.
+            match effect {
+                MemberEffect::Write(frame) => {
+                    let _ = self.link.send(turn, frame.as_bytes(), Fate::Drop);
+                }
+                MemberEffect::WriteAndReport(frame) => {
+                    let _ = self.link.send(turn, frame.as_bytes(), Fate::Report(TAKEN));
+                }
+                MemberEffect::Do(task) => self.work(identity, task),
+                MemberEffect::Send(outgoing) => self.send(identity.user, *outgoing),
+                MemberEffect::Typing(conv) => self.show_typing(identity, conv),
+                MemberEffect::Remind(after) => turn.remind(self.link, after),
+                MemberEffect::End(reason) => {
+                    self.shared.router.leave_device(identity.user, self.link);
+                    let _ = self.link.send(turn, farewell(reason).as_bytes(), Fate::Drop);
+                    turn.turn_away(self.link);
+                }
+            }
+        }
+    }
+
+    /// Has a thread do a task. Without a place for it, the member hears that it has failed.
+    fn work(&self, identity: &Identity, task: MemberTask) {
+        let mut answer = TaskAnswer { link: self.link.clone(), task: Some(task) };
+        let Some(place) = place(&self.shared.dispatch.requests, self.holder, &self.shared.metrics) else { return };
+        let (conversations, identity) = (self.shared.conversations.clone(), identity.clone());
+        self.shared.dispatch.requests.submit(RequestKind::Short, place, move || {
+            let Some(task) = &answer.task else { return };
+            // A closed connection needs no answer, but what it has asked to be written is.
+            let done = conversations.run(&identity, task);
+            let task = answer.task.take();
+            let news = done.or_else(|refusal| task.map(|task| vec![task.failed(refusal)]).ok_or(refusal));
+            for news in news.unwrap_or_default() {
+                answer.link.post(Posted::Member(Box::new(news)));
+            }
+        });
+    }
+
+    fn work_on_entry(&self, work: impl FnOnce() -> EntryNews + Send + 'static) -> Result<(), Refusal> {
+        let answer = EntryAnswer { link: Some(self.link.clone()) };
+        let place = place(&self.shared.dispatch.requests, self.holder, &self.shared.metrics).ok_or(BUSY);
+        let place = place.inspect_err(|_| self.shared.metrics.login(Login::Refused))?;
+        self.shared.dispatch.requests.submit(RequestKind::Short, place, move || answer.send(work()));
+        Ok(())
+    }
+
+    fn send(&self, user: UserId, outgoing: Outgoing) {
+        let Outgoing { conv, submission, kind, cid, hash, text, forward } = outgoing;
+        let berth = self.shared.router.take_berth(self.holder, text.len() + RECORDING_BYTES);
+        let (Some(recorder), Some(berth)) = (&self.shared.recorder, berth) else {
+            let event = Event::Answered { conv, id: submission.id, answer: Answer::Refused(AWAY) };
+            return self.link.post(Posted::Member(Box::new(MemberNews::Pump(vec![event]))));
+        };
+        let entry = NewEntry {
+            conv,
+            sender: user,
+            cid,
+            hash,
+            kind,
+            is_imported: false,
+            is_unchecked: true,
+            change: None,
+            text,
+        };
+        let owner = RecordOwner::Member(self.link.clone(), submission);
+        recorder.submit(Recording { entry, to: RecordedFor::Conversation, forward, owner, berth });
+    }
+
+    fn show_typing(&self, who: &Identity, name: ConversationName) {
+        let frame = |conv: ConversationId, user| Arc::from(replies::typing(conv.name_for(user), who.user));
+        let conv = name.for_user(who.user);
+        let recipients: Arc<[UserId]> = match name {
+            ConversationName::User(partner) => [partner].into(),
+            ConversationName::Group(group) => {
+                let members = self.shared.groups.members(group, self.now).unwrap_or_default();
+                if members.binary_search(&who.user).is_err() { [].into() } else { members }
+            }
+        };
+        let mut posts = Vec::new();
+        for user in recipients.iter().copied().filter(|user| *user != who.user) {
+            let links = self.shared.router.devices(user, |_| true);
+            let show = |link| (link, Posted::Member(Box::new(MemberNews::Show(frame(conv, user)))));
+            posts.extend(links.into_iter().map(show));
+        }
+        ClientLink::post_all(posts);
+    }
+}
+
+/// Answers a member when a task is done, or dropped.
+struct TaskAnswer {
+    link: Arc<ClientLink>,
+    task: Option<MemberTask>,
+}
+
+impl Drop for TaskAnswer {
+    fn drop(&mut self) {
+        if let Some(task) = self.task.take() {
+            self.link.post(Posted::Member(Box::new(task.failed(BUSY))));
+        }
+    }
+}
+
+/// The same for a step of a login.
+struct EntryAnswer {
+    link: Option<Arc<ClientLink>>,
+}
+
+impl EntryAnswer {
+    fn send(mut self, news: EntryNews) {
+        if let Some(link) = self.link.take() {
+            link.post(Posted::Entry(news));
+        }
+    }
+}
+
+impl Drop for EntryAnswer {
+    fn drop(&mut self) {
+        if let Some(link) = self.link.take() {
+            link.post(Posted::Entry(EntryNews::Admitted(Err(BUSY))));
+        }
+    }
+}
+
+/// Ends another connection of level 2.
+pub(super) fn end(link: &ClientLink, reason: Reason) {
+    link.post(Posted::Member(Box::new(MemberNews::End(reason))));
+}
+
+fn visitor(entry: &Entry) -> Visitor {
+    Visitor { device: entry.device.clone(), ping: entry.ping, rid: entry.rid.clone() }
+}
+
+/// A 55. Clients that may come back do so at different times.
+fn farewell(reason: Reason) -> String {
+    let spread = getrandom::u64().unwrap_or_default() % u64::from(RETURN_SPREAD);
+    replies::farewell(reason, RETURN_AFTER + spread as u32)
+}
+
+/// The label of a frame that reports its arrival; the session's is 0.
+pub(super) const TAKEN: u32 = 1;
+/// Milliseconds after which a client may come back, at the earliest and beyond that.
+const RETURN_AFTER: u32 = 500;
+const RETURN_SPREAD: u32 = 2500;
+const TOO_MANY: Refusal = Refusal::forever(429, "too many wrong logins, wait");
+pub(super) const BUSY: Refusal =
+    Refusal { errno: 503, errmsg: "the server is busy, try again", retry_after: Some(1000) };
