@@ -25,7 +25,7 @@ use super::heart::{Beat, Heart};
 use super::tasks::{Identity, MemberNews, MemberTask, Noted, Overview};
 use crate::base::conversation::{ConversationId, ConversationName, Seq};
 use crate::history::answers::{Answers, Ticket};
-use crate::history::pump::{Command, Commands, Event, Pump, PumpLimits, Submission};
+use crate::history::pump::{Command, Commands, Pump, PumpEvent, PumpLimits, Submission};
 use crate::protocol::level2::frames::{self, Refusal};
 use crate::protocol::level2::replies::{self, Reason};
 use crate::protocol::level2::{Account, Change, Frame, Have, HaveItem, Request, Rid, Send};
@@ -263,12 +263,12 @@ impl Member {
             }
             MemberNews::Heads(heads, overview) => {
                 self.overview = Some(overview);
-                self.pump.on(Event::Heads(heads), &mut self.commands);
+                self.pump.on(PumpEvent::Heads(heads), &mut self.commands);
             }
             MemberNews::Overview(frame, rest) => {
                 let more = rest.shown < rest.heads.len();
                 self.overview = more.then_some(rest);
-                self.pump.on(Event::Overview { frame, more }, &mut self.commands);
+                self.pump.on(PumpEvent::Overview { frame, more }, &mut self.commands);
             }
             MemberNews::OverviewFailed(rest) => {
                 self.overview = Some(rest);
@@ -284,7 +284,7 @@ impl Member {
 
     /// A frame that reports its arrival has arrived; this number of bytes have not.
     pub fn on_taken(&mut self, waiting: usize, effects: &mut MemberEffects) {
-        self.pump.on(Event::Output(waiting), &mut self.commands);
+        self.pump.on(PumpEvent::Output(waiting), &mut self.commands);
         self.carry_out(effects);
     }
 
@@ -304,7 +304,7 @@ impl Member {
         }
         match self.retry.take() {
             None => {}
-            Some(Retry::Pump) => self.pump.on(Event::Retry, &mut self.commands),
+            Some(Retry::Pump) => self.pump.on(PumpEvent::Retry, &mut self.commands),
             Some(Retry::Overview) => {
                 effects.extend(self.overview.take().map(|rest| MemberEffect::Do(MemberTask::Overview(rest))));
             }

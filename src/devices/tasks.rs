@@ -7,7 +7,7 @@ use rustc_hash::FxHashSet;
 
 use crate::base::conversation::{ConversationId, ConversationName, Seq};
 use crate::history::answers::Ticket;
-use crate::history::pump::{Event, Heads};
+use crate::history::pump::{Heads, PumpEvent};
 use crate::protocol::UserId;
 use crate::protocol::level2::frames::Refusal;
 use crate::protocol::level2::replies::{self, Reason};
@@ -60,7 +60,7 @@ pub enum MemberTask {
 #[derive(Debug)]
 pub enum MemberNews {
     /// Events of the pump, in this order.
-    Pump(Vec<Event>),
+    Pump(Vec<PumpEvent>),
     /// The heads for the login.
     Heads(Heads, Overview),
     /// A 43, and the conversations that are left.
@@ -85,10 +85,10 @@ impl MemberTask {
             MemberNews::Answer(ticket, replies::refused(msg_type, refusal, rid.as_ref()))
         };
         match self {
-            MemberTask::Heads { .. } => pump(Event::HeadsFailed { rid: None, refusal }),
-            MemberTask::Sync { rid, .. } => pump(Event::HeadsFailed { rid, refusal }),
+            MemberTask::Heads { .. } => pump(PumpEvent::HeadsFailed { rid: None, refusal }),
+            MemberTask::Sync { rid, .. } => pump(PumpEvent::HeadsFailed { rid, refusal }),
             MemberTask::Overview(overview) => MemberNews::OverviewFailed(overview),
-            MemberTask::Read { .. } => pump(Event::PageFailed),
+            MemberTask::Read { .. } => pump(PumpEvent::PageFailed),
             MemberTask::Page(ticket, rid, ..) => answer(ticket, 48, rid),
             MemberTask::MarkRead(ticket, rid, ..) => answer(ticket, 49, rid),
             MemberTask::Report(stored) => MemberNews::Reported(stored, Noted::Failed),

@@ -31,11 +31,11 @@ use crate::base::conversation::ConversationId;
 use crate::base::threads::Threads;
 use crate::delivery::{Acknowledgement, ClientLink, Owed, Posted};
 use crate::devices::tasks::MemberNews;
-use crate::history::pump::{Answer, Event, Row, Submission};
+use crate::history::pump::{PumpEvent, Row, SendAnswer, Submission};
 use crate::protocol::UserId;
 use crate::protocol::level2::frames::{self, Message, Refusal};
 use crate::session::Recipients;
-use crate::store::history::{Committed, EntryRefusal, HistoryRole, NewEntry, Place};
+use crate::store::history::{Committed, EntryPlace, EntryRefusal, HistoryRole, NewEntry};
 use crate::store::outages::Outages;
 use crate::store::{Contacts, Role, StoreError};
 
@@ -138,7 +138,7 @@ struct RecorderLane {
 /// What the connections are told of a batch.
 #[derive(Default)]
 struct Posts {
-    events: FxHashMap<*const ClientLink, (Arc<ClientLink>, Vec<Event>)>,
+    events: FxHashMap<*const ClientLink, (Arc<ClientLink>, Vec<PumpEvent>)>,
     answers: Vec<(Arc<ClientLink>, Posted)>,
 }
 
@@ -182,7 +182,7 @@ impl RecorderLane {
             if let RecordOwner::Member(link, submission) = &owner
                 && !self.may_send(link, entry.conv, submission.resumes)
             {
-                posts.answer(link, entry.conv, *submission, Answer::Refused(AWAY));
+                posts.answer(link, entry.conv, *submission, SendAnswer::Refused(AWAY));
                 continue;
             }
             entries.push(entry);
@@ -218,7 +218,7 @@ impl RecorderLane {
                     if refusal.retry_after.is_some() && self.may_send(link, entry.conv, false) {
                         self.failed.push((Arc::downgrade(link), entry.conv));
                     }
-                    posts.answer(link, entry.conv, *submission, Answer::Refused(refusal));
+                    posts.answer(link, entry.conv, *submission, SendAnswer::Refused(refusal));
                 }
                 RecordOwner::Session(_) => unrecorded(&entry, pending, turn, posts, parts),
             }
@@ -254,9 +254,9 @@ fn conclude(
 ) {
     let Pending { to, forward, owner, berth } = pending;
     let answer = match outcome {
-        Committed::New(place) => Answer::New(committed(place)),
-        Committed::Again(place) => Answer::Again(committed(place)),
-        Committed::Refused(refusal) => Answer::Refused(refusal_of(refusal)),
+        Committed::New(place) => SendAnswer::New(committed(place)),
+        Committed::Again(place) => SendAnswer::Again(committed(place)),
+        Committed::Refused(refusal) => SendAnswer::Refused(refusal_of(refusal)),
     };
     let origin = match &owner {
         RecordOwner::Member(link, _) => Some(link.clone()),
@@ -281,7 +281,7 @@ fn conclude(
 /// A message of level 1 that could not be recorded.
 fn unrecorded(entry: &NewEntry, pending: Pending, turn: &mut Turn<Posted>, posts: &mut Posts, parts: &RecorderParts) {
     let Pending { to, forward, owner, berth } = pending;
-    let Some((link, told)) = told(owner, entry.conv, Answer::Refused(AWAY)) else { return };
+    let Some((link, told)) = told(owner, entry.conv, SendAnswer::Refused(AWAY)) else { return };
     let answer = Acknowledgement::new(link, told, berth);
     let text = forward.unwrap_or_else(|| entry.text.clone());
     for user in
@@ -312,10 +312,10 @@ fn recipients(to: &RecordedFor, entry: &NewEntry, parts: &RecorderParts) -> Arc<
 }
 
 /// Whom to tell, and what.
-fn told(owner: RecordOwner, conv: ConversationId, answer: Answer) -> Option<(Arc<ClientLink>, Posted)> {
+fn told(owner: RecordOwner, conv: ConversationId, answer: SendAnswer) -> Option<(Arc<ClientLink>, Posted)> {
     match owner {
         RecordOwner::Member(link, submission) => {
-            let event = Event::Answered { conv, id: submission.id, answer };
+            let event = PumpEvent::Answered { conv, id: submission.id, answer };
             Some((link, Posted::Member(Box::new(MemberNews::Pump(vec![event])))))
         }
         RecordOwner::Session(owed) => owed.done(),
@@ -325,7 +325,7 @@ fn told(owner: RecordOwner, conv: ConversationId, answer: Answer) -> Option<(Arc
 fn refuse(owner: RecordOwner, conv: ConversationId, refusal: Refusal) {
     match owner {
         RecordOwner::Member(..) => {
-            if let Some((link, told)) = told(owner, conv, Answer::Refused(refusal)) {
+            if let Some((link, told)) = told(owner, conv, SendAnswer::Refused(refusal)) {
                 link.post(told);
             }
         }
@@ -340,7 +340,7 @@ impl Posts {
     fn push(
         &mut self,
         entry: &NewEntry,
-        place: Place,
+        place: EntryPlace,
         recipients: &[UserId],
         origin: Option<&Arc<ClientLink>>,
         parts: &RecorderParts,
@@ -368,13 +368,13 @@ impl Posts {
                 None => compose(),
             };
             for link in links {
-                let event = Event::Push { conv, row: Row { seq, from, frame: frame.clone() } };
+                let event = PumpEvent::Push { conv, row: Row { seq, from, frame: frame.clone() } };
                 self.events.entry(Arc::as_ptr(&link)).or_insert_with(|| (link, Vec::new())).1.push(event);
             }
         }
     }
 
-    fn answer(&mut self, link: &Arc<ClientLink>, conv: ConversationId, submission: Submission, answer: Answer) {
+    fn answer(&mut self, link: &Arc<ClientLink>, conv: ConversationId, submission: Submission, answer: SendAnswer) {
         let owner = RecordOwner::Member(link.clone(), submission);
         self.answers.extend(told(owner, conv, answer));
     }
@@ -389,7 +389,7 @@ impl Posts {
     }
 }
 
-fn committed(place: Place) -> frames::Committed {
+fn committed(place: EntryPlace) -> frames::Committed {
     frames::Committed { seq: place.seq, tag: place.tag, time: place.time }
 }
 

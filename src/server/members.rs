@@ -15,7 +15,7 @@ use crate::delivery::{ClientLink, Posted};
 use crate::devices::entry::{Admitted, Entry, EntryNews, FirstStep, WRONG};
 use crate::devices::member::{Member, MemberEffect, MemberEffects, Outgoing};
 use crate::devices::tasks::{Identity, MemberNews, MemberTask};
-use crate::history::pump::{Answer, Event};
+use crate::history::pump::{PumpEvent, SendAnswer};
 use crate::metrics::Login;
 use crate::protocol::level2::frames::Refusal;
 use crate::protocol::level2::replies::{self, Reason};
@@ -190,7 +190,7 @@ impl Desk<'_> {
         let Outgoing { conv, submission, kind, cid, hash, text, forward } = outgoing;
         let berth = self.shared.router.take_berth(self.holder, text.len() + RECORDING_BYTES);
         let (Some(recorder), Some(berth)) = (&self.shared.recorder, berth) else {
-            let event = Event::Answered { conv, id: submission.id, answer: Answer::Refused(AWAY) };
+            let event = PumpEvent::Answered { conv, id: submission.id, answer: SendAnswer::Refused(AWAY) };
             return self.link.post(Posted::Member(Box::new(MemberNews::Pump(vec![event]))));
         };
         let entry = NewEntry {

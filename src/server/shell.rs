@@ -1,36 +1,29 @@
 //! [`Shell`]: the handler of one event loop. It feeds the sessions what happens and carries out
 //! what they want.
 
+mod opted_in;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
 
 use net::{CloseReason, Fate, Flow, Foreign, Handler, Incoming, Label, Preface, Turn};
 
 use super::facts::Facts;
 use super::fetching::Fetcher;
 use super::foreign;
-use super::members::{self, Desk, Level2};
+use super::members::{self, Level2};
 use super::wiring::ServerParts;
 use crate::admission::{Excess, Holder, Meter, Payer, Refusal, Seat};
-use crate::base::conversation::ConversationId;
 use crate::base::ids::FrameId;
-use crate::delivery::{ClientLink, Owed, Posted, Provenance, Spread};
-use crate::devices::entry::EntryNews;
-use crate::devices::member::{Heard, Member, MemberEffects};
+use crate::delivery::{ClientLink, Posted, Provenance, Spread};
 use crate::devices::tasks::MemberNews;
 use crate::metrics::{Hit, LoopTally};
-use crate::protocol::level2::frames::Refusal as Refused;
-use crate::protocol::level2::replies::{self, Reason};
-use crate::protocol::level2::{self, Rid};
 use crate::protocol::{self, FrameKind, Id, ReplyKind, UserId};
 use crate::routing::fan_out::{self, GroupFrame};
-use crate::routing::recorder::{RECORDING_BYTES, RecordOwner, RecordedFor, Recording};
 use crate::routing::routed::Routed;
 use crate::routing::spreading;
-use crate::session::{Effect, Effects, Input, OptIn, Outcome, Recipients, Session, Settled, ToRecord, members_at_once};
-use crate::store::history::{Cid, FrameHash, NewEntry};
+use crate::session::{Effect, Effects, Input, Session, Settled, members_at_once};
 
 /// The handler of one loop.
 pub(super) struct Shell {
@@ -166,7 +159,7 @@ impl Shell {
                 self.shared.dispatch.fetching.fetched(&Fetcher { link: link.clone(), holder }, reply.len());
                 self.send(turn, link, &reply, Fate::Report(0));
             }
-            Effect::Record(recorded) => self.record(turn, link, holder, *recorded),
+            Effect::Record(recorded) => self.record(link, holder, *recorded),
             // The answer may refuse, which the session must hear after these effects.
             Effect::OptIn(opt_in) => link.post(Posted::OptIn(opt_in)),
             Effect::Submit(job) => self.shared.dispatch.submit(job, link, holder, turn.now()),
@@ -212,38 +205,6 @@ impl Shell {
         }
     }
 
-    /// Records a frame of level 1.
-    fn record(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, holder: Holder, recorded: ToRecord<'_>) {
-        let _ = turn;
-        let ToRecord { id, sender, to, kind, text } = recorded;
-        let bytes = text.len();
-        let owed = Owed::to(&Provenance { sender: link, id, holder }, bytes);
-        let berth = self.shared.router.take_berth(holder, bytes + RECORDING_BYTES);
-        // Dropped, the frame has failed, and its sender is told so.
-        let (Some(recorder), Some(berth)) = (&self.shared.recorder, berth) else { return };
-        let text: Arc<str> = text.into();
-        let conv = match &to {
-            Recipients::User(user) => ConversationId::between(sender, *user),
-            Recipients::Group(group, _) => ConversationId::of_group(*group),
-        };
-        let entry = NewEntry {
-            conv,
-            sender,
-            cid: Cid::of_server(getrandom::u64().map_or([0; 16], |first| {
-                let second = getrandom::u64().unwrap_or_default();
-                (u128::from(first) << 64 | u128::from(second)).to_le_bytes()
-            })),
-            hash: FrameHash::of(text.as_bytes()),
-            kind,
-            is_imported: false,
-            is_unchecked: true,
-            change: None,
-            text: text.clone(),
-        };
-        let owner = RecordOwner::Session(owed);
-        recorder.submit(Recording { entry, to: RecordedFor::Known(to), forward: Some(text), owner, berth });
-    }
-
     /// Closes a connection that is not logged in, with a last reply.
     fn turn_away(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, reply: &str) {
         self.send(turn, link, reply, Fate::Drop);
@@ -268,196 +229,6 @@ impl Shell {
     fn send(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, reply: &str, fate: Fate) {
         self.tally.reply(ReplyKind::of(reply));
         let _ = link.send(turn, reply.as_bytes(), fate);
-    }
-}
-
-/// Level 2, beside chat messages of level 1.
-impl Shell {
-    fn desk<'a>(&'a self, link: &'a Arc<ClientLink>, client: &Client, now: Instant) -> Desk<'a> {
-        let source = client.seat.source();
-        let holder = Holder { payer: client.session.payer(source), source };
-        Desk { shared: &self.shared, link, holder, now }
-    }
-
-    /// Begins the login of a client that opts in.
-    fn opt_in(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &mut Client, opt_in: OptIn) {
-        let rid = opt_in.rid.clone();
-        match self.desk(link, client, turn.now()).begin(opt_in) {
-            Ok(entering) => client.level2 = Some(entering),
-            Err(refusal) => self.refuse_entry(turn, link, client, refusal, rid.as_ref()),
-        }
-    }
-
-    /// A login at level 2 is refused; the client may try again.
-    fn refuse_entry(
-        &self,
-        turn: &mut Turn<Posted>,
-        link: &Arc<ClientLink>,
-        client: &mut Client,
-        refusal: Refused,
-        rid: Option<&Rid>,
-    ) {
-        client.level2 = None;
-        self.send(turn, link, &replies::refused(40, refusal, rid), Fate::Drop);
-        self.feed(turn, link, client, Input::OptedIn(None));
-    }
-
-    /// A step of a login is done.
-    fn on_entry(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &mut Client, news: EntryNews) {
-        let Some(mut level2) = client.level2.take() else { return };
-        let desk = self.desk(link, client, turn.now());
-        let step = match news {
-            EntryNews::Found(found) => desk.found(&mut level2, found).map(|()| None),
-            EntryNews::Admitted(admitted) => admitted.map(Some),
-        };
-        match (step, level2) {
-            (Ok(Some(admitted)), Level2::Entering(entry, _)) => {
-                let user = admitted.identity.user;
-                client.level2 = Some(Level2::In(desk.enter(turn, *admitted, *entry)));
-                self.feed(turn, link, client, Input::OptedIn(Some(user)));
-                let share = client.session.payer(client.seat.source()).share();
-                link.set_share(share);
-            }
-            (Err(refusal), Level2::Entering(entry, _)) => {
-                self.refuse_entry(turn, link, client, refusal, entry.rid.as_ref());
-            }
-            (_, level2) => client.level2 = Some(level2),
-        }
-    }
-
-    /// A job is done, or the bus sends here now: for the login, the member, or a request of level 1.
-    fn on_outcome(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &mut Client, outcome: Outcome) {
-        match (client.level2.take(), outcome) {
-            (Some(mut level2 @ Level2::Entering(..)), outcome) => {
-                let checked = self.desk(link, client, turn.now()).checked(&mut level2, outcome);
-                match (checked, level2) {
-                    (Err(refusal), Level2::Entering(entry, _)) => {
-                        self.refuse_entry(turn, link, client, refusal, entry.rid.as_ref());
-                    }
-                    (_, level2) => client.level2 = Some(level2),
-                }
-            }
-            (level2, Outcome::Placed) => {
-                client.level2 = level2;
-                self.with_member(turn, link, client, Member::placed);
-            }
-            (level2, outcome) => {
-                client.level2 = level2;
-                self.feed(turn, link, client, Input::Outcome(outcome));
-            }
-        }
-    }
-
-    /// Has the member do something, and carries out what it wants.
-    fn with_member(
-        &self,
-        turn: &mut Turn<Posted>,
-        link: &Arc<ClientLink>,
-        client: &mut Client,
-        act: impl FnOnce(&mut Member, &mut MemberEffects),
-    ) {
-        let desk = self.desk(link, client, turn.now());
-        if let Some(Level2::In(member)) = &mut client.level2 {
-            let mut effects = MemberEffects::new();
-            act(member, &mut effects);
-            desk.carry_out(turn, member, effects);
-        }
-    }
-
-    /// The session answers a request of level 1 of a member.
-    fn reply_to_member(
-        &self,
-        turn: &mut Turn<Posted>,
-        link: &Arc<ClientLink>,
-        level2: &mut Level2,
-        holder: Holder,
-        reply: &str,
-    ) {
-        let Level2::In(member) = level2 else { return self.send(turn, link, reply, Fate::Drop) };
-        let mut effects = MemberEffects::new();
-        member.on_reply(reply, &mut effects);
-        let desk = Desk { shared: &self.shared, link, holder, now: turn.now() };
-        desk.carry_out(turn, member, effects);
-    }
-
-    /// Something has arrived from a client of level 2.
-    fn on_incoming_of_member(
-        &self,
-        turn: &mut Turn<Posted>,
-        link: &Arc<ClientLink>,
-        client: &mut Client,
-        incoming: Incoming<'_>,
-    ) -> Flow {
-        let Some(Level2::In(member)) = &client.level2 else { return Flow::Later };
-        if member.has_ended() {
-            return Flow::Taken;
-        }
-        let len = match incoming {
-            Incoming::Frame(frame) => frame.len(),
-            Incoming::Garbage { len } | Incoming::Blanks { len } => len,
-            Incoming::Oversize => return self.end_member(turn, link, client, Reason::TooLong),
-            Incoming::Crowded => return self.end_member(turn, link, client, Reason::Overload),
-            Incoming::Foreign(_) => return self.end_member(turn, link, client, Reason::Protocol),
-            Incoming::Stop | Incoming::End if !member.is_settled() => return Flow::Later,
-            Incoming::Stop => {
-                self.end_member(turn, link, client, Reason::Drain);
-                return self.feed(turn, link, client, Input::Stop);
-            }
-            Incoming::End => return self.feed(turn, link, client, Input::End),
-        };
-        if let Some(pause) = client.meter.pause(turn.now(), self.shared.admission.rates()) {
-            turn.remind(link, pause);
-            return Flow::Later;
-        }
-        let flow = match incoming {
-            Incoming::Frame(frame) => self.on_frame_of_member(turn, link, client, frame),
-            Incoming::Garbage { .. } => {
-                let now = turn.now();
-                self.with_member(turn, link, client, |member, effects| member.on_garbage(now, effects));
-                Flow::Taken
-            }
-            _ => Flow::Taken,
-        };
-        match (flow, incoming) {
-            (Flow::Later, _) => {}
-            (_, Incoming::Blanks { .. }) => client.meter.pay_blanks(len),
-            _ => client.meter.pay(len),
-        }
-        flow
-    }
-
-    fn on_frame_of_member(
-        &self,
-        turn: &mut Turn<Posted>,
-        link: &Arc<ClientLink>,
-        client: &mut Client,
-        frame: &[u8],
-    ) -> Flow {
-        let now = turn.now();
-        let Some(Level2::In(member)) = &client.level2 else { return Flow::Later };
-        if !member.takes_requests() || !client.session.is_ready() {
-            return Flow::Later;
-        }
-        if frame.len() > level2::FRAME_MAX {
-            return self.end_member(turn, link, client, Reason::TooLong);
-        }
-        let Ok(parsed) = level2::Frame::parse(frame) else {
-            self.tally.frame(FrameKind::INVALID);
-            self.with_member(turn, link, client, |member, effects| member.on_garbage(now, effects));
-            return Flow::Taken;
-        };
-        self.tally.frame(parsed.kind);
-        let mut heard = Heard::Taken;
-        self.with_member(turn, link, client, |member, effects| heard = member.on_frame(parsed, now, effects));
-        match heard {
-            Heard::Taken => Flow::Taken,
-            Heard::ForSession => self.feed(turn, link, client, Input::Frame(frame)),
-        }
-    }
-
-    fn end_member(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &mut Client, reason: Reason) -> Flow {
-        self.with_member(turn, link, client, |member, effects| member.end(reason, effects));
-        Flow::Taken
     }
 }
 

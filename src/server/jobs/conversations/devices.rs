@@ -1,6 +1,6 @@
 //! Devices: logging in and out, and their list.
 
-use super::{Conversations, refusal_of, wall_clock};
+use super::parts::{Conversations, refusal_of, wall_clock};
 use crate::delivery::Posted;
 use crate::devices::entry::{Admitted, WRONG};
 use crate::devices::tasks::{Identity, MemberNews};

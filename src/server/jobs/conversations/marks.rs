@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Conversations;
+use super::parts::{self, Conversations};
 use crate::base::conversation::{ConversationId, ConversationName, Seq};
 use crate::delivery::{ClientLink, Posted};
 use crate::devices::tasks::{Identity, MemberNews, Noted};
@@ -25,7 +25,7 @@ impl Conversations {
         let conv = name.for_user(who.user);
         let marked = match history.mark_read(who.user, conv, read)? {
             Ok(marked) => marked,
-            Err(denied) => return Ok(replies::refused(49, super::denied(denied), rid)),
+            Err(denied) => return Ok(replies::refused(49, parts::denied(denied), rid)),
         };
         let text = |rid| frames::read(name, who.user, marked.read, marked.head, marked.unread, rid);
         if marked.has_risen {

@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::parts;
 use crate::base::conversation::{ConversationId, ConversationName, Cursor, Seq, Tag};
 use crate::devices::tasks::{Identity, MemberNews, Overview};
-use crate::history::cursor::{Extent, Held, needs_tag};
-use crate::history::pump::{Event, Found, Heads, Page, Row};
+use crate::history::cursor::{Extent, HeldCursor, needs_tag};
+use crate::history::pump::{FoundCursor, Heads, PumpEvent, Row, RowPage};
 use crate::protocol::UserId;
 use crate::protocol::level2::frames::{self, Marks, Refusal};
 use crate::protocol::level2::{Have, HaveItem, PAGE_BYTES_MAX, PAGE_MAX, PageAsk, Rid, replies};
@@ -30,7 +31,7 @@ pub(super) fn heads(
                 .collect();
             let others = standings(history, who.user, &strangers)?;
             let find = |conv: ConversationId| match known.get(&conv) {
-                Some(head) => Ok((extent(head), (*head).tag)),
+                Some(head) => Ok((extent(head), head.tag)),
                 None => others.get(&conv).copied().unwrap_or(Err(Denied::Unknown)),
             };
             let held = names(items).map(|(name, _)| name.for_user(who.user)).collect();
@@ -40,15 +41,15 @@ pub(super) fn heads(
             let stored: HashMap<ConversationId, Seq> = history.cursors(who.device)?.into_iter().collect();
             let cursor = |head: &Head| {
                 let seq = stored.get(&head.conv).copied().unwrap_or_default().min(head.head);
-                Found::Own(head.conv, Held { seq, tag: None, stored: None })
+                FoundCursor::Own(head.conv, HeldCursor { seq, tag: None, stored: None })
             };
             (heads.iter().map(cursor).collect(), heads.iter().map(|head| head.conv).collect())
         }
     };
     let rank: HashMap<ConversationId, usize> = heads.iter().enumerate().map(|(nth, head)| (head.conv, nth)).collect();
     cursors.sort_by_key(|found| match found {
-        Found::Own(conv, _) => rank.get(conv).copied().unwrap_or(usize::MAX),
-        Found::Refused(..) => usize::MAX,
+        FoundCursor::Own(conv, _) => rank.get(conv).copied().unwrap_or(usize::MAX),
+        FoundCursor::Refused(..) => usize::MAX,
     });
     let convs = heads.iter().map(|head| (head.conv, extent(head))).collect();
     let overview = Overview { heads: heads.into(), shown: 0, held: Arc::new(held) };
@@ -68,7 +69,7 @@ pub(super) fn sync(
     let cursors = cursors(history, user, have, |conv| heads.get(&conv).copied().unwrap_or(Err(Denied::Unknown)))?;
     let convs = heads.iter().filter_map(|(conv, head)| head.ok().map(|(extent, _)| (*conv, extent))).collect();
     let heads = Heads { rid, convs, cursors, resume: resume.into() };
-    Ok(MemberNews::Pump(vec![Event::Heads(heads)]))
+    Ok(MemberNews::Pump(vec![PumpEvent::Heads(heads)]))
 }
 
 /// Where a conversation stands, with the tag of its head, or why it is not the user's.
@@ -94,7 +95,7 @@ fn cursors(
     user: UserId,
     items: &[HaveItem<'_>],
     find: impl Fn(ConversationId) -> Standing,
-) -> Result<Vec<Found>, StoreError> {
+) -> Result<Vec<FoundCursor>, StoreError> {
     let needed = |name: ConversationName, cursor: Cursor| {
         let conv = name.for_user(user);
         let (extent, _) = find(conv).ok()?;
@@ -104,15 +105,15 @@ fn cursors(
     let tags = if places.is_empty() { Vec::new() } else { history.tags(&places)? };
     let tags: HashMap<(ConversationId, Seq), _> = places.into_iter().zip(tags).collect();
     let found = |item: &HaveItem<'_>| match item {
-        HaveItem::Malformed(name) => Found::Refused((**name).into(), MALFORMED),
+        HaveItem::Malformed(name) => FoundCursor::Refused((**name).into(), MALFORMED),
         HaveItem::Cursor(name, cursor) => {
             let conv = name.for_user(user);
             match find(conv) {
-                Err(denied) => Found::Refused(name.to_string().into(), super::denied(denied)),
+                Err(denied) => FoundCursor::Refused(name.to_string().into(), parts::denied(denied)),
                 Ok((extent, tag)) => {
                     let stored =
                         if cursor.seq == extent.head { tag } else { tags.get(&(conv, cursor.seq)).copied().flatten() };
-                    Found::Own(conv, Held { seq: cursor.seq, tag: Some(cursor.tag), stored })
+                    FoundCursor::Own(conv, HeldCursor { seq: cursor.seq, tag: Some(cursor.tag), stored })
                 }
             }
         }
@@ -156,7 +157,7 @@ pub(super) fn overview(
             floor: head.floor,
             head: head.head,
             tag: head.tag,
-            last: last.as_ref().map(super::shown),
+            last: last.as_ref().map(parts::shown),
             read: head.read,
             peer: head.peer.filter(|_| receipts).map(|(read, recv)| Marks { read, recv }),
             unread: head.unread,
@@ -177,8 +178,8 @@ pub(super) fn page_for_pump(
 ) -> Result<MemberNews, StoreError> {
     let head = match history.heads_of(user, &[conv])?.pop() {
         Some(Ok(head)) => head,
-        Some(Err(denied)) => return Ok(MemberNews::Pump(vec![Event::PageDenied(super::denied(denied))])),
-        None => return Ok(MemberNews::Pump(vec![Event::PageFailed])),
+        Some(Err(denied)) => return Ok(MemberNews::Pump(vec![PumpEvent::PageDenied(parts::denied(denied))])),
+        None => return Ok(MemberNews::Pump(vec![PumpEvent::PageFailed])),
     };
     let first = from.max(head.floor + 1);
     let last = to.unwrap_or(head.head).min(head.head).min(first + PAGE_MAX as Seq - 1);
@@ -187,10 +188,10 @@ pub(super) fn page_for_pump(
     let row = |entry: &Entry| Row {
         seq: entry.seq,
         from: entry.from,
-        frame: frames::pushed(name, &super::shown(entry)).into(),
+        frame: frames::pushed(name, &parts::shown(entry)).into(),
     };
-    let page = Page { extent: extent(&head), rows: entries.iter().map(row).collect() };
-    Ok(MemberNews::Pump(vec![Event::Page(page)]))
+    let page = RowPage { extent: extent(&head), rows: entries.iter().map(row).collect() };
+    Ok(MemberNews::Pump(vec![PumpEvent::Page(page)]))
 }
 
 /// The answer to a 48.
@@ -205,11 +206,11 @@ pub(super) fn page(
     let outcome = history.page(user, name.for_user(user), ask, limit.into(), PAGE_BYTES_MAX)?;
     Ok(match outcome {
         PageOutcome::Page(page) => {
-            let messages: Vec<_> = page.entries.iter().map(super::shown).collect();
+            let messages: Vec<_> = page.entries.iter().map(parts::shown).collect();
             frames::page(name, &messages, page.is_complete, page.floor, page.head, rid)
         }
         PageOutcome::Gone { .. } => replies::refused(48, GONE, rid),
-        PageOutcome::Denied(denied) => replies::refused(48, super::denied(denied), rid),
+        PageOutcome::Denied(denied) => replies::refused(48, parts::denied(denied), rid),
     })
 }
 

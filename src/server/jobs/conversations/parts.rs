@@ -1,0 +1,150 @@
+//! [`Conversations`]: the parts that its tasks share.
+
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::devices::token::TokenKey;
+use crate::protocol::UserId;
+use crate::protocol::level2::frames::{Committed, Message, Refusal};
+use crate::routing::audience::Audience;
+use crate::routing::recorder::AWAY;
+use crate::routing::router::Router;
+use crate::store::history::{Denied, Entry, History, HistoryRole};
+use crate::store::outages::Outages;
+use crate::store::{Accounts, Role, StoreError};
+
+/// Reads and writes for connections of level 2.
+pub struct Conversations {
+    /// The conversations.
+    pub history: HistoryRole,
+    /// The names of users.
+    pub accounts: Role<dyn Accounts>,
+    /// Who uses level 2.
+    pub audience: Arc<Audience>,
+    /// The failing kinds of calls.
+    pub outages: Arc<Outages>,
+    /// The limits.
+    pub rules: DeviceRules,
+    /// Signs tokens, once it is read.
+    pub(super) key: OnceLock<TokenKey>,
+    router: OnceLock<Weak<Router>>,
+}
+
+/// The limits of devices.
+#[derive(Clone, Copy, Debug)]
+pub struct DeviceRules {
+    /// The most devices of a user.
+    pub devices_max: usize,
+    /// How long a token is valid.
+    pub token_lifetime: Duration,
+    /// The most sends of a connection without an answer.
+    pub inflight: usize,
+    /// Whether partners are shown each other's marks.
+    pub receipts: bool,
+}
+
+impl Conversations {
+    /// Without a way to connections before [`Conversations::attach`].
+    pub fn new(
+        history: HistoryRole,
+        accounts: Role<dyn Accounts>,
+        audience: Arc<Audience>,
+        outages: Arc<Outages>,
+        rules: DeviceRules,
+    ) -> Conversations {
+        Conversations { history, accounts, audience, outages, rules, key: OnceLock::new(), router: OnceLock::new() }
+    }
+
+    /// Tells connections of this node from now on.
+    pub fn attach(&self, router: &Arc<Router>) {
+        let _ = self.router.set(Arc::downgrade(router));
+    }
+
+    /// Reads who uses level 2, as far as the database answers now. Blocks.
+    pub fn read_audience(&self) {
+        let read = || -> Result<(), StoreError> {
+            let Some(history) = self.history.get()? else { return Ok(()) };
+            let mut last = UserId(0);
+            loop {
+                let users = history.level2_users_after(last, AUDIENCE_PAGE)?;
+                users.iter().for_each(|user| self.audience.add(*user));
+                match users.last() {
+                    Some(user) if users.len() == AUDIENCE_PAGE => last = *user,
+                    _ => return Ok(()),
+                }
+            }
+        };
+        self.outages.note("reading who uses level 2", read().as_ref().err());
+    }
+
+    /// Whether a client may log in at level 2.
+    ///
+    /// # Errors
+    /// What it is told if it may not.
+    pub fn are_there(&self) -> Result<(), Refusal> {
+        match self.history.get() {
+            Ok(Some(_)) => Ok(()),
+            Ok(None) => Err(NOT_MIGRATED),
+            Err(_) => Err(AWAY),
+        }
+    }
+
+    pub(super) fn history(&self) -> Result<&dyn History, StoreError> {
+        self.history.get()?.ok_or_else(|| StoreError::Failed("the tables have no conversations".into()))
+    }
+
+    pub(super) fn router(&self) -> Option<Arc<Router>> {
+        self.router.get().and_then(Weak::upgrade)
+    }
+
+    /// The user with this name. Blocks.
+    ///
+    /// # Errors
+    /// What the client is told.
+    pub fn find(&self, name: &str) -> Result<Option<UserId>, Refusal> {
+        let found = self.accounts.get().and_then(|accounts| accounts.user_named(name));
+        self.outages.note("reading names", found.as_ref().err());
+        found.map(|found| found.map(|user| user.id)).map_err(|error| refusal_of(&error))
+    }
+}
+
+/// A message as a member sees it.
+pub(super) fn shown(entry: &Entry) -> Message<'_> {
+    Message {
+        at: Committed { seq: entry.seq, tag: entry.tag, time: entry.time },
+        from: entry.from,
+        frame: entry.text.as_deref(),
+        edited: entry.edited,
+        recalled: entry.recalled,
+        imported: entry.is_imported,
+    }
+}
+
+pub(super) fn denied(denied: Denied) -> Refusal {
+    match denied {
+        Denied::NotYours => Refusal::forever(403, "this is not your conversation"),
+        Denied::Unknown => Refusal::forever(404, "there is no such user or group"),
+    }
+}
+
+pub(super) fn refusal_of(error: &StoreError) -> Refusal {
+    match error {
+        StoreError::Unavailable(_) => AWAY,
+        StoreError::Failed(_) | StoreError::NameTaken => {
+            Refusal::forever(500, "the database refuses, see the log of the server")
+        }
+    }
+}
+
+/// Milliseconds since 1970.
+pub(super) fn wall_clock() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// The users of one statement.
+const AUDIENCE_PAGE: usize = 10_000;
+const NOT_MIGRATED: Refusal = Refusal::forever(
+    501,
+    "this server has no conversations, its tables are those of an older server: log in without level",
+);

@@ -1,0 +1,258 @@
+//! The shell's part in level 2: which frames and events go to a connection's [`Member`], and which to
+//! its session.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use net::{Fate, Flow, Incoming, Turn};
+
+use super::{Client, Shell};
+use crate::admission::Holder;
+use crate::base::conversation::ConversationId;
+use crate::delivery::{ClientLink, Owed, Posted, Provenance};
+use crate::devices::entry::EntryNews;
+use crate::devices::member::{Heard, Member, MemberEffects};
+use crate::protocol::FrameKind;
+use crate::protocol::level2::frames::Refusal;
+use crate::protocol::level2::replies::{self, Reason};
+use crate::protocol::level2::{self, Rid};
+use crate::routing::recorder::{RECORDING_BYTES, RecordOwner, RecordedFor, Recording};
+use crate::server::members::{Desk, Level2};
+use crate::session::{Input, OptIn, Outcome, Recipients, ToRecord};
+use crate::store::history::{Cid, FrameHash, NewEntry};
+
+impl Shell {
+    /// Records a frame of level 1.
+    pub(super) fn record(&self, link: &Arc<ClientLink>, holder: Holder, recorded: ToRecord<'_>) {
+        let ToRecord { id, sender, to, kind, text } = recorded;
+        let bytes = text.len();
+        let owed = Owed::to(&Provenance { sender: link, id, holder }, bytes);
+        let berth = self.shared.router.take_berth(holder, bytes + RECORDING_BYTES);
+        // Dropped, the frame has failed, and its sender is told so.
+        let (Some(recorder), Some(berth), Some(cid)) = (&self.shared.recorder, berth, new_cid()) else { return };
+        let text: Arc<str> = text.into();
+        let conv = match &to {
+            Recipients::User(user) => ConversationId::between(sender, *user),
+            Recipients::Group(group, _) => ConversationId::of_group(*group),
+        };
+        let entry = NewEntry {
+            conv,
+            sender,
+            cid,
+            hash: FrameHash::of(text.as_bytes()),
+            kind,
+            is_imported: false,
+            is_unchecked: true,
+            change: None,
+            text: text.clone(),
+        };
+        let owner = RecordOwner::Session(owed);
+        recorder.submit(Recording { entry, to: RecordedFor::Known(to), forward: Some(text), owner, berth });
+    }
+
+    fn desk<'a>(&'a self, link: &'a Arc<ClientLink>, client: &Client, now: Instant) -> Desk<'a> {
+        let source = client.seat.source();
+        let holder = Holder { payer: client.session.payer(source), source };
+        Desk { shared: &self.shared, link, holder, now }
+    }
+
+    /// Begins the login of a client that opts in.
+    pub(super) fn opt_in(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &mut Client, opt_in: OptIn) {
+        let rid = opt_in.rid.clone();
+        match self.desk(link, client, turn.now()).begin(opt_in) {
+            Ok(entering) => client.level2 = Some(entering),
+            Err(refusal) => self.refuse_entry(turn, link, client, refusal, rid.as_ref()),
+        }
+    }
+
+    /// A login at level 2 is refused; the client may try again.
+    fn refuse_entry(
+        &self,
+        turn: &mut Turn<Posted>,
+        link: &Arc<ClientLink>,
+        client: &mut Client,
+        refusal: Refusal,
+        rid: Option<&Rid>,
+    ) {
+        client.level2 = None;
+        self.send(turn, link, &replies::refused(40, refusal, rid), Fate::Drop);
+        self.feed(turn, link, client, Input::OptedIn(None));
+    }
+
+    /// A step of a login is done.
+    pub(super) fn on_entry(
+        &self,
+        turn: &mut Turn<Posted>,
+        link: &Arc<ClientLink>,
+        client: &mut Client,
+        news: EntryNews,
+    ) {
+        let Some(mut level2) = client.level2.take() else { return };
+        let desk = self.desk(link, client, turn.now());
+        let step = match news {
+            EntryNews::Found(found) => desk.found(&mut level2, found).map(|()| None),
+            EntryNews::Admitted(admitted) => admitted.map(Some),
+        };
+        match (step, level2) {
+            (Ok(Some(admitted)), Level2::Entering(entry, _)) => {
+                let user = admitted.identity.user;
+                client.level2 = Some(Level2::In(desk.enter(turn, *admitted, *entry)));
+                self.feed(turn, link, client, Input::OptedIn(Some(user)));
+                let share = client.session.payer(client.seat.source()).share();
+                link.set_share(share);
+            }
+            (Err(refusal), Level2::Entering(entry, _)) => {
+                self.refuse_entry(turn, link, client, refusal, entry.rid.as_ref());
+            }
+            (_, level2) => client.level2 = Some(level2),
+        }
+    }
+
+    /// A job is done, or the bus sends here now: for the login, the member, or a request of level 1.
+    pub(super) fn on_outcome(
+        &self,
+        turn: &mut Turn<Posted>,
+        link: &Arc<ClientLink>,
+        client: &mut Client,
+        outcome: Outcome,
+    ) {
+        match (client.level2.take(), outcome) {
+            (Some(mut level2 @ Level2::Entering(..)), outcome) => {
+                let checked = self.desk(link, client, turn.now()).checked(&mut level2, outcome);
+                match (checked, level2) {
+                    (Err(refusal), Level2::Entering(entry, _)) => {
+                        self.refuse_entry(turn, link, client, refusal, entry.rid.as_ref());
+                    }
+                    (_, level2) => client.level2 = Some(level2),
+                }
+            }
+            (level2, Outcome::Placed) => {
+                client.level2 = level2;
+                self.with_member(turn, link, client, Member::placed);
+            }
+            (level2, outcome) => {
+                client.level2 = level2;
+                self.feed(turn, link, client, Input::Outcome(outcome));
+            }
+        }
+    }
+
+    /// Has the member do something, and carries out what it wants.
+    pub(super) fn with_member(
+        &self,
+        turn: &mut Turn<Posted>,
+        link: &Arc<ClientLink>,
+        client: &mut Client,
+        act: impl FnOnce(&mut Member, &mut MemberEffects),
+    ) {
+        let desk = self.desk(link, client, turn.now());
+        if let Some(Level2::In(member)) = &mut client.level2 {
+            let mut effects = MemberEffects::new();
+            act(member, &mut effects);
+            desk.carry_out(turn, member, effects);
+        }
+    }
+
+    /// The session answers a request of level 1 of a member.
+    pub(super) fn reply_to_member(
+        &self,
+        turn: &mut Turn<Posted>,
+        link: &Arc<ClientLink>,
+        level2: &mut Level2,
+        holder: Holder,
+        reply: &str,
+    ) {
+        let Level2::In(member) = level2 else { return self.send(turn, link, reply, Fate::Drop) };
+        let mut effects = MemberEffects::new();
+        member.on_reply(reply, &mut effects);
+        let desk = Desk { shared: &self.shared, link, holder, now: turn.now() };
+        desk.carry_out(turn, member, effects);
+    }
+
+    /// Something has arrived from a client of level 2.
+    pub(super) fn on_incoming_of_member(
+        &self,
+        turn: &mut Turn<Posted>,
+        link: &Arc<ClientLink>,
+        client: &mut Client,
+        incoming: Incoming<'_>,
+    ) -> Flow {
+        let Some(Level2::In(member)) = &client.level2 else { return Flow::Later };
+        if member.has_ended() {
+            return Flow::Taken;
+        }
+        let len = match incoming {
+            Incoming::Frame(frame) => frame.len(),
+            Incoming::Garbage { len } | Incoming::Blanks { len } => len,
+            Incoming::Oversize => return self.end_member(turn, link, client, Reason::TooLong),
+            Incoming::Crowded => return self.end_member(turn, link, client, Reason::Overload),
+            Incoming::Foreign(_) => return self.end_member(turn, link, client, Reason::Protocol),
+            Incoming::Stop | Incoming::End if !member.is_settled() => return Flow::Later,
+            Incoming::Stop => {
+                self.end_member(turn, link, client, Reason::Drain);
+                return self.feed(turn, link, client, Input::Stop);
+            }
+            Incoming::End => return self.feed(turn, link, client, Input::End),
+        };
+        if let Some(pause) = client.meter.pause(turn.now(), self.shared.admission.rates()) {
+            turn.remind(link, pause);
+            return Flow::Later;
+        }
+        let flow = match incoming {
+            Incoming::Frame(frame) => self.on_frame_of_member(turn, link, client, frame),
+            Incoming::Garbage { .. } => {
+                let now = turn.now();
+                self.with_member(turn, link, client, |member, effects| member.on_garbage(now, effects));
+                Flow::Taken
+            }
+            _ => Flow::Taken,
+        };
+        match (flow, incoming) {
+            (Flow::Later, _) => {}
+            (_, Incoming::Blanks { .. }) => client.meter.pay_blanks(len),
+            _ => client.meter.pay(len),
+        }
+        flow
+    }
+
+    fn on_frame_of_member(
+        &self,
+        turn: &mut Turn<Posted>,
+        link: &Arc<ClientLink>,
+        client: &mut Client,
+        frame: &[u8],
+    ) -> Flow {
+        let now = turn.now();
+        let Some(Level2::In(member)) = &client.level2 else { return Flow::Later };
+        if !member.takes_requests() || !client.session.is_ready() {
+            return Flow::Later;
+        }
+        if frame.len() > level2::FRAME_MAX {
+            return self.end_member(turn, link, client, Reason::TooLong);
+        }
+        let Ok(parsed) = level2::Frame::parse(frame) else {
+            self.tally.frame(FrameKind::INVALID);
+            self.with_member(turn, link, client, |member, effects| member.on_garbage(now, effects));
+            return Flow::Taken;
+        };
+        self.tally.frame(parsed.kind);
+        let mut heard = Heard::Taken;
+        self.with_member(turn, link, client, |member, effects| heard = member.on_frame(parsed, now, effects));
+        match heard {
+            Heard::Taken => Flow::Taken,
+            Heard::ForSession => self.feed(turn, link, client, Input::Frame(frame)),
+        }
+    }
+
+    fn end_member(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &mut Client, reason: Reason) -> Flow {
+        self.with_member(turn, link, client, |member, effects| member.end(reason, effects));
+        Flow::Taken
+    }
+}
+
+/// An id that no other message has; `None` if the system gives no random bytes.
+fn new_cid() -> Option<Cid> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).ok()?;
+    Some(Cid::of_server(bytes))
+}
