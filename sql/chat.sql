@@ -50,6 +50,8 @@ CREATE TABLE GroupUser (
     groupid   INT NOT NULL,
     userid    INT NOT NULL,
     grouprole ENUM('creator', 'normal') NOT NULL DEFAULT 'normal',
+    -- When the user joined, ms since 1970; 0: before all others.
+    since     BIGINT NOT NULL DEFAULT (FLOOR(UNIX_TIMESTAMP(NOW(3)) * 1000)) /*!80023 INVISIBLE */ /*M!100300 INVISIBLE */,
     PRIMARY KEY (groupid, userid),
     KEY userid (userid)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
@@ -160,7 +162,8 @@ CREATE TABLE DeviceCursor (
 CREATE TABLE Blocked (
     user    INT NOT NULL,
     blocked INT NOT NULL,
-    PRIMARY KEY (user, blocked)
+    PRIMARY KEY (user, blocked),
+    KEY blocked (blocked)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
 -- Who was removed from a group and may not join it again.
@@ -168,6 +171,14 @@ CREATE TABLE Banned (
     groupid INT NOT NULL,
     userid  INT NOT NULL,
     PRIMARY KEY (groupid, userid)
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
+
+-- Who has asked whom to be friends.
+CREATE TABLE Asked (
+    userid   INT NOT NULL,
+    friendid INT NOT NULL,
+    PRIMARY KEY (userid, friendid),
+    KEY friendid (friendid)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
 CREATE TABLE Hook (

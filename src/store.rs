@@ -7,7 +7,9 @@
 //! The store keeps what it is given: rights, length limits and password hashing are decided before
 //! it is asked.
 
+pub mod community;
 pub mod history;
+pub mod maybe;
 pub mod mysql;
 pub mod outages;
 pub mod roles;

@@ -47,6 +47,7 @@ fn everything_moves_and_the_server_goes_on_with_it() {
          INSERT INTO DeviceCursor VALUES (4, {c}, 2);
          INSERT INTO Blocked VALUES ({a}, {b});
          INSERT INTO Banned VALUES (1, {b});
+         INSERT INTO Asked VALUES ({b}, {a});
          INSERT INTO Hook VALUES (3, 2000, 1, 'body');
          INSERT INTO Meta VALUES (1, x'00ff')"
     )).unwrap();
@@ -62,7 +63,7 @@ fn everything_moves_and_the_server_goes_on_with_it() {
     {
         assert!(has_equal(&shown, table, rows), "{table}: {shown}");
     }
-    for table in ["DeviceCursor", "Blocked", "Banned", "Hook", "Meta"] {
+    for table in ["DeviceCursor", "Blocked", "Banned", "Asked", "Hook", "Meta"] {
         assert!(has_equal(&shown, table, 1), "{table}: {shown}");
     }
     assert_eq!(database.count("SELECT COUNT(*) FROM User WHERE level2 = 7 AND receipts = 1"), 1);
@@ -374,7 +375,7 @@ fn small() -> (CopySource, Database) {
         .open()
         .execute_batch(
             "INSERT INTO AllGroup (id, groupname, name_key, groupdesc) VALUES (1, 'one', 'one', 'd'), (2, 'two', 'two', '');
-             INSERT INTO GroupUser VALUES (1, 1, 'creator'), (2, 2, 'creator'), (2, 3, 'normal');
+             INSERT INTO GroupUser VALUES (1, 1, 'creator', 0), (2, 2, 'creator', 5), (2, 3, 'normal', 7);
              INSERT INTO Friend VALUES (1, 2), (2, 1), (2, 3), (3, 2)",
         )
         .unwrap();

@@ -1,5 +1,5 @@
--- Level 2: conversations with numbered messages, what their members have read, and devices. Adds columns to User and to
--- OfflineMessage, which MySQL 8 and MariaDB do without rewriting them.
+-- Level 2: conversations with numbered messages, what their members have read, and devices. Adds columns to User,
+-- GroupUser and OfflineMessage, which MySQL 8 and MariaDB do without rewriting them.
 --
 -- No column is NULL: 0 and an empty text say "none". Numbers of messages begin with 1. Times are milliseconds since 1970.
 
@@ -16,6 +16,19 @@ SET @ddl = IF(
 PREPARE ddl FROM @ddl;
 EXECUTE ddl;
 DEALLOCATE PREPARE ddl;
+
+-- When the user joined; 0: before all others. The default, which a new column cannot have without a rewrite, is for
+-- servers that do not know the column.
+SET @ddl = IF(
+    EXISTS (SELECT 1 FROM information_schema.columns
+            WHERE table_schema = DATABASE() AND table_name = 'GroupUser' AND column_name = 'since'),
+    'DO 0',
+    'ALTER TABLE GroupUser ADD COLUMN since BIGINT NOT NULL DEFAULT 0 /*!80023 INVISIBLE */ /*M!100300 INVISIBLE */'
+);
+PREPARE ddl FROM @ddl;
+EXECUTE ddl;
+DEALLOCATE PREPARE ddl;
+ALTER TABLE GroupUser ALTER COLUMN since SET DEFAULT (FLOOR(UNIX_TIMESTAMP(NOW(3)) * 1000));
 
 -- A row of a message that is in a conversation as well: its place there. It is not imported.
 SET @ddl = IF(
@@ -121,7 +134,8 @@ CREATE TABLE IF NOT EXISTS DeviceCursor (
 CREATE TABLE IF NOT EXISTS Blocked (
     user    INT NOT NULL,
     blocked INT NOT NULL,
-    PRIMARY KEY (user, blocked)
+    PRIMARY KEY (user, blocked),
+    KEY blocked (blocked)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
 -- Who was removed from a group and may not join it again.
@@ -129,6 +143,14 @@ CREATE TABLE IF NOT EXISTS Banned (
     groupid INT NOT NULL,
     userid  INT NOT NULL,
     PRIMARY KEY (groupid, userid)
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
+
+-- Who has asked whom to be friends.
+CREATE TABLE IF NOT EXISTS Asked (
+    userid   INT NOT NULL,
+    friendid INT NOT NULL,
+    PRIMARY KEY (userid, friendid),
+    KEY friendid (friendid)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
 CREATE TABLE IF NOT EXISTS Hook (

@@ -6,6 +6,8 @@ ALTER TABLE User ADD COLUMN level2 INTEGER NOT NULL DEFAULT 0;       -- first lo
 ALTER TABLE User ADD COLUMN level1_seen INTEGER NOT NULL DEFAULT 0;  -- last login at level 1
 ALTER TABLE User ADD COLUMN receipts INTEGER NOT NULL DEFAULT 1;     -- 0: shows and is shown no marks of others
 
+ALTER TABLE GroupUser ADD COLUMN since INTEGER NOT NULL DEFAULT 0;   -- when the user joined; 0: before all others
+
 -- A row of a message that is in a conversation as well: its place there. It is not imported.
 ALTER TABLE OfflineMessage ADD COLUMN conv INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE OfflineMessage ADD COLUMN seq INTEGER NOT NULL DEFAULT 0;
@@ -97,6 +99,7 @@ CREATE TABLE Blocked (
     blocked INTEGER NOT NULL,
     PRIMARY KEY (user, blocked)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX Blocked_blocked ON Blocked (blocked);
 
 -- Who was removed from a group and may not join it again.
 CREATE TABLE Banned (
@@ -104,6 +107,14 @@ CREATE TABLE Banned (
     userid  INTEGER NOT NULL,
     PRIMARY KEY (groupid, userid)
 ) STRICT, WITHOUT ROWID;
+
+-- Who has asked whom to be friends.
+CREATE TABLE Asked (
+    userid   INTEGER NOT NULL,
+    friendid INTEGER NOT NULL,
+    PRIMARY KEY (userid, friendid)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX Asked_friend ON Asked (friendid);
 
 CREATE TABLE Hook (
     id    INTEGER PRIMARY KEY,

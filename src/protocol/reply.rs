@@ -96,6 +96,12 @@ pub fn new_friend(friend: UserId, name: &str) -> String {
     json(&NewFriend { errno: 200, msg_type: 6, name, new: Some(true), user_id: friend.0 })
 }
 
+/// Push to a user whom another one asks to be a friend: the same as [`new_friend`], marked.
+pub fn friend_request(friend: UserId, name: &str) -> String {
+    let push = new_friend(friend, name);
+    format!("{{\"ask\":true,{}", &push[1..])
+}
+
 #[derive(Serialize)]
 struct NewFriend<'a> {
     errno: u16,
@@ -344,6 +350,10 @@ mod tests {
             (registered(UserId(5)), r#"{"USERID":5,"errno":200,"msgType":200}"#),
             (friend_added(UserId(7), "b"), r#"{"errno":200,"msgType":6,"name":"b","userId":7}"#),
             (new_friend(UserId(7), "b"), r#"{"errno":200,"msgType":6,"name":"b","new":true,"userId":7}"#),
+            (
+                friend_request(UserId(7), "b"),
+                r#"{"ask":true,"errno":200,"msgType":6,"name":"b","new":true,"userId":7}"#,
+            ),
             (no_such_user(Id(9).into()), r#"{"errmsg":"no such user","errno":404,"msgType":6,"userId":9}"#),
             (not_yourself(Id(9).into()), r#"{"errmsg":"cannot add yourself","errno":400,"msgType":6,"userId":9}"#),
             (no_such_group(Id(9).into()), r#"{"errmsg":"no such group","errno":404,"groupId":9,"msgType":10}"#),

@@ -16,7 +16,7 @@
 //! An edit or a recall is a message with a number of its own. It also writes its number into the
 //! row of its target, so that a page needs no search for the newest edit.
 //!
-//! A role that is not there ([`HistoryRole::get`]) means tables without these: the server answers
+//! A role that is not there ([`MaybeRole::get`]) means tables without these: the server answers
 //! logins at level 2 with 501, and everything else goes on.
 
 mod devices;
@@ -25,8 +25,6 @@ pub(in crate::store) mod head;
 mod names;
 mod page;
 pub(in crate::store) mod plan;
-
-use std::sync::{Arc, OnceLock};
 
 pub use self::devices::{Device, DeviceId, DeviceLogin, LoggedIn};
 pub use self::entries::{
@@ -37,6 +35,7 @@ pub use self::head::Head;
 pub use self::names::{Cid, FrameHash, tag_of};
 pub use self::page::{EntryPage, PageOutcome};
 use super::StoreError;
+use super::maybe::MaybeRole;
 use crate::base::conversation::{ConversationId, Tag};
 use crate::protocol::UserId;
 pub use crate::protocol::level2::PageAsk;
@@ -160,31 +159,5 @@ pub trait History: Send + Sync + 'static {
 /// The most messages that one step of retention retires, and conversations that it looks at.
 pub const RETIRED_MAX: usize = 1000;
 
-/// The way to history, which may not be open yet, or missing from the tables. Cloning shares it.
-#[derive(Clone, Default)]
-pub struct HistoryRole(Arc<OnceLock<Option<Arc<dyn History>>>>);
-
-impl HistoryRole {
-    /// One that is open; `None`: the tables have no history.
-    pub fn of(history: Option<Arc<dyn History>>) -> HistoryRole {
-        HistoryRole(Arc::new(OnceLock::from(history)))
-    }
-
-    /// History, `None` if the tables have none.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`] before the database is open.
-    pub fn get(&self) -> Result<Option<&dyn History>, StoreError> {
-        match self.0.get() {
-            Some(history) => Ok(history.as_deref()),
-            None => Err(StoreError::Unavailable(NOT_OPEN.into())),
-        }
-    }
-
-    /// Opens it, unless it is open.
-    pub(in crate::store) fn open(&self, history: Option<Arc<dyn History>>) {
-        let _ = self.0.set(history);
-    }
-}
-
-const NOT_OPEN: &str = "the database has not answered yet";
+/// The way to history.
+pub type HistoryRole = MaybeRole<dyn History>;

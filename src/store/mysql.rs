@@ -17,6 +17,7 @@
 mod accounts;
 mod base;
 mod calls;
+mod community;
 mod contacts;
 mod conversations;
 mod dial;
@@ -42,6 +43,7 @@ pub use self::late::open_later;
 pub use self::maintenance::Maintenance;
 use self::messages::MessagesWithIds;
 pub use self::open::{Fault, MysqlOpenError, Site};
+use super::community::Community;
 use super::history::History;
 use super::{AppendOutcome, Database, KeptMessage, MessageId, Messages, NewMessage, StoreCallback, StoreError};
 use crate::base::loads::PoolUse;
@@ -90,6 +92,10 @@ impl Database for MysqlStore {
     }
 
     fn history(self: Arc<Self>) -> Option<Arc<dyn History>> {
+        if self.base.schema.has_history { Some(self) } else { None }
+    }
+
+    fn community(self: Arc<Self>) -> Option<Arc<dyn Community>> {
         if self.base.schema.has_history { Some(self) } else { None }
     }
 

@@ -8,12 +8,14 @@
 //! | [`Messages`] | what waits for users who are offline |
 //! | [`States`] | the column `User.state`, for neighbours and tools |
 //! | [`History`] | conversations of level 2; the tables may have none |
+//! | [`Community`] | own accounts, blocked users and changes of groups; the tables may have none |
 //! | [`Database`] | whether it works, for the operator |
 //!
 //! A [`Role`] is the way to one of them, which may not be open yet.
 
 use std::sync::{Arc, OnceLock};
 
+use super::community::{Community, CommunityRole};
 use super::history::{History, HistoryRole};
 use super::{
     AppendOutcome, FriendNames, Group, Joined, KeptMessage, Membership, MessageId, NewMessage, StoreError, User,
@@ -35,6 +37,8 @@ pub struct Store {
     pub states: Role<dyn States>,
     /// Conversations of level 2.
     pub history: HistoryRole,
+    /// What users do to accounts and groups at level 2.
+    pub community: CommunityRole,
     /// The database behind the roles. Always available.
     pub database: Arc<dyn Database>,
 }
@@ -48,6 +52,7 @@ impl Store {
             messages: Role::of(store.clone()),
             states: Role::of(store.clone()),
             history: HistoryRole::of(store.clone().history()),
+            community: CommunityRole::of(store.clone().community()),
             database: store,
         }
     }
@@ -55,10 +60,10 @@ impl Store {
     /// The roles of a database that is not open yet, and what opens them.
     pub(super) fn late(database: Arc<dyn Database>) -> (Store, Opener) {
         let (accounts, contacts, messages, states) = (Role::none(), Role::none(), Role::none(), Role::none());
-        let history = HistoryRole::default();
-        let store = Store { accounts, contacts, messages, states, history, database };
-        let Store { accounts, contacts, messages, states, history, .. } = store.clone();
-        (store, Opener { accounts, contacts, messages, states, history })
+        let (history, community) = (HistoryRole::default(), CommunityRole::default());
+        let store = Store { accounts, contacts, messages, states, history, community, database };
+        let Store { accounts, contacts, messages, states, history, community, .. } = store.clone();
+        (store, Opener { accounts, contacts, messages, states, history, community })
     }
 }
 
@@ -69,6 +74,7 @@ pub(super) struct Opener {
     messages: Role<dyn Messages>,
     states: Role<dyn States>,
     history: HistoryRole,
+    community: CommunityRole,
 }
 
 impl Opener {
@@ -78,6 +84,7 @@ impl Opener {
         self.messages.open(store.clone());
         self.states.open(store.clone());
         self.history.open(store.clone().history());
+        self.community.open(store.clone().community());
     }
 }
 
@@ -259,6 +266,11 @@ pub trait Database: Send + Sync + 'static {
 
     /// Conversations of level 2; `None` if the tables have none.
     fn history(self: Arc<Self>) -> Option<Arc<dyn History>> {
+        None
+    }
+
+    /// Accounts, blocked users and groups of level 2; `None` if the tables lack what that needs.
+    fn community(self: Arc<Self>) -> Option<Arc<dyn Community>> {
         None
     }
 

@@ -8,6 +8,7 @@
 //! power cut loses nothing that was acknowledged.
 
 mod accounts;
+mod community;
 mod condition;
 mod contacts;
 mod conversations;
@@ -44,6 +45,7 @@ pub use self::refusal::SqliteOpenError;
 pub use self::shrinking::{Compacted, compact};
 pub use self::source::CopySource;
 pub use self::spool::SpoolFile;
+use super::community::Community;
 use super::history::History;
 use super::{Database, StoreCallback, StoreError};
 
@@ -84,6 +86,10 @@ impl Database for SqliteStore {
     }
 
     fn history(self: Arc<Self>) -> Option<Arc<dyn History>> {
+        Some(self)
+    }
+
+    fn community(self: Arc<Self>) -> Option<Arc<dyn Community>> {
         Some(self)
     }
 

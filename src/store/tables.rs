@@ -31,8 +31,12 @@ pub const MESSAGES: Table = Table {
 };
 
 /// The members of each group.
-pub const MEMBERS: Table =
-    Table { name: "GroupUser", columns: &["groupid", "userid", "grouprole"], key_columns: 2, numbers_itself: false };
+pub const MEMBERS: Table = Table {
+    name: "GroupUser",
+    columns: &["groupid", "userid", "grouprole", "since"],
+    key_columns: 2,
+    numbers_itself: false,
+};
 
 /// The friends of each user.
 pub const FRIENDS: Table =
@@ -88,6 +92,9 @@ pub const BLOCKED: Table = table("Blocked", &["user", "blocked"], 2);
 /// The users who may not join a group.
 pub const BANNED: Table = table("Banned", &["groupid", "userid"], 2);
 
+/// Who has asked whom to be friends.
+pub const ASKED: Table = table("Asked", &["userid", "friendid"], 2);
+
 /// Notices that wait for a web server.
 pub const HOOKS: Table = table("Hook", &["id", "due", "tries", "body"], 1);
 
@@ -95,7 +102,7 @@ pub const HOOKS: Table = table("Hook", &["id", "due", "tries", "body"], 1);
 pub const META: Table = table("Meta", &["id", "value"], 1);
 
 /// All tables.
-pub const TABLES: [&Table; 16] = [
+pub const TABLES: [&Table; 17] = [
     &MESSAGES,
     &MEMBERS,
     &FRIENDS,
@@ -109,6 +116,7 @@ pub const TABLES: [&Table; 16] = [
     &CURSORS,
     &BLOCKED,
     &BANNED,
+    &ASKED,
     &HOOKS,
     &META,
     &USERS,

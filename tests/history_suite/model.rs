@@ -47,7 +47,10 @@ impl Conversation {
             }
             EntryKind::Message | EntryKind::Other => {}
         }
-        self.read.insert(entry.sender, seq);
+        // An event of a group is not a send.
+        if entry.kind != EntryKind::Other || entry.conv.group().is_none() {
+            self.read.insert(entry.sender, seq);
+        }
         Ok(seq)
     }
 

@@ -81,6 +81,8 @@ pub(in crate::store) struct Plan {
     pub(in crate::store) recalls: Vec<(ConversationId, i64, i64)>,
     pub(in crate::store) blocks: BTreeMap<(ConversationId, i64), RecalledBlock>,
     pub(in crate::store) changes: Vec<Change>,
+    /// Who has asked whom to be friends.
+    pub(in crate::store) asked: Vec<(UserId, UserId)>,
 }
 
 /// A row of `Message`, but for what its entry has.
@@ -117,6 +119,9 @@ pub(in crate::store) struct Change {
     /// For one who joins.
     pub(in crate::store) joined: i64,
     pub(in crate::store) joined_nth: i64,
+    /// The same: what was sent before counts as read.
+    pub(in crate::store) read: i64,
+    pub(in crate::store) read_nth: i64,
 }
 
 /// The kinds in the column: an imported one has 4 more.
@@ -252,13 +257,16 @@ impl Plan {
         let mark = self.marks.entry((conv_id, sender)).or_insert(unmarked);
         if entry.is_imported {
             mark.own += i64::from(counts(kind));
-        } else {
+        } else if !is_event(entry) {
             *mark = SenderMark { read: seq, read_nth: nth, own: 0, ..*mark };
         }
         if let Some(change) = entry.change {
             let sees_all = matches!(change, MemberChange::Joins { sees_all: true, .. });
             let (joined, joined_nth) = if sees_all { (0, 0) } else { (seq, nth_before) };
-            self.changes.push(Change { conv: conv_id, change, joined, joined_nth });
+            self.changes.push(Change { conv: conv_id, change, joined, joined_nth, read: seq, read_nth: nth });
+        }
+        if entry.kind == EntryKind::Other {
+            self.asked.extend(partner_of(conv_id, sender).map(|other| (sender, other)));
         }
         // Later entries of the batch may repeat or change this one.
         facts.targets.insert((conv_id, seq), Target { sender, time, kind, recalled: 0 });
@@ -266,6 +274,11 @@ impl Plan {
         facts.known.insert((sender, entry.cid.clone()), known);
         place
     }
+}
+
+/// An event of a group is not a send: who causes it may have read nothing.
+fn is_event(entry: &NewEntry) -> bool {
+    entry.kind == EntryKind::Other && entry.conv.group().is_some()
 }
 
 fn kind_of(kind: EntryKind) -> i64 {

@@ -7,15 +7,15 @@
 //! attempt would differ from that of the second, the first one is remembered.
 
 mod commit;
-mod devices;
-mod facts;
+pub(super) mod devices;
+pub(super) mod facts;
 mod marks;
 mod moments;
 mod reading;
 mod retention;
 mod runs;
-mod script;
-mod writing;
+pub(super) mod script;
+pub(super) mod writing;
 
 use std::slice;
 
@@ -232,7 +232,7 @@ impl History for MysqlStore {
 
 impl Base {
     /// The length of the statements that are sent at once.
-    fn script_bytes(&self) -> usize {
+    pub(super) fn script_bytes(&self) -> usize {
         self.limits.text_bytes().min(RUN_BYTES_MAX)
     }
 }

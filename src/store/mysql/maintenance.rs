@@ -316,7 +316,7 @@ pub const MIGRATIONS: [Migration; 5] = [
         version: 5,
         file: "0005_history.sql",
         sql: include_str!("../../../sql/mysql/0005_history.sql"),
-        tables: &["User", "OfflineMessage"],
+        tables: &["User", "GroupUser", "OfflineMessage"],
     },
 ];
 

@@ -301,6 +301,7 @@ pub(super) const NEEDED: &[(&str, &[&str])] = &[
 /// Columns of every table that level 2 needs: the ones that were added to it last.
 const HISTORY: &[(&str, &str)] = &[
     ("User", "receipts"),
+    ("GroupUser", "since"),
     ("OfflineMessage", "seq"),
     ("Conversation", "touched"),
     ("Message", "hash"),
@@ -311,6 +312,7 @@ const HISTORY: &[(&str, &str)] = &[
     ("DeviceCursor", "seq"),
     ("Blocked", "blocked"),
     ("Banned", "userid"),
+    ("Asked", "friendid"),
     ("Hook", "body"),
     ("Meta", "value"),
 ];

@@ -5,6 +5,7 @@ use std::time::Instant;
 use rusqlite::{Connection, OptionalExtension, Row, named_params};
 
 use super::SqliteStore;
+use super::conversations::moments::now;
 use super::ids::IdKind;
 use super::rows::{limit, new_id, user_by_id, user_row};
 use crate::base::collation::fold;
@@ -158,11 +159,12 @@ fn is_member(db: &Connection, group: GroupId, user: UserId) -> rusqlite::Result<
         .exists(named_params! {":group": group.0, ":user": user.0})
 }
 
-fn add_member(db: &Connection, group: GroupId, user: UserId, role: &str) -> rusqlite::Result<()> {
+pub(super) fn add_member(db: &Connection, group: GroupId, user: UserId, role: &str) -> rusqlite::Result<()> {
     db.prepare_cached(
-        "INSERT INTO GroupUser (groupid, userid, grouprole) VALUES (:group, :user, :role) ON CONFLICT DO NOTHING",
+        "INSERT INTO GroupUser (groupid, userid, grouprole, since) VALUES (:group, :user, :role, :since)
+         ON CONFLICT DO NOTHING",
     )?
-    .execute(named_params! {":group": group.0, ":user": user.0, ":role": role})
+    .execute(named_params! {":group": group.0, ":user": user.0, ":role": role, ":since": now()})
     .map(drop)
 }
 

@@ -1,10 +1,10 @@
 //! Conversations of level 2. `commit.rs` stores messages, `reading.rs` reads them and the marks,
 //! `marks.rs` raises marks, `devices.rs` knows the devices, and `retention.rs` deletes.
 
-mod commit;
-mod devices;
+pub(super) mod commit;
+pub(super) mod devices;
 mod marks;
-mod moments;
+pub(super) mod moments;
 mod reading;
 mod retention;
 

@@ -89,7 +89,7 @@ pub(super) fn device(db: &mut impl Queryable, device: DeviceId) -> mysql::Result
 }
 
 /// The devices of a user, the most recently seen first.
-pub(super) fn of(db: &mut impl Queryable, user: UserId) -> mysql::Result<Vec<Device>> {
+pub(in crate::store::mysql) fn of(db: &mut impl Queryable, user: UserId) -> mysql::Result<Vec<Device>> {
     let rows = db.exec_iter(
         "SELECT id, user, device, login, secret, seen FROM Device WHERE user = ? ORDER BY seen DESC, id DESC",
         (user.0,),
@@ -98,7 +98,11 @@ pub(super) fn of(db: &mut impl Queryable, user: UserId) -> mysql::Result<Vec<Dev
 }
 
 /// Returns how many of them are gone.
-pub(super) fn forget(db: &mut Transaction<'_>, user: UserId, devices: &[DeviceId]) -> mysql::Result<usize> {
+pub(in crate::store::mysql) fn forget(
+    db: &mut impl Queryable,
+    user: UserId,
+    devices: &[DeviceId],
+) -> mysql::Result<usize> {
     if devices.is_empty() {
         return Ok(0);
     }

@@ -1,5 +1,6 @@
 //! Reading what a batch needs to know, under the locks that last to its commit.
 
+use mysql::prelude::Queryable;
 use mysql::{Conn, from_row_opt};
 
 use super::moments::NOW;
@@ -31,6 +32,25 @@ enum Question {
 pub(super) fn read(db: &mut Conn, wanted: &Wanted, batch: &[NewEntry], bytes_max: usize) -> mysql::Result<Facts> {
     let mut script = Script::new(bytes_max);
     script.add(Question::Begin, "START TRANSACTION");
+    ask(script, db, wanted, batch)
+}
+
+/// The same within a transaction.
+pub(in crate::store::mysql) fn read_within(
+    db: &mut impl Queryable,
+    wanted: &Wanted,
+    batch: &[NewEntry],
+    bytes_max: usize,
+) -> mysql::Result<Facts> {
+    ask(Script::new(bytes_max), db, wanted, batch)
+}
+
+fn ask(
+    mut script: Script<Question>,
+    db: &mut impl Queryable,
+    wanted: &Wanted,
+    batch: &[NewEntry],
+) -> mysql::Result<Facts> {
     for convs in wanted.convs.chunks(LIST_MAX) {
         let ids = list(convs.iter().map(|conv| conv.column()));
         script.add(

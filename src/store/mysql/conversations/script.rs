@@ -78,7 +78,10 @@ impl<Q: Copy> Script<Q> {
 }
 
 /// Runs statements that begin a transaction and end it. After an error nothing of it is done.
-pub(super) fn or_undone<T>(db: &mut Conn, statements: impl FnOnce(&mut Conn) -> mysql::Result<T>) -> mysql::Result<T> {
+pub(in crate::store::mysql) fn or_undone<T>(
+    db: &mut Conn,
+    statements: impl FnOnce(&mut Conn) -> mysql::Result<T>,
+) -> mysql::Result<T> {
     statements(db).map_err(|error| match error::trouble(&error) {
         // With the connection goes the transaction.
         Trouble::Lost | Trouble::Silent => error,
@@ -87,7 +90,7 @@ pub(super) fn or_undone<T>(db: &mut Conn, statements: impl FnOnce(&mut Conn) -> 
 }
 
 /// `1,2,3`.
-pub(super) fn list(values: impl IntoIterator<Item = impl Display>) -> String {
+pub(in crate::store::mysql) fn list(values: impl IntoIterator<Item = impl Display>) -> String {
     let mut text = String::new();
     for value in values {
         let comma = if text.is_empty() { "" } else { "," };
@@ -125,7 +128,7 @@ pub(super) fn text(text: &str) -> String {
 }
 
 /// Values in one list. MariaDB makes a table of a list of a thousand.
-pub(super) const LIST_MAX: usize = 512;
+pub(in crate::store::mysql) const LIST_MAX: usize = 512;
 
 #[cfg(test)]
 mod tests {

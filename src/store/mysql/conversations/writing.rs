@@ -1,6 +1,7 @@
 //! Writing a plan, and committing it.
 
 use mysql::Conn;
+use mysql::prelude::Queryable;
 
 use super::script::{LIST_MAX, Script, bytes, list, text};
 use crate::base::conversation::ConversationId;
@@ -9,14 +10,31 @@ use crate::store::history::{MemberChange, NewEntry};
 
 /// Writes all that a plan changes and commits it: usually in one round trip.
 pub(super) fn write(db: &mut Conn, batch: &[NewEntry], plan: &Plan, bytes_max: usize) -> mysql::Result<()> {
+    let mut script = of_plan(batch, plan, bytes_max);
+    script.add((), "COMMIT");
+    script.run(db, |(), _| Ok(()))
+}
+
+/// The same without committing it.
+pub(in crate::store::mysql) fn write_within(
+    db: &mut impl Queryable,
+    batch: &[NewEntry],
+    plan: &Plan,
+    bytes_max: usize,
+) -> mysql::Result<()> {
+    of_plan(batch, plan, bytes_max).run(db, |(), _| Ok(()))
+}
+
+fn of_plan(batch: &[NewEntry], plan: &Plan, bytes_max: usize) -> Script<()> {
     let mut script = Script::new(bytes_max);
     add_rows(&mut script, batch, plan);
     add_members(&mut script, &plan.fresh);
     add_heads(&mut script, plan);
     add_edits(&mut script, plan);
     plan.changes.iter().for_each(|change| add_change(&mut script, change));
-    script.add((), "COMMIT");
-    script.run(db, |(), _| Ok(()))
+    let asked = plan.asked.iter().map(|(from, to)| format!("({},{})", from.0, to.0));
+    script.insert((), "Asked (userid, friendid)", asked, " ON DUPLICATE KEY UPDATE userid = userid");
+    script
 }
 
 fn add_rows(script: &mut Script<()>, batch: &[NewEntry], plan: &Plan) {
@@ -116,7 +134,7 @@ fn add_edits(script: &mut Script<()>, plan: &Plan) {
 }
 
 fn add_change(script: &mut Script<()>, change: &Change) {
-    let Change { conv, change, joined, joined_nth } = *change;
+    let Change { conv, change, joined, joined_nth, read, read_nth } = *change;
     let conv = conv.column();
     match change {
         MemberChange::Joins { user, .. } => {
@@ -130,8 +148,11 @@ fn add_change(script: &mut Script<()>, change: &Change) {
             script.add(
                 (),
                 format!(
-                    "INSERT INTO Member (conv, user, joined, joined_nth) VALUES ({conv},{user},{joined},{joined_nth})
-                     ON DUPLICATE KEY UPDATE joined = VALUES(joined), joined_nth = VALUES(joined_nth)"
+                    "INSERT INTO Member (conv, user, joined, joined_nth, `read`, read_nth)
+                     VALUES ({conv},{user},{joined},{joined_nth},{read},{read_nth})
+                     ON DUPLICATE KEY UPDATE joined = VALUES(joined), joined_nth = VALUES(joined_nth),
+                         own = IF(VALUES(`read`) > `read`, 0, own), read_nth = GREATEST(read_nth, VALUES(read_nth)),
+                         `read` = GREATEST(`read`, VALUES(`read`))"
                 ),
             );
         }

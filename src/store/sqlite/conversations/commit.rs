@@ -10,7 +10,11 @@ use crate::store::history::plan::{self, Change, ConvRow, Facts, Known, Plan, Sen
 use crate::store::history::{Committed, FrameHash, MemberChange, NewEntry};
 
 /// Stores what is not refused, within the writer's transaction.
-pub(super) fn commit(db: &Connection, batch: &[NewEntry], edit_window: i64) -> rusqlite::Result<Vec<Committed>> {
+pub(in crate::store::sqlite) fn commit(
+    db: &Connection,
+    batch: &[NewEntry],
+    edit_window: i64,
+) -> rusqlite::Result<Vec<Committed>> {
     let facts = facts(db, batch)?;
     let plan = plan::plan(batch, facts, edit_window);
     write(db, batch, &plan)?;
@@ -130,7 +134,17 @@ fn write(db: &Connection, batch: &[NewEntry], plan: &Plan) -> rusqlite::Result<(
     }
     write_heads(db, plan)?;
     write_edits(db, plan)?;
-    plan.changes.iter().try_for_each(|change| write_change(db, change))
+    plan.changes.iter().try_for_each(|change| write_change(db, change))?;
+    for (from, to) in &plan.asked {
+        note_asked(db, *from, *to)?;
+    }
+    Ok(())
+}
+
+pub(in crate::store::sqlite) fn note_asked(db: &Connection, from: UserId, to: UserId) -> rusqlite::Result<()> {
+    db.prepare_cached("INSERT INTO Asked (userid, friendid) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?
+        .execute([from.0, to.0])
+        .map(drop)
 }
 
 fn write_rows(db: &Connection, batch: &[NewEntry], plan: &Plan) -> rusqlite::Result<()> {
@@ -228,18 +242,21 @@ fn write_edits(db: &Connection, plan: &Plan) -> rusqlite::Result<()> {
 }
 
 fn write_change(db: &Connection, change: &Change) -> rusqlite::Result<()> {
-    let Change { conv, change, joined, joined_nth } = *change;
+    let Change { conv, change, joined, joined_nth, read, read_nth } = *change;
     match change {
         MemberChange::Joins { user, .. } => {
             db.prepare_cached(
-                "INSERT INTO GroupUser (groupid, userid, grouprole) VALUES (?1, ?2, 'normal') ON CONFLICT DO NOTHING",
+                "INSERT INTO GroupUser (groupid, userid, grouprole, since) VALUES (?1, ?2, 'normal', ?3)
+                 ON CONFLICT DO NOTHING",
             )?
-            .execute(params![conv.column(), user.0])?;
+            .execute(params![conv.column(), user.0, now()])?;
             db.prepare_cached(
-                "INSERT INTO Member (conv, user, joined, joined_nth) VALUES (?1, ?2, ?3, ?4)
-                 ON CONFLICT DO UPDATE SET joined = excluded.joined, joined_nth = excluded.joined_nth",
+                "INSERT INTO Member (conv, user, joined, joined_nth, read, read_nth) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+                 ON CONFLICT DO UPDATE SET joined = excluded.joined, joined_nth = excluded.joined_nth,
+                     own = iif(excluded.read > read, 0, own), read_nth = max(read_nth, excluded.read_nth),
+                     read = max(read, excluded.read)",
             )?
-            .execute(params![conv.column(), user.0, joined, joined_nth])?;
+            .execute(params![conv.column(), user.0, joined, joined_nth, read, read_nth])?;
         }
         MemberChange::Leaves(user) => {
             db.prepare_cached("DELETE FROM GroupUser WHERE groupid = ?1 AND userid = ?2")?

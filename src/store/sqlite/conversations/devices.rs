@@ -41,7 +41,7 @@ pub(super) fn device(db: &Connection, device: DeviceId) -> rusqlite::Result<Opti
 }
 
 /// The devices of a user, the most recently seen first.
-pub(super) fn of(db: &Connection, user: UserId) -> rusqlite::Result<Vec<Device>> {
+pub(in crate::store::sqlite) fn of(db: &Connection, user: UserId) -> rusqlite::Result<Vec<Device>> {
     db.prepare_cached(
         "SELECT id, user, device, login, secret, seen FROM Device WHERE user = ?1 ORDER BY seen DESC, id DESC",
     )?
@@ -50,7 +50,7 @@ pub(super) fn of(db: &Connection, user: UserId) -> rusqlite::Result<Vec<Device>>
 }
 
 /// Returns 1 if the device is one of the user's.
-pub(super) fn forget(db: &Connection, user: UserId, device: DeviceId) -> rusqlite::Result<usize> {
+pub(in crate::store::sqlite) fn forget(db: &Connection, user: UserId, device: DeviceId) -> rusqlite::Result<usize> {
     let gone =
         db.prepare_cached("DELETE FROM Device WHERE id = ?1 AND user = ?2")?.execute(params![device.0, user.0])?;
     if gone > 0 {

@@ -1,0 +1,129 @@
+//! [`Community`]: what users do to their accounts, to each other and to groups, beyond the requests
+//! of the reference server.
+//!
+//! A change of a group or a new friendship is an entry of its conversation, recorded in the
+//! same transaction as the change ([`Recorded`]). So nobody can read the entry before the change is
+//! made, or find the change without the entry. Whether a change is allowed is decided under the lock
+//! of the conversation, from facts that are read there ([`groups`]).
+//!
+//! Like [`History`](super::history::History), a database may lack this role: then its tables are the
+//! reference server's, and [`Contacts`](super::Contacts) has what can be done with them.
+
+mod accounts;
+mod friends;
+pub(in crate::store) mod groups;
+
+use std::sync::Arc;
+
+pub use self::accounts::{Deletion, OwnAccount, PasswordChange, Swapped};
+pub use self::friends::{Befriended, BlockOutcome, FriendPolicy, FriendRequest};
+pub(in crate::store) use self::friends::{FriendDecision, FriendFacts};
+pub(in crate::store) use self::groups::event_cid;
+pub use self::groups::{Deed, GroupAct, GroupChanged, GroupMember, GroupRefusal, GroupRole, NewGroup, Visible};
+use super::StoreError;
+use super::history::{Committed, EntryPlace, NewEntry};
+use super::maybe::MaybeRole;
+use crate::base::conversation::ConversationId;
+use crate::protocol::{GroupId, UserId};
+
+/// What is asked of a store that has level 2. Its methods block, as those of all roles.
+pub trait Community: Send + Sync + 'static {
+    /// A new group with its first entry, the event `created`.
+    fn found_group(&self, group: &NewGroup) -> Result<(GroupId, Recorded), StoreError>;
+
+    /// Changes a group or its members, if it is allowed.
+    fn act(&self, act: &GroupAct) -> Result<Result<GroupChanged, GroupRefusal>, StoreError>;
+
+    /// The members of a group by ascending id, for one of them.
+    fn members_of(&self, group: GroupId, asker: UserId) -> Result<Result<Vec<GroupMember>, GroupRefusal>, StoreError>;
+
+    /// Makes two users friends of each other, or asks one of them to agree.
+    fn befriend(&self, request: &FriendRequest) -> Result<Befriended, StoreError>;
+
+    /// Notes that `from` has asked `to` to be friends, by a request that is in no conversation.
+    fn note_asked(&self, from: UserId, to: UserId) -> Result<(), StoreError>;
+
+    /// Blocks `other` for `user`, who may block [`BLOCKED_MAX`] others.
+    fn block(&self, user: UserId, other: UserId) -> Result<BlockOutcome, StoreError>;
+
+    /// Lifts that.
+    fn unblock(&self, user: UserId, other: UserId) -> Result<BlockOutcome, StoreError>;
+
+    /// The users whom `user` has blocked, by ascending id, with their names.
+    fn blocked_by(&self, user: UserId) -> Result<Vec<(UserId, Option<String>)>, StoreError>;
+
+    /// The pairs of a user and one whom the user has blocked, after `after`, ascending, at most
+    /// `limit`.
+    fn blocks_after(&self, after: (UserId, UserId), limit: usize) -> Result<Vec<(UserId, UserId)>, StoreError>;
+
+    /// The account of a user, `None` if it is deleted.
+    fn own(&self, user: UserId) -> Result<Option<OwnAccount>, StoreError>;
+
+    /// Changes the name of a user, or whether others see the user's marks; `None`: as it is.
+    /// Returns the account as it is then, `None` if it is deleted.
+    ///
+    /// # Errors
+    /// [`StoreError::NameTaken`] when another user has that name.
+    fn change_own(
+        &self,
+        user: UserId,
+        name: Option<&str>,
+        receipts: Option<bool>,
+    ) -> Result<Option<OwnAccount>, StoreError>;
+
+    /// Replaces the stored password where it still equals the old one. All devices of the user are
+    /// forgotten, but for the one that is kept, whose tokens are worth nothing from then on.
+    fn change_password(&self, change: &PasswordChange) -> Result<Swapped<()>, StoreError>;
+
+    /// Deletes the account of a user where the stored password still equals `stored`. The user
+    /// leaves all groups, with entries there, and is removed from lists of friends and of blocked users; devices and
+    /// messages that wait are deleted. The id is never used again, the name may be.
+    fn delete_account(&self, user: UserId, stored: &str, nonce: [u8; 16]) -> Result<Swapped<Deletion>, StoreError>;
+}
+
+/// The way to this role.
+pub type CommunityRole = MaybeRole<dyn Community>;
+
+/// What was recorded in one conversation, in one transaction.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Recorded {
+    /// The conversation.
+    pub conv: ConversationId,
+    /// The entries, by ascending numbers.
+    pub entries: Vec<RecordedEntry>,
+    /// Those who are in it afterwards, by ascending id.
+    pub members: Vec<UserId>,
+    /// Those who are not in it any more. The first entry is the last that they see.
+    pub gone: Vec<UserId>,
+}
+
+/// What became of entries that are neither edits nor unchecked: `None` without entries.
+pub(in crate::store) fn recorded(
+    entries: &[NewEntry],
+    outcomes: &[Committed],
+    members: Vec<UserId>,
+    gone: Vec<UserId>,
+) -> Option<Recorded> {
+    let entry = |(entry, outcome): (&NewEntry, &Committed)| match *outcome {
+        Committed::New(place) | Committed::Again(place) => {
+            Some(RecordedEntry { place, from: entry.sender, text: entry.text.clone() })
+        }
+        Committed::Refused(_) => None,
+    };
+    let conv = entries.first()?.conv;
+    Some(Recorded { conv, entries: entries.iter().zip(outcomes).filter_map(entry).collect(), members, gone })
+}
+
+/// An entry that was recorded.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RecordedEntry {
+    /// Its place.
+    pub place: EntryPlace,
+    /// Who did what it says.
+    pub from: UserId,
+    /// The frame: JSON text.
+    pub text: Arc<str>,
+}
+
+/// The most users whom a user may block: their list must fit into one frame.
+pub const BLOCKED_MAX: usize = 1000;

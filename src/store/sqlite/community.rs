@@ -1,0 +1,177 @@
+//! Accounts, friends and groups of level 2. `groups.rs` changes groups, `accounts.rs` accounts. Each
+//! change is one operation of the writer, so nothing comes between its facts and its rows.
+
+mod accounts;
+mod groups;
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::SqliteStore;
+use super::conversations::commit::{self, note_asked};
+use super::rows::{limit, user_by_id};
+use crate::protocol::{GroupId, UserId};
+use crate::store::community::{
+    BLOCKED_MAX, Befriended, BlockOutcome, Community, Deletion, FriendDecision, FriendFacts, FriendRequest, GroupAct,
+    GroupChanged, GroupMember, GroupRefusal, NewGroup, OwnAccount, PasswordChange, Recorded, Swapped, recorded,
+};
+use crate::store::history::NewEntry;
+use crate::store::{FriendNames, StoreError};
+
+impl Community for SqliteStore {
+    fn found_group(&self, group: &NewGroup) -> Result<(GroupId, Recorded), StoreError> {
+        let (live, ids) = self.live.live()?;
+        let (ids, group) = (ids.clone(), group.clone());
+        live.change(move |db| groups::create(db, &ids, &group))
+    }
+
+    fn act(&self, act: &GroupAct) -> Result<Result<GroupChanged, GroupRefusal>, StoreError> {
+        // What changes nothing does not wait for a write.
+        match self.live.read(|db| groups::facts(db, act).map(|facts| act.decide(&facts)))? {
+            Err(refusal) => Ok(Err(refusal)),
+            Ok(_) => {
+                let act = act.clone();
+                self.live.change(move |db| groups::act(db, &act))
+            }
+        }
+    }
+
+    fn members_of(&self, group: GroupId, asker: UserId) -> Result<Result<Vec<GroupMember>, GroupRefusal>, StoreError> {
+        self.live.read(|db| groups::members(db, group, asker))
+    }
+
+    fn befriend(&self, request: &FriendRequest) -> Result<Befriended, StoreError> {
+        let request = *request;
+        self.live.change(move |db| befriend(db, &request))
+    }
+
+    fn note_asked(&self, from: UserId, to: UserId) -> Result<(), StoreError> {
+        self.live.change(move |db| note_asked(db, from, to))
+    }
+
+    fn block(&self, user: UserId, other: UserId) -> Result<BlockOutcome, StoreError> {
+        self.live.change(move |db| {
+            if user_by_id(db, other)?.is_none() {
+                return Ok(BlockOutcome::NoSuchUser);
+            }
+            let others: i64 = db
+                .prepare_cached("SELECT count(*) FROM Blocked WHERE user = ?1 AND blocked <> ?2")?
+                .query_row([user.0, other.0], |row| row.get(0))?;
+            if others >= limit(BLOCKED_MAX) {
+                return Ok(BlockOutcome::TooMany);
+            }
+            db.prepare_cached("INSERT INTO Blocked (user, blocked) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?
+                .execute([user.0, other.0])?;
+            Ok(BlockOutcome::Done)
+        })
+    }
+
+    fn unblock(&self, user: UserId, other: UserId) -> Result<BlockOutcome, StoreError> {
+        self.live.change(move |db| {
+            if user_by_id(db, other)?.is_none() {
+                return Ok(BlockOutcome::NoSuchUser);
+            }
+            db.prepare_cached("DELETE FROM Blocked WHERE user = ?1 AND blocked = ?2")?.execute([user.0, other.0])?;
+            Ok(BlockOutcome::Done)
+        })
+    }
+
+    fn blocked_by(&self, user: UserId) -> Result<Vec<(UserId, Option<String>)>, StoreError> {
+        self.live.read(|db| {
+            db.prepare_cached(
+                "SELECT blocked, name FROM Blocked LEFT JOIN User ON User.id = blocked WHERE user = ?1 ORDER BY blocked",
+            )?
+            .query_map([user.0], |row| Ok((UserId(row.get(0)?), row.get(1)?)))?
+            .collect()
+        })
+    }
+
+    fn blocks_after(&self, after: (UserId, UserId), max: usize) -> Result<Vec<(UserId, UserId)>, StoreError> {
+        self.live.read(|db| {
+            db.prepare_cached(
+                "SELECT user, blocked FROM Blocked WHERE (user, blocked) > (?1, ?2) ORDER BY user, blocked LIMIT ?3",
+            )?
+            .query_map(params![after.0.0, after.1.0, limit(max)], |row| Ok((UserId(row.get(0)?), UserId(row.get(1)?))))?
+            .collect()
+        })
+    }
+
+    fn own(&self, user: UserId) -> Result<Option<OwnAccount>, StoreError> {
+        self.live.read(|db| accounts::own(db, user))
+    }
+
+    fn change_own(
+        &self,
+        user: UserId,
+        name: Option<&str>,
+        receipts: Option<bool>,
+    ) -> Result<Option<OwnAccount>, StoreError> {
+        let name = name.map(str::to_owned);
+        let changed = self.live.change(move |db| accounts::change_own(db, user, name.as_deref(), receipts))?;
+        changed.ok_or(StoreError::NameTaken)
+    }
+
+    fn change_password(&self, change: &PasswordChange) -> Result<Swapped<()>, StoreError> {
+        let change = change.clone();
+        self.live.change(move |db| accounts::change_password(db, &change))
+    }
+
+    fn delete_account(&self, user: UserId, stored: &str, nonce: [u8; 16]) -> Result<Swapped<Deletion>, StoreError> {
+        let stored = stored.to_owned();
+        self.live.change(move |db| accounts::delete(db, user, &stored, nonce))
+    }
+}
+
+/// Records entries of one conversation.
+fn record(
+    db: &Connection,
+    entries: &[NewEntry],
+    members: Vec<UserId>,
+    gone: Vec<UserId>,
+) -> rusqlite::Result<Option<Recorded>> {
+    // Nothing of it is an edit.
+    let outcomes = commit::commit(db, entries, 0)?;
+    Ok(recorded(entries, &outcomes, members, gone))
+}
+
+fn befriend(db: &Connection, request: &FriendRequest) -> rusqlite::Result<Befriended> {
+    let (a, b) = (request.a, request.b);
+    let (names, asks) = match request.decide(friend_facts(db, request)?) {
+        FriendDecision::Unchanged(outcome) => return Ok(outcome),
+        FriendDecision::Friends(names) => (names, false),
+        FriendDecision::Asks(names) => (names, true),
+    };
+    let noted = record(db, &[request.entry(&names, asks)], request.both(), Vec::new())?;
+    if asks {
+        return Ok(Befriended::Asked(names, noted));
+    }
+    let mut insert =
+        db.prepare_cached("INSERT INTO Friend (userid, friendid) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?;
+    let mut forget = db.prepare_cached("DELETE FROM Asked WHERE userid = ?1 AND friendid = ?2")?;
+    for (user, friend) in [(a, b), (b, a)] {
+        insert.execute([user.0, friend.0])?;
+        forget.execute([user.0, friend.0])?;
+    }
+    Ok(match noted {
+        Some(noted) => Befriended::New(names, noted),
+        None => Befriended::Already(names),
+    })
+}
+
+fn friend_facts(db: &Connection, request: &FriendRequest) -> rusqlite::Result<FriendFacts> {
+    let (a, b) = (request.a, request.b);
+    let names = user_by_id(db, a)?.zip(user_by_id(db, b)?).map(|(a, b)| FriendNames { a: a.name, b: b.name });
+    let has = |query: &str, from: UserId, to: UserId| db.prepare_cached(query)?.exists([from.0, to.0]);
+    let friend = "SELECT 1 FROM Friend WHERE userid = ?1 AND friendid = ?2";
+    let asked = "SELECT 1 FROM Asked WHERE userid = ?1 AND friendid = ?2";
+    Ok(FriendFacts {
+        names,
+        has_blocked: has("SELECT 1 FROM Blocked WHERE user = ?1 AND blocked = ?2", b, a)?,
+        are_friends: has(friend, a, b)? && has(friend, b, a)?,
+        has_asked: has(asked, a, b)?,
+        was_asked: has(asked, b, a)?,
+    })
+}
+
+fn text_of(db: &Connection, query: &str, id: i32) -> rusqlite::Result<Option<String>> {
+    db.prepare_cached(query)?.query_row([id], |row| row.get(0)).optional()
+}
