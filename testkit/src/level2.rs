@@ -17,7 +17,7 @@ mod shape;
 mod store;
 mod sync;
 
-pub use client::{Level2Client, LoginAs};
+pub use client::{Level2Client, LoginAs, Refused};
 pub use frame::{Ack, Body, Frame, Message, Overview, OverviewLine, Page, Push, Rid, Run};
 pub use messages::{Log, assert_agree};
 pub use session::Session;

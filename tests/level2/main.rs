@@ -3,6 +3,12 @@
 
 #![allow(unreachable_pub, reason = "the parts of one program")]
 
+mod crash;
+mod everyday;
+mod logins;
+mod malformed;
 mod mistakes;
+mod people;
 mod script;
+mod sends;
 mod store;

@@ -29,10 +29,23 @@ pub struct Level2Client {
 #[derive(Clone, Debug)]
 pub struct LoginAs(Value);
 
+/// What is left after a login that did not succeed.
+pub struct Refused {
+    /// The reply; `None` if the connection ended.
+    pub reply: Option<Value>,
+    pub tcp: TestClient,
+    pub store: Store,
+}
+
 impl LoginAs {
     /// With a password.
     pub fn password(user: i64, password: &str, device: &str) -> LoginAs {
         LoginAs(json!({"msgType": 1, "level": 2, "USERID": user, "password": password, "device": device}))
+    }
+
+    /// With a password, by name.
+    pub fn name(name: &str, password: &str, device: &str) -> LoginAs {
+        LoginAs(json!({"msgType": 1, "level": 2, "name": name, "password": password, "device": device}))
     }
 
     /// With a token from an earlier 40.
@@ -68,31 +81,28 @@ impl Level2Client {
     pub fn login(tcp: TestClient, store: Store, login: LoginAs) -> Level2Client {
         match Level2Client::try_login(tcp, store, login) {
             Ok(client) => client,
-            Err((reply, _)) => panic!("the login is refused: {reply}"),
+            Err(refused) => panic!("the login is refused: {:?}", refused.reply),
         }
     }
 
     /// Logs in on a connection.
     ///
     /// # Errors
-    /// The reply, and the connection, if the login is refused.
-    pub fn try_login(
-        mut tcp: TestClient,
-        mut store: Store,
-        LoginAs(mut login): LoginAs,
-    ) -> Result<Level2Client, (Value, TestClient)> {
+    /// What is left, if the login is refused or the connection ends before.
+    pub fn try_login(mut tcp: TestClient, mut store: Store, login: LoginAs) -> Result<Level2Client, Box<Refused>> {
+        let LoginAs(mut login) = login;
         if login.get("have").is_none() {
             login["have"] = store.have();
         }
         let mut session = Session::new(&login);
-        tcp.send(&login);
-        let text = tcp.recv_text();
+        let text = if tcp.try_send(&login) { tcp.next_text(PATIENCE) } else { None };
+        let Some(text) = text else { return Err(Box::new(Refused { reply: None, tcp, store })) };
         match session.on_frame(&text, &mut store) {
             Ok(Frame::Welcome(welcome)) => {
                 let (inbox, answers) = (VecDeque::new(), BTreeMap::new());
                 Ok(Level2Client { tcp, session, store, welcome, inbox, answers })
             }
-            Ok(_) => Err((value(&text), tcp)),
+            Ok(_) => Err(Box::new(Refused { reply: Some(value(&text)), tcp, store })),
             Err(mistake) => panic!("{mistake:?}: {text}"),
         }
     }
@@ -170,6 +180,14 @@ impl Level2Client {
         self.send_with(conv, json!({"msg": msg}))
     }
 
+    /// Like [`Level2Client::send`]; false if the connection is gone. Then the message waits in the
+    /// store.
+    pub fn try_send(&mut self, conv: &str, msg: &str) -> bool {
+        let mut frame = self.message(conv);
+        frame["msg"] = json!(msg);
+        self.try_send_text(&frame.to_string())
+    }
+
     /// Sends a frame with these members besides the usual ones, and returns its `cid`.
     pub fn send_with(&mut self, conv: &str, members: Value) -> String {
         let mut frame = self.message(conv);
@@ -207,6 +225,13 @@ impl Level2Client {
         self.tcp.try_send_raw(text.as_bytes())
     }
 
+    /// Sends several frames in one write.
+    pub fn send_many(&mut self, frames: &[Value]) {
+        let texts: Vec<String> = frames.iter().map(Value::to_string).collect();
+        texts.iter().for_each(|text| self.session.on_sent(text, &mut self.store));
+        self.tcp.send_raw(texts.concat().as_bytes());
+    }
+
     /// Sends everything again that is not acknowledged.
     pub fn send_outbox(&mut self) {
         for outgoing in self.store.outbox.clone() {
@@ -219,6 +244,11 @@ impl Level2Client {
     /// Reads until every send is answered.
     pub fn settle(&mut self) {
         self.until("the answers to all sends", |client| client.session.unanswered() == 0);
+    }
+
+    /// Whether the synchronisation has ended.
+    pub fn is_synced(&self) -> bool {
+        self.session.is_synced()
     }
 
     /// The number of sends without an answer.
@@ -258,6 +288,11 @@ impl Level2Client {
         let reply = self.ask(request.clone());
         assert_eq!(reply["errno"], errno, "{request}: {reply}");
         reply
+    }
+
+    /// Sends a 53 and waits for its 54: everything before it was read by the server.
+    pub fn ask_for_pong(&mut self) {
+        assert_eq!(self.ask(json!({"msgType": 53}))["msgType"], 54);
     }
 
     /// Asks with 46 for what is behind the cursors of the store, and reads it.

@@ -86,6 +86,15 @@ impl Store {
         self.acked.get(cid).map(|place| place.seq)
     }
 
+    /// Panics if an acknowledged message is not where its acknowledgement says.
+    pub fn assert_all_acked_are_held(&self) {
+        for (cid, place) in &self.acked {
+            let message = self.logs.get(&place.conv).and_then(|log| log.messages.get(&place.seq));
+            let is_it = message.is_some_and(|message| message.tag.0 == place.tag && message.from == self.me);
+            assert!(is_it, "{cid} was acknowledged as {place:?}, and there is {message:?}");
+        }
+    }
+
     /// A message leaves for the first time.
     pub(super) fn post(&mut self, conv: &str, cid: &str, text: &str) {
         if !self.acked.contains_key(cid) && !self.outbox.iter().any(|outgoing| outgoing.cid == cid) {

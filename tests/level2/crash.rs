@@ -1,0 +1,231 @@
+//! Servers that die in the middle of sends, a database that is away, readers that are slow.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+
+use serde_json::json;
+
+use crate::people::{pair, with};
+use testkit::level2::{Level2Client, LoginAs, Store, assert_agree};
+use testkit::{PATIENCE, SetOnDrop, StoreLock, TestClient, TestServer, offline_user, password, wait_until};
+
+/// A device that writes to conversations until it is told to stop, whatever happens to servers.
+struct Writer<'t> {
+    name: &'t str,
+    device: &'t str,
+    convs: Vec<String>,
+    store: Store,
+    sent: usize,
+}
+
+impl Writer<'_> {
+    /// Writes and reads until `stop`, and then until everything is acknowledged.
+    fn run(mut self, address: SocketAddr, stop: &AtomicBool, acked: &AtomicUsize) -> Store {
+        loop {
+            let (store, has_finished) = self.connection(address, stop, acked);
+            self.store = store;
+            if has_finished {
+                return self.store;
+            }
+        }
+    }
+
+    /// One connection: the store afterwards, and whether everything is acknowledged.
+    fn connection(&mut self, address: SocketAddr, stop: &AtomicBool, acked: &AtomicUsize) -> (Store, bool) {
+        let store = std::mem::take(&mut self.store);
+        let Some(tcp) = TestClient::try_connect_to(address) else {
+            thread::yield_now();
+            return (store, false);
+        };
+        let login = LoginAs::password(store.me, &password(self.name), self.device);
+        let mut client = match Level2Client::try_login(tcp, store, login) {
+            Ok(client) => client,
+            Err(refused) => return (refused.store, false),
+        };
+        while !client.is_synced() {
+            if client.read(PATIENCE).is_none() {
+                return (client.leave(), false);
+            }
+        }
+        client.send_outbox();
+        loop {
+            while client.unanswered() < 30 && !stop.load(Ordering::Relaxed) {
+                let conv = &self.convs[self.sent % self.convs.len()];
+                client.try_send(conv, &format!("{} {}", self.device, self.sent));
+                self.sent += 1;
+            }
+            if stop.load(Ordering::Relaxed) && client.unanswered() == 0 {
+                return (client.leave(), true);
+            }
+            let before = client.unanswered();
+            if client.read(PATIENCE).is_none() {
+                return (client.leave(), false);
+            }
+            acked.fetch_add(before - client.unanswered(), Ordering::Relaxed);
+        }
+    }
+}
+
+#[test]
+fn a_server_that_is_killed_in_the_middle_of_sends_loses_and_doubles_nothing() {
+    let mut server = TestServer::builder().fixed_port().start();
+    let names = ["ann", "bob", "carol"];
+    let ids: Vec<i64> = names.iter().map(|name| offline_user(&server, name)).collect();
+    let devices = [("ann", "a1", 0), ("ann", "a2", 0), ("bob", "b1", 1), ("carol", "c1", 2)];
+    let (stop, acked) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let address = server.address();
+    let stores: Vec<Store> = thread::scope(|scope| {
+        let threads: Vec<_> = devices
+            .iter()
+            .map(|(name, device, who)| {
+                let convs = ids.iter().map(|id| format!("u{id}")).collect();
+                let writer = Writer { name, device, convs, store: Store::new(ids[*who]), sent: 0 };
+                let (stop, acked) = (&stop, &acked);
+                scope.spawn(move || writer.run(address, stop, acked))
+            })
+            .collect();
+        let _stop = SetOnDrop(&stop);
+        for kill in 1..=4 {
+            wait_until("hundreds of acknowledgements", || acked.load(Ordering::Relaxed) > kill * 400);
+            server.kill9();
+            server.restart();
+        }
+        wait_until("hundreds of acknowledgements", || acked.load(Ordering::Relaxed) > 5 * 400);
+        stop.store(true, Ordering::Relaxed);
+        threads.into_iter().map(|thread| thread.join().expect("a device")).collect()
+    });
+    // Everybody comes back once more and looks at everything.
+    let mut stores = stores.into_iter().zip(devices).map(|(store, (name, device, _))| {
+        let mut client = Level2Client::resume(&server, name, device, store);
+        client.settle();
+        let convs: Vec<String> = client.store.logs.keys().cloned().collect();
+        for conv in &convs {
+            let count = client.page_through(conv);
+            let log = &client.store.logs[conv];
+            assert_eq!((log.cursor, log.missing(0)), (count, Vec::new()), "{device} {conv}");
+        }
+        assert!(client.store.outbox.is_empty());
+        client.leave()
+    });
+    let stores: Vec<Store> = stores.by_ref().collect();
+    for one in &stores {
+        for other in &stores {
+            let (mine, theirs) = (format!("u{}", other.me), format!("u{}", one.me));
+            if one.me != other.me {
+                assert_agree(one, &mine, other, &theirs);
+                assert_eq!(one.cursor(&mine), other.cursor(&theirs));
+            }
+        }
+        one.assert_all_acked_are_held();
+    }
+}
+
+#[test]
+fn those_behind_a_failed_send_fail_until_it_is_sent_again() {
+    let server = TestServer::start();
+    let (mut ann, mut bob) = pair(&server);
+    let (to_bob, to_ann) = (with(&bob), with(&ann));
+    ann.say(&to_bob, "before");
+    let lock = StoreLock::take(&server);
+    let cids: Vec<String> = (0..5).map(|n| ann.send(&to_bob, &n.to_string())).collect();
+    let first = ann.answer(&cids[0]);
+    assert_eq!(first["errno"], 503, "{first}");
+    assert!(first["retryAfter"].is_number(), "{first}");
+    ann.settle();
+    drop(lock);
+    // What was not acknowledged is still to be sent, and a new send is refused before that.
+    let late = ann.send(&to_bob, "late");
+    let answer = ann.answer(&late);
+    assert_eq!(answer["errno"], 503, "{answer}");
+    assert!(answer["retryAfter"].is_number(), "{answer}");
+    // Other conversations go on.
+    let notes = with(&ann);
+    testkit::wait_until("the database is there again", || {
+        let cid = ann.send(&notes, "note");
+        ann.answer(&cid)["errno"] == 200
+    });
+    ann.send_outbox();
+    ann.settle();
+    for (n, cid) in cids.iter().chain([&late]).enumerate() {
+        assert_eq!(ann.number(cid), n as u64 + 2);
+    }
+    bob.until_at(&to_ann, 7);
+    assert_eq!(bob.store.texts(&to_ann), ["before", "0", "1", "2", "3", "4", "late"]);
+}
+
+#[test]
+fn a_slow_reader_costs_little_and_misses_nothing_beside_a_quick_one() {
+    const COUNT: u64 = 20_000;
+    let server = TestServer::builder().may_keep(24).start();
+    let (mut ann, mut bob) = pair(&server);
+    let (to_bob, to_ann) = (with(&bob), with(&ann));
+    let mut quick = Level2Client::enter(&server, "bob", bob.store.me, "b2");
+    let text = "x".repeat(1_000);
+    let mut resident = Vec::new();
+    thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            quick.until_at(&to_ann, COUNT);
+        });
+        for n in 0..COUNT {
+            ann.send(&to_bob, &text);
+            if ann.unanswered() >= 200 {
+                ann.until("answers", |ann| ann.unanswered() < 100);
+            }
+            if n % 1_000 == 0 {
+                resident.push(server.resident_bytes());
+            }
+        }
+        ann.settle();
+        reader.join().expect("the quick reader");
+    });
+    // The caches of the database are full by then, and 7 MB more are unread at the end.
+    let (filled, most) = (resident[13], resident.iter().max().copied().unwrap_or_default());
+    assert!(most < filled + 4 * 1024 * 1024, "it grows with what is unread: {resident:?}");
+    bob.until_at(&to_ann, COUNT);
+    assert_eq!(bob.store.logs[&to_ann].messages.len() as u64, COUNT);
+    // What comes now is live again.
+    ann.say(&to_bob, "on");
+    bob.until_at(&to_ann, COUNT + 1);
+    assert!(bob.store.logs[&to_ann].missing(0).is_empty());
+}
+
+#[test]
+fn a_thousand_conversations_come_in_pieces_of_one_moment() {
+    let server = TestServer::start();
+    let a = offline_user(&server, "ann");
+    // Two thousand conversations, made in the database as a server makes them.
+    let ids: Vec<i64> = (0..2_000).map(|n| 1_000_000 + n).collect();
+    let mut users = String::from("BEGIN;");
+    for id in &ids {
+        users += &format!("INSERT INTO User (id, name, name_key, password) VALUES ({id}, 'n{id}', 'n{id}', 'x');");
+    }
+    server.run_sql(&(users + "COMMIT;"));
+    let mut ann = Level2Client::enter(&server, "ann", a, "a1");
+    for part in ids.chunks(200) {
+        for id in part {
+            ann.send(&format!("u{id}"), "x");
+        }
+        ann.settle();
+    }
+    let store = ann.leave();
+    // All are known: nothing is missing, nothing is said about them but the 43s.
+    let mut ann = Level2Client::resume(&server, "ann", "a1", store);
+    let overviews = ann.inbox().filter(|frame| frame["msgType"] == 43).count();
+    assert_eq!(overviews, 10);
+    assert!(!ann.inbox().any(|frame| frame["msgType"] == 44));
+    ann.say(&format!("u{}", ids[77]), "y");
+    // Another device knows none of them.
+    let mut other = Level2Client::enter(&server, "ann", a, "a2");
+    assert_eq!(other.store.logs.len(), 2_000);
+    ann.say(&format!("u{}", ids[1_999]), "z");
+    other.until_at(&format!("u{}", ids[1_999]), 2);
+    // One that knows all at 0 gets a run for each.
+    let have: serde_json::Map<String, serde_json::Value> =
+        ids.iter().map(|id| (format!("u{id}"), json!("0:00000000"))).collect();
+    let login = LoginAs::password(a, &password("ann"), "a3").with("have", json!(have));
+    let mut all = Level2Client::login(TestClient::connect(&server), Store::new(a), login);
+    all.sync();
+    assert_eq!(all.inbox().filter(|frame| frame["msgType"] == 44).count(), 2_000);
+    assert!(all.store.logs.values().all(|log| log.missing(0).is_empty()));
+}

@@ -1,0 +1,1 @@
+//! Malformed members of every request.
