@@ -3,7 +3,6 @@
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use raybox::base::clock::Clock;
-use raybox::base::ids::FrameId;
 use raybox::bus::{Envelope, Published, Publisher};
 use raybox::delivery::{Delivery, LaneItem, Origin};
 use raybox::protocol::UserId;
@@ -53,13 +52,7 @@ fn message(to: i32) -> OutItem {
         r#"{"FROMID":1042,"TOID":1043,"msgType":4,"sendTime":"2026-01-01 12:00:00","msg":"how are you? ......"}"#;
     // Nobody is notified about a message of this origin, so the cost of notifying is not measured.
     let origin = Origin::Spooled(SpoolId(1));
-    OutItem::Lane(LaneItem::Delivery(Delivery {
-        id: FrameId::UNNAMED,
-        to: UserId(to),
-        text: text.into(),
-        origin,
-        was_refused: false,
-    }))
+    OutItem::Lane(LaneItem::Delivery(Delivery::new(UserId(to), text.into(), origin)))
 }
 
 criterion_group!(benches, batches);

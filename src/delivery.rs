@@ -15,11 +15,12 @@ use rustc_hash::FxHashMap;
 
 use crate::admission::berths::Berth;
 use crate::admission::{Guest, Holder, Payer, Source};
+use crate::base::ending::{Ending, Undelivered};
 use crate::base::ids::FrameId;
 use crate::devices::entry::EntryNews;
 use crate::devices::tasks::MemberNews;
 use crate::protocol::{GroupId, UserId};
-use crate::session::{FailedFrame, OptIn, Outcome, Settled};
+use crate::session::{OptIn, Outcome, Settled};
 use crate::store::NewMessage;
 use crate::store::spool::SpoolId;
 
@@ -61,8 +62,6 @@ impl Guest for ClientLink {
 /// One message for one recipient.
 #[derive(Debug)]
 pub struct Delivery {
-    /// The forwarded frame; the deliveries of a frame for a group share its id.
-    pub id: FrameId,
     /// The recipient.
     pub to: UserId,
     /// The frame's JSON text, shared by all recipients.
@@ -70,7 +69,7 @@ pub struct Delivery {
     /// The connection that waits for the delivery's fate.
     pub origin: Origin,
     /// Whether a node refused it because the recipient was not there.
-    pub was_refused: bool,
+    pub(crate) was_refused: bool,
 }
 
 /// Where a forwarded frame comes from.
@@ -93,20 +92,26 @@ pub enum Origin {
     Group(FanShare),
     /// No sender: a connection did not take the message and returned it. It was accepted, so it
     /// must be stored.
-    Returned {
-        /// Whether the user had left that connection before, so that others may have sent newer
-        /// messages since. Otherwise everything on its way to other nodes was sent before the user
-        /// came here.
-        late: bool,
-        /// Whether the user has since logged in at another node, which may deliver it if it has
-        /// nothing newer. Otherwise it is stored.
-        elsewhere: bool,
-    },
+    Returned(FrameId, Comeback),
     /// The sender of a message that is in a conversation already. The answer waits until the last
     /// delivery is settled.
     Recorded(Arc<Acknowledgement>),
     /// No sender any more: it is in the spool, and stays there until the database has it.
     Spooled(SpoolId),
+}
+
+/// How a message that a connection has returned stands to others for its user.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Comeback {
+    /// Everything on its way to other nodes was sent before the user came here. It is stored behind
+    /// that.
+    InOrder,
+    /// The same, and the user has since logged in at another node, which may deliver it if it has
+    /// nothing newer. Otherwise it is stored.
+    Elsewhere,
+    /// The user had left that connection before, so others may have sent newer messages since. It
+    /// is stored at once.
+    Late,
 }
 
 /// A frame that is delivered to the members of a large group in pieces.
@@ -304,33 +309,44 @@ impl Fan {
         })
     }
 
-    /// Ends the adding of deliveries. `reached`: some were delivered to connections of this node.
-    /// Returns the frame's fate, if all are settled.
-    pub fn all_under_way(&self, failed: bool, reached: bool) -> Option<Settled> {
-        self.failed.fetch_or(failed, Ordering::Relaxed);
-        self.reached.fetch_or(reached, Ordering::Relaxed);
+    /// Ends the adding of deliveries. `here`: the endings of those that need no lane. Returns the
+    /// frame's ending, if all are settled.
+    pub fn all_under_way(&self, here: impl IntoIterator<Item = Ending>) -> Option<Ending> {
+        here.into_iter().for_each(|ending| self.note(ending));
         self.one_less()
     }
 
-    fn settle(&self, end: End) -> Option<Settled> {
-        let flag = match end {
-            End::Done => &self.reached,
-            End::Failed => &self.failed,
-            End::Full => &self.full,
+    /// Settles a delivery. Returns the frame's ending, if all are settled.
+    fn settle(&self, ending: Ending) -> Option<Ending> {
+        self.note(ending);
+        self.one_less()
+    }
+
+    fn note(&self, ending: Ending) {
+        let flag = match ending {
+            Ok(()) => &self.reached,
+            Err(Undelivered::Unstored) => &self.failed,
+            Err(Undelivered::MailboxFull) => &self.full,
         };
         flag.store(true, Ordering::Relaxed);
-        self.one_less()
     }
 
-    fn one_less(&self) -> Option<Settled> {
+    fn one_less(&self) -> Option<Ending> {
         if self.left.fetch_sub(1, Ordering::AcqRel) > 1 {
             return None;
         }
         let [failed, full, reached] =
             [&self.failed, &self.full, &self.reached].map(|flag| flag.load(Ordering::Relaxed));
-        let is_full = full && !failed && !reached;
-        let failure = (failed || is_full).then_some(FailedFrame { id: self.id, is_full });
-        Some(Settled::one(self.bytes, failure))
+        Some(match (failed, full && !reached) {
+            (true, _) => Err(Undelivered::Unstored),
+            (false, true) => Err(Undelivered::MailboxFull),
+            (false, false) => Ok(()),
+        })
+    }
+
+    /// What its sender is told.
+    fn settled(&self, ending: Ending) -> Settled {
+        Settled::one(self.id, self.bytes, ending)
     }
 }
 
@@ -343,20 +359,23 @@ impl Owed {
     /// Returns the sender, and what to tell it if everything went well.
     pub fn done(mut self) -> Option<(Arc<ClientLink>, Posted)> {
         let sender = self.sender.take()?;
-        Some((sender, Posted::Settled(Settled::one(self.bytes, None))))
+        Some((sender, Posted::Settled(self.settled(Ok(())))))
     }
 
-    /// Returns the sender, whom the caller tells the frame's fate.
-    pub fn settle(mut self) -> Option<Arc<ClientLink>> {
-        self.sender.take()
+    /// Returns the sender, whom the caller tells the frame's fate, and what to tell it.
+    pub fn settle(mut self, ending: Ending) -> Option<(Arc<ClientLink>, Settled)> {
+        self.sender.take().map(|sender| (sender, self.settled(ending)))
+    }
+
+    fn settled(&self, ending: Ending) -> Settled {
+        Settled::one(self.id, self.bytes, ending)
     }
 }
 
 impl Drop for Owed {
     fn drop(&mut self) {
         if let Some(sender) = self.sender.take() {
-            let failure = FailedFrame { id: self.id, is_full: false };
-            sender.post(Posted::Settled(Settled::one(self.bytes, Some(failure))));
+            sender.post(Posted::Settled(self.settled(Err(Undelivered::Unstored))));
         }
     }
 }
@@ -368,18 +387,18 @@ impl FanShare {
 
     /// Settles this delivery. If that settles the frame, returns its sender and what to tell the
     /// sender.
-    fn settle(mut self, end: End) -> Option<(Arc<ClientLink>, Settled)> {
+    fn settle(mut self, ending: Ending) -> Option<(Arc<ClientLink>, Settled)> {
         let fan = self.fan.take()?;
-        fan.settle(end).map(|settled| (fan.sender.clone(), settled))
+        fan.settle(ending).map(|ending| (fan.sender.clone(), fan.settled(ending)))
     }
 }
 
 impl Drop for FanShare {
     fn drop(&mut self) {
         if let Some(fan) = self.fan.take()
-            && let Some(settled) = fan.settle(End::Failed)
+            && let Some(ending) = fan.settle(Err(Undelivered::Unstored))
         {
-            fan.sender.post(Posted::Settled(settled));
+            fan.sender.post(Posted::Settled(fan.settled(ending)));
         }
     }
 }
@@ -390,6 +409,21 @@ pub fn messages(deliveries: &[Delivery]) -> Vec<NewMessage> {
 }
 
 impl Delivery {
+    /// A message that no node has refused.
+    pub fn new(to: UserId, text: Arc<str>, origin: Origin) -> Delivery {
+        Delivery { to, text, origin, was_refused: false }
+    }
+
+    /// The forwarded frame, for the log; the deliveries of a frame for a group share its id.
+    pub fn frame(&self) -> FrameId {
+        match &self.origin {
+            Origin::Sender(owed, _) => owed.id,
+            Origin::Group(share) => share.fan().id,
+            Origin::Returned(id, _) => *id,
+            Origin::Recorded(_) | Origin::Spooled(_) => FrameId::UNNAMED,
+        }
+    }
+
     /// The owner of its share in the lanes; `None` if it has no sender any more.
     pub fn holder(&self) -> Option<Holder> {
         match &self.origin {
@@ -406,7 +440,7 @@ impl Delivery {
                 Some(Holder { payer: Payer::Group(share.fan().group), source: Source::of(ALL_GROUPS) })
             }
             Origin::Recorded(acknowledgement) => Some(acknowledgement.berth.holder()),
-            Origin::Returned { .. } | Origin::Spooled(_) => None,
+            Origin::Returned(..) | Origin::Spooled(_) => None,
         }
     }
 
@@ -418,7 +452,7 @@ impl Delivery {
     /// Whether a dead connection has returned it, so that the user's connection to another node may
     /// get it.
     pub fn follows_its_user(&self) -> bool {
-        matches!(self.origin, Origin::Returned { elsewhere: true, .. })
+        matches!(self.origin, Origin::Returned(_, Comeback::Elsewhere))
     }
 
     /// The message as the store takes it.
@@ -427,46 +461,32 @@ impl Delivery {
     }
 }
 
+/// Notifies the senders of these messages, which all end alike. See [`settle`].
+pub fn settle_all(deliveries: Vec<Delivery>, ending: Ending) {
+    settle(deliveries.into_iter().map(|delivery| (delivery, ending)));
+}
+
 /// Notifies the senders of the fate of their frames: one event per sender, one wake-up per loop.
-pub fn settle(deliveries: impl Iterator<Item = (Delivery, bool)>) {
-    tell(deliveries.map(|(delivery, failed)| (delivery, if failed { End::Failed } else { End::Done })));
-}
-
-/// Like [`settle`], for messages whose recipients' mailboxes have no more room.
-pub fn settle_full(deliveries: Vec<Delivery>) {
-    tell(deliveries.into_iter().map(|delivery| (delivery, End::Full)));
-}
-
-/// The fate of a delivery.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum End {
-    Done,
-    Failed,
-    /// The recipient's mailbox has no room for more messages of this sender.
-    Full,
-}
-
-fn tell(deliveries: impl Iterator<Item = (Delivery, End)>) {
+pub fn settle(deliveries: impl Iterator<Item = (Delivery, Ending)>) {
     // Senders are notified in the order of their first delivery, so the result does not depend on
     // the links' addresses in memory.
     let mut totals: Vec<(Arc<ClientLink>, Settled, Option<Berth>)> = Vec::new();
     let mut by_sender: FxHashMap<*const ClientLink, usize> = FxHashMap::default();
-    for (delivery, end) in deliveries {
-        let id = delivery.id;
+    for (delivery, ending) in deliveries {
+        let id = delivery.frame();
         let (sender, settled, berth) = match delivery.origin {
             Origin::Sender(owed, berth) => {
-                let Some(sender) = owed.settle() else { continue };
-                let failure = (end != End::Done).then_some(FailedFrame { id, is_full: end == End::Full });
-                (sender, Settled::one(delivery.text.len(), failure), Some(berth))
+                let Some((sender, settled)) = owed.settle(ending) else { continue };
+                (sender, settled, Some(berth))
             }
-            Origin::Group(share) => match share.settle(end) {
+            Origin::Group(share) => match share.settle(ending) {
                 Some((sender, settled)) => (sender, settled, None),
                 None => continue,
             },
             // Its conversation has it. Dropped, it may be the last that the sender waits for.
             Origin::Recorded(_) | Origin::Spooled(_) => continue,
-            Origin::Returned { .. } => {
-                if end != End::Done {
+            Origin::Returned(..) => {
+                if ending.is_err() {
                     log::error!("a message for user {} ({id}) cannot be stored and is lost", delivery.to);
                 }
                 continue;

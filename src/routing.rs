@@ -6,7 +6,7 @@
 //!   piece: [`spreading`].
 //! - [`presence`] is the only table that loops share: user -> connections.
 //! - [`routed`] is what became of a message then. What other nodes say comes through
-//!   `from_nodes`.
+//!   `from_nodes`. A `label` says whose message a connection returns.
 //! - [`ways`] are the lanes out of this node.
 //! - [`outbox`] offers messages from the lanes to other nodes, and holds them until they are
 //!   confirmed.
@@ -24,6 +24,7 @@ pub mod backlog;
 pub mod fan_out;
 mod from_nodes;
 pub mod groups;
+mod label;
 pub mod mailboxes;
 pub mod outbox;
 pub mod presence;

@@ -40,6 +40,7 @@ pub use self::job::{Job, Outcome};
 use self::phase::{Awaited, Found, Phase};
 pub use self::pieces::{MEMBER_WORK, members_at_once};
 use crate::admission::{Payer, Source};
+use crate::base::ending::Undelivered;
 use crate::base::ids::FrameId;
 use crate::config::Auth;
 use crate::protocol::{self, BadRequest, FrameKind, Request, UserId, level2};
@@ -281,7 +282,7 @@ impl Session {
         self.unsettled.bytes -= settled.bytes;
         for failure in &settled.failures {
             self.unsettled.failed += 1;
-            self.unsettled.full += u32::from(failure.is_full);
+            self.unsettled.full += u32::from(failure.reason == Undelivered::MailboxFull);
         }
         if self.unsettled.frames > 0 {
             return Flow::Taken;

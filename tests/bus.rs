@@ -13,7 +13,7 @@ use raybox::bus::{
     BusHealth, Envelope, Exchange, Frames, Node, Place, Published, Publisher, Receipt, ReferenceNodes, Register,
 };
 use raybox::config::{RedisSettings, Secret};
-use raybox::delivery::{Delivery, Origin, Posted};
+use raybox::delivery::{Comeback, Delivery, Origin, Posted};
 use raybox::protocol::{GroupId, UserId};
 use testkit::{LONG_PATIENCE, PATIENCE, wait_until, wait_within};
 use testkit::{Redis, Switch};
@@ -182,13 +182,7 @@ fn settings_at(address: SocketAddr) -> RedisSettings {
 }
 
 fn delivery(to: UserId, text: &str) -> Delivery {
-    Delivery {
-        id: FrameId::UNNAMED,
-        to,
-        text: text.into(),
-        origin: Origin::Returned { late: false, elsewhere: false },
-        was_refused: false,
-    }
+    Delivery::new(to, text.into(), Origin::Returned(FrameId::UNNAMED, Comeback::InOrder))
 }
 
 fn wait_until_both_want_ann(redis: &Redis) {
@@ -245,7 +239,7 @@ fn envelopes_for_a_place_go_there_in_one_message_with_each_text_once() {
     let place = one.find(ANN, 1);
     let text: Arc<str> = "{\"g\":1}".into();
     let envelopes = [(ANN, 2), (BOB, 3)].map(|(to, sequence)| {
-        let deliveries = vec![Delivery { text: text.clone(), ..delivery(to, "") }];
+        let deliveries = vec![Delivery::new(to, text.clone(), Origin::Returned(FrameId::UNNAMED, Comeback::InOrder))];
         Envelope { to, place: Some(place.clone()), sequence, is_returned: false, deliveries }
     });
     let watched = redis.watch_published();

@@ -97,7 +97,7 @@ fn conclude(sorted: Sorted, metrics: &Metrics, keepers: &Lanes<LaneItem>) -> Opt
         metrics.batch(BatchStage::Publish, sorted.published);
     }
     keep(sorted.keep, keepers);
-    delivery::settle(sorted.delivered.into_iter().map(|delivery| (delivery, false)));
+    delivery::settle_all(sorted.delivered, Ok(()));
     sorted.again.map(Again::After)
 }
 

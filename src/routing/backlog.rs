@@ -22,14 +22,14 @@ use std::time::{Duration, Instant};
 
 use pool::Again;
 
-use crate::base::ids::FrameId;
+use crate::base::ending::{Ending, Undelivered};
 use crate::bus::Neighbours;
-use crate::delivery::{Delivery, LaneItem, MailboxState, Origin, messages, settle, settle_full};
+use crate::delivery::{Delivery, LaneItem, MailboxState, Origin, messages, settle, settle_all};
 use crate::metrics::{BatchStage, Hit, SpoolMove};
 use crate::protocol::UserId;
 use crate::routing::quotas::{Admitted, Size};
 use crate::routing::services::StoreLaneParts;
-use crate::store::spool::{Addition, Part, Spool, SpoolId};
+use crate::store::spool::{Addition, Part, Spool, SpoolId, Spooled};
 use crate::store::{AppendOutcome, StoreError};
 
 /// See the [module](self).
@@ -164,7 +164,7 @@ impl Backlog {
         }
         let untaken = offer_to_neighbours(deliveries, parts, |taken| {
             parts.metrics.confirmed(taken.len());
-            settle(taken.into_iter().map(|delivery| (delivery, false)));
+            settle_all(taken, Ok(()));
         });
         self.keep(within_quotas(untaken, true, parts), parts);
     }
@@ -202,8 +202,7 @@ impl Backlog {
                 parts.metrics.stored(count(AppendOutcome::Stored));
                 parts.metrics.unknown_recipients(count(AppendOutcome::NoSuchUser));
                 parts.metrics.failed(count(AppendOutcome::TooLong));
-                let failed = kept.iter().map(|kept| *kept == AppendOutcome::TooLong);
-                settle(deliveries.into_iter().zip(failed));
+                settle(deliveries.into_iter().zip(kept.into_iter().map(ending_of)));
                 refused
             }
             // A message that the database refuses must not affect the others. If it refuses
@@ -229,7 +228,7 @@ impl Backlog {
                     return refused + 1;
                 }
                 parts.metrics.failed(1);
-                settle(deliveries.into_iter().map(|delivery| (delivery, true)));
+                settle_all(deliveries, UNSTORED);
                 refused + 1
             }
             Err(error) => {
@@ -249,7 +248,7 @@ impl Backlog {
         let (deliveries, too_long): (Vec<_>, Vec<_>) =
             deliveries.into_iter().partition(|delivery| parts.messages.fits(&delivery.text));
         parts.metrics.failed(too_long.len());
-        settle(too_long.into_iter().map(|delivery| (delivery, true)));
+        settle_all(too_long, UNSTORED);
         let addition = |delivery: &Delivery| Addition {
             message: delivery.message(),
             must: is_returned(delivery),
@@ -262,7 +261,7 @@ impl Backlog {
         if !kept.is_empty() {
             self.spooling.get_or_insert_with(|| Spooling::after(SpoolId(i64::MIN), Due::In(FIRST_PAUSE)));
             parts.metrics.spool(SpoolMove::Spooled, kept.len());
-            settle(kept.into_iter().map(|(delivery, _)| (delivery, false)));
+            settle(kept.into_iter().map(|(delivery, _)| (delivery, Ok(()))));
         }
         self.refuse(refused.into_iter().map(|(delivery, _)| delivery).collect(), parts);
     }
@@ -272,7 +271,7 @@ impl Backlog {
         let (returned, sent): (Vec<_>, Vec<_>) = deliveries.into_iter().partition(is_returned);
         self.returned.extend(returned);
         parts.metrics.failed(sent.len());
-        settle(sent.into_iter().map(|delivery| (delivery, true)));
+        settle_all(sent, UNSTORED);
     }
 
     /// Drains this user's messages, if the store accepts them.
@@ -323,13 +322,7 @@ impl Backlog {
         let count = piece.len();
         let deliveries: Vec<Delivery> = piece
             .into_iter()
-            .map(|spooled| Delivery {
-                id: FrameId::UNNAMED,
-                to: spooled.message.to,
-                text: spooled.message.text,
-                origin: Origin::Spooled(spooled.id),
-                was_refused: false,
-            })
+            .map(|Spooled { id, message }| Delivery::new(message.to, message.text, Origin::Spooled(id)))
             .collect();
         let untaken = offer_to_neighbours(deliveries, parts, |taken| {
             parts.metrics.spool(SpoolMove::Drained, taken.len());
@@ -458,7 +451,7 @@ fn within_quotas(deliveries: Vec<Delivery>, may_ask: bool, parts: &StoreLanePart
         parts.metrics.left_out(left_out);
         parts.metrics.failed(full.len() - left_out);
         parts.metrics.refused(Hit::MailboxMax);
-        settle_full(full);
+        settle_all(full, Err(Undelivered::MailboxFull));
     }
     fits
 }
@@ -477,14 +470,23 @@ fn offer_to_neighbours(
     untaken
 }
 
+/// What became of a message for which the store has this outcome.
+fn ending_of(outcome: AppendOutcome) -> Ending {
+    match outcome {
+        AppendOutcome::Stored | AppendOutcome::NoSuchUser => Ok(()),
+        AppendOutcome::TooLong => UNSTORED,
+    }
+}
+
 fn is_returned(delivery: &Delivery) -> bool {
-    matches!(delivery.origin, Origin::Returned { .. })
+    matches!(delivery.origin, Origin::Returned(..))
 }
 
 fn spool_id(delivery: &Delivery) -> Option<SpoolId> {
     if let Origin::Spooled(id) = delivery.origin { Some(id) } else { None }
 }
 
+const UNSTORED: Ending = Err(Undelivered::Unstored);
 /// If the database refuses this many messages individually, it is assumed to refuse all.
 const REFUSED_MAX: usize = 3;
 /// After it has refused everything it was given this many times in a row (for about ten seconds),

@@ -7,9 +7,10 @@ use net::Turn;
 use super::routed::{Parked, Routed};
 use super::router::Router;
 use super::ways::DELIVERY_BYTES;
+use crate::base::ending::Undelivered;
 use crate::delivery::{Delivery, Fan, Origin, Posted, Provenance, SoFar, Spread};
 use crate::protocol::{GroupId, UserId};
-use crate::session::{MEMBER_WORK, Settled, members_at_once};
+use crate::session::{MEMBER_WORK, members_at_once};
 
 /// A frame for the members of a group except its sender.
 #[derive(Debug)]
@@ -76,7 +77,7 @@ impl FanOut<'_> {
                     .as_ref()?;
                 held.get_or_insert_with(|| router.ways.hold());
                 let share = fan.add(DELIVERY_BYTES)?;
-                Some(Delivery { id, to, text: text.clone(), origin: Origin::Group(share), was_refused: false })
+                Some(Delivery::new(to, text.clone(), Origin::Group(share)))
             });
             match parked {
                 Parked::No => *delivered += 1,
@@ -96,13 +97,11 @@ impl FanOut<'_> {
         if refused > 0 {
             self.router.no_room(refused, self.provenance.holder);
         }
-        match shared.flatten().map(|(fan, _)| fan.all_under_way(refused > 0, delivered > 0)) {
+        let here = [(delivered > 0).then_some(Ok(())), (refused > 0).then_some(Err(Undelivered::Unstored))];
+        match shared.flatten().map(|(fan, _)| fan.all_under_way(here.into_iter().flatten())) {
             None if refused > 0 => Routed::FAILED,
             None => Routed::DONE,
-            Some(Some(Settled { failures, .. })) => match failures.first() {
-                None => Routed::DONE,
-                Some(failure) => Routed::Settled { failed: true, full: failure.is_full },
-            },
+            Some(Some(ending)) => Routed::Settled(ending),
             Some(None) => Routed::OnItsWay,
         }
     }

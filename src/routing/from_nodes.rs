@@ -2,8 +2,8 @@
 
 use net::Turn;
 
-use super::routed::Returned;
-use super::router::{Router, or_back};
+use super::label::{Returned, or_back};
+use super::router::Router;
 use crate::base::ids::FrameId;
 use crate::bus::{Frames, Node, Place, Receipt};
 use crate::delivery::{LaneItem, Posted};

@@ -38,7 +38,7 @@ use rustc_hash::FxHashMap;
 use crate::base::clock::Clock;
 use crate::bus::peer::{KnownPlaces, confirmed_by};
 use crate::bus::{Envelope, Place, Published, Publisher};
-use crate::delivery::{Delivery, LaneItem, Origin};
+use crate::delivery::{Comeback, Delivery, LaneItem, Origin};
 use crate::protocol::UserId;
 
 /// An input.
@@ -211,7 +211,7 @@ impl Outbox {
             // A message that came back late from a connection is older than those that others
             // send to the user's next connection, perhaps at another node, and must not arrive
             // after them.
-            (LaneItem::Delivery(delivery), _) if matches!(delivery.origin, Origin::Returned { late: true, .. }) => {
+            (LaneItem::Delivery(delivery), _) if matches!(delivery.origin, Origin::Returned(_, Comeback::Late)) => {
                 self.publish_first(user, offers, clock, bus, sorted);
                 sorted.keep.push(LaneItem::Delivery(delivery));
             }
@@ -442,7 +442,7 @@ impl RecipientLine {
 }
 
 fn came_back(item: &LaneItem) -> bool {
-    matches!(item, LaneItem::Delivery(Delivery { origin: Origin::Returned { .. }, .. }))
+    matches!(item, LaneItem::Delivery(Delivery { origin: Origin::Returned(..), .. }))
 }
 
 /// Messages to be published together: one envelope for each user, or several for a user with many

@@ -266,7 +266,6 @@ const REST: u32 = 9;
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
-    use std::sync::Arc;
 
     use super::*;
     use crate::admission::berths::Berths;
@@ -310,12 +309,9 @@ mod tests {
             let holder = Holder { payer, source: Source::of(address.into()) };
             let sender = net::simulation::link_to_nowhere().expect("descriptors");
             let provenance = Provenance { sender: &sender, id: FrameId::UNNAMED, holder };
-            let delivery = |to| Delivery {
-                id: FrameId::UNNAMED,
-                to: UserId(to),
-                text: Arc::from("x".repeat(100 - ROW_BYTES)),
-                origin: Origin::Sender(Owed::to(&provenance, 1), berths.take(holder, 1).expect("room")),
-                was_refused: false,
+            let delivery = |to| {
+                let origin = Origin::Sender(Owed::to(&provenance, 1), berths.take(holder, 1).expect("room"));
+                Delivery::new(UserId(to), "x".repeat(100 - ROW_BYTES).into(), origin)
             };
             let size = |_| {
                 self.asked.set(self.asked.get() + 1);

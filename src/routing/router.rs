@@ -3,17 +3,21 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use net::{Fate, Label, Turn};
+use net::{Label, Turn};
 use smallvec::SmallVec;
 
 use crate::admission::Holder;
 use crate::admission::berths::Berth;
+use crate::base::ending::Undelivered;
 use crate::base::ids::FrameId;
-use crate::delivery::{Acknowledgement, ClientLink, Delivery, LaneItem, Origin, Owed, Posted, Provenance, Work};
+use crate::delivery::{
+    Acknowledgement, ClientLink, Comeback, Delivery, LaneItem, Origin, Owed, Posted, Provenance, Work,
+};
 use crate::metrics::{Hit, Metrics};
 use crate::protocol::UserId;
+use crate::routing::label::{Returned, is_for, or_back, user_of};
 use crate::routing::presence::{Added, DeviceLink, Presence, Removed, Shard};
-use crate::routing::routed::{Parked, Returned, Routed};
+use crate::routing::routed::{Parked, Routed};
 use crate::routing::services::RouterParts;
 use crate::routing::states::StateWriter;
 use crate::routing::ways::{DELIVERY_BYTES, Ways};
@@ -45,7 +49,7 @@ impl Router {
         let parked = self.route(turn, (to, id), text.as_bytes(), || {
             let berth = self.parts.berths.take(holder, text.len() + DELIVERY_BYTES)?;
             let origin = Origin::Sender(Owed::to(&provenance, text.len()), berth);
-            Some(Delivery { id, to, text: text.into(), origin, was_refused: false })
+            Some(Delivery::new(to, text.into(), origin))
         });
         match parked {
             Parked::No => {
@@ -57,7 +61,7 @@ impl Router {
                 self.parts.metrics.failed(1);
                 // The caller tells the sender.
                 if let Origin::Sender(owed, _) = delivery.origin {
-                    owed.settle();
+                    let _ = owed.settle(Err(Undelivered::Unstored));
                 }
                 Routed::FAILED
             }
@@ -259,8 +263,7 @@ impl Router {
         }
         let parked = self.route(turn, (to, id), text.as_bytes(), || {
             let origin = Origin::Recorded(answer.clone());
-            let delivery = Delivery { id, to, text: text.clone(), origin, was_refused: false };
-            answer.widen(DELIVERY_BYTES).then_some(delivery)
+            answer.widen(DELIVERY_BYTES).then(|| Delivery::new(to, text.clone(), origin))
         });
         match parked {
             Parked::No => self.parts.metrics.delivered_locally(1),
@@ -275,7 +278,7 @@ impl Router {
         let to = user_of(&label);
         self.parts.metrics.returned(1);
         let _shard = self.presence.write(to);
-        self.ways.keep(to, vec![Returned::of((label, frame))], KEPT_LATE);
+        self.ways.keep(to, vec![Returned::of((label, frame))], Comeback::Late);
     }
 
     /// Submits work on a user's stored messages, to be done after everything on its way to them.
@@ -390,7 +393,7 @@ impl Router {
                 shard.was_given_the_oldest(user);
             }
         } else {
-            self.ways.keep(user, frames, KEPT);
+            self.ways.keep(user, frames, Comeback::InOrder);
         }
         (removed, came_back)
     }
@@ -405,7 +408,7 @@ impl Router {
     fn keep_earlier(&self, user: UserId, link: &ClientLink) -> bool {
         let frames = self.take_back_if(link, |label| is_for(label, user) && label.user_has_left);
         let came_back = !frames.is_empty();
-        self.ways.keep(user, frames, KEPT_LATE);
+        self.ways.keep(user, frames, Comeback::Late);
         came_back
     }
 
@@ -453,7 +456,8 @@ impl Router {
                 break;
             }
         }
-        self.ways.keep(user, frames, Origin::Returned { late: false, elsewhere });
+        let comeback = if elsewhere { Comeback::Elsewhere } else { Comeback::InOrder };
+        self.ways.keep(user, frames, comeback);
         if is_gone {
             self.gone(user, true);
         }
@@ -504,24 +508,6 @@ pub enum Keeps {
     /// The user has it in the conversation.
     No,
 }
-
-/// The fate of a user's message in a connection's output: it comes back if it does not arrive.
-pub(super) fn or_back(user: UserId, id: FrameId) -> Fate {
-    Fate::Return(Label { id: id.into(), user: user.0.cast_unsigned(), user_has_left: false })
-}
-
-fn user_of(label: &Label) -> UserId {
-    UserId(label.user.cast_signed())
-}
-
-fn is_for(label: &Label, user: UserId) -> bool {
-    user_of(label) == user
-}
-
-/// The origin of messages that a connection has returned and that are to be stored; and of those
-/// that it returned after the user had left it.
-const KEPT: Origin = Origin::Returned { late: false, elsewhere: false };
-const KEPT_LATE: Origin = Origin::Returned { late: true, elsewhere: false };
 
 #[cfg(test)]
 mod tests;

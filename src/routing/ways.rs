@@ -6,10 +6,10 @@ use std::time::Instant;
 use net::Link;
 use pool::{LaneHold, Lanes, LanesClosed, Standing};
 
+use super::label::Returned;
 use super::outbox::OutItem;
-use super::routed::Returned;
 use crate::bus::Place;
-use crate::delivery::{Delivery, LaneItem, Origin, Posted};
+use crate::delivery::{Comeback, Delivery, LaneItem, Origin, Posted};
 use crate::metrics::Metrics;
 use crate::protocol::UserId;
 use crate::store::spool::lane_key;
@@ -77,19 +77,17 @@ impl Ways {
     /// The same for items that must not be lost: the log says if one is.
     pub fn submit_anyway(&self, item: LaneItem) {
         if let Err(LaneItem::Delivery(delivery)) = self.submit_late(item) {
-            let Delivery { id, to, .. } = delivery;
+            let (id, to) = (delivery.frame(), delivery.to);
             log::error!("a message for user {to} ({id}) came back after everything was stored, and is lost");
         }
     }
 
     /// Stores frames that a connection has returned, in order. The user's shard is held.
-    pub(super) fn keep(&self, user: UserId, frames: Vec<Returned>, origin: Origin) {
-        let Origin::Returned { late, elsewhere } = origin else { unreachable!("nobody waits for it") };
+    pub(super) fn keep(&self, user: UserId, frames: Vec<Returned>, comeback: Comeback) {
         for Returned { id, frame } in frames {
             let Ok(text) = String::from_utf8(frame.into_vec()) else { unreachable!("it was text when it was sent") };
-            let origin = Origin::Returned { late, elsewhere };
-            let delivery = Delivery { id, to: user, text: text.into(), origin, was_refused: false };
-            self.submit_anyway(LaneItem::Delivery(delivery));
+            let origin = Origin::Returned(id, comeback);
+            self.submit_anyway(LaneItem::Delivery(Delivery::new(user, text.into(), origin)));
         }
     }
 

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::Outcome;
+use crate::base::ending::{Ending, Undelivered};
 use crate::base::ids::FrameId;
 use crate::protocol::UserId;
 
@@ -63,14 +64,13 @@ pub struct Settled {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FailedFrame {
     pub id: FrameId,
-    /// Whether that was because a recipient's mailbox is full.
-    pub is_full: bool,
+    pub reason: Undelivered,
 }
 
 impl Settled {
-    /// One frame of this length; `failure` says whether it has failed.
-    pub fn one(bytes: usize, failure: Option<FailedFrame>) -> Settled {
-        Settled { frames: 1, bytes, failures: Vec::from_iter(failure) }
+    /// One frame of this length.
+    pub fn one(id: FrameId, bytes: usize, ending: Ending) -> Settled {
+        Settled { frames: 1, bytes, failures: Vec::from_iter(ending.err().map(|reason| FailedFrame { id, reason })) }
     }
 
     /// Adds other frames, which were settled later.

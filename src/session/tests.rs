@@ -134,7 +134,7 @@ impl Tester {
     }
 
     fn settled(&mut self, frames: u32, bytes: usize, failed: u32) -> Vec<Effect<'static>> {
-        let failures = vec![FailedFrame { id: FIRST, is_full: false }; failed as usize];
+        let failures = vec![FailedFrame { id: FIRST, reason: Undelivered::Unstored }; failed as usize];
         self.on(Input::Settled(Settled { frames, bytes, failures }))
     }
 
@@ -687,7 +687,7 @@ fn a_client_that_is_paced_gets_its_kept_messages_in_frames_with_pauses() {
     assert_eq!(on(Input::Frame(PING.as_bytes())), taken(reply(ACK)));
     assert_eq!(on(Input::Frame(CHAT.as_bytes())).0, Flow::Taken);
     assert_eq!(on(Input::Reminder { now: Instant::now() }), taken(vec![pause(1)]), "what it has sent is not settled");
-    on(Input::Settled(Settled::one(CHAT.len(), None)));
+    on(Input::Settled(Settled::one(FIRST, CHAT.len(), Ok(()))));
     assert_eq!(
         on(Input::Reminder { now: Instant::now() }),
         taken(vec![Effect::Remind(MAILBOX_PATIENCE), fetch.clone()])
@@ -848,7 +848,7 @@ proptest! {
         };
         let settle = |world: &mut World, failed: bool| {
             let bytes = world.on_their_way.pop()?;
-            Some(Input::Settled(Settled::one(bytes, failed.then_some(FailedFrame { id: FIRST, is_full: false }))))
+            Some(Input::Settled(Settled::one(FIRST, bytes, if failed { Err(Undelivered::Unstored) } else { Ok(()) })))
         };
         let mut hung_up = false;
         for act in acts {

@@ -150,18 +150,12 @@ mod tests {
     use super::super::shared::PeerShared;
     use super::super::transport::NotSent;
     use super::*;
-    use crate::base::ids::FrameId;
     use crate::bus::Node;
     use crate::delivery::Origin;
 
     fn envelope(to: i32, place: Option<&str>, sequence: u64, texts: &[&Arc<str>]) -> Envelope {
-        let delivery = |text: &&Arc<str>| Delivery {
-            id: FrameId::UNNAMED,
-            to: UserId(to),
-            text: Arc::clone(text),
-            origin: Origin::Spooled(crate::store::spool::SpoolId(1)),
-            was_refused: false,
-        };
+        let origin = || Origin::Spooled(crate::store::spool::SpoolId(1));
+        let delivery = |text: &&Arc<str>| Delivery::new(UserId(to), Arc::clone(text), origin());
         let deliveries = texts.iter().map(delivery).collect();
         Envelope { to: UserId(to), place: place.map(Place::from), sequence, is_returned: false, deliveries }
     }

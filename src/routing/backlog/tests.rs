@@ -12,12 +12,12 @@ use super::*;
 use crate::admission::berths::Berths;
 use crate::admission::{Holder, Payer, Source};
 use crate::base::clock::Clock;
+use crate::base::ids::FrameId;
 use crate::bus::local::LocalBus;
-use crate::delivery::{Fan, Owed, Provenance};
+use crate::delivery::{Comeback, Fan, Owed, Provenance};
 use crate::metrics::Metrics;
 use crate::protocol::GroupId;
 use crate::routing::quotas::Quotas;
-use crate::session::FailedFrame;
 use crate::store::spool::{MESSAGE_BYTES, PIECE_MAX, SpoolLoad, Spooled};
 use crate::store::sqlite::SpoolFile;
 use crate::store::{Database, KeptMessage, MessageId, Messages, NewMessage, Role, States, UserState};
@@ -250,7 +250,7 @@ fn message(to: i32, text: &str) -> LaneItem {
 }
 
 fn from(origin: Origin, to: i32, text: &str) -> LaneItem {
-    LaneItem::Delivery(Delivery { id: FrameId::UNNAMED, to: UserId(to), text: text.into(), origin, was_refused: false })
+    LaneItem::Delivery(Delivery::new(UserId(to), text.into(), origin))
 }
 
 const NOBODY: UserId = UserId(404);
@@ -260,7 +260,7 @@ const ROOM: usize = 1 << 20;
 
 /// Messages that a dead connection has returned.
 fn returned(text: &str) -> LaneItem {
-    from(Origin::Returned { late: false, elsewhere: false }, 1, text)
+    from(Origin::Returned(FrameId::UNNAMED, Comeback::InOrder), 1, text)
 }
 
 #[test]
@@ -359,7 +359,7 @@ fn a_fetch_is_preceded_by_what_is_spooled_for_its_user() {
     node.work_for(LONG);
     assert_eq!((node.kept_for(1), node.kept_for(2)), (strings("acd"), strings("be")));
     store.fail_after(0);
-    node.handle(vec![message(1, "e"), from(Origin::Returned { late: false, elsewhere: false }, 1, "f")]);
+    node.handle(vec![message(1, "e"), returned("f")]);
     *node.disk.is_broken.lock() = true;
     assert_eq!(node.fetch(1), MailboxState::InParts, "it may be stored, and stored again");
     *node.disk.is_broken.lock() = false;
@@ -373,7 +373,7 @@ fn a_full_spool_refuses_but_for_what_has_no_sender() {
     let mut node = Node::start(&folder, &store, 1, 2 * (MESSAGE_BYTES + 1));
     *store.is_away.lock() = true;
     node.send(&[(1, "a"), (1, "b"), (1, "c")]);
-    node.handle(vec![from(Origin::Returned { late: false, elsewhere: false }, 1, "d"), message(1, "e")]);
+    node.handle(vec![returned("d"), message(1, "e")]);
     assert_eq!((node.spooled(), node.failed()), (3, 2));
     *store.is_away.lock() = false;
     node.now += LONG;
@@ -389,7 +389,7 @@ fn without_room_or_disk_the_senders_hear_of_it_and_what_has_none_waits() {
         let mut node = Node::start(&folder, &store, 1, bytes_max);
         *node.disk.is_broken.lock() = bytes_max > 0;
         *store.is_away.lock() = true;
-        node.handle(vec![message(1, "a"), from(Origin::Returned { late: false, elsewhere: false }, 1, "b")]);
+        node.handle(vec![message(1, "a"), returned("b")]);
         assert_eq!((node.failed(), node.spooled()), (1, 0));
         assert_eq!(node.count("raybox_unstored_messages"), 1);
         assert_eq!(node.fetch(1), MailboxState::InParts);

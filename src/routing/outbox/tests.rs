@@ -90,8 +90,7 @@ fn strings(texts: &[&str]) -> Vec<String> {
 }
 
 fn came_back(to: i32, text: &str, origin: Origin) -> OutItem {
-    let (id, to) = (FrameId::UNNAMED, UserId(to));
-    OutItem::Lane(LaneItem::Delivery(Delivery { id, to, text: text.into(), origin, was_refused: false }))
+    OutItem::Lane(LaneItem::Delivery(Delivery::new(UserId(to), text.into(), origin)))
 }
 
 const TAKEN: Published = Published::Taken(1);
@@ -101,12 +100,12 @@ fn place(name: &str) -> Option<Place> {
     Some(name.into())
 }
 
-fn returned(to: i32, text: &str, late: bool) -> OutItem {
-    came_back(to, text, Origin::Returned { late, elsewhere: false })
+fn returned(to: i32, text: &str, comeback: Comeback) -> OutItem {
+    came_back(to, text, Origin::Returned(FrameId::UNNAMED, comeback))
 }
 
 fn followed(to: i32, text: &str) -> OutItem {
-    came_back(to, text, Origin::Returned { late: false, elsewhere: true })
+    returned(to, text, Comeback::Elsewhere)
 }
 
 /// The places of the envelopes offered since the last call.
@@ -399,7 +398,7 @@ proptest! {
                 }
                 Act::Return(to) => {
                     sent += 1;
-                    vec![returned(to, &format!("{to} {sent:03}"), false)]
+                    vec![returned(to, &format!("{to} {sent:03}"), Comeback::InOrder)]
                 }
                 Act::Confirm(nth) if nth < in_flight.len() => {
                     vec![OutItem::Confirmed(place("x-1"), vec![in_flight.remove(nth)])]

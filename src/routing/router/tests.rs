@@ -23,7 +23,7 @@ use crate::protocol::GroupId;
 use crate::routing::fan_out::{self, GroupFrame};
 use crate::routing::groups::GroupCache;
 use crate::routing::outbox::OutItem;
-use crate::session::{FailedFrame, Outcome, Settled, members_at_once};
+use crate::session::{Outcome, Settled, members_at_once};
 use crate::store::Role;
 
 /// A client's end of a connection: it takes what there is room for, and acknowledges what it is
@@ -271,11 +271,9 @@ impl Scene {
     fn lane(&mut self) -> Vec<String> {
         let word = |item| match item {
             LaneItem::Delivery(Delivery { to, text, origin, .. }) => match origin {
-                Origin::Returned { late, elsewhere } => {
-                    let (late, elsewhere) =
-                        (if late { " late" } else { "" }, if elsewhere { " elsewhere" } else { "" });
-                    format!("{text} for {to} returned{late}{elsewhere}")
-                }
+                Origin::Returned(_, Comeback::InOrder) => format!("{text} for {to} returned"),
+                Origin::Returned(_, Comeback::Late) => format!("{text} for {to} returned late"),
+                Origin::Returned(_, Comeback::Elsewhere) => format!("{text} for {to} returned elsewhere"),
                 Origin::Sender(..) | Origin::Group(_) | Origin::Recorded(_) | Origin::Spooled(_) => {
                     format!("{text} for {to}")
                 }
@@ -382,7 +380,7 @@ fn a_user_who_has_come_again_meanwhile_stays_subscribed() {
 fn a_frame_has_the_id_that_its_sender_gave_it_wherever_it_goes() {
     let mut scene = Scene::new();
     let ids = |items: Vec<LaneItem>| -> Vec<FrameId> {
-        let id = |item| if let LaneItem::Delivery(delivery) = item { Some(delivery.id) } else { None };
+        let id = |item| if let LaneItem::Delivery(delivery) = item { Some(delivery.frame()) } else { None };
         items.into_iter().filter_map(id).collect()
     };
     let (first, second) = (FrameId::first_of(1), FrameId::first_of(1).next());
@@ -434,10 +432,7 @@ fn the_sender_of_what_is_lost_in_a_lane_hears_that_it_has_failed() {
         scene.event_loop.turn(scene.turn.now(), &[]);
         scene.notes.posted.lock().drain(..).map(|posted| format!("{posted:?}")).collect::<Vec<_>>()
     };
-    let failed = |bytes, id| {
-        let failure = FailedFrame { id, is_full: false };
-        format!("{:?}", Posted::Settled(Settled::one(bytes, Some(failure))))
-    };
+    let failed = |bytes, id| format!("{:?}", Posted::Settled(Settled::one(id, bytes, Err(Undelivered::Unstored))));
     let (first, second) = (FrameId::first_of(1), FrameId::first_of(1).next());
     scene.send(USER, "{a}");
     // As when the batch panics.
@@ -449,7 +444,7 @@ fn the_sender_of_what_is_lost_in_a_lane_hears_that_it_has_failed() {
     scene.send_all(&frame, 3);
     let mut items = scene.items();
     let Some(LaneItem::Delivery(one)) = items.pop() else { unreachable!("there are two") };
-    delivery::settle([(one, false)].into_iter());
+    delivery::settle_all(vec![one], Ok(()));
     assert_eq!(heard(&mut scene), [""; 0], "the other one is on its way");
     drop(items);
     assert_eq!(heard(&mut scene), [failed(4, second)]);

@@ -9,7 +9,6 @@ use parking_lot::{Condvar, Mutex};
 
 use super::{Dropped, Hub, MemoryBus, MemoryConnector, MemoryLine, PATIENCE};
 use crate::base::clock::Clock;
-use crate::base::ids::FrameId;
 use crate::bus::peer::{BusStage, Connector, PeerDriver, PeerRules, PeerShared, Topic};
 use crate::bus::{Bus, BusHealth, Envelope, Exchange, Frames, Node, Place, Published, Receipt};
 use crate::delivery::{Delivery, Origin, Posted};
@@ -133,13 +132,7 @@ impl Station {
     }
 
     fn offer(&self, to: UserId, place: Option<&str>, sequence: u64, text: &str, is_returned: bool) -> Published {
-        let delivery = Delivery {
-            id: FrameId::UNNAMED,
-            to,
-            text: text.into(),
-            origin: Origin::Spooled(crate::store::spool::SpoolId(1)),
-            was_refused: false,
-        };
+        let delivery = Delivery::new(to, text.into(), Origin::Spooled(crate::store::spool::SpoolId(1)));
         let envelope =
             Envelope { to, place: place.map(Place::from), sequence, is_returned, deliveries: vec![delivery] };
         self.bus.publish(&[envelope])[0]

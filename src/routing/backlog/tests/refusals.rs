@@ -82,14 +82,11 @@ fn a_message_for_nobody_has_not_failed_and_one_that_is_too_long_has() {
     let mut node = Node::start(&folder, &store, 1, ROOM);
     let (fan, item) = group_frame(NOBODY.0);
     node.handle(vec![item]);
-    assert_eq!(fan.all_under_way(false, false).map(|settled| settled.failures), Some(vec![]));
+    assert_eq!(fan.all_under_way([]), Some(Ok(())));
     let (fan, item) = group_frame(1);
     let LaneItem::Delivery(delivery) = item else { unreachable!("it is one") };
     node.handle(vec![LaneItem::Delivery(Delivery { text: "long".into(), ..delivery })]);
-    assert_eq!(
-        fan.all_under_way(false, false).map(|settled| settled.failures),
-        Some(vec![FailedFrame { id: FrameId::first_of(1), is_full: false }])
-    );
+    assert_eq!(fan.all_under_way([]), Some(Err(Undelivered::Unstored)));
     assert_eq!(node.failed(), 1);
 }
 

@@ -33,7 +33,7 @@ fn returned_messages_follow_their_user_to_another_node_and_are_stored_if_that_ha
 #[test]
 fn returned_messages_are_stored_and_not_sent_after_newer_ones() {
     let mut tester = Tester::new();
-    let batch = vec![message(1, "before"), returned(1, "came back", true), message(1, "after")];
+    let batch = vec![message(1, "before"), returned(1, "came back", Comeback::Late), message(1, "after")];
     assert_eq!(tester.handle(batch, &[NOBODY, TAKEN]), (strings(&["before", "came back"]), vec![]));
     let offered: Vec<_> = tester.offered().into_iter().map(|(_, _, texts)| texts).collect();
     assert_eq!(offered, [strings(&["before"]), strings(&["after"])]);
@@ -44,7 +44,7 @@ fn returned_messages_are_stored_after_those_sent_before_their_user_came() {
     let answer = || OutItem::Lane(LaneItem::Answer(UserId(1), Box::new(|| ())));
     let mut tester = Tester::new();
     tester.handle(vec![message(1, "to another node")], &[TAKEN]);
-    let batch = vec![returned(1, "came back", false), answer(), message(1, "after")];
+    let batch = vec![returned(1, "came back", Comeback::InOrder), answer(), message(1, "after")];
     assert_eq!(tester.handle(batch, &[]), (vec![], vec![]));
     tester.now += CONFIRMED_WITHIN;
     let kept = strings(&["to another node", "came back", "answer about 1", "after"]);
@@ -52,7 +52,7 @@ fn returned_messages_are_stored_after_those_sent_before_their_user_came() {
 
     let mut tester = Tester::new();
     tester.handle(vec![message(1, "to another node")], &[TAKEN]);
-    tester.handle(vec![returned(1, "came back", false), answer(), message(1, "after")], &[]);
+    tester.handle(vec![returned(1, "came back", Comeback::InOrder), answer(), message(1, "after")], &[]);
     let confirmed = tester.handle(vec![OutItem::Confirmed(None, vec![1])], &[TAKEN]);
     assert_eq!(confirmed, (strings(&["came back", "answer about 1"]), strings(&["to another node"])));
 }
@@ -61,7 +61,7 @@ fn returned_messages_are_stored_after_those_sent_before_their_user_came() {
 fn messages_that_return_late_wait_for_nothing() {
     let mut tester = Tester::new();
     tester.handle(vec![message(1, "newer")], &[TAKEN]);
-    assert_eq!(tester.handle(vec![returned(1, "came back", true)], &[]), (strings(&["came back"]), vec![]));
+    assert_eq!(tester.handle(vec![returned(1, "came back", Comeback::Late)], &[]), (strings(&["came back"]), vec![]));
 }
 
 #[test]

@@ -33,16 +33,16 @@ fn spread_with(lane_bytes_max: usize, settle: impl FnOnce(Vec<Delivery>)) -> (us
 
 #[test]
 fn a_group_message_that_only_full_mailboxes_have_kept_from_everybody_says_so_also_if_that_is_known_early() {
-    let (count, routed) = spread_with(1 << 20, delivery::settle_full);
+    let (count, routed) = spread_with(1 << 20, |all| delivery::settle_all(all, Err(Undelivered::MailboxFull)));
     assert!(count > 1);
-    assert_eq!(routed, Routed::Settled { failed: true, full: true });
-    let failed = |deliveries: Vec<Delivery>| delivery::settle(deliveries.into_iter().map(|delivery| (delivery, true)));
+    assert_eq!(routed, Routed::Settled(Err(Undelivered::MailboxFull)));
+    let failed = |all| delivery::settle_all(all, Err(Undelivered::Unstored));
     assert_eq!(spread_with(1 << 20, failed).1, Routed::FAILED);
 }
 
 #[test]
 fn a_group_message_fails_if_its_sender_has_no_room_for_one_of_the_members() {
-    let done = |deliveries: Vec<Delivery>| delivery::settle(deliveries.into_iter().map(|delivery| (delivery, false)));
+    let done = |all| delivery::settle_all(all, Ok(()));
     assert_eq!(spread_with(2 * ("{a}".len() + DELIVERY_BYTES), done), (1, Routed::FAILED), "it has half of the room");
     assert_eq!(spread_with(1 << 20, done).1, Routed::DONE);
 }
