@@ -53,6 +53,12 @@ impl LoginAs {
         LoginAs(json!({"msgType": 1, "level": 2, "token": token, "device": device}))
     }
 
+    /// The length of the frame.
+    #[allow(clippy::len_without_is_empty, reason = "no login is empty")]
+    pub fn len(&self) -> usize {
+        self.0.to_string().len()
+    }
+
     /// With another member, such as `have`, which is otherwise what the store holds.
     pub fn with(mut self, member: &str, value: Value) -> LoginAs {
         self.0[member] = value;
