@@ -5,9 +5,11 @@
 
 mod accounts;
 mod ask;
+mod check;
 mod compare;
 mod environment;
 mod interrupt;
+mod level2;
 mod limits;
 mod offline;
 mod options;
@@ -31,11 +33,11 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches};
 
+use crate::check::check;
 use crate::environment::Environment;
+use crate::level2::Acked;
 use crate::offline::WritingToAbsent;
-use crate::options::{
-    Common, Mode, Options, PairsOptions, TalkOptions, Workload, check, command_line, is_of_time, settings,
-};
+use crate::options::{Common, Mode, Options, PairsOptions, TalkOptions, Workload, command_line, is_of_time, settings};
 use crate::progress::Progress;
 use crate::report::{About, Run};
 use crate::rooms::Plan;
@@ -51,6 +53,7 @@ impl Workload {
             Workload::Pairs(_) => "pairs",
             Workload::Cross(_) => "cross",
             Workload::Group { .. } => "group",
+            Workload::Acked { .. } => "acked",
             Workload::Idle { .. } => "idle",
             Workload::Login { .. } => "login",
             Workload::Offline { .. } => "offline",
@@ -72,9 +75,16 @@ impl Workload {
     fn start(&self, context: &Context) -> io::Result<Outcome> {
         match self {
             Workload::Pairs(pairs) | Workload::Cross(pairs) => workload::converse(pairs.talking(), context),
-            Workload::Group { members, groups, senders, talk } => {
+            Workload::Group { members, groups, senders, level, talk } => {
                 let (groups, members, senders) = (*groups as usize, usize::from(*members), *senders as usize);
-                workload::converse(talk.talking(groups, members, senders, 0), context)
+                match level {
+                    1 => workload::converse(talk.talking(groups, members, senders, 0), context),
+                    _ => level2::groups(groups, members, senders, talk.acked(), context),
+                }
+            }
+            Workload::Acked { conversations, senders, talk } => {
+                let (conversations, senders) = (*conversations as usize, *senders as usize);
+                level2::acked(conversations, senders, talk.acked(), context)
             }
             Workload::Idle { connections, users, framing } => {
                 let (connections, users) = (*connections as usize, *users as usize);
@@ -115,6 +125,13 @@ impl PairsOptions {
 }
 
 impl TalkOptions {
+    /// At level 2.
+    fn acked(&self) -> Acked {
+        let TalkOptions { size, patience, .. } = *self;
+        let pace = self.rate.map_or(Pace::Window(self.window as usize), Pace::Rate);
+        Acked { size, pace, patience, threads: self.threads as usize }
+    }
+
     fn talking(&self, rooms: usize, members: usize, senders: usize, bystanders: usize) -> Talking {
         let framing = self.framing.framing();
         Talking {

@@ -33,10 +33,10 @@ pub(crate) const QUIET: Duration = Duration::from_millis(300);
 /// The longest frame: more than a server takes by default.
 pub(crate) const FRAME_MAX: usize = 128 * 1024;
 /// The most messages that an open loop sends before it reads and checks whether the run is over.
-const SENDS_IN_A_TURN: usize = 256;
+pub(crate) const SENDS_IN_A_TURN: usize = 256;
 /// The longest time until a change of the phase is noticed.
-const TURN: Duration = Duration::from_millis(20);
-const TIMER: Token = Token(usize::MAX);
+pub(crate) const TURN: Duration = Duration::from_millis(20);
+pub(crate) const TIMER: Token = Token(usize::MAX);
 
 struct Seat {
     stream: TcpStream,
@@ -426,12 +426,12 @@ impl Sender {
     }
 }
 
-fn unless_interrupted(error: io::Error) -> io::Result<()> {
+pub(crate) fn unless_interrupted(error: io::Error) -> io::Result<()> {
     if error.kind() == io::ErrorKind::Interrupted { Ok(()) } else { Err(error) }
 }
 
 /// Sets the timer to expire after this time; `poll` itself has a resolution of milliseconds.
-fn arm(timer: &OwnedFd, after: Duration) -> io::Result<()> {
+pub(crate) fn arm(timer: &OwnedFd, after: Duration) -> io::Result<()> {
     let never = Timespec { tv_sec: 0, tv_nsec: 0 };
     // Zero would disarm the timer.
     let after = after.max(Duration::from_nanos(1));

@@ -317,8 +317,8 @@ impl Outcome {
         self.push("generator CPU", busiest * 100.0, "%");
         if busiest > BUSY_MAX {
             self.warnings.push(format!(
-                "a thread of raybench was busy for {:.0} % of the time and may be what is measured (pairs, cross and \
-                 group take --threads)",
+                "a thread of raybench was busy for {:.0} % of the time and may be what is measured (pairs, cross, \
+                 group and acked take --threads)",
                 busiest * 100.0
             ));
         }
@@ -344,14 +344,16 @@ impl Outcome {
 /// The unit that is counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum What {
+    Acknowledgements,
     Deliveries,
     Logins,
     Messages,
 }
 
 impl What {
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
+            What::Acknowledgements => "acknowledgements",
             What::Deliveries => "deliveries",
             What::Logins => "logins",
             What::Messages => "messages",
@@ -360,6 +362,7 @@ impl What {
 
     pub(crate) fn per_second(self) -> &'static str {
         match self {
+            What::Acknowledgements => "acknowledgements/s",
             What::Deliveries => "deliveries/s",
             What::Logins => "logins/s",
             What::Messages => "messages/s",

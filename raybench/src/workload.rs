@@ -53,7 +53,7 @@ impl Context {
 
     /// Waits while other threads do the measured work. Returns what the target used, and the length
     /// of the period.
-    fn measure(&self, pids: &[u32], phase: &Phase) -> Measured {
+    pub(crate) fn measure(&self, pids: &[u32], phase: &Phase) -> Measured {
         self.pass("warming up", self.warm_up);
         let meter = Meter::start(pids, phase.begin_measured());
         self.pass("measuring", self.measured);
