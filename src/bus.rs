@@ -12,6 +12,7 @@
 //! traits. `peer/memory.rs` is the shortest one.
 
 pub mod local;
+pub mod news;
 pub(crate) mod peer;
 pub mod redis;
 
@@ -21,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use net::Turn;
 
+pub use self::news::DeviceNews;
 pub use self::peer::{CONFIRMED_WITHIN, Frames, PLACE_LEASE};
 use crate::base::loads::PoolUse;
 use crate::delivery::{ClientLink, Delivery, Posted};
@@ -73,6 +75,9 @@ pub trait Exchange: Publisher {
 
     /// Notifies all nodes that the members of a group have changed. Blocks.
     fn group_changed(&self, group: GroupId);
+
+    /// Tells the other nodes what concerns connections of level 2. Blocks.
+    fn tell_devices(&self, news: &[DeviceNews]);
 }
 
 /// The register of which user is on which node, as all nodes know it.
@@ -183,6 +188,9 @@ pub trait Node: Send + Sync + 'static {
 
     /// The members of a group have changed.
     fn on_group_changed(&self, group: GroupId);
+
+    /// Another node has news for connections of level 2.
+    fn on_device_news(&self, news: DeviceNews);
 
     /// The bus is connected again, after a time in which any message may have been missed. Returns
     /// all users whose messages this node wants.

@@ -73,7 +73,9 @@
 //! | `store-open` | opens a store that did not answer, or had no room, at the start | yes |
 //! | `spool-check` | whether the spool's disk accepts writes | on the disk |
 //! | `store-watch`, `spool-watch` | whether the files of both are still in their place | on the disk |
+//! | `recorder-N` | commits messages of conversations, and hands them to devices of level 2 | on the database, on Redis |
 //! | `accounts` | compares the accounts of connected users with the table | on the database |
+//! | `sweeper` | finds what other nodes did not tell connections of level 2 | on the database |
 //! | `settings` | reads the settings again after a SIGHUP | on the disk |
 //! | `pool-keeper` | starts attempts to connect to MySQL, closes idle connections | no |
 //! | `pool-open` | one attempt to connect to MySQL | on the database |

@@ -21,6 +21,7 @@ mod members;
 mod places;
 mod shell;
 mod stamps;
+mod sweep;
 mod wiring;
 
 use std::net::SocketAddr;
@@ -33,6 +34,7 @@ use pool::Workers;
 use self::accounts::Checker;
 pub use self::error::StartError;
 use self::shell::Shell;
+use self::sweep::Sweeper;
 use self::wiring::{Equipment, ServerParts, settings};
 use crate::base::clock::Clock;
 use crate::base::threads::SystemThreads;
@@ -56,6 +58,7 @@ pub struct Server {
     loops: LoopGroup<Posted>,
     shared: Arc<ServerParts>,
     checker: Checker,
+    sweeper: Sweeper,
     drain_rate: u32,
     drain_timeout: Duration,
 }
@@ -101,9 +104,10 @@ impl Server {
         let loops = LoopGroup::start(config.loops, settings(config), shell).map_err(StartError::Resources)?;
         metrics.watch_loops(loops.watches());
         let checker = Checker::start(shared.of_checker(), config.account_check).map_err(StartError::Resources)?;
+        let sweeper = Sweeper::start(shared.conversations.clone(), shared.bell()).map_err(StartError::Resources)?;
         let proxies = config.proxy_protocol.then(|| config.proxy_from.clone());
         let (drain_rate, drain_timeout) = (config.drain_rate, config.drain_timeout);
-        Ok(Server { acceptor, local_addr, proxies, loops, shared, checker, drain_rate, drain_timeout })
+        Ok(Server { acceptor, local_addr, proxies, loops, shared, checker, sweeper, drain_rate, drain_timeout })
     }
 
     /// The address it listens on, with the port that the system chose if 0 was requested.
@@ -168,6 +172,7 @@ impl Server {
             upgrader.close(by);
         }
         self.checker.close(by);
+        self.sweeper.close(by);
         shared.dispatch.close(by);
         let spooled = shared.spool.load();
         if spooled.messages > 0 {

@@ -10,7 +10,8 @@ use net::Turn;
 use raybox::base::ids::FrameId;
 use raybox::bus::redis::RedisBus;
 use raybox::bus::{
-    BusHealth, Envelope, Exchange, Frames, Node, Place, Published, Publisher, Receipt, ReferenceNodes, Register,
+    BusHealth, DeviceNews, Envelope, Exchange, Frames, Node, Place, Published, Publisher, Receipt, ReferenceNodes,
+    Register,
 };
 use raybox::config::{RedisSettings, Secret};
 use raybox::delivery::{Comeback, Delivery, Origin, Posted};
@@ -104,6 +105,8 @@ impl Node for Notes {
     fn online_after(&self, _: UserId, _: usize) -> Option<Vec<UserId>> {
         Some(Vec::new())
     }
+
+    fn on_device_news(&self, _: DeviceNews) {}
 
     fn on_group_changed(&self, group: GroupId) {
         self.note(Heard::Group(group));

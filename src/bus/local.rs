@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::news::DeviceNews;
 use super::{BusHealth, Envelope, Exchange, Neighbours, Node, Published, Publisher, Receipt, ReferenceNodes};
 use super::{Register, Unreachable};
 use crate::base::loads::PoolUse;
@@ -41,6 +42,8 @@ impl Exchange for LocalBus {
     fn refuse(&self, _: Receipt, _: usize) {}
 
     fn group_changed(&self, _: GroupId) {}
+
+    fn tell_devices(&self, _: &[DeviceNews]) {}
 }
 
 impl Register for LocalBus {

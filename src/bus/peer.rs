@@ -19,6 +19,7 @@
 
 mod command;
 mod deadline;
+mod devices;
 mod driver;
 mod echo;
 pub(crate) mod envelope;
@@ -155,7 +156,13 @@ impl<W> Peer<W> {
     pub(crate) fn open(&mut self, users: &[UserId], now: Instant) {
         self.sessions += 1;
         let place: Place = format!("{}-{}", self.node, self.sessions).into();
-        let own = [Topic::Node(self.node.clone()), Topic::Groups, Topic::Hellos, Topic::Place((&*place).into())];
+        let own = [
+            Topic::Node(self.node.clone()),
+            Topic::Groups,
+            Topic::Hellos,
+            Topic::Level2,
+            Topic::Place((&*place).into()),
+        ];
         self.session = Some(PeerSession {
             place,
             rejoined: users.iter().copied().collect(),
@@ -264,6 +271,9 @@ impl<W> Peer<W> {
                 }
             }
             Some(PeerMessage::GroupChanged(group)) => self.commands.push_back(PeerCommand::GroupChanged(group)),
+            Some(PeerMessage::Devices { to, payload }) => {
+                self.commands.extend(devices::read(&self.node, to, payload).map(PeerCommand::Devices));
+            }
             None => log::debug!("a message about {topic} that no node writes"),
         }
     }

@@ -16,7 +16,6 @@ use crate::base::collation::fold;
 use crate::protocol::level2::frames::Refusal;
 use crate::protocol::level2::{Have, Login, Proof, Rid, Who};
 use crate::protocol::{Id, UserId};
-use crate::store::history::DeviceId;
 
 /// A login that is under way.
 #[derive(Debug)]
@@ -64,8 +63,6 @@ pub struct Admitted {
     pub identity: Identity,
     /// The login that it replaced.
     pub replaced: Option<i64>,
-    /// Devices that were pushed out: by their rows.
-    pub forgotten: Vec<DeviceId>,
     /// The 40.
     pub welcome: String,
 }

@@ -48,8 +48,6 @@ pub enum MemberEffect {
     Do(MemberTask),
     /// Commit this.
     Send(Box<Outgoing>),
-    /// Tell the others in this conversation that the user is typing.
-    Typing(ConversationName),
     /// Call [`Member::on_time`] after this time.
     Remind(Duration),
     /// Write the 55 and close the connection.
@@ -384,7 +382,7 @@ impl Member {
         self.typed.retain(|(_, at)| now.saturating_duration_since(*at) < TYPING_EVERY);
         if self.typed.len() < TYPED_MAX && self.typed.iter().all(|(typed, _)| *typed != conv) {
             self.typed.push((conv, now));
-            effects.push(MemberEffect::Typing(conv));
+            effects.push(MemberEffect::Do(MemberTask::Typing(conv)));
         }
     }
 

@@ -50,6 +50,8 @@ pub enum MemberTask {
     MarkRead(Ticket, Option<Rid>, ConversationName, Seq),
     /// Note a 47, and tell it to others: [`MemberNews::Reported`].
     Report(Vec<(ConversationName, Seq)>),
+    /// Tell the others in this conversation that the user is typing.
+    Typing(ConversationName),
     /// Answer a 68, after a device is logged out.
     Devices(Ticket, Option<Rid>, Option<String>),
     /// Log this device out (3): [`MemberNews::End`] follows the answer.
@@ -92,6 +94,7 @@ impl MemberTask {
             MemberTask::Page(ticket, rid, ..) => answer(ticket, 48, rid),
             MemberTask::MarkRead(ticket, rid, ..) => answer(ticket, 49, rid),
             MemberTask::Report(stored) => MemberNews::Reported(stored, Noted::Failed),
+            MemberTask::Typing(_) => MemberNews::Pump(Vec::new()),
             MemberTask::Devices(ticket, rid, _) => answer(ticket, 68, rid),
             MemberTask::LogOut(ticket, rid) => answer(ticket, 3, rid),
         }
@@ -102,7 +105,7 @@ impl MemberTask {
         match self {
             MemberTask::Heads { .. } | MemberTask::Sync { .. } | MemberTask::Overview(_) => "reading conversations",
             MemberTask::Read { .. } | MemberTask::Page(..) => "reading messages",
-            MemberTask::MarkRead(..) | MemberTask::Report(_) => "writing marks",
+            MemberTask::MarkRead(..) | MemberTask::Report(_) | MemberTask::Typing(_) => "writing marks",
             MemberTask::Devices(..) | MemberTask::LogOut(..) => "reading devices",
         }
     }

@@ -3,10 +3,15 @@
 use net::Turn;
 
 use super::label::{Returned, or_back};
+use super::presence::DeviceLink;
 use super::router::Router;
 use crate::base::ids::FrameId;
-use crate::bus::{Frames, Node, Place, Receipt};
-use crate::delivery::{LaneItem, Posted};
+use crate::bus::news::{CommittedFrame, DeviceEnd};
+use crate::bus::{DeviceNews, Frames, Node, Place, Receipt};
+use crate::delivery::{ClientLink, LaneItem, Posted};
+use crate::devices::tasks::MemberNews;
+use crate::history::pump::{PumpEvent, Row};
+use crate::protocol::level2::replies::Reason;
 use crate::protocol::{GroupId, UserId};
 use crate::store::UserState;
 
@@ -105,8 +110,48 @@ impl Node for Router {
         self.parts.groups.changed(group);
     }
 
+    fn on_device_news(&self, news: DeviceNews) {
+        match news {
+            DeviceNews::Messages(user, messages) => {
+                let push = |message: &CommittedFrame| {
+                    let CommittedFrame { conv, seq, from, frame } = message;
+                    PumpEvent::Push { conv: *conv, row: Row { seq: *seq, from: *from, frame: frame.clone() } }
+                };
+                for link in self.devices(user, |_| true) {
+                    post(&link, MemberNews::Pump(messages.iter().map(push).collect()));
+                }
+            }
+            DeviceNews::GroupMessages(messages) => {
+                if let Some(take) = self.group_messages.get() {
+                    take(messages);
+                }
+            }
+            DeviceNews::Show(user, frame) => {
+                for link in self.devices(user, |_| true) {
+                    post(&link, MemberNews::Show(frame.clone()));
+                }
+            }
+            DeviceNews::End(user, device, DeviceEnd::Replaced(login)) => {
+                // One that replaces that login is newer.
+                let is_older = |other: &DeviceLink<Posted>| other.login != login && other.replaces != Some(login);
+                for link in self.devices(user, |other| other.device == device && is_older(other)) {
+                    post(&link, MemberNews::End(Reason::Replaced));
+                }
+            }
+            DeviceNews::End(user, device, DeviceEnd::Revoked) => {
+                for link in self.devices(user, |other| other.device == device) {
+                    post(&link, MemberNews::End(Reason::Revoked));
+                }
+            }
+            DeviceNews::UsesLevel2(user) => self.parts.audience.add(user),
+        }
+    }
+
     fn on_rejoined(&self) -> Vec<UserId> {
         self.parts.groups.forget();
+        if let Some(sweep) = self.missed.get() {
+            sweep();
+        }
         let mut all = Vec::new();
         for shard in self.presence.shards() {
             for user in shard.users() {
@@ -117,4 +162,8 @@ impl Node for Router {
         }
         all
     }
+}
+
+fn post(link: &ClientLink, news: MemberNews) {
+    link.post(Posted::Member(Box::new(news)));
 }

@@ -222,9 +222,9 @@ impl<M> Shard<M> {
         self.devices.get(&user).map_or(&[], Vec::as_slice)
     }
 
-    /// The users with connections of level 2.
-    pub fn users_of_devices(&self) -> impl Iterator<Item = UserId> {
-        self.devices.keys().copied()
+    /// All connections of level 2, and their users.
+    pub fn all_devices(&self) -> impl Iterator<Item = (UserId, &DeviceLink<M>)> {
+        self.devices.iter().flat_map(|(user, devices)| devices.iter().map(|device| (*user, device)))
     }
 
     /// Adds a connection of level 2.

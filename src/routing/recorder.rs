@@ -15,11 +15,12 @@
 //! without being recorded, as if nobody used level 2.
 
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use net::Turn;
-use pool::{Again, Lanes, LanesWatch, Standing};
+use pool::{Again, Lanes, LanesClosed, LanesWatch, Standing};
 use rustc_hash::FxHashMap;
 
 use super::audience::Audience;
@@ -29,11 +30,13 @@ use crate::admission::berths::Berth;
 use crate::base::clock::Clock;
 use crate::base::conversation::ConversationId;
 use crate::base::threads::Threads;
+use crate::bus::news::CommittedFrame;
+use crate::bus::{DeviceNews, Exchange};
 use crate::delivery::{Acknowledgement, ClientLink, Owed, Posted};
 use crate::devices::tasks::MemberNews;
 use crate::history::pump::{PumpEvent, Row, SendAnswer, Submission};
-use crate::protocol::UserId;
 use crate::protocol::level2::frames::{self, Message, Refusal};
+use crate::protocol::{GroupId, UserId};
 use crate::session::Recipients;
 use crate::store::history::{Committed, EntryPlace, EntryRefusal, HistoryRole, NewEntry};
 use crate::store::outages::Outages;
@@ -84,6 +87,8 @@ pub struct RecorderParts {
     pub audience: Arc<Audience>,
     /// Connections.
     pub router: Arc<Router>,
+    /// The other nodes.
+    pub bus: Arc<dyn Exchange>,
     /// The failing kinds of calls.
     pub outages: Arc<Outages>,
     /// The time.
@@ -93,7 +98,18 @@ pub struct RecorderParts {
 }
 
 /// The lanes. Any loop submits.
-pub struct Recorder(Lanes<Recording>);
+pub struct Recorder {
+    lanes: Arc<Lanes<RecorderItem>>,
+}
+
+/// An item of a lane.
+#[derive(Debug)]
+pub enum RecorderItem {
+    /// Commit this.
+    Commit(Box<Recording>),
+    /// Another node has committed this in a group.
+    Heard(CommittedFrame),
+}
 
 impl Recorder {
     /// Starts the lanes.
@@ -101,29 +117,53 @@ impl Recorder {
     /// # Errors
     /// When the system has no thread left.
     pub fn start(parts: RecorderParts, lanes: usize, threads: &mut impl Threads) -> io::Result<Recorder> {
-        let parts = Arc::new(parts);
+        let (router, heard) = (parts.router.clone(), Arc::<AtomicUsize>::default());
+        let (parts, waiting) = (Arc::new(parts), heard.clone());
         let begin = |_, panicked: Option<RecorderLane>| (panicked.unwrap_or_default(), None);
-        let handle = move |lane: &mut RecorderLane, batch| lane.handle(batch, &parts);
-        threads.lanes("recorder", lanes, BATCH_MAX, begin, handle).map(Recorder)
+        let handle = move |lane: &mut RecorderLane, batch: Vec<RecorderItem>| {
+            let heard = batch.iter().filter(|item| matches!(item, RecorderItem::Heard(_))).count();
+            waiting.fetch_sub(heard, Relaxed);
+            lane.handle(batch, &parts)
+        };
+        let lanes = Arc::new(threads.lanes("recorder", lanes, BATCH_MAX, begin, handle)?);
+        let recorder = Recorder { lanes: lanes.clone() };
+        router.give_group_messages_to(move |messages| hear(&lanes, &heard, messages));
+        Ok(recorder)
     }
 
     /// Commits a message. If the server stops, its sender is told that it has failed.
     pub fn submit(&self, recording: Recording) {
         let (key, bytes) = (recording.entry.conv.column() as u64, recording.entry.text.len() + RECORDING_BYTES);
         let standing = Standing::of(recording.berth.holder().payer.share());
-        if let Err(closed) = self.0.submit(key, standing, recording, bytes) {
-            refuse(closed.0.owner, closed.0.entry.conv, AWAY);
+        let item = RecorderItem::Commit(Box::new(recording));
+        if let Err(LanesClosed(RecorderItem::Commit(recording))) = self.lanes.submit(key, standing, item, bytes) {
+            refuse(recording.owner, recording.entry.conv, AWAY);
         }
     }
 
     /// How another thread sees the lanes.
-    pub fn watch(&self) -> LanesWatch<Recording> {
-        self.0.watch()
+    pub fn watch(&self) -> LanesWatch<RecorderItem> {
+        self.lanes.watch()
     }
 
     /// Finishes what was submitted, until `by` at most. Returns how much is left.
     pub fn close(&self, by: std::time::Instant) -> usize {
-        self.0.close(by)
+        self.lanes.close(by)
+    }
+}
+
+/// Queues messages that another node has committed in groups. Beyond a number of them, the sweep finds
+/// them.
+fn hear(lanes: &Lanes<RecorderItem>, waiting: &AtomicUsize, messages: Vec<CommittedFrame>) {
+    for message in messages {
+        if waiting.fetch_add(1, Relaxed) >= HEARD_MAX {
+            waiting.fetch_sub(1, Relaxed);
+            return;
+        }
+        let (key, bytes) = (message.conv.column() as u64, message.frame.len());
+        if lanes.submit(key, Standing::of(key), RecorderItem::Heard(message), bytes).is_err() {
+            waiting.fetch_sub(1, Relaxed);
+        }
     }
 }
 
@@ -140,6 +180,9 @@ struct RecorderLane {
 struct Posts {
     events: FxHashMap<*const ClientLink, (Arc<ClientLink>, Vec<PumpEvent>)>,
     answers: Vec<(Arc<ClientLink>, Posted)>,
+    /// For other nodes: messages of groups, and of conversations of two by recipient.
+    groups: Vec<CommittedFrame>,
+    users: FxHashMap<UserId, Vec<CommittedFrame>>,
 }
 
 /// A recording without its entry.
@@ -151,13 +194,13 @@ struct Pending {
 }
 
 impl RecorderLane {
-    fn handle(&mut self, batch: Vec<Recording>, parts: &RecorderParts) -> Option<Again> {
+    fn handle(&mut self, batch: Vec<RecorderItem>, parts: &RecorderParts) -> Option<Again> {
         let now = parts.clock.now();
         let mut turn = self.turn.take().unwrap_or_else(|| Turn::at(now));
         turn.begin(now);
         turn.run_errands();
         let mut posts = Posts::default();
-        let (entries, pending) = self.accept(batch, &mut posts);
+        let (entries, pending) = self.accept(batch, &mut posts, parts);
         if !entries.is_empty() {
             match commit(&entries, &pending, parts) {
                 Ok(outcomes) => {
@@ -169,16 +212,29 @@ impl RecorderLane {
             }
         }
         turn.flush();
-        posts.send();
+        posts.send(&*parts.bus);
         let next = turn.next_errand().map(|due| Again::UnlessClosing(due.saturating_duration_since(parts.clock.now())));
         self.turn = Some(turn);
         next
     }
 
-    /// Refuses the sends behind one that has failed.
-    fn accept(&mut self, batch: Vec<Recording>, posts: &mut Posts) -> (Vec<NewEntry>, Vec<Pending>) {
+    /// Refuses the sends behind one that has failed, and hands on what other nodes have committed.
+    fn accept(
+        &mut self,
+        batch: Vec<RecorderItem>,
+        posts: &mut Posts,
+        parts: &RecorderParts,
+    ) -> (Vec<NewEntry>, Vec<Pending>) {
         let (mut entries, mut accepted) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
-        for Recording { entry, to, forward, owner, berth } in batch {
+        for item in batch {
+            let recording = match item {
+                RecorderItem::Commit(recording) => *recording,
+                RecorderItem::Heard(message) => {
+                    posts.hear(&message, parts);
+                    continue;
+                }
+            };
+            let Recording { entry, to, forward, owner, berth } = recording;
             if let RecordOwner::Member(link, submission) = &owner
                 && !self.may_send(link, entry.conv, submission.resumes)
             {
@@ -293,18 +349,20 @@ fn unrecorded(entry: &NewEntry, pending: Pending, turn: &mut Turn<Posted>, posts
     posts.answers.extend(answer.take());
 }
 
+/// The members of a group: as far as they are cached or can be read.
+fn members(group: GroupId, parts: &RecorderParts) -> Arc<[UserId]> {
+    let now = parts.clock.now();
+    let load = || parts.groups.load(group, now, parts.contacts.get()?);
+    parts.groups.members(group, now).or_else(|| load().ok()).unwrap_or_default()
+}
+
 /// The recipients: of a conversation of two the partner alone, of a group all members.
 fn recipients(to: &RecordedFor, entry: &NewEntry, parts: &RecorderParts) -> Arc<[UserId]> {
     match to {
         RecordedFor::Known(Recipients::User(user)) => [*user].into(),
         RecordedFor::Known(Recipients::Group(_, members)) => members.clone(),
         RecordedFor::Conversation => match (entry.conv.group(), entry.conv.users()) {
-            (Some(group), _) => {
-                let now = parts.clock.now();
-                let cached = parts.groups.members(group, now);
-                let load = || parts.groups.load(group, now, parts.contacts.get()?);
-                cached.or_else(|| load().ok()).unwrap_or_default()
-            }
+            (Some(group), _) => members(group, parts),
             (None, Some((low, high))) => [if low == entry.sender { high } else { low }].into(),
             (None, None) => [].into(),
         },
@@ -357,9 +415,13 @@ impl Posts {
         // All members of a group call it by the same name.
         let mut shared: Option<Arc<str>> = None;
         let is_listed = recipients.contains(&from);
+        let is_alone = parts.bus.is_alone();
         for user in recipients.iter().copied().chain((!is_listed).then_some(from)) {
+            if !parts.audience.has(user) {
+                continue;
+            }
             let links = parts.router.devices(user, |device| origin.is_none_or(|origin| device.link != *origin));
-            if links.is_empty() {
+            if links.is_empty() && is_alone {
                 continue;
             }
             let compose = || Arc::<str>::from(frames::pushed(conv.name_for(user), &message));
@@ -367,11 +429,33 @@ impl Posts {
                 Some(_) => shared.get_or_insert_with(compose).clone(),
                 None => compose(),
             };
+            if !is_alone && conv.group().is_none() {
+                self.users.entry(user).or_default().push(CommittedFrame { conv, seq, from, frame: frame.clone() });
+            }
             for link in links {
                 let event = PumpEvent::Push { conv, row: Row { seq, from, frame: frame.clone() } };
-                self.events.entry(Arc::as_ptr(&link)).or_insert_with(|| (link, Vec::new())).1.push(event);
+                self.event(link, event);
             }
         }
+        if let Some(frame) = shared.filter(|_| !is_alone) {
+            self.groups.push(CommittedFrame { conv, seq, from, frame });
+        }
+    }
+
+    /// Tells the devices of a message of a group that another node has committed.
+    fn hear(&mut self, message: &CommittedFrame, parts: &RecorderParts) {
+        let CommittedFrame { conv, seq, from, frame } = message;
+        let Some(group) = conv.group() else { return };
+        for user in members(group, parts).iter().filter(|user| parts.audience.has(**user)) {
+            for link in parts.router.devices(*user, |_| true) {
+                let row = Row { seq: *seq, from: *from, frame: frame.clone() };
+                self.event(link, PumpEvent::Push { conv: *conv, row });
+            }
+        }
+    }
+
+    fn event(&mut self, link: Arc<ClientLink>, event: PumpEvent) {
+        self.events.entry(Arc::as_ptr(&link)).or_insert_with(|| (link, Vec::new())).1.push(event);
     }
 
     fn answer(&mut self, link: &Arc<ClientLink>, conv: ConversationId, submission: Submission, answer: SendAnswer) {
@@ -379,14 +463,37 @@ impl Posts {
         self.answers.extend(told(owner, conv, answer));
     }
 
-    /// Posts everything, with one wake-up per loop.
-    fn send(self) {
+    /// Posts everything, with one wake-up per loop, and tells the other nodes.
+    fn send(self, bus: &dyn Exchange) {
         let events = self.events.into_values();
         let mut posts: Vec<_> =
             events.map(|(link, events)| (link, Posted::Member(Box::new(MemberNews::Pump(events))))).collect();
         posts.extend(self.answers);
         ClientLink::post_all(posts);
+        let mut news: Vec<DeviceNews> = Vec::new();
+        for (user, messages) in self.users {
+            news.extend(parcels(messages).map(|messages| DeviceNews::Messages(user, messages)));
+        }
+        news.extend(parcels(self.groups).map(DeviceNews::GroupMessages));
+        if !news.is_empty() {
+            bus.tell_devices(&news);
+        }
     }
+}
+
+/// Messages in pieces that one publication can hold.
+fn parcels(messages: Vec<CommittedFrame>) -> impl Iterator<Item = Vec<CommittedFrame>> {
+    let mut rest = messages.into_iter().peekable();
+    std::iter::from_fn(move || {
+        let (mut parcel, mut bytes) = (vec![rest.next()?], 0);
+        while let Some(next) = rest.next_if(|next| {
+            bytes += next.frame.len();
+            bytes < PARCEL_BYTES_MAX
+        }) {
+            parcel.push(next);
+        }
+        Some(parcel)
+    })
 }
 
 fn committed(place: EntryPlace) -> frames::Committed {
@@ -410,6 +517,10 @@ fn refusal_of(refusal: EntryRefusal) -> Refusal {
 /// The database is away, or the server stops.
 pub const AWAY: Refusal = Refusal { errno: 503, errmsg: "the database is away, try again", retry_after: Some(1000) };
 const BROKEN: Refusal = Refusal::forever(500, "the database refuses, see the log of the server");
+/// The most messages of other nodes that wait.
+const HEARD_MAX: usize = 10_000;
+/// The most text in one publication, unless a single one is longer.
+const PARCEL_BYTES_MAX: usize = 256 * 1024;
 /// The most messages of one transaction.
 const BATCH_MAX: usize = 2048;
 /// What a recording weighs beside its text.

@@ -1,6 +1,6 @@
 //! [`Router`]: finds a recipient and sends a message there.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use net::{Label, Turn};
@@ -10,6 +10,7 @@ use crate::admission::Holder;
 use crate::admission::berths::Berth;
 use crate::base::ending::Undelivered;
 use crate::base::ids::FrameId;
+use crate::bus::news::CommittedFrame;
 use crate::delivery::{
     Acknowledgement, ClientLink, Comeback, Delivery, LaneItem, Origin, Owed, Posted, Provenance, Work,
 };
@@ -31,12 +32,26 @@ pub struct Router {
     pub(super) presence: Arc<Presence<Posted>>,
     pub(super) ways: Ways,
     pub(super) states: StateWriter,
+    /// Takes messages that other nodes have committed in groups.
+    pub(super) group_messages: OnceLock<GroupMessages>,
+    /// Called when messages of other nodes may have been missed.
+    pub(super) missed: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
+
+/// Takes messages of groups. Never blocks.
+type GroupMessages = Box<dyn Fn(Vec<CommittedFrame>) + Send + Sync>;
 
 impl Router {
     /// A router for a node without users yet.
     pub fn new(parts: RouterParts, ways: Ways, states: StateWriter) -> Router {
-        Router { parts, presence: Arc::default(), ways, states }
+        Router {
+            parts,
+            presence: Arc::default(),
+            ways,
+            states,
+            group_messages: OnceLock::new(),
+            missed: OnceLock::new(),
+        }
     }
 
     /// Forwards a frame to one user. Its room in the lanes counts for the holder's share.
@@ -197,6 +212,27 @@ impl Router {
     /// where the user is now.
     pub fn detach(&self, turn: &mut Turn<Posted>, user: UserId, link: &Arc<ClientLink>) {
         self.leave(turn, user, link);
+    }
+
+    /// Has messages that other nodes have committed in groups handed to `take`, which never blocks.
+    pub fn give_group_messages_to(&self, take: impl Fn(Vec<CommittedFrame>) + Send + Sync + 'static) {
+        let _ = self.group_messages.set(Box::new(take));
+    }
+
+    /// Has `sweep` called when messages of other nodes may have been missed. It must not block.
+    pub fn when_missed(&self, sweep: impl Fn() + Send + Sync + 'static) {
+        let _ = self.missed.set(Box::new(sweep));
+    }
+
+    /// The logins of all connections of level 2 of this node.
+    pub fn logins(&self) -> Vec<DeviceLogin> {
+        let mut logins = Vec::new();
+        for shard in self.presence.shards() {
+            for (user, DeviceLink { device, login, .. }) in shard.all_devices() {
+                logins.push(DeviceLogin { user, device: *device, login: *login });
+            }
+        }
+        logins
     }
 
     /// Room in the lanes for a message to be recorded; `None` if the holder has its share.
@@ -487,6 +523,17 @@ impl Router {
         }
         self.parts.bus.unsubscribe(user);
     }
+}
+
+/// A login at level 2 on this node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DeviceLogin {
+    /// Whose.
+    pub user: UserId,
+    /// Its device.
+    pub device: DeviceId,
+    /// Its number.
+    pub login: i64,
 }
 
 /// What became of [`Router::enter`].

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::audience::Audience;
 use super::groups::GroupCache;
 use super::quotas::Quotas;
 use crate::admission::berths::Berths;
@@ -32,6 +33,8 @@ pub struct Services {
     pub groups: Arc<GroupCache>,
     /// How much may be stored for each user.
     pub quotas: Arc<Quotas>,
+    /// Who uses level 2.
+    pub audience: Arc<Audience>,
     /// The counters.
     pub metrics: Arc<Metrics>,
     /// The failing kinds of calls to the store and to the spool.
@@ -49,6 +52,7 @@ impl Services {
             clock,
             berths: Berths::new(config.lane_bytes_max),
             quotas: Arc::new(Quotas::new(config.mailbox_bytes_max)),
+            audience: Arc::default(),
             metrics: Arc::new(Metrics::new(config.loops)),
             outages: Arc::default(),
         }
@@ -76,6 +80,7 @@ impl Services {
             berths: self.berths.clone(),
             groups: self.groups.clone(),
             states: self.store.states.clone(),
+            audience: self.audience.clone(),
             metrics: self.metrics.clone(),
         }
     }
@@ -126,6 +131,8 @@ pub struct RouterParts {
     pub groups: Arc<GroupCache>,
     /// The users whose `User.state` says online.
     pub states: Role<dyn States>,
+    /// Who uses level 2.
+    pub audience: Arc<Audience>,
     /// The counters.
     pub metrics: Arc<Metrics>,
 }

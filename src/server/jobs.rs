@@ -9,7 +9,7 @@ mod reply;
 
 use std::sync::Arc;
 
-pub use self::conversations::{Conversations, DeviceRules, Visitor};
+pub use self::conversations::{ConversationParts, Conversations, DeviceRules, Visitor};
 pub use self::directory::{Directory, Limits};
 pub use self::logins::LoginJobs;
 pub use self::mail::Mail;

@@ -10,7 +10,6 @@ use super::places::place;
 use super::wiring::ServerParts;
 use crate::admission::Holder;
 use crate::admission::requests::RequestKind;
-use crate::base::conversation::{ConversationId, ConversationName};
 use crate::delivery::{ClientLink, Posted};
 use crate::devices::entry::{Admitted, Entry, EntryNews, FirstStep, WRONG};
 use crate::devices::member::{Member, MemberEffect, MemberEffects, Outgoing};
@@ -116,14 +115,11 @@ impl Desk<'_> {
 
     /// The row of the device is written: from now on messages come to this connection.
     pub(super) fn enter(&self, turn: &mut Turn<Posted>, admitted: Admitted, entry: Entry) -> Box<Member> {
-        let Admitted { identity, replaced, forgotten, .. } = &admitted;
+        let Admitted { identity, replaced, .. } = &admitted;
         let (router, user) = (&self.shared.router, identity.user);
         let entered = router.enter(user, self.link, identity.device, (identity.login, *replaced));
         for other in &entered.replaced {
             end(other, Reason::Replaced);
-        }
-        if !forgotten.is_empty() {
-            self.shared.conversations.end(user, Reason::Revoked, |device| forgotten.contains(&device));
         }
         let mut member = Box::new(Member::new(admitted, entry, self.shared.pump_limits, self.now));
         let mut effects = MemberEffects::new();
@@ -150,7 +146,6 @@ impl Desk<'_> {
                 }
                 MemberEffect::Do(task) => self.work(identity, task),
                 MemberEffect::Send(outgoing) => self.send(identity.user, *outgoing),
-                MemberEffect::Typing(conv) => self.show_typing(identity, conv),
                 MemberEffect::Remind(after) => turn.remind(self.link, after),
                 MemberEffect::End(reason) => {
                     self.shared.router.leave_device(identity.user, self.link);
@@ -206,25 +201,6 @@ impl Desk<'_> {
         };
         let owner = RecordOwner::Member(self.link.clone(), submission);
         recorder.submit(Recording { entry, to: RecordedFor::Conversation, forward, owner, berth });
-    }
-
-    fn show_typing(&self, who: &Identity, name: ConversationName) {
-        let frame = |conv: ConversationId, user| Arc::from(replies::typing(conv.name_for(user), who.user));
-        let conv = name.for_user(who.user);
-        let recipients: Arc<[UserId]> = match name {
-            ConversationName::User(partner) => [partner].into(),
-            ConversationName::Group(group) => {
-                let members = self.shared.groups.members(group, self.now).unwrap_or_default();
-                if members.binary_search(&who.user).is_err() { [].into() } else { members }
-            }
-        };
-        let mut posts = Vec::new();
-        for user in recipients.iter().copied().filter(|user| *user != who.user) {
-            let links = self.shared.router.devices(user, |_| true);
-            let show = |link| (link, Posted::Member(Box::new(MemberNews::Show(frame(conv, user)))));
-            posts.extend(links.into_iter().map(show));
-        }
-        ClientLink::post_all(posts);
     }
 }
 

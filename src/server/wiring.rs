@@ -14,7 +14,8 @@ use super::dispatch::Dispatch;
 use super::error::StartError;
 use super::fetching::Fetching;
 use super::hashing::Hashing;
-use super::jobs::{Conversations, DeviceRules, Directory, Jobs, Limits, LoginJobs, Mail};
+use super::jobs::{ConversationParts, Conversations, DeviceRules, Directory, Jobs, Limits, LoginJobs, Mail};
+use super::sweep::SweepBell;
 use crate::admission::requests::Requests;
 use crate::admission::{self, Admission};
 use crate::base::threads::Threads;
@@ -88,11 +89,10 @@ impl ServerParts {
         let requests = Arc::new(requests);
         let hashers = threads.workers_in_background("hasher", config.hashers, admission::places(config));
         let hashing = Hashing::new(hashers.map_err(StartError::Resources)?, config.hashers);
-        let audience = Arc::new(Audience::default());
-        let conversations = Arc::new(conversations(&services, &audience));
+        let conversations = Arc::new(conversations(&services));
         conversations.attach(&router);
-        let recorder = recorder(&services, &audience, &router, threads).map_err(StartError::Resources)?;
-        let Services { store, spool, bus, clock, groups, metrics, .. } = services;
+        let recorder = recorder(&services, &router, threads).map_err(StartError::Resources)?;
+        let Services { store, spool, bus, clock, groups, audience, metrics, .. } = services;
         let admission = Arc::new(Admission::new(config, equipment.descriptors, metrics.clone(), clock));
         jobs.logins.stamps.attach(&router);
         let shared = ServerParts {
@@ -122,6 +122,14 @@ impl ServerParts {
             connections_opened: Box::default(),
         };
         Ok((shared, routes))
+    }
+
+    /// What the sweeper waits for.
+    pub(super) fn bell(&self) -> Arc<SweepBell> {
+        let bell = Arc::new(SweepBell::default());
+        let ringing = bell.clone();
+        self.router.when_missed(move || ringing.ring());
+        bell
     }
 
     /// The parts of the thread that compares accounts.
@@ -171,28 +179,33 @@ fn jobs(config: &Config, services: &Services, upgrader: Option<Workers>) -> Resu
     }))
 }
 
-fn conversations(services: &Services, audience: &Arc<Audience>) -> Conversations {
-    let Services { store, outages, .. } = services;
+fn conversations(services: &Services) -> Conversations {
+    let Services { store, bus, clock, groups, audience, outages, .. } = services;
+    let parts = ConversationParts {
+        history: store.history.clone(),
+        accounts: store.accounts.clone(),
+        contacts: store.contacts.clone(),
+        groups: groups.clone(),
+        audience: audience.clone(),
+        bus: bus.clone(),
+        clock: clock.clone(),
+        outages: outages.clone(),
+    };
     let rules = DeviceRules {
         devices_max: DEVICES_MAX,
         token_lifetime: TOKEN_LIFETIME,
         inflight: INFLIGHT_MAX,
         receipts: true,
     };
-    let conversations =
-        Conversations::new(store.history.clone(), store.accounts.clone(), audience.clone(), outages.clone(), rules);
-    conversations.read_audience();
+    let conversations = Conversations::new(parts, rules);
+    // Where the database does not answer yet, the sweeper tries again.
+    let _ = conversations.read_audience();
     conversations
 }
 
 /// The lanes of conversations, unless there can be none.
-fn recorder(
-    services: &Services,
-    audience: &Arc<Audience>,
-    router: &Arc<Router>,
-    threads: &mut impl Threads,
-) -> io::Result<Option<Recorder>> {
-    let Services { store, clock, groups, outages, .. } = services;
+fn recorder(services: &Services, router: &Arc<Router>, threads: &mut impl Threads) -> io::Result<Option<Recorder>> {
+    let Services { store, bus, clock, groups, audience, outages, .. } = services;
     if let Ok(None) = store.history.get() {
         return Ok(None);
     }
@@ -202,6 +215,7 @@ fn recorder(
         groups: groups.clone(),
         audience: audience.clone(),
         router: router.clone(),
+        bus: bus.clone(),
         outages: outages.clone(),
         clock: clock.clone(),
         edit_window: EDIT_WINDOW,

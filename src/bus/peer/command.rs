@@ -4,6 +4,7 @@ use super::envelope::Frames;
 use super::topic::Topic;
 use super::transport::PeerNews;
 use crate::bus::Receipt;
+use crate::bus::news::DeviceNews;
 use crate::protocol::{GroupId, UserId};
 
 /// Commands, to be executed in this order.
@@ -27,6 +28,8 @@ pub(crate) enum PeerCommand<W> {
     Refused(u64, usize),
     /// To the node: the members of a group have changed.
     GroupChanged(GroupId),
+    /// To the node: news for connections of level 2.
+    Devices(DeviceNews),
     /// These waiters need not wait any longer.
     Placed(Vec<W>),
 }

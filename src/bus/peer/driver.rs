@@ -199,6 +199,7 @@ fn carry_out(
             PeerCommand::Elsewhere(user) => node.on_elsewhere(turn, user),
             PeerCommand::Refused(sequence, delivered) => node.on_refused(sequence, delivered),
             PeerCommand::GroupChanged(group) => node.on_group_changed(group),
+            PeerCommand::Devices(news) => node.on_device_news(news),
             PeerCommand::Placed(waiters) => post_placed(waiters),
         }
     }

@@ -14,6 +14,7 @@
 //! n:<node>   r <sequence> <count>                        the number of the envelope's messages that were delivered
 //! n:<node>   p <number>                                  a node's probe, to itself
 //! g          <group>                                     the members of a group have changed
+//! l, u:<user>                                            news for connections of level 2, see `devices.rs`
 //! ```
 //! A place is a node for as long as it receives everything: `<node>-<number>`, with another number
 //! for each connection.
@@ -48,6 +49,8 @@ pub(crate) enum PeerMessage<'b> {
     Probe(u64),
     /// The members of this group have changed.
     GroupChanged(GroupId),
+    /// News for connections of level 2: of this user, or of all.
+    Devices { to: Option<UserId>, payload: &'b str },
 }
 
 impl<'b> PeerMessage<'b> {
@@ -59,8 +62,10 @@ impl<'b> PeerMessage<'b> {
                 let (head, rest) = payload.split_once('\n')?;
                 Some(PeerMessage::Bundle { sender: head.strip_prefix("1 ")?, items: Items { rest } })
             }
+            Topic::Level2 => Some(PeerMessage::Devices { to: None, payload }),
             Topic::User(user) => match payload.strip_prefix("h ") {
                 Some(place) => Some(PeerMessage::Hello { user, place }),
+                None if payload.starts_with(['m', 's', 'x']) => Some(PeerMessage::Devices { to: Some(user), payload }),
                 None => {
                     let (head, frames) = payload.split_once('\n')?;
                     let frames = Frames::of(frames);

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::deadline::HUSH_PATIENCE;
-use super::post::{announce_group, offer};
+use super::post::{announce_group, offer, tell_devices};
 use super::shared::BusStage;
 use super::tasks::PeerTask;
 use super::transport::Transport;
+use crate::bus::news::DeviceNews;
 use crate::bus::{Envelope, Exchange, Node, Published, Publisher, Receipt};
 use crate::delivery::ClientLink;
 use crate::protocol::{GroupId, UserId};
@@ -54,6 +55,10 @@ impl<T: Transport> Exchange for T {
 
     fn group_changed(&self, group: GroupId) {
         announce_group(self, group);
+    }
+
+    fn tell_devices(&self, news: &[DeviceNews]) {
+        tell_devices(self, news);
     }
 }
 

@@ -3,9 +3,11 @@
 use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
 
+use super::devices;
 use super::envelope::{self, Bundle};
 use super::topic::Topic;
 use super::transport::{Post, Reached, Transport};
+use crate::bus::news::DeviceNews;
 use crate::bus::{Envelope, Place, Published};
 use crate::delivery::Delivery;
 use crate::protocol::{GroupId, UserId};
@@ -70,6 +72,21 @@ fn of_envelope(envelope: &Envelope, reached: Reached) -> Published {
 pub(super) fn announce_group(transport: &dyn Transport, group: GroupId) {
     if transport.peer().gate().is_open() {
         let _ = transport.post(&[Post { topic: Topic::Groups, payload: envelope::group(group) }]);
+    }
+}
+
+/// Tells other nodes what concerns connections of level 2, while the way to them is open. Blocks
+/// while the transport does.
+pub(super) fn tell_devices(transport: &dyn Transport, news: &[DeviceNews]) {
+    let peer = transport.peer();
+    for some in news.chunks(POSTS_MAX) {
+        let post = |news| {
+            let (topic, payload) = devices::write(peer.node(), news);
+            Post { topic, payload }
+        };
+        if !peer.gate().is_open() || transport.post(&some.iter().map(post).collect::<Vec<_>>()).is_err() {
+            return;
+        }
     }
 }
 

@@ -84,7 +84,7 @@ const BOB: UserId = UserId(2);
 fn a_node_that_connects_says_who_is_here_before_its_probe() {
     let mut bench = Bench::new();
     bench.peer.open(&[ALICE, BOB], bench.now);
-    assert_eq!(bench.listen_to_all(), ["n:me", "g", "h", "p:me-1", "u:1", "u:2"]);
+    assert_eq!(bench.listen_to_all(), ["n:me", "g", "h", "l", "p:me-1", "u:1", "u:2"]);
     bench.peer.tick(bench.now).expect("it is in time");
     let said = bench.says();
     assert!(
@@ -97,7 +97,7 @@ fn a_node_that_connects_says_who_is_here_before_its_probe() {
     // The next connection makes it another place.
     bench.peer.close(Vec::new());
     bench.peer.open(&[], bench.now);
-    assert_eq!(bench.listen_to_all(), ["n:me", "g", "h", "p:me-2"]);
+    assert_eq!(bench.listen_to_all(), ["n:me", "g", "h", "l", "p:me-2"]);
 }
 
 #[test]

@@ -18,6 +18,8 @@ pub(crate) enum Topic<S> {
     Hellos,
     /// Groups whose members have changed.
     Groups,
+    /// News for connections of level 2 of all nodes.
+    Level2,
 }
 
 impl<'t> Topic<&'t str> {
@@ -29,6 +31,7 @@ impl<'t> Topic<&'t str> {
         match text {
             HELLOS => Some(Topic::Hellos),
             GROUPS => Some(Topic::Groups),
+            LEVEL2 => Some(Topic::Level2),
             _ => {
                 let place = text.strip_prefix(PLACE).map(Topic::Place);
                 place.or_else(|| text.strip_prefix(NODE).map(Topic::Node))
@@ -46,6 +49,7 @@ impl<S: AsRef<str>> Topic<S> {
             Topic::Node(node) => Topic::Node(node.as_ref()),
             Topic::Hellos => Topic::Hellos,
             Topic::Groups => Topic::Groups,
+            Topic::Level2 => Topic::Level2,
         }
     }
 }
@@ -58,6 +62,7 @@ impl<S: AsRef<str>> fmt::Display for Topic<S> {
             Topic::Node(node) => write!(f, "{NODE}{}", node.as_ref()),
             Topic::Hellos => f.write_str(HELLOS),
             Topic::Groups => f.write_str(GROUPS),
+            Topic::Level2 => f.write_str(LEVEL2),
         }
     }
 }
@@ -67,6 +72,7 @@ const PLACE: &str = "p:";
 const NODE: &str = "n:";
 const GROUPS: &str = "g";
 const HELLOS: &str = "h";
+const LEVEL2: &str = "l";
 
 #[cfg(test)]
 mod tests {
@@ -80,6 +86,7 @@ mod tests {
             (Topic::Node("ab12"), "n:ab12"),
             (Topic::Hellos, "h"),
             (Topic::Groups, "g"),
+            (Topic::Level2, "l"),
         ];
         for (topic, text) in topics {
             assert_eq!(topic.to_string(), text);

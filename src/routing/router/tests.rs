@@ -16,7 +16,7 @@ use pool::{Lanes, ManualLane};
 use super::*;
 use crate::admission::berths::{Berth, Berths};
 use crate::admission::{Payer, Source};
-use crate::bus::{Envelope, Exchange, Frames, Node, Published, Publisher, Receipt, Register, Unreachable};
+use crate::bus::{DeviceNews, Envelope, Exchange, Frames, Node, Published, Publisher, Receipt, Register, Unreachable};
 use crate::delivery;
 use crate::delivery::Spread;
 use crate::protocol::GroupId;
@@ -139,6 +139,8 @@ impl Exchange for Told {
     fn refuse(&self, receipt: Receipt, delivered: usize) {
         self.0.lock().push(format!("refuse {} after {delivered}", receipt.sequence));
     }
+    fn tell_devices(&self, _: &[DeviceNews]) {}
+
     fn group_changed(&self, _: GroupId) {}
 }
 
@@ -190,6 +192,7 @@ impl Scene {
             berths: berths.clone(),
             groups: Arc::new(GroupCache::new(None)),
             states: Role::none(),
+            audience: Arc::default(),
             metrics: Arc::new(Metrics::new(1)),
         };
         let queued = Arc::new(Mutex::new(Vec::new()));

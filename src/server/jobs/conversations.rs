@@ -5,9 +5,10 @@ mod devices;
 mod marks;
 mod parts;
 mod reads;
+mod sweep;
 
 pub use self::devices::Visitor;
-pub use self::parts::{Conversations, DeviceRules};
+pub use self::parts::{ConversationParts, Conversations, DeviceRules};
 use crate::devices::tasks::{Identity, MemberNews, MemberTask};
 use crate::protocol::level2::frames::Refusal;
 use crate::store::StoreError;
@@ -16,7 +17,7 @@ impl Conversations {
     /// Does a task. Blocks.
     pub fn run(&self, who: &Identity, task: &MemberTask) -> Result<Vec<MemberNews>, Refusal> {
         let done = self.try_run(who, task);
-        self.outages.note(task.what(), done.as_ref().err());
+        self.parts.outages.note(task.what(), done.as_ref().err());
         done.map_err(|error| parts::refusal_of(&error))
     }
 
@@ -40,6 +41,10 @@ impl Conversations {
                 Ok(one(MemberNews::Answer(*ticket, text)))
             }
             MemberTask::Report(stored) => self.report(history, who, stored).map(one),
+            MemberTask::Typing(name) => {
+                self.show_typing(who, *name);
+                Ok(Vec::new())
+            }
             MemberTask::Devices(ticket, rid, revoke) => {
                 self.devices(history, who, revoke.as_deref(), *ticket, rid.as_ref())
             }

@@ -198,5 +198,6 @@ pub(super) fn owned(topic: Topic<&str>) -> SimTopic {
         Topic::Node(node) => Topic::Node(node.into()),
         Topic::Hellos => Topic::Hellos,
         Topic::Groups => Topic::Groups,
+        Topic::Level2 => Topic::Level2,
     }
 }

@@ -10,7 +10,7 @@ use parking_lot::{Condvar, Mutex};
 use super::{Dropped, Hub, MemoryBus, MemoryConnector, MemoryLine, PATIENCE};
 use crate::base::clock::Clock;
 use crate::bus::peer::{BusStage, Connector, PeerDriver, PeerRules, PeerShared, Topic};
-use crate::bus::{Bus, BusHealth, Envelope, Exchange, Frames, Node, Place, Published, Receipt};
+use crate::bus::{Bus, BusHealth, DeviceNews, Envelope, Exchange, Frames, Node, Place, Published, Receipt};
 use crate::delivery::{Delivery, Origin, Posted};
 use crate::protocol::{GroupId, UserId};
 
@@ -86,6 +86,10 @@ impl Node for Diary {
 
     fn online_after(&self, _: UserId, _: usize) -> Option<Vec<UserId>> {
         None
+    }
+
+    fn on_device_news(&self, news: DeviceNews) {
+        self.write(format!("{news:?}"));
     }
 
     fn on_group_changed(&self, group: GroupId) {

@@ -1,6 +1,8 @@
 //! Devices: logging in and out, and their list.
 
 use super::parts::{Conversations, refusal_of, wall_clock};
+use crate::bus::DeviceNews;
+use crate::bus::news::DeviceEnd;
 use crate::delivery::Posted;
 use crate::devices::entry::{Admitted, WRONG};
 use crate::devices::tasks::{Identity, MemberNews};
@@ -31,7 +33,7 @@ impl Conversations {
     /// What the client is told.
     pub fn admit(&self, user: UserId, visitor: &Visitor) -> Result<Box<Admitted>, Refusal> {
         let admitted = self.try_admit(user, visitor);
-        self.outages.note("logging devices in", admitted.as_ref().err());
+        self.parts.outages.note("logging devices in", admitted.as_ref().err());
         admitted.map_err(|error| refusal_of(&error))?.map(Box::new).ok_or(WRONG)
     }
 
@@ -46,7 +48,7 @@ impl Conversations {
         is_another: impl Fn(UserId, &str) -> bool,
     ) -> Result<Box<Admitted>, Refusal> {
         let user = self.user_of(token, &visitor.device, is_another);
-        self.outages.note("reading devices", user.as_ref().err());
+        self.parts.outages.note("reading devices", user.as_ref().err());
         let user = user.map_err(|error| refusal_of(&error))?.ok_or(WRONG)?;
         self.admit(user, visitor)
     }
@@ -62,16 +64,17 @@ impl Conversations {
         if !token.is_of(found.user, &found.secret) || found.name != device {
             return Ok(None);
         }
-        let name = self.accounts.get()?.user(found.user)?.map(|user| user.name);
+        let name = self.parts.accounts.get()?.user(found.user)?.map(|user| user.name);
         Ok(name.filter(|name| !is_another(found.user, name)).map(|_| found.user))
     }
 
     fn try_admit(&self, user: UserId, visitor: &Visitor) -> Result<Option<Admitted>, StoreError> {
-        let Some(account) = self.accounts.get()?.user(user)? else { return Ok(None) };
+        let Some(account) = self.parts.accounts.get()?.user(user)? else { return Ok(None) };
         let history = self.history()?;
-        if !self.audience.has(user) {
+        if !self.parts.audience.has(user) {
             history.use_level2(user)?;
-            self.audience.add(user);
+            self.parts.audience.add(user);
+            self.tell_nodes(&[DeviceNews::UsesLevel2(user)]);
         }
         let [login, secret] = random()?;
         let (first, _) = login.split_at(8);
@@ -84,6 +87,9 @@ impl Conversations {
         };
         let logged_in = history.log_in(&login)?;
         let device = logged_in.device;
+        if logged_in.replaced.is_some() {
+            self.tell_nodes(&[DeviceNews::End(user, device.id, DeviceEnd::Replaced(device.login))]);
+        }
         let (token, expires) = self.token(&device)?;
         let welcome = Welcome {
             device: &visitor.device,
@@ -95,10 +101,11 @@ impl Conversations {
             user,
         };
         let identity = Identity { user, device: device.id, device_name: (*visitor.device).into(), login: device.login };
+        let forgotten: Vec<DeviceId> = logged_in.forgotten.iter().map(|device| device.id).collect();
+        self.revoke(user, &forgotten, None);
         Ok(Some(Admitted {
             identity,
             replaced: logged_in.replaced,
-            forgotten: logged_in.forgotten.iter().map(|device| device.id).collect(),
             welcome: replies::welcome(&welcome, visitor.rid.as_ref()),
         }))
     }
@@ -144,7 +151,7 @@ impl Conversations {
             if device.id == who.device {
                 news.push(MemberNews::End(Reason::Revoked));
             }
-            self.end(who.user, Reason::Revoked, |other| other == device.id && other != who.device);
+            self.revoke(who.user, &[device.id], Some(who.device));
         }
         let router = self.router();
         let is_online = |device: &Device| {
@@ -169,12 +176,16 @@ impl Conversations {
         Ok(vec![MemberNews::Answer(ticket, reply), MemberNews::End(Reason::Logout)])
     }
 
-    /// Ends connections of `user` on this node.
-    pub fn end(&self, user: UserId, reason: Reason, meant: impl Fn(DeviceId) -> bool) {
-        let Some(router) = self.router() else { return };
-        for link in router.devices(user, |device| meant(device.device)) {
-            link.post(Posted::Member(Box::new(MemberNews::End(reason))));
+    /// Ends connections of devices that were logged out, on every node.
+    pub fn revoke(&self, user: UserId, devices: &[DeviceId], but: Option<DeviceId>) {
+        let ended: Vec<DeviceId> = devices.iter().copied().filter(|device| Some(*device) != but).collect();
+        if let Some(router) = self.router() {
+            for link in router.devices(user, |link| ended.contains(&link.device)) {
+                link.post(Posted::Member(Box::new(MemberNews::End(Reason::Revoked))));
+            }
         }
+        let news = |device: &DeviceId| DeviceNews::End(user, *device, DeviceEnd::Revoked);
+        self.tell_nodes(&ended.iter().map(news).collect::<Vec<_>>());
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::parts::{self, Conversations};
 use crate::base::conversation::{ConversationId, ConversationName, Seq};
+use crate::bus::DeviceNews;
 use crate::delivery::{ClientLink, Posted};
 use crate::devices::tasks::{Identity, MemberNews, Noted};
 use crate::protocol::UserId;
@@ -67,5 +68,26 @@ impl Conversations {
         let links = router.devices(user, |device| is_meant(device.login));
         let show = |link| (link, Posted::Member(Box::new(MemberNews::Show(frame.clone()))));
         ClientLink::post_all(links.into_iter().map(show).collect());
+        self.tell_nodes(&[DeviceNews::Show(user, frame.clone())]);
+    }
+
+    /// Shows the others in a conversation that the user is typing. Members of a group are told as far
+    /// as they are known without asking the database, and of a large one nobody is.
+    pub(super) fn show_typing(&self, who: &Identity, name: ConversationName) {
+        let conv = name.for_user(who.user);
+        let recipients: Arc<[UserId]> = match name {
+            ConversationName::User(partner) => [partner].into(),
+            ConversationName::Group(group) => {
+                let members = self.parts.groups.members(group, self.parts.clock.now()).unwrap_or_default();
+                let is_told = members.len() <= TYPING_MEMBERS_MAX && members.binary_search(&who.user).is_ok();
+                if is_told { members } else { [].into() }
+            }
+        };
+        for user in recipients.iter().filter(|user| **user != who.user && self.parts.audience.has(**user)) {
+            self.show(*user, None, &replies::typing(conv.name_for(*user), who.user).into());
+        }
     }
 }
+
+/// The most members of a group in which typing is shown.
+const TYPING_MEMBERS_MAX: usize = 200;

@@ -3,31 +3,47 @@
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::base::clock::Clock;
+use crate::bus::{DeviceNews, Exchange};
 use crate::devices::token::TokenKey;
 use crate::protocol::UserId;
 use crate::protocol::level2::frames::{Committed, Message, Refusal};
 use crate::routing::audience::Audience;
+use crate::routing::groups::GroupCache;
 use crate::routing::recorder::AWAY;
 use crate::routing::router::Router;
 use crate::store::history::{Denied, Entry, History, HistoryRole};
 use crate::store::outages::Outages;
-use crate::store::{Accounts, Role, StoreError};
+use crate::store::{Accounts, Contacts, Role, StoreError};
 
 /// Reads and writes for connections of level 2.
 pub struct Conversations {
+    pub(super) parts: ConversationParts,
+    /// The limits.
+    pub(super) rules: DeviceRules,
+    /// Signs tokens, once it is read.
+    pub(super) key: OnceLock<TokenKey>,
+    router: OnceLock<Weak<Router>>,
+}
+
+/// The parts that it uses.
+pub struct ConversationParts {
     /// The conversations.
     pub history: HistoryRole,
     /// The names of users.
     pub accounts: Role<dyn Accounts>,
+    /// The members of groups as they are stored.
+    pub contacts: Role<dyn Contacts>,
+    /// Those that this node has cached.
+    pub groups: Arc<GroupCache>,
     /// Who uses level 2.
     pub audience: Arc<Audience>,
+    /// The other nodes.
+    pub bus: Arc<dyn Exchange>,
+    /// The time.
+    pub clock: Clock,
     /// The failing kinds of calls.
     pub outages: Arc<Outages>,
-    /// The limits.
-    pub rules: DeviceRules,
-    /// Signs tokens, once it is read.
-    pub(super) key: OnceLock<TokenKey>,
-    router: OnceLock<Weak<Router>>,
 }
 
 /// The limits of devices.
@@ -45,14 +61,8 @@ pub struct DeviceRules {
 
 impl Conversations {
     /// Without a way to connections before [`Conversations::attach`].
-    pub fn new(
-        history: HistoryRole,
-        accounts: Role<dyn Accounts>,
-        audience: Arc<Audience>,
-        outages: Arc<Outages>,
-        rules: DeviceRules,
-    ) -> Conversations {
-        Conversations { history, accounts, audience, outages, rules, key: OnceLock::new(), router: OnceLock::new() }
+    pub fn new(parts: ConversationParts, rules: DeviceRules) -> Conversations {
+        Conversations { parts, rules, key: OnceLock::new(), router: OnceLock::new() }
     }
 
     /// Tells connections of this node from now on.
@@ -60,21 +70,23 @@ impl Conversations {
         let _ = self.router.set(Arc::downgrade(router));
     }
 
-    /// Reads who uses level 2, as far as the database answers now. Blocks.
-    pub fn read_audience(&self) {
+    /// Reads who uses level 2. Returns whether the database has answered. Blocks.
+    pub fn read_audience(&self) -> bool {
         let read = || -> Result<(), StoreError> {
-            let Some(history) = self.history.get()? else { return Ok(()) };
+            let Some(history) = self.parts.history.get()? else { return Ok(()) };
             let mut last = UserId(0);
             loop {
                 let users = history.level2_users_after(last, AUDIENCE_PAGE)?;
-                users.iter().for_each(|user| self.audience.add(*user));
+                users.iter().for_each(|user| self.parts.audience.add(*user));
                 match users.last() {
                     Some(user) if users.len() == AUDIENCE_PAGE => last = *user,
                     _ => return Ok(()),
                 }
             }
         };
-        self.outages.note("reading who uses level 2", read().as_ref().err());
+        let read = read();
+        self.parts.outages.note("reading who uses level 2", read.as_ref().err());
+        read.is_ok()
     }
 
     /// Whether a client may log in at level 2.
@@ -82,7 +94,7 @@ impl Conversations {
     /// # Errors
     /// What it is told if it may not.
     pub fn are_there(&self) -> Result<(), Refusal> {
-        match self.history.get() {
+        match self.parts.history.get() {
             Ok(Some(_)) => Ok(()),
             Ok(None) => Err(NOT_MIGRATED),
             Err(_) => Err(AWAY),
@@ -90,11 +102,18 @@ impl Conversations {
     }
 
     pub(super) fn history(&self) -> Result<&dyn History, StoreError> {
-        self.history.get()?.ok_or_else(|| StoreError::Failed("the tables have no conversations".into()))
+        self.parts.history.get()?.ok_or_else(|| StoreError::Failed("the tables have no conversations".into()))
     }
 
     pub(super) fn router(&self) -> Option<Arc<Router>> {
         self.router.get().and_then(Weak::upgrade)
+    }
+
+    /// Tells the other nodes, if there can be any. Blocks.
+    pub(super) fn tell_nodes(&self, news: &[DeviceNews]) {
+        if !self.parts.bus.is_alone() {
+            self.parts.bus.tell_devices(news);
+        }
     }
 
     /// The user with this name. Blocks.
@@ -102,8 +121,8 @@ impl Conversations {
     /// # Errors
     /// What the client is told.
     pub fn find(&self, name: &str) -> Result<Option<UserId>, Refusal> {
-        let found = self.accounts.get().and_then(|accounts| accounts.user_named(name));
-        self.outages.note("reading names", found.as_ref().err());
+        let found = self.parts.accounts.get().and_then(|accounts| accounts.user_named(name));
+        self.parts.outages.note("reading names", found.as_ref().err());
         found.map(|found| found.map(|user| user.id)).map_err(|error| refusal_of(&error))
     }
 }

@@ -1,0 +1,47 @@
+//! [`DeviceNews`]: what one node tells others for connections of level 2.
+//!
+//! Nobody confirms it. What is lost is found by the sweep of the node that has missed it, or read
+//! from the store when the next message comes.
+
+use std::sync::Arc;
+
+use crate::base::conversation::{ConversationId, Seq};
+use crate::protocol::UserId;
+use crate::store::history::DeviceId;
+
+/// One piece of news.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum DeviceNews {
+    /// Messages were committed in conversations of two, for the devices of this user.
+    Messages(UserId, Vec<CommittedFrame>),
+    /// The same in groups, for the devices of their members.
+    GroupMessages(Vec<CommittedFrame>),
+    /// A frame for the devices of this user, which may be lost.
+    Show(UserId, Arc<str>),
+    /// Connections of a device of this user end.
+    End(UserId, DeviceId, DeviceEnd),
+    /// This user uses level 2 from now on.
+    UsesLevel2(UserId),
+}
+
+/// Why connections of a device end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DeviceEnd {
+    /// The device has logged in elsewhere, with this number.
+    Replaced(i64),
+    /// The device was logged out.
+    Revoked,
+}
+
+/// A message as its readers are shown it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CommittedFrame {
+    /// The conversation.
+    pub conv: ConversationId,
+    /// Its number.
+    pub seq: Seq,
+    /// Its sender.
+    pub from: UserId,
+    /// The 42.
+    pub frame: Arc<str>,
+}

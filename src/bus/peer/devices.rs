@@ -1,0 +1,121 @@
+//! How news for connections of level 2 are written, see [`DeviceNews`].
+//!
+//! ```text
+//! topic      payload
+//! u:<user>   m <node>\n<conv> <from> <number> <frame>[\n…]   messages of conversations of two
+//! u:<user>   s <node>\n<frame>                               a frame
+//! u:<user>   x <node> <device> <login>                       that device has logged in elsewhere; without a login: out
+//! l          m <node>\n<conv> <from> <number> <frame>[\n…]   messages of groups
+//! l          u <node> <user>                                 the user uses level 2
+//! ```
+
+use std::fmt::Write as _;
+
+use super::Topic;
+use crate::base::conversation::ConversationId;
+use crate::bus::news::{CommittedFrame, DeviceEnd, DeviceNews};
+use crate::protocol::UserId;
+use crate::store::history::DeviceId;
+
+/// The topic and the payload of news of this node.
+pub(super) fn write(node: &str, news: &DeviceNews) -> (Topic<&'static str>, Vec<u8>) {
+    let (topic, payload) = match news {
+        DeviceNews::Messages(to, messages) => (Topic::User(*to), lines(node, messages)),
+        DeviceNews::GroupMessages(messages) => (Topic::Level2, lines(node, messages)),
+        DeviceNews::Show(to, frame) => (Topic::User(*to), format!("s {node}\n{frame}")),
+        DeviceNews::End(to, device, DeviceEnd::Replaced(login)) => {
+            (Topic::User(*to), format!("x {node} {} {login}", device.0))
+        }
+        DeviceNews::End(to, device, DeviceEnd::Revoked) => (Topic::User(*to), format!("x {node} {}", device.0)),
+        DeviceNews::UsesLevel2(user) => (Topic::Level2, format!("u {node} {user}")),
+    };
+    (topic, payload.into_bytes())
+}
+
+fn lines(node: &str, messages: &[CommittedFrame]) -> String {
+    let bytes: usize = messages.iter().map(|message| message.frame.len() + 48).sum();
+    let mut text = String::with_capacity(bytes + 48);
+    let _ = write!(text, "m {node}");
+    for CommittedFrame { conv, seq, from, frame } in messages {
+        let _ = write!(text, "\n{} {from} {seq} {frame}", conv.column());
+    }
+    text
+}
+
+/// Reads news of another node, for this user or for all; `None` for those of this node, and for what
+/// no node writes.
+pub(super) fn read(own: &str, to: Option<UserId>, payload: &str) -> Option<DeviceNews> {
+    let (head, body) = payload.split_once('\n').map_or((payload, None), |(head, body)| (head, Some(body)));
+    let mut words = head.split(' ');
+    let (kind, node) = (words.next()?, words.next()?);
+    if node == own {
+        return None;
+    }
+    match (kind, to) {
+        ("m", Some(to)) => Some(DeviceNews::Messages(to, messages(body?)?)),
+        ("m", None) => Some(DeviceNews::GroupMessages(messages(body?)?)),
+        ("s", Some(to)) => Some(DeviceNews::Show(to, body?.into())),
+        ("x", Some(to)) => {
+            let device = DeviceId(words.next()?.parse().ok()?);
+            let end = match words.next() {
+                Some(login) => DeviceEnd::Replaced(login.parse().ok()?),
+                None => DeviceEnd::Revoked,
+            };
+            Some(DeviceNews::End(to, device, end))
+        }
+        ("u", None) => Some(DeviceNews::UsesLevel2(UserId(words.next()?.parse().ok()?))),
+        _ => None,
+    }
+}
+
+fn messages(body: &str) -> Option<Vec<CommittedFrame>> {
+    body.split('\n').map(message).collect()
+}
+
+fn message(line: &str) -> Option<CommittedFrame> {
+    let mut parts = line.splitn(4, ' ');
+    let mut number = || parts.next()?.parse::<i64>().ok();
+    let (conv, from, seq) = (ConversationId::from_column(number()?), number()?, number()?);
+    let from = UserId(i32::try_from(from).ok()?);
+    Some(CommittedFrame { conv, seq, from, frame: parts.next()?.into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn news_that_are_written_are_read_by_other_nodes_only() {
+        let message = |seq| CommittedFrame {
+            conv: ConversationId::between(UserId(3), UserId(7)),
+            seq,
+            from: UserId(7),
+            frame: format!(r#"{{"m":{{"msg":"a b  c {seq}"}}}}"#).into(),
+        };
+        let all = [
+            DeviceNews::Messages(UserId(3), vec![message(1), message(2)]),
+            DeviceNews::GroupMessages(vec![message(9)]),
+            DeviceNews::Show(UserId(3), "{\"x\":1}".into()),
+            DeviceNews::End(UserId(3), DeviceId(5), DeviceEnd::Replaced(-6)),
+            DeviceNews::End(UserId(3), DeviceId(5), DeviceEnd::Revoked),
+            DeviceNews::UsesLevel2(UserId(3)),
+        ];
+        for news in all {
+            let (topic, payload) = write("a1", &news);
+            let payload = String::from_utf8(payload).unwrap();
+            let to = if let Topic::User(to) = topic { Some(to) } else { None };
+            assert_eq!(read("b2", to, &payload), Some(news));
+            assert_eq!(read("a1", to, &payload), None);
+        }
+    }
+
+    #[test]
+    fn what_no_node_writes_is_passed_over() {
+        for payload in ["", "m", "m a1", "m a1\n1 2", "m a1\n1 2 x {}", "x a1", "x a1 z", "u a1", "s a1", "z a1 1"] {
+            assert_eq!(read("b2", Some(UserId(1)), payload), None, "{payload}");
+            assert_eq!(read("b2", None, payload), None, "{payload}");
+        }
+        assert_eq!(read("b2", None, "x a1 5"), None);
+        assert_eq!(read("b2", Some(UserId(1)), "u a1 5"), None);
+    }
+}

@@ -1,0 +1,98 @@
+//! What the sweep asks, and whom it tells.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::parts::Conversations;
+use crate::delivery::{ClientLink, Posted};
+use crate::devices::tasks::MemberNews;
+use crate::history::pump::PumpEvent;
+use crate::protocol::UserId;
+use crate::protocol::level2::replies::Reason;
+use crate::routing::router::{DeviceLogin, Router};
+use crate::store::StoreError;
+use crate::store::history::{DeviceId, History, Touched};
+
+impl Conversations {
+    /// Looks for what this node was not told within this time. Returns whether that was possible.
+    /// Blocks.
+    pub fn sweep(&self, within: Duration) -> bool {
+        let Some(router) = self.router().filter(|_| !self.parts.bus.is_alone()) else { return true };
+        let swept = self.try_sweep(&router, within);
+        self.parts.outages.note("sweeping conversations", swept.as_ref().err());
+        swept.is_ok()
+    }
+
+    fn try_sweep(&self, router: &Router, within: Duration) -> Result<(), StoreError> {
+        let Some(history) = self.parts.history.get()? else { return Ok(()) };
+        let logins = router.logins();
+        if logins.is_empty() {
+            return Ok(());
+        }
+        // A login that is written after they were listed is not looked at.
+        check_logins(&logins, history, router)?;
+        let window = i64::try_from(within.as_millis()).unwrap_or(i64::MAX);
+        let mut posts = Vec::new();
+        for touched in history.touched(window, TOUCHED_MAX)? {
+            self.hint(router, touched, &mut posts)?;
+        }
+        ClientLink::post_all(posts);
+        Ok(())
+    }
+
+    /// Tells the devices in a conversation how far it goes.
+    fn hint(
+        &self,
+        router: &Router,
+        Touched { conv, head }: Touched,
+        posts: &mut Vec<(Arc<ClientLink>, Posted)>,
+    ) -> Result<(), StoreError> {
+        let users: Arc<[UserId]> = match (conv.group(), conv.users()) {
+            (Some(group), _) => {
+                let now = self.parts.clock.now();
+                match self.parts.groups.members(group, now) {
+                    Some(members) => members,
+                    None => self.parts.groups.load(group, now, self.parts.contacts.get()?)?,
+                }
+            }
+            (None, Some((low, high))) if low == high => [low].into(),
+            (None, Some((low, high))) => [low, high].into(),
+            (None, None) => [].into(),
+        };
+        for user in users.iter().filter(|user| self.parts.audience.has(**user)) {
+            let hint = |link| (link, news(MemberNews::Pump(vec![PumpEvent::Hint { conv, head }])));
+            posts.extend(router.devices(*user, |_| true).into_iter().map(hint));
+        }
+        Ok(())
+    }
+}
+
+/// Ends connections whose device has logged in or out elsewhere since.
+fn check_logins(logins: &[DeviceLogin], history: &dyn History, router: &Router) -> Result<(), StoreError> {
+    for some in logins.chunks(LOGINS_AT_ONCE) {
+        let ids: Vec<DeviceId> = some.iter().map(|login| login.device).collect();
+        let last: HashMap<DeviceId, i64> = history.logins(&ids)?.into_iter().collect();
+        for DeviceLogin { user, device, login } in some {
+            let reason = match last.get(device) {
+                Some(last) if last == login => continue,
+                Some(_) => Reason::Replaced,
+                None => Reason::Revoked,
+            };
+            for link in router.devices(*user, |other| other.device == *device && other.login == *login) {
+                link.post(news(MemberNews::End(reason)));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn news(news: MemberNews) -> Posted {
+    Posted::Member(Box::new(news))
+}
+
+/// The most conversations of one sweep. Beyond that, those that grew least recently are found when they
+/// grow again, or at the next login.
+const TOUCHED_MAX: usize = 20_000;
+/// The devices of one statement.
+const LOGINS_AT_ONCE: usize = 512;

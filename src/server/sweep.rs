@@ -1,0 +1,100 @@
+//! [`Sweeper`]: finds what a node was not told. The bus may lose a message, and a node may die between
+//! its commit and its word to the others. So every node asks the database from time to time which
+//! conversations have grown, and whether the logins of its devices are still the last ones.
+//!
+//! # Cost
+//! Every [`SWEEP_EVERY`], per node: one query by an index for conversations that grew within [`SWEPT`], and one by primary key for each [`LOGINS_AT_ONCE`] devices that are connected. A node that is
+//! alone hears of everything and only reads at its start who uses level 2.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::jobs::Conversations;
+
+/// The thread that sweeps, named `sweeper`.
+pub(super) struct Sweeper {
+    bell: Arc<SweepBell>,
+    thread: JoinHandle<()>,
+}
+
+/// Says when the next sweep is due.
+#[derive(Debug, Default)]
+pub(super) struct SweepBell {
+    state: Mutex<BellState>,
+    news: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct BellState {
+    /// Something may have been missed.
+    rings: bool,
+    stopping: bool,
+}
+
+impl Sweeper {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// If the system cannot start a thread.
+    pub(super) fn start(conversations: Arc<Conversations>, bell: Arc<SweepBell>) -> io::Result<Sweeper> {
+        let heard = bell.clone();
+        let run = move || {
+            let mut knows_audience = false;
+            loop {
+                // Without this thread nobody would notice what the bus loses.
+                let swept = catch_unwind(AssertUnwindSafe(|| {
+                    knows_audience = knows_audience || conversations.read_audience();
+                    knows_audience && conversations.sweep(SWEPT)
+                }));
+                let (rings, stops) = heard.wait(if swept.unwrap_or(false) { SWEEP_EVERY } else { RETRY_AFTER });
+                if stops {
+                    return;
+                }
+                // It may not have been told who uses level 2 now.
+                knows_audience = knows_audience && !rings;
+            }
+        };
+        let thread = thread::Builder::new().name("sweeper".into()).spawn(run)?;
+        Ok(Sweeper { bell, thread })
+    }
+
+    /// Ends it; does not wait for a database beyond `by`.
+    pub(super) fn close(self, by: Instant) {
+        self.bell.state.lock().stopping = true;
+        self.bell.news.notify_one();
+        pool::join_until(self.thread, by);
+    }
+}
+
+impl SweepBell {
+    /// Something may have been missed: sweeps now. Never blocks.
+    pub(super) fn ring(&self) {
+        self.state.lock().rings = true;
+        self.news.notify_one();
+    }
+
+    /// Waits for at most this time. Returns whether something may have been missed, and whether the
+    /// thread is to end.
+    fn wait(&self, pause: Duration) -> (bool, bool) {
+        let by = Instant::now() + pause;
+        let mut state = self.state.lock();
+        while !state.stopping && !state.rings {
+            if self.news.wait_until(&mut state, by).timed_out() {
+                break;
+            }
+        }
+        (std::mem::take(&mut state.rings), state.stopping)
+    }
+}
+
+/// The pause between two sweeps.
+const SWEEP_EVERY: Duration = Duration::from_secs(15);
+/// How far back a sweep looks: further than two of them are apart when one fails.
+const SWEPT: Duration = Duration::from_secs(60);
+/// The pause after a sweep that has failed.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
