@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::people::{pair, with};
 use testkit::level2::{Level2Client, LoginAs, Store, assert_agree};
-use testkit::{PATIENCE, SetOnDrop, StoreLock, TestClient, TestServer, offline_user, password, wait_until};
+use testkit::{Builder, PATIENCE, SetOnDrop, StoreLock, TestClient, TestServer, offline_user, password, wait_until};
 
 /// A device that writes to conversations until it is told to stop, whatever happens to servers.
 struct Writer<'t> {
@@ -157,7 +157,8 @@ fn those_behind_a_failed_send_fail_until_it_is_sent_again() {
 #[test]
 fn a_slow_reader_costs_little_and_misses_nothing_beside_a_quick_one() {
     const COUNT: u64 = 20_000;
-    let server = TestServer::builder().may_keep(24).start();
+    let rates = |builder: Builder| builder.option("frames_per_second", "off").option("bytes_per_second", "off");
+    let server = rates(TestServer::builder().may_keep(24)).start();
     let (mut ann, mut bob) = pair(&server);
     let (to_bob, to_ann) = (with(&bob), with(&ann));
     let mut quick = Level2Client::enter(&server, "bob", bob.store.me, "b2");
@@ -165,7 +166,7 @@ fn a_slow_reader_costs_little_and_misses_nothing_beside_a_quick_one() {
     let mut resident = Vec::new();
     thread::scope(|scope| {
         let reader = scope.spawn(|| {
-            quick.until_at(&to_ann, COUNT);
+            (0..=COUNT).step_by(1_000).for_each(|seq| quick.until_at(&to_ann, seq));
         });
         for n in 0..COUNT {
             ann.send(&to_bob, &text);
@@ -182,7 +183,7 @@ fn a_slow_reader_costs_little_and_misses_nothing_beside_a_quick_one() {
     // The caches of the database are full by then, and 7 MB more are unread at the end.
     let (filled, most) = (resident[13], resident.iter().max().copied().unwrap_or_default());
     assert!(most < filled + 4 * 1024 * 1024, "it grows with what is unread: {resident:?}");
-    bob.until_at(&to_ann, COUNT);
+    (0..=COUNT).step_by(1_000).for_each(|seq| bob.until_at(&to_ann, seq));
     assert_eq!(bob.store.logs[&to_ann].messages.len() as u64, COUNT);
     // What comes now is live again.
     ann.say(&to_bob, "on");

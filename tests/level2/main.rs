@@ -4,10 +4,14 @@
 #![allow(unreachable_pub, reason = "the parts of one program")]
 
 mod crash;
+mod events;
 mod everyday;
+mod fairness;
+mod groups;
 mod logins;
 mod malformed;
 mod mistakes;
+mod mixing;
 mod people;
 mod script;
 mod sends;

@@ -23,6 +23,7 @@ pub struct Level2Client {
     inbox: VecDeque<Value>,
     /// The last 41 of each `cid`.
     answers: BTreeMap<String, Value>,
+    patience: Duration,
 }
 
 /// A login at level 2.
@@ -106,7 +107,7 @@ impl Level2Client {
         match session.on_frame(&text, &mut store) {
             Ok(Frame::Welcome(welcome)) => {
                 let (inbox, answers) = (VecDeque::new(), BTreeMap::new());
-                Ok(Level2Client { tcp, session, store, welcome, inbox, answers })
+                Ok(Level2Client { tcp, session, store, welcome, inbox, answers, patience: PATIENCE })
             }
             Ok(_) => Err(Box::new(Refused { reply: Some(value(&text)), tcp, store })),
             Err(mistake) => panic!("{mistake:?}: {text}"),
@@ -122,7 +123,7 @@ impl Level2Client {
 
     /// Reads until the condition holds.
     pub fn until(&mut self, what: &str, holds: impl Fn(&Level2Client) -> bool) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + self.patience;
         while !holds(self) {
             let left = deadline.saturating_duration_since(Instant::now());
             let read = !left.is_zero() && self.read(left).is_some();
@@ -169,6 +170,11 @@ impl Level2Client {
     /// What has arrived, without messages, and was not taken.
     pub fn inbox(&self) -> impl Iterator<Item = &Value> {
         self.inbox.iter()
+    }
+
+    /// Forgets what has arrived and was not taken.
+    pub fn clear_inbox(&mut self) {
+        self.inbox.clear();
     }
 
     /// Reads until the server says farewell for this reason and closes.
@@ -255,6 +261,17 @@ impl Level2Client {
     /// Whether the synchronisation has ended.
     pub fn is_synced(&self) -> bool {
         self.session.is_synced()
+    }
+
+    /// The number of other requests without an answer, 46s among them.
+    pub fn unreplied(&self) -> usize {
+        self.session.unreplied()
+    }
+
+    /// How long this client waits for what it expects.
+    pub fn set_patience(&mut self, patience: Duration) {
+        self.patience = patience;
+        self.tcp.set_patience(patience);
     }
 
     /// The number of sends without an answer.

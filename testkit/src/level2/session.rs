@@ -57,9 +57,9 @@ impl Session {
         self.sends.unanswered()
     }
 
-    /// The number of other requests without an answer.
+    /// The number of other requests without an answer, 46s among them.
     pub fn unreplied(&self) -> usize {
-        self.replies.unanswered()
+        self.replies.unanswered() + self.places.unsynced()
     }
 
     /// Whether the server has said farewell.

@@ -88,6 +88,11 @@ impl Places {
         self.has_overview && self.syncs.is_empty()
     }
 
+    /// The number of synchronisations that have not ended.
+    pub(super) fn unsynced(&self) -> usize {
+        self.syncs.len()
+    }
+
     /// 43.
     pub(super) fn on_overview(&mut self, overview: &Overview, store: &mut Store) -> Checked<()> {
         ensure(!self.has_overview, || "a 43 after the last one".to_owned())?;

@@ -1,0 +1,102 @@
+//! What is not a message: typing, heartbeats, and why connections end.
+
+use serde_json::{Value, json};
+
+use crate::people::{pair, with};
+use testkit::level2::{Level2Client, LoginAs, Store};
+use testkit::{LONG_PATIENCE, TestClient, TestServer, offline_user, password, user};
+
+fn typing(conv: &str) -> Value {
+    json!({"msgType": 51, "conv": conv, "event": "typing"})
+}
+
+#[test]
+fn typing_reaches_the_others_once_in_a_while() {
+    let server = TestServer::start();
+    let (mut ann, mut bob) = pair(&server);
+    let mut tablet = Level2Client::enter(&server, "ann", ann.store.me, "a2");
+    let (to_bob, to_ann) = (with(&bob), with(&ann));
+    let mut shown = 0;
+    for _ in 0..50 {
+        ann.send_frame(&typing(&to_bob));
+    }
+    bob.take("that ann types", |frame| {
+        *frame == json!({"conv": to_ann, "event": "typing", "from": ann.store.me, "msgType": 51})
+    });
+    ann.say(&to_bob, "done");
+    bob.until_at(&to_ann, 1);
+    tablet.until_at(&to_bob, 1);
+    shown += bob.inbox().filter(|frame| frame["msgType"] == 51).count();
+    assert!(shown < 10, "one in three seconds: {shown} more");
+    assert!(!tablet.inbox().any(|frame| frame["msgType"] == 51), "not to oneself");
+    // Each conversation and each sender has its own.
+    bob.send_frame(&typing(&to_ann));
+    ann.take_kind(51);
+    // It is nothing that is kept.
+    let fresh = Level2Client::enter(&server, "bob", bob.store.me, "b2");
+    assert_eq!(fresh.store.logs[&to_ann].cursor, 1);
+}
+
+#[test]
+fn typing_in_a_group_is_for_members() {
+    let server = TestServer::start();
+    let (mut ann, mut bob) = pair(&server);
+    let group = ann.ask_for(200, json!({"msgType": 12, "FROMID": ann.store.me, "name": "team", "description": ""}));
+    let conv = format!("g{}", group["GROUPID"]);
+    bob.ask_for(200, json!({"msgType": 10, "FROMID": bob.store.me, "GROUPID": group["GROUPID"]}));
+    // Only who has something to read is told that something more comes.
+    let number = ann.say(&conv, "hello");
+    bob.until_at(&conv, number);
+    bob.send_frame(&typing(&conv));
+    let shown = ann.take_kind(51);
+    assert_eq!((&shown["conv"], &shown["from"]), (&json!(conv), &json!(bob.store.me)), "{shown}");
+    // A stranger is not heard.
+    let mut carol = Level2Client::enter(&server, "carol", offline_user(&server, "carol"), "c1");
+    carol.send_frame(&typing(&conv));
+    carol.ask_for_pong();
+    let number = ann.say(&conv, "on");
+    bob.until_at(&conv, number);
+    assert!(!bob.inbox().any(|frame| frame["msgType"] == 51 && frame["from"] == carol.store.me));
+}
+
+#[test]
+fn a_silent_client_is_asked_and_then_closed() {
+    let server = TestServer::start();
+    let (a, b) = (offline_user(&server, "ann"), offline_user(&server, "bob"));
+    let enter = |name: &str, id: i64| {
+        let login = LoginAs::password(id, &password(name), "d").with("ping", json!(15));
+        let mut client = Level2Client::login(TestClient::connect(&server), Store::new(id), login);
+        client.set_patience(LONG_PATIENCE);
+        client.sync();
+        client
+    };
+    let (mut answers, mut silent) = (enter("ann", a), enter("bob", b));
+    answers.take_kind(53);
+    answers.send_frame(&json!({"msgType": 54}));
+    silent.take_kind(53);
+    let farewell = silent.expect_farewell("idle");
+    assert_eq!(farewell["errno"], 408, "{farewell}");
+    answers.ask_for_pong();
+}
+
+#[test]
+fn a_server_that_stops_says_so() {
+    let mut server = TestServer::start();
+    let (mut ann, mut bob) = pair(&server);
+    let (mut old, _) = user(&server, "carol");
+    let conv = with(&bob);
+    ann.say(&conv, "1");
+    let cid = ann.send(&conv, "2");
+    server.terminate();
+    for client in [&mut ann, &mut bob] {
+        client.expect_farewell("drain");
+    }
+    // What was read before is answered before.
+    let store = ann.leave();
+    old.expect_eof();
+    assert!(server.wait_exit(LONG_PATIENCE).success());
+    server.restart();
+    let mut ann = Level2Client::resume(&server, "ann", "a1", store);
+    ann.settle();
+    assert_eq!((ann.store.acked(&cid), ann.store.cursor(&conv)), (Some(2), 2));
+}

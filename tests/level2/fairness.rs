@@ -1,0 +1,91 @@
+//! A client that asks for as much as it can, beside one that asks for little.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+
+use serde_json::{Value, json};
+
+use crate::people::{pair, with};
+use testkit::level2::Level2Client;
+use testkit::{Builder, PATIENCE, SetOnDrop, StoreLock, TestServer, offline_user, wait_until};
+
+/// Keeps sends, pages and 46s in flight until told to stop. Counts the answers.
+fn flood(greedy: &mut Level2Client, conv: &str, stop: &AtomicBool, answers: &AtomicUsize) {
+    let have = json!({conv: "1:00000000"});
+    while !stop.load(Ordering::Relaxed) {
+        while greedy.unanswered() < 250 {
+            greedy.send(conv, "flood");
+        }
+        for request in [
+            json!({"msgType": 48, "conv": conv, "limit": 200, "rid": "p"}),
+            json!({"msgType": 46, "have": have, "resume": 5000, "rid": "s"}),
+        ] {
+            if greedy.unreplied() < 100 {
+                greedy.send_frame(&request);
+            }
+        }
+        if greedy.read(PATIENCE).is_some() {
+            answers.fetch_add(1, Ordering::Relaxed);
+        }
+        greedy.clear_inbox();
+    }
+}
+
+#[test]
+fn a_greedy_client_does_not_hold_up_a_quiet_one() {
+    let rates = |builder: Builder| builder.option("frames_per_second", "off").option("bytes_per_second", "off");
+    let server = rates(TestServer::builder().may_keep(64)).start();
+    let (mut quiet, mut friend) = pair(&server);
+    let mut greedy = Level2Client::enter(&server, "greedy", offline_user(&server, "greedy"), "g1");
+    let (notes, to_friend, to_quiet) = (with(&greedy), with(&friend), with(&quiet));
+    let (stop, answers) = (AtomicBool::new(false), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        let _stop = SetOnDrop(&stop);
+        scope.spawn(|| flood(&mut greedy, &notes, &stop, &answers));
+        wait_until("the flood runs", || answers.load(Ordering::Relaxed) > 2_000);
+        let mut served = Vec::new();
+        for n in 1..=50 {
+            let before = answers.load(Ordering::Relaxed);
+            assert_eq!(quiet.say(&to_friend, &n.to_string()), n);
+            friend.until_at(&to_quiet, n);
+            quiet.ask_for(200, json!({"msgType": 48, "conv": to_friend, "limit": 5}));
+            quiet.ask_for_pong();
+            served.push(answers.load(Ordering::Relaxed) - before);
+        }
+        served.sort_unstable();
+        // Three requests of the quiet one, each behind all that the greedy one has in flight, would
+        // be behind a thousand answers.
+        assert!(served[25] < 350, "half of the quiet one's requests wait for too much: {served:?}");
+        println!("answers to the greedy one while the quiet one has three: {served:?}");
+    });
+}
+
+#[test]
+fn a_message_does_not_wait_for_all_that_another_sender_has_in_flight() {
+    const DEVICES: usize = 4;
+    const EACH: usize = 250;
+    let server = TestServer::builder().option("admin", "127.0.0.1:0").start();
+    let (mut quiet, _friend) = pair(&server);
+    let g = offline_user(&server, "greedy");
+    let mut greedy: Vec<Level2Client> =
+        (0..DEVICES).map(|n| Level2Client::enter(&server, "greedy", g, &format!("g{n}"))).collect();
+    let to_friend = with(&_friend);
+    let notes = with(&greedy[0]);
+    let read = || server.metric(r#"raybox_frames_total{type="4"}"#) as usize;
+    // Nothing is committed while this lock is held.
+    let lock = StoreLock::take(&server);
+    for device in &mut greedy {
+        let frames: Vec<Value> = (0..EACH).map(|_| device.message(&notes)).collect();
+        device.send_many(&frames);
+    }
+    wait_until("what the greedy one sends is read", || read() == DEVICES * EACH);
+    let cid = quiet.send(&to_friend, "one");
+    wait_until("what the quiet one sends is read", || read() == DEVICES * EACH + 1);
+    drop(lock);
+    quiet.number(&cid);
+    greedy.iter_mut().for_each(Level2Client::settle);
+    let behind = format!("SELECT count(*) FROM Message WHERE id > (SELECT id FROM Message WHERE sender <> {g})");
+    let behind = server.count(&behind);
+    println!("{behind} of {} messages of the greedy one are committed behind the quiet one's", DEVICES * EACH);
+    assert!(behind > DEVICES * EACH / 2, "{behind} are behind it");
+}
