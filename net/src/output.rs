@@ -304,10 +304,15 @@ impl Output {
     fn forget_worthless(&mut self) {
         // Most often the first mark is needed, and its frame is near the front of the buffer.
         let is_needed = self.marks.front().is_some_and(|first| self.sent == 0 || !first.is_worthless());
-        if !is_needed || self.kept > self.bytes.len() / 2 {
+        if !is_needed || self.is_mostly_kept() {
             self.forget_front();
         }
         self.check_invariants();
+    }
+
+    /// Whether bytes that nobody needs any more are most of the buffer.
+    fn is_mostly_kept(&self) -> bool {
+        self.kept > self.bytes.len() / 2
     }
 
     fn forget_front(&mut self) {
@@ -317,7 +322,7 @@ impl Output {
         if self.marks.is_empty() {
             self.bytes.clear();
             (self.kept, self.written) = (0, 0);
-        } else if self.kept > self.bytes.len() / 2 {
+        } else if self.is_mostly_kept() {
             self.bytes.drain(..self.kept);
             self.written -= self.kept;
             self.kept = 0;

@@ -37,7 +37,7 @@ pub(super) fn look(shared: &RedisCore) -> Result<(u32, bool), RedisFailure> {
 /// has to change, not about outages: nothing works again that a second line could report.
 pub(super) fn count(shared: &RedisCore) -> Result<u32, RedisFailure> {
     let Listeners { patterns, nodes, has_decoy } = shared.run(listeners)?;
-    if patterns > 0 && shared.neighbours.has_no_decoy.swap(!has_decoy, Ordering::AcqRel) == has_decoy && !has_decoy {
+    if patterns > 0 && shared.neighbours.has_no_decoy.begins(!has_decoy) {
         log::warn!(
             "Redis does not let this node publish on {DECOY}, so a tool that listens to a pattern counts as a node of \
              the reference server: add the channel pattern RayBox-user* to the rights of its user"
@@ -46,7 +46,7 @@ pub(super) fn count(shared: &RedisCore) -> Result<u32, RedisFailure> {
     if shared.names.hears_reference() {
         return Ok(nodes);
     }
-    if nodes > 0 && !shared.neighbours.are_foreign.swap(true, Ordering::AcqRel) {
+    if shared.neighbours.are_foreign.begins(nodes > 0) {
         log::warn!(
             "C++ servers use this Redis, and this server ignores their messages: if they belong to this \
                 installation, set cpp_nodes=on in redis.cnf"
@@ -85,7 +85,7 @@ pub(super) fn listeners(connection: &mut Commands) -> RedisResult<Listeners> {
 /// Publishes each message on its user's channel. Returns for each whether a node of the reference
 /// server gets it. The result is shorter if Redis fails meanwhile.
 pub(super) fn publish(shared: &RedisCore, deliveries: &[Delivery]) -> Vec<bool> {
-    let has_decoy = !shared.neighbours.has_no_decoy.load(Ordering::Acquire);
+    let has_decoy = !shared.neighbours.has_no_decoy.is_there();
     let mut taken = Vec::with_capacity(deliveries.len());
     for deliveries in deliveries.chunks(POSTS_MAX) {
         let mut pipeline = redis::pipe();

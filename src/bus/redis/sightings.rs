@@ -7,21 +7,36 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub(super) struct Sightings {
     pub(super) are_there: AtomicBool,
     /// Redis does not let this node publish on the decoy channel, so tools count as nodes.
-    pub(super) has_no_decoy: AtomicBool,
-    /// They were seen, but not of this installation, and that was logged.
-    pub(super) are_foreign: AtomicBool,
+    pub(super) has_no_decoy: Anomaly,
+    /// They are not of this installation.
+    pub(super) are_foreign: Anomaly,
 }
 
 impl Sightings {
     pub(super) fn new() -> Sightings {
         Sightings {
             are_there: AtomicBool::new(false),
-            has_no_decoy: AtomicBool::new(false),
-            are_foreign: AtomicBool::new(false),
+            has_no_decoy: Anomaly::default(),
+            are_foreign: Anomaly::default(),
         }
     }
 
     pub(super) fn are_there(&self) -> bool {
         self.are_there.load(Ordering::Acquire)
+    }
+}
+
+/// Something unwanted that is logged when it begins, and not again while it lasts.
+#[derive(Debug, Default)]
+pub(super) struct Anomaly(AtomicBool);
+
+impl Anomaly {
+    /// Notes whether it is there. Returns true if it did not before.
+    pub(super) fn begins(&self, is_there: bool) -> bool {
+        !self.0.swap(is_there, Ordering::AcqRel) && is_there
+    }
+
+    pub(super) fn is_there(&self) -> bool {
+        self.0.load(Ordering::Acquire)
     }
 }

@@ -1,7 +1,6 @@
 //! [`MessagesWithIds`]: stored messages in the table `OfflineMessage` with ids.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use mysql::prelude::Queryable;
 use mysql::{Conn, Value, params};
@@ -16,13 +15,11 @@ use crate::store::{AppendOutcome, KeptMessage, MessageId, Messages, NewMessage, 
 /// Messages in a table whose rows have ids.
 pub(super) struct MessagesWithIds {
     base: Arc<Base>,
-    /// It is logged that there are messages that no reply can hold.
-    has_unreadable: AtomicBool,
 }
 
 impl MessagesWithIds {
     pub(super) fn of(base: Arc<Base>) -> MessagesWithIds {
-        MessagesWithIds { base, has_unreadable: AtomicBool::new(false) }
+        MessagesWithIds { base }
     }
 }
 
@@ -42,10 +39,10 @@ impl Messages for MessagesWithIds {
     fn fetch(&self, user: UserId, bytes_max: usize) -> Result<Vec<KeptMessage>, StoreError> {
         let Base { calls, limits, name, .. } = &*self.base;
         let (kept, unreadable) = calls.call(|db, _| fetch(db, user, bytes_max, limits.text_bytes()))?;
-        if unreadable > 0 && !self.has_unreadable.swap(true, Ordering::Relaxed) {
+        if unreadable > 0 {
             log::error!(
                 "{name}: {unreadable} messages for user {} are larger than max_allowed_packet and stay in the table until it \
-                 is raised; others like them are not logged",
+                 is raised",
                 user.0
             );
         }
