@@ -52,33 +52,8 @@
 //! 5. The connection holds the message until the client's kernel has acknowledged it. A connection
 //!    that ends before that returns the message, which takes step 3 or 4 again.
 //!
-//! # Threads
-//! | name | task | may block |
-//! |---|---|---|
-//! | main | accepts | on the listening socket |
-//! | `loop-N` | reads, decides, writes | never |
-//! | `worker-N`, `hasher-N`, `upgrader-0` | requests that need the store, passwords | yes |
-//! | `lane-out-0` | messages on their way to other nodes, until they are confirmed | on Redis |
-//! | `lane-N`, `states` | messages and `User.state` on their way to the store | yes |
-//! | `bus` | subscribes, takes messages of other nodes, writes them to clients, confirms | only while it connects to Redis |
-//! | `bus-watch` | checks which other nodes run, and which have died | on Redis |
-//! | `resolver` | looks up the name of Redis, while a connection is made | on name servers |
-//! | `store-writer`, `spool-writer` | the transactions of the embedded store, and of the spool | on the disk |
-//! | `log`, `signals` | log lines, signals | yes |
-//! | `log-stderr` | lines that go to stderr | on the reader of stderr |
-//! | `stop-limit` | exits the process if shutdown takes too long | yes |
-//! | `admin`, `health` | the admin port, the health checks | on its clients |
-//! | `store-check` | whether the store accepts writes | yes |
-//! | `mysql-sign` | whether the database answers | on the database |
-//! | `store-open` | opens a store that did not answer, or had no room, at the start | yes |
-//! | `spool-check` | whether the spool's disk accepts writes | on the disk |
-//! | `store-watch`, `spool-watch` | whether the files of both are still in their place | on the disk |
-//! | `recorder-N` | commits messages of conversations, and hands them to devices of level 2 | on the database, on Redis |
-//! | `accounts` | compares the accounts of connected users with the table | on the database |
-//! | `sweeper` | finds what other nodes did not tell connections of level 2 | on the database |
-//! | `settings` | reads the settings again after a SIGHUP | on the disk |
-//! | `pool-keeper` | starts attempts to connect to MySQL, closes idle connections | no |
-//! | `pool-open` | one attempt to connect to MySQL | on the database |
+//! # Threads and locks
+//! `docs/architecture.md` lists the threads, what each does and what it may wait for.
 //!
 //! Most locks are leaves (lock, copy or push, unlock). A shard of [`presence`](routing::presence)
 //! is held while a message is handed to a connection's output or a lane. The section about locks in

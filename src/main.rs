@@ -285,9 +285,9 @@ fn read_again(before: &Config, log: &LogControl) {
     }
 }
 
-/// Logs every panic. A panic in an event loop or in [vital](pool::vital) work, such as the bus or a
-/// writer, exits the process, because half a server is worse than none. A lane loses one batch,
-/// whose senders get an error, and goes on; a worker loses one request.
+/// Logs every panic. A panic in [vital](pool::vital) work, such as an event loop or the bus, exits
+/// the process, because half a server is worse than none. A lane loses one batch, whose senders get
+/// an error, and goes on; a worker loses one request.
 fn log_panics() {
     panic::set_hook(Box::new(|panic| {
         let thread = thread::current();
@@ -299,7 +299,7 @@ fn log_panics() {
         } else {
             complain(&line);
         }
-        if pool::is_vital() || net::is_loop_thread() {
+        if pool::is_vital() {
             log::logger().flush();
             process::abort();
         }
@@ -361,6 +361,10 @@ mod tests {
         type Conn = ();
         type Arrival = ();
         type Message = ();
+
+        fn on_start(&mut self) {
+            pool::become_vital();
+        }
 
         fn on_arrival(&mut self, _: &mut net::Turn<()>, _: SocketAddr, _: net::Preface) -> Result<(), &'static [u8]> {
             panic!("no way");

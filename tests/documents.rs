@@ -1,8 +1,11 @@
-//! The documents: every link leads somewhere, and every file that they name is there.
+//! The documents: every link leads somewhere, every file that they name is there, and so is every
+//! thread of a server.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use testkit::TestServer;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -83,3 +86,29 @@ fn every_file_that_a_document_names_is_there() {
 
 /// Where the files are that documents name by their whole paths.
 const SOURCES: [&str; 8] = ["src/", "net/", "pool/", "tests/", "testkit/", "benches/", "raybench/", "fuzz/"];
+
+#[test]
+fn every_thread_of_a_server_is_in_the_table_of_threads() {
+    let text = fs::read_to_string(root().join("docs/architecture.md")).expect("read the page");
+    let (_, section) = text.split_once("\n## Threads\n").expect("it is there");
+    let rows = section.lines().skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|'));
+    let names = |row: &str| {
+        row.split('|').nth(1).unwrap_or_default().split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let known: BTreeSet<String> = rows.flat_map(names).map(|name| name.replace("-N", "-0")).collect();
+
+    let server = TestServer::start();
+    let tasks = fs::read_dir(format!("/proc/{}/task", server.pid())).expect("list the threads");
+    let name =
+        |task: fs::DirEntry| fs::read_to_string(task.path().join("comm")).ok().map(|name| name.trim().to_owned());
+    let running: BTreeSet<String> = tasks.filter_map(|task| name(task.expect("list a thread"))).collect();
+    assert!(running.len() > 10, "{running:?}");
+    // The kernel keeps 15 bytes of a name. The main thread has that of the program.
+    let is_known = |name: &&String| {
+        let first = name.trim_end_matches(|c: char| c.is_ascii_digit());
+        let name = if first.ends_with('-') { format!("{first}0") } else { name.to_string() };
+        name == "server" || known.iter().any(|known| known.get(..15).unwrap_or(known) == name)
+    };
+    let missing: Vec<&String> = running.iter().filter(|name| !is_known(name)).collect();
+    assert!(missing.is_empty(), "{missing:?} are not among {known:?}");
+}

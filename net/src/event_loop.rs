@@ -47,6 +47,7 @@ impl<H: Handler> EventLoop<H> {
     /// If the kernel refuses to poll: half a server is worse than none.
     pub(crate) fn run(mut self) {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
+        self.service.handler.on_start();
         self.service.turn.budget.watch_clock(Instant::now);
         self.begin(Instant::now());
         while !self.is_over() {

@@ -26,6 +26,11 @@ pub trait Handler {
     /// Messages that other threads post to a connection, see [`Link::post`].
     type Message: Send + 'static;
 
+    /// The loop begins, on its own thread. A process that goes on without one of its loops leaves
+    /// that loop's connections alone, so the application may note that a panic on this thread is to
+    /// end the process.
+    fn on_start(&mut self) {}
+
     /// A connection was accepted. The peer is the client, unless it is a proxy
     /// ([`Preface::ProxyHeader`]): then [`Handler::on_introduced`] follows when its header has
     /// arrived. Finally [`Handler::on_open`] follows, unless the kernel refuses to watch the

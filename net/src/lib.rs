@@ -195,7 +195,7 @@ pub use framing::{Decoder, Foreign, Item, NESTING_MAX};
 pub use handler::{CloseReason, Flow, Handler, Incoming, Settings};
 pub use label::Label;
 pub use link::{Link, Refused, Turn};
-pub use loop_group::{LoopGroup, is_loop_thread};
+pub use loop_group::LoopGroup;
 pub use opening::Preface;
 pub use output::{Fate, JOINED_BYTES_MAX, JOINED_MAX, Pace};
 pub use places::Accepted;

@@ -1,6 +1,5 @@
 //! [`LoopGroup`]: N loops, each on a thread of its own.
 
-use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,17 +12,6 @@ use crate::loop_handle::{Letter, LoopHandle};
 use crate::opening::Preface;
 use crate::places::Accepted;
 use crate::stats::LoopWatch;
-
-thread_local! {
-    static IS_LOOP: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Whether this thread is the one of an event loop: for a hook of panics, which runs on the thread
-/// that panics. A process that goes on without one of its loops leaves the connections of that loop
-/// alone.
-pub fn is_loop_thread() -> bool {
-    IS_LOOP.try_with(Cell::get).unwrap_or(false)
-}
 
 /// Running loops, and the index of the loop that gets the next connection.
 #[derive(Debug)]
@@ -58,10 +46,7 @@ impl<M: Send + 'static> LoopGroup<M> {
             let event_loop = EventLoop::new(handler(nth), settings)?;
             let handle = event_loop.handle();
             watches.push(event_loop.watch());
-            let thread = thread::Builder::new().name(format!("loop-{nth}")).spawn(|| {
-                IS_LOOP.set(true);
-                event_loop.run();
-            })?;
+            let thread = thread::Builder::new().name(format!("loop-{nth}")).spawn(|| event_loop.run())?;
             loops.push((handle, thread));
         }
         Ok(LoopGroup { loops, watches: watches.into(), next: 0 })

@@ -26,5 +26,5 @@ pub use lanes::ManualLane;
 pub use lanes::{Again, LaneHold, LaneLoad, Lanes, LanesClosed, LanesWatch, Standing, lane_of};
 pub use outage::{Lasted, Outage};
 pub use redis::{RedisConnection, RedisFailure, RedisPool, RedisPoolSettings, RedisStream, Timed, without_arguments};
-pub use vital::{is_vital, vital};
+pub use vital::{become_vital, is_vital, vital};
 pub use workers::{Workers, WorkersFull, WorkersWatch, join_until};

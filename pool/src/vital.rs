@@ -9,8 +9,13 @@ thread_local! {
 /// All the work of a thread without which there is half a process: a panic in it is to end the
 /// process.
 pub fn vital<T>(work: impl FnOnce() -> T) -> T {
-    IS_VITAL.set(true);
+    become_vital();
     work()
+}
+
+/// The same for a thread whose work begins elsewhere.
+pub fn become_vital() {
+    IS_VITAL.set(true);
 }
 
 /// Whether this thread does [`vital`] work: for the hook of panics, which runs on the thread that

@@ -248,6 +248,10 @@ impl Handler for Shell {
     type Arrival = Seat;
     type Message = Posted;
 
+    fn on_start(&mut self) {
+        pool::become_vital();
+    }
+
     fn on_arrival(
         &mut self,
         turn: &mut Turn<Posted>,

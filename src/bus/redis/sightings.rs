@@ -31,7 +31,7 @@ impl Sightings {
 pub(super) struct Anomaly(AtomicBool);
 
 impl Anomaly {
-    /// Notes whether it is there. Returns true if it did not before.
+    /// Notes whether it is there. Returns true if it was not, and is now.
     pub(super) fn begins(&self, is_there: bool) -> bool {
         !self.0.swap(is_there, Ordering::AcqRel) && is_there
     }
