@@ -1,8 +1,6 @@
 //! From a client's bytes to the handler: frames, holding back, time and size limits, and all kinds
 //! of ends.
 
-mod util;
-
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -13,7 +11,7 @@ use std::time::{Duration, Instant};
 use net::{CloseReason, Fate, Incoming, Label, Link, Settings, Turn};
 use socket2::SockRef;
 
-use util::{
+use crate::kit::{
     Astray, Gate, Note, Peer, Seen, TestServer, echo, expect, ignore, later, next, note, settings, taken, wait_until,
 };
 
@@ -148,7 +146,7 @@ fn a_frame_that_does_not_complete_in_time_is_garbage_even_when_it_trickles() {
 
     let mut trickling = server.connect();
     trickling.write(r#"{"a":""#);
-    let deadline = Instant::now() + util::PATIENCE;
+    let deadline = Instant::now() + crate::kit::PATIENCE;
     let seen = loop {
         assert!(Instant::now() < deadline, "the frame is given up");
         match trickling.seen.recv_timeout(Duration::from_millis(1)) {
@@ -429,7 +427,7 @@ fn pause_the_loop(peer: &Peer) -> std::sync::mpsc::Sender<()> {
         paused.send(()).expect("the test waits");
         wait.recv().expect("the test goes on");
     })));
-    has_paused.recv_timeout(util::PATIENCE).expect("the loop pauses");
+    has_paused.recv_timeout(crate::kit::PATIENCE).expect("the loop pauses");
     go_on
 }
 

@@ -2,14 +2,12 @@
 //! busy, a quiet one waits for a few items only. All input has arrived before the loop reads it, so
 //! the order is the loop's own.
 
-mod util;
-
 use std::io::Write;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
 
+use crate::kit::{Note, PATIENCE, Peer, TestServer, settings, text_of, wait_until};
 use net::{Incoming, Link, Turn};
-use util::{Note, PATIENCE, Peer, TestServer, settings, text_of, wait_until};
 
 /// The frames of each greedy connection: a few slices.
 const FRAMES: usize = 16;

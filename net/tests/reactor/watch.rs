@@ -1,10 +1,8 @@
 //! Observing the loops from another thread.
 
-mod util;
-
 use net::{CloseReason, LoopWatch};
 
-use util::{Gate, Note, PATIENCE, Seen, TestServer, echo, settings, taken, wait_until};
+use crate::kit::{Gate, Note, PATIENCE, Seen, TestServer, echo, settings, taken, wait_until};
 
 fn turns(watch: &LoopWatch<Note>) -> u64 {
     watch.stats().turn_times().turns.iter().sum()

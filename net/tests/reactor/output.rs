@@ -1,7 +1,5 @@
 //! From the server to a client: lines, slow consumers, reports, and returned frames.
 
-mod util;
-
 use std::collections::HashSet;
 use std::io::Read;
 use std::iter;
@@ -11,7 +9,9 @@ use std::time::Duration;
 
 use net::{CloseReason, Fate, Incoming, Label, Link, Refused, Settings, Turn};
 
-use util::{Astray, Note, Peer, Seen, TestServer, echo, expect, ignore, later, next, settings, taken, wait_until};
+use crate::kit::{
+    Astray, Note, Peer, Seen, TestServer, echo, expect, ignore, later, next, settings, taken, wait_until,
+};
 
 /// A server with small buffers between itself and its clients.
 fn narrow_server() -> TestServer {

@@ -1,18 +1,16 @@
 //! Other framings, openings and transports than today's find their places: each test puts in some
 //! of its own.
 
-mod util;
-
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 
+use crate::kit::{Astray, Note, PATIENCE, Peer, Seen, TestServer, echo, ignore, later, settings, taken, wait_until};
 use net::simulation::{
     Chain, CustomOpening, CustomReader, CustomStep, CustomTransport, CustomWriter, FoundItem, Notice, Piece, Speech,
     Wrapping,
 };
 use net::{CloseReason, Fate, Label, Link, Preface, Refused};
-use util::{Astray, Note, PATIENCE, Peer, Seen, TestServer, echo, ignore, later, settings, taken, wait_until};
 
 /// A frame of the framing here: four bytes of length, the highest bit telling a ping, and a payload
 /// that is masked, from clients only.
@@ -203,7 +201,7 @@ fn openings_follow_each_other_and_each_may_wait_and_refuse() {
     }
     expect_bytes(&mut socket, &[WELCOME, WELCOME, b"{\"left\":1}{\"a\":1}"].concat());
     let (_, seen) = server.opened();
-    util::expect(&seen, [taken("{\"left\":1}"), taken("{\"a\":1}")]);
+    crate::kit::expect(&seen, [taken("{\"left\":1}"), taken("{\"a\":1}")]);
 
     let mut socket = server.dial();
     socket.write_all(&[MAGIC, b"{\"a\":1}      "].concat()).expect("the server reads");

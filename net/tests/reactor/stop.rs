@@ -1,14 +1,14 @@
 //! Starting to listen, and stopping gracefully.
 
-mod util;
-
 use std::io::Read;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use net::{CloseReason, Fate, Label};
 
-use util::{Astray, Gate, Note, PATIENCE, Seen, TestServer, echo, ignore, later, listen_settings, settings, taken};
+use crate::kit::{
+    Astray, Gate, Note, PATIENCE, Seen, TestServer, echo, ignore, later, listen_settings, settings, taken,
+};
 
 #[test]
 fn accepted_sockets_have_the_options_of_the_listening_one() {

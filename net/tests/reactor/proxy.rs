@@ -1,14 +1,12 @@
 //! The beginning of a connection before the client speaks: the header of the PROXY protocol.
 
-mod util;
-
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
+use crate::kit::{PATIENCE, Peer, Seen, TestServer, echo, expect, settings, taken, wait_until};
 use net::{CloseReason, Preface, Settings};
 use proptest::prelude::*;
-use util::{PATIENCE, Peer, Seen, TestServer, echo, expect, settings, taken, wait_until};
 
 const HEADER: &[u8] = b"PROXY TCP4 203.0.113.7 10.0.0.1 51234 8003\r\n";
 const CLIENT: &str = "203.0.113.7:51234";

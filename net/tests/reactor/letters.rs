@@ -1,12 +1,10 @@
 //! Messages that other threads post to connections, and their fate when these are closed.
 
-mod util;
-
 use std::thread;
 
 use net::{CloseReason, Fate, Link, Refused};
 
-use util::{Astray, Note, Seen, TestServer, echo, ignore, next, settings, taken};
+use crate::kit::{Astray, Note, Seen, TestServer, echo, ignore, next, settings, taken};
 
 #[test]
 fn every_letter_arrives_in_the_order_of_its_poster() {

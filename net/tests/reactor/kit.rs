@@ -2,7 +2,6 @@
 //!
 //! Each connection has a channel of its own, so a test reads the effects of one client in order.
 //! Nothing here sleeps: an expected event has [`PATIENCE`] to happen.
-#![allow(dead_code, reason = "every test file uses its own part of it")]
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -375,12 +374,6 @@ impl Peer {
         let mut text = String::new();
         self.socket.read_to_string(&mut text).expect("the server ends in order");
         text
-    }
-
-    /// The next call of the handler.
-    #[track_caller]
-    pub(crate) fn next(&self) -> Seen {
-        next(&self.seen)
     }
 
     #[track_caller]

@@ -1,0 +1,11 @@
+//! What an application of the reactor sees, with real sockets.
+
+mod fair;
+mod input;
+mod kit;
+mod letters;
+mod output;
+mod proxy;
+mod seams;
+mod stop;
+mod watch;
