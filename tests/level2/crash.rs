@@ -11,24 +11,26 @@ use testkit::level2::{Level2Client, LoginAs, Store, assert_agree};
 use testkit::{Builder, PATIENCE, SetOnDrop, StoreLock, TestClient, TestServer, offline_user, password, wait_until};
 
 /// A device that writes to conversations until it is told to stop, whatever happens to servers.
-struct Writer<'t> {
-    name: &'t str,
-    device: &'t str,
-    convs: Vec<String>,
-    store: Store,
-    sent: usize,
+pub struct Writer<'t> {
+    pub name: &'t str,
+    pub device: &'t str,
+    pub convs: Vec<String>,
+    pub store: Store,
+    pub sent: usize,
 }
 
 impl Writer<'_> {
-    /// Writes and reads until `stop`, and then until everything is acknowledged.
-    fn run(mut self, address: SocketAddr, stop: &AtomicBool, acked: &AtomicUsize) -> Store {
-        loop {
+    /// Writes and reads until `stop`, and then until everything is acknowledged. Each connection
+    /// goes to the next of the nodes.
+    pub fn run(mut self, nodes: &[SocketAddr], stop: &AtomicBool, acked: &AtomicUsize) -> Store {
+        for address in nodes.iter().copied().cycle() {
             let (store, has_finished) = self.connection(address, stop, acked);
             self.store = store;
             if has_finished {
-                return self.store;
+                break;
             }
         }
+        self.store
     }
 
     /// One connection: the store afterwards, and whether everything is acknowledged.
@@ -82,7 +84,7 @@ fn a_server_that_is_killed_in_the_middle_of_sends_loses_and_doubles_nothing() {
                 let convs = ids.iter().map(|id| format!("u{id}")).collect();
                 let writer = Writer { name, device, convs, store: Store::new(ids[*who]), sent: 0 };
                 let (stop, acked) = (&stop, &acked);
-                scope.spawn(move || writer.run(address, stop, acked))
+                scope.spawn(move || writer.run(&[address], stop, acked))
             })
             .collect();
         let _stop = SetOnDrop(&stop);
@@ -95,9 +97,14 @@ fn a_server_that_is_killed_in_the_middle_of_sends_loses_and_doubles_nothing() {
         stop.store(true, Ordering::Relaxed);
         threads.into_iter().map(|thread| thread.join().expect("a device")).collect()
     });
-    // Everybody comes back once more and looks at everything.
-    let mut stores = stores.into_iter().zip(devices).map(|(store, (name, device, _))| {
-        let mut client = Level2Client::resume(&server, name, device, store);
+    check(&server, &devices.map(|(name, device, _)| (name, device)), stores);
+}
+
+/// All devices come back once more and look at everything: nothing that was acknowledged is lost or
+/// doubled, there are no holes, and all have the same.
+pub fn check(server: &TestServer, devices: &[(&str, &str)], stores: Vec<Store>) {
+    let come_back = |(store, (name, device)): (Store, &(&str, &str))| {
+        let mut client = Level2Client::resume(server, name, device, store);
         client.settle();
         let convs: Vec<String> = client.store.logs.keys().cloned().collect();
         for conv in &convs {
@@ -107,8 +114,8 @@ fn a_server_that_is_killed_in_the_middle_of_sends_loses_and_doubles_nothing() {
         }
         assert!(client.store.outbox.is_empty());
         client.leave()
-    });
-    let stores: Vec<Store> = stores.by_ref().collect();
+    };
+    let stores: Vec<Store> = stores.into_iter().zip(devices).map(come_back).collect();
     for one in &stores {
         for other in &stores {
             let (mine, theirs) = (format!("u{}", other.me), format!("u{}", one.me));

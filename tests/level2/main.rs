@@ -3,16 +3,19 @@
 
 #![allow(unreachable_pub, reason = "the parts of one program")]
 
+mod cluster;
 mod crash;
 mod events;
 mod everyday;
 mod fairness;
 mod groups;
+mod limits;
 mod logins;
 mod malformed;
 mod mistakes;
 mod mixing;
 mod people;
+mod restore;
 mod script;
 mod sends;
 mod store;

@@ -1,0 +1,187 @@
+//! Several nodes on one MariaDB and one Redis.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+
+use serde_json::json;
+
+use crate::crash::Writer;
+use testkit::level2::{Level2Client, LoginAs, Store, assert_agree};
+use testkit::{Cluster, SetOnDrop, TestClient, login, offline_user, wait_until};
+
+/// The two nodes, and two users with a device on each.
+fn pair(cluster: &Cluster) -> (Level2Client, Level2Client) {
+    let (one, two) = (&cluster.nodes[0], &cluster.nodes[1]);
+    let (a, b) = (offline_user(one, "ann"), offline_user(two, "bob"));
+    (Level2Client::enter(one, "ann", a, "a1"), Level2Client::enter(two, "bob", b, "b1"))
+}
+
+fn with(other: &Level2Client) -> String {
+    format!("u{}", other.store.me)
+}
+
+#[test]
+fn users_of_two_nodes_have_one_conversation() {
+    let cluster = Cluster::start(2);
+    let (mut ann, mut bob) = pair(&cluster);
+    let mut tablet = Level2Client::enter(&cluster.nodes[1], "ann", ann.store.me, "a2");
+    let (to_bob, to_ann) = (with(&bob), with(&ann));
+    for n in 0..100 {
+        ann.send(&to_bob, &format!("a{n}"));
+        tablet.send(&to_bob, &format!("t{n}"));
+        bob.send(&to_ann, &format!("b{n}"));
+    }
+    for (client, conv) in [(&mut ann, &to_bob), (&mut tablet, &to_bob), (&mut bob, &to_ann)] {
+        client.settle();
+        client.until_at(conv, 300);
+    }
+    assert_eq!(ann.store.texts(&to_bob), bob.store.texts(&to_ann));
+    assert_eq!(ann.store.texts(&to_bob), tablet.store.texts(&to_bob));
+    for who in ['a', 't', 'b'] {
+        let of: Vec<String> = ann.store.texts(&to_bob).into_iter().filter(|text| text.starts_with(who)).collect();
+        assert_eq!(of, (0..100).map(|n| format!("{who}{n}")).collect::<Vec<_>>(), "the order of sending");
+    }
+    assert_agree(&ann.store, &to_bob, &bob.store, &to_ann);
+}
+
+#[test]
+fn a_cid_is_known_on_every_node() {
+    let cluster = Cluster::start(2);
+    let (mut ann, mut bob) = pair(&cluster);
+    let mut tablet = Level2Client::enter(&cluster.nodes[1], "ann", ann.store.me, "a2");
+    let (to_bob, to_ann) = (with(&bob), with(&ann));
+    for round in 1..=20 {
+        let frame = ann.message(&to_bob);
+        let cid = frame["cid"].as_str().expect("a cid").to_owned();
+        ann.send_frame(&frame);
+        tablet.send_frame(&frame);
+        let answers = [ann.answer(&cid), tablet.answer(&cid)];
+        assert!(answers.iter().all(|answer| answer["seq"] == round), "{answers:?}");
+        assert_eq!(answers.iter().filter(|answer| answer["again"] == true).count(), 1, "{answers:?}");
+    }
+    bob.until_at(&to_ann, 20);
+    assert_eq!(bob.store.logs[&to_ann].messages.len(), 20);
+}
+
+#[test]
+fn a_device_that_logs_in_on_another_node_replaces_its_connection() {
+    let cluster = Cluster::start(2);
+    let (mut ann, mut bob) = pair(&cluster);
+    let (to_bob, to_ann) = (with(&bob), with(&ann));
+    ann.say(&to_bob, "1");
+    let token = LoginAs::token(&ann.welcome.token, "a1");
+    let mut moved = Level2Client::login(TestClient::connect(&cluster.nodes[1]), ann.store.clone(), token);
+    moved.sync();
+    ann.expect_farewell("replaced");
+    assert_eq!(moved.say(&to_bob, "2"), 2);
+    bob.until_at(&to_ann, 2);
+    bob.say(&to_ann, "3");
+    moved.until_at(&to_bob, 3);
+}
+
+#[test]
+fn marks_and_typing_cross_nodes() {
+    let cluster = Cluster::start(2);
+    let (mut ann, mut bob) = pair(&cluster);
+    let mut tablet = Level2Client::enter(&cluster.nodes[0], "bob", bob.store.me, "b2");
+    let (to_bob, to_ann) = (with(&bob), with(&ann));
+    ann.say(&to_bob, "1");
+    ann.say(&to_bob, "2");
+    bob.until_at(&to_ann, 2);
+    bob.ask_for(200, json!({"msgType": 49, "conv": to_ann, "read": 2}));
+    ann.take("the mark", |frame| frame["msgType"] == 50 && frame["read"] == 2);
+    tablet.take("the mark", |frame| frame["msgType"] == 49 && frame["read"] == 2);
+    bob.send_frame(&json!({"msgType": 51, "conv": to_ann, "event": "typing"}));
+    ann.take_kind(51);
+}
+
+#[test]
+fn level_1_on_one_node_and_level_2_on_another() {
+    let cluster = Cluster::start(2);
+    let a = offline_user(&cluster.nodes[0], "ann");
+    let mut ann = Level2Client::enter(&cluster.nodes[0], "ann", a, "a1");
+    let b = offline_user(&cluster.nodes[1], "bob");
+    let mut bob = login(&cluster.nodes[1], "bob", b);
+    let conv = format!("u{b}");
+    // The other node has learnt that ann uses level 2, or learns it in time.
+    for n in 1..=20 {
+        bob.send(&json!({"msgType": 4, "FROMID": b, "TOID": a, "msg": n.to_string()}));
+        bob.barrier();
+    }
+    ann.until_at(&conv, 20);
+    assert_eq!(ann.store.texts(&conv), (1..=20).map(|n| n.to_string()).collect::<Vec<_>>());
+    let cid = ann.send(&conv, "answer");
+    assert_eq!(ann.number(&cid), 21);
+    assert_eq!(bob.recv()["msg"], "answer");
+    let mut other = Level2Client::enter(&cluster.nodes[1], "bob", b, "b1");
+    assert_eq!(other.page_through(&with(&ann)), 21);
+    assert_agree(&ann.store, &conv, &other.store, &with(&ann));
+}
+
+#[test]
+fn logging_out_on_one_node_ends_the_tokens_everywhere() {
+    let cluster = Cluster::start(2);
+    let (mut ann, _bob) = pair(&cluster);
+    let (a, token) = (ann.store.me, ann.welcome.token.clone());
+    let reply = ann.ask(json!({"msgType": 3, "USERID": a}));
+    assert_eq!(reply["errno"], 200, "{reply}");
+    ann.expect_farewell("logout");
+    for node in &cluster.nodes {
+        let Err(refused) =
+            Level2Client::try_login(TestClient::connect(node), Store::new(a), LoginAs::token(&token, "a1"))
+        else {
+            panic!("a revoked token is accepted");
+        };
+        assert_eq!(refused.reply.expect("a reply")["errno"], 302);
+    }
+}
+
+#[test]
+fn nodes_that_are_killed_in_the_middle_of_sends_lose_and_double_nothing() {
+    let mut cluster = Cluster::start_with(2, testkit::Builder::fixed_port);
+    let names = ["ann", "bob", "carol"];
+    let ids: Vec<i64> = names.iter().map(|name| offline_user(&cluster.nodes[0], name)).collect();
+    let devices = [("ann", "a1", 0), ("ann", "a2", 0), ("bob", "b1", 1), ("carol", "c1", 2)];
+    let (stop, acked) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let addresses = cluster.addresses();
+    let stores: Vec<Store> = thread::scope(|scope| {
+        let threads: Vec<_> = devices
+            .iter()
+            .enumerate()
+            .map(|(n, (name, device, who))| {
+                let convs = ids.iter().map(|id| format!("u{id}")).collect();
+                let writer = Writer { name, device, convs, store: Store::new(ids[*who]), sent: 0 };
+                let (stop, acked, mut nodes) = (&stop, &acked, addresses.clone());
+                nodes.rotate_left(n % 2);
+                scope.spawn(move || writer.run(&nodes, stop, acked))
+            })
+            .collect();
+        let _stop = SetOnDrop(&stop);
+        let more = |kill: usize| wait_until("hundreds of acks", || acked.load(Ordering::Relaxed) > kill * 400);
+        for kill in 1..=4 {
+            more(kill);
+            let node = &mut cluster.nodes[kill % 2];
+            node.kill9();
+            more(kill + 1);
+            node.restart();
+        }
+        more(6);
+        stop.store(true, Ordering::Relaxed);
+        threads.into_iter().map(|thread| thread.join().expect("a device")).collect()
+    });
+    crate::crash::check(&cluster.nodes[0], &devices.map(|(name, device, _)| (name, device)), stores);
+}
+
+#[test]
+fn the_tables_of_the_reference_server_have_no_level_2() {
+    let database = testkit::Database::create_reference();
+    let server = testkit::TestServer::builder().mysql(&database).start();
+    let a = offline_user(&server, "ann");
+    let login = LoginAs::password(a, &testkit::password("ann"), "d");
+    let Err(mut refused) = Level2Client::try_login(TestClient::connect(&server), Store::new(a), login) else {
+        panic!("a login at level 2");
+    };
+    let reply = refused.reply.expect("a reply");
+    assert_eq!((&reply["errno"], &reply["msgType"]), (&json!(501), &json!(40)), "{reply}");
+    refused.tcp.login(a, &testkit::password("ann"));
+}
