@@ -41,7 +41,7 @@ use file::{Setting, settings_in};
 use keys::{KEYS, Key, apply};
 pub use limits::{Limit, PerSecond, Rate};
 pub use networks::Networks;
-pub use settings::{AdminAddress, Auth, Config, LogLevels, Paced, PasswordCost};
+pub use settings::{AdminAddress, Auth, Config, LogLevels, Paced, PasswordCost, PresenceShown};
 use spelling::nearest;
 
 /// The action that the command line asks for.
@@ -127,6 +127,7 @@ impl Config {
             proxy_from: Networks::default(),
             output_bytes_max: 0,
             paced: Paced::Off,
+            presence: PresenceShown::Off,
             pace: Duration::ZERO,
             drain_delay: Duration::ZERO,
             drain_rate: 0,

@@ -15,6 +15,7 @@
 //!   fetch it.
 //! - [`recorder`] commits messages of conversations and hands them to devices of level 2;
 //!   [`audience`] says who uses it.
+//! - [`watchers`] hear which users come and go.
 //! - [`services`] says which parts each of them uses, and [`assembly`] puts them together.
 //! - [`groups`] caches the members of groups, [`states`] writes `User.state`.
 
@@ -35,4 +36,5 @@ pub mod router;
 pub mod services;
 pub mod spreading;
 pub mod states;
+pub mod watchers;
 pub mod ways;

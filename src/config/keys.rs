@@ -8,7 +8,7 @@ use super::cluster_settings::SettingsFile;
 use super::error::{ConfigError, SettingSource};
 use super::limits::{Limit, Rate};
 use super::networks::Networks;
-use super::settings::{AdminAddress, Auth, Config, LogLevels, Paced, PasswordCost};
+use super::settings::{AdminAddress, Auth, Config, LogLevels, Paced, PasswordCost, PresenceShown};
 use super::values::{
     KIB, LANES_MAX, LEVELS, MEMORY_KIB_MAX, MIB, PASSES_MAX, address, bytes, cost, count, file, levels, limit, names,
     one_of, path, rate, shown_size, shown_time, size, threads, time,
@@ -36,6 +36,8 @@ enum Kind {
     Auth(fn(&mut Config, Auth)),
     /// One of [`PACED`].
     Paced(fn(&mut Config, Paced)),
+    /// One of [`PRESENCES`].
+    Presence(fn(&mut Config, PresenceShown)),
     /// One of [`SWITCHES`].
     Switch(fn(&mut Config, bool)),
     /// Addresses and networks.
@@ -173,6 +175,12 @@ pub(super) static KEYS: &[Key] = &[
         default: "40",
         help: "Pause after a frame to a paced client, in milliseconds for each message in the frame",
         kind: Kind::Count(1, 1000, |config, n| config.pace = n * MILLISECOND),
+    },
+    Key {
+        name: "presence",
+        default: "contacts",
+        help: "Who may see at level 2 whether a user is online; contacts: friends and members of common groups",
+        kind: Kind::Presence(|config, presence| config.presence = presence),
     },
     Key {
         name: "drain_delay",
@@ -336,6 +344,7 @@ impl Key {
             Kind::File(set) => file(text).map(|file| set(config, file)),
             Kind::Auth(set) => one_of(&AUTHS, text).map(|auth| set(config, auth)),
             Kind::Paced(set) => one_of(&PACED, text).map(|paced| set(config, paced)),
+            Kind::Presence(set) => one_of(&PRESENCES, text).map(|presence| set(config, presence)),
             Kind::Switch(set) => one_of(&SWITCHES, text).map(|on| set(config, on)),
             Kind::Networks(set) => Networks::parse(text).map(|networks| set(config, networks)),
             Kind::Levels(set) => levels(text).map(|levels| set(config, levels)),
@@ -363,6 +372,7 @@ impl Key {
             Kind::File(_) => "auto or a path".to_owned(),
             Kind::Auth(_) => names(&AUTHS),
             Kind::Paced(_) => names(&PACED),
+            Kind::Presence(_) => names(&PRESENCES),
             Kind::Switch(_) => names(&SWITCHES),
             Kind::Networks(_) => "addresses and CIDR networks with commas".to_owned(),
             Kind::Levels(_) => names(&LEVELS),
@@ -386,6 +396,7 @@ impl Key {
             | Kind::File(_)
             | Kind::Auth(_)
             | Kind::Paced(_)
+            | Kind::Presence(_)
             | Kind::Switch(_)
             | Kind::Count(..)
             | Kind::Threads(..)
@@ -407,7 +418,7 @@ impl Key {
         match self.kind {
             Kind::Folder(_) => "DIR",
             Kind::File(_) => "FILE",
-            Kind::Auth(_) | Kind::Paced(_) | Kind::Switch(_) => "MODE",
+            Kind::Auth(_) | Kind::Paced(_) | Kind::Presence(_) | Kind::Switch(_) => "MODE",
             Kind::Networks(_) => "NETWORKS",
             Kind::Levels(_) => "LEVEL",
             Kind::Count(..) | Kind::Threads(..) | Kind::Limit(..) => "N",
@@ -433,6 +444,9 @@ impl Key {
 const AUTHS: [(&str, Auth); 2] = [("strict", Auth::Strict), ("compat", Auth::Compat)];
 
 const PACED: [(&str, Paced); 3] = [("auto", Paced::Auto), ("on", Paced::On), ("off", Paced::Off)];
+
+const PRESENCES: [(&str, PresenceShown); 3] =
+    [("contacts", PresenceShown::Contacts), ("all", PresenceShown::All), ("off", PresenceShown::Off)];
 
 const SWITCHES: [(&str, bool); 2] = [("on", true), ("off", false)];
 
@@ -474,6 +488,7 @@ mod tests {
                 Kind::Folder(_) | Kind::File(_) => "elsewhere",
                 Kind::Auth(_) => "compat",
                 Kind::Paced(_) => "on",
+                Kind::Presence(_) => "all",
                 Kind::Switch(_) => "on",
                 Kind::Networks(_) => "10.0.0.0/8",
                 Kind::Levels(_) => "trace",

@@ -61,6 +61,8 @@ pub struct Config {
     pub paced: Paced,
     /// The pause for each message that a frame shows.
     pub pace: Duration,
+    /// Who may see at level 2 which users are online.
+    pub presence: PresenceShown,
     /// How long the server keeps serving after a stop signal, while it reports that it is not
     /// ready.
     pub drain_delay: Duration,
@@ -123,6 +125,17 @@ pub enum Auth {
     Strict,
     /// Any connection may act as any user, as on the reference server.
     Compat,
+}
+
+/// Who may see at level 2 which users are online.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PresenceShown {
+    /// Friends and members of common groups.
+    Contacts,
+    /// Everybody.
+    All,
+    /// Nobody.
+    Off,
 }
 
 /// The clients that get one frame at a time, with pauses, because they take the bytes of one read

@@ -18,6 +18,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustc_hash::FxHashSet;
 use smallvec::SmallVec;
 
 use super::entry::{Admitted, Entry};
@@ -29,7 +30,7 @@ use crate::history::pump::{Command, Commands, Pump, PumpEvent, PumpLimits, Submi
 use crate::protocol::level2::frames::{self, Refusal};
 use crate::protocol::level2::replies::{self, Reason};
 use crate::protocol::level2::{Account, Change, Frame, Have, HaveItem, Request, Rid, Send};
-use crate::protocol::{self, Sender};
+use crate::protocol::{self, Id, Sender, UserId};
 use crate::store::history::{Cid, EntryKind, FrameHash};
 
 /// The most requests of a connection without an answer.
@@ -100,6 +101,9 @@ pub struct Member {
     overview: Option<Overview>,
     reports: Reports,
     heart: Heart,
+    /// The users who are watched; a change of them is under way.
+    watched: Arc<[UserId]>,
+    is_watching: bool,
     /// When a typing was last passed on, per conversation.
     typed: SmallVec<[(ConversationName, Instant); 2]>,
     /// What is tried again when the next reminder comes.
@@ -155,6 +159,8 @@ impl Member {
             overview: None,
             reports: Reports::default(),
             heart: Heart::new(Duration::from_secs(entry.ping.into()), now),
+            watched: [].into(),
+            is_watching: false,
             typed: SmallVec::new(),
             retry: None,
             unmarked: 0,
@@ -179,9 +185,14 @@ impl Member {
         effects.push(MemberEffect::Remind(self.heart.first()));
     }
 
+    /// The users whom it watches.
+    pub fn watched(&self) -> &[UserId] {
+        &self.watched
+    }
+
     /// Whether the next frame may be processed now.
     pub fn takes_requests(&self) -> bool {
-        self.takes_requests && self.answers.open_count() < ANSWERS_MAX
+        self.takes_requests && !self.is_watching && self.answers.open_count() < ANSWERS_MAX
     }
 
     /// A frame was received.
@@ -223,7 +234,7 @@ impl Member {
             Request::Typing { conv } => self.on_typing(conv, now, effects),
             Request::Ping => self.answer(replies::pong(rid.as_ref()), effects),
             Request::Pong => {}
-            Request::Watch(_) => self.refuse(52, NOT_HERE, rid.as_ref(), effects),
+            Request::Watch(users) => self.on_watch(users, rid, effects),
             Request::Find { .. } => self.refuse(58, NOT_HERE, rid.as_ref(), effects),
             Request::Account { what: Account::Devices { revoke }, .. } => {
                 let ticket = self.answers.open();
@@ -275,6 +286,7 @@ impl Member {
             MemberNews::Answer(ticket, text) => self.settle(ticket, text, effects),
             MemberNews::Reported(stored, noted) => self.on_reported(stored, noted, effects),
             MemberNews::Show(frame) => self.write(frame, effects),
+            MemberNews::Watching => self.is_watching = false,
             MemberNews::End(reason) => return self.end(reason, effects),
         }
         self.carry_out(effects);
@@ -384,6 +396,15 @@ impl Member {
             self.typed.push((conv, now));
             effects.push(MemberEffect::Do(MemberTask::Typing(conv)));
         }
+    }
+
+    fn on_watch(&mut self, users: Vec<Id>, rid: Option<Rid>, effects: &mut MemberEffects) {
+        let mut seen = FxHashSet::default();
+        let users: Arc<[UserId]> = users.into_iter().filter_map(Id::user).filter(|user| seen.insert(*user)).collect();
+        let before = std::mem::replace(&mut self.watched, users.clone());
+        self.is_watching = true;
+        let ticket = self.answers.open();
+        effects.push(MemberEffect::Do(MemberTask::Watch(ticket, rid, before, users)));
     }
 
     fn on_report(&mut self, stored: Vec<(ConversationName, Seq)>, effects: &mut MemberEffects) {

@@ -52,6 +52,8 @@ pub enum MemberTask {
     Report(Vec<(ConversationName, Seq)>),
     /// Tell the others in this conversation that the user is typing.
     Typing(ConversationName),
+    /// Answer a 52: watch the second users, and the first ones no more. [`MemberNews::Watching`] follows.
+    Watch(Ticket, Option<Rid>, Arc<[UserId]>, Arc<[UserId]>),
     /// Answer a 68, after a device is logged out.
     Devices(Ticket, Option<Rid>, Option<String>),
     /// Log this device out (3): [`MemberNews::End`] follows the answer.
@@ -75,6 +77,8 @@ pub enum MemberNews {
     Reported(Vec<(ConversationName, Seq)>, Noted),
     /// A frame that has no place among others.
     Show(Arc<str>),
+    /// The users of a 52 are watched, or not.
+    Watching,
     /// The connection ends.
     End(Reason),
 }
@@ -94,6 +98,7 @@ impl MemberTask {
             MemberTask::Page(ticket, rid, ..) => answer(ticket, 48, rid),
             MemberTask::MarkRead(ticket, rid, ..) => answer(ticket, 49, rid),
             MemberTask::Report(stored) => MemberNews::Reported(stored, Noted::Failed),
+            MemberTask::Watch(ticket, rid, ..) => answer(ticket, 52, rid),
             MemberTask::Typing(_) => MemberNews::Pump(Vec::new()),
             MemberTask::Devices(ticket, rid, _) => answer(ticket, 68, rid),
             MemberTask::LogOut(ticket, rid) => answer(ticket, 3, rid),
@@ -107,6 +112,7 @@ impl MemberTask {
             MemberTask::Read { .. } | MemberTask::Page(..) => "reading messages",
             MemberTask::MarkRead(..) | MemberTask::Report(_) | MemberTask::Typing(_) => "writing marks",
             MemberTask::Devices(..) | MemberTask::LogOut(..) => "reading devices",
+            MemberTask::Watch(..) => "reading contacts",
         }
     }
 }

@@ -38,7 +38,7 @@ impl Routes {
             true => None,
             false => Some(start_outbox(services, &keepers, envelope_bytes_max, threads).map(Arc::new)?),
         };
-        let states = StateWriter::new(store.states.clone(), bus.clone());
+        let states = StateWriter::new(store.states.clone(), bus.clone(), services.watchers.clone());
         threads.one(|| states.start())?;
         let router = Arc::new(Router::new(services.of_router(), Ways::new(outbox.clone(), keepers.clone()), states));
         if bus.is_first()

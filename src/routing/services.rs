@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::audience::Audience;
 use super::groups::GroupCache;
 use super::quotas::Quotas;
+use super::watchers::Watchers;
 use crate::admission::berths::Berths;
 use crate::base::clock::Clock;
 use crate::bus::{Bus, Exchange, ReferenceNodes};
@@ -35,6 +36,8 @@ pub struct Services {
     pub quotas: Arc<Quotas>,
     /// Who uses level 2.
     pub audience: Arc<Audience>,
+    /// Who hears which users come and go.
+    pub watchers: Arc<Watchers>,
     /// The counters.
     pub metrics: Arc<Metrics>,
     /// The failing kinds of calls to the store and to the spool.
@@ -46,6 +49,7 @@ impl Services {
     pub fn new(config: &Config, store: Store, spool: Arc<dyn Spool>, bus: Arc<dyn Bus>, clock: Clock) -> Services {
         Services {
             groups: Arc::new(GroupCache::new((!bus.is_alone()).then_some(GROUP_LIFETIME))),
+            watchers: Arc::new(Watchers::new(bus.is_alone())),
             store,
             spool,
             bus,

@@ -21,12 +21,14 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use crate::bus::Register;
 use crate::delivery::{ClientLink, Posted};
 use crate::protocol::UserId;
+use crate::routing::watchers::Watchers;
 use crate::session::Outcome;
 use crate::store::{Role, States, StoreError, UserState};
 
 /// Notes logins and logouts, and writes them.
 pub struct StateWriter {
     shared: Arc<StateCore>,
+    watchers: Arc<Watchers>,
     /// `None` once it is closed.
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -52,9 +54,9 @@ struct Pending {
 
 impl StateWriter {
     /// A writer that only notes changes, until it is [started](StateWriter::start).
-    pub fn new(store: Role<dyn States>, bus: Arc<dyn Register>) -> StateWriter {
+    pub fn new(store: Role<dyn States>, bus: Arc<dyn Register>, watchers: Arc<Watchers>) -> StateWriter {
         let shared = Arc::new(StateCore { store, bus, pending: Mutex::default(), news: Condvar::new() });
-        StateWriter { shared, thread: Mutex::new(None) }
+        StateWriter { shared, watchers, thread: Mutex::new(None) }
     }
 
     /// Starts the thread that writes, named `states`. Call it once.
@@ -72,11 +74,13 @@ impl StateWriter {
     /// Notes a change. Never blocks.
     pub fn note(&self, user: UserId, state: UserState) {
         self.shared.note(user, state, None);
+        self.watchers.note_here(user, state);
     }
 
     /// The same; `link` is posted [`Outcome::Shown`] when it is written.
     pub fn note_and_tell(&self, user: UserId, state: UserState, link: &Arc<ClientLink>) {
         self.shared.note(user, state, Some(link));
+        self.watchers.note_here(user, state);
     }
 
     /// `link` is posted [`Outcome::Shown`] when this state, which will be noted, is written.

@@ -164,7 +164,7 @@ impl Desk<'_> {
         self.shared.dispatch.requests.submit(RequestKind::Short, place, move || {
             let Some(task) = &answer.task else { return };
             // A closed connection needs no answer, but what it has asked to be written is.
-            let done = conversations.run(&identity, task);
+            let done = conversations.run(&identity, &answer.link, task);
             let task = answer.task.take();
             let news = done.or_else(|refusal| task.map(|task| vec![task.failed(refusal)]).ok_or(refusal));
             for news in news.unwrap_or_default() {

@@ -379,6 +379,9 @@ impl Handler for Shell {
 
     fn on_close(&mut self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, mut client: Client, reason: CloseReason) {
         log::debug!("closing: {reason:?}");
+        if let Some(Level2::In(member)) = &client.level2 {
+            self.shared.conversations.stop_watching(link, member.watched());
+        }
         self.feed(turn, link, &mut client, Input::Closed);
     }
 

@@ -93,7 +93,7 @@ impl SweepBell {
 }
 
 /// The pause between two sweeps.
-const SWEEP_EVERY: Duration = Duration::from_secs(15);
+const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// How far back a sweep looks: further than two of them are apart when one fails.
 const SWEPT: Duration = Duration::from_secs(60);
 /// The pause after a sweep that has failed.

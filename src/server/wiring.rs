@@ -89,7 +89,7 @@ impl ServerParts {
         let requests = Arc::new(requests);
         let hashers = threads.workers_in_background("hasher", config.hashers, admission::places(config));
         let hashing = Hashing::new(hashers.map_err(StartError::Resources)?, config.hashers);
-        let conversations = Arc::new(conversations(&services));
+        let conversations = Arc::new(conversations(config, &services));
         conversations.attach(&router);
         let recorder = recorder(&services, &router, threads).map_err(StartError::Resources)?;
         let Services { store, spool, bus, clock, groups, audience, metrics, .. } = services;
@@ -179,14 +179,16 @@ fn jobs(config: &Config, services: &Services, upgrader: Option<Workers>) -> Resu
     }))
 }
 
-fn conversations(services: &Services) -> Conversations {
-    let Services { store, bus, clock, groups, audience, outages, .. } = services;
+fn conversations(config: &Config, services: &Services) -> Conversations {
+    let Services { store, bus, clock, groups, audience, watchers, outages, .. } = services;
     let parts = ConversationParts {
         history: store.history.clone(),
         accounts: store.accounts.clone(),
         contacts: store.contacts.clone(),
         groups: groups.clone(),
         audience: audience.clone(),
+        watchers: watchers.clone(),
+        states: store.states.clone(),
         bus: bus.clone(),
         clock: clock.clone(),
         outages: outages.clone(),
@@ -196,6 +198,7 @@ fn conversations(services: &Services) -> Conversations {
         token_lifetime: TOKEN_LIFETIME,
         inflight: INFLIGHT_MAX,
         receipts: true,
+        presence: config.presence,
     };
     let conversations = Conversations::new(parts, rules);
     // Where the database does not answer yet, the sweeper tries again.

@@ -23,6 +23,7 @@ use crate::protocol::GroupId;
 use crate::routing::fan_out::{self, GroupFrame};
 use crate::routing::groups::GroupCache;
 use crate::routing::outbox::OutItem;
+use crate::routing::watchers::Watchers;
 use crate::session::{Outcome, Settled, members_at_once};
 use crate::store::Role;
 
@@ -186,7 +187,7 @@ impl Scene {
     /// With this number of bytes of room in the lanes.
     fn with_room(lane_bytes_max: usize) -> Scene {
         let (bus, berths, now) = (Arc::new(Told::default()), Berths::new(lane_bytes_max), Instant::now());
-        let states = StateWriter::new(Role::none(), bus.clone());
+        let states = StateWriter::new(Role::none(), bus.clone(), Arc::new(Watchers::new(false)));
         let parts = RouterParts {
             bus: bus.clone(),
             berths: berths.clone(),

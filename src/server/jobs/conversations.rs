@@ -4,24 +4,33 @@
 mod devices;
 mod marks;
 mod parts;
+mod presence;
 mod reads;
 mod sweep;
 
+use std::sync::Arc;
+
 pub use self::devices::Visitor;
 pub use self::parts::{ConversationParts, Conversations, DeviceRules};
+use crate::delivery::ClientLink;
 use crate::devices::tasks::{Identity, MemberNews, MemberTask};
 use crate::protocol::level2::frames::Refusal;
 use crate::store::StoreError;
 
 impl Conversations {
     /// Does a task. Blocks.
-    pub fn run(&self, who: &Identity, task: &MemberTask) -> Result<Vec<MemberNews>, Refusal> {
-        let done = self.try_run(who, task);
+    pub fn run(&self, who: &Identity, link: &Arc<ClientLink>, task: &MemberTask) -> Result<Vec<MemberNews>, Refusal> {
+        let done = self.try_run(who, link, task);
         self.parts.outages.note(task.what(), done.as_ref().err());
         done.map_err(|error| parts::refusal_of(&error))
     }
 
-    fn try_run(&self, who: &Identity, task: &MemberTask) -> Result<Vec<MemberNews>, StoreError> {
+    fn try_run(
+        &self,
+        who: &Identity,
+        link: &Arc<ClientLink>,
+        task: &MemberTask,
+    ) -> Result<Vec<MemberNews>, StoreError> {
         let history = self.history()?;
         match task {
             MemberTask::Heads { have, resume } => reads::heads(history, who, have, *resume).map(one),
@@ -41,6 +50,9 @@ impl Conversations {
                 Ok(one(MemberNews::Answer(*ticket, text)))
             }
             MemberTask::Report(stored) => self.report(history, who, stored).map(one),
+            MemberTask::Watch(ticket, rid, before, now) => {
+                self.watch(who, link, (*ticket, rid.as_ref()), (before, now))
+            }
             MemberTask::Typing(name) => {
                 self.show_typing(who, *name);
                 Ok(Vec::new())

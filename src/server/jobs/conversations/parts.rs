@@ -5,6 +5,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::base::clock::Clock;
 use crate::bus::{DeviceNews, Exchange};
+use crate::config::PresenceShown;
+use crate::delivery::ClientLink;
 use crate::devices::token::TokenKey;
 use crate::protocol::UserId;
 use crate::protocol::level2::frames::{Committed, Message, Refusal};
@@ -12,9 +14,10 @@ use crate::routing::audience::Audience;
 use crate::routing::groups::GroupCache;
 use crate::routing::recorder::AWAY;
 use crate::routing::router::Router;
+use crate::routing::watchers::Watchers;
 use crate::store::history::{Denied, Entry, History, HistoryRole};
 use crate::store::outages::Outages;
-use crate::store::{Accounts, Contacts, Role, StoreError};
+use crate::store::{Accounts, Contacts, Role, States, StoreError};
 
 /// Reads and writes for connections of level 2.
 pub struct Conversations {
@@ -38,6 +41,10 @@ pub struct ConversationParts {
     pub groups: Arc<GroupCache>,
     /// Who uses level 2.
     pub audience: Arc<Audience>,
+    /// Who hears which users come and go.
+    pub watchers: Arc<Watchers>,
+    /// The users whose `User.state` says online.
+    pub states: Role<dyn States>,
     /// The other nodes.
     pub bus: Arc<dyn Exchange>,
     /// The time.
@@ -57,6 +64,8 @@ pub struct DeviceRules {
     pub inflight: usize,
     /// Whether partners are shown each other's marks.
     pub receipts: bool,
+    /// Who may see who is online.
+    pub presence: PresenceShown,
 }
 
 impl Conversations {
@@ -87,6 +96,11 @@ impl Conversations {
         let read = read();
         self.parts.outages.note("reading who uses level 2", read.as_ref().err());
         read.is_ok()
+    }
+
+    /// A connection does not watch these users any more.
+    pub fn stop_watching(&self, link: &ClientLink, watched: &[UserId]) {
+        self.parts.watchers.forget(link, watched);
     }
 
     /// Whether a client may log in at level 2.

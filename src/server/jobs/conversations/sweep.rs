@@ -20,6 +20,7 @@ impl Conversations {
     pub fn sweep(&self, within: Duration) -> bool {
         let Some(router) = self.router().filter(|_| !self.parts.bus.is_alone()) else { return true };
         let swept = self.try_sweep(&router, within);
+        let swept = swept.and_then(|()| self.look_at_watched());
         self.parts.outages.note("sweeping conversations", swept.as_ref().err());
         swept.is_ok()
     }
