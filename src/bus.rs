@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use net::Turn;
 
-pub use self::news::DeviceNews;
+pub use self::news::{CommittedFrame, DeviceNews};
 pub use self::peer::{CONFIRMED_WITHIN, Frames, PLACE_LEASE};
 use crate::base::loads::PoolUse;
 use crate::delivery::{ClientLink, Delivery, Posted};

@@ -35,8 +35,9 @@ use smallvec::SmallVec;
 
 pub use self::effect::{Effect, Effects, OptIn, Recipients, ToRecord};
 pub use self::facts::SessionFacts;
+pub use self::handlers::{DESCRIPTION_MAX, NAME_MAX, PASSWORD_MAX};
 pub use self::input::{FailedFrame, Input, Settled};
-pub use self::job::{Job, Outcome};
+pub use self::job::{Job, MadeFriends, Outcome, ToldBy};
 use self::phase::{Awaited, Found, Phase};
 pub use self::pieces::{MEMBER_WORK, members_at_once};
 use crate::admission::{Payer, Source};
@@ -126,7 +127,7 @@ impl Session {
                 Flow::Later
             }
             Input::Frame(frame) => match Request::parse(frame) {
-                Ok(parsed) if parsed.0 != FrameKind::LOGIN => self.on_parsed(parsed, known, effects),
+                Ok(parsed) if !parsed.0.may_be_of_level2() => self.on_parsed(parsed, known, effects),
                 parsed => self.on_login(frame, parsed, known, effects),
             },
             Input::Garbage => self.reply(protocol::BAD_REQUEST, effects),
@@ -204,8 +205,8 @@ impl Session {
         }
     }
 
-    /// A login, or a frame that is no request of level 1. Both may opt in to level 2, whose logins
-    /// need other members.
+    /// A login, or a frame that is no request of level 1. It may opt in to level 2, whose logins
+    /// need other members, or be one of 60 to 69.
     fn on_login<'f>(
         &mut self,
         frame: &'f [u8],
@@ -219,6 +220,12 @@ impl Session {
         if let Some(login) = level2::opt_in(frame) {
             self.frame_kind = FrameKind::LOGIN;
             return self.opt_in(login, effects);
+        }
+        if known.has_level2()
+            && let Some((msg_type, from, request)) = level2::account_request(frame)
+        {
+            self.frame_kind = FrameKind::of(msg_type.into());
+            return self.account_request(msg_type, from, request, effects);
         }
         match parsed {
             Ok(parsed) => self.on_parsed(parsed, known, effects),
@@ -242,7 +249,7 @@ impl Session {
                 self.password_checked(user, right.is_some(), known, effects);
             }
             (Awaited::Place(user), Outcome::Placed) => self.placed(user, known, effects),
-            (Awaited::Friends { a, b }, Outcome::Friends(names)) => self.friends_added(a, b, names, effects),
+            (Awaited::Friends { a, b }, Outcome::Friends(made)) => self.friends_made(a, b, made, effects),
             (Awaited::Members(group), Outcome::Members(members)) => {
                 self.found = Some(Box::new(Found::Members(group, members)))
             }

@@ -20,6 +20,10 @@ pub enum DeviceNews {
     Show(UserId, Arc<str>),
     /// Connections of a device of this user end.
     End(UserId, DeviceId, DeviceEnd),
+    /// This user is a member of a group now, and sees its messages from this number on.
+    Joined(UserId, ConversationId, Seq),
+    /// This user is not a member any more; this number was the last for the user.
+    Left(UserId, ConversationId, Seq),
     /// This user uses level 2 from now on.
     UsesLevel2(UserId),
 }

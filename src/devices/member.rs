@@ -29,7 +29,7 @@ use crate::history::answers::{Answers, Ticket};
 use crate::history::pump::{Command, Commands, Pump, PumpEvent, PumpLimits, Submission};
 use crate::protocol::level2::frames::{self, Refusal};
 use crate::protocol::level2::replies::{self, Reason};
-use crate::protocol::level2::{Account, Change, Frame, Have, HaveItem, Request, Rid, Send};
+use crate::protocol::level2::{Change, Frame, Have, HaveItem, Request, Rid, Send};
 use crate::protocol::{self, Id, Sender, UserId};
 use crate::store::history::{Cid, EntryKind, FrameHash};
 
@@ -236,12 +236,10 @@ impl Member {
             Request::Pong => {}
             Request::Watch(users) => self.on_watch(users, rid, effects),
             Request::Find { .. } => self.refuse(58, NOT_HERE, rid.as_ref(), effects),
-            Request::Account { what: Account::Devices { revoke }, .. } => {
+            Request::Account { what, .. } => {
                 let ticket = self.answers.open();
-                let revoke = revoke.map(|device| device.into_owned());
-                effects.push(MemberEffect::Do(MemberTask::Devices(ticket, rid, revoke)));
+                effects.push(MemberEffect::Do(MemberTask::Account(ticket, rid, Box::new(what.into_owned()))));
             }
-            Request::Account { .. } => self.reply(protocol::NO_METHOD, rid.as_ref(), effects),
         }
         self.carry_out(effects);
         Heard::Taken

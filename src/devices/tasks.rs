@@ -11,7 +11,7 @@ use crate::history::pump::{Heads, PumpEvent};
 use crate::protocol::UserId;
 use crate::protocol::level2::frames::Refusal;
 use crate::protocol::level2::replies::{self, Reason};
-use crate::protocol::level2::{Have, HaveItem, PageAsk, Rid};
+use crate::protocol::level2::{Account, Have, HaveItem, PageAsk, Rid};
 use crate::store::history::{DeviceId, Head};
 
 /// Blocking work. A member has a bounded number of them under way.
@@ -54,8 +54,8 @@ pub enum MemberTask {
     Typing(ConversationName),
     /// Answer a 52: watch the second users, and the first ones no more. [`MemberNews::Watching`] follows.
     Watch(Ticket, Option<Rid>, Arc<[UserId]>, Arc<[UserId]>),
-    /// Answer a 68, after a device is logged out.
-    Devices(Ticket, Option<Rid>, Option<String>),
+    /// Do and answer one of 60 to 69.
+    Account(Ticket, Option<Rid>, Box<Account<'static>>),
     /// Log this device out (3): [`MemberNews::End`] follows the answer.
     LogOut(Ticket, Option<Rid>),
 }
@@ -100,7 +100,7 @@ impl MemberTask {
             MemberTask::Report(stored) => MemberNews::Reported(stored, Noted::Failed),
             MemberTask::Watch(ticket, rid, ..) => answer(ticket, 52, rid),
             MemberTask::Typing(_) => MemberNews::Pump(Vec::new()),
-            MemberTask::Devices(ticket, rid, _) => answer(ticket, 68, rid),
+            MemberTask::Account(ticket, rid, account) => answer(ticket, account.msg_type(), rid),
             MemberTask::LogOut(ticket, rid) => answer(ticket, 3, rid),
         }
     }
@@ -111,7 +111,8 @@ impl MemberTask {
             MemberTask::Heads { .. } | MemberTask::Sync { .. } | MemberTask::Overview(_) => "reading conversations",
             MemberTask::Read { .. } | MemberTask::Page(..) => "reading messages",
             MemberTask::MarkRead(..) | MemberTask::Report(_) | MemberTask::Typing(_) => "writing marks",
-            MemberTask::Devices(..) | MemberTask::LogOut(..) => "reading devices",
+            MemberTask::Account(..) => "arranging accounts and groups",
+            MemberTask::LogOut(..) => "reading devices",
             MemberTask::Watch(..) => "reading contacts",
         }
     }

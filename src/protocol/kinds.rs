@@ -26,6 +26,12 @@ impl FrameKind {
     /// 5, a friend request.
     pub const FRIEND_REQUEST: FrameKind = FrameKind(4);
 
+    /// Whether level 2 has requests of this kind for clients of level 1: logins, and those that level
+    /// 1 does not know.
+    pub fn may_be_of_level2(self) -> bool {
+        matches!(self.0, 0 | 20)
+    }
+
     /// A request with this msgType.
     pub fn of(msg_type: i64) -> FrameKind {
         FrameKind(match msg_type {

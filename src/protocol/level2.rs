@@ -15,7 +15,9 @@ mod request;
 mod rid;
 
 pub use self::login::{Have, HaveItem, Login, Proof, Who};
-pub use self::request::{Account, AccountProof, Change, Frame, MemberChange, PageAsk, Request, Send, opt_in};
+pub use self::request::{
+    Account, AccountProof, Change, Frame, MemberChange, PageAsk, Request, Send, account_request, opt_in,
+};
 pub use self::rid::Rid;
 
 /// The level that this server speaks.

@@ -91,6 +91,16 @@ pub fn friend_added(friend: UserId, name: &str) -> String {
     json(&NewFriend { errno: 200, msg_type: 6, name, new: None, user_id: friend.0 })
 }
 
+/// Reply to 6 if the other user has to agree.
+pub fn friend_asked(friend: UserId, name: &str) -> String {
+    json(&NewFriend { errno: 202, msg_type: 6, name, new: None, user_id: friend.0 })
+}
+
+/// Refusal of 6: the other user has blocked the one who asks.
+pub fn friend_blocked(friend: UserId) -> String {
+    format!(r#"{{"errmsg":"this user does not take requests from you","errno":403,"msgType":6,"userId":{friend}}}"#)
+}
+
 /// Push to the other side of 6.
 pub fn new_friend(friend: UserId, name: &str) -> String {
     json(&NewFriend { errno: 200, msg_type: 6, name, new: Some(true), user_id: friend.0 })
@@ -132,6 +142,11 @@ pub fn no_such_group(group: Asked<'_>) -> String {
 /// Refusal of 10 for a full group.
 pub fn group_full(group: Asked<'_>) -> String {
     format!(r#"{{"errmsg":"the group has as many members as it may","errno":403,"groupId":{},"msgType":10}}"#, group)
+}
+
+/// Refusal of 10 for a user whom the creator has to let in.
+pub fn may_not_join(group: Asked<'_>) -> String {
+    format!(r#"{{"errmsg":"only the creator of the group can add you","errno":403,"groupId":{},"msgType":10}}"#, group)
 }
 
 /// Reply to 8.
@@ -353,6 +368,15 @@ mod tests {
             (
                 friend_request(UserId(7), "b"),
                 r#"{"ask":true,"errno":200,"msgType":6,"name":"b","new":true,"userId":7}"#,
+            ),
+            (friend_asked(UserId(7), "b"), r#"{"errno":202,"msgType":6,"name":"b","userId":7}"#),
+            (
+                friend_blocked(UserId(7)),
+                r#"{"errmsg":"this user does not take requests from you","errno":403,"msgType":6,"userId":7}"#,
+            ),
+            (
+                may_not_join(Id(9).into()),
+                r#"{"errmsg":"only the creator of the group can add you","errno":403,"groupId":9,"msgType":10}"#,
             ),
             (no_such_user(Id(9).into()), r#"{"errmsg":"no such user","errno":404,"msgType":6,"userId":9}"#),
             (not_yourself(Id(9).into()), r#"{"errmsg":"cannot add yourself","errno":400,"msgType":6,"userId":9}"#),

@@ -143,6 +143,16 @@ impl Node for Router {
                     post(&link, MemberNews::End(Reason::Revoked));
                 }
             }
+            DeviceNews::Joined(user, conv, from) => {
+                for link in self.devices(user, |_| true) {
+                    post(&link, MemberNews::Pump(vec![PumpEvent::Joined { conv, from }]));
+                }
+            }
+            DeviceNews::Left(user, conv, last) => {
+                for link in self.devices(user, |_| true) {
+                    post(&link, MemberNews::Pump(vec![PumpEvent::Left { conv, seen: Some((1, last)) }]));
+                }
+            }
             DeviceNews::UsesLevel2(user) => self.parts.audience.add(user),
         }
     }

@@ -128,6 +128,21 @@ impl Router {
         left
     }
 
+    /// Removes `user` from all connections of level 1 of this node but one, and returns these.
+    pub fn log_out_others(
+        &self,
+        turn: &mut Turn<Posted>,
+        user: UserId,
+        except: &Arc<ClientLink>,
+    ) -> Vec<Arc<ClientLink>> {
+        let links = |shard: &Shard<Posted>| shard.links(user).filter(|link| *link != except).cloned().collect();
+        let others: Vec<Arc<ClientLink>> = links(&self.presence.read(user));
+        for link in &others {
+            self.leave(turn, user, link);
+        }
+        others
+    }
+
     /// Whether `user` is on any connection of this node, or will be soon.
     pub fn has(&self, user: UserId) -> bool {
         self.presence.read(user).has(user)
@@ -368,7 +383,7 @@ impl Router {
     }
 
     /// Hands a message to the user's connection; false if there is none.
-    pub(super) fn deliver_here(&self, turn: &mut Turn<Posted>, to: UserId, frame: &[u8]) -> bool {
+    pub fn deliver_here(&self, turn: &mut Turn<Posted>, to: UserId, frame: &[u8]) -> bool {
         loop {
             let shard = self.presence.read(to);
             let Some(link) = shard.newest(to) else { return false };

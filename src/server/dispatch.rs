@@ -6,13 +6,15 @@ use std::time::Instant;
 use super::answer::Answer;
 use super::fetching::{Fetcher, Fetching};
 use super::hashing::Hashing;
-use super::jobs::Jobs;
+use super::jobs::{self, AfterReply, Arranged, Asker, Jobs, ProofVerdict};
 use super::places::place;
 use crate::admission::requests::{RequestKind, Requests};
 use crate::admission::{Admission, Holder};
 use crate::config::Paced;
-use crate::delivery::ClientLink;
+use crate::delivery::{ClientLink, Posted};
 use crate::metrics::{Login, Metrics};
+use crate::protocol::level2::Account;
+use crate::protocol::level2::frames::Refusal;
 use crate::protocol::{self, Id};
 use crate::session::password::ClientKind;
 use crate::session::{Job, Outcome};
@@ -39,6 +41,19 @@ impl Dispatch {
             }
             Job::CheckPassword { id, .. } => self.check_password(id, job, (link, self.paced), holder, now),
             Job::Register { .. } => self.register(job, link, holder, now),
+            Job::Account { user, request } => {
+                let asker = Asker { user, link: link.clone(), device: None, rid: None };
+                let busy = jobs::refused(&asker, &request, BUSY);
+                let (answer, arrangements, link) =
+                    (Answer::or_else(link, busy), self.jobs.arrangements.clone(), link.clone());
+                self.arrange(asker, *request, holder, now, move |arranged| {
+                    answer.send(Outcome::Reply(arranged.reply.into()));
+                    if arranged.after == AfterReply::End {
+                        arrangements.log_out(user);
+                        link.post(Posted::AccountChanged(user));
+                    }
+                });
+            }
             _ => {
                 let (answer, jobs) = (Answer::to(link), self.jobs.clone());
                 let kind = match job {
@@ -59,6 +74,39 @@ impl Dispatch {
         if let Job::CheckPassword { id, .. } = job {
             self.check_password(id, job, (link, Paced::Off), holder, now);
         }
+    }
+
+    /// Has one of 60 to 69 done. Without a place for it, `answer` is dropped.
+    pub(super) fn arrange(
+        &self,
+        asker: Asker,
+        request: Account<'static>,
+        holder: Holder,
+        now: Instant,
+        answer: impl FnOnce(Arranged) + Send + 'static,
+    ) {
+        let arrangements = self.jobs.arrangements.clone();
+        if request.proof().is_none() {
+            if let Some(place) = place(&self.requests, holder, &self.metrics) {
+                self.requests.submit(RequestKind::Short, place, move || answer(arrangements.run(&asker, &request)));
+            }
+            return;
+        }
+        // Wrong passwords are counted as at a login.
+        let id = Id(asker.user.0.into());
+        if let Some(seconds) = self.admission.login_wait(id, holder.source, now) {
+            let refusal = Refusal { retry_after: Some(seconds.saturating_mul(1000)), ..TOO_MANY };
+            return answer(Arranged::refused(jobs::refused(&asker, &request, refusal)));
+        }
+        let attempt = self.admission.attempt(id, holder.source, false, now);
+        self.hashing.work(&self.admission, holder.source, now, move || {
+            let arranged = arrangements.run(&asker, &request);
+            match arranged.proof {
+                Some(verdict) => attempt.end(verdict == ProofVerdict::Right),
+                None => drop(attempt),
+            }
+            move || answer(arranged)
+        });
     }
 
     fn check_password(&self, id: Id, job: Job, (link, paced): (&Arc<ClientLink>, Paced), holder: Holder, now: Instant) {
@@ -112,3 +160,9 @@ pub(super) fn begin_pace(paced: Paced, client: ClientKind, link: &ClientLink) {
         link.use_pace();
     }
 }
+
+/// Too many wrong passwords.
+pub(super) const TOO_MANY: Refusal = Refusal::forever(429, "too many wrong logins, wait");
+/// There is no place for a request.
+pub(super) const BUSY: Refusal =
+    Refusal { errno: 503, errmsg: "the server is busy, try again", retry_after: Some(1000) };

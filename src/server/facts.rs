@@ -41,6 +41,10 @@ impl SessionFacts for Facts<'_> {
         self.shared.audience.has_any(members)
     }
 
+    fn has_level2(&self) -> bool {
+        self.shared.jobs.arrangements.are_there()
+    }
+
     fn login_wait(&self, id: Id) -> Option<u32> {
         let wait = self.shared.admission.login_wait(id, self.source, self.now);
         if wait.is_some() {

@@ -44,20 +44,35 @@ impl Hashing {
         note: impl FnOnce(&Outcome) + Send + 'static,
     ) -> bool {
         let seconds = self.pace.seconds_for(self.queue.waiting());
+        // If there is no room it is dropped, which notifies the client.
         let answer = Answer::or_else(link, protocol::busy_for(seconds));
+        self.work(admission, source, now, move || {
+            let outcome = jobs.run(job);
+            note(&outcome);
+            move || answer.send(outcome)
+        })
+    }
+
+    /// Has other work done that hashes a password, and then what it returns, when its place is free
+    /// again. False if there is no room.
+    pub(super) fn work<A: FnOnce()>(
+        &self,
+        admission: &Arc<Admission>,
+        source: Source,
+        now: Instant,
+        hash: impl FnOnce() -> A + Send + 'static,
+    ) -> bool {
         let Some(place) = admission.queue(source) else {
-            // The answer is dropped, which notifies the client.
             admission.no_room(source, now);
             return false;
         };
         let (pace, turns) = (self.pace.clone(), self.turns.clone());
         let work = move || {
             let begun = Instant::now();
-            let outcome = jobs.run(job);
+            let answer = hash();
             pace.note(begun.elapsed());
-            note(&outcome);
             drop(place);
-            answer.send(outcome);
+            answer();
         };
         self.turns.lock().push(source, Box::new(work));
         let next = move || {

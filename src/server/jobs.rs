@@ -1,6 +1,7 @@
 //! The work of jobs, on worker threads: they query the store, hash passwords, and compose the
 //! reply.
 
+mod community;
 mod conversations;
 mod directory;
 mod logins;
@@ -9,6 +10,9 @@ mod reply;
 
 use std::sync::Arc;
 
+pub use self::community::{
+    AfterReply, Arranged, ArrangementParts, Arrangements, Asker, CommunityRules, GroupDoor, ProofVerdict, refused,
+};
 pub use self::conversations::{ConversationParts, Conversations, DeviceRules, Visitor};
 pub use self::directory::{Directory, Limits};
 pub use self::logins::LoginJobs;
@@ -29,6 +33,8 @@ pub struct Jobs {
     pub logins: LoginJobs,
     /// Friends and groups.
     pub directory: Directory,
+    /// Accounts and groups of level 2.
+    pub arrangements: Arc<Arrangements>,
     /// Stored messages.
     pub mail: Mail,
 }
@@ -61,17 +67,30 @@ impl Jobs {
     }
 
     fn try_run(&self, job: Job) -> Result<Outcome, StoreError> {
-        let Jobs { logins, directory, mail, .. } = self;
+        let Jobs { logins, directory, arrangements, mail, .. } = self;
         match job {
             Job::CheckPassword { id, password } => logins.check(id.user(), &password).map(Outcome::Password),
             Job::Register { name, password } => logins.register(&name, &password),
-            Job::AddFriends { a, b } => directory.add_friends(a, b),
+            Job::AddFriends { a, b } => match arrangements.befriend(a, b)? {
+                Some(made) => Ok(Outcome::Friends(made)),
+                None => directory.add_friends(a, b),
+            },
             Job::RemoveFriend { user, friend } => directory.remove_friend(user, friend),
             Job::Contacts { user } => directory.contacts_of(user),
             Job::Members { group, sender } => directory.members(group, sender),
-            Job::JoinGroup { user, group, asked } => directory.join(user, group, asked.into()),
+            Job::JoinGroup { user, group, asked } => match arrangements.join(user, group, asked.into())? {
+                Some(answer) => Ok(reply::reply(answer)),
+                None => directory.join(user, group, asked.into()),
+            },
+            // Dispatched with its connection.
+            Job::Account { .. } => Ok(Outcome::Refused(protocol::NO_METHOD.into())),
             Job::GroupsOf { user } => directory.groups_of(user),
-            Job::CreateGroup { owner, name, description } => directory.create_group(owner, &name, &description),
+            Job::CreateGroup { owner, name, description } => {
+                match arrangements.found_group(owner, &name, &description)? {
+                    Some(group) => Ok(reply::reply(protocol::group_created(group, &name))),
+                    None => directory.create_group(owner, &name, &description),
+                }
+            }
             Job::GroupsNamed { name } => directory.groups_named(&name),
             Job::Search { keyword } => directory.search(&keyword),
             Job::Fetch { user } => mail.fetch(user),
@@ -92,6 +111,7 @@ impl Job {
             Job::Contacts { .. } => "listing friends and groups",
             Job::Members { .. } => "reading the members of groups",
             Job::JoinGroup { .. } => "joining groups",
+            Job::Account { .. } => "arranging accounts and groups",
             Job::GroupsOf { .. } => "listing groups",
             Job::CreateGroup { .. } => "creating groups",
             Job::GroupsNamed { .. } | Job::Search { .. } => "searching",

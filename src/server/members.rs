@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use net::{Fate, Turn};
 
-use super::jobs::Visitor;
+use super::dispatch::{BUSY, TOO_MANY};
+use super::jobs::{AfterReply, Asker, Visitor};
 use super::places::place;
 use super::wiring::ServerParts;
 use crate::admission::Holder;
@@ -14,10 +15,12 @@ use crate::delivery::{ClientLink, Posted};
 use crate::devices::entry::{Admitted, Entry, EntryNews, FirstStep, WRONG};
 use crate::devices::member::{Member, MemberEffect, MemberEffects, Outgoing};
 use crate::devices::tasks::{Identity, MemberNews, MemberTask};
+use crate::history::answers::Ticket;
 use crate::history::pump::{PumpEvent, SendAnswer};
 use crate::metrics::Login;
 use crate::protocol::level2::frames::Refusal;
 use crate::protocol::level2::replies::{self, Reason};
+use crate::protocol::level2::{Account, Rid};
 use crate::protocol::{Id, UserId};
 use crate::routing::recorder::{AWAY, RECORDING_BYTES, RecordOwner, RecordedFor, Recording};
 use crate::session::{Job, OptIn, Outcome};
@@ -158,6 +161,9 @@ impl Desk<'_> {
 
     /// Has a thread do a task. Without a place for it, the member hears that it has failed.
     fn work(&self, identity: &Identity, task: MemberTask) {
+        if let MemberTask::Account(ticket, rid, request) = task {
+            return self.arrange(identity, (ticket, rid), *request);
+        }
         let mut answer = TaskAnswer { link: self.link.clone(), task: Some(task) };
         let Some(place) = place(&self.shared.dispatch.requests, self.holder, &self.shared.metrics) else { return };
         let (conversations, identity) = (self.shared.conversations.clone(), identity.clone());
@@ -169,6 +175,26 @@ impl Desk<'_> {
             let news = done.or_else(|refusal| task.map(|task| vec![task.failed(refusal)]).ok_or(refusal));
             for news in news.unwrap_or_default() {
                 answer.link.post(Posted::Member(Box::new(news)));
+            }
+        });
+    }
+
+    /// Has one of 60 to 69 done.
+    fn arrange(&self, identity: &Identity, (ticket, rid): (Ticket, Option<Rid>), request: Account<'static>) {
+        let task = MemberTask::Account(ticket, rid.clone(), Box::new(request.clone()));
+        let mut answer = TaskAnswer { link: self.link.clone(), task: Some(task) };
+        let user = identity.user;
+        let asker = Asker { user, link: self.link.clone(), device: Some(identity.clone()), rid };
+        let is_deletion = matches!(request, Account::Delete { .. });
+        let arrangements = self.shared.jobs.arrangements.clone();
+        self.shared.dispatch.arrange(asker, request, self.holder, self.now, move |arranged| {
+            answer.task = None;
+            answer.link.post(Posted::Member(Box::new(MemberNews::Answer(ticket, arranged.reply))));
+            if arranged.after == AfterReply::End {
+                end(&answer.link, Reason::Revoked);
+                if is_deletion {
+                    arrangements.log_out(user);
+                }
             }
         });
     }
@@ -259,6 +285,3 @@ pub(super) const TAKEN: u32 = 1;
 /// Milliseconds after which a client may come back, at the earliest and beyond that.
 const RETURN_AFTER: u32 = 500;
 const RETURN_SPREAD: u32 = 2500;
-const TOO_MANY: Refusal = Refusal::forever(429, "too many wrong logins, wait");
-pub(super) const BUSY: Refusal =
-    Refusal { errno: 503, errmsg: "the server is busy, try again", retry_after: Some(1000) };

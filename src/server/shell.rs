@@ -159,6 +159,9 @@ impl Shell {
                 self.shared.dispatch.fetching.fetched(&Fetcher { link: link.clone(), holder }, reply.len());
                 self.send(turn, link, &reply, Fate::Report(0));
             }
+            Effect::Hand { to, text } => {
+                router.deliver_here(turn, to, text.as_bytes());
+            }
             Effect::Record(recorded) => self.record(link, holder, *recorded),
             // The answer may refuse, which the session must hear after these effects.
             Effect::OptIn(opt_in) => link.post(Posted::OptIn(opt_in)),

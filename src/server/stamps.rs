@@ -12,7 +12,7 @@ use parking_lot::{Condvar, Mutex};
 use rustc_hash::FxHashMap;
 
 use crate::base::clock::Clock;
-use crate::delivery::Posted;
+use crate::delivery::{ClientLink, Posted};
 use crate::devices::tasks::MemberNews;
 use crate::protocol::UserId;
 use crate::protocol::level2::replies::Reason;
@@ -81,6 +81,16 @@ impl AccountStamps {
             if remembered.users.len() == 1 {
                 self.news.notify_one();
             }
+        }
+    }
+
+    /// The password of `user` was changed by the client on `by`: the stored value has this stamp
+    /// now. All other connections of this node are logged out.
+    pub fn changed(&self, user: UserId, stamp: Stamp, by: &Arc<ClientLink>) {
+        self.shard(user).lock().insert(user, Entry::new(stamp));
+        let Some(router) = self.router() else { return };
+        for link in router.log_out_others(&mut Turn::at(self.clock.now()), user, by) {
+            link.post(Posted::AccountChanged(user));
         }
     }
 

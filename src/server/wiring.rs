@@ -14,7 +14,10 @@ use super::dispatch::Dispatch;
 use super::error::StartError;
 use super::fetching::Fetching;
 use super::hashing::Hashing;
-use super::jobs::{ConversationParts, Conversations, DeviceRules, Directory, Jobs, Limits, LoginJobs, Mail};
+use super::jobs::{
+    ArrangementParts, Arrangements, CommunityRules, ConversationParts, Conversations, DeviceRules, Directory,
+    GroupDoor, Jobs, Limits, LoginJobs, Mail,
+};
 use super::sweep::SweepBell;
 use crate::admission::requests::Requests;
 use crate::admission::{self, Admission};
@@ -32,6 +35,7 @@ use crate::routing::router::Router;
 use crate::routing::services::Services;
 use crate::session::password::Passwords;
 use crate::store::Database;
+use crate::store::community::{FriendPolicy, Visible};
 use crate::store::spool::Spool;
 
 /// The parts of a server that all loops share.
@@ -81,7 +85,8 @@ impl ServerParts {
         equipment: Equipment,
         threads: &mut impl Threads,
     ) -> Result<(ServerParts, Routes), StartError> {
-        let jobs = jobs(config, &services, equipment.upgrader)?;
+        let conversations = Arc::new(conversations(config, &services));
+        let jobs = jobs(config, &services, equipment.upgrader, &conversations)?;
         let routes = Routes::start(&services, equipment.envelope_bytes_max, threads).map_err(StartError::Resources)?;
         let router = routes.router.clone();
         let workers = threads.workers("worker", config.workers, config.requests_max + config.workers);
@@ -89,8 +94,8 @@ impl ServerParts {
         let requests = Arc::new(requests);
         let hashers = threads.workers_in_background("hasher", config.hashers, admission::places(config));
         let hashing = Hashing::new(hashers.map_err(StartError::Resources)?, config.hashers);
-        let conversations = Arc::new(conversations(config, &services));
         conversations.attach(&router);
+        jobs.arrangements.attach(&router);
         let recorder = recorder(&services, &router, threads).map_err(StartError::Resources)?;
         let Services { store, spool, bus, clock, groups, audience, metrics, .. } = services;
         let admission = Arc::new(Admission::new(config, equipment.descriptors, metrics.clone(), clock));
@@ -156,14 +161,40 @@ impl ServerParts {
     }
 }
 
-fn jobs(config: &Config, services: &Services, upgrader: Option<Workers>) -> Result<Arc<Jobs>, StartError> {
+fn jobs(
+    config: &Config,
+    services: &Services,
+    upgrader: Option<Workers>,
+    conversations: &Arc<Conversations>,
+) -> Result<Arc<Jobs>, StartError> {
     let cost = config.password_cost;
     let passwords = Passwords::new(cost.memory_kib, cost.passes, cost.lanes, config.password_memory);
     let passwords = passwords.map_err(StartError::PasswordCost)?;
-    let Services { store, bus, clock, groups, quotas, metrics, outages, .. } = services;
+    let Services { store, bus, clock, groups, audience, quotas, metrics, outages, .. } = services;
     let limits = Limits { search_results_max: config.search_results_max, group_members_max: config.group_members_max };
+    let logins = LoginJobs::new(store.accounts.clone(), bus.clone(), clock.clone(), passwords, upgrader);
+    let arrangements = ArrangementParts {
+        community: store.community.clone(),
+        accounts: store.accounts.clone(),
+        passwords: logins.passwords.clone(),
+        stamps: logins.stamps.clone(),
+        conversations: conversations.clone(),
+        groups: groups.clone(),
+        audience: audience.clone(),
+        bus: bus.clone(),
+        clock: clock.clone(),
+        outages: outages.clone(),
+        metrics: metrics.clone(),
+        rules: CommunityRules {
+            members_max: config.group_members_max,
+            friends: FriendPolicy::Open,
+            groups: GroupDoor::Open,
+            history: Visible::Hidden,
+        },
+    };
     Ok(Arc::new(Jobs {
-        logins: LoginJobs::new(store.accounts.clone(), bus.clone(), clock.clone(), passwords, upgrader),
+        logins,
+        arrangements: Arc::new(Arrangements::new(arrangements)),
         directory: Directory {
             accounts: store.accounts.clone(),
             contacts: store.contacts.clone(),

@@ -25,6 +25,8 @@ pub enum Effect<'f> {
     /// are more than [`members_at_once`](super::members_at_once),
     /// [`Input::Spread`](super::Input::Spread) comes before that.
     DeliverAll { id: FrameId, group: GroupId, to: Arc<[UserId]>, except: UserId, text: Cow<'f, str> },
+    /// Hand a frame to a connection of level 1 of this user, if there is one on this node.
+    Hand { to: UserId, text: String },
     /// Record a frame in its conversation, because somebody in it uses level 2, and forward it then;
     /// it is settled as one frame.
     Record(Box<ToRecord<'f>>),

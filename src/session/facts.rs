@@ -29,6 +29,11 @@ pub trait SessionFacts {
         false
     }
 
+    /// Whether the tables have level 2, so that clients of level 1 may ask for 60 to 69.
+    fn has_level2(&self) -> bool {
+        false
+    }
+
     /// The seconds that a login with this id has to wait, if any.
     fn login_wait(&self, id: Id) -> Option<u32>;
 

@@ -7,3 +7,6 @@ mod friend;
 mod group;
 mod level2;
 mod offline;
+
+pub use self::account::{NAME_MAX, PASSWORD_MAX};
+pub use self::group::DESCRIPTION_MAX;

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::password::ClientKind;
+use crate::protocol::level2::Account;
 use crate::protocol::{GroupId, Id, UserId};
 use crate::store::{FriendNames, MessageId, UserState};
 
@@ -33,6 +34,8 @@ pub enum Job {
     GroupsNamed { name: String },
     /// Find users and groups.
     Search { keyword: String },
+    /// Do one of 60 to 69.
+    Account { user: UserId, request: Box<Account<'static>> },
     /// Read stored messages, as many as one reply can hold. The user's mailbox is claimed until it
     /// is released.
     Fetch { user: UserId },
@@ -54,8 +57,8 @@ pub enum Outcome {
     /// [`Effect::DetachAndShow`](super::Effect::DetachAndShow): the state is written, or overtaken,
     /// or cannot be written now. It may come when the session no longer waits for it.
     Shown(UserId, UserState),
-    /// Of [`Job::AddFriends`]; `None` if one of them does not exist.
-    Friends(Option<FriendNames>),
+    /// Of [`Job::AddFriends`].
+    Friends(MadeFriends),
     /// Of [`Job::Members`], ascending; none for an unknown group.
     Members(Arc<[UserId]>),
     /// Of [`Job::Fetch`].
@@ -67,4 +70,28 @@ pub enum Outcome {
     Reply(Cow<'static, str>),
     /// Of any job: it could not be done, through no fault of the client, and this is the answer.
     Refused(Cow<'static, str>),
+}
+
+/// What became of a request to make two users friends.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum MadeFriends {
+    /// They are friends.
+    Friends(FriendNames, ToldBy),
+    /// The other one has to agree.
+    Asked(FriendNames, ToldBy),
+    /// The other one has blocked the one who asks.
+    Blocked,
+    /// One of them does not exist.
+    NoSuchUser,
+}
+
+/// How the other user of a friendship is told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ToldBy {
+    /// By a push of level 1, which waits if the user is offline.
+    Push,
+    /// By the conversation of both; a connection of level 1 gets the push as well, if there is one.
+    Conversation,
+    /// Not again.
+    Nothing,
 }

@@ -198,7 +198,7 @@ fn a_client_that_is_both_new_friends_is_answered_before_the_push() {
     let names = FriendNames { a: "ann".into(), b: "bob".into() };
     let expected =
         [Effect::Reply(done.into()), Effect::Deliver { id: FIRST, to: UserId(2), text: push.clone().into() }];
-    assert_eq!(session.outcome(Outcome::Friends(Some(names))), expected);
+    assert_eq!(session.outcome(Outcome::Friends(MadeFriends::Friends(names, ToldBy::Push))), expected);
     assert_eq!(session.settled(1, push.len(), 0), []);
 }
 
@@ -281,21 +281,37 @@ fn frames_after_one_for_a_large_group_wait_until_it_is_on_its_way_to_all() {
 fn new_friends_are_told_before_the_reply() {
     let mut session = Tester::logged_in();
     let frame = r#"{"msgType":6,"U1":1,"U2":2}"#;
-    let names = || Some(FriendNames { a: "ann".into(), b: "bob".into() });
+    let names = || FriendNames { a: "ann".into(), b: "bob".into() };
+    let friends = |told| Outcome::Friends(MadeFriends::Friends(names(), told));
     session.frame(frame);
     let push = protocol::new_friend(UserId(1), "ann");
     let told = [Effect::Deliver { id: FIRST, to: UserId(2), text: push.clone().into() }];
-    assert_eq!(session.outcome(Outcome::Friends(names())), told);
+    assert_eq!(session.outcome(friends(ToldBy::Push)), told);
     assert_eq!(session.later(Input::Frame(CHAT.as_bytes())), []);
     let done = Effect::Reply(protocol::friend_added(UserId(2), "bob").into());
     assert_eq!(session.settled(1, push.len(), 0), [done]);
 
     session.frame(frame);
-    session.outcome(Outcome::Friends(names()));
+    session.outcome(friends(ToldBy::Push));
     assert_eq!(session.settled(1, push.len(), 1), reply(NOT_KEPT));
 
     session.frame(frame);
-    assert!(matches!(&session.outcome(Outcome::Friends(None))[..], [Effect::Reply(text)] if text.contains("404")));
+    let refused = session.outcome(Outcome::Friends(MadeFriends::NoSuchUser));
+    assert!(matches!(&refused[..], [Effect::Reply(text)] if text.contains("404")));
+    session.frame(frame);
+    let refused = session.outcome(Outcome::Friends(MadeFriends::Blocked));
+    assert!(matches!(&refused[..], [Effect::Reply(text)] if text.contains("403")));
+
+    // A user of level 2 is told by the conversation, and by a push only where it can be shown at once.
+    let done = Effect::Reply(protocol::friend_added(UserId(2), "bob").into());
+    session.frame(frame);
+    let hand = Effect::Hand { to: UserId(2), text: push };
+    assert_eq!(session.outcome(friends(ToldBy::Conversation)), [done.clone(), hand]);
+    session.frame(frame);
+    assert_eq!(session.outcome(friends(ToldBy::Nothing)), [done]);
+    session.frame(frame);
+    let asked = session.outcome(Outcome::Friends(MadeFriends::Asked(names(), ToldBy::Nothing)));
+    assert_eq!(asked, [Effect::Reply(protocol::friend_asked(UserId(2), "bob").into())]);
 }
 
 #[test]

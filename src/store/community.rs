@@ -12,18 +12,17 @@
 mod accounts;
 mod friends;
 pub(in crate::store) mod groups;
-
-use std::sync::Arc;
+mod recorded;
 
 pub use self::accounts::{Deletion, OwnAccount, PasswordChange, Swapped};
-pub use self::friends::{Befriended, BlockOutcome, FriendPolicy, FriendRequest};
+pub use self::friends::{Befriended, BlockOutcome, FriendPolicy, FriendRequest, Trace};
 pub(in crate::store) use self::friends::{FriendDecision, FriendFacts};
-pub(in crate::store) use self::groups::event_cid;
 pub use self::groups::{Deed, GroupAct, GroupChanged, GroupMember, GroupRefusal, GroupRole, NewGroup, Visible};
+pub(in crate::store) use self::recorded::recorded;
+pub use self::recorded::{Recorded, RecordedEntry};
 use super::StoreError;
-use super::history::{Committed, EntryPlace, NewEntry};
+use super::history::DeviceId;
 use super::maybe::MaybeRole;
-use crate::base::conversation::ConversationId;
 use crate::protocol::{GroupId, UserId};
 
 /// What is asked of a store that has level 2. Its methods block, as those of all roles.
@@ -72,8 +71,8 @@ pub trait Community: Send + Sync + 'static {
     ) -> Result<Option<OwnAccount>, StoreError>;
 
     /// Replaces the stored password where it still equals the old one. All devices of the user are
-    /// forgotten, but for the one that is kept, whose tokens are worth nothing from then on.
-    fn change_password(&self, change: &PasswordChange) -> Result<Swapped<()>, StoreError>;
+    /// forgotten, but for the one that is kept, whose tokens are worth nothing from then on. Returns the forgotten ones.
+    fn change_password(&self, change: &PasswordChange) -> Result<Swapped<Vec<DeviceId>>, StoreError>;
 
     /// Deletes the account of a user where the stored password still equals `stored`. The user
     /// leaves all groups, with entries there, and is removed from lists of friends and of blocked users; devices and
@@ -83,47 +82,6 @@ pub trait Community: Send + Sync + 'static {
 
 /// The way to this role.
 pub type CommunityRole = MaybeRole<dyn Community>;
-
-/// What was recorded in one conversation, in one transaction.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Recorded {
-    /// The conversation.
-    pub conv: ConversationId,
-    /// The entries, by ascending numbers.
-    pub entries: Vec<RecordedEntry>,
-    /// Those who are in it afterwards, by ascending id.
-    pub members: Vec<UserId>,
-    /// Those who are not in it any more. The first entry is the last that they see.
-    pub gone: Vec<UserId>,
-}
-
-/// What became of entries that are neither edits nor unchecked: `None` without entries.
-pub(in crate::store) fn recorded(
-    entries: &[NewEntry],
-    outcomes: &[Committed],
-    members: Vec<UserId>,
-    gone: Vec<UserId>,
-) -> Option<Recorded> {
-    let entry = |(entry, outcome): (&NewEntry, &Committed)| match *outcome {
-        Committed::New(place) | Committed::Again(place) => {
-            Some(RecordedEntry { place, from: entry.sender, text: entry.text.clone() })
-        }
-        Committed::Refused(_) => None,
-    };
-    let conv = entries.first()?.conv;
-    Some(Recorded { conv, entries: entries.iter().zip(outcomes).filter_map(entry).collect(), members, gone })
-}
-
-/// An entry that was recorded.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct RecordedEntry {
-    /// Its place.
-    pub place: EntryPlace,
-    /// Who did what it says.
-    pub from: UserId,
-    /// The frame: JSON text.
-    pub text: Arc<str>,
-}
 
 /// The most users whom a user may block: their list must fit into one frame.
 pub const BLOCKED_MAX: usize = 1000;

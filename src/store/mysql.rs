@@ -17,7 +17,6 @@
 mod accounts;
 mod base;
 mod calls;
-mod community;
 mod contacts;
 mod conversations;
 mod dial;
@@ -32,6 +31,7 @@ mod probe;
 mod rows;
 mod schema;
 mod shapes;
+mod society;
 mod states;
 pub mod target;
 

@@ -8,7 +8,6 @@
 //! power cut loses nothing that was acknowledged.
 
 mod accounts;
-mod community;
 mod condition;
 mod contacts;
 mod conversations;
@@ -25,6 +24,7 @@ mod refusal;
 mod rescue;
 mod rows;
 mod shrinking;
+mod society;
 mod source;
 mod space;
 mod spool;

@@ -9,7 +9,7 @@ use raybox::base::conversation::ConversationId;
 use raybox::protocol::{GroupId, UserId};
 use raybox::store::community::{
     BLOCKED_MAX, Befriended, BlockOutcome, Community, Deed, FriendPolicy, FriendRequest, GroupAct, GroupChanged,
-    GroupRefusal, GroupRole, NewGroup, OwnAccount, PasswordChange, Recorded, Swapped, Visible,
+    GroupRefusal, GroupRole, NewGroup, OwnAccount, PasswordChange, Recorded, Swapped, Trace, Visible,
 };
 use raybox::store::history::{
     Cid, Committed, Denied, DeviceLogin, EntryKind, EntryRefusal, FrameHash, Head, History, LoggedIn, NewEntry,
@@ -229,8 +229,9 @@ pub(crate) fn an_event_marks_nothing_as_read(opened: &impl Opened) {
 pub(crate) fn friends_are_made_once_and_asked_once(opened: &impl Opened) {
     let store = opened.store();
     let [ann, bob, cat, dan] = [(); 4].map(|()| new_user(&*store));
-    let befriend = |a, b, policy| store.befriend(&FriendRequest { a, b, policy, nonce: nonce() }).unwrap();
-    let Befriended::New(names, recorded) = befriend(bob, ann, FriendPolicy::Open) else { panic!("new") };
+    let befriend =
+        |a, b, policy| store.befriend(&FriendRequest { a, b, policy, trace: Trace::Recorded, nonce: nonce() }).unwrap();
+    let Befriended::New(names, Some(recorded)) = befriend(bob, ann, FriendPolicy::Open) else { panic!("new") };
     assert_eq!((names.a, names.b), (name(&*store, bob), name(&*store, ann)));
     assert_eq!((recorded.conv, &recorded.members[..]), (ConversationId::between(ann, bob), &[ann, bob][..]));
     let push = json!({"errno": 200, "msgType": 6, "name": name(&*store, bob), "new": true, "userId": bob.0});
@@ -240,7 +241,7 @@ pub(crate) fn friends_are_made_once_and_asked_once(opened: &impl Opened) {
     // Who must be asked has to ask, or to have asked, as well.
     let Befriended::Asked(_, Some(recorded)) = befriend(ann, cat, FriendPolicy::Ask) else { panic!("asked") };
     assert_eq!(frame(&recorded.entries[0].text)["ask"], true);
-    assert!(matches!(befriend(ann, cat, FriendPolicy::Ask), Befriended::Asked(_, None)));
+    assert!(matches!(befriend(ann, cat, FriendPolicy::Ask), Befriended::AskedBefore(_)));
     assert_eq!((friend_ids(&*store, ann), friend_ids(&*store, cat)), (vec![bob], vec![]));
     assert!(matches!(befriend(cat, ann, FriendPolicy::Ask), Befriended::New(..)));
     assert_eq!((friend_ids(&*store, ann), friend_ids(&*store, cat)), (vec![bob, cat], vec![ann]));
@@ -255,6 +256,14 @@ pub(crate) fn friends_are_made_once_and_asked_once(opened: &impl Opened) {
     store.remove_friend(ann, dan).unwrap();
     assert!(matches!(befriend(ann, dan, FriendPolicy::Ask), Befriended::Asked(..)));
     assert_eq!(befriend(ann, UserId(i32::MAX), FriendPolicy::Open), Befriended::NoSuchUser);
+    // The same without an entry.
+    let unrecorded = |a, b, policy| {
+        let request = FriendRequest { a, b, policy, trace: Trace::None, nonce: nonce() };
+        store.befriend(&request).unwrap()
+    };
+    assert!(matches!(unrecorded(bob, dan, FriendPolicy::Ask), Befriended::Asked(_, None)));
+    assert!(matches!(unrecorded(dan, bob, FriendPolicy::Ask), Befriended::New(_, None)));
+    assert_eq!(store.run(ConversationId::between(bob, dan), 1, 9, false, BYTES).unwrap(), []);
 }
 
 pub(crate) fn who_is_blocked_cannot_send_or_ask(opened: &impl Opened) {
@@ -275,7 +284,7 @@ pub(crate) fn who_is_blocked_cannot_send_or_ask(opened: &impl Opened) {
     let send = |from, body| store.commit(&[NewEntry { is_unchecked: true, ..text(conv, from, body) }], DAY).unwrap()[0];
     assert_eq!(send(bob, "1"), Committed::Refused(EntryRefusal::Blocked));
     assert!(matches!(send(ann, "2"), Committed::New(_)), "the other way is open");
-    let request = FriendRequest { a: bob, b: ann, policy: FriendPolicy::Open, nonce: nonce() };
+    let request = FriendRequest { a: bob, b: ann, policy: FriendPolicy::Open, trace: Trace::None, nonce: nonce() };
     assert_eq!(store.befriend(&request).unwrap(), Befriended::Blocked);
     store.unblock(ann, bob).unwrap();
     store.unblock(ann, bob).unwrap();
@@ -335,13 +344,13 @@ pub(crate) fn a_new_password_ends_all_other_devices(opened: &impl Opened) {
     assert_eq!(stale, Swapped::Stale);
     assert_eq!(store.devices(ann).unwrap().len(), 2);
     let done = store.change_password(&change("x", "Y", Some((phone.id, [7; 16])))).unwrap();
-    assert_eq!(done, Swapped::Done(()));
+    assert_eq!(done, Swapped::Done(vec![web.id]));
     let kept = store.devices(ann).unwrap();
     assert_eq!((kept.len(), kept[0].id, kept[0].secret, kept[0].login), (1, phone.id, [7; 16], phone.login));
     assert_eq!(store.device(web.id).unwrap(), None);
     assert_eq!(store.credential(ann).unwrap().as_deref(), Some("Y"));
     assert_eq!(store.change_password(&change("y", "z", None)).unwrap(), Swapped::Stale, "case counts");
-    assert_eq!(store.change_password(&change("Y", "z", None)).unwrap(), Swapped::Done(()));
+    assert_eq!(store.change_password(&change("Y", "z", None)).unwrap(), Swapped::Done(vec![phone.id]));
     assert_eq!(store.devices(ann).unwrap(), []);
     assert_eq!(store.devices(bob).unwrap(), [of_bob]);
 }
@@ -358,7 +367,9 @@ pub(crate) fn a_deleted_account_leaves_everything_but_its_messages(opened: &impl
     let conv = ConversationId::between(ann, bob);
     store.commit(&[text(conv, ann, "hello"), text(conv, bob, "hi")], DAY).unwrap();
     for (a, b) in [(ann, bob), (cat, ann)] {
-        store.befriend(&FriendRequest { a, b, policy: FriendPolicy::Open, nonce: nonce() }).unwrap();
+        store
+            .befriend(&FriendRequest { a, b, policy: FriendPolicy::Open, trace: Trace::Recorded, nonce: nonce() })
+            .unwrap();
     }
     store.block(bob, ann).unwrap();
     store.block(ann, cat).unwrap();
@@ -426,7 +437,7 @@ pub(crate) fn leave(store: &impl Community, group: GroupId, user: UserId) -> Rec
 /// The members by ascending id, and whether each is the creator.
 pub(crate) fn members(store: &impl Community, group: GroupId, asker: UserId) -> Vec<(UserId, bool)> {
     let members = store.members_of(group, asker).unwrap().unwrap();
-    members.iter().map(|member| (member.user, member.standing == GroupRole::Creator)).collect()
+    members.iter().map(|member| (member.user, member.role == GroupRole::Creator)).collect()
 }
 
 fn act(store: &impl Community, group: GroupId, by: UserId, deed: Deed) -> Result<GroupChanged, GroupRefusal> {

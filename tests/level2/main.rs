@@ -3,6 +3,7 @@
 
 #![allow(unreachable_pub, reason = "the parts of one program")]
 
+mod accounts;
 mod cluster;
 mod crash;
 mod events;
@@ -12,6 +13,7 @@ mod groups;
 mod limits;
 mod logins;
 mod malformed;
+mod membership;
 mod mistakes;
 mod mixing;
 mod people;

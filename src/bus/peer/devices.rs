@@ -27,6 +27,8 @@ pub(super) fn write(node: &str, news: &DeviceNews) -> (Topic<&'static str>, Vec<
             (Topic::User(*to), format!("x {node} {} {login}", device.0))
         }
         DeviceNews::End(to, device, DeviceEnd::Revoked) => (Topic::User(*to), format!("x {node} {}", device.0)),
+        DeviceNews::Joined(to, conv, from) => (Topic::User(*to), format!("j {node} {} {from}", conv.column())),
+        DeviceNews::Left(to, conv, last) => (Topic::User(*to), format!("l {node} {} {last}", conv.column())),
         DeviceNews::UsesLevel2(user) => (Topic::Level2, format!("u {node} {user}")),
     };
     (topic, payload.into_bytes())
@@ -63,6 +65,10 @@ pub(super) fn read(own: &str, to: Option<UserId>, payload: &str) -> Option<Devic
             };
             Some(DeviceNews::End(to, device, end))
         }
+        ("j" | "l", Some(to)) => {
+            let (conv, seq) = (ConversationId::from_column(words.next()?.parse().ok()?), words.next()?.parse().ok()?);
+            Some(if kind == "j" { DeviceNews::Joined(to, conv, seq) } else { DeviceNews::Left(to, conv, seq) })
+        }
         ("u", None) => Some(DeviceNews::UsesLevel2(UserId(words.next()?.parse().ok()?))),
         _ => None,
     }
@@ -98,6 +104,8 @@ mod tests {
             DeviceNews::Show(UserId(3), "{\"x\":1}".into()),
             DeviceNews::End(UserId(3), DeviceId(5), DeviceEnd::Replaced(-6)),
             DeviceNews::End(UserId(3), DeviceId(5), DeviceEnd::Revoked),
+            DeviceNews::Joined(UserId(3), ConversationId::from_column(9), 5),
+            DeviceNews::Left(UserId(3), ConversationId::from_column(9), 6),
             DeviceNews::UsesLevel2(UserId(3)),
         ];
         for news in all {

@@ -107,7 +107,7 @@ pub enum PageAsk {
 }
 
 /// 60 to 69.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Account<'f> {
     /// 60: change the own password.
     ChangePassword { proof: AccountProof<'f>, new: Cow<'f, str> },
@@ -318,6 +318,64 @@ fn watched(members: &mut Members<'_>) -> Result<Vec<Id>, Refusal> {
     list.into_iter().map(id).collect()
 }
 
+/// A frame of a client of level 1 that asks for one of 60 to 69, if it is one: its type, FROMID, and
+/// what it asks or why it is refused.
+pub fn account_request(frame: &[u8]) -> Option<(u16, Option<Sender>, Result<Account<'_>, Refusal>)> {
+    let text = std::str::from_utf8(frame).ok()?;
+    let mut members = Members::read(text).ok()?;
+    let msg_type = u16::try_from(members.integer("msgType").ok()?).ok().filter(|number| (60..=69).contains(number))?;
+    let from = members.sender();
+    Some((msg_type, from, Account::of(msg_type, &mut members)))
+}
+
+impl Account<'_> {
+    /// The `msgType`.
+    pub fn msg_type(&self) -> u16 {
+        match self {
+            Account::ChangePassword { .. } => 60,
+            Account::Members { .. } => 61,
+            Account::Leave { .. } => 62,
+            Account::Member { .. } => 63,
+            Account::ChangeGroup { .. } => 64,
+            Account::Dissolve { .. } => 65,
+            Account::Block { .. } | Account::Blocked => 66,
+            Account::Own { .. } => 67,
+            Account::Devices { .. } => 68,
+            Account::Delete { .. } => 69,
+        }
+    }
+
+    /// What it proves the right to it with, if that is needed.
+    pub fn proof(&self) -> Option<&AccountProof<'_>> {
+        match self {
+            Account::ChangePassword { proof, .. } | Account::Delete { proof } => Some(proof),
+            _ => None,
+        }
+    }
+
+    /// The same without the frame.
+    pub fn into_owned(self) -> Account<'static> {
+        let owned = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
+        match self {
+            Account::ChangePassword { proof, new } => {
+                Account::ChangePassword { proof: proof.into_owned(), new: owned(new) }
+            }
+            Account::Members { group } => Account::Members { group },
+            Account::Leave { group } => Account::Leave { group },
+            Account::Member { group, user, change } => Account::Member { group, user, change },
+            Account::ChangeGroup { group, name, description } => {
+                Account::ChangeGroup { group, name: name.map(owned), description: description.map(owned) }
+            }
+            Account::Dissolve { group } => Account::Dissolve { group },
+            Account::Block { user, block } => Account::Block { user, block },
+            Account::Blocked => Account::Blocked,
+            Account::Own { name, receipts } => Account::Own { name: name.map(owned), receipts },
+            Account::Devices { revoke } => Account::Devices { revoke: revoke.map(owned) },
+            Account::Delete { proof } => Account::Delete { proof: proof.into_owned() },
+        }
+    }
+}
+
 impl<'f> Account<'f> {
     fn of(msg_type: u16, members: &mut Members<'f>) -> Result<Account<'f>, Refusal> {
         Ok(match msg_type {
@@ -374,6 +432,13 @@ fn member_change(members: &Members<'_>) -> Result<MemberChange, Refusal> {
 }
 
 impl<'f> AccountProof<'f> {
+    fn into_owned(self) -> AccountProof<'static> {
+        match self {
+            AccountProof::Password(password) => AccountProof::Password(Cow::Owned(password.into_owned())),
+            AccountProof::Jwt(jwt) => AccountProof::Jwt(Cow::Owned(jwt.into_owned())),
+        }
+    }
+
     fn of(members: &mut Members<'f>) -> Result<AccountProof<'f>, Refusal> {
         let wrong = |_| bad("password and jwt must be texts");
         let password = members.maybe_text("password").map_err(wrong)?;

@@ -11,6 +11,7 @@ mod sweep;
 use std::sync::Arc;
 
 pub use self::devices::Visitor;
+pub(super) use self::parts::refusal_of;
 pub use self::parts::{ConversationParts, Conversations, DeviceRules};
 use crate::delivery::ClientLink;
 use crate::devices::tasks::{Identity, MemberNews, MemberTask};
@@ -57,9 +58,8 @@ impl Conversations {
                 self.show_typing(who, *name);
                 Ok(Vec::new())
             }
-            MemberTask::Devices(ticket, rid, revoke) => {
-                self.devices(history, who, revoke.as_deref(), *ticket, rid.as_ref())
-            }
+            // Another's work.
+            MemberTask::Account(..) => Ok(Vec::new()),
             MemberTask::LogOut(ticket, rid) => self.log_out(history, who, *ticket, rid.as_ref()),
         }
     }

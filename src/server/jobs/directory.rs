@@ -8,7 +8,7 @@ use crate::bus::Exchange;
 use crate::metrics::{Hit, Metrics};
 use crate::protocol::{self, GroupId, UserId};
 use crate::routing::groups::GroupCache;
-use crate::session::Outcome;
+use crate::session::{MadeFriends, Outcome, ToldBy};
 use crate::store::{Accounts, Contacts, Joined, Membership, Role, StoreError};
 
 /// Friends and groups, and the parts that they need.
@@ -40,7 +40,9 @@ pub struct Limits {
 
 impl Directory {
     pub(super) fn add_friends(&self, a: UserId, b: UserId) -> Result<Outcome, StoreError> {
-        self.contacts.get()?.add_friends(a, b).map(Outcome::Friends)
+        let names = self.contacts.get()?.add_friends(a, b)?;
+        let made = names.map_or(MadeFriends::NoSuchUser, |names| MadeFriends::Friends(names, ToldBy::Push));
+        Ok(Outcome::Friends(made))
     }
 
     pub(super) fn remove_friend(&self, user: UserId, friend: UserId) -> Result<Outcome, StoreError> {

@@ -140,8 +140,8 @@ impl Session {
 }
 
 /// The most characters in a name of a user or group, as in the table.
-pub(super) const NAME_MAX: usize = 50;
+pub const NAME_MAX: usize = 50;
 /// The most characters in a password: the client sends 56 hexadecimal digits.
-const PASSWORD_MAX: usize = 56;
+pub const PASSWORD_MAX: usize = 56;
 /// The most users that one connection may be logged in as.
 const USERS_MAX: usize = 1000;

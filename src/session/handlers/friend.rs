@@ -4,8 +4,7 @@ use net::Flow;
 
 use crate::protocol::{self, Asked, Id, UserId};
 use crate::session::phase::{Awaited, Phase};
-use crate::session::{Effect, Effects, Job, Session};
-use crate::store::FriendNames;
+use crate::session::{Effect, Effects, Job, MadeFriends, Session, ToldBy};
 
 impl Session {
     pub(crate) fn add_friend(&mut self, a: Id, b: Asked<'_>, effects: &mut Effects<'_>) -> Flow {
@@ -23,26 +22,36 @@ impl Session {
     /// The push is sent before the reply, which says that it is delivered or stored. A connection
     /// that is both users gets the reply first, as from the reference server: otherwise it would
     /// take the push for the reply.
-    pub(crate) fn friends_added(
-        &mut self,
-        a: UserId,
-        b: UserId,
-        names: Option<FriendNames>,
-        effects: &mut Effects<'_>,
-    ) {
-        let Some(names) = names else {
-            effects.push(Effect::Reply(protocol::no_such_user(Id(b.0.into()).into()).into()));
-            return;
+    pub(crate) fn friends_made(&mut self, a: UserId, b: UserId, made: MadeFriends, effects: &mut Effects<'_>) {
+        let (push, reply, told) = match made {
+            MadeFriends::Friends(names, told) => {
+                (protocol::new_friend(a, &names.a), protocol::friend_added(b, &names.b), told)
+            }
+            MadeFriends::Asked(names, told) => {
+                (protocol::friend_request(a, &names.a), protocol::friend_asked(b, &names.b), told)
+            }
+            MadeFriends::Blocked => return effects.push(Effect::Reply(protocol::friend_blocked(b).into())),
+            MadeFriends::NoSuchUser => {
+                return effects.push(Effect::Reply(protocol::no_such_user(Id(b.0.into()).into()).into()));
+            }
         };
-        let push = protocol::new_friend(a, &names.a);
-        let reply = protocol::friend_added(b, &names.b);
-        let id = self.count_unsettled(push.len());
-        if self.is(Id(b.0.into())) {
-            effects.push(Effect::Reply(reply.into()));
-        } else {
-            self.phase = Phase::Settling { reply };
+        let is_both = self.is(Id(b.0.into()));
+        match told {
+            ToldBy::Push => {
+                let id = self.count_unsettled(push.len());
+                if is_both {
+                    effects.push(Effect::Reply(reply.into()));
+                } else {
+                    self.phase = Phase::Settling { reply };
+                }
+                effects.push(Effect::Deliver { id, to: b, text: push.into() });
+            }
+            ToldBy::Conversation => {
+                effects.push(Effect::Reply(reply.into()));
+                effects.push(Effect::Hand { to: b, text: push });
+            }
+            ToldBy::Nothing => effects.push(Effect::Reply(reply.into())),
         }
-        effects.push(Effect::Deliver { id, to: b, text: push.into() });
     }
 
     pub(crate) fn delete_friend(&mut self, user: Id, friend: Id, effects: &mut Effects<'_>) -> Flow {

@@ -59,4 +59,4 @@ impl Session {
 }
 
 /// The most characters in a group's description, as in the table.
-const DESCRIPTION_MAX: usize = 200;
+pub const DESCRIPTION_MAX: usize = 200;

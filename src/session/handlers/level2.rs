@@ -1,15 +1,15 @@
 //! Opting in to level 2. What follows is not the session's: it only waits, and serves the requests of
-//! level 1 that the client makes later.
+//! level 1 that the client makes later. Also 60 to 69 for clients of level 1.
 
 use net::Flow;
 
 use crate::config::Auth;
-use crate::protocol::UserId;
 use crate::protocol::level2::frames::Refusal;
 use crate::protocol::level2::replies;
-use crate::protocol::level2::{Frame, Login, Request};
+use crate::protocol::level2::{Account, Frame, Login, Request};
+use crate::protocol::{Sender, UserId};
 use crate::session::phase::{Awaited, Phase};
-use crate::session::{Effect, Effects, OptIn, Session};
+use crate::session::{Effect, Effects, Job, OptIn, Session};
 
 impl Session {
     pub(crate) fn opt_in(&mut self, frame: Frame<'_>, effects: &mut Effects<'_>) -> Flow {
@@ -28,6 +28,29 @@ impl Session {
         self.reply(replies::refused(40, refusal, rid.as_ref()), effects)
     }
 
+    /// One of 60 to 69 of a client of level 1, which says in whose name. That it is logged in as this
+    /// user is checked in compat mode too.
+    pub(crate) fn account_request(
+        &mut self,
+        msg_type: u16,
+        from: Option<Sender>,
+        request: Result<Account<'_>, Refusal>,
+        effects: &mut Effects<'_>,
+    ) -> Flow {
+        let user = match from {
+            _ if !self.is_logged_in() => Err(LOGIN_FIRST),
+            Some(Sender::Claimed(id)) => id.user().filter(|_| self.is(id)).ok_or(NOT_YOU),
+            None | Some(Sender::Malformed) => Err(NO_SENDER),
+        };
+        match user.and_then(|user| Ok((user, request?))) {
+            Ok((user, request)) => {
+                let job = Job::Account { user, request: Box::new(request.into_owned()) };
+                self.submit(job, Awaited::Reply, effects)
+            }
+            Err(refusal) => self.reply(replies::refused(msg_type, refusal, None), effects),
+        }
+    }
+
     /// The login is over. A client of level 2 is always checked strictly.
     pub(crate) fn on_opted_in(&mut self, user: Option<UserId>) -> Flow {
         if let Phase::Waiting(Awaited::OptIn) = self.phase {
@@ -42,3 +65,6 @@ impl Session {
 }
 
 const LOGGED_IN: Refusal = Refusal::forever(400, "this connection is logged in at level 1, open another one");
+const LOGIN_FIRST: Refusal = Refusal::forever(403, "log in on this connection first");
+const NOT_YOU: Refusal = Refusal::forever(403, "log in as the user that FROMID names");
+const NO_SENDER: Refusal = Refusal::forever(400, "FROMID must be your id");

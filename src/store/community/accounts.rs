@@ -1,6 +1,6 @@
 //! Accounts of users.
 
-use super::Recorded;
+use super::recorded::Recorded;
 use crate::protocol::UserId;
 use crate::store::history::{Device, DeviceId};
 

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{Recorded, event_cid};
+use super::groups::event_cid;
+use super::recorded::Recorded;
 use crate::base::conversation::ConversationId;
 use crate::protocol::{self, UserId};
 use crate::store::FriendNames;
@@ -17,8 +18,19 @@ pub struct FriendRequest {
     pub b: UserId,
     /// Whether `b` must have agreed.
     pub policy: FriendPolicy,
+    /// Whether the conversation of both gets an entry.
+    pub trace: Trace,
     /// Random bytes.
     pub nonce: [u8; 16],
+}
+
+/// Whether something is recorded in a conversation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Trace {
+    /// It is.
+    Recorded,
+    /// It is not: neither of both has used level 2.
+    None,
 }
 
 /// Who becomes a friend.
@@ -34,11 +46,13 @@ pub enum FriendPolicy {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Befriended {
     /// They are friends now.
-    New(FriendNames, Recorded),
+    New(FriendNames, Option<Recorded>),
     /// They were before.
     Already(FriendNames),
-    /// The other user is asked; `None`: again.
+    /// The other user is asked.
     Asked(FriendNames, Option<Recorded>),
+    /// The other user was asked before.
+    AskedBefore(FriendNames),
     /// The other user has blocked the one who asks.
     Blocked,
     /// One of them does not exist.
@@ -90,7 +104,7 @@ impl FriendRequest {
         match self.policy {
             _ if facts.are_friends => Unchanged(Befriended::Already(names)),
             FriendPolicy::Ask if facts.was_asked => Friends(names),
-            FriendPolicy::Ask if facts.has_asked => Unchanged(Befriended::Asked(names, None)),
+            FriendPolicy::Ask if facts.has_asked => Unchanged(Befriended::AskedBefore(names)),
             FriendPolicy::Ask => Asks(names),
             FriendPolicy::Open => Friends(names),
         }
@@ -101,8 +115,15 @@ impl FriendRequest {
         ConversationId::between(self.a, self.b)
     }
 
-    /// What is recorded for the other user.
-    pub(in crate::store) fn entry(&self, names: &FriendNames, asks: bool) -> NewEntry {
+    /// What is recorded for the other user: one entry, if any.
+    pub(in crate::store) fn entries(&self, names: &FriendNames, asks: bool) -> Vec<NewEntry> {
+        match self.trace {
+            Trace::Recorded => vec![self.entry(names, asks)],
+            Trace::None => Vec::new(),
+        }
+    }
+
+    fn entry(&self, names: &FriendNames, asks: bool) -> NewEntry {
         let text: Arc<str> = match asks {
             true => protocol::friend_request(self.a, &names.a).into(),
             false => protocol::new_friend(self.a, &names.a).into(),
@@ -132,7 +153,8 @@ mod tests {
 
     #[test]
     fn who_must_be_asked_is_asked_once() {
-        let request = |policy| FriendRequest { a: UserId(1), b: UserId(2), policy, nonce: [0; 16] };
+        let request =
+            |policy| FriendRequest { a: UserId(1), b: UserId(2), policy, trace: Trace::Recorded, nonce: [0; 16] };
         let names = FriendNames { a: "a".into(), b: "b".into() };
         let none = FriendFacts {
             names: Some(names.clone()),
@@ -145,7 +167,7 @@ mod tests {
         assert_eq!(open.decide(none.clone()), FriendDecision::Friends(names.clone()));
         assert_eq!(ask.decide(none.clone()), FriendDecision::Asks(names.clone()));
         let asked = FriendFacts { has_asked: true, ..none.clone() };
-        assert_eq!(ask.decide(asked.clone()), FriendDecision::Unchanged(Befriended::Asked(names.clone(), None)));
+        assert_eq!(ask.decide(asked.clone()), FriendDecision::Unchanged(Befriended::AskedBefore(names.clone())));
         let both = FriendFacts { was_asked: true, ..asked };
         assert_eq!(ask.decide(both.clone()), FriendDecision::Friends(names.clone()));
         let blocked = FriendFacts { has_blocked: true, are_friends: true, ..both };

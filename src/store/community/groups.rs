@@ -6,7 +6,7 @@ use std::sync::Arc;
 use blake2::Blake2s256;
 use blake2::digest::Digest as _;
 
-use super::Recorded;
+use super::recorded::Recorded;
 use crate::base::conversation::ConversationId;
 use crate::protocol::level2::replies::group_event;
 use crate::protocol::{GroupId, UserId};
@@ -105,7 +105,7 @@ pub struct GroupMember {
     /// The name, `None` of a deleted account.
     pub name: Option<String>,
     /// What the member may do.
-    pub standing: GroupRole,
+    pub role: GroupRole,
 }
 
 /// What a member may do.

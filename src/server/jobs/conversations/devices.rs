@@ -131,36 +131,45 @@ impl Conversations {
         Ok(self.key.get_or_init(|| TokenKey::new(&stored)))
     }
 
-    /// The answer to a 68.
-    pub(super) fn devices(
+    /// A new token of this device, whose row has this secret.
+    ///
+    /// # Errors
+    /// The key cannot be read.
+    pub fn token_of(&self, user: UserId, device: DeviceId, secret: [u8; 16]) -> Result<(String, i64), StoreError> {
+        self.token(&Device { id: device, user, name: String::new(), login: 0, secret, seen: 0 })
+    }
+
+    /// The answer to a 68: the devices, after one is logged out. Also whether that is the asker's
+    /// `own`, whose connection is left to end.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub fn list_devices(
         &self,
-        history: &dyn History,
-        who: &Identity,
+        user: UserId,
+        own: Option<DeviceId>,
         revoke: Option<&str>,
-        ticket: Ticket,
         rid: Option<&Rid>,
-    ) -> Result<Vec<MemberNews>, StoreError> {
-        let mut devices = history.devices(who.user)?;
-        let mut news = Vec::new();
+    ) -> Result<(String, bool), StoreError> {
+        let history = self.history()?;
+        let mut devices = history.devices(user)?;
+        let mut is_own_revoked = false;
         if let Some(name) = revoke {
             let Some(at) = devices.iter().position(|device| device.name == name) else {
-                return Ok(vec![MemberNews::Answer(ticket, replies::refused(68, NO_SUCH_DEVICE, rid))]);
+                return Ok((replies::refused(68, NO_SUCH_DEVICE, rid), false));
             };
             let device = devices.remove(at);
-            history.forget(who.user, &[device.id])?;
-            if device.id == who.device {
-                news.push(MemberNews::End(Reason::Revoked));
-            }
-            self.revoke(who.user, &[device.id], Some(who.device));
+            history.forget(user, &[device.id])?;
+            is_own_revoked = own == Some(device.id);
+            self.revoke(user, &[device.id], own);
         }
         let router = self.router();
         let is_online = |device: &Device| {
-            router.as_ref().is_some_and(|router| !router.devices(who.user, |link| link.device == device.id).is_empty())
+            router.as_ref().is_some_and(|router| !router.devices(user, |link| link.device == device.id).is_empty())
         };
         let line = |device: &Device| (device.name.clone(), device.seen, is_online(device));
         let lines: Vec<_> = devices.iter().map(line).collect();
-        news.insert(0, MemberNews::Answer(ticket, replies::devices(&lines, rid)));
-        Ok(news)
+        Ok((replies::devices(&lines, rid), is_own_revoked))
     }
 
     /// Logs a device out for good.

@@ -160,7 +160,7 @@ pub(super) fn denied(denied: Denied) -> Refusal {
     }
 }
 
-pub(super) fn refusal_of(error: &StoreError) -> Refusal {
+pub(in crate::server::jobs) fn refusal_of(error: &StoreError) -> Refusal {
     match error {
         StoreError::Unavailable(_) => AWAY,
         StoreError::Failed(_) | StoreError::NameTaken => {

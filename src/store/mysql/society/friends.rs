@@ -54,13 +54,13 @@ pub(super) fn befriend(
             FriendDecision::Friends(names) => (names, false),
             FriendDecision::Asks(names) => (names, true),
         };
-        let entry = request.entry(&names, asks);
-        let noted = recording::record(db, base, std::slice::from_ref(&entry), request.both(), Vec::new())?;
-        let outcome = match noted {
-            noted if asks => Befriended::Asked(names, noted),
-            Some(noted) => Befriended::New(names, noted),
-            None => Befriended::Already(names),
-        };
+        let entries = request.entries(&names, asks);
+        let noted = recording::record(db, base, &entries, request.both(), Vec::new())?;
+        let outcome = if asks { Befriended::Asked(names, noted) } else { Befriended::New(names, noted) };
+        if asks {
+            let insert = "INSERT INTO Asked (userid, friendid) VALUES (?, ?) ON DUPLICATE KEY UPDATE userid = userid";
+            db.exec_drop(insert, (request.a.0, request.b.0))?;
+        }
         if !asks {
             let (first, second) = (request.a.min(request.b).0, request.a.max(request.b).0);
             db.exec_drop(
@@ -74,6 +74,6 @@ pub(super) fn befriend(
                 params! {first, second},
             )?;
         }
-        attempts.commit(db, Some(&entry), outcome)
+        attempts.commit(db, entries.first(), outcome)
     })
 }

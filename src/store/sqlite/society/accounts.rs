@@ -6,6 +6,7 @@ use super::groups;
 use crate::base::collation::fold;
 use crate::protocol::{GroupId, UserId};
 use crate::store::community::{Deletion, GroupAct, OwnAccount, PasswordChange, Swapped};
+use crate::store::history::DeviceId;
 use crate::store::sqlite::conversations::devices;
 
 pub(super) fn own(db: &Connection, user: UserId) -> rusqlite::Result<Option<OwnAccount>> {
@@ -37,7 +38,7 @@ pub(super) fn change_own(
     own(db, user).map(Some)
 }
 
-pub(super) fn change_password(db: &Connection, change: &PasswordChange) -> rusqlite::Result<Swapped<()>> {
+pub(super) fn change_password(db: &Connection, change: &PasswordChange) -> rusqlite::Result<Swapped<Vec<DeviceId>>> {
     let PasswordChange { user, old, new, keep } = change;
     let changed = db
         .prepare_cached("UPDATE User SET password = ?3 WHERE id = ?1 AND password = ?2")?
@@ -45,15 +46,19 @@ pub(super) fn change_password(db: &Connection, change: &PasswordChange) -> rusql
     if changed == 0 {
         return Ok(Swapped::Stale);
     }
+    let mut forgotten = Vec::new();
     for device in devices::of(db, *user)? {
         match keep {
             Some((kept, secret)) if *kept == device.id => {
                 db.prepare_cached("UPDATE Device SET secret = ?2 WHERE id = ?1")?.execute(params![kept.0, secret])?;
             }
-            _ => drop(devices::forget(db, *user, device.id)?),
+            _ => {
+                devices::forget(db, *user, device.id)?;
+                forgotten.push(device.id);
+            }
         }
     }
-    Ok(Swapped::Done(()))
+    Ok(Swapped::Done(forgotten))
 }
 
 pub(super) fn delete(

@@ -182,7 +182,7 @@ pub(super) fn members(
     let members = collect(rows, |row| {
         let (user, name) = (UserId(column(row, "userid")?), column(row, "name")?);
         let role: Option<String> = column(row, "grouprole")?;
-        Ok(GroupMember { user, name, standing: GroupRole::stored(&role.unwrap_or_default()) })
+        Ok(GroupMember { user, name, role: GroupRole::stored(&role.unwrap_or_default()) })
     })?;
     if members.iter().any(|member| member.user == asker) {
         return Ok(Ok(members));

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{record, text_of};
+use super::recording::{record, text_of};
 use crate::base::collation::fold;
 use crate::protocol::{GroupId, UserId};
 use crate::store::community::groups::{Decision, Gone, GroupFacts, GroupRole, GroupWrite, Subject};
@@ -136,8 +136,8 @@ pub(super) fn members(
              WHERE groupid = ?1 ORDER BY userid",
         )?
         .query_map([group.0], |row| {
-            let standing = GroupRole::stored(row.get_ref(2)?.as_str()?);
-            Ok(GroupMember { user: UserId(row.get(0)?), name: row.get(1)?, standing })
+            let role = GroupRole::stored(row.get_ref(2)?.as_str()?);
+            Ok(GroupMember { user: UserId(row.get(0)?), name: row.get(1)?, role })
         })?
         .collect::<rusqlite::Result<_>>()?;
     if members.iter().any(|member| member.user == asker) {

@@ -22,6 +22,7 @@ use crate::store::community::{
     BLOCKED_MAX, Befriended, BlockOutcome, Community, Deletion, FriendDecision, FriendRequest, GroupAct, GroupChanged,
     GroupMember, GroupRefusal, NewGroup, OwnAccount, PasswordChange, Recorded, Swapped,
 };
+use crate::store::history::DeviceId;
 
 impl Community for MysqlStore {
     fn found_group(&self, group: &NewGroup) -> Result<(GroupId, Recorded), StoreError> {
@@ -127,8 +128,9 @@ impl Community for MysqlStore {
         changed.ok_or(StoreError::NameTaken)
     }
 
-    fn change_password(&self, change: &PasswordChange) -> Result<Swapped<()>, StoreError> {
-        self.base.calls.call(|db, _| accounts::change_password(db, change))
+    fn change_password(&self, change: &PasswordChange) -> Result<Swapped<Vec<DeviceId>>, StoreError> {
+        let mut forgotten = Vec::new();
+        self.base.calls.call(|db, _| accounts::change_password(db, change, &mut forgotten))
     }
 
     fn delete_account(&self, user: UserId, stored: &str, nonce: [u8; 16]) -> Result<Swapped<Deletion>, StoreError> {

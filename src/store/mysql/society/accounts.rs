@@ -47,7 +47,13 @@ fn locked_password(db: &mut Conn, user: UserId) -> mysql::Result<Option<String>>
     row.map(|mut row| text(&mut row, "password")).transpose()
 }
 
-pub(super) fn change_password(db: &mut Conn, change: &PasswordChange) -> mysql::Result<Swapped<()>> {
+/// `forgotten` are the devices that the attempt before wanted to forget, whose answer may have been
+/// lost.
+pub(super) fn change_password(
+    db: &mut Conn,
+    change: &PasswordChange,
+    forgotten: &mut Vec<DeviceId>,
+) -> mysql::Result<Swapped<Vec<DeviceId>>> {
     let PasswordChange { user, old, new, keep } = change;
     or_undone(db, |db| {
         db.query_drop("START TRANSACTION")?;
@@ -55,7 +61,7 @@ pub(super) fn change_password(db: &mut Conn, change: &PasswordChange) -> mysql::
         // An attempt whose answer was lost may have written it.
         if found.as_ref() == Some(new) && new != old {
             db.query_drop("ROLLBACK")?;
-            return Ok(Swapped::Done(()));
+            return Ok(Swapped::Done(forgotten.clone()));
         }
         if found.as_ref() != Some(old) {
             db.query_drop("ROLLBACK")?;
@@ -70,8 +76,9 @@ pub(super) fn change_password(db: &mut Conn, change: &PasswordChange) -> mysql::
             let update = "UPDATE Device SET secret = ? WHERE id = ? AND user = ?";
             db.exec_drop(update, (&secret[..], device.0, user.0))?;
         }
+        forgotten.clone_from(&others);
         db.query_drop("COMMIT")?;
-        Ok(Swapped::Done(()))
+        Ok(Swapped::Done(others))
     })
 }
 

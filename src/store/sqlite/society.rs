@@ -1,21 +1,24 @@
-//! Accounts, friends and groups of level 2. `groups.rs` changes groups, `accounts.rs` accounts. Each
+//! Accounts, friends and groups of level 2. `groups.rs` changes groups, `friends.rs` makes
+//! friends, `accounts.rs` changes accounts. Each
 //! change is one operation of the writer, so nothing comes between its facts and its rows.
 
 mod accounts;
+mod friends;
 mod groups;
+mod recording;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::params;
 
 use super::SqliteStore;
-use super::conversations::commit::{self, note_asked};
+use super::conversations::commit::note_asked;
 use super::rows::{limit, user_by_id};
 use crate::protocol::{GroupId, UserId};
+use crate::store::StoreError;
 use crate::store::community::{
-    BLOCKED_MAX, Befriended, BlockOutcome, Community, Deletion, FriendDecision, FriendFacts, FriendRequest, GroupAct,
-    GroupChanged, GroupMember, GroupRefusal, NewGroup, OwnAccount, PasswordChange, Recorded, Swapped, recorded,
+    BLOCKED_MAX, Befriended, BlockOutcome, Community, Deletion, FriendRequest, GroupAct, GroupChanged, GroupMember,
+    GroupRefusal, NewGroup, OwnAccount, PasswordChange, Recorded, Swapped,
 };
-use crate::store::history::NewEntry;
-use crate::store::{FriendNames, StoreError};
+use crate::store::history::DeviceId;
 
 impl Community for SqliteStore {
     fn found_group(&self, group: &NewGroup) -> Result<(GroupId, Recorded), StoreError> {
@@ -41,7 +44,7 @@ impl Community for SqliteStore {
 
     fn befriend(&self, request: &FriendRequest) -> Result<Befriended, StoreError> {
         let request = *request;
-        self.live.change(move |db| befriend(db, &request))
+        self.live.change(move |db| friends::befriend(db, &request))
     }
 
     fn note_asked(&self, from: UserId, to: UserId) -> Result<(), StoreError> {
@@ -110,7 +113,7 @@ impl Community for SqliteStore {
         changed.ok_or(StoreError::NameTaken)
     }
 
-    fn change_password(&self, change: &PasswordChange) -> Result<Swapped<()>, StoreError> {
+    fn change_password(&self, change: &PasswordChange) -> Result<Swapped<Vec<DeviceId>>, StoreError> {
         let change = change.clone();
         self.live.change(move |db| accounts::change_password(db, &change))
     }
@@ -119,59 +122,4 @@ impl Community for SqliteStore {
         let stored = stored.to_owned();
         self.live.change(move |db| accounts::delete(db, user, &stored, nonce))
     }
-}
-
-/// Records entries of one conversation.
-fn record(
-    db: &Connection,
-    entries: &[NewEntry],
-    members: Vec<UserId>,
-    gone: Vec<UserId>,
-) -> rusqlite::Result<Option<Recorded>> {
-    // Nothing of it is an edit.
-    let outcomes = commit::commit(db, entries, 0)?;
-    Ok(recorded(entries, &outcomes, members, gone))
-}
-
-fn befriend(db: &Connection, request: &FriendRequest) -> rusqlite::Result<Befriended> {
-    let (a, b) = (request.a, request.b);
-    let (names, asks) = match request.decide(friend_facts(db, request)?) {
-        FriendDecision::Unchanged(outcome) => return Ok(outcome),
-        FriendDecision::Friends(names) => (names, false),
-        FriendDecision::Asks(names) => (names, true),
-    };
-    let noted = record(db, &[request.entry(&names, asks)], request.both(), Vec::new())?;
-    if asks {
-        return Ok(Befriended::Asked(names, noted));
-    }
-    let mut insert =
-        db.prepare_cached("INSERT INTO Friend (userid, friendid) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?;
-    let mut forget = db.prepare_cached("DELETE FROM Asked WHERE userid = ?1 AND friendid = ?2")?;
-    for (user, friend) in [(a, b), (b, a)] {
-        insert.execute([user.0, friend.0])?;
-        forget.execute([user.0, friend.0])?;
-    }
-    Ok(match noted {
-        Some(noted) => Befriended::New(names, noted),
-        None => Befriended::Already(names),
-    })
-}
-
-fn friend_facts(db: &Connection, request: &FriendRequest) -> rusqlite::Result<FriendFacts> {
-    let (a, b) = (request.a, request.b);
-    let names = user_by_id(db, a)?.zip(user_by_id(db, b)?).map(|(a, b)| FriendNames { a: a.name, b: b.name });
-    let has = |query: &str, from: UserId, to: UserId| db.prepare_cached(query)?.exists([from.0, to.0]);
-    let friend = "SELECT 1 FROM Friend WHERE userid = ?1 AND friendid = ?2";
-    let asked = "SELECT 1 FROM Asked WHERE userid = ?1 AND friendid = ?2";
-    Ok(FriendFacts {
-        names,
-        has_blocked: has("SELECT 1 FROM Blocked WHERE user = ?1 AND blocked = ?2", b, a)?,
-        are_friends: has(friend, a, b)? && has(friend, b, a)?,
-        has_asked: has(asked, a, b)?,
-        was_asked: has(asked, b, a)?,
-    })
-}
-
-fn text_of(db: &Connection, query: &str, id: i32) -> rusqlite::Result<Option<String>> {
-    db.prepare_cached(query)?.query_row([id], |row| row.get(0)).optional()
 }

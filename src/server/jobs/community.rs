@@ -1,0 +1,58 @@
+//! [`Arrangements`]: what threads do for 60 to 69, and for those requests of level 1 that change
+//! groups and friendships, where the tables have level 2.
+//!
+//! `accounts` is about the asker's own account, `groups` about groups and friends. `telling` tells
+//! connections what was recorded.
+
+mod accounts;
+mod groups;
+mod parts;
+mod telling;
+
+pub use self::parts::{
+    AfterReply, Arranged, ArrangementParts, Arrangements, Asker, CommunityRules, GroupDoor, ProofVerdict, refused,
+};
+use super::conversations::refusal_of;
+use crate::protocol::level2::{Account, replies};
+use crate::store::StoreError;
+
+impl Arrangements {
+    /// Does what is asked, and composes the reply. Blocks.
+    pub fn run(&self, asker: &Asker, request: &Account<'_>) -> Arranged {
+        let done = self.try_run(asker, request);
+        self.parts.outages.note("arranging accounts and groups", done.as_ref().err());
+        done.unwrap_or_else(|error| Arranged::of(refused(asker, request, refusal_of(&error))))
+    }
+
+    fn try_run(&self, asker: &Asker, request: &Account<'_>) -> Result<Arranged, StoreError> {
+        let community = self.community()?;
+        let rid = asker.rid.as_ref();
+        match request {
+            Account::ChangePassword { proof, new } => self.change_password(community, asker, proof, new),
+            Account::Delete { proof } => self.delete_account(community, asker, proof),
+            Account::Own { name, receipts } => {
+                self.own_account(community, asker, name.as_deref(), *receipts).map(Arranged::of)
+            }
+            Account::Devices { revoke } => self.devices(asker, revoke.as_deref()),
+            Account::Block { user, block } => {
+                let done = self.block(community, asker.user, *user, *block)?;
+                Ok(Arranged::of(
+                    done.map_or_else(|refusal| refused(asker, request, refusal), |()| replies::done(66, rid)),
+                ))
+            }
+            Account::Blocked => Ok(Arranged::of(replies::blocked(&community.blocked_by(asker.user)?, rid))),
+            Account::Members { group } => {
+                let members = self.members(community, asker.user, *group)?;
+                Ok(Arranged::of(
+                    members
+                        .map_or_else(|refusal| refused(asker, request, refusal), |list| replies::members(&list, rid)),
+                ))
+            }
+            Account::Leave { .. } | Account::Member { .. } | Account::ChangeGroup { .. } | Account::Dissolve { .. } => {
+                let done = self.change_group(community, asker.user, request)?;
+                let reply = |()| replies::done(request.msg_type(), rid);
+                Ok(Arranged::of(done.map_or_else(|refusal| refused(asker, request, refusal), reply)))
+            }
+        }
+    }
+}

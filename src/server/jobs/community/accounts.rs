@@ -1,0 +1,172 @@
+//! The asker's own account: 60, 67, 68, 69, and 66.
+
+use std::borrow::Cow;
+
+use super::parts::{AfterReply, Arranged, Arrangements, Asker, ProofVerdict, nonce};
+use crate::devices::entry::WRONG;
+use crate::protocol::level2::AccountProof;
+use crate::protocol::level2::frames::Refusal;
+use crate::protocol::level2::replies;
+use crate::protocol::{Id, UserId};
+use crate::session::password::PasswordVerdict;
+use crate::session::{NAME_MAX, PASSWORD_MAX};
+use crate::store::StoreError;
+use crate::store::community::{BlockOutcome, Community, PasswordChange, Swapped};
+use crate::store::history::DeviceId;
+
+impl Arrangements {
+    /// The stored password of a user, if the proof is right.
+    fn prove(&self, user: UserId, proof: &AccountProof<'_>) -> Result<Option<String>, StoreError> {
+        // JSON web tokens are not accepted.
+        let AccountProof::Password(password) = proof else { return Ok(None) };
+        let stored = self.parts.accounts.get()?.credential(user)?;
+        let verdict = self.parts.passwords.verify(stored.as_deref(), password);
+        Ok(stored.filter(|_| verdict != PasswordVerdict::Wrong))
+    }
+
+    /// Does what needs a proof. `act` is done again if the stored password was replaced meanwhile,
+    /// which may be by an upgrade of the same password.
+    fn proven<T>(
+        &self,
+        user: UserId,
+        proof: &AccountProof<'_>,
+        act: impl Fn(&str) -> Result<Swapped<T>, StoreError>,
+    ) -> Result<Option<T>, StoreError> {
+        for _ in 0..PROOFS_MAX {
+            let Some(stored) = self.prove(user, proof)? else { return Ok(None) };
+            if let Swapped::Done(done) = act(&stored)? {
+                return Ok(Some(done));
+            }
+        }
+        Err(StoreError::Unavailable("the stored password changes all the time".into()))
+    }
+
+    /// 60.
+    pub(super) fn change_password(
+        &self,
+        community: &dyn Community,
+        asker: &Asker,
+        proof: &AccountProof<'_>,
+        new: &str,
+    ) -> Result<Arranged, StoreError> {
+        if new.chars().count() > PASSWORD_MAX {
+            return Ok(Arranged::of(replies::refused(60, BAD_PASSWORD, asker.rid.as_ref())));
+        }
+        let (user, kept) = (asker.user, asker.device.as_ref().map(|identity| identity.device));
+        let new = if self.parts.accounts.get()?.fits_hashes() {
+            Cow::Owned(self.parts.passwords.hash(new).map_err(|error| StoreError::Failed(Box::new(error)))?)
+        } else {
+            Cow::Borrowed(new)
+        };
+        let secret = nonce()?;
+        let changed = self.proven(user, proof, |old| {
+            let (old, new) = (old.to_owned(), new.clone().into_owned());
+            community.change_password(&PasswordChange { user, old, new, keep: kept.map(|device| (device, secret)) })
+        })?;
+        let Some(forgotten) = changed else { return Ok(self.wrong_proof(asker, 60)) };
+        self.parts.passwords.forget(user);
+        self.parts.stamps.changed(user, self.parts.passwords.stamp(&new), &asker.link);
+        self.parts.conversations.revoke(user, &forgotten, None);
+        let reply = match kept {
+            Some(device) => {
+                let (token, expires) = self.parts.conversations.token_of(user, device, secret)?;
+                replies::password_changed(&token, expires, asker.rid.as_ref())
+            }
+            None => replies::done(60, asker.rid.as_ref()),
+        };
+        Ok(Arranged { proof: Some(ProofVerdict::Right), ..Arranged::of(reply) })
+    }
+
+    /// 69.
+    pub(super) fn delete_account(
+        &self,
+        community: &dyn Community,
+        asker: &Asker,
+        proof: &AccountProof<'_>,
+    ) -> Result<Arranged, StoreError> {
+        let (user, nonce) = (asker.user, nonce()?);
+        let deleted = self.proven(user, proof, |stored| community.delete_account(user, stored, nonce))?;
+        let Some(deletion) = deleted else { return Ok(self.wrong_proof(asker, 69)) };
+        self.parts.passwords.forget(user);
+        for left in &deletion.groups {
+            self.group_changed(left, None);
+        }
+        let own = asker.device.as_ref().map(|identity| identity.device);
+        let devices: Vec<DeviceId> = deletion.devices.iter().map(|device| device.id).collect();
+        self.parts.conversations.revoke(user, &devices, own);
+        let reply = replies::done(69, asker.rid.as_ref());
+        Ok(Arranged { reply, proof: Some(ProofVerdict::Right), after: AfterReply::End })
+    }
+
+    fn wrong_proof(&self, asker: &Asker, msg_type: u16) -> Arranged {
+        let reply = replies::refused(msg_type, WRONG, asker.rid.as_ref());
+        Arranged { proof: Some(ProofVerdict::Wrong), ..Arranged::of(reply) }
+    }
+
+    /// The user's account is deleted: all connections that are left end, with the asker's own.
+    pub fn log_out(&self, user: UserId) {
+        self.parts.stamps.log_out(user);
+    }
+
+    /// 67.
+    pub(super) fn own_account(
+        &self,
+        community: &dyn Community,
+        asker: &Asker,
+        name: Option<&str>,
+        receipts: Option<bool>,
+    ) -> Result<String, StoreError> {
+        let refused = |refusal| replies::refused(67, refusal, asker.rid.as_ref());
+        if name.is_some_and(|name| !(1..=NAME_MAX).contains(&name.chars().count())) {
+            return Ok(refused(BAD_NAME));
+        }
+        let found = match (name, receipts) {
+            (None, None) => community.own(asker.user),
+            (name, receipts) => community.change_own(asker.user, name, receipts),
+        };
+        Ok(match found {
+            Err(StoreError::NameTaken) => refused(NAME_TAKEN),
+            found => match found? {
+                Some(own) => replies::account(asker.user, &own.name, own.receipts, asker.rid.as_ref()),
+                None => refused(super::groups::NO_SUCH_USER),
+            },
+        })
+    }
+
+    /// 68.
+    pub(super) fn devices(&self, asker: &Asker, revoke: Option<&str>) -> Result<Arranged, StoreError> {
+        let own = asker.device.as_ref().map(|identity| identity.device);
+        let (reply, is_own_revoked) =
+            self.parts.conversations.list_devices(asker.user, own, revoke, asker.rid.as_ref())?;
+        let after = if is_own_revoked { AfterReply::End } else { AfterReply::Nothing };
+        Ok(Arranged { after, ..Arranged::of(reply) })
+    }
+
+    /// 66.
+    pub(super) fn block(
+        &self,
+        community: &dyn Community,
+        user: UserId,
+        other: Id,
+        block: bool,
+    ) -> Result<Result<(), Refusal>, StoreError> {
+        let Some(other) = other.user() else { return Ok(Err(super::groups::NO_SUCH_USER)) };
+        if other == user {
+            return Ok(Err(NOT_YOURSELF));
+        }
+        let outcome = if block { community.block(user, other)? } else { community.unblock(user, other)? };
+        Ok(match outcome {
+            BlockOutcome::Done => Ok(()),
+            BlockOutcome::NoSuchUser => Err(super::groups::NO_SUCH_USER),
+            BlockOutcome::TooMany => Err(TOO_MANY_BLOCKED),
+        })
+    }
+}
+
+/// A stored password that another node upgrades is replaced once.
+const PROOFS_MAX: usize = 3;
+const BAD_PASSWORD: Refusal = Refusal::forever(400, "new must have at most 56 characters");
+const BAD_NAME: Refusal = Refusal::forever(400, "name must have 1 to 50 characters");
+const NAME_TAKEN: Refusal = Refusal::forever(409, "another user has this name");
+const NOT_YOURSELF: Refusal = Refusal::forever(400, "you cannot block yourself");
+const TOO_MANY_BLOCKED: Refusal = Refusal::forever(403, "you have blocked 1000 users, which is the most");

@@ -1,0 +1,78 @@
+//! Telling connections what was recorded: those of this node, and those of others by the bus.
+
+use std::sync::Arc;
+
+use super::parts::Arrangements;
+use crate::bus::{CommittedFrame, DeviceNews};
+use crate::delivery::{ClientLink, Posted};
+use crate::devices::tasks::MemberNews;
+use crate::history::pump::{PumpEvent, Row};
+use crate::protocol::UserId;
+use crate::protocol::level2::frames::{self, Committed, Message};
+use crate::store::community::{Recorded, RecordedEntry};
+
+impl Arrangements {
+    /// Pushes what was recorded to the devices of all whom it concerns. `joins` is a member from the
+    /// first entry on; those who are gone see it as the last.
+    pub(super) fn tell(&self, recorded: &Recorded, joins: Option<UserId>) {
+        let Some(first) = recorded.entries.first() else { return };
+        let (conv, seq) = (recorded.conv, first.place.seq);
+        let (mut posts, mut news) = (Vec::new(), Vec::new());
+        let uses_level2 = |user: &&UserId| self.parts.audience.has(**user);
+        for user in recorded.members.iter().filter(uses_level2) {
+            let frames: Vec<_> = recorded.entries.iter().map(|entry| frame(recorded, entry, *user)).collect();
+            let joined = (joins == Some(*user)).then_some(PumpEvent::Joined { conv, from: seq });
+            self.post(*user, joined.into_iter().chain(frames.iter().map(push)).collect(), &mut posts);
+            if joins == Some(*user) {
+                news.push(DeviceNews::Joined(*user, conv, seq));
+            }
+            if conv.group().is_none() {
+                news.push(DeviceNews::Messages(*user, frames));
+            }
+        }
+        for user in recorded.gone.iter().filter(uses_level2) {
+            let last = frame(recorded, first, *user);
+            let left = PumpEvent::Left { conv, seen: Some((1, seq)) };
+            self.post(*user, vec![push(&last), left], &mut posts);
+            news.push(DeviceNews::Messages(*user, vec![last]));
+            news.push(DeviceNews::Left(*user, conv, seq));
+        }
+        if conv.group().is_some()
+            && let Some(member) = recorded.members.iter().find(uses_level2)
+        {
+            // All members call a group by the same name.
+            let frames = recorded.entries.iter().map(|entry| frame(recorded, entry, *member)).collect();
+            news.push(DeviceNews::GroupMessages(frames));
+        }
+        ClientLink::post_all(posts);
+        if !self.parts.bus.is_alone() {
+            self.parts.bus.tell_devices(&news);
+        }
+    }
+
+    fn post(&self, user: UserId, events: Vec<PumpEvent>, posts: &mut Vec<(Arc<ClientLink>, Posted)>) {
+        let Some(router) = self.router() else { return };
+        let links = router.devices(user, |_| true);
+        let tell = |link| (link, Posted::Member(Box::new(MemberNews::Pump(events.clone()))));
+        posts.extend(links.into_iter().map(tell));
+    }
+}
+
+fn push(CommittedFrame { conv, seq, from, frame }: &CommittedFrame) -> PumpEvent {
+    PumpEvent::Push { conv: *conv, row: Row { seq: *seq, from: *from, frame: frame.clone() } }
+}
+
+/// What `user` is shown of an entry.
+fn frame(recorded: &Recorded, entry: &RecordedEntry, user: UserId) -> CommittedFrame {
+    let (RecordedEntry { place, from, text }, conv) = (entry, recorded.conv);
+    let message = Message {
+        at: Committed { seq: place.seq, tag: place.tag, time: place.time },
+        from: *from,
+        frame: Some(text),
+        edited: None,
+        recalled: None,
+        imported: false,
+    };
+    let frame = frames::pushed(conv.name_for(user), &message).into();
+    CommittedFrame { conv, seq: place.seq, from: *from, frame }
+}
