@@ -6,8 +6,10 @@ use std::thread;
 use serde_json::json;
 
 use crate::crash::Writer;
+use crate::moves::log_in_twice_at_once;
 use testkit::level2::{Level2Client, LoginAs, Store, assert_agree};
-use testkit::{Cluster, SetOnDrop, TestClient, login, offline_user, wait_until};
+use testkit::{Cluster, LONG_PATIENCE, MariaDb, Redis, SetOnDrop, TestClient};
+use testkit::{login, offline_user, wait_until, wait_within};
 
 /// The two nodes, and two users with a device on each.
 fn pair(cluster: &Cluster) -> (Level2Client, Level2Client) {
@@ -184,4 +186,71 @@ fn the_tables_of_the_reference_server_have_no_level_2() {
     let reply = refused.reply.expect("a reply");
     assert_eq!((&reply["errno"], &reply["msgType"]), (&json!(501), &json!(40)), "{reply}");
     refused.tcp.login(a, &testkit::password("ann"));
+}
+
+#[test]
+fn messages_arrive_in_time_when_redis_is_gone() {
+    let mut cluster = Cluster::start(2);
+    let (mut ann, mut bob) = pair(&cluster);
+    let (to_bob, to_ann) = (with(&bob), with(&ann));
+    ann.say(&to_bob, "1");
+    bob.until_at(&to_ann, 1);
+    cluster.redis.kill();
+    // They are acknowledged at once, and the other node looks for what it was not told.
+    for n in 2..=10 {
+        ann.say(&to_bob, &n.to_string());
+    }
+    bob.set_patience(LONG_PATIENCE);
+    bob.until_at(&to_ann, 10);
+    bob.say(&to_ann, "11");
+    ann.set_patience(LONG_PATIENCE);
+    ann.until_at(&to_bob, 11);
+    assert_eq!(ann.store.texts(&to_bob), bob.store.texts(&to_ann));
+}
+
+#[test]
+fn a_database_that_is_killed_in_the_middle_of_sends_loses_and_doubles_nothing() {
+    let mut mariadb = MariaDb::start();
+    let cluster = Cluster::start_on(mariadb.create_database(), Redis::start(), 2, |builder| builder);
+    let names = ["ann", "bob", "carol"];
+    let ids: Vec<i64> = names.iter().map(|name| offline_user(&cluster.nodes[0], name)).collect();
+    let devices = [("ann", "a1", 0), ("ann", "a2", 0), ("bob", "b1", 1), ("carol", "c1", 2)];
+    let (stop, acked) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let addresses = cluster.addresses();
+    let stores: Vec<Store> = thread::scope(|scope| {
+        let threads: Vec<_> = devices
+            .iter()
+            .enumerate()
+            .map(|(n, (name, device, who))| {
+                let convs = ids.iter().map(|id| format!("u{id}")).collect();
+                let writer = Writer { name, device, convs, store: Store::new(ids[*who]), sent: 0 };
+                let (stop, acked, mut nodes) = (&stop, &acked, addresses.clone());
+                nodes.rotate_left(n % 2);
+                scope.spawn(move || writer.run(&nodes, stop, acked))
+            })
+            .collect();
+        let _stop = SetOnDrop(&stop);
+        let more = |acks: usize| {
+            let enough = acked.load(Ordering::Relaxed) + acks;
+            wait_within(LONG_PATIENCE, "hundreds of acks", || acked.load(Ordering::Relaxed) > enough);
+        };
+        for _ in 0..2 {
+            more(400);
+            mariadb.kill();
+            mariadb.restart();
+        }
+        more(400);
+        stop.store(true, Ordering::Relaxed);
+        threads.into_iter().map(|thread| thread.join().expect("a device")).collect()
+    });
+    crate::crash::check(&cluster.nodes[0], &devices.map(|(name, device, _)| (name, device)), stores);
+}
+
+#[test]
+fn of_two_logins_of_one_device_on_two_nodes_at_once_one_stays() {
+    let cluster = Cluster::start(2);
+    let a = offline_user(&cluster.nodes[0], "ann");
+    for _ in 0..3 {
+        log_in_twice_at_once([&cluster.nodes[0], &cluster.nodes[1]], "ann", a);
+    }
 }

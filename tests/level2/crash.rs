@@ -65,6 +65,10 @@ impl Writer<'_> {
                 return (client.leave(), false);
             }
             acked.fetch_add(before - client.unanswered(), Ordering::Relaxed);
+            // What has failed for now is sent again on a new connection.
+            if client.unanswered() == 0 && !client.store.outbox.is_empty() {
+                return (client.leave(), false);
+            }
         }
     }
 }

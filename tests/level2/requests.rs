@@ -1,0 +1,155 @@
+//! Requests of level 1 on connections of level 2, framing, and what an overview says.
+
+use serde_json::{Value, json};
+
+use crate::people::{pair, with};
+use testkit::level2::{Level2Client, LoginAs, Store};
+use testkit::{BAD_REQUEST, TestClient, TestServer, login, offline_user, password, user};
+
+#[test]
+fn requests_of_level_1_work_as_ever_with_their_rid() {
+    let server = TestServer::start();
+    let (_, a) = user(&server, "ann");
+    let b = offline_user(&server, "bob");
+    let mut old = login(&server, "ann", a);
+    let mut new = Level2Client::enter(&server, "ann", a, "phone");
+    let group = old.create_group(a, "team");
+    let requests = [
+        json!({"msgType": 15, "keyword": b.to_string()}),
+        json!({"msgType": 15, "keyword": "team"}),
+        json!({"msgType": 13, "name": "te"}),
+        json!({"msgType": 13}),
+        json!({"msgType": 6, "U1": a, "U2": b}),
+        json!({"msgType": 6, "U1": a, "U2": testkit::NOBODY}),
+        json!({"msgType": 6, "U1": a, "U2": a}),
+        json!({"msgType": 8, "FROMID": a}),
+        json!({"msgType": 8, "FROMID": b}),
+        json!({"msgType": 8}),
+        json!({"msgType": 11, "FROMID": a}),
+        json!({"msgType": 7, "FROMID": a, "TOID": b}),
+        json!({"msgType": 10, "FROMID": a, "GROUPID": testkit::NOBODY}),
+        json!({"msgType": 10, "FROMID": a, "GROUPID": group}),
+        json!({"msgType": 12, "FROMID": a, "name": "x".repeat(51), "description": ""}),
+        json!({"msgType": 2, "name": "ann", "password": "x"}),
+        json!({"msgType": 3, "USERID": b}),
+        json!({"msgType": 200}),
+        json!({"msgType": 500}),
+    ];
+    for request in requests {
+        let expected = old.ask(&request);
+        let mut reply = new.ask(request.clone());
+        reply.as_object_mut().expect("a reply").remove("rid");
+        assert_eq!(reply, expected, "{request}");
+    }
+    new.ask_for(404, json!({"msgType": 100, "FROMID": a, "TOID": b}));
+    let reply = new.ask_for(200, json!({"msgType": 2, "name": "carol", "password": "pw-carol"}));
+    assert!(reply["USERID"].is_i64(), "{reply}");
+    new.ask_for_pong();
+}
+
+#[test]
+fn lines_are_answered_with_lines() {
+    let server = TestServer::start();
+    let (a, mut bob) = (offline_user(&server, "ann"), pair_of(&server, "bob"));
+    let tcp = TestClient::connect_lines(&server);
+    let mut ann = Level2Client::login(tcp, Store::new(a), LoginAs::password(a, &password("ann"), "d"));
+    ann.sync();
+    let to_ann = with(&ann);
+    bob.say(&to_ann, "1");
+    ann.until_at(&with(&bob), 1);
+    ann.tcp().send_text(r#"{"msgType":53}"#);
+    // The first one ends the frame before.
+    ann.tcp().expect_bytes(b"\n{\"msgType\":54}\n");
+    // A frame over several lines reaches the others on one.
+    let frame = format!("{{\n  \"msgType\": 4,\r\n  \"TOID\": {},\n  \"cid\": \"lines\"\n}}", bob.store.me);
+    ann.tcp().send_text(&frame);
+    bob.until_at(&to_ann, 2);
+    let log = &bob.store.logs[&to_ann];
+    assert_eq!(log.messages[&2].m.value()["cid"], "lines");
+    assert!(!log.messages[&2].m.0.contains(['\n', '\r']));
+}
+
+fn pair_of(server: &TestServer, name: &str) -> Level2Client {
+    Level2Client::enter(server, name, offline_user(server, name), "d")
+}
+
+#[test]
+fn frames_may_come_in_pieces_and_many_at_once() {
+    let server = TestServer::start();
+    let (mut ann, mut bob) = pair(&server);
+    let (to_bob, to_ann) = (with(&bob), with(&ann));
+    let frames: Vec<Value> = (0..20).map(|_| ann.message(&to_bob)).collect();
+    let text: String = frames.iter().map(|frame| format!("{frame} \n")).collect();
+    for piece in text.as_bytes().chunks(7) {
+        ann.tcp().send_raw(piece);
+    }
+    bob.until_at(&to_ann, 20);
+    bob.send_text("keep this socket alive\n");
+    assert_eq!(bob.take_kind(401).to_string(), BAD_REQUEST);
+    bob.say(&to_ann, "still here");
+}
+
+#[test]
+fn an_overview_holds_a_quarter_of_a_megabyte_of_last_messages() {
+    let server = TestServer::start();
+    let a = offline_user(&server, "ann");
+    let mut ann = Level2Client::enter(&server, "ann", a, "a1");
+    let others: Vec<i64> = (0..10).map(|n| offline_user(&server, &format!("n{n}"))).collect();
+    for id in &others {
+        ann.say(&format!("u{id}"), &"x".repeat(60_000));
+    }
+    let new = Level2Client::enter(&server, "ann", a, "a2");
+    let counts: Vec<usize> = new
+        .inbox()
+        .filter(|frame| frame["msgType"] == 43)
+        .map(|frame| frame["convs"].as_array().map_or(0, Vec::len))
+        .collect();
+    assert_eq!(counts, [4, 4, 2]);
+    let listed = new.inbox().filter(|frame| frame["msgType"] == 43).flat_map(|frame| {
+        let convs = frame["convs"].as_array().into_iter().flatten();
+        convs.map(|conv| conv["conv"].as_str().unwrap_or_default().to_owned()).collect::<Vec<_>>()
+    });
+    let newest_first: Vec<String> = others.iter().rev().map(|id| format!("u{id}")).collect();
+    assert_eq!(listed.collect::<Vec<_>>(), newest_first);
+}
+
+#[test]
+fn unread_counts_what_others_said_and_is_not_recalled() {
+    let server = TestServer::start();
+    let (mut ann, mut bob) = pair(&server);
+    let (to_bob, to_ann) = (with(&bob), with(&ann));
+    let group = ann.ask_for(200, json!({"msgType": 12, "FROMID": ann.store.me, "name": "team", "description": ""}));
+    let team = format!("g{}", group["GROUPID"]);
+    bob.ask_for(200, json!({"msgType": 10, "FROMID": bob.store.me, "GROUPID": group["GROUPID"]}));
+    let (mut last, mut other) = (String::new(), 0);
+    for conv in [&to_bob, &team] {
+        for n in 0..5 {
+            last = ann.send(conv, &n.to_string());
+            other = ann.number(&last);
+        }
+        let recall = ann.send_with(conv, json!({"recall": other}));
+        ann.number(&recall);
+        let edit = ann.send_with(conv, json!({"edit": other - 1}));
+        ann.number(&edit);
+    }
+    drop(last);
+    let request = ann.send_with(&to_bob, json!({"msgType": 5}));
+    ann.number(&request);
+    let unread = |server: &TestServer, name: &str, id: i64| {
+        let mut client = Level2Client::enter(server, name, id, "unread");
+        let convs = client.take_kind(43)["convs"].clone();
+        let of = |conv: &str| convs.as_array().into_iter().flatten().find(|line| line["conv"] == conv).cloned();
+        let of = |conv: &str| of(conv).map_or(json!(null), |line| line["unread"].clone());
+        [of(&to_bob), of(&to_ann), of(&team)]
+    };
+    assert_eq!(unread(&server, "bob", bob.store.me), [json!(null), json!(4), json!(4)]);
+    assert_eq!(unread(&server, "ann", ann.store.me), [json!(0), json!(null), json!(0)]);
+    // Reading up to the third leaves the fourth; the fifth is recalled.
+    bob.until_at(&to_ann, other);
+    let number = |n: u64| other - 5 + n;
+    let reply = bob.ask_for(200, json!({"msgType": 49, "conv": team, "read": number(3)}));
+    assert_eq!(reply["unread"], 1, "{reply}");
+    let reply = bob.ask_for(200, json!({"msgType": 49, "conv": to_ann, "read": 1_000}));
+    assert_eq!(reply["unread"], 0, "{reply}");
+    assert_eq!(unread(&server, "bob", bob.store.me), [json!(null), json!(0), json!(1)]);
+}
