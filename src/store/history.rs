@@ -67,6 +67,10 @@ pub trait History: Send + Sync + 'static {
     /// The tags of these numbers, in the order given; `None` where there is no such message.
     fn tags(&self, places: &[(ConversationId, i64)]) -> Result<Vec<Option<Tag>>, StoreError>;
 
+    /// The messages with these numbers, in the order given; `None` where there is no such message. The
+    /// number of statements does not depend on that of the messages, but for a few hundred at a time.
+    fn messages_at(&self, places: &[(ConversationId, i64)]) -> Result<Vec<Option<Entry>>, StoreError>;
+
     /// The messages with these numbers, ascending, whoever asks: as many as have `bytes_max` of text
     /// together, but at least one if there is any. `from_end`: these are the last ones, not the
     /// first. The numbers that are there are contiguous.

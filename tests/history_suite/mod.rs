@@ -78,6 +78,10 @@ pub(crate) fn numbers_are_dense_and_tags_stay(opened: &impl Opened) {
         .map(|(nth, from, text)| (places[nth].seq, from, text.to_owned(), places[nth].tag, places[nth].time))
         .to_vec();
     assert_eq!(seen, expected);
+    let found = store.messages_at(&[(ab, 3), (ab, 4), (ac, 1), (ab, 1)]).unwrap();
+    let expected = |conv, seq| store.run(conv, seq, seq, false, 1000).unwrap().pop();
+    assert_eq!(found, [expected(ab, 3), None, expected(ac, 1), expected(ab, 1)]);
+    assert!(found[0].is_some() && found[3].is_some());
     let tags = store.tags(&[(ab, 3), (ab, 4), (ac, 1)]).unwrap();
     assert_eq!(tags, [Some(places[3].tag), None, Some(places[1].tag)]);
     assert_eq!(store.commit(&[], DAY).unwrap(), []);

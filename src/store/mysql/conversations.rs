@@ -101,6 +101,10 @@ impl History for MysqlStore {
         self.base.calls.call(|db, _| runs::tags(db, places, self.base.script_bytes()))
     }
 
+    fn messages_at(&self, places: &[(ConversationId, i64)]) -> Result<Vec<Option<Entry>>, StoreError> {
+        self.base.calls.call(|db, _| runs::messages_at(db, places, self.base.script_bytes()))
+    }
+
     fn run(
         &self,
         conv: ConversationId,

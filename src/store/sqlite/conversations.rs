@@ -54,6 +54,14 @@ impl History for SqliteStore {
         self.live.read(|db| places.iter().map(|(conv, seq)| reading::tag(db, *conv, *seq)).collect())
     }
 
+    fn messages_at(&self, places: &[(ConversationId, i64)]) -> Result<Vec<Option<Entry>>, StoreError> {
+        self.live.read(|db| {
+            let message =
+                |(conv, seq): &(ConversationId, i64)| Ok(reading::run(db, *conv, *seq, *seq, true, usize::MAX)?.pop());
+            places.iter().map(message).collect()
+        })
+    }
+
     fn run(
         &self,
         conv: ConversationId,

@@ -141,23 +141,19 @@ pub(super) fn overview(
 ) -> Result<MemberNews, StoreError> {
     let rest = &overview.heads[overview.shown..];
     let next = &rest[..rest.len().min(PAGE_MAX)];
-    let mut lasts: Vec<Option<Entry>> = Vec::with_capacity(next.len());
-    for head in next {
-        let is_wanted = head.head > head.floor && !overview.held.contains(&head.conv);
-        let run = |conv| history.run(conv, head.head, head.head, true, PAGE_BYTES_MAX);
-        lasts.push(if is_wanted { run(head.conv)?.pop() } else { None });
-    }
-    let line = |(head, last): (&'_ Head, &'_ Option<Entry>)| (head.clone(), last.clone());
-    let owned: Vec<(Head, Option<Entry>)> = next.iter().zip(&lasts).map(line).collect();
-    let lines: Vec<frames::Overview<'_>> = owned
+    let is_wanted = |head: &&Head| head.head > head.floor && !overview.held.contains(&head.conv);
+    let wanted: Vec<_> = next.iter().filter(is_wanted).map(|head| (head.conv, head.head)).collect();
+    let found = if wanted.is_empty() { Vec::new() } else { history.messages_at(&wanted)? };
+    let lasts: HashMap<ConversationId, Option<Entry>> = wanted.iter().map(|(conv, _)| *conv).zip(found).collect();
+    let lines: Vec<frames::Overview<'_>> = next
         .iter()
-        .map(|(head, last)| frames::Overview {
+        .map(|head| frames::Overview {
             conv: head.conv.name_for(user),
             name: head.name.as_deref(),
             floor: head.floor,
             head: head.head,
             tag: head.tag,
-            last: last.as_ref().map(parts::shown),
+            last: lasts.get(&head.conv).and_then(Option::as_ref).map(parts::shown),
             read: head.read,
             peer: head.peer.filter(|_| receipts).map(|(read, recv)| Marks { read, recv }),
             unread: head.unread,

@@ -34,6 +34,29 @@ pub(super) fn tags(
     Ok(places.iter().map(|place| found.get(place).copied()).collect())
 }
 
+/// The messages with these numbers, in the order given.
+pub(super) fn messages_at(
+    db: &mut Conn,
+    places: &[(ConversationId, i64)],
+    bytes_max: usize,
+) -> mysql::Result<Vec<Option<Entry>>> {
+    let mut numbers: Vec<(i64, i64)> = places.iter().map(|(conv, seq)| (conv.column(), *seq)).collect();
+    numbers.sort_unstable();
+    let mut script = Script::new(bytes_max);
+    for some in numbers.chunks(LIST_MAX) {
+        let condition = pairs_in(["m.conv", "m.seq"], some);
+        script.add((), format!("SELECT m.conv AS conv, {COLUMNS} FROM {WITH_EDITS} WHERE {condition}"));
+    }
+    let mut found = FxHashMap::default();
+    script.run(db, |(), mut row| {
+        let conv = ConversationId::from_column(column(&mut row, "conv")?);
+        let entry = entry(conv, &mut row)?;
+        found.insert((conv, entry.seq), entry);
+        Ok(())
+    })?;
+    Ok(places.iter().map(|place| found.remove(place)).collect())
+}
+
 /// The messages from `from` to `to`: as many as have `bytes_max` of text together.
 ///
 /// They are read a page at a time, because the driver must read all rows that it has asked for.
@@ -86,9 +109,7 @@ fn page(
 ) -> mysql::Result<Option<usize>> {
     let order = if from_end { "DESC" } else { "ASC" };
     let statement = format!(
-        "SELECT m.seq AS seq, m.sender AS sender, m.time AS time, m.kind AS kind, m.edited AS edited,
-             m.recalled AS recalled, m.cid AS cid, COALESCE(e.text, m.text) AS text
-         FROM Message AS m LEFT JOIN Message AS e ON m.edited > 0 AND e.conv = m.conv AND e.seq = m.edited
+        "SELECT {COLUMNS} FROM {WITH_EDITS}
          WHERE m.conv = :conv AND m.seq BETWEEN :from AND :to
              AND m.seq > COALESCE((SELECT floor FROM Conversation WHERE id = :conv), 0)
          ORDER BY m.seq {order} LIMIT :rows_max"
@@ -120,6 +141,10 @@ fn entry(conv: ConversationId, row: &mut Row) -> mysql::Result<Entry> {
     })
 }
 
+/// What [`entry`] reads, with edits applied.
+const COLUMNS: &str = "m.seq AS seq, m.sender AS sender, m.time AS time, m.kind AS kind, m.edited AS edited,
+    m.recalled AS recalled, m.cid AS cid, COALESCE(e.text, m.text) AS text";
+const WITH_EDITS: &str = "Message AS m LEFT JOIN Message AS e ON m.edited > 0 AND e.conv = m.conv AND e.seq = m.edited";
 /// The rows of the first statement: a page of a client is one, and if all have the longest texts,
 /// few are read in vain.
 const FIRST_PAGE: usize = 64;
