@@ -1,6 +1,6 @@
-//! Groups of devices at level 2.
+//! Groups: who sees what of their history, and how their conversations begin and end.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use testkit::level2::{Level2Client, assert_agree};
 use testkit::{TestServer, offline_user};
@@ -25,6 +25,58 @@ fn join(client: &mut Level2Client, conv: &str) {
     client.ask_for(200, json!({"msgType": 10, "FROMID": me, "GROUPID": id(conv)}));
 }
 
+/// The event with which a group begins or ends for a user.
+fn event(client: &Level2Client, conv: &str, seq: u64) -> Value {
+    client.store.logs[conv].messages[&seq].m.value()
+}
+
+#[test]
+fn a_new_group_is_there_for_who_made_it() {
+    let server = TestServer::start();
+    let (mut people, conv) = group(&server);
+    let ann = &mut people[0];
+    ann.until_at(&conv, 1);
+    let created = event(ann, &conv, 1);
+    assert_eq!((&created["msgType"], &created["event"]), (&json!(57), &json!("created")), "{created}");
+    assert_eq!((&created["USERID"], &created["by"]), (&json!(ann.store.me), &json!(ann.store.me)), "{created}");
+    assert_eq!(ann.say(&conv, "hello"), 2);
+}
+
+#[test]
+fn who_joins_sees_the_history_from_there() {
+    let server = TestServer::start();
+    let (mut people, conv) = group(&server);
+    join(&mut people[1], &conv);
+    for n in 0..5 {
+        people[0].say(&conv, &format!("before {n}"));
+    }
+    join(&mut people[2], &conv);
+    let after = people[0].say(&conv, "after");
+    for client in &mut people[1..3] {
+        client.until_at(&conv, after);
+    }
+    let carol = &mut people[2];
+    assert_eq!(carol.store.texts(&conv), ["after"]);
+    let first = *carol.store.logs[&conv].messages.keys().next().expect("a message");
+    let joined = event(carol, &conv, first);
+    assert_eq!((&joined["event"], &joined["USERID"]), (&json!("joined"), &json!(carol.store.me)), "{joined}");
+    // Pages end there.
+    let count = carol.page_through(&conv);
+    assert_eq!(count, after + 1 - first);
+    assert_eq!(carol.store.texts(&conv), ["after"]);
+    let page = carol.ask_for(410, json!({"msgType": 48, "conv": conv, "before": first}));
+    assert!(page.get("msgs").is_none(), "{page}");
+    let page = carol.ask_for(200, json!({"msgType": 48, "conv": conv, "after": 0}));
+    assert_eq!((&page["from"], &page["floor"]), (&json!(first), &json!(first - 1)), "{page}");
+    // Also on another device, and in runs.
+    let mut other = Level2Client::enter(&server, "carol", carol.store.me, "d2");
+    other.page_through(&conv);
+    assert_eq!(other.store.texts(&conv), ["after"]);
+    other.ask(json!({"msgType": 46, "have": {conv.clone(): "0:00000000"}}));
+    assert_eq!(other.store.texts(&conv), ["after"]);
+    assert_agree(&other.store, &conv, &people[0].store, &conv);
+}
+
 #[test]
 fn a_group_has_one_order_for_all() {
     let server = TestServer::start();
@@ -44,4 +96,56 @@ fn a_group_has_one_order_for_all() {
     for client in &people {
         assert_agree(&people[0].store, &conv, &client.store, &conv);
     }
+}
+
+#[test]
+fn who_has_left_sees_nothing() {
+    let server = TestServer::start();
+    let (mut people, conv) = group(&server);
+    join(&mut people[1], &conv);
+    join(&mut people[2], &conv);
+    let number = people[0].say(&conv, "secret");
+    people.iter_mut().take(3).for_each(|client| client.until_at(&conv, number));
+    let mut away = people.remove(2).leave();
+    let bob = &mut people[1];
+    bob.ask_for(200, json!({"msgType": 62, "GROUPID": id(&conv)}));
+    bob.until_at(&conv, number + 1);
+    let left = event(bob, &conv, number + 1);
+    assert_eq!((&left["event"], &left["USERID"]), (&json!("left"), &json!(bob.store.me)), "{left}");
+    bob.ask_for(403, json!({"msgType": 48, "conv": conv}));
+    bob.ask_for(403, json!({"msgType": 49, "conv": conv, "read": 1}));
+    let have = bob.store.have();
+    bob.ask(json!({"msgType": 46, "have": have}));
+    assert_eq!(bob.store.logs[&conv].closed, Some(403));
+    let cid = bob.send(&conv, "still here?");
+    assert_eq!(bob.answer(&cid)["errno"], 403);
+    // Who comes back sees it from there.
+    let later = people[0].say(&conv, "without bob");
+    join(&mut people[1], &conv);
+    let last = people[0].say(&conv, "with bob");
+    people[1].until_at(&conv, last);
+    assert!(!people[1].store.logs[&conv].messages.contains_key(&later));
+    people[1].ask_for(410, json!({"msgType": 48, "conv": conv, "before": number}));
+    // Who was away is told that it is over.
+    people[0].ask_for(200, json!({"msgType": 63, "GROUPID": id(&conv), "USERID": away.me}));
+    let mut carol = Level2Client::resume(&server, "carol", "d", std::mem::take(&mut away));
+    assert_eq!(carol.store.logs[&conv].closed, Some(403));
+    let me = carol.store.me;
+    carol.ask_for(403, json!({"msgType": 10, "FROMID": me, "GROUPID": id(&conv)}));
+}
+
+#[test]
+fn a_group_that_is_dissolved_is_gone() {
+    let server = TestServer::start();
+    let (mut people, conv) = group(&server);
+    join(&mut people[1], &conv);
+    let number = people[0].say(&conv, "1");
+    people[1].until_at(&conv, number);
+    let away = people.remove(1).leave();
+    people[0].ask_for(200, json!({"msgType": 65, "GROUPID": id(&conv)}));
+    people[0].until_at(&conv, number + 1);
+    assert_eq!(event(&people[0], &conv, number + 1)["event"], "dissolved");
+    people[0].ask_for(404, json!({"msgType": 48, "conv": conv}));
+    let bob = Level2Client::resume(&server, "bob", "d", away);
+    assert_eq!(bob.store.logs[&conv].closed, Some(404));
 }

@@ -5,6 +5,7 @@
 
 mod accounts;
 mod cluster;
+mod community;
 mod crash;
 mod events;
 mod everyday;
@@ -18,6 +19,7 @@ mod mistakes;
 mod mixing;
 mod moves;
 mod people;
+mod presence;
 mod requests;
 mod restore;
 mod script;
