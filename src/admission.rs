@@ -37,7 +37,7 @@ pub use self::allowance::Allowance;
 pub use self::frame_memory::FrameMemory;
 pub use self::job_duration::JobDuration;
 pub use self::login_failures::LoginFailures;
-pub use self::meter::{Excess, Meter, Rates, Refusal};
+pub use self::meter::{Excess, Meter, RateRefusal, Rates};
 pub use self::payer::{Holder, Payer};
 pub use self::seat::Seat;
 pub use self::seats::{Crowd, Seats};
@@ -86,7 +86,7 @@ pub struct HasherSlot {
 /// A login that is being checked. If dropped without an outcome, it is not counted, unless the
 /// password differed from the remembered one: then it counts as a failure.
 #[derive(Debug)]
-pub struct Attempt {
+pub struct LoginAttempt {
     admission: Arc<Admission>,
     id: Id,
     source: Source,
@@ -137,9 +137,9 @@ impl Admission {
     /// Begins the check of a login. `differs` means that its password is not the remembered one. A
     /// client that gets any other answer than "right" has learnt that, so the attempt counts as
     /// wrong even if it is never checked.
-    pub fn attempt(self: &Arc<Admission>, id: Id, source: Source, differs: bool, now: Instant) -> Attempt {
+    pub fn attempt(self: &Arc<Admission>, id: Id, source: Source, differs: bool, now: Instant) -> LoginAttempt {
         self.logins.lock().begin(id, source, now);
-        Attempt { admission: self.clone(), id, source, right: differs.then_some(false) }
+        LoginAttempt { admission: self.clone(), id, source, right: differs.then_some(false) }
     }
 
     /// Notes that a password was right, without the need of a check.
@@ -217,14 +217,14 @@ impl Drop for HasherSlot {
     }
 }
 
-impl Attempt {
+impl LoginAttempt {
     /// Ends the check. `right`: whether the password was right.
     pub fn end(mut self, right: bool) {
         self.right = Some(right);
     }
 }
 
-impl Drop for Attempt {
+impl Drop for LoginAttempt {
     fn drop(&mut self) {
         self.admission.logins.lock().end(self.id, self.source, self.right, self.admission.clock.now());
     }

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use crate::connection::{Connection, InputState, Phase, Read1};
+use crate::connection::{Connection, ConnectionPhase, InputState, Read1};
 use crate::handler::{CloseReason, Handler, Settings};
 use crate::link::Turn;
 use crate::rounds::Rounds;
@@ -33,10 +33,10 @@ pub(crate) type Conn<H> = Connection<<H as Handler>::Conn, <H as Handler>::Messa
 impl<H: Handler> Closing<'_, H> {
     /// Shows no more of the connection; what was sent to it is still written.
     pub(crate) fn close(&mut self, conn: &mut Conn<H>, reason: CloseReason) {
-        match std::mem::replace(&mut conn.phase, Phase::Dead) {
-            Phase::Open(app) => {
+        match std::mem::replace(&mut conn.phase, ConnectionPhase::Dead) {
+            ConnectionPhase::Open(app) => {
                 self.stats.on_close(reason);
-                conn.phase = Phase::Draining(Some((app, reason)));
+                conn.phase = ConnectionPhase::Draining(Some((app, reason)));
             }
             other => {
                 conn.phase = other;
@@ -45,7 +45,7 @@ impl<H: Handler> Closing<'_, H> {
         }
         conn.forget_kept();
         self.drain_on(conn);
-        if let Phase::Draining(_) = conn.phase {
+        if let ConnectionPhase::Draining(_) = conn.phase {
             self.timers.set(self.turn.now() + self.settings.drain_timeout, conn.link.id, Deadline::Close);
         }
     }
@@ -71,7 +71,7 @@ impl<H: Handler> Closing<'_, H> {
             }
             return;
         }
-        if let Phase::Draining(app) = &mut conn.phase
+        if let ConnectionPhase::Draining(app) = &mut conn.phase
             && let Some((app, reason)) = app.take()
         {
             self.handler.on_close(self.turn, &conn.link, app, reason);
@@ -90,7 +90,7 @@ impl<H: Handler> Closing<'_, H> {
             self.kill(conn);
             return;
         }
-        conn.phase = Phase::Lingering;
+        conn.phase = ConnectionPhase::Lingering;
         // There may be unread bytes, even after the known end of the input.
         conn.input = InputState::Flowing { to_end: false };
         conn.queue(self.ready, self.turn.now());
@@ -125,10 +125,10 @@ impl<H: Handler> Closing<'_, H> {
     /// Ends it, whatever is left to write.
     pub(crate) fn kill(&mut self, conn: &mut Conn<H>) {
         conn.link.seal();
-        match std::mem::replace(&mut conn.phase, Phase::Dead) {
-            Phase::Draining(Some((app, reason))) => self.handler.on_close(self.turn, &conn.link, app, reason),
-            Phase::Open(_) => unreachable!("it is closed first"),
-            Phase::Draining(None) | Phase::Lingering | Phase::Dead => {}
+        match std::mem::replace(&mut conn.phase, ConnectionPhase::Dead) {
+            ConnectionPhase::Draining(Some((app, reason))) => self.handler.on_close(self.turn, &conn.link, app, reason),
+            ConnectionPhase::Open(_) => unreachable!("it is closed first"),
+            ConnectionPhase::Draining(None) | ConnectionPhase::Lingering | ConnectionPhase::Dead => {}
         }
         self.dead.push(conn.link.id);
     }

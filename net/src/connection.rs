@@ -16,7 +16,7 @@ use crate::waiting::Waiting;
 /// One connection of a loop. `A` is the application's data of it.
 pub(crate) struct Connection<A, M> {
     pub(crate) link: Arc<Link<M>>,
-    pub(crate) phase: Phase<A>,
+    pub(crate) phase: ConnectionPhase<A>,
     pub(crate) input: InputState,
     pub(crate) reader: FrameReader,
     /// Its socket is read without the lock of the link: no transport has to look at the bytes.
@@ -51,7 +51,7 @@ pub(crate) struct HeldInput {
 
 /// The life of a connection; it only moves forward.
 #[derive(Debug)]
-pub(crate) enum Phase<A> {
+pub(crate) enum ConnectionPhase<A> {
     /// Frames go to the application.
     Open(A),
     /// No more is shown to the application; what was sent to the client is being written. Until
@@ -97,7 +97,7 @@ impl<A, M> Connection<A, M> {
     ) -> Connection<A, M> {
         Connection {
             link,
-            phase: Phase::Open(app),
+            phase: ConnectionPhase::Open(app),
             input: InputState::Dry,
             reader,
             is_plain,

@@ -9,7 +9,7 @@ use crate::arrivals::{Arrival, Arrivals};
 use crate::handler::Handler;
 use crate::opening::{Manner, Opening, Preface, Step};
 use crate::rounds::Rounds;
-use crate::service::{Entry, Service};
+use crate::service::{NewConnection, Service};
 use crate::socket::Socket;
 use crate::tokens::{self, ArrivalId};
 
@@ -115,7 +115,7 @@ impl<A> Door<A> {
             Err(text) => return turn_away(&socket, text, &mut service.scratch),
         };
         if preface == Preface::None {
-            service.open(registry, Entry { socket, peer, client: None, manner: Manner::plain(), app });
+            service.open(registry, NewConnection { socket, peer, client: None, manner: Manner::plain(), app });
             return;
         }
         let due = service.turn.now() + service.settings.frame_timeout;
@@ -152,7 +152,7 @@ impl<A> Door<A> {
                 Step::Open(manner) => {
                     if let Some(Arrival { socket, peer, client, app: Some(app), .. }) = self.remove(registry, id) {
                         let client = client.map(|client| *client);
-                        service.open(registry, Entry { socket, peer, client, manner, app });
+                        service.open(registry, NewConnection { socket, peer, client, manner, app });
                     }
                     return;
                 }

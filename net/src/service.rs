@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use mio::{Interest, Registry};
 
 use crate::closing::{Closing, Conn};
-use crate::connection::{Connection, InputState, Phase};
+use crate::connection::{Connection, ConnectionPhase, InputState};
 use crate::framing::{FrameReader, FrameWriter};
 use crate::handler::{CloseReason, Handler, Settings};
 use crate::link::{Link, Turn};
@@ -42,7 +42,7 @@ pub(crate) struct Service<H: Handler> {
 }
 
 /// The data of a new connection.
-pub(crate) struct Entry<A> {
+pub(crate) struct NewConnection<A> {
     pub(crate) socket: Socket,
     pub(crate) peer: SocketAddr,
     /// The client's address if it is not the peer's.
@@ -85,8 +85,8 @@ impl<H: Handler> Service<H> {
     }
 
     /// Begins to serve a connection.
-    pub(crate) fn open(&mut self, registry: &Registry, entry: Entry<H::Arrival>) {
-        let Entry { socket, peer, client, manner: Manner { framing, transport, left }, app } = entry;
+    pub(crate) fn open(&mut self, registry: &Registry, entry: NewConnection<H::Arrival>) {
+        let NewConnection { socket, peer, client, manner: Manner { framing, transport, left }, app } = entry;
         let Service { handler, settings, handle, turn, connections, .. } = self;
         let now = turn.now();
         let json = || (FrameReader::json(settings.frame_bytes_max), FrameWriter::json());
@@ -177,7 +177,7 @@ impl<H: Handler> Service<H> {
     /// Another thread has posted this for a connection.
     pub(crate) fn deliver(&mut self, id: ConnId, message: H::Message) {
         let conn = self.connections.get_mut(id);
-        let Some(Connection { phase: Phase::Open(app), link, .. }) = conn else {
+        let Some(Connection { phase: ConnectionPhase::Open(app), link, .. }) = conn else {
             self.handler.on_stray(&mut self.turn, message);
             return;
         };
@@ -190,7 +190,7 @@ impl<H: Handler> Service<H> {
     /// The frame with this label has arrived.
     pub(crate) fn report(&mut self, id: ConnId, label: u32) {
         let Some(conn) = self.connections.get_mut(id) else { return };
-        let Phase::Open(app) = &mut conn.phase else { return };
+        let ConnectionPhase::Open(app) = &mut conn.phase else { return };
         self.handler.on_sent(&mut self.turn, &conn.link, app, label);
         self.show_again(id);
     }
@@ -237,10 +237,10 @@ impl<H: Handler> Service<H> {
         let was_held = conn.waiting.is_for_application();
         closing.turn.budget.begin_serving(conn.link.share());
         match conn.phase {
-            Phase::Open(_) => self.read(id, &mut scratch),
-            Phase::Draining(_) => closing.drain_on(conn),
-            Phase::Lingering => closing.discard(conn, &mut scratch),
-            Phase::Dead => {}
+            ConnectionPhase::Open(_) => self.read(id, &mut scratch),
+            ConnectionPhase::Draining(_) => closing.drain_on(conn),
+            ConnectionPhase::Lingering => closing.discard(conn, &mut scratch),
+            ConnectionPhase::Dead => {}
         }
         self.scratch = scratch;
         self.turn.budget.end_serving();
@@ -268,7 +268,7 @@ impl<H: Handler> Service<H> {
             Shown::All | Shown::Over(_) | Shown::Held | Shown::Congested => {}
         }
         let kept = conn.kept_bytes();
-        if let Phase::Open(app) = &mut conn.phase
+        if let ConnectionPhase::Open(app) = &mut conn.phase
             && !closing.handler.on_kept(app, kept)
         {
             conn.refuse_input();
@@ -293,14 +293,14 @@ impl<H: Handler> Service<H> {
     pub(crate) fn hang_up(&mut self, id: ConnId) {
         let Some((conn, mut closing)) = self.closing(id) else { return };
         match conn.phase {
-            Phase::Open(_) if !conn.hung_up => {
+            ConnectionPhase::Open(_) if !conn.hung_up => {
                 conn.end_input(CloseReason::Broken);
                 tell_hang_up(closing.handler, closing.turn, conn);
                 self.serve(id);
             }
-            Phase::Draining(_) => closing.kill(conn),
+            ConnectionPhase::Draining(_) => closing.kill(conn),
             // A lingering connection is read up to its end and then ends by itself.
-            Phase::Open(_) | Phase::Lingering | Phase::Dead => {}
+            ConnectionPhase::Open(_) | ConnectionPhase::Lingering | ConnectionPhase::Dead => {}
         }
     }
 
@@ -308,7 +308,7 @@ impl<H: Handler> Service<H> {
     /// the connection was open.
     pub(crate) fn stop(&mut self, id: ConnId) -> bool {
         let Some(conn) = self.connections.get_mut(id) else { return false };
-        let Phase::Open(_) = conn.phase else { return false };
+        let ConnectionPhase::Open(_) = conn.phase else { return false };
         conn.end_input(CloseReason::Stopped);
         self.serve_unless_waiting(id);
         true
@@ -384,12 +384,12 @@ impl<H: Handler> Service<H> {
             (Deadline::Write, phase) => {
                 conn.write_timer_set = false;
                 // It may have progressed meanwhile.
-                if let Phase::Draining(_) = phase {
+                if let ConnectionPhase::Draining(_) = phase {
                     closing.drain_on(conn);
                 }
             }
-            (_, Phase::Open(app)) => closing.handler.on_reminder(closing.turn, &conn.link, app),
-            (_, Phase::Draining(_) | Phase::Lingering | Phase::Dead) => {}
+            (_, ConnectionPhase::Open(app)) => closing.handler.on_reminder(closing.turn, &conn.link, app),
+            (_, ConnectionPhase::Draining(_) | ConnectionPhase::Lingering | ConnectionPhase::Dead) => {}
         }
     }
 

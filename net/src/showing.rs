@@ -1,6 +1,6 @@
 //! Reads a connection and shows its bytes to the application, one item after the other.
 
-use crate::connection::{Connection, InputState, Phase, Read1};
+use crate::connection::{Connection, ConnectionPhase, InputState, Read1};
 use crate::framing::{FoundItem, Piece};
 use crate::handler::{CloseReason, Flow, Handler, Incoming};
 use crate::link::Turn;
@@ -29,7 +29,7 @@ pub(crate) fn tell_hang_up<H: Handler>(
 ) {
     conn.link.seal();
     tell_reports(handler, turn, conn);
-    if let Phase::Open(app) = &mut conn.phase
+    if let ConnectionPhase::Open(app) = &mut conn.phase
         && !std::mem::replace(&mut conn.hung_up, true)
     {
         handler.on_hang_up(turn, &conn.link, app);
@@ -42,7 +42,7 @@ pub(crate) fn tell_reports<H: Handler>(
     turn: &mut Turn<H::Message>,
     conn: &mut Connection<H::Conn, H::Message>,
 ) -> bool {
-    let Phase::Open(app) = &mut conn.phase else { return false };
+    let ConnectionPhase::Open(app) = &mut conn.phase else { return false };
     let reports = conn.link.take_reports(turn);
     for label in &reports {
         handler.on_sent(turn, &conn.link, app, *label);
@@ -154,7 +154,7 @@ fn show<H: Handler>(
             Front::Garbage(len) => Incoming::Garbage { len: conn.blanks + len },
             Front::Last(incoming, _) => incoming,
         };
-        let Phase::Open(app) = &mut conn.phase else { unreachable!("shown only while open") };
+        let ConnectionPhase::Open(app) = &mut conn.phase else { unreachable!("shown only while open") };
         match handler.on_incoming(turn, &conn.link, app, incoming) {
             Flow::Taken => {}
             Flow::Later => return (consumed, Shown::Held),

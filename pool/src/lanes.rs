@@ -59,7 +59,7 @@ pub struct LanesClosed<T>(pub T);
 
 #[derive(Debug)]
 struct Lane<T> {
-    queue: Mutex<Queue<T>>,
+    queue: Mutex<LaneQueue<T>>,
     /// An item was queued, or the lane should close.
     news: Condvar,
     /// The lane's thread has ended.
@@ -67,7 +67,7 @@ struct Lane<T> {
 }
 
 #[derive(Debug)]
-struct Queue<T> {
+struct LaneQueue<T> {
     items: FairQueue<T>,
     /// The number of items being handled.
     in_hand: usize,
@@ -145,7 +145,7 @@ impl<T: Send + 'static> Lanes<T> {
 
     fn without_threads(count: usize, secret: u64) -> Lanes<T> {
         let lane = |_| {
-            let queue = Queue {
+            let queue = LaneQueue {
                 items: FairQueue::new(secret),
                 in_hand: 0,
                 bytes: 0,
@@ -262,7 +262,7 @@ impl<T: Send + 'static> Lanes<T> {
         &self.lanes[lane_of(key, self.lanes.len() as u64) as usize]
     }
 
-    fn push(&self, key: u64, mut queue: MutexGuard<'_, Queue<T>>, standing: Standing, item: T, bytes: usize) {
+    fn push(&self, key: u64, mut queue: MutexGuard<'_, LaneQueue<T>>, standing: Standing, item: T, bytes: usize) {
         queue.bytes += bytes;
         queue.items.push(key, standing, item, bytes);
         let is_news = queue.items.len() == 1 && queue.held == [0; 2];
@@ -364,7 +364,7 @@ impl<T> Lane<T> {
     }
 }
 
-fn take<T, S>(mut queue: MutexGuard<'_, Queue<T>>, hand: &mut Hand<S>, batch_max: usize) -> Vec<T> {
+fn take<T, S>(mut queue: MutexGuard<'_, LaneQueue<T>>, hand: &mut Hand<S>, batch_max: usize) -> Vec<T> {
     let (batch, bytes) = queue.items.take(batch_max);
     queue.in_hand = batch.len();
     hand.done = bytes;

@@ -25,8 +25,8 @@ pub struct Rates {
 /// idle.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Meter {
-    frames: Bucket,
-    bytes: Bucket,
+    frames: RateBucket,
+    bytes: RateBucket,
     /// Frames refused since a bucket was last filled up.
     refused: u16,
     /// Why the current frame is refused. Stored, because the frame may have to wait for its reply,
@@ -46,7 +46,7 @@ pub enum Excess {
 
 /// How a frame beyond the limit is refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Refusal {
+pub struct RateRefusal {
     /// The limit.
     pub excess: Excess,
     /// The client has kept exceeding the limit: the connection is to be closed.
@@ -54,7 +54,7 @@ pub struct Refusal {
 }
 
 #[derive(Clone, Copy, Default, Debug)]
-struct Bucket {
+struct RateBucket {
     /// A frame may cost more than is available; the rest is a debt.
     tokens: i32,
     /// The time until which it was filled, in milliseconds since the epoch; it may wrap.
@@ -64,7 +64,7 @@ struct Bucket {
 impl Meter {
     /// Whether the next frame may be processed. It is not paid for yet: it may have to wait, and
     /// this is then called again.
-    pub fn check(&mut self, now: Instant, rates: &Rates) -> Result<(), Refusal> {
+    pub fn check(&mut self, now: Instant, rates: &Rates) -> Result<(), RateRefusal> {
         if self.has_some() { Ok(()) } else { self.look(now, rates, true) }
     }
 
@@ -74,7 +74,7 @@ impl Meter {
     }
 
     /// Like [`Meter::check`], for bytes between frames.
-    pub fn check_blanks(&mut self, now: Instant, rates: &Rates) -> Result<(), Refusal> {
+    pub fn check_blanks(&mut self, now: Instant, rates: &Rates) -> Result<(), RateRefusal> {
         self.look(now, rates, false)
     }
 
@@ -85,7 +85,7 @@ impl Meter {
             return None;
         }
         self.refusing = None;
-        let wait = |bucket: &Bucket, rate: Rate| {
+        let wait = |bucket: &RateBucket, rate: Rate| {
             let missing = u64::from((1 - bucket.tokens.min(1)).unsigned_abs());
             rate.0.map_or(0, |rate| (missing * 1000).div_ceil(u64::from(rate.per_second.max(1))))
         };
@@ -95,7 +95,7 @@ impl Meter {
 
     /// Handles an empty bucket, or a frame that was refused when it was first seen.
     #[cold]
-    fn look(&mut self, now: Instant, rates: &Rates, is_frame: bool) -> Result<(), Refusal> {
+    fn look(&mut self, now: Instant, rates: &Rates, is_frame: bool) -> Result<(), RateRefusal> {
         if self.refusing.is_none() {
             let now = now.saturating_duration_since(rates.epoch).as_millis() as u32;
             let frames_full = self.frames.fill(now, rates.frames, self.begun);
@@ -112,7 +112,7 @@ impl Meter {
         }
         match self.refusing {
             None => Ok(()),
-            Some(excess) => Err(Refusal { excess, last: u32::from(self.refused) >= rates.refused_max() }),
+            Some(excess) => Err(RateRefusal { excess, last: u32::from(self.refused) >= rates.refused_max() }),
         }
     }
 
@@ -141,7 +141,7 @@ impl Rates {
     }
 }
 
-impl Bucket {
+impl RateBucket {
     /// Fills an empty or a new bucket with what the time has earned. Returns whether it is full
     /// now.
     fn fill(&mut self, now: u32, rate: Rate, begun: bool) -> bool {
@@ -196,7 +196,7 @@ mod tests {
                     meter.pay(len);
                     taken += 1;
                 }
-                Err(Refusal { last, .. }) => {
+                Err(RateRefusal { last, .. }) => {
                     meter.refused();
                     refused += 1;
                     if last {
@@ -241,7 +241,7 @@ mod tests {
         assert_eq!(send(&mut meter, &rates, 201, 1, 5000), (1, 0, false));
         assert_eq!(
             meter.check(rates.epoch + Duration::from_secs(5), &rates),
-            Err(Refusal { excess: Excess::Bytes, last: false })
+            Err(RateRefusal { excess: Excess::Bytes, last: false })
         );
         meter.refused();
         assert_eq!(send(&mut meter, &rates, 5201, 1, 1), (1, 0, false));
@@ -250,7 +250,7 @@ mod tests {
     #[test]
     fn bytes_that_are_no_frame_are_counted_and_are_no_frames() {
         let (mut meter, rates) = (Meter::default(), rates(Some((1, 2)), Some((1000, 1000))));
-        let refusal = |last| Err(Refusal { excess: Excess::Bytes, last });
+        let refusal = |last| Err(RateRefusal { excess: Excess::Bytes, last });
         assert_eq!(send(&mut meter, &rates, 0, 3, 9), (2, 1, false));
         assert_eq!(meter.check_blanks(rates.epoch, &rates), Ok(()), "there are no more frames, but bytes");
         meter.pay_blanks(4982);
@@ -267,7 +267,7 @@ mod tests {
     fn a_refusal_that_must_wait_stays_one() {
         let (mut meter, rates) = (Meter::default(), rates(Some((1, 1)), None));
         assert_eq!(send(&mut meter, &rates, 0, 1, 9), (1, 0, false));
-        let refusal = Err(Refusal { excess: Excess::Frames, last: false });
+        let refusal = Err(RateRefusal { excess: Excess::Frames, last: false });
         assert_eq!(meter.check(rates.epoch, &rates), refusal);
         assert_eq!(meter.check(rates.epoch + Duration::from_secs(10), &rates), refusal);
         meter.refused();

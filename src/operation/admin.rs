@@ -51,7 +51,7 @@ struct AnswerSources {
 
 /// A request.
 #[derive(Clone, PartialEq, Eq, Debug)]
-enum Asked {
+enum HttpRequest {
     /// This method and path.
     For(String, String),
     /// An invalid request.
@@ -62,7 +62,7 @@ enum Asked {
 
 /// An HTTP response, without the constant part of its head.
 #[derive(Clone, PartialEq, Eq, Debug)]
-struct Answer {
+struct HttpAnswer {
     status: &'static str,
     content_type: &'static str,
     body: String,
@@ -154,9 +154,9 @@ fn serve(stream: &TcpStream, known: &AnswerSources, patience: Duration) {
 fn talk(client: &mut Timed<'_>, known: &AnswerSources) -> io::Result<()> {
     let asked = read_request(client)?;
     let response = match &asked {
-        Asked::For(method, path) => known.answer(method, path).response(method != "HEAD"),
-        Asked::Nonsense => Answer::text("400 Bad Request", "this is not HTTP\n").response(true),
-        Asked::TooMuch => Answer::text("431 Request Header Fields Too Large", "too long\n").response(true),
+        HttpRequest::For(method, path) => known.answer(method, path).response(method != "HEAD"),
+        HttpRequest::Nonsense => HttpAnswer::text("400 Bad Request", "this is not HTTP\n").response(true),
+        HttpRequest::TooMuch => HttpAnswer::text("431 Request Header Fields Too Large", "too long\n").response(true),
     };
     client.write_all(response.as_bytes())?;
     client.stream.shutdown(Shutdown::Write)?;
@@ -168,7 +168,7 @@ fn talk(client: &mut Timed<'_>, known: &AnswerSources) -> io::Result<()> {
 }
 
 /// Reads the head of a request; a body is ignored.
-fn read_request(client: &mut Timed<'_>) -> io::Result<Asked> {
+fn read_request(client: &mut Timed<'_>) -> io::Result<HttpRequest> {
     let mut head = [0; HEAD_BYTES_MAX];
     let mut filled = 0;
     while filled < head.len() {
@@ -180,49 +180,49 @@ fn read_request(client: &mut Timed<'_>) -> io::Result<Asked> {
             return Ok(asked);
         }
     }
-    Ok(Asked::TooMuch)
+    Ok(HttpRequest::TooMuch)
 }
 
 /// Parses a request; `None` while it is incomplete. The query is not part of the path.
-fn parse(head: &[u8]) -> Option<Asked> {
+fn parse(head: &[u8]) -> Option<HttpRequest> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut request = httparse::Request::new(&mut headers);
     match request.parse(head) {
         Ok(httparse::Status::Partial) => None,
         Ok(httparse::Status::Complete(_)) => {
             let path = request.path.unwrap_or_default().split('?').next().unwrap_or_default();
-            Some(Asked::For(request.method.unwrap_or_default().to_owned(), path.to_owned()))
+            Some(HttpRequest::For(request.method.unwrap_or_default().to_owned(), path.to_owned()))
         }
-        Err(httparse::Error::TooManyHeaders) => Some(Asked::TooMuch),
-        Err(_) => Some(Asked::Nonsense),
+        Err(httparse::Error::TooManyHeaders) => Some(HttpRequest::TooMuch),
+        Err(_) => Some(HttpRequest::Nonsense),
     }
 }
 
 impl AnswerSources {
-    fn answer(&self, method: &str, path: &str) -> Answer {
+    fn answer(&self, method: &str, path: &str) -> HttpAnswer {
         match (method, path) {
-            ("GET" | "HEAD", "/healthz") => Answer::report(self.health.alive()),
-            ("GET" | "HEAD", "/readyz") => Answer::report(self.health.ready()),
+            ("GET" | "HEAD", "/healthz") => HttpAnswer::report(self.health.alive()),
+            ("GET" | "HEAD", "/readyz") => HttpAnswer::report(self.health.ready()),
             ("GET" | "HEAD", "/metrics") => {
-                Answer { status: OK, content_type: prometheus::TEXT_FORMAT, body: self.metrics.render() }
+                HttpAnswer { status: OK, content_type: prometheus::TEXT_FORMAT, body: self.metrics.render() }
             }
-            (_, "/healthz" | "/readyz" | "/metrics") => Answer::text(NOT_ALLOWED, "GET or HEAD\n"),
-            _ => Answer::text("404 Not Found", "use /healthz, /readyz or /metrics\n"),
+            (_, "/healthz" | "/readyz" | "/metrics") => HttpAnswer::text(NOT_ALLOWED, "GET or HEAD\n"),
+            _ => HttpAnswer::text("404 Not Found", "use /healthz, /readyz or /metrics\n"),
         }
     }
 }
 
-impl Answer {
-    fn text(status: &'static str, body: impl Into<String>) -> Answer {
-        Answer { status, content_type: "text/plain; charset=utf-8", body: body.into() }
+impl HttpAnswer {
+    fn text(status: &'static str, body: impl Into<String>) -> HttpAnswer {
+        HttpAnswer { status, content_type: "text/plain; charset=utf-8", body: body.into() }
     }
 
-    fn report(report: Report) -> Answer {
-        Answer::text(if report.good { OK } else { "503 Service Unavailable" }, report.text)
+    fn report(report: Report) -> HttpAnswer {
+        HttpAnswer::text(if report.good { OK } else { "503 Service Unavailable" }, report.text)
     }
 
     fn response(&self, with_body: bool) -> String {
-        let Answer { status, content_type, body } = self;
+        let HttpAnswer { status, content_type, body } = self;
         let allow = if *status == NOT_ALLOWED { "Allow: GET, HEAD\r\n" } else { "" };
         let length = body.len();
         format!(
@@ -307,8 +307,8 @@ const RETRY_AFTER: Duration = Duration::from_millis(100);
 mod tests {
     use super::*;
 
-    fn asked(method: &str, path: &str) -> Option<Asked> {
-        Some(Asked::For(method.to_owned(), path.to_owned()))
+    fn asked(method: &str, path: &str) -> Option<HttpRequest> {
+        Some(HttpRequest::For(method.to_owned(), path.to_owned()))
     }
 
     #[test]
@@ -325,10 +325,10 @@ mod tests {
             b"GET  / HTTP/1.1\r\n\r\n",
             b"GET / HTTP/3.0\r\n",
         ] {
-            assert_eq!(parse(nonsense), Some(Asked::Nonsense), "{nonsense:?}");
+            assert_eq!(parse(nonsense), Some(HttpRequest::Nonsense), "{nonsense:?}");
         }
         let many = format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(HEADERS_MAX + 1));
-        assert_eq!(parse(many.as_bytes()), Some(Asked::TooMuch));
+        assert_eq!(parse(many.as_bytes()), Some(HttpRequest::TooMuch));
     }
 
     #[test]

@@ -31,16 +31,16 @@ use crate::store::{Database, StoreCallback, StoreError};
 #[derive(Debug)]
 pub struct Health {
     loops: Arc<[LoopWatch<Posted>]>,
-    store: Mutex<Finding>,
+    store: Mutex<CheckResult>,
     /// `None` if there is no spool.
-    spool: Mutex<Option<Finding>>,
-    bus: Mutex<(Finding, Option<Duration>)>,
+    spool: Mutex<Option<CheckResult>>,
+    bus: Mutex<(CheckResult, Option<Duration>)>,
     draining: AtomicBool,
 }
 
 /// The result of the last check, and when it was made; at first none.
 #[derive(Clone, Debug)]
-struct Finding {
+struct CheckResult {
     trouble: Option<String>,
     at: Instant,
 }
@@ -66,7 +66,7 @@ pub struct Checks {
 impl Health {
     /// A node without results except for its loops: it is not ready.
     pub fn new(loops: Arc<[LoopWatch<Posted>]>) -> Health {
-        let unknown = Finding { trouble: Some(NOT_YET.to_owned()), at: Instant::now() };
+        let unknown = CheckResult { trouble: Some(NOT_YET.to_owned()), at: Instant::now() };
         let bus = Mutex::new((unknown.clone(), None));
         let (store, spool) = (Mutex::new(unknown), Mutex::new(None));
         Health { loops, store, spool, bus, draining: AtomicBool::new(false) }
@@ -123,21 +123,21 @@ impl Health {
     }
 
     fn note_store(&self, trouble: Option<String>) {
-        *self.store.lock() = Finding { trouble, at: Instant::now() };
+        *self.store.lock() = CheckResult { trouble, at: Instant::now() };
     }
 
     fn note_spool(&self, trouble: Option<String>) {
-        *self.spool.lock() = Some(Finding { trouble, at: Instant::now() });
+        *self.spool.lock() = Some(CheckResult { trouble, at: Instant::now() });
     }
 
     fn look(&self, bus: &dyn BusHealth) {
         self.loops.iter().for_each(LoopWatch::ask);
         let trouble = (!bus.is_ready()).then(|| "messages to other nodes do not arrive".to_owned());
-        *self.bus.lock() = (Finding { trouble, at: Instant::now() }, bus.probe_age());
+        *self.bus.lock() = (CheckResult { trouble, at: Instant::now() }, bus.probe_age());
     }
 }
 
-impl Finding {
+impl CheckResult {
     /// The problem, if there is one. A check that takes too long is a problem itself, whatever the
     /// one before it found.
     fn trouble(&self, now: Instant) -> Option<String> {
@@ -448,11 +448,11 @@ mod tests {
     #[test]
     fn good_news_grow_old_and_bad_news_do_not() {
         let at = Instant::now();
-        let good = Finding { trouble: None, at };
+        let good = CheckResult { trouble: None, at };
         assert_eq!(good.trouble(at + FINDING_AGE_MAX), None);
         let later = at + FINDING_AGE_MAX + Duration::from_millis(500);
         assert_eq!(good.trouble(later), Some("no answer for 4.5 s".into()));
-        let bad = Finding { trouble: Some("away".into()), at };
+        let bad = CheckResult { trouble: Some("away".into()), at };
         assert_eq!(bad.trouble(later), Some("away".into()));
     }
 }

@@ -190,12 +190,12 @@ enum LogOrder {
 }
 
 /// The sending end of the queue, shared by all threads.
-struct Queue {
+struct LineQueue {
     messages: Sender<LogOrder>,
     dropped: Arc<AtomicU64>,
 }
 
-impl Queue {
+impl LineQueue {
     fn push(&self, line: LogLine) {
         // Between the check and the send other threads may send too; they take little of the room
         // for errors.
@@ -206,7 +206,7 @@ impl Queue {
     }
 }
 
-impl Log for Queue {
+impl Log for LineQueue {
     fn enabled(&self, _: &Metadata<'_>) -> bool {
         true
     }
@@ -226,10 +226,10 @@ impl Log for Queue {
     }
 }
 
-fn start(writer: LogWriter, dropped: Arc<AtomicU64>, limiter: Arc<Limiter>) -> io::Result<(Queue, LogGuard)> {
+fn start(writer: LogWriter, dropped: Arc<AtomicU64>, limiter: Arc<Limiter>) -> io::Result<(LineQueue, LogGuard)> {
     let (messages, inbox) = crossbeam_channel::bounded(LINES_MAX + ERRORS_MAX);
     let (ending, ended) = crossbeam_channel::bounded(0);
-    let queue = Queue { messages: messages.clone(), dropped: dropped.clone() };
+    let queue = LineQueue { messages: messages.clone(), dropped: dropped.clone() };
     let seen = dropped.clone();
     // Not joined, because its disk may be frozen; dropping `ending` notifies the waiter.
     thread::Builder::new().name(THREAD.to_owned()).spawn(move || {
@@ -347,7 +347,7 @@ mod tests {
         LogLine { at: Timestamp::now(), level, text: text.to_owned() }
     }
 
-    fn started(folder: &Folder, stderr: Box<dyn Write + Send>) -> (Queue, LogGuard) {
+    fn started(folder: &Folder, stderr: Box<dyn Write + Send>) -> (LineQueue, LogGuard) {
         start(LogWriter::new(&folder.0, TimeZone::UTC, stderr), Arc::default(), Arc::default()).unwrap()
     }
 

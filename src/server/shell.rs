@@ -14,7 +14,7 @@ use super::fetching::Fetcher;
 use super::foreign;
 use super::members::{self, Level2};
 use super::wiring::ServerParts;
-use crate::admission::{Excess, Holder, Meter, Payer, Refusal, Seat};
+use crate::admission::{Excess, Holder, Meter, Payer, RateRefusal, Seat};
 use crate::base::ids::FrameId;
 use crate::delivery::{ClientLink, Posted, Provenance, Spread};
 use crate::devices::tasks::MemberNews;
@@ -89,7 +89,13 @@ impl Shell {
     }
 
     /// Refuses a frame or other input beyond the limits of the connection.
-    fn refuse(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &mut Client, refusal: Refusal) -> Flow {
+    fn refuse(
+        &self,
+        turn: &mut Turn<Posted>,
+        link: &Arc<ClientLink>,
+        client: &mut Client,
+        refusal: RateRefusal,
+    ) -> Flow {
         let flow = self.feed(turn, link, client, Input::Excess { last: refusal.last });
         if flow != Flow::Later {
             client.meter.refused();

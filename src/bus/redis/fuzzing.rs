@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use redis::Value;
 
 use super::names::{self, Channel, Names};
-use super::wire::{Reply, Wire, parse};
+use super::wire::{RedisReply, Wire, parse};
 use crate::bus::peer::Topic;
 use crate::bus::peer::envelope::{self, Bundle, Frames, Items, PeerMessage};
 
@@ -125,7 +125,7 @@ pub fn redis_reply(data: &[u8]) {
                 if let Ok(value) = redis::parse_redis_value(bytes) {
                     assert_eq!(reply, as_shown(&value), "{}", bytes.escape_ascii());
                 }
-                slow.push(Seen::Reply(reply));
+                slow.push(Seen::RedisReply(reply));
                 begin = end;
             }
         }
@@ -136,7 +136,7 @@ pub fn redis_reply(data: &[u8]) {
 /// The results of reading a connection.
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Seen {
-    Reply(String),
+    RedisReply(String),
     Malformed,
 }
 
@@ -148,7 +148,7 @@ fn read(pieces: &[&[u8]]) -> Vec<Seen> {
         assert!(!wire.fill().expect("not broken"), "all of it was there");
         loop {
             match wire.next() {
-                Ok(Some(reply)) => seen.push(Seen::Reply(shown(reply))),
+                Ok(Some(reply)) => seen.push(Seen::RedisReply(shown(reply))),
                 Ok(None) => break,
                 Err(_) => {
                     seen.push(Seen::Malformed);
@@ -160,13 +160,13 @@ fn read(pieces: &[&[u8]]) -> Vec<Seen> {
     seen
 }
 
-fn shown(reply: Reply<'_>) -> String {
+fn shown(reply: RedisReply<'_>) -> String {
     match reply {
-        Reply::Message { channel, payload } => push("message", channel, payload),
-        Reply::Subscribed(channel) => push("subscribe", channel, b""),
-        Reply::Unsubscribed(channel) => push("unsubscribe", channel, b""),
-        Reply::Done => "done".to_owned(),
-        Reply::Error(_) => "error".to_owned(),
+        RedisReply::Message { channel, payload } => push("message", channel, payload),
+        RedisReply::Subscribed(channel) => push("subscribe", channel, b""),
+        RedisReply::Unsubscribed(channel) => push("unsubscribe", channel, b""),
+        RedisReply::Done => "done".to_owned(),
+        RedisReply::Error(_) => "error".to_owned(),
     }
 }
 

@@ -16,7 +16,7 @@ use super::core::RedisCore;
 use super::dial::Stream;
 use super::ended::SessionError;
 use super::names::Channel;
-use super::wire::{Reply, Wire};
+use super::wire::{RedisReply, Wire};
 use crate::bus::peer::{PeerLine, PeerNews, Topic, TransportEvent, USERS_AT_ONCE};
 use crate::protocol::UserId;
 
@@ -79,7 +79,7 @@ impl RedisLine {
         if self.mouth_ready {
             self.mouth_ready = self.mouth.fill()?;
             while let Some(reply) = self.mouth.next()? {
-                if let Reply::Error(text) = reply {
+                if let RedisReply::Error(text) = reply {
                     return Err(SessionError::refused(text));
                 }
             }
@@ -156,7 +156,7 @@ impl PeerLine for RedisLine {
         let names = &self.shared.names;
         let Some(reply) = self.ears.next()? else { return Ok(None) };
         Ok(Some(match reply {
-            Reply::Message { channel, payload } => match names.read(channel) {
+            RedisReply::Message { channel, payload } => match names.read(channel) {
                 Some(Channel::Topic(topic)) => TransportEvent::Said(topic, payload),
                 Some(Channel::Reference(to)) => {
                     str::from_utf8(payload).map_or(TransportEvent::Other, |frame| TransportEvent::Bare(to, frame))
@@ -166,18 +166,18 @@ impl PeerLine for RedisLine {
                     TransportEvent::Other
                 }
             },
-            Reply::Subscribed(channel) => match names.read(channel) {
+            RedisReply::Subscribed(channel) => match names.read(channel) {
                 Some(Channel::Topic(topic)) => TransportEvent::Listening(topic),
                 Some(Channel::Reference(_)) | None => TransportEvent::Other,
             },
-            Reply::Unsubscribed(channel) => match names.read(channel) {
+            RedisReply::Unsubscribed(channel) => match names.read(channel) {
                 Some(Channel::Topic(Topic::User(user))) => TransportEvent::Ignoring(user),
                 Some(_) | None => TransportEvent::Other,
             },
-            Reply::Error(text) => return Err(SessionError::refused(text)),
+            RedisReply::Error(text) => return Err(SessionError::refused(text)),
             // The answer to the command after the last UNSUBSCRIBE, the only one with such an
             // answer.
-            Reply::Done => TransportEvent::Silence,
+            RedisReply::Done => TransportEvent::Silence,
         }))
     }
 

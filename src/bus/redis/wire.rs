@@ -18,7 +18,7 @@ use memchr::memchr;
 
 /// A reply or message from Redis.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Reply<'b> {
+pub(super) enum RedisReply<'b> {
     /// A published message.
     Message { channel: &'b [u8], payload: &'b [u8] },
     /// Messages of this channel arrive from now on.
@@ -153,10 +153,10 @@ impl<S: Read + Write> Wire<S> {
     /// # Errors
     ///
     /// [`Malformed`]; the connection can no longer be used.
-    pub(super) fn next(&mut self) -> Result<Option<Reply<'_>>, Malformed> {
+    pub(super) fn next(&mut self) -> Result<Option<RedisReply<'_>>, Malformed> {
         let Some((reply, length)) = parse(&self.input[self.looked_at..self.read])? else { return Ok(None) };
         self.looked_at += length;
-        if matches!(reply, Reply::Done | Reply::Error(_)) {
+        if matches!(reply, RedisReply::Done | RedisReply::Error(_)) {
             self.unanswered -= 1;
         }
         Ok(Some(reply))
@@ -170,8 +170,8 @@ impl<S> fmt::Debug for Wire<S> {
 }
 
 /// Parses one reply from the front of `bytes`, and its length; `None` if it is incomplete.
-pub(super) fn parse(bytes: &[u8]) -> Result<Option<(Reply<'_>, usize)>, Malformed> {
-    let mut rest = Cursor { bytes, at: 0 };
+pub(super) fn parse(bytes: &[u8]) -> Result<Option<(RedisReply<'_>, usize)>, Malformed> {
+    let mut rest = WireCursor { bytes, at: 0 };
     let reply = match rest.element()? {
         None => return Ok(None),
         Some(Element::Array(3)) => {
@@ -182,18 +182,20 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<(Reply<'_>, usize)>, Malforme
             let Some(last) = rest.element()? else { return Ok(None) };
             match (kind, channel, last) {
                 (Element::Bytes(b"message"), Element::Bytes(channel), Element::Bytes(payload)) => {
-                    Reply::Message { channel, payload }
+                    RedisReply::Message { channel, payload }
                 }
-                (Element::Bytes(b"subscribe"), Element::Bytes(channel), Element::Number) => Reply::Subscribed(channel),
+                (Element::Bytes(b"subscribe"), Element::Bytes(channel), Element::Number) => {
+                    RedisReply::Subscribed(channel)
+                }
                 (Element::Bytes(b"unsubscribe"), Element::Bytes(channel), Element::Number) => {
-                    Reply::Unsubscribed(channel)
+                    RedisReply::Unsubscribed(channel)
                 }
                 _ => return Err(Malformed),
             }
         }
         Some(Element::Array(_)) => return Err(Malformed),
-        Some(Element::Error(text)) => Reply::Error(text),
-        Some(Element::Bytes(_) | Element::Number | Element::Nil) => Reply::Done,
+        Some(Element::Error(text)) => RedisReply::Error(text),
+        Some(Element::Bytes(_) | Element::Number | Element::Nil) => RedisReply::Done,
     };
     Ok(Some((reply, rest.at)))
 }
@@ -206,12 +208,12 @@ enum Element<'b> {
     Array(usize),
 }
 
-struct Cursor<'b> {
+struct WireCursor<'b> {
     bytes: &'b [u8],
     at: usize,
 }
 
-impl<'b> Cursor<'b> {
+impl<'b> WireCursor<'b> {
     /// Parses one element; of an array only its head. `None` if it is incomplete.
     fn element(&mut self) -> Result<Option<Element<'b>>, Malformed> {
         let Some(line) = self.line()? else { return Ok(None) };
@@ -329,14 +331,14 @@ mod tests {
         }
         assert_eq!(rest, b"");
         let expected = [
-            Reply::Subscribed(b"a:7"),
-            Reply::Message { channel: b"a:7", payload: b"x\r\n*y\n" },
-            Reply::Unsubscribed(b"a"),
-            Reply::Done,
-            Reply::Done,
-            Reply::Error(b"ERR no"),
-            Reply::Done,
-            Reply::Message { channel: b"b", payload: b"" },
+            RedisReply::Subscribed(b"a:7"),
+            RedisReply::Message { channel: b"a:7", payload: b"x\r\n*y\n" },
+            RedisReply::Unsubscribed(b"a"),
+            RedisReply::Done,
+            RedisReply::Done,
+            RedisReply::Error(b"ERR no"),
+            RedisReply::Done,
+            RedisReply::Message { channel: b"b", payload: b"" },
         ];
         assert_eq!(seen, expected);
     }
@@ -364,7 +366,7 @@ mod tests {
         for end in 0..whole.len() {
             assert_eq!(parse(&whole[..end]), Ok(None), "{end} bytes");
         }
-        let message = Reply::Message { channel: b"a\r\nb\r\n", payload: b"x" };
+        let message = RedisReply::Message { channel: b"a\r\nb\r\n", payload: b"x" };
         assert_eq!(parse(whole), Ok(Some((message, whole.len()))));
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, LazyLock};
 
-use super::{AnswerSources, Asked, HEAD_BYTES_MAX, OK, parse};
+use super::{AnswerSources, HEAD_BYTES_MAX, HttpRequest, OK, parse};
 use crate::metrics::Metrics;
 use crate::operation::health::Health;
 
@@ -22,7 +22,7 @@ pub fn http(data: &[u8]) {
         }
         first = asked;
     }
-    let Some(Asked::For(method, path)) = first else { return };
+    let Some(HttpRequest::For(method, path)) = first else { return };
     assert!(!method.is_empty() && !path.contains('?'), "{method} {path}");
     let answer = KNOWN.answer(&method, &path);
     let response = answer.response(method != "HEAD");

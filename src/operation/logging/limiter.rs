@@ -15,14 +15,14 @@ use parking_lot::Mutex;
 /// The recent lines of each place. Any thread may call it; the lock is a leaf.
 #[derive(Debug, Default)]
 pub(super) struct Limiter {
-    places: Mutex<HashMap<CodeLine, Bucket>>,
+    places: Mutex<HashMap<CodeLine, LineBucket>>,
 }
 
 /// A place in the source: file and line.
 pub(super) type CodeLine = (&'static str, u32);
 
 #[derive(Debug)]
-struct Bucket {
+struct LineBucket {
     /// When the bucket will be full again (the generic cell rate algorithm).
     full_at: Instant,
     left_out: u64,
@@ -35,7 +35,7 @@ impl Limiter {
             return true;
         }
         let mut places = self.places.lock();
-        let bucket = places.entry(place).or_insert(Bucket { full_at: now, left_out: 0 });
+        let bucket = places.entry(place).or_insert(LineBucket { full_at: now, left_out: 0 });
         let full_at = bucket.full_at.max(now) + INTERVAL;
         if full_at > now + INTERVAL * BURST {
             bucket.left_out += 1;

@@ -1,5 +1,5 @@
 //! [`Plan`]: what a batch of messages changes, decided without a database. A store reads the
-//! [`Facts`] under its locks, and writes the plan before it lets them go.
+//! [`BatchFacts`] under its locks, and writes the plan before it lets them go.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::protocol::{GroupId, UserId};
 
 /// What a batch needs to know.
 #[derive(Default, Debug)]
-pub(in crate::store) struct Facts {
+pub(in crate::store) struct BatchFacts {
     /// The database's clock, ms.
     pub(in crate::store) now: i64,
     /// The conversations that exist, locked.
@@ -29,7 +29,7 @@ pub(in crate::store) struct Facts {
     /// Those of the groups of unchecked entries that exist.
     pub(in crate::store) groups: FxHashSet<GroupId>,
     /// The targets of edits and recalls.
-    pub(in crate::store) targets: FxHashMap<(ConversationId, i64), Target>,
+    pub(in crate::store) targets: FxHashMap<(ConversationId, i64), EntryTarget>,
     /// `Member.joined` of those who edit or recall.
     pub(in crate::store) joined: FxHashMap<(ConversationId, UserId), i64>,
     /// The rows of `Recalled` with targets of recalls.
@@ -58,7 +58,7 @@ pub(in crate::store) struct Known {
 
 /// A message that is to be edited or recalled.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::store) struct Target {
+pub(in crate::store) struct EntryTarget {
     pub(in crate::store) sender: UserId,
     pub(in crate::store) time: i64,
     pub(in crate::store) kind: i64,
@@ -147,7 +147,7 @@ impl EntryKind {
 }
 
 /// The plan for a batch.
-pub(in crate::store) fn plan(batch: &[NewEntry], mut facts: Facts, edit_window: i64) -> Plan {
+pub(in crate::store) fn plan(batch: &[NewEntry], mut facts: BatchFacts, edit_window: i64) -> Plan {
     let mut plan = Plan::default();
     for (index, entry) in batch.iter().enumerate() {
         let outcome = match settled(entry, &facts) {
@@ -163,7 +163,7 @@ pub(in crate::store) fn plan(batch: &[NewEntry], mut facts: Facts, edit_window: 
 }
 
 /// The outcome of an entry whose id is known.
-fn settled(entry: &NewEntry, facts: &Facts) -> Option<Committed> {
+fn settled(entry: &NewEntry, facts: &BatchFacts) -> Option<Committed> {
     let known = facts.known.get(&(entry.sender, entry.cid.clone()))?;
     if known.conv != entry.conv || known.hash != entry.hash {
         return Some(Committed::Refused(EntryRefusal::Conflict));
@@ -172,12 +172,12 @@ fn settled(entry: &NewEntry, facts: &Facts) -> Option<Committed> {
     Some(Committed::Again(EntryPlace { seq: known.seq, tag, time: known.time }))
 }
 
-fn refusal(entry: &NewEntry, facts: &Facts, edit_window: i64) -> Option<EntryRefusal> {
+fn refusal(entry: &NewEntry, facts: &BatchFacts, edit_window: i64) -> Option<EntryRefusal> {
     let rights = entry.is_unchecked.then(|| missing_right(entry, facts)).flatten();
     rights.or_else(|| entry.kind.target().and_then(|target| unfit_target(entry, target, facts, edit_window)))
 }
 
-fn missing_right(entry: &NewEntry, facts: &Facts) -> Option<EntryRefusal> {
+fn missing_right(entry: &NewEntry, facts: &BatchFacts) -> Option<EntryRefusal> {
     let Some(group) = entry.conv.group() else {
         let recipient = partner_of(entry.conv, entry.sender);
         return match recipient.filter(|recipient| facts.users.contains(recipient)) {
@@ -192,7 +192,7 @@ fn missing_right(entry: &NewEntry, facts: &Facts) -> Option<EntryRefusal> {
     }
 }
 
-fn unfit_target(entry: &NewEntry, target: i64, facts: &Facts, edit_window: i64) -> Option<EntryRefusal> {
+fn unfit_target(entry: &NewEntry, target: i64, facts: &BatchFacts, edit_window: i64) -> Option<EntryRefusal> {
     let conv = facts.convs.get(&entry.conv).copied().unwrap_or_default();
     let joined = facts.joined.get(&(entry.conv, entry.sender)).copied().unwrap_or_default();
     let floor = conv.floor.max(joined - 1).max(0);
@@ -216,7 +216,7 @@ pub(in crate::store) fn partner_of(conv: ConversationId, user: UserId) -> Option
 
 impl Plan {
     /// Gives an entry its place.
-    fn add(&mut self, index: usize, entry: &NewEntry, facts: &mut Facts) -> EntryPlace {
+    fn add(&mut self, index: usize, entry: &NewEntry, facts: &mut BatchFacts) -> EntryPlace {
         let (conv_id, sender) = (entry.conv, entry.sender);
         let conv = facts.convs.entry(conv_id).or_default();
         if conv.head == 0 {
@@ -269,7 +269,7 @@ impl Plan {
             self.asked.extend(partner_of(conv_id, sender).map(|other| (sender, other)));
         }
         // Later entries of the batch may repeat or change this one.
-        facts.targets.insert((conv_id, seq), Target { sender, time, kind, recalled: 0 });
+        facts.targets.insert((conv_id, seq), EntryTarget { sender, time, kind, recalled: 0 });
         let known = Known { conv: conv_id, seq, time, hash: entry.hash };
         facts.known.insert((sender, entry.cid.clone()), known);
         place

@@ -180,8 +180,8 @@ impl HealthCore {
             let found = catch_unwind(AssertUnwindSafe(|| watcher.look(has_met, is_down)));
             self.state.lock().looking_since = None;
             match found.unwrap_or_else(|_| Err("the driver panicked".to_owned())) {
-                Ok(Finding::Unclear) => {}
-                Ok(Finding::Answers { refusal }) => {
+                Ok(LookResult::Unclear) => {}
+                Ok(LookResult::Answers { refusal }) => {
                     self.note_refusal(refusal, has_met, &watcher.name);
                     let was_down = self.state.lock().down.take();
                     if was_down.is_some() {
@@ -264,7 +264,7 @@ struct Watcher {
 }
 
 /// What a look has found.
-enum Finding {
+enum LookResult {
     /// The database answers, and may refuse what this server needs.
     Answers { refusal: Option<String> },
     /// Nothing. Every connection was closed during the look, perhaps by somebody who kills
@@ -272,9 +272,9 @@ enum Finding {
     Unclear,
 }
 
-impl From<Option<String>> for Finding {
-    fn from(refusal: Option<String>) -> Finding {
-        Finding::Answers { refusal }
+impl From<Option<String>> for LookResult {
+    fn from(refusal: Option<String>) -> LookResult {
+        LookResult::Answers { refusal }
     }
 }
 
@@ -284,19 +284,19 @@ impl Watcher {
     ///
     /// # Errors
     /// The database does not answer, and why.
-    fn look(&mut self, has_met: bool, is_down: bool) -> Result<Finding, String> {
+    fn look(&mut self, has_met: bool, is_down: bool) -> Result<LookResult, String> {
         let may_be_unclear = !is_down && !std::mem::take(&mut self.was_unclear);
         match self.look_here(may_be_unclear)? {
-            Finding::Answers { refusal: None } if has_met => Ok(self.look_as_a_call().into()),
+            LookResult::Answers { refusal: None } if has_met => Ok(self.look_as_a_call().into()),
             found => {
-                self.was_unclear = matches!(found, Finding::Unclear);
+                self.was_unclear = matches!(found, LookResult::Unclear);
                 Ok(found)
             }
         }
     }
 
     /// On a connection of its own.
-    fn look_here(&mut self, may_be_unclear: bool) -> Result<Finding, String> {
+    fn look_here(&mut self, may_be_unclear: bool) -> Result<LookResult, String> {
         let Some(mut connection) = self.connection.take() else { return self.look_anew(may_be_unclear) };
         if let Err(error) = self.probe(&mut connection) {
             match error::trouble(&error) {
@@ -323,7 +323,7 @@ impl Watcher {
 
     /// Checks on a new connection. If it is closed during the check, another one is opened, because
     /// somebody may have killed the first.
-    fn look_anew(&mut self, may_be_unclear: bool) -> Result<Finding, String> {
+    fn look_anew(&mut self, may_be_unclear: bool) -> Result<LookResult, String> {
         let mut closed = String::new();
         for _ in 0..LOOK_CONNECTIONS_MAX {
             match self.look_on_new_connection() {
@@ -331,14 +331,14 @@ impl Watcher {
                 Err(error) => closed = error::text(&error),
             }
         }
-        if may_be_unclear { Ok(Finding::Unclear) } else { Err(closed) }
+        if may_be_unclear { Ok(LookResult::Unclear) } else { Err(closed) }
     }
 
     /// Checks on one new connection.
     ///
     /// # Errors
     /// The connection was closed during the check.
-    fn look_on_new_connection(&mut self) -> mysql::Result<Result<Finding, String>> {
+    fn look_on_new_connection(&mut self) -> mysql::Result<Result<LookResult, String>> {
         let mut connection = match self.dialer.connect() {
             Ok(connection) => connection,
             // It lives, though it has no connection to spare for this thread; perhaps for nobody
@@ -400,7 +400,7 @@ impl Watcher {
     }
 
     /// A check was not answered in time: the database is down, unless it only stores nothing.
-    fn silence(&self, error: &mysql::Error) -> Result<Finding, String> {
+    fn silence(&self, error: &mysql::Error) -> Result<LookResult, String> {
         self.stall().map(|stall| Some(stall).into()).ok_or_else(|| error::text(error))
     }
 

@@ -19,7 +19,7 @@ impl Messages for SqliteStore {
         self.live.write(move |db| {
             // By number: looking names up would cost each message a fiftieth more.
             let mut insert = db.prepare_cached("INSERT INTO OfflineMessage (userid, message) VALUES (?1, ?2)")?;
-            let (mut recipients, mut shared) = (Recipients::default(), SharedTexts::of(&messages));
+            let (mut recipients, mut shared) = (KnownRecipients::default(), SharedTexts::of(&messages));
             let mut keep = |message: &NewMessage| {
                 if !recipients.has(db, message.to)? {
                     return Ok(AppendOutcome::NoSuchUser);
@@ -106,11 +106,11 @@ impl Messages for SqliteStore {
 /// The recipients of a batch, each looked up once: in a transaction no user comes or goes beside
 /// it.
 #[derive(Default)]
-struct Recipients {
+struct KnownRecipients {
     exist: FxHashMap<UserId, bool>,
 }
 
-impl Recipients {
+impl KnownRecipients {
     fn has(&mut self, db: &Connection, user: UserId) -> rusqlite::Result<bool> {
         match self.exist.entry(user) {
             Entry::Occupied(known) => Ok(*known.get()),

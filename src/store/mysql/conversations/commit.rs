@@ -9,13 +9,13 @@ use super::script::{Script, or_undone, text};
 use super::{facts, writing};
 use crate::base::conversation::ConversationId;
 use crate::store::StoreError;
-use crate::store::history::plan::{self, Facts, Wanted};
+use crate::store::history::plan::{self, BatchFacts, Wanted};
 use crate::store::history::{Committed, EntryRefusal, NewEntry};
 use crate::store::mysql::base::Base;
 use crate::store::mysql::error;
 
 /// An attempt at a batch.
-enum Attempt {
+enum CommitAttempt {
     /// It is stored.
     Done(Vec<Committed>),
     /// Nothing is stored, and what was missing is there now.
@@ -50,8 +50,8 @@ fn commit_whole(base: &Base, batch: &[NewEntry], edit_window: i64) -> Result<Vec
     base.calls.call(|db, _| {
         for _ in 0..PREPARED_MAX {
             match or_undone(db, |db| attempt(db, base, batch, &wanted, edit_window, &mut planned))? {
-                Attempt::Done(outcomes) => return Ok(outcomes),
-                Attempt::Prepared => {}
+                CommitAttempt::Done(outcomes) => return Ok(outcomes),
+                CommitAttempt::Prepared => {}
             }
         }
         Err(error::removed_meanwhile())
@@ -65,13 +65,13 @@ fn attempt(
     wanted: &Wanted,
     edit_window: i64,
     planned: &mut Option<Vec<Committed>>,
-) -> mysql::Result<Attempt> {
+) -> mysql::Result<CommitAttempt> {
     let bytes_max = base.script_bytes();
     let facts = facts::read(db, wanted, batch, bytes_max)?;
     if let Some(outcomes) = planned.as_ref().filter(|planned| is_stored(batch, planned, &facts)) {
         let outcomes = outcomes.clone();
         db.query_drop("ROLLBACK")?;
-        return Ok(Attempt::Done(outcomes));
+        return Ok(CommitAttempt::Done(outcomes));
     }
     let locked: FxHashSet<ConversationId> = facts.convs.keys().copied().collect();
     let plan = plan::plan(batch, facts, edit_window);
@@ -89,21 +89,21 @@ fn attempt(
             " ON DUPLICATE KEY UPDATE id = id",
         );
         script.run(db, |(), _| Ok(()))?;
-        return Ok(Attempt::Prepared);
+        return Ok(CommitAttempt::Prepared);
     }
     if plan.rows.is_empty() {
         db.query_drop("ROLLBACK")?;
-        return Ok(Attempt::Done(plan.outcomes));
+        return Ok(CommitAttempt::Done(plan.outcomes));
     }
     *planned = Some(plan.outcomes.clone());
     // Another conversation may have got a message of the same id, which only its own lock guards.
     writing::write(db, batch, &plan, bytes_max).map_err(error::duplicate_as_deadlock)?;
-    Ok(Attempt::Done(plan.outcomes))
+    Ok(CommitAttempt::Done(plan.outcomes))
 }
 
 /// Whether all that an earlier attempt planned to store is stored where it was planned to be. Then
 /// that attempt was committed and its answer lost: what it planned is new, and no repeat.
-fn is_stored(batch: &[NewEntry], planned: &[Committed], facts: &Facts) -> bool {
+fn is_stored(batch: &[NewEntry], planned: &[Committed], facts: &BatchFacts) -> bool {
     batch.iter().zip(planned).all(|(entry, outcome)| match outcome {
         Committed::New(place) => {
             let known = facts.known.get(&(entry.sender, entry.cid.clone()));

@@ -8,7 +8,7 @@ use super::script::{LIST_MAX, Script, bytes, list, pairs_in};
 use crate::base::conversation::ConversationId;
 use crate::protocol::{GroupId, UserId};
 use crate::store::history::head::RecalledBlock;
-use crate::store::history::plan::{ConvRow, Facts, Known, Target, Wanted};
+use crate::store::history::plan::{BatchFacts, ConvRow, EntryTarget, Known, Wanted};
 use crate::store::history::{Cid, FrameHash, NewEntry};
 
 /// What is asked.
@@ -29,7 +29,7 @@ enum Question {
 
 /// Begins a transaction, locks the conversations by ascending ids, so that nodes lock in one order,
 /// and reads the facts.
-pub(super) fn read(db: &mut Conn, wanted: &Wanted, batch: &[NewEntry], bytes_max: usize) -> mysql::Result<Facts> {
+pub(super) fn read(db: &mut Conn, wanted: &Wanted, batch: &[NewEntry], bytes_max: usize) -> mysql::Result<BatchFacts> {
     let mut script = Script::new(bytes_max);
     script.add(Question::Begin, "START TRANSACTION");
     ask(script, db, wanted, batch)
@@ -41,7 +41,7 @@ pub(in crate::store::mysql) fn read_within(
     wanted: &Wanted,
     batch: &[NewEntry],
     bytes_max: usize,
-) -> mysql::Result<Facts> {
+) -> mysql::Result<BatchFacts> {
     ask(Script::new(bytes_max), db, wanted, batch)
 }
 
@@ -50,7 +50,7 @@ fn ask(
     db: &mut impl Queryable,
     wanted: &Wanted,
     batch: &[NewEntry],
-) -> mysql::Result<Facts> {
+) -> mysql::Result<BatchFacts> {
     for convs in wanted.convs.chunks(LIST_MAX) {
         let ids = list(convs.iter().map(|conv| conv.column()));
         script.add(
@@ -73,7 +73,7 @@ fn ask(
     }
     ask_for_rights(&mut script, wanted);
     ask_for_targets(&mut script, wanted);
-    let mut facts = Facts::default();
+    let mut facts = BatchFacts::default();
     script.run(db, |question, row| take(&mut facts, question, row))?;
     Ok(facts)
 }
@@ -118,7 +118,7 @@ fn ask_for_targets(script: &mut Script<Question>, wanted: &Wanted) {
     }
 }
 
-fn take(facts: &mut Facts, question: Question, row: mysql::Row) -> mysql::Result<()> {
+fn take(facts: &mut BatchFacts, question: Question, row: mysql::Row) -> mysql::Result<()> {
     match question {
         Question::Begin => {}
         Question::Convs => {
@@ -149,7 +149,7 @@ fn take(facts: &mut Facts, question: Question, row: mysql::Row) -> mysql::Result
         }
         Question::Targets => {
             let (conv, seq, sender, time, kind, recalled) = from_row_opt(row)?;
-            let found = Target { sender: UserId(sender), time, kind, recalled };
+            let found = EntryTarget { sender: UserId(sender), time, kind, recalled };
             facts.targets.insert((ConversationId::from_column(conv), seq), found);
         }
         Question::Joined => {

@@ -6,7 +6,9 @@ use super::moments::now;
 use crate::base::conversation::ConversationId;
 use crate::protocol::UserId;
 use crate::store::history::head::RecalledBlock;
-use crate::store::history::plan::{self, Change, ConvRow, Facts, Known, Plan, SenderMark, Target, Wanted, partner_of};
+use crate::store::history::plan::{
+    self, BatchFacts, Change, ConvRow, EntryTarget, Known, Plan, SenderMark, Wanted, partner_of,
+};
 use crate::store::history::{Committed, FrameHash, MemberChange, NewEntry};
 
 /// Stores what is not refused, within the writer's transaction.
@@ -21,9 +23,9 @@ pub(in crate::store::sqlite) fn commit(
     Ok(plan.outcomes)
 }
 
-fn facts(db: &Connection, batch: &[NewEntry]) -> rusqlite::Result<Facts> {
+fn facts(db: &Connection, batch: &[NewEntry]) -> rusqlite::Result<BatchFacts> {
     let wanted = Wanted::of(batch);
-    let mut facts = Facts { now: now(), ..Facts::default() };
+    let mut facts = BatchFacts { now: now(), ..BatchFacts::default() };
     read_convs(db, &wanted, &mut facts)?;
     read_known(db, batch, &mut facts)?;
     read_rights(db, &wanted, &mut facts)?;
@@ -33,7 +35,7 @@ fn facts(db: &Connection, batch: &[NewEntry]) -> rusqlite::Result<Facts> {
     Ok(facts)
 }
 
-fn read_convs(db: &Connection, wanted: &Wanted, facts: &mut Facts) -> rusqlite::Result<()> {
+fn read_convs(db: &Connection, wanted: &Wanted, facts: &mut BatchFacts) -> rusqlite::Result<()> {
     let mut query =
         db.prepare_cached("SELECT head, head_tag, count, recalled, floor, touched FROM Conversation WHERE id = ?1")?;
     for conv in &wanted.convs {
@@ -54,7 +56,7 @@ fn read_convs(db: &Connection, wanted: &Wanted, facts: &mut Facts) -> rusqlite::
     Ok(())
 }
 
-fn read_known(db: &Connection, batch: &[NewEntry], facts: &mut Facts) -> rusqlite::Result<()> {
+fn read_known(db: &Connection, batch: &[NewEntry], facts: &mut BatchFacts) -> rusqlite::Result<()> {
     let mut query = db.prepare_cached("SELECT conv, seq, time, hash FROM Message WHERE sender = ?1 AND cid = ?2")?;
     for entry in batch {
         let known = query.query_row(params![entry.sender.0, entry.cid.bytes()], |row| {
@@ -72,7 +74,7 @@ fn read_known(db: &Connection, batch: &[NewEntry], facts: &mut Facts) -> rusqlit
     Ok(())
 }
 
-fn read_rights(db: &Connection, wanted: &Wanted, facts: &mut Facts) -> rusqlite::Result<()> {
+fn read_rights(db: &Connection, wanted: &Wanted, facts: &mut BatchFacts) -> rusqlite::Result<()> {
     let mut exists = db.prepare_cached("SELECT 1 FROM User WHERE id = ?1")?;
     for user in &wanted.users {
         if exists.exists([user.0])? {
@@ -97,13 +99,13 @@ fn read_rights(db: &Connection, wanted: &Wanted, facts: &mut Facts) -> rusqlite:
     Ok(())
 }
 
-fn read_targets(db: &Connection, wanted: &Wanted, facts: &mut Facts) -> rusqlite::Result<()> {
+fn read_targets(db: &Connection, wanted: &Wanted, facts: &mut BatchFacts) -> rusqlite::Result<()> {
     let mut target =
         db.prepare_cached("SELECT sender, time, kind, recalled FROM Message WHERE conv = ?1 AND seq = ?2")?;
     for (conv, seq) in &wanted.targets {
         let found = target.query_row([conv.column(), *seq], |row| {
             let sender = UserId(row.get(0)?);
-            Ok(Target { sender, time: row.get(1)?, kind: row.get(2)?, recalled: row.get(3)? })
+            Ok(EntryTarget { sender, time: row.get(1)?, kind: row.get(2)?, recalled: row.get(3)? })
         });
         if let Some(found) = found.optional()? {
             facts.targets.insert((*conv, *seq), found);
