@@ -285,6 +285,10 @@ impl Member {
             MemberNews::Reported(stored, noted) => self.on_reported(stored, noted, effects),
             MemberNews::Show(frame) => self.write(frame, effects),
             MemberNews::Watching => self.is_watching = false,
+            MemberNews::NotWatching(ticket, text, before) => {
+                (self.is_watching, self.watched) = (false, before);
+                self.settle(ticket, text, effects);
+            }
             MemberNews::End(reason) => return self.end(reason, effects),
         }
         self.carry_out(effects);
@@ -507,3 +511,6 @@ pub const NO_SUCH_GROUP: Refusal = Refusal::forever(404, "there is no such group
 const NOT_YOU: Refusal = Refusal::forever(403, "FROMID must be your id");
 const LOGGED_IN: Refusal = Refusal::forever(400, "you are logged in, open another connection for another login");
 const NOT_HERE: Refusal = Refusal::forever(404, "this server does not do that");
+
+#[cfg(test)]
+mod tests;

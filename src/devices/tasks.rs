@@ -77,8 +77,10 @@ pub enum MemberNews {
     Reported(Vec<(ConversationName, Seq)>, Noted),
     /// A frame that has no place among others.
     Show(Arc<str>),
-    /// The users of a 52 are watched, or not.
+    /// The users of a 52 are watched, and it is answered.
     Watching,
+    /// They are not: the answer, and those who are still watched.
+    NotWatching(Ticket, String, Arc<[UserId]>),
     /// The connection ends.
     End(Reason),
 }
@@ -98,7 +100,9 @@ impl MemberTask {
             MemberTask::Page(ticket, rid, ..) => answer(ticket, 48, rid),
             MemberTask::MarkRead(ticket, rid, ..) => answer(ticket, 49, rid),
             MemberTask::Report(stored) => MemberNews::Reported(stored, Noted::Failed),
-            MemberTask::Watch(ticket, rid, ..) => answer(ticket, 52, rid),
+            MemberTask::Watch(ticket, rid, before, _) => {
+                MemberNews::NotWatching(ticket, replies::refused(52, refusal, rid.as_ref()), before)
+            }
             MemberTask::Typing(_) => MemberNews::Pump(Vec::new()),
             MemberTask::Account(ticket, rid, account) => answer(ticket, account.msg_type(), rid),
             MemberTask::LogOut(ticket, rid) => answer(ticket, 3, rid),

@@ -1,0 +1,162 @@
+use super::*;
+use crate::base::conversation::Tag;
+use crate::devices::tasks::Identity;
+use crate::history::pump::{Heads, SendAnswer};
+use crate::protocol::level2::Login;
+use crate::protocol::level2::frames::Committed;
+use crate::store::history::DeviceId;
+
+/// A member, and what it wants.
+struct Scene {
+    member: Member,
+    now: Instant,
+    effects: MemberEffects,
+}
+
+impl Scene {
+    /// Logged in and synchronised, with nothing in its conversations.
+    fn live() -> Scene {
+        let login = br#"{"msgType":1,"USERID":7,"password":"p","level":2,"device":"d","ping":20}"#;
+        let Request::Login(login) = Frame::parse(login).unwrap().request else { panic!("a login") };
+        let login: Login<'static> = login.into_owned();
+        let (entry, _) = Entry::begin(login, None);
+        let identity = Identity { user: UserId(7), device: DeviceId(1), device_name: "d".into(), login: 1 };
+        let admitted = Admitted { identity, replaced: None, welcome: "welcome".to_owned() };
+        let (now, limits) = (Instant::now(), PumpLimits { output_high: 1 << 20, inflight: 4 });
+        let mut scene = Scene { member: Member::new(admitted, entry, limits, now), now, effects: MemberEffects::new() };
+        assert!(!scene.member.takes_requests(), "nothing is read before the heads are");
+        scene.member.placed(&mut scene.effects);
+        assert_eq!(scene.written(), ["welcome"]);
+        let heads = Heads { rid: None, convs: Vec::new(), cursors: Vec::new(), resume: 100 };
+        scene.hear(MemberNews::Heads(heads, Overview::default()));
+        scene.hear(MemberNews::Overview("43".into(), Overview::default()));
+        assert_eq!(scene.written(), ["43", r#"{"msgType":45,"synced":true}"#]);
+        assert!(scene.member.takes_requests());
+        scene
+    }
+
+    fn say(&mut self, frame: &str) -> Heard {
+        let frame = Frame::parse(frame.as_bytes()).unwrap();
+        self.member.on_frame(frame, self.now, &mut self.effects)
+    }
+
+    fn hear(&mut self, news: MemberNews) {
+        self.member.on_news(news, &mut self.effects);
+    }
+
+    /// What it has written since the last call; other effects are dropped.
+    fn written(&mut self) -> Vec<String> {
+        let frame = |effect| match effect {
+            MemberEffect::Write(frame) | MemberEffect::WriteAndReport(frame) => Some(frame.to_string()),
+            _ => None,
+        };
+        self.effects.drain(..).filter_map(frame).collect()
+    }
+
+    fn tasks(&mut self) -> Vec<MemberTask> {
+        let task = |effect| if let MemberEffect::Do(task) = effect { Some(task) } else { None };
+        self.effects.drain(..).filter_map(task).collect()
+    }
+}
+
+#[test]
+fn replies_leave_in_the_order_of_their_requests_and_acknowledgements_do_not_wait() {
+    let mut scene = Scene::live();
+    scene.say(r#"{"msgType":48,"conv":"u9","rid":1}"#);
+    assert_eq!(scene.say(r#"{"msgType":8,"FROMID":7,"rid":2}"#), Heard::ForSession);
+    scene.say(r#"{"msgType":53,"rid":3}"#);
+    let tasks = scene.tasks();
+    let [MemberTask::Page(ticket, ..)] = &tasks[..] else { panic!("{tasks:?}") };
+    scene.member.on_reply(r#"{"errno":200,"friends":[],"msgType":8}"#, &mut scene.effects);
+    assert_eq!(scene.written(), [""; 0], "the page comes first");
+    scene.say(r#"{"msgType":4,"TOID":9,"cid":"a","msg":"x"}"#);
+    let Some(MemberEffect::Send(sent)) = scene.effects.pop() else { panic!("a send") };
+    let at = Committed { seq: 1, tag: Tag(5), time: 6 };
+    let answer = PumpEvent::Answered { conv: sent.conv, id: sent.submission.id, answer: SendAnswer::New(at) };
+    scene.hear(MemberNews::Pump(vec![answer]));
+    let acknowledged = r#"{"cid":"a","conv":"u9","errno":200,"msgType":41,"seq":1,"tag":"00000005","time":6}"#;
+    assert_eq!(scene.written(), [acknowledged]);
+    scene.hear(MemberNews::Answer(*ticket, "page".to_owned()));
+    let contacts = r#"{"errno":200,"friends":[],"msgType":8,"rid":2}"#;
+    assert_eq!(scene.written(), ["page", contacts, r#"{"msgType":54,"rid":3}"#]);
+}
+
+#[test]
+fn requests_without_an_answer_are_bounded() {
+    let mut scene = Scene::live();
+    for nth in 0..ANSWERS_MAX {
+        assert!(scene.member.takes_requests(), "{nth}");
+        scene.say(r#"{"msgType":48,"conv":"u9"}"#);
+    }
+    assert!(!scene.member.takes_requests());
+    let tasks = scene.tasks();
+    let MemberTask::Page(ticket, ..) = &tasks[0] else { panic!("a page") };
+    scene.hear(MemberNews::Answer(*ticket, "page".to_owned()));
+    assert!(scene.member.takes_requests());
+}
+
+#[test]
+fn a_watch_that_fails_is_answered_and_the_connection_goes_on() {
+    let mut scene = Scene::live();
+    scene.say(r#"{"msgType":52,"watch":[9,9,12],"rid":1}"#);
+    assert!(!scene.member.takes_requests(), "watches do not overtake each other");
+    let task = scene.tasks().pop().unwrap();
+    assert!(matches!(&task, MemberTask::Watch(_, _, before, now) if before.is_empty() && now.len() == 2));
+    scene.hear(task.failed(Refusal { errno: 503, errmsg: "away", retry_after: Some(500) }));
+    assert!(scene.member.takes_requests() && scene.member.watched().is_empty());
+    assert_eq!(scene.written(), [r#"{"errmsg":"away","errno":503,"msgType":52,"retryAfter":0.5,"rid":1}"#]);
+}
+
+#[test]
+fn reports_are_noted_one_after_the_other_and_none_is_lost_by_a_failure() {
+    let mut scene = Scene::live();
+    scene.say(r#"{"msgType":47,"recv":{"u9":3}}"#);
+    scene.say(r#"{"msgType":47,"recv":{"u9":5,"g1":2}}"#);
+    scene.say(r#"{"msgType":47,"recv":{"u9":4}}"#);
+    let tasks = scene.tasks();
+    let [MemberTask::Report(first)] = &tasks[..] else { panic!("{tasks:?}") };
+    scene.hear(MemberNews::Reported(first.clone(), Noted::Failed));
+    assert!(scene.tasks().is_empty(), "it is tried again with the next one");
+    scene.say(r#"{"msgType":47,"recv":{"u9":1}}"#);
+    let tasks = scene.tasks();
+    let [MemberTask::Report(stored)] = &tasks[..] else { panic!("{tasks:?}") };
+    let stored: Vec<_> = stored.iter().map(|(name, seq)| (name.to_string(), *seq)).collect();
+    assert_eq!(stored, [("u9".to_owned(), 5), ("g1".to_owned(), 2)]);
+}
+
+#[test]
+fn typing_is_passed_on_at_most_every_three_seconds_in_each_conversation() {
+    let mut scene = Scene::live();
+    let typing = r#"{"conv":"u9","event":"typing","msgType":51}"#;
+    scene.say(typing);
+    scene.say(typing);
+    scene.say(r#"{"conv":"u8","event":"typing","msgType":51}"#);
+    assert_eq!(scene.tasks().len(), 2);
+    scene.now += TYPING_EVERY;
+    scene.say(typing);
+    assert_eq!(scene.tasks().len(), 1);
+}
+
+#[test]
+fn a_silent_client_is_asked_and_then_closed() {
+    let mut scene = Scene::live();
+    let now = scene.now;
+    scene.member.on_time(now + Duration::from_secs(20), 0, &mut scene.effects);
+    assert_eq!(scene.written(), [replies::PING]);
+    scene.member.on_time(now + Duration::from_secs(40), 0, &mut scene.effects);
+    assert!(matches!(scene.effects.pop(), Some(MemberEffect::End(Reason::Idle))));
+    assert!(scene.member.has_ended() && !scene.member.takes_requests());
+    scene.hear(MemberNews::Show("late".into()));
+    assert_eq!(scene.written(), [""; 0], "nothing follows the 55");
+}
+
+#[test]
+fn a_second_login_and_a_foreign_sender_are_refused() {
+    let mut scene = Scene::live();
+    scene.say(r#"{"msgType":1,"USERID":7,"password":"p","rid":"r"}"#);
+    let refused = scene.written().concat();
+    assert!(refused.contains(r#""errno":400,"msgType":40,"rid":"r""#), "{refused}");
+    scene.say(r#"{"msgType":4,"FROMID":8,"TOID":9,"cid":"a","msg":"x"}"#);
+    let refused = scene.written().concat();
+    assert!(refused.contains(r#""cid":"a""#) && refused.contains(r#""errno":403,"msgType":41"#), "{refused}");
+}
