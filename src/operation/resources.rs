@@ -149,11 +149,11 @@ const DESCRIPTORS_OF_READER: usize = 3;
 const OPEN_USUALLY: usize = 64;
 
 /// Besides loops, workers and hashers: threads of the log, the signals, the settings, the embedded
-/// store, its lanes, the sweeper, `User.state`, old passwords, the admin port, the health checks.
-const THREADS_OF_ALL: usize = 13;
-/// The lanes, the spool, the probe of the database, the thread that opens it, and three of the
+/// store, its log, its lanes, the sweeper, `User.state`, old passwords, the admin port, the health checks.
+const THREADS_OF_ALL: usize = 14;
+/// The lanes, the spool, its log, the probe of the database, the thread that opens it, and three of the
 /// pool.
-const THREADS_WITH_MYSQL: usize = 14;
+const THREADS_WITH_MYSQL: usize = 15;
 /// One that moves a progress bar, and one that looks up a name.
 const THREADS_OF_COMMAND: usize = 2;
 /// The bus, the lane to it, and three of the pool.

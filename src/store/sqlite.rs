@@ -9,6 +9,7 @@
 
 mod accounts;
 mod condition;
+mod copier;
 mod contacts;
 mod conversations;
 mod failure;

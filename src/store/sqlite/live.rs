@@ -20,6 +20,7 @@ use crossbeam_channel::{RecvTimeoutError, Sender, TryRecvError, bounded};
 use rusqlite::Connection;
 
 use super::condition::Condition;
+use super::copier::{self, LogCopier};
 use super::guard::Guard;
 use super::open::{self, FileKind};
 use super::readers::Readers;
@@ -35,6 +36,7 @@ pub(super) struct Live {
     // may another server have the file.
     watch: FileWatch,
     readers: Readers,
+    copier: LogCopier,
     pub(super) writer: Writer,
     guard: Arc<Guard>,
 }
@@ -48,7 +50,7 @@ impl Live {
         condition: Arc<Condition>,
         look: impl FnOnce(&Connection) -> Result<T, SqliteOpenError>,
     ) -> Result<(Live, T), SqliteOpenError> {
-        let open::OpenedFile { file, connection, guard } = open::open(data_dir, kind, busy_timeout)?;
+        let open::OpenedFile { file, mut connection, guard } = open::open(data_dir, kind, busy_timeout)?;
         let failed = |cause: io::Error| SqliteOpenError::Failed { file: file.clone(), cause: Box::new(cause) };
         let seen = match look(&connection) {
             Ok(seen) => seen,
@@ -60,16 +62,20 @@ impl Live {
             }
         };
         let guard = Arc::new(guard);
-        let writer = Writer::start(kind.writer, connection, file.clone(), condition.clone()).map_err(failed)?;
+        let copier = copier::start(kind.log, &file, &mut connection, open::connect_copier);
+        let (copier, tender) = copier.map_err(failed)?;
+        let writer =
+            Writer::start(kind.writer, (connection, tender), file.clone(), condition.clone()).map_err(failed)?;
         let readers = Readers::new(file.clone(), busy_timeout, condition.clone(), guard.clone());
         let watch = FileWatch::start(kind.watch, guard.clone(), condition.clone(), &writer).map_err(failed)?;
-        Ok((Live { condition, kind, watch, readers, writer, guard }, seen))
+        Ok((Live { condition, kind, watch, readers, copier, writer, guard }, seen))
     }
 
     /// Closes everything, and returns the locks, which are held until they are dropped.
     pub(super) fn close(self) -> Arc<Guard> {
         drop(self.watch);
         drop(self.readers);
+        drop(self.copier);
         drop(self.writer);
         self.guard
     }

@@ -24,6 +24,8 @@ pub(super) struct FileKind {
     pub(super) name: &'static str,
     /// The name of its writer thread.
     pub(super) writer: &'static str,
+    /// That of the thread that copies the log.
+    pub(super) log: &'static str,
     pub(super) watch: &'static str,
     /// The mark of its files (`PRAGMA application_id`).
     application_id: i64,
@@ -42,6 +44,7 @@ pub(super) struct FileKind {
 pub(super) const STORE: FileKind = FileKind {
     name: "raybox.db",
     writer: "store-writer",
+    log: "store-log",
     watch: "store-watch",
     // "RyBx".
     application_id: 0x5279_4278,
@@ -60,6 +63,7 @@ pub(super) const STORE: FileKind = FileKind {
 pub(super) const SPOOL: FileKind = FileKind {
     name: "spool.db",
     writer: "spool-writer",
+    log: "spool-log",
     watch: "spool-watch",
     // "RyBs".
     application_id: 0x5279_4273,
@@ -175,6 +179,13 @@ fn connect(file: &Path, busy_timeout: Duration) -> rusqlite::Result<Connection> 
     Ok(connection)
 }
 
+/// A second connection that writes: nothing but what is in the log already.
+pub(super) fn connect_copier(file: &Path) -> rusqlite::Result<Connection> {
+    let connection = connect(file, Duration::ZERO)?;
+    configure(&connection)?;
+    Ok(connection)
+}
+
 /// Rewrites page 1 without changing anything.
 pub(super) fn touch_page_one(db: &Connection) -> rusqlite::Result<()> {
     let version: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
@@ -216,7 +227,8 @@ fn configure(db: &Connection) -> rusqlite::Result<()> {
     })?;
     db.pragma_update(None, "synchronous", "full")?;
     db.pragma_update(None, "cache_size", -CACHE_KIB)?;
-    db.pragma_update(None, "wal_autocheckpoint", LOG_PAGES)?;
+    // `copier.rs` does that.
+    db.pragma_update(None, "wal_autocheckpoint", 0)?;
     db.pragma_update(None, "journal_size_limit", LOG_BYTES_KEPT)?;
     db.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
     Ok(())
@@ -238,8 +250,5 @@ fn bring_up_to_date(db: &mut Connection, kind: &FileKind) -> rusqlite::Result<()
 /// How long a call waits for another program, for example a backup, that holds the database.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const CACHE_KIB: i64 = 16 * 1024;
-/// The pages in the log before they are copied into the database: 64 MB. With SQLite's default of
-/// 1000, a busy server would copy the same index pages after nearly every commit.
-const LOG_PAGES: i64 = 16 * 1024;
 const LOG_BYTES_KEPT: i64 = 64 * 1024 * 1024;
 const STATEMENTS_KEPT: usize = 64;

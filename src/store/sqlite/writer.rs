@@ -24,6 +24,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use rusqlite::{Connection, Statement};
 
 use super::condition::Condition;
+use super::copier::LogTender;
 use super::failure::is_environmental;
 use super::open::touch_page_one;
 use super::rescue;
@@ -41,12 +42,12 @@ impl Writer {
     /// Starts the thread called `name`, which closes `connection`, the one to `file`, when it ends.
     pub(super) fn start(
         name: &str,
-        connection: Connection,
+        (connection, log): (Connection, LogTender),
         file: PathBuf,
         condition: Arc<Condition>,
     ) -> io::Result<Writer> {
         let (queue, jobs) = bounded(BATCH_MAX);
-        let run = move || pool::vital(|| serve(connection, &file, &condition, &jobs));
+        let run = move || pool::vital(|| serve(connection, &log, &file, &condition, &jobs));
         let thread = thread::Builder::new().name(name.to_owned()).spawn(run)?;
         Ok(Writer { queue: Some(Arc::new(queue)), thread: Some(thread) })
     }
@@ -187,7 +188,7 @@ impl Operation for ProbeWrite {
 const TOUCH_EVERY: u32 = 64;
 
 /// The thread: batch after batch until no caller is left.
-fn serve(connection: Connection, file: &Path, condition: &Condition, jobs: &Receiver<WriterJob>) {
+fn serve(connection: Connection, log: &LogTender, file: &Path, condition: &Condition, jobs: &Receiver<WriterJob>) {
     let mut transactions = Transactions::on(&connection);
     let (mut batches, mut is_saved, mut is_stale): (u32, bool, bool) = (0, false, false);
     let mut look_after = Some(IDLE_AFTER);
@@ -220,6 +221,7 @@ fn serve(connection: Connection, file: &Path, condition: &Condition, jobs: &Rece
         }
         let is_idle = operations.is_empty();
         run_batch(&mut transactions, operations, condition);
+        log.tend(&connection);
         for reply in waiting {
             let _ = reply.send(());
         }
