@@ -44,7 +44,9 @@ pub(crate) fn check(options: &Options, matches: &ArgMatches) -> Result<(), &'sta
     };
     check_targets(workload, &targets)?;
     if !workload.is_timed() && (is_given("seconds") || is_given("warm_up")) {
-        return Err("offline, ramp and login --first take as long as what they do: leave --seconds and --warm-up out");
+        return Err(
+            "offline, ramp, resume and login --first take as long as what they do: leave --seconds and --warm-up out",
+        );
     }
     let Common { json, report, .. } = &options.common;
     if report.as_deref() == Some(Path::new("-")) {
@@ -60,7 +62,15 @@ pub(crate) fn check(options: &Options, matches: &ArgMatches) -> Result<(), &'sta
         Workload::Acked { conversations, senders, .. } if senders > conversations => {
             Err("each sender writes in a conversation of its own or more: give fewer --senders or more --conversations")
         }
-        Workload::Group { level: 2, talk, .. } | Workload::Acked { talk, .. } if talk.framing.bare => {
+        Workload::Resume { conversations, grown, .. } if *grown > conversations / 2 => Err(
+            "half of the conversations are with those who write to a user: give a smaller --grown or more --conversations",
+        ),
+        Workload::Resume { conversations, users, .. } if u32::from(*conversations) >= *users => {
+            Err("each conversation is with another user: give more --users or fewer --conversations")
+        }
+        Workload::Group { level: 2, talk, .. } | Workload::Acked { talk, .. } | Workload::Devices { talk, .. }
+            if talk.framing.bare =>
+        {
             Err("clients of level 2 send lines: leave --bare out")
         }
         Workload::Login { connections, users, .. } if users < connections => {
@@ -125,6 +135,10 @@ mod tests {
             "raybench pairs --pid 7,7",
             "raybench acked --conversations 5",
             "raybench acked --bare",
+            "raybench devices --bare",
+            "raybench resume --users 50 --conversations 50",
+            "raybench resume --conversations 4 --grown 3",
+            "raybench resume --seconds 2",
             "raybench acked --relay",
             "raybench group --level 2 --relay",
             "raybench compare -a relay -b 127.0.0.1:1@7,7 pairs",

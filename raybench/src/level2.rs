@@ -4,6 +4,7 @@ mod books;
 mod drive;
 mod enter;
 mod frames;
+mod resume;
 
 use std::io;
 use std::thread;
@@ -13,6 +14,7 @@ use self::books::{Books, Conversation};
 use self::drive::{Crew, Found, Orders, Place, Turns, Until};
 use self::enter::Seated;
 use self::frames::Template;
+pub(crate) use self::resume::{Returning, resume};
 use crate::accounts::Account;
 use crate::limits::need_descriptors;
 use crate::phase::Phase;
@@ -68,6 +70,28 @@ pub(crate) fn acked(conversations: usize, senders: usize, acked: Acked, context:
     })
 }
 
+/// Users who write to others with several devices, which all get it.
+pub(crate) fn devices(pairs: usize, devices: usize, acked: Acked, context: &Context) -> io::Result<Outcome> {
+    need_descriptors(pairs * (devices + 1))?;
+    let accounts = context.accounts(pairs * 2)?;
+    let mut crews = crews(acked.threads.min(pairs));
+    let count = crews.len();
+    for (n, pair) in accounts.chunks(2).enumerate() {
+        let [from, to] = pair else { break };
+        let crew = &mut crews[n % count];
+        let (writer, readers) = (enter::all(&pair[..1], context)?, enter::devices(to, devices, context)?);
+        let head = readers[0].head_of(&format!("u{}", from.id));
+        let seats = writer.into_iter().chain(readers).enumerate();
+        let seats: Vec<usize> = seats.map(|(member, one)| crew.sit(one.stream, member)).collect();
+        let template = Template::new(from.id, To::User(to.id), acked.size).map_err(io::Error::other)?;
+        let seat = seats[0];
+        let lines = crew.books.add(Conversation { seats, templates: vec![template], head });
+        crew.senders.push(Turns { seat, lines, next: 0 });
+    }
+    let (found, measured) = run(crews, pairs, acked, Until::Everywhere, context)?;
+    report_deliveries(found, &measured, acked.pace)
+}
+
 /// Groups, in which some write, and all the others get it.
 pub(crate) fn groups(
     groups: usize,
@@ -96,10 +120,14 @@ pub(crate) fn groups(
         crew.senders.extend(turns);
     }
     let (found, measured) = run(crews, groups * senders, acked, Until::Everywhere, context)?;
+    report_deliveries(found, &measured, acked.pace)
+}
+
+fn report_deliveries(found: Vec<Found>, measured: &Measured, pace: Pace) -> io::Result<Outcome> {
     let acknowledged: u64 = found.iter().map(|one| one.acknowledged).sum();
     let delivered = found.iter().map(|one| one.findings.measured).sum();
-    report(found, &measured, acked.pace, |outcome| {
-        outcome.push_rate(What::Deliveries, delivered, &measured);
+    report(found, measured, pace, |outcome| {
+        outcome.push_rate(What::Deliveries, delivered, measured);
         let seconds = measured.elapsed.as_secs_f64();
         outcome.push("acknowledged", acknowledged as f64 / seconds, What::Acknowledgements.per_second());
     })

@@ -54,6 +54,8 @@ impl Workload {
             Workload::Cross(_) => "cross",
             Workload::Group { .. } => "group",
             Workload::Acked { .. } => "acked",
+            Workload::Devices { .. } => "devices",
+            Workload::Resume { .. } => "resume",
             Workload::Idle { .. } => "idle",
             Workload::Login { .. } => "login",
             Workload::Offline { .. } => "offline",
@@ -85,6 +87,19 @@ impl Workload {
             Workload::Acked { conversations, senders, talk } => {
                 let (conversations, senders) = (*conversations as usize, *senders as usize);
                 level2::acked(conversations, senders, talk.acked(), context)
+            }
+            Workload::Devices { pairs, devices, talk } => {
+                level2::devices(*pairs as usize, usize::from(*devices), talk.acked(), context)
+            }
+            Workload::Resume { users, conversations, grown, missed, connections } => {
+                let returning = level2::Returning {
+                    users: *users as usize,
+                    conversations: usize::from(*conversations),
+                    grown: usize::from(*grown),
+                    missed: usize::from(*missed),
+                    connections: usize::from(*connections),
+                };
+                level2::resume(returning, context)
             }
             Workload::Idle { connections, users, framing } => {
                 let (connections, users) = (*connections as usize, *users as usize);

@@ -130,6 +130,35 @@ pub(crate) enum Workload {
         #[command(flatten)]
         talk: TalkOptions,
     },
+    /// Users of level 2 who write to users with several devices, which all get it
+    Devices {
+        /// Number of pairs
+        #[arg(long, default_value = "10", value_parser = count())]
+        pairs: u32,
+        /// Number of devices of each user who is written to
+        #[arg(long, default_value = "8", value_parser = clap::value_parser!(u8).range(1..=16))]
+        devices: u8,
+        #[command(flatten)]
+        talk: TalkOptions,
+    },
+    /// Users of level 2 who come back by token, with cursors, and are given what they have missed
+    Resume {
+        /// Number of users, each other's neighbours in a circle
+        #[arg(long, default_value = "1000", value_parser = count())]
+        users: u32,
+        /// Number of conversations of each user, half of them with those before it
+        #[arg(long, default_value = "50", value_parser = clap::value_parser!(u16).range(2..=1000))]
+        conversations: u16,
+        /// Number of conversations of each user in which it has missed something
+        #[arg(long, default_value = "3", value_parser = clap::value_parser!(u16).range(1..=500))]
+        grown: u16,
+        /// Number of messages missed in each of them
+        #[arg(long, default_value = "5", value_parser = clap::value_parser!(u16).range(1..=100))]
+        missed: u16,
+        /// Number of connections that log in at the same time
+        #[arg(long, default_value = "20", value_parser = clap::value_parser!(u16).range(1..=1000))]
+        connections: u16,
+    },
     /// Users who are logged in and send nothing: the cost of each connection
     Idle {
         /// Number of connections
@@ -244,7 +273,13 @@ impl Common {
 impl Workload {
     /// Whether it runs for a given time.
     pub(crate) fn is_timed(&self) -> bool {
-        !matches!(self, Workload::Offline { .. } | Workload::Ramp { .. } | Workload::Login { first: true, .. })
+        !matches!(
+            self,
+            Workload::Offline { .. }
+                | Workload::Ramp { .. }
+                | Workload::Resume { .. }
+                | Workload::Login { first: true, .. }
+        )
     }
 }
 

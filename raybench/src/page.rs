@@ -50,7 +50,7 @@ pub(crate) fn page(about: &About, runs: &[Run]) -> io::Result<String> {
     }
     if runs.iter().flat_map(|run| &run.rounds).any(|round| round.slices.whole().len() > 1) {
         let what = match about.workload {
-            "login" => "logins/s",
+            "login" | "resume" => "logins/s",
             "offline" => "messages fetched/s",
             "ramp" => "replies/s",
             _ => "deliveries/s",

@@ -165,17 +165,20 @@ impl Client {
 
     /// The next JSON object, with the end of its frame.
     pub(crate) fn receive(&mut self) -> io::Result<Value> {
+        if let Some(value) = self.take_value()? {
+            return Ok(value);
+        }
         let mut piece = vec![0; 256 * 1024];
         let mut since = Instant::now();
         loop {
-            if let Some(value) = self.take_value()? {
-                return Ok(value);
-            }
             match self.stream.read(&mut piece) {
                 Ok(0) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed the connection")),
                 Ok(len) => {
                     self.received.extend_from_slice(&piece[..len]);
                     since = Instant::now();
+                    if let Some(value) = self.take_value()? {
+                        return Ok(value);
+                    }
                 }
                 Err(error) => go_on_waiting(error, since)?,
             }

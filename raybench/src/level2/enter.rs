@@ -28,16 +28,23 @@ pub(crate) fn all(accounts: &[Account], context: &Context) -> io::Result<Vec<Sea
     let (addresses, _) = context.server()?;
     context.progress.stage("logging in", accounts.len());
     let enter = |(n, account)| {
-        let seated = enter(addresses[n % addresses.len()], account);
+        let seated = enter(addresses[n % addresses.len()], &login(account, "raybench"));
         context.progress.step();
         seated
     };
     accounts.iter().enumerate().map(enter).collect()
 }
 
-fn enter(address: SocketAddr, account: &Account) -> io::Result<Seated> {
+/// Logs a user in with this number of devices.
+pub(crate) fn devices(account: &Account, count: usize, context: &Context) -> io::Result<Vec<Seated>> {
+    let (addresses, _) = context.server()?;
+    let enter = |n| enter(addresses[n % addresses.len()], &login(account, &format!("raybench-{n}")));
+    (0..count).map(enter).collect()
+}
+
+fn enter(address: SocketAddr, login: &str) -> io::Result<Seated> {
     let mut client = Client::connect(address, Framing::Lines)?;
-    client.ask(&login(account))?;
+    client.ask(login)?;
     let mut heads = HashMap::new();
     loop {
         let frame = client.receive()?;
@@ -53,9 +60,10 @@ fn head(conv: &Value) -> Option<(String, u64)> {
     Some((conv["conv"].as_str()?.to_owned(), conv["head"].as_u64()?))
 }
 
-fn login(account: &Account) -> String {
+/// The login of a device that holds nothing.
+pub(super) fn login(account: &Account, device: &str) -> String {
     let Account { id, password } = account;
-    format!(r#"{{"USERID":{id},"device":"raybench","level":2,"msgType":1,"password":"{password}","ping":300}}"#)
+    format!(r#"{{"USERID":{id},"device":"{device}","level":2,"msgType":1,"password":"{password}","ping":300}}"#)
 }
 
 /// Creates a group of all of these, and returns its id.
