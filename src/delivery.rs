@@ -19,6 +19,7 @@ use crate::base::ending::{Ending, Undelivered};
 use crate::base::ids::FrameId;
 use crate::devices::entry::EntryNews;
 use crate::devices::tasks::MemberNews;
+use crate::history::pump::PumpEvent;
 use crate::protocol::{GroupId, UserId};
 use crate::session::{OptIn, Outcome, Settled};
 use crate::store::NewMessage;
@@ -41,6 +42,8 @@ pub enum Posted {
     Entry(EntryNews),
     /// For its connection of level 2.
     Member(Box<MemberNews>),
+    /// The same of what comes for each message: an event of its pump.
+    Pump(PumpEvent),
     /// Another connection has logged this user out.
     LoggedOut(UserId),
     /// Its descriptor is needed: the connection is closed unless it has logged in meanwhile.

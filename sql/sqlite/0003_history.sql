@@ -41,7 +41,8 @@ CREATE TABLE Message (
     text     TEXT NOT NULL
 ) STRICT;
 CREATE UNIQUE INDEX Message_conv ON Message (conv, seq);
-CREATE UNIQUE INDEX Message_cid ON Message (sender, cid);
+-- Ids of clients begin with the time: new ones share a page, whoever has sent them.
+CREATE UNIQUE INDEX Message_cid ON Message (cid, sender);
 
 -- The edits of each message, which a recall empties.
 CREATE TABLE Edit (

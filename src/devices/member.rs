@@ -257,6 +257,14 @@ impl Member {
         self.settle(ticket, replies::with_rid(reply, rid.as_ref()), effects);
     }
 
+    /// Something has happened that concerns the pump alone.
+    pub fn on_event(&mut self, event: PumpEvent, effects: &mut MemberEffects) {
+        if !matches!(self.stage, Stage::Ended) {
+            self.pump.on(event, &mut self.commands);
+            self.carry_out(effects);
+        }
+    }
+
     /// Something has happened elsewhere.
     pub fn on_news(&mut self, news: MemberNews, effects: &mut MemberEffects) {
         if matches!(self.stage, Stage::Ended) {

@@ -33,7 +33,6 @@ use crate::base::threads::Threads;
 use crate::bus::news::CommittedFrame;
 use crate::bus::{DeviceNews, Exchange};
 use crate::delivery::{Acknowledgement, ClientLink, Owed, Posted};
-use crate::devices::tasks::MemberNews;
 use crate::history::pump::{PumpEvent, Row, SendAnswer, Submission};
 use crate::protocol::level2::frames::{self, Message, Refusal};
 use crate::protocol::{GroupId, UserId};
@@ -178,8 +177,7 @@ struct RecorderLane {
 /// What the connections are told of a batch.
 #[derive(Default)]
 struct Posts {
-    events: FxHashMap<*const ClientLink, (Arc<ClientLink>, Vec<PumpEvent>)>,
-    answers: Vec<(Arc<ClientLink>, Posted)>,
+    news: Vec<(Arc<ClientLink>, Posted)>,
     /// For other nodes: messages of groups, and of conversations of two by recipient.
     groups: Vec<CommittedFrame>,
     users: FxHashMap<UserId, Vec<CommittedFrame>>,
@@ -331,7 +329,7 @@ fn conclude(
             }
         }
     }
-    posts.answers.extend(answer.take());
+    posts.news.extend(answer.take());
 }
 
 /// A message of level 1 that could not be recorded.
@@ -346,7 +344,7 @@ fn unrecorded(entry: &NewEntry, pending: Pending, turn: &mut Turn<Posted>, posts
         parts.router.forward(turn, *user, &text, Keeps::Yes, &answer);
         turn.relieve();
     }
-    posts.answers.extend(answer.take());
+    posts.news.extend(answer.take());
 }
 
 /// The members of a group: as far as they are cached or can be read.
@@ -374,7 +372,7 @@ fn told(owner: RecordOwner, conv: ConversationId, answer: SendAnswer) -> Option<
     match owner {
         RecordOwner::Member(link, submission) => {
             let event = PumpEvent::Answered { conv, id: submission.id, answer };
-            Some((link, Posted::Member(Box::new(MemberNews::Pump(vec![event])))))
+            Some((link, Posted::Pump(event)))
         }
         RecordOwner::Session(owed) => owed.done(),
     }
@@ -434,7 +432,7 @@ impl Posts {
             }
             for link in links {
                 let event = PumpEvent::Push { conv, row: Row { seq, from, frame: frame.clone() } };
-                self.event(link, event);
+                self.news.push((link, Posted::Pump(event)));
             }
         }
         if let Some(frame) = shared.filter(|_| !is_alone) {
@@ -449,27 +447,19 @@ impl Posts {
         for user in members(group, parts).iter().filter(|user| parts.audience.has(**user)) {
             for link in parts.router.devices(*user, |_| true) {
                 let row = Row { seq: *seq, from: *from, frame: frame.clone() };
-                self.event(link, PumpEvent::Push { conv: *conv, row });
+                self.news.push((link, Posted::Pump(PumpEvent::Push { conv: *conv, row })));
             }
         }
     }
 
-    fn event(&mut self, link: Arc<ClientLink>, event: PumpEvent) {
-        self.events.entry(Arc::as_ptr(&link)).or_insert_with(|| (link, Vec::new())).1.push(event);
-    }
-
     fn answer(&mut self, link: &Arc<ClientLink>, conv: ConversationId, submission: Submission, answer: SendAnswer) {
         let owner = RecordOwner::Member(link.clone(), submission);
-        self.answers.extend(told(owner, conv, answer));
+        self.news.extend(told(owner, conv, answer));
     }
 
     /// Posts everything, with one wake-up per loop, and tells the other nodes.
     fn send(self, bus: &dyn Exchange) {
-        let events = self.events.into_values();
-        let mut posts: Vec<_> =
-            events.map(|(link, events)| (link, Posted::Member(Box::new(MemberNews::Pump(events))))).collect();
-        posts.extend(self.answers);
-        ClientLink::post_all(posts);
+        ClientLink::post_all(self.news);
         let mut news: Vec<DeviceNews> = Vec::new();
         for (user, messages) in self.users {
             news.extend(parcels(messages).map(|messages| DeviceNews::Messages(user, messages)));

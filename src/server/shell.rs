@@ -351,6 +351,9 @@ impl Handler for Shell {
             Posted::Outcome(outcome) => Input::Outcome(outcome),
             Posted::OptIn(opt_in) => return self.opt_in(turn, link, client, *opt_in),
             Posted::Entry(news) => return self.on_entry(turn, link, client, news),
+            Posted::Pump(event) => {
+                return self.with_member(turn, link, client, |member, effects| member.on_event(event, effects));
+            }
             Posted::Member(news) => {
                 return self.with_member(turn, link, client, |member, effects| member.on_news(*news, effects));
             }

@@ -9,9 +9,9 @@
 
 mod accounts;
 mod condition;
-mod copier;
 mod contacts;
 mod conversations;
+mod copier;
 mod failure;
 mod guard;
 mod ids;
