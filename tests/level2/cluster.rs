@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::crash::Writer;
 use crate::moves::log_in_twice_at_once;
 use testkit::level2::{Level2Client, LoginAs, Store, assert_agree};
-use testkit::{Cluster, LONG_PATIENCE, MariaDb, Redis, SetOnDrop, TestClient};
+use testkit::{Cluster, LONG_PATIENCE, MariaDb, Redis, SetOnDrop, TestClient, TestServer};
 use testkit::{login, offline_user, wait_until, wait_within};
 
 /// The two nodes, and two users with a device on each.
@@ -253,4 +253,50 @@ fn of_two_logins_of_one_device_on_two_nodes_at_once_one_stays() {
     for _ in 0..3 {
         log_in_twice_at_once([&cluster.nodes[0], &cluster.nodes[1]], "ann", a);
     }
+}
+
+/// A login with a token that must be refused on this node.
+fn expect_no_token(node: &TestServer, user: i64, token: &str, device: &str) {
+    let login = LoginAs::token(token, device);
+    let refused = Level2Client::try_login(TestClient::connect(node), Store::new(user), login);
+    let Err(refused) = refused else { panic!("a revoked token is accepted") };
+    assert_eq!(refused.reply.expect("a reply")["errno"], 302);
+}
+
+#[test]
+fn a_new_password_ends_everything_on_other_nodes() {
+    let cluster = Cluster::start(2);
+    let (mut ann, _bob) = pair(&cluster);
+    let a = ann.store.me;
+    let mut tablet = Level2Client::enter(&cluster.nodes[1], "ann", a, "a2");
+    let mut old = login(&cluster.nodes[1], "ann", a);
+    let request = json!({"msgType": 60, "password": testkit::password("ann"), "new": "other"});
+    let reply = ann.ask_for(200, request);
+    for node in &cluster.nodes {
+        expect_no_token(node, a, &ann.welcome.token, "a1");
+        expect_no_token(node, a, &tablet.welcome.token, "a2");
+    }
+    tablet.set_patience(LONG_PATIENCE);
+    tablet.expect_farewell("revoked");
+    old.set_patience(LONG_PATIENCE);
+    old.expect_refusal(403);
+    old.expect_eof();
+    let token = LoginAs::token(reply["token"].as_str().expect("a token"), "a1");
+    Level2Client::login(TestClient::connect(&cluster.nodes[1]), Store::new(a), token).sync();
+}
+
+#[test]
+fn a_revoked_device_is_out_on_other_nodes_also_without_redis() {
+    let mut cluster = Cluster::start(2);
+    let (mut ann, _bob) = pair(&cluster);
+    let a = ann.store.me;
+    let mut tablet = Level2Client::enter(&cluster.nodes[1], "ann", a, "a2");
+    cluster.redis.kill();
+    ann.ask_for(200, json!({"msgType": 68, "revoke": "a2"}));
+    for node in &cluster.nodes {
+        expect_no_token(node, a, &tablet.welcome.token, "a2");
+    }
+    tablet.set_patience(LONG_PATIENCE);
+    tablet.expect_farewell("revoked");
+    ann.ask_for_pong();
 }

@@ -41,3 +41,25 @@ fn who_watches_friends_is_told_who_comes_and_goes() {
     ann.ask_for(200, json!({"msgType": 52, "watch": (1..=500).collect::<Vec<_>>()}));
     ann.ask_for(400, json!({"msgType": 52, "watch": (1..=501).collect::<Vec<_>>()}));
 }
+
+#[test]
+fn a_setting_says_who_may_see_whom() {
+    for (setting, is_seen) in [("all", true), ("off", false)] {
+        let server = TestServer::builder().option("presence", setting).start();
+        let (mut ann, bob) = pair(&server);
+        ann.ask_for(200, json!({"msgType": 52, "watch": [bob.store.me]}));
+        let shown = ann.take("a 52", |frame| frame["user"] == bob.store.me && frame.get("online").is_some());
+        assert_eq!(shown["online"], is_seen, "presence={setting}: {shown}");
+    }
+}
+
+#[test]
+fn members_of_a_common_group_see_each_other() {
+    let server = TestServer::start();
+    let (mut ann, mut bob) = pair(&server);
+    let group = ann.ask_for(200, json!({"msgType": 12, "FROMID": ann.store.me, "name": "team", "description": ""}));
+    bob.ask_for(200, json!({"msgType": 10, "FROMID": bob.store.me, "GROUPID": group["GROUPID"]}));
+    ann.ask_for(200, json!({"msgType": 52, "watch": [bob.store.me]}));
+    let shown = ann.take("a 52", |frame| frame["user"] == bob.store.me && frame.get("online").is_some());
+    assert_eq!(shown["online"], true, "{shown}");
+}
