@@ -230,8 +230,14 @@ fn configure(db: &Connection) -> rusqlite::Result<()> {
     // `copier.rs` does that.
     db.pragma_update(None, "wal_autocheckpoint", 0)?;
     db.pragma_update(None, "journal_size_limit", LOG_BYTES_KEPT)?;
+    keep_statements(db)
+}
+
+/// Statements are prepared once, whatever values they are bound to: SQLite would prepare some of them
+/// again for each value that might change their plan.
+pub(super) fn keep_statements(db: &Connection) -> rusqlite::Result<()> {
     db.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
-    Ok(())
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(drop)
 }
 
 /// Applies the missing migrations and repairs what a killed server has left, in one transaction.

@@ -11,6 +11,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::condition::Condition;
 use super::failure::store_error;
 use super::guard::Guard;
+use super::open::keep_statements;
 use super::paths;
 use crate::store::StoreError;
 
@@ -101,6 +102,7 @@ impl Readers {
         self.condition.refuse_if_lost()?;
         let connection = opened.map_err(store_error)?;
         connection.busy_timeout(self.busy_timeout).map_err(store_error)?;
+        keep_statements(&connection).map_err(store_error)?;
         // Opens the log, which needs another descriptor.
         connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())).map_err(store_error)?;
         Ok(connection)
@@ -135,3 +137,28 @@ pub(super) const READY: usize = 4;
 
 /// Idle connections that stay open. Each has a page cache of up to 2 MB.
 const IDLE_MAX: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::StatementStatus;
+
+    use super::super::SqliteStore;
+    use super::super::tests::Dir;
+
+    #[test]
+    fn a_statement_is_not_prepared_again_for_other_values() {
+        let dir = Dir::new();
+        let store = SqliteStore::open(&dir.0).unwrap();
+        let again = store.live.read(|db| {
+            let mut query = db.prepare(
+                "SELECT seq FROM Message WHERE conv = ?1 AND seq BETWEEN ?2 AND ?3 AND seq > coalesce(
+                     (SELECT floor FROM Conversation WHERE id = ?1), 0) ORDER BY seq",
+            )?;
+            for conv in 0..10 {
+                query.exists([conv, conv, conv + 5])?;
+            }
+            Ok(query.get_status(StatementStatus::RePrepare))
+        });
+        assert_eq!(again.unwrap(), 0);
+    }
+}
