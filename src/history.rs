@@ -5,6 +5,7 @@
 //! - [`cursor`] decides what a client that comes back is missing.
 //! - [`sends`] are the sends of a connection that are not acknowledged yet, and the order of their
 //!   acknowledgements.
+//! - `syncs` are the synchronisations of a connection: what it is missing, run by run.
 //! - [`answers`] keeps answers in the order of their questions.
 //! - `places` is the table of a pump: how far each conversation has been written.
 //!
@@ -16,3 +17,4 @@ pub mod cursor;
 mod places;
 pub mod pump;
 pub mod sends;
+mod syncs;

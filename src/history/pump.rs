@@ -38,13 +38,12 @@ use crate::history::cursor::{self, Extent};
 use crate::history::places::{PlaceMark, ShownPlace, ShownPlaces};
 use crate::history::sends::{RowOrigin, Sends};
 pub use crate::history::sends::{SendAnswer, SendId, Submission};
+pub use crate::history::syncs::SYNCS_MAX;
+use crate::history::syncs::{Run, SyncStep, Syncs};
 use crate::protocol::UserId;
 use crate::protocol::level2::Rid;
 use crate::protocol::level2::frames::{self, Refusal, RunHead};
 use crate::protocol::level2::replies::{self, Reason};
-
-/// The most synchronisations (the login's and those of 46) that one connection has at a time.
-pub const SYNCS_MAX: usize = 4;
 
 /// One connection. See the [module](self).
 #[derive(Debug)]
@@ -59,9 +58,7 @@ pub struct Pump {
     ending: Vec<(ConversationId, Option<Seq>)>,
     /// Beginnings and ends of memberships that came before the last 43.
     postponed: Vec<PumpEvent>,
-    /// Synchronisations that were asked for and whose heads are not read.
-    syncs_asked: usize,
-    syncs: VecDeque<Sync>,
+    syncs: Syncs,
     sends: Sends,
     reading: Option<Reading>,
     /// A read failed; the caller says when to go on.
@@ -79,20 +76,6 @@ enum PumpStage {
     Opening,
     Overview { asked: bool },
     Live,
-}
-
-#[derive(Debug)]
-struct Sync {
-    rid: Option<Rid>,
-    refused: VecDeque<(Box<str>, Refusal)>,
-    runs: VecDeque<Run>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Run {
-    conv: ConversationId,
-    head: RunHead,
-    has_begun: bool,
 }
 
 /// How far a page was written.
@@ -129,8 +112,7 @@ impl Pump {
             behind: VecDeque::new(),
             ending: Vec::new(),
             postponed: Vec::new(),
-            syncs_asked: 1,
-            syncs: VecDeque::new(),
+            syncs: Syncs::of_login(),
             sends: Sends::default(),
             reading: None,
             is_pausing: false,
@@ -186,7 +168,7 @@ impl Pump {
 
     /// A 46 was read; its heads come with [`PumpEvent::Heads`].
     pub fn on_sync(&mut self, out: &mut Commands) {
-        self.syncs_asked += 1;
+        self.syncs.ask();
         self.look_at_requests(out);
     }
 
@@ -216,14 +198,14 @@ impl Pump {
 
     /// The heads say where every conversation goes on, and which runs come first.
     fn on_heads(&mut self, heads: Heads) {
-        self.syncs_asked = self.syncs_asked.saturating_sub(1);
+        self.syncs.heads_came();
         self.places.fill(heads.convs.iter().map(|(conv, extent)| ShownPlace::new(*conv, extent.head)));
         if self.stage == PumpStage::Opening {
             self.stage = PumpStage::Overview { asked: false };
             self.place_early(&heads.convs);
         }
         let extents: std::collections::HashMap<_, _> = heads.convs.into_iter().collect();
-        let (mut refused, mut runs) = (VecDeque::new(), VecDeque::new());
+        let (mut refused, mut runs) = (VecDeque::new(), Vec::new());
         for found in heads.cursors {
             match found {
                 FoundCursor::Refused(name, refusal) => refused.push_back((name, refusal)),
@@ -231,12 +213,12 @@ impl Pump {
                     let extent = extents.get(&conv).copied().unwrap_or(Extent { head: 0, floor: 0 });
                     if let Some(head) = cursor::plan(held, extent, heads.resume) {
                         self.places.entry(conv).put(PlaceMark::Run, true);
-                        runs.push_back(Run { conv, head, has_begun: false });
+                        runs.push((conv, head));
                     }
                 }
             }
         }
-        self.syncs.push_back(Sync { rid: heads.rid, refused, runs });
+        self.syncs.add(heads.rid, refused, runs);
     }
 
     /// Pushes that came before the heads: a conversation whose head is lower is behind.
@@ -254,7 +236,7 @@ impl Pump {
     }
 
     fn on_heads_failed(&mut self, rid: Option<Rid>, refusal: Refusal, out: &mut Commands) {
-        self.syncs_asked = self.syncs_asked.saturating_sub(1);
+        self.syncs.heads_came();
         match self.stage {
             PumpStage::Opening => self.close(Reason::Overload, out),
             PumpStage::Overview { .. } | PumpStage::Live => {
@@ -427,8 +409,7 @@ impl Pump {
     /// The read that has come back. Its run may be over: the membership that it was for has ended.
     fn take_reading(&mut self) -> Option<Reading> {
         let reading = self.reading.take()?;
-        let run = self.syncs.front().and_then(|sync| sync.runs.front());
-        let is_run = reading.is_run && run.is_some_and(|run| run.conv == reading.conv);
+        let is_run = reading.is_run && self.syncs.run().is_some_and(|run| run.conv == reading.conv);
         Some(Reading { is_run, ..reading })
     }
 
@@ -517,8 +498,8 @@ impl Pump {
     /// Writes a 44 that nobody asked for. What follows it is read as usual.
     fn begin_anew(&mut self, conv: ConversationId, head: RunHead, is_run: bool, out: &mut Commands) {
         self.write_run_head(conv, &head, out);
-        if is_run && let Some(run) = self.syncs.front_mut().and_then(|sync| sync.runs.front_mut()) {
-            run.head = head;
+        if is_run {
+            self.syncs.set_head(head);
         }
     }
 
@@ -551,7 +532,7 @@ impl Pump {
 
     fn on_joined(&mut self, conv: ConversationId, from: Seq, out: &mut Commands) {
         self.ending.retain(|(ending, _)| *ending != conv);
-        let was_refused = self.take_refusals(conv);
+        let was_refused = self.syncs.take_refusals(&self.name(conv).to_string());
         let place = self.places.entry(conv);
         if was_refused {
             // The client waits for a 44.
@@ -567,18 +548,6 @@ impl Pump {
             // The end of the membership before was not written, and cannot be any more.
             self.move_to(conv, from, from, out);
         }
-    }
-
-    /// Takes back the 44s that would say that a conversation is not the user's.
-    fn take_refusals(&mut self, conv: ConversationId) -> bool {
-        let name = self.name(conv).to_string();
-        let mut were_there = false;
-        for sync in &mut self.syncs {
-            let before = sync.refused.len();
-            sync.refused.retain(|(refused, _)| **refused != *name);
-            were_there |= sync.refused.len() < before;
-        }
-        were_there
     }
 
     fn on_left(&mut self, conv: ConversationId, seen: Option<(Seq, Seq)>, out: &mut Commands) {
@@ -605,9 +574,7 @@ impl Pump {
 
     /// The membership that is shown begins with `from`. A run for an earlier one is over.
     fn move_to(&mut self, conv: ConversationId, from: Seq, to: Seq, out: &mut Commands) {
-        for sync in &mut self.syncs {
-            sync.runs.retain(|run| run.conv != conv);
-        }
+        self.syncs.drop_runs(conv);
         self.places.entry(conv).put(PlaceMark::Run, false);
         self.write_run_head(conv, &RunHead { from, to, gap: None, reset: false }, out);
         self.set_behind(conv);
@@ -627,9 +594,7 @@ impl Pump {
 
     fn drop_conversation(&mut self, conv: ConversationId) {
         self.ending.retain(|(ending, _)| *ending != conv);
-        for sync in &mut self.syncs {
-            sync.runs.retain(|run| run.conv != conv);
-        }
+        self.syncs.drop_runs(conv);
         self.places.remove(conv);
     }
 
@@ -662,33 +627,32 @@ impl Pump {
 
     /// The next step of the first synchronisation; false if there is none now.
     fn sync(&mut self, out: &mut Commands) -> bool {
-        let Some(sync) = self.syncs.front_mut() else { return false };
-        if let Some((name, refusal)) = sync.refused.pop_front() {
-            self.write(frames::run_refused(&name, refusal), out);
-            // Nothing of it follows.
-            if let Some(name) = ConversationName::parse(&name) {
-                self.forget(name.for_user(self.user), out);
+        match self.syncs.step() {
+            None => false,
+            Some(SyncStep::Refuse(name, refusal)) => {
+                self.write(frames::run_refused(&name, refusal), out);
+                // Nothing of it follows.
+                if let Some(name) = ConversationName::parse(&name) {
+                    self.forget(name.for_user(self.user), out);
+                }
+                true
             }
-            return true;
+            Some(SyncStep::Begin(Run { conv, head, .. })) => {
+                // The conversation may have ended meanwhile, or come back.
+                self.places.entry(conv).put(PlaceMark::Run, true);
+                self.write_run_head(conv, &head, out);
+                self.end_run_if_written(conv, out) || self.read_run(out)
+            }
+            Some(SyncStep::GoOn) => self.read_run(out),
+            Some(SyncStep::End(rid)) => {
+                self.write(frames::synced(rid.as_ref()), out);
+                true
+            }
         }
-        let Some(run) = sync.runs.front_mut() else {
-            let rid = sync.rid.take();
-            self.syncs.pop_front();
-            self.write(frames::synced(rid.as_ref()), out);
-            return true;
-        };
-        let (conv, head) = (run.conv, run.head);
-        if !std::mem::replace(&mut run.has_begun, true) {
-            // The conversation may have ended meanwhile, or come back.
-            self.places.entry(conv).put(PlaceMark::Run, true);
-            self.write_run_head(conv, &head, out);
-            return self.end_run_if_written(conv, out) || self.read_run(out);
-        }
-        self.read_run(out)
     }
 
     fn read_run(&mut self, out: &mut Commands) -> bool {
-        let Some(run) = self.syncs.front().and_then(|sync| sync.runs.front()) else { return false };
+        let Some(run) = self.syncs.run() else { return false };
         let (conv, to) = (run.conv, run.head.to);
         let from = self.places.entry(conv).sent() + 1;
         if self.sends.is_held(conv, from) {
@@ -699,13 +663,12 @@ impl Pump {
 
     /// Ends the first run if all of it is written.
     fn end_run_if_written(&mut self, conv: ConversationId, out: &mut Commands) -> bool {
-        let Some(sync) = self.syncs.front_mut() else { return false };
-        let Some(run) = sync.runs.front() else { return false };
+        let Some(run) = self.syncs.run() else { return false };
         if run.conv != conv || self.places.entry(conv).sent() < run.head.to {
             return false;
         }
-        sync.runs.pop_front();
-        let has_another = self.syncs.iter().any(|sync| sync.runs.iter().any(|run| run.conv == conv));
+        self.syncs.end_run();
+        let has_another = self.syncs.has_run(conv);
         let place = self.places.entry(conv);
         place.put(PlaceMark::Run, has_another);
         if place.has(PlaceMark::Dirty) && !has_another {
@@ -749,9 +712,8 @@ impl Pump {
 
     /// Stops or goes on reading requests.
     fn look_at_requests(&mut self, out: &mut Commands) {
-        let takes = self.stage != PumpStage::Opening
-            && self.sends.count() < self.limits.inflight
-            && self.syncs_asked + self.syncs.len() < SYNCS_MAX;
+        let takes =
+            self.stage != PumpStage::Opening && self.sends.count() < self.limits.inflight && self.syncs.has_room();
         if !self.is_closed && takes != self.takes_requests {
             self.takes_requests = takes;
             out.push(if takes { Command::TakeRequests } else { Command::StopRequests });

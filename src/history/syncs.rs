@@ -1,0 +1,134 @@
+//! [`Syncs`]: the synchronisations of one connection: the login's, and those of its 46s.
+
+use std::collections::VecDeque;
+
+use crate::base::conversation::ConversationId;
+use crate::protocol::level2::Rid;
+use crate::protocol::level2::frames::{Refusal, RunHead};
+
+/// The most synchronisations (the login's and those of 46) that one connection has at a time.
+pub const SYNCS_MAX: usize = 4;
+
+/// See the [module](self). They are done one after the other.
+#[derive(Debug)]
+pub(super) struct Syncs {
+    /// Those that were asked for and whose heads are not read.
+    asked: usize,
+    waiting: VecDeque<Sync>,
+}
+
+#[derive(Debug)]
+struct Sync {
+    rid: Option<Rid>,
+    refused: VecDeque<(Box<str>, Refusal)>,
+    runs: VecDeque<Run>,
+}
+
+/// The messages that a client is missing in one conversation.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Run {
+    pub(super) conv: ConversationId,
+    pub(super) head: RunHead,
+    has_begun: bool,
+}
+
+/// What is to be done next.
+pub(super) enum SyncStep {
+    /// Say that this conversation is not the user's.
+    Refuse(Box<str>, Refusal),
+    /// Begin this run.
+    Begin(Run),
+    /// Go on with the first run.
+    GoOn,
+    /// Say that the synchronisation is complete.
+    End(Option<Rid>),
+}
+
+impl Syncs {
+    /// The login's is asked for.
+    pub(super) fn of_login() -> Syncs {
+        Syncs { asked: 1, waiting: VecDeque::new() }
+    }
+
+    /// Another one is asked for.
+    pub(super) fn ask(&mut self) {
+        self.asked += 1;
+    }
+
+    /// Whether another one may be asked for.
+    pub(super) fn has_room(&self) -> bool {
+        self.asked + self.waiting.len() < SYNCS_MAX
+    }
+
+    /// The heads of one were read, or could not be.
+    pub(super) fn heads_came(&mut self) {
+        self.asked = self.asked.saturating_sub(1);
+    }
+
+    /// Adds one with these refusals and runs.
+    pub(super) fn add(
+        &mut self,
+        rid: Option<Rid>,
+        refused: VecDeque<(Box<str>, Refusal)>,
+        runs: impl IntoIterator<Item = (ConversationId, RunHead)>,
+    ) {
+        let runs = runs.into_iter().map(|(conv, head)| Run { conv, head, has_begun: false }).collect();
+        self.waiting.push_back(Sync { rid, refused, runs });
+    }
+
+    /// The next step of the first one; `None` if there is none.
+    pub(super) fn step(&mut self) -> Option<SyncStep> {
+        let sync = self.waiting.front_mut()?;
+        if let Some((name, refusal)) = sync.refused.pop_front() {
+            return Some(SyncStep::Refuse(name, refusal));
+        }
+        let Some(run) = sync.runs.front_mut() else {
+            return self.waiting.pop_front().map(|sync| SyncStep::End(sync.rid));
+        };
+        let begins = !std::mem::replace(&mut run.has_begun, true);
+        Some(if begins { SyncStep::Begin(*run) } else { SyncStep::GoOn })
+    }
+
+    /// The run that has its turn.
+    pub(super) fn run(&self) -> Option<Run> {
+        self.waiting.front()?.runs.front().copied()
+    }
+
+    /// The run that has its turn begins anew with this head.
+    pub(super) fn set_head(&mut self, head: RunHead) {
+        if let Some(run) = self.waiting.front_mut().and_then(|sync| sync.runs.front_mut()) {
+            run.head = head;
+        }
+    }
+
+    /// The run that has its turn is written.
+    pub(super) fn end_run(&mut self) {
+        if let Some(sync) = self.waiting.front_mut() {
+            sync.runs.pop_front();
+        }
+    }
+
+    /// Whether a run of this conversation is written or waits.
+    pub(super) fn has_run(&self, conv: ConversationId) -> bool {
+        self.waiting.iter().any(|sync| sync.runs.iter().any(|run| run.conv == conv))
+    }
+
+    /// Drops the runs of a conversation.
+    pub(super) fn drop_runs(&mut self, conv: ConversationId) {
+        for sync in &mut self.waiting {
+            sync.runs.retain(|run| run.conv != conv);
+        }
+    }
+
+    /// Takes back that the conversation with this name is not the user's. Returns whether that was
+    /// to be said.
+    pub(super) fn take_refusals(&mut self, name: &str) -> bool {
+        let mut were_there = false;
+        for sync in &mut self.waiting {
+            let before = sync.refused.len();
+            sync.refused.retain(|(refused, _)| **refused != *name);
+            were_there |= sync.refused.len() < before;
+        }
+        were_there
+    }
+}
