@@ -1,130 +1,175 @@
-//! Groups: who sees what of their history, and how their conversations begin and end.
+//! Groups: who comes and goes, and what members see of it.
 
 use serde_json::{Value, json};
+use testkit::level2::{Level2Client, Store};
+use testkit::{TestClient, TestServer, offline_user, user};
 
-use testkit::level2::{Level2Client, assert_agree};
-use testkit::{TestServer, offline_user};
+use crate::people::with;
 
-/// Four users with a device each, and a group that the first has made.
-fn group(server: &TestServer) -> (Vec<Level2Client>, String) {
-    let names = ["ann", "bob", "carol", "dave"];
-    let mut people: Vec<Level2Client> =
-        names.iter().map(|name| Level2Client::enter(server, name, offline_user(server, name), "d")).collect();
-    let ann = &mut people[0];
-    let reply = ann.ask_for(200, json!({"msgType": 12, "FROMID": ann.store.me, "name": "team", "description": "d"}));
-    let conv = format!("g{}", reply["GROUPID"]);
-    (people, conv)
+/// What a client holds of a conversation.
+fn bodies(client: &Level2Client, conv: &str) -> Vec<Value> {
+    client.store.log(conv).map_or(Vec::new(), |log| log.messages.values().map(|message| message.m.value()).collect())
 }
 
-fn id(conv: &str) -> i64 {
-    conv[1..].parse().expect("an id")
+/// The events among them, with whom they concern and who did it.
+fn events(client: &Level2Client, conv: &str) -> Vec<(String, i64, i64)> {
+    let event = |m: &Value| {
+        let id = |key: &str| m[key].as_i64();
+        Some((m["event"].as_str()?.to_owned(), id("USERID")?, id("by")?))
+    };
+    bodies(client, conv).iter().filter(|m| m["msgType"] == 57).filter_map(event).collect()
 }
 
-fn join(client: &mut Level2Client, conv: &str) {
+fn create(client: &mut Level2Client, name: &str) -> i64 {
     let me = client.store.me;
-    client.ask_for(200, json!({"msgType": 10, "FROMID": me, "GROUPID": id(conv)}));
+    let made = client.ask_for(200, json!({"msgType": 12, "FROMID": me, "name": name, "description": ""}));
+    made["GROUPID"].as_i64().unwrap()
 }
 
-/// The event with which a group begins or ends for a user.
-fn event(client: &Level2Client, conv: &str, seq: u64) -> Value {
-    client.store.logs[conv].messages[&seq].m.value()
+fn join(client: &mut Level2Client, group: i64) -> Value {
+    let me = client.store.me;
+    client.ask(json!({"msgType": 10, "FROMID": me, "GROUPID": group}))
 }
 
 #[test]
-fn a_new_group_is_there_for_who_made_it() {
+fn whoever_comes_and_goes_is_a_message_of_the_group() {
     let server = TestServer::start();
-    let (mut people, conv) = group(&server);
-    let ann = &mut people[0];
+    let [a, b] = ["ann", "bob"].map(|name| offline_user(&server, name));
+    let mut ann = Level2Client::enter(&server, "ann", a, "a1");
+    let mut bob = Level2Client::enter(&server, "bob", b, "b1");
+    let group = create(&mut ann, "g");
+    let conv = format!("g{group}");
     ann.until_at(&conv, 1);
-    let created = event(ann, &conv, 1);
-    assert_eq!((&created["msgType"], &created["event"]), (&json!(57), &json!("created")), "{created}");
-    assert_eq!((&created["USERID"], &created["by"]), (&json!(ann.store.me), &json!(ann.store.me)), "{created}");
-    assert_eq!(ann.say(&conv, "hello"), 2);
+    ann.say(&conv, "before");
+    assert_eq!(join(&mut bob, group)["errno"], 200);
+    ann.until_at(&conv, 3);
+    bob.until_at(&conv, 3);
+    bob.say(&conv, "hello");
+    ann.until_at(&conv, 4);
+    let members = ann.ask_for(200, json!({"msgType": 61, "GROUPID": group}))["members"].clone();
+    assert_eq!(
+        members,
+        json!([{"id": a, "name": "ann", "role": "creator"}, {"id": b, "name": "bob", "role": "member"}])
+    );
+    // The creator leaves, and the other one is creator.
+    ann.ask_for(200, json!({"msgType": 62, "GROUPID": group}));
+    bob.until_at(&conv, 6);
+    ann.until_at(&conv, 5);
+    ann.ask_for(403, json!({"msgType": 61, "GROUPID": group}));
+    let id = ann.send(&conv, "more");
+    assert_eq!(ann.answer(&id)["errno"], 403);
+    let expected =
+        [("joined", b, b), ("left", a, a), ("creator", b, a)].map(|(event, user, by)| (event.to_owned(), user, by));
+    assert_eq!(events(&bob, &conv), expected);
+    bob.ask_for(200, json!({"msgType": 64, "GROUPID": group, "name": "G", "description": "d"}));
+    bob.until_at(&conv, 7);
+    bob.ask_for(200, json!({"msgType": 65, "GROUPID": group}));
+    bob.until_at(&conv, 8);
+    bob.ask_for(404, json!({"msgType": 61, "GROUPID": group}));
+    assert_eq!(events(&bob, &conv)[4], ("dissolved".to_owned(), b, b));
+    // A device that was away is told that it has lost the group.
+    let store = ann.leave();
+    let ann = Level2Client::resume(&server, "ann", "a1", store);
+    assert_eq!(events(&ann, &conv).last(), Some(&("left".to_owned(), a, a)));
 }
 
 #[test]
-fn who_joins_sees_the_history_from_there() {
+fn a_creator_removes_and_lets_in_again() {
     let server = TestServer::start();
-    let (mut people, conv) = group(&server);
-    join(&mut people[1], &conv);
-    for n in 0..5 {
-        people[0].say(&conv, &format!("before {n}"));
+    let [a, b, c] = ["ann", "bob", "cat"].map(|name| offline_user(&server, name));
+    let mut ann = Level2Client::enter(&server, "ann", a, "a1");
+    let mut bob = Level2Client::enter(&server, "bob", b, "b1");
+    let mut cat = Level2Client::enter(&server, "cat", c, "c1");
+    let group = create(&mut ann, "g");
+    let conv = format!("g{group}");
+    join(&mut bob, group);
+    let of_bob = |extra: Value| {
+        let mut request = json!({"msgType": 63, "GROUPID": group, "USERID": b});
+        request.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        request
+    };
+    bob.ask_for(403, json!({"msgType": 63, "GROUPID": group, "USERID": a}));
+    cat.ask_for(403, of_bob(json!({})));
+    ann.ask_for(404, json!({"msgType": 63, "GROUPID": group, "USERID": c}));
+    ann.ask_for(404, json!({"msgType": 63, "GROUPID": 999_999, "USERID": b}));
+    ann.ask_for(400, json!({"msgType": 63, "GROUPID": group, "USERID": a}));
+    ann.ask_for(400, json!({"msgType": 64, "GROUPID": group, "name": "x".repeat(51)}));
+    ann.ask_for(400, json!({"msgType": 64, "GROUPID": group}));
+    ann.ask_for(200, of_bob(json!({})));
+    bob.until_at(&conv, 3);
+    assert_eq!(join(&mut bob, group)["errno"], 403);
+    ann.ask_for(200, of_bob(json!({"ban": false})));
+    assert_eq!(join(&mut bob, group)["errno"], 200);
+    bob.until_at(&conv, 4);
+    ann.ask_for(200, of_bob(json!({})));
+    ann.ask_for(200, of_bob(json!({"add": true})));
+    bob.until_at(&conv, 6);
+    ann.until_at(&conv, 6);
+    let events = events(&ann, &conv);
+    let kinds: Vec<&str> = events.iter().map(|(event, ..)| event.as_str()).collect();
+    assert_eq!(kinds, ["created", "joined", "removed", "joined", "removed", "joined"]);
+    assert_eq!(events[5], ("joined".to_owned(), b, a));
+}
+
+#[test]
+fn friends_are_told_in_their_conversation() {
+    let server = TestServer::start();
+    let [a, b] = ["ann", "bob"].map(|name| offline_user(&server, name));
+    let mut ann = Level2Client::enter(&server, "ann", a, "a1");
+    let mut bob = Level2Client::enter(&server, "bob", b, "b1");
+    let reply = ann.ask_for(200, json!({"msgType": 6, "U1": a, "U2": b}));
+    assert_eq!((&reply["name"], &reply["userId"]), (&json!("bob"), &json!(b)));
+    ann.until_at(&with(&bob), 1);
+    bob.until_at(&with(&ann), 1);
+    let m = &bodies(&bob, &with(&ann))[0];
+    assert_eq!(*m, json!({"errno": 200, "msgType": 6, "name": "ann", "new": true, "userId": a}));
+    ann.ask_for(200, json!({"msgType": 6, "U1": a, "U2": b}));
+    ann.say(&with(&bob), "second");
+    // A user of level 1 is told as ever, at once and when offline.
+    let (mut cat, c) = user(&server, "cat");
+    let d = offline_user(&server, "dan");
+    for friend in [c, d] {
+        ann.ask_for(200, json!({"msgType": 6, "U1": a, "U2": friend}));
     }
-    join(&mut people[2], &conv);
-    let after = people[0].say(&conv, "after");
-    for client in &mut people[1..3] {
-        client.until_at(&conv, after);
+    assert_eq!(cat.recv()["userId"], a);
+    let mut dan = TestClient::connect(&server);
+    dan.login(d, &testkit::password("dan"));
+    assert_eq!(dan.fetch(d)[0]["userId"], a);
+}
+
+#[test]
+fn clients_of_level_1_may_ask_too() {
+    let server = TestServer::start();
+    let ((mut ann, a), (mut bob, b)) = (user(&server, "ann"), user(&server, "bob"));
+    let group = ann.create_group(a, "g");
+    bob.join_group(b, group);
+    let members = bob.ask(&json!({"msgType": 61, "FROMID": b, "GROUPID": group}));
+    assert_eq!(
+        members,
+        json!({"errno": 200, "members": [{"id": a, "name": "ann", "role": "creator"}, {"id": b, "name": "bob", "role": "member"}],
+               "msgType": 61})
+    );
+    for (request, errno) in [
+        (json!({"msgType": 61, "GROUPID": group}), 400),
+        (json!({"msgType": 61, "FROMID": a, "GROUPID": group}), 403),
+        (json!({"msgType": 61, "FROMID": b}), 400),
+        (json!({"msgType": 61, "FROMID": b, "GROUPID": "x"}), 400),
+        (json!({"msgType": 65, "FROMID": b, "GROUPID": group}), 403),
+        (json!({"msgType": 62, "FROMID": b, "GROUPID": group + 1}), 404),
+    ] {
+        let reply = bob.ask(&request);
+        assert_eq!((&reply["errno"], &reply["msgType"]), (&json!(errno), &request["msgType"]), "{request}: {reply}");
     }
-    let carol = &mut people[2];
-    assert_eq!(carol.store.texts(&conv), ["after"]);
-    let first = *carol.store.logs[&conv].messages.keys().next().expect("a message");
-    let joined = event(carol, &conv, first);
-    assert_eq!((&joined["event"], &joined["USERID"]), (&json!("joined"), &json!(carol.store.me)), "{joined}");
-    // Pages end there.
-    let count = carol.page_through(&conv);
-    assert_eq!(count, after + 1 - first);
-    assert_eq!(carol.store.texts(&conv), ["after"]);
-    let page = carol.ask_for(410, json!({"msgType": 48, "conv": conv, "before": first}));
-    assert!(page.get("msgs").is_none(), "{page}");
-    let page = carol.ask_for(200, json!({"msgType": 48, "conv": conv, "after": 0}));
-    assert_eq!((&page["from"], &page["floor"]), (&json!(first), &json!(first - 1)), "{page}");
-    // Also on another device, and in runs.
-    let mut other = Level2Client::enter(&server, "carol", carol.store.me, "d2");
-    other.page_through(&conv);
-    assert_eq!(other.store.texts(&conv), ["after"]);
-    other.ask(json!({"msgType": 46, "have": {conv.clone(): "0:00000000"}}));
-    assert_eq!(other.store.texts(&conv), ["after"]);
-    assert_agree(&other.store, &conv, &people[0].store, &conv);
-}
-
-#[test]
-fn who_has_left_sees_nothing() {
-    let server = TestServer::start();
-    let (mut people, conv) = group(&server);
-    join(&mut people[1], &conv);
-    join(&mut people[2], &conv);
-    let number = people[0].say(&conv, "secret");
-    people.iter_mut().take(3).for_each(|client| client.until_at(&conv, number));
-    let mut away = people.remove(2).leave();
-    let bob = &mut people[1];
-    bob.ask_for(200, json!({"msgType": 62, "GROUPID": id(&conv)}));
-    bob.until_at(&conv, number + 1);
-    let left = event(bob, &conv, number + 1);
-    assert_eq!((&left["event"], &left["USERID"]), (&json!("left"), &json!(bob.store.me)), "{left}");
-    bob.ask_for(403, json!({"msgType": 48, "conv": conv}));
-    bob.ask_for(403, json!({"msgType": 49, "conv": conv, "read": 1}));
-    let have = bob.store.have();
-    bob.ask(json!({"msgType": 46, "have": have}));
-    assert_eq!(bob.store.logs[&conv].closed, Some(403));
-    let cid = bob.send(&conv, "still here?");
-    assert_eq!(bob.answer(&cid)["errno"], 403);
-    // Who comes back sees it from there.
-    let later = people[0].say(&conv, "without bob");
-    join(&mut people[1], &conv);
-    let last = people[0].say(&conv, "with bob");
-    people[1].until_at(&conv, last);
-    assert!(!people[1].store.logs[&conv].messages.contains_key(&later));
-    people[1].ask_for(410, json!({"msgType": 48, "conv": conv, "before": number}));
-    // Who was away is told that it is over.
-    people[0].ask_for(200, json!({"msgType": 63, "GROUPID": id(&conv), "USERID": away.me}));
-    let mut carol = Level2Client::resume(&server, "carol", "d", std::mem::take(&mut away));
-    assert_eq!(carol.store.logs[&conv].closed, Some(403));
-    let me = carol.store.me;
-    carol.ask_for(403, json!({"msgType": 10, "FROMID": me, "GROUPID": id(&conv)}));
-}
-
-#[test]
-fn a_group_that_is_dissolved_is_gone() {
-    let server = TestServer::start();
-    let (mut people, conv) = group(&server);
-    join(&mut people[1], &conv);
-    let number = people[0].say(&conv, "1");
-    people[1].until_at(&conv, number);
-    let away = people.remove(1).leave();
-    people[0].ask_for(200, json!({"msgType": 65, "GROUPID": id(&conv)}));
-    people[0].until_at(&conv, number + 1);
-    assert_eq!(event(&people[0], &conv, number + 1)["event"], "dissolved");
-    people[0].ask_for(404, json!({"msgType": 48, "conv": conv}));
-    let bob = Level2Client::resume(&server, "bob", "d", away);
-    assert_eq!(bob.store.logs[&conv].closed, Some(404));
+    let mut stranger = TestClient::connect(&server);
+    assert_eq!(stranger.ask(&json!({"msgType": 67, "FROMID": a}))["errno"], 403);
+    assert_eq!(ann.ask(&json!({"msgType": 65, "FROMID": a, "GROUPID": group})), json!({"errno": 200, "msgType": 65}));
+    assert_eq!(bob.ask(&json!({"msgType": 11, "FROMID": b}))["groups"], json!([]));
+    // What only clients of level 2 may send is unknown, as ever.
+    for kind in [40, 46, 48, 52, 58, 59, 70] {
+        assert_eq!(ann.ask(&json!({"msgType": kind, "FROMID": a}))["errno"], 404, "{kind}");
+    }
+    // Events are in the conversation when somebody comes who can see them.
+    let group = ann.create_group(a, "h");
+    let ann = Level2Client::resume(&server, "ann", "a1", Store::new(a));
+    assert_eq!(events(&ann, &format!("g{group}")), [("created".to_owned(), a, a)]);
 }
