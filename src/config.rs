@@ -41,7 +41,9 @@ use file::{Setting, settings_in};
 use keys::{KEYS, Key, apply};
 pub use limits::{Limit, PerSecond, Rate};
 pub use networks::Networks;
-pub use settings::{AdminAddress, Auth, Config, LogLevels, Paced, PasswordCost, PresenceShown};
+pub use settings::{
+    AdminAddress, Auth, Config, FriendsBecome, GroupHistory, GroupJoin, LogLevels, Paced, PasswordCost, PresenceShown,
+};
 use spelling::nearest;
 
 /// The action that the command line asks for.
@@ -128,6 +130,10 @@ impl Config {
             output_bytes_max: 0,
             paced: Paced::Off,
             presence: PresenceShown::Off,
+            receipts: false,
+            friends: FriendsBecome::Open,
+            group_join: GroupJoin::Open,
+            group_history: GroupHistory::Joined,
             pace: Duration::ZERO,
             drain_delay: Duration::ZERO,
             drain_rate: 0,

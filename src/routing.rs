@@ -14,7 +14,7 @@
 //! - [`quotas`] limits how much is stored for one user, [`mailboxes`] lets one connection at a time
 //!   fetch it.
 //! - [`recorder`] commits messages of conversations and hands them to devices of level 2;
-//!   [`audience`] says who uses it.
+//!   [`audience`] says who uses it, [`blocks`] who has blocked whom.
 //! - [`watchers`] hear which users come and go.
 //! - [`services`] says which parts each of them uses, and [`assembly`] puts them together.
 //! - [`groups`] caches the members of groups, [`states`] writes `User.state`.
@@ -22,6 +22,7 @@
 pub mod assembly;
 pub mod audience;
 pub mod backlog;
+pub mod blocks;
 pub mod fan_out;
 mod from_nodes;
 pub mod groups;

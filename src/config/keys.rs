@@ -8,7 +8,9 @@ use super::cluster_settings::SettingsFile;
 use super::error::{ConfigError, SettingSource};
 use super::limits::{Limit, Rate};
 use super::networks::Networks;
-use super::settings::{AdminAddress, Auth, Config, LogLevels, Paced, PasswordCost, PresenceShown};
+use super::settings::{
+    AdminAddress, Auth, Config, FriendsBecome, GroupHistory, GroupJoin, LogLevels, Paced, PasswordCost, PresenceShown,
+};
 use super::values::{
     KIB, LANES_MAX, LEVELS, MEMORY_KIB_MAX, MIB, PASSES_MAX, address, bytes, cost, count, file, levels, limit, names,
     one_of, path, rate, shown_size, shown_time, size, threads, time,
@@ -38,6 +40,8 @@ enum Kind {
     Paced(fn(&mut Config, Paced)),
     /// One of [`PRESENCES`].
     Presence(fn(&mut Config, PresenceShown)),
+    /// One of two; whether it is the second.
+    Either([&'static str; 2], fn(&mut Config, bool)),
     /// One of [`SWITCHES`].
     Switch(fn(&mut Config, bool)),
     /// Addresses and networks.
@@ -181,6 +185,36 @@ pub(super) static KEYS: &[Key] = &[
         default: "contacts",
         help: "Who may see at level 2 whether a user is online; contacts: friends and members of common groups",
         kind: Kind::Presence(|config, presence| config.presence = presence),
+    },
+    Key {
+        name: "receipts",
+        default: "on",
+        help: "Whether partners at level 2 are shown how far the other one has read; each user may switch that off",
+        kind: Kind::Either(SWITCHED, |config, is_off| config.receipts = !is_off),
+    },
+    Key {
+        name: "friends",
+        default: "open",
+        help: "Whether a request makes friends at once, or the other user must have sent one before (ask)",
+        kind: Kind::Either(["open", "ask"], |config, asks| {
+            config.friends = if asks { FriendsBecome::Ask } else { FriendsBecome::Open };
+        }),
+    },
+    Key {
+        name: "group_join",
+        default: "open",
+        help: "Whether users join groups by themselves, or the creator adds them (closed)",
+        kind: Kind::Either(["open", "closed"], |config, is_closed| {
+            config.group_join = if is_closed { GroupJoin::Closed } else { GroupJoin::Open };
+        }),
+    },
+    Key {
+        name: "group_history",
+        default: "joined",
+        help: "What a new member sees at level 2; all needs group_join=closed",
+        kind: Kind::Either(["joined", "all"], |config, sees_all| {
+            config.group_history = if sees_all { GroupHistory::All } else { GroupHistory::Joined };
+        }),
     },
     Key {
         name: "drain_delay",
@@ -345,6 +379,7 @@ impl Key {
             Kind::Auth(set) => one_of(&AUTHS, text).map(|auth| set(config, auth)),
             Kind::Paced(set) => one_of(&PACED, text).map(|paced| set(config, paced)),
             Kind::Presence(set) => one_of(&PRESENCES, text).map(|presence| set(config, presence)),
+            Kind::Either(names, set) => names.iter().position(|name| *name == text).map(|at| set(config, at == 1)),
             Kind::Switch(set) => one_of(&SWITCHES, text).map(|on| set(config, on)),
             Kind::Networks(set) => Networks::parse(text).map(|networks| set(config, networks)),
             Kind::Levels(set) => levels(text).map(|levels| set(config, levels)),
@@ -373,6 +408,7 @@ impl Key {
             Kind::Auth(_) => names(&AUTHS),
             Kind::Paced(_) => names(&PACED),
             Kind::Presence(_) => names(&PRESENCES),
+            Kind::Either([first, second], _) => format!("{first} or {second}"),
             Kind::Switch(_) => names(&SWITCHES),
             Kind::Networks(_) => "addresses and CIDR networks with commas".to_owned(),
             Kind::Levels(_) => names(&LEVELS),
@@ -397,6 +433,7 @@ impl Key {
             | Kind::Auth(_)
             | Kind::Paced(_)
             | Kind::Presence(_)
+            | Kind::Either(..)
             | Kind::Switch(_)
             | Kind::Count(..)
             | Kind::Threads(..)
@@ -418,7 +455,7 @@ impl Key {
         match self.kind {
             Kind::Folder(_) => "DIR",
             Kind::File(_) => "FILE",
-            Kind::Auth(_) | Kind::Paced(_) | Kind::Presence(_) | Kind::Switch(_) => "MODE",
+            Kind::Auth(_) | Kind::Paced(_) | Kind::Presence(_) | Kind::Either(..) | Kind::Switch(_) => "MODE",
             Kind::Networks(_) => "NETWORKS",
             Kind::Levels(_) => "LEVEL",
             Kind::Count(..) | Kind::Threads(..) | Kind::Limit(..) => "N",
@@ -445,6 +482,7 @@ const AUTHS: [(&str, Auth); 2] = [("strict", Auth::Strict), ("compat", Auth::Com
 
 const PACED: [(&str, Paced); 3] = [("auto", Paced::Auto), ("on", Paced::On), ("off", Paced::Off)];
 
+const SWITCHED: [&str; 2] = ["on", "off"];
 const PRESENCES: [(&str, PresenceShown); 3] =
     [("contacts", PresenceShown::Contacts), ("all", PresenceShown::All), ("off", PresenceShown::Off)];
 
@@ -489,6 +527,7 @@ mod tests {
                 Kind::Auth(_) => "compat",
                 Kind::Paced(_) => "on",
                 Kind::Presence(_) => "all",
+                Kind::Either([_, second], _) => second,
                 Kind::Switch(_) => "on",
                 Kind::Networks(_) => "10.0.0.0/8",
                 Kind::Levels(_) => "trace",

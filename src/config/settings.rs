@@ -63,6 +63,14 @@ pub struct Config {
     pub pace: Duration,
     /// Who may see at level 2 which users are online.
     pub presence: PresenceShown,
+    /// Whether partners at level 2 are shown how far the other one has read.
+    pub receipts: bool,
+    /// Whether a user must have agreed to be a friend.
+    pub friends: FriendsBecome,
+    /// How users become members of groups.
+    pub group_join: GroupJoin,
+    /// What a new member that the creator adds is shown.
+    pub group_history: GroupHistory,
     /// How long the server keeps serving after a stop signal, while it reports that it is not
     /// ready.
     pub drain_delay: Duration,
@@ -136,6 +144,33 @@ pub enum PresenceShown {
     All,
     /// Nobody.
     Off,
+}
+
+/// How users become friends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FriendsBecome {
+    /// By a request of one of them.
+    Open,
+    /// By requests of both.
+    Ask,
+}
+
+/// How users become members of groups.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum GroupJoin {
+    /// By asking.
+    Open,
+    /// The creator adds them.
+    Closed,
+}
+
+/// What a new member of a group is shown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum GroupHistory {
+    /// What is sent from then on.
+    Joined,
+    /// Everything, if the creator has added the member to a closed group.
+    All,
 }
 
 /// The clients that get one frame at a time, with pauses, because they take the bytes of one read

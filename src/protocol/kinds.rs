@@ -106,6 +106,7 @@ mod tests {
             (NOT_YOU, "403"),
             (LOGIN_FIRST, "403"),
             (NOT_A_MEMBER, "403"),
+            (BLOCKED, "403"),
             (NO_METHOD, "404"),
             (TOO_LONG, "413"),
             (TURNED_AWAY, "429"),

@@ -22,6 +22,8 @@ pub const ACCOUNT_CHANGED: &str =
     r#"{"errmsg":"your account was changed or deleted, log in again","errno":403,"msgType":403}"#;
 /// 403 for a message to a group from a user who is not a member.
 pub const NOT_A_MEMBER: &str = r#"{"errmsg":"join the group before you write to it","errno":403,"msgType":403}"#;
+/// 403 for a message to a user who has blocked its sender.
+pub const BLOCKED: &str = r#"{"errmsg":"this user does not take messages from you","errno":403,"msgType":403}"#;
 /// 404.
 pub const NO_METHOD: &str = r#"{"errmsg":"No such method, failed to process your request!","errno":404,"msgType":404}"#;
 /// 413.

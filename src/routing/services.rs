@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::audience::Audience;
+use super::blocks::Blocks;
 use super::groups::GroupCache;
 use super::quotas::Quotas;
 use super::watchers::Watchers;
@@ -36,6 +37,8 @@ pub struct Services {
     pub quotas: Arc<Quotas>,
     /// Who uses level 2.
     pub audience: Arc<Audience>,
+    /// Who has blocked whom.
+    pub blocks: Arc<Blocks>,
     /// Who hears which users come and go.
     pub watchers: Arc<Watchers>,
     /// The counters.
@@ -57,6 +60,7 @@ impl Services {
             berths: Berths::new(config.lane_bytes_max),
             quotas: Arc::new(Quotas::new(config.mailbox_bytes_max)),
             audience: Arc::default(),
+            blocks: Arc::default(),
             metrics: Arc::new(Metrics::new(config.loops)),
             outages: Arc::default(),
         }

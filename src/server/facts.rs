@@ -32,6 +32,10 @@ impl SessionFacts for Facts<'_> {
         self.shared.groups.may_be_stale()
     }
 
+    fn is_blocked(&self, sender: Option<UserId>, to: UserId) -> bool {
+        sender.is_some_and(|sender| self.shared.blocks.has(to, sender))
+    }
+
     fn is_recorded(&self, sender: Option<UserId>, to: UserId) -> bool {
         let audience = &self.shared.audience;
         !audience.is_empty() && (audience.has(to) || sender.is_some_and(|sender| audience.has(sender)))

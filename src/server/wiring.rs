@@ -23,12 +23,13 @@ use crate::admission::requests::Requests;
 use crate::admission::{self, Admission};
 use crate::base::threads::Threads;
 use crate::bus::ReferenceNodes;
-use crate::config::{Auth, Config, Paced};
+use crate::config::{Auth, Config, FriendsBecome, GroupHistory, GroupJoin, Paced};
 use crate::history::pump::PumpLimits;
 use crate::metrics::Metrics;
 use crate::protocol;
 use crate::routing::assembly::Routes;
 use crate::routing::audience::Audience;
+use crate::routing::blocks::Blocks;
 use crate::routing::groups::GroupCache;
 use crate::routing::recorder::{Recorder, RecorderParts};
 use crate::routing::router::Router;
@@ -53,6 +54,8 @@ pub(super) struct ServerParts {
     pub(super) dispatch: Dispatch,
     /// Who uses level 2.
     pub(super) audience: Arc<Audience>,
+    /// Who has blocked whom.
+    pub(super) blocks: Arc<Blocks>,
     /// What connections of level 2 ask for.
     pub(super) conversations: Arc<Conversations>,
     /// Commits messages; `None` if the tables have no conversations.
@@ -97,7 +100,7 @@ impl ServerParts {
         conversations.attach(&router);
         jobs.arrangements.attach(&router);
         let recorder = recorder(&services, &router, threads).map_err(StartError::Resources)?;
-        let Services { store, spool, bus, clock, groups, audience, metrics, .. } = services;
+        let Services { store, spool, bus, clock, groups, audience, blocks, metrics, .. } = services;
         let admission = Arc::new(Admission::new(config, equipment.descriptors, metrics.clone(), clock));
         jobs.logins.stamps.attach(&router);
         let shared = ServerParts {
@@ -115,6 +118,7 @@ impl ServerParts {
             metrics,
             groups,
             audience,
+            blocks,
             conversations,
             recorder,
             pump_limits: PumpLimits { output_high: config.output_bytes_max / 4, inflight: INFLIGHT_MAX },
@@ -170,7 +174,7 @@ fn jobs(
     let cost = config.password_cost;
     let passwords = Passwords::new(cost.memory_kib, cost.passes, cost.lanes, config.password_memory);
     let passwords = passwords.map_err(StartError::PasswordCost)?;
-    let Services { store, bus, clock, groups, audience, quotas, metrics, outages, .. } = services;
+    let Services { store, bus, clock, groups, audience, blocks, quotas, metrics, outages, .. } = services;
     let limits = Limits { search_results_max: config.search_results_max, group_members_max: config.group_members_max };
     let logins = LoginJobs::new(store.accounts.clone(), bus.clone(), clock.clone(), passwords, upgrader);
     let arrangements = ArrangementParts {
@@ -180,6 +184,7 @@ fn jobs(
         stamps: logins.stamps.clone(),
         conversations: conversations.clone(),
         groups: groups.clone(),
+        blocks: blocks.clone(),
         audience: audience.clone(),
         bus: bus.clone(),
         clock: clock.clone(),
@@ -187,9 +192,18 @@ fn jobs(
         metrics: metrics.clone(),
         rules: CommunityRules {
             members_max: config.group_members_max,
-            friends: FriendPolicy::Open,
-            groups: GroupDoor::Open,
-            history: Visible::Hidden,
+            friends: match config.friends {
+                FriendsBecome::Open => FriendPolicy::Open,
+                FriendsBecome::Ask => FriendPolicy::Ask,
+            },
+            groups: match config.group_join {
+                GroupJoin::Open => GroupDoor::Open,
+                GroupJoin::Closed => GroupDoor::Closed,
+            },
+            history: match config.group_history {
+                GroupHistory::Joined => Visible::Hidden,
+                GroupHistory::All => Visible::Shown,
+            },
         },
     };
     Ok(Arc::new(Jobs {
@@ -211,12 +225,14 @@ fn jobs(
 }
 
 fn conversations(config: &Config, services: &Services) -> Conversations {
-    let Services { store, bus, clock, groups, audience, watchers, outages, .. } = services;
+    let Services { store, bus, clock, groups, audience, blocks, watchers, outages, .. } = services;
     let parts = ConversationParts {
         history: store.history.clone(),
         accounts: store.accounts.clone(),
         contacts: store.contacts.clone(),
         groups: groups.clone(),
+        community: store.community.clone(),
+        blocks: blocks.clone(),
         audience: audience.clone(),
         watchers: watchers.clone(),
         states: store.states.clone(),
@@ -228,12 +244,13 @@ fn conversations(config: &Config, services: &Services) -> Conversations {
         devices_max: DEVICES_MAX,
         token_lifetime: TOKEN_LIFETIME,
         inflight: INFLIGHT_MAX,
-        receipts: true,
+        receipts: config.receipts,
         presence: config.presence,
     };
     let conversations = Conversations::new(parts, rules);
     // Where the database does not answer yet, the sweeper tries again.
     let _ = conversations.read_audience();
+    let _ = conversations.read_blocks();
     conversations
 }
 

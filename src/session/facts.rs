@@ -18,6 +18,11 @@ pub trait SessionFacts {
     /// Whether a user may have joined a group without this node knowing yet.
     fn groups_change_elsewhere(&self) -> bool;
 
+    /// Whether `to` has blocked `sender`. Asked for every message.
+    fn is_blocked(&self, _sender: Option<UserId>, _to: UserId) -> bool {
+        false
+    }
+
     /// Whether messages between these users are recorded, because one of them uses level 2. Asked for
     /// every message.
     fn is_recorded(&self, _sender: Option<UserId>, _to: UserId) -> bool {

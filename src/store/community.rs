@@ -70,6 +70,9 @@ pub trait Community: Send + Sync + 'static {
         receipts: Option<bool>,
     ) -> Result<Option<OwnAccount>, StoreError>;
 
+    /// Whether one of two users shows no marks, so that neither is shown the other's.
+    fn hides_marks(&self, one: UserId, other: UserId) -> Result<bool, StoreError>;
+
     /// Replaces the stored password where it still equals the old one. All devices of the user are
     /// forgotten, but for the one that is kept, whose tokens are worth nothing from then on. Returns the forgotten ones.
     fn change_password(&self, change: &PasswordChange) -> Result<Swapped<Vec<DeviceId>>, StoreError>;

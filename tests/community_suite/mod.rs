@@ -330,6 +330,13 @@ pub(crate) fn an_account_has_a_name_and_receipts(opened: &impl Opened) {
         "the own name in another spelling"
     );
     assert_eq!(store.change_own(bob, Some(&first), None).unwrap(), own(&first, true), "a name that is free again");
+    // Neither of two is shown the marks of the other.
+    let conv = ConversationId::between(ann, bob);
+    store.commit(&[text(conv, ann, "hello")], DAY).unwrap();
+    let peer = |user| store.heads(user).unwrap()[0].peer;
+    assert_eq!((peer(ann), peer(bob), store.hides_marks(bob, ann).unwrap()), (None, None, true));
+    store.change_own(ann, None, Some(true)).unwrap();
+    assert_eq!((peer(ann), peer(bob), store.hides_marks(bob, ann).unwrap()), (Some((0, 0)), Some((1, 0)), false));
     assert_eq!(store.own(UserId(i32::MAX)).unwrap(), None);
     assert_eq!(store.change_own(UserId(i32::MAX), None, Some(true)).unwrap(), None);
 }

@@ -82,6 +82,29 @@ fn who_is_blocked_cannot_write() {
     ann.ask_for(404, json!({"msgType": 66, "USERID": 999_999, "block": true}));
     ann.ask_for(400, json!({"msgType": 66, "USERID": ann.store.me, "block": true}));
     ann.ask_for(400, json!({"msgType": 66, "USERID": b}));
+    // At level 1 as well.
+    let mut level1 = TestClient::connect(&server);
+    level1.login(b, &password("bob"));
+    let chat = json!({"msgType": 4, "FROMID": b, "TOID": ann.store.me, "msg": "x"});
+    level1.send(&chat);
+    level1.expect_refusal(403);
+    assert_eq!(level1.ask(&json!({"msgType": 6, "U1": b, "U2": ann.store.me}))["errno"], 403);
+    let (mut cat, c) = user(&server, "cat");
+    let (mut dan, d) = user(&server, "dan");
+    assert_eq!(
+        cat.ask(&json!({"msgType": 66, "FROMID": c, "USERID": d, "block": true})),
+        json!({"errno": 200, "msgType": 66})
+    );
+    dan.send(&json!({"msgType": 5, "FROMID": d, "TOID": c}));
+    dan.expect_refusal(403);
+    cat.send(&json!({"msgType": 4, "FROMID": c, "TOID": d, "msg": "x"}));
+    assert_eq!(dan.recv()["msg"], "x");
+    // Typing and marks are silent both ways.
+    ann.send_frame(&json!({"msgType": 51, "conv": &to_bob, "event": "typing"}));
+    bob.ask_for(200, json!({"msgType": 49, "conv": &to_ann, "read": 1}));
+    ann.ask_for_pong();
+    bob.ask_for_pong();
+    assert!(ann.inbox().chain(bob.inbox()).all(|frame| frame["msgType"] != 50 && frame["msgType"] != 51));
     ann.ask_for(200, json!({"msgType": 66, "USERID": b, "block": false}));
     bob.say(&to_ann, "again");
     ann.until_at(&to_bob, 2);
@@ -146,4 +169,34 @@ fn a_deleted_account_is_gone_and_its_messages_stay() {
     new.expect_eof();
     let (_, other) = user(&server, "other");
     assert!(other > id);
+}
+
+#[test]
+fn blocks_outlive_a_restart() {
+    let mut server = TestServer::start();
+    let ((mut ann, a), (_, b)) = (user(&server, "ann"), user(&server, "bob"));
+    ann.ask(&json!({"msgType": 66, "FROMID": a, "USERID": b, "block": true}));
+    server.restart();
+    let mut bob = TestClient::connect(&server);
+    bob.login(b, &password("bob"));
+    bob.send(&json!({"msgType": 4, "FROMID": b, "TOID": a, "msg": "x"}));
+    bob.expect_refusal(403);
+}
+
+#[test]
+fn receipts_are_off_both_ways() {
+    let server = TestServer::start();
+    let (mut ann, mut bob) = pair(&server);
+    let (to_bob, to_ann) = (with(&bob), with(&ann));
+    ann.ask_for(200, json!({"msgType": 67, "receipts": false}));
+    ann.say(&to_bob, "hello");
+    bob.until_at(&to_ann, 1);
+    bob.ask_for(200, json!({"msgType": 49, "conv": &to_ann, "read": 1}));
+    bob.say(&to_ann, "hi");
+    ann.until_at(&to_bob, 2);
+    assert!(ann.inbox().all(|frame| frame["msgType"] != 50));
+    let store = bob.leave();
+    let bob = Level2Client::resume(&server, "bob", "b1", store);
+    let listed = bob.inbox().find(|frame| frame["msgType"] == 43).expect("a 43")["convs"][0].clone();
+    assert_eq!((&listed["conv"], &listed["peerRead"]), (&json!(to_ann), &json!(null)));
 }

@@ -173,3 +173,38 @@ fn clients_of_level_1_may_ask_too() {
     let ann = Level2Client::resume(&server, "ann", "a1", Store::new(a));
     assert_eq!(events(&ann, &format!("g{group}")), [("created".to_owned(), a, a)]);
 }
+
+#[test]
+fn a_closed_group_is_opened_by_its_creator_and_shows_everything() {
+    let server = TestServer::builder().option("group_join", "closed").option("group_history", "all").start();
+    let [a, b] = ["ann", "bob"].map(|name| offline_user(&server, name));
+    let mut ann = Level2Client::enter(&server, "ann", a, "a1");
+    let mut bob = Level2Client::enter(&server, "bob", b, "b1");
+    let group = create(&mut ann, "g");
+    let conv = format!("g{group}");
+    ann.until_at(&conv, 1);
+    ann.say(&conv, "before");
+    assert_eq!(join(&mut bob, group)["errno"], 403);
+    assert_eq!(join(&mut bob, group + 1)["errno"], 404);
+    ann.ask_for(200, json!({"msgType": 63, "GROUPID": group, "USERID": b, "add": true}));
+    bob.until_at(&conv, 3);
+    let mut other_device = Level2Client::enter(&server, "bob", b, "b2");
+    let page = other_device.ask_for(200, json!({"msgType": 48, "conv": &conv, "before": 3}));
+    assert_eq!((&page["floor"], &page["from"], &page["to"]), (&json!(0), &json!(1), &json!(2)));
+    assert_eq!(join(&mut bob, group)["errno"], 200, "a member already");
+}
+
+#[test]
+fn friends_have_to_agree_where_the_server_says_so() {
+    let server = TestServer::builder().option("friends", "ask").start();
+    let ((mut ann, a), (mut bob, b)) = (user(&server, "ann"), user(&server, "bob"));
+    let asked = ann.ask(&json!({"msgType": 6, "U1": a, "U2": b}));
+    assert_eq!(asked, json!({"errno": 202, "msgType": 6, "name": "bob", "userId": b}));
+    assert_eq!(bob.recv()["ask"], true);
+    let friends =
+        |client: &mut TestClient, id: i64| client.ask(&json!({"msgType": 8, "FROMID": id}))["friends"].clone();
+    assert_eq!(friends(&mut bob, b), json!([]));
+    assert_eq!(bob.ask(&json!({"msgType": 6, "U1": b, "U2": a}))["errno"], 200);
+    assert_eq!(ann.recv()["new"], true);
+    assert_eq!(friends(&mut bob, b)[0]["name"], "ann");
+}

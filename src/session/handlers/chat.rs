@@ -58,6 +58,9 @@ impl Session {
         effects: &mut Effects<'f>,
     ) -> Flow {
         let (text, to) = (text.text(), to.user_or_nobody());
+        if known.is_blocked(self.sender(from), to) {
+            return self.reply(protocol::BLOCKED, effects);
+        }
         let id = self.count_unsettled(text.len());
         if known.is_recorded(self.user(), to)
             && let Some(sender) = self.sender(from)

@@ -128,6 +128,14 @@ impl Community for MysqlStore {
         changed.ok_or(StoreError::NameTaken)
     }
 
+    fn hides_marks(&self, one: UserId, other: UserId) -> Result<bool, StoreError> {
+        self.base.calls.call(|db, _| {
+            let query = "SELECT id FROM User WHERE id IN (?, ?) AND receipts = 0";
+            let hiding: Option<i32> = db.exec_first(query, (one.0, other.0))?;
+            Ok(hiding.is_some())
+        })
+    }
+
     fn change_password(&self, change: &PasswordChange) -> Result<Swapped<Vec<DeviceId>>, StoreError> {
         let mut forgotten = Vec::new();
         self.base.calls.call(|db, _| accounts::change_password(db, change, &mut forgotten))

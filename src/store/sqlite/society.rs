@@ -113,6 +113,12 @@ impl Community for SqliteStore {
         changed.ok_or(StoreError::NameTaken)
     }
 
+    fn hides_marks(&self, one: UserId, other: UserId) -> Result<bool, StoreError> {
+        self.live.read(|db| {
+            db.prepare_cached("SELECT 1 FROM User WHERE id IN (?1, ?2) AND receipts = 0")?.exists([one.0, other.0])
+        })
+    }
+
     fn change_password(&self, change: &PasswordChange) -> Result<Swapped<Vec<DeviceId>>, StoreError> {
         let change = change.clone();
         self.live.change(move |db| accounts::change_password(db, &change))

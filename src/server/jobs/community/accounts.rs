@@ -156,7 +156,14 @@ impl Arrangements {
         }
         let outcome = if block { community.block(user, other)? } else { community.unblock(user, other)? };
         Ok(match outcome {
-            BlockOutcome::Done => Ok(()),
+            BlockOutcome::Done if block => {
+                self.parts.blocks.add(user, other);
+                Ok(())
+            }
+            BlockOutcome::Done => {
+                self.parts.blocks.remove(user, other);
+                Ok(())
+            }
             BlockOutcome::NoSuchUser => Err(super::groups::NO_SUCH_USER),
             BlockOutcome::TooMany => Err(TOO_MANY_BLOCKED),
         })

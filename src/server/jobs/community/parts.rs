@@ -11,6 +11,7 @@ use crate::protocol::UserId;
 use crate::protocol::level2::frames::Refusal;
 use crate::protocol::level2::{Account, Rid, replies};
 use crate::routing::audience::Audience;
+use crate::routing::blocks::Blocks;
 use crate::routing::groups::GroupCache;
 use crate::routing::router::Router;
 use crate::server::jobs::conversations::Conversations;
@@ -34,6 +35,8 @@ pub struct ArrangementParts {
     pub conversations: Arc<Conversations>,
     /// The members that this node has cached.
     pub groups: Arc<GroupCache>,
+    /// Who has blocked whom.
+    pub blocks: Arc<Blocks>,
     /// Who uses level 2.
     pub audience: Arc<Audience>,
     /// Other nodes cache members as well.

@@ -55,10 +55,24 @@ impl Conversations {
         if let ConversationName::User(partner) = conv.name_for(user)
             && partner != user
             && self.rules.receipts
+            && !self.hides_marks(user, partner)
         {
             let frame = frames::peer_marks(conv.name_for(partner), user, marks);
             self.show(partner, None, &frame.into());
         }
+    }
+
+    /// Whether these users are not shown each other's marks. If the database is away, they are not.
+    fn hides_marks(&self, user: UserId, partner: UserId) -> bool {
+        if self.parts.blocks.is_between(user, partner) {
+            return true;
+        }
+        let hides = self.parts.community.get().and_then(|community| match community {
+            Some(community) => community.hides_marks(user, partner),
+            None => Ok(false),
+        });
+        self.parts.outages.note("reading receipts", hides.as_ref().err());
+        hides.unwrap_or(true)
     }
 
     /// Sends a frame to the devices of `user` on this node, but for one.
@@ -76,6 +90,7 @@ impl Conversations {
     pub(super) fn show_typing(&self, who: &Identity, name: ConversationName) {
         let conv = name.for_user(who.user);
         let recipients: Arc<[UserId]> = match name {
+            ConversationName::User(partner) if self.parts.blocks.is_between(who.user, partner) => [].into(),
             ConversationName::User(partner) => [partner].into(),
             ConversationName::Group(group) => {
                 let members = self.parts.groups.members(group, self.parts.clock.now()).unwrap_or_default();

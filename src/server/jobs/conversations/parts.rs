@@ -3,6 +3,8 @@
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rustc_hash::FxHashSet;
+
 use crate::base::clock::Clock;
 use crate::bus::{DeviceNews, Exchange};
 use crate::config::PresenceShown;
@@ -11,10 +13,12 @@ use crate::devices::token::TokenKey;
 use crate::protocol::UserId;
 use crate::protocol::level2::frames::{Committed, Message, Refusal};
 use crate::routing::audience::Audience;
+use crate::routing::blocks::Blocks;
 use crate::routing::groups::GroupCache;
 use crate::routing::recorder::AWAY;
 use crate::routing::router::Router;
 use crate::routing::watchers::Watchers;
+use crate::store::community::CommunityRole;
 use crate::store::history::{Denied, Entry, History, HistoryRole};
 use crate::store::outages::Outages;
 use crate::store::{Accounts, Contacts, Role, States, StoreError};
@@ -39,6 +43,10 @@ pub struct ConversationParts {
     pub contacts: Role<dyn Contacts>,
     /// Those that this node has cached.
     pub groups: Arc<GroupCache>,
+    /// What users may see of each other.
+    pub community: CommunityRole,
+    /// Who has blocked whom.
+    pub blocks: Arc<Blocks>,
     /// Who uses level 2.
     pub audience: Arc<Audience>,
     /// Who hears which users come and go.
@@ -101,6 +109,27 @@ impl Conversations {
     /// A connection does not watch these users any more.
     pub fn stop_watching(&self, link: &ClientLink, watched: &[UserId]) {
         self.parts.watchers.forget(link, watched);
+    }
+
+    /// Reads who has blocked whom. Returns whether the database has answered. Blocks.
+    pub fn read_blocks(&self) -> bool {
+        let read = || -> Result<(), StoreError> {
+            let Some(community) = self.parts.community.get()? else { return Ok(()) };
+            let (mut all, mut last) = (FxHashSet::default(), (UserId(0), UserId(0)));
+            loop {
+                let pairs = community.blocks_after(last, BLOCKS_PAGE)?;
+                last = pairs.last().copied().unwrap_or(last);
+                let is_last = pairs.len() < BLOCKS_PAGE;
+                all.extend(pairs);
+                if is_last {
+                    self.parts.blocks.replace(all);
+                    return Ok(());
+                }
+            }
+        };
+        let read = read();
+        self.parts.outages.note("reading who is blocked", read.as_ref().err());
+        read.is_ok()
     }
 
     /// Whether a client may log in at level 2.
@@ -175,6 +204,8 @@ pub(super) fn wall_clock() -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
+/// The pairs of one statement.
+const BLOCKS_PAGE: usize = 10_000;
 /// The users of one statement.
 const AUDIENCE_PAGE: usize = 10_000;
 const NOT_MIGRATED: Refusal = Refusal::forever(

@@ -27,6 +27,8 @@ impl Conversations {
             PresenceShown::Contacts => self.contacts_among(who.user, now)?,
             PresenceShown::Off => Vec::new(),
         };
+        let is_open = |other: &UserId| !self.parts.blocks.is_between(who.user, *other);
+        let visible: Vec<UserId> = visible.into_iter().filter(is_open).collect();
         let online = self.online(&visible)?;
         let (seen, unseen): (Vec<_>, Vec<_>) = now.iter().copied().partition(|user| visible.contains(user));
         let state = |user| if online.contains(&user) { UserState::Online } else { UserState::Offline };

@@ -19,10 +19,11 @@ impl Conversations {
     /// Blocks.
     pub fn sweep(&self, within: Duration) -> bool {
         let Some(router) = self.router().filter(|_| !self.parts.bus.is_alone()) else { return true };
+        let knows_blocks = self.read_blocks();
         let swept = self.try_sweep(&router, within);
         let swept = swept.and_then(|()| self.look_at_watched());
         self.parts.outages.note("sweeping conversations", swept.as_ref().err());
-        swept.is_ok()
+        swept.is_ok() && knows_blocks
     }
 
     fn try_sweep(&self, router: &Router, within: Duration) -> Result<(), StoreError> {

@@ -60,10 +60,12 @@ impl AllRows {
 pub(super) fn all(db: &mut impl Queryable, user: UserId) -> mysql::Result<AllRows> {
     let (partner, group) = (name("u.name"), name("a.groupname"));
     let statement = format!(
-        "SELECT m.conv AS conv, {partner}, 0 AS is_unknown, {COLUMNS}, p.`read` AS peer_read, p.recv AS peer_recv
+        "SELECT m.conv AS conv, {partner}, 0 AS is_unknown, {COLUMNS},
+             IF(u.receipts = 0 OR o.receipts = 0, NULL, p.`read`) AS peer_read, p.recv AS peer_recv
          FROM Member AS m JOIN Conversation AS c ON c.id = m.conv
          LEFT JOIN Member AS p ON p.conv = m.conv AND p.user = {PARTNER}
          LEFT JOIN User AS u ON u.id = {PARTNER}
+         LEFT JOIN User AS o ON o.id = m.user
          WHERE m.user = ? AND m.conv > 4294967295 AND c.head > 0
          UNION ALL
          SELECT g.groupid, {group}, c.id IS NOT NULL AND m.user IS NULL, {COLUMNS}, NULL, NULL

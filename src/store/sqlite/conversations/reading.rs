@@ -32,10 +32,11 @@ pub(super) fn heads(db: &Connection, user: UserId) -> rusqlite::Result<Vec<Head>
     in_one_moment(db, |db| {
         let mut rows: Vec<HeadRow> = db
             .prepare_cached(&format!(
-                "SELECT m.conv, u.name, {COLUMNS}, p.read, p.recv
+                "SELECT m.conv, u.name, {COLUMNS}, iif(u.receipts = 0 OR o.receipts = 0, NULL, p.read), p.recv
                  FROM Member AS m JOIN Conversation AS c ON c.id = m.conv
                  LEFT JOIN Member AS p ON p.conv = m.conv AND p.user = (m.conv >> 32) + (m.conv & 4294967295) - m.user
                  LEFT JOIN User AS u ON u.id = (m.conv >> 32) + (m.conv & 4294967295) - m.user
+                 LEFT JOIN User AS o ON o.id = m.user
                  WHERE m.user = ?1 AND m.conv > 4294967295 AND c.head > 0"
             ))?
             .query_map([user.0], head_row)?

@@ -1,0 +1,72 @@
+//! [`Blocks`]: who has blocked whom, as far as this node knows. Every chat message of level 1 asks.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use parking_lot::RwLock;
+use rustc_hash::FxHashSet;
+
+use crate::protocol::UserId;
+
+/// Pairs of a user and one whom the user has blocked: 8 bytes each, and at most
+/// [`BLOCKED_MAX`](crate::store::community::BLOCKED_MAX) of one user. Changes on this node are noted
+/// at once, those of other nodes when the sweeper reads the table.
+#[derive(Debug, Default)]
+pub struct Blocks {
+    any: AtomicBool,
+    pairs: RwLock<FxHashSet<(UserId, UserId)>>,
+}
+
+impl Blocks {
+    /// Whether `user` has blocked `other`.
+    pub fn has(&self, user: UserId, other: UserId) -> bool {
+        self.any.load(Relaxed) && self.pairs.read().contains(&(user, other))
+    }
+
+    /// Whether one of them has blocked the other.
+    pub fn is_between(&self, one: UserId, other: UserId) -> bool {
+        self.has(one, other) || self.has(other, one)
+    }
+
+    /// `user` has blocked `other`.
+    pub fn add(&self, user: UserId, other: UserId) {
+        self.change(|pairs| {
+            pairs.insert((user, other));
+        });
+    }
+
+    /// `user` lets `other` write again.
+    pub fn remove(&self, user: UserId, other: UserId) {
+        self.change(|pairs| {
+            pairs.remove(&(user, other));
+        });
+    }
+
+    /// These are all.
+    pub fn replace(&self, all: FxHashSet<(UserId, UserId)>) {
+        self.change(|pairs| *pairs = all);
+    }
+
+    fn change(&self, change: impl FnOnce(&mut FxHashSet<(UserId, UserId)>)) {
+        let mut pairs = self.pairs.write();
+        change(&mut pairs);
+        self.any.store(!pairs.is_empty(), Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_has_a_direction_and_silences_both() {
+        let (blocks, [ann, bob, cat]) = (Blocks::default(), [1, 2, 3].map(UserId));
+        assert!(!blocks.has(ann, bob));
+        blocks.add(ann, bob);
+        assert!(blocks.has(ann, bob) && !blocks.has(bob, ann));
+        assert!(blocks.is_between(bob, ann) && !blocks.is_between(ann, cat));
+        blocks.remove(ann, bob);
+        assert!(!blocks.is_between(ann, bob));
+        blocks.replace([(cat, ann)].into_iter().collect());
+        assert!(blocks.has(cat, ann) && !blocks.has(ann, bob));
+    }
+}
