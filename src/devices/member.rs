@@ -35,6 +35,8 @@ use crate::store::history::{Cid, EntryKind, FrameHash};
 
 /// The most requests of a connection without an answer.
 pub const ANSWERS_MAX: usize = 64;
+/// The most 48s of a connection at work: each page has up to 256 KiB.
+pub const PAGES_MAX: usize = 4;
 /// The most conversations in reports that wait to be noted.
 pub const REPORTED_MAX: usize = 4096;
 
@@ -101,6 +103,16 @@ pub struct Member {
     overview: Option<Overview>,
     reports: Reports,
     heart: Heart,
+    /// 46s whose heads are not read yet; of one they are being read.
+    syncs: VecDeque<MemberTask>,
+    is_syncing: bool,
+    /// 48s at work.
+    pages: usize,
+    /// When a frame that has to wait for the limits is shown again.
+    paused_until: Option<Instant>,
+    /// Bytes that the client has not taken, as far as is known.
+    waiting: usize,
+    output_high: usize,
     /// The users who are watched; a change of them is under way.
     watched: Arc<[UserId]>,
     is_watching: bool,
@@ -159,6 +171,12 @@ impl Member {
             overview: None,
             reports: Reports::default(),
             heart: Heart::new(Duration::from_secs(entry.ping.into()), now),
+            syncs: VecDeque::new(),
+            is_syncing: false,
+            pages: 0,
+            paused_until: None,
+            waiting: 0,
+            output_high: limits.output_high,
             watched: [].into(),
             is_watching: false,
             typed: SmallVec::new(),
@@ -192,7 +210,11 @@ impl Member {
 
     /// Whether the next frame may be processed now.
     pub fn takes_requests(&self) -> bool {
-        self.takes_requests && !self.is_watching && self.answers.open_count() < ANSWERS_MAX
+        self.takes_requests
+            && !self.is_watching
+            && self.pages < PAGES_MAX
+            && self.waiting <= self.output_high
+            && self.answers.open_count() < ANSWERS_MAX
     }
 
     /// A frame was received.
@@ -220,11 +242,13 @@ impl Member {
             Request::Sync { have, resume } => {
                 self.pump.on_sync(&mut self.commands);
                 let have = have.into_iter().map(HaveItem::into_owned).collect();
-                effects.push(MemberEffect::Do(MemberTask::Sync { have, resume, rid }));
+                self.syncs.push_back(MemberTask::Sync { have, resume, rid });
+                self.sync_next(effects);
             }
             Request::Report(stored) => self.on_report(stored, effects),
             Request::Page { conv, ask, limit } => {
                 let ticket = self.answers.open();
+                self.pages += 1;
                 effects.push(MemberEffect::Do(MemberTask::Page(ticket, rid, conv, ask, limit)));
             }
             Request::Read { conv, read } => {
@@ -245,6 +269,21 @@ impl Member {
         Heard::Taken
     }
 
+    /// Bytes were received.
+    pub fn hear(&mut self, now: Instant) {
+        self.heart.hear(now);
+    }
+
+    /// Its next frame has to wait for this time, because of the limits. Returns whether it is to be
+    /// shown again then: not if that is so already.
+    pub fn pauses(&mut self, now: Instant, pause: Duration) -> bool {
+        let is_new = self.paused_until.is_none_or(|until| until <= now);
+        if is_new {
+            self.paused_until = Some(now + pause);
+        }
+        is_new
+    }
+
     /// Input was received that is no frame.
     pub fn on_garbage(&mut self, now: Instant, effects: &mut MemberEffects) {
         self.heart.hear(now);
@@ -253,6 +292,9 @@ impl Member {
 
     /// The session has answered a request of level 1.
     pub fn on_reply(&mut self, reply: &str, effects: &mut MemberEffects) {
+        if matches!(self.stage, Stage::Ended) {
+            return;
+        }
         let Some((ticket, rid)) = self.asked_of_session.pop_front() else { return };
         self.settle(ticket, replies::with_rid(reply, rid.as_ref()), effects);
     }
@@ -271,6 +313,15 @@ impl Member {
             return;
         }
         match news {
+            MemberNews::Synced(event) => {
+                self.is_syncing = false;
+                self.pump.on(event, &mut self.commands);
+                self.sync_next(effects);
+            }
+            MemberNews::PageAnswer(ticket, text) => {
+                self.pages = self.pages.saturating_sub(1);
+                self.settle(ticket, text, effects);
+            }
             MemberNews::Pump(events) => {
                 for event in events {
                     self.pump.on(event, &mut self.commands);
@@ -291,7 +342,9 @@ impl Member {
             }
             MemberNews::Answer(ticket, text) => self.settle(ticket, text, effects),
             MemberNews::Reported(stored, noted) => self.on_reported(stored, noted, effects),
-            MemberNews::Show(frame) => self.write(frame, effects),
+            // They are the first to be dropped for a client that does not take its output.
+            MemberNews::Show(frame) if self.waiting <= self.output_high => self.write(frame, effects),
+            MemberNews::Show(_) => {}
             MemberNews::Watching => self.is_watching = false,
             MemberNews::NotWatching(ticket, text, before) => {
                 (self.is_watching, self.watched) = (false, before);
@@ -304,6 +357,10 @@ impl Member {
 
     /// A frame that reports its arrival has arrived; this number of bytes have not.
     pub fn on_taken(&mut self, waiting: usize, effects: &mut MemberEffects) {
+        if matches!(self.stage, Stage::Ended) {
+            return;
+        }
+        self.waiting = waiting;
         self.pump.on(PumpEvent::Output(waiting), &mut self.commands);
         self.carry_out(effects);
     }
@@ -459,7 +516,18 @@ impl Member {
         }
     }
 
+    /// Their heads are read one after the other.
+    fn sync_next(&mut self, effects: &mut MemberEffects) {
+        if !self.is_syncing
+            && let Some(task) = self.syncs.pop_front()
+        {
+            self.is_syncing = true;
+            effects.push(MemberEffect::Do(task));
+        }
+    }
+
     fn write(&mut self, frame: Arc<str>, effects: &mut MemberEffects) {
+        self.waiting += frame.len();
         self.unmarked += frame.len();
         if self.unmarked >= self.mark_every {
             self.unmarked = 0;

@@ -65,6 +65,10 @@ pub enum MemberTask {
 pub enum MemberNews {
     /// Events of the pump, in this order.
     Pump(Vec<PumpEvent>),
+    /// An event of the pump for a 46.
+    Synced(PumpEvent),
+    /// The answer of a 48.
+    PageAnswer(Ticket, String),
     /// The heads for the login.
     Heads(Heads, Overview),
     /// A 43, and the conversations that are left.
@@ -94,10 +98,12 @@ impl MemberTask {
         };
         match self {
             MemberTask::Heads { .. } => pump(PumpEvent::HeadsFailed { rid: None, refusal }),
-            MemberTask::Sync { rid, .. } => pump(PumpEvent::HeadsFailed { rid, refusal }),
+            MemberTask::Sync { rid, .. } => MemberNews::Synced(PumpEvent::HeadsFailed { rid, refusal }),
             MemberTask::Overview(overview) => MemberNews::OverviewFailed(overview),
             MemberTask::Read { .. } => pump(PumpEvent::PageFailed),
-            MemberTask::Page(ticket, rid, ..) => answer(ticket, 48, rid),
+            MemberTask::Page(ticket, rid, ..) => {
+                MemberNews::PageAnswer(ticket, replies::refused(48, refusal, rid.as_ref()))
+            }
             MemberTask::MarkRead(ticket, rid, ..) => answer(ticket, 49, rid),
             MemberTask::Report(stored) => MemberNews::Reported(stored, Noted::Failed),
             MemberTask::Watch(ticket, rid, before, _) => {

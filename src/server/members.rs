@@ -1,5 +1,6 @@
 //! Connections of level 2 on a loop: their logins step by step, and what a [`Member`] wants done.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -131,14 +132,15 @@ impl Desk<'_> {
         } else if entered.is_placed {
             member.placed(&mut effects);
         }
-        self.carry_out(turn, &member, effects);
+        self.carry_out(turn, &mut member, effects);
         member
     }
 
     /// Does what a member wants.
-    pub(super) fn carry_out(&self, turn: &mut Turn<Posted>, member: &Member, effects: MemberEffects) {
-        let identity = member.identity();
-        for effect in effects {
+    pub(super) fn carry_out(&self, turn: &mut Turn<Posted>, member: &mut Member, effects: MemberEffects) {
+        let mut queue = VecDeque::from_iter(effects);
+        while let Some(effect) = queue.pop_front() {
+            let identity = member.identity();
             // Sending fails only if the client has gone.
             match effect {
                 MemberEffect::Write(frame) => {
@@ -148,7 +150,15 @@ impl Desk<'_> {
                     let _ = self.link.send(turn, frame.as_bytes(), Fate::Report(TAKEN));
                 }
                 MemberEffect::Do(task) => self.work(identity, task),
-                MemberEffect::Send(outgoing) => self.send(identity.user, *outgoing),
+                MemberEffect::Send(outgoing) => {
+                    // The member hears of a refusal before its next frame is read, so that later sends
+                    // to the same conversation are refused too.
+                    if let Err(refused) = self.send(identity.user, *outgoing) {
+                        let mut more = MemberEffects::new();
+                        member.on_news(MemberNews::Pump(vec![refused]), &mut more);
+                        queue.extend(more);
+                    }
+                }
                 MemberEffect::Remind(after) => turn.remind(self.link, after),
                 MemberEffect::End(reason) => {
                     self.shared.router.leave_device(identity.user, self.link);
@@ -207,12 +217,13 @@ impl Desk<'_> {
         Ok(())
     }
 
-    fn send(&self, user: UserId, outgoing: Outgoing) {
+    /// Has a message committed; without room for it, returns what the member is told.
+    fn send(&self, user: UserId, outgoing: Outgoing) -> Result<(), PumpEvent> {
         let Outgoing { conv, submission, kind, cid, hash, text, forward } = outgoing;
         let berth = self.shared.router.take_berth(self.holder, text.len() + RECORDING_BYTES);
         let (Some(recorder), Some(berth)) = (&self.shared.recorder, berth) else {
             let event = PumpEvent::Answered { conv, id: submission.id, answer: SendAnswer::Refused(AWAY) };
-            return self.link.post(Posted::Member(Box::new(MemberNews::Pump(vec![event]))));
+            return Err(event);
         };
         let entry = NewEntry {
             conv,
@@ -227,6 +238,7 @@ impl Desk<'_> {
         };
         let owner = RecordOwner::Member(self.link.clone(), submission);
         recorder.submit(Recording { entry, to: RecordedFor::Conversation, forward, owner, berth });
+        Ok(())
     }
 }
 

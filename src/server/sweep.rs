@@ -44,8 +44,11 @@ impl Sweeper {
     pub(super) fn start(conversations: Arc<Conversations>, bell: Arc<SweepBell>) -> io::Result<Sweeper> {
         let heard = bell.clone();
         let run = move || {
-            let mut knows_audience = false;
+            let (mut knows_audience, mut sweeps) = (false, 0_u32);
             loop {
+                // Another node's word that somebody uses level 2 may have been lost.
+                sweeps = sweeps.wrapping_add(1);
+                knows_audience = knows_audience && !sweeps.is_multiple_of(AUDIENCE_EVERY);
                 // Without this thread nobody would notice what the bus loses.
                 let swept = catch_unwind(AssertUnwindSafe(|| {
                     knows_audience = knows_audience || conversations.read_audience();
@@ -94,6 +97,8 @@ impl SweepBell {
 
 /// The pause between two sweeps.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
+/// The number of sweeps after which it is read again who uses level 2.
+const AUDIENCE_EVERY: u32 = 3;
 /// How far back a sweep looks: further than two of them are apart when one fails.
 const SWEPT: Duration = Duration::from_secs(60);
 /// The pause after a sweep that has failed.

@@ -76,7 +76,7 @@ fn replies_leave_in_the_order_of_their_requests_and_acknowledgements_do_not_wait
     scene.hear(MemberNews::Pump(vec![answer]));
     let acknowledged = r#"{"cid":"a","conv":"u9","errno":200,"msgType":41,"seq":1,"tag":"00000005","time":6}"#;
     assert_eq!(scene.written(), [acknowledged]);
-    scene.hear(MemberNews::Answer(*ticket, "page".to_owned()));
+    scene.hear(MemberNews::PageAnswer(*ticket, "page".to_owned()));
     let contacts = r#"{"errno":200,"friends":[],"msgType":8,"rid":2}"#;
     assert_eq!(scene.written(), ["page", contacts, r#"{"msgType":54,"rid":3}"#]);
 }
@@ -84,15 +84,46 @@ fn replies_leave_in_the_order_of_their_requests_and_acknowledgements_do_not_wait
 #[test]
 fn requests_without_an_answer_are_bounded() {
     let mut scene = Scene::live();
-    for nth in 0..ANSWERS_MAX {
-        assert!(scene.member.takes_requests(), "{nth}");
-        scene.say(r#"{"msgType":48,"conv":"u9"}"#);
+    for (request, most) in
+        [(r#"{"msgType":49,"conv":"u9","read":1}"#, ANSWERS_MAX), (r#"{"msgType":48,"conv":"u9"}"#, PAGES_MAX)]
+    {
+        for nth in 0..most {
+            assert!(scene.member.takes_requests(), "{nth}");
+            scene.say(request);
+        }
+        assert!(!scene.member.takes_requests(), "{request}");
+        for task in scene.tasks() {
+            scene.hear(task.failed(Refusal::forever(500, "away")));
+        }
+        assert!(scene.member.takes_requests(), "{request}");
     }
-    assert!(!scene.member.takes_requests());
-    let tasks = scene.tasks();
-    let MemberTask::Page(ticket, ..) = &tasks[0] else { panic!("a page") };
-    scene.hear(MemberNews::Answer(*ticket, "page".to_owned()));
+}
+
+#[test]
+fn what_nobody_has_asked_for_is_dropped_while_the_client_does_not_take_its_output() {
+    let mut scene = Scene::live();
+    scene.hear(MemberNews::Show("x".repeat(1 << 20).into()));
+    scene.hear(MemberNews::Show("this is the last one".into()));
+    assert_eq!(scene.written().len(), 2);
+    scene.hear(MemberNews::Show("too many".into()));
+    assert!(scene.written().is_empty() && !scene.member.takes_requests());
+    scene.member.on_taken(0, &mut scene.effects);
+    scene.hear(MemberNews::Show("again".into()));
+    assert_eq!(scene.written(), ["again"]);
     assert!(scene.member.takes_requests());
+}
+
+#[test]
+fn heads_are_read_for_one_46_after_the_other() {
+    let mut scene = Scene::live();
+    scene.say(r#"{"msgType":46,"have":{},"rid":1}"#);
+    scene.say(r#"{"msgType":46,"have":{},"rid":2}"#);
+    let mut tasks = scene.tasks();
+    assert_eq!(tasks.len(), 1);
+    let away = Refusal { errno: 503, errmsg: "away", retry_after: Some(500) };
+    scene.hear(tasks.remove(0).failed(away));
+    let next = scene.effects.iter().any(|effect| matches!(effect, MemberEffect::Do(MemberTask::Sync { .. })));
+    assert!(next && scene.written().concat().contains(r#""msgType":46"#));
 }
 
 #[test]

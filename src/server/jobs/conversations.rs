@@ -44,7 +44,7 @@ impl Conversations {
             MemberTask::Read { conv, from, to } => reads::page_for_pump(history, who.user, *conv, *from, *to).map(one),
             MemberTask::Page(ticket, rid, name, ask, limit) => {
                 let text = reads::page(history, who.user, *name, *ask, *limit, rid.as_ref())?;
-                Ok(one(MemberNews::Answer(*ticket, text)))
+                Ok(one(MemberNews::PageAnswer(*ticket, text)))
             }
             MemberTask::MarkRead(ticket, rid, name, read) => {
                 let text = self.mark_read(history, who, *name, *read, rid.as_ref())?;

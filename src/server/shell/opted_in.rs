@@ -117,7 +117,8 @@ impl Shell {
         outcome: Outcome,
     ) {
         match (client.level2.take(), outcome) {
-            (Some(mut level2 @ Level2::Entering(..)), outcome) => {
+            // A step waits for one answer, so it is the one to this step.
+            (Some(mut level2 @ Level2::Entering(..)), outcome @ (Outcome::Password(_) | Outcome::Refused(_))) => {
                 let checked = self.desk(link, client, turn.now()).checked(&mut level2, outcome);
                 match (checked, level2) {
                     (Err(refusal), Level2::Entering(entry, _)) => {
@@ -177,10 +178,12 @@ impl Shell {
         client: &mut Client,
         incoming: Incoming<'_>,
     ) -> Flow {
-        let Some(Level2::In(member)) = &client.level2 else { return Flow::Later };
+        let Some(Level2::In(member)) = &mut client.level2 else { return Flow::Later };
         if member.has_ended() {
             return Flow::Taken;
         }
+        // Whatever bytes come, also those that have to wait.
+        member.hear(turn.now());
         let len = match incoming {
             Incoming::Frame(frame) => frame.len(),
             Incoming::Garbage { len } | Incoming::Blanks { len } => len,
@@ -194,8 +197,11 @@ impl Shell {
             }
             Incoming::End => return self.feed(turn, link, client, Input::End),
         };
-        if let Some(pause) = client.meter.pause(turn.now(), self.shared.admission.rates()) {
-            turn.remind(link, pause);
+        let now = turn.now();
+        if let Some(pause) = client.meter.pause(now, self.shared.admission.rates()) {
+            if member.pauses(now, pause) {
+                turn.remind(link, pause);
+            }
             return Flow::Later;
         }
         let flow = match incoming {

@@ -36,6 +36,10 @@ impl Conversations {
         // The answer comes before the states, which are posted by the watchers.
         post(link, MemberNews::Answer(ticket, replies::done(52, rid)));
         self.parts.watchers.watch(link, before, &states);
+        if self.router().is_none_or(|router| router.devices(who.user, |device| device.link == *link).is_empty()) {
+            // It has ended meanwhile.
+            self.parts.watchers.forget(link, now);
+        }
         for user in unseen {
             post(link, MemberNews::Show(replies::presence(user, false).into()));
         }

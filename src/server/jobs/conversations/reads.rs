@@ -69,7 +69,7 @@ pub(super) fn sync(
     let cursors = cursors(history, user, have, |conv| heads.get(&conv).copied().unwrap_or(Err(Denied::Unknown)))?;
     let convs = heads.iter().filter_map(|(conv, head)| head.ok().map(|(extent, _)| (*conv, extent))).collect();
     let heads = Heads { rid, convs, cursors, resume: resume.into() };
-    Ok(MemberNews::Pump(vec![PumpEvent::Heads(heads)]))
+    Ok(MemberNews::Synced(PumpEvent::Heads(heads)))
 }
 
 /// Where a conversation stands, with the tag of its head, or why it is not the user's.

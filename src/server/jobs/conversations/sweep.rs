@@ -35,12 +35,13 @@ impl Conversations {
         // A login that is written after they were listed is not looked at.
         check_logins(&logins, history, router)?;
         let window = i64::try_from(within.as_millis()).unwrap_or(i64::MAX);
-        let mut posts = Vec::new();
+        let (mut posts, mut hinted) = (Vec::new(), Ok(()));
         for touched in history.touched(window, TOUCHED_MAX)? {
-            self.hint(router, touched, &mut posts)?;
+            // One group that cannot be read does not hide the others.
+            hinted = hinted.and(self.hint(router, touched, &mut posts));
         }
         ClientLink::post_all(posts);
-        Ok(())
+        hinted
     }
 
     /// Tells the devices in a conversation how far it goes.
