@@ -20,7 +20,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use net::Turn;
-use pool::{Again, Lanes, LanesClosed, LanesWatch, Standing};
+use pool::{Again, Lanes, LanesWatch, Standing};
 use rustc_hash::FxHashMap;
 
 use super::audience::Audience;
@@ -29,6 +29,7 @@ use super::router::{Keeps, Router};
 use crate::admission::berths::Berth;
 use crate::base::clock::Clock;
 use crate::base::conversation::ConversationId;
+use crate::base::ending::Undelivered;
 use crate::base::threads::Threads;
 use crate::bus::news::CommittedFrame;
 use crate::bus::{DeviceNews, Exchange};
@@ -68,10 +69,42 @@ pub enum RecordedFor {
 /// The sender of a recorded message.
 #[derive(Debug)]
 pub enum RecordOwner {
-    /// At level 2: a send of this connection.
-    Member(Arc<ClientLink>, Submission),
+    /// At level 2.
+    Member(SendOwed),
     /// At level 1.
     Session(Owed),
+}
+
+/// The answer that a send of level 2 is owed. Dropped, it is refused: no client waits for ever for a
+/// send that was lost in a panic.
+#[derive(Debug)]
+pub struct SendOwed {
+    link: Option<Arc<ClientLink>>,
+    conv: ConversationId,
+    submission: Submission,
+}
+
+impl SendOwed {
+    /// The answer to a send of this connection.
+    pub fn new(link: &Arc<ClientLink>, conv: ConversationId, submission: Submission) -> SendOwed {
+        SendOwed { link: Some(link.clone()), conv, submission }
+    }
+
+    /// The connection, and what to tell it.
+    fn settle(mut self, answer: SendAnswer) -> Option<(Arc<ClientLink>, Posted)> {
+        let link = self.link.take()?;
+        let event = PumpEvent::Answered { conv: self.conv, id: self.submission.id, answer };
+        Some((link, Posted::Pump(event)))
+    }
+}
+
+impl Drop for SendOwed {
+    fn drop(&mut self) {
+        if let Some(link) = self.link.take() {
+            let (conv, id, answer) = (self.conv, self.submission.id, SendAnswer::Refused(AWAY));
+            link.post(Posted::Pump(PumpEvent::Answered { conv, id, answer }));
+        }
+    }
 }
 
 /// The parts that it uses.
@@ -135,9 +168,8 @@ impl Recorder {
         let (key, bytes) = (recording.entry.conv.column() as u64, recording.entry.text.len() + RECORDING_BYTES);
         let standing = Standing::of(recording.berth.holder().payer.share());
         let item = RecorderItem::Commit(Box::new(recording));
-        if let Err(LanesClosed(RecorderItem::Commit(recording))) = self.lanes.submit(key, standing, item, bytes) {
-            refuse(recording.owner, recording.entry.conv, AWAY);
-        }
+        // Dropped, it has failed, and its sender is told so.
+        drop(self.lanes.submit(key, standing, item, bytes));
     }
 
     /// How another thread sees the lanes.
@@ -170,7 +202,9 @@ fn hear(lanes: &Lanes<RecorderItem>, waiting: &AtomicUsize, messages: Vec<Commit
 #[derive(Default)]
 struct RecorderLane {
     /// Connections with a send that failed and has not come again, and its conversation.
-    failed: Vec<(Weak<ClientLink>, ConversationId)>,
+    failed: FxHashMap<FailedKey, Weak<ClientLink>>,
+    /// Entries of connections that have ended are dropped when there are this many.
+    tidy_at: usize,
     turn: Option<Turn<Posted>>,
 }
 
@@ -233,26 +267,54 @@ impl RecorderLane {
                 }
             };
             let Recording { entry, to, forward, owner, berth } = recording;
-            if let RecordOwner::Member(link, submission) = &owner
-                && !self.may_send(link, entry.conv, submission.resumes)
-            {
-                posts.answer(link, entry.conv, *submission, SendAnswer::Refused(AWAY));
-                continue;
-            }
+            let owner = match owner {
+                RecordOwner::Member(owed) if !self.may_send(&owed) => {
+                    posts.news.extend(owed.settle(SendAnswer::Refused(AWAY)));
+                    continue;
+                }
+                owner => owner,
+            };
+            // Read before the commit: what is committed must reach everybody.
+            let to = match (to, entry.conv.group(), owner) {
+                (RecordedFor::Conversation, Some(group), owner) => match members(group, parts) {
+                    Ok(members) => (RecordedFor::Known(Recipients::Group(group, members)), owner),
+                    Err(_) => {
+                        if let RecordOwner::Member(owed) = owner {
+                            self.note_failed(&owed);
+                            posts.news.extend(owed.settle(SendAnswer::Refused(AWAY)));
+                        }
+                        continue;
+                    }
+                },
+                (to, _, owner) => (to, owner),
+            };
+            let (to, owner) = to;
             entries.push(entry);
             accepted.push(Pending { to, forward, owner, berth });
         }
         (entries, accepted)
     }
 
-    fn may_send(&mut self, link: &Arc<ClientLink>, conv: ConversationId, resumes: bool) -> bool {
-        let is_it = |(other, failed): &(Weak<ClientLink>, ConversationId)| {
-            *failed == conv && std::ptr::eq(other.as_ptr(), Arc::as_ptr(link))
-        };
-        if resumes {
-            self.failed.retain(|failed| !is_it(failed));
+    /// Whether no earlier send of the connection to the conversation has failed and not come again.
+    fn may_send(&mut self, owed: &SendOwed) -> bool {
+        if self.failed.is_empty() {
+            return true;
         }
-        self.failed.is_empty() || !self.failed.iter().any(is_it)
+        let Some(key) = failed_key(owed) else { return true };
+        if owed.submission.resumes {
+            self.failed.remove(&key);
+        }
+        !self.failed.contains_key(&key)
+    }
+
+    fn note_failed(&mut self, owed: &SendOwed) {
+        if self.failed.len() >= self.tidy_at {
+            self.failed.retain(|_, link| link.strong_count() > 0);
+            self.tidy_at = (2 * self.failed.len()).max(FAILED_MIN);
+        }
+        if let (Some(key), Some(link)) = (failed_key(owed), &owed.link) {
+            self.failed.insert(key, Arc::downgrade(link));
+        }
     }
 
     fn fail(
@@ -265,16 +327,18 @@ impl RecorderLane {
         parts: &RecorderParts,
     ) {
         let refusal = if matches!(error, StoreError::Unavailable(_)) { AWAY } else { BROKEN };
-        self.failed.retain(|(link, _)| link.strong_count() > 0);
         for (entry, pending) in entries.into_iter().zip(pending) {
-            match &pending.owner {
-                RecordOwner::Member(link, submission) => {
-                    if refusal.retry_after.is_some() && self.may_send(link, entry.conv, false) {
-                        self.failed.push((Arc::downgrade(link), entry.conv));
+            let Pending { to, forward, owner, berth } = pending;
+            match owner {
+                RecordOwner::Member(owed) => {
+                    if refusal.retry_after.is_some() {
+                        self.note_failed(&owed);
                     }
-                    posts.answer(link, entry.conv, *submission, SendAnswer::Refused(refusal));
+                    posts.news.extend(owed.settle(SendAnswer::Refused(refusal)));
                 }
-                RecordOwner::Session(_) => unrecorded(&entry, pending, turn, posts, parts),
+                RecordOwner::Session(owed) => {
+                    unrecorded(&entry, (to, forward), (owed, berth), turn, posts, parts);
+                }
             }
         }
     }
@@ -312,16 +376,19 @@ fn conclude(
         Committed::Again(place) => SendAnswer::Again(committed(place)),
         Committed::Refused(refusal) => SendAnswer::Refused(refusal_of(refusal)),
     };
-    let origin = match &owner {
-        RecordOwner::Member(link, _) => Some(link.clone()),
-        RecordOwner::Session(_) => None,
+    // Nobody repeats the id of a message of level 1, so a repeat is the one whose answer was lost.
+    let is_new = matches!(outcome, Committed::New(_)) || matches!(owner, RecordOwner::Session(_));
+    let (origin, told) = match owner {
+        RecordOwner::Member(owed) => (owed.link.clone(), owed.settle(answer)),
+        RecordOwner::Session(owed) => (None, settled(owed, outcome)),
     };
-    let Some((link, told)) = told(owner, entry.conv, answer) else { return };
+    let Some((link, told)) = told else { return };
     let answer = Acknowledgement::new(link, told, berth);
-    if let Committed::New(place) = outcome {
+    if let Committed::New(place) | Committed::Again(place) = outcome {
         let recipients = recipients(&to, entry, parts);
+        // Of a repeat, the first word may have been lost with its answer. Who has it passes it over.
         posts.push(entry, place, &recipients, origin.as_ref(), parts);
-        if let Some(text) = forward {
+        if let Some(text) = forward.filter(|_| is_new) {
             for user in recipients.iter().filter(|user| entry.conv.group().is_none() || **user != entry.sender) {
                 let keeps = if parts.audience.has(*user) { Keeps::No } else { Keeps::Yes };
                 parts.router.forward(turn, *user, &text, keeps, &answer);
@@ -333,9 +400,15 @@ fn conclude(
 }
 
 /// A message of level 1 that could not be recorded.
-fn unrecorded(entry: &NewEntry, pending: Pending, turn: &mut Turn<Posted>, posts: &mut Posts, parts: &RecorderParts) {
-    let Pending { to, forward, owner, berth } = pending;
-    let Some((link, told)) = told(owner, entry.conv, SendAnswer::Refused(AWAY)) else { return };
+fn unrecorded(
+    entry: &NewEntry,
+    (to, forward): (RecordedFor, Option<Arc<str>>),
+    (owed, berth): (Owed, Berth),
+    turn: &mut Turn<Posted>,
+    posts: &mut Posts,
+    parts: &RecorderParts,
+) {
+    let Some((link, told)) = owed.done() else { return };
     let answer = Acknowledgement::new(link, told, berth);
     let text = forward.unwrap_or_else(|| entry.text.clone());
     for user in
@@ -348,10 +421,12 @@ fn unrecorded(entry: &NewEntry, pending: Pending, turn: &mut Turn<Posted>, posts
 }
 
 /// The members of a group: as far as they are cached or can be read.
-fn members(group: GroupId, parts: &RecorderParts) -> Arc<[UserId]> {
+fn members(group: GroupId, parts: &RecorderParts) -> Result<Arc<[UserId]>, StoreError> {
     let now = parts.clock.now();
-    let load = || parts.groups.load(group, now, parts.contacts.get()?);
-    parts.groups.members(group, now).or_else(|| load().ok()).unwrap_or_default()
+    match parts.groups.members(group, now) {
+        Some(members) => Ok(members),
+        None => parts.groups.load(group, now, parts.contacts.get()?),
+    }
 }
 
 /// The recipients: of a conversation of two the partner alone, of a group all members.
@@ -360,34 +435,29 @@ fn recipients(to: &RecordedFor, entry: &NewEntry, parts: &RecorderParts) -> Arc<
         RecordedFor::Known(Recipients::User(user)) => [*user].into(),
         RecordedFor::Known(Recipients::Group(_, members)) => members.clone(),
         RecordedFor::Conversation => match (entry.conv.group(), entry.conv.users()) {
-            (Some(group), _) => members(group, parts),
+            (Some(group), _) => members(group, parts).unwrap_or_default(),
             (None, Some((low, high))) => [if low == entry.sender { high } else { low }].into(),
             (None, None) => [].into(),
         },
     }
 }
 
-/// Whom to tell, and what.
-fn told(owner: RecordOwner, conv: ConversationId, answer: SendAnswer) -> Option<(Arc<ClientLink>, Posted)> {
-    match owner {
-        RecordOwner::Member(link, submission) => {
-            let event = PumpEvent::Answered { conv, id: submission.id, answer };
-            Some((link, Posted::Pump(event)))
+/// What a sender of level 1 is told. A recipient who does not exist is no failure there.
+fn settled(owed: Owed, outcome: Committed) -> Option<(Arc<ClientLink>, Posted)> {
+    match outcome {
+        Committed::New(_) | Committed::Again(_) => owed.done(),
+        Committed::Refused(EntryRefusal::NoSuchUser | EntryRefusal::NoSuchGroup) => owed.done(),
+        Committed::Refused(_) => {
+            owed.settle(Err(Undelivered::Unstored)).map(|(link, settled)| (link, Posted::Settled(settled)))
         }
-        RecordOwner::Session(owed) => owed.done(),
     }
 }
 
-fn refuse(owner: RecordOwner, conv: ConversationId, refusal: Refusal) {
-    match owner {
-        RecordOwner::Member(..) => {
-            if let Some((link, told)) = told(owner, conv, SendAnswer::Refused(refusal)) {
-                link.post(told);
-            }
-        }
-        // Dropped, it has failed.
-        RecordOwner::Session(owed) => drop(owed),
-    }
+/// A connection and a conversation.
+type FailedKey = (usize, ConversationId);
+
+fn failed_key(owed: &SendOwed) -> Option<FailedKey> {
+    owed.link.as_ref().map(|link| (Arc::as_ptr(link) as usize, owed.conv))
 }
 
 impl Posts {
@@ -444,17 +514,12 @@ impl Posts {
     fn hear(&mut self, message: &CommittedFrame, parts: &RecorderParts) {
         let CommittedFrame { conv, seq, from, frame } = message;
         let Some(group) = conv.group() else { return };
-        for user in members(group, parts).iter().filter(|user| parts.audience.has(**user)) {
+        for user in members(group, parts).unwrap_or_default().iter().filter(|user| parts.audience.has(**user)) {
             for link in parts.router.devices(*user, |_| true) {
                 let row = Row { seq: *seq, from: *from, frame: frame.clone() };
                 self.news.push((link, Posted::Pump(PumpEvent::Push { conv: *conv, row })));
             }
         }
-    }
-
-    fn answer(&mut self, link: &Arc<ClientLink>, conv: ConversationId, submission: Submission, answer: SendAnswer) {
-        let owner = RecordOwner::Member(link.clone(), submission);
-        self.news.extend(told(owner, conv, answer));
     }
 
     /// Posts everything, with one wake-up per loop, and tells the other nodes.
@@ -513,5 +578,7 @@ const HEARD_MAX: usize = 10_000;
 const PARCEL_BYTES_MAX: usize = 256 * 1024;
 /// The most messages of one transaction.
 const BATCH_MAX: usize = 2048;
+/// The fewest failures after which those of ended connections are dropped.
+const FAILED_MIN: usize = 1024;
 /// What a recording weighs beside its text.
 pub const RECORDING_BYTES: usize = size_of::<Recording>();

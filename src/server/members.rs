@@ -23,7 +23,7 @@ use crate::protocol::level2::frames::Refusal;
 use crate::protocol::level2::replies::{self, Reason};
 use crate::protocol::level2::{Account, Rid};
 use crate::protocol::{Id, UserId};
-use crate::routing::recorder::{AWAY, RECORDING_BYTES, RecordOwner, RecordedFor, Recording};
+use crate::routing::recorder::{AWAY, RECORDING_BYTES, RecordOwner, RecordedFor, Recording, SendOwed};
 use crate::session::{Job, OptIn, Outcome};
 use crate::store::history::NewEntry;
 
@@ -236,7 +236,7 @@ impl Desk<'_> {
             change: None,
             text,
         };
-        let owner = RecordOwner::Member(self.link.clone(), submission);
+        let owner = RecordOwner::Member(SendOwed::new(self.link, conv, submission));
         recorder.submit(Recording { entry, to: RecordedFor::Conversation, forward, owner, berth });
         Ok(())
     }
